@@ -1,0 +1,73 @@
+"""ActivityNet Captions: sentences with the span each speaks of.
+
+Source: Krishna et al., "Dense-captioning events in videos", ICCV 2017. VideoXum takes its text side from here.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vtsum.errors import VTSumError
+
+
+@dataclass(frozen=True)
+class ActivityNetVideo:
+    """One video's text: `sentences[i]` speaks of `timestamps[i]` (start and end in seconds, within 0 to `duration`)."""
+
+    id: str
+    duration: float
+    timestamps: tuple[tuple[float, float], ...]
+    sentences: tuple[str, ...]
+
+
+def load_activitynet_captions(path: str | Path) -> list[ActivityNetVideo]:
+    """Every video of one ActivityNet Captions file, in the file's order.
+
+    Stray spaces in sentences are removed, sentences that are empty are left out with their times, spans written
+    backwards are turned round, and times are clipped to the video.
+
+    Args:
+        path: train, val_1 or val_2 as published, .json or .json.gz.
+    Raises:
+        VTSumError: the file is missing or broken, or an entry lacks a field or has unequal numbers of both.
+    """
+    path = Path(path)
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rt", encoding="utf-8") as file:
+            content = json.load(file)
+    except FileNotFoundError:
+        raise VTSumError(f"load_activitynet_captions: path must be a file, got {path}") from None
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise VTSumError(f"load_activitynet_captions: {path} must be readable JSON, got: {error}") from None
+    if not isinstance(content, dict):
+        raise VTSumError(
+            f"load_activitynet_captions: {path} must hold an object by video id, got {type(content).__name__}"
+        )
+    return [_video(video, entry, path) for video, entry in content.items()]
+
+
+def _video(video: str, entry: Any, path: Path) -> ActivityNetVideo:
+    where = f"load_activitynet_captions: {path}: {video}"
+    try:
+        duration = float(entry["duration"])
+        spans = [(float(start), float(end)) for start, end in entry["timestamps"]]
+        sentences = entry["sentences"]
+    except (KeyError, TypeError, ValueError) as error:
+        found = sorted(entry) if isinstance(entry, Mapping) else type(entry).__name__
+        raise VTSumError(f"{where} must have duration, timestamps and sentences, got {found} ({error!r})") from None
+    if len(spans) != len(sentences) or not all(isinstance(sentence, str) for sentence in sentences):
+        raise VTSumError(f"{where} must have a sentence for each span, got {len(spans)} and {len(sentences)}")
+    kept = []
+    for (start, end), sentence in zip(spans, sentences, strict=True):
+        text = " ".join(sentence.split())
+        if text:
+            start, end = sorted((min(max(start, 0.0), duration), min(max(end, 0.0), duration)))
+            kept.append(((start, end), text))
+    return ActivityNetVideo(video, duration, tuple(span for span, _ in kept), tuple(text for _, text in kept))

@@ -1,0 +1,93 @@
+"""Stored frames and teacher features: zip files of JPEGs, and npz files of quantised embeddings."""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from vtsum.errors import VTSumError
+
+_FRAME_NAME = re.compile(r"(\d+)\.jpe?g")
+
+FRAME_INDEX_RATE = 3.0
+"""Indices a second of video in the stored TVSum frames: a frame with index i was shown at i / 3 seconds."""
+
+
+def read_frames(zip_path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Every JPEG of a zip file, in order of index; the file name is the index ("00042.jpg").
+
+    Returns:
+        indices: int64 [N], rising.
+        images: uint8 [N, H, W, 3], RGB.
+    Raises:
+        VTSumError: the zip or a JPEG in it is missing or broken (named), or the frames differ in size.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    path = Path(zip_path)
+    if not path.is_file():
+        raise VTSumError(f"read_frames: zip_path must be a file, got {path}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name: _FRAME_NAME.fullmatch(name) for name in archive.namelist()}
+            odd = [name for name, match in names.items() if match is None]
+            if odd or not names:
+                raise VTSumError(
+                    f"read_frames: {path} must hold frames named like 00042.jpg, got {odd[:3] or 'nothing'}"
+                )
+            order = sorted((int(match[1]), name) for name, match in names.items() if match is not None)
+            images: np.ndarray | None = None
+            for row, (_, name) in enumerate(order):
+                try:
+                    with Image.open(io.BytesIO(archive.read(name))) as picture:
+                        image = np.asarray(picture.convert("RGB"))
+                except (zipfile.BadZipFile, UnidentifiedImageError, OSError, EOFError, SyntaxError) as error:
+                    raise VTSumError(f"read_frames: {path}: {name} must be a whole JPEG, got: {error}") from None
+                if images is None:
+                    images = np.empty((len(order), *image.shape), dtype=np.uint8)
+                if image.shape != images.shape[1:]:
+                    expected = "x".join(map(str, images.shape[1:3]))
+                    raise VTSumError(
+                        f"read_frames: {path}: {name} must be {expected}, got {'x'.join(map(str, image.shape[:2]))}"
+                    )
+                images[row] = image
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise VTSumError(f"read_frames: {path} must be a zip file, got: {error}") from None
+    indices = np.array([index for index, _ in order], dtype=np.int64)
+    if np.any(np.diff(indices) == 0):
+        raise VTSumError(
+            f"read_frames: {path} must hold each index once, got {indices[:-1][np.diff(indices) == 0][:3]}"
+        )
+    assert images is not None  # names is not empty
+    return indices, images
+
+
+def read_teacher(npz_path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings of the teacher network for the stored frames of one video.
+
+    Returns:
+        index: int64 [N], the frames' indices, as in read_frames.
+        features: float32 [N, C], the stored uint8 values times their scale.
+    Raises:
+        VTSumError: the file is missing or broken, or lacks `features`, `scale` or `index`, or their lengths differ.
+    """
+    path = Path(npz_path)
+    if not path.is_file():
+        raise VTSumError(f"read_teacher: npz_path must be a file, got {path}")
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            index = content["index"].astype(np.int64)
+            features = content["features"].astype(np.float32) * np.float32(content["scale"])
+    except (zipfile.BadZipFile, KeyError, ValueError, OSError, EOFError) as error:
+        raise VTSumError(
+            f"read_teacher: {path} must be an npz file with features, scale and index, got: {error}"
+        ) from None
+    if features.ndim != 2 or index.shape != features.shape[:1]:
+        raise VTSumError(
+            f"read_teacher: {path}: features must be [N, C] and index [N], got {features.shape} and {index.shape}"
+        )
+    return index, features

@@ -1,0 +1,238 @@
+"""TVSum and SumMe: the annotations in the field's h5 schema, machine captions, and the splits.
+
+Source: Song et al., "TVSum: Summarizing web videos using titles", CVPR 2015; Gygli et al., "Creating summaries from
+user videos", ECCV 2014; the h5 schema (features, picks, change_points, user_summary ...) is that of Zhang et al., ECCV
+2016, in which nearly all later work exchanges both data sets.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vtsum.errors import VTSumError
+
+_MMSS = re.compile(r"(\d+):([0-5]\d)")
+
+
+@dataclass(frozen=True, eq=False)
+class TVSumVideo:
+    """One annotated video of TVSum or SumMe. N: frames of the video, P: picks, U: raters, G: shots.
+
+    Attributes:
+        dataset: "TVSum" or "SumMe".
+        key: "video_1" ... as in the splits.
+        name: YouTube id (TVSum) or title with underscores (SumMe).
+        title, category: of the TVSum list; empty for SumMe.
+        fps: frames a second of the annotated file.
+        n_frames: N.
+        picks: int64 [P], the frames that features and scores belong to: every 15th, from 0.
+        features: float32 [P, C] at the picks, or None where the file has none.
+        user_scores: uint8 [U, N], importance 1 to 5 by each rater, or None (SumMe).
+        user_summary: bool [U, N], the frames each user would keep.
+        change_points: int64 [G, 2], first and last frame of each shot, both inclusive (by KTS).
+        n_frame_per_seg: int64 [G], frames of each shot.
+        gtscore: float32 [P], the mean importance at the picks, as published.
+    """
+
+    dataset: str
+    key: str
+    name: str
+    title: str
+    category: str
+    fps: float
+    n_frames: int
+    picks: np.ndarray
+    features: np.ndarray | None
+    user_scores: np.ndarray | None
+    user_summary: np.ndarray
+    change_points: np.ndarray
+    n_frame_per_seg: np.ndarray
+    gtscore: np.ndarray
+
+    @property
+    def duration(self) -> float:
+        """Length in seconds."""
+        return self.n_frames / self.fps
+
+    def ratings_at(self, times: np.ndarray) -> np.ndarray:
+        """Each rater's score at the frame shown at `times` (seconds, [T]): float32 [U, T], 1 to 5."""
+        if self.user_scores is None:
+            raise VTSumError(
+                f"ratings_at: video must have importance scores, got {self.dataset} {self.key} without any"
+            )
+        frames = np.clip((np.asarray(times, dtype=np.float64) * self.fps).astype(np.int64), 0, self.n_frames - 1)
+        return self.user_scores[:, frames].astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A sentence about the span `start` to `end` of a video, in seconds."""
+
+    start: float
+    end: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """Video keys to train on and to test on; no key is in both."""
+
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+def load_tvsum(h5_path: str | Path) -> list[TVSumVideo]:
+    """TVSum's annotated videos, in order video_1, video_2 ...
+
+    Args:
+        h5_path: the h5 file, which must also hold `user_scores`.
+    Raises:
+        VTSumError: the file is missing, is no h5 file, or a video lacks a field or has one of the wrong shape.
+    """
+    return _load_h5(Path(h5_path), "TVSum")
+
+
+def load_summe(h5_path: str | Path) -> list[TVSumVideo]:
+    """SumMe's annotated videos through the same schema: no `user_scores`, and features only where the file has some."""
+    return _load_h5(Path(h5_path), "SumMe")
+
+
+def load_captions(json_path: str | Path) -> dict[str, list[Caption]]:
+    """Machine captions by video key; the file writes times as "mm:ss".
+
+    Raises:
+        VTSumError: the file is missing, is no JSON, or an entry has a wrong time or no text.
+    """
+    path = Path(json_path)
+    content = _read_json(path, "load_captions")
+    captions: dict[str, list[Caption]] = {}
+    for key, entries in content.items():
+        if not isinstance(entries, list):
+            raise VTSumError(f"load_captions: {path}: {key} must be a list of captions, got {type(entries).__name__}")
+        captions[key] = [_caption(entry, f"{path}: {key}[{i}]") for i, entry in enumerate(entries)]
+    return captions
+
+
+def load_splits(json_path: str | Path) -> dict[str, list[Split]]:
+    """Named lists of splits: `disjoint_folds` (CSTA's, no test video twice) and `random_splits` (PGL-SUM's, overlapping).
+
+    Raises:
+        VTSumError: the file is missing, is no JSON, or a split has no videos or shares one between train and test.
+    """
+    path = Path(json_path)
+    splits: dict[str, list[Split]] = {}
+    for name, entries in _read_json(path, "load_splits").items():
+        splits[name] = []
+        for i, entry in enumerate(entries):
+            where = f"load_splits: {path}: {name}[{i}]"
+            if not isinstance(entry, Mapping) or not entry.get("train") or not entry.get("test"):
+                raise VTSumError(f"{where} must have the lists train and test, got {entry!r:.80}")
+            both = set(entry["train"]) & set(entry["test"])
+            if both:
+                raise VTSumError(f"{where} must not train on a test video, got {sorted(both)}")
+            splits[name].append(Split(tuple(entry["train"]), tuple(entry["test"])))
+    return splits
+
+
+def _load_h5(path: Path, dataset: str) -> list[TVSumVideo]:
+    function = f"load_{dataset.lower()}"
+    try:
+        import h5py  # type: ignore[import-untyped]
+    except ImportError:
+        raise VTSumError(f"{function}: h5py must be installed to read {path}; pip install 'vtsum[eval]'") from None
+    if not path.is_file():
+        raise VTSumError(f"{function}: h5_path must be a file, got {path}")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise VTSumError(f"{function}: {path} must be an h5 file, got: {error}") from None
+    with file:
+        keys = sorted((key for key in file if re.fullmatch(r"video_\d+", key)), key=lambda key: int(key[6:]))
+        if not keys:
+            raise VTSumError(f"{function}: {path} must have groups video_1, video_2 ..., got {sorted(file)[:3]}")
+        return [_video(file[key], key, dataset, f"{function}: {path}: {key}") for key in keys]
+
+
+def _video(group: Any, key: str, dataset: str, where: str) -> TVSumVideo:
+    def read(name: str) -> Any:
+        if name not in group:
+            raise VTSumError(f"{where} must have the field {name}, got {sorted(group)}")
+        return group[name][()]
+
+    def text(name: str) -> str:
+        value = group[name][()] if name in group else b""
+        return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+
+    def checked(name: str, array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+        if array.shape != tuple(shape):
+            raise VTSumError(f"{where}: {name} must be of shape {list(shape)}, got {list(array.shape)}")
+        return array
+
+    n_frames = int(read("n_frames"))
+    picks = np.asarray(read("picks"), dtype=np.int64)
+    if picks.ndim != 1 or len(picks) == 0 or picks[0] < 0 or picks[-1] >= n_frames or np.any(np.diff(picks) <= 0):
+        raise VTSumError(f"{where}: picks must rise within 0 to {n_frames - 1}, got {picks[:2]} ... {picks[-2:]}")
+    summary = np.asarray(read("user_summary"))
+    checked("user_summary", summary, (len(summary), n_frames))
+    scores = np.asarray(read("user_scores")) if dataset == "TVSum" else None
+    if scores is not None:
+        checked("user_scores", scores, (len(summary), n_frames))
+    shots = np.asarray(read("change_points"), dtype=np.int64)
+    checked("change_points", shots, (len(shots), 2))
+    if shots[0, 0] != 0 or shots[-1, 1] != n_frames - 1 or np.any(shots[1:, 0] != shots[:-1, 1] + 1):
+        raise VTSumError(f"{where}: change_points must tile frames 0 to {n_frames - 1}, got {shots.tolist()!s:.80}")
+    lengths = np.asarray(read("n_frame_per_seg"), dtype=np.int64)
+    if not np.array_equal(lengths, shots[:, 1] - shots[:, 0] + 1):
+        raise VTSumError(f"{where}: n_frame_per_seg must be the lengths of change_points, got {lengths.tolist()!s:.80}")
+    features = np.asarray(read("features"), dtype=np.float32) if "features" in group else None
+    if features is not None:
+        checked("features", features, (len(picks), features.shape[-1]))
+    return TVSumVideo(
+        dataset=dataset,
+        key=key,
+        name=text("video_name"),
+        title=text("title"),
+        category=text("category"),
+        fps=float(read("fps")),
+        n_frames=n_frames,
+        picks=picks,
+        features=features,
+        user_scores=scores,
+        user_summary=summary > 0,
+        change_points=shots,
+        n_frame_per_seg=lengths,
+        gtscore=checked("gtscore", np.asarray(read("gtscore"), dtype=np.float32), (len(picks),)),
+    )
+
+
+def _read_json(path: Path, function: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise VTSumError(f"{function}: json_path must be a file, got {path}") from None
+    except (OSError, ValueError) as error:
+        raise VTSumError(f"{function}: {path} must be readable JSON, got: {error}") from None
+    if not isinstance(content, dict):
+        raise VTSumError(f"{function}: {path} must hold an object, got {type(content).__name__}")
+    return content
+
+
+def _caption(entry: Any, where: str) -> Caption:
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("caption"), str) or not entry["caption"].strip():
+        raise VTSumError(f"load_captions: {where} must have a caption, got {entry!r:.80}")
+    times = []
+    for name in ("start_mmss", "end_mmss"):
+        match = _MMSS.fullmatch(str(entry.get(name)))
+        if match is None:
+            raise VTSumError(f"load_captions: {where}: {name} must be mm:ss, got {entry.get(name)!r}")
+        times.append(60.0 * int(match[1]) + int(match[2]))
+    if times[1] < times[0]:
+        raise VTSumError(f"load_captions: {where}: end must not be before start, got {times[0]:g} to {times[1]:g} s")
+    return Caption(times[0], times[1], " ".join(entry["caption"].split()))

@@ -1,0 +1,127 @@
+"""Kernel temporal segmentation against brute force, and at its borders."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vtsum.enhance.event_segmentation import Segment, kts
+
+
+def objective(x: np.ndarray, edges: tuple[int, ...], penalty: float) -> float:
+    scatter = sum(float(((x[a:b] - x[a:b].mean(0)) ** 2).sum()) for a, b in itertools.pairwise(edges))
+    points = len(edges) - 2
+    return scatter + (penalty * points / 2 * (math.log(len(x) / points) + 1) if points else 0.0)
+
+
+def brute_force(x: np.ndarray, min_length: int, max_length: int, max_segments: int, penalty: float) -> float:
+    frames, least = len(x), math.inf
+    for count in range(0, min(max_segments, frames)):
+        for inner in itertools.combinations(range(1, frames), count):
+            edges = (0, *inner, frames)
+            if all(min_length <= b - a <= max_length for a, b in itertools.pairwise(edges)):
+                least = min(least, objective(x, edges, penalty))
+    return least
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    frames=st.integers(2, 9),
+    seed=st.integers(0, 10_000),
+    min_length=st.integers(1, 3),
+    extra=st.integers(0, 6),
+    penalty=st.sampled_from([0.0, 0.05, 0.3, 1.0, 4.0]),
+    limit=st.integers(3, 9),
+)
+def test_equals_brute_force(frames, seed, min_length, extra, penalty, limit):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(frames, 3)) + np.repeat(rng.normal(size=(3, 3)) * 2, 3, axis=0)[:frames]
+    max_length = 2 * min_length - 1 + extra
+    if frames < min_length or math.ceil(frames / max_length) > limit:
+        return
+    found = kts(x, max_segments=limit, min_length=min_length, max_length=max_length, penalty=penalty)
+    edges = (0, *(s.end for s in found))
+    assert edges[-1] == frames and all(a.end == b.start for a, b in itertools.pairwise(found))
+    assert all(min_length <= len(s) <= max_length for s in found) and len(found) <= limit
+    assert objective(x, edges, penalty) == pytest.approx(
+        brute_force(x, min_length, max_length, limit, penalty), abs=1e-9
+    )
+
+
+def test_planted_boundaries_are_found_exactly():
+    rng = np.random.default_rng(0)
+    lengths = [7, 31, 4, 18, 55, 9]
+    centres = rng.normal(size=(len(lengths), 64))
+    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
+    x = np.repeat(centres, lengths, axis=0) + 0.02 * rng.normal(size=(sum(lengths), 64))
+    assert [s.end for s in kts(x)] == list(np.cumsum(lengths))
+    assert [s.end for s in kts(x.astype(np.float32), max_length=60)] == list(np.cumsum(lengths))
+
+
+def test_band_longer_than_one_block():
+    """Boundaries on both sides of the blocks in which the costs are computed."""
+    rng = np.random.default_rng(1)
+    lengths = [250, 13, 240, 30, 200]
+    x = np.repeat(rng.normal(size=(5, 8)), lengths, axis=0) + 0.1 * rng.normal(size=(sum(lengths), 8))
+    assert [s.end for s in kts(x, max_length=300, penalty=2.0)] == list(np.cumsum(lengths))
+
+
+def test_borders():
+    assert kts(np.zeros((0, 4))) == []
+    assert kts(np.ones((1, 4))) == [Segment(0, 1)]
+    assert kts(np.ones((3, 4)), min_length=5) == [Segment(0, 3)]
+    assert kts(np.full((50, 4), 0.3)) == [Segment(0, 50)]
+    assert all(len(s) <= 20 for s in kts(np.full((50, 4), 0.3), max_length=20))
+    assert kts(np.random.default_rng(0).normal(size=(40, 4)), max_segments=1) == [Segment(0, 40)]
+
+
+def test_far_from_the_origin():
+    """A common offset of 1e4 takes no digits away."""
+    rng = np.random.default_rng(2)
+    x = np.repeat(rng.normal(size=(4, 16)), 25, axis=0) + 0.05 * rng.normal(size=(100, 16))
+    assert kts(x) == kts(x + 1e4)
+
+
+def test_noise_is_one_segment():
+    """Frames that scatter by less than the penalty around one mean are one event."""
+    x = 0.5 * np.random.default_rng(3).normal(size=(300, 128)) / math.sqrt(128)
+    assert kts(x) == [Segment(0, 300)]
+    assert len(kts(x, penalty=0.01)) == 300
+
+
+@pytest.mark.parametrize(
+    ("features", "options", "message"),
+    [
+        (np.ones(3), {}, r"kts: features must be \[T, C\], got shape \(3,\)"),
+        (np.array([[1.0], [np.nan]]), {}, "kts: features must be finite, got NaN or infinity in frame 1"),
+        (np.ones((5, 2)), {"min_length": 0}, "kts: min_length must be at least 1, got 0"),
+        (np.ones((5, 2)), {"min_length": 3, "max_length": 4}, "max_length must be at least 2 \\* min_length - 1 = 5"),
+        (np.ones((5, 2)), {"max_segments": 2, "max_length": 2}, "max_segments must be at least T / max_length = 3"),
+        (np.ones((5, 2)), {"penalty": -1.0}, "penalty must be a finite number of at least 0, got -1.0"),
+    ],
+)
+def test_messages(features, options, message):
+    with pytest.raises(ValueError, match=message):
+        kts(features, **options)
+
+
+def test_an_hour_at_one_frame_a_second_is_quick_and_small():
+    rng = np.random.default_rng(4)
+    x = np.repeat(rng.normal(size=(360, 256)), 10, axis=0) + 0.3 * rng.normal(size=(3600, 256))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    tracemalloc.start()
+    began = time.process_time()
+    found = kts(x, max_length=60)
+    took = time.process_time() - began
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [s.end for s in found] == list(range(10, 3601, 10))
+    assert took < 10, f"{took:.1f} s of CPU for 3,600 frames"  # about 1 s on a quiet machine
+    assert peak < 60e6, f"{peak / 1e6:.0f} MB; a full Gram matrix alone would take 104 MB"

@@ -23,7 +23,7 @@ def objective(x: np.ndarray, edges: tuple[int, ...], penalty: float) -> float:
 
 def brute_force(x: np.ndarray, min_length: int, max_length: int, max_segments: int, penalty: float) -> float:
     frames, least = len(x), math.inf
-    for count in range(0, min(max_segments, frames)):
+    for count in range(min(max_segments, frames)):
         for inner in itertools.combinations(range(1, frames), count):
             edges = (0, *inner, frames)
             if all(min_length <= b - a <= max_length for a, b in itertools.pairwise(edges)):

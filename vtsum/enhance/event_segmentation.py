@@ -5,6 +5,7 @@ Source: Potapov, Douze, Harchaoui, Schmid, "Category-specific video summarizatio
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -75,7 +76,9 @@ def kts(
     if max_length is None:
         max_length = frames
     elif max_length < 2 * min_length - 1:
-        raise ValueError(f"kts: max_length must be at least 2 * min_length - 1 = {2 * min_length - 1}, got {max_length}")
+        raise ValueError(
+            f"kts: max_length must be at least 2 * min_length - 1 = {2 * min_length - 1}, got {max_length}"
+        )
     if max_segments is not None and max_segments < math.ceil(frames / max_length):
         need = math.ceil(frames / max_length)
         raise ValueError(f"kts: max_segments must be at least T / max_length = {need}, got {max_segments}")
@@ -145,4 +148,4 @@ def _best_path(cost: np.ndarray, frames: int, min_length: int, most: int, penalt
     for back in reversed(came_from[:chosen]):
         edges.append(edges[-1] - (max_length - int(back[edges[-1] - 1])))
     edges.reverse()
-    return [Segment(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [Segment(a, b) for a, b in itertools.pairwise(edges)]

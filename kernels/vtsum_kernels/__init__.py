@@ -1,0 +1,16 @@
+"""Fused attention ops for long sequences of frames. Depends on torch alone."""
+
+from __future__ import annotations
+
+from .dispatch import explain
+from .memory_retrieval import memory_attention, memory_attention_reference, memory_fuse
+from .sliding_window_attention import sliding_window_attention, sliding_window_attention_reference
+
+__all__ = [
+    "explain",
+    "memory_attention",
+    "memory_attention_reference",
+    "memory_fuse",
+    "sliding_window_attention",
+    "sliding_window_attention_reference",
+]

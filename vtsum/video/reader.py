@@ -1,0 +1,206 @@
+"""Frames at a steady rate from a video of any length, decoded once, in a fixed amount of memory."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Stream
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from vtsum.errors import VTSumError
+from vtsum.video.picture import Pictures, clockwise_rotation, display_size
+from vtsum.video.source import PacketDecoder, PacketReader, choose_video, discard_others, open_container, show
+from vtsum.video.timeline import Timeline, claimed_duration, frame_rate
+
+_LOST_END = 2.0  # seconds that may be missing against the container's statement before the end counts as broken
+_ROUNDING = 1e-4  # seconds; timestamps in milliseconds or 90 kHz ticks fall this close beside the grid
+
+
+@dataclass(frozen=True)
+class SampledFrame:
+    """One sampled frame.
+
+    Attributes:
+        index (int): 0, 1, 2, ...; the grid point is index / fps.
+        time (float): the grid point, in seconds from the first picture of the video.
+        image (np.ndarray): uint8 [H, W, 3], RGB, upright. Where a picture stays on the screen over several grid
+            points they share one array.
+    """
+
+    index: int
+    time: float
+    image: np.ndarray
+
+
+class FrameSampler:
+    """Yields the picture on display at each grid point k / fps within a video's duration.
+
+    The file is decoded once, from front to back. Pictures that no other depends on are not decoded where they lie
+    between grid points; what comes out is the same.
+
+    Args:
+        path: a video file.
+        fps (float): grid points per second.
+        size (tuple[int, int] | None): width and height that frames are stretched to; None: as displayed.
+        skip_nonref (bool): leave out the decoding of pictures that nothing depends on.
+        on_progress: called with the seconds decoded so far, about once for each sampled frame.
+    Attributes, final once the iteration is over:
+        duration (float): the end of the last picture that could be decoded, in seconds.
+        broken_at (float | None): where decoding failed for good before the end, in seconds.
+        warnings (list[str]): what was passed over, one line each.
+        decoded_frames (int): pictures decoded.
+    Raises:
+        VTSumError: at the first iteration, for a file that `probe` refuses or without any picture that decodes.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        fps: float = 1.0,
+        size: tuple[int, int] | None = None,
+        skip_nonref: bool = True,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> None:
+        if not (math.isfinite(fps) and 0 < fps <= 1000):
+            raise VTSumError(f"FrameSampler: fps must be above 0 and at most 1000, got {fps}")
+        if size is not None and (len(size) != 2 or min(size) < 1):
+            raise VTSumError(f"FrameSampler: size must be (width, height), each at least 1, got {size}")
+        self.path = path
+        self.fps = fps
+        self.size = size
+        self.duration = 0.0
+        self.broken_at: float | None = None
+        self.warnings: list[str] = []
+        self.decoded_frames = 0
+        self._skip_nonref = skip_nonref
+        self._on_progress = on_progress
+        self._used = False
+
+    def __iter__(self) -> Iterator[SampledFrame]:
+        if self._used:
+            raise VTSumError("FrameSampler: can be iterated once only; make another one")
+        self._used = True
+        container = open_container(self.path, "FrameSampler")
+        try:
+            yield from self._sample(container, choose_video(container, self.path, "FrameSampler"))
+        finally:
+            container.close()
+
+    def _sample(self, container: InputContainer, stream: VideoStream) -> Iterator[SampledFrame]:
+        run = _Run(container, stream, self.fps if self._skip_nonref else None)
+        pictures: Pictures | None = None
+        shown: VideoFrame | None = None
+        image: np.ndarray | None = None
+        index = 0
+        for time, frame in run.frames():
+            if pictures is None:
+                rotation = clockwise_rotation(frame)
+                native = display_size(frame.width, frame.height, stream.sample_aspect_ratio, rotation)
+                pictures = Pictures(self.size or native, rotation)
+            while shown is not None and index / self.fps < time - _ROUNDING:
+                if image is None:
+                    image = pictures.rgb(shown)
+                yield SampledFrame(index, index / self.fps, image)
+                index += 1
+                if self._on_progress:
+                    self._on_progress(time)
+            shown, image = frame, None
+            self.duration = run.end
+        if shown is None or pictures is None:
+            raise VTSumError(
+                f"FrameSampler: {show(self.path)}: no picture could be decoded ({stream.codec_context.name} video, "
+                f"{run.decoder.errors} damaged packets)"
+            )
+        while index == 0 or index / self.fps < self.duration - _ROUNDING:
+            if image is None:
+                image = pictures.rgb(shown)
+            yield SampledFrame(index, index / self.fps, image)
+            index += 1
+        if self._on_progress:
+            self._on_progress(self.duration)
+        self._sum_up(run)
+
+    def _sum_up(self, run: _Run) -> None:
+        self.decoded_frames = run.count
+        if run.decoder.gave_up or (run.expected is not None and run.expected - self.duration > _LOST_END):
+            self.broken_at = self.duration
+            self.warnings.append(f"the video breaks off at {self.duration:.1f} s")
+        if run.decoder.errors:
+            self.warnings.append(f"{run.decoder.errors} damaged packets were passed over")
+        if run.packets.errors:
+            self.warnings.append(f"the file could not be read in {run.packets.errors} places")
+        if run.timeline.jumps:
+            self.warnings.append(f"{run.timeline.jumps} impossible timestamps were ignored")
+
+
+class _Run:
+    """One pass over a stream's pictures, in order of presentation."""
+
+    def __init__(self, container: InputContainer, stream: VideoStream, fps: float | None) -> None:
+        self.decoder = PacketDecoder(stream)
+        self._context = stream.codec_context
+        self._step = 1.0 / float(frame_rate(stream))
+        claimed = claimed_duration(container, stream)
+        self.timeline = Timeline(stream.time_base, self._step, claimed)
+        self.end = 0.0
+        self.count = 0
+        self._stream = stream
+        # The picture on display at a grid point comes at most two steps before it. Below four steps between grid
+        # points there is nothing to save.
+        self._period = 1.0 / fps if fps is not None and 1.0 / fps >= 4 * self._step else None
+        # Matroska and others state one duration for all streams; only the latest stream shows whether it is reached.
+        own = stream.duration is not None
+        streams: list[Stream] = [stream] if own else [stream, *container.streams.audio]
+        discard_others(container, streams)
+        self.packets = PacketReader(container, streams)
+        self._claimed = claimed
+        self._sound_end = 0.0
+
+    @property
+    def expected(self) -> float | None:
+        """The end that the container states for the pictures, or None where sound alone accounts for it."""
+        if self._claimed is not None and self._sound_end > self._claimed - _LOST_END:
+            return None
+        return self._claimed
+
+    def frames(self) -> Iterator[tuple[float, VideoFrame]]:
+        for packet in self.packets:
+            if packet.stream_index != self._stream.index:
+                self._note_sound(packet)
+                continue
+            self._context.skip_frame = "NONREF" if self._may_skip(packet) else "DEFAULT"
+            yield from self._place(self.decoder.decode(packet))
+            if self.decoder.gave_up:
+                break
+        yield from self._place(self.decoder.decode(None))
+
+    def _place(self, frames: list[VideoFrame]) -> Iterator[tuple[float, VideoFrame]]:
+        for frame in frames:
+            self.count += 1
+            time = self.timeline.place(frame.pts if frame.pts is not None else frame.dts)
+            if time is not None:
+                self.end = self.timeline.end(time, frame.duration)
+                yield time, frame
+
+    def _may_skip(self, packet: Packet) -> bool:
+        time = self.timeline.peek(packet.pts)
+        if time is None or self._period is None:
+            return False
+        if self._claimed is None or time > self._claimed - 1.0:
+            return False  # near the end every picture counts: the last one sets the duration
+        duration = float(packet.duration * packet.time_base) if packet.duration else 0.0
+        lead = max(2 * self._step, min(1.5 * duration, 1.0))
+        return -time % self._period > lead
+
+    def _note_sound(self, packet: Packet) -> None:
+        if packet.pts is not None and self.timeline.origin is not None:
+            end = float((packet.pts + (packet.duration or 0)) * packet.time_base) - self.timeline.origin
+            self._sound_end = max(self._sound_end, end)

@@ -1,0 +1,159 @@
+"""From a stream's timestamps to seconds that only go forward, whatever a damaged or joined file says."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import av
+from av.container import InputContainer
+from av.stream import Stream
+from av.video.stream import VideoStream
+
+_SHORT_GAP = 1.0  # seconds; such a gap is believed whatever the container says
+_LONG_GAP = 60.0  # seconds; longer gaps are never believed where the container states no duration
+
+
+def claimed_duration(container: InputContainer, stream: Stream) -> float | None:
+    """Return how long the container says that a stream lasts, in seconds, or None.
+
+    Of several statements the shortest counts: a damaged one is far more often huge than a little short.
+    """
+    claims = []
+    if stream.duration and stream.time_base:
+        claims.append(float(stream.duration * stream.time_base))
+    elif (tag := stream_tag_duration(stream)) is not None:
+        claims.append(tag)
+    if container.duration:
+        claims.append(container.duration / av.time_base)
+    claims = [claim for claim in claims if claim > 0]
+    return min(claims) if claims else None
+
+
+def stream_tag_duration(stream: Stream) -> float | None:
+    """Return Matroska's DURATION tag ("00:01:02.500000000") in seconds, or None."""
+    for key, text in stream.metadata.items():
+        if key.upper().startswith("DURATION"):
+            parts = text.strip("\0 ").split(":")
+            try:
+                hours, minutes, seconds = (float(part) for part in parts)
+            except ValueError:
+                continue
+            return hours * 3600 + minutes * 60 + seconds
+    return None
+
+
+def frame_rate(stream: VideoStream) -> Fraction:
+    """Return the average frame rate as stated, kept within 1..240; 25 where nothing is stated."""
+    for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
+        if rate is not None and rate > 0:
+            return min(max(Fraction(rate), Fraction(1)), Fraction(240))
+    return Fraction(25)
+
+
+class Timeline:
+    """Places frames in seconds from the origin: the time of the first frame placed, unless given.
+
+    A timestamp that goes back by a second or more, or forward beyond what the container states, is a jump: the frame
+    is placed one step after the one before it, and those after it are shifted alike as long as they continue the jump.
+
+    Args:
+        time_base (Fraction): seconds per tick.
+        step (float): seconds that a frame lasts by default.
+        claimed (float | None): the duration stated by the container.
+        origin (float | None): raw seconds that become 0.
+
+    Attributes:
+        jumps (int): timestamps that were not believed. last (float | None): the time of the last frame placed.
+    """
+
+    def __init__(
+        self, time_base: Fraction, step: float, claimed: float | None, *, origin: float | None = None
+    ) -> None:
+        self.time_base = time_base
+        self.step = step
+        self.claimed = claimed
+        self.origin = origin
+        self.last: float | None = None
+        self.jumps = 0
+        self._shifts = [0.0]
+
+    @property
+    def shifted(self) -> bool:
+        return self._shifts[0] != 0.0
+
+    def peek(self, ticks: int | None) -> float | None:
+        """Return where a packet with this timestamp would lie, without placing it."""
+        if ticks is None or self.origin is None:
+            return None
+        return float(ticks * self.time_base) - self.origin + self._shifts[0]
+
+    def forget_position(self) -> None:
+        """After a seek: the next frame may lie anywhere."""
+        self.last = None
+
+    def place(self, ticks: int | None) -> float | None:
+        """Return the time of the next frame, or None for a frame that is not later than the one before."""
+        if ticks is None:
+            return self._put(0.0 if self.last is None else self.last + self.step)
+        raw = float(ticks * self.time_base)
+        if self.origin is None:
+            self.origin = raw
+        raw -= self.origin
+        if self.last is None:
+            return self._put(raw + self._shifts[0])
+        for shift in self._shifts:
+            if self._believable(raw + shift):
+                if shift != self._shifts[0]:
+                    self._shifts.reverse()
+                return self._put(raw + shift)
+        if -_SHORT_GAP < raw + self._shifts[0] - self.last <= 0:
+            return None  # a picture out of order or shown twice
+        self.jumps += 1
+        time = self.last + self.step
+        self._shifts = [time - raw, self._shifts[0]]
+        return self._put(time)
+
+    def end(self, time: float, duration: int | None) -> float:
+        """Return when a frame placed at `time` ends, its stated duration in ticks being believed within reason."""
+        if duration:
+            seconds = float(duration * self.time_base)
+            inside = self.claimed is not None and time + seconds <= self.claimed + self.step
+            if 0 < seconds <= max(_SHORT_GAP, 5 * self.step) or (seconds > 0 and inside):
+                return time + seconds
+        return time + self.step
+
+    def _believable(self, time: float) -> bool:
+        gap = time - (self.last or 0.0)
+        if gap <= 0:
+            return False
+        if gap <= max(_SHORT_GAP, 5 * self.step):
+            return True
+        if self.claimed is None:
+            return gap <= _LONG_GAP
+        return time <= self.claimed + _SHORT_GAP
+
+    def _put(self, time: float) -> float:
+        self.last = time
+        return time
+
+
+def is_continuous(container: InputContainer, stream: VideoStream) -> bool:
+    """Whether a seek by timestamp can be trusted: the demuxer's index shows no timestamp that jumps.
+
+    Formats without an index (MPEG-TS, MPEG-PS, raw streams, FLV) are joined and cut freely in the wild: not trusted.
+    """
+    if not set(container.format.name.split(",")) & {"mp4", "matroska", "avi", "gif", "asf", "ogg"}:
+        return False
+    claimed = claimed_duration(container, stream)
+    base = stream.time_base
+    if base is None:
+        return False
+    limit = None if claimed is None else claimed + 2.0
+    last = first = None
+    for entry in stream.index_entries:
+        time = float(entry.timestamp * base)
+        first = time if first is None else first
+        if last is not None and (time < last or (time - last > _LONG_GAP and (limit is None or time - first > limit))):
+            return False
+        last = time
+    return True

@@ -2,6 +2,6 @@
 
 from vtsum.video.info import VideoInfo, probe
 from vtsum.video.reader import FrameSampler, SampledFrame
+from vtsum.video.writer import CutResult, CutShot, cut
 
-
-__all__ = ["FrameSampler", "SampledFrame", "VideoInfo", "probe"]
+__all__ = ["CutResult", "CutShot", "FrameSampler", "SampledFrame", "VideoInfo", "cut", "probe"]

@@ -44,7 +44,7 @@ class Pictures:
         self.rotation = rotation
         self._threads = threads
         self._scaler = VideoReformatter()
-        self._plain = True
+        self._can_map_hdr = True
 
     def rgb(self, frame: VideoFrame) -> np.ndarray:
         """Return uint8 [H, W, 3], upright."""
@@ -81,14 +81,23 @@ class Pictures:
             "dst_color_range": ColorRange.MPEG if to_yuv else ColorRange.JPEG,
             "threads": self._threads,
         }
-        if hdr and self._plain:
+        if hdr and self._can_map_hdr:
             try:  # swscale maps PQ and HLG to the brightness range of BT.709
                 return self._scaler.reformat(
                     frame, dst_color_trc=ColorTrc.BT709, dst_color_primaries=ColorPrimaries.BT709, **arguments
                 )
             except (av.FFmpegError, ValueError):
-                self._plain = False
-        return self._scaler.reformat(frame, **arguments)
+                self._can_map_hdr = False
+        try:
+            return self._scaler.reformat(frame, **arguments)
+        except (av.FFmpegError, ValueError, MemoryError):
+            return _black(width, height, pixel_format)  # damage gave the picture a form that swscale refuses
+
+
+def _black(width: int, height: int, pixel_format: str) -> VideoFrame:
+    return VideoReformatter().reformat(
+        VideoFrame.from_ndarray(np.zeros((height, width, 3), np.uint8), format="rgb24"), format=pixel_format
+    )
 
 
 def _is_rgb(frame: VideoFrame) -> bool:

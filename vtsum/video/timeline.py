@@ -77,19 +77,11 @@ class Timeline:
         self.jumps = 0
         self._shifts = [0.0]
 
-    @property
-    def shifted(self) -> bool:
-        return self._shifts[0] != 0.0
-
     def peek(self, ticks: int | None) -> float | None:
         """Return where a packet with this timestamp would lie, without placing it."""
         if ticks is None or self.origin is None:
             return None
         return float(ticks * self.time_base) - self.origin + self._shifts[0]
-
-    def forget_position(self) -> None:
-        """After a seek: the next frame may lie anywhere."""
-        self.last = None
 
     def place(self, ticks: int | None) -> float | None:
         """Return the time of the next frame, or None for a frame that is not later than the one before."""

@@ -1,0 +1,134 @@
+"""Moving over a file's pictures by time: the reading half of a cut."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import av
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+
+from vtsum.errors import VTSumError
+from vtsum.video.source import (
+    PacketDecoder,
+    PacketReader,
+    choose_video,
+    discard_others,
+    first_frame,
+    open_container,
+    show,
+)
+from vtsum.video.timeline import Timeline, claimed_duration, frame_rate, is_continuous
+
+_NEAR = 3.0  # seconds; decoding on over such a distance is quicker than a seek to an earlier key frame
+_BACK_OFF = (0.0, 10.0, 60.0)  # seconds; a seek that lands late is tried again this much earlier, then from the front
+
+
+class PictureCursor:
+    """The picture on display at a time, and the one after it.
+
+    Attributes:
+        origin (float): raw seconds of the first picture, which is time 0. step (float): seconds a frame lasts.
+        time, frame: of the picture on display. next_time (float | None), end (float): when it is replaced, or ends.
+        first (VideoFrame): the file's first picture. seekable (bool): timestamps can be sought.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], function: str) -> None:
+        self._path = path
+        self._function = function
+        self._container, first = self._open()
+        if first is None:
+            self._container.close()
+            raise VTSumError(f"{function}: {show(path)}: no picture could be decoded")
+        self.first = first
+        ticks = first.pts if first.pts is not None else first.dts
+        self.origin = 0.0 if ticks is None else float(ticks * self.stream.time_base)
+        self.step = 1.0 / float(frame_rate(self.stream))
+        self.seekable = ticks is not None and is_continuous(self._container, self.stream)
+        self._target = 0.0
+        self._from_front()
+
+    def _open(self) -> tuple[InputContainer, VideoFrame | None]:
+        container = open_container(self._path, self._function)
+        try:
+            self.stream = choose_video(container, self._path, self._function)
+            discard_others(container, [self.stream])
+            return container, first_frame(container, self.stream)
+        except BaseException:
+            container.close()
+            raise
+
+    def close(self) -> None:
+        self._container.close()
+
+    def move_to(self, time: float) -> None:
+        """Put the picture on display at `time` under the cursor; the nearest one where none is."""
+        self._target = time
+        if self.time is None or time < self.time or time > max(self.time, self.next_time or 0.0) + _NEAR:
+            self._jump(time)
+        while self.next_time is not None and self.next_time <= time:
+            self.advance()
+
+    def advance(self) -> None:
+        """Go on to the next picture."""
+        self.time, self.frame, self.end = self.next_time, self._next_frame, self._next_end
+        self._pull()
+
+    def _jump(self, time: float) -> None:
+        if not self.seekable:
+            if self.time is None or time < self.time:
+                self._from_front()
+            return
+        for back in _BACK_OFF:
+            if time - back <= self.step:
+                break
+            ticks = int((time - back + self.origin) / self.stream.time_base)
+            try:
+                self._container.seek(ticks, stream=self.stream)
+            except (av.FFmpegError, OSError, ValueError):
+                break
+            self._start()
+            if self.time is not None and self.time <= time:
+                return
+        self._from_front()
+
+    def _from_front(self) -> None:
+        """Start over at the front, by reopening: after damage a seek to 0 is not to be trusted."""
+        self._container.close()
+        self._container = open_container(self._path, self._function)
+        self.stream = choose_video(self._container, self._path, self._function)
+        discard_others(self._container, [self.stream])
+        self._start()
+
+    def _start(self) -> None:
+        claimed = claimed_duration(self._container, self.stream)
+        self._timeline = Timeline(self.stream.time_base, self.step, claimed, origin=self.origin)
+        self._source = self._decode()
+        self.time: float | None = None
+        self.frame: VideoFrame | None = None
+        self.end = 0.0
+        self._pull()
+        self.advance()
+
+    def _pull(self) -> None:
+        found = next(self._source, None)
+        self.next_time, self._next_end, self._next_frame = found if found is not None else (None, 0.0, None)
+
+    def _decode(self) -> Iterator[tuple[float, float, VideoFrame]]:
+        decoder = PacketDecoder(self.stream)
+        context = self.stream.codec_context
+        for packet in PacketReader(self._container, [self.stream]):
+            time = self._timeline.peek(packet.pts)
+            far = time is not None and time < self._target - max(1.0, 4 * self.step)
+            context.skip_frame = "NONREF" if far else "DEFAULT"
+            yield from self._place(decoder.decode(packet))
+            if decoder.gave_up:
+                break
+        yield from self._place(decoder.decode(None))
+
+    def _place(self, frames: list[VideoFrame]) -> Iterator[tuple[float, float, VideoFrame]]:
+        for frame in frames:
+            time = self._timeline.place(frame.pts if frame.pts is not None else frame.dts)
+            if time is not None:
+                yield time, self._timeline.end(time, frame.duration), frame

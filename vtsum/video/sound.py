@@ -1,0 +1,141 @@
+"""A file's sound as samples that can be asked for by time: gaps filled, drift put right, one rate and layout."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import deque
+from collections.abc import Iterator
+from itertools import chain
+
+import av
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+
+from vtsum.video.source import PacketDecoder, PacketReader, choose_audio, discard_others, open_container
+from vtsum.video.timeline import Timeline, claimed_duration
+
+_LEAD = (0.5, 5.0, 60.0)  # seconds decoded before a cut, so that the codec has settled; more where a seek lands late
+_SLIP = 0.02  # seconds that sound may run off its timestamps (they are rounded in Matroska) before it is put right
+
+
+class SoundCursor:
+    """Reads a file's sound from any time on, on the clock of its pictures.
+
+    Args:
+        path: the file. video_index (int): the stream whose sound is wanted. origin (float): raw seconds of the
+            pictures' time 0. seekable (bool): False reads the file once, from front to back.
+    Attributes:
+        available (bool): there is sound that can be decoded; everything else needs that.
+        rate (int): 44100 or 48000. channels (int): 1 or 2. layout (str): "mono" or "stereo".
+    """
+
+    def __init__(self, path: str | os.PathLike[str], video_index: int, origin: float, *, seekable: bool) -> None:
+        self._container = open_container(path, "cut")
+        video = next((s for s in self._container.streams.video if s.index == video_index), None)
+        stream = choose_audio(self._container, video)
+        self.available = stream is not None
+        if stream is None:
+            return
+        discard_others(self._container, [stream])
+        context = stream.codec_context
+        self._stream = stream
+        self._origin = origin
+        self._seekable = seekable
+        self.rate = context.sample_rate if context.sample_rate in (44100, 48000) else 48000
+        self.channels = 1 if context.layout.nb_channels == 1 else 2
+        self.layout = "mono" if self.channels == 1 else "stereo"
+        self._base = 0.0  # the time from which the samples of `_source` are counted
+        self._source: Iterator[tuple[int, np.ndarray]] | None = None
+        self._pieces: deque[tuple[int, np.ndarray]] = deque()
+        self._at = 0  # the next sample to hand out
+
+    def close(self) -> None:
+        self._container.close()
+
+    def begin(self, start: float) -> None:
+        """Let the next sample be the one at `start` seconds; times never go back."""
+        if self._source is None and not self._seekable:
+            self._source = self._decode(0.0)
+        target = round((start - self._base) * self.rate)
+        if self._source is not None and (not self._seekable or abs(target - self._at) <= 1):
+            self._at = max(self._at, target)
+            return
+        self._base, self._at = start, 0
+        for lead in _LEAD:
+            with contextlib.suppress(av.FFmpegError, OSError, ValueError):
+                self._container.seek(
+                    int((start - lead + self._origin) / self._stream.time_base), stream=self._stream
+                )
+            self._source = self._decode(start)
+            self._pieces = deque([piece for piece in [next(self._source, None)] if piece is not None])
+            if not self._pieces or self._pieces[0][0] <= 0 or start - lead <= 0:
+                return
+
+    def read(self, count: int) -> np.ndarray:
+        """Return the next `count` samples, float32 [channels, count]; silence where the file has none."""
+        out = np.zeros((self.channels, count), np.float32)
+        start, stop = self._at, self._at + count
+        while self._source is not None:
+            if not self._pieces:
+                piece = next(self._source, None)
+                if piece is None:
+                    break
+                self._pieces.append(piece)
+            at, samples = self._pieces[0]
+            end = at + samples.shape[1]
+            if at >= stop:
+                break
+            first, last = max(at, start), min(end, stop)
+            if last > first:
+                out[:, first - start : last - start] = samples[:, first - at : last - at]
+            if end > stop:
+                break
+            self._pieces.popleft()
+        self._at = stop
+        return out
+
+    def _decode(self, base: float) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield (number of the first sample, counted from `base` seconds, float32 [channels, n])."""
+        decoder = PacketDecoder(self._stream)
+        step = 1024 / self._stream.codec_context.sample_rate
+        claimed = claimed_duration(self._container, self._stream)
+        timeline = Timeline(self._stream.time_base, step, claimed, origin=self._origin)
+        resampler: AudioResampler | None = None
+        form: tuple[str, str, int] | None = None
+        at = expected = 0.0
+        for packet in chain(PacketReader(self._container, [self._stream]), [None]):
+            for frame in decoder.decode(packet):
+                if not frame.samples or not 0 < frame.sample_rate <= 768_000:
+                    continue
+                time = timeline.place(frame.pts)
+                if time is None:
+                    time = base + expected / self.rate
+                wanted = (time - base) * self.rate
+                new_form = (frame.format.name, frame.layout.name, frame.sample_rate)
+                if resampler is None or form != new_form or abs(wanted - expected) > _SLIP * self.rate:
+                    for samples in self._resample(resampler, None):
+                        yield round(at), samples
+                        at += samples.shape[1]
+                    resampler = AudioResampler("fltp", self.layout, self.rate)
+                    form, at, expected = new_form, float(round(wanted)), wanted
+                expected += frame.samples * self.rate / frame.sample_rate
+                frame.pts = None  # the samples are counted; a jumping timestamp would only confuse the filter
+                for samples in self._resample(resampler, frame):
+                    yield round(at), samples
+                    at += samples.shape[1]
+            if decoder.gave_up:
+                break
+        for samples in self._resample(resampler, None):
+            yield round(at), samples
+            at += samples.shape[1]
+
+    def _resample(self, resampler: AudioResampler | None, frame: AudioFrame | None) -> list[np.ndarray]:
+        if resampler is None:
+            return []
+        try:
+            frames = resampler.resample(frame)
+        except (av.FFmpegError, ValueError, MemoryError):
+            return []  # a frame whose header was damaged
+        return [np.nan_to_num(out.to_ndarray(), copy=False) for out in frames if out is not None and out.samples]

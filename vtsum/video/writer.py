@@ -1,0 +1,259 @@
+"""Cutting: some segments of a video, one after the other, as an MP4 that plays everywhere."""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+
+from vtsum.errors import VTSumError
+from vtsum.video.cursor import PictureCursor
+from vtsum.video.encoder import Encoder
+from vtsum.video.picture import clockwise_rotation, display_size, save_jpeg
+from vtsum.video.sound import SoundCursor
+from vtsum.video.source import reason, show
+
+_MAX_FPS = 60
+_SOUND_AHEAD = 0.5  # seconds of pictures written between two portions of sound
+
+
+@dataclass(frozen=True)
+class CutShot:
+    """One segment as it was cut.
+
+    Attributes:
+        start, end (float): seconds in the source, on its frame grid. out_start, out_end (float): seconds in the output.
+        keyframe (Path | None): its picture. index (int): the number of the segment asked for, from 0.
+    """
+
+    start: float
+    end: float
+    out_start: float
+    out_end: float
+    keyframe: Path | None
+    index: int
+
+
+@dataclass(frozen=True)
+class CutResult:
+    """What `cut` wrote. `duration` is in seconds, `width` and `height` in pixels as displayed."""
+
+    path: Path
+    duration: float
+    shots: list[CutShot]
+    has_audio: bool
+    width: int
+    height: int
+
+
+def cut(
+    path: str | os.PathLike[str],
+    segments: Sequence[tuple[float, float]],
+    out_path: str | os.PathLike[str],
+    *,
+    keyframe_dir: str | os.PathLike[str] | None = None,
+    keyframe_times: Sequence[float] | None = None,
+    keyframe_height: int = 360,
+    max_height: int | None = None,
+    crf: int = 23,
+    preset: str = "veryfast",
+    on_progress: Callable[[float], None] | None = None,
+) -> CutResult:
+    """Write the given segments of a video as one MP4 (H.264, AAC, index in front), sound in step with the pictures.
+
+    Args:
+        path: the source. segments: (start, end) in seconds of the source, in order, not overlapping.
+        out_path: the MP4; it appears complete or not at all.
+        keyframe_dir: where one JPEG a segment goes, "shot_0001.jpg" for the first. None writes none.
+        keyframe_times: which picture, in seconds of the source, one a segment; None takes the middle.
+        keyframe_height, max_height (int): in pixels, at most; pictures are never enlarged.
+        crf (int): x264's quality, 0 (lossless) to 51. preset (str): x264's speed, "ultrafast" to "veryslow".
+        on_progress: called with the seconds of output written.
+    Returns:
+        CutResult: segments that lie beyond the last picture that can be decoded are missing from its shots.
+    Raises:
+        ValueError: the segments are not finite, empty, out of order or overlap; other arguments out of range.
+        VTSumError: the source cannot be read, the output cannot be written, or no segment holds a picture.
+    """
+    _check(segments, keyframe_times, keyframe_height, max_height, crf)
+    target = Path(os.path.abspath(os.fspath(out_path)))
+    times = list(keyframe_times) if keyframe_times is not None else [(start + end) / 2 for start, end in segments]
+    folder = None if keyframe_dir is None else Path(keyframe_dir)
+    if not target.parent.is_dir():
+        raise VTSumError(f"cut: {show(target.parent)}: the folder of the output must exist")
+    if os.path.exists(path) and target.exists() and os.path.samefile(path, target):
+        raise VTSumError(f"cut: {show(target)}: the output must not be the source itself")
+    part = target.with_name(f".{target.stem[:64]}.{secrets.token_hex(4)}.part.mp4")
+    job = _Job(path, part, folder, keyframe_height, max_height, on_progress)
+    try:
+        job.open(crf, preset)
+        for index, (start, end) in enumerate(segments):
+            job.add(index, start, end, times[index])
+        if not job.shots:
+            raise VTSumError(f"cut: {show(path)}: no segment holds a picture that can be decoded")
+        job.finish()
+        os.replace(part, target)
+    except BaseException as error:
+        job.abandon()
+        # What is raised while reading is a VTSumError already; the rest comes from the output.
+        if isinstance(error, (av.FFmpegError, OSError)):
+            raise VTSumError(f"cut: {show(target.parent)}: cannot be written to: {reason(error)}") from None
+        raise
+    finally:
+        job.close()
+    return CutResult(target, float(job.out_end), job.shots, job.has_audio, *job.size)
+
+
+def _check(
+    segments: Sequence[tuple[float, float]],
+    keyframe_times: Sequence[float] | None,
+    keyframe_height: int,
+    max_height: int | None,
+    crf: int,
+) -> None:
+    before = 0.0
+    for start, end in segments:
+        if not (math.isfinite(start) and math.isfinite(end) and before <= start < end):
+            raise ValueError(
+                f"cut: segments must be finite, not empty, in order and without overlap, got ({start}, {end})"
+            )
+        before = end
+    if not len(segments):
+        raise ValueError("cut: segments must hold at least one (start, end), got none")
+    if keyframe_times is not None and len(keyframe_times) != len(segments):
+        raise ValueError(f"cut: keyframe_times must be one a segment ({len(segments)}), got {len(keyframe_times)}")
+    if keyframe_height < 16 or (max_height is not None and max_height < 16):
+        raise ValueError(f"cut: heights must be at least 16, got {keyframe_height} and {max_height}")
+    if not 0 <= crf <= 51:
+        raise ValueError(f"cut: crf must be 0 to 51, got {crf}")
+
+
+class _Job:
+    """The state of one cut: cursors over the source, the encoder, what was written."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        part: Path,
+        keyframe_dir: Path | None,
+        keyframe_height: int,
+        max_height: int | None,
+        on_progress: Callable[[float], None] | None,
+    ) -> None:
+        self._path = path
+        self._part = part
+        self._keyframe_dir = keyframe_dir
+        self._keyframe_height = keyframe_height
+        self._max_height = max_height
+        self._on_progress = on_progress
+        self._pictures: PictureCursor | None = None
+        self._sound: SoundCursor | None = None
+        self._encoder: Encoder | None = None
+        self._written: list[Path] = []
+        self._made_dir = False
+        self.shots: list[CutShot] = []
+        self.out_end = 0.0
+        self.size = (0, 0)
+
+    @property
+    def has_audio(self) -> bool:
+        return self._sound is not None and self._sound.available
+
+    def open(self, crf: int, preset: str) -> None:
+        self._pictures = pictures = PictureCursor(self._path, "cut")
+        stream = pictures.stream
+        self._sound = SoundCursor(self._path, stream.index, pictures.origin, seekable=pictures.seekable)
+        rotation = clockwise_rotation(pictures.first)
+        width, height = display_size(
+            pictures.first.width, pictures.first.height, stream.sample_aspect_ratio, rotation
+        )
+        scale = min(1.0, (self._max_height or height) / height)
+        self.size = (max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2))
+        rate = min(Fraction(_MAX_FPS), Fraction(1) / Fraction(pictures.step).limit_denominator(100_000))
+        if self._keyframe_dir is not None and not self._keyframe_dir.is_dir():
+            try:
+                self._keyframe_dir.mkdir(parents=True)
+            except OSError as error:
+                raise VTSumError(f"cut: {show(self._keyframe_dir)}: cannot be made: {reason(error)}") from None
+            self._made_dir = True
+        self._encoder = Encoder(
+            self._part, self.size, rotation, rate, pictures.first, self._sound if self.has_audio else None, crf, preset
+        )
+
+    def add(self, index: int, start: float, end: float, keyframe_time: float) -> None:
+        """Write one segment, or nothing where it lies beyond the last picture."""
+        pictures, encoder = self._pictures, self._encoder
+        assert pictures is not None and encoder is not None
+        half = pictures.step / 2
+        pictures.move_to(start + half)
+        if pictures.time is None or (pictures.next_time is None and pictures.end <= start + half / 10):
+            return
+        if pictures.time >= end and pictures.time - start > pictures.step:
+            return  # the segment's pictures are damaged; the next good one lies behind it
+        begin = pictures.time if abs(pictures.time - start) <= pictures.step or pictures.time > start else start
+        if self.shots:
+            begin = max(begin, self.shots[-1].end)
+        out_start = self.out_end
+        joined = bool(self.shots) and abs(begin - self.shots[-1].end) < 1e-3
+        encoder.begin_segment(begin, out_start, joined)
+        keyframe: Path | None = None
+        sound_at = out_start
+        while True:
+            shown_until = pictures.end if pictures.next_time is None else pictures.next_time
+            last = pictures.next_time is None or pictures.next_time >= end - half
+            if last:
+                stop = shown_until if shown_until <= end or abs(shown_until - end) <= pictures.step else end
+                stop = max(stop, min(shown_until, begin + pictures.step))  # a picture at least
+            out_time = out_start + max(pictures.time, begin) - begin
+            encoder.picture(pictures.frame, out_time)
+            if keyframe is None and self._keyframe_dir is not None and (last or shown_until > keyframe_time):
+                keyframe = self._save_keyframe(index, encoder)
+            if last:
+                break
+            if out_time - sound_at >= _SOUND_AHEAD:
+                encoder.sound_until(out_time)
+                sound_at = out_time
+                if self._on_progress:
+                    self._on_progress(out_time)
+            pictures.advance()
+        self.out_end = out_start + stop - begin
+        encoder.end_segment(self.out_end)
+        self.shots.append(CutShot(begin, stop, out_start, self.out_end, keyframe, index))
+        if self._on_progress:
+            self._on_progress(self.out_end)
+
+    def _save_keyframe(self, index: int, encoder: Encoder) -> Path:
+        assert self._keyframe_dir is not None
+        path = self._keyframe_dir / f"shot_{index + 1:04d}.jpg"
+        part = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part.jpg")
+        try:
+            save_jpeg(encoder.last_picture, part, self._keyframe_height)
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+        self._written.append(path)
+        return path
+
+    def finish(self) -> None:
+        assert self._encoder is not None
+        self._encoder.finish(self.out_end)
+
+    def abandon(self) -> None:
+        """Remove everything that was written."""
+        if self._encoder is not None:
+            self._encoder.abandon()
+        for path in (self._part, *self._written):
+            path.unlink(missing_ok=True)
+        if self._made_dir and self._keyframe_dir is not None and not any(self._keyframe_dir.iterdir()):
+            self._keyframe_dir.rmdir()
+
+    def close(self) -> None:
+        for cursor in (self._pictures, self._sound):
+            if cursor is not None:
+                cursor.close()

@@ -90,7 +90,8 @@ def open_container(path: str | os.PathLike[str], function: str) -> InputContaine
             container_options={"protocol_whitelist": "file"},  # a file must not fetch others over the network
         )
     except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
-        raise VTSumError(f"{function}: {name}: must be a video file, found nothing playable: {reason(error)}") from None
+        what = _describe(found) or f"nothing playable ({reason(error)})"
+        raise VTSumError(f"{function}: {name}: must be a video file, found {what}") from None
     formats = set(container.format.name.split(","))
     unfit = None
     if formats & _PLAYLISTS:
@@ -103,6 +104,22 @@ def open_container(path: str | os.PathLike[str], function: str) -> InputContaine
         container.close()
         raise VTSumError(f"{function}: {name}: must be a video file, got {unfit} ({container.format.name})")
     return container
+
+
+def _describe(path: Path) -> str | None:
+    """Say in words what a file that libav refuses seems to be, or return None."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(12)
+    except OSError:
+        return None
+    if head[4:8] == b"ftyp":
+        return "an MP4 or MOV whose index is missing or damaged (was the recording or the download cut short?)"
+    if head[:4] == b"\x1aE\xdf\xa3":
+        return "a Matroska or WebM file whose header is damaged"
+    if not any(head):
+        return "zeros only at its start"
+    return None
 
 
 def _is_encrypted(container: InputContainer, path: str | os.PathLike[str]) -> bool:

@@ -1,0 +1,37 @@
+"""A stand-in for a model, quick and of known behaviour: for tests of what happens around one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class FakeSentence:
+    text: str
+    confidence: float
+
+
+class ColourModel:
+    """Features are the mean colours of a 4 x 4 grid; saliency is how colourful a frame is; it says the main colour."""
+
+    name = "colour"
+    weights_sha256 = "0" * 64
+    embedded = False
+    image_size = 32
+    text_is_guess = True
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        n, size = len(images), self.image_size
+        assert images.shape == (n, size, size, 3) and images.dtype == np.uint8
+        cells = images.reshape(n, 4, size // 4, 4, size // 4, 3).mean(axis=(2, 4)) / 255
+        return (cells.reshape(n, -1) + 0.01).astype(np.float32)
+
+    def saliency(self, features: np.ndarray) -> np.ndarray:
+        cells = features.reshape(len(features), 16, 3)
+        return np.clip((cells.max(2) - cells.min(2)).mean(1), 0, 1).astype(np.float32)
+
+    def describe(self, features: np.ndarray, spans: list[tuple[int, int]]) -> list[FakeSentence]:
+        means = [features[a:b].reshape(-1, 3).mean(0) for a, b in spans]
+        return [FakeSentence(f"something {('red', 'green', 'blue')[int(np.argmax(m))]}", 0.5) for m in means]

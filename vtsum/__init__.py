@@ -1,0 +1,22 @@
+"""VTSum: a video in, a shorter video and a short text out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vtsum.errors import VTSumError
+from vtsum.version import __version__
+
+if TYPE_CHECKING:
+    from vtsum.summarize import Summary, summarize
+
+__all__ = ["Summary", "VTSumError", "__version__", "summarize"]
+
+
+def __getattr__(name: str) -> Any:
+    # `import vtsum` stays quick: NumPy and what follows are imported when they are first asked for.
+    if name in ("Summary", "summarize"):
+        import importlib
+
+        return getattr(importlib.import_module("vtsum.summarize"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

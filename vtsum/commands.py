@@ -1,0 +1,111 @@
+"""The commands of `vtsum`, in typer."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer import Abort
+from typer._click.exceptions import UsageError
+
+from vtsum.version import __version__
+
+__all__ = ["Abort", "UsageError", "app"]
+
+app = typer.Typer(
+    name="vtsum",
+    help="Make a shorter video and a short text out of a long video, on this machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"vtsum {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Make a shorter video and a short text out of a long video, on this machine."""
+
+
+@app.command()
+def summarize(
+    video: Annotated[Path, typer.Argument(help="The video file: any container and codec that FFmpeg reads.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for the results. [default: <name>_summary in the current folder]"),
+    ] = None,
+    budget: Annotated[
+        str,
+        typer.Option(help="Length of the summary: 15%, 30s, 2min, 1:30, or 12frames (sampled frames, see --fps)."),
+    ] = "15%",
+    model: Annotated[
+        str, typer.Option(help="The model: embedded (shipped with vtsum), another's name, or a folder.")
+    ] = "embedded",
+    fps: Annotated[float, typer.Option(help="Frames looked at per second of video.")] = 1.0,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", "-f", help="mp4, txt, json, keyframes or html; several by commas. [default: all]"),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older summary in the folder.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the content of summary.json on standard output.")] = (
+        False
+    ),
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no closing words.")] = False,
+) -> None:
+    """Summarise a video: summary.mp4, summary.txt, summary.json, keyframes/ and report.html in one folder."""
+    from vtsum.extras import require
+
+    require("video", "summarize")
+    from vtsum.progress import ConsoleProgress
+    from vtsum.summarize import FORMATS
+    from vtsum.summarize import summarize as run
+
+    names = [part.strip() for entry in formats for part in entry.split(",")] if formats else FORMATS
+    shown = ConsoleProgress() if sys.stderr.isatty() and not quiet else None
+    with shown or contextlib.nullcontext():
+        summary = run(
+            video, output, budget=budget, model=model, fps=fps, formats=names, overwrite=overwrite, progress=shown
+        )
+    if as_json:
+        typer.echo(json.dumps(summary.data, ensure_ascii=True, allow_nan=False))
+    for warning in summary.warnings:
+        typer.echo(f"vtsum: note: {warning}", err=True)
+    if not quiet and not as_json:
+        from vtsum.text import clock_time
+
+        data = summary.data
+        chosen = sum(shot["chosen"] for shot in data["shots"])
+        typer.echo(
+            f"{clock_time(summary.duration)} of {clock_time(data['source']['duration'])}, "
+            f"{chosen} of {len(data['shots'])} shots, in {data['timings']['total']:.1f} s"
+        )
+        for path in summary.files.values():
+            typer.echo(_printable(path))
+
+
+def _printable(path: Path) -> str:
+    """A path as any terminal can show it."""
+    return str(path).encode("utf-8", "replace").decode("utf-8")
+
+
+@app.command()
+def env() -> None:
+    """Print what is installed, and which kernels were built, loaded or refused, and why."""
+    from vtsum.env import report
+
+    typer.echo(report())

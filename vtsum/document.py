@@ -1,0 +1,169 @@
+"""Putting the content of summary.json together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vtsum.enhance.summary_refinement import Budget
+from vtsum.planning import Plan
+from vtsum.schema import SCHEMA, ClipEntry, ShotEntry, SummaryDocument
+from vtsum.text import Spoken, clock_time
+from vtsum.version import __version__
+from vtsum.watching import Watched
+
+if TYPE_CHECKING:
+    from vtsum.model import Summarizer
+    from vtsum.video import CutResult, VideoInfo
+
+_ALIKE = 0.5  # likeness to a better shot from which the reason mentions it
+
+
+def build_document(
+    name: str,
+    info: VideoInfo,
+    model: Summarizer,
+    watched: Watched,
+    plan: Plan,
+    cut: CutResult | None,
+    spoken: list[Spoken],
+    formats: list[str],
+    budget: Budget,
+    fps: float,
+) -> SummaryDocument:
+    """Return summary.json's content; `created` and `timings` are still to be filled in."""
+    duration = round(max(plan.shots[-1][1] / plan.rate, 1e-3), 3)
+    clips = _clips(plan, cut, duration, pictures="keyframes" in formats or "html" in formats)
+    made = cut.duration if cut else sum(len(c) for c in plan.clips.values()) / plan.rate
+    warnings = [*watched.warnings, *plan.warnings]
+    if len(clips) < len(plan.clips):
+        warnings.append(f"{len(plan.clips) - len(clips)} chosen shots could not be decoded for the summary")
+    return {
+        "schema": SCHEMA,
+        "vtsum_version": __version__,
+        "created": "",
+        "source": {
+            "name": name.encode("utf-8", "replace").decode("utf-8"),
+            "title": info.title,
+            "size_bytes": info.size_bytes,
+            "container": info.container,
+            "video_codec": info.video_codec,
+            "audio_codec": info.audio_codec,
+            "has_audio": info.has_audio,
+            "width": info.width,
+            "height": info.height,
+            "rotation": info.rotation,
+            "fps": round(float(info.fps), 4),
+            "duration": duration,
+        },
+        "settings": {
+            "budget": budget.text,
+            "budget_seconds": round(plan.budget_seconds, 3),
+            "model": model.name,
+            "fps": fps,
+            "formats": formats,
+        },
+        "model": {
+            "name": model.name,
+            "weights_sha256": model.weights_sha256,
+            "embedded": bool(model.embedded),
+            "text_is_guess": bool(model.text_is_guess),
+        },
+        "summary": {
+            "file": "summary.mp4" if "mp4" in formats else None,
+            "duration": round(made, 3),
+            "share": round(made / duration, 4),
+            "has_audio": cut.has_audio if cut else info.has_audio,
+            "width": cut.width if cut else info.width,
+            "height": cut.height if cut else info.height,
+        },
+        "shots": [_shot(plan, i, clips.get(i), duration) for i in range(len(plan.shots))],
+        "frames": {
+            "time": [round(i / fps, 3) for i in range(len(watched.saliency))],
+            "saliency": [round(float(s), 4) for s in watched.saliency],
+        },
+        "text": [
+            {
+                "text": sentence.text,
+                "confidence": round(sentence.confidence, 4),
+                "guess": bool(model.text_is_guess),
+                "times": [
+                    {"start": round(m.span[0], 3), "end": round(min(m.span[1], duration), 3)} for m in sentence.moments
+                ],
+                "shots": [m.shot for m in sentence.moments],
+            }
+            for sentence in spoken
+        ],
+        "broken": watched.broken_at is not None,
+        "truncated_at": None if watched.broken_at is None else round(watched.broken_at, 3),
+        "warnings": warnings,
+        "timings": {},
+    }
+
+
+def _clips(plan: Plan, cut: CutResult | None, duration: float, pictures: bool) -> dict[int, ClipEntry]:
+    """What the summary shows of each chosen shot: as it was cut, or as planned where nothing was cut."""
+    order = sorted(plan.clips)
+    clips: dict[int, ClipEntry] = {}
+    played = 0.0
+    by_segment = {done.index: done for done in cut.shots} if cut is not None else {}
+    for n, i in enumerate(order):
+        clip = plan.clips[i]
+        start, end = clip.start / plan.rate, clip.end / plan.rate
+        shown = (start, end, played, played + end - start)
+        keyframe = None
+        if cut is not None:
+            if n not in by_segment:
+                continue
+            done = by_segment[n]
+            low, high = plan.span(i)
+            # The cut is snapped to real frames, which may lie up to one beside the shot's own edge.
+            shown = (min(max(done.start, low), high), max(min(done.end, high), low), done.out_start, done.out_end)
+            keyframe = f"keyframes/{done.keyframe.name}" if done.keyframe is not None and pictures else None
+        played = shown[3]
+        if shown[1] <= shown[0] or shown[3] <= shown[2]:
+            continue
+        first, last, out_first, out_last = (round(t, 3) for t in shown)
+        clips[i] = {
+            "start": first,
+            "end": min(last, duration),
+            "summary_start": out_first,
+            "summary_end": out_last,
+            "keyframe": keyframe,
+            "keyframe_time": round(min(max(plan.peaks[i], first), last), 3),
+        }
+    return clips
+
+
+def _shot(plan: Plan, i: int, clip: ClipEntry | None, duration: float) -> ShotEntry:
+    start, end = plan.span(i)
+    return {
+        "index": i,
+        "start": round(start, 3),
+        "end": min(round(end, 3), duration),
+        "saliency": round(float(plan.saliency[i]), 4),
+        "score": round(float(plan.scores[i]), 4),
+        "rank": plan.ranks[i],
+        "chosen": clip is not None,
+        "reason": _reason(plan, i, clip is not None),
+        "clip": clip,
+    }
+
+
+def _reason(plan: Plan, i: int, chosen: bool) -> str:
+    """Why a shot is in the summary or not, in words."""
+    parts = [f"saliency {plan.saliency[i]:.2f}", f"rank {plan.ranks[i]} of {len(plan.shots)}"]
+    if plan.like[i] >= _ALIKE and plan.twin[i] >= 0:
+        parts.append(f"much like the shot at {clock_time(plan.span(int(plan.twin[i]))[0])}")
+    if not chosen:
+        parts.append("not decodable at the cut" if i in plan.clips else "left out for shots worth more of the budget")
+    else:
+        clip = plan.clips[i]
+        seconds = len(clip) / plan.rate
+        parts.append(
+            {
+                "whole": "fits the budget",
+                "trimmed": f"its best {seconds:.1f} s fit the budget",
+                "filler": f"its best {seconds:.1f} s fill the rest of the budget",
+            }[clip.part]
+        )
+    return ", ".join(parts)

@@ -1,0 +1,29 @@
+"""What an optional part of VTSum needs, and the line that says how to get it."""
+
+from __future__ import annotations
+
+from importlib import metadata, util
+
+from vtsum.errors import VTSumError
+
+# Module -> distribution, by extra. The reason for each is in pyproject.toml.
+EXTRAS: dict[str, dict[str, str]] = {
+    "video": {"av": "av", "jinja2": "Jinja2", "typer": "typer", "rich": "rich"},
+    "train": {"deepspeed": "deepspeed", "timm": "timm"},
+    "eval": {"pycocoevalcap": "pycocoevalcap", "h5py": "h5py", "scipy": "scipy"},
+}
+
+
+def require(extra: str, function: str) -> None:
+    """Raise VTSumError, naming the packages and the command that installs them, if an extra is not complete."""
+    missing = [dist for module, dist in EXTRAS[extra].items() if util.find_spec(module) is None]
+    if missing:
+        raise VTSumError(f"{function}: {', '.join(missing)} must be installed: pip install vtsum[{extra}]")
+
+
+def version_of(distribution: str) -> str | None:
+    """The installed version of a distribution, or None."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,91 @@
+"""What a summary shows: shots, their scores, and the clips that fit the budget."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vtsum.enhance.event_segmentation import find_shots
+from vtsum.enhance.summary_refinement import Budget, Clip, discount_repeats, plan_clips
+from vtsum.errors import VTSumError
+from vtsum.watching import Watched
+
+if TYPE_CHECKING:
+    from vtsum.video import VideoInfo
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Shots, their scores, and the clips that the summary shows. Lengths in ticks of `rate` a second."""
+
+    shots: list[tuple[int, int]]  # ticks
+    frames: list[tuple[int, int]]  # indices of sampled frames
+    saliency: np.ndarray  # [M] means
+    scores: np.ndarray  # [M] after repeats were lowered
+    ranks: list[int]
+    like: np.ndarray
+    twin: np.ndarray
+    clips: dict[int, Clip]
+    peaks: dict[int, float]  # seconds, one per clip: its key frame
+    rate: float
+    budget_seconds: float
+    warnings: list[str]
+
+    def span(self, shot: int) -> tuple[float, float]:
+        """Start and end of a shot in seconds."""
+        start, end = self.shots[shot]
+        return start / self.rate, end / self.rate
+
+
+def make_plan(watched: Watched, budget: Budget, info: VideoInfo, fps: float) -> Plan:
+    warnings: list[str] = []
+    duration = watched.duration
+    try:
+        budget_seconds = budget.seconds(duration, fps)
+    except VTSumError:
+        if watched.broken_at is None:
+            raise
+        budget_seconds = duration
+        warnings.append(f"the budget of {budget.text} is longer than the {duration:.1f} s that could be read")
+    segments, means, scatter = find_shots(watched.features, fps)
+    # The grid is the video's own, so that a clip holds whole frames; never coarser than the sampled frames.
+    rate = max(info.fps if math.isfinite(info.fps) and info.fps > 0 else 25.0, fps)
+    count = len(watched.saliency)
+    last = max(round(duration * rate), 1)
+    edges = np.minimum(np.round(np.arange(count + 1) / fps * rate).astype(np.int64), last)
+    edges[-1] = last
+    shots = [(int(edges[s.start]), int(edges[s.end])) for s in segments]
+    keep = [i for i, (start, end) in enumerate(shots) if end > start]
+    shots, segments, means = [shots[i] for i in keep], [segments[i] for i in keep], means[keep]
+    saliency = np.array([float(watched.saliency[s.start : s.end].mean()) for s in segments])
+    scores, like, twin = discount_repeats(_contrast(saliency), means, scatter)
+    order = np.argsort(-scores, kind="stable")
+    ranks = [0] * len(shots)
+    for rank, i in enumerate(order, 1):
+        ranks[int(i)] = rank
+    ticks = max(1, math.floor(budget_seconds * rate + 1e-6))
+    clips = {clip.shot: clip for clip in plan_clips(shots, scores, watched.saliency, edges, ticks, rate)}
+    peaks = {i: _key_frame_time(clip, watched, edges, means[i], rate) for i, clip in clips.items()}
+    frames = [(s.start, s.end) for s in segments]
+    return Plan(shots, frames, saliency, scores, ranks, like, twin, clips, peaks, rate, budget_seconds, warnings)
+
+
+def _contrast(saliency: np.ndarray) -> np.ndarray:
+    """Stretch a video's saliency to 0.2..1: models differ in their range, and within a video only the order counts."""
+    low, high = float(saliency.min()), float(saliency.max())
+    return 0.2 + 0.8 * (saliency - low) / (high - low) if high - low > 1e-6 else np.ones_like(saliency)
+
+
+def _key_frame_time(clip: Clip, watched: Watched, edges: np.ndarray, mean: np.ndarray, rate: float) -> float:
+    """The time of the clip's most telling frame: salient, and like the rest of its shot."""
+    inside = np.flatnonzero((edges[:-1] >= clip.start) & (edges[:-1] < clip.end))
+    if not len(inside):
+        return (clip.start + clip.end) / 2 / rate
+    x = watched.features[inside].astype(np.float64)
+    x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    distance = ((x - mean) ** 2).sum(axis=1)
+    worth = watched.saliency[inside] - distance / max(float(distance.max()), 1e-9) * 0.1
+    return float(edges[inside[np.argmax(worth)]] / rate)

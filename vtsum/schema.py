@@ -1,0 +1,230 @@
+"""summary.json: what is in it, and a strict check of it.
+
+The document is an object of the fields of `SummaryDocument`, in UTF-8. All times are seconds; those called `start`,
+`end` and `time` are counted in the source video, those called `summary_start` and `summary_end` in summary.mp4. The
+field `schema` names the version: readers should refuse a version they do not know. Within version 1 fields are only
+added, never changed or removed.
+
+`validate` checks types, unknown and missing fields, and the promises that types cannot express: shots in order, without
+gaps or overlaps, clips inside their shots, sentences that speak of times inside the video.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypedDict
+
+from vtsum.errors import VTSumError
+
+SCHEMA = "vtsum-summary/1"
+_SLACK = 0.002  # seconds: times are rounded to milliseconds
+
+
+class Source(TypedDict):
+    """The video that was summarised. `duration` is what could really be decoded."""
+
+    name: str  # file name without its folder
+    title: str | None  # from the file's own metadata
+    size_bytes: int
+    container: str
+    video_codec: str
+    audio_codec: str | None
+    has_audio: bool
+    width: int  # as displayed, after rotation
+    height: int
+    rotation: int  # degrees clockwise: 0, 90, 180, 270
+    fps: float
+    duration: float
+
+
+class Settings(TypedDict):
+    """What the user asked for."""
+
+    budget: str  # as written: "15%", "30s", "12frames"
+    budget_seconds: float  # what that is for this video
+    model: str
+    fps: float  # sampled frames a second
+    formats: list[str]
+
+
+class Model(TypedDict):
+    """The model that gave saliency and text."""
+
+    name: str
+    weights_sha256: str
+    embedded: bool
+    text_is_guess: bool  # its sentences are guesses and must be shown as such
+
+
+class SummaryVideo(TypedDict):
+    """summary.mp4, or what it would be when it was not asked for (`file` null)."""
+
+    file: str | None
+    duration: float
+    share: float  # of the source's duration
+    has_audio: bool
+    width: int
+    height: int
+
+
+class ClipEntry(TypedDict):
+    """The part of a shot that the summary shows."""
+
+    start: float
+    end: float
+    summary_start: float
+    summary_end: float
+    keyframe: str | None  # path inside the output folder
+    keyframe_time: float
+
+
+class ShotEntry(TypedDict):
+    """One shot between two event boundaries."""
+
+    index: int
+    start: float
+    end: float
+    saliency: float  # mean over its frames, 0..1
+    score: float  # saliency after shots that look like a better one were lowered; what the selection weighed
+    rank: int  # 1 is the highest score
+    chosen: bool
+    reason: str  # in words
+    clip: ClipEntry | None  # null when not chosen
+
+
+class Frames(TypedDict):
+    """Every sampled frame: two lists of equal length."""
+
+    time: list[float]
+    saliency: list[float]
+
+
+class Span(TypedDict):
+    """A stretch of the source video."""
+
+    start: float
+    end: float
+
+
+class SentenceEntry(TypedDict):
+    """One sentence of the text summary."""
+
+    text: str
+    confidence: float  # mean token probability, 0..1
+    guess: bool
+    times: list[Span]  # what it speaks of
+    shots: list[int]
+
+
+class SummaryDocument(TypedDict):
+    """summary.json."""
+
+    schema: str
+    vtsum_version: str
+    created: str  # ISO 8601, UTC
+    source: Source
+    settings: Settings
+    model: Model
+    summary: SummaryVideo
+    shots: list[ShotEntry]
+    frames: Frames
+    text: list[SentenceEntry]
+    broken: bool  # the file could not be decoded to its end
+    truncated_at: float | None  # where decoding stopped, when broken
+    warnings: list[str]
+    timings: dict[str, float]  # seconds of wall time per stage; "cut" and "text" run at the same time
+
+
+def _check_type(value: Any, kind: Any, where: str) -> None:
+    origin = typing.get_origin(kind)
+    if typing.is_typeddict(kind):
+        hints = typing.get_type_hints(kind)
+        if not isinstance(value, dict):
+            raise VTSumError(f"summary.json: {where} must be an object, got {type(value).__name__}")
+        for name in sorted(hints.keys() ^ value.keys()):
+            raise VTSumError(f"summary.json: {where}.{name} is {'missing' if name in hints else 'unknown'}")
+        for name, inner in hints.items():
+            _check_type(value[name], inner, f"{where}.{name}")
+    elif origin is list:
+        if not isinstance(value, list):
+            raise VTSumError(f"summary.json: {where} must be a list, got {type(value).__name__}")
+        for i, item in enumerate(value):
+            _check_type(item, typing.get_args(kind)[0], f"{where}[{i}]")
+    elif origin is dict:
+        if not isinstance(value, dict):
+            raise VTSumError(f"summary.json: {where} must be an object, got {type(value).__name__}")
+        for name, item in value.items():
+            _check_type(item, typing.get_args(kind)[1], f"{where}.{name}")
+    elif origin is types.UnionType:
+        if value is not None:
+            _check_type(value, next(k for k in typing.get_args(kind) if k is not types.NoneType), where)
+    elif kind is float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise VTSumError(f"summary.json: {where} must be a finite number, got {value!r}")
+    elif not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise VTSumError(f"summary.json: {where} must be {kind.__name__}, got {value!r}")
+
+
+def _promise(kept: bool, what: str) -> None:
+    if not kept:
+        raise VTSumError(f"summary.json: {what}")
+
+
+def validate(document: Any) -> SummaryDocument:
+    """Check a decoded summary.json and return it, typed.
+
+    Raises:
+        VTSumError: naming the first field that is missing, unknown, of a wrong type, or breaks a promise.
+    """
+    if isinstance(document, dict) and document.get("schema") != SCHEMA:
+        raise VTSumError(f"summary.json: schema must be {SCHEMA!r}, got {document.get('schema')!r}")
+    _check_type(document, SummaryDocument, "document")
+    checked = typing.cast(SummaryDocument, document)
+    duration = checked["source"]["duration"]
+    before, played = 0.0, 0.0
+    for i, shot in enumerate(checked["shots"]):
+        where = f"shots[{i}]"
+        _promise(shot["index"] == i, f"{where}.index must be {i}, got {shot['index']}")
+        _promise(abs(shot["start"] - before) <= _SLACK, f"{where} must start where the one before ended, {before}")
+        _promise(shot["start"] < shot["end"], f"{where} must end after its start")
+        _promise(shot["chosen"] == (shot["clip"] is not None), f"{where}.clip must be there exactly if chosen")
+        before = shot["end"]
+        if clip := shot["clip"]:
+            _promise(
+                shot["start"] - _SLACK <= clip["start"] < clip["end"] <= shot["end"] + _SLACK,
+                f"{where}.clip must lie inside the shot",
+            )
+            _promise(clip["summary_start"] >= played - _SLACK, f"{where}.clip must follow the clip before")
+            _promise(clip["summary_start"] < clip["summary_end"], f"{where}.clip must last")
+            played = clip["summary_end"]
+    _promise(not checked["shots"] or abs(before - duration) <= _SLACK, "shots must cover the video")
+    _promise(played <= checked["summary"]["duration"] + 0.1, "clips must lie inside the summary")
+    ranks = sorted(shot["rank"] for shot in checked["shots"])
+    _promise(ranks == list(range(1, len(ranks) + 1)), "ranks must be 1..number of shots")
+    frames = checked["frames"]
+    _promise(len(frames["time"]) == len(frames["saliency"]), "frames.time and frames.saliency must be equally long")
+    _promise(all(0 <= s <= 1 for s in frames["saliency"]), "frames.saliency must lie in 0..1")
+    for i, sentence in enumerate(checked["text"]):
+        _promise(bool(sentence["times"]), f"text[{i}].times must not be empty")
+        _promise(0 <= sentence["confidence"] <= 1, f"text[{i}].confidence must lie in 0..1")
+        for span in sentence["times"]:
+            _promise(0 <= span["start"] < span["end"] <= duration + _SLACK, f"text[{i}].times must lie in the video")
+    _promise(checked["broken"] == (checked["truncated_at"] is not None), "truncated_at must be there exactly if broken")
+    return checked
+
+
+def read(path: str | Path) -> SummaryDocument:
+    """Read and check a summary.json.
+
+    Raises:
+        VTSumError: it cannot be read, is no JSON, or is not a valid summary of this version.
+    """
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise VTSumError(f"summary.json: {path}: cannot be read: {error}") from None
+    return validate(document)

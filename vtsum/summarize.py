@@ -1,0 +1,253 @@
+"""The main job: a video in, its summary out."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import os
+import sys
+import time
+import types
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vtsum import schema
+from vtsum.document import build_document
+from vtsum.enhance.summary_refinement import Budget, parse_budget
+from vtsum.errors import VTSumError
+from vtsum.extras import require
+from vtsum.planning import Plan, make_plan
+from vtsum.progress import ProgressCallback, ignore
+from vtsum.staging import StagedFolder, writing_failed
+from vtsum.text import Moment, describe, text_file
+from vtsum.watching import Watched, watch
+
+if TYPE_CHECKING:
+    from vtsum.model import Summarizer
+    from vtsum.video import CutResult, VideoInfo
+
+FORMATS = ("mp4", "txt", "json", "keyframes", "html")
+_MAX_FPS = 30.0
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `summarize` made.
+
+    Attributes:
+        output (Path): the folder.
+        files (dict[str, Path]): one path for each of the formats asked for; "keyframes" is a folder.
+        data (SummaryDocument): the content of summary.json, also where that was not asked for.
+    """
+
+    output: Path
+    files: dict[str, Path]
+    data: schema.SummaryDocument
+
+    @property
+    def duration(self) -> float:
+        """Length of the summary in seconds."""
+        return self.data["summary"]["duration"]
+
+    @property
+    def text(self) -> str:
+        """The sentences of the text summary, in order of time."""
+        return " ".join(sentence["text"] for sentence in self.data["text"])
+
+    @property
+    def shots(self) -> list[schema.ShotEntry]:
+        """All shots of the video; those with `chosen` are in the summary."""
+        return self.data["shots"]
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the user should know, one line each."""
+        return self.data["warnings"]
+
+
+def summarize(
+    path: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
+    *,
+    budget: str | Budget = "15%",
+    model: str | os.PathLike[str] | Summarizer = "embedded",
+    fps: float = 1.0,
+    formats: Sequence[str] = FORMATS,
+    overwrite: bool = False,
+    progress: ProgressCallback | None = None,
+) -> Summary:
+    """Summarise a video file: a shorter video, a short text, and a page that shows both.
+
+    The file is decoded once for the analysis; only features are kept of its frames, so memory does not grow with the
+    pictures. The output folder appears whole at the end, or not at all.
+
+    Args:
+        path: the video, anything that PyAV reads.
+        output: folder for the results; None: `<name of the video>_summary` in the current folder.
+        budget: "15%" of the video, "30s", "2min", "1:30", or "12frames" (sampled frames).
+        model: "embedded", another model's name or folder, or a loaded model (`vtsum.model.load`).
+        fps (float): frames sampled a second, above 0 and at most 30.
+        formats: any of "mp4", "txt", "json", "keyframes", "html".
+        overwrite (bool): replace an older summary. A folder that holds anything else is never replaced.
+        progress: called with (stage, fraction 0..1), from several threads; stages are the keys of
+            `vtsum.progress.STAGES`.
+    Returns:
+        Summary: paths of the files, and the content of summary.json.
+    Raises:
+        VTSumError: one line that names what is wrong: the file, an option, the output folder.
+    """
+    clock = _Clock()
+    tell = progress or ignore
+    wanted = parse_budget(budget)
+    chosen_formats = check_formats(formats)
+    if not (math.isfinite(fps) and 0 < fps <= _MAX_FPS):
+        raise VTSumError(f"summarize: fps must be above 0 and at most {_MAX_FPS:g}, got {fps:g}")
+    require("video", "summarize")
+    from vtsum.video import probe
+
+    with clock("probe"):
+        source = Path(os.fsdecode(os.fspath(path)))
+        info = probe(source)
+        if info.duration > 0:
+            wanted.seconds(info.duration, fps)  # refuses a budget longer than the video before the work
+    # The stem's length is limited: a file name may be as long as the file system allows, with nothing to spare.
+    folder = Path(output) if output is not None else Path.cwd() / f"{source.stem[:100] or 'video'}_summary"
+    with StagedFolder(folder, overwrite) as stage:
+        with clock("read"):
+            loaded, watched = watch(source, info, model, fps, tell)
+        with clock("shots"):
+            tell("shots", 0.0)
+            plan = make_plan(watched, wanted, info, fps)
+            tell("shots", 1.0)
+        try:
+            data = _write(stage, source, info, loaded, watched, plan, chosen_formats, wanted, fps, clock, tell)
+        except OSError as error:
+            raise writing_failed(folder, error) from None
+        stage.commit()
+        final = stage.final
+    names = {"mp4": "summary.mp4", "txt": "summary.txt", "json": "summary.json", "html": "report.html"}
+    return Summary(final, {name: final / names.get(name, name) for name in chosen_formats}, data)
+
+
+def check_formats(formats: Sequence[str]) -> list[str]:
+    """The formats asked for, in canonical order.
+
+    Raises:
+        VTSumError: an unknown one, or none at all.
+    """
+    names = [formats] if isinstance(formats, str) else list(formats)
+    for name in names:
+        if name not in FORMATS:
+            raise VTSumError(f"summarize: format must be among {', '.join(FORMATS)}, got {name!r}")
+    if not names:
+        raise VTSumError(f"summarize: format must name at least one of {', '.join(FORMATS)}, got none")
+    return [name for name in FORMATS if name in names]
+
+
+class _Clock:
+    """Wall time of each stage, and of everything since it was made."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self._stages: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._stages[stage] = time.perf_counter() - began
+
+    def timings(self) -> dict[str, float]:
+        return {k: round(v, 3) for k, v in (*self._stages.items(), ("total", time.perf_counter() - self._began))}
+
+
+def _write(
+    stage: StagedFolder,
+    source: Path,
+    info: VideoInfo,
+    model: Summarizer,
+    watched: Watched,
+    plan: Plan,
+    formats: list[str],
+    budget: Budget,
+    fps: float,
+    clock: _Clock,
+    tell: ProgressCallback,
+) -> schema.SummaryDocument:
+    """Cut, write the text meanwhile, and put all files into the staged folder."""
+    wants_pictures = bool({"keyframes", "html"} & set(formats))
+    cut_result: CutResult | None = None
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        job = None
+        if wants_pictures or "mp4" in formats:
+            job = pool.submit(_cut, stage.path, source, plan, wants_pictures, clock, tell)
+        with clock("text"):
+            tell("text", 0.0)
+            moments = [Moment(i, plan.frames[i], plan.span(i), float(plan.scores[i])) for i in sorted(plan.clips)]
+            spoken = describe(model, watched.features, moments)
+            tell("text", 1.0)
+        if job is not None:
+            cut_result = job.result()
+    data = build_document(source.name, info, model, watched, plan, cut_result, spoken, formats, budget, fps)
+    if "html" in formats:
+        from vtsum.report import write_report
+
+        with clock("page"):
+            tell("page", 0.0)
+            write_report(stage.path / "report.html", data, stage.path)
+            tell("page", 1.0)
+    data["created"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    data["timings"] = clock.timings()
+    if "txt" in formats:
+        (stage.path / "summary.txt").write_text(text_file(data), encoding="utf-8")
+    if "json" in formats:
+        text = json.dumps(data, ensure_ascii=False, allow_nan=False, indent=1)
+        (stage.path / "summary.json").write_text(text + "\n", encoding="utf-8")
+    if "mp4" not in formats:
+        (stage.path / "summary.mp4").unlink(missing_ok=True)
+    if "keyframes" not in formats:
+        for picture in (stage.path / "keyframes").glob("*.jpg"):
+            picture.unlink()
+        if (stage.path / "keyframes").is_dir():
+            (stage.path / "keyframes").rmdir()
+    return data
+
+
+def _cut(folder: Path, source: Path, plan: Plan, pictures: bool, clock: _Clock, tell: ProgressCallback) -> CutResult:
+    """Write summary.mp4 and, if wanted, the key frames, in one pass over the chosen parts of the source."""
+    from vtsum.video import cut
+
+    tell("cut", 0.0)
+    order = sorted(plan.clips)
+    segments = [(plan.clips[i].start / plan.rate, plan.clips[i].end / plan.rate) for i in order]
+    whole = max(sum(end - start for start, end in segments), 1e-3)
+    if pictures:
+        (folder / "keyframes").mkdir()
+    with clock("cut"):
+        result = cut(
+            source,
+            segments,
+            folder / "summary.mp4",
+            keyframe_dir=folder / "keyframes" if pictures else None,
+            keyframe_times=[plan.peaks[i] for i in order] if pictures else None,
+            on_progress=lambda done: tell("cut", min(done / whole, 0.99)),
+        )
+    tell("cut", 1.0)
+    return result
+
+
+class _CallableModule(types.ModuleType):
+    """`vtsum.summarize` names this module once anything has imported it, and the function before: both can be called."""
+
+    def __call__(self, *args: Any, **options: Any) -> Summary:
+        return summarize(*args, **options)
+
+
+sys.modules[__name__].__class__ = _CallableModule

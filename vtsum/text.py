@@ -1,0 +1,119 @@
+"""The text summary: which moments get a sentence, and summary.txt."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from vtsum.model import Summarizer
+    from vtsum.schema import SummaryDocument
+
+MAX_SENTENCES = 8
+ALIKE = 0.8  # share of common words from which two sentences say the same
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A chosen shot that may get a sentence: its index, sampled frames [i0, i1), seconds, and score."""
+
+    shot: int
+    frames: tuple[int, int]
+    span: tuple[float, float]
+    score: float
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """One sentence, how sure the model is of it (0..1), and the moments it speaks of, in order."""
+
+    text: str
+    confidence: float
+    moments: tuple[Moment, ...]
+
+
+def describe(
+    model: Summarizer, features: np.ndarray, moments: Sequence[Moment], limit: int = MAX_SENTENCES
+) -> list[Spoken]:
+    """One sentence for each of the best `limit` moments, in order of time; those that say the same become one.
+
+    Args:
+        model: what `vtsum.model.load` returns.
+        features (array): [T, C], of all sampled frames.
+        moments: the chosen shots.
+        limit (int): at most so many sentences.
+    Returns:
+        list[Spoken]: in the order of their first moment; empty sentences are left out.
+    """
+    best = sorted(moments, key=lambda m: -m.score)[:limit]
+    best.sort(key=lambda m: m.frames)
+    sentences = model.describe(features, [m.frames for m in best])
+    said: list[tuple[str, list[float], list[Moment]]] = []
+    for moment, sentence in zip(best, sentences, strict=True):
+        text = _as_sentence(sentence.text)
+        if not text:
+            continue
+        for other, confidences, spoken_of in said:
+            if _likeness(other, text) >= ALIKE:
+                confidences.append(sentence.confidence)
+                spoken_of.append(moment)
+                break
+        else:
+            said.append((text, [sentence.confidence], [moment]))
+    return [Spoken(t, min(max(float(np.mean(c)), 0.0), 1.0), tuple(m)) for t, c, m in said]
+
+
+def _as_sentence(text: str) -> str:
+    """Bring a decoder's words to one line that starts with a capital and ends with a stop."""
+    text = " ".join(str(text).split())
+    text = re.sub(r"\s+([.,!?;:])", r"\1", text).rstrip(" ,;:-")
+    if not re.search(r"\w", text):
+        return ""
+    return text[0].upper() + text[1:] + ("" if text[-1] in ".!?" else ".")
+
+
+def _likeness(one: str, other: str) -> float:
+    """Share of common words (Jaccard index)."""
+    a, b = (set(re.findall(r"\w+", t.lower())) for t in (one, other))
+    return len(a & b) / len(a | b) if a | b else 1.0
+
+
+def clock_time(seconds: float) -> str:
+    """Seconds as 0:07, 12:34 or 1:02:03; fractions are dropped, as players show it."""
+    whole = int(seconds + 1e-6)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def span_text(start: float, end: float) -> str:
+    """A stretch of time as 0:07-0:12."""
+    return f"{clock_time(start)}-{clock_time(end)}"
+
+
+GUESS_NOTE = "The sentences are guesses of a small model: they can be wrong."
+
+
+def text_file(data: SummaryDocument) -> str:
+    """The content of summary.txt: the sentences with their times, and what a reader should know of them."""
+    source, made = data["source"], data["summary"]
+    name = source["title"] or source["name"]
+    lines = [_line(name), f"{clock_time(made['duration'])} of {clock_time(source['duration'])}", ""]
+    for sentence in data["text"]:
+        times = ", ".join(span_text(t["start"], t["end"]) for t in sentence["times"])
+        lines.append(f"[{times}] {sentence['text']}")
+    if not data["text"]:
+        lines.append("No sentence was found for this video.")
+    notes = [GUESS_NOTE] if any(sentence["guess"] for sentence in data["text"]) else []
+    notes += [f"Note: {warning}" for warning in data["warnings"]]
+    if notes:
+        lines += ["", *notes]
+    return "\n".join(lines) + "\n"
+
+
+def _line(text: str) -> str:
+    """Text from a file, on one line and without control characters that a terminal would obey."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

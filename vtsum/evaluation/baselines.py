@@ -217,8 +217,6 @@ def _moments(rows: np.ndarray, target: np.ndarray) -> _Moments:
 
 
 def _ridge(parts: Sequence[_Moments], penalty: float) -> np.ndarray:
-    from scipy.linalg import solve
-
     rows = sum(part.rows for part in parts)
     mean = np.sum([part.first for part in parts], axis=0) / rows
     second = np.zeros((len(mean), len(mean)))
@@ -227,7 +225,7 @@ def _ridge(parts: Sequence[_Moments], penalty: float) -> np.ndarray:
     second -= rows * np.outer(mean, mean)
     second[np.diag_indices_from(second)] += penalty
     cross = np.sum([part.cross for part in parts], axis=0) - mean * sum(part.target for part in parts)
-    return np.asarray(solve(second, cross, assume_a="pos", overwrite_a=True), dtype=np.float32)
+    return np.asarray(np.linalg.solve(second, cross), dtype=np.float32)
 
 
 def _checked(key: str, times: np.ndarray, features: np.ndarray) -> TimedFeatures:

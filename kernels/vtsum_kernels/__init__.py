@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from .dispatch import explain
+from .library import build_info
 from .memory_retrieval import memory_attention, memory_attention_reference, memory_fuse
 from .sliding_window_attention import sliding_window_attention, sliding_window_attention_reference
 
 __all__ = [
+    "build_info",
     "explain",
     "memory_attention",
     "memory_attention_reference",

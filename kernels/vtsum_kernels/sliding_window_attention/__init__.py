@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .. import checks, dispatch
+from .. import checks, dispatch, library
+from . import ops as _ops  # noqa: F401  (registers the ops)
 from .reference import sliding_window_attention_reference
 
 __all__ = ["sliding_window_attention", "sliding_window_attention_reference"]
@@ -74,11 +75,53 @@ def _mask(mask: Tensor | None, q: Tensor) -> Tensor | None:
     return mask
 
 
+#: Beyond this many keys a row, dense products (which PyTorch has) do the work faster than one row at a time.
+MAX_KEYS_CPP = 513
+
+
+def _keys(call: Call) -> int:
+    """Keys of a full window, no more than the sequence has on either side."""
+    reach = max(call.q.shape[2] - 1, 0) // call.dilation
+    return sum(reach if side < 0 or side > reach else side for side in (call.left, call.right)) + 1
+
+
+def _cpp_can_run(call: Call) -> str | None:
+    if call.q.device.type != "cpu":
+        return f"it runs on the CPU, the tensors are on {call.q.device}"
+    if library.refusal("_cpu") is not None:
+        return f"the compiled CPU kernels are not loaded: {library.refusal('_cpu')}"
+    if _keys(call) > MAX_KEYS_CPP:
+        return f"a window holds {_keys(call)} keys, more than {MAX_KEYS_CPP}"
+    return None
+
+
 def _reference_can_run(call: Call) -> str | None:
     return None
 
 
-OP = dispatch.register(dispatch.Op(_NAME, {"reference": _reference_can_run}, _check))
+OP = dispatch.register(dispatch.Op(_NAME, {"cpp": _cpp_can_run, "reference": _reference_can_run}, _check))
+
+
+def _reference(call: Call, need_lse: bool) -> tuple[Tensor, Tensor]:
+    return sliding_window_attention_reference(
+        call.q,
+        call.k,
+        call.v,
+        call.left,
+        call.right,
+        scale=call.scale,
+        dilation=call.dilation,
+        key_padding_mask=call.mask,
+    )
+
+
+def _compiled(call: Call, need_lse: bool) -> tuple[Tensor, Tensor]:
+    return torch.ops.vtsum_kernels.sliding_window_attention_fwd(
+        call.q, call.k, call.v, call.mask, call.left, call.right, call.dilation, call.scale, need_lse
+    )
+
+
+_RUN = {"cpp": _compiled, "reference": _reference}
 
 
 def sliding_window_attention(
@@ -124,8 +167,5 @@ def sliding_window_attention(
     call = _check(
         q, k, v, window_size, scale=scale, dilation=dilation, causal=causal, key_padding_mask=key_padding_mask
     )
-    dispatch.choose(OP, backend, call)
-    out, lse = sliding_window_attention_reference(
-        q, k, v, call.left, call.right, scale=call.scale, dilation=dilation, key_padding_mask=call.mask
-    )
+    out, lse = _RUN[dispatch.choose(OP, backend, call)](call, return_lse)
     return (out, lse) if return_lse else out

@@ -85,7 +85,7 @@ def _dense(
     """All T x T scores under a band mask: less work than shifts where the window is as wide as the sequence."""
     frames = q.shape[2]
     if frames == 0:
-        return torch.zeros_like(q), q.sum(-1)
+        return q + k + v, q.sum(-1)  # nothing, tied to all three inputs
     position = torch.arange(frames, device=q.device)
     offset = position[None, :] - position[:, None]
     visible = (-left * dilation <= offset) & (offset <= right * dilation) & (offset % dilation == 0)

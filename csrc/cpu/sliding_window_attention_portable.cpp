@@ -1,0 +1,2 @@
+// Compiled for the architecture's baseline.
+#include "sliding_window_attention_impl.h"

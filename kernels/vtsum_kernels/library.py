@@ -1,0 +1,107 @@
+"""The op library: loading of the compiled kernels, and the schemas, fake and autograd registrations, once, in Python.
+
+Ops are registered with ``torch.library.Library`` rather than ``custom_op``, whose call costs twice as much. The compiled
+libraries only add implementations for their device to the schemas given here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+NAMESPACE = "vtsum_kernels"
+_FOLDER = Path(__file__).resolve().parent
+_RECORD = _FOLDER / "_build.json"
+_LIBRARIES = ("_cpu", "_cuda")
+
+LIB = torch.library.Library(NAMESPACE, "DEF")
+
+#: For each compiled library: None when it is loaded, else why it is not.
+_refused: dict[str, str | None] = {}
+
+
+def define(
+    schema: str, fake: Callable[..., Any], backward: Callable[..., Any], setup_context: Callable[..., None] | None = None
+) -> None:
+    """Registers an op's schema, its fake (shapes and dtypes alone) and its gradient."""
+    name = schema.split("(", 1)[0]
+    LIB.define(schema)
+    torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=LIB)
+    torch.library.register_autograd(f"{NAMESPACE}::{name}", backward, setup_context=setup_context, lib=LIB)
+
+
+def refuse_double_backward(op: str) -> Callable[..., Any]:
+    """A gradient for an op's backward pass that says that there is none."""
+
+    def backward(ctx: Any, *grads: Any) -> Any:
+        raise RuntimeError(
+            f"{op}: gradients of its gradients are not supported by the compiled kernels; "
+            f'use backend="reference", which is plain PyTorch'
+        )
+
+    return backward
+
+
+def _read_record() -> dict[str, Any]:
+    try:
+        record = json.loads(_RECORD.read_text())
+        return record if isinstance(record, dict) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def _load(name: str) -> str | None:
+    entry = _read_record().get("libraries", {}).get(name, {})
+    if name == "_cuda" and torch.version.cuda is None:
+        return entry.get("reason") or "this torch has no CUDA"
+    files = sorted([*_FOLDER.glob(f"{name}.*so"), *_FOLDER.glob(f"{name}.*pyd")])
+    if not files:
+        reason = entry.get("reason", "the package was not installed (pip install .), or not built")
+        return f"not built: {reason}"
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 11):
+        return f"built for torch 2.11 or later, this is {torch.__version__}"
+    try:
+        torch.ops.load_library(str(files[0]))
+    except OSError as error:
+        return f"{files[0].name} does not load: {error}"
+    return None
+
+
+def refusal(name: str) -> str | None:
+    """None when the compiled library `name` ("_cpu" or "_cuda") is loaded, else why it is not."""
+    return _refused[name]
+
+
+def build_info() -> dict[str, Any]:
+    """What was built, with what, and what is loaded.
+
+    Returns:
+        dict: `build`: the record the installation wrote (compiler, flags, torch, or why a library was not built); empty
+        when the package was never installed. `libraries`: for each of "_cpu" and "_cuda", {"loaded": bool, "reason": str
+        or None}. `cpu_level`: the instruction set the CPU kernels run with, None without them. `backend`: what
+        VTSUM_KERNELS_BACKEND asks for, "auto" by default. `torch`: its version.
+    """
+    from .dispatch import ENVIRONMENT_BACKEND
+
+    level = None
+    if _refused["_cpu"] is None:
+        level = str(getattr(torch.ops, NAMESPACE).cpu_level())
+    return {
+        "build": _read_record(),
+        "libraries": {name: {"loaded": reason is None, "reason": reason} for name, reason in _refused.items()},
+        "cpu_level": level,
+        "backend": ENVIRONMENT_BACKEND,
+        "torch": torch.__version__,
+    }
+
+
+LIB.define("cpu_level() -> str")
+if os.environ.get("VTSUM_KERNELS_DISABLE_COMPILED") == "1":
+    _refused.update(dict.fromkeys(_LIBRARIES, "VTSUM_KERNELS_DISABLE_COMPILED=1"))
+else:
+    _refused.update({name: _load(name) for name in _LIBRARIES})

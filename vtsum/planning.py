@@ -57,6 +57,12 @@ def make_plan(watched: Watched, budget: Budget, info: VideoInfo, fps: float) -> 
     last = max(round(duration * rate), 1)
     edges = np.minimum(np.round(np.arange(count + 1) / fps * rate).astype(np.int64), last)
     edges[-1] = last
+    for segment in segments[1:]:
+        k = segment.start
+        # Pictures are looked at only at the grid points; the cut itself lies somewhere between two of them.
+        exact = watched.cuts.boundary((k - 1) / fps, k / fps)
+        if exact is not None:
+            edges[k] = min(max(round(exact * rate), int(edges[k - 1]) + 1), int(edges[k]))
     shots = [(int(edges[s.start]), int(edges[s.end])) for s in segments]
     keep = [i for i, (start, end) in enumerate(shots) if end > start]
     shots, segments, means = [shots[i] for i in keep], [segments[i] for i in keep], means[keep]

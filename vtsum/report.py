@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import numpy as np
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from vtsum.schema import SentenceEntry, ShotEntry, SummaryDocument
 from vtsum.text import GUESS_NOTE, clock_time
@@ -94,6 +95,7 @@ def render(data: SummaryDocument, video: bytes, pictures: dict[int, bytes]) -> s
     return environment.get_template("report.html.j2").render(
         data=data,
         name=data["source"]["title"] or data["source"]["name"],
+        heading=_breakable(data["source"]["title"] or Path(data["source"]["name"]).stem or data["source"]["name"]),
         clock=clock_time,
         style=Markup(style),
         script=Markup(script),
@@ -120,6 +122,11 @@ def _base64(content: bytes | None) -> str | None:
     return None if content is None else base64.b64encode(content).decode()
 
 
+def _breakable(name: str) -> Markup:
+    """A name, escaped, that may be broken after the signs that file names use for spaces."""
+    return Markup(re.sub(r"([_.\-]+)", r"\1<wbr>", str(escape(name))))
+
+
 def _for_script(value: Any) -> Markup:
     """JSON that may stand inside a script element: no character that could end it."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
@@ -142,7 +149,7 @@ def _sentence(sentence: SentenceEntry, shots: Sequence[ShotEntry]) -> dict[str, 
         "text": sentence["text"],
         "confidence": sentence["confidence"],
         "shots": " ".join(str(i) for i in sentence["shots"]),
-        "moments": [{"at": clip["start"] if clip else t["start"], "start": t["start"]} for clip, t in moments],
+        "moments": [{"at": clip["start"] if clip else t["start"]} for clip, t in moments],
     }
 
 
@@ -181,7 +188,7 @@ def _facts(data: SummaryDocument) -> list[tuple[str, str]]:
     source, made, model = data["source"], data["summary"], data["model"]
     sound = source["audio_codec"] or "no sound"
     return [
-        ("Source", f"{source['name']}, {source['size_bytes'] / 1e6:.1f} MB"),
+        ("Source", f"{source['name']}, {source['size_bytes'] / 1e6:.1f}\u00a0MB"),
         ("Picture", f"{source['width']} x {source['height']}, {source['fps']:.4g} frames a second"),
         ("Coding", f"{source['video_codec']}, {sound}, in {source['container']}"),
         ("Length", f"{source['duration']:.1f} s; summary {made['duration']:.1f} s ({100 * made['share']:.1f}%)"),

@@ -244,7 +244,8 @@ def _cut(folder: Path, source: Path, plan: Plan, pictures: bool, clock: _Clock, 
 
 
 class _CallableModule(types.ModuleType):
-    """`vtsum.summarize` names this module once anything has imported it, and the function before: both can be called."""
+    """`vtsum.summarize` names this module once anything has imported it, and the function before: both
+    can be called."""
 
     def __call__(self, *args: Any, **options: Any) -> Summary:
         return summarize(*args, **options)

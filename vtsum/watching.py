@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vtsum.enhance.event_segmentation import CutFinder
 from vtsum.errors import VTSumError
 from vtsum.progress import ProgressCallback
 
 if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
+
     from vtsum.model import Summarizer
     from vtsum.video import FrameSampler, VideoInfo
 
@@ -31,6 +34,7 @@ class Watched:
     duration: float
     broken_at: float | None
     warnings: list[str]
+    cuts: CutFinder
 
 
 def load_model(model: str | os.PathLike[str] | Summarizer) -> Summarizer:
@@ -51,14 +55,27 @@ def watch(
     loaded = load_model(model)
     size = (loaded.image_size, loaded.image_size)
     whole = max(info.duration, 1e-3)
-    sampler = FrameSampler(source, fps=fps, size=size, on_progress=lambda done: tell("read", min(done / whole, 0.99)))
+    cuts = CutFinder()
+
+    def note(time: float, frame: VideoFrame) -> None:
+        if frame.format.components and frame.format.components[0].bits == 8 and frame.planes:
+            plane = frame.planes[0]
+            cuts.see(time, memoryview(plane), plane.line_size, plane.width, plane.height)
+
+    sampler = FrameSampler(
+        source,
+        fps=fps,
+        size=size,
+        on_progress=lambda done: tell("read", min(done / whole, 0.99)),
+        on_picture=note,
+    )
     features = [loaded.encode(batch) for batch in _batches(sampler)]
     encoded = np.concatenate(features) if features else np.zeros((0, 1), np.float32)
     if not len(encoded):
         raise VTSumError(f"summarize: {source.name} must hold at least one picture that can be decoded, got none")
     saliency = np.clip(np.nan_to_num(loaded.saliency(encoded)), 0.0, 1.0)
     tell("read", 1.0)
-    return loaded, Watched(encoded, saliency, sampler.duration, sampler.broken_at, list(sampler.warnings))
+    return loaded, Watched(encoded, saliency, sampler.duration, sampler.broken_at, list(sampler.warnings), cuts)
 
 
 def _batches(sampler: FrameSampler) -> Iterator[np.ndarray]:

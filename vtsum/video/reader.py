@@ -51,6 +51,8 @@ class FrameSampler:
         size (tuple[int, int] | None): width and height that frames are stretched to; None: as displayed.
         skip_nonref (bool): leave out the decoding of pictures that nothing depends on.
         on_progress: called with the seconds decoded so far, about once for each sampled frame.
+        on_picture: called with (time, frame) for every picture that was decoded, in order; frames as the codec gave
+            them, not upright.
     Attributes, final once the iteration is over:
         duration (float): the end of the last picture that could be decoded, in seconds.
         broken_at (float | None): where decoding failed for good before the end, in seconds.
@@ -68,6 +70,7 @@ class FrameSampler:
         size: tuple[int, int] | None = None,
         skip_nonref: bool = True,
         on_progress: Callable[[float], None] | None = None,
+        on_picture: Callable[[float, VideoFrame], None] | None = None,
     ) -> None:
         if not (math.isfinite(fps) and 0 < fps <= 1000):
             raise VTSumError(f"FrameSampler: fps must be above 0 and at most 1000, got {fps}")
@@ -82,6 +85,7 @@ class FrameSampler:
         self.decoded_frames = 0
         self._skip_nonref = skip_nonref
         self._on_progress = on_progress
+        self._on_picture = on_picture
         self._used = False
 
     def __iter__(self) -> Iterator[SampledFrame]:
@@ -101,6 +105,8 @@ class FrameSampler:
         image: np.ndarray | None = None
         index = 0
         for time, frame in run.frames():
+            if self._on_picture:
+                self._on_picture(time, frame)
             if pictures is None:
                 rotation = clockwise_rotation(frame)
                 native = display_size(frame.width, frame.height, stream.sample_aspect_ratio, rotation)

@@ -1,0 +1,159 @@
+"""Headless Chromium driven over its debugging pipe: opens a page at a given width, runs script in it, takes pictures.
+
+The pipe needs no packages: messages are JSON, each ended by a zero byte, on file descriptors 3 and 4.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import select
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--mute-audio",
+    "--disable-dev-shm-usage",
+    "--autoplay-policy=no-user-gesture-required",
+    "--remote-debugging-pipe",
+)
+
+
+def find() -> str | None:
+    """The browser's path, or None."""
+    return next((path for name in ("chromium", "chromium-browser") if (path := shutil.which(name))), None)
+
+
+class Browser:
+    """One page of a fresh Chromium.
+
+    Args:
+        timeout (float): seconds that any one step may take.
+    """
+
+    def __init__(self, timeout: float = 60.0) -> None:
+        path = find()
+        if path is None:
+            raise RuntimeError("the package chromium must be installed")
+        self._timeout = timeout
+        self._profile = tempfile.mkdtemp(prefix="vtsum-chromium-")
+        to_browser, self._write = os.pipe()
+        self._read, from_browser = os.pipe()
+        # The browser finds its ends at the descriptors 3 and 4.
+        command = ["sh", "-c", f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}', path, *FLAGS]
+        self._process = subprocess.Popen(
+            [*command, f"--user-data-dir={self._profile}", "about:blank"],
+            pass_fds=(to_browser, from_browser),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        os.close(to_browser)
+        os.close(from_browser)
+        self._buffer = b""
+        self._number = 0
+        self.requests: list[str] = []  # what was asked for since `open`, the page itself included, but not data: URLs
+        target = next(t for t in self._call("Target.getTargets")["targetInfos"] if t["type"] == "page")
+        self._session = self._call("Target.attachToTarget", targetId=target["targetId"], flatten=True)["sessionId"]
+        self._call("Page.enable")
+        self._call("Network.enable")
+
+    def _message(self, deadline: float) -> dict[str, Any]:
+        while b"\0" not in self._buffer:
+            ready, _, _ = select.select([self._read], [], [], max(deadline - time.monotonic(), 0))
+            data = os.read(self._read, 1 << 20) if ready else b""
+            if not data:
+                raise TimeoutError(f"chromium did not answer in {self._timeout} s")
+            self._buffer += data
+        message, self._buffer = self._buffer.split(b"\0", 1)
+        found: dict[str, Any] = json.loads(message)
+        if found.get("method") == "Network.requestWillBeSent":
+            url = found["params"]["request"]["url"]
+            if not url.startswith("data:"):
+                self.requests.append(url)
+        return found
+
+    def _call(self, method: str, **params: Any) -> dict[str, Any]:
+        self._number += 1
+        message: dict[str, Any] = {"id": self._number, "method": method, "params": params}
+        if hasattr(self, "_session"):
+            message["sessionId"] = self._session
+        data = json.dumps(message).encode() + b"\0"
+        while data:
+            data = data[os.write(self._write, data) :]
+        deadline = time.monotonic() + self._timeout
+        while True:
+            answer = self._message(deadline)
+            if answer.get("id") == self._number:
+                if "error" in answer:
+                    raise RuntimeError(f"{method}: {answer['error']}")
+                return dict(answer["result"])
+
+    def open(self, page: Path, width: int, height: int, *, dark: bool = False) -> None:
+        """Show a file at the given size in CSS pixels, as a phone below 600 px."""
+        self._call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self._call("Emulation.setEmulatedMedia", features=[scheme])
+        self.requests.clear()
+        self._call("Page.navigate", url=page.resolve().as_uri())
+        deadline = time.monotonic() + self._timeout
+        while self._message(deadline).get("method") != "Page.loadEventFired":
+            pass
+
+    def run(self, script: str) -> Any:
+        """The value of an expression; a promise is waited for."""
+        result = self._call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        if "exceptionDetails" in result:
+            raise RuntimeError(result["exceptionDetails"])
+        return result["result"].get("value")
+
+    def key(self, name: str) -> None:
+        """Press and release a key."""
+        for kind in ("keyDown", "keyUp"):
+            self._call("Input.dispatchKeyEvent", type=kind, key=name)
+
+    def click(self, x: float, y: float) -> None:
+        """Press and release the mouse at a place of the window."""
+        for kind in ("mousePressed", "mouseReleased"):
+            self._call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def picture(self, path: Path, *, whole: bool = True) -> None:
+        """Write a PNG of the page."""
+        image = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)["data"]
+        path.write_bytes(base64.b64decode(image))
+
+    def close(self) -> None:
+        """End the browser and remove its profile."""
+        os.close(self._write)  # the browser leaves when its pipe is closed
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        os.close(self._read)
+        shutil.rmtree(self._profile, ignore_errors=True)
+
+    def __enter__(self) -> Browser:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -144,7 +144,7 @@ def load_splits(json_path: str | Path) -> dict[str, list[Split]]:
 def _load_h5(path: Path, dataset: str) -> list[TVSumVideo]:
     function = f"load_{dataset.lower()}"
     try:
-        import h5py  # type: ignore[import-untyped]
+        import h5py
     except ImportError:
         raise VTSumError(f"{function}: h5py must be installed to read {path}; pip install 'vtsum[eval]'") from None
     if not path.is_file():

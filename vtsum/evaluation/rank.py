@@ -46,7 +46,7 @@ def correlate(scores: np.ndarray, ratings: np.ndarray) -> RankCorrelation:
     Raises:
         ValueError: shapes that do not match, fewer than 2 scores, or a score that is not finite.
     """
-    from scipy.stats import kendalltau, rankdata  # type: ignore[import-untyped]
+    from scipy.stats import kendalltau, rankdata
 
     scores, ratings = np.asarray(scores, dtype=np.float64), np.asarray(ratings, dtype=np.float64)
     if ratings.ndim != 2 or scores.shape != ratings.shape[1:] or len(scores) < 2 or len(ratings) == 0:

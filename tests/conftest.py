@@ -1,0 +1,84 @@
+"""What every test has at hand: the optional shared data, programs of the system, seeds, and a strict account of skips.
+
+Environment: VTSUM_SHARED names the folder of shared test data (else ../shared beside the repository is looked for);
+VTSUM_SKIP_REPORT names a file to which every skipped test is written, for .ci/run.
+"""
+
+from __future__ import annotations
+
+import os
+
+# Before torch is imported: two processes with two threads each on two cores only get in each other's way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import random
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+# The root too: without it `tests/vtsum` on the path would pass for a namespace package of the name `vtsum`.
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+from progress import ProgressBar  # noqa: E402
+from skips import SkipReport  # noqa: E402
+
+PACKAGES = {"chromium": "chromium", "espeak-ng": "espeak-ng", "ffmpeg": "ffmpeg", "java": "default-jre-headless"}
+"""Programs that a test may want, and the Debian package each comes in."""
+
+hypothesis.settings.register_profile("default", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "gpu: needs a CUDA device; skipped without one")
+    if hasattr(config, "workerinput"):
+        return  # the process that the workers report to counts and draws
+    if path := os.environ.get("VTSUM_SKIP_REPORT"):
+        config.pluginmanager.register(SkipReport(Path(path)), "skip-report")
+    if ProgressBar.wanted(config):
+        config.pluginmanager.register(ProgressBar(config), "progress-bar")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") is not None:
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")
+
+
+@pytest.fixture(autouse=True)
+def seeds() -> None:
+    """The same random numbers in every run, whatever the order of the tests."""
+    random.seed(0)
+    np.random.seed(0)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of shared test data; tests that use it are skipped where it is missing."""
+    path = Path(os.environ.get("VTSUM_SHARED") or ROOT.parent / "shared").resolve()
+    if not path.is_dir():
+        pytest.skip(f"needs the shared test data, not found at {path}; set VTSUM_SHARED to its folder")
+    return path
+
+
+@pytest.fixture(scope="session")
+def needs_program() -> Callable[[str], str]:
+    """A function from a program's name to its path; the test is skipped where the program is not installed."""
+
+    def find(name: str) -> str:
+        path = shutil.which(name)
+        if path is None:
+            pytest.skip(f"needs {name}; on Debian: apt-get install {PACKAGES[name]}")
+        return path
+
+    return find

@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         # The reader of a pipe went away; leave nothing for the interpreter to complain about at exit.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         return 1
     finally:
         signal.signal(signal.SIGTERM, previous)

@@ -8,9 +8,20 @@ from vtsum.errors import VTSumError
 
 # Module -> distribution, by extra. The reason for each is in pyproject.toml.
 EXTRAS: dict[str, dict[str, str]] = {
-    "video": {"av": "av", "jinja2": "Jinja2", "typer": "typer", "rich": "rich"},
-    "train": {"deepspeed": "deepspeed", "timm": "timm"},
-    "eval": {"pycocoevalcap": "pycocoevalcap", "h5py": "h5py", "scipy": "scipy"},
+    "video": {
+        "numpy": "numpy",
+        "av": "av",
+        "PIL": "pillow",
+        "safetensors": "safetensors",
+        "transformers": "transformers",
+        "typer": "typer",
+        "rich": "rich",
+        "jinja2": "Jinja2",
+        "yaml": "PyYAML",
+    },
+    "train": {"deepspeed": "deepspeed", "h5py": "h5py", "scipy": "scipy"},
+    "eval": {"h5py": "h5py", "scipy": "scipy", "pycocoevalcap": "pycocoevalcap"},
+    "models": {"timm": "timm"},
 }
 
 

@@ -50,7 +50,7 @@ def make_plan(watched: Watched, budget: Budget, info: VideoInfo, fps: float) -> 
             raise
         budget_seconds = duration
         warnings.append(f"the budget of {budget.text} is longer than the {duration:.1f} s that could be read")
-    segments, means, scatter = find_shots(watched.features, fps)
+    segments, means, scatter = find_shots(watched.event_features, fps)
     # The grid is the video's own, so that a clip holds whole frames; never coarser than the sampled frames.
     rate = max(info.fps if math.isfinite(info.fps) and info.fps > 0 else 25.0, fps)
     count = len(watched.saliency)
@@ -90,7 +90,7 @@ def _key_frame_time(clip: Clip, watched: Watched, edges: np.ndarray, mean: np.nd
     inside = np.flatnonzero((edges[:-1] >= clip.start) & (edges[:-1] < clip.end))
     if not len(inside):
         return (clip.start + clip.end) / 2 / rate
-    x = watched.features[inside].astype(np.float64)
+    x = watched.event_features[inside].astype(np.float64)
     x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
     distance = ((x - mean) ** 2).sum(axis=1)
     worth = watched.saliency[inside] - distance / max(float(distance.max()), 1e-9) * 0.1

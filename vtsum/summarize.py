@@ -7,6 +7,7 @@ import json
 import math
 import os
 import sys
+import threading
 import time
 import types
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,7 @@ from vtsum.extras import require
 from vtsum.planning import Plan, make_plan
 from vtsum.progress import ProgressCallback, ignore
 from vtsum.staging import StagedFolder, writing_failed
-from vtsum.text import Moment, describe, text_file
+from vtsum.text import Moment, describe, describes_pictures, text_file
 from vtsum.watching import Watched, watch
 
 if TYPE_CHECKING:
@@ -182,19 +183,26 @@ def _write(
     tell: ProgressCallback,
 ) -> schema.SummaryDocument:
     """Cut, write the text meanwhile, and put all files into the staged folder."""
-    wants_pictures = bool({"keyframes", "html"} & set(formats))
+    reads_pictures = describes_pictures(model)
+    wants_pictures = reads_pictures or bool({"keyframes", "html"} & set(formats))
     cut_result: CutResult | None = None
+    stop = threading.Event()
     with ThreadPoolExecutor(max_workers=1) as pool:
         job = None
-        if wants_pictures or "mp4" in formats:
-            job = pool.submit(_cut, stage.path, source, plan, wants_pictures, clock, tell)
-        with clock("text"):
-            tell("text", 0.0)
-            moments = [Moment(i, plan.frames[i], plan.span(i), float(plan.scores[i])) for i in sorted(plan.clips)]
-            spoken = describe(model, watched.features, moments)
-            tell("text", 1.0)
-        if job is not None:
-            cut_result = job.result()
+        try:
+            if wants_pictures or "mp4" in formats:
+                job = pool.submit(_cut, stage.path, source, plan, wants_pictures, stop, clock, tell)
+            if reads_pictures and job is not None:
+                cut_result = job.result()
+            with clock("text"):
+                tell("text", 0.0)
+                spoken = describe(model, watched.features, _moments(plan, stage.path, cut_result))
+                tell("text", 1.0)
+            if job is not None:
+                cut_result = job.result()
+        except BaseException:
+            stop.set()  # the pool waits for its thread: let it end soon
+            raise
     data = build_document(source.name, info, model, watched, plan, cut_result, spoken, formats, budget, fps)
     if "html" in formats:
         from vtsum.report import write_report
@@ -220,7 +228,19 @@ def _write(
     return data
 
 
-def _cut(folder: Path, source: Path, plan: Plan, pictures: bool, clock: _Clock, tell: ProgressCallback) -> CutResult:
+def _moments(plan: Plan, folder: Path, cut: CutResult | None) -> list[Moment]:
+    """The chosen shots that may get a sentence; with their key frames where those were cut before."""
+    pictures = {} if cut is None else {shot.index: shot.keyframe for shot in cut.shots}
+    moments = []
+    for n, i in enumerate(sorted(plan.clips)):
+        if cut is None or pictures.get(n) is not None:
+            moments.append(Moment(i, plan.frames[i], plan.span(i), float(plan.scores[i]), pictures.get(n)))
+    return moments
+
+
+def _cut(
+    folder: Path, source: Path, plan: Plan, pictures: bool, stop: threading.Event, clock: _Clock, tell: ProgressCallback
+) -> CutResult:
     """Write summary.mp4 and, if wanted, the key frames, in one pass over the chosen parts of the source."""
     from vtsum.video import cut
 
@@ -228,8 +248,12 @@ def _cut(folder: Path, source: Path, plan: Plan, pictures: bool, clock: _Clock, 
     order = sorted(plan.clips)
     segments = [(plan.clips[i].start / plan.rate, plan.clips[i].end / plan.rate) for i in order]
     whole = max(sum(end - start for start, end in segments), 1e-3)
-    if pictures:
-        (folder / "keyframes").mkdir()
+
+    def note(done: float) -> None:
+        if stop.is_set():
+            raise _Stopped
+        tell("cut", min(done / whole, 0.99))
+
     with clock("cut"):
         result = cut(
             source,
@@ -237,10 +261,14 @@ def _cut(folder: Path, source: Path, plan: Plan, pictures: bool, clock: _Clock, 
             folder / "summary.mp4",
             keyframe_dir=folder / "keyframes" if pictures else None,
             keyframe_times=[plan.peaks[i] for i in order] if pictures else None,
-            on_progress=lambda done: tell("cut", min(done / whole, 0.99)),
+            on_progress=note,
         )
     tell("cut", 1.0)
     return result
+
+
+class _Stopped(Exception):
+    """Ends a cut whose result nobody wants any more."""
 
 
 class _CallableModule(types.ModuleType):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,12 +20,13 @@ ALIKE = 0.8  # share of common words from which two sentences say the same
 
 @dataclass(frozen=True)
 class Moment:
-    """A chosen shot that may get a sentence: its index, sampled frames [i0, i1), seconds, and score."""
+    """A chosen shot that may get a sentence: its index, sampled frames [i0, i1), seconds, score, and key frame."""
 
     shot: int
     frames: tuple[int, int]
     span: tuple[float, float]
     score: float
+    picture: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,11 @@ def describe(
     """
     best = sorted(moments, key=lambda m: -m.score)[:limit]
     best.sort(key=lambda m: m.frames)
-    sentences = model.describe(features, [m.frames for m in best])
+    pictures = [_read(m.picture) for m in best if m.picture] if describes_pictures(model) else None
+    sentences = model.describe(features, [m.frames for m in best], pictures)
     said: list[tuple[str, list[float], list[Moment]]] = []
+    if not sentences:  # a model without a decoder
+        return []
     for moment, sentence in zip(best, sentences, strict=True):
         text = _as_sentence(sentence.text)
         if not text:
@@ -65,6 +70,18 @@ def describe(
         else:
             said.append((text, [sentence.confidence], [moment]))
     return [Spoken(t, min(max(float(np.mean(c)), 0.0), 1.0), tuple(m)) for t, c, m in said]
+
+
+def describes_pictures(model: Summarizer) -> bool:
+    """Whether a model's sentences are made from key frames, so that those must be cut first."""
+    return not model.embedded and not model.text_is_guess
+
+
+def _read(picture: Path) -> np.ndarray:
+    from PIL import Image
+
+    with Image.open(picture) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def _as_sentence(text: str) -> str:

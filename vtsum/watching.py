@@ -30,6 +30,7 @@ class Watched:
     """What is kept of a video after it was watched once."""
 
     features: np.ndarray  # [T, C] float32
+    event_features: np.ndarray  # [T, C'] float32: those columns of it that tell events apart
     saliency: np.ndarray  # [T] float32, 0..1
     duration: float
     broken_at: float | None
@@ -75,7 +76,15 @@ def watch(
         raise VTSumError(f"summarize: {source.name} must hold at least one picture that can be decoded, got none")
     saliency = np.clip(np.nan_to_num(loaded.saliency(encoded)), 0.0, 1.0)
     tell("read", 1.0)
-    return loaded, Watched(encoded, saliency, sampler.duration, sampler.broken_at, list(sampler.warnings), cuts)
+    return loaded, Watched(
+        encoded,
+        loaded.event_features(encoded),
+        saliency,
+        sampler.duration,
+        sampler.broken_at,
+        list(sampler.warnings),
+        cuts,
+    )
 
 
 def _batches(sampler: FrameSampler) -> Iterator[np.ndarray]:

@@ -28,10 +28,15 @@ class ColourModel:
         cells = images.reshape(n, 4, size // 4, 4, size // 4, 3).mean(axis=(2, 4)) / 255
         return (cells.reshape(n, -1) + 0.01).astype(np.float32)
 
+    def event_features(self, features: np.ndarray) -> np.ndarray:
+        return features
+
     def saliency(self, features: np.ndarray) -> np.ndarray:
         cells = features.reshape(len(features), 16, 3)
         return np.clip((cells.max(2) - cells.min(2)).mean(1), 0, 1).astype(np.float32)
 
-    def describe(self, features: np.ndarray, spans: list[tuple[int, int]]) -> list[FakeSentence]:
+    def describe(
+        self, features: np.ndarray, spans: list[tuple[int, int]], key_frames: object = None
+    ) -> list[FakeSentence]:
         means = [features[a:b].reshape(-1, 3).mean(0) for a, b in spans]
         return [FakeSentence(f"something {('red', 'green', 'blue')[int(np.argmax(m))]}", 0.5) for m in means]

@@ -148,6 +148,13 @@ template <typename A> struct worker {
         return {to, width};
     }
 
+    // Asks for row t of x, if it exists, so that it is in the cache when the next strip begins.
+    VTS_INLINE void fetch(const view<A> &x, const place &at, int64_t t) const {
+        if (t < 0 || t >= at.length) return;
+        const char *row = x.row(t);
+        for (int64_t line = 0; line < p.D * element; line += 64) __builtin_prefetch(row + line, 0, 2);
+    }
+
     // A result row: straight to its place where the layouts agree, else through `spare`.
     VTS_INLINE void put(const A *weight, int64_t step, const A *x, int64_t stride, int64_t n, char *to, A *spare) const {
         if (exact) {
@@ -185,8 +192,14 @@ template <typename A> struct worker {
             band_products<A>(rq, rk, c.scored, c.keys, vectors, (A)p.scale, scores);
             if (!clear) hide<A>(visible, c.scored, c.keys, scores);
             softmax_columns<A>(c.scored, c.keys, scores, p.lse ? lse : nullptr);
-            for (int64_t r = 0; r < count; ++r)
+            const place next(p, c, task + 1 < end ? task + 1 : task);
+            const view<A> next_q = of(p.q, next), next_k = of(p.k, next), next_v = of(p.v, next);
+            for (int64_t r = 0; r < count; ++r) {
+                fetch(next_q, next, next.start + r);
+                fetch(next_k, next, next.start + c.right + r);
+                fetch(next_v, next, next.start + c.right + r);
                 put(scores + r, c.scored, rv.at(r), rv.stride, c.keys, out.row(at.start + r), spare);
+            }
             if (p.lse) {
                 A *to = (A *)p.lse + (at.b * p.H + at.h) * p.T + at.phase;
                 for (int64_t r = 0; r < count; ++r) to[(at.start + r) * p.dilation] = lse[r];
@@ -240,7 +253,13 @@ template <typename A> struct worker {
             }
             // Key r of the strip is key o of row r + keys - 1 - o: along o the rows run backwards.
             const int64_t step = c.scored - 1;
+            const place next(p, c, task + 1 < end ? task + 1 : task);
+            const view<A> next_q = of(p.q, next), next_k = of(p.k, next), next_v = of(p.v, next), next_g = of(p.dout, next);
             for (int64_t r = 0; r < count; ++r) {
+                fetch(next_q, next, next.start + c.left + r);
+                fetch(next_g, next, next.start + c.left + r);
+                fetch(next_k, next, next.start + c.left + c.right + r);
+                fetch(next_v, next, next.start + c.left + c.right + r);
                 const int64_t last = r + c.keys - 1;
                 put(slopes + last, step, rq.at(last), -rq.stride, c.keys, dk.row(at.start + r), spare);
                 put(weights + last, step, rg.at(last), -rg.stride, c.keys, dv.row(at.start + r), spare);

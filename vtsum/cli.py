@@ -36,8 +36,10 @@ def main(arguments: list[str] | None = None) -> int:
     # A service manager's SIGTERM tidies up as Ctrl-C does.
     previous = signal.signal(signal.SIGTERM, _terminated)
     try:
-        app(args=arguments, prog_name="vtsum", standalone_mode=False)
-        return 0
+        code = app(args=arguments, prog_name="vtsum", standalone_mode=False)
+        if code == 130:  # typer turns Ctrl-C into this
+            _say("stopped")
+        return code if isinstance(code, int) else 0
     except VTSumError as error:
         _say(str(error))
         return 2

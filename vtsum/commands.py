@@ -6,13 +6,16 @@ import contextlib
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer import Abort
-from typer._click.exceptions import UsageError
 
+from vtsum.errors import VTSumError
 from vtsum.version import __version__
+
+# typer carries click under a private name in newer versions and depends on it in older ones; both derive this from it.
+UsageError: type[Any] = typer.BadParameter.__mro__[1]
 
 __all__ = ["Abort", "UsageError", "app"]
 
@@ -33,6 +36,23 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"must be a number, got {text!r}") from None
+
+
+def _print(text: str) -> None:
+    """Write to standard output; a pipe that was closed is the caller's affair, a full disk is told."""
+    try:
+        typer.echo(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise VTSumError(f"vtsum: standard output must be writable: {error.strerror or error}") from None
+
+
 @app.callback()
 def _main(
     version: Annotated[
@@ -42,24 +62,43 @@ def _main(
     """Make a shorter video and a short text out of a long video, on this machine."""
 
 
-@app.command()
+@app.command(short_help="Make a shorter video and a short text out of a video.")
 def summarize(
-    video: Annotated[Path, typer.Argument(help="The video file: any container and codec that FFmpeg reads.")],
+    video: Annotated[
+        Path, typer.Argument(metavar="VIDEO", help="The video file: any container and codec that FFmpeg reads.")
+    ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder for the results. [default: <name>_summary in the current folder]"),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Folder for the results. [default: <name>_summary in the current folder]",
+        ),
     ] = None,
     budget: Annotated[
         str,
-        typer.Option(help="Length of the summary: 15%, 30s, 2min, 1:30, or 12frames (sampled frames, see --fps)."),
+        typer.Option(
+            metavar="LENGTH", help="Of the summary: 15%, 30s, 2min, 1:30, or 12frames (sampled frames, see --fps)."
+        ),
     ] = "15%",
     model: Annotated[
-        str, typer.Option(help="The model: embedded (shipped with vtsum), another's name, or a folder.")
+        str,
+        typer.Option(
+            metavar="NAME|PATH", help="The model: embedded (shipped with vtsum), another's name, or a folder."
+        ),
     ] = "embedded",
-    fps: Annotated[float, typer.Option(help="Frames looked at per second of video.")] = 1.0,
+    fps: Annotated[
+        float, typer.Option(help="Frames looked at per second of video.", parser=_number, metavar="NUMBER")
+    ] = 1.0,
     formats: Annotated[
         list[str] | None,
-        typer.Option("--format", "-f", help="mp4, txt, json, keyframes or html; several by commas. [default: all]"),
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="NAMES",
+            help="mp4, txt, json, keyframes or html; several by commas. [default: all]",
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older summary in the folder.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the content of summary.json on standard output.")] = (
@@ -82,7 +121,7 @@ def summarize(
             video, output, budget=budget, model=model, fps=fps, formats=names, overwrite=overwrite, progress=shown
         )
     if as_json:
-        typer.echo(json.dumps(summary.data, ensure_ascii=True, allow_nan=False))
+        _print(json.dumps(summary.data, ensure_ascii=True, allow_nan=False))
     for warning in summary.warnings:
         typer.echo(f"vtsum: note: {warning}", err=True)
     if not quiet and not as_json:
@@ -90,12 +129,12 @@ def summarize(
 
         data = summary.data
         chosen = sum(shot["chosen"] for shot in data["shots"])
-        typer.echo(
+        _print(
             f"{clock_time(summary.duration)} of {clock_time(data['source']['duration'])}, "
             f"{chosen} of {len(data['shots'])} shots, in {data['timings']['total']:.1f} s"
         )
         for path in summary.files.values():
-            typer.echo(_printable(path))
+            _print(_printable(path))
 
 
 def _printable(path: Path) -> str:
@@ -103,9 +142,9 @@ def _printable(path: Path) -> str:
     return str(path).encode("utf-8", "replace").decode("utf-8")
 
 
-@app.command()
+@app.command(short_help="Print what is installed, and the state of the kernels.")
 def env() -> None:
     """Print what is installed, and which kernels were built, loaded or refused, and why."""
     from vtsum.env import report
 
-    typer.echo(report())
+    _print(report())

@@ -11,6 +11,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -34,6 +35,16 @@ FLAGS = (
 )
 
 
+# The browser looks for its ends of the pipes at the descriptors 3 and 4; a shell's redirections stop at 9.
+_START = """
+import fcntl, os, sys
+high = [fcntl.fcntl(int(end), fcntl.F_DUPFD, 10) for end in sys.argv[1:3]]
+os.dup2(high[0], 3)
+os.dup2(high[1], 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
+
 def find() -> str | None:
     """The browser's path, or None."""
     return next((path for name in ("chromium", "chromium-browser") if (path := shutil.which(name))), None)
@@ -54,10 +65,9 @@ class Browser:
         self._profile = tempfile.mkdtemp(prefix="vtsum-chromium-")
         to_browser, self._write = os.pipe()
         self._read, from_browser = os.pipe()
-        # The browser finds its ends at the descriptors 3 and 4.
-        command = ["sh", "-c", f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}', path, *FLAGS]
+        launch = [sys.executable, "-S", "-c", _START, str(to_browser), str(from_browser), path]
         self._process = subprocess.Popen(
-            [*command, f"--user-data-dir={self._profile}", "about:blank"],
+            [*launch, *FLAGS, f"--user-data-dir={self._profile}", "about:blank"],
             pass_fds=(to_browser, from_browser),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -133,6 +143,10 @@ class Browser:
         """Press and release the mouse at a place of the window."""
         for kind in ("mousePressed", "mouseReleased"):
             self._call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def move(self, x: float, y: float) -> None:
+        """Move the mouse to a place of the window."""
+        self._call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
     def picture(self, path: Path, *, whole: bool = True) -> None:
         """Write a PNG of the page."""

@@ -24,7 +24,8 @@ class ColourModel:
 
     def encode(self, images: np.ndarray) -> np.ndarray:
         n, size = len(images), self.image_size
-        assert images.shape == (n, size, size, 3) and images.dtype == np.uint8
+        assert images.shape == (n, size, size, 3)
+        assert images.dtype == np.uint8
         cells = images.reshape(n, 4, size // 4, 4, size // 4, 3).mean(axis=(2, 4)) / 255
         return (cells.reshape(n, -1) + 0.01).astype(np.float32)
 

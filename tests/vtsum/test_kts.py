@@ -48,8 +48,10 @@ def test_equals_brute_force(frames, seed, min_length, extra, penalty, limit):
         return
     found = kts(x, max_segments=limit, min_length=min_length, max_length=max_length, penalty=penalty)
     edges = (0, *(s.end for s in found))
-    assert edges[-1] == frames and all(a.end == b.start for a, b in itertools.pairwise(found))
-    assert all(min_length <= len(s) <= max_length for s in found) and len(found) <= limit
+    assert edges[-1] == frames
+    assert all(a.end == b.start for a, b in itertools.pairwise(found))
+    assert all(min_length <= len(s) <= max_length for s in found)
+    assert len(found) <= limit
     assert objective(x, edges, penalty) == pytest.approx(
         brute_force(x, min_length, max_length, limit, penalty), abs=1e-9
     )

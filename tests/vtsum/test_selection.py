@@ -56,7 +56,8 @@ def test_budget_in_seconds(text, seconds):
 def test_nonsense_budgets(text, rule):
     with pytest.raises(VTSumError, match=rule) as error:
         parse_budget(text)
-    assert repr(text) in str(error.value) and "\n" not in str(error.value)
+    assert repr(text) in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_budget_longer_than_the_video():
@@ -73,7 +74,8 @@ def test_knapsack_equals_brute_force(items, budget):
     scores = [score for score, _ in items]
     lengths = [length for _, length in items]
     chosen = select_shots(scores, lengths, budget)
-    assert chosen == sorted(set(chosen)) and sum(lengths[i] for i in chosen) <= budget
+    assert chosen == sorted(set(chosen))
+    assert sum(lengths[i] for i in chosen) <= budget
     best = max(
         sum(scores[i] for i in subset)
         for count in range(len(items) + 1)
@@ -134,7 +136,8 @@ def test_window_equals_brute_force(seed, length):
     start, end = sorted(int(v) for v in rng.choice(edges[-1] + 1, 2, replace=False))
     length = min(length, end - start)
     a, b = best_window(saliency, edges, start, end, length)
-    assert start <= a < b <= end and b - a == length
+    assert start <= a < b <= end
+    assert b - a == length
     best = max(ticks[s : s + length].sum() for s in range(start, end - length + 1))
     assert ticks[a:b].sum() == pytest.approx(best)
 
@@ -142,9 +145,14 @@ def test_window_equals_brute_force(seed, length):
 def test_repeats_lose_their_score():
     vectors = np.array([[1.0, 0], [1.0, 0.01], [0, 1.0], [-1.0, 0]])
     scores, like, twin = discount_repeats(np.array([0.9, 0.8, 0.5, 0.4]), vectors, scatter=0.5)
-    assert scores[0] == 0.9 and like[0] == 0 and twin[0] == -1
-    assert like[1] > 0.99 and twin[1] == 0 and scores[1] < 0.2
-    assert like[2] < 0.01 and scores[2] == pytest.approx(0.5, rel=0.01)
+    assert scores[0] == 0.9
+    assert like[0] == 0
+    assert twin[0] == -1
+    assert like[1] > 0.99
+    assert twin[1] == 0
+    assert scores[1] < 0.2
+    assert like[2] < 0.01
+    assert scores[2] == pytest.approx(0.5, rel=0.01)
 
 
 def plan(shot_seconds, scores, budget_seconds, fps=25):
@@ -166,25 +174,31 @@ def total(clips, fps=25):
 
 def test_several_shots_get_in_and_the_budget_is_used():
     clips = plan([40, 30, 50, 20, 60], [0.9, 0.8, 0.7, 0.6, 0.1], 30)
-    assert total(clips) == 30 and {c.shot for c in clips} >= {0, 1, 2, 3}
+    assert total(clips) == 30
+    assert {c.shot for c in clips} >= {0, 1, 2, 3}
 
 
 def test_one_endless_shot_is_trimmed_around_its_peak():
     saliency = np.full(600, 0.2)
     saliency[300:310] = 0.9
     clips = plan_clips([(0, 15000)], np.array([0.2]), saliency, np.arange(601) * 25, 750, 25)
-    assert len(clips) == 1 and len(clips[0]) == 750
-    assert clips[0].start <= 300 * 25 and clips[0].end >= 310 * 25 and clips[0].part == "trimmed"
+    assert len(clips) == 1
+    assert len(clips[0]) == 750
+    assert clips[0].start <= 300 * 25
+    assert clips[0].end >= 310 * 25
+    assert clips[0].part == "trimmed"
 
 
 def test_no_shot_fits():
     clips = plan([5, 8, 6], [0.2, 0.9, 0.3], 0.5)
-    assert [c.shot for c in clips] == [1] and total(clips) == pytest.approx(0.5, abs=0.05)
+    assert [c.shot for c in clips] == [1]
+    assert total(clips) == pytest.approx(0.5, abs=0.05)
 
 
 def test_everything():
     clips = plan([5, 80, 6], [0.2, 0.9, 0.3], 91)
-    assert total(clips) == 91 and all(c.part == "whole" for c in clips)
+    assert total(clips) == 91
+    assert all(c.part == "whole" for c in clips)
 
 
 def test_single_frame():

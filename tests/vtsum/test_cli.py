@@ -1,0 +1,263 @@
+"""The command line: what it prints, its exit codes, and that it leaves no debris."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.vtsum.samples import small_clip
+from vtsum import __version__, cli, schema
+
+ROOT = Path(__file__).resolve().parents[2]
+FAKE = [sys.executable, str(Path(__file__).with_name("cli_with_fake_model.py"))]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")]), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_clip(tmp_path_factory.mktemp("clip") / "small.mp4").path
+
+
+@pytest.fixture(scope="module")
+def bad(tmp_path_factory: pytest.TempPathFactory, clip: Path) -> Path:
+    """A folder of files that are no videos."""
+    folder = tmp_path_factory.mktemp("bad")
+    (folder / "empty.mp4").touch()
+    (folder / "text.mp4").write_text("this is no video\n" * 50)
+    (folder / "cut.mp4").write_bytes(clip.read_bytes()[:300])
+    (folder / "a_folder.mp4").mkdir()
+    (folder / "new\nline.mp4").touch()
+    import av
+
+    with av.open(str(folder / "sound.m4a"), "w", format="mp4") as target, av.open(str(clip)) as source:
+        stream = target.add_stream_from_template(source.streams.audio[0])
+        for packet in source.demux(audio=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    return folder
+
+
+def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    code = cli.main(arguments)
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
+
+
+# (words after `vtsum summarize`, what the one line must hold); {bad}, {clip} and {out} are paths.
+MISTAKES = [
+    (["{bad}/missing.mp4"], ["missing.mp4", "no such file"]),
+    (["{bad}/empty.mp4"], ["empty.mp4", "must be a video file", "0 bytes"]),
+    (["{bad}/a_folder.mp4"], ["must be a video file, got a directory"]),
+    (["{bad}/text.mp4"], ["text.mp4", "must be a video file"]),
+    (["{bad}/cut.mp4"], ["cut.mp4"]),
+    (["{bad}/sound.m4a"], ["must hold a video", "only sound"]),
+    (["{bad}/new\nline.mp4"], ["new line.mp4", "must be a video file"]),
+    (["{clip}", "--budget", "-5%"], ["budget must be", "'-5%'"]),
+    (["{clip}", "--budget", "0s"], ["budget must be above zero", "'0s'"]),
+    (["{clip}", "--budget", "soon"], ["budget must be", "'soon'"]),
+    (["{clip}", "--budget", "150%"], ["budget must be at most 100%"]),
+    (["{clip}", "--budget", "1:00:00"], ["at most the length of the video, 12.0 s", "3600 s"]),
+    (["{clip}", "--fps", "0"], ["fps must be above 0"]),
+    (["{clip}", "--fps", "many"], ["--fps", "many"]),
+    (["{clip}", "--format", "avi"], ["format must be among", "'avi'"]),
+    (["{clip}", "--model", "gpt-17"], ["model must be", "'gpt-17'"]),
+    (["{clip}", "-o", "{clip}"], ["output must be a folder"]),
+    (["{clip}", "-o", "{clip}/inside"], ["output must lie in a folder"]),
+    (["{clip}", "-o", "{bad}"], ["output must be a new or empty folder"]),
+    (["{clip}", "-o", "/proc/vtsum"], ["output", "must be writable"]),
+    (["{clip}", "--buget", "3s"], ["--buget"]),
+    ([], ["VIDEO"]),
+]
+
+
+@pytest.mark.parametrize(("words", "expected"), MISTAKES, ids=lambda value: " ".join(value)[:50].replace("\n", " "))
+def test_mistakes_are_one_line_and_status_2(words, expected, bad, clip, tmp_path, capsys):
+    out = tmp_path / "out"
+    words = [word.format(bad=bad, clip=clip) for word in words]
+    if words and "-o" not in words:
+        words += ["-o", str(out)]
+    code, printed, errors = run(["summarize", *words], capsys)
+    assert code == 2
+    assert printed == ""
+    assert errors.count("\n") == 1
+    assert errors.startswith("vtsum: ")
+    assert "Traceback" not in errors
+    for part in expected:
+        assert part in errors
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_unwritable_folder(clip, tmp_path, capsys, monkeypatch):
+    """Root may write anywhere, so the refusal itself is staged."""
+
+    def refuse(**_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("vtsum.staging.tempfile.mkdtemp", refuse)
+    code, _, errors = run(["summarize", str(clip), "-o", str(tmp_path / "o")], capsys)
+    assert code == 2
+    assert errors == f"vtsum: summarize: output {tmp_path / 'o'} must be writable: Permission denied\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_reader_of_the_output_that_is_full_is_no_traceback(clip, tmp_path):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*FAKE, "summarize", str(clip), "-o", str(tmp_path / "o"), "--json"],
+            env=ENVIRONMENT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "standard output" in done.stderr
+
+
+def test_a_run(clip, tmp_path):
+    done = subprocess.run(
+        [*FAKE, "summarize", str(clip), "--budget", "4s", "--format", "mp4,txt", "-f", "json", "--json"],
+        env=ENVIRONMENT,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "", "no progress where nobody looks"
+    data = schema.validate(json.loads(done.stdout))
+    assert data["settings"]["formats"] == ["mp4", "txt", "json"]
+    assert sorted(os.listdir(tmp_path / "small_summary")) == ["summary.json", "summary.mp4", "summary.txt"]
+    assert schema.read(tmp_path / "small_summary" / "summary.json") == data
+
+
+def test_a_run_tells_where_things_are(clip, tmp_path):
+    out = tmp_path / "o"
+    words = [*FAKE, "summarize", str(clip), "-o", str(out)]
+    done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert " of 0:12, " in done.stdout
+    for name in ("summary.mp4", "summary.txt", "summary.json", "keyframes", "report.html"):
+        assert str(out / name) in done.stdout
+    again = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True)
+    assert again.returncode == 2
+    assert "--overwrite" in again.stderr
+    quiet = subprocess.run([*words, "--overwrite", "-q"], env=ENVIRONMENT, capture_output=True, text=True)
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interruption_leaves_no_debris(clip, tmp_path, number, code):
+    process = subprocess.Popen(
+        [*FAKE, "summarize", str(clip), "-o", str(tmp_path / "deep" / "o"), "--slow"],
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    assert process.stderr.readline() == "encoding\n"
+    assert len(os.listdir(tmp_path)) == 1, "the temporary folder is there while it works"
+    began = time.monotonic()
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    assert time.monotonic() - began < 10
+    assert process.returncode == code
+    assert "Traceback" not in errors
+    assert os.listdir(tmp_path) == []
+
+
+def test_progress_on_a_terminal(clip, tmp_path):
+    """On a terminal every stage is named, with the time left."""
+    import pty
+
+    parent, child = pty.openpty()
+    process = subprocess.Popen(
+        [*FAKE, "summarize", str(clip), "-o", str(tmp_path / "o")],
+        env={**ENVIRONMENT, "TERM": "xterm", "COLUMNS": "110"},
+        stdout=subprocess.DEVNULL,
+        stderr=child,
+    )
+    os.close(child)
+    shown = b""
+    while True:
+        try:
+            part = os.read(parent, 65536)
+        except OSError:
+            break
+        if not part:
+            break
+        shown += part
+    os.close(parent)
+    assert process.wait(timeout=60) == 0
+    text = shown.decode("utf-8", "replace")
+    for stage in ("Watching the video", "Finding events", "Writing the text", "Cutting the summary", "Making the page"):
+        assert stage in text
+    assert "left" in text
+    assert "100%" in text
+
+
+def test_help_is_quick():
+    """Under half a second of CPU, and no heavy library."""
+    words = [sys.executable, "-m", "vtsum.cli", "--help"]
+    times = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run(words, env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        assert done.returncode == 0
+        assert "summarize" in done.stdout
+    assert min(times) < 0.5, times
+    code = (
+        "import sys, vtsum, vtsum.commands; "
+        "print([m for m in ('torch', 'numpy', 'av', 'transformers', 'jinja2') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True)
+    assert found.stdout == "[]\n", found.stderr
+
+
+def test_version(capsys):
+    assert run(["--version"], capsys)[:2] == (0, f"vtsum {__version__}\n")
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project.get("version", __version__) == __version__
+
+
+def test_env(capsys):
+    code, printed, _ = run(["env"], capsys)
+    assert code == 0
+    for part in ("vtsum ", "python ", "torch ", "kernels", "optional packages", "vtsum[video]", "av 1", "models"):
+        assert part in printed
+
+
+def test_without_the_extras(tmp_path):
+    """Without PyAV, and without even typer, one line says what to install."""
+    for blocked in ("av", "typer"):
+        code = (
+            "import sys\n"
+            "class Block:\n"
+            f"    def find_spec(self, name, path=None, target=None):\n"
+            f"        if name.split('.')[0] == {blocked!r}: raise ModuleNotFoundError(name, name=name)\n"
+            "sys.meta_path.insert(0, Block())\n"
+            "import importlib.util as u\n"
+            "real = u.find_spec\n"
+            f"u.find_spec = lambda name, package=None: None if name == {blocked!r} else real(name, package)\n"
+            "from vtsum.cli import main\n"
+            "sys.exit(main(['summarize', 'x.mp4']))\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=ENVIRONMENT, cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 2, done.stderr
+        assert blocked in done.stderr
+        assert done.stderr.endswith("must be installed: pip install vtsum[video]\n")
+        assert done.stderr.count("\n") == 1

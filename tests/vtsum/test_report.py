@@ -1,0 +1,277 @@
+"""The page: what it holds, that it needs nothing from outside, and how it behaves in a browser."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import itertools
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+import vtsum
+from tests.vtsum.chromium import Browser
+from tests.vtsum.fakes import ColourModel, FakeSentence
+from tests.vtsum.samples import small_clip
+from vtsum import report
+
+EVIL = '<script>document.title="owned"</script>'
+
+
+class Talker(ColourModel):
+    """A model whose words try to be markup."""
+
+    def describe(self, features, spans, key_frames=None):
+        return [FakeSentence(f"moment {i} {EVIL} & more", 0.4) for i in range(len(spans))]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> vtsum.Summary:
+    """A summary of a file whose name and title hold markup."""
+    folder = tmp_path_factory.mktemp("report")
+    small_clip(folder / "plain.mp4")
+    evil = folder / "a <script>alert(1)<⁄script>_b.mp4"
+    with av.open(str(folder / "plain.mp4")) as source, av.open(str(evil), "w") as target:
+        target.metadata["title"] = f"A long {EVIL} title"
+        streams = {s.index: target.add_stream_from_template(s) for s in source.streams}
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                target.mux(packet)
+    return vtsum.summarize(evil, folder / "out", budget="5s", model=Talker())
+
+
+@pytest.fixture(scope="module")
+def html(made: vtsum.Summary) -> str:
+    return made.files["html"].read_text(encoding="utf-8")
+
+
+class Tags(HTMLParser):
+    """All start tags, and the text outside scripts and styles."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def test_nothing_comes_from_outside(html):
+    for tag, attributes in Tags(html).tags:
+        assert tag not in {"link", "iframe", "object", "base", "embed"}
+        for name in ("src", "href", "poster", "srcset"):
+            assert attributes.get(name, "data:").startswith("data:"), (tag, name)
+    style = (Path(report.__file__).with_name("templates") / "report.css").read_text()
+    assert "url(" not in style
+    assert "@import" not in style
+    assert "default-src &#39;none&#39;" in html or "default-src 'none'" in html
+
+
+def test_text_from_the_file_is_escaped(html):
+    assert EVIL not in html
+    parsed = Tags(html)
+    assert [tag for tag, _ in parsed.tags].count("script") == 2, "only the page's own"
+    text = "".join(parsed.words)
+    assert f"A long {EVIL} title" in text.replace("\n", " ")
+    assert f"Moment 0 {EVIL} & more." in text
+
+
+def test_the_video_and_the_key_frames_are_inside(made, html):
+    video = re.search(r'src="data:video/mp4;base64,([^"]+)"', html)
+    assert base64.b64decode(video.group(1)) == made.files["mp4"].read_bytes()
+    pictures = re.findall(r'<img src="data:image/jpeg;base64,([^"]+)"', html)
+    chosen = [shot for shot in made.shots if shot["chosen"]]
+    files = [(made.output / shot["clip"]["keyframe"]).read_bytes() for shot in chosen]
+    assert [base64.b64decode(picture) for picture in pictures] == files
+
+
+def test_guesses_and_facts_are_told(made, html):
+    text = "".join(Tags(html).words)
+    for words in (
+        "guesses of a small model",
+        "sha256 0000000000000000",
+        "colour",
+        "5s = 5.0 s",
+        "12 frames, 1 a second",
+    ):
+        assert words in text
+    for shot in made.shots:
+        assert shot["reason"] in text
+
+
+def points(path: str) -> np.ndarray:
+    return np.array([[float(v) for v in pair.split(",")] for pair in path[1:].split("L")])
+
+
+def test_curve_keeps_its_extremes():
+    saliency = np.full(7200, 0.3)
+    saliency[[17, 4999]] = 0.9, 0.05
+    curve = points(report.curve_path(list(np.arange(7200.0)), list(saliency), 7200.0, 0.05, 0.9))
+    assert len(curve) <= 1000
+    assert (np.diff(curve[:, 0]) >= 0).all()
+    assert curve[np.argmin(curve[:, 1])] == pytest.approx([17 / 7.2, 3], abs=0.1)
+    assert curve[np.argmax(curve[:, 1])] == pytest.approx([4999 / 7.2, 97], abs=0.1)
+    short = points(report.curve_path([0.0, 1.0], [0.2, 0.4], 2.0, 0.2, 0.4))
+    assert short.tolist() == [[0, 97], [500, 3], [1000, 3]]
+
+
+@pytest.mark.parametrize("duration", [0.04, 1, 12, 59, 600, 3601, 7200, 86400, 1e6])
+def test_axis(duration):
+    ticks = report.axis_ticks(duration)
+    assert ticks[0] == 0
+    assert len(ticks) <= 9
+    assert max(ticks) < duration
+    assert len({round(b - a, 6) for a, b in itertools.pairwise(ticks)}) <= 1
+
+
+def test_flat_saliency_is_drawn_flat():
+    assert report._value_range([0.3, 0.3]) == pytest.approx((0.275, 0.325))
+    assert report._value_range([0.0, 1.0]) == (0.0, 1.0)
+
+
+def test_a_large_summary_is_embedded_smaller(made, tmp_path, monkeypatch):
+    (tmp_path / "summary.mp4").write_bytes(made.files["mp4"].read_bytes())
+    size = (tmp_path / "summary.mp4").stat().st_size
+    assert report.embedded_video(tmp_path) == (tmp_path / "summary.mp4").read_bytes()
+    monkeypatch.setattr(report, "MAX_EMBEDDED", int(size * 0.9))
+    smaller = report.embedded_video(tmp_path)
+    assert len(smaller) <= size * 0.9
+    assert [p.name for p in tmp_path.iterdir()] == ["summary.mp4"]
+    (tmp_path / "small.mp4").write_bytes(smaller)
+    with av.open(str(tmp_path / "small.mp4")) as container:
+        assert float(container.duration / av.time_base) == pytest.approx(made.duration, abs=0.15)
+
+
+def test_many_shots_fold_away(made):
+    data = copy.deepcopy(made.data)
+    shot = next(s for s in data["shots"] if s["chosen"])
+    step = data["source"]["duration"] / 40
+    data["shots"] = [{**copy.deepcopy(shot), "index": i, "start": i * step, "end": (i + 1) * step} for i in range(40)]
+    data["text"] = []
+    html = report.render(data, b"", dict.fromkeys(range(40), b"x"))
+    assert html.count("<img ") == 40
+    assert ">16 more<" in html
+    assert "No sentence was found" in html
+
+
+@pytest.fixture(scope="module")
+def browser(request):
+    request.getfixturevalue("needs_program")("chromium")
+    with Browser() as opened:
+        yield opened
+
+
+LOADED = """new Promise((done, fail) => {
+  const video = document.getElementById("video");
+  const end = () => video.error ? fail(video.error.message) : done(video.readyState);
+  if (video.readyState >= 2 || video.error) end();
+  else { video.onloadeddata = end; video.onerror = end; }
+})"""
+PLAYED = """new Promise((done) => {
+  const video = document.getElementById("video");
+  const wait = () => !video.seeking && video.readyState >= 2 ? done(video.currentTime) : setTimeout(wait, 20);
+  setTimeout(wait, 20);
+})"""
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844), (360, 740), (1600, 1000)])
+@pytest.mark.parametrize("dark", [False, True])
+def test_in_chromium(browser, made, tmp_path, width, height, dark):
+    page = made.files["html"]
+    browser.open(page, width, height, dark=dark)
+    assert browser.run(LOADED) >= 2
+    assert browser.requests == [page.resolve().as_uri()], "the page asked for something else"
+    assert browser.run("document.getElementById('video').duration") == pytest.approx(made.duration, abs=0.1)
+    assert browser.run("document.documentElement.scrollWidth") <= width, "scrolls sideways"
+    assert EVIL in browser.run("document.title")
+    box = browser.run("JSON.stringify(document.getElementById('video').getBoundingClientRect())")
+    assert f'"width":{width - 32}' in box if width < 600 else '"width":' in box
+    # Every control is inside the page and large enough to hit.
+    small = browser.run(
+        "[...document.querySelectorAll('button')].map(b => b.getBoundingClientRect())"
+        ".filter(r => r.height < 22 || r.width < 30 || r.right > innerWidth).length"
+    )
+    assert small == 0
+    contrast = browser.run(
+        "(() => { const c = getComputedStyle(document.body); return [c.color, c.backgroundColor]; })()"
+    )
+    ink, paper = (np.mean([int(v) for v in re.findall(r"\d+", colour)[:3]]) for colour in contrast)
+    assert (ink > paper) == dark
+    assert abs(ink - paper) > 150
+    picture = tmp_path / "page.png"
+    browser.picture(picture)
+    from PIL import Image
+
+    with Image.open(picture) as image:
+        assert image.width == width
+        assert len(image.convert("RGB").resize((64, 64)).getcolors(4096) or []) > 100, "the page is blank"
+
+
+def test_clicks_and_keys_seek(browser, made):
+    clips = [shot["clip"] for shot in made.shots if shot["clip"]]
+    duration = made.data["source"]["duration"]
+    assert len(clips) >= 2
+    browser.open(made.files["html"], 1280, 900)
+    browser.run(LOADED)
+    browser.run("document.getElementById('curve').scrollIntoView({block: 'center'})")
+
+    # A click into the middle of the last chosen clip plays that moment.
+    last = clips[-1]
+    moment = (last["start"] + last["end"]) / 2
+    box = browser.run(
+        "(() => { const r = document.getElementById('curve').getBoundingClientRect();"
+        " return [r.left, r.top, r.width, r.height]; })()"
+    )
+    browser.click(box[0] + box[2] * moment / duration, box[1] + box[3] / 2)
+    at = browser.run(PLAYED)
+    assert last["summary_start"] <= at <= last["summary_end"] + 0.1
+    assert not browser.run("document.getElementById('video').paused")
+    browser.run("document.getElementById('video').pause()")
+    left = browser.run("parseFloat(document.getElementById('playhead').style.left)") / 100 * duration
+    assert last["start"] - 0.1 <= left <= last["end"] + 0.1
+
+    # A click far from any chosen clip goes to the nearest one.
+    browser.click(box[0] + 2, box[1] + box[3] / 2)
+    assert clips[0]["summary_start"] <= browser.run(PLAYED) <= clips[0]["summary_end"] + 0.3
+
+    # Key frames and sentences are buttons: pressing one plays its own clip and marks it.
+    browser.run("document.querySelectorAll('button.frame')[1].click()")
+    assert clips[1]["summary_start"] <= browser.run(PLAYED) <= clips[1]["summary_start"] + 0.5
+    assert browser.run("document.querySelectorAll('button.frame')[1].classList.contains('on')")
+    sentence = made.data["text"][-1]
+    spoken = made.shots[sentence["shots"][0]]["clip"]
+    browser.run("[...document.querySelectorAll('button.sentence')].at(-1).click()")
+    assert spoken["summary_start"] <= browser.run(PLAYED) <= spoken["summary_start"] + 0.5
+    assert browser.run("[...document.querySelectorAll('.words li')].at(-1).classList.contains('on')")
+
+    # Arrow keys on the curve go from clip to clip.
+    browser.run("document.getElementById('curve').focus()")
+    browser.key("Home")
+    assert browser.run(PLAYED) <= clips[0]["summary_end"]
+    browser.run("document.getElementById('video').pause()")
+    browser.key("ArrowRight")
+    assert clips[1]["summary_start"] <= browser.run(PLAYED) <= clips[1]["summary_start"] + 0.5
+    assert browser.run("document.getElementById('curve').getAttribute('aria-valuetext')")
+
+
+def test_the_curve_tells_its_value_under_the_mouse(browser, made):
+    browser.open(made.files["html"], 1280, 900)
+    browser.run("document.getElementById('curve').scrollIntoView({block: 'center'})")
+    box = browser.run(
+        "(() => { const r = document.getElementById('curve').getBoundingClientRect();"
+        " return [r.left, r.top, r.width]; })()"
+    )
+    share = 2.5 / made.data["source"]["duration"]
+    browser.move(box[0] + box[2] * share, box[1] + 20)
+    shown = browser.run("document.getElementById('hover').textContent")
+    assert shown.split() == ["0:02", "saliency", f"{made.data['frames']['saliency'][2]:.2f}"]

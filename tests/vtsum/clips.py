@@ -86,13 +86,20 @@ def write_clip(
     if sound is not None:
         audio = container.add_stream(sound_codec, rate=sound_rate, layout="mono" if sound.shape[0] == 1 else "stereo")
     ends = [*times[1:], times[-1] + (last_duration or float(1 / Fraction(rate)))]
+    durations: dict[int, int] = {}
+
+    def mux(packets: list[av.Packet]) -> None:
+        for packet in packets:  # not every encoder passes durations on
+            packet.duration = durations.get(packet.pts, packet.duration)
+            container.mux(packet)
+
     for number, time in enumerate(times):
         image = first if number == 0 else picture(number, time)
         frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format=pix_fmt)
         frame.pts, frame.time_base = round((time + start) / base), base
-        frame.duration = max(1, round((ends[number] - time) / base))
-        container.mux(video.encode(frame))
-    container.mux(video.encode(None))
+        durations[frame.pts] = max(1, round((ends[number] - time) / base))
+        mux(video.encode(frame))
+    mux(video.encode(None))
     if audio is not None and sound is not None:
         for at in range(0, sound.shape[1], 1024):
             part = av.AudioFrame.from_ndarray(

@@ -19,7 +19,7 @@ from vtsum.video.source import (
     open_container,
     show,
 )
-from vtsum.video.timeline import Timeline, claimed_duration, frame_rate, is_continuous
+from vtsum.video.timeline import Timeline, stated_duration, frame_rate, is_continuous
 
 _NEAR = 3.0  # seconds; decoding on over such a distance is quicker than a seek to an earlier key frame
 _BACK_OFF = (0.0, 10.0, 60.0)  # seconds; a seek that lands late is tried again this much earlier, then from the front
@@ -102,7 +102,7 @@ class PictureCursor:
         self._start()
 
     def _start(self) -> None:
-        claimed = claimed_duration(self._container, self.stream)
+        claimed = stated_duration(self._container, self.stream)
         self._timeline = Timeline(self.stream.time_base, self.step, claimed, origin=self.origin)
         self._source = self._decode()
         self.time: float | None = None

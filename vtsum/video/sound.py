@@ -14,7 +14,7 @@ from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 
 from vtsum.video.source import PacketDecoder, PacketReader, choose_audio, discard_others, open_container
-from vtsum.video.timeline import Timeline, claimed_duration
+from vtsum.video.timeline import Timeline, stated_duration
 
 _LEAD = (0.5, 5.0, 60.0)  # seconds decoded before a cut, so that the codec has settled; more where a seek lands late
 _SLIP = 0.02  # seconds that sound may run off its timestamps (they are rounded in Matroska) before it is put right
@@ -100,7 +100,7 @@ class SoundCursor:
         """Yield (number of the first sample, counted from `base` seconds, float32 [channels, n])."""
         decoder = PacketDecoder(self._stream)
         step = 1024 / self._stream.codec_context.sample_rate
-        claimed = claimed_duration(self._container, self._stream)
+        claimed = stated_duration(self._container, self._stream)
         timeline = Timeline(self._stream.time_base, step, claimed, origin=self._origin)
         resampler: AudioResampler | None = None
         form: tuple[str, str, int] | None = None

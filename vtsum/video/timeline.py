@@ -13,6 +13,17 @@ _SHORT_GAP = 1.0  # seconds; such a gap is believed whatever the container says
 _LONG_GAP = 60.0  # seconds; longer gaps are never believed where the container states no duration
 
 
+# Formats that write a duration down; elsewhere libav derives it from the timestamps that are to be checked against it.
+_STATES_DURATION = {"mp4", "matroska", "avi", "gif", "asf", "flv"}
+
+
+def stated_duration(container: InputContainer, stream: Stream) -> float | None:
+    """Return `claimed_duration`, or None where it is no independent statement."""
+    if set(container.format.name.split(",")) & _STATES_DURATION:
+        return claimed_duration(container, stream)
+    return None
+
+
 def claimed_duration(container: InputContainer, stream: Stream) -> float | None:
     """Return how long the container says that a stream lasts, in seconds, or None.
 
@@ -136,7 +147,7 @@ def is_continuous(container: InputContainer, stream: VideoStream) -> bool:
     """
     if not set(container.format.name.split(",")) & {"mp4", "matroska", "avi", "gif", "asf", "ogg"}:
         return False
-    claimed = claimed_duration(container, stream)
+    claimed = stated_duration(container, stream)
     base = stream.time_base
     if base is None:
         return False

@@ -1,0 +1,202 @@
+"""The film that the project shows itself with: 91 seconds of a day in a small harbour town, drawn by program.
+
+    python -m vtsum.data.film OUT.mp4
+
+It has six scenes, quiet stretches between lively moments, hard cuts and dissolves, spoken narration (by espeak-ng,
+which must be installed), music and noises. The same film comes out each time, but for the voice, which depends on
+espeak-ng's version. `vtsum/assets/film.mp4` was made by it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+import wave
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from vtsum.data.film_scenes import city, land, sea, sounds
+from vtsum.data.film_scenes.paint import Painter, Scene
+from vtsum.data.procedural import SOUND_RATE, write_video
+from vtsum.errors import VTSumError
+
+SIZE = (640, 360)
+RATE = Fraction(24)
+VOICE = ("-v", "en-gb", "-s", "142", "-p", "42", "-g", "3")  # espeak-ng: accent, words a minute, pitch, pauses
+
+
+@dataclass(frozen=True)
+class Part:
+    """A scene of the film. Times are seconds; `lively` lies within the film, `dissolve` is the time it fades in."""
+
+    name: str
+    start: float
+    duration: float
+    lively: tuple[float, float] | None
+    dissolve: float = 0.0
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A spoken sentence, in seconds of the film. `end` as measured with espeak-ng 1.51."""
+
+    start: float
+    end: float
+    text: str
+
+
+PARTS = (
+    Part("sunrise", 0.0, 17.0, (8.0, 17.0)),
+    Part("train", 17.0, 15.0, (23.5, 31.0)),
+    Part("mist", 32.0, 8.0, None, dissolve=1.0),
+    Part("rain", 40.0, 16.0, (46.5, 56.0)),
+    Part("balloons", 56.0, 17.0, (61.5, 73.0)),
+    Part("fireworks", 73.0, 18.0, (78.5, 90.0), dissolve=1.0),
+)
+DURATION = PARTS[-1].start + PARTS[-1].duration
+CUTS = tuple(part.start + part.dissolve / 2 for part in PARTS[1:])
+
+NARRATION = (
+    Sentence(1.0, 3.6, "Morning comes slowly to the harbour."),
+    Sentence(9.0, 13.8, "The sun is up, the gulls are out, and the first boat sails."),
+    Sentence(18.2, 20.6, "Up in the hills, it is quiet."),
+    Sentence(24.5, 28.8, "Here comes the little train, over the old stone bridge."),
+    Sentence(47.0, 53.6, "In the city it rains. Umbrellas bloom like flowers, and the yellow tram goes by."),
+    Sentence(62.5, 66.8, "In the afternoon, balloons rise over the snowy mountains."),
+    Sentence(74.5, 78.5, "Night falls, and the lighthouse turns on its light."),
+    Sentence(81.0, 86.0, "Fireworks! The whole town looks up, and the day is over."),
+)
+
+
+def make_film(path: str | Path) -> None:
+    """Draw the film and write it as an MP4.
+
+    Raises:
+        VTSumError: espeak-ng is not installed, or fails.
+    """
+    sound = mix_sound()
+    options = {"preset": "veryslow", "tune": "animation", "crf": "27", "x264-params": "keyint=240:aq-mode=3"}
+    write_video(path, frames(), RATE, SIZE, sound=sound, sound_bit_rate=48_000, options=options)
+
+
+def frames() -> Iterator[np.ndarray]:
+    """Yield the film's pictures, uint8 [360, 640, 3]."""
+    canvas = Painter(*SIZE)
+    makers: dict[str, Callable[[Painter], Scene]] = {
+        "sunrise": sea.Sunrise,
+        "train": land.Train,
+        "mist": land.Mist,
+        "rain": city.Rain,
+        "balloons": land.Balloons,
+        "fireworks": sea.Fireworks,
+    }
+    scenes = [makers[part.name](canvas) for part in PARTS]
+    number = 0
+    for index in range(round(DURATION * RATE)):
+        time = float(index / RATE)
+        while number + 1 < len(PARTS) and time >= PARTS[number + 1].start:
+            number += 1
+        part = PARTS[number]
+        local = time - part.start
+        if local < part.dissolve:
+            scenes[number - 1](canvas, time - PARTS[number - 1].start)
+            before = np.clip(canvas.pixels, 0, 1)
+            scenes[number](canvas, local)
+            canvas.pixels = before + (np.clip(canvas.pixels, 0, 1) - before) * np.float32(local / part.dissolve)
+        else:
+            scenes[number](canvas, local)
+        black = min(1.0, time / 1.0 + 0.04, (DURATION - time) / 1.5)
+        if black < 1:
+            canvas.pixels = np.clip(canvas.pixels, 0, 1) * np.float32(black)
+        yield canvas.image()
+
+
+def mix_sound() -> np.ndarray:
+    """Return the film's sound, float32 [n] at SOUND_RATE: narration over music and noises that make way for it."""
+    count = round(DURATION * SOUND_RATE)
+    ground = np.zeros(count)
+    for part in PARTS:
+        first, length = round(part.start * SOUND_RATE), round(part.duration * SOUND_RATE)
+        wave_form = _ground(part)[:length]
+        edge = round((part.dissolve or 0.15) * SOUND_RATE)
+        wave_form[:edge] *= np.linspace(0, 1, edge)
+        wave_form[-round(0.15 * SOUND_RATE) :] *= np.linspace(1, 0, round(0.15 * SOUND_RATE))
+        ground[first : first + length] += wave_form
+    voice, gain = np.zeros(count), np.ones(count)
+    for sentence in NARRATION:
+        spoken = speak(sentence.text)
+        first = round(sentence.start * SOUND_RATE)
+        voice[first : first + len(spoken)] += spoken[: count - first]
+        gain[max(0, first - SOUND_RATE // 4) : first + len(spoken) + SOUND_RATE // 4] = 0.4
+    width = SOUND_RATE // 5
+    steps = np.cumsum(np.concatenate([[0.0], np.pad(gain, (width // 2, width - width // 2), mode="edge")]))
+    smooth = (steps[width:] - steps[:-width])[:count] / width
+    fade = np.clip((DURATION - np.arange(count) / SOUND_RATE) / 1.5, 0, 1)
+    sound = (ground * smooth * 1.6 + voice) * fade
+    return np.asarray(np.tanh(sound), np.float32)
+
+
+def _ground(part: Part) -> np.ndarray:
+    """Music and noises of one scene."""
+    length = part.duration
+    if part.name == "mist":
+        return sounds.wind(length) * 0.7
+    lively = (part.lively or (part.start, part.start))[0] - part.start
+    if part.name == "sunrise":
+        return sounds.music(length, (0, 5, 7, 0), 1.0, 1) + sounds.surf(length) + sounds.gulls(length, lively, 2)
+    if part.name == "train":
+        return sounds.music(length, (7, 0, 5, 7), 1.5, 3) + sounds.wind(length) + sounds.train(length, lively - 1, length - 1)
+    if part.name == "rain":
+        return sounds.music(length, (-3, 2, 5, -3), 0.75, 5) + sounds.rain(length) + sounds.bell(length, (8.6, 9.0, 12.2))
+    if part.name == "balloons":
+        return sounds.music(length, (5, 7, 0, 5), 1.0, 7) + sounds.wind(length) + sounds.burners(length, (6.0, 9.5, 12.4, 14.2))
+    return sounds.music(length, (0, -3, 5, 7), 1.0, 9) + sounds.surf(length) * 0.7 + sounds.bangs(length, sea.LAUNCHES)
+
+
+def speak(text: str) -> np.ndarray:
+    """Return a sentence spoken by espeak-ng, float64 [n] at SOUND_RATE.
+
+    Raises:
+        VTSumError: espeak-ng is not installed, or fails.
+    """
+    program = shutil.which("espeak-ng")
+    if program is None:
+        raise VTSumError("film: espeak-ng must be installed to speak the narration (apt-get install espeak-ng)")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "voice.wav"
+        done = subprocess.run([program, *VOICE, "-w", str(file), text], capture_output=True, text=True, check=False)
+        if done.returncode or not file.is_file():
+            raise VTSumError(f"film: espeak-ng failed: {done.stderr.strip() or done.returncode}")
+        with wave.open(str(file)) as source:
+            rate = source.getframerate()
+            samples = np.frombuffer(source.readframes(source.getnframes()), np.int16).astype(np.float64) / 32768
+    loud = np.flatnonzero(np.abs(samples) > 0.005)
+    if len(loud):
+        samples = samples[: loud[-1] + rate // 20]
+    at = np.arange(int(len(samples) * SOUND_RATE / rate)) * rate / SOUND_RATE
+    spoken = np.interp(at, np.arange(len(samples)), samples)
+    return np.asarray(0.55 * spoken / max(float(np.abs(spoken).max()), 1e-9))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m vtsum.data.film", description="Draw the demonstration film.")
+    parser.add_argument("out", metavar="OUT.mp4", help="the file to write")
+    options = parser.parse_args(arguments)
+    try:
+        make_film(options.out)
+    except VTSumError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

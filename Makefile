@@ -4,18 +4,19 @@
 PYTHON ?= python3
 VIDEO ?= vtsum/assets/film.mp4
 OUT ?= out
-JOBS ?= 2
+JOBS ?= auto
 TESTS ?= tests
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 
-BIN := $(CURDIR)/.venv/bin
+BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 NATIVE := $(shell find csrc \( -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' \))
 PYTHON_CODE := $(wildcard vtsum kernels bench tests setup.py)
-export PATH := $(BIN):$(PATH)
+# The build looks for ninja on the path.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 export VIDEO OUT
 
 .PHONY: help demo test check bench clean
@@ -24,24 +25,23 @@ help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/.stamp-demo  ## Summarise VIDEO=path, or else the short film that comes along
-	@[ -f "$$VIDEO" ] || { echo "make demo: VIDEO must be a file, got $$VIDEO" >&2; exit 2; }
 	@name=$$(basename -- "$$VIDEO"); target="$$OUT/$${name%.*}_summary"; mkdir -p "$$OUT"; \
-	  "$(BIN)/vtsum" summarize "$$VIDEO" -o "$$target" --overwrite; \
+	  $(BIN)/vtsum summarize "$$VIDEO" -o "$$target" --overwrite; \
 	  target=$$(cd -- "$$target" && pwd); \
 	  printf '\nThe summary:  %s\nThe page:     %s\n' "$$target/summary.mp4" "$$target/report.html"
 
 test: .venv/.stamp-test  ## Run the tests (TESTS=path for a part of them, JOBS=n processes)
-	@OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -n $(JOBS) -ra $(TESTS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 --dist worksteal -ra $(TESTS)
 
 check: .venv/.stamp-test  ## Lint, check formatting and types, compile the GPU kernels ahead of time
-	"$(BIN)/ruff" check $(PYTHON_CODE)
-	"$(BIN)/ruff" format --check $(PYTHON_CODE)
-	"$(BIN)/clang-format" --dry-run --Werror $(NATIVE)
-	"$(BIN)/mypy"
-	"$(BIN)/python" tests/build/compile_gpu.py
+	$(BIN)/ruff check $(PYTHON_CODE)
+	$(BIN)/ruff format --check $(PYTHON_CODE)
+	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
+	$(BIN)/mypy
+	$(BIN)/python tests/build/compile_gpu.py
 
 bench: .venv/.stamp-test  ## Measure on this machine; results go to bench/results
-	"$(BIN)/python" -m bench.run
+	$(BIN)/python -m bench.run
 
 clean:  ## Remove .venv, build products and caches; summaries in out/ stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -53,7 +53,7 @@ clean:  ## Remove .venv, build products and caches; summaries in out/ stay
 .venv/.stamp-torch: constraints.txt
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "make: PYTHON must be Python 3.11 or newer, got $$("$(PYTHON)" --version 2>&1)" >&2; exit 2; }
-	@[ -x "$(BIN)/python" ] || { echo "==> Creating .venv"; "$(PYTHON)" -m venv .venv; } || \
+	@[ -x $(BIN)/python ] || { echo "==> Creating .venv"; "$(PYTHON)" -m venv .venv; } || \
 	  { rm -rf .venv; echo "make: $(PYTHON) must have the venv module; on Debian: apt-get install python3-venv" >&2; exit 2; }
 	@echo "==> Installing PyTorch, by far the largest download, and the build tools"
 	@$(PIP) torch setuptools wheel ninja

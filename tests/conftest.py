@@ -22,12 +22,11 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-# The root too: without it `tests/vtsum` on the path would pass for a namespace package of the name `vtsum`.
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-from progress import ProgressBar  # noqa: E402
-from skips import SkipReport  # noqa: E402
+sys.path.insert(0, str(ROOT))  # for `tests.` and for this very `vtsum`, wherever pytest was started
+from tests.progress import ProgressBar  # noqa: E402
+from tests.skips import SkipReport  # noqa: E402
 
-PACKAGES = {"chromium": "chromium", "espeak-ng": "espeak-ng", "ffmpeg": "ffmpeg", "java": "default-jre-headless"}
+PACKAGES = {"chromium": "chromium", "espeak-ng": "espeak-ng", "java": "default-jre-headless", "make": "make"}
 """Programs that a test may want, and the Debian package each comes in."""
 
 hypothesis.settings.register_profile("default", deadline=None)

@@ -107,6 +107,9 @@ def load_summe(h5_path: str | Path) -> list[TVSumVideo]:
 def load_captions(json_path: str | Path) -> dict[str, list[Caption]]:
     """Machine captions by video key; the file writes times as "mm:ss".
 
+    TVSum's captions tile each video in about 11 equal spans, and often one more begins at the video's very end and
+    reaches beyond it: clip to the duration before use. SumMe's overlap by a second.
+
     Raises:
         VTSumError: the file is missing, is no JSON, or an entry has a wrong time or no text.
     """
@@ -121,7 +124,7 @@ def load_captions(json_path: str | Path) -> dict[str, list[Caption]]:
 
 
 def load_splits(json_path: str | Path) -> dict[str, list[Split]]:
-    """Named lists of splits: `disjoint_folds` (CSTA's, no test video twice) and `random_splits` (PGL-SUM's, overlapping).
+    """Splits by name: `disjoint_folds` (CSTA's, no test video twice) and `random_splits` (PGL-SUM's, overlapping).
 
     Raises:
         VTSumError: the file is missing, is no JSON, or a split has no videos or shares one between train and test.

@@ -24,19 +24,23 @@ LIMIT = 40.0  # seconds for one clip on a busy machine; an intact one takes a qu
 
 @pytest.fixture(scope="module")
 def damaged(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Damaged copies of an MP4, and of the same streams in Matroska and AVI; the seed is the file's number."""
+    """Damaged copies of an MP4, of its streams in Matroska, and of an MPEG-4 AVI; the seed is the file's number."""
     import av
 
     folder = tmp_path_factory.mktemp("damaged")
     small_clip(folder / "clip.mp4")
-    for name in ("clip.mkv", "clip.avi"):
-        with av.open(str(folder / "clip.mp4")) as source, av.open(str(folder / name), "w") as target:
-            video = source.streams.video[0]
-            stream = target.add_stream_from_template(video)
-            for packet in source.demux(video):
-                if packet.dts is not None:
-                    packet.stream = stream
-                    target.mux(packet)
+    with av.open(str(folder / "clip.mp4")) as source, av.open(str(folder / "clip.mkv"), "w") as target:
+        streams = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                target.mux(packet)
+    with av.open(str(folder / "clip.mp4")) as source, av.open(str(folder / "clip.avi"), "w") as target:
+        stream = target.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 160, 90, "yuv420p"
+        for frame in source.decode(video=0):
+            target.mux(stream.encode(av.VideoFrame.from_ndarray(frame.to_ndarray(format="rgb24"))))
+        target.mux(stream.encode(None))
     kinds = [(folder / name).read_bytes() for name in ("clip.mp4", "clip.mkv", "clip.mp4", "clip.avi")]
     paths = []
     for number in range(COUNT):

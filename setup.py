@@ -1,8 +1,8 @@
 """Builds the compiled kernels; everything else about the distribution stands in pyproject.toml.
 
-Two libraries, loaded by ``torch.ops.load_library`` and free of Python: ``vtsum_kernels/_cpu`` wherever a C++ compiler is
-found, ``vtsum_kernels/_cuda`` where torch has CUDA and nvcc is there too. Without a compiler the installation succeeds all
-the same, and the ops run in plain PyTorch. What happened is written to ``vtsum_kernels/_build.json``.
+Two libraries, loaded by ``torch.ops.load_library`` and free of Python: ``vtsum_kernels/_cpu`` wherever a C++ compiler
+is found, ``vtsum_kernels/_cuda`` where torch has CUDA and nvcc is there too. Without a compiler the installation
+succeeds all the same, and the ops run in plain PyTorch. What happened is written to ``vtsum_kernels/_build.json``.
 
 Environment variables:
     VTSUM_BUILD_CPP   auto (default), 0 (leave it out), 1 (fail if it cannot be built)
@@ -32,7 +32,16 @@ ROOT = Path(__file__).resolve().parent
 CSRC = Path("csrc")
 TARGET = "0x020b000000000000"  # LibTorch stable ABI of 2.11: the library loads on that version and every later one
 X86_LEVELS = {
-    "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma", "-mf16c", "-mprefer-vector-width=512"],
+    "avx512": [
+        "-mavx512f",
+        "-mavx512bw",
+        "-mavx512dq",
+        "-mavx512vl",
+        "-mavx2",
+        "-mfma",
+        "-mf16c",
+        "-mprefer-vector-width=512",
+    ],
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
 }
 # No -march=native: the library must run on machines older than this one. Wider instructions are chosen at run time.
@@ -67,9 +76,13 @@ def compiler_version() -> str:
         raise CannotBuild(f"no C++ compiler: {name} was not found (install g++ or clang++, or set CXX)")
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "probe.cpp")
-        source.write_text("#include <cstdint>\n#include <tuple>\nint main() { return std::get<0>(std::tuple<int>(0)); }\n")
+        source.write_text(
+            "#include <cstdint>\n#include <tuple>\nint main() { return std::get<0>(std::tuple<int>(0)); }\n"
+        )
         done = subprocess.run(
-            [*name.split(), "-std=c++17", str(source), "-o", str(source.with_suffix(""))], capture_output=True, text=True
+            [*name.split(), "-std=c++17", str(source), "-o", str(source.with_suffix(""))],
+            capture_output=True,
+            text=True,
         )
     if done.returncode:
         raise CannotBuild(f"{name} cannot compile a program: {done.stderr.strip()[-300:]}")
@@ -78,7 +91,9 @@ def compiler_version() -> str:
 
 
 def cuda_architectures(nvcc: Path) -> str:
-    release = re.search(r"release (\d+)\.(\d+)", subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout)
+    release = re.search(
+        r"release (\d+)\.(\d+)", subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
+    )
     known = (int(release[1]), int(release[2])) if release else (0, 0)
     return "8.0;9.0;10.0;12.0+PTX" if known >= (12, 8) else "8.0;9.0+PTX"
 

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "vec.h"
-#include "vtsum/sliding_window_attention.h"
+#include "vtsum/common.h"
 
 namespace vts::VTS_LEVEL {
 
@@ -41,7 +41,8 @@ VTS_INLINE uint16_t half_of(float f) {
     return (uint16_t)(sign | ((magnitude - 0x38000000u + 0xFFFu + ((magnitude >> 13) & 1u)) >> 13));
 }
 
-template <typename A> VTS_INLINE void load_row(vts_dtype dtype, const void *src, A *dst, int64_t n) {
+template <typename A>
+VTS_INLINE void load_row(vts_dtype dtype, const void *src, A *dst, int64_t n) {
     if constexpr (sizeof(A) == 8) {
         __builtin_memcpy(dst, src, (uint64_t)n * 8);
     } else if (dtype == VTS_FLOAT32) {
@@ -53,13 +54,15 @@ template <typename A> VTS_INLINE void load_row(vts_dtype dtype, const void *src,
         const uint16_t *s = (const uint16_t *)src;
         int64_t i = 0;
 #if defined(__F16C__)
-        for (; i + 8 <= n; i += 8) _mm256_storeu_ps(dst + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(s + i))));
+        for (; i + 8 <= n; i += 8)
+            _mm256_storeu_ps(dst + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(s + i))));
 #endif
         for (; i < n; ++i) dst[i] = float_of_half(s[i]);
     }
 }
 
-template <typename A> VTS_INLINE void store_row(vts_dtype dtype, const A *src, void *dst, int64_t n) {
+template <typename A>
+VTS_INLINE void store_row(vts_dtype dtype, const A *src, void *dst, int64_t n) {
     if constexpr (sizeof(A) == 8) {
         __builtin_memcpy(dst, src, (uint64_t)n * 8);
     } else if (dtype == VTS_FLOAT32) {

@@ -2,8 +2,9 @@
 //
 // Dilation: frames i, i + dilation, ... form a sequence of their own with a plain window, so the kernel walks
 // `dilation` interleaved sequences (phases) and knows nothing more of it.
-// A strip whose rows and keys all exist and are not padded is worked on in place; others (borders, padding, dtypes narrower
-// than float32, D that fills no whole vectors) are first copied into a small zero-filled scratch that stays in the cache.
+// A strip whose rows and keys all exist and are not padded is worked on in place; others (borders, padding, dtypes
+// narrower than float32, D that fills no whole vectors) are first copied into a small zero-filled scratch that stays in
+// the cache.
 #pragma once
 
 #include "convert.h"
@@ -38,7 +39,8 @@ struct cut {
         keys = left + right + 1;
         // Whole vectors of rows at every level; no more of them than the sequence has.
         if (backward) {
-            scored = smaller(round_up(larger(80, 3 * keys), 16), round_up(length + keys - 1, 16));
+            scored =
+                smaller(round_up(larger(80, keys <= 128 ? 6 * keys : 3 * keys), 16), round_up(length + keys - 1, 16));
             rows = scored - (keys - 1);
         } else {
             scored = rows = smaller(keys <= 64 ? 64 : 128, round_up(length, 16));
@@ -67,14 +69,16 @@ struct place {
     }
 };
 
-template <typename A> struct view {
+template <typename A>
+struct view {
     char *base;
     int64_t step;  // bytes between neighbouring rows
     VTS_INLINE char *row(int64_t t) const { return base + t * step; }
     VTS_INLINE rows<A> direct(int64_t t) const { return {(const A *)row(t), step / (int64_t)sizeof(A)}; }
 };
 
-template <typename A> struct worker {
+template <typename A>
+struct worker {
     static constexpr int L = VL<A>;
     const params &p;
     const cut c;
@@ -103,8 +107,9 @@ template <typename A> struct worker {
     }
 
     view<A> of(const vts_bhtd &x, const place &at) const {
-        return {(char *)x.data + (at.b * x.stride_b + at.h * x.stride_h + at.phase * x.stride_t) * element,
-                x.stride_t * p.dilation * element};
+        return {
+            (char *)x.data + (at.b * x.stride_b + at.h * x.stride_h + at.phase * x.stride_t) * element,
+            x.stride_t * p.dilation * element};
     }
 
     const uint8_t *mask_of(const place &at, int64_t *step) const {
@@ -134,7 +139,8 @@ template <typename A> struct worker {
     }
 
     // Rows [first, first + count) into scratch, 0 where they do not exist or (with `visible`) are not to be seen.
-    rows<A> staged(const view<A> &x, const place &at, int64_t first, int64_t count, const uint8_t *visible, A *to) const {
+    rows<A> staged(
+        const view<A> &x, const place &at, int64_t first, int64_t count, const uint8_t *visible, A *to) const {
         for (int64_t r = 0; r < count; ++r) {
             A *row = to + r * width;
             const int64_t t = first + r;
@@ -156,7 +162,8 @@ template <typename A> struct worker {
     }
 
     // A result row: straight to its place where the layouts agree, else through `spare`.
-    VTS_INLINE void put(const A *weight, int64_t step, const A *x, int64_t stride, int64_t n, char *to, A *spare) const {
+    VTS_INLINE void put(
+        const A *weight, int64_t step, const A *x, int64_t stride, int64_t n, char *to, A *spare) const {
         if (exact) {
             const bool aligned = ((uintptr_t)to & (VTS_BYTES - 1)) == 0;
             weighted_row<A>(weight, step, x, stride, n, vectors, (A *)to, past && aligned);
@@ -254,7 +261,8 @@ template <typename A> struct worker {
             // Key r of the strip is key o of row r + keys - 1 - o: along o the rows run backwards.
             const int64_t step = c.scored - 1;
             const place next(p, c, task + 1 < end ? task + 1 : task);
-            const view<A> next_q = of(p.q, next), next_k = of(p.k, next), next_v = of(p.v, next), next_g = of(p.dout, next);
+            const view<A> next_q = of(p.q, next), next_k = of(p.k, next), next_v = of(p.v, next),
+                          next_g = of(p.dout, next);
             for (int64_t r = 0; r < count; ++r) {
                 fetch(next_q, next, next.start + c.left + r);
                 fetch(next_g, next, next.start + c.left + r);

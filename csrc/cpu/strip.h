@@ -1,5 +1,6 @@
-// The arithmetic on one strip of consecutive rows whose keys all exist: scores, softmax, weighted sums. Row r of a strip
-// sees the keys r + o, 0 <= o < n. Tables of scores are [n][rows], so that the softmax runs along rows, a vector at a time.
+// The arithmetic on one strip of consecutive rows whose keys all exist: scores, softmax, weighted sums. Row r of a
+// strip sees the keys r + o, 0 <= o < n. Tables of scores are [n][rows], so that the softmax runs along rows, a vector
+// at a time.
 #pragma once
 
 #include "vec.h"
@@ -7,7 +8,8 @@
 namespace vts::VTS_LEVEL {
 
 // Rows of one operand: row r starts at data + r * stride.
-template <typename A> struct rows {
+template <typename A>
+struct rows {
     const A *data;
     int64_t stride;
     VTS_INLINE const A *at(int64_t r) const { return data + r * stride; }
@@ -48,14 +50,16 @@ void band_products(rows<A> a, rows<A> b, int64_t count, int64_t n, int64_t vecto
 }
 
 // Scores of keys that may not be seen become -inf. visible: a byte a key, key r + o for row r.
-template <typename A> void hide(const uint8_t *visible, int64_t count, int64_t n, A *table) {
+template <typename A>
+void hide(const uint8_t *visible, int64_t count, int64_t n, A *table) {
     for (int64_t o = 0; o < n; ++o)
         for (int64_t r = 0; r < count; ++r)
             if (!visible[r + o]) table[o * count + r] = -(A)__builtin_inf();
 }
 
 // In place: each column (row of the strip) becomes its softmax; one that sees nothing becomes 0, its lse -inf.
-template <typename A> void softmax_columns(int64_t count, int64_t n, A *table, A *lse) {
+template <typename A>
+void softmax_columns(int64_t count, int64_t n, A *table, A *lse) {
     constexpr int L = VL<A>;
     const vec<A> nothing = splat(-(A)__builtin_inf());
     for (int64_t r = 0; r < count; r += L) {

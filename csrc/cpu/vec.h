@@ -26,31 +26,44 @@
 
 namespace vts::VTS_LEVEL {
 
-template <typename A> struct lanes_of;
-template <> struct lanes_of<float> {
+template <typename A>
+struct lanes_of;
+template <>
+struct lanes_of<float> {
     typedef float vec __attribute__((vector_size(VTS_BYTES)));
     typedef int32_t ivec __attribute__((vector_size(VTS_BYTES)));
     typedef int32_t index;
     static constexpr int count = VTS_BYTES / 4;
 };
-template <> struct lanes_of<double> {
+template <>
+struct lanes_of<double> {
     typedef double vec __attribute__((vector_size(VTS_BYTES)));
     typedef int64_t ivec __attribute__((vector_size(VTS_BYTES)));
     typedef int64_t index;
     static constexpr int count = VTS_BYTES / 8;
 };
 
-template <typename A> using vec = typename lanes_of<A>::vec;
-template <typename A> using ivec = typename lanes_of<A>::ivec;
-template <typename A> inline constexpr int VL = lanes_of<A>::count;
+template <typename A>
+using vec = typename lanes_of<A>::vec;
+template <typename A>
+using ivec = typename lanes_of<A>::ivec;
+template <typename A>
+inline constexpr int VL = lanes_of<A>::count;
 
-template <typename A> VTS_INLINE vec<A> load(const A *p) {
+template <typename A>
+VTS_INLINE vec<A> load(const A *p) {
     vec<A> v;
     __builtin_memcpy(&v, p, sizeof v);
     return v;
 }
-template <typename A> VTS_INLINE void store(A *p, vec<A> v) { __builtin_memcpy(p, &v, sizeof v); }
-template <typename A> VTS_INLINE vec<A> splat(A x) { return x - vec<A>{}; }
+template <typename A>
+VTS_INLINE void store(A *p, vec<A> v) {
+    __builtin_memcpy(p, &v, sizeof v);
+}
+template <typename A>
+VTS_INLINE vec<A> splat(A x) {
+    return x - vec<A>{};
+}
 
 // Past the caches: an output that is not read again soon need not be fetched before it is written. Wants alignment.
 VTS_INLINE void store_past(float *p, vec<float> v) {
@@ -72,9 +85,12 @@ VTS_INLINE void store_past(double *p, vec<double> v) {
 #endif
 }
 
-template <int... I> struct indices {};
-template <int N, int... I> struct make_indices : make_indices<N - 1, N - 1, I...> {};
-template <int... I> struct make_indices<0, I...> {
+template <int... I>
+struct indices {};
+template <int N, int... I>
+struct make_indices : make_indices<N - 1, N - 1, I...> {};
+template <int... I>
+struct make_indices<0, I...> {
     typedef indices<I...> type;
 };
 
@@ -85,16 +101,18 @@ template <int... I> struct make_indices<0, I...> {
 #endif
 
 // Two vectors in which lane l holds a part of the sum numbered l % W; the result holds 2 W sums: those of a, then of b.
-template <typename A, int W, int... I> VTS_INLINE vec<A> fold(vec<A> a, vec<A> b, indices<I...>) {
+template <typename A, int W, int... I>
+VTS_INLINE vec<A> fold(vec<A> a, vec<A> b, indices<I...>) {
     constexpr int n = VL<A>;
     const vec<A> stay = VTS_SHUFFLE(A, a, b, ((I % (2 * W)) < W ? I : n + I)...);
     const vec<A> move = VTS_SHUFFLE(A, a, b, ((I % (2 * W)) < W ? I + W : n + I - W)...);
     return stay + move;
 }
 
-// Lane l of the result is the sum over the lanes of part(l): the horizontal sums of VL vectors at the price of 1.5 steps
-// each, where one by one they would take log2(VL).
-template <typename A, int W, typename F> VTS_INLINE vec<A> sums_below(const F &part, int first) {
+// Lane l of the result is the sum over the lanes of part(l): the horizontal sums of VL vectors at the price of 1.5
+// steps each, where one by one they would take log2(VL).
+template <typename A, int W, typename F>
+VTS_INLINE vec<A> sums_below(const F &part, int first) {
     if constexpr (W == 1) {
         return part(first);
     } else {
@@ -103,7 +121,8 @@ template <typename A, int W, typename F> VTS_INLINE vec<A> sums_below(const F &p
         return fold<A, W / 2>(a, b, typename make_indices<VL<A>>::type{});
     }
 }
-template <typename A, typename F> VTS_INLINE vec<A> horizontal_sums(const F &part) {
+template <typename A, typename F>
+VTS_INLINE vec<A> horizontal_sums(const F &part) {
     return sums_below<A, VL<A>>(part, 0);
 }
 
@@ -133,9 +152,11 @@ VTS_INLINE vec<double> exp_nonpositive(vec<double> x) {
     return y;
 }
 
-template <typename A> VTS_INLINE vec<A> log_each(vec<A> x) {
+template <typename A>
+VTS_INLINE vec<A> log_each(vec<A> x) {
     vec<A> y;
-    for (int l = 0; l < VL<A>; ++l) y[l] = sizeof(A) == 4 ? (A)__builtin_logf((float)x[l]) : (A)__builtin_log((double)x[l]);
+    for (int l = 0; l < VL<A>; ++l)
+        y[l] = sizeof(A) == 4 ? (A)__builtin_logf((float)x[l]) : (A)__builtin_log((double)x[l]);
     return y;
 }
 

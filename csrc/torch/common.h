@@ -9,7 +9,7 @@
 
 #include <optional>
 
-#include "vtsum/sliding_window_attention.h"
+#include "vtsum/common.h"
 
 namespace vts::glue {
 
@@ -22,7 +22,7 @@ inline vts_dtype dtype_of(const Tensor &x, const char *op) {
         case ScalarType::Half: return VTS_FLOAT16;
         case ScalarType::BFloat16: return VTS_BFLOAT16;
         case ScalarType::Double: return VTS_FLOAT64;
-        default: STD_TORCH_CHECK(false, op, ": q must be float32, float16, bfloat16 or float64");
+        default: STD_TORCH_CHECK(false, op, ": the input must be float32, float16, bfloat16 or float64");
     }
     return VTS_FLOAT32;
 }
@@ -33,12 +33,5 @@ inline bool same_shape(const Tensor &a, const Tensor &b) {
         if (a.size(d) != b.size(d)) return false;
     return true;
 }
-
-// The kernels read rows: the last dimension must be dense.
-inline Tensor with_dense_rows(const Tensor &x) {
-    return x.stride(3) == 1 || x.size(3) <= 1 ? x : torch::stable::contiguous(x);
-}
-
-inline vts_bhtd bhtd(const Tensor &x) { return {x.data_ptr(), x.stride(0), x.stride(1), x.stride(2)}; }
 
 }  // namespace vts::glue

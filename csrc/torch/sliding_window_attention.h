@@ -4,8 +4,16 @@
 #include <tuple>
 
 #include "common.h"
+#include "vtsum/sliding_window_attention.h"
 
 namespace vts::glue {
+
+// The kernels read rows: the last dimension must be dense.
+inline Tensor with_dense_rows(const Tensor &x) {
+    return x.stride(3) == 1 || x.size(3) <= 1 ? x : torch::stable::contiguous(x);
+}
+
+inline vts_bhtd bhtd(const Tensor &x) { return {x.data_ptr(), x.stride(0), x.stride(1), x.stride(2)}; }
 
 struct window {
     int64_t left, right, dilation;

@@ -30,15 +30,16 @@ void run(const vts_sliding_window_attention_params &p, const char *op, int64_t t
 }
 
 std::tuple<Tensor, Tensor> forward(
-    Tensor q, Tensor k, Tensor v, std::optional<Tensor> mask, int64_t left, int64_t right, int64_t dilation, double scale,
-    bool need_lse) {
+    Tensor q, Tensor k, Tensor v, std::optional<Tensor> mask, int64_t left, int64_t right, int64_t dilation,
+    double scale, bool need_lse) {
     q = with_dense_rows(q), k = with_dense_rows(k), v = with_dense_rows(v);
     auto p = params_of(fwd_name, q, k, v, mask, {left, right, dilation, scale});
     Tensor out = torch::stable::empty_like(q);
     Tensor lse = empty_lse(q, need_lse);
     p.out = bhtd(out);
     p.lse = need_lse ? lse.data_ptr() : nullptr;
-    if (out.numel() > 0) run(p, fwd_name, vts_sliding_window_attention_fwd_cpu_tasks(&p), vts_sliding_window_attention_fwd_cpu);
+    if (out.numel() > 0)
+        run(p, fwd_name, vts_sliding_window_attention_fwd_cpu_tasks(&p), vts_sliding_window_attention_fwd_cpu);
     return {out, lse};
 }
 
@@ -48,14 +49,16 @@ std::tuple<Tensor, Tensor, Tensor> backward(
     q = with_dense_rows(q), k = with_dense_rows(k), v = with_dense_rows(v), dout = with_dense_rows(dout);
     auto p = params_of(bwd_name, q, k, v, mask, {left, right, dilation, scale});
     STD_TORCH_CHECK(
-        same_shape(dout, q) && dout.scalar_type() == q.scalar_type(), bwd_name, ": dout must be of q's shape and dtype");
+        same_shape(dout, q) && dout.scalar_type() == q.scalar_type(), bwd_name,
+        ": dout must be of q's shape and dtype");
     Tensor dq = torch::stable::empty_like(q), dk = torch::stable::empty_like(k), dv = torch::stable::empty_like(v);
     p.dout = bhtd(dout), p.dq = bhtd(dq), p.dk = bhtd(dk), p.dv = bhtd(dv);
     if (dlse.has_value()) {
         check_dlse(bwd_name, *dlse, q);
         p.dlse = dlse->data_ptr();
     }
-    if (dq.numel() > 0) run(p, bwd_name, vts_sliding_window_attention_bwd_cpu_tasks(&p), vts_sliding_window_attention_bwd_cpu);
+    if (dq.numel() > 0)
+        run(p, bwd_name, vts_sliding_window_attention_bwd_cpu_tasks(&p), vts_sliding_window_attention_bwd_cpu);
     return {dq, dk, dv};
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .dispatch import explain
 from .library import build_info
-from .memory_retrieval import memory_attention, memory_attention_reference, memory_fuse
+from .memory_retrieval import memory_attention, memory_attention_reference, memory_fuse, memory_fuse_reference
 from .sliding_window_attention import sliding_window_attention, sliding_window_attention_reference
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "memory_attention",
     "memory_attention_reference",
     "memory_fuse",
+    "memory_fuse_reference",
     "sliding_window_attention",
     "sliding_window_attention_reference",
 ]

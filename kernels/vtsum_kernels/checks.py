@@ -1,6 +1,7 @@
 """Argument checks shared by every op: one place, one message style.
 
-Messages read ``"<op>: <arg> must be <rule>, got <value>"``. TypeError for a dtype or a type, ValueError for a shape, a device or a value.
+Messages read ``"<op>: <arg> must be <rule>, got <value>"``. TypeError for a dtype or a type, ValueError for a shape, a
+device or a value.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The op library: loading of the compiled kernels, and the schemas, fake and autograd registrations, once, in Python.
 
-Ops are registered with ``torch.library.Library`` rather than ``custom_op``, whose call costs twice as much. The compiled
-libraries only add implementations for their device to the schemas given here.
+Ops are registered with ``torch.library.Library`` rather than ``custom_op``, whose call costs twice as much. The
+compiled libraries only add implementations for their device to the schemas given here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ _refused: dict[str, str | None] = {}
 
 
 def define(
-    schema: str, fake: Callable[..., Any], backward: Callable[..., Any], setup_context: Callable[..., None] | None = None
+    schema: str,
+    fake: Callable[..., Any],
+    backward: Callable[..., Any],
+    setup_context: Callable[..., None] | None = None,
 ) -> None:
     """Registers an op's schema, its fake (shapes and dtypes alone) and its gradient."""
     name = schema.split("(", 1)[0]
@@ -82,8 +85,8 @@ def build_info() -> dict[str, Any]:
 
     Returns:
         dict: `build`: the record the installation wrote (compiler, flags, torch, or why a library was not built); empty
-        when the package was never installed. `libraries`: for each of "_cpu" and "_cuda", {"loaded": bool, "reason": str
-        or None}. `cpu_level`: the instruction set the CPU kernels run with, None without them. `backend`: what
+        when the package was never installed. `libraries`: for each of "_cpu" and "_cuda",
+        {"loaded": bool, "reason": str or None}. `cpu_level`: the instruction set the CPU kernels run with, None without them. `backend`: what
         VTSUM_KERNELS_BACKEND asks for, "auto" by default. `torch`: its version.
     """
     from .dispatch import ENVIRONMENT_BACKEND

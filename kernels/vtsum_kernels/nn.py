@@ -70,9 +70,7 @@ class SlidingWindowAttention(nn.Module):
         batch, frames, dim = x.shape
         qkv = self.qkv(x).reshape(batch, frames, 3, self.num_heads, dim // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        out = sliding_window_attention(
-            q, k, v, self.window_size, causal=self.causal, key_padding_mask=key_padding_mask
-        )
+        out = sliding_window_attention(q, k, v, self.window_size, causal=self.causal, key_padding_mask=key_padding_mask)
         return self.proj(out.transpose(1, 2).reshape(batch, frames, dim))
 
     def extra_repr(self) -> str:

@@ -1,11 +1,9 @@
 // Sliding-window attention: the parameters and entry points that the kernels and the glue share. Nothing of torch.
 #pragma once
 
-#include <cstdint>
+#include "common.h"
 
 extern "C" {
-
-enum vts_dtype : int32_t { VTS_FLOAT32 = 0, VTS_FLOAT16 = 1, VTS_BFLOAT16 = 2, VTS_FLOAT64 = 3 };
 
 // A [B, H, T, D] tensor: strides in elements, that of D is 1.
 struct vts_bhtd {
@@ -14,15 +12,16 @@ struct vts_bhtd {
 };
 
 // Shapes: q, k, v, out, dout, dq, dk, dv [B, H, T, D]; lse, dlse [B, H, T], contiguous, float32 (float64 for float64);
-// mask [B, T], bytes, 0 = padded. A window holds the keys i + o * dilation, -left <= o <= right, that lie in the sequence.
+// mask [B, T], bytes, 0 = padded. A window holds the keys i + o * dilation, -left <= o <= right, that lie in the
+// sequence.
 struct vts_sliding_window_attention_params {
     vts_bhtd q, k, v;
-    vts_bhtd out;           // forward: written
-    vts_bhtd dout;          // backward: read
-    vts_bhtd dq, dk, dv;    // backward: written
-    void *lse;              // forward: written unless null
-    const void *dlse;       // backward: read unless null
-    const uint8_t *mask;    // null: nothing is padded
+    vts_bhtd out;         // forward: written
+    vts_bhtd dout;        // backward: read
+    vts_bhtd dq, dk, dv;  // backward: written
+    void *lse;            // forward: written unless null
+    const void *dlse;     // backward: read unless null
+    const uint8_t *mask;  // null: nothing is padded
     int64_t mask_stride_b, mask_stride_t;
     int64_t B, H, T, D;
     int64_t left, right, dilation;
@@ -37,10 +36,6 @@ int64_t vts_sliding_window_attention_fwd_cpu_tasks(const vts_sliding_window_atte
 int vts_sliding_window_attention_fwd_cpu(const vts_sliding_window_attention_params *p, int64_t begin, int64_t end);
 int64_t vts_sliding_window_attention_bwd_cpu_tasks(const vts_sliding_window_attention_params *p);
 int vts_sliding_window_attention_bwd_cpu(const vts_sliding_window_attention_params *p, int64_t begin, int64_t end);
-
-// The instruction set the CPU kernels run with: "avx512", "avx2" or "portable". The environment variable
-// VTSUM_KERNELS_CPU_LEVEL lowers it (for tests and for hunting bugs).
-const char *vts_cpu_level(void);
 
 // CUDA, on a stream (cudaStream_t). Return 0 or a cudaError_t.
 int vts_sliding_window_attention_fwd_cuda(const vts_sliding_window_attention_params *p, void *stream);

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from .attention import memory_attention
 from .fuse import memory_fuse
-from .reference import memory_attention_reference
+from .reference import memory_attention_reference, memory_fuse_reference
 
-__all__ = ["memory_attention", "memory_attention_reference", "memory_fuse"]
+__all__ = ["memory_attention", "memory_attention_reference", "memory_fuse", "memory_fuse_reference"]

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import checks, dispatch
-from .reference import NORM_FLOOR
 from .shapes import check_bank, check_masks, check_queries, check_scale
+from .weights import cpp_can_run, softmax_over_slots, unit_keys
 
 _NAME = "memory_fuse"
 
@@ -22,6 +22,7 @@ class FuseCall(NamedTuple):
     keys: Tensor
     values: Tensor
     scale: float | Tensor
+    normalize: bool
     slot_mask: Tensor | None
     query_mask: Tensor | None
     residual: Tensor | None
@@ -75,6 +76,7 @@ def _check(
         keys,
         values,
         check_scale(_NAME, scale, key_dim, x),
+        normalize,
         slot_mask,
         query_mask,
         residual,
@@ -104,47 +106,38 @@ def _plan(
     return can_fold_keys and keys_folded < keys_apart, values_folded < values_apart
 
 
-def _scores(call: FuseCall, query_weight: Tensor | None, normalize: bool) -> Tensor:
-    """Scaled scores [N, H, S] in float32 (float64 for float64)."""
-    heads, slots, key_dim = call.keys.shape
-    wide = torch.float64 if call.x.dtype == torch.float64 else torch.float32
-    keys = call.keys
-    if normalize:
-        keys = F.normalize(keys.to(wide), dim=-1, eps=NORM_FLOOR).to(call.x.dtype)
+def _weights(call: FuseCall, x: Tensor, query_weight: Tensor | None, compiled: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights [H, N, S], lse [H, N] and usage [H, S]."""
+    heads, _, key_dim = call.keys.shape
+    keys = unit_keys(call.keys) if call.normalize else call.keys
     if query_weight is not None and call.fold_keys:
-        folded = torch.matmul(keys, query_weight.unflatten(0, (heads, key_dim)))
-        scores = (call.x @ folded.flatten(0, 1).t()).unflatten(1, (heads, slots))
-    else:
-        queries = call.x if query_weight is None else call.x @ query_weight.t()
-        queries = queries.unflatten(1, (heads, key_dim))
-        scores = torch.matmul(queries.transpose(0, 1), keys.transpose(1, 2)).transpose(0, 1)
-        if normalize:
-            norm = torch.linalg.vector_norm(queries, dim=-1, keepdim=True, dtype=wide).clamp_min(NORM_FLOOR)
-            return scores.to(wide) * (call.scale / norm)
-    return scores.to(wide) * call.scale
+        folded = torch.matmul(keys, query_weight.unflatten(0, (heads, key_dim)))  # [H, S, C]
+        scores = torch.matmul(x, folded.transpose(1, 2))
+        return softmax_over_slots(scores, call.scale, None, call.slot_mask, call.query_mask, compiled)
+    queries = x if query_weight is None else x @ query_weight.t()
+    queries = queries.unflatten(1, (heads, key_dim))
+    scores = torch.matmul(queries.transpose(0, 1), keys.transpose(1, 2))
+    of_cosine = queries if call.normalize else None
+    return softmax_over_slots(scores, call.scale, of_cosine, call.slot_mask, call.query_mask, compiled)
 
 
 def _compute(
-    call: FuseCall, weight: Tensor, bias: Tensor | None, query_weight: Tensor | None, normalize: bool
+    call: FuseCall, weight: Tensor, bias: Tensor | None, query_weight: Tensor | None, compiled: bool
 ) -> tuple[Tensor, Tensor]:
     """y [N, O] and usage [H, S]."""
     x = call.x
     if call.query_mask is not None:
         x = x.masked_fill(~call.query_mask[:, None], 0.0)
-        call = call._replace(x=x)
-    (heads, slots, _), value_dim, dim = call.keys.shape, call.values.shape[2], x.shape[1]
-    weights = _softmax(_scores(call, query_weight, normalize), call.slot_mask)
-    if call.query_mask is not None:
-        weights = weights.masked_fill(~call.query_mask[:, None, None], 0.0)
-    usage = weights.sum(0)
+    (heads, _, value_dim), dim = call.values.shape, x.shape[1]
+    weights, _, usage = _weights(call, x, query_weight, compiled)
     weights = weights.to(x.dtype)
     if call.fold_values:
         outward = weight[:, dim:].unflatten(1, (heads, value_dim))  # [O, H, e]
         bank = torch.matmul(call.values, outward.permute(1, 2, 0)).flatten(0, 1)  # [H * S, O]
-        joint = torch.cat((x, weights.flatten(1)), 1)
+        joint = torch.cat((x, weights.transpose(0, 1).flatten(1)), 1)
         y = F.linear(joint, torch.cat((weight[:, :dim], bank.t()), 1), bias)
     else:
-        retrieved = torch.matmul(weights.transpose(0, 1), call.values).transpose(0, 1).flatten(1)
+        retrieved = torch.matmul(weights, call.values).transpose(0, 1).flatten(1)
         y = F.linear(torch.cat((x, retrieved), 1), weight, bias)
     if call.query_mask is not None:
         y = y.masked_fill(~call.query_mask[:, None], 0.0)
@@ -153,19 +146,15 @@ def _compute(
     return y, usage
 
 
-def _softmax(scores: Tensor, slot_mask: Tensor | None) -> Tensor:
-    """Softmax over the slots that may be used; zeros where there are none."""
-    if slot_mask is None:
-        return torch.softmax(scores, -1)
-    weights = torch.softmax(scores.masked_fill(~slot_mask, torch.finfo(scores.dtype).min), -1)
-    return weights.masked_fill(~slot_mask, 0.0)
-
-
 def _reference_can_run(call: FuseCall) -> str | None:
     return None
 
 
-OP = dispatch.register(dispatch.Op(_NAME, {"reference": _reference_can_run}, _check))
+def _cpp_can_run(call: FuseCall) -> str | None:
+    return cpp_can_run(call.x)
+
+
+OP = dispatch.register(dispatch.Op(_NAME, {"cpp": _cpp_can_run, "reference": _reference_can_run}, _check))
 
 
 def memory_fuse(
@@ -228,7 +217,7 @@ def memory_fuse(
         slot_mask=slot_mask,
         query_mask=query_mask,
     )
-    dispatch.choose(OP, backend, call)
-    y, usage = _compute(call, weight, bias, query_weight, normalize)
+    compiled = dispatch.choose(OP, backend, call) == "cpp"
+    y, usage = _compute(call, weight, bias, query_weight, compiled)
     y = y.reshape(*x.shape[:-1], weight.shape[0])
     return (y, usage) if return_usage else y

@@ -53,7 +53,7 @@ def memory_attention_reference(
         x (Tensor): [N, H, d]. keys (Tensor): [H, S, d]. values (Tensor): [H, S, e].
         query_mask (Tensor | None): bool [N], True = valid; other rows retrieve 0 and count for nothing.
     Returns:
-        tuple[Tensor, Tensor, Tensor]: retrieved [N, H, e] of x's dtype; lse [H, N]; usage [H, S], the mass each slot got.
+        tuple[Tensor, Tensor, Tensor]: retrieved [N, H, e] of x's dtype; lse [H, N]; usage [H, S], each slot's mass.
     """
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
     dtype = x.dtype
@@ -66,3 +66,49 @@ def memory_attention_reference(
         lse = lse.masked_fill(~query_mask, -torch.inf)
     out = torch.matmul(weights, values).transpose(0, 1)
     return out.to(dtype), lse, weights.sum(1)
+
+
+def memory_fuse_reference(
+    x: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    query_weight: Tensor | None = None,
+    residual: Tensor | None = None,
+    scale: float | Tensor,
+    normalize: bool = False,
+    slot_mask: Tensor | None = None,
+    query_mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Retrieval, concatenation and the linear layer, one after the other: nothing folded.
+
+    Args:
+        x (Tensor): [N, C]. keys (Tensor): [H, S, d]. values (Tensor): [H, S, e]. weight (Tensor): [O, C + H * e].
+    Returns:
+        tuple[Tensor, Tensor]: y [N, O] of x's dtype, usage [H, S].
+    """
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    dtype, heads = x.dtype, keys.shape[0]
+    x = x.to(wide)
+    if query_mask is not None:
+        x = x.masked_fill(~query_mask[:, None], 0.0)
+    queries = x if query_weight is None else x @ query_weight.to(wide).t()
+    retrieved, _, usage = memory_attention_reference(
+        queries.unflatten(1, (heads, keys.shape[2])),
+        keys,
+        values,
+        scale=scale,
+        normalize=normalize,
+        slot_mask=slot_mask,
+        query_mask=query_mask,
+    )
+    y = torch.cat((x, retrieved.flatten(1)), 1) @ weight.to(wide).t()
+    if bias is not None:
+        y = y + bias.to(wide)
+    if query_mask is not None:
+        y = y.masked_fill(~query_mask[:, None], 0.0)
+    if residual is not None:
+        y = y + residual.to(wide)
+    return y.to(dtype), usage

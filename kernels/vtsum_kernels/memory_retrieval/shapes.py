@@ -73,7 +73,9 @@ def check_scale(op: str, scale: float | Tensor | None, head_dim: int, like: Tens
             checks.fail(op, "scale", f"on the device of x, {like.device}", scale.device)
         return scale.reshape(()).to(torch.float64 if like.dtype == torch.float64 else torch.float32)
     if isinstance(scale, bool) or not isinstance(scale, (int, float)):
-        checks.fail(op, "scale", "a float, a tensor of one element or None (1 / sqrt(d))", type(scale).__name__, TypeError)
+        checks.fail(
+            op, "scale", "a float, a tensor of one element or None (1 / sqrt(d))", type(scale).__name__, TypeError
+        )
     if not math.isfinite(scale):
         checks.fail(op, "scale", "finite", scale)
     return float(scale)

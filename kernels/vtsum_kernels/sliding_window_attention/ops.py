@@ -31,20 +31,20 @@ def _forward_fake(
     return torch.empty_like(q), q.new_empty(shape, dtype=statistics_dtype(q.dtype))
 
 
-def _backward_fake(
-    dout: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any
-) -> tuple[Tensor, Tensor, Tensor]:
+def _backward_fake(dout: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     q, k, v, mask, *ctx.window, ctx.need_lse = inputs
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(q, k, v, mask)
 
 
-def _gradient(ctx: Any, dout: Tensor, dlse: Tensor | None) -> tuple[Tensor | None, ...]:
+def _gradient(ctx: Any, dout: Tensor | None, dlse: Tensor | None) -> tuple[Tensor | None, ...]:
     q, k, v, mask = ctx.saved_tensors
     slopes = dlse.contiguous() if ctx.need_lse and dlse is not None else None
+    dout = torch.zeros_like(q) if dout is None else dout
     grads = torch.ops.vtsum_kernels.sliding_window_attention_bwd(dout, q, k, v, mask, slopes, *ctx.window)
     return (*grads, None, None, None, None, None, None)
 

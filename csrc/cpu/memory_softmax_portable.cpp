@@ -1,0 +1,2 @@
+// Compiled for the architecture's baseline.
+#include "memory_softmax_impl.h"

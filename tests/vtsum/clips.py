@@ -93,21 +93,29 @@ def write_clip(
             packet.duration = durations.get(packet.pts, packet.duration)
             container.mux(packet)
 
+    sent = 0
+
+    def mux_sound(until: float) -> None:
+        nonlocal sent
+        while sound is not None and audio is not None and sent < sound.shape[1] and sent / sound_rate + sound_start < until:
+            piece = np.ascontiguousarray(sound[:, sent : sent + 1024], np.float32)
+            layout = "mono" if len(sound) == 1 else "stereo"
+            part = av.AudioFrame.from_ndarray(piece, "fltp", layout)
+            part.sample_rate = sound_rate
+            part.pts, part.time_base = sent + round(sound_start * sound_rate), Fraction(1, sound_rate)
+            sent += piece.shape[1]
+            container.mux(audio.encode(part))
+
     for number, time in enumerate(times):
         image = first if number == 0 else picture(number, time)
         frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format=pix_fmt)
         frame.pts, frame.time_base = round((time + start) / base), base
         durations[frame.pts] = max(1, round((ends[number] - time) / base))
         mux(video.encode(frame))
+        mux_sound(time + start)
     mux(video.encode(None))
-    if audio is not None and sound is not None:
-        for at in range(0, sound.shape[1], 1024):
-            part = av.AudioFrame.from_ndarray(
-                np.ascontiguousarray(sound[:, at : at + 1024], np.float32), "fltp", "mono" if len(sound) == 1 else "stereo"
-            )
-            part.sample_rate = sound_rate
-            part.pts, part.time_base = at + round(sound_start * sound_rate), Fraction(1, sound_rate)
-            container.mux(audio.encode(part))
+    if audio is not None:
+        mux_sound(float("inf"))
         container.mux(audio.encode(None))
     container.close()
     return path

@@ -20,6 +20,7 @@ from vtsum.video.sound import SoundCursor
 from vtsum.video.source import reason, show
 
 _MAX_FPS = 60
+_SNAP = 0.125  # seconds to the frame grid, at most: a picture that stays longer may be cut anywhere
 _SOUND_AHEAD = 0.5  # seconds of pictures written between two portions of sound
 
 
@@ -134,6 +135,16 @@ def _check(
         raise ValueError(f"cut: crf must be 0 to 51, got {crf}")
 
 
+def _snap(time: float, pictures: PictureCursor) -> float:
+    """Return the nearer boundary of the picture on display at `time`, or `time` itself far inside a long still."""
+    assert pictures.time is not None
+    until = pictures.end if pictures.next_time is None else pictures.next_time
+    reach = min((until - pictures.time) / 2, _SNAP)
+    if until - time < reach:
+        return until
+    return pictures.time if time - pictures.time <= reach else time
+
+
 class _Job:
     """The state of one cut: cursors over the source, the encoder, what was written."""
 
@@ -174,7 +185,7 @@ class _Job:
             pictures.first.width, pictures.first.height, stream.sample_aspect_ratio, rotation
         )
         scale = min(1.0, (self._max_height or height) / height)
-        self.size = (max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2))
+        self.size = (max(2, round(width * scale) // 2 * 2), max(2, round(height * scale) // 2 * 2))
         rate = min(Fraction(_MAX_FPS), Fraction(1) / Fraction(pictures.step).limit_denominator(100_000))
         if self._keyframe_dir is not None and not self._keyframe_dir.is_dir():
             try:
@@ -190,29 +201,35 @@ class _Job:
         """Write one segment, or nothing where it lies beyond the last picture."""
         pictures, encoder = self._pictures, self._encoder
         assert pictures is not None and encoder is not None
-        half = pictures.step / 2
-        pictures.move_to(start + half)
-        if pictures.time is None or (pictures.next_time is None and pictures.end <= start + half / 10):
+        pictures.move_to(start)
+        if pictures.time is None or (pictures.next_time is None and pictures.end <= start):
             return
-        if pictures.time >= end and pictures.time - start > pictures.step:
-            return  # the segment's pictures are damaged; the next good one lies behind it
-        begin = pictures.time if abs(pictures.time - start) <= pictures.step or pictures.time > start else start
-        if self.shots:
-            begin = max(begin, self.shots[-1].end)
+        begin = _snap(start, pictures)
+        if pictures.next_time is not None and begin == pictures.next_time:
+            pictures.advance()
+        if pictures.time > begin:  # the file begins later, or its pictures here are damaged
+            begin = pictures.time
+            if begin >= end:
+                return
         out_start = self.out_end
         joined = bool(self.shots) and abs(begin - self.shots[-1].end) < 1e-3
         encoder.begin_segment(begin, out_start, joined)
         keyframe: Path | None = None
         sound_at = out_start
+        stop = begin
         while True:
             shown_until = pictures.end if pictures.next_time is None else pictures.next_time
-            last = pictures.next_time is None or pictures.next_time >= end - half
-            if last:
-                stop = shown_until if shown_until <= end or abs(shown_until - end) <= pictures.step else end
-                stop = max(stop, min(shown_until, begin + pictures.step))  # a picture at least
+            last = pictures.next_time is None or end < shown_until
+            if last and stop > begin and _snap(end, pictures) == pictures.time:
+                break
             out_time = out_start + max(pictures.time, begin) - begin
             encoder.picture(pictures.frame, out_time)
-            if keyframe is None and self._keyframe_dir is not None and (last or shown_until > keyframe_time):
+            if last:
+                stop = shown_until if end >= shown_until else _snap(end, pictures)
+                stop = stop if stop > begin else min(shown_until, begin + pictures.step)  # a picture at least
+            else:
+                stop = shown_until
+            if keyframe is None and self._keyframe_dir is not None and shown_until > keyframe_time:
                 keyframe = self._save_keyframe(index, encoder)
             if last:
                 break
@@ -222,6 +239,8 @@ class _Job:
                 if self._on_progress:
                     self._on_progress(out_time)
             pictures.advance()
+        if keyframe is None and self._keyframe_dir is not None:
+            keyframe = self._save_keyframe(index, encoder)
         self.out_end = out_start + stop - begin
         encoder.end_segment(self.out_end)
         self.shots.append(CutShot(begin, stop, out_start, self.out_end, keyframe, index))

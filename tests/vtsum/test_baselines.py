@@ -20,6 +20,7 @@ from vtsum.evaluation.baselines import (
     evaluate_scores,
     every_fifth,
     paired_difference,
+    scores_at_picks,
 )
 from vtsum.evaluation.features import color_histogram, neighbourhood_features
 from vtsum.evaluation.rank import rank_correlation
@@ -53,6 +54,14 @@ def test_neighbourhood_features_by_a_plain_loop() -> None:
         rows.append([*unit[t], *around, unit[t] @ whole / np.linalg.norm(whole), t / 8, (t / 8) ** 2])
     assert np.allclose(neighbourhood_features(features, reach=2), rows, atol=1e-6)
     assert np.isfinite(neighbourhood_features(np.zeros((1, 4)))).all()
+
+
+def test_scores_are_carried_to_the_nearest_pick() -> None:
+    video = make_video([100])  # picks every half second, 0 to 3 s
+    found = scores_at_picks(np.array([0.1, 1.2, 2.6]), np.array([5, 6, 7]), video)
+    assert found.tolist() == [5, 5, 6, 6, 7, 7, 7]
+    with pytest.raises(ValueError, match=r"times must rise .* got \[2\] and \[2\]"):
+        scores_at_picks(np.zeros(2), np.zeros(2), video)
 
 
 def test_the_ridge_is_the_plain_ridge() -> None:

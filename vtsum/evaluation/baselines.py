@@ -100,6 +100,22 @@ def evaluate_scores(scores: Mapping[str, np.ndarray], videos: Iterable[TVSumVide
     return Evaluation(per_video)
 
 
+def scores_at_picks(times: np.ndarray, scores: np.ndarray, video: TVSumVideo) -> np.ndarray:
+    """Scores [T] at rising times (seconds, [T]) carried over to the video's picks, each from the nearest time: [P].
+
+    Raises:
+        ValueError: times and scores do not match, or times do not rise.
+    """
+    times, scores = np.asarray(times, dtype=np.float64), np.asarray(scores)
+    if times.ndim != 1 or times.shape != scores.shape or len(times) == 0 or np.any(np.diff(times) <= 0):
+        raise ValueError(
+            "scores_at_picks: times must rise and be as many as scores, "
+            f"got {list(times.shape)} and {list(scores.shape)}"
+        )
+    middles = (times[1:] + times[:-1]) / 2.0
+    return np.asarray(scores[np.searchsorted(middles, video.picks / video.fps)])
+
+
 def evaluate_random(videos: Sequence[TVSumVideo], draws: int = 5, seed: int = 0) -> Evaluation:
     """Uniform random scores, averaged over `draws`."""
     rng = np.random.default_rng(seed)
@@ -184,8 +200,7 @@ def evaluate_folds(
     for split in splits:
         weights = _ridge([moments[key] for key in split.train], penalty)
         for key in split.test:
-            times, predicted = inputs[key][0], columns[key] @ weights
-            picked = predicted[_nearest(times, known[key].picks / known[key].fps)]
+            picked = scores_at_picks(inputs[key][0], columns[key] @ weights, known[key])
             tested.setdefault(key, []).append(evaluate_scores({key: picked}, [known[key]]).per_video[key])
     return Evaluation({video.key: _average(tested[video.key]) for video in videos if video.key in tested})
 
@@ -236,10 +251,6 @@ def _checked(key: str, times: np.ndarray, features: np.ndarray) -> TimedFeatures
             f"got {list(times.shape)} and {list(features.shape)}"
         )
     return times, features
-
-
-def _nearest(times: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    return np.searchsorted((times[1:] + times[:-1]) / 2.0, wanted, side="left")
 
 
 def _ratings(video: TVSumVideo) -> np.ndarray:

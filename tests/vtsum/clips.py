@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -25,7 +26,7 @@ def number_of(image: np.ndarray) -> int:
     """Read the number from a picture [H, W, 3] or [H, W]."""
     line = image.reshape(image.shape[0], image.shape[1], -1).mean(axis=(0, 2))
     edges = np.linspace(0, len(line), BITS + 3)
-    values = [line[int(np.ceil(a)) : max(int(b), int(np.ceil(a)) + 1)].mean() for a, b in zip(edges, edges[1:], strict=False)]
+    values = [line[int(np.ceil(a)) : max(int(b), int(np.ceil(a)) + 1)].mean() for a, b in itertools.pairwise(edges)]
     middle = (values[0] + values[-1]) / 2
     return sum(1 << bit for bit, value in enumerate(values[1:-1]) if value > middle)
 
@@ -97,7 +98,12 @@ def write_clip(
 
     def mux_sound(until: float) -> None:
         nonlocal sent
-        while sound is not None and audio is not None and sent < sound.shape[1] and sent / sound_rate + sound_start < until:
+        while (
+            sound is not None
+            and audio is not None
+            and sent < sound.shape[1]
+            and sent / sound_rate + sound_start < until
+        ):
             piece = np.ascontiguousarray(sound[:, sent : sent + 1024], np.float32)
             layout = "mono" if len(sound) == 1 else "stereo"
             part = av.AudioFrame.from_ndarray(piece, "fltp", layout)
@@ -121,7 +127,9 @@ def write_clip(
     return path
 
 
-def numbered_clip(path: Path, count: int, *, size: tuple[int, int] = (160, 90), rate: Fraction | int = 25, **kwargs) -> Path:
+def numbered_clip(
+    path: Path, count: int, *, size: tuple[int, int] = (160, 90), rate: Fraction | int = 25, **kwargs
+) -> Path:
     """Write a clip of `count` numbered frames at a constant rate; see `write_clip` for the rest."""
     times = [float(n / Fraction(rate)) for n in range(count)]
     return write_clip(path, times, lambda n, _: number_picture(n, *size), rate=rate, **kwargs)
@@ -139,10 +147,7 @@ def damaged_copies(src: Path, n: int, seed: int) -> list[tuple[str, bytes]]:
     for number in range(n):
         rng = random.Random(f"{seed}/{number}")
         data = bytearray(original)
-        if number % 11 == 10:
-            chosen = rng.sample(kinds, 3)
-        else:
-            chosen = [kinds[number % 11 % len(kinds)]]
+        chosen = rng.sample(kinds, 3) if number % 11 == 10 else [kinds[number % 11 % len(kinds)]]
         for kind in chosen:
             data = kind(data, rng)
         copies.append(("+".join(kind.__name__.strip("_") for kind in chosen), bytes(data)))

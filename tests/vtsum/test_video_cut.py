@@ -13,8 +13,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from tests.vtsum.clips import number_of, number_picture, numbered_clip, tone, write_clip
 
+from tests.vtsum.clips import number_of, number_picture, numbered_clip, tone, write_clip
 from vtsum.errors import VTSumError
 from vtsum.video import cut, probe
 
@@ -48,15 +48,26 @@ def test_segments_and_key_frames(tmp_path):
     progress: list[float] = []
     out = tmp_path / "out.mp4"
     result = cut(
-        source, [(1.0, 2.0), (2.99, 4.03), (4.04, 5.0), (9.51, 10.0)], out,
-        keyframe_dir=tmp_path / "keys", keyframe_times=[1.5, 3.2, 4.9, 9.6], keyframe_height=48, on_progress=progress.append,
+        source,
+        [(1.0, 2.0), (2.99, 4.03), (4.04, 5.0), (9.51, 10.0)],
+        out,
+        keyframe_dir=tmp_path / "keys",
+        keyframe_times=[1.5, 3.2, 4.9, 9.6],
+        keyframe_height=48,
+        on_progress=progress.append,
     )
     assert [(round(s.start, 4), round(s.end, 4)) for s in result.shots] == [(1, 2), (3, 4.04), (4.04, 5), (9.52, 10)]
-    assert [(round(s.out_start, 4), round(s.out_end, 4)) for s in result.shots] == [(0, 1), (1, 2.04), (2.04, 3), (3, 3.48)]
+    assert [(round(s.out_start, 4), round(s.out_end, 4)) for s in result.shots] == [
+        (0, 1),
+        (1, 2.04),
+        (2.04, 3),
+        (3, 3.48),
+    ]
     numbers, times, sound, rate = decode(out)
     assert numbers == [*range(25, 50), *range(75, 101), *range(101, 125), *range(238, 250)]
     assert times == pytest.approx([n / 25 for n in range(87)], abs=1e-3)
-    assert result.duration == pytest.approx(3.48) and result.has_audio
+    assert result.duration == pytest.approx(3.48)
+    assert result.has_audio
     assert abs(sound.shape[1] / rate - result.duration) < 1024 / rate + 1e-3
     assert (result.width, result.height, rate, sound.shape[0]) == (160, 90, 48000, 2)
     assert boxes(out).index(b"moov") < boxes(out).index(b"mdat")
@@ -64,11 +75,15 @@ def test_segments_and_key_frames(tmp_path):
     for shot, number in zip(result.shots, (37, 80, 122, 240), strict=True):
         with av.open(str(shot.keyframe)) as picture:
             image = next(picture.decode(video=0)).to_ndarray(format="rgb24")
-        assert image.shape[0] == 48 and number_of(image) == number
-    assert progress == sorted(progress) and progress[-1] == pytest.approx(result.duration)
+        assert image.shape[0] == 48
+        assert number_of(image) == number
+    assert progress == sorted(progress)
+    assert progress[-1] == pytest.approx(result.duration)
     info = probe(out)
-    assert (info.video_codec, info.audio_codec) == ("h264", "aac") and info.duration == pytest.approx(result.duration, abs=0.01)
-    assert sorted(os.listdir(tmp_path)) == ["clip.mp4", "keys", "out.mp4"] and len(os.listdir(tmp_path / "keys")) == 4
+    assert (info.video_codec, info.audio_codec) == ("h264", "aac")
+    assert info.duration == pytest.approx(result.duration, abs=0.01)
+    assert sorted(os.listdir(tmp_path)) == ["clip.mp4", "keys", "out.mp4"]
+    assert len(os.listdir(tmp_path / "keys")) == 4
 
 
 def beeping_clip(path: Path, seconds: int, rate: Fraction | int, **kwargs) -> Path:
@@ -111,7 +126,12 @@ def test_sound_stays_in_step_over_twenty_cuts(tmp_path, suffix, rate, sound_rate
     loud = np.abs(sound[0]) > 0.15
     starts = np.flatnonzero(loud)
     beeps = [starts[0], *starts[1:][np.diff(starts) > out_rate // 10]]
-    expected = [t for shot in result.shots for t in (shot.out_start + s - shot.start for s in range(200)) if shot.out_start < t < shot.out_end]
+    expected = [
+        t
+        for shot in result.shots
+        for t in (shot.out_start + s - shot.start for s in range(200))
+        if shot.out_start < t < shot.out_end
+    ]
     assert len(flashes) == len(beeps) == len(expected) == 40
     for flash, beep, planned in zip(flashes, beeps, expected, strict=True):
         assert abs(flash - planned) < 0.041, "a flash is off its frame"
@@ -146,20 +166,28 @@ def test_sound_that_is_shorter_than_the_pictures_is_filled_with_silence(tmp_path
     source = numbered_clip(tmp_path / "clip.mkv", 250, sound=tone(4.0, 48000, 1), sound_start=2.0)
     result = cut(source, [(0.0, 3.0), (5.0, 7.0), (8.0, 10.0)], tmp_path / "out.mp4")
     _, _, sound, rate = decode(tmp_path / "out.mp4")
-    assert abs(sound.shape[1] / rate - 7.0) < 0.03 and result.has_audio
-    loud = [float(np.abs(sound[0, round(t * rate) : round((t + 0.2) * rate)]).max()) for t in (0.5, 1.7, 2.3, 3.3, 4.3, 6.0)]
+    assert abs(sound.shape[1] / rate - 7.0) < 0.03
+    assert result.has_audio
+    loud = [
+        float(np.abs(sound[0, round(t * rate) : round((t + 0.2) * rate)]).max()) for t in (0.5, 1.7, 2.3, 3.3, 4.3, 6.0)
+    ]
     assert [level > 0.1 for level in loud] == [False, False, True, True, False, False]
 
 
 def test_without_sound_and_odd_sizes(tmp_path):
     source = write_clip(
-        tmp_path / "clip.mkv", [n / 25 for n in range(50)], lambda n, _: number_picture(n, 161, 91),
-        pix_fmt="yuv444p", aspect=Fraction(4, 3),
+        tmp_path / "clip.mkv",
+        [n / 25 for n in range(50)],
+        lambda n, _: number_picture(n, 161, 91),
+        pix_fmt="yuv444p",
+        aspect=Fraction(4, 3),
     )
     result = cut(source, [(0.4, 1.2)], tmp_path / "out.mp4")
-    assert not result.has_audio and (result.width, result.height) == (214, 90)
+    assert not result.has_audio
+    assert (result.width, result.height) == (214, 90)
     numbers, _, sound, _ = decode(tmp_path / "out.mp4")
-    assert numbers == list(range(10, 30)) and sound.size == 0
+    assert numbers == list(range(10, 30))
+    assert sound.size == 0
     small = cut(source, [(0.4, 1.2)], tmp_path / "small.mp4", max_height=45)
     assert (small.width, small.height) == (106, 44)
 
@@ -171,11 +199,13 @@ def test_rotation_is_baked_in(tmp_path, rotation):
     stored = np.ascontiguousarray(np.rot90(upright, rotation // 90))
     source = write_clip(tmp_path / "clip.mp4", [n / 25 for n in range(20)], lambda n, t: stored, rotation=rotation)
     result = cut(source, [(0.0, 0.8)], tmp_path / "out.mp4", keyframe_dir=tmp_path)
-    assert (result.width, result.height) == (96, 160) and probe(result.path).rotation == 0
+    assert (result.width, result.height) == (96, 160)
+    assert probe(result.path).rotation == 0
     for path in (result.path, result.shots[0].keyframe):
         with av.open(str(path)) as container:
             image = next(container.decode(video=0)).to_ndarray(format="rgb24")
-        assert number_of(image) == 9 and image[:70].mean() > 1.5 * image[90:].mean()
+        assert number_of(image) == 9
+        assert image[:70].mean() > 1.5 * image[90:].mean()
 
 
 def test_variable_frame_rate_and_stills(tmp_path):
@@ -193,13 +223,16 @@ def test_high_frame_rates_are_thinned(tmp_path):
     source = numbered_clip(tmp_path / "clip.mp4", 240, rate=120)
     result = cut(source, [(0.5, 1.5)], tmp_path / "out.mp4")
     numbers, _, _, _ = decode(tmp_path / "out.mp4")
-    assert numbers == list(range(60, 180, 2)) and result.duration == pytest.approx(1.0, abs=0.02)
+    assert numbers == list(range(60, 180, 2))
+    assert result.duration == pytest.approx(1.0, abs=0.02)
 
 
 def test_brightness_is_kept(tmp_path):
     grey = np.full((96, 160, 3), 128, np.uint8)
     for pix_fmt in ("yuv420p", "yuvj420p", "yuv420p10le", "yuv422p"):
-        source = write_clip(tmp_path / f"{pix_fmt}.mp4", [n / 25 for n in range(10)], lambda n, t: grey, pix_fmt=pix_fmt)
+        source = write_clip(
+            tmp_path / f"{pix_fmt}.mp4", [n / 25 for n in range(10)], lambda n, t: grey, pix_fmt=pix_fmt
+        )
         out = cut(source, [(0, 0.4)], tmp_path / "out.mp4").path
         with av.open(str(out)) as container:
             frame = next(container.decode(video=0))
@@ -209,7 +242,11 @@ def test_brightness_is_kept(tmp_path):
 
 def test_broken_end(tmp_path):
     source = numbered_clip(
-        tmp_path / "clip.mp4", 500, container_options={"movflags": "+faststart"}, options={"bf": "0"}, sound=tone(20.0, 48000, 1)
+        tmp_path / "clip.mp4",
+        500,
+        container_options={"movflags": "+faststart"},
+        options={"bf": "0"},
+        sound=tone(20.0, 48000, 1),
     )
     data = source.read_bytes()
     source.write_bytes(data[: len(data) * 6 // 10])
@@ -269,7 +306,8 @@ def test_full_disk(tmp_path):
     (tmp_path / "out").mkdir()
     command = [sys.executable, "-c", program, str(source), str(tmp_path / "out" / "summary.mp4")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    assert "cannot be written" in done.stdout and str(tmp_path / "out") in done.stdout, done
+    assert "cannot be written" in done.stdout, done
+    assert str(tmp_path / "out") in done.stdout, done
     assert os.listdir(tmp_path / "out") == []
 
 
@@ -277,7 +315,10 @@ def test_full_disk(tmp_path):
 def test_interrupted_by_the_user(tmp_path):
     source = numbered_clip(tmp_path / "clip.mp4", 1500, size=(320, 180))
     (tmp_path / "out").mkdir()
-    program = "import sys; from vtsum.video import cut; print('go', flush=True); cut(sys.argv[1], [(0, 60)], sys.argv[2], preset='placebo')"
+    program = (
+        "import sys; from vtsum.video import cut; print('go', flush=True); "
+        "cut(sys.argv[1], [(0, 60)], sys.argv[2], preset='placebo')"
+    )
     command = [sys.executable, "-c", program, str(source), str(tmp_path / "out" / "summary.mp4")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from tests.vtsum.clips import damaged_copies, numbered_clip, tone
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,7 +36,9 @@ for path in sorted((folder / "in").iterdir()):
         return [sum(1 for _ in sampler), sampler.duration]
     attempt("probe", lambda: probe(path).width)
     attempt("sample", sample)
-    attempt("cut", lambda: cut(path, [(0.4, 1.2), (2.0, 3.5)], folder / "out" / "summary.mp4", keyframe_dir=folder / "out").duration)
+    out = folder / "out"
+    spans = [(0.4, 1.2), (2.0, 3.5)]
+    attempt("cut", lambda: cut(path, spans, out / "summary.mp4", keyframe_dir=out).duration)
     report["seconds"] = time.monotonic() - began
     report["debris"] = [name for name in os.listdir(folder / "out") if name.startswith(".") or "part" in name]
     print(json.dumps(report), flush=True)
@@ -69,13 +72,16 @@ def test_result_or_one_clear_error(tmp_path, suffix, kwargs):
     source = numbered_clip(tmp_path / f"clip{suffix}", 125, sound=tone(5.0, 44100, 1), sound_rate=44100, **kwargs)
     reports = run(tmp_path, damaged_copies(source, COPIES, seed=7), suffix)
     for report in reports:
-        assert report["seconds"] < 20 and report["debris"] == [], report
+        assert report["seconds"] < 20, report
+        assert report["debris"] == [], report
         for word in ("probe", "sample", "cut"):
             if isinstance(report[word], str):
-                assert report["name"] in report[word] and "\n" not in report[word], report
+                assert report["name"] in report[word], report
+                assert "\n" not in report[word], report
         if isinstance(report["sample"], list):
             frames, duration = report["sample"]
-            assert 1 <= frames <= 150 and duration <= 75, report
+            assert 1 <= frames <= 150, report
+            assert duration <= 75, report
     shown = sum(isinstance(report["sample"], list) for report in reports)
     assert shown >= COPIES // 3, "most damage leaves something to show"
     assert any(isinstance(report["cut"], float) for report in reports)

@@ -10,8 +10,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from tests.vtsum.clips import number_of, number_picture, numbered_clip, tone
 
+from tests.vtsum.clips import number_of, number_picture, numbered_clip, tone
 from vtsum.errors import VTSumError
 from vtsum.video import FrameSampler, cut, probe
 
@@ -25,7 +25,9 @@ def test_facts(tmp_path):
     assert (info.width, info.height, info.rotation) == (160, 90, 0)
     assert info.duration == pytest.approx(2.0, abs=0.05)
     assert info.fps == pytest.approx(25)
-    assert info.has_audio and info.audio_codec == "aac" and info.video_codec == "h264"
+    assert info.has_audio
+    assert info.audio_codec == "aac"
+    assert info.video_codec == "h264"
     assert "mp4" in info.container
     assert info.title == "A [31mtitle of two lines"
     assert info.size_bytes == path.stat().st_size
@@ -34,7 +36,9 @@ def test_facts(tmp_path):
 def test_portrait_without_sound(tmp_path):
     info = probe(numbered_clip(tmp_path / "clip.mp4", 5, size=(90, 160)))
     assert (info.width, info.height) == (90, 160)
-    assert not info.has_audio and info.audio_codec is None and info.title is None
+    assert not info.has_audio
+    assert info.audio_codec is None
+    assert info.title is None
 
 
 def test_title_that_is_not_utf8(tmp_path):
@@ -91,9 +95,13 @@ def test_everything_that_is_no_video(tmp_path):
             with pytest.raises(VTSumError) as caught:
                 call(path)
             message = str(caught.value)
-            assert words in message and path.name in message and "\n" not in message, message
+            assert words in message, message
+            assert path.name in message, message
+            assert "\n" not in message, message
             assert caught.value.__suppress_context__ or caught.value.__context__ is None
-    assert not list(tmp_path.glob("*part*")) and not list(tmp_path.glob(".*")) and not (tmp_path / "out.mp4").exists()
+    assert not list(tmp_path.glob("*part*"))
+    assert not list(tmp_path.glob(".*"))
+    assert not (tmp_path / "out.mp4").exists()
 
 
 def test_odd_file_names(tmp_path):

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.vtsum.clips import number_of, number_picture, numbered_clip, tone, write_clip
 
+from tests.vtsum.clips import number_of, number_picture, numbered_clip, tone, write_clip
 from vtsum.errors import VTSumError
 from vtsum.video import FrameSampler, probe
 
@@ -37,13 +37,18 @@ def sampled(path: Path, **kwargs) -> tuple[list[int], list[float], FrameSampler]
 @pytest.mark.parametrize("fps", [1.0, 2.5])
 def test_the_picture_on_display_at_each_grid_point(tmp_path, suffix, codec, options, fps):
     path = numbered_clip(
-        tmp_path / f"clip{suffix}", 103, codec=codec, options=options, pix_fmt="yuvj420p" if codec == "mjpeg" else "yuv420p"
+        tmp_path / f"clip{suffix}",
+        103,
+        codec=codec,
+        options=options,
+        pix_fmt="yuvj420p" if codec == "mjpeg" else "yuv420p",
     )
     numbers, times, sampler = sampled(path, fps=fps, size=(160, 96))
     assert sampler.duration == pytest.approx(103 / 25, abs=0.002)
     assert times == pytest.approx([k / fps for k in range(int(np.ceil(103 / 25 * fps - 1e-9)))])
     assert numbers == [int(time * 25 + 1e-6) for time in times]
-    assert sampler.broken_at is None and sampler.warnings == []
+    assert sampler.broken_at is None
+    assert sampler.warnings == []
 
 
 def test_skipping_changes_nothing_but_the_work(tmp_path):
@@ -82,15 +87,18 @@ def test_rotation(tmp_path, rotation):
 def test_times_count_from_the_first_picture(tmp_path):
     path = numbered_clip(tmp_path / "clip.mkv", 75, start=7.0, sound=tone(9.0, 48000, 1))
     numbers, times, sampler = sampled(path)
-    assert times == [0.0, 1.0, 2.0] and numbers == [0, 25, 50]
+    assert times == [0.0, 1.0, 2.0]
+    assert numbers == [0, 25, 50]
     assert sampler.duration == pytest.approx(3.0, abs=0.01)
 
 
 def test_one_frame_and_one_second(tmp_path):
     numbers, times, sampler = sampled(numbered_clip(tmp_path / "one.mp4", 1))
-    assert (numbers, times) == ([0], [0.0]) and sampler.duration == pytest.approx(0.04, abs=0.005)
+    assert (numbers, times) == ([0], [0.0])
+    assert sampler.duration == pytest.approx(0.04, abs=0.005)
     numbers, times, sampler = sampled(numbered_clip(tmp_path / "second.mp4", 25))
-    assert (numbers, times) == ([0], [0.0]) and sampler.duration == pytest.approx(1.0, abs=0.005)
+    assert (numbers, times) == ([0], [0.0])
+    assert sampler.duration == pytest.approx(1.0, abs=0.005)
 
 
 def test_gif(tmp_path):
@@ -126,7 +134,8 @@ def test_progress_and_single_use(tmp_path):
     seen: list[float] = []
     sampler = FrameSampler(path, on_progress=seen.append)
     assert len(list(sampler)) == 4
-    assert seen == sorted(seen) and seen[-1] == pytest.approx(4.0)
+    assert seen == sorted(seen)
+    assert seen[-1] == pytest.approx(4.0)
     with pytest.raises(VTSumError, match="once"):
         list(sampler)
 
@@ -145,8 +154,9 @@ def test_cut_short_file_says_where(tmp_path):
     )
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
-    numbers, times, sampler = sampled(path)
-    assert sampler.broken_at is not None and 2 < sampler.broken_at < 19
+    numbers, _times, sampler = sampled(path)
+    assert sampler.broken_at is not None
+    assert 2 < sampler.broken_at < 19
     assert numbers[:-1] == [25 * k for k in range(len(numbers) - 1)]
     assert any("breaks off" in warning for warning in sampler.warnings)
 
@@ -165,7 +175,9 @@ def test_a_timestamp_hours_ahead_is_ignored(tmp_path):
 def test_memory_does_not_grow_with_length(tmp_path):
     """Twenty minutes, and the process stays small."""
     pictures = [number_picture(n, 96, 54) for n in range(64)]
-    path = write_clip(tmp_path / "long.mp4", [n / 10 for n in range(12_000)], lambda n, _: pictures[n % 64], rate=10, gop=100)
+    path = write_clip(
+        tmp_path / "long.mp4", [n / 10 for n in range(12_000)], lambda n, _: pictures[n % 64], rate=10, gop=100
+    )
     program = (
         "import sys\n"
         "from vtsum.video import FrameSampler\n"
@@ -176,7 +188,10 @@ def test_memory_does_not_grow_with_length(tmp_path):
         "    if frame.index in (60, 1199): seen.append(read())\n"
         "print(frame.index + 1, *seen)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(path)], capture_output=True, text=True, timeout=120, check=True
+    )
     count, early, late = (int(word) for word in done.stdout.split())
     assert count == 1200
-    assert late < 200 and late - early < 20, done.stdout
+    assert late < 200, done.stdout
+    assert late - early < 20, done.stdout

@@ -83,7 +83,7 @@ def make_film(path: str | Path) -> None:
     """
     sound = mix_sound()
     options = {"preset": "veryslow", "tune": "animation", "crf": "27", "x264-params": "keyint=240:aq-mode=3"}
-    write_video(path, frames(), RATE, SIZE, sound=sound, sound_bit_rate=48_000, options=options)
+    write_video(path, frames(), RATE, SIZE, sound=sound, sound_bit_rate=40_000, options=options)
 
 
 def frames() -> Iterator[np.ndarray]:
@@ -134,12 +134,12 @@ def mix_sound() -> np.ndarray:
         spoken = speak(sentence.text)
         first = round(sentence.start * SOUND_RATE)
         voice[first : first + len(spoken)] += spoken[: count - first]
-        gain[max(0, first - SOUND_RATE // 4) : first + len(spoken) + SOUND_RATE // 4] = 0.4
+        gain[max(0, first - SOUND_RATE // 4) : first + len(spoken) + SOUND_RATE // 4] = 0.35
     width = SOUND_RATE // 5
     steps = np.cumsum(np.concatenate([[0.0], np.pad(gain, (width // 2, width - width // 2), mode="edge")]))
     smooth = (steps[width:] - steps[:-width])[:count] / width
     fade = np.clip((DURATION - np.arange(count) / SOUND_RATE) / 1.5, 0, 1)
-    sound = (ground * smooth * 1.6 + voice) * fade
+    sound = (ground * smooth * 1.2 + voice) * fade
     return np.asarray(np.tanh(sound), np.float32)
 
 
@@ -152,11 +152,21 @@ def _ground(part: Part) -> np.ndarray:
     if part.name == "sunrise":
         return sounds.music(length, (0, 5, 7, 0), 1.0, 1) + sounds.surf(length) + sounds.gulls(length, lively, 2)
     if part.name == "train":
-        return sounds.music(length, (7, 0, 5, 7), 1.5, 3) + sounds.wind(length) + sounds.train(length, lively - 1, length - 1)
+        return (
+            sounds.music(length, (7, 0, 5, 7), 1.5, 3)
+            + sounds.wind(length)
+            + sounds.train(length, lively - 1, length - 1)
+        )
     if part.name == "rain":
-        return sounds.music(length, (-3, 2, 5, -3), 0.75, 5) + sounds.rain(length) + sounds.bell(length, (8.6, 9.0, 12.2))
+        return (
+            sounds.music(length, (-3, 2, 5, -3), 0.75, 5) + sounds.rain(length) + sounds.bell(length, (8.6, 9.0, 12.2))
+        )
     if part.name == "balloons":
-        return sounds.music(length, (5, 7, 0, 5), 1.0, 7) + sounds.wind(length) + sounds.burners(length, (6.0, 9.5, 12.4, 14.2))
+        return (
+            sounds.music(length, (5, 7, 0, 5), 1.0, 7)
+            + sounds.wind(length)
+            + sounds.burners(length, (6.0, 9.5, 12.4, 14.2))
+        )
     return sounds.music(length, (0, -3, 5, 7), 1.0, 9) + sounds.surf(length) * 0.7 + sounds.bangs(length, sea.LAUNCHES)
 
 
@@ -182,7 +192,7 @@ def speak(text: str) -> np.ndarray:
         samples = samples[: loud[-1] + rate // 20]
     at = np.arange(int(len(samples) * SOUND_RATE / rate)) * rate / SOUND_RATE
     spoken = np.interp(at, np.arange(len(samples)), samples)
-    return np.asarray(0.55 * spoken / max(float(np.abs(spoken).max()), 1e-9))
+    return np.asarray(0.8 * spoken / max(float(np.abs(spoken).max()), 1e-9))
 
 
 def main(arguments: list[str] | None = None) -> int:

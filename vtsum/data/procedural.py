@@ -21,6 +21,7 @@ from vtsum.errors import VTSumError
 
 EVENT_KINDS = ("balls", "burst", "stripes", "flock", "spinner")
 SOUND_RATE = 44100
+Color = Sequence[float] | np.ndarray  # red, green, blue, 0..1
 
 
 @dataclass(frozen=True)
@@ -201,23 +202,23 @@ class Canvas:
 
     def window(self, left: float, top: float, right: float, bottom: float) -> tuple[slice, slice]:
         """Return the slices (rows, columns) of a rectangle, grown by two pixels and clipped."""
-        first_row, last_row = (int(np.clip(v, 0, self.height)) for v in (top * self.height - 2, bottom * self.height + 3))
+        first_row, last_row = (
+            int(np.clip(v, 0, self.height)) for v in (top * self.height - 2, bottom * self.height + 3)
+        )
         first, last = (int(np.clip(v, 0, self.width)) for v in (left * self.height - 2, right * self.height + 3))
         return slice(first_row, last_row), slice(first, last)
 
-    def lay(self, where: tuple[slice, slice], distance: np.ndarray, color: Sequence[float], alpha: float = 1.0) -> None:
+    def lay(self, where: tuple[slice, slice], distance: np.ndarray, color: Color, alpha: float = 1.0) -> None:
         """Lay a colour where the signed distance (in heights, negative inside) is below zero, edges softened."""
         cover = np.clip(0.5 - distance * self.height, 0, 1)[..., None] * alpha
         region = self.pixels[where]
         region += (np.asarray(color, np.float32) - region) * cover.astype(np.float32)
 
-    def disc(self, x: float, y: float, radius: float, color: Sequence[float], alpha: float = 1.0) -> None:
+    def disc(self, x: float, y: float, radius: float, color: Color, alpha: float = 1.0) -> None:
         where = self.window(x - radius, y - radius, x + radius, y + radius)
         self.lay(where, np.hypot(self.x[where] - x, self.y[where] - y) - radius, color, alpha)
 
-    def line(
-        self, x0: float, y0: float, x1: float, y1: float, width: float, color: Sequence[float], alpha: float = 1.0
-    ) -> None:
+    def line(self, x0: float, y0: float, x1: float, y1: float, width: float, color: Color, alpha: float = 1.0) -> None:
         """A stroke with round ends."""
         half = width / 2
         where = self.window(min(x0, x1) - half, min(y0, y1) - half, max(x0, x1) + half, max(y0, y1) + half)
@@ -226,7 +227,7 @@ class Canvas:
         along = np.clip((px * dx + py * dy) / max(dx * dx + dy * dy, 1e-12), 0, 1)
         self.lay(where, np.hypot(px - along * dx, py - along * dy) - half, color, alpha)
 
-    def polygon(self, points: Sequence[tuple[float, float]], color: Sequence[float], alpha: float = 1.0) -> None:
+    def polygon(self, points: Sequence[tuple[float, float]], color: Color, alpha: float = 1.0) -> None:
         """A filled polygon, convex or not."""
         xs, ys = [p[0] for p in points], [p[1] for p in points]
         where = self.window(min(xs), min(ys), max(xs), max(ys))
@@ -244,7 +245,7 @@ class Canvas:
                 inside ^= crosses & (px < ax + (py - ay) * dx / dy)
         self.lay(where, np.where(inside, -nearest, nearest), color, alpha)
 
-    def glow(self, x: float, y: float, radius: float, color: Sequence[float], strength: float = 1.0) -> None:
+    def glow(self, x: float, y: float, radius: float, color: Color, strength: float = 1.0) -> None:
         """Add light that falls off softly."""
         where = self.window(x - radius, y - radius, x + radius, y + radius)
         near = np.clip(1 - np.hypot(self.x[where] - x, self.y[where] - y) / radius, 0, 1)
@@ -321,11 +322,11 @@ def _burst(canvas: Canvas, time: float, seed: int) -> None:
         x, y, hue = rng.random() * canvas.aspect, 0.2 + 0.4 * rng.random(), rng.random()
         age = time - shot * 0.8
         if 0 <= age < 1.2:
-            for spark in range(24):
-                angle = spark / 24 * 2 * math.pi
+            for spark in range(28):
+                angle = spark / 28 * 2 * math.pi
                 reach = 0.45 * (1 - math.exp(-3 * age))
                 sx, sy = x + reach * math.cos(angle), y + reach * math.sin(angle) + 0.15 * age * age
-                canvas.disc(sx, sy, 0.018, _vivid(hue), max(0.0, 1 - age / 1.2))
+                canvas.disc(sx, sy, 0.035, _vivid(hue), max(0.0, 1 - age / 1.2))
 
 
 def _stripes(canvas: Canvas, time: float, seed: int) -> None:

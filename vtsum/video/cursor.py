@@ -19,7 +19,7 @@ from vtsum.video.source import (
     open_container,
     show,
 )
-from vtsum.video.timeline import Timeline, stated_duration, frame_rate, is_continuous
+from vtsum.video.timeline import Timeline, frame_rate, is_continuous, stated_duration, time_base
 
 _NEAR = 3.0  # seconds; decoding on over such a distance is quicker than a seek to an earlier key frame
 _BACK_OFF = (0.0, 10.0, 60.0)  # seconds; a seek that lands late is tried again this much earlier, then from the front
@@ -42,8 +42,14 @@ class PictureCursor:
             self._container.close()
             raise VTSumError(f"{function}: {show(path)}: no picture could be decoded")
         self.first = first
+        self.time: float | None = None
+        self.frame: VideoFrame | None = None
+        self.end = 0.0
+        self.next_time: float | None = None
+        self._next_frame: VideoFrame | None = None
+        self._next_end = 0.0
         ticks = first.pts if first.pts is not None else first.dts
-        self.origin = 0.0 if ticks is None else float(ticks * self.stream.time_base)
+        self.origin = 0.0 if ticks is None else float(ticks * time_base(self.stream))
         self.step = 1.0 / float(frame_rate(self.stream))
         self.seekable = ticks is not None and is_continuous(self._container, self.stream)
         self._target = 0.0
@@ -83,7 +89,7 @@ class PictureCursor:
         for back in _BACK_OFF:
             if time - back <= self.step:
                 break
-            ticks = int((time - back + self.origin) / self.stream.time_base)
+            ticks = int((time - back + self.origin) / time_base(self.stream))
             try:
                 self._container.seek(ticks, stream=self.stream)
             except (av.FFmpegError, OSError, ValueError):
@@ -103,11 +109,9 @@ class PictureCursor:
 
     def _start(self) -> None:
         claimed = stated_duration(self._container, self.stream)
-        self._timeline = Timeline(self.stream.time_base, self.step, claimed, origin=self.origin)
+        self._timeline = Timeline(time_base(self.stream), self.step, claimed, origin=self.origin)
         self._source = self._decode()
-        self.time: float | None = None
-        self.frame: VideoFrame | None = None
-        self.end = 0.0
+        self.time, self.frame, self.end = None, None, 0.0
         self._pull()
         self.advance()
 

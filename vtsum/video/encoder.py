@@ -149,7 +149,7 @@ class Encoder:
     def _mux(self, packets: list[av.Packet]) -> None:
         for packet in packets:
             packet.stream = self._video
-            packet.duration = self._durations.pop(packet.pts, packet.duration)
+            packet.duration = self._durations.pop(packet.pts or 0, packet.duration or 0)
             self._container.mux(packet)
 
     def _flush_held(self, fade: bool) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import av
 import numpy as np
 from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
 
-if TYPE_CHECKING:
-    from fractions import Fraction
 
 _HDR_TRANSFERS = {int(ColorTrc.SMPTE2084), int(ColorTrc.ARIB_STD_B67)}
 _KNOWN_MATRICES = {1, 4, 5, 6, 7, 9}  # AVColorSpace values that swscale converts
@@ -71,7 +70,7 @@ class Pictures:
         matrix = _matrix(frame)
         kept = matrix if to_yuv and not hdr and not _is_rgb(frame) and matrix != Colorspace.BT2020 else None
         shrinks = width < frame.width or height < frame.height
-        arguments = {
+        arguments: dict[str, Any] = {
             "width": width,
             "height": height,
             "format": pixel_format,
@@ -118,8 +117,8 @@ def _turned(frame: VideoFrame, rotation: int) -> VideoFrame:
         width, height = height, width
     out = VideoFrame(width, height, "yuv420p")
     for source, target in zip(frame.planes, out.planes, strict=True):
-        pixels = np.frombuffer(source, np.uint8).reshape(source.height, source.line_size)[:, : source.width]
-        into = np.frombuffer(target, np.uint8).reshape(target.height, target.line_size)
+        pixels = np.frombuffer(memoryview(source), np.uint8).reshape(source.height, source.line_size)[:, : source.width]
+        into = np.frombuffer(memoryview(target), np.uint8).reshape(target.height, target.line_size)
         into[:, : target.width] = np.rot90(pixels, -rotation // 90)
     return out
 
@@ -135,7 +134,7 @@ def save_jpeg(frame: VideoFrame, path: Path, height: int, quality: int = 4) -> N
     small = Pictures((width, height), 0)._convert(frame, "yuvj420p")
     context = av.CodecContext.create("mjpeg", "w")
     context.width, context.height, context.pix_fmt = width, height, "yuvj420p"
-    context.framerate = 25
+    context.framerate = Fraction(25)
     context.options = {"qmin": str(quality), "qmax": str(quality)}
     data = b"".join(bytes(packet) for packet in [*context.encode(small), *context.encode(None)])
     path.write_bytes(data)

@@ -17,7 +17,7 @@ from av.video.stream import VideoStream
 from vtsum.errors import VTSumError
 from vtsum.video.picture import Pictures, clockwise_rotation, display_size
 from vtsum.video.source import PacketDecoder, PacketReader, choose_video, discard_others, open_container, show
-from vtsum.video.timeline import Timeline, stated_duration, frame_rate
+from vtsum.video.timeline import Timeline, frame_rate, stated_duration, time_base
 
 _LOST_END = 2.0  # seconds that may be missing against the container's statement before the end counts as broken
 _ROUNDING = 1e-4  # seconds; timestamps in milliseconds or 90 kHz ticks fall this close beside the grid
@@ -155,7 +155,7 @@ class _Run:
         self._context = stream.codec_context
         self._step = 1.0 / float(frame_rate(stream))
         claimed = stated_duration(container, stream)
-        self.timeline = Timeline(stream.time_base, self._step, claimed)
+        self.timeline = Timeline(time_base(stream), self._step, claimed)
         self.end = 0.0
         self.count = 0
         self._stream = stream

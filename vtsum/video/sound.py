@@ -14,7 +14,7 @@ from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 
 from vtsum.video.source import PacketDecoder, PacketReader, choose_audio, discard_others, open_container
-from vtsum.video.timeline import Timeline, stated_duration
+from vtsum.video.timeline import Timeline, stated_duration, time_base
 
 _LEAD = (0.5, 5.0, 60.0)  # seconds decoded before a cut, so that the codec has settled; more where a seek lands late
 _SLIP = 0.02  # seconds that sound may run off its timestamps (they are rounded in Matroska) before it is put right
@@ -65,9 +65,7 @@ class SoundCursor:
         self._base, self._at = start, 0
         for lead in _LEAD:
             with contextlib.suppress(av.FFmpegError, OSError, ValueError):
-                self._container.seek(
-                    int((start - lead + self._origin) / self._stream.time_base), stream=self._stream
-                )
+                self._container.seek(int((start - lead + self._origin) / time_base(self._stream)), stream=self._stream)
             self._source = self._decode(start)
             self._pieces = deque([piece for piece in [next(self._source, None)] if piece is not None])
             if not self._pieces or self._pieces[0][0] <= 0 or start - lead <= 0:
@@ -101,7 +99,7 @@ class SoundCursor:
         decoder = PacketDecoder(self._stream)
         step = 1024 / self._stream.codec_context.sample_rate
         claimed = stated_duration(self._container, self._stream)
-        timeline = Timeline(self._stream.time_base, step, claimed, origin=self._origin)
+        timeline = Timeline(time_base(self._stream), step, claimed, origin=self._origin)
         resampler: AudioResampler | None = None
         form: tuple[str, str, int] | None = None
         at = expected = 0.0

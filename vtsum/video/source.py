@@ -188,7 +188,11 @@ def choose_audio(container: InputContainer, video: VideoStream | None) -> AudioS
         best = None
     candidates = [best, *container.streams.audio]
     for stream in candidates:
-        if isinstance(stream, AudioStream) and stream.codec_context is not None and stream.codec_context.sample_rate > 0:
+        if (
+            isinstance(stream, AudioStream)
+            and stream.codec_context is not None
+            and stream.codec_context.sample_rate > 0
+        ):
             return stream
     return None
 
@@ -239,7 +243,7 @@ class PacketDecoder:
         errors (int): packets that failed. gave_up (bool): MAX_ERRORS_IN_A_ROW packets failed one after the other.
     """
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: VideoStream | AudioStream) -> None:
         self._context = stream.codec_context
         self.errors = 0
         self._in_a_row = 0

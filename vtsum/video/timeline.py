@@ -53,6 +53,11 @@ def stream_tag_duration(stream: Stream) -> float | None:
     return None
 
 
+def time_base(stream: Stream) -> Fraction:
+    """Return the seconds of one tick; microseconds where a damaged header states none."""
+    return stream.time_base if stream.time_base else Fraction(1, 1_000_000)
+
+
 def frame_rate(stream: VideoStream) -> Fraction:
     """Return the average frame rate as stated, kept within 1..240; 25 where nothing is stated."""
     for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
@@ -77,9 +82,7 @@ class Timeline:
         jumps (int): timestamps that were not believed. last (float | None): the time of the last frame placed.
     """
 
-    def __init__(
-        self, time_base: Fraction, step: float, claimed: float | None, *, origin: float | None = None
-    ) -> None:
+    def __init__(self, time_base: Fraction, step: float, claimed: float | None, *, origin: float | None = None) -> None:
         self.time_base = time_base
         self.step = step
         self.claimed = claimed
@@ -148,9 +151,7 @@ def is_continuous(container: InputContainer, stream: VideoStream) -> bool:
     if not set(container.format.name.split(",")) & {"mp4", "matroska", "avi", "gif", "asf", "ogg"}:
         return False
     claimed = stated_duration(container, stream)
-    base = stream.time_base
-    if base is None:
-        return False
+    base = time_base(stream)
     limit = None if claimed is None else claimed + 2.0
     last = first = None
     for entry in stream.index_entries:

@@ -181,9 +181,7 @@ class _Job:
         stream = pictures.stream
         self._sound = SoundCursor(self._path, stream.index, pictures.origin, seekable=pictures.seekable)
         rotation = clockwise_rotation(pictures.first)
-        width, height = display_size(
-            pictures.first.width, pictures.first.height, stream.sample_aspect_ratio, rotation
-        )
+        width, height = display_size(pictures.first.width, pictures.first.height, stream.sample_aspect_ratio, rotation)
         scale = min(1.0, (self._max_height or height) / height)
         self.size = (max(2, round(width * scale) // 2 * 2), max(2, round(height * scale) // 2 * 2))
         rate = min(Fraction(_MAX_FPS), Fraction(1) / Fraction(pictures.step).limit_denominator(100_000))
@@ -200,7 +198,8 @@ class _Job:
     def add(self, index: int, start: float, end: float, keyframe_time: float) -> None:
         """Write one segment, or nothing where it lies beyond the last picture."""
         pictures, encoder = self._pictures, self._encoder
-        assert pictures is not None and encoder is not None
+        assert pictures is not None
+        assert encoder is not None
         pictures.move_to(start)
         if pictures.time is None or (pictures.next_time is None and pictures.end <= start):
             return
@@ -222,6 +221,8 @@ class _Job:
             last = pictures.next_time is None or end < shown_until
             if last and stop > begin and _snap(end, pictures) == pictures.time:
                 break
+            assert pictures.time is not None
+            assert pictures.frame is not None
             out_time = out_start + max(pictures.time, begin) - begin
             encoder.picture(pictures.frame, out_time)
             if last:

@@ -24,16 +24,22 @@ class Rain:
                 width, top = rng.uniform(wide * 0.7, wide * 1.2), rng.uniform(low, high)
                 self._houses.append((depth, x, width, top, rng.integers(4), int(rng.integers(1 << 30))))
                 x += width
-        self._drops = rng.random((110, 4))
-        self._rings = rng.random((26, 3))
+        self._drops = rng.random((75, 4))
+        self._rings = rng.random((14, 3))
         umbrellas = (0xE8433A, 0xFFC23A, 0x3AA0E8, 0x58C06A, 0xF07AB8, 0xF4F0E8, 0x9A6AE0)
         coats = (0x2F3E5C, 0x6A3A34, 0x3C5A4A, 0x5A4A66, 0x70583A)
         self._people = []
         for number in range(11):
             side = 1 if number % 2 else -1
             self._people.append(
-                (6.2 + number * 0.55 + rng.uniform(0, 0.4), side, rng.uniform(0.13, 0.2), rng.uniform(0, 1),
-                 rgb(umbrellas[number % 7]), rgb(coats[number % 5]))
+                (
+                    6.2 + number * 0.55 + rng.uniform(0, 0.4),
+                    side,
+                    rng.uniform(0.13, 0.2),
+                    rng.uniform(0, 1),
+                    rgb(umbrellas[number % 7]),
+                    rgb(coats[number % 5]),
+                )
             )
         self._people.sort(key=lambda person: person[3])
         self._still = Painter(canvas.width, canvas.height)
@@ -43,7 +49,9 @@ class Rain:
         canvas.sky([(0, rgb(0x1E2A44)), (0.4, rgb(0x47587A)), (0.7, rgb(0x7F8AA0))])
         for depth, x, width, top, style, seed in self._houses:
             rng = np.random.default_rng(seed)
-            wall = mix((rgb(0x5A4A56), rgb(0x47506A), rgb(0x6A5848), rgb(0x3F4A52))[style], rgb(0x6A7890), 0.55 - 0.45 * depth)
+            wall = mix(
+                (rgb(0x5A4A56), rgb(0x47506A), rgb(0x6A5848), rgb(0x3F4A52))[style], rgb(0x6A7890), 0.55 - 0.45 * depth
+            )
             canvas.box(x, top, x + width - 0.004, _KERB, wall)
             canvas.box(x + width * 0.86, top, x + width - 0.004, _KERB, wall * 0.85)
             canvas.box(x - 0.006, top - 0.012, x + width + 0.002, top + 0.006, wall * 0.7)
@@ -53,17 +61,24 @@ class Rain:
                     wx, wy = x + (column + 0.28) * width / columns, top + 0.035 + row * 0.075
                     lit = rng.random() < 0.42
                     glow = mix(rgb(0xFFD98A), rgb(0xFFB65A), rng.random())
-                    canvas.box(wx, wy, wx + 0.024, wy + 0.036, mix(glow, wall, 0.35 - 0.35 * depth) if lit else wall * 0.6)
+                    canvas.box(
+                        wx, wy, wx + 0.024, wy + 0.036, mix(glow, wall, 0.35 - 0.35 * depth) if lit else wall * 0.6
+                    )
             if depth and rng.random() < 0.75:  # a shop with an awning
                 left, right = x + 0.02, x + width - 0.03
                 canvas.box(left, 0.69, right, _KERB, rgb(0xFFDFA0))
                 for item in np.arange(left + 0.02, right - 0.01, 0.035):
-                    canvas.box(item, 0.74, item + 0.018, 0.775, rgb(int(rng.choice([0xC8503A, 0x4A78A8, 0x5A9A5A, 0xB88A3A]))))
+                    canvas.box(
+                        item, 0.74, item + 0.018, 0.775, rgb(int(rng.choice([0xC8503A, 0x4A78A8, 0x5A9A5A, 0xB88A3A])))
+                    )
                 color = rgb(int(rng.choice([0xB83A34, 0x2F6A5A, 0x3A4F8A, 0xB8702A])))
-                canvas.polygon([(left - 0.01, 0.705), (left + 0.01, 0.665), (right - 0.01, 0.665), (right + 0.01, 0.705)], color)
+                canvas.polygon(
+                    [(left - 0.01, 0.705), (left + 0.01, 0.665), (right - 0.01, 0.665), (right + 0.01, 0.705)], color
+                )
                 for stripe in np.arange(left + 0.01, right - 0.03, 0.05):
                     canvas.polygon(
-                        [(stripe, 0.705), (stripe + 0.003, 0.665), (stripe + 0.024, 0.665), (stripe + 0.025, 0.705)], rgb(0xF4EEE0)
+                        [(stripe, 0.705), (stripe + 0.003, 0.665), (stripe + 0.024, 0.665), (stripe + 0.025, 0.705)],
+                        rgb(0xF4EEE0),
                     )
         for x in _LAMPS:
             canvas.box(x - 0.005, 0.42, x + 0.005, _KERB, rgb(0x1C2028))
@@ -75,7 +90,7 @@ class Rain:
     def __call__(self, canvas: Painter, time: float) -> None:
         canvas.pixels[:] = self._still.pixels
         self._tram(canvas, time)
-        canvas.mirror(_KERB, time * 0.6, rgb(0x26303F), 0.5, 0.004)
+        canvas.mirror(_KERB, time * 0.35, rgb(0x26303F), 0.5, 0.003)
         for ring_x, ring_y, phase in self._rings:
             age = (time * 0.9 + phase) % 1
             place = (ring_x + math.floor(time * 0.9 + phase) * 0.618) % 1 * canvas.aspect
@@ -85,12 +100,23 @@ class Rain:
             gone = (time - start) * (0.2 + 0.05 * lane)
             x = -0.15 + gone if side > 0 else canvas.aspect + 0.15 - gone
             if gone > 0 and -0.2 < x < canvas.aspect + 0.2:
-                self._person(canvas, x, 0.815 + 0.13 * lane, height * (0.95 + 0.6 * lane), side, time * 6.5 + start * 5, umbrella, coat)
+                self._person(
+                    canvas,
+                    x,
+                    0.815 + 0.13 * lane,
+                    height * (0.95 + 0.6 * lane),
+                    side,
+                    time * 6.5 + start * 5,
+                    umbrella,
+                    coat,
+                )
         for x, y, speed, length in self._drops:
             drop_y = (y + time * (1.6 + 0.8 * speed)) % 1.15 - 0.1
             drop_x = (x * 1.2 * canvas.aspect - 0.12 * drop_y * (1 + speed)) % (canvas.aspect + 0.1)
             reach = 0.03 + 0.045 * length
-            canvas.line(drop_x, drop_y, drop_x - 0.12 * reach, drop_y + reach, 0.0028, rgb(0xC8D4E8), 0.25 + 0.2 * speed)
+            canvas.line(
+                drop_x, drop_y, drop_x - 0.12 * reach, drop_y + reach, 0.0028, rgb(0xC8D4E8), 0.25 + 0.2 * speed
+            )
 
     def _tram(self, canvas: Painter, time: float) -> None:
         left = -1.25 + (time - 8.2) * 0.52
@@ -116,7 +142,15 @@ class Rain:
         canvas.disc(right - 0.005, floor - 0.04, 0.013, rgb(0xFFFCEA))
 
     def _person(
-        self, canvas: Painter, x: float, y: float, h: float, side: int, step: float, umbrella: np.ndarray, coat: np.ndarray
+        self,
+        canvas: Painter,
+        x: float,
+        y: float,
+        h: float,
+        side: int,
+        step: float,
+        umbrella: np.ndarray,
+        coat: np.ndarray,
     ) -> None:
         swing = math.sin(step) * 0.16 * h
         bob = 0.012 * h * abs(math.cos(step))
@@ -127,7 +161,12 @@ class Rain:
             canvas.line(x + foot * 0.6, y - 0.2 * h, x + foot, y - 0.01 * h, 0.06 * h, coat * 0.6)
             canvas.line(x + foot, y - 0.01 * h, x + foot + side * 0.05 * h, y - 0.01 * h, 0.045 * h, rgb(0x1A1A20))
         canvas.polygon(
-            [(x - 0.1 * h, hip - 0.34 * h), (x + 0.1 * h, hip - 0.34 * h), (x + 0.16 * h, hip + 0.1 * h), (x - 0.16 * h, hip + 0.1 * h)],
+            [
+                (x - 0.1 * h, hip - 0.34 * h),
+                (x + 0.1 * h, hip - 0.34 * h),
+                (x + 0.16 * h, hip + 0.1 * h),
+                (x - 0.16 * h, hip + 0.1 * h),
+            ],
             coat,
         )
         canvas.disc(x, hip - 0.43 * h, 0.085 * h, rgb(0xE0B090))
@@ -141,7 +180,9 @@ class Rain:
         dx, dy = canvas.x[where] - cx, canvas.y[where] - top
         dome = (np.hypot(dx / radius, dy / (radius * 0.72)) - 1) * radius * 0.72
         hem = dy - 0.035 * h * (np.abs(np.sin(dx / radius * math.pi * 2.5)) - 0.6)
-        bend = np.clip(dx / np.maximum(radius * np.sqrt(np.clip(1 - (dy / (radius * 0.72)) ** 2, 0.01, 1)), 1e-4), -1, 1)
+        bend = np.clip(
+            dx / np.maximum(radius * np.sqrt(np.clip(1 - (dy / (radius * 0.72)) ** 2, 0.01, 1)), 1e-4), -1, 1
+        )
         gore = (np.floor((np.arcsin(bend) / math.pi + 0.5) * 6) % 2)[..., None]
         light = (1.08 - 0.28 * np.clip(0.5 + bend * 0.5, 0, 1))[..., None]
         color = np.clip(umbrella * (0.82 + 0.18 * gore) * light, 0, 1).astype(np.float32)

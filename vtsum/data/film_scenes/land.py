@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from vtsum.data.film_scenes.paint import Color, Painter, ease, mix, noise, rgb, ridge, scrolled
+from vtsum.data.film_scenes.paint import Painter, ease, mix, noise, rgb, ridge, scrolled
 
 
 def _tree(canvas: Painter, x: float, y: float, size: float, shade: float) -> None:
@@ -64,9 +64,14 @@ class Train:
             px, py = x + 0.1 * c, y - 0.135 + 0.1 * s
             canvas.line(x, y - 0.135, px, py, 0.006, rgb(0x5A4632))
             canvas.polygon(
-                [(x + 0.03 * c, y - 0.135 + 0.03 * s), (px, py), (px - 0.022 * s, py + 0.022 * c),
-                 (x + 0.03 * c - 0.022 * s, y - 0.135 + 0.03 * s + 0.022 * c)],
-                rgb(0xFFFBF0), 0.95,
+                [
+                    (x + 0.03 * c, y - 0.135 + 0.03 * s),
+                    (px, py),
+                    (px - 0.022 * s, py + 0.022 * c),
+                    (x + 0.03 * c - 0.022 * s, y - 0.135 + 0.03 * s + 0.022 * c),
+                ],
+                rgb(0xFFFBF0),
+                0.95,
             )
 
     def _viaduct(self, canvas: Painter) -> None:
@@ -93,7 +98,10 @@ class Train:
             x = 2.35 - (born - 5.5) * 0.42 + 0.055
             grey = 0.97 - 0.1 * (puff % 3)
             canvas.disc(
-                x + 0.05 * age, rail - 0.165 - 0.07 * age**0.8, 0.016 + 0.028 * age**0.7, (grey, grey, grey),
+                x + 0.05 * age,
+                rail - 0.165 - 0.07 * age**0.8,
+                0.016 + 0.028 * age**0.7,
+                (grey, grey, grey),
                 max(0.0, 0.75 - age * 0.2),
             )
         for car, color in enumerate((0xC8402F, 0x2F6FB0, 0xE0A83A, 0x3B8A5A)):
@@ -136,8 +144,14 @@ class Train:
         canvas.disc(x, y, radius * 0.75, rgb(0xB8423A))
         for spoke in range(3):
             c, s = math.cos(angle + spoke * math.pi / 3), math.sin(angle + spoke * math.pi / 3)
-            canvas.line(x - c * radius * 0.8, y - s * radius * 0.8, x + c * radius * 0.8, y + s * radius * 0.8, radius * 0.16,
-                        rgb(0x26242A))
+            canvas.line(
+                x - c * radius * 0.8,
+                y - s * radius * 0.8,
+                x + c * radius * 0.8,
+                y + s * radius * 0.8,
+                radius * 0.16,
+                rgb(0x26242A),
+            )
 
     def _sheep(self, canvas: Painter, x: float, y: float, time: float) -> None:
         dip = 0.012 * max(0.0, math.sin(time * 0.9))
@@ -181,9 +195,12 @@ class Balloons:
         rng = np.random.default_rng(12)
         self._pines = sorted((rng.uniform(0, 3.5), rng.uniform(0.08, 0.14)) for _ in range(60))
         self._balloons = [
-            (0.5, 4.0, 0.115, (0xD83A34, 0xFFD84A), 1.00), (1.22, 5.3, 0.15, (0x2F6FD0, 0xFFFFFF), 1.0),
-            (0.95, 6.6, 0.07, (0xF08A30, 0x7A2E8A), 0.75), (1.55, 7.4, 0.085, (0x35A060, 0xFFE890), 0.85),
-            (0.2, 8.2, 0.095, (0xE85A9A, 0xFFF4D0), 0.9), (0.78, 9.4, 0.05, (0x30B0C0, 0xFFFFFF), 0.6),
+            (0.5, 4.0, 0.115, (0xD83A34, 0xFFD84A), 1.00),
+            (1.22, 5.3, 0.15, (0x2F6FD0, 0xFFFFFF), 1.0),
+            (0.95, 6.6, 0.07, (0xF08A30, 0x7A2E8A), 0.75),
+            (1.55, 7.4, 0.085, (0x35A060, 0xFFE890), 0.85),
+            (0.2, 8.2, 0.095, (0xE85A9A, 0xFFF4D0), 0.9),
+            (0.78, 9.4, 0.05, (0x30B0C0, 0xFFFFFF), 0.6),
         ]
 
     def __call__(self, canvas: Painter, time: float) -> None:
@@ -200,7 +217,9 @@ class Balloons:
         for x, start, size, colors, pace in sorted(self._balloons, key=lambda b: b[2]):
             y = 1.1 - (time - start) * 0.105 * pace
             if time > start - 2 and y > -0.3:
-                self._balloon(canvas, x + 0.03 * math.sin(time * 0.5 + x * 9) - pan * pace, y, size, colors, time + x * 5)
+                self._balloon(
+                    canvas, x + 0.03 * math.sin(time * 0.5 + x * 9) - pan * pace, y, size, colors, time + x * 5
+                )
         canvas.land(scrolled(self._forest, pan * 2, canvas.height, canvas.width), rgb(0x3D7048), rgb(0x1F4630), 0.14)
         for x, size in self._pines:
             px = x - pan * 2
@@ -220,15 +239,17 @@ class Balloons:
         down = top + (base - top) * share
         left = [(x - wide * s * 1.25 + r, y) for s, y, r in zip(share, down, rough[0], strict=True)]
         right = [(x + wide * s * 1.25 + r, y) for s, y, r in zip(share, down, rough[1], strict=True)]
-        middle = [(x + wide * 0.2 * s + (0.04 if n % 2 else -0.03) * min(1, s * 4), y)
-                  for n, (s, y) in enumerate(zip(share, down, strict=True))]
+        middle = [
+            (x + wide * 0.2 * s + (0.04 if n % 2 else -0.03) * min(1, s * 4), y)
+            for n, (s, y) in enumerate(zip(share, down, strict=True))
+        ]
         air = rgb(0xC4D4E6)
         lit, dark = mix(rgb(0x8C8FA2), air, haze), mix(rgb(0x545D7C), air, haze)
         canvas.polygon([*left, *middle[::-1]], lit)
         canvas.polygon([*middle, *right[::-1]], dark)
         for side, edge, color in ((0, left, dark), (1, right, lit)):  # ribs: spurs that catch or lose the light
             for at in (2, 3, 4):
-                (ex, ey), (mx, my) = edge[at], middle[at]
+                (ex, _ey), (mx, my) = edge[at], middle[at]
                 bx, by = mx + (ex - mx) * rng.uniform(0.35, 0.6), my + rng.uniform(0, 0.03)
                 canvas.polygon([(bx, by), (bx + 0.025, by + 0.17), (bx - 0.05, by + 0.19)], color, 0.5 - 0.2 * side)
         snow = 0.3 * (base - top) / 0.7
@@ -247,7 +268,11 @@ class Balloons:
     def _balloon(self, canvas: Painter, x: float, y: float, r: float, colors: tuple[int, int], time: float) -> None:
         where = canvas.window(x - r, y - r, x + r, y + 1.6 * r)
         dx, dy = canvas.x[where] - x, canvas.y[where] - y
-        width = np.where(dy < 0, np.sqrt(np.clip(r * r - dy * dy, 1e-9, None)), r * (1 - 0.78 * np.clip(dy / (1.35 * r), 0, 1) ** 1.5))
+        width = np.where(
+            dy < 0,
+            np.sqrt(np.clip(r * r - dy * dy, 1e-9, None)),
+            r * (1 - 0.78 * np.clip(dy / (1.35 * r), 0, 1) ** 1.5),
+        )
         distance = np.where(dy < 0, np.hypot(dx, dy) - r, np.maximum(np.abs(dx) - width, dy - 1.35 * r))
         across = np.clip(dx / np.maximum(width, 1e-4), -1, 1)
         stripe = (np.floor((np.arcsin(across) / math.pi + 0.5) * 8) % 2)[..., None]

@@ -6,9 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from vtsum.data.procedural import Canvas
-
-Color = Sequence[float]
+from vtsum.data.procedural import Canvas, Color
 
 
 def rgb(code: int) -> np.ndarray:
@@ -113,8 +111,16 @@ class Painter(Canvas):
         count = self.height - row
         depth = (np.arange(count) + 0.5) / self.height
         wave = np.sin(depth * 260 / (1 + 6 * depth) - time * 2.2) + 0.6 * np.sin(depth * 90 + time * 1.4)
-        source = np.clip(row - 1 - (depth * 1.25 + ripple * wave * (0.2 + 4 * depth)) * self.height, 0, row - 1)
-        upper = self.pixels[source.astype(int)]
+        rows = row - 1 - (depth * 1.25 + ripple * wave * (0.2 + 4 * depth)) * self.height
+        spread = depth * 0.05 * self.height  # farther from what it mirrors, water blurs it
+        upper = np.mean(
+            [
+                self.pixels[np.clip(rows + offset * spread, 0, row - 1).astype(int)]
+                for offset in (-1.0, -0.5, 0.0, 0.5, 1.0)
+            ],
+            axis=0,
+            dtype=np.float32,
+        )
         sway = (np.round(ripple * 1.5 * np.sin(depth * 120 - time * 3) * (0.3 + 5 * depth) * self.height)).astype(int)
         columns = np.clip(np.arange(self.width)[None] + sway[:, None], 0, self.width - 1)
         upper = np.take_along_axis(upper, np.broadcast_to(columns[..., None], upper.shape), axis=1)

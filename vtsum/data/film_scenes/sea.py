@@ -33,7 +33,8 @@ def lighthouse(canvas: Painter, time: float, light: float, day: Color) -> None:
         for part in (1.0, 0.6, 0.3):
             canvas.polygon(
                 [(x, top - 0.008), (end, top - 0.3 * part), (end, top + 0.3 * part), (x, top + 0.008)],
-                rgb(0xFFF0B8), 0.075 * light * abs(reach) ** 1.5,
+                rgb(0xFFF0B8),
+                0.075 * light * abs(reach) ** 1.5,
             )
         canvas.glow(x, top, 0.22 + 0.1 * max(0.0, math.sin(angle)), rgb(0xFFDF90), 0.75 * light)
     for band in range(6):
@@ -46,7 +47,9 @@ def lighthouse(canvas: Painter, time: float, light: float, day: Color) -> None:
     canvas.box(x - 0.036, top + 0.02, x + 0.036, top + 0.032, rgb(0x33303A))
     canvas.box(x - 0.02, top - 0.018, x + 0.02, top + 0.02, mix(rgb(0x59606B), rgb(0xFFF3C0), light))
     canvas.polygon([(x - 0.028, top - 0.016), (x, top - 0.05), (x + 0.028, top - 0.016)], mix(rgb(0xA52A26), day, 0.3))
-    canvas.polygon([(1.57, 0.53), (1.57, 0.46), (1.62, 0.425), (1.67, 0.46), (1.67, 0.53)], mix(rgb(0xD9C9B4), day, 0.4))
+    canvas.polygon(
+        [(1.57, 0.53), (1.57, 0.46), (1.62, 0.425), (1.67, 0.46), (1.67, 0.53)], mix(rgb(0xD9C9B4), day, 0.4)
+    )
     canvas.polygon([(1.555, 0.465), (1.62, 0.415), (1.685, 0.465)], mix(rgb(0x8C3B2E), day, 0.3))
     canvas.box(1.6, 0.475, 1.622, 0.5, mix(rgb(0x4A5560), rgb(0xFFD070), light))
 
@@ -82,7 +85,8 @@ class Sunrise:
         self._far = ridge(canvas.width * 2, 11, 0.3, 0.59, 0.5)
         rng = np.random.default_rng(5)
         self._gulls = [
-            (rng.uniform(0, 1.2), rng.uniform(0.12, 0.46), rng.uniform(0.055, 0.12), rng.uniform(7, 10)) for _ in range(11)
+            (rng.uniform(0, 1.2), rng.uniform(0.12, 0.46), rng.uniform(0.055, 0.12), rng.uniform(7, 10))
+            for _ in range(11)
         ]
 
     def __call__(self, canvas: Painter, time: float) -> None:
@@ -101,12 +105,21 @@ class Sunrise:
         canvas.mirror(_HORIZON, time, mix(rgb(0x10234C), rgb(0x2F78A0), up), 0.62)
         row = int(_HORIZON * canvas.height)
         depth = canvas.y[row:] - _HORIZON
-        sparkle = np.sin(canvas.x[row:] * 60 / (0.3 + depth * 3) + 9 * np.sin(depth * 160)) * np.sin(depth * 330 - time * 3)
+        sparkle = np.sin(canvas.x[row:] * 60 / (0.3 + depth * 3) + 9 * np.sin(depth * 160)) * np.sin(
+            depth * 330 - time * 3
+        )
         column = np.exp(-(((canvas.x[row:] - 0.62) / (0.05 + depth * 0.6)) ** 2))
         canvas.pixels[row:] += (np.clip(sparkle - 0.35, 0, 1) * column * (0.3 + 0.5 * up))[..., None] * rgb(0xFFD79A)
         sail = ease(time, 8, 9)
         if sail:
-            _boat(canvas, -0.2 + (time - 8) * 0.13, 0.68 + 0.006 * math.sin(time * 2), 0.2, 0.05 * math.sin(time * 1.7), colors[2])
+            _boat(
+                canvas,
+                -0.2 + (time - 8) * 0.13,
+                0.68 + 0.006 * math.sin(time * 2),
+                0.2,
+                0.05 * math.sin(time * 1.7),
+                colors[2],
+            )
         deep = mix(rgb(0x0C1B3D), rgb(0x1F6088), up)
         _waves(canvas, time, 0.8, mix(deep, colors[1], 0.2), mix(deep, rgb(0xFFFFFF), 0.28), 0.008, 1.6)
         _waves(canvas, time, 0.91, deep, mix(deep, rgb(0xFFFFFF), 0.36), 0.012, 2.1)
@@ -122,7 +135,7 @@ class Fireworks:
 
     def __init__(self, canvas: Painter) -> None:
         rng = np.random.default_rng(23)
-        self._stars = [(rng.uniform(0, 1.78), rng.uniform(0, 0.45), rng.uniform(0.2, 0.9)) for _ in range(70)]
+        self._stars = [(rng.uniform(0, 1.78), rng.uniform(0, 0.45), rng.uniform(0.2, 0.9)) for _ in range(55)]
         self._hills = scrolled(ridge(canvas.width * 2, 31, 0.3, 0.58, 0.44), 0.3, canvas.height, canvas.width)
         self._houses = []
         x = 0.05
@@ -133,7 +146,14 @@ class Fireworks:
             x += width * rng.uniform(0.95, 1.25)
         hues = [0xFF5A4A, 0xFFD050, 0x6CD8FF, 0xFF7AD0, 0x8CFF8A, 0xFFFFFF, 0xC08CFF, 0xFFA040]
         self._shells = [
-            (at, rng.uniform(0.2, 1.35), rng.uniform(0.1, 0.3), rng.uniform(0.2, 0.34), rgb(hues[n % 8]), rng.uniform(0, 6))
+            (
+                at,
+                rng.uniform(0.2, 1.35),
+                rng.uniform(0.1, 0.3),
+                rng.uniform(0.2, 0.34),
+                rgb(hues[n % 8]),
+                rng.uniform(0, 6),
+            )
             for n, at in enumerate(LAUNCHES)
         ]
 
@@ -142,7 +162,7 @@ class Fireworks:
         top, low = mix(rgb(0x33406E), rgb(0x090D22), dark), mix(rgb(0xC77F6C), rgb(0x262A54), dark)
         canvas.sky([(0, top), (0.35, mix(top, low, 0.4)), (0.6, low)])
         for x, y, light in self._stars:
-            twinkle = light * dark * (0.75 + 0.25 * math.sin(time * 3 + x * 40))
+            twinkle = light * dark * (0.85 + 0.15 * math.sin(time + x * 40))
             canvas.disc(x, y, 0.0028, rgb(0xFFFFFF), twinkle)
         canvas.glow(0.25, 0.14, 0.2, rgb(0xC8D0FF), 0.3 * dark)
         where = canvas.window(0.2, 0.09, 0.3, 0.19)
@@ -155,7 +175,7 @@ class Fireworks:
         canvas.land(self._hills, mix(rgb(0x39395E), rgb(0x15172E), dark) + 0.05 * flash, rgb(0x10122A), 0.2)
         self._town(canvas, dark, flash)
         lighthouse(canvas, time, ease(time, 2, 3.2), mix(rgb(0x7A5A66), rgb(0x20233F), dark) + 0.15 * flash)
-        canvas.mirror(_HORIZON, time, mix(rgb(0x394472), rgb(0x070B1C), dark), 0.66, 0.008)
+        canvas.mirror(_HORIZON, time * 0.6, mix(rgb(0x394472), rgb(0x070B1C), dark), 0.6, 0.006)
         deep = mix(rgb(0x263058), rgb(0x060918), dark)
         _waves(canvas, time, 0.93, deep, mix(deep, rgb(0x8EA0D0), 0.3), 0.01, 1.3)
         _boat(canvas, 0.55, 0.8 + 0.005 * math.sin(time * 1.6), 0.17, 0.03 * math.sin(time * 1.3), rgb(0x23284A))
@@ -173,9 +193,7 @@ class Fireworks:
                 on = chance < 0.25 + 0.5 * dark
                 canvas.box(wx, wy - 0.012, wx + 0.016, wy + 0.012, rgb(0xFFCE74) if on else wall * 0.6)
 
-    def _shell(
-        self, canvas: Painter, age: float, x: float, y: float, size: float, color: Color, turn: float
-    ) -> float:
+    def _shell(self, canvas: Painter, age: float, x: float, y: float, size: float, color: Color, turn: float) -> float:
         if age < 0 or age > 3:
             return 0.0
         if age < 0.7:  # the rocket climbs
@@ -187,7 +205,7 @@ class Fireworks:
         spread = size * (1 - math.exp(-2.6 * age))
         fade = max(0.0, 1 - age / 1.9) ** 0.8
         canvas.glow(x, y, size * 2, color, 0.55 * math.exp(-2.2 * age))
-        for layer, count in ((1.0, 34), (0.66, 22), (0.33, 10)):
+        for layer, count in ((1.0, 30), (0.6, 16)):
             for spark in range(count):
                 angle = turn + (spark + 0.5 * (layer < 1)) / count * 2 * math.pi
                 reach = spread * layer * (0.94 + 0.06 * math.sin(spark * 7.3))

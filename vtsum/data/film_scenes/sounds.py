@@ -43,7 +43,8 @@ def music(seconds: float, roots: tuple[int, ...], pace: float, seed: int) -> np.
         time = _time(4.8)
         swell = np.sin(np.pi * np.clip(time / 4.8, 0, 1)) ** 0.7
         chord = sum(
-            np.sin(2 * np.pi * root * 2 ** (step / 12) * time + rng.uniform(0, 6)) / (1 + abs(step) / 12) for step in (-12, 0, 4, 7)
+            np.sin(2 * np.pi * root * 2 ** (step / 12) * time + rng.uniform(0, 6)) / (1 + abs(step) / 12)
+            for step in (-12, 0, 4, 7)
         )
         _add(out, bar * 4 - 0.4, 0.02 * np.asarray(chord) * swell)
         for beat in range(round(4 * pace)):
@@ -106,7 +107,9 @@ def bell(seconds: float, times: tuple[float, ...]) -> np.ndarray:
     """The tram's bell."""
     out = np.zeros(round(seconds * SOUND_RATE))
     time = _time(0.8)
-    ring = sum(np.sin(2 * np.pi * pitch * time) * np.exp(-decay * time) for pitch, decay in ((1320, 6), (2110, 8), (3170, 12)))
+    ring = sum(
+        np.sin(2 * np.pi * pitch * time) * np.exp(-decay * time) for pitch, decay in ((1320, 6), (2110, 8), (3170, 12))
+    )
     for at in times:
         _add(out, at, 0.03 * np.asarray(ring))
     return out

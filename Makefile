@@ -41,7 +41,7 @@ check: .venv/.stamp-test  ## Lint, check formatting and types, compile the GPU k
 	$(BIN)/python tests/build/compile_gpu.py
 
 bench: .venv/.stamp-test  ## Measure on this machine; results go to bench/results
-	$(BIN)/python -m bench.run
+	@for benchmark in bench/bench_*.py; do echo "==> $$benchmark"; $(BIN)/python "$$benchmark"; done
 
 clean:  ## Remove .venv, build products and caches; summaries in out/ stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -10,7 +10,7 @@ namespace vts::glue {
 
 // The kernels read rows: the last dimension must be dense.
 inline Tensor with_dense_rows(const Tensor &x) {
-    return x.stride(3) == 1 || x.size(3) <= 1 ? x : torch::stable::contiguous(x);
+    return x.dim() != 4 || x.stride(3) == 1 || x.size(3) <= 1 ? x : torch::stable::contiguous(x);
 }
 
 inline vts_bhtd bhtd(const Tensor &x) { return {x.data_ptr(), x.stride(0), x.stride(1), x.stride(2)}; }

@@ -86,8 +86,8 @@ def build_info() -> dict[str, Any]:
     Returns:
         dict: `build`: the record the installation wrote (compiler, flags, torch, or why a library was not built); empty
         when the package was never installed. `libraries`: for each of "_cpu" and "_cuda",
-        {"loaded": bool, "reason": str or None}. `cpu_level`: the instruction set the CPU kernels run with, None without them. `backend`: what
-        VTSUM_KERNELS_BACKEND asks for, "auto" by default. `torch`: its version.
+        {"loaded": bool, "reason": str or None}. `cpu_level`: the instruction set the CPU kernels run with, None without
+        them. `backend`: what VTSUM_KERNELS_BACKEND asks for, "auto" by default. `torch`: its version.
     """
     from .dispatch import ENVIRONMENT_BACKEND
 

@@ -1,0 +1,221 @@
+"""From pictures to what a summary is made of: features, saliency, sentences."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from vtsum.errors import VTSumError
+from vtsum.model.checkpoint import Checkpoint, load_checkpoint
+from vtsum.model.frame_encoder import (
+    EmbeddedFrameEncoder,
+    FrameEncoder,
+    TransformersFrameEncoder,
+    check_images,
+    from_pretrained,
+)
+from vtsum.model.spans import gather_spans
+
+EMBEDDED = Path(__file__).parent.parent / "assets" / "embedded"
+"""The model that ships inside the package."""
+
+KNOWN = {
+    "blip": "Salesforce/blip-image-captioning-base",
+    "blip-large": "Salesforce/blip-image-captioning-large",
+    "clip": "openai/clip-vit-base-patch32",
+    "clip-large": "openai/clip-vit-large-patch14",
+}
+"""Short names of transformers checkpoints."""
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence and the mean probability (0..1) a token that the decoder gave it."""
+
+    text: str
+    confidence: float
+
+
+class Summarizer:
+    """A VTSum model with its own frame encoder.
+
+    Attributes:
+        name: what `load` was asked for.
+        weights_sha256: of the weights' file.
+        image_size: frames are stretched to image_size x image_size.
+        text_is_guess: True where the sentences are guesses that a reader must be warned of.
+        facts: what the model's config.json says of its training.
+    """
+
+    def __init__(self, name: str, checkpoint: Checkpoint, encoder: FrameEncoder, *, embedded: bool) -> None:
+        if encoder.dim != checkpoint.model.config.width:
+            raise VTSumError(
+                f"Summarizer: the frame encoder's dimension must be the model's width {checkpoint.model.config.width}, "
+                f"got {encoder.dim} from {encoder.name!r}"
+            )
+        self.name = name
+        self.model = checkpoint.model
+        self.encoder = encoder
+        self.weights_sha256 = checkpoint.weights_sha256
+        self.facts = checkpoint.facts
+        self.embedded = embedded
+        self.text_is_guess = embedded
+        self.image_size = encoder.image_size
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        """uint8 [N, S, S, 3] RGB -> float32 [N, C]."""
+        return self.encoder.encode(images)
+
+    def event_features(self, features: np.ndarray) -> np.ndarray:
+        """The columns of `encode`'s output that tell events apart: [T, C] -> [T, C']."""
+        return features
+
+    @torch.inference_mode()
+    def saliency(self, features: np.ndarray) -> np.ndarray:
+        """Features of the frames of one video in order, [T, C] -> float32 [T] in 0..1."""
+        if len(features) == 0:
+            return np.zeros(0, np.float32)
+        frames = self.model.encode(torch.from_numpy(np.ascontiguousarray(features))[None])
+        return self.model.saliency_logits(frames)[0].sigmoid().numpy()
+
+    @torch.inference_mode()
+    def describe(
+        self, features: np.ndarray, spans: Sequence[tuple[int, int]], key_frames: Sequence[np.ndarray] | None = None
+    ) -> list[Sentence]:
+        """One sentence for each span of frame indices [start, end).
+
+        Args:
+            features: [T, C], the whole video.
+            key_frames: one picture a span, uint8 [H, W, 3]; models that describe pictures read them, this one does not.
+        """
+        decoder = self.model.text_decoder
+        if decoder is None or not spans:
+            return []
+        frames = self.model.encode(torch.from_numpy(np.ascontiguousarray(features))[None])[0]
+        gathered, mask = gather_spans(frames, spans)
+        texts, _, log_probability = decoder.generate(gathered, mask, num_beams=3, max_length=32, repetition_penalty=1.2)
+        return [
+            Sentence(tidy(text), float(p)) for text, p in zip(texts, log_probability.exp().tolist(), strict=True)
+        ]
+
+
+class FullSizeSummarizer(Summarizer):
+    """A full-size BLIP or CLIP encoder finds the events (and BLIP writes the sentences); saliency is the embedded model's.
+
+    Neither checkpoint was trained to say what matters in a video, so each frame is encoded twice, and the embedded
+    model's features stand behind the full-size ones in the same array.
+    """
+
+    def __init__(self, name: str, base: Summarizer, encoder: TransformersFrameEncoder, source: str) -> None:
+        self.name = name
+        self.base = base
+        self.full = encoder
+        self.model = base.model
+        self.encoder = encoder
+        self.facts = base.facts
+        self.embedded = False
+        self.text_is_guess = encoder.captioner is None
+        self.image_size = encoder.image_size
+        digest = hashlib.sha256(base.weights_sha256.encode())
+        for key, value in sorted(encoder.network.state_dict().items()):
+            digest.update(key.encode() + value.float().numpy().tobytes())
+        self.weights_sha256 = digest.hexdigest()
+        self._processor: Any | None = None
+        self._source = source
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        check_images(images, self.image_size)
+        small = resize(images, self.base.image_size)
+        return np.concatenate([self.full.encode(images), self.base.encode(small)], axis=1)
+
+    def event_features(self, features: np.ndarray) -> np.ndarray:
+        return features[:, : self.full.dim]
+
+    def saliency(self, features: np.ndarray) -> np.ndarray:
+        return self.base.saliency(features[:, self.full.dim :])
+
+    @torch.inference_mode()
+    def describe(
+        self, features: np.ndarray, spans: Sequence[tuple[int, int]], key_frames: Sequence[np.ndarray] | None = None
+    ) -> list[Sentence]:
+        if self.full.captioner is None:
+            return self.base.describe(features[:, self.full.dim :], spans)
+        if not spans:
+            return []
+        if key_frames is None or len(key_frames) != len(spans):
+            raise VTSumError(
+                f"describe: key_frames must hold one picture a span ({len(spans)}) for {self.name!r}, "
+                f"got {0 if key_frames is None else len(key_frames)}"
+            )
+        if self._processor is None:
+            from transformers import AutoTokenizer
+
+            self._processor = from_pretrained(AutoTokenizer, self._source, "model")
+        out = []
+        for picture in key_frames:
+            pixels = self.full.pixels(resize(picture[None], self.image_size))
+            made = self.full.captioner.generate(
+                pixel_values=pixels, num_beams=3, max_new_tokens=30, output_scores=True, return_dict_in_generate=True
+            )
+            text = self._processor.decode(made.sequences[0], skip_special_tokens=True)
+            out.append(Sentence(tidy(text), float(made.sequences_scores[0].exp())))
+        return out
+
+
+def resize(images: np.ndarray, size: int) -> np.ndarray:
+    """uint8 [N, H, W, 3] -> uint8 [N, size, size, 3], stretched, each new pixel the mean of what it covers."""
+    x = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float()
+    x = F.interpolate(x, (size, size), mode="bilinear", antialias=True, align_corners=False)
+    return x.round_().clamp_(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def tidy(text: str) -> str:
+    """A decoder's words as a sentence: a capital at the front, a full stop at the end, signs without stray spaces."""
+    for sign in (" .", " ,", " ;", " :", " '", " - "):
+        text = text.replace(sign, sign.strip())
+    text = " ".join(text.replace("' s ", "'s ").split()).strip(" .")
+    return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def load(name_or_path: str = "embedded") -> Summarizer:
+    """A summarizer by name or path.
+
+    Args:
+        name_or_path: "embedded"; "blip", "blip-large", "clip", "clip-large"; a folder written by VTSum's training; or the
+            folder or hub name of a transformers BLIP or CLIP checkpoint.
+    Raises:
+        VTSumError: an unknown name, or a checkpoint that is missing or broken.
+    """
+    if name_or_path == "embedded":
+        return _from_folder("embedded", EMBEDDED, embedded=True)
+    folder = Path(name_or_path)
+    if folder.is_dir() and not _is_transformers(folder):
+        return _from_folder(name_or_path, folder, embedded=False)
+    source = KNOWN.get(name_or_path, name_or_path)
+    if name_or_path not in KNOWN and not folder.is_dir() and "/" not in name_or_path:
+        names = ", ".join(["embedded", *KNOWN])
+        raise VTSumError(f"load: model must be one of {names}, a folder or a hub name, got {name_or_path!r}")
+    return FullSizeSummarizer(name_or_path, load("embedded"), TransformersFrameEncoder(source), source)
+
+
+def _is_transformers(folder: Path) -> bool:
+    config = folder / "config.json"
+    return config.is_file() and '"model_type"' in config.read_text(encoding="utf-8", errors="replace")
+
+
+def _from_folder(name: str, folder: Path, *, embedded: bool) -> Summarizer:
+    checkpoint = load_checkpoint(folder)
+    encoder: FrameEncoder
+    if checkpoint.model.config.frame_encoder == "embedded":
+        encoder = EmbeddedFrameEncoder(checkpoint.encoder_state)
+    else:
+        wanted = checkpoint.model.config.frame_encoder
+        encoder = TransformersFrameEncoder(KNOWN.get(wanted, wanted))
+    return Summarizer(name, checkpoint, encoder, embedded=embedded)

@@ -1,0 +1,164 @@
+"""The causal text decoder: BLIP's BERT decoder from transformers, reading the frames by cross attention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vtsum.config import TextConfig
+from vtsum.model import torchvision_free
+
+IGNORED = -100
+
+
+@dataclass
+class TextBatch:
+    """Token ids [B, L], their mask [B, L] and the targets [B, L] (-100: no loss)."""
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    targets: Tensor
+
+
+def _use_encoder_mask(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    kwargs["encoder_attention_mask"] = kwargs.get("attention_mask")
+    return args, kwargs
+
+
+class TextDecoder(nn.Module):
+    """Sentences from frames.
+
+    transformers (4.54 to 5.23) hands the cross attention its mask under the wrong name, so that padded frames are
+    attended to; a hook on each cross attention gives it the right one.
+    """
+
+    def __init__(self, config: TextConfig, encoder_width: int, tokenizer: Any, label_smoothing: float = 0.1) -> None:
+        super().__init__()
+        torchvision_free.prepare()
+        from transformers.models.blip.configuration_blip import BlipTextConfig
+        from transformers.models.blip.modeling_blip_text import BlipTextLMHeadModel
+
+        self.tokenizer = tokenizer
+        self.label_smoothing = label_smoothing
+        self.prompt = config.prompt
+        ids = tokenizer.convert_tokens_to_ids(["[DEC]", "[SEP]", "[PAD]"])
+        self.bos, self.eos, self.pad = ids
+        blip = BlipTextConfig(
+            vocab_size=config.vocab_size,
+            hidden_size=config.hidden_size,
+            encoder_hidden_size=encoder_width,
+            intermediate_size=config.intermediate_size,
+            projection_dim=config.hidden_size,
+            num_hidden_layers=config.num_layers,
+            num_attention_heads=config.num_heads,
+            max_position_embeddings=config.max_positions,
+            hidden_dropout_prob=config.dropout,
+            attention_probs_dropout_prob=config.dropout,
+            bos_token_id=self.bos,
+            eos_token_id=self.eos,
+            sep_token_id=self.eos,
+            pad_token_id=self.pad,
+            is_decoder=True,
+            tie_word_embeddings=True,
+        )
+        self.lm = BlipTextLMHeadModel(blip)
+        for name, module in self.lm.named_modules():
+            if name.endswith("crossattention.self"):
+                module.register_forward_pre_hook(_use_encoder_mask, with_kwargs=True)
+
+    def batch(self, texts: list[str], max_length: int, device: torch.device) -> TextBatch:
+        """Tokenize; the first id becomes [DEC], the prompt carries no loss."""
+        tokens = self.tokenizer(
+            [self.prompt + t if not t.startswith(self.prompt) else t for t in texts],
+            padding="longest",
+            truncation=True,
+            max_length=max_length,
+            return_tensors="pt",
+        )
+        ids = tokens.input_ids.clone()
+        ids[:, 0] = self.bos
+        targets = ids.masked_fill(ids == self.pad, IGNORED)
+        targets[:, : self.prompt_length] = IGNORED
+        return TextBatch(ids.to(device), tokens.attention_mask.to(device), targets.to(device))
+
+    @property
+    def prompt_length(self) -> int:
+        """Tokens before the first word of the sentence: [DEC] and the prompt."""
+        return len(self.tokenizer(self.prompt).input_ids) - 1
+
+    def forward(self, frames: Tensor, frame_mask: Tensor, text: TextBatch) -> tuple[Tensor, Tensor]:
+        """frames [B, T, C], frame_mask [B, T] -> (loss, logits [B, L, V])."""
+        logits = self.lm(
+            input_ids=text.input_ids,
+            attention_mask=text.attention_mask,
+            encoder_hidden_states=frames,
+            encoder_attention_mask=frame_mask.to(text.attention_mask.dtype),
+            use_cache=False,
+            return_dict=True,
+        ).logits
+        loss = F.cross_entropy(
+            logits[:, :-1].flatten(0, 1).float(),
+            text.targets[:, 1:].flatten(),
+            ignore_index=IGNORED,
+            label_smoothing=self.label_smoothing,
+        )
+        return loss, logits
+
+    @torch.no_grad()
+    def generate(
+        self,
+        frames: Tensor,
+        frame_mask: Tensor,
+        *,
+        num_beams: int = 3,
+        max_length: int = 32,
+        min_length: int = 5,
+        repetition_penalty: float = 1.0,
+        **options: Any,
+    ) -> tuple[list[str], Tensor, Tensor]:
+        """One sentence a row.
+
+        Returns:
+            texts without the prompt, ids [B, L], and the mean log-probability a token [B] of each sentence.
+        """
+        b = frames.shape[0]
+        prompt = self.tokenizer(self.prompt, return_tensors="pt").input_ids[:, :-1]
+        prompt = prompt.to(frames.device).expand(b, -1).clone()
+        prompt[:, 0] = self.bos
+        ids = self.lm.generate(
+            input_ids=prompt,
+            attention_mask=torch.ones_like(prompt),
+            encoder_hidden_states=frames,
+            encoder_attention_mask=frame_mask.long(),
+            num_beams=num_beams,
+            max_length=max_length,
+            min_length=min_length,
+            repetition_penalty=repetition_penalty,
+            eos_token_id=self.eos,
+            pad_token_id=self.pad,
+            do_sample=False,
+            **options,
+        )
+        texts = [t[len(self.prompt) :].strip() for t in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+        return texts, ids, self.log_probability(frames, frame_mask, ids)
+
+    @torch.no_grad()
+    def log_probability(self, frames: Tensor, frame_mask: Tensor, ids: Tensor) -> Tensor:
+        """Mean log-probability a token of the sentences `ids` [B, L], the prompt and padding left out -> [B]."""
+        mask = (ids != self.pad).long()
+        logits = self.lm(
+            input_ids=ids,
+            attention_mask=mask,
+            encoder_hidden_states=frames,
+            encoder_attention_mask=frame_mask.long(),
+            use_cache=False,
+            return_dict=True,
+        ).logits
+        scores = logits[:, :-1].float().log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0]
+        counted = mask[:, 1:].clone()
+        counted[:, : self.prompt_length - 1] = 0
+        return (scores * counted).sum(1) / counted.sum(1).clamp_min(1)

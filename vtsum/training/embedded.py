@@ -1,0 +1,217 @@
+"""Make the embedded model: one command from real video to the folder that ships in the package.
+
+    python -m vtsum.training.embedded --shared ../shared --out runs/embedded --install
+
+The stages, each kept in `--out` and not done again when it is there: the frame encoder is distilled (`distill`); all
+frames are embedded; the text decoder learns words (`words`); saliency and captions are trained jointly (`joint`), first
+with a fifth of the training videos set aside to choose the number of epochs, then on all training videos; the figures
+are computed on the ten held-out videos; the model folder is written. `--install` copies it to vtsum/assets/embedded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from vtsum.config import TextConfig, VTSumConfig
+from vtsum.data.activitynet import load_activitynet_captions
+from vtsum.data.frames import FRAME_INDEX_RATE, read_frames, read_teacher
+from vtsum.data.tvsum import TVSumVideo, load_captions, load_tvsum
+from vtsum.evaluation.baselines import evaluate_features, evaluate_random, every_fifth, paired_difference
+from vtsum.evaluation.features import color_histogram
+from vtsum.model.checkpoint import CONFIG, VOCABULARY, WEIGHTS, config_text, load_checkpoint, load_tokenizer, pack
+from vtsum.model.embedded_encoder import EMBEDDING_DIM, EmbeddedEncoder
+from vtsum.model.summarizer import EMBEDDED
+from vtsum.model.text_decoder import TextDecoder
+from vtsum.model.vtsum import VTSum
+from vtsum.training.distill import distill, encode_all
+from vtsum.training.files import save_safetensors
+from vtsum.training.joint import Example, JointSettings, caption_nll, evaluate, train_joint
+from vtsum.training.words import clean, learn_words, write_vocabulary
+
+VOCABULARY_SIZE = 3000
+WORD_EPOCHS = 6
+TEXT = TextConfig(
+    vocab_size=VOCABULARY_SIZE,
+    hidden_size=192,
+    num_layers=2,
+    num_heads=4,
+    intermediate_size=384,
+    max_positions=40,
+    dropout=0.1,
+    prompt="",
+)
+CONFIGURATION = VTSumConfig(
+    frame_encoder="embedded",
+    width=EMBEDDING_DIM,
+    num_heads=4,
+    depth=1,
+    mlp_ratio=2,
+    kernel_size=5,
+    memory_slots=64,
+    dropout=0.3,
+    text=TEXT,
+)
+
+
+def embed_frames(encoder: EmbeddedEncoder, shared: Path, videos: list[TVSumVideo], path: Path) -> dict[str, Any]:
+    """Embeddings and indices of every stored frame, kept in an npz file: `KEY/features`, `KEY/index`."""
+    if not path.is_file():
+        arrays = {}
+        for video in videos:
+            index, images = read_frames(shared / "tvsum" / "frames" / f"{video.name}.zip")
+            arrays[f"{video.key}/features"] = encode_all(encoder, images)
+            arrays[f"{video.key}/index"] = index
+            print(f"\rembedded {video.key} ", end="", flush=True)
+        print()
+        temporary = path.with_suffix(".tmp.npz")
+        np.savez(temporary, **arrays)
+        os.replace(temporary, path)
+    with np.load(path) as data:
+        return {name: data[name] for name in data.files}
+
+
+def scale_head(encoder: EmbeddedEncoder, scale: float) -> None:
+    """Multiply the embeddings by `scale`, in the weights themselves."""
+    with torch.no_grad():
+        encoder.head.weight.mul_(scale)
+        encoder.head.bias.mul_(scale)
+
+
+def words(shared: Path, out: Path, train_captions: list[str]) -> tuple[list[str], dict[str, float]]:
+    """The vocabulary and the decoder's first training; returns ActivityNet's sentences and the figures."""
+    videos = load_activitynet_captions(shared / "activitynet" / "train.json.gz")
+    sentences = [c for v in videos for s in v.sentences if (c := clean(s)) is not None]
+    held = [
+        c
+        for v in load_activitynet_captions(shared / "activitynet" / "val_1.json.gz")[:300]
+        for s in v.sentences
+        if (c := clean(s)) is not None
+    ]
+    record = out / "words.json"
+    if not record.is_file():
+        write_vocabulary(sentences + train_captions, out / VOCABULARY, VOCABULARY_SIZE)
+        decoder = TextDecoder(TEXT, EMBEDDING_DIM, load_tokenizer(out / VOCABULARY))
+        perplexity = learn_words(decoder, sentences, held, epochs=WORD_EPOCHS, width=EMBEDDING_DIM)
+        state = decoder.state_dict()
+        del state["lm.cls.predictions.decoder.weight"]  # tied to the word embeddings
+        state.pop("lm.cls.predictions.decoder.bias", None)  # tied to the predictions' own bias
+        save_safetensors(state, out / "words.safetensors")
+        record.write_text(json.dumps({"held_out_perplexity": perplexity, "sentences": len(sentences)}))
+    return sentences, json.loads(record.read_text())
+
+
+def new_model(out: Path) -> VTSum:
+    model = VTSum(CONFIGURATION, load_tokenizer(out / VOCABULARY))
+    assert model.text_decoder is not None
+    missing = model.text_decoder.load_state_dict(load_file(out / "words.safetensors"), strict=False).missing_keys
+    assert all("predictions.decoder" in name for name in missing), missing
+    model.text_decoder.lm.tie_weights()
+    return model
+
+
+def make(shared: Path, out: Path, settings: JointSettings) -> dict[str, Any]:
+    """Every stage; returns the facts that go into config.json."""
+    out.mkdir(parents=True, exist_ok=True)
+    videos = load_tvsum(shared / "tvsum" / "tvsum.h5")
+    captions = load_captions(shared / "tvsum" / "captions.json")
+    split = every_fifth(videos)
+    encoder_path = out / "encoder.safetensors"
+    if not encoder_path.with_suffix(".json").is_file():
+        distill(shared, encoder_path)
+    distilled = json.loads(encoder_path.with_suffix(".json").read_text())
+    encoder = EmbeddedEncoder()
+    encoder.load_state_dict(load_file(encoder_path), strict=True)
+    arrays = embed_frames(encoder, shared, videos, out / "features.npz")
+    scale = 1.0 / float(np.concatenate([arrays[f"{k}/features"] for k in split.train]).std(0).mean())
+    scale_head(encoder, scale)
+    examples = {
+        v.key: Example.make(v, arrays[f"{v.key}/features"] * scale, arrays[f"{v.key}/index"], captions[v.key])
+        for v in videos
+    }
+    train_captions = [c.text for key in split.train for c in examples[key].captions]
+    sentences, word_facts = words(shared, out, train_captions)
+
+    watched = [k for k in split.train if int(k.removeprefix("video_")) % 5 == 1]
+    rest = [k for k in split.train if k not in watched]
+    _, history = train_joint(
+        new_model(out), [examples[k] for k in rest], sentences, settings, [examples[k] for k in watched]
+    )
+    tested = [examples[k] for k in split.test]
+    average, _ = train_joint(new_model(out), [examples[k] for k in split.train], sentences, settings)
+    facts = {
+        "trained": time.strftime("%Y-%m-%d"),
+        "data": "40 TVSum videos (frames, 20 raters, captions), ActivityNet Captions (words)",
+        "held_out": list(split.test),
+        "encoder": {k: distilled[k] for k in ("cosine", "cosine_of_mean", "centred_cosine", "epochs", "minutes")},
+        "words": word_facts,
+        "joint": {"epochs": settings.epochs, "watched_tau": history[-1]["tau"], "watched_rho": history[-1]["rho"]},
+        "held_out_figures": figures(average, tested, videos, arrays, shared),
+    }
+    folder = out / "model"
+    folder.mkdir(exist_ok=True)
+    save_safetensors(pack(average, encoder), folder / WEIGHTS)
+    shutil.copyfile(out / VOCABULARY, folder / VOCABULARY)
+    (folder / CONFIG).write_text(config_text(CONFIGURATION, facts), encoding="utf-8")
+    load_checkpoint(folder)
+    return facts
+
+
+def figures(
+    model: VTSum, tested: list[Example], videos: list[TVSumVideo], arrays: dict[str, Any], shared: Path
+) -> dict[str, Any]:
+    """On the held-out videos: the model's tau and rho beside ridge on three kinds of features and chance."""
+    split = every_fifth(videos)
+    ours, teacher, colours = {}, {}, {}
+    for video in videos:
+        index = arrays[f"{video.key}/index"]
+        times = index / FRAME_INDEX_RATE
+        ours[video.key] = (times, arrays[f"{video.key}/features"])
+        teacher[video.key] = (times, read_teacher(shared / "tvsum" / "teacher" / f"{video.name}.npz")[1])
+        colours[video.key] = (times, color_histogram(read_frames(shared / "tvsum" / "frames" / f"{video.name}.zip")[1]))
+    result = evaluate(model, tested)
+    rows = {"model": result, "random": evaluate_random([e.video for e in tested])}
+    for name, features in (("ridge_encoder", ours), ("ridge_teacher", teacher), ("ridge_colours", colours)):
+        rows[name] = evaluate_features(features, videos, split.train, split.test)
+    out: dict[str, Any] = {name: {"tau": r.tau, "rho": r.rho, "f": r.mean("f")} for name, r in rows.items()}
+    for name in ("ridge_encoder", "ridge_colours", "random"):
+        difference = paired_difference(result, rows[name], "tau")
+        out[f"model_minus_{name}_tau"] = [difference.mean, difference.standard_error]
+    out["caption_nll"] = caption_nll(model, tested)
+    out["caption_nll_other_video"] = caption_nll(model, tested, blind=True)
+    return out
+
+
+def install(folder: Path, target: Path = EMBEDDED) -> None:
+    """Copy a model folder into the package."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in (CONFIG, VOCABULARY, WEIGHTS):
+        shutil.copyfile(folder / name, target / f".{name}.tmp")
+        os.replace(target / f".{name}.tmp", target / name)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shared", type=Path, required=True, help="folder that holds tvsum/ and activitynet/")
+    parser.add_argument("--out", type=Path, default=Path("runs/embedded"))
+    parser.add_argument("--epochs", type=int, default=JointSettings.epochs, help="of the joint training")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--install", action="store_true", help="copy the model into vtsum/assets/embedded")
+    a = parser.parse_args()
+    facts = make(a.shared, a.out, JointSettings(epochs=a.epochs, seed=a.seed))
+    print(json.dumps(facts, indent=1))
+    if a.install:
+        install(a.out / "model")
+
+
+if __name__ == "__main__":
+    main()

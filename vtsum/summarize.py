@@ -26,7 +26,7 @@ from vtsum.planning import Plan, make_plan
 from vtsum.progress import ProgressCallback, ignore
 from vtsum.staging import StagedFolder, writing_failed
 from vtsum.text import Moment, describe, describes_pictures, text_file
-from vtsum.watching import Watched, watch
+from vtsum.watching import Watched, torch_threads, watch
 
 if TYPE_CHECKING:
     from vtsum.model import Summarizer
@@ -196,7 +196,8 @@ def _write(
                 cut_result = job.result()
             with clock("text"):
                 tell("text", 0.0)
-                spoken = describe(model, watched.features, _moments(plan, stage.path, cut_result))
+                with torch_threads(count=1):  # the other cores are cutting
+                    spoken = describe(model, watched.features, _moments(plan, cut_result))
                 tell("text", 1.0)
             if job is not None:
                 cut_result = job.result()
@@ -228,7 +229,7 @@ def _write(
     return data
 
 
-def _moments(plan: Plan, folder: Path, cut: CutResult | None) -> list[Moment]:
+def _moments(plan: Plan, cut: CutResult | None) -> list[Moment]:
     """The chosen shots that may get a sentence; with their key frames where those were cut before."""
     pictures = {} if cut is None else {shot.index: shot.keyframe for shot in cut.shots}
     moments = []

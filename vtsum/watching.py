@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import queue
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,9 +23,11 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
     from vtsum.model import Summarizer
-    from vtsum.video import FrameSampler, VideoInfo
+    from vtsum.video import VideoInfo
 
 BATCH = 32  # frames encoded at once
+AHEAD_BYTES = 48 << 20  # of pictures that wait for the encoder
+EMBEDDED_SIZE = 128  # pixels; the embedded frame encoder's pictures, known here without its imports
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,66 @@ class Watched:
     cuts: CutFinder
 
 
+def watch(
+    source: Path, info: VideoInfo, model: str | os.PathLike[str] | Summarizer, fps: float, tell: ProgressCallback
+) -> tuple[Summarizer, Watched]:
+    """Sample and encode a video in one pass.
+
+    Frames come from a thread of their own, which starts before the model is loaded where its picture size is known:
+    importing what a model needs takes seconds, and one core would wait.
+
+    Args:
+        source: the file. info: what `probe` found. model, fps: as for `summarize`.
+        tell: told ("read", fraction).
+    Raises:
+        VTSumError: the file or the model cannot be read, or no picture can be decoded.
+    """
+    tell("read", 0.0)
+    whole = max(info.duration, 1e-3)
+    size = EMBEDDED_SIZE if isinstance(model, str) and model == "embedded" else None
+    frames = (
+        None if size is None else FramesAhead(source, fps, size, lambda done: tell("read", min(done / whole, 0.99)))
+    )
+    try:
+        with _quick_switches():
+            loaded = load_model(model)
+        if frames is None or loaded.image_size != size:
+            if frames is not None:
+                frames.close()
+            frames = FramesAhead(source, fps, loaded.image_size, lambda done: tell("read", min(done / whole, 0.99)))
+        features = []
+        for batch in frames.batches(BATCH):
+            # One core is left to the decoder as long as it works.
+            with torch_threads(spare=int(not frames.finished)):
+                features.append(loaded.encode(batch))
+    finally:
+        if frames is not None:
+            frames.close()
+    sampler = frames.sampler
+    encoded = np.concatenate(features) if features else np.zeros((0, 1), np.float32)
+    if not len(encoded):
+        raise VTSumError(f"summarize: {source.name} must hold at least one picture that can be decoded, got none")
+    saliency = np.clip(np.nan_to_num(loaded.saliency(encoded)), 0.0, 1.0)
+    tell("read", 1.0)
+    events = loaded.event_features(encoded)
+    warnings = list(sampler.warnings)
+    return loaded, Watched(encoded, events, saliency, sampler.duration, sampler.broken_at, warnings, frames.cuts)
+
+
+def known_size(model: str | os.PathLike[str] | Summarizer) -> int | None:
+    """The side of the pictures a model wants, in pixels, where that can be told before it is loaded; else None."""
+    if not isinstance(model, str | os.PathLike):
+        return model.image_size
+    folder = Path(__file__).parent / "assets" / "embedded" if model == "embedded" else Path(model)
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return EMBEDDED_SIZE if config["model"]["frame_encoder"] == "embedded" else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # whatever is wrong with it, loading it says so
+
+
 def load_model(model: str | os.PathLike[str] | Summarizer) -> Summarizer:
+    """A model by name or path; a loaded one as it is."""
     if not isinstance(model, str | os.PathLike):
         return model
     from vtsum.model import load
@@ -46,86 +110,109 @@ def load_model(model: str | os.PathLike[str] | Summarizer) -> Summarizer:
     return load(os.fspath(model))
 
 
-def watch(
-    source: Path, info: VideoInfo, model: str | os.PathLike[str] | Summarizer, fps: float, tell: ProgressCallback
-) -> tuple[Summarizer, Watched]:
-    """Sample and encode in one pass: frames come from a thread of their own, so that both cores have work."""
-    from vtsum.video import FrameSampler
+class FramesAhead:
+    """Sampled frames, decoded in a thread of their own, which runs ahead by at most AHEAD_BYTES of pictures.
 
-    tell("read", 0.0)
-    loaded = load_model(model)
-    size = (loaded.image_size, loaded.image_size)
-    whole = max(info.duration, 1e-3)
-    cuts = CutFinder()
+    Attributes:
+        sampler (FrameSampler): its duration, warnings and so on are final once all batches were taken.
+        cuts (CutFinder): where the picture changes.
+        finished (bool): everything is decoded.
+    """
 
-    def note(time: float, frame: VideoFrame) -> None:
-        if frame.format.components and frame.format.components[0].bits == 8 and frame.planes:
+    def __init__(self, source: Path, fps: float, size: int, on_progress: Callable[[float], None]) -> None:
+        from vtsum.video import FrameSampler
+
+        self.cuts = CutFinder()
+        self.finished = False
+        self.sampler = FrameSampler(source, fps=fps, size=(size, size), on_progress=on_progress, on_picture=self._note)
+        self._ahead: queue.Queue[np.ndarray | BaseException | None] = queue.Queue(max(AHEAD_BYTES // (3 * size**2), 8))
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._decode, name="vtsum-decode", daemon=True)
+        self._thread.start()
+
+    def _note(self, time: float, frame: VideoFrame) -> None:
+        if self._stop.is_set():
+            raise _Stopped
+        if frame.planes and frame.format.components[0].bits == 8:
             plane = frame.planes[0]
-            cuts.see(time, memoryview(plane), plane.line_size, plane.width, plane.height)
+            self.cuts.see(time, memoryview(plane), plane.line_size, plane.width, plane.height)
 
-    sampler = FrameSampler(
-        source,
-        fps=fps,
-        size=size,
-        on_progress=lambda done: tell("read", min(done / whole, 0.99)),
-        on_picture=note,
-    )
-    features = [loaded.encode(batch) for batch in _batches(sampler)]
-    encoded = np.concatenate(features) if features else np.zeros((0, 1), np.float32)
-    if not len(encoded):
-        raise VTSumError(f"summarize: {source.name} must hold at least one picture that can be decoded, got none")
-    saliency = np.clip(np.nan_to_num(loaded.saliency(encoded)), 0.0, 1.0)
-    tell("read", 1.0)
-    return loaded, Watched(
-        encoded,
-        loaded.event_features(encoded),
-        saliency,
-        sampler.duration,
-        sampler.broken_at,
-        list(sampler.warnings),
-        cuts,
-    )
-
-
-def _batches(sampler: FrameSampler) -> Iterator[np.ndarray]:
-    """Batches of frames, decoded ahead by another thread by at most two batches."""
-    ahead: queue.Queue[list[np.ndarray] | BaseException | None] = queue.Queue(maxsize=2)
-    stop = threading.Event()
-
-    def put(item: list[np.ndarray] | BaseException | None) -> bool:
-        while not stop.is_set():
+    def _put(self, item: np.ndarray | BaseException | None) -> None:
+        while True:
+            if self._stop.is_set():
+                raise _Stopped
             try:
-                ahead.put(item, timeout=0.1)
-                return True
+                return self._ahead.put(item, timeout=0.1)
             except queue.Full:
                 continue
-        return False
 
-    def decode() -> None:
+    def _decode(self) -> None:
         try:
-            batch: list[np.ndarray] = []
-            for frame in sampler:
-                batch.append(frame.image)
-                if len(batch) == BATCH:
-                    if not put(batch):
-                        return
-                    batch = []
-            if batch:
-                put(batch)
-            put(None)
-        except BaseException as error:  # handed to the thread that waits for frames
-            put(error)
+            try:
+                for frame in self.sampler:
+                    self._put(frame.image)
+                self.finished = True
+                self._put(None)
+            except _Stopped:
+                raise
+            except BaseException as error:  # handed to the thread that waits for frames
+                self._put(error)
+        except _Stopped:
+            pass
 
-    worker = threading.Thread(target=decode, name="vtsum-decode", daemon=True)
-    worker.start()
-    try:
+    def batches(self, size: int) -> Iterator[np.ndarray]:
+        """Batches of up to `size` frames, uint8 [n, H, W, 3].
+
+        Raises:
+            VTSumError: what the sampler raised.
+        """
+        batch: list[np.ndarray] = []
         while True:
-            item = ahead.get()
-            if item is None:
-                return
+            item = self._ahead.get()
             if isinstance(item, BaseException):
                 raise item
-            yield np.stack(item)
+            if item is not None:
+                batch.append(item)
+            if batch and (item is None or len(batch) == size):
+                yield np.stack(batch)
+                batch = []
+            if item is None:
+                return
+
+    def close(self) -> None:
+        """Let the thread end; what was not taken is dropped."""
+        self._stop.set()
+        self._thread.join(timeout=10.0)
+
+
+class _Stopped(Exception):
+    """Nobody wants more frames."""
+
+
+@contextmanager
+def _quick_switches() -> Iterator[None]:
+    """Let threads take turns ten times as often: an import holds the interpreter, and the decoder asks for it often."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(before / 10)
+    try:
+        yield
     finally:
-        stop.set()
-        worker.join(timeout=5.0)
+        sys.setswitchinterval(before)
+
+
+@contextmanager
+def torch_threads(*, spare: int | None = None, count: int | None = None) -> Iterator[None]:
+    """Run PyTorch with fewer threads for a while: `spare` less than it has, or `count`.
+
+    Threads that wait for a core that others use spin, and small calls then take ten times as long as on one thread.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, before - spare) if spare is not None else min(count or before, before))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

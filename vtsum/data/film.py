@@ -82,7 +82,7 @@ def make_film(path: str | Path) -> None:
         VTSumError: espeak-ng is not installed, or fails.
     """
     sound = mix_sound()
-    options = {"preset": "veryslow", "tune": "animation", "crf": "27", "x264-params": "keyint=240:aq-mode=3"}
+    options = {"preset": "veryslow", "tune": "animation", "crf": "30", "x264-params": "keyint=240:aq-mode=3"}
     write_video(path, frames(), RATE, SIZE, sound=sound, sound_bit_rate=40_000, options=options)
 
 

@@ -11,7 +11,6 @@ import numpy as np
 from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
 
-
 _HDR_TRANSFERS = {int(ColorTrc.SMPTE2084), int(ColorTrc.ARIB_STD_B67)}
 _KNOWN_MATRICES = {1, 4, 5, 6, 7, 9}  # AVColorSpace values that swscale converts
 _MAX_SIDE = 16384
@@ -43,6 +42,7 @@ class Pictures:
         self.rotation = rotation
         self._threads = threads
         self._scaler = VideoReformatter()
+        self._shrinker = VideoReformatter()
         self._can_map_hdr = True
 
     def rgb(self, frame: VideoFrame) -> np.ndarray:
@@ -81,9 +81,16 @@ class Pictures:
             "threads": self._threads,
         }
         if hdr and self._can_map_hdr:
-            try:  # swscale maps PQ and HLG to the brightness range of BT.709
+            try:  # swscale maps PQ and HLG to BT.709's brightness range; its table is slow to use where it scales too
+                small = self._shrinker.reformat(
+                    frame,
+                    width=width,
+                    height=height,
+                    interpolation=arguments["interpolation"],
+                    threads=self._threads,
+                )
                 return self._scaler.reformat(
-                    frame, dst_color_trc=ColorTrc.BT709, dst_color_primaries=ColorPrimaries.BT709, **arguments
+                    small, dst_color_trc=ColorTrc.BT709, dst_color_primaries=ColorPrimaries.BT709, **arguments
                 )
             except (av.FFmpegError, ValueError):
                 self._can_map_hdr = False

@@ -21,7 +21,7 @@ def poison() -> Iterator[None]:
     torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
-@pytest.fixture()
+@pytest.fixture
 def cpp() -> None:
     """Skips where the compiled CPU kernels are not there, saying why."""
     library = vtsum_kernels.build_info()["libraries"]["_cpu"]

@@ -49,7 +49,7 @@ def gradients(outputs: Sequence[Tensor], inputs: Sequence[Tensor], seed: int) ->
 
 
 def hold(name: str, got: Tensor, oracle: Tensor, eager: Tensor, condition: float = 1.0) -> None:
-    """The house's rule: at most twice eager's error plus the output's rounding, and an RMS ratio under the dtype's bound.
+    """At most twice eager's error plus the output's rounding, and an RMS ratio under the dtype's bound.
 
     `condition` widens the second bound alone, where the problem itself magnifies rounding: a score of 1,000 rounded to
     float32 is off by 6e-5, and exp turns that into a relative error of 6e-5 of the weight, whoever computes it.

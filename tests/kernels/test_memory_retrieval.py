@@ -94,7 +94,8 @@ def test_attention_matches_the_oracle(
         # A mass is a sum over frames and lse may be near 0: both are held relative to their largest element.
         hold(name, *three)
     got, exact, plain = (result[-1].double().item() for result in results)
-    assert abs(got - exact) <= 2 * abs(plain - exact) + 1e-5 * (1 + abs(exact))
+    # One number, a sum of terms of both signs: eager may be right by luck, so its dtype's rounding is allowed too.
+    assert abs(got - exact) <= 2 * abs(plain - exact) + max(1e-5, torch.finfo(dtype).eps) * (1 + abs(exact))
 
 
 def split(bank: Tensor, heads: int) -> Tensor:

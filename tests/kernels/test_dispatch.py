@@ -1,0 +1,112 @@
+"""Which backend serves a call, the words for it, the environment's say in it, and every instruction set of the CPU."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import vtsum_kernels as vk
+
+QKV = tuple(torch.zeros(1, 2, 9, 8) for _ in range(3))
+
+
+def python(code: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_explain_names_the_choice_and_the_reasons(cpp: None) -> None:
+    text = vk.explain("sliding_window_attention", *QKV, 5)
+    assert "-> cpp: serves this call (the best that can run)" in text
+    assert "   reference: could run; a better one can too" in text
+    text = vk.explain(vk.sliding_window_attention, *QKV, 5, backend="reference")
+    assert "-> reference: serves this call (asked for)" in text
+    assert "   cpp: could run; another was asked for" in text
+    wide = torch.zeros(1, 1, 2000, 8)
+    text = vk.explain("sliding_window_attention", wide, wide, wide, (-1, -1))
+    assert "   cpp: cannot: a window holds 3999 keys, more than 513" in text
+    assert "-> reference" in text
+    half = torch.zeros(4, 8, dtype=torch.bfloat16)
+    assert "cpp: cannot: it takes float32 and float64" in vk.explain("memory_attention", half, half)
+    forced = vk.explain("memory_fuse", half, half, None, torch.zeros(8, 16, dtype=half.dtype), backend="cpp")
+    assert "->" not in forced
+    assert "backend cpp cannot serve this call" in forced
+
+
+def test_explain_checks_the_call_and_the_name() -> None:
+    with pytest.raises(ValueError, match=r"op must be one of memory_attention, memory_fuse, .*, got softmax"):
+        vk.explain("softmax")
+    with pytest.raises(ValueError, match="window_size must be odd"):
+        vk.explain("sliding_window_attention", *QKV, 4)
+
+
+CALL = """
+import torch, vtsum_kernels as vk
+q = torch.zeros(1, 1, 5, 8)
+print(vk.explain('sliding_window_attention', q, q, q, 3))
+"""
+
+
+def test_the_environment_chooses_where_the_call_does_not() -> None:
+    text = python(CALL, VTSUM_KERNELS_BACKEND="reference")
+    assert "-> reference: serves this call (set by VTSUM_KERNELS_BACKEND)" in text
+    failing = CALL.replace(
+        "print(vk.explain('sliding_window_attention', q, q, q, 3))", "vk.sliding_window_attention(q, q, q, 3)"
+    )
+    with pytest.raises(AssertionError, match=r"VTSUM_KERNELS_BACKEND must be one of auto, .*, got fast"):
+        python(failing, VTSUM_KERNELS_BACKEND="fast")
+
+
+def test_without_the_compiled_kernels_the_reference_serves() -> None:
+    text = python(CALL, VTSUM_KERNELS_DISABLE_COMPILED="1")
+    assert "-> reference: serves this call (the best that can run)" in text
+    assert "cpp: cannot: the compiled CPU kernels are not loaded: VTSUM_KERNELS_DISABLE_COMPILED=1" in text
+
+
+LEVELS = """
+import torch, vtsum_kernels as vk
+torch.manual_seed(0)
+print(vk.build_info()["cpu_level"])
+for dtype, bound in ((torch.float32, 1e-5), (torch.float64, 1e-12), (torch.float16, 5e-3), (torch.bfloat16, 8e-3)):
+    for frames, dim, window in ((150, 64, 5), (70, 24, 9), (40, 7, (3, 0))):
+        q, k, v = (torch.randn(2, 2, frames, dim).to(dtype).requires_grad_() for _ in range(3))
+        mask = torch.rand(2, frames) > 0.2
+        mask[0] = True
+        results = []
+        for backend in ("cpp", "reference"):
+            out, lse = vk.sliding_window_attention(
+                q, k, v, window, key_padding_mask=mask, return_lse=True, backend=backend)
+            lse = lse.masked_fill(lse.isinf(), 0)
+            results.append((out, lse, *torch.autograd.grad((out * out).sum() + lse.sum(), (q, k, v))))
+        for got, expected in zip(*results):
+            ratio = ((got - expected).double().norm() / expected.double().norm()).item()
+            assert ratio < bound, (dtype, frames, dim, window, ratio)
+x, bank = torch.randn(50, 24, requires_grad=True), torch.randn(37, 24, requires_grad=True)
+results = []
+for backend in ("cpp", "reference"):
+    out, usage = vk.memory_attention(x, bank, normalize=True, scale=16.0, return_usage=True, backend=backend)
+    results.append((out, usage, *torch.autograd.grad((out * out).sum() + usage.square().sum(), (x, bank))))
+for got, expected in zip(*results):
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+# Half precision's corners through the conversion: subnormals, the largest, infinities.
+corners = torch.tensor([0.0, -0.0, 6e-8, 6.1e-5, 65504.0, -65504.0, 1.0, float("inf")], dtype=torch.float16)
+v = corners.repeat(1, 1, 20, 1)
+q = torch.zeros_like(v)
+assert torch.equal(vk.sliding_window_attention(q, q, v, 1, backend="cpp"), v)
+"""
+
+
+@pytest.mark.parametrize("level", ["avx512", "avx2", "portable"])
+def test_every_instruction_set_gives_the_same_numbers(cpp: None, level: str) -> None:
+    if level not in vk.build_info()["build"]["libraries"]["_cpu"]["levels"]:
+        pytest.skip(f"this processor's architecture has no {level}")
+    got = python(LEVELS, VTSUM_KERNELS_CPU_LEVEL=level).split()[0]
+    order = ["portable", "avx2", "avx512"]
+    widest = vk.build_info()["cpu_level"]
+    assert got == min(level, widest, key=order.index)

@@ -16,7 +16,7 @@ import pytest
 
 from tests.vtsum.clips import number_of, number_picture, numbered_clip, tone, write_clip
 from vtsum.errors import VTSumError
-from vtsum.video import cut, probe
+from vtsum.video import FrameSampler, cut, probe
 
 
 def decode(path: Path) -> tuple[list[int], list[float], np.ndarray, int]:
@@ -331,3 +331,54 @@ def test_interrupted_by_the_user(tmp_path):
         _, errors = process.communicate(timeout=30)
     assert "KeyboardInterrupt" in errors
     assert os.listdir(tmp_path / "out") == []
+
+
+def test_joined_recordings_whose_clock_starts_again(tmp_path):
+    part = beeping_clip(tmp_path / "part.ts", 6, 25, options={"bf": "2"})
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(part.read_bytes() * 2)
+    sampler = FrameSampler(joined, fps=12.5, size=(32, 32))
+    bright = [frame.time for frame in sampler if frame.image.mean() > 120]
+    assert bright == pytest.approx([float(n) for n in range(12)], abs=0.045)
+    assert sampler.duration == pytest.approx(12.0, abs=0.05)
+    assert any("timestamps" in warning for warning in sampler.warnings)
+    result = cut(joined, [(1.5, 2.5), (8.5, 9.5)], tmp_path / "out.mp4")
+    assert [(shot.start, shot.end) for shot in result.shots] == [
+        pytest.approx((1.5, 2.5), abs=0.03),
+        pytest.approx((8.5, 9.5), abs=0.03),
+    ]
+    times = [frame.time for frame in FrameSampler(result.path, fps=25, size=(32, 32)) if frame.image.mean() > 120]
+    _, _, sound, rate = decode(result.path)
+    loud = np.flatnonzero(np.abs(sound[0]) > 0.15)
+    beeps = [loud[0], *loud[1:][np.diff(loud) > rate // 10]]
+    assert len(beeps) == 2
+    for beep, shot, second in zip(beeps, result.shots, (2, 9), strict=True):
+        planned = shot.out_start + second - shot.start
+        assert beep / rate == pytest.approx(planned, abs=0.06)
+        assert min(abs(time - planned) for time in times) < 0.045
+
+
+def test_high_dynamic_range_becomes_ordinary(tmp_path):
+    """Grey of 100 candela per square metre in PQ, BT.2020, ten bits."""
+    source = tmp_path / "hdr.mp4"
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p10le"
+        context = stream.codec_context
+        context.color_trc, context.color_primaries, context.colorspace, context.color_range = 16, 9, 9, 1
+        for n in range(5):
+            frame = av.VideoFrame(160, 96, "yuv420p10le")
+            for plane, value in zip(frame.planes, (64 + round(0.508 * 876), 512, 512), strict=True):
+                np.frombuffer(memoryview(plane), np.uint16)[:] = value
+            frame.pts, frame.color_trc, frame.color_primaries, frame.colorspace = n, 16, 9, 9
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    # 100 of the 203 that BT.2408 gives white, by BT.709's (BT.1886) curve of 1 / 2.4: 190 of 255
+    expected = 255 * (100 / 203) ** (1 / 2.4)
+    first = next(iter(FrameSampler(source, size=(32, 32)))).image
+    assert abs(float(first.mean()) - expected) < 8
+    out = cut(source, [(0, 0.2)], tmp_path / "out.mp4").path
+    assert abs(float(next(iter(FrameSampler(out, size=(32, 32)))).image.mean()) - expected) < 8
+    with av.open(str(out)) as container:
+        frame = next(container.decode(video=0))
+        assert (frame.color_trc, frame.color_primaries, frame.colorspace) == (1, 1, 1)

@@ -22,7 +22,7 @@ from vtsum.video.source import (
 from vtsum.video.timeline import Timeline, frame_rate, is_continuous, stated_duration, time_base
 
 _NEAR = 3.0  # seconds; decoding on over such a distance is quicker than a seek to an earlier key frame
-_BACK_OFF = (0.0, 10.0, 60.0)  # seconds; a seek that lands late is tried again this much earlier, then from the front
+_BACK_OFF = (0.0, 2.0, 10.0, 60.0)  # seconds; a seek that lands late is tried again earlier, then from the front
 
 
 class PictureCursor:

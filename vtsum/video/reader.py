@@ -17,7 +17,7 @@ from av.video.stream import VideoStream
 from vtsum.errors import VTSumError
 from vtsum.video.picture import Pictures, clockwise_rotation, display_size
 from vtsum.video.source import PacketDecoder, PacketReader, choose_video, discard_others, open_container, show
-from vtsum.video.timeline import Timeline, frame_rate, stated_duration, time_base
+from vtsum.video.timeline import Timeline, claimed_duration, frame_rate, stated_duration, time_base
 
 _LOST_END = 2.0  # seconds that may be missing against the container's statement before the end counts as broken
 _ROUNDING = 1e-4  # seconds; timestamps in milliseconds or 90 kHz ticks fall this close beside the grid
@@ -168,6 +168,7 @@ class _Run:
         discard_others(container, streams)
         self.packets = PacketReader(container, streams)
         self._claimed = claimed
+        self._likely_end = claimed_duration(container, stream)
         self._sound_end = 0.0
 
     @property
@@ -200,7 +201,7 @@ class _Run:
         time = self.timeline.peek(packet.pts)
         if time is None or self._period is None:
             return False
-        if self._claimed is None or time > self._claimed - 1.0:
+        if self._likely_end is None or time > self._likely_end - 1.0:
             return False  # near the end every picture counts: the last one sets the duration
         duration = float(packet.duration * packet.time_base) if packet.duration else 0.0
         lead = max(2 * self._step, min(1.5 * duration, 1.0))

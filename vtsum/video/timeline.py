@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from fractions import Fraction
 
 import av
@@ -15,6 +16,8 @@ _LONG_GAP = 60.0  # seconds; longer gaps are never believed where the container 
 
 # Formats that write a duration down; elsewhere libav derives it from the timestamps that are to be checked against it.
 _STATES_DURATION = {"mp4", "matroska", "avi", "gif", "asf", "flv"}
+_INDEXED = {"mp4", "matroska", "avi", "gif", "asf", "ogg"}
+_SCANNED = {"mpegts", "mpeg"}
 
 
 def stated_duration(container: InputContainer, stream: Stream) -> float | None:
@@ -144,20 +147,33 @@ class Timeline:
 
 
 def is_continuous(container: InputContainer, stream: VideoStream) -> bool:
-    """Whether a seek by timestamp can be trusted: the demuxer's index shows no timestamp that jumps.
+    """Whether a seek by timestamp can be trusted: no timestamp jumps.
 
-    Formats without an index (MPEG-TS, MPEG-PS, raw streams, FLV) are joined and cut freely in the wild: not trusted.
+    Formats with an index are judged by it. Of MPEG-TS and MPEG-PS, which are joined and cut freely in the wild, all
+    packets are read, without decoding; the container is then at its end. Other formats are not trusted.
     """
-    if not set(container.format.name.split(",")) & {"mp4", "matroska", "avi", "gif", "asf", "ogg"}:
-        return False
-    claimed = stated_duration(container, stream)
     base = time_base(stream)
-    limit = None if claimed is None else claimed + 2.0
-    last = first = None
-    for entry in stream.index_entries:
-        time = float(entry.timestamp * base)
-        first = time if first is None else first
-        if last is not None and (time < last or (time - last > _LONG_GAP and (limit is None or time - first > limit))):
+    formats = set(container.format.name.split(","))
+    if formats & _INDEXED:
+        claimed = claimed_duration(container, stream)
+        return _runs_on((entry.timestamp for entry in stream.index_entries), base, claimed)
+    if formats & _SCANNED:
+        try:
+            return _runs_on((p.dts for p in container.demux(stream) if p.dts is not None), base, None)
+        except (av.FFmpegError, OSError):
             return False
+    return False
+
+
+def _runs_on(ticks: Iterable[int], base: Fraction, claimed: float | None) -> bool:
+    """Whether timestamps in decoding order never go back and leave no gap that the stated duration denies."""
+    last = first = None
+    for tick in ticks:
+        time = float(tick * base)
+        first = time if first is None else first
+        if last is not None:
+            denied = claimed is None or time - first > claimed + 2 * _SHORT_GAP
+            if time < last or (time - last > _LONG_GAP and denied):
+                return False
         last = time
     return True

@@ -20,6 +20,7 @@ struct vts_sliding_window_attention_params {
     vts_bhtd dout;        // backward: read
     vts_bhtd dq, dk, dv;  // backward: written
     void *lse;            // forward: written unless null
+    void *row_stats;      // backward on CUDA: float32 scratch [2, B, H, T], lse and delta of each row
     const void *dlse;     // backward: read unless null
     const uint8_t *mask;  // null: nothing is padded
     int64_t mask_stride_b, mask_stride_t;

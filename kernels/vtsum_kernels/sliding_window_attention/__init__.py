@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import os
 from typing import Any, NamedTuple
 
 import torch
@@ -77,6 +79,11 @@ def _mask(mask: Tensor | None, q: Tensor) -> Tensor | None:
 
 #: Beyond this many keys a row, dense products (which PyTorch has) do the work faster than one row at a time.
 MAX_KEYS_CPP = 513
+MAX_DIM_GPU = 256
+
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+#: Triton's interpreter runs its kernels on the CPU, for tests.
+TRITON_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def _keys(call: Call) -> int:
@@ -95,11 +102,41 @@ def _cpp_can_run(call: Call) -> str | None:
     return None
 
 
+def _gpu_can_run(call: Call) -> str | None:
+    if call.q.dtype == torch.float64:
+        return "it takes float32, float16 and bfloat16"
+    if call.q.shape[3] > MAX_DIM_GPU:
+        return f"D is {call.q.shape[3]}, more than {MAX_DIM_GPU}"
+    return None
+
+
+def _cuda_can_run(call: Call) -> str | None:
+    if call.q.device.type != "cuda":
+        return f"it runs on CUDA, the tensors are on {call.q.device}"
+    if library.refusal("_cuda") is not None:
+        return f"the compiled CUDA kernels are not loaded: {library.refusal('_cuda')}"
+    return _gpu_can_run(call)
+
+
+def _triton_can_run(call: Call) -> str | None:
+    if call.q.device.type != "cuda" and not (TRITON_INTERPRETED and call.q.device.type == "cpu"):
+        return f"it runs on CUDA, the tensors are on {call.q.device}"
+    if not HAS_TRITON:
+        return "the package triton is not installed"
+    return _gpu_can_run(call)
+
+
 def _reference_can_run(call: Call) -> str | None:
     return None
 
 
-OP = dispatch.register(dispatch.Op(_NAME, {"cpp": _cpp_can_run, "reference": _reference_can_run}, _check))
+OP = dispatch.register(
+    dispatch.Op(
+        _NAME,
+        {"cpp": _cpp_can_run, "cuda": _cuda_can_run, "triton": _triton_can_run, "reference": _reference_can_run},
+        _check,
+    )
+)
 
 
 def _reference(call: Call, need_lse: bool) -> tuple[Tensor, Tensor]:
@@ -121,7 +158,13 @@ def _compiled(call: Call, need_lse: bool) -> tuple[Tensor, Tensor]:
     )
 
 
-_RUN = {"cpp": _compiled, "reference": _reference}
+def _triton(call: Call, need_lse: bool) -> tuple[Tensor, Tensor]:
+    return torch.ops.vtsum_kernels.sliding_window_attention_triton_fwd(
+        call.q, call.k, call.v, call.mask, call.left, call.right, call.dilation, call.scale, need_lse
+    )
+
+
+_RUN = {"cpp": _compiled, "cuda": _compiled, "triton": _triton, "reference": _reference}
 
 
 def sliding_window_attention(

@@ -1,0 +1,118 @@
+"""Compiles everything meant for a GPU, on a machine that needs none: ``python -m tests.build.compile_gpu``.
+
+Every .cu file through nvcc for each architecture, warnings as errors and no register spilled; the CUDA glue through the
+C++ compiler, against torch's headers; every Triton kernel to a cubin for each of its architectures, no register
+spilled. Prints a line a kernel file and leaves with status 1 if anything failed, 0 if all is well. What cannot be checked
+here (no nvcc, no Triton) is said and counts as left out, not as passed; ``--require`` makes that a failure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+CSRC = ROOT / "csrc"
+CUDA_ARCHITECTURES = (80, 90, 100, 120)
+SPILL = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
+
+
+class Report:
+    """What passed, what failed and what was left out."""
+
+    def __init__(self) -> None:
+        self.failed = 0
+        self.left_out: list[str] = []
+
+    def add(self, name: str, problem: str | None, detail: str = "") -> None:
+        print(f"{'FAILED' if problem else 'ok':7} {name}{': ' + detail if detail else ''}", flush=True)
+        if problem:
+            self.failed += 1
+            print(problem.rstrip(), flush=True)
+
+    def skip(self, what: str, why: str) -> None:
+        self.left_out.append(what)
+        print(f"left out {what}: {why}", flush=True)
+
+
+def find_nvcc() -> str | None:
+    if (home := os.environ.get("CUDA_HOME")) and Path(home, "bin", "nvcc").is_file():
+        return str(Path(home, "bin", "nvcc"))
+    return shutil.which("nvcc")
+
+
+def spills(ptxas: str) -> str | None:
+    """None if no kernel keeps anything in local memory, else the lines that say it does."""
+    reports = SPILL.findall(ptxas)
+    if not reports:
+        return "ptxas reported on no kernel"
+    # A call of the 64-bit division keeps its return address: 8 bytes of stack that are no spill.
+    bad = [report for report in reports if int(report[0]) > 8 or report[1:] != ("0", "0")]
+    return f"{len(bad)} of {len(reports)} kernels spill (stack frame, stores, loads): {bad[:5]}" if bad else None
+
+
+def compile_cuda(nvcc: str, report: Report, folder: Path) -> None:
+    flags = ["-std=c++17", "-O3", "-Werror", "all-warnings", "-Xcompiler", "-Wall,-Wextra,-Werror", "-Xptxas", "-v"]
+    for source in sorted(CSRC.glob("cuda/*.cu")):
+        for architecture in CUDA_ARCHITECTURES:
+            start = time.monotonic()
+            command = [nvcc, *flags, f"-arch=sm_{architecture}", f"-I{CSRC / 'include'}", "-c", str(source)]
+            done = subprocess.run([*command, "-o", str(folder / "kernel.o")], capture_output=True, text=True)
+            output = done.stdout + done.stderr
+            problem = output[-4000:] if done.returncode else spills(output)
+            detail = f"{len(SPILL.findall(output))} kernels, {time.monotonic() - start:.0f} s"
+            report.add(f"{source.name} sm_{architecture}", problem, detail)
+
+
+def compile_glue(report: Report, folder: Path) -> None:
+    from torch.utils.cpp_extension import include_paths
+
+    compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
+    if compiler is None:
+        report.skip("the CUDA glue", "no C++ compiler was found")
+        return
+    flags = ["-std=c++20", "-fsyntax-only", "-Wall", "-Wextra", "-Werror", "-DUSE_CUDA"]
+    flags += ["-DTORCH_TARGET_VERSION=0x020b000000000000", f"-I{CSRC / 'include'}"]
+    flags += [flag for path in include_paths() for flag in ("-isystem", path)]
+    for source in sorted(CSRC.glob("torch/*_cuda.cpp")):
+        done = subprocess.run([compiler, *flags, str(source)], capture_output=True, text=True, cwd=folder)
+        report.add(source.name, done.stderr[-4000:] if done.returncode else None)
+
+
+def compile_triton(report: Report) -> None:
+    try:
+        import triton  # noqa: F401
+    except ImportError:
+        report.skip("the Triton kernels", "triton is not installed (pip install triton)")
+        return
+    from tests.build.compile_triton import compile_all
+
+    for name, problem, detail in compile_all():
+        report.add(name, problem, detail)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Compiles everything meant for a GPU, on a machine that needs none.")
+    parser.add_argument("--require", action="store_true", help="fail where nvcc or Triton is missing")
+    require = parser.parse_args().require
+    report = Report()
+    nvcc = find_nvcc()
+    with tempfile.TemporaryDirectory() as folder:
+        compile_glue(report, Path(folder))
+        if nvcc is None:
+            report.skip("the CUDA kernels", "nvcc was not found (install the CUDA toolkit, or set CUDA_HOME)")
+        else:
+            compile_cuda(nvcc, report, Path(folder))
+    compile_triton(report)
+    return 1 if report.failed or (require and report.left_out) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -141,6 +141,7 @@ def _shot(plan: Plan, i: int, clip: ClipEntry | None, duration: float) -> ShotEn
         "start": round(start, 3),
         "end": min(round(end, 3), duration),
         "saliency": round(float(plan.saliency[i]), 4),
+        "liveliness": round(float(plan.lively[i]), 4),
         "score": round(float(plan.scores[i]), 4),
         "rank": plan.ranks[i],
         "chosen": clip is not None,

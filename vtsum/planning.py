@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from vtsum.video import VideoInfo
 
 
+LIVELY = 0.3  # weight of a shot's liveliness beside its saliency: motion tells a viewer's interest, too
+
+
 @dataclass(frozen=True)
 class Plan:
     """Shots, their scores, and the clips that the summary shows. Lengths in ticks of `rate` a second."""
@@ -24,6 +27,7 @@ class Plan:
     shots: list[tuple[int, int]]  # ticks
     frames: list[tuple[int, int]]  # indices of sampled frames
     saliency: np.ndarray  # [M] means
+    lively: np.ndarray  # [M] 0..1
     scores: np.ndarray  # [M] after repeats were lowered
     ranks: list[int]
     like: np.ndarray
@@ -60,14 +64,16 @@ def make_plan(watched: Watched, budget: Budget, info: VideoInfo, fps: float) -> 
     for segment in segments[1:]:
         k = segment.start
         # Pictures are looked at only at the grid points; the cut itself lies somewhere between two of them.
-        exact = watched.cuts.boundary((k - 1) / fps, k / fps)
+        exact = watched.changes.boundary((k - 1) / fps, k / fps)
         if exact is not None:
             edges[k] = min(max(round(exact * rate), int(edges[k - 1]) + 1), int(edges[k]))
     shots = [(int(edges[s.start]), int(edges[s.end])) for s in segments]
     keep = [i for i, (start, end) in enumerate(shots) if end > start]
     shots, segments, means = [shots[i] for i in keep], [segments[i] for i in keep], means[keep]
     saliency = np.array([float(watched.saliency[s.start : s.end].mean()) for s in segments])
-    scores, like, twin = discount_repeats(_contrast(saliency), means, scatter)
+    lively = _liveliness([watched.changes.liveliness(start / rate, end / rate) for start, end in shots])
+    worth = (1 - LIVELY) * _contrast(saliency) + LIVELY * lively
+    scores, like, twin = discount_repeats(worth, means, scatter)
     order = np.argsort(-scores, kind="stable")
     ranks = [0] * len(shots)
     for rank, i in enumerate(order, 1):
@@ -76,13 +82,22 @@ def make_plan(watched: Watched, budget: Budget, info: VideoInfo, fps: float) -> 
     clips = {clip.shot: clip for clip in plan_clips(shots, scores, watched.saliency, edges, ticks, rate)}
     peaks = {i: _key_frame_time(clip, watched, edges, means[i], rate) for i, clip in clips.items()}
     frames = [(s.start, s.end) for s in segments]
-    return Plan(shots, frames, saliency, scores, ranks, like, twin, clips, peaks, rate, budget_seconds, warnings)
+    return Plan(
+        shots, frames, saliency, lively, scores, ranks, like, twin, clips, peaks, rate, budget_seconds, warnings
+    )
 
 
 def _contrast(saliency: np.ndarray) -> np.ndarray:
     """Stretch a video's saliency to 0.2..1: models differ in their range, and within a video only the order counts."""
     low, high = float(saliency.min()), float(saliency.max())
     return 0.2 + 0.8 * (saliency - low) / (high - low) if high - low > 1e-6 else np.ones_like(saliency)
+
+
+def _liveliness(changes: list[float]) -> np.ndarray:
+    """Changes of the picture as 0..1 within a video, on a scale of ratios; all 0 where they hardly differ."""
+    levels = np.log1p(np.array(changes))
+    low, high = levels.min(), levels.max()
+    return (levels - low) / (high - low) if high - low > 0.1 else np.zeros_like(levels)
 
 
 def _key_frame_time(clip: Clip, watched: Watched, edges: np.ndarray, mean: np.ndarray, rate: float) -> float:

@@ -89,7 +89,8 @@ class ShotEntry(TypedDict):
     start: float
     end: float
     saliency: float  # mean over its frames, 0..1
-    score: float  # saliency after shots that look like a better one were lowered; what the selection weighed
+    liveliness: float  # how much its pictures change, 0..1 within this video
+    score: float  # what the selection weighed: both of them, lowered for shots that look like a better one
     rank: int  # 1 is the highest score
     chosen: bool
     reason: str  # in words

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vtsum.enhance.event_segmentation import CutFinder
+from vtsum.enhance.event_segmentation import PictureChanges
 from vtsum.errors import VTSumError
 from vtsum.progress import ProgressCallback
 
@@ -40,7 +40,7 @@ class Watched:
     duration: float
     broken_at: float | None
     warnings: list[str]
-    cuts: CutFinder
+    changes: PictureChanges
 
 
 def watch(
@@ -86,7 +86,7 @@ def watch(
     tell("read", 1.0)
     events = loaded.event_features(encoded)
     warnings = list(sampler.warnings)
-    return loaded, Watched(encoded, events, saliency, sampler.duration, sampler.broken_at, warnings, frames.cuts)
+    return loaded, Watched(encoded, events, saliency, sampler.duration, sampler.broken_at, warnings, frames.changes)
 
 
 def known_size(model: str | os.PathLike[str] | Summarizer) -> int | None:
@@ -115,14 +115,14 @@ class FramesAhead:
 
     Attributes:
         sampler (FrameSampler): its duration, warnings and so on are final once all batches were taken.
-        cuts (CutFinder): where the picture changes.
+        changes (PictureChanges): of all pictures decoded.
         finished (bool): everything is decoded.
     """
 
     def __init__(self, source: Path, fps: float, size: int, on_progress: Callable[[float], None]) -> None:
         from vtsum.video import FrameSampler
 
-        self.cuts = CutFinder()
+        self.changes = PictureChanges()
         self.finished = False
         self.sampler = FrameSampler(source, fps=fps, size=(size, size), on_progress=on_progress, on_picture=self._note)
         self._ahead: queue.Queue[np.ndarray | BaseException | None] = queue.Queue(max(AHEAD_BYTES // (3 * size**2), 8))
@@ -135,7 +135,7 @@ class FramesAhead:
             raise _Stopped
         if frame.planes and frame.format.components[0].bits == 8:
             plane = frame.planes[0]
-            self.cuts.see(time, memoryview(plane), plane.line_size, plane.width, plane.height)
+            self.changes.see(time, memoryview(plane), plane.line_size, plane.width, plane.height)
 
     def _put(self, item: np.ndarray | BaseException | None) -> None:
         while True:

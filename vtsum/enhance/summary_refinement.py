@@ -240,7 +240,7 @@ def plan_clips(
     """
     lengths = np.array([end - start for start, end in shots], dtype=np.int64)
     second = max(1, round(ticks_per_second))
-    limit = round(min(max(budget / LIMIT_SHARE, LEAST_LIMIT * second), MOST_LIMIT * second))
+    limit = int(min(max(budget / LIMIT_SHARE, LEAST_LIMIT * ticks_per_second), MOST_LIMIT * ticks_per_second))
     limit = max(1, min(limit, budget))
     floor = 1e-3 * max(float(np.max(scores, initial=0.0)), 1e-12)
     worth = np.maximum(np.asarray(scores, dtype=np.float64), floor)

@@ -1,0 +1,133 @@
+"""Events: shots from features, cuts and liveliness from pictures, and planted events that the summary must show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vtsum
+from tests.vtsum.samples import decode
+from vtsum import schema
+from vtsum.data.procedural import five_events, make_clip
+from vtsum.enhance.event_segmentation import PictureChanges, find_shots
+from vtsum.watching import EMBEDDED_SIZE
+
+
+def scenes(lengths: list[int], noise: float, seed: int = 0, channels: int = 128) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(len(lengths), channels))
+    return np.repeat(centres, lengths, axis=0) + noise * rng.normal(size=(sum(lengths), channels))
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
+def test_shots_do_not_depend_on_the_scale(scale):
+    lengths = [12, 5, 30, 8, 3, 22]
+    shots, means, scatter = find_shots(scale * scenes(lengths, 0.1), 1.0)
+    assert [s.end for s in shots] == list(np.cumsum(lengths))
+    assert means.shape == (6, 128)
+    assert 0 < scatter <= 1
+    assert shots[0].seconds(1.0, 80.0) == (0, 12)
+
+
+def test_a_still_scene_is_one_shot_but_for_its_longest():
+    flicker = 1.0 + 0.01 * np.random.default_rng(0).normal(size=(150, 64))
+    shots, _, _ = find_shots(flicker, 1.0)
+    assert [len(s) for s in shots] != [1] * 150
+    assert len(shots) == 3
+    assert max(len(s) for s in shots) <= 60
+
+
+def test_shots_last_two_seconds_at_any_rate():
+    for fps in (0.5, 1.0, 4.0):
+        shots, _, _ = find_shots(scenes([round(20 * fps)] * 5, 0.5, seed=1), fps)
+        assert min(len(s) for s in shots) >= 2 * fps
+
+
+def test_shots_at_the_borders():
+    assert find_shots(np.zeros((0, 4)), 1.0)[0] == []
+    assert [len(s) for s in find_shots(np.ones((1, 4)), 1.0)[0]] == [1]
+    assert [len(s) for s in find_shots(np.zeros((5, 4)), 1.0)[0]] == [5]
+
+
+def show(changes: PictureChanges, pictures: np.ndarray, rate: float, pad: int = 0) -> None:
+    for i, picture in enumerate(pictures):
+        padded = np.pad(picture, ((0, 0), (0, pad)), constant_values=255 * (i % 2))
+        changes.see(i / rate, memoryview(padded.tobytes()), padded.shape[1], picture.shape[1], picture.shape[0])
+
+
+def test_a_cut_between_sampled_frames_is_found_and_a_fade_is_not():
+    rng = np.random.default_rng(0)
+    first, second = rng.integers(0, 255, (2, 90, 160)).astype(float)
+    weight = np.concatenate([np.zeros(40), np.ones(60), np.linspace(1, 0, 50), np.zeros(50)])
+    pictures = first + (second - first) * weight[:, None, None] + rng.normal(0, 2, (200, 90, 160))
+    changes = PictureChanges()
+    # The lines are padded with values that differ from picture to picture: they must not count.
+    show(changes, np.clip(pictures, 0, 255).astype(np.uint8), 25.0, pad=32)
+    assert changes.boundary(1.0, 2.0) == pytest.approx(40 / 25)
+    assert changes.boundary(0.0, 1.0) is None
+    assert changes.boundary(4.0, 6.0) is None
+    assert PictureChanges().boundary(0.0, 1.0) is None
+    assert changes.liveliness(4.1, 5.9) > changes.liveliness(2.0, 3.9) > 0
+    assert changes.liveliness(50.0, 60.0) == 0
+
+
+def test_pictures_of_another_size_are_no_change():
+    changes = PictureChanges()
+    for size in ((90, 160), (45, 80), (45, 80)):
+        changes.see(0.0, memoryview(bytes(size[0] * size[1])), size[1], size[1], size[0])
+    assert changes.liveliness(-1.0, 1.0) == 0
+
+
+@pytest.fixture(scope="module")
+def embedded():
+    from vtsum.model import load
+
+    return load("embedded")
+
+
+def test_the_size_of_pictures_is_known_without_the_model(embedded):
+    assert embedded.image_size == EMBEDDED_SIZE
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_summary_shows_five_planted_events(embedded, tmp_path, seed):
+    """A minute of dull scenes with five lively events of three seconds: each is shown for a second at least."""
+    truth = make_clip(tmp_path / "events.mp4", five_events(60.0, 3.0), seed=seed)
+    made = vtsum.summarize(tmp_path / "events.mp4", tmp_path / "o", model=embedded, formats=["json"])
+    clips = [shot["clip"] for shot in made.shots if shot["clip"]]
+    shown = [sum(max(0.0, min(e.end, c["end"]) - max(e.start, c["start"])) for c in clips) for e in truth.events]
+    assert min(shown) >= 0.9, f"seconds shown of each event: {shown}"
+    assert made.duration <= 9.0
+
+
+CLIPS = [
+    "big_buck_bunny_0_30.webm",
+    "chaplin.mp4",
+    "flipping_a_pancake.mkv",
+    "nasa_13013.mp4",
+    "skateboarding_dog.mp4",
+    "speech_and_silence.mp4",
+]
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_real_clips(embedded, shared, tmp_path, name):
+    """Every real clip gives a playable summary within its budget, with sound if it has sound, and a valid account."""
+    video: Path = shared / "media" / name
+    if not video.exists():
+        pytest.skip(f"needs {name} in the shared test data")
+    made = vtsum.summarize(video, tmp_path / "o", model=embedded)
+    data = schema.read(made.files["json"])
+    budget, frame = data["settings"]["budget_seconds"], 1 / data["source"]["fps"]
+    _, seconds, sound = decode(made.files["mp4"])
+    assert 0.8 * budget <= seconds <= budget + frame
+    assert data["summary"]["has_audio"] == data["source"]["has_audio"]
+    if data["source"]["has_audio"]:
+        # The last picture of a clip may stay longer than one frame; sound goes on under it.
+        assert sound == pytest.approx(made.duration, abs=0.1)
+        assert sound == pytest.approx(seconds, abs=0.2)
+    assert data["text"]
+    assert all(len(sentence["text"].split()) >= 3 for sentence in data["text"])
+    assert len(list(made.files["keyframes"].iterdir())) == sum(shot["chosen"] for shot in made.shots)

@@ -52,7 +52,7 @@ class VTSumConfig:
     def __post_init__(self) -> None:
         if self.width % self.num_heads:
             raise VTSumError(
-                f"VTSumConfig: width must be a multiple of num_heads, got width={self.width}, num_heads={self.num_heads}"
+                f"VTSumConfig: width must be a multiple of num_heads, got {self.width} and {self.num_heads}"
             )
         if self.kernel_size is not None and (self.kernel_size < 1 or self.kernel_size % 2 == 0):
             raise VTSumError(f"VTSumConfig: kernel_size must be odd and positive, or None, got {self.kernel_size}")
@@ -73,7 +73,7 @@ def from_dict(cls: type[T], values: dict[str, Any]) -> T:
     made = {}
     for name, value in values.items():
         default = fields[name].default
-        made[name] = from_dict(type(default), value) if dataclasses.is_dataclass(default) else value  # type: ignore[arg-type]
+        made[name] = from_dict(type(default), value) if dataclasses.is_dataclass(default) else value
     return cls(**made)
 
 

@@ -72,7 +72,7 @@ def test_broken_folders_are_named(tmp_path: Path) -> None:
     for name in ("vocab.txt", "config.json", "model.safetensors"):
         content = (folder / name).read_bytes()
         (folder / name).unlink()
-        with pytest.raises(VTSumError, match=f"got no {name}"):
+        with pytest.raises(VTSumError, match=rf"got no {name}"):
             load_checkpoint(folder)
         (folder / name).write_bytes(content)
 
@@ -102,7 +102,7 @@ def test_broken_folders_are_named(tmp_path: Path) -> None:
 def test_unknown_names(tmp_path: Path) -> None:
     with pytest.raises(VTSumError, match=r"model must be one of embedded, blip.*got 'nonsense'"):
         load("nonsense")
-    with pytest.raises(VTSumError, match="got no config.json"):
+    with pytest.raises(VTSumError, match=r"got no config\.json"):
         load(str(tmp_path))
     with pytest.raises(VTSumError, match="must be those of the embedded encoder"):
         EmbeddedFrameEncoder({})
@@ -119,9 +119,9 @@ def tiny_blip(folder: Path) -> None:
     (folder / "words.txt").write_text("\n".join(words) + "\n")
     tokenizer = BertTokenizer(vocab=str(folder / "words.txt"))
     tokenizer.save_pretrained(folder)
-    text = {"vocab_size": 11, "hidden_size": 16, "encoder_hidden_size": 24, "intermediate_size": 16, "projection_dim": 16,
-            "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 64, "bos_token_id": 5,
-            "sep_token_id": 3, "eos_token_id": 3, "pad_token_id": 0}  # fmt: skip
+    text = {"vocab_size": 11, "hidden_size": 16, "encoder_hidden_size": 24, "intermediate_size": 16,
+            "projection_dim": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 64,
+            "bos_token_id": 5, "sep_token_id": 3, "eos_token_id": 3, "pad_token_id": 0}  # fmt: skip
     vision = {"hidden_size": 24, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
               "image_size": 32, "patch_size": 8}  # fmt: skip
     torch.manual_seed(0)
@@ -135,7 +135,8 @@ def tiny_clip(folder: Path) -> None:
     torchvision_free.prepare()
     from transformers import CLIPConfig, CLIPModel
 
-    text = {"vocab_size": 11, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {"vocab_size": 11, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "bos_token_id": 1, "eos_token_id": 2}  # fmt: skip
     vision = {"hidden_size": 24, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
               "image_size": 32, "patch_size": 8}  # fmt: skip
     torch.manual_seed(0)

@@ -30,7 +30,13 @@ def golden_model(folder: Path, kernel_size: int | None) -> VTSum:
     """VTSum with the weights of the original code's small model, dropout off."""
     state = torch.load(folder / "vtsum_tiny_tt_ca_fp16.pth", weights_only=True)["model"]
     text = TextConfig(
-        vocab_size=167, hidden_size=128, num_layers=2, num_heads=4, intermediate_size=256, max_positions=512, dropout=0.0
+        vocab_size=167,
+        hidden_size=128,
+        num_layers=2,
+        num_heads=4,
+        intermediate_size=256,
+        max_positions=512,
+        dropout=0.0,
     )
     model = VTSum(VTSumConfig(kernel_size=kernel_size, memory_slots=0, text=text), load_tokenizer(folder / "vocab.txt"))
     renamed: dict[str, Tensor] = {}
@@ -72,7 +78,9 @@ def test_agrees_with_the_original_model(shared: Path, key: str, kernel_size: int
         assert found.norm().item() == pytest.approx(norm, rel=1e-4, abs=1e-7), new
 
 
-@pytest.mark.parametrize(("beams", "longest", "shortest", "penalty"), [(3, 30, 10, 1.0), (1, 20, 10, 1.0), (5, 24, 5, 1.5)])
+@pytest.mark.parametrize(
+    ("beams", "longest", "shortest", "penalty"), [(3, 30, 10, 1.0), (1, 20, 10, 1.0), (5, 24, 5, 1.5)]
+)
 def test_writes_the_original_models_sentences(
     shared: Path, beams: int, longest: int, shortest: int, penalty: float
 ) -> None:

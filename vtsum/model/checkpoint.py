@@ -1,8 +1,8 @@
 """A model on disk: a folder with config.json, model.safetensors and vocab.txt.
 
-config.json: {"format": "vtsum-model/1", "model": the fields of VTSumConfig, "facts": what it was trained on and how well
-it did}. model.safetensors: the summarizer's weights under "model.", those of the embedded frame encoder, where the model
-has one, under "encoder."; float16 or float32. vocab.txt: the text decoder's WordPiece list.
+config.json: {"format": "vtsum-model/1", "model": the fields of VTSumConfig, "facts": what it was trained on and how
+well it did}. model.safetensors: the summarizer's weights under "model.", those of the embedded frame encoder, where the
+model has one, under "encoder."; float16 or float32. vocab.txt: the text decoder's WordPiece list.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WEIGHTS, CONFIG, VOCABULARY = "model.safetensors", "config.json", "vocab.txt"
 
 @dataclass
 class Checkpoint:
-    """What `load_checkpoint` finds: the model in evaluation mode, the embedded encoder's weights (or none), facts, hash."""
+    """The model in evaluation mode, the embedded encoder's weights (or none), its facts and its weights' hash."""
 
     model: VTSum
     encoder_state: dict[str, Tensor]

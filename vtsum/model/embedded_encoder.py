@@ -7,7 +7,11 @@ distilled from an ImageNet MobileNetV1 by `vtsum.training.distill`.
 
 from __future__ import annotations
 
+import math
+from typing import cast
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -65,12 +69,19 @@ class EmbeddedEncoder(nn.Module):
         x = self.body(x)
         return self.head(x.mean(dim=(2, 3)))
 
+    def embed(self, images: Tensor) -> Tensor:
+        """`forward` with each row scaled to length sqrt(256): what the summarizer reads.
+
+        The direction says what is seen; the length mostly how much contrast the picture has.
+        """
+        return F.normalize(self(images), dim=1) * math.sqrt(self.head.out_features)
+
     @torch.no_grad()
     def fuse(self) -> EmbeddedEncoder:
         """Fold every batch norm into its convolution, in place, for inference; the module cannot be trained after."""
         self.eval()
         for m in self.modules():
             if isinstance(m, ConvNorm) and isinstance(m[1], nn.BatchNorm2d):
-                m[0] = fuse_conv_bn_eval(m[0], m[1])
+                m[0] = fuse_conv_bn_eval(cast(nn.Conv2d, m[0]), m[1])
                 m[1] = nn.Identity()
         return self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -59,11 +59,11 @@ class EmbeddedFrameEncoder:
         check_images(images, self.image_size)
         # [N, H, W, 3] seen as [N, 3, H, W] already is channels-last: no copy but the conversion to float.
         x = torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(255)
-        return self.network(x).numpy()
+        return self.network.embed(x).numpy()
 
 
 def from_pretrained(kind: Any, source: str, what: str) -> Any:
-    """`kind.from_pretrained(source)` from a folder, the local cache or the hub; one clear line when it cannot be had."""
+    """`kind.from_pretrained(source)` from a folder, the local cache or the hub; one clear line if it cannot be had."""
     try:
         return kind.from_pretrained(source)
     except (OSError, ValueError) as error:
@@ -75,7 +75,7 @@ def from_pretrained(kind: Any, source: str, what: str) -> Any:
 
 
 class TransformersFrameEncoder:
-    """The vision tower of a BLIP or CLIP checkpoint of transformers, at any size; the embedding is its pooled output."""
+    """The vision tower of a BLIP or CLIP checkpoint of transformers; the embedding is its pooled output."""
 
     def __init__(self, source: str) -> None:
         torchvision_free.prepare()
@@ -94,7 +94,9 @@ class TransformersFrameEncoder:
             vision = self.network.config
             self.dim = vision.projection_dim
         else:
-            raise VTSumError(f"load: model must be a BLIP or CLIP checkpoint, got {source!r} of type {config.model_type}")
+            raise VTSumError(
+                f"load: model must be a BLIP or CLIP checkpoint, got {source!r} of type {config.model_type}"
+            )
         self.image_size = vision.image_size
         self.mean, self.std = _normalisation(source)
 

@@ -101,13 +101,11 @@ class Summarizer:
         frames = self.model.encode(torch.from_numpy(np.ascontiguousarray(features))[None])[0]
         gathered, mask = gather_spans(frames, spans)
         texts, _, log_probability = decoder.generate(gathered, mask, num_beams=3, max_length=32, repetition_penalty=1.2)
-        return [
-            Sentence(tidy(text), float(p)) for text, p in zip(texts, log_probability.exp().tolist(), strict=True)
-        ]
+        return [Sentence(tidy(text), float(p)) for text, p in zip(texts, log_probability.exp().tolist(), strict=True)]
 
 
 class FullSizeSummarizer(Summarizer):
-    """A full-size BLIP or CLIP encoder finds the events (and BLIP writes the sentences); saliency is the embedded model's.
+    """A full-size encoder finds the events, and BLIP writes the sentences; saliency is the embedded model's.
 
     Neither checkpoint was trained to say what matters in a video, so each frame is encoded twice, and the embedded
     model's features stand behind the full-size ones in the same array.
@@ -188,8 +186,8 @@ def load(name_or_path: str = "embedded") -> Summarizer:
     """A summarizer by name or path.
 
     Args:
-        name_or_path: "embedded"; "blip", "blip-large", "clip", "clip-large"; a folder written by VTSum's training; or the
-            folder or hub name of a transformers BLIP or CLIP checkpoint.
+        name_or_path: "embedded"; "blip", "blip-large", "clip", "clip-large"; a folder written by VTSum's training; or
+            the folder or hub name of a transformers BLIP or CLIP checkpoint.
     Raises:
         VTSumError: an unknown name, or a checkpoint that is missing or broken.
     """
@@ -202,7 +200,8 @@ def load(name_or_path: str = "embedded") -> Summarizer:
     if name_or_path not in KNOWN and not folder.is_dir() and "/" not in name_or_path:
         names = ", ".join(["embedded", *KNOWN])
         raise VTSumError(f"load: model must be one of {names}, a folder or a hub name, got {name_or_path!r}")
-    return FullSizeSummarizer(name_or_path, load("embedded"), TransformersFrameEncoder(source), source)
+    encoder = TransformersFrameEncoder(source)  # before the embedded model: what can go wrong goes wrong here
+    return FullSizeSummarizer(name_or_path, load("embedded"), encoder, source)
 
 
 def _is_transformers(folder: Path) -> bool:

@@ -129,7 +129,8 @@ class TextDecoder(nn.Module):
         prompt = self.tokenizer(self.prompt, return_tensors="pt").input_ids[:, :-1]
         prompt = prompt.to(frames.device).expand(b, -1).clone()
         prompt[:, 0] = self.bos
-        ids = self.lm.generate(
+        lm: Any = self.lm  # its annotations do not admit a call of generate
+        ids: Tensor = lm.generate(
             input_ids=prompt,
             attention_mask=torch.ones_like(prompt),
             encoder_hidden_states=frames,

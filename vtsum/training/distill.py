@@ -2,8 +2,8 @@
 
     python -m vtsum.training.distill --shared ../shared --out runs/embedded/encoder.safetensors
 
-The target is the teacher's 1,024 numbers in their principal components (256 of them), each divided by the fourth root of
-its variance: between plain components, where a few directions are everything, and whitened ones, where noise is. The
+The target is the teacher's 1,024 numbers in their principal components (256), each divided by the fourth root of its
+variance: between plain components, where a few directions are everything, and whitened ones, where noise is. The
 components are fitted on the training videos alone. Every fifth video (`video_5`, `video_10`, ...) is held out and is
 never trained on; all reported figures come from those ten.
 """
@@ -14,9 +14,10 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from vtsum.data.frames import read_frames, read_teacher
 from vtsum.data.tvsum import TVSumVideo, load_tvsum
+from vtsum.errors import VTSumError
 from vtsum.evaluation.baselines import every_fifth
 from vtsum.model.embedded_encoder import EMBEDDING_DIM, IMAGE_SIZE, EmbeddedEncoder
 from vtsum.training.files import save_safetensors
@@ -32,25 +34,29 @@ from vtsum.training.files import save_safetensors
 
 @dataclass
 class FrameSet:
-    """Frames of several videos end to end: images uint8 [N, 128, 128, 3], teacher float32 [N, 1024], owner [N]."""
+    """Frames of several videos end to end: images uint8 [N, 128, 128, 3], teacher float32 [N, 1024]."""
 
     images: np.ndarray
     teacher: np.ndarray
-    owner: np.ndarray
-    keys: list[str]
+
+    def __post_init__(self) -> None:
+        if self.images.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE, 3) or len(self.images) != len(self.teacher):
+            raise VTSumError(
+                f"FrameSet: images must be [N, {IMAGE_SIZE}, {IMAGE_SIZE}, 3] with N rows of teacher, "
+                f"got {list(self.images.shape)} and {len(self.teacher)} rows"
+            )
 
 
 def load_frames(shared: Path, videos: list[TVSumVideo]) -> FrameSet:
-    images, teacher, owner = [], [], []
-    for i, video in enumerate(videos):
+    images, teacher = [], []
+    for video in videos:
         index, pictures = read_frames(shared / "tvsum" / "frames" / f"{video.name}.zip")
         teacher_index, features = read_teacher(shared / "tvsum" / "teacher" / f"{video.name}.npz")
         if not np.array_equal(index, teacher_index):
-            raise ValueError(f"load_frames: frames and teacher of {video.name} must cover the same frame indices")
+            raise VTSumError(f"load_frames: frames and teacher of {video.name} must cover the same frame indices")
         images.append(pictures)
         teacher.append(features)
-        owner.append(np.full(len(index), i))
-    return FrameSet(np.concatenate(images), np.concatenate(teacher), np.concatenate(owner), [v.key for v in videos])
+    return FrameSet(np.concatenate(images), np.concatenate(teacher))
 
 
 @dataclass
@@ -77,7 +83,7 @@ class Components:
 
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """uint8 [N, H, W, 3] -> float [N, 3, H, W] in 0..1: mirrored, shifted and scaled crops, changed light and colour."""
+    """uint8 [N, H, W, 3] -> float [N, 3, H, W] in 0..1: mirrored, shifted and scaled crops, light and colour."""
     size = images.shape[1]
     parts = []
     # One crop for each 16 pictures: slicing and resizing cost a tenth of a warp for each picture.
@@ -110,18 +116,18 @@ def loss_of(codes: Tensor, teacher: Tensor, components: Components) -> Tensor:
 
 
 @torch.inference_mode()
-def encode_all(encoder: EmbeddedEncoder, images: np.ndarray, batch: int = 128) -> np.ndarray:
-    encoder.eval()
+def encode_all(encode: Callable[[Tensor], Tensor], images: np.ndarray, batch: int = 128) -> np.ndarray:
+    """Images uint8 [N, H, W, 3] through `encode` (float [n, 3, H, W] to [n, C]), batch by batch."""
     out = []
     for i in range(0, len(images), batch):
         x = torch.from_numpy(images[i : i + batch]).permute(0, 3, 1, 2).float().div_(255)
-        out.append(encoder(x.contiguous(memory_format=torch.channels_last)).numpy())
+        out.append(encode(x.contiguous(memory_format=torch.channels_last)).numpy())
     return np.concatenate(out)
 
 
 def cosine_report(encoder: EmbeddedEncoder, test: FrameSet, components: Components) -> dict[str, float]:
     """On held-out frames: mean cosine to the teacher, and that of always predicting the training mean."""
-    codes = torch.from_numpy(encode_all(encoder, test.images))
+    codes = torch.from_numpy(encode_all(encoder.eval(), test.images))
     teacher = torch.from_numpy(test.teacher)
     mean = components.mean
     return {
@@ -131,23 +137,31 @@ def cosine_report(encoder: EmbeddedEncoder, test: FrameSet, components: Componen
     }
 
 
-def distill(
-    shared: Path, out: Path, *, epochs: int = 14, batch: int = 128, lr: float = 2e-3, seed: int = 0
-) -> dict[str, Any]:
-    """Train the encoder and write its weights (an average over steps) to `out`; returns the held-out figures."""
-    torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
+def distill(shared: Path, out: Path, *, epochs: int = 14, seed: int = 0) -> dict[str, Any]:
+    """Train on the frames of 40 TVSum videos, report on the other ten; see `train_encoder`."""
     videos = load_tvsum(shared / "tvsum" / "tvsum.h5")
     split = every_fifth(videos)
     train = load_frames(shared, [v for v in videos if v.key in split.train])
     test = load_frames(shared, [v for v in videos if v.key in split.test])
-    components = Components.fit(torch.from_numpy(train.teacher), EMBEDDING_DIM)
-    assert train.images.shape[1] == IMAGE_SIZE
+    return train_encoder(train, test, out, epochs=epochs, seed=seed)
 
+
+def train_encoder(
+    train: FrameSet, test: FrameSet, out: Path, *, epochs: int, batch: int = 128, lr: float = 2e-3, seed: int = 0
+) -> dict[str, Any]:
+    """Train the encoder and write its weights (an average over steps) to `out`, the figures beside it as JSON.
+
+    Returns:
+        The last epoch's loss and held-out cosines, and the `history` of all epochs.
+    """
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    components = Components.fit(torch.from_numpy(train.teacher), EMBEDDING_DIM)
     encoder = EmbeddedEncoder().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = torch.optim.swa_utils.AveragedModel(
+    averaged = torch.optim.swa_utils.AveragedModel(
         encoder, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998), use_buffers=True
     )
+    average = cast(EmbeddedEncoder, averaged.module)
     decay = [p for p in encoder.parameters() if p.ndim > 1]
     rest = [p for p in encoder.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW([{"params": decay, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}], lr)
@@ -176,17 +190,21 @@ def distill(
             torch.nn.utils.clip_grad_norm_(encoder.parameters(), 5.0)
             optimizer.step()
             schedule.step()
-            average.update_parameters(encoder)
+            averaged.update_parameters(encoder)
             losses.append(loss.item())
             if step % 20 == 0:
-                left = (time.time() - start) / (epoch * steps_per_epoch + step + 1) * (total - epoch * steps_per_epoch - step)
+                left = (
+                    (time.time() - start)
+                    / (epoch * steps_per_epoch + step + 1)
+                    * (total - epoch * steps_per_epoch - step)
+                )
                 print(f"\repoch {epoch + 1}/{epochs} step {step}/{steps_per_epoch} loss {loss.item():.4f} "
                       f"left {left / 60:.1f} min ", end="", flush=True)  # fmt: skip
         record = {"epoch": epoch + 1, "loss": float(np.mean(losses)), "minutes": (time.time() - start) / 60}
-        record |= cosine_report(average.module, test, components)
+        record |= cosine_report(average, test, components)
         history.append(record)
         print("\r" + json.dumps({k: round(v, 4) for k, v in record.items()}), flush=True)
-        save_safetensors(average.module.state_dict(), out)
+        save_safetensors(average.state_dict(), out)
     report = {**history[-1], "history": history, "epochs": epochs, "batch": batch, "lr": lr, "seed": seed}
     out.with_suffix(".json").write_text(json.dumps(report, indent=1))
     return report
@@ -197,11 +215,9 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, required=True, help="folder that holds tvsum/ (h5, frames, teacher)")
     parser.add_argument("--out", type=Path, default=Path("runs/embedded/encoder.safetensors"))
     parser.add_argument("--epochs", type=int, default=14)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     a = parser.parse_args()
-    distill(a.shared, a.out, epochs=a.epochs, batch=a.batch, lr=a.lr, seed=a.seed)
+    distill(a.shared, a.out, epochs=a.epochs, seed=a.seed)
 
 
 if __name__ == "__main__":

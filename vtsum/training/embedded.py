@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors.torch import load_file
 
 from vtsum.config import TextConfig, VTSumConfig
@@ -66,25 +65,18 @@ CONFIGURATION = VTSumConfig(
 def embed_frames(encoder: EmbeddedEncoder, shared: Path, videos: list[TVSumVideo], path: Path) -> dict[str, Any]:
     """Embeddings and indices of every stored frame, kept in an npz file: `KEY/features`, `KEY/index`."""
     if not path.is_file():
-        arrays = {}
+        made: dict[str, Any] = {}
         for video in videos:
             index, images = read_frames(shared / "tvsum" / "frames" / f"{video.name}.zip")
-            arrays[f"{video.key}/features"] = encode_all(encoder, images)
-            arrays[f"{video.key}/index"] = index
+            made[f"{video.key}/features"] = encode_all(encoder.eval().embed, images)
+            made[f"{video.key}/index"] = index
             print(f"\rembedded {video.key} ", end="", flush=True)
         print()
         temporary = path.with_suffix(".tmp.npz")
-        np.savez(temporary, **arrays)
+        np.savez(temporary, allow_pickle=False, **made)
         os.replace(temporary, path)
     with np.load(path) as data:
         return {name: data[name] for name in data.files}
-
-
-def scale_head(encoder: EmbeddedEncoder, scale: float) -> None:
-    """Multiply the embeddings by `scale`, in the weights themselves."""
-    with torch.no_grad():
-        encoder.head.weight.mul_(scale)
-        encoder.head.bias.mul_(scale)
 
 
 def words(shared: Path, out: Path, train_captions: list[str]) -> tuple[list[str], dict[str, float]]:
@@ -132,11 +124,8 @@ def make(shared: Path, out: Path, settings: JointSettings) -> dict[str, Any]:
     encoder = EmbeddedEncoder()
     encoder.load_state_dict(load_file(encoder_path), strict=True)
     arrays = embed_frames(encoder, shared, videos, out / "features.npz")
-    scale = 1.0 / float(np.concatenate([arrays[f"{k}/features"] for k in split.train]).std(0).mean())
-    scale_head(encoder, scale)
     examples = {
-        v.key: Example.make(v, arrays[f"{v.key}/features"] * scale, arrays[f"{v.key}/index"], captions[v.key])
-        for v in videos
+        v.key: Example.make(v, arrays[f"{v.key}/features"], arrays[f"{v.key}/index"], captions[v.key]) for v in videos
     }
     train_captions = [c.text for key in split.train for c in examples[key].captions]
     sentences, word_facts = words(shared, out, train_captions)

@@ -83,7 +83,10 @@ def learn_words(
             if step % 20 == 0:
                 left = (time.time() - start) / step * (total - step) / 60
                 print(f"\rwords: step {step}/{total} loss {loss.item():.3f} left {left:.1f} min ", end="", flush=True)
-        print(f"\rwords: epoch {epoch + 1}/{epochs} held-out perplexity {perplexity(decoder, held, width):.2f}", flush=True)
+        print(
+            f"\rwords: epoch {epoch + 1}/{epochs} held-out perplexity {perplexity(decoder, held, width):.2f}",
+            flush=True,
+        )
     return perplexity(decoder, held, width)
 
 

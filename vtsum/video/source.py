@@ -229,6 +229,9 @@ class PacketReader:
                     if packet.size:  # an empty one would put the decoder into its final flush
                         yield packet
                 return
+            except IndexError:
+                # PyAV 18, while it flushes at the end, looks for streams that libav found in mid-file only.
+                return
             except (av.FFmpegError, OSError, MemoryError):
                 self.errors += 1
                 in_a_row += 1

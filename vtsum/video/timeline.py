@@ -10,6 +10,8 @@ from av.container import InputContainer
 from av.stream import Stream
 from av.video.stream import VideoStream
 
+from vtsum.video.source import PacketReader
+
 _SHORT_GAP = 1.0  # seconds; such a gap is believed whatever the container says
 _LONG_GAP = 60.0  # seconds; longer gaps are never believed where the container states no duration
 
@@ -158,10 +160,8 @@ def is_continuous(container: InputContainer, stream: VideoStream) -> bool:
         claimed = claimed_duration(container, stream)
         return _runs_on((entry.timestamp for entry in stream.index_entries), base, claimed)
     if formats & _SCANNED:
-        try:
-            return _runs_on((p.dts for p in container.demux(stream) if p.dts is not None), base, None)
-        except (av.FFmpegError, OSError):
-            return False
+        packets = PacketReader(container, [stream])
+        return _runs_on((p.dts for p in packets if p.dts is not None), base, None) and not packets.errors
     return False
 
 

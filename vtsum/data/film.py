@@ -83,7 +83,7 @@ def make_film(path: str | Path) -> None:
     """
     sound = mix_sound()
     options = {"preset": "veryslow", "tune": "animation", "crf": "30", "x264-params": "keyint=240:aq-mode=3"}
-    write_video(path, frames(), RATE, SIZE, sound=sound, sound_bit_rate=40_000, options=options)
+    write_video(path, frames(), RATE, SIZE, sound=sound, sound_bit_rate=36_000, options=options)
 
 
 def frames() -> Iterator[np.ndarray]:

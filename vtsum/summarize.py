@@ -129,6 +129,9 @@ def summarize(
             data = _write(stage, source, info, loaded, watched, plan, chosen_formats, wanted, fps, clock, tell)
         except OSError as error:
             raise writing_failed(folder, error) from None
+        except VTSumError as error:
+            # The cutter names the temporary folder, which is gone by the time the user reads of it.
+            raise VTSumError(str(error).replace(str(stage.path), str(stage.final))) from None
         stage.commit()
         final = stage.final
     names = {"mp4": "summary.mp4", "txt": "summary.txt", "json": "summary.json", "html": "report.html"}

@@ -174,6 +174,17 @@ def test_a_full_disk_is_one_line(clip, tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
+def test_errors_name_the_folder_asked_for(clip, tmp_path, monkeypatch):
+    def cut(path, segments, out_path, **options):
+        raise VTSumError(f"cut: {Path(out_path).parent}: cannot be written to: No space left on device")
+
+    monkeypatch.setattr("vtsum.video.cut", cut)
+    with pytest.raises(VTSumError, match="No space left") as error:
+        vtsum.summarize(clip, tmp_path / "o", model=ColourModel())
+    assert str(error.value) == f"cut: {tmp_path / 'o'}: cannot be written to: No space left on device"
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_failed_swap_brings_the_old_summary_back(clip, tmp_path, monkeypatch):
     out = tmp_path / "o"
     vtsum.summarize(clip, out, model=ColourModel(), formats=["txt"])

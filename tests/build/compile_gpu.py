@@ -2,8 +2,8 @@
 
 Every .cu file through nvcc for each architecture, warnings as errors and no register spilled; the CUDA glue through the
 C++ compiler, against torch's headers; every Triton kernel to a cubin for each of its architectures, no register
-spilled. Prints a line a kernel file and leaves with status 1 if anything failed, 0 if all is well. What cannot be checked
-here (no nvcc, no Triton) is said and counts as left out, not as passed; ``--require`` makes that a failure.
+spilled. Prints a line a kernel file and leaves with status 1 if anything failed, 0 if all is well. What cannot be
+checked here (no nvcc, no Triton) is said and counts as left out, not as passed; ``--require`` makes that a failure.
 """
 
 from __future__ import annotations

@@ -187,9 +187,9 @@ KERNELS = (
 
 
 def block_sizes(dim: int) -> dict[str, int]:
-    """Rows and features of a program: some 2,048 elements a tile, so that the backward's six fit the registers."""
+    """Rows and features of a program: tiles small enough for the backward's six to fit the registers."""
     block_d = max(triton.next_power_of_2(dim), 16)
-    return {"BLOCK_T": max(2048 // block_d, 8), "BLOCK_D": block_d}
+    return {"BLOCK_T": (2048 if block_d <= 128 else 1024) // block_d, "BLOCK_D": block_d}
 
 
 def _dense_rows(x: Tensor) -> Tensor:

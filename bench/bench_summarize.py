@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -20,6 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from record import append, machine, quantiles
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results" / "summarize.jsonl"
@@ -141,37 +142,6 @@ def summarize(video: Path, model: str) -> tuple[float, float, float, dict[str, A
         return wall, cpu, peak, data
 
 
-def quantiles(values: list[float]) -> dict[str, float]:
-    ordered = sorted(values)
-
-    def at(share: float) -> float:
-        return round(ordered[min(int(share * len(ordered)), len(ordered) - 1)], 3)
-
-    return {"p20": at(0.2), "p50": round(statistics.median(ordered), 3), "p80": at(0.8)}
-
-
-def machine() -> dict[str, Any]:
-    """Where and with what this was measured."""
-    import av
-    import numpy
-    import torch
-
-    names = [line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    return {
-        "device": names[0] if names else platform.processor(),
-        "threads": os.cpu_count(),
-        "load_before": round(os.getloadavg()[0], 2),
-        "versions": {"python": platform.python_version(), "av": av.__version__, "torch": torch.__version__}
-        | {"numpy": numpy.__version__},
-        "commit": commit.stdout.strip() or None,
-    }
-
-
-def _lines(path: str) -> list[str]:
-    return Path(path).read_text().splitlines() if Path(path).exists() else []
-
-
 def measure(video: Path, minutes: int, model: str, repeats: int) -> dict[str, Any]:
     """One line of results."""
     plain, threaded, jobs, cpus, peaks = [], [], [], [], []
@@ -218,9 +188,7 @@ def main() -> None:
     sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]
     for minutes in options.minutes:
         line = measure(make_video(options.folder, minutes), minutes, options.model, options.repeats)
-        options.results.parent.mkdir(parents=True, exist_ok=True)
-        with options.results.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append(options.results, line)
         print(
             f"{minutes:3} min: job {line['job_s']['p50']:.2f} s, decoding {line['decode_s']['p50']:.2f} s "
             f"(all threads {line['decode_threaded_s']['p50']:.2f} s), ratio {line['ratio']:.2f} "

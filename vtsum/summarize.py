@@ -25,7 +25,7 @@ from vtsum.extras import require
 from vtsum.planning import Plan, make_plan
 from vtsum.progress import ProgressCallback, ignore
 from vtsum.staging import StagedFolder, writing_failed
-from vtsum.text import Moment, describe, describes_pictures, text_file
+from vtsum.text import Moment, describe, text_file
 from vtsum.watching import Watched, torch_threads, watch
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def _write(
     tell: ProgressCallback,
 ) -> schema.SummaryDocument:
     """Cut, write the text meanwhile, and put all files into the staged folder."""
-    reads_pictures = describes_pictures(model)
+    reads_pictures = model.reads_pictures
     wants_pictures = reads_pictures or bool({"keyframes", "html"} & set(formats))
     cut_result: CutResult | None = None
     stop = threading.Event()

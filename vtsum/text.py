@@ -53,7 +53,7 @@ def describe(
     """
     best = sorted(moments, key=lambda m: -m.score)[:limit]
     best.sort(key=lambda m: m.frames)
-    pictures = [_read(m.picture) for m in best if m.picture] if describes_pictures(model) else None
+    pictures = [_read(m.picture) for m in best if m.picture] if model.reads_pictures else None
     sentences = model.describe(features, [m.frames for m in best], pictures)
     said: list[tuple[str, list[float], list[Moment]]] = []
     if not sentences:  # a model without a decoder
@@ -70,11 +70,6 @@ def describe(
         else:
             said.append((text, [sentence.confidence], [moment]))
     return [Spoken(t, min(max(float(np.mean(c)), 0.0), 1.0), tuple(m)) for t, c, m in said]
-
-
-def describes_pictures(model: Summarizer) -> bool:
-    """Whether a model's sentences are made from key frames, so that those must be cut first."""
-    return not model.embedded and not model.text_is_guess
 
 
 def _read(picture: Path) -> np.ndarray:

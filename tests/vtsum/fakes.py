@@ -21,6 +21,7 @@ class ColourModel:
     embedded = False
     image_size = 32
     text_is_guess = True
+    reads_pictures = False
 
     def encode(self, images: np.ndarray) -> np.ndarray:
         n, size = len(images), self.image_size

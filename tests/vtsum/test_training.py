@@ -105,14 +105,16 @@ def test_saliency_and_sentences_are_learned_together(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = VTSum(config, tokenizer)
     before = evaluate(model, unseen)
-    settings = JointSettings(epochs=40, batch=2, lr=3e-3, text_lr=1e-2, plain_sentences=4, noise=0.1)
+    settings = JointSettings(epochs=5, text_epochs=30, batch=2, lr=3e-3, text_lr=1e-2, plain_sentences=4, noise=0.1)
     average, history = train_joint(model, train, SENTENCES, settings, unseen)
     after = evaluate(average, unseen)
     # Two kinds of stretches and raters who also disagree among themselves: half of all pairs are ties for each rater.
     assert after.tau > 0.5
     assert after.tau > before.tau + 0.3
-    assert history[-1]["loss_vsum"] < history[0]["loss_vsum"]
-    assert history[-1]["tau"] == pytest.approx(after.tau)
+    assert history[4]["loss_vsum"] < history[0]["loss_vsum"]
+    # The decoder alone learns after the fifth epoch: the saliency stays what it was.
+    assert history[4]["tau"] == history[-1]["tau"] == pytest.approx(after.tau)
+    assert history[-1]["nll"] < history[4]["nll"]
     # The sentences are read off the frames: shown another stretch's frames, the right ones become unlikely.
     seen = caption_nll(average, unseen)
     shifted = [Example(e.video, np.roll(e.features, 15, 0), e.times, e.captions) for e in unseen]

@@ -51,6 +51,7 @@ class Summarizer:
         weights_sha256: of the weights' file.
         image_size: frames are stretched to image_size x image_size.
         text_is_guess: True where the sentences are guesses that a reader must be warned of.
+        reads_pictures: True where `describe` wants a key frame for each span.
         facts: what the model's config.json says of its training.
     """
 
@@ -67,6 +68,7 @@ class Summarizer:
         self.facts = checkpoint.facts
         self.embedded = embedded
         self.text_is_guess = embedded
+        self.reads_pictures = False
         self.image_size = encoder.image_size
 
     def encode(self, images: np.ndarray) -> np.ndarray:
@@ -120,6 +122,7 @@ class FullSizeSummarizer(Summarizer):
         self.facts = base.facts
         self.embedded = False
         self.text_is_guess = encoder.captioner is None
+        self.reads_pictures = encoder.captioner is not None
         self.image_size = encoder.image_size
         digest = hashlib.sha256(base.weights_sha256.encode())
         for key, value in sorted(encoder.network.state_dict().items()):

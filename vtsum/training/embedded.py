@@ -11,6 +11,7 @@ are computed on the ten held-out videos; the model folder is written. `--install
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.torch import load_file
 
 from vtsum.config import TextConfig, VTSumConfig
@@ -102,7 +104,8 @@ def words(shared: Path, out: Path, train_captions: list[str]) -> tuple[list[str]
     return sentences, json.loads(record.read_text())
 
 
-def new_model(out: Path) -> VTSum:
+def new_model(out: Path, seed: int) -> VTSum:
+    torch.manual_seed(seed)
     model = VTSum(CONFIGURATION, load_tokenizer(out / VOCABULARY))
     assert model.text_decoder is not None
     missing = model.text_decoder.load_state_dict(load_file(out / "words.safetensors"), strict=False).missing_keys
@@ -111,12 +114,19 @@ def new_model(out: Path) -> VTSum:
     return model
 
 
+def best_epoch(values: list[float], reach: int = 2) -> int:
+    """1 + the index where the mean over `reach` neighbours to either side is highest: single epochs are noise."""
+    means = [float(np.mean(values[max(i - reach, 0) : i + reach + 1])) for i in range(len(values))]
+    return 1 + int(np.argmax(means))
+
+
 def make(shared: Path, out: Path, settings: JointSettings) -> dict[str, Any]:
     """Every stage; returns the facts that go into config.json."""
     out.mkdir(parents=True, exist_ok=True)
     videos = load_tvsum(shared / "tvsum" / "tvsum.h5")
     captions = load_captions(shared / "tvsum" / "captions.json")
     split = every_fifth(videos)
+    torch.manual_seed(settings.seed)
     encoder_path = out / "encoder.safetensors"
     if not encoder_path.with_suffix(".json").is_file():
         distill(shared, encoder_path)
@@ -133,17 +143,29 @@ def make(shared: Path, out: Path, settings: JointSettings) -> dict[str, Any]:
     watched = [k for k in split.train if int(k.removeprefix("video_")) % 5 == 1]
     rest = [k for k in split.train if k not in watched]
     _, history = train_joint(
-        new_model(out), [examples[k] for k in rest], sentences, settings, [examples[k] for k in watched]
+        new_model(out, settings.seed), [examples[k] for k in rest], sentences, settings, [examples[k] for k in watched]
     )
+    epochs = best_epoch([h["tau"] for h in history[: settings.epochs]])
     tested = [examples[k] for k in split.test]
-    average, _ = train_joint(new_model(out), [examples[k] for k in split.train], sentences, settings)
+    average, _ = train_joint(
+        new_model(out, settings.seed),
+        [examples[k] for k in split.train],
+        sentences,
+        dataclasses.replace(settings, epochs=epochs),
+    )
     facts = {
         "trained": time.strftime("%Y-%m-%d"),
         "data": "40 TVSum videos (frames, 20 raters, captions), ActivityNet Captions (words)",
         "held_out": list(split.test),
         "encoder": {k: distilled[k] for k in ("cosine", "cosine_of_mean", "centred_cosine", "epochs", "minutes")},
         "words": word_facts,
-        "joint": {"epochs": settings.epochs, "watched_tau": history[-1]["tau"], "watched_rho": history[-1]["rho"]},
+        "joint": {
+            "epochs": epochs,
+            "text_epochs": settings.text_epochs,
+            "watched_tau": history[epochs - 1]["tau"],
+            "watched_rho": history[epochs - 1]["rho"],
+            "watched_caption_nll": history[-1]["nll"],
+        },
         "held_out_figures": figures(average, tested, videos, arrays, shared),
     }
     folder = out / "model"
@@ -192,11 +214,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, required=True, help="folder that holds tvsum/ and activitynet/")
     parser.add_argument("--out", type=Path, default=Path("runs/embedded"))
-    parser.add_argument("--epochs", type=int, default=JointSettings.epochs, help="of the joint training")
+    parser.add_argument("--epochs", type=int, default=JointSettings.epochs, help="of the joint training, at most")
+    parser.add_argument("--text-epochs", type=int, default=JointSettings.text_epochs, help="of the text decoder alone")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--install", action="store_true", help="copy the model into vtsum/assets/embedded")
     a = parser.parse_args()
-    facts = make(a.shared, a.out, JointSettings(epochs=a.epochs, seed=a.seed))
+    facts = make(a.shared, a.out, JointSettings(epochs=a.epochs, text_epochs=a.text_epochs, seed=a.seed))
     print(json.dumps(facts, indent=1))
     if a.install:
         install(a.out / "model")

@@ -51,6 +51,9 @@ class Example:
 @dataclass(frozen=True)
 class JointSettings:
     epochs: int = 24
+    """At most, of the joint training."""
+    text_epochs: int = 8
+    """Of the text decoder alone after that: words take longer to learn than saliency to be overlearned."""
     batch: int = 8
     lr: float = 1e-4
     text_lr: float = 5e-4
@@ -136,7 +139,12 @@ def train_joint(
     settings: JointSettings,
     watched: list[Example] | None = None,
 ) -> tuple[VTSum, list[dict[str, float]]]:
-    """Train `model` and return its moving average, and per epoch the losses (and tau, rho on the `watched` videos)."""
+    """Train `model`: everything for `epochs`, the text decoder alone for `text_epochs`.
+
+    Returns:
+        The moving average of the weights, and for each epoch the losses and, on the `watched` videos, tau, rho and the
+        captions' negative log-likelihood a token.
+    """
     torch.manual_seed(settings.seed)
     batches = _Batches(examples, settings)
     average = copy.deepcopy(model).eval()
@@ -144,21 +152,34 @@ def train_joint(
     rest = [p for n, p in model.named_parameters() if not n.startswith("text_decoder.")]
     groups = [{"params": rest, "lr": settings.lr}, {"params": text, "lr": settings.text_lr}]
     optimizer = torch.optim.AdamW([g for g in groups if g["params"]], weight_decay=settings.weight_decay)
-    total = settings.epochs * math.ceil(len(examples) / settings.batch)
-    warmup = min(20, total // 10 + 1)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda s: min((s + 1) / warmup, 0.5 * (1 + math.cos(math.pi * s / total)) + 1e-3)
-    )
+    steps = math.ceil(len(examples) / settings.batch)
+    epochs = settings.epochs + (settings.text_epochs if model.text_decoder is not None else 0)
+    # Constant at first: stopping after fewer epochs is then the same training, shorter. The average does the cooling.
+    constant, total = settings.epochs * steps, epochs * steps
+
+    def rate(step: int) -> float:
+        if step < constant or total == constant:
+            return min((step + 1) / 20, 1.0)
+        return 0.5 * (1 + math.cos(math.pi * (step - constant) / (total - constant)))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     config = model.config
     history: list[dict[str, float]] = []
     start = time.time()
     step = 0
-    for epoch in range(settings.epochs):
+    for epoch in range(epochs):
         model.train()
+        alone = epoch >= settings.epochs
+        if alone and epoch == settings.epochs:
+            # The decoder goes on from the averaged rest, which from here on is the rest.
+            model.load_state_dict(average.state_dict())
+            for p in rest:
+                p.requires_grad_(False)
         sums = np.zeros(2)
         for x, mask, labels, captions in batches.epoch():
-            frames = model.encode(x, mask)
-            loss_vsum = model.video_loss(model.saliency_logits(frames), mask, labels)
+            with torch.set_grad_enabled(not alone):
+                frames = model.encode(x, mask)
+                loss_vsum = model.video_loss(model.saliency_logits(frames), mask, labels)
             loss = config.lambda_vsum * loss_vsum
             loss_tsum = torch.zeros(())
             if model.text_decoder is not None and captions:
@@ -184,13 +205,12 @@ def train_joint(
                     else:
                         a.copy_(b)
             sums += loss_vsum.item(), loss_tsum.item()
-        steps = math.ceil(len(examples) / settings.batch)
         record = {"epoch": epoch + 1, "loss_vsum": sums[0] / steps, "loss_tsum": sums[1] / steps}
         if watched:
             result = evaluate(average, watched)
             record |= {"tau": result.tau, "rho": result.rho, "nll": caption_nll(average, watched)}
         history.append(record)
-        left = (time.time() - start) / (epoch + 1) * (settings.epochs - epoch - 1) / 60
+        left = (time.time() - start) / (epoch + 1) * (epochs - epoch - 1) / 60
         print("joint: " + " ".join(f"{k} {v:.4g}" for k, v in record.items()) + f" left {left:.1f} min", flush=True)
     return average, history
 

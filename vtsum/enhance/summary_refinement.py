@@ -244,6 +244,9 @@ def plan_clips(
     limit = max(1, min(limit, budget))
     floor = 1e-3 * max(float(np.max(scores, initial=0.0)), 1e-12)
     worth = np.maximum(np.asarray(scores, dtype=np.float64), floor)
+    if budget < 2 * MIN_CLIP * second and (roomy := lengths >= 0.8 * budget).any():
+        # Room for one clip: a shot too short to fill it would leave a rest too short for another.
+        worth = np.where(roomy, worth, 0.0)
     offers = np.minimum(lengths, limit)
     shown = {i: int(offers[i]) for i in select_shots(worth * offers, offers, budget)}
     fillers: set[int] = set()

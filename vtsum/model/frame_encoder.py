@@ -64,9 +64,11 @@ class EmbeddedFrameEncoder:
 
 def from_pretrained(kind: Any, source: str, what: str) -> Any:
     """`kind.from_pretrained(source)` from a folder, the local cache or the hub; one clear line if it cannot be had."""
+    from safetensors import SafetensorError
+
     try:
         return kind.from_pretrained(source)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise VTSumError(
             f"load: {what} must be a transformers checkpoint in a folder, in the local cache or on the hub, "

@@ -38,7 +38,7 @@ check: .venv/.stamp-test  ## Lint, check formatting and types, compile the GPU k
 	$(BIN)/ruff format --check $(PYTHON_CODE)
 	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
 	$(BIN)/mypy
-	$(BIN)/python tests/build/compile_gpu.py
+	$(BIN)/python -m tests.build.compile_gpu
 
 bench: .venv/.stamp-test  ## Measure on this machine; results go to bench/results
 	@for benchmark in bench/bench_*.py; do echo "==> $$benchmark"; $(BIN)/python "$$benchmark"; done

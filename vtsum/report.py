@@ -148,6 +148,7 @@ def _sentence(sentence: SentenceEntry, shots: Sequence[ShotEntry]) -> dict[str, 
     return {
         "text": sentence["text"],
         "confidence": sentence["confidence"],
+        "guess": sentence["guess"],
         "shots": " ".join(str(i) for i in sentence["shots"]),
         "moments": [{"at": clip["start"] if clip else t["start"]} for clip, t in moments],
     }

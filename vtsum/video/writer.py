@@ -63,7 +63,7 @@ def cut(
     keyframe_height: int = 360,
     max_height: int | None = None,
     crf: int = 23,
-    preset: str = "veryfast",
+    preset: str = "superfast",
     on_progress: Callable[[float], None] | None = None,
 ) -> CutResult:
     """Write the given segments of a video as one MP4 (H.264, AAC, index in front), sound in step with the pictures.

@@ -74,7 +74,9 @@ def watch(
         for batch in frames.batches(BATCH):
             # One core is left to the decoder as long as it works.
             with torch_threads(spare=int(not frames.finished)):
-                features.append(loaded.encode(batch))
+                # A copy: the encoder's own small arrays lie between its large ones and would keep their memory taken,
+                # some 2 MiB a batch.
+                features.append(np.array(loaded.encode(batch)))
     finally:
         if frames is not None:
             frames.close()

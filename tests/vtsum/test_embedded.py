@@ -1,0 +1,76 @@
+"""The model that ships: its size, and that its weights give the figures which the README claims for it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vtsum.data.frames import FRAME_INDEX_RATE, read_frames
+from vtsum.data.tvsum import load_tvsum
+from vtsum.evaluation.baselines import evaluate_scores, every_fifth
+from vtsum.model import load
+from vtsum.model.summarizer import EMBEDDED
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def facts() -> dict:
+    return json.loads((EMBEDDED / "config.json").read_text(encoding="utf-8"))["facts"]
+
+
+def test_what_ships_is_small() -> None:
+    assert sum(file.stat().st_size for file in EMBEDDED.iterdir()) <= 12_000_000
+    assert (ROOT / "vtsum" / "assets" / "film.mp4").stat().st_size <= 2_000_000
+
+
+def test_the_readme_says_what_was_measured() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    figures = facts()["held_out_figures"]
+    for row in ("model", "ridge_encoder", "ridge_teacher", "ridge_colours", "random"):
+        tau, rho, f = (figures[row][name] for name in ("tau", "rho", "f"))
+        cells = [f"{tau:.3f}".lstrip("0"), f"{rho:.3f}".lstrip("0"), f"{100 * f:.1f}"]
+        plain = readme.replace("**", "")
+        assert "| " + " | ".join(cells) + " |" in plain, row
+    assert f"{facts()['encoder']['cosine']:.3f}" in readme
+    assert f"{figures['caption_nll']:.2f}" in readme
+
+
+def test_the_shipped_weights_give_the_reported_figures(shared: Path) -> None:
+    """From the stored frames of the ten held-out videos, through the summarizer that users call."""
+    videos = load_tvsum(shared / "tvsum" / "tvsum.h5")
+    held_out = every_fifth(videos).test
+    assert list(held_out) == facts()["held_out"]
+    model = load("embedded")
+    scores = {}
+    for video in videos:
+        if video.key not in held_out:
+            continue
+        index, images = read_frames(shared / "tvsum" / "frames" / f"{video.name}.zip")
+        times = np.arange(0.0, video.duration, 1.0)
+        nearest = np.abs(index / FRAME_INDEX_RATE - times[:, None]).argmin(1)
+        saliency = model.saliency(model.encode(images[nearest]))
+        scores[video.key] = np.interp(video.picks / video.fps, times, saliency)
+    result = evaluate_scores(scores, [v for v in videos if v.key in held_out])
+    reported = facts()["held_out_figures"]["model"]
+    assert result.tau == pytest.approx(reported["tau"], abs=0.005)
+    assert result.rho == pytest.approx(reported["rho"], abs=0.005)
+    assert result.tau - 2 * result.standard_error("tau") > 0
+
+
+def test_sentences_are_sentences() -> None:
+    model = load("embedded")
+    rng = np.random.default_rng(0)
+    features = np.repeat(rng.normal(size=(4, 256)), 8, 0).astype(np.float32)
+    features *= 16 / np.linalg.norm(features, axis=1, keepdims=True)
+    assert model.text_is_guess
+    for sentence in model.describe(features, [(0, 8), (8, 16), (16, 24), (24, 32)]):
+        words = sentence.text.split()
+        assert 4 <= len(words) <= 32
+        assert sentence.text[0].isupper()
+        assert sentence.text.endswith(".")
+        assert "[" not in sentence.text
+        assert "##" not in sentence.text
+        assert 0 < sentence.confidence < 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +38,10 @@ def test_the_readme_says_what_was_measured() -> None:
         assert "| " + " | ".join(cells) + " |" in plain, row
     assert f"{facts()['encoder']['cosine']:.3f}" in readme
     assert f"{figures['caption_nll']:.2f}" in readme
+
+
+def test_the_readmes_tables_are_those_of_the_records() -> None:
+    assert subprocess.run([sys.executable, ROOT / "bench" / "report.py", "--check"]).returncode == 0
 
 
 def test_the_shipped_weights_give_the_reported_figures(shared: Path) -> None:

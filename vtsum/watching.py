@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import queue
 import sys
@@ -89,18 +88,6 @@ def watch(
     events = loaded.event_features(encoded)
     warnings = list(sampler.warnings)
     return loaded, Watched(encoded, events, saliency, sampler.duration, sampler.broken_at, warnings, frames.changes)
-
-
-def known_size(model: str | os.PathLike[str] | Summarizer) -> int | None:
-    """The side of the pictures a model wants, in pixels, where that can be told before it is loaded; else None."""
-    if not isinstance(model, str | os.PathLike):
-        return model.image_size
-    folder = Path(__file__).parent / "assets" / "embedded" if model == "embedded" else Path(model)
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return EMBEDDED_SIZE if config["model"]["frame_encoder"] == "embedded" else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # whatever is wrong with it, loading it says so
 
 
 def load_model(model: str | os.PathLike[str] | Summarizer) -> Summarizer:

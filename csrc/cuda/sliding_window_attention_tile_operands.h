@@ -1,0 +1,155 @@
+// What the tensor-core families of sliding-window attention share: rows of 16-bit numbers in shared memory as operands
+// of mma.m16n8k16, and which calls those families can take at all.
+//
+// Rows of D numbers lie one after the other in shared memory, in chunks of 8 numbers (16 bytes). The chunks of a row are
+// exchanged with an exclusive or by the row's number, so that the 8 rows which one phase of ldmatrix reads, and the rows
+// which one 16-byte store of a warp writes, lie in different banks.
+#pragma once
+
+#include "device.h"
+#include "sliding_window_attention.h"
+
+namespace vts::sliding_window_attention {
+
+constexpr float LOG2_E = 1.4426950408889634f, LN_2 = 0.6931471805599453f;
+
+__device__ __forceinline__ float power_of_2(float x) {
+#ifdef __CUDACC__
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
+    return y;
+#else
+    return exp2f(x);
+#endif
+}
+
+// Where chunk `chunk` of row `row` starts, in elements.
+template <int D>
+__device__ __forceinline__ int place(int row, int chunk) {
+    constexpr int chunks = D / 8, shift = chunks >= 8 ? 0 : chunks == 4 ? 1 : 2;
+    return row * D + (chunk ^ ((row >> shift) & (chunks < 8 ? chunks - 1 : 7))) * 8;
+}
+
+// The operand a of a product, [16, 16]: rows from 0 of `rows`, columns from 16 k.
+template <int D, typename T>
+__device__ __forceinline__ void read_a(uint32_t (&a)[4], const T *rows, int k) {
+    const int lane = threadIdx.x % 32;
+    ldmatrix_x4(a, rows + place<D>(lane % 16, 2 * k + lane / 16));
+}
+
+// The operand b, [16, 16] as two of [16, 8], of a product with the transpose of `rows`: its columns are rows 0 to 15, its
+// rows the columns from 16 k.
+template <int D, typename T>
+__device__ __forceinline__ void read_b_transposed(uint32_t (&first)[2], uint32_t (&second)[2], const T *rows, int k) {
+    const int lane = threadIdx.x % 32;
+    uint32_t b[4];
+    ldmatrix_x4(b, rows + place<D>(lane % 8 + lane / 16 * 8, 2 * k + lane / 8 % 2));
+    first[0] = b[0], first[1] = b[1], second[0] = b[2], second[1] = b[3];
+}
+
+// The operand b, [16, 16] as two of [16, 8], of a product with `rows`: rows 0 to 15, columns from 16 n.
+template <int D, typename T>
+__device__ __forceinline__ void read_b(uint32_t (&first)[2], uint32_t (&second)[2], const T *rows, int n) {
+    const int lane = threadIdx.x % 32;
+    uint32_t b[4];
+    ldmatrix_x4_trans(b, rows + place<D>(lane % 16, 2 * n + lane / 16));
+    first[0] = b[0], first[1] = b[1], second[0] = b[2], second[1] = b[3];
+}
+
+// sum [16, D] += a [16, 16] rows [16, D]
+template <int D, typename T>
+__device__ __forceinline__ void add_product(float (&sum)[D / 8][4], const uint32_t (&a)[4], const T *rows) {
+#pragma unroll
+    for (int n = 0; n < D / 16; ++n) {
+        uint32_t first[2], second[2];
+        read_b<D>(first, second, rows, n);
+        mma_m16n8k16<T>(sum[2 * n], a, first);
+        mma_m16n8k16<T>(sum[2 * n + 1], a, second);
+    }
+}
+
+// Rounds columns 16 m to 16 m + 15 of x [16, 8 N] to the operand a of the next product.
+template <typename T, int N>
+__device__ __forceinline__ void round_to_a(uint32_t (&a)[4], const float (&x)[N][4], int m) {
+    a[0] = pack<T>(x[2 * m][0], x[2 * m][1]), a[1] = pack<T>(x[2 * m][2], x[2 * m][3]);
+    a[2] = pack<T>(x[2 * m + 1][0], x[2 * m + 1][1]), a[3] = pack<T>(x[2 * m + 1][2], x[2 * m + 1][3]);
+}
+
+// Rounds x [16, D], times a factor for the rows of each half, into 16 rows of shared memory.
+template <int D, typename T>
+__device__ __forceinline__ void put(T *rows, const float (&x)[D / 8][4], float upper, float lower) {
+    const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+#pragma unroll
+    for (int n = 0; n < D / 8; ++n) {
+        *reinterpret_cast<uint32_t *>(rows + place<D>(g, n) + 2 * t) = pack<T>(x[n][0] * upper, x[n][1] * upper);
+        *reinterpret_cast<uint32_t *>(rows + place<D>(g + 8, n) + 2 * t) = pack<T>(x[n][2] * lower, x[n][3] * lower);
+    }
+}
+
+// Where a lane's first 16 bytes of some rows lie in global memory. A warp moves 32 chunks at a time.
+template <int D>
+struct lane_of_rows {
+    static constexpr int chunks = D / 8, rows_at_once = 32 / chunks;
+    const int row, chunk;
+    __device__ __forceinline__ lane_of_rows() : row(threadIdx.x % 32 / chunks), chunk(threadIdx.x % 32 % chunks) {}
+
+    template <typename T>
+    __device__ __forceinline__ T *address(const vts_bhtd &x, int64_t b, int64_t h, int64_t t) const {
+        return static_cast<T *>(x.data) + b * x.stride_b + h * x.stride_h + (t + row) * x.stride_t + chunk * 8;
+    }
+
+    // By one warp, 16 rows: those whose bit in `valid` is not set become zeros and are not read.
+    template <typename T>
+    __device__ __forceinline__ void load(T *to, const T *from, int64_t stride, uint32_t valid) const {
+#pragma unroll
+        for (int r = 0; r < 16; r += rows_at_once)
+            cp_async_16(to + place<D>(row + r, chunk), from + r * stride, (valid >> (row + r) & 1) != 0);
+    }
+
+    // By one warp, 16 rows from shared to global memory: those whose bit in `valid` is set.
+    template <typename T>
+    __device__ __forceinline__ void store(T *to, const T *from, int64_t stride, uint32_t valid) const {
+#pragma unroll
+        for (int r = 0; r < 16; r += rows_at_once)
+            if ((valid >> (row + r) & 1) != 0) store_16(to + r * stride, load_16(from + place<D>(row + r, chunk)));
+    }
+};
+
+// Of 16 frames from `first` on, a bit for each that is at least `begin` and less than `end`.
+__device__ __forceinline__ uint32_t inside(int first, int begin, int end) {
+    const int low = begin > first ? begin - first : 0, high = end - first < 16 ? end - first : 16;
+    return low < high ? (1u << high) - (1u << low) : 0;
+}
+
+// The sum or the greatest over the four lanes that hold a row of a product.
+__device__ __forceinline__ float row_sum(float x) {
+    x += __shfl_xor_sync(0xFFFFFFFFu, x, 1);
+    return x + __shfl_xor_sync(0xFFFFFFFFu, x, 2);
+}
+__device__ __forceinline__ float row_max(float x) {
+    x = fmaxf(x, __shfl_xor_sync(0xFFFFFFFFu, x, 1));
+    return fmaxf(x, __shfl_xor_sync(0xFFFFFFFFu, x, 2));
+}
+
+// Heads run fastest in the grid where they lie closest in memory.
+inline bool heads_run_fastest(const params &p) { return p.q.stride_h < p.q.stride_t; }
+
+// Whether a row can be moved 16 bytes at a time.
+inline bool rows_of_chunks(const vts_bhtd &x) {
+    const int64_t steps = x.stride_b | x.stride_h | x.stride_t;
+    return x.data == nullptr || (reinterpret_cast<uintptr_t>(x.data) % 16 == 0 && steps % 8 == 0);
+}
+
+// What tensor cores are used for: 16-bit tensors of common widths, truncated windows without bias or dropout.
+inline bool tensor_cores_take(const params &p) {
+    if (p.dtype != VTS_FLOAT16 && p.dtype != VTS_BFLOAT16) return false;
+    if (p.D != 32 && p.D != 64 && p.D != 128) return false;
+    if (p.dilation != 1 || p.border != VTS_TRUNCATE) return false;
+    if (p.bias != nullptr || p.seed != nullptr || p.cu_seqlens != nullptr) return false;
+    if (p.T > (int64_t{1} << 30) || p.B * p.H > (int64_t{1} << 30)) return false;
+    for (const vts_bhtd *x : {&p.q, &p.k, &p.v, &p.out, &p.dout, &p.dq, &p.dk, &p.dv})
+        if (!rows_of_chunks(*x)) return false;
+    return true;
+}
+
+}  // namespace vts::sliding_window_attention

@@ -152,7 +152,8 @@ void fiber_main() {
 }
 
 std::string name(const fiber &f) {
-    return "thread (" + std::to_string(f.index.x) + ", " + std::to_string(f.index.y) + ", " + std::to_string(f.index.z) + ")";
+    return "thread (" + std::to_string(f.index.x) + ", " + std::to_string(f.index.y) + ", " +
+           std::to_string(f.index.z) + ")";
 }
 
 std::string name(const meeting &at) {
@@ -188,15 +189,18 @@ bool arrive(const meeting &at, bool of_block, uint32_t mask, void *argument, siz
         if (!of_block && !(mask >> (t - first) & 1)) continue;
         const fiber *other = t < threads ? &fibers[t] : nullptr;
         if (other == nullptr || other->now == state::done) {
-            fail(name(own) + " waits in " + name(at) + " for " +
-                 (other ? name(*other) + ", which has ended" : "lane " + std::to_string(t - first) + ", which does not exist"));
+            fail(
+                name(own) + " waits in " + name(at) + " for " +
+                (other ? name(*other) + ", which has ended"
+                       : "lane " + std::to_string(t - first) + ", which does not exist"));
             abandon();
         }
         if (other->now != state::waiting || other->of_block != of_block) return false;
         if (!of_block && !(other->mask >> lane() & 1)) return false;  // it is meeting others first
         if (!same(other->at, at) || other->mask != mask) {
-            fail(name(own) + " is in " + name(at) + " while " + name(*other) + " waits for it in " + name(other->at) +
-                 (other->mask != mask ? " with another mask" : ""));
+            fail(
+                name(own) + " is in " + name(at) + " while " + name(*other) + " waits for it in " + name(other->at) +
+                (other->mask != mask ? " with another mask" : ""));
             abandon();
         }
     }

@@ -1,9 +1,10 @@
 // CUDA's device functions on the CPU: what csrc/cuda/device.h includes where the compiler is not nvcc.
 //
-// Every thread of a block is a fiber of its own, and blocks run one after another. A fiber runs until it waits for others:
-// at a barrier, or in what a warp does together (shuffles, votes, tensor-core products). The last to arrive does the work for
-// all. Arriving at different places, or a thread that ends while others wait for it, is an error with a message: CUDA would
-// hang or compute nonsense. Shared memory is plain memory, so that AddressSanitizer sees what lies outside of it.
+// Every thread of a block is a fiber of its own, and blocks run one after another. A fiber runs until it waits for
+// others: at a barrier, or in what a warp does together (shuffles, votes, tensor-core products). The last to arrive
+// does the work for all. Arriving at different places, or a thread that ends while others wait for it, is an error with
+// a message: CUDA would hang or compute nonsense. Shared memory is plain memory, so that AddressSanitizer sees what
+// lies outside of it.
 #pragma once
 
 #include <algorithm>
@@ -149,22 +150,24 @@ void ldmatrix(uint32_t (&to)[N], const void *row) {
         uint32_t *to;
         const void *row;
     } mine{to, row};
-    meet_warp({TRANSPOSED ? "ldmatrix_trans" : "ldmatrix", "", N}, 0xFFFFFFFFu, &mine, [](void *const *calls, uint32_t) {
-        for (int m = 0; m < N; ++m) {
-            uint16_t matrix[8][8];
-            for (int r = 0; r < 8; ++r) {
-                const void *from = static_cast<call *>(calls[m * 8 + r])->row;
-                if (reinterpret_cast<uintptr_t>(from) % 16 != 0) fail("ldmatrix at an address that is no multiple of 16");
-                std::memcpy(matrix[r], from, 16);
+    meet_warp(
+        {TRANSPOSED ? "ldmatrix_trans" : "ldmatrix", "", N}, 0xFFFFFFFFu, &mine, [](void *const *calls, uint32_t) {
+            for (int m = 0; m < N; ++m) {
+                uint16_t matrix[8][8];
+                for (int r = 0; r < 8; ++r) {
+                    const void *from = static_cast<call *>(calls[m * 8 + r])->row;
+                    if (reinterpret_cast<uintptr_t>(from) % 16 != 0)
+                        fail("ldmatrix at an address that is no multiple of 16");
+                    std::memcpy(matrix[r], from, 16);
+                }
+                for (int l = 0; l < 32; ++l) {
+                    const int r = l / 4, c = 2 * (l % 4);
+                    const uint32_t low = TRANSPOSED ? matrix[c][r] : matrix[r][c];
+                    const uint32_t high = TRANSPOSED ? matrix[c + 1][r] : matrix[r][c + 1];
+                    static_cast<call *>(calls[l])->to[m] = low | high << 16;
+                }
             }
-            for (int l = 0; l < 32; ++l) {
-                const int r = l / 4, c = 2 * (l % 4);
-                const uint32_t low = TRANSPOSED ? matrix[c][r] : matrix[r][c];
-                const uint32_t high = TRANSPOSED ? matrix[c + 1][r] : matrix[r][c + 1];
-                static_cast<call *>(calls[l])->to[m] = low | high << 16;
-            }
-        }
-    });
+        });
 }
 
 // Until the wait, the destination holds NaN: whoever reads too early is found out.

@@ -69,7 +69,16 @@ __global__ void early_kernel(const float *x, float *to) {
     for (int e = 0; e < 8; ++e) to[e] = shared[e];
 }
 
-enum wrong : int { BARRIER_IN_BRANCH, TWO_BARRIERS, LANE_LEFT, UNNAMED, OTHER_MASK, ABSENT_LANE, PAST_SHARED, PAST_GLOBAL };
+enum wrong : int {
+    BARRIER_IN_BRANCH,
+    TWO_BARRIERS,
+    LANE_LEFT,
+    UNNAMED,
+    OTHER_MASK,
+    ABSENT_LANE,
+    PAST_SHARED,
+    PAST_GLOBAL
+};
 
 __global__ void wrong_kernel(wrong what, float *global) {
     VTS_DYNAMIC_SHARED(float, shared);

@@ -1,0 +1,108 @@
+"""Compiles CUDA sources as host C++ with the emulator into a shared library, once for all processes.
+
+Objects are kept in build/emulator under a name made from what they were compiled from, behind a lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+CSRC = ROOT / "csrc"
+CUDA = CSRC / "cuda"
+FAMILIES = ("ring", "strip", "tile", "general")
+SELFTEST = HERE / "selftest.cu"
+PREFIX = "sliding_window_attention"
+
+FLAGS = ["-std=c++17", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-fno-strict-aliasing"]
+OPTIMISED = ["-O2"]
+SANITIZED = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+
+
+class Unavailable(Exception):
+    """What the emulator needs and this machine has not."""
+
+
+@cache
+def compiler() -> str:
+    found = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
+    if found is None:
+        raise Unavailable("no C++ compiler was found (install g++)")
+    return found
+
+
+@cache
+def cuda_include() -> Path:
+    """CUDA's headers: the toolkit's, or the copy that Triton's wheel brings."""
+    folders = [Path(home, "include") for name in ("CUDA_HOME", "CUDA_PATH") if (home := os.environ.get(name))]
+    if nvcc := shutil.which("nvcc"):
+        folders.append(Path(nvcc).resolve().parents[1] / "include")
+    folders.append(Path("/usr/local/cuda/include"))
+    try:
+        import triton
+    except ImportError:
+        pass
+    else:
+        folders.append(Path(triton.__file__).parent / "backends" / "nvidia" / "include")
+    for folder in folders:
+        if (folder / "cuda_runtime.h").is_file() and (folder / "cuda_bf16.h").is_file():
+            return folder
+    raise Unavailable("CUDA's headers were not found (install the CUDA toolkit or triton, or set CUDA_HOME)")
+
+
+def sources_of(families: Sequence[str]) -> list[Path]:
+    """The translation units of some families."""
+    return sorted(path for family in families for path in CUDA.glob(f"{PREFIX}_{family}*.cu"))
+
+
+def build(families: Sequence[str] | None = None, *, sanitized: bool = False) -> Path:
+    """The library with the emulator's own test kernels and some families', or, by default, with all of csrc/cuda."""
+    if families is None:
+        cu_files, families = sorted(CUDA.glob("*.cu")), [family for family in FAMILIES if sources_of([family])]
+    else:
+        cu_files = sources_of(families)
+    command = [compiler(), *FLAGS, *(SANITIZED if sanitized else OPTIMISED), "-isystem", str(cuda_include())]
+    command += [f"-I{CSRC / 'include'}", f"-I{CUDA}", f"-I{HERE}"]
+    if families:
+        command += [f"-DVTS_FAMILIES={' '.join(f'F({family})' for family in families)}"]
+    sources = [*cu_files, SELFTEST, HERE / "emulator.cpp", *([HERE / "families.cpp"] if families else [])]
+    folder = ROOT / "build" / "emulator"
+    folder.mkdir(parents=True, exist_ok=True)
+    headers = [*sorted(CUDA.glob("*.h")), *sorted((CSRC / "include").rglob("*.h")), *sorted(HERE.glob("*.h"))]
+    common = b"".join(header.read_bytes() for header in headers) + " ".join(command).encode()
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1))) as pool:
+            objects = list(pool.map(lambda source: _compile(command, common, source, folder), sources))
+        key = hashlib.sha256(" ".join(path.name for path in objects).encode()).hexdigest()[:16]
+        library = folder / f"emulator-{key}.so"
+        if not library.is_file():
+            sanitize = [flag for flag in SANITIZED if flag.startswith("-fsanitize")] if sanitized else []
+            _run([compiler(), "-shared", *sanitize, *map(str, objects)], library)
+    return library
+
+
+def _compile(command: list[str], common: bytes, source: Path, folder: Path) -> Path:
+    key = hashlib.sha256(common + source.read_bytes()).hexdigest()[:16]
+    target = folder / f"{source.stem}-{key}.o"
+    if not target.is_file():
+        _run([*command, "-x", "c++", "-c", str(source)], target)
+    return target
+
+
+def _run(command: list[str], target: Path) -> None:
+    """Runs a compiler; its product appears under its name only when it is whole."""
+    partial = target.with_suffix(".partial")
+    done = subprocess.run([*command, "-o", str(partial)], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}:\n{done.stderr[-8000:]}")
+    partial.replace(target)

@@ -1,10 +1,10 @@
 // Sliding-window attention with at most 33 keys a row on tensor cores: what its forward and backward share.
 //
-// A block is one warp. It walks along T by units of 16 rows and scores, for the 16 rows of a strip, the BLOCKS blocks of
-// 16 keys (32 or 48 keys) in which their windows lie: block m of strip u is the keys from 16 (u + m) - left, so that it
-// is block m - 1 of the next strip, and each step of the walk reads one new block. What is read lies in rings of
-// BLOCKS + 1 slots in shared memory: the copy of the next step's rows is under way while a step is computed. The softmax
-// of a row is whole at once, without rescaling. Warps share nothing and never wait for each other.
+// A block is one warp. It walks along T by units of 16 rows and scores, for the 16 rows of a strip, the BLOCKS blocks
+// of 16 keys (32 or 48 keys) in which their windows lie: block m of strip u is the keys from 16 (u + m) - left, so that
+// it is block m - 1 of the next strip, and each step of the walk reads one new block. What is read lies in rings of
+// BLOCKS + 1 slots in shared memory: the copy of the next step's rows is under way while a step is computed. The
+// softmax of a row is whole at once, without rescaling. Warps share nothing and never wait for each other.
 #pragma once
 
 #include "sliding_window_attention_tile_operands.h"
@@ -48,8 +48,8 @@ __device__ __forceinline__ int around(int slot, int step) {
         return to < 0 ? to + SLOTS : to >= SLOTS ? to - SLOTS : to;
 }
 
-// Blocks of 16 keys in turn: a bit for each key that is wanted, lies in the sequence and is not padding. A block's part of
-// the mask is read a step before it is asked for, so that nothing waits for it.
+// Blocks of 16 keys in turn: a bit for each key that is wanted, lies in the sequence and is not padding. A block's part
+// of the mask is read a step before it is asked for, so that nothing waits for it.
 struct strip_keys {
     const params &p;
     const int b, begin, end;
@@ -57,7 +57,11 @@ struct strip_keys {
     uint8_t seen;
 
     __device__ __forceinline__ strip_keys(const params &p_, int b_, int first_, int begin_, int end_)
-        : p(p_), b(b_), begin(begin_ > 0 ? begin_ : 0), end(end_ < p_.T ? end_ : static_cast<int>(p_.T)), first(first_) {
+        : p(p_),
+          b(b_),
+          begin(begin_ > 0 ? begin_ : 0),
+          end(end_ < p_.T ? end_ : static_cast<int>(p_.T)),
+          first(first_) {
         look();
     }
 
@@ -108,8 +112,8 @@ __device__ __forceinline__ void strip_products(float (&x)[2 * BLOCKS][4], const 
     }
 }
 
-// Turns scores into the weights 2^(factor * score - top) of what a row sees, and adds those up. top is 0 where a row sees
-// nothing.
+// Turns scores into the weights 2^(factor * score - top) of what a row sees, and adds those up. top is 0 where a row
+// sees nothing.
 template <int N>
 __device__ __forceinline__ void strip_softmax(
     float (&s)[N][4], const strip_sight &sight, float factor, float (&top)[2], float (&total)[2]) {
@@ -137,8 +141,8 @@ __device__ __forceinline__ void strip_softmax(
     total[0] = row_sum(total[0]), total[1] = row_sum(total[1]);
 }
 
-// Cuts (b, h)s of `units` units into walks so that a device which runs `resident` warps at once is done soonest, where a
-// walk costs `extra` steps beside its own.
+// Cuts (b, h)s of `units` units into walks so that a device which runs `resident` warps at once is done soonest, where
+// a walk costs `extra` steps beside its own.
 inline strip_walks cut_walks(const params &p, int64_t units, int64_t resident, int64_t extra) {
     const int64_t lines = p.B * p.H;
     int64_t best = 1, least = INT64_MAX;
@@ -149,8 +153,9 @@ inline strip_walks cut_walks(const params &p, int64_t units, int64_t resident, i
         const int64_t time = (walks + resident - 1) / resident * (length + extra);
         if (time < least) best = length, least = time;
     }
-    return {static_cast<int>(units), static_cast<int>(best), static_cast<int>((units + best - 1) / best),
-            heads_run_fastest(p)};
+    return {
+        static_cast<int>(units), static_cast<int>(best), static_cast<int>((units + best - 1) / best),
+        heads_run_fastest(p)};
 }
 
 // How many blocks of one warp with this much shared memory an H100 runs at once: what the compiler gives registers for.
@@ -159,16 +164,15 @@ constexpr int resident = 227 * 1024 / (SHARED_BYTES + 1024) < 16 ? 227 * 1024 / 
 
 // How many blocks of one warp with this much shared memory a device runs at once.
 inline int64_t resident_warps(int64_t shared_bytes) {
+    int processors = 1, shared = 100 * 1024;  // where there is no device to ask
 #ifdef __CUDACC__
-    int device = 0, processors = 0, shared = 0;
-    if (cudaGetDevice(&device) == cudaSuccess &&
-        cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device) == cudaSuccess &&
-        cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device) == cudaSuccess) {
-        const int64_t blocks = shared / (shared_bytes + 1024);  // the system keeps 1 KiB of each block's
-        return processors * (blocks < 1 ? 1 : blocks > 16 ? 16 : blocks);
-    }
+    int device = 0;
+    cudaGetDevice(&device);
+    cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+    cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device);
 #endif
-    return 4;
+    const int64_t blocks = shared / (shared_bytes + 1024);  // the system keeps 1 KiB of each block's
+    return processors * (blocks < 1 ? 1 : blocks > 16 ? 16 : blocks);
 }
 
 }  // namespace vts::sliding_window_attention

@@ -62,7 +62,8 @@ struct kept {
 
 template <typename T, int D, int BLOCKS>
 __global__ void __launch_bounds__(32, resident<bwd_shared<T, D, BLOCKS>::bytes>)
-    sliding_window_attention_strip_bwd_kernel(const __grid_constant__ params p, const __grid_constant__ strip_walks walks) {
+    sliding_window_attention_strip_bwd_kernel(
+        const __grid_constant__ params p, const __grid_constant__ strip_walks walks) {
     using layout = bwd_shared<T, D, BLOCKS>;
     constexpr int SLOTS = layout::slots, SLOT = layout::slot;
     VTS_DYNAMIC_SHARED(T, shared);
@@ -74,7 +75,8 @@ __global__ void __launch_bounds__(32, resident<bwd_shared<T, D, BLOCKS>::bytes>)
     const float scale = static_cast<float>(p.scale);
     const int g = threadIdx.x / 4;
 
-    // Unit u: rows 16 u to 16 u + 15 and keys 16 u - left to 16 u - left + 15. Rows before `first_row` see no key of ours.
+    // Unit u: rows 16 u to 16 u + 15 and keys 16 u - left to 16 u - left + 15. Rows before `first_row` see no key of
+    // ours.
     const int first = walk.begin - (BLOCKS - 1), first_key = first * STRIP - left;
     const int first_row = walk.begin * STRIP - left - right > 0 ? walk.begin * STRIP - left - right : 0;
     const lane_of_rows<D> lane;
@@ -86,9 +88,9 @@ __global__ void __launch_bounds__(32, resident<bwd_shared<T, D, BLOCKS>::bytes>)
     T *dq_to = lane.template address<T>(p.dq, walk.b, walk.h, walk.begin * STRIP);
     T *dk_to = lane.template address<T>(p.dk, walk.b, walk.h, walk.begin * STRIP - left);
     T *dv_to = lane.template address<T>(p.dv, walk.b, walk.h, walk.begin * STRIP - left);
-    const float *const dlse = p.dlse == nullptr ? nullptr
-                                                : static_cast<const float *>(p.dlse) +
-                                                      (static_cast<int64_t>(walk.b) * p.H + walk.h) * p.T;
+    const float *const dlse =
+        p.dlse == nullptr ? nullptr
+                          : static_cast<const float *>(p.dlse) + (static_cast<int64_t>(walk.b) * p.H + walk.h) * p.T;
     strip_keys blocks(p, walk.b, first_key, first_row - left, walk.end * STRIP + right);
 
     const auto fetch_keys = [&](int slot) {
@@ -162,8 +164,7 @@ __global__ void __launch_bounds__(32, resident<bwd_shared<T, D, BLOCKS>::bytes>)
             T *const spare_keys = keys + slot * SLOT, *const spare_values = values + slot * SLOT;
             float dq[D / 8][4] = {};
 #pragma unroll
-            for (int m = 0; m < BLOCKS; ++m)
-                add_product<D>(dq, ds[m], keys + around<SLOTS>(slot, m) * SLOT);
+            for (int m = 0; m < BLOCKS; ++m) add_product<D>(dq, ds[m], keys + around<SLOTS>(slot, m) * SLOT);
             __syncwarp();  // the step's first block of keys and of values is done with: it takes the results
             put<D>(spare_keys, dq, scale, scale);
             float dv[D / 8][4] = {};
@@ -188,8 +189,7 @@ __global__ void __launch_bounds__(32, resident<bwd_shared<T, D, BLOCKS>::bytes>)
 template <typename T, int D, int BLOCKS>
 int launch_bwd(const params &p, cudaStream_t stream) {
     constexpr int shared = bwd_shared<T, D, BLOCKS>::bytes;
-    const strip_walks walks =
-        cut_walks(p, (p.T + p.left + STRIP - 1) / STRIP, resident_warps(shared), 2 * BLOCKS - 1);
+    const strip_walks walks = cut_walks(p, (p.T + p.left + STRIP - 1) / STRIP, resident_warps(shared), 2 * BLOCKS - 1);
     return VTS_LAUNCH(
         (sliding_window_attention_strip_bwd_kernel<T, D, BLOCKS>), dim3(static_cast<unsigned>(p.B * p.H * walks.count)),
         dim3(32), shared, stream, p, walks);

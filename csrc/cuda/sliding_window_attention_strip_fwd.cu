@@ -13,7 +13,8 @@ struct fwd_shared {
 
 template <typename T, int D, int BLOCKS>
 __global__ void __launch_bounds__(32, resident<fwd_shared<T, D, BLOCKS>::bytes>)
-    sliding_window_attention_strip_fwd_kernel(const __grid_constant__ params p, const __grid_constant__ strip_walks walks) {
+    sliding_window_attention_strip_fwd_kernel(
+        const __grid_constant__ params p, const __grid_constant__ strip_walks walks) {
     using layout = fwd_shared<T, D, BLOCKS>;
     constexpr int SLOTS = layout::slots, SLOT = layout::slot;
     VTS_DYNAMIC_SHARED(T, shared);
@@ -79,8 +80,8 @@ __global__ void __launch_bounds__(32, resident<fwd_shared<T, D, BLOCKS>::bytes>)
         lane.store(out_to, rows, p.out.stride_t, exist);
         out_to += STRIP * p.out.stride_t;
         if (p.lse != nullptr && t == 0) {
-            float *const lse = static_cast<float *>(p.lse) +
-                               (static_cast<int64_t>(walk.b) * p.H + walk.h) * p.T + u * STRIP + g;
+            float *const lse =
+                static_cast<float *>(p.lse) + (static_cast<int64_t>(walk.b) * p.H + walk.h) * p.T + u * STRIP + g;
             if (exist >> g & 1) lse[0] = total[0] == 0.0f ? -INFINITY : (top[0] + log2f(total[0])) * LN_2;
             if (exist >> (g + 8) & 1) lse[8] = total[1] == 0.0f ? -INFINITY : (top[1] + log2f(total[1])) * LN_2;
         }

@@ -1,9 +1,9 @@
 // What the tensor-core families of sliding-window attention share: rows of 16-bit numbers in shared memory as operands
 // of mma.m16n8k16, and which calls those families can take at all.
 //
-// Rows of D numbers lie one after the other in shared memory, in chunks of 8 numbers (16 bytes). The chunks of a row are
-// exchanged with an exclusive or by the row's number, so that the 8 rows which one phase of ldmatrix reads, and the rows
-// which one 16-byte store of a warp writes, lie in different banks.
+// Rows of D numbers lie one after the other in shared memory, in chunks of 8 numbers (16 bytes). The chunks of a row
+// are exchanged with an exclusive or by the row's number, so that the 8 rows which one phase of ldmatrix reads, and the
+// rows which one 16-byte store of a warp writes, lie in different banks.
 #pragma once
 
 #include "device.h"
@@ -37,8 +37,8 @@ __device__ __forceinline__ void read_a(uint32_t (&a)[4], const T *rows, int k) {
     ldmatrix_x4(a, rows + place<D>(lane % 16, 2 * k + lane / 16));
 }
 
-// The operand b, [16, 16] as two of [16, 8], of a product with the transpose of `rows`: its columns are rows 0 to 15, its
-// rows the columns from 16 k.
+// The operand b, [16, 16] as two of [16, 8], of a product with the transpose of `rows`: its columns are rows 0 to 15,
+// its rows the columns from 16 k.
 template <int D, typename T>
 __device__ __forceinline__ void read_b_transposed(uint32_t (&first)[2], uint32_t (&second)[2], const T *rows, int k) {
     const int lane = threadIdx.x % 32;

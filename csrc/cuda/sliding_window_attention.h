@@ -4,13 +4,17 @@
 // cudaError_t. bwd_scratch is the number of bytes that its backward wants in p.scratch (aligned to 16).
 #pragma once
 
-#include <cuda_runtime.h>
-
+#include "device.h"
 #include "vtsum/sliding_window_attention.h"
 
 namespace vts::sliding_window_attention {
 
 using params = vts_sliding_window_attention_params;
+
+// Entries of the bias, for each head.
+__host__ __device__ inline int64_t bias_entries(const params &p) {
+    return p.border == VTS_SHIFT ? 2 * (p.left + p.right) + 1 : p.left + p.right + 1;
+}
 
 // Narrow windows, on CUDA cores: keys and values of a window live in registers.
 bool ring_takes(const params &p, bool backward);

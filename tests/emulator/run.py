@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Sequence
-from ctypes import c_double, c_float, c_int, c_int32, c_int64, c_uint32, c_void_p
+from ctypes import c_double, c_int, c_int32, c_int64, c_uint32, c_void_p
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -34,7 +34,7 @@ class Params(ctypes.Structure):
         ("bounds", c_void_p),
         ("seed", c_void_p),
         ("drop_below", c_uint32),
-        ("keep_scale", c_float),
+        ("keep_scale", c_double),
         *((name, c_int64) for name in ("B", "H", "K", "T", "D", "left", "right", "dilation")),
         ("border", c_int32),
         ("scale", c_double),

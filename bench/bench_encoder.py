@@ -12,7 +12,7 @@ import os
 import time
 from pathlib import Path
 
-from record import append, machine, quantiles
+from bench.record import append, machine, quantiles
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from record import append, machine, quantiles
+from bench.record import append, machine, quantiles
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results" / "summarize.jsonl"

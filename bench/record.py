@@ -7,9 +7,12 @@ import os
 import platform
 import statistics
 import subprocess
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def quantiles(values: list[float]) -> dict[str, float]:
@@ -21,7 +24,7 @@ def quantiles(values: list[float]) -> dict[str, float]:
     return {"p20": at(0.2), "p50": round(statistics.median(ordered), 3), "p80": at(0.8)}
 
 
-def machine() -> dict[str, Any]:
+def machine(packages: Sequence[str] = ("torch", "av", "numpy")) -> dict[str, Any]:
     """Where and with what this was measured."""
     names = [line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
     root = Path(__file__).resolve().parent
@@ -30,10 +33,7 @@ def machine() -> dict[str, Any]:
         "device": names[0] if names else platform.processor(),
         "threads": os.cpu_count(),
         "load_before": round(os.getloadavg()[0], 2),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: _version(name) for name in ("torch", "av", "numpy")},
-        },
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
         "commit": commit.stdout.strip() or None,
     }
 
@@ -49,8 +49,25 @@ def _version(package: str) -> str | None:
         return None
 
 
-def append(path: Path, line: dict[str, Any]) -> None:
-    """Add one measurement to a file of JSON lines."""
+def append(path: Path, *lines: dict[str, Any]) -> None:
+    """Add measurements to a file of JSON lines; they are on the disk when this returns."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    torn = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+        file.write("\n" * torn + "".join(json.dumps(line) + "\n" for line in lines))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Every measurement in a file of JSON lines, oldest first; none where there is no file.
+
+    A line that an interruption cut off counts for nothing.
+    """
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records

@@ -1,0 +1,224 @@
+"""A contest: the same computation by several contestants, in one process, in turns; one record for each.
+
+Right numbers first: whoever computes something else, even ourselves, gets a record with the error and no speed. Who
+cannot take part gets a record that says why.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import random
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from bench.clock import Call, Clock, Sampler
+from bench.record import quantiles
+
+GIB = 2**30
+COPY = "copy"
+OURS = "vtsum"
+
+
+class Absent(Exception):
+    """A contestant's package is not installed."""
+
+
+class ErrorsLike(Protocol):
+    @property
+    def max_error(self) -> float: ...
+    @property
+    def rms_ratio(self) -> float: ...
+    @property
+    def checked_rows(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One contestant."""
+
+    name: str
+    start: Callable[[], Call]
+    """Prepares its call. Raises Absent, NotImplementedError, or whatever the contestant raises."""
+    check: Callable[[tuple[Tensor, ...]], ErrorsLike] | None = None
+    """How far off its results are; None for a yardstick, which computes something else."""
+    bound: float = 0.0
+    """The largest RMS ratio of error and result that counts as right."""
+    needs: int = 0
+    """Bytes it is expected to take beside its inputs."""
+    work: float = 1.0
+    """In proportion to the time it is expected to take, from one contest to the next."""
+    limited: bool = True
+    """Left out where it is too slow."""
+    compiled: bool = False
+    """Its first call compiles, and says nothing about its speed."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What else its record says."""
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What identifies a measurement beside its contestant, and how to set it up."""
+
+    facts: dict[str, Any]
+    names: tuple[str, ...]
+    """Those who take part."""
+    moved: int
+    """Bytes that the computation has to read and write at the least."""
+    entries: Callable[[], list[Entry]]
+    """Makes the inputs and the contestants."""
+    clock: Callable[[], Clock]
+
+
+class Limits(NamedTuple):
+    seconds: float
+    """To spend on a contestant's measurements."""
+    slow: float
+    """Whoever takes longer than this for a call is left out."""
+    memory: int
+    """Whoever is expected to need more bytes than this is left out."""
+
+
+#: For a contestant, dtype and pass: the work and the seconds of its last call.
+History = dict[tuple[Any, ...], tuple[float, float]]
+
+
+@dataclass
+class Ready:
+    entry: Entry
+    call: Call
+    record: dict[str, Any]
+    estimate: float
+    sampler: Sampler | None = None
+    times: list[float] = field(default_factory=list)
+
+
+def hold(
+    contest: Contest, limits: Limits, history: History, order: random.Random, say: Callable[[str], None]
+) -> Iterator[dict[str, Any]]:
+    """The contest's records: first of those who do not get a time, then all others at once."""
+    clock = contest.clock()
+    ready: list[Ready] = []
+    for entry in contest.entries():
+        say(entry.name)
+        record = {**contest.facts, "name": entry.name, **entry.facts}
+        one, refusal = _admit(entry, record, clock, limits, history, (entry.name, *_kind(contest.facts)))
+        if one is None:
+            yield {**record, **refusal}
+        else:
+            ready.append(one)
+    say("measuring")
+    _measure(ready, clock, limits, order)
+    copy = next((statistics.median(one.times) for one in ready if one.entry.name == COPY), None)
+    for one in ready:
+        middle = statistics.median(one.times)
+        peak = clock.peak(one.call)
+        assert one.sampler is not None
+        yield {
+            **one.record,
+            "status": "ok",
+            "time_us": quantiles([t * 1e6 for t in one.times]),
+            "repeats": len(one.times),
+            "calls_a_repeat": one.sampler.calls,
+            "clock": one.sampler.method,
+            "gb_s": round(contest.moved / middle / 1e9, 2),
+            "moved_bytes": contest.moved,
+            "share_of_copy": None if copy is None else round(copy / middle, 4),
+            "peak_mib": None if peak is None else round(peak / 2**20, 1),
+        }
+
+
+def _kind(facts: dict[str, Any]) -> tuple[Any, ...]:
+    return facts["case"], facts["dtype"], facts["pass"], facts.get("layout")
+
+
+def _admit(
+    entry: Entry, record: dict[str, Any], clock: Clock, limits: Limits, history: History, key: tuple[Any, ...]
+) -> tuple[Ready | None, dict[str, Any]]:
+    """The contestant ready to be measured, or None and why not."""
+    if entry.needs > limits.memory:
+        wanted = f"needs about {entry.needs / GIB:.1f} GiB, more than {limits.memory / GIB:.1f}"
+        return None, {"status": "out of memory", "reason": wanted}
+    slow = limits.slow if entry.limited else math.inf
+    if key in history:
+        work, seconds = history[key]
+        expected = seconds * entry.work / work
+        if expected > slow:
+            return None, {"status": "too slow", "reason": f"a call would take about {expected:.1f} s"}
+    try:
+        call = entry.start()
+        outputs, first = clock.once(call)
+        if entry.check is not None:
+            errors = entry.check(outputs)
+            record["max_error"] = _number(errors.max_error)
+            record["rms_ratio"] = _number(errors.rms_ratio)
+            record["checked_rows"] = errors.checked_rows
+            if not errors.rms_ratio <= entry.bound:
+                reason = f"RMS ratio of error and result {errors.rms_ratio:.1e}, allowed {entry.bound:.1e}"
+                return None, {**record, "status": "wrong", "reason": reason}
+        del outputs
+        record["first_call_s"] = round(first, 3)
+        seconds = first
+        if entry.compiled or first <= slow:
+            seconds = min(clock.once(call)[1] for _ in range(2 if first < 0.5 else 1))
+    except Absent as missing:
+        return None, {"status": "absent", "reason": str(missing)}
+    except Exception as error:  # whatever a contestant raises is its result
+        _free()
+        return None, _failure(error)
+    history[key] = (entry.work, seconds)
+    if seconds > slow:
+        return None, {**record, "status": "too slow", "reason": f"a call took {seconds:.1f} s"}
+    return Ready(entry, call, record, seconds), {}
+
+
+def _number(value: float) -> float | None:
+    """JSON has no infinity."""
+    return float(f"{value:.3e}") if math.isfinite(value) else None
+
+
+def _free() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    lines = str(error).strip().splitlines() or [""]
+    reason = f"{type(error).__name__}: {lines[0][:300]}"
+    memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+    return {"status": "out of memory" if memory else "cannot run", "reason": reason}
+
+
+def repeats(limits: Limits, seconds: float) -> int:
+    """How often to measure a sample of that length: the slower, the less often, but three times at least."""
+    return min(max(round(limits.seconds / max(seconds, 1e-9)), 3), 200)
+
+
+def _measure(ready: list[Ready], clock: Clock, limits: Limits, order: random.Random) -> None:
+    """Fills in the times: contestants in turns, in a new order every round; the slow ones sit out some rounds."""
+    turns: dict[str, int] = {}
+    for one in ready:
+        one.sampler = clock.sampler(one.call, one.estimate)
+        if one.estimate < 0.1:  # a slow call was made twice by now, and is known well enough
+            one.sampler.sample()
+            one.estimate = one.sampler.sample()
+        turns[one.entry.name] = repeats(limits, one.estimate * one.sampler.calls)
+    rounds = max(turns.values(), default=0)
+    gc.collect()
+    gc.disable()
+    try:
+        for i in range(rounds):
+            plays = [
+                one for one in ready if (i + 1) * turns[one.entry.name] // rounds > i * turns[one.entry.name] // rounds
+            ]
+            for one in order.sample(plays, len(plays)):
+                assert one.sampler is not None
+                one.times.append(one.sampler.sample())
+    finally:
+        gc.enable()

@@ -1,15 +1,13 @@
 // Sliding-window attention on one CPU: included once by each translation unit, which is compiled for one level.
 //
-// Dilation: frames i, i + dilation, ... form a sequence of their own with a plain window, so the kernel walks
-// `dilation` interleaved sequences (phases) and knows nothing more of it.
-// A strip whose rows and keys all exist and are not padded is worked on in place; others (borders, padding, dtypes
-// narrower than float32, D that fills no whole vectors) are first copied into a small zero-filled scratch that stays in
-// the cache.
+// A strip whose rows and keys all exist and are not padded is worked on in place, where its dtype and its D allow it;
+// others are first copied into a small zero-filled scratch that stays in the cache.
 #pragma once
 
 #include "convert.h"
+#include "dropout.h"
+#include "places.h"
 #include "strip.h"
-#include "vtsum/sliding_window_attention.h"
 
 // From the C library, declared rather than included: see vec.h.
 extern "C" void *aligned_alloc(decltype(sizeof 0), decltype(sizeof 0));
@@ -17,81 +15,45 @@ extern "C" void free(void *);
 
 namespace vts::VTS_LEVEL {
 
-typedef vts_sliding_window_attention_params params;
-
-VTS_INLINE int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
-VTS_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-VTS_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-
-// How the sequences are cut. Every level uses the same cut, so the task counts agree.
-struct cut {
-    int64_t left, right, keys;  // a window's keys = left + right + 1
-    int64_t rows;               // rows of a strip whose results it owns
-    int64_t scored;             // rows whose scores it computes: backward needs those of its neighbours too
-    int64_t length, strips;     // of the longest phase
-    int64_t tasks;
-
-    cut(const params &p, bool backward) {
-        length = (p.T + p.dilation - 1) / p.dilation;
-        const int64_t reach = larger(length - 1, 0);
-        left = p.left < 0 ? reach : smaller(p.left, reach);
-        right = p.right < 0 ? reach : smaller(p.right, reach);
-        keys = left + right + 1;
-        // Whole vectors of rows at every level; no more of them than the sequence has.
-        if (backward) {
-            scored =
-                smaller(round_up(larger(80, keys <= 128 ? 6 * keys : 3 * keys), 16), round_up(length + keys - 1, 16));
-            rows = scored - (keys - 1);
-        } else {
-            scored = rows = smaller(keys <= 64 ? 64 : 128, round_up(length, 16));
-        }
-        strips = length ? (length + rows - 1) / rows : 0;
-        tasks = p.B * p.H * p.dilation * strips;
-    }
+// The band of keys that a strip's table of scores holds: from `left` before a row to `right` after it.
+struct band {
+    int64_t left, right, keys;
+    bool shifted;  // rows keep only a part of it
 };
 
-// Where a task works: one strip of one phase of one head.
-struct place {
-    int64_t b, h, phase, start, length;
-
-    place(const params &p, const cut &c, int64_t task) {
-        // Heads run fastest where they lie closest in memory ([B, T, H, D] seen as [B, H, T, D]).
-        const bool heads_inside = p.q.stride_h < p.q.stride_t;
-        if (heads_inside) {
-            h = task % p.H, task /= p.H;
-            start = task % c.strips * c.rows, task /= c.strips;
-        } else {
-            start = task % c.strips * c.rows, task /= c.strips;
-            h = task % p.H, task /= p.H;
-        }
-        phase = task % p.dilation, b = task / p.dilation;
-        length = p.T > phase ? (p.T - phase + p.dilation - 1) / p.dilation : 0;
-    }
-};
-
-template <typename A>
-struct view {
-    char *base;
-    int64_t step;  // bytes between neighbouring rows
-    VTS_INLINE char *row(int64_t t) const { return base + t * step; }
-    VTS_INLINE rows<A> direct(int64_t t) const { return {(const A *)row(t), step / (int64_t)sizeof(A)}; }
-};
-
-template <typename A>
+template <typename E>
 struct worker {
+    typedef typename E::accumulate A;
+    typedef typename E::storage S;
     static constexpr int L = VL<A>;
-    const params &p;
-    const cut c;
-    int64_t width, vectors, element;
-    bool exact;  // rows can be read in place
-    bool past;   // outputs too large to stay in a cache
-    char *memory = nullptr;
 
-    worker(const params &p_, bool backward) : p(p_), c(p_, backward) {
-        width = round_up(p.D, L), vectors = width / L;
-        element = p.dtype == VTS_FLOAT64 ? 8 : p.dtype == VTS_FLOAT32 ? 4 : 2;
-        exact = element == (int64_t)sizeof(A) && p.D == width;
-        past = p.B * p.H * p.T * p.D * element >= (int64_t)8 << 20;
+    struct view {
+        S *base;
+        int64_t step;  // elements between neighbouring rows
+        VTS_INLINE S *row(int64_t t) const { return base + t * step; }
+    };
+
+    const params &p;
+    const bool is_backward;
+    const cut c;
+    places where, ahead;
+    const int64_t width, vectors;
+    const bool whole;  // rows are whole groups of features
+    const bool past;   // outputs too large to stay in a cache
+    dropout drop = {};
+    char *memory = nullptr, *free_memory = nullptr;
+
+    worker(const params &p, bool backward)
+        : p(p),
+          is_backward(backward),
+          c(p, backward),
+          where(p, c),
+          ahead(p, c),
+          width(round_up(p.D, L)),
+          vectors(width / L),
+          whole(p.D % E::group == 0),
+          past(p.B * p.H * p.T * p.D * (int64_t)sizeof(S) >= (int64_t)8 << 20) {
+        if (p.seed) drop = {(uint64_t)*p.seed, p.drop_below, p.keep_scale};
     }
     ~worker() {
         free(memory);
@@ -100,53 +62,54 @@ struct worker {
 #endif
     }
 
-    // One allocation for all scratch; false when there is no memory.
-    bool reserve(int64_t elements) {
-        memory = (char *)aligned_alloc(64, (decltype(sizeof 0))round_up(elements * (int64_t)sizeof(A), 64));
+    // One allocation for all scratch, cut up by `take`; false when there is no memory.
+    bool reserve(int64_t bytes) {
+        memory = free_memory = (char *)aligned_alloc(64, (decltype(sizeof 0))bytes);
         return memory != nullptr;
     }
-
-    view<A> of(const vts_bhtd &x, const place &at) const {
-        return {
-            (char *)x.data + (at.b * x.stride_b + at.h * x.stride_h + at.phase * x.stride_t) * element,
-            x.stride_t * p.dilation * element};
+    static int64_t bytes_of(int64_t elements) { return round_up(elements * (int64_t)sizeof(A), 64); }
+    A *take(int64_t elements) {
+        A *part = (A *)free_memory;
+        free_memory += bytes_of(elements);
+        return part;
     }
 
-    const uint8_t *mask_of(const place &at, int64_t *step) const {
-        if (!p.mask) return nullptr;
-        *step = p.mask_stride_t * p.dilation;
-        return p.mask + at.b * p.mask_stride_b + at.phase * p.mask_stride_t;
+    view of(const vts_bhtd &x, const place &at, int64_t head) const {
+        return {
+            (S *)x.data + at.b * x.stride_b + head * x.stride_h + at.frame(p, 0) * x.stride_t, x.stride_t * p.dilation};
+    }
+
+    // Rows in place, for types that are computed with as they are stored.
+    static rows<A> direct(const view &x, int64_t t) { return {(const A *)x.row(t), x.step}; }
+
+    bool padded(const place &at, int64_t t) const {
+        return p.mask && !p.mask[at.b * p.mask_stride_b + at.frame(p, t) * p.mask_stride_t];
     }
 
     // Whether the keys [first, first + count) exist, and none is padded.
     bool all_visible(const place &at, int64_t first, int64_t count) const {
         if (first < 0 || first + count > at.length) return false;
-        int64_t step;
-        const uint8_t *mask = mask_of(at, &step);
-        if (mask)
+        if (p.mask)
             for (int64_t t = first; t < first + count; ++t)
-                if (!mask[t * step]) return false;
+                if (padded(at, t)) return false;
         return true;
     }
 
     void mark_visible(const place &at, int64_t first, int64_t count, uint8_t *visible) const {
-        int64_t step = 0;
-        const uint8_t *mask = mask_of(at, &step);
         for (int64_t r = 0; r < count; ++r) {
             const int64_t t = first + r;
-            visible[r] = t >= 0 && t < at.length && (!mask || mask[t * step]);
+            visible[r] = t >= 0 && t < at.length && !padded(at, t);
         }
     }
 
     // Rows [first, first + count) into scratch, 0 where they do not exist or (with `visible`) are not to be seen.
-    rows<A> staged(
-        const view<A> &x, const place &at, int64_t first, int64_t count, const uint8_t *visible, A *to) const {
+    rows<A> staged(const view &x, const place &at, int64_t first, int64_t count, const uint8_t *visible, A *to) const {
         for (int64_t r = 0; r < count; ++r) {
             A *row = to + r * width;
             const int64_t t = first + r;
             int64_t filled = 0;
             if (t >= 0 && t < at.length && (!visible || visible[r])) {
-                load_row<A>(p.dtype, x.row(t), row, p.D);
+                load_row<E>(x.row(t), row, p.D);
                 filled = p.D;
             }
             for (int64_t d = filled; d < width; ++d) row[d] = 0;
@@ -154,137 +117,276 @@ struct worker {
         return {to, width};
     }
 
-    // Asks for row t of x, if it exists, so that it is in the cache when the next strip begins.
-    VTS_INLINE void fetch(const view<A> &x, const place &at, int64_t t) const {
-        if (t < 0 || t >= at.length) return;
-        const char *row = x.row(t);
-        for (int64_t line = 0; line < p.D * element; line += 64) __builtin_prefetch(row + line, 0, 2);
+    // Which band a strip needs: a wider one where a shifted window may reach into it.
+    band band_of(const place &at, int64_t count) const {
+        if (p.border == VTS_SHIFT && (at.start - c.reach <= 0 || at.start + count - 1 + c.reach >= at.length - 1))
+            return {c.reach, c.reach, 2 * c.reach + 1, true};
+        return {c.left, c.right, c.keys, false};
     }
 
-    // A result row: straight to its place where the layouts agree, else through `spare`.
+    // Rows whose scores a strip computes: those it owns, and in the backward pass those that see its keys.
+    int64_t scored_of(const place &at, const band &w) const {
+        if (w.shifted) return c.scored_wide(is_backward);
+        return smaller(c.scored, round_up(at.length + (is_backward ? w.keys - 1 : 0), 16));
+    }
+
+    // Scores of keys that may not be seen become -inf. Row r is row first + r of the phase.
+    void hide(const place &at, const band &w, int64_t first, int64_t count, const uint8_t *visible, A *table) const {
+        const A nothing = -(A)__builtin_inf();
+        for (int64_t o = 0; o < w.keys; ++o)
+            for (int64_t r = 0; r < count; ++r)
+                if (!visible[r + o]) table[o * count + r] = nothing;
+        if (!w.shifted) return;
+        for (int64_t r = 0; r < count; ++r) {
+            const int64_t row = first + r;
+            const int64_t begin = larger(smaller(row - c.left, at.length - c.keys), 0);
+            for (int64_t o = 0; o < w.keys; ++o) {
+                const int64_t key = row - w.left + o;
+                if (key < begin || key >= begin + c.keys) table[o * count + r] = nothing;
+            }
+        }
+    }
+
+    const A *bias_of(const place &at, const band &w) const {
+        const int64_t n = p.border == VTS_SHIFT ? 2 * c.reach + 1 : p.left + p.right + 1;
+        return (const A *)p.bias + at.h * n + bias_offset(w);
+    }
+    // The entry of the bias that belongs to a band's first key: bands are cut to what a short sequence has.
+    int64_t bias_offset(const band &w) const { return (p.border == VTS_SHIFT ? c.reach : p.left) - w.left; }
+
+    void drop_weights(const place &at, const band &w, int64_t first, int64_t count, A *table) const {
+        drop.apply(
+            at.frame(p, first), at.frame(p, first - w.left), p.dilation, (uint32_t)(at.b * p.H + at.h), count, w.keys,
+            table);
+    }
+
+    // Asks for row t of x, if it exists, so that it is in the cache when the next strip begins.
+    VTS_INLINE void fetch(const view &x, const place &at, int64_t t) const {
+        if (t < 0 || t >= at.length) return;
+        const char *row = (const char *)x.row(t);
+        for (int64_t line = 0; line < p.D * (int64_t)sizeof(S); line += 64) __builtin_prefetch(row + line, 0, 2);
+    }
+
+    // Result rows: straight to their place where they are whole groups, else through `spare`.
+    template <typename F>
     VTS_INLINE void put(
-        const A *weight, int64_t step, const A *x, int64_t stride, int64_t n, char *to, A *spare) const {
-        if (exact) {
-            const bool aligned = ((uintptr_t)to & (VTS_BYTES - 1)) == 0;
-            weighted_row<A>(weight, step, x, stride, n, vectors, (A *)to, past && aligned);
+        const A *weight, int64_t row_step, int64_t step, rows<A> x, int64_t n, int64_t count, A factor, const view &to,
+        int64_t start, A *spare, const F &between) const {
+        S *out = to.row(start);
+        if (whole) {
+            const bool aligned = (((uintptr_t)out | (uintptr_t)(to.step * (int64_t)sizeof(S))) & (VTS_BYTES - 1)) == 0;
+            band_sums<E>(weight, row_step, step, x, n, count, vectors, factor, out, to.step, past && aligned, between);
         } else {
-            weighted_row<A>(weight, step, x, stride, n, vectors, spare, false);
-            store_row<A>(p.dtype, spare, to, p.D);
+            band_sums<typename E::wide>(
+                weight, row_step, step, x, n, count, vectors, factor, spare, width, false, between);
+            for (int64_t r = 0; r < count; ++r) store_row<E>(spare + r * width, out + r * to.step, p.D);
         }
     }
 
     bool forward(int64_t begin, int64_t end) {
-        const int64_t seen = c.scored + c.keys - 1, table = c.scored * c.keys;
-        const int64_t needed = table + (c.scored + 2 * seen + 1) * width + c.scored + round_up(seen, 64);
-        if (!reserve(needed)) return false;
-        A *scores = (A *)memory, *sq = scores + table, *sk = sq + c.scored * width, *sv = sk + seen * width;
-        A *spare = sv + seen * width, *lse = spare + width;
-        uint8_t *visible = (uint8_t *)(lse + c.scored);
+        const int64_t scored = p.border == VTS_SHIFT ? larger(c.scored, c.scored_wide(false)) : c.scored;
+        const int64_t keys = p.border == VTS_SHIFT ? 2 * c.reach + 1 : c.keys, seen = scored + keys - 1;
+        if (!reserve(
+                bytes_of(scored * keys) + bytes_of(scored * width) + 2 * bytes_of(seen * width) +
+                bytes_of(c.rows * width) + bytes_of(scored) + bytes_of(seen)))
+            return false;
+        A *scores = take(scored * keys), *sq = take(scored * width), *sk = take(seen * width), *sv = take(seen * width);
+        A *spare = take(c.rows * width), *lse = take(scored);
+        uint8_t *visible = (uint8_t *)take(seen);
         for (int64_t task = begin; task < end; ++task) {
-            const place at(p, c, task);
+            const place at = where.find(task);
             const int64_t count = smaller(c.rows, at.length - at.start);
             if (count <= 0) continue;
-            const view<A> q = of(p.q, at), k = of(p.k, at), v = of(p.v, at), out = of(p.out, at);
-            const int64_t first = at.start - c.left;
-            const bool clear = all_visible(at, first, seen) && count == c.rows;
-            rows<A> rq, rk, rv;
-            if (exact && clear) {
-                rq = q.direct(at.start), rk = k.direct(first), rv = v.direct(first);
-            } else {
-                mark_visible(at, first, seen, visible);
-                rq = staged(q, at, at.start, c.scored, nullptr, sq);
-                rk = staged(k, at, first, seen, visible, sk);
-                rv = staged(v, at, first, seen, visible, sv);
-            }
-            band_products<A>(rq, rk, c.scored, c.keys, vectors, (A)p.scale, scores);
-            if (!clear) hide<A>(visible, c.scored, c.keys, scores);
-            softmax_columns<A>(c.scored, c.keys, scores, p.lse ? lse : nullptr);
-            const place next(p, c, task + 1 < end ? task + 1 : task);
-            const view<A> next_q = of(p.q, next), next_k = of(p.k, next), next_v = of(p.v, next);
-            for (int64_t r = 0; r < count; ++r) {
+            forward_strip(
+                at, count, ahead.find(task + 1 < end ? task + 1 : task), scores, sq, sk, sv, spare,
+                p.lse ? lse : nullptr, visible);
+        }
+        return true;
+    }
+
+    void forward_strip(
+        const place &at, int64_t count, const place &next, A *scores, A *sq, A *sk, A *sv, A *spare, A *lse,
+        uint8_t *visible) const {
+        const band w = band_of(at, count);
+        const int64_t scored = scored_of(at, w), seen = scored + w.keys - 1, first = at.start - w.left;
+        const view q = of(p.q, at, at.h), k = of(p.k, at, at.key_head), v = of(p.v, at, at.key_head);
+        const bool clear = count == scored && !w.shifted && all_visible(at, first, seen);
+        rows<A> rq, rk, rv;
+        if (E::in_place && whole && clear) {
+            rq = direct(q, at.start), rk = direct(k, first), rv = direct(v, first);
+        } else {
+            mark_visible(at, first, seen, visible);
+            rq = staged(q, at, at.start, scored, nullptr, sq);
+            rk = staged(k, at, first, seen, visible, sk);
+            rv = staged(v, at, first, seen, visible, sv);
+        }
+        band_products<A>(rq, rk, scored, w.keys, vectors, (A)p.scale, scores);
+        if (p.bias) add_bias<A>(bias_of(at, w), scored, w.keys, scores);
+        if (!clear) hide(at, w, at.start, scored, visible, scores);
+        softmax_columns<A>(scored, w.keys, scores, lse);
+        if (p.seed) drop_weights(at, w, at.start, scored, scores);
+        const view next_q = of(p.q, next, next.h), next_k = of(p.k, next, next.key_head),
+                   next_v = of(p.v, next, next.key_head);
+        const auto fetch_next = [&](int64_t r, int64_t more) VTS_LAMBDA_INLINE {
+            for (; more > 0; --more, ++r) {
                 fetch(next_q, next, next.start + r);
                 fetch(next_k, next, next.start + c.right + r);
                 fetch(next_v, next, next.start + c.right + r);
-                put(scores + r, c.scored, rv.at(r), rv.stride, c.keys, out.row(at.start + r), spare);
             }
-            if (p.lse) {
-                A *to = (A *)p.lse + (at.b * p.H + at.h) * p.T + at.phase;
-                for (int64_t r = 0; r < count; ++r) to[(at.start + r) * p.dilation] = lse[r];
-            }
+        };
+        put(scores, 1 - scored, scored, rv, w.keys, count, (A)1, of(p.out, at, at.h), at.start, spare, fetch_next);
+        if (lse) {
+            A *to = (A *)p.lse + (at.b * p.H + at.h) * p.T;
+            for (int64_t r = 0; r < count; ++r) to[at.frame(p, at.start + r)] = lse[r];
         }
-        return true;
     }
 
     bool backward(int64_t begin, int64_t end) {
-        const int64_t seen = c.scored + c.keys - 1, table = c.scored * c.keys;
-        const int64_t needed = 2 * table + (2 * c.scored + 2 * seen + 1) * width + c.scored + round_up(seen, 64);
-        if (!reserve(needed)) return false;
-        A *weights = (A *)memory, *slopes = weights + table;
-        A *sq = slopes + table, *sg = sq + c.scored * width, *sk = sg + c.scored * width, *sv = sk + seen * width;
-        A *spare = sv + seen * width, *dlse = spare + width;
-        uint8_t *visible = (uint8_t *)(dlse + c.scored);
+        const int64_t scored = p.border == VTS_SHIFT ? larger(c.scored, c.scored_wide(true)) : c.scored;
+        const int64_t keys = p.border == VTS_SHIFT ? 2 * c.reach + 1 : c.keys, seen = scored + keys - 1;
+        if (!reserve(
+                2 * bytes_of(scored * keys) + 2 * bytes_of(scored * width) + 2 * bytes_of(seen * width) +
+                bytes_of(c.rows * width) + bytes_of(scored) + bytes_of(seen)))
+            return false;
+        A *weights = take(scored * keys), *slopes = take(scored * keys);
+        A *sq = take(scored * width), *sg = take(scored * width), *sk = take(seen * width), *sv = take(seen * width);
+        A *spare = take(c.rows * width), *dlse = take(scored);
+        uint8_t *visible = (uint8_t *)take(seen);
         for (int64_t task = begin; task < end; ++task) {
-            const place at(p, c, task);
+            const place at = where.find(task);
             const int64_t count = smaller(c.rows, at.length - at.start);
+            if (p.dbias) {
+                A *sums = dbias_of(task);
+                for (int64_t o = 0; o < dbias_length(p); ++o) sums[o] = 0;
+            }
             if (count <= 0) continue;
-            const view<A> q = of(p.q, at), k = of(p.k, at), v = of(p.v, at), g = of(p.dout, at);
-            const view<A> dq = of(p.dq, at), dk = of(p.dk, at), dv = of(p.dv, at);
-            // The key at `start` is seen by rows from start - right on, and those see keys from `left` before them on.
-            const int64_t first_row = at.start - c.right, first_key = first_row - c.left;
-            const bool clear = all_visible(at, first_key, seen);
-            rows<A> rq, rg, rk, rv;
-            if (exact && clear) {
-                rq = q.direct(first_row), rg = g.direct(first_row), rk = k.direct(first_key), rv = v.direct(first_key);
-            } else {
-                mark_visible(at, first_key, seen, visible);
-                rq = staged(q, at, first_row, c.scored, nullptr, sq);
-                rg = staged(g, at, first_row, c.scored, nullptr, sg);
-                rk = staged(k, at, first_key, seen, visible, sk);
-                rv = staged(v, at, first_key, seen, visible, sv);
-            }
-            band_products<A>(rq, rk, c.scored, c.keys, vectors, (A)p.scale, weights);
-            if (!clear) hide<A>(visible, c.scored, c.keys, weights);
-            softmax_columns<A>(c.scored, c.keys, weights, nullptr);
-            band_products<A>(rg, rv, c.scored, c.keys, vectors, (A)1, slopes);
-            if (p.dlse) {
-                const A *from = (const A *)p.dlse + (at.b * p.H + at.h) * p.T + at.phase;
-                for (int64_t r = 0; r < c.scored; ++r) {
-                    const int64_t t = first_row + r;
-                    dlse[r] = t >= 0 && t < at.length ? from[t * p.dilation] : 0;
-                }
-            }
-            softmax_columns_backward<A>(c.scored, c.keys, weights, slopes, p.dlse ? dlse : nullptr, (A)p.scale);
-            for (int64_t r = 0; r < count; ++r) {
-                const int64_t row = r + c.right;
-                put(slopes + row, c.scored, rk.at(row), rk.stride, c.keys, dq.row(at.start + r), spare);
-            }
-            // Key r of the strip is key o of row r + keys - 1 - o: along o the rows run backwards.
-            const int64_t step = c.scored - 1;
-            const place next(p, c, task + 1 < end ? task + 1 : task);
-            const view<A> next_q = of(p.q, next), next_k = of(p.k, next), next_v = of(p.v, next),
-                          next_g = of(p.dout, next);
-            for (int64_t r = 0; r < count; ++r) {
-                fetch(next_q, next, next.start + c.left + r);
-                fetch(next_g, next, next.start + c.left + r);
-                fetch(next_k, next, next.start + c.left + c.right + r);
-                fetch(next_v, next, next.start + c.left + c.right + r);
-                const int64_t last = r + c.keys - 1;
-                put(slopes + last, step, rq.at(last), -rq.stride, c.keys, dk.row(at.start + r), spare);
-                put(weights + last, step, rg.at(last), -rg.stride, c.keys, dv.row(at.start + r), spare);
-            }
+            backward_strip(
+                task, at, count, ahead.find(task + 1 < end ? task + 1 : task), weights, slopes, sq, sg, sk, sv, spare,
+                p.dlse ? dlse : nullptr, visible);
         }
         return true;
     }
+
+    A *dbias_of(int64_t task) const { return (A *)p.scratch + task * dbias_length(p); }
+    static int64_t dbias_length(const params &p) { return (p.border == VTS_SHIFT ? 2 : 1) * (p.left + p.right) + 1; }
+
+    void backward_strip(
+        int64_t task, const place &at, int64_t count, const place &next, A *weights, A *slopes, A *sq, A *sg, A *sk,
+        A *sv, A *spare, A *dlse, uint8_t *visible) const {
+        const band w = band_of(at, count);
+        const int64_t scored = scored_of(at, w), seen = scored + w.keys - 1;
+        const view q = of(p.q, at, at.h), k = of(p.k, at, at.key_head), v = of(p.v, at, at.key_head);
+        const view g = of(p.dout, at, at.h);
+        // The key at `start` is seen by rows from start - right on, and those see keys from `left` before them on.
+        const int64_t first_row = at.start - w.right, first_key = first_row - w.left;
+        const bool clear = !w.shifted && all_visible(at, first_key, seen);
+        rows<A> rq, rg, rk, rv;
+        if (E::in_place && whole && clear) {
+            rq = direct(q, first_row), rg = direct(g, first_row), rk = direct(k, first_key), rv = direct(v, first_key);
+        } else {
+            mark_visible(at, first_key, seen, visible);
+            rq = staged(q, at, first_row, scored, nullptr, sq);
+            rg = staged(g, at, first_row, scored, nullptr, sg);
+            rk = staged(k, at, first_key, seen, visible, sk);
+            rv = staged(v, at, first_key, seen, visible, sv);
+        }
+        band_products<A>(rq, rk, scored, w.keys, vectors, (A)p.scale, weights);
+        if (p.bias) add_bias<A>(bias_of(at, w), scored, w.keys, weights);
+        if (!clear) hide(at, w, first_row, scored, visible, weights);
+        softmax_columns<A>(scored, w.keys, weights, nullptr);
+        band_products<A>(rg, rv, scored, w.keys, vectors, (A)1, slopes);
+        if (p.seed) drop_weights(at, w, first_row, scored, slopes);
+        if (dlse) {
+            const A *from = (const A *)p.dlse + (at.b * p.H + at.h) * p.T;
+            for (int64_t r = 0; r < scored; ++r) {
+                const int64_t t = first_row + r;
+                dlse[r] = t >= 0 && t < at.length ? from[at.frame(p, t)] : 0;
+            }
+        }
+        softmax_columns_backward<A>(scored, w.keys, weights, slopes, dlse);
+        if (p.seed) drop_weights(at, w, first_row, scored, weights);
+        if (p.dbias) {
+            A *sums = dbias_of(task) + bias_offset(w);
+            for (int64_t o = 0; o < w.keys; ++o) {
+                const A *row = slopes + o * scored + w.right;
+                A sum = 0;
+                for (int64_t r = 0; r < count; ++r) sum += row[r];
+                sums[o] = sum;
+            }
+        }
+        const auto nothing = [](int64_t, int64_t) {};
+        const view dk = of(p.dk, at, at.h), dv = of(p.dv, at, at.h);
+        put(slopes + w.right, 1 - scored, scored, {rk.at(w.right), rk.stride}, w.keys, count, (A)p.scale,
+            of(p.dq, at, at.h), at.start, spare, nothing);
+        // Key r of the strip is key o of row r + keys - 1 - o: along o the rows run backwards.
+        const int64_t last = (w.keys - 1) * scored;
+        const view next_q = of(p.q, next, next.h), next_k = of(p.k, next, next.key_head),
+                   next_v = of(p.v, next, next.key_head), next_g = of(p.dout, next, next.h);
+        put(slopes + last, scored, 1 - scored, rq, w.keys, count, (A)p.scale, dk, at.start, spare,
+            [&](int64_t r, int64_t more) VTS_LAMBDA_INLINE {
+                for (; more > 0; --more, ++r) {
+                    fetch(next_q, next, next.start + c.left + r);
+                    fetch(next_g, next, next.start + c.left + r);
+                }
+            });
+        put(weights + last, scored, 1 - scored, rg, w.keys, count, (A)1, dv, at.start, spare,
+            [&](int64_t r, int64_t more) VTS_LAMBDA_INLINE {
+                for (; more > 0; --more, ++r) {
+                    fetch(next_k, next, next.start + c.reach + r);
+                    fetch(next_v, next, next.start + c.reach + r);
+                }
+            });
+    }
+
+    // A row of sums for each task, and totals in float64.
+    static int64_t scratch(const params &p) {
+        if (!p.bias) return 0;
+        return round_up(cut(p, true).tasks * dbias_length(p) * (int64_t)sizeof(A), 8) + p.H * dbias_length(p) * 8;
+    }
+
+    // The sums of every task, added up by head in the order of tasks.
+    static void finish(const params &p) {
+        const cut c(p, true);
+        places where(p, c);
+        const int64_t n = dbias_length(p);
+        double *total = (double *)((char *)p.scratch + round_up(c.tasks * n * (int64_t)sizeof(A), 8));
+        for (int64_t i = 0; i < p.H * n; ++i) total[i] = 0;
+        for (int64_t task = 0; task < c.tasks; ++task) {
+            const int64_t h = where.find(task).h;
+            const A *sums = (const A *)p.scratch + task * n;
+            for (int64_t o = 0; o < n; ++o) total[h * n + o] += sums[o];
+        }
+        for (int64_t i = 0; i < p.H * n; ++i) ((A *)p.dbias)[i] = (A)total[i];
+    }
 };
 
+template <typename F>
+auto by_dtype(const params &p, const F &run) {
+    switch (p.dtype) {
+        case VTS_FLOAT64: return run(float64{});
+        case VTS_BFLOAT16: return run(bfloat16{});
+        case VTS_FLOAT16: return run(float16{});
+        default: return run(float32{});
+    }
+}
+
 bool forward(const params &p, int64_t begin, int64_t end) {
-    if (p.dtype == VTS_FLOAT64) return worker<double>(p, false).forward(begin, end);
-    return worker<float>(p, false).forward(begin, end);
+    return by_dtype(p, [&](auto element) { return worker<decltype(element)>(p, false).forward(begin, end); });
 }
 
 bool backward(const params &p, int64_t begin, int64_t end) {
-    if (p.dtype == VTS_FLOAT64) return worker<double>(p, true).backward(begin, end);
-    return worker<float>(p, true).backward(begin, end);
+    return by_dtype(p, [&](auto element) { return worker<decltype(element)>(p, true).backward(begin, end); });
+}
+
+void finish(const params &p) {
+    by_dtype(p, [&](auto element) {
+        worker<decltype(element)>::finish(p);
+        return true;
+    });
+}
+
+int64_t scratch(const params &p) {
+    return by_dtype(p, [&](auto element) { return worker<decltype(element)>::scratch(p); });
 }
 
 int64_t tasks(const params &p, bool backward) { return cut(p, backward).tasks; }

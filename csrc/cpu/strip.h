@@ -49,12 +49,12 @@ void band_products(rows<A> a, rows<A> b, int64_t count, int64_t n, int64_t vecto
     }
 }
 
-// Scores of keys that may not be seen become -inf. visible: a byte a key, key r + o for row r.
+// table[o][r] += bias[o].
 template <typename A>
-void hide(const uint8_t *visible, int64_t count, int64_t n, A *table) {
+void add_bias(const A *bias, int64_t count, int64_t n, A *table) {
+    constexpr int L = VL<A>;
     for (int64_t o = 0; o < n; ++o)
-        for (int64_t r = 0; r < count; ++r)
-            if (!visible[r + o]) table[o * count + r] = -(A)__builtin_inf();
+        for (int64_t r = 0; r < count; r += L) store(table + o * count + r, load(table + o * count + r) + bias[o]);
 }
 
 // In place: each column (row of the strip) becomes its softmax; one that sees nothing becomes 0, its lse -inf.
@@ -82,47 +82,104 @@ void softmax_columns(int64_t count, int64_t n, A *table, A *lse) {
     }
 }
 
-// dscores = p * (dp - sum_o p dp + dlse) * scale, in place of dp.
+// dscores = p * (dp - sum_o p dp + dlse), in place of dp.
 template <typename A>
-void softmax_columns_backward(int64_t count, int64_t n, const A *p, A *dp, const A *dlse, A scale) {
+void softmax_columns_backward(int64_t count, int64_t n, const A *p, A *dp, const A *dlse) {
     constexpr int L = VL<A>;
     for (int64_t r = 0; r < count; r += L) {
         vec<A> delta = dlse ? -load(dlse + r) : vec<A>{};
         for (int64_t o = 0; o < n; ++o) delta += load(p + o * count + r) * load(dp + o * count + r);
         for (int64_t o = 0; o < n; ++o) {
             const vec<A> w = load(p + o * count + r);
-            store(dp + o * count + r, w * (load(dp + o * count + r) - delta) * scale);
+            store(dp + o * count + r, w * (load(dp + o * count + r) - delta));
         }
     }
 }
 
-// out = sum_o weight[o * step] * row_{o * direction} of x, for CH vectors from column c on.
-template <typename A, int CH>
-VTS_INLINE void weigh(const A *weight, int64_t step, const A *x, int64_t stride, int64_t n, A *out, bool past) {
+// Rows i = 0, ..., R - 1 of the result are sums over j of w[i * row_step + j * step] x_j, i <= j < i + n, for CH
+// vectors from x on: each row of x is loaded once for all of them.
+template <typename E, int R, int CH>
+VTS_INLINE void band_sums_of(
+    const typename E::accumulate *w, int64_t row_step, int64_t step, rows<typename E::accumulate> x, int64_t n,
+    typename E::accumulate factor, typename E::storage *out, int64_t out_step, bool past) {
+    typedef typename E::accumulate A;
     constexpr int L = VL<A>;
-    vec<A> sum[CH] = {};
-    for (int64_t o = 0; o < n; ++o) {
-        const vec<A> w = splat(weight[o * step]);
+    vec<A> sum[R][CH] = {};
+    const auto add = [&](int64_t j, int first, int last) VTS_LAMBDA_INLINE {
+        vec<A> row[CH];
 #pragma GCC unroll 8
-        for (int c = 0; c < CH; ++c) sum[c] += w * load(x + o * stride + c * L);
-    }
-    if (past) {
+        for (int c = 0; c < CH; ++c) row[c] = load(x.at(j) + c * L);
 #pragma GCC unroll 8
-        for (int c = 0; c < CH; ++c) store_past(out + c * L, sum[c]);
+        for (int i = 0; i < R; ++i) {
+            if (i < first || i >= last) continue;
+            const vec<A> weight = splat(w[i * row_step + j * step]);
+#pragma GCC unroll 8
+            for (int c = 0; c < CH; ++c) sum[i][c] += weight * row[c];
+        }
+    };
+    if (n >= R) {
+#pragma GCC unroll 8
+        for (int j = 0; j < R - 1; ++j) add(j, 0, j + 1);
+        for (int64_t j = R - 1; j < n; ++j) add(j, 0, R);
+#pragma GCC unroll 8
+        for (int j = 0; j < R - 1; ++j) add(n + j, j + 1, R);
     } else {
+        for (int64_t j = 0; j < n + R - 1; ++j) add(j, (int)(j >= n ? j - n + 1 : 0), (int)(j < R ? j + 1 : R));
+    }
+    constexpr int G = E::group / L;
 #pragma GCC unroll 8
-        for (int c = 0; c < CH; ++c) store(out + c * L, sum[c]);
+    for (int i = 0; i < R; ++i) {
+#pragma GCC unroll 8
+        for (int c = 0; c < CH; ++c) sum[i][c] *= factor;
+#pragma GCC unroll 8
+        for (int c = 0; c < CH; c += G) {
+            if (past) {
+                E::store_group_past(out + i * out_step + c * L, sum[i] + c);
+            } else {
+                E::store_group(out + i * out_step + c * L, sum[i] + c);
+            }
+        }
     }
 }
 
-// One output row: the weighted sum of n rows of x, step elements between weights and stride elements between rows.
-template <typename A>
-VTS_INLINE void weighted_row(
-    const A *weight, int64_t step, const A *x, int64_t stride, int64_t n, int64_t vectors, A *out, bool past) {
-    constexpr int L = VL<A>;
+// `count` rows of the result, all whole groups wide. between(r, n) is called now and then, for rows [r, r + n).
+template <typename E, int CH, typename F>
+VTS_INLINE void band_sums_wide(
+    const typename E::accumulate *w, int64_t row_step, int64_t step, rows<typename E::accumulate> x, int64_t n,
+    int64_t count, typename E::accumulate factor, typename E::storage *out, int64_t out_step, bool past,
+    const F &between) {
+    constexpr int R = VTS_BYTES == 64 ? 4 : 2;  // accumulators that fit the registers
+    int64_t r = 0;
+    for (; r + R <= count; r += R) {
+        between(r, R);
+        band_sums_of<E, R, CH>(
+            w + r * (row_step + step), row_step, step, {x.at(r), x.stride}, n, factor, out + r * out_step, out_step,
+            past);
+    }
+    for (; r < count; ++r)
+        band_sums_of<E, 1, CH>(
+            w + r * (row_step + step), row_step, step, {x.at(r), x.stride}, n, factor, out + r * out_step, out_step,
+            past);
+}
+
+// out_i = factor * sum_j w[i * row_step + j * step] x_j, i <= j < i + n, for `count` rows of `vectors` vectors.
+template <typename E, typename F>
+void band_sums(
+    const typename E::accumulate *w, int64_t row_step, int64_t step, rows<typename E::accumulate> x, int64_t n,
+    int64_t count, int64_t vectors, typename E::accumulate factor, typename E::storage *out, int64_t out_step,
+    bool past, const F &between) {
+    typedef typename E::accumulate A;
+    constexpr int L = VL<A>, G = E::group / L;
     int64_t c = 0;
-    for (; c + 4 <= vectors; c += 4) weigh<A, 4>(weight, step, x + c * L, stride, n, out + c * L, past);
-    for (; c < vectors; ++c) weigh<A, 1>(weight, step, x + c * L, stride, n, out + c * L, past);
+    const auto once = [&](int64_t r, int64_t more) VTS_LAMBDA_INLINE {
+        if (c == 0) between(r, more);
+    };
+    for (; c + 4 <= vectors; c += 4)
+        band_sums_wide<E, 4>(
+            w, row_step, step, {x.data + c * L, x.stride}, n, count, factor, out + c * L, out_step, past, once);
+    for (; c < vectors; c += G)
+        band_sums_wide<E, G>(
+            w, row_step, step, {x.data + c * L, x.stride}, n, count, factor, out + c * L, out_step, past, once);
 }
 
 }  // namespace vts::VTS_LEVEL

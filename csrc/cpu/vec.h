@@ -65,23 +65,15 @@ VTS_INLINE vec<A> splat(A x) {
     return x - vec<A>{};
 }
 
-// Past the caches: an output that is not read again soon need not be fetched before it is written. Wants alignment.
-VTS_INLINE void store_past(float *p, vec<float> v) {
+// One vector of any type past the caches: an output that is not read again soon need not be fetched before it is
+// written. Wants alignment.
+VTS_INLINE void store_past(void *to, const void *from) {
 #if defined(__AVX512F__)
-    _mm512_stream_ps(p, (__m512)v);
+    _mm512_stream_si512((__m512i *)to, _mm512_loadu_si512(from));
 #elif defined(__AVX2__)
-    _mm256_stream_ps(p, (__m256)v);
+    _mm256_stream_si256((__m256i *)to, _mm256_loadu_si256((const __m256i *)from));
 #else
-    store(p, v);
-#endif
-}
-VTS_INLINE void store_past(double *p, vec<double> v) {
-#if defined(__AVX512F__)
-    _mm512_stream_pd(p, (__m512d)v);
-#elif defined(__AVX2__)
-    _mm256_stream_pd(p, (__m256d)v);
-#else
-    store(p, v);
+    __builtin_memcpy(to, from, VTS_BYTES);
 #endif
 }
 

@@ -27,6 +27,8 @@ class Op:
     name: str
     backends: dict[str, Predicate]
     check: Callable[..., Any]
+    #: Says which backend serves a call better than those before it in `backends`; None where the order stands.
+    preferred: Callable[[Any], str | None] = lambda call: None
 
 
 _OPS: dict[str, Op] = {}
@@ -53,6 +55,9 @@ def choose(op: Op, backend: str, call: Any) -> str:
     if asked == AUTO and ENVIRONMENT_BACKEND != AUTO:
         asked = ENVIRONMENT_BACKEND
     if asked == AUTO:
+        better = op.preferred(call)
+        if better is not None:
+            return better
         for name, predicate in op.backends.items():
             if predicate(call) is None:
                 return name
@@ -97,12 +102,14 @@ def explain(op: str | Callable[..., Any], *args: Any, **kwargs: Any) -> str:
     asked_by = "asked for" if asked != AUTO else "set by " + ENVIRONMENT_VARIABLE
     forced = asked != AUTO or ENVIRONMENT_BACKEND != AUTO
     lines = []
+    best = "the fastest for it" if record.preferred(call) == chosen else "the best that can run"
     for backend, predicate in record.backends.items():
         reason = predicate(call)
         if backend == chosen:
-            lines.append(f"-> {backend}: serves this call ({asked_by if forced else 'the best that can run'})")
+            lines.append(f"-> {backend}: serves this call ({asked_by if forced else best})")
         elif reason is None:
-            lines.append(f"   {backend}: could run; {'another was ' + asked_by if forced else 'a better one can too'}")
+            why = f"another was {asked_by}" if forced else "another is faster for it"
+            lines.append(f"   {backend}: could run; {why}")
         else:
             lines.append(f"   {backend}: cannot: {reason}")
     return f"{name}:\n" + "\n".join(lines) + problem

@@ -24,14 +24,17 @@ def python(code: str, **environment: str) -> str:
 def test_explain_names_the_choice_and_the_reasons(cpp: None) -> None:
     text = vk.explain("sliding_window_attention", *QKV, 5)
     assert "-> cpp: serves this call (the best that can run)" in text
-    assert "   reference: could run; a better one can too" in text
+    assert "   reference: could run; another is faster for it" in text
     text = vk.explain(vk.sliding_window_attention, *QKV, 5, backend="reference")
     assert "-> reference: serves this call (asked for)" in text
     assert "   cpp: could run; another was asked for" in text
     wide = torch.zeros(1, 1, 2000, 8)
     text = vk.explain("sliding_window_attention", wide, wide, wide, (-1, -1))
-    assert "   cpp: cannot: a window holds 3999 keys, more than 513" in text
-    assert "-> reference" in text
+    assert "   cpp: cannot: a window holds 3999 keys, more than 1025" in text
+    assert "-> flash: serves this call (the fastest for it)" in text
+    text = vk.explain("sliding_window_attention", wide, wide, wide, 601, dropout_p=0.1)
+    assert "   flash: cannot: it does not serve dropout" in text
+    assert "-> cpp: serves this call (the best that can run)" in text
     half = torch.zeros(4, 8, dtype=torch.bfloat16)
     assert "cpp: cannot: it takes float32 and float64" in vk.explain("memory_attention", half, half)
     forced = vk.explain("memory_fuse", half, half, None, torch.zeros(8, 16, dtype=half.dtype), backend="cpp")

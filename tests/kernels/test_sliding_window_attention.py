@@ -7,7 +7,7 @@ import torch
 import vtsum_kernels as vk
 from torch import Tensor
 
-from tests.kernels.oracle import dense_attention, gradients, hold, window_mask
+from tests.kernels.oracle import dense_attention, gradients, hold, window_mask, windows
 
 BACKENDS = ["reference", "cpp"]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
@@ -38,7 +38,7 @@ def compare(
 ) -> None:
     """One call against the oracle and eager PyTorch: out, lse and the three gradients."""
     batch, _, frames, _ = qkv[0].shape
-    mask = window_mask(frames, *sides, dilation, key_mask, batch)
+    mask = window_mask(frames, windows(frames, *sides, dilation), key_mask, batch)
     exact_in = [x.detach().double().requires_grad_() for x in qkv]
     exact = dense_attention(*exact_in, mask, scale)
     eager = dense_attention(*qkv, mask, scale)

@@ -27,15 +27,28 @@ def random(*shape: int, dtype: torch.dtype = torch.float32, grad: bool = True) -
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("need_lse", [False, True])
-@pytest.mark.parametrize("masked", [False, True])
-def test_opcheck_of_the_window(quiet_memory: None, dtype: torch.dtype, need_lse: bool, masked: bool) -> None:
-    q, k = (random(2, 3, 20, 16, dtype=dtype) for _ in range(2))
-    v = random(2, 20, 3, 16, dtype=dtype).transpose(1, 2).detach().requires_grad_()
-    mask = torch.rand(2, 20) > 0.3 if masked else None
-    torch.library.opcheck(OPS.sliding_window_attention_fwd, (q, k, v, mask, 2, 1, 1, 0.25, need_lse))
-    dlse = random(2, 3, 20, grad=False) if need_lse else None
-    grads = [x.detach() for x in (random(2, 3, 20, 16, dtype=dtype), q, k, v)]
-    torch.library.opcheck(OPS.sliding_window_attention_bwd, (*grads, mask, dlse, 2, 1, 1, 0.25))
+@pytest.mark.parametrize("full", [False, True])
+def test_opcheck_of_the_window(quiet_memory: None, dtype: torch.dtype, need_lse: bool, full: bool) -> None:
+    """full: with a mask, packed sequences, a bias, dropout, shifted windows and fewer key heads."""
+    q = random(1, 4, 20, 16, dtype=dtype)
+    k = random(1, 2 if full else 4, 20, 16, dtype=dtype)
+    v = random(1, 20, k.shape[1], 16, dtype=dtype).transpose(1, 2).detach().requires_grad_()
+    extras: tuple[Any, ...] = (None, None, None, None)
+    if full:
+        cu_seqlens = torch.tensor([0, 12, 20], dtype=torch.int32)
+        extras = (torch.rand(1, 20) > 0.3, cu_seqlens, random(4, 7), torch.tensor([7]))
+    options = (2, 1, 1, full, 0.25, 0.3 if full else 0.0)
+    torch.library.opcheck(OPS.sliding_window_attention_fwd, (q, k, v, *extras, *options, need_lse))
+    dlse = random(1, 4, 20, grad=False) if need_lse else None
+    grads = [x.detach() for x in (random(1, 4, 20, 16, dtype=dtype), q, k, v)]
+    extras = tuple(x if x is None else x.detach() for x in extras)
+    torch.library.opcheck(OPS.sliding_window_attention_bwd, (*grads, *extras, dlse, None, None, *options))
+
+
+def test_opcheck_of_the_whole_sequences_lse(quiet_memory: None) -> None:
+    q, k, bias = random(1, 4, 12, 8), random(1, 2, 12, 8), random(4, 4)
+    mask, cu_seqlens = torch.rand(1, 12) > 0.3, torch.tensor([0, 5, 12], dtype=torch.int32)
+    torch.library.opcheck(OPS.global_lse_fwd, (q, k, mask, cu_seqlens, bias, 2, 1, 1, False, 0.25))
 
 
 @pytest.mark.parametrize("masked", [False, True])

@@ -2,169 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-import math
-import os
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
 from torch import Tensor
 
-from .. import checks, dispatch, library
-from . import ops as _ops  # noqa: F401  (registers the ops)
+from .. import dispatch
+from .backends import OP, RUN
+from .call import check
+from .global_softmax import rescale
 from .reference import sliding_window_attention_reference
 
 __all__ = ["sliding_window_attention", "sliding_window_attention_reference"]
-
-_NAME = "sliding_window_attention"
-
-
-class Call(NamedTuple):
-    """A checked call: what the predicates look at and the backends compute."""
-
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    left: int
-    right: int
-    scale: float
-    dilation: int
-    mask: Tensor | None
-
-
-def _check(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    window_size: int | tuple[int, int],
-    *,
-    scale: float | None = None,
-    dilation: int = 1,
-    causal: bool = False,
-    key_padding_mask: Tensor | None = None,
-    return_lse: bool = False,
-) -> Call:
-    checks.is_floating(_NAME, "q", q)
-    checks.has_rank(_NAME, "q", q, 4, "[B, H, T, D]")
-    for name, tensor in (("k", k), ("v", v)):
-        checks.matches(_NAME, name, tensor, "q", q)
-        checks.has_shape(_NAME, name, tensor, tuple(q.shape), "q's [B, H, T, D]")
-    if q.shape[3] < 1:
-        checks.fail(_NAME, "D", "at least 1", q.shape[3])
-    checks.is_positive_int(_NAME, "dilation", dilation)
-    left, right = checks.window(_NAME, window_size, causal)
-    if scale is None:
-        scale = 1.0 / math.sqrt(q.shape[3])
-    elif isinstance(scale, bool) or not isinstance(scale, (int, float)):
-        checks.fail(_NAME, "scale", "a float or None (1 / sqrt(D))", type(scale).__name__, TypeError)
-    elif not math.isfinite(scale):
-        checks.fail(_NAME, "scale", "finite", scale)
-    return Call(q, k, v, left, right, float(scale), dilation, _mask(key_padding_mask, q))
-
-
-def _mask(mask: Tensor | None, q: Tensor) -> Tensor | None:
-    """Key padding as a bool [B, T]; lengths [B] are turned into one."""
-    if mask is None:
-        return None
-    checks.is_tensor(_NAME, "key_padding_mask", mask)
-    batch, frames = q.shape[0], q.shape[2]
-    if mask.dtype in (torch.int32, torch.int64) and mask.dim() == 1:
-        checks.has_shape(_NAME, "key_padding_mask", mask, (batch,), "[B]")
-        if mask.device != q.device:
-            checks.fail(_NAME, "key_padding_mask", f"on the device of the input, {q.device}", mask.device)
-        return torch.arange(frames, device=q.device)[None, :] < mask[:, None]
-    checks.is_mask(_NAME, "key_padding_mask", mask, (batch, frames), "[B, T]", q.device)
-    return mask
-
-
-#: Beyond this many keys a row, dense products (which PyTorch has) do the work faster than one row at a time.
-MAX_KEYS_CPP = 513
-MAX_DIM_GPU = 256
-
-HAS_TRITON = importlib.util.find_spec("triton") is not None
-#: Triton's interpreter runs its kernels on the CPU, for tests.
-TRITON_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-
-
-def _keys(call: Call) -> int:
-    """Keys of a full window, no more than the sequence has on either side."""
-    reach = max(call.q.shape[2] - 1, 0) // call.dilation
-    return sum(reach if side < 0 or side > reach else side for side in (call.left, call.right)) + 1
-
-
-def _cpp_can_run(call: Call) -> str | None:
-    if call.q.device.type != "cpu":
-        return f"it runs on the CPU, the tensors are on {call.q.device}"
-    if library.refusal("_cpu") is not None:
-        return f"the compiled CPU kernels are not loaded: {library.refusal('_cpu')}"
-    if _keys(call) > MAX_KEYS_CPP:
-        return f"a window holds {_keys(call)} keys, more than {MAX_KEYS_CPP}"
-    return None
-
-
-def _gpu_can_run(call: Call) -> str | None:
-    if call.q.dtype == torch.float64:
-        return "it takes float32, float16 and bfloat16"
-    if call.q.shape[3] > MAX_DIM_GPU:
-        return f"D is {call.q.shape[3]}, more than {MAX_DIM_GPU}"
-    return None
-
-
-def _cuda_can_run(call: Call) -> str | None:
-    if call.q.device.type != "cuda":
-        return f"it runs on CUDA, the tensors are on {call.q.device}"
-    if library.refusal("_cuda") is not None:
-        return f"the compiled CUDA kernels are not loaded: {library.refusal('_cuda')}"
-    return _gpu_can_run(call)
-
-
-def _triton_can_run(call: Call) -> str | None:
-    if call.q.device.type != "cuda" and not (TRITON_INTERPRETED and call.q.device.type == "cpu"):
-        return f"it runs on CUDA, the tensors are on {call.q.device}"
-    if not HAS_TRITON:
-        return "the package triton is not installed"
-    return _gpu_can_run(call)
-
-
-def _reference_can_run(call: Call) -> str | None:
-    return None
-
-
-OP = dispatch.register(
-    dispatch.Op(
-        _NAME,
-        {"cpp": _cpp_can_run, "cuda": _cuda_can_run, "triton": _triton_can_run, "reference": _reference_can_run},
-        _check,
-    )
-)
-
-
-def _reference(call: Call, need_lse: bool) -> tuple[Tensor, Tensor]:
-    return sliding_window_attention_reference(
-        call.q,
-        call.k,
-        call.v,
-        call.left,
-        call.right,
-        scale=call.scale,
-        dilation=call.dilation,
-        key_padding_mask=call.mask,
-    )
-
-
-def _compiled(call: Call, need_lse: bool) -> tuple[Tensor, Tensor]:
-    return torch.ops.vtsum_kernels.sliding_window_attention_fwd(
-        call.q, call.k, call.v, call.mask, call.left, call.right, call.dilation, call.scale, need_lse
-    )
-
-
-def _triton(call: Call, need_lse: bool) -> tuple[Tensor, Tensor]:
-    return torch.ops.vtsum_kernels.sliding_window_attention_triton_fwd(
-        call.q, call.k, call.v, call.mask, call.left, call.right, call.dilation, call.scale, need_lse
-    )
-
-
-_RUN = {"cpp": _compiled, "cuda": _compiled, "triton": _triton, "reference": _reference}
 
 
 def sliding_window_attention(
@@ -177,38 +25,80 @@ def sliding_window_attention(
     dilation: int = 1,
     causal: bool = False,
     key_padding_mask: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    bias: Tensor | None = None,
+    border: str = "truncate",
+    normalize: str = "window",
+    dropout_p: float = 0.0,
     return_lse: bool = False,
     backend: str = "auto",
 ) -> Any:
     """Attention of each frame to the frames in a window around it.
 
-        out[b, h, i] = sum_j softmax_j(scale * q_i . k_j) v_j   over j = i + o * dilation, -left <= o <= right
+        out[b, h, i] = sum_j softmax_j(scale * q_i . k_j + bias[h, o]) v_j
+        over j = i + o * dilation, -left <= o <= right,
 
-    over the keys j that lie inside the sequence and are not padding. The window is cut off at the borders. A row that
-    sees no key gives 0, and its gradients are 0.
+    among the keys j that lie inside the sequence and are not padding. A row that sees no key gives 0, and its gradients
+    are 0.
 
     Args:
-        q, k, v (Tensor): [B, H, T, D], float32, float16, bfloat16 or float64; any strides.
+        q (Tensor): [B, H, T, D], float32, float16, bfloat16 or float64; any strides. Packed: [total, H, D].
+        k, v (Tensor): [B, K, T, D], where K divides H: query head h reads key head h // (H / K). Packed: [total, K, D].
         window_size (int | tuple[int, int]): an odd int w (the frame itself and w // 2 on each side), or (left, right),
             both inclusive, where -1 means unbounded. In steps of `dilation`.
         scale (float | None): factor of the scores; None means 1 / sqrt(D).
         dilation (int): distance in frames between neighbouring keys of a window.
         causal (bool): no key after the query: right becomes 0, left stays.
-        key_padding_mask (Tensor | None): bool [B, T], True = valid; or int lengths [B] (int32 or int64).
+        key_padding_mask (Tensor | None): bool [B, T], True = valid; or int lengths [B] (int32 or int64). Packed:
+            bool [total].
+        cu_seqlens (Tensor | None): int32 or int64 [N + 1], rising from 0 to total: sequence n is the frames
+            cu_seqlens[n] to cu_seqlens[n + 1] - 1. On the CPU its values are checked; on a GPU, where that would wait
+            for the device, frames outside of every sequence see nothing.
+        bias (Tensor | None): [H, left + right + 1], any float dtype, entry left + o for the key o steps from the query;
+            with border="shift" [H, 2 * (left + right) + 1], entry left + right + o. Finite windows only.
+        border (str): "truncate" cuts the window off where the sequence ends; "shift" moves it inside, so that every
+            row keeps left + right + 1 keys (NATTEN's meaning) or all that a shorter sequence has.
+        normalize (str): "window", the softmax among the keys of the window; or "global", the softmax among all valid
+            keys of the sequence, of which the window then keeps its part (weights of a row sum to less than 1). The
+            latter takes T x T work. Keys outside of the bias's reach have no bias.
+        dropout_p (float): the share of weights set to 0, in [0, 1); the rest is multiplied by 1 / (1 - dropout_p). The
+            seed is drawn from torch's generator, and every backend makes the same choice from the same seed.
         return_lse (bool): also return the log of the sum of the exponentiated scores.
         backend (str): "auto", or one of the op's backends; see `vtsum_kernels.explain`.
     Returns:
-        Tensor: [B, H, T, D], dtype of q; accumulated in float32 (float64 for float64). With `return_lse`, a tuple of
-        it and lse [B, H, T], float32 (float64 for float64), -inf where a row sees nothing.
+        Tensor: q's shape and dtype; accumulated in float32 (float64 for float64). With `return_lse`, a tuple of it and
+        lse [B, H, T] (packed: [H, total]), float32 (float64 for float64), -inf where a row sees nothing.
     Raises:
         TypeError: for a wrong type or dtype.
         ValueError: for a wrong shape, device or value.
         NotImplementedError: if an explicit backend cannot serve the call.
+        RuntimeError: for gradients of gradients, except with backend="reference", where they are right.
 
-    Source: Beltagy et al. 2020, "Longformer", section 3.1 (sliding and dilated windows), in the two-sided form.
+    Source: Beltagy et al. 2020, "Longformer", section 3.1 (sliding and dilated windows), in the two-sided form; Hassani
+    et al. 2023, "Neighborhood Attention Transformer" (shifted borders); Lin et al. 2023, "VideoXum", the formula of
+    local attention as printed (normalize="global").
     """
-    call = _check(
-        q, k, v, window_size, scale=scale, dilation=dilation, causal=causal, key_padding_mask=key_padding_mask
+    call = check(
+        q,
+        k,
+        v,
+        window_size,
+        scale=scale,
+        dilation=dilation,
+        causal=causal,
+        key_padding_mask=key_padding_mask,
+        cu_seqlens=cu_seqlens,
+        bias=bias,
+        border=border,
+        normalize=normalize,
+        dropout_p=dropout_p,
+        return_lse=return_lse,
     )
-    out, lse = _RUN[dispatch.choose(OP, backend, call)](call, return_lse)
+    over_all = normalize == "global"
+    out, lse = RUN[dispatch.choose(OP, backend, call)](call, return_lse or over_all)
+    if over_all:
+        out, lse = rescale(call, out, lse)
+    if call.packed:
+        out = out.squeeze(0).transpose(0, 1)
+        lse = lse.squeeze(0) if return_lse else lse
     return (out, lse) if return_lse else out

@@ -1,4 +1,8 @@
-"""The registered ops `sliding_window_attention_fwd` and `_bwd`: what the compiled backends implement."""
+"""The registered ops `sliding_window_attention_fwd` and `_bwd`: what the compiled backends implement.
+
+dk and dv come back with the query's number of heads; the gradient adds up those that share a key head, here and nowhere
+else, so that every backend writes each gradient once.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,13 @@ import torch
 from torch import Tensor
 
 from .. import library
+from .call import statistics_dtype
 
-_WINDOW = "int left, int right, int dilation, float scale"
+_OPTIONS = "int left, int right, int dilation, bool shift, float scale, float dropout_p"
+_INPUTS = "Tensor q, Tensor k, Tensor v, Tensor? key_padding_mask, Tensor? cu_seqlens, Tensor? bias, Tensor? seed"
 
-
-def statistics_dtype(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
+#: Beyond this many keys the backward pass is handed out and lse rather than computing them again.
+MAX_KEYS_RECOMPUTED = 33
 
 
 def _forward_fake(
@@ -22,33 +27,66 @@ def _forward_fake(
     k: Tensor,
     v: Tensor,
     key_padding_mask: Tensor | None,
+    cu_seqlens: Tensor | None,
+    bias: Tensor | None,
+    seed: Tensor | None,
     left: int,
     right: int,
     dilation: int,
+    shift: bool,
     scale: float,
+    dropout_p: float,
     need_lse: bool,
 ) -> tuple[Tensor, Tensor]:
     shape = q.shape[:3] if need_lse else (0,)
     return torch.empty_like(q), q.new_empty(shape, dtype=statistics_dtype(q.dtype))
 
 
-def _backward_fake(dout: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+def _backward_fake(
+    dout: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_padding_mask: Tensor | None,
+    cu_seqlens: Tensor | None,
+    bias: Tensor | None,
+    *rest: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    wide = statistics_dtype(q.dtype)
+    dbias = q.new_empty(0, dtype=wide) if bias is None else torch.empty_like(bias)
+    return torch.empty_like(q), key_gradient(q, k), key_gradient(q, v), dbias
+
+
+def key_gradient(q: Tensor, x: Tensor) -> Tensor:
+    """An empty dk or dv: laid out as x, or as q where several heads share one of x."""
+    return torch.empty_like(x if x.shape == q.shape else q)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    q, k, v, mask, *ctx.window, ctx.need_lse = inputs
+    q, k, v, mask, cu_seqlens, bias, seed, *ctx.options, ctx.need_lse = inputs
+    left, right = ctx.options[:2]
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(q, k, v, mask)
+    handed = ctx.need_lse and (left < 0 or right < 0 or left + right + 1 > MAX_KEYS_RECOMPUTED)
+    out, lse = output if handed else (None, None)
+    ctx.save_for_backward(q, k, v, mask, cu_seqlens, bias, seed, out, lse)
+
+
+def _sum_groups(gradient: Tensor, keys: Tensor) -> Tensor:
+    if gradient.shape == keys.shape:
+        return gradient
+    return gradient.unflatten(1, (keys.shape[1], -1)).sum(2)
 
 
 def _gradient_by(op: str) -> Callable[..., tuple[Tensor | None, ...]]:
     def gradient(ctx: Any, dout: Tensor | None, dlse: Tensor | None) -> tuple[Tensor | None, ...]:
-        q, k, v, mask = ctx.saved_tensors
+        q, k, v, mask, cu_seqlens, bias, seed, out, lse = ctx.saved_tensors
         slopes = dlse.contiguous() if ctx.need_lse and dlse is not None else None
         dout = torch.zeros_like(q) if dout is None else dout
-        grads = getattr(torch.ops.vtsum_kernels, op)(dout, q, k, v, mask, slopes, *ctx.window)
-        return (*grads, None, None, None, None, None, None)
+        dq, dk, dv, dbias = getattr(torch.ops.vtsum_kernels, op)(
+            dout, q, k, v, mask, cu_seqlens, bias, seed, slopes, out, lse, *ctx.options
+        )
+        rest = (None,) * (len(ctx.options) + 1)
+        return (dq, _sum_groups(dk, k), _sum_groups(dv, v), None, None, None if bias is None else dbias, None, *rest)
 
     return gradient
 
@@ -59,7 +97,7 @@ def _triton_forward(*arguments: Any) -> tuple[Tensor, Tensor]:
     return triton.forward(*arguments)
 
 
-def _triton_backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _triton_backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     from . import triton
 
     return triton.backward(*arguments)
@@ -67,15 +105,14 @@ def _triton_backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 for _prefix in ("sliding_window_attention", "sliding_window_attention_triton"):
     library.define(
-        f"{_prefix}_fwd(Tensor q, Tensor k, Tensor v, Tensor? key_padding_mask, {_WINDOW}, bool need_lse) "
-        "-> (Tensor, Tensor)",
+        f"{_prefix}_fwd({_INPUTS}, {_OPTIONS}, bool need_lse) -> (Tensor, Tensor)",
         _forward_fake,
         _gradient_by(f"{_prefix}_bwd"),
         _save,
     )
     library.define(
-        f"{_prefix}_bwd(Tensor dout, Tensor q, Tensor k, Tensor v, Tensor? key_padding_mask, Tensor? dlse, {_WINDOW}) "
-        "-> (Tensor, Tensor, Tensor)",
+        f"{_prefix}_bwd(Tensor dout, {_INPUTS}, Tensor? dlse, Tensor? out, Tensor? lse, {_OPTIONS}) "
+        "-> (Tensor, Tensor, Tensor, Tensor)",
         _backward_fake,
         library.refuse_double_backward("sliding_window_attention"),
     )

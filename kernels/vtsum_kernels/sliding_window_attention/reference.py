@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .dropout import drop_below, philox
+
 
 def sliding_window_attention_reference(
     q: Tensor,
@@ -17,39 +19,105 @@ def sliding_window_attention_reference(
     scale: float,
     dilation: int = 1,
     key_padding_mask: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    bias: Tensor | None = None,
+    shift: bool = False,
+    seed: Tensor | None = None,
+    dropout_p: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
-    """Attention over a band of keys, differentiable, with memory O(T * window) for finite windows.
+    """Attention over a band of keys, differentiable any number of times, with memory O(T * window) for finite windows.
 
     Args:
-        q, k, v (Tensor): [B, H, T, D].
+        q (Tensor): [B, H, T, D]. k, v (Tensor): [B, K, T, D], where K divides H.
         left, right (int): keys before and after the query, in steps of `dilation`; -1 = unbounded.
         scale (float): factor of the scores.
         dilation (int): distance in frames between neighbouring keys of a window.
         key_padding_mask (Tensor | None): bool [B, T], True = valid.
+        cu_seqlens (Tensor | None): [N + 1], where the sequences packed into T begin; B is 1.
+        bias (Tensor | None): [H, left + right + 1], or [H, 2 * (left + right) + 1] for shifted windows.
+        shift (bool): windows are moved inside the sequence at its ends, not cut off.
+        seed (Tensor | None), dropout_p (float): see `dropout.py`.
     Returns:
         tuple[Tensor, Tensor]: out [B, H, T, D] of q's dtype; lse [B, H, T] in float32 (float64 for float64), -inf where
         a row sees nothing.
     """
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
-    dtype, frames = q.dtype, q.shape[2]
+    dtype, frames, group = q.dtype, q.shape[2], q.shape[1] // max(k.shape[1], 1)
     q, k, v = q.to(wide) * scale, k.to(wide), v.to(wide)
     if key_padding_mask is not None:
         # Whatever padded frames hold, NaN too, must not reach a valid row: 0 * NaN would.
         padded = ~key_padding_mask[:, None, :, None]
         k, v = k.masked_fill(padded, 0.0), v.masked_fill(padded, 0.0)
+    if group > 1:
+        k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
     reach = max(frames - 1, 0) // dilation
-    left = reach if left < 0 else left
-    right = reach if right < 0 else right
-    if left + right + 1 < frames:
-        out, lse = _banded(q, k, v, left, right, dilation, key_padding_mask)
+    left, right = (reach if side < 0 else side for side in (left, right))
+    # Columns of the band: keys i + o * dilation, -before <= o <= after. A shifted window reaches further from its row.
+    before, after = (left + right, left + right) if shift else (left, right)
+    banded = before + after + 1 < frames
+    rows = torch.arange(frames, device=q.device)
+    if banded:
+        offsets = torch.arange(-before, after + 1, device=q.device)
+        keys, column = rows[:, None] + offsets * dilation, offsets.expand(frames, -1)
     else:
-        out, lse = _dense(q, k, v, left, right, dilation, key_padding_mask)
+        keys = rows.expand(frames, frames)
+        column = torch.div(keys - rows[:, None], dilation, rounding_mode="floor")
+    visible = _visible(rows, keys, left, right, dilation, shift, cu_seqlens)[None, None]
+    if key_padding_mask is not None:
+        visible = visible & key_padding_mask[:, keys.clamp(0, max(frames - 1, 0))][:, None]
+    if banded:
+        pad = (0, 0, before * dilation, after * dilation)
+        k, v = F.pad(k, pad), F.pad(v, pad)
+        starts = range(0, offsets.shape[0] * dilation, dilation)
+        scores = torch.stack([(q * k[:, :, s : s + frames]).sum(-1) for s in starts], -1)
+    else:
+        scores = q @ k.transpose(-1, -2)
+    if bias is not None:
+        scores = scores + bias[:, (column + before).clamp(0, bias.shape[1] - 1)]
+    weights, lse = _softmax(scores, visible)
+    if seed is not None:
+        head = torch.arange(q.shape[0] * q.shape[1], device=q.device).reshape(*q.shape[:2], 1, 1)
+        kept = philox(seed, (rows[:, None], keys & 0xFFFFFFFF, head)) >= drop_below(dropout_p)
+        weights = weights * kept / (1.0 - dropout_p)
+    if banded:
+        out = torch.zeros_like(q)
+        for i, s in enumerate(starts):
+            out = out + weights[..., i, None] * v[:, :, s : s + frames]
+    else:
+        out = weights @ v
     return out.to(dtype), lse
+
+
+def _visible(
+    rows: Tensor, keys: Tensor, left: int, right: int, dilation: int, shift: bool, cu_seqlens: Tensor | None
+) -> Tensor:
+    """bool [T, n], True where row i's window holds keys[i, :]; padding aside."""
+    frames = rows.shape[0]
+    if cu_seqlens is None:
+        first, last = torch.zeros_like(rows), torch.full_like(rows, frames)
+    else:
+        starts = cu_seqlens.long()
+        sequence = torch.searchsorted(starts, rows, right=True).clamp(1, max(starts.shape[0] - 1, 1))
+        first, last = starts[sequence - 1], starts[sequence.clamp_max(starts.shape[0] - 1)]
+        last = torch.where((rows >= first) & (rows < last), last, first)  # outside of every sequence: sees nothing
+    steps = torch.div(keys - rows[:, None], dilation, rounding_mode="floor")
+    seen = (keys - rows[:, None] == steps * dilation) & (keys >= first[:, None]) & (keys < last[:, None])
+    if not shift:
+        return seen & (steps >= -left) & (steps <= right)
+    own = torch.div(rows - first, dilation, rounding_mode="floor")
+    phase = rows - first - own * dilation
+    length = torch.div(last - first - phase + dilation - 1, dilation, rounding_mode="floor")
+    count = left + right + 1
+    begin = torch.minimum(own - left, length - count).clamp_min(0)[:, None]
+    index = own[:, None] + steps
+    return seen & (index >= begin) & (index < begin + count)
 
 
 def _softmax(scores: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
     """Softmax over the last dimension among visible entries; a row without any gives zeros and lse = -inf."""
     scores = scores.masked_fill(~visible, -torch.inf)
+    if scores.shape[-1] == 0:
+        return scores, scores.sum(-1)
     top = scores.detach().amax(-1, keepdim=True)
     top = torch.where(top == -torch.inf, torch.zeros_like(top), top)
     weights = torch.exp(scores - top)
@@ -58,39 +126,3 @@ def _softmax(scores: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
     safe = torch.where(seen, total, torch.ones_like(total))
     lse = torch.where(seen, top + torch.log(safe), torch.full_like(top, -torch.inf))
     return weights / safe, lse.squeeze(-1)
-
-
-def _banded(
-    q: Tensor, k: Tensor, v: Tensor, left: int, right: int, dilation: int, key_padding_mask: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """One shifted product for each key of the window; nothing of size T x T."""
-    frames, keys = q.shape[2], left + right + 1
-    pad = (left * dilation, right * dilation)
-    k, v = F.pad(k, (0, 0, *pad)), F.pad(v, (0, 0, *pad))
-    valid = torch.ones(1, frames, dtype=torch.bool, device=q.device) if key_padding_mask is None else key_padding_mask
-    valid = F.pad(valid, pad, value=False)
-    starts = range(0, keys * dilation, dilation)
-    visible = torch.stack([valid[:, s : s + frames] for s in starts], -1)[:, None]
-    scores = torch.stack([(q * k[:, :, s : s + frames]).sum(-1) for s in starts], -1)
-    weights, lse = _softmax(scores, visible)
-    out = torch.zeros_like(q)
-    for column, s in enumerate(starts):
-        out = out + weights[..., column, None] * v[:, :, s : s + frames]
-    return out, lse
-
-
-def _dense(
-    q: Tensor, k: Tensor, v: Tensor, left: int, right: int, dilation: int, key_padding_mask: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """All T x T scores under a band mask: less work than shifts where the window is as wide as the sequence."""
-    frames = q.shape[2]
-    if frames == 0:
-        return q + k + v, q.sum(-1)  # nothing, tied to all three inputs
-    position = torch.arange(frames, device=q.device)
-    offset = position[None, :] - position[:, None]
-    visible = (-left * dilation <= offset) & (offset <= right * dilation) & (offset % dilation == 0)
-    visible = visible[None, None]
-    if key_padding_mask is not None:
-        visible = visible & key_padding_mask[:, None, None, :]
-    weights, lse = _softmax(q @ k.transpose(-1, -2), visible)
-    return weights @ v, lse

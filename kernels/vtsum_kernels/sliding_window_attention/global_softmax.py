@@ -1,0 +1,195 @@
+"""normalize="global": the softmax runs over the whole sequence before the band is cut out of it.
+
+With lse the log-sum-exp over the window and LSE that over the whole sequence, the weights differ by a factor a row:
+
+    out_global = out_window * exp(lse - LSE)
+
+so the band costs what it always costs, and only LSE, which no band can give, takes T x T work. It is computed block by
+block of rows and never stored: memory O(T).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import library
+from .call import Call, statistics_dtype
+
+#: Scores held at a time.
+_BLOCK = 1 << 23
+
+
+def rescale(call: Call, out: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
+    """From the windowed softmax's out and lse to those of the global one."""
+    whole = torch.ops.vtsum_kernels.global_lse_fwd(
+        call.q,
+        call.k,
+        call.mask,
+        call.cu_seqlens,
+        call.bias,
+        call.left,
+        call.right,
+        call.dilation,
+        call.shift,
+        call.scale,
+    )
+    seen = lse > -torch.inf
+    share = torch.where(seen, torch.exp(torch.where(seen, lse - whole, torch.zeros_like(lse))), torch.zeros_like(lse))
+    return (out * share[..., None]).to(out.dtype), whole
+
+
+def _blocks(q: Tensor, cu_seqlens: Tensor | None) -> Iterator[tuple[slice, slice]]:
+    """Rows and keys of each block of scores."""
+    frames = q.shape[2]
+    ends = [0, frames] if cu_seqlens is None else cu_seqlens.tolist()
+    for first, last in itertools.pairwise(ends):
+        rows = max(_BLOCK // max(q.shape[0] * q.shape[1] * (last - first), 1), 1)
+        for start in range(first, last, rows):
+            yield slice(start, min(start + rows, last)), slice(first, last)
+
+
+def _band(rows: slice, keys: slice, bias: Tensor, before: int, dilation: int) -> tuple[Tensor, Tensor]:
+    """For each row of a block and each entry of the bias: the column it is added to, and whether that exists."""
+    device = bias.device
+    offsets = (torch.arange(bias.shape[1], device=device) - before) * dilation
+    column = torch.arange(rows.start, rows.stop, device=device)[:, None] + offsets - keys.start
+    exists = (column >= 0) & (column < keys.stop - keys.start)
+    return column.clamp(0, max(keys.stop - keys.start - 1, 0)), exists
+
+
+def _scores(
+    q: Tensor,
+    k: Tensor,
+    mask: Tensor | None,
+    bias: Tensor | None,
+    rows: slice,
+    keys: slice,
+    before: int,
+    dilation: int,
+    scale: float,
+) -> Tensor:
+    """[B, K, H / K, rows, keys] in the statistics' dtype; padded keys are -inf."""
+    wide = statistics_dtype(q.dtype)
+    heads = (k.shape[1], -1)
+    x = q[:, :, rows].to(wide).unflatten(1, heads) * scale
+    scores = x @ k[:, :, None, keys].to(wide).transpose(-1, -2)
+    if bias is not None:
+        column, exists = _band(rows, keys, bias, before, dilation)
+        values = (bias[:, None, :] * exists).unflatten(0, heads)
+        index = column.expand(*scores.shape[:-1], -1)
+        scores = scores.scatter_add(-1, index, values.expand(index.shape))
+    if mask is not None:
+        scores = scores.masked_fill(~mask[:, None, None, None, keys], -torch.inf)
+    return scores
+
+
+def _forward(
+    q: Tensor,
+    k: Tensor,
+    mask: Tensor | None,
+    cu_seqlens: Tensor | None,
+    bias: Tensor | None,
+    left: int,
+    right: int,
+    dilation: int,
+    shift: bool,
+    scale: float,
+) -> Tensor:
+    lse = q.new_full(q.shape[:3], -torch.inf, dtype=statistics_dtype(q.dtype))
+    if q.numel() == 0:
+        return lse
+    before = left + right if shift else left
+    if mask is not None:
+        k = k.masked_fill(~mask[:, None, :, None], 0.0)
+    for rows, keys in _blocks(q, cu_seqlens):
+        scores = _scores(q, k, mask, bias, rows, keys, before, dilation, scale)
+        lse[:, :, rows] = torch.logsumexp(scores, -1).flatten(1, 2)
+    return lse
+
+
+def _backward(
+    dlse: Tensor,
+    lse: Tensor,
+    q: Tensor,
+    k: Tensor,
+    mask: Tensor | None,
+    cu_seqlens: Tensor | None,
+    bias: Tensor | None,
+    left: int,
+    right: int,
+    dilation: int,
+    shift: bool,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    wide = statistics_dtype(q.dtype)
+    dq, dk = torch.zeros_like(q, dtype=wide), torch.zeros_like(k, dtype=wide)
+    dbias = q.new_zeros(0, dtype=wide) if bias is None else torch.zeros_like(bias)
+    if q.numel() == 0:
+        return dq.to(q.dtype), dk.to(k.dtype), dbias
+    before = left + right if shift else left
+    if mask is not None:
+        k = k.masked_fill(~mask[:, None, :, None], 0.0)
+    heads = (k.shape[1], -1)
+    for rows, keys in _blocks(q, cu_seqlens):
+        scores = _scores(q, k, mask, bias, rows, keys, before, dilation, scale)
+        top = lse[:, :, rows].unflatten(1, heads)[..., None]
+        ds = torch.exp(scores - torch.where(top > -torch.inf, top, torch.zeros_like(top)))
+        ds = ds * dlse[:, :, rows].unflatten(1, heads)[..., None]
+        dq[:, :, rows] = (ds @ k[:, :, None, keys].to(wide)).flatten(1, 2) * scale
+        x = q[:, :, rows].to(wide).unflatten(1, heads)
+        dk[:, :, keys] += (ds.transpose(-1, -2) @ x).sum(2) * scale
+        if bias is not None:
+            column, exists = _band(rows, keys, bias, before, dilation)
+            gathered = ds.gather(-1, column.expand(*ds.shape[:-1], -1)) * exists
+            dbias += gathered.flatten(1, 2).sum((0, 2))
+    return dq.to(q.dtype), dk.to(k.dtype), dbias
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, left, right, dilation, shift, scale = inputs
+    ctx.options = (left, right, dilation, shift, scale)
+    ctx.save_for_backward(output, *tensors)
+
+
+def _gradient(ctx: Any, dlse: Tensor) -> tuple[Tensor | None, ...]:
+    lse, *tensors = ctx.saved_tensors
+    dq, dk, dbias = torch.ops.vtsum_kernels.global_lse_bwd(dlse, lse, *tensors, *ctx.options)
+    return (dq, dk, None, None, None if tensors[4] is None else dbias, None, None, None, None, None)
+
+
+def _forward_fake(q: Tensor, *rest: Any) -> Tensor:
+    return q.new_empty(q.shape[:3], dtype=statistics_dtype(q.dtype))
+
+
+def _backward_fake(
+    dlse: Tensor,
+    lse: Tensor,
+    q: Tensor,
+    k: Tensor,
+    mask: Tensor | None,
+    cu_seqlens: Tensor | None,
+    bias: Tensor | None,
+    *rest: Any,
+) -> tuple[Tensor, Tensor, Tensor]:
+    dbias = lse.new_empty(0) if bias is None else torch.empty_like(bias)
+    return torch.empty_like(q), torch.empty_like(k), dbias
+
+
+_ARGUMENTS = (
+    "Tensor q, Tensor k, Tensor? key_padding_mask, Tensor? cu_seqlens, Tensor? bias, "
+    "int left, int right, int dilation, bool shift, float scale"
+)
+library.define(f"global_lse_fwd({_ARGUMENTS}) -> Tensor", _forward_fake, _gradient, _save)
+library.define(
+    f"global_lse_bwd(Tensor dlse, Tensor lse, {_ARGUMENTS}) -> (Tensor, Tensor, Tensor)",
+    _backward_fake,
+    library.refuse_double_backward("sliding_window_attention"),
+)
+for _device in ("CPU", "CUDA"):
+    library.LIB.impl("global_lse_fwd", _forward, _device)
+    library.LIB.impl("global_lse_bwd", _backward, _device)

@@ -1,211 +1,199 @@
-"""Sliding-window attention in Triton, forward and backward, for any window.
+"""Sliding-window attention in Triton, forward and backward: the op for GPUs without the compiled extension.
 
-A program serves BLOCK_T rows of one head and keeps them in registers; it walks over the window's offsets, loading the
-keys shifted by each, and never forms a score it does not need. Backward, as in the CUDA form: one kernel gives each row
-its lse, delta and dq, another lets each key gather dk and dv from the rows that see it. No atomics, the same bits each
-time.
+Three forms of kernels share the work (see triton_configs.py for which serves what):
+- strip: rows in registers, the window's offsets one after the other, plain float32 products; narrow windows.
+- tile: tensor cores, blocks of rows against blocks of keys; narrow windows take one block, wide ones a running softmax.
+- fused: tensor cores, the whole backward of a narrow window in one kernel.
+In each of them an output element is written by the one program that owns it: no atomics, the same bits each time. dbias
+is summed from each program's share, in a fixed order.
 
-Imported at the first call that needs it; this file alone needs the package triton.
+Values that tile and fused multiply by zero must be finite: padded keys are never loaded, but a NaN or infinity in v
+(backward: also in q, k and dout) of a frame that is not padded may reach rows beyond its window that share its tile.
+
+Options that a call leaves out are left out of its kernel. Tile sizes are measured at the first call of a kind and
+remembered, see triton_tuning.py; they change results by no more than rounding, and with the environment variable
+VTSUM_KERNELS_AUTOTUNE=0 nothing is measured.
+
+Imported at the first call that needs it; the files triton*.py alone need the package triton.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
 
-
-@triton.jit
-def _rows(start, length, stride_t, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr, D: tl.constexpr):
-    """Offsets [BLOCK_T, BLOCK_D] of rows start..start + BLOCK_T, and which of them exist."""
-    t = start + tl.arange(0, BLOCK_T)
-    d = tl.arange(0, BLOCK_D)
-    exists = (t >= 0) & (t < length)
-    return t.to(tl.int64)[:, None] * stride_t + d[None, :], exists[:, None] & (d < D)[None, :]
-
-
-@triton.jit
-def sliding_window_attention_fwd_kernel(
-    q_ptr,  # [B, H, T, D], as k and v
-    k_ptr,
-    v_ptr,
-    mask_ptr,  # [B, T] bytes
-    out_ptr,  # [B, H, T, D]
-    lse_ptr,  # [B, H, T] float32
-    q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, o_b, o_h, o_t, mask_b, mask_t,
-    H, T, left, right, dilation, scale,
-    D: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr, HAS_MASK: tl.constexpr, HAS_LSE: tl.constexpr,
-):  # fmt: skip
-    blocks = tl.cdiv(T, BLOCK_T)
-    head, start = tl.program_id(0) // blocks, (tl.program_id(0) % blocks) * BLOCK_T
-    b, h = (head // H).to(tl.int64), (head % H).to(tl.int64)
-    t = start + tl.arange(0, BLOCK_T)
-    own, exists = _rows(start, T, q_t, BLOCK_T, BLOCK_D, D)
-    q = tl.load(q_ptr + b * q_b + h * q_h + own, mask=exists, other=0.0).to(tl.float32)
-    top = tl.full([BLOCK_T], float("-inf"), tl.float32)
-    total = tl.zeros([BLOCK_T], tl.float32)
-    out = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
-    for o in range(-left, right + 1):
-        j = t + o * dilation
-        visible = (j >= 0) & (j < T) & (t < T)
-        if HAS_MASK:
-            visible = visible & (tl.load(mask_ptr + b * mask_b + j.to(tl.int64) * mask_t, mask=visible, other=0) != 0)
-        at, there = _rows(start + o * dilation, T, k_t, BLOCK_T, BLOCK_D, D)
-        k = tl.load(k_ptr + b * k_b + h * k_h + at, mask=there & visible[:, None], other=0.0).to(tl.float32)
-        s = tl.where(visible, tl.sum(q * k, 1) * scale, float("-inf"))
-        higher = tl.where(s > top, s, top)
-        base = tl.where(higher == float("-inf"), 0.0, higher)
-        keep, weight = tl.exp(top - base), tl.exp(s - base)
-        at, there = _rows(start + o * dilation, T, v_t, BLOCK_T, BLOCK_D, D)
-        v = tl.load(v_ptr + b * v_b + h * v_h + at, mask=there & visible[:, None], other=0.0).to(tl.float32)
-        out = out * keep[:, None] + weight[:, None] * v
-        total = total * keep + weight
-        top = higher
-    sees = total != 0.0
-    out = out / tl.where(sees, total, 1.0)[:, None]
-    at, there = _rows(start, T, o_t, BLOCK_T, BLOCK_D, D)
-    tl.store(out_ptr + b * o_b + h * o_h + at, out.to(out_ptr.dtype.element_ty), mask=there)
-    if HAS_LSE:
-        lse = tl.where(sees, top + tl.log(tl.where(sees, total, 1.0)), float("-inf"))
-        tl.store(lse_ptr + head.to(tl.int64) * T + t, lse, mask=t < T)
-
-
-@triton.jit
-def sliding_window_attention_bwd_rows_kernel(
-    q_ptr, k_ptr, v_ptr, dout_ptr,  # [B, H, T, D]
-    mask_ptr,  # [B, T] bytes
-    dlse_ptr,  # [B, H, T] float32
-    dq_ptr,  # [B, H, T, D]
-    stats_ptr,  # [2, B, H, T] float32: lse and delta
-    q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, g_b, g_h, g_t, dq_b, dq_h, dq_t, mask_b, mask_t,
-    B, H, T, left, right, dilation, scale,
-    D: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr, HAS_MASK: tl.constexpr, HAS_LSE: tl.constexpr,
-):  # fmt: skip
-    blocks = tl.cdiv(T, BLOCK_T)
-    head, start = tl.program_id(0) // blocks, (tl.program_id(0) % blocks) * BLOCK_T
-    b, h = (head // H).to(tl.int64), (head % H).to(tl.int64)
-    t = start + tl.arange(0, BLOCK_T)
-    statistic = head.to(tl.int64) * T + t
-    own, exists = _rows(start, T, q_t, BLOCK_T, BLOCK_D, D)
-    q = tl.load(q_ptr + b * q_b + h * q_h + own, mask=exists, other=0.0).to(tl.float32)
-    own, exists = _rows(start, T, g_t, BLOCK_T, BLOCK_D, D)
-    dout = tl.load(dout_ptr + b * g_b + h * g_h + own, mask=exists, other=0.0).to(tl.float32)
-    top = tl.full([BLOCK_T], float("-inf"), tl.float32)
-    total = tl.zeros([BLOCK_T], tl.float32)
-    delta = tl.zeros([BLOCK_T], tl.float32)
-    for o in range(-left, right + 1):
-        j = t + o * dilation
-        visible = (j >= 0) & (j < T) & (t < T)
-        if HAS_MASK:
-            visible = visible & (tl.load(mask_ptr + b * mask_b + j.to(tl.int64) * mask_t, mask=visible, other=0) != 0)
-        at, there = _rows(start + o * dilation, T, k_t, BLOCK_T, BLOCK_D, D)
-        k = tl.load(k_ptr + b * k_b + h * k_h + at, mask=there & visible[:, None], other=0.0).to(tl.float32)
-        at, there = _rows(start + o * dilation, T, v_t, BLOCK_T, BLOCK_D, D)
-        v = tl.load(v_ptr + b * v_b + h * v_h + at, mask=there & visible[:, None], other=0.0).to(tl.float32)
-        s = tl.where(visible, tl.sum(q * k, 1) * scale, float("-inf"))
-        higher = tl.where(s > top, s, top)
-        base = tl.where(higher == float("-inf"), 0.0, higher)
-        keep, weight = tl.exp(top - base), tl.exp(s - base)
-        total = total * keep + weight
-        delta = delta * keep + weight * tl.sum(dout * v, 1)
-        top = higher
-    sees = total != 0.0
-    lse = tl.where(sees, top + tl.log(tl.where(sees, total, 1.0)), float("inf"))
-    delta = tl.where(sees, delta / tl.where(sees, total, 1.0), 0.0)
-    if HAS_LSE:
-        delta = tl.where(sees, delta - tl.load(dlse_ptr + statistic, mask=t < T, other=0.0), 0.0)
-    dq = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
-    for o in range(-left, right + 1):
-        j = t + o * dilation
-        visible = (j >= 0) & (j < T) & (t < T)
-        if HAS_MASK:
-            visible = visible & (tl.load(mask_ptr + b * mask_b + j.to(tl.int64) * mask_t, mask=visible, other=0) != 0)
-        at, there = _rows(start + o * dilation, T, k_t, BLOCK_T, BLOCK_D, D)
-        k = tl.load(k_ptr + b * k_b + h * k_h + at, mask=there & visible[:, None], other=0.0).to(tl.float32)
-        at, there = _rows(start + o * dilation, T, v_t, BLOCK_T, BLOCK_D, D)
-        v = tl.load(v_ptr + b * v_b + h * v_h + at, mask=there & visible[:, None], other=0.0).to(tl.float32)
-        s = tl.where(visible, tl.sum(q * k, 1) * scale, float("-inf"))
-        ds = tl.exp(s - lse) * (tl.sum(dout * v, 1) - delta) * scale
-        dq += ds[:, None] * k
-    at, there = _rows(start, T, dq_t, BLOCK_T, BLOCK_D, D)
-    tl.store(dq_ptr + b * dq_b + h * dq_h + at, dq.to(dq_ptr.dtype.element_ty), mask=there)
-    tl.store(stats_ptr + statistic, lse, mask=t < T)
-    tl.store(stats_ptr + B.to(tl.int64) * H * T + statistic, delta, mask=t < T)
-
-
-@triton.jit
-def sliding_window_attention_bwd_keys_kernel(
-    q_ptr, k_ptr, v_ptr, dout_ptr,  # [B, H, T, D]
-    mask_ptr,  # [B, T] bytes
-    stats_ptr,  # [2, B, H, T] float32: lse and delta
-    dk_ptr, dv_ptr,  # [B, H, T, D]
-    q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, g_b, g_h, g_t, dk_b, dk_h, dk_t, dv_b, dv_h, dv_t, mask_b, mask_t,
-    B, H, T, left, right, dilation, scale,
-    D: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr, HAS_MASK: tl.constexpr,
-):  # fmt: skip
-    blocks = tl.cdiv(T, BLOCK_T)
-    head, start = tl.program_id(0) // blocks, (tl.program_id(0) % blocks) * BLOCK_T
-    b, h = (head // H).to(tl.int64), (head % H).to(tl.int64)
-    t = start + tl.arange(0, BLOCK_T)
-    alive = t < T
-    if HAS_MASK:
-        alive = alive & (tl.load(mask_ptr + b * mask_b + t.to(tl.int64) * mask_t, mask=alive, other=0) != 0)
-    own, exists = _rows(start, T, k_t, BLOCK_T, BLOCK_D, D)
-    k = tl.load(k_ptr + b * k_b + h * k_h + own, mask=exists & alive[:, None], other=0.0).to(tl.float32)
-    own, exists = _rows(start, T, v_t, BLOCK_T, BLOCK_D, D)
-    v = tl.load(v_ptr + b * v_b + h * v_h + own, mask=exists & alive[:, None], other=0.0).to(tl.float32)
-    dk = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
-    dv = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
-    for o in range(-right, left + 1):  # the rows that see key j: from j - right to j + left
-        i = t + o * dilation
-        sees = (i >= 0) & (i < T) & alive
-        at, there = _rows(start + o * dilation, T, q_t, BLOCK_T, BLOCK_D, D)
-        q = tl.load(q_ptr + b * q_b + h * q_h + at, mask=there & sees[:, None], other=0.0).to(tl.float32)
-        at, there = _rows(start + o * dilation, T, g_t, BLOCK_T, BLOCK_D, D)
-        dout = tl.load(dout_ptr + b * g_b + h * g_h + at, mask=there & sees[:, None], other=0.0).to(tl.float32)
-        statistic = head.to(tl.int64) * T + i
-        lse = tl.load(stats_ptr + statistic, mask=sees, other=float("inf"))
-        delta = tl.load(stats_ptr + B.to(tl.int64) * H * T + statistic, mask=sees, other=0.0)
-        weight = tl.exp(tl.sum(q * k, 1) * scale - lse)
-        ds = weight * (tl.sum(dout * v, 1) - delta) * scale
-        dk += ds[:, None] * q
-        dv += weight[:, None] * dout
-    at, there = _rows(start, T, dk_t, BLOCK_T, BLOCK_D, D)
-    tl.store(dk_ptr + b * dk_b + h * dk_h + at, dk.to(dk_ptr.dtype.element_ty), mask=there)
-    at, there = _rows(start, T, dv_t, BLOCK_T, BLOCK_D, D)
-    tl.store(dv_ptr + b * dv_b + h * dv_h + at, dv.to(dv_ptr.dtype.element_ty), mask=there)
-
-
-KERNELS = (
-    sliding_window_attention_fwd_kernel,
-    sliding_window_attention_bwd_rows_kernel,
-    sliding_window_attention_bwd_keys_kernel,
+from .dropout import drop_below
+from .ops import key_gradient
+from .triton_common import sequence_bounds_kernel
+from .triton_configs import Problem, backward_candidates, forward_candidates, fused_step, single_step
+from .triton_fused import sliding_window_attention_fused_bwd_kernel
+from .triton_strip import (
+    sliding_window_attention_strip_bwd_keys_kernel,
+    sliding_window_attention_strip_bwd_rows_kernel,
+    sliding_window_attention_strip_fwd_kernel,
 )
+from .triton_tile import sliding_window_attention_tile_fwd_kernel
+from .triton_tile_bwd import (
+    sliding_window_attention_tile_bwd_keys_kernel,
+    sliding_window_attention_tile_bwd_rows_kernel,
+)
+from .triton_tuning import Config, Tuner, milliseconds, wanted
+
+TUNER = Tuner(f"triton {triton.__version__}")
+#: Rows that a tile may span, halo included: what decides whether offsets within it need 64 bits.
+MAX_TILE = 512
 
 
-def block_sizes(dim: int) -> dict[str, int]:
-    """Rows and features of a program: tiles small enough for the backward's six to fit the registers."""
-    block_d = max(triton.next_power_of_2(dim), 16)
-    return {"BLOCK_T": (2048 if block_d <= 128 else 1024) // block_d, "BLOCK_D": block_d}
+class Launcher:
+    """One call's tensors and sizes under the names of the kernels' arguments, and how its kernels are launched."""
+
+    def __init__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        mask: Tensor | None,
+        cu_seqlens: Tensor | None,
+        bias: Tensor | None,
+        seed: Tensor | None,
+        window: tuple[int, int, int, bool],
+        scale: float,
+        dropout_p: float,
+    ) -> None:
+        batch, heads, frames, dim = q.shape
+        left, right, dilation, shift = window
+        reach = (frames - 1) // dilation
+        if bias is None:  # a bias counts its entries from `left`
+            left, right = (reach if side < 0 else min(side, reach) for side in (left, right))
+        self.dilation = min(dilation, frames)
+        self.rows, self.longest = batch * heads, triton.cdiv(frames, self.dilation)
+        self.problem = Problem(
+            q.dtype == torch.float32, max(triton.next_power_of_2(dim), 16), left, right, shift, bias is not None
+        )
+        self.q, self.device = q, q.device
+        below = drop_below(dropout_p)
+        self.values: dict[str, Any] = {
+            "mask_ptr": None if mask is None else mask.view(torch.uint8),
+            "mask_b": 0 if mask is None else mask.stride(0),
+            "mask_t": 0 if mask is None else mask.stride(1),
+            "bounds_ptr": None if cu_seqlens is None else sequence_bounds(cu_seqlens, frames),
+            "bias_ptr": bias,
+            "seed_ptr": seed,
+            "B": batch,
+            "H": heads,
+            "group": heads // k.shape[1],
+            "T": frames,
+            "total_rows": batch * heads * frames,
+            "dilation": self.dilation,
+            "scale": scale,
+            "drop_below": below - (1 << 32 if below >= 1 << 31 else 0),  # the same bits, signed
+            "keep_scale": 1.0 / (1.0 - dropout_p),
+            "left": left,
+            "right": right,
+            "LEFT": left,
+            "RIGHT": right,
+            "D": dim,
+            "BLOCK_D": self.problem.block_d,
+            "HAS_MASK": mask is not None,
+            "PACKED": cu_seqlens is not None,
+            "SHIFT": shift,
+            "HAS_BIAS": bias is not None,
+            "DROPOUT": seed is not None,
+            "HEADS_FIRST": q.stride(1) < q.stride(2),
+            "PRECISION": "tf32x3" if self.problem.float32 else "tf32",
+            # Short windows are unrolled whole, so that all of their loads are in flight.
+            "UNROLL": left + right + 1 if left + right < 9 and not shift else 2,
+        }
+        self.tensors: list[str] = []
+
+    def tensor(self, **named: Tensor) -> None:
+        """Adds [B, H, T, D] tensors. A stride over a dimension of one element never counts."""
+        for name, x in named.items():
+            strides = (stride if size > 1 else 0 for size, stride in zip(x.shape[:3], x.stride()[:3], strict=True))
+            self.values[f"{name}_ptr"] = x
+            self.values[f"{name}_b"], self.values[f"{name}_h"], self.values[f"{name}_t"] = strides
+            self.tensors.append(name)
+
+    def align(self) -> None:
+        """Takes out of all strides the largest factor, up to 16 bytes, that they share: what loads can rely on."""
+        names = [f"{name}_{axis}" for name in self.tensors for axis in "bht"]
+        align = math.gcd(16 // self.q.element_size(), *(self.values[name] for name in names))
+        furthest = max(self.values[f"{name}_t"] for name in self.tensors) * self.dilation * MAX_TILE
+        for name in names:
+            self.values[name] //= align
+        self.values |= {"ALIGN": align, "WIDE": furthest >= 1 << 31}
+
+    def launch(self, kernel: Any, step: int, config: Config, **others: Any) -> None:
+        """Runs a kernel whose programs own `step` positions each."""
+        blocks = triton.cdiv(self.longest, step)
+        values = {**self.values, **others, "blocks": blocks, "STEP": step}
+        grid = (self.rows * blocks * self.dilation,)
+        arguments = {name: values[name] for name in kernel.arg_names}
+        kernel[grid](**arguments, num_warps=config.warps, num_stages=config.stages)
+
+    def shares(self, step: int, *shape: int) -> Tensor | None:
+        """Room for each program's share of dbias: [H, programs of a head, *shape], or None where none is wanted."""
+        if not self.problem.bias:
+            return None
+        programs = self.values["B"] * triton.cdiv(self.longest, step) * self.dilation
+        return torch.zeros((self.values["H"], programs, *shape), dtype=torch.float32, device=self.device)
+
+    def run(self, name: str, candidates: list[Config], run: Callable[[Config], Any]) -> Any:
+        """Runs with the best of the candidates, or the first, as long as it has room on this GPU."""
+        if self.device.type == "cuda" and wanted() and not torch.cuda.is_current_stream_capturing():
+            best = TUNER.choose(self.key(name), candidates, lambda config: _time(lambda: run(config)))
+            candidates = [best, *candidates]
+        for config in candidates[:-1]:
+            try:
+                return run(config)
+            except triton.runtime.errors.OutOfResources:
+                continue
+        return run(candidates[-1])
+
+    def key(self, name: str) -> str:
+        """What a choice depends on: the kind of call, its window (exactly where narrow), and if it fills the GPU."""
+        problem, values = self.problem, self.values
+        sides = (problem.left, problem.right)
+        window = sides if problem.narrow else tuple(side.bit_length() for side in sides)
+        options = [
+            option for option in ("HAS_MASK", "PACKED", "SHIFT", "HAS_BIAS", "DROPOUT", "HEADS_FIRST") if values[option]
+        ]
+        many = "many" if values["total_rows"] >= 1 << 15 else "few"
+        gpu = torch.cuda.get_device_name(self.device)
+        words = (gpu, name, str(self.q.dtype), f"D={values['D']}", "narrow" if problem.narrow else "wide", *window)
+        return " ".join(map(str, (*words, *options, many)))
+
+
+def _time(run: Callable[[], Any]) -> float:
+    try:
+        return milliseconds(run)
+    except triton.runtime.errors.OutOfResources:
+        return math.inf
+
+
+def sequence_bounds(cu_seqlens: Tensor, frames: int) -> Tensor:
+    """int32 [2, T]: the first frame of each frame's sequence and one past its last, found on the device."""
+    sequences = cu_seqlens.shape[0] - 1
+    bounds = torch.zeros((2, frames), dtype=torch.int32, device=cu_seqlens.device)
+    if sequences > 0 and frames > 0:
+        block = 256
+        sequence_bounds_kernel[(triton.cdiv(frames, block),)](
+            cu_seqlens, bounds, frames, sequences, sequences.bit_length(), BLOCK=block
+        )
+    return bounds
 
 
 def _dense_rows(x: Tensor) -> Tensor:
     return x if x.stride(3) == 1 or x.shape[3] == 1 else x.contiguous()
 
 
-def _window(length: int, left: int, right: int, dilation: int) -> tuple[int, int, int]:
-    reach = (length - 1) // dilation
-    return *(reach if side < 0 else min(side, reach) for side in (left, right)), dilation  # type: ignore[return-value]
-
-
-def _launch(kernel: Any, q: Tensor, *arguments: Any, **constants: Any) -> None:
-    batch, heads, frames, dim = q.shape
-    sizes = block_sizes(dim)
-    programs = batch * heads * triton.cdiv(frames, sizes["BLOCK_T"])
-    kernel[(programs,)](*arguments, D=dim, **sizes, **constants, num_warps=4)
+def _laid_out_as(like: Tensor, x: Tensor) -> Tensor:
+    """`x`, in the memory layout the op's other backends and its fake give: that of `like`."""
+    return x if like.stride() == x.stride() else like.copy_(x)
 
 
 def forward(
@@ -213,29 +201,39 @@ def forward(
     k: Tensor,
     v: Tensor,
     mask: Tensor | None,
+    cu_seqlens: Tensor | None,
+    bias: Tensor | None,
+    seed: Tensor | None,
     left: int,
     right: int,
     dilation: int,
+    shift: bool,
     scale: float,
+    dropout_p: float,
     need_lse: bool,
 ) -> tuple[Tensor, Tensor]:
     """The op `sliding_window_attention_triton_fwd`."""
-    q, k, v = _dense_rows(q), _dense_rows(k), _dense_rows(v)
-    out = torch.empty_like(q)
+    result = torch.empty_like(q)
     lse = torch.empty(q.shape[:3] if need_lse else (0,), dtype=torch.float32, device=q.device)
     if q.numel() == 0:
-        return out, lse
-    seen = q if mask is None else mask.view(torch.uint8)
-    strides = [s for x in (q, k, v, out) for s in x.stride()[:3]]
-    window = _window(q.shape[2], left, right, dilation)
-    _launch(
-        sliding_window_attention_fwd_kernel,
-        q,
-        *(q, k, v, seen, out, lse, *strides, *seen.stride()[:2], q.shape[1], q.shape[2], *window, scale),
-        HAS_MASK=mask is not None,
-        HAS_LSE=need_lse,
-    )
-    return out, lse
+        return result, lse
+    q, k, v, out = (_dense_rows(x) for x in (q, k, v, result))
+    call = Launcher(q, k, mask, cu_seqlens, bias, seed, (left, right, dilation, shift), scale, dropout_p)
+    call.tensor(q=q, k=k, v=v, out=out)
+    call.align()
+    call.values |= {"lse_ptr": lse if need_lse else None, "HAS_LSE": need_lse}
+
+    def run(config: Config) -> None:
+        if config.form == "strip":
+            call.launch(sliding_window_attention_strip_fwd_kernel, config.block_m, config, BLOCK_T=config.block_m)
+            return
+        narrow = call.problem.narrow
+        step = single_step(config, call.problem.halo) if narrow else config.block_m
+        sizes = {"BLOCK_M": config.block_m, "BLOCK_N": config.block_n, "SINGLE": narrow}
+        call.launch(sliding_window_attention_tile_fwd_kernel, step, config, **sizes)
+
+    call.run("fwd", forward_candidates(call.problem), run)
+    return _laid_out_as(result, out), lse
 
 
 def backward(
@@ -244,33 +242,82 @@ def backward(
     k: Tensor,
     v: Tensor,
     mask: Tensor | None,
+    cu_seqlens: Tensor | None,
+    bias: Tensor | None,
+    seed: Tensor | None,
     dlse: Tensor | None,
+    out: Tensor | None,
+    lse: Tensor | None,
     left: int,
     right: int,
     dilation: int,
+    shift: bool,
     scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The op `sliding_window_attention_triton_bwd`."""
-    dout, q, k, v = (_dense_rows(x) for x in (dout, q, k, v))
-    dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+    dropout_p: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The op `sliding_window_attention_triton_bwd`. Wide windows need out and lse; without them they are computed."""
+    results = torch.empty_like(q), key_gradient(q, k), key_gradient(q, v)
     if q.numel() == 0:
-        return dq, dk, dv
-    stats = torch.empty((2, *q.shape[:3]), dtype=torch.float32, device=q.device)
-    seen = q if mask is None else mask.view(torch.uint8)
-    inputs = [s for x in (q, k, v, dout) for s in x.stride()[:3]]
-    shape = (*q.shape[:3], *_window(q.shape[2], left, right, dilation), scale)
-    slopes = stats if dlse is None else dlse
-    _launch(
-        sliding_window_attention_bwd_rows_kernel,
-        q,
-        *(q, k, v, dout, seen, slopes, dq, stats, *inputs, *dq.stride()[:3], *seen.stride()[:2], *shape),
-        HAS_MASK=mask is not None,
-        HAS_LSE=dlse is not None,
-    )
-    _launch(
-        sliding_window_attention_bwd_keys_kernel,
-        q,
-        *(q, k, v, dout, seen, stats, dk, dv, *inputs, *dk.stride()[:3], *dv.stride()[:3], *seen.stride()[:2], *shape),
-        HAS_MASK=mask is not None,
-    )
-    return dq, dk, dv
+        return *results, torch.zeros_like(bias) if bias is not None else q.new_empty(0, dtype=torch.float32)
+    options = (mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p)
+    q, k, v, dout, dq, dk, dv = (_dense_rows(x) for x in (q, k, v, dout, *results))
+    call = Launcher(q, k, mask, cu_seqlens, bias, seed, (left, right, dilation, shift), scale, dropout_p)
+    call.tensor(q=q, k=k, v=v, dout=dout, dq=dq, dk=dk, dv=dv)
+    call.values |= {"dlse_ptr": dlse, "HAS_DLSE": dlse is not None, "lse_ptr": None}
+    if call.problem.narrow:
+        call.values |= {"out_ptr": None, "out_b": 0, "out_h": 0, "out_t": 0}
+    else:
+        if out is None or lse is None:
+            out, lse = forward(q, k, v, *options, True)
+        call.tensor(out=_dense_rows(out))
+        call.values["lse_ptr"] = lse
+    call.align()
+    candidates = backward_candidates(call.problem)
+    dbias = call.run("bwd", candidates, lambda config: _backward_with(call, config))
+    if dbias is None:
+        dbias = q.new_empty(0, dtype=torch.float32)
+    dq, dk, dv = (_laid_out_as(result, x) for result, x in zip(results, (dq, dk, dv), strict=True))
+    return dq, dk, dv, dbias
+
+
+def _backward_with(call: Launcher, config: Config) -> Tensor | None:
+    """Launches a backward pass; gives dbias."""
+    problem, entries = call.problem, 0
+    entries = (2 if problem.shift else 1) * (problem.left + problem.right) + 1
+    if config.form == "fused":
+        step = fused_step(config, problem)
+        shares = call.shares(step, entries)
+        sizes = {"BLOCK_M": config.block_m, "BLOCK_N": config.block_n, "partial_ptr": shares}
+        call.launch(sliding_window_attention_fused_bwd_kernel, step, config, **sizes)
+        return None if shares is None else shares.sum(1)
+    stats = torch.empty(2 * call.values["total_rows"], dtype=torch.float32, device=call.device)
+    if config.form == "strip":
+        step = config.block_m
+        shares = call.shares(step, entries)
+        others = {"BLOCK_T": step, "stats_ptr": stats, "partial_ptr": shares}
+        call.launch(sliding_window_attention_strip_bwd_rows_kernel, step, config, **others)
+        call.launch(sliding_window_attention_strip_bwd_keys_kernel, step, config, **others)
+        return None if shares is None else shares.sum(1)
+    m, n = config.block_m, config.block_n
+    others = {"stats_ptr": stats, "SINGLE": problem.narrow}
+    if problem.narrow:
+        step = single_step(config, problem.halo)
+        shares = call.shares(step, entries)
+        key_blocks = 1
+    else:
+        step = m
+        reach = (2 if problem.shift else 1) * (problem.left + problem.right)
+        key_blocks = (m - 1 + reach) // n + 1
+        shares = call.shares(step, key_blocks, 2 * n)
+    rows = {"BLOCK_M": m, "BLOCK_N": n, "partial_ptr": shares, "key_blocks": key_blocks}
+    call.launch(sliding_window_attention_tile_bwd_rows_kernel, step, config, **others, **rows)
+    # Programs of the second kernel own keys, and walk over rows.
+    call.launch(sliding_window_attention_tile_bwd_keys_kernel, m, config, **others, BLOCK_M=n, BLOCK_N=m)
+    if shares is None or problem.narrow:
+        return None if shares is None else shares.sum(1)
+    # Diagonal e of key block c is entry c n + e + 1 - n: the halves of neighbouring blocks' diagonals overlap.
+    sums = shares.sum(1)
+    diagonals = sums.new_zeros(sums.shape[0], (key_blocks + 1) * n)
+    diagonals[:, : key_blocks * n] += sums[:, :, :n].flatten(1)
+    diagonals[:, n:] += sums[:, :, n:].flatten(1)
+    return diagonals[:, n - 1 : n - 1 + entries].contiguous()

@@ -48,32 +48,32 @@ __device__ __forceinline__ int around(int slot, int step) {
         return to < 0 ? to + SLOTS : to >= SLOTS ? to - SLOTS : to;
 }
 
-// Blocks of 16 keys in turn: a bit for each key that is wanted, lies in the sequence and is not padding. A block's part
-// of the mask is read a step before it is asked for, so that nothing waits for it.
+// Blocks of 16 keys in turn: a bit for each key that is wanted, lies in the sequence and is not padding. A block's part of
+// the mask is read a step before it is asked for, so that nothing waits for it.
 struct strip_keys {
-    const params &p;
-    const int b, begin, end;
-    int first;
+    const int begin, end;
+    int t;  // this lane's key of the next block
+    const uint8_t *mask;
+    const int64_t stride;
     uint8_t seen;
 
-    __device__ __forceinline__ strip_keys(const params &p_, int b_, int first_, int begin_, int end_)
-        : p(p_),
-          b(b_),
-          begin(begin_ > 0 ? begin_ : 0),
-          end(end_ < p_.T ? end_ : static_cast<int>(p_.T)),
-          first(first_) {
+    __device__ __forceinline__ strip_keys(const params &p, int b, int first, int begin_, int end_)
+        : begin(begin_ > 0 ? begin_ : 0),
+          end(end_ < p.T ? end_ : static_cast<int>(p.T)),
+          t(threadIdx.x < STRIP ? first + static_cast<int>(threadIdx.x) : end),
+          mask(p.mask == nullptr ? nullptr : p.mask + b * p.mask_stride_b),
+          stride(p.mask_stride_t) {
         look();
     }
 
     __device__ __forceinline__ void look() {
-        const int t = first + static_cast<int>(threadIdx.x);
-        const bool wanted = threadIdx.x < STRIP && t >= begin && t < end;
-        seen = wanted && (p.mask == nullptr || p.mask[b * p.mask_stride_b + t * p.mask_stride_t] != 0);
+        seen = 0;
+        if (t >= begin && t < end) seen = mask == nullptr ? 1 : mask[t * stride];
     }
 
     __device__ __forceinline__ uint32_t next() {
         const uint32_t bits = __ballot_sync(0xFFFFFFFFu, seen != 0);
-        first += STRIP;
+        if (t < end) t += STRIP;
         look();
         return bits;
     }

@@ -75,15 +75,17 @@ __global__ void __launch_bounds__(32, resident<fwd_shared<T, D, BLOCKS>::bytes>)
         }
 
         __syncwarp();  // the queries have been read: their place takes the results
-        put<D>(rows, out, total[0] == 0.0f ? 0.0f : 1.0f / total[0], total[1] == 0.0f ? 0.0f : 1.0f / total[1]);
+        put<D>(
+            rows, out, total[0] == 0.0f ? 0.0f : __fdividef(1.0f, total[0]),
+            total[1] == 0.0f ? 0.0f : __fdividef(1.0f, total[1]));
         __syncwarp();
         lane.store(out_to, rows, p.out.stride_t, exist);
         out_to += STRIP * p.out.stride_t;
         if (p.lse != nullptr && t == 0) {
             float *const lse =
                 static_cast<float *>(p.lse) + (static_cast<int64_t>(walk.b) * p.H + walk.h) * p.T + u * STRIP + g;
-            if (exist >> g & 1) lse[0] = total[0] == 0.0f ? -INFINITY : (top[0] + log2f(total[0])) * LN_2;
-            if (exist >> (g + 8) & 1) lse[8] = total[1] == 0.0f ? -INFINITY : (top[1] + log2f(total[1])) * LN_2;
+            if (exist >> g & 1) lse[0] = total[0] == 0.0f ? -INFINITY : (top[0] + __log2f(total[0])) * LN_2;
+            if (exist >> (g + 8) & 1) lse[8] = total[1] == 0.0f ? -INFINITY : (top[1] + __log2f(total[1])) * LN_2;
         }
         __syncwarp();  // before the next copies overwrite what has been read
     }

@@ -1,0 +1,7 @@
+"""transformers' model classes load beside a torchvision whose binary wants CUDA."""
+
+from __future__ import annotations
+
+from vtsum.model import torchvision_free
+
+torchvision_free.prepare()

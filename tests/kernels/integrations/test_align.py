@@ -1,0 +1,64 @@
+"""Queries and keys of different lengths on one line of frames."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from vtsum_kernels.integrations.align import aligned_attention, span
+
+from tests.kernels.integrations.dense import attention, close, random, rows_and_keys
+from tests.kernels.oracle import gradients
+
+WINDOWS = [(2, 1), (0, 0), (3, 0), (-1, 0), (2, -1), (-1, -1), (40, 40)]
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize(("queries", "keys"), [(5, 5), (1, 9), (4, 9), (9, 4), (7, 1)])
+def test_against_dense(queries: int, keys: int, window: tuple[int, int]) -> None:
+    left, right = window
+    for offset in (keys - queries, 0, -3, 6, 30, -30):
+        q, k, v = random((2, 4, queries, 6), (2, 2, keys, 6), (2, 2, keys, 6), seed=queries + keys)
+        valid = torch.rand(2, keys, generator=torch.Generator().manual_seed(3)) > 0.3
+        i, j = rows_and_keys(queries, keys)
+        seen = torch.ones(queries, keys, dtype=torch.bool)
+        if left >= 0:
+            seen &= j >= i + offset - left
+        if right >= 0:
+            seen &= j <= i + offset + right
+        for mask in (None, valid):
+            visible = seen[None, None] if mask is None else seen & mask[:, None, None, :]
+            wanted = attention(q, k, v, visible)
+            got = aligned_attention(q, k, v, window, offset=offset, key_padding_mask=mask, return_lse=True)
+            name = f"offset {offset}, padded {mask is not None}"
+            for part, a, b in zip(("out", "lse"), got, wanted, strict=True):
+                close(f"{name}, {part}", a, b, 1e-12)
+            pairs = zip("qkv", gradients(got, (q, k, v), 1), gradients(wanted, (q, k, v), 1), strict=True)
+            for part, a, b in pairs:
+                close(f"{name}, d{part}", a, b, 1e-12)
+
+
+@pytest.mark.parametrize("width", [3, 11])
+def test_values_of_another_width(width: int) -> None:
+    q, k, v = random((1, 2, 6, 7), (1, 2, 8, 7), (1, 2, 8, width), seed=0)
+    i, j = rows_and_keys(6, 8)
+    wanted, _ = attention(q, k, v, (j - i - 2).abs() <= 1)
+    got = aligned_attention(q, k, v, (1, 1), offset=2)
+    close("out", got, wanted, 1e-12)
+    for name, a, b in zip("qkv", gradients([got], (q, k, v), 1), gradients([wanted], (q, k, v), 1), strict=True):
+        close(f"d{name}", a, b, 1e-12)
+
+
+def test_work_does_not_grow_with_keys_that_nobody_sees() -> None:
+    place = span(queries=4, keys=10_000, window=(8, 0), offset=9_996)
+    assert (place.frames, place.begin, place.end) == (12, 9_988, 10_000)
+    place = span(queries=4, keys=10_000, window=(2, 2), offset=500)
+    assert (place.frames, place.begin, place.end) == (8, 498, 506)
+
+
+def test_keys_that_nobody_sees_are_not_read() -> None:
+    q, k, v = random((1, 1, 3, 4), (1, 1, 12, 4), (1, 1, 12, 4), seed=2)
+    spoilt = [x.detach().clone() for x in (k, v)]
+    for x in spoilt:
+        x[:, :, :4] = torch.nan
+    got = aligned_attention(q, *spoilt, (3, 0), offset=7)
+    close("out", got, aligned_attention(q, k, v, (3, 0), offset=7), 0.0)

@@ -35,9 +35,12 @@ __global__ void sequence_bounds_kernel(const int32_t *cu_seqlens, int64_t sequen
         else
             high = middle;
     }
-    const bool inside = low > 0 && t < cu_seqlens[low];
-    bounds[t] = inside ? cu_seqlens[low - 1] : 0;
-    bounds[frames + t] = inside ? cu_seqlens[low] : 0;
+    if (low > 0 && t < cu_seqlens[low]) {  // whatever cu_seqlens holds, no kernel is led outside of the tensors
+        bounds[t] = max(cu_seqlens[low - 1], 0);
+        bounds[frames + t] = min(cu_seqlens[low], static_cast<int32_t>(frames));
+    } else {
+        bounds[t] = bounds[frames + t] = 0;
+    }
 }
 
 }  // namespace

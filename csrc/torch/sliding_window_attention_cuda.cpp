@@ -16,55 +16,93 @@ void *stream_of(const Tensor &x) {
     return stream;
 }
 
+void check_device(const char *op, const Tensor &q, const Tensor &x) {
+    STD_TORCH_CHECK(
+        x.is_cuda() && x.get_device_index() == q.get_device_index(), op, ": all tensors must be on the device of q");
+}
+
+void check_device(const char *op, const Tensor &q, const std::optional<Tensor> &x) {
+    if (x.has_value()) check_device(op, q, *x);
+}
+
+void check_launch(const char *op, int error) {
+    STD_TORCH_CHECK(error == 0, op, ": the CUDA launch failed with error ", error);
+}
+
 vts_sliding_window_attention_params checked(
-    const char *op, const Tensor &q, const Tensor &k, const Tensor &v, const std::optional<Tensor> &mask,
-    const window &w) {
-    auto p = params_of(op, q, k, v, mask, w);
+    const char *op, const Tensor &q, const Tensor &k, const Tensor &v, const options &o) {
+    auto p = params_of(op, q, k, v, o);
     STD_TORCH_CHECK(p.dtype != VTS_FLOAT64, op, ": q must be float32, float16 or bfloat16 on CUDA");
     STD_TORCH_CHECK(p.D <= 256, op, ": D must be at most 256 on CUDA, got ", p.D);
-    const auto device = q.get_device_index();
-    STD_TORCH_CHECK(
-        k.get_device_index() == device && v.get_device_index() == device &&
-            (!mask.has_value() || (mask->is_cuda() && mask->get_device_index() == device)),
-        op, ": all tensors must be on the device of q");
+    for (const Tensor *x : {&q, &k, &v}) check_device(op, q, *x);
+    for (const std::optional<Tensor> *x : {&o.mask, &o.cu_seqlens, &o.bias, &o.seed}) check_device(op, q, *x);
     return p;
 }
 
+// The sequence of each frame, or an empty tensor where nothing is packed. The kernels are queued behind its own, and
+// the memory is not given to others on this stream before they are done.
+Tensor bounds_of(const char *op, const Tensor &q, vts_sliding_window_attention_params &p) {
+    Tensor bounds = torch::stable::new_empty(q, {2, p.cu_seqlens == nullptr ? 0 : p.T}, ScalarType::Int);
+    if (p.cu_seqlens == nullptr) return bounds;
+    int32_t *to = static_cast<int32_t *>(bounds.data_ptr());
+    check_launch(op, vts_sequence_bounds_cuda(p.cu_seqlens, p.sequences, p.T, to, stream_of(q)));
+    p.bounds = to;
+    return bounds;
+}
+
 std::tuple<Tensor, Tensor> forward(
-    Tensor q, Tensor k, Tensor v, std::optional<Tensor> mask, int64_t left, int64_t right, int64_t dilation,
-    double scale, bool need_lse) {
+    Tensor q, Tensor k, Tensor v, std::optional<Tensor> mask, std::optional<Tensor> cu_seqlens,
+    std::optional<Tensor> bias, std::optional<Tensor> seed, int64_t left, int64_t right, int64_t dilation, bool shift,
+    double scale, double dropout_p, bool need_lse) {
     const torch::stable::accelerator::DeviceGuard guard(q.get_device_index());
     q = with_dense_rows(q), k = with_dense_rows(k), v = with_dense_rows(v);
-    auto p = checked(fwd_name, q, k, v, mask, {left, right, dilation, scale});
+    auto p = checked(fwd_name, q, k, v, {mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p});
+    const Tensor bounds = bounds_of(fwd_name, q, p);
     Tensor out = torch::stable::empty_like(q);
     Tensor lse = empty_lse(q, need_lse);
     p.out = bhtd(out);
     p.lse = need_lse ? lse.data_ptr() : nullptr;
-    const int error = vts_sliding_window_attention_fwd_cuda(&p, stream_of(q));
-    STD_TORCH_CHECK(error == 0, fwd_name, ": the CUDA launch failed with error ", error);
+    check_launch(fwd_name, vts_sliding_window_attention_fwd_cuda(&p, stream_of(q)));
     return {out, lse};
 }
 
-std::tuple<Tensor, Tensor, Tensor> backward(
-    Tensor dout, Tensor q, Tensor k, Tensor v, std::optional<Tensor> mask, std::optional<Tensor> dlse, int64_t left,
-    int64_t right, int64_t dilation, double scale) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> backward(
+    Tensor dout, Tensor q, Tensor k, Tensor v, std::optional<Tensor> mask, std::optional<Tensor> cu_seqlens,
+    std::optional<Tensor> bias, std::optional<Tensor> seed, std::optional<Tensor> dlse, std::optional<Tensor> out,
+    std::optional<Tensor> lse, int64_t left, int64_t right, int64_t dilation, bool shift, double scale,
+    double dropout_p) {
     const torch::stable::accelerator::DeviceGuard guard(q.get_device_index());
     q = with_dense_rows(q), k = with_dense_rows(k), v = with_dense_rows(v), dout = with_dense_rows(dout);
-    auto p = checked(bwd_name, q, k, v, mask, {left, right, dilation, scale});
+    auto p = checked(bwd_name, q, k, v, {mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p});
+    check_device(bwd_name, q, dout);
     STD_TORCH_CHECK(
         same_shape(dout, q) && dout.scalar_type() == q.scalar_type(), bwd_name,
         ": dout must be of q's shape and dtype");
-    Tensor dq = torch::stable::empty_like(q), dk = torch::stable::empty_like(k), dv = torch::stable::empty_like(v);
-    Tensor stats = torch::stable::new_empty(q, {2, p.B, p.H, p.T}, ScalarType::Float);
-    p.dout = bhtd(dout), p.dq = bhtd(dq), p.dk = bhtd(dk), p.dv = bhtd(dv);
-    p.row_stats = stats.data_ptr();
     if (dlse.has_value()) {
+        check_device(bwd_name, q, dlse);
         check_dlse(bwd_name, *dlse, q);
         p.dlse = dlse->data_ptr();
     }
-    const int error = vts_sliding_window_attention_bwd_cuda(&p, stream_of(q));
-    STD_TORCH_CHECK(error == 0, bwd_name, ": the CUDA launch failed with error ", error);
-    return {dq, dk, dv};
+    if (out.has_value() && lse.has_value()) {
+        check_device(bwd_name, q, out), check_device(bwd_name, q, lse);
+        STD_TORCH_CHECK(
+            same_shape(*out, q) && out->scalar_type() == q.scalar_type(), bwd_name,
+            ": out must be of q's shape and dtype");
+        check_dlse(bwd_name, *lse, q);
+        out = with_dense_rows(*out);
+        p.out = bhtd(*out), p.lse = lse->data_ptr();
+    }
+    const Tensor bounds = bounds_of(bwd_name, q, p);
+    Tensor dq = torch::stable::empty_like(q), dk = empty_key_gradient(q, k), dv = empty_key_gradient(q, v);
+    Tensor dbias =
+        bias.has_value() ? torch::stable::empty_like(*bias) : torch::stable::new_empty(q, {0}, ScalarType::Float);
+    p.dout = bhtd(dout), p.dq = bhtd(dq), p.dk = bhtd(dk), p.dv = bhtd(dv);
+    p.dbias = bias.has_value() ? dbias.data_ptr() : nullptr;
+    const Tensor scratch =
+        torch::stable::new_empty(q, {vts_sliding_window_attention_bwd_cuda_scratch(&p)}, ScalarType::Byte);
+    p.scratch = scratch.data_ptr();
+    check_launch(bwd_name, vts_sliding_window_attention_bwd_cuda(&p, stream_of(q)));
+    return {dq, dk, dv, dbias};
 }
 
 }  // namespace

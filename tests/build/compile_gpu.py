@@ -78,7 +78,7 @@ def compile_glue(report: Report, folder: Path) -> None:
     if compiler is None:
         report.skip("the CUDA glue", "no C++ compiler was found")
         return
-    flags = ["-std=c++20", "-fsyntax-only", "-Wall", "-Wextra", "-Werror", "-DUSE_CUDA"]
+    flags = ["-std=c++20", "-fsyntax-only", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror", "-DUSE_CUDA"]
     flags += ["-DTORCH_TARGET_VERSION=0x020b000000000000", f"-I{CSRC / 'include'}"]
     flags += [flag for path in include_paths() for flag in ("-isystem", path)]
     for source in sorted(CSRC.glob("torch/*_cuda.cpp")):

@@ -1,0 +1,87 @@
+"""Wide windows through torch's flash attention, on the CPU: the same numbers as the oracle."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import vtsum_kernels as vk
+from vtsum_kernels.sliding_window_attention import flash
+
+from tests.kernels.oracle import dense_attention, gradients, hold, window_mask, windows
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several blocks, and several calls of torch's kernel, in a short sequence."""
+    monkeypatch.setattr(flash, "_ROWS", 16)
+    monkeypatch.setattr(flash, "_BLOCKS", 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    ("frames", "sides", "padded"),
+    [
+        (100, (20, 20), False),
+        (100, (20, 5), True),
+        (97, (-1, 3), False),
+        (96, (-1, -1), True),
+        (40, (-1, -1), False),
+        (7, (30, 2), False),
+    ],
+)
+def test_matches_the_oracle(dtype: torch.dtype, frames: int, sides: tuple[int, int], padded: bool) -> None:
+    inputs = [torch.randn(2, n, frames, 16).to(dtype).requires_grad_() for n in (4, 2, 2)]
+    key_mask = None
+    if padded:
+        key_mask = torch.rand(2, frames) > 0.3
+        key_mask[1, 10:] = False  # rows that see nothing
+    mask = window_mask(frames, windows(frames, *sides), key_mask, 2)
+    results = []
+    for which in (inputs, [x.detach().double().requires_grad_() for x in inputs]):
+        out = dense_attention(*which, mask)[0]
+        results.append([out, *gradients([out], which, 1)])
+    out = vk.sliding_window_attention(*inputs, sides, key_padding_mask=key_mask, backend="flash")
+    got = [out, *gradients([out], inputs, 1)]
+    for name, ours, eager, exact in zip(("out", "dq", "dk", "dv"), got, *results, strict=True):
+        hold(name, ours, exact, eager, condition=2.0)  # torch's kernel sums in another order than eager does
+
+
+def test_a_single_frame_gets_its_own_value() -> None:
+    q, k, v = (torch.randn(1, 2, 1, 8, requires_grad=True) for _ in range(3))
+    out = vk.sliding_window_attention(q, k, v, 5, backend="flash")
+    torch.testing.assert_close(out, v)
+    dq, dk, dv = torch.autograd.grad(out.sum(), (q, k, v))
+    torch.testing.assert_close(dv, torch.ones_like(dv))
+    assert max(dq.abs().max(), dk.abs().max()) < 1e-6
+
+
+def test_what_padded_keys_hold_reaches_nobody() -> None:
+    q, k, v = (torch.randn(1, 2, 60, 16) for _ in range(3))
+    key_mask = torch.arange(60)[None] < 41
+    clean = vk.sliding_window_attention(q, k, v, 31, key_padding_mask=key_mask, backend="flash")
+    k[:, :, 41:], v[:, :, 41:] = torch.nan, torch.nan
+    assert torch.equal(clean, vk.sliding_window_attention(q, k, v, 31, key_padding_mask=key_mask, backend="flash"))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 0, 8), (0, 3, 5, 8)])
+def test_empty_input(shape: tuple[int, ...]) -> None:
+    qkv = [torch.zeros(shape, requires_grad=True) for _ in range(3)]
+    out = vk.sliding_window_attention(*qkv, 5, backend="flash")
+    assert out.shape == shape
+    assert all(gradient.shape == shape for gradient in torch.autograd.grad(out.sum(), qkv))
+
+
+def test_what_it_does_not_serve_it_refuses_by_name() -> None:
+    q = torch.zeros(1, 2, 9, 8)
+    for options, reason in (
+        ({"border": "shift"}, "shifted windows"),
+        ({"bias": torch.zeros(2, 5)}, "a relative bias"),
+        ({"dilation": 2}, "dilation"),
+        ({"dropout_p": 0.1}, "dropout"),
+        ({"return_lse": True}, "lse with a gradient"),
+        ({"normalize": "global"}, "lse with a gradient"),
+    ):
+        with pytest.raises(NotImplementedError, match=f"backend flash cannot serve this call: .*{reason}"):
+            vk.sliding_window_attention(q, q, q, 5, backend="flash", **options)
+    with pytest.raises(NotImplementedError, match="does not serve packed sequences"):
+        vk.sliding_window_attention(q[0], q[0], q[0], 5, cu_seqlens=torch.tensor([0, 2]), backend="flash")

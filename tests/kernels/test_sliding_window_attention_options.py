@@ -1,0 +1,281 @@
+"""Sliding-window attention's options, alone and together: all numbers and gradients against the oracle in float64."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+import vtsum_kernels as vk
+from torch import Tensor
+from vtsum_kernels.sliding_window_attention.dropout import philox
+
+from tests.kernels.oracle import dense_attention, gradients, hold, keep_mask, spread_bias, window_mask, windows
+
+DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
+
+
+@pytest.fixture(params=["reference", "cpp"])
+def backend(request: pytest.FixtureRequest) -> str:
+    if request.param == "cpp":
+        request.getfixturevalue("cpp")
+    return str(request.param)
+
+
+def compare(
+    backend: str,
+    dtype: torch.dtype,
+    *,
+    shape: tuple[int, int, int, int] = (2, 2, 70, 32),
+    key_heads: int | None = None,
+    sides: tuple[int, int] = (2, 2),
+    dilation: int = 1,
+    border: str = "truncate",
+    ends: Sequence[int] | None = None,
+    padded: float = 0.0,
+    with_bias: bool = False,
+    dropout_p: float = 0.0,
+    normalize: str = "window",
+) -> None:
+    """One call against the oracle and eager PyTorch: out, lse and the gradients of q, k, v and the bias."""
+    batch, heads, frames, dim = shape
+    shift = border == "shift"
+    qkv = [torch.randn(batch, n, frames, dim) for n in (heads, *[key_heads or heads] * 2)]
+    inputs = [x.to(dtype).requires_grad_() for x in qkv]
+    before = sum(sides) if shift else sides[0]
+    entries = (2 * before if shift else sum(sides)) + 1
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    if with_bias:
+        inputs.append(torch.randn(heads, entries, dtype=wide).requires_grad_())
+    key_mask = torch.rand(batch, frames) >= padded if padded else None
+    mask = window_mask(frames, windows(frames, *sides, dilation, shift, ends), key_mask, batch)
+    whole = None
+    if normalize == "global":
+        whole = window_mask(frames, windows(frames, -1, -1, 1, False, ends), key_mask, batch)
+    torch.manual_seed(3)
+    keep = None
+    if dropout_p:
+        keep = keep_mask(int(torch.randint(2**62, (1,))), (batch, heads, frames), dropout_p)
+        torch.manual_seed(3)
+
+    def dense(inputs: list[Tensor]) -> list[Tensor]:
+        bias = spread_bias(inputs[3], frames, before, dilation) if with_bias else None
+        outputs = dense_attention(*inputs[:3], mask, None, bias, keep, whole)
+        return [*outputs, *gradients(outputs, inputs, 1)]
+
+    def packed(x: Tensor) -> Tensor:
+        return x if ends is None else x.squeeze(0).transpose(0, 1)
+
+    options: dict[str, Any] = {} if ends is None else {"cu_seqlens": torch.tensor(ends)}
+    if key_mask is not None:
+        options["key_padding_mask"] = key_mask if ends is None else key_mask[0]
+    out, lse = vk.sliding_window_attention(
+        *(packed(x) for x in inputs[:3]),
+        sides,
+        dilation=dilation,
+        bias=inputs[3] if with_bias else None,
+        border=border,
+        normalize=normalize,
+        dropout_p=dropout_p,
+        return_lse=True,
+        backend=backend,
+        **options,
+    )
+    if ends is not None:
+        assert out.shape == (frames, heads, dim)
+        assert lse.shape == (heads, frames)
+        out, lse = out.transpose(0, 1).unsqueeze(0), lse.unsqueeze(0)
+    got = [out, lse, *gradients([out, lse], inputs, 1)]
+    exact = dense([x.detach().double().requires_grad_() for x in inputs])
+    for name, *three in zip(("out", "lse", "dq", "dk", "dv", "dbias"), got, exact, dense(inputs), strict=False):
+        # Two roundings in place of one: to the storage type, then by the factor of the global softmax.
+        hold(name, *three, condition=2.0 if normalize == "global" else 1.0, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("heads", "key_heads"), [(4, 2), (3, 1)])
+def test_several_query_heads_share_a_key_head(backend: str, dtype: torch.dtype, heads: int, key_heads: int) -> None:
+    compare(backend, dtype, shape=(2, heads, 70, 32), key_heads=key_heads, padded=0.2)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("sides", "dilation"), [((2, 2), 1), ((3, 1), 2), ((0, 6), 1), ((9, 9), 1)])
+def test_relative_bias(backend: str, dtype: torch.dtype, sides: tuple[int, int], dilation: int) -> None:
+    compare(backend, dtype, sides=sides, dilation=dilation, with_bias=True, padded=0.1)
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize(
+    ("frames", "sides", "dilation"),
+    [
+        (10, (2, 2), 1),
+        (150, (2, 2), 1),  # several strips: those inside the sequence are as with truncated windows
+        (150, (4, 1), 1),
+        (83, (3, 3), 3),
+        (83, (0, 5), 1),
+        (5, (2, 2), 1),  # just one window
+        (4, (2, 2), 1),  # shorter than a window: every row sees all
+        (11, (1, 1), 5),
+        (1, (2, 2), 1),
+    ],
+)
+def test_shifted_borders(backend: str, frames: int, sides: tuple[int, int], dilation: int, with_bias: bool) -> None:
+    compare(
+        backend,
+        torch.float32,
+        shape=(1, 2, frames, 16),
+        sides=sides,
+        dilation=dilation,
+        border="shift",
+        with_bias=with_bias,
+    )
+
+
+def test_the_first_rows_of_a_shifted_window_see_the_same_keys(backend: str) -> None:
+    """T = 10, w = 5: rows 0, 1 and 2 all see the keys 0 to 4."""
+    seen = []
+    for j in range(10):
+        v = torch.zeros(1, 1, 10, 8)
+        v[:, :, j] = 1
+        q = torch.zeros(1, 1, 10, 8)
+        out = vk.sliding_window_attention(q, q, v, 5, border="shift", backend=backend)[0, 0, :, 0]
+        seen.append((out > 0).nonzero().flatten().tolist())
+    assert [j for j in range(10) if 0 in seen[j]] == [0, 1, 2, 3, 4]
+    assert all((i in seen[j]) == (j < 5) for i in (0, 1, 2) for j in range(10))
+    assert [j for j in range(10) if 9 in seen[j]] == [5, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("ends", "dilation", "border"),
+    [
+        ([0, 20, 90], 1, "truncate"),
+        ([0, 1, 1, 4, 90], 1, "truncate"),  # a sequence of one frame, and one of none
+        ([0, 13, 60, 90], 3, "truncate"),
+        ([0, 3, 50, 90], 1, "shift"),
+        ([0, 30, 90], 2, "shift"),
+        ([0, 90], 1, "truncate"),
+    ],
+)
+def test_packed_sequences(backend: str, dtype: torch.dtype, ends: list[int], dilation: int, border: str) -> None:
+    compare(backend, dtype, shape=(1, 2, 90, 32), ends=ends, dilation=dilation, border=border, padded=0.1)
+
+
+def test_packed_sequences_are_as_each_alone(backend: str) -> None:
+    q, k, v = (torch.randn(100, 2, 16) for _ in range(3))
+    ends = [0, 30, 31, 100]
+    out = vk.sliding_window_attention(q, k, v, 7, cu_seqlens=torch.tensor(ends, dtype=torch.int32), backend=backend)
+    for first, last in itertools.pairwise(ends):
+        alone = [x[first:last].transpose(0, 1)[None] for x in (q, k, v)]
+        wanted = vk.sliding_window_attention(*alone, 7, backend=backend)[0].transpose(0, 1)
+        torch.testing.assert_close(out[first:last], wanted)
+
+
+def test_no_sequence_at_all(backend: str) -> None:
+    q = torch.zeros(0, 2, 8, requires_grad=True)
+    out, lse = vk.sliding_window_attention(q, q, q, 5, cu_seqlens=torch.tensor([0]), return_lse=True, backend=backend)
+    assert out.shape == (0, 2, 8)
+    assert lse.shape == (2, 0)
+    assert torch.autograd.grad(out.sum(), q)[0].shape == q.shape
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_dropout_keeps_what_the_seed_says(backend: str, dtype: torch.dtype) -> None:
+    compare(backend, dtype, shape=(2, 2, 24, 16), dropout_p=0.3)
+    compare(backend, dtype, shape=(1, 2, 24, 16), dropout_p=0.5, ends=[0, 9, 24], dilation=2, with_bias=True)
+
+
+def test_dropout_drops_its_share_and_repeats(backend: str) -> None:
+    q, v = torch.zeros(1, 8, 2000, 8), torch.ones(1, 8, 2000, 8)
+
+    def call(seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        return vk.sliding_window_attention(q, q, v, 1, dropout_p=0.25, backend=backend)[..., 0]
+
+    once = call(1)
+    assert torch.equal(once, call(1))
+    assert not torch.equal(once, call(2))
+    torch.testing.assert_close(once.unique(), torch.tensor([0.0, 1 / 0.75]))
+    assert (once == 0).float().mean().item() == pytest.approx(0.25, abs=0.015)  # four standard deviations
+
+
+def test_philox_gives_the_known_answers() -> None:
+    """Words 0 of the known-answer tests that the generator was published with (Random123, philox4x32-10)."""
+    zeros = philox(torch.tensor([0]), (torch.tensor(0), torch.tensor(0), torch.tensor(0)))
+    assert zeros.item() == 0x6627E8D5
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_global_softmax(backend: str, dtype: torch.dtype, with_bias: bool) -> None:
+    compare(backend, dtype, sides=(3, 1), normalize="global", padded=0.2, with_bias=with_bias)
+    compare(
+        backend, dtype, shape=(1, 4, 60, 16), key_heads=2, ends=[0, 13, 60], normalize="global", with_bias=with_bias
+    )
+
+
+def test_global_softmax_of_several_blocks(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vtsum_kernels.sliding_window_attention import global_softmax
+
+    monkeypatch.setattr(global_softmax, "_BLOCK", 1000)
+    compare(backend, torch.float32, normalize="global", dilation=2, border="shift", with_bias=True, padded=0.1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("border", ["truncate", "shift"])
+def test_all_together(backend: str, dtype: torch.dtype, border: str) -> None:
+    compare(
+        backend,
+        dtype,
+        shape=(1, 4, 60, 24),
+        key_heads=2,
+        sides=(3, 2),
+        dilation=2,
+        border=border,
+        ends=[0, 7, 40, 60],
+        padded=0.2,
+        with_bias=True,
+        dropout_p=0.2,
+    )
+
+
+def test_gradcheck_of_the_options(backend: str) -> None:
+    torch.use_deterministic_algorithms(False)  # gradcheck compares against its own empty tensors: no poison there
+    q = torch.randn(10, 4, 3, dtype=torch.float64, requires_grad=True)
+    k, v = (torch.randn(10, 2, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    for border, normalize, entries in (("shift", "window", 9), ("truncate", "global", 5)):
+        bias = torch.randn(4, entries, dtype=torch.float64, requires_grad=True)
+
+        def call(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, border: str = border, norm: str = normalize) -> Any:
+            torch.manual_seed(0)
+            return vk.sliding_window_attention(
+                q,
+                k,
+                v,
+                5,
+                cu_seqlens=torch.tensor([0, 7, 10]),
+                bias=bias,
+                border=border,
+                normalize=norm,
+                dropout_p=0.3,
+                return_lse=True,
+                backend=backend,
+            )
+
+        assert torch.autograd.gradcheck(call, (q, k, v, bias))
+
+
+def test_bits_of_dbias_do_not_depend_on_threads(cpp: None) -> None:
+    inputs = [torch.randn(2, 2, 500, 16, requires_grad=True) for _ in range(3)]
+    bias = torch.randn(2, 9, requires_grad=True)
+    threads, results = torch.get_num_threads(), []
+    try:
+        for count in (1, 1, 2, 3):
+            torch.set_num_threads(count)
+            out = vk.sliding_window_attention(*inputs, 9, bias=bias, backend="cpp")
+            results.append(torch.autograd.grad(out.square().sum(), bias)[0])
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(results[0], other) for other in results[1:])

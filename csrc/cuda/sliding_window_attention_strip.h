@@ -48,8 +48,8 @@ __device__ __forceinline__ int around(int slot, int step) {
         return to < 0 ? to + SLOTS : to >= SLOTS ? to - SLOTS : to;
 }
 
-// Blocks of 16 keys in turn: a bit for each key that is wanted, lies in the sequence and is not padding. A block's part of
-// the mask is read a step before it is asked for, so that nothing waits for it.
+// Blocks of 16 keys in turn: a bit for each key that is wanted, lies in the sequence and is not padding. A block's part
+// of the mask is read a step before it is asked for, so that nothing waits for it.
 struct strip_keys {
     const int begin, end;
     int t;  // this lane's key of the next block
@@ -79,19 +79,12 @@ struct strip_keys {
     }
 };
 
-// The keys that this lane's two rows of a strip see: bit 8 n + e is for element e (or e + 2) of tile n of a product.
-struct strip_sight {
-    uint64_t row[2];
-
-    // keys: bits of the strip's keys; rows: bits of its rows; window: as many bits as a window has keys.
-    __device__ __forceinline__ strip_sight(uint64_t keys, uint32_t rows, uint64_t window) {
-        const int g = threadIdx.x / 4, t = threadIdx.x % 4;
-        row[0] = (rows >> g & 1) != 0 ? (keys & window << g) >> 2 * t : 0;
-        row[1] = (rows >> (g + 8) & 1) != 0 ? (keys & window << (g + 8)) >> 2 * t : 0;
-    }
-
-    __device__ __forceinline__ bool sees(int n, int e) const { return (row[e / 2] >> (8 * n + e % 2) & 1) != 0; }
-};
+// The keys that this lane's two rows of a strip see. keys: bits of the strip's keys; rows: bits of the rows there are;
+// window: as many bits as a window has keys.
+__device__ __forceinline__ sight<uint64_t> strip_sight(uint64_t keys, uint32_t rows, uint64_t window) {
+    const int g = threadIdx.x / 4;
+    return {(rows >> g & 1) != 0 ? keys & window << g : 0, (rows >> (g + 8) & 1) != 0 ? keys & window << (g + 8) : 0};
+}
 
 // x [16, 16 BLOCKS] = rows [16, D] keys^T, where block m of the keys lies in slot `slot` + m of a ring.
 template <int D, int BLOCKS, typename T>
@@ -116,13 +109,13 @@ __device__ __forceinline__ void strip_products(float (&x)[2 * BLOCKS][4], const 
 // sees nothing.
 template <int N>
 __device__ __forceinline__ void strip_softmax(
-    float (&s)[N][4], const strip_sight &sight, float factor, float (&top)[2], float (&total)[2]) {
+    float (&s)[N][4], const sight<uint64_t> &seen, float factor, float (&top)[2], float (&total)[2]) {
     top[0] = top[1] = -INFINITY;
 #pragma unroll
     for (int n = 0; n < N; ++n)
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
-            s[n][e] = sight.sees(n, e) ? s[n][e] * factor : -INFINITY;
+            s[n][e] = seen.sees(n, e) ? s[n][e] * factor : -INFINITY;
             top[e / 2] = fmaxf(top[e / 2], s[n][e]);
         }
 #pragma unroll

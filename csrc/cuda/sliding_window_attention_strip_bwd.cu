@@ -129,10 +129,10 @@ __global__ void __launch_bounds__(32, resident<bwd_shared<T, D, BLOCKS>::bytes>)
         cp_async_wait<1>();
         __syncwarp();
 
-        const strip_sight sight(seen, exist, window);
+        const sight<uint64_t> visible = strip_sight(seen, exist, window);
         float s[2 * BLOCKS][4], dp[2 * BLOCKS][4], top[2], total[2];
         strip_products<D, BLOCKS>(s, queries + slot * SLOT, keys, slot);
-        strip_softmax(s, sight, scale * LOG2_E, top, total);
+        strip_softmax(s, visible, scale * LOG2_E, top, total);
         strip_products<D, BLOCKS>(dp, douts + slot * SLOT, values, slot);
         const float share[2] = {
             total[0] == 0.0f ? 0.0f : __fdividef(1.0f, total[0]), total[1] == 0.0f ? 0.0f : __fdividef(1.0f, total[1])};
@@ -141,14 +141,14 @@ __global__ void __launch_bounds__(32, resident<bwd_shared<T, D, BLOCKS>::bytes>)
 #pragma unroll
             for (int e = 0; e < 4; ++e) {
                 s[n][e] *= share[e / 2];
-                if (sight.sees(n, e)) delta[e / 2] = fmaf(s[n][e], dp[n][e], delta[e / 2]);
+                if (visible.sees(n, e)) delta[e / 2] = fmaf(s[n][e], dp[n][e], delta[e / 2]);
             }
         delta[0] = row_sum(delta[0]), delta[1] = row_sum(delta[1]);
 #pragma unroll
         for (int n = 0; n < 2 * BLOCKS; ++n)
 #pragma unroll
             for (int e = 0; e < 4; ++e)  // dp of a key that is not seen may be NaN
-                dp[n][e] = sight.sees(n, e) ? s[n][e] * (dp[n][e] - delta[e / 2]) : 0.0f;
+                dp[n][e] = visible.sees(n, e) ? s[n][e] * (dp[n][e] - delta[e / 2]) : 0.0f;
 
         uint32_t ds[BLOCKS][4];
         weights.grow_older(), slopes.grow_older();

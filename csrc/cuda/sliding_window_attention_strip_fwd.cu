@@ -63,10 +63,10 @@ __global__ void __launch_bounds__(32, resident<fwd_shared<T, D, BLOCKS>::bytes>)
 
         T *const rows = queries + (u & 1) * SLOT;
         const uint32_t exist = inside(u * STRIP, 0, frames);
-        const strip_sight sight(seen, exist, window);
+        const sight<uint64_t> visible = strip_sight(seen, exist, window);
         float s[2 * BLOCKS][4], top[2], total[2], out[D / 8][4] = {};
         strip_products<D, BLOCKS>(s, rows, keys, slot);
-        strip_softmax(s, sight, factor, top, total);
+        strip_softmax(s, visible, factor, top, total);
 #pragma unroll
         for (int m = 0; m < BLOCKS; ++m) {
             uint32_t weights[4];

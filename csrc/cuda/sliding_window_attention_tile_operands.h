@@ -106,6 +106,17 @@ struct lane_of_rows {
             cp_async_16(to + place<D>(row + r, chunk), from + r * stride, (valid >> (row + r) & 1) != 0);
     }
 
+    // By one warp, 16 rows in shared memory: those that load() brings by this lane.
+    template <typename T>
+    __device__ __forceinline__ void flip_signs(T *rows) const {
+#pragma unroll
+        for (int r = 0; r < 16; r += rows_at_once) {
+            T *const at = rows + place<D>(row + r, chunk);
+            const uint4 x = load_16(at);
+            store_16(at, make_uint4(x.x ^ 0x80008000u, x.y ^ 0x80008000u, x.z ^ 0x80008000u, x.w ^ 0x80008000u));
+        }
+    }
+
     // By one warp, 16 rows from shared to global memory: those whose bit in `valid` is set.
     template <typename T>
     __device__ __forceinline__ void store(T *to, const T *from, int64_t stride, uint32_t valid) const {
@@ -120,6 +131,21 @@ __device__ __forceinline__ uint32_t inside(int first, int begin, int end) {
     const int low = begin > first ? begin - first : 0, high = end - first < 16 ? end - first : 16;
     return low < high ? (1u << high) - (1u << low) : 0;
 }
+
+// Which columns of a product [16, 8 N] count, in the two rows of which this lane holds elements: bit 8 n + e is for
+// element e (or e + 2) of tile n, in this lane's own columns.
+template <typename Bits>
+struct sight {
+    Bits row[2];
+
+    // upper, lower: a bit for each column, for rows l / 4 and l / 4 + 8.
+    __device__ __forceinline__ sight(Bits upper, Bits lower) {
+        const int t = threadIdx.x % 4;
+        row[0] = upper >> 2 * t, row[1] = lower >> 2 * t;
+    }
+
+    __device__ __forceinline__ bool sees(int n, int e) const { return (row[e / 2] >> (8 * n + e % 2) & 1) != 0; }
+};
 
 // The sum or the greatest over the four lanes that hold a row of a product.
 __device__ __forceinline__ float row_sum(float x) {
@@ -146,7 +172,7 @@ inline bool tensor_cores_take(const params &p) {
     if (p.D != 32 && p.D != 64 && p.D != 128) return false;
     if (p.dilation != 1 || p.border != VTS_TRUNCATE) return false;
     if (p.bias != nullptr || p.seed != nullptr || p.cu_seqlens != nullptr) return false;
-    if (p.T > (int64_t{1} << 30) || p.B * p.H > (int64_t{1} << 30)) return false;
+    if (p.T > (int64_t{1} << 29) || p.B * p.H > (int64_t{1} << 30)) return false;
     for (const vts_bhtd *x : {&p.q, &p.k, &p.v, &p.out, &p.dout, &p.dq, &p.dk, &p.dv})
         if (!rows_of_chunks(*x)) return false;
     return true;

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from tests.emulator.run import Call, Library
 
+# A row with one key has ds = p (dp - delta) = 0: what float32 leaves of the difference.
+CANCELLED = 1e-5
 RMS_RATIO = {torch.float16: 5e-3, torch.bfloat16: 8e-3}
 
 
@@ -64,11 +66,12 @@ def check(got: Results, call: Call, dout: Tensor, dlse: Tensor | None = None) ->
         assert torch.isfinite(ours).all(), f"{name} is not finite everywhere"
         if ours.numel() == 0:
             continue
-        error, allowed = (ours - right).abs().max(), 2 * (theirs - right).abs().max() + epsilon * right.abs().max()
+        size = right.abs().max()
+        error, allowed = (ours - right).abs().max(), 2 * (theirs - right).abs().max() + epsilon * size + CANCELLED
         ratio = (ours - right).square().mean().sqrt() / right.square().mean().sqrt().clamp_min(1e-30)
         print(f"{name}: error {error:.2e} of {allowed:.2e} allowed, RMS ratio {ratio:.2e}")
         assert error <= allowed, f"{name}: error {error:.3e}, allowed {allowed:.3e}"
-        assert ratio < RMS_RATIO[call.q.dtype] or right.abs().max() == 0, f"{name}: RMS ratio {ratio:.3e}"
+        assert ratio < RMS_RATIO[call.q.dtype] or size < CANCELLED, f"{name}: RMS ratio {ratio:.3e}"
 
 
 def make(

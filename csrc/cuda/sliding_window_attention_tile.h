@@ -1,0 +1,166 @@
+// Sliding-window attention with any window on tensor cores: what its forward and backward share.
+//
+// A block of four warps owns a tile of 64 rows (or, for dk and dv, of 64 keys), 16 for each warp, and walks the blocks
+// of keys (or rows) that the tile's windows reach, the first one exactly where the first window begins. While a block
+// is computed the next is copied to the other half of a double buffer; there is one barrier a block. A warp computes a
+// block in parts of 32 keys (or rows). It leaves out those that none of its rows can see, and masks only those at the
+// windows' edges or with padding.
+#pragma once
+
+#include "sliding_window_attention_tile_operands.h"
+
+namespace vts::sliding_window_attention {
+
+constexpr int TILE = 64, PART = 32, TILE_WARPS = 4, TILE_THREADS = 32 * TILE_WARPS;
+
+// Which tile of which (b, h) a block owns.
+struct tile_grid {
+    int count;  // tiles of a (b, h)
+    bool heads_fastest;
+    bool backwards;  // the last tiles first: they have most to do
+};
+
+struct tile_place {
+    int b, h, first;  // its first row (or key)
+
+    __device__ __forceinline__ tile_place(const tile_grid &grid, int heads) {
+        int index = static_cast<int>(blockIdx.x), tile;
+        if (grid.heads_fastest) {
+            h = index % heads, index /= heads;
+            tile = index % grid.count, b = index / grid.count;
+        } else {
+            tile = index % grid.count, index /= grid.count;
+            h = index % heads, b = index / heads;
+        }
+        first = (grid.backwards ? grid.count - 1 - tile : tile) * TILE;
+    }
+};
+
+inline tile_grid tiles_of(const params &p, bool backwards) {
+    return {static_cast<int>((p.T + TILE - 1) / TILE), heads_run_fastest(p), backwards};
+}
+
+inline dim3 grid_of(const params &p, const tile_grid &tiles) {
+    return dim3(static_cast<unsigned>(p.B * p.H * tiles.count));
+}
+
+// How far a window reaches on one side: unbounded is as far as the sequence is long.
+__device__ __forceinline__ int reach_of(int64_t side, int64_t frames) {
+    return static_cast<int>(side < 0 || side > frames ? frames : side);
+}
+
+// The blocks of SIZE frames from the first to the last that the frames of a tile reach.
+template <int SIZE>
+struct tile_walk {
+    int begin, blocks;
+
+    __device__ __forceinline__ tile_walk(int tile, int before, int after, int frames) {
+        begin = tile > before ? tile - before : 0;
+        const int last = tile + TILE - 1 + after < frames ? tile + TILE - 1 + after : frames - 1;
+        blocks = (last - begin) / SIZE + 1;
+    }
+};
+
+// What the windows of a warp's 16 frames leave of a part, where those of the first begin at `from` and end at `to`,
+// counted from the part's first frame: those of frame r lie r further.
+struct tile_edges {
+    const int from, to;
+
+    __device__ __forceinline__ bool outside() const { return from >= PART || to + 15 < 0; }
+    __device__ __forceinline__ bool cut() const { return from + 15 > 0 || to < PART - 1; }
+
+    // A bit for each frame of the part that the window of frame r holds.
+    __device__ __forceinline__ uint32_t window(int r) const {
+        const int low = from + r < 0 ? 0 : from + r, high = to + r >= PART ? PART - 1 : to + r;
+        return low > high ? 0 : ~0u >> (PART - 1 - high) & ~0u << low;
+    }
+};
+
+// Blocks of KEYS keys in turn: a bit for each that lies in the sequence and is not padding. A block's part of the mask
+// is read a block before it is asked for. Every warp asks for itself.
+template <int KEYS>
+struct tile_keys {
+    int t;  // this lane's first key of the next block
+    const int end;
+    const uint8_t *mask;
+    const int64_t stride;
+    uint8_t seen[KEYS / 32];
+
+    __device__ __forceinline__ tile_keys(const params &p, int b, int first)
+        : t(first + static_cast<int>(threadIdx.x % 32)),
+          end(static_cast<int>(p.T)),
+          mask(p.mask == nullptr ? nullptr : p.mask + b * p.mask_stride_b),
+          stride(p.mask_stride_t) {
+        look();
+    }
+
+    __device__ __forceinline__ void look() {
+#pragma unroll
+        for (int part = 0; part < KEYS / 32; ++part) {
+            seen[part] = 0;
+            if (t + 32 * part < end) seen[part] = mask == nullptr ? 1 : mask[(t + 32 * part) * stride];
+        }
+    }
+
+    __device__ __forceinline__ uint64_t next() {
+        uint64_t bits = 0;
+#pragma unroll
+        for (int part = 0; part < KEYS / 32; ++part)
+            bits |= static_cast<uint64_t>(__ballot_sync(0xFFFFFFFFu, seen[part] != 0)) << 32 * part;
+        t += KEYS;
+        look();
+        return bits;
+    }
+};
+
+// Copies blocks of ROWS rows of two tensors in turn to [2][ROWS][D], the block's warps 16 rows at a time.
+template <typename T, int D, int ROWS>
+struct pair_of_rows {
+    static constexpr int parts = ROWS / 16, shares = 2 * parts / TILE_WARPS;
+    const lane_of_rows<D> lane;
+    const T *from[shares];
+    int64_t stride[shares];
+
+    __device__ __forceinline__ static int unit(int share) { return threadIdx.x / 32 * shares + share; }
+
+    __device__ __forceinline__ pair_of_rows(const vts_bhtd &one, const vts_bhtd &other, int b, int h, int t) {
+#pragma unroll
+        for (int share = 0; share < shares; ++share) {
+            const vts_bhtd &x = unit(share) < parts ? one : other;
+            from[share] = lane.template address<const T>(x, b, h, t + unit(share) % parts * 16);
+            stride[share] = x.stride_t;
+        }
+    }
+
+    // valid: a bit for each row of the block; the others become zeros.
+    __device__ __forceinline__ void load(T *to, uint64_t valid) {
+#pragma unroll
+        for (int share = 0; share < shares; ++share) {
+            lane.load(
+                to + unit(share) * 16 * D, from[share], stride[share],
+                static_cast<uint32_t>(valid >> unit(share) % parts * 16));
+            from[share] += ROWS * stride[share];
+        }
+    }
+};
+
+// x [16, 8 N] = rows [16, D] columns [8 N, D]^T
+template <int D, int N, typename T>
+__device__ __forceinline__ void tile_products(float (&x)[N][4], const T *rows, const T *columns) {
+#pragma unroll
+    for (int n = 0; n < N; ++n) x[n][0] = x[n][1] = x[n][2] = x[n][3] = 0.0f;
+#pragma unroll
+    for (int k = 0; k < D / 16; ++k) {
+        uint32_t a[4];
+        read_a<D>(a, rows, k);
+#pragma unroll
+        for (int m = 0; m < N / 2; ++m) {
+            uint32_t first[2], second[2];
+            read_b_transposed<D>(first, second, columns + m * 16 * D, k);
+            mma_m16n8k16<T>(x[2 * m], a, first);
+            mma_m16n8k16<T>(x[2 * m + 1], a, second);
+        }
+    }
+}
+
+}  // namespace vts::sliding_window_attention

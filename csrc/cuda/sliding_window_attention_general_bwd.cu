@@ -166,29 +166,31 @@ __global__ void __launch_bounds__(THREADS) sliding_window_attention_bwd_bias_ker
     const float bias = g.bias_of(h)[entry];
     const int dilation = dilation_of(p);
     float sum = 0.0f;
+    spot at;
+    int64_t frame_of = first;
+    at.b = divided(frame_of, p.T), at.h = h, at.t = static_cast<int>(frame_of);
     for (int64_t r = first; r < first + scratch.rows; ++r) {
-        int64_t t = r < end ? r : first;
-        spot at;
-        at.b = divided(t, p.T), at.h = h, at.t = static_cast<int>(t);
         const reach keys = keys_of_row(p, at.t);
         const int step = entry - keys.entry;
         bool live = r < end && step >= 0 && step < keys.count;
         const int j = live ? keys.first + step * dilation : at.t;
         live = live && !g.padded(at.b, j);
-        if (!__any_sync(WARP, live)) continue;
-        float q[E], k[E], dout[E], v[E];
-        g.read(g.row(p.q, at.b, h) + at.t * p.q.stride_t, q);
-        g.read(g.row(p.k, at.b, key_head) + j * p.k.stride_t, k);
-        g.read(g.row(p.dout, at.b, h) + at.t * p.dout.stride_t, dout);
-        g.read(g.row(p.v, at.b, key_head) + j * p.v.stride_t, v);
-        const float s = g.dot(q, k) * scale + bias;
-        float slope = g.dot(dout, v);
-        if (!live) continue;
-        if (p.seed != nullptr) {
-            const dropout drop(p.seed, p.drop_below, at.b * p.H + h);
-            slope = drop.keeps(at.t, j) ? slope * keep_scale : 0.0f;
+        if (__any_sync(WARP, live)) {
+            float q[E], k[E], dout[E], v[E];
+            g.read(g.row(p.q, at.b, h) + at.t * p.q.stride_t, q);
+            g.read(g.row(p.k, at.b, key_head) + j * p.k.stride_t, k);
+            g.read(g.row(p.dout, at.b, h) + at.t * p.dout.stride_t, dout);
+            g.read(g.row(p.v, at.b, key_head) + j * p.v.stride_t, v);
+            const float s = g.dot(q, k) * scale + bias;
+            float slope = g.dot(dout, v);
+            if (p.seed != nullptr) {
+                const dropout drop(p.seed, p.drop_below, at.b * p.H + h);
+                slope = drop.keeps(at.t, j) ? slope * keep_scale : 0.0f;
+            }
+            const int64_t row = g.statistic(at, at.t);
+            if (live) sum += expf(s - scratch.lse[row]) * (slope - scratch.delta[row]);
         }
-        sum += expf(s - scratch.lse[g.statistic(at, at.t)]) * (slope - scratch.delta[g.statistic(at, at.t)]);
+        if (r + 1 < end && ++at.t == p.T) at.t = 0, ++at.b;
     }
     if (index < all && g.lane == 0) scratch.partial[index] = sum;
 }

@@ -59,30 +59,53 @@ def cuda_include() -> Path:
     raise Unavailable("CUDA's headers were not found (install the CUDA toolkit or triton, or set CUDA_HOME)")
 
 
+def sanitizer_environment() -> dict[str, str]:
+    """Variables of the environment for a Python process that loads a sanitized library."""
+    runtimes = [
+        subprocess.run([compiler(), f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout
+        for name in ("libasan.so", "libubsan.so")
+    ]
+    options = "detect_leaks=0:detect_stack_use_after_return=0:abort_on_error=0"
+    return {
+        "LD_PRELOAD": " ".join(map(str.strip, runtimes)),
+        "ASAN_OPTIONS": options,
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+    }
+
+
 def sources_of(families: Sequence[str]) -> list[Path]:
     """The translation units of some families."""
     return sorted(path for family in families for path in CUDA.glob(f"{PREFIX}_{family}*.cu"))
 
 
+def families_there() -> tuple[str, ...]:
+    """The families whose forward and backward are both in the tree."""
+    return tuple(f for f in FAMILIES if all(list(CUDA.glob(f"{PREFIX}_{f}_{which}*.cu")) for which in ("fwd", "bwd")))
+
+
 def build(families: Sequence[str] | None = None, *, sanitized: bool = False) -> Path:
     """The library with the emulator's own test kernels and some families', or, by default, with all of csrc/cuda."""
     if families is None:
-        cu_files, families = sorted(CUDA.glob("*.cu")), [family for family in FAMILIES if sources_of([family])]
+        families = families_there()
+        cu_files = [CUDA / f"{PREFIX}.cu", *sources_of(families)]
     else:
         cu_files = sources_of(families)
     command = [compiler(), *FLAGS, *(SANITIZED if sanitized else OPTIMISED), "-isystem", str(cuda_include())]
     command += [f"-I{CSRC / 'include'}", f"-I{CUDA}", f"-I{HERE}"]
-    if families:
-        command += [f"-DVTS_FAMILIES={' '.join(f'F({family})' for family in families)}"]
     sources = [*cu_files, SELFTEST, HERE / "emulator.cpp", *([HERE / "families.cpp"] if families else [])]
+    names = [f"-DVTS_FAMILIES={' '.join(f'F({family})' for family in families)}"]
     folder = ROOT / "build" / "emulator"
     folder.mkdir(parents=True, exist_ok=True)
     headers = [*sorted(CUDA.glob("*.h")), *sorted((CSRC / "include").rglob("*.h")), *sorted(HERE.glob("*.h"))]
-    common = b"".join(header.read_bytes() for header in headers) + " ".join(command).encode()
+    common = b"".join(header.read_bytes() for header in headers)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1))) as pool:
-            objects = list(pool.map(lambda source: _compile(command, common, source, folder), sources))
+            jobs = [
+                pool.submit(_compile, [*command, *(names if source.stem == "families" else [])], common, source, folder)
+                for source in sources
+            ]
+            objects = [job.result() for job in jobs]
         key = hashlib.sha256(" ".join(path.name for path in objects).encode()).hexdigest()[:16]
         library = folder / f"emulator-{key}.so"
         if not library.is_file():
@@ -92,7 +115,7 @@ def build(families: Sequence[str] | None = None, *, sanitized: bool = False) -> 
 
 
 def _compile(command: list[str], common: bytes, source: Path, folder: Path) -> Path:
-    key = hashlib.sha256(common + source.read_bytes()).hexdigest()[:16]
+    key = hashlib.sha256(common + source.read_bytes() + " ".join(command).encode()).hexdigest()[:16]
     target = folder / f"{source.stem}-{key}.o"
     if not target.is_file():
         _run([*command, "-x", "c++", "-c", str(source)], target)

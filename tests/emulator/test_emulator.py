@@ -1,0 +1,110 @@
+"""The emulator itself: what its threads do together, and the mistakes it must find."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.emulator.build import build, sanitizer_environment
+from tests.emulator.run import Library, library
+
+BARRIER_IN_BRANCH, TWO_BARRIERS, LANE_LEFT, UNNAMED, OTHER_MASK, ABSENT_LANE, PAST_SHARED, PAST_GLOBAL = range(8)
+
+
+def pointer(x: Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(x.data_ptr())
+
+
+@pytest.fixture(params=[False, True], ids=["rising", "falling"])
+def lib(request: pytest.FixtureRequest, emulator: None) -> Iterator[Library]:
+    """The library with the emulator's own kernels alone, its threads running in either order."""
+    found = library(())
+    found.reverse(request.param)
+    yield found
+    found.reverse(False)
+
+
+def test_warps_reduce_and_blocks_add_up(lib: Library) -> None:
+    x, to = torch.randint(-50, 50, (3, 160)).float(), torch.full((3,), torch.nan)
+    lib.check(lib.c.selftest_sum(pointer(x), pointer(to), 3, 160))
+    assert torch.equal(to, x.sum(1))
+
+
+def test_a_barrier_shows_what_others_wrote_and_its_absence_does_not(lib: Library) -> None:
+    threads = 70  # the last warp is not full
+    to = torch.empty(2, threads, dtype=torch.int32)
+    wanted = (torch.arange(threads, dtype=torch.int32).roll(-1) * 3).expand(2, -1) + torch.arange(2)[:, None]
+    lib.check(lib.c.selftest_exchange(pointer(to), 2, threads, 1))
+    assert torch.equal(to, wanted.int())
+    lib.check(lib.c.selftest_exchange(pointer(to), 2, threads, 0))
+    assert not torch.equal(to, wanted.int())
+
+
+def test_shuffles_and_votes(lib: Library) -> None:
+    to = torch.empty(32, 8, dtype=torch.int64)
+    lib.check(lib.c.selftest_lanes(pointer(to)))
+    for lane, row in enumerate(to.tolist()):
+        segment = lane // 16 * 16
+        votes = sum(1 << other for other in range(segment, segment + 16) if other % 3 == 0)
+        up, down = lane - 3 if lane - 3 >= segment else lane, lane + 3 if lane + 3 < segment + 16 else lane
+        assert row == [(lane // 8 * 8 + (lane + 3) % 8) << 40, lane ^ 5, up, down, votes, 2, 1, 16], lane
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("rows_of_b", [16, 11])
+def test_a_product_by_tensor_cores(lib: Library, dtype: torch.dtype, rows_of_b: int) -> None:
+    a, b, to = torch.randn(16, 16).to(dtype), torch.randn(16, 8).to(dtype), torch.full((16, 8), torch.nan)
+    b[rows_of_b:] = torch.nan  # what the predicate leaves out is zero, whatever is there
+    lib.check(lib.c.selftest_product(pointer(a), pointer(b), pointer(to), rows_of_b, int(dtype == torch.bfloat16)))
+    exact = a[:, :rows_of_b].double() @ b[:rows_of_b].double()
+    assert (to - exact).abs().max() <= exact.abs().max() * 2**-23
+
+
+def test_copies_have_not_arrived_before_the_wait(lib: Library) -> None:
+    x, to = torch.arange(8.0), torch.zeros(8)
+    lib.check(lib.c.selftest_early(pointer(x), pointer(to)))
+    assert torch.equal(to[:4], x[:4])
+    assert to[4:].isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        (BARRIER_IN_BRANCH, r"in __syncthreads at .*selftest.cu:\d+ for thread( .* which has ended|s that never come)"),
+        (TWO_BARRIERS, r"is in __syncthreads at .* while thread .* waits for it in __syncthreads"),
+        (LANE_LEFT, r"waits in __shfl_xor_sync .* for (thread \(5, 0, 0\), which has ended|lane \d+, which does not)"),
+        (UNNAMED, "a shuffle reads a lane that its mask does not name"),
+        (OTHER_MASK, "__ballot_sync .* (with another mask|for threads that never come)"),
+        (ABSENT_LANE, r"waits in __syncwarp .* for lane \d+, which does not exist"),
+    ],
+)
+def test_divergence_is_found(lib: Library, what: int, message: str) -> None:
+    with pytest.raises(RuntimeError, match=message):
+        lib.check(lib.c.selftest_wrong(what, pointer(torch.empty(40))))
+
+
+def test_a_run_after_a_failed_one_is_whole(lib: Library) -> None:
+    assert lib.c.selftest_wrong(TWO_BARRIERS, pointer(torch.empty(40))) != 0
+    test_warps_reduce_and_blocks_add_up(lib)
+
+
+@pytest.mark.parametrize(("what", "bytes_given"), [(PAST_SHARED, 41 * 4), (PAST_GLOBAL, 40 * 4)])
+def test_a_write_past_the_end_is_found(emulator: None, what: int, bytes_given: int) -> None:
+    script = (
+        "import ctypes, sys; library = ctypes.CDLL(sys.argv[1]); memory = ctypes.create_string_buffer(1);"
+        "c = ctypes.CDLL(None); c.malloc.restype = ctypes.c_void_p;"
+        f"library.selftest_wrong({what}, ctypes.c_void_p(c.malloc({bytes_given})))"
+    )
+    command = [sys.executable, "-c", script, str(build((), sanitized=True))]
+    done = subprocess.run(command, env={**os.environ, **sanitizer_environment()}, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "AddressSanitizer: heap-buffer-overflow" in done.stderr, done.stderr
+    assert "WRITE of size 4" in done.stderr
+    assert "wrong_kernel" in done.stderr

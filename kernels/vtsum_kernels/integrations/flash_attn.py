@@ -7,9 +7,10 @@ nothing give 0. Gradients are deterministic always.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .. import checks
@@ -119,6 +120,33 @@ def flash_attn_func(
     return (out, lse, None) if return_attn_probs else out
 
 
+class _Lines(NamedTuple):
+    """Packed queries and keys of different lengths on packed lines: of each sequence, the last two stand together."""
+
+    bounds: Tensor  # cu_seqlens of the lines
+    frames: int
+    queries: Tensor  # [total_q], the place of each
+    keys: Tensor  # [total_k]
+
+
+def _lines(op: str, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor, queries: int, keys: int) -> _Lines:
+    if cu_seqlens_q.shape != cu_seqlens_k.shape:
+        checks.fail(op, "cu_seqlens_k", f"of cu_seqlens_q's shape {list(cu_seqlens_q.shape)}", list(cu_seqlens_k.shape))
+    of_queries, of_keys = cu_seqlens_q.diff(), cu_seqlens_k.diff()
+    ends = torch.maximum(of_queries, of_keys).cumsum(0)
+    places = []
+    for name, bounds, lengths, total in (
+        ("cu_seqlens_q", cu_seqlens_q, of_queries, queries),
+        ("cu_seqlens_k", cu_seqlens_k, of_keys, keys),
+    ):
+        first, last, shortest = int(bounds[0]), int(bounds[-1]), int(lengths.min()) if len(lengths) else 0
+        if first != 0 or last != total or shortest < 0:
+            checks.fail(op, name, f"rising from 0 to {total}", bounds.tolist())
+        places.append(torch.arange(total, device=ends.device) + (ends - bounds[1:]).repeat_interleave(lengths))
+    frames = int(ends[-1]) if len(ends) else 0
+    return _Lines(F.pad(ends, (1, 0)), frames, places[0], places[1])
+
+
 def flash_attn_varlen_func(
     q: Tensor,
     k: Tensor,
@@ -140,19 +168,19 @@ def flash_attn_varlen_func(
     """Attention over packed sequences as `flash_attn.flash_attn_varlen_func` computes it.
 
     Args:
-        q (Tensor): [total, H, D].
-        k, v (Tensor): [total, K, D], H a multiple of K.
-        cu_seqlens_q, cu_seqlens_k (Tensor): int32 [N + 1], 0 to total; the same for queries and keys.
-        max_seqlen_q, max_seqlen_k (int): flash-attn's hints of the longest sequence; only an unbounded window together
-            with alibi_slopes looks at max_seqlen_k.
+        q (Tensor): [total_q, H, D].
+        k, v (Tensor): [total_k, K, D], H a multiple of K.
+        cu_seqlens_q, cu_seqlens_k (Tensor): int32 [N + 1], 0 to total_q and to total_k. Where they differ, the work is
+            that of the longer of each sequence's two, and a GPU is waited for.
+        max_seqlen_q, max_seqlen_k (int): of the longest sequence, or more; only an unbounded window together with
+            alibi_slopes looks at them.
         alibi_slopes (Tensor | None): [H]. Slopes for each sequence, [N, H], are not served.
         block_table: None; a paged cache is not served.
-        The others as in `flash_attn_func`; lse is [H, total].
+        The others as in `flash_attn_func`; lse is [H, total_q].
     Returns:
-        Tensor: [total, H, D].
+        Tensor: [total_q, H, D].
     Raises:
-        NotImplementedError: where queries and keys differ in length, and for softcap, block_table, [N, H] slopes, and
-            return_attn_probs with dropout.
+        NotImplementedError: for softcap, block_table, [N, H] slopes, and return_attn_probs with dropout.
     Source: as for `flash_attn_func`.
     """
     op = "flash_attn_varlen_func"
@@ -164,26 +192,37 @@ def flash_attn_varlen_func(
         raise NotImplementedError(f"{op}: block_table must be None, got a tensor")
     for name, x in (("cu_seqlens_q", cu_seqlens_q), ("cu_seqlens_k", cu_seqlens_k)):
         checks.is_tensor(op, name, x)
-    # The same tensor twice is the common case, and comparing values would make a GPU wait.
-    if cu_seqlens_k is not cu_seqlens_q and not torch.equal(cu_seqlens_q, cu_seqlens_k):
-        raise NotImplementedError(f"{op}: cu_seqlens_k must equal cu_seqlens_q, got other sequences")
     window = _window(op, window_size, causal)
     bias = None
     if alibi_slopes is not None:
+        checks.is_tensor(op, "alibi_slopes", alibi_slopes)
         if alibi_slopes.dim() == 2:
             raise NotImplementedError(f"{op}: alibi_slopes must be [H], got {list(alibi_slopes.shape)}")
-        far = max_seqlen_k
+        far = max(max_seqlen_q, max_seqlen_k)
         window = (far if window[0] < 0 else min(window[0], far), far if window[1] < 0 else min(window[1], far))
         bias = _bias(_slopes(op, alibi_slopes, {"[H]": [q.shape[1]]}, q), window)
+    # The same tensor twice is the common case, and comparing values would make a GPU wait.
+    same = cu_seqlens_k is cu_seqlens_q or torch.equal(cu_seqlens_q, cu_seqlens_k)
+    lines = None if same else _lines(op, cu_seqlens_q, cu_seqlens_k, q.shape[0], k.shape[0])
+    valid = None
+    if lines is not None:
+        valid = torch.zeros(lines.frames, dtype=torch.bool, device=q.device).index_fill(0, lines.keys, True)
+        q = q.new_zeros(lines.frames, *q.shape[1:]).index_copy(0, lines.queries, q)
+        k, v = (x.new_zeros(lines.frames, *x.shape[1:]).index_copy(0, lines.keys, x) for x in (k, v))
     found = sliding_window_attention(
         q,
         k,
         v,
         window,
         scale=softmax_scale,
-        cu_seqlens=cu_seqlens_q,
+        key_padding_mask=valid,
+        cu_seqlens=cu_seqlens_q if lines is None else lines.bounds,
         bias=bias,
         dropout_p=dropout_p,
         return_lse=return_attn_probs,
     )
-    return (*found, None) if return_attn_probs else found
+    out, lse = found if return_attn_probs else (found, None)
+    if lines is not None:
+        out = out[lines.queries]
+        lse = None if lse is None else lse[:, lines.queries]
+    return (out, lse, None) if return_attn_probs else out

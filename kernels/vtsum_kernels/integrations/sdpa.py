@@ -131,7 +131,10 @@ def scaled_dot_product_attention(
                 key_padding_mask=None if padding is None else padding.expand(query.shape[0], -1),
                 dropout_p=dropout_p,
             )
-    mask = attn_mask.mask().to(query.device) if isinstance(attn_mask, Band) else attn_mask
+    mask = attn_mask
+    if isinstance(mask, Band):
+        written = mask.mask().to(query.device)
+        mask = written if mask.key_padding_mask is not None else written[0, 0]  # as wide as any query's batch
     return F.scaled_dot_product_attention(
         query, key, value, mask, dropout_p=dropout_p, is_causal=is_causal, scale=scale, enable_gqa=enable_gqa
     )

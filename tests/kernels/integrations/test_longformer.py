@@ -95,7 +95,7 @@ def attention(window: int = 6) -> LongformerSelfAttention:
 
 @pytest.mark.parametrize(("dtype", "padding"), [(torch.float32, 7), (torch.float64, 3)])
 def test_every_row_of_a_layer(dtype: torch.dtype, padding: int) -> None:
-    """Padded rows too, which Longformer sets to 0. In float64 its gradient is NaN once a padded row sees nothing else."""
+    """Padded rows too, which Longformer sets to 0. In float64 its gradient is NaN where a row sees padding alone."""
     module = attention().to(dtype)
     x = torch.randn(2, 18, 32, dtype=dtype, generator=torch.Generator().manual_seed(3)).requires_grad_()
     masked = torch.zeros(2, 18, dtype=torch.bool)

@@ -41,7 +41,8 @@ check: .venv/.stamp-test  ## Lint, check formatting and types, compile the GPU k
 	$(BIN)/python -m tests.build.compile_gpu
 
 bench: .venv/.stamp-test  ## Measure on this machine; results go to bench/results
-	@for benchmark in bench/bench_*.py; do echo "==> $$benchmark"; $(BIN)/python "$$benchmark"; done
+	@for file in bench/bench_*.py; do module="bench.$$(basename "$$file" .py)"; echo "==> $$module"; $(BIN)/python -m "$$module"; done
+	@echo "==> bench.run"; $(BIN)/python -m bench.run --op sliding_window_attention
 
 clean:  ## Remove .venv, build products and caches; summaries in out/ stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,6 +1,6 @@
 """Frames a second of the embedded frame encoder, pictures in and embeddings out.
 
-    python bench/bench_encoder.py [--threads N] [--batch 32] [--repeats 20]
+    python -m bench.bench_encoder [--threads N] [--batch 32] [--repeats 20]
 
 One JSON line goes to results/encoder.jsonl.
 """

@@ -1,6 +1,6 @@
 """The whole job against decoding the same file once, and its memory, for videos of 1, 10 and 60 minutes.
 
-    python bench/bench_summarize.py [--minutes 1 10 60] [--repeats 3] [--model embedded] [--folder DIR]
+    python -m bench.bench_summarize [--minutes 1 10 60] [--repeats 3] [--model embedded] [--folder DIR]
 
 Each measurement is a process of its own, decoding and job in turn. The job's time is that of the process: start of the
 interpreter and imports count. Decoding is PyAV's plain loop, measured inside its process, once as PyAV does it by

@@ -164,7 +164,7 @@ def _admit(
         del outputs
         record["first_call_s"] = round(first, 3)
         seconds = first
-        if entry.compiled or first <= slow:
+        if entry.compiled or first <= 5 * slow:  # a first call may load and prepare things
             seconds = min(clock.once(call)[1] for _ in range(2 if first < 0.5 else 1))
     except Absent as missing:
         return None, {"status": "absent", "reason": str(missing)}

@@ -71,3 +71,22 @@ def read(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             continue
     return records
+
+
+def contest_key(record: dict[str, Any]) -> tuple[Any, ...]:
+    """What tells one contest from another within a run: all that is the same for its contestants."""
+    return record["case"], record["pass"], record["dtype"], record["layout"], *sorted(record["shape"].items())
+
+
+def newest_contests(records: Sequence[dict[str, Any]], device_type: str) -> list[dict[str, dict[str, Any]]]:
+    """Each contest as it was held last on such a device: its records by contestant. Runs are never mixed in one."""
+    contests: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
+    runs: dict[tuple[Any, ...], str] = {}
+    for record in records:
+        if record["device_type"] != device_type:
+            continue
+        key = contest_key(record)
+        if runs.get(key) != record["run"]:
+            runs[key], contests[key] = record["run"], {}
+        contests[key][record["name"]] = record
+    return list(contests.values())

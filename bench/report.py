@@ -1,38 +1,31 @@
-"""Write the README's tables from the newest records in bench/results.
+"""Write the README's tables, and the plots, from the newest records in bench/results.
 
-    python bench/report.py [--check]
+    python -m bench.report [--check]
 
-A table stands between `<!-- bench:NAME -->` and `<!-- /bench -->`; nobody edits it by hand. `--check` changes nothing
-and ends with status 1 where the README is not what the records say.
+A table stands between `<!-- bench:NAME -->` and `<!-- /bench -->`; nobody edits it by hand. Plots go to bench/results.
+`--check` changes nothing and ends with status 1 where the README or a plot is not what the records say.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+from bench import sliding_window_report
+from bench.record import RESULTS, read
+from bench.tables import table
+
 README = Path(__file__).resolve().parents[1] / "README.md"
 
 
 def newest(name: str, key: Callable[[dict[str, Any]], Any]) -> list[dict[str, Any]]:
     """The last record of each `key` in results/NAME.jsonl, in order of the key."""
-    path = RESULTS / f"{name}.jsonl"
-    last: dict[Any, dict[str, Any]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        record = json.loads(line)
-        last[key(record)] = record
+    last = {key(record): record for record in read(RESULTS / f"{name}.jsonl")}
     return [last[k] for k in sorted(last)]
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def summarize() -> str:
@@ -62,22 +55,35 @@ def encoder() -> str:
     return table(["embedded frame encoder", "frames a second"], rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {"summarize": summarize, "encoder": encoder}
+TABLES: dict[str, Callable[[], str]] = {"summarize": summarize, "encoder": encoder, **sliding_window_report.TABLES}
+
+
+def filled(text: str) -> str:
+    """The text with every table between its marks made anew."""
+
+    def fill(match: re.Match[str]) -> str:
+        if match[1] not in TABLES:
+            raise SystemExit(f"bench.report: a table must be one of {', '.join(TABLES)}, got {match[1]}")
+        return f"<!-- bench:{match[1]} -->\n{TABLES[match[1]]()}\n<!-- /bench -->"
+
+    return re.sub(r"<!-- bench:(\w+) -->\n.*?<!-- /bench -->", fill, text, flags=re.DOTALL)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
-    text = README.read_text(encoding="utf-8")
-
-    def fill(match: re.Match[str]) -> str:
-        return f"<!-- bench:{match[1]} -->\n{TABLES[match[1]]()}\n<!-- /bench -->"
-
-    new = re.sub(r"<!-- bench:(\w+) -->\n.*?<!-- /bench -->", fill, text, flags=re.DOTALL)
+    wanted = {README: filled(README.read_text(encoding="utf-8"))}
+    wanted |= {RESULTS / name: text for name, text in sliding_window_report.plots().items()}
+    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     if options.check:
-        return int(new != text)
-    README.write_text(new, encoding="utf-8")
+        for path in stale:
+            print(f"bench.report: {path.name} is not what the records say; run python -m bench.report", file=sys.stderr)
+        return int(bool(stale))
+    for path in stale:
+        path.write_text(wanted[path], encoding="utf-8")
     return 0
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.options import Options
-from bench.record import RESULTS, append, machine, read
+from bench.record import RESULTS, append, contest_key, machine, read
 
 #: Each op's module has PACKAGES, PASSES, names(device) and plan(options).
 OPS = {"sliding_window_attention": "bench.sliding_window_attention"}
@@ -100,11 +100,6 @@ def environment(device: str, packages: Sequence[str]) -> dict[str, Any]:
     return facts
 
 
-def identity(facts: dict[str, Any]) -> tuple[Any, ...]:
-    """What tells one contest from another within a run."""
-    return facts["case"], facts["pass"], facts["dtype"], facts["layout"], *sorted(facts["shape"].items())
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     import torch
@@ -138,14 +133,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         earlier = [r for r in read(output) if r["op"] == options.op and r["device_type"] == device]
         if earlier:
             run = earlier[-1]["run"]
-            done = {(identity(r), r["name"]) for r in earlier if r["run"] == run}
+            done = {(contest_key(r), r["name"]) for r in earlier if r["run"] == run}
     seconds = options.seconds if options.seconds is not None else 0.05 if options.quick else 0.2
     memory = int(options.gib * 2**30) if options.gib is not None else memory_bytes(device) // 3
     keep_alive(device)
     facts, order, history = environment(device, op.PACKAGES), random.Random(0), History()
     began = time.monotonic()
     for number, contest in enumerate(contests, 1):
-        key = identity(contest.facts)
+        key = contest_key(contest.facts)
         if all((key, name) in done for name in contest.names):
             continue
         head = f"[{number}/{len(contests)}, {time.monotonic() - began:.0f} s] {title(contest.facts)}"

@@ -1,0 +1,365 @@
+// Sliding-window attention for windows of at most 9 keys, on CUDA cores: what its forward and backward kernels share.
+//
+// At this size attention is a matter of memory: a token and head of 64 bfloat16 is 512 bytes forward (q, k, v, out) and
+// 896 backward (q, k, v, dout, dq, dk, dv). At 4.3 TB/s an H200 moves four tokens, what a warp's instructions serve, in
+// 107 and 188 clocks of one of its 132 multiprocessors, in which that issues 4 instructions a clock: 428 and 750 for
+// four tokens. Hence this layout:
+//
+// - A group of LANES threads walks a strip of a sequence; a thread holds 16 bytes of a row, a group a row, a warp
+//   32 / LANES strips. Rows go from memory to shared memory by cp.async, 8 rows ahead. A thread copies the very bytes
+//   that it reads later: these are queues of its own, without barriers, and registers hold only what is at work.
+// - 8 rows make a block. Its dot products are summed over the group by a transposing butterfly: 8 sums cost 7 shuffles
+//   (not 24) and end with all scores of row r in lane r, which takes the softmax of its row alone: one exp2 serves 8
+//   rows.
+// - The window's rows, unpacked to float, live in registers, row j in slot j % 8: a block of 8 rows leaves the ring as
+// it
+//   found it, so unrolled code needs no moves. (With 9 keys the newest takes the oldest's slot once that is used.)
+// - Keys that are padded or outside the sequence are never read: zeros stand in for them, and their scores are -inf.
+#pragma once
+
+#include <algorithm>
+
+#include "device.h"
+#include "sliding_window_attention.h"
+
+namespace vts::sliding_window_attention::ring {
+
+constexpr int R = 8;         // rows of a block
+constexpr int HALF = R / 2;  // of a block: what is asked and waited for at a time
+constexpr int WARPS = 2;     // of a thread block
+constexpr int MOST_KEYS = 9;
+constexpr unsigned ALL = 0xFFFFFFFFu;
+constexpr float LOG2_E = 1.44269504088896341f, LN_2 = 0.693147180559945309f;
+
+// How the work is cut: a unit is a strip of one phase (frames t with t % dilation == phase) of one head of one batch
+// entry.
+struct plan {
+    int64_t units;
+    int phases, strips, rows;  // phases that have frames; strips of a phase; rows of a strip
+    int blocks;                // that every strip walks: a count all threads share keeps warps together
+    bool heads_fastest;        // neighbouring groups serve neighbouring heads
+};
+
+// Where a unit lies. `rows` is 0 for groups past the last unit: they shuffle along with their warp.
+struct unit {
+    int b, h, phase, first, rows, frames;  // first row, rows and the rows of the whole phase, in steps of the dilation
+
+    __device__ unit(const params &p, const plan &cut, int64_t index) {
+        const bool exists = index < cut.units;
+        unsigned rest = exists ? static_cast<unsigned>(index) : 0u;
+        const unsigned heads = static_cast<unsigned>(p.H), strips = cut.strips, phases = cut.phases;
+        unsigned strip;
+        if (cut.heads_fastest) h = rest % heads, rest /= heads;
+        strip = rest % strips, rest /= strips;
+        phase = rest % phases, rest /= phases;
+        if (!cut.heads_fastest) h = rest % heads, rest /= heads;
+        b = rest;
+        frames = static_cast<int>((p.T - phase + p.dilation - 1) / p.dilation);
+        first = strip * cut.rows;
+        rows = exists ? max(0, min(cut.rows, frames - first)) : 0;
+    }
+    __device__ int64_t statistic(const params &p, int row) const {
+        return (static_cast<int64_t>(b) * p.H + h) * p.T + phase + static_cast<int64_t>(row) * p.dilation;
+    }
+};
+
+// The rows of a tensor that a unit walks, this lane's 16 bytes of them; row 0 is the phase's row `origin`.
+struct rows_of {
+    char *at;
+    int step;  // bytes from row to row
+
+    template <typename T>
+    __device__ static rows_of make(const vts_bhtd &x, const params &p, const unit &u, int head, int origin, int part) {
+        rows_of y;
+        const int64_t row = u.phase + origin * p.dilation;
+        T *data = static_cast<T *>(x.data) + u.b * x.stride_b + head * x.stride_h + row * x.stride_t;
+        y.at = reinterpret_cast<char *>(data) + part * 16;
+        y.step = static_cast<int>(x.stride_t * p.dilation * static_cast<int64_t>(sizeof(T)));
+        return y;
+    }
+    __device__ __forceinline__ char *row(int r) const { return at + static_cast<int64_t>(step) * r; }
+    __device__ __forceinline__ void advance() { at += static_cast<int64_t>(step) * R; }
+};
+
+// Asks for rows first, ..., first + HALF - 1 of x; slot(i) is where row i goes. `whole`, the same in all of the warp:
+// they all exist, and nobody needs to look at which.
+template <typename Slot, typename Exists>
+__device__ __forceinline__ void ask(const rows_of &x, int first, bool whole, Slot slot, Exists exists) {
+    if (whole) {
+#pragma unroll
+        for (int i = first; i < first + HALF; ++i) cp_async_16(slot(i), x.row(i), true);
+    } else {
+#pragma unroll
+        for (int i = first; i < first + HALF; ++i) cp_async_16(slot(i), x.row(i), exists(i));
+    }
+}
+
+// Which lane of its group a thread is, and what a group does together.
+template <int LANES>
+struct group {
+    static constexpr int HELD = LANES < R ? R / LANES : 1;  // rows of a block whose scores a lane holds
+    int lane, start;                                        // in the group; the group's first lane in the warp
+
+    __device__ group() : lane(threadIdx.x % LANES), start(threadIdx.x % 32 / LANES * LANES) {}
+
+    // The row that held slot i is for. Lanes past the eighth repeat the first eight.
+    __device__ __forceinline__ int row(int i) const { return LANES < R ? i * LANES + lane : lane % R; }
+
+    // Bit r of the result: the bit of row r.
+    __device__ __forceinline__ uint32_t vote(const uint32_t (&mine)[HELD]) const {
+        uint32_t bits = 0;
+#pragma unroll
+        for (int i = 0; i < HELD; ++i) {
+            const uint32_t all = __ballot_sync(ALL, mine[i] != 0) >> start;
+            bits |= (all & ((1u << (LANES < R ? LANES : R)) - 1)) << (i * LANES);
+        }
+        return bits;
+    }
+
+    // What the lane that holds row r has.
+    template <int W>
+    __device__ __forceinline__ float of_row(const float (&table)[HELD][W], int r, int o) const {
+        return __shfl_sync(ALL, table[LANES < R ? r / LANES : 0][o], r % LANES, LANES);
+    }
+
+    // One step of the butterfly: of two sums over lanes, one goes on in the lanes whose `bit` is 0, one in the others.
+    template <int BIT>
+    __device__ __forceinline__ float halve(float low, float high) const {
+        const bool upper = (lane & BIT) != 0;
+        const float keep = upper ? high : low, give = upper ? low : high;
+        return keep + __shfl_xor_sync(ALL, give, BIT);
+    }
+};
+
+// Sums the partial dot products of 8 rows with the keys of their windows; add() is called with r = 0, ..., 7 in turn.
+template <int LANES, int W>
+struct butterfly {
+    float one[W] = {}, two[W] = {}, four[W] = {}, scores[group<LANES>::HELD][W] = {};
+
+    __device__ __forceinline__ void add(const group<LANES> &g, int r, int o, float sum) {
+        if (r % 2 == 0) {
+            one[o] = sum;
+            return;
+        }
+        sum = g.template halve<1>(one[o], sum);
+        if (r % 4 == 1) {
+            two[o] = sum;
+            return;
+        }
+        sum = g.template halve<2>(two[o], sum);
+        if constexpr (LANES < 8) {
+            scores[r / LANES][o] = sum;
+        } else {
+            if (r == 3) {
+                four[o] = sum;
+                return;
+            }
+            sum = g.template halve<4>(four[o], sum);
+            if constexpr (LANES > 8) sum += __shfl_xor_sync(ALL, sum, 8);
+            if constexpr (LANES > 16) sum += __shfl_xor_sync(ALL, sum, 16);
+            scores[0][o] = sum;
+        }
+    }
+};
+
+// 16 bytes as floats.
+template <typename T>
+struct chunk {
+    static constexpr int E = 16 / sizeof(T);
+    float x[E] = {};
+
+    __device__ __forceinline__ void set(const uint4 &raw) {
+        const uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            if constexpr (sizeof(T) == 4) {
+                x[i] = __uint_as_float(words[i]);
+            } else if constexpr (std::is_same_v<T, __nv_bfloat16>) {
+                x[2 * i] = __uint_as_float(words[i] << 16);  // one instruction each, where CUDA's own take two
+                x[2 * i + 1] = __uint_as_float(words[i] & 0xFFFF0000u);
+            } else {
+                const float2 pair = unpack<T>(words[i]);
+                x[2 * i] = pair.x, x[2 * i + 1] = pair.y;
+            }
+        }
+    }
+    __device__ __forceinline__ uint4 get() const {
+        uint32_t words[4];
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            if constexpr (sizeof(T) == 4)
+                words[i] = __float_as_uint(x[i]);
+            else
+                words[i] = pack<T>(x[2 * i], x[2 * i + 1]);
+        }
+        return make_uint4(words[0], words[1], words[2], words[3]);
+    }
+    __device__ __forceinline__ float dot(const chunk &y) const {
+        float sum = x[0] * y.x[0];
+#pragma unroll
+        for (int e = 1; e < E; ++e) sum = fmaf(x[e], y.x[e], sum);
+        return sum;
+    }
+    __device__ __forceinline__ void scale(float a, const chunk &y) {
+#pragma unroll
+        for (int e = 0; e < E; ++e) x[e] = a * y.x[e];
+    }
+    __device__ __forceinline__ void add(float a, const chunk &y) {
+#pragma unroll
+        for (int e = 0; e < E; ++e) x[e] = fmaf(a, y.x[e], x[e]);
+    }
+};
+
+// A kernel for W keys serves W - 1, too (that for 3 also 1): the columns past the window are left out, not multiplied
+// by zero, so that a NaN there stays where it is.
+template <int W>
+__device__ __forceinline__ bool live(int o, int keys) {
+    return W == 3 ? o == 0 || o < keys : o < W - 1 || o < keys;
+}
+
+// Which keys a unit may read. Keys count from the first that its first row may see. Bit c of `bits` is for key 8 n + c
+// in block n, c < 24; the mask is read a block before it is needed.
+template <int LANES>
+struct key_bits {
+    const uint8_t *mask;  // of key 0, null: none
+    int64_t step;
+    int low, count;  // keys low <= c < count are in the sequence and wanted
+    int lane_row[group<LANES>::HELD];
+    uint32_t ahead[group<LANES>::HELD], bits;
+
+    __device__ key_bits(const params &p, const unit &u, const group<LANES> &g, int origin, int wanted) {
+        step = p.mask_stride_t * p.dilation;
+        mask = p.mask == nullptr ? nullptr
+                                 : p.mask + u.b * p.mask_stride_b + (u.phase + origin * p.dilation) * p.mask_stride_t;
+        low = -origin;
+        count = min(wanted, u.frames - origin);
+        uint32_t all[3];
+#pragma unroll
+        for (int i = 0; i < group<LANES>::HELD; ++i) lane_row[i] = g.row(i);
+#pragma unroll
+        for (int part = 0; part < 3; ++part) {
+            read(part * R);
+            all[part] = g.vote(ahead);
+        }
+        bits = all[0] | all[1] << 8 | all[2] << 16;
+    }
+    __device__ __forceinline__ void read(int from) {
+#pragma unroll
+        for (int i = 0; i < group<LANES>::HELD; ++i) {
+            const int c = from + lane_row[i];
+            ahead[i] = c >= low && c < count ? (mask == nullptr ? 1u : mask[c * step]) : 0u;
+        }
+    }
+    __device__ __forceinline__ void advance(const group<LANES> &g) { bits = bits >> 8 | g.vote(ahead) << 16; }
+    __device__ __forceinline__ bool all(int c) const { return (bits >> c & 0xFFu) == 0xFFu; }  // c, ..., c + 7
+    __device__ __forceinline__ bool operator[](int c) const { return (bits >> c & 1) != 0; }
+};
+
+// The softmax of a row whose scores are q . k: weights in place, 0 for what is not seen. Returns the log-sum-exp.
+template <int W>
+__device__ __forceinline__ float softmax(float (&s)[W], uint32_t seen, float scale_log2, const float *bias, int keys) {
+    float top = -INFINITY, total = 0.0f;
+#pragma unroll
+    for (int o = 0; o < W; ++o) s[o] *= scale_log2;
+    if (bias != nullptr) {
+#pragma unroll
+        for (int o = 0; o < W; ++o)
+            if (live<W>(o, keys)) s[o] = fmaf(bias[o], LOG2_E, s[o]);
+    }
+#pragma unroll
+    for (int o = 0; o < W; ++o) {
+        s[o] = seen >> o & 1 ? s[o] : -INFINITY;
+        top = fmaxf(top, s[o]);
+    }
+    const float base = top == -INFINITY ? 0.0f : top;
+#pragma unroll
+    for (int o = 0; o < W; ++o) {
+        s[o] = exp2f(s[o] - base);
+        total += s[o];
+    }
+    const float share = total == 0.0f ? 0.0f : __fdividef(1.0f, total);
+#pragma unroll
+    for (int o = 0; o < W; ++o) s[o] *= share;
+    return total == 0.0f ? -INFINITY : fmaf(log2f(total), LN_2, base * LN_2);
+}
+
+// --- Host -----------------------------------------------------------------------------------------------------------
+
+// Warps of this kernel that the device holds at a time: strips are cut so that all are at work from beginning to end.
+template <typename Kernel>
+int resident_warps(Kernel kernel, size_t shared_bytes) {
+#ifdef __CUDACC__
+    int device = 0, processors = 0, blocks = 0;
+    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
+    cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
+    if (cudaGetDevice(&device) != cudaSuccess ||
+        cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device) != cudaSuccess ||
+        cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, WARPS * 32, shared_bytes) != cudaSuccess)
+        return WARPS;  // a launch that cannot be says so itself
+    return std::max(1, processors * blocks) * WARPS;
+#else
+    (void)kernel, (void)shared_bytes;
+    return 8;
+#endif
+}
+
+// Strips whose rows and halo make whole blocks, as long as can be while every resident warp has one; of very long
+// inputs each warp serves several in turn, so that a slow one delays little.
+inline plan cut(const params &p, int lanes, int halo, int warps) {
+    constexpr int64_t longest = 512;
+    const int64_t groups = static_cast<int64_t>(warps) * (32 / lanes), all = p.B * p.H * p.T;
+    const int64_t frames = (p.T + p.dilation - 1) / p.dilation, share = (all + groups - 1) / groups;
+    const int64_t waves = (share + longest - 1) / longest;
+    const int64_t wanted = (share + waves - 1) / waves;
+    plan made;
+    made.rows = static_cast<int>((wanted + halo + R - 1) / R * R - halo);
+    made.strips = static_cast<int>((frames + made.rows - 1) / made.rows);
+    made.blocks = (made.rows + halo + R - 1) / R;
+    made.phases = static_cast<int>(std::min(p.dilation, p.T));
+    made.units = p.B * p.H * made.phases * made.strips;
+    made.heads_fastest = p.q.stride_h < p.q.stride_t;
+    return made;
+}
+
+inline unsigned blocks_for(const plan &cut, int lanes) {
+    const int64_t a_block = WARPS * (32 / lanes);
+    return static_cast<unsigned>((cut.units + a_block - 1) / a_block);
+}
+
+// Calls act(T{}, constant LANES, constant W) for the kernel that serves these parameters.
+template <typename T, int LANES, typename Act>
+int for_keys(const params &p, Act act) {
+    const int64_t keys = p.left + p.right + 1;
+    if (keys <= 3) return act(T{}, std::integral_constant<int, LANES>{}, std::integral_constant<int, 3>{});
+    if (keys <= 5) return act(T{}, std::integral_constant<int, LANES>{}, std::integral_constant<int, 5>{});
+    if (keys <= 7) return act(T{}, std::integral_constant<int, LANES>{}, std::integral_constant<int, 7>{});
+    return act(T{}, std::integral_constant<int, LANES>{}, std::integral_constant<int, 9>{});
+}
+
+template <typename T, int NARROWEST, typename Act>
+int for_width(const params &p, Act act) {
+    switch (p.D * static_cast<int64_t>(sizeof(T)) / 16) {
+        case 4:
+            if constexpr (NARROWEST <= 4) return for_keys<T, 4>(p, act);
+            break;
+        case 8: return for_keys<T, 8>(p, act);
+        case 16: return for_keys<T, 16>(p, act);
+        case 32:
+            if constexpr (sizeof(T) == 4) return for_keys<T, 32>(p, act);
+            break;
+        default: break;
+    }
+    return cudaErrorInvalidValue;
+}
+
+template <typename Act>
+int for_kernel(const params &p, Act act) {
+    switch (p.dtype) {
+        case VTS_FLOAT32: return for_width<float, 8>(p, act);
+        case VTS_FLOAT16: return for_width<__half, 4>(p, act);
+        case VTS_BFLOAT16: return for_width<__nv_bfloat16, 4>(p, act);
+        default: return cudaErrorInvalidValue;
+    }
+}
+
+}  // namespace vts::sliding_window_attention::ring

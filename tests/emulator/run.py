@@ -127,12 +127,23 @@ class Library:
         """Run threads in falling instead of rising order: a kernel without races gives the same bits."""
         self.c.vts_emulator_reverse(c_int(reverse))
 
-    def takes(self, family: str, call: Call, *, backward: bool) -> bool:
+    def bounds(self, cu_seqlens: Tensor, bounds: Tensor) -> None:
+        """Writes bounds int32 [2, T] from cu_seqlens int32 [sequences + 1]."""
+        sequences, frames = c_int64(cu_seqlens.numel() - 1), c_int64(bounds.shape[1])
+        pointers = c_void_p(cu_seqlens.data_ptr()), c_void_p(bounds.data_ptr())
+        self.check(self.c.vts_sequence_bounds_cuda(pointers[0], sequences, frames, pointers[1], None))
+
+    def takes(self, family: str, call: Call, *, backward: bool, handed_on: bool = True) -> bool:
+        """Whether a family serves a call; `handed_on`: the backward is given the forward's out and lse."""
         keep: list[Tensor] = []
         p = _params(call, keep)
-        out = poisoned(call.q)
-        for name in ("out", "dout", "dq", "dk", "dv") if backward else ("out",):
-            setattr(p, name, _bhtd(out))
+        rows, lse = _bhtd(poisoned(call.q)), torch.empty(call.q.shape[:3]).data_ptr()
+        for name in ("dout", "dq", "dk", "dv") if backward else ("out",):
+            setattr(p, name, rows)
+        if backward:
+            p.dbias = p.bias
+        if backward and handed_on:
+            p.out, p.lse = rows, lse
         answer = self.c.emulator_takes(family.encode(), ctypes.byref(p), c_int(backward))
         assert answer >= 0, f"no family {family}"
         return bool(answer)

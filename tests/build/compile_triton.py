@@ -1,4 +1,8 @@
-"""Compiles every Triton kernel to a cubin for each architecture, without a GPU, and looks for spilled registers."""
+"""Compiles every Triton kernel to a cubin for each architecture, without a GPU, and looks for spilled registers.
+
+The calls are real ones, on the CPU, up to the launch: each kernel is compiled with the types, the constants and the
+alignments that the launcher gives it, in the sizes it takes by default.
+"""
 
 from __future__ import annotations
 
@@ -7,65 +11,150 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from unittest import mock
 
+import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from vtsum_kernels.sliding_window_attention import triton as sliding
 
 ARCHITECTURES = (80, 90, 100)
-FLOAT_POINTERS = {"lse_ptr", "dlse_ptr", "stats_ptr"}
-CASES = [(dtype, dim, flags) for dtype in ("fp32", "bf16", "fp16") for dim in (64, 256) for flags in (True, False)] + [
-    ("bf16", 40, True)
+#: Shared memory of a block: GA100, GH100, GB100.
+SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
+TYPES = {
+    torch.float32: "fp32",
+    torch.float16: "fp16",
+    torch.bfloat16: "bf16",
+    torch.uint8: "u8",
+    torch.int32: "i32",
+    torch.int64: "i64",
+}
+
+
+class Case(NamedTuple):
+    dtype: torch.dtype
+    dim: int
+    window: int
+    options: bool  # all of them: padding, packed, bias, dropout, shifted, dilated, dlse
+
+
+CASES = [
+    Case(dtype, dim, window, options)
+    for dtype in (torch.float32, torch.bfloat16)
+    for dim, options in ((64, False), (64, True), (128, False))
+    for window in (5, 33, 257)
+] + [
+    Case(torch.bfloat16, 40, 9, True),
+    Case(torch.float16, 256, 5, False),
+    Case(torch.float16, 256, 33, True),
+    Case(torch.float32, 256, 257, True),
+    Case(torch.float16, 256, 257, True),
 ]
 
 
-def source(kernel: Any, dtype: str, dim: int, flags: bool) -> ASTSource:
-    """A kernel with the types its launcher gives it."""
-    constants = {"D": dim, **sliding.block_sizes(dim), "HAS_MASK": flags, "HAS_LSE": flags}
-    signature = {}
-    for name in kernel.arg_names:
-        if name in constants:
-            signature[name] = "constexpr"
-        elif name == "mask_ptr":
-            signature[name] = "*u8"
-        elif name.endswith("_ptr"):
-            signature[name] = "*fp32" if name in FLOAT_POINTERS else f"*{dtype}"
+class Launch(NamedTuple):
+    kernel: Any
+    arguments: dict[str, Any]
+    config: Any
+
+
+def launches(case: Case) -> list[Launch]:
+    """What a forward and backward call launches."""
+    made: list[Launch] = []
+    heads, frames = 4, 1024
+    qkv = [torch.zeros(1, heads, frames, case.dim, dtype=case.dtype) for _ in range(3)]
+    side, shape = case.window // 2, (1, heads, frames)
+    mask = torch.ones(1, frames, dtype=torch.bool) if case.options else None
+    sequences = torch.tensor([0, frames], dtype=torch.int32) if case.options else None
+    bias = torch.zeros(heads, 2 * case.window - 1) if case.options else None
+    seed = torch.zeros(1, dtype=torch.int64) if case.options else None
+    dlse = torch.zeros(shape) if case.options else None
+    inputs = (*qkv, mask, sequences, bias, seed)
+    options = (side, side, 2 if case.options else 1, case.options, 0.1, 0.2 if case.options else 0.0)
+
+    def record(kernel: Any, grid: Any, arguments: dict[str, Any], config: Any) -> None:
+        made.append(Launch(kernel, arguments, config))
+
+    bounds = torch.zeros(2, frames, dtype=torch.int32)
+    with mock.patch.object(sliding, "start", record), mock.patch.object(sliding, "sequence_bounds", lambda *_: bounds):
+        sliding.forward(*inputs, *options, True)
+        sliding.backward(qkv[0], *inputs, dlse, qkv[0], torch.zeros(shape), *options)
+    return made
+
+
+def source(kernel: Any, arguments: dict[str, Any]) -> ASTSource:
+    """A kernel specialised on its arguments, as a call on a GPU would."""
+    signature: dict[str, str] = {}
+    constants: dict[str, Any] = {}
+    attributes: dict[tuple[int, ...], list[list[Any]]] = {}
+    constexprs = {parameter.name for parameter in kernel.params if parameter.is_constexpr}
+    for position, name in enumerate(kernel.arg_names):
+        value = arguments[name]
+        if name in constexprs or value is None or (type(value) is int and value == 1):
+            signature[name], constants[name] = "constexpr", value
+        elif isinstance(value, torch.Tensor):
+            signature[name] = f"*{TYPES[value.dtype]}"
+            attributes[(position,)] = [["tt.divisibility", 16]]
+        elif isinstance(value, float):
+            signature[name] = "fp32"
         else:
-            signature[name] = "fp32" if name == "scale" else "i32"
-    return ASTSource(kernel, signature, {name: constants[name] for name in kernel.arg_names if name in constants})
+            signature[name] = "i32" if -(1 << 31) <= value < 1 << 31 else "i64"
+            if value % 16 == 0:
+                attributes[(position,)] = [["tt.divisibility", 16]]
+    return ASTSource(kernel, signature, constants, attributes)
 
 
-def spilled(cubin: bytes) -> str | None:
-    """None if the kernel keeps nothing in local memory."""
+class Usage(NamedTuple):
+    registers: int
+    stack: int
+    local: int
+
+
+def usage(cubin: bytes) -> Usage:
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        usage = subprocess.run([tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True)
-    found = re.search(r"REG:(\d+) STACK:(\d+).* LOCAL:(\d+)", usage.stdout)
+        told = subprocess.run([tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True)
+    found = re.search(r"REG:(\d+) STACK:(\d+).* LOCAL:(\d+)", told.stdout)
     if found is None:
-        return f"cuobjdump said nothing of registers: {usage.stdout[-500:]}"
-    registers, stack, local = (int(number) for number in found.groups())
-    return f"{stack} bytes of stack, {local} of local memory, {registers} registers" if stack or local else None
+        raise ValueError(f"cuobjdump said nothing of registers: {told.stdout[-500:]}")
+    return Usage(*map(int, found.groups()))
 
 
-def compile_all() -> Iterator[tuple[str, str | None, str]]:
-    """For each kernel and architecture: its name, what went wrong (None: nothing), and how many forms were compiled."""
-    for kernel in sliding.KERNELS:
-        for architecture in ARCHITECTURES:
-            problems = []
-            for dtype, dim, flags in CASES:
-                try:
-                    made = triton.compile(
-                        source(kernel, dtype, dim, flags),
-                        target=GPUTarget("cuda", architecture, 32),
-                        options={"num_warps": 4},
-                    )
-                    problem = spilled(made.asm["cubin"])
-                except Exception as error:  # the compiler fails in many ways; each is a finding
-                    problem = f"{type(error).__name__}: {str(error)[-1500:]}"
+def compile_for(architecture: int, launch: Launch) -> tuple[str | None, str]:
+    """What went wrong (None: nothing), and what the kernel uses."""
+    try:
+        made = triton.compile(
+            source(launch.kernel, launch.arguments),
+            target=GPUTarget("cuda", architecture, 32),
+            options={"num_warps": launch.config.warps, "num_stages": launch.config.stages},
+        )
+        used = usage(made.asm["cubin"])
+    except Exception as error:  # the compiler fails in many ways; each is a finding
+        return f"{type(error).__name__}: {str(error)[-1500:]}", ""
+    shared = made.metadata.shared
+    detail = f"{used.registers} registers, {shared} bytes shared"
+    if used.stack or used.local:
+        return f"{used.stack} bytes of stack, {used.local} of local memory, {detail}", detail
+    return (f"too much shared memory: {detail}" if shared > SHARED_MEMORY[architecture] else None), detail
+
+
+def compile_all(
+    cases: list[Case] = CASES, architectures: tuple[int, ...] = ARCHITECTURES
+) -> Iterator[tuple[str, str | None, str]]:
+    """For each case and architecture: its name, what went wrong (None: nothing), and what its kernels use."""
+    for case in cases:
+        made = launches(case)
+        for architecture in architectures:
+            problems, details = [], []
+            for launch in made:
+                problem, detail = compile_for(architecture, launch)
+                form = launch.kernel.__name__.removeprefix("sliding_window_attention_").removesuffix("_kernel")
+                details.append(f"{form} {detail}")
                 if problem is not None:
-                    problems.append(f"  {dtype} D={dim} mask={flags}: {problem}")
-            yield f"{kernel.__name__} sm_{architecture}", "\n".join(problems) or None, f"{len(CASES)} forms"
+                    problems.append(f"  {form} {launch.config}: {problem}")
+            name = f"{TYPES[case.dtype]} D={case.dim} w={case.window}{' with options' if case.options else ''}"
+            yield f"triton {name} sm_{architecture}", "\n".join(problems) or None, "; ".join(details)

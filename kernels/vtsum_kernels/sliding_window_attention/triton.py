@@ -49,6 +49,10 @@ TUNER = Tuner(f"triton {triton.__version__}")
 MAX_TILE = 512
 
 
+def start(kernel: Any, grid: tuple[int], arguments: dict[str, Any], config: Config) -> None:
+    kernel[grid](**arguments, num_warps=config.warps, num_stages=config.stages)
+
+
 class Launcher:
     """One call's tensors and sizes under the names of the kernels' arguments, and how its kernels are launched."""
 
@@ -71,9 +75,9 @@ class Launcher:
             left, right = (reach if side < 0 else min(side, reach) for side in (left, right))
         self.dilation = min(dilation, frames)
         self.rows, self.longest = batch * heads, triton.cdiv(frames, self.dilation)
-        self.problem = Problem(
-            q.dtype == torch.float32, max(triton.next_power_of_2(dim), 16), left, right, shift, bias is not None
-        )
+        options = shift or not (cu_seqlens is None and bias is None and seed is None)
+        block_d = max(triton.next_power_of_2(dim), 16)
+        self.problem = Problem(q.dtype == torch.float32, block_d, left, right, shift, options)
         self.q, self.device = q, q.device
         below = drop_below(dropout_p)
         self.values: dict[str, Any] = {
@@ -132,12 +136,11 @@ class Launcher:
         blocks = triton.cdiv(self.longest, step)
         values = {**self.values, **others, "blocks": blocks, "STEP": step}
         grid = (self.rows * blocks * self.dilation,)
-        arguments = {name: values[name] for name in kernel.arg_names}
-        kernel[grid](**arguments, num_warps=config.warps, num_stages=config.stages)
+        start(kernel, grid, {name: values[name] for name in kernel.arg_names}, config)
 
     def shares(self, step: int, *shape: int) -> Tensor | None:
         """Room for each program's share of dbias: [H, programs of a head, *shape], or None where none is wanted."""
-        if not self.problem.bias:
+        if self.values["bias_ptr"] is None:
             return None
         programs = self.values["B"] * triton.cdiv(self.longest, step) * self.dilation
         return torch.zeros((self.values["H"], programs, *shape), dtype=torch.float32, device=self.device)

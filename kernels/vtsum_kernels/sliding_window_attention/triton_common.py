@@ -38,8 +38,8 @@ def add_product(total, a, b, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def place(H, blocks, dilation, STEP: tl.constexpr, HEADS_FIRST: tl.constexpr):
-    """The batch entry, the head, the phase and the first position of this program, and its number among its head's."""
+def place(H, group, blocks, dilation, STEP: tl.constexpr, HEADS_FIRST: tl.constexpr):
+    """This program's batch entry, head, key head, phase and first position, and its number among its head's programs."""
     program, tiles = tl.program_id(0), blocks * dilation
     if HEADS_FIRST:  # [B, T, H, D] in memory: neighbours in the grid read neighbouring memory
         h, rest = program % H, program // H
@@ -47,7 +47,9 @@ def place(H, blocks, dilation, STEP: tl.constexpr, HEADS_FIRST: tl.constexpr):
     else:
         tile, rest = program % tiles, program // tiles
         h, b = rest % H, rest // H
-    return b.to(tl.int64), h.to(tl.int64), tile % dilation, (tile // dilation) * STEP, b.to(tl.int64) * tiles + tile
+    key_head = (h // group).to(tl.int64)  # divided in 32 bits: 64 take a subroutine
+    b, h, number = b.to(tl.int64), h.to(tl.int64), b.to(tl.int64) * tiles + tile
+    return b, h, key_head, tile % dilation, (tile // dilation) * STEP, number
 
 
 @triton.jit

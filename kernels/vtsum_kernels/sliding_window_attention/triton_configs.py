@@ -18,7 +18,7 @@ class Problem(NamedTuple):
     left: int
     right: int
     shift: bool
-    bias: bool
+    options: bool  # anything but a plain window needs registers of its own
 
     @property
     def narrow(self) -> bool:
@@ -30,15 +30,6 @@ class Problem(NamedTuple):
         return (2 if self.shift else 1) * (self.left + self.right)
 
 
-def _strips(block_d: int) -> list[Config]:
-    rows = (2048 if block_d <= 128 else 1024) // block_d
-    return [Config("strip", rows, 0, 4, 1), Config("strip", max(rows // 2, 1), 0, 2, 1)]
-
-
-def _power_above(n: int) -> int:
-    return 1 << max(n - 1, 15).bit_length()
-
-
 def single_step(config: Config, halo: int) -> int:
     """Rows that a program of one key block owns."""
     return min(config.block_m, config.block_n - halo)
@@ -48,55 +39,75 @@ def fused_step(config: Config, problem: Problem) -> int:
     return config.block_n - 2 * (problem.left + problem.right)
 
 
-def _elements(problem: Problem) -> int:
-    """Elements of a row of keys that a tile of one block may have, by what fits into registers and shared memory."""
-    return 128 * 128 if problem.block_d <= 128 else 64 * 256
+def _strips(block_d: int) -> list[Config]:
+    rows = (2048 if block_d <= 128 else 1024) // block_d
+    return [Config("strip", rows, 0, 4, 1), Config("strip", max(rows // 2, 1), 0, 2, 1)]
+
+
+def _wide(sizes: list[tuple[int, int, int, int]], problem: Problem) -> list[Config]:
+    """Tiles, and a strip where there is no tile or none has room. The diagonals dbias sums are of square tiles."""
+    tiles = [Config("tile", *size) for size in sizes]
+    return tiles + _strips(problem.block_d)[:1]
+
+
+def _fits(m: int, n: int, halo: int, block_d: int) -> bool:
+    """Whether a tile of one key block owns enough of its rows or keys, and registers and shared memory hold it."""
+    return 2 * min(m, n - halo) >= min(m, n // 2) and n * block_d <= 128 * 128
 
 
 def forward_candidates(problem: Problem) -> list[Config]:
-    d = problem.block_d
-    if not problem.narrow:
+    d, options = problem.block_d, problem.options
+    if problem.narrow:
         if problem.float32:
-            m, n = (32, 32) if d > 64 else (64, 32)
-            return [Config("tile", m, n, 4, 2), Config("tile", m, n, 8, 2), Config("tile", 2 * m, n, 8, 2)]
-        if d > 128:
-            sizes = [(64, 32, 8, 2), (64, 64, 8, 2), (128, 32, 8, 2)]
-        elif d > 64:
-            sizes = [(64, 64, 4, 2), (128, 64, 8, 2), (128, 128, 8, 2), (64, 32, 4, 3)]
-        else:
-            sizes = [(64, 64, 4, 3), (128, 64, 4, 3), (128, 64, 8, 3), (128, 128, 8, 2), (64, 32, 4, 4)]
-        return [Config("tile", *size) for size in sizes]
+            return _strips(d)
+        sizes = [(64, 64, 4), (32, 128, 4), (64, 128, 4)] if options else [(64, 64, 4), (64, 128, 4), (128, 128, 8)]
+        sizes += [(32, 64, 2), (32, 64, 4), (16, 32, 1), (16, 64, 2)]
+        tiles = [
+            Config("tile", m, n, 8 if d > 128 and m >= 32 else warps, 1)
+            for m, n, warps in sizes
+            if _fits(m, n, problem.halo, d)
+        ]
+        return tiles + _strips(d)[: 2 if problem.left + problem.right < 9 else 1]
     if problem.float32:
-        return _strips(d)
-    tiles = []
-    for m, n, warps in ((64, 64, 4), (64, 128, 4), (32, 64, 2), (32, 64, 4), (16, 32, 1), (16, 64, 2), (128, 128, 8)):
-        step = min(m, n - problem.halo)
-        if 2 * step >= min(m, n // 2) and n * d <= _elements(problem):
-            tiles.append(Config("tile", m, n, 8 if d > 128 and m >= 64 else warps, 1))
-    return tiles + (_strips(d) if problem.left + problem.right < 9 else _strips(d)[:1])
+        if d <= 64:
+            return _wide([(64, 32, 8, 2), (64, 32, 8, 1), (32, 32, 8, 2)], problem)
+        return _wide([] if options or d > 128 else [(16, 32, 4, 1), (16, 16, 4, 1)], problem)
+    if d <= 64:
+        return _wide([(64, 64, 4, 3), (128, 64, 4, 3), (128, 64, 8, 3), (128, 128, 8, 2), (64, 32, 4, 4)], problem)
+    if d <= 128:
+        first = [(64, 32, 8, 2)] if options else [(64, 64, 4, 2)]
+        return _wide([*first, (128, 64, 8, 2), (128, 128, 8, 2), (64, 32, 4, 3)], problem)
+    return _wide([(32, 32, 8, 2)] if options else [(64, 32, 8, 2), (64, 64, 8, 2), (128, 32, 8, 2)], problem)
 
 
 def backward_candidates(problem: Problem) -> list[Config]:
-    d = problem.block_d
-    if not problem.narrow:
-        if problem.float32:
-            sizes = [(32, 32, 4, 1), (32, 32, 8, 1)] if d > 64 else [(32, 32, 4, 2), (64, 64, 8, 1)]
-        elif d > 128:
-            sizes = [(32, 32, 4, 1), (32, 32, 8, 1), (64, 64, 8, 1), (64, 32, 8, 1)]
-        elif d > 64:
-            sizes = [(64, 64, 8, 1), (64, 32, 4, 2), (64, 64, 8, 2), (128, 32, 8, 2), (128, 64, 8, 1)]
-        else:
-            sizes = [(64, 64, 4, 2), (64, 32, 4, 3), (128, 64, 8, 2), (128, 32, 8, 2), (128, 128, 8, 1)]
-        # The diagonals that dbias sums are those of square blocks.
-        return [Config("tile", *size) for size in sizes if size[0] == size[1] or not problem.bias]
+    d, options = problem.block_d, problem.options
+    if problem.narrow:
+        return _strips(d) if problem.float32 else _narrow_backward(problem)
     if problem.float32:
-        return _strips(d)
-    halo = problem.left + problem.right
+        if options or d > 128:
+            return _wide([], problem)
+        return _wide([(32, 32, 4, 1), (32, 32, 8, 1)] if d <= 64 else [(16, 16, 4, 1)], problem)
+    if d > 128:
+        return _wide([(32, 32, 8, 2 if options else 1)], problem)
+    if d > 64:
+        if options:
+            return _wide([(32, 32, 8, 1), (64, 64, 8, 2)], problem)
+        return _wide([(64, 64, 8, 2), (64, 32, 8, 1), (128, 32, 8, 1), (32, 32, 8, 1)], problem)
+    if options:
+        return _wide([(32, 32, 4, 2), (64, 64, 8, 2)], problem)
+    return _wide([(64, 64, 4, 2), (64, 32, 4, 3), (128, 64, 8, 2), (128, 32, 8, 2), (128, 128, 8, 1)], problem)
+
+
+def _narrow_backward(problem: Problem) -> list[Config]:
+    d, halo = problem.block_d, problem.left + problem.right
     found = []
-    for m, n, warps in ((64, 64, 4), (64, 128, 8), (32, 64, 4), (16, 64, 4), (32, 128, 8), (32, 128, 4)):
-        if d <= 128 and 4 * (n - 2 * halo) >= n:
-            found.append(Config("fused", m, n, 8 if d > 64 else warps, 1))
-    for m, n, warps in ((32, 64, 4), (64, 64, 4), (64, 128, 8), (16, 64, 4)):
-        if 2 * min(m, n - problem.halo) >= min(m, n // 2) and n * d <= _elements(problem):
-            found.append(Config("tile", m, n, 8 if d > 128 and m >= 32 else warps, 1))
+    if d <= 128:
+        sizes = [(16 if problem.options else 32, 128, 8), (16, 128, 4), (64, 128, 8)]
+        for m, n, warps in [(64, 64, 4), (32, 64, 4), (16, 64, 4), *sizes]:
+            if 3 * (n - 2 * halo) >= n:
+                found.append(Config("fused", m, n, 8 if d > 64 else warps, 1))
+    for m, n, warps in ((32, 64, 4), (64, 64, 4), (32, 128, 8), (16, 64, 4)):
+        if _fits(m, n, problem.halo, d):
+            found.append(Config("tile", m, n, 8 if d > 64 else warps, 1))
     return found + _strips(d)[:1]

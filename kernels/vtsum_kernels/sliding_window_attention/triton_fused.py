@@ -36,7 +36,7 @@ def sliding_window_attention_fused_bwd_kernel(
     AFTER: tl.constexpr = HALO if SHIFT else LEFT
     CENTRE: tl.constexpr = HALO if SHIFT else LEFT
     ENTRIES: tl.constexpr = (2 if SHIFT else 1) * HALO + 1
-    b, h, phase, p0, tile = place(H, blocks, dilation, STEP, HEADS_FIRST)
+    b, h, key_head, phase, p0, tile = place(H, group, blocks, dilation, STEP, HEADS_FIRST)
     count = positions(phase, T, dilation)
     j0 = p0 - HALO
     n = tl.arange(0, BLOCK_N)
@@ -44,8 +44,8 @@ def sliding_window_attention_fused_bwd_kernel(
     valid = unpadded(mask_ptr, b, j, phase, dilation, mask_b, mask_t, (j >= 0) & (j < count), HAS_MASK)
     q_ptr += (b * q_b + h * q_h) * ALIGN
     dout_ptr += (b * dout_b + h * dout_h) * ALIGN
-    k_ptr += (b * k_b + h // group * k_h) * ALIGN
-    v_ptr += (b * v_b + h // group * v_h) * ALIGN
+    k_ptr += (b * k_b + key_head * k_h) * ALIGN
+    v_ptr += (b * v_b + key_head * v_h) * ALIGN
     dq_ptr += (b * dq_b + h * dq_h) * ALIGN
     k = load_rows(k_ptr, j0, phase, dilation, k_t, valid, D, BLOCK_N, BLOCK_D, ALIGN, WIDE)
     v = load_rows(v_ptr, j0, phase, dilation, v_t, valid, D, BLOCK_N, BLOCK_D, ALIGN, WIDE)

@@ -37,13 +37,13 @@ def sliding_window_attention_strip_fwd_kernel(
     UNROLL: tl.constexpr, HAS_MASK: tl.constexpr, PACKED: tl.constexpr, SHIFT: tl.constexpr, HAS_BIAS: tl.constexpr,
     DROPOUT: tl.constexpr, HAS_LSE: tl.constexpr, ALIGN: tl.constexpr, WIDE: tl.constexpr, HEADS_FIRST: tl.constexpr,
 ):  # fmt: skip
-    b, h, phase, p0, _ = place(H, blocks, dilation, BLOCK_T, HEADS_FIRST)
+    b, h, key_head, phase, p0, _ = place(H, group, blocks, dilation, BLOCK_T, HEADS_FIRST)
     p = p0 + tl.arange(0, BLOCK_T)
     count = positions(phase, T, dilation)
     exists = p < count
     low, high = keys_of(bounds_ptr, p, phase, T, LEFT, RIGHT, dilation, exists, PACKED, SHIFT)
-    k_ptr += (b * k_b + h // group * k_h) * ALIGN
-    v_ptr += (b * v_b + h // group * v_h) * ALIGN
+    k_ptr += (b * k_b + key_head * k_h) * ALIGN
+    v_ptr += (b * v_b + key_head * v_h) * ALIGN
     q_ptr += (b * q_b + h * q_h) * ALIGN
     q = _load(q_ptr, p0, phase, dilation, q_t, exists, D, BLOCK_T, BLOCK_D, ALIGN, WIDE) * (scale * LOG2_E)
     if SHIFT:
@@ -99,13 +99,13 @@ def sliding_window_attention_strip_bwd_rows_kernel(
     DROPOUT: tl.constexpr, HAS_DLSE: tl.constexpr, ALIGN: tl.constexpr, WIDE: tl.constexpr,
     HEADS_FIRST: tl.constexpr,
 ):  # fmt: skip
-    b, h, phase, p0, tile = place(H, blocks, dilation, BLOCK_T, HEADS_FIRST)
+    b, h, key_head, phase, p0, tile = place(H, group, blocks, dilation, BLOCK_T, HEADS_FIRST)
     p = p0 + tl.arange(0, BLOCK_T)
     count = positions(phase, T, dilation)
     exists = p < count
     low, high = keys_of(bounds_ptr, p, phase, T, LEFT, RIGHT, dilation, exists, PACKED, SHIFT)
-    k_ptr += (b * k_b + h // group * k_h) * ALIGN
-    v_ptr += (b * v_b + h // group * v_h) * ALIGN
+    k_ptr += (b * k_b + key_head * k_h) * ALIGN
+    v_ptr += (b * v_b + key_head * v_h) * ALIGN
     q_ptr += (b * q_b + h * q_h) * ALIGN
     dout_ptr += (b * dout_b + h * dout_h) * ALIGN
     q = _load(q_ptr, p0, phase, dilation, q_t, exists, D, BLOCK_T, BLOCK_D, ALIGN, WIDE) * (scale * LOG2_E)
@@ -183,14 +183,14 @@ def sliding_window_attention_strip_bwd_keys_kernel(
     UNROLL: tl.constexpr, HAS_MASK: tl.constexpr, PACKED: tl.constexpr, SHIFT: tl.constexpr, HAS_BIAS: tl.constexpr,
     DROPOUT: tl.constexpr, ALIGN: tl.constexpr, WIDE: tl.constexpr, HEADS_FIRST: tl.constexpr,
 ):  # fmt: skip
-    b, h, phase, p0, _ = place(H, blocks, dilation, BLOCK_T, HEADS_FIRST)
+    b, h, key_head, phase, p0, _ = place(H, group, blocks, dilation, BLOCK_T, HEADS_FIRST)
     p = p0 + tl.arange(0, BLOCK_T)
     count = positions(phase, T, dilation)
     exists = p < count
     alive = unpadded(mask_ptr, b, p, phase, dilation, mask_b, mask_t, exists, HAS_MASK)
     low, high = rows_of(bounds_ptr, p, phase, T, LEFT, RIGHT, dilation, alive, PACKED, SHIFT)
-    k_ptr += (b * k_b + h // group * k_h) * ALIGN
-    v_ptr += (b * v_b + h // group * v_h) * ALIGN
+    k_ptr += (b * k_b + key_head * k_h) * ALIGN
+    v_ptr += (b * v_b + key_head * v_h) * ALIGN
     q_ptr += (b * q_b + h * q_h) * ALIGN
     dout_ptr += (b * dout_b + h * dout_h) * ALIGN
     k = _load(k_ptr, p0, phase, dilation, k_t, alive, D, BLOCK_T, BLOCK_D, ALIGN, WIDE) * (scale * LOG2_E)

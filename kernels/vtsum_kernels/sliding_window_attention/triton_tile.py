@@ -106,7 +106,7 @@ def sliding_window_attention_tile_fwd_kernel(
     DROPOUT: tl.constexpr, HAS_LSE: tl.constexpr, ALIGN: tl.constexpr, WIDE: tl.constexpr, HEADS_FIRST: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    b, h, phase, p0, _ = place(H, blocks, dilation, STEP, HEADS_FIRST)
+    b, h, key_head, phase, p0, _ = place(H, group, blocks, dilation, STEP, HEADS_FIRST)
     n = tl.arange(0, BLOCK_M)
     p = p0 + n
     count = positions(phase, T, dilation)
@@ -115,8 +115,8 @@ def sliding_window_attention_tile_fwd_kernel(
         exists = exists & (n < STEP)
     low, high = keys_of(bounds_ptr, p, phase, T, left, right, dilation, exists, PACKED, SHIFT)
     q_ptr += (b * q_b + h * q_h) * ALIGN
-    k_ptr += (b * k_b + h // group * k_h) * ALIGN
-    v_ptr += (b * v_b + h // group * v_h) * ALIGN
+    k_ptr += (b * k_b + key_head * k_h) * ALIGN
+    v_ptr += (b * v_b + key_head * v_h) * ALIGN
     q = load_rows(q_ptr, p0, phase, dilation, q_t, exists, D, BLOCK_M, BLOCK_D, ALIGN, WIDE)
     reach = left + right if SHIFT else left
     if HAS_BIAS:

@@ -83,7 +83,7 @@ def sliding_window_attention_tile_bwd_rows_kernel(
     DROPOUT: tl.constexpr, HAS_DLSE: tl.constexpr, ALIGN: tl.constexpr, WIDE: tl.constexpr,
     HEADS_FIRST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    b, h, phase, p0, tile = place(H, blocks, dilation, STEP, HEADS_FIRST)
+    b, h, key_head, phase, p0, tile = place(H, group, blocks, dilation, STEP, HEADS_FIRST)
     n = tl.arange(0, BLOCK_M)
     p = p0 + n
     count = positions(phase, T, dilation)
@@ -93,8 +93,8 @@ def sliding_window_attention_tile_bwd_rows_kernel(
     low, high = keys_of(bounds_ptr, p, phase, T, left, right, dilation, exists, PACKED, SHIFT)
     q_ptr += (b * q_b + h * q_h) * ALIGN
     dout_ptr += (b * dout_b + h * dout_h) * ALIGN
-    k_ptr += (b * k_b + h // group * k_h) * ALIGN
-    v_ptr += (b * v_b + h // group * v_h) * ALIGN
+    k_ptr += (b * k_b + key_head * k_h) * ALIGN
+    v_ptr += (b * v_b + key_head * v_h) * ALIGN
     q = load_rows(q_ptr, p0, phase, dilation, q_t, exists, D, BLOCK_M, BLOCK_D, ALIGN, WIDE)
     dout = load_rows(dout_ptr, p0, phase, dilation, dout_t, exists, D, BLOCK_M, BLOCK_D, ALIGN, WIDE)
     reach = left + right if SHIFT else left
@@ -165,7 +165,7 @@ def sliding_window_attention_tile_bwd_keys_kernel(
     WIDE: tl.constexpr, HEADS_FIRST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """BLOCK_N keys of a program against blocks of BLOCK_M rows; scores are kept as [keys, rows]."""
-    b, h, phase, p0, _ = place(H, blocks, dilation, BLOCK_N, HEADS_FIRST)
+    b, h, key_head, phase, p0, _ = place(H, group, blocks, dilation, BLOCK_N, HEADS_FIRST)
     p = p0 + tl.arange(0, BLOCK_N)
     count = positions(phase, T, dilation)
     exists = p < count
@@ -173,8 +173,8 @@ def sliding_window_attention_tile_bwd_keys_kernel(
     low, high = rows_of(bounds_ptr, p, phase, T, left, right, dilation, alive, PACKED, SHIFT)
     q_ptr += (b * q_b + h * q_h) * ALIGN
     dout_ptr += (b * dout_b + h * dout_h) * ALIGN
-    k_ptr += (b * k_b + h // group * k_h) * ALIGN
-    v_ptr += (b * v_b + h // group * v_h) * ALIGN
+    k_ptr += (b * k_b + key_head * k_h) * ALIGN
+    v_ptr += (b * v_b + key_head * v_h) * ALIGN
     k = load_rows(k_ptr, p0, phase, dilation, k_t, alive, D, BLOCK_N, BLOCK_D, ALIGN, WIDE)
     v = load_rows(v_ptr, p0, phase, dilation, v_t, alive, D, BLOCK_N, BLOCK_D, ALIGN, WIDE)
     head = b * H + h

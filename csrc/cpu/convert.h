@@ -116,7 +116,9 @@ struct float16 {
 #elif defined(__F16C__)
         to[0] = (vec<float>)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)from));
 #else
-        for (int l = 0; l < VL<float>; ++l) to[0][l] = widen(from[l]);
+        vec<float> all = {};
+        for (int l = 0; l < VL<float>; ++l) all[l] = widen(from[l]);
+        to[0] = all;
 #endif
     }
     static VTS_INLINE void store_group(uint16_t *to, const vec<float> *from) {

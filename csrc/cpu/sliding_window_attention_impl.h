@@ -25,6 +25,7 @@ template <typename E>
 struct worker {
     typedef typename E::accumulate A;
     typedef typename E::storage S;
+    typedef typename E::wide W;  // what scratch holds
     static constexpr int L = VL<A>;
 
     struct view {
@@ -79,8 +80,12 @@ struct worker {
             (S *)x.data + at.b * x.stride_b + head * x.stride_h + at.frame(p, 0) * x.stride_t, x.stride_t * p.dilation};
     }
 
-    // Rows in place, for types that are computed with as they are stored.
-    static rows<A> direct(const view &x, int64_t t) { return {(const A *)x.row(t), x.step}; }
+    static rows<E> direct(const view &x, int64_t t) { return {x.row(t), x.step}; }
+
+    // Whether a strip whose rows all exist is worked on in place: rows that many others read are converted once
+    // instead.
+    bool in_place(const band &w) const { return whole && (sizeof(S) == sizeof(A) || w.keys <= most_converted); }
+    static constexpr int64_t most_converted = 16;
 
     bool padded(const place &at, int64_t t) const {
         return p.mask && !p.mask[at.b * p.mask_stride_b + at.frame(p, t) * p.mask_stride_t];
@@ -103,7 +108,7 @@ struct worker {
     }
 
     // Rows [first, first + count) into scratch, 0 where they do not exist or (with `visible`) are not to be seen.
-    rows<A> staged(const view &x, const place &at, int64_t first, int64_t count, const uint8_t *visible, A *to) const {
+    rows<W> staged(const view &x, const place &at, int64_t first, int64_t count, const uint8_t *visible, A *to) const {
         for (int64_t r = 0; r < count; ++r) {
             A *row = to + r * width;
             const int64_t t = first + r;
@@ -168,17 +173,17 @@ struct worker {
     }
 
     // Result rows: straight to their place where they are whole groups, else through `spare`.
-    template <typename F>
+    template <typename In, typename F>
     VTS_INLINE void put(
-        const A *weight, int64_t row_step, int64_t step, rows<A> x, int64_t n, int64_t count, A factor, const view &to,
+        const A *weight, int64_t row_step, int64_t step, rows<In> x, int64_t n, int64_t count, A factor, const view &to,
         int64_t start, A *spare, const F &between) const {
         S *out = to.row(start);
         if (whole) {
             const bool aligned = (((uintptr_t)out | (uintptr_t)(to.step * (int64_t)sizeof(S))) & (VTS_BYTES - 1)) == 0;
-            band_sums<E>(weight, row_step, step, x, n, count, vectors, factor, out, to.step, past && aligned, between);
+            band_sums<In, E>(
+                weight, row_step, step, x, n, count, vectors, factor, out, to.step, past && aligned, between);
         } else {
-            band_sums<typename E::wide>(
-                weight, row_step, step, x, n, count, vectors, factor, spare, width, false, between);
+            band_sums<In, W>(weight, row_step, step, x, n, count, vectors, factor, spare, width, false, between);
             for (int64_t r = 0; r < count; ++r) store_row<E>(spare + r * width, out + r * to.step, p.D);
         }
     }
@@ -211,30 +216,31 @@ struct worker {
         const int64_t scored = scored_of(at, w), seen = scored + w.keys - 1, first = at.start - w.left;
         const view q = of(p.q, at, at.h), k = of(p.k, at, at.key_head), v = of(p.v, at, at.key_head);
         const bool clear = count == scored && !w.shifted && all_visible(at, first, seen);
-        rows<A> rq, rk, rv;
-        if (E::in_place && whole && clear) {
-            rq = direct(q, at.start), rk = direct(k, first), rv = direct(v, first);
+        const auto attend = [&](auto rq, auto rk, auto rv) {
+            band_products(rq, rk, scored, w.keys, vectors, (A)p.scale, scores);
+            if (p.bias) add_bias<A>(bias_of(at, w), scored, w.keys, scores);
+            if (!clear) hide(at, w, at.start, scored, visible, scores);
+            softmax_columns<A>(scored, w.keys, scores, lse);
+            if (p.seed) drop_weights(at, w, at.start, scored, scores);
+            const view next_q = of(p.q, next, next.h), next_k = of(p.k, next, next.key_head),
+                       next_v = of(p.v, next, next.key_head);
+            const auto fetch_next = [&](int64_t r, int64_t more) VTS_LAMBDA_INLINE {
+                for (; more > 0; --more, ++r) {
+                    fetch(next_q, next, next.start + r);
+                    fetch(next_k, next, next.start + c.right + r);
+                    fetch(next_v, next, next.start + c.right + r);
+                }
+            };
+            put(scores, 1 - scored, scored, rv, w.keys, count, (A)1, of(p.out, at, at.h), at.start, spare, fetch_next);
+        };
+        if (clear && in_place(w)) {
+            attend(direct(q, at.start), direct(k, first), direct(v, first));
         } else {
             mark_visible(at, first, seen, visible);
-            rq = staged(q, at, at.start, scored, nullptr, sq);
-            rk = staged(k, at, first, seen, visible, sk);
-            rv = staged(v, at, first, seen, visible, sv);
+            attend(
+                staged(q, at, at.start, scored, nullptr, sq), staged(k, at, first, seen, visible, sk),
+                staged(v, at, first, seen, visible, sv));
         }
-        band_products<A>(rq, rk, scored, w.keys, vectors, (A)p.scale, scores);
-        if (p.bias) add_bias<A>(bias_of(at, w), scored, w.keys, scores);
-        if (!clear) hide(at, w, at.start, scored, visible, scores);
-        softmax_columns<A>(scored, w.keys, scores, lse);
-        if (p.seed) drop_weights(at, w, at.start, scored, scores);
-        const view next_q = of(p.q, next, next.h), next_k = of(p.k, next, next.key_head),
-                   next_v = of(p.v, next, next.key_head);
-        const auto fetch_next = [&](int64_t r, int64_t more) VTS_LAMBDA_INLINE {
-            for (; more > 0; --more, ++r) {
-                fetch(next_q, next, next.start + r);
-                fetch(next_k, next, next.start + c.right + r);
-                fetch(next_v, next, next.start + c.right + r);
-            }
-        };
-        put(scores, 1 - scored, scored, rv, w.keys, count, (A)1, of(p.out, at, at.h), at.start, spare, fetch_next);
         if (lse) {
             A *to = (A *)p.lse + (at.b * p.H + at.h) * p.T;
             for (int64_t r = 0; r < count; ++r) to[at.frame(p, at.start + r)] = lse[r];
@@ -280,22 +286,6 @@ struct worker {
         // The key at `start` is seen by rows from start - right on, and those see keys from `left` before them on.
         const int64_t first_row = at.start - w.right, first_key = first_row - w.left;
         const bool clear = !w.shifted && all_visible(at, first_key, seen);
-        rows<A> rq, rg, rk, rv;
-        if (E::in_place && whole && clear) {
-            rq = direct(q, first_row), rg = direct(g, first_row), rk = direct(k, first_key), rv = direct(v, first_key);
-        } else {
-            mark_visible(at, first_key, seen, visible);
-            rq = staged(q, at, first_row, scored, nullptr, sq);
-            rg = staged(g, at, first_row, scored, nullptr, sg);
-            rk = staged(k, at, first_key, seen, visible, sk);
-            rv = staged(v, at, first_key, seen, visible, sv);
-        }
-        band_products<A>(rq, rk, scored, w.keys, vectors, (A)p.scale, weights);
-        if (p.bias) add_bias<A>(bias_of(at, w), scored, w.keys, weights);
-        if (!clear) hide(at, w, first_row, scored, visible, weights);
-        softmax_columns<A>(scored, w.keys, weights, nullptr);
-        band_products<A>(rg, rv, scored, w.keys, vectors, (A)1, slopes);
-        if (p.seed) drop_weights(at, w, first_row, scored, slopes);
         if (dlse) {
             const A *from = (const A *)p.dlse + (at.b * p.H + at.h) * p.T;
             for (int64_t r = 0; r < scored; ++r) {
@@ -303,39 +293,54 @@ struct worker {
                 dlse[r] = t >= 0 && t < at.length ? from[at.frame(p, t)] : 0;
             }
         }
-        softmax_columns_backward<A>(scored, w.keys, weights, slopes, dlse);
-        if (p.seed) drop_weights(at, w, first_row, scored, weights);
-        if (p.dbias) {
-            A *sums = dbias_of(task) + bias_offset(w);
-            for (int64_t o = 0; o < w.keys; ++o) {
-                const A *row = slopes + o * scored + w.right;
-                A sum = 0;
-                for (int64_t r = 0; r < count; ++r) sum += row[r];
-                sums[o] = sum;
-            }
+        const auto attend = [&](auto rq, auto rg, auto rk, auto rv) {
+            band_products(rq, rk, scored, w.keys, vectors, (A)p.scale, weights);
+            if (p.bias) add_bias<A>(bias_of(at, w), scored, w.keys, weights);
+            if (!clear) hide(at, w, first_row, scored, visible, weights);
+            softmax_columns<A>(scored, w.keys, weights, nullptr);
+            band_products(rg, rv, scored, w.keys, vectors, (A)1, slopes);
+            if (p.seed) drop_weights(at, w, first_row, scored, slopes);
+            softmax_columns_backward<A>(scored, w.keys, weights, slopes, dlse);
+            if (p.seed) drop_weights(at, w, first_row, scored, weights);
+            if (p.dbias) add_up(slopes + w.right, scored, w.keys, count, dbias_of(task) + bias_offset(w));
+            put(slopes + w.right, 1 - scored, scored, decltype(rk){rk.at(w.right), rk.stride}, w.keys, count,
+                (A)p.scale, of(p.dq, at, at.h), at.start, spare, [](int64_t, int64_t) {});
+            // Key r of the strip is key o of row r + keys - 1 - o: along o the rows run backwards.
+            const int64_t last = (w.keys - 1) * scored;
+            const view next_q = of(p.q, next, next.h), next_k = of(p.k, next, next.key_head),
+                       next_v = of(p.v, next, next.key_head), next_g = of(p.dout, next, next.h);
+            put(slopes + last, scored, 1 - scored, rq, w.keys, count, (A)p.scale, of(p.dk, at, at.h), at.start, spare,
+                [&](int64_t r, int64_t more) VTS_LAMBDA_INLINE {
+                    for (; more > 0; --more, ++r) {
+                        fetch(next_q, next, next.start + c.left + r);
+                        fetch(next_g, next, next.start + c.left + r);
+                    }
+                });
+            put(weights + last, scored, 1 - scored, rg, w.keys, count, (A)1, of(p.dv, at, at.h), at.start, spare,
+                [&](int64_t r, int64_t more) VTS_LAMBDA_INLINE {
+                    for (; more > 0; --more, ++r) {
+                        fetch(next_k, next, next.start + c.reach + r);
+                        fetch(next_v, next, next.start + c.reach + r);
+                    }
+                });
+        };
+        if (clear && in_place(w)) {
+            attend(direct(q, first_row), direct(g, first_row), direct(k, first_key), direct(v, first_key));
+        } else {
+            mark_visible(at, first_key, seen, visible);
+            attend(
+                staged(q, at, first_row, scored, nullptr, sq), staged(g, at, first_row, scored, nullptr, sg),
+                staged(k, at, first_key, seen, visible, sk), staged(v, at, first_key, seen, visible, sv));
         }
-        const auto nothing = [](int64_t, int64_t) {};
-        const view dk = of(p.dk, at, at.h), dv = of(p.dv, at, at.h);
-        put(slopes + w.right, 1 - scored, scored, {rk.at(w.right), rk.stride}, w.keys, count, (A)p.scale,
-            of(p.dq, at, at.h), at.start, spare, nothing);
-        // Key r of the strip is key o of row r + keys - 1 - o: along o the rows run backwards.
-        const int64_t last = (w.keys - 1) * scored;
-        const view next_q = of(p.q, next, next.h), next_k = of(p.k, next, next.key_head),
-                   next_v = of(p.v, next, next.key_head), next_g = of(p.dout, next, next.h);
-        put(slopes + last, scored, 1 - scored, rq, w.keys, count, (A)p.scale, dk, at.start, spare,
-            [&](int64_t r, int64_t more) VTS_LAMBDA_INLINE {
-                for (; more > 0; --more, ++r) {
-                    fetch(next_q, next, next.start + c.left + r);
-                    fetch(next_g, next, next.start + c.left + r);
-                }
-            });
-        put(weights + last, scored, 1 - scored, rg, w.keys, count, (A)1, dv, at.start, spare,
-            [&](int64_t r, int64_t more) VTS_LAMBDA_INLINE {
-                for (; more > 0; --more, ++r) {
-                    fetch(next_k, next, next.start + c.reach + r);
-                    fetch(next_v, next, next.start + c.reach + r);
-                }
-            });
+    }
+
+    // sums[o] = sum over the strip's own rows of table[o][r].
+    static void add_up(const A *table, int64_t step, int64_t n, int64_t count, A *sums) {
+        for (int64_t o = 0; o < n; ++o) {
+            A sum = 0;
+            for (int64_t r = 0; r < count; ++r) sum += table[o * step + r];
+            sums[o] = sum;
+        }
     }
 
     // A row of sums for each task, and totals in float64.

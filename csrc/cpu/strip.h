@@ -7,45 +7,94 @@
 
 namespace vts::VTS_LEVEL {
 
-// Rows of one operand: row r starts at data + r * stride.
-template <typename A>
+// Rows of one operand, as they are stored: row r starts at data + r * stride.
+template <typename E>
 struct rows {
-    const A *data;
+    const typename E::storage *data;
     int64_t stride;
-    VTS_INLINE const A *at(int64_t r) const { return data + r * stride; }
+    VTS_INLINE const typename E::storage *at(int64_t r) const { return data + r * stride; }
 };
 
-// table[o][r] = scale * a_r . b_{r + o}. NV: vectors a row, 0 = known only at run time. count: a multiple of VL.
-template <typename A, int NV>
-void band_products_of(rows<A> a, rows<A> b, int64_t count, int64_t n, int64_t vectors, A scale, A *table) {
-    constexpr int L = VL<A>;
-    for (int64_t o = 0; o < n; ++o) {
-        for (int64_t r = 0; r < count; r += L) {
-            const vec<A> dots = horizontal_sums<A>([&](int i) VTS_LAMBDA_INLINE {
-                const A *x = a.at(r + i), *y = b.at(r + i + o);
-                vec<A> sum = load(x) * load(y);
-                if constexpr (NV > 0) {
+// CH vectors of the accumulating type, from what is stored.
+template <typename E, int CH>
+VTS_INLINE void load_vectors(const typename E::storage *from, vec<typename E::accumulate> *to) {
+    constexpr int L = VL<typename E::accumulate>;
+#pragma GCC unroll 8
+    for (int c = 0; c < CH; c += E::group / L) E::load_group(from + c * L, to + c);
+}
+
+// Rows of a that are held in registers while the rows of b pass by.
+constexpr int held_rows = VTS_BYTES == 64 ? 4 : 2;
+constexpr int most_keys = 8;  // of a block of products
+
+// The products of VL rows of a with OC keys each, as vectors whose lanes are still to be summed: part[o * VL + r]
+// belongs to a_r . b_{r + o}. Over CH vectors of features; where they are not the first ones they are added.
+template <typename E, int CH, int OC>
+void partial_products(rows<E> a, rows<E> b, bool first, vec<typename E::accumulate> *part) {
+    typedef typename E::accumulate A;
+    constexpr int L = VL<A>, R = held_rows;
+    for (int r = 0; r < L; r += R) {
+        vec<A> x[R][CH];
+#pragma GCC unroll 8
+        for (int i = 0; i < R; ++i) load_vectors<E, CH>(a.at(r + i), x[i]);
 #pragma GCC unroll 16
-                    for (int c = 1; c < NV; ++c) sum += load(x + c * L) * load(y + c * L);
-                } else {
-                    for (int64_t c = 1; c < vectors; ++c) sum += load(x + c * L) * load(y + c * L);
-                }
-                return sum;
-            });
+        for (int j = 0; j < R + OC - 1; ++j) {
+            vec<A> y[CH];
+            load_vectors<E, CH>(b.at(r + j), y);
+#pragma GCC unroll 8
+            for (int i = 0; i < R; ++i) {
+                if (j - i < 0 || j - i >= OC) continue;
+                vec<A> *to = part + (j - i) * L + r + i;
+                vec<A> sum = x[i][0] * y[0];
+#pragma GCC unroll 8
+                for (int c = 1; c < CH; ++c) sum += x[i][c] * y[c];
+                *to = first ? sum : *to + sum;
+            }
+        }
+    }
+}
+
+template <typename E, int OC>
+void products_of_keys(
+    rows<E> a, rows<E> b, int64_t count, int64_t vectors, typename E::accumulate scale, typename E::accumulate *table) {
+    typedef typename E::accumulate A;
+    constexpr int L = VL<A>, G = E::group / L;
+    vec<A> part[OC * L];
+    for (int64_t r = 0; r < count; r += L) {
+        int64_t c = 0;
+        for (; c + 4 <= vectors; c += 4)
+            partial_products<E, 4, OC>({a.at(r) + c * L, a.stride}, {b.at(r) + c * L, b.stride}, c == 0, part);
+        for (; c < vectors; c += G)
+            partial_products<E, G, OC>({a.at(r) + c * L, a.stride}, {b.at(r) + c * L, b.stride}, c == 0, part);
+        for (int o = 0; o < OC; ++o) {
+            const vec<A> dots = horizontal_sums<A>([&](int i) VTS_LAMBDA_INLINE { return part[o * L + i]; });
             store(table + o * count + r, dots * scale);
         }
     }
 }
 
-template <typename A>
-void band_products(rows<A> a, rows<A> b, int64_t count, int64_t n, int64_t vectors, A scale, A *table) {
-    switch (vectors) {
-        case 1: return band_products_of<A, 1>(a, b, count, n, vectors, scale, table);
-        case 2: return band_products_of<A, 2>(a, b, count, n, vectors, scale, table);
-        case 4: return band_products_of<A, 4>(a, b, count, n, vectors, scale, table);
-        case 8: return band_products_of<A, 8>(a, b, count, n, vectors, scale, table);
-        case 16: return band_products_of<A, 16>(a, b, count, n, vectors, scale, table);
-        default: return band_products_of<A, 0>(a, b, count, n, vectors, scale, table);
+// table[o][r] = scale * a_r . b_{r + o}, for 0 <= o < n. count: a multiple of VL.
+template <typename E>
+void band_products(
+    rows<E> a, rows<E> b, int64_t count, int64_t n, int64_t vectors, typename E::accumulate scale,
+    typename E::accumulate *table) {
+    // Blocks of nearly the same size: 9 keys are 5 and 4, not 8 and 1.
+    const int64_t blocks = (n + most_keys - 1) / most_keys;
+    for (int64_t block = 0, o = 0; block < blocks; ++block) {
+        const int64_t keys = (n - o) / (blocks - block);
+        const rows<E> from = {b.at(o), b.stride};
+        typename E::accumulate *to = table + o * count;
+        switch (keys) {
+            case 1: products_of_keys<E, 1>(a, from, count, vectors, scale, to); break;
+            case 2: products_of_keys<E, 2>(a, from, count, vectors, scale, to); break;
+            case 3: products_of_keys<E, 3>(a, from, count, vectors, scale, to); break;
+            case 4: products_of_keys<E, 4>(a, from, count, vectors, scale, to); break;
+            case 5: products_of_keys<E, 5>(a, from, count, vectors, scale, to); break;
+            case 6: products_of_keys<E, 6>(a, from, count, vectors, scale, to); break;
+            case 7: products_of_keys<E, 7>(a, from, count, vectors, scale, to); break;
+            default: products_of_keys<E, 8>(a, from, count, vectors, scale, to); break;
+        }
+        o += keys;
     }
 }
 
@@ -96,19 +145,18 @@ void softmax_columns_backward(int64_t count, int64_t n, const A *p, A *dp, const
     }
 }
 
-// Rows i = 0, ..., R - 1 of the result are sums over j of w[i * row_step + j * step] x_j, i <= j < i + n, for CH
-// vectors from x on: each row of x is loaded once for all of them.
-template <typename E, int R, int CH>
+// Rows i = 0, ..., R - 1 of the result are factor * sum over j of w[i * row_step + j * step] x_j, i <= j < i + n, for
+// CH vectors: each row of x is loaded once for all of them. In and Out: how x and the result are stored.
+template <typename In, typename Out, int R, int CH>
 VTS_INLINE void band_sums_of(
-    const typename E::accumulate *w, int64_t row_step, int64_t step, rows<typename E::accumulate> x, int64_t n,
-    typename E::accumulate factor, typename E::storage *out, int64_t out_step, bool past) {
-    typedef typename E::accumulate A;
-    constexpr int L = VL<A>;
+    const typename In::accumulate *w, int64_t row_step, int64_t step, rows<In> x, int64_t n,
+    typename In::accumulate factor, typename Out::storage *out, int64_t out_step, bool past) {
+    typedef typename In::accumulate A;
+    constexpr int L = VL<A>, G = Out::group / L;
     vec<A> sum[R][CH] = {};
     const auto add = [&](int64_t j, int first, int last) VTS_LAMBDA_INLINE {
         vec<A> row[CH];
-#pragma GCC unroll 8
-        for (int c = 0; c < CH; ++c) row[c] = load(x.at(j) + c * L);
+        load_vectors<In, CH>(x.at(j), row);
 #pragma GCC unroll 8
         for (int i = 0; i < R; ++i) {
             if (i < first || i >= last) continue;
@@ -126,7 +174,6 @@ VTS_INLINE void band_sums_of(
     } else {
         for (int64_t j = 0; j < n + R - 1; ++j) add(j, (int)(j >= n ? j - n + 1 : 0), (int)(j < R ? j + 1 : R));
     }
-    constexpr int G = E::group / L;
 #pragma GCC unroll 8
     for (int i = 0; i < R; ++i) {
 #pragma GCC unroll 8
@@ -134,51 +181,49 @@ VTS_INLINE void band_sums_of(
 #pragma GCC unroll 8
         for (int c = 0; c < CH; c += G) {
             if (past) {
-                E::store_group_past(out + i * out_step + c * L, sum[i] + c);
+                Out::store_group_past(out + i * out_step + c * L, sum[i] + c);
             } else {
-                E::store_group(out + i * out_step + c * L, sum[i] + c);
+                Out::store_group(out + i * out_step + c * L, sum[i] + c);
             }
         }
     }
 }
 
 // `count` rows of the result, all whole groups wide. between(r, n) is called now and then, for rows [r, r + n).
-template <typename E, int CH, typename F>
+template <typename In, typename Out, int CH, typename F>
 VTS_INLINE void band_sums_wide(
-    const typename E::accumulate *w, int64_t row_step, int64_t step, rows<typename E::accumulate> x, int64_t n,
-    int64_t count, typename E::accumulate factor, typename E::storage *out, int64_t out_step, bool past,
-    const F &between) {
-    constexpr int R = VTS_BYTES == 64 ? 4 : 2;  // accumulators that fit the registers
+    const typename In::accumulate *w, int64_t row_step, int64_t step, rows<In> x, int64_t n, int64_t count,
+    typename In::accumulate factor, typename Out::storage *out, int64_t out_step, bool past, const F &between) {
+    constexpr int R = held_rows;
     int64_t r = 0;
     for (; r + R <= count; r += R) {
         between(r, R);
-        band_sums_of<E, R, CH>(
+        band_sums_of<In, Out, R, CH>(
             w + r * (row_step + step), row_step, step, {x.at(r), x.stride}, n, factor, out + r * out_step, out_step,
             past);
     }
     for (; r < count; ++r)
-        band_sums_of<E, 1, CH>(
+        band_sums_of<In, Out, 1, CH>(
             w + r * (row_step + step), row_step, step, {x.at(r), x.stride}, n, factor, out + r * out_step, out_step,
             past);
 }
 
 // out_i = factor * sum_j w[i * row_step + j * step] x_j, i <= j < i + n, for `count` rows of `vectors` vectors.
-template <typename E, typename F>
+template <typename In, typename Out, typename F>
 void band_sums(
-    const typename E::accumulate *w, int64_t row_step, int64_t step, rows<typename E::accumulate> x, int64_t n,
-    int64_t count, int64_t vectors, typename E::accumulate factor, typename E::storage *out, int64_t out_step,
-    bool past, const F &between) {
-    typedef typename E::accumulate A;
-    constexpr int L = VL<A>, G = E::group / L;
+    const typename In::accumulate *w, int64_t row_step, int64_t step, rows<In> x, int64_t n, int64_t count,
+    int64_t vectors, typename In::accumulate factor, typename Out::storage *out, int64_t out_step, bool past,
+    const F &between) {
+    constexpr int L = VL<typename In::accumulate>, G = (In::group > Out::group ? In::group : Out::group) / L;
     int64_t c = 0;
     const auto once = [&](int64_t r, int64_t more) VTS_LAMBDA_INLINE {
         if (c == 0) between(r, more);
     };
     for (; c + 4 <= vectors; c += 4)
-        band_sums_wide<E, 4>(
+        band_sums_wide<In, Out, 4>(
             w, row_step, step, {x.data + c * L, x.stride}, n, count, factor, out + c * L, out_step, past, once);
     for (; c < vectors; c += G)
-        band_sums_wide<E, G>(
+        band_sums_wide<In, Out, G>(
             w, row_step, step, {x.data + c * L, x.stride}, n, count, factor, out + c * L, out_step, past, once);
 }
 

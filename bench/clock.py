@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 import math
 import sys
 import time
@@ -137,7 +136,6 @@ class CudaClock:
         return graph.replay
 
     def peak(self, call: Call) -> int | None:
-        gc.collect()
         self.cuda.synchronize()
         self.cuda.reset_peak_memory_stats()
         before = self.cuda.memory_allocated()
@@ -151,7 +149,6 @@ def peak_of_process(call: Call) -> int | None:
     status, marks = Path("/proc/self/status"), Path("/proc/self/clear_refs")
     if not sys.platform.startswith("linux") or not marks.exists():
         return None
-    gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:  # memory that was freed but not given back would hide what the call takes
         trim(0)

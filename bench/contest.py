@@ -126,9 +126,9 @@ def hold(
             "repeats": len(one.times),
             "calls_a_repeat": one.sampler.calls,
             "clock": one.sampler.method,
-            "gb_s": round(contest.moved / middle / 1e9, 2),
+            "gb_s": _number(contest.moved / middle / 1e9),
             "moved_bytes": contest.moved,
-            "share_of_copy": None if copy is None else round(copy / middle, 4),
+            "share_of_copy": None if copy is None else _number(copy / middle),
             "peak_mib": None if peak is None else round(peak / 2**20, 1),
         }
 
@@ -178,7 +178,7 @@ def _admit(
 
 
 def _number(value: float) -> float | None:
-    """JSON has no infinity."""
+    """Four digits; JSON has no infinity."""
     return float(f"{value:.3e}") if math.isfinite(value) else None
 
 

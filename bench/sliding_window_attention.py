@@ -162,9 +162,6 @@ def _start(
     make: Callable[[Setting], Attend], setting: Setting, inputs: list[tuple[Tensor, Tensor, Tensor, Tensor]]
 ) -> Callable[[], Call]:
     def start() -> Call:
-        if setting.direction == "bwd":
-            # A compiled backward would otherwise reuse what was saved for it, and could run once only.
-            torch._functorch.config.donated_buffer = False
         return call_of(make(setting), inputs, setting.direction)
 
     return start
@@ -212,7 +209,12 @@ def _rival_entry(
 
 
 def _sweep_entries(setting: Setting, rivals: list[Rival], sets: int) -> list[Entry]:
-    torch.compiler.reset()  # each compilation is for one shape, and torch gives up after eight of a function
+    if any(rival.compiled for rival in rivals):
+        from torch._functorch import config as functorch
+
+        torch.compiler.reset()  # each compilation is for one shape, and torch gives up after eight of a function
+        # A compiled backward may write over what was saved for it, and runs once only then.
+        functorch.donated_buffer = setting.direction != "bwd"
     inputs = [make_inputs(setting, seed) for seed in range(sets)]
     oracle = Oracle(*inputs[0], setting.window)
     return [

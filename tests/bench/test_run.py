@@ -1,0 +1,272 @@
+"""The benchmark's command: what it records, what it refuses to time, and how it goes on after an interruption."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from bench import contest, run, sliding_window_attention, sliding_window_rivals
+from bench.contest import Limits
+from bench.record import append, contest_key, read
+from bench.sliding_window_rivals import Rival, Setting
+
+ROOT = Path(__file__).resolve().parents[2]
+OP = "sliding_window_attention"
+SMALL = ["--op", OP, "--device", "cpu", "--case", "sweep", "--frames", "40", "--window", "5", "--seconds", "0.001"]
+
+
+@pytest.fixture(autouse=True)
+def no_memory_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command limits its process's memory; here the process is the tests'."""
+    monkeypatch.setattr(run, "keep_alive", lambda device: None)
+
+
+def measure(output: Path, *words: str, status: int = 0) -> list[dict[str, Any]]:
+    assert run.main([*SMALL, "--output", str(output), *words]) == status
+    return read(output)
+
+
+def use(monkeypatch: pytest.MonkeyPatch, *rivals: Rival) -> None:
+    monkeypatch.setattr(sliding_window_attention, "RIVALS", rivals)
+
+
+def rival(make: Any, needs: int = 0, **more: Any) -> Rival:
+    return Rival("some_rival", make, lambda s: needs, lambda s: float(s.frames), **more)
+
+
+def test_every_contestant_gets_a_whole_record(tmp_path: Path) -> None:
+    words = [
+        "--dtype",
+        "float32,bfloat16",
+        "--layout",
+        "bhtd,bthd",
+        "--rivals",
+        "sdpa_masked,unfold",
+    ]
+    records = measure(tmp_path / "some.jsonl", *words)
+    names = ["copy", "vtsum", "sdpa_masked", "unfold"]
+    assert len(records) == 2 * 2 * 2 * len(names)
+    contests: dict[Any, dict[str, Any]] = {}
+    for record in records:
+        contests.setdefault(contest_key(record), {})[record["name"]] = record
+    assert len(contests) == 8
+    for held in contests.values():
+        assert sorted(held) == sorted(names)
+        for name, r in held.items():
+            assert r["status"] == "ok", r
+            time, size = r["time_us"], {"float32": 4, "bfloat16": 2}[r["dtype"]]
+            assert 0 < time["p20"] <= time["p50"] <= time["p80"]
+            assert r["moved_bytes"] == {"fwd": 4, "fwd+bwd": 11}[r["pass"]] * 12 * 40 * 64 * size
+            assert r["gb_s"] == pytest.approx(r["moved_bytes"] / time["p50"] / 1e3, rel=2e-3)
+            assert r["share_of_copy"] == pytest.approx(held["copy"]["time_us"]["p50"] / time["p50"], rel=2e-3)
+            assert r["repeats"] >= 3
+            assert r["calls_a_repeat"] >= 1
+            assert (r["device_type"], r["threads"]) == ("cpu", torch.get_num_threads())
+            assert r["versions"]["torch"] == torch.__version__
+            assert r["shape"] == {"B": 1, "H": 12, "T": 40, "D": 64, "window": 5}
+            if name != "copy":
+                assert 0 < r["rms_ratio"] < {4: 1e-6, 2: 1e-2}[size]
+                assert 0 < r["max_error"] < {4: 1e-4, 2: 1e-1}[size]
+                assert r["checked_rows"] == 40
+    assert {r["backend"] for r in records if r["name"] == "vtsum"} <= {"cpp", "reference"}
+
+
+def test_the_command_itself(tmp_path: Path) -> None:
+    """As a user starts it: the overhead case, records in the file, progress and nothing else on stderr."""
+    words = ["--op", OP, "--device", "cpu", "--case", "overhead", "--quick", "--output", str(tmp_path / "o.jsonl")]
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.run", *words],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "kernels")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    assert "[1/3, 0 s] overhead fwd float32 B 1 H 12 T 32 D 64 window 5 bhtd" in done.stderr
+    records = read(tmp_path / "o.jsonl")
+    assert [(r["pass"], r["name"]) for r in records] == [
+        (direction, name)
+        for direction in ("fwd", "fwd_recorded", "fwd+bwd")
+        for name in ("vtsum", "sdpa", "sdpa_masked")
+    ]
+    assert all(r["status"] == "ok" and r["share_of_copy"] is None for r in records)
+
+
+def test_an_interrupted_run_goes_on_without_repeating(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output, written = tmp_path / "some.jsonl", 0
+
+    def interrupted(path: Path, line: dict[str, Any]) -> None:
+        nonlocal written
+        if written == 5:  # within the second contest
+            raise KeyboardInterrupt
+        append(path, line)
+        written += 1
+
+    words = ["--dtype", "float32,bfloat16", "--rivals", "shifts"]
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "append", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            measure(output, *words)
+    before = read(output)
+    assert len(before) == 5
+    output.write_text(output.read_text() + '{"op": "sliding_win')  # a line that was cut off
+    records = measure(output, *words, "--resume")
+    assert records[:5] == before
+    assert {r["run"] for r in records} == {before[0]["run"]}
+    counts = Counter((contest_key(r), r["name"]) for r in records)
+    assert len(counts) == 4 * 3
+    again = {contest_key(before[-1])}
+    assert all(count == 1 for (key, _), count in counts.items() if key not in again)
+    assert measure(output, *words, "--resume") == records
+    anew = measure(output, *words)
+    assert len(anew) == len(records) + 12
+
+
+def test_another_device_or_op_is_not_resumed(tmp_path: Path) -> None:
+    output = tmp_path / "some.jsonl"
+    first = measure(output, "--passes", "fwd", "--dtype", "float32", "--rivals", "shifts")
+    output.write_text("".join(json.dumps({**r, "device_type": "cuda"}) + "\n" for r in first))
+    assert len(measure(output, "--passes", "fwd", "--dtype", "float32", "--rivals", "shifts", "--resume")) == 6
+
+
+def nearly(setting: Setting) -> Any:
+    """Right in the forward pass but for one border row."""
+
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        out = sliding_window_rivals.shifts(setting)(q, k, v)
+        return torch.cat([out[:, :, :-1], out[:, :, -1:] * 1.01], 2)
+
+    return attend
+
+
+def not_a_number(setting: Setting) -> Any:
+    return lambda q, k, v: sliding_window_rivals.shifts(setting)(q, k, v) * float("nan")
+
+
+def wrong_gradient(setting: Setting) -> Any:
+    return lambda q, k, v: sliding_window_rivals.shifts(setting)(q, k.detach() + 0 * k, v)
+
+
+@pytest.mark.parametrize(
+    ("make", "passes"), [(nearly, "fwd"), (nearly, "fwd+bwd"), (not_a_number, "fwd"), (wrong_gradient, "bwd")]
+)
+def test_a_wrong_rival_gets_no_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Any, passes: str) -> None:
+    use(monkeypatch, rival(make))
+    records = {r["name"]: r for r in measure(tmp_path / "o.jsonl", "--passes", passes, "--dtype", "float32")}
+    wrong = records["some_rival"]
+    assert wrong["status"] == "wrong"
+    assert "RMS ratio" in wrong["reason"]
+    assert "time_us" not in wrong
+    assert "gb_s" not in wrong
+    assert wrong["rms_ratio"] is None or wrong["rms_ratio"] > 3e-5
+    assert records["vtsum"]["status"] == "ok"
+
+
+def test_our_own_wrong_numbers_get_no_speed_and_fail_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch)
+    monkeypatch.setattr(sliding_window_attention, "_attend", lambda backend: nearly)
+    records = {r["name"]: r for r in measure(tmp_path / "o.jsonl", "--passes", "fwd", "--dtype", "float32", status=1)}
+    assert records["vtsum"]["status"] == "wrong"
+    assert "time_us" not in records["vtsum"]
+
+
+def refuses(setting: Setting) -> Any:
+    raise NotImplementedError("not on Sundays")
+
+
+def out_of_memory(setting: Setting) -> Any:
+    return lambda q, k, v: torch.empty(2**60, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("entrant", "status", "reason"),
+    [
+        (rival(refuses), "cannot run", "NotImplementedError: not on Sundays"),
+        (rival(out_of_memory), "out of memory", "can't allocate memory"),
+        (rival(sliding_window_rivals.shifts, 2**60), "out of memory", "needs about 1073741824.0 GiB"),
+    ],
+)
+def test_who_cannot_take_part_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entrant: Rival, status: str, reason: str
+) -> None:
+    use(monkeypatch, entrant)
+    records = {r["name"]: r for r in measure(tmp_path / "o.jsonl", "--passes", "fwd", "--dtype", "float32")}
+    assert records["some_rival"]["status"] == status
+    assert reason in records["some_rival"]["reason"]
+    assert "time_us" not in records["some_rival"]
+
+
+@pytest.mark.parametrize("name", ["natten", "local_attention"])
+def test_rivals_that_are_not_installed_are_recorded_as_absent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(sliding_window_rivals.importlib.util, "find_spec", lambda module: None)
+    records = {r["name"]: r for r in measure(tmp_path / "o.jsonl", "--rivals", name, "--passes", "fwd")}
+    assert records[name]["status"] == "absent"
+    assert records[name]["reason"] == f"not installed; pip install {name.replace('_', '-')}"
+
+
+def test_slow_rivals_are_left_out_by_what_they_took_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One call decides; at ten times the length no call is made. We ourselves are measured however long it takes."""
+    calls: list[int] = []
+
+    def counted(setting: Setting) -> Any:
+        def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+            calls.append(setting.frames)
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=sliding_window_rivals._visible(setting))
+
+        return attend
+
+    use(monkeypatch, rival(counted))
+    words = ["--frames", "40,400", "--passes", "fwd", "--dtype", "float32", "--slow", "1e-9"]
+    records = measure(tmp_path / "o.jsonl", *words)
+    slow = [r for r in records if r["name"] == "some_rival"]
+    assert [r["status"] for r in slow] == ["too slow", "too slow"]
+    assert "a call took" in slow[0]["reason"]
+    assert "a call would take about" in slow[1]["reason"]
+    assert calls == [40]
+    assert [r["status"] for r in records if r["name"] == "vtsum"] == ["ok", "ok"]
+
+
+def test_slower_means_fewer_repeats_but_never_fewer_than_three() -> None:
+    limits = Limits(seconds=0.2, slow=1.0, memory=0)
+    assert [contest.repeats(limits, seconds) for seconds in (1e-6, 0.01, 0.1, 5.0)] == [200, 20, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--rivals", "nonesuch"], "--rivals must be one of sdpa_masked, sdpa_blocks"),
+        (["--dtype", "int8"], "--dtype must be one of float32, float16, bfloat16, got int8"),
+        (["--passes", "sideways"], "--passes must be one of fwd, fwd_recorded, bwd, fwd+bwd, got sideways"),
+        (["--frames", "0"], "--frames must be positive numbers, got 0"),
+    ],
+)
+def test_wrong_words_are_refused(tmp_path: Path, words: list[str], message: str) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run.main([*SMALL, "--output", str(tmp_path / "o.jsonl"), *words])
+    assert message in str(stopped.value)
+    assert not (tmp_path / "o.jsonl").exists()
+
+
+def test_dry_run_lists_the_gpu_contests_without_a_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "o.jsonl"
+    assert run.main(["--op", OP, "--device", "cuda", "--dry-run", "--output", str(output)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert (
+        "sweep fwd+bwd bfloat16 B 8 H 12 T 8192 D 64 window 5 bhtd 1056.0 MiB: copy, vtsum, vtsum_triton"
+        in "\n".join(lines)
+    )
+    assert all("flash_window, flash_attn" in line for line in lines if line.startswith("sweep"))
+    assert not output.exists()

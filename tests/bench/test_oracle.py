@@ -1,0 +1,133 @@
+"""The benchmark's oracle against a dense computation, and every rival in plain PyTorch against the oracle."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from bench.sliding_window_attention import COPY_BYTES, _copy_entry, call_of, input_sets, make_inputs
+from bench.sliding_window_oracle import CHECK_ALL_UP_TO, Oracle, stretches
+from bench.sliding_window_rivals import FLEX_BLOCK, RIVALS, Rival, Setting, flex_mask
+
+PLAIN = [rival for rival in RIVALS if rival.package is None and not rival.compiled and "cpu" in rival.devices]
+
+
+def setting(
+    frames: int, window: int, direction: str = "fwd+bwd", layout: str = "bhtd", dtype: str = "float64"
+) -> Setting:
+    return Setting("sweep", "cpu", dtype, direction, 1, 2, frames, 4, window, layout)
+
+
+def dense(q: Tensor, k: Tensor, v: Tensor, window: int, border: str) -> Tensor:
+    """From the definition, row by row."""
+    frames, reach, rows = q.shape[2], window // 2, []
+    for i in range(frames):
+        a, b = max(i - reach, 0), min(i + reach + 1, frames)
+        if border == "shift":  # the window of the nearest row that has a whole one
+            centre = min(max(i, reach), frames - 1 - reach) if window <= frames else frames // 2
+            a, b = max(centre - reach, 0), min(centre + reach + 1, frames)
+        weights = torch.softmax(q[:, :, i : i + 1] @ k[:, :, a:b].transpose(-1, -2) / math.sqrt(q.shape[-1]), -1)
+        rows.append(weights @ v[:, :, a:b])
+    return torch.cat(rows, 2)
+
+
+def results(inputs: tuple[Tensor, ...], window: int, border: str) -> tuple[Tensor, ...]:
+    return call_of(lambda q, k, v: dense(q, k, v, window, border), [inputs], "fwd+bwd")(0)  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("border", ["truncate", "shift"])
+@pytest.mark.parametrize(("frames", "window"), [(1, 5), (3, 9), (40, 5), (300, 17), (CHECK_ALL_UP_TO + 100, 65)])
+def test_the_oracle_agrees_with_the_definition(frames: int, window: int, border: str) -> None:
+    if border == "shift" and frames < window and frames > 1:
+        window = 2 * (frames // 2) + 1  # such a window sees every frame, whichever way it is moved
+    inputs = make_inputs(setting(frames, window), 0)
+    oracle = Oracle(*inputs, window)
+    right = results(inputs, window, border)
+    for outputs, gradients in ((right[:1], False), (right, True), (right[1:], True)):
+        errors = oracle.errors(outputs, gradients, border)
+        assert errors.max_error < 1e-12
+        assert errors.rms_ratio < 1e-12
+    assert errors.checked_rows == (frames if frames <= CHECK_ALL_UP_TO else 1024)
+
+
+@pytest.mark.parametrize("which", range(4))
+@pytest.mark.parametrize("row", [0, 1, CHECK_ALL_UP_TO + 98, CHECK_ALL_UP_TO + 99])
+def test_one_wrong_row_at_a_border_is_seen(which: int, row: int) -> None:
+    frames = CHECK_ALL_UP_TO + 100
+    inputs = make_inputs(setting(frames, 5), 0)
+    outputs = [x.clone() for x in results(inputs, 5, "truncate")]
+    outputs[which][0, 1, row] += 0.5
+    errors = Oracle(*inputs, 5).errors(outputs, True, "truncate")
+    assert errors.max_error == pytest.approx(0.5)
+    assert errors.rms_ratio > 1e-3
+
+
+def test_a_result_that_is_not_a_number_is_seen_wherever_it_is() -> None:
+    frames = 4 * CHECK_ALL_UP_TO
+    inputs = make_inputs(setting(frames, 3, "fwd"), 0)
+    out = torch.zeros_like(inputs[0])
+    unchecked = next(i for i in range(frames) if not any(a <= i < b for a, b in stretches(frames)))
+    out[0, 0, unchecked, 1] = float("nan")
+    assert Oracle(*inputs, 3).errors((out,), False, "truncate").rms_ratio == math.inf
+
+
+@pytest.mark.parametrize("layout", ["bhtd", "bthd"])
+@pytest.mark.parametrize(("frames", "window"), [(7, 3), (77, 9), (200, 65), (5, 9), (130, 257)])
+@pytest.mark.parametrize("rival", PLAIN, ids=lambda rival: rival.name)
+def test_rivals_compute_what_the_op_computes(rival: Rival, frames: int, window: int, layout: str) -> None:
+    case = setting(frames, window, layout=layout)
+    inputs = make_inputs(case, 0)
+    assert inputs[0].is_contiguous() == (layout == "bhtd")
+    errors = Oracle(*inputs, window).errors(call_of(rival.make(case), [inputs], "fwd+bwd")(0), True, rival.border)
+    assert errors.rms_ratio < 1e-12
+
+
+@pytest.mark.parametrize("frames", [100, 128, 300, 1024])
+@pytest.mark.parametrize("window", [3, 65, 255, 257, 513, 2047])
+def test_flex_blocks_are_those_that_torch_finds(frames: int, window: int) -> None:
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    ours = flex_mask(frames, window, "cpu")
+    theirs = create_block_mask(
+        lambda b, h, i, j: (i - j).abs() <= window // 2, None, None, frames, frames, "cpu", BLOCK_SIZE=FLEX_BLOCK
+    )
+    assert ours.shape == theirs.shape
+    assert torch.equal(ours.to_dense(), theirs.to_dense())
+    assert torch.equal(ours.kv_num_blocks, theirs.kv_num_blocks)
+    assert torch.equal(ours.full_kv_num_blocks, theirs.full_kv_num_blocks)
+
+
+@pytest.mark.parametrize(("direction", "tensors"), [("fwd", 4), ("bwd", 7), ("fwd+bwd", 11)])
+@pytest.mark.parametrize("most", [COPY_BYTES, 1000])
+def test_the_copy_reads_and_writes_what_the_op_has_to(
+    monkeypatch: pytest.MonkeyPatch, direction: str, tensors: int, most: int
+) -> None:
+    monkeypatch.setattr("bench.sliding_window_attention.COPY_BYTES", most)
+    case = setting(30, 5, direction, dtype="float32")
+    copy, copied = _copy_entry(case, 1).start(), []
+    original = torch.Tensor.copy_
+
+    def counted(target: Tensor, source: Tensor) -> Tensor:
+        copied.append(source.nbytes)
+        assert target.data_ptr() != source.data_ptr()
+        return original(target, source)
+
+    monkeypatch.setattr(torch.Tensor, "copy_", counted)
+    copy(0)
+    assert 2 * sum(copied) == tensors * 2 * 30 * 4 * 4
+    assert max(copied) <= most
+
+
+def test_inputs_rotate_on_a_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Properties:
+        L2_cache_size = 50 * 2**20
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: Properties)
+    short = Setting("sweep", "cuda", "bfloat16", "fwd", 8, 12, 300, 64, 5)
+    assert input_sets(short) == math.ceil(150 * 2**20 / (4 * 8 * 12 * 300 * 64 * 2))
+    assert input_sets(Setting("sweep", "cuda", "bfloat16", "fwd", 8, 12, 65536, 64, 5)) == 1
+    assert input_sets(Setting("sweep", "cpu", "bfloat16", "fwd", 1, 12, 300, 64, 5)) == 1

@@ -39,7 +39,7 @@ def add_product(total, a, b, PRECISION: tl.constexpr):
 
 @triton.jit
 def place(H, group, blocks, dilation, STEP: tl.constexpr, HEADS_FIRST: tl.constexpr):
-    """This program's batch entry, head, key head, phase and first position, and its number among its head's programs."""
+    """The batch entry, head, key head, phase and first position of this program, and its number among its head's."""
     program, tiles = tl.program_id(0), blocks * dilation
     if HEADS_FIRST:  # [B, T, H, D] in memory: neighbours in the grid read neighbouring memory
         h, rest = program % H, program // H

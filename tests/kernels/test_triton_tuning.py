@@ -1,0 +1,207 @@
+"""How the Triton backend chooses its sizes: the candidates themselves, and the tuner that measures and remembers."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="the package triton is not installed (pip install triton)")
+
+import triton
+from vtsum_kernels.sliding_window_attention import triton as sliding
+from vtsum_kernels.sliding_window_attention import triton_configs as configs
+from vtsum_kernels.sliding_window_attention import triton_tuning as tuning
+from vtsum_kernels.sliding_window_attention.triton_tuning import Config, Tuner
+
+SMALL, LARGE = Config("tile", 16, 32, 1, 1), Config("tile", 128, 64, 8, 2)
+TIMES = {SMALL: 3.0, LARGE: 2.0}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "folder" / "triton.json"
+
+
+def tuner(path: Path, version: str = "1") -> Tuner:
+    return Tuner(version, lambda: path)
+
+
+def never(config: Config) -> float:
+    raise AssertionError(f"{config} was measured again")
+
+
+def test_the_quickest_is_chosen_and_remembered(path: Path) -> None:
+    first = tuner(path)
+    assert first.choose("a", [SMALL, LARGE], TIMES.__getitem__) == LARGE
+    assert first.choose("a", [SMALL, LARGE], never) == LARGE
+    assert first.choose("b", [SMALL, LARGE], lambda config: -TIMES[config]) == SMALL
+    again = tuner(path)
+    assert again.choose("a", [SMALL, LARGE], never) == LARGE
+    assert again.choose("b", [SMALL, LARGE], never) == SMALL
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+def test_choices_of_two_processes_are_kept(path: Path) -> None:
+    one, other = tuner(path), tuner(path)
+    one.choices, other.choices = {}, {}  # both began before there was a file
+    one.choose("a", [SMALL, LARGE], TIMES.__getitem__)
+    other.choose("b", [SMALL], TIMES.__getitem__)
+    assert tuner(path).read() == {"a": LARGE, "b": SMALL}
+
+
+def test_a_choice_no_longer_offered_is_measured_anew(path: Path) -> None:
+    tuner(path).choose("a", [SMALL, LARGE], TIMES.__getitem__)
+    assert tuner(path).choose("a", [SMALL], TIMES.__getitem__) == SMALL
+
+
+def test_another_version_measures_anew(path: Path) -> None:
+    tuner(path).choose("a", [SMALL, LARGE], TIMES.__getitem__)
+    assert tuner(path, "2").choose("a", [SMALL, LARGE], lambda config: -TIMES[config]) == SMALL
+    assert tuner(path, "2").read() == {"a": SMALL}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "7",
+        "{}",
+        '{"format": 1, "version": "1", "choices": 3}',
+        '{"format": 1, "version": "1", "choices": {"a": ["tile", 16, 32, 1]}}',
+        '{"format": 1, "version": "1", "choices": {"a": ["tile", 16, 32, 1, "1"]}}',
+        '{"format": 1, "version": "1", "choices": {"a": 5}}',
+    ],
+)
+def test_a_broken_file_is_ignored_with_a_warning_and_replaced(path: Path, text: str) -> None:
+    path.parent.mkdir()
+    path.write_text(text)
+    with pytest.warns(UserWarning, match="ignoring the tuning cache"):
+        assert tuner(path).choose("a", [SMALL, LARGE], TIMES.__getitem__) == LARGE
+    assert json.loads(path.read_text())["choices"] == {"a": list(LARGE)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert tuner(path).choose("a", [SMALL, LARGE], never) == LARGE
+
+
+def test_no_place_to_write_is_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.warns(UserWarning, match="cannot write the tuning cache"):
+        assert tuner(tmp_path / "file" / "triton.json").choose("a", [SMALL, LARGE], TIMES.__getitem__) == LARGE
+
+
+def test_where_choices_are_kept_and_whether_any_are_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert tuning.cache_file() == tmp_path / "vtsum_kernels" / "triton.json"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert tuning.cache_file() == Path("/home/somebody/.cache/vtsum_kernels/triton.json")
+    monkeypatch.delenv("VTSUM_KERNELS_AUTOTUNE", raising=False)
+    assert tuning.wanted()
+    monkeypatch.setenv("VTSUM_KERNELS_AUTOTUNE", "0")
+    assert not tuning.wanted()
+
+
+class Recorder:
+    """Stands for a launch: what it was run with, and which sizes have no room."""
+
+    def __init__(self, too_large: set[Config]) -> None:
+        self.too_large, self.ran = too_large, []  # type: tuple[set[Config], list[Config]]
+
+    def __call__(self, config: Config) -> str:
+        if config in self.too_large:
+            raise triton.runtime.errors.OutOfResources(2, 1, "shared memory")
+        self.ran.append(config)
+        return config.form
+
+
+def launcher(device: str) -> sliding.Launcher:
+    q = torch.zeros(1, 1, 40, 16)
+    call = sliding.Launcher(q, q, None, None, None, None, (2, 2, 1, False), 1.0, 0.0)
+    call.device = torch.device(device)
+    return call
+
+
+def test_sizes_that_have_no_room_give_way_to_the_next() -> None:
+    run = Recorder({SMALL})
+    assert launcher("cpu").run("fwd", [SMALL, LARGE], run) == "tile"
+    assert run.ran == [LARGE]
+    with pytest.raises(triton.runtime.errors.OutOfResources):
+        launcher("cpu").run("fwd", [SMALL, LARGE], Recorder({SMALL, LARGE}))
+
+
+def test_a_gpu_runs_what_was_measured_unless_told_not_to(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    monkeypatch.setattr(sliding, "TUNER", tuner(path))
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    times = iter([3.0, 2.0])
+    monkeypatch.setattr(sliding, "milliseconds", lambda run: (run(), next(times))[1])
+    monkeypatch.setenv("VTSUM_KERNELS_AUTOTUNE", "1")
+    run = Recorder(set())
+    launcher("cuda").run("fwd", [SMALL, LARGE], run)
+    assert run.ran == [SMALL, LARGE, LARGE]
+    launcher("cuda").run("fwd", [SMALL, LARGE], run)
+    assert run.ran[3:] == [LARGE]
+    assert list(tuner(path).read()) == ["a GPU fwd torch.float32 D=16 narrow 2 2 few"]
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    launcher("cuda").run("bwd", [SMALL, LARGE], run)
+    assert run.ran[4:] == [SMALL]
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setenv("VTSUM_KERNELS_AUTOTUNE", "0")
+    launcher("cuda").run("bwd", [SMALL, LARGE], run)
+    assert run.ran[5:] == [SMALL]
+
+
+def test_what_has_no_room_is_never_chosen(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    monkeypatch.setattr(sliding, "TUNER", tuner(path))
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    monkeypatch.setattr(sliding, "milliseconds", lambda run: (run(), 1.0)[1])
+    run = Recorder({SMALL})
+    launcher("cuda").run("fwd", [SMALL, LARGE], run)
+    assert set(run.ran) == {LARGE}
+
+
+def problems() -> list[configs.Problem]:
+    windows = [(0, 0), (2, 2), (4, 0), (8, 8), (0, 32), (16, 16), (17, 16), (128, 128), (0, 5000)]
+    made = []
+    for float32, d, (left, right), shift in itertools.product((True, False), (16, 32, 64, 128, 256), windows, (0, 1)):
+        for options in {bool(shift), True}:
+            made.append(configs.Problem(float32, d, left, right, bool(shift), options))
+    return made
+
+
+def test_every_candidate_covers_its_window() -> None:
+    """Steps that leave nobody out, blocks that hold the halo, and square ones where diagonals are summed."""
+    seen = SimpleNamespace(tile=0, fused=0, strip=0)
+    for problem in problems():
+        both = [(config, False) for config in configs.forward_candidates(problem)]
+        both += [(config, True) for config in configs.backward_candidates(problem)]
+        assert {backward for _, backward in both} == {False, True}, problem
+        for config, backward in both:
+            setattr(seen, config.form, getattr(seen, config.form) + 1)
+            assert config.block_m & (config.block_m - 1) == 0, (problem, config)
+            assert 1 <= config.warps <= 8, (problem, config)
+            if config.form == "strip":
+                assert config.block_m >= 1
+                continue
+            assert config.block_m >= 16, (problem, config)
+            assert config.block_n >= 16, (problem, config)
+            if config.form == "fused":
+                assert backward, problem
+                assert problem.narrow, problem
+                assert configs.fused_step(config, problem) >= 16, (problem, config)
+            elif problem.narrow:
+                step = configs.single_step(config, problem.halo)
+                assert step >= 8, (problem, config)
+                assert step + problem.halo <= config.block_n, (problem, config)
+            elif backward and problem.options:
+                assert config.block_m == config.block_n, (problem, config)
+    assert min(vars(seen).values()) > 50

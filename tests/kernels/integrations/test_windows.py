@@ -36,6 +36,8 @@ def packed(function: Callable[..., Any]) -> Callable[..., Any]:
         mu.sliding_window_bidirectional_mask_function(0),
         mu.sliding_window_bidirectional_mask_function(3),
         mu.or_masks(mu.sliding_window_causal_mask_function(4), _bidirectional_window_overlay(4)),
+        mu.or_masks(mu.sliding_window_causal_mask_function(6), _bidirectional_window_overlay(3)),
+        mu.or_masks(mu.sliding_window_causal_mask_function(3), _bidirectional_window_overlay(6)),
         mu.and_masks(mu.sliding_window_bidirectional_mask_function(5), mu.sliding_window_causal_mask_function(3)),
         mu.causal_mask_function,
         mu.bidirectional_mask_function,

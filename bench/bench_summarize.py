@@ -61,7 +61,7 @@ def make_video(folder: Path, minutes: int) -> Path:
             with av.open(str(base)) as source:
                 targets = targets or {s.index: target.add_stream_from_template(s) for s in source.streams}
                 for packet in source.demux():
-                    if packet.dts is None:
+                    if packet.dts is None or packet.pts is None:
                         continue
                     shift = round(turn * step / packet.time_base)
                     packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
@@ -95,8 +95,8 @@ def make_base(path: Path) -> None:
                     packet.stream = sound
                     target.mux(packet)
                 continue
-            for frame in packet.decode():
-                planes = frame.to_ndarray(format="yuv420p")
+            for frame in source.streams.video[0].decode(packet):
+                planes: Any = frame.to_ndarray(format="yuv420p")
                 grain = grains[rng.integers(len(grains))]
                 planes[: SIZE[1]] = np.clip(planes[: SIZE[1]] + grain, 16, 235)
                 target.mux(video.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))

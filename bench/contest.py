@@ -29,6 +29,10 @@ class Absent(Exception):
     """A contestant's package is not installed."""
 
 
+class LeftOut(Exception):
+    """It would take too long to find out how fast a contestant is."""
+
+
 class ErrorsLike(Protocol):
     @property
     def max_error(self) -> float: ...
@@ -44,7 +48,7 @@ class Entry:
 
     name: str
     start: Callable[[], Call]
-    """Prepares its call. Raises Absent, NotImplementedError, or whatever the contestant raises."""
+    """Prepares its call. Raises Absent, LeftOut, or whatever the contestant raises."""
     check: Callable[[tuple[Tensor, ...]], ErrorsLike] | None = None
     """How far off its results are; None for a yardstick, which computes something else."""
     bound: float = 0.0
@@ -168,6 +172,8 @@ def _admit(
             seconds = min(clock.once(call)[1] for _ in range(2 if first < 0.5 else 1))
     except Absent as missing:
         return None, {"status": "absent", "reason": str(missing)}
+    except LeftOut as reason:
+        return None, {"status": "left out", "reason": str(reason)}
     except Exception as error:  # whatever a contestant raises is its result
         _free()
         return None, _failure(error)

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.contest import Absent
+from bench.contest import Absent, LeftOut
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -56,7 +56,7 @@ class Setting:
 class Rival:
     name: str
     make: Callable[[Setting], Attend]
-    """Raises Absent or NotImplementedError, with the reason."""
+    """Raises Absent, LeftOut or NotImplementedError, with the reason."""
     needs: Callable[[Setting], int]
     """Bytes of what it keeps beside its inputs."""
     work: Callable[[Setting], float]
@@ -144,7 +144,7 @@ def shifts(setting: Setting) -> Attend:
 def _compiled(make: Callable[[Setting], Attend], most: int) -> Callable[[Setting], Attend]:
     def compiled(setting: Setting) -> Attend:
         if setting.window > most:
-            raise NotImplementedError(f"left out: compiling a window of more than {most} takes minutes")
+            raise LeftOut(f"compiling a window of more than {most} takes minutes")
         return torch.compile(make(setting), dynamic=False, fullgraph=True)
 
     return compiled
@@ -215,7 +215,8 @@ def natten(setting: Setting) -> Attend:
     if setting.frames < setting.window:
         raise NotImplementedError("its windows must not be wider than the sequence")
     # On the CPU it does not let FlexAttention be compiled, which FlexAttention says at length.
-    warnings.filterwarnings("ignore", message="flex_attention called without torch.compile")
+    for message in ("flex_attention called without torch.compile", "return_lse is deprecated"):
+        warnings.filterwarnings("ignore", message=message)
     return lambda q, k, v: na1d(*(x.transpose(1, 2) for x in (q, k, v)), setting.window).transpose(1, 2)
 
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from bench import contest, run, sliding_window_attention, sliding_window_rivals
-from bench.contest import Limits
+from bench.contest import LeftOut, Limits
 from bench.record import append, contest_key, read
 from bench.sliding_window_rivals import Rival, Setting
 
@@ -185,6 +185,10 @@ def refuses(setting: Setting) -> Any:
     raise NotImplementedError("not on Sundays")
 
 
+def takes_too_long(setting: Setting) -> Any:
+    raise LeftOut("it would take all night")
+
+
 def out_of_memory(setting: Setting) -> Any:
     return lambda q, k, v: torch.empty(2**60, dtype=torch.uint8)
 
@@ -193,6 +197,7 @@ def out_of_memory(setting: Setting) -> Any:
     ("entrant", "status", "reason"),
     [
         (rival(refuses), "cannot run", "NotImplementedError: not on Sundays"),
+        (rival(takes_too_long), "left out", "it would take all night"),
         (rival(out_of_memory), "out of memory", "can't allocate memory"),
         (rival(sliding_window_rivals.shifts, 2**60), "out of memory", "needs about 1073741824.0 GiB"),
     ],

@@ -165,25 +165,22 @@ struct worker {
             table);
     }
 
-    // Asks for row t of x, if it exists, so that it is in the cache when the next strip begins.
-    VTS_INLINE void fetch(const view &x, const place &at, int64_t t) const {
-        if (t < 0 || t >= at.length) return;
-        const char *row = (const char *)x.row(t);
-        for (int64_t line = 0; line < p.D * (int64_t)sizeof(S); line += 64) __builtin_prefetch(row + line, 0, 2);
+    void soon_read(prefetch &soon, const vts_bhtd &x, const place &next, int64_t head, int64_t first) const {
+        const view rows = of(x, next, head);
+        soon.add(rows.base, rows.step * (int64_t)sizeof(S), next.start + first, next.length);
     }
 
     // Result rows: straight to their place where they are whole groups, else through `spare`.
-    template <typename In, typename F>
-    VTS_INLINE void put(
+    template <typename In>
+    void put(
         const A *weight, int64_t row_step, int64_t step, rows<In> x, int64_t n, int64_t count, A factor, const view &to,
-        int64_t start, A *spare, const F &between) const {
+        int64_t start, A *spare, const prefetch *soon) const {
         S *out = to.row(start);
         if (whole) {
             const bool aligned = (((uintptr_t)out | (uintptr_t)(to.step * (int64_t)sizeof(S))) & (VTS_BYTES - 1)) == 0;
-            band_sums<In, E>(
-                weight, row_step, step, x, n, count, vectors, factor, out, to.step, past && aligned, between);
-        } else {
-            band_sums<In, W>(weight, row_step, step, x, n, count, vectors, factor, spare, width, false, between);
+            band_sums<In, E>(weight, row_step, step, x, n, count, vectors, factor, out, to.step, past && aligned, soon);
+        } else if constexpr (sizeof(typename In::storage) == sizeof(A)) {
+            band_sums<In, W>(weight, row_step, step, x, n, count, vectors, factor, spare, width, false, soon);
             for (int64_t r = 0; r < count; ++r) store_row<E>(spare + r * width, out + r * to.step, p.D);
         }
     }
@@ -222,16 +219,11 @@ struct worker {
             if (!clear) hide(at, w, at.start, scored, visible, scores);
             softmax_columns<A>(scored, w.keys, scores, lse);
             if (p.seed) drop_weights(at, w, at.start, scored, scores);
-            const view next_q = of(p.q, next, next.h), next_k = of(p.k, next, next.key_head),
-                       next_v = of(p.v, next, next.key_head);
-            const auto fetch_next = [&](int64_t r, int64_t more) VTS_LAMBDA_INLINE {
-                for (; more > 0; --more, ++r) {
-                    fetch(next_q, next, next.start + r);
-                    fetch(next_k, next, next.start + c.right + r);
-                    fetch(next_v, next, next.start + c.right + r);
-                }
-            };
-            put(scores, 1 - scored, scored, rv, w.keys, count, (A)1, of(p.out, at, at.h), at.start, spare, fetch_next);
+            prefetch soon = {{}, 0, p.D * (int64_t)sizeof(S)};
+            soon_read(soon, p.q, next, next.h, 0);
+            soon_read(soon, p.k, next, next.key_head, c.right);
+            soon_read(soon, p.v, next, next.key_head, c.right);
+            put(scores, 1 - scored, scored, rv, w.keys, count, (A)1, of(p.out, at, at.h), at.start, spare, &soon);
         };
         if (clear && in_place(w)) {
             attend(direct(q, at.start), direct(k, first), direct(v, first));
@@ -303,26 +295,21 @@ struct worker {
             softmax_columns_backward<A>(scored, w.keys, weights, slopes, dlse);
             if (p.seed) drop_weights(at, w, first_row, scored, weights);
             if (p.dbias) add_up(slopes + w.right, scored, w.keys, count, dbias_of(task) + bias_offset(w));
-            put(slopes + w.right, 1 - scored, scored, decltype(rk){rk.at(w.right), rk.stride}, w.keys, count,
-                (A)p.scale, of(p.dq, at, at.h), at.start, spare, [](int64_t, int64_t) {});
+            const decltype(rk) own_keys = {rk.at(w.right), rk.stride};
+            put(slopes + w.right, 1 - scored, scored, own_keys, w.keys, count, (A)p.scale, of(p.dq, at, at.h), at.start,
+                spare, nullptr);
             // Key r of the strip is key o of row r + keys - 1 - o: along o the rows run backwards.
             const int64_t last = (w.keys - 1) * scored;
-            const view next_q = of(p.q, next, next.h), next_k = of(p.k, next, next.key_head),
-                       next_v = of(p.v, next, next.key_head), next_g = of(p.dout, next, next.h);
+            prefetch soon = {{}, 0, p.D * (int64_t)sizeof(S)};
+            soon_read(soon, p.q, next, next.h, c.left);
+            soon_read(soon, p.dout, next, next.h, c.left);
             put(slopes + last, scored, 1 - scored, rq, w.keys, count, (A)p.scale, of(p.dk, at, at.h), at.start, spare,
-                [&](int64_t r, int64_t more) VTS_LAMBDA_INLINE {
-                    for (; more > 0; --more, ++r) {
-                        fetch(next_q, next, next.start + c.left + r);
-                        fetch(next_g, next, next.start + c.left + r);
-                    }
-                });
+                &soon);
+            soon.used = 0;
+            soon_read(soon, p.k, next, next.key_head, c.reach);
+            soon_read(soon, p.v, next, next.key_head, c.reach);
             put(weights + last, scored, 1 - scored, rg, w.keys, count, (A)1, of(p.dv, at, at.h), at.start, spare,
-                [&](int64_t r, int64_t more) VTS_LAMBDA_INLINE {
-                    for (; more > 0; --more, ++r) {
-                        fetch(next_k, next, next.start + c.reach + r);
-                        fetch(next_v, next, next.start + c.reach + r);
-                    }
-                });
+                &soon);
         };
         if (clear && in_place(w)) {
             attend(direct(q, first_row), direct(g, first_row), direct(k, first_key), direct(v, first_key));

@@ -25,7 +25,7 @@ VTS_INLINE void load_vectors(const typename E::storage *from, vec<typename E::ac
 
 // Rows of a that are held in registers while the rows of b pass by.
 constexpr int held_rows = VTS_BYTES == 64 ? 4 : 2;
-constexpr int most_keys = 8;  // of a block of products
+constexpr int most_keys = 5;  // of a block of products
 
 // The products of VL rows of a with OC keys each, as vectors whose lanes are still to be summed: part[o * VL + r]
 // belongs to a_r . b_{r + o}. Over CH vectors of features; where they are not the first ones they are added.
@@ -89,10 +89,7 @@ void band_products(
             case 2: products_of_keys<E, 2>(a, from, count, vectors, scale, to); break;
             case 3: products_of_keys<E, 3>(a, from, count, vectors, scale, to); break;
             case 4: products_of_keys<E, 4>(a, from, count, vectors, scale, to); break;
-            case 5: products_of_keys<E, 5>(a, from, count, vectors, scale, to); break;
-            case 6: products_of_keys<E, 6>(a, from, count, vectors, scale, to); break;
-            case 7: products_of_keys<E, 7>(a, from, count, vectors, scale, to); break;
-            default: products_of_keys<E, 8>(a, from, count, vectors, scale, to); break;
+            default: products_of_keys<E, 5>(a, from, count, vectors, scale, to); break;
         }
         o += keys;
     }
@@ -145,6 +142,30 @@ void softmax_columns_backward(int64_t count, int64_t n, const A *p, A *dp, const
     }
 }
 
+// Rows of a few tensors that will be read soon, so that they are in the cache by then.
+struct prefetch {
+    struct stream {
+        const char *base;
+        int64_t step, first, count;  // bytes between rows; of the rows [first, first + r), those in [0, count) exist
+    };
+    stream streams[3];
+    int used;
+    int64_t bytes;  // of a row
+
+    void add(const void *base, int64_t step, int64_t first, int64_t count) {
+        streams[used++] = {(const char *)base, step, first, count};
+    }
+    VTS_INLINE void ask(int64_t r, int64_t more) const {
+        for (int s = 0; s < used; ++s) {
+            const stream &x = streams[s];
+            for (int64_t t = x.first + r; t < x.first + r + more; ++t) {
+                if (t < 0 || t >= x.count) continue;
+                for (int64_t line = 0; line < bytes; line += 64) __builtin_prefetch(x.base + t * x.step + line, 0, 2);
+            }
+        }
+    }
+};
+
 // Rows i = 0, ..., R - 1 of the result are factor * sum over j of w[i * row_step + j * step] x_j, i <= j < i + n, for
 // CH vectors: each row of x is loaded once for all of them. In and Out: how x and the result are stored.
 template <typename In, typename Out, int R, int CH>
@@ -189,15 +210,15 @@ VTS_INLINE void band_sums_of(
     }
 }
 
-// `count` rows of the result, all whole groups wide. between(r, n) is called now and then, for rows [r, r + n).
-template <typename In, typename Out, int CH, typename F>
+// `count` rows of the result, all whole groups wide. soon: rows that the next strip reads, asked for on the way.
+template <typename In, typename Out, int CH>
 VTS_INLINE void band_sums_wide(
     const typename In::accumulate *w, int64_t row_step, int64_t step, rows<In> x, int64_t n, int64_t count,
-    typename In::accumulate factor, typename Out::storage *out, int64_t out_step, bool past, const F &between) {
+    typename In::accumulate factor, typename Out::storage *out, int64_t out_step, bool past, const prefetch *soon) {
     constexpr int R = held_rows;
     int64_t r = 0;
     for (; r + R <= count; r += R) {
-        between(r, R);
+        if (soon) soon->ask(r, R);
         band_sums_of<In, Out, R, CH>(
             w + r * (row_step + step), row_step, step, {x.at(r), x.stride}, n, factor, out + r * out_step, out_step,
             past);
@@ -209,22 +230,21 @@ VTS_INLINE void band_sums_wide(
 }
 
 // out_i = factor * sum_j w[i * row_step + j * step] x_j, i <= j < i + n, for `count` rows of `vectors` vectors.
-template <typename In, typename Out, typename F>
+template <typename In, typename Out>
 void band_sums(
     const typename In::accumulate *w, int64_t row_step, int64_t step, rows<In> x, int64_t n, int64_t count,
     int64_t vectors, typename In::accumulate factor, typename Out::storage *out, int64_t out_step, bool past,
-    const F &between) {
+    const prefetch *soon) {
     constexpr int L = VL<typename In::accumulate>, G = (In::group > Out::group ? In::group : Out::group) / L;
     int64_t c = 0;
-    const auto once = [&](int64_t r, int64_t more) VTS_LAMBDA_INLINE {
-        if (c == 0) between(r, more);
-    };
     for (; c + 4 <= vectors; c += 4)
         band_sums_wide<In, Out, 4>(
-            w, row_step, step, {x.data + c * L, x.stride}, n, count, factor, out + c * L, out_step, past, once);
+            w, row_step, step, {x.data + c * L, x.stride}, n, count, factor, out + c * L, out_step, past,
+            c ? nullptr : soon);
     for (; c < vectors; c += G)
         band_sums_wide<In, Out, G>(
-            w, row_step, step, {x.data + c * L, x.stride}, n, count, factor, out + c * L, out_step, past, once);
+            w, row_step, step, {x.data + c * L, x.stride}, n, count, factor, out + c * L, out_step, past,
+            c ? nullptr : soon);
 }
 
 }  // namespace vts::VTS_LEVEL

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -40,6 +41,40 @@ def test_causal_attention_does_not_see_ahead() -> None:
     before, after = layer(x), layer(changed)
     assert torch.equal(before[:, :10], after[:, :10])
     assert (before[:, 10:] != after[:, 10:]).any()
+
+
+def test_attention_of_packed_sequences_is_that_of_each_alone() -> None:
+    layer = SlidingWindowAttention(24, 3, 5, dilation=2, border="shift", relative_bias=True)
+    assert layer.relative_bias is not None
+    nn.init.normal_(layer.relative_bias)
+    first, second = torch.randn(17, 24), torch.randn(9, 24)
+    packed = layer(torch.cat([first, second]), cu_seqlens=torch.tensor([0, 17, 26]))
+    torch.testing.assert_close(packed, torch.cat([layer(first[None])[0], layer(second[None])[0]]))
+    packed.square().sum().backward()
+    assert layer.relative_bias.grad is not None
+    assert layer.relative_bias.grad.abs().sum() > 0
+
+
+def test_attention_drops_weights_in_training_alone() -> None:
+    layer, x = SlidingWindowAttention(16, 2, 5, dropout=0.5), torch.randn(1, 40, 16)
+    assert not torch.equal(layer(x), layer(x))
+    layer.eval()
+    torch.testing.assert_close(layer(x), layer(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"border": "wrap"}, "border must be"),
+        ({"border": "shift", "causal": True}, "causal must be False"),
+        ({"dilation": 0}, "dilation must be at least 1, got 0"),
+        ({"dropout": 1.0}, "dropout must be at least 0 and less than 1, got 1.0"),
+        ({"window_size": (-1, 2), "relative_bias": True}, "window_size must be finite on both sides"),
+    ],
+)
+def test_messages_of_the_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"SlidingWindowAttention: {message}"):
+        SlidingWindowAttention(**{"dim": 24, "num_heads": 2, "window_size": 5, **options})
 
 
 @pytest.mark.parametrize(

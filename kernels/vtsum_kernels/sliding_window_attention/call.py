@@ -82,7 +82,7 @@ def check(
     if dilation != 1:
         checks.is_positive_int(NAME, "dilation", dilation)
     left, right = checks.window(NAME, window_size, causal)
-    shift = _check_border(border, left, right, causal)
+    shift = check_border(NAME, border, left, right, causal)
     if normalize not in ("window", "global"):
         checks.fail(NAME, "normalize", '"window" or "global"', repr(normalize))
     if dropout_p != 0.0 and (not isinstance(dropout_p, (int, float)) or not 0.0 <= dropout_p < 1.0):
@@ -128,15 +128,16 @@ def _check_keys(q: Tensor, k: Tensor, v: Tensor, packed: bool) -> None:
         checks.fail(NAME, "K, the number of k's heads,", f"a divisor of H = {ours}", shared)
 
 
-def _check_border(border: str, left: int, right: int, causal: bool) -> bool:
+def check_border(op: str, border: str, left: int, right: int, causal: bool) -> bool:
+    """Whether windows are shifted."""
     if border == "truncate":
         return False
     if border != "shift":
-        checks.fail(NAME, "border", '"truncate" or "shift"', repr(border))
+        checks.fail(op, "border", '"truncate" or "shift"', repr(border))
     if left < 0 or right < 0:
-        checks.fail(NAME, "window_size", 'finite on both sides with border="shift"', (left, right))
+        checks.fail(op, "window_size", 'finite on both sides with border="shift"', (left, right))
     if causal:
-        checks.fail(NAME, "causal", 'False with border="shift", which moves windows past the query', causal)
+        checks.fail(op, "causal", 'False with border="shift", which moves windows past the query', causal)
     return True
 
 

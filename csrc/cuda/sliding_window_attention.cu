@@ -14,6 +14,9 @@ struct family {
 };
 
 constexpr family families[] = {
+    {ring_takes, ring_fwd, ring_bwd, ring_bwd_scratch},
+    {strip_takes, strip_fwd, strip_bwd, strip_bwd_scratch},
+    {tile_takes, tile_fwd, tile_bwd, tile_bwd_scratch},
     {general_takes, general_fwd, general_bwd, general_bwd_scratch},
 };
 

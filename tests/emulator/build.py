@@ -24,7 +24,7 @@ SELFTEST = HERE / "selftest.cu"
 PREFIX = "sliding_window_attention"
 
 FLAGS = ["-std=c++17", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-fno-strict-aliasing"]
-OPTIMISED = ["-O2"]
+OPTIMISED = ["-O1"]
 SANITIZED = [
     "-O0",
     "-g1",

@@ -21,6 +21,7 @@ from bench.clock import Call, Clock, Sampler
 from bench.record import quantiles
 
 GIB = 2**30
+PATIENCE = 3.0
 COPY = "copy"
 OURS = "vtsum"
 
@@ -83,7 +84,7 @@ class Limits(NamedTuple):
     seconds: float
     """To spend on a contestant's measurements."""
     slow: float
-    """Whoever takes longer than this for a call is left out."""
+    """Whoever takes more seconds than this for a call, and more than PATIENCE times as long as we do, is left out."""
     memory: int
     """Whoever is expected to need more bytes than this is left out."""
 
@@ -116,6 +117,8 @@ def hold(
             yield {**record, **refusal}
         else:
             ready.append(one)
+            if entry.name == OURS:
+                limits = limits._replace(slow=max(limits.slow, PATIENCE * one.estimate))
     say("measuring")
     _measure(ready, clock, limits, order)
     copy = next((statistics.median(one.times) for one in ready if one.entry.name == COPY), None)

@@ -44,7 +44,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--layout", default="", metavar="LIST", help=f"{', '.join(LAYOUTS)}; {listed}")
     parser.add_argument("--rivals", default="", metavar="LIST", help="comma-separated; default: all of them")
     parser.add_argument("--seconds", type=float, help="to spend on measuring a contestant (default 0.2, quick 0.05)")
-    parser.add_argument("--slow", type=float, default=1.0, help="leave out rivals that take more seconds a call")
+    parser.add_argument(
+        "--slow",
+        type=float,
+        default=1.0,
+        help="leave out rivals that take more seconds a call, unless we are hardly faster",
+    )
     parser.add_argument("--gib", type=float, help="leave out who needs more memory (default: a third of what is there)")
     parser.add_argument("--quick", action="store_true", help="three small shapes, few repeats")
     parser.add_argument("--output", type=Path, help="default: bench/results/OP.jsonl")

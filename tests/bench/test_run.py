@@ -224,6 +224,7 @@ def test_rivals_that_are_not_installed_are_recorded_as_absent(
 
 def test_slow_rivals_are_left_out_by_what_they_took_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One call decides; at ten times the length no call is made. We ourselves are measured however long it takes."""
+    monkeypatch.setattr(contest, "PATIENCE", 0.0)
     calls: list[int] = []
 
     def counted(setting: Setting) -> Any:
@@ -242,6 +243,15 @@ def test_slow_rivals_are_left_out_by_what_they_took_before(tmp_path: Path, monke
     assert "a call would take about" in slow[1]["reason"]
     assert calls == [40]
     assert [r["status"] for r in records if r["name"] == "vtsum"] == ["ok", "ok"]
+
+
+def test_a_slow_rival_is_measured_where_we_are_hardly_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, rival(sliding_window_rivals.shifts))
+    words = ["--passes", "fwd", "--dtype", "float32", "--slow", "1e-9"]
+    for patience, status in ((1e6, "ok"), (1e-6, "too slow")):
+        monkeypatch.setattr(contest, "PATIENCE", patience)
+        records = measure(tmp_path / f"{patience}.jsonl", *words)
+        assert [r["status"] for r in records if r["name"] == "some_rival"] == [status]
 
 
 def test_slower_means_fewer_repeats_but_never_fewer_than_three() -> None:

@@ -153,7 +153,7 @@ inline strip_walks cut_walks(const params &p, int64_t units, int64_t resident, i
 
 // How many blocks of one warp with this much shared memory an H100 runs at once: what the compiler gives registers for.
 template <int SHARED_BYTES>
-constexpr int resident = 227 * 1024 / (SHARED_BYTES + 1024) < 16 ? 227 * 1024 / (SHARED_BYTES + 1024) : 16;
+constexpr int resident = 227 * 1024 / (SHARED_BYTES + 1024) < 12 ? 227 * 1024 / (SHARED_BYTES + 1024) : 12;
 
 // How many blocks of one warp with this much shared memory a device runs at once.
 inline int64_t resident_warps(int64_t shared_bytes) {
@@ -165,7 +165,7 @@ inline int64_t resident_warps(int64_t shared_bytes) {
     cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device);
 #endif
     const int64_t blocks = shared / (shared_bytes + 1024);  // the system keeps 1 KiB of each block's
-    return processors * (blocks < 1 ? 1 : blocks > 16 ? 16 : blocks);
+    return processors * (blocks < 1 ? 1 : blocks > 12 ? 12 : blocks);
 }
 
 }  // namespace vts::sliding_window_attention

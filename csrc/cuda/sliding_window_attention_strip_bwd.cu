@@ -41,13 +41,19 @@ template <int BLOCKS>
 struct kept {
     uint32_t part[BLOCKS][BLOCKS][4] = {};  // [steps ago][block of that strip]; wanted where block >= steps ago
 
-    // sum += the transpose of what the strips left for the block that is the latest strip's first, times their rows, of
-    // which the latest strip's lie in slot `slot` of a ring.
+    // The transpose of what the strips left for the block that is the latest strip's first, times their rows, of which
+    // the latest strip's lie in slot `slot` of a ring; times `factor`, into 16 rows of shared memory.
     template <int D, typename T>
-    __device__ __forceinline__ void gather(float (&sum)[D / 8][4], const T *rows, int slot) const {
+    __device__ __forceinline__ void gather(T *to, const T *rows, int slot, float factor) const {
+        constexpr int columns = D < 64 ? D : 64;  // at a time, to do with fewer registers
 #pragma unroll
-        for (int ago = 0; ago < BLOCKS; ++ago)
-            add_product<D>(sum, part[ago][ago], rows + around<BLOCKS + 1>(slot, -ago) * STRIP * D);
+        for (int column = 0; column < D; column += columns) {
+            float sum[columns / 8][4] = {};
+#pragma unroll
+            for (int ago = 0; ago < BLOCKS; ++ago)
+                add_product<D>(sum, part[ago][ago], rows + around<BLOCKS + 1>(slot, -ago) * STRIP * D, column);
+            put<D>(to, sum, factor, factor, column);
+        }
     }
 
     __device__ __forceinline__ void grow_older() {
@@ -163,24 +169,25 @@ __global__ void __launch_bounds__(32, resident<bwd_shared<T, D, BLOCKS>::bytes>)
 
         if (u >= walk.begin) {
             T *const spare_keys = keys + slot * SLOT, *const spare_values = values + slot * SLOT;
-            float dq[D / 8][4] = {};
-#pragma unroll
-            for (int m = 0; m < BLOCKS; ++m) add_product<D>(dq, ds[m], keys + around<SLOTS>(slot, m) * SLOT);
-            __syncwarp();  // the step's first block of keys and of values is done with: it takes the results
-            put<D>(spare_keys, dq, scale, scale);
-            float dv[D / 8][4] = {};
-            weights.template gather<D>(dv, douts, slot);
-            put<D>(spare_values, dv, 1.0f, 1.0f);
-            __syncwarp();
-            lane.store(dq_to, spare_keys, p.dq.stride_t, exist);
             const uint32_t own = inside(u * STRIP - left, 0, frames);
-            lane.store(dv_to, spare_values, p.dv.stride_t, own);
-            float dk[D / 8][4] = {};
-            slopes.template gather<D>(dk, queries, slot);
+            constexpr int columns = D < 64 ? D : 64;
+            __syncwarp();  // the step's first block of values is done with: it takes results
+#pragma unroll
+            for (int column = 0; column < D; column += columns) {
+                float dq[columns / 8][4] = {};
+#pragma unroll
+                for (int m = 0; m < BLOCKS; ++m)
+                    add_product<D>(dq, ds[m], keys + around<SLOTS>(slot, m) * SLOT, column);
+                put<D>(spare_values, dq, scale, scale, column);
+            }
+            __syncwarp();  // now the first block of keys, too
+            lane.store(dq_to, spare_values, p.dq.stride_t, exist);
+            weights.template gather<D>(spare_keys, douts, slot, 1.0f);
             __syncwarp();
-            put<D>(spare_keys, dk, scale, scale);
+            lane.store(dv_to, spare_keys, p.dv.stride_t, own);
+            slopes.template gather<D>(spare_values, queries, slot, scale);
             __syncwarp();
-            lane.store(dk_to, spare_keys, p.dk.stride_t, own);
+            lane.store(dk_to, spare_values, p.dk.stride_t, own);
             dq_to += STRIP * p.dq.stride_t, dk_to += STRIP * p.dk.stride_t, dv_to += STRIP * p.dv.stride_t;
         }
         __syncwarp();  // before the next copies overwrite what has been read

@@ -11,7 +11,7 @@
 
 namespace vts::sliding_window_attention {
 
-constexpr int TILE = 64, PART = 32, TILE_WARPS = 4, TILE_THREADS = 32 * TILE_WARPS;
+constexpr int TILE = 64, TILE_WARPS = 4, TILE_THREADS = 32 * TILE_WARPS;
 
 // Which tile of which (b, h) a block owns.
 struct tile_grid {
@@ -63,6 +63,7 @@ struct tile_walk {
 
 // What the windows of a warp's 16 frames leave of a part, where those of the first begin at `from` and end at `to`,
 // counted from the part's first frame: those of frame r lie r further.
+template <int PART>
 struct tile_edges {
     const int from, to;
 
@@ -72,7 +73,7 @@ struct tile_edges {
     // A bit for each frame of the part that the window of frame r holds.
     __device__ __forceinline__ uint32_t window(int r) const {
         const int low = from + r < 0 ? 0 : from + r, high = to + r >= PART ? PART - 1 : to + r;
-        return low > high ? 0 : ~0u >> (PART - 1 - high) & ~0u << low;
+        return low > high ? 0 : ~0u >> (31 - high) & ~0u << low;
     }
 };
 
@@ -113,34 +114,26 @@ struct tile_keys {
     }
 };
 
-// Copies blocks of ROWS rows of two tensors in turn to [2][ROWS][D], the block's warps 16 rows at a time.
+// Copies blocks of ROWS rows of two tensors in turn to [2][ROWS][D], a quarter of that by each warp.
 template <typename T, int D, int ROWS>
 struct pair_of_rows {
-    static constexpr int parts = ROWS / 16, shares = 2 * parts / TILE_WARPS;
+    static constexpr int share = 2 * ROWS / TILE_WARPS;  // rows
     const lane_of_rows<D> lane;
-    const T *from[shares];
-    int64_t stride[shares];
+    const T *from;
+    const int64_t stride;
 
-    __device__ __forceinline__ static int unit(int share) { return threadIdx.x / 32 * shares + share; }
+    __device__ __forceinline__ static bool first() { return threadIdx.x / 32 < TILE_WARPS / 2; }
+    __device__ __forceinline__ static int offset() { return threadIdx.x / 32 % (TILE_WARPS / 2) * share; }
 
-    __device__ __forceinline__ pair_of_rows(const vts_bhtd &one, const vts_bhtd &other, int b, int h, int t) {
-#pragma unroll
-        for (int share = 0; share < shares; ++share) {
-            const vts_bhtd &x = unit(share) < parts ? one : other;
-            from[share] = lane.template address<const T>(x, b, h, t + unit(share) % parts * 16);
-            stride[share] = x.stride_t;
-        }
-    }
+    __device__ __forceinline__ pair_of_rows(const vts_bhtd &one, const vts_bhtd &other, int b, int h, int t)
+        : from(lane.template address<const T>(first() ? one : other, b, h, t + offset())),
+          stride(first() ? one.stride_t : other.stride_t) {}
 
     // valid: a bit for each row of the block; the others become zeros.
     __device__ __forceinline__ void load(T *to, uint64_t valid) {
-#pragma unroll
-        for (int share = 0; share < shares; ++share) {
-            lane.load(
-                to + unit(share) * 16 * D, from[share], stride[share],
-                static_cast<uint32_t>(valid >> unit(share) % parts * 16));
-            from[share] += ROWS * stride[share];
-        }
+        T *const own = to + ((first() ? 0 : ROWS) + offset()) * D;
+        lane.template load<share>(own, from, stride, static_cast<uint32_t>(valid >> offset()));
+        from += ROWS * stride;
     }
 };
 
@@ -149,7 +142,7 @@ template <int D, int N, typename T>
 __device__ __forceinline__ void tile_products(float (&x)[N][4], const T *rows, const T *columns) {
 #pragma unroll
     for (int n = 0; n < N; ++n) x[n][0] = x[n][1] = x[n][2] = x[n][3] = 0.0f;
-#pragma unroll
+#pragma unroll 4  // all 8 of D = 128 would take too many registers
     for (int k = 0; k < D / 16; ++k) {
         uint32_t a[4];
         read_a<D>(a, rows, k);

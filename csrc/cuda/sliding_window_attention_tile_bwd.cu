@@ -7,6 +7,8 @@
 namespace vts::sliding_window_attention {
 namespace {
 
+constexpr int PART = 32, NARROW_PART = 16;  // keys scored at once; rows, beside twice as many sums
+
 // Keys of a block of the first kernel, rows of a block of the second: fewer where the sums take more registers.
 template <int D>
 constexpr int STEP = D == 128 ? 32 : 64;
@@ -98,7 +100,7 @@ __global__ void __launch_bounds__(TILE_THREADS, RESIDENT<D>) sliding_window_atte
 #pragma unroll 1
         for (int part = 0; part < KEYS; part += PART) {
             const int first = walk.begin + n * KEYS + part;
-            const tile_edges edges{row - left - first, row + right - first};
+            const tile_edges<PART> edges{row - left - first, row + right - first};
             if (edges.outside()) continue;
             const T *const part_keys = blocks + (n & 1) * layout::block + part * D;
             const uint32_t seen = static_cast<uint32_t>(valid >> part);
@@ -193,18 +195,18 @@ __global__ void __launch_bounds__(TILE_THREADS, RESIDENT<D>) sliding_window_atte
             upcoming = look(n + 1);
         }
 #pragma unroll 1
-        for (int part = 0; part < ROWS; part += PART) {
+        for (int part = 0; part < ROWS; part += NARROW_PART) {
             const int first = walk.begin + n * ROWS + part;
-            const tile_edges edges{key - right - first, key + left - first};
+            const tile_edges<NARROW_PART> edges{key - right - first, key + left - first};
             if (edges.outside()) continue;
             const T *const part_rows = blocks + (n & 1) * layout::block + part * D;
             const T *const part_douts = part_rows + ROWS * D;
             const float *const less = statistics + (n & 1) * 2 * ROWS + part, *const delta = less + ROWS;
-            float s[PART / 8][4], dp[PART / 8][4];  // transposed: [keys, rows]
+            float s[NARROW_PART / 8][4], dp[NARROW_PART / 8][4];  // transposed: [keys, rows]
             tile_products<D>(s, keys, part_rows);
             tile_products<D>(dp, values, part_douts);
 #pragma unroll
-            for (int c = 0; c < PART / 8; ++c) {
+            for (int c = 0; c < NARROW_PART / 8; ++c) {
                 const float2 l = *reinterpret_cast<const float2 *>(less + 8 * c + 2 * t);
                 const float2 d = *reinterpret_cast<const float2 *>(delta + 8 * c + 2 * t);
 #pragma unroll
@@ -217,7 +219,7 @@ __global__ void __launch_bounds__(TILE_THREADS, RESIDENT<D>) sliding_window_atte
                 const sight<uint32_t> visible(
                     (valid >> g & 1) != 0 ? edges.window(g) : 0, (valid >> (g + 8) & 1) != 0 ? edges.window(g + 8) : 0);
 #pragma unroll
-                for (int c = 0; c < PART / 8; ++c)
+                for (int c = 0; c < NARROW_PART / 8; ++c)
 #pragma unroll
                     for (int e = 0; e < 4; ++e) {
                         s[c][e] = visible.sees(c, e) ? s[c][e] : 0.0f;
@@ -225,7 +227,7 @@ __global__ void __launch_bounds__(TILE_THREADS, RESIDENT<D>) sliding_window_atte
                     }
             }
 #pragma unroll
-            for (int m = 0; m < PART / 16; ++m) {
+            for (int m = 0; m < NARROW_PART / 16; ++m) {
                 uint32_t a[4];
                 round_to_a<T>(a, s, m);
                 add_product<D>(dv, a, part_douts + m * 16 * D);

@@ -6,6 +6,8 @@
 namespace vts::sliding_window_attention {
 namespace {
 
+constexpr int PART = 32;  // keys scored at once
+
 template <typename T, int D>
 struct fwd_shared {
     static constexpr int queries = 0, blocks = TILE * D, block = 2 * TILE * D;  // elements; keys and values of a block
@@ -58,7 +60,7 @@ __global__ void __launch_bounds__(
 #pragma unroll 1
         for (int part = 0; part < TILE; part += PART) {
             const int first = walk.begin + n * TILE + part;
-            const tile_edges edges{row - left - first, row + right - first};
+            const tile_edges<PART> edges{row - left - first, row + right - first};
             if (edges.outside()) continue;
             const T *const part_keys = blocks + (n & 1) * layout::block + part * D;
             const uint32_t seen = static_cast<uint32_t>(valid >> part);

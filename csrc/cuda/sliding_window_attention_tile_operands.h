@@ -30,11 +30,12 @@ __device__ __forceinline__ int place(int row, int chunk) {
     return row * D + (chunk ^ ((row >> shift) & (chunks < 8 ? chunks - 1 : 7))) * 8;
 }
 
-// The operand a of a product, [16, 16]: rows from 0 of `rows`, columns from 16 k.
+// The operand a of a product, [16, 16]: rows from 0 of `rows`, columns from 16 k. Going 2 k chunks further along a row
+// is an exclusive or with the place, too: one instruction an address.
 template <int D, typename T>
 __device__ __forceinline__ void read_a(uint32_t (&a)[4], const T *rows, int k) {
     const int lane = threadIdx.x % 32;
-    ldmatrix_x4(a, rows + place<D>(lane % 16, 2 * k + lane / 16));
+    ldmatrix_x4(a, rows + (place<D>(lane % 16, lane / 16) ^ 16 * k));
 }
 
 // The operand b, [16, 16] as two of [16, 8], of a product with the transpose of `rows`: its columns are rows 0 to 15,
@@ -43,7 +44,7 @@ template <int D, typename T>
 __device__ __forceinline__ void read_b_transposed(uint32_t (&first)[2], uint32_t (&second)[2], const T *rows, int k) {
     const int lane = threadIdx.x % 32;
     uint32_t b[4];
-    ldmatrix_x4(b, rows + place<D>(lane % 8 + lane / 16 * 8, 2 * k + lane / 8 % 2));
+    ldmatrix_x4(b, rows + (place<D>(lane % 8 + lane / 16 * 8, lane / 8 % 2) ^ 16 * k));
     first[0] = b[0], first[1] = b[1], second[0] = b[2], second[1] = b[3];
 }
 
@@ -52,17 +53,17 @@ template <int D, typename T>
 __device__ __forceinline__ void read_b(uint32_t (&first)[2], uint32_t (&second)[2], const T *rows, int n) {
     const int lane = threadIdx.x % 32;
     uint32_t b[4];
-    ldmatrix_x4_trans(b, rows + place<D>(lane % 16, 2 * n + lane / 16));
+    ldmatrix_x4_trans(b, rows + (place<D>(lane % 16, lane / 16) ^ 16 * n));
     first[0] = b[0], first[1] = b[1], second[0] = b[2], second[1] = b[3];
 }
 
-// sum [16, D] += a [16, 16] rows [16, D]
-template <int D, typename T>
-__device__ __forceinline__ void add_product(float (&sum)[D / 8][4], const uint32_t (&a)[4], const T *rows) {
+// sum [16, 8 N] += a [16, 16] rows [16, D], of which columns from `column`
+template <int D, int N, typename T>
+__device__ __forceinline__ void add_product(float (&sum)[N][4], const uint32_t (&a)[4], const T *rows, int column = 0) {
 #pragma unroll
-    for (int n = 0; n < D / 16; ++n) {
+    for (int n = 0; n < N / 2; ++n) {
         uint32_t first[2], second[2];
-        read_b<D>(first, second, rows, n);
+        read_b<D>(first, second, rows, column / 16 + n);
         mma_m16n8k16<T>(sum[2 * n], a, first);
         mma_m16n8k16<T>(sum[2 * n + 1], a, second);
     }
@@ -75,14 +76,15 @@ __device__ __forceinline__ void round_to_a(uint32_t (&a)[4], const float (&x)[N]
     a[2] = pack<T>(x[2 * m + 1][0], x[2 * m + 1][1]), a[3] = pack<T>(x[2 * m + 1][2], x[2 * m + 1][3]);
 }
 
-// Rounds x [16, D], times a factor for the rows of each half, into 16 rows of shared memory.
-template <int D, typename T>
-__device__ __forceinline__ void put(T *rows, const float (&x)[D / 8][4], float upper, float lower) {
+// Rounds x [16, 8 N], times a factor for the rows of each half, into columns from `column` of 16 rows of shared memory.
+template <int D, int N, typename T>
+__device__ __forceinline__ void put(T *rows, const float (&x)[N][4], float upper, float lower, int column = 0) {
     const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
 #pragma unroll
-    for (int n = 0; n < D / 8; ++n) {
-        *reinterpret_cast<uint32_t *>(rows + place<D>(g, n) + 2 * t) = pack<T>(x[n][0] * upper, x[n][1] * upper);
-        *reinterpret_cast<uint32_t *>(rows + place<D>(g + 8, n) + 2 * t) = pack<T>(x[n][2] * lower, x[n][3] * lower);
+    for (int n = 0; n < N; ++n) {
+        T *const to = rows + place<D>(g, column / 8 + n) + 2 * t;  // 8 rows on, chunks are exchanged alike
+        *reinterpret_cast<uint32_t *>(to) = pack<T>(x[n][0] * upper, x[n][1] * upper);
+        *reinterpret_cast<uint32_t *>(to + 8 * D) = pack<T>(x[n][2] * lower, x[n][3] * lower);
     }
 }
 
@@ -98,11 +100,11 @@ struct lane_of_rows {
         return static_cast<T *>(x.data) + b * x.stride_b + h * x.stride_h + (t + row) * x.stride_t + chunk * 8;
     }
 
-    // By one warp, 16 rows: those whose bit in `valid` is not set become zeros and are not read.
-    template <typename T>
+    // By one warp, ROWS rows: those whose bit in `valid` is not set become zeros and are not read.
+    template <int ROWS = 16, typename T>
     __device__ __forceinline__ void load(T *to, const T *from, int64_t stride, uint32_t valid) const {
 #pragma unroll
-        for (int r = 0; r < 16; r += rows_at_once)
+        for (int r = 0; r < ROWS; r += rows_at_once)
             cp_async_16(to + place<D>(row + r, chunk), from + r * stride, (valid >> (row + r) & 1) != 0);
     }
 

@@ -96,7 +96,7 @@ def build(families: Sequence[str] | None = None, *, sanitized: bool = False) -> 
     else:
         cu_files = sources_of(families)
     command = [compiler(), *FLAGS, *(SANITIZED if sanitized else OPTIMISED), "-isystem", str(cuda_include())]
-    command += [f"-I{CSRC / 'include'}", f"-I{CUDA}", f"-I{HERE}"]
+    command += [f"-I{CSRC / 'include'}", f"-I{CUDA}", f"-I{HERE}", "-idirafter", str(HERE / "standin")]
     sources = [*cu_files, SELFTEST, HERE / "emulator.cpp", *([HERE / "families.cpp"] if families else [])]
     names = [f"-DVTS_FAMILIES={' '.join(f'F({family})' for family in families)}"]
     folder = ROOT / "build" / "emulator"

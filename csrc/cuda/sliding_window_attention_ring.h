@@ -200,22 +200,45 @@ struct chunk {
         for (int e = 1; e < E; ++e) sum = fmaf(x[e], y.x[e], sum);
         return sum;
     }
-    __device__ __forceinline__ void scale(float a, const chunk &y) {
-#pragma unroll
-        for (int e = 0; e < E; ++e) x[e] = a * y.x[e];
-    }
+    // CAREFUL: where a is 0, y is not looked at, for it may hold another sequence's NaN. (In assembly, since compilers
+    // turn such a condition into branches.)
+    template <bool CAREFUL>
     __device__ __forceinline__ void add(float a, const chunk &y) {
+        if constexpr (!CAREFUL) {
 #pragma unroll
-        for (int e = 0; e < E; ++e) x[e] = fmaf(a, y.x[e], x[e]);
+            for (int e = 0; e < E; ++e) x[e] = fmaf(a, y.x[e], x[e]);
+            return;
+        }
+#ifdef __CUDACC__
+        if constexpr (CAREFUL && E == 8)
+            asm("{.reg .pred p;\n"
+                "setp.neu.f32 p, %8, 0f00000000;\n"
+                "@p fma.rn.f32 %0, %8, %9, %0;\n"
+                "@p fma.rn.f32 %1, %8, %10, %1;\n"
+                "@p fma.rn.f32 %2, %8, %11, %2;\n"
+                "@p fma.rn.f32 %3, %8, %12, %3;\n"
+                "@p fma.rn.f32 %4, %8, %13, %4;\n"
+                "@p fma.rn.f32 %5, %8, %14, %5;\n"
+                "@p fma.rn.f32 %6, %8, %15, %6;\n"
+                "@p fma.rn.f32 %7, %8, %16, %7;}\n"
+                : "+f"(x[0]), "+f"(x[1]), "+f"(x[2]), "+f"(x[3]), "+f"(x[4 % E]), "+f"(x[5 % E]), "+f"(x[6 % E]),
+                  "+f"(x[7 % E])
+                : "f"(a), "f"(y.x[0]), "f"(y.x[1]), "f"(y.x[2]), "f"(y.x[3]), "f"(y.x[4 % E]), "f"(y.x[5 % E]),
+                  "f"(y.x[6 % E]), "f"(y.x[7 % E]));
+        else if constexpr (CAREFUL)
+            asm("{.reg .pred p;\n"
+                "setp.neu.f32 p, %4, 0f00000000;\n"
+                "@p fma.rn.f32 %0, %4, %5, %0;\n"
+                "@p fma.rn.f32 %1, %4, %6, %1;\n"
+                "@p fma.rn.f32 %2, %4, %7, %2;\n"
+                "@p fma.rn.f32 %3, %4, %8, %3;}\n"
+                : "+f"(x[0]), "+f"(x[1]), "+f"(x[2]), "+f"(x[3])
+                : "f"(a), "f"(y.x[0]), "f"(y.x[1]), "f"(y.x[2]), "f"(y.x[3]));
+#else
+        for (int e = 0; e < E && a != 0.0f; ++e) x[e] = fmaf(a, y.x[e], x[e]);
+#endif
     }
 };
-
-// A kernel for W keys serves W - 1, too (that for 3 also 1): the columns past the window are left out, not multiplied
-// by zero, so that a NaN there stays where it is.
-template <int W>
-__device__ __forceinline__ bool live(int o, int keys) {
-    return W == 3 ? o == 0 || o < keys : o < W - 1 || o < keys;
-}
 
 // Which keys a unit may read. Keys count from the first that its first row may see. Bit c of `bits` is for key 8 n + c
 // in block n, c < 24; the mask is read a block before it is needed.
@@ -255,6 +278,14 @@ struct key_bits {
     __device__ __forceinline__ bool operator[](int c) const { return (bits >> c & 1) != 0; }
 };
 
+// Packed sequences: the keys of a row's window that are of its own sequence, as bits.
+__device__ __forceinline__ uint32_t own_keys(const params &p, int row, int frames) {
+    if (row < 0 || row >= frames) return 0;
+    const int window = row - static_cast<int>(p.left);  // where it begins
+    const int first = max(p.bounds[row] - window, 0), end = min(p.bounds[p.T + row] - window, MOST_KEYS);
+    return ((1u << end) - 1) & ~((1u << first) - 1);
+}
+
 // The softmax of a row whose scores are q . k: weights in place, 0 for what is not seen. Returns the log-sum-exp.
 template <int W>
 __device__ __forceinline__ float softmax(float (&s)[W], uint32_t seen, float scale_log2, const float *bias, int keys) {
@@ -264,7 +295,7 @@ __device__ __forceinline__ float softmax(float (&s)[W], uint32_t seen, float sca
     if (bias != nullptr) {
 #pragma unroll
         for (int o = 0; o < W; ++o)
-            if (live<W>(o, keys)) s[o] = fmaf(bias[o], LOG2_E, s[o]);
+            if (o < keys) s[o] = fmaf(bias[o], LOG2_E, s[o]);
     }
 #pragma unroll
     for (int o = 0; o < W; ++o) {
@@ -279,7 +310,7 @@ __device__ __forceinline__ float softmax(float (&s)[W], uint32_t seen, float sca
     }
     const float share = total == 0.0f ? 0.0f : __fdividef(1.0f, total);
 #pragma unroll
-    for (int o = 0; o < W; ++o) s[o] *= share;
+    for (int o = 0; o < W; ++o) s[o] = seen >> o & 1 ? s[o] * share : 0.0f;  // share may be NaN
     return total == 0.0f ? -INFINITY : fmaf(log2f(total), LN_2, base * LN_2);
 }
 
@@ -326,14 +357,24 @@ inline unsigned blocks_for(const plan &cut, int lanes) {
     return static_cast<unsigned>((cut.units + a_block - 1) / a_block);
 }
 
-// Calls act(T{}, constant LANES, constant W) for the kernel that serves these parameters.
+// Calls act(T{}, constants LANES, W, CAREFUL) for the kernel that serves these parameters. Kernels that are not careful
+// have windows of W keys and no packed sequences; the careful ones serve every other window of up to W keys, too.
+template <typename T, int LANES, int W, bool CAREFUL, typename Act>
+int call(Act act) {
+    return act(
+        T{}, std::integral_constant<int, LANES>{}, std::integral_constant<int, W>{},
+        std::integral_constant<bool, CAREFUL>{});
+}
+
 template <typename T, int LANES, typename Act>
 int for_keys(const params &p, Act act) {
     const int64_t keys = p.left + p.right + 1;
-    if (keys <= 3) return act(T{}, std::integral_constant<int, LANES>{}, std::integral_constant<int, 3>{});
-    if (keys <= 5) return act(T{}, std::integral_constant<int, LANES>{}, std::integral_constant<int, 5>{});
-    if (keys <= 7) return act(T{}, std::integral_constant<int, LANES>{}, std::integral_constant<int, 7>{});
-    return act(T{}, std::integral_constant<int, LANES>{}, std::integral_constant<int, 9>{});
+    if (p.cu_seqlens == nullptr && keys == 3) return call<T, LANES, 3, false>(act);
+    if (p.cu_seqlens == nullptr && keys == 5) return call<T, LANES, 5, false>(act);
+    if (p.cu_seqlens == nullptr && keys == 7) return call<T, LANES, 7, false>(act);
+    if (p.cu_seqlens == nullptr && keys == 9) return call<T, LANES, 9, false>(act);
+    if (keys <= 5) return call<T, LANES, 5, true>(act);
+    return call<T, LANES, 9, true>(act);
 }
 
 template <typename T, int NARROWEST, typename Act>

@@ -20,11 +20,11 @@ namespace {
 constexpr int Q = 0, DOUT = 2 * R, K = 4 * R, V = 6 * R, SLOTS = 7 * R;  // slots of 32 times 16 bytes
 constexpr size_t SHARED = WARPS * SLOTS * 32 * 16;
 
-template <typename T, int LANES, int W>
+template <typename T, int W>
 constexpr int bwd_residents = 4;
 
-template <typename T, int LANES, int W>
-__global__ void __launch_bounds__(WARPS * 32, (bwd_residents<T, LANES, W>))
+template <typename T, int LANES, int W, bool CAREFUL>
+__global__ void __launch_bounds__(WARPS * 32, (bwd_residents<T, W>))
     sliding_window_attention_ring_bwd_kernel(const __grid_constant__ params p, const __grid_constant__ plan cut) {
     constexpr int HALO = W - 1, HELD = group<LANES>::HELD;
     VTS_DYNAMIC_SHARED(uint4, shared);
@@ -32,7 +32,7 @@ __global__ void __launch_bounds__(WARPS * 32, (bwd_residents<T, LANES, W>))
     const group<LANES> g;
     const int64_t index = static_cast<int64_t>(blockIdx.x) * (WARPS * 32 / LANES) + threadIdx.x / LANES;
     const unit u(p, cut, index);
-    const int right = static_cast<int>(p.right), keys = static_cast<int>(p.left) + right + 1;
+    const int right = static_cast<int>(p.right), keys = CAREFUL ? static_cast<int>(p.left) + right + 1 : W;
     const int key_head = u.h / static_cast<int>(p.H / p.K);
     const int origin = u.first - right, key_origin = origin - static_cast<int>(p.left);
     const float scale = static_cast<float>(p.scale);
@@ -144,17 +144,20 @@ __global__ void __launch_bounds__(WARPS * 32, (bwd_residents<T, LANES, W>))
         // From here on `scores` are the weights and `slopes` are scale * ds.
 #pragma unroll
         for (int i = 0; i < HELD; ++i) {
-            const uint32_t window = seen.bits >> g.row(i) & ((1u << keys) - 1);
+            uint32_t window = seen.bits >> g.row(i) & ((1u << keys) - 1);
+            if (CAREFUL && p.cu_seqlens != nullptr) window &= own_keys(p, origin + row + g.row(i), u.frames);
             softmax<W>(scores.scores[i], window, scale * LOG2_E, bias, keys);
             float delta = -dlse[i];
 #pragma unroll
             for (int o = 0; o < W; ++o) {
-                if ((window >> o & 1) == 0) slopes.scores[i][o] = 0.0f;
+                if ((window >> o & 1) == 0) slopes.scores[i][o] = 0.0f;  // NaN may be there, and in delta
                 delta = fmaf(scores.scores[i][o], slopes.scores[i][o], delta);
             }
 #pragma unroll
-            for (int o = 0; o < W; ++o)
-                slopes.scores[i][o] = scores.scores[i][o] * (slopes.scores[i][o] - delta) * scale;
+            for (int o = 0; o < W; ++o) {
+                const float ds = scores.scores[i][o] * (slopes.scores[i][o] - delta);
+                slopes.scores[i][o] = (window >> o & 1) == 0 ? 0.0f : ds * scale;
+            }
         }
 
         {
@@ -170,15 +173,12 @@ __global__ void __launch_bounds__(WARPS * 32, (bwd_residents<T, LANES, W>))
 #pragma unroll
             for (int r = 0; r < R; ++r) {
                 chunk<T> sum;
-                sum.scale(g.of_row(slopes.scores, r, 0), key[r]);
+                sum.template add<CAREFUL>(g.of_row(slopes.scores, r, 0), key[r]);
                 const int c = r + HALO;
                 key[c % R].set(*slot(K, c));
                 if (c < R && c % HALF == HALF - 1) ask_key(c - c % HALF);
 #pragma unroll
-                for (int o = 1; o < W; ++o) {
-                    const float ds = g.of_row(slopes.scores, r, o);
-                    if (live<W>(o, keys)) sum.add(ds, key[(r + o) % R]);
-                }
+                for (int o = 1; o < W; ++o) sum.template add<CAREFUL>(g.of_row(slopes.scores, r, o), key[(r + o) % R]);
                 if (static_cast<unsigned>(row + r - right) < static_cast<unsigned>(u.rows))
                     store_16(dq.row(r), sum.get());
             }
@@ -203,17 +203,14 @@ __global__ void __launch_bounds__(WARPS * 32, (bwd_residents<T, LANES, W>))
 #pragma unroll
             for (int c = 0; c < R; ++c) {
                 chunk<T> sum;
-                const float oldest = g.of_row(before, (c + R - HALO) % R, HALO);
-                sum.scale(live<W>(HALO, keys) ? oldest : 0.0f, entry[(c + R - HALO) % R]);
+                sum.template add<CAREFUL>(g.of_row(before, (c + R - HALO) % R, HALO), entry[(c + R - HALO) % R]);
                 entry[c].set(*slot(tensor, c));
                 const int freed = c + HALO;
                 if (freed < R && freed % HALF == HALF - 1)
                     ask_row(from, tensor, freed - freed % HALF, next_row, whole_rows);
 #pragma unroll
-                for (int m = HALO - 1; m >= 0; --m) {
-                    const float factor = g.of_row(before, (c + R - m) % R, m);
-                    if (live<W>(m, keys)) sum.add(factor, entry[(c + R - m) % R]);
-                }
+                for (int m = HALO - 1; m >= 0; --m)
+                    sum.template add<CAREFUL>(g.of_row(before, (c + R - m) % R, m), entry[(c + R - m) % R]);
                 if (static_cast<unsigned>(row + c - (keys - 1)) < static_cast<unsigned>(u.rows))
                     store_16(to.row(c), sum.get());
             }
@@ -239,8 +236,9 @@ __global__ void __launch_bounds__(WARPS * 32, (bwd_residents<T, LANES, W>))
 int ring_bwd(const params &p, cudaStream_t stream) {
     using namespace ring;
     if (p.B * p.H * p.T == 0) return cudaSuccess;
-    return for_kernel(p, [&](auto element, auto lanes, auto keys) {
-        constexpr auto kernel = sliding_window_attention_ring_bwd_kernel<decltype(element), lanes.value, keys.value>;
+    return for_kernel(p, [&](auto element, auto lanes, auto keys, auto careful) {
+        constexpr auto kernel =
+            sliding_window_attention_ring_bwd_kernel<decltype(element), lanes.value, keys.value, careful.value>;
         static const int warps = resident_warps(kernel, SHARED);
         const plan made = cut(p, lanes.value, static_cast<int>(p.left + p.right), warps);
         return VTS_LAUNCH(kernel, dim3(blocks_for(made, lanes.value)), dim3(WARPS * 32), SHARED, stream, p, made);

@@ -14,15 +14,13 @@ constexpr int Q = 0, K = R, V = 2 * R, SLOTS = 3 * R;  // slots of 32 times 16 b
 constexpr size_t SHARED = WARPS * SLOTS * 32 * 16;
 
 // As many blocks on a multiprocessor as the registers of the rings allow.
-template <typename T, int LANES, int W>
-constexpr int fwd_residents = sizeof(T) == 4 ? 8
-                              : W <= 3       ? (LANES < 8 ? 8 : 9)
-                              : W <= 5       ? (LANES < 8 ? 6 : 7)
-                              : W <= 7       ? 5
-                                             : 4;
+template <typename T, int W>
+constexpr int fwd_residents = sizeof(T) == 4 || W == 3 ? 8
+                              : W == 5                 ? 6
+                                                       : 4;
 
-template <typename T, int LANES, int W>
-__global__ void __launch_bounds__(WARPS * 32, (fwd_residents<T, LANES, W>))
+template <typename T, int LANES, int W, bool CAREFUL>
+__global__ void __launch_bounds__(WARPS * 32, (fwd_residents<T, W>))
     sliding_window_attention_ring_fwd_kernel(const __grid_constant__ params p, const __grid_constant__ plan cut) {
     constexpr int HALO = W - 1;
     VTS_DYNAMIC_SHARED(uint4, shared);
@@ -30,7 +28,7 @@ __global__ void __launch_bounds__(WARPS * 32, (fwd_residents<T, LANES, W>))
     const group<LANES> g;
     const int64_t index = static_cast<int64_t>(blockIdx.x) * (WARPS * 32 / LANES) + threadIdx.x / LANES;
     const unit u(p, cut, index);
-    const int keys = static_cast<int>(p.left + p.right + 1), key_head = u.h / static_cast<int>(p.H / p.K);
+    const int keys = CAREFUL ? static_cast<int>(p.left + p.right + 1) : W, key_head = u.h / static_cast<int>(p.H / p.K);
     const int key_origin = u.first - static_cast<int>(p.left);
     const float scale_log2 = static_cast<float>(p.scale) * LOG2_E;
     const float *const bias = p.bias == nullptr ? nullptr : static_cast<const float *>(p.bias) + u.h * keys;
@@ -39,6 +37,9 @@ __global__ void __launch_bounds__(WARPS * 32, (fwd_residents<T, LANES, W>))
     rows_of out = rows_of::make<T>(p.out, p, u, u.h, u.first, g.lane);
     rows_of k = rows_of::make<T>(p.k, p, u, key_head, key_origin + HALO, g.lane);
     rows_of v = rows_of::make<T>(p.v, p, u, key_head, key_origin + HALO, g.lane);
+    float *const lse = p.lse == nullptr || (LANES > R && g.lane >= R)
+                           ? nullptr
+                           : static_cast<float *>(p.lse) + u.statistic(p, u.first);
     key_bits<LANES> seen(p, u, g, key_origin, u.rows == 0 ? 0 : u.rows + keys - 1);
 
     const auto q_slot = [&](int r) { return slots + (Q + r) * 32; };
@@ -90,10 +91,10 @@ __global__ void __launch_bounds__(WARPS * 32, (fwd_residents<T, LANES, W>))
 #pragma unroll
         for (int i = 0; i < g.HELD; ++i) {
             const int row = g.row(i);
-            const uint32_t window = seen.bits >> row & ((1u << keys) - 1);
-            const float lse = softmax<W>(sums.scores[i], window, scale_log2, bias, keys);
-            if (p.lse != nullptr && row < left_over && (LANES <= R || g.lane < R))
-                static_cast<float *>(p.lse)[u.statistic(p, u.first + n * R + row)] = lse;
+            uint32_t window = seen.bits >> row & ((1u << keys) - 1);
+            if (CAREFUL && p.cu_seqlens != nullptr) window &= own_keys(p, u.first + n * R + row, u.frames);
+            const float statistic = softmax<W>(sums.scores[i], window, scale_log2, bias, keys);
+            if (lse != nullptr && row < left_over) lse[(n * R + row) * p.dilation] = statistic;
         }
 
 #pragma unroll
@@ -101,13 +102,10 @@ __global__ void __launch_bounds__(WARPS * 32, (fwd_residents<T, LANES, W>))
             if (r % HALF == 0) cp_async_wait<3>();
             const uint4 raw = *v_slot(r);
             chunk<T> sum;
-            sum.scale(g.of_row(sums.scores, r, 0), value[r]);
+            sum.template add<CAREFUL>(g.of_row(sums.scores, r, 0), value[r]);
             value[(r + HALO) % R].set(raw);
 #pragma unroll
-            for (int o = 1; o < W; ++o) {
-                const float weight = g.of_row(sums.scores, r, o);
-                if (live<W>(o, keys)) sum.add(weight, value[(r + o) % R]);
-            }
+            for (int o = 1; o < W; ++o) sum.template add<CAREFUL>(g.of_row(sums.scores, r, o), value[(r + o) % R]);
             if (r < left_over) store_16(out.row(r), sum.get());
             if (r % HALF == HALF - 1) {
                 ask(v, r - r % HALF, whole, v_slot, [&](int i) { return seen[HALO + R + i]; });
@@ -131,13 +129,14 @@ bool aligned(const vts_bhtd &x, int64_t element, const params &p) {
 
 bool ring_takes(const params &p, bool backward) {
     using namespace ring;
-    if (p.seed != nullptr || p.cu_seqlens != nullptr || p.border != VTS_TRUNCATE) return false;
+    if (p.seed != nullptr || p.border != VTS_TRUNCATE) return false;
+    if (p.cu_seqlens != nullptr && (p.dilation != 1 || p.B != 1 || p.bounds == nullptr)) return false;
     if (p.left < 0 || p.right < 0 || p.left + p.right + 1 > MOST_KEYS || p.dilation < 1 || p.dilation > 0x7FFFFFFF)
         return false;
     if (backward && p.dbias != nullptr) return false;
     const int64_t units = p.B * p.H * (p.T / R + p.dilation);  // at least as many as there can be
     if (p.T > 0x7FFFFF00 || units > 0x7FFFFFFF || p.H > 0x7FFFFFFF) return false;
-    if (for_kernel(p, [](auto, auto, auto) { return 0; }) != 0) return false;
+    if (for_kernel(p, [](auto, auto, auto, auto) { return 0; }) != 0) return false;
     const int64_t element = p.dtype == VTS_FLOAT32 ? 4 : 2;
     if (p.D * element % 16 != 0) return false;
     for (const vts_bhtd *x : {&p.q, &p.k, &p.v})
@@ -151,8 +150,9 @@ bool ring_takes(const params &p, bool backward) {
 int ring_fwd(const params &p, cudaStream_t stream) {
     using namespace ring;
     if (p.B * p.H * p.T == 0) return cudaSuccess;
-    return for_kernel(p, [&](auto element, auto lanes, auto keys) {
-        constexpr auto kernel = sliding_window_attention_ring_fwd_kernel<decltype(element), lanes.value, keys.value>;
+    return for_kernel(p, [&](auto element, auto lanes, auto keys, auto careful) {
+        constexpr auto kernel =
+            sliding_window_attention_ring_fwd_kernel<decltype(element), lanes.value, keys.value, careful.value>;
         static const int warps = resident_warps(kernel, SHARED);
         const plan made = cut(p, lanes.value, 0, warps);
         return VTS_LAUNCH(kernel, dim3(blocks_for(made, lanes.value)), dim3(WARPS * 32), SHARED, stream, p, made);

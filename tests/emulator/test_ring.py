@@ -50,8 +50,9 @@ def make(
     bias: bool = False,
     dilation: int = 1,
     scale: float | None = None,
+    lengths: list[int] | None = None,
 ) -> Given:
-    """Random inputs of shape [B, H, T, D]; `transposed`: views of [B, T, H, D] tensors."""
+    """Random inputs [B, H, T, D]; `transposed`: views of [B, T, H, D] tensors; `lengths`: of packed sequences."""
     batch, heads, frames, width = shape
     generator = torch.Generator().manual_seed(frames * 1000 + width)
 
@@ -65,7 +66,8 @@ def make(
         for x in (k, v):
             x.transpose(1, 2)[~mask] = torch.nan
     per_head = torch.randn(heads, sum(window) + 1, generator=generator) if bias else None
-    call = Call(q, k, v, *window, dilation=dilation, scale=scale, mask=mask, bias=per_head)
+    ends = None if lengths is None else torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32)
+    call = Call(q, k, v, *window, dilation=dilation, scale=scale, mask=mask, bias=per_head, cu_seqlens=ends)
     return Given(call, one(heads), torch.randn(batch, heads, frames, generator=generator))
 
 
@@ -178,6 +180,24 @@ def test_nan_in_a_key_reaches_who_sees_it_and_no_other(lib: Library, window: tup
     assert dv[0, 0].isnan().any(-1).nonzero().flatten().tolist() == keys
 
 
+@pytest.mark.parametrize("window", [(1, 1), (2, 2), (3, 3), (4, 4), (8, 0), (0, 3)])
+@pytest.mark.parametrize(("dtype", "width"), [(torch.bfloat16, 64), (torch.float32, 64), (torch.float16, 32)])
+def test_packed_sequences(lib: Library, dtype: torch.dtype, width: int, window: tuple[int, int]) -> None:
+    lengths = [3, 0, 1, 8, 40, 2, 9, 100, 1, 1, 36]
+    mask = torch.rand(1, sum(lengths), generator=torch.Generator().manual_seed(2)) > 0.1
+    given = make((1, 2, sum(lengths), width), window, dtype, transposed=True, lengths=lengths, mask=mask)
+    check(results(lib, given), given)
+
+
+@pytest.mark.parametrize("window", [(1, 1), (2, 2), (4, 4)])
+def test_sequences_keep_their_nan(lib: Library, window: tuple[int, int]) -> None:
+    call, dout, _ = make((1, 1, 60, 64), window, transposed=True, lengths=[20, 15, 25])
+    for x in (call.q, call.k, call.v, dout):
+        x[:, :, 20:35] = torch.nan
+    for x in (lib.forward(call, "ring")[0], *lib.backward(call, dout, None, "ring")[:3]):
+        assert x.isnan().any(-1)[0, 0].nonzero().flatten().tolist() == list(range(20, 35))
+
+
 @pytest.mark.parametrize("amplitude", [0.05, 6.0])
 def test_grouped_heads_and_scales(lib: Library, amplitude: float) -> None:
     given = make((2, 4, 50, 64), (2, 2), torch.float16, key_heads=2, transposed=True, amplitude=amplitude, scale=-0.2)
@@ -223,7 +243,7 @@ def test_what_it_takes(lib: Library) -> None:
         Call(q, k, v, -1, 4),
         Call(q, k, v, 4, -1),
         Call(q, k, v, 2, 2, shift=True),
-        Call(q, k, v, 2, 2, cu_seqlens=torch.tensor([0, 40], dtype=torch.int32)),
+        Call(q, k, v, 2, 2, dilation=2, cu_seqlens=torch.tensor([0, 40], dtype=torch.int32)),
         Call(q, k, v, 2, 2, seed=torch.zeros(1, dtype=torch.int64), dropout_p=0.1),
         Call(q[..., :48], k[..., :48], v[..., :48], 2, 2),
         Call(q[..., 1:33], k[..., :32], v[..., :32], 2, 2),

@@ -92,24 +92,29 @@ def _contest(setting: Setting, options: Options) -> Contest:
     moved = TENSORS[setting.direction] * setting.tensor_bytes
     chosen = [r for r in RIVALS if setting.device in r.devices and (not options.rivals or r.name in options.rivals)]
     ours = _ours(setting)
-    shape = {key: getattr(setting, key) for key in ("batch", "heads", "frames", "dim", "window")}
     facts = {
         "case": setting.case,
         "pass": setting.direction,
         "dtype": setting.dtype,
-        "shape": dict(zip(("B", "H", "T", "D", "window"), shape.values(), strict=True)),
+        "shape": {
+            "B": setting.batch,
+            "H": setting.heads,
+            "T": setting.frames,
+            "D": setting.dim,
+            "window": setting.window,
+        },
         "layout": setting.layout,
     }
     if setting.case == "overhead":
-        names = (*ours, "sdpa", "sdpa_masked")
+        all_names = (*ours, "sdpa", "sdpa_masked")
         clock: Callable[[], Clock] = functools.partial(WallClock, fill=2e-3, device=setting.device)
-        return Contest(facts, names, moved, functools.partial(_overhead_entries, setting), clock)
+        return Contest(facts, all_names, moved, functools.partial(_overhead_entries, setting), clock)
     sets = input_sets(setting)
     clock = (
         functools.partial(CudaClock, sets, graphs=setting.direction != "bwd") if setting.device == "cuda" else WallClock
     )
-    names = (COPY, *ours, *(rival.name for rival in chosen))
-    return Contest(facts, names, moved, functools.partial(_sweep_entries, setting, chosen, sets), clock)
+    all_names = (COPY, *ours, *(rival.name for rival in chosen))
+    return Contest(facts, all_names, moved, functools.partial(_sweep_entries, setting, chosen, sets), clock)
 
 
 def input_sets(setting: Setting) -> int:

@@ -21,6 +21,23 @@ def poison() -> Iterator[None]:
     torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
+@pytest.fixture(params=["reference", "cpp", *(pytest.param(b, marks=pytest.mark.gpu) for b in ("cuda", "triton"))])
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each backend of the window op that takes every option. Those of a GPU have their test's tensors made there."""
+    name = str(request.param)
+    if name == "cpp":
+        request.getfixturevalue("cpp")
+    if name in ("reference", "cpp"):
+        yield name
+        return
+    if name == "cuda" and not vtsum_kernels.build_info()["libraries"]["_cuda"]["loaded"]:
+        pytest.skip(f"compiled CUDA kernels: {vtsum_kernels.build_info()['libraries']['_cuda']['reason']}")
+    if torch.float64 in request.node.callspec.params.values():
+        pytest.skip(f"{name} does not take float64")
+    with torch.device("cuda"):
+        yield name
+
+
 @pytest.fixture
 def cpp() -> None:
     """Skips where the compiled CPU kernels are not there, saying why."""

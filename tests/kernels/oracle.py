@@ -42,11 +42,11 @@ def windows(
 
 def window_mask(frames: int, sees: list[list[int]], key_mask: Tensor | None = None, batch: int = 1) -> Tensor:
     """bool [B, 1, T, T], True where row i sees key j."""
-    mask = torch.zeros(batch, 1, frames, frames, dtype=torch.bool)
+    mask = torch.zeros(batch, 1, frames, frames, dtype=torch.bool, device="cpu")
     for i, keys in enumerate(sees):
         mask[:, :, i, keys] = True
     if key_mask is not None:
-        mask &= key_mask[:, None, None, :]
+        mask &= key_mask[:, None, None, :].cpu()
     return mask
 
 
@@ -60,7 +60,7 @@ def spread_bias(bias: Tensor, frames: int, before: int, dilation: int) -> Tensor
 def keep_mask(seed: int, shape: tuple[int, int, int], p: float) -> Tensor:
     """[B, H, T, T]: 0 where dropout drops a weight, 1 / (1 - p) elsewhere. Philox4x32-10 in plain integers."""
     batch, heads, frames = shape
-    kept = torch.zeros(batch, heads, frames, frames, dtype=torch.float64)
+    kept = torch.zeros(batch, heads, frames, frames, dtype=torch.float64, device="cpu")
     for b in range(batch):
         for h in range(heads):
             for i in range(frames):
@@ -92,7 +92,8 @@ def dense_attention(
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     group = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
-    over = mask if whole is None else whole
+    mask = mask.to(q.device)
+    over = mask if whole is None else whole.to(q.device)
     scores = q @ k.transpose(-1, -2) * scale
     if bias is not None:
         scores = scores + bias.to(scores.dtype)
@@ -100,17 +101,17 @@ def dense_attention(
     some = over.any(-1, keepdim=True)
     weights = torch.softmax(scores, -1).masked_fill(~mask, 0.0)
     if keep is not None:
-        weights = weights * keep.to(weights.dtype)
+        weights = weights * keep.to(weights)
     lse = torch.logsumexp(scores, -1).masked_fill(~some[..., 0].expand(scores.shape[:-1]), -math.inf)
     return weights @ v, lse
 
 
 def gradients(outputs: Sequence[Tensor], inputs: Sequence[Tensor], seed: int) -> list[Tensor]:
     """Gradients of a random linear functional of the outputs; rows of -inf count for nothing."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(device="cpu").manual_seed(seed)
     total = torch.zeros((), dtype=torch.float64)
     for output in outputs:
-        along = torch.randn(output.shape, generator=generator, dtype=torch.float64)
+        along = torch.randn(output.shape, generator=generator, dtype=torch.float64, device="cpu").to(output.device)
         finite = torch.where(output.isinf(), torch.zeros_like(output), output)
         total = total + (finite.double() * along).sum()
     return list(torch.autograd.grad(total, list(inputs), allow_unused=False))

@@ -17,13 +17,6 @@ from tests.kernels.oracle import dense_attention, gradients, hold, keep_mask, sp
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 
 
-@pytest.fixture(params=["reference", "cpp"])
-def backend(request: pytest.FixtureRequest) -> str:
-    if request.param == "cpp":
-        request.getfixturevalue("cpp")
-    return str(request.param)
-
-
 def compare(
     backend: str,
     dtype: torch.dtype,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import masking_utils as mu
 from transformers.models.gemma3.modeling_gemma3 import _bidirectional_window_overlay
-from vtsum_kernels.integrations.windows import window_of
+from vtsum_kernels.integrations.windows import FAR, window_of
 
 FRAMES = 14
 
@@ -55,22 +55,27 @@ def test_as_the_function_says(function: Callable[..., Any]) -> None:
     assert torch.equal(seen_by(function), band)
 
 
-def changed(meaning: Callable[[int, int, int], bool]) -> Callable[..., Any]:
-    """A part of the name that transformers gives to sliding_window_overlay's, with another meaning."""
-
-    def inner_mask(batch_idx: int, head_idx: int, q_idx: int, kv_idx: int) -> bool:
-        return meaning(q_idx, kv_idx, sliding_window)
-
-    sliding_window = 4
-    inner_mask.__qualname__ = "sliding_window_overlay.<locals>.inner_mask"
-    return inner_mask
-
-
-def test_a_part_that_changed_its_meaning_is_not_trusted() -> None:
-    assert window_of(changed(lambda q, k, w: k > q - w)) is not None
-    assert window_of(changed(lambda q, k, w: k >= q - w)) is None
-    assert window_of(changed(lambda q, k, w: k > q - w + 1)) is None
-    assert window_of(changed(lambda q, k, w: abs(k - q) < w)) is None
+@pytest.mark.parametrize(
+    ("function", "left", "right"),
+    [
+        (lambda b, h, q, k: k > q - 4, 3, FAR),
+        (lambda b, h, q, k: k >= q - 4, 4, FAR),
+        (lambda b, h, q, k: q - k < 4, 3, FAR),
+        (lambda b, h, q, k: k - q <= 2, FAR, 2),
+        (lambda b, h, q, k: q + 2 > k, FAR, 1),
+        (lambda b, h, q, k: (k - q >= -3) & (k < q + 2), 3, 1),
+        (lambda b, h, q, k: abs(q - k + 1) <= 3, 2, 4),
+        (lambda b, h, q, k: abs(k - q + 1) < 3, 3, 1),
+        (lambda b, h, q, k: (abs(q - k) <= 1) | ((k > q) & (k < q + 6)), 1, 5),
+    ],
+)
+def test_by_what_the_function_does_and_not_by_its_name(function: Callable[..., Any], left: int, right: int) -> None:
+    window = window_of(function)
+    assert window is not None
+    assert (window.left, window.right) == (left, right)
+    offset = torch.arange(FRAMES)[None, :] - torch.arange(FRAMES)[:, None]
+    band = ((offset >= -left) & (offset <= right)).expand(2, FRAMES, FRAMES)
+    assert torch.equal(seen_by(function), band)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +85,17 @@ def test_a_part_that_changed_its_meaning_is_not_trusted() -> None:
         mu.or_masks(mu.sliding_window_causal_mask_function(4), mu.blockwise_overlay(torch.zeros(2, 14))),
         mu.and_masks(mu.sliding_window_causal_mask_function(4), mu.padding_mask_function(torch.ones(2, 14))),
         mu.and_masks(packed(mu.causal_mask_function), packed(mu.causal_mask_function)),
-        lambda b, h, q, k: k <= q,
+        lambda b, h, q, k: abs(q - k) >= 2,
+        lambda b, h, q, k: (k < q - 2) | (k > q + 2),
+        lambda b, h, q, k: q % 3 == k % 3,
+        lambda b, h, q, k: k < 5,
+        lambda b, h, q, k: k >= 1,
+        lambda b, h, q, k: k == q,
+        lambda b, h, q, k: True,
+        lambda b, h, q, k: torch.tensor(True),
+        lambda b, h, q, k: (k <= q) & torch.tensor(True),
+        lambda b, h, q, k: k <= q if k > q - 3 else k < q,
+        lambda b, h, q, k: h < 1,
         mu.sliding_window_causal_mask_function(0),
     ],
 )

@@ -33,7 +33,7 @@ __global__ void __launch_bounds__(WARPS * 32, (bwd_residents<T, W>))
     const int64_t index = static_cast<int64_t>(blockIdx.x) * (WARPS * 32 / LANES) + threadIdx.x / LANES;
     const unit u(p, cut, index);
     const int right = static_cast<int>(p.right), keys = CAREFUL ? static_cast<int>(p.left) + right + 1 : W;
-    const int key_head = u.h / static_cast<int>(p.H / p.K);
+    const int key_head = u.h / (static_cast<int>(p.H) / static_cast<int>(p.K));
     const int origin = u.first - right, key_origin = origin - static_cast<int>(p.left);
     const float scale = static_cast<float>(p.scale);
     const float *const bias = p.bias == nullptr ? nullptr : static_cast<const float *>(p.bias) + u.h * keys;
@@ -156,9 +156,28 @@ __global__ void __launch_bounds__(WARPS * 32, (bwd_residents<T, W>))
 #pragma unroll
             for (int o = 0; o < W; ++o) {
                 const float ds = scores.scores[i][o] * (slopes.scores[i][o] - delta);
-                slopes.scores[i][o] = (window >> o & 1) == 0 ? 0.0f : ds * scale;
+                slopes.scores[i][o] = (window >> o & 1) == 0 ? 0.0f : ds;
             }
         }
+        if (p.dbias != nullptr) {
+            // Each row of a block adds up the bias's gradient for itself, in memory: registers are dear, and this is
+            // rare.
+            const int64_t number = static_cast<int64_t>(blockIdx.x) * (WARPS * 32 / LANES) + threadIdx.x / LANES;
+#pragma unroll
+            for (int i = 0; i < HELD; ++i) {
+                const int r = g.row(i);
+                if (number >= cut.units || (LANES > R && g.lane >= R)) continue;
+                float *const sums = static_cast<float *>(p.scratch) + (number * R + r) * keys;
+                const bool own = static_cast<unsigned>(row + r - right) < static_cast<unsigned>(u.rows);
+#pragma unroll
+                for (int o = 0; o < W; ++o)
+                    if (o < keys) sums[o] = (n == 0 ? 0.0f : sums[o]) + (own ? slopes.scores[i][o] : 0.0f);
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < HELD; ++i)
+#pragma unroll
+            for (int o = 0; o < W; ++o) slopes.scores[i][o] *= scale;
 
         {
             chunk<T> key[R];
@@ -230,21 +249,56 @@ __global__ void __launch_bounds__(WARPS * 32, (bwd_residents<T, W>))
     }
 }
 
+// dbias [H, keys] from the sums of every unit and row: a warp for each element, always in the same order.
+__global__ void sliding_window_attention_ring_dbias_kernel(
+    const __grid_constant__ params p, const __grid_constant__ plan cut) {
+    const int64_t keys = p.left + p.right + 1, h = blockIdx.x / keys, o = blockIdx.x % keys;
+    const int64_t strips = static_cast<int64_t>(cut.phases) * cut.strips, units = p.B * strips;
+    float sum = 0.0f;
+    for (int64_t j = threadIdx.x; j < units * R; j += 32) {
+        const int64_t i = j / R, r = j % R;
+        const int64_t unit = cut.heads_fastest ? i * p.H + h : (i / strips * p.H + h) * strips + i % strips;
+        sum += static_cast<const float *>(p.scratch)[(unit * R + r) * keys + o];
+    }
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(ALL, sum, step);
+    if (threadIdx.x == 0) static_cast<float *>(p.dbias)[blockIdx.x] = sum;
+}
+
+template <typename T, int LANES, int W, bool CAREFUL>
+plan bwd_cut(const params &p) {
+    static const int warps = resident_warps(sliding_window_attention_ring_bwd_kernel<T, LANES, W, CAREFUL>, SHARED);
+    return cut(p, LANES, static_cast<int>(p.left + p.right), warps);
+}
+
 }  // namespace
 }  // namespace ring
 
 int ring_bwd(const params &p, cudaStream_t stream) {
     using namespace ring;
-    if (p.B * p.H * p.T == 0) return cudaSuccess;
+    const unsigned entries = p.dbias == nullptr ? 0 : static_cast<unsigned>(p.H * (p.left + p.right + 1));
+    if (p.B * p.H * p.T == 0 && entries == 0) return cudaSuccess;
     return for_kernel(p, [&](auto element, auto lanes, auto keys, auto careful) {
-        constexpr auto kernel =
-            sliding_window_attention_ring_bwd_kernel<decltype(element), lanes.value, keys.value, careful.value>;
-        static const int warps = resident_warps(kernel, SHARED);
-        const plan made = cut(p, lanes.value, static_cast<int>(p.left + p.right), warps);
-        return VTS_LAUNCH(kernel, dim3(blocks_for(made, lanes.value)), dim3(WARPS * 32), SHARED, stream, p, made);
+        using T = decltype(element);
+        constexpr auto kernel = sliding_window_attention_ring_bwd_kernel<T, lanes.value, keys.value, careful.value>;
+        const plan made = bwd_cut<T, lanes.value, keys.value, careful.value>(p);
+        const int error =
+            VTS_LAUNCH(kernel, dim3(blocks_for(made, lanes.value)), dim3(WARPS * 32), SHARED, stream, p, made);
+        if (error != cudaSuccess || entries == 0) return error;
+        return VTS_LAUNCH(sliding_window_attention_ring_dbias_kernel, dim3(entries), dim3(32), 0, stream, p, made);
     });
 }
 
-int64_t ring_bwd_scratch(const params &) { return 0; }
+int64_t ring_bwd_scratch(const params &p) {
+    using namespace ring;
+    if (p.dbias == nullptr) return 0;
+    int64_t bytes = 0;
+    for_kernel(p, [&](auto element, auto lanes, auto keys, auto careful) {
+        const plan made = bwd_cut<decltype(element), lanes.value, keys.value, careful.value>(p);
+        bytes = made.units * R * (p.left + p.right + 1) * static_cast<int64_t>(sizeof(float));
+        return 0;
+    });
+    return bytes;
+}
 
 }  // namespace vts::sliding_window_attention

@@ -28,7 +28,8 @@ __global__ void __launch_bounds__(WARPS * 32, (fwd_residents<T, W>))
     const group<LANES> g;
     const int64_t index = static_cast<int64_t>(blockIdx.x) * (WARPS * 32 / LANES) + threadIdx.x / LANES;
     const unit u(p, cut, index);
-    const int keys = CAREFUL ? static_cast<int>(p.left + p.right + 1) : W, key_head = u.h / static_cast<int>(p.H / p.K);
+    const int keys = CAREFUL ? static_cast<int>(p.left + p.right + 1) : W,
+              key_head = u.h / (static_cast<int>(p.H) / static_cast<int>(p.K));
     const int key_origin = u.first - static_cast<int>(p.left);
     const float scale_log2 = static_cast<float>(p.scale) * LOG2_E;
     const float *const bias = p.bias == nullptr ? nullptr : static_cast<const float *>(p.bias) + u.h * keys;
@@ -133,7 +134,6 @@ bool ring_takes(const params &p, bool backward) {
     if (p.cu_seqlens != nullptr && (p.dilation != 1 || p.B != 1 || p.bounds == nullptr)) return false;
     if (p.left < 0 || p.right < 0 || p.left + p.right + 1 > MOST_KEYS || p.dilation < 1 || p.dilation > 0x7FFFFFFF)
         return false;
-    if (backward && p.dbias != nullptr) return false;
     const int64_t units = p.B * p.H * (p.T / R + p.dilation);  // at least as many as there can be
     if (p.T > 0x7FFFFF00 || units > 0x7FFFFFFF || p.H > 0x7FFFFFFF) return false;
     if (for_kernel(p, [](auto, auto, auto, auto) { return 0; }) != 0) return false;

@@ -72,16 +72,15 @@ def make(
 
 
 def results(lib: Library, given: Given) -> dict[str, Tensor]:
-    """Everything the family gives: the backward is left out where it takes the forward alone."""
+    """Everything the family gives."""
     call, dout, dlse = given
     assert lib.takes("ring", call, backward=False)
+    assert lib.takes("ring", call, backward=True)
     out, lse = lib.forward(call, "ring")
     assert lse is not None
-    got = {"out": out, "lse": lse}
-    if call.bias is None:
-        dq, dk, dv, _ = lib.backward(call, dout, dlse, "ring")
-        got |= {"dq": dq, "dk": dk, "dv": dv}
-    return got
+    dq, dk, dv, dbias = lib.backward(call, dout, dlse, "ring")
+    got = {"out": out, "lse": lse, "dq": dq, "dk": dk, "dv": dv}
+    return got if dbias is None else got | {"dbias": dbias}
 
 
 def check(got: dict[str, Tensor], given: Given) -> None:
@@ -204,10 +203,29 @@ def test_grouped_heads_and_scales(lib: Library, amplitude: float) -> None:
     check(results(lib, given), given)
 
 
-@pytest.mark.parametrize("window", [(2, 2), (1, 2), (0, 0)])
-def test_bias(lib: Library, window: tuple[int, int]) -> None:
-    given = make((2, 3, 50, 64), window, torch.float32, bias=True)
+@pytest.mark.parametrize(
+    ("window", "width", "transposed"), [((2, 2), 64, True), ((1, 2), 32, False), ((4, 4), 128, False)]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bias(lib: Library, dtype: torch.dtype, window: tuple[int, int], width: int, transposed: bool) -> None:
+    mask = torch.rand(2, 150, generator=torch.Generator().manual_seed(3)) > 0.2
+    given = make((2, 3, 150, width), window, dtype, bias=True, mask=mask, transposed=transposed)
     check(results(lib, given), given)
+
+
+def test_bias_of_dilated_and_packed_rows(lib: Library) -> None:
+    for given in (
+        make((2, 2, 70, 64), (1, 1), torch.float32, bias=True, dilation=3),
+        make((1, 2, 90, 64), (2, 1), torch.float32, bias=True, lengths=[20, 1, 69]),
+    ):
+        check(results(lib, given), given)
+
+
+def test_bias_without_frames(lib: Library) -> None:
+    call, dout, _ = make((1, 2, 0, 64), (1, 1), bias=True)
+    dbias = lib.backward(call, dout, None, "ring")[3]
+    assert dbias is not None
+    assert (dbias == 0).all()
 
 
 def test_without_statistics(lib: Library) -> None:

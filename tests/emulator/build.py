@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -116,7 +117,17 @@ def build(families: Sequence[str] | None = None, *, sanitized: bool = False) -> 
         if not library.is_file():
             sanitize = [flag for flag in SANITIZED if flag.startswith("-fsanitize")] if sanitized else []
             _run([compiler(), "-shared", *sanitize, *map(str, objects)], library)
+        _forget_old(folder, {library, *objects})
     return library
+
+
+def _forget_old(folder: Path, in_use: set[Path]) -> None:
+    """Removes what no build has used for a day."""
+    for path in in_use:
+        path.touch()
+    for path in folder.iterdir():
+        if path.name != "lock" and time.time() - path.stat().st_mtime > 86400:
+            path.unlink()
 
 
 def _compile(command: list[str], common: bytes, source: Path, folder: Path) -> Path:

@@ -2,16 +2,22 @@
 //
 // A block of four warps owns a tile of 64 rows (or, for dk and dv, of 64 keys), 16 for each warp, and walks the blocks
 // of keys (or rows) that the tile's windows reach, the first one exactly where the first window begins. While a block
-// is computed the next is copied to the other half of a double buffer; there is one barrier a block. A warp computes a
-// block in parts of 32 keys (or rows). It leaves out those that none of its rows can see, and masks only those at the
-// windows' edges or with padding.
+// is computed the next two are on their way to a ring of three; there is one barrier a block. A warp computes a block
+// in parts. It leaves out those that none of its rows can see, and masks only those at the windows' edges or with
+// padding.
 #pragma once
 
 #include "sliding_window_attention_tile_operands.h"
 
 namespace vts::sliding_window_attention {
 
-constexpr int TILE = 64, TILE_WARPS = 4, TILE_THREADS = 32 * TILE_WARPS;
+constexpr int TILE = 64, RING = 3, TILE_WARPS = 4, TILE_THREADS = 32 * TILE_WARPS;
+
+// Rows of a block, and how many blocks of threads share a multiprocessor: fewer where the sums take more registers.
+template <int D>
+constexpr int STEP = D == 128 ? 32 : 64;
+template <int D>
+constexpr int RESIDENT = D == 128 ? 2 : 3;
 
 // Which tile of which (b, h) a block owns.
 struct tile_grid {
@@ -49,15 +55,15 @@ __device__ __forceinline__ int reach_of(int64_t side, int64_t frames) {
     return static_cast<int>(side < 0 || side > frames ? frames : side);
 }
 
-// The blocks of SIZE frames from the first to the last that the frames of a tile reach.
+// The blocks of SIZE frames from the first to the last that the frames of a tile reach; `end` is one past it.
 template <int SIZE>
 struct tile_walk {
-    int begin, blocks;
+    int begin, end, blocks;
 
     __device__ __forceinline__ tile_walk(int tile, int before, int after, int frames) {
         begin = tile > before ? tile - before : 0;
-        const int last = tile + TILE - 1 + after < frames ? tile + TILE - 1 + after : frames - 1;
-        blocks = (last - begin) / SIZE + 1;
+        end = tile + TILE + after < frames ? tile + TILE + after : frames;
+        blocks = (end - begin + SIZE - 1) / SIZE;
     }
 };
 
@@ -77,7 +83,7 @@ struct tile_edges {
     }
 };
 
-// Blocks of KEYS keys in turn: a bit for each that lies in the sequence and is not padding. A block's part of the mask
+// Blocks of KEYS keys in turn: a bit for each that comes before `end` and is not padding. A block's part of the mask
 // is read a block before it is asked for. Every warp asks for itself.
 template <int KEYS>
 struct tile_keys {
@@ -87,9 +93,9 @@ struct tile_keys {
     const int64_t stride;
     uint8_t seen[KEYS / 32];
 
-    __device__ __forceinline__ tile_keys(const params &p, int b, int first)
+    __device__ __forceinline__ tile_keys(const params &p, int b, int first, int end_)
         : t(first + static_cast<int>(threadIdx.x % 32)),
-          end(static_cast<int>(p.T)),
+          end(end_),
           mask(p.mask == nullptr ? nullptr : p.mask + b * p.mask_stride_b),
           stride(p.mask_stride_t) {
         look();

@@ -9,41 +9,49 @@ namespace {
 
 constexpr int PART = 32, NARROW_PART = 16;  // keys scored at once; rows, beside twice as many sums
 
-// Keys of a block of the first kernel, rows of a block of the second: fewer where the sums take more registers.
-template <int D>
-constexpr int STEP = D == 128 ? 32 : 64;
-template <int D>
-constexpr int RESIDENT = D == 128 ? 2 : 3;
-
 template <typename T, int D>
 struct bwd_shared {
     static constexpr int one = 0, other = TILE * D, blocks = 2 * TILE * D, block = 2 * STEP<D> * D;  // elements
-    static constexpr int statistics = (blocks + 2 * block) * static_cast<int>(sizeof(T));            // bytes
-    static constexpr int bytes = statistics + 2 * 2 * TILE * static_cast<int>(sizeof(float));
+    static constexpr int statistics = (blocks + RING * block) * static_cast<int>(sizeof(T));         // bytes
+    static constexpr int bytes = statistics + RING * 2 * STEP<D> * static_cast<int>(sizeof(float));
 };
 
 // What exp2 is given beside a row's scores: the lse in powers of two, or +inf, so that all weights are 0.
 __device__ __forceinline__ float subtrahend(float lse) { return lse == -INFINITY ? INFINITY : lse * LOG2_E; }
 
-// The dot products of 16 rows in shared memory with 16 rows in global memory, by one warp, into to[16].
+// The dot products of 16 rows of out, read from global memory, with those of dout in shared memory, by one warp.
 template <typename T, int D>
-__device__ __forceinline__ void dot_rows(
-    float *to, const T *shared, const T *global, int64_t stride, uint32_t valid, const lane_of_rows<D> &lane) {
+struct row_dots {
+    static constexpr int rows = lane_of_rows<D>::rows_at_once;
+    const lane_of_rows<D> lane;
+    uint4 out[16 / rows];
+
+    __device__ __forceinline__ void read(const T *from, int64_t stride, uint32_t valid) {
 #pragma unroll
-    for (int r = 0; r < 16; r += lane_of_rows<D>::rows_at_once) {
-        float sum = 0.0f;
-        if ((valid >> (lane.row + r) & 1) != 0) {
-            float x[8], y[8];
-            load_8(shared + place<D>(lane.row + r, lane.chunk), x);
-            load_8(global + r * stride, y);
-#pragma unroll
-            for (int e = 0; e < 8; ++e) sum = fmaf(x[e], y[e], sum);
+        for (int r = 0; r < 16; r += rows) {
+            out[r / rows] = make_uint4(0, 0, 0, 0);
+            if ((valid >> (lane.row + r) & 1) != 0) out[r / rows] = load_16(from + r * stride);
         }
-#pragma unroll
-        for (int step = 1; step < lane_of_rows<D>::chunks; step *= 2) sum += __shfl_xor_sync(0xFFFFFFFFu, sum, step);
-        if (lane.chunk == 0) to[lane.row + r] = sum;
     }
-}
+
+    __device__ __forceinline__ void finish(float (&to)[16], const T *douts) const {
+#pragma unroll
+        for (int r = 0; r < 16; r += rows) {
+            const uint4 x = out[r / rows], y = load_16(douts + place<D>(lane.row + r, lane.chunk));
+            const uint32_t pairs[2][4] = {{x.x, x.y, x.z, x.w}, {y.x, y.y, y.z, y.w}};
+            float sum = 0.0f;
+#pragma unroll
+            for (int e = 0; e < 4; ++e) {
+                const float2 one = unpack<T>(pairs[0][e]), other = unpack<T>(pairs[1][e]);
+                sum = fmaf(one.x, other.x, fmaf(one.y, other.y, sum));
+            }
+#pragma unroll
+            for (int step = 1; step < lane_of_rows<D>::chunks; step *= 2)
+                sum += __shfl_xor_sync(0xFFFFFFFFu, sum, step);
+            if (lane.chunk == 0) to[lane.row + r] = sum;
+        }
+    }
+};
 
 template <typename T, int D>
 __global__ void __launch_bounds__(TILE_THREADS, RESIDENT<D>) sliding_window_attention_tile_bwd_rows_kernel(
@@ -60,50 +68,60 @@ __global__ void __launch_bounds__(TILE_THREADS, RESIDENT<D>) sliding_window_atte
 
     T *const queries = shared + layout::one + warp * 16 * D, *const douts = shared + layout::other + warp * 16 * D;
     T *const blocks = shared + layout::blocks;
-    float *const deltas = reinterpret_cast<float *>(shared + layout::statistics / sizeof(T)) + warp * 16;
+    __shared__ float deltas[TILE_WARPS][16];
     const lane_of_rows<D> lane;
     lane.load(queries, lane.template address<const T>(p.q, at.b, at.h, row), p.q.stride_t, exist);
     lane.load(douts, lane.template address<const T>(p.dout, at.b, at.h, row), p.dout.stride_t, exist);
     cp_async_commit();
     const tile_walk<KEYS> walk(at.first, left, right, frames);
-    tile_keys<KEYS> keys(p, at.b, walk.begin);
+    tile_keys<KEYS> keys(p, at.b, walk.begin, walk.end);
     pair_of_rows<T, D, KEYS> pairs(p.k, p.v, at.b, at.h / static_cast<int>(p.H / p.K), walk.begin);
-    uint64_t valid = keys.next(), upcoming = 0;
-    pairs.load(blocks, valid);
-    cp_async_commit();
+    uint64_t valid[RING] = {};  // of this block and the next two
+    const auto fetch = [&](int n) {
+        uint64_t bits = 0;
+        if (n < walk.blocks) {
+            bits = keys.next();
+            pairs.load(blocks + n % RING * layout::block, bits);
+        }
+        cp_async_commit();
+        return bits;
+    };
+    valid[0] = fetch(0), valid[1] = fetch(1);
 
-    cp_async_wait<1>();
-    __syncwarp();
-    dot_rows<T, D>(deltas, douts, lane.template address<const T>(p.out, at.b, at.h, row), p.out.stride_t, exist, lane);
-    __syncwarp();
     const int64_t statistic = (static_cast<int64_t>(at.b) * p.H + at.h) * p.T + row;
-    float less[2], delta[2];
+    float less[2] = {INFINITY, INFINITY}, delta[2] = {0.0f, 0.0f};
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         const int r = g + 8 * half;
-        less[half] = INFINITY, delta[half] = deltas[r];
         if ((exist >> r & 1) == 0) continue;
         less[half] = subtrahend(static_cast<const float *>(p.lse)[statistic + r]);
-        if (p.dlse != nullptr) delta[half] -= static_cast<const float *>(p.dlse)[statistic + r];
-        if (t == 0) static_cast<float *>(p.scratch)[statistic + r] = delta[half];
+        if (p.dlse != nullptr) delta[half] = -static_cast<const float *>(p.dlse)[statistic + r];
+    }
+    row_dots<T, D> dots;
+    dots.read(lane.template address<const T>(p.out, at.b, at.h, row), p.out.stride_t, exist);
+    cp_async_wait<2>();
+    __syncwarp();
+    dots.finish(deltas[warp], douts);
+    __syncwarp();
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        const int r = g + 8 * half;
+        delta[half] += deltas[warp][r];
+        if (t == 0 && (exist >> r & 1) != 0) static_cast<float *>(p.scratch)[statistic + r] = delta[half];
     }
 
     float dq[D / 8][4] = {};
-    for (int n = 0; n < walk.blocks; ++n, valid = upcoming) {
-        cp_async_wait<0>();
+    for (int n = 0; n < walk.blocks; ++n, valid[0] = valid[1], valid[1] = valid[2]) {
+        cp_async_wait<1>();
         __syncthreads();  // this block has arrived, and nobody reads the one before it any more
-        if (n + 1 < walk.blocks) {
-            upcoming = keys.next();
-            pairs.load(blocks + ((n + 1) & 1) * layout::block, upcoming);
-            cp_async_commit();
-        }
+        valid[2] = fetch(n + 2);
 #pragma unroll 1
         for (int part = 0; part < KEYS; part += PART) {
             const int first = walk.begin + n * KEYS + part;
             const tile_edges<PART> edges{row - left - first, row + right - first};
             if (edges.outside()) continue;
-            const T *const part_keys = blocks + (n & 1) * layout::block + part * D;
-            const uint32_t seen = static_cast<uint32_t>(valid >> part);
+            const T *const part_keys = blocks + n % RING * layout::block + part * D;
+            const uint32_t seen = static_cast<uint32_t>(valid[0] >> part);
 
             float s[PART / 8][4], dp[PART / 8][4];
             tile_products<D>(s, queries, part_keys);
@@ -169,39 +187,36 @@ __global__ void __launch_bounds__(TILE_THREADS, RESIDENT<D>) sliding_window_atte
     const auto look = [&](int n) {
         const int i = walk.begin + n * ROWS + static_cast<int>(threadIdx.x) % ROWS;
         const bool first = threadIdx.x < ROWS;
-        if (threadIdx.x >= 2 * ROWS || i >= frames) return first ? INFINITY : 0.0f;
+        if (threadIdx.x >= 2 * ROWS || i >= walk.end) return first ? INFINITY : 0.0f;
         const float x = static_cast<const float *>(first ? p.lse : p.scratch)[line + i];
         return first ? subtrahend(x) : x;
     };
     const auto keep = [&](int n, float x) {
-        if (threadIdx.x < 2 * ROWS) statistics[(n & 1) * 2 * ROWS + threadIdx.x] = x;
+        if (threadIdx.x < 2 * ROWS) statistics[n % RING * 2 * ROWS + threadIdx.x] = x;
     };
-    const auto rows_from = [&](int n) {  // those of a block that there are
-        const int rows = frames - (walk.begin + n * ROWS);
-        return rows >= 64 ? ~uint64_t{0} : (uint64_t{1} << rows) - 1;
+    const auto fetch = [&](int n) {
+        const int rows = walk.end - (walk.begin + n * ROWS);
+        if (rows > 0)
+            pairs.load(blocks + n % RING * layout::block, rows < 64 ? (uint64_t{1} << rows) - 1 : ~uint64_t{0});
+        cp_async_commit();
     };
-    pairs.load(blocks, rows_from(0));
-    cp_async_commit();
-    keep(0, look(0));
+    fetch(0), fetch(1);
+    keep(0, look(0)), keep(1, look(1));
 
     float dk[D / 8][4] = {}, dv[D / 8][4] = {};
     for (int n = 0; n < walk.blocks; ++n) {
-        cp_async_wait<0>();
+        cp_async_wait<1>();
         __syncthreads();  // this block has arrived, and nobody reads the one before it any more
-        float upcoming = 0.0f;
-        if (n + 1 < walk.blocks) {
-            pairs.load(blocks + ((n + 1) & 1) * layout::block, rows_from(n + 1));
-            cp_async_commit();
-            upcoming = look(n + 1);
-        }
+        fetch(n + 2);
+        const float statistic = look(n + 2);
 #pragma unroll 1
         for (int part = 0; part < ROWS; part += NARROW_PART) {
             const int first = walk.begin + n * ROWS + part;
             const tile_edges<NARROW_PART> edges{key - right - first, key + left - first};
             if (edges.outside()) continue;
-            const T *const part_rows = blocks + (n & 1) * layout::block + part * D;
+            const T *const part_rows = blocks + n % RING * layout::block + part * D;
             const T *const part_douts = part_rows + ROWS * D;
-            const float *const less = statistics + (n & 1) * 2 * ROWS + part, *const delta = less + ROWS;
+            const float *const less = statistics + n % RING * 2 * ROWS + part, *const delta = less + ROWS;
             float s[NARROW_PART / 8][4], dp[NARROW_PART / 8][4];  // transposed: [keys, rows]
             tile_products<D>(s, keys, part_rows);
             tile_products<D>(dp, values, part_douts);
@@ -235,7 +250,7 @@ __global__ void __launch_bounds__(TILE_THREADS, RESIDENT<D>) sliding_window_atte
                 add_product<D>(dk, a, part_rows + m * 16 * D);
             }
         }
-        if (n + 1 < walk.blocks) keep(n + 1, upcoming);
+        keep(n + 2, statistic);
     }
 
     put<D>(keys, dk, scale, scale);

@@ -10,16 +10,15 @@ constexpr int PART = 32;  // keys scored at once
 
 template <typename T, int D>
 struct fwd_shared {
-    static constexpr int queries = 0, blocks = TILE * D, block = 2 * TILE * D;  // elements; keys and values of a block
-    static constexpr int bytes = (blocks + 2 * block) * static_cast<int>(sizeof(T));
+    static constexpr int queries = 0, blocks = TILE * D,
+                         block = 2 * STEP<D> * D;  // elements; keys and values of a block
+    static constexpr int bytes = (blocks + RING * block) * static_cast<int>(sizeof(T));
 };
 
 template <typename T, int D>
-__global__ void __launch_bounds__(
-    TILE_THREADS, D == 32   ? 4
-                  : D == 64 ? 3
-                            : 2)
+__global__ void __launch_bounds__(TILE_THREADS, RESIDENT<D>)
     sliding_window_attention_tile_fwd_kernel(const __grid_constant__ params p, const __grid_constant__ tile_grid grid) {
+    constexpr int KEYS = STEP<D>;
     using layout = fwd_shared<T, D>;
     VTS_DYNAMIC_SHARED(T, shared);
     const tile_place at(grid, static_cast<int>(p.H));
@@ -32,13 +31,20 @@ __global__ void __launch_bounds__(
     T *const blocks = shared + layout::blocks;
     const lane_of_rows<D> lane;
     lane.load(rows, lane.template address<const T>(p.q, at.b, at.h, row), p.q.stride_t, exist);
-    cp_async_commit();
-    const tile_walk<TILE> walk(at.first, left, right, frames);
-    tile_keys<TILE> keys(p, at.b, walk.begin);
-    pair_of_rows<T, D, TILE> pairs(p.k, p.v, at.b, at.h / static_cast<int>(p.H / p.K), walk.begin);
-    uint64_t valid = keys.next(), upcoming = 0;
-    pairs.load(blocks, valid);
-    cp_async_commit();
+    const tile_walk<KEYS> walk(at.first, left, right, frames);
+    tile_keys<KEYS> keys(p, at.b, walk.begin, walk.end);
+    pair_of_rows<T, D, KEYS> pairs(p.k, p.v, at.b, at.h / static_cast<int>(p.H / p.K), walk.begin);
+    uint64_t valid[RING] = {};  // of this block and the next two
+    const auto fetch = [&](int n) {
+        uint64_t bits = 0;
+        if (n < walk.blocks) {
+            bits = keys.next();
+            pairs.load(blocks + n % RING * layout::block, bits);
+        }
+        cp_async_commit();
+        return bits;
+    };
+    valid[0] = fetch(0), valid[1] = fetch(1);
 
     // A negative scale is taken into the queries' signs: the greatest score is then that of the greatest product. Not
     // 0, so that -inf times it is -inf.
@@ -49,21 +55,17 @@ __global__ void __launch_bounds__(
     }
 
     float out[D / 8][4] = {}, top[2] = {-INFINITY, -INFINITY}, total[2] = {0.0f, 0.0f};
-    for (int n = 0; n < walk.blocks; ++n, valid = upcoming) {
-        cp_async_wait<0>();
+    for (int n = 0; n < walk.blocks; ++n, valid[0] = valid[1], valid[1] = valid[2]) {
+        cp_async_wait<1>();
         __syncthreads();  // this block has arrived, and nobody reads the one before it any more
-        if (n + 1 < walk.blocks) {
-            upcoming = keys.next();
-            pairs.load(blocks + ((n + 1) & 1) * layout::block, upcoming);
-            cp_async_commit();
-        }
+        valid[2] = fetch(n + 2);
 #pragma unroll 1
-        for (int part = 0; part < TILE; part += PART) {
-            const int first = walk.begin + n * TILE + part;
+        for (int part = 0; part < KEYS; part += PART) {
+            const int first = walk.begin + n * KEYS + part;
             const tile_edges<PART> edges{row - left - first, row + right - first};
             if (edges.outside()) continue;
-            const T *const part_keys = blocks + (n & 1) * layout::block + part * D;
-            const uint32_t seen = static_cast<uint32_t>(valid >> part);
+            const T *const part_keys = blocks + n % RING * layout::block + part * D;
+            const uint32_t seen = static_cast<uint32_t>(valid[0] >> part);
 
             float s[PART / 8][4];
             tile_products<D>(s, rows, part_keys);
@@ -102,7 +104,7 @@ __global__ void __launch_bounds__(
             for (int m = 0; m < PART / 16; ++m) {
                 uint32_t weights[4];
                 round_to_a<T>(weights, s, m);
-                add_product<D>(out, weights, part_keys + (TILE + m * 16) * D);
+                add_product<D>(out, weights, part_keys + (KEYS + m * 16) * D);
             }
         }
     }

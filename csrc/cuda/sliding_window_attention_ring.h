@@ -8,12 +8,10 @@
 // - A group of LANES threads walks a strip of a sequence; a thread holds 16 bytes of a row, a group a row, a warp
 //   32 / LANES strips. Rows go from memory to shared memory by cp.async, 8 rows ahead. A thread copies the very bytes
 //   that it reads later: these are queues of its own, without barriers, and registers hold only what is at work.
-// - 8 rows make a block. Its dot products are summed over the group by a transposing butterfly: 8 sums cost 7 shuffles
-//   (not 24) and end with all scores of row r in lane r, which takes the softmax of its row alone: one exp2 serves 8
-//   rows.
+// - 8 rows make a block. Its dot products are summed over the group by a transposing butterfly: 8 sums cost 7 shuffles,
+//   not 24, and end with all scores of row r in lane r, which takes the softmax of its row alone: one exp2 serves 8.
 // - The window's rows, unpacked to float, live in registers, row j in slot j % 8: a block of 8 rows leaves the ring as
-// it
-//   found it, so unrolled code needs no moves. (With 9 keys the newest takes the oldest's slot once that is used.)
+//   it was, so unrolled code needs no moves. (With 9 keys the newest takes the oldest's slot once that is used.)
 // - Keys that are padded or outside the sequence are never read: zeros stand in for them, and their scores are -inf.
 //
 // A warp's instructions for four tokens (SASS for sm_90, bfloat16, D = 64, no padding in sight), and what share of the
@@ -28,28 +26,13 @@
 // backward (57 KiB of shared memory for two warps: 4 blocks are the whole of an H200's 228).
 #pragma once
 
-#include <algorithm>
-
 #include "device.h"
-#include "sliding_window_attention.h"
+#include "sliding_window_attention_ring_plan.h"
 
 namespace vts::sliding_window_attention::ring {
 
-constexpr int R = 8;         // rows of a block
-constexpr int HALF = R / 2;  // of a block: what is asked and waited for at a time
-constexpr int WARPS = 2;     // of a thread block
-constexpr int MOST_KEYS = 9;
 constexpr unsigned ALL = 0xFFFFFFFFu;
 constexpr float LOG2_E = 1.44269504088896341f, LN_2 = 0.693147180559945309f;
-
-// How the work is cut: a unit is a strip of one phase (frames t with t % dilation == phase) of one head of one batch
-// entry.
-struct plan {
-    int64_t units;
-    int phases, strips, rows;  // phases that have frames; strips of a phase; rows of a strip
-    int blocks;                // that every strip walks: a count all threads share keeps warps together
-    bool heads_fastest;        // neighbouring groups serve neighbouring heads
-};
 
 // Where a unit lies. `rows` is 0 for groups past the last unit: they shuffle along with their warp.
 struct unit {
@@ -324,96 +307,6 @@ __device__ __forceinline__ float softmax(float (&s)[W], uint32_t seen, float sca
 #pragma unroll
     for (int o = 0; o < W; ++o) s[o] = seen >> o & 1 ? s[o] * share : 0.0f;  // share may be NaN
     return total == 0.0f ? -INFINITY : fmaf(log2f(total), LN_2, base * LN_2);
-}
-
-// --- Host -----------------------------------------------------------------------------------------------------------
-
-// Warps of this kernel that the device holds at a time: strips are cut so that all are at work from beginning to end.
-template <typename Kernel>
-int resident_warps(Kernel kernel, size_t shared_bytes) {
-#ifdef __CUDACC__
-    int device = 0, processors = 0, blocks = 0;
-    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
-    cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
-    if (cudaGetDevice(&device) != cudaSuccess ||
-        cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device) != cudaSuccess ||
-        cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, WARPS * 32, shared_bytes) != cudaSuccess)
-        return WARPS;  // a launch that cannot be says so itself
-    return std::max(1, processors * blocks) * WARPS;
-#else
-    (void)kernel, (void)shared_bytes;
-    return 8;
-#endif
-}
-
-// Strips whose rows and halo make whole blocks, as long as can be while every resident warp has one; of very long
-// inputs each warp serves several in turn, so that a slow one delays little.
-inline plan cut(const params &p, int lanes, int halo, int warps) {
-    constexpr int64_t longest = 512;
-    const int64_t groups = static_cast<int64_t>(warps) * (32 / lanes), all = p.B * p.H * p.T;
-    const int64_t frames = (p.T + p.dilation - 1) / p.dilation,
-                  share = std::max<int64_t>((all + groups - 1) / groups, 1);
-    const int64_t waves = (share + longest - 1) / longest;
-    const int64_t wanted = (share + waves - 1) / waves;
-    plan made;
-    made.rows = static_cast<int>((wanted + halo + R - 1) / R * R - halo);
-    made.strips = static_cast<int>((frames + made.rows - 1) / made.rows);
-    made.blocks = (made.rows + halo + R - 1) / R;
-    made.phases = static_cast<int>(std::min(p.dilation, p.T));
-    made.units = p.B * p.H * made.phases * made.strips;
-    made.heads_fastest = p.q.stride_h < p.q.stride_t;
-    return made;
-}
-
-inline unsigned blocks_for(const plan &cut, int lanes) {
-    const int64_t a_block = WARPS * (32 / lanes);
-    return static_cast<unsigned>((cut.units + a_block - 1) / a_block);
-}
-
-// Calls act(T{}, constants LANES, W, CAREFUL) for the kernel that serves these parameters. Kernels that are not careful
-// have windows of W keys and no packed sequences; the careful ones serve every other window of up to W keys, too.
-template <typename T, int LANES, int W, bool CAREFUL, typename Act>
-int call(Act act) {
-    return act(
-        T{}, std::integral_constant<int, LANES>{}, std::integral_constant<int, W>{},
-        std::integral_constant<bool, CAREFUL>{});
-}
-
-template <typename T, int LANES, typename Act>
-int for_keys(const params &p, Act act) {
-    const int64_t keys = p.left + p.right + 1;
-    if (p.cu_seqlens == nullptr && keys == 3) return call<T, LANES, 3, false>(act);
-    if (p.cu_seqlens == nullptr && keys == 5) return call<T, LANES, 5, false>(act);
-    if (p.cu_seqlens == nullptr && keys == 7) return call<T, LANES, 7, false>(act);
-    if (p.cu_seqlens == nullptr && keys == 9) return call<T, LANES, 9, false>(act);
-    if (keys <= 5) return call<T, LANES, 5, true>(act);
-    return call<T, LANES, 9, true>(act);
-}
-
-template <typename T, int NARROWEST, typename Act>
-int for_width(const params &p, Act act) {
-    switch (p.D * static_cast<int64_t>(sizeof(T)) / 16) {
-        case 4:
-            if constexpr (NARROWEST <= 4) return for_keys<T, 4>(p, act);
-            break;
-        case 8: return for_keys<T, 8>(p, act);
-        case 16: return for_keys<T, 16>(p, act);
-        case 32:
-            if constexpr (sizeof(T) == 4) return for_keys<T, 32>(p, act);
-            break;
-        default: break;
-    }
-    return cudaErrorInvalidValue;
-}
-
-template <typename Act>
-int for_kernel(const params &p, Act act) {
-    switch (p.dtype) {
-        case VTS_FLOAT32: return for_width<float, 8>(p, act);
-        case VTS_FLOAT16: return for_width<__half, 4>(p, act);
-        case VTS_BFLOAT16: return for_width<__nv_bfloat16, 4>(p, act);
-        default: return cudaErrorInvalidValue;
-    }
 }
 
 }  // namespace vts::sliding_window_attention::ring

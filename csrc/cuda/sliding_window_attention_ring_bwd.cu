@@ -1,14 +1,12 @@
 // Sliding-window attention for windows of at most 9 keys, backward in one pass. The layout is explained in the header.
 //
-// The strip's owner computes dq of its rows and dk, dv of its keys, and writes each once: no atomics, no scratch. It
-// walks the rows that see its keys, right before the strip to left after it, and the keys that those see. A block of 8
-// rows n:
+// The strip's owner computes dq of its rows and dk, dv of its keys, and writes each once: no atomics. It walks the rows
+// that see its keys, right before the strip to left after it, and the keys that those see. A block of 8 rows:
 //   scores:  q (rows of the block) with k (the block's keys: 8 and W - 1 more)
 //   slopes:  dout with v, the same
 //   softmax: lane r turns the scores and slopes of row r into weights p and ds
 //   dq:      rows of the block, from ds and k
-//   dk, dv:  the block's first 8 keys, which no later row sees, from ds and q, p and dout of this block and the end of
-//   the last
+//   dk, dv:  the block's first 8 keys, which no later row sees, from ds and q, p and dout of this block and the last
 // Each of these holds only one window of rows in registers; but that of v stays from block to block. q, dout and k stay
 // in shared memory for two blocks, and a slot is filled anew when it has been read for the last time.
 #include "sliding_window_attention_ring.h"
@@ -20,11 +18,10 @@ namespace {
 constexpr int Q = 0, DOUT = 2 * R, K = 4 * R, V = 6 * R, SLOTS = 7 * R;  // slots of 32 times 16 bytes
 constexpr size_t SHARED = WARPS * SLOTS * 32 * 16;
 
-template <typename T, int W>
-constexpr int bwd_residents = 4;
+constexpr int BWD_RESIDENTS = 4;  // blocks on a multiprocessor: what shared memory allows
 
 template <typename T, int LANES, int W, bool CAREFUL>
-__global__ void __launch_bounds__(WARPS * 32, (bwd_residents<T, W>))
+__global__ void __launch_bounds__(WARPS * 32, BWD_RESIDENTS)
     sliding_window_attention_ring_bwd_kernel(const __grid_constant__ params p, const __grid_constant__ plan cut) {
     constexpr int HALO = W - 1, HELD = group<LANES>::HELD;
     VTS_DYNAMIC_SHARED(uint4, shared);

@@ -15,9 +15,7 @@ constexpr size_t SHARED = WARPS * SLOTS * 32 * 16;
 
 // As many blocks on a multiprocessor as the registers of the rings allow.
 template <typename T, int W>
-constexpr int fwd_residents = sizeof(T) == 4 || W == 3 ? 8
-                              : W == 5                 ? 6
-                                                       : 4;
+constexpr int fwd_residents = sizeof(T) == 4 || W == 3 ? 8 : (W == 5 ? 6 : 4);
 
 template <typename T, int LANES, int W, bool CAREFUL>
 __global__ void __launch_bounds__(WARPS * 32, (fwd_residents<T, W>))
@@ -28,8 +26,8 @@ __global__ void __launch_bounds__(WARPS * 32, (fwd_residents<T, W>))
     const group<LANES> g;
     const int64_t index = static_cast<int64_t>(blockIdx.x) * (WARPS * 32 / LANES) + threadIdx.x / LANES;
     const unit u(p, cut, index);
-    const int keys = CAREFUL ? static_cast<int>(p.left + p.right + 1) : W,
-              key_head = u.h / (static_cast<int>(p.H) / static_cast<int>(p.K));
+    const int keys = CAREFUL ? static_cast<int>(p.left + p.right + 1) : W;
+    const int key_head = u.h / (static_cast<int>(p.H) / static_cast<int>(p.K));
     const int key_origin = u.first - static_cast<int>(p.left);
     const float scale_log2 = static_cast<float>(p.scale) * LOG2_E;
     const float *const bias = p.bias == nullptr ? nullptr : static_cast<const float *>(p.bias) + u.h * keys;

@@ -6,16 +6,16 @@ alignments that the launcher gives it, in the sizes it takes by default.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
-import subprocess
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
 import triton
+from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from vtsum_kernels.sliding_window_attention import triton as sliding
@@ -47,6 +47,7 @@ CASES = [
     for window in (5, 33, 257)
 ] + [
     Case(torch.bfloat16, 40, 9, True),
+    Case(torch.bfloat16, 128, 33, True),
     Case(torch.float16, 256, 5, False),
     Case(torch.float16, 256, 33, True),
     Case(torch.float32, 256, 257, True),
@@ -109,37 +110,37 @@ def source(kernel: Any, arguments: dict[str, Any]) -> ASTSource:
 
 class Usage(NamedTuple):
     registers: int
-    stack: int
-    local: int
+    stored: int  # bytes that spilled registers take
+    loaded: int
 
 
-def usage(cubin: bytes) -> Usage:
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        told = subprocess.run([tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True)
-    found = re.search(r"REG:(\d+) STACK:(\d+).* LOCAL:(\d+)", told.stdout)
-    if found is None:
-        raise ValueError(f"cuobjdump said nothing of registers: {told.stdout[-500:]}")
-    return Usage(*map(int, found.groups()))
+def usage(told: str) -> Usage:
+    """What the assembler said of a kernel."""
+    spilled = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", told)
+    registers = re.search(r"Used (\d+) registers", told)
+    if spilled is None or registers is None:
+        raise ValueError(f"ptxas said nothing of registers: {told[-500:]}")
+    return Usage(int(registers[1]), int(spilled[1]), int(spilled[2]))
 
 
 def compile_for(architecture: int, launch: Launch) -> tuple[str | None, str]:
     """What went wrong (None: nothing), and what the kernel uses."""
+    told = io.StringIO()
     try:
-        made = triton.compile(
-            source(launch.kernel, launch.arguments),
-            target=GPUTarget("cuda", architecture, 32),
-            options={"num_warps": launch.config.warps, "num_stages": launch.config.stages},
-        )
-        used = usage(made.asm["cubin"])
+        with knobs.compilation.scope(), knobs.nvidia.scope(), contextlib.redirect_stdout(told):
+            knobs.compilation.always_compile, knobs.nvidia.dump_ptxas_log = True, True
+            made = triton.compile(
+                source(launch.kernel, launch.arguments),
+                target=GPUTarget("cuda", architecture, 32),
+                options={"num_warps": launch.config.warps, "num_stages": launch.config.stages},
+            )
+        used = usage(told.getvalue())
     except Exception as error:  # the compiler fails in many ways; each is a finding
         return f"{type(error).__name__}: {str(error)[-1500:]}", ""
     shared = made.metadata.shared
     detail = f"{used.registers} registers, {shared} bytes shared"
-    if used.stack or used.local:
-        return f"{used.stack} bytes of stack, {used.local} of local memory, {detail}", detail
+    if used.stored or used.loaded:
+        return f"{used.stored} bytes of spill stores, {used.loaded} of loads, {detail}", detail
     return (f"too much shared memory: {detail}" if shared > SHARED_MEMORY[architecture] else None), detail
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .triton_common import LOG2_E, add_product, kept, keys_of, place, positions, product, unpadded
+from .triton_common import LOG2_E, add_product, kept, keys_of, place, positions, power, product, unpadded
 from .triton_tile import load_rows, store_rows
 from .triton_tile_bwd import diagonals
 
@@ -63,15 +63,15 @@ def sliding_window_attention_fused_bwd_kernel(
         low, high = keys_of(bounds_ptr, i, phase, T, LEFT, RIGHT, dilation, there, PACKED, SHIFT)
         q = load_rows(q_ptr, i0, phase, dilation, q_t, there, D, BLOCK_M, BLOCK_D, ALIGN, WIDE)
         dout = load_rows(dout_ptr, i0, phase, dilation, dout_t, there, D, BLOCK_M, BLOCK_D, ALIGN, WIDE)
+        s = product(q, tl.trans(k), PRECISION) * (scale * LOG2_E)
         visible = (j[None, :] >= low[:, None]) & (j[None, :] <= high[:, None])
         if HAS_MASK:
             visible = visible & valid[None, :]
-        s = product(q, tl.trans(k), PRECISION) * (scale * LOG2_E)
         if HAS_BIAS:
             s += tl.load(bias_ptr + (j[None, :] - i[:, None]), mask=visible, other=0.0) * LOG2_E
         s = tl.where(visible, s, float("-inf"))
         top = tl.max(s, 1)
-        weight = tl.exp2(s - tl.where(top == float("-inf"), 0.0, top)[:, None])
+        weight = power(s - tl.where(top == float("-inf"), 0.0, top)[:, None])
         total = tl.sum(weight, 1)
         sees = total != 0.0
         weight = weight * tl.where(sees, 1.0 / tl.where(sees, total, 1.0), 0.0)[:, None]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .triton_common import LN_2, LOG2_E, inside, kept, keys_of, offsets, place, positions, rows_of, unpadded
+from .triton_common import LN_2, LOG2_E, inside, kept, keys_of, offsets, place, positions, power, rows_of, unpadded
 
 
 @triton.jit
@@ -68,7 +68,7 @@ def sliding_window_attention_strip_fwd_kernel(
         s = tl.where(visible, s, float("-inf"))
         higher = tl.where(s > top, s, top)
         base = tl.where(higher == float("-inf"), 0.0, higher)
-        shrink, weight = tl.exp2(top - base), tl.exp2(s - base)
+        shrink, weight = power(top - base), power(s - base)
         total = total * shrink + weight
         if DROPOUT:
             weight *= kept(seed, phase + p * dilation, phase + j * dilation, head, drop_below, keep_scale)
@@ -76,7 +76,7 @@ def sliding_window_attention_strip_fwd_kernel(
         top = higher
     sees = total != 0.0
     safe = tl.where(sees, total, 1.0)
-    out = out / safe[:, None]
+    out *= (1.0 / safe)[:, None]
     at = offsets(p0, phase, dilation, out_t, BLOCK_T, BLOCK_D, ALIGN, WIDE)
     out_ptr += (b * out_b + h * out_h) * ALIGN
     tl.store(out_ptr + at, out.to(out_ptr.dtype.element_ty), mask=inside(exists, D, BLOCK_D))
@@ -135,7 +135,7 @@ def sliding_window_attention_strip_bwd_rows_kernel(
         s = tl.where(visible, s, float("-inf"))
         higher = tl.where(s > top, s, top)
         base = tl.where(higher == float("-inf"), 0.0, higher)
-        shrink, weight = tl.exp2(top - base), tl.exp2(s - base)
+        shrink, weight = power(top - base), power(s - base)
         total = total * shrink + weight
         if DROPOUT:
             weight *= kept(seed, phase + p * dilation, phase + j * dilation, head, drop_below, keep_scale)
@@ -159,7 +159,7 @@ def sliding_window_attention_strip_bwd_rows_kernel(
         s = tl.sum(q * k, 1)
         if HAS_BIAS:
             s += tl.load(bias_ptr + o) * LOG2_E
-        weight = tl.exp2(tl.where(visible, s, float("-inf")) - lse)
+        weight = power(tl.where(visible, s, float("-inf")) - lse)
         dp = tl.sum(dout * v, 1)
         if DROPOUT:
             dp *= kept(seed, phase + p * dilation, phase + j * dilation, head, drop_below, keep_scale)
@@ -217,7 +217,7 @@ def sliding_window_attention_strip_bwd_keys_kernel(
         s = tl.sum(q * k, 1)
         if HAS_BIAS:
             s += tl.load(bias_ptr - o) * LOG2_E
-        weight = tl.exp2(s - lse)
+        weight = power(s - lse)
         dp = tl.sum(dout * v, 1)
         if DROPOUT:
             keep = kept(seed, phase + i * dilation, phase + p * dilation, head, drop_below, keep_scale)

@@ -21,6 +21,7 @@ from .triton_common import (
     offsets,
     place,
     positions,
+    power,
     product,
     unpadded,
 )
@@ -62,13 +63,14 @@ def _step(
     j = j0 + tl.arange(0, BLOCK_N)
     if MASKED:
         valid = unpadded(mask_ptr, b, j, phase, dilation, mask_b, mask_t, (j >= 0) & (j < count), HAS_MASK)
-        visible = (j[None, :] >= low[:, None]) & (j[None, :] <= high[:, None])
-        if HAS_MASK:
-            visible = visible & valid[None, :]
     else:
         valid = j >= 0
     k = load_rows(k_ptr, j0, phase, dilation, k_t, valid, D, BLOCK_N, BLOCK_D, ALIGN, WIDE)
     s = product(q, tl.trans(k), PRECISION) * (scale * LOG2_E)
+    if MASKED:
+        visible = (j[None, :] >= low[:, None]) & (j[None, :] <= high[:, None])
+        if HAS_MASK:
+            visible = visible & valid[None, :]
     if HAS_BIAS:
         entry = j[None, :] - p[:, None] + centre
         s += tl.load(bias_ptr + entry, mask=visible, other=0.0) * LOG2_E
@@ -76,7 +78,7 @@ def _step(
         s = tl.where(visible, s, float("-inf"))
     higher = tl.max(s, 1) if FIRST else tl.maximum(top, tl.max(s, 1))
     base = tl.where(higher == float("-inf"), 0.0, higher)
-    weight = tl.exp2(s - base[:, None])
+    weight = power(s - base[:, None])
     v = load_rows(v_ptr, j0, phase, dilation, v_t, valid, D, BLOCK_N, BLOCK_D, ALIGN, WIDE)
     sums = tl.sum(weight, 1)
     if DROPOUT:
@@ -84,7 +86,7 @@ def _step(
         weight *= kept(seed, row[:, None], key[None, :], head, drop_below, keep_scale)
     if FIRST:
         return product(weight.to(v.dtype), v, PRECISION), sums, higher
-    shrink = tl.exp2(top - base)
+    shrink = power(top - base)
     out = add_product(out * shrink[:, None], weight.to(v.dtype), v, PRECISION)
     return out, total * shrink + sums, higher
 
@@ -149,7 +151,7 @@ def sliding_window_attention_tile_fwd_kernel(
                 )  # fmt: skip
     sees = total != 0.0
     safe = tl.where(sees, total, 1.0)
-    out = out / safe[:, None]
+    out *= (1.0 / safe)[:, None]
     out_ptr += (b * out_b + h * out_h) * ALIGN
     store_rows(out_ptr, out, p0, phase, dilation, out_t, exists, D, BLOCK_M, BLOCK_D, ALIGN, WIDE)
     if HAS_LSE:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .triton_common import LOG2_E, add_product, kept, keys_of, place, positions, product, rows_of, unpadded
+from .triton_common import LOG2_E, add_product, kept, keys_of, place, positions, power, product, rows_of, unpadded
 from .triton_tile import load_rows, store_rows, whole_blocks
 
 
@@ -36,13 +36,14 @@ def _rows_step(
     j = j0 + tl.arange(0, BLOCK_N)
     if MASKED:
         valid = unpadded(mask_ptr, b, j, phase, dilation, mask_b, mask_t, (j >= 0) & (j < count), HAS_MASK)
-        visible = (j[None, :] >= low[:, None]) & (j[None, :] <= high[:, None])
-        if HAS_MASK:
-            visible = visible & valid[None, :]
     else:
         valid = j >= 0
     k = load_rows(k_ptr, j0, phase, dilation, k_t, valid, D, BLOCK_N, BLOCK_D, ALIGN, WIDE)
     s = product(q, tl.trans(k), PRECISION) * (scale * LOG2_E)
+    if MASKED:
+        visible = (j[None, :] >= low[:, None]) & (j[None, :] <= high[:, None])
+        if HAS_MASK:
+            visible = visible & valid[None, :]
     if HAS_BIAS:
         s += tl.load(bias_ptr + (j[None, :] - p[:, None] + centre), mask=visible, other=0.0) * LOG2_E
     if MASKED:
@@ -54,15 +55,15 @@ def _rows_step(
         dp *= kept(seed, row[:, None], key[None, :], head, drop_below, keep_scale)
     if SINGLE:
         top = tl.max(s, 1)
-        weight = tl.exp2(s - tl.where(top == float("-inf"), 0.0, top)[:, None])
+        weight = power(s - tl.where(top == float("-inf"), 0.0, top)[:, None])
         total = tl.sum(weight, 1)
         sees = total != 0.0
         safe = tl.where(sees, total, 1.0)
         lse = tl.where(sees, top + tl.log2(safe), float("inf"))
-        weight = weight / safe[:, None]
+        weight *= (1.0 / safe)[:, None]
         delta = tl.where(sees, delta + tl.sum(weight * dp, 1), 0.0)
     else:
-        weight = tl.exp2(s - lse[:, None])
+        weight = power(s - lse[:, None])
     ds = weight * (dp - delta[:, None])
     return add_product(dq, ds.to(k.dtype), k, PRECISION), ds, lse, delta
 
@@ -202,7 +203,7 @@ def sliding_window_attention_tile_bwd_keys_kernel(
                 if HAS_BIAS:
                     s += tl.load(bias_ptr + (p[:, None] - i[None, :]), mask=visible, other=0.0) * LOG2_E
                 s = tl.where(visible, s, float("-inf"))
-            weight = tl.exp2(s - lse[None, :])
+            weight = power(s - lse[None, :])
             dout = load_rows(dout_ptr, i0, phase, dilation, dout_t, there, D, BLOCK_M, BLOCK_D, ALIGN, WIDE)
             dp = product(v, tl.trans(dout), PRECISION)
             delta = tl.load(stats_ptr + total_rows + statistic, mask=there, other=0.0)

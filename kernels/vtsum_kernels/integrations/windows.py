@@ -174,7 +174,6 @@ def _variable(function: Callable[..., Any], name: str) -> Any:
     return function.__closure__[names.index(name)].cell_contents if name in names and function.__closure__ else None
 
 
-@torch.compiler.disable  # which cannot read a function's variables: it breaks the graph and runs this as it is
 def _packed(function: Callable[..., Any]) -> Window | None:
     """A window within each of several sequences, as transformers' packed_sequence_compatibility_function makes it.
 
@@ -198,4 +197,8 @@ def window_of(mask_function: Callable[..., Any]) -> Window | None:
     Works inside torch.compile too, and within one graph unless sequences are packed.
     """
     window = _distances(mask_function)
+    if window is None and torch.compiler.is_compiling():
+        # Which cannot read a function's variables: it breaks the graph and runs this as it is. Not a decorator, which
+        # would load the compiler with this file.
+        return torch.compiler.disable(_packed)(mask_function)
     return _packed(mask_function) if window is None else window

@@ -42,8 +42,9 @@ __global__ void __launch_bounds__(THREADS) sliding_window_attention_bwd_rows_ker
             kept =
                 g.kept(drop, o, [&](const dropout &d, int n) { return d.keeps(at.t, frame(keys.first, n, dilation)); });
 #pragma unroll
+        for (int u = 0; u < U; ++u) s[u] = g.dot(q, k[u]) * scale, slope[u] = g.dot(dout, v[u]);
+#pragma unroll
         for (int u = 0; u < U; ++u) {
-            s[u] = g.dot(q, k[u]) * scale, slope[u] = g.dot(dout, v[u]);
             if (bias != nullptr && live[u]) s[u] += bias[keys.entry + o + u];
             if (p.seed != nullptr) slope[u] = kept >> ((o + u) % LANES) & 1 ? slope[u] * keep_scale : 0.0f;
         }
@@ -124,18 +125,20 @@ __global__ void __launch_bounds__(THREADS) sliding_window_attention_bwd_keys_ker
         if (p.seed != nullptr && o % LANES == 0)
             kept =
                 g.kept(drop, o, [&](const dropout &d, int n) { return d.keeps(frame(rows.first, n, dilation), at.t); });
+        float s[U], slope[U];
+#pragma unroll
+        for (int u = 0; u < U; ++u) s[u] = g.dot(q[u], k) * scale, slope[u] = g.dot(dout[u], v);
 #pragma unroll
         for (int u = 0; u < U; ++u) {
-            float s = g.dot(q[u], k) * scale, slope = g.dot(dout[u], v);
             if (o + u >= count) continue;
-            if (bias != nullptr) s += bias[rows.entry - (o + u)];
-            const float weight = expf(s - lse[u]);
+            if (bias != nullptr) s[u] += bias[rows.entry - (o + u)];
+            const float weight = expf(s[u] - lse[u]);
             float given = weight;
             if (p.seed != nullptr) {
                 const float keep = kept >> ((o + u) % LANES) & 1 ? keep_scale : 0.0f;
-                given *= keep, slope *= keep;
+                given *= keep, slope[u] *= keep;
             }
-            const float ds = weight * (slope - delta[u]) * scale;
+            const float ds = weight * (slope[u] - delta[u]) * scale;
 #pragma unroll
             for (int e = 0; e < E; ++e) {
                 dk[e] = fmaf(ds, q[u][e], dk[e]);

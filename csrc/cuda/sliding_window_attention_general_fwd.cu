@@ -35,10 +35,11 @@ __global__ void __launch_bounds__(THREADS) sliding_window_attention_fwd_kernel(c
         if (p.seed != nullptr && o % LANES == 0)
             kept =
                 g.kept(drop, o, [&](const dropout &d, int n) { return d.keeps(at.t, frame(keys.first, n, dilation)); });
+#pragma unroll
+        for (int u = 0; u < U; ++u) s[u] = g.dot(q, k[u]) * scale;
         float higher = top;
 #pragma unroll
         for (int u = 0; u < U; ++u) {
-            s[u] = g.dot(q, k[u]) * scale;
             if (!live[u]) continue;
             if (bias != nullptr) s[u] += bias[keys.entry + o + u];
             if (s[u] > higher) higher = s[u];  // NaN in s reaches the result through the weight

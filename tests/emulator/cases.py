@@ -126,7 +126,7 @@ OPTIONS = [
     Case(left=20, right=20, hand_on=True, mask=True, bias=True),
     Case(left=20, right=20, hand_on=True, dilation=2),
     Case(left=-1, right=0, hand_on=True, width=64, frames=100, batch=1),
-    Case(left=40, right=30, hand_on=True, width=128, frames=150, batch=1, dlse=False),
+    Case(left=40, right=30, hand_on=True, width=128, frames=140, batch=1, heads=1, dlse=False),
     Case(transposed=True, left=8, right=8),
     Case(transposed=True, width=40),
     Case(offset=1),

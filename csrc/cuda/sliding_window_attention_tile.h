@@ -148,7 +148,7 @@ template <int D, int N, typename T>
 __device__ __forceinline__ void tile_products(float (&x)[N][4], const T *rows, const T *columns) {
 #pragma unroll
     for (int n = 0; n < N; ++n) x[n][0] = x[n][1] = x[n][2] = x[n][3] = 0.0f;
-#pragma unroll 4  // all 8 of D = 128 would take too many registers
+#pragma unroll(D == 128 ? 2 : 4)  // more would take too many registers
     for (int k = 0; k < D / 16; ++k) {
         uint32_t a[4];
         read_a<D>(a, rows, k);

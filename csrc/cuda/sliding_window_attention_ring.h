@@ -277,7 +277,8 @@ struct key_bits {
 __device__ __forceinline__ uint32_t own_keys(const params &p, int row, int frames) {
     if (row < 0 || row >= frames) return 0;
     const int window = row - static_cast<int>(p.left);  // where it begins
-    const int first = max(p.bounds[row] - window, 0), end = min(p.bounds[p.T + row] - window, MOST_KEYS);
+    const int first = max(p.bounds[row] - window, 0);
+    const int end = min(max(p.bounds[p.T + row] - window, 0), MOST_KEYS);
     return ((1u << end) - 1) & ~((1u << first) - 1);
 }
 

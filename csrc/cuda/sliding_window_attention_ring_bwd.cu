@@ -33,7 +33,7 @@ __global__ void __launch_bounds__(WARPS * 32, BWD_RESIDENTS)
     const int key_head = u.h / (static_cast<int>(p.H) / static_cast<int>(p.K));
     const int origin = u.first - right, key_origin = origin - static_cast<int>(p.left);
     const float scale = static_cast<float>(p.scale);
-    const float *const bias = p.bias == nullptr ? nullptr : static_cast<const float *>(p.bias) + u.h * keys;
+    const float *const dlse = p.dlse == nullptr ? nullptr : static_cast<const float *>(p.dlse) + u.statistic(p, origin);
 
     // Rows count from `origin`, keys from `key_origin`; those of block n are 8 n, ..., 8 n + 7.
     const int wanted = u.rows == 0 ? 0 : u.rows + keys - 1;
@@ -92,14 +92,6 @@ __global__ void __launch_bounds__(WARPS * 32, BWD_RESIDENTS)
 
     for (int n = 0; n < cut.blocks; ++n) {
         const int row = n * R;
-        float dlse[HELD];
-#pragma unroll
-        for (int i = 0; i < HELD; ++i) {
-            const int own = row + g.row(i);
-            dlse[i] = p.dlse != nullptr && own >= row_low && own < row_end
-                          ? static_cast<const float *>(p.dlse)[u.statistic(p, origin + own)]
-                          : 0.0f;
-        }
         seen.read((n + 3) * R);
         const int next_row = row + 2 * R - HALO;
         const bool whole_rows = __all_sync(ALL, next_row >= row_low && next_row + R <= row_end);
@@ -143,8 +135,10 @@ __global__ void __launch_bounds__(WARPS * 32, BWD_RESIDENTS)
         for (int i = 0; i < HELD; ++i) {
             uint32_t window = seen.bits >> g.row(i) & ((1u << keys) - 1);
             if (CAREFUL && p.cu_seqlens != nullptr) window &= own_keys(p, origin + row + g.row(i), u.frames);
+            const float *const bias = p.bias == nullptr ? nullptr : static_cast<const float *>(p.bias) + u.h * keys;
             softmax<W>(scores.scores[i], window, scale * LOG2_E, bias, keys);
-            float delta = -dlse[i];
+            const int own = row + g.row(i);
+            float delta = dlse != nullptr && own >= row_low && own < row_end ? -dlse[own * p.dilation] : 0.0f;
 #pragma unroll
             for (int o = 0; o < W; ++o) {
                 if ((window >> o & 1) == 0) slopes.scores[i][o] = 0.0f;  // NaN may be there, and in delta

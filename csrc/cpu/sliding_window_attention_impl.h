@@ -173,14 +173,14 @@ struct worker {
     // Result rows: straight to their place where they are whole groups, else through `spare`.
     template <typename In>
     void put(
-        const A *weight, int64_t row_step, int64_t step, rows<In> x, int64_t n, int64_t count, A factor, const view &to,
+        const A *weight, int64_t row_step, int64_t step, rows<In> x, int64_t n, int64_t count, const view &to,
         int64_t start, A *spare, const prefetch *soon) const {
         S *out = to.row(start);
         if (whole) {
             const bool aligned = (((uintptr_t)out | (uintptr_t)(to.step * (int64_t)sizeof(S))) & (VTS_BYTES - 1)) == 0;
-            band_sums<In, E>(weight, row_step, step, x, n, count, vectors, factor, out, to.step, past && aligned, soon);
+            band_sums<In, E>(weight, row_step, step, x, n, count, vectors, out, to.step, past && aligned, soon);
         } else if constexpr (sizeof(typename In::storage) == sizeof(A)) {
-            band_sums<In, W>(weight, row_step, step, x, n, count, vectors, factor, spare, width, false, soon);
+            band_sums<In, W>(weight, row_step, step, x, n, count, vectors, spare, width, false, soon);
             for (int64_t r = 0; r < count; ++r) store_row<E>(spare + r * width, out + r * to.step, p.D);
         }
     }
@@ -223,7 +223,7 @@ struct worker {
             soon_read(soon, p.q, next, next.h, 0);
             soon_read(soon, p.k, next, next.key_head, c.right);
             soon_read(soon, p.v, next, next.key_head, c.right);
-            put(scores, 1 - scored, scored, rv, w.keys, count, (A)1, of(p.out, at, at.h), at.start, spare, &soon);
+            put(scores, 1 - scored, scored, rv, w.keys, count, of(p.out, at, at.h), at.start, spare, &soon);
         };
         if (clear && in_place(w)) {
             attend(direct(q, at.start), direct(k, first), direct(v, first));
@@ -292,24 +292,25 @@ struct worker {
             softmax_columns<A>(scored, w.keys, weights, nullptr);
             band_products(rg, rv, scored, w.keys, vectors, (A)1, slopes);
             if (p.seed) drop_weights(at, w, first_row, scored, slopes);
-            softmax_columns_backward<A>(scored, w.keys, weights, slopes, dlse);
+            softmax_columns_backward<A>(scored, w.keys, weights, slopes, dlse, p.dbias ? (A)1 : (A)p.scale);
+            if (p.dbias) {
+                add_up(slopes + w.right, scored, w.keys, count, dbias_of(task) + bias_offset(w));
+                for (int64_t i = 0; i < scored * w.keys; ++i) slopes[i] *= (A)p.scale;
+            }
             if (p.seed) drop_weights(at, w, first_row, scored, weights);
-            if (p.dbias) add_up(slopes + w.right, scored, w.keys, count, dbias_of(task) + bias_offset(w));
             const decltype(rk) own_keys = {rk.at(w.right), rk.stride};
-            put(slopes + w.right, 1 - scored, scored, own_keys, w.keys, count, (A)p.scale, of(p.dq, at, at.h), at.start,
-                spare, nullptr);
+            put(slopes + w.right, 1 - scored, scored, own_keys, w.keys, count, of(p.dq, at, at.h), at.start, spare,
+                nullptr);
             // Key r of the strip is key o of row r + keys - 1 - o: along o the rows run backwards.
             const int64_t last = (w.keys - 1) * scored;
             prefetch soon = {{}, 0, p.D * (int64_t)sizeof(S)};
             soon_read(soon, p.q, next, next.h, c.left);
             soon_read(soon, p.dout, next, next.h, c.left);
-            put(slopes + last, scored, 1 - scored, rq, w.keys, count, (A)p.scale, of(p.dk, at, at.h), at.start, spare,
-                &soon);
+            put(slopes + last, scored, 1 - scored, rq, w.keys, count, of(p.dk, at, at.h), at.start, spare, &soon);
             soon.used = 0;
             soon_read(soon, p.k, next, next.key_head, c.reach);
             soon_read(soon, p.v, next, next.key_head, c.reach);
-            put(weights + last, scored, 1 - scored, rg, w.keys, count, (A)1, of(p.dv, at, at.h), at.start, spare,
-                &soon);
+            put(weights + last, scored, 1 - scored, rg, w.keys, count, of(p.dv, at, at.h), at.start, spare, &soon);
         };
         if (clear && in_place(w)) {
             attend(direct(q, first_row), direct(g, first_row), direct(k, first_key), direct(v, first_key));

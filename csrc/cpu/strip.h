@@ -18,9 +18,8 @@ struct rows {
 // CH vectors of the accumulating type, from what is stored.
 template <typename E, int CH>
 VTS_INLINE void load_vectors(const typename E::storage *from, vec<typename E::accumulate> *to) {
-    constexpr int L = VL<typename E::accumulate>;
-#pragma GCC unroll 8
-    for (int c = 0; c < CH; c += E::group / L) E::load_group(from + c * L, to + c);
+    constexpr int L = VL<typename E::accumulate>, G = E::group / L;
+    repeat<CH / G>([&](auto c) VTS_LAMBDA_INLINE { E::load_group(from + c.value * E::group, to + c.value * G); });
 }
 
 // Rows of a that are held in registers while the rows of b pass by.
@@ -35,22 +34,21 @@ void partial_products(rows<E> a, rows<E> b, bool first, vec<typename E::accumula
     constexpr int L = VL<A>, R = held_rows;
     for (int r = 0; r < L; r += R) {
         vec<A> x[R][CH];
-#pragma GCC unroll 8
-        for (int i = 0; i < R; ++i) load_vectors<E, CH>(a.at(r + i), x[i]);
-#pragma GCC unroll 16
-        for (int j = 0; j < R + OC - 1; ++j) {
+        repeat<R>([&](auto i) VTS_LAMBDA_INLINE { load_vectors<E, CH>(a.at(r + i.value), x[i.value]); });
+        repeat<R + OC - 1>([&](auto j) VTS_LAMBDA_INLINE {
+            constexpr int J = decltype(j)::value;
             vec<A> y[CH];
-            load_vectors<E, CH>(b.at(r + j), y);
-#pragma GCC unroll 8
-            for (int i = 0; i < R; ++i) {
-                if (j - i < 0 || j - i >= OC) continue;
-                vec<A> *to = part + (j - i) * L + r + i;
-                vec<A> sum = x[i][0] * y[0];
-#pragma GCC unroll 8
-                for (int c = 1; c < CH; ++c) sum += x[i][c] * y[c];
-                *to = first ? sum : *to + sum;
-            }
-        }
+            load_vectors<E, CH>(b.at(r + J), y);
+            repeat<R>([&](auto i) VTS_LAMBDA_INLINE {
+                constexpr int I = decltype(i)::value;
+                if constexpr (J >= I && J - I < OC) {
+                    vec<A> sum = x[I][0] * y[0];
+                    repeat<CH - 1>([&](auto c) VTS_LAMBDA_INLINE { sum += x[I][c.value + 1] * y[c.value + 1]; });
+                    vec<A> *to = part + (J - I) * L + r + I;
+                    *to = first ? sum : *to + sum;
+                }
+            });
+        });
     }
 }
 
@@ -128,15 +126,15 @@ void softmax_columns(int64_t count, int64_t n, A *table, A *lse) {
     }
 }
 
-// dscores = p * (dp - sum_o p dp + dlse), in place of dp.
+// dscores = factor * p * (dp - sum_o p dp + dlse), in place of dp.
 template <typename A>
-void softmax_columns_backward(int64_t count, int64_t n, const A *p, A *dp, const A *dlse) {
+void softmax_columns_backward(int64_t count, int64_t n, const A *p, A *dp, const A *dlse, A factor) {
     constexpr int L = VL<A>;
     for (int64_t r = 0; r < count; r += L) {
         vec<A> delta = dlse ? -load(dlse + r) : vec<A>{};
         for (int64_t o = 0; o < n; ++o) delta += load(p + o * count + r) * load(dp + o * count + r);
         for (int64_t o = 0; o < n; ++o) {
-            const vec<A> w = load(p + o * count + r);
+            const vec<A> w = load(p + o * count + r) * factor;
             store(dp + o * count + r, w * (load(dp + o * count + r) - delta));
         }
     }
@@ -166,85 +164,72 @@ struct prefetch {
     }
 };
 
-// Rows i = 0, ..., R - 1 of the result are factor * sum over j of w[i * row_step + j * step] x_j, i <= j < i + n, for
-// CH vectors: each row of x is loaded once for all of them. In and Out: how x and the result are stored.
+// Rows i = 0, ..., R - 1 of the result are the sums over j of w[i * row_step + j * step] x_j, i <= j < i + n, R <= n,
+// for CH vectors: each row of x is loaded once for all of them. In and Out: how x and the result are stored.
 template <typename In, typename Out, int R, int CH>
 VTS_INLINE void band_sums_of(
-    const typename In::accumulate *w, int64_t row_step, int64_t step, rows<In> x, int64_t n,
-    typename In::accumulate factor, typename Out::storage *out, int64_t out_step, bool past) {
+    const typename In::accumulate *w, int64_t row_step, int64_t step, rows<In> x, int64_t n, typename Out::storage *out,
+    int64_t out_step, bool past) {
     typedef typename In::accumulate A;
     constexpr int L = VL<A>, G = Out::group / L;
     vec<A> sum[R][CH] = {};
-    const auto add = [&](int64_t j, int first, int last) VTS_LAMBDA_INLINE {
+    // Row j of x, for the rows [first, last) of the result.
+    const auto add = [&](int64_t j, auto first, auto last) VTS_LAMBDA_INLINE {
         vec<A> row[CH];
         load_vectors<In, CH>(x.at(j), row);
-#pragma GCC unroll 8
-        for (int i = 0; i < R; ++i) {
-            if (i < first || i >= last) continue;
-            const vec<A> weight = splat(w[i * row_step + j * step]);
-#pragma GCC unroll 8
-            for (int c = 0; c < CH; ++c) sum[i][c] += weight * row[c];
-        }
+        const A *weights = w + j * step;
+        repeat<last.value - first.value>([&](auto k) VTS_LAMBDA_INLINE {
+            constexpr int i = decltype(first)::value + decltype(k)::value;
+            const vec<A> weight = splat(weights[i * row_step]);
+            repeat<CH>([&](auto c) VTS_LAMBDA_INLINE { sum[i][c.value] += weight * row[c.value]; });
+        });
     };
-    if (n >= R) {
-#pragma GCC unroll 8
-        for (int j = 0; j < R - 1; ++j) add(j, 0, j + 1);
-        for (int64_t j = R - 1; j < n; ++j) add(j, 0, R);
-#pragma GCC unroll 8
-        for (int j = 0; j < R - 1; ++j) add(n + j, j + 1, R);
-    } else {
-        for (int64_t j = 0; j < n + R - 1; ++j) add(j, (int)(j >= n ? j - n + 1 : 0), (int)(j < R ? j + 1 : R));
-    }
-#pragma GCC unroll 8
-    for (int i = 0; i < R; ++i) {
-#pragma GCC unroll 8
-        for (int c = 0; c < CH; ++c) sum[i][c] *= factor;
-#pragma GCC unroll 8
-        for (int c = 0; c < CH; c += G) {
+    repeat<R - 1>([&](auto j) VTS_LAMBDA_INLINE { add(j.value, constant<0>{}, constant<decltype(j)::value + 1>{}); });
+    for (int64_t j = R - 1; j < n; ++j) add(j, constant<0>{}, constant<R>{});
+    repeat<R - 1>([&](auto j)
+                      VTS_LAMBDA_INLINE { add(n + j.value, constant<decltype(j)::value + 1>{}, constant<R>{}); });
+    repeat<R>([&](auto i) VTS_LAMBDA_INLINE {
+        repeat<CH / G>([&](auto g) VTS_LAMBDA_INLINE {
+            typename Out::storage *to = out + i.value * out_step + g.value * Out::group;
             if (past) {
-                Out::store_group_past(out + i * out_step + c * L, sum[i] + c);
+                Out::store_group_past(to, sum[i.value] + g.value * G);
             } else {
-                Out::store_group(out + i * out_step + c * L, sum[i] + c);
+                Out::store_group(to, sum[i.value] + g.value * G);
             }
-        }
-    }
+        });
+    });
 }
 
 // `count` rows of the result, all whole groups wide. soon: rows that the next strip reads, asked for on the way.
 template <typename In, typename Out, int CH>
 VTS_INLINE void band_sums_wide(
     const typename In::accumulate *w, int64_t row_step, int64_t step, rows<In> x, int64_t n, int64_t count,
-    typename In::accumulate factor, typename Out::storage *out, int64_t out_step, bool past, const prefetch *soon) {
+    typename Out::storage *out, int64_t out_step, bool past, const prefetch *soon) {
     constexpr int R = held_rows;
     int64_t r = 0;
-    for (; r + R <= count; r += R) {
+    for (; R <= n && r + R <= count; r += R) {
         if (soon) soon->ask(r, R);
         band_sums_of<In, Out, R, CH>(
-            w + r * (row_step + step), row_step, step, {x.at(r), x.stride}, n, factor, out + r * out_step, out_step,
-            past);
+            w + r * (row_step + step), row_step, step, {x.at(r), x.stride}, n, out + r * out_step, out_step, past);
     }
     for (; r < count; ++r)
         band_sums_of<In, Out, 1, CH>(
-            w + r * (row_step + step), row_step, step, {x.at(r), x.stride}, n, factor, out + r * out_step, out_step,
-            past);
+            w + r * (row_step + step), row_step, step, {x.at(r), x.stride}, n, out + r * out_step, out_step, past);
 }
 
 // out_i = factor * sum_j w[i * row_step + j * step] x_j, i <= j < i + n, for `count` rows of `vectors` vectors.
 template <typename In, typename Out>
 void band_sums(
     const typename In::accumulate *w, int64_t row_step, int64_t step, rows<In> x, int64_t n, int64_t count,
-    int64_t vectors, typename In::accumulate factor, typename Out::storage *out, int64_t out_step, bool past,
-    const prefetch *soon) {
+    int64_t vectors, typename Out::storage *out, int64_t out_step, bool past, const prefetch *soon) {
     constexpr int L = VL<typename In::accumulate>, G = (In::group > Out::group ? In::group : Out::group) / L;
     int64_t c = 0;
     for (; c + 4 <= vectors; c += 4)
         band_sums_wide<In, Out, 4>(
-            w, row_step, step, {x.data + c * L, x.stride}, n, count, factor, out + c * L, out_step, past,
-            c ? nullptr : soon);
+            w, row_step, step, {x.data + c * L, x.stride}, n, count, out + c * L, out_step, past, c ? nullptr : soon);
     for (; c < vectors; c += G)
         band_sums_wide<In, Out, G>(
-            w, row_step, step, {x.data + c * L, x.stride}, n, count, factor, out + c * L, out_step, past,
-            c ? nullptr : soon);
+            w, row_step, step, {x.data + c * L, x.stride}, n, count, out + c * L, out_step, past, c ? nullptr : soon);
 }
 
 }  // namespace vts::VTS_LEVEL

@@ -86,6 +86,21 @@ struct make_indices<0, I...> {
     typedef indices<I...> type;
 };
 
+template <int N>
+struct constant {
+    static constexpr int value = N;
+};
+template <typename F, int... I>
+VTS_INLINE void repeat_for(const F &f, indices<I...>) {
+    (f(constant<I>{}), ...);
+}
+// f(constant<0>{}), ..., f(constant<N - 1>{}): a loop that is certain to be unrolled, so that the arrays of vectors
+// that it indexes live in registers.
+template <int N, typename F>
+VTS_INLINE void repeat(const F &f) {
+    repeat_for(f, typename make_indices<N>::type{});
+}
+
 #if defined(__clang__)
 #define VTS_SHUFFLE(A, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else

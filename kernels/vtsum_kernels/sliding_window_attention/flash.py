@@ -17,11 +17,6 @@ _ROWS = 256
 _BLOCKS = 16
 
 
-def faster_from(q: Tensor) -> int:
-    """From how many keys a row torch's kernel is the faster one."""
-    return 257
-
-
 def can_run(call: Call) -> str | None:
     """None when torch's kernel can serve the call, else the reason in words."""
     for reason, present in (

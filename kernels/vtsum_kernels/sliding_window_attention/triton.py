@@ -19,13 +19,17 @@ Imported at the first call that needs it; the files triton*.py alone need the pa
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import triton
 from torch import Tensor
+from triton.errors import TritonError
+from triton.runtime.errors import OutOfResources
 
 from .dropout import drop_below
 from .ops import key_gradient
@@ -44,6 +48,7 @@ from .triton_tile_bwd import (
 )
 from .triton_tuning import Config, Tuner, milliseconds, wanted
 
+R = TypeVar("R")
 TUNER = Tuner(f"triton {triton.__version__}")
 #: Rows that a tile may span, halo included: what decides whether offsets within it need 64 bits.
 MAX_TILE = 512
@@ -108,7 +113,8 @@ class Launcher:
             "HAS_BIAS": bias is not None,
             "DROPOUT": seed is not None,
             "HEADS_FIRST": q.stride(1) < q.stride(2),
-            "PRECISION": "tf32x3" if self.problem.float32 else "tf32",
+            # In three TF32 products, float32 loses next to nothing. AMD's GPUs multiply it as it is.
+            "PRECISION": "tf32x3" if self.problem.float32 and torch.version.hip is None else "ieee",
             # Short windows are unrolled whole, so that all of their loads are in flight.
             "UNROLL": left + right + 1 if left + right < 9 and not shift else 2,
         }
@@ -153,7 +159,7 @@ class Launcher:
         for config in candidates[:-1]:
             try:
                 return run(config)
-            except triton.runtime.errors.OutOfResources:
+            except OutOfResources:
                 continue
         return run(candidates[-1])
 
@@ -174,7 +180,7 @@ class Launcher:
 def _time(run: Callable[[], Any]) -> float:
     try:
         return milliseconds(run)
-    except triton.runtime.errors.OutOfResources:
+    except (TritonError, RuntimeError):  # no room, or beyond this compiler: the first candidate's error is raised later
         return math.inf
 
 
@@ -183,11 +189,22 @@ def sequence_bounds(cu_seqlens: Tensor, frames: int) -> Tensor:
     sequences = cu_seqlens.shape[0] - 1
     bounds = torch.zeros((2, frames), dtype=torch.int32, device=cu_seqlens.device)
     if sequences > 0 and frames > 0:
-        block = 256
-        sequence_bounds_kernel[(triton.cdiv(frames, block),)](
-            cu_seqlens, bounds, frames, sequences, sequences.bit_length(), BLOCK=block
-        )
+        config = Config("bounds", 256, 0, 4, 1)
+        arguments = {"cu_seqlens_ptr": cu_seqlens, "bounds_ptr": bounds, "T": frames, "sequences": sequences}
+        arguments |= {"steps": sequences.bit_length(), "BLOCK": config.block_m}
+        start(sequence_bounds_kernel, (triton.cdiv(frames, config.block_m),), arguments, config)
     return bounds
+
+
+def on_its_device(op: Callable[..., R]) -> Callable[..., R]:
+    """Triton launches on the current device; this makes the first argument's the current one."""
+
+    @functools.wraps(op)
+    def call(first: Tensor, *rest: Any) -> R:
+        with torch.cuda.device(first.device) if first.device.type == "cuda" else contextlib.nullcontext():
+            return op(first, *rest)
+
+    return call
 
 
 def _dense_rows(x: Tensor) -> Tensor:
@@ -199,6 +216,7 @@ def _laid_out_as(like: Tensor, x: Tensor) -> Tensor:
     return x if like.stride() == x.stride() else like.copy_(x)
 
 
+@on_its_device
 def forward(
     q: Tensor,
     k: Tensor,
@@ -239,6 +257,7 @@ def forward(
     return _laid_out_as(result, out), lse
 
 
+@on_its_device
 def backward(
     dout: Tensor,
     q: Tensor,

@@ -18,8 +18,8 @@
 // issue slots they take at 85% of the bandwidth forward and 75% backward:
 //
 //     keys               3          5          7          9
-//     forward     126  25%   174  35%   219  44%   266  53%
-//     backward    297  30%   405  41%   531  53%   643  64%
+//     forward     125  25%   174  35%   218  43%   265  53%
+//     backward    292  29%   399  40%   526  53%   639  64%
 //
 // Of a forward with 5 keys 80 multiply and add, 24 unpack, 18 choose and sum in the butterfly, 9 shuffle, 3 load. Rows
 // in flight: 24 of 512 bytes a warp forward, 8 to 24 backward; 8 to 16 warps a multiprocessor (registers) forward, 8

@@ -9,6 +9,7 @@ import ctypes
 import sys
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,7 +17,7 @@ from tests.emulator.build import families_there
 from tests.emulator.cases import Case
 from tests.emulator.run import Library
 
-PACKED = {"batch": 1, "frames": 23, "lengths": (3, 0, 19, 1)}
+PACKED: dict[str, Any] = {"batch": 1, "frames": 23, "lengths": (3, 0, 19, 1)}
 CASES = [
     *(Case(left=left, right=right, width=width, frames=23) for (left, right), width in product(
         [(0, 0), (1, 3), (8, 8), (0, 20), (16, 16)], [8, 32, 64])),

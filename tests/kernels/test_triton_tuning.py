@@ -159,6 +159,20 @@ def test_a_gpu_runs_what_was_measured_unless_told_not_to(monkeypatch: pytest.Mon
     assert run.ran[5:] == [SMALL]
 
 
+def test_a_slow_strip_is_not_measured_for_a_wide_window(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    monkeypatch.setattr(sliding, "TUNER", tuner(path))
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    monkeypatch.setattr(sliding, "milliseconds", lambda run: (run(), 1.0)[1])
+    strip, run = Config("strip", 16, 0, 4, 1), Recorder(set())
+    call = launcher("cuda")
+    call.run("fwd", [SMALL, strip], run)
+    call.problem = call.problem._replace(left=100)
+    call.run("fwd", [SMALL, strip], run)
+    call.run("bwd", [strip], run)
+    assert run.ran == [SMALL, strip, SMALL, SMALL, SMALL, strip, strip]
+
+
 def test_what_has_no_room_is_never_chosen(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
     monkeypatch.setattr(sliding, "TUNER", tuner(path))
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)

@@ -154,7 +154,9 @@ class Launcher:
     def run(self, name: str, candidates: list[Config], run: Callable[[Config], Any]) -> Any:
         """Runs with the best of the candidates, or the first, as long as it has room on this GPU."""
         if self.device.type == "cuda" and wanted() and not torch.cuda.is_current_stream_capturing():
-            best = TUNER.choose(self.key(name), candidates, lambda config: _time(lambda: run(config)))
+            # A strip stands behind wide tiles for want of room alone: measuring it could take seconds.
+            tiles = [config for config in candidates if config.form != "strip" or self.problem.narrow]
+            best = TUNER.choose(self.key(name), tiles or candidates, lambda config: _time(lambda: run(config)))
             candidates = [best, *candidates]
         for config in candidates[:-1]:
             try:

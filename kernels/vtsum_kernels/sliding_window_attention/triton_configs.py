@@ -104,7 +104,7 @@ def backward_candidates(problem: Problem) -> list[Config]:
 
 def _narrow_backward(problem: Problem) -> list[Config]:
     d, halo = problem.block_d, problem.left + problem.right
-    found = []
+    found, large = [], []
     if d <= 128:
         sizes = [(64, 64, 4), (32, 64, 4), (16, 64, 4), (32, 128, 8), (16, 128, 8), (16, 128, 4), (64, 128, 8)]
         if problem.options:
@@ -114,5 +114,6 @@ def _narrow_backward(problem: Problem) -> list[Config]:
                 found.append(Config("fused", m, n, 8 if d > 64 else warps, 1))
     for m, n, warps in ((32, 64, 4), (64, 64, 4), (32, 128, 8), (16, 64, 4)):
         if _fits(m, n, problem.halo, d):
-            found.append(Config("tile", m, n, 8 if d > 64 else warps, 1))
-    return found + _strips(d, True)[:1]
+            few = n * d <= 64 * 128 or not problem.options  # of those that spill registers, none by default
+            (found if few else large).append(Config("tile", m, n, 8 if d > 64 else warps, 1))
+    return found + _strips(d, True)[:1] + large

@@ -40,7 +40,7 @@ check: .venv/.stamp-test  ## Lint, check formatting and types, compile the GPU k
 	$(BIN)/mypy
 	$(BIN)/python -m tests.build.compile_gpu
 
-bench: .venv/.stamp-test  ## Measure on this machine; results go to bench/results
+bench: .venv/.stamp-bench  ## Measure on this machine; results go to bench/results
 	@for file in bench/bench_*.py; do module="bench.$$(basename "$$file" .py)"; echo "==> $$module"; $(BIN)/python -m "$$module"; done
 	@echo "==> bench.run"; $(BIN)/python -m bench.run --op sliding_window_attention
 
@@ -75,4 +75,9 @@ clean:  ## Remove .venv, build products and caches; summaries in out/ stay
 .venv/.stamp-test: .venv/.stamp-build
 	@echo "==> Installing what the tests need"
 	@$(PIP) 'vtsum[dev]'
+	@touch $@
+
+.venv/.stamp-bench: .venv/.stamp-test
+	@echo "==> Installing what the benchmarks compare with"
+	@$(PIP) 'vtsum[bench]'
 	@touch $@

@@ -104,7 +104,8 @@ def backward_candidates(problem: Problem) -> list[Config]:
 
 def _narrow_backward(problem: Problem) -> list[Config]:
     d, halo = problem.block_d, problem.left + problem.right
-    found, large = [], []
+    found: list[Config] = []
+    large: list[Config] = []
     if d <= 128:
         sizes = [(64, 64, 4), (32, 64, 4), (16, 64, 4), (32, 128, 8), (16, 128, 8), (16, 128, 4), (64, 128, 8)]
         if problem.options:

@@ -23,8 +23,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 CSRC = ROOT / "csrc"
 CUDA_ARCHITECTURES = (80, 90, 100, 120)
-SPILL = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
-
+SPILL = re.compile(
+    r"Function properties for (\S+)\s+(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads"
+)
 REGISTERS = re.compile(r"Used (\d+) registers")
 
 
@@ -58,8 +59,9 @@ def spills(ptxas: str) -> str | None:
     if not reports:
         return "ptxas reported on no kernel"
     # A call of the 64-bit division keeps its return address: 8 bytes of stack that are no spill.
-    bad = [report for report in reports if int(report[0]) > 8 or report[1:] != ("0", "0")]
-    return f"{len(bad)} of {len(reports)} kernels spill (stack frame, stores, loads): {bad[:5]}" if bad else None
+    bad = [report for report in reports if int(report[1]) > 8 or report[2:] != ("0", "0")]
+    lines = [f"  {name}: stack frame {frame}, stores {stores}, loads {loads}" for name, frame, stores, loads in bad]
+    return "\n".join([f"{len(bad)} of {len(reports)} kernels spill (bytes):", *lines]) if bad else None
 
 
 # As setup.py and torch's extension builder set them, warnings as errors besides.

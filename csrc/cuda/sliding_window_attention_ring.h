@@ -100,6 +100,9 @@ struct group {
     // The row that held slot i is for. Lanes past the eighth repeat the first eight.
     __device__ __forceinline__ int row(int i) const { return LANES < R ? i * LANES + lane : lane % R; }
 
+    // The last of the rows that slot i is for in any lane.
+    static constexpr __device__ int last_row(int i) { return LANES < R ? i * LANES + LANES - 1 : R - 1; }
+
     // Bit r of the result: the bit of row r.
     __device__ __forceinline__ uint32_t vote(const uint32_t (&mine)[HELD]) const {
         uint32_t bits = 0;
@@ -242,7 +245,6 @@ struct key_bits {
     const uint8_t *mask;  // of key 0, null: none
     int64_t step;
     int low, count;  // keys low <= c < count are in the sequence and wanted
-    int lane_row[group<LANES>::HELD];
     uint32_t ahead[group<LANES>::HELD], bits;
 
     __device__ key_bits(const params &p, const unit &u, const group<LANES> &g, int origin, int wanted) {
@@ -253,18 +255,16 @@ struct key_bits {
         count = min(wanted, u.frames - origin);
         uint32_t all[3];
 #pragma unroll
-        for (int i = 0; i < group<LANES>::HELD; ++i) lane_row[i] = g.row(i);
-#pragma unroll
         for (int part = 0; part < 3; ++part) {
-            read(part * R);
+            read(g, part * R);
             all[part] = g.vote(ahead);
         }
         bits = all[0] | all[1] << 8 | all[2] << 16;
     }
-    __device__ __forceinline__ void read(int from) {
+    __device__ __forceinline__ void read(const group<LANES> &g, int from) {
 #pragma unroll
         for (int i = 0; i < group<LANES>::HELD; ++i) {
-            const int c = from + lane_row[i];
+            const int c = from + g.row(i);
             ahead[i] = c >= low && c < count ? (mask == nullptr ? 1u : mask[c * step]) : 0u;
         }
     }
@@ -282,13 +282,18 @@ __device__ __forceinline__ uint32_t own_keys(const params &p, int row, int frame
     return ((1u << end) - 1) & ~((1u << first) - 1);
 }
 
-// The softmax of a row whose scores are q . k: weights in place, 0 for what is not seen. Returns the log-sum-exp.
+// The softmax of a row of head h whose scores are q . k: weights in place, 0 for what is not seen. Returns the
+// log-sum-exp.
 template <int W>
-__device__ __forceinline__ float softmax(float (&s)[W], uint32_t seen, float scale_log2, const float *bias, int keys) {
+__device__ __forceinline__ float softmax(
+    float (&s)[W], uint32_t seen, float scale_log2, const params &p, int h, int keys) {
     float top = -INFINITY, total = 0.0f;
 #pragma unroll
     for (int o = 0; o < W; ++o) s[o] *= scale_log2;
-    if (bias != nullptr) {
+    if (p.bias != nullptr) {
+        // (a 32-bit offset in bytes, so that no register is kept for it)
+        const unsigned offset = static_cast<unsigned>(h * keys) * static_cast<unsigned>(sizeof(float));
+        const float *const bias = reinterpret_cast<const float *>(static_cast<const char *>(p.bias) + offset);
 #pragma unroll
         for (int o = 0; o < W; ++o)
             if (o < keys) s[o] = fmaf(bias[o], LOG2_E, s[o]);

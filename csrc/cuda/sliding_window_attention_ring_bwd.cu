@@ -92,7 +92,7 @@ __global__ void __launch_bounds__(WARPS * 32, BWD_RESIDENTS)
 
     for (int n = 0; n < cut.blocks; ++n) {
         const int row = n * R;
-        seen.read((n + 3) * R);
+        seen.read(g, (n + 3) * R);
         const int next_row = row + 2 * R - HALO;
         const bool whole_rows = __all_sync(ALL, next_row >= row_low && next_row + R <= row_end);
         const bool whole_keys = __all_sync(ALL, seen.all(2 * R));
@@ -135,8 +135,7 @@ __global__ void __launch_bounds__(WARPS * 32, BWD_RESIDENTS)
         for (int i = 0; i < HELD; ++i) {
             uint32_t window = seen.bits >> g.row(i) & ((1u << keys) - 1);
             if (CAREFUL && p.cu_seqlens != nullptr) window &= own_keys(p, origin + row + g.row(i), u.frames);
-            const float *const bias = p.bias == nullptr ? nullptr : static_cast<const float *>(p.bias) + u.h * keys;
-            softmax<W>(scores.scores[i], window, scale * LOG2_E, bias, keys);
+            softmax<W>(scores.scores[i], window, scale * LOG2_E, p, u.h, keys);
             const int own = row + g.row(i);
             float delta = dlse != nullptr && own >= row_low && own < row_end ? -dlse[own * p.dilation] : 0.0f;
 #pragma unroll
@@ -204,7 +203,8 @@ __global__ void __launch_bounds__(WARPS * 32, BWD_RESIDENTS)
 #pragma unroll
             for (int i = 0; i < HELD; ++i)
 #pragma unroll
-                for (int m = 0; m < W; ++m) before[i][m] = g.row(i) >= R - m ? before[i][m] : table[i][m];
+                for (int m = 0; m < W; ++m)
+                    if (g.last_row(i) < R - m || g.row(i) < R - m) before[i][m] = table[i][m];
 #pragma unroll
             for (int c = 0; c < HALO; ++c) {
                 entry[c - HALO + R].set(*slot(tensor, c - HALO));

@@ -30,7 +30,6 @@ __global__ void __launch_bounds__(WARPS * 32, (fwd_residents<T, W>))
     const int key_head = u.h / (static_cast<int>(p.H) / static_cast<int>(p.K));
     const int key_origin = u.first - static_cast<int>(p.left);
     const float scale_log2 = static_cast<float>(p.scale) * LOG2_E;
-    const float *const bias = p.bias == nullptr ? nullptr : static_cast<const float *>(p.bias) + u.h * keys;
 
     rows_of q = rows_of::make<T>(p.q, p, u, u.h, u.first, g.lane);
     rows_of out = rows_of::make<T>(p.out, p, u, u.h, u.first, g.lane);
@@ -66,7 +65,7 @@ __global__ void __launch_bounds__(WARPS * 32, (fwd_residents<T, W>))
 
     for (int n = 0; n < cut.blocks; ++n) {
         const int left_over = u.rows - n * R;  // rows of this block and all after it
-        seen.read((n + 3) * R);
+        seen.read(g, (n + 3) * R);
         q.advance(), k.advance(), v.advance();
         const bool whole = __all_sync(ALL, 2 * R <= left_over && seen.all(HALO + R));
         butterfly<LANES, W> sums;
@@ -92,7 +91,7 @@ __global__ void __launch_bounds__(WARPS * 32, (fwd_residents<T, W>))
             const int row = g.row(i);
             uint32_t window = seen.bits >> row & ((1u << keys) - 1);
             if (CAREFUL && p.cu_seqlens != nullptr) window &= own_keys(p, u.first + n * R + row, u.frames);
-            const float statistic = softmax<W>(sums.scores[i], window, scale_log2, bias, keys);
+            const float statistic = softmax<W>(sums.scores[i], window, scale_log2, p, u.h, keys);
             if (lse != nullptr && row < left_over) lse[(n * R + row) * p.dilation] = statistic;
         }
 
@@ -133,7 +132,7 @@ bool ring_takes(const params &p, bool backward) {
     if (p.left < 0 || p.right < 0 || p.left + p.right + 1 > MOST_KEYS || p.dilation < 1 || p.dilation > 0x7FFFFFFF)
         return false;
     const int64_t units = p.B * p.H * (p.T / R + p.dilation);  // at least as many as there can be
-    if (p.T > 0x7FFFFF00 || units > 0x7FFFFFFF || p.H > 0x7FFFFFFF) return false;
+    if (p.T > 0x7FFFFF00 || units > 0x7FFFFFFF || p.H > 0xFFFFFF) return false;
     if (for_kernel(p, [](auto, auto, auto, auto) { return 0; }) != 0) return false;
     const int64_t element = p.dtype == VTS_FLOAT32 ? 4 : 2;
     if (p.D * element % 16 != 0) return false;

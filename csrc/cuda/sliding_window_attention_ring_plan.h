@@ -81,7 +81,10 @@ int for_keys(const params &p, Act act) {
     if (p.cu_seqlens == nullptr && keys == 7) return call<T, LANES, 7, false>(act);
     if (p.cu_seqlens == nullptr && keys == 9) return call<T, LANES, 9, false>(act);
     if (keys <= 5) return call<T, LANES, 5, true>(act);
-    return call<T, LANES, 9, true>(act);
+    if constexpr (LANES < 8)
+        return cudaErrorInvalidValue;  // it would take more registers than there are: other families serve it
+    else
+        return call<T, LANES, 9, true>(act);
 }
 
 template <typename T, int NARROWEST, typename Act>

@@ -14,11 +14,11 @@ constexpr int Q = 0, K = R, V = 2 * R, SLOTS = 3 * R;  // slots of 32 times 16 b
 constexpr size_t SHARED = WARPS * SLOTS * 32 * 16;
 
 // As many blocks on a multiprocessor as the registers of the rings allow.
-template <typename T, int W>
-constexpr int fwd_residents = sizeof(T) == 4 || W == 3 ? 8 : (W == 5 ? 6 : 4);
+template <typename T, int W, bool CAREFUL>
+constexpr int fwd_residents = sizeof(T) == 4 ? (CAREFUL && W > 7 ? 7 : 8) : (W == 3 ? 8 : (W == 5 ? 6 : 4));
 
 template <typename T, int LANES, int W, bool CAREFUL>
-__global__ void __launch_bounds__(WARPS * 32, (fwd_residents<T, W>))
+__global__ void __launch_bounds__(WARPS * 32, (fwd_residents<T, W, CAREFUL>))
     sliding_window_attention_ring_fwd_kernel(const __grid_constant__ params p, const __grid_constant__ plan cut) {
     constexpr int HALO = W - 1;
     VTS_DYNAMIC_SHARED(uint4, shared);

@@ -15,7 +15,7 @@ constexpr size_t SHARED = WARPS * SLOTS * 32 * 16;
 
 // As many blocks on a multiprocessor as the registers of the rings allow.
 template <typename T, int W, bool CAREFUL>
-constexpr int fwd_residents = sizeof(T) == 4 ? (CAREFUL && W > 7 ? 7 : 8) : (W == 3 ? 8 : (W == 5 ? 6 : 4));
+constexpr int fwd_residents = sizeof(T) == 4 ? (W == 9 ? 6 : 8) : (W == 3 ? 8 : (W == 5 ? 6 : 4));
 
 template <typename T, int LANES, int W, bool CAREFUL>
 __global__ void __launch_bounds__(WARPS * 32, (fwd_residents<T, W, CAREFUL>))

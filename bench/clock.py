@@ -166,3 +166,19 @@ def _kib(status: Path, name: str) -> int:
         if line.startswith(name + ":"):
             return int(line.split()[1])
     return 0
+
+
+def keep_memory() -> None:
+    """Asks glibc to keep the memory that tensors free, as the allocators do that PyTorch's guide for CPUs recommends.
+
+    Without it every large result is paged in anew, which takes longer than the computation, falls on some contestants
+    and not on others, and differs from run to run. Copying, which writes into memory that is there, is the roofline.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, -1)
+
+
+#: From glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4

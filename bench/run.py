@@ -110,6 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     import torch
 
+    from bench.clock import keep_memory
     from bench.contest import OURS, History, Limits, hold
 
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -143,6 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seconds = options.seconds if options.seconds is not None else 0.05 if options.quick else 0.2
     memory = int(options.gib * 2**30) if options.gib is not None else memory_bytes(device) // 3
     keep_alive(device)
+    keep_memory()
     facts, order, history = environment(device, op.PACKAGES), random.Random(0), History()
     began, right = time.monotonic(), True
     for number, contest in enumerate(contests, 1):

@@ -101,6 +101,17 @@ class Ready:
     estimate: float
     sampler: Sampler | None = None
     times: list[float] = field(default_factory=list)
+    failure: dict[str, Any] | None = None  # what ended its part in the middle
+
+    def play(self) -> float:
+        """One sample, in seconds; one that fails ends the contestant's part, not the contest."""
+        assert self.sampler is not None
+        try:
+            return self.sampler.sample()
+        except Exception as error:  # out of memory, mostly: whatever a contestant raises is its result
+            _free()
+            self.failure = _failure(error)
+            return math.nan
 
 
 def hold(
@@ -121,10 +132,13 @@ def hold(
                 limits = limits._replace(slow=max(limits.slow, PATIENCE * one.estimate))
     say("measuring")
     _measure(ready, clock, limits, order)
-    copy = next((statistics.median(one.times) for one in ready if one.entry.name == COPY), None)
+    copy = next((statistics.median(one.times) for one in ready if one.entry.name == COPY and not one.failure), None)
     for one in ready:
+        if one.failure is not None:
+            yield {**one.record, **one.failure}
+            continue
         middle = statistics.median(one.times)
-        peak = clock.peak(one.call)
+        peak = _peak(clock, one.call)
         assert one.sampler is not None
         yield {
             **one.record,
@@ -138,6 +152,14 @@ def hold(
             "share_of_copy": None if copy is None else _number(copy / middle),
             "peak_mib": None if peak is None else round(peak / 2**20, 1),
         }
+
+
+def _peak(clock: Clock, call: Call) -> int | None:
+    try:
+        return clock.peak(call)
+    except Exception:  # it had its time; one more call that fails costs it this number alone
+        _free()
+        return None
 
 
 def _kind(facts: dict[str, Any]) -> tuple[Any, ...]:
@@ -215,8 +237,8 @@ def _measure(ready: list[Ready], clock: Clock, limits: Limits, order: random.Ran
     for one in ready:
         one.sampler = clock.sampler(one.call, one.estimate)
         if one.estimate < 0.1:  # a slow call was made twice by now, and is known well enough
-            one.sampler.sample()
-            one.estimate = one.sampler.sample()
+            one.play()
+            one.estimate = one.play() if one.failure is None else one.estimate
         turns[one.entry.name] = repeats(limits, one.estimate * one.sampler.calls)
     rounds = max(turns.values(), default=0)
     gc.collect()
@@ -227,7 +249,7 @@ def _measure(ready: list[Ready], clock: Clock, limits: Limits, order: random.Ran
                 one for one in ready if (i + 1) * turns[one.entry.name] // rounds > i * turns[one.entry.name] // rounds
             ]
             for one in order.sample(plays, len(plays)):
-                assert one.sampler is not None
-                one.times.append(one.sampler.sample())
+                if one.failure is None:
+                    one.times.append(one.play())
     finally:
         gc.enable()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -193,9 +194,19 @@ def out_of_memory(setting: Setting) -> Any:
     return lambda q, k, v: torch.empty(2**60, dtype=torch.uint8)
 
 
+def fails_while_timed(setting: Setting) -> Any:
+    right, calls = sliding_window_rivals.shifts(setting), itertools.count()
+
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return right(q, k, v) if next(calls) < 6 else torch.empty(2**60, dtype=torch.uint8)
+
+    return attend
+
+
 @pytest.mark.parametrize(
     ("entrant", "status", "reason"),
     [
+        (rival(fails_while_timed), "out of memory", "can't allocate memory"),
         (rival(refuses), "cannot run", "NotImplementedError: not on Sundays"),
         (rival(takes_too_long), "left out", "it would take all night"),
         (rival(out_of_memory), "out of memory", "can't allocate memory"),

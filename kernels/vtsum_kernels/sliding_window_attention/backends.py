@@ -126,8 +126,9 @@ def _reference(call: Call, need_lse: bool) -> tuple[Tensor, Tensor]:
 
 def _registered(op: Callable[..., tuple[Tensor, Tensor]]) -> Callable[[Call, bool], tuple[Tensor, Tensor]]:
     def run(call: Call, need_lse: bool) -> tuple[Tensor, Tensor]:
-        if not need_lse and window_keys(call) > MAX_KEYS_RECOMPUTED and call.q.requires_grad:
-            need_lse = True  # the backward pass is handed it
+        if not need_lse and call.q.device.type == "cuda" and window_keys(call) > MAX_KEYS_RECOMPUTED:
+            # The backward pass is handed it; the CPU's computes it again.
+            need_lse = torch.is_grad_enabled() and any(x.requires_grad for x in (call.q, call.k, call.v))
         return op(
             call.q,
             call.k,

@@ -238,7 +238,10 @@ def _measure(ready: list[Ready], clock: Clock, limits: Limits, order: random.Ran
         one.sampler = clock.sampler(one.call, one.estimate)
         if one.estimate < 0.1:  # a slow call was made twice by now, and is known well enough
             one.play()
-            one.estimate = one.play() if one.failure is None else one.estimate
+            again = one.play()
+            if one.failure is not None:
+                continue
+            one.estimate = again
         turns[one.entry.name] = repeats(limits, one.estimate * one.sampler.calls)
     rounds = max(turns.values(), default=0)
     gc.collect()
@@ -246,10 +249,14 @@ def _measure(ready: list[Ready], clock: Clock, limits: Limits, order: random.Ran
     try:
         for i in range(rounds):
             plays = [
-                one for one in ready if (i + 1) * turns[one.entry.name] // rounds > i * turns[one.entry.name] // rounds
+                one
+                for one in ready
+                if one.failure is None
+                and (i + 1) * turns[one.entry.name] // rounds > i * turns[one.entry.name] // rounds
             ]
             for one in order.sample(plays, len(plays)):
+                took = one.play()
                 if one.failure is None:
-                    one.times.append(one.play())
+                    one.times.append(took)
     finally:
         gc.enable()

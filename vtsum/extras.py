@@ -19,7 +19,13 @@ EXTRAS: dict[str, dict[str, str]] = {
         "jinja2": "Jinja2",
         "yaml": "PyYAML",
     },
-    "train": {"deepspeed": "deepspeed", "h5py": "h5py", "scipy": "scipy"},
+    "train": {
+        "deepspeed": "deepspeed",
+        "h5py": "h5py",
+        "matplotlib": "matplotlib",
+        "scipy": "scipy",
+        "tensorboard": "tensorboard",
+    },
     "eval": {"h5py": "h5py", "scipy": "scipy", "pycocoevalcap": "pycocoevalcap"},
     "models": {"timm": "timm"},
 }

@@ -1,4 +1,4 @@
-"""The commands of `vtsum`, in typer."""
+"""`vtsum summarize`."""
 
 from __future__ import annotations
 
@@ -6,60 +6,11 @@ import contextlib
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer import Abort
 
-from vtsum.errors import VTSumError
-from vtsum.version import __version__
-
-# typer carries click under a private name in newer versions and depends on it in older ones; both derive this from it.
-UsageError: type[Any] = typer.BadParameter.__mro__[1]
-
-__all__ = ["Abort", "UsageError", "app"]
-
-app = typer.Typer(
-    name="vtsum",
-    help="Make a shorter video and a short text out of a long video, on this machine.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-def _version(asked: bool) -> None:
-    if asked:
-        typer.echo(f"vtsum {__version__}")
-        raise typer.Exit
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise typer.BadParameter(f"must be a number, got {text!r}") from None
-
-
-def _print(text: str) -> None:
-    """Write to standard output; a pipe that was closed is the caller's affair, a full disk is told."""
-    try:
-        typer.echo(text)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise VTSumError(f"vtsum: standard output must be writable: {error.strerror or error}") from None
-
-
-@app.callback()
-def _main(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
-    ] = False,
-) -> None:
-    """Make a shorter video and a short text out of a long video, on this machine."""
+from vtsum.commands.app import app, number, printable, write
 
 
 @app.command(short_help="Make a shorter video and a short text out of a video.")
@@ -89,7 +40,7 @@ def summarize(
         ),
     ] = "embedded",
     fps: Annotated[
-        float, typer.Option(help="Frames looked at per second of video.", parser=_number, metavar="NUMBER")
+        float, typer.Option(help="Frames looked at per second of video.", parser=number, metavar="NUMBER")
     ] = 1.0,
     formats: Annotated[
         list[str] | None,
@@ -121,7 +72,7 @@ def summarize(
             video, output, budget=budget, model=model, fps=fps, formats=names, overwrite=overwrite, progress=shown
         )
     if as_json:
-        _print(json.dumps(summary.data, ensure_ascii=True, allow_nan=False))
+        write(json.dumps(summary.data, ensure_ascii=True, allow_nan=False))
     for warning in summary.warnings:
         typer.echo(f"vtsum: note: {warning}", err=True)
     if not quiet and not as_json:
@@ -129,22 +80,9 @@ def summarize(
 
         data = summary.data
         chosen = sum(shot["chosen"] for shot in data["shots"])
-        _print(
+        write(
             f"{clock_time(summary.duration)} of {clock_time(data['source']['duration'])}, "
             f"{chosen} of {len(data['shots'])} shots, in {data['timings']['total']:.1f} s"
         )
         for path in summary.files.values():
-            _print(_printable(path))
-
-
-def _printable(path: Path) -> str:
-    """A path as any terminal can show it."""
-    return str(path).encode("utf-8", "replace").decode("utf-8")
-
-
-@app.command(short_help="Print what is installed, and the state of the kernels.")
-def env() -> None:
-    """Print what is installed, and which kernels were built, loaded or refused, and why."""
-    from vtsum.env import report
-
-    _print(report())
+            write(printable(path))

@@ -1,0 +1,8 @@
+"""The commands of `vtsum`, a file each; importing this registers them all with `app`."""
+
+# In the order in which `vtsum --help` lists them.
+from vtsum.commands import summarize  # isort: skip
+from vtsum.commands import env  # isort: skip
+from vtsum.commands.app import Abort, UsageError, app
+
+__all__ = ["Abort", "UsageError", "app", "env", "summarize"]

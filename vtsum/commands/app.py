@@ -1,0 +1,64 @@
+"""The typer application that the commands of `vtsum` register with, and what several of them use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer import Abort
+
+from vtsum.errors import VTSumError
+from vtsum.version import __version__
+
+# typer carries click under a private name in newer versions and depends on it in older ones; both derive this from it.
+UsageError: type[Any] = typer.BadParameter.__mro__[1]
+
+__all__ = ["Abort", "UsageError", "app", "number", "printable", "write"]
+
+app = typer.Typer(
+    name="vtsum",
+    help="Make a shorter video and a short text out of a long video, on this machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"vtsum {__version__}")
+        raise typer.Exit
+
+
+def number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"must be a number, got {text!r}") from None
+
+
+def write(text: str) -> None:
+    """Write to standard output; a pipe that was closed is the caller's affair, a full disk is told."""
+    try:
+        typer.echo(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise VTSumError(f"vtsum: standard output must be writable: {error.strerror or error}") from None
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Make a shorter video and a short text out of a long video, on this machine."""
+
+
+def printable(path: Path) -> str:
+    """A path as any terminal can show it."""
+    return str(path).encode("utf-8", "replace").decode("utf-8")

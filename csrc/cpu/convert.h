@@ -24,7 +24,6 @@ struct float32 {
     typedef float32 wide;  // the element that is stored as it is accumulated
     typedef float accumulate, storage;
     static constexpr int group = VL<float>;
-    static constexpr bool in_place = true;  // rows need no conversion
 
     static VTS_INLINE float widen(float x) { return x; }
     static VTS_INLINE float narrow(float x) { return x; }
@@ -37,7 +36,6 @@ struct float64 {
     typedef float64 wide;
     typedef double accumulate, storage;
     static constexpr int group = VL<double>;
-    static constexpr bool in_place = true;
 
     static VTS_INLINE double widen(double x) { return x; }
     static VTS_INLINE double narrow(double x) { return x; }
@@ -52,7 +50,6 @@ struct bfloat16 {
     typedef uint16_t storage;
     typedef uint32_t words __attribute__((vector_size(VTS_BYTES)));
     static constexpr int group = 2 * VL<float>;
-    static constexpr bool in_place = false;
 
     static VTS_INLINE float widen(uint16_t x) { return from_bits((uint32_t)x << 16); }
     static VTS_INLINE uint16_t narrow(float x) {  // round to nearest, ties to even
@@ -91,7 +88,6 @@ struct float16 {
     typedef float accumulate;
     typedef uint16_t storage;
     static constexpr int group = VL<float>;
-    static constexpr bool in_place = false;
 
     // Without the F16C instructions: by arithmetic on floats, which rounds as the standard asks.
     static VTS_INLINE float widen(uint16_t h) {

@@ -153,8 +153,7 @@ struct worker {
     }
 
     const A *bias_of(const place &at, const band &w) const {
-        const int64_t n = p.border == VTS_SHIFT ? 2 * c.reach + 1 : p.left + p.right + 1;
-        return (const A *)p.bias + at.h * n + bias_offset(w);
+        return (const A *)p.bias + at.h * dbias_length(p) + bias_offset(w);
     }
     // The entry of the bias that belongs to a band's first key: bands are cut to what a short sequence has.
     int64_t bias_offset(const band &w) const { return (p.border == VTS_SHIFT ? c.reach : p.left) - w.left; }

@@ -217,7 +217,7 @@ VTS_INLINE void band_sums_wide(
             w + r * (row_step + step), row_step, step, {x.at(r), x.stride}, n, out + r * out_step, out_step, past);
 }
 
-// out_i = factor * sum_j w[i * row_step + j * step] x_j, i <= j < i + n, for `count` rows of `vectors` vectors.
+// out_i = sum_j w[i * row_step + j * step] x_j, i <= j < i + n, for `count` rows of `vectors` vectors.
 template <typename In, typename Out>
 void band_sums(
     const typename In::accumulate *w, int64_t row_step, int64_t step, rows<In> x, int64_t n, int64_t count,

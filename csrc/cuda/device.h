@@ -189,7 +189,6 @@ __device__ __forceinline__ void ldmatrix(uint32_t (&to)[2], const void *row) {
 
 __device__ __forceinline__ void ldmatrix_x4(uint32_t (&to)[4], const void *row) { ldmatrix<false>(to, row); }
 __device__ __forceinline__ void ldmatrix_x4_trans(uint32_t (&to)[4], const void *row) { ldmatrix<true>(to, row); }
-__device__ __forceinline__ void ldmatrix_x2(uint32_t (&to)[2], const void *row) { ldmatrix<false>(to, row); }
 __device__ __forceinline__ void ldmatrix_x2_trans(uint32_t (&to)[2], const void *row) { ldmatrix<true>(to, row); }
 
 // Copies 16 bytes to shared memory behind the thread's back; where `predicate` is false, writes zeros and reads

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 
 #include "device.h"
 #include "sliding_window_attention.h"
@@ -38,6 +39,20 @@ int resident_warps(Kernel kernel, size_t shared_bytes) {
     (void)kernel, (void)shared_bytes;
     return 8;
 #endif
+}
+
+// The same, asked once for each device: it costs more than a small launch does.
+template <auto KERNEL>
+int known_resident_warps(size_t shared_bytes) {
+    constexpr int MOST_DEVICES = 64;
+    static std::atomic<int> known[MOST_DEVICES];
+    int device = 0;
+#ifdef __CUDACC__
+    if (cudaGetDevice(&device) != cudaSuccess || device >= MOST_DEVICES) return resident_warps(KERNEL, shared_bytes);
+#endif
+    int warps = known[device].load(std::memory_order_relaxed);
+    if (warps == 0) known[device].store(warps = resident_warps(KERNEL, shared_bytes), std::memory_order_relaxed);
+    return warps;
 }
 
 // Strips whose rows and halo make whole blocks, as long as can be while every resident warp has one; of very long

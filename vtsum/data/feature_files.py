@@ -1,0 +1,106 @@
+"""Feature files: npz archives of plain arrays, read strictly and written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from vtsum.errors import VTSumError
+
+_BROKEN = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, NotImplementedError)
+
+
+def array_header(path: str | os.PathLike[str], key: str) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and dtype of one array of an npz file, without reading its numbers.
+
+    Raises:
+        VTSumError: the file is missing, empty, cut off or no npz file, or holds no array of this name.
+    """
+    with _member(Path(path), key) as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+    return shape, dtype
+
+
+def read_array(path: str | os.PathLike[str], key: str) -> np.ndarray:
+    """One array of an npz file, floating point numbers as float32; nothing that would run code is unpacked.
+
+    Raises:
+        VTSumError: as for `array_header`; or the numbers do not fit the file's own checksum, or are no numbers.
+    """
+    path = Path(path)
+    with _member(path, key) as file:
+        array = np.lib.format.read_array(file, allow_pickle=False)
+        if file.read(1):  # reading to the end is what has the checksum compared
+            raise ValueError("more bytes than its shape says")
+    if array.dtype.kind not in "fiub":
+        raise VTSumError(f"{path}: {key} must hold real numbers, got dtype {array.dtype}")
+    return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
+
+
+def write_npz(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:
+    """Write arrays to an npz file through a temporary name in the same folder; the folder is made if need be."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(part, "wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _member(path: Path, key: str) -> Iterator[IO[bytes]]:
+    """The stored file of one array; what goes wrong with it is told in one line."""
+    with _open(path, key) as archive:
+        try:
+            with archive.open(f"{key}.npy") as file:
+                yield file
+        except _BROKEN as error:
+            raise VTSumError(f"{path}: {key} must be a whole NumPy array, got: {_reason(error)}") from None
+
+
+def _open(path: Path, key: str) -> zipfile.ZipFile:
+    try:
+        size = path.stat().st_size
+        if not path.is_file():
+            raise VTSumError(f"{path} must be an npz file, got a folder")
+        if size == 0:
+            raise VTSumError(f"{path} must be an npz file, got an empty file (0 bytes)")
+        archive = zipfile.ZipFile(path)
+    except FileNotFoundError:
+        raise VTSumError(f"{path} must exist, got no such file") from None
+    except _BROKEN as error:
+        if isinstance(error, VTSumError):
+            raise
+        with_head = _head(path) == b"PK\x03\x04"
+        found = f"one that is cut off at {size} bytes" if with_head else f"no zip archive ({_reason(error)})"
+        raise VTSumError(f"{path} must be a whole npz file, got {found}") from None
+    names = archive.namelist()
+    if f"{key}.npy" not in names:
+        archive.close()
+        held = ", ".join(sorted(name.removesuffix(".npy") for name in names)) or "nothing"
+        raise VTSumError(f"{path} must hold an array {key!r}, got {held}")
+    return archive
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(4)
+    except OSError:
+        return b""
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(getattr(error, "strerror", None) or error or type(error).__name__).split())

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import sliding_window_report
+from bench import sliding_window_aims, sliding_window_report
 from bench.record import RESULTS, read
 from bench.tables import table
 
@@ -55,7 +55,12 @@ def encoder() -> str:
     return table(["embedded frame encoder", "frames a second"], rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {"summarize": summarize, "encoder": encoder, **sliding_window_report.TABLES}
+TABLES: dict[str, Callable[[], str]] = {
+    "summarize": summarize,
+    "encoder": encoder,
+    **sliding_window_report.TABLES,
+    "sliding_window_cpu_aims": lambda: sliding_window_aims.aims("cpu"),
+}
 
 
 def filled(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bench import report, sliding_window_report
+from bench import report, sliding_window_aims, sliding_window_report
 from bench.plot import Panel, Style, count, draw, seconds
 from bench.record import append, newest_contests, read
 
@@ -197,3 +197,21 @@ def test_numbers_in_the_unit_that_suits_them() -> None:
         "12.3 s",
     ]
     assert [count(v) for v in (300, 1024, 262144, 5)] == ["300", "1k", "256k", "5"]
+
+
+def test_aims_are_held_against_the_records() -> None:
+    overhead = {"case": "overhead", "run": "2026-01-01"}
+    lines = [
+        *RECORDS,
+        line("vtsum", 30.0, frames=32, **overhead),
+        line("sdpa", 50.0, frames=32, **overhead),
+    ]
+    rows = sliding_window_aims.aims("cpu", lines).splitlines()
+    assert "| aim at window 5, T 4096 | measured | reached |" in rows
+    found = {row.split("|")[1].strip(): [cell.strip() for cell in row.split("|")[2:4]] for row in rows[2:]}
+    assert found["float32 forward: at most 1.15 times copying the same bytes"] == ["1.14", "yes"]
+    assert found["bfloat16 forward: at least 1.6 times as fast as float32"] == ["not measured", ""]
+    assert found["a call at T 32, forward: at most 1.5 times SDPA's own"] == ["0.60", "yes"]
+    # At window 33 local-attention takes 4.0 ms where ours takes 5.0.
+    assert next(cells for aim, cells in found.items() if aim.startswith("ahead of every rival")) == ["0.80", "**no**"]
+    assert sliding_window_aims.aims("cuda", lines) == sliding_window_report.NOTHING

@@ -9,6 +9,12 @@ from typing import Any, TypeVar
 from vtsum.errors import VTSumError
 
 T = TypeVar("T")
+CHOICES = {
+    "memory_position": ("before", "after"),
+    "memory_form": ("default", "student"),
+    "loss_type": ("cross_entropy", "l2"),
+}
+"""Fields of `VTSumConfig` that take one of a few words."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +47,27 @@ class VTSumConfig:
     max_positions: int = 512
     kernel_size: int | None = 5
     """Window of the local attention in frames, odd; None leaves the layer out (VideoXum's TT model)."""
+    temporal_window: int | None = None
+    """Window of the temporal transformer's attention in frames, odd; None lets every frame attend to every other.
+
+    The weights are the same in both forms; a window makes work and memory grow with T instead of T x T.
+    """
     memory_slots: int = 64
     """Size of the memory bank; 0 leaves it out."""
+    memory_position: str = "after"
+    """Where frames read the bank: "before", the frame embeddings themselves, ahead of everything else; "after", between
+    the temporal transformer and the local attention."""
+    memory_form: str = "default"
+    """How: "default", normed frames, a learned temperature and a residual; "student", the published extension of
+    VideoXum: cosine scaled by 1 / sqrt(C), the frame and what was read joined by a linear layer, and nothing else."""
     dropout: float = 0.0
+    loss_type: str = "cross_entropy"
+    """Of the saliency: "cross_entropy", or "l2" on the probabilities."""
     lambda_vsum: float = 15.0
     lambda_tsum: float = 1.0
     label_smoothing: float = 0.1
+    max_text_length: int = 32
+    """Longest sentence in token ids, [DEC] and the prompt included; longer ones are cut."""
     text: TextConfig = TextConfig()
 
     def __post_init__(self) -> None:
@@ -54,10 +75,19 @@ class VTSumConfig:
             raise VTSumError(
                 f"VTSumConfig: width must be a multiple of num_heads, got {self.width} and {self.num_heads}"
             )
-        if self.kernel_size is not None and (self.kernel_size < 1 or self.kernel_size % 2 == 0):
-            raise VTSumError(f"VTSumConfig: kernel_size must be odd and positive, or None, got {self.kernel_size}")
+        for name, size in (("kernel_size", self.kernel_size), ("temporal_window", self.temporal_window)):
+            if size is not None and (size < 1 or size % 2 == 0):
+                raise VTSumError(f"VTSumConfig: {name} must be odd and positive, or None, got {size}")
         if self.memory_slots < 0:
             raise VTSumError(f"VTSumConfig: memory_slots must be 0 or more, got {self.memory_slots}")
+        for name, allowed in CHOICES.items():
+            if (value := getattr(self, name)) not in allowed:
+                raise VTSumError(f"VTSumConfig: {name} must be one of {', '.join(allowed)}, got {value!r}")
+        if not 1 < self.max_text_length <= self.text.max_positions:
+            raise VTSumError(
+                f"VTSumConfig: max_text_length must be 2 to text.max_positions ({self.text.max_positions}), "
+                f"got {self.max_text_length}"
+            )
 
 
 def from_dict(cls: type[T], values: dict[str, Any]) -> T:

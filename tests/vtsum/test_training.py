@@ -144,7 +144,9 @@ def test_the_decoder_learns_words(tmp_path: Path) -> None:
     after = learn_words(decoder, SENTENCES, SENTENCES[::9], epochs=30, width=16, batch=16, lr=3e-3)
     assert before > 40
     assert after < 4
-    texts, _, log_probability = decoder.generate(torch.zeros(1, 1, 16), torch.ones(1, 1))
+    frames, mask = torch.zeros(1, 1, 16), torch.ones(1, 1)
+    texts, ids = decoder.generate(frames, mask)
+    log_probability = decoder.log_probability(frames, mask, ids)
     start, *_, end = texts[0].split()
     assert start in ("a", "the")
     assert end.endswith(".")

@@ -2,7 +2,8 @@
 
 config.json: {"format": "vtsum-model/1", "model": the fields of VTSumConfig, "facts": what it was trained on and how
 well it did}. model.safetensors: the summarizer's weights under "model.", those of the embedded frame encoder, where the
-model has one, under "encoder."; float16 or float32. vocab.txt: the text decoder's WordPiece list.
+model has one, under "encoder."; float16 or float32. vocab.txt: the text decoder's WordPiece list; a model without a
+text decoder has none.
 """
 
 from __future__ import annotations
@@ -16,16 +17,21 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vtsum.config import VTSumConfig, from_dict, to_dict
 from vtsum.errors import VTSumError
-from vtsum.model import torchvision_free
+from vtsum.model.files import replacing
+from vtsum.model.pretrained import snapshot
+from vtsum.model.tokenizer import load_tokenizer, vocabulary_text
 from vtsum.model.vtsum import VTSum
+
+__all__ = ["Checkpoint", "config_text", "load_checkpoint", "load_tokenizer", "pack", "save_checkpoint"]
 
 FORMAT = "vtsum-model/1"
 WEIGHTS, CONFIG, VOCABULARY = "model.safetensors", "config.json", "vocab.txt"
+DECODER = "model.text_decoder."
 
 
 @dataclass
@@ -38,53 +44,86 @@ class Checkpoint:
     weights_sha256: str
 
 
-def load_tokenizer(vocabulary: Path) -> Any:
-    """transformers' BertTokenizer on a word list; [DEC], which starts a sentence, is added where the list lacks it."""
-    if not vocabulary.is_file():
-        raise VTSumError(f"load_tokenizer: vocabulary must be a file, got {vocabulary}")
-    torchvision_free.prepare()
-    from transformers import BertTokenizer
-
-    tokenizer = BertTokenizer(vocab=str(vocabulary))
-    tokenizer.add_special_tokens({"bos_token": "[DEC]"})
-    return tokenizer
+def tied_names(model: VTSum) -> set[str]:
+    """Names of weights that are others' under a second name."""
+    if model.text_decoder is None:
+        return set()
+    return {f"text_decoder.lm.{name}" for name in model.text_decoder.lm._tied_weights_keys}
 
 
-def pack(model: VTSum, encoder: torch.nn.Module | None, dtype: torch.dtype = torch.float16) -> dict[str, Tensor]:
+def pack(
+    model: VTSum,
+    encoder: torch.nn.Module | Mapping[str, Tensor] | None,
+    dtype: torch.dtype = torch.float16,
+    state_dict: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
     """The weights as they lie in model.safetensors; tied weights once."""
-    state: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    parts: list[tuple[str, torch.nn.Module]] = [("model.", model)]
-    if encoder is not None:
-        parts.append(("encoder.", encoder))
-    for prefix, module in parts:
-        for name, value in module.state_dict().items():
-            if value.data_ptr() in seen or name.endswith("num_batches_tracked"):
-                continue
-            seen.add(value.data_ptr())
-            state[prefix + name] = value.to(dtype) if value.is_floating_point() else value
-    return state
+    tied = tied_names(model)
+    own = model.state_dict() if state_dict is None else state_dict
+    state = {f"model.{name}": value for name, value in own.items() if name not in tied}
+    if empty := [name for name, value in state.items() if value.numel() == 0]:
+        raise VTSumError(
+            f"save_pretrained: weights must be whole, got empty {empty[0]}; gather sharded weights into state_dict="
+        )
+    if isinstance(encoder, torch.nn.Module):
+        encoder = encoder.state_dict()
+    for name, value in (encoder or {}).items():
+        if not name.endswith("num_batches_tracked"):
+            state[f"encoder.{name}"] = value
+    # A copy of each: safetensors takes no two names for one memory.
+    return {k: v.detach().cpu().to(dtype if v.is_floating_point() else v.dtype, copy=True) for k, v in state.items()}
 
 
 def config_text(config: VTSumConfig, facts: Mapping[str, Any]) -> str:
     return json.dumps({"format": FORMAT, "model": to_dict(config), "facts": dict(facts)}, indent=1) + "\n"
 
 
-def load_checkpoint(folder: str | Path) -> Checkpoint:
-    """Load a model folder; weights come as safetensors alone, so that no code of theirs is ever run.
+def save_checkpoint(
+    model: VTSum,
+    folder: Path,
+    facts: Mapping[str, Any],
+    dtype: torch.dtype = torch.float32,
+    state_dict: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write a model folder; everything lies under temporary names before the first file takes its place.
+
+    Raises:
+        VTSumError: `folder` is a file, facts that are no plain data, or weights that are not whole.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise VTSumError(f"save_pretrained: folder must be a folder or new, got the file {folder}")
+    try:
+        config = config_text(model.config, facts)
+    except TypeError as error:
+        raise VTSumError(f"save_pretrained: facts must be plain data for JSON, got: {error}") from None
+    weights = pack(model, model.encoder_state, dtype, state_dict)
+    with replacing(folder) as temporary:
+        save_file(weights, temporary(WEIGHTS))
+        if model.text_decoder is not None:
+            temporary(VOCABULARY).write_text(vocabulary_text(model.text_decoder.tokenizer), encoding="utf-8")
+        temporary(CONFIG).write_text(config, encoding="utf-8")
+    if model.text_decoder is None:
+        (folder / VOCABULARY).unlink(missing_ok=True)
+
+
+def load_checkpoint(source: str | Path) -> Checkpoint:
+    """Load a model folder, or a hub repository with the same files; weights come as safetensors alone, so that no code
+    of theirs is ever run.
 
     Raises:
         VTSumError: a file missing or broken, another format, weights that do not fit the configuration.
     """
-    folder = Path(folder)
-    for name in (CONFIG, WEIGHTS, VOCABULARY):
+    folder = Path(source)
+    if not folder.exists() and isinstance(source, str) and source.count("/") == 1 and not source.startswith((".", "/")):
+        folder = snapshot(source, [CONFIG, WEIGHTS, VOCABULARY])
+    for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise VTSumError(f"load_checkpoint: {folder} must hold {CONFIG}, {WEIGHTS} and {VOCABULARY}, got no {name}")
     try:
         data = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except ValueError as error:
         raise VTSumError(f"load_checkpoint: {folder / CONFIG} must be JSON, got: {error}") from None
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
+    if not isinstance(data, dict) or data.get("format") != FORMAT or not isinstance(data.get("model"), dict):
         found = data.get("format") if isinstance(data, dict) else type(data).__name__
         raise VTSumError(f"load_checkpoint: format of {folder / CONFIG} must be {FORMAT!r}, got {found!r}")
     config = from_dict(VTSumConfig, data["model"])
@@ -92,11 +131,21 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
         state = load_file(folder / WEIGHTS)
     except (SafetensorError, OSError) as error:
         raise VTSumError(f"load_checkpoint: {folder / WEIGHTS} must be a safetensors file, got: {error}") from None
-    model = VTSum(config, load_tokenizer(folder / VOCABULARY))
+    tokenizer = None
+    if any(name.startswith(DECODER) for name in state):
+        if not (folder / VOCABULARY).is_file():
+            raise VTSumError(
+                f"load_checkpoint: {folder} must hold {CONFIG}, {WEIGHTS} and {VOCABULARY}, got no {VOCABULARY}"
+            )
+        tokenizer = load_tokenizer(folder / VOCABULARY)
+    model = VTSum(config, tokenizer)
     weights = {k.removeprefix("model."): v.float() for k, v in state.items() if k.startswith("model.")}
-    problems = model.load_state_dict(weights, strict=False)
-    tied = set(getattr(model.text_decoder.lm, "_tied_weights_keys", {}) if model.text_decoder is not None else ())
-    missing = [k for k in problems.missing_keys if k.removeprefix("text_decoder.lm.") not in tied]
+    try:
+        problems = model.load_state_dict(weights, strict=False)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip()
+        raise VTSumError(f"load_checkpoint: weights of {folder} must fit its config, got {reason}") from None
+    missing = [name for name in problems.missing_keys if name not in tied_names(model)]
     if missing or problems.unexpected_keys:
         raise VTSumError(
             f"load_checkpoint: weights of {folder} must fit its config, "
@@ -104,6 +153,7 @@ def load_checkpoint(folder: str | Path) -> Checkpoint:
         )
     if model.text_decoder is not None:
         model.text_decoder.lm.tie_weights()
-    encoder = {k.removeprefix("encoder."): v.float() for k, v in state.items() if k.startswith("encoder.")}
-    digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
-    return Checkpoint(model.eval(), encoder, data.get("facts", {}), digest)
+    model.encoder_state = {k.removeprefix("encoder."): v.float() for k, v in state.items() if k.startswith("encoder.")}
+    with (folder / WEIGHTS).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Checkpoint(model.eval(), model.encoder_state, data.get("facts", {}), digest)

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vtsum.errors import VTSumError
 from vtsum.model import embedded_encoder, torchvision_free
+from vtsum.model.pretrained import from_pretrained, weights_sha256
+
+EMBEDDED = Path(__file__).parent.parent / "assets" / "embedded"
+"""The model that ships inside the package."""
+
+KNOWN = {
+    "blip": "Salesforce/blip-image-captioning-base",
+    "blip-large": "Salesforce/blip-image-captioning-large",
+    "clip": "openai/clip-vit-base-patch32",
+    "clip-large": "openai/clip-vit-large-patch14",
+}
+"""Short names of transformers checkpoints."""
 
 # What transformers' BLIP and CLIP were trained with, where a checkpoint's preprocessor_config.json is not there to say.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -19,11 +33,17 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class FrameEncoder(Protocol):
-    """`encode(images)`: uint8 [N, S, S, 3] RGB with S = `image_size` -> float32 [N, `dim`]."""
+    """`encode(images)`: uint8 [N, S, S, 3] RGB with S = `image_size` -> float32 [N, `dim`].
+
+    `weights_sha256` is a digest of the network's weights, whatever file they came from.
+    """
 
     name: str
     image_size: int
     dim: int
+
+    @property
+    def weights_sha256(self) -> str: ...
 
     def encode(self, images: np.ndarray) -> np.ndarray: ...
 
@@ -42,7 +62,7 @@ class EmbeddedFrameEncoder:
     name = "embedded"
     image_size = embedded_encoder.IMAGE_SIZE
 
-    def __init__(self, state: Mapping[str, Tensor]) -> None:
+    def __init__(self, state: Mapping[str, Tensor], device: str | torch.device = "cpu") -> None:
         network = embedded_encoder.EmbeddedEncoder()
         problems = network.load_state_dict(dict(state), strict=False)
         missing = [k for k in problems.missing_keys if not k.endswith("num_batches_tracked")]
@@ -51,76 +71,159 @@ class EmbeddedFrameEncoder:
                 f"EmbeddedFrameEncoder: weights must be those of the embedded encoder, missing {missing[:3]}, "
                 f"unexpected {problems.unexpected_keys[:3]}"
             )
-        self.network = network.fuse()
+        self.weights_sha256 = weights_sha256(network.state_dict())
+        self.network = network.fuse().to(device)
+        self.device = torch.device(device)
         self.dim = embedded_encoder.EMBEDDING_DIM
 
     @torch.inference_mode()
     def encode(self, images: np.ndarray) -> np.ndarray:
         check_images(images, self.image_size)
         # [N, H, W, 3] seen as [N, 3, H, W] already is channels-last: no copy but the conversion to float.
-        x = torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(255)
-        return self.network.embed(x).numpy()
+        x = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float().div_(255)
+        return self.network.embed(x).cpu().numpy()
 
 
-def from_pretrained(kind: Any, source: str, what: str) -> Any:
-    """`kind.from_pretrained(source)` from a folder, the local cache or the hub; one clear line if it cannot be had."""
-    from safetensors import SafetensorError
+class NetworkFrameEncoder(ABC):
+    """A frame encoder on a network that reads normalised pictures.
 
-    try:
-        return kind.from_pretrained(source)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise VTSumError(
-            f"load: {what} must be a transformers checkpoint in a folder, in the local cache or on the hub, "
-            f"got {source!r}: {reason}"
-        ) from None
+    Args:
+        mean, std: of each colour, for pixels in 0..1.
+    """
 
+    def __init__(
+        self,
+        name: str,
+        network: nn.Module,
+        image_size: int,
+        dim: int,
+        mean: Sequence[float] = MEAN,
+        std: Sequence[float] = STD,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.name = name
+        self.network = network.eval().to(device)
+        self.image_size = image_size
+        self.dim = dim
+        self.device = torch.device(device)
+        self.mean = torch.tensor(mean, device=device).view(1, 3, 1, 1)
+        self.std = torch.tensor(std, device=device).view(1, 3, 1, 1)
 
-class TransformersFrameEncoder:
-    """The vision tower of a BLIP or CLIP checkpoint of transformers; the embedding is its pooled output."""
+    @abstractmethod
+    def features(self, pixels: Tensor) -> Tensor:
+        """Normalised float [N, 3, S, S] -> [N, dim]."""
 
-    def __init__(self, source: str) -> None:
-        torchvision_free.prepare()
-        from transformers import AutoConfig, BlipForConditionalGeneration, CLIPVisionModelWithProjection
-
-        config = from_pretrained(AutoConfig, source, "model")
-        self.name = config.model_type
-        self.captioner: Any | None = None
-        if config.model_type == "blip":
-            self.captioner = from_pretrained(BlipForConditionalGeneration, source, "model").eval()
-            self.network = self.captioner.vision_model
-            vision = config.vision_config
-            self.dim = vision.hidden_size
-        elif config.model_type == "clip":
-            self.network = from_pretrained(CLIPVisionModelWithProjection, source, "model").eval()
-            vision = self.network.config
-            self.dim = vision.projection_dim
-        else:
-            raise VTSumError(
-                f"load: model must be a BLIP or CLIP checkpoint, got {source!r} of type {config.model_type}"
-            )
-        self.image_size = vision.image_size
-        self.mean, self.std = _normalisation(source)
+    @cached_property
+    def weights_sha256(self) -> str:
+        return weights_sha256(self.network.state_dict())
 
     def pixels(self, images: np.ndarray) -> Tensor:
         """uint8 [N, S, S, 3] -> normalised float [N, 3, S, S]."""
         check_images(images, self.image_size)
-        x = torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(255)
+        x = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float().div_(255)
         return ((x - self.mean) / self.std).contiguous()
 
     @torch.inference_mode()
     def encode(self, images: np.ndarray) -> np.ndarray:
-        out = self.network(pixel_values=self.pixels(images))
-        pooled = out.image_embeds if hasattr(out, "image_embeds") else out.pooler_output
-        return pooled.float().numpy()
+        return self.features(self.pixels(images)).float().cpu().numpy()
 
 
-def _normalisation(source: str) -> tuple[Tensor, Tensor]:
-    mean, std = MEAN, STD
+class TransformersFrameEncoder(NetworkFrameEncoder):
+    """The vision tower of a BLIP or CLIP checkpoint of transformers.
+
+    The embedding is CLIP's projected one, and of BLIP the class token after the final norm, as BLIP's own code gives it
+    (see `vtsum.model.blip_vision`); transformers' `pooler_output` of BLIP has gone through that norm a second time.
+    """
+
+    def __init__(self, source: str, name: str | None = None, device: str | torch.device = "cpu") -> None:
+        torchvision_free.prepare()
+        from transformers import AutoConfig, BlipForConditionalGeneration, CLIPVisionModelWithProjection
+
+        config = from_pretrained(AutoConfig, source, "model")
+        self.captioner: Any | None = None
+        if config.model_type == "blip":
+            self.captioner = from_pretrained(BlipForConditionalGeneration, source, "model").eval().to(device)
+            network = self.captioner.vision_model
+            dim = network.config.hidden_size
+        elif config.model_type == "clip":
+            network = from_pretrained(CLIPVisionModelWithProjection, source, "model")
+            dim = network.config.projection_dim
+        else:
+            raise VTSumError(
+                f"load: model must be a BLIP or CLIP checkpoint, got {source!r} of type {config.model_type}"
+            )
+        mean, std = _normalisation(source)
+        super().__init__(name or source, network, network.config.image_size, dim, mean, std, device)
+
+    def features(self, pixels: Tensor) -> Tensor:
+        out = self.network(pixel_values=pixels)
+        return out.image_embeds if hasattr(out, "image_embeds") else out.last_hidden_state[:, 0]
+
+
+def _normalisation(source: str) -> tuple[Sequence[float], Sequence[float]]:
     path = Path(source) / "preprocessor_config.json"
-    if path.is_file():
-        import json
+    if not path.is_file():
+        return MEAN, STD
+    import json
 
-        data = json.loads(path.read_text(encoding="utf-8"))
-        mean, std = data.get("image_mean", mean), data.get("image_std", std)
-    return torch.tensor(mean).view(1, 3, 1, 1), torch.tensor(std).view(1, 3, 1, 1)
+    data = json.loads(path.read_text(encoding="utf-8"))
+    return data.get("image_mean", MEAN), data.get("image_std", STD)
+
+
+def is_transformers(folder: Path) -> bool:
+    config = folder / "config.json"
+    return config.is_file() and '"model_type"' in config.read_text(encoding="utf-8", errors="replace")
+
+
+def load_frame_encoder(name: str, device: str | torch.device = "cpu") -> FrameEncoder:
+    """A frame encoder by name or path.
+
+    Args:
+        name: "embedded"; "blip", "blip-large", "clip", "clip-large"; the folder or hub name of a transformers BLIP or
+            CLIP checkpoint; BLIP's original .pth; "timm:NAME", any backbone of timm with its pretrained weights, or
+            "timm:NAME@PATH" with those of a file or folder; a model folder of VTSum, for the encoder that it names.
+        device: where it runs.
+    Raises:
+        VTSumError: an unknown name, or weights that are missing or broken.
+    """
+    if name == "embedded":
+        return embedded_frame_encoder(EMBEDDED, device)
+    if name.startswith("timm:"):
+        from vtsum.model.timm_encoder import TimmFrameEncoder
+
+        return TimmFrameEncoder(name, device=device)
+    path = Path(name)
+    if path.is_file():
+        from vtsum.model.blip_vision import BlipCheckpointFrameEncoder
+
+        return BlipCheckpointFrameEncoder(path, device=device)
+    if path.is_dir() and not is_transformers(path):
+        from vtsum.model.checkpoint import load_checkpoint
+
+        checkpoint = load_checkpoint(path)
+        return frame_encoder_of(checkpoint.model.config.frame_encoder, checkpoint.encoder_state, device)
+    if name not in KNOWN and not path.is_dir() and "/" not in name:
+        names = ", ".join(["embedded", *KNOWN])
+        raise VTSumError(
+            f"load_frame_encoder: name must be one of {names}, timm:NAME, a folder, a file or a hub name, got {name!r}"
+        )
+    return TransformersFrameEncoder(KNOWN.get(name, name), name, device)
+
+
+def embedded_frame_encoder(folder: Path, device: str | torch.device = "cpu") -> EmbeddedFrameEncoder:
+    """The embedded encoder of a model folder, without the rest of the model."""
+    from safetensors.torch import load_file
+
+    state = load_file(folder / "model.safetensors")
+    prefix = "encoder."
+    return EmbeddedFrameEncoder(
+        {k.removeprefix(prefix): v.float() for k, v in state.items() if k.startswith(prefix)}, device
+    )
+
+
+def frame_encoder_of(name: str, state: Mapping[str, Tensor], device: str | torch.device = "cpu") -> FrameEncoder:
+    """The encoder `name` that a model was trained on; `state`: the embedded encoder's weights, where the model has
+    weights of its own for it."""
+    if name == "embedded" and state:
+        return EmbeddedFrameEncoder(state, device)
+    return load_frame_encoder(name, device)

@@ -15,24 +15,16 @@ import torch.nn.functional as F
 from vtsum.errors import VTSumError
 from vtsum.model.checkpoint import Checkpoint, load_checkpoint
 from vtsum.model.frame_encoder import (
-    EmbeddedFrameEncoder,
+    EMBEDDED,
+    KNOWN,
     FrameEncoder,
     TransformersFrameEncoder,
     check_images,
-    from_pretrained,
+    frame_encoder_of,
+    is_transformers,
 )
+from vtsum.model.pretrained import from_pretrained
 from vtsum.model.spans import gather_spans
-
-EMBEDDED = Path(__file__).parent.parent / "assets" / "embedded"
-"""The model that ships inside the package."""
-
-KNOWN = {
-    "blip": "Salesforce/blip-image-captioning-base",
-    "blip-large": "Salesforce/blip-image-captioning-large",
-    "clip": "openai/clip-vit-base-patch32",
-    "clip-large": "openai/clip-vit-large-patch14",
-}
-"""Short names of transformers checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +94,8 @@ class Summarizer:
             return []
         frames = self.model.encode(torch.from_numpy(np.ascontiguousarray(features))[None])[0]
         gathered, mask = gather_spans(frames, spans)
-        texts, _, log_probability = decoder.generate(gathered, mask, num_beams=3, max_length=32, repetition_penalty=1.2)
+        texts, ids = decoder.generate(gathered, mask, num_beams=3, max_length=32, repetition_penalty=1.2)
+        log_probability = decoder.log_probability(gathered, mask, ids)
         return [Sentence(tidy(text), float(p)) for text, p in zip(texts, log_probability.exp().tolist(), strict=True)]
 
 
@@ -197,27 +190,19 @@ def load(name_or_path: str = "embedded") -> Summarizer:
     if name_or_path == "embedded":
         return _from_folder("embedded", EMBEDDED, embedded=True)
     folder = Path(name_or_path)
-    if folder.is_dir() and not _is_transformers(folder):
+    if folder.is_dir() and not is_transformers(folder):
         return _from_folder(name_or_path, folder, embedded=False)
     source = KNOWN.get(name_or_path, name_or_path)
     if name_or_path not in KNOWN and not folder.is_dir() and "/" not in name_or_path:
         names = ", ".join(["embedded", *KNOWN])
         raise VTSumError(f"load: model must be one of {names}, a folder or a hub name, got {name_or_path!r}")
-    encoder = TransformersFrameEncoder(source)  # before the embedded model: what can go wrong goes wrong here
+    encoder = TransformersFrameEncoder(
+        source, name_or_path
+    )  # before the embedded model: what can go wrong goes wrong here
     return FullSizeSummarizer(name_or_path, load("embedded"), encoder, source)
-
-
-def _is_transformers(folder: Path) -> bool:
-    config = folder / "config.json"
-    return config.is_file() and '"model_type"' in config.read_text(encoding="utf-8", errors="replace")
 
 
 def _from_folder(name: str, folder: Path, *, embedded: bool) -> Summarizer:
     checkpoint = load_checkpoint(folder)
-    encoder: FrameEncoder
-    if checkpoint.model.config.frame_encoder == "embedded":
-        encoder = EmbeddedFrameEncoder(checkpoint.encoder_state)
-    else:
-        wanted = checkpoint.model.config.frame_encoder
-        encoder = TransformersFrameEncoder(KNOWN.get(wanted, wanted))
+    encoder = frame_encoder_of(checkpoint.model.config.frame_encoder, checkpoint.encoder_state)
     return Summarizer(name, checkpoint, encoder, embedded=embedded)

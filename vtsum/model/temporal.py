@@ -1,19 +1,45 @@
-"""The temporal transformer: every frame attends to every valid frame.
+"""The temporal transformer: every frame attends to every valid frame, or to those in a window around it.
 
 Source: VideoXum (arXiv 2303.12060) and its released code: pre-norm blocks, LayerNorm eps 1e-6, a final norm.
+
+Frames come padded, [B, T, C], or packed, [total, C], where `cu_seqlens` (int [B + 1]) says where each video starts and
+where the last one ends.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from vtsum_kernels.nn import SlidingWindowAttention
 
 NORM_EPS = 1e-6
 
 
+def run(module: nn.Module, *args: Any, recompute: bool) -> Any:
+    """`module(*args)`; with `recompute`, what lies within is computed again in the backward pass, not kept."""
+    if recompute and module.training and torch.is_grad_enabled():
+        return checkpoint(module, *args, use_reentrant=False)
+    return module(*args)
+
+
+def start_small(module: nn.Module) -> None:
+    """VideoXum's start of a linear layer: a truncated normal of 0.02, no bias. For `nn.Module.apply`."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)
+
+
 class Attention(nn.Module):
-    """Multi-head self-attention through PyTorch's fused kernel."""
+    """Multi-head self-attention over all frames of a video, through PyTorch's fused kernel.
+
+    Called like `vtsum_kernels.nn.SlidingWindowAttention`, and with its parameters' names.
+    """
 
     def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
@@ -22,12 +48,21 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        b, t, c = x.shape
-        q, k, v = self.qkv(x).view(b, t, 3, self.num_heads, c // self.num_heads).permute(2, 0, 3, 1, 4)
-        bias = None if mask is None else mask[:, None, None, :]
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=self.dropout if self.training else 0.0)
-        return self.proj(out.transpose(1, 2).reshape(b, t, c))
+    def forward(self, x: Tensor, key_padding_mask: Tensor | None = None, cu_seqlens: Tensor | None = None) -> Tensor:
+        # [..., T, 3, H, D] -> three times [..., H, T, D]
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).transpose(-4, -2).unbind(-3)
+        dropout = self.dropout if self.training else 0.0
+        if cu_seqlens is None:
+            mask = None if key_padding_mask is None else key_padding_mask[:, None, None, :]
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        else:
+            # Video by video within this one call: sharded training wants every rank to call a module equally often.
+            parts = [
+                F.scaled_dot_product_attention(q[None, :, a:b], k[None, :, a:b], v[None, :, a:b], dropout_p=dropout)[0]
+                for a, b in pairwise(cu_seqlens.tolist())
+            ]
+            out = torch.cat(parts, 1)
+        return self.proj(out.transpose(-3, -2).flatten(-2))
 
 
 class Mlp(nn.Module):
@@ -41,37 +76,67 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: int, dropout: float) -> None:
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: int, dropout: float, window: int | None) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.attn = Attention(dim, num_heads, dropout)
+        self.attn = (
+            Attention(dim, num_heads, dropout)
+            if window is None
+            else SlidingWindowAttention(dim, num_heads, window, dropout=dropout)
+        )
         self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
         self.mlp = Mlp(dim, mlp_ratio * dim)
         self.drop = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        x = x + self.drop(self.attn(self.norm1(x), mask))
+    def forward(self, x: Tensor, mask: Tensor | None, cu_seqlens: Tensor | None) -> Tensor:
+        x = x + self.drop(self.attn(self.norm1(x), mask, cu_seqlens))
         return x + self.drop(self.mlp(self.norm2(x)))
 
 
 class TemporalTransformer(nn.Module):
     """`depth` pre-norm transformer blocks over the frames and a final norm.
 
-    forward(x, mask): x [B, T, C], mask bool [B, T] (True: a real frame) or None -> [B, T, C]. Rows of padding hold
-    numbers without meaning; nothing may read them.
+    forward(x, mask, cu_seqlens): x [B, T, C] with mask bool [B, T] (True: a real frame) or None, or x [total, C] with
+    cu_seqlens -> x's shape. Rows of padding hold numbers without meaning; nothing may read them.
+
+    Args:
+        window: None, or an odd number of frames that each frame attends to, itself in the middle.
     """
 
-    def __init__(self, dim: int, num_heads: int, depth: int, mlp_ratio: int = 4, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        depth: int,
+        mlp_ratio: int = 4,
+        dropout: float = 0.0,
+        window: int | None = None,
+    ) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(Block(dim, num_heads, mlp_ratio, dropout) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(dim, num_heads, mlp_ratio, dropout, window) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.recompute = False
+        self.apply(start_small)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None, cu_seqlens: Tensor | None = None) -> Tensor:
         if mask is not None and bool(torch.all(mask)):
             mask = None  # without a mask PyTorch takes its flash kernel
         for block in self.blocks:
-            x = block(x, mask)
+            x = run(block, x, mask, cu_seqlens, recompute=self.recompute)
         return self.norm(x)
+
+
+class LocalAttention(nn.Module):
+    """x + attention(norm(x)) over a window of `kernel_size` frames, itself in the middle; no MLP."""
+
+    def __init__(self, dim: int, num_heads: int, kernel_size: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.attn = SlidingWindowAttention(dim, num_heads, kernel_size)
+        self.apply(start_small)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, cu_seqlens: Tensor | None = None) -> Tensor:
+        return x + self.attn(self.norm1(x), mask, cu_seqlens)
 
 
 class PositionEmbedding(nn.Module):
@@ -82,8 +147,13 @@ class PositionEmbedding(nn.Module):
         self.weight = nn.Parameter(torch.zeros(max_positions, dim))
         nn.init.trunc_normal_(self.weight, std=0.02)
 
-    def forward(self, t: int) -> Tensor:
-        """[T, C] for T frames."""
+    def forward(self, lengths: int | Sequence[int]) -> Tensor:
+        """[T, C] for a video of T frames; for several, one after the other, [total, C]."""
+        if isinstance(lengths, int):
+            return self._table(lengths)
+        return torch.cat([self._table(t) for t in lengths])
+
+    def _table(self, t: int) -> Tensor:
         if t <= self.weight.shape[0]:
             return self.weight[:t]
         table = self.weight.T[None, :, :, None]  # [1, C, positions, 1]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from vtsum.config import TextConfig
+from vtsum.errors import VTSumError
 from vtsum.model import torchvision_free
 
 IGNORED = -100
@@ -70,20 +73,45 @@ class TextDecoder(nn.Module):
             if name.endswith("crossattention.self"):
                 module.register_forward_pre_hook(_use_encoder_mask, with_kwargs=True)
 
-    def batch(self, texts: list[str], max_length: int, device: torch.device) -> TextBatch:
-        """Tokenize; the first id becomes [DEC], the prompt carries no loss."""
-        tokens = self.tokenizer(
-            [self.prompt + t if not t.startswith(self.prompt) else t for t in texts],
-            padding="longest",
-            truncation=True,
-            max_length=max_length,
-            return_tensors="pt",
-        )
-        ids = tokens.input_ids.clone()
+    def gradient_checkpointing_enable(self) -> None:
+        """Compute each layer again in the backward pass. transformers' own switch refuses BLIP's text model."""
+        layers: Any = self.lm.bert.encoder.layer
+        for layer in layers:
+            layer.gradient_checkpointing = True
+            layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+
+    def batch(self, texts: list[str] | Tensor, max_length: int, device: torch.device) -> TextBatch:
+        """Sentences, or their ids [B, L] as the tokenizer gives them; the first id becomes [DEC], the prompt carries
+        no loss."""
+        if isinstance(texts, Tensor):
+            ids = self._checked(texts).clone()
+            mask = (ids != self.pad).long()
+        else:
+            tokens = self.tokenizer(
+                [self.prompt + t if not t.startswith(self.prompt) else t for t in texts],
+                padding="longest",
+                truncation=True,
+                max_length=max_length,
+                return_tensors="pt",
+            )
+            ids, mask = tokens.input_ids.clone(), tokens.attention_mask
         ids[:, 0] = self.bos
         targets = ids.masked_fill(ids == self.pad, IGNORED)
         targets[:, : self.prompt_length] = IGNORED
-        return TextBatch(ids.to(device), tokens.attention_mask.to(device), targets.to(device))
+        return TextBatch(ids.to(device), mask.to(device), targets.to(device))
+
+    def _checked(self, ids: Tensor) -> Tensor:
+        longest, words = self.lm.config.max_position_embeddings, self.lm.config.vocab_size
+        if ids.ndim != 2 or ids.is_floating_point() or not 0 < ids.shape[1] <= longest:
+            raise VTSumError(
+                f"VTSum: tsum_labels must be sentences or integers [B, L] with L of 1 to {longest}, "
+                f"got {ids.dtype} {list(ids.shape)}"
+            )
+        if int(ids.min()) < 0 or int(ids.max()) >= words:
+            raise VTSumError(
+                f"VTSum: tsum_labels must be ids of 0 to {words - 1}, got {int(ids.min())} to {int(ids.max())}"
+            )
+        return ids.long()
 
     @property
     def prompt_length(self) -> int:
@@ -119,15 +147,20 @@ class TextDecoder(nn.Module):
         min_length: int = 5,
         repetition_penalty: float = 1.0,
         **options: Any,
-    ) -> tuple[list[str], Tensor, Tensor]:
-        """One sentence a row.
+    ) -> tuple[list[str], Tensor]:
+        """One sentence a row; `options` are those of transformers' `generate` (do_sample, top_p, ...).
 
         Returns:
-            texts without the prompt, ids [B, L], and the mean log-probability a token [B] of each sentence.
+            texts without the prompt, ids [B, L] with it.
         """
-        b = frames.shape[0]
+        longest = self.lm.config.max_position_embeddings
+        if not self.prompt_length < max_length <= longest:
+            raise VTSumError(
+                f"generate: max_length must be more than the prompt's {self.prompt_length} tokens "
+                f"and at most {longest}, got {max_length}"
+            )
         prompt = self.tokenizer(self.prompt, return_tensors="pt").input_ids[:, :-1]
-        prompt = prompt.to(frames.device).expand(b, -1).clone()
+        prompt = prompt.to(frames.device).expand(frames.shape[0], -1).clone()
         prompt[:, 0] = self.bos
         lm: Any = self.lm  # its annotations do not admit a call of generate
         ids: Tensor = lm.generate(
@@ -141,11 +174,10 @@ class TextDecoder(nn.Module):
             repetition_penalty=repetition_penalty,
             eos_token_id=self.eos,
             pad_token_id=self.pad,
-            do_sample=False,
-            **options,
+            **({"do_sample": False} | options),
         )
         texts = [t[len(self.prompt) :].strip() for t in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
-        return texts, ids, self.log_probability(frames, frame_mask, ids)
+        return texts, ids
 
     @torch.no_grad()
     def log_probability(self, frames: Tensor, frame_mask: Tensor, ids: Tensor) -> Tensor:

@@ -2,28 +2,39 @@
 
 After VideoXum's VTSum-BLIP (arXiv 2303.12060): position embeddings before and after a temporal transformer, local
 attention over a sliding window of frames, a linear saliency head and a causal text decoder, both reading the local
-attention's output. Between the two attentions stands a learnable memory bank, where the configuration asks for one.
+attention's output. A learnable memory bank stands where the configuration asks for one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from vtsum_kernels.nn import MemoryBank, SlidingWindowAttention
+from torch.nn.utils.rnn import pad_sequence
+from vtsum_kernels.nn import MemoryBank
 
 from vtsum.config import VTSumConfig
 from vtsum.errors import VTSumError
-from vtsum.model.temporal import NORM_EPS, PositionEmbedding, TemporalTransformer
+from vtsum.model.temporal import LocalAttention, PositionEmbedding, TemporalTransformer, run
 from vtsum.model.text_decoder import TextDecoder
+
+if TYPE_CHECKING:
+    from vtsum.model.videoxum_checkpoint import LoadReport
 
 
 @dataclass
 class VTSumOutput:
-    """loss = lambda_vsum * loss_vsum + lambda_tsum * loss_tsum; what was not asked for is None."""
+    """loss = lambda_vsum * loss_vsum + lambda_tsum * loss_tsum; what was not asked for is None.
+
+    saliency_logits [B, T] and frames [B, T, C], or [total] and [total, C] for packed videos; text_logits [B, L, V];
+    decoder_targets [B, L], -100 where a token carries no loss. Logits predict the token after the one they stand at.
+    """
 
     saliency_logits: Tensor
     frames: Tensor
@@ -34,16 +45,13 @@ class VTSumOutput:
     decoder_targets: Tensor | None = None
 
 
-class LocalAttention(nn.Module):
-    """x + attention(norm(x)) over a window of `kernel_size` frames, itself in the middle; no MLP."""
-
-    def __init__(self, dim: int, num_heads: int, kernel_size: int) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.attn = SlidingWindowAttention(dim, num_heads, kernel_size)
-
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        return x + self.attn(self.norm1(x), key_padding_mask=mask)
+def make_memory(config: VTSumConfig) -> MemoryBank | None:
+    if not config.memory_slots:
+        return None
+    slots, dim = config.memory_slots, config.width
+    if config.memory_form == "student":
+        return MemoryBank(slots, dim, temperature=dim**-0.5, residual=False, norm=False)
+    return MemoryBank(slots, dim)
 
 
 class VTSum(nn.Module):
@@ -60,66 +68,157 @@ class VTSum(nn.Module):
         dim = config.width
         self.position_embeddings = PositionEmbedding(config.max_positions, dim)
         self.drop = nn.Dropout(config.dropout)
-        self.temporal = TemporalTransformer(dim, config.num_heads, config.depth, config.mlp_ratio, config.dropout)
-        self.memory = MemoryBank(config.memory_slots, dim) if config.memory_slots else None
+        self.temporal = TemporalTransformer(
+            dim, config.num_heads, config.depth, config.mlp_ratio, config.dropout, config.temporal_window
+        )
+        self.memory = make_memory(config)
         self.local_attention = (
             LocalAttention(dim, config.num_heads, config.kernel_size) if config.kernel_size is not None else None
         )
         self.saliency_head = nn.Linear(dim, 1)
+        nn.init.normal_(self.saliency_head.weight, std=0.02)
         self.text_decoder = (
             TextDecoder(config.text, dim, tokenizer, config.label_smoothing) if tokenizer is not None else None
         )
+        self.recompute = False
+        self.encoder_state: dict[str, Tensor] = {}
+        """Weights of the embedded frame encoder that came with this model; `save_pretrained` writes them again."""
+        self.loading: LoadReport | None = None
+        """What `from_videoxum` found missing and unexpected."""
 
-    def encode(self, video_embeddings: Tensor, video_mask: Tensor | None = None) -> Tensor:
-        """[B, T, C] -> [B, T, C]: what the saliency head and the text decoder read."""
-        if video_embeddings.ndim != 3 or video_embeddings.shape[2] != self.config.width:
-            raise VTSumError(
-                f"VTSum: video_embeddings must be [B, T, {self.config.width}], got {list(video_embeddings.shape)}"
-            )
-        if video_mask is not None:
-            if video_mask.shape != video_embeddings.shape[:2]:
-                raise VTSumError(
-                    f"VTSum: video_mask must be [B, T] = {list(video_embeddings.shape[:2])}, "
-                    f"got {list(video_mask.shape)}"
-                )
-            video_mask = video_mask.bool()
-        position = self.position_embeddings(video_embeddings.shape[1])
-        x = self.temporal(self.drop(video_embeddings + position), video_mask) + position
-        if self.memory is not None:
-            x = self.memory(x, mask=video_mask)
+    @classmethod
+    def from_pretrained(cls, source: str | Path) -> VTSum:
+        """A model folder, or the hub's name of one (from the local cache where it lies there), in evaluation mode.
+
+        Raises:
+            VTSumError: a file missing or broken, another format, weights that do not fit the configuration.
+        """
+        from vtsum.model.checkpoint import load_checkpoint
+
+        return load_checkpoint(source).model
+
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        *,
+        facts: Mapping[str, Any] | None = None,
+        dtype: torch.dtype = torch.float32,
+        state_dict: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Write config.json, model.safetensors and vocab.txt; a folder that holds a model already gets the new one.
+
+        Args:
+            facts: what the model was trained on and how well it did; goes into config.json.
+            state_dict: the weights where they do not lie in this module, as after sharded training.
+        """
+        from vtsum.model.checkpoint import save_checkpoint
+
+        save_checkpoint(self, Path(folder), facts or {}, dtype, state_dict)
+
+    @classmethod
+    def from_videoxum(
+        cls,
+        checkpoint: str | Path,
+        tokenizer: Any,
+        kernel_size: int | str | None = "auto",
+        text_num_heads: int | None = None,
+        num_heads: int | None = None,
+        **config: Any,
+    ) -> VTSum:
+        """A model from the original project's .pth; see `vtsum.model.videoxum_checkpoint.from_videoxum`."""
+        from vtsum.model.videoxum_checkpoint import from_videoxum
+
+        return from_videoxum(checkpoint, tokenizer, kernel_size, text_num_heads, num_heads, **config)
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Keep only each layer's input for the backward pass and compute the rest again there: temporal blocks, local
+        attention, text layers."""
+        self.recompute = self.temporal.recompute = True
+        if self.text_decoder is not None:
+            self.text_decoder.gradient_checkpointing_enable()
+
+    def encode(
+        self, video_embeddings: Tensor, video_mask: Tensor | None = None, cu_seqlens: Tensor | None = None
+    ) -> Tensor:
+        """[B, T, C], or packed [total, C] -> the same shape: what the saliency head and the text decoder read."""
+        mask, lengths = self._check(video_embeddings, video_mask, cu_seqlens)
+        x = video_embeddings
+        if self.config.memory_position == "before":
+            x = self._remember(x, mask)
+        position = self.position_embeddings(x.shape[1] if lengths is None else lengths)
+        x = self.temporal(self.drop(x + position), mask, cu_seqlens) + position
+        if self.config.memory_position == "after":
+            x = self._remember(x, mask)
         if self.local_attention is not None:
-            x = self.local_attention(x, video_mask)
+            x = run(self.local_attention, x, mask, cu_seqlens, recompute=self.recompute)
         return x
 
+    def _remember(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        if self.memory is None:
+            return x
+        return self.memory(x, mask=mask) if x.ndim == 3 else self.memory(x[None])[0]
+
+    def _check(self, x: Tensor, mask: Tensor | None, cu: Tensor | None) -> tuple[Tensor | None, list[int] | None]:
+        """The mask as bool and, for packed videos, their lengths; or an error that names what does not fit."""
+        shape = "[B, T, {}]" if cu is None else "[total, {}] with cu_seqlens"
+        if x.ndim != (3 if cu is None else 2) or x.shape[-1] != self.config.width:
+            raise VTSumError(f"VTSum: video_embeddings must be {shape.format(self.config.width)}, got {list(x.shape)}")
+        if cu is None:
+            if mask is not None and mask.shape != x.shape[:2]:
+                raise VTSumError(f"VTSum: video_mask must be [B, T] = {list(x.shape[:2])}, got {list(mask.shape)}")
+            return None if mask is None else mask.bool(), None
+        if mask is not None:
+            raise VTSumError(
+                "VTSum: video_mask must be None with cu_seqlens: packed videos have no padding, got a mask"
+            )
+        bounds = cu.tolist() if cu.ndim == 1 and not cu.is_floating_point() else []
+        lengths = [b - a for a, b in pairwise(bounds)]
+        if not lengths or bounds[0] != 0 or bounds[-1] != len(x) or min(lengths) < 1:
+            raise VTSumError(f"VTSum: cu_seqlens must be integers that rise from 0 to {len(x)}, got {cu.tolist()}")
+        return None, lengths
+
     def saliency_logits(self, frames: Tensor) -> Tensor:
-        """Frames as `encode` gives them, [B, T, C] -> [B, T]."""
+        """Frames as `encode` gives them, [B, T, C] -> [B, T], or [total, C] -> [total]."""
         return self.saliency_head(frames)[..., 0]
 
     def forward(
         self,
         video_embeddings: Tensor,
-        video_mask: Tensor,
+        video_mask: Tensor | None = None,
         vsum_labels: Tensor | None = None,
-        tsum_labels: list[str] | None = None,
+        tsum_labels: list[str] | Tensor | None = None,
         *,
-        max_text_length: int = 32,
+        cu_seqlens: Tensor | None = None,
+        max_text_length: int | None = None,
     ) -> VTSumOutput:
         """Losses where labels are given.
 
         Args:
-            video_embeddings: [B, T, C].
-            video_mask: bool or 0/1 [B, T], 1 for a real frame.
-            vsum_labels: [B, A, T] in 0..1, one row an annotator; padded frames 0.
-            tsum_labels: B sentences.
+            video_embeddings: [B, T, C]; packed [total, C], one video after the other.
+            video_mask: bool or 0/1 [B, T], 1 for a real frame; None where all are, and with cu_seqlens.
+            vsum_labels: [B, A, T] in 0..1, one row an annotator; packed [A, total].
+            tsum_labels: B sentences, or their ids [B, L] as the tokenizer gives them, the prompt included.
+            cu_seqlens: int [B + 1], where each packed video starts and the last one ends.
+            max_text_length: of sentences, in ids; None takes the configuration's.
+        Raises:
+            VTSumError: shapes that do not fit.
         """
-        frames = self.encode(video_embeddings, video_mask)
+        frames = self.encode(video_embeddings, video_mask, cu_seqlens)
         out = VTSumOutput(self.saliency_logits(frames), frames)
         if vsum_labels is not None:
             out.loss_vsum = self.video_loss(out.saliency_logits, video_mask, vsum_labels)
         if tsum_labels is not None:
             if self.text_decoder is None:
                 raise VTSumError("VTSum: tsum_labels must be None for a model without a text decoder, got sentences")
-            text = self.text_decoder.batch(tsum_labels, max_text_length, frames.device)
+            if cu_seqlens is not None:
+                videos = frames.split(cu_seqlens.diff().tolist())
+                frames = pad_sequence(videos, batch_first=True)
+                video_mask = pad_sequence([v.new_ones(len(v)) for v in videos], batch_first=True)
+            if video_mask is None:
+                video_mask = frames.new_ones(frames.shape[:2])
+            if len(tsum_labels) != len(frames):
+                raise VTSumError(f"VTSum: tsum_labels must hold {len(frames)} sentences, got {len(tsum_labels)}")
+            text = self.text_decoder.batch(tsum_labels, max_text_length or self.config.max_text_length, frames.device)
             out.loss_tsum, out.text_logits = self.text_decoder(frames, video_mask, text)
             out.decoder_targets = text.targets
         losses = [
@@ -130,9 +229,59 @@ class VTSum(nn.Module):
         out.loss = torch.stack(losses).sum() if losses else None
         return out
 
-    @staticmethod
-    def video_loss(logits: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
-        """Binary cross entropy against each annotator, the mean over B * A * T; padded frames count as 0 in the sum."""
-        logits = logits[:, None, :].expand_as(labels)
-        loss = F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none")
-        return (loss * mask[:, None, :].to(loss.dtype)).mean()
+    def video_loss(self, logits: Tensor, mask: Tensor | None, labels: Tensor) -> Tensor:
+        """The saliency's loss against each annotator, as VideoXum's code has it.
+
+        cross_entropy: binary cross entropy, the mean over B * A * T; padded frames count 0 in the sum and 1 each in the
+        number. l2: (probability - label) squared, the mean over real frames and annotators.
+
+        Args:
+            logits: [B, T], mask [B, T] or None, labels [B, A, T]; packed [total], None, [A, total].
+        """
+        if labels.ndim != logits.ndim + 1 or (*labels.shape[:-2], labels.shape[-1]) != logits.shape:
+            expected = "[B, A, T]" if logits.ndim == 2 else "[A, total]"
+            raise VTSumError(
+                f"VTSum: vsum_labels must be {expected} for logits {list(logits.shape)}, got {list(labels.shape)}"
+            )
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        labels = labels.to(dtype)
+        logits = logits.to(dtype).unsqueeze(-2).expand_as(labels)
+        counted = torch.ones_like(labels) if mask is None else mask.to(dtype).unsqueeze(-2).expand_as(labels)
+        if self.config.loss_type == "l2":
+            return ((logits.sigmoid() - labels) * counted).square().sum() / counted.sum().clamp_min(1)
+        return F.binary_cross_entropy_with_logits(logits, labels, weight=counted)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        video_embeddings: Tensor,
+        video_mask: Tensor | None = None,
+        *,
+        num_beams: int = 3,
+        max_length: int | None = None,
+        min_length: int = 10,
+        repetition_penalty: float = 1.0,
+        **options: Any,
+    ) -> tuple[list[str], Tensor, Tensor]:
+        """A sentence and the saliency of each video; call `eval()` first, or dropout stays on.
+
+        Args:
+            video_embeddings, video_mask: as `forward` takes them, padded.
+            max_length, min_length: of the sentence in ids, the prompt included; None: config.max_text_length.
+            options: more of transformers' `generate`, such as do_sample=True with num_beams=1 and top_p.
+        Returns:
+            texts without the prompt, ids [B, L] with it, saliency logits [B, T].
+        """
+        if self.text_decoder is None:
+            raise VTSumError("generate: the model must have a text decoder, got one made without a tokenizer")
+        frames = self.encode(video_embeddings, video_mask)
+        texts, ids = self.text_decoder.generate(
+            frames,
+            frames.new_ones(frames.shape[:2]) if video_mask is None else video_mask,
+            num_beams=num_beams,
+            max_length=self.config.max_text_length if max_length is None else max_length,
+            min_length=min_length,
+            repetition_penalty=repetition_penalty,
+            **options,
+        )
+        return texts, ids, self.saliency_logits(frames)

@@ -29,7 +29,7 @@ from vtsum.data.tvsum import TVSumVideo, load_tvsum
 from vtsum.errors import VTSumError
 from vtsum.evaluation.baselines import every_fifth
 from vtsum.model.embedded_encoder import EMBEDDING_DIM, IMAGE_SIZE, EmbeddedEncoder
-from vtsum.training.files import save_safetensors
+from vtsum.model.files import save_safetensors
 
 
 @dataclass

@@ -35,7 +35,7 @@ from vtsum.model.summarizer import EMBEDDED
 from vtsum.model.text_decoder import TextDecoder
 from vtsum.model.vtsum import VTSum
 from vtsum.training.distill import distill, encode_all
-from vtsum.training.files import save_safetensors
+from vtsum.model.files import save_safetensors
 from vtsum.training.joint import Example, JointSettings, caption_nll, evaluate, train_joint
 from vtsum.training.words import clean, learn_words, write_vocabulary
 

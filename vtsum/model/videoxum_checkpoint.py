@@ -87,7 +87,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     try:
         data = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        found = re.search(r"(?:GLOBAL|global|Unsupported \w+:?|class) `?([\w.]+\.[\w.]+)", str(error))
+        found = re.search(r"GLOBAL (\S+)", str(error)) or re.search(r"WeightsUnpickler error: (.+)", str(error))
         what = found[1] if found else first_line(error)
         raise VTSumError(
             f"from_videoxum: checkpoint must hold tensors and plain data alone, got {what} in {path}; "
@@ -139,6 +139,8 @@ def sizes(state: Mapping[str, Tensor], path: str | Path) -> tuple[dict[str, Any]
     found: dict[str, Any] = {"width": width}
     if "position_embeddings.weight" in state:
         found["max_positions"] = state["position_embeddings.weight"].shape[0]
+    elif text["hidden_size"] == width:
+        found["max_positions"] = text["max_positions"]
     if blocks := _count(state, r"tt\.blocks\.(\d+)\."):
         hidden = _shape(state, "tt.blocks.0.mlp.fc1.weight", path)[0]
         found |= {"depth": blocks, "mlp_ratio": hidden // width}

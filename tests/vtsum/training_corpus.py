@@ -1,0 +1,57 @@
+"""A corpus in VideoXum's layout, small enough to train on in seconds, and settings of a model as small."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+WORDS = ["a", "the", "dog", "man", "ball", "runs", "throws", "catches", "then", "and", "jumps", "sits", "red", "small"]
+WIDTH = 32
+SMALL = {
+    "width": WIDTH,
+    "num_heads": 2,
+    "mlp_ratio": 2,
+    "memory_slots": 8,
+    "max_text_length": 16,
+    "text": {"hidden_size": 32, "num_layers": 1, "num_heads": 2, "intermediate_size": 48, "max_positions": 32},
+}
+"""The model, as the settings nest it."""
+
+
+def write_corpus(root: Path, videos: int = 16, seed: int = 0) -> Path:
+    """anno/train_videoxum.json, feat/blip/*.npz and vocab.txt; features carry the labels, so that a loss can fall."""
+    rng = np.random.default_rng(seed)
+    (root / "anno").mkdir(parents=True)
+    (root / "feat" / "blip").mkdir(parents=True)
+    entries = []
+    for number in range(videos):
+        name, frames = f"v_{number:03d}", int(rng.integers(6, 24))
+        labels = (rng.random((10, frames)) < rng.random(frames)).astype(int)
+        features = rng.standard_normal((frames, WIDTH)).astype(np.float32)
+        features[:, 0] += 4 * labels.mean(0)
+        np.savez(root / "feat" / "blip" / f"{name}.npz", features=features)
+        sentence = " ".join(rng.choice(WORDS, int(rng.integers(3, 9))))
+        entries.append(
+            {
+                "video_id": name,
+                "duration": float(frames),
+                "sampled_frames": frames,
+                "timestamps": [[0.0, float(frames)]],
+                "tsum": [sentence.capitalize() + "."],
+                "vsum_onehot": labels.tolist(),
+            }
+        )
+    (root / "anno" / "train_videoxum.json").write_text(json.dumps(entries), encoding="utf-8")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "video", "of", *WORDS]
+    (root / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    return root
+
+
+def flags(model: dict[str, object] = SMALL, prefix: str = "model.") -> list[str]:
+    """The model's settings as flags."""
+    out: list[str] = []
+    for key, value in model.items():
+        out += flags(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"--{prefix}{key}", str(value)]
+    return out

@@ -1,0 +1,185 @@
+"""Checkpoints of a run: written beside the good ones, taken only when whole, deleted only when there is a newer one.
+
+    RUN/checkpoints/step-00000120/
+        complete.json       written last: what the checkpoint is, and the size of every file in it
+        rng-00000.pt        random states, a file a rank
+        ...                 what the engine wrote
+
+A checkpoint is written in a folder whose name begins with a point and renamed when it is complete on all ranks.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vtsum.errors import VTSumError
+
+FORMAT = "vtsum-checkpoint/1"
+MARKER = "complete.json"
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint on disk and what its marker says."""
+
+    folder: Path
+    facts: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        """Steps done when it was written."""
+        return int(self.facts["step"])
+
+
+def checkpoint_folder(run: Path) -> Path:
+    return run / "checkpoints"
+
+
+def name_of(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def part_of(run: Path, step: int) -> Path:
+    """The folder in which the checkpoint of `step` is written."""
+    return checkpoint_folder(run) / f".{name_of(step)}.part"
+
+
+def _flaw(folder: Path) -> tuple[dict[str, Any] | None, str]:
+    """(facts, "") of a whole checkpoint, or (None, what is wrong with it)."""
+    try:
+        facts = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None, f"it has no {MARKER}"
+    except (OSError, ValueError) as error:
+        return None, f"its {MARKER} cannot be read: {error}"
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        return None, f"its format is not {FORMAT}"
+    for name, size in facts["files"].items():
+        try:
+            found = (folder / name).stat().st_size
+        except OSError:
+            return None, f"{name} is missing"
+        if found != size:
+            return None, f"{name} has {found} bytes of {size}"
+    return facts, ""
+
+
+def find(run: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest whole checkpoint of a run, and a line about each newer one that is not whole."""
+    folder = checkpoint_folder(run)
+    lines = []
+    names = sorted((p.name for p in folder.iterdir()), reverse=True) if folder.is_dir() else []
+    for name in names:
+        if name.startswith(".step-"):
+            lines.append(f"skipping {folder / name}: it was never finished")
+    for name in names:
+        if name.startswith("step-"):
+            facts, flaw = _flaw(folder / name)
+            if facts is not None:
+                return Checkpoint(folder / name, facts), lines
+            lines.append(f"skipping {folder / name}: {flaw}")
+    return None, lines
+
+
+def begin(run: Path, step: int) -> Path:
+    """Make the empty folder in which the checkpoint of `step` is to be written."""
+    part = part_of(run, step)
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    return part
+
+
+def finish(run: Path, step: int, facts: dict[str, Any], keep: int) -> Path:
+    """Declare the written checkpoint whole: sync it, write the marker, rename, and drop all but the `keep` newest.
+
+    Raises:
+        OSError: the disk is full, or not writable.
+    """
+    part, final = part_of(run, step), checkpoint_folder(run) / name_of(step)
+    files = {str(p.relative_to(part)): p.stat().st_size for p in sorted(part.rglob("*")) if p.is_file()}
+    for name in files:
+        _sync(part / name)
+    with open(part / MARKER, "w", encoding="utf-8") as file:
+        json.dump({"format": FORMAT, "step": step, **facts, "files": files}, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    if final.exists():  # an earlier one of the same step that was found broken, or is written again after a resume
+        shutil.rmtree(final)
+    os.rename(part, final)
+    _sync(final.parent)
+    whole = [p for p in sorted(final.parent.iterdir(), reverse=True) if p.name.startswith("step-")]
+    for old in whole[keep:]:
+        if old != final:
+            shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def sweep(run: Path, newest: int | None) -> None:
+    """Delete what was never finished, and what lies after the step `newest` (of a resumed run: found broken)."""
+    folder = checkpoint_folder(run)
+    for path in list(folder.iterdir()) if folder.is_dir() else []:
+        newer = path.name.startswith("step-") and newest is not None and path.name > name_of(newest)
+        if path.name.startswith(".") or newer:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def explain(error: BaseException, path: Path) -> VTSumError:
+    """The one-line error for a checkpoint that could not be written below `path`."""
+    place = path if path.exists() else path.parent
+    free = shutil.disk_usage(place).free if place.exists() else 0
+    full = isinstance(error, OSError) and error.errno in _FULL
+    reason = "the disk is full" if full else " ".join(str(getattr(error, "strerror", None) or error).split())
+    return VTSumError(
+        f"train: a checkpoint must fit into {path}, got: {reason} ({free / 2**20:.0f} MiB free); "
+        "older checkpoints are untouched, make room and go on with --resume"
+    )
+
+
+def save_random_states(folder: Path, rank: int) -> None:
+    """Write this rank's states of PyTorch's, NumPy's and Python's generators."""
+    kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    state = {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        "numpy": (str(kind), torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss),
+        "python": random.getstate(),
+    }
+    torch.save(state, folder / f"rng-{rank:05d}.pt")
+
+
+def load_random_states(folder: Path, rank: int) -> None:
+    """The reverse of `save_random_states`."""
+    state = torch.load(folder / f"rng-{rank:05d}.pt", weights_only=True)
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    random.setstate(state["python"])
+
+
+def seed_everything(*seed: int) -> None:
+    """Seed PyTorch's, NumPy's and Python's generators from several numbers."""
+    words = np.random.SeedSequence(seed).generate_state(3)
+    torch.manual_seed(int(words[0]))
+    np.random.seed(int(words[1]))
+    random.seed(int(words[2]))

@@ -1,0 +1,84 @@
+"""The curves of training runs as one picture."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vtsum.errors import VTSumError
+from vtsum.training.records import METRICS, read_metrics
+
+PANELS = {
+    "loss": "loss",
+    "loss_vsum": "video loss",
+    "loss_tsum": "text loss",
+    "lr": "learning rate",
+    "grad_norm": "gradient norm",
+    "seconds": "seconds a step",
+}
+
+
+def smooth(values: np.ndarray, window: int) -> np.ndarray:
+    """The mean of each value and those before it, at most `window`; the same length."""
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    at = np.arange(1, len(values) + 1)
+    low = np.maximum(at - window, 0)
+    return (sums[at] - sums[low]) / (at - low)
+
+
+def plot(runs: Sequence[Path], output: Path) -> None:
+    """Draw the losses, learning rate, gradient norm and step time of runs over each other.
+
+    Noisy curves are drawn faint, with their mean over a fiftieth of the run on top.
+
+    Args:
+        runs: run folders, with a metrics.jsonl each.
+        output: .png, .svg or .pdf.
+    Raises:
+        VTSumError: a run without steps, another ending, or a place that cannot be written to.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        raise VTSumError("plot: matplotlib must be installed: pip install vtsum[train]") from None
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    if output.suffix not in (".png", ".svg", ".pdf"):
+        raise VTSumError(f"plot: output must end in .png, .svg or .pdf, got {output}")
+    lines = {}
+    for run in runs:
+        path = run / METRICS
+        if not path.is_file():
+            raise VTSumError(f"plot: run must be the folder of a training run, got {run} without {METRICS}")
+        lines[run] = read_metrics(path)
+        if not lines[run]:
+            raise VTSumError(f"plot: run must have trained a step, got {run} with an empty {METRICS}")
+    figure, axes = pyplot.subplots(2, 3, figsize=(13, 6.5), layout="constrained")
+    for axis, (key, title) in zip(axes.flat, PANELS.items(), strict=True):
+        for number, run in enumerate(runs):
+            steps = np.array([line["step"] for line in lines[run]])
+            values = np.array([line[key] for line in lines[run]], dtype=float)
+            color = f"C{number % 10}"
+            if key != "lr":
+                axis.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)
+                values = smooth(values, max(1, len(values) // 50))
+            axis.plot(steps, values, color=color, label=run.name or str(run))
+        axis.set_title(title)
+        axis.set_xlabel("step")
+        axis.grid(alpha=0.3)
+    axes.flat[0].legend()
+    part = output.with_name(f".{output.stem}.part{output.suffix}")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(part, dpi=110)
+        os.replace(part, output)
+    except OSError as error:
+        raise VTSumError(f"plot: output {output} must be writable: {error.strerror or error}") from None
+    finally:
+        part.unlink(missing_ok=True)
+        pyplot.close(figure)

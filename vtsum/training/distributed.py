@@ -1,0 +1,117 @@
+"""The process among others: its rank, the signals that ask it to stop, and the launcher that it must not outlive."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+GRACE_SECONDS = 300.0
+"""After its launcher's death a process may take this long to write a checkpoint; then it ends at once."""
+_SECOND_SIGINT_AFTER = 2.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """This process among all: as torchrun and DeepSpeed's launcher say in the environment."""
+
+    rank: int
+    ranks: int
+    local_rank: int
+
+    @staticmethod
+    def here() -> Place:
+        """Of this process; (0, 1, 0) where no launcher started it."""
+        return Place(*(int(os.environ.get(n, d)) for n, d in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))))
+
+    @property
+    def first(self) -> bool:
+        """Whether this is rank 0, which writes and talks."""
+        return self.rank == 0
+
+
+class StopSignals:
+    """Within it, SIGTERM and SIGINT are a wish that the loop looks up: `number` is the signal's, 0 if there was none.
+
+    A second Ctrl-C, seconds later, interrupts at once. Launchers pass a signal on that the terminal has sent already,
+    so that one right after the first says nothing new.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._since = 0.0
+        self._before: dict[int, Any] = {}
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        if not self.number:
+            self.number, self._since = number, time.monotonic()
+        elif number == signal.SIGINT and time.monotonic() - self._since > _SECOND_SIGINT_AFTER:
+            raise KeyboardInterrupt
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._take)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def _stat(pid: int) -> tuple[int, str] | None:
+    """(parent, start time) of a living process by /proc; None where it is gone (or only waits to be reaped)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else (int(fields[1]), fields[19])
+
+
+def _launchers() -> list[tuple[int, str]]:
+    """The processes above this one that launch ranks, nearest first, as (pid, start time)."""
+    found: list[tuple[int, str]] = []
+    pid = os.getppid()
+    while pid > 1 and len(found) < 8:
+        stat = _stat(pid)
+        if stat is None:
+            break
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode("utf-8", "replace").split("\0")
+        except OSError:
+            break
+        # The parent started this rank; above it, DeepSpeed's `deepspeed` stands over its per-machine launcher.
+        if found and not any("deepspeed" in w or "torchrun" in w or "torch.distributed" in w for w in words[:4]):
+            break
+        found.append((pid, stat[1]))
+        pid = stat[0]
+    return found
+
+
+def follow_launcher(place: Place, leave: Callable[[], None] | None = None) -> None:
+    """Have this rank stop when the process that launched it is gone.
+
+    DeepSpeed's launcher leaves its ranks behind when it is killed, and they go on training and keep their port. A
+    thread looks every half second; the first launcher to be missing counts as SIGTERM for this rank (the run is saved),
+    and GRACE_SECONDS later the process ends in any case. Does nothing where no launcher started this process.
+    """
+    if "RANK" not in os.environ or place.ranks < 2:
+        return
+    above, parent = _launchers(), os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent and all((s := _stat(pid)) is not None and s[1] == start for pid, start in above):
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GRACE_SECONDS)
+        (leave or (lambda: os._exit(128 + signal.SIGTERM)))()
+
+    threading.Thread(target=watch, name="follow-launcher", daemon=True).start()

@@ -1,0 +1,313 @@
+"""What carries out a training step: plain PyTorch in one process, or DeepSpeed over any number. No other file imports
+deepspeed.
+
+Both take the gradient of the mean of the losses of a step's forward passes, over all ranks, as DistributedDataParallel
+does in the original. A pass's own losses are means over what is in it; see `StepSampler` for which videos share one.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from vtsum.data.collate import Batch
+from vtsum.errors import VTSumError
+from vtsum.model.vtsum import VTSum
+from vtsum.training.distributed import Place
+from vtsum.training.settings import TrainSettings
+
+UNIVERSAL = "universal"
+_TAG = "zero"
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Means over a step's forward passes on all ranks; `grad_norm` before clipping, `flags` summed over ranks."""
+
+    loss: float
+    loss_vsum: float
+    loss_tsum: float
+    grad_norm: float
+    flags: tuple[float, ...] = ()
+
+
+class Engine(Protocol):
+    """One training step at a time, and all that a checkpoint needs. Every rank calls every method."""
+
+    model: VTSum
+    """Its own weights may be scattered or of lower precision; see `weights`."""
+    facts: dict[str, Any]
+    """What a checkpoint says about the engine that wrote it."""
+
+    def step(self, batches: Sequence[Batch], rate: float, flags: Sequence[float] = ()) -> StepResult:
+        """One optimizer step on this rank's forward passes; `flags` are summed over the ranks on the way."""
+
+    def save(self, folder: Path) -> None:
+        """Write weights and optimizer into an empty folder; OSError or RuntimeError where it cannot be written."""
+
+    def load(self, folder: Path) -> None:
+        """The reverse, from a folder that `prepare` may have converted."""
+
+    def total(self, value: float) -> float:
+        """The sum of a number over all ranks."""
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+
+    def weights(self) -> dict[str, Tensor] | None:
+        """The full float32 weights and buffers on the first rank; None on the others."""
+
+    def close(self) -> None:
+        """Leave the group of processes."""
+
+
+def _add(sums: Tensor, losses: Sequence[Tensor | None]) -> None:
+    for i, value in enumerate(losses):
+        if value is not None:
+            sums[i] += value.detach().double()
+
+
+class PlainEngine:
+    """PyTorch's AdamW in this process; on a GPU where there is one. bf16: autocast over float32 weights."""
+
+    def __init__(self, model: VTSum, settings: TrainSettings, accumulation: int) -> None:
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = model.to(self.device).train()
+        self.settings = settings
+        self.accumulation = accumulation
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=settings.init_lr, weight_decay=settings.weight_decay)
+        self.facts: dict[str, Any] = {"engine": "plain"}
+
+    def step(self, batches: Sequence[Batch], rate: float, flags: Sequence[float] = ()) -> StepResult:
+        losses = torch.zeros(3, dtype=torch.float64, device=self.device)
+        self.optimizer.zero_grad(set_to_none=True)
+        for batch in batches:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bf16):
+                out = self.model(**batch.to(self.device).model_inputs())
+            (out.loss / self.accumulation).backward()
+            _add(losses, (out.loss, out.loss_vsum, out.loss_tsum))
+        clip = self.settings.gradient_clipping
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), clip if clip > 0 else math.inf)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        total, vsum, tsum = (losses / len(batches)).tolist()
+        return StepResult(total, vsum, tsum, float(norm), tuple(flags))
+
+    def save(self, folder: Path) -> None:
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        torch.save(state, folder / "state.pt")
+
+    def load(self, folder: Path) -> None:
+        state = torch.load(folder / "state.pt", map_location=self.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def total(self, value: float) -> float:
+        return value
+
+    def barrier(self) -> None:
+        return
+
+    def weights(self) -> dict[str, Tensor] | None:
+        return self.model.state_dict()
+
+    def close(self) -> None:
+        return
+
+
+class _Losses(nn.Module):
+    """The model as DeepSpeed sees it: stage 3 finds where to gather weights by the tensors that a module returns, and
+    finds them in a tuple, not in a VTSumOutput. Called by `forward`, the model itself is passed over."""
+
+    def __init__(self, model: VTSum) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, **inputs: Any) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        out = self.model.forward(**inputs)
+        return out.loss, out.loss_vsum, out.loss_tsum
+
+
+class DeepSpeedEngine:
+    """DeepSpeed's engine around the model, at the ZeRO stage that its configuration names.
+
+    Without a GPU it runs on the CPU with gloo. bf16: bfloat16 weights in the passes, float32 ones in the optimizer.
+
+    Args:
+        config: as `deepspeed_config.complete` gives it.
+        universal: the checkpoint to load was written by another number of ranks and converted by `convert`.
+    """
+
+    def __init__(
+        self, model: VTSum, settings: TrainSettings, config: dict[str, Any], place: Place, *, universal: bool = False
+    ) -> None:
+        deepspeed = join(place)
+        zero = config["zero_optimization"]
+        self.place = place
+        self.stage = int(zero["stage"])
+        self.bf16 = settings.bf16
+        self.facts: dict[str, Any] = {"engine": "deepspeed", "stage": self.stage}
+        self.model = model
+        # Buffers that are not part of the weights have no name there. Tied weights count once.
+        self.names = set(model.state_dict())
+        offloaded = zero.get("offload_optimizer", {}).get("device", "none") != "none"
+        rate, decay = settings.init_lr, settings.weight_decay
+        if offloaded:
+            from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+            optimizer: Any = DeepSpeedCPUAdam(model.parameters(), lr=rate, weight_decay=decay, adamw_mode=True)
+        else:
+            optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay)
+        config = {**config, "checkpoint": {"load_universal": True}} if universal else config
+        self.engine: Any = deepspeed.initialize(
+            model=_Losses(model), optimizer=optimizer, model_parameters=model.parameters(), config=config
+        )[0]
+        self.engine.train()
+        self.device: torch.device = self.engine.device
+
+    def step(self, batches: Sequence[Batch], rate: float, flags: Sequence[float] = ()) -> StepResult:
+        sums = torch.zeros(3 + len(flags), dtype=torch.float64, device=self.device)
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = rate
+        norm: Any = None
+        for i, batch in enumerate(batches):
+            out = self.engine(**batch.to(self.device, torch.bfloat16 if self.bf16 else None).model_inputs())
+            self.engine.backward(out[0])  # divides by the number of passes
+            _add(sums, out)
+            if self.stage == 0 and i == len(batches) - 1:
+                grads = [p.grad for p in self.model.parameters() if p.grad is not None]
+                norm = torch.nn.utils.get_total_norm(grads)
+            self.engine.step()
+        if self.stage:
+            norm = self.engine.get_global_grad_norm()
+        sums[:3] /= len(batches) * self.place.ranks
+        sums[3:] = torch.tensor(list(flags), dtype=torch.float64)
+        torch.distributed.all_reduce(sums)
+        total, vsum, tsum, *flagged = sums.tolist()
+        return StepResult(total, vsum, tsum, float(norm), tuple(flagged))
+
+    def save(self, folder: Path) -> None:
+        # A rank that left DeepSpeed's function on a write error would leave the others waiting in it for ever: the
+        # error is kept until all of them are through.
+        errors: list[BaseException] = []
+        writer = self.engine.checkpoint_engine
+        write, make = writer.save, writer.makedirs
+
+        def kept(action: Any) -> Any:
+            def run(*args: Any, **kwargs: Any) -> None:
+                try:
+                    action(*args, **kwargs)
+                except (OSError, RuntimeError) as error:
+                    errors.append(error)
+
+            return run
+
+        writer.save, writer.makedirs = kept(write), kept(make)
+        self.engine._copy_recovery_script = lambda path: None  # scripts of DeepSpeed's, no part of a checkpoint
+        try:
+            self.engine.save_checkpoint(str(folder), tag=_TAG, save_latest=False)
+        finally:
+            writer.save, writer.makedirs = write, make
+        if errors:
+            raise errors[0]
+
+    def load(self, folder: Path) -> None:
+        tag = UNIVERSAL if (folder / UNIVERSAL).is_dir() else _TAG
+        path, _ = self.engine.load_checkpoint(str(folder), tag=tag)
+        if path is None:
+            raise VTSumError(f"train: {folder} must hold what DeepSpeed wrote, got something else")
+
+    def total(self, value: float) -> float:
+        tensor = torch.tensor([value], dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(tensor)
+        return float(tensor)
+
+    def barrier(self) -> None:
+        torch.distributed.barrier()
+
+    def weights(self) -> dict[str, Tensor] | None:
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        state: dict[str, Tensor] = {}
+        for name, parameter in self.model.named_parameters():
+            full = safe_get_full_fp32_param(parameter)  # all ranks take part
+            if self.place.first:
+                state[name] = (parameter if full is None else full).detach().float().cpu().clone()
+        if not self.place.first:
+            return None
+        buffers = {name: buffer.detach().cpu() for name, buffer in self.model.named_buffers()}
+        return {name: value for name, value in {**buffers, **state}.items() if name in self.names}
+
+    def close(self) -> None:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def join(place: Place) -> Any:
+    """Import DeepSpeed quietly and join the group of processes; its module.
+
+    Raises:
+        VTSumError: DeepSpeed is not installed.
+    """
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    try:
+        import deepspeed
+    except ImportError as error:
+        raise VTSumError(
+            f"train: --deepspeed must have DeepSpeed: pip install 'vtsum[train]' (missing: {error.name})"
+        ) from None
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    if not torch.distributed.is_initialized():
+        if "RANK" not in os.environ:  # --deepspeed without a launcher: a group of one
+            os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
+        if torch.cuda.is_available():
+            torch.cuda.set_device(place.local_rank)
+            backend = "nccl"
+        else:
+            # Its collectives through shared memory are compiled for minutes at the first use; gloo does the same.
+            import deepspeed.ops
+
+            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+            backend = "gloo"
+        deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
+    return deepspeed
+
+
+def convert(folder: Path, stage: int) -> None:
+    """Have DeepSpeed turn a checkpoint's shards into its universal form, which any number of ranks can load.
+
+    It is written to folder/universal by another process: DeepSpeed's converter starts processes of its own, which would
+    not go together with this one's threads.
+
+    Raises:
+        VTSumError: the converter fails.
+    """
+    target, part = folder / UNIVERSAL, folder / f".{UNIVERSAL}.part"
+    if target.is_dir():
+        return
+    words = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal"]
+    words += ["--input_folder", str(folder / _TAG), "--output_folder", str(part)]
+    words += ["--num_extract_workers", "2", "--num_merge_workers", "2"]
+    words += ["--inject_missing_state"] if stage in (1, 2) else []
+    run = subprocess.run(words, capture_output=True, text=True, check=False)
+    if run.returncode:
+        last = (run.stderr.strip().splitlines() or ["no message"])[-1]
+        raise VTSumError(
+            f"train: {folder} must convert to another number of ranks, DeepSpeed's converter failed: {last}"
+        )
+    os.rename(part, target)

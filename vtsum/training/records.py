@@ -1,0 +1,107 @@
+"""What a run leaves to look at: a line of JSON a step, TensorBoard's files, and what the terminal shows."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from vtsum.errors import VTSumError
+
+METRICS = "metrics.jsonl"
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics file; a last one that was cut off in writing is left out."""
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+    return lines
+
+
+class Records:
+    """RUN/metrics.jsonl and RUN/tensorboard, from the step after `done` on; what was recorded beyond it is dropped."""
+
+    def __init__(self, run: Path, done: int) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise VTSumError("train: tensorboard must be installed: pip install vtsum[train]") from None
+        path = run / METRICS
+        if path.exists():
+            kept = [line for line in read_metrics(path) if line["step"] <= done]
+            part = path.with_name(f".{METRICS}.part")
+            part.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+            os.replace(part, path)
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115  # open until `close`
+        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=done + 1)
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Record one step."""
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        for name, value in line.items():
+            if name not in ("step", "epoch"):
+                self._board.add_scalar(f"train/{name}", value, line["step"])
+
+    def close(self) -> None:
+        self._file.close()
+        self._board.close()
+
+
+class Display:
+    """The progress of a run: a bar on a terminal, else a line every `every` steps; on standard error."""
+
+    def __init__(self, total: int, done: int, every: int) -> None:
+        self.total, self.every = total, every
+        self._bar: Any = None
+        self._task: Any = None
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=32),
+                MofNCompleteColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                console=Console(file=sys.stderr),
+            )
+            self._task = self._bar.add_task("Training", total=total, completed=done)
+
+    def step(self, line: dict[str, Any], left: float) -> None:
+        """Show one step; `left`: seconds until the end at this pace."""
+        text = f"epoch {line['epoch']}  loss {line['loss']:.4f}"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=line["step"], description=text)
+        elif line["step"] % self.every == 0 or line["step"] == self.total:
+            left_text = f"{int(left) // 3600}:{int(left) // 60 % 60:02d}:{int(left) % 60:02d}"
+            self.say(
+                f"step {line['step']}/{self.total}  {text} (video {line['loss_vsum']:.4f}, text "
+                f"{line['loss_tsum']:.4f})  lr {line['lr']:.2e}  gradient {line['grad_norm']:.3f}  left {left_text}"
+            )
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def __enter__(self) -> Display:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()

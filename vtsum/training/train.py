@@ -1,0 +1,391 @@
+"""Train VTSum.
+
+    vtsum train --config configs/vtsum_tt_ca.yaml --data DIR --output_dir RUN                      one process
+    deepspeed --num_accelerators 2 --module vtsum.training.train ARGS --deepspeed configs/ds_zero2.json
+    torchrun --nproc_per_node 2 -m vtsum.training.train ARGS --deepspeed configs/ds_zero2.json
+
+Several machines: `deepspeed --hostfile HOSTS ...`, where HOSTS has a line `name slots=4` for each and this package and
+the data lie at the same place on all of them; or the same torchrun command on each, with its --nnodes and --rdzv
+options. The output folder must be one that all ranks see.
+
+A run lies in its output folder: config.yaml, metrics.jsonl (a line a step), tensorboard/, checkpoints/ and model/, the
+newest weights as `VTSum.from_pretrained` reads them. SIGTERM and Ctrl-C write a checkpoint and stop with status 143 or
+130; `--resume` goes on from the newest whole one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from vtsum.data.collate import Batch, collate
+from vtsum.data.videoxum import VideoXumDataset
+from vtsum.errors import VTSumError
+from vtsum.training import checkpoints, deepspeed_config
+from vtsum.training.checkpoints import Checkpoint
+from vtsum.training.distributed import Place, StopSignals, follow_launcher
+from vtsum.training.engine import DeepSpeedEngine, Engine, PlainEngine, convert, join
+from vtsum.training.records import Display, Records
+from vtsum.training.sampler import Layout, StepSampler, spread
+from vtsum.training.schedule import learning_rate
+from vtsum.training.settings import TrainSettings, parse, to_yaml
+from vtsum.training.start import fingerprint, make_model, tokenizer_of, training_videos
+
+# May differ between a checkpoint and the run that resumes it; the data are compared by their content.
+_MAY_CHANGE = {
+    "data",
+    "ann_root",
+    "video_embeddings_root",
+    "output_dir",
+    "tokenizer",
+    "pretrained",
+    "deepspeed",
+    "num_workers",
+    "ckpt_freq",
+    "ckpt_steps",
+    "keep_checkpoints",
+    "print_freq",
+    "resume",
+    "gradient_checkpointing",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train as the command line says.
+
+    Args:
+        arguments: the words after `vtsum train`; None: those of this process.
+    Returns:
+        int: 0 at the end of the training, 143 or 130 where SIGTERM or Ctrl-C ended it (after a checkpoint).
+    Raises:
+        VTSumError: a mistake of the user's: settings, data, a full disk, a checkpoint that does not fit.
+    """
+    given = parse(sys.argv[1:] if arguments is None else arguments)
+    settings, place = given.settings_without_model(), Place.here()
+    if place.ranks > 1 and settings.deepspeed is None:
+        raise VTSumError(
+            f"train: --deepspeed must be given where there are several processes, e.g. configs/ds_zero1.json, "
+            f"got {place.ranks} processes without it"
+        )
+    sharding = deepspeed_config.read(settings.deepspeed) if settings.deepspeed is not None else None
+    run = Path(settings.output_dir)
+    _check_folder(run, settings.resume)
+    follow_launcher(place)
+    videos = training_videos(given)
+    tokenizer = tokenizer_of(given)
+    checkpoints.seed_everything(settings.seed)  # all ranks start from the same weights
+    model = make_model(given, videos.width, tokenizer)
+    settings = given.settings(model.config)
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    if sharding is not None:
+        deepspeed_config.complete(sharding, settings, Layout(1, 1, 1))  # contradictions, before anything is started
+        join(place)
+        torch.distributed.barrier()  # no rank writes before all have looked at the folder
+    with StopSignals() as signals:
+        loaded = model.loading.describe().splitlines() if model.loading is not None else []
+        notes = [*given.notes, *loaded]
+        return _Run(run, settings, sharding, place, videos, notes).train(model, signals)
+
+
+def _check_folder(run: Path, resume: bool) -> None:
+    if run.exists() and not run.is_dir():
+        raise VTSumError(f"train: output_dir must be a folder, got the file {run}")
+    if run.is_dir() and any(run.iterdir()) and not resume:
+        raise VTSumError(
+            f"train: output_dir must be new or empty, got {run} with files in it; --resume goes on with that run"
+        )
+
+
+class _Run:
+    """One process's part in a run."""
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: TrainSettings,
+        sharding: dict[str, Any] | None,
+        place: Place,
+        videos: VideoXumDataset,
+        notes: Sequence[str],
+    ) -> None:
+        self.folder, self.settings, self.sharding = folder, settings, sharding
+        self.place, self.videos = place, videos
+        self.data = fingerprint(videos)
+        self.saved = -1
+        for line in notes:
+            self.say(line)
+
+    def say(self, text: str) -> None:
+        if self.place.first:
+            print(f"vtsum: {text}", file=sys.stderr, flush=True)
+
+    def train(self, model: Any, signals: StopSignals) -> int:
+        settings, place = self.settings, self.place
+        found = self._to_resume()
+        full = settings.batch_size * settings.gradient_accumulation_steps * place.ranks
+        if found is not None:
+            full = int(found.facts["global_batch"])
+        layout = spread(full, settings.batch_size, place.ranks)
+        sampler = StepSampler(len(self.videos), layout, settings.seed)
+        self.engine = self._engine(model, layout, found)
+        self.full = full
+        done = 0
+        if found is not None:
+            done = self.saved = found.step
+            self.engine.load(found.folder)
+            self.say(f"going on after step {done}, from {found.folder}")
+            if layout.micro_batch != settings.batch_size:
+                self.say(
+                    f"{place.ranks} ranks share {full} videos a step as {layout.micro_batch} a forward pass, not "
+                    f"{settings.batch_size}: losses differ slightly, since padding is counted within a pass"
+                )
+        self._start_folder(done if found is not None else None)
+        checkpoints.seed_everything(settings.seed, place.rank, done)
+        if found is not None and int(found.facts["ranks"]) == place.ranks:
+            checkpoints.load_random_states(found.folder, place.rank)
+        return self._loop(sampler, done, signals)
+
+    def _to_resume(self) -> Checkpoint | None:
+        if not self.settings.resume:
+            return None
+        found, lines = checkpoints.find(self.folder)
+        for line in lines:
+            self.say(line)
+        if found is None:
+            self.say(f"{self.folder} has no whole checkpoint, starting anew")
+            return None
+        engine = "plain" if self.sharding is None else "deepspeed"
+        if found.facts["engine"] != engine:
+            remedy = "with" if engine == "plain" else "without"
+            raise VTSumError(f"train: {found.folder} must be resumed {remedy} --deepspeed, as it was written")
+        if self.sharding is not None and found.facts["stage"] != self.sharding["zero_optimization"]["stage"]:
+            raise VTSumError(
+                f"train: zero_optimization.stage must be {found.facts['stage']} to resume {found.folder}, "
+                f"got {self.sharding['zero_optimization']['stage']}"
+            )
+        _compare(found, self.settings)
+        if found.facts["data"] != self.data:
+            raise VTSumError(f"train: data must be the videos that {found.folder} was trained on, got others")
+        return found
+
+    def _engine(self, model: Any, layout: Layout, found: Checkpoint | None) -> Engine:
+        if self.sharding is None:
+            return PlainEngine(model, self.settings, layout.accumulation)
+        config = deepspeed_config.complete(self.sharding, self.settings, layout)
+        stage = int(config["zero_optimization"]["stage"])
+        other = found is not None and int(found.facts["ranks"]) != self.place.ranks and stage > 0
+        if other and found is not None:
+            if self.place.first:
+                self.say(f"converting {found.folder} from {found.facts['ranks']} ranks to {self.place.ranks}")
+                convert(found.folder, stage)
+            torch.distributed.barrier()
+        return DeepSpeedEngine(model, self.settings, config, self.place, universal=other)
+
+    def _start_folder(self, done: int | None) -> None:
+        """The folder, its config.yaml and the settings on standard output, by the first rank."""
+        if not self.place.first:
+            return
+        text = to_yaml(dataclasses.replace(self.settings, resume=False))
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            part = self.folder / ".config.yaml.part"
+            part.write_text(text, encoding="utf-8")
+            os.replace(part, self.folder / "config.yaml")
+        except OSError as error:
+            raise VTSumError(f"train: output_dir {self.folder} must be writable: {error.strerror or error}") from None
+        checkpoints.sweep(self.folder, done)
+        print(text, flush=True)
+
+    def _loop(self, sampler: StepSampler, done: int, signals: StopSignals) -> int:
+        settings, per_epoch = self.settings, sampler.steps_per_epoch
+        total = settings.max_epoch * per_epoch
+        records = Records(self.folder, done) if self.place.first else None
+        started, step = time.monotonic(), done
+        stopped = 0
+        try:
+            with Display(total, done, settings.print_freq) if self.place.first else _Silent() as display:
+                self.say = display.say  # type: ignore[method-assign]  # lines go above the bar while there is one
+                for epoch in range(done // per_epoch, settings.max_epoch):
+                    first = step - epoch * per_epoch
+                    for batches in _steps(self.videos, sampler, epoch, first, self.place.rank, settings):
+                        before = time.monotonic()
+                        rate = learning_rate(settings, step, per_epoch)
+                        flags = [float(signals.number == s) for s in (signal.SIGTERM, signal.SIGINT)]
+                        result = self.engine.step(batches, rate, flags)
+                        step += 1
+                        now = time.monotonic()
+                        if not math.isfinite(result.loss):
+                            raise VTSumError(
+                                f"train: the loss must stay finite, got {result.loss} at step {step}; go on from the "
+                                "last checkpoint with a lower --init_lr, or look for bad features with vtsum data check"
+                            )
+                        line = {
+                            "step": step,
+                            "epoch": epoch + 1,
+                            "loss": result.loss,
+                            "loss_vsum": result.loss_vsum,
+                            "loss_tsum": result.loss_tsum,
+                            "lr": rate,
+                            "grad_norm": result.grad_norm,
+                            "seconds": round(now - before, 6),
+                        }
+                        if records is not None:
+                            records.add(line)
+                        display.step(line, (now - started) / (step - done) * (total - step))
+                        # `flags` are the sum over ranks, so all of them see the same signal at the same step.
+                        stopped = signal.SIGTERM if result.flags[0] else signal.SIGINT if result.flags[1] else 0
+                        if stopped or self._due(step, per_epoch, total):
+                            self.save(step)
+                        if stopped:
+                            break
+                    if stopped:
+                        break
+        except OSError as error:
+            raise VTSumError(
+                f"train: output_dir {self.folder} must be writable, got: {error.strerror or error}; older checkpoints "
+                "are untouched, make room and go on with --resume"
+            ) from None
+        finally:
+            if records is not None:
+                records.close()
+            del self.say
+        if not stopped and self.saved != total:
+            self.save(total)
+        self.engine.barrier()
+        self.engine.close()
+        if stopped:
+            self.say(f"stopped after step {step} of {total}; go on with --resume --output_dir {self.folder}")
+            return 128 + stopped
+        self.say(f"trained {total} steps; the model is {self.folder / 'model'}")
+        return 0
+
+    def _due(self, step: int, per_epoch: int, total: int) -> bool:
+        every, epochs = self.settings.ckpt_steps, self.settings.ckpt_freq
+        return (
+            step == total
+            or (every > 0 and step % every == 0)
+            or (epochs > 0 and step % per_epoch == 0 and (step // per_epoch) % epochs == 0)
+        )
+
+    def save(self, step: int) -> None:
+        """A checkpoint of all ranks, and the model as `VTSum.from_pretrained` reads it.
+
+        Raises:
+            VTSumError: it cannot be written; on the ranks that could, that another one could not.
+        """
+        part = checkpoints.part_of(self.folder, step)
+        self._together(lambda: checkpoints.begin(self.folder, step) if self.place.first else None, part)
+        self._together(lambda: self._write(part), part)
+        facts = {
+            **self.engine.facts,
+            "ranks": self.place.ranks,
+            "global_batch": self.full,
+            "data": self.data,
+            "settings": dataclasses.asdict(self.settings),
+        }
+        keep = self.settings.keep_checkpoints
+        self._together(lambda: checkpoints.finish(self.folder, step, facts, keep) if self.place.first else None, part)
+        self.saved = step
+        weights = self.engine.weights()
+        self._together(lambda: self._export(weights, step), self.folder / "model")
+
+    def _write(self, part: Path) -> None:
+        self.engine.save(part)
+        checkpoints.save_random_states(part, self.place.rank)
+
+    def _export(self, weights: dict[str, torch.Tensor] | None, step: int) -> None:
+        if weights is not None:
+            facts = {"training": {"steps": step, "settings": dataclasses.asdict(self.settings)}}
+            self.engine.model.save_pretrained(self.folder / "model", facts=facts, state_dict=weights)
+
+    def _together(self, action: Callable[[], Any], path: Path) -> None:
+        """Run a rank's part of writing; all ranks stop where one fails, so that none waits for it in vain."""
+        problem: VTSumError | None = None
+        try:
+            action()
+        except (OSError, RuntimeError) as error:
+            problem = checkpoints.explain(error, path)
+        if self.engine.total(float(problem is not None)):
+            checkpoints.sweep(self.folder, None)
+            raise problem or VTSumError(f"train: a checkpoint must fit into {path}, another rank could not write it")
+
+
+class _Silent:
+    """The display of the ranks that show nothing."""
+
+    def step(self, line: dict[str, Any], left: float) -> None:
+        return
+
+    def say(self, text: str) -> None:
+        return
+
+    def __enter__(self) -> _Silent:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        return
+
+
+def _compare(found: Checkpoint, settings: TrainSettings) -> None:
+    """Refuse to resume with settings that would make it another run."""
+    before, now = _flat(found.facts["settings"]), _flat(dataclasses.asdict(settings))
+    for name in sorted(set(before) | set(now)):
+        if name.split(".")[0] not in _MAY_CHANGE and before.get(name) != now.get(name):
+            raise VTSumError(
+                f"train: {name} must be {before.get(name)!r} to resume {found.folder}, got {now.get(name)!r}; "
+                "another --output_dir starts a run of its own"
+            )
+
+
+def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return flat
+
+
+def _steps(
+    videos: VideoXumDataset, sampler: StepSampler, epoch: int, first: int, rank: int, settings: TrainSettings
+) -> Iterator[list[Batch]]:
+    """The forward passes of this rank, a list a step, from the epoch's step `first` on."""
+    passes = list(sampler.passes(epoch, first, rank))
+    loader = DataLoader(
+        videos,
+        batch_sampler=passes,
+        collate_fn=functools.partial(collate, packed=settings.packed),
+        num_workers=min(settings.num_workers, len(passes)),
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # of its own: the global one is dropout's, and exact resuming counts its draws
+    )
+    batches = iter(loader)
+    for _ in range(len(passes) // sampler.layout.accumulation):
+        yield [next(batches) for _ in range(sampler.layout.accumulation)]
+
+
+def _command() -> int:
+    """`python -m vtsum.training.train`: one line for a mistake, from one rank a machine while all say the same."""
+    place = Place.here()
+    try:
+        return main()
+    except VTSumError as error:
+        started = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if started or place.local_rank == 0:
+            rank = f" (rank {place.rank})" if place.ranks > 1 else ""
+            print(f"vtsum: {' '.join(str(error).split())}{rank}", file=sys.stderr, flush=True)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(_command())

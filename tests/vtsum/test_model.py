@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from vtsum.config import TextConfig, VTSumConfig, from_dict, to_dict
 from vtsum.errors import VTSumError
@@ -100,6 +105,26 @@ def test_bad_input_is_named(tmp_path: Path) -> None:
         model.encode(torch.zeros(2, 5, 31))
     with pytest.raises(VTSumError, match=r"video_mask must be \[B, T\] = \[2, 5\], got \[2, 4\]"):
         model.encode(torch.zeros(2, 5, 32), torch.ones(2, 4))
+    with pytest.raises(VTSumError, match=r"video_embeddings must be \[total, 32\] with cu_seqlens, got \[1, 5, 32\]"):
+        model.encode(torch.zeros(1, 5, 32), cu_seqlens=torch.tensor([0, 5]))
+    with pytest.raises(VTSumError, match="video_mask must be None with cu_seqlens"):
+        model.encode(torch.zeros(5, 32), torch.ones(5), torch.tensor([0, 5]))
+    for bounds in ([0, 4], [1, 5], [0, 3, 3, 5], [0], [0, 2, 1, 5]):
+        with pytest.raises(VTSumError, match=r"cu_seqlens must be integers that rise from 0 to 5, got \["):
+            model.encode(torch.zeros(5, 32), cu_seqlens=torch.tensor(bounds))
+    for labels in (torch.zeros(2, 5), torch.zeros(2, 3, 4), torch.zeros(1, 3, 5)):
+        with pytest.raises(VTSumError, match=r"vsum_labels must be \[B, A, T\] for logits \[2, 5\]"):
+            model(torch.zeros(2, 5, 32), None, labels)
+    with pytest.raises(VTSumError, match=r"vsum_labels must be \[A, total\] for logits \[5\]"):
+        model(torch.zeros(5, 32), None, torch.zeros(5), cu_seqlens=torch.tensor([0, 5]))
+    with pytest.raises(VTSumError, match="temporal_window must be odd"):
+        VTSumConfig(temporal_window=6)
+    with pytest.raises(VTSumError, match="memory_position must be one of before, after, got 'inside'"):
+        VTSumConfig(memory_position="inside")
+    with pytest.raises(VTSumError, match="loss_type must be one of cross_entropy, l2, got 'l1'"):
+        VTSumConfig(loss_type="l1")
+    with pytest.raises(VTSumError, match=r"max_text_length must be 2 to text.max_positions \(512\), got 600"):
+        VTSumConfig(max_text_length=600)
     with pytest.raises(VTSumError, match="kernel_size must be odd"):
         VTSumConfig(kernel_size=4)
     with pytest.raises(VTSumError, match="width must be a multiple"):
@@ -111,3 +136,244 @@ def test_bad_input_is_named(tmp_path: Path) -> None:
 def test_config_goes_through_plain_data() -> None:
     config = VTSumConfig(width=64, num_heads=4, kernel_size=None, text=TextConfig(vocab_size=99))
     assert from_dict(VTSumConfig, to_dict(config)) == config
+
+
+def training_inputs(lengths: Sequence[int], dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
+    """Videos of the given lengths, padded: embeddings, mask, labels of three annotators."""
+    generator = torch.Generator().manual_seed(2)
+    b, t = len(lengths), max(lengths)
+    x = torch.randn(b, t, 32, generator=generator, dtype=dtype)
+    labels = (torch.rand(b, 3, t, generator=generator) < 0.3).to(dtype)
+    mask = torch.arange(t) < torch.tensor(lengths)[:, None]
+    return x, mask, labels * mask[:, None]
+
+
+@pytest.mark.parametrize("changes", [{}, {"temporal_window": 7}, {"memory_position": "before"}, {"kernel_size": None}])
+def test_packed_videos_give_what_padded_ones_give(tmp_path: Path, changes: dict[str, Any]) -> None:
+    lengths = [9, 31, 1, 4]  # 31: more frames than positions
+    sentences = ["a man runs.", "a dog.", "a dog runs fast.", "a man."]
+    model = small_model(tmp_path, loss_type="l2", depth=2, **changes).double()
+    x, mask, labels = training_inputs(lengths, torch.float64)
+    # The table of 24 positions stretches over a batch's longest video, so that here each batch has one length.
+    rows = [model(x[i : i + 1, :n], None, labels[i : i + 1, :, :n]) for i, n in enumerate(lengths)]
+    cu = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
+    packed_labels = labels.transpose(1, 2)[mask].T
+    packed = model(x[mask], None, packed_labels, sentences, cu_seqlens=cu)
+    expected = torch.cat([row.saliency_logits[0] for row in rows])
+    torch.testing.assert_close(packed.saliency_logits, expected)
+    assert packed.frames.shape == (sum(lengths), 32)
+
+    short = [i for i, n in enumerate(lengths) if n <= 24]
+    cu = torch.tensor([0, *(lengths[i] for i in short)]).cumsum(0)
+    x, mask, labels = x[short, :9], mask[short, :9], labels[short, :, :9]
+    some = [sentences[i] for i in short]
+    gradients = []
+    for out in (
+        model(x, mask, labels, some),
+        model(x[mask], None, labels.transpose(1, 2)[mask].T, some, cu_seqlens=cu),
+    ):
+        model.zero_grad()
+        assert out.loss is not None
+        out.loss.backward()
+        gradients.append({"loss": out.loss.detach()} | {n: p.grad for n, p in model.named_parameters()})
+        gradients[-1]["logits"] = out.text_logits.detach()
+    padded_out, packed_out = gradients
+    for name, value in padded_out.items():
+        torch.testing.assert_close(packed_out[name], value, msg=name)
+
+    model = small_model(tmp_path, **changes).double()  # cross entropy, whose padded mean counts the padding
+    padded_loss = model(x, mask, labels).loss_vsum
+    packed_loss = model(x[mask], None, labels.transpose(1, 2)[mask].T, cu_seqlens=cu).loss_vsum
+    torch.testing.assert_close(padded_loss * mask.numel(), packed_loss * mask.sum())
+
+
+def test_packed_calls_every_module_equally_often(tmp_path: Path) -> None:
+    """Sharded training hangs where two ranks, with batches of different videos, call a module a different number of
+    times."""
+    model = small_model(tmp_path, depth=2)
+    counts: list[Counter[str]] = []
+    for name, module in model.named_modules():
+        module.register_forward_hook(lambda *_, name=name: counts[-1].update([name]))
+    for lengths in ([30], [3, 4, 5, 6]):
+        counts.append(Counter())
+        cu = torch.tensor([0, *lengths]).cumsum(0)
+        model(torch.randn(sum(lengths), 32), tsum_labels=["a man."] * len(lengths), cu_seqlens=cu)
+    assert counts[0] == counts[1]
+    assert counts[0]["position_embeddings"] == 1
+    assert counts[0]["temporal.blocks.1.attn.qkv"] == 1
+
+
+def test_a_window_keeps_the_weights_and_sees_its_frames(tmp_path: Path) -> None:
+    full = small_model(tmp_path).double()
+    x, mask, _ = training_inputs([17, 11], torch.float64)
+    for window, near in ((33, 33), (5, 2)):
+        windowed = small_model(tmp_path, temporal_window=window).double()
+        windowed.load_state_dict(full.state_dict(), strict=True)
+        attention = full.temporal.blocks[0].attn  # type: ignore[union-attr]
+        q, k, v = attention.qkv(x).view(2, 17, 3, 4, 8).permute(2, 0, 3, 1, 4)  # type: ignore[operator, union-attr]
+        t = torch.arange(17)
+        seen = ((t[:, None] - t).abs() <= near) & mask[:, None, None]
+        scores = (q @ k.transpose(-1, -2) * 8**-0.5).masked_fill(~seen, -torch.inf)
+        expected = (scores.softmax(-1).nan_to_num() @ v).transpose(1, 2).flatten(2)
+        expected = attention.proj(expected)  # type: ignore[operator, union-attr]
+        found = windowed.temporal.blocks[0].attn(x, mask)  # type: ignore[union-attr, operator]
+        torch.testing.assert_close(found[mask], expected[mask])
+        if window == 33:
+            torch.testing.assert_close(windowed(x, mask).saliency_logits[mask], full(x, mask).saliency_logits[mask])
+
+
+class BiggestTensor(TorchDispatchMode):
+    """Watches every operation, forward and backward, for the biggest tensor that it gives."""
+
+    biggest = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for value in tree_leaves(out):
+            if isinstance(value, Tensor):
+                # What memory it takes: an expanded view of a small tensor is small.
+                self.biggest = max(self.biggest, value.untyped_storage().nbytes() // value.element_size())
+        return out
+
+
+@pytest.mark.parametrize("window", [65, None])
+@pytest.mark.parametrize("packed", [False, True])
+def test_no_tensor_grows_with_the_square_of_the_frames(tmp_path: Path, window: int | None, packed: bool) -> None:
+    t = 4096
+    model = small_model(tmp_path, temporal_window=window, mlp_ratio=2)
+    x, labels = torch.randn(1, t, 32), torch.rand(1, 2, t)
+    with BiggestTensor() as watch:
+        if packed:
+            cu = torch.tensor([0, t - 100, t])
+            out = model(x[0], None, labels[0], ["a man runs.", "a dog."], cu_seqlens=cu)
+        else:
+            mask = torch.arange(t)[None] < t - 100
+            out = model(x, mask, labels, ["a man runs."])
+        assert out.loss is not None
+        out.loss.backward()
+    assert t * 96 <= watch.biggest <= t * 200, (
+        watch.biggest / t
+    )  # the queries, keys and values; T x T would be T * 4096
+    with BiggestTensor() as watch:
+        torch.ones(t, 1) * torch.ones(t)
+    assert watch.biggest == t * t
+
+
+def test_checkpointing_computes_again_and_changes_nothing(tmp_path: Path) -> None:
+    x, mask, labels = training_inputs([9, 5])
+    text = TextConfig(len(WORDS), 16, 2, 2, 32, 32, 0.2, "")
+    gradients, counts = [], []
+    for enabled in (False, True):
+        model = small_model(tmp_path, depth=2, dropout=0.2, text=text).train()
+        if enabled:
+            model.gradient_checkpointing_enable()
+        calls: Counter[str] = Counter()
+        watched = ["temporal.blocks.0.mlp", "temporal.blocks.1.mlp", "local_attention.attn"]
+        watched += [f"text_decoder.lm.bert.encoder.layer.{i}.crossattention.self" for i in range(2)]
+        for name in watched:
+            model.get_submodule(name).register_forward_hook(lambda *_, name=name, calls=calls: calls.update([name]))
+        torch.manual_seed(8)  # the same dropout, in the forward pass and when it is computed again
+        model(x, mask, labels, ["a man runs.", "a dog."]).loss.backward()
+        counts.append(calls)
+        gradients.append({n: p.grad for n, p in model.named_parameters()})
+    assert set(counts[0].values()) == {1}
+    assert set(counts[1].values()) == {2}
+    assert len(counts[1]) == 5
+    for name, value in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], value, msg=name)
+    with torch.no_grad():
+        model.eval()(x, mask)  # nothing is computed twice where no gradient is wanted
+    assert counts[1]["temporal.blocks.0.mlp"] == 3
+
+
+def test_the_text_decoder_reads_no_padding_frame(tmp_path: Path) -> None:
+    """transformers hands the cross attention its mask under a name that is not read: without the hooks that put this
+    right, frames of padding move the logits."""
+    model = small_model(tmp_path)
+    decoder = model.text_decoder
+    assert decoder is not None
+    with torch.no_grad():
+        for name, weight in decoder.named_parameters():
+            weight.mul_(10 if "crossattention" in name and "self" in name else 1)  # so that the frames have a say
+    frames = torch.randn(1, 12, 32)
+    mask = torch.arange(12)[None] < 7
+    other = frames.clone()
+    other[:, 7:] = torch.randn(1, 5, 32) * 3
+    text = decoder.batch(["a man runs fast."], 16, frames.device)
+    logits = [decoder(x, mask, text)[1] for x in (frames, other)]
+    torch.testing.assert_close(logits[0], logits[1], atol=0, rtol=0)
+    torch.testing.assert_close(logits[0], decoder(frames[:, :7], mask[:, :7], text)[1])
+    assert decoder.generate(frames, mask, max_length=9)[0] == decoder.generate(other, mask, max_length=9)[0]
+    for module in decoder.lm.modules():
+        module._forward_pre_hooks.clear()
+    logits = [decoder(x, mask, text)[1] for x in (frames, other)]
+    assert (logits[0] - logits[1]).abs().max() > 0.01, "transformers reads the mask by itself now; drop the hooks"
+
+
+def test_sentences_or_their_ids(tmp_path: Path) -> None:
+    model = small_model(tmp_path)
+    x, mask, _ = training_inputs([6, 9])
+    sentences = ["a man runs.", "a dog runs fast."]
+    assert model.text_decoder is not None
+    ids = model.text_decoder.tokenizer(sentences, padding="longest", return_tensors="pt").input_ids
+    by_words, by_ids = (model(x, mask, tsum_labels=labels) for labels in (sentences, ids))
+    assert torch.equal(by_words.decoder_targets, by_ids.decoder_targets)
+    torch.testing.assert_close(by_words.loss, by_ids.loss)
+    assert ids[0, 0] == model.text_decoder.tokenizer.cls_token_id  # the caller's ids are left alone
+    cut = model(x, mask, tsum_labels=sentences, max_text_length=4)
+    assert cut.text_logits.shape[1] == 4
+    assert model(x, mask, tsum_labels=["a man runs fast ." * 20] * 2).text_logits.shape[1] == 32
+    for bad, message in (
+        (ids.float(), r"tsum_labels must be sentences or integers \[B, L\] with L of 1 to 32, got torch.float32"),
+        (torch.zeros(2, 33, dtype=torch.long), r"L of 1 to 32, got torch.int64 \[2, 33\]"),
+        (ids + 90, "tsum_labels must be ids of 0 to 11, got 9[0-9]"),
+        (sentences[:1], "tsum_labels must hold 2 sentences, got 1"),
+    ):
+        with pytest.raises(VTSumError, match=message):
+            model(x, mask, tsum_labels=bad)
+
+
+def test_generate_gives_sentences_and_saliency(tmp_path: Path) -> None:
+    model = small_model(tmp_path)
+    x, mask, _ = training_inputs([6, 9])
+    texts, ids, saliency = model.generate(x, mask, max_length=14, min_length=8)
+    assert [len(texts), *ids.shape[:1]] == [2, 2]
+    assert 8 <= ids.shape[1] <= 14
+    torch.testing.assert_close(saliency, model(x, mask).saliency_logits)
+    alone, _, _ = model.generate(x[:1, :6], max_length=14, min_length=8)
+    assert alone == texts[:1]
+    torch.manual_seed(0)
+    sampled = {model.generate(x, mask, num_beams=1, do_sample=True, top_p=0.95)[0][0] for _ in range(4)}
+    assert len(sampled) > 1
+    assert model.generate(x, mask, min_length=32)[1].shape[1] == 32  # the configuration's max_text_length
+    with pytest.raises(VTSumError, match="max_length must be more than the prompt's 1 tokens and at most 32, got 33"):
+        model.generate(x, mask, max_length=33)
+    with pytest.raises(VTSumError, match="must have a text decoder"):
+        VTSum(model.config).generate(x, mask)
+
+
+def test_where_and_how_the_bank_is_read(tmp_path: Path) -> None:
+    x, mask, _ = training_inputs([6, 9])
+    after = small_model(tmp_path)
+    before = small_model(tmp_path, memory_position="before")
+    before.load_state_dict(after.state_dict(), strict=True)
+    assert (before(x, mask).saliency_logits - after(x, mask).saliency_logits)[mask].abs().max() > 1e-3
+    assert before.memory is not None
+    remembered = before.memory(x, mask=mask)
+    after.memory = None
+    torch.testing.assert_close(after(remembered, mask).saliency_logits, before(x, mask).saliency_logits)
+    student = small_model(tmp_path, memory_form="student")
+    assert student.memory is not None
+    assert {n for n, _ in student.memory.named_parameters()} == {"memory", "join_weight", "join_bias"}
+    assert small_model(tmp_path, memory_slots=0).memory is None
+
+
+def test_half_precision_keeps_its_losses_in_full(tmp_path: Path) -> None:
+    model = small_model(tmp_path)
+    x, mask, labels = training_inputs([20, 13])
+    full = model(x, mask, labels, ["a man runs.", "a dog."])
+    half = model.bfloat16()(x.bfloat16(), mask, labels, ["a man runs.", "a dog."])
+    assert half.saliency_logits.dtype == torch.bfloat16
+    for name in ("loss", "loss_vsum", "loss_tsum"):
+        assert getattr(half, name).dtype == torch.float32
+        torch.testing.assert_close(getattr(half, name), getattr(full, name), atol=0.02, rtol=0.02)

@@ -8,7 +8,7 @@ where the last one ends.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -21,10 +21,18 @@ from vtsum_kernels.nn import SlidingWindowAttention
 NORM_EPS = 1e-6
 
 
+def checkpointed(function: Callable[..., Any], *args: Any) -> Any:
+    """`function(*args)`, of which the inputs alone are kept; the rest is computed again in the backward pass.
+
+    To the very end, also where nothing more is needed: sharded training counts on a hook after each module.
+    """
+    return checkpoint(function, *args, use_reentrant=False, early_stop=False)
+
+
 def run(module: nn.Module, *args: Any, recompute: bool) -> Any:
-    """`module(*args)`; with `recompute`, what lies within is computed again in the backward pass, not kept."""
+    """`module(*args)`, checkpointed with `recompute` while training."""
     if recompute and module.training and torch.is_grad_enabled():
-        return checkpoint(module, *args, use_reentrant=False)
+        return checkpointed(module, *args)
     return module(*args)
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from vtsum.config import TextConfig
 from vtsum.errors import VTSumError
 from vtsum.model import torchvision_free
+from vtsum.model.temporal import checkpointed
 
 IGNORED = -100
 
@@ -78,7 +77,7 @@ class TextDecoder(nn.Module):
         layers: Any = self.lm.bert.encoder.layer
         for layer in layers:
             layer.gradient_checkpointing = True
-            layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+            layer._gradient_checkpointing_func = checkpointed
 
     def batch(self, texts: list[str] | Tensor, max_length: int, device: torch.device) -> TextBatch:
         """Sentences, or their ids [B, L] as the tokenizer gives them; the first id becomes [DEC], the prompt carries

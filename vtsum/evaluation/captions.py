@@ -107,13 +107,13 @@ def cider(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> np.
         _check_references(some, "cider")
     counted = [[_ngrams(reference) for reference in some] for some in references]
     frequency: Counter[tuple[str, ...]] = Counter()
-    for some in counted:
-        frequency.update(set().union(*some))
+    for own_references in counted:
+        frequency.update({ngram for counts in own_references for ngram in counts})
     documents = math.log(len(candidates)) if candidates else 0.0
     scores = []
-    for candidate, some in zip(candidates, counted, strict=True):
+    for candidate, own_references in zip(candidates, counted, strict=True):
         own = _TfIdf(_ngrams(candidate), frequency, documents)
-        values = [own.similarity(_TfIdf(counts, frequency, documents)) for counts in some]
+        values = [own.similarity(_TfIdf(counts, frequency, documents)) for counts in own_references]
         scores.append(10.0 * sum(values) / len(values))
     return np.array(scores, np.float64)
 

@@ -1,0 +1,277 @@
+"""Evaluating a model: the figures from plain definitions, resuming, baselines, and every refusal."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.vtsum.videoxum_corpus import VIDEOS, write_corpus, write_model
+from vtsum.data.videoxum import VideoXumDataset
+from vtsum.errors import VTSumError
+from vtsum.evaluation import java, videoxum_run
+from vtsum.evaluation.captions import bleu, bleu_counts, cider, plain_tokenize, rouge_l
+from vtsum.evaluation.clip_score import load_clip_text, vt_clipscore
+from vtsum.evaluation.videoxum_file import PartFile, read_evaluation
+from vtsum.evaluation.videoxum_frames import PROTOCOLS, clip_frames, frame_measures
+from vtsum.evaluation.videoxum_run import EvaluationSettings, evaluate, other_videos
+from vtsum.evaluation.videoxum_scores import MEASURES
+from vtsum.model import VTSum
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def settings_of(corpus: Path, model: Path, **other: Any) -> EvaluationSettings:
+    return EvaluationSettings(
+        checkpoint=str(model), data=str(corpus), caption_tokenizer="plain", batch_size=4, resamples=200, **other
+    )
+
+
+@pytest.fixture(scope="module")
+def evaluated(corpus: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("out")
+    found = {}
+    for protocol in PROTOCOLS:
+        made = evaluate(settings_of(corpus, model, protocol=protocol), folder / f"{protocol}.json")
+        assert made is not None
+        assert read_evaluation(folder / f"{protocol}.json") == json.loads(json.dumps(made))
+        found[protocol] = made
+    assert sorted(p.name for p in folder.iterdir()) == [f"{p}.json" for p in sorted(PROTOCOLS)]
+    return found
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_figures_are_those_of_the_definitions(
+    evaluated: dict[str, Any], corpus: Path, model: Path, protocol: str
+) -> None:
+    """One video at a time, without any of the runner's machinery."""
+    content = evaluated[protocol]
+    network = VTSum.from_pretrained(model)
+    data = VideoXumDataset(corpus, "test", with_clip=True)
+    clip = load_clip_text(corpus / "clip")
+    assert [v["video_id"] for v in content["videos"]] == [f"v_{i:03d}" for i in reversed(range(VIDEOS))]
+    each: dict[str, list[float]] = {name: [] for name in ("f1", "kendall", "spearman", "rouge_l", "vt_clipscore")}
+    texts, references = [], []
+    for i, video in enumerate(content["videos"]):
+        item = data[i]
+        assert item.clip_vision is not None
+        with torch.inference_mode():
+            made, _, logits = network.generate(item.features[None], num_beams=3, min_length=10, max_length=16)
+        scores = np.array(video["saliency_logits"], np.float32)
+        assert scores == pytest.approx(logits[0].numpy(), abs=1e-4 * float(logits.abs().max()))
+        assert (video["text"], video["reference"], video["frames"]) == (made[0], item.tsum, len(item.features))
+        found = frame_measures(scores, item.vsum_labels.numpy(), protocol)
+        for name in ("f1", "kendall", "spearman"):
+            each[name].append(getattr(found, name))
+            assert video[name] == getattr(found, name)
+        frames = clip_frames(scores, protocol)
+        each["vt_clipscore"].append(vt_clipscore(item.clip_vision.numpy(), clip.encode(made[0])[0], frames))
+        texts.append(plain_tokenize(made[0]))
+        references.append(plain_tokenize(item.tsum))
+        each["rouge_l"].append(rouge_l(texts[-1], [references[-1]]))
+    measures = content["measures"]
+    for name, values in each.items():
+        assert measures[name]["value"] == pytest.approx(np.mean(values), abs=1e-12), name
+    counts = sum(bleu_counts(t, [r]) for t, r in zip(texts, references, strict=True))
+    assert measures["bleu4"]["value"] == pytest.approx(float(bleu(counts)), abs=1e-12)
+    assert measures["cider"]["value"] == pytest.approx(cider(texts, [[r] for r in references]).mean(), abs=1e-12)
+    for name in MEASURES:
+        cell = measures[name]
+        if cell["value"] is not None:
+            assert cell["low"] <= cell["value"] <= cell["high"], name
+    assert len({v["text"] for v in content["videos"]}) > 3, "the model must tell the videos apart"
+
+
+def test_the_protocols_differ_and_are_named(evaluated: dict[str, Any]) -> None:
+    released, strict = (evaluated[name] for name in PROTOCOLS)
+    assert (released["protocol"], strict["protocol"]) == PROTOCOLS
+    assert released["measures"]["f1"]["value"] != strict["measures"]["f1"]["value"]
+    assert [v["text"] for v in released["videos"]] == [v["text"] for v in strict["videos"]]
+
+
+def test_baselines(evaluated: dict[str, Any]) -> None:
+    """Random scores rank nothing; evenly spaced frames have no order and no text."""
+    for content in evaluated.values():
+        random, uniform = content["baselines"]["random"], content["baselines"]["uniform"]
+        assert abs(random["kendall"]["value"]) < 0.15
+        assert 0 < random["f1"]["value"] < 0.4
+        assert 0 < random["rouge_l"]["value"] < 1
+        assert uniform["kendall"]["value"] == uniform["spearman"]["value"] == 0.0
+        assert uniform["bleu4"] == {
+            "value": None,
+            "low": None,
+            "high": None,
+            "reason": "evenly spaced frames come with no text",
+        }
+        for row in (random, uniform):
+            assert row["vt_clipscore"]["low"] < row["vt_clipscore"]["value"] < row["vt_clipscore"]["high"]
+
+
+def test_other_videos_are_other_videos() -> None:
+    for other in (draws := other_videos(7, 4, 0)):
+        assert sorted(other) == list(range(7))
+        assert (other != np.arange(7)).all()
+    assert len({tuple(other) for other in draws}) > 1
+    assert other_videos(1, 4, 0) == []
+
+
+def same_but_for_time(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    strip = {"timings": None}
+    return json.dumps(a | strip) == json.dumps(b | strip)
+
+
+def test_an_interrupted_evaluation_resumes(
+    corpus: Path, model: Path, evaluated: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in its second batch, its part file torn besides: one batch is kept, the figures are the same."""
+    settings, output = settings_of(corpus, model), tmp_path / "deep" / "e.json"
+    run = videoxum_run._Job.run
+    ran: list[int] = []
+
+    def stops(job: Any, number: int) -> list[dict[str, Any]]:
+        if number == 1:
+            raise KeyboardInterrupt
+        return run(job, number)
+
+    monkeypatch.setattr(videoxum_run._Job, "run", stops)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(settings, output)
+    part = output.with_name("e.json.part.jsonl")
+    assert os.listdir(tmp_path / "deep") == [part.name]
+    with open(part, "a") as file:
+        file.write('{"batch": 1, "videos": [{"video_')
+    monkeypatch.setattr(videoxum_run._Job, "run", lambda job, number: [ran.append(number), run(job, number)][1])
+    with pytest.raises(VTSumError, match=r"an evaluation with another num_beams: .*or --overwrite to begin anew"):
+        evaluate(dataclasses.replace(settings, num_beams=1), output)
+    told: list[tuple[int, int]] = []
+    content = evaluate(settings, output, progress=lambda done, all_: told.append((done, all_)))
+    assert ran == [1, 2]
+    assert told[0] == (4, VIDEOS)
+    assert told[-1] == (VIDEOS, VIDEOS)
+    assert content is not None
+    assert same_but_for_time(content, evaluated["videoxum-strict"])
+    assert os.listdir(tmp_path / "deep") == ["e.json"]
+    with pytest.raises(VTSumError, match=r"output .*e\.json must not exist yet \(--overwrite replaces it\)"):
+        evaluate(settings, output)
+    ran.clear()
+    again = evaluate(settings, output, overwrite=True)
+    assert ran == [0, 1, 2]
+    assert again is not None
+    assert same_but_for_time(again, content)
+
+
+def test_a_torn_part_file_is_continued_cleanly(tmp_path: Path) -> None:
+    first = PartFile(tmp_path / "e.json", 0, 1, {"seed": 1})
+    first.append(0, [{"a": 1}])
+    first.close()
+    whole = first.path.read_bytes()
+    with open(first.path, "ab") as file:
+        file.write(b'{"batch": 3, "vid')
+    second = PartFile(tmp_path / "e.json", 0, 1, {"seed": 1})
+    assert second.read() == {0: [{"a": 1}]}
+    second.append(1, [])
+    second.close()
+    assert first.path.read_bytes() == whole + b'{"batch": 1, "videos": []}\n'
+    other = PartFile(tmp_path / "e.json", 1, 2, {"seed": 1})
+    other.append(2, [])
+    other.close()
+    assert sorted(second.read()) == [0, 1, 2]
+    (tmp_path / "e.json.part-notes.jsonl").write_text("mine")
+    second.remove()
+    assert os.listdir(tmp_path) == ["e.json.part-notes.jsonl"]
+
+
+def test_without_clip_or_java_the_rest_is_measured(
+    corpus: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not computed says why; PTB without Java is refused before any work."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for name in ("anno", "feat"):
+        (bare / name).symlink_to(corpus / name)
+    content = evaluate(settings_of(bare, model, limit=5))
+    assert content is not None
+    assert len(content["videos"]) == 5
+    missing = {name: cell["reason"] for name, cell in content["measures"].items() if cell["value"] is None}
+    assert missing == {
+        "meteor": java.NO_JAVA,
+        "vt_clipscore": f"needs a CLIP text encoder: --clip, or {bare / 'clip'}",
+    }
+    assert content["baselines"]["random"]["meteor"]["reason"] == java.NO_JAVA
+    with pytest.raises(
+        VTSumError, match=r"the PTB tokenizer needs a Java runtime .*default-jre-headless; or --caption"
+    ):
+        evaluate(dataclasses.replace(settings_of(bare, model), caption_tokenizer="ptb"))
+
+
+def test_one_video_has_figures_too(corpus: Path, model: Path) -> None:
+    content = evaluate(settings_of(corpus, model, limit=1))
+    assert content is not None
+    assert content["measures"]["cider"]["value"] == 0.0
+    assert content["baselines"]["random"]["bleu4"]["reason"] == "needs two videos or more"
+    assert content["baselines"]["random"]["vt_clipscore"]["reason"] == "needs two videos or more"
+
+
+def test_a_run_folder_and_an_original_checkpoint(corpus: Path, model: Path, shared: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "model").symlink_to(model)
+    network, digest = videoxum_run.load_model(settings_of(corpus, run))
+    assert network.config.width == 32
+    assert digest == videoxum_run.load_model(settings_of(corpus, model))[1]
+    golden = shared / "golden/vtsum"
+    original = settings_of(corpus, golden / "vtsum_tiny_tt_ca_fp16.pth", tokenizer=str(golden / "vocab.txt"))
+    network, digest = videoxum_run.load_model(dataclasses.replace(original, kernel_size=5))
+    assert (network.config.kernel_size, network.config.max_text_length) == (5, 128)
+    assert digest == videoxum_run._sha256(golden / "vtsum_tiny_tt_ca_fp16.pth")
+    with pytest.raises(VTSumError, match=r"features of .* must have the model's width 768, got 32"):
+        evaluate(original)
+
+
+def test_mistakes_are_named(corpus: Path, model: Path, tmp_path: Path) -> None:
+    wrong = write_model(tmp_path / "wide", width=64)
+    (tmp_path / "file.pth").write_bytes(b"x")
+    for changes, message in (
+        ({"protocol": "strict"}, "protocol must be one of videoxum-released, videoxum-strict, got 'strict'"),
+        ({"caption_tokenizer": "nltk"}, "caption_tokenizer must be ptb or plain, got 'nltk'"),
+        ({"num_beams": 0}, "num_beams must be at least 1, got 0"),
+        ({"limit": 0}, "limit must be at least 1, got 0"),
+        ({"min_length": -1}, "min_length and seed must be 0 or more"),
+        ({"max_length": 65}, r"max_length must be above min_length \(10\) and at most 64, got 65"),
+        ({"max_length": 8}, r"max_length must be above min_length \(10\) and at most 64, got 8"),
+        ({"split": "val"}, "val_videoxum.json must be an annotation file"),
+        ({"checkpoint": str(wrong)}, "must have the model's width 64, got 32"),
+        ({"checkpoint": str(tmp_path / "none")}, "checkpoint must be a model folder, a run's folder or a .pth file"),
+        ({"checkpoint": str(tmp_path / "file.pth")}, "--tokenizer must name the vocabulary"),
+        ({"kernel_size": 5}, "--tokenizer and --kernel_size belong to .pth files"),
+        ({"clip": str(tmp_path / "none")}, "clip must be a CLIP folder or a .pth file"),
+    ):
+        with pytest.raises(VTSumError, match=message):
+            evaluate(dataclasses.replace(settings_of(corpus, model), **changes))
+    with pytest.raises(VTSumError, match="device must be there, got 'cuda:77'"):
+        evaluate(settings_of(corpus, model), device="cuda:77")
+
+
+def test_a_model_gone_wrong_is_named(corpus: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: VTSum, video: torch.Tensor, mask: torch.Tensor, **options: Any) -> Any:
+        return ["a"] * len(video), None, torch.full(mask.shape, torch.nan)
+
+    monkeypatch.setattr(VTSum, "generate", broken)
+    with pytest.raises(VTSumError, match="saliency of v_010 must be finite"):
+        evaluate(settings_of(corpus, model))

@@ -1,0 +1,180 @@
+"""`vtsum evaluate`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vtsum.commands.app import app, printable, write
+from vtsum.errors import VTSumError
+
+
+@app.command(short_help="Measure a model on VideoXum's layout by all eight measures.")
+def evaluate(
+    checkpoint: Annotated[
+        Path, typer.Option(metavar="PATH", help="A model folder, a training run's folder, or an original .pth.")
+    ],
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Data in VideoXum's layout (anno/, feat/).")],
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    protocol: Annotated[
+        str,
+        typer.Option(help="videoxum-strict, or videoxum-released: the published arithmetic with its quirks."),
+    ] = "videoxum-strict",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Where the figures go, as JSON. [default: evaluation_<checkpoint>_<split>_<protocol>.json]",
+        ),
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(metavar="VOCAB", help="Of a .pth: vocab.txt, a folder or a hub name.")
+    ] = None,
+    kernel_size: Annotated[
+        str, typer.Option("--kernel_size", help="Of a .pth: the local attention's window, or none for the TT model.")
+    ] = "auto",
+    clip: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH", help="Text encoder of VT-CLIPScore: a CLIP folder or vt_clip.pth. [default: DIR/clip]"
+        ),
+    ] = None,
+    clip_tokenizer: Annotated[
+        Path | None,
+        typer.Option("--clip_tokenizer", metavar="DIR", help="CLIP's tokenizer, where it does not lie beside --clip."),
+    ] = None,
+    caption_tokenizer: Annotated[
+        str,
+        typer.Option(
+            "--caption_tokenizer", help="ptb (needs a Java runtime); plain: figures not comparable with published ones."
+        ),
+    ] = "ptb",
+    num_beams: Annotated[int, typer.Option("--num_beams", help="Of the beam search.")] = 3,
+    max_length: Annotated[
+        int | None,
+        typer.Option("--max_length", help="Of a text, in tokens. [default: as the model was trained; a .pth: 128]"),
+    ] = None,
+    min_length: Annotated[int, typer.Option("--min_length", help="Of a text, in tokens.")] = 10,
+    repetition_penalty: Annotated[float, typer.Option("--repetition_penalty", help="1 is none.")] = 1.0,
+    batch_size: Annotated[int, typer.Option("--batch_size", help="Videos at a time.")] = 16,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, or auto.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Of the intervals' resamples and the random baseline.")] = 0,
+    resamples: Annotated[int, typer.Option(help="Of the videos, for the intervals.")] = 1000,
+    limit: Annotated[int | None, typer.Option(help="Take the first so many (the shortest) videos alone.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older file, and begin anew.")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the measures with their intervals, as .png or .svg.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no table.")] = False,
+) -> None:
+    """Measure a model by F1, Kendall's tau, Spearman's rho, BLEU@4, METEOR, ROUGE-L, CIDEr and VT-CLIPScore.
+
+    Values come with 95% intervals (bootstrap over videos) and beside a random and a uniform baseline. torchrun
+    --nproc_per_node N -m vtsum.cli evaluate ... shares the videos out; the figures are the same. An evaluation that was
+    interrupted resumes when it is started again.
+    """
+    from vtsum.extras import require
+
+    require("video", "evaluate")
+    from importlib import util
+
+    if util.find_spec("scipy") is None:
+        raise VTSumError("evaluate: scipy must be installed: pip install vtsum[eval]")
+    from vtsum.evaluation.videoxum_plot import check_plot, draw
+    from vtsum.evaluation.videoxum_run import EvaluationSettings
+    from vtsum.evaluation.videoxum_run import evaluate as run
+    from vtsum.evaluation.videoxum_table import describe
+
+    settings = EvaluationSettings(
+        checkpoint=str(checkpoint),
+        data=str(data),
+        split=split,
+        protocol=protocol,
+        tokenizer=tokenizer,
+        kernel_size=_kernel_size(kernel_size),
+        clip=str(clip) if clip else None,
+        clip_tokenizer=str(clip_tokenizer) if clip_tokenizer else None,
+        caption_tokenizer=caption_tokenizer,
+        num_beams=num_beams,
+        max_length=max_length,
+        min_length=min_length,
+        repetition_penalty=repetition_penalty,
+        batch_size=batch_size,
+        limit=limit,
+        seed=seed,
+        resamples=resamples,
+    )
+    if plot is not None:
+        check_plot(plot)
+    path = output or Path(f"evaluation_{_name(checkpoint)}_{split}_{protocol}.json")
+    first = os.environ.get("RANK", "0") == "0"
+    with _progress(first and not quiet and sys.stderr.isatty()) as progress:
+        content = run(settings, path, device=device, overwrite=overwrite, progress=progress)
+    if content is None:
+        return
+    if plot is not None:
+        draw([content], [_name(checkpoint)], plot)
+    for note in content["notes"]:
+        typer.echo(f"vtsum: note: {note}", err=True)
+    if not quiet:
+        write(describe(content))
+        write(printable(path))
+
+
+def _kernel_size(text: str) -> int | str | None:
+    if text in ("auto", "none"):
+        return None if text == "none" else text
+    try:
+        return int(text)
+    except ValueError:
+        raise VTSumError(f"evaluate: kernel_size must be an odd number, none or auto, got {text!r}") from None
+
+
+def _name(checkpoint: Path) -> str:
+    """What a reader would call it: the run's name for RUN/model, the file's for a .pth."""
+    resolved = Path(os.path.abspath(checkpoint))
+    return resolved.parent.name if resolved.name == "model" else resolved.stem if resolved.is_file() else resolved.name
+
+
+@contextlib.contextmanager
+def _progress(shown: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on standard error with the time left."""
+    if not shown:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    bars: Any = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=32),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(compact=True),
+        console=Console(file=sys.stderr),
+    )
+    with bars:
+        task = bars.add_task("Summarising the videos", total=None)
+
+        def told(done: int, videos: int) -> None:
+            bars.update(task, completed=done, total=videos)
+            if done == videos:
+                bars.update(task, description="Measuring the texts")
+
+        yield told

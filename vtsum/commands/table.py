@@ -1,0 +1,64 @@
+"""`vtsum table`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vtsum.commands.app import app, printable, write
+from vtsum.errors import VTSumError
+
+
+@app.command(short_help="Put evaluations of several models into one table.")
+def table(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="EVAL.json...", help="Files of vtsum evaluate; the first is compared with.")
+    ],
+    names: Annotated[
+        str | None, typer.Option(metavar="A,B,...", help="Of the rows. [default: the files' names]")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Write to a .md, .tex or .csv file. [default: Markdown, printed]"
+        ),
+    ] = None,
+    baselines: Annotated[
+        bool, typer.Option("--baselines/--no_baselines", help="The rows for random and uniform.")
+    ] = True,
+    mix: Annotated[
+        bool, typer.Option("--mix", help="Allow different protocols, splits, data or tokenizers in one table.")
+    ] = False,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the measures with their intervals, as .png or .svg.")
+    ] = None,
+) -> None:
+    """One row a model, one column a measure, the protocol in the caption.
+
+    The best value is bold; + and - mark what is better or worse than the first row beyond chance (paired bootstrap over
+    videos, 95%). Files of different protocols, splits or data are refused unless --mix is given.
+    """
+    from vtsum.extras import require
+
+    require("video", "table")
+    from vtsum.evaluation.videoxum_file import read_evaluation, write_text
+    from vtsum.evaluation.videoxum_plot import check_plot, draw
+    from vtsum.evaluation.videoxum_table import FORMATS, results_table
+
+    form = "md" if output is None else output.suffix.lower().removeprefix(".")
+    if form not in FORMATS:
+        raise VTSumError(f"table: output must end in .md, .tex or .csv, got {output}")
+    if plot is not None:
+        check_plot(plot)
+    rows = [name.strip() for name in names.split(",")] if names else [path.stem for path in files]
+    evaluations = [read_evaluation(path) for path in files]
+    text = results_table(evaluations, rows, form=form, baselines=baselines, mix=mix)
+    if plot is not None:
+        draw(evaluations, rows, plot)
+    if output is None:
+        write(text.rstrip("\n"))
+    else:
+        write_text(text, output)
+        write(printable(output))

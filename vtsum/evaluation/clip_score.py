@@ -1,0 +1,235 @@
+"""VT-CLIPScore: how well the generated text fits the chosen frames, by a CLIP model.
+
+Source: Lin et al., "VideoXum", arXiv 2303.12060; the fine-tuned CLIP is that of its repository (vt_clip.pth).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vtsum.errors import VTSumError
+from vtsum.model import torchvision_free
+
+ORIGINAL_LIMIT = 256
+"""Tokens that the original fine-tuned CLIP reads; beyond its own positions they are interpolated."""
+_HEAD_DIM = 64
+# OpenAI's names of the text tower -> transformers', anchored.
+_NAMES = (
+    (r"^token_embedding\.", "text_model.embeddings.token_embedding."),
+    (r"^positional_embedding$", "text_model.embeddings.position_embedding.weight"),
+    (r"^ln_final\.", "text_model.final_layer_norm."),
+    (r"^text_projection$", "text_projection.weight"),
+    (r"^(transformer\.resblocks\.\d+)\.ln_(\d)\.", r"\1.layer_norm\2."),
+    (r"^(transformer\.resblocks\.\d+)\.mlp\.c_fc\.", r"\1.mlp.fc1."),
+    (r"^(transformer\.resblocks\.\d+)\.mlp\.c_proj\.", r"\1.mlp.fc2."),
+    (r"^(transformer\.resblocks\.\d+)\.attn\.out_proj\.", r"\1.self_attn.out_proj."),
+    (r"^transformer\.resblocks\.", "text_model.encoder.layers."),
+)
+_OTHERS = re.compile(r"^(visual\.|logit_scale$|input_resolution$|context_length$|vocab_size$)")
+
+
+def vt_clipscore(vision: np.ndarray, text: np.ndarray, frames: np.ndarray) -> float:
+    """Cosine (-1..1) of the mean of the chosen frames' features with a text's features.
+
+    Args:
+        vision: [T, D], as they are: lengths weigh in the mean. text: [D]. frames: indices of the chosen frames.
+    """
+    if vision.ndim != 2 or text.shape != vision.shape[1:]:
+        raise VTSumError(
+            f"vt_clipscore: vision must be [T, D] and text [D], got {list(vision.shape)} and {list(text.shape)}; "
+            "the features must come from the CLIP that encodes the text"
+        )
+    mean = vision[frames].mean(axis=0, dtype=np.float64)
+    norms = float(np.linalg.norm(mean)) * float(np.linalg.norm(text.astype(np.float64)))
+    return float(mean @ text.astype(np.float64)) / norms if norms else 0.0
+
+
+class ClipText:
+    """A CLIP text encoder.
+
+    Attributes:
+        dim: D of its features. limit: tokens it reads; the rest of a longer text is cut off. sha256: of its weights.
+    """
+
+    def __init__(self, network: Any, tokenizer: Any, limit: int, sha256: str, device: torch.device | str) -> None:
+        self.network = network.to(device).eval()
+        self.tokenizer = tokenizer
+        self.limit = limit
+        self.sha256 = sha256
+        self.device = device
+        self.dim = int(self.network.text_projection.weight.shape[0])
+        self._end = self.network.text_model.eos_token_id
+
+    @torch.inference_mode()
+    def encode(self, text: str) -> tuple[np.ndarray, bool]:
+        """Features of a text, float32 [D], and whether its end was cut off.
+
+        One text at a time: in the published evaluation a text of more than 77 tokens changes the positions, and with
+        them the features, of all others in its batch; here a text's features are its own.
+        """
+        ids = self.tokenizer(text).input_ids
+        cut = len(ids) > self.limit
+        ids = [*ids[: self.limit - 1], ids[-1]] if cut else ids
+        if self._end != 2 and self._end not in ids:  # 2: an old configuration; the highest id is the end then
+            raise VTSumError(f"ClipText: the tokenizer must end texts with token {self._end}, got {ids[-1]}")
+        embeddings = self.network.text_model.embeddings
+        own = embeddings.position_embedding
+        positions = torch.arange(len(ids), device=self.device)[None]
+        try:
+            if len(ids) > own.num_embeddings:
+                embeddings.position_embedding = _stretched(own, len(ids))
+            out = self.network(input_ids=torch.tensor([ids], device=self.device), position_ids=positions)
+        finally:
+            embeddings.position_embedding = own
+        return out.text_embeds[0].float().cpu().numpy(), cut
+
+
+def load_clip_text(
+    source: str | Path, tokenizer: str | Path | None = None, device: torch.device | str = "cpu"
+) -> ClipText:
+    """The text encoder for VT-CLIPScore.
+
+    Args:
+        source: a folder with a CLIP model of transformers, or the original vt_clip.pth, {"model": weights under
+            OpenAI's names}. Of the latter up to 256 tokens are read, of the former as many as it has positions.
+        tokenizer: a folder with the tokenizer's files (vocab.json and merges.txt, or tokenizer.json).
+            [default: the folder itself, or the one the file lies in]
+    Raises:
+        VTSumError: a file that is missing, broken or of another kind.
+    """
+    source = Path(source)
+    torchvision_free.prepare()
+    from transformers import CLIPTextModelWithProjection
+    from transformers.utils import logging
+
+    network: Any
+    if source.is_dir():
+        folder = source
+        weights = sorted(path for kind in ("*.safetensors", "*.bin") for path in source.glob(kind))
+        if not (source / "config.json").is_file() or not weights:
+            raise VTSumError(
+                f"load_clip_text: {source} must hold a CLIP model of transformers, got no config or weights"
+            )
+        level = logging.get_verbosity()
+        logging.set_verbosity_error()  # of a whole CLIP, the picture tower is not wanted
+        try:
+            network = CLIPTextModelWithProjection.from_pretrained(str(source), local_files_only=True)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise VTSumError(f"load_clip_text: {source} must hold a CLIP model: {_first_line(error)}") from None
+        finally:
+            logging.set_verbosity(level)
+        limit = network.config.max_position_embeddings
+    elif source.is_file():
+        folder, weights = source.parent, [source]
+        network = from_openai(_read(source), str(source))
+        limit = max(ORIGINAL_LIMIT, network.config.max_position_embeddings)
+    else:
+        raise VTSumError(f"load_clip_text: clip must be a CLIP folder or a .pth file, got {source}, which is not there")
+    digest = hashlib.sha256()
+    for path in weights:
+        with open(path, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    words = _tokenizer(Path(tokenizer) if tokenizer is not None else folder)
+    return ClipText(network, words, limit, digest.hexdigest(), device)
+
+
+def from_openai(state: Mapping[str, Tensor], name: str = "weights") -> nn.Module:
+    """transformers' CLIPTextModelWithProjection with the text tower of weights under OpenAI's names.
+
+    Raises:
+        VTSumError: names that are missing or unexpected.
+    """
+    torchvision_free.prepare()
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    renamed: dict[str, Tensor] = {}
+    for key, value in state.items():
+        if _OTHERS.match(key):
+            continue
+        value = value.float()
+        for pattern, replacement in _NAMES:
+            key = re.sub(pattern, replacement, key)
+        if match := re.fullmatch(r"(.+)\.attn\.in_proj_(weight|bias)", key):
+            for part, rows in zip("qkv", value.chunk(3), strict=True):
+                renamed[f"{match[1]}.self_attn.{part}_proj.{match[2]}"] = rows
+        else:
+            renamed[key] = value.T if key == "text_projection.weight" else value
+    try:
+        vocabulary, width = renamed["text_model.embeddings.token_embedding.weight"].shape
+        config = CLIPTextConfig(
+            vocab_size=vocabulary,
+            hidden_size=width,
+            intermediate_size=renamed["text_model.encoder.layers.0.mlp.fc1.weight"].shape[0],
+            projection_dim=renamed["text_projection.weight"].shape[0],
+            num_hidden_layers=len({k.split(".")[3] for k in renamed if k.startswith("text_model.encoder.layers.")}),
+            num_attention_heads=max(1, width // _HEAD_DIM),
+            max_position_embeddings=renamed["text_model.embeddings.position_embedding.weight"].shape[0],
+            bos_token_id=vocabulary - 2,
+            eos_token_id=vocabulary - 1,  # the highest id, as CLIP's vocabulary has it
+        )
+    except KeyError as error:
+        raise VTSumError(f"load_clip_text: {name} must hold CLIP's text tower, got no {error}") from None
+    network = CLIPTextModelWithProjection(config)
+    try:
+        problems = network.load_state_dict(renamed, strict=False)
+    except RuntimeError as error:
+        raise VTSumError(f"load_clip_text: {name} must hold one CLIP's weights: {_first_line(error)}") from None
+    if problems.missing_keys or problems.unexpected_keys:
+        raise VTSumError(
+            f"load_clip_text: {name} must hold CLIP's text tower, missing {problems.missing_keys[:3]}, "
+            f"unexpected {problems.unexpected_keys[:3]}"
+        )
+    return network
+
+
+def _stretched(positions: nn.Embedding, length: int) -> nn.Embedding:
+    """Position embeddings resized bicubically along the text."""
+    weight = positions.weight.T[None, :, :, None]
+    longer = F.interpolate(weight, (length, 1), mode="bicubic", align_corners=False)[0, :, :, 0].T
+    return nn.Embedding.from_pretrained(longer.contiguous())
+
+
+def _read(path: Path) -> Mapping[str, Tensor]:
+    try:
+        data = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise VTSumError(
+            f"load_clip_text: {path} must be weights that torch.load can read without running code: "
+            f"{_first_line(error)}"
+        ) from None
+    state = data.get("model", data) if isinstance(data, Mapping) else data
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise VTSumError(f"load_clip_text: {path} must hold weights by name, got {type(state).__name__}")
+    return state
+
+
+def _tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer, CLIPTokenizer
+
+    whole = (folder / "tokenizer.json").is_file()
+    if not whole and not ((folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()):
+        raise VTSumError(
+            f"load_clip_text: {folder} must hold CLIP's tokenizer: vocab.json and merges.txt, or tokenizer.json "
+            "(they come with any CLIP of transformers); --clip_tokenizer names another folder"
+        )
+    try:
+        if (folder / "tokenizer_config.json").is_file() or (folder / "config.json").is_file():
+            return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise VTSumError(f"load_clip_text: {folder} must hold CLIP's tokenizer: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,174 @@
+"""Evaluation files, and the part files from which an interrupted evaluation resumes.
+
+An evaluation file is JSON: {"format": "vtsum-evaluation/1", "protocol", "split", "data", "checkpoint", "clip",
+"settings", "measures": {name: {"value", "low", "high"} or, where not computed, {"value": null, ..., "reason"}},
+"baselines": {"random": ..., "uniform": ...}, "videos": [per-video values and texts], "software", "timings"}. Values are
+as computed (F1 0..1, CIDEr 0..10); tables multiply.
+
+A part file, FILE.part.jsonl or FILE.part-RANK.jsonl, holds the settings in its first line and a batch in each other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from vtsum.errors import VTSumError
+from vtsum.evaluation.videoxum_scores import MEASURES
+
+FORMAT = "vtsum-evaluation/1"
+PART = "vtsum-evaluation-part/1"
+_FIELDS = ("protocol", "split", "data", "checkpoint", "clip", "settings", "measures", "baselines", "videos")
+
+
+def write_evaluation(data: Mapping[str, Any], path: Path) -> None:
+    """Write the file under a temporary name and rename it.
+
+    Raises:
+        VTSumError: the place cannot be written to.
+    """
+    write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a file under a temporary name and rename it.
+
+    Raises:
+        VTSumError: the place cannot be written to.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise VTSumError(f"evaluate: output {path} must be writable: {error.strerror or error}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def read_evaluation(path: Path) -> dict[str, Any]:
+    """An evaluation file, checked as far as its readers rely on it.
+
+    Raises:
+        VTSumError: it is missing, no JSON, or no evaluation.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise VTSumError(f"read_evaluation: {path} must be a file: {error.strerror or error}") from None
+    except ValueError as error:
+        raise VTSumError(f"read_evaluation: {path} must be JSON, got: {error}") from None
+    found = data.get("format") if isinstance(data, dict) else type(data).__name__
+    if found != FORMAT:
+        raise VTSumError(f"read_evaluation: format of {path} must be {FORMAT!r}, got {found!r}")
+    missing = [name for name in _FIELDS if name not in data]
+    if missing or set(data["measures"]) != set(MEASURES):
+        raise VTSumError(f"read_evaluation: {path} must hold all fields and measures, got none of {missing}")
+    return dict(data)
+
+
+class PartFile:
+    """Batches that are done, one JSON line each, so that a killed evaluation loses one batch at most.
+
+    Args:
+        output: the final file; the part file stands beside it.
+        rank, world: of the process that writes.
+        settings: what the batches depend on; another evaluation's part file is refused.
+    """
+
+    def __init__(self, output: Path, rank: int, world: int, settings: Mapping[str, Any]) -> None:
+        self.output = output
+        self.path = output.with_name(f"{output.name}.part{f'-{rank}' if world > 1 else ''}.jsonl")
+        self.settings = dict(settings)
+        self._file: BinaryIO | None = None
+
+    def read(self) -> dict[int, list[dict[str, Any]]]:
+        """Batch number -> its videos, from every part file of the output that this process can see.
+
+        Raises:
+            VTSumError: a part file of an evaluation with other settings.
+        """
+        done: dict[int, list[dict[str, Any]]] = {}
+        for path in self._all():
+            lines, _ = _whole_lines(path)
+            if not lines:
+                continue
+            head = lines[0]
+            old = head.get("settings", {}) if head.get("format") == PART else {}
+            other = sorted(k for k in {*old, *self.settings} if old.get(k) != self.settings.get(k))
+            if other:
+                raise VTSumError(
+                    f"evaluate: {path} is what is left of an evaluation with another {' and '.join(other)}: "
+                    "give the same again to resume it, or --overwrite to begin anew"
+                )
+            done.update({line["batch"]: line["videos"] for line in lines[1:]})
+        return done
+
+    def append(self, batch: int, videos: list[dict[str, Any]]) -> None:
+        """Keep a batch.
+
+        Raises:
+            VTSumError: the disk is full or the place cannot be written to.
+        """
+        try:
+            if self._file is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                _, whole = _whole_lines(self.path)
+                self._file = open(self.path, "ab")  # noqa: SIM115 (kept open until close)
+                self._file.truncate(whole)  # a line broken off by a crash is not continued
+                if not whole:
+                    self._write({"format": PART, "settings": self.settings})
+            self._write({"batch": batch, "videos": videos})
+        except OSError as error:
+            raise VTSumError(f"evaluate: {self.path} must be writable: {error.strerror or error}") from None
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        assert self._file is not None  # append opened it
+        self._file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
+            self._file = None
+
+    def remove(self) -> None:
+        """Remove every part file of the output."""
+        self.close()
+        for path in self._all():
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    def _all(self) -> list[Path]:
+        start = f"{self.output.name}.part"
+        if not self.output.parent.is_dir():
+            return []
+        found = (p for p in self.output.parent.iterdir() if p.name.startswith(start) and p.suffix == ".jsonl")
+        return sorted(p for p in found if p.name[len(start) : -6].lstrip("-").isdigit() or p.name == start + ".jsonl")
+
+
+def _whole_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The lines of a part file up to the first that is broken, and their length in bytes."""
+    lines: list[dict[str, Any]] = []
+    length = 0
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return lines, 0
+    for line in content.split(b"\n")[:-1]:
+        try:
+            value = json.loads(line)
+        except ValueError:
+            break
+        if not isinstance(value, dict):
+            break
+        lines.append(value)
+        length += len(line) + 1
+    return lines, length

@@ -1,0 +1,80 @@
+"""A picture of evaluations: every measure with its interval, the baselines beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+from vtsum.errors import VTSumError
+from vtsum.evaluation.videoxum_scores import MEASURES, SHOWN_TIMES, TITLES
+from vtsum.evaluation.videoxum_table import caption
+
+
+def check_plot(path: Path) -> None:
+    """Raise VTSumError where `draw` could not make this file; before hours of work rather than after."""
+    if path.suffix.lower() not in (".png", ".svg"):
+        raise VTSumError(f"plot: file must end in .png or .svg, got {path}")
+    if util.find_spec("matplotlib") is None:
+        raise VTSumError("plot: matplotlib must be installed: pip install vtsum[train]")
+
+
+def draw(evaluations: Sequence[Mapping[str, Any]], names: Sequence[str], path: Path) -> None:
+    """One panel a measure, one point an evaluation with its 95% interval, dashed lines for the baselines.
+
+    Raises:
+        VTSumError: another ending than .png or .svg, no matplotlib, or a place that cannot be written to.
+    """
+    check_plot(path)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 5.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(2, 4)
+    for panel, measure in zip(panels.flat, MEASURES, strict=True):
+        panel.set_title(TITLES[measure], fontsize=11)
+        times = SHOWN_TIMES[measure]
+        shown = False
+        for i, evaluation in enumerate(evaluations):
+            cell = evaluation["measures"][measure]
+            if cell["value"] is None:
+                continue
+            value, low, high = (times * cell[part] for part in ("value", "low", "high"))
+            panel.errorbar(
+                [i],
+                [value],
+                [[max(0.0, value - low)], [max(0.0, high - value)]],
+                fmt="o",
+                capsize=5,
+                color=f"C{i % 10}",
+            )
+            shown = True
+        for kind, style in (("random", ":"), ("uniform", "--")):
+            cell = evaluations[0]["baselines"][kind][measure]
+            if cell["value"] is not None:
+                panel.axhline(times * cell["value"], linestyle=style, color="grey", label=kind)
+        if not shown:
+            panel.text(0.5, 0.5, "not computed", ha="center", va="center", transform=panel.transAxes, color="grey")
+        panel.set_xticks(range(len(names)), names, rotation=15 if len(names) > 1 else 0, fontsize=9)
+        panel.set_xlim(-0.6, len(names) - 0.4)
+    panels.flat[0].legend(fontsize=8)
+    figure.suptitle(caption(evaluations), fontsize=8)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(
+            temporary,
+            format=path.suffix[1:].lower(),
+            dpi=150,
+            metadata={"Creator": None, "Date": None} if path.suffix.lower() == ".svg" else None,
+        )
+        os.replace(temporary, path)
+    except OSError as error:
+        raise VTSumError(f"plot: {path} must be writable: {error.strerror or error}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

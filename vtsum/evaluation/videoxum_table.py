@@ -1,0 +1,221 @@
+"""Tables of evaluations: one in the terminal, several models beside one another as Markdown, LaTeX or CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vtsum.errors import VTSumError
+from vtsum.evaluation.videoxum_scores import (
+    MEASURES,
+    TITLES,
+    format_value,
+    paired_difference,
+    resamples,
+    values_of,
+)
+
+FORMATS = ("md", "tex", "csv")
+_TEX_TITLES = {"kendall": r"Kendall's $\tau$", "spearman": r"Spearman's $\rho$"}
+_MUST_AGREE = {
+    "protocol": lambda e: e["protocol"],
+    "split": lambda e: e["split"],
+    "data": lambda e: (e["data"]["annotations_sha256"], sorted(v["video_id"] for v in e["videos"])),
+    "caption tokenizer": lambda e: e["settings"]["caption_tokenizer"],
+    "CLIP": lambda e: (e["clip"] or {}).get("sha256"),
+}
+
+
+def describe(evaluation: Mapping[str, Any]) -> str:
+    """An evaluation for the terminal: each measure with its interval, and the two baselines."""
+    rows = [["", "model", "95% interval", "random", "uniform"]]
+    remarks: dict[str, str] = {}
+    for name in MEASURES:
+        cell = evaluation["measures"][name]
+        if cell["value"] is None:
+            rows.append([TITLES[name], "not computed", "", *_baselines(evaluation, name)])
+            remarks[TITLES[name]] = cell["reason"]
+            continue
+        span = f"{format_value(name, cell['low'])} to {format_value(name, cell['high'])}"
+        rows.append([TITLES[name], format_value(name, cell["value"]), span, *_baselines(evaluation, name)])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [f"{caption([evaluation])}", ""]
+    for row in rows:
+        cells = [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    lines += [f"{name} was not computed: {reason}" for name, reason in remarks.items()]
+    return "\n".join(lines)
+
+
+def caption(evaluations: Sequence[Mapping[str, Any]]) -> str:
+    """What the figures are of: protocol, split, data, number of videos, tokenizer; several where they differ."""
+
+    def each(values: Sequence[Any]) -> str:
+        return " / ".join(dict.fromkeys(str(value) for value in values))
+
+    words = ["PTB tokenizer" if e["settings"]["caption_tokenizer"] == "ptb" else PLAIN for e in evaluations]
+    return (
+        f"Protocol {each([e['protocol'] for e in evaluations])}, split {each([e['split'] for e in evaluations])} of "
+        f"{each([e['data']['path'] for e in evaluations])}, {each([len(e['videos']) for e in evaluations])} videos, "
+        f"captions by the {each(words)}. Rank correlations as they are, all others times 100."
+    )
+
+
+PLAIN = "plain tokenizer (not PTB: text figures are not comparable with published ones)"
+
+
+def results_table(
+    evaluations: Sequence[Mapping[str, Any]],
+    names: Sequence[str],
+    *,
+    form: str = "md",
+    baselines: bool = True,
+    mix: bool = False,
+) -> str:
+    """Models as rows, the eight measures as columns, the protocol in the caption.
+
+    The best value of the models in each column is bold. A value is marked + or - where it is better or worse than the
+    first row's beyond chance: the 95% interval of the difference over the same resamples of the same videos leaves out
+    0 (in CSV, columns of their own give the difference and its interval).
+
+    Args:
+        evaluations: contents of evaluation files. names: of the rows.
+        form: "md", "tex" or "csv".
+        baselines: add the first evaluation's rows for random and uniform.
+        mix: allow evaluations of different protocols, splits, data, tokenizers or CLIPs in one table.
+    Raises:
+        VTSumError: none given, names that are not as many, an unknown form, or a mixture that was not asked for.
+    """
+    if not evaluations or len(names) != len(evaluations):
+        raise VTSumError(f"table: names must be one for each of {len(evaluations)} evaluations, got {len(names)}")
+    if form not in FORMATS:
+        raise VTSumError(f"table: form must be one of {', '.join(FORMATS)}, got {form!r}")
+    different = [name for name, of in _MUST_AGREE.items() if any(of(e) != of(evaluations[0]) for e in evaluations)]
+    if different and not mix:
+        raise VTSumError(
+            f"table: evaluations must agree in {', '.join(_MUST_AGREE)}, got different {' and '.join(different)} "
+            "(--mix allows it)"
+        )
+    differences = [_differences(e, evaluations[0]) if i else {} for i, e in enumerate(evaluations)]
+    if form == "csv":
+        return _csv(evaluations, names, differences)
+    best: dict[str, str] = {}
+    for measure in MEASURES:
+        found = [_cell(e["measures"][measure], measure) for e in evaluations]
+        best[measure] = max(filter(None, found), key=float, default="")
+    rows: list[tuple[str, list[str]]] = []
+    bold, raised = ("**{}**", "<sup>{}</sup>") if form == "md" else (r"\textbf{{{}}}", "$^{{{}}}$")
+    for name, evaluation, changes in zip(names, evaluations, differences, strict=True):
+        cells = []
+        for measure in MEASURES:
+            value = evaluation["measures"][measure]["value"]
+            if value is None:
+                cells.append("")
+                continue
+            shown = format_value(measure, value)
+            cell = bold.format(shown) if shown == best[measure] and len(evaluations) > 1 else shown
+            mark = _mark(changes.get(measure))
+            cells.append(cell + (raised.format(mark) if mark else ""))
+        rows.append((name, cells))
+    if baselines:
+        for kind in ("random", "uniform"):
+            row = [_cell(evaluations[0]["baselines"][kind][measure], measure) for measure in MEASURES]
+            rows.append((kind, row))
+    remarks = _remarks(evaluations, names, len(evaluations) > 1, baselines)
+    return (_markdown if form == "md" else _tex)(caption(evaluations), rows, remarks)
+
+
+def _differences(evaluation: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """By measure, evaluation minus first on the same videos; none where the videos or a column are not the same."""
+    videos = {v["video_id"]: v for v in evaluation["videos"]}
+    if videos.keys() != {v["video_id"] for v in first["videos"]}:
+        return {}
+    ours = [videos[v["video_id"]] for v in first["videos"]]
+    weights = resamples(len(ours), first["settings"]["resamples"], first["settings"]["seed"])
+    found = {}
+    for name in MEASURES:
+        a, b = values_of(name, ours), values_of(name, first["videos"])
+        if a is not None and b is not None:
+            found[name] = paired_difference(name, a, b, weights)
+    return found
+
+
+def _mark(difference: Mapping[str, float] | None) -> str:
+    if difference is None or difference["low"] <= 0 <= difference["high"]:
+        return ""
+    return "+" if difference["value"] > 0 else "-"
+
+
+def _cell(cell: Mapping[str, Any], measure: str) -> str:
+    return "" if cell["value"] is None else format_value(measure, cell["value"])
+
+
+def _baselines(evaluation: Mapping[str, Any], measure: str) -> list[str]:
+    return [_cell(evaluation["baselines"][kind][measure], measure) for kind in ("random", "uniform")]
+
+
+def _remarks(
+    evaluations: Sequence[Mapping[str, Any]], names: Sequence[str], several: bool, baselines: bool
+) -> list[str]:
+    remarks = []
+    if several:
+        remarks.append(
+            f"Bold: the best model. + or -: better or worse than {names[0]} beyond chance "
+            "(paired bootstrap over videos, 95%)."
+        )
+    if baselines:
+        remarks.append(
+            "random: random scores, and another video's text, averaged over draws. uniform: evenly spaced frames, "
+            "without an order or a text; its VT-CLIPScore is with the first model's text."
+        )
+    for measure in MEASURES:
+        reasons = {e["measures"][measure].get("reason") for e in evaluations} - {None}
+        remarks += [f"{TITLES[measure]} was not computed: {reason}." for reason in sorted(reasons)]
+    return remarks
+
+
+def _markdown(heading: str, rows: Sequence[tuple[str, list[str]]], remarks: Sequence[str]) -> str:
+    lines = [heading, "", "| | " + " | ".join(TITLES[m] for m in MEASURES) + " |"]
+    lines.append("|---|" + "---:|" * len(MEASURES))
+    lines += [f"| {name.replace('|', chr(92) + '|')} | " + " | ".join(cells) + " |" for name, cells in rows]
+    return "\n".join([*lines, "", *remarks]).rstrip() + "\n"
+
+
+def _tex(heading: str, rows: Sequence[tuple[str, list[str]]], remarks: Sequence[str]) -> str:
+    titles = [_TEX_TITLES.get(m, _escaped(TITLES[m])) for m in MEASURES]
+    lines = [r"\begin{table}", r"\centering", r"\begin{tabular}{l" + "r" * len(MEASURES) + "}", r"\hline"]
+    lines += [" & ".join(["", *titles]) + r" \\", r"\hline"]
+    lines += [" & ".join([_escaped(name), *cells]) + r" \\" for name, cells in rows]
+    text = _escaped(" ".join([heading, *remarks]))
+    return "\n".join([*lines, r"\hline", r"\end{tabular}", rf"\caption{{{text}}}", r"\end{table}"]) + "\n"
+
+
+def _escaped(text: str) -> str:
+    table = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(table.get(c, "\\" + c if c in "&%$#_{}" else c) for c in text)
+
+
+def _csv(
+    evaluations: Sequence[Mapping[str, Any]],
+    names: Sequence[str],
+    differences: Sequence[Mapping[str, Mapping[str, float]]],
+) -> str:
+    """Every figure as it is in the file, not multiplied; empty where not computed."""
+    out = io.StringIO()
+    parts = ("value", "low", "high")
+    head = [f"{m}{'' if p == 'value' else '_' + p}" for m in MEASURES for p in parts]
+    change = [f"{m}_difference{'' if p == 'value' else '_' + p}" for m in MEASURES for p in parts]
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["name", "protocol", "split", "data", "videos", "caption_tokenizer", *head, *change])
+    for name, e, changes in zip(names, evaluations, differences, strict=True):
+        facts = [e["protocol"], e["split"], e["data"]["path"], len(e["videos"]), e["settings"]["caption_tokenizer"]]
+        values = [e["measures"][m][p] for m in MEASURES for p in parts]
+        writer.writerow([name, *facts, *values, *(changes.get(m, {}).get(p) for m in MEASURES for p in parts)])
+    for kind in ("random", "uniform"):
+        e = evaluations[0]
+        facts = [e["protocol"], e["split"], e["data"]["path"], len(e["videos"]), e["settings"]["caption_tokenizer"]]
+        values = [e["baselines"][kind][m][p] for m in MEASURES for p in parts]
+        writer.writerow([kind, *facts, *values, *[None] * len(change)])
+    return out.getvalue()

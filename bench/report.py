@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import sliding_window_aims, sliding_window_report
+from bench import sliding_window_aims, sliding_window_report, training_step_report
 from bench.record import RESULTS, read
 from bench.tables import table
 
@@ -60,6 +60,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "encoder": encoder,
     **sliding_window_report.TABLES,
     "sliding_window_cpu_aims": lambda: sliding_window_aims.aims("cpu"),
+    "training_step_cpu": lambda: training_step_report.training_step("cpu"),
 }
 
 

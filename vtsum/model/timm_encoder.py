@@ -91,7 +91,8 @@ def _from_path(model: str, path: Path) -> Any:
         raise VTSumError(f"load_frame_encoder: {file} must hold weights, got: {first_line(error)}") from None
     try:
         overlay = {k: v for k, v in config.get("pretrained_cfg", {}).items() if k in ("mean", "std", "input_size")}
-        network = _create(model, pretrained_cfg_overlay=overlay, **config.get("model_args", {}))
+        arguments = {k: v for k, v in config.get("model_args", {}).items() if k != "num_classes"}
+        network = _create(model, pretrained_cfg_overlay=overlay, **arguments)
         problems = network.load_state_dict(state, strict=False)
     except RuntimeError as error:
         raise VTSumError(

@@ -20,33 +20,44 @@ def load_tokenizer(source: Any) -> Any:
         source: a word list (vocab.txt), a folder that holds one or a tokenizer's own files, a name on the hub (such as
             "bert-base-uncased", the original's), or a tokenizer, to which [DEC] is added in place.
     Raises:
-        VTSumError: if there is no such tokenizer, or it lacks [SEP] or [PAD].
+        VTSumError: if there is no such tokenizer, or a word list lacks [PAD], [UNK], [CLS] or [SEP].
     """
     torchvision_free.prepare()
     from transformers import AutoTokenizer, BertTokenizer
 
-    name = "the tokenizer"
     tokenizer = source
     if isinstance(source, str | os.PathLike):
-        name, path = str(source), Path(source)
+        path = Path(source)
         vocabulary = path / "vocab.txt" if path.is_dir() else path
         if vocabulary.is_file():
+            _check_words(vocabulary)
             tokenizer = BertTokenizer(vocab=str(vocabulary))
         elif isinstance(source, os.PathLike) or path.suffix == ".txt":
-            raise VTSumError(f"load_tokenizer: source must be a word list, a folder or a hub name, got {name}")
+            raise VTSumError(f"load_tokenizer: source must be a word list, a folder or a hub name, got {source}")
         else:
-            tokenizer = from_pretrained(AutoTokenizer, name, "tokenizer")
+            tokenizer = from_pretrained(AutoTokenizer, str(source), "tokenizer")
     elif not hasattr(source, "convert_tokens_to_ids"):
         raise VTSumError(
             f"load_tokenizer: source must be a word list, a folder, a hub name or a tokenizer, got {source!r}"
         )
-    words = tokenizer.get_vocab()
-    if missing := [word for word in ("[SEP]", "[PAD]") if word not in words]:
-        raise VTSumError(f"load_tokenizer: {name} must hold [SEP] and [PAD], got no {' and no '.join(missing)}")
     tokenizer.add_special_tokens({"bos_token": BOS})
-    if ENC in words:
+    if ENC in tokenizer.get_vocab():
         add_enc(tokenizer)
     return tokenizer
+
+
+def _check_words(vocabulary: Path) -> None:
+    """transformers itself would add what is missing at the end of the list, under ids that no model has learnt."""
+    try:
+        words = set(vocabulary.read_text(encoding="utf-8").splitlines())
+    except UnicodeDecodeError:
+        raise VTSumError(
+            f"load_tokenizer: {vocabulary} must be a text file, one word a line, got other bytes"
+        ) from None
+    if missing := [word for word in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if word not in words]:
+        raise VTSumError(
+            f"load_tokenizer: {vocabulary} must hold [PAD], [UNK], [CLS] and [SEP], got no {' and no '.join(missing)}"
+        )
 
 
 def add_enc(tokenizer: Any) -> None:

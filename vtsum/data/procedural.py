@@ -270,7 +270,7 @@ def _frames(scenes: Sequence[Scene], rate: Fraction, size: tuple[int, int], seed
         grounds[number].paint(canvas, local)
         for event in scene.events:
             if event.start <= local < event.start + event.duration:
-                _PAINTERS[event.kind](canvas, local - event.start, seed * 7 + number)
+                paint_event(canvas, event.kind, local - event.start, seed * 7 + number)
         if number and local < scene.fade:
             new = canvas.pixels.copy()
             grounds[number - 1].paint(canvas, scenes[number - 1].duration + local)
@@ -300,6 +300,11 @@ class _Ground:
     def paint(self, canvas: Canvas, time: float) -> None:
         canvas.pixels[:] = self._pixels
         canvas.disc(self._x + 0.01 * time, self._y, 0.08, self._color)
+
+
+def paint_event(canvas: Canvas, kind: str, time: float, seed: int) -> None:
+    """Paint an event of one of EVENT_KINDS over what is there, as it looks `time` seconds after its start."""
+    _PAINTERS[kind](canvas, time, seed)
 
 
 def _vivid(share: float) -> tuple[float, float, float]:

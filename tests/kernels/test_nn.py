@@ -147,7 +147,8 @@ def test_every_parameter_learns_and_padding_neither_gives_nor_takes(fuse: str) -
     clean = bank(x, mask)
     x[~mask] = torch.nan
     x.requires_grad_()
-    y, balance = bank(x, mask, return_balance_loss=True)
+    y = bank(x, mask)
+    balance = bank.balance_loss()
     assert torch.equal(y, clean)
     assert (y[~mask] == 0).all()
     (y.square().sum() + balance).backward()
@@ -167,18 +168,20 @@ def test_usage_counts_valid_frames_and_sees_a_collapse() -> None:
         bank.memory.copy_(torch.eye(16)[:8])
     mask = torch.ones(1, 8, dtype=torch.bool)
     mask[:, 6:] = False
-    spread, spread_loss = bank(torch.eye(16)[None, :8], mask, return_balance_loss=True)
+    spread, spread_loss = bank(torch.eye(16)[None, :8], mask), bank.balance_loss()
     assert spread.shape == (1, 8, 16)
     use = bank.usage()
     torch.testing.assert_close(use.mass.sum(), torch.tensor(6.0))
     assert use.dead == 2  # the two slots only padded frames would have read
     assert use.perplexity == pytest.approx(6, rel=1e-3)
-    _, collapsed_loss = bank(torch.eye(16)[None, :1].expand(1, 8, 16), return_balance_loss=True)
+    bank(torch.eye(16)[None, :1].expand(1, 8, 16))
+    collapsed_loss = bank.balance_loss()
     assert bank.usage().dead == 7
     assert bank.usage().perplexity == pytest.approx(1, rel=1e-3)
     assert collapsed_loss.item() == pytest.approx(7, rel=1e-3)
     assert spread_loss.item() == pytest.approx(8 / 6 - 1, rel=1e-3)
-    _, nobody = bank(torch.randn(1, 8, 16), torch.zeros(1, 8, dtype=torch.bool), return_balance_loss=True)
+    bank(torch.randn(1, 8, 16), torch.zeros(1, 8, dtype=torch.bool))
+    nobody = bank.balance_loss()
     assert nobody.item() == 0
 
 
@@ -188,7 +191,8 @@ def test_a_step_against_the_balance_loss_evens_the_use() -> None:
     optimizer = torch.optim.SGD(bank.parameters(), 0.05)
     losses = []
     for _ in range(20):
-        _, loss = bank(x, return_balance_loss=True)
+        bank(x)
+        loss = bank.balance_loss()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

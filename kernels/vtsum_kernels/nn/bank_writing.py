@@ -1,0 +1,54 @@
+"""How frames of a stream are put into a bank: three rules, each in place.
+
+memory [S, C]; counts [S + 1]: the frames that each slot stands for, and last the slot that the next frame replaces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def _first_in_first_out(memory: Tensor, counts: Tensor, frames: Tensor, momentum: float) -> None:
+    slots = memory.shape[0]
+    start = int(counts[-1])
+    counts[-1] = (start + len(frames)) % slots
+    kept = frames[-slots:]  # what lies before would be overwritten in turn
+    where = (start + torch.arange(len(frames) - len(kept), len(frames), device=memory.device)) % slots
+    memory[where] = kept
+    counts[where] = 1.0
+
+
+def _moving_average(memory: Tensor, counts: Tensor, frames: Tensor, momentum: float) -> None:
+    for frame in frames:
+        slot = int((F.normalize(memory, dim=-1) @ F.normalize(frame, dim=-1)).argmax())
+        memory[slot] = memory[slot].lerp(frame, 1.0 - momentum)
+        counts[slot] += 1.0
+
+
+def _merge_neighbours(memory: Tensor, counts: Tensor, frames: Tensor, momentum: float) -> None:
+    for frame in frames:
+        # A slot that stands for nothing yet gives way without a merge.
+        empty = (counts[:-1] == 0).nonzero()
+        rows, weights = torch.cat((memory, frame[None])), torch.cat((counts[:-1], counts.new_ones(1)))
+        if len(empty):
+            gone = int(empty[0])
+        else:
+            likeness = F.cosine_similarity(rows[:-1], rows[1:], dim=-1)
+            gone = int(likeness.argmax())
+            pair, share = rows[gone : gone + 2], weights[gone : gone + 2]
+            rows[gone + 1] = (pair * share[:, None]).sum(0) / share.sum()
+            weights[gone + 1] = share.sum()
+        keep = torch.arange(len(rows), device=rows.device) != gone
+        memory.copy_(rows[keep])
+        counts[:-1] = weights[keep]
+
+
+RULES: dict[str, Callable[[Tensor, Tensor, Tensor, float], None]] = {
+    "fifo": _first_in_first_out,
+    "ema": _moving_average,
+    "merge": _merge_neighbours,
+}

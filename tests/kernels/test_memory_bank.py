@@ -1,0 +1,200 @@
+"""MemoryBank: what is written to it, product keys, the balance loss under checkpointing, folding for inference."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+from vtsum_kernels.nn import MemoryBank
+
+
+def plain(slots: int = 4, dim: int = 6, **options: Any) -> MemoryBank:
+    return MemoryBank(slots, dim, **({"norm": False} | options))
+
+
+def test_fifo_replaces_the_oldest_slot() -> None:
+    bank = plain()
+    learned = bank.memory.detach().clone()
+    frames = torch.randn(11, 6)
+    bank.write(frames[:3])
+    assert torch.equal(bank.memory.detach(), torch.cat((frames[:3], learned[3:])))
+    bank.write(frames[3:5])
+    assert torch.equal(bank.memory.detach(), torch.stack((frames[4], frames[1], frames[2], frames[3])))
+    one_by_one, at_once = copy.deepcopy(bank), copy.deepcopy(bank)
+    for frame in frames[5:]:
+        one_by_one.write(frame)
+    at_once.write(frames[5:])  # more than there are slots
+    assert torch.equal(one_by_one.memory, at_once.memory)
+    one_by_one.write(frames[0])
+    at_once.write(frames[0])
+    assert torch.equal(one_by_one.memory, at_once.memory)
+
+
+def test_the_moving_average_goes_to_the_most_similar_slot() -> None:
+    bank = plain()
+    with torch.no_grad():
+        bank.memory.copy_(torch.eye(6)[:4])
+    bank.write(torch.tensor([0.0, 5.0, 0.1, 0.0, 0.0, 0.0]), rule="ema", momentum=0.75)
+    expected = torch.eye(6)[:4]
+    expected[1] = torch.tensor([0.0, 0.75 + 0.25 * 5.0, 0.025, 0.0, 0.0, 0.0])
+    torch.testing.assert_close(bank.memory.detach(), expected)
+
+
+def merged(frames: list[Tensor], slots: int) -> list[Tensor]:
+    """The rule as it is said, with lists."""
+    rows: list[tuple[Tensor, float]] = []
+    for frame in frames:
+        rows.append((frame, 1.0))
+        if len(rows) > slots:
+            likeness = [F.cosine_similarity(a, b, dim=0).item() for (a, _), (b, _) in pairwise(rows)]
+            at = likeness.index(max(likeness))
+            (a, n), (b, m) = rows[at : at + 2]
+            rows[at : at + 2] = [((n * a + m * b) / (n + m), n + m)]
+    return [row for row, _ in rows]
+
+
+def test_merging_keeps_what_differs() -> None:
+    frames = list(torch.randn(3, 6).repeat_interleave(5, 0) + 0.01 * torch.randn(15, 6))
+    bank = plain()
+    bank.write(torch.stack(frames[:9]), rule="merge")
+    bank.write(torch.stack(frames[9:]), rule="merge")
+    torch.testing.assert_close(bank.memory.detach(), torch.stack(merged(frames, 4)))
+    centres = torch.stack([torch.stack(frames[i : i + 5]).mean(0) for i in (0, 5, 10)])
+    nearest = torch.cdist(centres, bank.memory.detach()).amin(1)
+    assert (nearest < 0.05).all()
+
+
+def test_written_frames_are_found_again() -> None:
+    """What was written is normed as queries are: a frame then reads itself."""
+    bank = MemoryBank(8, 16, fuse="add", residual=False, temperature=100.0)
+    frames = torch.randn(1, 8, 16) + 3
+    bank.write(frames)
+    assert bank.norm is not None
+    torch.testing.assert_close(bank(frames), bank.norm(frames), atol=0.02, rtol=0.02)
+
+
+def test_write_heeds_the_mask_and_refuses_what_it_cannot_do() -> None:
+    bank = plain()
+    frames, mask = torch.randn(2, 3, 6), torch.tensor([[True, False, True], [False, False, True]])
+    bank.write(frames, mask=mask)
+    assert torch.equal(bank.memory.detach()[:3], frames[mask])
+    with pytest.raises(ValueError, match='rule must be "fifo" or "ema" or "merge", got \'lru\''):
+        bank.write(frames, rule="lru")
+    with pytest.raises(ValueError, match=r"x must be of shape \[..., 6\], got \[2, 5\]"):
+        bank.write(torch.randn(2, 5))
+    with pytest.raises(ValueError, match=r"mask must be of x's shape \[2, 3\], got \[3, 2\]"):
+        bank.write(frames, mask=mask.t())
+    with pytest.raises(ValueError, match=r"momentum must be 0 to 1, got 1\.5"):
+        bank.write(frames, rule="ema", momentum=1.5)
+    bank.memory.ds_id = 7  # type: ignore[attr-defined]  # as DeepSpeed marks what it shards
+    with pytest.raises(RuntimeError, match="must be used on a whole bank"):
+        bank.write(frames)
+
+
+@pytest.mark.parametrize("run", [lambda f, x: f(x), lambda f, x: checkpoint(f, x, use_reentrant=False)])
+def test_the_balance_loss_keeps_its_gradient_under_checkpointing(run: Callable[..., Tensor]) -> None:
+    bank, x = plain(8, 6), torch.randn(2, 5, 6)
+    y = run(bank, x)
+    loss = bank.balance_loss()
+    (y.sum() * 0 + loss).backward()
+    share = torch.softmax(bank.log_scale.exp() * F.normalize(x, dim=-1) @ F.normalize(bank.memory, dim=-1).t(), -1)  # type: ignore[union-attr]
+    mean = share.mean((0, 1))
+    expected = 8 * mean.square().sum() - 1
+    torch.testing.assert_close(loss, expected)
+    (gradient,) = torch.autograd.grad(expected, bank.memory)
+    assert bank.memory.grad is not None
+    torch.testing.assert_close(bank.memory.grad, gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_a_balance_loss_that_would_be_lost_is_refused() -> None:
+    bank, x = plain(), torch.randn(1, 5, 6, requires_grad=True)
+    with torch.no_grad():
+        bank(x)
+    with pytest.raises(RuntimeError, match="balance_loss must follow a forward that records gradients"):
+        bank.balance_loss()
+    bank(x)
+    bank.balance_loss()
+    with pytest.raises(RuntimeError, match="balance_loss must follow"):
+        bank.balance_loss()
+
+
+def test_a_copy_can_be_made_after_a_forward() -> None:
+    bank = plain()
+    bank(torch.randn(1, 5, 6))
+    twin = copy.deepcopy(bank)
+    assert torch.equal(twin.memory, bank.memory)
+    bank.balance_loss()
+
+
+def test_folding_for_inference_changes_no_number() -> None:
+    bank, x = MemoryBank(16, 24, query_proj=True, normalize=False), torch.randn(2, 9, 24)
+    expected = bank(x)
+    assert bank.fold_() is bank
+    assert not bank.training
+    assert not any(p.requires_grad for p in bank.parameters())
+    for _ in range(2):
+        torch.testing.assert_close(bank(x), expected, rtol=1e-5, atol=1e-6)
+    bank.write(torch.randn(3, 24))  # what was folded before must not be used any more
+    twin = MemoryBank(16, 24, query_proj=True, normalize=False)
+    twin.load_state_dict(bank.state_dict())
+    torch.testing.assert_close(bank(x), twin(x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("fuse", ["concat", "gate", "add"])
+@pytest.mark.parametrize("query_proj", [True, False])
+def test_product_keys_read_the_best_pairs(normalize: bool, fuse: str, query_proj: bool) -> None:
+    bank = MemoryBank(25, 16, 2, query_proj, normalize, top_k=3, product_keys=True, fuse=fuse, norm=False)
+    x = torch.randn(2, 7, 16)
+    queries = x if bank.query_weight is None else F.linear(x, bank.query_weight)
+    assert bank.half_keys is not None
+    reads = []
+    for h, (q, v) in enumerate(zip(queries.chunk(2, -1), bank.memory.chunk(2, -1), strict=True)):
+        a, b = bank.half_keys[:, h]
+        keys = torch.cat((a.repeat_interleave(5, 0), b.repeat(5, 1)), -1)
+        scale = 8**-0.5
+        if normalize:
+            halves = keys.unflatten(-1, (2, 4))
+            keys, q, scale = (F.normalize(halves, dim=-1) * 0.5**0.5).flatten(-2), F.normalize(q, dim=-1), 16.0
+        top = (scale * q @ keys.t()).topk(3, -1)
+        reads.append((top.values.softmax(-1)[..., None] * v[top.indices]).sum(-2))
+    read = torch.cat(reads, -1)
+    expected = read
+    if bank.join_weight is not None:
+        joined = F.linear(torch.cat((x, read), -1), bank.join_weight, bank.join_bias)
+        expected = joined if fuse == "concat" else torch.sigmoid(joined) * read
+    torch.testing.assert_close(bank(x), x + expected, rtol=1e-4, atol=1e-5)
+    bank(x).square().sum().backward()
+    for name, parameter in bank.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+    torch.testing.assert_close(bank.usage().mass.sum(), torch.tensor(28.0))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"product_keys": True}, "top_k must be given where there are product_keys, got None"),
+        ({"product_keys": True, "top_k": 2, "num_slots": 8}, "num_slots must be a square number .*, got 8"),
+        ({"product_keys": True, "top_k": 2, "dim": 15}, "dim must be divisible by 2 .*, got 15"),
+        ({"top_k": 0}, "top_k must be .*, got 0"),
+    ],
+)
+def test_what_a_bank_cannot_be(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MemoryBank(**{"num_slots": 9, "dim": 16, **options})
+
+
+def test_the_best_slots_alone_are_read() -> None:
+    bank = plain(10, 6, top_k=1, fuse="add", residual=False, temperature=math.pi)
+    x = torch.randn(1, 5, 6)
+    best = (F.normalize(x, dim=-1) @ F.normalize(bank.memory, dim=-1).t()).argmax(-1)
+    torch.testing.assert_close(bank(x), bank.memory[best])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,14 @@ from vtsum.evaluation.videoxum_frames import PROTOCOLS, clip_frames, frame_measu
 from vtsum.evaluation.videoxum_run import EvaluationSettings, evaluate, other_videos
 from vtsum.evaluation.videoxum_scores import MEASURES
 from vtsum.model import VTSum
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_java() -> Iterator[None]:
+    """METEOR takes seconds to start; one test has Java back."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(java, "_java", lambda: None)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -195,12 +205,8 @@ def test_a_torn_part_file_is_continued_cleanly(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["e.json.part-notes.jsonl"]
 
 
-def test_without_clip_or_java_the_rest_is_measured(
-    corpus: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_clip_or_java_the_rest_is_measured(corpus: Path, model: Path, tmp_path: Path) -> None:
     """What is not computed says why; PTB without Java is refused before any work."""
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("JAVA_HOME", raising=False)
     bare = tmp_path / "bare"
     bare.mkdir()
     for name in ("anno", "feat"):
@@ -218,6 +224,28 @@ def test_without_clip_or_java_the_rest_is_measured(
         VTSumError, match=r"the PTB tokenizer needs a Java runtime .*default-jre-headless; or --caption"
     ):
         evaluate(dataclasses.replace(settings_of(bare, model), caption_tokenizer="ptb"))
+
+
+def test_with_java_texts_are_measured_as_published(
+    corpus: Path, model: Path, needs_program: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The PTB tokenizer's words reach every measure, and METEOR is there."""
+    needs_program("java")
+    monkeypatch.setattr(java, "_java", lambda: shutil.which("java"))
+    settings = dataclasses.replace(settings_of(corpus, model, limit=4), caption_tokenizer="ptb", random_draws=1)
+    content = evaluate(settings)
+    assert content is not None
+    texts, known = ([v[key] for v in content["videos"]] for key in ("text", "reference"))
+    made, references = java.ptb_tokenize(texts), java.ptb_tokenize(known)
+    with java.Meteor() as program:
+        counts = [program.counts(text, [reference]) for text, reference in zip(made, references, strict=True)]
+    found = content["measures"]["meteor"]
+    assert found["value"] == pytest.approx(float(java.meteor(np.sum(counts, 0))), abs=1e-12)
+    assert 0 < found["low"] < found["value"] < found["high"]
+    assert [v["meteor"] for v in content["videos"]] == pytest.approx(java.meteor(np.array(counts)), abs=1e-12)
+    expected = sum(bleu_counts(t, [r]) for t, r in zip(made, references, strict=True))
+    assert content["measures"]["bleu4"]["value"] == pytest.approx(float(bleu(expected)), abs=1e-12)
+    assert content["baselines"]["random"]["meteor"]["value"] > 0
 
 
 def test_one_video_has_figures_too(corpus: Path, model: Path) -> None:

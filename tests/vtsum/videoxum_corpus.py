@@ -93,7 +93,7 @@ def write_model(folder: Path, seed: int = 0, width: int = WIDTH) -> Path:
         vocab_size=len(tokenizer), hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64, max_positions=64
     )
     config = VTSumConfig(
-        frame_encoder="none", width=width, num_heads=2, kernel_size=3, memory_slots=4, max_text_length=16, text=text
+        frame_encoder="none", width=width, num_heads=2, kernel_size=3, memory_slots=0, max_text_length=16, text=text
     )
     torch.manual_seed(seed)
     model = VTSum(config, tokenizer)

@@ -120,14 +120,17 @@ def load_clip_text(
             raise VTSumError(
                 f"load_clip_text: {source} must hold a CLIP model of transformers, got no config or weights"
             )
-        level = logging.get_verbosity()
+        level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
         logging.set_verbosity_error()  # of a whole CLIP, the picture tower is not wanted
+        logging.disable_progress_bar()
         try:
             network = CLIPTextModelWithProjection.from_pretrained(str(source), local_files_only=True)
         except (OSError, ValueError, RuntimeError) as error:
             raise VTSumError(f"load_clip_text: {source} must hold a CLIP model: {_first_line(error)}") from None
         finally:
             logging.set_verbosity(level)
+            if bars:
+                logging.enable_progress_bar()
         limit = network.config.max_position_embeddings
     elif source.is_file():
         folder, weights = source.parent, [source]

@@ -100,7 +100,7 @@ def results_table(
         )
     differences = [_differences(e, evaluations[0]) if i else {} for i, e in enumerate(evaluations)]
     if form == "csv":
-        return _csv(evaluations, names, differences)
+        return _csv(evaluations, names, differences, baselines)
     best: dict[str, str] = {}
     for measure in MEASURES:
         found = [_cell(e["measures"][measure], measure) for e in evaluations]
@@ -201,6 +201,7 @@ def _csv(
     evaluations: Sequence[Mapping[str, Any]],
     names: Sequence[str],
     differences: Sequence[Mapping[str, Mapping[str, float]]],
+    baselines: bool,
 ) -> str:
     """Every figure as it is in the file, not multiplied; empty where not computed."""
     out = io.StringIO()
@@ -213,7 +214,7 @@ def _csv(
         facts = [e["protocol"], e["split"], e["data"]["path"], len(e["videos"]), e["settings"]["caption_tokenizer"]]
         values = [e["measures"][m][p] for m in MEASURES for p in parts]
         writer.writerow([name, *facts, *values, *(changes.get(m, {}).get(p) for m in MEASURES for p in parts)])
-    for kind in ("random", "uniform"):
+    for kind in ("random", "uniform") if baselines else ():
         e = evaluations[0]
         facts = [e["protocol"], e["split"], e["data"]["path"], len(e["videos"]), e["settings"]["caption_tokenizer"]]
         values = [e["baselines"][kind][m][p] for m in MEASURES for p in parts]

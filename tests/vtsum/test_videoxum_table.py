@@ -1,0 +1,220 @@
+"""Intervals, tables and the two commands."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.vtsum.videoxum_corpus import write_corpus, write_model
+from vtsum.cli import main
+from vtsum.errors import VTSumError
+from vtsum.evaluation import java
+from vtsum.evaluation.captions import bleu_counts
+from vtsum.evaluation.videoxum_file import read_evaluation
+from vtsum.evaluation.videoxum_scores import (
+    MEASURES,
+    corpus_value,
+    format_value,
+    interval,
+    paired_difference,
+    resamples,
+    with_interval,
+)
+from vtsum.evaluation.videoxum_table import describe, results_table
+
+
+def test_resampled_measures_equal_the_measure_of_the_resample() -> None:
+    """Weights stand for repeated videos: means, and BLEU from counts."""
+    rng = np.random.default_rng(0)
+    weights = resamples(6, 4, seed=1)
+    assert weights.shape == (4, 6)
+    assert (weights.sum(1) == 6).all()
+    f1 = rng.random(6)
+    counts = np.array([bleu_counts("a b c d e f"[: 2 * k + 5], ["a b c d e f g"]) for k in range(6)])
+    for row in weights:
+        repeated = np.repeat(np.arange(6), row.astype(int))
+        assert corpus_value("f1", f1, row) == pytest.approx(f1[repeated].mean(), abs=1e-15)
+        assert corpus_value("bleu4", counts, row) == pytest.approx(
+            float(corpus_value("bleu4", counts[repeated])), abs=1e-15
+        )
+    assert np.array_equal(weights, resamples(6, 4, seed=1))
+    assert not np.array_equal(weights, resamples(6, 4, seed=2))
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    """300 samples of 60 videos: the mean lies in about 95 of 100 intervals."""
+    rng = np.random.default_rng(3)
+    hits = 0
+    for seed in range(300):
+        values = rng.normal(0.3, 0.1, 60)
+        cell = with_interval("f1", [values], resamples(60, 400, seed))
+        hits += cell["low"] <= 0.3 <= cell["high"]
+    assert 0.90 < hits / 300 < 0.99
+    assert interval(np.arange(101.0)) == pytest.approx((2.5, 97.5))
+
+
+def test_a_small_steady_difference_is_seen_where_two_intervals_overlap() -> None:
+    rng = np.random.default_rng(0)
+    theirs = rng.normal(0.3, 0.1, 80)
+    ours = theirs + rng.normal(0.01, 0.005, 80)
+    weights = resamples(80, 500, 0)
+    change = paired_difference("f1", ours, theirs, weights)
+    assert 0 < change["low"] < change["value"] < change["high"]
+    assert with_interval("f1", [ours], weights)["low"] < with_interval("f1", [theirs], weights)["high"]
+
+
+def evaluation(shift: float = 0.0, **other: Any) -> dict[str, Any]:
+    """A whole evaluation of 30 videos, its values made up; `shift` moves F1 and tau."""
+    rng = np.random.default_rng(7)
+    videos = []
+    for i in range(30):
+        video: dict[str, Any] = {"video_id": f"v{i}", "meteor_counts": None}
+        video |= {name: float(rng.normal(0.3, 0.02)) for name in ("f1", "kendall", "spearman", "rouge_l", "cider")}
+        video["f1"] += shift
+        video["kendall"] -= shift
+        video["vt_clipscore"] = 0.25
+        video["bleu_counts"] = bleu_counts("a man runs in the street", ["a man runs in the red street"]).tolist()
+        videos.append(video)
+    none = {"value": None, "low": None, "high": None, "reason": "needs a Java runtime"}
+    measures = {}
+    for name in MEASURES:
+        values = None if name == "meteor" else [v["bleu_counts" if name == "bleu4" else name] for v in videos]
+        measures[name] = with_interval(name, [np.array(values)], resamples(30, 100, 0)) if values else dict(none)
+    row = {name: dict(measures[name]) for name in MEASURES}
+    return {
+        "format": "vtsum-evaluation/1",
+        "protocol": "videoxum-strict",
+        "split": "test",
+        "data": {"path": "a_corpus", "annotations_sha256": "d", "videos": 30},
+        "checkpoint": {"path": "x", "sha256": "c"},
+        "clip": None,
+        "settings": {"caption_tokenizer": "ptb", "resamples": 100, "seed": 0},
+        "measures": measures,
+        "baselines": {"random": row, "uniform": copy.deepcopy(row)},
+        "videos": videos,
+    } | other
+
+
+def test_the_table_in_markdown() -> None:
+    text = results_table([evaluation(), evaluation(0.02)], ["TT+CA", "TT+CA+memory"])
+    lines = text.splitlines()
+    assert lines[0] == (
+        "Protocol videoxum-strict, split test of a_corpus, 30 videos, captions by the PTB tokenizer. "
+        "Rank correlations as they are, all others times 100."
+    )
+    rows = {
+        cells[1].strip(): [c.strip() for c in cells[2:-1]]
+        for cells in (line.split("|") for line in lines[2:])
+        if len(cells) > 2
+    }
+    assert list(rows) == ["", "---", "TT+CA", "TT+CA+memory", "random", "uniform"]
+    first, second = evaluation()["measures"], evaluation(0.02)["measures"]
+    assert rows["TT+CA"][0] == format_value("f1", first["f1"]["value"])
+    assert rows["TT+CA+memory"][0] == f"**{format_value('f1', second['f1']['value'])}**<sup>+</sup>"
+    assert rows["TT+CA"][1] == f"**{first['kendall']['value']:.3f}**"
+    assert rows["TT+CA+memory"][1] == f"{second['kendall']['value']:.3f}<sup>-</sup>"
+    assert rows["TT+CA"][7] == rows["TT+CA+memory"][7] == "**25.0**"
+    assert rows["TT+CA"][4] == ""
+    assert "METEOR was not computed: needs a Java runtime." in lines
+    assert "better or worse than TT+CA beyond chance" in text
+    alone = results_table([evaluation()], ["one"], baselines=False)
+    assert "**" not in alone
+    assert "random" not in alone
+
+
+def test_the_table_in_latex_and_csv() -> None:
+    both = [evaluation(), evaluation(0.02)]
+    tex = results_table(both, ["a_b", "100%"], form="tex")
+    assert r"a\_b & " in tex
+    assert r"100\% & \textbf{" in tex
+    assert r"Kendall's $\tau$" in tex
+    assert r"split test of a\_corpus" in tex
+    assert tex.count(r"\\") == 5
+    rows = list(csv.DictReader(io.StringIO(results_table(both, ["a", "b"], form="csv"))))
+    assert [row["name"] for row in rows] == ["a", "b", "random", "uniform"]
+    assert float(rows[1]["f1"]) == both[1]["measures"]["f1"]["value"]
+    assert float(rows[1]["f1_difference"]) == pytest.approx(0.02)
+    assert 0 < float(rows[1]["f1_difference_low"]) <= float(rows[1]["f1_difference_high"])
+    assert rows[0]["f1_difference"] == rows[0]["meteor"] == ""
+
+
+def test_what_differs_is_not_mixed() -> None:
+    other = evaluation(protocol="videoxum-released", data={"path": "b", "annotations_sha256": "e", "videos": 30})
+    with pytest.raises(VTSumError, match=r"got different protocol and data \(--mix allows it\)"):
+        results_table([evaluation(), other], ["a", "b"])
+    assert "Protocol videoxum-strict / videoxum-released" in results_table([evaluation(), other], ["a", "b"], mix=True)
+    plain = evaluation(settings={"caption_tokenizer": "plain", "resamples": 100, "seed": 0})
+    with pytest.raises(VTSumError, match="got different caption tokenizer"):
+        results_table([evaluation(), plain], ["a", "b"])
+    assert "not comparable with published ones" in results_table([plain], ["a"])
+    with pytest.raises(VTSumError, match="names must be one for each of 2 evaluations, got 1"):
+        results_table([evaluation(), evaluation()], ["a"])
+
+
+def test_files_that_are_no_evaluations_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "e.json"
+    for content, message in (
+        ("{", "must be JSON"),
+        ("[]", "format of .* must be 'vtsum-evaluation/1', got 'list'"),
+        ('{"format": "vtsum-model/1"}', "got 'vtsum-model/1'"),
+        ('{"format": "vtsum-evaluation/1", "measures": {}}', "must hold all fields and measures, got none of"),
+    ):
+        path.write_text(content)
+        with pytest.raises(VTSumError, match=message):
+            read_evaluation(path)
+    with pytest.raises(VTSumError, match="must be a file: No such file"):
+        read_evaluation(tmp_path / "none.json")
+
+
+def test_the_terminal_says_what_is_missing() -> None:
+    text = describe(evaluation())
+    assert "METEOR was not computed: needs a Java runtime" in text
+    lines = {line[:15].strip(): line for line in text.splitlines()}
+    assert lines["F1"].split()[1] == format_value("f1", evaluation()["measures"]["f1"]["value"])
+    assert "not computed" in lines["METEOR"]
+
+
+def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two models evaluated, tabled and drawn; mistakes are one line and status 2."""
+    monkeypatch.setattr(java, "_java", lambda: None)
+    monkeypatch.chdir(tmp_path)
+    write_corpus(tmp_path, videos=4)
+    for seed in (0, 1):
+        write_model(tmp_path / f"run{seed}" / "model", seed)
+    common = ["evaluate", "--data", ".", "--caption_tokenizer", "plain", "--resamples", "20", "--batch_size", "3"]
+    assert main([*common, "--checkpoint", "run0", "--plot", "one.svg"]) == 0
+    shown = capsys.readouterr()
+    assert "captions by the plain tokenizer (not PTB: text figures are not comparable" in shown.out
+    assert shown.out.splitlines()[-1] == "evaluation_run0_test_videoxum-strict.json"
+    assert "Loading weights" not in shown.err
+    assert main([*common, "--checkpoint", "run1/model", "-o", "b.json", "--quiet", "--kernel_size", "auto"]) == 0
+    assert capsys.readouterr().out == ""
+    files = ["evaluation_run0_test_videoxum-strict.json", "b.json"]
+    assert main(["table", *files, "--names", "first, second", "--plot", "both.png"]) == 0
+    printed = capsys.readouterr().out
+    assert "| first | " in printed
+    assert "| second | " in printed
+    assert main(["table", *files, "-o", "t/table.csv", "--no_baselines"]) == 0
+    assert (tmp_path / "t/table.csv").read_text().count("\n") == 3
+    assert (tmp_path / "one.svg").read_text().count("<svg") == 1
+    assert (tmp_path / "both.png").read_bytes().startswith(b"\x89PNG")
+    capsys.readouterr()
+    for arguments, message in (
+        (["table", *files, "-o", "t.doc"], r"table: output must end in .md, .tex or .csv, got t.doc"),
+        (["table", *files, "--plot", "t.pdf"], "plot: file must end in .png or .svg, got t.pdf"),
+        (["table", *files, "--names", "a"], "names must be one for each of 2 evaluations, got 1"),
+        ([*common, "--checkpoint", "run0", "--kernel_size", "wide"], "kernel_size must be an odd number, none or auto"),
+        ([*common, "--checkpoint", "run0"], "must not exist yet (--overwrite replaces it)"),
+    ):
+        assert main(arguments) == 2
+        told = capsys.readouterr().err
+        assert message in told
+        assert told.count("\n") == 1
+    assert json.loads((tmp_path / "b.json").read_text())["checkpoint"]["path"] == "run1/model"

@@ -43,3 +43,51 @@ def synth(
     if not quiet:
         counts = ", ".join(f"{count} {split}" for split, count in made["videos"].items())
         write(f"{counts} videos, {made['frames'] / 3600:.1f} hours, in {printable(folder)}")
+
+
+@data.command(short_help="Find every missing or broken file of a data set, by name.")
+def check(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The data set's folder, with anno/ and feat/.")],
+    split: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="train, val or test; may be repeated. [default: all three]")
+    ] = None,
+    clip: Annotated[
+        bool | None,
+        typer.Option(
+            "--clip/--no-clip", show_default=False, help="Check feat/vt_clipscore too. [default: if it is there]"
+        ),
+    ] = None,
+    unannotated: Annotated[bool, typer.Option("--unannotated", help="Accept videos without vsum_onehot.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Read the files' heads only: NaN and damage within them go unnoticed.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Check annotations and features: missing, empty, cut off or damaged files, wrong shapes, NaN, videos that are
+    there twice. One line for each problem; the exit status is 2 if there is any."""
+    from vtsum.extras import require
+
+    require("video", "check")
+    from vtsum.data.check import check_dataset
+    from vtsum.data.videoxum import SPLITS
+
+    with CountedBars({"heads": "Reading heads", "numbers": "Reading numbers"}, quiet=quiet) as bars:
+        report = check_dataset(
+            folder, splits=split or SPLITS, clip=clip, unannotated=unannotated, quick=quick, progress=bars
+        )
+    for problem in report.problems:
+        write(" ".join(printable(Path(problem)).split()))
+    if report.problems:
+        count = len(report.problems)
+        typer.echo(f"vtsum: {count} problem{'s'[: count > 1]} in {printable(folder)}", err=True)
+        raise typer.Exit(2)
+    if quiet:
+        return
+    for name, facts in report.splits.items():
+        write(
+            f"{name}: {facts.videos:,} videos, {facts.seconds / 3600:.1f} hours, {facts.frames:,} frames "
+            f"({facts.shortest} to {facts.longest} a video), {facts.annotators} annotators"
+        )
+    widths = f"C {report.width}" + (f", D {report.clip_width}" if report.clip_width else "")
+    spare = f"; {report.spare:,} belong to no video" if report.spare else ""
+    write(f"{report.files:,} feature files, {widths}, all {'heads ' if quick else ''}good{spare}")

@@ -24,9 +24,10 @@ NORM_EPS = 1e-6
 def checkpointed(function: Callable[..., Any], *args: Any) -> Any:
     """`function(*args)`, of which the inputs alone are kept; the rest is computed again in the backward pass.
 
-    To the very end, also where nothing more is needed: sharded training counts on a hook after each module.
+    Only as far as the backward pass needs it: at the very end ZeRO-3 would scatter the last module's weights again,
+    which it has just gathered for that module's gradient.
     """
-    return checkpoint(function, *args, use_reentrant=False, early_stop=False)
+    return checkpoint(function, *args, use_reentrant=False, early_stop=True)
 
 
 def run(module: nn.Module, *args: Any, recompute: bool) -> Any:

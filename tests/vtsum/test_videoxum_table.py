@@ -92,7 +92,7 @@ def evaluation(shift: float = 0.0, **other: Any) -> dict[str, Any]:
         "format": "vtsum-evaluation/1",
         "protocol": "videoxum-strict",
         "split": "test",
-        "data": {"path": "a_corpus", "annotations_sha256": "d", "videos": 30},
+        "data": {"path": "../a_corpus", "name": "a_corpus", "annotations_sha256": "d", "videos": 30},
         "checkpoint": {"path": "x", "sha256": "c"},
         "clip": None,
         "settings": {"caption_tokenizer": "ptb", "resamples": 100, "seed": 0},
@@ -137,6 +137,9 @@ def test_the_table_in_latex_and_csv() -> None:
     assert r"Kendall's $\tau$" in tex
     assert r"split test of a\_corpus" in tex
     assert tex.count(r"\\") == 5
+    below = evaluation()
+    below["baselines"]["random"]["kendall"]["value"] = -0.0312
+    assert " & $-$0.031 & " in results_table([below], ["a"], form="tex")
     rows = list(csv.DictReader(io.StringIO(results_table(both, ["a", "b"], form="csv"))))
     assert [row["name"] for row in rows] == ["a", "b", "random", "uniform"]
     assert float(rows[1]["f1"]) == both[1]["measures"]["f1"]["value"]
@@ -146,7 +149,9 @@ def test_the_table_in_latex_and_csv() -> None:
 
 
 def test_what_differs_is_not_mixed() -> None:
-    other = evaluation(protocol="videoxum-released", data={"path": "b", "annotations_sha256": "e", "videos": 30})
+    other = evaluation(
+        protocol="videoxum-released", data={"path": "b", "name": "b", "annotations_sha256": "e", "videos": 30}
+    )
     with pytest.raises(VTSumError, match=r"got different protocol and data \(--mix allows it\)"):
         results_table([evaluation(), other], ["a", "b"])
     assert "Protocol videoxum-strict / videoxum-released" in results_table([evaluation(), other], ["a", "b"], mix=True)
@@ -201,6 +206,10 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     printed = capsys.readouterr().out
     assert "| first | " in printed
     assert "| second | " in printed
+    assert main(["table", *files]) == 0
+    assert "| run1 | " in capsys.readouterr().out
+    assert main(["table", files[0], files[0]]) == 0
+    assert "| evaluation_run0_test_videoxum-strict | " in capsys.readouterr().out
     assert main(["table", *files, "-o", "t/table.csv", "--no_baselines"]) == 0
     assert (tmp_path / "t/table.csv").read_text().count("\n") == 3
     assert (tmp_path / "one.svg").read_text().count("<svg") == 1

@@ -89,7 +89,7 @@ def evaluate(
     if util.find_spec("scipy") is None:
         raise VTSumError("evaluate: scipy must be installed: pip install vtsum[eval]")
     from vtsum.evaluation.videoxum_plot import check_plot, draw
-    from vtsum.evaluation.videoxum_run import EvaluationSettings
+    from vtsum.evaluation.videoxum_run import EvaluationSettings, checkpoint_name
     from vtsum.evaluation.videoxum_run import evaluate as run
     from vtsum.evaluation.videoxum_table import describe
 
@@ -114,14 +114,15 @@ def evaluate(
     )
     if plot is not None:
         check_plot(plot)
-    path = output or Path(f"evaluation_{_name(checkpoint)}_{split}_{protocol}.json")
+    name = checkpoint_name(checkpoint)
+    path = output or Path(f"evaluation_{name}_{split}_{protocol}.json")
     first = os.environ.get("RANK", "0") == "0"
     with _progress(first and not quiet and sys.stderr.isatty()) as progress:
         content = run(settings, path, device=device, overwrite=overwrite, progress=progress)
     if content is None:
         return
     if plot is not None:
-        draw([content], [_name(checkpoint)], plot)
+        draw([content], [name], plot)
     for note in content["notes"]:
         typer.echo(f"vtsum: note: {note}", err=True)
     if not quiet:
@@ -136,12 +137,6 @@ def _kernel_size(text: str) -> int | str | None:
         return int(text)
     except ValueError:
         raise VTSumError(f"evaluate: kernel_size must be an odd number, none or auto, got {text!r}") from None
-
-
-def _name(checkpoint: Path) -> str:
-    """What a reader would call it: the run's name for RUN/model, the file's for a .pth."""
-    resolved = Path(os.path.abspath(checkpoint))
-    return resolved.parent.name if resolved.name == "model" else resolved.stem if resolved.is_file() else resolved.name
 
 
 @contextlib.contextmanager

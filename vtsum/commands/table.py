@@ -17,7 +17,7 @@ def table(
         list[Path], typer.Argument(metavar="EVAL.json...", help="Files of vtsum evaluate; the first is compared with.")
     ],
     names: Annotated[
-        str | None, typer.Option(metavar="A,B,...", help="Of the rows. [default: the files' names]")
+        str | None, typer.Option(metavar="A,B,...", help="Of the rows. [default: the checkpoints' names]")
     ] = None,
     output: Annotated[
         Path | None,
@@ -45,15 +45,15 @@ def table(
     require("video", "table")
     from vtsum.evaluation.videoxum_file import read_evaluation, write_text
     from vtsum.evaluation.videoxum_plot import check_plot, draw
-    from vtsum.evaluation.videoxum_table import FORMATS, results_table
+    from vtsum.evaluation.videoxum_table import FORMATS, results_table, row_names
 
     form = "md" if output is None else output.suffix.lower().removeprefix(".")
     if form not in FORMATS:
         raise VTSumError(f"table: output must end in .md, .tex or .csv, got {output}")
     if plot is not None:
         check_plot(plot)
-    rows = [name.strip() for name in names.split(",")] if names else [path.stem for path in files]
     evaluations = [read_evaluation(path) for path in files]
+    rows = [name.strip() for name in names.split(",")] if names else row_names(evaluations, files)
     text = results_table(evaluations, rows, form=form, baselines=baselines, mix=mix)
     if plot is not None:
         draw(evaluations, rows, plot)

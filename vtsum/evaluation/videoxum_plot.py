@@ -60,6 +60,10 @@ def draw(evaluations: Sequence[Mapping[str, Any]], names: Sequence[str], path: P
         if not shown:
             panel.text(0.5, 0.5, "not computed", ha="center", va="center", transform=panel.transAxes, color="grey")
         panel.set_xticks(range(len(names)), names, rotation=15 if len(names) > 1 else 0, fontsize=9)
+        low, high = panel.get_ylim()
+        short = (0.02 if times == 1 else 1.0) - (high - low)  # differences below that are no finding
+        if short > 0:
+            panel.set_ylim(low - short / 2, high + short / 2)
         panel.set_xlim(-0.6, len(names) - 0.4)
     panels.flat[0].legend(fontsize=8)
     figure.suptitle(caption(evaluations), fontsize=8)

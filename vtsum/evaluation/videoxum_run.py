@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -132,10 +133,15 @@ def evaluate(
         identity = {
             "data": {
                 "path": settings.data,
+                "name": Path(os.path.abspath(settings.data)).name,
                 "annotations_sha256": _sha256(dataset.ann_file),
                 "videos": job.count,
             },
-            "checkpoint": {"path": settings.checkpoint, "sha256": checkpoint},
+            "checkpoint": {
+                "path": settings.checkpoint,
+                "name": checkpoint_name(settings.checkpoint),
+                "sha256": checkpoint,
+            },
             "clip": {"path": job.clip_path, "sha256": clip.sha256} if clip else None,
         }
         part = PartFile(path, ranks.rank, ranks.world, _binding(settings, identity)) if path else None
@@ -182,6 +188,14 @@ def load_model(settings: EvaluationSettings) -> tuple[VTSum, str]:
         source /= "model"
     loaded = load_checkpoint(source)
     return loaded.model.eval(), loaded.weights_sha256
+
+
+def checkpoint_name(checkpoint: str | Path) -> str:
+    """What a reader would call it: the folder's name, the run's for RUN/model, the file's for a .pth."""
+    path = Path(os.path.abspath(checkpoint))
+    if path.is_file():
+        return path.stem
+    return path.parent.name if path.name == "model" else path.name
 
 
 class _Job:

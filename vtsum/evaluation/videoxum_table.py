@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from vtsum.errors import VTSumError
@@ -58,12 +60,18 @@ def caption(evaluations: Sequence[Mapping[str, Any]]) -> str:
     words = ["PTB tokenizer" if e["settings"]["caption_tokenizer"] == "ptb" else PLAIN for e in evaluations]
     return (
         f"Protocol {each([e['protocol'] for e in evaluations])}, split {each([e['split'] for e in evaluations])} of "
-        f"{each([e['data']['path'] for e in evaluations])}, {each([len(e['videos']) for e in evaluations])} videos, "
+        f"{each([e['data']['name'] for e in evaluations])}, {each([len(e['videos']) for e in evaluations])} videos, "
         f"captions by the {each(words)}. Rank correlations as they are, all others times 100."
     )
 
 
 PLAIN = "plain tokenizer (not PTB: text figures are not comparable with published ones)"
+
+
+def row_names(evaluations: Sequence[Mapping[str, Any]], files: Sequence[Path]) -> list[str]:
+    """What rows are called unless told: the checkpoints' names, or the files' where two are the same."""
+    names = [evaluation["checkpoint"]["name"] for evaluation in evaluations]
+    return names if len(set(names)) == len(names) else [path.stem for path in files]
 
 
 def results_table(
@@ -187,7 +195,8 @@ def _tex(heading: str, rows: Sequence[tuple[str, list[str]]], remarks: Sequence[
     titles = [_TEX_TITLES.get(m, _escaped(TITLES[m])) for m in MEASURES]
     lines = [r"\begin{table}", r"\centering", r"\begin{tabular}{l" + "r" * len(MEASURES) + "}", r"\hline"]
     lines += [" & ".join(["", *titles]) + r" \\", r"\hline"]
-    lines += [" & ".join([_escaped(name), *cells]) + r" \\" for name, cells in rows]
+    signed = [(name, [re.sub("-(?=[0-9])", "$-$", cell) for cell in cells]) for name, cells in rows]
+    lines += [" & ".join([_escaped(name), *cells]) + r" \\" for name, cells in signed]
     text = _escaped(" ".join([heading, *remarks]))
     return "\n".join([*lines, r"\hline", r"\end{tabular}", rf"\caption{{{text}}}", r"\end{table}"]) + "\n"
 

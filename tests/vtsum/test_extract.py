@@ -1,0 +1,259 @@
+"""`vtsum extract`: the files it writes, what it does not do twice, and what it says of broken videos."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.vtsum.clips import number_of, number_picture, write_clip
+from vtsum import cli
+from vtsum.data.feature_files import read_array
+from vtsum.errors import VTSumError
+from vtsum.extract import FeatureFolder, extract, find_videos
+from vtsum.model import frame_encoder
+from vtsum.video import FrameSampler
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class NumberEncoder:
+    """Reads the number drawn into each picture: features that say which frames were taken."""
+
+    name, image_size, dim, weights_sha256 = "numbers", 64, 3, "a" * 64
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        return np.array([[number_of(image), image.mean(), 1.0] for image in images], np.float32)
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two videos at 5 pictures a second, of 6 and 11.4 s, one of them in a folder below."""
+    folder = tmp_path_factory.mktemp("films")
+    (folder / "below").mkdir()
+    for name, count in (("below/b.mkv", 57), ("a.mp4", 30)):
+        times = [n / 5 for n in range(count)]
+        write_clip(folder / name, times, lambda n, time: number_picture(n, 192, 108), rate=5, last_duration=0.2)
+    (folder / "notes.txt").write_text("no video")
+    (folder / ".hidden.mp4").write_text("no video")
+    return folder
+
+
+@pytest.fixture
+def numbers(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """NumberEncoder in place of the embedded one; the batches it was given."""
+    batches: list[int] = []
+
+    class Counting(NumberEncoder):
+        def encode(self, images: np.ndarray) -> np.ndarray:
+            batches.append(len(images))
+            return super().encode(images)
+
+    monkeypatch.setattr(frame_encoder, "load_frame_encoder", lambda name, device="cpu": Counting())
+    return batches
+
+
+def test_frames_of_each_video_at_the_rate(films, tmp_path, numbers):
+    told: list[tuple[str, int, int, str]] = []
+    report = extract([films], tmp_path / "new" / "f", fps=2.0, batch_size=8, progress=lambda *x: told.append(x))
+    assert (report.done, report.skipped, report.failed) == (["a", "b"], [], {})
+    assert (report.frames, report.dim) == (12 + 23, 3)
+    for name, count in (("a", 12), ("b", 23)):
+        features = read_array(tmp_path / "new/f" / f"{name}.npz", "features")
+        assert features.dtype == np.float32
+        # at n / 2 s the picture that began last at 5 a second
+        assert features[:, 0].tolist() == [n * 5 // 2 for n in range(count)]
+    assert numbers == [8, 4, 8, 8, 7]
+    manifest = json.loads((tmp_path / "new/f/manifest.json").read_text())
+    assert {key: manifest[key] for key in ("format", "encoder", "weights_sha256", "fps", "image_size", "dim")} == {
+        "format": "vtsum-features/1",
+        "encoder": "numbers",
+        "weights_sha256": "a" * 64,
+        "fps": 2.0,
+        "image_size": 64,
+        "dim": 3,
+    }
+    assert manifest["videos"]["b"] == {
+        "source": "b.mkv",
+        "bytes": (films / "below/b.mkv").stat().st_size,
+        "frames": 23,
+        "duration": pytest.approx(11.4, abs=0.01),
+    }
+    assert told[0] == ("videos", 0, 2, "")
+    assert ("frames", 12, 12, "a.mp4") in told
+    assert told[-1] == ("videos", 2, 2, "")
+    assert {path.name for path in (tmp_path / "new/f").glob("[!.]*")} == {"a.npz", "b.npz", "manifest.json"}
+
+
+def test_embedded_features_are_those_of_the_frames(films, tmp_path):
+    extract([films / "a.mp4"], tmp_path)
+    images = np.stack([frame.image for frame in FrameSampler(films / "a.mp4", size=(128, 128))])
+    encoder = frame_encoder.load_frame_encoder("embedded")
+    np.testing.assert_allclose(read_array(tmp_path / "a.npz", "features"), encoder.encode(images), atol=1e-4)
+    assert json.loads((tmp_path / "manifest.json").read_text())["weights_sha256"] == encoder.weights_sha256
+
+
+def test_nothing_is_done_twice(films, tmp_path, numbers):
+    shutil.copy(films / "a.mp4", tmp_path / "a.mp4")
+    shutil.copy(films / "below/b.mkv", tmp_path / "b.mkv")
+    videos, out = [tmp_path / "a.mp4", tmp_path / "b.mkv"], tmp_path / "f"
+    extract(videos, out)
+    before = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in out.iterdir()}
+    numbers.clear()
+    assert extract(videos, out).skipped == ["a", "b"]
+    assert numbers == []
+    assert {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in out.iterdir()} == before
+    # a feature file that was lost or damaged, and a video that has changed, are done again
+    (out / "b.npz").write_bytes(before["b.npz"][1][:80])
+    assert (extract(videos, out).done, sum(numbers)) == (["b"], 12)
+    assert (out / "b.npz").read_bytes() == before["b.npz"][1]
+    shutil.copy(films / "below/b.mkv", tmp_path / "a.mp4")
+    assert extract(videos, out).done == ["a"]
+    assert len(read_array(out / "a.npz", "features")) == 12
+
+
+def test_a_folder_holds_one_encoder_at_one_rate(films, tmp_path, numbers, monkeypatch):
+    extract([films / "a.mp4"], tmp_path)
+    with pytest.raises(VTSumError, match=r"fps must be that of .*, 1, got 2; give another folder"):
+        extract([films], tmp_path, fps=2.0)
+    monkeypatch.setattr(NumberEncoder, "weights_sha256", "b" * 64)
+    with pytest.raises(VTSumError, match=r"encoder must be that of .*'numbers' \(a{12}\), got 'numbers' \(b{12}\)"):
+        extract([films], tmp_path)
+    assert not (tmp_path / "b.npz").exists()
+
+
+def test_other_folders_are_refused(films, tmp_path, numbers):
+    np.savez(tmp_path / "x.npz", features=np.zeros((1, 1)))
+    with pytest.raises(VTSumError, match="with feature files and no manifest"):
+        extract([films], tmp_path)
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(VTSumError, match="must be a manifest of features, got: KeyError"):
+        extract([films], tmp_path)
+    (tmp_path / "manifest.json").write_text('{"format": "vtsum-synthetic/1"}')
+    with pytest.raises(VTSumError, match="must be 'vtsum-features/1', got 'vtsum-synthetic/1'"):
+        extract([films], tmp_path)
+    with pytest.raises(VTSumError, match="output must be a folder, got the file"):
+        extract([films], tmp_path / "x.npz")
+
+
+def test_videos_are_found_by_name(films, tmp_path):
+    assert list(find_videos([films])) == ["a", "b"]
+    assert find_videos([films / "a.mp4", films]) == {"a": films / "a.mp4", "b": films / "below/b.mkv"}
+    (tmp_path / "a.avi").touch()
+    with pytest.raises(VTSumError, match=r"names of their own, got .*a\.mp4 and .*a\.avi"):
+        find_videos([films, tmp_path])
+    with pytest.raises(VTSumError, match=r"nowhere\.mp4: no such file"):
+        find_videos([films, films / "nowhere.mp4"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(VTSumError, match=r"got none in .*empty"):
+        find_videos([tmp_path / "empty"])
+
+
+def test_another_video_of_the_same_name_is_refused(films, tmp_path, numbers):
+    extract([films / "a.mp4"], tmp_path / "f")
+    shutil.copy(films / "a.mp4", tmp_path / "a.mov")
+    with pytest.raises(VTSumError, match=r"names of their own, got .*a\.mov, and a\.mp4 is in"):
+        extract([tmp_path / "a.mov"], tmp_path / "f")
+
+
+def test_runs_side_by_side_keep_each_others_entries(films, tmp_path):
+    one, two = (FeatureFolder(tmp_path, NumberEncoder(), 1.0) for _ in range(2))
+    one.add("a", films / "a.mp4", np.zeros((6, 3), np.float32), 6.0)
+    two.add("b", films / "below/b.mkv", np.zeros((12, 3), np.float32), 11.4)
+    again = FeatureFolder(tmp_path, NumberEncoder(), 1.0)
+    assert again.has("a", films / "a.mp4")
+    assert again.has("b", films / "below/b.mkv")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"fps": 0}, "fps must be above 0 and at most 1000, got 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"device": "nonesuch"}, "device must be one that PyTorch can use here, got 'nonesuch'"),
+        ({"encoder": "nonesuch"}, "must be one of embedded, "),
+    ],
+)
+def test_mistakes(films, tmp_path, options, told):
+    with pytest.raises(VTSumError, match=told):
+        extract([films], tmp_path / "f", **options)
+    assert not (tmp_path / "f").exists()
+
+
+def test_broken_videos_are_told_and_the_others_done(films, tmp_path, numbers, capsys):
+    (tmp_path / "in").mkdir()
+    shutil.copy(films / "below/b.mkv", tmp_path / "in/whole.mkv")
+    (tmp_path / "in/empty.mp4").touch()
+    (tmp_path / "in/cut.mp4").write_bytes((films / "a.mp4").read_bytes()[:400])
+    (tmp_path / "in/half.mkv").write_bytes(
+        (films / "below/b.mkv").read_bytes()[: (films / "below/b.mkv").stat().st_size // 2]
+    )
+    assert cli.main(["extract", str(tmp_path / "in"), "-o", str(tmp_path / "f")]) == 2
+    printed = capsys.readouterr()
+    half = len(read_array(tmp_path / "f/half.npz", "features"))
+    assert 1 <= half < 12
+    assert printed.out == f"2 videos encoded, 2 failed; {12 + half} frames of 3 numbers, in {tmp_path / 'f'}\n"
+    errors = printed.err.splitlines()
+    assert len(errors) == 3
+    assert "note: half: the video breaks off at" in errors[0]
+    assert errors[1].startswith(f"vtsum: probe: {tmp_path}/in/cut.mp4: must be a video file")
+    assert errors[2] == f"vtsum: probe: {tmp_path}/in/empty.mp4: must be a video file, got an empty file (0 bytes)"
+    assert sorted(path.name for path in (tmp_path / "f").glob("*.npz")) == ["half.npz", "whole.npz"]
+    assert cli.main(["extract", str(films), "-o", str(tmp_path / "g"), "-q"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert cli.main(["extract", str(films), "-o", str(tmp_path / "g")]) == 0
+    assert (
+        capsys.readouterr().out
+        == f"0 videos encoded, 2 were there already; 0 frames of 3 numbers, in {tmp_path / 'g'}\n"
+    )
+
+
+def test_full_disk_is_told(films, tmp_path, numbers, monkeypatch):
+    def full(*arguments: object, **arrays: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(VTSumError, match="must be writable and have room: No space left on device"):
+        extract([films], tmp_path / "f")
+    assert list((tmp_path / "f").iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_run_leaves_nothing_half_written(films, tmp_path, number):
+    """A run that was stopped is continued by the next."""
+    videos = tmp_path / "in"
+    videos.mkdir()
+    for n in range(60):
+        os.link(films / "below/b.mkv", videos / f"v{n:02d}.mkv")
+    command = [sys.executable, "-m", "vtsum.cli", "extract", str(videos), "-o", str(tmp_path / "f")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")])}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.time() + 60
+        while not (tmp_path / "f/v01.npz").exists():
+            assert process.poll() is None, process.communicate()
+            assert time.time() < deadline
+            time.sleep(0.01)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode != 0, (out, err)
+    assert "Traceback" not in err
+    left = {path.name for path in (tmp_path / "f").iterdir() if path.name != ".manifest.json.lock"}
+    held = json.loads((tmp_path / "f/manifest.json").read_text())["videos"]
+    written = {name.removesuffix(".npz") for name in left - {"manifest.json"}}
+    assert all(name.endswith(".npz") and not name.startswith(".") for name in left - {"manifest.json"})
+    assert set(held) <= written  # the manifest is written last
+    assert 2 <= len(written) < 60
+    for name in written:
+        assert read_array(tmp_path / "f" / f"{name}.npz", "features").shape == (12, 256)

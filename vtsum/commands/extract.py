@@ -1,0 +1,56 @@
+"""`vtsum extract`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vtsum.commands.app import app, number, printable, write
+from vtsum.commands.bars import CountedBars
+
+
+@app.command(short_help="Encode the frames of videos, for training and evaluation.")
+def extract(
+    videos: Annotated[
+        list[Path], typer.Argument(metavar="VIDEOS...", help="Video files, and folders that are searched for them.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FEATS", help="Folder of the feature files.")],
+    encoder: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="embedded, blip, blip-large, clip, clip-large, timm:NAME, a folder, a file or a hub name.",
+        ),
+    ] = "embedded",
+    fps: Annotated[float, typer.Option(help="Frames a second.", parser=number, metavar="NUMBER")] = 1.0,
+    device: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Where the encoder runs. [default: cuda where there is one]")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(metavar="N", help="Frames encoded at once.")] = 32,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no closing words.")] = False,
+) -> None:
+    """Write FEATS/VIDEO.npz, as VideoXum's layout wants it, for each video; those that are there are left alone.
+
+    A video that cannot be read is told at the end, and the exit status is 2; the others are done."""
+    from vtsum.extras import require
+
+    require("video", "extract")
+    from vtsum.extract import extract as run
+
+    with CountedBars({"videos": "Videos", "frames": "Frames"}, quiet=quiet) as bars:
+        report = run(videos, output, encoder=encoder, fps=fps, device=device, batch_size=batch_size, progress=bars)
+    for name, notes in report.notes.items():
+        typer.echo(f"vtsum: note: {printable(Path(name))}: {'; '.join(notes)}", err=True)
+    for why in report.failed.values():  # each names its file
+        typer.echo(f"vtsum: {why}", err=True)
+    if not quiet:
+        skipped = f", {len(report.skipped):,} were there already" if report.skipped else ""
+        failed = f", {len(report.failed):,} failed" if report.failed else ""
+        write(
+            f"{len(report.done):,} videos encoded{skipped}{failed}; "
+            f"{report.frames:,} frames of {report.dim} numbers, in {printable(output)}"
+        )
+    if report.failed:
+        raise typer.Exit(2)

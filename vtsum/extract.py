@@ -1,0 +1,292 @@
+"""Features of videos, in the files that VideoXum's layout wants: one npz a video, `features` [T, C], float32.
+
+    FEATS/VIDEO.npz         one row for each sampled frame
+    FEATS/manifest.json     {"format", "encoder", "weights_sha256", "fps", "image_size", "dim",
+                             "videos": {VIDEO: {"source", "bytes", "frames", "duration"}}}
+
+VIDEO is the file's name without its ending. A folder holds the features of one encoder at one rate.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vtsum.data.feature_files import array_header, write_npz
+from vtsum.errors import VTSumError
+
+if TYPE_CHECKING:
+    from vtsum.model.frame_encoder import FrameEncoder
+
+FORMAT = "vtsum-features/1"
+MANIFEST = "manifest.json"
+ENDINGS = frozenset(
+    {
+        *(".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".mpg", ".mpeg"),
+        *(".ts", ".m2ts", ".mts", ".flv", ".wmv", ".3gp", ".ogv", ".vob"),
+    }
+)
+"""What a folder is searched for; a file that is named itself may end in anything."""
+
+ExtractProgress = Callable[[str, int, int, str], None]
+"""progress(stage, done, total, name): stage "videos" counts videos, stage "frames" those of the video `name`."""
+
+
+@dataclass
+class ExtractReport:
+    """What became of each video.
+
+    Attributes:
+        done, skipped (list[str]): ids; skipped ones were there already. failed (dict[str, str]): path -> why.
+        notes (dict[str, list[str]]): id -> what was passed over in a video that is damaged but could be read.
+        frames (int): encoded in this run. dim (int): C.
+    """
+
+    done: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+    frames: int = 0
+    dim: int = 0
+
+
+def find_videos(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:
+    """The video files that are named, and those in the folders that are named, by id.
+
+    Raises:
+        VTSumError: a path does not exist, there is no video, or two have one id.
+    """
+    found: dict[str, Path] = {}
+    for given in map(Path, paths):
+        if given.is_dir():
+            files = sorted(
+                path
+                for path in given.rglob("*")
+                if path.suffix.lower() in ENDINGS and path.is_file() and not _hidden(path.relative_to(given))
+            )
+        elif given.exists():
+            files = [given]
+        else:
+            raise VTSumError(f"extract: {given}: no such file")
+        for path in files:
+            other = found.setdefault(path.stem, path)
+            if not os.path.samefile(other, path):
+                raise VTSumError(f"extract: videos must have names of their own, got {other} and {path}")
+    if not found:
+        raise VTSumError(
+            f"extract: videos must be files or folders with videos, got none in {', '.join(map(str, paths))}"
+        )
+    return found
+
+
+def extract(
+    videos: Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    *,
+    encoder: str = "embedded",
+    fps: float = 1.0,
+    device: str | None = None,
+    batch_size: int = 32,
+    progress: ExtractProgress | None = None,
+) -> ExtractReport:
+    """Encode the frames of videos, each decoded once in a fixed amount of memory.
+
+    Videos that are there already are left alone: a run that was stopped can be started again, and several may fill
+    one folder. A video that cannot be read does not keep the others from being done.
+
+    Args:
+        videos: files, and folders that are searched. output: the folder. encoder (str): see load_frame_encoder.
+        fps (float): frames a second, at times 0, 1 / fps, 2 / fps, ... device: where the encoder runs; None: CUDA
+        where there is one, else the CPU. batch_size (int): frames encoded at once.
+    Raises:
+        VTSumError: see find_videos; the encoder cannot be had, or is another one than the folder's; the folder cannot
+            be written to.
+    """
+    if not (math.isfinite(fps) and 0 < fps <= 1000):
+        raise VTSumError(f"extract: fps must be above 0 and at most 1000, got {fps}")
+    if batch_size < 1:
+        raise VTSumError(f"extract: batch_size must be at least 1, got {batch_size}")
+    tell = progress or (lambda stage, done, total, name: None)
+    found = find_videos(videos)
+    network = _load(encoder, device)
+    folder = FeatureFolder(output, network, fps)
+    report = ExtractReport(dim=network.dim)
+    for number, (video, source) in enumerate(found.items()):
+        tell("videos", number, len(found), "")
+        if folder.has(video, source):
+            report.skipped.append(video)
+            continue
+        try:
+            features, duration, notes = _encode(source, network, fps, batch_size, tell)
+        except VTSumError as error:
+            report.failed[str(source)] = str(error)
+            continue
+        folder.add(video, source, features, duration)
+        report.done.append(video)
+        report.frames += len(features)
+        if notes:
+            report.notes[video] = notes
+    tell("videos", len(found), len(found), "")
+    return report
+
+
+def _load(encoder: str, device: str | None) -> FrameEncoder:
+    import torch
+
+    from vtsum.model.frame_encoder import load_frame_encoder
+
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise VTSumError(f"extract: device must be one that PyTorch can use here, got {device!r}: {reason}") from None
+    return load_frame_encoder(encoder, device)
+
+
+def _encode(
+    source: Path, network: FrameEncoder, fps: float, batch_size: int, tell: ExtractProgress
+) -> tuple[np.ndarray, float, list[str]]:
+    """Features float32 [T, C], seconds that could be decoded, and what was passed over."""
+    from vtsum.video import probe
+    from vtsum.watching import FramesAhead, torch_threads
+
+    total = max(1, math.ceil(probe(source).duration * fps))
+    tell("frames", 0, total, source.name)
+    frames = FramesAhead(source, fps, network.image_size, lambda seconds: None)
+    parts: list[np.ndarray] = []
+    count = 0
+    try:
+        for batch in frames.batches(batch_size):
+            # One core is left to the decoder as long as it works.
+            with torch_threads(spare=int(not frames.finished)):
+                # A copy: the encoder's own small arrays lie between its large ones and would keep their memory taken.
+                parts.append(np.array(network.encode(batch), np.float32))
+            count += len(batch)
+            tell("frames", count, max(count, total), source.name)
+    finally:
+        frames.close()
+    tell("frames", count, count, source.name)
+    return np.concatenate(parts), frames.sampler.duration, list(frames.sampler.warnings)
+
+
+class FeatureFolder:
+    """The folder of one encoder's features at one rate, and its manifest.
+
+    Raises:
+        VTSumError: it holds other features, or is no folder.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], encoder: FrameEncoder, fps: float) -> None:
+        self.path = Path(path)
+        self._dim = encoder.dim
+        self._head: dict[str, Any] = {
+            "format": FORMAT,
+            "encoder": encoder.name,
+            "weights_sha256": encoder.weights_sha256,
+            "fps": fps,
+            "image_size": encoder.image_size,
+            "dim": encoder.dim,
+        }
+        if self.path.exists() and not self.path.is_dir():
+            raise VTSumError(f"extract: output must be a folder, got the file {self.path}")
+        if not (self.path / MANIFEST).exists() and any(self.path.glob("*.npz")):
+            raise VTSumError(
+                f"extract: output must be new or a folder that extract made, got {self.path} with feature files and "
+                f"no {MANIFEST}; give another folder"
+            )
+        self._videos = self._read()
+
+    def has(self, video: str, source: Path) -> bool:
+        """The features of this very file are there and whole.
+
+        Raises:
+            VTSumError: the folder holds those of another file under the same id.
+        """
+        entry = self._videos.get(video)
+        if entry is None:
+            return False
+        if entry["source"] != source.name:
+            raise VTSumError(
+                f"extract: videos must have names of their own, got {source}, and {entry['source']} is in {self.path}"
+            )
+        try:
+            shape, _ = array_header(self.path / f"{video}.npz", "features")
+        except VTSumError:
+            return False
+        return shape == (entry["frames"], self._dim) and entry["bytes"] == source.stat().st_size
+
+    def add(self, video: str, source: Path, features: np.ndarray, duration: float) -> None:
+        """Write the features, then the manifest with what other runs have added to it meanwhile."""
+        try:
+            write_npz(self.path / f"{video}.npz", features=features)
+            with self._locked():
+                self._videos = self._read() | {
+                    video: {
+                        "source": source.name,
+                        "bytes": source.stat().st_size,
+                        "frames": len(features),
+                        "duration": round(duration, 3),
+                    }
+                }
+                text = json.dumps({**self._head, "videos": self._videos}, indent=1, ensure_ascii=True) + "\n"
+                part = self.path / f".{MANIFEST}.{os.getpid()}.tmp"
+                try:
+                    part.write_text(text, encoding="utf-8")
+                    os.replace(part, self.path / MANIFEST)
+                finally:
+                    part.unlink(missing_ok=True)
+        except OSError as error:
+            raise VTSumError(
+                f"extract: output {self.path} must be writable and have room: {error.strerror or error}"
+            ) from None
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with open(self.path / f".{MANIFEST}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _read(self) -> dict[str, Any]:
+        """The videos of the manifest, once it was found to be of the same kind."""
+        path = self.path / MANIFEST
+        if not path.exists():
+            return {}
+        try:
+            held = json.loads(path.read_text(encoding="utf-8"))
+            if held["format"] != FORMAT:
+                raise VTSumError(f"extract: format of {path} must be {FORMAT!r}, got {held['format']!r}")
+            if held["weights_sha256"] != self._head["weights_sha256"]:
+                raise VTSumError(
+                    f"extract: encoder must be that of {self.path}, {held['encoder']!r} "
+                    f"({held['weights_sha256'][:12]}), got {self._head['encoder']!r} "
+                    f"({self._head['weights_sha256'][:12]}); give another folder"
+                )
+            if held["fps"] != self._head["fps"]:
+                raise VTSumError(
+                    f"extract: fps must be that of {self.path}, {held['fps']:g}, got {self._head['fps']:g}; "
+                    "give another folder"
+                )
+            videos = held["videos"]
+            for name, entry in videos.items():
+                if not isinstance(name, str) or {"source", "bytes", "frames"} - set(entry):
+                    raise TypeError(f"entry {name!r}")
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise VTSumError(f"extract: {path} must be a manifest of features, got: {error!r}") from None
+        except OSError as error:
+            raise VTSumError(f"extract: {path} must be readable: {error.strerror or error}") from None
+        return videos
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)

@@ -50,6 +50,16 @@ void vts_memory_softmax_fwd_cpu(const vts_memory_softmax_params *p, int64_t begi
 void vts_memory_softmax_bwd_cpu(const vts_memory_softmax_params *p, int64_t begin, int64_t end);
 void vts_memory_softmax_sums_cpu(const vts_memory_softmax_params *p, void *sums);  // into usage or dslot_bias
 
+// CPU. What the norm of a cosine passes back: row r of u loses (x_r . u_r) share_r^2 x_r, where share is 1 / |x|, or 0.
+struct vts_memory_unproject_params {
+    void *u;            // [rows, d] of A, contiguous; read and written
+    const void *x;      // [rows, d] of A, rows x_stride apart
+    const void *share;  // [rows] of A
+    int64_t x_stride, rows, d;
+    vts_dtype dtype;
+};
+void vts_memory_unproject_cpu(const vts_memory_unproject_params *p, int64_t begin, int64_t end);  // rows
+
 // CUDA, on a stream (cudaStream_t). Return 0 or a cudaError_t. _scratch: bytes that `partial` must have.
 int64_t vts_memory_softmax_cuda_scratch(const vts_memory_softmax_params *p);
 int vts_memory_softmax_fwd_cuda(const vts_memory_softmax_params *p, void *stream);

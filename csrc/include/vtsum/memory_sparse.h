@@ -22,8 +22,8 @@ struct vts_memory_gather_params {
     int64_t table_stride_g, table_stride_h, table_stride_s;
     void *rows;
     int64_t rows_stride_g, rows_stride_n, rows_stride_h;
-    int32_t *order;   // scatter: [G, H, n * k], the places i * k + j sorted by slot, in order within a slot
-    int32_t *starts;  // scatter: [G, H, S + 1], where each slot's places begin in `order`
+    int32_t *order;   // scatter, CPU: [G, H, n * k], the places i * k + j sorted by slot, in order within a slot
+    int32_t *starts;  // scatter, CPU: [G, H, S + 1], where each slot's places begin in `order`
     int64_t G, H, n, k, S, e;
     vts_dtype dtype;  // of rows and table; weights are of A
 };
@@ -37,15 +37,14 @@ void vts_memory_sort_cpu(const vts_memory_gather_params *p, int64_t begin, int64
 int64_t vts_memory_scatter_tasks(const vts_memory_gather_params *p);
 void vts_memory_scatter_cpu(const vts_memory_gather_params *p, int64_t begin, int64_t end);
 
-// CUDA, on a stream (cudaStream_t). Return 0 or a cudaError_t. `order` and `starts` are scratch of the sort, which also
-// takes `scratch`, as many bytes as _scratch says.
+// CUDA, on a stream (cudaStream_t). Return 0 or a cudaError_t. The scatter sorts on its own, in `scratch`: as many bytes
+// as _scratch says, aligned to 16. `order` and `starts` are not used.
 int vts_memory_gather_cuda(const vts_memory_gather_params *p, void *stream);
 int vts_memory_gather_dot_cuda(const vts_memory_gather_params *p, void *stream);
-int64_t vts_memory_sort_cuda_scratch(const vts_memory_gather_params *p);
-int vts_memory_sort_cuda(const vts_memory_gather_params *p, void *scratch, void *stream);
-int vts_memory_scatter_cuda(const vts_memory_gather_params *p, void *stream);
+int64_t vts_memory_scatter_cuda_scratch(const vts_memory_gather_params *p);
+int vts_memory_scatter_cuda(const vts_memory_gather_params *p, void *scratch, void *stream);
 
-// Merges a block of `slots` scores a row into the row's running k best: z_s = factor * scores_s + slot_bias_s, best
+// CUDA; the CPU's search stands in memory_search.h. Merges a block of `slots` scores a row into the row's running k best: z_s = factor * scores_s + slot_bias_s, best
 // first, ties to the lower slot. z of -inf or NaN is not taken. Blocks come in rising order of `first`. best and index
 // are [rows, k]; with `start` they are written anew, else what they hold takes part. Places left over hold -inf and 0.
 struct vts_memory_topk_params {
@@ -62,7 +61,6 @@ struct vts_memory_topk_params {
     bool start;
     vts_dtype dtype;  // VTS_FLOAT32 or VTS_FLOAT64
 };
-void vts_memory_topk_merge_cpu(const vts_memory_topk_params *p, int64_t begin, int64_t end);  // rows of the block
 int vts_memory_topk_merge_cuda(const vts_memory_topk_params *p, void *stream);
 
 }  // extern "C"

@@ -2,109 +2,111 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .. import dispatch
+from .backends import SUFFIX, predicates
+from .read import read
 from .reference import memory_attention_reference
-from .shapes import Call, check_bank, check_masks, check_queries, check_scale, split_queries
-from .weights import cpp_can_run, softmax_over_slots, unit_keys
+from .shapes import Bank, Options, check_bank, check_options, check_rows, rows_of
 
 _NAME = "memory_attention"
 
 
+class Call(NamedTuple):
+    """A checked call: x as [G, n, H, d], and the bank in its one form."""
+
+    x: Tensor
+    bank: Bank
+    options: Options
+
+
 def _check(
     x: Tensor,
-    keys: Tensor,
+    keys: Tensor | tuple[Tensor, Tensor],
     values: Tensor | None = None,
     *,
     num_heads: int = 1,
     scale: float | Tensor | None = None,
     normalize: bool = False,
     slot_mask: Tensor | None = None,
+    slot_bias: Tensor | None = None,
     query_mask: Tensor | None = None,
+    top_k: int | None = None,
+    dropout_p: float = 0.0,
     return_lse: bool = False,
     return_usage: bool = False,
+    deterministic: bool = True,
 ) -> Call:
-    check_queries(_NAME, x)
-    keys, values = check_bank(_NAME, keys, values, num_heads, x)
-    queries = split_queries(_NAME, x, num_heads, keys.shape[2])
-    slot_mask, query_mask = check_masks(_NAME, x, keys.shape[1], slot_mask, query_mask)
-    return Call(queries, keys, values, check_scale(_NAME, scale, keys.shape[2], x), normalize, slot_mask, query_mask)
+    check_rows(_NAME, x)
+    bank = check_bank(_NAME, x, keys, values, num_heads, x.shape[-1], slot_mask, slot_bias)
+    options = check_options(_NAME, x, bank, scale, normalize, query_mask, top_k, dropout_p, deterministic)
+    return Call(rows_of(x, bank).unflatten(2, (num_heads, bank.key_dim)), bank, options)
 
 
-def _cpp_can_run(call: Call) -> str | None:
-    return cpp_can_run(call.x)
+OP = dispatch.register(dispatch.Op(_NAME, predicates(lambda call: (call.x, call.options.top_k is not None)), _check))
 
 
-def _reference_can_run(call: Call) -> str | None:
-    return None
-
-
-OP = dispatch.register(dispatch.Op(_NAME, {"cpp": _cpp_can_run, "reference": _reference_can_run}, _check))
-
-
-def _compiled(call: Call) -> tuple[Tensor, Tensor, Tensor]:
-    """torch's matrix products around the compiled softmax."""
-    x = call.x
-    if call.query_mask is not None:
-        x = x.masked_fill(~call.query_mask[:, None, None], 0.0)
-    keys = unit_keys(call.keys) if call.normalize else call.keys
-    scores = torch.matmul(x.transpose(0, 1), keys.transpose(1, 2))
-    of_cosine = x if call.normalize else None
-    weights, lse, usage = softmax_over_slots(scores, call.scale, of_cosine, call.slot_mask, call.query_mask, True)
-    return torch.matmul(weights, call.values).transpose(0, 1), lse, usage
-
-
-def _reference(call: Call) -> tuple[Tensor, Tensor, Tensor]:
-    return memory_attention_reference(
-        call.x,
-        call.keys,
-        call.values,
-        scale=call.scale,
-        normalize=call.normalize,
-        slot_mask=call.slot_mask,
-        query_mask=call.query_mask,
-    )
-
-
-_RUN = {"cpp": _compiled, "reference": _reference}
+def reference_keep(bank: Bank, options: Options, x: Tensor) -> Tensor | None:
+    """What dropout multiplies the weights [G, H, n, S] by."""
+    if options.dropout_p == 0:
+        return None
+    groups, rows = x.shape[:2]
+    return F.dropout(x.new_ones((groups, bank.values.shape[1], rows, bank.slots)), options.dropout_p)
 
 
 def memory_attention(
     x: Tensor,
-    keys: Tensor,
+    keys: Tensor | tuple[Tensor, Tensor],
     values: Tensor | None = None,
     *,
     num_heads: int = 1,
     scale: float | Tensor | None = None,
     normalize: bool = False,
     slot_mask: Tensor | None = None,
+    slot_bias: Tensor | None = None,
     query_mask: Tensor | None = None,
+    top_k: int | None = None,
+    dropout_p: float = 0.0,
     return_lse: bool = False,
     return_usage: bool = False,
+    deterministic: bool = True,
     backend: str = "auto",
 ) -> Any:
     """Reads, for each frame, the softmax-weighted mean of a bank's values.
 
-        out[t] = sum_s softmax_s(scale * x_t . keys_s) values_s
+        out[t] = sum_s softmax_s(scale * x_t . keys_s + slot_bias_s) values_s
 
     With `normalize`, x and keys are divided by their norms first (cosine similarity); values never are.
 
     Args:
         x (Tensor): [..., T, D], float32, float16, bfloat16 or float64.
-        keys (Tensor): [S, D], or [H, S, d] with D = H * d; x's dtype and device.
-        values (Tensor | None): [S, E] or [H, S, e]; None means the keys themselves, unnormalised.
+        keys (Tensor | tuple[Tensor, Tensor]): [S, D], or [H, S, d] with D = H * d; x's dtype and device. For x [B, T, D]
+            also a bank a batch entry, [B, S, D] or [B, H, S, d]. A 3-D bank is [H, S, d] where its first size is
+            num_heads and its last D / num_heads, else [B, S, D]. A pair a [Sa, D / 2], b [Sb, D / 2] (or in the other
+            forms) are product keys: slot i * Sb + j of S = Sa * Sb has the key [a_i, b_j]; they want values and top_k.
+        values (Tensor | None): [S, E] or [H, S, e], or a bank a batch entry as the keys; None means the keys themselves,
+            unnormalised.
         num_heads (int): H; each head reads with its own d of the D features.
         scale (float | Tensor | None): factor of the scores; a tensor of one element may be learned. None: 1 / sqrt(d).
         normalize (bool): cosine similarity in place of the plain product.
-        slot_mask (Tensor | None): bool [S], True = usable. Where no slot is usable, the output is 0.
+        slot_mask (Tensor | None): bool [S], or [B, S] for a bank a batch entry; True = usable. Where no slot is usable,
+            the output is 0.
+        slot_bias (Tensor | None): [S] or [H, S] (or [B, H, S]), any floating dtype, added to the scaled scores; -inf
+            leaves a slot out.
         query_mask (Tensor | None): bool [..., T], True = valid. Other frames give 0, pass no gradient and count for
-            no usage.
+            no usage, whatever they hold.
+        top_k (int | None): read only the k usable slots of the highest score, exactly those; ties go to the lower slot.
+            A score of NaN is not usable.
+        dropout_p (float): the share of weights dropped; the others are multiplied by 1 / (1 - p).
         return_lse (bool): also return lse [..., H, T], float32 (float64 for float64), -inf where nothing was read.
-        return_usage (bool): also return usage [H, S], the sum over frames of the weight each slot got, differentiable.
+        return_usage (bool): also return usage [H, S] ([B, H, S] for a bank a batch entry), the sum over frames of the
+            weight each slot got, before dropout; differentiable.
+        deterministic (bool): True: the same bits in every run. False allows a GPU kernel to add in any order; on the
+            CPU, and in every kernel there is now, sums have one order either way.
         backend (str): "auto", or one of the op's backends; see `vtsum_kernels.explain`.
     Returns:
         Tensor: [..., T, E], dtype of x; or a tuple (out[, lse][, usage]).
@@ -113,7 +115,8 @@ def memory_attention(
         ValueError: for a wrong shape, device or value.
         NotImplementedError: if an explicit backend cannot serve the call.
 
-    Source: Weston et al. 2015, "Memory Networks"; Sukhbaatar et al. 2015, "End-To-End Memory Networks", section 2.
+    Source: Weston et al. 2015, "Memory Networks"; Sukhbaatar et al. 2015, "End-To-End Memory Networks", section 2;
+    product keys: Lample et al. 2019, "Large Memory Layers with Product Keys".
     """
     call = _check(
         x,
@@ -123,13 +126,33 @@ def memory_attention(
         scale=scale,
         normalize=normalize,
         slot_mask=slot_mask,
+        slot_bias=slot_bias,
         query_mask=query_mask,
+        top_k=top_k,
+        dropout_p=dropout_p,
+        deterministic=deterministic,
     )
-    out, lse, usage = _RUN[dispatch.choose(OP, backend, call)](call)
-    lead = x.shape[:-1]
-    results: list[Tensor] = [out.reshape(*lead, out.shape[1] * out.shape[2])]
+    chosen = dispatch.choose(OP, backend, call)
+    if chosen == "reference":
+        out, lse, usage = memory_attention_reference(
+            call.x,
+            call.bank.keys,
+            call.bank.values,
+            scale=call.options.scale,
+            normalize=normalize,
+            slot_bias=call.bank.slot_bias,
+            query_mask=call.options.query_mask,
+            top_k=call.options.top_k,
+            keep=reference_keep(call.bank, call.options, call.x),
+        )
+    else:
+        out, lse, usage = read(call.x, call.bank, call.options, SUFFIX[chosen], return_usage)
+    results = [out.reshape(*x.shape[:-1], out.shape[2] * out.shape[3])]
     if return_lse:
-        results.append(lse.reshape(num_heads, *lead).movedim(0, -2))
+        if call.bank.batched:
+            results.append(lse)
+        else:
+            results.append(lse[0].reshape(num_heads, *x.shape[:-1]).movedim(0, -2))
     if return_usage:
-        results.append(usage)
+        results.append(usage if call.bank.batched else usage[0])
     return results[0] if len(results) == 1 else tuple(results)

@@ -9,189 +9,319 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import checks, dispatch
-from .shapes import check_bank, check_masks, check_queries, check_scale
-from .weights import cpp_can_run, softmax_over_slots, unit_keys
+from . import plan
+from .attention import reference_keep
+from .backends import SUFFIX, predicates
+from .fold_cache import folded
+from .layer import folded_layer
+from .ops import wide
+from .read import apply, dense_weights, factor_of, keeps_weights, prepare, read, sparse_weights, unit_keys
+from .reference import memory_fuse_reference
+from .shapes import Bank, Options, check_bank, check_options, check_rows, rows_of
 
 _NAME = "memory_fuse"
+Norm = tuple[Tensor | None, Tensor | None, float]
 
 
 class FuseCall(NamedTuple):
-    """A checked call: x as [N, C], the bank as [H, S, d] and [H, S, e], and which products are folded into the bank."""
+    """A checked call: x as [G, n, C], the bank in its one form, and which products are folded into the bank."""
 
     x: Tensor
-    keys: Tensor
-    values: Tensor
-    scale: float | Tensor
-    normalize: bool
-    slot_mask: Tensor | None
-    query_mask: Tensor | None
-    residual: Tensor | None
+    bank: Bank
+    options: Options
+    heads: int
+    weight: Tensor
+    bias: Tensor | None
+    query_weight: Tensor | None
+    residual: Tensor | None  # [G, n, O]
+    norm: Norm | None
     fold_keys: bool
     fold_values: bool
+    sources: tuple[Any, Any]  # keys and values as they were given: what the folded constants are known by
 
 
 def _check(
     x: Tensor,
-    keys: Tensor,
+    keys: Tensor | tuple[Tensor, Tensor],
     values: Tensor | None,
     weight: Tensor,
     bias: Tensor | None = None,
     *,
     query_weight: Tensor | None = None,
     residual: Tensor | None = None,
+    norm: Norm | None = None,
     fold: str | bool = "auto",
     num_heads: int = 1,
     scale: float | Tensor | None = None,
     normalize: bool = False,
     slot_mask: Tensor | None = None,
+    slot_bias: Tensor | None = None,
     query_mask: Tensor | None = None,
+    top_k: int | None = None,
+    dropout_p: float = 0.0,
     return_usage: bool = False,
+    deterministic: bool = True,
 ) -> FuseCall:
-    check_queries(_NAME, x)
-    keys, values = check_bank(_NAME, keys, values, num_heads, x)
-    (heads, slots, key_dim), value_dim, dim = keys.shape, values.shape[2], x.shape[-1]
-    if query_weight is None:
-        if dim != heads * key_dim:
-            checks.fail(_NAME, "x", f"of shape [..., T, C] with C = {heads * key_dim}, as the keys have", list(x.shape))
-    else:
+    check_rows(_NAME, x)
+    dim = x.shape[-1]
+    if query_weight is not None:
         checks.matches(_NAME, "query_weight", query_weight, "x", x)
-        checks.has_shape(_NAME, "query_weight", query_weight, (heads * key_dim, dim), "[keys' D, C]")
+        checks.has_rank(_NAME, "query_weight", query_weight, 2, "[D, C]")
+        checks.has_shape(_NAME, "query_weight", query_weight, (query_weight.shape[0], dim), "[D, C]")
+    queries = dim if query_weight is None else query_weight.shape[0]
+    bank = check_bank(_NAME, x, keys, values, num_heads, queries, slot_mask, slot_bias)
+    options = check_options(_NAME, x, bank, scale, normalize, query_mask, top_k, dropout_p, deterministic)
+    value_dim = bank.values.shape[3]
     checks.matches(_NAME, "weight", weight, "x", x)
     checks.has_rank(_NAME, "weight", weight, 2, "[O, C + E]")
-    checks.has_shape(_NAME, "weight", weight, (weight.shape[0], dim + heads * value_dim), "[O, C + E]")
+    checks.has_shape(_NAME, "weight", weight, (weight.shape[0], dim + num_heads * value_dim), "[O, C + E]")
+    out_dim = weight.shape[0]
     if bias is not None:
         checks.matches(_NAME, "bias", bias, "x", x)
-        checks.has_shape(_NAME, "bias", bias, (weight.shape[0],), "[O]")
+        checks.has_shape(_NAME, "bias", bias, (out_dim,), "[O]")
     if residual is not None:
         checks.matches(_NAME, "residual", residual, "x", x)
-        checks.has_shape(_NAME, "residual", residual, (*x.shape[:-1], weight.shape[0]), "[..., T, O]")
-        residual = residual.reshape(-1, weight.shape[0])
+        checks.has_shape(_NAME, "residual", residual, (*x.shape[:-1], out_dim), "[..., T, O]")
+        residual = rows_of(residual, bank)
+    if norm is not None:
+        norm = _check_norm(norm, x, num_heads * value_dim)
     if fold != "auto" and not isinstance(fold, bool):
         checks.fail(_NAME, "fold", '"auto", True or False', repr(fold))
-    slot_mask, query_mask = check_masks(_NAME, x, slots, slot_mask, query_mask)
-    flat = x.reshape(-1, dim)
-    fold_keys, fold_values = _plan(fold, flat, keys, values, weight, query_weight is not None, normalize)
+    if fold is True and norm is not None:
+        checks.fail(_NAME, "fold", '"auto" or False with a norm of what was retrieved, which does not fold', fold)
+    flat = rows_of(x, bank)
+    # A cosine of projected queries needs the projection itself, for its norm; product keys are searched by halves.
+    can_keys = query_weight is not None and not normalize and not isinstance(keys, (tuple, list))
+    can_values = norm is None
+    if fold == "auto":
+        groups, frames = flat.shape[0], flat.shape[0] * flat.shape[1]
+        sizes = (num_heads, bank.slots, bank.key_dim, value_dim, out_dim, groups, options.top_k)
+        fold_keys, fold_values = plan.folds(frames, dim, *sizes)
+    else:
+        fold_keys = fold_values = bool(fold)
     return FuseCall(
         flat,
-        keys,
-        values,
-        check_scale(_NAME, scale, key_dim, x),
-        normalize,
-        slot_mask,
-        query_mask,
+        bank,
+        options,
+        num_heads,
+        weight,
+        bias,
+        query_weight,
         residual,
-        fold_keys,
-        fold_values,
+        norm,
+        fold_keys and can_keys,
+        fold_values and can_values,
+        (keys, values),
     )
 
 
-def _plan(
-    fold: str | bool, x: Tensor, keys: Tensor, values: Tensor, weight: Tensor, projected: bool, normalize: bool
-) -> tuple[bool, bool]:
-    """Which products to fold into the bank: those that save multiplications, or as `fold` says.
-
-    A cosine of projected queries needs the projection itself, for its norm: there the keys never fold.
-    """
-    can_fold_keys = projected and not normalize
-    if fold != "auto":
-        return bool(fold) and can_fold_keys, bool(fold)
-    frames, dim = x.shape
-    heads, slots, key_dim = keys.shape
-    value_dim, out_dim = values.shape[2], weight.shape[0]
-    bank = heads * slots
-    keys_apart = frames * heads * key_dim * (dim + slots)
-    keys_folded = bank * dim * (frames + key_dim)
-    values_apart = frames * heads * value_dim * (out_dim + slots)
-    values_folded = bank * out_dim * (frames + value_dim)
-    return can_fold_keys and keys_folded < keys_apart, values_folded < values_apart
+def _check_norm(norm: Any, x: Tensor, size: int) -> Norm:
+    if not isinstance(norm, (tuple, list)) or len(norm) != 3:
+        checks.fail(_NAME, "norm", "a tuple (weight, bias, eps) or None", type(norm).__name__, TypeError)
+    gain, shift, eps = norm
+    for name, tensor in (("norm[0]", gain), ("norm[1]", shift)):
+        if tensor is not None:
+            checks.matches(_NAME, name, tensor, "x", x)
+            checks.has_shape(_NAME, name, tensor, (size,), "[E]")
+    if isinstance(eps, bool) or not isinstance(eps, (int, float)):
+        checks.fail(_NAME, "norm[2]", "a float, the eps", type(eps).__name__, TypeError)
+    return gain, shift, float(eps)
 
 
-def _weights(call: FuseCall, x: Tensor, query_weight: Tensor | None, compiled: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights [H, N, S], lse [H, N] and usage [H, S]."""
-    heads, _, key_dim = call.keys.shape
-    keys = unit_keys(call.keys) if call.normalize else call.keys
-    if query_weight is not None and call.fold_keys:
-        folded = torch.matmul(keys, query_weight.unflatten(0, (heads, key_dim)))  # [H, S, C]
-        scores = torch.matmul(x, folded.transpose(1, 2))
-        return softmax_over_slots(scores, call.scale, None, call.slot_mask, call.query_mask, compiled)
-    queries = x if query_weight is None else x @ query_weight.t()
-    queries = queries.unflatten(1, (heads, key_dim))
-    scores = torch.matmul(queries.transpose(0, 1), keys.transpose(1, 2))
-    of_cosine = queries if call.normalize else None
-    return softmax_over_slots(scores, call.scale, of_cosine, call.slot_mask, call.query_mask, compiled)
+OP = dispatch.register(dispatch.Op(_NAME, predicates(lambda call: (call.x, call.options.top_k is not None)), _check))
 
 
-def _compute(
-    call: FuseCall, weight: Tensor, bias: Tensor | None, query_weight: Tensor | None, compiled: bool
-) -> tuple[Tensor, Tensor]:
-    """y [N, O] and usage [H, S]."""
+def _tensors(*given: Any) -> tuple[Tensor, ...]:
+    return tuple(t for t in given if isinstance(t, Tensor))
+
+
+def _with_folded_keys(call: FuseCall) -> FuseCall:
+    """Keys K' = K Wq, for rows x themselves: [G, H, S, C]."""
+
+    def make() -> Tensor:
+        by_head = call.query_weight.unflatten(0, (call.heads, call.bank.key_dim))  # type: ignore[union-attr]
+        return _product(call.bank.keys, by_head)  # type: ignore[arg-type]
+
+    made = folded(("keys", call.heads), _tensors(call.sources[0], call.query_weight), make)
+    return call._replace(bank=call.bank._replace(keys=made), query_weight=None)
+
+
+def _folded_values(call: FuseCall) -> Tensor:
+    """V' = V W2^T [G, H, S, O]."""
+
+    def make() -> Tensor:
+        outward = call.weight[:, call.x.shape[2] :].unflatten(1, (call.heads, call.bank.values.shape[3]))
+        return _product(call.bank.values, outward.permute(1, 2, 0))
+
+    keys, values = call.sources
+    return folded(("values", call.heads), _tensors(keys if values is None else values, call.weight), make)
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """A product in float32 at least on the CPU, where what it feeds is float32 too; on a GPU in its own dtype."""
+    if a.device.type == "cpu":
+        a, b = a.to(wide(a.dtype)), b.to(wide(b.dtype))
+    return torch.matmul(a, b)
+
+
+def _queries(call: FuseCall) -> tuple[Tensor, FuseCall]:
+    """Rows as queries [G, n, H, d], and the call with the keys that they are compared with."""
     x = call.x
-    if call.query_mask is not None:
-        x = x.masked_fill(~call.query_mask[:, None], 0.0)
-    (heads, _, value_dim), dim = call.values.shape, x.shape[1]
-    weights, _, usage = _weights(call, x, query_weight, compiled)
-    weights = weights.to(x.dtype)
+    if call.query_weight is None:
+        return x.unflatten(2, (call.heads, call.bank.key_dim)), call
+    if call.fold_keys:
+        return x[:, :, None].expand(-1, -1, call.heads, -1), _with_folded_keys(call)
+    return F.linear(x, call.query_weight).unflatten(2, (call.heads, call.bank.key_dim)), call
+
+
+def _compute(call: FuseCall, suffix: str) -> tuple[Tensor, Tensor]:
+    """y [G, n, O] and usage [G, H, S]."""
     if call.fold_values:
-        outward = weight[:, dim:].unflatten(1, (heads, value_dim))  # [O, H, e]
-        bank = torch.matmul(call.values, outward.permute(1, 2, 0)).flatten(0, 1)  # [H * S, O]
-        joint = torch.cat((x, weights.transpose(0, 1).flatten(1)), 1)
-        y = F.linear(joint, torch.cat((weight[:, :dim], bank.t()), 1), bias)
+        if suffix == "" and call.x.device.type == "cpu" and _is_one_layer(call):
+            return _layer(call)
+        return _folded(call, suffix)
+    return _unfolded(call, suffix)
+
+
+def _is_one_layer(call: FuseCall) -> bool:
+    """Whether the op of the whole layer serves the call: one head, one bank, weights of all slots that can be kept."""
+    options = call.options
+    return (
+        call.heads == 1
+        and not call.bank.batched
+        and options.top_k is None
+        and options.dropout_p == 0
+        and (call.query_weight is None or call.fold_keys)
+        and keeps_weights(call.x[:, :, None], call.bank)
+    )
+
+
+def _layer(call: FuseCall) -> tuple[Tensor, Tensor]:
+    options, dim = call.options, call.x.shape[2]
+    if call.fold_keys:
+        call = _with_folded_keys(call)
+    bank, keys = _folded_values(call), call.bank.keys
+    if options.normalize:
+        keys = folded(("unit", call.heads), _tensors(call.sources[0]), lambda: unit_keys(call.bank.keys))
+    y, usage = folded_layer(
+        call.x[0],
+        keys[0, 0],
+        bank[0, 0],
+        call.weight[:, :dim],
+        call.bias,
+        options.scale,
+        None if call.bank.slot_bias is None else call.bank.slot_bias.reshape(-1),
+        None if options.query_mask is None else options.query_mask[0],
+        options.normalize,
+    )
+    y, usage = y[None], usage.view(1, 1, -1)
+    return (y if call.residual is None else y + call.residual), usage
+
+
+def _folded(call: FuseCall, suffix: str) -> tuple[Tensor, Tensor]:
+    dtype, dim, options = call.x.dtype, call.x.shape[2], call.options
+    queries, call = _queries(call)
+    values = _folded_values(call)
+    bank = call.bank._replace(values=values)
+    if options.query_mask is not None:
+        call = call._replace(x=call.x.masked_fill(~options.query_mask[:, :, None], 0.0))
+    keeps = options.dropout_p > 0 or keeps_weights(queries, bank)
+    if options.top_k is None and keeps and not bank.batched:
+        rows, bank = prepare(queries, bank, options)
+        found = dense_weights(rows, bank, options, factor_of(rows, options.scale, options.normalize), suffix)
+        weights = F.dropout(found.weights, options.dropout_p) if options.dropout_p > 0 else found.weights
+        flat = weights[0].transpose(0, 1).flatten(1)  # [N, H * S]
+        y = _join(call, flat, values[0].flatten(0, 1), suffix)
+        return _masked(y, call), found.usage
+    if options.top_k is not None or options.dropout_p > 0:
+        rows, bank = prepare(queries, bank, options)
+        factor = factor_of(rows, options.scale, options.normalize)
+        sparse = options.top_k is not None
+        found = (
+            sparse_weights(rows, bank, options, factor)
+            if sparse
+            else dense_weights(rows, bank, options, factor, suffix)
+        )
+        read_out, usage = apply(found, values, options.dropout_p, values.dtype), found.usage
     else:
-        retrieved = torch.matmul(weights, call.values).transpose(0, 1).flatten(1)
-        y = F.linear(torch.cat((x, retrieved), 1), weight, bias)
-    if call.query_mask is not None:
-        y = y.masked_fill(~call.query_mask[:, None], 0.0)
-    if call.residual is not None:
-        y = y + call.residual
-    return y, usage
+        read_out, _, usage = read(queries.to(values.dtype), bank, options, suffix, True)
+    x = call.x.to(values.dtype)
+    bias = None if call.bias is None else call.bias.to(x.dtype)
+    y = F.linear(x, call.weight[:, :dim].to(x.dtype), bias) + read_out.sum(2)
+    return _masked(y.to(dtype), call), usage
 
 
-def _reference_can_run(call: FuseCall) -> str | None:
-    return None
+def _unfolded(call: FuseCall, suffix: str) -> tuple[Tensor, Tensor]:
+    queries, call = _queries(call)
+    retrieved, _, usage = read(queries, call.bank, call.options, suffix, True)
+    m = retrieved.flatten(2)
+    if call.norm is not None:
+        m = F.layer_norm(m, m.shape[-1:], *call.norm)
+    if call.options.query_mask is not None:
+        left_out = ~call.options.query_mask[:, :, None]
+        call = call._replace(x=call.x.masked_fill(left_out, 0.0))
+    return _masked(_join(call, m.flatten(0, 1), call.weight[:, call.x.shape[2] :].t(), suffix), call), usage
 
 
-def _cpp_can_run(call: FuseCall) -> str | None:
-    return cpp_can_run(call.x)
+def _join(call: FuseCall, weights: Tensor, bank: Tensor, suffix: str) -> Tensor:
+    """x W1^T + weights bank + bias [G, n, O]."""
+    op = getattr(torch.ops.vtsum_kernels, f"memory_join{suffix}_fwd")
+    groups, rows, dim = call.x.shape
+    y = op(call.x.flatten(0, 1), weights, call.weight[:, :dim], bank, call.bias, None)
+    return y.view(groups, rows, -1)
 
 
-OP = dispatch.register(dispatch.Op(_NAME, {"cpp": _cpp_can_run, "reference": _reference_can_run}, _check))
+def _masked(y: Tensor, call: FuseCall) -> Tensor:
+    if call.options.query_mask is not None:
+        y = y.masked_fill(~call.options.query_mask[:, :, None], 0.0)
+    return y if call.residual is None else y + call.residual
 
 
 def memory_fuse(
     x: Tensor,
-    keys: Tensor,
+    keys: Tensor | tuple[Tensor, Tensor],
     values: Tensor | None,
     weight: Tensor,
     bias: Tensor | None = None,
     *,
     query_weight: Tensor | None = None,
     residual: Tensor | None = None,
+    norm: Norm | None = None,
     fold: str | bool = "auto",
     num_heads: int = 1,
     scale: float | Tensor | None = None,
     normalize: bool = False,
     slot_mask: Tensor | None = None,
+    slot_bias: Tensor | None = None,
     query_mask: Tensor | None = None,
+    top_k: int | None = None,
+    dropout_p: float = 0.0,
     return_usage: bool = False,
+    deterministic: bool = True,
     backend: str = "auto",
 ) -> Any:
     """Retrieval from a bank and the linear layer that joins it to the frame.
 
-        y = [x, m] weight^T + bias (+ residual),   m = memory_attention(x query_weight^T, keys, values)
+        y = [x, norm(m)] weight^T + bias (+ residual),   m = memory_attention(x query_weight^T, keys, values)
 
     With weight = [W1, W2], V' = values W2^T and K' = keys query_weight are small ([S, O] and [S, C]), and
-    y = [x, P] [W1, V'^T]^T with P = softmax(scale * x K'^T): m is never formed. That is the folded form.
+    y = [x, P] [W1, V'^T]^T with P = softmax(scale * x K'^T): m is never formed. That is the folded form. Where no
+    gradient of them is wanted, V' and K' are kept from call to call until the bank or the weights change.
 
     Args:
         x (Tensor): [..., T, C], float32, float16, bfloat16 or float64.
-        keys, values, num_heads, scale, normalize, slot_mask: as `memory_attention` takes them.
+        keys, values, num_heads, scale, normalize, slot_mask, slot_bias, top_k, dropout_p, deterministic: as
+            `memory_attention` takes them; the keys' D is C, or the projection's.
         weight (Tensor): [O, C + E], that of a Linear on [x, m]. bias (Tensor | None): [O].
         query_weight (Tensor | None): [D, C], a projection of x to the keys' D; None: x itself is the query.
         residual (Tensor | None): [..., T, O], added to the result (also at frames that query_mask leaves out).
+        norm (tuple | None): (weight [E], bias [E], eps) of a LayerNorm of m, as torch.nn.LayerNorm holds them; weight
+            and bias may be None. It does not fold: with it m is formed.
         fold (str | bool): "auto" folds what saves multiplications; True and False force it. A cosine of projected
             queries cannot fold the keys (their norm needs the projection) and folds the values alone.
         query_mask (Tensor | None): bool [..., T], True = valid. At other frames y is the residual, or 0.
-        return_usage (bool): also return usage [H, S], the sum over frames of the weight each slot got, differentiable.
+        return_usage (bool): also return usage [H, S] ([B, H, S] for a bank a batch entry), the sum over frames of the
+            weight each slot got, differentiable.
         backend (str): "auto", or one of the op's backends; see `vtsum_kernels.explain`.
     Returns:
         Tensor: [..., T, O], dtype of x; with `return_usage` a tuple (y, usage).
@@ -210,14 +340,40 @@ def memory_fuse(
         bias,
         query_weight=query_weight,
         residual=residual,
+        norm=norm,
         fold=fold,
         num_heads=num_heads,
         scale=scale,
         normalize=normalize,
         slot_mask=slot_mask,
+        slot_bias=slot_bias,
         query_mask=query_mask,
+        top_k=top_k,
+        dropout_p=dropout_p,
+        deterministic=deterministic,
     )
-    compiled = dispatch.choose(OP, backend, call) == "cpp"
-    y, usage = _compute(call, weight, bias, query_weight, compiled)
+    chosen = dispatch.choose(OP, backend, call)
+    if chosen == "reference":
+        queries = call.x[:, :, None].expand(-1, -1, num_heads, -1)
+        y, usage = memory_fuse_reference(
+            call.x,
+            call.bank.keys,
+            call.bank.values,
+            weight,
+            bias,
+            query_weight=query_weight,
+            residual=call.residual,
+            norm=call.norm,
+            scale=call.options.scale,
+            normalize=normalize,
+            slot_bias=call.bank.slot_bias,
+            query_mask=call.options.query_mask,
+            top_k=call.options.top_k,
+            keep=reference_keep(call.bank, call.options, queries),
+        )
+    else:
+        y, usage = _compute(call, SUFFIX[chosen])
     y = y.reshape(*x.shape[:-1], weight.shape[0])
-    return (y, usage) if return_usage else y
+    if not return_usage:
+        return y
+    return y, usage if call.bank.batched else usage[0]

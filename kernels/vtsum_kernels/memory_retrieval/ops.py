@@ -1,7 +1,12 @@
-"""The registered ops `memory_softmax_fwd` and `_bwd`: what lies between the two matrix products of a retrieval."""
+"""The registered ops of the dense read: weights of all slots, the read that keeps no weights, and the joining product.
+
+Shapes: n rows in each of G groups (one group where all share a bank), H heads, S slots. Statistics are float32, float64
+for float64. The compiled libraries and Triton implement the same schemas; the CPU's stand in `cpu.py`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,56 +14,201 @@ from torch import Tensor
 
 from .. import library
 
+WEIGHTS = "Tensor x, Tensor keys, Tensor factor, Tensor? slot_bias, Tensor? query_mask"
+FLASH = "Tensor x, Tensor keys, Tensor values, Tensor factor, Tensor? slot_bias, Tensor? query_mask"
+JOIN = "Tensor x, Tensor weights, Tensor weight, Tensor bank, Tensor? bias, Tensor? residual"
 
-def _forward_fake(
-    scores: Tensor, factor: Tensor, slot_mask: Tensor | None, query_mask: Tensor | None
+#: Ops under two names: the compiled libraries' and Triton's.
+SUFFIXES = ("", "_triton")
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of statistics and accumulators."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def dense(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.contiguous()
+
+
+def like_bias(dslot_bias: Tensor, slot_bias: Tensor | None) -> Tensor | None:
+    """[G, H, S] added up to the shape of the bias, which groups and heads may share."""
+    if slot_bias is None:
+        return None
+    for dim in (0, 1):
+        if slot_bias.shape[dim] == 1 and dslot_bias.shape[dim] != 1:
+            dslot_bias = dslot_bias.sum(dim, keepdim=True)
+    return dslot_bias.to(slot_bias.dtype)
+
+
+def _statistics(x: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    groups, rows, heads, _ = x.shape
+    lse = x.new_empty((groups, heads, rows), dtype=wide(x.dtype))
+    return lse, x.new_empty((groups, heads, keys.shape[2]), dtype=wide(x.dtype))
+
+
+def _weights_fake(
+    x: Tensor, keys: Tensor, factor: Tensor, slot_bias: Tensor | None, query_mask: Tensor | None, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
-    heads, frames, slots = scores.shape
-    return scores.new_empty(scores.shape), scores.new_empty((heads, frames)), scores.new_empty((heads, slots))
+    groups, rows, heads, _ = x.shape
+    return x.new_empty((groups, heads, rows, keys.shape[2]), dtype=dtype), *_statistics(x, keys)
 
 
-def _backward_fake(
+def _weights_bwd_fake(
     dweights: Tensor | None,
     dlse: Tensor | None,
     dusage: Tensor | None,
     weights: Tensor,
-    scores: Tensor,
+    x: Tensor,
+    keys: Tensor,
     factor: Tensor,
     query_mask: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    return scores.new_empty(scores.shape), scores.new_empty(factor.shape)
+    need_bias: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    groups, heads, slots = keys.shape[:3]
+    dslot_bias = factor.new_empty((groups, heads, slots) if need_bias else (0,))
+    return x.new_empty(x.shape), keys.new_empty(keys.shape), factor.new_empty(factor.shape), dslot_bias
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    scores, factor, _, query_mask = inputs
+def _save_weights(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    x, keys, factor, slot_bias, query_mask, _ = inputs
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(output[0], scores, factor, query_mask)
+    ctx.save_for_backward(output[0], x, keys, factor, slot_bias, query_mask)
 
 
-def _dense(grad: Tensor | None) -> Tensor | None:
-    return None if grad is None else grad.contiguous()
+def _weights_gradient(op: str) -> Callable[..., tuple[Tensor | None, ...]]:
+    def gradient(
+        ctx: Any, dweights: Tensor | None, dlse: Tensor | None, dusage: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        weights, x, keys, factor, slot_bias, query_mask = ctx.saved_tensors
+        dx, dkeys, dfactor, dslot_bias = getattr(torch.ops.vtsum_kernels, op)(
+            dense(dweights), dense(dlse), dense(dusage), weights, x, keys, factor, query_mask, ctx.needs_input_grad[3]
+        )
+        return dx, dkeys, dfactor, like_bias(dslot_bias, slot_bias) if ctx.needs_input_grad[3] else None, None, None
+
+    return gradient
 
 
-def _gradient(
-    ctx: Any, dweights: Tensor | None, dlse: Tensor | None, dusage: Tensor | None
-) -> tuple[Tensor | None, ...]:
-    weights, scores, factor, query_mask = ctx.saved_tensors
-    slopes = torch.ops.vtsum_kernels.memory_softmax_bwd(
-        _dense(dweights), _dense(dlse), _dense(dusage), weights, scores, factor, query_mask
+def _flash_fake(
+    x: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    factor: Tensor,
+    slot_bias: Tensor | None,
+    query_mask: Tensor | None,
+    need_usage: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    lse, usage = _statistics(x, keys)
+    return x.new_empty((*x.shape[:3], values.shape[3])), lse, usage if need_usage else usage.new_empty((0,))
+
+
+def _flash_bwd_fake(
+    dout: Tensor,
+    dlse: Tensor | None,
+    dusage: Tensor | None,
+    x: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    factor: Tensor,
+    *rest: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    tensors = (x, keys, values, factor)
+    dx, dkeys, dvalues, dfactor = (t.new_empty(t.shape) for t in tensors)
+    return dx, dkeys, dvalues, dfactor, factor.new_empty(keys.shape[:3])
+
+
+def _save_flash(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    *tensors, ctx.need_usage = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*tensors, output[0], output[1])
+
+
+def _flash_gradient(op: str) -> Callable[..., tuple[Tensor | None, ...]]:
+    def gradient(
+        ctx: Any, dout: Tensor | None, dlse: Tensor | None, dusage: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        x, keys, values, factor, slot_bias, query_mask, out, lse = ctx.saved_tensors
+        dout = torch.zeros_like(out) if dout is None else dout.contiguous()
+        dusage = dense(dusage) if ctx.need_usage else None
+        *slopes, dslot_bias = getattr(torch.ops.vtsum_kernels, op)(
+            dout, dense(dlse), dusage, x, keys, values, factor, slot_bias, query_mask, out, lse
+        )
+        return *slopes, like_bias(dslot_bias, slot_bias), None, None
+
+    return gradient
+
+
+def _join_fake(
+    x: Tensor, weights: Tensor, weight: Tensor, bank: Tensor, bias: Tensor | None, residual: Tensor | None
+) -> Tensor:
+    return x.new_empty((x.shape[0], weight.shape[0]))
+
+
+def _save_join(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:4])
+
+
+def _join_gradient(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    x, weights, weight, bank = ctx.saved_tensors
+    wanted = ctx.needs_input_grad
+    back = dy.to(bank.dtype)
+    return (
+        dy @ weight if wanted[0] else None,
+        (back @ bank.t()).to(weights.dtype) if wanted[1] else None,
+        dy.t() @ x if wanted[2] else None,
+        (weights.t().to(bank.dtype) @ back) if wanted[3] else None,
+        dy.sum(0) if wanted[4] else None,
+        dy if wanted[5] else None,
     )
-    return (*slopes, None, None)
 
 
-library.define(
-    "memory_softmax_fwd(Tensor scores, Tensor factor, Tensor? slot_mask, Tensor? query_mask) "
-    "-> (Tensor, Tensor, Tensor)",
-    _forward_fake,
-    _gradient,
-    _save,
-)
-library.define(
-    "memory_softmax_bwd(Tensor? dweights, Tensor? dlse, Tensor? dusage, Tensor weights, Tensor scores, Tensor factor, "
-    "Tensor? query_mask) -> (Tensor, Tensor)",
-    _backward_fake,
-    library.refuse_double_backward("memory_attention"),
-)
+_REFUSE = library.refuse_double_backward("memory_attention")
+for _suffix in SUFFIXES:
+    library.define(
+        f"memory_weights{_suffix}_fwd({WEIGHTS}, ScalarType dtype) -> (Tensor weights, Tensor lse, Tensor usage)",
+        _weights_fake,
+        _weights_gradient(f"memory_weights{_suffix}_bwd"),
+        _save_weights,
+    )
+    library.define(
+        f"memory_weights{_suffix}_bwd(Tensor? dweights, Tensor? dlse, Tensor? dusage, Tensor weights, Tensor x, "
+        "Tensor keys, Tensor factor, Tensor? query_mask, bool need_bias) "
+        "-> (Tensor dx, Tensor dkeys, Tensor dfactor, Tensor dslot_bias)",
+        _weights_bwd_fake,
+        _REFUSE,
+    )
+    library.define(
+        f"memory_flash{_suffix}_fwd({FLASH}, bool need_usage) -> (Tensor out, Tensor lse, Tensor usage)",
+        _flash_fake,
+        _flash_gradient(f"memory_flash{_suffix}_bwd"),
+        _save_flash,
+    )
+    library.define(
+        f"memory_flash{_suffix}_bwd(Tensor dout, Tensor? dlse, Tensor? dusage, {FLASH}, Tensor out, Tensor lse) "
+        "-> (Tensor dx, Tensor dkeys, Tensor dvalues, Tensor dfactor, Tensor dslot_bias)",
+        _flash_bwd_fake,
+        _REFUSE,
+    )
+    library.define(f"memory_join{_suffix}_fwd({JOIN}) -> Tensor", _join_fake, _join_gradient, _save_join)
+
+
+def _triton(name: str) -> Callable[..., Any]:
+    """Triton's function of that name, imported on the first call."""
+
+    def call(*arguments: Any) -> Any:
+        from . import triton
+
+        return getattr(triton, name)(*arguments)
+
+    return call
+
+
+for _device in ("CUDA", "CPU"):  # the CPU for Triton's interpreter
+    for _op, _name in (
+        ("memory_weights_triton_fwd", "weights_forward"),
+        ("memory_weights_triton_bwd", "weights_backward"),
+        ("memory_flash_triton_fwd", "flash_forward"),
+        ("memory_flash_triton_bwd", "flash_backward"),
+        ("memory_join_triton_fwd", "join"),
+    ):
+        library.LIB.impl(_op, _triton(_name), _device)

@@ -1,4 +1,7 @@
-"""Memory retrieval in plain PyTorch: the oracle of every test and the fallback of last resort."""
+"""Memory retrieval in plain PyTorch: the oracle of every test and the fallback of last resort.
+
+Shapes as the ops have them: x [G, n, H, d], a bank of keys [G, H, S, d] and values [G, H, S, e] for each of G groups.
+"""
 
 from __future__ import annotations
 
@@ -10,28 +13,47 @@ from torch import Tensor
 NORM_FLOOR = 1e-12
 
 
-def probabilities(
-    x: Tensor, keys: Tensor, scale: float | Tensor, normalize: bool, slot_mask: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Softmax of every frame over the slots.
+def paired_keys(first: Tensor, second: Tensor) -> Tensor:
+    """Product keys written out: slot i * Sb + j of [G, H, Sa * Sb, d] has the key [first_i, second_j]."""
+    sizes = first.shape[2], second.shape[2]
+    return torch.cat((first.repeat_interleave(sizes[1], 2), second.repeat(1, 1, sizes[0], 1)), -1)
 
-    Args:
-        x (Tensor): [N, H, d]. keys (Tensor): [H, S, d].
+
+def best_slots(scores: Tensor, k: int) -> Tensor:
+    """bool [..., S]: the k best scores of each row, ties to the lower slot; never -inf or NaN."""
+    usable = (scores > -torch.inf).detach()
+    order = torch.sort(scores.detach().masked_fill(~usable, -torch.inf), dim=-1, descending=True, stable=True).indices
+    chosen = torch.zeros_like(usable).scatter_(-1, order[..., :k], True)
+    return chosen & usable
+
+
+def probabilities(
+    x: Tensor,
+    keys: Tensor,
+    scale: float | Tensor,
+    normalize: bool = False,
+    slot_bias: Tensor | None = None,
+    top_k: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Softmax of every row over the slots, or over its k best.
+
     Returns:
-        tuple[Tensor, Tensor]: [H, N, S] and lse [H, N], both in x's dtype; where no slot is left, 0 and -inf.
+        tuple[Tensor, Tensor]: [G, H, n, S] and lse [G, H, n], both in x's dtype; where no slot is usable, 0 and -inf.
     """
     if normalize:
         x, keys = F.normalize(x, dim=-1, eps=NORM_FLOOR), F.normalize(keys, dim=-1, eps=NORM_FLOOR)
-    scores = torch.matmul(x.transpose(0, 1), keys.transpose(1, 2)) * scale
-    if slot_mask is not None:
-        scores = scores.masked_fill(~slot_mask, -torch.inf)
-    if keys.shape[1] == 0:
+    scores = torch.matmul(x.transpose(1, 2), keys.transpose(2, 3)) * scale
+    if slot_bias is not None:
+        scores = scores + slot_bias[:, :, None]
+    if keys.shape[2] == 0:
         return scores, scores.new_full(scores.shape[:-1], -torch.inf)
+    if top_k is not None:
+        scores = scores.masked_fill(~best_slots(scores, top_k), -torch.inf)
     top = scores.detach().amax(-1, keepdim=True)
     top = torch.where(top == -torch.inf, torch.zeros_like(top), top)
     weights = torch.exp(scores - top)
     total = weights.sum(-1, keepdim=True)
-    seen = total > 0
+    seen = total != 0  # NaN stays NaN
     safe = torch.where(seen, total, torch.ones_like(total))
     lse = torch.where(seen, top + torch.log(safe), torch.full_like(top, -torch.inf))
     return weights / safe, lse.squeeze(-1)
@@ -39,76 +61,95 @@ def probabilities(
 
 def memory_attention_reference(
     x: Tensor,
-    keys: Tensor,
+    keys: Tensor | tuple[Tensor, Tensor],
     values: Tensor,
     *,
     scale: float | Tensor,
     normalize: bool = False,
-    slot_mask: Tensor | None = None,
+    slot_bias: Tensor | None = None,
     query_mask: Tensor | None = None,
+    top_k: int | None = None,
+    keep: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Soft retrieval from a bank of slots, in float32 inside (float64 for float64).
 
     Args:
-        x (Tensor): [N, H, d]. keys (Tensor): [H, S, d]. values (Tensor): [H, S, e].
-        query_mask (Tensor | None): bool [N], True = valid; other rows retrieve 0 and count for nothing.
+        x (Tensor): [G, n, H, d]. keys (Tensor | pair): [G, H, S, d], or product keys [G, H, Sa, d / 2] and
+            [G, H, Sb, d / 2]. values (Tensor): [G, H, S, e].
+        slot_bias (Tensor | None): [G or 1, H or 1, S], added to the scores; -inf leaves a slot out.
+        query_mask (Tensor | None): bool [G, n], True = valid; other rows retrieve 0 and count for nothing.
+        top_k (int | None): only that many best slots of each row; ties to the lower slot.
+        keep (Tensor | None): [G, H, n, S], what dropout multiplies the weights by: 0 or 1 / (1 - p).
     Returns:
-        tuple[Tensor, Tensor, Tensor]: retrieved [N, H, e] of x's dtype; lse [H, N]; usage [H, S], each slot's mass.
+        tuple[Tensor, Tensor, Tensor]: retrieved [G, n, H, e] of x's dtype; lse [G, H, n]; usage [G, H, S], each slot's
+        mass. lse and usage are those before dropout.
     """
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
     dtype = x.dtype
+    keys = paired_keys(*keys) if isinstance(keys, tuple) else keys
     x, keys, values = x.to(wide), keys.to(wide), values.to(wide)
     if query_mask is not None:
-        x = x.masked_fill(~query_mask[:, None, None], 0.0)
-    weights, lse = probabilities(x, keys, scale, normalize, slot_mask)
+        x = x.masked_fill(~query_mask[:, :, None, None], 0.0)
+    weights, lse = probabilities(x, keys, scale, normalize, slot_bias, top_k)
     if query_mask is not None:
-        weights = weights.masked_fill(~query_mask[:, None], 0.0)
-        lse = lse.masked_fill(~query_mask, -torch.inf)
-    out = torch.matmul(weights, values).transpose(0, 1)
-    return out.to(dtype), lse, weights.sum(1)
+        weights = weights.masked_fill(~query_mask[:, None, :, None], 0.0)
+        lse = lse.masked_fill(~query_mask[:, None], -torch.inf)
+    kept = weights if keep is None else weights * keep
+    return torch.matmul(kept, values).transpose(1, 2).to(dtype), lse, weights.sum(2)
 
 
 def memory_fuse_reference(
     x: Tensor,
-    keys: Tensor,
+    keys: Tensor | tuple[Tensor, Tensor],
     values: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
     *,
     query_weight: Tensor | None = None,
     residual: Tensor | None = None,
+    norm: tuple[Tensor | None, Tensor | None, float] | None = None,
     scale: float | Tensor,
     normalize: bool = False,
-    slot_mask: Tensor | None = None,
+    slot_bias: Tensor | None = None,
     query_mask: Tensor | None = None,
+    top_k: int | None = None,
+    keep: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Retrieval, concatenation and the linear layer, one after the other: nothing folded.
+    """Retrieval, its norm, concatenation and the linear layer, one after the other: nothing folded.
 
     Args:
-        x (Tensor): [N, C]. keys (Tensor): [H, S, d]. values (Tensor): [H, S, e]. weight (Tensor): [O, C + H * e].
+        x (Tensor): [G, n, C]. residual (Tensor | None): [G, n, O]. weight (Tensor): [O, C + H * e].
+        norm (tuple | None): weight [H * e], bias [H * e] and eps of a LayerNorm of what was retrieved.
+        The others are as `memory_attention_reference` takes them.
     Returns:
-        tuple[Tensor, Tensor]: y [N, O] of x's dtype, usage [H, S].
+        tuple[Tensor, Tensor]: y [G, n, O] of x's dtype, usage [G, H, S].
     """
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-    dtype, heads = x.dtype, keys.shape[0]
+    dtype, heads = x.dtype, values.shape[1]
     x = x.to(wide)
     if query_mask is not None:
-        x = x.masked_fill(~query_mask[:, None], 0.0)
+        x = x.masked_fill(~query_mask[:, :, None], 0.0)
     queries = x if query_weight is None else x @ query_weight.to(wide).t()
     retrieved, _, usage = memory_attention_reference(
-        queries.unflatten(1, (heads, keys.shape[2])),
-        keys,
-        values,
+        queries.unflatten(2, (heads, queries.shape[2] // heads)),
+        tuple(k.to(wide) for k in keys) if isinstance(keys, tuple) else keys.to(wide),  # type: ignore[arg-type]
+        values.to(wide),
         scale=scale,
         normalize=normalize,
-        slot_mask=slot_mask,
+        slot_bias=slot_bias,
         query_mask=query_mask,
+        top_k=top_k,
+        keep=keep,
     )
-    y = torch.cat((x, retrieved.flatten(1)), 1) @ weight.to(wide).t()
+    m = retrieved.flatten(2)
+    if norm is not None:
+        gain, shift = (None if t is None else t.to(wide) for t in norm[:2])
+        m = F.layer_norm(m, m.shape[-1:], gain, shift, norm[2])
+    y = torch.cat((x, m), 2) @ weight.to(wide).t()
     if bias is not None:
         y = y + bias.to(wide)
     if query_mask is not None:
-        y = y.masked_fill(~query_mask[:, None], 0.0)
+        y = y.masked_fill(~query_mask[:, :, None], 0.0)
     if residual is not None:
         y = y + residual.to(wide)
     return y.to(dtype), usage

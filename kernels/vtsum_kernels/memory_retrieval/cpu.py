@@ -1,0 +1,212 @@
+"""The dense ops on the CPU: products by the BLAS that torch carries, and our compiled rows between them.
+
+Scores are written once and overwritten by their softmax; in the backward pass the gradient of the weights is overwritten
+by that of the scores. 16-bit tensors are widened to float32 first: torch's 16-bit products round their results, and a
+score rounded to 8 bits is a weight that is off by a per cent.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .. import library
+from .ops import wide
+from .plan import block_rows
+
+library.LIB.define(
+    "memory_rows_softmax_(Tensor(a!) scores, Tensor factor, Tensor? slot_bias, Tensor? query_mask, bool need_usage) "
+    "-> (Tensor lse, Tensor usage)"
+)
+library.LIB.define(
+    "memory_rows_slopes_(Tensor(a!) dweights, Tensor? dlse, Tensor? dusage, Tensor weights, Tensor? factor, "
+    "Tensor? query_mask, bool need_bias) -> Tensor"
+)
+rows_softmax = torch.ops.vtsum_kernels.memory_rows_softmax_.default
+rows_slopes = torch.ops.vtsum_kernels.memory_rows_slopes_.default
+
+#: Factors closer to 0 than this are not divided by.
+_LEAST_FACTOR = 1e-15
+
+
+def multiply(a: Tensor, b: Tensor, out: Tensor) -> None:
+    """out[g, h] = a[g, h] b[g, h] for tensors [G, H, ., .], where any of them may be a view."""
+    groups, heads = out.shape[:2]
+    if heads == 1 and groups > 1:
+        torch.bmm(a[:, 0], b[:, 0], out=out[:, 0])
+        return
+    for g in range(groups):
+        if heads == 1:
+            torch.mm(a[g, 0], b[g, 0], out=out[g, 0])
+        else:
+            torch.bmm(a[g], b[g], out=out[g])
+
+
+def add_product(a: Tensor, b: Tensor, out: Tensor) -> None:
+    """out[g, h] += a[g, h] b[g, h]; the rows of out must be dense."""
+    for g in range(out.shape[0]):
+        for h in range(out.shape[1]):
+            out[g, h].addmm_(a[g, h], b[g, h])
+
+
+def by_head(x: Tensor) -> Tensor:
+    """[G, n, H, d] as [G, H, n, d], a view."""
+    return x.transpose(1, 2)
+
+
+def widened(*tensors: Tensor | None) -> list[Tensor]:
+    return [t if t is None else t.to(wide(t.dtype)) for t in tensors]  # type: ignore[misc]
+
+
+def _scores(x: Tensor, keys: Tensor) -> Tensor:
+    groups, rows, heads, _ = x.shape
+    scores = x.new_empty((groups, heads, rows, keys.shape[2]))
+    multiply(by_head(x), keys.transpose(2, 3), scores)
+    return scores
+
+
+def _bias(slot_bias: Tensor | None, like: Tensor) -> Tensor | None:
+    return None if slot_bias is None else slot_bias.to(like.dtype).contiguous()
+
+
+def weights_forward(
+    x: Tensor, keys: Tensor, factor: Tensor, slot_bias: Tensor | None, query_mask: Tensor | None, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    x, keys = widened(x, keys)
+    scores = _scores(x, keys)
+    mask = None if query_mask is None else query_mask.contiguous()
+    lse, usage = rows_softmax(scores, factor.contiguous(), _bias(slot_bias, scores), mask, True)
+    return scores.to(dtype), lse, usage
+
+
+def score_slopes(ds: Tensor, x: Tensor, keys: Tensor, factor: Tensor, dx: Tensor, dkeys: Tensor) -> Tensor:
+    """Adds what the slopes ds [G, H, n, S] of the scaled scores pass on to dkeys and writes dx; returns dfactor.
+
+    ds is overwritten.
+    """
+    # u = ds K before the factor; dx = factor u and dfactor = x . u.
+    multiply(ds, keys, dx)
+    dfactor = torch.linalg.vecdot(by_head(x), dx)
+    dx.mul_(factor[..., None])
+    ds.mul_(factor[..., None])
+    add_product(ds.transpose(2, 3), by_head(x), dkeys)
+    return dfactor
+
+
+def weights_backward(
+    dweights: Tensor | None,
+    dlse: Tensor | None,
+    dusage: Tensor | None,
+    weights: Tensor,
+    x: Tensor,
+    keys: Tensor,
+    factor: Tensor,
+    query_mask: Tensor | None,
+    need_bias: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    dtypes = x.dtype, keys.dtype
+    x, keys, w = widened(x, keys, weights)
+    factor, w = factor.contiguous(), w.contiguous()
+    mask = None if query_mask is None else query_mask.contiguous()
+    ds = torch.zeros_like(w) if dweights is None else dweights.to(w.dtype, copy=True).contiguous()
+    dslot_bias = rows_slopes(ds, dlse, dusage, w, None, mask, need_bias)
+    dx = x.new_empty((x.shape[0], x.shape[2], x.shape[1], x.shape[3]))
+    dkeys = torch.zeros_like(keys, memory_format=torch.contiguous_format)
+    dfactor = score_slopes(ds, x, keys, factor, dx, dkeys)
+    return dx.transpose(1, 2).to(dtypes[0]).contiguous(), dkeys.to(dtypes[1]), dfactor, dslot_bias
+
+
+def _blocks(rows: int, slots: int) -> list[slice]:
+    size = block_rows(slots)
+    return [slice(first, min(first + size, rows)) for first in range(0, rows, size)]
+
+
+def flash_forward(
+    x: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    factor: Tensor,
+    slot_bias: Tensor | None,
+    query_mask: Tensor | None,
+    need_usage: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Blocks of rows, each with the scores of all slots: never more than a block's weights at once."""
+    dtype = x.dtype
+    x, keys, values = widened(x, keys, values)
+    (groups, rows, heads, _), slots = x.shape, keys.shape[2]
+    out = x.new_zeros((groups, heads, rows, values.shape[3]))
+    lse = factor.new_full((groups, heads, rows), -torch.inf)
+    usage = factor.new_zeros((groups, heads, slots) if need_usage else (0,))
+    bias = _bias(slot_bias, x)
+    for part in _blocks(rows, slots):
+        scores = _scores(x[:, part], keys)
+        mask = None if query_mask is None else query_mask[:, part].contiguous()
+        lse[:, :, part], share = rows_softmax(scores, factor[:, :, part].contiguous(), bias, mask, need_usage)
+        if need_usage:
+            usage += share
+        multiply(scores, values, out[:, :, part])
+    return out.transpose(1, 2).to(dtype).contiguous(), lse, usage
+
+
+def flash_backward(
+    dout: Tensor,
+    dlse: Tensor | None,
+    dusage: Tensor | None,
+    x: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    factor: Tensor,
+    slot_bias: Tensor | None,
+    query_mask: Tensor | None,
+    out: Tensor,
+    lse: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    dtypes = x.dtype, keys.dtype, values.dtype
+    dout, x, keys, values = widened(dout, x, keys, values)
+    (groups, rows, heads, dim), slots = x.shape, keys.shape[2]
+    dx = x.new_zeros((groups, heads, rows, dim))
+    dkeys, dvalues = (torch.zeros_like(t, memory_format=torch.contiguous_format) for t in (keys, values))
+    dfactor = torch.zeros_like(factor, memory_format=torch.contiguous_format)
+    dslot_bias = factor.new_zeros((groups, heads, slots))
+    bias = _bias(slot_bias, x)
+    for part in _blocks(rows, slots):
+        mask = None if query_mask is None else query_mask[:, part].contiguous()
+        mine, slope = factor[:, :, part].contiguous(), by_head(dout[:, part])
+        weights = _scores(x[:, part], keys)
+        rows_softmax(weights, mine, bias, mask, False)
+        ds = torch.empty_like(weights)
+        multiply(slope, values.transpose(2, 3), ds)
+        add_product(weights.transpose(2, 3), slope, dvalues)
+        lse_slope = None if dlse is None else dlse[:, :, part].contiguous()
+        share = rows_slopes(ds, lse_slope, dusage, weights, None, mask, slot_bias is not None)
+        if slot_bias is not None:
+            dslot_bias += share
+        dfactor[:, :, part] = score_slopes(ds, x[:, part], keys, mine, dx[:, :, part], dkeys)
+    dx = dx.transpose(1, 2).to(dtypes[0]).contiguous()
+    return dx, dkeys.to(dtypes[1]), dvalues.to(dtypes[2]), dfactor, dslot_bias
+
+
+def join_forward(
+    x: Tensor, weights: Tensor, weight: Tensor, bank: Tensor, bias: Tensor | None, residual: Tensor | None
+) -> Tensor:
+    """x W1^T + weights bank + bias + residual in float32, rounded once."""
+    dtype = x.dtype
+    x, weights, weight, bank, bias, residual = widened(x, weights, weight, bank, bias, residual)
+    if bias is None:
+        y = torch.mm(x, weight.t())
+    else:
+        y = torch.addmm(bias, x, weight.t())
+    y.addmm_(weights, bank)
+    if residual is not None:
+        y.add_(residual)
+    return y.to(dtype)
+
+
+for _op, _function in (
+    ("memory_weights_fwd", weights_forward),
+    ("memory_weights_bwd", weights_backward),
+    ("memory_flash_fwd", flash_forward),
+    ("memory_flash_bwd", flash_backward),
+    ("memory_join_fwd", join_forward),
+):
+    library.LIB.impl(_op, _function, "CPU")

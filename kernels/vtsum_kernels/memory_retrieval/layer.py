@@ -1,0 +1,205 @@
+"""The whole folded layer as one op on the CPU, one head and one bank: what autograd would copy is accumulated in place.
+
+    y = x W1^T + P V' + bias,   P = softmax(factor x K'^T + slot_bias),   factor = scale, or scale / |x| for cosine
+
+Products are counted: three forward and six backward, none of them over what another already made. With t = factor ds,
+the scaled slopes of the scores, u = t K' and dK' = t^T x:
+    dscale = sum_n x . (u / factor) factor / scale = <K', dK'> / scale, so that no pass over the rows is needed;
+    a cosine's norm passes back - (x . u) x / |x|^2, added to u while it is in the cache; then dx = u + dy W1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import library
+from .cpu import rows_slopes, rows_softmax
+from .ops import dense, wide
+from .reference import NORM_FLOOR
+
+_TENSORS = "Tensor x, Tensor keys, Tensor bank, Tensor weight, Tensor? bias, Tensor scale, Tensor? slot_bias"
+_INPUTS = f"{_TENSORS}, Tensor? query_mask, bool normalize"
+
+library.LIB.define("memory_unproject_(Tensor(a!) u, Tensor x, Tensor share) -> ()")
+_unproject = torch.ops.vtsum_kernels.memory_unproject_.default
+
+
+def _factor(x: Tensor, scale: Tensor, normalize: bool) -> tuple[Tensor, Tensor]:
+    """factor [1, 1, N], and 1 / |x| [N] (for cosine, else empty); 0 where the norm is under the floor."""
+    if not normalize:
+        return scale.expand(1, 1, x.shape[0]).contiguous(), x.new_empty(0)
+    norms = torch.linalg.vector_norm(x, dim=-1)
+    factor = (scale / norms.clamp_min(NORM_FLOOR)).view(1, 1, -1)
+    return factor, torch.where(norms > NORM_FLOOR, norms.reciprocal(), 0.0)
+
+
+def _forward(
+    x: Tensor,
+    keys: Tensor,
+    bank: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    scale: Tensor,
+    slot_bias: Tensor | None,
+    query_mask: Tensor | None,
+    normalize: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    factor, inverse = _factor(x, scale, normalize)
+    weights = torch.mm(x, keys.t())
+    mask = None if query_mask is None else query_mask.reshape(1, -1).contiguous()
+    shift = None if slot_bias is None else slot_bias.view(1, 1, -1).contiguous()
+    _, usage = rows_softmax(weights.view(1, 1, *weights.shape), factor, shift, mask, True)
+    y = torch.mm(x, weight.t()) if bias is None else torch.addmm(bias, x, weight.t())
+    y.addmm_(weights, bank)
+    if query_mask is not None:
+        y.masked_fill_(~query_mask[:, None], 0.0)
+    return y, weights, usage.view(-1), inverse
+
+
+def _backward(
+    dy: Tensor | None,
+    dusage: Tensor | None,
+    x: Tensor,
+    keys: Tensor,
+    bank: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    query_mask: Tensor | None,
+    weights: Tensor,
+    inverse: Tensor,
+    normalize: bool,
+    wanted: list[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """wanted: which of dx, dkeys, dbank, dweight, dbias, dscale and dslot_bias are; the others come back empty."""
+    want_x, want_keys, want_bank, want_weight, want_bias, want_scale, want_slot_bias = wanted
+    empty = x.new_empty(0)
+    dx = dkeys = dbank = dweight = dbias = dscale = dslot_bias = empty
+    mask = None
+    if query_mask is not None:
+        x = x.masked_fill(~query_mask[:, None], 0.0)  # what left-out rows hold, NaN too, must not reach a sum
+        mask = query_mask.reshape(1, -1).contiguous()
+    if dy is None:
+        dy = x.new_zeros(x.shape[0], weight.shape[0])
+    elif query_mask is not None:
+        dy = dy.masked_fill(~query_mask[:, None], 0.0)
+    if want_bank:
+        dbank = torch.mm(weights.t(), dy)
+    if want_weight:
+        dweight = torch.mm(dy.t(), x)
+    if want_bias:
+        dbias = dy.sum(0)
+    if want_x or want_keys or want_scale or want_slot_bias:
+        # A scale of 0 passes nothing to rows and keys, and its own gradient must not be divided by it.
+        still = bool(scale == 0)
+        factor = _factor(x, torch.ones_like(scale) if still else scale, normalize)[0]
+        t = torch.mm(dy, bank.t())
+        shape = (1, 1, *t.shape)
+        slopes = None if dusage is None else dusage.view(1, 1, -1).contiguous()
+        dslot_bias = rows_slopes(t.view(shape), None, slopes, weights.view(shape), factor, mask, want_slot_bias).view(
+            -1
+        )
+        if want_keys or want_scale:
+            dkeys = torch.mm(t.t(), x)
+        if want_scale:
+            dscale = torch.dot(keys.reshape(-1), dkeys.reshape(-1)) / (1.0 if still else scale)
+        if still:
+            t.zero_()
+            dkeys.zero_()
+        if want_x:
+            dx = torch.mm(t, keys)
+            if normalize:
+                _unproject(dx, x, inverse)
+    if want_x:
+        dx.addmm_(dy, weight)
+    return dx, dkeys if want_keys else empty, dbank, dweight, dbias, dscale, dslot_bias
+
+
+def _forward_fake(
+    x: Tensor, keys: Tensor, bank: Tensor, weight: Tensor, bias: Any, scale: Any, slot_bias: Any, mask: Any, norm: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    rows, slots = x.shape[0], keys.shape[0]
+    inverse = x.new_empty(rows if norm else 0)
+    return x.new_empty(rows, weight.shape[0]), x.new_empty(rows, slots), x.new_empty(slots), inverse
+
+
+def _backward_fake(
+    dy: Any,
+    dusage: Any,
+    x: Tensor,
+    keys: Tensor,
+    bank: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    query_mask: Any,
+    weights: Any,
+    inverse: Any,
+    normalize: bool,
+    wanted: list[bool],
+) -> tuple[Tensor, ...]:
+    shapes = (x.shape, keys.shape, bank.shape, weight.shape, weight.shape[:1], scale.shape, keys.shape[:1])
+    return tuple(x.new_empty(shape if want else (0,)) for shape, want in zip(shapes, wanted, strict=True))
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, keys, bank, weight, _, scale, _, query_mask, ctx.normalize = inputs
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(output[1], output[3])
+    ctx.save_for_backward(x, keys, bank, weight, scale, query_mask, output[1], output[3])
+
+
+def _gradient(ctx: Any, dy: Tensor | None, _: Any, dusage: Tensor | None, __: Any) -> tuple[Tensor | None, ...]:
+    x, keys, bank, weight, scale, query_mask, weights, inverse = ctx.saved_tensors
+    wanted = list(ctx.needs_input_grad[:7])
+    slopes = torch.ops.vtsum_kernels.memory_layer_bwd(
+        dense(dy), dense(dusage), x, keys, bank, weight, scale, query_mask, weights, inverse, ctx.normalize, wanted
+    )
+    return *(slope if want else None for slope, want in zip(slopes, wanted, strict=True)), None, None
+
+
+library.define(
+    f"memory_layer_fwd({_INPUTS}) -> (Tensor y, Tensor weights, Tensor usage, Tensor inverse)",
+    _forward_fake,
+    _gradient,
+    _save,
+)
+library.define(
+    "memory_layer_bwd(Tensor? dy, Tensor? dusage, Tensor x, Tensor keys, Tensor bank, Tensor weight, Tensor scale, "
+    "Tensor? query_mask, Tensor weights, Tensor inverse, bool normalize, bool[] wanted) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _backward_fake,
+    library.refuse_double_backward("memory_fuse"),
+)
+library.LIB.impl("memory_layer_fwd", _forward, "CPU")
+library.LIB.impl("memory_layer_bwd", _backward, "CPU")
+
+
+def folded_layer(
+    x: Tensor,
+    keys: Tensor,
+    bank: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    scale: float | Tensor,
+    slot_bias: Tensor | None,
+    query_mask: Tensor | None,
+    normalize: bool,
+) -> tuple[Tensor, Tensor]:
+    """y [N, O] in x's dtype and usage [S], from x [N, C], keys [S, C], bank [S, O] and weight [O, C]."""
+    dtype = wide(x.dtype)
+    if not isinstance(scale, Tensor):
+        scale = torch.full((), scale, dtype=dtype)
+    y, _, usage, _ = torch.ops.vtsum_kernels.memory_layer_fwd(
+        x.to(dtype),
+        keys.to(dtype),
+        bank.to(dtype),
+        weight.to(dtype),
+        None if bias is None else bias.to(dtype),
+        scale,
+        slot_bias,
+        query_mask,
+        normalize,
+    )
+    return y.to(x.dtype), usage

@@ -62,7 +62,7 @@ _PREDICATES = {"cpp": _cpp_can_run, "cuda": _cuda_can_run, "triton": _triton_can
 
 
 def predicates(of: Callable[[Any], tuple[Tensor, bool]]) -> dict[str, Callable[[Any], str | None]]:
-    """Every backend's predicate on a checked call, of which `of` gives x and whether it reads the k best slots alone."""
+    """Every backend's predicate on a checked call; `of` gives its x, and whether it reads the k best slots alone."""
 
     def of_call(predicate: Callable[[Tensor, bool], str | None]) -> Callable[[Any], str | None]:
         return lambda call: predicate(*of(call))

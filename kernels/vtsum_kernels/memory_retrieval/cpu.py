@@ -1,7 +1,7 @@
 """The dense ops on the CPU: products by the BLAS that torch carries, and our compiled rows between them.
 
-Scores are written once and overwritten by their softmax; in the backward pass the gradient of the weights is overwritten
-by that of the scores. 16-bit tensors are widened to float32 first: torch's 16-bit products round their results, and a
+Scores are written once and overwritten by their softmax; in the backward pass the gradient of the weights is
+overwritten by that of the scores. 16-bit tensors are widened to float32 first: torch's 16-bit products round their results, and a
 score rounded to 8 bits is a weight that is off by a per cent.
 """
 
@@ -192,10 +192,7 @@ def join_forward(
     """x W1^T + weights bank + bias + residual in float32, rounded once."""
     dtype = x.dtype
     x, weights, weight, bank, bias, residual = widened(x, weights, weight, bank, bias, residual)
-    if bias is None:
-        y = torch.mm(x, weight.t())
-    else:
-        y = torch.addmm(bias, x, weight.t())
+    y = torch.mm(x, weight.t()) if bias is None else torch.addmm(bias, x, weight.t())
     y.addmm_(weights, bank)
     if residual is not None:
         y.add_(residual)

@@ -15,7 +15,7 @@ from .backends import SUFFIX, predicates
 from .fold_cache import folded
 from .layer import folded_layer
 from .ops import wide
-from .read import apply, dense_weights, factor_of, keeps_weights, prepare, read, sparse_weights, unit_keys
+from .read import keeps_weights, read, unit_keys, weigh
 from .reference import memory_fuse_reference
 from .shapes import Bank, Options, check_bank, check_options, check_rows, rows_of
 
@@ -200,9 +200,11 @@ def _layer(call: FuseCall) -> tuple[Tensor, Tensor]:
     options, dim = call.options, call.x.shape[2]
     if call.fold_keys:
         call = _with_folded_keys(call)
-    bank, keys = _folded_values(call), call.bank.keys
+    keys: Tensor = call.bank.keys  # type: ignore[assignment]  # a pair is never scored in full
     if options.normalize:
-        keys = folded(("unit", call.heads), _tensors(call.sources[0]), lambda: unit_keys(call.bank.keys))
+        split = keys
+        keys = folded(("unit", call.heads), _tensors(call.sources[0]), lambda: unit_keys(split))
+    bank = _folded_values(call)
     y, usage = folded_layer(
         call.x[0],
         keys[0, 0],
@@ -227,24 +229,11 @@ def _folded(call: FuseCall, suffix: str) -> tuple[Tensor, Tensor]:
         call = call._replace(x=call.x.masked_fill(~options.query_mask[:, :, None], 0.0))
     keeps = options.dropout_p > 0 or keeps_weights(queries, bank)
     if options.top_k is None and keeps and not bank.batched:
-        rows, bank = prepare(queries, bank, options)
-        found = dense_weights(rows, bank, options, factor_of(rows, options.scale, options.normalize), suffix)
+        found = weigh(queries, bank, options, suffix)
         weights = F.dropout(found.weights, options.dropout_p) if options.dropout_p > 0 else found.weights
         flat = weights[0].transpose(0, 1).flatten(1)  # [N, H * S]
-        y = _join(call, flat, values[0].flatten(0, 1), suffix)
-        return _masked(y, call), found.usage
-    if options.top_k is not None or options.dropout_p > 0:
-        rows, bank = prepare(queries, bank, options)
-        factor = factor_of(rows, options.scale, options.normalize)
-        sparse = options.top_k is not None
-        found = (
-            sparse_weights(rows, bank, options, factor)
-            if sparse
-            else dense_weights(rows, bank, options, factor, suffix)
-        )
-        read_out, usage = apply(found, values, options.dropout_p, values.dtype), found.usage
-    else:
-        read_out, _, usage = read(queries.to(values.dtype), bank, options, suffix, True)
+        return _masked(_join(call, flat, values[0].flatten(0, 1), suffix), call), found.usage
+    read_out, _, usage = read(queries.to(values.dtype), bank, options, suffix, True)
     x = call.x.to(values.dtype)
     bias = None if call.bias is None else call.bias.to(x.dtype)
     y = F.linear(x, call.weight[:, :dim].to(x.dtype), bias) + read_out.sum(2)

@@ -126,17 +126,23 @@ def apply(found: Weights, values: Tensor, dropout_p: float, dtype: torch.dtype) 
     return torch.matmul(weights, values.to(weights.dtype)).transpose(1, 2).to(dtype)
 
 
-def read(x: Tensor, bank: Bank, options: Options, suffix: str, need_usage: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Retrieved [G, n, H, e] of x's dtype, lse [G, H, n] and usage [G, H, S] (maybe empty where it is not needed)."""
-    dtype = x.dtype
+def weigh(x: Tensor, bank: Bank, options: Options, suffix: str) -> Weights:
+    """The weights of rows x [G, n, H, d], before dropout."""
     x, bank = prepare(x, bank, options)
     factor = factor_of(x, options.scale, options.normalize)
     if options.top_k is not None:
-        found = sparse_weights(x, bank, options, factor, options.top_k)
+        return sparse_weights(x, bank, options, factor, options.top_k)
+    return dense_weights(x, bank, options, factor, suffix)
+
+
+def read(x: Tensor, bank: Bank, options: Options, suffix: str, need_usage: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Retrieved [G, n, H, e] of x's dtype, lse [G, H, n] and usage [G, H, S] (maybe empty where it is not needed)."""
+    dtype = x.dtype
+    if options.top_k is not None or options.dropout_p > 0 or keeps_weights(x, bank):
+        found = weigh(x, bank, options, suffix)
         return apply(found, bank.values, options.dropout_p, dtype), found.lse, found.usage
-    if options.dropout_p > 0 or keeps_weights(x, bank):
-        found = dense_weights(x, bank, options, factor, suffix)
-        return apply(found, bank.values, options.dropout_p, dtype), found.lse, found.usage
+    x, bank = prepare(x, bank, options)
+    factor = factor_of(x, options.scale, options.normalize)
     flash = getattr(_OPS, f"memory_flash{suffix}_fwd")
     out, lse, usage = flash(
         x, bank.keys, bank.values.to(x.dtype), factor, bank.slot_bias, options.query_mask, need_usage

@@ -1,0 +1,148 @@
+"""DeepSpeed on two CPU ranks against a loop of plain PyTorch, through the real launcher."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.vtsum.training_corpus import write_corpus
+from tests.vtsum.training_ranks import ACCUMULATION, RANKS, STEPS, passes, prepare
+from vtsum.training.schedule import learning_rate
+
+pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
+
+ROOT = Path(__file__).parents[2]
+STAGES = ("0", "1", "2", "3", "3_offload")
+CASES: list[dict[str, Any]] = [{"name": s, "config": f"configs/ds_zero{s}.json"} for s in STAGES] + [
+    {"name": "checkpointing", "config": "configs/ds_zero3.json", "settings": {"gradient_checkpointing": True}},
+    {"name": "bf16", "config": "configs/ds_zero1.json", "settings": {"bf16": True}},
+]
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def reference(data: Path) -> dict[str, Any]:
+    """The mean of all passes' losses, clipped, AdamW: nothing of the package's training code but the order."""
+    model, settings, videos, sampler = prepare(data)
+    model.train()
+    ranks = [passes(videos, sampler, rank) for rank in range(RANKS)]
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=settings.weight_decay)
+    found: dict[str, Any] = {"loss": [], "loss_vsum": [], "loss_tsum": [], "grad_norm": []}
+    for step in range(STEPS):
+        optimizer.param_groups[0]["lr"] = learning_rate(settings, step, sampler.steps_per_epoch)
+        optimizer.zero_grad()
+        outs = [model(**batch.model_inputs()) for rank in ranks for batch in rank[step]]
+        assert len(outs) == RANKS * ACCUMULATION
+        for name in ("loss", "loss_vsum", "loss_tsum"):
+            found[name].append(float(torch.stack([getattr(out, name).detach() for out in outs]).mean()))
+        torch.stack([out.loss for out in outs]).mean().backward()
+        if step == 0:
+            found["gradients"] = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        found["grad_norm"].append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)))
+        optimizer.step()
+    found["weights"] = {name: value.clone() for name, value in model.state_dict().items()}
+    return found
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpus"), videos=18)
+
+
+@pytest.fixture(scope="module")
+def expected(data: Path) -> dict[str, Any]:
+    return reference(data)
+
+
+@pytest.fixture(scope="module")
+def found(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """All the ways of training in one launch: starting two processes takes longer than training in them."""
+    out = tmp_path_factory.mktemp("ranks") / "found.pt"
+    launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_accelerators", "2", "--log_level", "warning"]
+    launcher += ["--master_addr", "127.0.0.1", "--master_port", str(free_port())]
+    words = ["--module", "tests.vtsum.training_ranks", "--data", str(data), "--out", str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(ROOT)}
+    run = subprocess.run(
+        [*launcher, *words, "--cases", json.dumps(CASES)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=560,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
+    return dict(torch.load(out, weights_only=False))
+
+
+EXACT = [*STAGES, "checkpointing"]
+
+
+@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("measure", ["loss", "loss_vsum", "loss_tsum"])
+def test_the_loss_curve_is_plain_pytorchs(
+    found: dict[str, Any], expected: dict[str, Any], name: str, measure: str
+) -> None:
+    errors = [abs(a - b) for a, b in zip(found[name][measure], expected[measure], strict=True)]
+    print(f"{name} {measure}: at most {max(errors):.1e} apart")
+    assert len(errors) == STEPS
+    assert max(errors) <= 1e-5
+    assert max(expected["loss"]) - min(expected["loss"]) > 0.5  # and it is a curve
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_the_gradient_norm_before_clipping_is_plain_pytorchs(
+    found: dict[str, Any], expected: dict[str, Any], name: str
+) -> None:
+    assert found[name]["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-4)
+    assert max(expected["grad_norm"]) > 1  # so that clipping was at work
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_every_parameter_has_plain_pytorchs_gradient(
+    found: dict[str, Any], expected: dict[str, Any], name: str
+) -> None:
+    ours, theirs = found[name]["gradients"], expected["gradients"]
+    assert set(ours) >= set(theirs)
+    assert {"position_embeddings.weight", "memory.memory"} <= set(theirs)
+    for parameter, gradient in theirs.items():
+        scale = float(gradient.abs().max()) + 1e-6
+        worst = float((ours[parameter].cpu() - gradient).abs().max())
+        assert worst <= 1e-4 * scale, f"{parameter}: {worst:.1e} of {scale:.1e}"
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_the_gathered_weights_are_plain_pytorchs(found: dict[str, Any], expected: dict[str, Any], name: str) -> None:
+    ours, theirs = found[name]["weights"], expected["weights"]
+    tied = {n for n in theirs if n not in ours}
+    assert all("decoder" in n and "lm.cls" in n for n in tied), tied
+    for parameter in ours:
+        torch.testing.assert_close(ours[parameter], theirs[parameter], atol=2e-5, rtol=1e-4, msg=parameter)
+
+
+def test_bfloat16_stays_near_float32(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    apart = [abs(a - b) / b for a, b in zip(found["bf16"]["loss"], expected["loss"], strict=True)]
+    print(f"bfloat16: at most {max(apart):.1e} of the loss apart")
+    assert 0 < max(apart) < 0.02
+    assert all(value.dtype == torch.float32 for value in found["bf16"]["weights"].values())
+    # float32 masters, not widened bfloat16
+    weight = found["bf16"]["weights"]["saliency_head.weight"]
+    assert not torch.equal(weight, weight.bfloat16().float())
+
+
+def test_flags_are_summed_over_the_ranks(found: dict[str, Any]) -> None:
+    assert found["1"]["flags"] == [1.0] * STEPS
+    assert math.isfinite(found["3"]["loss"][-1])

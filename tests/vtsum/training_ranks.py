@@ -1,0 +1,116 @@
+"""Run under a launcher: trains the same small model for some steps in several ways and writes what came out.
+
+deepspeed --num_accelerators 2 --module tests.vtsum.training_ranks --data DIR --out FILE --cases JSON
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tests.vtsum.training_corpus import SMALL
+from vtsum.config import VTSumConfig
+from vtsum.data.collate import Batch, collate
+from vtsum.data.videoxum import VideoXumDataset
+from vtsum.model import VTSum
+from vtsum.model.tokenizer import load_tokenizer
+from vtsum.training import deepspeed_config
+from vtsum.training.checkpoints import seed_everything
+from vtsum.training.distributed import Place
+from vtsum.training.engine import DeepSpeedEngine, join
+from vtsum.training.sampler import Layout, StepSampler
+from vtsum.training.schedule import learning_rate
+from vtsum.training.settings import TrainSettings, build
+
+STEPS, MICRO, ACCUMULATION, RANKS = 6, 2, 2, 2
+
+
+def prepare(data: Path, **changes: Any) -> tuple[VTSum, TrainSettings, VideoXumDataset, StepSampler]:
+    """The same start everywhere: model, settings, videos and the order in which they are taken. No dropout."""
+    tokenizer = load_tokenizer(data / "vocab.txt")
+    text = {**SMALL["text"], "dropout": 0.0, "vocab_size": len(tokenizer)}  # type: ignore[dict-item]
+    model_config: VTSumConfig = build(VTSumConfig, {**SMALL, "text": text})
+    settings = TrainSettings(model=model_config, init_lr=2e-3, max_epoch=4, batch_size=MICRO, **changes)
+    seed_everything(7)
+    videos = VideoXumDataset(data)
+    return VTSum(model_config, tokenizer), settings, videos, StepSampler(len(videos), Layout(MICRO, 2, RANKS), 7)
+
+
+def passes(videos: VideoXumDataset, sampler: StepSampler, rank: int) -> list[list[Batch]]:
+    """The forward passes of `rank`, a list a step."""
+    out: list[Batch] = []
+    epoch = 0
+    while len(out) < STEPS * ACCUMULATION:
+        out += [collate([videos[i] for i in part]) for part in sampler.passes(epoch, 0, rank)]
+        epoch += 1
+    return [out[i * ACCUMULATION : (i + 1) * ACCUMULATION] for i in range(STEPS)]
+
+
+def train(data: Path, case: dict[str, Any], place: Place) -> dict[str, Any]:
+    """Train one way; the losses and gradient norms of each step, the first step's gradients, the last weights."""
+    from deepspeed.utils import safe_get_full_grad
+
+    model, settings, videos, sampler = prepare(data, **case.get("settings", {}))
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    config = deepspeed_config.complete(deepspeed_config.read(case["config"]), settings, sampler.layout)
+    zero = config["zero_optimization"]
+    if zero["stage"] == 3:
+        zero["stage3_param_persistence_threshold"] = 0  # so small a model would not be partitioned at all
+    engine = DeepSpeedEngine(model, settings, config, place)
+    gradients: dict[str, torch.Tensor] = {}
+    calls = 0
+    plain_step = engine.engine.step
+
+    def step() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == ACCUMULATION:
+            for name, parameter in model.named_parameters():
+                gradient = safe_get_full_grad(parameter)
+                if gradient is not None:
+                    gradients[name] = gradient.detach().float().clone()
+        plain_step()
+
+    engine.engine.step = step
+    results = []
+    for number, batches in enumerate(passes(videos, sampler, place.rank)):
+        rate = learning_rate(settings, number, sampler.steps_per_epoch)
+        results.append(engine.step(batches, rate, [float(place.rank)]))
+    weights = engine.weights()
+    engine.engine.destroy()
+    return {
+        "loss": [r.loss for r in results],
+        "loss_vsum": [r.loss_vsum for r in results],
+        "loss_tsum": [r.loss_tsum for r in results],
+        "grad_norm": [r.grad_norm for r in results],
+        "flags": [r.flags[0] for r in results],
+        "gradients": gradients,
+        "weights": weights,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    for name in ("data", "out", "cases", "local_rank"):
+        parser.add_argument(f"--{name}")
+    arguments = parser.parse_args()
+    place = Place.here()
+    join(place)
+    found = {}
+    for case in json.loads(arguments.cases):
+        found[case["name"]] = train(Path(arguments.data), case, place)
+        if place.first:
+            print(case["name"], found[case["name"]]["loss"], flush=True)
+    if place.first:
+        torch.save(found, arguments.out)
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -8,10 +8,9 @@ attention's output. A learnable memory bank stands where the configuration asks 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,12 +27,12 @@ if TYPE_CHECKING:
     from vtsum.model.videoxum_checkpoint import LoadReport
 
 
-@dataclass
-class VTSumOutput:
+class VTSumOutput(NamedTuple):
     """loss = lambda_vsum * loss_vsum + lambda_tsum * loss_tsum; what was not asked for is None.
 
     saliency_logits [B, T] and frames [B, T, C], or [total] and [total, C] for packed videos; text_logits [B, L, V];
     decoder_targets [B, L], -100 where a token carries no loss. Logits predict the token after the one they stand at.
+    (A tuple, in which sharded training finds the tensors that its hooks belong to.)
     """
 
     saliency_logits: Tensor
@@ -204,30 +203,33 @@ class VTSum(nn.Module):
             VTSumError: shapes that do not fit.
         """
         frames = self.encode(video_embeddings, video_mask, cu_seqlens)
-        out = VTSumOutput(self.saliency_logits(frames), frames)
+        saliency_logits = self.saliency_logits(frames)
+        losses: list[Tensor] = []
+        loss_vsum = loss_tsum = text_logits = targets = None
         if vsum_labels is not None:
-            out.loss_vsum = self.video_loss(out.saliency_logits, video_mask, vsum_labels)
+            loss_vsum = self.video_loss(saliency_logits, video_mask, vsum_labels)
+            losses.append(self.config.lambda_vsum * loss_vsum)
         if tsum_labels is not None:
             if self.text_decoder is None:
                 raise VTSumError("VTSum: tsum_labels must be None for a model without a text decoder, got sentences")
-            if cu_seqlens is not None:
-                videos = frames.split(cu_seqlens.diff().tolist())
-                frames = pad_sequence(videos, batch_first=True)
-                video_mask = pad_sequence([v.new_ones(len(v)) for v in videos], batch_first=True)
-            if video_mask is None:
-                video_mask = frames.new_ones(frames.shape[:2])
-            if len(tsum_labels) != len(frames):
-                raise VTSumError(f"VTSum: tsum_labels must hold {len(frames)} sentences, got {len(tsum_labels)}")
+            padded, mask = self._padded(frames, video_mask, cu_seqlens)
+            if len(tsum_labels) != len(padded):
+                raise VTSumError(f"VTSum: tsum_labels must hold {len(padded)} sentences, got {len(tsum_labels)}")
             text = self.text_decoder.batch(tsum_labels, max_text_length or self.config.max_text_length, frames.device)
-            out.loss_tsum, out.text_logits = self.text_decoder(frames, video_mask, text)
-            out.decoder_targets = text.targets
-        losses = [
-            weight * loss
-            for weight, loss in ((self.config.lambda_vsum, out.loss_vsum), (self.config.lambda_tsum, out.loss_tsum))
-            if loss is not None
-        ]
-        out.loss = torch.stack(losses).sum() if losses else None
-        return out
+            loss_tsum, text_logits = self.text_decoder(padded, mask, text)
+            losses.append(self.config.lambda_tsum * loss_tsum)
+            targets = text.targets
+        loss = torch.stack(losses).sum() if losses else None
+        return VTSumOutput(saliency_logits, frames, loss, loss_vsum, loss_tsum, text_logits, targets)
+
+    @staticmethod
+    def _padded(frames: Tensor, mask: Tensor | None, cu_seqlens: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Frames as a batch [B, T, C] with its mask [B, T], as the text decoder wants them."""
+        if cu_seqlens is not None:
+            videos = frames.split(cu_seqlens.diff().tolist())
+            frames = pad_sequence(videos, batch_first=True)
+            mask = pad_sequence([v.new_ones(len(v)) for v in videos], batch_first=True)
+        return frames, frames.new_ones(frames.shape[:2]) if mask is None else mask
 
     def video_loss(self, logits: Tensor, mask: Tensor | None, labels: Tensor) -> Tensor:
         """The saliency's loss against each annotator, as VideoXum's code has it.
@@ -274,10 +276,10 @@ class VTSum(nn.Module):
         """
         if self.text_decoder is None:
             raise VTSumError("generate: the model must have a text decoder, got one made without a tokenizer")
-        frames = self.encode(video_embeddings, video_mask)
+        frames, mask = self._padded(self.encode(video_embeddings, video_mask), video_mask, None)
         texts, ids = self.text_decoder.generate(
             frames,
-            frames.new_ones(frames.shape[:2]) if video_mask is None else video_mask,
+            mask,
             num_beams=num_beams,
             max_length=self.config.max_text_length if max_length is None else max_length,
             min_length=min_length,

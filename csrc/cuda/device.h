@@ -66,6 +66,18 @@ __device__ __forceinline__ T narrow(float x) {
         return __float2bfloat16_rn(x);
 }
 
+constexpr float LOG2_E = 1.4426950408889634f, LN_2 = 0.6931471805599453f;
+
+__device__ __forceinline__ float power_of_2(float x) {
+#ifdef __CUDACC__
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
+    return y;
+#else
+    return exp2f(x);
+#endif
+}
+
 // Two neighbouring 16-bit numbers in a register, the first in the low half: what the tensor cores take.
 template <typename T>
 __device__ __forceinline__ uint32_t pack(float low, float high) {

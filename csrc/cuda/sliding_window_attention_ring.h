@@ -32,7 +32,6 @@
 namespace vts::sliding_window_attention::ring {
 
 constexpr unsigned ALL = 0xFFFFFFFFu;
-constexpr float LOG2_E = 1.44269504088896341f, LN_2 = 0.693147180559945309f;
 
 // Where a unit lies. `rows` is 0 for groups past the last unit: they shuffle along with their warp.
 struct unit {

@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -23,6 +23,7 @@ CUDA = CSRC / "cuda"
 FAMILIES = ("ring", "strip", "tile", "general")
 SELFTEST = HERE / "selftest.cu"
 PREFIX = "sliding_window_attention"
+OPS = (PREFIX, "memory")  # how their files' names begin
 
 FLAGS = ["-std=c++17", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-fno-strict-aliasing"]
 OPTIMISED = ["-O1"]
@@ -90,26 +91,39 @@ def families_there() -> tuple[str, ...]:
 
 
 def build(families: Sequence[str] | None = None, *, sanitized: bool = False) -> Path:
-    """The library with the emulator's own test kernels and some families', or, by default, with all of csrc/cuda."""
+    """The library with the emulator's own test kernels and some families', or, by default, with all families and their
+    dispatcher."""
     if families is None:
         families = families_there()
         cu_files = [CUDA / f"{PREFIX}.cu", *sources_of(families)]
     else:
         cu_files = sources_of(families)
+    names = [f"-DVTS_FAMILIES={' '.join(f'F({family})' for family in families)}"]
+    extra = {HERE / "families.cpp": names} if families else {}
+    return _build({**dict.fromkeys([*cu_files, SELFTEST], ()), **extra}, PREFIX, sanitized)
+
+
+def build_memory(*, sanitized: bool = False) -> Path:
+    """The library with the kernels of memory retrieval."""
+    return _build(dict.fromkeys(sorted(CUDA.glob("memory*.cu")), ()), "memory", sanitized)
+
+
+def _build(sources: Mapping[Path, Sequence[str]], prefix: str, sanitized: bool) -> Path:
+    """Compiles sources, each with its own flags, and the emulator. Headers named after an op are read by that op's
+    sources alone: those that begin otherwise than with `prefix` do not make them stale."""
     command = [compiler(), *FLAGS, *(SANITIZED if sanitized else OPTIMISED), "-isystem", str(cuda_include())]
     command += [f"-I{CSRC / 'include'}", f"-I{CUDA}", f"-I{HERE}", "-idirafter", str(HERE / "standin")]
-    sources = [*cu_files, SELFTEST, HERE / "emulator.cpp", *([HERE / "families.cpp"] if families else [])]
-    names = [f"-DVTS_FAMILIES={' '.join(f'F({family})' for family in families)}"]
     folder = ROOT / "build" / "emulator"
     folder.mkdir(parents=True, exist_ok=True)
     headers = [*sorted(CUDA.glob("*.h")), *sorted((CSRC / "include").rglob("*.h")), *sorted(HERE.glob("*.h"))]
-    common = b"".join(header.read_bytes() for header in headers)
+    others = tuple(op for op in OPS if op != prefix)
+    common = b"".join(header.read_bytes() for header in headers if not header.name.startswith(others))
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1))) as pool:
             jobs = [
-                pool.submit(_compile, [*command, *(names if source.stem == "families" else [])], common, source, folder)
-                for source in sources
+                pool.submit(_compile, [*command, *flags], common, source, folder)
+                for source, flags in {**sources, HERE / "emulator.cpp": ()}.items()
             ]
             objects = [job.result() for job in jobs]
         key = hashlib.sha256(" ".join(path.name for path in objects).encode()).hexdigest()[:16]

@@ -6,9 +6,9 @@
 extern "C" {
 
 // Rows are numbered as for the softmax: (g * H + h) * n + i. A stands for float, or double where dtype is VTS_FLOAT64.
-// The table is a bank [G, H, S, e] and `rows` a tensor [G, n, H, e], both with the last dimension dense: row s of (g, h)
-// begins at g * table_stride_g + h * table_stride_h + s * table_stride_s, that of frame i of (g, h) at
-// g * rows_stride_g + i * rows_stride_n + h * rows_stride_h, in elements. index [G, H, n, k], int32, contiguous, each in
+// The table is a bank [G, H, S, e] and `rows` a tensor [G, n, H, e], both with the last dimension dense: row s of (g,
+// h) begins at g * table_stride_g + h * table_stride_h + s * table_stride_s, that of frame i of (g, h) at g *
+// rows_stride_g + i * rows_stride_n + h * rows_stride_h, in elements. index [G, H, n, k], int32, contiguous, each in
 // [0, S), repeats allowed; weights [G, H, n, k] of A, contiguous. Sums are of A, j from 0 to k - 1 in order.
 //   gather      rows[g, i, h] = sum_j weights_j * table[g, h, index_j]                                (rows written)
 //   gather_dot  weights_j     = rows[g, i, h] . table[g, h, index_j]                               (weights written)
@@ -37,18 +37,19 @@ void vts_memory_sort_cpu(const vts_memory_gather_params *p, int64_t begin, int64
 int64_t vts_memory_scatter_tasks(const vts_memory_gather_params *p);
 void vts_memory_scatter_cpu(const vts_memory_gather_params *p, int64_t begin, int64_t end);
 
-// CUDA, on a stream (cudaStream_t). Return 0 or a cudaError_t. The scatter sorts on its own, in `scratch`: as many bytes
-// as _scratch says, aligned to 16. `order` and `starts` are not used.
+// CUDA, on a stream (cudaStream_t). Return 0 or a cudaError_t. The scatter sorts on its own, in `scratch`: as many
+// bytes as _scratch says, aligned to 16. `order` and `starts` are not used.
 int vts_memory_gather_cuda(const vts_memory_gather_params *p, void *stream);
 int vts_memory_gather_dot_cuda(const vts_memory_gather_params *p, void *stream);
 int64_t vts_memory_scatter_cuda_scratch(const vts_memory_gather_params *p);
 int vts_memory_scatter_cuda(const vts_memory_gather_params *p, void *scratch, void *stream);
 
-// CUDA; the CPU's search stands in memory_search.h. Merges a block of `slots` scores a row into the row's running k best: z_s = factor * scores_s + slot_bias_s, best
-// first, ties to the lower slot. z of -inf or NaN is not taken. Blocks come in rising order of `first`. best and index
-// are [rows, k]; with `start` they are written anew, else what they hold takes part. Places left over hold -inf and 0.
+// CUDA; the CPU's search stands in memory_search.h. Merges a block of `slots` scores a row into the row's running k
+// best: z_s = factor * scores_s + slot_bias_s, best first, ties to the lower slot. z of -inf or NaN is not taken.
+// Blocks come in rising order of `first`. best and index are [rows, k]; with `start` they are written anew, else what
+// they hold takes part. Places left over hold -inf and 0.
 struct vts_memory_topk_params {
-    const void *scores;     // [rows, slots] of A, rows `scores_stride` apart; row r is row row_first + r of [G, H, n]
+    const void *scores;  // [rows, slots] of A, rows `scores_stride` apart; row r is row row_first + r of [G, H, n]
     int64_t scores_stride;
     const void *factor;     // [G, H, n] of A
     const void *slot_bias;  // as in vts_memory_softmax_params
@@ -61,6 +62,7 @@ struct vts_memory_topk_params {
     bool start;
     vts_dtype dtype;  // VTS_FLOAT32 or VTS_FLOAT64
 };
+enum : int64_t { VTS_MEMORY_TOPK_MOST = 1024 };  // the greatest k
 int vts_memory_topk_merge_cuda(const vts_memory_topk_params *p, void *stream);
 
 }  // extern "C"

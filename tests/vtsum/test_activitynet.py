@@ -6,9 +6,18 @@ import gzip
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from vtsum.data.activitynet import ActivityNetVideo, load_activitynet_captions
+from vtsum import cli
+from vtsum.data.activitynet import (
+    ActivityNetVideo,
+    load_activitynet_captions,
+    videoxum_entries,
+    write_videoxum_annotations,
+)
+from vtsum.data.feature_files import write_npz
+from vtsum.data.videoxum import VideoXumDataset, join_sentences, read_annotations
 from vtsum.errors import VTSumError
 
 
@@ -64,3 +73,63 @@ def test_the_whole_training_file(shared: Path) -> None:
     assert sum(len(video.sentences) for video in videos) == 37421
     assert all(0 <= start <= end <= video.duration for video in videos for start, end in video.timestamps)
     assert all(sentence == " ".join(sentence.split()) for video in videos for sentence in video.sentences)
+
+
+def entry(duration: float, *sentences: str) -> dict[str, object]:
+    return {
+        "duration": duration,
+        "timestamps": [[n, n + 1.5] for n in range(len(sentences))],
+        "sentences": list(sentences),
+    }
+
+
+def test_captions_as_annotations_without_marks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    captions = write(
+        tmp_path / "val.json.gz",
+        {
+            "v_b": entry(8.2, "A man runs", " Does he fall?", "He (almost) does."),
+            "v_a": entry(3.0, "..."),
+            "v_c": entry(5, "X"),
+        },
+    )
+    for video, frames in (("v_b", 9), ("v_other", 3)):
+        write_npz(tmp_path / "feat/blip" / f"{video}.npz", features=np.zeros((frames, 4), np.float32))
+    path = tmp_path / "anno/val_videoxum.json"
+    assert cli.main(["data", "activitynet", str(captions), "-o", str(path)]) == 0
+    assert capsys.readouterr().out == f"2 of 3 videos, in {path}\n"
+    written = json.loads(path.read_text())
+    assert [(e["video_id"], e["duration"], e["sampled_frames"]) for e in written] == [("v_b", 8.2, 9), ("v_c", 5.0, 5)]
+    assert written[0]["timestamps"] == [[0, 1.5], [1, 2.5], [2, 3.5]]
+    assert "vsum_onehot" not in written[0]
+
+    features = ["--features", str(tmp_path / "feat/blip")]
+    assert cli.main(["data", "activitynet", str(captions), "-o", str(path), *features]) == 2
+    assert "must not exist yet (--overwrite replaces it)" in capsys.readouterr().err
+    assert cli.main(["data", "activitynet", str(captions), "-o", str(path), "--overwrite", *features]) == 0
+    assert capsys.readouterr().out == f"1 of 3 videos, in {path}\n"
+    (item,) = VideoXumDataset(tmp_path, "val", unannotated=True)
+    assert item.tsum == "a man runs does he fall? he almost does"
+    assert (item.features.shape, item.vsum_labels.shape) == ((9, 4), (0, 9))
+    assert cli.main(["data", "check", str(tmp_path), "--split", "val", "--unannotated"]) == 0
+    assert [p.name for p in path.parent.iterdir()] == ["val_videoxum.json"]
+
+
+def test_captions_without_a_fitting_video_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    captions = write(tmp_path / "val.json", {"v_a": entry(3.0, "A cat sleeps.")})
+    target = ["-o", str(tmp_path / "out.json")]
+    assert cli.main(["data", "activitynet", str(captions), *target, "--features", str(tmp_path)]) == 2
+    assert "must hold videos with text (and features), got none of 1" in capsys.readouterr().err
+    assert cli.main(["data", "activitynet", str(captions), *target, "--features", str(tmp_path / "no")]) == 2
+    assert "features must be a folder" in capsys.readouterr().err
+    assert cli.main(["data", "activitynet", str(captions), "-o", str(captions / "x.json")]) == 2
+    assert "must be writable" in capsys.readouterr().err
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_published_captions_as_annotations(shared: Path, tmp_path: Path) -> None:
+    videos = load_activitynet_captions(shared / "activitynet" / "val_1.json.gz")
+    write_videoxum_annotations(videoxum_entries(videos), tmp_path / "val_videoxum.json")
+    read = read_annotations(tmp_path / "val_videoxum.json", unannotated=True)
+    assert len(read) == len(videos) > 1000
+    assert all(a.frames >= a.duration for a in read)
+    assert all(join_sentences(a.tsum).isprintable() for a in read)

@@ -9,6 +9,7 @@ import typer
 
 from vtsum.commands.app import app, printable, write
 from vtsum.commands.bars import CountedBars
+from vtsum.errors import VTSumError
 
 data = typer.Typer(
     no_args_is_help=True,
@@ -91,3 +92,37 @@ def check(
     widths = f"C {report.width}" + (f", D {report.clip_width}" if report.clip_width else "")
     spare = f"; {report.spare:,} belong to no video" if report.spare else ""
     write(f"{report.files:,} feature files, {widths}, all {'heads ' if quick else ''}good{spare}")
+
+
+@data.command(short_help="Write ActivityNet Captions as VideoXum annotations without human summaries.")
+def activitynet(
+    captions: Annotated[Path, typer.Argument(metavar="CAPTIONS", help="train, val_1 or val_2 (.json or .json.gz).")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Such as DIR/anno/train_videoxum.json.")
+    ],
+    features: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Feature files; only videos that have one are written. [default: all]"),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older file.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write the texts, times and durations of ActivityNet Captions in VideoXum's layout, for training on text alone.
+
+    Nobody marked frames in these videos: there is no vsum_onehot."""
+    from vtsum.extras import require
+
+    require("video", "activitynet")
+    from vtsum.data.activitynet import load_activitynet_captions, videoxum_entries, write_videoxum_annotations
+
+    if output.exists() and not overwrite:
+        raise VTSumError(f"activitynet: output {printable(output)} must not exist yet (--overwrite replaces it)")
+    if features is not None and not features.is_dir():
+        raise VTSumError(f"activitynet: features must be a folder, got {printable(features)}")
+    videos = load_activitynet_captions(captions)
+    entries = videoxum_entries(videos, features)
+    if not entries:
+        raise VTSumError(f"activitynet: CAPTIONS must hold videos with text (and features), got none of {len(videos)}")
+    write_videoxum_annotations(entries, output)
+    if not quiet:
+        write(f"{len(entries):,} of {len(videos):,} videos, in {printable(output)}")

@@ -5,14 +5,18 @@ Source: Krishna et al., "Dense-captioning events in videos", ICCV 2017. VideoXum
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
+import math
+import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vtsum.data.feature_files import array_header
 from vtsum.errors import VTSumError
 
 
@@ -51,6 +55,62 @@ def load_activitynet_captions(path: str | Path) -> list[ActivityNetVideo]:
             f"load_activitynet_captions: {path} must hold an object by video id, got {type(content).__name__}"
         )
     return [_video(video, entry, path) for video, entry in content.items()]
+
+
+def videoxum_entries(
+    videos: Sequence[ActivityNetVideo], features: str | os.PathLike[str] | None = None
+) -> list[dict[str, Any]]:
+    """Entries of a VideoXum annotation file with texts and times, and without `vsum` and `vsum_onehot`.
+
+    Videos without a word are left out. A sentence that ends in none of the signs that VideoXum turns into spaces gets a
+    full stop, since VideoXum joins sentences without a space.
+
+    Args:
+        features: folder of feature files; videos without one are left out, and `sampled_frames` is its number of rows.
+            None: all videos, at one frame a second.
+    Raises:
+        VTSumError: a feature file is broken.
+    """
+    entries = []
+    for video in videos:
+        sentences = [s if s[-1] in '.!"()*#:;~' else f"{s}." for s in video.sentences]
+        if not any(char.isalnum() for sentence in sentences for char in sentence):
+            continue
+        frames = max(1, math.ceil(video.duration))
+        if features is not None:
+            path = Path(features) / f"{video.id}.npz"
+            if not path.exists():
+                continue
+            frames = array_header(path, "features")[0][0]
+        entries.append(
+            {
+                "video_id": video.id,
+                "duration": video.duration,
+                "sampled_frames": frames,
+                "timestamps": [list(span) for span in video.timestamps],
+                "tsum": sentences,
+            }
+        )
+    return entries
+
+
+def write_videoxum_annotations(entries: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> None:
+    """Write an annotation file through a temporary name; its folder is made if need be.
+
+    Raises:
+        VTSumError: it cannot be written.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(entries) + "\n", encoding="utf-8")
+        os.replace(part, path)
+    except OSError as error:
+        raise VTSumError(f"write_videoxum_annotations: {path} must be writable: {error.strerror or error}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def _video(video: str, entry: Any, path: Path) -> ActivityNetVideo:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -19,6 +19,8 @@ from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from vtsum_kernels.sliding_window_attention import triton as sliding
+
+from tests.build import triton_memory
 
 ARCHITECTURES = (80, 90, 100)
 #: Shared memory of a block: GA100, GH100, GB100.
@@ -38,6 +40,10 @@ class Case(NamedTuple):
     dim: int
     window: int
     options: bool  # all of them: padding, packed, bias, dropout, shifted, dilated, dlse
+
+    def __str__(self) -> str:
+        told = f"{TYPES[self.dtype]} D={self.dim} w={self.window}"
+        return f"{told} with options" if self.options else told
 
 
 CASES = [
@@ -61,9 +67,16 @@ class Launch(NamedTuple):
     config: Any
 
 
-def launches(case: Case) -> list[Launch]:
+def launches(case: Case | triton_memory.Case) -> list[Launch]:
     """What a forward and backward call launches."""
     made: list[Launch] = []
+
+    def record(kernel: Any, grid: Any, arguments: dict[str, Any], config: Any) -> None:
+        made.append(Launch(kernel, arguments, config))
+
+    if isinstance(case, triton_memory.Case):
+        triton_memory.calls(case, record)
+        return made
     heads, frames = 4, 1024
     qkv = [torch.zeros(1, heads, frames, case.dim, dtype=case.dtype) for _ in range(3)]
     side, shape = case.window // 2, (1, heads, frames)
@@ -74,9 +87,6 @@ def launches(case: Case) -> list[Launch]:
     dlse = torch.zeros(shape) if case.options else None
     inputs = (*qkv, mask, sequences, bias, seed)
     options = (side, side, 2 if case.options else 1, case.options, 0.1, 0.2 if case.options else 0.0)
-
-    def record(kernel: Any, grid: Any, arguments: dict[str, Any], config: Any) -> None:
-        made.append(Launch(kernel, arguments, config))
 
     with mock.patch.object(sliding, "start", record):
         sliding.forward(*inputs, *options, True)
@@ -143,7 +153,8 @@ def compile_for(architecture: int, launch: Launch) -> tuple[str | None, str]:
 
 
 def compile_all(
-    cases: list[Case] = CASES, architectures: tuple[int, ...] = ARCHITECTURES
+    cases: Sequence[Case | triton_memory.Case] = (*CASES, *triton_memory.CASES),
+    architectures: tuple[int, ...] = ARCHITECTURES,
 ) -> Iterator[tuple[str, str | None, str]]:
     """For each case and architecture: its name, what went wrong (None: nothing), and what its kernels use."""
     for case in cases:
@@ -152,9 +163,9 @@ def compile_all(
             problems, details = [], []
             for launch in made:
                 problem, detail = compile_for(architecture, launch)
-                form = launch.kernel.__name__.removeprefix("sliding_window_attention_").removesuffix("_kernel")
+                form = launch.kernel.__name__.removesuffix("_kernel")
+                form = form.removeprefix("sliding_window_attention_").removeprefix("memory_")
                 details.append(f"{form} {detail}")
                 if problem is not None:
                     problems.append(f"  {form} {launch.config}: {problem}")
-            name = f"{TYPES[case.dtype]} D={case.dim} w={case.window}{' with options' if case.options else ''}"
-            yield f"triton {name} sm_{architecture}", "\n".join(problems) or None, "; ".join(details)
+            yield f"triton {case} sm_{architecture}", "\n".join(problems) or None, "; ".join(details)

@@ -1,0 +1,115 @@
+"""The sizes that each kernel of memory retrieval may run with, the default first.
+
+Chosen for an H100's 227 KiB of shared memory and 64 Ki registers a block; defaults fit an A100's 163 KiB too, and spill
+no registers. A Config's block_m are rows; its block_n are slots or columns of the output. float32 is multiplied in
+float32, without tensor cores.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+
+from ..sliding_window_attention.triton_tuning import Config
+
+#: The widest keys and values that flash tiles hold.
+MAX_DIM_FLASH = 256
+#: Up to here the gradient of scores is made in one kernel from that of the joined product.
+MAX_SLOTS_JOIN_BACKWARD = 512
+
+
+def block_k(dtype: torch.dtype) -> int:
+    """Columns of a step along the inner size of a product: 128 bytes a row."""
+    return 32 if dtype == torch.float32 else 64
+
+
+def power_of_two(count: int, least: int = 16) -> int:
+    return max(triton.next_power_of_2(count), least)
+
+
+def _sizes(form: str, *sizes: tuple[int, int, int, int]) -> list[Config]:
+    return [Config(form, *size) for size in sizes]
+
+
+def weights_forward_candidates(dtype: torch.dtype, slots: int) -> list[Config]:
+    """ "single": block_n holds all slots. "walk": it does not."""
+    width = power_of_two(slots)
+    if dtype == torch.float32:
+        if width <= 128:
+            rows = 4096 // max(width, 32)
+            return _sizes("single", (rows, width, 8, 2), (rows // 2, width, 4, 2))
+        return _sizes("walk", (64, 64, 8, 2), (64, 128, 8, 2), (32, 128, 8, 2))
+    if width <= 64:
+        return _sizes("single", (128, width, 8, 4), (64, width, 4, 4), (128, width, 4, 4), (32, width, 4, 4))
+    if width <= 128:
+        return _sizes("single", (128, width, 8, 3), (64, width, 4, 4), (64, width, 8, 4), (32, width, 4, 4))
+    if width <= 256:
+        sizes = _sizes("single", (64, width, 8, 3), (128, width, 8, 3), (64, width, 8, 4), (32, width, 8, 3))
+        return sizes + _sizes("walk", (128, 128, 8, 3))
+    walks = _sizes("walk", (128, 128, 8, 3), (128, 256, 8, 3), (64, 256, 8, 3), (64, 128, 4, 4))
+    if width <= 512:
+        return _sizes("single", (64, width, 8, 2), (64, width, 8, 3), (32, width, 8, 2)) + walks
+    return walks
+
+
+def weights_backward_candidates(slots: int) -> list[Config]:
+    width = power_of_two(slots)
+    if width > 2048:
+        return _sizes("walk", (2, 1024, 4, 1), (1, 2048, 4, 1), (8, 512, 4, 1))
+    rows = 4096 // width
+    return _sizes("single", (rows, width, 4, 1), (2 * rows, width, 8, 1), (rows // 2, width, 4, 1))
+
+
+def join_candidates(dtype: torch.dtype, columns: int, split: bool) -> list[Config]:
+    """`split`: of weights in two terms, which are made in registers."""
+    if dtype == torch.float32:
+        return _sizes("tile", (64, 64, 4, 2), (64, 128, 8, 2), (128, 64, 8, 2), (32, 64, 4, 2))
+    if columns <= 64:
+        return _sizes("tile", (128, 64, 4, 3), (128, 64, 8, 4), (64, 64, 4, 4), (32, 64, 4, 4))
+    tiles = _sizes("tile", (128, 128, 8, 3), (128, 128, 8, 4), (64, 128, 4, 4), (64, 256, 8, 3), (32, 64, 4, 4))
+    return tiles if split else tiles + _sizes("tile", (128, 256, 8, 3), (128, 256, 8, 4), (256, 128, 8, 3))
+
+
+def scores_backward_candidates(dtype: torch.dtype, columns: int) -> list[Config]:
+    if dtype == torch.float32:
+        return _sizes("tile", (128, 64, 8, 3), (64, 64, 8, 2), (32, 64, 4, 2))
+    if columns <= 64:
+        return _sizes("tile", (128, 64, 8, 3), (64, 64, 4, 4), (128, 64, 4, 3), (32, 64, 4, 4))
+    sizes = ((64, 128, 8, 3), (128, 64, 8, 4), (128, 128, 8, 3), (64, 256, 8, 3), (64, 64, 4, 4), (32, 64, 4, 4))
+    return _sizes("tile", *sizes)
+
+
+def join_backward_candidates(dtype: torch.dtype, slots: int) -> list[Config]:
+    """block_n holds half of the slots at least: two tiles of narrow ones take fewer registers than one wide."""
+    width = power_of_two(slots)
+    if dtype == torch.float32:
+        rows = max(2048 // width, 16)
+        return _sizes("tile", (rows, min(width, 256), 8, 2), (rows, min(width, 256), 4, 1))
+    if width <= 128:
+        return _sizes("tile", (64, width, 4, 4), (128, width, 8, 3), (64, width, 8, 3), (32, width, 4, 4))
+    if width <= 256:
+        return _sizes("tile", (64, width, 8, 3), (128, 128, 8, 3), (64, 128, 8, 3), (32, width, 8, 3))
+    return _sizes("tile", (64, 256, 8, 2), (64, 256, 8, 3), (32, 256, 8, 2), (64, 256, 16, 3))
+
+
+def flash_forward_candidates(dtype: torch.dtype, width: int) -> list[Config]:
+    """`width`: the wider of keys and values, rounded up to a power of two."""
+    if dtype == torch.float32:
+        sizes = ((64, 32, 8, 2), (32, 32, 4, 2)) if width <= 64 else ((32, 32, 8, 1), (16, 32, 4, 1))
+        return _sizes("tile", *sizes)
+    if width <= 64:
+        return _sizes("tile", (128, 64, 8, 3), (64, 64, 4, 3), (128, 128, 8, 2), (128, 64, 4, 3), (64, 128, 4, 2))
+    if width <= 128:
+        return _sizes("tile", (128, 64, 8, 2), (64, 64, 4, 3), (128, 64, 8, 3), (128, 128, 8, 2))
+    return _sizes("tile", (64, 32, 8, 2), (64, 64, 8, 2), (128, 64, 8, 2), (128, 32, 8, 2))
+
+
+def flash_backward_candidates(dtype: torch.dtype, width: int) -> list[Config]:
+    """block_m rows and block_n slots for both kernels: each owns the ones and walks over the others."""
+    if dtype == torch.float32:
+        return _sizes("tile", *(((32, 32, 8, 1), (32, 32, 4, 1)) if width <= 64 else ((16, 16, 4, 1), (32, 32, 8, 1))))
+    if width <= 64:
+        return _sizes("tile", (64, 64, 8, 2), (64, 64, 4, 2), (64, 128, 8, 2), (128, 64, 8, 2), (64, 64, 4, 3))
+    if width <= 128:
+        return _sizes("tile", (64, 64, 8, 2), (64, 128, 8, 2), (32, 64, 8, 2), (64, 64, 4, 2))
+    return _sizes("tile", (32, 32, 8, 1), (32, 64, 8, 1), (64, 32, 8, 1), (64, 64, 8, 1))

@@ -1,0 +1,80 @@
+"""Runs memory retrieval's Triton kernels in Triton's interpreter, which needs no GPU but a process of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["test_memory_triton_numbers.py", "test_memory_triton_flash_numbers.py"])
+def test_numbers_in_the_interpreter(name: str) -> None:
+    if importlib.util.find_spec("triton") is None:
+        pytest.skip("the package triton is not installed (pip install triton)")
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, f"tests/kernels/{name}"],
+        cwd=ROOT,
+        env={**os.environ, "TRITON_INTERPRET": "1", "PYTEST_ADDOPTS": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    assert re.search(r"\b\d+ passed", done.stdout), done.stdout[-2000:]
+    assert "skipped" not in done.stdout, done.stdout[-2000:]
+
+
+def test_sizes_without_room_give_way_to_the_next() -> None:
+    pytest.importorskip("triton", reason="the package triton is not installed (pip install triton)")
+    from triton.runtime.errors import OutOfResources
+    from vtsum_kernels.memory_retrieval import triton_launch
+    from vtsum_kernels.sliding_window_attention.triton_tuning import Config
+
+    large, small = Config("tile", 128, 128, 8, 3), Config("tile", 16, 16, 4, 1)
+    tried = []
+
+    def call(config: Config) -> int:
+        tried.append(config)
+        if config == large:
+            raise OutOfResources(300_000, 232_448, "shared memory")
+        return config.block_m
+
+    assert triton_launch.run(("kind",), torch.device("cpu"), [large, small], call) == 16
+    assert tried == [large, small]
+    with pytest.raises(OutOfResources):
+        triton_launch.run(("kind",), torch.device("cpu"), [large], call)
+
+
+def test_every_kind_of_call_has_sizes() -> None:
+    """A default of powers of two, which tensors' sizes may fall short of; no size twice."""
+    pytest.importorskip("triton", reason="the package triton is not installed (pip install triton)")
+    from vtsum_kernels.memory_retrieval import triton_configs as configs
+
+    found = [configs.weights_backward_candidates(slots) for slots in (1, 64, 100, 512, 4096, 5000)]
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        for count in (1, 64, 100, 256, 300, 512, 768, 1024, 5000):
+            found.append(configs.weights_forward_candidates(dtype, count))
+            for config in found[-1]:
+                assert config.form == "walk" or config.block_n >= count
+            if count <= configs.MAX_SLOTS_JOIN_BACKWARD:
+                found.append(configs.join_backward_candidates(dtype, count))
+                assert all(2 * config.block_n >= count for config in found[-1])
+            found += [configs.join_candidates(dtype, count, split) for split in (False, True)]
+            found.append(configs.scores_backward_candidates(dtype, count))
+        for width in (16, 64, 128, configs.MAX_DIM_FLASH):
+            found += [configs.flash_forward_candidates(dtype, width), configs.flash_backward_candidates(dtype, width)]
+    for candidates in found:
+        assert candidates
+        assert len(set(candidates)) == len(candidates), candidates
+        for config in candidates:
+            for size in config[1:4]:
+                assert size.bit_count() == 1, config

@@ -22,8 +22,10 @@ from vtsum.evaluation.captions import bleu, bleu_counts, cider, plain_tokenize, 
 from vtsum.evaluation.clip_score import load_clip_text, vt_clipscore
 from vtsum.evaluation.videoxum_file import PartFile, read_evaluation
 from vtsum.evaluation.videoxum_frames import PROTOCOLS, clip_frames, frame_measures
-from vtsum.evaluation.videoxum_run import EvaluationSettings, evaluate, other_videos
+from vtsum.evaluation.videoxum_job import other_videos
+from vtsum.evaluation.videoxum_run import evaluate
 from vtsum.evaluation.videoxum_scores import MEASURES
+from vtsum.evaluation.videoxum_settings import EvaluationSettings
 from vtsum.model import VTSum
 
 
@@ -149,7 +151,7 @@ def test_an_interrupted_evaluation_resumes(
 ) -> None:
     """Stopped in its second batch, its part file torn besides: one batch is kept, the figures are the same."""
     settings, output = settings_of(corpus, model), tmp_path / "deep" / "e.json"
-    run = videoxum_run._Job.run
+    run = videoxum_run.Job.run
     ran: list[int] = []
 
     def stops(job: Any, number: int) -> list[dict[str, Any]]:
@@ -157,14 +159,14 @@ def test_an_interrupted_evaluation_resumes(
             raise KeyboardInterrupt
         return run(job, number)
 
-    monkeypatch.setattr(videoxum_run._Job, "run", stops)
+    monkeypatch.setattr(videoxum_run.Job, "run", stops)
     with pytest.raises(KeyboardInterrupt):
         evaluate(settings, output)
     part = output.with_name("e.json.part.jsonl")
     assert os.listdir(tmp_path / "deep") == [part.name]
     with open(part, "a") as file:
         file.write('{"batch": 1, "videos": [{"video_')
-    monkeypatch.setattr(videoxum_run._Job, "run", lambda job, number: [ran.append(number), run(job, number)][1])
+    monkeypatch.setattr(videoxum_run.Job, "run", lambda job, number: [ran.append(number), run(job, number)][1])
     with pytest.raises(VTSumError, match=r"an evaluation with another num_beams: .*or --overwrite to begin anew"):
         evaluate(dataclasses.replace(settings, num_beams=1), output)
     told: list[tuple[int, int]] = []

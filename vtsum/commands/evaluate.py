@@ -89,8 +89,9 @@ def evaluate(
     if util.find_spec("scipy") is None:
         raise VTSumError("evaluate: scipy must be installed: pip install vtsum[eval]")
     from vtsum.evaluation.videoxum_plot import check_plot, draw
-    from vtsum.evaluation.videoxum_run import EvaluationSettings, checkpoint_name
+    from vtsum.evaluation.videoxum_run import checkpoint_name
     from vtsum.evaluation.videoxum_run import evaluate as run
+    from vtsum.evaluation.videoxum_settings import EvaluationSettings
     from vtsum.evaluation.videoxum_table import describe
 
     settings = EvaluationSettings(

@@ -9,16 +9,14 @@ the caption measures stay empty.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from vtsum.evaluation import java
 from vtsum.evaluation.captions import bleu_counts, cider, plain_tokenize, rouge_l
 from vtsum.evaluation.videoxum_scores import MEASURES, resamples, values_of, with_interval
-
-if TYPE_CHECKING:
-    from vtsum.evaluation.videoxum_run import EvaluationSettings
+from vtsum.evaluation.videoxum_settings import EvaluationSettings
 
 CAPTIONS = ("bleu4", "meteor", "rouge_l", "cider")
 _NO_TEXT = "evenly spaced frames come with no text"

@@ -12,79 +12,24 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from vtsum.data.collate import collate
-from vtsum.data.videoxum import CLIP_FEATURES, VideoXumDataset, VideoXumItem, join_sentences
+from vtsum.data.videoxum import CLIP_FEATURES, VideoXumDataset
 from vtsum.errors import VTSumError
 from vtsum.evaluation import java
-from vtsum.evaluation.clip_score import ClipText, load_clip_text, vt_clipscore
+from vtsum.evaluation.clip_score import ClipText, load_clip_text
 from vtsum.evaluation.ranks import Ranks
 from vtsum.evaluation.videoxum_figures import figures
 from vtsum.evaluation.videoxum_file import FORMAT, PartFile, write_evaluation
-from vtsum.evaluation.videoxum_frames import (
-    STRICT,
-    check_protocol,
-    clip_frames,
-    evenly_spaced,
-    f1_scores,
-    frame_measures,
-    summary_length,
-)
+from vtsum.evaluation.videoxum_job import Job
+from vtsum.evaluation.videoxum_settings import EvaluationSettings
 from vtsum.extras import version_of
 from vtsum.model import VTSum
 
 Progress = Callable[[int, int], None]
 """progress(done, all): videos of the whole run, as far as this process knows."""
-
-
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """What an evaluation depends on, beside the checkpoint's and the data's content."""
-
-    checkpoint: str
-    data: str
-    split: str = "test"
-    protocol: str = STRICT
-    tokenizer: str | None = None
-    """Of a .pth: the vocabulary."""
-    kernel_size: int | str | None = "auto"
-    """Of a .pth: the local attention's window; None: the TT model."""
-    clip: str | None = None
-    """CLIP folder or vt_clip.pth; None: data/clip where it is there."""
-    clip_tokenizer: str | None = None
-    caption_tokenizer: str = "ptb"
-    """"ptb" (needs Java), or "plain", whose figures are not comparable with published ones."""
-    num_beams: int = 3
-    max_length: int | None = None
-    """In ids, the prompt included; None: what the model was trained with (a .pth: 128, as published)."""
-    min_length: int = 10
-    repetition_penalty: float = 1.0
-    batch_size: int = 16
-    limit: int | None = None
-    """The first so many videos alone; the shortest ones come first."""
-    seed: int = 0
-    """Of the resamples and of the random baseline."""
-    resamples: int = 1000
-    random_draws: int = 5
-
-    def check(self) -> None:
-        """Raise VTSumError for a value out of its range."""
-        check_protocol(self.protocol, "evaluate")
-        if self.caption_tokenizer not in ("ptb", "plain"):
-            raise VTSumError(f"evaluate: caption_tokenizer must be ptb or plain, got {self.caption_tokenizer!r}")
-        for name in ("num_beams", "batch_size", "resamples", "random_draws"):
-            if getattr(self, name) < 1:
-                raise VTSumError(f"evaluate: {name} must be at least 1, got {getattr(self, name)}")
-        if self.limit is not None and self.limit < 1:
-            raise VTSumError(f"evaluate: limit must be at least 1, got {self.limit}")
-        if self.min_length < 0 or self.repetition_penalty <= 0 or self.seed < 0:
-            raise VTSumError("evaluate: min_length and seed must be 0 or more and repetition_penalty above 0")
 
 
 def evaluate(
@@ -129,7 +74,7 @@ def evaluate(
                 f"evaluate: features of {settings.data} must have the model's width {model.config.width}, "
                 f"got {dataset.width}"
             )
-        job = _Job(settings, model, dataset, clip, where)
+        job = Job(settings, model, dataset, clip, where)
         identity = {
             "data": {
                 "path": settings.data,
@@ -198,115 +143,8 @@ def checkpoint_name(checkpoint: str | Path) -> str:
     return path.parent.name if path.name == "model" else path.name
 
 
-class _Job:
-    """One evaluation: the videos in fixed batches, and what is measured where their features are at hand."""
-
-    def __init__(
-        self,
-        settings: EvaluationSettings,
-        model: VTSum,
-        dataset: VideoXumDataset,
-        clip: ClipText | None,
-        device: str,
-    ) -> None:
-        self.settings, self.model, self.dataset, self.clip, self.device = settings, model, dataset, clip, device
-        self.clip_path = str(_clip_source(settings)) if clip else None
-        self.count = min(len(dataset), settings.limit or len(dataset))
-        self.max_length = settings.max_length or model.config.max_text_length
-        longest = model.config.text.max_positions
-        if not settings.min_length < self.max_length <= longest:
-            raise VTSumError(
-                f"evaluate: max_length must be above min_length ({settings.min_length}) and at most {longest}, "
-                f"got {self.max_length}"
-            )
-        self.batches = [
-            list(range(first, min(first + settings.batch_size, self.count)))
-            for first in range(0, self.count, settings.batch_size)
-        ]
-        self.references = [join_sentences(a.tsum) for a in dataset.annotations[: self.count]]
-        self.others = other_videos(self.count, settings.random_draws, settings.seed)
-        self._features: dict[str, tuple[np.ndarray, bool]] = {}
-
-    def run(self, number: int) -> list[dict[str, Any]]:
-        """Generate for a batch and measure its videos."""
-        items = [self.dataset[index] for index in self.batches[number]]
-        batch = collate(items).to(self.device)
-        with torch.inference_mode():
-            texts, _, logits = self.model.generate(
-                batch.video_embeddings,
-                batch.video_mask,
-                num_beams=self.settings.num_beams,
-                max_length=self.max_length,
-                min_length=self.settings.min_length,
-                repetition_penalty=self.settings.repetition_penalty,
-            )
-        rows = logits.float().cpu().numpy()
-        return [
-            self._measure(index, item, text, row[: len(item.features)])
-            for index, item, text, row in zip(self.batches[number], items, texts, rows, strict=True)
-        ]
-
-    def _measure(self, index: int, item: VideoXumItem, text: str, logits: np.ndarray) -> dict[str, Any]:
-        protocol, labels, length = self.settings.protocol, item.vsum_labels.numpy(), len(logits)
-        if not np.isfinite(logits).all():
-            raise VTSumError(
-                f"evaluate: saliency of {item.video_id} must be finite, got NaN or infinity from the model"
-            )
-        found = frame_measures(logits, labels, protocol)
-        even = np.zeros(length, bool)
-        even[evenly_spaced(length, summary_length(length, protocol))] = True
-        noises = [
-            np.random.default_rng([self.settings.seed, draw, index]).random(length, np.float32)
-            for draw in range(self.settings.random_draws)
-        ]
-        chances = [frame_measures(noise, labels, protocol) for noise in noises]
-        record: dict[str, Any] = {
-            "video_id": item.video_id,
-            "index": index,
-            "duration": item.duration,
-            "frames": length,
-            "text": text,
-            "reference": self.references[index],
-            **found._asdict(),
-            "random": {name: [getattr(one, name) for one in chances] for name in ("f1", "kendall", "spearman")},
-            # Evenly spaced frames are a choice without an order: no rank correlation, which counts as 0.
-            "uniform": {"f1": float(f1_scores(even, labels).mean()), "kendall": 0.0, "spearman": 0.0},
-            "random_videos": [int(other[index]) for other in self.others],
-        }
-        if self.clip is not None and item.clip_vision is not None:
-            vision = item.clip_vision.numpy()
-            features, record["text_cut"] = self._text(text)
-            record["vt_clipscore"] = vt_clipscore(vision, features, clip_frames(logits, protocol))
-            spaced = evenly_spaced(length, summary_length(length, STRICT))
-            record["uniform"]["vt_clipscore"] = vt_clipscore(vision, features, spaced)
-            if self.others:
-                record["random"]["vt_clipscore"] = [
-                    vt_clipscore(vision, self._text(self.references[other[index]])[0], clip_frames(noise, protocol))
-                    for noise, other in zip(noises, self.others, strict=True)
-                ]
-        record["saliency_logits"] = [float(f"{value:.9g}") for value in logits]
-        return record
-
-    def _text(self, text: str) -> tuple[np.ndarray, bool]:
-        assert self.clip is not None  # _measure asks only where there is one
-        if text not in self._features:
-            self._features[text] = self.clip.encode(text)
-        return self._features[text]
-
-
-def other_videos(videos: int, draws: int, seed: int) -> list[np.ndarray]:
-    """For each draw and video another video at random, each serving once a draw; none where there is one video."""
-    made = []
-    for draw in range(draws if videos > 1 else 0):
-        order = np.random.default_rng([seed, draw]).permutation(videos)
-        other = np.empty(videos, np.int64)
-        other[order] = np.roll(order, 1)
-        made.append(other)
-    return made
-
-
 def _all_videos(
-    job: _Job, ranks: Ranks, part: PartFile | None, overwrite: bool, progress: Progress | None
+    job: Job, ranks: Ranks, part: PartFile | None, overwrite: bool, progress: Progress | None
 ) -> list[dict[str, Any]]:
     """Every video's record in the data set's order: those done before, and those of all processes."""
     if part and overwrite:
@@ -334,16 +172,9 @@ def _all_videos(
     return [video for number in sorted(done) for video in done[number]]
 
 
-def _clip_source(settings: EvaluationSettings) -> Path | None:
-    if settings.clip is not None:
-        return Path(settings.clip)
-    beside = Path(settings.data) / "clip"
-    return beside if beside.is_dir() else None
-
-
 def _data(settings: EvaluationSettings, device: str) -> tuple[VideoXumDataset, ClipText | None, str | None]:
     """The videos, the text encoder of VT-CLIPScore, and why there is none."""
-    source, features = _clip_source(settings), Path(settings.data) / CLIP_FEATURES
+    source, features = settings.clip_source, Path(settings.data) / CLIP_FEATURES
     reason = None
     if source is None:
         reason = f"needs a CLIP text encoder: --clip, or {Path(settings.data) / 'clip'}"

@@ -1,0 +1,130 @@
+"""One evaluation's videos in fixed batches: generating for them, and measuring what needs their features at hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from vtsum.data.collate import collate
+from vtsum.data.videoxum import VideoXumDataset, VideoXumItem, join_sentences
+from vtsum.errors import VTSumError
+from vtsum.evaluation.clip_score import ClipText, vt_clipscore
+from vtsum.evaluation.videoxum_frames import (
+    STRICT,
+    clip_frames,
+    evenly_spaced,
+    f1_scores,
+    frame_measures,
+    summary_length,
+)
+from vtsum.evaluation.videoxum_settings import EvaluationSettings
+from vtsum.model import VTSum
+
+
+class Job:
+    """One evaluation: the videos in fixed batches, and what is measured where their features are at hand."""
+
+    def __init__(
+        self,
+        settings: EvaluationSettings,
+        model: VTSum,
+        dataset: VideoXumDataset,
+        clip: ClipText | None,
+        device: str,
+    ) -> None:
+        self.settings, self.model, self.dataset, self.clip, self.device = settings, model, dataset, clip, device
+        self.clip_path = str(settings.clip_source) if clip else None
+        self.count = min(len(dataset), settings.limit or len(dataset))
+        self.max_length = settings.max_length or model.config.max_text_length
+        longest = model.config.text.max_positions
+        if not settings.min_length < self.max_length <= longest:
+            raise VTSumError(
+                f"evaluate: max_length must be above min_length ({settings.min_length}) and at most {longest}, "
+                f"got {self.max_length}"
+            )
+        self.batches = [
+            list(range(first, min(first + settings.batch_size, self.count)))
+            for first in range(0, self.count, settings.batch_size)
+        ]
+        self.references = [join_sentences(a.tsum) for a in dataset.annotations[: self.count]]
+        self.others = other_videos(self.count, settings.random_draws, settings.seed)
+        self._features: dict[str, tuple[np.ndarray, bool]] = {}
+
+    def run(self, number: int) -> list[dict[str, Any]]:
+        """Generate for a batch and measure its videos."""
+        items = [self.dataset[index] for index in self.batches[number]]
+        batch = collate(items).to(self.device)
+        with torch.inference_mode():
+            texts, _, logits = self.model.generate(
+                batch.video_embeddings,
+                batch.video_mask,
+                num_beams=self.settings.num_beams,
+                max_length=self.max_length,
+                min_length=self.settings.min_length,
+                repetition_penalty=self.settings.repetition_penalty,
+            )
+        rows = logits.float().cpu().numpy()
+        return [
+            self._measure(index, item, text, row[: len(item.features)])
+            for index, item, text, row in zip(self.batches[number], items, texts, rows, strict=True)
+        ]
+
+    def _measure(self, index: int, item: VideoXumItem, text: str, logits: np.ndarray) -> dict[str, Any]:
+        protocol, labels, length = self.settings.protocol, item.vsum_labels.numpy(), len(logits)
+        if not np.isfinite(logits).all():
+            raise VTSumError(
+                f"evaluate: saliency of {item.video_id} must be finite, got NaN or infinity from the model"
+            )
+        found = frame_measures(logits, labels, protocol)
+        even = np.zeros(length, bool)
+        even[evenly_spaced(length, summary_length(length, protocol))] = True
+        noises = [
+            np.random.default_rng([self.settings.seed, draw, index]).random(length, np.float32)
+            for draw in range(self.settings.random_draws)
+        ]
+        chances = [frame_measures(noise, labels, protocol) for noise in noises]
+        record: dict[str, Any] = {
+            "video_id": item.video_id,
+            "index": index,
+            "duration": item.duration,
+            "frames": length,
+            "text": text,
+            "reference": self.references[index],
+            **found._asdict(),
+            "random": {name: [getattr(one, name) for one in chances] for name in ("f1", "kendall", "spearman")},
+            # Evenly spaced frames are a choice without an order: no rank correlation, which counts as 0.
+            "uniform": {"f1": float(f1_scores(even, labels).mean()), "kendall": 0.0, "spearman": 0.0},
+            "random_videos": [int(other[index]) for other in self.others],
+        }
+        if self.clip is not None and item.clip_vision is not None:
+            vision = item.clip_vision.numpy()
+            features, record["text_cut"] = self._text(text)
+            record["vt_clipscore"] = vt_clipscore(vision, features, clip_frames(logits, protocol))
+            spaced = evenly_spaced(length, summary_length(length, STRICT))
+            record["uniform"]["vt_clipscore"] = vt_clipscore(vision, features, spaced)
+            if self.others:
+                record["random"]["vt_clipscore"] = [
+                    vt_clipscore(vision, self._text(self.references[other[index]])[0], clip_frames(noise, protocol))
+                    for noise, other in zip(noises, self.others, strict=True)
+                ]
+        record["saliency_logits"] = [float(f"{value:.9g}") for value in logits]
+        return record
+
+    def _text(self, text: str) -> tuple[np.ndarray, bool]:
+        assert self.clip is not None  # _measure asks only where there is one
+        if text not in self._features:
+            self._features[text] = self.clip.encode(text)
+        return self._features[text]
+
+
+def other_videos(videos: int, draws: int, seed: int) -> list[np.ndarray]:
+    """For each draw and video another video at random, each serving once a draw; none where there is one video."""
+    made = []
+    for draw in range(draws if videos > 1 else 0):
+        order = np.random.default_rng([seed, draw]).permutation(videos)
+        other = np.empty(videos, np.int64)
+        other[order] = np.roll(order, 1)
+        made.append(other)
+    return made

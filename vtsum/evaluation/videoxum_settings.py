@@ -1,0 +1,61 @@
+"""The settings of an evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vtsum.errors import VTSumError
+from vtsum.evaluation.videoxum_frames import STRICT, check_protocol
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """What an evaluation depends on, beside the checkpoint's and the data's content."""
+
+    checkpoint: str
+    data: str
+    split: str = "test"
+    protocol: str = STRICT
+    tokenizer: str | None = None
+    """Of a .pth: the vocabulary."""
+    kernel_size: int | str | None = "auto"
+    """Of a .pth: the local attention's window; None: the TT model."""
+    clip: str | None = None
+    """CLIP folder or vt_clip.pth; None: data/clip where it is there."""
+    clip_tokenizer: str | None = None
+    caption_tokenizer: str = "ptb"
+    """"ptb" (needs Java), or "plain", whose figures are not comparable with published ones."""
+    num_beams: int = 3
+    max_length: int | None = None
+    """In ids, the prompt included; None: what the model was trained with (a .pth: 128, as published)."""
+    min_length: int = 10
+    repetition_penalty: float = 1.0
+    batch_size: int = 16
+    limit: int | None = None
+    """The first so many videos alone; the shortest ones come first."""
+    seed: int = 0
+    """Of the resamples and of the random baseline."""
+    resamples: int = 1000
+    random_draws: int = 5
+
+    def check(self) -> None:
+        """Raise VTSumError for a value out of its range."""
+        check_protocol(self.protocol, "evaluate")
+        if self.caption_tokenizer not in ("ptb", "plain"):
+            raise VTSumError(f"evaluate: caption_tokenizer must be ptb or plain, got {self.caption_tokenizer!r}")
+        for name in ("num_beams", "batch_size", "resamples", "random_draws"):
+            if getattr(self, name) < 1:
+                raise VTSumError(f"evaluate: {name} must be at least 1, got {getattr(self, name)}")
+        if self.limit is not None and self.limit < 1:
+            raise VTSumError(f"evaluate: limit must be at least 1, got {self.limit}")
+        if self.min_length < 0 or self.repetition_penalty <= 0 or self.seed < 0:
+            raise VTSumError("evaluate: min_length and seed must be 0 or more and repetition_penalty above 0")
+
+    @property
+    def clip_source(self) -> Path | None:
+        """Where the text encoder of VT-CLIPScore lies, if anywhere."""
+        if self.clip is not None:
+            return Path(self.clip)
+        beside = Path(self.data) / "clip"
+        return beside if beside.is_dir() else None

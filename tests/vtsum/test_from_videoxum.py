@@ -297,6 +297,7 @@ def test_what_is_no_checkpoint_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     refused(state, "num_heads must be given where the width is no multiple of 64, got 32", num_heads=None)
     refused(state, "depth must be left out or be the checkpoint's 2, got 3", depth=3)
     refused(state, r"keys must be among .*got \['dept'\]", dept=2)
+    refused(state, "kernel_size must be an odd number, None or \"auto\", got 'none'", kernel_size="none")
     refused(state, r"keys of text must be among .*got \['prompts'\]", text={"prompts": ""})
     refused(state, "tokenizer must have the checkpoint's 14 words, .*got 15", words=[*WORDS, "cat", "tree"])
     (tmp_path / "text.pth").write_text("hello")

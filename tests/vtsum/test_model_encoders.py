@@ -58,6 +58,27 @@ def test_a_timm_backbone_from_its_own_folder(resnet: tuple[Path, torch.nn.Module
     assert other.weights_sha256 != encoder.weights_sha256
 
 
+def test_timms_pretrained_weights_come_from_the_hubs_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(1)
+    network = timm.create_model("resnet10t").eval()
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / ("models--" + network.pretrained_cfg["hf_hub_id"].replace("/", "--"))
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    (repository / "snapshots" / commit).mkdir(parents=True)
+    timm.models.save_for_hf(network, repository / "snapshots" / commit, safe_serialization=True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    encoder = load_frame_encoder("timm:resnet10t")
+    assert (encoder.image_size, encoder.dim) == (176, 512)
+    images = pictures(2, 176)
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])  # ImageNet's
+    with torch.no_grad():
+        pixels = torch.from_numpy((images / 255 - mean) / std).float().permute(0, 3, 1, 2)
+        expected = network.forward_head(network.forward_features(pixels), pre_logits=True)
+    np.testing.assert_allclose(encoder.encode(images), expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 def test_a_timm_backbone_from_one_file(tmp_path: Path, suffix: str) -> None:
     """A vision transformer, with the picture size and colours that timm gives for its name."""

@@ -174,6 +174,8 @@ def configure(
         trained_without = any(name.startswith("tt.") for name in state)
         has = any(name.startswith("local_atten_head.") for name in state)
         kernel_size = None if trained_without and not has else VTSumConfig.kernel_size
+    elif isinstance(kernel_size, str):
+        raise VTSumError(f'from_videoxum: kernel_size must be an odd number, None or "auto", got {kernel_size!r}')
     found |= {"kernel_size": kernel_size, "num_heads": _heads("num_heads", num_heads, found["width"])}
     found_text["num_heads"] = _heads("text_num_heads", text_num_heads, found_text["hidden_size"])
     for given, read in ((changes, found), (text_changes, found_text)):

@@ -192,6 +192,9 @@ class VTSum(nn.Module):
     ) -> VTSumOutput:
         """Losses where labels are given.
 
+        Above config.max_positions frames the table of positions is stretched: over the batch's length where videos are
+        padded, as VideoXum's code does, and over each video's own where they are packed.
+
         Args:
             video_embeddings: [B, T, C]; packed [total, C], one video after the other.
             video_mask: bool or 0/1 [B, T], 1 for a real frame; None where all are, and with cu_seqlens.

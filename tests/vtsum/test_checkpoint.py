@@ -14,9 +14,9 @@ from vtsum.errors import VTSumError
 from vtsum.model import load
 from vtsum.model.checkpoint import config_text, load_checkpoint, pack
 from vtsum.model.embedded_encoder import EmbeddedEncoder
+from vtsum.model.files import save_safetensors
 from vtsum.model.frame_encoder import EmbeddedFrameEncoder
 from vtsum.model.summarizer import resize, tidy
-from vtsum.model.files import save_safetensors
 
 
 def model_folder(tmp_path: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -203,7 +204,7 @@ def test_cosine_falls_every_step_and_ends_at_the_minimum() -> None:
     rates = [learning_rate(s, step, 5) for step in range(20)]
     assert rates[:3] == pytest.approx([0.25, 0.5, 0.75])
     assert rates[3] == 1.0
-    assert all(a > b for a, b in zip(rates[3:], rates[4:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(rates[3:]))
     assert learning_rate(s, 20, 5) == pytest.approx(0.1)
     assert rates[3 + 17 // 2] == pytest.approx(0.55, abs=0.05)  # half way, half the fall
 

@@ -128,8 +128,8 @@ class PlainEngine:
 
 
 class _Losses(nn.Module):
-    """The model as DeepSpeed sees it: stage 3 finds where to gather weights by the tensors that a module returns, and
-    finds them in a tuple, not in a VTSumOutput. Called by `forward`, the model itself is passed over."""
+    """The model as DeepSpeed sees it: stage 3 hooks every tensor that a module returns, so it returns the losses alone,
+    and the model, called by `forward`, is passed over."""
 
     def __init__(self, model: VTSum) -> None:
         super().__init__()

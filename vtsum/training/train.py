@@ -60,6 +60,9 @@ _MAY_CHANGE = {
     "gradient_checkpointing",
 }
 
+# How gloo and NCCL tell that another process has ended.
+_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train as the command line says.
@@ -257,6 +260,13 @@ class _Run:
                 f"train: output_dir {self.folder} must be writable, got: {error.strerror or error}; older checkpoints "
                 "are untouched, make room and go on with --resume"
             ) from None
+        except RuntimeError as error:
+            if not any(words in str(error) for words in _LOST):
+                raise
+            raise VTSumError(
+                "train: all ranks must live, another one is gone (its own message says why); its last checkpoint is "
+                f"whole, go on with --resume --output_dir {self.folder}"
+            ) from None
         finally:
             if records is not None:
                 records.close()
@@ -367,11 +377,19 @@ def _steps(
         collate_fn=functools.partial(collate, packed=settings.packed),
         num_workers=min(settings.num_workers, len(passes)),
         pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_leave_signals,
         generator=torch.Generator(),  # of its own: the global one is dropout's, and exact resuming counts its draws
     )
     batches = iter(loader)
     for _ in range(len(passes) // sampler.layout.accumulation):
         yield [next(batches) for _ in range(sampler.layout.accumulation)]
+
+
+def _leave_signals(worker: int) -> None:
+    """A signal to the whole group must not kill the readers under a rank that still finishes its step; they end when
+    the rank tells them to, or is gone."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _command() -> int:

@@ -1,0 +1,241 @@
+"""The command under real launchers, two CPU ranks: stopped, killed, resumed, on other ranks, with a full disk."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.vtsum.test_training_run import measures, names, words
+from tests.vtsum.test_training_sharded import ROOT, free_port
+from tests.vtsum.training_corpus import write_corpus
+from vtsum.model import VTSum
+from vtsum.training import checkpoints
+
+pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
+
+# 32 videos, 4 a step (2 ranks of 2), 3 epochs. No dropout: draws differ between numbers of ranks.
+STEPS = 24
+LONG = ["--max_epoch", "500", "--init_lr", "1e-3", "--model.text.dropout", "0"]
+SHORT = ["--max_epoch", "3", "--batch_size", "2", "--model.text.dropout", "0", "--ckpt_freq", "0", "--print_freq", "1"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpus"), videos=32)
+
+
+def deepspeed(*arguments: str) -> list[str]:
+    """DeepSpeed's own launcher; `--num_accelerators 2` counts processes where there is no GPU."""
+    launcher = ["-m", "deepspeed.launcher.runner", "--num_accelerators", "2", "--log_level", "warning"]
+    launcher += ["--master_addr", "127.0.0.1", "--master_port", str(free_port())]
+    return [sys.executable, *launcher, "--module", "vtsum.training.train", *arguments]
+
+
+def torchrun(*arguments: str) -> list[str]:
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
+    return [sys.executable, *launcher, "-m", "vtsum.training.train", *arguments]
+
+
+def environment() -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")}
+    return {**kept, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(ROOT)}
+
+
+class Launched:
+    """A command and every process below it, known by a word in their environment, whoever their parent is by now."""
+
+    def __init__(self, command: list[str], log: Path, **options: Any) -> None:
+        self.log = log
+        self.mark = f"VTSUM_TEST_LAUNCH={uuid.uuid4().hex}"
+        name, _, value = self.mark.partition("=")
+        marked = {**environment(), name: value}
+        with open(log, "w", encoding="utf-8") as file:
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env=marked, stdout=file, stderr=file, start_new_session=True, **options
+            )
+
+    def said(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def wait(self, seconds: float = 240) -> int:
+        return self.process.wait(seconds)
+
+    def below(self) -> list[int]:
+        """Its living processes."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    words = (entry / "environ").read_bytes().split(b"\0")  # empty for one that waits to be reaped
+                except OSError:
+                    continue
+                if self.mark.encode() in words:
+                    found.append(int(entry.name))
+        return found
+
+    def until(self, words: str, seconds: float = 240) -> None:
+        end = time.monotonic() + seconds
+        while words not in self.said():
+            assert self.process.poll() is None, self.said()[-3000:]
+            assert time.monotonic() < end, self.said()[-3000:]
+            time.sleep(0.1)
+
+    def until_gone(self, seconds: float = 90) -> None:
+        end = time.monotonic() + seconds
+        while self.below():
+            assert time.monotonic() < end, f"left behind: {self.below()}\n{self.said()[-3000:]}"
+            time.sleep(0.2)
+
+    def end(self) -> None:
+        for pid in self.below():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait(30)
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Any]:
+    started: list[Launched] = []
+
+    def start(command: list[str], **options: Any) -> Launched:
+        started.append(Launched(command, tmp_path / f"log{len(started)}", **options))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.end()
+
+
+def compare(run: Path, reference: list[dict[str, Any]], tolerance: float) -> None:
+    lines = measures(run)
+    assert [line["step"] for line in lines] == [line["step"] for line in reference]
+    for line, other in zip(lines, reference, strict=True):
+        for name in ("loss", "loss_vsum", "loss_tsum", "lr"):
+            assert line[name] == pytest.approx(other[name], abs=tolerance), (name, line["step"])
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What an undisturbed run measures: one process that takes the two ranks' passes one after the other."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    command = [sys.executable, "-m", "vtsum.cli", "train", *words(data, run, *SHORT)]
+    command += ["--gradient_accumulation_steps", "2"]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return measures(run)
+
+
+def until_step(launched: Launched, step: int) -> None:
+    launched.until(f"step {step}/")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_no_rank_outlives_the_launcher(launch: Any, data: Path, tmp_path: Path, number: int) -> None:
+    """DeepSpeed's launcher leaves its ranks behind; ours notice, write a checkpoint and end."""
+    run = tmp_path / "run"
+    more = [*LONG, "--print_freq", "1", "--batch_size", "2", "--ckpt_freq", "0", "--deepspeed", "configs/ds_zero1.json"]
+    launched = launch(deepspeed(*words(data, run, *more)))
+    until_step(launched, 3)
+    assert len(launched.below()) >= 4  # the launcher, its per-machine part, two ranks
+    os.kill(launched.process.pid, number)
+    launched.until_gone()
+    (saved,) = names(run)
+    assert int(saved.removeprefix("step-")) == len(measures(run))
+
+
+@pytest.mark.parametrize("stage", ["2", "3"])
+def test_a_stopped_run_goes_on_with_the_same_and_with_another_number_of_ranks(
+    launch: Any, data: Path, tmp_path: Path, whole: list[dict[str, Any]], stage: str
+) -> None:
+    run = tmp_path / "run"
+    arguments = words(data, run, *SHORT, "--deepspeed", f"configs/ds_zero{stage}.json")
+    first = launch(torchrun(*arguments, "--num_workers", "1"))
+    until_step(first, 5)
+    assert len(first.below()) >= 3
+    os.kill(first.process.pid, signal.SIGTERM)  # torchrun passes it on
+    assert first.wait() != 0
+    first.until_gone()
+    stopped = len(measures(run))
+    assert 5 <= stopped < STEPS
+    assert names(run) == [f"step-{stopped:08d}"]
+    compare(run, whole[:stopped], 1e-5)
+
+    # A broken newer one, as a rank that is killed while writing leaves it.
+    (run / "checkpoints" / f"step-{stopped + 1:08d}").mkdir()
+
+    # Once with the same two ranks, from a copy, and once on a single one.
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", str(run), str(copy)], check=True)
+    same = launch(torchrun(*arguments[:2], "--output_dir", str(copy), *arguments[4:], "--resume"))
+    assert same.wait() == 0, same.said()[-3000:]
+    assert "skipping" in same.said()
+    compare(copy, whole, 1e-5)
+
+    single = launch([sys.executable, "-m", "vtsum.cli", "train", *arguments, "--resume"])
+    assert single.wait() == 0, single.said()[-3000:]
+    assert "from 2 ranks to 1" in single.said()
+    compare(run, whole, 1e-5)
+    ours, theirs = (VTSum.from_pretrained(r / "model").state_dict() for r in (run, copy))
+    for name, value in ours.items():
+        torch.testing.assert_close(value, theirs[name], atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_a_disk_full_on_one_rank_stops_all_and_spoils_nothing(launch: Any, data: Path, tmp_path: Path) -> None:
+    """No file may grow beyond a limit that the measures keep to and the optimizer's shards do not."""
+    run = tmp_path / "run"
+    arguments = words(data, run, *SHORT, "--ckpt_steps", "4", "--deepspeed", "configs/ds_zero1.json")
+    limit = 64 * 1024
+
+    def full() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
+    launched = launch(torchrun(*arguments), preexec_fn=full)
+    assert launched.wait() != 0
+    launched.until_gone()
+    said = launched.said()
+    assert "a checkpoint must fit into" in said
+    assert "go on with --resume" in said
+    assert names(run) == []
+    assert len(measures(run)) == 4
+    again = launch(torchrun(*arguments, "--resume"))
+    assert again.wait() == 0, again.said()[-3000:]
+    assert "no whole checkpoint, starting anew" in again.said()
+    assert [line["step"] for line in measures(run)] == list(range(1, STEPS + 1))
+
+
+def test_a_killed_rank_takes_the_others_down(launch: Any, data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    more = [*LONG, "--print_freq", "1", "--batch_size", "2", "--ckpt_steps", "4"]
+    launched = launch(deepspeed(*words(data, run, *more, "--deepspeed", "configs/ds_zero2.json")))
+    until_step(launched, 6)
+    for pid in launched.below():
+        if b"--local_rank=1" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, signal.SIGKILL)
+    assert launched.wait() != 0
+    launched.until_gone()
+    assert "another one is gone" in launched.said()
+    assert "go on with --resume" in launched.said()
+    found, _ = checkpoints.find(run)
+    assert found is not None
+    assert found.step % 4 == 0
+    assert found.step >= 4
+
+
+def test_settings_that_do_not_go_together_are_told_once(launch: Any, data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    launched = launch(torchrun(*words(data, run, *SHORT)))
+    assert launched.wait() != 0
+    assert launched.said().count("--deepspeed must be given where there are several processes") == 1
+    assert not run.exists()

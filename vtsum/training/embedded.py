@@ -31,11 +31,11 @@ from vtsum.evaluation.baselines import evaluate_features, evaluate_random, every
 from vtsum.evaluation.features import color_histogram
 from vtsum.model.checkpoint import CONFIG, VOCABULARY, WEIGHTS, config_text, load_checkpoint, load_tokenizer, pack
 from vtsum.model.embedded_encoder import EMBEDDING_DIM, EmbeddedEncoder
+from vtsum.model.files import save_safetensors
 from vtsum.model.summarizer import EMBEDDED
 from vtsum.model.text_decoder import TextDecoder
 from vtsum.model.vtsum import VTSum
 from vtsum.training.distill import distill, encode_all
-from vtsum.model.files import save_safetensors
 from vtsum.training.joint import Example, JointSettings, caption_nll, evaluate, train_joint
 from vtsum.training.words import clean, learn_words, write_vocabulary
 

@@ -37,28 +37,11 @@ from vtsum.training.checkpoints import Checkpoint
 from vtsum.training.distributed import Place, StopSignals, follow_launcher
 from vtsum.training.engine import DeepSpeedEngine, Engine, PlainEngine, convert, join
 from vtsum.training.records import Display, Records
+from vtsum.training.resuming import check_resumable
 from vtsum.training.sampler import Layout, StepSampler, spread
 from vtsum.training.schedule import learning_rate
 from vtsum.training.settings import TrainSettings, parse, to_yaml
 from vtsum.training.start import fingerprint, make_model, tokenizer_of, training_videos
-
-# May differ between a checkpoint and the run that resumes it; the data are compared by their content.
-_MAY_CHANGE = {
-    "data",
-    "ann_root",
-    "video_embeddings_root",
-    "output_dir",
-    "tokenizer",
-    "pretrained",
-    "deepspeed",
-    "num_workers",
-    "ckpt_freq",
-    "ckpt_steps",
-    "keep_checkpoints",
-    "print_freq",
-    "resume",
-    "gradient_checkpointing",
-}
 
 # How gloo and NCCL tell that another process has ended.
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
@@ -169,18 +152,8 @@ class _Run:
         if found is None:
             self.say(f"{self.folder} has no whole checkpoint, starting anew")
             return None
-        engine = "plain" if self.sharding is None else "deepspeed"
-        if found.facts["engine"] != engine:
-            remedy = "with" if engine == "plain" else "without"
-            raise VTSumError(f"train: {found.folder} must be resumed {remedy} --deepspeed, as it was written")
-        if self.sharding is not None and found.facts["stage"] != self.sharding["zero_optimization"]["stage"]:
-            raise VTSumError(
-                f"train: zero_optimization.stage must be {found.facts['stage']} to resume {found.folder}, "
-                f"got {self.sharding['zero_optimization']['stage']}"
-            )
-        _compare(found, self.settings)
-        if found.facts["data"] != self.data:
-            raise VTSumError(f"train: data must be the videos that {found.folder} was trained on, got others")
+        stage = None if self.sharding is None else int(self.sharding["zero_optimization"]["stage"])
+        check_resumable(found, self.settings, stage, self.data)
         return found
 
     def _engine(self, model: Any, layout: Layout, found: Checkpoint | None) -> Engine:
@@ -346,24 +319,6 @@ class _Silent:
 
     def __exit__(self, *raised: object) -> None:
         return
-
-
-def _compare(found: Checkpoint, settings: TrainSettings) -> None:
-    """Refuse to resume with settings that would make it another run."""
-    before, now = _flat(found.facts["settings"]), _flat(dataclasses.asdict(settings))
-    for name in sorted(set(before) | set(now)):
-        if name.split(".")[0] not in _MAY_CHANGE and before.get(name) != now.get(name):
-            raise VTSumError(
-                f"train: {name} must be {before.get(name)!r} to resume {found.folder}, got {now.get(name)!r}; "
-                "another --output_dir starts a run of its own"
-            )
-
-
-def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in data.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
-    return flat
 
 
 def _steps(

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +20,8 @@ from vtsum import cli
 from vtsum.data.check import check_dataset
 from vtsum.data.feature_files import read_array, write_npz
 from vtsum.errors import VTSumError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -164,3 +171,26 @@ def test_progress_counts_files(root):
     assert ("heads", 28, 28) in told
     assert told[-1] == ("numbers", 28, 28)
     assert read_array(root / "feat/blip/val_0.npz", "features").shape == (5, 6)
+
+
+def test_bars_are_drawn_on_a_terminal_only(root):
+    """Counts on standard error where that is a terminal; standard output stays the report's."""
+    command = [sys.executable, "-m", "vtsum.cli", "data", "check", str(root)]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")]),
+        "TERM": "xterm",
+        "COLUMNS": "100",
+    }
+    ours, theirs = pty.openpty()
+    try:
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=theirs, text=True, timeout=100)
+        drawn = os.read(ours, 1 << 16).decode()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 4)
+    for title in ("Reading heads", "Reading numbers"):
+        assert re.search(rf"{title} .*28/28", drawn), drawn
+    piped = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    assert (piped.stdout, piped.stderr) == (done.stdout, "")

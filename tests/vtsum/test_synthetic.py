@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from vtsum.data.synthetic_scenes import (
 )
 from vtsum.data.videoxum import VideoXumDataset, join_sentences
 from vtsum.errors import VTSumError
+from vtsum.training import tiny_clip
 from vtsum.training.tiny_clip import TinyClip, byte_pair_vocabulary
 
 USUAL = CorpusParameters()
@@ -236,8 +238,6 @@ def test_films_show_the_same_pictures(corpus):
 
 def test_second_run_writes_nothing_and_a_larger_one_adds(corpus, tmp_path, monkeypatch):
     folder = tmp_path / "copy"
-    import shutil
-
     shutil.copytree(corpus.folder, folder)
     before = files(folder)
     drawn: list[str] = []
@@ -265,8 +265,6 @@ def test_second_run_writes_nothing_and_a_larger_one_adds(corpus, tmp_path, monke
 def test_what_was_stopped_is_continued(corpus, tmp_path):
     folder = tmp_path / "stopped"
     (folder).mkdir()
-    import shutil
-
     shutil.copytree(corpus.folder / "clip", folder / "clip")
     shutil.copy(corpus.folder / "manifest.json", folder)
 
@@ -282,6 +280,25 @@ def test_what_was_stopped_is_continued(corpus, tmp_path):
     made = {name: content for name, (_, content) in files(folder).items()}
     expected = {name: content for name, (_, content) in files(corpus.folder).items() if "videos" not in name}
     assert made == expected
+
+
+def test_broken_clip_is_told_and_made_anew(corpus, tmp_path, monkeypatch):
+    folder = tmp_path / "corpus"
+    shutil.copytree(corpus.folder, folder)
+    weights = folder / "clip/model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:1000])
+    with pytest.raises(VTSumError, match=r"clip must hold a CLIP in transformers' format, got: "):
+        TinyClip.load(folder / "clip")
+    (folder / "clip/config.json").unlink()
+    with pytest.raises(VTSumError, match=r"clip must hold a CLIP in transformers' format, got: "):
+        TinyClip.load(folder / "clip")
+    good = TinyClip.load(corpus.folder / "clip")
+    monkeypatch.setattr(synthetic, "_clip_examples", lambda seed, parameters: iter(()))
+    monkeypatch.setattr(tiny_clip, "train_tiny_clip", lambda *arguments, **options: (good, {}))
+    make_corpus(folder, **SIZES)
+    assert weights.read_bytes() == whole
+    assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ A corpus can be continued where it was stopped, and made larger: what is there a
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -210,19 +211,16 @@ def _clip_examples(seed: int, parameters: CorpusParameters) -> Iterator[ClipExam
 def _clip(folder: Path, seed: int, parameters: CorpusParameters, steps: int, tell: SynthProgress) -> TinyClip:
     from vtsum.training.tiny_clip import TinyClip, save_tiny_clip, train_tiny_clip
 
-    if not folder.is_dir():  # it appears whole or not at all
-        tell("clip", 0, steps)
-        examples = list(_clip_examples(seed, parameters))
-        sentences = [join_sentences([text]) for text in all_sentences()]
-        clip, _ = train_tiny_clip(
-            examples,
-            sentences,
-            steps=steps,
-            seed=seed,
-            progress=lambda share: tell("clip", round(share * steps), steps),
-        )
-        save_tiny_clip(clip, folder)
-    return TinyClip.load(folder)
+    with contextlib.suppress(VTSumError):  # not there, or broken: then it is trained
+        return TinyClip.load(folder)
+    tell("clip", 0, steps)
+    examples = list(_clip_examples(seed, parameters))
+    sentences = [join_sentences([text]) for text in all_sentences()]
+    clip, _ = train_tiny_clip(
+        examples, sentences, steps=steps, seed=seed, progress=lambda share: tell("clip", round(share * steps), steps)
+    )
+    save_tiny_clip(clip, folder)
+    return clip
 
 
 def _whole(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> bool:

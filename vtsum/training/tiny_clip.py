@@ -19,9 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from vtsum.errors import VTSumError
 from vtsum.model import torchvision_free
 from vtsum.model.frame_encoder import MEAN, STD
 
@@ -63,14 +65,23 @@ class TinyClip:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> TinyClip:
-        """From a folder in transformers' format; nothing is fetched."""
+        """From a folder in transformers' format; nothing is fetched.
+
+        Raises:
+            VTSumError: something is missing or broken.
+        """
         torchvision_free.prepare()
         from transformers import AutoTokenizer, CLIPConfig, CLIPModel
 
         # Not CLIPModel.from_pretrained, which draws a progress bar for a file of a megabyte.
-        model = CLIPModel(CLIPConfig.from_pretrained(os.fspath(folder), local_files_only=True))
-        model.load_state_dict(load_file(Path(folder) / "model.safetensors"))
-        return cls(model.eval(), AutoTokenizer.from_pretrained(os.fspath(folder), local_files_only=True))
+        try:
+            model = CLIPModel(CLIPConfig.from_pretrained(os.fspath(folder), local_files_only=True))
+            model.load_state_dict(load_file(Path(folder) / "model.safetensors"))
+            tokenizer = AutoTokenizer.from_pretrained(os.fspath(folder), local_files_only=True)
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise VTSumError(f"TinyClip: {folder} must hold a CLIP in transformers' format, got: {reason}") from None
+        return cls(model.eval(), tokenizer)
 
     @torch.inference_mode()
     def image_features(self, images: np.ndarray, batch: int = 128) -> np.ndarray:
@@ -151,7 +162,7 @@ def train_tiny_clip(
         torch.manual_seed(seed)
         config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=PROJECTION)
         model: Any = CLIPModel(config).train()
-        # transformers' start values are for widths ten times as large; with them the first hundred steps are lost.
+        # transformers' own start values are those of CLIP, which is ten times as wide.
         for module in model.modules():
             if isinstance(module, torch.nn.Linear | torch.nn.Embedding | torch.nn.Conv2d):
                 torch.nn.init.normal_(module.weight, std=0.05)

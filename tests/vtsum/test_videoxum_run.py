@@ -169,11 +169,11 @@ def test_an_interrupted_evaluation_resumes(
     monkeypatch.setattr(videoxum_run.Job, "run", lambda job, number: [ran.append(number), run(job, number)][1])
     with pytest.raises(VTSumError, match=r"an evaluation with another num_beams: .*or --overwrite to begin anew"):
         evaluate(dataclasses.replace(settings, num_beams=1), output)
-    told: list[tuple[int, int]] = []
-    content = evaluate(settings, output, progress=lambda done, all_: told.append((done, all_)))
+    told: list[tuple[str, int, int]] = []
+    content = evaluate(settings, output, progress=lambda *step: told.append(step))
     assert ran == [1, 2]
-    assert told[0] == (4, VIDEOS)
-    assert told[-1] == (VIDEOS, VIDEOS)
+    assert told[0] == ("videos", 4, VIDEOS)
+    assert told[-1] == ("videos", VIDEOS, VIDEOS)
     assert content is not None
     assert same_but_for_time(content, evaluated["videoxum-strict"])
     assert os.listdir(tmp_path / "deep") == ["e.json"]
@@ -235,7 +235,9 @@ def test_with_java_texts_are_measured_as_published(
     needs_program("java")
     monkeypatch.setattr(java, "_java", lambda: shutil.which("java"))
     settings = dataclasses.replace(settings_of(corpus, model, limit=4), caption_tokenizer="ptb", random_draws=1)
-    content = evaluate(settings)
+    told: list[tuple[str, int, int]] = []
+    content = evaluate(settings, progress=lambda *step: told.append(step))
+    assert told[-1] == ("texts", 8, 8), "the model's and one random draw's"
     assert content is not None
     texts, known = ([v[key] for v in content["videos"]] for key in ("text", "reference"))
     made, references = java.ptb_tokenize(texts), java.ptb_tokenize(known)

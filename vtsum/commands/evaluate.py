@@ -141,7 +141,7 @@ def _kernel_size(text: str) -> int | str | None:
 
 
 @contextlib.contextmanager
-def _progress(shown: bool) -> Iterator[Callable[[int, int], None] | None]:
+def _progress(shown: bool) -> Iterator[Callable[[str, int, int], None] | None]:
     """A bar on standard error with the time left."""
     if not shown:
         yield None
@@ -165,12 +165,13 @@ def _progress(shown: bool) -> Iterator[Callable[[int, int], None] | None]:
         TimeRemainingColumn(compact=True),
         console=Console(file=sys.stderr),
     )
+    tasks: dict[str, Any] = {}
     with bars:
-        task = bars.add_task("Summarising the videos", total=None)
 
-        def told(done: int, videos: int) -> None:
-            bars.update(task, completed=done, total=videos)
-            if done == videos:
-                bars.update(task, description="Measuring the texts")
+        def told(stage: str, done: int, every: int) -> None:
+            if stage not in tasks:
+                title = {"videos": "Summarising the videos", "texts": "Measuring the texts"}[stage]
+                tasks[stage] = bars.add_task(f"{title:<22}", total=every)
+            bars.update(tasks[stage], completed=done)
 
         yield told

@@ -8,7 +8,7 @@ the caption measures stay empty.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,26 +18,35 @@ from vtsum.evaluation.captions import bleu_counts, cider, plain_tokenize, rouge_
 from vtsum.evaluation.videoxum_scores import MEASURES, resamples, values_of, with_interval
 from vtsum.evaluation.videoxum_settings import EvaluationSettings
 
+Progress = Callable[[str, int, int], None]
+"""progress(stage, done, all)"""
 CAPTIONS = ("bleu4", "meteor", "rouge_l", "cider")
 _NO_TEXT = "evenly spaced frames come with no text"
 _ONE_VIDEO = "needs two videos or more"
 
 
 def figures(
-    videos: Sequence[Mapping[str, Any]], settings: EvaluationSettings, no_clip: str | None
+    videos: Sequence[Mapping[str, Any]],
+    settings: EvaluationSettings,
+    no_clip: str | None,
+    progress: Progress | None = None,
 ) -> dict[str, dict[str, Any] | list[dict[str, Any]]]:
     """ "measures", "baselines" and "videos" of the evaluation file.
 
     Args:
         videos: records as `vtsum.evaluation.videoxum_run` makes them, all of the data set.
         no_clip: why VT-CLIPScore was not computed, or None.
+        progress: told ("texts", done, all).
     """
     words = java.ptb_tokenize if settings.caption_tokenizer == "ptb" else _plain
     made, references = words([v["text"] for v in videos]), words([v["reference"] for v in videos])
     others = list(zip(*(v["random_videos"] for v in videos), strict=True))
     reasons = {"vt_clipscore": no_clip, "meteor": java.why_not()}
     captions, *chances = caption_values(
-        [made, *([references[index] for index in other] for other in others)], references, not reasons["meteor"]
+        [made, *([references[index] for index in other] for other in others)],
+        references,
+        not reasons["meteor"],
+        progress,
     )
     own = [
         {k: v for k, v in video.items() if k not in ("random", "uniform", "random_videos", "index")} | of_text
@@ -75,7 +84,10 @@ def figures(
 
 
 def caption_values(
-    columns: Sequence[Sequence[str]], references: Sequence[str], with_meteor: bool
+    columns: Sequence[Sequence[str]],
+    references: Sequence[str],
+    with_meteor: bool,
+    progress: Progress | None = None,
 ) -> list[list[dict[str, Any]]]:
     """For each column of N tokenized texts, N records: rouge_l, cider, bleu_counts and, if asked for, meteor_counts.
 
@@ -96,12 +108,18 @@ def caption_values(
             ]
         )
     if with_meteor:
+        done, every = 0, len(columns) * len(references)
+        if progress:
+            progress("texts", done, every)
         with java.Meteor() as program:
             for texts, records in zip(columns, made, strict=True):
                 for text, reference, record in zip(texts, references, records, strict=True):
                     counts = program.counts(text, [reference])
                     record["meteor"] = float(java.meteor(counts))
                     record["meteor_counts"] = counts.tolist()
+                    done += 1
+                    if progress:
+                        progress("texts", done, every)
     return made
 
 

@@ -80,9 +80,10 @@ def f1_scores(chosen: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def rank_measures(logits: np.ndarray, labels: np.ndarray, protocol: str) -> tuple[float, float]:
     """Kendall's tau-b and Spearman's rho of the scores [T] with the mean of the annotators' masks [A, T].
 
-    released: the scores are float32 sigmoids, so that logits beyond about 17 all become 1 and tie. strict: the logits
-    themselves, in float64. Where one side is constant (or T < 2) a rank correlation is undefined; both protocols count
-    0 for it.
+    released: the scores are float32 sigmoids, so that logits beyond about 17 all become 1 and tie. (Their last bit can
+    depend on where in a padded batch a frame lies, so with many near ties published figures may differ from these in
+    the fourth digit.) strict: the logits themselves, in float64. Where one side is constant (or T < 2) a rank
+    correlation is undefined; both protocols count 0 for it.
     """
     from scipy.stats import kendalltau, rankdata, spearmanr
 
@@ -123,7 +124,8 @@ def clip_frames(logits: np.ndarray, protocol: str) -> np.ndarray:
     """Indices of the frames whose features VT-CLIPScore averages, best first.
 
     released: the top max(1, int(0.15 N)) of float32(logit) + 10,000, a sum that keeps steps of about 0.001 only, so
-    that near ones tie (the earlier frame wins); the product 0.15 N is float32 too. strict: the frames of choose_frames.
+    that near ones tie, and the product 0.15 N is float32 too. Of equal ones the earlier frame is taken; the published
+    evaluation leaves that to an unstable sort. strict: the frames of choose_frames.
     """
     check_protocol(protocol, "clip_frames")
     scores = _scores(logits, protocol)

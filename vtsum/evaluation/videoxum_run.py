@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,15 +20,12 @@ from vtsum.errors import VTSumError
 from vtsum.evaluation import java
 from vtsum.evaluation.clip_score import ClipText, load_clip_text
 from vtsum.evaluation.ranks import Ranks
-from vtsum.evaluation.videoxum_figures import figures
+from vtsum.evaluation.videoxum_figures import Progress, figures
 from vtsum.evaluation.videoxum_file import FORMAT, PartFile, write_evaluation
 from vtsum.evaluation.videoxum_job import Job
 from vtsum.evaluation.videoxum_settings import EvaluationSettings
 from vtsum.extras import version_of
 from vtsum.model import VTSum
-
-Progress = Callable[[int, int], None]
-"""progress(done, all): videos of the whole run, as far as this process knows."""
 
 
 def evaluate(
@@ -49,6 +45,7 @@ def evaluate(
         output: the file. None: nothing is written (and nothing resumes).
         device: "cpu", "cuda", "cuda:1"; "auto": this process's GPU where there is one.
         overwrite: replace an older file, and begin anew.
+        progress: told ("videos", done, all), of the whole run as far as this process knows, and ("texts", done, all).
     Returns:
         dict | None: the file's content (see `vtsum.evaluation.videoxum_file`); None on processes other than the first.
     Raises:
@@ -100,7 +97,7 @@ def evaluate(
                 "split": settings.split,
                 **identity,
                 "settings": asdict(settings) | {"max_length": job.max_length},
-                **figures(videos, settings, reason),
+                **figures(videos, settings, reason, progress),
                 "notes": _notes(model, clip, videos),
                 "software": {n: version_of(n) for n in ("vtsum", "torch", "transformers", "pycocoevalcap")},
                 "timings": {"seconds": time.monotonic() - start, "processes": ranks.world, "device": where},
@@ -156,7 +153,7 @@ def _all_videos(
     left = [number for number in range(len(job.batches)) if number not in done]
     finished = sum(len(batch) for batch in done.values())
     if progress:
-        progress(finished, job.count)
+        progress("videos", finished, job.count)
     own: dict[int, list[dict[str, Any]]] = {}
     for number in left[ranks.rank :: ranks.world]:
         own[number] = job.run(number)
@@ -164,11 +161,11 @@ def _all_videos(
             part.append(number, own[number])
         if progress:
             known = sum(len(batch) for batch in own.values()) * ranks.world
-            progress(min(finished + known, job.count), job.count)
+            progress("videos", min(finished + known, job.count), job.count)
     for found in ranks.everyone(own):
         done.update(found)
     if progress:
-        progress(job.count, job.count)
+        progress("videos", job.count, job.count)
     return [video for number in sorted(done) for video in done[number]]
 
 

@@ -18,12 +18,10 @@ import torch
 from torch import Tensor
 
 from bench.clock import Call, Clock, Sampler
-from bench.record import quantiles
+from bench.record import COPY, OURS, PRODUCT, quantiles
 
 GIB = 2**30
 PATIENCE = 3.0
-COPY = "copy"
-OURS = "vtsum"
 
 
 class Absent(Exception):
@@ -59,7 +57,11 @@ class Entry:
     work: float = 1.0
     """In proportion to the time it is expected to take, from one contest to the next."""
     limited: bool = True
-    """Left out where it is too slow."""
+    """Left out where it is too slow for a rival."""
+    longest: float = math.inf
+    """Left out where a call takes more seconds than this, rival or not."""
+    flops: int = 0
+    """Of a call, where it is a yardstick that computes something else."""
     compiled: bool = False
     """Its first call compiles, and says nothing about its speed."""
     facts: dict[str, Any] = field(default_factory=dict)
@@ -78,6 +80,8 @@ class Contest:
     entries: Callable[[], list[Entry]]
     """Makes the inputs and the contestants."""
     clock: Callable[[], Clock]
+    flops: int = 0
+    """Floating-point operations that the computation takes at the least; 0 where bytes are what it is measured by."""
 
 
 class Limits(NamedTuple):
@@ -132,12 +136,12 @@ def hold(
                 limits = limits._replace(slow=max(limits.slow, PATIENCE * one.estimate))
     say("measuring")
     _measure(ready, clock, limits, order)
-    copy = next((statistics.median(one.times) for one in ready if one.entry.name == COPY and not one.failure), None)
+    medians = {one.entry.name: statistics.median(one.times) for one in ready if one.failure is None}
+    yardsticks = {one.entry.name: one.entry.flops / medians[one.entry.name] for one in ready if one.failure is None}
     for one in ready:
         if one.failure is not None:
             yield {**one.record, **one.failure}
             continue
-        middle = statistics.median(one.times)
         peak = _peak(clock, one.call)
         assert one.sampler is not None
         yield {
@@ -147,11 +151,28 @@ def hold(
             "repeats": len(one.times),
             "calls_a_repeat": one.sampler.calls,
             "clock": one.sampler.method,
-            "gb_s": _number(contest.moved / middle / 1e9),
-            "moved_bytes": contest.moved,
-            "share_of_copy": None if copy is None else _number(copy / middle),
+            **_speed(contest, one.entry, medians[one.entry.name], medians.get(COPY), yardsticks.get(PRODUCT)),
             "peak_mib": None if peak is None else round(peak / 2**20, 1),
         }
+
+
+def _speed(
+    contest: Contest, entry: Entry, seconds: float, copy: float | None, product: float | None
+) -> dict[str, float | int | None]:
+    """How fast that is, and as a share of the speed of the yardsticks that took part."""
+    facts: dict[str, float | int | None] = {
+        "gb_s": None if entry.flops else _number(contest.moved / seconds / 1e9),
+        "moved_bytes": contest.moved,
+        "share_of_copy": None if copy is None else _number(copy / seconds),
+    }
+    if contest.flops:
+        flops = entry.flops or contest.flops
+        facts |= {
+            "flops": flops,
+            "gflop_s": _number(flops / seconds / 1e9),
+            "share_of_product": None if product is None else _number(flops / seconds / product),
+        }
+    return facts
 
 
 def _peak(clock: Clock, call: Call) -> int | None:
@@ -173,7 +194,7 @@ def _admit(
     if entry.needs > limits.memory:
         wanted = f"needs about {entry.needs / GIB:.1f} GiB, more than {limits.memory / GIB:.1f}"
         return None, {"status": "out of memory", "reason": wanted}
-    slow = limits.slow if entry.limited else math.inf
+    slow = min(limits.slow if entry.limited else math.inf, entry.longest)
     if key in history:
         work, seconds = history[key]
         expected = seconds * entry.work / work

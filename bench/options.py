@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -10,11 +11,12 @@ class Options:
     """Empty choices leave the choice to the op's benchmark."""
 
     device: str
-    case: str = "all"
-    dtypes: tuple[str, ...] = ()
-    frames: tuple[int, ...] = ()
-    windows: tuple[int, ...] = ()
-    passes: tuple[str, ...] = ()
-    layouts: tuple[str, ...] = ()
-    rivals: tuple[str, ...] = ()
+    cases: tuple[str, ...]
+    dtypes: tuple[str, ...]
+    passes: tuple[str, ...]
+    rivals: tuple[str, ...]
+    numbers: Mapping[str, tuple[int, ...]]
+    """For each of the op's NUMBERS."""
+    words: Mapping[str, tuple[str, ...]]
+    """For each of the op's WORDS."""
     quick: bool = False

@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+#: Contestants that stand for the rooflines, and ourselves.
+COPY, PRODUCT, OURS = "copy", "product", "vtsum"
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
@@ -75,7 +77,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def contest_key(record: dict[str, Any]) -> tuple[Any, ...]:
     """What tells one contest from another within a run: all that is the same for its contestants."""
-    return record["case"], record["pass"], record["dtype"], record["layout"], *sorted(record["shape"].items())
+    return record["case"], record["pass"], record["dtype"], record.get("layout"), *sorted(record["shape"].items())
 
 
 def newest_contests(records: Sequence[dict[str, Any]], device_type: str) -> list[dict[str, dict[str, Any]]]:

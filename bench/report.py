@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import sliding_window_aims, sliding_window_report, training_step_report
+from bench import memory_aims, memory_report, sliding_window_aims, sliding_window_report, training_step_report
 from bench.record import RESULTS, read
 from bench.tables import table
 
@@ -60,6 +60,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "encoder": encoder,
     **sliding_window_report.TABLES,
     "sliding_window_cpu_aims": lambda: sliding_window_aims.aims("cpu"),
+    **memory_report.TABLES,
+    **memory_aims.TABLES,
     "training_step_cpu": lambda: training_step_report.training_step("cpu"),
 }
 
@@ -82,7 +84,8 @@ def main() -> int:
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
     wanted = {README: filled(README.read_text(encoding="utf-8"))}
-    wanted |= {RESULTS / name: text for name, text in sliding_window_report.plots().items()}
+    plots = sliding_window_report.plots() | memory_report.plots()
+    wanted |= {RESULTS / name: text for name, text in plots.items()}
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     if options.check:
         for path in stale:

@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-from bench.record import newest_contests
-from bench.sliding_window_report import COPY, NOTHING, OURS, WINDOW, Held, Records, best_rival, records
+from bench.held import NOTHING, Held, Records, aim_row, best_rival, ratio, time_of
+from bench.record import COPY, OURS, newest_contests
+from bench.sliding_window_report import WINDOW, records
 from bench.tables import table
 
 #: At window 5 and the length at which all windows were measured.
 FORWARD_TIMES_COPY, BOTH_TIMES_COPY, HALF_PRECISION, OVERHEAD, WIDEST_AHEAD = 1.15, 1.5, 1.6, 1.5, 65
-
-
-def _time(held: Held | None, name: str) -> float | None:
-    record = held.get(name) if held else None
-    return record["time_us"]["p50"] if record and record["status"] == "ok" else None
-
-
-def _ratio(above: float | None, below: float | None) -> float | None:
-    return above / below if above and below else None
-
-
-def _row(aim: str, measured: float | None, limit: float, least: bool = False) -> list[str]:
-    if measured is None:
-        return [aim, "not measured", ""]
-    reached = measured >= limit if least else measured <= limit
-    return [aim, f"{measured:.2f}", "yes" if reached else "**no**"]
 
 
 def aims(device: str, lines: Records | None = None) -> str:
@@ -47,19 +32,21 @@ def aims(device: str, lines: Records | None = None) -> str:
     rows = []
     for direction, limit in (("fwd", FORWARD_TIMES_COPY), ("fwd+bwd", BOTH_TIMES_COPY)):
         plain = at("float32", direction)
-        measured = _ratio(_time(plain, OURS), _time(plain, COPY))
-        rows.append(_row(f"float32 {_said(direction)}: at most {limit} times copying the same bytes", measured, limit))
+        measured = ratio(time_of(plain, OURS), time_of(plain, COPY))
+        rows.append(
+            aim_row(f"float32 {_said(direction)}: at most {limit} times copying the same bytes", measured, limit)
+        )
     for direction in ("fwd", "fwd+bwd"):
-        measured = _ratio(_time(at("float32", direction), OURS), _time(at("bfloat16", direction), OURS))
+        measured = ratio(time_of(at("float32", direction), OURS), time_of(at("bfloat16", direction), OURS))
         aim = f"bfloat16 {_said(direction)}: at least {HALF_PRECISION} times as fast as float32"
-        rows.append(_row(aim, measured, HALF_PRECISION, least=True))
+        rows.append(aim_row(aim, measured, HALF_PRECISION, least=True))
     for direction in ("fwd", "fwd_recorded", "fwd+bwd"):
         small = [held for key, held in found.items() if key[:3] == ("overhead", "float32", direction)]
-        measured = _ratio(_time(small[0], OURS), _time(small[0], "sdpa")) if small else None
+        measured = ratio(time_of(small[0], OURS), time_of(small[0], "sdpa")) if small else None
         aim = f"a call at T 32, {_said(direction)}: at most {OVERHEAD} times SDPA's own"
-        rows.append(_row(aim, measured, OVERHEAD))
+        rows.append(aim_row(aim, measured, OVERHEAD))
     aim = f"ahead of every rival at every window up to {WIDEST_AHEAD}: the fastest rival takes at least 1 times as long"
-    rows.append(_row(aim, _closest(found, middle), 1.0, least=True))
+    rows.append(aim_row(aim, _closest(found, middle), 1.0, least=True))
     return table([f"aim at window {WINDOW}, T {middle}", "measured", "reached"], rows)
 
 
@@ -67,7 +54,7 @@ def _closest(found: dict[tuple[str, str, str, int, int], Held], length: int) -> 
     """The time of the fastest rival over ours where it comes nearest, over all windows that the aim names."""
     ratios = []
     for (case, _, _, frames, window), held in found.items():
-        rival, ours = best_rival(held), _time(held, OURS)
+        rival, ours = best_rival(held), time_of(held, OURS)
         if case == "sweep" and frames == length and window <= WIDEST_AHEAD and rival and ours:
             ratios.append(rival["time_us"]["p50"] / ours)
     return min(ratios, default=None)

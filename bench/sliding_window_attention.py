@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,15 +11,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.accuracy import RIVAL_SLACK, RMS_BOUND
 from bench.clock import Call, Clock, CudaClock, WallClock
-from bench.contest import COPY, GIB, OURS, Contest, Entry
+from bench.contest import Contest, Entry
 from bench.options import Options
-from bench.sliding_window_oracle import RIVAL_SLACK, RMS_BOUND, Oracle
+from bench.record import COPY, OURS
+from bench.sliding_window_oracle import Oracle
 from bench.sliding_window_rivals import RIVALS, Attend, Rival, Setting, sdpa_masked
+from bench.yardsticks import copy_entry, input_sets
 
 NAME = "sliding_window_attention"
 PACKAGES = ("torch", "triton", "local-attention", "natten", "flash-attn")
 PASSES = ("fwd", "fwd_recorded", "bwd", "fwd+bwd")
+CASES = ("overhead", "sweep")
+#: What else may be chosen on the command line: numbers, and words of a list.
+NUMBERS = {"frames": "lengths to combine with --window", "window": "windows to combine with --frames"}
+WORDS = {"layout": ("bhtd", "bthd")}
+QUICK = "three small shapes, few repeats"
 
 WINDOWS = (3, 5, 9, 17, 33, 65, 129, 257)
 WINDOW = 5
@@ -32,8 +39,6 @@ OVERHEAD_FRAMES = 32
 
 #: Tensors that each pass has to read and to write: q, k, v, out; dout, q, k, v, dq, dk, dv; both.
 TENSORS = {"fwd": 4, "fwd_recorded": 4, "bwd": 7, "fwd+bwd": 11}
-#: The copy that stands for the roofline goes over and over this much memory where the tensors are larger.
-COPY_BYTES = GIB // 2
 
 
 def names(device: str) -> tuple[str, ...]:
@@ -45,8 +50,8 @@ def plan(options: Options) -> list[Contest]:
     """The contests, in the order in which they are held."""
     return [
         contest
-        for case, make in (("overhead", overhead_settings), ("sweep", sweep_settings))
-        if options.case in (case, "all")
+        for case, make in zip(CASES, (overhead_settings, sweep_settings), strict=True)
+        if case in (options.cases or CASES)
         for contest in (_contest(setting, options) for setting in make(options))
     ]
 
@@ -60,20 +65,21 @@ def sweep_settings(options: Options) -> list[Setting]:
     dtypes = options.dtypes or ("float32", "bfloat16")
     passes = options.passes or ("fwd", "fwd+bwd")
     middle, all_frames = MIDDLE[device], FRAMES[device]
-    if options.frames or options.windows:
-        cells = [(t, w) for t in options.frames or (middle,) for w in options.windows or (WINDOW,)]
-        shapes = [(t, w, layout) for layout in options.layouts or ("bhtd",) for t, w in cells]
+    frames, windows, layouts = options.numbers["frames"], options.numbers["window"], options.words["layout"]
+    if frames or windows:
+        cells = [(t, w) for t in frames or (middle,) for w in windows or (WINDOW,)]
+        shapes = [(t, w, layout) for layout in layouts or ("bhtd",) for t, w in cells]
     elif options.quick:
         shapes = [(300, 5, "bhtd"), (1024, 33, "bhtd"), (1024, 5, "bthd")]
     else:
         cells = [(t, WINDOW) for t in all_frames] + [(middle, w) for w in WINDOWS if w != WINDOW]
         cells += [(all_frames[0], WINDOWS[-1]), (all_frames[-2], WINDOWS[-1])]
         shapes = [(t, w, "bhtd") for t, w in cells] + [(t, WINDOW, "bthd") for t in (middle, all_frames[-2])]
-        shapes = [shape for shape in shapes if shape[2] in (options.layouts or ("bhtd", "bthd"))]
+        shapes = [shape for shape in shapes if shape[2] in (layouts or WORDS["layout"])]
     # Short sequences first: what a rival needs for them tells whether to try it on longer ones.
     return [
-        Setting("sweep", device, dtype, direction, BATCH[device], HEADS, frames, DIM, window, layout)
-        for frames, window, layout in sorted(shapes, key=lambda shape: shape[:2])
+        Setting("sweep", device, dtype, direction, BATCH[device], HEADS, length, DIM, window, layout)
+        for length, window, layout in sorted(shapes, key=lambda shape: shape[:2])
         for dtype in dtypes
         for direction in passes
     ]
@@ -109,20 +115,12 @@ def _contest(setting: Setting, options: Options) -> Contest:
         all_names = (*ours, "sdpa", "sdpa_masked")
         clock: Callable[[], Clock] = functools.partial(WallClock, fill=2e-3, device=setting.device)
         return Contest(facts, all_names, moved, functools.partial(_overhead_entries, setting), clock)
-    sets = input_sets(setting)
+    sets = input_sets(setting.device, 4 * setting.tensor_bytes)
     clock = (
         functools.partial(CudaClock, sets, graphs=setting.direction != "bwd") if setting.device == "cuda" else WallClock
     )
     all_names = (COPY, *ours, *(rival.name for rival in chosen))
     return Contest(facts, all_names, moved, functools.partial(_sweep_entries, setting, chosen, sets), clock)
-
-
-def input_sets(setting: Setting) -> int:
-    """On a GPU, as many sets of inputs as are three times the L2 cache together; on the CPU one."""
-    if setting.device != "cuda" or not torch.cuda.is_available():
-        return 1
-    cache = int(torch.cuda.get_device_properties(0).L2_cache_size)
-    return min(max(math.ceil(3 * cache / (4 * setting.tensor_bytes)), 1), 128)
 
 
 def _ours(setting: Setting) -> dict[str, str]:
@@ -223,35 +221,10 @@ def _sweep_entries(setting: Setting, rivals: list[Rival], sets: int) -> list[Ent
     inputs = [make_inputs(setting, seed) for seed in range(sets)]
     oracle = Oracle(*inputs[0], setting.window)
     return [
-        _copy_entry(setting, sets),
+        copy_entry(setting.device, TENSORS[setting.direction] * setting.tensor_bytes, sets),
         *_our_entries(setting, inputs, oracle),
         *(_rival_entry(rival, setting, inputs, oracle) for rival in rivals),
     ]
-
-
-def _copy_entry(setting: Setting, sets: int) -> Entry:
-    """A copy reads and writes as many bytes, together, as the computation has to."""
-    half = TENSORS[setting.direction] * setting.tensor_bytes // 2
-    size = min(half, COPY_BYTES)
-
-    def start() -> Call:
-        pairs = [
-            tuple(torch.full((size,), fill, dtype=torch.uint8, device=setting.device) for fill in (1, 0))
-            for _ in range(sets)
-        ]
-        whole, rest = divmod(half, size)
-
-        def copy(i: int) -> tuple[Tensor, ...]:
-            source, target = pairs[i]
-            for _ in range(whole):
-                target.copy_(source)
-            if rest:
-                target[:rest].copy_(source[:rest])
-            return ()
-
-        return copy
-
-    return Entry(COPY, start, limited=False)
 
 
 def _overhead_entries(setting: Setting) -> list[Entry]:

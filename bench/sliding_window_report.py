@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from bench.plot import Panel, Style, draw, seconds
-from bench.record import RESULTS, newest_contests, read
+from bench.held import (
+    NOTHING,
+    PASSES,
+    Held,
+    Records,
+    any_of,
+    best_rival,
+    columns_of,
+    machine,
+    panel,
+    standing,
+    two_digits,
+)
+from bench.plot import Style, draw, seconds
+from bench.record import COPY, OURS, RESULTS, newest_contests, read
 from bench.tables import table
 
 OP = "sliding_window_attention"
-OURS, COPY = "vtsum", "copy"
 WINDOW = 5
-Records = Sequence[dict[str, Any]]
-#: One contest: its records by contestant.
-Held = dict[str, dict[str, Any]]
 
 STYLES = {
     OURS: Style("VTSum", "#000000", 2.8),
@@ -34,14 +42,6 @@ STYLES = {
     "flash_attn": Style("flash-attn", "#7a3fb5", 1.6, "4 3"),
     "sdpa": Style("SDPA, no mask", "#009e73", 1.6, "1 3"),
 }
-PASSES = {
-    "fwd": "forward",
-    "fwd_recorded": "forward, recorded for autograd",
-    "bwd": "backward",
-    "fwd+bwd": "forward + backward",
-}
-DTYPES = ("float32", "float16", "bfloat16")
-NOTHING = "Not measured yet."
 
 
 def records() -> Records:
@@ -49,36 +49,16 @@ def records() -> Records:
 
 
 def _sweep(lines: Records, device: str) -> list[Held]:
-    return [held for held in newest_contests(lines, device) if _any(held)["case"] == "sweep"]
-
-
-def _any(held: Held) -> dict[str, Any]:
-    return next(iter(held.values()))
-
-
-def _columns(contests: Sequence[Held]) -> list[tuple[str, str]]:
-    """(dtype, pass) of everything measured, in a fixed order."""
-    there = {(_any(held)["dtype"], _any(held)["pass"]) for held in contests}
-    return [(dtype, direction) for dtype in DTYPES for direction in PASSES if (dtype, direction) in there]
+    return [held for held in newest_contests(lines, device) if any_of(held)["case"] == "sweep"]
 
 
 def _middle(contests: Sequence[Held]) -> int:
     """The length at which most windows were measured."""
     windows: dict[int, set[int]] = {}
     for held in contests:
-        shape = _any(held)["shape"]
+        shape = any_of(held)["shape"]
         windows.setdefault(shape["T"], set()).add(shape["window"])
     return max(windows, key=lambda frames: (len(windows[frames]), -frames))
-
-
-def _ours(name: str) -> bool:
-    return name.startswith(OURS)
-
-
-def best_rival(held: Held) -> dict[str, Any] | None:
-    """The fastest of those with right numbers."""
-    times = [r for name, r in held.items() if r["status"] == "ok" and name != COPY and not _ours(name)]
-    return min(times, key=lambda r: r["time_us"]["p50"], default=None)
 
 
 def cell(held: Held | None) -> str:
@@ -94,25 +74,21 @@ def cell(held: Held | None) -> str:
     rival = best_rival(held)
     if rival is not None:
         ratio = rival["time_us"]["p50"] / ours["time_us"]["p50"]
-        parts.append(f"{float(f'{ratio:.2g}'):g} x {STYLES[rival['name']].label}")
+        parts.append(f"{two_digits(ratio)} x {STYLES[rival['name']].label}")
     return " · ".join(parts)
 
 
 def _machine(contests: Sequence[Held]) -> str:
     """Where the newest of these was measured."""
-    last = max((_any(held) for held in contests), key=lambda r: r["run"])
-    threads = f"{last['threads']} thread{'s' * (last['threads'] != 1)}"
-    where = (
-        f"{last['device']}, {threads}, torch {last['versions']['torch']}, commit {last['commit']}, {last['run'][:10]}"
-    )
-    return f"{where}; medians, B {last['shape']['B']}, H {last['shape']['H']}, D {last['shape']['D']}."
+    shape = any_of(contests[0])["shape"]
+    return machine(contests, f", B {shape['B']}, H {shape['H']}, D {shape['D']}")
 
 
 def _grid(label: str, rows: list[tuple[str, list[Held]]], contests: list[Held]) -> str:
-    columns = _columns(contests)
+    columns = columns_of(contests)
     lines = []
     for name, some in rows:
-        found = {(_any(held)["dtype"], _any(held)["pass"]): held for held in some}
+        found = {(any_of(held)["dtype"], any_of(held)["pass"]): held for held in some}
         lines.append([name, *(cell(found.get(column)) for column in columns)])
     head = [label, *(f"{dtype} {PASSES[direction]}" for dtype, direction in columns)]
     return f"{table(head, lines)}\n\n{_machine(contests)}"
@@ -124,22 +100,22 @@ def windows(device: str, lines: Records | None = None) -> str:
     if not contests:
         return NOTHING
     middle = _middle(contests)
-    chosen = [held for held in contests if _any(held)["shape"]["T"] == middle and _any(held)["layout"] == "bhtd"]
+    chosen = [held for held in contests if any_of(held)["shape"]["T"] == middle and any_of(held)["layout"] == "bhtd"]
     rows: dict[int, list[Held]] = {}
     for held in chosen:
-        rows.setdefault(_any(held)["shape"]["window"], []).append(held)
+        rows.setdefault(any_of(held)["shape"]["window"], []).append(held)
     return _grid(f"window, T {middle}", [(str(window), rows[window]) for window in sorted(rows)], chosen)
 
 
 def frames(device: str, lines: Records | None = None) -> str:
     """All lengths at one window, and the other layout."""
     contests = _sweep(records() if lines is None else lines, device)
-    chosen = [held for held in contests if _any(held)["shape"]["window"] == WINDOW]
+    chosen = [held for held in contests if any_of(held)["shape"]["window"] == WINDOW]
     if not chosen:
         return NOTHING
     rows: dict[tuple[str, int], list[Held]] = {}
     for held in chosen:
-        rows.setdefault((_any(held)["layout"], _any(held)["shape"]["T"]), []).append(held)
+        rows.setdefault((any_of(held)["layout"], any_of(held)["shape"]["T"]), []).append(held)
     names = {"bhtd": "", "bthd": ", stored as [B, T, H, D]"}
     return _grid(
         f"T, window {WINDOW}",
@@ -155,42 +131,33 @@ def contestants(device: str, lines: Records | None = None) -> str:
         return NOTHING
     middle, shown = _middle(contests), {}
     for held in contests:
-        one = _any(held)
+        one = any_of(held)
         if (one["shape"]["T"], one["shape"]["window"], one["layout"]) == (middle, WINDOW, "bhtd"):
             shown[one["dtype"], one["pass"]] = held
     if not shown:
         return NOTHING
-    columns = _columns(list(shown.values()))
+    columns = columns_of(list(shown.values()))
     names = [name for name in STYLES if any(name in held for held in shown.values())]
-    rows = [[STYLES[name].label, *(_standing(shown[column].get(name)) for column in columns)] for name in names]
+    rows = [[STYLES[name].label, *(standing(shown[column].get(name)) for column in columns)] for name in names]
     head = [f"T {middle}, window {WINDOW}", *(f"{dtype} {PASSES[direction]}" for dtype, direction in columns)]
     return f"{table(head, rows)}\n\n{_machine(list(shown.values()))}"
-
-
-def _standing(record: dict[str, Any] | None) -> str:
-    if record is None:
-        return ""
-    if record["status"] != "ok":
-        return str(record["status"])
-    memory = "" if not record["peak_mib"] else f", {record['peak_mib']:.3g} MiB"
-    return seconds(record["time_us"]["p50"] / 1e6) + memory
 
 
 def overhead(device: str, lines: Records | None = None) -> str:
     """What a call costs where there is next to nothing to compute."""
     contests = newest_contests(records() if lines is None else lines, device)
-    held = [one for one in contests if _any(one)["case"] == "overhead"]
+    held = [one for one in contests if any_of(one)["case"] == "overhead"]
     if not held:
         return NOTHING
     names = [name for name in STYLES if any(name in one for one in held)]
     rows = []
-    for dtype, direction in _columns(held):
-        found = next(one for one in held if (_any(one)["dtype"], _any(one)["pass"]) == (dtype, direction))
+    for dtype, direction in columns_of(held):
+        found = next(one for one in held if (any_of(one)["dtype"], any_of(one)["pass"]) == (dtype, direction))
         times = [
             f"{found[n]['time_us']['p50']:.1f} µs" if found[n]["status"] == "ok" else found[n]["status"] for n in names
         ]
         rows.append([f"{dtype} {PASSES[direction]}", *times])
-    shape = _any(held[0])["shape"]
+    shape = any_of(held[0])["shape"]
     head = [f"T {shape['T']}, window {shape['window']}", *(STYLES[name].label for name in names)]
     return f"{table(head, rows)}\n\n{_machine(held)}"
 
@@ -200,27 +167,18 @@ def plots(lines: Records | None = None) -> dict[str, str]:
     lines = records() if lines is None else lines
     made = {}
     for device in sorted({record["device_type"] for record in lines}):
-        contests = [held for held in _sweep(lines, device) if _any(held)["layout"] == "bhtd"]
+        contests = [held for held in _sweep(lines, device) if any_of(held)["layout"] == "bhtd"]
         if not contests:
             continue
         middle = _middle(contests)
         for x, key, fixed, value in (("frames", "T", "window", WINDOW), ("window", "window", "T", middle)):
-            chosen = [held for held in contests if _any(held)["shape"][fixed] == value]
-            panels = [_panel(chosen, column, key, "frames" if key == "T" else "window") for column in _columns(chosen)]
-            panels = [panel for panel in panels if panel.lines]
+            chosen = [held for held in contests if any_of(held)["shape"][fixed] == value]
+            panels = [panel(chosen, column, key, "frames" if key == "T" else "window") for column in columns_of(chosen)]
+            panels = [one for one in panels if one.lines]
             if panels:
-                title = f"Sliding-window attention: time by {x} ({fixed} {value}, {_any(chosen[0])['device']})"
+                title = f"Sliding-window attention: time by {x} ({fixed} {value}, {any_of(chosen[0])['device']})"
                 made[f"{OP}_{device}_{x}.svg"] = draw(title, panels, STYLES)
     return made
-
-
-def _panel(contests: Sequence[Held], column: tuple[str, str], key: str, label: str) -> Panel:
-    lines: dict[str, list[tuple[float, float]]] = {}
-    for held in contests:
-        for name, record in held.items():
-            if (record["dtype"], record["pass"]) == column and record["status"] == "ok":
-                lines.setdefault(name, []).append((record["shape"][key], record["time_us"]["p50"] / 1e6))
-    return Panel(f"{column[0]} {PASSES[column[1]]}", label, lines)
 
 
 TABLES: dict[str, Callable[[], str]] = {

@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.sliding_window_attention import COPY_BYTES, _copy_entry, call_of, input_sets, make_inputs
-from bench.sliding_window_oracle import CHECK_ALL_UP_TO, Oracle, stretches
+from bench.accuracy import CHECK_ALL_UP_TO, stretches
+from bench.sliding_window_attention import TENSORS, call_of, make_inputs
+from bench.sliding_window_oracle import Oracle
 from bench.sliding_window_rivals import FLEX_BLOCK, RIVALS, Rival, Setting, flex_mask
+from bench.yardsticks import COPY_BYTES, copy_entry, input_sets
 
 PLAIN = [rival for rival in RIVALS if rival.package is None and not rival.compiled and "cpu" in rival.devices]
 
@@ -105,9 +107,9 @@ def test_flex_blocks_are_those_that_torch_finds(frames: int, window: int) -> Non
 def test_the_copy_reads_and_writes_what_the_op_has_to(
     monkeypatch: pytest.MonkeyPatch, direction: str, tensors: int, most: int
 ) -> None:
-    monkeypatch.setattr("bench.sliding_window_attention.COPY_BYTES", most)
+    assert TENSORS[direction] == tensors
     case = setting(30, 5, direction, dtype="float32")
-    copy, copied = _copy_entry(case, 1).start(), []
+    copy, copied = copy_entry("cpu", tensors * case.tensor_bytes, 1, most).start(), []
     original = torch.Tensor.copy_
 
     def counted(target: Tensor, source: Tensor) -> Tensor:
@@ -127,7 +129,7 @@ def test_inputs_rotate_on_a_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: Properties)
-    short = Setting("sweep", "cuda", "bfloat16", "fwd", 8, 12, 300, 64, 5)
-    assert input_sets(short) == math.ceil(150 * 2**20 / (4 * 8 * 12 * 300 * 64 * 2))
-    assert input_sets(Setting("sweep", "cuda", "bfloat16", "fwd", 8, 12, 65536, 64, 5)) == 1
-    assert input_sets(Setting("sweep", "cpu", "bfloat16", "fwd", 1, 12, 300, 64, 5)) == 1
+    assert input_sets("cuda", 10 * 2**20) == 15
+    assert input_sets("cuda", 2**30) == 1
+    assert input_sets("cuda", 100) == 128
+    assert input_sets("cpu", 100) == 1

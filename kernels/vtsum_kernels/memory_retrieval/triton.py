@@ -54,9 +54,9 @@ def weights_forward(
     (groups, n, heads, dim), slots = x.shape, keys.shape[2]
     statistics: dict[str, Any] = {"dtype": torch.float32, "device": x.device}
     weights = torch.empty((groups, heads, n, slots), dtype=dtype, device=x.device)
-    lse = torch.full((groups, heads, n), -torch.inf, **statistics)
+    lse = torch.empty((groups, heads, n), **statistics)
     if weights.numel() == 0:
-        return weights, lse, torch.zeros((groups, heads, slots), **statistics)
+        return weights, lse.fill_(-torch.inf), torch.zeros((groups, heads, slots), **statistics)
     x, keys = dense(x), dense(keys)
     bias = None if slot_bias is None else dense(slot_bias)
     step = configs.block_k(x.dtype)
@@ -120,10 +120,10 @@ def scores_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """dx [G, n, H, d], dkeys [G, H, S, d] and dfactor [G, H, n] from the gradient [G, H, n, S] of the scaled scores."""
     (groups, n, heads, dim), slots = x.shape, keys.shape[2]
-    dx = torch.zeros((groups, n, heads, dim), dtype=x.dtype, device=x.device)
+    dx = torch.empty((groups, n, heads, dim), dtype=x.dtype, device=x.device)
     scaled = torch.empty((groups, heads, n, dim), dtype=x.dtype, device=x.device)
     if dscores.numel() == 0 or dim == 0:
-        return dx, torch.zeros(keys.shape, dtype=keys.dtype, device=x.device), torch.zeros_like(factor)
+        return dx.zero_(), torch.zeros(keys.shape, dtype=keys.dtype, device=x.device), torch.zeros_like(factor)
     x, keys = dense(x), dense(keys)
     values: dict[str, Any] = {
         "dscores_ptr": dscores.contiguous(), "x_ptr": x, "keys_ptr": keys, "factor_ptr": factor.contiguous(),

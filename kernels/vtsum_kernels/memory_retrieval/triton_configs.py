@@ -46,7 +46,9 @@ def weights_forward_candidates(dtype: torch.dtype, slots: int) -> list[Config]:
     if width <= 256:
         sizes = _sizes("single", (64, width, 8, 3), (128, width, 8, 3), (64, width, 8, 4), (32, width, 8, 3))
         return sizes + _sizes("walk", (128, 128, 8, 3))
-    walks = _sizes("walk", (128, 128, 8, 3), (128, 256, 8, 3), (64, 256, 8, 3), (64, 128, 4, 4))
+    walks = _sizes("walk", (128, 128, 8, 3), (128, 256, 8, 3), (64, 256, 8, 3), (64, 128, 8, 3))
+    if slots % 16:  # rows of weights that start at odd places are stored an element a time, which takes registers
+        walks = _sizes("walk", (64, 64, 8, 3), (32, 128, 8, 3)) + walks
     if width <= 512:
         return _sizes("single", (64, width, 8, 2), (64, width, 8, 3), (32, width, 8, 2)) + walks
     return walks
@@ -89,14 +91,14 @@ def join_backward_candidates(dtype: torch.dtype, slots: int) -> list[Config]:
         return _sizes("tile", (64, width, 4, 4), (128, width, 8, 3), (64, width, 8, 3), (32, width, 4, 4))
     if width <= 256:
         return _sizes("tile", (64, width, 8, 3), (128, 128, 8, 3), (64, 128, 8, 3), (32, width, 8, 3))
-    return _sizes("tile", (64, 256, 8, 2), (64, 256, 8, 3), (32, 256, 8, 2), (64, 256, 16, 3))
+    sizes = [(64, 256, 8, 2), (32, 256, 8, 2), (64, 256, 8, 3), (64, 256, 16, 3)]
+    return _sizes("tile", *(sizes[1:] if slots % 16 else sizes))
 
 
 def flash_forward_candidates(dtype: torch.dtype, width: int) -> list[Config]:
     """`width`: the wider of keys and values, rounded up to a power of two."""
     if dtype == torch.float32:
-        sizes = ((64, 32, 8, 2), (32, 32, 4, 2)) if width <= 64 else ((32, 32, 8, 1), (16, 32, 4, 1))
-        return _sizes("tile", *sizes)
+        return _sizes("tile", *([(32, 32, 4, 1), (64, 32, 8, 1)] if width <= 128 else [(32, 32, 8, 1), (16, 32, 4, 1)]))
     if width <= 64:
         return _sizes("tile", (128, 64, 8, 3), (64, 64, 4, 3), (128, 128, 8, 2), (128, 64, 4, 3), (64, 128, 4, 2))
     if width <= 128:
@@ -104,12 +106,19 @@ def flash_forward_candidates(dtype: torch.dtype, width: int) -> list[Config]:
     return _sizes("tile", (64, 32, 8, 2), (64, 64, 8, 2), (128, 64, 8, 2), (128, 32, 8, 2))
 
 
-def flash_backward_candidates(dtype: torch.dtype, width: int) -> list[Config]:
-    """block_m rows and block_n slots for both kernels: each owns the ones and walks over the others."""
+def flash_backward_candidates(dtype: torch.dtype, width: int, options: bool) -> list[Config]:
+    """block_m rows and block_n slots for both kernels: each owns the ones and walks over the others.
+
+    `options`: a slot bias, a query mask or a gradient of usage, all of which take registers.
+    """
     if dtype == torch.float32:
-        return _sizes("tile", *(((32, 32, 8, 1), (32, 32, 4, 1)) if width <= 64 else ((16, 16, 4, 1), (32, 32, 8, 1))))
+        if width <= 64:
+            return _sizes("tile", (32, 32, 4, 1), (32, 32, 8, 1))
+        return _sizes("tile", *([(32, 16, 4, 1), (32, 32, 8, 1)] if width <= 128 else [(32, 32, 8, 1), (16, 16, 8, 1)]))
     if width <= 64:
         return _sizes("tile", (64, 64, 8, 2), (64, 64, 4, 2), (64, 128, 8, 2), (128, 64, 8, 2), (64, 64, 4, 3))
     if width <= 128:
-        return _sizes("tile", (64, 64, 8, 2), (64, 128, 8, 2), (32, 64, 8, 2), (64, 64, 4, 2))
-    return _sizes("tile", (32, 32, 8, 1), (32, 64, 8, 1), (64, 32, 8, 1), (64, 64, 8, 1))
+        sizes = [(64, 64, 8, 2), (32, 64, 8, 2), (64, 128, 8, 2), (32, 64, 8, 1)]
+        return _sizes("tile", *(sizes[1:] + sizes[:1] if options else sizes))
+    sizes = [(32, 32, 8, 1), (32, 16, 8, 1), (64, 32, 8, 1), (64, 64, 8, 1), (32, 64, 8, 1)]
+    return _sizes("tile", *(sizes[1:] + sizes[:1] if options else sizes))

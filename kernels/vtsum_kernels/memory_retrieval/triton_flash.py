@@ -16,12 +16,13 @@ from .triton_scores import ahead, biased, counts, load_tile, one_product, place,
 
 
 @triton.jit
-def usable(bias_ptr, slots, S, HAS_BIAS: tl.constexpr):
-    """How many of the slots there are and are not left out, 1 at least."""
-    there = slots < S
+def usable(bias_ptr, s0, S, BLOCK_N: tl.constexpr, HAS_BIAS: tl.constexpr):
+    """How many of a block's slots there are and are not left out, 1 at least."""
     if HAS_BIAS:
-        there = there & (tl.load(bias_ptr + slots, mask=there, other=float("-inf")) != float("-inf"))
-    return tl.maximum(tl.sum(there.to(tl.float32), 0), 1.0)
+        slots = s0 + tl.arange(0, BLOCK_N)
+        used = tl.load(bias_ptr + slots, mask=slots < S, other=float("-inf")) != float("-inf")
+        return tl.maximum(tl.sum(used.to(tl.float32), 0), 1.0)
+    return tl.minimum(S - s0, BLOCK_N).to(tl.float32)
 
 
 @triton.jit
@@ -73,7 +74,7 @@ def memory_flash_fwd_kernel(
         sums = tl.sum(weights, 1)
         values = load_tile(ahead(values_ptr, s0, values_s), values_s, step, e, there, E, E == BLOCK_E)
         if HALF:
-            mean = (sums / usable(bias_ptr, s0 + step, S, HAS_BIAS)).to(values.dtype).to(tl.float32)
+            mean = (sums / usable(bias_ptr, s0, S, BLOCK_N, HAS_BIAS)).to(values.dtype).to(tl.float32)
             of_block = tl.load(sums_ptr + s0 // BLOCK_N * E + e, mask=e < E, other=0.0)
             out = out * shrink[:, None] + mean[:, None] * of_block[None, :]
             weights -= mean[:, None]

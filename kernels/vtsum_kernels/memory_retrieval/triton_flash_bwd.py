@@ -173,7 +173,10 @@ def memory_flash_bwd_slots_kernel(
             dbias += tl.sum(dscores, 1)
         dkeys = add_product(dkeys, (dscores * scale[None, :]).to(x.dtype), x, PRECISION)
         if HALF:
-            count = tl.maximum(tl.sum(reads.to(tl.float32), 0), 1.0)
+            if HAS_MASK:
+                count = tl.maximum(tl.sum(reads.to(tl.float32), 0), 1.0)
+            else:
+                count = tl.minimum(n - m0, BLOCK_M).to(tl.float32)
             mean = (tl.sum(weights, 1) / count).to(dout.dtype).to(tl.float32)
             of_block = tl.load(sums_ptr + m0 // BLOCK_M * E + e, mask=e < E, other=0.0)
             dvalues += mean[:, None] * of_block[None, :]

@@ -61,11 +61,11 @@ def flash_forward(
     """
     (groups, n, heads, dim), (_, _, slots, value_dim) = x.shape, values.shape
     statistics: dict[str, Any] = {"dtype": torch.float32, "device": x.device}
-    out = torch.zeros((groups, n, heads, value_dim), dtype=x.dtype, device=x.device)
-    lse = torch.full((groups, heads, n), -torch.inf, **statistics)
-    usage = torch.zeros((groups, heads, slots) if need_usage else (0,), **statistics)
+    out = torch.empty((groups, n, heads, value_dim), dtype=x.dtype, device=x.device)
+    lse = torch.empty((groups, heads, n), **statistics)
     if lse.numel() == 0 or slots == 0:
-        return out, lse, usage
+        usage = torch.zeros((groups, heads, slots) if need_usage else (0,), **statistics)
+        return out.zero_(), lse.fill_(-torch.inf), usage
     x, keys, values = dense(x), dense(keys), dense(values)
     arguments = _arguments(x, keys, values, factor, slot_bias, query_mask)
     arguments |= {"out_ptr": out, "lse_ptr": lse}
@@ -91,9 +91,9 @@ def flash_forward(
         return shares.sum(0)
 
     run(_words("flash_fwd", arguments, pairs * n), x.device, candidates, call)
-    if need_usage:
-        usage = run(_words("usage", arguments, pairs * n), x.device, candidates, call_usage)
-    return out, lse, usage
+    if not need_usage:
+        return out, lse, lse.new_empty(0)
+    return out, lse, run(_words("usage", arguments, pairs * n), x.device, candidates, call_usage)
 
 
 @on_its_device
@@ -113,12 +113,12 @@ def flash_backward(
     """The gradients of `flash_forward`: dx, dkeys, dvalues, dfactor, and dslot_bias ([G, H, S]; [0] without a bias)."""
     (groups, n, heads, dim), (_, _, slots, value_dim) = x.shape, values.shape
     statistics: dict[str, Any] = {"dtype": torch.float32, "device": x.device}
-    dx = torch.zeros((groups, n, heads, dim), dtype=x.dtype, device=x.device)
-    dfactor = torch.zeros((groups, heads, n), **statistics)
+    dx = torch.empty((groups, n, heads, dim), dtype=x.dtype, device=x.device)
+    dfactor = torch.empty((groups, heads, n), **statistics)
     if lse.numel() == 0 or slots == 0:
         dbias = torch.zeros((groups, heads, slots) if slot_bias is not None else (0,), **statistics)
         dkeys, dvalues = (torch.zeros(bank.shape, dtype=bank.dtype, device=x.device) for bank in (keys, values))
-        return dx, dkeys, dvalues, dfactor, dbias
+        return dx.zero_(), dkeys, dvalues, dfactor.zero_(), dbias
     x, keys, values, dout, out = (dense(tensor) for tensor in (x, keys, values, dout, out))
     pairs, width = groups * heads, configs.power_of_two(max(dim, value_dim))
     arguments = _arguments(x, keys, values, factor, slot_bias, query_mask)
@@ -152,5 +152,6 @@ def flash_backward(
         return dkeys[0], dvalues[0], dfactor.new_empty(0) if dbias is None else dbias.sum(0)
 
     words = (*_words("flash_bwd", arguments, pairs * n), dusage is not None)
-    dkeys, dvalues, dbias = run(words, x.device, configs.flash_backward_candidates(x.dtype, width), call)
+    options = any(option is not None for option in (slot_bias, query_mask, dusage))
+    dkeys, dvalues, dbias = run(words, x.device, configs.flash_backward_candidates(x.dtype, width, options), call)
     return dx, dkeys, dvalues, dfactor, dbias

@@ -77,7 +77,7 @@ def check(
             folder, splits=split or SPLITS, clip=clip, unannotated=unannotated, quick=quick, progress=bars
         )
     for problem in report.problems:
-        write(" ".join(printable(Path(problem)).split()))
+        write(" ".join(problem.encode("utf-8", "replace").decode("utf-8").split()))
     if report.problems:
         count = len(report.problems)
         typer.echo(f"vtsum: {count} problem{'s'[: count > 1]} in {printable(folder)}", err=True)

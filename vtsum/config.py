@@ -10,7 +10,7 @@ from vtsum.errors import VTSumError
 
 T = TypeVar("T")
 CHOICES = {
-    "memory_position": ("before", "after"),
+    "memory_position": ("before", "inside", "after"),
     "memory_form": ("default", "student"),
     "loss_type": ("cross_entropy", "l2"),
 }
@@ -55,16 +55,21 @@ class VTSumConfig:
     memory_slots: int = 64
     """Size of the memory bank; 0 leaves it out."""
     memory_position: str = "after"
-    """Where frames read the bank: "before", the frame embeddings themselves, ahead of everything else; "after", between
-    the temporal transformer and the local attention."""
+    """Where frames read the bank: "before", the frame embeddings themselves, ahead of everything else; "inside",
+    between attention and MLP in each block of the temporal transformer, which then has a bank of its own; "after",
+    between the temporal transformer and the local attention."""
     memory_form: str = "default"
     """How: "default", normed frames, a learned temperature and a residual; "student", the published extension of
     VideoXum: cosine scaled by 1 / sqrt(C), the frame and what was read joined by a linear layer, and nothing else."""
+    memory_top_k: int | None = None
+    """Read only so many of the slots, the best for each frame; None: all of them."""
     dropout: float = 0.0
     loss_type: str = "cross_entropy"
     """Of the saliency: "cross_entropy", or "l2" on the probabilities."""
     lambda_vsum: float = 15.0
     lambda_tsum: float = 1.0
+    lambda_balance: float = 0.0
+    """Weight of the banks' balance loss, which asks that slots be used evenly (`MemoryBank.balance_loss`)."""
     label_smoothing: float = 0.1
     max_text_length: int = 32
     """Longest sentence in token ids, [DEC] and the prompt included; longer ones are cut."""
@@ -80,6 +85,8 @@ class VTSumConfig:
                 raise VTSumError(f"VTSumConfig: {name} must be odd and positive, or None, got {size}")
         if self.memory_slots < 0:
             raise VTSumError(f"VTSumConfig: memory_slots must be 0 or more, got {self.memory_slots}")
+        if self.memory_top_k is not None and self.memory_top_k < 1:
+            raise VTSumError(f"VTSumConfig: memory_top_k must be at least 1, or None, got {self.memory_top_k}")
         for name, allowed in CHOICES.items():
             if (value := getattr(self, name)) not in allowed:
                 raise VTSumError(f"VTSumConfig: {name} must be one of {', '.join(allowed)}, got {value!r}")

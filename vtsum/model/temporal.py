@@ -16,7 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from vtsum_kernels.nn import SlidingWindowAttention
+from vtsum_kernels.nn import MemoryBank, SlidingWindowAttention
+
+from vtsum.model.memory import read_bank
 
 NORM_EPS = 1e-6
 
@@ -85,7 +87,9 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: int, dropout: float, window: int | None) -> None:
+    def __init__(
+        self, dim: int, num_heads: int, mlp_ratio: int, dropout: float, window: int | None, memory: MemoryBank | None
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
         self.attn = (
@@ -93,12 +97,15 @@ class Block(nn.Module):
             if window is None
             else SlidingWindowAttention(dim, num_heads, window, dropout=dropout)
         )
+        self.memory = memory
         self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
         self.mlp = Mlp(dim, mlp_ratio * dim)
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None, cu_seqlens: Tensor | None) -> Tensor:
         x = x + self.drop(self.attn(self.norm1(x), mask, cu_seqlens))
+        if self.memory is not None:
+            x = read_bank(self.memory, x, mask)
         return x + self.drop(self.mlp(self.norm2(x)))
 
 
@@ -110,6 +117,7 @@ class TemporalTransformer(nn.Module):
 
     Args:
         window: None, or an odd number of frames that each frame attends to, itself in the middle.
+        make_memory: gives each block a memory bank of its own.
     """
 
     def __init__(
@@ -120,9 +128,12 @@ class TemporalTransformer(nn.Module):
         mlp_ratio: int = 4,
         dropout: float = 0.0,
         window: int | None = None,
+        make_memory: Callable[[], MemoryBank] | None = None,
     ) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(Block(dim, num_heads, mlp_ratio, dropout, window) for _ in range(depth))
+        self.blocks = nn.ModuleList(
+            Block(dim, num_heads, mlp_ratio, dropout, window, make_memory and make_memory()) for _ in range(depth)
+        )
         self.norm = nn.LayerNorm(dim, eps=NORM_EPS)
         self.recompute = False
         self.apply(start_small)

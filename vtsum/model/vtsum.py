@@ -8,6 +8,7 @@ attention's output. A learnable memory bank stands where the configuration asks 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,6 +21,7 @@ from vtsum_kernels.nn import MemoryBank
 
 from vtsum.config import VTSumConfig
 from vtsum.errors import VTSumError
+from vtsum.model.memory import make_bank, read_bank
 from vtsum.model.temporal import LocalAttention, PositionEmbedding, TemporalTransformer, run
 from vtsum.model.text_decoder import TextDecoder
 
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
 
 
 class VTSumOutput(NamedTuple):
-    """loss = lambda_vsum * loss_vsum + lambda_tsum * loss_tsum; what was not asked for is None.
+    """loss = lambda_vsum * loss_vsum + lambda_tsum * loss_tsum +, while gradients are recorded, lambda_balance * the
+    banks' balance losses; what was not asked for is None.
 
     saliency_logits [B, T] and frames [B, T, C], or [total] and [total, C] for packed videos; text_logits [B, L, V];
     decoder_targets [B, L], -100 where a token carries no loss. Logits predict the token after the one they stand at.
@@ -42,15 +45,6 @@ class VTSumOutput(NamedTuple):
     loss_tsum: Tensor | None = None
     text_logits: Tensor | None = None
     decoder_targets: Tensor | None = None
-
-
-def make_memory(config: VTSumConfig) -> MemoryBank | None:
-    if not config.memory_slots:
-        return None
-    slots, dim = config.memory_slots, config.width
-    if config.memory_form == "student":
-        return MemoryBank(slots, dim, temperature=dim**-0.5, residual=False, norm=False)
-    return MemoryBank(slots, dim)
 
 
 class VTSum(nn.Module):
@@ -68,9 +62,15 @@ class VTSum(nn.Module):
         self.position_embeddings = PositionEmbedding(config.max_positions, dim)
         self.drop = nn.Dropout(config.dropout)
         self.temporal = TemporalTransformer(
-            dim, config.num_heads, config.depth, config.mlp_ratio, config.dropout, config.temporal_window
+            dim,
+            config.num_heads,
+            config.depth,
+            config.mlp_ratio,
+            config.dropout,
+            config.temporal_window,
+            partial(make_bank, config) if config.memory_slots and config.memory_position == "inside" else None,
         )
-        self.memory = make_memory(config)
+        self.memory = make_bank(config) if config.memory_slots and config.memory_position != "inside" else None
         self.local_attention = (
             LocalAttention(dim, config.num_heads, config.kernel_size) if config.kernel_size is not None else None
         )
@@ -142,20 +142,19 @@ class VTSum(nn.Module):
         """[B, T, C], or packed [total, C] -> the same shape: what the saliency head and the text decoder read."""
         mask, lengths = self._check(video_embeddings, video_mask, cu_seqlens)
         x = video_embeddings
-        if self.config.memory_position == "before":
-            x = self._remember(x, mask)
+        if self.memory is not None and self.config.memory_position == "before":
+            x = read_bank(self.memory, x, mask)
         position = self.position_embeddings(x.shape[1] if lengths is None else lengths)
         x = self.temporal(self.drop(x + position), mask, cu_seqlens) + position
-        if self.config.memory_position == "after":
-            x = self._remember(x, mask)
+        if self.memory is not None and self.config.memory_position == "after":
+            x = read_bank(self.memory, x, mask)
         if self.local_attention is not None:
             x = run(self.local_attention, x, mask, cu_seqlens, recompute=self.recompute)
         return x
 
-    def _remember(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        if self.memory is None:
-            return x
-        return self.memory(x, mask=mask) if x.ndim == 3 else self.memory(x[None])[0]
+    def banks(self) -> list[MemoryBank]:
+        """Every memory bank of the model: one, or one a temporal block, or none."""
+        return [module for module in self.modules() if isinstance(module, MemoryBank)]
 
     def _check(self, x: Tensor, mask: Tensor | None, cu: Tensor | None) -> tuple[Tensor | None, list[int] | None]:
         """The mask as bool and, for packed videos, their lengths; or an error that names what does not fit."""
@@ -222,6 +221,8 @@ class VTSum(nn.Module):
             loss_tsum, text_logits = self.text_decoder(padded, mask, text)
             losses.append(self.config.lambda_tsum * loss_tsum)
             targets = text.targets
+        if losses and self.config.lambda_balance and torch.is_grad_enabled():
+            losses += [self.config.lambda_balance * bank.balance_loss() for bank in self.banks()]
         loss = torch.stack(losses).sum() if losses else None
         return VTSumOutput(saliency_logits, frames, loss, loss_vsum, loss_tsum, text_logits, targets)
 

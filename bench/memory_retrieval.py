@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from bench.accuracy import RIVAL_SLACK, RMS_BOUND, Errors
 from bench.clock import Call, CudaClock, WallClock
 from bench.contest import Contest, Entry
 from bench.memory_oracle import Oracle
+from bench.memory_plan import CASES, NUMBERS, PASSES, QUICK, WORDS, settings
 from bench.memory_rivals import Rival
 from bench.memory_setting import (
     Inputs,
@@ -24,74 +25,16 @@ from bench.memory_setting import (
     least_work,
     make_inputs,
     moved_bytes,
-    smallest_first,
 )
 from bench.options import Options
 from bench.record import COPY, OURS, PRODUCT
 from bench.yardsticks import copy_entry, input_sets, product_entry
 
-PACKAGES = ("torch", "triton", "faiss-cpu")
-PASSES = ("fwd", "fwd+bwd")
-CASES = ("fuse", "projected", "attention", "topk", "search", "gather")
-NUMBERS = {
-    "tokens": "frames that read, to combine with the others",
-    "dim": "features",
-    "slots": "slots of the bank",
-    "heads": "heads",
-    "best": "slots that a frame reads, where it reads only the best",
-}
-WORDS: dict[str, tuple[str, ...]] = {}
-QUICK = "a small shape of each case, few repeats"
+__all__ = ["CASES", "NUMBERS", "PACKAGES", "PASSES", "QUICK", "WORDS", "names", "plan"]
 
-SPARSE = ("topk", "search", "gather")
-TOP_K, DIM = 32, 768
-MIDDLE = {"cpu": 4096, "cuda": 16384}
+PACKAGES = ("torch", "triton", "faiss-cpu")
 #: Seconds a call beyond which not even we are measured.
 LONGEST = 10.0
-#: (tokens, C, S, heads) of the dense cases, and (tokens, C, S) of the sparse ones, that are measured unless others are
-#: asked for: first those at which everything is, in two dtypes and both passes; then more, in the first dtype.
-FULL: dict[str, dict[str, tuple[tuple[int, ...], ...]]] = {
-    "cpu": {
-        "fuse": tuple((4096, DIM, s, 1) for s in (64, 256, 1024, 4096)),
-        "attention": ((4096, DIM, 256, 1), (4096, DIM, 1024, 1)),
-        "gather": ((4096, DIM, 65536),),
-    },
-    "cuda": {
-        "fuse": tuple((16384, DIM, s, h) for h in (1, 12) for s in (64, 256, 1024, 4096)),
-        "projected": ((16384, DIM, 256, 1),),
-        "attention": tuple((16384, DIM, s, h) for h in (1, 12) for s in (256, 1024, 4096)),
-        "topk": ((16384, DIM, 16384), (16384, DIM, 65536), (4096, DIM, 65536)),
-        "search": ((16384, DIM, 16384), (16384, DIM, 65536)),
-        "gather": ((16384, DIM, 16384), (16384, DIM, 65536)),
-    },
-}
-MORE: dict[str, dict[str, tuple[tuple[int, ...], ...]]] = {
-    "cpu": {
-        "fuse": (
-            *((n, DIM, 256, 1) for n in (256, 1024, 16384)),
-            (1024, DIM, 16384, 1),
-            (256, DIM, 65536, 1),
-            (4096, 384, 256, 1),
-            *((4096, DIM, s, 12) for s in (64, 256, 1024)),
-        ),
-        "projected": ((4096, DIM, 256, 1),),
-        "attention": ((4096, DIM, 4096, 1), (4096, DIM, 256, 12)),
-        "topk": ((1024, DIM, 16384), (1024, DIM, 65536), (4096, DIM, 65536)),
-        "search": ((1024, DIM, 16384), (1024, DIM, 65536)),
-    },
-    "cuda": {
-        "fuse": (*((n, DIM, 256, 1) for n in (256, 1024, 4096)), (16384, DIM, 16384, 1), (16384, 384, 256, 1)),
-    },
-}
-DTYPES = {"cpu": ("float32", "bfloat16"), "cuda": ("bfloat16", "float32")}
-QUICK_SHAPES: dict[str, tuple[tuple[int, ...], ...]] = {
-    "fuse": ((256, 384, 64, 1), (256, 384, 64, 12)),
-    "projected": ((256, 384, 64, 1),),
-    "attention": ((256, 384, 256, 12),),
-    "topk": ((256, 384, 4096),),
-    "search": ((256, 384, 4096),),
-    "gather": ((256, 384, 4096),),
-}
 
 
 def names(device: str) -> tuple[str, ...]:
@@ -102,41 +45,6 @@ def names(device: str) -> tuple[str, ...]:
 def plan(options: Options) -> list[Contest]:
     """The contests, in the order in which they are held."""
     return [_contest(setting, options) for setting in settings(options)]
-
-
-def settings(options: Options) -> list[Setting]:
-    device = options.device
-    first, *others = options.dtypes or DTYPES[device]
-    made: dict[Setting, None] = {}
-    for case in options.cases or CASES:
-        if any(options.numbers.values()):
-            chosen = [(shape, (first, *others)) for shape in _asked_for(case, options)]
-        elif options.quick:
-            chosen = [(shape, (first, *others)) for shape in QUICK_SHAPES[case]]
-        else:
-            # A dtype that was asked for is measured everywhere.
-            more = (first, *others) if options.dtypes else (first,)
-            chosen = [(shape, (first, *others)) for shape in FULL[device].get(case, ())]
-            chosen += [(shape, more) for shape in MORE[device].get(case, ())]
-        for shape, dtypes in chosen:
-            tokens, dim, slots, heads = (*shape, 1)[:4]
-            k = (options.numbers["best"] or (TOP_K,)) if case in SPARSE else (0,)
-            for dtype in dtypes:
-                for direction in options.passes or PASSES:
-                    if (case, direction) != ("search", "fwd+bwd"):  # slots that were found have no gradient
-                        for count in k:
-                            made[Setting(case, device, dtype, direction, tokens, dim, slots, heads, count)] = None
-    return smallest_first(list(made))
-
-
-def _asked_for(case: str, options: Options) -> Iterable[tuple[int, ...]]:
-    """Every combination of the sizes that were asked for; those that were not are in the middle."""
-    wanted = options.numbers
-    heads = (1,) if case in SPARSE else wanted["heads"] or (1,)
-    for slots in wanted["slots"] or ((65536,) if case in SPARSE else (256,)):
-        for tokens in wanted["tokens"] or (MIDDLE[options.device],):
-            for dim in wanted["dim"] or (DIM,):
-                yield from ((tokens, dim, slots, h) for h in heads)
 
 
 def _contest(setting: Setting, options: Options) -> Contest:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bench import memory_aims, memory_retrieval, memory_rivals, run, yardsticks
+from bench import memory_aims, memory_plan, memory_retrieval, memory_rivals, run, yardsticks
 from bench.memory_setting import Layer, Setting, least_work
 from bench.options import Options
 from bench.record import contest_key, read
@@ -51,7 +51,7 @@ def test_every_contestant_gets_a_whole_record(tmp_path: Path) -> None:
     assert len(contests) == 2 * 6 - 1  # what was found has no gradient
     for (case, direction, *_), held in contests.items():
         assert sorted(held) == sorted(TAKING_PART[case])
-        setting = Setting(case, "cpu", "float32", direction, 40, 48, 64, 1, 5 * (case in memory_retrieval.SPARSE))
+        setting = Setting(case, "cpu", "float32", direction, 40, 48, 64, 1, 5 * (case in memory_plan.SPARSE))
         flops = least_work(setting)
         for name, r in held.items():
             assert r["status"] == "ok", r
@@ -170,14 +170,14 @@ def test_each_op_has_its_own_choices(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def planned(device: str, **chosen: Any) -> list[Setting]:
-    nothing: dict[str, tuple[int, ...]] = dict.fromkeys(memory_retrieval.NUMBERS, ())
+    nothing: dict[str, tuple[int, ...]] = dict.fromkeys(memory_plan.NUMBERS, ())
     options: dict[str, Any] = {"cases": (), "dtypes": (), "passes": (), "rivals": (), "words": {}, "numbers": nothing}
-    return memory_retrieval.settings(Options(device, **{**options, **chosen}))
+    return memory_plan.settings(Options(device, **{**options, **chosen}))
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_the_plan_measures_what_was_aimed_at(device: str) -> None:
-    plan, tokens = planned(device), memory_retrieval.MIDDLE[device]
+    plan, tokens = planned(device), memory_plan.MIDDLE[device]
     assert len(plan) == len(set(plan))
     for dtype, slots, direction in itertools.product(
         ("float32", "bfloat16") if device == "cpu" else ("bfloat16",), memory_aims.AHEAD_OF_SDPA, ("fwd", "fwd+bwd")
@@ -187,8 +187,8 @@ def test_the_plan_measures_what_was_aimed_at(device: str) -> None:
     large = {(s.tokens, s.direction) for s in plan if s.case == "topk" and s.slots == memory_aims.TOPK_SLOTS}
     assert {direction for _, direction in large} == {"fwd", "fwd+bwd"}
     assert len({n for n, direction in large if direction == "fwd"}) > 1  # tells how memory grows
-    assert {s.case for s in plan} == set(memory_retrieval.CASES)
-    by_case = [memory_retrieval.CASES.index(s.case) for s in plan]
+    assert {s.case for s in plan} == set(memory_plan.CASES)
+    by_case = [memory_plan.CASES.index(s.case) for s in plan]
     assert by_case == sorted(by_case)
 
 
@@ -197,7 +197,7 @@ def test_choices_narrow_the_plan_and_sizes_replace_it() -> None:
     chosen = planned("cpu", cases=("topk",), dtypes=("bfloat16",), passes=("fwd",))
     assert {(s.case, s.dtype, s.direction) for s in chosen} == {("topk", "bfloat16", "fwd")}
     assert {s.slots for s in chosen} == {s.slots for s in everything if s.case == "topk"}
-    numbers = {**dict.fromkeys(memory_retrieval.NUMBERS, ()), "slots": (8, 16), "heads": (1, 2)}
+    numbers = {**dict.fromkeys(memory_plan.NUMBERS, ()), "slots": (8, 16), "heads": (1, 2)}
     sized = planned("cpu", cases=("fuse",), passes=("fwd",), dtypes=("float32",), numbers=numbers)
     assert sorted((s.slots, s.heads, s.tokens) for s in sized) == [(s, h, 4096) for s in (8, 16) for h in (1, 2)]
 

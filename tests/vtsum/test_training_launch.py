@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -155,16 +156,15 @@ def test_no_rank_outlives_the_launcher(launch: Any, data: Path, tmp_path: Path, 
     assert int(saved.removeprefix("step-")) == len(measures(run))
 
 
-@pytest.mark.parametrize("stage", ["2", "3"])
-def test_a_stopped_run_goes_on_with_the_same_and_with_another_number_of_ranks(
-    launch: Any, data: Path, tmp_path: Path, whole: list[dict[str, Any]], stage: str
+def test_a_stopped_run_goes_on_with_as_many_ranks_and_with_fewer(
+    launch: Any, data: Path, tmp_path: Path, whole: list[dict[str, Any]]
 ) -> None:
     run = tmp_path / "run"
-    arguments = words(data, run, *SHORT, "--deepspeed", f"configs/ds_zero{stage}.json")
+    arguments = words(data, run, *SHORT, "--deepspeed", "configs/ds_zero2.json")
     first = launch(torchrun(*arguments, "--num_workers", "1"))
     until_step(first, 5)
     assert len(first.below()) >= 3
-    os.kill(first.process.pid, signal.SIGTERM)  # torchrun passes it on
+    os.kill(first.process.pid, signal.SIGTERM)  # torchrun passes it on, to the readers of features too
     assert first.wait() != 0
     first.until_gone()
     stopped = len(measures(run))
@@ -177,11 +177,11 @@ def test_a_stopped_run_goes_on_with_the_same_and_with_another_number_of_ranks(
 
     # Once with the same two ranks, from a copy, and once on a single one.
     copy = tmp_path / "copy"
-    subprocess.run(["cp", "-r", str(run), str(copy)], check=True)
+    shutil.copytree(run, copy)
     same = launch(torchrun(*arguments[:2], "--output_dir", str(copy), *arguments[4:], "--resume"))
     assert same.wait() == 0, same.said()[-3000:]
     assert "skipping" in same.said()
-    compare(copy, whole, 1e-5)
+    compare(copy, whole, 1e-6)
 
     single = launch([sys.executable, "-m", "vtsum.cli", "train", *arguments, "--resume"])
     assert single.wait() == 0, single.said()[-3000:]
@@ -190,6 +190,23 @@ def test_a_stopped_run_goes_on_with_the_same_and_with_another_number_of_ranks(
     ours, theirs = (VTSum.from_pretrained(r / "model").state_dict() for r in (run, copy))
     for name, value in ours.items():
         torch.testing.assert_close(value, theirs[name], atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_a_stopped_run_goes_on_with_more_ranks(
+    launch: Any, data: Path, tmp_path: Path, whole: list[dict[str, Any]]
+) -> None:
+    run = tmp_path / "run"
+    arguments = words(data, run, *SHORT, "--gradient_accumulation_steps", "2", "--deepspeed", "configs/ds_zero3.json")
+    first = launch([sys.executable, "-m", "vtsum.cli", "train", *arguments])
+    until_step(first, 4)
+    os.kill(first.process.pid, signal.SIGTERM)
+    assert first.wait() == 143
+    stopped = len(measures(run))
+    more = launch(torchrun(*arguments, "--resume"))
+    assert more.wait() == 0, more.said()[-3000:]
+    assert f"going on after step {stopped}" in more.said()
+    assert "from 1 ranks to 2" in more.said()
+    compare(run, whole, 1e-5)
 
 
 def test_a_disk_full_on_one_rank_stops_all_and_spoils_nothing(launch: Any, data: Path, tmp_path: Path) -> None:
@@ -209,10 +226,6 @@ def test_a_disk_full_on_one_rank_stops_all_and_spoils_nothing(launch: Any, data:
     assert "go on with --resume" in said
     assert names(run) == []
     assert len(measures(run)) == 4
-    again = launch(torchrun(*arguments, "--resume"))
-    assert again.wait() == 0, again.said()[-3000:]
-    assert "no whole checkpoint, starting anew" in again.said()
-    assert [line["step"] for line in measures(run)] == list(range(1, STEPS + 1))
 
 
 def test_a_killed_rank_takes_the_others_down(launch: Any, data: Path, tmp_path: Path) -> None:

@@ -267,6 +267,27 @@ def test_a_loss_that_is_not_finite_stops_the_run(data: Path, tmp_path: Path, mon
     assert not (tmp_path / "run" / "model").exists()
 
 
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_broken_feature_file_is_named_in_one_line(data: Path, tmp_path: Path, workers: str) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(data, broken)
+    for path in (broken / "feat" / "blip").glob("v_00[1-9].npz"):
+        path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(VTSumError, match=r"v_00\d.npz must be a whole npz file, got one that is cut off") as told:
+        main(words(broken, tmp_path / "run", "--num_workers", workers))
+    assert "Traceback" not in str(told.value)
+
+
+def test_a_finished_run_is_left_finished(data: Path, whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    shutil.rmtree(run / "model")
+    assert main(words(data, run, "--resume")) == 0
+    assert measures(run) == measures(whole)
+    assert names(run) == names(whole)
+    assert VTSum.from_pretrained(run / "model").config == VTSum.from_pretrained(whole / "model").config
+
+
 def test_a_corpus_smaller_than_a_step_is_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(VTSumError, match=r"must be at most the 16 training videos, got 17 x 1 x 1"):
         main(words(data, tmp_path / "run", "--batch_size", "17"))

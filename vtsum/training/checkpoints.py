@@ -146,7 +146,7 @@ def explain(error: BaseException, path: Path) -> VTSumError:
     """The one-line error for a checkpoint that could not be written below `path`."""
     place = path if path.exists() else path.parent
     free = shutil.disk_usage(place).free if place.exists() else 0
-    full = isinstance(error, OSError) and error.errno in _FULL
+    full = (isinstance(error, OSError) and error.errno in _FULL) or "No space left" in str(error)
     reason = "the disk is full" if full else " ".join(str(getattr(error, "strerror", None) or error).split())
     return VTSumError(
         f"train: a checkpoint must fit into {path}, got: {reason} ({free / 2**20:.0f} MiB free); "

@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -96,14 +95,14 @@ def _launchers() -> list[tuple[int, str]]:
     return found
 
 
-def follow_launcher(place: Place, leave: Callable[[], None] | None = None) -> None:
+def follow_launcher() -> None:
     """Have this rank stop when the process that launched it is gone.
 
     DeepSpeed's launcher leaves its ranks behind when it is killed, and they go on training and keep their port. A
     thread looks every half second; the first launcher to be missing counts as SIGTERM for this rank (the run is saved),
     and GRACE_SECONDS later the process ends in any case. Does nothing where no launcher started this process.
     """
-    if "RANK" not in os.environ or place.ranks < 2:
+    if "RANK" not in os.environ:
         return
     above, parent = _launchers(), os.getppid()
 
@@ -112,6 +111,6 @@ def follow_launcher(place: Place, leave: Callable[[], None] | None = None) -> No
             time.sleep(0.5)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(GRACE_SECONDS)
-        (leave or (lambda: os._exit(128 + signal.SIGTERM)))()
+        os._exit(128 + signal.SIGTERM)
 
     threading.Thread(target=watch, name="follow-launcher", daemon=True).start()

@@ -7,7 +7,7 @@ from typing import Any
 
 from vtsum.errors import VTSumError
 from vtsum.training.checkpoints import Checkpoint
-from vtsum.training.settings import TrainSettings
+from vtsum.training.settings import TrainSettings, leaves
 
 # May differ between a checkpoint and the run that resumes it; the data are compared by their content.
 _MAY_CHANGE = {
@@ -52,7 +52,9 @@ def check_resumable(found: Checkpoint, settings: TrainSettings, stage: int | Non
 
 def _compare_settings(found: Checkpoint, settings: TrainSettings) -> None:
     """Refuse to resume with settings that would make it another run."""
-    before, now = _flat(found.facts["settings"]), _flat(dataclasses.asdict(settings))
+    # A setting that the checkpoint does not know yet had its default's effect.
+    before = {**{name: default for name, _, default, _ in leaves()}, **_flat(found.facts["settings"])}
+    now = _flat(dataclasses.asdict(settings))
     for name in sorted(set(before) | set(now)):
         if name.split(".")[0] not in _MAY_CHANGE and before.get(name) != now.get(name):
             raise VTSumError(

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 
 from vtsum.data.collate import Batch, collate
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sharding = deepspeed_config.read(settings.deepspeed) if settings.deepspeed is not None else None
     run = Path(settings.output_dir)
     _check_folder(run, settings.resume)
-    follow_launcher(place)
+    follow_launcher()
     videos = training_videos(given)
     tokenizer = tokenizer_of(given)
     checkpoints.seed_everything(settings.seed)  # all ranks start from the same weights
@@ -110,12 +111,13 @@ class _Run:
         self.place, self.videos = place, videos
         self.data = fingerprint(videos)
         self.saved = -1
+        self.show: Callable[[str], None] = _print
         for line in notes:
             self.say(line)
 
     def say(self, text: str) -> None:
         if self.place.first:
-            print(f"vtsum: {text}", file=sys.stderr, flush=True)
+            self.show(f"vtsum: {text}")
 
     def train(self, model: Any, signals: StopSignals) -> int:
         settings, place = self.settings, self.place
@@ -192,7 +194,7 @@ class _Run:
         stopped = 0
         try:
             with Display(total, done, settings.print_freq) if self.place.first else _Silent() as display:
-                self.say = display.say  # type: ignore[method-assign]  # lines go above the bar while there is one
+                self.show = display.say  # above the bar, while there is one
                 for epoch in range(done // per_epoch, settings.max_epoch):
                     first = step - epoch * per_epoch
                     for batches in _steps(self.videos, sampler, epoch, first, self.place.rank, settings):
@@ -243,9 +245,13 @@ class _Run:
         finally:
             if records is not None:
                 records.close()
-            del self.say
-        if not stopped and self.saved != total:
-            self.save(total)
+            self.show = _print
+        if step == total:
+            stopped = 0  # a signal in the last step changes nothing
+            if self.saved != total:
+                self.save(total)
+            elif step == done:
+                self._export(total)  # the run may have ended between its last checkpoint and the model
         self.engine.barrier()
         self.engine.close()
         if stopped:
@@ -281,28 +287,35 @@ class _Run:
         keep = self.settings.keep_checkpoints
         self._together(lambda: checkpoints.finish(self.folder, step, facts, keep) if self.place.first else None, part)
         self.saved = step
-        weights = self.engine.weights()
-        self._together(lambda: self._export(weights, step), self.folder / "model")
+        self._export(step)
+
+    def _export(self, step: int) -> None:
+        """RUN/model, from the weights of all ranks."""
+        weights, target = self.engine.weights(), self.folder / "model"
+        about = {"training": {"steps": step, "settings": dataclasses.asdict(self.settings)}}
+        self._together(
+            lambda: self.engine.model.save_pretrained(target, facts=about, state_dict=weights) if weights else None,
+            target,
+        )
 
     def _write(self, part: Path) -> None:
         self.engine.save(part)
         checkpoints.save_random_states(part, self.place.rank)
-
-    def _export(self, weights: dict[str, torch.Tensor] | None, step: int) -> None:
-        if weights is not None:
-            facts = {"training": {"steps": step, "settings": dataclasses.asdict(self.settings)}}
-            self.engine.model.save_pretrained(self.folder / "model", facts=facts, state_dict=weights)
 
     def _together(self, action: Callable[[], Any], path: Path) -> None:
         """Run a rank's part of writing; all ranks stop where one fails, so that none waits for it in vain."""
         problem: VTSumError | None = None
         try:
             action()
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, SafetensorError) as error:
             problem = checkpoints.explain(error, path)
         if self.engine.total(float(problem is not None)):
             checkpoints.sweep(self.folder, None)
             raise problem or VTSumError(f"train: a checkpoint must fit into {path}, another rank could not write it")
+
+
+def _print(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 class _Silent:
@@ -337,7 +350,11 @@ def _steps(
     )
     batches = iter(loader)
     for _ in range(len(passes) // sampler.layout.accumulation):
-        yield [next(batches) for _ in range(sampler.layout.accumulation)]
+        try:
+            step = [next(batches) for _ in range(sampler.layout.accumulation)]
+        except VTSumError as error:  # from another process it comes with that one's traceback before it
+            raise VTSumError(str(error).rpartition("VTSumError: ")[2].strip()) from None
+        yield step
 
 
 def _leave_signals(worker: int) -> None:

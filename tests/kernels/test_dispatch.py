@@ -35,9 +35,7 @@ def test_explain_names_the_choice_and_the_reasons(cpp: None) -> None:
     text = vk.explain("sliding_window_attention", wide, wide, wide, 601, dropout_p=0.1)
     assert "   flash: cannot: it does not serve dropout" in text
     assert "-> cpp: serves this call (the best that can run)" in text
-    half = torch.zeros(4, 8, dtype=torch.bfloat16)
-    assert "cpp: cannot: it takes float32 and float64" in vk.explain("memory_attention", half, half)
-    forced = vk.explain("memory_fuse", half, half, None, torch.zeros(8, 16, dtype=half.dtype), backend="cpp")
+    forced = vk.explain("sliding_window_attention", wide, wide, wide, (-1, -1), backend="cpp")
     assert "->" not in forced
     assert "backend cpp cannot serve this call" in forced
 
@@ -90,13 +88,27 @@ for dtype, bound in ((torch.float32, 1e-5), (torch.float64, 1e-12), (torch.float
         for got, expected in zip(*results):
             ratio = ((got - expected).double().norm() / expected.double().norm()).item()
             assert ratio < bound, (dtype, frames, dim, window, ratio)
-x, bank = torch.randn(50, 24, requires_grad=True), torch.randn(37, 24, requires_grad=True)
-results = []
-for backend in ("cpp", "reference"):
-    out, usage = vk.memory_attention(x, bank, normalize=True, scale=16.0, return_usage=True, backend=backend)
-    results.append((out, usage, *torch.autograd.grad((out * out).sum() + usage.square().sum(), (x, bank))))
-for got, expected in zip(*results):
-    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+for dtype in (torch.float32, torch.float64, torch.bfloat16):
+    x, bank, weight = (torch.randn(n, d).to(dtype).requires_grad_() for n, d in ((50, 25), (37, 25), (25, 50)))
+    bias = torch.randn(37)
+    for top_k in (None, 5):
+        results = []
+        for backend in ("cpp", "reference"):
+            options = dict(normalize=True, scale=16.0, slot_bias=bias, top_k=top_k, return_usage=True, backend=backend)
+            out, usage = vk.memory_attention(x, bank, **options)
+            y, _ = vk.memory_fuse(x, bank, None, weight, **options)
+            total = (out * out).sum() + usage.square().sum() + y.square().sum()
+            results.append((out, usage, y, *torch.autograd.grad(total, (x, bank, weight))))
+        for got, expected in zip(*results):
+            bound = 2e-4 if dtype != torch.bfloat16 else 2e-2
+            torch.testing.assert_close(got, expected, rtol=bound, atol=bound * expected.abs().max().item())
+from vtsum_kernels.memory_retrieval import search
+x, keys, factor = torch.randn(70, 45), torch.randn(3000, 45), torch.ones(70)
+found = []
+for short in (False, True):
+    search.FAST_BFLOAT16, search.shortlists = short, lambda *sizes: True
+    found.append(torch.ops.vtsum_kernels.memory_topk(x[None, :, None], keys[None, None], factor[None, None], None, 9))
+assert all(torch.equal(a, b) for a, b in zip(*found))
 # Half precision's corners through the conversion: subnormals, the largest, infinities.
 corners = torch.tensor([0.0, -0.0, 6e-8, 6.1e-5, 65504.0, -65504.0, 1.0, float("inf")], dtype=torch.float16)
 v = corners.repeat(1, 1, 20, 1)

@@ -51,16 +51,6 @@ def test_opcheck_of_the_whole_sequences_lse(quiet_memory: None) -> None:
     torch.library.opcheck(OPS.global_lse_fwd, (q, k, mask, cu_seqlens, bias, 2, 1, 1, False, 0.25))
 
 
-@pytest.mark.parametrize("masked", [False, True])
-def test_opcheck_of_the_slots(quiet_memory: None, masked: bool) -> None:
-    scores, factor = random(2, 9, 7), random(2, 9)
-    slots, queries = (torch.rand(7) > 0.3, torch.rand(9) > 0.3) if masked else (None, None)
-    torch.library.opcheck(OPS.memory_softmax_fwd, (scores, factor, slots, queries))
-    weights = OPS.memory_softmax_fwd(scores, factor, slots, queries)[0].detach()
-    arguments = (random(2, 9, 7, grad=False), None, random(2, 7, grad=False), weights, scores.detach(), factor.detach())
-    torch.library.opcheck(OPS.memory_softmax_bwd, (*arguments, queries))
-
-
 @pytest.mark.parametrize("backend", ["cpp", "reference"])
 @pytest.mark.parametrize("dilation", [1, 2])
 def test_gradcheck_of_the_window(quiet_memory: None, backend: str, dilation: int) -> None:

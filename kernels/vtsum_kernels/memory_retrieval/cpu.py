@@ -1,11 +1,14 @@
 """The dense ops on the CPU: products by the BLAS that torch carries, and our compiled rows between them.
 
 Scores are written once and overwritten by their softmax; in the backward pass the gradient of the weights is
-overwritten by that of the scores. 16-bit tensors are widened to float32 first: torch's 16-bit products round their results, and a
-score rounded to 8 bits is a weight that is off by a per cent.
+overwritten by that of the scores. 16-bit tensors are widened to float32 first: torch's 16-bit products round their
+results, and a score rounded to 8 bits is a weight that is off by a per cent.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +30,18 @@ rows_slopes = torch.ops.vtsum_kernels.memory_rows_slopes_.default
 
 #: Factors closer to 0 than this are not divided by.
 _LEAST_FACTOR = 1e-15
+
+
+def in_full_precision(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with autocast off: its products are in the dtype that it chose."""
+
+    def call(*arguments: Any) -> Any:
+        if not torch.is_autocast_enabled("cpu"):
+            return function(*arguments)
+        with torch.autocast("cpu", enabled=False):
+            return function(*arguments)
+
+    return call
 
 
 def multiply(a: Tensor, b: Tensor, out: Tensor) -> None:
@@ -206,4 +221,4 @@ for _op, _function in (
     ("memory_flash_bwd", flash_backward),
     ("memory_join_fwd", join_forward),
 ):
-    library.LIB.impl(_op, _function, "CPU")
+    library.LIB.impl(_op, in_full_precision(_function), "CPU")

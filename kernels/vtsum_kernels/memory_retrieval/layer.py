@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .. import library
-from .cpu import rows_slopes, rows_softmax
+from .cpu import in_full_precision, rows_slopes, rows_softmax
 from .ops import dense, wide
 from .reference import NORM_FLOOR
 
@@ -75,8 +75,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """wanted: which of dx, dkeys, dbank, dweight, dbias, dscale and dslot_bias are; the others come back empty."""
     want_x, want_keys, want_bank, want_weight, want_bias, want_scale, want_slot_bias = wanted
-    empty = x.new_empty(0)
-    dx = dkeys = dbank = dweight = dbias = dscale = dslot_bias = empty
+    dx, dkeys, dbank, dweight, dbias, dscale, dslot_bias = (x.new_empty(0) for _ in wanted)
     mask = None
     if query_mask is not None:
         x = x.masked_fill(~query_mask[:, None], 0.0)  # what left-out rows hold, NaN too, must not reach a sum
@@ -114,7 +113,7 @@ def _backward(
                 _unproject(dx, x, inverse)
     if want_x:
         dx.addmm_(dy, weight)
-    return dx, dkeys if want_keys else empty, dbank, dweight, dbias, dscale, dslot_bias
+    return dx, dkeys if want_keys else x.new_empty(0), dbank, dweight, dbias, dscale, dslot_bias
 
 
 def _forward_fake(
@@ -172,8 +171,8 @@ library.define(
     _backward_fake,
     library.refuse_double_backward("memory_fuse"),
 )
-library.LIB.impl("memory_layer_fwd", _forward, "CPU")
-library.LIB.impl("memory_layer_bwd", _backward, "CPU")
+library.LIB.impl("memory_layer_fwd", in_full_precision(_forward), "CPU")
+library.LIB.impl("memory_layer_bwd", in_full_precision(_backward), "CPU")
 
 
 def folded_layer(

@@ -45,7 +45,7 @@ def _scatter_fake(weights: Tensor, index: Tensor, rows: Tensor, slots: int) -> T
     return rows.new_empty((groups, heads, slots, rows.shape[3]))
 
 
-def _dense_rows(tensor: Tensor) -> Tensor:
+def dense_rows(tensor: Tensor) -> Tensor:
     """A gradient may come expanded; the kernels want the last dimension dense."""
     return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] <= 1 else tensor.contiguous()
 
@@ -56,7 +56,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _gather_gradient(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
     weights, index, table = ctx.saved_tensors
-    wanted, dout = ctx.needs_input_grad, _dense_rows(dout)
+    wanted, dout = ctx.needs_input_grad, dense_rows(dout)
     dweights = memory_gather_dot(dout, index, table) if wanted[0] else None
     return dweights, None, memory_scatter(weights, index, dout, table.shape[2]) if wanted[2] else None
 
@@ -70,7 +70,7 @@ def _gather_dot_gradient(ctx: Any, dweights: Tensor) -> tuple[Tensor | None, ...
 
 def _scatter_gradient(ctx: Any, dtable: Tensor) -> tuple[Tensor | None, ...]:
     weights, index, rows = ctx.saved_tensors
-    wanted, dtable = ctx.needs_input_grad, _dense_rows(dtable)
+    wanted, dtable = ctx.needs_input_grad, dense_rows(dtable)
     dweights = memory_gather_dot(rows, index, dtable) if wanted[0] else None
     return dweights, None, memory_gather(weights, index, dtable) if wanted[2] else None, None
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from . import plan
 from .ops import wide
-from .ops_sparse import memory_gather, memory_gather_dot, memory_scatter, memory_topk
+from .ops_sparse import dense_rows, memory_gather, memory_gather_dot, memory_scatter, memory_topk
 from .reference import NORM_FLOOR
 from .shapes import Bank, Options
 
@@ -66,7 +66,7 @@ def dense_weights(x: Tensor, bank: Bank, options: Options, factor: Tensor, suffi
 
 def sparse_weights(x: Tensor, bank: Bank, options: Options, factor: Tensor, top_k: int) -> Weights:
     """Of the k best slots. The choice has no gradient; the scores of what was chosen are computed again and do."""
-    keys, bias = bank.keys, bank.slot_bias
+    x, keys, bias = dense_rows(x), bank.keys, bank.slot_bias
     with torch.no_grad():
         if isinstance(keys, tuple):
             best, index = _best_pairs(x, keys, factor, top_k)
@@ -77,10 +77,10 @@ def sparse_weights(x: Tensor, bank: Bank, options: Options, factor: Tensor, top_
             usable = usable & options.query_mask[:, None, :, None]
     if isinstance(keys, tuple):
         other, half = keys[1].shape[2], x.shape[3] // 2
-        first = memory_gather_dot(x[..., :half], (index // other).int(), keys[0])
-        scores = first + memory_gather_dot(x[..., half:], (index % other).int(), keys[1])
+        first = memory_gather_dot(x[..., :half], (index // other).int(), dense_rows(keys[0]))
+        scores = first + memory_gather_dot(x[..., half:], (index % other).int(), dense_rows(keys[1]))
     else:
-        scores = memory_gather_dot(x, index, keys)
+        scores = memory_gather_dot(x, index, dense_rows(keys))
     scores = scores * factor[..., None]
     if bias is not None:
         groups, heads, rows, k = index.shape
@@ -110,8 +110,8 @@ def _best_pairs(x: Tensor, keys: tuple[Tensor, Tensor], factor: Tensor, k: int) 
     sums = (a.double()[..., :, None] + b.double()[..., None, :]).flatten(-2)
     places = (i.long()[..., :, None] * other + j.long()[..., None, :]).flatten(-2)
     # By slot first and then, stably, by score: ties go to the lower slot.
-    by_slot = places.argsort(-1)
-    order = sums.gather(-1, by_slot).argsort(-1, descending=True, stable=True)[..., :k]
+    by_slot = torch.argsort(places, dim=-1)
+    order = torch.argsort(sums.gather(-1, by_slot), dim=-1, descending=True, stable=True)[..., :k]
     chosen = by_slot.gather(-1, order)
     index = places.gather(-1, chosen).to(torch.int32)
     best = sums.gather(-1, chosen).to(a.dtype)
@@ -122,7 +122,7 @@ def apply(found: Weights, values: Tensor, dropout_p: float, dtype: torch.dtype) 
     """Weights times values [G, n, H, e], in `dtype`."""
     weights = F.dropout(found.weights, dropout_p) if dropout_p > 0 else found.weights
     if found.chosen is not None:
-        return memory_gather(weights, found.chosen, values).to(dtype)
+        return memory_gather(weights, found.chosen, dense_rows(values)).to(dtype)
     return torch.matmul(weights, values.to(weights.dtype)).transpose(1, 2).to(dtype)
 
 

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from .. import library
+from .cpu import in_full_precision
 from .ops import wide
+from .ops_sparse import dense_rows
 from .plan import SHORTLIST_BLOCK, shortlists
 
 _SEARCH = "Tensor x, Tensor keys, Tensor factor, Tensor? slot_bias"
@@ -44,7 +46,7 @@ def topk(x: Tensor, keys: Tensor, factor: Tensor, slot_bias: Tensor | None, k: i
     index = torch.zeros((groups, heads, rows, k), dtype=torch.int32)
     if rows == 0 or slots == 0:
         return best, index
-    x, keys, factor = x.to(dtype), keys.to(dtype), factor.contiguous()
+    x, keys, factor = dense_rows(x.to(dtype)), dense_rows(keys.to(dtype)), factor.contiguous()
     if slot_bias is not None:
         slot_bias = slot_bias.to(dtype).expand(groups, heads, slots)
     short = FAST_BFLOAT16 and dtype == torch.float32 and shortlists(rows, slots, k)
@@ -100,4 +102,4 @@ def _by_shortlist(
             index[part][full] = places
 
 
-library.LIB.impl("memory_topk", topk, "CPU")
+library.LIB.impl("memory_topk", in_full_precision(topk), "CPU")

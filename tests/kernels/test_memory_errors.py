@@ -1,0 +1,159 @@
+"""Memory retrieval: every message of both ops, and which backend says what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import vtsum_kernels as vk
+
+X, BANK, WEIGHT = torch.zeros(4, 8), torch.zeros(5, 8), torch.zeros(6, 16)
+BATCH, PAIR = torch.zeros(3, 4, 8), (torch.zeros(2, 4), torch.zeros(3, 4))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"x": 1.0}, TypeError, "x must be a torch.Tensor, got float"),
+        ({"x": X.long()}, TypeError, "x must be float32, float16, bfloat16 or float64, got torch.int64"),
+        ({"x": X[0]}, ValueError, r"x must be of shape \[..., T, D\], got \[8\]"),
+        (
+            {"x": X[:, :6]},
+            ValueError,
+            r"x must be of shape \[..., T, [CD]\] with [CD] = 8, as the keys have, got \[4, 6\]",
+        ),
+        ({"keys": BANK.double()}, TypeError, "keys must be of the dtype of x, torch.float32, got torch.float64"),
+        ({"keys": BANK[0]}, ValueError, r"keys must be of shape \[S, D\], \[H, S, d\], or, for x .*, got \[8\]"),
+        ({"num_heads": 3}, ValueError, r"keys must be \[S, D\] with D divisible by num_heads = 3, got \[5, 8\]"),
+        (
+            {"keys": BANK[None], "num_heads": 2},
+            ValueError,
+            r"keys must be \[H, S, d\] with H = num_heads = 2 and d = 4, got \[1, 5",
+        ),
+        ({"num_heads": 0}, ValueError, "num_heads must be at least 1, got 0"),
+        ({"values": BANK[:4]}, ValueError, "values must be of as many slots as keys, 5, got 4"),
+        ({"scale": "x"}, TypeError, "scale must be a float, a tensor of one element or None .*, got str"),
+        ({"scale": float("inf")}, ValueError, "scale must be finite, got inf"),
+        ({"scale": torch.ones(2)}, ValueError, r"scale must be a float or a tensor of one element, got \[2\]"),
+        ({"scale": torch.tensor(1)}, TypeError, "scale must be of a floating dtype, got torch.int64"),
+        ({"slot_mask": torch.ones(5)}, TypeError, "slot_mask must be bool"),
+        (
+            {"slot_mask": torch.ones(4, dtype=torch.bool)},
+            ValueError,
+            r"slot_mask must be of shape \[S\] = \[5\], got \[4\]",
+        ),
+        (
+            {"query_mask": torch.ones(5, dtype=torch.bool)},
+            ValueError,
+            r"query_mask must be of shape x's \[..., T\] = \[4\]",
+        ),
+        (
+            {"x": BATCH, "keys": BANK[None].expand(2, -1, -1)},
+            ValueError,
+            r"keys must be .*\[B, S, D\] with B = 3, got \[2",
+        ),
+        ({"x": BATCH, "keys": torch.zeros(2, 1, 5, 8)}, ValueError, r"keys must be \[B, H, S, d\] for x \[B, T, D\]"),
+        (
+            {"x": BATCH, "keys": torch.zeros(3, 5, 8), "values": torch.zeros(5, 8)},
+            ValueError,
+            r"values must be a shared bank or one a batch entry, as the keys are, got \[5, 8\]",
+        ),
+        ({"keys": (BANK,)}, ValueError, r"keys must be one tensor or a pair \(product keys\), got 1 tensors"),
+        ({"keys": PAIR}, ValueError, "values must be given with product keys, got None"),
+        ({"keys": PAIR, "values": X}, ValueError, "values must be of as many slots as keys, 6, got 4"),
+        ({"keys": PAIR, "values": torch.zeros(6, 8)}, ValueError, "top_k must be given with product keys"),
+        (
+            {"keys": (BANK, PAIR[1]), "values": torch.zeros(15, 8)},
+            ValueError,
+            r"keys\[0\] must be of 4 features in all heads, half of a query's, got 8",
+        ),
+        (
+            {"keys": PAIR, "values": torch.zeros(6, 8), "top_k": 2, "normalize": True},
+            ValueError,
+            "normalize must be False with product keys",
+        ),
+        (
+            {"keys": PAIR, "values": torch.zeros(6, 8), "top_k": 2, "slot_bias": torch.zeros(6)},
+            ValueError,
+            "slot_mask and slot_bias must be None with product keys",
+        ),
+        ({"slot_bias": torch.zeros(4)}, ValueError, r"slot_bias must be of shape .* = \[5\] or \[1, 5\], got \[4\]"),
+        ({"slot_bias": torch.zeros(5).long()}, TypeError, "slot_bias must be float32, .*, got torch.int64"),
+        ({"top_k": 0}, ValueError, "top_k must be at least 1, got 0"),
+        ({"top_k": 1.5}, TypeError, "top_k must be an int, got float"),
+        ({"dropout_p": 1.0}, ValueError, "dropout_p must be at least 0 and less than 1, got 1.0"),
+        ({"dropout_p": "x"}, TypeError, "dropout_p must be a float, got str"),
+        ({"normalize": 1}, TypeError, "normalize must be True or False, got 1"),
+        ({"deterministic": None}, TypeError, "deterministic must be True or False, got None"),
+        ({"backend": "cudnn"}, ValueError, "backend must be one of auto, cpp, cuda, triton, reference, got cudnn"),
+    ],
+)
+@pytest.mark.parametrize("op", ["memory_attention", "memory_fuse"])
+def test_message(op: str, options: dict[str, Any], error: type[Exception], message: str) -> None:
+    values = options.pop("values", None) if "values" in (options := dict(options)) else None
+    arguments = [options.pop("x", X), options.pop("keys", BANK), values]
+    if op == "memory_fuse":
+        arguments.append(WEIGHT)
+    with pytest.raises(error, match=f"^{op}: {message}"):
+        getattr(vk, op)(*arguments, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weight": WEIGHT[:, :9]}, r"weight must be of shape \[O, C \+ E\] = \[6, 16\], got \[6, 9\]"),
+        ({"weight": WEIGHT[0]}, r"weight must be of shape \[O, C \+ E\], got \[16\]"),
+        ({"bias": torch.zeros(5)}, r"bias must be of shape \[O\] = \[6\], got \[5\]"),
+        ({"residual": X}, r"residual must be of shape \[..., T, O\] = \[4, 6\], got \[4, 8\]"),
+        ({"query_weight": torch.zeros(8, 7)}, r"query_weight must be of shape \[D, C\] = \[8, 8\], got \[8, 7\]"),
+        ({"query_weight": torch.zeros(6, 8)}, r"query_weight must be of shape \[D, C\] with D = 8, .*, got \[6, 8\]"),
+        ({"norm": (torch.ones(7), None, 1e-5)}, r"norm\[0\] must be of shape \[E\] = \[8\], got \[7\]"),
+        ({"norm": (None, None, 1e-5), "fold": True}, 'fold must be "auto" or False with a norm'),
+        ({"fold": "yes"}, "fold must be \"auto\", True or False, got 'yes'"),
+    ],
+)
+def test_message_of_fuse(options: dict[str, Any], message: str) -> None:
+    options = dict(options)
+    with pytest.raises(ValueError, match=f"^memory_fuse: {message}"):
+        vk.memory_fuse(X, BANK, None, options.pop("weight", WEIGHT), **options)
+
+
+@pytest.mark.parametrize(
+    ("norm", "message"),
+    [
+        (1e-5, r"norm must be a tuple \(weight, bias, eps\) or None, got float"),
+        ((None, None, "x"), r"norm\[2\] must be a float, the eps, got str"),
+        ((torch.ones(8).double(), None, 1e-5), r"norm\[0\] must be of the dtype of x"),
+    ],
+)
+def test_type_of_the_norm(norm: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=f"^memory_fuse: {message}"):
+        vk.memory_fuse(X, BANK, None, WEIGHT, norm=norm)
+
+
+def test_explain_describes_every_backend(cpp: None) -> None:
+    text = vk.explain("memory_attention", X, BANK, top_k=2)
+    assert "-> cpp: serves this call (the best that can run)" in text
+    assert "   cuda: cannot: it runs on CUDA, the tensors are on cpu" in text
+    assert "   triton: cannot: it runs on CUDA, the tensors are on cpu" in text
+    assert "   reference: could run; another is faster for it" in text
+    forced = vk.explain("memory_fuse", X, BANK, None, WEIGHT, backend="cuda")
+    assert "->" not in forced
+    assert "memory_fuse: backend cuda cannot serve this call: it runs on CUDA" in forced
+    with pytest.raises(NotImplementedError, match=r"^memory_attention: backend cuda cannot serve .*: it runs on"):
+        vk.memory_attention(X, BANK, backend="cuda")
+
+
+def test_predicates_name_the_ops_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a device for which a library lacks a form, the others serve, and the explanation says what is lacking."""
+    from vtsum_kernels.memory_retrieval import backends
+
+    x = torch.zeros(2, 4, device="meta")
+    monkeypatch.setattr(backends.library, "refusal", lambda name: None)
+    call = type("X", (), {"device": torch.device("cuda"), "dtype": torch.float32})()
+    monkeypatch.setattr(backends, "_has_cuda", lambda op: op != "memory_topk")
+    assert backends._cuda_can_run(call, True) == "it has no form of memory_topk"  # type: ignore[arg-type]
+    assert backends._cuda_can_run(call, False) is None  # type: ignore[arg-type]
+    assert backends._cpp_can_run(x, False) == "it runs on the CPU, the tensors are on meta"
+    assert "no form of the ops that top_k needs" in str(backends._triton_can_run(call, True))  # type: ignore[arg-type]

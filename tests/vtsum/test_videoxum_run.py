@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from tests.vtsum.videoxum_corpus import VIDEOS, write_corpus, write_model
+from vtsum.data.feature_files import write_npz
 from vtsum.data.videoxum import VideoXumDataset
 from vtsum.errors import VTSumError
 from vtsum.evaluation import java, videoxum_run
@@ -274,6 +275,14 @@ def test_a_run_folder_and_an_original_checkpoint(corpus: Path, model: Path, shar
     assert digest == videoxum_run._sha256(golden / "vtsum_tiny_tt_ca_fp16.pth")
     with pytest.raises(VTSumError, match=r"features of .* must have the model's width 768, got 32"):
         evaluate(original)
+    wide = tmp_path / "wide"
+    wide.mkdir()
+    content = evaluate(dataclasses.replace(original, data=str(write_corpus(wide, 3, clip=False, width=768))))
+    assert content is not None
+    assert content["settings"]["max_length"] == 128
+    assert content["checkpoint"]["name"] == "vtsum_tiny_tt_ca_fp16"
+    assert content["notes"] == [], "every weight found its place"
+    assert all(video["text"] for video in content["videos"])
 
 
 def test_mistakes_are_named(corpus: Path, model: Path, tmp_path: Path) -> None:
@@ -307,3 +316,26 @@ def test_a_model_gone_wrong_is_named(corpus: Path, model: Path, monkeypatch: pyt
     monkeypatch.setattr(VTSum, "generate", broken)
     with pytest.raises(VTSumError, match="saliency of v_010 must be finite"):
         evaluate(settings_of(corpus, model))
+
+
+def test_broken_clip_features_and_too_little_memory_are_named(
+    corpus: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("anno", "feat/blip", "clip"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).symlink_to(corpus / name)
+    shutil.copytree(corpus / "feat/vt_clipscore", tmp_path / "feat/vt_clipscore")
+    path = tmp_path / "feat/vt_clipscore/v_009.npz"
+    with np.load(path) as old:
+        vision, text = old["vision"].copy(), old["text"]
+    vision[3, 2] = np.nan
+    write_npz(path, vision=vision, text=text)
+    with pytest.raises(VTSumError, match="CLIP features of v_009 must be finite"):
+        evaluate(settings_of(tmp_path, model))
+
+    def full(self: VTSum, *inputs: Any, **options: Any) -> Any:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(VTSum, "generate", full)
+    with pytest.raises(VTSumError, match=r"batch_size must fit the memory of cpu, got 4 \(videos of up to \d+ frames"):
+        evaluate(settings_of(corpus, model), device="cpu")

@@ -33,7 +33,9 @@ WORDS = [
 ]
 
 
-def write_corpus(root: Path, videos: int = VIDEOS, split: str = "test", *, clip: bool = True) -> Path:
+def write_corpus(
+    root: Path, videos: int = VIDEOS, split: str = "test", *, clip: bool = True, width: int = WIDTH
+) -> Path:
     """Videos of 8 to 40 frames, ten annotators who agree in part, texts of known words."""
     rng = np.random.default_rng(5)
     entries = []
@@ -53,7 +55,7 @@ def write_corpus(root: Path, videos: int = VIDEOS, split: str = "test", *, clip:
             }
         )
         name = f"v_{i:03d}.npz"
-        write_npz(root / "feat/blip" / name, features=rng.normal(size=(frames, WIDTH)).astype(np.float32))
+        write_npz(root / "feat/blip" / name, features=rng.normal(size=(frames, width)).astype(np.float32))
         vision = rng.normal(size=(frames, CLIP_WIDTH)).astype(np.float32) + 0.3
         text = rng.normal(size=(1, CLIP_WIDTH)).astype(np.float32)
         write_npz(root / "feat/vt_clipscore" / name, vision=vision, text=text)

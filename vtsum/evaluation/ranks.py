@@ -84,7 +84,7 @@ class Ranks:
 def _told() -> Any:
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise VTSumError(
             f"evaluate: all processes of the run must be there, one has ended (see its own message): {reason:.120}"

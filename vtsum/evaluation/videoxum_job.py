@@ -56,15 +56,21 @@ class Job:
         """Generate for a batch and measure its videos."""
         items = [self.dataset[index] for index in self.batches[number]]
         batch = collate(items).to(self.device)
-        with torch.inference_mode():
-            texts, _, logits = self.model.generate(
-                batch.video_embeddings,
-                batch.video_mask,
-                num_beams=self.settings.num_beams,
-                max_length=self.max_length,
-                min_length=self.settings.min_length,
-                repetition_penalty=self.settings.repetition_penalty,
-            )
+        try:
+            with torch.inference_mode():
+                texts, _, logits = self.model.generate(
+                    batch.video_embeddings,
+                    batch.video_mask,
+                    num_beams=self.settings.num_beams,
+                    max_length=self.max_length,
+                    min_length=self.settings.min_length,
+                    repetition_penalty=self.settings.repetition_penalty,
+                )
+        except torch.OutOfMemoryError:
+            raise VTSumError(
+                f"evaluate: batch_size must fit the memory of {self.device}, got {self.settings.batch_size} "
+                f"(videos of up to {batch.video_embeddings.shape[1]} frames)"
+            ) from None
         rows = logits.float().cpu().numpy()
         return [
             self._measure(index, item, text, row[: len(item.features)])
@@ -100,6 +106,8 @@ class Job:
         }
         if self.clip is not None and item.clip_vision is not None:
             vision = item.clip_vision.numpy()
+            if not np.isfinite(vision).all():
+                raise VTSumError(f"evaluate: CLIP features of {item.video_id} must be finite, got NaN or infinity")
             features, record["text_cut"] = self._text(text)
             record["vt_clipscore"] = vt_clipscore(vision, features, clip_frames(logits, protocol))
             spaced = evenly_spaced(length, summary_length(length, STRICT))

@@ -204,7 +204,7 @@ def _notes(model: VTSum, clip: ClipText | None, videos: list[dict[str, Any]]) ->
 def _binding(settings: EvaluationSettings, identity: dict[str, Any]) -> dict[str, Any]:
     """What a batch's records depend on: a part file is of use to an evaluation with the same alone."""
     own = asdict(settings)
-    for name in ("checkpoint", "data", "clip", "caption_tokenizer", "resamples", "tokenizer", "clip_tokenizer"):
+    for name in ("checkpoint", "data", "clip", "caption_tokenizer", "resamples"):
         del own[name]
     clip = identity["clip"]
     return own | {

@@ -93,7 +93,7 @@ def test_an_interrupted_save_leaves_the_old_model(tmp_path: Path, monkeypatch: p
 
     new = small_model(tmp_path, memory_slots=3)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save_file", full)
+        patch.setattr(checkpoint, "write_safetensors", full)
         with pytest.raises(OSError, match="No space left"):
             new.save_pretrained(folder)
     assert {name: (folder / name).read_bytes() for name in FILES} == before
@@ -198,3 +198,15 @@ def test_tokenizers_come_from_a_list_a_folder_or_an_object(tmp_path: Path) -> No
     (tmp_path / "words.txt").write_bytes(b"\x80\x81\n")
     with pytest.raises(VTSumError, match="must be a text file, one word a line"):
         load_tokenizer(tmp_path / "words.txt")
+
+
+def test_others_may_read_a_model_where_the_umask_says_so(tmp_path: Path) -> None:
+    model = small_model(tmp_path)
+    before = os.umask(0o027)
+    try:
+        model.save_pretrained(tmp_path / "new")
+    finally:
+        os.umask(before)
+    assert {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "new").iterdir()} == dict.fromkeys(
+        FILES, 0o640
+    )

@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from vtsum.config import VTSumConfig, from_dict, to_dict
 from vtsum.errors import VTSumError
-from vtsum.model.files import replacing
+from vtsum.model.files import replacing, write_safetensors
 from vtsum.model.pretrained import snapshot
 from vtsum.model.tokenizer import load_tokenizer, vocabulary_text
 from vtsum.model.vtsum import VTSum
@@ -98,7 +98,7 @@ def save_checkpoint(
         raise VTSumError(f"save_pretrained: facts must be plain data for JSON, got: {error}") from None
     weights = pack(model, model.encoder_state, dtype, state_dict)
     with replacing(folder) as temporary:
-        save_file(weights, temporary(WEIGHTS))
+        write_safetensors(weights, temporary(WEIGHTS))
         if model.text_decoder is not None:
             temporary(VOCABULARY).write_text(vocabulary_text(model.text_decoder.tokenizer), encoding="utf-8")
         temporary(CONFIG).write_text(config, encoding="utf-8")

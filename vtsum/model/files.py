@@ -30,7 +30,16 @@ def replacing(path: Path) -> Iterator[Callable[[str], Path]]:
             temporary.unlink(missing_ok=True)
 
 
+def write_safetensors(state: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write `state` to `path` (safetensors), readable for whom the umask says: safetensors' own files are their owner's
+    alone, and a model's folder is shared."""
+    save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, path, metadata)
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
+
+
 def save_safetensors(state: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write `state` to `path` (safetensors) through a temporary name in the same folder."""
+    """`write_safetensors` through a temporary name in the same folder."""
     with replacing(path.parent) as temporary:
-        save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, temporary(path.name), metadata)
+        write_safetensors(state, temporary(path.name), metadata)

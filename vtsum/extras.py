@@ -26,7 +26,7 @@ EXTRAS: dict[str, dict[str, str]] = {
         "scipy": "scipy",
         "tensorboard": "tensorboard",
     },
-    "eval": {"h5py": "h5py", "scipy": "scipy", "pycocoevalcap": "pycocoevalcap"},
+    "eval": {"h5py": "h5py", "matplotlib": "matplotlib", "scipy": "scipy", "pycocoevalcap": "pycocoevalcap"},
     "models": {"timm": "timm"},
 }
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from vtsum.cli import main as vtsum
 from vtsum.config import VTSumConfig
 from vtsum.errors import VTSumError
 from vtsum.training import deepspeed_config
@@ -268,7 +269,7 @@ def test_curves_of_runs_are_drawn(tmp_path: Path) -> None:
         run.mkdir()
         lines = [{"step": s, "epoch": 1, **dict.fromkeys(keys, 1 / (s + number))} for s in range(1, 101)]
         (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    plot([tmp_path / "run0"], tmp_path / "one.png")
+    assert vtsum(["plot", str(tmp_path / "run0"), "-o", str(tmp_path / "one.png")]) == 0
     plot([tmp_path / "run0", tmp_path / "run1"], tmp_path / "two.svg")
     assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
     drawn = (tmp_path / "two.svg").read_text(encoding="utf-8")
@@ -278,6 +279,14 @@ def test_curves_of_runs_are_drawn(tmp_path: Path) -> None:
         plot([tmp_path], tmp_path / "x.png")
     with pytest.raises(VTSumError, match=r"output must end in .png, .svg or .pdf"):
         plot([tmp_path / "run0"], tmp_path / "x.gif")
+
+
+def test_the_command_describes_and_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        vtsum(["train", "--help"])
+    assert "--gradient_accumulation_steps" in capsys.readouterr().out
+    assert vtsum(["train", "--inti_lr", "1"]) == 2
+    assert 'got --inti_lr; did you mean "init_lr"?' in capsys.readouterr().err
 
 
 def test_a_line_cut_off_in_writing_is_left_out(tmp_path: Path) -> None:

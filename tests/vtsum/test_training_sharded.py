@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
@@ -24,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 STAGES = ("0", "1", "2", "3", "3_offload")
 CASES: list[dict[str, Any]] = [{"name": s, "config": f"configs/ds_zero{s}.json"} for s in STAGES] + [
     {"name": "checkpointing", "config": "configs/ds_zero3.json", "settings": {"gradient_checkpointing": True}},
-    {"name": "bf16", "config": "configs/ds_zero1.json", "settings": {"bf16": True}},
+    *({"name": f"bf16_{s}", "config": f"configs/ds_zero{s}.json", "settings": {"bf16": True}} for s in "123"),
 ]
 
 
@@ -70,7 +71,17 @@ def expected(data: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def found(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """All the ways of training in one launch: starting two processes takes longer than training in them."""
-    out = tmp_path_factory.mktemp("ranks") / "found.pt"
+    base = tmp_path_factory.getbasetemp()
+    place = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # one launch for all workers of a session
+    out = place / "training_ranks.pt"
+    with open(place / "training_ranks.lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not out.exists():
+            run_ranks(data, out)
+    return dict(torch.load(out, weights_only=False))
+
+
+def run_ranks(data: Path, out: Path) -> None:
     launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_accelerators", "2", "--log_level", "warning"]
     launcher += ["--master_addr", "127.0.0.1", "--master_port", str(free_port())]
     words = ["--module", "tests.vtsum.training_ranks", "--data", str(data), "--out", str(out)]
@@ -85,7 +96,6 @@ def found(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any
         check=False,
     )
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
-    return dict(torch.load(out, weights_only=False))
 
 
 EXACT = [*STAGES, "checkpointing"]
@@ -133,13 +143,14 @@ def test_the_gathered_weights_are_plain_pytorchs(found: dict[str, Any], expected
         torch.testing.assert_close(ours[parameter], theirs[parameter], atol=2e-5, rtol=1e-4, msg=parameter)
 
 
-def test_bfloat16_stays_near_float32(found: dict[str, Any], expected: dict[str, Any]) -> None:
-    apart = [abs(a - b) / b for a, b in zip(found["bf16"]["loss"], expected["loss"], strict=True)]
-    print(f"bfloat16: at most {max(apart):.1e} of the loss apart")
-    assert 0 < max(apart) < 0.02
-    assert all(value.dtype == torch.float32 for value in found["bf16"]["weights"].values())
+@pytest.mark.parametrize("name", ["bf16_1", "bf16_2", "bf16_3"])
+def test_bfloat16_stays_near_float32(found: dict[str, Any], expected: dict[str, Any], name: str) -> None:
+    apart = [abs(a - b) / b for a, b in zip(found[name]["loss"], expected["loss"], strict=True)]
+    print(f"{name}: at most {max(apart):.1e} of the loss apart")
+    assert 0 < max(apart) < 3e-3
+    assert all(value.dtype == torch.float32 for value in found[name]["weights"].values())
     # float32 masters, not widened bfloat16
-    weight = found["bf16"]["weights"]["saliency_head.weight"]
+    weight = found[name]["weights"]["saliency_head.weight"]
     assert not torch.equal(weight, weight.bfloat16().float())
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -158,6 +159,7 @@ class DeepSpeedEngine:
         self.place = place
         self.stage = int(zero["stage"])
         self.bf16 = settings.bf16
+        self.universal = universal
         self.facts: dict[str, Any] = {"engine": "deepspeed", "stage": self.stage}
         self.model = model
         # Buffers that are not part of the weights have no name there. Tied weights count once.
@@ -224,8 +226,7 @@ class DeepSpeedEngine:
             raise errors[0]
 
     def load(self, folder: Path) -> None:
-        tag = UNIVERSAL if (folder / UNIVERSAL).is_dir() else _TAG
-        path, _ = self.engine.load_checkpoint(str(folder), tag=tag)
+        path, _ = self.engine.load_checkpoint(str(folder), tag=UNIVERSAL if self.universal else _TAG)
         if path is None:
             raise VTSumError(f"train: {folder} must hold what DeepSpeed wrote, got something else")
 
@@ -300,6 +301,7 @@ def convert(folder: Path, stage: int) -> None:
     target, part = folder / UNIVERSAL, folder / f".{UNIVERSAL}.part"
     if target.is_dir():
         return
+    shutil.rmtree(part, ignore_errors=True)
     words = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal"]
     words += ["--input_folder", str(folder / _TAG), "--output_folder", str(part)]
     words += ["--num_extract_workers", "2", "--num_merge_workers", "2"]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import vtsum_kernels as vk
 from torch import Tensor
 
 from tests.kernels import memory_oracle
@@ -25,7 +26,11 @@ pytestmark = [] if INTERPRETED else [pytest.mark.gpu]
 DEVICE = "cpu" if INTERPRETED else "cuda"
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 #: Sizes that no test's are multiples of.
-WEIGHTS = {"single": Config("single", 16, 64, 4, 1), "walk": Config("walk", 16, 32, 4, 1)}
+WEIGHTS = {
+    "single": Config("single", 16, 64, 4, 1),
+    "double": Config("single", 16, 32, 4, 1),
+    "walk": Config("walk", 16, 32, 4, 1),
+}
 
 
 @pytest.fixture(params=WEIGHTS)
@@ -33,7 +38,8 @@ def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     """Small sizes in place of those for real GPUs, with all slots in a tile and with fewer."""
     small = WEIGHTS[request.param]
     monkeypatch.setattr(triton_configs, "weights_forward_candidates", lambda dtype, slots: [small])
-    monkeypatch.setattr(triton_configs, "weights_backward_candidates", lambda slots: [small])
+    whole = WEIGHTS["single"] if small.form == "single" else small
+    monkeypatch.setattr(triton_configs, "weights_backward_candidates", lambda slots: [whole])
     monkeypatch.setattr(triton_configs, "scores_backward_candidates", lambda *_: [Config("tile", 32, 16, 4, 1)])
     monkeypatch.setattr(triton_configs, "block_k", lambda dtype: 16)
     return str(request.param)
@@ -305,3 +311,30 @@ def test_joined_gradient_without_options_and_with_too_many_slots() -> None:
     assert dbias.shape == (0,)
     with pytest.raises(NotImplementedError, match="bank must be of at most 512 slots a head, got 513"):
         memory.join_backward_scores(dy, bank.new_zeros(1, 513, 12), bank.new_zeros(1, 1, 20, 513), None, None)
+
+
+@pytest.mark.parametrize("fold", [False, True])
+def test_through_the_public_op(form: str, fold: bool) -> None:
+    x, residual = torch.randn(2, 30, 16, device=DEVICE), torch.randn(2, 30, 24, device=DEVICE)
+    leaves = [
+        torch.randn(shape, device=DEVICE, requires_grad=True)
+        for shape in ((40, 16), (40, 12), (24, 28), (24,), (16, 16), ())
+    ]
+    keys, values, weight, bias, query_weight, scale = leaves
+    x.requires_grad_()
+    results = []
+    for backend in ("triton", "reference"):
+        y, usage = vk.memory_fuse(
+            x, keys, values, weight, bias, query_weight=query_weight, scale=scale, residual=residual, num_heads=2,
+            slot_mask=torch.arange(40, device=DEVICE) % 5 != 2,
+            query_mask=torch.arange(60, device=DEVICE).view(2, 30) % 7 != 3,
+            fold=fold, return_usage=True, backend=backend,
+        )  # fmt: skip
+        loss = y.square().sum() + usage.square().sum()
+        results.append([y, usage, *torch.autograd.grad(loss, [x, *leaves])])
+    for got, expected in zip(*results, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3 * float(expected.detach().abs().max()))
+    reason = vk.explain(
+        "memory_fuse", x, keys, values, weight, num_heads=2, backend="triton", query_weight=query_weight
+    )
+    assert "-> triton: serves this call (asked for)" in reason

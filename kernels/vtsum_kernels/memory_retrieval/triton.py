@@ -72,7 +72,8 @@ def weights_forward(
         shares = torch.empty((groups, heads, blocks, slots), **statistics)
         sizes = {"BLOCK_M": config.block_m, "BLOCK_S": config.block_n, "BLOCK_K": min(step, configs.power_of_two(dim))}
         even = {"EVEN_D": dim % sizes["BLOCK_K"] == 0, "EVEN_S": slots % config.block_n == 0}
-        others = {"blocks": blocks, "partial_ptr": shares, "SINGLE": config.form == "single", **sizes, **even}
+        tiles = 0 if config.form == "walk" else triton.cdiv(slots, config.block_n)
+        others = {"blocks": blocks, "partial_ptr": shares, "TILES": tiles, **sizes, **even}
         launch(memory_weights_fwd_kernel, groups * heads * blocks, config, values, **others)
         return shares.sum(2)
 

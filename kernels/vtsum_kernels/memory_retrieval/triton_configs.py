@@ -1,7 +1,7 @@
 """The sizes that each kernel of memory retrieval may run with, the default first.
 
-Chosen for an H100's 227 KiB of shared memory and 64 Ki registers a block; defaults fit an A100's 163 KiB too, and spill
-no registers. A Config's block_m are rows; its block_n are slots or columns of the output. float32 is multiplied in
+Chosen for an H100's 227 KiB of shared memory and 64 Ki registers a block. The defaults fit an A100 and a B200 too, and
+spill registers on none of them; what is best on each of them is measured. A Config's block_m are rows; its block_n are slots or columns of the output. float32 is multiplied in
 float32, without tensor cores.
 """
 
@@ -32,25 +32,25 @@ def _sizes(form: str, *sizes: tuple[int, int, int, int]) -> list[Config]:
 
 
 def weights_forward_candidates(dtype: torch.dtype, slots: int) -> list[Config]:
-    """ "single": block_n holds all slots. "walk": it does not."""
+    """ "tiles": block_n holds half of the slots at least. "walk": it need not."""
     width = power_of_two(slots)
     if dtype == torch.float32:
         if width <= 128:
             rows = 4096 // max(width, 32)
-            return _sizes("single", (rows, width, 8, 2), (rows // 2, width, 4, 2))
-        return _sizes("walk", (64, 64, 8, 2), (64, 128, 8, 2), (32, 128, 8, 2))
+            return _sizes("tiles", (rows // 2, width, 4, 2), (rows, width, 8, 2))
+        return _sizes("walk", (32, 64, 4, 2), (64, 64, 8, 2), (64, 128, 8, 2), (32, 128, 8, 2))
     if width <= 64:
-        return _sizes("single", (128, width, 8, 4), (64, width, 4, 4), (128, width, 4, 4), (32, width, 4, 4))
+        return _sizes("tiles", (128, width, 8, 4), (64, width, 4, 4), (128, width, 4, 4), (32, width, 4, 4))
     if width <= 128:
-        return _sizes("single", (128, width, 8, 3), (64, width, 4, 4), (64, width, 8, 4), (32, width, 4, 4))
+        return _sizes("tiles", (128, width, 8, 3), (64, width, 4, 4), (64, width, 8, 4), (32, width, 4, 4))
     if width <= 256:
-        sizes = _sizes("single", (64, width, 8, 3), (128, width, 8, 3), (64, width, 8, 4), (32, width, 8, 3))
-        return sizes + _sizes("walk", (128, 128, 8, 3))
+        tiles = ((64, width, 8, 3), (128, width, 8, 3), (128, 128, 8, 3), (64, width, 8, 4), (32, width, 8, 3))
+        return _sizes("tiles", *tiles)
     walks = _sizes("walk", (128, 128, 8, 3), (128, 256, 8, 3), (64, 256, 8, 3), (64, 128, 8, 3))
     if slots % 16:  # rows of weights that start at odd places are stored an element a time, which takes registers
         walks = _sizes("walk", (64, 64, 8, 3), (32, 128, 8, 3)) + walks
     if width <= 512:
-        return _sizes("single", (64, width, 8, 2), (64, width, 8, 3), (32, width, 8, 2)) + walks
+        return _sizes("tiles", (32, 256, 8, 2), (64, 256, 8, 2), (64, 256, 8, 3), (64, 512, 8, 3)) + walks
     return walks
 
 
@@ -68,8 +68,11 @@ def join_candidates(dtype: torch.dtype, columns: int, split: bool) -> list[Confi
         return _sizes("tile", (64, 64, 4, 2), (64, 128, 8, 2), (128, 64, 8, 2), (32, 64, 4, 2))
     if columns <= 64:
         return _sizes("tile", (128, 64, 4, 3), (128, 64, 8, 4), (64, 64, 4, 4), (32, 64, 4, 4))
-    tiles = _sizes("tile", (128, 128, 8, 3), (128, 128, 8, 4), (64, 128, 4, 4), (64, 256, 8, 3), (32, 64, 4, 4))
-    return tiles if split else tiles + _sizes("tile", (128, 256, 8, 3), (128, 256, 8, 4), (256, 128, 8, 3))
+    few = _sizes("tile", (64, 128, 8, 3), (64, 128, 4, 4), (64, 256, 8, 3), (32, 64, 4, 4))
+    many = _sizes("tile", (128, 128, 8, 3), (128, 128, 8, 4))
+    if split:
+        return few[:1] + many + few[1:]
+    return many + _sizes("tile", (128, 256, 8, 3), (128, 256, 8, 4), (256, 128, 8, 3)) + few
 
 
 def scores_backward_candidates(dtype: torch.dtype, columns: int) -> list[Config]:
@@ -88,11 +91,10 @@ def join_backward_candidates(dtype: torch.dtype, slots: int) -> list[Config]:
         rows = max(2048 // width, 16)
         return _sizes("tile", (rows, min(width, 256), 8, 2), (rows, min(width, 256), 4, 1))
     if width <= 128:
-        return _sizes("tile", (64, width, 4, 4), (128, width, 8, 3), (64, width, 8, 3), (32, width, 4, 4))
+        return _sizes("tile", (64, width, 8, 3), (128, width, 8, 3), (64, width, 4, 4), (32, width, 4, 4))
     if width <= 256:
-        return _sizes("tile", (64, width, 8, 3), (128, 128, 8, 3), (64, 128, 8, 3), (32, width, 8, 3))
-    sizes = [(64, 256, 8, 2), (32, 256, 8, 2), (64, 256, 8, 3), (64, 256, 16, 3)]
-    return _sizes("tile", *(sizes[1:] if slots % 16 else sizes))
+        return _sizes("tile", (64, 128, 8, 3), (64, width, 8, 3), (128, 128, 8, 3), (32, width, 8, 3))
+    return _sizes("tile", (32, 256, 8, 2), (64, 256, 8, 2), (64, 256, 8, 3), (64, 256, 16, 3))
 
 
 def flash_forward_candidates(dtype: torch.dtype, width: int) -> list[Config]:

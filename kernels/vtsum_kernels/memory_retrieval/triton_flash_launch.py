@@ -110,13 +110,13 @@ def flash_backward(
     out: Tensor,
     lse: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of `flash_forward`: dx, dkeys, dvalues, dfactor, and dslot_bias ([G, H, S]; [0] without a bias)."""
+    """The gradients of `flash_forward`: dx, dkeys, dvalues, dfactor, and dslot_bias [G, H, S], zeros without a bias."""
     (groups, n, heads, dim), (_, _, slots, value_dim) = x.shape, values.shape
     statistics: dict[str, Any] = {"dtype": torch.float32, "device": x.device}
     dx = torch.empty((groups, n, heads, dim), dtype=x.dtype, device=x.device)
     dfactor = torch.empty((groups, heads, n), **statistics)
     if lse.numel() == 0 or slots == 0:
-        dbias = torch.zeros((groups, heads, slots) if slot_bias is not None else (0,), **statistics)
+        dbias = torch.zeros((groups, heads, slots), **statistics)
         dkeys, dvalues = (torch.zeros(bank.shape, dtype=bank.dtype, device=x.device) for bank in (keys, values))
         return dx.zero_(), dkeys, dvalues, dfactor.zero_(), dbias
     x, keys, values, dout, out = (dense(tensor) for tensor in (x, keys, values, dout, out))
@@ -149,7 +149,7 @@ def flash_backward(
         launch(memory_flash_bwd_slots_kernel, programs, config, arguments, **sizes, **others)
         if chunks > 1:
             dkeys, dvalues = (share.sum(0, keepdim=True).to(x.dtype) for share in (dkeys, dvalues))
-        return dkeys[0], dvalues[0], dfactor.new_empty(0) if dbias is None else dbias.sum(0)
+        return dkeys[0], dvalues[0], dfactor.new_zeros(shape[1:]) if dbias is None else dbias.sum(0)
 
     words = (*_words("flash_bwd", arguments, pairs * n), dusage is not None)
     options = any(option is not None for option in (slot_bias, query_mask, dusage))

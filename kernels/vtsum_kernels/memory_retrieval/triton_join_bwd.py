@@ -11,8 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ..sliding_window_attention.triton_common import add_product
-from .triton_scores import load_tile, place, store_tile
+from .triton_scores import load_tile, place, store_tile, two_products
 
 
 @triton.jit
@@ -61,17 +60,21 @@ def memory_join_bwd_kernel(
     rows = block * BLOCK_M + row
     exists = rows < N
     dy_ptr += (block * BLOCK_M).to(tl.int64) * dy_n
-    bank_ptr += h * bank_h
-    first = tl.zeros([BLOCK_M, BLOCK_S], tl.float32)
-    second = tl.zeros([BLOCK_M, BLOCK_S], tl.float32)
-    for k0 in range(0, out_dim, BLOCK_K):
-        k = k0 + tl.arange(0, BLOCK_K)
-        dy = load_tile(dy_ptr, dy_n, row, k, exists, out_dim, EVEN_O)
-        bank = load_tile(bank_ptr, bank_s, slots, k, slots < S, out_dim, EVEN_O)
-        first = add_product(first, dy, tl.trans(bank), PRECISION)
-        if TWO:
-            bank = load_tile(bank_ptr, bank_s, BLOCK_S + slots, k, BLOCK_S + slots < S, out_dim, EVEN_O)
-            second = add_product(second, dy, tl.trans(bank), PRECISION)
+    first, second = two_products(
+        dy_ptr,
+        dy_n,
+        exists,
+        bank_ptr + h * bank_h,
+        bank_s,
+        S,
+        out_dim,
+        BLOCK_M,
+        BLOCK_S,
+        BLOCK_K,
+        TWO,
+        EVEN_O,
+        PRECISION,
+    )
     at = (h * N + block * BLOCK_M) * S
     weights_ptr += at
     dscores_ptr += at

@@ -76,6 +76,26 @@ def products(
 
 
 @triton.jit
+def two_products(
+    a_ptr, a_stride, a_valid, b_ptr, b_stride, B, K, BLOCK_A: tl.constexpr, BLOCK_B: tl.constexpr,
+    BLOCK_K: tl.constexpr, TWO: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """a b^T as two tiles of BLOCK_B columns, for the first and, with TWO, the next rows of b, of which there are B."""
+    row_a, row_b = tl.arange(0, BLOCK_A), tl.arange(0, BLOCK_B)
+    first = tl.zeros([BLOCK_A, BLOCK_B], tl.float32)
+    second = tl.zeros([BLOCK_A, BLOCK_B], tl.float32)
+    for k0 in range(0, K, BLOCK_K):
+        k = k0 + tl.arange(0, BLOCK_K)
+        a = load_tile(a_ptr, a_stride, row_a, k, a_valid, K, EVEN)
+        b = load_tile(b_ptr, b_stride, row_b, k, row_b < B, K, EVEN)
+        first = add_product(first, a, tl.trans(b), PRECISION)
+        if TWO:
+            b = load_tile(b_ptr, b_stride, BLOCK_B + row_b, k, BLOCK_B + row_b < B, K, EVEN)
+            second = add_product(second, a, tl.trans(b), PRECISION)
+    return first, second
+
+
+@triton.jit
 def one_product(
     a, a_ptr, a_stride, a_valid, b, b_ptr, b_stride, b_valid, K: tl.constexpr,
     BLOCK_A: tl.constexpr, BLOCK_B: tl.constexpr, WHOLE: tl.constexpr, PRECISION: tl.constexpr,

@@ -1,7 +1,8 @@
 """Weights of all slots for blocks of rows, and their backward pass from the weights' own gradients.
 
-With SINGLE a program holds all of its rows' scores at once. Else it walks over blocks of slots twice: for the rows'
-softmax statistics, then for the weights; the second products are cheaper than scores written, read and written again.
+A program holds all of its rows' scores at once, in one of TILES or in two, which are stored one after the other. Where
+they are too many, TILES is 0 and it walks over blocks of slots twice: for the rows' softmax statistics, then for the
+weights; the second products are cheaper than scores written, read and written again.
 Usage is summed from the weights before they are rounded to the dtype they are stored in, a share for each program.
 """
 # mypy: disallow-untyped-defs=False
@@ -12,7 +13,14 @@ import triton
 import triton.language as tl
 
 from ..sliding_window_attention.triton_common import LN_2, power
-from .triton_scores import ahead, biased, counts, load_tile, place, products, row_scale, store_tile
+from .triton_scores import ahead, biased, counts, load_tile, place, products, row_scale, store_tile, two_products
+
+
+@triton.jit
+def _store(weights_ptr, partial_ptr, weights, local, slots, exists, S, EVEN_S: tl.constexpr):
+    """A tile of weights, and its share of usage."""
+    store_tile(weights_ptr, S, local, slots, weights, exists, S, EVEN_S)
+    tl.store(partial_ptr + slots, tl.sum(weights, 0), mask=slots < S)
 
 
 @triton.jit
@@ -27,7 +35,7 @@ def memory_weights_fwd_kernel(
     partial_ptr,  # [G, H, blocks, S] float32: each block's share of usage
     x_g, x_n, x_h, keys_g, keys_h, keys_s, bias_g, bias_h, mask_g, mask_n,
     n, S, H, blocks,
-    D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_K: tl.constexpr, SINGLE: tl.constexpr,
+    D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_K: tl.constexpr, TILES: tl.constexpr,
     HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr, EVEN_D: tl.constexpr, EVEN_S: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -44,17 +52,27 @@ def memory_weights_fwd_kernel(
     partial_ptr += (gh * blocks + block) * S
     top = tl.full([BLOCK_M], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
-    if SINGLE:
+    if TILES > 0:
         slots = tl.arange(0, BLOCK_S)
-        raw = products(x_ptr, x_n, valid, keys_ptr, keys_s, slots < S, D, BLOCK_M, BLOCK_S, BLOCK_K, EVEN_D, PRECISION)
-        scores = biased(raw, scale, bias_ptr, slots, S, HAS_BIAS, EVEN_S)
-        top = tl.max(scores, 1)
-        weights = power(scores - tl.where(top == float("-inf"), 0.0, top)[:, None])
-        total = tl.sum(weights, 1)
+        first, second = two_products(
+            x_ptr, x_n, valid, keys_ptr, keys_s, S, D, BLOCK_M, BLOCK_S, BLOCK_K, TILES == 2, EVEN_D, PRECISION
+        )
+        first = biased(first, scale, bias_ptr, slots, S, HAS_BIAS, EVEN_S)
+        top = tl.max(first, 1)
+        if TILES == 2:
+            second = biased(second, scale, bias_ptr, BLOCK_S + slots, S, HAS_BIAS, EVEN_S)
+            top = tl.maximum(top, tl.max(second, 1))
+        base = tl.where(top == float("-inf"), 0.0, top)
+        first = power(first - base[:, None])
+        total = tl.sum(first, 1)
+        if TILES == 2:
+            second = power(second - base[:, None])
+            total += tl.sum(second, 1)
         sees = valid & (total != 0.0)
-        weights *= tl.where(sees, 1.0 / tl.where(sees, total, 1.0), 0.0)[:, None]
-        store_tile(weights_ptr, S, local, slots, weights, exists, S, EVEN_S)
-        tl.store(partial_ptr + slots, tl.sum(weights, 0), mask=slots < S)
+        share = tl.where(sees, 1.0 / tl.where(sees, total, 1.0), 0.0)
+        _store(weights_ptr, partial_ptr, first * share[:, None], local, slots, exists, S, EVEN_S)
+        if TILES == 2:
+            _store(weights_ptr, partial_ptr, second * share[:, None], local, BLOCK_S + slots, exists, S, EVEN_S)
     else:
         for s0 in range(0, S, BLOCK_S):
             slots = s0 + tl.arange(0, BLOCK_S)
@@ -77,8 +95,7 @@ def memory_weights_fwd_kernel(
                 D, BLOCK_M, BLOCK_S, BLOCK_K, EVEN_D, PRECISION,
             )  # fmt: skip
             weights = power(biased(raw, scale, bias_ptr, slots, S, HAS_BIAS, EVEN_S) - full[:, None])
-            store_tile(weights_ptr, S, local, slots, weights, exists, S, EVEN_S)
-            tl.store(partial_ptr + slots, tl.sum(weights, 0), mask=slots < S)
+            _store(weights_ptr, partial_ptr, weights, local, slots, exists, S, EVEN_S)
     lse = tl.where(sees, (top + tl.log2(tl.where(sees, total, 1.0))) * LN_2, float("-inf"))
     tl.store(lse_ptr + gh * n + rows, lse, mask=exists)
 

@@ -7,7 +7,7 @@ namespace {
 // A thread owns one piece of one row of the result: any width is served without threads to spare, and no sum is passed
 // from thread to thread. The index and weights of a row are read by all its threads at once, from the L1 cache.
 template <typename T, int N>
-__global__ void __launch_bounds__(GATHER_BLOCK, 6)
+__global__ void __launch_bounds__(GATHER_BLOCK, 4)
     memory_gather_kernel(const __grid_constant__ gather_params p, unsigned pieces, unsigned threads) {
     const unsigned thread = thread_of_head();
     if (thread >= threads) return;

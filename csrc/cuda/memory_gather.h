@@ -3,11 +3,11 @@
 // All three are bound by the bytes of the chosen rows: n * k * e elements, 805 MB for 16,384 frames, 32 slots and 768
 // bfloat16 numbers, 0.19 ms at the 4.3 TB/s at which an H200 copies. Rows are read 16 bytes a thread, whole rows by
 // neighbouring threads. IN_FLIGHT pieces of every thread are always on their way to shared memory, where no register
-// waits for them: 128 bytes a thread and six blocks a multiprocessor make 192 KiB under way, several times the 32 KiB
+// waits for them: 128 bytes a thread and four blocks a multiprocessor make 128 KiB under way, several times the 32 KiB
 // that latency times bandwidth ask of each.
 #pragma once
 
-#include "device.h"
+#include "memory_pieces.h"
 #include "vtsum/memory_sparse.h"
 
 namespace vts::memory {
@@ -15,37 +15,6 @@ namespace vts::memory {
 using gather_params = vts_memory_gather_params;
 
 constexpr int GATHER_BLOCK = 256, IN_FLIGHT = 8;
-
-// N neighbouring elements as they lie in memory, moved by one instruction.
-template <typename T, int N>
-struct alignas(N * sizeof(T)) piece {
-    T x[N];
-};
-
-template <typename T, int N>
-__device__ __forceinline__ piece<T, N> load_piece(const T *from) {
-    piece<T, N> to;
-    if constexpr (sizeof(to) == 16)
-        reinterpret_cast<uint4 &>(to) = *reinterpret_cast<const uint4 *>(from);
-    else if constexpr (sizeof(to) == 4)
-        reinterpret_cast<uint32_t &>(to) = *reinterpret_cast<const uint32_t *>(from);
-    else
-        to.x[0] = from[0];
-    return to;
-}
-
-template <typename T, int N>
-__device__ __forceinline__ void store_piece(T *to, const float (&x)[N]) {
-    piece<T, N> all;
-#pragma unroll
-    for (int e = 0; e < N; ++e) all.x[e] = narrow<T>(x[e]);
-    if constexpr (sizeof(all) == 16)
-        *reinterpret_cast<uint4 *>(to) = reinterpret_cast<const uint4 &>(all);
-    else if constexpr (sizeof(all) == 4)
-        *reinterpret_cast<uint32_t *>(to) = reinterpret_cast<const uint32_t &>(all);
-    else
-        to[0] = all.x[0];
-}
 
 template <typename T, int N>
 __device__ __forceinline__ void add_scaled(float (&sum)[N], float weight, const piece<T, N> &row) {
@@ -133,32 +102,12 @@ int launch_by_head(
     return VTS_LAUNCH(kernel, grid, dim3(GATHER_BLOCK), shared, stream, arguments...);
 }
 
-// Elements that one instruction can move: as many as divide every row's beginning and its length.
-inline int elements_at_once(const gather_params &p, int64_t largest) {
-    int64_t steps = p.e | largest;  // lowest set bit: what divides all of them
-    steps |= p.table_stride_g | p.table_stride_h | p.table_stride_s;
-    steps |= p.rows_stride_g | p.rows_stride_n | p.rows_stride_h;
-    const int64_t bytes = largest == 8 ? 2 : 4;
-    for (const void *x : {p.table, p.rows}) steps |= static_cast<int64_t>(reinterpret_cast<uintptr_t>(x)) / bytes;
-    return static_cast<int>(steps & -steps);
-}
-
 // Calls run.template with<T, N>() for the tensors' type and the greatest N that they allow.
 template <typename Run>
 int with_pieces(const gather_params &p, const Run &run) {
-    switch (p.dtype) {
-        case VTS_FLOAT32:
-            return elements_at_once(p, 4) == 4 ? run.template with<float, 4>() : run.template with<float, 1>();
-        case VTS_FLOAT16:
-        case VTS_BFLOAT16: {
-            const int at_once = elements_at_once(p, 8);
-            const bool half = p.dtype == VTS_FLOAT16;
-            if (at_once == 8) return half ? run.template with<__half, 8>() : run.template with<__nv_bfloat16, 8>();
-            if (at_once >= 2) return half ? run.template with<__half, 2>() : run.template with<__nv_bfloat16, 2>();
-            return half ? run.template with<__half, 1>() : run.template with<__nv_bfloat16, 1>();
-        }
-        default: return cudaErrorInvalidValue;
-    }
+    const int64_t steps = p.e | p.table_stride_g | p.table_stride_h | p.table_stride_s | p.rows_stride_g |
+                          p.rows_stride_n | p.rows_stride_h;
+    return with_pieces(p.dtype, steps, {p.table, p.rows}, run);
 }
 
 inline bool fits(const gather_params &p) {

@@ -25,7 +25,7 @@ struct scatter_plan {
 };
 
 // Where the pieces of a slot lie does not change their sums: their place may be whatever comes first.
-__global__ void __launch_bounds__(GATHER_BLOCK, 6)
+__global__ void __launch_bounds__(GATHER_BLOCK, 4)
     memory_scatter_cut_kernel(const __grid_constant__ scatter_plan plan, int64_t S) {
     const int64_t head = blockIdx.y, slot = thread_of_head();
     if (slot >= S) return;
@@ -48,7 +48,7 @@ __device__ __forceinline__ void add_entries(
 
 // A thread owns a column of a slot, N elements wide.
 template <typename T, int N>
-__global__ void __launch_bounds__(GATHER_BLOCK, 6) memory_scatter_kernel(
+__global__ void __launch_bounds__(GATHER_BLOCK, 4) memory_scatter_kernel(
     const __grid_constant__ gather_params p, const __grid_constant__ scatter_plan plan, unsigned columns) {
     const unsigned slot = thread_of_head() / columns, column = thread_of_head() % columns * N;
     if (slot >= p.S) return;
@@ -64,7 +64,7 @@ __global__ void __launch_bounds__(GATHER_BLOCK, 6) memory_scatter_kernel(
 
 // A thread owns a column of a piece.
 template <typename T, int N>
-__global__ void __launch_bounds__(GATHER_BLOCK, 6) memory_scatter_pieces_kernel(
+__global__ void __launch_bounds__(GATHER_BLOCK, 4) memory_scatter_pieces_kernel(
     const __grid_constant__ gather_params p, const __grid_constant__ scatter_plan plan, unsigned columns) {
     const unsigned number = thread_of_head() / columns, column = thread_of_head() % columns * N;
     const head_of_block head(p);
@@ -83,7 +83,7 @@ __global__ void __launch_bounds__(GATHER_BLOCK, 6) memory_scatter_pieces_kernel(
 
 // A thread owns one element of a slot that was cut: the first piece's threads add up those of all.
 template <typename T>
-__global__ void __launch_bounds__(GATHER_BLOCK, 6)
+__global__ void __launch_bounds__(GATHER_BLOCK, 4)
     memory_scatter_finish_kernel(const __grid_constant__ gather_params p, const __grid_constant__ scatter_plan plan) {
     const unsigned width = static_cast<unsigned>(p.e), number = thread_of_head() / width;
     const head_of_block head(p);

@@ -1,7 +1,5 @@
 // vtsum_kernels::sliding_window_attention_{fwd,bwd} on CUDA.
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
-#include <torch/csrc/stable/accelerator.h>
-
+#include "cuda.h"
 #include "sliding_window_attention.h"
 
 namespace vts::glue {
@@ -10,12 +8,6 @@ namespace {
 constexpr const char *fwd_name = "sliding_window_attention_fwd";
 constexpr const char *bwd_name = "sliding_window_attention_bwd";
 
-void *stream_of(const Tensor &x) {
-    void *stream = nullptr;
-    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream));
-    return stream;
-}
-
 void check_device(const char *op, const Tensor &q, const Tensor &x) {
     STD_TORCH_CHECK(
         x.is_cuda() && x.get_device_index() == q.get_device_index(), op, ": all tensors must be on the device of q");
@@ -23,10 +15,6 @@ void check_device(const char *op, const Tensor &q, const Tensor &x) {
 
 void check_device(const char *op, const Tensor &q, const std::optional<Tensor> &x) {
     if (x.has_value()) check_device(op, q, *x);
-}
-
-void check_launch(const char *op, int error) {
-    STD_TORCH_CHECK(error == 0, op, ": the CUDA launch failed with error ", error);
 }
 
 vts_sliding_window_attention_params checked(
@@ -54,7 +42,7 @@ std::tuple<Tensor, Tensor> forward(
     Tensor q, Tensor k, Tensor v, std::optional<Tensor> mask, std::optional<Tensor> cu_seqlens,
     std::optional<Tensor> bias, std::optional<Tensor> seed, int64_t left, int64_t right, int64_t dilation, bool shift,
     double scale, double dropout_p, bool need_lse) {
-    const torch::stable::accelerator::DeviceGuard guard(q.get_device_index());
+    const DeviceGuard guard(q.get_device_index());
     q = with_dense_rows(q), k = with_dense_rows(k), v = with_dense_rows(v);
     auto p = checked(fwd_name, q, k, v, {mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p});
     const Tensor bounds = bounds_of(fwd_name, q, p);
@@ -71,7 +59,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(
     std::optional<Tensor> bias, std::optional<Tensor> seed, std::optional<Tensor> dlse, std::optional<Tensor> out,
     std::optional<Tensor> lse, int64_t left, int64_t right, int64_t dilation, bool shift, double scale,
     double dropout_p) {
-    const torch::stable::accelerator::DeviceGuard guard(q.get_device_index());
+    const DeviceGuard guard(q.get_device_index());
     q = with_dense_rows(q), k = with_dense_rows(k), v = with_dense_rows(v), dout = with_dense_rows(dout);
     auto p = checked(bwd_name, q, k, v, {mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p});
     check_device(bwd_name, q, dout);

@@ -44,6 +44,34 @@ class SoftmaxParams(ctypes.Structure):
     ]
 
 
+class WeightsParams(ctypes.Structure):
+    """vts_memory_weights_params."""
+
+    _fields_ = [
+        ("x", c_void_p),
+        *((f"x_stride_{d}", c_int64) for d in "gnh"),
+        ("keys", c_void_p),
+        *((f"keys_stride_{d}", c_int64) for d in "ghs"),
+        *((name, c_void_p) for name in ("factor", "slot_bias")),
+        *((name, c_int64) for name in ("bias_stride_g", "bias_stride_h")),
+        *((name, c_void_p) for name in ("query_mask", "weights", "lse", "usage", "partial")),
+        *((name, c_int64) for name in "GHnSd"),
+        *((name, c_int32) for name in ("dtype", "weights_dtype")),
+    ]
+
+
+class SlopesParams(ctypes.Structure):
+    """vts_memory_slopes_params."""
+
+    _fields_ = [
+        ("x", c_void_p),
+        *((f"x_stride_{d}", c_int64) for d in "gnh"),
+        *((name, c_void_p) for name in ("u", "scaled", "factor", "dfactor", "query_mask")),
+        *((name, c_int64) for name in "GHnd"),
+        ("dtype", c_int32),
+    ]
+
+
 class GatherParams(ctypes.Structure):
     """vts_memory_gather_params."""
 
@@ -99,8 +127,9 @@ class Library:
     def __init__(self, path: Path) -> None:
         self.c = ctypes.CDLL(str(path))
         self.c.vts_emulator_error.restype = ctypes.c_char_p
-        for name in ("vts_memory_softmax_cuda_scratch", "vts_memory_scatter_cuda_scratch"):
-            getattr(self.c, name).restype = c_int64
+        for op in ("softmax", "weights", "scatter"):
+            getattr(self.c, f"vts_memory_{op}_cuda_scratch").restype = c_int64
+        self.c.vts_memory_weights_cuda_takes.restype = c_bool
 
     def check(self, error: int) -> None:
         if error:
@@ -159,6 +188,50 @@ class Library:
         p.partial = partial.data_ptr()
         self.check(self.c.vts_memory_softmax_bwd_cuda(ctypes.byref(p), None))
         return dscores, dslot_bias
+
+    def weights(
+        self,
+        x: Tensor,
+        keys: Tensor,
+        factor: Tensor,
+        slot_bias: Tensor | None = None,
+        query_mask: Tensor | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor] | None:
+        """weights, lse and usage from x [G, n, H, d] and keys [G, H, S, d]; None where the kernel does not take it."""
+        p = WeightsParams(dtype=DTYPES[x.dtype], weights_dtype=DTYPES[dtype or x.dtype])
+        p.G, p.n, p.H, p.d = x.shape
+        p.S = keys.shape[2]
+        p.x, (p.x_stride_g, p.x_stride_n, p.x_stride_h) = x.data_ptr(), x.stride()[:3]
+        p.keys, (p.keys_stride_g, p.keys_stride_h, p.keys_stride_s) = keys.data_ptr(), keys.stride()[:3]
+        weights = unset(p.G, p.H, p.n, p.S, dtype=dtype or x.dtype)
+        lse, usage = unset(p.G, p.H, p.n), unset(p.G, p.H, p.S)
+        p.factor, p.query_mask = factor.data_ptr(), pointer(query_mask)
+        p.weights, p.lse, p.usage = weights.data_ptr(), lse.data_ptr(), usage.data_ptr()
+        set_bias(p, slot_bias)
+        if not self.c.vts_memory_weights_cuda_takes(ctypes.byref(p)):
+            return None
+        partial = unset(self.c.vts_memory_weights_cuda_scratch(ctypes.byref(p)) // 4)
+        p.partial = partial.data_ptr()
+        self.check(self.c.vts_memory_weights_fwd_cuda(ctypes.byref(p), None))
+        return weights, lse, usage
+
+    def slopes(
+        self, x: Tensor, u: Tensor, factor: Tensor, query_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """dx, dfactor [G, H, n] and factor x, from x and u [G, n, H, d]."""
+        p = SlopesParams(dtype=DTYPES[x.dtype])
+        p.G, p.n, p.H, p.d = x.shape
+        p.x, (p.x_stride_g, p.x_stride_n, p.x_stride_h) = x.data_ptr(), x.stride()[:3]
+        dx, dfactor, scaled = u.clone(), unset(p.G, p.H, p.n), unset(*x.shape, dtype=x.dtype)
+        p.u, p.dfactor, p.scaled = dx.data_ptr(), dfactor.data_ptr(), scaled.data_ptr()
+        p.factor, p.query_mask = factor.data_ptr(), pointer(query_mask)
+        self.check(self.c.vts_memory_slopes_cuda(ctypes.byref(p), None))
+        return dx, dfactor, scaled
+
+    def add(self, total: Tensor, term: Tensor) -> None:
+        pointers = c_void_p(total.data_ptr()), c_void_p(term.data_ptr())
+        self.check(self.c.vts_memory_add_cuda(*pointers, c_int64(total.numel()), None))
 
     def topk(
         self, scores: Tensor, factor: Tensor, slot_bias: Tensor | None, k: int, blocks: list[int], row_block: int = 1000

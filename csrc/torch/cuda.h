@@ -1,0 +1,53 @@
+// What the glue of every CUDA op needs beyond common.h: streams, checks of devices, and products by torch's BLAS.
+#pragma once
+
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/inductor/aoti_torch/generated/c_shim_cuda.h>
+#include <torch/csrc/stable/accelerator.h>
+
+#include <array>
+#include <initializer_list>
+
+#include "common.h"
+
+namespace vts::glue {
+
+using torch::stable::accelerator::DeviceGuard;
+
+inline void *stream_of(const Tensor &x) {
+    void *stream = nullptr;
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream));
+    return stream;
+}
+
+inline void check_launch(const char *op, int error) {
+    STD_TORCH_CHECK(error == 0, op, ": the CUDA launch failed with error ", error);
+}
+
+inline void check_devices(const char *op, const Tensor &like, std::initializer_list<const Tensor *> tensors) {
+    for (const Tensor *x : tensors)
+        STD_TORCH_CHECK(
+            x->is_cuda() && x->get_device_index() == like.get_device_index(), op,
+            ": all tensors must be on the device of the first");
+}
+
+// out[b] = x[b] y[b], of three-dimensional tensors or views. out may be float32 where x and y have 16 bits.
+inline void multiply_batch(const Tensor &x, const Tensor &y, const Tensor &out) {
+    using torch::stable::detail::from;
+    if (out.scalar_type() == x.scalar_type()) {
+        std::array<StableIValue, 3> stack{from(x), from(y), from(out)};
+        TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::bmm", "out", stack.data(), TORCH_ABI_VERSION));
+        (void)torch::stable::detail::to<Tensor>(stack[0]);
+    } else {
+        std::array<StableIValue, 4> stack{from(x), from(y), from(out.scalar_type()), from(out)};
+        TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::bmm", "dtype_out", stack.data(), TORCH_ABI_VERSION));
+        (void)torch::stable::detail::to<Tensor>(stack[0]);
+    }
+}
+
+// out = c + x y, of two-dimensional tensors; c may be out itself.
+inline void multiply_add(const Tensor &c, const Tensor &x, const Tensor &y, const Tensor &out) {
+    TORCH_ERROR_CODE_CHECK(aoti_torch_cuda_addmm_out(out.get(), c.get(), x.get(), y.get(), 1.0, 1.0));
+}
+
+}  // namespace vts::glue

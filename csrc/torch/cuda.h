@@ -1,5 +1,7 @@
 // What the glue of every CUDA op needs beyond common.h: streams, checks of devices, and products by torch's BLAS.
-#pragma once
+// A guard by name and no #pragma: tests/emulator/glue.h takes this file's place where the glue runs without a GPU.
+#ifndef VTS_TORCH_CUDA_H
+#define VTS_TORCH_CUDA_H
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/inductor/aoti_torch/generated/c_shim_cuda.h>
@@ -13,6 +15,10 @@
 namespace vts::glue {
 
 using torch::stable::accelerator::DeviceGuard;
+
+// Products of a block of rows that an op holds at once, and rows that a block has at least. 64 MB in float32: about
+// what the L2 cache of a large GPU holds, and enough for products to run at full speed.
+constexpr int64_t HELD_PRODUCTS = int64_t{1} << 24, HELD_ROWS = 256;
 
 inline void *stream_of(const Tensor &x) {
     void *stream = nullptr;
@@ -51,3 +57,5 @@ inline void multiply_add(const Tensor &c, const Tensor &x, const Tensor &y, cons
 }
 
 }  // namespace vts::glue
+
+#endif

@@ -12,10 +12,6 @@ namespace {
 
 using torch::stable::new_empty;
 
-// Scores of a block of rows: 128 MB in float32. Fewer rows would make its products inefficient, more would be no
-// faster.
-constexpr int64_t BLOCK_SCORES = int64_t{1} << 25, LEAST_ROWS = 64;
-
 // Some rows of a checked call: x [G, n, H, d], keys [G, H, S, d], factor [G, H, n], query_mask [G, n].
 struct call {
     const char *op;
@@ -59,9 +55,9 @@ struct call {
     }
 };
 
+// Of each group; all heads of a block are read at once.
 int64_t rows_of_block(const call &c) {
-    const int64_t rows = BLOCK_SCORES / std::max<int64_t>(c.G * c.H * c.S, 1);
-    return std::max(rows / LEAST_ROWS * LEAST_ROWS, LEAST_ROWS);
+    return std::max(HELD_PRODUCTS / std::max<int64_t>(c.G * c.H * c.S, 1), HELD_ROWS / 4);
 }
 
 vts_memory_softmax_params softmax_params(const call &c, const Tensor &weights) {

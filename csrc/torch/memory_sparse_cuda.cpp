@@ -9,10 +9,6 @@ namespace {
 
 using torch::stable::new_empty;
 
-// Scores of a block of rows: 64 MB in float32, about what the L2 cache of a large GPU holds, so that the search reads
-// most of them from there. At least so many rows that the product is efficient and every multiprocessor has one.
-constexpr int64_t BLOCK_SCORES = int64_t{1} << 24, LEAST_ROWS = 256;
-
 // The k best of each row, by blocks of rows: the scores of one block are all that is ever stored. 16-bit products are
 // summed in float32; those of float32 are as exact as torch's (allow TF32 there, and they are rounded to it).
 std::tuple<Tensor, Tensor> topk(Tensor x, Tensor keys, Tensor factor, std::optional<Tensor> slot_bias, int64_t k) {
@@ -38,7 +34,7 @@ std::tuple<Tensor, Tensor> topk(Tensor x, Tensor keys, Tensor factor, std::optio
     p.G = G, p.H = H, p.n = n, p.S = S, p.k = k, p.slots = S, p.start = true, p.dtype = VTS_FLOAT32;
     // Rows of scores begin at multiples of 16 bytes.
     p.scores_stride = (S + 3) / 4 * 4;
-    const int64_t most = std::max(BLOCK_SCORES / std::max<int64_t>(p.scores_stride, 1), LEAST_ROWS);
+    const int64_t most = std::max(HELD_PRODUCTS / std::max<int64_t>(p.scores_stride, 1), HELD_ROWS);
     const Tensor all = by_head(x), columns = transposed(keys);
     if (best.numel() == 0) return {best, index};
     for (int64_t g = 0; g < G; ++g) {

@@ -108,6 +108,32 @@ def build_memory(*, sanitized: bool = False) -> Path:
     return _build(dict.fromkeys(sorted(CUDA.glob("memory*.cu")), ()), "memory", sanitized)
 
 
+def build_memory_glue() -> Path:
+    """The CUDA glue of memory retrieval for tensors on the CPU: ops vtsum_emulated::memory_* over emulated kernels."""
+    import torch
+    from torch.utils.cpp_extension import include_paths
+
+    kernels, glue = build_memory(), CSRC / "torch"
+    sources = sorted(glue.glob("memory_*_cuda.cpp"))
+    flags = ["-std=c++20", "-O1", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror"]
+    flags += ["-DTORCH_TARGET_VERSION=0x020b000000000000", "-include", str(HERE / "glue.h")]
+    flags += [f"-I{glue}", f"-I{CSRC / 'include'}"]
+    flags += [flag for path in include_paths() for flag in ("-isystem", path)]
+    torch_libraries = Path(torch.__file__).parent / "lib"
+    link = [str(kernels), f"-L{torch_libraries}", "-ltorch_cpu", "-lc10"]
+    link += [f"-Wl,-rpath,{folder}" for folder in (torch_libraries, kernels.parent)]
+    headers = [*sorted(glue.glob("*.h")), *sorted((CSRC / "include").rglob("*.h")), HERE / "glue.h"]
+    content = b"".join(path.read_bytes() for path in [*headers, *sources])
+    key = hashlib.sha256(content + " ".join([torch.__version__, *flags, *link]).encode()).hexdigest()[:16]
+    library = kernels.parent / f"glue-{key}.so"
+    with (kernels.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not library.is_file():
+            _run([compiler(), *flags, "-shared", *map(str, sources), *link], library)
+        _forget_old(kernels.parent, {library, kernels})
+    return library
+
+
 def _build(sources: Mapping[Path, Sequence[str]], prefix: str, sanitized: bool) -> Path:
     """Compiles sources, each with its own flags, and the emulator. Headers named after an op are read by that op's
     sources alone: those that begin otherwise than with `prefix` do not make them stale."""

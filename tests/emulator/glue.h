@@ -1,0 +1,47 @@
+// Takes the place of csrc/torch/cuda.h where the CUDA glue is compiled for tensors on the CPU and emulated kernels:
+// products are the CPU's, and blocks of rows are small, so that small tensors have several.
+#define VTS_TORCH_CUDA_H
+
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h>
+
+#include <algorithm>
+#include <array>
+#include <initializer_list>
+
+#include "common.h"
+
+namespace vts::glue {
+
+constexpr int64_t HELD_PRODUCTS = 512, HELD_ROWS = 8;
+
+struct DeviceGuard {
+    explicit DeviceGuard(int64_t) {}
+};
+
+inline void *stream_of(const Tensor &) { return nullptr; }
+
+inline void check_launch(const char *op, int error) {
+    STD_TORCH_CHECK(error == 0, op, ": the launch failed with error ", error);
+}
+
+inline void check_devices(const char *, const Tensor &, std::initializer_list<const Tensor *>) {}
+
+inline void multiply_batch(const Tensor &x, const Tensor &y, const Tensor &out) {
+    using torch::stable::detail::from;
+    if (out.scalar_type() != x.scalar_type())
+        return multiply_batch(torch::stable::to(x, out.scalar_type()), torch::stable::to(y, out.scalar_type()), out);
+    std::array<StableIValue, 3> stack{from(x), from(y), from(out)};
+    TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::bmm", "out", stack.data(), TORCH_ABI_VERSION));
+    (void)torch::stable::detail::to<Tensor>(stack[0]);
+}
+
+inline void multiply_add(const Tensor &c, const Tensor &x, const Tensor &y, const Tensor &out) {
+    TORCH_ERROR_CODE_CHECK(aoti_torch_cpu_addmm_out(out.get(), c.get(), x.get(), y.get(), 1.0, 1.0));
+}
+
+}  // namespace vts::glue
+
+// Where the ops are registered; after torch's headers, which have these words, too.
+#define CUDA CPU
+#define vtsum_kernels vtsum_emulated

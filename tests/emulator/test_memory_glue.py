@@ -1,0 +1,162 @@
+"""The ops' CUDA glue over emulated kernels, on tensors on the CPU, against the same ops' forms there in float64.
+
+Only torch's own products on a GPU are left out of what a call on CUDA runs.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.emulator.build import build_memory_glue
+from tests.emulator.memory import LIMITS, close
+from vtsum_kernels import library
+from vtsum_kernels.memory_retrieval import ops, ops_sparse
+
+OPS = ("weights_fwd", "weights_bwd", "flash_fwd", "flash_bwd", "join_fwd", "topk", "gather", "gather_dot", "scatter")
+SHAPES = [  # G, n, H, S, d, e, groups of the bias
+    (1, 37, 1, 72, 24, 16, 1),
+    (1, 37, 3, 70, 24, 16, 1),
+    (2, 11, 1, 33, 16, 8, 2),
+    (3, 7, 2, 40, 13, 5, 1),
+    (2, 21, 5, 24, 16, 8, 1),
+]
+FLOATS = [torch.float32, torch.float16, torch.bfloat16]
+
+
+@pytest.fixture(scope="module")
+def emulated(emulator: None) -> Any:
+    """The ops, with the schemas of the registered ones."""
+    definitions = torch.library.Library("vtsum_emulated", "FRAGMENT")
+    for op in OPS:
+        schema = getattr(torch.ops.vtsum_kernels, f"memory_{op}").default._schema
+        if not hasattr(torch.ops.vtsum_emulated, schema.name.split("::")[1]):
+            definitions.define(str(schema).split("::", 1)[1])
+    torch.ops.load_library(str(build_memory_glue()))
+    return definitions, torch.ops.vtsum_emulated
+
+
+def wide(x: Any) -> Any:
+    return x.double() if isinstance(x, Tensor) and x.is_floating_point() else x
+
+
+class Both:
+    """Calls an op emulated and exactly; `check` compares all their results."""
+
+    def __init__(self, emulated: Any, limit: float) -> None:
+        self.emulated, self.limit = emulated[1], limit
+
+    def check(self, op: str, *arguments: Any, exact: tuple[Any, ...] = (), slack: float = 1.0) -> Any:
+        """`exact`: arguments for the exact call where they differ from the emulated one's."""
+        got = getattr(self.emulated, f"memory_{op}")(*arguments)
+        theirs = [wide(x) for x in (exact or arguments)]
+        theirs = [torch.float64 if isinstance(x, torch.dtype) else x for x in theirs]
+        wanted = getattr(torch.ops.vtsum_kernels, f"memory_{op}")(*theirs)
+        pairs = [(got, wanted)] if isinstance(got, Tensor) else zip(got, wanted, strict=True)
+        for n, (mine, other) in enumerate(pairs):
+            if mine.is_floating_point():
+                close(f"{op} {n}", mine, other, self.limit * slack)
+            else:
+                assert torch.equal(mine, other), op
+        return got
+
+
+@pytest.mark.skipif(library.refusal("_cpu") is not None, reason="the CPU forms to compare with are not built")
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_ops(emulated: Any, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    assert ops and ops_sparse  # their schemas are those that `emulated` takes
+    torch.manual_seed(0)
+    groups, frames, heads, slots, width, out_width, bias_groups = shape
+    both = Both(emulated, LIMITS[dtype])
+    x, keys = torch.randn(groups, frames, heads, width).to(dtype), torch.randn(groups, heads, slots, width).to(dtype)
+    values, dout = torch.randn(groups, heads, slots, out_width), torch.randn(groups, frames, heads, out_width)
+    values, dout = values.to(dtype), dout.to(dtype)
+    factor, bias = torch.rand(groups, heads, frames) / 2, torch.randn(bias_groups, heads, slots)
+    factor[0, 0, 0], bias[..., 3] = 0.0, -math.inf
+    mask = torch.rand(groups, frames) > 0.3
+    x[~mask] = 0.0
+    bank = (x, keys, factor, bias, mask)
+
+    weights, lse, usage = both.check("weights_fwd", *bank, dtype)
+    both.check("weights_fwd", x, keys, factor, None, None, torch.float32)
+    dweights, dlse, dusage = torch.randn(weights.shape).to(dtype), torch.randn(lse.shape), torch.randn(usage.shape)
+    rest = (weights, x, keys, factor, mask)
+    both.check("weights_bwd", dweights, dlse, dusage, *rest, True, slack=2)
+    assert both.check("weights_bwd", dweights, None, None, *rest, False, slack=2)[3].numel() == 0
+
+    out, lse, _ = both.check("flash_fwd", x, keys, values, factor, bias, mask, True)
+    gradients = (dout, dlse, dusage, x, keys, values, factor, bias, mask)
+    exact_out, exact_lse, _ = torch.ops.vtsum_kernels.memory_flash_fwd(
+        *map(wide, (x, keys, values, factor, bias, mask)), True
+    )
+    both.check("flash_bwd", *gradients, out, lse, exact=(*gradients, exact_out, exact_lse), slack=2)
+
+    best, index = emulated[1].memory_topk(x, keys, factor, bias, 9)
+    exact_best, exact_index = torch.ops.vtsum_kernels.memory_topk(*map(wide, (x, keys, factor, bias)), 9)
+    close("topk", best, exact_best, 1e-5)
+    where = (index != exact_index) & (exact_best > -math.inf)
+    assert (exact_best[where] - best[where]).abs().max() < 1e-5 if where.any() else True  # equal but for rounding
+    shares = torch.randn(index.shape)
+    both.check("gather", shares, index, values)
+    both.check("gather_dot", x, index, keys)
+    both.check("scatter", shares, index, dout, slots)
+    ones = torch.ones(1, 1, 1, 1).expand(groups, frames, heads, 1)
+    both.check("scatter", shares, index, ones, slots)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_join(emulated: Any, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    both = Both(emulated, LIMITS[dtype])
+    shapes = ((20, 16), (20, 12), (10, 16), (12, 10), (10,), (20, 10))
+    x, weights, weight, bank, bias, residual = (torch.randn(shape).to(dtype) for shape in shapes)
+    for some_bias in (None, bias):
+        for some_residual in (None, residual):
+            both.check("join_fwd", x, weights, weight, bank, some_bias, some_residual)
+
+
+def test_nothing_to_read(emulated: Any) -> None:
+    _, calls = emulated
+    no_frames, no_slots = torch.empty(1, 0, 2, 8), torch.randn(1, 2, 0, 8)
+    keys, factor, none = torch.randn(1, 2, 5, 8), torch.empty(1, 2, 0), torch.ones(1, 2, 3)
+    weights, lse, usage = calls.memory_weights_fwd(no_frames, keys, factor, None, None, torch.float32)
+    assert (usage == 0).all()
+    _, dkeys, _, dbias = calls.memory_weights_bwd(weights, lse, None, weights, no_frames, keys, factor, None, True)
+    assert (dkeys == 0).all()
+    assert (dbias == 0).all()
+    _, _, usage = calls.memory_flash_fwd(no_frames, keys, keys, factor, None, None, True)
+    assert (usage == 0).all()
+    gradients = calls.memory_flash_bwd(
+        no_frames, None, None, no_frames, keys, keys, factor, None, None, no_frames, factor
+    )
+    assert all((g == 0).all() for g in gradients)
+    x = torch.randn(1, 3, 2, 8)
+    out, lse, usage = calls.memory_flash_fwd(x, no_slots, no_slots[..., :4], none, None, None, False)
+    assert (out == 0).all()
+    assert (lse == -math.inf).all()
+    assert usage.shape == (0,)
+    best, index = calls.memory_topk(x, no_slots, none, None, 2)
+    assert (best == -math.inf).all()
+    assert (index == 0).all()
+
+
+def test_what_is_refused(emulated: Any) -> None:
+    _, calls = emulated
+    x, keys, factor = torch.randn(1, 3, 2, 8), torch.randn(1, 2, 5, 8), torch.ones(1, 2, 3)
+    with pytest.raises(RuntimeError, match="memory_weights_fwd: x and keys must be both float32, float16 or bfloat16"):
+        calls.memory_weights_fwd(x.double(), keys.double(), factor, None, None, torch.float32)
+    with pytest.raises(RuntimeError, match="memory_weights_fwd: keys must be of x's groups, heads and width"):
+        calls.memory_weights_fwd(x, keys[:, :1], factor, None, None, torch.float32)
+    with pytest.raises(RuntimeError, match="memory_weights_fwd: factor must be contiguous, of the shape"):
+        calls.memory_weights_fwd(x, keys, factor[:, :1], None, None, torch.float32)
+    with pytest.raises(RuntimeError, match=r"memory_weights_fwd: slot_bias must be of shape \[G or 1, H or 1, S\]"):
+        calls.memory_weights_fwd(x, keys, factor, torch.zeros(1, 3, 5), None, torch.float32)
+    with pytest.raises(RuntimeError, match="memory_topk: k must be at most 1024 on CUDA, got 2000"):
+        calls.memory_topk(x, keys, factor, None, 2000)
+    with pytest.raises(RuntimeError, match="memory_gather: weights must be contiguous, of the shape and dtype"):
+        calls.memory_gather(torch.ones(1, 2, 3, 4), torch.zeros(1, 2, 3, 5, dtype=torch.int32), keys)

@@ -1,4 +1,4 @@
-"""The dense ops on the CPU: products by the BLAS that torch carries, and our compiled rows between them.
+"""The dense ops on the CPU: matrix products, and our compiled rows between them.
 
 Scores are written once and overwritten by their softmax; in the backward pass the gradient of the weights is
 overwritten by that of the scores. 16-bit tensors are widened to float32 first: torch's 16-bit products round their
@@ -16,6 +16,7 @@ from torch import Tensor
 from .. import library
 from .ops import wide
 from .plan import block_rows
+from .products import add_product, multiply, product
 
 library.LIB.define(
     "memory_rows_softmax_(Tensor(a!) scores, Tensor factor, Tensor? slot_bias, Tensor? query_mask, bool need_usage) "
@@ -27,9 +28,6 @@ library.LIB.define(
 )
 rows_softmax = torch.ops.vtsum_kernels.memory_rows_softmax_.default
 rows_slopes = torch.ops.vtsum_kernels.memory_rows_slopes_.default
-
-#: Factors closer to 0 than this are not divided by.
-_LEAST_FACTOR = 1e-15
 
 
 def in_full_precision(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -44,24 +42,11 @@ def in_full_precision(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def multiply(a: Tensor, b: Tensor, out: Tensor) -> None:
-    """out[g, h] = a[g, h] b[g, h] for tensors [G, H, ., .], where any of them may be a view."""
-    groups, heads = out.shape[:2]
-    if heads == 1 and groups > 1:
-        torch.bmm(a[:, 0], b[:, 0], out=out[:, 0])
-        return
-    for g in range(groups):
-        if heads == 1:
-            torch.mm(a[g, 0], b[g, 0], out=out[g, 0])
-        else:
-            torch.bmm(a[g], b[g], out=out[g])
-
-
-def add_product(a: Tensor, b: Tensor, out: Tensor) -> None:
+def add_products(out: Tensor, a: Tensor, b: Tensor) -> None:
     """out[g, h] += a[g, h] b[g, h]; the rows of out must be dense."""
     for g in range(out.shape[0]):
         for h in range(out.shape[1]):
-            out[g, h].addmm_(a[g, h], b[g, h])
+            add_product(out[g, h], a[g, h], b[g, h])
 
 
 def by_head(x: Tensor) -> Tensor:
@@ -76,7 +61,7 @@ def widened(*tensors: Tensor | None) -> list[Tensor]:
 def _scores(x: Tensor, keys: Tensor) -> Tensor:
     groups, rows, heads, _ = x.shape
     scores = x.new_empty((groups, heads, rows, keys.shape[2]))
-    multiply(by_head(x), keys.transpose(2, 3), scores)
+    multiply(scores, by_head(x), keys.transpose(2, 3))
     return scores
 
 
@@ -100,11 +85,11 @@ def score_slopes(ds: Tensor, x: Tensor, keys: Tensor, factor: Tensor, dx: Tensor
     ds is overwritten.
     """
     # u = ds K before the factor; dx = factor u and dfactor = x . u.
-    multiply(ds, keys, dx)
+    multiply(dx, ds, keys)
     dfactor = torch.linalg.vecdot(by_head(x), dx)
     dx.mul_(factor[..., None])
     ds.mul_(factor[..., None])
-    add_product(ds.transpose(2, 3), by_head(x), dkeys)
+    add_products(dkeys, ds.transpose(2, 3), by_head(x))
     return dfactor
 
 
@@ -159,7 +144,7 @@ def flash_forward(
         lse[:, :, part], share = rows_softmax(scores, factor[:, :, part].contiguous(), bias, mask, need_usage)
         if need_usage:
             usage += share
-        multiply(scores, values, out[:, :, part])
+        multiply(out[:, :, part], scores, values)
     return out.transpose(1, 2).to(dtype).contiguous(), lse, usage
 
 
@@ -190,8 +175,8 @@ def flash_backward(
         weights = _scores(x[:, part], keys)
         rows_softmax(weights, mine, bias, mask, False)
         ds = torch.empty_like(weights)
-        multiply(slope, values.transpose(2, 3), ds)
-        add_product(weights.transpose(2, 3), slope, dvalues)
+        multiply(ds, slope, values.transpose(2, 3))
+        add_products(dvalues, weights.transpose(2, 3), slope)
         lse_slope = None if dlse is None else dlse[:, :, part].contiguous()
         share = rows_slopes(ds, lse_slope, dusage, weights, None, mask, slot_bias is not None)
         if slot_bias is not None:
@@ -201,14 +186,20 @@ def flash_backward(
     return dx, dkeys.to(dtypes[1]), dvalues.to(dtypes[2]), dfactor, dslot_bias
 
 
+def joined(x: Tensor, weight: Tensor, bias: Tensor | None, weights: Tensor, bank: Tensor) -> Tensor:
+    """x W1^T + weights bank + bias, without a copy of either pair side by side."""
+    y = product(x, weight.t())
+    add_product(y, weights, bank)
+    return y if bias is None else y.add_(bias)
+
+
 def join_forward(
     x: Tensor, weights: Tensor, weight: Tensor, bank: Tensor, bias: Tensor | None, residual: Tensor | None
 ) -> Tensor:
     """x W1^T + weights bank + bias + residual in float32, rounded once."""
     dtype = x.dtype
     x, weights, weight, bank, bias, residual = widened(x, weights, weight, bank, bias, residual)
-    y = torch.mm(x, weight.t()) if bias is None else torch.addmm(bias, x, weight.t())
-    y.addmm_(weights, bank)
+    y = joined(x, weight, bias, weights, bank)
     if residual is not None:
         y.add_(residual)
     return y.to(dtype)

@@ -15,6 +15,7 @@ from .backends import SUFFIX, predicates
 from .fold_cache import folded
 from .layer import folded_layer
 from .ops import wide
+from .products import matmul
 from .read import keeps_weights, read, unit_keys, weigh
 from .reference import memory_fuse_reference
 from .shapes import Bank, Options, check_bank, check_options, check_rows, rows_of
@@ -140,7 +141,7 @@ def _with_folded_keys(call: FuseCall) -> FuseCall:
 
     def make() -> Tensor:
         by_head = call.query_weight.unflatten(0, (call.heads, call.bank.key_dim))  # type: ignore[union-attr]
-        return _product(call.bank.keys, by_head)  # type: ignore[arg-type]
+        return _product(call.bank.keys, by_head[None])  # type: ignore[arg-type]
 
     made = folded(("keys", call.heads), _tensors(call.sources[0], call.query_weight), make)
     return call._replace(bank=call.bank._replace(keys=made), query_weight=None)
@@ -151,7 +152,7 @@ def _folded_values(call: FuseCall) -> Tensor:
 
     def make() -> Tensor:
         outward = call.weight[:, call.x.shape[2] :].unflatten(1, (call.heads, call.bank.values.shape[3]))
-        return _product(call.bank.values, outward.permute(1, 2, 0))
+        return _product(call.bank.values, outward.permute(1, 2, 0)[None])
 
     keys, values = call.sources
     return folded(("values", call.heads), _tensors(keys if values is None else values, call.weight), make)
@@ -161,7 +162,7 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
     """A product in float32 at least on the CPU, where what it feeds is float32 too; on a GPU in its own dtype."""
     if a.device.type == "cpu":
         a, b = a.to(wide(a.dtype)), b.to(wide(b.dtype))
-    return torch.matmul(a, b)
+    return matmul(a, b.expand(a.shape[0], -1, -1, -1))
 
 
 def _queries(call: FuseCall) -> tuple[Tensor, FuseCall]:
@@ -171,7 +172,8 @@ def _queries(call: FuseCall) -> tuple[Tensor, FuseCall]:
         return x.unflatten(2, (call.heads, call.bank.key_dim)), call
     if call.fold_keys:
         return x[:, :, None].expand(-1, -1, call.heads, -1), _with_folded_keys(call)
-    return F.linear(x, call.query_weight).unflatten(2, (call.heads, call.bank.key_dim)), call
+    projected = matmul(x[:, None], call.query_weight.t().expand(x.shape[0], 1, -1, -1))[:, 0]
+    return projected.unflatten(2, (call.heads, call.bank.key_dim)), call
 
 
 def _compute(call: FuseCall, suffix: str) -> tuple[Tensor, Tensor]:

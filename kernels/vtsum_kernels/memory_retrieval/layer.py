@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from .. import library
-from .cpu import in_full_precision, rows_slopes, rows_softmax
+from .cpu import in_full_precision, joined, rows_slopes, rows_softmax
 from .ops import dense, wide
+from .products import add_product, product
 from .reference import NORM_FLOOR
 
 _TENSORS = "Tensor x, Tensor keys, Tensor bank, Tensor weight, Tensor? bias, Tensor scale, Tensor? slot_bias"
@@ -48,12 +49,11 @@ def _forward(
     normalize: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     factor, inverse = _factor(x, scale, normalize)
-    weights = torch.mm(x, keys.t())
+    weights = product(x, keys.t())
     mask = None if query_mask is None else query_mask.reshape(1, -1).contiguous()
     shift = None if slot_bias is None else slot_bias.view(1, 1, -1).contiguous()
     _, usage = rows_softmax(weights.view(1, 1, *weights.shape), factor, shift, mask, True)
-    y = torch.mm(x, weight.t()) if bias is None else torch.addmm(bias, x, weight.t())
-    y.addmm_(weights, bank)
+    y = joined(x, weight, bias, weights, bank)
     if query_mask is not None:
         y.masked_fill_(~query_mask[:, None], 0.0)
     return y, weights, usage.view(-1), inverse
@@ -85,34 +85,34 @@ def _backward(
     elif query_mask is not None:
         dy = dy.masked_fill(~query_mask[:, None], 0.0)
     if want_bank:
-        dbank = torch.mm(weights.t(), dy)
+        dbank = product(weights.t(), dy)
     if want_weight:
-        dweight = torch.mm(dy.t(), x)
+        dweight = product(dy.t(), x)
     if want_bias:
         dbias = dy.sum(0)
     if want_x or want_keys or want_scale or want_slot_bias:
         # A scale of 0 passes nothing to rows and keys, and its own gradient must not be divided by it.
         still = bool(scale == 0)
         factor = _factor(x, torch.ones_like(scale) if still else scale, normalize)[0]
-        t = torch.mm(dy, bank.t())
+        t = product(dy, bank.t())
         shape = (1, 1, *t.shape)
         slopes = None if dusage is None else dusage.view(1, 1, -1).contiguous()
         dslot_bias = rows_slopes(t.view(shape), None, slopes, weights.view(shape), factor, mask, want_slot_bias).view(
             -1
         )
         if want_keys or want_scale:
-            dkeys = torch.mm(t.t(), x)
+            dkeys = product(t.t(), x)
         if want_scale:
             dscale = torch.dot(keys.reshape(-1), dkeys.reshape(-1)) / (1.0 if still else scale)
         if still:
             t.zero_()
             dkeys.zero_()
         if want_x:
-            dx = torch.mm(t, keys)
+            dx = product(t, keys)
             if normalize:
                 _unproject(dx, x, inverse)
     if want_x:
-        dx.addmm_(dy, weight)
+        add_product(dx, dy, weight)
     return dx, dkeys if want_keys else x.new_empty(0), dbank, dweight, dbias, dscale, dslot_bias
 
 

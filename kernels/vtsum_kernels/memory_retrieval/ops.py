@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import library
+from .products import matmul
 
 WEIGHTS = "Tensor x, Tensor keys, Tensor factor, Tensor? slot_bias, Tensor? query_mask"
 FLASH = "Tensor x, Tensor keys, Tensor values, Tensor factor, Tensor? slot_bias, Tensor? query_mask"
@@ -148,15 +149,19 @@ def _save_join(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs[:4])
 
 
+def _times(a: Tensor, b: Tensor) -> Tensor:
+    return matmul(a[None, None], b[None, None])[0, 0]
+
+
 def _join_gradient(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     x, weights, weight, bank = ctx.saved_tensors
     wanted = ctx.needs_input_grad
     back = dy.to(bank.dtype)
     return (
-        dy @ weight if wanted[0] else None,
-        (back @ bank.t()).to(weights.dtype) if wanted[1] else None,
-        dy.t() @ x if wanted[2] else None,
-        (weights.t().to(bank.dtype) @ back) if wanted[3] else None,
+        _times(dy, weight) if wanted[0] else None,
+        _times(back, bank.t()).to(weights.dtype) if wanted[1] else None,
+        _times(dy.t(), x) if wanted[2] else None,
+        _times(weights.t().to(bank.dtype), back) if wanted[3] else None,
         dy.sum(0) if wanted[4] else None,
         dy if wanted[5] else None,
     )

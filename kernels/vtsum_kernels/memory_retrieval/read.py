@@ -11,6 +11,7 @@ from torch import Tensor
 from . import plan
 from .ops import wide
 from .ops_sparse import dense_rows, memory_gather, memory_gather_dot, memory_scatter, memory_topk
+from .products import matmul
 from .reference import NORM_FLOOR
 from .shapes import Bank, Options
 
@@ -123,7 +124,7 @@ def apply(found: Weights, values: Tensor, dropout_p: float, dtype: torch.dtype) 
     weights = F.dropout(found.weights, dropout_p) if dropout_p > 0 else found.weights
     if found.chosen is not None:
         return memory_gather(weights, found.chosen, dense_rows(values)).to(dtype)
-    return torch.matmul(weights, values.to(weights.dtype)).transpose(1, 2).to(dtype)
+    return matmul(weights, values.to(weights.dtype)).transpose(1, 2).to(dtype)
 
 
 def weigh(x: Tensor, bank: Bank, options: Options, suffix: str) -> Weights:

@@ -1,0 +1,11 @@
+// The sizes of matrix products' tiles and blocks.
+#pragma once
+
+#include "vtsum/memory_product.h"
+
+namespace vts {
+
+// A tile; rows of a task's block, whose part of a fills an eighth of the second cache; the most of k in a block.
+constexpr int product_rows = 12, product_columns = 32, product_block = 96, product_depth = 512;
+
+}  // namespace vts

@@ -1,0 +1,95 @@
+"""Matrix products on the CPU: the BLAS that torch carries, or ours where that leaves half of the processor unused.
+
+MKL, the usual BLAS, chooses AVX2 on AMD's processors: where such a one has AVX-512, `memory_product_` of
+csrc/cpu/memory_product_avx512.cpp is about twice as fast in float32. Everywhere else it stays out of the way.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import library
+
+library.LIB.define("memory_product_(Tensor(a!) out, Tensor a, Tensor b, bool add) -> ()")
+library.LIB.define("memory_product_pays() -> bool")
+_product = torch.ops.vtsum_kernels.memory_product_.default
+OURS = library.refusal("_cpu") is None and bool(torch.ops.vtsum_kernels.memory_product_pays())
+
+
+def _is_ours(a: Tensor) -> bool:
+    return OURS and a.dtype == torch.float32 and a.numel() > 0
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """a b, for matrices of any strides."""
+    out = a.new_empty((a.shape[0], b.shape[1]))
+    product_into(out, a, b)
+    return out
+
+
+def product_into(out: Tensor, a: Tensor, b: Tensor) -> None:
+    """out = a b; the rows of out must be dense."""
+    if _is_ours(a):
+        _product(out, a, b, False)
+    else:
+        torch.mm(a, b, out=out)
+
+
+def add_product(out: Tensor, a: Tensor, b: Tensor) -> None:
+    """out += a b; the rows of out must be dense."""
+    if _is_ours(a):
+        _product(out, a, b, True)
+    else:
+        out.addmm_(a, b)
+
+
+def multiply(out: Tensor, a: Tensor, b: Tensor) -> None:
+    """out[g, h] = a[g, h] b[g, h] for tensors [G, H, ., .], where a and b may be any views."""
+    groups, heads = out.shape[:2]
+    if _is_ours(a) or groups * heads == 1:
+        for g in range(groups):
+            for h in range(heads):
+                product_into(out[g, h], a[g, h], b[g, h])
+    elif heads == 1:
+        torch.bmm(a[:, 0], b[:, 0], out=out[:, 0])
+    else:
+        for g in range(groups):
+            torch.bmm(a[g], b[g], out=out[g])
+
+
+def _matmul(a: Tensor, b: Tensor) -> Tensor:
+    out = a.new_empty((*a.shape[:3], b.shape[3]))
+    multiply(out, a, b)
+    return out
+
+
+def _fake(a: Tensor, b: Tensor) -> Tensor:
+    return a.new_empty((*a.shape[:3], b.shape[3]))
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _gradient(ctx: Any, dout: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    a, b = ctx.saved_tensors
+    wanted = ctx.needs_input_grad
+    return (
+        matmul(dout, b.transpose(2, 3)) if wanted[0] else None,
+        matmul(a.transpose(2, 3), dout) if wanted[1] else None,
+    )
+
+
+library.define("memory_matmul(Tensor a, Tensor b) -> Tensor", _fake, _gradient, _save)
+library.LIB.impl("memory_matmul", _matmul, "CPU")
+
+
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    """a b for tensors [G, H, m, k] and [G, H, k, n], differentiable any number of times."""
+    if OURS and a.device.type == "cpu" and a.dtype == b.dtype == torch.float32:
+        result: Tensor = torch.ops.vtsum_kernels.memory_matmul(a, b)
+        return result
+    return torch.matmul(a, b)

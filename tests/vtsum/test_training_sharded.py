@@ -41,13 +41,13 @@ def reference(data: Path) -> dict[str, Any]:
     model.train()
     ranks = [passes(videos, sampler, rank) for rank in range(RANKS)]
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=settings.weight_decay)
-    found: dict[str, Any] = {"loss": [], "loss_vsum": [], "loss_tsum": [], "grad_norm": []}
+    found: dict[str, Any] = {"loss": [], "loss_vsum": [], "loss_tsum": [], "loss_balance": [], "grad_norm": []}
     for step in range(STEPS):
         optimizer.param_groups[0]["lr"] = learning_rate(settings, step, sampler.steps_per_epoch)
         optimizer.zero_grad()
         outs = [model(**batch.model_inputs()) for rank in ranks for batch in rank[step]]
         assert len(outs) == RANKS * ACCUMULATION
-        for name in ("loss", "loss_vsum", "loss_tsum"):
+        for name in ("loss", "loss_vsum", "loss_tsum", "loss_balance"):
             found[name].append(float(torch.stack([getattr(out, name).detach() for out in outs]).mean()))
         torch.stack([out.loss for out in outs]).mean().backward()
         if step == 0:
@@ -102,7 +102,7 @@ EXACT = [*STAGES, "checkpointing"]
 
 
 @pytest.mark.parametrize("name", EXACT)
-@pytest.mark.parametrize("measure", ["loss", "loss_vsum", "loss_tsum"])
+@pytest.mark.parametrize("measure", ["loss", "loss_vsum", "loss_tsum", "loss_balance"])
 def test_the_loss_curve_is_plain_pytorchs(
     found: dict[str, Any], expected: dict[str, Any], name: str, measure: str
 ) -> None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 class VTSumOutput(NamedTuple):
     """loss = lambda_vsum * loss_vsum + lambda_tsum * loss_tsum +, while gradients are recorded, lambda_balance * the
-    banks' balance losses; what was not asked for is None.
+    mean of the banks' balance losses; what was not asked for is None.
 
     saliency_logits [B, T] and frames [B, T, C], or [total] and [total, C] for packed videos; text_logits [B, L, V];
     decoder_targets [B, L], -100 where a token carries no loss. Logits predict the token after the one they stand at.
@@ -45,6 +45,7 @@ class VTSumOutput(NamedTuple):
     loss_tsum: Tensor | None = None
     text_logits: Tensor | None = None
     decoder_targets: Tensor | None = None
+    loss_balance: Tensor | None = None
 
 
 class VTSum(nn.Module):
@@ -207,7 +208,7 @@ class VTSum(nn.Module):
         frames = self.encode(video_embeddings, video_mask, cu_seqlens)
         saliency_logits = self.saliency_logits(frames)
         losses: list[Tensor] = []
-        loss_vsum = loss_tsum = text_logits = targets = None
+        loss_vsum = loss_tsum = loss_balance = text_logits = targets = None
         if vsum_labels is not None:
             loss_vsum = self.video_loss(saliency_logits, video_mask, vsum_labels)
             losses.append(self.config.lambda_vsum * loss_vsum)
@@ -221,10 +222,11 @@ class VTSum(nn.Module):
             loss_tsum, text_logits = self.text_decoder(padded, mask, text)
             losses.append(self.config.lambda_tsum * loss_tsum)
             targets = text.targets
-        if losses and self.config.lambda_balance and torch.is_grad_enabled():
-            losses += [self.config.lambda_balance * bank.balance_loss() for bank in self.banks()]
+        if losses and self.config.lambda_balance and self.config.memory_slots and torch.is_grad_enabled():
+            loss_balance = torch.stack([bank.balance_loss() for bank in self.banks()]).mean()
+            losses.append(self.config.lambda_balance * loss_balance)
         loss = torch.stack(losses).sum() if losses else None
-        return VTSumOutput(saliency_logits, frames, loss, loss_vsum, loss_tsum, text_logits, targets)
+        return VTSumOutput(saliency_logits, frames, loss, loss_vsum, loss_tsum, text_logits, targets, loss_balance)
 
     @staticmethod
     def _padded(frames: Tensor, mask: Tensor | None, cu_seqlens: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -24,12 +24,14 @@ from torch import Tensor, nn
 
 from vtsum.data.collate import Batch
 from vtsum.errors import VTSumError
-from vtsum.model.vtsum import VTSum
+from vtsum.model.vtsum import VTSum, VTSumOutput
 from vtsum.training.distributed import Place
 from vtsum.training.settings import TrainSettings
 
 UNIVERSAL = "universal"
 _TAG = "zero"
+LOSSES = 4
+"""Losses that a step reports: the sum, and its parts of `StepResult`."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class StepResult:
     loss: float
     loss_vsum: float
     loss_tsum: float
+    loss_balance: float
     grad_norm: float
     flags: tuple[float, ...] = ()
 
@@ -91,20 +94,20 @@ class PlainEngine:
         self.facts: dict[str, Any] = {"engine": "plain"}
 
     def step(self, batches: Sequence[Batch], rate: float, flags: Sequence[float] = ()) -> StepResult:
-        losses = torch.zeros(3, dtype=torch.float64, device=self.device)
+        losses = torch.zeros(LOSSES, dtype=torch.float64, device=self.device)
         self.optimizer.zero_grad(set_to_none=True)
         for batch in batches:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bf16):
                 out = self.model(**batch.to(self.device).model_inputs())
             (out.loss / self.accumulation).backward()
-            _add(losses, (out.loss, out.loss_vsum, out.loss_tsum))
+            _add(losses, _losses(out))
         clip = self.settings.gradient_clipping
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), clip if clip > 0 else math.inf)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
-        total, vsum, tsum = (losses / len(batches)).tolist()
-        return StepResult(total, vsum, tsum, float(norm), tuple(flags))
+        total, vsum, tsum, balance = (losses / len(batches)).tolist()
+        return StepResult(total, vsum, tsum, balance, float(norm), tuple(flags))
 
     def save(self, folder: Path) -> None:
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
@@ -128,6 +131,10 @@ class PlainEngine:
         return
 
 
+def _losses(out: VTSumOutput) -> tuple[Tensor | None, ...]:
+    return out.loss, out.loss_vsum, out.loss_tsum, out.loss_balance
+
+
 class _Losses(nn.Module):
     """The model as DeepSpeed sees it: stage 3 hooks every tensor that a module returns, so it returns the losses alone,
     and the model, called by `forward`, is passed over."""
@@ -136,9 +143,8 @@ class _Losses(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, **inputs: Any) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        out = self.model.forward(**inputs)
-        return out.loss, out.loss_vsum, out.loss_tsum
+    def forward(self, **inputs: Any) -> tuple[Tensor | None, ...]:
+        return _losses(self.model.forward(**inputs))
 
 
 class DeepSpeedEngine:
@@ -180,7 +186,7 @@ class DeepSpeedEngine:
         self.device: torch.device = self.engine.device
 
     def step(self, batches: Sequence[Batch], rate: float, flags: Sequence[float] = ()) -> StepResult:
-        sums = torch.zeros(3 + len(flags), dtype=torch.float64, device=self.device)
+        sums = torch.zeros(LOSSES + len(flags), dtype=torch.float64, device=self.device)
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
         norm: Any = None
@@ -194,11 +200,11 @@ class DeepSpeedEngine:
             self.engine.step()
         if self.stage:
             norm = self.engine.get_global_grad_norm()
-        sums[:3] /= len(batches) * self.place.ranks
-        sums[3:] = torch.tensor(list(flags), dtype=torch.float64)
+        sums[:LOSSES] /= len(batches) * self.place.ranks
+        sums[LOSSES:] = torch.tensor(list(flags), dtype=torch.float64)
         torch.distributed.all_reduce(sums)
-        total, vsum, tsum, *flagged = sums.tolist()
-        return StepResult(total, vsum, tsum, float(norm), tuple(flagged))
+        total, vsum, tsum, balance, *flagged = sums.tolist()
+        return StepResult(total, vsum, tsum, balance, float(norm), tuple(flagged))
 
     def save(self, folder: Path) -> None:
         # A rank that left DeepSpeed's function on a write error would leave the others waiting in it for ever: the

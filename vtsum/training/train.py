@@ -215,6 +215,7 @@ class _Run:
                             "loss": result.loss,
                             "loss_vsum": result.loss_vsum,
                             "loss_tsum": result.loss_tsum,
+                            "loss_balance": result.loss_balance,
                             "lr": rate,
                             "grad_norm": result.grad_norm,
                             "seconds": round(now - before, 6),

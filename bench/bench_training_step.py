@@ -7,7 +7,8 @@ video at least. Forms: `vtsum` (temporal transformer by SDPA, local attention by
 transformer on our op too, `--temporal-window` frames), `dense` (the original's [T, T] scores and -1e4 masks in both).
 Each measurement is a process of its own, so that one that runs out of memory ends alone, and is recorded as such.
 Beside the step stand its parts: the temporal transformer, the local attention, and in it the attention alone, each
-forward and backward. One JSON line for each form and length goes to results/training_step.jsonl.
+forward and backward. Peak memory is what a step takes beside weights and optimizer state. One JSON line for each form
+and length goes to results/training_step.jsonl.
 """
 
 from __future__ import annotations
@@ -54,17 +55,16 @@ def make_model(form: str, size: str, window: int, folder: Path) -> Any:
 
 
 def timed(call: Callable[[], object], repeats: int, device: str) -> float:
-    """Median seconds of a call; once untimed before."""
+    """Median seconds of a call that was made before."""
     import torch
 
     taken = []
-    for turn in range(repeats + 1):
+    for _ in range(repeats):
         began = time.perf_counter()
         call()
         if device == "cuda":
             torch.cuda.synchronize()
-        if turn:
-            taken.append(time.perf_counter() - began)
+        taken.append(time.perf_counter() - began)
     return statistics.median(taken)
 
 
@@ -136,25 +136,28 @@ def measure(options: argparse.Namespace, form: str, frames: int) -> dict[str, An
             local.qkv, local.proj = qkv, proj
         wide.grad = None
 
+    step()  # the optimizer's state is there from now on, and so is all that a first call sets up
+    took, peak = 0.0, 0
+
+    def steps(_: int) -> tuple[()]:
+        nonlocal took
+        took = timed(step, options.repeats, device)
+        return ()
+
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-        step()
-        peak = torch.cuda.max_memory_allocated()
+        before = torch.cuda.memory_allocated()
+        steps(0)
+        peak = torch.cuda.max_memory_allocated() - before
     else:
-        step()  # the optimizer's state and the gradients are there from now on
-
-        def once(_: int) -> tuple[()]:
-            step()
-            return ()
-
-        peak = peak_of_process(once) or 0
-    took = timed(step, options.repeats, device)
+        peak = peak_of_process(steps) or 0
     parts = {
         "temporal_s": timed(part(model.temporal, mask), options.repeats, device),
         "local_s": timed(part(model.local_attention, mask), options.repeats, device),
     }
     x.requires_grad_(False)
     wide = torch.randn(batch, frames, 3 * width, device=device, dtype=dtype, requires_grad=True)
+    attend()
     parts["local_attention_s"] = timed(attend, options.repeats, device)
     if not all(loss == loss for loss in losses):
         raise SystemExit("bench_training_step: the loss must be a number, got nan")

@@ -6,7 +6,7 @@ namespace {
 
 // Blocks that share a multiprocessor: as many as have registers enough to spill none.
 template <int P, int V, bool ALIGNED>
-constexpr int RESIDENT = V <= 2    ? 5
+constexpr int RESIDENT = V <= 2    ? 4
                          : V == 8  ? 1
                          : ALIGNED ? 3
                                    : 2;

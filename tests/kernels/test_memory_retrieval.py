@@ -72,8 +72,9 @@ def test_attention_matches_the_oracle(
         results.append([*outputs, *gradients(outputs, tensors, 1)])
     for name, *three in zip(("out", "lse", "usage", "dx", "dkeys", "dvalues", "dbias"), *results, strict=False):
         # A mass is a sum over frames and lse may be near 0: both are held relative to their largest element. The bias
-        # is float32 whatever the rows are, and a spread one makes scores so large that their rounding shows.
-        hold(name, *three, condition=1.0 if top_k is None else 3.0, dtype=dtype)
+        # is float32 whatever the rows are, and a spread one makes scores so large that their rounding shows. With one
+        # frame and one slot eager may be right to the last digit by luck.
+        hold(name, *three, condition=1.0 if top_k is None and frames > 1 else 3.0, dtype=dtype)
     got, exact, plain = (result[-1].double().item() for result in results)
     # One number, a sum of terms of both signs: eager may be right by luck, so its dtype's rounding is allowed too.
     assert abs(got - exact) <= 2 * abs(plain - exact) + max(1e-5, torch.finfo(dtype).eps) * (1 + abs(exact))

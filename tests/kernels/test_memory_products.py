@@ -1,0 +1,84 @@
+"""Our matrix products, where they pay: every shape at a tile's edge, every stride, the same bits with any threads."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from vtsum_kernels.memory_retrieval import products
+
+ours = pytest.mark.skipif(not products.OURS, reason="the BLAS is the better one on this processor")
+SHAPES = [(1, 1, 1), (13, 33, 17), (12, 32, 512), (100, 70, 513), (97, 64, 1030), (5, 300, 768), (200, 31, 48)]
+
+
+def matrix(rows: int, columns: int, form: str) -> Tensor:
+    if form == "columns":
+        return torch.randn(columns, rows).t()
+    if form == "strided":
+        return torch.randn(rows, 2 * columns + 3)[:, 1 : columns + 1]
+    return torch.randn(rows, columns)
+
+
+@ours
+@pytest.mark.parametrize("add", [False, True])
+@pytest.mark.parametrize("a_form", ["rows", "columns", "strided"])
+@pytest.mark.parametrize("b_form", ["rows", "columns", "strided"])
+@pytest.mark.parametrize(("m", "n", "k"), SHAPES)
+def test_products_at_the_edges_of_tiles(m: int, n: int, k: int, a_form: str, b_form: str, add: bool) -> None:
+    a, b = matrix(m, k, a_form), matrix(k, n, b_form)
+    whole = torch.randn(m, n + 5)
+    before, out = whole.clone(), whole[:, 2 : n + 2]
+    exact = a.double() @ b.double() + (out.double() if add else 0.0)
+    # Each of k rounded products and sums adds at most half a unit of what has gathered.
+    bound = k * 2**-24 * (a.double().abs() @ b.double().abs() + 1.0) + 2**-23 * exact.abs()
+    (products.add_product if add else products.product_into)(out, a, b)
+    assert ((out.double() - exact).abs() <= bound).all()
+    assert torch.equal(whole[:, :2], before[:, :2])  # nothing beside the result is written
+    assert torch.equal(whole[:, n + 2 :], before[:, n + 2 :])
+
+
+@ours
+def test_one_order_of_sums() -> None:
+    a, b = torch.randn(300, 700), torch.randn(700, 130)
+    threads, results = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            results.append(products.product(a, b))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+    rows = torch.cat([products.product(a[i : i + 1], b) for i in range(0, 300, 37)])
+    assert torch.equal(rows, results[0][::37])  # a row's sums do not depend on the rows beside it
+
+
+@ours
+def test_what_is_not_a_number_stays_in_its_row() -> None:
+    a, b = torch.randn(30, 40), torch.randn(40, 20)
+    a[7] = torch.nan
+    out = products.product(a, b)
+    assert out[7].isnan().all()
+    assert torch.isfinite(out[torch.arange(30) != 7]).all()
+
+
+@pytest.mark.parametrize("heads", [1, 3])
+def test_the_differentiable_product(heads: int) -> None:
+    torch.use_deterministic_algorithms(False)  # opcheck compares with its own empty tensors
+    a = torch.randn(2, heads, 5, 7, requires_grad=True)
+    b = torch.randn(2, heads, 4, 7).transpose(2, 3).requires_grad_()
+    torch.library.opcheck(torch.ops.vtsum_kernels.memory_matmul, (a, b))
+    got, expected = products.matmul(a, b), torch.matmul(a, b)
+    torch.testing.assert_close(got, expected)
+    for ours_, theirs in zip(*(torch.autograd.grad(y.square().sum(), (a, b)) for y in (got, expected)), strict=True):
+        torch.testing.assert_close(ours_, theirs)
+    wide = [t.detach().double().requires_grad_() for t in (a, b)]
+    assert torch.autograd.gradgradcheck(torch.ops.vtsum_kernels.memory_matmul, wide)
+
+
+@ours
+def test_wrong_matrices_are_refused() -> None:
+    x, out = torch.zeros(3, 4), torch.zeros(3, 3)
+    for tensors in ((out, x, x), (out, x.double(), x.t()), (out.t()[::2], x, x.t())):
+        with pytest.raises(RuntimeError, match="memory_product_: out "):
+            torch.ops.vtsum_kernels.memory_product_(*tensors, False)

@@ -10,7 +10,7 @@ import pytest
 import torch
 import vtsum_kernels as vk
 from torch import Tensor
-from vtsum_kernels.memory_retrieval import fold_cache, plan
+from vtsum_kernels.memory_retrieval import fold_cache, plan, read
 
 from tests.kernels.memory_eager import eager
 from tests.kernels.oracle import gradients
@@ -158,8 +158,8 @@ def test_dropout_multiplies_the_weights_by_what_torch_draws(backend: str, path: 
         )
     else:
         share = torch.softmax(scores, -1) * kept[:, 0]
-    read = share @ worth
-    expected = torch.cat((flat, read), -1) @ weight.t() if joined else read
+    found = share @ worth
+    expected = torch.cat((flat, found), -1) @ weight.t() if joined else found
     torch.testing.assert_close(got, expected.reshape(got.shape))
 
 
@@ -250,9 +250,28 @@ def test_the_published_scale_in_bfloat16(backend: str, op: str) -> None:
     else:
         weight = torch.cat((torch.zeros(96, dim), torch.randn(96, dim) * dim**-0.5), 1).bfloat16()
         got = vk.memory_fuse(x, bank, None, weight, scale=dim**-0.5, normalize=True, backend=backend)
-        read = eager(*wide, wide[1], 1, dim**-0.5, True)[0]
-        exact = torch.cat((wide[0], read), 1) @ weight.double().t()
+        found = eager(*wide, wide[1], 1, dim**-0.5, True)[0]
+        exact = torch.cat((wide[0], found), 1) @ weight.double().t()
     signal = (exact - exact.mean(0)).square().mean().sqrt()
     error = (got.double() - exact.bfloat16().double()).square().mean().sqrt()
     print(f"{op} {backend}: error {error / signal:.4f} of the signal")
     assert error < 0.1 * signal
+
+
+def test_nearly_even_weights_times_values_by_products_in_bfloat16() -> None:
+    """What a GPU does at the published scale, in the very steps; and rows that see nothing stay 0."""
+    values = torch.randn(1, 2, 512, 96).bfloat16()
+    weights = torch.softmax(0.0013 * torch.randn(1, 2, 50, 512), -1)
+    seen = torch.ones(1, 2, 50, dtype=torch.bool)
+    seen[:, :, 7] = False
+    weights = weights * seen[..., None]
+    exact = (weights.double() @ values.double()).transpose(1, 2)
+    got = read.centred_product(weights, values, seen)
+    rough = (weights.bfloat16() @ values).transpose(1, 2)
+    of_seen = [y.double()[:, torch.arange(50) != 7] for y in (exact, got, rough)]
+    signal = (of_seen[0] - of_seen[0].mean(1, keepdim=True)).square().mean().sqrt()
+    errors = [(y - of_seen[0]).square().mean().sqrt() / signal for y in of_seen[1:]]
+    print(f"centred: {errors[0]:.4f} of the signal, plain: {errors[1]:.4f}")
+    assert errors[0] < 0.02
+    assert errors[1] > 0.1
+    assert (got[:, 7] == 0).all()

@@ -58,10 +58,9 @@ def prepare(x: Tensor, bank: Bank, options: Options) -> tuple[Tensor, Bank]:
 
 
 def dense_weights(x: Tensor, bank: Bank, options: Options, factor: Tensor, suffix: str) -> Weights:
-    """Of all slots. On a GPU in x's dtype, where a tensor core multiplies them; statistics are float32 everywhere."""
+    """Of all slots, in float32 at least: what 16 bits would lose of nearly even weights is all that they say."""
     op = getattr(_OPS, f"memory_weights{suffix}_fwd")
-    return_dtype = wide(x.dtype) if x.device.type == "cpu" else x.dtype
-    weights, lse, usage = op(x, bank.keys, factor, bank.slot_bias, options.query_mask, return_dtype)
+    weights, lse, usage = op(x, bank.keys, factor, bank.slot_bias, options.query_mask, wide(x.dtype))
     return Weights(weights, None, lse, usage)
 
 
@@ -124,7 +123,20 @@ def apply(found: Weights, values: Tensor, dropout_p: float, dtype: torch.dtype) 
     weights = F.dropout(found.weights, dropout_p) if dropout_p > 0 else found.weights
     if found.chosen is not None:
         return memory_gather(weights, found.chosen, dense_rows(values)).to(dtype)
+    if values.device.type != "cpu" and values.dtype in (torch.float16, torch.bfloat16):
+        return centred_product(weights, values, found.lse > -torch.inf).to(dtype)
     return matmul(weights, values.to(weights.dtype)).transpose(1, 2).to(dtype)
+
+
+def centred_product(weights: Tensor, values: Tensor, seen: Tensor) -> Tensor:
+    """float32 weights [G, H, n, S] times 16-bit values, by 16-bit products: (P - 1/S) V + mean(V), 0 where not `seen`.
+
+    Weights that are nearly even differ in digits that 16 bits do not hold; their distances from the mean are held.
+    """
+    slots = max(values.shape[2], 1)
+    apart = torch.matmul((weights - 1.0 / slots).to(values.dtype), values)
+    out = apart.float() + values.float().sum(2, keepdim=True) / slots
+    return out.masked_fill(~seen[..., None], 0.0).transpose(1, 2)
 
 
 def weigh(x: Tensor, bank: Bank, options: Options, suffix: str) -> Weights:

@@ -8,7 +8,7 @@
 namespace vts::memory {
 namespace {
 
-constexpr int MOST = 256;
+constexpr int MOST = 128;
 
 // A piece of a slot that has more than MOST places.
 struct alignas(8) slot_piece {

@@ -71,8 +71,10 @@ def test_every_kind_of_call_has_sizes() -> None:
             found += [configs.join_candidates(dtype, count, split) for split in (False, True)]
             found.append(configs.scores_backward_candidates(dtype, count))
         for width in (16, 64, 128, configs.MAX_DIM_FLASH):
-            found.append(configs.flash_forward_candidates(dtype, width))
-            found += [configs.flash_backward_candidates(dtype, width, options) for options in (False, True)]
+            for options in (False, True):
+                found.append(configs.flash_forward_candidates(dtype, width, options))
+                found.append(configs.flash_backward_candidates(dtype, width, options))
+        found.append(configs.usage_candidates(dtype))
     for candidates in found:
         assert candidates
         assert len(set(candidates)) == len(candidates), candidates

@@ -32,6 +32,7 @@ DEVICE = "cpu" if INTERPRETED else "cuda"
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles that a test's sizes span several of, and rows cut into chunks of few."""
     monkeypatch.setattr(triton_configs, "flash_forward_candidates", lambda *_: [Config("tile", 16, 32, 4, 1)])
+    monkeypatch.setattr(triton_configs, "usage_candidates", lambda *_: [Config("tile", 32, 16, 4, 1)])
     monkeypatch.setattr(triton_configs, "flash_backward_candidates", lambda *_: [Config("tile", 16, 16, 4, 1)])
     monkeypatch.setattr(triton_launch, "ENOUGH_PROGRAMS", 12)
 

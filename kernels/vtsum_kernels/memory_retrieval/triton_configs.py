@@ -1,8 +1,8 @@
 """The sizes that each kernel of memory retrieval may run with, the default first.
 
 Chosen for an H100's 227 KiB of shared memory and 64 Ki registers a block. The defaults fit an A100 and a B200 too, and
-spill registers on none of them; what is best on each of them is measured. A Config's block_m are rows; its block_n are slots or columns of the output. float32 is multiplied in
-float32, without tensor cores.
+spill registers on none of them; what is best on each of them is measured. A Config's block_m are rows; its block_n are
+slots or columns of the output. float32 is multiplied in float32, without tensor cores.
 """
 
 from __future__ import annotations
@@ -97,15 +97,23 @@ def join_backward_candidates(dtype: torch.dtype, slots: int) -> list[Config]:
     return _sizes("tile", (32, 256, 8, 2), (64, 256, 8, 2), (64, 256, 8, 3), (64, 256, 16, 3))
 
 
-def flash_forward_candidates(dtype: torch.dtype, width: int) -> list[Config]:
-    """`width`: the wider of keys and values, rounded up to a power of two."""
+def flash_forward_candidates(dtype: torch.dtype, width: int, options: bool) -> list[Config]:
+    """`width`: the wider of keys and values, rounded up to a power of two. `options`: a slot bias or a query mask."""
     if dtype == torch.float32:
-        return _sizes("tile", *([(32, 32, 4, 1), (64, 32, 8, 1)] if width <= 128 else [(32, 32, 8, 1), (16, 32, 4, 1)]))
+        return _sizes("tile", *([(32, 32, 4, 1), (64, 32, 8, 1)] if width <= 128 else [(16, 32, 4, 1), (32, 32, 8, 1)]))
     if width <= 64:
-        return _sizes("tile", (128, 64, 8, 3), (64, 64, 4, 3), (128, 128, 8, 2), (128, 64, 4, 3), (64, 128, 4, 2))
-    if width <= 128:
-        return _sizes("tile", (128, 64, 8, 2), (64, 64, 4, 3), (128, 64, 8, 3), (128, 128, 8, 2))
-    return _sizes("tile", (64, 32, 8, 2), (64, 64, 8, 2), (128, 64, 8, 2), (128, 32, 8, 2))
+        sizes = [(128, 64, 8, 3), (64, 64, 8, 3), (64, 64, 4, 3), (128, 128, 8, 2), (128, 64, 4, 3), (64, 128, 4, 2)]
+    elif width <= 128:
+        sizes = [(128, 64, 8, 2), (64, 64, 8, 2), (64, 64, 4, 3), (128, 64, 8, 3), (128, 128, 8, 2)]
+    else:
+        return _sizes("tile", (64, 32, 8, 2), (64, 64, 8, 2), (128, 64, 8, 2), (128, 32, 8, 2))
+    return _sizes("tile", *(sizes[1:] + sizes[:1] if options else sizes))
+
+
+def usage_candidates(dtype: torch.dtype) -> list[Config]:
+    if dtype == torch.float32:
+        return _sizes("tile", (16, 32, 4, 1), (32, 32, 8, 1), (64, 32, 8, 1))
+    return _sizes("tile", (64, 64, 8, 3), (64, 64, 4, 3), (128, 64, 8, 3), (64, 128, 8, 2))
 
 
 def flash_backward_candidates(dtype: torch.dtype, width: int, options: bool) -> list[Config]:
@@ -118,9 +126,9 @@ def flash_backward_candidates(dtype: torch.dtype, width: int, options: bool) -> 
             return _sizes("tile", (32, 32, 4, 1), (32, 32, 8, 1))
         return _sizes("tile", *([(32, 16, 4, 1), (32, 32, 8, 1)] if width <= 128 else [(32, 32, 8, 1), (16, 16, 8, 1)]))
     if width <= 64:
-        return _sizes("tile", (64, 64, 8, 2), (64, 64, 4, 2), (64, 128, 8, 2), (128, 64, 8, 2), (64, 64, 4, 3))
-    if width <= 128:
+        sizes = [(64, 64, 8, 2), (32, 64, 8, 1), (64, 64, 4, 2), (64, 128, 8, 2), (128, 64, 8, 2), (64, 64, 4, 3)]
+    elif width <= 128:
         sizes = [(64, 64, 8, 2), (32, 64, 8, 2), (64, 128, 8, 2), (32, 64, 8, 1)]
-        return _sizes("tile", *(sizes[1:] + sizes[:1] if options else sizes))
-    sizes = [(32, 32, 8, 1), (32, 16, 8, 1), (64, 32, 8, 1), (64, 64, 8, 1), (32, 64, 8, 1)]
+    else:
+        sizes = [(32, 32, 8, 1), (32, 16, 8, 1), (64, 32, 8, 1), (64, 64, 8, 1), (32, 64, 8, 1)]
     return _sizes("tile", *(sizes[1:] + sizes[:1] if options else sizes))

@@ -138,11 +138,9 @@ def memory_flash_bwd_slots_kernel(
     bias = tl.where(usable, 0.0, float("-inf"))
     if HAS_BIAS:
         bias = tl.load(bias_ptr + g * bias_g + h * bias_h + slots, mask=usable, other=float("-inf")).to(tl.float32)
-        usable = usable & (bias != float("-inf"))
     bias *= LOG2_E
-    dusage = tl.zeros([BLOCK_N], tl.float32)
     if HAS_DUSAGE:
-        dusage += tl.load(dusage_ptr + gh * S + slots, mask=usable, other=0.0)
+        dusage = tl.load(dusage_ptr + gh * S + slots, mask=usable, other=0.0)
     x_ptr += g * x_g + h * x_h
     dout_ptr += g * dout_g + h * dout_h
     sums_ptr += gh * row_blocks * E
@@ -160,15 +158,16 @@ def memory_flash_bwd_slots_kernel(
         raw = one_product(
             keys, keys_ptr, keys_s, slots < S, x, block_ptr, x_n, valid, D, BLOCK_N, BLOCK_M, HALF, PRECISION
         )
-        scores = raw * (scale * LOG2_E)[None, :] + bias[:, None]
-        weights = power(tl.where(usable[:, None], scores, float("-inf")) - lse[None, :])
+        weights = power(raw * (scale * LOG2_E)[None, :] + bias[:, None] - lse[None, :])
         dout = load_tile(of_dout_ptr, dout_n, row, e, reads, E, E == BLOCK_E)
         slopes = one_product(
             values, values_ptr, values_s, slots < S, dout, of_dout_ptr, dout_n, reads,
             E, BLOCK_N, BLOCK_M, HALF, PRECISION,
         )  # fmt: skip
         delta = tl.load(delta_ptr + gh * n + rows, mask=valid, other=0.0)
-        dscores = weights * (slopes + dusage[:, None] - delta[None, :])
+        if HAS_DUSAGE:
+            slopes += dusage[:, None]
+        dscores = weights * (slopes - delta[None, :])
         if HAS_BIAS:
             dbias += tl.sum(dscores, 1)
         dkeys = add_product(dkeys, (dscores * scale[None, :]).to(x.dtype), x, PRECISION)

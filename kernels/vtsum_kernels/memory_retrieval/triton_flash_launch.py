@@ -70,7 +70,7 @@ def flash_forward(
     arguments = _arguments(x, keys, values, factor, slot_bias, query_mask)
     arguments |= {"out_ptr": out, "lse_ptr": lse}
     pairs, width = groups * heads, configs.power_of_two(max(dim, value_dim))
-    candidates = configs.flash_forward_candidates(x.dtype, width)
+    options = slot_bias is not None or query_mask is not None
 
     def call(config: configs.Config) -> None:
         m, block = config.block_m, config.block_n
@@ -90,10 +90,12 @@ def flash_forward(
         launch(memory_usage_kernel, pairs * slot_blocks * chunks, config, arguments, **others)
         return shares.sum(0)
 
+    candidates = configs.flash_forward_candidates(x.dtype, width, options)
     run(_words("flash_fwd", arguments, pairs * n), x.device, candidates, call)
     if not need_usage:
         return out, lse, lse.new_empty(0)
-    return out, lse, run(_words("usage", arguments, pairs * n), x.device, candidates, call_usage)
+    words = _words("usage", arguments, pairs * n)
+    return out, lse, run(words, x.device, configs.usage_candidates(x.dtype), call_usage)
 
 
 @on_its_device

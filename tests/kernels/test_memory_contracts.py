@@ -159,8 +159,9 @@ def test_compiles_to_one_graph_for_every_length(name: str) -> None:
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
-def test_strides_do_not_matter() -> None:
-    x = random(2, 12, 30).transpose(1, 2)[:, ::2]
+@pytest.mark.parametrize("batched", [False, True])
+def test_strides_do_not_matter(batched: bool) -> None:
+    x = random(2, 12, 30).transpose(1, 2)[:, ::2] if batched else random(12, 30).t()[::2]
     views = [x, random(12, 7).t(), random(10, 7).t(), random(22, 5).t()]
     for options in ({}, {"num_heads": 2}, {"normalize": True}, {"top_k": 3}):
         results = []

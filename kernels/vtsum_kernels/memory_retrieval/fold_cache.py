@@ -28,7 +28,7 @@ class _Entry(NamedTuple):
 
 
 _entries: list[_Entry] = []
-_lock = threading.Lock()
+_lock = threading.RLock()  # a tensor may go away, and _drop be called, while this very thread holds it
 
 
 def _state(sources: tuple[Tensor, ...]) -> tuple[Any, ...]:

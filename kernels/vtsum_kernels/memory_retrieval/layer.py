@@ -18,6 +18,7 @@ from torch import Tensor
 from .. import library
 from .cpu import in_full_precision, joined, rows_slopes, rows_softmax
 from .ops import dense, wide
+from .ops_sparse import dense_rows
 from .products import add_product, product
 from .reference import NORM_FLOOR
 
@@ -191,7 +192,7 @@ def folded_layer(
     if not isinstance(scale, Tensor):
         scale = torch.full((), scale, dtype=dtype)
     y, _, usage, _ = torch.ops.vtsum_kernels.memory_layer_fwd(
-        x.to(dtype),
+        dense_rows(x.to(dtype)),
         keys.to(dtype),
         bank.to(dtype),
         weight.to(dtype),

@@ -45,13 +45,14 @@ def main(path: Path) -> None:
     lib = Library(path)
     torch.manual_seed(0)
     # Each line says where a report that follows it comes from.
-    for slots, dtype in product((1, 6, 64, 129, 300, 516, 1024, 2050, 8200), FLOATS):
+    wide = zip((1024, 2050, 4100, 8200), (*FLOATS, torch.bfloat16), strict=True)
+    for slots, dtype in (*product((1, 6, 64, 129, 300, 516), FLOATS), *wide):
         print(f"softmax {slots} {dtype}", flush=True)
         softmax(lib, slots, dtype)
-    for slots, width, dtype in product((4, 68, 256), (8, 40), FLOATS[1:]):
+    for slots, width, dtype in ((4, 8, FLOATS[1]), (68, 40, FLOATS[2]), (256, 40, FLOATS[1]), (132, 8, FLOATS[2])):
         print(f"weights {slots} {width} {dtype}", flush=True)
         weights(lib, slots, width, dtype)
-    for width, slots, dtype in product((1, 6, 8, 264), (1, 700), FLOATS):
+    for (width, slots), dtype in product(((1, 700), (6, 1), (8, 700), (264, 1)), FLOATS):
         print(f"sums {width} {slots} {dtype}", flush=True)
         sums(lib, width, slots, dtype)
     for slots, k in ((3, 5), (130, 130), (2100, 40), (2049, 1024)):

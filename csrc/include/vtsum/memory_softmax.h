@@ -35,7 +35,7 @@ struct vts_memory_softmax_params {
                                 // are wanted, else null. CUDA: whatever its launcher's scratch function asks for
     bool scaled;
     int64_t G, H, n, S;
-    vts_dtype dtype;  // VTS_FLOAT32 or VTS_FLOAT64
+    vts_dtype dtype;                                         // VTS_FLOAT32 or VTS_FLOAT64
     vts_dtype weights_dtype, dweights_dtype, dscores_dtype;  // that of A, or for float VTS_FLOAT16 and VTS_BFLOAT16
 };
 

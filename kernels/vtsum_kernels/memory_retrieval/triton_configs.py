@@ -67,7 +67,8 @@ def join_candidates(dtype: torch.dtype, columns: int, split: bool) -> list[Confi
     if dtype == torch.float32:
         return _sizes("tile", (64, 64, 4, 2), (64, 128, 8, 2), (128, 64, 8, 2), (32, 64, 4, 2))
     if columns <= 64:
-        return _sizes("tile", (128, 64, 4, 3), (128, 64, 8, 4), (64, 64, 4, 4), (32, 64, 4, 4))
+        sizes = [(128, 64, 4, 3), (64, 64, 8, 3), (128, 64, 8, 4), (32, 64, 4, 4)]
+        return _sizes("tile", *(sizes[1:] + sizes[:1] if split else sizes))
     few = _sizes("tile", (64, 128, 8, 3), (64, 128, 4, 4), (64, 256, 8, 3), (32, 64, 4, 4))
     many = _sizes("tile", (128, 128, 8, 3), (128, 128, 8, 4))
     if split:
@@ -113,13 +114,13 @@ def flash_forward_candidates(dtype: torch.dtype, width: int, options: bool) -> l
 def usage_candidates(dtype: torch.dtype) -> list[Config]:
     if dtype == torch.float32:
         return _sizes("tile", (16, 32, 4, 1), (32, 32, 8, 1), (64, 32, 8, 1))
-    return _sizes("tile", (64, 64, 8, 3), (64, 64, 4, 3), (128, 64, 8, 3), (64, 128, 8, 2))
+    return _sizes("tile", (64, 64, 4, 3), (64, 64, 8, 3), (128, 64, 8, 3), (64, 128, 8, 2))
 
 
 def flash_backward_candidates(dtype: torch.dtype, width: int, options: bool) -> list[Config]:
     """block_m rows and block_n slots for both kernels: each owns the ones and walks over the others.
 
-    `options`: a slot bias, a query mask or a gradient of usage, all of which take registers.
+    `options`: a slot bias, a query mask, a gradient of usage or odd sizes, all of which take registers.
     """
     if dtype == torch.float32:
         if width <= 64:

@@ -154,6 +154,6 @@ def flash_backward(
         return dkeys[0], dvalues[0], dfactor.new_zeros(shape[1:]) if dbias is None else dbias.sum(0)
 
     words = (*_words("flash_bwd", arguments, pairs * n), dusage is not None)
-    options = any(option is not None for option in (slot_bias, query_mask, dusage))
+    options = any(option is not None for option in (slot_bias, query_mask, dusage)) or (dim | value_dim) % 16 != 0
     dkeys, dvalues, dbias = run(words, x.device, configs.flash_backward_candidates(x.dtype, width, options), call)
     return dx, dkeys, dvalues, dfactor, dbias

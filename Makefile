@@ -42,7 +42,7 @@ check: .venv/.stamp-test  ## Lint, check formatting and types, compile the GPU k
 
 bench: .venv/.stamp-bench  ## Measure on this machine; results go to bench/results
 	@for file in bench/bench_*.py; do module="bench.$$(basename "$$file" .py)"; echo "==> $$module"; $(BIN)/python -m "$$module"; done
-	@echo "==> bench.run"; $(BIN)/python -m bench.run --op sliding_window_attention
+	@for op in sliding_window_attention memory_retrieval; do echo "==> bench.run $$op"; $(BIN)/python -m bench.run --op $$op; done
 
 clean:  ## Remove .venv, build products and caches; summaries in out/ stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -15,7 +15,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import memory_aims, memory_report, sliding_window_aims, sliding_window_report, training_step_report
+from bench import (
+    memory_aims,
+    memory_liveness,
+    memory_report,
+    sliding_window_aims,
+    sliding_window_report,
+    training_step_report,
+)
 from bench.record import RESULTS, read
 from bench.tables import table
 
@@ -55,9 +62,20 @@ def encoder() -> str:
     return table(["embedded frame encoder", "frames a second"], rows)
 
 
+def synthetic() -> str:
+    """The README's walkthrough: what its two evaluations say."""
+    from vtsum.evaluation.videoxum_file import read_evaluation
+    from vtsum.evaluation.videoxum_table import results_table
+
+    found = [read_evaluation(RESULTS / f"synthetic_{name}.json") for name in ("tt_ca", "memory")]
+    return results_table(found, ["TT+CA", "TT+CA+memory"]).strip()
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "summarize": summarize,
     "encoder": encoder,
+    "synthetic": synthetic,
+    "memory_liveness": memory_liveness.liveness,
     **sliding_window_report.TABLES,
     "sliding_window_cpu_aims": lambda: sliding_window_aims.aims("cpu"),
     **memory_report.TABLES,

@@ -119,8 +119,8 @@ def test_bad_input_is_named(tmp_path: Path) -> None:
         model(torch.zeros(5, 32), None, torch.zeros(5), cu_seqlens=torch.tensor([0, 5]))
     with pytest.raises(VTSumError, match="temporal_window must be odd"):
         VTSumConfig(temporal_window=6)
-    with pytest.raises(VTSumError, match="memory_position must be one of before, after, got 'inside'"):
-        VTSumConfig(memory_position="inside")
+    with pytest.raises(VTSumError, match="memory_position must be one of before, inside, after, got 'beside'"):
+        VTSumConfig(memory_position="beside")
     with pytest.raises(VTSumError, match="loss_type must be one of cross_entropy, l2, got 'l1'"):
         VTSumConfig(loss_type="l1")
     with pytest.raises(VTSumError, match=r"max_text_length must be 2 to text.max_positions \(512\), got 600"):

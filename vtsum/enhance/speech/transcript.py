@@ -1,0 +1,135 @@
+"""What was said and when: words with their times, in utterances, in a transcript.
+
+Every recogniser, subtitle reader and denoiser takes and gives these. They are values: nothing in them changes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+PAUSE = 0.2  # seconds of silence from which a gap between words counts: a stop consonant's closure is under 0.15 s
+
+
+@dataclass(frozen=True)
+class Word:
+    """One word as it was heard or read.
+
+    Attributes:
+        text (str): the word, with its punctuation where it has some; never empty, no white space in it.
+        start, end (float): seconds from the start of the video; 0 <= start <= end.
+        confidence (float): 0..1, how sure the source is; 1 for a transcript written by a person.
+    Raises:
+        ValueError: if one of these does not hold.
+    """
+
+    text: str
+    start: float
+    end: float
+    confidence: float
+
+    def __post_init__(self) -> None:
+        if not self.text or any(c.isspace() for c in self.text):
+            raise ValueError(f"Word: text must be one word without white space, got {self.text!r}")
+        if not 0.0 <= self.start <= self.end < math.inf:  # false for NaN too
+            raise ValueError(f"Word: start, end must be seconds with 0 <= start <= end, got {self.start}, {self.end}")
+        if not 0.0 <= self.confidence <= 1.0:
+            raise ValueError(f"Word: confidence must be in 0..1, got {self.confidence}")
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """Words spoken in one breath: between two pauses, or in one subtitle.
+
+    Attributes:
+        words (tuple[Word, ...]): at least one, in the order of their starts.
+        alternatives (tuple[tuple[str, ...], ...]): other readings of the same sound, likeliest first, each the texts of
+            its words; without the reading in `words`. Empty where the source gives none.
+    Raises:
+        ValueError: no words, or words out of order.
+    """
+
+    words: tuple[Word, ...]
+    alternatives: tuple[tuple[str, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.words:
+            raise ValueError("Utterance: words must be at least one, got none")
+        for one, other in zip(self.words, self.words[1:], strict=False):
+            if other.start < one.start:
+                raise ValueError(
+                    f"Utterance: words must be in the order of their starts, got {one.text!r} at {one.start} "
+                    f"before {other.text!r} at {other.start}"
+                )
+
+    @property
+    def text(self) -> str:
+        return " ".join(word.text for word in self.words)
+
+    @property
+    def start(self) -> float:
+        return self.words[0].start
+
+    @property
+    def end(self) -> float:
+        return max(word.end for word in self.words)
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """Everything that was said in a video.
+
+    Attributes:
+        utterances (tuple[Utterance, ...]): in the order of their starts; empty where nothing was said.
+        source (str): where it is from, e.g. "pocketsphinx", "subtitles", "talk.srt".
+        language (str | None): a BCP 47 or ISO 639 tag as the source gives it ("en"); None: not known.
+        warnings (tuple[str, ...]): what a reader should know of it, one line each.
+    Raises:
+        ValueError: utterances out of order.
+    """
+
+    utterances: tuple[Utterance, ...]
+    source: str
+    language: str | None
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for one, other in zip(self.utterances, self.utterances[1:], strict=False):
+            if other.start < one.start:
+                raise ValueError(
+                    f"Transcript: utterances must be in the order of their starts, got one at {one.start} "
+                    f"before one at {other.start}"
+                )
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        return tuple(word for utterance in self.utterances for word in utterance.words)
+
+    @property
+    def text(self) -> str:
+        """The words, one utterance a line."""
+        return "\n".join(utterance.text for utterance in self.utterances)
+
+    def pauses(self, duration: float, shortest: float = PAUSE) -> list[tuple[float, float]]:
+        """Where nobody speaks, the times before the first word and after the last one included.
+
+        Args:
+            duration (float): of the video, in seconds.
+            shortest (float): gaps under so many seconds are not pauses: they belong to the speech.
+        Returns:
+            list[tuple[float, float]]: (start, end) in seconds, in order, apart from each other, within 0..duration.
+        Raises:
+            ValueError: a duration or a shortest gap that is negative or not finite.
+        """
+        for name, value in (("duration", duration), ("shortest", shortest)):
+            if not 0.0 <= value < math.inf:
+                raise ValueError(f"pauses: {name} must be finite and not negative, got {value}")
+        return [(a, b) for a, b in self._gaps(duration) if b > a and b - a >= shortest]
+
+    def _gaps(self, duration: float) -> Iterator[tuple[float, float]]:
+        at = 0.0
+        for word in sorted(self.words, key=lambda w: w.start):
+            yield at, min(word.start, duration)
+            at = max(at, word.end)
+        yield at, duration

@@ -29,15 +29,24 @@ def quantiles(values: list[float]) -> dict[str, float]:
 def machine(packages: Sequence[str] = ("torch", "av", "numpy")) -> dict[str, Any]:
     """Where and with what this was measured."""
     names = [line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
-    root = Path(__file__).resolve().parent
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True)
     return {
         "device": names[0] if names else platform.processor(),
         "threads": os.cpu_count(),
         "load_before": round(os.getloadavg()[0], 2),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
-        "commit": commit.stdout.strip() or None,
+        "commit": _commit(),
     }
+
+
+def _commit() -> str | None:
+    """What git says, else VTSUM_COMMIT: a copy of the tree may have no history, and a machine no git."""
+    try:
+        said = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], cwd=RESULTS.parent, capture_output=True, text=True
+        ).stdout.strip()
+    except OSError:
+        said = ""
+    return said or os.environ.get("VTSUM_COMMIT") or None
 
 
 def _lines(path: str) -> list[str]:

@@ -1,0 +1,160 @@
+"""A file's sound as one channel at 16 kHz, block by block, on the clock of its pictures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import chain
+
+import av
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+
+from vtsum.errors import VTSumError
+from vtsum.video.source import (
+    PacketDecoder,
+    PacketReader,
+    choose_audio,
+    choose_video,
+    discard_others,
+    first_frame,
+    open_container,
+)
+from vtsum.video.timeline import Timeline, stated_duration, time_base
+
+RATE = 16_000  # samples a second: what every recogniser here is trained on
+_SLIP = 0.02  # seconds that sound may run off its timestamps before it is put right
+
+
+def read_sound(
+    path: str | os.PathLike[str], *, rate: int = RATE, block: float = 1.0
+) -> Iterator[tuple[float, np.ndarray]]:
+    """Decode a file's sound once, from front to back, in bounded memory.
+
+    The sound is that of the video stream which `vtsum.video` shows, mixed to one channel. Gaps between timestamps are
+    silence, sound before the first picture is left out, and packets that do not decode are passed over.
+
+    Args:
+        path: a video or sound file in any format that FFmpeg knows.
+        rate (int): samples a second of what comes out.
+        block (float): seconds of each block; the last one may be shorter.
+    Yields:
+        (float, np.ndarray): the block's start in seconds from the first picture, and float32 [n]; full scale is 1.0,
+        which floating-point sound may exceed. Nothing for a file without sound that can be decoded.
+    Raises:
+        VTSumError: the file is missing, empty or nothing that FFmpeg knows; at the call, not while iterating.
+        ValueError: rate or block out of range.
+    """
+    if not 4_000 <= rate <= 192_000:
+        raise ValueError(f"read_sound: rate must be in 4000..192000 samples a second, got {rate}")
+    if not 0.01 <= block <= 60.0:
+        raise ValueError(f"read_sound: block must be in 0.01..60 seconds, got {block}")
+    origin = picture_origin(path, "read_sound")
+    container = open_container(path, "read_sound")
+    return _blocks(container, origin, rate, round(block * rate))
+
+
+def picture_origin(path: str | os.PathLike[str], function: str) -> float | None:
+    """Raw seconds of the first picture, which is time 0 of a video; None for a file without pictures.
+
+    Raises:
+        VTSumError: the file is missing, empty or nothing that FFmpeg knows.
+    """
+    with closing(open_container(path, function)) as container:
+        try:
+            stream = choose_video(container, path, function)
+        except VTSumError:
+            return None
+        discard_others(container, [stream])
+        frame = first_frame(container, stream)
+        ticks = None if frame is None else frame.pts if frame.pts is not None else frame.dts
+        return None if ticks is None else float(ticks * time_base(stream))
+
+
+def as_pcm(samples: np.ndarray) -> np.ndarray:
+    """float32 [n] at full scale 1.0 as int16 [n], cut off at full scale."""
+    return np.clip(np.rint(samples * 32767.0), -32768, 32767).astype(np.int16)
+
+
+def _blocks(
+    container: InputContainer, origin: float | None, rate: int, size: int
+) -> Iterator[tuple[float, np.ndarray]]:
+    """Pieces at their places, silence between them, cut into blocks of `size` samples."""
+    held = np.zeros(0, np.float32)
+    done = 0  # samples handed out
+    with closing(container):
+        for at, samples in _pieces(container, origin, rate):
+            begin = done + len(held)
+            if at < begin:  # overlaps what is there, or lies before the first picture
+                samples = samples[begin - at :]
+                at = begin
+            if not len(samples):
+                continue
+            while at > begin:  # a gap of hours must not be one array
+                silence = np.zeros(min(at - begin, size), np.float32)
+                held, begin = np.concatenate([held, silence]), begin + len(silence)
+                while len(held) >= size:
+                    yield done / rate, held[:size]
+                    held, done = held[size:], done + size
+            held = np.concatenate([held, samples])
+            while len(held) >= size:
+                yield done / rate, held[:size]
+                held, done = held[size:], done + size
+        if len(held):
+            yield done / rate, held
+
+
+def _pieces(container: InputContainer, origin: float | None, rate: int) -> Iterator[tuple[int, np.ndarray]]:
+    """(number of the first sample, float32 [n]) as they are decoded; numbers may leave gaps and overlap slightly."""
+    video = container.streams.video[0] if container.streams.video else None
+    stream = choose_audio(container, video)
+    if stream is None:
+        return
+    discard_others(container, [stream])
+    decoder = PacketDecoder(stream)
+    timeline = _timeline(container, stream, origin)
+    resampler: AudioResampler | None = None
+    form: tuple[str, str, int] | None = None
+    at = expected = 0.0  # samples out of the resampler, and where its input should have brought it
+    for packet in chain(PacketReader(container, [stream]), [None]):
+        for frame in decoder.decode(packet):
+            if not frame.samples or not 0 < frame.sample_rate <= 768_000:
+                continue
+            time = timeline.place(frame.pts)
+            wanted = expected if time is None else time * rate
+            new_form = (frame.format.name, frame.layout.name, frame.sample_rate)
+            if resampler is None or form != new_form or abs(wanted - expected) > _SLIP * rate:
+                for samples in _resample(resampler, None):
+                    yield round(at), samples
+                    at += len(samples)
+                resampler = AudioResampler("fltp", "mono", rate)
+                form, at, expected = new_form, float(round(wanted)), wanted
+            expected += frame.samples * rate / frame.sample_rate
+            frame.pts = None  # the samples are counted; a jumping timestamp would only confuse the filter
+            for samples in _resample(resampler, frame):
+                yield round(at), samples
+                at += len(samples)
+        if decoder.gave_up:
+            break
+    for samples in _resample(resampler, None):
+        yield round(at), samples
+        at += len(samples)
+
+
+def _timeline(container: InputContainer, stream: AudioStream, origin: float | None) -> Timeline:
+    step = 1024 / stream.codec_context.sample_rate
+    return Timeline(time_base(stream), step, stated_duration(container, stream), origin=origin)
+
+
+def _resample(resampler: AudioResampler | None, frame: AudioFrame | None) -> list[np.ndarray]:
+    if resampler is None:
+        return []
+    try:
+        frames = resampler.resample(frame)
+    except (av.FFmpegError, ValueError, MemoryError):
+        return []  # a frame whose header was damaged
+    return [np.nan_to_num(out.to_ndarray()[0]) for out in frames if out is not None and out.samples]

@@ -1,0 +1,134 @@
+"""Cuts, dissolves and liveliness, seen in the pictures themselves while a video is decoded."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+import numpy as np
+
+_BLOCK = 1024  # kept pictures that are compared at once
+
+
+class PictureChanges:
+    """Notes how much the picture changes while a video is decoded: where the cuts are, which may lie between two
+    sampled frames, and how lively a stretch is.
+
+    `see` costs some ten microseconds a picture: it compares a few hundred pixels of the first plane (luma). Kept are
+    two numbers a picture and some 600 bytes a quarter of a second.
+    """
+
+    GRID = 20  # rows and columns of pixels that are compared
+    SUDDEN = 4.0  # a cut changes the picture this many times more than the pictures around it, and by
+    LEAST = 6.0  # at least so many levels of 255 in the mean
+    AFTER = 4  # pictures; what is gone again after so many was a flash, not a cut
+    PACE = 0.24  # seconds between the pictures kept to find dissolves
+    SPANS = (2, 3, 4, 6)  # half a dissolve, in kept pictures
+    MIXED = 0.2  # how far the middle of a dissolve may lie from the mean of its ends, of their difference
+    STILL = 0.4  # how much may go on before and after it, of their difference
+
+    def __init__(self) -> None:
+        self._last: np.ndarray | None = None
+        self._recent: deque[np.ndarray] = deque(maxlen=self.AFTER)
+        self._times: list[float] = []
+        self._changes: list[float] = []
+        self._lasting: list[float] = []
+        self._kept: list[np.ndarray] = []
+        self._kept_times: list[float] = []
+
+    @classmethod
+    def of(cls, pictures: Iterable[np.ndarray], rate: float) -> PictureChanges:
+        """From pictures at hand: uint8 [H, W] or [H, W, C], `rate` a second."""
+        made = cls()
+        for i, picture in enumerate(pictures):
+            plane = np.ascontiguousarray(picture if picture.ndim == 2 else picture.mean(axis=2).astype(np.uint8))
+            made.see(i / rate, memoryview(plane).cast("B"), plane.shape[1], plane.shape[1], plane.shape[0])
+        return made
+
+    def see(self, time: float, plane: memoryview, line_size: int, width: int, height: int) -> None:
+        """Take note of a picture: its time in seconds, and its first plane of 8-bit values."""
+        rows = np.frombuffer(plane, np.uint8, count=line_size * height).reshape(height, line_size)
+        small = rows[:: max(height // self.GRID, 1), : width : max(width // self.GRID, 1)].astype(np.float32)
+        if self._last is not None and self._last.shape == small.shape:
+            self._times.append(time)
+            self._changes.append(float(np.abs(small - self._last).mean()))
+            # Against the picture before those: as large as the change AFTER - 1 pictures ago, if that one lasted.
+            self._lasting.append(float(np.abs(small - self._recent[0]).mean()))
+        else:
+            self._recent.clear()
+        self._recent.append(small)
+        self._last = small
+        if not self._kept_times or time >= self._kept_times[-1] + self.PACE:
+            self._kept_times.append(time)
+            self._kept.append(small.astype(np.uint8))
+
+    def boundary(self, after: float, until: float) -> float | None:
+        """The time of the first picture after a hard cut in after < t <= until, or None where there is no clear one."""
+        first, last = np.searchsorted(self._times, [after + 1e-3, until + 1e-3])
+        if first >= last:
+            return None
+        at = int(first + np.argmax(self._changes[first:last]))
+        return self._times[at] if self._sudden(at) >= 1.0 else None
+
+    def _sudden(self, at: int) -> float:
+        """How far above the demands on a cut a change is; from 1 on it is one."""
+        near = self._changes[max(at - 6, 0) : at] + self._changes[at + 1 : at + 7]
+        usual = float(np.median(near)) if near else 0.0
+        return self._changes[at] / max(self.LEAST, self.SUDDEN * usual)
+
+    def cuts(self) -> list[tuple[float, float]]:
+        """Hard cuts and dissolves as (seconds, strength), in order of time.
+
+        A hard cut is a change between two pictures that stands out among the six before and after and lasts: a flash
+        does not. A dissolve is a stretch whose middle is the mean of its ends while little goes on before and after
+        it; its time is its middle. Strength is at least 1, where the change only just suffices.
+        """
+        changes = np.asarray(self._changes)
+        found = []
+        for at in np.flatnonzero(changes >= self.LEAST):
+            sudden = self._sudden(int(at))
+            later = min(int(at) + self.AFTER - 1, len(changes) - 1)
+            lasts = self._lasting[later] >= 0.5 * changes[at] or later < at + self.AFTER - 1
+            if sudden >= 1.0 and lasts:
+                found.append((self._times[at], sudden))
+        hard = np.array([time for time, _ in found])
+        for time, strength, half in self._dissolves():
+            if not len(hard) or np.abs(hard - time).min() > half:
+                found.append((time, strength))
+        return sorted(found)
+
+    def _dissolves(self) -> list[tuple[float, float, float]]:
+        """(seconds, strength, half its length) of every dissolve; of those that overlap the strongest."""
+        shapes = {picture.shape for picture in self._kept}
+        if len(shapes) != 1:
+            return []
+        kept = np.stack(self._kept).reshape(len(self._kept), -1)
+        offers: list[tuple[float, float, float]] = []
+        for half in self.SPANS:
+            for first in range(2 * half, len(kept) - 2 * half, _BLOCK):
+                centre = np.arange(first, min(first + _BLOCK, len(kept) - 2 * half))
+                offers += self._mixtures(kept, centre, half)
+        chosen: list[tuple[float, float, float]] = []
+        for offer in sorted(offers, key=lambda offer: -offer[1]):
+            if all(abs(offer[0] - other[0]) > offer[2] + other[2] for other in chosen):
+                chosen.append(offer)
+        return chosen
+
+    def _mixtures(self, kept: np.ndarray, centre: np.ndarray, half: int) -> list[tuple[float, float, float]]:
+        """Those of the kept pictures `centre` that are the middle of a dissolve of 2 * half kept pictures."""
+
+        def apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+            return np.asarray(np.abs(kept[a].astype(np.int16) - kept[b]).mean(axis=1))
+
+        across = apart(centre - half, centre + half)
+        mean = (kept[centre - half].astype(np.float32) + kept[centre + half]) / 2
+        mixed = np.abs(kept[centre] - mean).mean(axis=1)
+        around = np.maximum(apart(centre - 2 * half, centre - half), apart(centre + half, centre + 2 * half))
+        good = (across >= 2 * self.LEAST) & (mixed <= self.MIXED * across) & (around <= self.STILL * across)
+        strength = across / (2 * self.LEAST)
+        return [(self._kept_times[centre[i]], float(strength[i]), half * self.PACE) for i in np.flatnonzero(good)]
+
+    def liveliness(self, start: float, end: float) -> float:
+        """The median change of the pictures in start < t < end, in levels of 255; 0 where none were seen."""
+        first, last = np.searchsorted(self._times, [start + 1e-3, end - 1e-3])
+        return float(np.median(self._changes[first:last])) if last > first else 0.0

@@ -1,4 +1,4 @@
-"""Spoken material with known words and times: passages read by espeak-ng, with pauses, noise at a stated level, clipping.
+"""Spoken material with known words and times: passages read by espeak-ng, with pauses, noise at a level, clipping.
 
 The passages are the project's own. Noises are drawn from a seed, so the same material comes out each time but for the
 voice, which depends on espeak-ng's version.
@@ -20,28 +20,30 @@ from vtsum.errors import VTSumError
 RATE = 16_000
 PASSAGES: dict[str, str] = {
     "bicycle": (
-        "Today we are going to repair the back wheel of a bicycle. First turn the bicycle over so that it stands on the "
-        "seat. Take off the chain and loosen the two nuts that hold the wheel. Pull the tire away from the rim and look "
-        "for the hole. Put the tube under water and watch for bubbles. Clean the place around the hole, let it dry, and "
-        "press the patch on it for one minute. Then put everything back together and fill the tire with air."
+        "Today we are going to repair the back wheel of a bicycle. First turn the bicycle over so that it stands "
+        "on the seat. Take off the chain and loosen the two nuts that hold the wheel. Pull the tire away from the"
+        " rim and look for the hole. Put the tube under water and watch for bubbles. Clean the place around the "
+        "hole, let it dry, and press the patch on it for one minute. Then put everything back together and fill "
+        "the tire with air."
     ),
     "garden": (
-        "Our garden was dry and empty when we bought the house. In the first spring we planted four apple trees along "
-        "the wall. The neighbors told us that nothing would grow there, because the soil is full of stones. We carried "
-        "the stones to the river and brought back earth in a small car. Three years later the trees were taller than my "
-        "daughter. Last week we picked the first apples and made a cake for everybody in the street."
+        "Our garden was dry and empty when we bought the house. In the first spring we planted four apple trees "
+        "along the wall. The neighbors told us that nothing would grow there, because the soil is full of stones."
+        " We carried the stones to the river and brought back earth in a small car. Three years later the trees "
+        "were taller than my daughter. Last week we picked the first apples and made a cake for everybody in the "
+        "street."
     ),
     "harbor": (
-        "The harbor of this city never sleeps. Every night more than twenty ships arrive from all over the world. Large "
-        "machines lift the boxes from the deck and set them on trucks. A man in a small room high above the water "
-        "watches every movement on his screen. When the wind is strong the work has to stop. In the morning the ships "
-        "leave again, and the workers go home to sleep while the children walk to school."
+        "The harbor of this city never sleeps. Every night more than twenty ships arrive from all over the world."
+        " Large machines lift the boxes from the deck and set them on trucks. A man in a small room high above "
+        "the water watches every movement on his screen. When the wind is strong the work has to stop. In the "
+        "morning the ships leave again, and the workers go home to sleep while the children walk to school."
     ),
     "kitchen": (
-        "This is the easiest soup you will ever cook. Cut two onions and fry them slowly in butter until they are soft. "
-        "Add three carrots, a little salt, and half a bottle of water. Let it cook for thirty minutes and do not open "
-        "the pot. After that, take a spoon and try it. If it is too thin, leave it on the fire a little longer. Serve "
-        "the soup with fresh bread and a glass of cold milk."
+        "This is the easiest soup you will ever cook. Cut two onions and fry them slowly in butter until they are"
+        " soft. Add three carrots, a little salt, and half a bottle of water. Let it cook for thirty minutes and "
+        "do not open the pot. After that, take a spoon and try it. If it is too thin, leave it on the fire a "
+        "little longer. Serve the soup with fresh bread and a glass of cold milk."
     ),
 }
 VOICES = (("en-us", 150), ("en-us+f3", 160), ("en-gb", 145), ("en-us+m4", 170))  # espeak-ng: voice, words a minute

@@ -150,6 +150,7 @@ def call(
     environment: Mapping[str, str] | None = None,
     cwd: Path = ROOT,
     poll: Callable[[], None] | None = None,
+    log: Path | None = None,
 ) -> Done:
     """Runs a program, at most so long; then it is killed, with everything that it started.
 
@@ -158,13 +159,16 @@ def call(
         seconds: how long it may take; none are left where this is 0 or less, and it is not started then.
         environment: variables beside those that are set.
         poll: called about five times a second meanwhile.
+        log: a file that what it prints is added to, as it comes.
     Returns:
         Done: output and errors together, as they came. A program that does not exist ends with status 127.
     """
     began = time.monotonic()
     if seconds <= 0:
         return Done(None, "", 0.0)
-    with tempfile.TemporaryFile() as output:  # not a pipe: nobody has to empty it meanwhile
+    # A file, not a pipe: nobody has to empty it meanwhile.
+    with tempfile.TemporaryFile() if log is None else log.open("a+b") as output:
+        start = output.seek(0, os.SEEK_END)
         try:
             process = subprocess.Popen(
                 [os.fspath(part) for part in command],
@@ -173,7 +177,7 @@ def call(
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(environment or {})},
                 cwd=cwd,
-                start_new_session=True,
+                process_group=0,  # not a session: whoever ends our session ends this too
             )
         except OSError as error:
             return Done(127, f"{os.fspath(command[0])}: {error.strerror}", 0.0)
@@ -187,12 +191,12 @@ def call(
                 status = process.poll()
         finally:  # also where we are interrupted
             end(process)
-        output.seek(0)
+        output.seek(start)
         return Done(status, output.read().decode(errors="replace"), time.monotonic() - began)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Kills a program that began a session, and all that it started, in whatever process groups; waits for it."""
+    """Kills a program that leads a process group, and all that it started, in whatever process groups; waits for it."""
     running = process.poll() is None
     family = descendants(process.pid) if running else []
     for pid in (process.pid, *family):

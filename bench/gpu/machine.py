@@ -1,0 +1,122 @@
+"""What the GPU check finds before it begins: GPU, clocks, driver, versions, tools; and where its caches go."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.gpu.stage import ROOT, call
+from bench.record import machine
+
+PACKAGES = ("torch", "triton", "transformers", "timm", "numpy", "deepspeed", "setuptools", "ninja", "pytest")
+PACKAGES += ("hypothesis", "pytest-xdist", "natten", "flash-attn", "nvidia-cudnn-frontend", "av")
+TOOLS = ("nvcc", "ninja", "c++", "cuobjdump", "ncu", "compute-sanitizer", "nvidia-smi")
+#: What nvidia-smi is asked for. Nothing is ever set.
+CARD = ("driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "temperature.gpu", "power.limit")
+
+_TORCH = """
+import json, torch
+found = {"torch_cuda": torch.version.cuda, "gpu": None}
+if torch.cuda.is_available():
+    card = torch.cuda.get_device_properties(0)
+    found |= {
+        "gpu": card.name, "capability": f"{card.major}.{card.minor}", "gpus": torch.cuda.device_count(),
+        "multiprocessors": card.multi_processor_count, "l2_mib": card.L2_cache_size / 2**20,
+        "memory_gib": round(card.total_memory / 2**30, 1), "cudnn": torch.backends.cudnn.version(),
+    }
+print("found", json.dumps(found))
+"""
+
+
+def environment(scratch: Path) -> dict[str, str]:
+    """Variables for every program that the check starts: our code is found, and nothing is written elsewhere.
+
+    Nothing needs a network, and nothing waits for one.
+    """
+    path = os.pathsep.join([str(ROOT), str(ROOT / "kernels"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    here = str(Path(sys.executable).parent)  # where ninja lies, if pip brought it
+    found = {"PYTHONPATH": path, "PATH": os.pathsep.join([here, *_paths(), *_toolkit()])}
+    caches = {
+        "TMPDIR": "tmp",
+        "TRITON_CACHE_DIR": "triton",
+        "TORCHINDUCTOR_CACHE_DIR": "inductor",
+        "CUDA_CACHE_PATH": "cuda",
+        "XDG_CACHE_HOME": "cache",
+        "XDG_CONFIG_HOME": "config",
+        "MPLCONFIGDIR": "matplotlib",
+        "HF_HOME": "huggingface",
+    }
+    for name, folder in caches.items():
+        (scratch / folder).mkdir(parents=True, exist_ok=True)
+        found[name] = str(scratch / folder)
+    return {**found, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def _paths() -> list[str]:
+    return [part for part in os.environ.get("PATH", "").split(os.pathsep) if part]
+
+
+def _toolkit() -> list[str]:
+    """Where CUDA's programs may lie without being on the path."""
+    homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
+    return [str(Path(home, "bin")) for home in homes if home and Path(home, "bin").is_dir()]
+
+
+def facts(seconds: float, variables: Mapping[str, str], log: Path) -> dict[str, Any]:
+    """What this machine is and has, in `seconds` at most. `gpu` is None without one. `variables`: as `environment`'s.
+
+    Keys: gpu, capability ("9.0"), gpus, multiprocessors, l2_mib, memory_gib, torch_cuda, cudnn; card: what nvidia-smi
+    says of CARD; tools: for each of TOOLS where it lies, or None; nvcc: its release; kernel: the system's; device,
+    threads, load_before, versions and commit as in every record.
+    """
+    found: dict[str, Any] = {"gpu": None, **machine(PACKAGES), "kernel": platform.release()}
+    found["tools"] = {name: shutil.which(name, path=variables["PATH"]) for name in TOOLS}
+    said = call([sys.executable, "-c", _TORCH], min(seconds, 120), variables, log=log)
+    answer = [line for line in said.output.splitlines() if line.startswith("found ")]
+    if said.ok and answer:
+        found |= json.loads(answer[-1].removeprefix("found "))
+    else:
+        found["torch_failed"] = said.why()
+    found["card"] = card(log)
+    nvcc = found["tools"]["nvcc"]
+    release = re.search(r"release ([\d.]+)", call([nvcc, "--version"], 20, log=log).output) if nvcc else None
+    found["nvcc"] = release[1] if release else None
+    return found
+
+
+def card(log: Path) -> dict[str, str]:
+    """The card's driver, clocks and temperature just now; empty where nvidia-smi does not say."""
+    said = call(["nvidia-smi", f"--query-gpu={','.join(CARD)}", "--format=csv,noheader", "--id=0"], 20, log=log)
+    values = [value.strip() for value in said.output.splitlines()[0].split(",")] if said.ok and said.output else []
+    return dict(zip(CARD, values, strict=True)) if len(values) == len(CARD) else {}
+
+
+def words(found: dict[str, Any]) -> list[str]:
+    """The facts in a few lines."""
+    gpu = "no GPU" if found["gpu"] is None else f"{found['gpu']}, sm_{found['capability'].replace('.', '')}"
+    if found["gpu"] is not None:
+        gpu += (
+            f", {found['multiprocessors']} multiprocessors, {found['l2_mib']:.0f} MiB of L2, {found['memory_gib']} GiB"
+        )
+    elif "torch_failed" in found:
+        gpu += f" (torch: {found['torch_failed']})"
+    clocks = ", ".join(f"{name} {value}" for name, value in found["card"].items()) or "nvidia-smi says nothing"
+    versions = {name: version for name, version in found["versions"].items() if version}
+    versions |= {"CUDA": found.get("torch_cuda"), "nvcc": found["nvcc"]}
+    missing = [name for name in PACKAGES if not found["versions"].get(name)]
+    missing += [name for name, place in found["tools"].items() if place is None and name not in missing]
+    return [
+        f"GPU: {gpu}",
+        f"card: {clocks}",
+        f"CPU: {found['device']}, {os.cpu_count()} cores, Linux {found['kernel']}",
+        f"commit: {found['commit'] or 'unknown (set VTSUM_COMMIT)'}",
+        "versions: " + ", ".join(f"{name} {version or 'none'}" for name, version in versions.items()),
+        "not there: " + (", ".join(missing) or "nothing"),
+    ]

@@ -14,6 +14,8 @@ from vtsum.enhance.summary_refinement.clips import (
 from vtsum.enhance.summary_refinement.dpp import greedy_map
 from vtsum.enhance.summary_refinement.knapsack import select_shots
 from vtsum.enhance.summary_refinement.repeats import discount_repeats
+from vtsum.enhance.summary_refinement.sampling import sample_kdpp
+from vtsum.enhance.summary_refinement.smoothing import smooth_scores
 
 __all__ = [
     "LEAST_LIMIT",
@@ -28,5 +30,7 @@ __all__ = [
     "greedy_map",
     "parse_budget",
     "plan_clips",
+    "sample_kdpp",
     "select_shots",
+    "smooth_scores",
 ]

@@ -4,15 +4,16 @@ A DPP gives each subset Y a weight det(L_Y), where L_Y are the rows and columns 
 
     L_ij = quality_i * quality_j * S_ij,        S_ij the likeness of i and j: 1 for i = j, positive semidefinite
 
-log det(L_Y) = 2 sum_Y log quality_i + log det(S_Y) grows with the quality of what is taken and falls where two of it are
-alike. The best subset (MAP) is NP-hard to find; the greedy search that adds the item of the greatest gain is what the
-field uses. The gain of an item is the logarithm of a pivot of L's Cholesky factor, so all gains are kept up to date by
-one row of the factor a pick: O(N k) a pick instead of the O(N k^3) of N determinants.
+log det(L_Y) = 2 sum_Y log quality_i + log det(S_Y) grows with the quality of what is taken and falls where two of it
+are alike. The best subset (MAP) is NP-hard to find; the greedy search that adds the item of the greatest gain is what
+the field uses. The gain of an item is the logarithm of a pivot of L's Cholesky factor, so all gains are kept up to date
+by one row of the factor a pick: O(N k) a pick instead of the O(N k^3) of N determinants.
 
 With a budget the search goes by gain per length, over log det(I + L_Y): the logarithm of the sum of det(L_S) over all
 subsets S of Y, that is of the probability that Y holds. It is monotone and submodular, and 0 for the empty set, so that
 the better of this search and of the best single item is within (1 - 1/e) / 2 of the best subset that fits. For small
-qualities it is nearly the sum of the squared qualities: the plain knapsack. The larger they are, the more diversity counts.
+qualities it is nearly the sum of the squared qualities: the plain knapsack. The larger they are, the more diversity
+counts.
 
 Source: Kulesza and Taskar, "Determinantal point processes for machine learning", 2012; Chen, Zhang, Zhou, "Fast greedy
 MAP inference for determinantal point processes to improve recommendation diversity", NeurIPS 2018, algorithm 1; the
@@ -90,6 +91,17 @@ class Kernel:
         like *= self._quality
         return like
 
+    def eigen(self) -> tuple[np.ndarray, np.ndarray]:
+        """The positive eigenvalues of L [R], ascending, and their unit eigenvectors [N, R]; R is the rank of L."""
+        if not len(self):
+            return np.zeros(0), np.zeros((0, 0))
+        dual = self._similarity == "cosine" and self._unit.shape[1] < len(self)
+        rows = self._quality[:, None] * self._unit
+        values, vectors = np.linalg.eigh(rows.T @ rows if dual else self.block(np.arange(len(self))))
+        positive = values > max(float(values[-1]), 0.0) * len(self) * np.finfo(np.float64).eps
+        values, vectors = values[positive], vectors[:, positive]
+        return values, rows @ vectors / np.sqrt(values) if dual else vectors
+
     def row(self, item: int, gains: np.ndarray, more: int) -> np.ndarray:
         """The row L[item]; on the way, and at little cost, those of up to `more` further items of the greatest gain."""
         if (found := self._rows.get(item)) is not None:
@@ -135,11 +147,11 @@ def greedy_map(
         quality (array): [N], finite and at least 0; an item of quality 0 is never picked.
         features (array): [N, C], finite; only their directions count. A row of zeros is unlike all others.
         k (int | None): at most so many picks. None without a budget: as long as the determinant grows.
-        budget (float | None): the most that the lengths of the picks may add up to. The picks are then the better of the
-            search by gain per length and of the same search begun with the best single item.
+        budget (float | None): the most that the lengths of the picks may add up to. The picks are then the better of
+            the search by gain per length and of the same search begun with the best single item.
         lengths (array | None): [N], finite and above 0; seconds, frames, words. Given exactly with a budget.
-        similarity ("cosine" | "gaussian"): cosine of the features, or exp(-|u_i - u_j|^2 / scale) of unit rows u. Cosines
-            of C columns let at most C items be picked without a budget; the Gaussian has no such limit.
+        similarity ("cosine" | "gaussian"): cosine of the features, or exp(-|u_i - u_j|^2 / scale) of unit rows u.
+            Cosines of C columns let at most C items be picked without a budget; the Gaussian has no such limit.
         scale (float | None): of the Gaussian; None: half the mean squared distance of the unit rows to their mean.
     Returns:
         list[int]: indices in the order in which they were picked: the best first. Fewer than k where nothing else adds

@@ -259,7 +259,7 @@ def _join(call: FuseCall, weights: Tensor, bank: Tensor, suffix: str) -> Tensor:
     op = getattr(torch.ops.vtsum_kernels, f"memory_join{suffix}_fwd")
     groups, rows, dim = call.x.shape
     y = op(call.x.flatten(0, 1), weights, call.weight[:, :dim], bank, call.bias, None)
-    return y.view(groups, rows, -1)
+    return y.view(groups, rows, y.shape[1])
 
 
 def _masked(y: Tensor, call: FuseCall) -> Tensor:

@@ -175,7 +175,8 @@ def check_options(
             checks.fail(op, name, "True or False", repr(value), TypeError)
     if top_k is not None:
         checks.is_positive_int(op, "top_k", top_k)
-        top_k = min(top_k, max(bank.slots, 1))
+        # Of no slots there are no k best: the read of all of them says what an empty bank gives.
+        top_k = min(top_k, bank.slots) if bank.slots > 0 or isinstance(bank.keys, tuple) else None
     if isinstance(dropout_p, bool) or not isinstance(dropout_p, (int, float)):
         checks.fail(op, "dropout_p", "a float", type(dropout_p).__name__, TypeError)
     if not 0 <= dropout_p < 1:

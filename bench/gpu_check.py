@@ -35,8 +35,13 @@ from bench.gpu.stage import FILES, LOG, SCRATCH, TABLE, TESTS, Context, Line, ca
 from bench.gpu.table import final, shorter
 from bench.gpu.worker import to_json
 
-#: Each part and its share of the time; in ten minutes, seconds.
-SHARES = {"build": 180, "tests": 150, "kernels": 150, "model": 90}
+#: Each part's module, and its share of the time: in ten minutes, seconds.
+PARTS: dict[str, tuple[str, float]] = {
+    "build": ("bench.gpu.build", 180),
+    "tests": ("bench.gpu.tests", 150),
+    "kernels": ("bench.gpu.kernels", 150),
+    "model": ("bench.gpu.model", 90),
+}
 RESERVE = 30 / 600
 """What is kept for looking at the machine and for the table."""
 TUNING = 3
@@ -56,7 +61,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m bench.gpu_check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where results go")
-    parser.add_argument("--part", default="all", choices=[*SHARES, "all"])
+    parser.add_argument("--part", default="all", choices=[*PARTS, "all"])
     parser.add_argument("--minutes", type=float, default=10.0, help="for all of it (default 10)")
     parser.add_argument("--tune", action="store_true", help="search the best block sizes first; writes tuned.json")
     parser.add_argument("--dry-run", action="store_true", help="on the CPU, with tiny shapes")
@@ -68,7 +73,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def allowances(parts: Sequence[str], seconds: float, tune: bool) -> dict[str, float]:
     """Seconds for each part: the time without the reserve, by the parts' shares."""
-    shares = {part: SHARES[part] * (TUNING if tune and part == "kernels" else 1) for part in parts}
+    shares = {part: PARTS[part][1] * (TUNING if tune and part == "kernels" else 1) for part in parts}
     return {part: seconds * (1 - RESERVE) * share / sum(shares.values()) for part, share in shares.items()}
 
 
@@ -77,7 +82,7 @@ class Check:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.began = time.monotonic()
-        self.parts = list(SHARES) if options.part == "all" else [options.part]
+        self.parts = list(PARTS) if options.part == "all" else [options.part]
         self.seconds = 60 * options.minutes
         now = datetime.now(UTC)
         self.context = Context(
@@ -137,7 +142,7 @@ class Check:
         grace = min(GRACE, seconds / 10)
         told = replace(context, deadline=time.monotonic() + seconds - grace, facts=noted(context))
         context.log(f"==> {part}, {seconds:.0f} s")
-        command = [sys.executable, "-m", "bench.gpu.worker", part, to_json(told)]
+        command = [sys.executable, "-m", "bench.gpu.worker", part, PARTS[part][0], to_json(told)]
         done = call(command, seconds, environment, poll=self.show, log=context.out / LOG)
         if not done.ok:
             self.say(part, Line(part, "failed", f"{done.why()}; what it had said by then stands"))

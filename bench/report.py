@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import (
+    gpu_report,
     memory_aims,
     memory_liveness,
     memory_report,
@@ -80,6 +81,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "sliding_window_cpu_aims": lambda: sliding_window_aims.aims("cpu"),
     **memory_report.TABLES,
     **memory_aims.TABLES,
+    **gpu_report.TABLES,
     "training_step_cpu": lambda: training_step_report.training_step("cpu"),
 }
 

@@ -1,4 +1,4 @@
-"""Runs one part of the GPU check in a process of its own: ``python -m bench.gpu.worker PART CONTEXT``.
+"""Runs one part of the GPU check in a process of its own: ``python -m bench.gpu.worker PART MODULE CONTEXT``.
 
 CONTEXT is a `Context` as JSON. Whatever goes wrong inside the part becomes a failed line, and its traceback goes to the
 log. `bench.gpu_check` starts this, and ends it where the part outlives its time.
@@ -37,9 +37,9 @@ def what_went_wrong(part: str, error: BaseException) -> Line:
 
 
 def main(arguments: list[str]) -> int:
-    part, context = arguments[0], from_json(arguments[1])
+    part, module, context = arguments[0], arguments[1], from_json(arguments[2])
     try:
-        for line in importlib.import_module(f"bench.gpu.{part}").run(context):
+        for line in importlib.import_module(module).run(context):
             record(context, part, line)
     except (Exception, SystemExit) as error:
         context.log(f"{part}: {traceback.format_exc()}")

@@ -119,7 +119,8 @@ def replace(source: Path, target: Path) -> None:
 
 def loaded(context: Context, root: Path) -> Iterator[Line]:
     """Whether the package in the tree loads its libraries: a library may be built and miss a symbol."""
-    variables = {"PYTHONPATH": os.pathsep.join([str(root), str(root / "kernels")])}
+    path = [str(root), str(root / "kernels"), os.environ.get("PYTHONPATH", "")]
+    variables = {"PYTHONPATH": os.pathsep.join(filter(None, path))}
     done = call([sys.executable, "-c", _LOADED], context.left(), variables, cwd=root)
     context.log(f"--> loading\n{done.output}")
     answer = [line for line in done.output.splitlines() if line.startswith("found ")]

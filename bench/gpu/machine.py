@@ -15,8 +15,10 @@ from typing import Any
 from bench.gpu.stage import ROOT, call
 from bench.record import machine
 
-PACKAGES: tuple[str, ...] = ("torch", "triton", "transformers", "timm", "numpy", "deepspeed", "setuptools", "ninja", "pytest")
-PACKAGES += ("hypothesis", "pytest-xdist", "natten", "flash-attn", "nvidia-cudnn-frontend", "av")
+PACKAGES = (
+    *("torch", "triton", "transformers", "timm", "numpy", "deepspeed", "setuptools", "ninja", "pytest", "hypothesis"),
+    *("pytest-xdist", "natten", "flash-attn", "nvidia-cudnn-frontend", "av"),
+)
 TOOLS = ("nvcc", "ninja", "c++", "cuobjdump", "ncu", "compute-sanitizer", "nvidia-smi")
 #: What nvidia-smi is asked for. Nothing is ever set.
 CARD = ("driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "temperature.gpu", "power.limit")

@@ -117,7 +117,8 @@ def one_process(
     # Of the plugins that other packages bring, none is needed but one.
     command += ["-p", "_hypothesis_pytestplugin"] if find_spec("_hypothesis_pytestplugin") else []
     told = {**variables, VARIABLE: f"{place}:{number}:{of}", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    told["PYTHONPATH"] = os.pathsep.join([str(root), str(root / "kernels"), os.environ.get("PYTHONPATH", "")])
+    path = [str(root), str(root / "kernels"), os.environ.get("PYTHONPATH", "")]
+    told["PYTHONPATH"] = os.pathsep.join(filter(None, path))
     ends: list[Done] = []
     while len(ends) < STARTS:
         arguments = [*command, "--continue-on-collection-errors", *words]

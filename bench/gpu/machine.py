@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,8 +44,13 @@ def environment(scratch: Path) -> dict[str, str]:
     Nothing needs a network, and nothing waits for one.
     """
     path = os.pathsep.join([str(ROOT), str(ROOT / "kernels"), *filter(None, [os.environ.get("PYTHONPATH")])])
-    here = str(Path(sys.executable).parent)  # where ninja lies, if pip brought it
-    found = {"PYTHONPATH": path, "PATH": os.pathsep.join([here, *_paths(), *_toolkit()])}
+    beside = str(Path(sys.executable).parent)  # where ninja lies, if pip brought it
+    programs = [beside, os.environ.get("PATH", "")]
+    found = {"PYTHONPATH": path}
+    if (home := cuda_home()) is not None:
+        found["CUDA_HOME"] = str(home)
+        programs.append(str(home / "bin"))
+    found["PATH"] = os.pathsep.join(filter(None, programs))
     caches = {
         "TMPDIR": "tmp",
         "TRITON_CACHE_DIR": "triton",
@@ -61,14 +67,17 @@ def environment(scratch: Path) -> dict[str, str]:
     return {**found, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
 
 
-def _paths() -> list[str]:
-    return [part for part in os.environ.get("PATH", "").split(os.pathsep) if part]
-
-
-def _toolkit() -> list[str]:
-    """Where CUDA's programs may lie without being on the path."""
-    homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
-    return [str(Path(home, "bin")) for home in homes if home and Path(home, "bin").is_dir()]
+def cuda_home() -> Path | None:
+    """The toolkit's folder: an nvcc on the path may be a script or a link that lies elsewhere, without the headers."""
+    homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")]
+    if nvcc := shutil.which("nvcc"):
+        homes.append(str(Path(nvcc).resolve().parents[1]))
+        said = subprocess.run([nvcc, "--dryrun", "-x", "cu", "-c", os.devnull], capture_output=True, text=True).stderr
+        homes += [str(Path(place.strip()).parent) for place in re.findall(r"_HERE_=(.+)", said)]
+    for home in filter(None, [*homes, "/usr/local/cuda"]):
+        if Path(home, "bin", "nvcc").is_file() and Path(home, "include", "cuda_runtime_api.h").is_file():
+            return Path(home)
+    return None
 
 
 def facts(seconds: float, variables: Mapping[str, str], log: Path) -> dict[str, Any]:

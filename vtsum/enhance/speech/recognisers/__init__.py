@@ -1,0 +1,39 @@
+"""Recognisers of speech behind one interface, by name."""
+
+from __future__ import annotations
+
+from vtsum.enhance.speech.recognisers.base import Recogniser
+from vtsum.errors import VTSumError
+
+NAMES = ("pocketsphinx", "whisper:NAME_OR_FOLDER", "faster-whisper:NAME_OR_FOLDER")
+
+__all__ = ["NAMES", "Recogniser", "make_recogniser"]
+
+
+def make_recogniser(name: str) -> Recogniser:
+    """The recogniser of that name, loaded as far as it must be to know that it can be had.
+
+    Args:
+        name (str): "pocketsphinx" (or "pocketsphinx:fast", ":balanced", ":accurate"), "whisper:NAME_OR_FOLDER" (a
+            checkpoint of transformers) or "faster-whisper:NAME_OR_FOLDER" (one converted for CTranslate2).
+    Raises:
+        VTSumError: another name, a package that is not installed, or a checkpoint that cannot be had.
+    """
+    kind, _, source = name.partition(":")
+    if kind == "pocketsphinx":
+        from vtsum.enhance.speech.recognisers.sphinx import SETTINGS, PocketSphinx
+
+        if source and source not in SETTINGS:
+            raise VTSumError(
+                f"make_recogniser: pocketsphinx's speed must be one of {', '.join(SETTINGS)}, got {name!r}"
+            )
+        return PocketSphinx(source) if source else PocketSphinx()
+    if kind == "whisper" and source:
+        from vtsum.enhance.speech.recognisers.whisper import Whisper
+
+        return Whisper(source)
+    if kind == "faster-whisper" and source:
+        from vtsum.enhance.speech.recognisers.faster_whisper import FasterWhisper
+
+        return FasterWhisper(source)
+    raise VTSumError(f"make_recogniser: recogniser must be one of {', '.join(NAMES)}, got {name!r}")

@@ -1,0 +1,127 @@
+"""What every recogniser is, and what several of them share."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from vtsum.enhance.speech.activity import Stretch
+from vtsum.enhance.speech.sound import RATE
+from vtsum.enhance.speech.transcript import Utterance, Word
+
+SILENCE = 0.4  # seconds between stretches that are recognised together
+REPETITIVE = 2.4  # compression ratio above which a decoder went round in circles (Radford et al. 2022, section 4.5)
+_UNSPACED = {"zh", "ja", "th", "lo", "my", "yue"}  # languages written without spaces: every character is a word
+
+
+class Recogniser(Protocol):
+    """Turns stretches of sound into words with times.
+
+    Attributes:
+        name (str): becomes the transcript's `source`.
+        longest (float): seconds of the longest stretch that it takes.
+        language (str | None): of what is recognised; where it is detected, it is known after the first utterance.
+        doubtful (float): the mean confidence of an utterance's words under which it is not to be believed.
+    """
+
+    name: str
+    longest: float
+    language: str | None
+    doubtful: float
+
+    def recognise(self, stretches: Iterable[Stretch]) -> Iterator[Utterance]:
+        """Yield what was said, in order, reading `stretches` no further ahead than it must. Stretches in which no words
+        are found give nothing.
+
+        Raises:
+            VTSumError: the recogniser stopped working.
+        """
+        ...
+
+
+class Pack:
+    """Several stretches as one sound, silence between them: what a model of fixed length is fed without waste.
+
+    Attributes:
+        samples (np.ndarray): float32 [n] at 16 kHz.
+    """
+
+    def __init__(self, stretches: Sequence[Stretch]) -> None:
+        silence = np.zeros(round(SILENCE * RATE), np.float32)
+        pieces: list[np.ndarray] = []
+        self._offsets: list[tuple[float, float, float]] = []  # begin and end in the pack, start in the video
+        at = 0.0
+        for stretch in stretches:
+            if pieces:
+                pieces.append(silence)
+                at += SILENCE
+            pieces.append(stretch.samples)
+            length = len(stretch.samples) / RATE
+            self._offsets.append((at, at + length, stretch.start))
+            at += length
+        self.samples = np.concatenate(pieces)
+
+    def utterances(self, heard: Iterable[tuple[str, float, float, float]]) -> list[Utterance]:
+        """(text, start, end, confidence) with times in the pack as utterances on the video's clock, one for each
+        stretch that has words. A word counts to the stretch in which its middle lies, and ends with it."""
+        found: list[list[Word]] = [[] for _ in self._offsets]
+        for text, start, end, confidence in heard:
+            text = "".join(text.split())
+            if not any(c.isalnum() for c in text):
+                continue
+            middle = (start + end) / 2
+            index = max((i for i, (a, _, _) in enumerate(self._offsets) if middle >= a - SILENCE / 2), default=0)
+            begin, until, base = self._offsets[index]
+            a = base + min(max(start, begin), until) - begin
+            b = base + min(max(end, start, begin), until) - begin
+            if found[index]:
+                a = max(a, found[index][-1].start)
+            found[index].append(Word(text, a, max(a, b), float(min(max(confidence, 0.0), 1.0))))
+        return [Utterance(tuple(words)) for words in found if words]
+
+
+def packs(stretches: Iterable[Stretch], longest: float) -> Iterator[Pack]:
+    """Stretches gathered, in order, into sounds of at most `longest` seconds; a longer stretch is one by itself."""
+    held: list[Stretch] = []
+    length = 0.0
+    for stretch in stretches:
+        seconds = len(stretch.samples) / RATE
+        if held and length + SILENCE + seconds > longest:
+            yield Pack(held)
+            held, length = [], 0.0
+        length += seconds + (SILENCE if held else 0.0)
+        held.append(stretch)
+    if held:
+        yield Pack(held)
+
+
+def is_repetitive(text: str) -> bool:
+    """Whether a text says the same over and over: it compresses to less than 1 / 2.4 of its size."""
+    data = text.encode()
+    return len(data) > 40 and len(data) / len(zlib.compress(data)) > REPETITIVE
+
+
+def words_of_tokens(
+    tokens: Sequence[int], decode: Callable[[list[int]], str], language: str | None
+) -> list[tuple[str, int, int]]:
+    """(text, first token, last token + 1) of each word in a byte-level token sequence.
+
+    A word begins with a token that begins with a space; in languages written without spaces, with every character.
+    Punctuation joins the word before it. Tokens that hold part of a character wait for the rest of it.
+    """
+    words: list[tuple[str, int, int]] = []
+    first = 0
+    for last in range(1, len(tokens) + 1):
+        text = decode(list(tokens[first:last]))
+        if text.endswith("\N{REPLACEMENT CHARACTER}") and last < len(tokens):
+            continue
+        begins = text[:1].isspace() or not words or language in _UNSPACED
+        if begins and any(c.isalnum() for c in text):
+            words.append((text.strip(), first, last))
+        elif words:
+            words[-1] = (words[-1][0] + text.strip(), words[-1][1], last)
+        first = last
+    return [word for word in words if word[0]]

@@ -1,0 +1,62 @@
+"""Whisper models converted for CTranslate2, through faster-whisper: several times as fast on a CPU."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable, Iterator
+
+from vtsum.enhance.speech.activity import Stretch
+from vtsum.enhance.speech.recognisers.base import is_repetitive, packs
+from vtsum.enhance.speech.transcript import Utterance
+from vtsum.errors import VTSumError
+from vtsum.model.pretrained import first_line
+
+
+class FasterWhisper:
+    """A converted Whisper model, as a `Recogniser`.
+
+    Args:
+        source (str): a folder that ct2-transformers-converter wrote, or a name that faster-whisper knows ("base.en")
+            or finds on the hub or in its local cache.
+        language (str | None): "en", "de", ...; None: detected in the first piece of sound.
+        device (str): "auto", "cpu" or "cuda". compute_type (str): CTranslate2's, e.g. "int8".
+    Raises:
+        VTSumError: faster-whisper is not installed, there is no such model, or it does not know the language.
+    """
+
+    name = "faster-whisper"
+    longest = 30.0
+    doubtful = 0.2
+
+    def __init__(
+        self, source: str, *, language: str | None = None, device: str = "auto", compute_type: str = "default"
+    ) -> None:
+        if importlib.util.find_spec("faster_whisper") is None:
+            raise VTSumError("FasterWhisper: faster-whisper must be installed: pip install vtsum[speech]")
+        from faster_whisper import WhisperModel
+
+        try:
+            self._model = WhisperModel(source, device=device, compute_type=compute_type)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise VTSumError(
+                f"FasterWhisper: source must be a converted Whisper model in a folder, in the local cache or on the "
+                f"hub, got {source!r}: {first_line(error)}"
+            ) from None
+        known = set(self._model.supported_languages)
+        if language is not None and language not in known:
+            raise VTSumError(
+                f"FasterWhisper: language must be one that {source!r} knows, got {language!r}; it knows "
+                f"{', '.join(sorted(known))}"
+            )
+        self.language = language
+
+    def recognise(self, stretches: Iterable[Stretch]) -> Iterator[Utterance]:
+        """See `Recogniser`. Stretches are packed into sounds of up to 30 s, the length of Whisper's window."""
+        for pack in packs(stretches, self.longest):
+            segments, info = self._model.transcribe(
+                pack.samples, language=self.language, word_timestamps=True, condition_on_previous_text=False
+            )
+            found = [segment for segment in segments if not is_repetitive(segment.text)]
+            self.language = self.language or info.language
+            heard = [(w.word, w.start, w.end, w.probability) for s in found for w in s.words or ()]
+            yield from pack.utterances(heard)

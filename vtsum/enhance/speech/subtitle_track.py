@@ -1,0 +1,106 @@
+"""The subtitle track inside a video as a transcript."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import closing
+
+import av
+from av.container import InputContainer
+from av.stream import Disposition
+from av.subtitles.stream import SubtitleStream
+from av.subtitles.subtitle import AssSubtitle
+
+from vtsum.enhance.speech.sound import picture_origin
+from vtsum.enhance.speech.subtitles import Cue, utterances_of
+from vtsum.enhance.speech.transcript import Transcript
+from vtsum.video.source import PacketReader, choose_audio, discard_others, open_container
+from vtsum.video.timeline import time_base
+
+_PICTURES = {"dvd_subtitle", "dvb_subtitle", "hdmv_pgs_subtitle", "pgssub", "xsub", "dvdsub", "dvbsub"}
+_LONGEST = 15.0  # seconds that a subtitle stays where the file does not say
+_DRAWING = re.compile(r"\{[^}]*\\p[1-9][^}]*\}")  # ASS: what follows is a shape, no words
+
+
+def read_subtitle_track(path: str | os.PathLike[str]) -> Transcript | None:
+    """Read the words of a video's subtitle track; the pictures and the sound are not decoded.
+
+    Of several tracks the one in the language of the sound is taken, before the default one, before the first. Tracks of
+    pictures (DVD, Blu-ray, DVB), and forced ones, which translate single phrases, are passed over.
+
+    Args:
+        path: a video file in any format that FFmpeg knows.
+    Returns:
+        Transcript | None: with times on the clock of the pictures, `source` "subtitles"; None where there is no track
+        of words, or no words in it.
+    Raises:
+        VTSumError: the file is missing, empty or nothing that FFmpeg knows.
+    """
+    with closing(open_container(path, "read_subtitle_track")) as container:
+        stream = _choose(container)
+        if stream is None:
+            return None
+        language = _language(stream)
+        origin = picture_origin(path, "read_subtitle_track") or 0.0
+        discard_others(container, [stream])
+        cues = sorted(_cues(container, stream, origin), key=lambda cue: cue.start)
+    utterances = utterances_of(cues)
+    return Transcript(utterances, "subtitles", language) if utterances else None
+
+
+def _choose(container: InputContainer) -> SubtitleStream | None:
+    spoken = choose_audio(container, container.streams.video[0] if container.streams.video else None)
+    wanted = None if spoken is None else _language(spoken)
+    usable = [
+        s
+        for s in container.streams.subtitles
+        if s.codec_context is not None
+        and s.codec_context.name not in _PICTURES
+        and not s.disposition & Disposition.forced
+    ]
+    if not usable:
+        return None
+    return max(
+        usable,
+        key=lambda s: (
+            wanted is not None and _language(s) == wanted,
+            bool(s.disposition & Disposition.default),
+            -s.index,
+        ),
+    )
+
+
+def _language(stream: av.stream.Stream) -> str | None:
+    """The stream's language as the file states it ("eng"), or None."""
+    language = stream.metadata.get("language", "")
+    return language if re.fullmatch(r"[A-Za-z-]{2,11}", language) and language != "und" else None
+
+
+def _cues(container: InputContainer, stream: SubtitleStream, origin: float) -> Iterator[Cue]:
+    base = float(time_base(stream))
+    for packet in PacketReader(container, [stream]):
+        if packet.pts is None:
+            continue
+        try:
+            found = stream.codec_context.decode2(packet)
+        except (av.FFmpegError, ValueError, MemoryError, UnicodeDecodeError):
+            continue  # a damaged subtitle; the next may be whole
+        if found is None:
+            continue
+        start = packet.pts * base - origin
+        shown = (packet.duration or 0) * base or found.end_display_time / 1000
+        end = start + (shown if 0 < shown < 1e6 else _LONGEST)
+        lines = [line for rect in found if isinstance(rect, AssSubtitle) for line in _lines(rect)]
+        if lines and end > 0:
+            yield Cue(max(start, 0.0), end, tuple(lines))
+
+
+def _lines(rect: AssSubtitle) -> list[str]:
+    """The lines of one piece: libav gives every text as an ASS dialogue, eight fields before the words."""
+    fields = rect.ass.decode("utf-8", "replace").split(",", 8)
+    text = fields[-1] if len(fields) == 9 else ""
+    if _DRAWING.search(text):
+        return []
+    return [line for line in re.split(r"\\[Nn]|\n", text.replace(r"\h", " ")) if line.strip()]

@@ -1,0 +1,273 @@
+"""Transcripts that somebody else has written: SRT, WebVTT and plain text, and subtitle tracks inside a video."""
+
+from __future__ import annotations
+
+import html
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vtsum.enhance.speech.transcript import Transcript, Utterance, Word
+from vtsum.errors import VTSumError
+from vtsum.video.source import reason, show
+
+MAX_BYTES = 32 << 20  # a day's speech is 1 MB
+SLOWEST = 0.15  # seconds a character; a subtitle stays longer than its words take, so that it can be read
+_TIME = r"(?:(\d{1,3}):)?(\d{1,2}):(\d{2})(?:[.,](\d{1,3}))?"
+_TIMING = re.compile(rf"^\s*{_TIME}\s*-->\s*{_TIME}(?:\s.*)?$")
+_INLINE = re.compile(r"<((?:\d{1,3}:)?\d{2}:\d{2}\.\d{3})>")
+_LEADING = re.compile(rf"^[\[(]?({_TIME})[\])]?(?:\s*[-–:]?\s+(.*))?$")
+_TAG = re.compile(r"<[^>]*>|\{\\[^}]*\}")
+_SOUND = re.compile(r"\[[^\]]*\]|\([^)]*\)")  # [applause], (laughs): heard, but not said
+_SPEAKER = re.compile(r"^\s*(?:[-–—]\s*|>>+\s*)*(?:[A-Z][A-Z0-9 .'’]+:\s+)?")
+_LANGUAGE = re.compile(r"[a-z]{2}(-[A-Za-z0-9]{2,4})?")
+
+
+@dataclass(frozen=True)
+class Cue:
+    """A subtitle: seconds, and its lines as they stand in the file, with tags."""
+
+    start: float
+    end: float
+    lines: tuple[str, ...]
+
+
+def read_transcript(
+    path: str | os.PathLike[str], *, stretches: Sequence[tuple[float, float]] = (), duration: float | None = None
+) -> Transcript:
+    """Read a transcript: SRT, WebVTT or plain text, told apart by what is in it.
+
+    Words take their share of a subtitle's time by their length, or their own times where WebVTT gives them. Notes of
+    sounds ("[applause]", "(laughs)"), tags, speakers' names in capitals and lines that a rolling caption shows twice
+    are left out. Plain text may give times at the beginnings of its lines ("[0:12] So ..."); else its words are spread
+    over `stretches`, or over the whole `duration`.
+
+    Args:
+        path: the file, in UTF-8, UTF-16 or, failing both, Windows-1252.
+        stretches: (start, end) in seconds where somebody speaks, as `voice_activity` finds them; for plain text.
+        duration (float | None): of the video, in seconds; for plain text.
+    Returns:
+        Transcript: every confidence 1; `source` is the file's name.
+    Raises:
+        VTSumError: the file is missing, empty, no text, has a broken line of times, or holds no words; or it is plain
+        text without times and neither stretches nor a duration are given.
+    """
+    name = show(Path(path).name)
+    text = _read_text(path)
+    lines = [line.rstrip() for line in text.splitlines()]
+    language = language_of(Path(path).name)
+    warnings: list[str] = []
+    if any("-->" in line for line in lines):
+        cues, stated = parse_cues(lines, f"read_transcript: {show(path)}")
+        language = stated or language
+        utterances = utterances_of(cues)
+        if backwards := sum(cue.end < cue.start for cue in cues):
+            warnings.append(f"{name}: {backwards} of {len(cues)} subtitles end before they begin and are left out")
+    elif (timed := _timed_lines(lines, duration)) is not None:
+        utterances = utterances_of(timed)
+    else:
+        spans = [(a, b) for a, b in stretches if b > a] or ([(0.0, duration)] if duration else [])
+        if not spans:
+            raise VTSumError(f"read_transcript: {show(path)}: has no times, and nothing says how long the video is")
+        utterances = _spread(lines, spans)
+        where = "the parts with voice" if stretches else "the whole video"
+        warnings.append(f"{name} has no times: its words are spread over {where}")
+    if not utterances:
+        raise VTSumError(f"read_transcript: {show(path)}: must hold words, found none")
+    return Transcript(utterances, name, language, tuple(warnings))
+
+
+def language_of(name: str) -> str | None:
+    """The language that a file's name states, as in talk.en.srt, or None."""
+    parts = name.split(".")
+    return parts[-2] if len(parts) > 2 and _LANGUAGE.fullmatch(parts[-2]) else None
+
+
+def parse_cues(lines: Sequence[str], where: str) -> tuple[list[Cue], str | None]:
+    """The subtitles of an SRT or WebVTT file, in order of time, and the language that a WebVTT header states.
+
+    Raises:
+        VTSumError: a line with an arrow that is not "time --> time"; `where` begins the message.
+    """
+    cues: list[Cue] = []
+    language = None
+    block: list[str] = []
+    timing: tuple[float, float] | None = None
+
+    def close() -> None:
+        nonlocal timing
+        if timing is not None:
+            cues.append(Cue(*timing, tuple(block)))
+        timing = None
+        block.clear()
+
+    skipped = False  # inside a NOTE, STYLE or REGION of WebVTT
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            close()
+            skipped = False
+        elif skipped:
+            continue
+        elif timing is None and re.match(r"(NOTE|STYLE|REGION)\b", line) and "-->" not in line:
+            skipped = True
+        elif "-->" in line:
+            found = _TIMING.match(line)
+            if found is None:
+                raise VTSumError(f"{where}: line {number}: must be two times around -->, got {line.strip()[:60]!r}")
+            if timing is not None and block and block[-1].strip().isdigit():
+                block.pop()  # the next subtitle's number, where the empty line before it is missing
+            close()
+            parts = found.groups()
+            timing = (_seconds(parts[:4]), _seconds(parts[4:]))
+        elif timing is not None:
+            block.append(line)
+        elif stated := re.match(r"Language:\s*([A-Za-z-]+)", line):
+            language = stated[1]
+    close()
+    return sorted(cues, key=lambda cue: cue.start), language
+
+
+def utterances_of(cues: Iterable[Cue]) -> tuple[Utterance, ...]:
+    """Each subtitle's words with times; those without words are left out."""
+    cues = list(cues)
+    rolling = any(_INLINE.search(line) for cue in cues for line in cue.lines)
+    found = []
+    last, last_end = "", -1.0
+    for cue in cues:
+        if cue.end < cue.start:
+            continue
+        lines = [line for line in cue.lines if _plain(line)]
+        if not lines:
+            continue
+        follows = cue.start - last_end < 0.1
+        last_end = cue.end
+        if follows and _plain(lines[0]) == last and (rolling or len(lines) > 1):
+            lines = lines[1:]
+        if lines:
+            last = _plain(lines[-1])
+            if words := _words(lines, cue.start, cue.end):
+                found.append(Utterance(words))
+    return tuple(sorted(found, key=lambda u: u.start))
+
+
+def _words(lines: Sequence[str], start: float, end: float) -> tuple[Word, ...]:
+    """A subtitle's words: between the times inside it where it has them, else over its whole time."""
+    parts = _INLINE.split("\n".join(lines))
+    if len(parts) == 1:
+        return spread_words(_spoken("\n".join(lines)), start, end)
+    words: list[Word] = []
+    times = [start, *(min(max(_clock(t), start), end) for t in parts[1::2]), end]
+    for piece, begin, until in zip(parts[::2], times, times[1:], strict=False):
+        begin = max(begin, words[-1].start if words else start)
+        words += spread_words(_spoken(piece), begin, max(until, begin))
+    return tuple(words)
+
+
+def spread_words(texts: Sequence[str], start: float, end: float) -> tuple[Word, ...]:
+    """Words one after the other over a time, each as long as its letters and a space are a share of all."""
+    sizes = [len(text) + 1 for text in texts]
+    end = min(end, start + SLOWEST * sum(sizes))
+    words, done = [], 0
+    for text, size in zip(texts, sizes, strict=True):
+        a = start + (end - start) * done / sum(sizes)
+        done += size
+        words.append(Word(text, a, max(start + (end - start) * done / sum(sizes), a), 1.0))
+    return tuple(words)
+
+
+def _plain(line: str) -> str:
+    """A line without tags, for comparison."""
+    return " ".join(html.unescape(_TAG.sub("", line)).split())
+
+
+def _spoken(text: str) -> list[str]:
+    """The words said in a piece of a subtitle."""
+    text = _SOUND.sub(" ", html.unescape(_TAG.sub("", text)))
+    lines = [_SPEAKER.sub("", line) for line in text.splitlines() if not line.lstrip().startswith(("♪", "♫", "#"))]
+    return _tokens(" ".join(lines))
+
+
+def _tokens(text: str) -> list[str]:
+    return [word for word in text.split() if any(c.isalnum() for c in word)]
+
+
+def _timed_lines(lines: Sequence[str], duration: float | None) -> list[Cue] | None:
+    """Plain text whose lines begin with times, as subtitles; None where fewer than half of its lines do, or times
+    stand alone between them."""
+    entries: list[tuple[float, list[str]]] = []
+    filled = [line.strip() for line in lines if line.strip()]
+    for line in filled:
+        found = _LEADING.match(line)
+        if found is not None:
+            entries.append((_clock(found[1]), [found.groups()[-1]] if found.groups()[-1] else []))
+        elif entries:
+            entries[-1][1].append(line)
+        else:
+            return None
+    if not entries or 3 * len(entries) < len(filled):
+        return None
+    entries.sort(key=lambda entry: entry[0])
+    cues = []
+    for i, (start, said) in enumerate(entries):
+        text = " ".join(said)
+        end = entries[i + 1][0] if i + 1 < len(entries) else max(duration or 0.0, start + SLOWEST * (len(text) + 1))
+        cues.append(Cue(start, end, (text,)))
+    return cues
+
+
+def _spread(lines: Sequence[str], spans: Sequence[tuple[float, float]]) -> tuple[Utterance, ...]:
+    """Sentences over the spans, as if they were one stretch of time; a word lies in the span where it begins."""
+    text = re.sub(r"\[[^\]]*\]", " ", "\n".join(lines))
+    sentences = [_tokens(part) for part in re.split(r"(?<=[.!?…])\s+|\n\s*\n", text)]
+    sentences = [sentence for sentence in sentences if sentence]
+    size = sum(len(word) + 1 for sentence in sentences for word in sentence)
+    length = sum(b - a for a, b in spans)
+    found, done, index, before = [], 0, 0, 0.0
+    for sentence in sentences:
+        words = []
+        for text in sentence:
+            begin = done / size * length
+            done += len(text) + 1
+            until = done / size * length
+            while index + 1 < len(spans) and begin >= before + spans[index][1] - spans[index][0]:
+                before += spans[index][1] - spans[index][0]
+                index += 1
+            a, b = spans[index]
+            at = min(a + begin - before, b)
+            words.append(Word(text, at, max(min(a + until - before, b), at), 1.0))
+        found.append(Utterance(tuple(words)))
+    return tuple(found)
+
+
+def _clock(text: str) -> float:
+    found = re.fullmatch(_TIME, text)
+    return _seconds(found.groups()) if found else 0.0
+
+
+def _seconds(parts: Sequence[str | None]) -> float:
+    hours, minutes, seconds, fraction = parts
+    return int(hours or 0) * 3600 + int(minutes or 0) * 60 + int(seconds or 0) + float(f"0.{fraction or 0}")
+
+
+def _read_text(path: str | os.PathLike[str]) -> str:
+    name = show(path)
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise VTSumError(f"read_transcript: {name}: cannot be read: {reason(error)}") from None
+    if len(data) > MAX_BYTES:
+        raise VTSumError(f"read_transcript: {name}: must be a transcript of at most {MAX_BYTES >> 20} MiB, got more")
+    if not data.strip():
+        raise VTSumError(f"read_transcript: {name}: must hold a transcript, got an empty file")
+    for mark, encoding in ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
+        if data.startswith(mark):
+            return data.decode(encoding, "replace")
+    if b"\0" in data:
+        raise VTSumError(f"read_transcript: {name}: must be text (SRT, WebVTT or plain), got binary data")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("cp1252", "replace")

@@ -100,7 +100,7 @@ def files(root: Path) -> list[str]:
 
 def marks_gpu(source: str) -> bool:
     """Whether a file says `pytest.mark.gpu`, otherwise than inside of a text."""
-    return any(
+    return "mark.gpu" in source and any(
         isinstance(node, ast.Attribute)
         and node.attr == "gpu"
         and isinstance(node.value, ast.Attribute)

@@ -1,0 +1,336 @@
+"""The GPU check without a GPU: the dry run through every part, parts that break, interruption, the table's bounds."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import gpu_check, record
+from bench.gpu import machine, stage, table, worker
+from bench.gpu.stage import FILES, Context, Line
+
+ROOT = Path(__file__).resolve().parents[2]
+FACTS: dict[str, Any] = {
+    "gpu": "Some GPU",
+    "capability": "9.0",
+    "multiprocessors": 132,
+    "l2_mib": 60.0,
+    "memory_gib": 139.8,
+    "torch_cuda": "13.0",
+    "nvcc": "13.0",
+    "card": {"driver_version": "580.1", "clocks.sm": "1980 MHz"},
+    "device": "Some CPU",
+    "kernel": "6.1",
+    "commit": None,
+    "versions": {"python": "3.12.3", "torch": "2.11.0"},
+    "tools": {"nvcc": "/usr/local/cuda/bin/nvcc", "ncu": None},
+}
+#: Parts that behave as no part should, in a module each.
+BROKEN = {
+    "good": "yield Line('first', 'ok', 'as it should', 0.87, 1.25)",
+    "raises": "yield Line('before', 'ok')\n    raise ValueError('the shapes do not fit')",
+    "exits": "yield Line('before', 'ok')\n    raise SystemExit('bench.run: --case must be known')",
+    "lacks": "import no_such_package\n    yield Line('never', 'ok')",
+    "lacks_ours": "import bench.no_such_module\n    yield Line('never', 'ok')",
+    "dies": "yield Line('before', 'ok')\n    os.kill(os.getpid(), signal.SIGSEGV)",
+    "silent": "yield from ()",
+    "tells_time": "yield Line('left', 'ok', f'{context.left():.2f}')",
+    "notes": "context.note(copy_gb_s=4321)\n    yield Line('noted', 'ok')",
+    "reads": "yield Line('read', 'ok', str(context.facts['copy_gb_s']))",
+    "litters": "(context.out / 'core').write_text('x')\n    yield Line('wrote', 'ok')",
+    "hangs": """yield Line('before', 'ok')
+    child = subprocess.Popen(['sleep', '600'], start_new_session=True)
+    (context.scratch / 'child').write_text(str(child.pid))
+    time.sleep(600)""",
+}
+
+
+@pytest.fixture
+def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of parts for workers to import; this machine's facts are made up."""
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    for name, body in BROKEN.items():
+        head = "import os, signal, subprocess, time\nfrom bench.gpu.stage import Line\n\n\n"
+        (folder / f"part_{name}.py").write_text(f"{head}def run(context):\n    {body}\n")
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.setattr(machine, "facts", lambda seconds, variables, log: dict(FACTS))
+    monkeypatch.setattr(machine, "card", lambda log: {"clocks.sm": "1755 MHz"})
+    monkeypatch.setattr(gpu_check, "SCRATCH", tmp_path / "scratch")
+    return folder
+
+
+def check(
+    monkeypatch: pytest.MonkeyPatch, out: Path, *names: str, minutes: float = 1.0, dry_run: bool = False
+) -> tuple[int, dict[str, list[Line]]]:
+    """Runs these parts, of equal shares; the status, and the lines of each."""
+    monkeypatch.setattr(gpu_check, "PARTS", {name: (f"part_{name}", 1.0) for name in names})
+    dry = ["--dry-run"] if dry_run else []
+    status = gpu_check.main(["--out", str(out), "--minutes", str(minutes), *dry])
+    found: dict[str, list[Line]] = {}
+    for r in record.read(out / "check.jsonl"):
+        if "part" in r:
+            line = Line(*(r[key] for key in Line.__dataclass_fields__))
+            found.setdefault(r["part"], []).append(line)
+    return status, found
+
+
+@pytest.mark.slow
+def test_a_dry_run_goes_through_every_stage(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench.gpu_check", "--out", str(tmp_path), "--dry-run", "--tune"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    log = (tmp_path / "log.txt").read_text()
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:] + log[-4000:]
+    records = record.read(tmp_path / "check.jsonl")
+    lines = [r for r in records if "part" in r]
+    assert {r["part"] for r in lines} == {"build", "tests", "kernels", "model"}
+    assert not [r for r in lines if r["result"] == "failed"]
+    for part in ("build", "tests", "kernels", "model"):
+        assert [r for r in lines if r["part"] == part and r["result"] == "ok"], part
+    tests = {r["check"]: r["detail"] for r in lines if r["part"] == "tests"}
+    assert all("passed" in detail for detail in tests.values()), tests
+    assert {Path(name).name for name in tests} == {
+        "test_sliding_window_attention.py",
+        "test_triton_numbers.py",
+        "test_emulator.py",
+    }
+    assert any("versions" in r.get("facts", {}) for r in records)
+    files = {path.name for path in tmp_path.iterdir()}
+    assert files <= set(FILES)
+    assert {"check.jsonl", "table.md", "log.txt", "tests.txt", "sliding_window_attention.jsonl"} <= files
+    text = (tmp_path / "table.md").read_text()
+    assert len(text.splitlines()) < 60
+    assert text in done.stdout
+    assert "no number below means anything" in text
+
+
+def test_a_part_that_breaks_is_a_line_and_the_rest_goes_on(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("raises", "exits", "lacks_ours", "dies", "silent", "lacks", "good")
+    status, lines = check(monkeypatch, tmp_path / "out", *names)
+    assert status == 1
+    assert [line.result for line in lines["raises"]] == ["ok", "failed"]
+    assert lines["raises"][1].detail == "ValueError: the shapes do not fit"
+    assert lines["exits"][1].detail == "SystemExit: bench.run: --case must be known"
+    assert lines["lacks_ours"][0].result == "failed"
+    assert [line.result for line in lines["dies"]] == ["ok", "failed"]
+    assert "SIGSEGV" in lines["dies"][1].detail
+    assert lines["silent"] == [Line("silent", "failed", "it said nothing")]
+    assert lines["lacks"] == [Line("lacks", "absent", "the package no_such_package is not installed")]
+    assert lines["good"] == [Line("first", "ok", "as it should", 0.87, 1.25)]
+    log = (tmp_path / "out" / "log.txt").read_text()
+    assert "raise ValueError('the shapes do not fit')" in log
+    shown = capsys.readouterr().out
+    assert "raises: raises: failed: ValueError: the shapes do not fit" in shown
+    assert "| good: first | 87% | 1.25 | ok: as it should |" in shown
+    assert "total: 4 ok, 5 failed, 1 absent, 0 skipped" in shown
+    assert "Some GPU, sm_90, 132 multiprocessors" in shown
+
+
+def test_what_is_absent_is_no_failure(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert check(monkeypatch, tmp_path / "out", "lacks", "good")[0] == 0
+
+
+def test_a_part_that_outlives_its_time_is_ended_with_all_it_started(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, lines = check(monkeypatch, tmp_path / "out", "hangs", "good", minutes=0.3)
+    assert status == 1
+    assert [line.result for line in lines["hangs"]] == ["ok", "failed"]
+    assert re.match(r"ended after \d s, all the time it had; ", lines["hangs"][1].detail)
+    assert lines["good"][0].result == "ok"
+    assert gone(int((tmp_path / "scratch" / "child").read_text()))
+
+
+def gone(pid: int) -> bool:
+    """Whether a process ends within some seconds; nobody may have read its status yet."""
+    for _ in range(50):
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except FileNotFoundError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_time_that_a_part_leaves_over_is_the_next_ones(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, lines = check(monkeypatch, tmp_path / "out", "good", "tells_time", minutes=1.0)
+    left = float(lines["tells_time"][0].detail)
+    assert 30 < left < 57 - gpu_check.GRACE + 0.1, "its own share is 28.5 seconds"
+
+
+def test_no_time_left_to_begin_a_part_is_said(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    status, lines = check(monkeypatch, tmp_path / "out", "good", minutes=0.01)
+    assert status == 0
+    assert lines["good"] == [Line("good", "skipped", "no time was left to begin it")]
+
+
+def test_what_a_part_notes_later_parts_know(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, lines = check(monkeypatch, tmp_path / "out", "notes", "reads")
+    assert lines["reads"] == [Line("read", "ok", "4321")]
+    facts = [r["facts"] for r in record.read(tmp_path / "out" / "check.jsonl") if "facts" in r]
+    assert facts[-1] == {"card_afterwards": {"clocks.sm": "1755 MHz"}}
+
+
+def test_files_that_are_no_results_are_found_but_not_those_that_were_there(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine.txt").write_text("was here")
+    status, lines = check(monkeypatch, out, "litters")
+    assert status == 1
+    assert lines["results"] == [Line("core", "failed", "not a file of results")]
+
+
+def test_logs_are_cut_in_the_middle(tmp_path: Path) -> None:
+    path = tmp_path / "log.txt"
+    path.write_text("begin" + "x" * 10_000 + "end")
+    gpu_check.cut(path, 1000)
+    text = path.read_text()
+    assert len(text) <= 1000
+    assert text.startswith("begin")
+    assert text.endswith("end")
+    assert "bytes left out" in text
+    gpu_check.cut(path, 1000)
+    assert path.read_text() == text
+
+
+def test_without_a_gpu_only_the_build_is_tried(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "facts", lambda seconds, variables, log: {**FACTS, "gpu": None})
+    (parts / "part_build.py").write_text((parts / "part_good.py").read_text())
+    status, lines = check(monkeypatch, tmp_path / "out", "build", "good")
+    assert status == 1
+    assert lines["build"][0].result == "ok"
+    assert lines["good"] == [Line("good", "failed", "torch finds no GPU (--dry-run needs none)")]
+
+
+def test_an_interruption_loses_nothing(parts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    code = f"""
+from pathlib import Path
+from bench import gpu_check
+from bench.gpu import machine
+machine.facts = lambda *_: {FACTS!r}
+gpu_check.SCRATCH = Path({str(tmp_path / "scratch")!r})
+gpu_check.PARTS = {{name: (f"part_{{name}}", 1.0) for name in ("good", "hangs", "silent")}}
+gpu_check.main(["--out", {str(out)!r}])
+"""
+    path = os.pathsep.join([str(ROOT), str(parts)])
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        child = tmp_path / "scratch" / "child"
+        for _ in range(300):
+            if child.is_file() and child.read_text():
+                break
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        shown, _ = process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert gone(int(child.read_text()))
+    text = (out / "table.md").read_text()
+    assert text in shown
+    assert "| good: first | 87% | 1.25 | ok: as it should |" in text
+    assert "| hangs: before |" in text
+    assert "| hangs: hangs |  |  | failed: the check was interrupted |" in text
+    assert "| silent: silent |  |  | skipped: the check was interrupted |" in text
+
+
+def test_time_is_shared_out() -> None:
+    whole = gpu_check.allowances(["build", "tests", "kernels", "model"], 600, tune=False)
+    assert whole == pytest.approx({"build": 180, "tests": 150, "kernels": 150, "model": 90})
+    assert gpu_check.allowances(["kernels"], 600, tune=False) == pytest.approx({"kernels": 570})
+    tuning = gpu_check.allowances(["build", "tests", "kernels", "model"], 600, tune=True)
+    assert sum(tuning.values()) == pytest.approx(570)
+    assert tuning["kernels"] == pytest.approx(3 * tuning["tests"])
+
+
+@pytest.mark.parametrize("minutes", ["0", "-1", "nan"])
+def test_minutes_must_be_positive(minutes: str, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="--minutes must be more than 0"):
+        gpu_check.main(["--out", str(tmp_path), "--minutes", minutes])
+
+
+@pytest.mark.parametrize("count", [0, 1, 45, 60, 1000])
+def test_the_table_stays_under_60_lines(count: int) -> None:
+    lines: list[tuple[str, Line]] = [("tests", Line(f"file {i}", "ok", "12 passed")) for i in range(count)]
+    numbers: list[tuple[str, Line]] = [("kernels", Line(f"case {i}", "ok", "", 0.5, 2.0)) for i in range(count // 50)]
+    failed: list[tuple[str, Line]] = [("model", Line("a | b\nc", "failed", "long " * 500))]
+    text = table.final(["head"] * 7, lines + numbers + failed)
+    rows = text.splitlines()
+    assert len(rows) < 60
+    assert all(len(row) < 400 for row in rows)
+    (bad,) = [row for row in rows if row.startswith("| model: a / b c |")]
+    assert bad.count("|") == 5
+    for _, line in numbers:
+        assert any(f"kernels: {line.check} |" in row for row in rows), "what was measured goes before what just passed"
+    shown = sum(row.startswith("| tests: ") for row in rows)
+    assert rows[-1] == f"total: {count + count // 50} ok, 1 failed, 0 absent, 0 skipped"
+    if shown < count:
+        assert f"not shown: {count - shown} ok" in text
+        assert len(rows) == 59
+    else:
+        assert "not shown" not in text
+
+
+def test_a_line_of_an_unknown_result_is_refused() -> None:
+    with pytest.raises(ValueError, match="result must be one of ok, failed, absent, skipped, got fine"):
+        Line("x", "fine")  # type: ignore[arg-type]
+
+
+def test_a_context_reaches_its_worker_as_it_is(tmp_path: Path) -> None:
+    context = Context(tmp_path / "out", "cuda", False, 12.5, True, {"gpu": "x"}, tmp_path / "scratch", "now")
+    assert worker.from_json(worker.to_json(context)) == context
+
+
+def test_the_facts_of_this_machine(tmp_path: Path) -> None:
+    variables = machine.environment(tmp_path / "scratch")
+    found = machine.facts(60, variables, tmp_path / "log.txt")
+    json.dumps(found)
+    assert found["versions"]["torch"]
+    assert found["torch_cuda"] is None or found["gpu"] is None or "capability" in found
+    assert all(len(line) < 1000 for line in machine.words(found))
+    inside = [name for name, value in variables.items() if str(tmp_path) in value]
+    assert {"TMPDIR", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "CUDA_CACHE_PATH"} <= set(inside)
+    assert variables["PYTHONPATH"].split(os.pathsep)[:2] == [str(ROOT), str(ROOT / "kernels")]
+    # Nothing there at all: it is said, not raised.
+    nothing = machine.facts(0, {**variables, "PATH": ""}, tmp_path / "log.txt")
+    assert nothing["nvcc"] is None
+    assert "torch_failed" in nothing
+    assert machine.words(nothing)[0].startswith("GPU: no GPU (torch: ended after")
+
+
+def test_a_commit_without_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("VTSUM_COMMIT", "abc1234")
+    assert record.machine()["commit"] == "abc1234"
+    monkeypatch.delenv("VTSUM_COMMIT")
+    assert record.machine()["commit"] is None
+
+
+def test_a_program_that_takes_too_long_or_is_not_there() -> None:
+    late = stage.call(["bash", "-c", "echo begun; sleep 600"], 1)
+    assert (late.status, late.output, late.ok) == (None, "begun\n", False)
+    assert late.seconds < 10
+    assert stage.call(["no-such-program"], 1).status == 127
+    assert stage.call(["true"], 0).status is None
+    failed = stage.call(["bash", "-c", "echo the reason; exit 3"], 10)
+    assert failed.why() == "status 3: the reason"

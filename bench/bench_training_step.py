@@ -91,12 +91,19 @@ def measure(options: argparse.Namespace, form: str, frames: int) -> dict[str, An
     """One line of results, in the process that is to be measured."""
     import torch
 
-    device, dtype = options.device, getattr(torch, options.dtype)
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         difference = check(options.size, Path(folder))
-        model = make_model(form, options.size, options.temporal_window, Path(folder)).to(device).train()
+        model = make_model(form, options.size, options.temporal_window, Path(folder)).to(options.device).train()
+    return {**measure_model(model, options, frames), "saliency_difference": difference}
+
+
+def measure_model(model: Any, options: argparse.Namespace, frames: int) -> dict[str, Any]:
+    """The times and the peak of a model's step and its parts at a length."""
+    import torch
+
+    device, dtype = options.device, getattr(torch, options.dtype)
     width, batch = model.config.width, max(1, options.budget // frames)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-5, weight_decay=0.01)
     x = torch.randn(batch, frames, width, device=device)
@@ -111,7 +118,7 @@ def measure(options: argparse.Namespace, form: str, frames: int) -> dict[str, An
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
 
     def part(module: Any, *inputs: Any) -> Callable[[], None]:
         def run() -> None:
@@ -167,7 +174,6 @@ def measure(options: argparse.Namespace, form: str, frames: int) -> dict[str, An
         **{name: round(value, 6) for name, value in parts.items()},
         "peak_mib": round(peak / 2**20, 1),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "saliency_difference": difference,
     }
 
 
@@ -220,6 +226,10 @@ def main() -> None:
         print(json.dumps(measure(options, options.measure[0], int(options.measure[1]))))
         return
     facts = machine(("torch", "transformers"))
+    if options.device == "cuda":
+        import torch
+
+        facts["device"] = torch.cuda.get_device_name()
     for frames in options.frames:
         for form in options.forms:
             line = {

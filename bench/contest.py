@@ -6,10 +6,12 @@ cannot take part gets a record that says why.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import math
 import random
 import statistics
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -30,6 +32,10 @@ class Absent(Exception):
 
 class LeftOut(Exception):
     """It would take too long to find out how fast a contestant is."""
+
+
+class Broken(Exception):
+    """A contestant left the GPU unusable for this process, as an access out of bounds does; the message names it."""
 
 
 class ErrorsLike(Protocol):
@@ -91,6 +97,8 @@ class Limits(NamedTuple):
     """Whoever takes more seconds than this for a call, and more than PATIENCE times as long as we do, is left out."""
     memory: int
     """Whoever is expected to need more bytes than this is left out."""
+    deadline: float = math.inf
+    """On `time.monotonic`'s clock: who has not begun by then is left out, and measuring ends."""
 
 
 #: For a contestant, dtype and pass: the work and the seconds of its last call.
@@ -107,6 +115,14 @@ class Ready:
     times: list[float] = field(default_factory=list)
     failure: dict[str, Any] | None = None  # what ended its part in the middle
 
+    def prepare(self, clock: Clock) -> None:
+        """Finds the way to measure its call."""
+        try:
+            self.sampler = clock.sampler(self.call, self.estimate)
+        except Exception as error:
+            _free()
+            self.failure = _failure(error)
+
     def play(self) -> float:
         """One sample, in seconds; one that fails ends the contestant's part, not the contest."""
         assert self.sampler is not None
@@ -119,23 +135,42 @@ class Ready:
 
 
 def hold(
-    contest: Contest, limits: Limits, history: History, order: random.Random, say: Callable[[str], None]
+    contest: Contest,
+    limits: Limits,
+    history: History,
+    order: random.Random,
+    say: Callable[[str], None],
+    without: frozenset[str] = frozenset(),
 ) -> Iterator[dict[str, Any]]:
-    """The contest's records: first of those who do not get a time, then all others at once."""
+    """The contest's records: first of those who do not get a time, then all others at once.
+
+    Args:
+        without: contestants that do not take part.
+    Raises:
+        Broken: after the record of the contestant that broke the GPU. The others can be measured in another process.
+    """
     clock = contest.clock()
     ready: list[Ready] = []
     for entry in contest.entries():
+        if entry.name in without:
+            continue
         say(entry.name)
         record = {**contest.facts, "name": entry.name, **entry.facts}
         one, refusal = _admit(entry, record, clock, limits, history, (entry.name, *_kind(contest.facts)))
         if one is None:
-            yield {**record, **refusal}
+            bad = gpu_is_broken()
+            yield {**record, **refusal, **({"broke": True} if bad else {})}
+            if bad:
+                raise Broken(entry.name)
         else:
             ready.append(one)
             if entry.name == OURS:
                 limits = limits._replace(slow=max(limits.slow, PATIENCE * one.estimate))
     say("measuring")
-    _measure(ready, clock, limits, order)
+    culprit = _measure(ready, clock, limits, order)
+    if culprit is not None:
+        yield {**culprit.record, **(culprit.failure or {}), "broke": True}
+        raise Broken(culprit.entry.name)
     medians = {one.entry.name: statistics.median(one.times) for one in ready if one.failure is None}
     yardsticks = {one.entry.name: one.entry.flops / medians[one.entry.name] for one in ready if one.failure is None}
     for one in ready:
@@ -194,6 +229,8 @@ def _admit(
     if entry.needs > limits.memory:
         wanted = f"needs about {entry.needs / GIB:.1f} GiB, more than {limits.memory / GIB:.1f}"
         return None, {"status": "out of memory", "reason": wanted}
+    if time.monotonic() > limits.deadline:
+        return None, {"status": "left out", "reason": "no time was left"}
     slow = min(limits.slow if entry.limited else math.inf, entry.longest)
     if key in history:
         work, seconds = history[key]
@@ -237,7 +274,19 @@ def _number(value: float) -> float | None:
 def _free() -> None:
     gc.collect()
     if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+        with contextlib.suppress(RuntimeError):  # where the GPU is broken, even this is refused
+            torch.cuda.empty_cache()
+
+
+def gpu_is_broken() -> bool:
+    """Whether an error stays with this process: every call that follows on the GPU is refused then."""
+    if not torch.cuda.is_initialized():
+        return False
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False
 
 
 def _failure(error: Exception) -> dict[str, Any]:
@@ -252,23 +301,32 @@ def repeats(limits: Limits, seconds: float) -> int:
     return min(max(round(limits.seconds / max(seconds, 1e-9)), 3), 200)
 
 
-def _measure(ready: list[Ready], clock: Clock, limits: Limits, order: random.Random) -> None:
-    """Fills in the times: contestants in turns, in a new order every round; the slow ones sit out some rounds."""
+def _measure(ready: list[Ready], clock: Clock, limits: Limits, order: random.Random) -> Ready | None:
+    """Fills in the times: contestants in turns, in a new order every round; the slow ones sit out some rounds.
+
+    Returns:
+        Ready | None: the one that broke the GPU, if any did.
+    """
     turns: dict[str, int] = {}
     for one in ready:
-        one.sampler = clock.sampler(one.call, one.estimate)
-        if one.estimate < 0.1:  # a slow call was made twice by now, and is known well enough
+        one.prepare(clock)
+        if one.failure is None and one.estimate < 0.1:  # a slow call was made twice by now, and is known well enough
             one.play()
             again = one.play()
-            if one.failure is not None:
-                continue
-            one.estimate = again
+            one.estimate = one.estimate if one.failure is not None else again
+        if one.failure is not None:
+            if gpu_is_broken():
+                return one
+            continue
+        assert one.sampler is not None
         turns[one.entry.name] = repeats(limits, one.estimate * one.sampler.calls)
     rounds = max(turns.values(), default=0)
     gc.collect()
     gc.disable()
     try:
         for i in range(rounds):
+            if time.monotonic() > limits.deadline and i >= 3:
+                break
             plays = [
                 one
                 for one in ready
@@ -279,5 +337,12 @@ def _measure(ready: list[Ready], clock: Clock, limits: Limits, order: random.Ran
                 took = one.play()
                 if one.failure is None:
                     one.times.append(took)
+                elif gpu_is_broken():
+                    return one
+        for one in ready:  # whose turn had not come yet when the time was over
+            if one.failure is None and not one.times:
+                took = one.play()
+                one.times += [took] if one.failure is None else []
     finally:
         gc.enable()
+    return None

@@ -15,7 +15,7 @@ from bench.accuracy import RIVAL_SLACK, RMS_BOUND, Errors
 from bench.clock import Call, CudaClock, WallClock
 from bench.contest import Contest, Entry
 from bench.memory_oracle import Oracle
-from bench.memory_plan import CASES, NUMBERS, PASSES, QUICK, WORDS, settings
+from bench.memory_plan import CASES, NUMBERS, PASSES, QUICK, SPARSE, WORDS, settings
 from bench.memory_rivals import Rival
 from bench.memory_setting import (
     Inputs,
@@ -28,7 +28,7 @@ from bench.memory_setting import (
 )
 from bench.options import Options
 from bench.record import COPY, OURS, PRODUCT
-from bench.yardsticks import copy_entry, input_sets, product_entry
+from bench.yardsticks import TRITON_INTERPRETED, copy_entry, input_sets, product_entry
 
 __all__ = ["CASES", "NUMBERS", "PACKAGES", "PASSES", "QUICK", "WORDS", "names", "plan"]
 
@@ -44,16 +44,17 @@ def names(device: str) -> tuple[str, ...]:
 
 def plan(options: Options) -> list[Contest]:
     """The contests, in the order in which they are held."""
-    return [_contest(setting, options) for setting in settings(options)]
+    return [contest_of(setting, options.rivals) for setting in settings(options)]
 
 
-def _contest(setting: Setting, options: Options) -> Contest:
+def contest_of(setting: Setting, wanted: tuple[str, ...] = ()) -> Contest:
+    """The contest of a setting, against the rivals of those names; () stands for all."""
     rivals = [
         rival
         for rival in memory_rivals.RIVALS
         if setting.case in rival.cases
         and setting.device in rival.devices
-        and (not options.rivals or rival.name in options.rivals)
+        and (not wanted or rival.name in wanted)
     ]
     facts = {"case": setting.case, "pass": setting.direction, "dtype": setting.dtype, "shape": setting.shape}
     yardstick = COPY if setting.case == "gather" else PRODUCT
@@ -67,7 +68,7 @@ def _contest(setting: Setting, options: Options) -> Contest:
 def _ours(setting: Setting) -> dict[str, tuple[Setting, str]]:
     """Our contestants: what each computes, and the backend it asks for."""
     found = {OURS: (setting, "auto")}
-    if setting.device == "cuda" and setting.case not in ("search", "gather"):
+    if (setting.device == "cuda" or TRITON_INTERPRETED) and setting.case not in SPARSE:
         found[f"{OURS}_triton"] = (setting, "triton")
     if setting.case == "topk":
         found[f"{OURS}_product_keys"] = (setting.as_case("product_keys"), "auto")

@@ -4,7 +4,8 @@
 
 Results go to bench/results/OP.jsonl, a line for each contestant of each contest as soon as it is known. A run that was
 interrupted goes on with --resume. Progress goes to stderr. `python -m bench.report` makes tables and plots of it.
-Ends with status 1 where our own kernels could not be measured: wrong numbers, or an error.
+Ends with status 1 where our own kernels could not be measured: wrong numbers, or an error; with status 3 where a
+contestant left the GPU unusable.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ OPS = {
     "sliding_window_attention": "bench.sliding_window_attention",
 }
 DTYPES = ("float32", "float16", "bfloat16")
+#: The exit status where a contestant left the GPU unusable, and --resume goes on.
+BROKEN = 3
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -122,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import torch
 
     from bench.clock import keep_memory
-    from bench.contest import History, Limits, hold
+    from bench.contest import Broken, History, Limits, hold
 
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not options.dry_run and not torch.cuda.is_available():
@@ -147,11 +150,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     output: Path = options.output or RESULTS / f"{options.op}.jsonl"
     run, done = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), set()
+    broke: set[tuple[Any, str]] = set()
     if options.resume:
         earlier = [r for r in read(output) if r["op"] == options.op and r["device_type"] == device]
         if earlier:
             run = earlier[-1]["run"]
             done = {(contest_key(r), r["name"]) for r in earlier if r["run"] == run}
+            broke = {(contest_key(r), r["name"]) for r in earlier if r["run"] == run and r.get("broke")}
     seconds = options.seconds if options.seconds is not None else 0.05 if options.quick else 0.2
     memory = int(options.gib * 2**30) if options.gib is not None else memory_bytes(device) // 3
     keep_alive(device)
@@ -168,11 +173,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(head, file=sys.stderr, flush=True)
 
         records: list[dict[str, Any]] = []
-        for record in hold(contest, Limits(seconds, options.slow, memory), history, order, progress):
-            line = {"op": options.op, "run": run, **record, **facts}
-            append(output, line)
-            records.append(line)
-            right &= record["name"] != OURS or record["status"] in ("ok", "too slow")
+        without = frozenset(name for name in contest.names if (key, name) in broke)
+        try:
+            for record in hold(contest, Limits(seconds, options.slow, memory), history, order, progress, without):
+                line = {"op": options.op, "run": run, **record, **facts}
+                append(output, line)
+                records.append(line)
+                right &= record["name"] != OURS or record["status"] in ("ok", "too slow")
+        except Broken as culprit:
+            progress("")
+            print(f"bench.run: {culprit} broke the GPU for this process; --resume goes on without it", file=sys.stderr)
+            return BROKEN
         progress("")
         print("\n".join(summary(records)), file=sys.stderr, flush=True)
     return int(not right)

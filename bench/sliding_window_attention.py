@@ -18,10 +18,10 @@ from bench.options import Options
 from bench.record import COPY, OURS
 from bench.sliding_window_oracle import Oracle
 from bench.sliding_window_rivals import RIVALS, Attend, Rival, Setting, sdpa_masked
-from bench.yardsticks import copy_entry, input_sets
+from bench.yardsticks import TRITON_INTERPRETED, copy_entry, input_sets
 
 NAME = "sliding_window_attention"
-PACKAGES = ("torch", "triton", "local-attention", "natten", "flash-attn")
+PACKAGES = ("torch", "triton", "local-attention", "natten", "flash-attn", "nvidia-cudnn-frontend")
 PASSES = ("fwd", "fwd_recorded", "bwd", "fwd+bwd")
 CASES = ("overhead", "sweep")
 #: What else may be chosen on the command line: numbers, and words of a list.
@@ -52,7 +52,7 @@ def plan(options: Options) -> list[Contest]:
         contest
         for case, make in zip(CASES, (overhead_settings, sweep_settings), strict=True)
         if case in (options.cases or CASES)
-        for contest in (_contest(setting, options) for setting in make(options))
+        for contest in (contest_of(setting, options.rivals) for setting in make(options))
     ]
 
 
@@ -94,9 +94,10 @@ def overhead_settings(options: Options) -> list[Setting]:
     ]
 
 
-def _contest(setting: Setting, options: Options) -> Contest:
+def contest_of(setting: Setting, rivals: tuple[str, ...] = ()) -> Contest:
+    """The contest of a setting, against the rivals of those names; () stands for all."""
     moved = TENSORS[setting.direction] * setting.tensor_bytes
-    chosen = [r for r in RIVALS if setting.device in r.devices and (not options.rivals or r.name in options.rivals)]
+    chosen = [r for r in RIVALS if setting.device in r.devices and (not rivals or r.name in rivals)]
     ours = _ours(setting)
     facts = {
         "case": setting.case,
@@ -125,7 +126,7 @@ def _contest(setting: Setting, options: Options) -> Contest:
 
 def _ours(setting: Setting) -> dict[str, str]:
     """Our contestants, and the backend each asks for."""
-    if setting.device == "cuda":
+    if setting.device == "cuda" or TRITON_INTERPRETED:
         return {OURS: "auto", f"{OURS}_triton": "triton"}
     return {OURS: "auto"}
 

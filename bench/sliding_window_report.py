@@ -40,6 +40,7 @@ STYLES = {
     "natten": Style("NATTEN", "#56b4e9"),
     "flash_window": Style("flash attention of torch", "#7a3fb5"),
     "flash_attn": Style("flash-attn", "#7a3fb5", 1.6, "4 3"),
+    "cudnn": Style("cuDNN", "#76b900"),
     "sdpa": Style("SDPA, no mask", "#009e73", 1.6, "1 3"),
 }
 

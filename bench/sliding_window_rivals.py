@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.contest import Absent, LeftOut
+from bench.cudnn_rival import cudnn_window
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -305,4 +306,5 @@ RIVALS: tuple[Rival, ...] = (
     ),
     Rival("flash_window", flash_window, _tensors(2, 8), _by_block, devices=("cuda",)),
     Rival("flash_attn", flash_attn, _tensors(2, 8), _by_block, package="flash-attn", devices=("cuda",)),
+    Rival("cudnn", cudnn_window, _tensors(2, 8), _by_block, package="nvidia-cudnn-frontend", devices=("cuda",)),
 )

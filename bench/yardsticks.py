@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 
 import torch
 from torch import Tensor
@@ -11,6 +12,8 @@ from bench.clock import Call
 from bench.contest import GIB, Entry
 from bench.record import COPY, PRODUCT
 
+#: Triton's interpreter runs our Triton kernels on the CPU, slowly: to try the benchmark out, not to measure.
+TRITON_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 #: The copy that stands for the roofline goes over and over this much memory where the tensors are larger.
 COPY_BYTES = GIB // 2
 #: Rows and columns of the matrices whose product stands for the roofline: large enough for the library's full speed.

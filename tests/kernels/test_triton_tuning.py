@@ -18,6 +18,7 @@ from vtsum_kernels.sliding_window_attention import triton as sliding
 from vtsum_kernels.sliding_window_attention import triton_configs as configs
 from vtsum_kernels.sliding_window_attention import triton_tuning as tuning
 from vtsum_kernels.sliding_window_attention.triton_tuning import Config, Tuner
+from vtsum_kernels.tuned import Tuned
 
 SMALL, LARGE = Config("tile", 16, 32, 1, 1), Config("tile", 128, 64, 8, 2)
 TIMES = {SMALL: 3.0, LARGE: 2.0}
@@ -157,6 +158,30 @@ def test_a_gpu_runs_what_was_measured_unless_told_not_to(monkeypatch: pytest.Mon
     monkeypatch.setenv("VTSUM_KERNELS_AUTOTUNE", "0")
     launcher("cuda").run("bwd", [SMALL, LARGE], run)
     assert run.ran[5:] == [SMALL]
+
+
+def test_what_was_measured_elsewhere_is_taken_without_measuring(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    other_warps = LARGE._replace(warps=4, stages=3)
+    unknown = LARGE._replace(block_m=256)
+    elsewhere = Tuned({"a": tuple(LARGE), "b": tuple(other_warps), "c": tuple(unknown)}, {})
+    monkeypatch.setattr(tuning, "tuned", lambda: elsewhere)
+    here = tuner(path)
+    assert here.choose("a", [SMALL, LARGE], never) == LARGE
+    assert here.choose("b", [SMALL, LARGE], never) == other_warps
+    assert here.choose("c", [SMALL, LARGE], TIMES.__getitem__) == LARGE  # no candidate: measured here
+    assert here.choose("c", [SMALL, LARGE], never) == LARGE
+    assert here.choose("d", [SMALL, LARGE], never, may_measure=False) == SMALL
+    assert tuner(path).choose("a", [SMALL, LARGE], never, may_measure=False) == LARGE
+    # What this machine measured goes before what others did.
+    monkeypatch.setattr(tuning, "tuned", lambda: Tuned({"c": tuple(SMALL)}, {}))
+    assert tuner(path).choose("c", [SMALL, LARGE], never) == LARGE
+
+
+@pytest.mark.parametrize("size", [{"warps": 3}, {"warps": 32}, {"stages": 0}, {"stages": 9}, {"block_n": 32}])
+def test_nonsense_from_elsewhere_is_not_taken(size: dict[str, int]) -> None:
+    assert tuning.admitted(tuple(LARGE), [SMALL, LARGE]) == LARGE
+    assert tuning.admitted(tuple(LARGE._replace(**size)), [SMALL, LARGE]) is None
+    assert tuning.admitted(None, [SMALL, LARGE]) is None
 
 
 def test_a_slow_strip_is_not_measured_for_a_wide_window(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:

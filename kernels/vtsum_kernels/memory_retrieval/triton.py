@@ -6,7 +6,8 @@ the same bits in every run. Rows that a query mask leaves out are never read, an
 weights that are 0. The values of slots that a bias of -inf leaves out must be finite.
 
 Tile sizes are measured at the first call of a kind and remembered, as for sliding windows (VTSUM_KERNELS_AUTOTUNE=0:
-the first of triton_configs.py). Imported at the first call that needs it; only the files triton*.py need triton.
+those of `vtsum_kernels.tuned`, or else the first of triton_configs.py). Imported at the first call that needs it; only
+the files triton*.py need triton.
 """
 
 from __future__ import annotations

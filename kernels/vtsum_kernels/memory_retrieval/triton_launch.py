@@ -91,9 +91,10 @@ def run(words: Sequence[Any], device: torch.device, candidates: list[Config], ca
     Args:
         words (Sequence[Any]): what the choice depends on; those of different kernels differ.
     """
-    if device.type == "cuda" and wanted() and not torch.cuda.is_current_stream_capturing():
+    if device.type == "cuda":
         key = " ".join(map(str, (torch.cuda.get_device_name(device), "memory", *words)))
-        best = TUNER.choose(key, candidates, lambda config: _time(lambda: call(config)))
+        may = wanted() and not torch.cuda.is_current_stream_capturing()
+        best = TUNER.choose(key, candidates, lambda config: _time(lambda: call(config)), may)
         candidates = [best, *candidates]
     for config in candidates[:-1]:
         try:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import dispatch, library
-from . import flash
+from . import cuda_waves, flash
 from .call import NAME, Call, check
 from .dropout import draw_seed
 from .ops import MAX_KEYS_RECOMPUTED
@@ -151,9 +151,16 @@ def _registered(op: Callable[..., tuple[Tensor, Tensor]]) -> Callable[[Call, boo
 
 _compiled = _registered(torch.ops.vtsum_kernels.sliding_window_attention_fwd.default)
 
+
+def _cuda(call: Call, need_lse: bool) -> tuple[Tensor, Tensor]:
+    if not torch.compiler.is_compiling():  # what was measured must not become a part of the graph
+        cuda_waves.apply(call.q.device)
+    return _compiled(call, need_lse)
+
+
 RUN = {
     "cpp": _compiled,
-    "cuda": _compiled,
+    "cuda": _cuda,
     "triton": _registered(torch.ops.vtsum_kernels.sliding_window_attention_triton_fwd.default),
     "flash": flash.run,
     "reference": _reference,

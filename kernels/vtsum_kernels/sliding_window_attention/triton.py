@@ -12,7 +12,7 @@ Values that tile and fused multiply by zero must be finite: padded keys are neve
 
 Options that a call leaves out are left out of its kernel. Tile sizes are measured at the first call of a kind and
 remembered, see triton_tuning.py; they change results by no more than rounding, and with the environment variable
-VTSUM_KERNELS_AUTOTUNE=0 nothing is measured.
+VTSUM_KERNELS_AUTOTUNE=0 nothing is measured beyond what `vtsum_kernels.tuned` knows.
 
 Imported at the first call that needs it; the files triton*.py alone need the package triton.
 """
@@ -152,11 +152,12 @@ class Launcher:
         return torch.zeros((self.values["H"], programs, *shape), dtype=torch.float32, device=self.device)
 
     def run(self, name: str, candidates: list[Config], run: Callable[[Config], Any]) -> Any:
-        """Runs with the best of the candidates, or the first, as long as it has room on this GPU."""
-        if self.device.type == "cuda" and wanted() and not torch.cuda.is_current_stream_capturing():
+        """Runs with the best that is known, or can be measured, of the candidates, as long as it has room here."""
+        if self.device.type == "cuda":
             # A strip stands behind wide tiles for want of room alone: measuring it could take seconds.
             tiles = [config for config in candidates if config.form != "strip" or self.problem.narrow]
-            best = TUNER.choose(self.key(name), tiles or candidates, lambda config: _time(lambda: run(config)))
+            may = wanted() and not torch.cuda.is_current_stream_capturing()
+            best = TUNER.choose(self.key(name), tiles or candidates, lambda config: _time(lambda: run(config)), may)
             candidates = [best, *candidates]
         for config in candidates[:-1]:
             try:

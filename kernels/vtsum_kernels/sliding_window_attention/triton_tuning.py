@@ -1,8 +1,10 @@
 """Which tile sizes a Triton kernel runs with: measured once for each kind of call, and remembered.
 
 A choice changes how fast a call is, and its result by no more than rounding. It is kept in memory and in
-`$XDG_CACHE_HOME/vtsum_kernels/triton.json` (by default under `~/.cache`); delete the file to measure anew. With
-`VTSUM_KERNELS_AUTOTUNE=0`, in the interpreter and while a CUDA graph is captured, the first candidate is taken.
+`$XDG_CACHE_HOME/vtsum_kernels/triton.json` (by default under `~/.cache`); delete the file to measure anew. What was
+measured elsewhere for this kind of GPU (`vtsum_kernels.tuned`) is taken without measuring it again. With
+`VTSUM_KERNELS_AUTOTUNE=0` nothing is measured, nor while a CUDA graph is captured: what is not known runs with the
+first candidate, as everything does in the interpreter.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from ..tuned import tuned
 
 ENVIRONMENT_VARIABLE = "VTSUM_KERNELS_AUTOTUNE"
 FORMAT = 1
@@ -39,6 +43,11 @@ def cache_file() -> Path:
     return Path(folder, "vtsum_kernels", "triton.json")
 
 
+#: Cycles that the GPU waits before a call is timed, about 0.2 ms: it has been launched by then, and launching it is
+#: not what is measured.
+LAUNCHING = 400_000
+
+
 def milliseconds(run: Callable[[], Any], repeats: int = 9, enough: float = 100.0) -> float:
     """Median time of `run` on the current CUDA stream, after one call that compiles and warms up."""
     import torch
@@ -47,12 +56,22 @@ def milliseconds(run: Callable[[], Any], repeats: int = 9, enough: float = 100.0
     times: list[float] = []
     while len(times) < repeats and sum(times) < enough:
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda._sleep(LAUNCHING)
         start.record()
         run()
         end.record()
         end.synchronize()
         times.append(start.elapsed_time(end))
     return statistics.median(times)
+
+
+def admitted(choice: Sequence[Any] | None, candidates: Sequence[Config]) -> Config | None:
+    """A choice made elsewhere, where it is a candidate but for its warps and stages; else None."""
+    if choice is None:
+        return None
+    config = Config(*choice)
+    sizes = {candidate[:3] for candidate in candidates}
+    return config if config[:3] in sizes and config.warps in (1, 2, 4, 8, 16) and 1 <= config.stages <= 8 else None
 
 
 class Tuner:
@@ -62,16 +81,24 @@ class Tuner:
         self.version, self.path = version, path
         self.choices: dict[str, Config] | None = None
 
-    def choose(self, key: str, candidates: Sequence[Config], measure: Callable[[Config], float]) -> Config:
-        """The quickest candidate by `measure`, which gives infinity for those that cannot run here."""
-        if self.choices is None:
-            self.choices = self.read()
-        known = self.choices.get(key)
-        if known is not None and known in candidates:
-            return known
+    def choose(
+        self, key: str, candidates: Sequence[Config], measure: Callable[[Config], float], may_measure: bool = True
+    ) -> Config:
+        """The quickest candidate by `measure`, which gives infinity for those that cannot run here.
+
+        What this machine measured comes first, then what was measured elsewhere, then measuring, then the first one.
+        """
+        if may_measure or self.choices:
+            self.choices = self.read() if self.choices is None else self.choices
+            known = self.choices.get(key)
+            if known is not None and known in candidates:
+                return known
+        elsewhere = admitted(tuned().triton.get(key), candidates)
+        if elsewhere is not None or not may_measure:
+            return candidates[0] if elsewhere is None else elsewhere
         times = [measure(config) for config in candidates]
         best = candidates[times.index(min(times))]
-        self.choices[key] = best
+        self.choices = {**(self.choices or {}), key: best}
         self.write(key, best)
         return best
 

@@ -1,0 +1,74 @@
+"""The part that measures the kernels: what the compilers made of them, the best sizes (with --tune), the roofline, both
+ops against every rival, and what the card's counters say.
+
+The contests are held in a fixed order, the most telling first, as far as the time goes (`bench.gpu.plan`). Before, the
+processor's cores compile at once what the contests need, rivals included.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from bench.gpu import child, counters, tune, warm
+from bench.gpu.plan import planned
+from bench.gpu.stage import TUNED, Context, Line, call
+from bench.gpu.tune import TUNED_VARIABLE
+
+#: Shares of what is left when it begins: searching sizes, compiling ahead; and seconds kept for the counters.
+TUNE, WARM, COUNTERS = 0.65, 0.4, 22.0
+
+
+def environment(context: Context) -> dict[str, str]:
+    """Variables for every program here: nothing is tuned unasked, what was tuned is read, compilers use one thread and
+    remember."""
+    found = {
+        "VTSUM_KERNELS_AUTOTUNE": "0",
+        "TORCHINDUCTOR_COMPILE_THREADS": "1",
+        "TORCHINDUCTOR_FX_GRAPH_CACHE": "1",
+        "TORCHINDUCTOR_AUTOGRAD_CACHE": "1",
+    }
+    if (context.out / TUNED).is_file():
+        found[TUNED_VARIABLE] = str(context.out / TUNED)
+    if context.device == "cpu":
+        found["TRITON_INTERPRET"] = "1"
+    return found
+
+
+def run(context: Context) -> Iterator[Line]:
+    yield from counters.resources(context)
+    if context.tune:
+        yield from tune.search(
+            context, until=time.monotonic() + TUNE * context.left(), environment=environment(context)
+        )
+    yield compiled_ahead(context, until=time.monotonic() + WARM * max(context.left(), 0.0))
+    spare = 0.0 if context.dry_run else COUNTERS
+    until = max(context.deadline - spare - child.GRACE, time.monotonic() + 1.0)
+    yield from child.follow(context, "bench.gpu.contests", until=until, environment=environment(context))
+    yield from counters.counted(context, environment(context))
+
+
+def compiled_ahead(context: Context, until: float) -> Line:
+    """Has several processes compile what the contests need."""
+    began = time.monotonic()
+    plans = planned(context.dry_run)
+    groups = warm.jobs(plans, 1, 1) if context.dry_run else warm.jobs(plans, max((os.cpu_count() or 2) - 2, 1))
+
+    def one(number: int) -> str:
+        tell = str(context.scratch / f"warm{number}.lines.jsonl")
+        words = ["--jobs", groups[number], "--tell", tell, "--out", str(context.out), "--run", context.run]
+        words += ["--device", context.device, "--until", str(until)] + (["--dry-run"] if context.dry_run else [])
+        done = call(
+            [*child.PYTHON, "bench.gpu.warm", *words], until + child.GRACE - time.monotonic(), environment(context)
+        )
+        return done.output if done.ok else f"{done.output}\n{done.why()}"
+
+    with ThreadPoolExecutor(max(len(groups), 1)) as pool:
+        said = list(pool.map(one, range(len(groups))))
+    context.log("== bench.gpu.warm\n" + "\n".join(said))
+    wanted = sum(len(group.split(",")) for group in groups)
+    made = sum(line.endswith(" s") for text in said for line in text.splitlines())
+    detail = f"{made} of {wanted} calls by {len(groups)} processes in {time.monotonic() - began:.0f} s"
+    return Line("compiled ahead", "ok" if made else "failed", detail)

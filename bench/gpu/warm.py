@@ -1,0 +1,74 @@
+"""Compiles ahead of the contests, by several processes at once, what they would compile one by one: rivals through
+torch.compile, and our Triton kernels. Each makes its call once; the compilers' caches keep what came of it.
+
+    python -m bench.gpu.warm ... --jobs 0:vtsum_triton,0:flex_compiled
+
+A job is a contest's number in the plan and a contestant. `jobs` cuts the work for so many processes.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+
+from bench.contest import Absent, LeftOut
+from bench.gpu.child import parser
+from bench.gpu.plan import Planned, planned
+from bench.memory_rivals import RIVALS as MEMORY_RIVALS
+from bench.record import OURS
+from bench.sliding_window_rivals import RIVALS as WINDOW_RIVALS
+
+#: Processes at most: each holds a CUDA context and imports torch.
+MOST = 12
+TRITON = f"{OURS}_triton"
+COMPILED = {r.name for r in WINDOW_RIVALS if r.compiled} | {r.name for r in MEMORY_RIVALS if r.compiled}
+
+
+def jobs(plans: Sequence[Planned], workers: int, limit: int | None = None) -> list[str]:
+    """The `--jobs` of each process: what is needed first is compiled first, and neighbours by different processes."""
+    found = [
+        f"{number}:{name}"
+        for number, plan in enumerate(plans)
+        for name in (*([TRITON] if plan.triton else []), *(name for name in plan.rivals() if name in COMPILED))
+    ]
+    found = found[:limit]
+    workers = max(min(workers, MOST, len(found)), 1)
+    return [",".join(found[start::workers]) for start in range(workers) if found[start::workers]]
+
+
+def make(plan: Planned, name: str) -> str:
+    """Makes a contestant's call once; what came of it in a few words."""
+    import torch
+
+    began = time.monotonic()
+    rivals = (name,) if not name.startswith(OURS) else ("none",)
+    try:
+        entry = next(entry for entry in plan.contest(rivals).entries() if entry.name == name)
+        entry.start()(0)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()
+    except (Absent, LeftOut) as reason:
+        return f"left out: {reason}"
+    except Exception as error:  # the contest will find the same, and record it
+        return f"{type(error).__name__}: {str(error)[:200]}"
+    return f"{time.monotonic() - began:.1f} s"
+
+
+def main() -> int:
+    options = parser(__doc__)
+    options.add_argument("--jobs", required=True)
+    chosen = options.parse_args()
+    plans = planned(chosen.dry_run)
+    for job in chosen.jobs.split(","):
+        if time.monotonic() > chosen.until:
+            print(f"{job}: no time was left", flush=True)
+            continue
+        number, _, name = job.partition(":")
+        print(f"{plans[int(number)].title}: {name}: {make(plans[int(number)], name)}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

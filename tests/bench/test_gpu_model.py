@@ -1,0 +1,120 @@
+"""The GPU check's part that measures the model, without a GPU: what is recorded of each length, and what is said."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench.bench_training_step import FORMS
+from bench.gpu import encoders, training
+from bench.record import read
+
+
+def words(out: Path) -> list[str]:
+    until = str(time.monotonic() + 300)
+    given = ["--tell", str(out / "lines.jsonl"), "--out", str(out), "--run", "a run", "--device", "cpu"]
+    return ["program", *given, "--until", until, "--dry-run"]
+
+
+def ok(step: float, **changes: Any) -> dict[str, Any]:
+    return {"status": "ok", "step_s": step, "peak_mib": 1000.0, "shape": {"T": 512, "B": 4}, **changes}
+
+
+def test_forms_are_one_model_and_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it on the CPU, small; what the run has is not measured again."""
+    monkeypatch.setattr(sys, "argv", words(tmp_path))
+    monkeypatch.setattr(training, "TINY_FRAMES", (32,))
+    assert training.main() == 0
+    records = read(tmp_path / "training_step.jsonl")
+    assert [(r["form"], r["shape"], r["status"]) for r in records] == [
+        (form, {"T": 32, "B": 2}, "ok") for form in FORMS
+    ]
+    assert all(r["step_s"] > 0 and r["dtype"] == "bfloat16" and r["run"] == "a run" for r in records)
+    assert all(r["saliency_difference"] < 1e-4 for r in records)
+    assert {r["temporal_window"] for r in records if r["form"] == "windowed"} == {training.TINY_WINDOW}
+    said = [entry["line"] for entry in read(tmp_path / "lines.jsonl")]
+    assert [line["check"] for line in said] == ["training step T 32 x 2", "training step: out of memory"]
+    assert said[0]["ratio_to_best_rival"] == pytest.approx(records[2]["step_s"] / records[0]["step_s"])
+    assert training.main() == 0
+    assert len(read(tmp_path / "training_step.jsonl")) == len(FORMS)
+
+
+def test_who_has_no_room_is_not_asked_for_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def measure(model: Any, options: Any, frames: int) -> dict[str, Any]:
+        asked.append(frames)
+        if frames >= 64:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 100 GiB")
+        return {"status": "ok", "step_s": 1.0, "peak_mib": 5.0}
+
+    monkeypatch.setattr(training, "measure_model", measure)
+    monkeypatch.setattr(training, "TINY_FRAMES", (64, 128, 32))
+    monkeypatch.setattr(sys, "argv", words(tmp_path))
+    assert training.main() == 0
+    assert asked == [64] * 3 + [32] * 3
+    records = read(tmp_path / "training_step.jsonl")
+    assert [r["status"] for r in records] == ["out of memory"] * 6 + ["ok"] * 3
+    assert {r["reason"] for r in records[3:6]} == {"as at 64 frames"}
+    last = read(tmp_path / "lines.jsonl")[-1]["line"]
+    assert last["detail"] == "vtsum at T 64; windowed at T 64; dense at T 64"
+
+
+def test_a_form_that_fails_is_a_failed_line() -> None:
+    known = {
+        ("vtsum", 512): ok(0.5),
+        ("windowed", 512): ok(0.4),
+        ("dense", 512): {"status": "failed", "reason": "RuntimeError: no", "shape": {"T": 512, "B": 4}},
+    }
+    (line,) = training.lines(known, 512)
+    assert (line.check, line.result, line.ratio_to_best_rival) == ("training step T 512 x 4", "failed", None)
+    assert line.detail == "vtsum 0.5 s, 1,000 MiB; windowed 0.4 s, 1,000 MiB; dense failed; RuntimeError: no"
+    known["dense", 512] = ok(1.5)
+    (line,) = training.lines(known, 512)
+    assert (line.result, line.ratio_to_best_rival) == ("ok", 3.0)
+    assert (
+        training.where_it_ends(known).detail == "vtsum not up to T 512; windowed not up to T 512; dense not up to T 512"
+    )
+
+
+def test_different_models_are_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "difference", lambda models, device: 0.1)
+    monkeypatch.setattr(sys, "argv", words(tmp_path))
+    assert training.main() == 0
+    (entry,) = read(tmp_path / "lines.jsonl")
+    assert (entry["line"]["result"], entry["line"]["detail"]) == ("failed", "saliency differs by 1.0e-01")
+    assert not (tmp_path / "training_step.jsonl").exists()
+
+
+def test_a_frame_s_operations_are_counted() -> None:
+    linear = torch.nn.Linear(64, 32, bias=False)
+    x = torch.randn(10, 64)
+    assert encoders.flops(lambda: linear(x)) == 2 * 10 * 64 * 32
+
+
+def test_encoders_are_timed_and_one_that_fails_leaves_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(tiny: bool) -> Any:
+        raise RuntimeError("no weights")
+
+    def missing(tiny: bool) -> Any:
+        raise ModuleNotFoundError("No module named 'timm'", name="timm")
+
+    monkeypatch.setattr(encoders, "blip_vit", fails)
+    monkeypatch.setattr(encoders, "timm_vit", missing)
+    monkeypatch.setattr(sys, "argv", [*words(tmp_path), "--product", "1e12"])
+    assert encoders.main() == 0
+    said = {entry["line"]["check"]: entry["line"] for entry in read(tmp_path / "lines.jsonl")}
+    assert said["encoder timm ViT-B/16"]["result"] == "absent"
+    assert said["encoder BLIP ViT-B/16"]["detail"] == "RuntimeError: no weights"
+    assert said["encoder embedded"]["result"] == "ok"
+    record = next(r for r in read(tmp_path / "training_step.jsonl") if r["encoder"] == "embedded")
+    share = record["frames_a_second"]["p50"] * record["flops"] / 1e12
+    assert said["encoder embedded"]["share_of_roofline"] == pytest.approx(share)
+    assert record["flops"] > 1e6

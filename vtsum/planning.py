@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from vtsum.enhance.event_segmentation import find_shots
-from vtsum.enhance.summary_refinement import Budget, Clip, discount_repeats, plan_clips
+from vtsum.enhance.event_segmentation import METHOD, Segment, find_shots
+from vtsum.enhance.summary_refinement import (
+    MIN_CLIP,
+    Budget,
+    Clip,
+    align_to_shots,
+    close_gaps,
+    discount_repeats,
+    first_offers,
+    likeness,
+    merge_short_shots,
+    novelty,
+    plan_clips,
+    snap_to_pauses,
+)
 from vtsum.errors import VTSumError
 from vtsum.watching import Watched
 
@@ -17,7 +31,11 @@ if TYPE_CHECKING:
     from vtsum.video import VideoInfo
 
 
+Refine = Literal["dpp", "knapsack", "none"]
 LIVELY = 0.3  # weight of a shot's liveliness beside its saliency: motion tells a viewer's interest, too
+SHORTEST_SHOT = 0.5  # seconds; a shorter one becomes part of the neighbour that looks more like it
+NEAR_EDGE = 0.25  # seconds beside a boundary of its shot from which a clip is moved onto it
+SHORT_GAP = 0.5  # seconds between two clips that are not left out
 
 
 @dataclass(frozen=True)
@@ -28,15 +46,19 @@ class Plan:
     frames: list[tuple[int, int]]  # indices of sampled frames
     saliency: np.ndarray  # [M] means
     lively: np.ndarray  # [M] 0..1
-    scores: np.ndarray  # [M] after repeats were lowered
+    scores: np.ndarray  # [M] worth after repeats were lowered: worth * novelty
     ranks: list[int]
-    like: np.ndarray
-    twin: np.ndarray
+    novelty: np.ndarray  # [M] 0..1, the share of its worth that a shot has beside those it was weighed against
+    like: np.ndarray  # [M] 0..1, likeness to the most alike of the shots it was weighed against: with "dpp" those that
+    twin: (
+        np.ndarray
+    )  # the summary shows, with "knapsack" the better ones; and that shot's index, -1 where there is none
     clips: dict[int, Clip]
     peaks: dict[int, float]  # seconds, one per clip: its key frame
     rate: float
     budget_seconds: float
     warnings: list[str]
+    refine: Refine
 
     def span(self, shot: int) -> tuple[float, float]:
         """Start and end of a shot in seconds."""
@@ -44,7 +66,35 @@ class Plan:
         return start / self.rate, end / self.rate
 
 
-def make_plan(watched: Watched, budget: Budget, info: VideoInfo, fps: float) -> Plan:
+def make_plan(
+    watched: Watched,
+    budget: Budget,
+    info: VideoInfo,
+    fps: float,
+    *,
+    segmenter: str = METHOD,
+    refine: Refine = "dpp",
+    pauses: Sequence[tuple[float, float]] = (),
+    boundary_scores: np.ndarray | None = None,
+) -> Plan:
+    """Decide what a summary shows.
+
+    Args:
+        watched: the video's features, saliency and picture changes. budget, info, fps: as for `summarize`.
+        segmenter: what finds the shots, one of `vtsum.enhance.event_segmentation.METHODS`.
+        refine: what chooses among them. "dpp": shots of great worth that differ (`select_diverse`). "knapsack": those
+            of the greatest total worth, where a shot that looks like a better one counts for less. "none": the same
+            without a look at likeness, and clips as they come: gaps stay, cuts are not moved.
+        pauses: (start, end) in seconds, where nobody speaks: cuts that fall into words are moved there. Empty: no cut
+            is moved.
+        boundary_scores: [T], 0..1, of the model's boundary head, for the segmenters that use them.
+    Returns:
+        Plan: at least one clip where there is a shot; never longer than the budget.
+    Raises:
+        VTSumError: an unknown `refine` or `segmenter`, or a budget longer than the video.
+    """
+    if refine not in get_args(Refine):
+        raise VTSumError(f"summarize: refine must be one of {', '.join(get_args(Refine))}, got {refine!r}")
     warnings: list[str] = []
     duration = watched.duration
     try:
@@ -54,11 +104,65 @@ def make_plan(watched: Watched, budget: Budget, info: VideoInfo, fps: float) -> 
             raise
         budget_seconds = duration
         warnings.append(f"the budget of {budget.text} is longer than the {duration:.1f} s that could be read")
-    segments, means, scatter = find_shots(watched.event_features, fps)
+    segments, means, scatter = find_shots(
+        watched.event_features, fps, method=segmenter, boundary_scores=boundary_scores, changes=watched.changes
+    )
     # The grid is the video's own, so that a clip holds whole frames; never coarser than the sampled frames.
     rate = max(info.fps if math.isfinite(info.fps) and info.fps > 0 else 25.0, fps)
+    edges = _edges(watched, segments, fps, rate)
+    frames = [(s.start, s.end) for s in segments]
+    runs = merge_short_shots(
+        [(int(edges[a]), int(edges[b])) for a, b in frames], means, max(1, round(SHORTEST_SHOT * rate))
+    )
+    frames = [(frames[first][0], frames[last - 1][1]) for first, last in runs]
+    means = np.array([np.average(means[a:b], axis=0, weights=[len(s) for s in segments[a:b]]) for a, b in runs])
+    shots = [(int(edges[a]), int(edges[b])) for a, b in frames]
+    saliency = np.array([float(watched.saliency[a:b].mean()) for a, b in frames])
+    lively = _liveliness([watched.changes.liveliness(start / rate, end / rate) for start, end in shots])
+    worth = (1 - LIVELY) * _contrast(saliency) + LIVELY * lively
+    like, twin, new = np.zeros(len(shots)), np.full(len(shots), -1), np.ones(len(shots))
+    if refine == "knapsack":
+        scores, like, twin = discount_repeats(worth, means, scatter)
+        new = np.divide(scores, worth, out=new, where=worth > 0)
+    ticks = max(1, math.floor(budget_seconds * rate + 1e-6))
+    scale = max(scatter, 1e-9) / 2
+    vectors = means if refine == "dpp" else None
+    chosen = plan_clips(shots, worth * new, watched.saliency, edges, ticks, rate, vectors, scale)
+    if refine == "dpp":
+        kept = [clip.shot for clip in chosen]
+        offers = first_offers(np.array([end - start for start, end in shots]), ticks, rate)
+        new = novelty(worth * offers, means, kept, scale=scale)
+        like, twin = _most_alike(worth, likeness(means, means[kept], scale), kept)
+    if refine != "none":
+        shortest = round(MIN_CLIP * rate)
+        chosen = align_to_shots(chosen, shots, round(NEAR_EDGE * rate))
+        chosen = close_gaps(chosen, shots, ticks, round(SHORT_GAP * rate), shortest)
+        chosen = snap_to_pauses(chosen, shots, pauses, ticks, rate, shortest)
+    clips = {clip.shot: clip for clip in chosen}
+    peaks = {i: _key_frame_time(clip, watched, edges, means[i], rate) for i, clip in clips.items()}
+    return Plan(
+        shots=shots,
+        frames=frames,
+        saliency=saliency,
+        lively=lively,
+        scores=worth * new,
+        ranks=_ranks(worth * new),
+        novelty=new,
+        like=like,
+        twin=twin,
+        clips=clips,
+        peaks=peaks,
+        rate=rate,
+        budget_seconds=budget_seconds,
+        warnings=warnings,
+        refine=refine,
+    )
+
+
+def _edges(watched: Watched, segments: Sequence[Segment], fps: float, rate: float) -> np.ndarray:
+    """Ticks at which the turns of the sampled frames begin, and the last one ends; cuts are where the pictures say."""
     count = len(watched.saliency)
-    last = max(round(duration * rate), 1)
+    last = max(round(watched.duration * rate), 1)
     edges = np.minimum(np.round(np.arange(count + 1) / fps * rate).astype(np.int64), last)
     edges[-1] = last
     for segment in segments[1:]:
@@ -67,24 +171,28 @@ def make_plan(watched: Watched, budget: Budget, info: VideoInfo, fps: float) -> 
         exact = watched.changes.boundary((k - 1) / fps, k / fps)
         if exact is not None:
             edges[k] = min(max(round(exact * rate), int(edges[k - 1]) + 1), int(edges[k]))
-    shots = [(int(edges[s.start]), int(edges[s.end])) for s in segments]
-    keep = [i for i, (start, end) in enumerate(shots) if end > start]
-    shots, segments, means = [shots[i] for i in keep], [segments[i] for i in keep], means[keep]
-    saliency = np.array([float(watched.saliency[s.start : s.end].mean()) for s in segments])
-    lively = _liveliness([watched.changes.liveliness(start / rate, end / rate) for start, end in shots])
-    worth = (1 - LIVELY) * _contrast(saliency) + LIVELY * lively
-    scores, like, twin = discount_repeats(worth, means, scatter)
-    order = np.argsort(-scores, kind="stable")
-    ranks = [0] * len(shots)
-    for rank, i in enumerate(order, 1):
+    return edges
+
+
+def _ranks(scores: np.ndarray) -> list[int]:
+    """1 for the highest score, and so on; the earlier of two equals first."""
+    ranks = [0] * len(scores)
+    for rank, i in enumerate(np.argsort(-scores, kind="stable"), 1):
         ranks[int(i)] = rank
-    ticks = max(1, math.floor(budget_seconds * rate + 1e-6))
-    clips = {clip.shot: clip for clip in plan_clips(shots, scores, watched.saliency, edges, ticks, rate)}
-    peaks = {i: _key_frame_time(clip, watched, edges, means[i], rate) for i, clip in clips.items()}
-    frames = [(s.start, s.end) for s in segments]
-    return Plan(
-        shots, frames, saliency, lively, scores, ranks, like, twin, clips, peaks, rate, budget_seconds, warnings
-    )
+    return ranks
+
+
+def _most_alike(worth: np.ndarray, like: np.ndarray, kept: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Likeness of each shot to the most alike of the kept ones (a kept one: of those worth more), and which that is."""
+    rank = np.argsort(np.argsort(-worth, kind="stable"))
+    like = like.copy()
+    for column, i in enumerate(kept):
+        like[[j for j in kept if rank[j] <= rank[i]], column] = 0.0
+    if not kept:
+        return np.zeros(len(worth)), np.full(len(worth), -1)
+    nearest = np.argmax(like, axis=1)
+    most = like[np.arange(len(worth)), nearest]
+    return most, np.where(most > 0, np.array(kept)[nearest], -1)
 
 
 def _contrast(saliency: np.ndarray) -> np.ndarray:

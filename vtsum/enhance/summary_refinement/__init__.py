@@ -9,8 +9,11 @@ from vtsum.enhance.summary_refinement.clips import (
     NEW_CLIP,
     Clip,
     best_window,
+    first_offers,
     plan_clips,
 )
+from vtsum.enhance.summary_refinement.cuts import align_to_shots, close_gaps, merge_short_shots, snap_to_pauses
+from vtsum.enhance.summary_refinement.diverse import STRENGTH, likeness, novelty, select_diverse
 from vtsum.enhance.summary_refinement.dpp import greedy_map
 from vtsum.enhance.summary_refinement.knapsack import select_shots
 from vtsum.enhance.summary_refinement.repeats import discount_repeats
@@ -23,14 +26,23 @@ __all__ = [
     "MIN_CLIP",
     "MOST_LIMIT",
     "NEW_CLIP",
+    "STRENGTH",
     "Budget",
     "Clip",
+    "align_to_shots",
     "best_window",
+    "close_gaps",
     "discount_repeats",
+    "first_offers",
     "greedy_map",
+    "likeness",
+    "merge_short_shots",
+    "novelty",
     "parse_budget",
     "plan_clips",
     "sample_kdpp",
+    "select_diverse",
     "select_shots",
     "smooth_scores",
+    "snap_to_pauses",
 ]

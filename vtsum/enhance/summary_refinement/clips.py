@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from vtsum.enhance.summary_refinement.diverse import novelty, select_diverse
 from vtsum.enhance.summary_refinement.knapsack import select_shots
 
 MIN_CLIP = 1.0  # seconds; a clip shorter than this is not worth its cut
@@ -65,6 +66,12 @@ class Clip:
         return self.end - self.start
 
 
+def first_offers(lengths: np.ndarray, budget: int, ticks_per_second: float) -> np.ndarray:
+    """How much of each shot is weighed at first: [M] ticks, all of a short shot and the best part of a long one."""
+    limit = int(min(max(budget / LIMIT_SHARE, LEAST_LIMIT * ticks_per_second), MOST_LIMIT * ticks_per_second))
+    return np.minimum(lengths, max(1, min(limit, budget)))
+
+
 def plan_clips(
     shots: Sequence[tuple[int, int]],
     scores: np.ndarray,
@@ -72,12 +79,15 @@ def plan_clips(
     edges: np.ndarray,
     budget: int,
     ticks_per_second: float,
+    vectors: np.ndarray | None = None,
+    scale: float | None = None,
 ) -> list[Clip]:
     """Choose what the summary shows.
 
     A long shot first offers only its best part, so that several shots get in; the exact knapsack then takes the offers
-    that hold the most score x time; what is left of the budget opens one more shot at its peak or lengthens the chosen
-    clips, best first. The clips never exceed the budget, and use it up where the video has enough to show.
+    that hold the most score x time, or `select_diverse` those that hold much and differ; what is left of the budget
+    opens one more shot at its peak or lengthens the chosen clips, best first. The clips never exceed the budget, and
+    use it up where the video has enough to show.
 
     Args:
         shots (list): (start, end) in ticks, in order, without overlap.
@@ -85,20 +95,25 @@ def plan_clips(
         saliency (array), edges (array): [T] and [T + 1], as for best_window.
         budget (int): ticks, at least 1.
         ticks_per_second (float): the frame rate of the grid.
+        vectors (array | None): [M, C], mean features of the shots: choose different ones. None: the knapsack.
+        scale (float | None): with vectors, as for select_diverse.
     Returns:
         list[Clip]: in order of time; at least one if there is a shot.
     """
     lengths = np.array([end - start for start, end in shots], dtype=np.int64)
     second = max(1, round(ticks_per_second))
-    limit = int(min(max(budget / LIMIT_SHARE, LEAST_LIMIT * ticks_per_second), MOST_LIMIT * ticks_per_second))
-    limit = max(1, min(limit, budget))
     floor = 1e-3 * max(float(np.max(scores, initial=0.0)), 1e-12)
     worth = np.maximum(np.asarray(scores, dtype=np.float64), floor)
     if budget < 2 * MIN_CLIP * second and (roomy := lengths >= 0.8 * budget).any():
         # Room for one clip: a shot too short to fill it would leave a rest too short for another.
         worth = np.where(roomy, worth, 0.0)
-    offers = np.minimum(lengths, limit)
-    shown = {i: int(offers[i]) for i in select_shots(worth * offers, offers, budget)}
+    offers = first_offers(lengths, budget, ticks_per_second)
+    if vectors is None:
+        chosen = select_shots(worth * offers, offers, budget)
+    else:
+        chosen = select_diverse(worth * offers, offers, budget, vectors, scale=scale)
+        worth = worth * novelty(worth * offers, vectors, chosen, scale=scale)
+    shown = {i: int(offers[i]) for i in chosen}
     fillers: set[int] = set()
     best_first = [int(i) for i in np.argsort(-worth, kind="stable")]
     left = budget - sum(shown.values())

@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 
 import pytest
 import torch
 import vtsum_kernels
+
+from tests.kernels import pretended_gpu
+
+if pretended_gpu.PRETENDED:
+    pretended_gpu.install()
+
+
+@pytest.fixture(autouse=True)
+def gpu_settings(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A GPU's tests take the first of Triton's sizes: trying all of them compiles ten kernels for one.
+
+    Those of a pretended GPU have its tensors.
+    """
+    if request.node.get_closest_marker("gpu") is None:
+        yield
+        return
+    monkeypatch.setenv("VTSUM_KERNELS_AUTOTUNE", "0")
+    with pretended_gpu.pretending():
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -30,17 +50,40 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     if name in ("reference", "cpp"):
         yield name
         return
-    if name == "cuda" and not vtsum_kernels.build_info()["libraries"]["_cuda"]["loaded"]:
-        pytest.skip(f"compiled CUDA kernels: {vtsum_kernels.build_info()['libraries']['_cuda']['reason']}")
+    needs_library(name)
     if torch.float64 in request.node.callspec.params.values():
         pytest.skip(f"{name} does not take float64")
     with torch.device("cuda"):
         yield name
 
 
+def needs_library(backend: str) -> None:
+    """Skips where a backend's library is not there, saying why."""
+    name = {"cpp": "_cpu", "cuda": "_cuda"}.get(backend)
+    if name is not None and not vtsum_kernels.build_info()["libraries"][name]["loaded"]:
+        which = {"cpp": "CPU", "cuda": "CUDA"}[backend]
+        pytest.skip(f"compiled {which} kernels: {vtsum_kernels.build_info()['libraries'][name]['reason']}")
+    if backend == "triton" and importlib.util.find_spec("triton") is None:
+        pytest.skip("the package triton is not installed")
+
+
+@pytest.fixture(params=["cuda", "triton"])
+def gpu_backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each backend of a GPU, for tests that are marked gpu. Their tensors are made there."""
+    needs_library(request.param)
+    with torch.device("cuda"):
+        yield str(request.param)
+
+
 @pytest.fixture
 def cpp() -> None:
     """Skips where the compiled CPU kernels are not there, saying why."""
-    library = vtsum_kernels.build_info()["libraries"]["_cpu"]
-    if not library["loaded"]:
-        pytest.skip(f"compiled CPU kernels: {library['reason']}")
+    needs_library("cpp")
+
+
+@pytest.fixture
+def cuda() -> Iterator[None]:
+    """Tensors are made on the GPU; skips where the compiled CUDA kernels are not there, saying why."""
+    needs_library("cuda")
+    with torch.device("cuda"):
+        yield

@@ -18,7 +18,7 @@ from tests.kernels.test_properties import TOLERANCE
 def reads(draw: st.DrawFn, sparse: bool = True) -> dict[str, Any]:
     """Shapes, options and a seed for the numbers; `sparse`: also reads of the k best slots."""
     heads, normalize, own_banks = draw(st.integers(1, 3)), draw(st.booleans()), draw(st.booleans())
-    # Of few features a norm may be next to 0, and magnifies rounding. One bank for a batch of one is a bank of one head.
+    # Of few features a norm may be next to 0, and magnifies rounding. A bank for a batch of one is that of one head.
     dim = draw(st.sampled_from([8, 16, 33, 64] if normalize else [1, 3, 8, 16, 33, 64]))
     return {
         "batch": draw(st.integers(2 if own_banks else 1, 3)),

@@ -51,7 +51,7 @@ def build(name: str, implementation: str = NAME, dtype: torch.dtype = torch.floa
 
 
 def tokens(batch: int = 3, frames: int = 23) -> Tensor:
-    return torch.randint(3, 60, (batch, frames), generator=torch.Generator().manual_seed(1))
+    return torch.randint(3, 60, (batch, frames), generator=torch.Generator().manual_seed(1), device="cpu")
 
 
 def padded(batch: int = 3, frames: int = 23) -> Tensor:
@@ -66,7 +66,7 @@ def outputs_and_gradients(model: nn.Module, ids: Tensor, mask: Tensor | None, **
     """The last hidden state of valid rows, and the gradient of each weight for a random linear functional of it."""
     state = model(input_ids=ids, attention_mask=mask, **rest).last_hidden_state
     valid = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
-    along = torch.randn(state.shape, generator=torch.Generator().manual_seed(2))
+    along = torch.randn(state.shape, generator=torch.Generator().manual_seed(2), device="cpu").to(state.device)
     (state.float() * along)[valid].sum().backward()
     found: dict[str, Tensor | None] = {"out": state.detach()[valid]}
     for name, weight in model.named_parameters():

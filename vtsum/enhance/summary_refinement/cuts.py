@@ -125,24 +125,22 @@ def snap_to_pauses(
     total = sum(len(clip) for clip in moved)
     least = total - SHARE * total
     reach = REACH * rate
-    for n, side in itertools.product(range(len(moved)), ("start", "end")):
+    # Twice: what one cut gives up may pay for another before it.
+    for n, side in [*itertools.product(range(len(moved)), ("start", "end"))] * 2:
         clip = moved[n]
         cut = clip.start if side == "start" else clip.end
         if any(start * rate <= cut <= end * rate for start, end in pauses):
             continue
         low, high = shots[clip.shot]
-        moves = sorted((min(max(cut, first), last) - cut for first, last in quiet), key=abs)
-        for move in (m for m in moves if abs(m) <= reach):
-            changed = replace(clip, start=cut + move) if side == "start" else replace(clip, end=cut + move)
-            after = total + len(changed) - len(clip)
-            longer = len(changed) > len(clip)
-            if (
-                low <= changed.start < changed.end <= high
-                and (longer or len(changed) >= shortest)
-                and (after <= budget if longer else after >= least)
-            ):
-                moved[n] = _named(changed, shots)
-                total = after
+        for move in sorted((min(max(cut, first), last) - cut for first, last in quiet), key=abs):
+            if abs(move) > reach:
+                break
+            start, end = (cut + move, clip.end) if side == "start" else (clip.start, cut + move)
+            gained = (end - start) - len(clip)
+            inside = low <= start < end <= high and (gained >= 0 or end - start >= shortest)
+            if inside and (total + gained <= budget if gained >= 0 else total + gained >= least):
+                moved[n] = _named(replace(clip, start=start, end=end), shots)
+                total += gained
                 break
     return moved
 
@@ -150,7 +148,9 @@ def snap_to_pauses(
 def _ticks(start: float, end: float, rate: float) -> tuple[int, int]:
     """The ticks of a pause that are good for a cut: a little away from the words on both sides."""
     margin = min(MARGIN, (end - start) / 2)
-    return math.ceil((start + margin) * rate - 1e-6), math.floor((end - margin) * rate + 1e-6)
+    first, last = math.ceil((start + margin) * rate - 1e-6), math.floor((end - margin) * rate + 1e-6)
+    middle = round((start + end) / 2 * rate)
+    return (first, last) if first <= last or not start * rate <= middle <= end * rate else (middle, middle)
 
 
 def _named(clip: Clip, shots: Sequence[tuple[int, int]]) -> Clip:

@@ -58,7 +58,8 @@ def smooth_scores(
 
 def _gaussian(values: np.ndarray, sigma: float) -> np.ndarray:
     reach = min(math.ceil(5 * sigma), len(values) - 1)
-    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    steps = np.minimum(np.arange(reach + 1) / sigma, 40.0)  # beyond, the weight is 0
+    weights = np.exp(-0.5 * np.concatenate([steps[:0:-1], steps]) ** 2)
     inside = slice(reach, reach + len(values))
     whole = np.convolve(np.ones(len(values)), weights)[inside]
     return np.asarray(np.convolve(values, weights)[inside] / whole)

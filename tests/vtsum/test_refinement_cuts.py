@@ -76,6 +76,9 @@ def test_a_gap_is_paid_from_the_far_end_of_the_longer_clip():
     clips = [Clip(0, 20, 95, "trimmed"), Clip(1, 105, 135, "trimmed"), Clip(2, 210, 220, "trimmed")]
     closed = close_gaps(clips, shots, 115, 12, shortest=20)
     assert [(c.start, c.end) for c in closed] == [(30, 100), (100, 135), (210, 220)]
+    # The middle one of three clips that become one does not give way.
+    chain = [Clip(0, 50, 95, "trimmed"), Clip(1, 105, 195, "trimmed"), Clip(2, 205, 260, "trimmed")]
+    assert [(c.start, c.end) for c in close_gaps(chain, shots, 190, 12, 20)] == [(60, 100), (100, 200), (200, 250)]
     # Nothing to pay with: both clips are as short as they may be.
     assert close_gaps(clips[:2], shots, 105, 12, shortest=75) == clips[:2]
     # A wide gap stays.
@@ -106,7 +109,7 @@ def test_the_nearest_pause_that_can_be_paid_is_taken():
     # though a pause after it is nearer; and each keeps a margin of a tenth of a second.
     moved = snap_to_pauses([clip], shots, [(3.6, 3.8), (7.4, 7.76), (8.2, 8.6)], 100, RATE, 10)[0]
     assert (moved.start, moved.end) == (92, 191)
-    moved = snap_to_pauses([clip], shots, [(3.6, 3.8), (7.4, 7.76), (8.2, 8.6)], 115, RATE, 10)[0]
+    moved = snap_to_pauses([clip], shots, [(3.6, 3.8), (7.4, 7.76), (8.2, 8.6)], 116, RATE, 10)[0]
     assert (moved.start, moved.end) == (92, 208)
     starts = [(3.6, 3.8)]
     assert snap_to_pauses([clip], shots, starts, 100, RATE, 10) == [clip]  # no budget to begin earlier

@@ -81,16 +81,22 @@ def close_gaps(
             continue
         boundary = shots[a.shot][1]
         owed = max(missing - left, 0)
-        first, second = replace(a, end=boundary), replace(b, start=boundary)
+        start, end = a.start, b.end
         if owed:
-            if len(first) >= len(second):
-                first = replace(first, start=first.start + owed)
+            # An end where another clip goes on is no far end: to trim it would open a gap there.
+            first_free = n == 0 or start - joined[n - 1].end > gap
+            last_free = n + 2 == len(joined) or joined[n + 2].start - end > gap
+            if first_free and (boundary - start >= end - boundary or not last_free):
+                start += owed
+            elif last_free:
+                end -= owed
             else:
-                second = replace(second, end=second.end - owed)
-            if min(len(first), len(second)) < shortest:
+                continue
+            if min(boundary - start, end - boundary) < shortest:
                 continue
         left -= missing - owed
-        joined[n : n + 2] = [_named(clip, shots) for clip in (first, second)]
+        both = replace(a, start=start, end=boundary), replace(b, start=boundary, end=end)
+        joined[n : n + 2] = [_named(clip, shots) for clip in both]
     return joined
 
 

@@ -48,7 +48,7 @@ def pictures(seed: int, rate: int) -> Iterator[np.ndarray]:
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sampling") / "scenes.mp4"
-    write_video(path, pictures(0, 4), Fraction(4), (96, 72))
+    write_video(path, pictures(0, 2), Fraction(2), (96, 72))
     return path
 
 
@@ -108,7 +108,7 @@ def test_a_short_video_is_encoded_whole(tmp_path: Path) -> None:
 
 
 def test_pictures_that_are_not_chosen_are_dropped() -> None:
-    size, count = 64, 6000
+    size, count = 64, 2400
     rng = np.random.default_rng(0)
 
     def batches() -> Iterator[np.ndarray]:

@@ -12,7 +12,7 @@ BATCH = 64
 
 
 def thumbnail_features(images: np.ndarray) -> np.ndarray:
-    """What a picture looks like, without a network: three parts of about equal weight.
+    """What a picture looks like, without a network: three parts whose changes from frame to frame weigh about the same.
 
     The mean colour of 8 x 8 cells (192 values); square roots of the shares of 64 colours (64); the mean horizontal and
     vertical change of luma in 4 x 4 cells (32). All from the picture's mean over 32 x 32 cells.
@@ -63,4 +63,4 @@ def _describe(x: np.ndarray) -> np.ndarray:
     edges[:, 1:, :, 1] = np.abs(np.diff(luma, axis=1))
     size = SIDE // CELLS
     edges = edges.reshape(n, CELLS, size, CELLS, size, 2).mean(axis=(2, 4)).reshape(n, -1)
-    return np.concatenate([layout / np.sqrt(layout.shape[1]) * 4, np.sqrt(colours), edges], axis=1)
+    return np.concatenate([layout / 7, np.sqrt(colours), 3 * edges], axis=1)

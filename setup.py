@@ -105,7 +105,6 @@ def cpu_extension() -> tuple[Extension, dict[str, Any]]:
     from torch.utils.cpp_extension import CppExtension
 
     levels = X86_LEVELS if platform.machine().lower() in ("x86_64", "amd64") else {}
-    by_level = [str(path) for level in levels for path in sorted(CSRC.glob(f"cpu/*_{level}.cpp"))]
     wide = {str(path) for level in X86_LEVELS for path in CSRC.glob(f"cpu/*_{level}.cpp")}
     sources = [str(path) for path in sorted(CSRC.glob("cpu/*.cpp")) if str(path) not in wide]
     sources += [str(path) for path in sorted(CSRC.glob("torch/*_cpu.cpp"))]
@@ -118,7 +117,10 @@ def cpu_extension() -> tuple[Extension, dict[str, Any]]:
         extra_compile_args={"cxx": flags},
         py_limited_api=True,  # nothing of Python inside: no libtorch_python, one file for every Python
     )
-    extension.vtsum_levels = {path: [*flags, *levels[Path(path).stem.rsplit("_", 1)[1]]] for path in by_level}
+    extension.vtsum_levels = [
+        (sorted(str(path) for path in CSRC.glob(f"cpu/*_{level}.cpp")), [*flags, *wider])
+        for level, wider in levels.items()
+    ]
     record = {
         "compiler": compiler,
         "torch": torch.__version__,
@@ -254,9 +256,10 @@ class _Builder:
     def build_extension(self, extension: Any) -> None:
         extension.extra_objects = [
             made
-            for path, flags in getattr(extension, "vtsum_levels", {}).items()
+            for paths, flags in getattr(extension, "vtsum_levels", [])
+            if paths
             for made in self.compiler.compile(
-                [path],
+                paths,  # all of a level's at once, so that ninja compiles them side by side
                 output_dir=self.build_temp,
                 include_dirs=extension.include_dirs,
                 extra_postargs={"cxx": [*flags, "-std=c++17"]},

@@ -280,7 +280,7 @@ def test_files_with_tests_for_a_gpu_are_found(tmp_path: Path) -> None:
     (folder / "test_marked.py").write_text("import pytest\n\n@pytest.mark.gpu\ndef test_it():\n    pass\n")
     (folder / "test_whole.py").write_text("import pytest\npytestmark = [pytest.mark.gpu]\n")
     (folder / "test_says_so.py").write_text("TEXT = '''\n@pytest.mark.gpu\n'''\n")
-    assert tests.files(tmp_path) == ["tests/kernels", "tests/build/test_marked.py", "tests/build/test_whole.py"]
+    assert tests.files(tmp_path) == ["tests/build/test_marked.py", "tests/build/test_whole.py", "tests/kernels"]
     assert "tests/kernels" in tests.files(ROOT)
 
 

@@ -35,8 +35,8 @@ def read_sound(
 ) -> Iterator[tuple[float, np.ndarray]]:
     """Decode a file's sound once, from front to back, in bounded memory.
 
-    The sound is that of the video stream which `vtsum.video` shows, mixed to one channel. Gaps between timestamps are
-    silence, sound before the first picture is left out, and packets that do not decode are passed over.
+    The sound is that of the video stream which `vtsum.video` shows, the mean of its channels. Gaps between timestamps
+    are silence, sound before the first picture is left out, and packets that do not decode are passed over.
 
     Args:
         path: a video or sound file in any format that FFmpeg knows.
@@ -131,7 +131,8 @@ def _pieces(container: InputContainer, origin: float | None, rate: int) -> Itera
                 for samples in _resample(resampler, None):
                     yield round(at), samples
                     at += len(samples)
-                resampler = AudioResampler("fltp", "mono", rate)
+                # libav's own mix to one channel makes a voice in the middle 3 dB louder, which could clip it.
+                resampler = AudioResampler("fltp", "mono" if frame.layout.nb_channels == 1 else "stereo", rate)
                 form, at, expected = new_form, float(round(wanted)), wanted
             expected += frame.samples * rate / frame.sample_rate
             frame.pts = None  # the samples are counted; a jumping timestamp would only confuse the filter
@@ -157,4 +158,4 @@ def _resample(resampler: AudioResampler | None, frame: AudioFrame | None) -> lis
         frames = resampler.resample(frame)
     except (av.FFmpegError, ValueError, MemoryError):
         return []  # a frame whose header was damaged
-    return [np.nan_to_num(out.to_ndarray()[0]) for out in frames if out is not None and out.samples]
+    return [np.nan_to_num(out.to_ndarray()).mean(axis=0) for out in frames if out is not None and out.samples]

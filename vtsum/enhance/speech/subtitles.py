@@ -56,7 +56,7 @@ def read_transcript(
     """
     name = show(Path(path).name)
     text = _read_text(path)
-    lines = [line.rstrip() for line in text.splitlines()]
+    lines = text.splitlines()
     language = language_of(Path(path).name)
     warnings: list[str] = []
     if any("-->" in line for line in lines):
@@ -103,9 +103,10 @@ def parse_cues(lines: Sequence[str], where: str) -> tuple[list[Cue], str | None]
         timing = None
         block.clear()
 
+    is_vtt = lines[0].startswith("WEBVTT") if lines else False
     skipped = False  # inside a NOTE, STYLE or REGION of WebVTT
     for number, line in enumerate(lines, 1):
-        if not line.strip():
+        if not (line if is_vtt else line.strip()):  # WebVTT's rolling captions hold lines of a space
             close()
             skipped = False
         elif skipped:

@@ -72,6 +72,7 @@ class Pack:
             text = "".join(text.split())
             if not any(c.isalnum() for c in text):
                 continue
+            start, end = float(start), float(end)
             middle = (start + end) / 2
             index = max((i for i, (a, _, _) in enumerate(self._offsets) if middle >= a - SILENCE / 2), default=0)
             begin, until, base = self._offsets[index]
@@ -110,13 +111,13 @@ def words_of_tokens(
     """(text, first token, last token + 1) of each word in a byte-level token sequence.
 
     A word begins with a token that begins with a space; in languages written without spaces, with every character.
-    Punctuation joins the word before it. Tokens that hold part of a character wait for the rest of it.
+    Punctuation joins the word before it. Tokens that hold part of a character, or a space alone, wait for what follows.
     """
     words: list[tuple[str, int, int]] = []
     first = 0
     for last in range(1, len(tokens) + 1):
         text = decode(list(tokens[first:last]))
-        if text.endswith("\N{REPLACEMENT CHARACTER}") and last < len(tokens):
+        if (text.endswith("\N{REPLACEMENT CHARACTER}") or not text.strip()) and last < len(tokens):
             continue
         begins = text[:1].isspace() or not words or language in _UNSPACED
         if begins and any(c.isalnum() for c in text):

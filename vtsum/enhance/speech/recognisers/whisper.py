@@ -10,6 +10,7 @@ computes them.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -21,6 +22,22 @@ from vtsum.enhance.speech.recognisers.base import is_repetitive, packs, words_of
 from vtsum.enhance.speech.sound import RATE
 from vtsum.enhance.speech.transcript import Utterance
 from vtsum.errors import VTSumError
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep from the terminal what transformers says of options that its own Whisper code sets, and its bars."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 class Whisper:
@@ -52,12 +69,13 @@ class Whisper:
         torchvision_free.prepare()
         from transformers import AutoConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizer
 
-        kind = from_pretrained(AutoConfig, source, "a Whisper model").model_type
-        if kind != "whisper":
-            raise VTSumError(f"Whisper: {source!r} must be a Whisper checkpoint, got one of {kind!r}")
-        self._features = from_pretrained(WhisperFeatureExtractor, source, "a Whisper feature extractor")
-        self._tokenizer = from_pretrained(WhisperTokenizer, source, "a Whisper tokenizer")
-        model = from_pretrained(WhisperForConditionalGeneration, source, "a Whisper model")
+        with _quiet():
+            kind = from_pretrained(AutoConfig, source, "a Whisper model").model_type
+            if kind != "whisper":
+                raise VTSumError(f"Whisper: {source!r} must be a Whisper checkpoint, got one of {kind!r}")
+            self._features = from_pretrained(WhisperFeatureExtractor, source, "a Whisper feature extractor")
+            self._tokenizer = from_pretrained(WhisperTokenizer, source, "a Whisper tokenizer")
+            model = from_pretrained(WhisperForConditionalGeneration, source, "a Whisper model")
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._model = model.to(self._device, torch.float16 if self._device.type == "cuda" else torch.float32).eval()
         settings = self._model.generation_config
@@ -88,7 +106,7 @@ class Whisper:
         options: dict[str, Any] = {}
         if self._languages:
             options = {"task": "transcribe", "language": self._wanted}
-        with torch.inference_mode():
+        with torch.inference_mode(), _quiet():
             out = self._model.generate(
                 found.input_features.to(self._device, self._model.dtype),
                 attention_mask=found.attention_mask.to(self._device),
@@ -114,9 +132,9 @@ class Whisper:
     def _words(
         self, tokens: list[int], chances: list[float], times: list[float], length: float, language: str | None
     ) -> list[tuple[str, float, float, float]]:
-        special = set(self._tokenizer.all_special_ids)
+        special, times_from = set(self._tokenizer.all_special_ids), self._model.generation_config.no_timestamps_token_id
         end = next((i for i, t in enumerate(tokens) if t == self._tokenizer.eos_token_id), len(tokens))
-        kept = [i for i in range(end) if tokens[i] not in special]
+        kept = [i for i in range(end) if tokens[i] not in special and tokens[i] < times_from]
         text_tokens = [tokens[i] for i in kept]
 
         def decode(part: list[int]) -> str:

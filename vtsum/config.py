@@ -63,6 +63,8 @@ class VTSumConfig:
     VideoXum: cosine scaled by 1 / sqrt(C), the frame and what was read joined by a linear layer, and nothing else."""
     memory_top_k: int | None = None
     """Read only so many of the slots, the best for each frame; None: all of them."""
+    boundary_head: bool = False
+    """Also say at which frames events begin (`VTSumOutput.boundary_logits`), learned from the annotators' spans."""
     dropout: float = 0.0
     loss_type: str = "cross_entropy"
     """Of the saliency: "cross_entropy", or "l2" on the probabilities."""
@@ -70,6 +72,8 @@ class VTSumConfig:
     lambda_tsum: float = 1.0
     lambda_balance: float = 0.0
     """Weight of the banks' balance loss, which asks that slots be used evenly (`MemoryBank.balance_loss`)."""
+    lambda_boundary: float = 1.0
+    """Weight of the boundary head's loss, where there is one."""
     label_smoothing: float = 0.1
     max_text_length: int = 32
     """Longest sentence in token ids, [DEC] and the prompt included; longer ones are cut."""

@@ -263,7 +263,7 @@ def test_the_place_is_the_launchers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_curves_of_runs_are_drawn(tmp_path: Path) -> None:
-    keys = ("loss", "loss_vsum", "loss_tsum", "loss_balance", "lr", "grad_norm", "seconds")
+    keys = ("loss", "loss_vsum", "loss_tsum", "loss_balance", "loss_boundary", "lr", "grad_norm", "seconds")
     for number in range(2):
         run = tmp_path / f"run{number}"
         run.mkdir()

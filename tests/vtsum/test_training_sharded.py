@@ -23,6 +23,7 @@ pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
 
 ROOT = Path(__file__).parents[2]
 STAGES = ("0", "1", "2", "3", "3_offload")
+LOSSES = ("loss", "loss_vsum", "loss_tsum", "loss_balance", "loss_boundary")
 CASES: list[dict[str, Any]] = [{"name": s, "config": f"configs/ds_zero{s}.json"} for s in STAGES] + [
     {"name": "checkpointing", "config": "configs/ds_zero3.json", "settings": {"gradient_checkpointing": True}},
     *({"name": f"bf16_{s}", "config": f"configs/ds_zero{s}.json", "settings": {"bf16": True}} for s in "123"),
@@ -41,13 +42,13 @@ def reference(data: Path) -> dict[str, Any]:
     model.train()
     ranks = [passes(videos, sampler, rank) for rank in range(RANKS)]
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=settings.weight_decay)
-    found: dict[str, Any] = {"loss": [], "loss_vsum": [], "loss_tsum": [], "loss_balance": [], "grad_norm": []}
+    found: dict[str, Any] = {name: [] for name in (*LOSSES, "grad_norm")}
     for step in range(STEPS):
         optimizer.param_groups[0]["lr"] = learning_rate(settings, step, sampler.steps_per_epoch)
         optimizer.zero_grad()
         outs = [model(**batch.model_inputs()) for rank in ranks for batch in rank[step]]
         assert len(outs) == RANKS * ACCUMULATION
-        for name in ("loss", "loss_vsum", "loss_tsum", "loss_balance"):
+        for name in LOSSES:
             found[name].append(float(torch.stack([getattr(out, name).detach() for out in outs]).mean()))
         torch.stack([out.loss for out in outs]).mean().backward()
         if step == 0:
@@ -102,7 +103,7 @@ EXACT = [*STAGES, "checkpointing"]
 
 
 @pytest.mark.parametrize("name", EXACT)
-@pytest.mark.parametrize("measure", ["loss", "loss_vsum", "loss_tsum", "loss_balance"])
+@pytest.mark.parametrize("measure", LOSSES)
 def test_the_loss_curve_is_plain_pytorchs(
     found: dict[str, Any], expected: dict[str, Any], name: str, measure: str
 ) -> None:

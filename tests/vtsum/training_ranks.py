@@ -33,7 +33,8 @@ def prepare(data: Path, **changes: Any) -> tuple[VTSum, TrainSettings, VideoXumD
     """The same start everywhere: model, settings, videos and the order in which they are taken. No dropout."""
     tokenizer = load_tokenizer(data / "vocab.txt")
     text = {**SMALL["text"], "dropout": 0.0, "vocab_size": len(tokenizer)}  # type: ignore[dict-item]
-    model_config: VTSumConfig = build(VTSumConfig, {**SMALL, "lambda_balance": 2.0, "text": text})
+    asked = {**SMALL, "lambda_balance": 2.0, "boundary_head": True, "text": text}
+    model_config: VTSumConfig = build(VTSumConfig, asked)
     settings = TrainSettings(model=model_config, init_lr=2e-3, max_epoch=4, batch_size=MICRO, **changes)
     seed_everything(7)
     videos = VideoXumDataset(data)
@@ -88,6 +89,7 @@ def train(data: Path, case: dict[str, Any], place: Place) -> dict[str, Any]:
         "loss_vsum": [r.loss_vsum for r in results],
         "loss_tsum": [r.loss_tsum for r in results],
         "loss_balance": [r.loss_balance for r in results],
+        "loss_boundary": [r.loss_boundary for r in results],
         "grad_norm": [r.grad_norm for r in results],
         "flags": [r.flags[0] for r in results],
         "gradients": gradients,

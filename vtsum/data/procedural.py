@@ -271,7 +271,7 @@ def _frames(scenes: Sequence[Scene], rate: Fraction, size: tuple[int, int], seed
         for event in scene.events:
             if event.start <= local < event.start + event.duration:
                 paint_event(canvas, event.kind, local - event.start, seed * 7 + number)
-        if number and local < scene.fade:
+        if number and scene.fade and local < scene.fade:
             new = canvas.pixels.copy()
             grounds[number - 1].paint(canvas, scenes[number - 1].duration + local)
             canvas.pixels += (new - canvas.pixels) * np.float32(local / scene.fade)

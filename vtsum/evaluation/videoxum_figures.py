@@ -15,7 +15,7 @@ import numpy as np
 
 from vtsum.evaluation import java
 from vtsum.evaluation.captions import bleu_counts, cider, plain_tokenize, rouge_l
-from vtsum.evaluation.videoxum_scores import MEASURES, resamples, values_of, with_interval
+from vtsum.evaluation.videoxum_scores import MEASURES, interval, resamples, values_of, with_interval
 from vtsum.evaluation.videoxum_settings import EvaluationSettings
 
 Progress = Callable[[str, int, int], None]
@@ -80,6 +80,26 @@ def figures(
             "uniform": row(uniform, dict.fromkeys(CAPTIONS, _NO_TEXT) | {"vt_clipscore": no_clip}),
         },
         "videos": own,
+    }
+
+
+def boundary_figures(videos: Sequence[Mapping[str, Any]], settings: EvaluationSettings) -> dict[str, Any] | None:
+    """ "boundaries" of the evaluation file: the boundary head's average precision, and what chance gives.
+
+    Returns:
+        dict | None: {"average_precision": {"value", "low", "high"}, "chance", "videos"}: the mean over the videos that
+            have annotated boundaries, their mean share of frames with one, their number. None without a head, or where
+            no video has any.
+    """
+    measured = [video for video in videos if video.get("boundary_average_precision") is not None]
+    if not measured:
+        return None
+    values = np.array([video["boundary_average_precision"] for video in measured])
+    low, high = interval(resamples(len(values), settings.resamples, settings.seed) @ values / len(values))
+    return {
+        "average_precision": {"value": float(values.mean()), "low": low, "high": high},
+        "chance": float(np.mean([video["boundary_chance"] for video in measured])),
+        "videos": len(measured),
     }
 
 

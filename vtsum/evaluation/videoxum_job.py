@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from vtsum.data.collate import collate
+from vtsum.data.collate import Batch, collate
 from vtsum.data.videoxum import VideoXumDataset, VideoXumItem, join_sentences
 from vtsum.errors import VTSumError
+from vtsum.evaluation.boundaries import boundary_record
 from vtsum.evaluation.clip_score import ClipText, vt_clipscore
 from vtsum.evaluation.videoxum_frames import (
     STRICT,
@@ -72,10 +73,19 @@ class Job:
                 f"(videos of up to {batch.video_embeddings.shape[1]} frames)"
             ) from None
         rows = logits.float().cpu().numpy()
-        return [
+        records = [
             self._measure(index, item, text, row[: len(item.features)])
             for index, item, text, row in zip(self.batches[number], items, texts, rows, strict=True)
         ]
+        if self.model.boundary_head is not None:
+            for item, record, row in zip(items, records, self._boundaries(batch), strict=True):
+                record |= boundary_record(row[: len(item.features)], item.vsum_labels.numpy())
+        return records
+
+    @torch.inference_mode()
+    def _boundaries(self, batch: Batch) -> np.ndarray:
+        x, mask = batch.video_embeddings, batch.video_mask
+        return self.model.boundary_logits(x, self.model.encode(x, mask), mask).float().cpu().numpy()
 
     def _measure(self, index: int, item: VideoXumItem, text: str, logits: np.ndarray) -> dict[str, Any]:
         protocol, labels, length = self.settings.protocol, item.vsum_labels.numpy(), len(logits)

@@ -20,7 +20,7 @@ from vtsum.errors import VTSumError
 from vtsum.evaluation import java
 from vtsum.evaluation.clip_score import ClipText, load_clip_text
 from vtsum.evaluation.ranks import Ranks
-from vtsum.evaluation.videoxum_figures import Progress, figures
+from vtsum.evaluation.videoxum_figures import Progress, boundary_figures, figures
 from vtsum.evaluation.videoxum_file import FORMAT, PartFile, write_evaluation
 from vtsum.evaluation.videoxum_job import Job
 from vtsum.evaluation.videoxum_settings import EvaluationSettings
@@ -91,6 +91,7 @@ def evaluate(
             videos = _all_videos(job, ranks, part, overwrite, progress)
         content: dict[str, Any] | None = None
         if ranks.rank == 0:
+            boundaries = boundary_figures(videos, settings)
             content = {
                 "format": FORMAT,
                 "protocol": settings.protocol,
@@ -98,7 +99,8 @@ def evaluate(
                 **identity,
                 "settings": asdict(settings) | {"max_length": job.max_length},
                 **figures(videos, settings, reason, progress),
-                "notes": _notes(model, clip, videos),
+                **({"boundaries": boundaries} if boundaries else {}),
+                "notes": _notes(model, clip, videos, boundaries),
                 "software": {n: version_of(n) for n in ("vtsum", "torch", "transformers", "pycocoevalcap")},
                 "timings": {"seconds": time.monotonic() - start, "processes": ranks.world, "device": where},
             }
@@ -190,11 +192,18 @@ def _data(settings: EvaluationSettings, device: str) -> tuple[VideoXumDataset, C
     return dataset, clip, None
 
 
-def _notes(model: VTSum, clip: ClipText | None, videos: list[dict[str, Any]]) -> list[str]:
+def _notes(
+    model: VTSum, clip: ClipText | None, videos: list[dict[str, Any]], boundaries: dict[str, Any] | None
+) -> list[str]:
     """What a reader of the figures must know."""
     notes = []
     if model.loading is not None and model.loading.missing:
         notes.append("parts of the model are untrained: " + "; ".join(model.loading.describe().splitlines()))
+    if boundaries:
+        notes.append(
+            f"event boundaries: average precision {boundaries['average_precision']['value']:.3f} "
+            f"(chance {boundaries['chance']:.3f}) at frames where two annotators of ten begin or end a selection"
+        )
     cut = sum(bool(video.get("text_cut")) for video in videos)
     if clip is not None and cut:
         notes.append(f"{cut} texts are longer than the {clip.limit} tokens that CLIP reads and were cut for it")

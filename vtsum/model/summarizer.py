@@ -80,6 +80,17 @@ class Summarizer:
         return self.model.saliency_logits(frames)[0].sigmoid().numpy()
 
     @torch.inference_mode()
+    def boundaries(self, features: np.ndarray) -> np.ndarray | None:
+        """The probability that an event begins at each frame of one video, [T, C] -> float32 [T] in 0..1; None where
+        the model has no boundary head."""
+        if self.model.boundary_head is None:
+            return None
+        if len(features) == 0:
+            return np.zeros(0, np.float32)
+        x = torch.from_numpy(np.ascontiguousarray(features))[None]
+        return self.model.boundary_logits(x, self.model.encode(x))[0].sigmoid().numpy()
+
+    @torch.inference_mode()
     def describe(
         self, features: np.ndarray, spans: Sequence[tuple[int, int]], key_frames: Sequence[np.ndarray] | None = None
     ) -> list[Sentence]:
@@ -134,6 +145,9 @@ class FullSizeSummarizer(Summarizer):
 
     def saliency(self, features: np.ndarray) -> np.ndarray:
         return self.base.saliency(features[:, self.full.dim :])
+
+    def boundaries(self, features: np.ndarray) -> np.ndarray | None:
+        return self.base.boundaries(features[:, self.full.dim :])
 
     @torch.inference_mode()
     def describe(

@@ -43,6 +43,7 @@ PARTS = {
     "memory": "the memory bank",
     "local_attention": "the local attention",
     "saliency_head": "the saliency head",
+    "boundary_head": "the boundary head",
     "text_decoder": "the text decoder",
 }
 TEXT_POSITIONS = "text_decoder.bert.embeddings.position_embeddings.weight"

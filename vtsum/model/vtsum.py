@@ -21,6 +21,7 @@ from vtsum_kernels.nn import MemoryBank
 
 from vtsum.config import VTSumConfig
 from vtsum.errors import VTSumError
+from vtsum.model.boundary import BoundaryHead, boundary_loss, boundary_targets
 from vtsum.model.memory import make_bank, read_bank
 from vtsum.model.temporal import LocalAttention, PositionEmbedding, TemporalTransformer, run
 from vtsum.model.text_decoder import TextDecoder
@@ -30,11 +31,12 @@ if TYPE_CHECKING:
 
 
 class VTSumOutput(NamedTuple):
-    """loss = lambda_vsum * loss_vsum + lambda_tsum * loss_tsum +, while gradients are recorded, lambda_balance * the
-    mean of the banks' balance losses; what was not asked for is None.
+    """loss = lambda_vsum * loss_vsum + lambda_tsum * loss_tsum + lambda_boundary * loss_boundary +, while gradients are
+    recorded, lambda_balance * the mean of the banks' balance losses; what was not asked for is None.
 
     saliency_logits [B, T] and frames [B, T, C], or [total] and [total, C] for packed videos; text_logits [B, L, V];
     decoder_targets [B, L], -100 where a token carries no loss. Logits predict the token after the one they stand at.
+    boundary_logits [B, T] or [total], of models with a boundary head: that an event begins at the frame.
     (A tuple, in which sharded training finds the tensors that its hooks belong to.)
     """
 
@@ -46,6 +48,8 @@ class VTSumOutput(NamedTuple):
     text_logits: Tensor | None = None
     decoder_targets: Tensor | None = None
     loss_balance: Tensor | None = None
+    boundary_logits: Tensor | None = None
+    loss_boundary: Tensor | None = None
 
 
 class VTSum(nn.Module):
@@ -80,6 +84,8 @@ class VTSum(nn.Module):
         self.text_decoder = (
             TextDecoder(config.text, dim, tokenizer, config.label_smoothing) if tokenizer is not None else None
         )
+        # Last: the parts above start from the same random numbers with it and without.
+        self.boundary_head = BoundaryHead(dim) if config.boundary_head else None
         self.recompute = False
         self.encoder_state: dict[str, Tensor] = {}
         """Weights of the embedded frame encoder that came with this model; `save_pretrained` writes them again."""
@@ -180,6 +186,22 @@ class VTSum(nn.Module):
         """Frames as `encode` gives them, [B, T, C] -> [B, T], or [total, C] -> [total]."""
         return self.saliency_head(frames)[..., 0]
 
+    def boundary_logits(
+        self,
+        video_embeddings: Tensor,
+        frames: Tensor,
+        video_mask: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+    ) -> Tensor:
+        """That an event begins at a frame, from the embeddings and what `encode` made of them: [B, T] or [total].
+
+        Raises:
+            VTSumError: the model has no boundary head.
+        """
+        if self.boundary_head is None:
+            raise VTSumError("boundary_logits: the model must have a boundary head, got one without (boundary_head)")
+        return self.boundary_head(video_embeddings, frames, video_mask, cu_seqlens)
+
     def forward(
         self,
         video_embeddings: Tensor,
@@ -208,10 +230,16 @@ class VTSum(nn.Module):
         frames = self.encode(video_embeddings, video_mask, cu_seqlens)
         saliency_logits = self.saliency_logits(frames)
         losses: list[Tensor] = []
-        loss_vsum = loss_tsum = loss_balance = text_logits = targets = None
+        loss_vsum = loss_tsum = loss_balance = loss_boundary = text_logits = targets = boundary_logits = None
+        if self.boundary_head is not None:
+            boundary_logits = self.boundary_logits(video_embeddings, frames, video_mask, cu_seqlens)
         if vsum_labels is not None:
             loss_vsum = self.video_loss(saliency_logits, video_mask, vsum_labels)
             losses.append(self.config.lambda_vsum * loss_vsum)
+            if boundary_logits is not None:
+                wanted = boundary_targets(vsum_labels.float(), video_mask, cu_seqlens)
+                loss_boundary = boundary_loss(boundary_logits, wanted, video_mask)
+                losses.append(self.config.lambda_boundary * loss_boundary)
         if tsum_labels is not None:
             if self.text_decoder is None:
                 raise VTSumError("VTSum: tsum_labels must be None for a model without a text decoder, got sentences")
@@ -226,7 +254,18 @@ class VTSum(nn.Module):
             loss_balance = torch.stack([bank.balance_loss() for bank in self.banks()]).mean()
             losses.append(self.config.lambda_balance * loss_balance)
         loss = torch.stack(losses).sum() if losses else None
-        return VTSumOutput(saliency_logits, frames, loss, loss_vsum, loss_tsum, text_logits, targets, loss_balance)
+        return VTSumOutput(
+            saliency_logits,
+            frames,
+            loss,
+            loss_vsum,
+            loss_tsum,
+            text_logits,
+            targets,
+            loss_balance,
+            boundary_logits,
+            loss_boundary,
+        )
 
     @staticmethod
     def _padded(frames: Tensor, mask: Tensor | None, cu_seqlens: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -4,8 +4,9 @@
 
 The stages, each kept in `--out` and not done again when it is there: the frame encoder is distilled (`distill`); all
 frames are embedded; the text decoder learns words (`words`); saliency and captions are trained jointly (`joint`), first
-with a fifth of the training videos set aside to choose the number of epochs, then on all training videos; the figures
-are computed on the ten held-out videos; the model folder is written. `--install` copies it to vtsum/assets/embedded.
+with a fifth of the training videos set aside to choose the number of epochs, then on all training videos; the boundary
+head is trained on top, everything else frozen (`boundaries`); the figures are computed on the ten held-out videos; the
+model folder is written. `--install` copies it to vtsum/assets/embedded.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from vtsum.model.files import save_safetensors
 from vtsum.model.summarizer import EMBEDDED
 from vtsum.model.text_decoder import TextDecoder
 from vtsum.model.vtsum import VTSum
+from vtsum.training.boundaries import BoundarySettings, add_boundaries
 from vtsum.training.distill import distill, encode_all
 from vtsum.training.joint import Example, JointSettings, caption_nll, evaluate, train_joint
 from vtsum.training.words import clean, learn_words, write_vocabulary
@@ -153,6 +155,7 @@ def make(shared: Path, out: Path, settings: JointSettings) -> dict[str, Any]:
         sentences,
         dataclasses.replace(settings, epochs=epochs),
     )
+    average, boundary_facts = add_boundaries(average, examples, BoundarySettings(seed=settings.seed))
     facts = {
         "trained": time.strftime("%Y-%m-%d"),
         "data": "40 TVSum videos (frames, 20 raters, captions), ActivityNet Captions (words)",
@@ -167,12 +170,13 @@ def make(shared: Path, out: Path, settings: JointSettings) -> dict[str, Any]:
             "watched_caption_nll": history[-1]["nll"],
         },
         "held_out_figures": figures(average, tested, videos, arrays, shared),
+        "boundaries": boundary_facts,
     }
     folder = out / "model"
     folder.mkdir(exist_ok=True)
     save_safetensors(pack(average, encoder), folder / WEIGHTS)
     shutil.copyfile(out / VOCABULARY, folder / VOCABULARY)
-    (folder / CONFIG).write_text(config_text(CONFIGURATION, facts), encoding="utf-8")
+    (folder / CONFIG).write_text(config_text(average.config, facts), encoding="utf-8")
     load_checkpoint(folder)
     return facts
 

@@ -30,7 +30,7 @@ from vtsum.training.settings import TrainSettings
 
 UNIVERSAL = "universal"
 _TAG = "zero"
-LOSSES = 4
+LOSSES = 5
 """Losses that a step reports: the sum, and its parts of `StepResult`."""
 
 
@@ -42,6 +42,7 @@ class StepResult:
     loss_vsum: float
     loss_tsum: float
     loss_balance: float
+    loss_boundary: float
     grad_norm: float
     flags: tuple[float, ...] = ()
 
@@ -106,8 +107,8 @@ class PlainEngine:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
-        total, vsum, tsum, balance = (losses / len(batches)).tolist()
-        return StepResult(total, vsum, tsum, balance, float(norm), tuple(flags))
+        total, vsum, tsum, balance, boundary = (losses / len(batches)).tolist()
+        return StepResult(total, vsum, tsum, balance, boundary, float(norm), tuple(flags))
 
     def save(self, folder: Path) -> None:
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
@@ -132,7 +133,7 @@ class PlainEngine:
 
 
 def _losses(out: VTSumOutput) -> tuple[Tensor | None, ...]:
-    return out.loss, out.loss_vsum, out.loss_tsum, out.loss_balance
+    return out.loss, out.loss_vsum, out.loss_tsum, out.loss_balance, out.loss_boundary
 
 
 class _Losses(nn.Module):
@@ -203,8 +204,8 @@ class DeepSpeedEngine:
         sums[:LOSSES] /= len(batches) * self.place.ranks
         sums[LOSSES:] = torch.tensor(list(flags), dtype=torch.float64)
         torch.distributed.all_reduce(sums)
-        total, vsum, tsum, balance, *flagged = sums.tolist()
-        return StepResult(total, vsum, tsum, balance, float(norm), tuple(flagged))
+        total, vsum, tsum, balance, boundary, *flagged = sums.tolist()
+        return StepResult(total, vsum, tsum, balance, boundary, float(norm), tuple(flagged))
 
     def save(self, folder: Path) -> None:
         # A rank that left DeepSpeed's function on a write error would leave the others waiting in it for ever: the

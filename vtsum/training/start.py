@@ -16,7 +16,8 @@ from vtsum.training.settings import Given, build
 
 HEAD_SIZE = 64
 # What may differ from a pretrained folder's own configuration without changing its weights.
-_FREE = {"dropout", "loss_type", "lambda_vsum", "lambda_tsum", "label_smoothing", "max_text_length", "temporal_window"}
+_FREE = {"dropout", "loss_type", "label_smoothing", "max_text_length", "temporal_window"}
+_FREE |= {"lambda_vsum", "lambda_tsum", "lambda_boundary"}
 _FREE_TEXT = {"dropout", "prompt"}
 
 
@@ -111,11 +112,13 @@ def _from_folder(folder: Path, asked: dict[str, Any]) -> VTSum:
             continue
         nested, key = name.startswith("text."), name.removeprefix("text.")
         own = getattr(model.config.text if nested else model.config, key)
-        if value != own and key not in (_FREE_TEXT if nested else _FREE):
+        # A pretrained model may get a boundary head, which then starts fresh.
+        added = name == "boundary_head" and value
+        if value != own and not added and key not in (_FREE_TEXT if nested else _FREE):
             raise VTSumError(f"train: model.{name} must be {own!r}, as the pretrained {folder} has it, got {value!r}")
     if wanted == model.config:
         return model
     made = VTSum(wanted, model.text_decoder.tokenizer)
-    made.load_state_dict(model.state_dict())
+    made.load_state_dict(model.state_dict(), strict=made.boundary_head is None or model.boundary_head is not None)
     made.encoder_state = model.encoder_state
     return made

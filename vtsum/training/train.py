@@ -216,6 +216,7 @@ class _Run:
                             "loss_vsum": result.loss_vsum,
                             "loss_tsum": result.loss_tsum,
                             "loss_balance": result.loss_balance,
+                            "loss_boundary": result.loss_boundary,
                             "lr": rate,
                             "grad_norm": result.grad_norm,
                             "seconds": round(now - before, 6),

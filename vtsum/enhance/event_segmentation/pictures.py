@@ -42,7 +42,7 @@ class PictureChanges:
         made = cls()
         for i, picture in enumerate(pictures):
             plane = np.ascontiguousarray(picture if picture.ndim == 2 else picture.mean(axis=2).astype(np.uint8))
-            made.see(i / rate, memoryview(plane).cast("B"), plane.shape[1], plane.shape[1], plane.shape[0])
+            made.see(i / rate, memoryview(plane.tobytes()), plane.shape[1], plane.shape[1], plane.shape[0])
         return made
 
     def see(self, time: float, plane: memoryview, line_size: int, width: int, height: int) -> None:
@@ -52,7 +52,7 @@ class PictureChanges:
         if self._last is not None and self._last.shape == small.shape:
             self._times.append(time)
             self._changes.append(float(np.abs(small - self._last).mean()))
-            # Against the picture before those: as large as the change AFTER - 1 pictures ago, if that one lasted.
+            # Against the picture AFTER before; near a start, the first.
             self._lasting.append(float(np.abs(small - self._recent[0]).mean()))
         else:
             self._recent.clear()
@@ -88,7 +88,8 @@ class PictureChanges:
         for at in np.flatnonzero(changes >= self.LEAST):
             sudden = self._sudden(int(at))
             later = min(int(at) + self.AFTER - 1, len(changes) - 1)
-            lasts = self._lasting[later] >= 0.5 * changes[at] or later < at + self.AFTER - 1
+            # The picture before is gone for good, and this one was not there a moment ago: else it is a flash.
+            lasts = min(self._lasting[later], self._lasting[at]) >= 0.5 * changes[at]
             if sudden >= 1.0 and lasts:
                 found.append((self._times[at], sudden))
         hard = np.array([time for time, _ in found])

@@ -1,0 +1,162 @@
+"""The boundary head: where one event ends and the next begins, learned with the saliency."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vtsum.errors import VTSumError
+
+WIDTHS = (1, 2, 4)
+"""Frames before and after a boundary whose means are compared."""
+VIEWS, VIEW = 8, 16
+"""Learned views of a frame in which they are compared, and the dimension of each."""
+REACH = 2
+"""Frames to either side whose contrasts are looked at too: a boundary is a peak."""
+HIDDEN = 32
+NEIGHBOUR = 0.5
+"""What a boundary is worth at the frames beside it: annotators agree to a frame or so, not better."""
+
+
+class BoundaryHead(nn.Module):
+    """The logit that a new event begins at a frame, from how what follows differs from what came before.
+
+        d_vw[t] = |mean(v[t .. t + w - 1]) - mean(v[t - w .. t - 1])|^2 / dim v      w = 1, 2, 4; cut off at the ends
+        logit[t] = MLP(d[t - 2 .. t + 2], d[t - 2 .. t + 2] / mean_t d)
+
+    The views v are the frame embeddings x at unit variance, what the saliency head reads (h), likewise, and eight
+    learned projections of both. At a video's first frame nothing came before: d = 0; beyond its ends too. The second
+    half of the MLP's input says how much a contrast stands out in its own video.
+
+    Args:
+        dim: C of both.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.views = nn.Linear(2 * dim, VIEWS * VIEW)
+        contrasts = (VIEWS + 2) * len(WIDTHS)
+        self.mlp = nn.Sequential(nn.Linear(2 * contrasts * (2 * REACH + 1), HIDDEN), nn.GELU(), nn.Linear(HIDDEN, 1))
+
+    def forward(
+        self, embeddings: Tensor, frames: Tensor, mask: Tensor | None = None, cu_seqlens: Tensor | None = None
+    ) -> Tensor:
+        """Logits.
+
+        Args:
+            embeddings, frames: [B, T, C]; packed [total, C].
+            mask: bool [B, T], True for a real frame; None where all are, and with cu_seqlens.
+            cu_seqlens: int [B + 1], where each packed video starts and the last one ends.
+        Returns:
+            Tensor: [B, T]; packed [total].
+        """
+        both = torch.cat([F.layer_norm(x, x.shape[-1:]) for x in (embeddings, frames)], -1)
+        both = both.flatten(0, -2)
+        videos = _Videos(frames.shape[:-1], mask, cu_seqlens, frames.device, both.dtype)
+        found = torch.cat([_distances(both, 2, videos), _distances(self.views(both), VIEWS, videos)], 1)
+        found = torch.cat([found, found / (videos.mean(found) + 1e-3)], 1)
+        near = [videos.shifted(found, offset)[0] for offset in range(-REACH, REACH + 1)]
+        return self.mlp(torch.cat(near, 1))[:, 0].view(frames.shape[:-1])
+
+
+class _Videos:
+    """Where each row of the videos laid end to end belongs."""
+
+    def __init__(
+        self,
+        shape: torch.Size,
+        mask: Tensor | None,
+        cu_seqlens: Tensor | None,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        if cu_seqlens is None:
+            cu_seqlens = torch.arange(shape[0] + 1, device=device) * shape[1]
+        bounds = cu_seqlens.to(device=device, dtype=torch.int64)
+        lengths = bounds.diff()
+        self.count = len(lengths)
+        self.number = torch.arange(self.count, device=device).repeat_interleave(lengths)
+        self.starts, self.ends = bounds[self.number], bounds[self.number + 1]
+        self.at = torch.arange(len(self.number), device=device)
+        real = torch.ones_like(self.at, dtype=dtype) if mask is None else mask.flatten().to(dtype)
+        self.real = real[:, None]
+
+    def shifted(self, rows: Tensor, offset: int) -> tuple[Tensor, Tensor]:
+        """The row `offset` further in the same video [N, D], zeros where there is none, and 1 or 0 [N, 1]."""
+        where = self.at + offset
+        inside = (where >= self.starts) & (where < self.ends)
+        where = torch.where(inside, where, self.at)
+        weight = self.real[where] * inside[:, None]
+        return rows[where] * weight, weight
+
+    def mean(self, rows: Tensor) -> Tensor:
+        """The mean of each video's real rows, at each of its rows: [N, D]."""
+        sums = rows.new_zeros(self.count, rows.shape[1]).index_add(0, self.number, rows * self.real)
+        counts = rows.new_zeros(self.count, 1).index_add(0, self.number, self.real)
+        return (sums / counts.clamp_min(1))[self.number]
+
+
+def _distances(rows: Tensor, parts: int, videos: _Videos) -> Tensor:
+    """Mean squared difference of the means before and after each row, for each part of the columns and each width:
+    [N, D] -> [N, parts * len(WIDTHS)]."""
+
+    def side(offsets: list[int]) -> list[tuple[Tensor, Tensor]]:
+        """Means of the first frames at the offsets, and whether there is one, for each of WIDTHS."""
+        total, count = torch.zeros_like(rows), torch.zeros_like(videos.real)
+        out = []
+        for number, offset in enumerate(offsets, 1):
+            value, weight = videos.shifted(rows, offset)
+            total, count = total + value, count + weight
+            if number in WIDTHS:
+                out.append((total / count.clamp_min(1), (count > 0).to(rows.dtype)))
+        return out
+
+    after = side(list(range(max(WIDTHS))))
+    before = side([-1 - i for i in range(max(WIDTHS))])
+    found = []
+    for (later, there), (earlier, also) in zip(after, before, strict=True):
+        difference = (later - earlier) * (there * also)
+        found.append(difference.square().view(len(rows), parts, -1).mean(-1))
+    return torch.cat(found, 1)
+
+
+def boundary_targets(labels: Tensor, mask: Tensor | None = None, cu_seqlens: Tensor | None = None) -> Tensor:
+    """The share of annotators for whom something begins or ends at a frame, and half of it at its neighbours.
+
+        share[t] = mean_a |labels[a, t] - labels[a, t - 1]|        target[t] = max(share[t], share[t +- 1] / 2)
+
+    A video's first frame is no boundary, nor is its end.
+
+    Args:
+        labels: [B, A, T] in 0..1, what each annotator chose; packed [A, total].
+        mask, cu_seqlens: as `BoundaryHead.forward` takes them.
+    Returns:
+        Tensor: [B, T] in 0..1; packed [total].
+    """
+    share = F.pad((labels[..., 1:] - labels[..., :-1]).abs().mean(-2), (1, 0))
+    inside = torch.ones_like(share, dtype=torch.bool)  # a change between this frame and the one before it counts
+    inside[..., :1] = False
+    own = torch.ones_like(inside) if mask is None else mask.bool()
+    inside &= own
+    if cu_seqlens is not None:
+        inside[cu_seqlens[:-1].long()] = False
+    share = share * inside
+    # What lies before a frame that follows another in its own video, and what follows such a frame.
+    left = F.pad(share[..., :-1], (1, 0)) * inside
+    right = F.pad((share * inside)[..., 1:], (0, 1))
+    return torch.maximum(share, NEIGHBOUR * torch.maximum(left, right)) * own
+
+
+def boundary_loss(logits: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Binary cross entropy, the mean over real frames.
+
+    Raises:
+        VTSumError: targets of another shape than the logits.
+    """
+    if logits.shape != targets.shape:
+        raise VTSumError(f"boundary_loss: targets must be {list(logits.shape)}, got {list(targets.shape)}")
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    counted = torch.ones_like(logits, dtype=dtype) if mask is None else mask.to(dtype)
+    each = F.binary_cross_entropy_with_logits(logits.to(dtype), targets.to(dtype), reduction="none")
+    return (each * counted).sum() / counted.sum().clamp_min(1)

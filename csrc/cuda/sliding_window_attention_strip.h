@@ -8,6 +8,7 @@
 #pragma once
 
 #include "sliding_window_attention_tile_operands.h"
+#include "sliding_window_attention_waves.h"
 
 namespace vts::sliding_window_attention {
 
@@ -135,11 +136,11 @@ __device__ __forceinline__ void strip_softmax(
 }
 
 // Cuts (b, h)s of `units` units into walks so that a device which runs `resident` warps at once is done soonest, where
-// a walk costs `extra` steps beside its own.
-inline strip_walks cut_walks(const params &p, int64_t units, int64_t resident, int64_t extra) {
-    const int64_t lines = p.B * p.H;
+// a walk costs `extra` steps beside its own; or as a measurement says.
+inline strip_walks cut_walks(const params &p, bool backward, int64_t units, int64_t resident, int64_t extra) {
+    const int64_t lines = p.B * p.H, measured = chosen_waves(p, backward);
     int64_t best = 1, least = INT64_MAX;
-    for (int64_t waves = 1; waves <= 8; ++waves) {
+    for (int64_t waves = measured != 0 ? measured : 1; waves <= (measured != 0 ? measured : 8); ++waves) {
         int64_t count = waves * resident / lines;
         count = count < 1 ? 1 : count > units ? units : count;
         const int64_t length = (units + count - 1) / count, walks = lines * ((units + length - 1) / length);

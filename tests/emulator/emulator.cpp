@@ -321,6 +321,7 @@ void cp_async_wait(int groups) {
 extern "C" {
 
 const char *vts_emulator_error() { return vts::emulator::error.c_str(); }
+unsigned vts_emulator_blocks() { return vts::emulator::grid_size.x; }
 void vts_emulator_reverse(int reverse) { vts::emulator::reversed = reverse != 0; }
 
 cudaError_t cudaGetLastError(void) { return cudaSuccess; }

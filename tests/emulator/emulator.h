@@ -269,6 +269,7 @@ inline float __uint_as_float(uint32_t bits) {
 
 extern "C" {
 const char *vts_emulator_error();  // the message of the last run that failed
+unsigned vts_emulator_blocks();    // of the last launch, along x
 // Threads run in rising order, or, where not 0, in falling order: a kernel without races gives the same bits in both.
 void vts_emulator_reverse(int reverse);
 }

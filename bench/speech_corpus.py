@@ -46,7 +46,8 @@ PASSAGES: dict[str, str] = {
         "little longer. Serve the soup with fresh bread and a glass of cold milk."
     ),
 }
-VOICES = (("en-us", 150), ("en-us+f3", 160), ("en-gb", 145), ("en-us+m4", 170))  # espeak-ng: voice, words a minute
+#: espeak-ng's voice and words a minute: of those tried, the ones that PocketSphinx understands best.
+VOICES = (("en-us+klatt2", 130), ("en-us+f5", 130), ("en-us+klatt4", 130), ("en-us", 115))
 NOISES = ("white", "hum", "babble", "music")
 
 
@@ -96,12 +97,22 @@ def resample(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
     return (np.fft.irfft(out, count) * (count / len(samples))).astype(np.float32)
 
 
-def narrate(name: str, *, voice: str = "en-us", speed: int = 150, seed: int = 0, level: float = 0.1) -> Narration:
-    """A passage read sentence by sentence, with silence of 0.5 to 2 s around each; `level` is the speech's RMS."""
+def narrate(
+    name: str,
+    *,
+    voice: str = "en-us",
+    speed: int = 150,
+    seed: int = 0,
+    level: float = 0.1,
+    first: int | None = None,
+) -> Narration:
+    """A passage, or its `first` sentences, read sentence by sentence, with silence of 0.5 to 2 s around each; `level`
+    is the speech's RMS."""
     rng = np.random.default_rng([seed, *name.encode()])
-    text = PASSAGES[name]
+    lines = PASSAGES[name].replace(". ", ".\n").splitlines()[:first]
+    text = " ".join(lines)
     pieces, sentences, at = [], [], 0
-    for sentence in text.replace(". ", ".\n").splitlines():
+    for sentence in lines:
         silence = np.zeros(int(rng.uniform(0.5, 2.0) * RATE), np.float32)
         spoken = speak(sentence, voice, speed)
         pieces += [silence, spoken]

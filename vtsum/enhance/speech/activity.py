@@ -291,6 +291,7 @@ class _Joiner:
         self._at = 0
         self._begin: int | None = None
         self._is_cut = False  # the current stretch begins where the one before it was cut off
+        self._accepted = False  # a part of the current stretch, before a cut, was speech
         self._last = 0  # the last active frame
         self._frames: list[tuple[bool, bool, float]] = []  # since _begin: active, with a pitch, loudness
 
@@ -304,7 +305,7 @@ class _Joiner:
         for frame in zip(active.tolist(), pitched.tolist(), loudness.tolist(), strict=True):
             if frame[0]:
                 if self._begin is None:
-                    self._begin, self._is_cut = self._at, False
+                    self._begin, self._is_cut, self._accepted = self._at, False, False
                 self._last = self._at
             if self._begin is not None:
                 self._frames.append(frame)
@@ -337,7 +338,8 @@ class _Joiner:
         return [(first, self._begin)] if spoken else []
 
     def _is_speech(self, length: int) -> bool:
-        """Whether the first `length` frames are long enough and have enough of a pitch."""
+        """Whether the first `length` frames are long enough and have enough of a pitch, or go on with what had."""
         pitches = [pitched for active, pitched, _ in self._frames[:length] if active]
-        enough = length >= round(SHORTEST / HOP) or self._is_cut
-        return enough and bool(pitches) and sum(pitches) >= _PITCHED * len(pitches)
+        enough = length >= round(SHORTEST / HOP) and sum(pitches) >= _PITCHED * len(pitches)
+        self._accepted = bool(pitches) and (enough or self._accepted)
+        return self._accepted

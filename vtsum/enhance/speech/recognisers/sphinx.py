@@ -29,9 +29,9 @@ from vtsum.errors import VTSumError
 
 #: By speed: PocketSphinx's settings. What each costs and gets wrong: docs/speech.md.
 SETTINGS: dict[str, dict[str, Any]] = {
-    "fast": {"fwdflat": False, "maxhmmpf": 2000, "maxwpf": 10, "ds": 2, "topn": 2, "beam": 1e-40, "wbeam": 1e-25},
-    "balanced": {"fwdflat": False, "maxhmmpf": 3000, "maxwpf": 20},
-    "accurate": {},
+    "fast": {"fwdflat": False, "topn": 2, "maxhmmpf": 5000},  # one pass, two Gaussians a frame, 5,000 HMMs at most
+    "balanced": {"fwdflat": False, "ds": 2},  # one pass, the Gaussians of every other frame
+    "accurate": {},  # two passes
 }
 READINGS = 5  # other readings of a stretch
 _FRAME = 0.01  # seconds

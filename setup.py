@@ -31,19 +31,9 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).resolve().parent
 CSRC = Path("csrc")
 TARGET = "0x020b000000000000"  # LibTorch stable ABI of 2.11: the library loads on that version and every later one
-X86_LEVELS = {
-    "avx512": [
-        "-mavx512f",
-        "-mavx512bw",
-        "-mavx512dq",
-        "-mavx512vl",
-        "-mavx2",
-        "-mfma",
-        "-mf16c",
-        "-mprefer-vector-width=512",
-    ],
-    "avx2": ["-mavx2", "-mfma", "-mf16c"],
-}
+_AVX2 = ["-mavx2", "-mfma", "-mf16c"]
+_AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", *_AVX2, "-mprefer-vector-width=512"]
+X86_LEVELS = {"avx512bf16": [*_AVX512, "-mavx512bf16"], "avx512": _AVX512, "avx2": _AVX2}
 # No -march=native: the library must run on machines older than this one. Wider instructions are chosen at run time.
 CXX_FLAGS = ["-O3", "-g0", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra"]
 STRICT_FLAGS = ["-Werror", "-Wno-error=unused-parameter"]  # torch's own headers leave parameters unused

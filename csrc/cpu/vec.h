@@ -10,7 +10,10 @@
 #include <immintrin.h>
 #endif
 
-#if defined(__AVX512F__)
+#if defined(__AVX512BF16__)
+#define VTS_LEVEL avx512bf16
+#define VTS_BYTES 64
+#elif defined(__AVX512F__)
 #define VTS_LEVEL avx512
 #define VTS_BYTES 64
 #elif defined(__AVX2__)

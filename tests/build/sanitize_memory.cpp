@@ -143,12 +143,20 @@ bits search(int threads, int64_t slots, int64_t d, int64_t k, vts_dtype dtype) {
     return all;
 }
 
-bits product(int threads, int64_t m, int64_t n, int64_t k, bool turned) {
-    auto a = numbers<float>(m * k), b = numbers<float>(k * n), c = numbers<float>(m * n);
-    if (!vts_memory_product_pays()) return bits(1);
+template <typename E>
+bits product(int threads, int64_t m, int64_t n, int64_t k, bool turned, vts_dtype dtype) {
+    const auto elements = [&](int64_t count) {
+        if constexpr (sizeof(E) == 2)
+            return halves(count, dtype);
+        else
+            return numbers<float>(count);
+    };
+    auto a = elements(m * k), b = elements(k * n);
+    auto c = numbers<float>(m * n);
+    if (!vts_memory_product_pays(dtype)) return bits(1);
     vts_memory_product_params p = {};
-    p.a = a.data(), p.b = b.data(), p.c = c.data(), p.m = m, p.n = n, p.k = k, p.c_stride_m = n, p.add = turned;
-    p.a_stride_m = turned ? 1 : k, p.a_stride_k = turned ? m : 1;
+    p.dtype = dtype, p.a = a.data(), p.b = b.data(), p.c = c.data(), p.m = m, p.n = n, p.k = k, p.c_stride_m = n;
+    p.add = turned, p.a_stride_m = turned ? 1 : k, p.a_stride_k = turned ? m : 1;
     p.b_stride_k = turned ? 1 : n, p.b_stride_n = turned ? k : 1;
     auto packed = numbers<float>(vts_memory_product_packed(&p), false);
     p.packed = packed.data();
@@ -205,7 +213,10 @@ int main() {
     for (const bool turned : {false, true})
         for (const int64_t m : {1, 12, 97})
             for (const int64_t n : {1, 31, 70})
-                for (const int64_t k : {1, 48, 520}) good &= same([=](int t) { return product(t, m, n, k, turned); });
+                for (const int64_t k : {1, 48, 1041}) {
+                    good &= same([=](int t) { return product<float>(t, m, n, k, turned, VTS_FLOAT32); });
+                    good &= same([=](int t) { return product<uint16_t>(t, m, n, k, turned, VTS_BFLOAT16); });
+                }
     std::printf("%d calls%s\n", calls, good ? "" : ", and results that differ");
     return good ? 0 : 1;
 }

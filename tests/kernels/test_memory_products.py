@@ -7,25 +7,28 @@ import torch
 from torch import Tensor
 from vtsum_kernels.memory_retrieval import products
 
-ours = pytest.mark.skipif(not products.OURS, reason="the BLAS is the better one on this processor")
+# On a processor whose BLAS is the better one float32 is still tested, by that.
+DTYPES = [torch.float32, *(dtype for dtype in products.OURS if dtype != torch.float32)]
 SHAPES = [(1, 1, 1), (13, 33, 17), (12, 32, 512), (100, 70, 513), (97, 64, 1030), (5, 300, 768), (200, 31, 48)]
 
 
-def matrix(rows: int, columns: int, form: str) -> Tensor:
+def matrix(rows: int, columns: int, form: str, dtype: torch.dtype) -> Tensor:
     if form == "columns":
-        return torch.randn(columns, rows).t()
+        return torch.randn(columns, rows).to(dtype).t()
     if form == "strided":
-        return torch.randn(rows, 2 * columns + 3)[:, 1 : columns + 1]
-    return torch.randn(rows, columns)
+        return torch.randn(rows, 2 * columns + 3).to(dtype)[:, 1 : columns + 1]
+    return torch.randn(rows, columns).to(dtype)
 
 
-@ours
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("add", [False, True])
 @pytest.mark.parametrize("a_form", ["rows", "columns", "strided"])
 @pytest.mark.parametrize("b_form", ["rows", "columns", "strided"])
 @pytest.mark.parametrize(("m", "n", "k"), SHAPES)
-def test_products_at_the_edges_of_tiles(m: int, n: int, k: int, a_form: str, b_form: str, add: bool) -> None:
-    a, b = matrix(m, k, a_form), matrix(k, n, b_form)
+def test_products_at_the_edges_of_tiles(
+    m: int, n: int, k: int, a_form: str, b_form: str, add: bool, dtype: torch.dtype
+) -> None:
+    a, b = matrix(m, k, a_form, dtype), matrix(k, n, b_form, dtype)
     whole = torch.randn(m, n + 5)
     before, out = whole.clone(), whole[:, 2 : n + 2]
     exact = a.double() @ b.double() + (out.double() if add else 0.0)
@@ -37,25 +40,27 @@ def test_products_at_the_edges_of_tiles(m: int, n: int, k: int, a_form: str, b_f
     assert torch.equal(whole[:, n + 2 :], before[:, n + 2 :])
 
 
-@ours
 def test_one_order_of_sums() -> None:
-    a, b = torch.randn(300, 700), torch.randn(700, 130)
-    threads, results = torch.get_num_threads(), []
-    try:
-        for count in (1, 2, 3):
-            torch.set_num_threads(count)
-            results.append(products.product(a, b))
-    finally:
-        torch.set_num_threads(threads)
-    assert torch.equal(results[0], results[1])
-    assert torch.equal(results[0], results[2])
-    rows = torch.cat([products.product(a[i : i + 1], b) for i in range(0, 300, 37)])
-    assert torch.equal(rows, results[0][::37])  # a row's sums do not depend on the rows beside it
+    threads = torch.get_num_threads()
+    for dtype in products.OURS:
+        a, b = torch.randn(300, 1100).to(dtype), torch.randn(1100, 130).to(dtype)
+        results = []
+        try:
+            for count in (1, 2, 3):
+                torch.set_num_threads(count)
+                results.append(products.product(a, b))
+        finally:
+            torch.set_num_threads(threads)
+        assert results[0].dtype == torch.float32
+        assert torch.equal(results[0], results[1])
+        assert torch.equal(results[0], results[2])
+        rows = torch.cat([products.product(a[i : i + 1], b) for i in range(0, 300, 37)])
+        assert torch.equal(rows, results[0][::37])  # a row's sums do not depend on the rows beside it
 
 
-@ours
-def test_what_is_not_a_number_stays_in_its_row() -> None:
-    a, b = torch.randn(30, 40), torch.randn(40, 20)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_what_is_not_a_number_stays_in_its_row(dtype: torch.dtype) -> None:
+    a, b = torch.randn(30, 40).to(dtype), torch.randn(40, 20).to(dtype)
     a[7] = torch.nan
     out = products.product(a, b)
     assert out[7].isnan().all()
@@ -76,9 +81,11 @@ def test_the_differentiable_product(heads: int) -> None:
     assert torch.autograd.gradgradcheck(torch.ops.vtsum_kernels.memory_matmul, wide)
 
 
-@ours
 def test_wrong_matrices_are_refused() -> None:
     x, out = torch.zeros(3, 4), torch.zeros(3, 3)
-    for tensors in ((out, x, x), (out, x.double(), x.t()), (out.t()[::2], x, x.t())):
-        with pytest.raises(RuntimeError, match="memory_product_: out "):
+    wrong = [(out, x, x), (out.t()[::2], x, x.t()), (out, x, x.t().bfloat16()), (out.bfloat16(), x, x.t())]
+    for tensors in wrong:
+        with pytest.raises(RuntimeError, match=r"memory_product_: (out|this processor) "):
             torch.ops.vtsum_kernels.memory_product_(*tensors, False)
+    with pytest.raises(RuntimeError, match="memory_product_: this processor "):
+        torch.ops.vtsum_kernels.memory_product_(out.double(), x.double(), x.double().t(), False)

@@ -6,6 +6,10 @@ Products are counted: three forward and six backward, none of them over what ano
 the scaled slopes of the scores, u = t K' and dK' = t^T x:
     dscale = sum_n x . (u / factor) factor / scale = <K', dK'> / scale, so that no pass over the rows is needed;
     a cosine's norm passes back - (x . u) x / |x|^2, added to u while it is in the cache; then dx = u + dy W1.
+
+bfloat16 stays so where the processor multiplies it and adds up in float32 (`products`), and is widened before
+otherwise. P, nearly even at the published scale, would lose in 8 digits what tells its slots apart: its distances from
+e, 1 / S in bfloat16, are multiplied instead, P V' = (P - e) V' + e sum V' and P^T dy = (P - e)^T dy + e sum dy.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from .. import library
 from .cpu import in_full_precision, joined, rows_slopes, rows_softmax
 from .ops import dense, wide
 from .ops_sparse import dense_rows
-from .products import add_product, product
+from .products import OURS, add_product, product
 from .reference import NORM_FLOOR
 
 _TENSORS = "Tensor x, Tensor keys, Tensor bank, Tensor weight, Tensor? bias, Tensor scale, Tensor? slot_bias"
@@ -32,10 +36,17 @@ _unproject = torch.ops.vtsum_kernels.memory_unproject_.default
 def _factor(x: Tensor, scale: Tensor, normalize: bool) -> tuple[Tensor, Tensor]:
     """factor [1, 1, N], and 1 / |x| [N] (for cosine, else empty); 0 where the norm is under the floor."""
     if not normalize:
-        return scale.expand(1, 1, x.shape[0]).contiguous(), x.new_empty(0)
-    norms = torch.linalg.vector_norm(x, dim=-1)
+        return scale.expand(1, 1, x.shape[0]).contiguous(), scale.new_empty(0)
+    norms = torch.linalg.vector_norm(x, dim=-1, dtype=wide(x.dtype))
     factor = (scale / norms.clamp_min(NORM_FLOOR)).view(1, 1, -1)
     return factor, torch.where(norms > NORM_FLOOR, norms.reciprocal(), 0.0)
+
+
+def _even(weights: Tensor, dtype: torch.dtype) -> float:
+    """e of this module's head: 0 where weights keep all their digits, and where no slot may be read."""
+    if dtype != torch.bfloat16 or not weights.any():
+        return 0.0
+    return float(torch.tensor(1.0 / weights.shape[1], dtype=dtype))
 
 
 def _forward(
@@ -50,11 +61,15 @@ def _forward(
     normalize: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     factor, inverse = _factor(x, scale, normalize)
-    weights = product(x, keys.t())
+    weights = product(x, keys.to(x.dtype).t())
     mask = None if query_mask is None else query_mask.reshape(1, -1).contiguous()
     shift = None if slot_bias is None else slot_bias.view(1, 1, -1).contiguous()
     _, usage = rows_softmax(weights.view(1, 1, *weights.shape), factor, shift, mask, True)
-    y = joined(x, weight, bias, weights, bank)
+    if even := _even(weights, x.dtype):
+        common = bank.sum(0) * even
+        bias = common if bias is None else common.add_(bias)
+    y = joined(x, weight, bias, ((weights - even) if even else weights).to(x.dtype), bank.to(x.dtype))
+    y = y.to(x.dtype)
     if query_mask is not None:
         y.masked_fill_(~query_mask[:, None], 0.0)
     return y, weights, usage.view(-1), inverse
@@ -76,7 +91,8 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """wanted: which of dx, dkeys, dbank, dweight, dbias, dscale and dslot_bias are; the others come back empty."""
     want_x, want_keys, want_bank, want_weight, want_bias, want_scale, want_slot_bias = wanted
-    dx, dkeys, dbank, dweight, dbias, dscale, dslot_bias = (x.new_empty(0) for _ in wanted)
+    dx, dkeys, dbank, dweight, dbias, dscale, dslot_bias = (weights.new_empty(0) for _ in wanted)
+    keys, bank = keys.to(x.dtype), bank.to(x.dtype)
     mask = None
     if query_mask is not None:
         x = x.masked_fill(~query_mask[:, None], 0.0)  # what left-out rows hold, NaN too, must not reach a sum
@@ -85,44 +101,53 @@ def _backward(
         dy = x.new_zeros(x.shape[0], weight.shape[0])
     elif query_mask is not None:
         dy = dy.masked_fill(~query_mask[:, None], 0.0)
+    even = _even(weights, x.dtype)
+    slope_sum = dy.sum(0, dtype=weights.dtype) if want_bias or (want_bank and even) else None
     if want_bank:
-        dbank = product(weights.t(), dy)
+        dbank = product(((weights - even) if even else weights).to(x.dtype).t(), dy)
+        if even:
+            dbank.add_(slope_sum, alpha=even)
     if want_weight:
-        dweight = product(dy.t(), x)
+        dweight = product(dy.t(), x).to(weight.dtype)
     if want_bias:
-        dbias = dy.sum(0)
+        dbias = slope_sum
     if want_x or want_keys or want_scale or want_slot_bias:
         # A scale of 0 passes nothing to rows and keys, and its own gradient must not be divided by it.
         still = bool(scale == 0)
-        factor = _factor(x, torch.ones_like(scale) if still else scale, normalize)[0]
+        factor = torch.ones_like(scale) if still else scale
+        if normalize:
+            factor = factor * torch.where(inverse > 0, inverse, 1.0 / NORM_FLOOR)
+        factor = factor.expand(1, 1, x.shape[0]).contiguous()
         t = product(dy, bank.t())
         shape = (1, 1, *t.shape)
         slopes = None if dusage is None else dusage.view(1, 1, -1).contiguous()
         dslot_bias = rows_slopes(t.view(shape), None, slopes, weights.view(shape), factor, mask, want_slot_bias).view(
             -1
         )
+        t = t.to(x.dtype)
         if want_keys or want_scale:
             dkeys = product(t.t(), x)
         if want_scale:
-            dscale = torch.dot(keys.reshape(-1), dkeys.reshape(-1)) / (1.0 if still else scale)
+            dscale = torch.dot(keys.to(dkeys.dtype).reshape(-1), dkeys.reshape(-1)) / (1.0 if still else scale)
         if still:
             t.zero_()
             dkeys.zero_()
         if want_x:
             dx = product(t, keys)
             if normalize:
-                _unproject(dx, x, inverse)
+                _unproject(dx, x.to(dx.dtype), inverse)
     if want_x:
         add_product(dx, dy, weight)
-    return dx, dkeys if want_keys else x.new_empty(0), dbank, dweight, dbias, dscale, dslot_bias
+        dx = dx.to(x.dtype)
+    return dx, dkeys if want_keys else weights.new_empty(0), dbank, dweight, dbias, dscale, dslot_bias
 
 
 def _forward_fake(
     x: Tensor, keys: Tensor, bank: Tensor, weight: Tensor, bias: Any, scale: Any, slot_bias: Any, mask: Any, norm: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     rows, slots = x.shape[0], keys.shape[0]
-    inverse = x.new_empty(rows if norm else 0)
-    return x.new_empty(rows, weight.shape[0]), x.new_empty(rows, slots), x.new_empty(slots), inverse
+    weights, usage, inverse = (scale.new_empty(shape) for shape in ((rows, slots), slots, rows if norm else 0))
+    return x.new_empty(rows, weight.shape[0]), weights, usage, inverse
 
 
 def _backward_fake(
@@ -139,8 +164,19 @@ def _backward_fake(
     normalize: bool,
     wanted: list[bool],
 ) -> tuple[Tensor, ...]:
-    shapes = (x.shape, keys.shape, bank.shape, weight.shape, weight.shape[:1], scale.shape, keys.shape[:1])
-    return tuple(x.new_empty(shape if want else (0,)) for shape, want in zip(shapes, wanted, strict=True))
+    like = (
+        (x, x.shape),
+        (weights, keys.shape),
+        (weights, bank.shape),
+        (weight, weight.shape),
+        (weights, weight.shape[:1]),
+        (weights, scale.shape),
+        (weights, keys.shape[:1]),
+    )
+    return tuple(
+        tensor.new_empty(shape) if want else weights.new_empty(0)
+        for (tensor, shape), want in zip(like, wanted, strict=True)
+    )
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -189,13 +225,14 @@ def folded_layer(
 ) -> tuple[Tensor, Tensor]:
     """y [N, O] in x's dtype and usage [S], from x [N, C], keys [S, C], bank [S, O] and weight [O, C]."""
     dtype = wide(x.dtype)
+    factors = x.dtype if x.dtype in OURS else dtype  # of what is multiplied
     if not isinstance(scale, Tensor):
         scale = torch.full((), scale, dtype=dtype)
     y, _, usage, _ = torch.ops.vtsum_kernels.memory_layer_fwd(
-        dense_rows(x.to(dtype)),
+        dense_rows(x.to(factors)),
         keys.to(dtype),
         bank.to(dtype),
-        weight.to(dtype),
+        weight.to(factors),
         None if bias is None else bias.to(dtype),
         scale,
         slot_bias,

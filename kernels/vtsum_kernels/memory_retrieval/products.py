@@ -1,7 +1,8 @@
 """Matrix products on the CPU: the BLAS that torch carries, or ours where that leaves half of the processor unused.
 
-MKL, the usual BLAS, chooses AVX2 on AMD's processors: where such a one has AVX-512, `memory_product_` of
-csrc/cpu/memory_product_avx512.cpp is about twice as fast in float32. Everywhere else it stays out of the way.
+MKL, the usual BLAS, chooses AVX2 on AMD's processors: where such a one has AVX-512, `memory_product_` of csrc/cpu is
+about twice as fast in float32. Where it has AVX-512's bfloat16 products too, ours multiply bfloat16 matrices and keep
+the sums, which torch's round, in float32. Everywhere else it stays out of the way.
 """
 
 from __future__ import annotations
@@ -14,18 +15,23 @@ from torch import Tensor
 from .. import library
 
 library.LIB.define("memory_product_(Tensor(a!) out, Tensor a, Tensor b, bool add) -> ()")
-library.LIB.define("memory_product_pays() -> bool")
+library.LIB.define("memory_product_pays(ScalarType dtype) -> bool")
 _product = torch.ops.vtsum_kernels.memory_product_.default
-OURS = library.refusal("_cpu") is None and bool(torch.ops.vtsum_kernels.memory_product_pays())
+#: The dtypes whose products are ours on this machine.
+OURS = frozenset(
+    dtype
+    for dtype in (torch.float32, torch.bfloat16)
+    if library.refusal("_cpu") is None and torch.ops.vtsum_kernels.memory_product_pays(dtype)
+)
 
 
 def _is_ours(a: Tensor) -> bool:
-    return OURS and a.dtype == torch.float32 and a.numel() > 0
+    return a.dtype in OURS and a.numel() > 0
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """a b, for matrices of any strides."""
-    out = a.new_empty((a.shape[0], b.shape[1]))
+    """a b, for matrices of any strides; in float32 for bfloat16 ones, which must be among OURS."""
+    out = a.new_empty((a.shape[0], b.shape[1]), dtype=torch.float32 if a.dtype == torch.bfloat16 else a.dtype)
     product_into(out, a, b)
     return out
 
@@ -89,7 +95,7 @@ library.LIB.impl("memory_matmul", _matmul, "CPU")
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
     """a b for tensors [G, H, m, k] and [G, H, k, n], differentiable any number of times."""
-    if OURS and a.device.type == "cpu" and a.dtype == b.dtype == torch.float32:
+    if torch.float32 in OURS and a.device.type == "cpu" and a.dtype == b.dtype == torch.float32:
         result: Tensor = torch.ops.vtsum_kernels.memory_matmul(a, b)
         return result
     return torch.matmul(a, b)

@@ -51,17 +51,22 @@ def size() -> int:
     return len(_entries)
 
 
-def folded(kind: tuple[Any, ...], sources: tuple[Tensor, ...], make: Callable[[], Tensor]) -> Tensor:
-    """make(), or what it gave before for the same kind, the same sources and nothing changed in them.
+def keeps(sources: tuple[Tensor, ...]) -> bool:
+    """Whether what is folded of these tensors is kept for the next call.
 
-    Nothing is kept where a gradient may be wanted, inside torch.compile and a CUDA graph that is being captured (which
-    hold the folding itself: what they read must not go away), and for tensors made under inference_mode, which count no
+    Nothing is where a gradient may be wanted, inside torch.compile and a CUDA graph that is being captured (which hold
+    the folding itself: what they read must not go away), and for tensors made under inference_mode, which count no
     versions.
     """
     training = torch.is_grad_enabled() and any(t.requires_grad for t in sources)
     if torch.compiler.is_compiling() or training or any(type(t) not in _PLAIN or t.is_inference() for t in sources):
-        return make()
-    if sources[0].is_cuda and torch.cuda.is_current_stream_capturing():
+        return False
+    return not (sources[0].is_cuda and torch.cuda.is_current_stream_capturing())
+
+
+def folded(kind: tuple[Any, ...], sources: tuple[Tensor, ...], make: Callable[[], Tensor]) -> Tensor:
+    """make(), or what it gave before for the same kind, the same sources and nothing changed in them."""
+    if not keeps(sources):
         return make()
     state = _state(sources)
     with _lock:

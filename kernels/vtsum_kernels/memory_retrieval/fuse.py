@@ -12,7 +12,7 @@ from .. import checks, dispatch
 from . import plan
 from .attention import reference_keep
 from .backends import SUFFIX, predicates
-from .fold_cache import folded
+from .fold_cache import folded, keeps
 from .layer import folded_layer
 from .ops import wide
 from .products import matmul
@@ -96,7 +96,8 @@ def _check(
     can_values = norm is None
     if fold == "auto":
         groups, frames = flat.shape[0], flat.shape[0] * flat.shape[1]
-        sizes = (num_heads, bank.slots, bank.key_dim, value_dim, out_dim, groups, options.top_k)
+        kept = keeps(_tensors(keys, values, weight, query_weight))
+        sizes = (num_heads, bank.slots, bank.key_dim, value_dim, out_dim, groups, options.top_k, kept)
         fold_keys, fold_values = plan.folds(frames, dim, *sizes)
     else:
         fold_keys = fold_values = bool(fold)

@@ -10,6 +10,8 @@ KEPT_WEIGHTS = 512 * 2**20
 #: On a GPU flash attention is the better read from so many slots on, while a head's rows fit in registers.
 FLASH_SLOTS_GPU = 1024
 FLASH_DIM_GPU = 256
+#: Calls that share the cost of folding where the folded constants are kept.
+CALLS_OF_KEPT = 16
 #: Elements of a block of scores that a read without weights holds: 64 MB in float32.
 BLOCK_SCORES = 16 * 2**20
 #: A shortlist by rounded products pays for large banks, many rows and few slots a row.
@@ -43,13 +45,14 @@ def folds(
     out_dim: int,
     groups: int,
     top_k: int | None,
+    kept: bool,
 ) -> tuple[bool, bool]:
     """Whether folding saves multiplications: the query projection into the keys, the linear layer into the values.
 
     frames counts those of all groups, each of which has a bank of its own. With top_k, a frame reads that many slots
-    and not all of them, but is compared with all.
+    and not all of them, but is compared with all. kept: later calls find what this one folds.
     """
-    bank = groups * heads * slots
+    bank = groups * heads * slots // (CALLS_OF_KEPT if kept else 1)
     read = slots if top_k is None else min(top_k, slots)
     keys_apart = frames * heads * key_dim * (dim + slots)
     keys_folded = bank * dim * key_dim + frames * heads * slots * dim

@@ -55,10 +55,11 @@ class Used(NamedTuple):
 
 def kernel_name(symbol: str) -> str | None:
     """The function of ours that a mangled or plain symbol is an instance of: NAME_kernel."""
-    for number in re.finditer(r"\d+", symbol):
-        name = symbol[number.end() : number.end() + int(number[0])]
-        if name.endswith("_kernel"):
-            return name
+    for digits in re.finditer(r"\d+", symbol):
+        for start in range(digits.start(), digits.end()):  # other names end with digits, too
+            name = symbol[digits.end() : digits.end() + int(symbol[start : digits.end()])]
+            if re.fullmatch(r"[a-z]\w*_kernel", name):
+                return name
     plain = re.search(r"\w+_kernel\b", symbol)
     return plain[0] if plain else None
 

@@ -1,4 +1,4 @@
-"""The program that times frame encoders on a GPU: ``bench.gpu.model`` starts it.
+"""Frame encoders on a GPU, timed by the program `bench.gpu.training` after its steps.
 
 The embedded encoder with its weights, ViT-B/16 of timm and of BLIP with random ones, at 224 pixels, in bfloat16 by
 autocast; pictures lie on the GPU. And the embedded one as the summarizer calls it: bytes in, numbers out.
@@ -6,12 +6,12 @@ autocast; pictures lie on the GPU. And the embedded one as the summarizer calls 
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
 from collections.abc import Callable
 from typing import Any
 
-from bench.gpu.child import Teller, parser
+from bench.gpu.child import Teller
 from bench.gpu.stage import Line
 from bench.record import append, quantiles
 
@@ -71,16 +71,18 @@ def flops(call: Callable[[], Any]) -> int:
     return int(counter.get_total_flops())
 
 
-def main() -> int:
-    options = parser(__doc__)
-    options.add_argument("--product", type=float, default=0.0, help="measured bfloat16 operations a second")
-    chosen = options.parse_args()
+def measure(chosen: argparse.Namespace, teller: Teller, product: float) -> None:
+    """Times each encoder, records it and says a line.
+
+    Args:
+        chosen: the program's options. product: measured bfloat16 operations a second, 0 where nobody knows.
+    """
     import numpy as np
     import torch
 
     from bench.run import environment
 
-    device, tiny, teller = chosen.device, chosen.dry_run, Teller(chosen.tell)
+    device, tiny = chosen.device, chosen.dry_run
     facts = environment(device, PACKAGES)
     batch = TINY_BATCH if tiny else BATCH
 
@@ -101,7 +103,7 @@ def main() -> int:
         record = {"op": "encoder_throughput", "run": chosen.run, "encoder": name, "size": name, "dtype": dtype}
         record |= {"device_type": device, "shape": {"batch": batch, "height": size, "width": size}}
         append(chosen.out / "training_step.jsonl", {**record, "frames_a_second": rate, "flops": work, **facts})
-        share = None if not (work and chosen.product) else rate["p50"] * work / chosen.product
+        share = None if not (work and product) else rate["p50"] * work / product
         detail = f"{rate['p50']:,.0f} frames a second ({rate['p20']:,.0f} to {rate['p80']:,.0f}), batches of {batch}"
         teller.line(Line(f"encoder {name}", "ok", detail, share))
 
@@ -139,8 +141,3 @@ def main() -> int:
             teller.line(Line(f"encoder {name}", "absent", f"{error.name} is not installed"))
         except Exception as error:
             teller.line(Line(f"encoder {name}", "failed", f"{type(error).__name__}: {str(error)[:200]}"))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -9,17 +9,24 @@ from bench.gpu import child
 from bench.gpu.kernels import environment
 from bench.gpu.stage import Context, Line
 
-#: Shares of what is left when each begins: training steps, then encoders.
-TRAINING, ENCODERS = 0.6, 0.4
+#: Shares of what is left when it begins: until the end of training steps, and of the encoders.
+STEPS, ENCODERS = 0.55, 0.75
 
 
 def run(context: Context) -> Iterator[Line]:
     variables = {name: value for name, value in environment(context).items() if name != "TRITON_INTERPRET"}
-    until = time.monotonic() + TRAINING * context.left()
-    yield from child.follow(context, "bench.gpu.training", until=until, environment=variables)
-    product = str(context.facts.get("product_flops", {}).get("bfloat16", 0.0))
-    until = time.monotonic() + ENCODERS * context.left()
-    yield from child.follow(context, "bench.gpu.encoders", "--product", product, until=until, environment=variables)
+    began, left = time.monotonic(), max(context.left(), 0.0)
+    product = context.facts.get("product_flops", {}).get("bfloat16", 0.0)
+    yield from child.follow(
+        context,
+        "bench.gpu.training",
+        "--steps-until",
+        str(began + STEPS * left),
+        "--product",
+        str(product),
+        until=began + ENCODERS * left,
+        environment=variables,
+    )
     # Of one rank, which needs no network but asks for an interface.
     one_rank = {"NCCL_SOCKET_IFNAME": "lo", "GLOO_SOCKET_IFNAME": "lo"}
     until = context.deadline - child.GRACE

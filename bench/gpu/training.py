@@ -1,4 +1,4 @@
-"""The program that times training steps on a GPU: ``bench.gpu.model`` starts it.
+"""The program that times training steps, and then frame encoders, on a GPU: ``bench.gpu.model`` starts it.
 
 All forms of `bench.bench_training_step` in one process, so that starting one does not take what little time there is;
 a length that has no room is recorded as such, and longer ones of that form are left out.
@@ -17,6 +17,7 @@ from typing import Any
 
 from bench.bench_training_step import FORMS, make_model, measure_model
 from bench.contest import gpu_is_broken
+from bench.gpu import encoders
 from bench.gpu.child import BROKEN, Teller, parser
 from bench.gpu.stage import Line
 from bench.record import append, read
@@ -116,7 +117,10 @@ def lines(known: dict[tuple[str, int], dict[str, Any]], frames: int) -> Iterator
 
 
 def main() -> int:
-    chosen = parser(__doc__).parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--steps-until", type=float, required=True, help="when to be done with training steps")
+    arguments.add_argument("--product", type=float, default=0.0, help="measured bfloat16 operations a second")
+    chosen = arguments.parse_args()
     import torch
 
     from bench.run import environment
@@ -131,7 +135,7 @@ def main() -> int:
         return 0
     known = held(path, chosen.run)
     for frames in TINY_FRAMES if chosen.dry_run else FRAMES:
-        if not chosen.dry_run and chosen.until - time.monotonic() < LEAST:
+        if not chosen.dry_run and chosen.steps_until - time.monotonic() < LEAST:
             teller.line(Line(f"training step T {frames}", "skipped", "no time was left"))
             continue
         if all((form, frames) in known for form in FORMS):
@@ -167,6 +171,9 @@ def main() -> int:
         for line in lines(known, frames):
             teller.line(line)
     teller.line(where_it_ends(known))
+    models.clear()
+    gc.collect()
+    encoders.measure(chosen, teller, chosen.product)
     return 0
 
 

@@ -155,7 +155,7 @@ arch = sm_90
 Resource usage:
  Common:
   GLOBAL:0
- Function _ZN3vts4ring40sliding_window_attention_ring_fwd_kernelIfLi8EEEvNS_6paramsE:
+ Function _ZN3vts20_GLOBAL__N__ef95002740sliding_window_attention_ring_fwd_kernelIfLi8EEEvNS_6paramsE:
   REG:96 STACK:0 SHARED:0 LOCAL:0 CONSTANT[0]:936 TEXTURE:0 SURFACE:0 SAMPLER:0
  Function _ZN3vts4ring40sliding_window_attention_ring_fwd_kernelIfLi16EEEvNS_6paramsE:
   REG:128 STACK:STACKS SHARED:1024 LOCAL:0 CONSTANT[0]:936 TEXTURE:0 SURFACE:0 SAMPLER:0

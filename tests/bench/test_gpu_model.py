@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from pathlib import Path
@@ -12,19 +13,26 @@ import torch
 
 from bench.bench_training_step import FORMS
 from bench.gpu import encoders, training
+from bench.gpu.child import Teller
 from bench.record import read
 
 
 def words(out: Path) -> list[str]:
     until = str(time.monotonic() + 300)
     given = ["--tell", str(out / "lines.jsonl"), "--out", str(out), "--run", "a run", "--device", "cpu"]
-    return ["program", *given, "--until", until, "--dry-run"]
+    return ["program", *given, "--until", until, "--steps-until", until, "--dry-run"]
+
+
+@pytest.fixture
+def no_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoders, "measure", lambda chosen, teller, product: None)
 
 
 def ok(step: float, **changes: Any) -> dict[str, Any]:
     return {"status": "ok", "step_s": step, "peak_mib": 1000.0, "shape": {"T": 512, "B": 4}, **changes}
 
 
+@pytest.mark.usefixtures("no_encoders")
 def test_forms_are_one_model_and_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of it on the CPU, small; what the run has is not measured again."""
     monkeypatch.setattr(sys, "argv", words(tmp_path))
@@ -44,6 +52,7 @@ def test_forms_are_one_model_and_measured(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(read(tmp_path / "training_step.jsonl")) == len(FORMS)
 
 
+@pytest.mark.usefixtures("no_encoders")
 def test_who_has_no_room_is_not_asked_for_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
@@ -54,6 +63,8 @@ def test_who_has_no_room_is_not_asked_for_more(tmp_path: Path, monkeypatch: pyte
         return {"status": "ok", "step_s": 1.0, "peak_mib": 5.0}
 
     monkeypatch.setattr(training, "measure_model", measure)
+    monkeypatch.setattr(training, "make_models", lambda options: {form: torch.nn.Linear(2, 2) for form in FORMS})
+    monkeypatch.setattr(training, "difference", lambda models, device: 0.0)
     monkeypatch.setattr(training, "TINY_FRAMES", (64, 128, 32))
     monkeypatch.setattr(sys, "argv", words(tmp_path))
     assert training.main() == 0
@@ -83,6 +94,7 @@ def test_a_form_that_fails_is_a_failed_line() -> None:
 
 
 def test_different_models_are_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "make_models", lambda options: {form: torch.nn.Linear(2, 2) for form in FORMS})
     monkeypatch.setattr(training, "difference", lambda models, device: 0.1)
     monkeypatch.setattr(sys, "argv", words(tmp_path))
     assert training.main() == 0
@@ -108,8 +120,8 @@ def test_encoders_are_timed_and_one_that_fails_leaves_the_others(
 
     monkeypatch.setattr(encoders, "blip_vit", fails)
     monkeypatch.setattr(encoders, "timm_vit", missing)
-    monkeypatch.setattr(sys, "argv", [*words(tmp_path), "--product", "1e12"])
-    assert encoders.main() == 0
+    chosen = argparse.Namespace(device="cpu", dry_run=True, out=tmp_path, run="a run", until=0.0)
+    encoders.measure(chosen, Teller(tmp_path / "lines.jsonl"), 1e12)
     said = {entry["line"]["check"]: entry["line"] for entry in read(tmp_path / "lines.jsonl")}
     assert said["encoder timm ViT-B/16"]["result"] == "absent"
     assert said["encoder BLIP ViT-B/16"]["detail"] == "RuntimeError: no weights"

@@ -1,0 +1,173 @@
+"""Denoising by a text-to-text model: BART, T5, or any other sequence-to-sequence checkpoint of transformers.
+
+The transcript goes through the model in pieces of up to a few sentences, those of like length together; each rewriting
+is judged (`guard.judge`), and where it strays the piece keeps its own words, cleaned by the embedded denoiser. Every
+word of the result has a time, found by alignment with the words heard.
+
+Source: Lewis et al., "BART: denoising sequence-to-sequence pre-training", 2020.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from vtsum.enhance.speech.denoise import denoise
+from vtsum.enhance.speech.denoise_sentences import split_words
+from vtsum.enhance.speech.denoise_times import retime
+from vtsum.enhance.speech.guard import MAX_CHANGE, Verdict, judge
+from vtsum.enhance.speech.lexicon import Lexicon, embedded_lexicon
+from vtsum.enhance.speech.transcript import Transcript, Utterance, Word
+from vtsum.errors import VTSumError
+
+PIECE_WORDS = 60  # words in one piece at most: a few sentences, far below any model's limit
+BATCH_TOKENS = 2048  # tokens of a batch, padding included
+_GROWTH, _GROWTH_LEAST = 1.5, 16  # a rewriting may have so many times the tokens, and at least so many more
+
+
+@dataclass(frozen=True)
+class Rewriting:
+    """What became of one piece: its words as heard, the model's words, and the verdict."""
+
+    heard: str
+    rewritten: str
+    verdict: Verdict
+
+
+class Seq2SeqDenoiser:
+    """A denoiser that calls a sequence-to-sequence model.
+
+    Args:
+        checkpoint (str | Path): a folder or a hub name that transformers' AutoModelForSeq2SeqLM and AutoTokenizer read,
+            e.g. "facebook/bart-large".
+        prompt (str): put before every piece, for checkpoints that want one ("grammar: ").
+        num_beams (int): of the beam search; 1 is greedy.
+        max_change (float): see `guard.judge`.
+        fallback (Callable): what cleans a piece whose rewriting is refused.
+        lexicon (Lexicon | None): known words, for the guard; None is the embedded one.
+        device (str): where the model runs.
+    Raises:
+        VTSumError: transformers is not there, or reads no such model from the checkpoint.
+        ValueError: num_beams or max_change out of range.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | Path,
+        *,
+        prompt: str = "",
+        num_beams: int = 4,
+        max_change: float = MAX_CHANGE,
+        fallback: Callable[[Transcript], Transcript] = denoise,
+        lexicon: Lexicon | None = None,
+        device: str = "cpu",
+    ) -> None:
+        if num_beams < 1:
+            raise ValueError(f"Seq2SeqDenoiser: num_beams must be at least 1, got {num_beams}")
+        if not 0.0 <= max_change <= 1.0:
+            raise ValueError(f"Seq2SeqDenoiser: max_change must be in 0..1, got {max_change}")
+        self.checkpoint, self.prompt, self.num_beams, self.max_change = str(checkpoint), prompt, num_beams, max_change
+        self.fallback, self.device = fallback, device
+        self.lexicon = lexicon or embedded_lexicon()
+        self.tokenizer, self.model = _load(self.checkpoint, device)
+        limits = [
+            getattr(self.model.config, name, None) for name in ("max_position_embeddings", "n_positions")
+        ]  # T5 has relative positions and neither binds it
+        known = [int(limit) for limit in [*limits, self.tokenizer.model_max_length] if limit]
+        self.max_tokens = min([*known, 1024])
+
+    def __call__(self, transcript: Transcript) -> Transcript:
+        """The transcript rewritten where the guard allows it; an utterance a sentence."""
+        return self.rewrite(transcript)[0]
+
+    def rewrite(self, transcript: Transcript) -> tuple[Transcript, list[Rewriting]]:
+        """The transcript rewritten, and what became of each piece, in the order of the transcript."""
+        pieces = [piece for u in transcript.utterances for piece in self._pieces(list(u.words))]
+        texts = [" ".join(w.text for w in piece) for piece in pieces]
+        rewritings, words = [], []
+        for piece, heard, rewritten in zip(pieces, texts, self._generate(texts), strict=True):
+            verdict = judge(heard, rewritten, known=self._knows, max_change=self.max_change)
+            rewritings.append(Rewriting(heard, rewritten, verdict))
+            if verdict.accepted and rewritten:
+                words.append(retime(piece, rewritten.split()))
+            else:
+                kept = self.fallback(replace(transcript, utterances=(Utterance(tuple(piece)),), warnings=()))
+                words.append(list(kept.words))
+        found = [Utterance(s) for piece in words for s in split_words(piece, self.lexicon)]
+        found.sort(key=lambda u: u.start)
+        refused = sum(not r.verdict.accepted for r in rewritings)
+        notes = transcript.warnings
+        if refused:
+            notes = (*notes, f"{refused} of {len(rewritings)} rewritings by {self.checkpoint} were refused")
+        return replace(transcript, utterances=tuple(found), warnings=notes), rewritings
+
+    def _knows(self, word: str) -> bool:
+        return word in self.lexicon
+
+    def _pieces(self, words: list[Word]) -> list[list[Word]]:
+        """An utterance in pieces that the model takes, cut at the longest pause near the middle until short."""
+        tokens = len(self._encode([" ".join(w.text for w in words)])[0])
+        if len(words) == 1 or (len(words) <= PIECE_WORDS and tokens <= self.max_tokens):
+            return [words]
+        middle = range(max(len(words) // 4, 1), max(len(words) * 3 // 4, 2))
+        cut = max(middle, key=lambda i: (words[i].start - words[i - 1].end, -abs(i - len(words) / 2)))
+        return [*self._pieces(words[:cut]), *self._pieces(words[cut:])]
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        return [list(ids) for ids in self.tokenizer([self.prompt + t for t in texts])["input_ids"]]
+
+    def _generate(self, texts: Sequence[str]) -> list[str]:
+        """The model's rewritings, in the order of `texts`; computed by falling length, in batches of `BATCH_TOKENS`."""
+        import torch
+
+        encoded = self._encode(texts) if texts else []
+        order = sorted(range(len(texts)), key=lambda i: (-len(encoded[i]), i))
+        written = [""] * len(texts)
+        at = 0
+        while at < len(order):
+            longest = min(len(encoded[order[at]]), self.max_tokens)
+            batch = order[at : at + max(BATCH_TOKENS // max(longest, 1), 1)]
+            at += len(batch)
+            inputs = self.tokenizer.pad(
+                {"input_ids": [encoded[i][: self.max_tokens] for i in batch]}, return_tensors="pt"
+            ).to(self.device)
+            most = min(int(longest * _GROWTH) + _GROWTH_LEAST, self.max_tokens)
+            with torch.inference_mode():
+                ids = self.model.generate(
+                    input_ids=inputs["input_ids"],
+                    attention_mask=inputs["attention_mask"],
+                    num_beams=self.num_beams,
+                    do_sample=False,
+                    max_length=most,
+                    min_length=0,
+                )
+            for i, row in zip(batch, ids, strict=True):
+                written[i] = " ".join(self.tokenizer.decode(row, skip_special_tokens=True).split())
+        return written
+
+
+def _load(checkpoint: str, device: str) -> tuple[Any, Any]:
+    try:
+        from vtsum.model import torchvision_free
+
+        torchvision_free.prepare()
+        from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+    except ImportError as error:
+        raise VTSumError(
+            f"Seq2SeqDenoiser: transformers must be installed: pip install vtsum[video] ({error})"
+        ) from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+            model = AutoModelForSeq2SeqLM.from_pretrained(checkpoint)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise VTSumError(
+            f"Seq2SeqDenoiser: checkpoint must be a sequence-to-sequence model that transformers reads, "
+            f"got {checkpoint!r}: {reason}"
+        ) from None
+    return tokenizer, model.eval().to(device)

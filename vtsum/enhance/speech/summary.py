@@ -1,0 +1,156 @@
+"""What was said, in few sentences: the best of the transcript's own, each with its time.
+
+    quality(i) = exp(saliency * rank(s(i)) + centrality * c(i) + confidence * mean confidence) * fullness(i)
+
+with s(i) the mean saliency of the frames while sentence i is spoken, as its rank among all sentences (0..1), c(i) the
+stationary probability of a walk over the sentences' cosines (tf-idf of their words), scaled to 0..1, and fullness
+below 1 for sentences of a few words. A determinantal point process over these qualities and the same cosines keeps
+what is chosen from repeating itself. Nothing is written anew: a sentence that was not said is not in the result.
+
+Source: Erkan and Radev, "LexRank: graph-based lexical centrality as salience in text summarization", 2004; Kulesza and
+Taskar, "Determinantal point processes for machine learning", 2012, section 4.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vtsum.enhance.speech.denoise_sentences import ends_sentence, is_punctuated, split_words
+from vtsum.enhance.speech.lexicon import FUNCTION_WORDS, Lexicon, embedded_lexicon, plain
+from vtsum.enhance.speech.transcript import Transcript, Word
+
+SALIENCY, CENTRALITY, CONFIDENCE = 1.0, 1.0, 0.5
+FULL = 4  # words with a meaning of their own from which a sentence counts as full
+_DAMPING, _STEPS = 0.85, 60
+_COLUMNS = 1024  # of the tf-idf features: words share columns beyond it
+
+
+@dataclass(frozen=True)
+class SpokenSentence:
+    """A sentence of the transcript: words, seconds, quality (0..1, relative to the best), mean confidence (0..1)."""
+
+    text: str
+    start: float
+    end: float
+    score: float
+    confidence: float
+
+
+def sentences_of(transcript: Transcript, lexicon: Lexicon | None = None) -> list[tuple[Word, ...]]:
+    """The transcript's sentences: by its stops if it has them, else by pauses and words."""
+    words = sorted(transcript.words, key=lambda w: w.start)
+    if is_punctuated(words) or any(ends_sentence(w.text) for w in words):
+        return split_words(words, None)
+    return split_words(words, lexicon or embedded_lexicon())
+
+
+def topic_features(sentences: Sequence[Sequence[str]]) -> np.ndarray:
+    """tf-idf of each sentence's words, rows of length 1 (0 for one of function words only).
+
+    A word counts 1 + log tf, times log(N / n) + 1 with n of the N sentences having it; the commonest of English
+    count 0.
+    """
+    bags = [Counter(w for w in words if w and w not in FUNCTION_WORDS) for words in sentences]
+    have = Counter(w for bag in bags for w in bag)
+    column = {w: i % _COLUMNS for i, w in enumerate(have)}
+    rows = np.zeros((len(bags), min(max(len(have), 1), _COLUMNS)))
+    for i, bag in enumerate(bags):
+        for w, times in bag.items():
+            rows[i, column[w]] += (1 + math.log(times)) * (math.log(len(bags) / have[w]) + 1)
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+
+
+def centrality(features: np.ndarray) -> np.ndarray:
+    """[N] in 0..1: the stationary probabilities of a damped walk along the cosines of rows, divided by the greatest.
+
+    A sentence does not lead to itself; one that is like no other leads anywhere.
+    """
+    count = len(features)
+    if not count:
+        return np.zeros(0)
+    itself = (features**2).sum(1)
+    degree = features @ features.sum(0) - itself
+    linked = degree > 1e-9
+    walk = np.full(count, 1 / count)
+    for _ in range(_STEPS):
+        # Through the features, N * C, not through the N * N cosines.
+        share = np.divide(walk, degree, out=np.zeros(count), where=linked)
+        moved = features @ (features.T @ share) - itself * share
+        walk = (1 - _DAMPING) / count + _DAMPING * (moved + walk[~linked].sum() / count)
+    return walk / walk.max()
+
+
+def moment_saliency(spans: Sequence[tuple[float, float]], saliency: np.ndarray, fps: float) -> np.ndarray:
+    """[N]: mean saliency of the frames sampled in each span, at least one; 0 without frames, NaN counts 0."""
+    values = np.nan_to_num(np.asarray(saliency, np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    if values.ndim != 1:
+        raise ValueError(f"summarise_transcript: saliency must be [T], got shape {values.shape}")
+    if not len(values):
+        return np.zeros(len(spans))
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    found = []
+    for start, end in spans:
+        first = min(int(start * fps), len(values) - 1)
+        last = min(max(math.ceil(end * fps), first + 1), len(values))
+        found.append((sums[last] - sums[first]) / (last - first))
+    return np.array(found)
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """0..1 by rank; equal values share their mean rank, so that constant saliency says nothing."""
+    if len(values) < 2 or np.ptp(values) == 0:
+        return np.full(len(values), 0.5)
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return ((np.cumsum(counts) - (counts + 1) / 2) / (len(values) - 1))[inverse]
+
+
+def summarise_transcript(
+    transcript: Transcript,
+    saliency: np.ndarray,
+    fps: float,
+    limit: int,
+    *,
+    lexicon: Lexicon | None = None,
+) -> list[SpokenSentence]:
+    """The sentences that tell best what was said, in order of time.
+
+    Args:
+        transcript (Transcript): denoised, or with stops of its own, for the best sentences.
+        saliency (array): [T], of the frames sampled at `fps` a second from 0; may be empty.
+        fps (float): sampled frames a second, above 0.
+        limit (int): at most so many sentences; 0 gives none.
+        lexicon (Lexicon | None): None is the embedded one.
+    Returns:
+        list[SpokenSentence]: fewer than `limit` where there are no more, or where more would only repeat.
+    Raises:
+        ValueError: fps not above 0, a negative limit, saliency of another shape.
+    """
+    from vtsum.enhance.summary_refinement import greedy_map
+
+    if not 0 < fps < math.inf:
+        raise ValueError(f"summarise_transcript: fps must be above 0, got {fps}")
+    if limit < 0:
+        raise ValueError(f"summarise_transcript: limit must be at least 0, got {limit}")
+    lexicon = lexicon or embedded_lexicon()
+    sentences = sentences_of(transcript, lexicon)
+    spans = [(s[0].start, max(w.end for w in s)) for s in sentences]
+    salient = moment_saliency(spans, saliency, fps)
+    if not sentences or limit == 0:
+        return []
+    words = [[plain(w.text) for w in s] for s in sentences]
+    features = topic_features(words)
+    sure = np.array([np.mean([w.confidence for w in s]) for s in sentences])
+    meaning = np.array([sum(w not in FUNCTION_WORDS and bool(w) for w in row) for row in words])
+    quality = np.exp(SALIENCY * _ranks(salient) + CENTRALITY * centrality(features) + CONFIDENCE * sure)
+    quality = quality * np.minimum(meaning / FULL, 1.0) ** 2
+    picked = sorted(greedy_map(quality, features, k=limit))
+    best = quality.max() if picked else 1.0
+    return [
+        SpokenSentence(" ".join(w.text for w in sentences[i]), *spans[i], float(quality[i] / best), float(sure[i]))
+        for i in picked
+    ]

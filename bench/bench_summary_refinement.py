@@ -108,14 +108,13 @@ def plot(path: Path) -> None:
             f"default, {STRENGTH:g}",
             (own["diversity"][0], 100 * own["f"][0]),
             textcoords="offset points",
-            xytext=(-10, -16),
+            xytext=(-8, 7),
             ha="right",
         )
         marks = {
             "knapsack": ("plain knapsack", "s", "#c0392b"),
             "repeats": ("knapsack, repeats count less", "D", "#d98e04"),
             "unlike": ("DPP that finds nothing alike", "^", "#5b8c3a"),
-            "random": ("random scores, knapsack", "x", "#777777"),
         }
         for method, (label, mark, color) in marks.items():
             row = next(r for r in rows if r["method"] == method)
@@ -125,7 +124,7 @@ def plot(path: Path) -> None:
         panel.grid(color="#dddddd", linewidth=0.6)
     panels[0].set_ylabel("keyshot F on TVSum, %")
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     figure.savefig(path, dpi=110)
 
 

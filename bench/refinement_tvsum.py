@@ -75,7 +75,7 @@ def ridge_scores(videos: list[TVSumVideo], splits: list[Split]) -> dict[str, np.
         target = video.ratings_at(video.picks / video.fps).mean(axis=0)
         columns[video.key] = rows
         sums[video.key] = (len(rows), float(target.sum()), rows.sum(axis=0), rows.T @ target, rows.T @ rows)
-    scores = {}
+    scores: dict[str, np.ndarray] = {}
     for split in splits:
         parts = [sums[key] for key in split.train]
         count = sum(part[0] for part in parts)
@@ -224,7 +224,7 @@ def measure(source: str, scored: list[Scored]) -> Iterator[dict[str, Any]]:
         runs.append(("plan", refine, None, lambda one, r=refine: planned(one, r)))  # type: ignore[misc]
     runs.append(("plan", "dpp, scores smoothed by 1 s", None, lambda one: planned(one, "dpp", 1.0)))
     base: dict[str, np.ndarray] = {}
-    for protocol, method, strength, make in runs:
+    for protocol, method, used, make in runs:
         rows = np.array([figures(one, make(one)) for one in scored])
         first = base.setdefault(protocol, rows)
         yield {
@@ -232,7 +232,7 @@ def measure(source: str, scored: list[Scored]) -> Iterator[dict[str, Any]]:
             "source": source,
             "protocol": protocol,
             "method": method,
-            "strength": strength,
+            "strength": used,
             "videos": len(rows),
             "f": mean_and_error(rows[:, 0]),
             "diversity": mean_and_error(rows[:, 1]),

@@ -22,6 +22,7 @@ from bench import (
     memory_report,
     sliding_window_aims,
     sliding_window_report,
+    summary_refinement_report,
     training_step_report,
 )
 from bench.record import RESULTS, read
@@ -80,6 +81,7 @@ TABLES: dict[str, Callable[[], str]] = {
     **sliding_window_report.TABLES,
     "sliding_window_cpu_aims": lambda: sliding_window_aims.aims("cpu"),
     **memory_report.TABLES,
+    **summary_refinement_report.TABLES,
     **memory_aims.TABLES,
     **gpu_report.TABLES,
     "training_step_cpu": lambda: training_step_report.training_step("cpu"),

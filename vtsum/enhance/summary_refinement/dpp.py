@@ -142,6 +142,7 @@ def greedy_map(
         with a budget:     add argmax_i log(det(I + L_{Y + i}) / det(I + L_Y)) / lengths_i   while one fits
 
     The picks are those of the greedy search that computes every determinant anew; among equals the first item.
+    Time grows with N * picks^2, memory with N * picks.
 
     Args:
         quality (array): [N], finite and at least 0; an item of quality 0 is never picked.

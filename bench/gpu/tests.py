@@ -22,7 +22,7 @@ from bench.gpu.share import BROKEN, VARIABLE
 from bench.gpu.stage import ROOT, TESTS, Context, Done, Line, call
 from bench.record import read
 
-PROCESSES = 8
+PROCESSES = 12
 STARTS = 5
 """How often each of them may begin again after an error took its GPU away, or it died."""
 MARGIN = 3.0
@@ -72,7 +72,7 @@ def run(context: Context, root: Path = ROOT) -> Iterator[Line]:
 
 def shared_out(context: Context, words: Sequence[str], variables: Mapping[str, str], root: Path) -> Iterator[Line]:
     """Runs ``pytest`` with these words and variables, spread over processes."""
-    processes = 1 if context.dry_run else max(1, min(PROCESSES, (os.cpu_count() or 2) // 2))
+    processes = 1 if context.dry_run else max(1, min(PROCESSES, (os.cpu_count() or 2) * 3 // 4))
     place = context.scratch / "tests"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)

@@ -13,8 +13,12 @@ import triton.language as tl
 from ..sliding_window_attention.triton_common import LOG2_E, add_product, product
 
 
+#: Triton 3.6 takes no plain text for a default.
+KEEP = tl.constexpr("")
+
+
 @triton.jit
-def load_tile(ptr, stride, rows, columns, valid, width, EVEN: tl.constexpr, EVICT: tl.constexpr = ""):
+def load_tile(ptr, stride, rows, columns, valid, width, EVEN: tl.constexpr, EVICT: tl.constexpr = KEEP):
     """[rows, columns] of a matrix, 0 in rows that are not valid and, unless EVEN, in columns beyond its width."""
     mask = valid[:, None]
     if not EVEN:

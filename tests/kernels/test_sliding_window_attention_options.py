@@ -235,6 +235,8 @@ def test_all_together(backend: str, dtype: torch.dtype, border: str) -> None:
 
 
 def test_gradcheck_of_the_options(backend: str) -> None:
+    if backend in ("cuda", "triton"):
+        pytest.skip(f"{backend} does not take float64, which gradcheck needs")
     torch.use_deterministic_algorithms(False)  # gradcheck compares against its own empty tensors: no poison there
     q = torch.randn(10, 4, 3, dtype=torch.float64, requires_grad=True)
     k, v = (torch.randn(10, 2, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))

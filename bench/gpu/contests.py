@@ -24,6 +24,8 @@ from bench.record import OURS, append, contest_key, read
 #: Seconds to spend on a contestant's samples, beyond which a rival's call is too slow, and that a contest needs to be
 #: worth beginning.
 SECONDS, SLOW, LEAST = 0.1, 0.25, 4.0
+#: What a contest with compiled rivals needs besides, where the compiler's cache does not hold them.
+COMPILING = 6.0
 TINY_SECONDS = 0.002
 #: A contest may take so many seconds; who has not begun by then is left out.
 LONGEST = 25.0
@@ -97,7 +99,8 @@ def main() -> int:
     memory = memory_bytes(options.device) // 3
     plans = planned(tiny)
     for number, plan in enumerate(plans):
-        if options.until - time.monotonic() < LEAST and not (tiny and number == 0):
+        needed = LEAST + (COMPILING if plan.compiled else 0.0)
+        if options.until - time.monotonic() < needed and not (tiny and number == 0):
             left = len(plans) - number
             teller.line(Line(f"{left} more contests", "skipped", f"no time was left, from: {plan.title}"))
             break

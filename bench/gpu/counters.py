@@ -1,8 +1,8 @@
 """What the compilers made of the kernels (registers, spills, shared memory), and what the card's counters say of them.
 
-`resources` reads the compiled library; `counted` runs a few calls, as this module's own program, first plainly for what
-Triton says of its kernels, then under Nsight Compute where it is there and may read the counters. Clocks are left as
-they are.
+`resources` reads the compiled library; `launched` notes what Triton says of its kernels; `counted` runs a few calls, as
+this module's own program, under Nsight Compute where it is there and may read the counters. Clocks are left as they
+are.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.gpu import child
-from bench.gpu.plan import planned
+from bench.gpu.plan import Planned, planned
 from bench.gpu.stage import ROOT, Context, Line, call
 from bench.record import OURS
 
@@ -125,12 +125,11 @@ def told(check: str, found: Mapping[str, Sequence[Used]]) -> tuple[dict[str, Any
 
 
 def counted(context: Context, environment: Mapping[str, str]) -> Iterator[Line]:
-    """What Triton says of its kernels, and what Nsight Compute counts."""
-    if not context.dry_run and context.left() < LEAST:
-        yield Line("counters", "skipped", "no time was left")
+    """What Nsight Compute counts; in a dry run the calls are made without it."""
+    if context.dry_run:
+        until = time.monotonic() + max(0.5 * context.left(), LEAST)
+        yield from child.follow(context, "bench.gpu.counters", until=until, environment=environment)
         return
-    half = time.monotonic() + max(0.5 * context.left(), LEAST)
-    yield from child.follow(context, "bench.gpu.counters", until=half, environment=environment)
     ncu = shutil.which("ncu")
     if ncu is None:
         yield Line("counters", "absent", "ncu was not found")
@@ -146,7 +145,6 @@ def counted(context: Context, environment: Mapping[str, str]) -> Iterator[Line]:
     lines = child.follow(
         context,
         "bench.gpu.counters",
-        "--profile",
         until=context.deadline - child.GRACE,
         environment=environment,
         command=command,
@@ -228,34 +226,25 @@ def launched() -> Iterator[dict[str, list[Used]]]:
 
 
 def main() -> int:
-    options = child.parser(__doc__)
-    options.add_argument("--profile", action="store_true", help="make the calls once more, between ncu's marks")
-    chosen = options.parse_args()
+    """Makes the calls once to set up, and once more between ncu's marks."""
+    chosen = child.parser(__doc__).parse_args()
     import torch
 
     teller, plans = child.Teller(chosen.tell), planned(chosen.dry_run)
     wanted = TINY_CALLS if chosen.dry_run else CALLS
-    firsts = [next(plan for plan in plans if plan.title.startswith(words)) for words in wanted]
-    calls: list[tuple[str, int, Any]] = []
-    for plan in firsts:
+    calls: list[tuple[Planned, int, Any]] = []
+    for words in wanted:
+        plan = next(plan for plan in plans if plan.title.startswith(words))
         contest = plan.contest(("none",))
-        for entry in contest.entries():
-            if entry.name == OURS or (entry.name == f"{OURS}_triton" and not chosen.profile):
-                calls.append((f"{plan.title} {entry.name}", contest.moved, entry.start()))
-    with launched() as triton:
-        for _, _, made in calls:
-            made(0)
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    if not chosen.profile:
-        if triton:
-            facts, line = told("Triton kernels' registers and spills", triton)
-            teller.facts(triton_kernels=facts)
-            teller.line(line)
-        else:
-            teller.line(Line("Triton kernels' registers and spills", "absent", "no Triton kernel was compiled"))
+        entry = next(entry for entry in contest.entries() if entry.name == OURS)
+        calls.append((plan, contest.moved, entry.start()))
+    for _, _, made in calls:
+        made(0)
+    if chosen.device == "cpu":
+        teller.line(Line("counters", "ok", f"{len(calls)} calls made, not counted"))
         return 0
-    teller.facts(counted_calls=[{"title": title, "moved": moved} for title, moved, _ in calls])
+    torch.cuda.synchronize()
+    teller.facts(counted_calls=[{"title": plan.title, "moved": moved} for plan, moved, _ in calls])
     runtime: Any = torch.cuda.cudart()
     runtime.cudaProfilerStart()
     for _, _, made in calls:

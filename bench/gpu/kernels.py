@@ -16,9 +16,10 @@ from bench.gpu import child, counters, tune, warm
 from bench.gpu.plan import planned
 from bench.gpu.stage import TUNED, Context, Line, call
 from bench.gpu.tune import TUNED_VARIABLE
+from bench.record import read
 
 #: Shares of what is left when it begins: searching sizes, compiling ahead; and seconds kept for the counters.
-TUNE, WARM, COUNTERS = 0.65, 0.4, 22.0
+TUNE, WARM, COUNTERS = 0.65, 0.4, 25.0
 
 
 def environment(context: Context) -> dict[str, str]:
@@ -43,22 +44,33 @@ def run(context: Context) -> Iterator[Line]:
         yield from tune.search(
             context, until=time.monotonic() + TUNE * context.left(), environment=environment(context)
         )
-    yield compiled_ahead(context, until=time.monotonic() + WARM * max(context.left(), 0.0))
+    yield from compiled_ahead(context, until=time.monotonic() + WARM * max(context.left(), 0.0))
     spare = 0.0 if context.dry_run else COUNTERS
     until = max(context.deadline - spare - child.GRACE, time.monotonic() + 1.0)
     yield from child.follow(context, "bench.gpu.contests", until=until, environment=environment(context))
     yield from counters.counted(context, environment(context))
 
 
-def compiled_ahead(context: Context, until: float) -> Line:
-    """Has several processes compile what the contests need."""
+def compiled_ahead(context: Context, until: float) -> Iterator[Line]:
+    """Has several processes compile what the contests need; also says what Triton made of our kernels."""
     began = time.monotonic()
     plans = planned(context.dry_run)
     groups = warm.jobs(plans, 1, 1) if context.dry_run else warm.jobs(plans, max((os.cpu_count() or 2) - 2, 1))
 
+    tells = [context.scratch / f"warm{number}.lines.jsonl" for number in range(len(groups))]
+
     def one(number: int) -> str:
-        tell = str(context.scratch / f"warm{number}.lines.jsonl")
-        words = ["--jobs", groups[number], "--tell", tell, "--out", str(context.out), "--run", context.run]
+        tells[number].unlink(missing_ok=True)
+        words = [
+            "--jobs",
+            groups[number],
+            "--tell",
+            str(tells[number]),
+            "--out",
+            str(context.out),
+            "--run",
+            context.run,
+        ]
         words += ["--device", context.device, "--until", str(until)] + (["--dry-run"] if context.dry_run else [])
         done = call(
             [*child.PYTHON, "bench.gpu.warm", *words], until + child.GRACE - time.monotonic(), environment(context)
@@ -71,4 +83,20 @@ def compiled_ahead(context: Context, until: float) -> Line:
     wanted = sum(len(group.split(",")) for group in groups)
     made = sum(line.endswith(" s") for text in said for line in text.splitlines())
     detail = f"{made} of {wanted} calls by {len(groups)} processes in {time.monotonic() - began:.0f} s"
-    return Line("compiled ahead", "ok" if made else "failed", detail)
+    yield Line("compiled ahead", "ok" if made else "failed", detail)
+    yield from triton_kernels(context, [entry["facts"]["triton"] for tell in tells for entry in read(tell)])
+
+
+def triton_kernels(context: Context, said: list[dict[str, list[list[int]]]]) -> Iterator[Line]:
+    """A line for what all the processes saw."""
+    check = "Triton kernels' registers and spills"
+    found: dict[str, set[counters.Used]] = {}
+    for kernels in said:
+        for name, all_of in kernels.items():
+            found.setdefault(name, set()).update(counters.Used(*used) for used in all_of)
+    if not found:
+        yield Line(check, "absent", "no Triton kernel was compiled")
+        return
+    facts, line = counters.told(check, {name: list(all_of) for name, all_of in found.items()})
+    context.note(triton_kernels=facts)
+    yield line

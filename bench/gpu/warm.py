@@ -11,9 +11,11 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from bench.contest import Absent, LeftOut
-from bench.gpu.child import parser
+from bench.gpu.child import Teller, parser
+from bench.gpu.counters import Used, launched
 from bench.gpu.plan import Planned, planned
 from bench.memory_rivals import RIVALS as MEMORY_RIVALS
 from bench.record import OURS
@@ -37,15 +39,19 @@ def jobs(plans: Sequence[Planned], workers: int, limit: int | None = None) -> li
     return [",".join(found[start::workers]) for start in range(workers) if found[start::workers]]
 
 
-def make(plan: Planned, name: str) -> str:
-    """Makes a contestant's call once; what came of it in a few words."""
+def make(plan: Planned, name: str, teller: Teller) -> str:
+    """Makes a contestant's call once; what came of it in a few words. Tells what our Triton kernels take."""
     import torch
 
     began = time.monotonic()
     rivals = (name,) if not name.startswith(OURS) else ("none",)
     try:
         entry = next(entry for entry in plan.contest(rivals).entries() if entry.name == name)
-        entry.start()(0)
+        watched: AbstractContextManager[dict[str, list[Used]]] = launched() if name == TRITON else nullcontext({})
+        with watched as kernels:
+            entry.start()(0)
+        if kernels:
+            teller.facts(triton={kernel: list(map(list, used)) for kernel, used in kernels.items()})
         if torch.cuda.is_available():
             torch.cuda.synchronize()
             torch.cuda.empty_cache()
@@ -60,13 +66,13 @@ def main() -> int:
     options = parser(__doc__)
     options.add_argument("--jobs", required=True)
     chosen = options.parse_args()
-    plans = planned(chosen.dry_run)
+    plans, teller = planned(chosen.dry_run), Teller(chosen.tell)
     for job in chosen.jobs.split(","):
         if time.monotonic() > chosen.until:
             print(f"{job}: no time was left", flush=True)
             continue
         number, _, name = job.partition(":")
-        print(f"{plans[int(number)].title}: {name}: {make(plans[int(number)], name)}", flush=True)
+        print(f"{plans[int(number)].title}: {name}: {make(plans[int(number)], name, teller)}", flush=True)
     return 0
 
 

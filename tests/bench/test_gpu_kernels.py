@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from bench import contest
-from bench.gpu import child, contests, counters, plan, tune, warm
+from bench.gpu import child, contests, counters, kernels, plan, tune, warm
 from bench.gpu.counters import Used
 from bench.gpu.roofline import Roofline
 from bench.gpu.stage import ROOT, Context
@@ -202,6 +202,18 @@ def test_counters_are_read_call_by_call() -> None:
     assert line.detail == ("401 MB, 1 times what was counted; ring_fwd 100 us 4.01 TB/s, 84% of peak, 40% warps")
     assert counters.counter_line("nothing", 1, []).result == "failed"
     assert counters.read_table("==ERROR== ERR_NVGPUCTRPERM") == []
+
+
+def test_what_triton_made_is_told_once(tmp_path: Path) -> None:
+    told = context(tmp_path)
+    said = [{"a_kernel": [[90, 0, 1024], [90, 0, 1024]]}, {"a_kernel": [[90, 0, 1024]], "b_kernel": [[128, 0, 0]]}]
+    (line,) = kernels.triton_kernels(told, said)
+    assert line.detail == "2 kernels, at most 128 registers (b_kernel), none spills"
+    assert told.facts["triton_kernels"]["a_kernel"]["instances"] == 1
+    (line,) = kernels.triton_kernels(told, [*said, {"b_kernel": [[255, 64, 0]]}])
+    assert (line.result, line.detail.split("; ")[1]) == ("failed", "on the stack: b_kernel")
+    (line,) = kernels.triton_kernels(told, [])
+    assert line.result == "absent"
 
 
 def test_where_the_tools_are_missing_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

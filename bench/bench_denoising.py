@@ -194,11 +194,16 @@ def newest(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return list({(r["topic"], r["noise"]): r for r in records}.values())
 
 
+def level_of(text: str) -> float | None:
+    return None if text == "none" else float(text)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, help="holds activitynet/ and media/")
     parser.add_argument("--videos", type=int, default=12, help="texts of each topic")
     parser.add_argument("--topics", nargs="+", default=[*TOPICS, "jfk", "clean"], choices=[*TOPICS, "jfk", "clean"])
+    parser.add_argument("--noises", nargs="+", default=list(NOISES), type=level_of, help="decibels, or none")
     parser.add_argument("--heard", type=Path, default=Path("out/heard.jsonl"), help="what was heard is kept here")
     parser.add_argument("--picture", action="store_true", help="draw the newest records instead")
     parser.add_argument("--results", type=Path, default=RESULTS / "denoising.jsonl")
@@ -217,7 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if "jfk" in options.topics:
         jobs.append(("jfk.flac", None, heard.jfk))
     for topic in (t for t in TOPICS if t in options.topics):
-        jobs += [(topic, level, partial(heard.topic, topic, level)) for level in NOISES]
+        jobs += [(topic, level, partial(heard.topic, topic, level)) for level in options.noises]
     for topic, noise, make in jobs:
         line = measure(make(), topic, noise)
         append(options.results, line)

@@ -23,7 +23,7 @@ from vtsum.enhance.speech.transcript import Word
 STOPS = (".", "!", "?", "…", "。", "！", "？", "।")
 BIAS, PAUSE_WEIGHT, MODEL_WEIGHT = -4.5, 9.0, 0.5
 PAUSE_ALONE = 0.5  # seconds that end a sentence where the words tell nothing
-SHORT, SHORT_PENALTY = 3, 1.5  # sentences of fewer words cost so much for each word that is missing
+SHORT, SHORT_PENALTY = 4, 2.0  # sentences of fewer words cost so much for each word that is missing
 LONGEST = 45  # words
 PUNCTUATED = 40  # words a stop at most in a text that counts as punctuated
 _SURE = 60.0  # stands for certainty where stops are given

@@ -48,7 +48,7 @@ def speech_recognition() -> str:
     found = _newest("recognition", "clip", "speed")
     if not found:
         return NOTHING
-    speeds = list(dict.fromkeys(key[1] for key in found))
+    speeds = [speed for speed in ("fast", "balanced", "accurate") if any(key[1] == speed for key in found)]
     rows = []
     for clip in dict.fromkeys(key[0] for key in found):
         lines = [found.get((clip, speed)) for speed in speeds]

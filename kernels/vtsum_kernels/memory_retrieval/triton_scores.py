@@ -12,7 +12,6 @@ import triton.language as tl
 
 from ..sliding_window_attention.triton_common import LOG2_E, add_product, product
 
-
 #: Triton 3.6 takes no plain text for a default.
 KEEP = tl.constexpr("")
 

@@ -1,0 +1,307 @@
+"""Recognisers behind one interface: PocketSphinx on real speech, Whisper on tiny checkpoints that say planted words."""
+
+from __future__ import annotations
+
+import sys
+import wave
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.vtsum.speech_checkpoints import convert, make_whisper
+from vtsum.enhance.speech import Transcript, Utterance, Word, transcribe
+from vtsum.enhance.speech.activity import Stretch
+from vtsum.enhance.speech.recognisers import make_recogniser, sphinx
+from vtsum.enhance.speech.recognisers.base import is_repetitive, packs, words_of_tokens
+from vtsum.enhance.speech.recognisers.sphinx import PocketSphinx
+from vtsum.enhance.speech.sound import RATE, as_pcm, read_sound
+from vtsum.errors import VTSumError
+
+
+def noise(seconds: float, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 0.1, round(seconds * RATE)).astype(np.float32)
+
+
+STRETCHES = [Stretch(3.0, noise(2.0)), Stretch(9.0, noise(3.0, 1))]
+
+
+@pytest.fixture(scope="module")
+def english(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_whisper(tmp_path_factory.mktemp("whisper") / "english", language=None)
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 5.0), st.floats(0.1, 8.0)), max_size=12), st.floats(3.0, 12.0))
+def test_packs_hold_every_stretch_once_and_give_its_times_back(
+    draws: list[tuple[float, float]], longest: float
+) -> None:
+    at, stretches = 0.0, []
+    for index, (gap, length) in enumerate(draws):
+        stretches.append(Stretch(at + gap, np.full(round(length * RATE), index + 1, np.float32)))
+        at = stretches[-1].end
+    found = []
+    for pack in packs(stretches, longest):
+        assert len(pack.samples) <= max(longest * RATE + len(draws), max(len(s.samples) for s in stretches))
+        values = np.unique(pack.samples[pack.samples > 0])
+        places = [np.flatnonzero(pack.samples == value)[[0, -1]] / RATE for value in values]
+        heard = [(f" w{int(v)}", a, b + 1 / RATE, 0.5) for v, (a, b) in zip(values, places, strict=True)]
+        found += pack.utterances(heard)
+    assert [u.text for u in found] == [f"w{i + 1}" for i in range(len(stretches))]
+    for utterance, stretch in zip(found, stretches, strict=True):
+        assert utterance.start == pytest.approx(stretch.start, abs=1e-3)
+        assert utterance.end == pytest.approx(stretch.end, abs=1e-3)
+
+
+def test_words_outside_their_stretch_are_brought_into_it() -> None:
+    (pack,) = packs(STRETCHES, 30.0)
+    heard = [(" a", -1.0, 0.5, 2.0), (" .", 0.5, 0.6, 0.5), (" b", 1.0, 9.0, 0.5), (" c", 5.0, 4.0, -1.0)]
+    first, second = pack.utterances(heard)
+    assert [(w.text, w.start, w.end, w.confidence) for w in first.words] == [("a", 3.0, 3.5, 1.0)]
+    assert [(w.text, w.confidence) for w in second.words] == [("b", 0.5), ("c", 0.0)]
+    assert all(9.0 <= w.start <= w.end <= 12.0 for w in second.words)
+
+
+def test_tokens_become_words() -> None:
+    pieces = {0: b" caf", 1: b"\xc3", 2: b"\xa9", 3: b",", 4: b" ", 5: b"no", 6: "日".encode(), 7: "本".encode()}
+
+    def decode(tokens: list[int]) -> str:
+        return b"".join(pieces[t] for t in tokens).decode("utf-8", "replace")
+
+    assert words_of_tokens([0, 1, 2, 3, 4, 5], decode, "fr") == [("café,", 0, 4), ("no", 4, 6)]
+    assert words_of_tokens([6, 7, 3], decode, "ja") == [("日", 0, 1), ("本,", 1, 3)]
+    assert words_of_tokens([6, 7], decode, "fr") == [("日本", 0, 2)]
+    assert words_of_tokens([], decode, None) == []
+
+
+def test_going_round_in_circles_is_noticed() -> None:
+    assert is_repetitive("thank you for watching " * 8)
+    assert not is_repetitive("and so my fellow americans ask not what your country can do for you ask what you can do")
+    assert not is_repetitive("no no no no")
+
+
+def test_whisper_says_the_planted_words_in_order_and_in_time(tmp_path: Path) -> None:
+    folder = make_whisper(tmp_path / "many", language="de")
+    heard = make_recogniser(f"whisper:{folder}")
+    assert heard.language is None
+    heard.longest = 6.0  # two packs: 5.4 s and 4 s
+    stretches = [*STRETCHES, Stretch(40.0, noise(4.0, 2))]
+    utterances = list(heard.recognise(stretches))
+    assert heard.language == "de"
+    words = [word for u in utterances for word in u.words]
+    assert [w.text for w in words] == ["and", "hello", "to", "the", "world"] * 2
+    for word in words:
+        assert any(s.start <= word.start <= word.end <= s.end for s in stretches)
+        assert 0.3 < word.confidence < 1.0
+    assert utterances[-1].start == 40.0
+
+
+def test_whisper_in_batches_and_in_english(english: Path) -> None:
+    from vtsum.enhance.speech.recognisers.whisper import Whisper
+
+    long = [Stretch(100.0 * i, noise(2.0, i)) for i in range(3)]
+    single, two = Whisper(str(english), batch_size=1), Whisper(str(english), batch_size=2)
+    single.longest = two.longest = 3.0  # a pack each
+    one = [u.text for u in single.recognise(long)]
+    assert two.language == "en"
+    assert [u.text for u in two.recognise(long)] == one == ["and hello to the world"] * 3
+    assert list(two.recognise([])) == []
+
+
+def test_whisper_that_goes_round_in_circles_says_nothing(tmp_path: Path) -> None:
+    folder = make_whisper(tmp_path / "loop", " hello world", language=None, repeats=40)
+    assert list(make_recogniser(f"whisper:{folder}").recognise(STRETCHES)) == []
+
+
+def test_whisper_without_alignment_heads_gives_times_too(tmp_path: Path) -> None:
+    import json
+
+    folder = make_whisper(tmp_path / "bare", language=None)
+    path = folder / "generation_config.json"
+    data = json.loads(path.read_text())
+    del data["alignment_heads"]
+    path.write_text(json.dumps(data))
+    (utterance, *_) = make_recogniser(f"whisper:{folder}").recognise([Stretch(5.0, noise(4.0))])
+    assert utterance.text == "and hello to the world"
+    assert all(5.0 <= w.start <= w.end <= 9.0 for w in utterance.words)
+
+
+def test_faster_whisper_reads_a_converted_checkpoint(english: Path, tmp_path: Path) -> None:
+    pytest.importorskip("faster_whisper")
+    heard = make_recogniser(f"faster-whisper:{convert(english, tmp_path / 'converted')}")
+    utterances = list(heard.recognise(STRETCHES))
+    words = [word for u in utterances for word in u.words]
+    assert [w.text for w in words][:4] == ["and", "hello", "to", "the"]
+    assert all(any(s.start <= w.start <= w.end <= s.end for s in STRETCHES) for w in words)
+    assert all(type(w.start) is float and 0 < w.confidence <= 1 for w in words)
+    assert heard.language == "en"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("sphinx", "recogniser must be one of pocketsphinx, whisper:NAME_OR_FOLDER, faster-whisper:"),
+        ("whisper:", "recogniser must be one of"),
+        ("pocketsphinx:warp", "speed must be one of fast, balanced, accurate, got 'pocketsphinx:warp'"),
+        ("whisper:/nowhere/at/all", "a Whisper model must be a transformers checkpoint .* got '/nowhere/at/all'"),
+        ("faster-whisper:/nowhere/at/all", "source must be a converted Whisper model .* got '/nowhere/at/all'"),
+    ],
+)
+def test_what_is_no_recogniser_is_named(name: str, message: str) -> None:
+    if name.startswith("faster"):
+        pytest.importorskip("faster_whisper")
+    with pytest.raises(VTSumError, match=message):
+        make_recogniser(name)
+
+
+def test_missing_packages_are_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(VTSumError, match="PocketSphinx: pocketsphinx must be installed: pip install"):
+        make_recogniser("pocketsphinx")
+    with pytest.raises(VTSumError, match="FasterWhisper: faster-whisper must be installed: pip install"):
+        make_recogniser("faster-whisper:base")
+
+
+def test_another_model_and_an_unknown_language_are_refused(english: Path, tmp_path: Path) -> None:
+    from vtsum.enhance.speech.recognisers.whisper import Whisper
+
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(VTSumError, match="must be a Whisper checkpoint, got one of 'bert'"):
+        Whisper(str(tmp_path))
+    folder = make_whisper(tmp_path / "two")
+    with pytest.raises(VTSumError, match=r"language must be one that .* knows, got 'fr'; it knows de, en"):
+        Whisper(str(folder), language="fr")
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        Whisper(str(english), batch_size=0)
+    with pytest.raises(ValueError, match="speed must be one of fast"):
+        PocketSphinx("slow")
+    with pytest.raises(ValueError, match="processes must be at least 1, got 0"):
+        PocketSphinx(processes=0)
+
+
+FAKE = """
+import json, struct, sys
+print(json.dumps({"ready": True}), flush=True)
+while head := sys.stdin.buffer.read(4):
+    (count,) = struct.unpack("<I", head)
+    sound = sys.stdin.buffer.read(2 * count)
+    if count == 7:
+        sys.exit(3)
+    words = [[str(count), 10, 19, 1.7], ["x", 20, 10_000, 0.25]] if count > 100 else []
+    print(json.dumps({"words": words, "alternatives": [["y"]]}), flush=True)
+"""
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """PocketSphinx's process, standing in: it says how many samples it was given, and dies of seven."""
+    script = tmp_path / "recognisers" / "sphinx_worker.py"
+    script.parent.mkdir()
+    script.write_text(FAKE)
+    monkeypatch.setattr(sphinx, "__file__", str(script))
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_processes_give_results_in_order(fake: None, processes: int) -> None:
+    sizes = [1600, 50, 4800, 3200, 3201, 3202, 3203, 3204, 3205, 3206]
+    stretches = [Stretch(float(i), np.zeros(n, np.float32)) for i, n in enumerate(sizes)]
+    found = list(PocketSphinx(processes=processes).recognise(stretches))
+    assert [u.words[0].text for u in found] == [str(n) for n in sizes if n > 100]
+    first = found[0]
+    assert (first.words[0].start, first.words[0].end) == pytest.approx((0.1, 0.1))  # the sound is 0.1 s long
+    assert first.words[0].confidence == 1.0
+    assert first.words[1].confidence == 0.25
+    assert first.alternatives == (("y",),)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_process_that_dies_is_an_error_and_nothing_hangs(fake: None, processes: int) -> None:
+    stretches = [Stretch(float(i), np.zeros(n, np.float32)) for i, n in enumerate([200, 7, 200, 200, 200])]
+    with pytest.raises(VTSumError, match="PocketSphinx: its process ended with 3"):
+        list(PocketSphinx(processes=processes).recognise(stretches))
+
+
+def test_stopping_early_ends_the_processes(fake: None) -> None:
+    stretches = (Stretch(float(i), np.zeros(200, np.float32)) for i in range(1000))
+    found: Iterator[Utterance] = PocketSphinx(processes=2).recognise(stretches)
+    assert next(found).words[0].text == "200"
+    found.close()
+    assert len(list(stretches)) > 900  # it read no further ahead than it must
+
+
+def test_pocketsphinx_recognises_real_speech(shared: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pocketsphinx")
+    sound = np.concatenate([block for _, block in read_sound(shared / "media" / "nasa_13013.mp4")])
+    with wave.open(str(tmp_path / "part.wav"), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes(as_pcm(sound[int(3.8 * RATE) : int(8.6 * RATE)]).tobytes())
+    heard = transcribe(tmp_path / "part.wav", recogniser=PocketSphinx(processes=1), denoiser=None)
+    assert "in one of the largest clean rooms" in heard.text  # "one of the largest cleanrooms in the world"
+    assert (heard.source, heard.language) == ("pocketsphinx", "en")
+    assert any(utterance.alternatives for utterance in heard.utterances)
+    assert all(0.0 <= w.start <= w.end <= 4.8 for w in heard.words)
+    largest = next(w for w in heard.words if w.text == "largest")
+    assert 1.5 < largest.start < 3.5
+    assert largest.confidence > 0.5
+
+
+class Echo:
+    """A recogniser that says one word a stretch, with a confidence that falls."""
+
+    name, longest, language, doubtful = "echo", 5.0, "en", 0.5
+
+    def recognise(self, stretches: Iterable[Stretch]) -> Iterator[Utterance]:
+        for index, stretch in enumerate(stretches):
+            yield Utterance((Word(f"w{index}", stretch.start, stretch.end, max(0.9 - 0.3 * index, 0.0)),))
+
+
+def test_a_transcript_of_the_user_comes_first(shared: Path, tmp_path: Path) -> None:
+    clip = shared / "media" / "speech_and_silence.mp4"
+    (tmp_path / "talk.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\nHello\n")
+    assert transcribe(clip, transcript=tmp_path / "talk.srt", recogniser=Echo()).text == "Hello"
+    given = Transcript((), "mine", None)
+    assert transcribe(clip, transcript=given) is given
+    (tmp_path / "talk.txt").write_text("one two three four five six seven eight nine ten")
+    spread = transcribe(clip, transcript=tmp_path / "talk.txt")
+    assert spread.words[0].start < 0.5
+    assert not any(19.0 < word.start < 38.0 for word in spread.words)  # where the clip is silent
+
+
+def test_a_track_comes_before_the_recogniser(shared: Path) -> None:
+    said = transcribe(shared / "media" / "nasa_13013.mp4", recogniser=Echo())
+    assert (said.source, said.utterances[0].words[0].text) == ("subtitles", "This")
+
+
+def test_the_recogniser_hears_the_voice_and_the_doubtful_is_left_out(shared: Path) -> None:
+    seconds: list[float] = []
+    clip = shared / "media" / "speech_and_silence.mp4"
+    heard = transcribe(clip, recogniser=Echo(), denoiser=None, progress=seconds.append)
+    assert [w.text for w in heard.words] == ["w0", "w1"]
+    assert any("could not be understood" in warning for warning in heard.warnings)
+    assert seconds == sorted(seconds)
+    assert seconds[-1] == pytest.approx(42.4, abs=0.1)
+    marked = transcribe(clip, recogniser=Echo(), denoiser=lambda t: Transcript(t.utterances[:1], "marked", None))
+    assert (marked.source, len(marked.words)) == ("marked", 1)
+
+
+def test_music_and_silence_have_no_words(shared: Path, tmp_path: Path) -> None:
+    heard = transcribe(shared / "media" / "chaplin.mp4", recogniser=Echo())
+    assert (heard.utterances, heard.language, heard.warnings) == ((), None, ())
+    assert transcribe(shared / "media" / "jfk.flac", recogniser=None).utterances == ()
+    with pytest.raises(VTSumError, match=r"none\.mp4: no such file"):
+        transcribe(tmp_path / "none.mp4")
+
+
+def test_the_worker_imports_nothing_of_vtsum() -> None:
+    """It must start quickly, and with -P, from any folder."""
+    import subprocess
+
+    script = Path(sphinx.__file__).with_name("sphinx_worker.py")
+    heavy = "[m for m in sys.modules if m.startswith(('vtsum.', 'torch', 'numpy'))]"
+    code = f"import runpy, sys; runpy.run_path({str(script)!r}); print({heavy})"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,247 @@
+"""Transcripts that somebody wrote: formats and their dialects, tracks in files, round trips, and what is refused."""
+
+from __future__ import annotations
+
+import string
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vtsum.enhance.speech.subtitle_text import as_srt, as_vtt, subtitles
+from vtsum.enhance.speech.subtitle_track import read_subtitle_track
+from vtsum.enhance.speech.subtitles import parse_cues, read_transcript, spread_words, utterances_of
+from vtsum.enhance.speech.transcript import Transcript, Utterance, Word
+from vtsum.errors import VTSumError
+
+SRT = """1
+00:00:01,000 --> 00:00:03,000
+<i>Hello</i> there.
+
+2
+00:00:04,500 --> 00:00:06,000
+- JOHN: {\\an8}I said &quot;no&quot;.
+[door slams] (sighs)
+♪ La la la ♪
+
+3
+00:01:00,000 --> 00:01:02,000
+[applause]
+"""
+
+
+def read(tmp_path: Path, text: str | bytes, name: str = "talk.srt", **options: object) -> Transcript:
+    path = tmp_path / name
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return read_transcript(path, **options)
+
+
+def times(said: Transcript) -> list[tuple[str, float, float]]:
+    return [(u.text, round(u.start, 3), round(u.end, 3)) for u in said.utterances]
+
+
+def test_srt(tmp_path: Path) -> None:
+    said = read(tmp_path, SRT)
+    assert times(said) == [("Hello there.", 1.0, 2.95), ('I said "no".', 4.5, 6.0)]
+    assert (said.source, said.language, said.warnings) == ("talk.srt", None, ())
+    hello, there = said.utterances[0].words
+    assert (hello.end, there.start, hello.confidence) == (pytest.approx(1.9), pytest.approx(1.9), 1.0)  # 6 : 7 of 1.95
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+def test_encodings_and_line_ends(tmp_path: Path, encoding: str) -> None:
+    text = "1\r\n00:00:01,000 --> 00:00:03,000\r\nÜber Köln\r\n\r\n"
+    said = read(tmp_path, text.encode(encoding), "talk.de.srt")
+    assert (said.text, said.language) == ("Über Köln", "de")
+
+
+def test_srt_without_empty_lines_between_and_out_of_order(tmp_path: Path) -> None:
+    text = "1\n00:00:05,0 --> 00:00:06,0\nsecond\n2\n00:00:01.5 --> 00:00:02,5\nfirst\n3\n0:07 --> 0:06\nnever\n"
+    said = read(tmp_path, text)
+    assert [(word, start) for word, start, _ in times(said)] == [("first", 1.5), ("second", 5.0)]
+    assert said.warnings == ("talk.srt: 1 of 3 subtitles end before they begin and are left out",)
+
+
+def test_vtt_with_headers_notes_settings_and_voices(tmp_path: Path) -> None:
+    text = (
+        "WEBVTT - a talk\nKind: captions\nLanguage: en-GB\n\nSTYLE\n::cue { color: red }\n\nNOTE not said\nat all\n\n"
+        "intro\n00:01.000 --> 00:03.000 align:start position:0%\n<v Mary>Fish &amp; chips\n\n"
+        "01:00:00.250 --> 01:00:01.000\n<c.yellow>Bye</c>\n"
+    )
+    said = read(tmp_path, text, "talk.vtt")
+    assert said.language == "en-GB"
+    assert [(u.text, u.start) for u in said.utterances] == [("Fish chips", 1.0), ("Bye", 3600.25)]
+
+
+def test_rolling_captions_say_each_line_once(tmp_path: Path) -> None:
+    """As YouTube writes them: the new line with times inside, under the old one; between them 10 ms of the old one."""
+    text = (
+        "WEBVTT\n\n00:00:00.000 --> 00:00:02.000\n \nso<00:00:00.500><c> we</c><00:00:01.000><c> begin</c>\n\n"
+        "00:00:02.000 --> 00:00:02.010\nso we begin\n \n\n"
+        "00:00:02.010 --> 00:00:04.000\nso we begin\nwith<00:00:03.000><c> bread</c>\n\n"
+        "00:00:04.000 --> 00:00:04.010\nwith bread\n \n"
+    )
+    said = read(tmp_path, text, "talk.vtt")
+    assert said.text == "so we begin\nwith bread"
+    assert [(w.text, w.start) for w in said.words] == [
+        ("so", 0.0), ("we", 0.5), ("begin", 1.0), ("with", 2.01), ("bread", 3.0)
+    ]  # fmt: skip
+    assert said.words[0].end <= 0.5
+
+
+def test_plain_text_with_times(tmp_path: Path) -> None:
+    said = read(tmp_path, "[0:05] Take the flour.\nAnd the eggs.\n0:20\nStir it.\n(1:00) Done.\n", "talk.txt")
+    assert [(u.text, u.start) for u in said.utterances] == [
+        ("Take the flour. And the eggs.", 5.0), ("Stir it.", 20.0), ("Done.", 60.0)
+    ]  # fmt: skip
+    assert said.warnings == ()
+
+
+def test_plain_text_without_times_is_spread_over_the_voice(tmp_path: Path) -> None:
+    text = "One two three four. Five six\nseven [laughs] eight!\n\nNine"
+    said = read(tmp_path, text, "talk.txt", stretches=[(10.0, 20.0), (50.0, 52.0)], duration=90.0)
+    assert [u.text for u in said.utterances] == ["One two three four.", "Five six seven eight!", "Nine"]
+    for word in said.words:
+        assert any(a <= word.start <= word.end <= b + 1e-9 for a, b in ((10.0, 20.0), (50.0, 52.0)))
+    starts = [word.start for word in said.words]
+    assert starts == sorted(starts)
+    assert starts[0] == 10.0
+    assert starts[-1] > 50.0
+    assert said.warnings == ("talk.txt has no times: its words are spread over the parts with voice",)
+    assert read(tmp_path, text, "talk.txt", duration=30.0).words[-1].end == pytest.approx(30.0)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "must hold a transcript, got an empty file"),
+        (b" \n\n", "got an empty file"),
+        (b"\x00\x01\x02" * 50, "must be text .SRT, WebVTT or plain., got binary data"),
+        (b"1\n00:00:01,000 -> 00:00:02,000\nHi\n", "has no times"),
+        (
+            b"1\n00:00:01,000 --> 00:0x:02,000\nHi\n",
+            r"line 2: must be two times around -->, got '00:00:01,000 --> 00:0x",
+        ),
+        (b"1\n00:00:01,000 --> 00:00:02,000\n[music]\n", "must hold words, found none"),
+        (b"WEBVTT\n\n00:01.000 --> ", "line 3: must be two times"),
+    ],
+)
+def test_a_broken_transcript_is_named(tmp_path: Path, data: bytes, message: str) -> None:
+    with pytest.raises(VTSumError, match=f"read_transcript: .*talk.srt: .*{message}"):
+        read(tmp_path, data)
+
+
+def test_a_missing_transcript_is_named(tmp_path: Path) -> None:
+    with pytest.raises(VTSumError, match=r"none\.srt: cannot be read: No such file"):
+        read_transcript(tmp_path / "none.srt")
+
+
+def spoken(draws: list[list[tuple[str, int, int]]]) -> Transcript:
+    """Utterances of words with lengths and gaps in milliseconds."""
+    at, found = 0, []
+    for draw in draws:
+        words = []
+        for text, gap, length in draw:
+            words.append(Word(text, (at + gap) / 1000, (at + gap + length) / 1000, 0.5))
+            at += gap + length
+        found.append(Utterance(tuple(words)))
+    return Transcript(tuple(found), "test", "en")
+
+
+WORDS = st.tuples(st.text(string.ascii_lowercase + ".é&", min_size=1).filter(lambda t: t[0].isalpha()),
+                  st.integers(0, 3000), st.integers(1, 900))  # fmt: skip
+
+
+@settings(max_examples=40)
+@given(st.lists(st.lists(WORDS, min_size=1, max_size=30), max_size=3), st.sampled_from(["srt", "vtt"]))
+def test_what_is_written_is_read_back(draws: list[list[tuple[str, int, int]]], kind: str) -> None:
+    said = spoken(draws)
+    text = as_srt(said) if kind == "srt" else as_vtt(said)
+    cues, language = parse_cues(text.splitlines(), "test")
+    assert language == ("en" if kind == "vtt" else None)
+    back = utterances_of(cues)
+    assert [w.text for u in back for w in u.words] == [w.text for w in said.words]
+    for cue in cues:
+        assert len(cue.lines) <= 2
+        # No subtitle overlaps another, and each word is shown while it is said, to the millisecond.
+    for one, other in pairwise(cues):
+        assert one.end <= other.start + 1e-9
+    shown = [u for u in subtitles(said) for _ in u[2].split()]
+    for word, (start, end, _) in zip(said.words, shown, strict=True):
+        assert start - 1e-9 <= word.start <= word.end <= end + 1e-9
+        assert end - start <= 6.0 + 1e-9
+
+
+@given(st.lists(st.text(string.ascii_letters, min_size=1, max_size=9), min_size=1), st.floats(0, 1e4), st.floats(0, 50))
+def test_words_share_time_by_length(texts: list[str], start: float, length: float) -> None:
+    words = spread_words(texts, start, start + length)
+    total = sum(len(t) + 1 for t in texts)
+    taken = min(length, 0.15 * total)
+    at = start
+    for word in words:
+        assert word.start == pytest.approx(at, abs=1e-6)
+        at += taken * (len(word.text) + 1) / total
+        assert word.end == pytest.approx(at, abs=1e-6)
+
+
+def test_limits_of_subtitles() -> None:
+    words = tuple(Word("elevenchars", i * 0.4, i * 0.4 + 0.3, 1.0) for i in range(20))
+    found = list(subtitles(Transcript((Utterance(words),), "test", None)))
+    assert [len(text.replace("\n", " ").split()) for _, _, text in found] == [6, 6, 6, 2]  # three words a line of 42
+    short = Transcript(
+        (Utterance((Word("Hi.", 1.0, 1.1, 1.0),)), Utterance((Word("Ho.", 1.5, 1.6, 1.0),))), "test", None
+    )
+    assert [(a, b) for a, b, _ in subtitles(short)] == [(1.0, 1.5), (1.5, 2.3)]
+
+
+def write_track(path: Path, text: str, pictures_from: float = 0.0) -> Path:
+    """Ten seconds of black pictures and an SRT file as a track."""
+    path.with_suffix(".srt").write_text(text)
+    with av.open(str(path), "w") as file, av.open(str(path.with_suffix(".srt"))) as source:
+        video = file.add_stream("mpeg4", rate=10)
+        video.width = video.height = 32
+        track = file.add_stream_from_template(source.streams.subtitles[0])
+        track.metadata["language"] = "eng"
+        for packet in list(source.demux(source.streams.subtitles[0])):
+            if packet.size and packet.pts is not None:
+                packet.stream = track
+                file.mux(packet)
+        for index in range(100):
+            picture = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8))
+            picture.pts, picture.time_base = index + round(pictures_from * 10), Fraction(1, 10)
+            file.mux(video.encode(picture))
+        file.mux(video.encode(None))
+    return path
+
+
+def test_the_track_in_a_file_is_read(tmp_path: Path) -> None:
+    said = read_subtitle_track(write_track(tmp_path / "talk.mkv", SRT))
+    assert said is not None
+    assert times(said) == [("Hello there.", 1.0, 2.95), ('I said "no".', 4.5, 6.0)]
+    assert (said.source, said.language) == ("subtitles", "eng")
+
+
+def test_times_count_from_the_first_picture(tmp_path: Path) -> None:
+    said = read_subtitle_track(write_track(tmp_path / "late.mkv", SRT, pictures_from=0.5))
+    assert said is not None
+    assert [u.start for u in said.utterances] == pytest.approx([0.5, 4.0])
+
+
+def test_a_file_without_words_in_a_track_has_none(tmp_path: Path, shared: Path) -> None:
+    silent = "1\n00:00:01,000 --> 00:00:02,000\n[music]\n"
+    assert read_subtitle_track(write_track(tmp_path / "mute.mkv", silent)) is None
+    assert read_subtitle_track(shared / "media" / "chaplin.mp4") is None
+    with pytest.raises(VTSumError, match="no such file"):
+        read_subtitle_track(tmp_path / "none.mkv")
+
+
+def test_the_track_of_a_real_clip(shared: Path) -> None:
+    said = read_subtitle_track(shared / "media" / "nasa_13013.mp4")
+    assert said is not None
+    assert said.utterances[1].text == "space telescope in one of the largest cleanrooms in the world"
+    assert said.words[-1].text == "successfully"

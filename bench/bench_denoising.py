@@ -165,7 +165,8 @@ def draw(records: list[dict[str, Any]], path: Path) -> None:
 
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), constrained_layout=True)
     colors = {"captions": "#0b6", "other topics": "#06b"}
-    places = {noise: i for i, noise in enumerate(NOISES)}
+    levels = [n for n in NOISES if any(r["noise"] == n and r["topic"] in colors for r in records)]
+    places = {noise: i for i, noise in enumerate(levels)}
     panels: list[tuple[str, Callable[[dict[str, Any]], float]]] = [
         ("word error rate, %", lambda side: side["wer"]),
         ("sentence ends found (F), %", lambda side: side["sentence_break_f"]),
@@ -178,10 +179,10 @@ def draw(records: list[dict[str, Any]], path: Path) -> None:
             for side, dashes in (("before", "--"), ("after", "-")):
                 x = [places[r["noise"]] for r in rows]
                 axis.plot(x, [value(r[side]) for r in rows], dashes, color=color, marker="o", label=f"{topic}, {side}")
-        axis.set_xticks(range(len(NOISES)), ["none" if n is None else f"{n:g} dB" for n in NOISES])
+        axis.set_xticks(range(len(levels)), ["none" if n is None else f"{n:g} dB" for n in levels])
         axis.set_xlabel("speech over white noise")
         axis.set_ylabel(label)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 100)
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=8)
     temporary = path.with_suffix(".tmp.png")

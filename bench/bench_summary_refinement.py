@@ -1,12 +1,13 @@
 """Summary refinement: time of the greedy MAP, and F and diversity of refined summaries on TVSum.
 
-    python -m bench.bench_summary_refinement --shared ../shared [--parts timing tvsum smoothing plot]
+    python -m bench.bench_summary_refinement --shared ../shared [--parts timing tvsum smoothing procedural plot]
                                                 [--sources ridge embedded]
 
 timing     greedy_map on random walks through the features; every pick is held against the naive greedy search's: the
            item of the greatest determinant, by a factorisation that LAPACK makes anew
 tvsum      see bench/refinement_tvsum.py
 smoothing  tau and rho of smoothed scores
+procedural see bench/refinement_procedural.py
 plot       docs/summary_refinement.png, from the records
 
 One JSON line a measurement goes to results/summary_refinement.jsonl.
@@ -29,7 +30,7 @@ from vtsum.enhance.summary_refinement.dpp import Kernel
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 CASES = ((600, 90, 256), (3600, 540, 128), (3600, 540, 256), (3600, 540, 768))
-PARTS = ("timing", "tvsum", "smoothing", "plot")
+PARTS = ("timing", "tvsum", "smoothing", "procedural", "plot")
 
 
 def wrong_picks(quality: np.ndarray, features: np.ndarray, picks: list[int]) -> int:
@@ -134,6 +135,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--sources", nargs="+", choices=list(refinement_tvsum.SOURCES), default=None)
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--videos", type=int, default=8, help="drawn videos of the part procedural")
     parser.add_argument("--results", type=Path, default=RESULTS / "summary_refinement.jsonl")
     options = parser.parse_args()
     facts = {"op": "summary_refinement", **machine(("numpy", "torch"))}
@@ -147,6 +149,12 @@ def main() -> None:
                 for line in measure(source, scored):
                     append(options.results, {**line, **facts})
                     print({k: v for k, v in line.items() if k != "part"}, flush=True)
+    if "procedural" in options.parts:
+        from bench.refinement_procedural import measure as measure_procedural
+
+        for line in measure_procedural(options.videos):
+            append(options.results, {**line, **facts})
+            print({k: v for k, v in line.items() if k != "part"}, flush=True)
     if "plot" in options.parts:
         plot(DOCS / "summary_refinement.png")
 

@@ -86,6 +86,24 @@ def smoothing() -> str:
     return table(["scores", "smoothed", "tau", "rho", "tau, paired difference"], rows) if rows else NOTHING
 
 
+def procedural() -> str:
+    """What plans of drawn videos show of their planted events."""
+    newest = {r["method"]: r for r in _records() if r["part"] == "procedural"}
+    rows = [
+        [
+            name,
+            f"{r['shown_s']:.2f} s",
+            f"{r['least_s']:.2f} s",
+            f"{r['events_missed']} of {r['events']}",
+            f"{100 * r['share_in_events']:.0f}%",
+        ]
+        for method, name in PLANS.items()
+        if (r := newest.get(method)) is not None
+    ]
+    head = ["choice", "shown of an event, mean", "least", "events missed", "of the summary, in events"]
+    return table(head, rows) if rows else NOTHING
+
+
 def timing() -> str:
     """Seconds of greedy_map."""
     newest = {tuple(r["shape"].values()): r for r in _records() if r["part"] == "timing"}
@@ -111,6 +129,7 @@ def timing() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "summary_refinement_keyshots": keyshots,
     "summary_refinement_plans": plans,
+    "summary_refinement_procedural": procedural,
     "summary_refinement_smoothing": smoothing,
     "summary_refinement_timing": timing,
 }

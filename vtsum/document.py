@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from vtsum.enhance.summary_refinement import Budget
+from vtsum.listening import GUESSING
 from vtsum.planning import Plan
-from vtsum.schema import SCHEMA, ClipEntry, ShotEntry, SummaryDocument
-from vtsum.text import Spoken, clock_time
+from vtsum.schema import (
+    SCHEMA,
+    ClipEntry,
+    Settings,
+    ShotEntry,
+    Speech,
+    SummaryDocument,
+    UtteranceEntry,
+    WordEntry,
+)
+from vtsum.text import clock_time
 from vtsum.version import __version__
 from vtsum.watching import Watched
 
 if TYPE_CHECKING:
+    from vtsum.enhance.speech import Transcript
+    from vtsum.enhance.speech.merge import Sentence
     from vtsum.model import Summarizer
     from vtsum.video import CutResult, VideoInfo
 
@@ -23,20 +35,24 @@ def build_document(
     info: VideoInfo,
     model: Summarizer,
     watched: Watched,
+    said: Transcript | None,
     plan: Plan,
     cut: CutResult | None,
-    spoken: list[Spoken],
-    formats: list[str],
-    budget: Budget,
-    fps: float,
+    sentences: Sequence[Sentence],
+    settings: Settings,
 ) -> SummaryDocument:
     """Return summary.json's content; `created` and `timings` are still to be filled in."""
     duration = round(max(plan.shots[-1][1] / plan.rate, 1e-3), 3)
+    formats = settings["formats"]
     clips = _clips(plan, cut, duration, pictures="keyframes" in formats or "html" in formats)
     made = cut.duration if cut else sum(len(c) for c in plan.clips.values()) / plan.rate
     warnings = [*watched.warnings, *plan.warnings]
     if len(clips) < len(plan.clips):
         warnings.append(f"{len(plan.clips) - len(clips)} chosen shots could not be decoded for the summary")
+    if said is not None and (said.source == "none" or settings["transcript"] is not None):
+        warnings += said.warnings
+    guessed = {"seen": bool(model.text_is_guess), "heard": said is not None and said.source in GUESSING}
+    boundary = plan.boundary_scores
     return {
         "schema": SCHEMA,
         "vtsum_version": __version__,
@@ -55,13 +71,7 @@ def build_document(
             "fps": round(float(info.fps), 4),
             "duration": duration,
         },
-        "settings": {
-            "budget": budget.text,
-            "budget_seconds": round(plan.budget_seconds, 3),
-            "model": model.name,
-            "fps": fps,
-            "formats": formats,
-        },
+        "settings": settings,
         "model": {
             "name": model.name,
             "weights_sha256": model.weights_sha256,
@@ -78,25 +88,52 @@ def build_document(
         },
         "shots": [_shot(plan, i, clips.get(i), duration) for i in range(len(plan.shots))],
         "frames": {
-            "time": [round(i / fps, 3) for i in range(len(watched.saliency))],
+            "time": [round(i / settings["fps"], 3) for i in range(len(watched.saliency))],
             "saliency": [round(float(s), 4) for s in watched.saliency],
+            "encoded_share": round(watched.encoded_share, 4),
+            "boundary": None if boundary is None else [round(float(p), 4) for p in boundary],
         },
         "text": [
             {
                 "text": sentence.text,
+                "origin": sentence.origin,
                 "confidence": round(sentence.confidence, 4),
-                "guess": bool(model.text_is_guess),
+                "guess": guessed[sentence.origin],
                 "times": [
-                    {"start": round(m.span[0], 3), "end": round(min(m.span[1], duration), 3)} for m in sentence.moments
+                    {"start": round(start, 3), "end": round(max(min(end, duration), start + 0.001), 3)}
+                    for start, end in sentence.times
                 ],
-                "shots": [m.shot for m in sentence.moments],
+                "shots": list(sentence.shots),
             }
-            for sentence in spoken
+            for sentence in sentences
         ],
+        "speech": None if said is None else _speech(said, duration, guess=guessed["heard"]),
         "broken": watched.broken_at is not None,
         "truncated_at": None if watched.broken_at is None else round(watched.broken_at, 3),
         "warnings": warnings,
         "timings": {},
+    }
+
+
+def _speech(said: Transcript, duration: float, *, guess: bool) -> Speech:
+    utterances: list[UtteranceEntry] = []
+    for utterance in said.utterances:
+        words: list[WordEntry] = [
+            {
+                "text": w.text,
+                "start": round(min(w.start, duration), 3),
+                "end": round(min(w.end, duration), 3),
+                "confidence": round(w.confidence, 4),
+            }
+            for w in utterance.words
+        ]
+        utterances.append({"start": words[0]["start"], "end": max(w["end"] for w in words), "words": words})
+    return {
+        "source": said.source,
+        "language": said.language,
+        "guess": guess,
+        "utterances": utterances,
+        "warnings": list(said.warnings),
     }
 
 
@@ -120,9 +157,9 @@ def _clips(plan: Plan, cut: CutResult | None, duration: float, pictures: bool) -
             shown = (min(max(done.start, low), high), max(min(done.end, high), low), done.out_start, done.out_end)
             keyframe = f"keyframes/{done.keyframe.name}" if done.keyframe is not None and pictures else None
         played = shown[3]
-        if shown[1] <= shown[0] or shown[3] <= shown[2]:
-            continue
         first, last, out_first, out_last = (round(t, 3) for t in shown)
+        if last <= first or out_last <= out_first:  # a damaged file's clip may last no millisecond
+            continue
         clips[i] = {
             "start": first,
             "end": min(last, duration),
@@ -152,9 +189,15 @@ def _shot(plan: Plan, i: int, clip: ClipEntry | None, duration: float) -> ShotEn
 
 def _reason(plan: Plan, i: int, chosen: bool) -> str:
     """Why a shot is in the summary or not, in words."""
-    parts = [f"saliency {plan.saliency[i]:.2f}", f"rank {plan.ranks[i]} of {len(plan.shots)}"]
+    parts = [
+        f"saliency {plan.saliency[i]:.2f}",
+        f"liveliness {plan.lively[i]:.2f}",
+        f"rank {plan.ranks[i]} of {len(plan.shots)}",
+    ]
     if plan.like[i] >= _ALIKE and plan.twin[i] >= 0:
-        parts.append(f"much like the shot at {clock_time(plan.span(int(plan.twin[i]))[0])}")
+        other = int(plan.twin[i])
+        shown = ", which is in the summary" if not chosen and other in plan.clips else ""
+        parts.append(f"much like the shot at {clock_time(plan.span(other)[0])}{shown}")
     if not chosen:
         parts.append("not decodable at the cut" if i in plan.clips else "left out for shots worth more of the budget")
     else:

@@ -18,6 +18,7 @@ EXTRAS: dict[str, dict[str, str]] = {
         "rich": "rich",
         "jinja2": "Jinja2",
         "yaml": "PyYAML",
+        "pocketsphinx": "pocketsphinx",
     },
     "train": {
         "deepspeed": "deepspeed",

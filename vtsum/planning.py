@@ -59,6 +59,7 @@ class Plan:
     budget_seconds: float
     warnings: list[str]
     refine: Refine
+    boundary_scores: np.ndarray | None  # [T] of the model's boundary head
 
     def span(self, shot: int) -> tuple[float, float]:
         """Start and end of a shot in seconds."""
@@ -156,6 +157,7 @@ def make_plan(
         budget_seconds=budget_seconds,
         warnings=warnings,
         refine=refine,
+        boundary_scores=boundary_scores,
     )
 
 

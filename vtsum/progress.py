@@ -15,6 +15,7 @@ ProgressCallback = Callable[[str, float], None]
 
 STAGES = {
     "read": "Watching the video",
+    "listen": "Listening",
     "shots": "Finding events",
     "text": "Writing the text",
     "cut": "Cutting the summary",

@@ -14,8 +14,8 @@ import jinja2
 import numpy as np
 from markupsafe import Markup, escape
 
-from vtsum.schema import SentenceEntry, ShotEntry, SummaryDocument
-from vtsum.text import GUESS_NOTE, clock_time
+from vtsum.schema import SentenceEntry, ShotEntry, Speech, SummaryDocument
+from vtsum.text import GUESS_NOTE, ORIGINS, clock_time
 
 MAX_EMBEDDED = 24_000_000  # bytes of video in the page; browsers take long to open more
 # A longer summary is embedded smaller, in the first of these sizes that fits: (height in pixels, crf of x264).
@@ -107,7 +107,9 @@ def render(data: SummaryDocument, video: bytes, pictures: dict[int, bytes]) -> s
         first_pictures=_FIRST_PICTURES,
         pictures={index: _base64(picture) for index, picture in pictures.items()},
         sentences=[_sentence(s, data["shots"]) for s in data["text"]],
-        guess_note=GUESS_NOTE if data["model"]["text_is_guess"] and data["text"] else None,
+        guess_note=GUESS_NOTE if any(sentence["guess"] for sentence in data["text"]) else None,
+        said=_said(data["speech"]),
+        voices=[_band(u["start"], u["end"], duration) for u in (data["speech"] or {"utterances": []})["utterances"]],
         line=curve_path(data["frames"]["time"], data["frames"]["saliency"], duration, low, high),
         low=low,
         high=high,
@@ -144,14 +146,24 @@ def _page_data(data: SummaryDocument) -> dict[str, Any]:
 
 
 def _sentence(sentence: SentenceEntry, shots: Sequence[ShotEntry]) -> dict[str, Any]:
-    moments = [(shots[i]["clip"], t) for i, t in zip(sentence["shots"], sentence["times"], strict=True)]
+    starts = [span["start"] for span in sentence["times"]]
+    if sentence["origin"] == "seen":  # its times are those of its shots, of which the summary shows a part
+        clips = [shots[i]["clip"] for i in sentence["shots"]]
+        starts = [clip["start"] if clip else start for clip, start in zip(clips, starts, strict=True)]
     return {
         "text": sentence["text"],
+        "origin": ORIGINS[sentence["origin"]].lower(),
         "confidence": sentence["confidence"],
         "guess": sentence["guess"],
         "shots": " ".join(str(i) for i in sentence["shots"]),
-        "moments": [{"at": clip["start"] if clip else t["start"]} for clip, t in moments],
+        "moments": [{"at": start} for start in starts],
     }
+
+
+def _said(speech: Speech | None) -> list[dict[str, Any]]:
+    """The transcript: each utterance's time and text."""
+    utterances = speech["utterances"] if speech else []
+    return [{"at": u["start"], "text": " ".join(word["text"] for word in u["words"])} for u in utterances]
 
 
 def _band(start: float, end: float, duration: float) -> tuple[float, float]:
@@ -186,16 +198,26 @@ def axis_ticks(duration: float) -> list[float]:
 
 
 def _facts(data: SummaryDocument) -> list[tuple[str, str]]:
-    source, made, model = data["source"], data["summary"], data["model"]
+    source, made, model, settings = data["source"], data["summary"], data["model"], data["settings"]
     sound = source["audio_codec"] or "no sound"
     return [
         ("Source", f"{source['name']}, {source['size_bytes'] / 1e6:.1f}\u00a0MB"),
         ("Picture", f"{source['width']} x {source['height']}, {source['fps']:.4g} frames a second"),
         ("Coding", f"{source['video_codec']}, {sound}, in {source['container']}"),
         ("Length", f"{source['duration']:.1f} s; summary {made['duration']:.1f} s ({100 * made['share']:.1f}%)"),
-        ("Budget", f"{data['settings']['budget']} = {data['settings']['budget_seconds']:.1f} s"),
-        ("Sampled", f"{len(data['frames']['time'])} frames, {data['settings']['fps']:g} a second"),
+        ("Budget", f"{settings['budget']} = {settings['budget_seconds']:.1f} s"),
+        ("Sampled", f"{len(data['frames']['time'])} frames, {settings['fps']:g} a second"),
+        ("Encoded", f"{100 * data['frames']['encoded_share']:.0f}% of them ({settings['sampler']})"),
+        ("Events", f"{len(data['shots'])}, found by {settings['segmenter']}, chosen by {settings['refine']}"),
+        ("Speech", _speech_fact(data["speech"])),
         ("Model", model["name"]),
         ("Weights", f"sha256 {model['weights_sha256'][:16]}"),
         ("Made by", f"VTSum {data['vtsum_version']}"),
     ]
+
+
+def _speech_fact(speech: Speech | None) -> str:
+    if speech is None:
+        return "not listened to"
+    words = sum(len(utterance["words"]) for utterance in speech["utterances"])
+    return f"{words} words, from {speech['source']}" if words else "none found"

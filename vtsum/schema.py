@@ -49,6 +49,12 @@ class Settings(TypedDict):
     model: str
     fps: float  # sampled frames a second
     formats: list[str]
+    sampler: str  # which of the sampled frames the encoder saw
+    segmenter: str  # what found the events
+    refine: str  # what chose among the shots
+    speech: str | None  # the recogniser; null: nobody listened
+    transcript: str | None  # the user's own, a file's name
+    denoiser: str | None  # of words that a recogniser heard
 
 
 class Model(TypedDict):
@@ -98,10 +104,12 @@ class ShotEntry(TypedDict):
 
 
 class Frames(TypedDict):
-    """Every sampled frame: two lists of equal length."""
+    """Every sampled frame: lists of equal length."""
 
     time: list[float]
     saliency: list[float]
+    encoded_share: float  # of the frames, that the model's encoder saw; the others took their neighbours' features
+    boundary: list[float] | None  # probability that an event begins there; null without a boundary head
 
 
 class Span(TypedDict):
@@ -115,10 +123,38 @@ class SentenceEntry(TypedDict):
     """One sentence of the text summary."""
 
     text: str
-    confidence: float  # mean token probability, 0..1
+    origin: str  # "seen": it tells of the pictures; "heard": it was spoken
+    confidence: float  # 0..1: mean probability of a token, or of a word heard
     guess: bool
-    times: list[Span]  # what it speaks of
-    shots: list[int]
+    times: list[Span]  # what it speaks of; of a sentence heard, when it was spoken
+    shots: list[int]  # the chosen ones it belongs to; of a sentence seen, one for each of the times
+
+
+class UtteranceEntry(TypedDict):
+    """A sentence, or what was said in one breath."""
+
+    start: float
+    end: float
+    words: list[WordEntry]
+
+
+class WordEntry(TypedDict):
+    """One word that was said."""
+
+    text: str
+    start: float
+    end: float
+    confidence: float  # 0..1; 1 where somebody wrote it
+
+
+class Speech(TypedDict):
+    """What is said in the video."""
+
+    source: str  # "pocketsphinx", "subtitles", a file's name ...; "none" where nothing could be listened to
+    language: str | None
+    guess: bool  # heard by a recogniser that is often wrong
+    utterances: list[UtteranceEntry]
+    warnings: list[str]
 
 
 class SummaryDocument(TypedDict):
@@ -134,6 +170,7 @@ class SummaryDocument(TypedDict):
     shots: list[ShotEntry]
     frames: Frames
     text: list[SentenceEntry]
+    speech: Speech | None  # null: nobody listened
     broken: bool  # the file could not be decoded to its end
     truncated_at: float | None  # where decoding stopped, when broken
     warnings: list[str]
@@ -209,11 +246,19 @@ def validate(document: Any) -> SummaryDocument:
     frames = checked["frames"]
     _promise(len(frames["time"]) == len(frames["saliency"]), "frames.time and frames.saliency must be equally long")
     _promise(all(0 <= s <= 1 for s in frames["saliency"]), "frames.saliency must lie in 0..1")
+    boundary = frames["boundary"]
+    _promise(boundary is None or len(boundary) == len(frames["time"]), "frames.boundary must be as long as frames.time")
+    _promise(0 < frames["encoded_share"] <= 1, "frames.encoded_share must be above 0 and at most 1")
     for i, sentence in enumerate(checked["text"]):
+        _promise(sentence["origin"] in ("seen", "heard"), f'text[{i}].origin must be "seen" or "heard"')
         _promise(bool(sentence["times"]), f"text[{i}].times must not be empty")
         _promise(0 <= sentence["confidence"] <= 1, f"text[{i}].confidence must lie in 0..1")
         for span in sentence["times"]:
             _promise(0 <= span["start"] < span["end"] <= duration + _SLACK, f"text[{i}].times must lie in the video")
+    for i, utterance in enumerate((checked["speech"] or {"utterances": []})["utterances"]):
+        for word in utterance["words"]:
+            inside = 0 <= word["start"] <= word["end"] <= duration + _SLACK
+            _promise(inside, f"speech.utterances[{i}].words must lie in the video")
     _promise(checked["broken"] == (checked["truncated_at"] is not None), "truncated_at must be there exactly if broken")
     return checked
 

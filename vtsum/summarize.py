@@ -15,20 +15,23 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from vtsum import schema
 from vtsum.document import build_document
+from vtsum.enhance.event_segmentation import METHOD, METHODS
 from vtsum.enhance.summary_refinement import Budget, parse_budget
 from vtsum.errors import VTSumError
 from vtsum.extras import require
-from vtsum.planning import Plan, make_plan
+from vtsum.listening import DENOISER, RECOGNISER, Listening
+from vtsum.planning import Plan, Refine, make_plan
 from vtsum.progress import ProgressCallback, ignore
 from vtsum.staging import StagedFolder, writing_failed
-from vtsum.text import Moment, describe, text_file
-from vtsum.watching import Watched, torch_threads, watch
+from vtsum.text import Moment, describe, summary_text, text_file
+from vtsum.watching import SAMPLERS, Sampler, Watched, torch_threads, watch
 
 if TYPE_CHECKING:
+    from vtsum.enhance.speech import Transcript
     from vtsum.model import Summarizer
     from vtsum.video import CutResult, VideoInfo
 
@@ -80,12 +83,18 @@ def summarize(
     fps: float = 1.0,
     formats: Sequence[str] = FORMATS,
     overwrite: bool = False,
+    sampler: Sampler = "coverage",
+    segmenter: str = METHOD,
+    refine: Refine = "dpp",
+    speech: str | None = RECOGNISER,
+    transcript: str | os.PathLike[str] | None = None,
+    denoiser: str | None = DENOISER,
     progress: ProgressCallback | None = None,
 ) -> Summary:
     """Summarise a video file: a shorter video, a short text, and a page that shows both.
 
-    The file is decoded once for the analysis; only features are kept of its frames, so memory does not grow with the
-    pictures. The output folder appears whole at the end, or not at all.
+    The file's pictures are decoded once for the analysis, and its sound once; only features are kept of the frames, so
+    memory does not grow with the pictures. The output folder appears whole at the end, or not at all.
 
     Args:
         path: the video, anything that PyAV reads.
@@ -95,6 +104,13 @@ def summarize(
         fps (float): frames sampled a second, above 0 and at most 30.
         formats: any of "mp4", "txt", "json", "keyframes", "html".
         overwrite (bool): replace an older summary. A folder that holds anything else is never replaced.
+        sampler: which sampled frames the encoder sees: "coverage", "uniform" or "all" (`vtsum.watching.watch`).
+        segmenter: what finds the events, one of `vtsum.enhance.event_segmentation.METHODS`.
+        refine: what chooses among the shots: "dpp", "knapsack" or "none" (`vtsum.planning.make_plan`).
+        speech (str | None): who listens, a recogniser's name (`vtsum.enhance.speech.make_recogniser`); None: nobody.
+        transcript: the user's own transcript, a file (SRT, WebVTT, plain text), taken instead of listening.
+        denoiser (str | None): what cleans the words heard: "embedded", the folder or hub name of a
+            sequence-to-sequence checkpoint (BART), or None.
         progress: called with (stage, fraction 0..1), from several threads; stages are the keys of
             `vtsum.progress.STAGES`.
     Returns:
@@ -108,6 +124,13 @@ def summarize(
     chosen_formats = check_formats(formats)
     if not (math.isfinite(fps) and 0 < fps <= _MAX_FPS):
         raise VTSumError(f"summarize: fps must be above 0 and at most {_MAX_FPS:g}, got {fps:g}")
+    for name, value, known in (
+        ("sampler", sampler, SAMPLERS),
+        ("segmenter", segmenter, METHODS),
+        ("refine", refine, get_args(Refine)),
+    ):
+        if value not in known:
+            raise VTSumError(f"summarize: {name} must be one of {', '.join(known)}, got {value!r}")
     require("video", "summarize")
     from vtsum.video import probe
 
@@ -119,14 +142,41 @@ def summarize(
     # The stem's length is limited: a file name may be as long as the file system allows, with nothing to spare.
     folder = Path(output) if output is not None else Path.cwd() / f"{source.stem[:100] or 'video'}_summary"
     with StagedFolder(folder, overwrite) as stage:
-        with clock("read"):
-            loaded, watched = watch(source, info, model, fps, tell)
+        with Listening(source, info, speech, transcript, denoiser, tell) as listening:
+            with clock("read"):
+                loaded, watched = watch(source, info, model, fps, tell, sampler=sampler)
+            with clock("listen"):  # what is left of it
+                said = listening.said(watched.duration)
         with clock("shots"):
             tell("shots", 0.0)
-            plan = make_plan(watched, wanted, info, fps)
+            pauses = said.pauses(watched.duration) if said is not None and said.utterances else ()
+            boundaries = loaded.boundaries(watched.features)
+            plan = make_plan(
+                watched,
+                wanted,
+                info,
+                fps,
+                segmenter=segmenter,
+                refine=refine,
+                pauses=pauses,
+                boundary_scores=boundaries,
+            )
             tell("shots", 1.0)
+        settings: schema.Settings = {
+            "budget": wanted.text,
+            "budget_seconds": round(plan.budget_seconds, 3),
+            "model": loaded.name,
+            "fps": fps,
+            "formats": chosen_formats,
+            "sampler": sampler,
+            "segmenter": segmenter,
+            "refine": refine,
+            "speech": speech,
+            "transcript": None if transcript is None else Path(os.fsdecode(os.fspath(transcript))).name,
+            "denoiser": denoiser,
+        }
         try:
-            data = _write(stage, source, info, loaded, watched, plan, chosen_formats, wanted, fps, clock, tell)
+            data = _write(stage, source, info, loaded, watched, said, plan, settings, clock, tell)
         except OSError as error:
             raise writing_failed(folder, error) from None
         except VTSumError as error:
@@ -178,14 +228,14 @@ def _write(
     info: VideoInfo,
     model: Summarizer,
     watched: Watched,
+    said: Transcript | None,
     plan: Plan,
-    formats: list[str],
-    budget: Budget,
-    fps: float,
+    settings: schema.Settings,
     clock: _Clock,
     tell: ProgressCallback,
 ) -> schema.SummaryDocument:
     """Cut, write the text meanwhile, and put all files into the staged folder."""
+    formats = settings["formats"]
     reads_pictures = model.reads_pictures
     wants_pictures = reads_pictures or bool({"keyframes", "html"} & set(formats))
     cut_result: CutResult | None = None
@@ -200,14 +250,16 @@ def _write(
             with clock("text"):
                 tell("text", 0.0)
                 with torch_threads(count=1):  # the other cores are cutting
-                    spoken = describe(model, watched.features, _moments(plan, cut_result))
+                    captions = describe(model, watched.features, _moments(plan, cut_result))
+                spans = [(i, clip.start / plan.rate, clip.end / plan.rate) for i, clip in sorted(plan.clips.items())]
+                sentences = summary_text(captions, said, watched.saliency, settings["fps"], spans)
                 tell("text", 1.0)
             if job is not None:
                 cut_result = job.result()
         except BaseException:
             stop.set()  # the pool waits for its thread: let it end soon
             raise
-    data = build_document(source.name, info, model, watched, plan, cut_result, spoken, formats, budget, fps)
+    data = build_document(source.name, info, model, watched, said, plan, cut_result, sentences, settings)
     if "html" in formats:
         from vtsum.report import write_report
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from vtsum.enhance.speech import Transcript
+    from vtsum.enhance.speech.merge import Sentence
     from vtsum.model import Summarizer
     from vtsum.schema import SummaryDocument
 
@@ -72,6 +74,30 @@ def describe(
     return [Spoken(t, min(max(float(np.mean(c)), 0.0), 1.0), tuple(m)) for t, c, m in said]
 
 
+def summary_text(
+    captions: Sequence[Spoken],
+    said: Transcript | None,
+    saliency: np.ndarray,
+    fps: float,
+    clips: Sequence[tuple[int, float, float]],
+    limit: int = MAX_SENTENCES,
+) -> list[Sentence]:
+    """The text summary, in order of time: what is seen, and the best sentences of what is said.
+
+    Args:
+        captions: from `describe`.
+        said: the transcript, None where nobody listened.
+        saliency (array): [T], of the frames sampled at `fps` a second.
+        clips: (shot, start, end) of the chosen shots, in seconds.
+        limit (int): at most so many sentences in all.
+    """
+    from vtsum.enhance.speech.merge import merge_text
+    from vtsum.enhance.speech.summary import summarise_transcript
+
+    heard = summarise_transcript(said, saliency, fps, limit) if said is not None and said.utterances else []
+    return merge_text(captions, heard, limit, clips=clips)
+
+
 def _read(picture: Path) -> np.ndarray:
     from PIL import Image
 
@@ -106,7 +132,8 @@ def span_text(start: float, end: float) -> str:
     return f"{clock_time(start)}-{clock_time(end)}"
 
 
-GUESS_NOTE = "The sentences are guesses of a small model: they can be wrong."
+ORIGINS = {"seen": "Seen", "heard": "Heard"}
+GUESS_NOTE = "The sentences are guesses of small models: they can be wrong."
 
 
 def text_file(data: SummaryDocument) -> str:
@@ -116,7 +143,7 @@ def text_file(data: SummaryDocument) -> str:
     lines = [_line(name), f"{clock_time(made['duration'])} of {clock_time(source['duration'])}", ""]
     for sentence in data["text"]:
         times = ", ".join(span_text(t["start"], t["end"]) for t in sentence["times"])
-        lines.append(f"[{times}] {sentence['text']}")
+        lines.append(f"[{times}] {ORIGINS[sentence['origin']]}: {sentence['text']}")
     if not data["text"]:
         lines.append("No sentence was found for this video.")
     notes = [GUESS_NOTE] if any(sentence["guess"] for sentence in data["text"]) else []

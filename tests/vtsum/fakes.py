@@ -14,7 +14,8 @@ class FakeSentence:
 
 
 class ColourModel:
-    """Features are the mean colours of a 4 x 4 grid; saliency is how colourful a frame is; it says the main colour."""
+    """Features are the mean colours of a 4 x 4 grid; saliency is how colourful a frame is; it says the main colour.
+    It has no boundary head."""
 
     name = "colour"
     weights_sha256 = "0" * 64
@@ -36,6 +37,9 @@ class ColourModel:
     def saliency(self, features: np.ndarray) -> np.ndarray:
         cells = features.reshape(len(features), 16, 3)
         return np.clip((cells.max(2) - cells.min(2)).mean(1), 0, 1).astype(np.float32)
+
+    def boundaries(self, features: np.ndarray) -> np.ndarray | None:
+        return None
 
     def describe(
         self, features: np.ndarray, spans: list[tuple[int, int]], key_frames: object = None

@@ -98,7 +98,7 @@ def test_the_video_and_the_key_frames_are_inside(made, html):
 def test_guesses_and_facts_are_told(made, html):
     text = "".join(Tags(html).words)
     for words in (
-        "guesses of a small model",
+        "guesses of small models",
         "sha256 0000000000000000",
         "colour",
         "5s = 5.0 s",

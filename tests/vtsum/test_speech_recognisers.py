@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.vtsum.samples import small_clip
 from tests.vtsum.speech_checkpoints import convert, make_whisper
 from vtsum.enhance.speech import Transcript, Utterance, Word, transcribe
 from vtsum.enhance.speech.activity import Stretch
 from vtsum.enhance.speech.recognisers import make_recogniser, sphinx
-from vtsum.enhance.speech.recognisers.base import is_repetitive, packs, words_of_tokens
+from vtsum.enhance.speech.recognisers.base import is_repetitive, is_understood, packs, words_of_tokens
 from vtsum.enhance.speech.recognisers.sphinx import PocketSphinx
 from vtsum.enhance.speech.sound import RATE, as_pcm, read_sound
 from vtsum.errors import VTSumError
@@ -252,7 +253,8 @@ def test_pocketsphinx_recognises_real_speech(shared: Path, tmp_path: Path) -> No
 class Echo:
     """A recogniser that says one word a stretch, with a confidence that falls."""
 
-    name, longest, language, doubtful = "echo", 5.0, "en", 0.5
+    name, longest, language = "echo", 5.0, "en"
+    doubtful, understood, telling = 0.5, 0.1, 0
 
     def recognise(self, stretches: Iterable[Stretch]) -> Iterator[Utterance]:
         for index, stretch in enumerate(stretches):
@@ -286,6 +288,28 @@ def test_the_recogniser_hears_the_voice_and_the_doubtful_is_left_out(shared: Pat
     assert seconds[-1] == pytest.approx(42.4, abs=0.1)
     marked = transcribe(clip, recogniser=Echo(), denoiser=lambda t: Transcript(t.utterances[:1], "marked", None))
     assert (marked.source, len(marked.words)) == ("marked", 1)
+
+
+def test_what_is_understood_is_told_by_all_of_it() -> None:
+    def said(*words: tuple[str, float]) -> list[Utterance]:
+        return [Utterance((Word(text, i, i + 0.5, sure),)) for i, (text, sure) in enumerate(words)]
+
+    sphinx_ = PocketSphinx()
+    talk = [("example", 0.9), ("video", 0.9), ("commercial", 0.2), ("a", 0.1)]
+    assert is_understood(sphinx_, said(*talk))
+    assert not is_understood(sphinx_, said(*talk[:2], ("commercial", 0.1)))  # two telling words
+    assert not is_understood(sphinx_, said(*talk, *[("the", 0.05)] * 10))  # three, among much noise
+    assert not is_understood(sphinx_, said(*[("the", 1.0)] * 50))
+    assert not is_understood(sphinx_, [])
+    assert is_understood(Echo(), said(("a", 0.2)))  # type: ignore[arg-type]
+
+
+def test_melodies_are_not_words(tmp_path: Path) -> None:
+    """PocketSphinx makes words of anything; those of a melody are not believed, sure as one may seem."""
+    heard = transcribe(small_clip(tmp_path / "melody.mp4").path)
+    assert heard.utterances == ()
+    assert heard.warnings
+    assert all("could not be understood" in warning for warning in heard.warnings)
 
 
 def test_music_and_silence_have_no_words(shared: Path, tmp_path: Path) -> None:

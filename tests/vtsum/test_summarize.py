@@ -64,8 +64,16 @@ def test_json_is_valid_and_says_why(made):
         "model": "colour",
         "fps": 1.0,
         "formats": ["mp4", "txt", "json", "keyframes", "html"],
+        "sampler": "coverage",
+        "segmenter": "joint",
+        "refine": "dpp",
+        "speech": "pocketsphinx",
+        "transcript": None,
+        "denoiser": "embedded",
     }
     assert len(data["frames"]["time"]) == 12
+    assert data["frames"]["encoded_share"] == 1.0  # a short video is encoded whole
+    assert data["frames"]["boundary"] is None
     assert data["source"]["duration"] == pytest.approx(12, abs=0.05)
     best = min(data["shots"], key=lambda shot: shot["rank"])
     assert best["chosen"]
@@ -98,7 +106,7 @@ def test_text(made):
     text = made.files["txt"].read_text(encoding="utf-8")
     assert text.startswith("small.mp4\n0:05 of 0:12\n") or text.startswith("small.mp4\n0:04 of 0:12\n")
     assert "Something" in text
-    assert "guesses of a small model" in text
+    assert "guesses of small models" in text
     assert all(sentence["guess"] for sentence in made.data["text"])
 
 
@@ -266,8 +274,8 @@ def test_a_file_broken_in_the_middle(clip, tmp_path):
 def test_progress_runs_through_the_stages(clip, tmp_path):
     seen: list[tuple[str, float]] = []
     vtsum.summarize(clip, tmp_path / "o", model=ColourModel(), progress=lambda *step: seen.append(step))
-    assert {stage for stage, _ in seen} == {"read", "shots", "text", "cut", "page"}
-    for stage in ("read", "cut"):
+    assert {stage for stage, _ in seen} == {"read", "listen", "shots", "text", "cut", "page"}
+    for stage in ("read", "listen", "cut"):
         shares = [share for name, share in seen if name == stage]
         assert shares == sorted(shares)
         assert shares[0] == 0

@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -51,6 +51,33 @@ def summarize(
             help="mp4, txt, json, keyframes or html; several by commas. [default: all]",
         ),
     ] = None,
+    sampler: Annotated[
+        str, typer.Option(metavar="NAME", help="Frames that the encoder sees: coverage, uniform or all.")
+    ] = "coverage",
+    segmenter: Annotated[
+        str, typer.Option(metavar="NAME", help="What finds the events: joint, kts, learned, cuts or uniform.")
+    ] = "joint",
+    refine: Annotated[
+        str, typer.Option(metavar="NAME", help="What chooses among the shots: dpp, knapsack or none.")
+    ] = "dpp",
+    speech: Annotated[bool, typer.Option("--speech/--no-speech", help="Listen to what is said.")] = True,
+    recogniser: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="Who listens: pocketsphinx, whisper:NAME_OR_FOLDER or faster-whisper:NAME_OR_FOLDER."
+        ),
+    ] = "pocketsphinx",
+    transcript: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A transcript of yours, taken instead of listening: SRT, WebVTT or text."),
+    ] = None,
+    denoiser: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|PATH",
+            help="What cleans the words heard: embedded, none, or a BART checkpoint's name or folder.",
+        ),
+    ] = "embedded",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older summary in the folder.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the content of summary.json on standard output.")] = (
         False
@@ -61,15 +88,30 @@ def summarize(
     from vtsum.extras import require
 
     require("video", "summarize")
+    from vtsum.planning import Refine
     from vtsum.progress import ConsoleProgress
     from vtsum.summarize import FORMATS
     from vtsum.summarize import summarize as run
+    from vtsum.watching import Sampler
 
     names = [part.strip() for entry in formats for part in entry.split(",")] if formats else FORMATS
     shown = ConsoleProgress() if sys.stderr.isatty() and not quiet else None
     with shown or contextlib.nullcontext():
         summary = run(
-            video, output, budget=budget, model=model, fps=fps, formats=names, overwrite=overwrite, progress=shown
+            video,
+            output,
+            budget=budget,
+            model=model,
+            fps=fps,
+            formats=names,
+            overwrite=overwrite,
+            sampler=cast(Sampler, sampler),
+            segmenter=segmenter,
+            refine=cast(Refine, refine),
+            speech=recogniser if speech else None,
+            transcript=transcript,
+            denoiser=None if denoiser == "none" else denoiser,
+            progress=shown,
         )
     if as_json:
         write(json.dumps(summary.data, ensure_ascii=True, allow_nan=False))

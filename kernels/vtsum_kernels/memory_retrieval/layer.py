@@ -102,7 +102,7 @@ def _backward(
     elif query_mask is not None:
         dy = dy.masked_fill(~query_mask[:, None], 0.0)
     even = _even(weights, x.dtype)
-    slope_sum = dy.sum(0, dtype=weights.dtype) if want_bias or (want_bank and even) else None
+    slope_sum = dy.sum(0, dtype=weights.dtype) if want_bias or (want_bank and even) else dbias
     if want_bank:
         dbank = product(((weights - even) if even else weights).to(x.dtype).t(), dy)
         if even:

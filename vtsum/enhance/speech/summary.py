@@ -26,6 +26,7 @@ from vtsum.enhance.speech.transcript import Transcript, Word
 
 SALIENCY, CENTRALITY, CONFIDENCE = 1.0, 1.0, 0.5
 FULL = 4  # words with a meaning of their own from which a sentence counts as full
+FEWEST = 3  # words; what is shorter ("Yes." "This half") tells nothing by itself
 _DAMPING, _STEPS = 0.85, 60
 _COLUMNS = 1024  # of the tf-idf features: words share columns beyond it
 
@@ -117,7 +118,7 @@ def summarise_transcript(
     *,
     lexicon: Lexicon | None = None,
 ) -> list[SpokenSentence]:
-    """The sentences that tell best what was said, in order of time.
+    """The sentences of three words and more that tell best what was said, in order of time.
 
     Args:
         transcript (Transcript): denoised, or with stops of its own, for the best sentences.
@@ -137,7 +138,7 @@ def summarise_transcript(
     if limit < 0:
         raise ValueError(f"summarise_transcript: limit must be at least 0, got {limit}")
     lexicon = lexicon or embedded_lexicon()
-    sentences = sentences_of(transcript, lexicon)
+    sentences = [words for words in sentences_of(transcript, lexicon) if len(words) >= FEWEST]
     spans = [(s[0].start, max(w.end for w in s)) for s in sentences]
     salient = moment_saliency(spans, saliency, fps)
     if not sentences or limit == 0:

@@ -9,11 +9,11 @@ from typing import Literal
 import numpy as np
 
 from vtsum.enhance.speech.activity import voice_activity, voiced
-from vtsum.enhance.speech.recognisers import Recogniser, make_recogniser
+from vtsum.enhance.speech.recognisers import Recogniser, is_understood, make_recogniser
 from vtsum.enhance.speech.sound import RATE, read_sound
 from vtsum.enhance.speech.subtitle_track import read_subtitle_track
 from vtsum.enhance.speech.subtitles import read_transcript
-from vtsum.enhance.speech.transcript import Transcript, Utterance
+from vtsum.enhance.speech.transcript import Transcript
 from vtsum.video.source import show
 
 Denoiser = Callable[[Transcript], Transcript]
@@ -83,18 +83,14 @@ def _listen(
     path: str | os.PathLike[str], recogniser: Recogniser, progress: Callable[[float], None] | None
 ) -> Transcript:
     blocks = _Length(path, progress)
-    kept: list[Utterance] = []
-    doubtful = 0
-    for utterance in recogniser.recognise(voiced(blocks, recogniser.longest)):
-        if np.mean([word.confidence for word in utterance.words]) < recogniser.doubtful:
-            doubtful += 1
-        else:
-            kept.append(utterance)
+    heard = list(recogniser.recognise(voiced(blocks, recogniser.longest)))
+    understood = is_understood(recogniser, heard)
+    kept = [u for u in heard if understood and np.mean([w.confidence for w in u.words]) >= recogniser.doubtful]
     name = show(os.path.basename(os.fspath(path)))
     warnings = []
     if not blocks.seconds:
         warnings.append(f"{name} has no sound that can be decoded")
-    if doubtful:
+    if doubtful := len(heard) - len(kept):
         what = "stretch of sound" if doubtful == 1 else "stretches of sound"
         warnings.append(f"{doubtful} {what} could not be understood: another language, noise or music?")
     return Transcript(tuple(kept), recogniser.name, recogniser.language if kept else None, tuple(warnings))

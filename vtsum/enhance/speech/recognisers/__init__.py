@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from vtsum.enhance.speech.recognisers.base import Recogniser
+from vtsum.enhance.speech.recognisers.base import Recogniser, is_understood
 from vtsum.errors import VTSumError
 
 NAMES = ("pocketsphinx", "whisper:NAME_OR_FOLDER", "faster-whisper:NAME_OR_FOLDER")
 
-__all__ = ["NAMES", "Recogniser", "make_recogniser"]
+__all__ = ["NAMES", "Recogniser", "is_understood", "make_recogniser"]
 
 
 def make_recogniser(name: str) -> Recogniser:

@@ -25,12 +25,18 @@ class Recogniser(Protocol):
         longest (float): seconds of the longest stretch that it takes.
         language (str | None): of what is recognised; where it is detected, it is known after the first utterance.
         doubtful (float): the mean confidence of an utterance's words under which it is not to be believed.
+        understood (float): the mean confidence of all words under which none of them is: music, animals or another
+            language give words here and there that seem sure.
+        telling (int): different long words (4 letters and more, confidence 0.2 and more) without which none is either:
+            a melody gives "the the the", as sure as may be.
     """
 
     name: str
     longest: float
     language: str | None
     doubtful: float
+    understood: float
+    telling: int
 
     def recognise(self, stretches: Iterable[Stretch]) -> Iterator[Utterance]:
         """Yield what was said, in order, reading `stretches` no further ahead than it must. Stretches in which no words
@@ -40,6 +46,15 @@ class Recogniser(Protocol):
             VTSumError: the recogniser stopped working.
         """
         ...
+
+
+def is_understood(recogniser: Recogniser, heard: Sequence[Utterance]) -> bool:
+    """Whether what was heard is speech that the recogniser knows, by all of it together."""
+    words = [word for utterance in heard for word in utterance.words]
+    telling = {word.text.lower() for word in words if len(word.text) >= 4 and word.confidence >= 0.2}
+    if not words or len(telling) < recogniser.telling:
+        return False
+    return float(np.mean([word.confidence for word in words])) >= recogniser.understood
 
 
 class Pack:

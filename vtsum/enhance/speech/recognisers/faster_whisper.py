@@ -26,7 +26,8 @@ class FasterWhisper:
 
     name = "faster-whisper"
     longest = 30.0
-    doubtful = 0.2
+    doubtful = understood = 0.2
+    telling = 0
 
     def __init__(
         self, source: str, *, language: str | None = None, device: str = "auto", compute_type: str = "default"

@@ -54,7 +54,8 @@ class Whisper:
     """
 
     name = "whisper"
-    doubtful = 0.2
+    doubtful = understood = 0.2
+    telling = 0
 
     def __init__(
         self, source: str, *, language: str | None = None, batch_size: int = 4, device: str | None = None

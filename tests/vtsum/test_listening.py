@@ -1,0 +1,140 @@
+"""Summaries that listen: whose words they use, what becomes of cuts and text, and what happens where nobody can."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+import vtsum
+from tests.vtsum.fakes import ColourModel
+from tests.vtsum.samples import small_clip
+from vtsum import listening, schema
+from vtsum.enhance.speech import Transcript, Utterance, Word
+from vtsum.errors import VTSumError
+
+TRANSCRIBE = importlib.import_module("vtsum.enhance.speech.transcribe")  # the package's name of it is the function
+SRT = """1
+00:00:00,500 --> 00:00:03,500
+The first scene has balls that bounce.
+
+2
+00:00:04,200 --> 00:00:07,600
+Then <b>stripes</b> come past.
+
+3
+00:00:10,000 --> 00:00:20,000
+The burst ends it all, and nobody is left to say so.
+"""
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_clip(tmp_path_factory.mktemp("clip") / "small.mp4").path
+
+
+@pytest.fixture(scope="module")
+def told(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> vtsum.Summary:
+    folder = tmp_path_factory.mktemp("told")
+    (folder / "small.srt").write_text(SRT, encoding="utf-8")
+    return vtsum.summarize(clip, folder / "out", budget="5s", model=ColourModel(), transcript=folder / "small.srt")
+
+
+def test_the_users_words_are_in_the_text(told: vtsum.Summary) -> None:
+    data = schema.read(told.files["json"])
+    assert data["settings"]["transcript"] == "small.srt"
+    speech = data["speech"]
+    assert speech is not None
+    assert not speech["guess"]
+    assert " ".join(word["text"] for word in speech["utterances"][1]["words"]) == "Then stripes come past."
+    assert max(word["end"] for u in speech["utterances"] for word in u["words"]) <= data["source"]["duration"]
+    heard = {s["text"]: s for s in data["text"] if s["origin"] == "heard"}
+    assert "Then stripes come past." in heard
+    assert heard["Then stripes come past."]["times"] == [{"start": 4.2, "end": 7.6}]
+    assert not heard["Then stripes come past."]["guess"]
+    assert any(s["origin"] == "seen" for s in data["text"])
+    starts = [s["times"][0]["start"] for s in data["text"]]
+    assert starts == sorted(starts)
+    text = told.files["txt"].read_text(encoding="utf-8")
+    assert "[0:04-0:07] Heard: Then stripes come past." in text
+    assert "] Seen: Something" in text
+
+
+def test_the_page_shows_the_words(told: vtsum.Summary) -> None:
+    html = told.files["html"].read_text(encoding="utf-8")
+    assert "What is said" in html
+    assert html.count("Then stripes come past.") >= 2  # in the text and in the transcript
+    assert "which mishears often" not in html
+    assert 'class="voices" d="M' in html
+
+
+def test_pauses_reach_the_plan(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What becomes of them there is held in test_refinement_*; that they are the transcript's is held here."""
+    found: list[object] = []
+    plan = importlib.import_module("vtsum.summarize").make_plan
+
+    def note(*given: object, **options: object) -> object:
+        found.append(options["pauses"])
+        return plan(*given, **options)
+
+    monkeypatch.setattr(importlib.import_module("vtsum.summarize"), "make_plan", note)
+    (tmp_path / "small.srt").write_text(SRT, encoding="utf-8")
+    options = {"budget": "5s", "model": ColourModel(), "formats": ["json"]}
+    vtsum.summarize(clip, tmp_path / "a", transcript=tmp_path / "small.srt", **options)
+    vtsum.summarize(clip, tmp_path / "b", speech=None, **options)
+    assert found[1] == ()
+    pauses = found[0]
+    assert isinstance(pauses, list)
+    assert pauses[0] == (0.0, 0.5)
+    assert any(a == pytest.approx(3.5, abs=0.2) and b == pytest.approx(4.2, abs=0.01) for a, b in pauses)
+
+
+def test_nobody_listens_where_nobody_should(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TRANSCRIBE, "make_recogniser", lambda name: pytest.fail("somebody listens"))
+    made = vtsum.summarize(clip, tmp_path / "o", budget="5s", model=ColourModel(), formats=["json"], speech=None)
+    assert made.data["speech"] is None
+    assert {sentence["origin"] for sentence in made.data["text"]} == {"seen"}
+
+
+def test_a_recogniser_that_cannot_be_had(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str) -> None:
+        raise VTSumError(f"{name} is not to be had")
+
+    monkeypatch.setattr(TRANSCRIBE, "make_recogniser", refuse)
+    made = vtsum.summarize(clip, tmp_path / "o", model=ColourModel(), formats=["json"])
+    assert any("what is said could not be found: pocketsphinx is not to be had" in w for w in made.warnings)
+    with pytest.raises(VTSumError, match="whisper:x is not to be had"):
+        vtsum.summarize(clip, tmp_path / "p", model=ColourModel(), formats=["json"], speech="whisper:x")
+    with pytest.raises(VTSumError, match=r"none\.srt"):
+        vtsum.summarize(clip, tmp_path / "q", model=ColourModel(), transcript=tmp_path / "none.srt")
+    assert [path.name for path in tmp_path.iterdir()] == ["o"]
+
+
+@pytest.mark.parametrize("option", ["sampler", "segmenter", "refine"])
+def test_options_are_checked_before_the_work(clip: Path, tmp_path: Path, option: str) -> None:
+    with pytest.raises(VTSumError, match=f"summarize: {option} must be one of .*, got 'magic'"):
+        vtsum.summarize(clip, tmp_path / "o", model=ColourModel(), **{option: "magic"})
+    assert not (tmp_path / "o").exists()
+
+
+def test_words_after_the_end_are_left_out() -> None:
+    words = (Word("a", 0.0, 1.0, 1.0), Word("b", 1.5, 4.0, 1.0), Word("c", 3.0, 3.5, 1.0))
+    said = Transcript((Utterance(words), Utterance((Word("d", 5.0, 6.0, 1.0),))), "mine", "en")
+    kept = listening.within(said, 2.0)
+    assert [(w.text, w.start, w.end) for w in kept.words] == [("a", 0.0, 1.0), ("b", 1.5, 2.0)]
+    assert (kept.source, kept.language) == ("mine", "en")
+
+
+def test_a_real_talk_is_heard(shared: Path, tmp_path: Path) -> None:
+    """The whole way with everything embedded: the talk's own words are in the text, with their times."""
+    made = vtsum.summarize(shared / "media" / "speech_and_silence.mp4", tmp_path / "o", formats=["json", "txt"])
+    speech = made.data["speech"]
+    assert speech is not None
+    assert (speech["source"], speech["guess"]) == ("pocketsphinx", True)
+    said = " ".join(w["text"] for u in speech["utterances"] for w in u["words"]).lower()
+    assert "this is an example video" in said
+    assert "you can see the time" in said
+    heard = [s for s in made.data["text"] if s["origin"] == "heard"]
+    assert heard
+    assert all(s["times"][0]["end"] <= 19.0 for s in heard)  # silence follows

@@ -1,0 +1,127 @@
+"""Listening to a video beside watching it: what is said, found in a thread of its own."""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from vtsum.enhance.speech.transcript import Transcript, Utterance
+from vtsum.errors import VTSumError
+from vtsum.progress import ProgressCallback
+
+if TYPE_CHECKING:
+    from vtsum.enhance.speech.transcribe import Denoiser
+    from vtsum.video import VideoInfo
+
+RECOGNISER = "pocketsphinx"
+DENOISER = "embedded"
+#: Recognisers that mishear so often that what they heard is shown as a guess.
+GUESSING = ("pocketsphinx",)
+
+
+class Listening:
+    """What is said in a video, found while the `with` block goes on; leaving it in a hurry stops the search.
+
+    Args:
+        source: the file. info: what `probe` found of it.
+        speech (str | None): the recogniser's name (`vtsum.enhance.speech.make_recogniser`); None: nobody listens.
+        transcript: the user's own, a file; it is taken as it is, without listening.
+        denoiser (str | None): "embedded", a sequence-to-sequence checkpoint's name or folder, or None.
+        tell: told ("listen", fraction).
+    """
+
+    def __init__(
+        self,
+        source: Path,
+        info: VideoInfo,
+        speech: str | None,
+        transcript: str | os.PathLike[str] | None,
+        denoiser: str | None,
+        tell: ProgressCallback,
+    ) -> None:
+        self._source, self._info = source, info
+        self._speech, self._transcript, self._denoiser = speech, transcript, denoiser
+        self._tell = tell
+        self._stop = threading.Event()
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vtsum-listen")
+
+    def __enter__(self) -> Listening:
+        wanted = self._speech is not None or self._transcript is not None
+        self._job = self._pool.submit(self._listen) if wanted else None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._pool.shutdown()
+
+    def said(self, duration: float) -> Transcript | None:
+        """What was said in the video's first `duration` seconds; None where nobody was to listen.
+
+        A recogniser that cannot go on leaves an empty transcript with a warning: the video can be summarised without.
+
+        Raises:
+            VTSumError: the user's own transcript, or a recogniser asked for by another name than the default's, cannot
+                be had.
+        """
+        if self._job is None:
+            return None
+        try:
+            found = self._job.result()
+        except VTSumError as error:
+            if self._transcript is not None or self._speech != RECOGNISER:
+                raise
+            return Transcript((), "none", None, (f"what is said could not be found: {error}",))
+        return within(found, duration)
+
+    def _listen(self) -> Transcript:
+        from vtsum.enhance.speech.transcribe import transcribe
+
+        whole = max(self._info.duration, 1e-3)
+        self._tell("listen", 0.0)
+        found = transcribe(
+            self._source,
+            recogniser=self._speech if self._info.has_audio else None,
+            transcript=self._transcript,
+            denoiser=_denoiser(self._denoiser),
+            progress=lambda seconds: self._note(min(seconds / whole, 0.99)),
+        )
+        self._tell("listen", 1.0)
+        return found
+
+    def _note(self, done: float) -> None:
+        if self._stop.is_set():
+            raise _Stopped
+        self._tell("listen", done)
+
+
+def _denoiser(name: str | None) -> Denoiser | None:
+    if name is None:
+        return None
+    if name == DENOISER:
+        from vtsum.enhance.speech.denoise import denoise
+
+        return denoise
+    from vtsum.enhance.speech.denoise_seq2seq import Seq2SeqDenoiser
+
+    return Seq2SeqDenoiser(name)
+
+
+def within(transcript: Transcript, duration: float) -> Transcript:
+    """The words that begin before `duration` seconds, none of them ending later."""
+    kept = []
+    for utterance in transcript.utterances:
+        words = [replace(w, end=min(w.end, duration)) for w in utterance.words if w.start < duration]
+        if words:
+            kept.append(Utterance(tuple(words), utterance.alternatives))
+    return replace(transcript, utterances=tuple(kept))
+
+
+class _Stopped(Exception):
+    """Nobody wants the words any more."""

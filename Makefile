@@ -6,6 +6,8 @@ VIDEO ?= vtsum/assets/film.mp4
 OUT ?= out
 JOBS ?= auto
 TESTS ?= tests
+PART ?= all
+MINUTES ?= 10
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -19,10 +21,10 @@ PYTHON_CODE := $(wildcard vtsum kernels bench tests setup.py)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export VIDEO OUT
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check bench gpu-check clean
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/.stamp-demo  ## Summarise VIDEO=path, or else the short film that comes along
 	@name=$$(basename -- "$$VIDEO"); target="$$OUT/$${name%.*}_summary"; mkdir -p "$$OUT"; \
@@ -43,6 +45,10 @@ check: .venv/.stamp-test  ## Lint, check formatting and types, compile the GPU k
 bench: .venv/.stamp-bench  ## Measure on this machine; results go to bench/results
 	@for file in bench/bench_*.py; do module="bench.$$(basename "$$file" .py)"; echo "==> $$module"; $(BIN)/python -m "$$module"; done
 	@for op in sliding_window_attention memory_retrieval; do echo "==> bench.run $$op"; $(BIN)/python -m bench.run --op $$op; done
+
+# As it is found: a machine with a GPU may have no network, so nothing is installed and no .venv is made.
+gpu-check:  ## Build, test and measure the kernels on this machine's GPU: results in OUT (PART=tests, MINUTES=10, TUNE=1)
+	@"$(PYTHON)" -m bench.gpu_check --out "$$OUT" --part $(PART) --minutes $(MINUTES) $(if $(TUNE),--tune)
 
 clean:  ## Remove .venv, build products and caches; summaries in out/ stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -52,9 +52,7 @@ def contest_of(setting: Setting, wanted: tuple[str, ...] = ()) -> Contest:
     rivals = [
         rival
         for rival in memory_rivals.RIVALS
-        if setting.case in rival.cases
-        and setting.device in rival.devices
-        and (not wanted or rival.name in wanted)
+        if setting.case in rival.cases and setting.device in rival.devices and (not wanted or rival.name in wanted)
     ]
     facts = {"case": setting.case, "pass": setting.direction, "dtype": setting.dtype, "shape": setting.shape}
     yardstick = COPY if setting.case == "gather" else PRODUCT

@@ -16,12 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from bench import (
+    denoising_report,
+    event_segmentation_report,
+    frame_sampling_report,
     gpu_report,
     memory_aims,
     memory_liveness,
     memory_report,
     sliding_window_aims,
     sliding_window_report,
+    speech_report,
     summary_refinement_report,
     training_step_report,
 )
@@ -64,6 +68,17 @@ def encoder() -> str:
     return table(["embedded frame encoder", "frames a second"], rows)
 
 
+def walkthrough() -> str:
+    """How long the README's walkthrough took."""
+    record = read(RESULTS / "walkthrough.jsonl")[-1]
+    minutes, longest = record["total_s"] / 60, max(seconds for _, seconds in record["lines_s"]) / 60
+    return (
+        f"Run in this order, with the first training stopped after {record['stop_after_s']:.0f} s, this took "
+        f"{minutes:.1f} minutes on {record['threads']}\ncores of a shared server, {longest:.1f} of them in the longest "
+        "training (`python -m bench.bench_walkthrough`), and came to:"
+    )
+
+
 def synthetic() -> str:
     """The README's walkthrough: what its two evaluations say."""
     from vtsum.evaluation.videoxum_file import read_evaluation
@@ -77,11 +92,16 @@ TABLES: dict[str, Callable[[], str]] = {
     "summarize": summarize,
     "encoder": encoder,
     "synthetic": synthetic,
+    "walkthrough": walkthrough,
     "memory_liveness": memory_liveness.liveness,
     **sliding_window_report.TABLES,
     "sliding_window_cpu_aims": lambda: sliding_window_aims.aims("cpu"),
-    **memory_report.TABLES,
+    **event_segmentation_report.TABLES,
     **summary_refinement_report.TABLES,
+    **speech_report.TABLES,
+    **denoising_report.TABLES,
+    **frame_sampling_report.TABLES,
+    **memory_report.TABLES,
     **memory_aims.TABLES,
     **gpu_report.TABLES,
     "training_step_cpu": lambda: training_step_report.training_step("cpu"),

@@ -29,6 +29,7 @@ EXTRAS: dict[str, dict[str, str]] = {
     },
     "eval": {"h5py": "h5py", "matplotlib": "matplotlib", "scipy": "scipy", "pycocoevalcap": "pycocoevalcap"},
     "models": {"timm": "timm"},
+    "speech": {"faster_whisper": "faster-whisper"},
 }
 
 

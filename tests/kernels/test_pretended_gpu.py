@@ -13,7 +13,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 #: A part that takes little of the interpreter; all of them: VTSUM_PRETENDED_GPU=1 TRITON_INTERPRET=1 pytest -m gpu
-FILES = ["test_gpu_graphs.py", "test_gpu_sparse.py", "test_gpu_memory.py", "test_gpu_window.py", "test_gpu_contracts.py"]
+FILES = [
+    "test_gpu_graphs.py",
+    "test_gpu_sparse.py",
+    "test_gpu_memory.py",
+    "test_gpu_window.py",
+    "test_gpu_contracts.py",
+]
 FEW = "cuda and (narrow or packed or masked or folded or step or bits or stream or threads) and not float16"
 FEW += " or test_a_large or adversaries or mixed or chosen_slots or which_backend or flash_attention"
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from vtsum.data.frames import FRAME_INDEX_RATE, read_frames
 from vtsum.data.tvsum import Split, TVSumVideo, load_splits, load_tvsum
-from vtsum.enhance.event_segmentation import PictureChanges
+from vtsum.enhance.event_segmentation import METHOD, PictureChanges
 from vtsum.enhance.summary_refinement import (
     STRENGTH,
     discount_repeats,
@@ -139,7 +139,14 @@ def keyshots(one: Scored, choose: Choose) -> np.ndarray:
     return kept
 
 
-def planned(one: Scored, refine: Refine, smooth: float = 0.0) -> np.ndarray:
+def planned(
+    one: Scored,
+    refine: Refine,
+    smooth: float = 0.0,
+    *,
+    segmenter: str = METHOD,
+    boundary_scores: np.ndarray | None = None,
+) -> np.ndarray:
     """bool [N]: the frames of the clips that `vtsum summarize` would show; `smooth`: seconds, of a Gaussian."""
     video = one.video
     watched = Watched(
@@ -152,7 +159,15 @@ def planned(one: Scored, refine: Refine, smooth: float = 0.0) -> np.ndarray:
         changes=PictureChanges(),
         encoded=np.ones(len(one.saliency), dtype=bool),
     )
-    plan = make_plan(watched, parse_budget("15%"), _info(video), one.fps, refine=refine)
+    plan = make_plan(
+        watched,
+        parse_budget("15%"),
+        _info(video),
+        one.fps,
+        segmenter=segmenter,
+        refine=refine,
+        boundary_scores=boundary_scores,
+    )
     kept = np.zeros(video.n_frames, dtype=bool)
     for clip in plan.clips.values():
         kept[round(clip.start / plan.rate * video.fps) : round(clip.end / plan.rate * video.fps)] = True

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 RECOGNISER = "pocketsphinx"
 DENOISER = "embedded"
+LIMIT = 600.0  # seconds of voice that are listened to: PocketSphinx takes some 5 minutes of one core for them
 #: Recognisers that mishear so often that what they heard is shown as a guess.
 GUESSING = ("pocketsphinx",)
 
@@ -32,6 +33,7 @@ class Listening:
         speech (str | None): the recogniser's name (`vtsum.enhance.speech.make_recogniser`); None: nobody listens.
         transcript: the user's own, a file; it is taken as it is, without listening.
         denoiser (str | None): "embedded", a sequence-to-sequence checkpoint's name or folder, or None.
+        limit (float | None): at most so many seconds of voice are listened to.
         tell: told ("listen", fraction).
     """
 
@@ -42,11 +44,12 @@ class Listening:
         speech: str | None,
         transcript: str | os.PathLike[str] | None,
         denoiser: str | None,
+        limit: float | None,
         tell: ProgressCallback,
     ) -> None:
         self._source, self._info = source, info
         self._speech, self._transcript, self._denoiser = speech, transcript, denoiser
-        self._tell = tell
+        self._limit, self._tell = limit, tell
         self._stop = threading.Event()
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vtsum-listen")
 
@@ -83,14 +86,14 @@ class Listening:
     def _listen(self) -> Transcript:
         from vtsum.enhance.speech.transcribe import transcribe
 
-        whole = max(self._info.duration, 1e-3)
         self._tell("listen", 0.0)
         found = transcribe(
             self._source,
             recogniser=self._speech if self._info.has_audio else None,
             transcript=self._transcript,
             denoiser=_denoiser(self._denoiser),
-            progress=lambda seconds: self._note(min(seconds / whole, 0.99)),
+            limit=self._limit,
+            progress=self._note,
         )
         self._tell("listen", 1.0)
         return found
@@ -98,7 +101,7 @@ class Listening:
     def _note(self, done: float) -> None:
         if self._stop.is_set():
             raise _Stopped
-        self._tell("listen", done)
+        self._tell("listen", min(done, 0.99))
 
 
 def _denoiser(name: str | None) -> Denoiser | None:
@@ -120,7 +123,7 @@ def within(transcript: Transcript, duration: float) -> Transcript:
         words = [replace(w, end=min(w.end, duration)) for w in utterance.words if w.start < duration]
         if words:
             kept.append(Utterance(tuple(words), utterance.alternatives))
-    return replace(transcript, utterances=tuple(kept))
+    return replace(transcript, utterances=tuple(kept), unheard=tuple(u for u in transcript.unheard if u[0] < duration))
 
 
 class _Stopped(Exception):

@@ -55,6 +55,7 @@ class Settings(TypedDict):
     speech: str | None  # the recogniser; null: nobody listened
     transcript: str | None  # the user's own, a file's name
     denoiser: str | None  # of words that a recogniser heard
+    speech_limit: float | None  # seconds of voice that were listened to at most
 
 
 class Model(TypedDict):

@@ -23,7 +23,7 @@ from vtsum.enhance.event_segmentation import METHOD, METHODS
 from vtsum.enhance.summary_refinement import Budget, parse_budget
 from vtsum.errors import VTSumError
 from vtsum.extras import require
-from vtsum.listening import DENOISER, RECOGNISER, Listening
+from vtsum.listening import DENOISER, LIMIT, RECOGNISER, Listening
 from vtsum.planning import Plan, Refine, make_plan
 from vtsum.progress import ProgressCallback, ignore
 from vtsum.staging import StagedFolder, writing_failed
@@ -89,6 +89,7 @@ def summarize(
     speech: str | None = RECOGNISER,
     transcript: str | os.PathLike[str] | None = None,
     denoiser: str | None = DENOISER,
+    speech_limit: float | None = LIMIT,
     progress: ProgressCallback | None = None,
 ) -> Summary:
     """Summarise a video file: a shorter video, a short text, and a page that shows both.
@@ -111,6 +112,8 @@ def summarize(
         transcript: the user's own transcript, a file (SRT, WebVTT, plain text), taken instead of listening.
         denoiser (str | None): what cleans the words heard: "embedded", the folder or hub name of a
             sequence-to-sequence checkpoint (BART), or None.
+        speech_limit (float | None): seconds of voice that a recogniser listens to at most, above 0, spread evenly over
+            the video; None: to all of it.
         progress: called with (stage, fraction 0..1), from several threads; stages are the keys of
             `vtsum.progress.STAGES`.
     Returns:
@@ -124,6 +127,8 @@ def summarize(
     chosen_formats = check_formats(formats)
     if not (math.isfinite(fps) and 0 < fps <= _MAX_FPS):
         raise VTSumError(f"summarize: fps must be above 0 and at most {_MAX_FPS:g}, got {fps:g}")
+    if speech_limit is not None and not speech_limit > 0:
+        raise VTSumError(f"summarize: speech_limit must be above 0 seconds, or None, got {speech_limit:g}")
     for name, value, known in (
         ("sampler", sampler, SAMPLERS),
         ("segmenter", segmenter, METHODS),
@@ -142,7 +147,7 @@ def summarize(
     # The stem's length is limited: a file name may be as long as the file system allows, with nothing to spare.
     folder = Path(output) if output is not None else Path.cwd() / f"{source.stem[:100] or 'video'}_summary"
     with StagedFolder(folder, overwrite) as stage:
-        with Listening(source, info, speech, transcript, denoiser, tell) as listening:
+        with Listening(source, info, speech, transcript, denoiser, speech_limit, tell) as listening:
             with clock("read"):
                 loaded, watched = watch(source, info, model, fps, tell, sampler=sampler)
             with clock("listen"):  # what is left of it
@@ -174,6 +179,7 @@ def summarize(
             "speech": speech,
             "transcript": None if transcript is None else Path(os.fsdecode(os.fspath(transcript))).name,
             "denoiser": denoiser,
+            "speech_limit": speech_limit,
         }
         try:
             data = _write(stage, source, info, loaded, watched, said, plan, settings, clock, tell)

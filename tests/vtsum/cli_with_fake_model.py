@@ -6,7 +6,9 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
-from tests.vtsum.fakes import ColourModel  # noqa: E402
+import pytest  # noqa: E402
+
+from tests.vtsum.fakes import ColourModel, deafen  # noqa: E402
 from vtsum import watching  # noqa: E402
 from vtsum.cli import main  # noqa: E402
 
@@ -23,5 +25,6 @@ class SlowModel(ColourModel):
 if __name__ == "__main__":
     slow = "--slow" in sys.argv
     arguments = [word for word in sys.argv[1:] if word != "--slow"]
+    deafen(pytest.MonkeyPatch())
     watching.load_model = lambda model: SlowModel() if slow else ColourModel()
     sys.exit(main(arguments))

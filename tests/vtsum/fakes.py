@@ -1,10 +1,31 @@
-"""A stand-in for a model, quick and of known behaviour: for tests of what happens around one."""
+"""Stand-ins for a model and a recogniser, quick and of known behaviour: for tests of what happens around them."""
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
+
+from vtsum.enhance.speech import Stretch, Utterance
+
+
+class Deaf:
+    """A recogniser that is given all voice and understands none of it."""
+
+    name, longest, language = "deaf", 12.0, "en"
+    doubtful, understood, telling = 0.0, 0.0, 0
+
+    def recognise(self, stretches: Iterable[Stretch]) -> Iterator[Utterance]:
+        for _ in stretches:
+            yield from ()
+
+
+def deafen(patch: pytest.MonkeyPatch) -> None:
+    """Have nobody but Deaf to listen; sound is still read and searched for voice."""
+    patch.setattr(importlib.import_module("vtsum.enhance.speech.transcribe"), "make_recogniser", lambda name: Deaf())
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,10 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
+import pytest  # noqa: E402
+
 import vtsum  # noqa: E402
-from tests.vtsum.fakes import ColourModel  # noqa: E402
+from tests.vtsum.fakes import ColourModel, deafen  # noqa: E402
 from vtsum import schema  # noqa: E402
 
 
@@ -38,6 +40,7 @@ def work(path: Path, folder: Path) -> dict:
 
 
 if __name__ == "__main__":
+    deafen(pytest.MonkeyPatch())
     with tempfile.TemporaryDirectory() as place:
         for line in sys.stdin:
             print(json.dumps(work(Path(line.rstrip("\n")), Path(place))), flush=True)

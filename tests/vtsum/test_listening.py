@@ -11,6 +11,7 @@ import vtsum
 from tests.vtsum.fakes import ColourModel
 from tests.vtsum.samples import small_clip
 from vtsum import listening, schema
+from vtsum.commands.summarize import _limit
 from vtsum.enhance.speech import Transcript, Utterance, Word
 from vtsum.errors import VTSumError
 
@@ -115,7 +116,20 @@ def test_a_recogniser_that_cannot_be_had(clip: Path, tmp_path: Path, monkeypatch
 def test_options_are_checked_before_the_work(clip: Path, tmp_path: Path, option: str) -> None:
     with pytest.raises(VTSumError, match=f"summarize: {option} must be one of .*, got 'magic'"):
         vtsum.summarize(clip, tmp_path / "o", model=ColourModel(), **{option: "magic"})
+    with pytest.raises(VTSumError, match="summarize: speech_limit must be above 0 seconds, or None, got 0"):
+        vtsum.summarize(clip, tmp_path / "o", model=ColourModel(), speech_limit=0.0)
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("all", None), ("90s", 90.0), ("10min", 600.0), ("1:30", 90.0)])
+def test_a_limit_is_a_time(text: str, seconds: float | None) -> None:
+    assert _limit(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["10%", "20frames", "much", "-1s", ""])
+def test_other_limits_are_refused(text: str) -> None:
+    with pytest.raises(VTSumError, match=r"--speech-limit must be a time \(10min, 90s, 1:30\) or all, got "):
+        _limit(text)
 
 
 def test_words_after_the_end_are_left_out() -> None:

@@ -6,6 +6,7 @@ import base64
 import copy
 import itertools
 import re
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 
 import vtsum
 from tests.vtsum.chromium import Browser
-from tests.vtsum.fakes import ColourModel, FakeSentence
+from tests.vtsum.fakes import ColourModel, FakeSentence, deafen
 from tests.vtsum.samples import small_clip
 from vtsum import report
 
@@ -27,6 +28,14 @@ class Talker(ColourModel):
 
     def describe(self, features, spans, key_frames=None):
         return [FakeSentence(f"moment {i} {EVIL} & more", 0.4) for i in range(len(spans))]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nobody_listens() -> Iterator[None]:
+    """What is heard is tested in test_listening."""
+    with pytest.MonkeyPatch.context() as patch:
+        deafen(patch)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -15,11 +16,19 @@ import numpy as np
 import pytest
 
 import vtsum
-from tests.vtsum.fakes import ColourModel, FakeSentence
+from tests.vtsum.fakes import ColourModel, FakeSentence, deafen
 from tests.vtsum.samples import decode, small_clip
 from vtsum import schema
 from vtsum.errors import VTSumError
 from vtsum.text import Moment, clock_time, describe, text_file
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nobody_listens() -> Iterator[None]:
+    """What is heard is tested in test_listening."""
+    with pytest.MonkeyPatch.context() as patch:
+        deafen(patch)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +79,7 @@ def test_json_is_valid_and_says_why(made):
         "speech": "pocketsphinx",
         "transcript": None,
         "denoiser": "embedded",
+        "speech_limit": 600.0,
     }
     assert len(data["frames"]["time"]) == 12
     assert data["frames"]["encoded_share"] == 1.0  # a short video is encoded whole

@@ -13,6 +13,22 @@ import typer
 from vtsum.commands.app import app, number, printable, write
 
 
+def _limit(text: str) -> float | None:
+    """Seconds of a time like 10min; None for "all"."""
+    from vtsum.enhance.summary_refinement import parse_budget
+    from vtsum.errors import VTSumError
+
+    if text.strip().lower() == "all":
+        return None
+    try:
+        length = parse_budget(text)
+    except VTSumError:
+        length = None
+    if length is None or length.kind != "seconds":
+        raise VTSumError(f"summarize: --speech-limit must be a time (10min, 90s, 1:30) or all, got {text!r}")
+    return length.value
+
+
 @app.command(short_help="Make a shorter video and a short text out of a video.")
 def summarize(
     video: Annotated[
@@ -78,6 +94,10 @@ def summarize(
             help="What cleans the words heard: embedded, none, or a BART checkpoint's name or folder.",
         ),
     ] = "embedded",
+    speech_limit: Annotated[
+        str,
+        typer.Option(metavar="LENGTH", help="How much voice is listened to, spread over the video: 10min, or all."),
+    ] = "10min",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older summary in the folder.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the content of summary.json on standard output.")] = (
         False
@@ -111,6 +131,7 @@ def summarize(
             speech=recogniser if speech else None,
             transcript=transcript,
             denoiser=None if denoiser == "none" else denoiser,
+            speech_limit=_limit(speech_limit),
             progress=shown,
         )
     if as_json:

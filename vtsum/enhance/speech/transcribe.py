@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
 
-from vtsum.enhance.speech.activity import voice_activity, voiced
+from vtsum.enhance.speech.activity import Stretch, voice_activity, voiced
 from vtsum.enhance.speech.recognisers import Recogniser, is_understood, make_recogniser
 from vtsum.enhance.speech.sound import RATE, read_sound
 from vtsum.enhance.speech.subtitle_track import read_subtitle_track
@@ -17,6 +18,7 @@ from vtsum.enhance.speech.transcript import Transcript
 from vtsum.video.source import show
 
 Denoiser = Callable[[Transcript], Transcript]
+SAMPLE = 20.0  # seconds of voice, spread over the video, that tell whether there is speech to listen to
 
 
 def transcribe(
@@ -25,6 +27,7 @@ def transcribe(
     recogniser: str | Recogniser | None = "pocketsphinx",
     transcript: str | os.PathLike[str] | Transcript | None = None,
     denoiser: Denoiser | Literal["embedded"] | None = "embedded",
+    limit: float | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Transcript:
     """The words of a video with their times: of a transcript that the user has, else of the subtitle track in the
@@ -36,16 +39,21 @@ def transcribe(
         transcript: a transcript's file (SRT, WebVTT, plain text) or a Transcript, which then is the answer.
         denoiser: applied to what a recogniser heard, never to what somebody wrote: "embedded" (`denoise`), a function,
             or None.
-        progress: called with the seconds of sound read so far.
+        limit (float | None): a recogniser listens to at most so many seconds of voice, spread evenly over the video;
+            what it leaves out is in `unheard`.
+        progress: called with the share of the work that is done, 0..1.
     Returns:
         Transcript: without utterances where nothing is said; `warnings` say what a reader should know.
     Raises:
         VTSumError: a file that cannot be read, or a recogniser that cannot be had or stopped.
+        ValueError: a limit that is not above 0.
     """
+    if limit is not None and not limit > 0:
+        raise ValueError(f"transcribe: limit must be above 0 seconds or None, got {limit}")
     if isinstance(transcript, Transcript):
         return transcript
     if transcript is not None:
-        length = _Length(path, progress)
+        length = _Length(path)
         stretches = voice_activity(length)
         return read_transcript(transcript, stretches=stretches, duration=length.seconds or None)
     if (track := read_subtitle_track(path)) is not None:
@@ -53,7 +61,7 @@ def transcribe(
     if recogniser is None:
         return Transcript((), "none", None)
     found = make_recogniser(recogniser) if isinstance(recogniser, str) else recogniser
-    heard = _listen(path, found, progress)
+    heard = _listen(path, found, math.inf if limit is None else limit, progress)
     if denoiser is None or not heard.utterances:
         return heard
     if denoiser == "embedded":
@@ -66,31 +74,78 @@ def transcribe(
 class _Length:
     """A file's blocks of sound, whose length is known when they have been read."""
 
-    def __init__(self, path: str | os.PathLike[str], progress: Callable[[float], None] | None) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self._blocks = read_sound(path)
-        self._progress = progress
         self.seconds = 0.0
 
     def __iter__(self) -> Iterator[tuple[float, np.ndarray]]:
         for start, block in self._blocks:
             self.seconds = start + len(block) / RATE
             yield start, block
-            if self._progress is not None:
-                self._progress(self.seconds)
 
 
 def _listen(
-    path: str | os.PathLike[str], recogniser: Recogniser, progress: Callable[[float], None] | None
+    path: str | os.PathLike[str], recogniser: Recogniser, limit: float, progress: Callable[[float], None] | None
 ) -> Transcript:
-    blocks = _Length(path, progress)
-    heard = list(recogniser.recognise(voiced(blocks, recogniser.longest)))
+    """Find the voice, listen to some of it, and to the rest as far as `limit` goes if that was speech: of music, no
+    more than SAMPLE seconds are listened to in vain."""
+    sound = _Length(path)
+    spans = [(stretch.start, stretch.end) for stretch in voiced(sound, recogniser.longest)]
+    lengths = np.array([end - start for start, end in spans])
+    sample = evenly(lengths, min(SAMPLE, limit)) if lengths.sum() > 1.5 * SAMPLE else evenly(lengths, limit)
+    work = _Work(progress, lengths)
+    heard = list(recogniser.recognise(work.stretches(path, recogniser.longest, sample)))
+    chosen = sample
     understood = is_understood(recogniser, heard)
+    if understood and len(sample) < len(evenly(lengths, limit)):
+        chosen = sample | evenly(lengths, limit)
+        heard += recogniser.recognise(work.stretches(path, recogniser.longest, chosen - sample))
+        heard.sort(key=lambda utterance: utterance.start)
+        understood = is_understood(recogniser, heard)
     kept = [u for u in heard if understood and np.mean([w.confidence for w in u.words]) >= recogniser.doubtful]
+    unheard = [span for i, span in enumerate(spans) if i not in chosen] if understood else []
     name = show(os.path.basename(os.fspath(path)))
     warnings = []
-    if not blocks.seconds:
+    if not sound.seconds:
         warnings.append(f"{name} has no sound that can be decoded")
     if doubtful := len(heard) - len(kept):
         what = "stretch of sound" if doubtful == 1 else "stretches of sound"
         warnings.append(f"{doubtful} {what} could not be understood: another language, noise or music?")
-    return Transcript(tuple(kept), recogniser.name, recogniser.language if kept else None, tuple(warnings))
+    if unheard:
+        minutes = [sum(lengths[sorted(chosen)]) / 60, lengths.sum() / 60]
+        warnings.append(f"{minutes[0]:.1f} of {minutes[1]:.1f} minutes of voice were listened to, spread evenly")
+    return Transcript(
+        tuple(kept), recogniser.name, recogniser.language if kept else None, tuple(warnings), tuple(unheard)
+    )
+
+
+def evenly(lengths: np.ndarray, limit: float) -> set[int]:
+    """Indices of stretches, spread evenly over all, whose lengths add up to about `limit`; all where they fit."""
+    total, taken = float(lengths.sum()), 0.0
+    if total <= limit:
+        return set(range(len(lengths)))
+    chosen = set()
+    for i, passed in enumerate(np.cumsum(lengths)):
+        if taken + lengths[i] / 2 <= limit * passed / total:
+            chosen.add(i)
+            taken += float(lengths[i])
+    return chosen
+
+
+class _Work:
+    """Hands chosen stretches to a recogniser and tells the share of all voice that was handed over."""
+
+    def __init__(self, progress: Callable[[float], None] | None, lengths: np.ndarray) -> None:
+        self._progress, self._whole, self._done = progress, max(float(lengths.sum()), 1e-9), 0.0
+
+    def stretches(self, path: str | os.PathLike[str], longest: float, chosen: set[int]) -> Iterator[Stretch]:
+        if not chosen:
+            return
+        for i, stretch in enumerate(voiced(read_sound(path), longest)):
+            if i in chosen:
+                yield stretch
+                self._done += stretch.end - stretch.start
+                if self._progress is not None:
+                    self._progress(min(self._done / self._whole, 1.0))
+            if i == max(chosen):
+                return

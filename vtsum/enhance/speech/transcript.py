@@ -85,6 +85,7 @@ class Transcript:
         source (str): where it is from, e.g. "pocketsphinx", "subtitles", "talk.srt".
         language (str | None): a BCP 47 or ISO 639 tag as the source gives it ("en"); None: not known.
         warnings (tuple[str, ...]): what a reader should know of it, one line each.
+        unheard (tuple[tuple[float, float], ...]): (start, end) in seconds of voice to which nobody listened.
     Raises:
         ValueError: utterances out of order.
     """
@@ -93,6 +94,7 @@ class Transcript:
     source: str
     language: str | None
     warnings: tuple[str, ...] = ()
+    unheard: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
         for one, other in zip(self.utterances, self.utterances[1:], strict=False):
@@ -112,7 +114,7 @@ class Transcript:
         return "\n".join(utterance.text for utterance in self.utterances)
 
     def pauses(self, duration: float, shortest: float = PAUSE) -> list[tuple[float, float]]:
-        """Where nobody speaks, the times before the first word and after the last one included.
+        """Where nobody speaks, heard or unheard, the times before the first word and after the last one included.
 
         Args:
             duration (float): of the video, in seconds.
@@ -129,7 +131,7 @@ class Transcript:
 
     def _gaps(self, duration: float) -> Iterator[tuple[float, float]]:
         at = 0.0
-        for word in sorted(self.words, key=lambda w: w.start):
-            yield at, min(word.start, duration)
-            at = max(at, word.end)
+        for start, end in sorted([*((word.start, word.end) for word in self.words), *self.unheard]):
+            yield at, min(start, duration)
+            at = max(at, end)
         yield at, duration

@@ -38,7 +38,7 @@ ON_DRAWN: tuple[Column, ...] = (
     ("seconds_shown", "seconds shown of each", 1, 2),
     ("boundary_f", "boundary F, ± 0.5 s", 100, 1),
     ("cuts_in_words", "cuts in words, %", 100, 0),
-    ("budget_used", "budget used, %", 100, 0),
+    ("budget_used", "budget used, %", 100, 1),
 )
 
 
@@ -75,10 +75,9 @@ def where(record: dict[str, Any]) -> str:
 
 
 def said(record: dict[str, Any]) -> str:
-    return (
-        f"{record['videos']} videos, {record['events']} events; the recogniser understood what is said in "
-        f"{record['understood']} of them, and no cut was moved in the others."
-    )
+    videos, understood = record["videos"], record["understood"]
+    heard = "all of them" if understood == videos else f"{understood} of them, and no cut was moved in the others"
+    return f"{videos} videos, {record['events']} events; the recogniser understood words in {heard}."
 
 
 def tvsum(records: list[dict[str, Any]] | None = None) -> str:

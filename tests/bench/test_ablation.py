@@ -159,10 +159,10 @@ def test_tables_hold_the_last_run_alone() -> None:
         record("embedded", "everything on", "2026-01-01", 0.25),
     ]
     text = ablation_report.procedural(records)
-    assert "**everything on** | 50 | 0.50 | 50.0 | 50 | 50 | 50%" in text
+    assert "**everything on** | 50 | 0.50 | 50.0 | 50 | 50.0 | 50%" in text
     assert "45 (-5 ± 0)" in text
     assert "0.45 (-0.05 ± 0.01)" in text
     assert "speech off" not in text
-    assert "understood what is said in 4 of them" in text
+    assert "understood words in 4 of them" in text
     assert "| embedded model, 10 held-out videos | **everything on** | 0.250 |" in ablation_report.tvsum(records)
     assert ablation_report.tvsum(records[:4]) == ablation_report.NOTHING

@@ -76,7 +76,7 @@ def where(record: dict[str, Any]) -> str:
 
 def said(record: dict[str, Any]) -> str:
     videos, understood = record["videos"], record["understood"]
-    heard = "all of them" if understood == videos else f"{understood} of them, and no cut was moved in the others"
+    heard = "all of them" if understood == videos else f"{understood} of them: in the others listening changes nothing"
     return f"{videos} videos, {record['events']} events; the recogniser understood words in {heard}."
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import (
+    ablation_report,
     denoising_report,
     event_segmentation_report,
     frame_sampling_report,
@@ -96,6 +97,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "memory_liveness": memory_liveness.liveness,
     **sliding_window_report.TABLES,
     "sliding_window_cpu_aims": lambda: sliding_window_aims.aims("cpu"),
+    **ablation_report.TABLES,
     **event_segmentation_report.TABLES,
     **summary_refinement_report.TABLES,
     **speech_report.TABLES,

@@ -70,7 +70,7 @@ class Tally:
 def hear(samples: np.ndarray) -> Transcript:
     """What PocketSphinx hears in samples at 16 kHz, not denoised; also words that `transcribe` would not believe."""
     recogniser = PocketSphinx()
-    recogniser.doubtful, recogniser.understood, recogniser.telling = 0.2, 0.0, 0
+    recogniser.doubtful, recogniser.understood, recogniser.telling = 0.0, 0.0, 0
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "sound.wav"
         with wave.open(str(path), "wb") as file:

@@ -197,7 +197,7 @@ def _reason(plan: Plan, i: int, chosen: bool) -> str:
     if plan.like[i] >= _ALIKE and plan.twin[i] >= 0:
         other = int(plan.twin[i])
         shown = ", which is in the summary" if not chosen and other in plan.clips else ""
-        parts.append(f"much like the shot at {clock_time(plan.span(other)[0])}{shown}")
+        parts.append(f"much like the shot at {clock_time(plan.span(other)[0])}{shown} (novelty {plan.novelty[i]:.2f})")
     if not chosen:
         parts.append("not decodable at the cut" if i in plan.clips else "left out for shots worth more of the budget")
     else:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from vtsum.enhance.speech.merge import merge_text, text_lines
+from vtsum.enhance.speech.merge import merge_text
 from vtsum.enhance.speech.summary import (
     SpokenSentence,
     centrality,
@@ -155,13 +155,13 @@ SAID = [
 
 def test_one_text_in_order_of_time_with_origins() -> None:
     text = merge_text(CAPTIONS, SAID, 8, clips=[(0, 2.0, 6.0), (1, 10.0, 14.0), (5, 61.5, 65.0)])
-    assert text_lines(text) == [
-        "[0:01-0:04] heard: We repair a wheel.",
-        "[0:02-0:06, 0:40-0:44] seen: A man holds a wheel.",
-        "[0:10-0:14] seen: A street.",
-        "[1:01-1:05] seen: A tube in water.",
-        "[1:01-1:02] heard: Press the patch.",
-        "[1:30-1:32] heard: It is late.",
+    assert [(s.origin, s.text, s.times) for s in text] == [
+        ("heard", "We repair a wheel.", ((1.0, 4.0),)),
+        ("seen", "A man holds a wheel.", ((2.0, 6.0), (40.0, 44.0))),
+        ("seen", "A street.", ((10.0, 14.0),)),
+        ("seen", "A tube in water.", ((61.0, 65.0),)),
+        ("heard", "Press the patch.", ((61.0, 62.0),)),
+        ("heard", "It is late.", ((90.0, 92.0),)),
     ]
     assert [s.shots for s in text if s.origin == "heard"] == [(0,), (5,), ()]
     assert [s.shots for s in text if s.origin == "seen"] == [(0, 3), (1,), (5,)]

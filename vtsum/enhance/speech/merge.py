@@ -91,14 +91,3 @@ def merge_text(
         for s in heard[:places]
     ]
     return sorted(text, key=lambda s: (s.times[0][0], s.origin == "heard"))
-
-
-def text_lines(text: Sequence[Sentence]) -> list[str]:
-    """The text to read, a sentence a line: [0:07-0:12] seen: A man fixes a wheel."""
-    return [f"[{', '.join(f'{_clock(a)}-{_clock(b)}' for a, b in s.times)}] {s.origin}: {s.text}" for s in text]
-
-
-def _clock(seconds: float) -> str:
-    whole = int(seconds + 1e-6)
-    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -71,10 +71,10 @@ def test_attention_matches_the_oracle(
             outputs = eager(*tensors[:3], heads, scale, normalize, slot_mask, query_mask, shift, top_k)
         results.append([*outputs, *gradients(outputs, tensors, 1)])
     for name, *three in zip(("out", "lse", "usage", "dx", "dkeys", "dvalues", "dbias"), *results, strict=False):
-        # A mass is a sum over frames and lse may be near 0: both are held relative to their largest element. The bias
-        # is float32 whatever the rows are, and a spread one makes scores so large that their rounding shows. With one
-        # frame and one slot eager may be right to the last digit by luck.
-        hold(name, *three, condition=1.0 if top_k is None and frames > 1 else 3.0, dtype=dtype)
+        # A mass is a sum over frames and lse may be near 0: both are held relative to their largest element. With few
+        # slots chosen, or one frame, eager's largest error may be none by luck, and twice that a bound that nobody
+        # keeps: 4 of these cases were off by a quarter of a rounding more.
+        hold(name, *three, condition=1.0 if top_k is None and frames > 1 else 1.1, dtype=dtype)
     got, exact, plain = (result[-1].double().item() for result in results)
     # One number, a sum of terms of both signs: eager may be right by luck, so its dtype's rounding is allowed too.
     assert abs(got - exact) <= 2 * abs(plain - exact) + max(1e-5, torch.finfo(dtype).eps) * (1 + abs(exact))

@@ -334,7 +334,7 @@ def test_through_the_public_op(form: str, fold: bool) -> None:
         loss = y.square().sum() + usage.square().sum()
         results.append([y, usage, *torch.autograd.grad(loss, [x, *leaves])])
     for got, expected in zip(*results, strict=True):
-        torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3 * float(expected.detach().abs().max()))
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5 * float(expected.detach().abs().max()))
     reason = vk.explain(
         "memory_fuse", x, keys, values, weight, num_heads=2, backend="triton", query_weight=query_weight
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import wave
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.speech_corpus import speak
 from tests.vtsum.samples import small_clip
 from tests.vtsum.speech_checkpoints import convert, make_whisper
 from vtsum.enhance.speech import Transcript, Utterance, Word, transcribe
@@ -304,6 +305,27 @@ def test_what_is_understood_is_told_by_all_of_it() -> None:
     assert not is_understood(sphinx_, said(*[("the", 1.0)] * 50))
     assert not is_understood(sphinx_, [])
     assert is_understood(Echo(), said(("a", 0.2)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("voice", "text"),
+    [
+        ("de", "Der Hafen liegt am Morgen noch im Nebel. Die Fischer fahren mit ihren Booten hinaus."),
+        ("fr", "Le port est encore dans la brume ce matin. Les pêcheurs partent en mer avec leurs bateaux."),
+    ],
+)
+def test_another_language_is_not_understood(
+    tmp_path: Path, needs_program: Callable[[str], str], voice: str, text: str
+) -> None:
+    needs_program("espeak-ng")
+    with wave.open(str(tmp_path / "talk.wav"), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes(as_pcm(speak(text, voice)).tobytes())
+    heard = transcribe(tmp_path / "talk.wav")
+    assert heard.utterances == ()
+    assert any("could not be understood: another language" in warning for warning in heard.warnings)
 
 
 def test_melodies_are_not_words(tmp_path: Path) -> None:

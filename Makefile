@@ -8,6 +8,7 @@ JOBS ?= auto
 TESTS ?= tests
 PART ?= all
 MINUTES ?= 10
+FUZZ_MINUTES ?= 60
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -21,7 +22,7 @@ PYTHON_CODE := $(wildcard vtsum kernels bench tests setup.py)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export VIDEO OUT
 
-.PHONY: help demo test check bench gpu-check clean
+.PHONY: help demo test test-slow lint check bench gpu-check clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -33,13 +34,18 @@ demo: .venv/.stamp-demo  ## Summarise VIDEO=path, or else the short film that co
 	  printf '\nThe summary:  %s\nThe page:     %s\n' "$$target/summary.mp4" "$$target/report.html"
 
 test: .venv/.stamp-test  ## Run the tests (TESTS=path for a part of them, JOBS=n processes)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 --dist worksteal -ra $(TESTS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 --dist worksteal -m "not slow" -ra $(TESTS)
 
-check: .venv/.stamp-test  ## Lint, check formatting and types, compile the GPU kernels ahead of time
+test-slow: .venv/.stamp-test  ## Run the tests that take minutes to hours: packages, long fuzzing (FUZZ_MINUTES=60 in all)
+	@OMP_NUM_THREADS=1 VTSUM_FUZZ_MINUTES=$(FUZZ_MINUTES) $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 -m slow -ra $(TESTS)
+
+lint: .venv/.stamp-test  ## Check style, formatting and types
 	$(BIN)/ruff check $(PYTHON_CODE)
 	$(BIN)/ruff format --check $(PYTHON_CODE)
 	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
 	$(BIN)/mypy
+
+check: lint  ## Lint, and compile the GPU kernels ahead of time
 	$(BIN)/python -m tests.build.compile_gpu
 
 bench: .venv/.stamp-bench  ## Measure on this machine; results go to bench/results

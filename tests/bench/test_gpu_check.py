@@ -84,7 +84,6 @@ def check(
     return status, found
 
 
-@pytest.mark.slow
 def test_a_dry_run_goes_through_every_stage(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bench.gpu_check", "--out", str(tmp_path), "--dry-run", "--tune"]
     command += ["--minutes", "60"]  # on a busy machine it takes longer than ten

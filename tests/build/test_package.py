@@ -43,7 +43,6 @@ def wheel(tmp_path: Path, **environment: str) -> Path:
     return made
 
 
-@pytest.mark.slow
 def test_without_a_compiler_the_wheel_is_built_all_the_same_and_says_why(tmp_path: Path) -> None:
     made = wheel(tmp_path, CXX="no-such-compiler")
     with zipfile.ZipFile(made) as archive:

@@ -24,7 +24,6 @@ FEW = "cuda and (narrow or packed or masked or folded or step or bits or stream 
 FEW += " or test_a_large or adversaries or mixed or chosen_slots or which_backend or flash_attention"
 
 
-@pytest.mark.slow
 def test_some_tests_of_a_gpu_without_one(cpp: None) -> None:
     if importlib.util.find_spec("triton") is None:
         pytest.skip("the package triton is not installed (pip install triton)")

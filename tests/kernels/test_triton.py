@@ -14,7 +14,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.slow
 def test_numbers_in_the_interpreter() -> None:
     if importlib.util.find_spec("triton") is None:
         pytest.skip("the package triton is not installed (pip install triton)")

@@ -20,15 +20,15 @@ import numpy as np
 from bench.ablation_variants import DRAWS, Variant, line
 from bench.bench_event_segmentation import drawn
 from bench.speech_corpus import PASSAGES, RATE, VOICES, narrate
-from vtsum.data.procedural import ClipTruth, make_clip
 from vtsum.enhance.speech.transcribe import transcribe
 from vtsum.enhance.speech.transcript import PAUSE
 from vtsum.enhance.summary_refinement import MIN_CLIP, parse_budget
 from vtsum.evaluation.boundaries import match_boundaries
-from vtsum.planning import Plan, make_plan
-from vtsum.progress import ignore
+from vtsum.recipes.procedural import ClipTruth, make_clip
+from vtsum.summary.planning import Plan, make_plan
+from vtsum.summary.progress import ignore
+from vtsum.summary.watching import SAMPLERS, Watched, watch
 from vtsum.video import probe
-from vtsum.watching import SAMPLERS, Watched, watch
 
 FIRST_SEED = 1000
 FPS, SIZE = 10, (192, 108)

@@ -10,8 +10,8 @@ import numpy as np
 
 from bench.refinement_tvsum import mean_and_error
 from vtsum.enhance.event_segmentation import METHOD
-from vtsum.planning import Refine
-from vtsum.watching import Sampler
+from vtsum.summary.planning import Refine
+from vtsum.summary.watching import Sampler
 
 DRAWS = 5  # of random saliency
 

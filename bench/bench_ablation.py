@@ -39,7 +39,7 @@ from vtsum.data.tvsum import TVSumVideo, load_tvsum
 from vtsum.enhance.frame_sampling import EvenChooser, FrameChooser, spread
 from vtsum.evaluation.baselines import scores_at_picks
 from vtsum.evaluation.rank import rank_correlation
-from vtsum.watching import AT_LEAST, SHARE, Sampler
+from vtsum.summary.watching import AT_LEAST, SHARE, Sampler
 
 FILE = RESULTS / "ablation.jsonl"
 PARTS = ("ridge", "embedded", "drawn")
@@ -72,7 +72,7 @@ class Look:
 
 
 def encoded_frames(cheap: np.ndarray, sampler: Sampler) -> np.ndarray:
-    """The frames that `vtsum.watching` would encode, from thumbnails' features [T, C']."""
+    """The frames that `vtsum.summary.watching` would encode, from thumbnails' features [T, C']."""
     if sampler == "all":
         return np.arange(len(cheap))
     chooser = (FrameChooser if sampler == "coverage" else EvenChooser)(SHARE, at_least=AT_LEAST)

@@ -27,12 +27,12 @@ from typing import Any
 import numpy as np
 
 from bench.record import RESULTS, append, machine
-from vtsum.data.film import CUTS, PARTS
-from vtsum.data.procedural import EVENT_KINDS, Event, Scene, make_clip
 from vtsum.data.tvsum import load_tvsum
 from vtsum.enhance.event_segmentation import METHODS, PictureChanges, kts, segment
 from vtsum.evaluation.baselines import every_fifth
 from vtsum.evaluation.boundaries import BoundaryScore, match_boundaries, total
+from vtsum.recipes.film import CUTS, PARTS
+from vtsum.recipes.procedural import EVENT_KINDS, Event, Scene, make_clip
 
 FILE = RESULTS / "event_segmentation.jsonl"
 ROOT = Path(__file__).resolve().parents[1]

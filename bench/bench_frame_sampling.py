@@ -33,7 +33,6 @@ import numpy as np
 from bench.frame_sampling_report import draw
 from bench.record import RESULTS, append, machine, quantiles
 from vtsum.data.frames import FRAME_INDEX_RATE, read_frames, read_teacher
-from vtsum.data.procedural import EVENT_KINDS, Event, Scene, make_clip
 from vtsum.data.tvsum import TVSumVideo, load_splits, load_tvsum
 from vtsum.enhance.event_segmentation import find_shots
 from vtsum.enhance.frame_sampling import FrameChooser, choose_frames, spread, thumbnail_features
@@ -41,10 +40,11 @@ from vtsum.enhance.summary_refinement import parse_budget
 from vtsum.evaluation.baselines import Evaluation, evaluate_scores, every_fifth, paired_difference, scores_at_picks
 from vtsum.evaluation.features import neighbourhood_features
 from vtsum.model import load
-from vtsum.planning import make_plan
-from vtsum.progress import ignore
+from vtsum.recipes.procedural import EVENT_KINDS, Event, Scene, make_clip
+from vtsum.summary.planning import make_plan
+from vtsum.summary.progress import ignore
+from vtsum.summary.watching import AT_LEAST, SAMPLERS, watch
 from vtsum.video import FrameSampler, probe
-from vtsum.watching import AT_LEAST, SAMPLERS, watch
 
 FILE = RESULTS / "frame_sampling.jsonl"
 PICTURE = RESULTS.parents[1] / "docs" / "frame_sampling.png"

@@ -76,7 +76,7 @@ def make_base(path: Path) -> None:
     import av
     import numpy as np
 
-    from vtsum.data.procedural import EVENT_KINDS, Event, Scene, make_clip
+    from vtsum.recipes.procedural import EVENT_KINDS, Event, Scene, make_clip
 
     kinds = [EVENT_KINDS[i % len(EVENT_KINDS)] for i in range(12)]
     scenes = [Scene(BASE_SECONDS / 12, (Event(kind, 1.0, 2.5),)) for kind in kinds]

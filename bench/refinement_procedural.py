@@ -12,13 +12,13 @@ from typing import Any, get_args
 
 import numpy as np
 
-from vtsum.data.procedural import five_events, make_clip
 from vtsum.enhance.summary_refinement import parse_budget
 from vtsum.model import load
-from vtsum.planning import Refine, make_plan
-from vtsum.progress import ignore
+from vtsum.recipes.procedural import five_events, make_clip
+from vtsum.summary.planning import Refine, make_plan
+from vtsum.summary.progress import ignore
+from vtsum.summary.watching import watch
 from vtsum.video import probe
-from vtsum.watching import watch
 
 SECONDS, EVENT = 60.0, 3.0
 

@@ -34,9 +34,9 @@ from vtsum.evaluation.baselines import every_fifth
 from vtsum.evaluation.features import neighbourhood_features
 from vtsum.evaluation.fscore import SUMMARY_SHARE, summary_f_score
 from vtsum.evaluation.rank import rank_correlation
-from vtsum.planning import Refine, make_plan
+from vtsum.summary.planning import Refine, make_plan
+from vtsum.summary.watching import Watched
 from vtsum.video.info import VideoInfo
-from vtsum.watching import Watched
 
 STRENGTHS = (0.001, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)
 SMOOTHINGS = (("none", 0.0), ("tv", 0.1), ("tv", 0.2), ("tv", 0.5), ("gaussian", 1.0), ("gaussian", 2.0))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from vtsum import moved
 from vtsum.errors import VTSumError
 from vtsum.version import __version__
 
 if TYPE_CHECKING:
-    from vtsum.summarize import Summary, summarize
+    from vtsum.summary.pipeline import Summary, summarize
 
 __all__ = ["Summary", "VTSumError", "__version__", "summarize"]
+
+moved.serve_old_names()
 
 
 def __getattr__(name: str) -> Any:
@@ -18,5 +21,5 @@ def __getattr__(name: str) -> Any:
     if name in ("Summary", "summarize"):
         import importlib
 
-        return getattr(importlib.import_module("vtsum.summarize"), name)
+        return getattr(importlib.import_module("vtsum.summary.pipeline"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,11 +19,11 @@ from bench.speech_corpus import RATE
 from vtsum.data.tvsum import TVSumVideo
 from vtsum.enhance.event_segmentation import PictureChanges
 from vtsum.enhance.summary_refinement import parse_budget
-from vtsum.listening import RECOGNISER
-from vtsum.planning import make_plan
-from vtsum.summarize import summarize
+from vtsum.summary.listening import RECOGNISER
+from vtsum.summary.pipeline import summarize
+from vtsum.summary.planning import make_plan
+from vtsum.summary.watching import Watched
 from vtsum.video.info import VideoInfo
-from vtsum.watching import Watched
 
 
 def test_everything_on_is_what_summarize_does() -> None:

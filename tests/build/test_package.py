@@ -55,6 +55,7 @@ def test_without_a_compiler_the_wheel_is_built_all_the_same_and_says_why(tmp_pat
     for wanted in (
         "vtsum/errors.py",
         "vtsum/assets/probe.bin",
+        "vtsum/summary/templates/report.html.j2",
         "vtsum_kernels/__init__.py",
         "vtsum_kernels/nn/__init__.py",
         "vtsum_kernels/py.typed",

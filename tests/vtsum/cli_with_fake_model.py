@@ -9,8 +9,8 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 import pytest  # noqa: E402
 
 from tests.vtsum.fakes import ColourModel, deafen  # noqa: E402
-from vtsum import watching  # noqa: E402
 from vtsum.cli import main  # noqa: E402
+from vtsum.summary import watching  # noqa: E402
 
 
 class SlowModel(ColourModel):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vtsum.data.procedural import ClipTruth, Event, Scene, make_clip
+from vtsum.recipes.procedural import ClipTruth, Event, Scene, make_clip
 
 
 def small_clip(path: Path) -> ClipTruth:

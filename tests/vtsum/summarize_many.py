@@ -16,7 +16,7 @@ import pytest  # noqa: E402
 
 import vtsum  # noqa: E402
 from tests.vtsum.fakes import ColourModel, deafen  # noqa: E402
-from vtsum import schema  # noqa: E402
+from vtsum.summary import schema  # noqa: E402
 
 
 def work(path: Path, folder: Path) -> dict:

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.vtsum.samples import small_clip
-from vtsum import __version__, cli, schema
+from vtsum import __version__, cli
+from vtsum.summary import schema
 
 ROOT = Path(__file__).resolve().parents[2]
 FAKE = [sys.executable, str(Path(__file__).with_name("cli_with_fake_model.py"))]
@@ -102,7 +103,7 @@ def test_an_unwritable_folder(clip, tmp_path, capsys, monkeypatch):
     def refuse(**_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("vtsum.staging.tempfile.mkdtemp", refuse)
+    monkeypatch.setattr("vtsum.summary.staging.tempfile.mkdtemp", refuse)
     code, _, errors = run(["summarize", str(clip), "-o", str(tmp_path / "o")], capsys)
     assert code == 2
     assert errors == f"vtsum: summarize: output {tmp_path / 'o'} must be writable: Permission denied\n"

@@ -16,8 +16,8 @@ from vtsum.enhance.speech import lexicon_sounds
 from vtsum.enhance.speech.lexicon import ASSET, END, SPECIAL, START, Lexicon, embedded_lexicon, plain
 from vtsum.enhance.speech.lexicon_sounds import SoundIndex, sound_distance, sounds
 from vtsum.errors import VTSumError
-from vtsum.training import lexicon as training
-from vtsum.training.lexicon import discounts, learn, learn_casing, main, split_sentences
+from vtsum.recipes import lexicon as training
+from vtsum.recipes.lexicon import discounts, learn, learn_casing, main, split_sentences
 
 TEXTS = [
     "A man walks to the door. The man opens the door.",

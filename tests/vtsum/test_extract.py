@@ -16,9 +16,9 @@ import pytest
 
 from tests.vtsum.clips import number_of, number_picture, write_clip
 from vtsum import cli
+from vtsum.data.extract import FeatureFolder, extract, find_videos
 from vtsum.data.feature_files import read_array
 from vtsum.errors import VTSumError
-from vtsum.extract import FeatureFolder, extract, find_videos
 from vtsum.model import frame_encoder
 from vtsum.video import FrameSampler
 

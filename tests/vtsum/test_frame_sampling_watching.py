@@ -12,11 +12,11 @@ import pytest
 
 import vtsum
 from tests.vtsum.fakes import ColourModel
-from vtsum.data.procedural import write_video
 from vtsum.enhance.event_segmentation import find_shots
-from vtsum.progress import ignore
+from vtsum.recipes.procedural import write_video
+from vtsum.summary.progress import ignore
+from vtsum.summary.watching import AT_LEAST, SHARE, Watched, _Choice, watch
 from vtsum.video import probe
-from vtsum.watching import AT_LEAST, SHARE, Watched, _Choice, watch
 
 LENGTHS = (23, 31, 12, 40, 17, 28, 9, 25, 33, 22)  # seconds between cuts
 

@@ -10,10 +10,10 @@ import pytest
 import vtsum
 from tests.vtsum.fakes import ColourModel
 from tests.vtsum.samples import small_clip
-from vtsum import listening, schema
 from vtsum.commands.summarize import _limit
 from vtsum.enhance.speech import Transcript, Utterance, Word
 from vtsum.errors import VTSumError
+from vtsum.summary import listening, schema
 
 TRANSCRIBE = importlib.import_module("vtsum.enhance.speech.transcribe")  # the package's name of it is the function
 SRT = """1
@@ -73,13 +73,13 @@ def test_the_page_shows_the_words(told: vtsum.Summary) -> None:
 def test_pauses_reach_the_plan(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What becomes of them there is held in test_refinement_*; that they are the transcript's is held here."""
     found: list[object] = []
-    plan = importlib.import_module("vtsum.summarize").make_plan
+    plan = importlib.import_module("vtsum.summary.pipeline").make_plan
 
     def note(*given: object, **options: object) -> object:
         found.append(options["pauses"])
         return plan(*given, **options)
 
-    monkeypatch.setattr(importlib.import_module("vtsum.summarize"), "make_plan", note)
+    monkeypatch.setattr(importlib.import_module("vtsum.summary.pipeline"), "make_plan", note)
     (tmp_path / "small.srt").write_text(SRT, encoding="utf-8")
     options = {"budget": "5s", "model": ColourModel(), "formats": ["json"]}
     vtsum.summarize(clip, tmp_path / "a", transcript=tmp_path / "small.srt", **options)

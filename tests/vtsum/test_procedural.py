@@ -8,9 +8,9 @@ import av
 import numpy as np
 import pytest
 
-import vtsum.data.film as film
-from vtsum.data.procedural import EVENT_KINDS, Canvas, Event, Scene, five_events, make_clip
+import vtsum.recipes.film as film
 from vtsum.errors import VTSumError
+from vtsum.recipes.procedural import EVENT_KINDS, Canvas, Event, Scene, five_events, make_clip
 from vtsum.video import FrameSampler, probe
 
 FILM = Path(film.__file__).resolve().parents[1] / "assets" / "film.mp4"

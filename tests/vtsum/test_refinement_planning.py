@@ -10,9 +10,9 @@ import pytest
 from vtsum.enhance.event_segmentation import PictureChanges
 from vtsum.enhance.summary_refinement import parse_budget
 from vtsum.errors import VTSumError
-from vtsum.planning import Plan, make_plan
+from vtsum.summary.planning import Plan, make_plan
+from vtsum.summary.watching import Watched
 from vtsum.video.info import VideoInfo
-from vtsum.watching import Watched
 
 INFO = VideoInfo(
     path=Path("a.mp4"),

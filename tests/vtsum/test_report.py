@@ -18,7 +18,7 @@ import vtsum
 from tests.vtsum.chromium import Browser
 from tests.vtsum.fakes import ColourModel, FakeSentence, deafen
 from tests.vtsum.samples import small_clip
-from vtsum import report
+from vtsum.summary import report
 
 EVIL = '<script>document.title="owned"</script>'
 

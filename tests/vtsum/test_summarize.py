@@ -18,9 +18,9 @@ import pytest
 import vtsum
 from tests.vtsum.fakes import ColourModel, FakeSentence, deafen
 from tests.vtsum.samples import decode, small_clip
-from vtsum import schema
 from vtsum.errors import VTSumError
-from vtsum.text import Moment, clock_time, describe, text_file
+from vtsum.summary import schema
+from vtsum.summary.text import Moment, clock_time, describe, text_file
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -308,15 +308,6 @@ def test_wrong_options(clip, tmp_path, options, message):
     with pytest.raises(VTSumError, match=message):
         vtsum.summarize(clip, tmp_path / "o", model=ColourModel(), **options)
     assert os.listdir(tmp_path) == []
-
-
-def test_the_module_and_the_function_share_a_name():
-    import importlib
-
-    module = importlib.import_module("vtsum.summarize")
-    assert module.FORMATS == ("mp4", "txt", "json", "keyframes", "html")
-    with pytest.raises(VTSumError, match="no such file"):
-        vtsum.summarize("/nowhere/at/all.mp4")
 
 
 class Wordy(ColourModel):

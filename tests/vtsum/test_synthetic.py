@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 from vtsum import cli
-from vtsum.data import synthetic
 from vtsum.data.collate import collate
-from vtsum.data.procedural import EVENT_KINDS
-from vtsum.data.synthetic import make_corpus
-from vtsum.data.synthetic_scenes import (
+from vtsum.data.videoxum import VideoXumDataset, join_sentences
+from vtsum.errors import VTSumError
+from vtsum.recipes import synthetic, tiny_clip
+from vtsum.recipes.procedural import EVENT_KINDS
+from vtsum.recipes.synthetic import make_corpus
+from vtsum.recipes.synthetic_scenes import (
     COLOURS,
     PHRASES,
     Artist,
@@ -25,10 +27,7 @@ from vtsum.data.synthetic_scenes import (
     annotation,
     plan_video,
 )
-from vtsum.data.videoxum import VideoXumDataset, join_sentences
-from vtsum.errors import VTSumError
-from vtsum.training import tiny_clip
-from vtsum.training.tiny_clip import TinyClip, byte_pair_vocabulary
+from vtsum.recipes.tiny_clip import TinyClip, byte_pair_vocabulary
 
 USUAL = CorpusParameters()
 SHORT = CorpusParameters(shortest=20.0, longest=34.0, events_share=(0.2, 0.3))
@@ -212,7 +211,7 @@ def test_clip_reads_whole_words_and_anything_else(corpus):
 
 def test_clip_folder_is_a_frame_encoder(corpus):
     from vtsum.model import load_frame_encoder
-    from vtsum.training.tiny_clip import shrink
+    from vtsum.recipes.tiny_clip import shrink
 
     plan = plan_video(5, "test", 0, SHORT)
     artist = Artist(plan)

@@ -17,9 +17,9 @@ from vtsum.errors import VTSumError
 from vtsum.model.checkpoint import load_tokenizer
 from vtsum.model.text_decoder import TextDecoder
 from vtsum.model.vtsum import VTSum
-from vtsum.training.distill import Components, FrameSet, augment, train_encoder
-from vtsum.training.joint import Example, JointSettings, caption_nll, evaluate, grid, train_joint
-from vtsum.training.words import clean, learn_words, perplexity, write_vocabulary
+from vtsum.recipes.distill import Components, FrameSet, augment, train_encoder
+from vtsum.recipes.joint import Example, JointSettings, caption_nll, evaluate, grid, train_joint
+from vtsum.recipes.words import clean, learn_words, perplexity, write_vocabulary
 
 
 def colour_frames(n: int, seed: int) -> FrameSet:

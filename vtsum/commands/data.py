@@ -36,7 +36,7 @@ def synth(
     from vtsum.extras import require
 
     require("video", "synth")
-    from vtsum.data.synthetic import make_corpus
+    from vtsum.recipes.synthetic import make_corpus
 
     titles = {"clip": "Training a tiny CLIP", "videos": "Making videos", "films": "Writing MP4s"}
     with CountedBars(titles, quiet=quiet) as bars:

@@ -37,7 +37,7 @@ def extract(
     from vtsum.extras import require
 
     require("video", "extract")
-    from vtsum.extract import extract as run
+    from vtsum.data.extract import extract as run
 
     with CountedBars({"videos": "Videos", "frames": "Frames"}, quiet=quiet) as bars:
         report = run(videos, output, encoder=encoder, fps=fps, device=device, batch_size=batch_size, progress=bars)

@@ -108,11 +108,11 @@ def summarize(
     from vtsum.extras import require
 
     require("video", "summarize")
-    from vtsum.planning import Refine
-    from vtsum.progress import ConsoleProgress
-    from vtsum.summarize import FORMATS
-    from vtsum.summarize import summarize as run
-    from vtsum.watching import Sampler
+    from vtsum.summary.pipeline import FORMATS
+    from vtsum.summary.pipeline import summarize as run
+    from vtsum.summary.planning import Refine
+    from vtsum.summary.progress import ConsoleProgress
+    from vtsum.summary.watching import Sampler
 
     names = [part.strip() for entry in formats for part in entry.split(",")] if formats else FORMATS
     shown = ConsoleProgress() if sys.stderr.isatty() and not quiet else None
@@ -139,7 +139,7 @@ def summarize(
     for warning in summary.warnings:
         typer.echo(f"vtsum: note: {warning}", err=True)
     if not quiet and not as_json:
-        from vtsum.text import clock_time
+        from vtsum.summary.text import clock_time
 
         data = summary.data
         chosen = sum(shot["chosen"] for shot in data["shots"])

@@ -2,7 +2,7 @@
 
 A residual network for 128 x 128 pictures, about 2.9 million weights and 0.3 billion multiply-adds a frame. Dense 3 x 3
 convolutions throughout: on CPUs they run near the machine's peak, where depthwise ones run at a fraction of it. It is
-distilled from an ImageNet MobileNetV1 by `vtsum.training.distill`.
+distilled from an ImageNet MobileNetV1 by `vtsum.recipes.distill`.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
     log p(w | v)   = bi(v w)                     where that pair is stored
                    = back(v) + uni(w)            else
 
-The values are those of an interpolated Kneser-Ney model with three discounts; `vtsum.training.lexicon` counts,
+The values are those of an interpolated Kneser-Ney model with three discounts; `vtsum.recipes.lexicon` counts,
 smooths and prunes them and writes the file that ships, vtsum/assets/speech/lexicon.npz.
 
 Source: Chen and Goodman, "An empirical study of smoothing techniques for language modeling", TR-10-98, Harvard 1998;

@@ -19,7 +19,7 @@ class _Moment(Protocol):
 
 
 class Caption(Protocol):
-    """What `vtsum.text.describe` gives: a sentence about pictures, and the moments it speaks of."""
+    """What `vtsum.summary.text.describe` gives: a sentence about pictures, and the moments it speaks of."""
 
     @property
     def text(self) -> str: ...

@@ -25,7 +25,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vtsum.data.feature_files import array_header, write_npz
-from vtsum.data.synthetic_scenes import (
+from vtsum.data.videoxum import CLIP_FEATURES, FEATURES, SPLITS, join_sentences
+from vtsum.errors import VTSumError
+from vtsum.recipes.synthetic_scenes import (
     Artist,
     CorpusParameters,
     VideoPlan,
@@ -33,12 +35,10 @@ from vtsum.data.synthetic_scenes import (
     annotation,
     plan_video,
 )
-from vtsum.data.videoxum import CLIP_FEATURES, FEATURES, SPLITS, join_sentences
-from vtsum.errors import VTSumError
 
 if TYPE_CHECKING:
     from vtsum.model.frame_encoder import FrameEncoder
-    from vtsum.training.tiny_clip import ClipExample, TinyClip
+    from vtsum.recipes.tiny_clip import ClipExample, TinyClip
 
 FORMAT = "vtsum-synthetic/1"
 MANIFEST, VOCABULARY, CLIP, VIDEOS = "manifest.json", "vocab.txt", "clip", "videos"
@@ -123,7 +123,7 @@ def make_corpus(
 
 def write_film(plan: VideoPlan, path: Path, size: tuple[int, int] = (192, 192)) -> None:
     """Write a planned video as an MP4, without sound."""
-    from vtsum.data.procedural import write_video
+    from vtsum.recipes.procedural import write_video
 
     path.parent.mkdir(parents=True, exist_ok=True)
     artist = Artist(plan, size)
@@ -183,7 +183,7 @@ def _write_text(path: Path, text: str) -> None:
 
 def _write_vocabulary(path: Path) -> None:
     """Every word of every sentence as one piece, and letters, so that any other word can be spelled."""
-    from vtsum.training.words import SPECIAL
+    from vtsum.recipes.words import SPECIAL
 
     signs = "abcdefghijklmnopqrstuvwxyz0123456789"
     words = {word for text in [PROMPT, *all_sentences()] for word in join_sentences([text]).split()}
@@ -193,7 +193,7 @@ def _write_vocabulary(path: Path) -> None:
 
 def _clip_examples(seed: int, parameters: CorpusParameters) -> Iterator[ClipExample]:
     """Three frames of each event and three dull ones of each video."""
-    from vtsum.training.tiny_clip import ClipExample, shrink
+    from vtsum.recipes.tiny_clip import ClipExample, shrink
 
     for number in range(CLIP_VIDEOS):
         plan = plan_video(seed, "train", number, parameters)
@@ -209,7 +209,7 @@ def _clip_examples(seed: int, parameters: CorpusParameters) -> Iterator[ClipExam
 
 
 def _clip(folder: Path, seed: int, parameters: CorpusParameters, steps: int, tell: SynthProgress) -> TinyClip:
-    from vtsum.training.tiny_clip import TinyClip, save_tiny_clip, train_tiny_clip
+    from vtsum.recipes.tiny_clip import TinyClip, save_tiny_clip, train_tiny_clip
 
     with contextlib.suppress(VTSumError):  # not there, or broken: then it is trained
         return TinyClip.load(folder)
@@ -233,7 +233,7 @@ def _whole(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> bool:
 def _write_features(
     folder: Path, plans: list[VideoPlan], encoder: FrameEncoder, clip: TinyClip, tell: SynthProgress
 ) -> None:
-    from vtsum.training.tiny_clip import shrink
+    from vtsum.recipes.tiny_clip import shrink
 
     for number, plan in enumerate(plans):
         tell("videos", number, len(plans))

@@ -25,7 +25,7 @@ from vtsum.enhance.summary_refinement import (
     snap_to_pauses,
 )
 from vtsum.errors import VTSumError
-from vtsum.watching import Watched
+from vtsum.summary.watching import Watched
 
 if TYPE_CHECKING:
     from vtsum.video import VideoInfo

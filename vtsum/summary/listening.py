@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from vtsum.enhance.speech.transcript import Transcript, Utterance
 from vtsum.errors import VTSumError
-from vtsum.progress import ProgressCallback
+from vtsum.summary.progress import ProgressCallback
 
 if TYPE_CHECKING:
     from vtsum.enhance.speech.transcribe import Denoiser

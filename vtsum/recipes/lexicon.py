@@ -1,6 +1,6 @@
 """Learn the lexicon and the trigram model of the embedded denoiser from ActivityNet Captions.
 
-    python -m vtsum.training.lexicon --shared ../shared [--install] [--out lexicon.npz]
+    python -m vtsum.recipes.lexicon --shared ../shared [--install] [--out lexicon.npz]
 
 Every sentence of the training videos is counted; words seen fewer than `LEAST` times become `<unk>`, figures `<num>`.
 With D the discount of a count (three of them: for 1, 2 and more, estimated from the numbers of n-grams seen one to four

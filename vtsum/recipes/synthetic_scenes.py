@@ -1,7 +1,7 @@
 """One video of the procedural VideoXum corpus: its plan, its pictures, its text and its ten annotators.
 
 A video is a list of scenes, each before a dull scenery (a shade, a colour and a place); one to three of them hold an
-event of `vtsum.data.procedural`. The text names each event and its scenery in order, so that it can be read off the
+event of `vtsum.recipes.procedural`. The text names each event and its scenery in order, so that it can be read off the
 pictures. Everything follows from the corpus's seed, the split and the video's number, nothing from other videos.
 """
 
@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from vtsum.data.procedural import EVENT_KINDS, Canvas, paint_event
 from vtsum.data.videoxum import SPLITS
+from vtsum.recipes.procedural import EVENT_KINDS, Canvas, paint_event
 
 PICTURE_SIZE = 128  # pixels; what the embedded frame encoder reads
 ANNOTATORS = 10

@@ -1,6 +1,6 @@
 """The film that the project shows itself with: 91 seconds of a day in a small harbour town, drawn by program.
 
-    python -m vtsum.data.film OUT.mp4
+    python -m vtsum.recipes.film OUT.mp4
 
 It has six scenes, quiet stretches between lively moments, hard cuts and dissolves, spoken narration (by espeak-ng,
 which must be installed), music and noises. The same film comes out each time, but for the voice, which depends on
@@ -22,10 +22,10 @@ from pathlib import Path
 
 import numpy as np
 
-from vtsum.data.film_scenes import city, land, sea, sounds
-from vtsum.data.film_scenes.paint import Painter, Scene
-from vtsum.data.procedural import SOUND_RATE, write_video
 from vtsum.errors import VTSumError
+from vtsum.recipes.film_scenes import city, land, sea, sounds
+from vtsum.recipes.film_scenes.paint import Painter, Scene
+from vtsum.recipes.procedural import SOUND_RATE, write_video
 
 SIZE = (640, 360)
 RATE = Fraction(24)
@@ -197,7 +197,7 @@ def speak(text: str) -> np.ndarray:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m vtsum.data.film", description="Draw the demonstration film.")
+    parser = argparse.ArgumentParser(prog="python -m vtsum.recipes.film", description="Draw the demonstration film.")
     parser.add_argument("out", metavar="OUT.mp4", help="the file to write")
     options = parser.parse_args(arguments)
     try:

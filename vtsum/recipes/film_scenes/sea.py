@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from vtsum.data.film_scenes.paint import Color, Painter, ease, mix, noise, rgb, ridge, scrolled
+from vtsum.recipes.film_scenes.paint import Color, Painter, ease, mix, noise, rgb, ridge, scrolled
 
 _HORIZON = 0.6
 # Seconds of the scene at which rockets go up; each bursts 0.7 s later.

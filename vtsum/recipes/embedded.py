@@ -1,6 +1,6 @@
 """Make the embedded model: one command from real video to the folder that ships in the package.
 
-    python -m vtsum.training.embedded --shared ../shared --out runs/embedded --install
+    python -m vtsum.recipes.embedded --shared ../shared --out runs/embedded --install
 
 The stages, each kept in `--out` and not done again when it is there: the frame encoder is distilled (`distill`); all
 frames are embedded; the text decoder learns words (`words`); saliency and captions are trained jointly (`joint`), first
@@ -36,10 +36,10 @@ from vtsum.model.files import save_safetensors
 from vtsum.model.summarizer import EMBEDDED
 from vtsum.model.text_decoder import TextDecoder
 from vtsum.model.vtsum import VTSum
-from vtsum.training.boundaries import BoundarySettings, add_boundaries
-from vtsum.training.distill import distill, encode_all
-from vtsum.training.joint import Example, JointSettings, caption_nll, evaluate, train_joint
-from vtsum.training.words import clean, learn_words, write_vocabulary
+from vtsum.recipes.boundaries import BoundarySettings, add_boundaries
+from vtsum.recipes.distill import distill, encode_all
+from vtsum.recipes.joint import Example, JointSettings, caption_nll, evaluate, train_joint
+from vtsum.recipes.words import clean, learn_words, write_vocabulary
 
 VOCABULARY_SIZE = 3000
 WORD_EPOCHS = 6

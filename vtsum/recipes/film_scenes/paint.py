@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from vtsum.data.procedural import Canvas, Color
+from vtsum.recipes.procedural import Canvas, Color
 
 
 def rgb(code: int) -> np.ndarray:

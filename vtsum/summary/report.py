@@ -14,8 +14,8 @@ import jinja2
 import numpy as np
 from markupsafe import Markup, escape
 
-from vtsum.schema import SentenceEntry, ShotEntry, Speech, SummaryDocument
-from vtsum.text import GUESS_NOTE, ORIGINS, clock_time
+from vtsum.summary.schema import SentenceEntry, ShotEntry, Speech, SummaryDocument
+from vtsum.summary.text import GUESS_NOTE, ORIGINS, clock_time
 
 MAX_EMBEDDED = 24_000_000  # bytes of video in the page; browsers take long to open more
 # A longer summary is embedded smaller, in the first of these sizes that fits: (height in pixels, crf of x264).

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from vtsum.data.film_scenes.paint import Painter, ease, mix, noise, rgb, ridge, scrolled
+from vtsum.recipes.film_scenes.paint import Painter, ease, mix, noise, rgb, ridge, scrolled
 
 
 def _tree(canvas: Painter, x: float, y: float, size: float, shade: float) -> None:

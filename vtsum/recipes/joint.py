@@ -23,7 +23,7 @@ from vtsum.data.tvsum import Caption, TVSumVideo
 from vtsum.evaluation.baselines import Evaluation, evaluate_scores
 from vtsum.model.spans import gather_spans
 from vtsum.model.vtsum import VTSum
-from vtsum.training.words import clean
+from vtsum.recipes.words import clean
 
 
 @dataclass

@@ -17,7 +17,7 @@ import numpy as np
 from vtsum.enhance.event_segmentation import PictureChanges
 from vtsum.enhance.frame_sampling import EvenChooser, FrameChooser, spread, thumbnail_features
 from vtsum.errors import VTSumError
-from vtsum.progress import ProgressCallback
+from vtsum.summary.progress import ProgressCallback
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame

@@ -6,29 +6,27 @@ import datetime
 import json
 import math
 import os
-import sys
 import threading
 import time
-import types
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
-from vtsum import schema
-from vtsum.document import build_document
 from vtsum.enhance.event_segmentation import METHOD, METHODS
 from vtsum.enhance.summary_refinement import Budget, parse_budget
 from vtsum.errors import VTSumError
 from vtsum.extras import require
-from vtsum.listening import DENOISER, LIMIT, RECOGNISER, Listening
-from vtsum.planning import Plan, Refine, make_plan
-from vtsum.progress import ProgressCallback, ignore
-from vtsum.staging import StagedFolder, writing_failed
-from vtsum.text import Moment, describe, summary_text, text_file
-from vtsum.watching import SAMPLERS, Sampler, Watched, torch_threads, watch
+from vtsum.summary import schema
+from vtsum.summary.document import build_document
+from vtsum.summary.listening import DENOISER, LIMIT, RECOGNISER, Listening
+from vtsum.summary.planning import Plan, Refine, make_plan
+from vtsum.summary.progress import ProgressCallback, ignore
+from vtsum.summary.staging import StagedFolder, writing_failed
+from vtsum.summary.text import Moment, describe, summary_text, text_file
+from vtsum.summary.watching import SAMPLERS, Sampler, Watched, torch_threads, watch
 
 if TYPE_CHECKING:
     from vtsum.enhance.speech import Transcript
@@ -105,9 +103,9 @@ def summarize(
         fps (float): frames sampled a second, above 0 and at most 30.
         formats: any of "mp4", "txt", "json", "keyframes", "html".
         overwrite (bool): replace an older summary. A folder that holds anything else is never replaced.
-        sampler: which sampled frames the encoder sees: "coverage", "uniform" or "all" (`vtsum.watching.watch`).
+        sampler: which sampled frames the encoder sees: "coverage", "uniform" or "all" (`vtsum.summary.watching.watch`).
         segmenter: what finds the events, one of `vtsum.enhance.event_segmentation.METHODS`.
-        refine: what chooses among the shots: "dpp", "knapsack" or "none" (`vtsum.planning.make_plan`).
+        refine: what chooses among the shots: "dpp", "knapsack" or "none" (`vtsum.summary.planning.make_plan`).
         speech (str | None): who listens, a recogniser's name (`vtsum.enhance.speech.make_recogniser`); None: nobody.
         transcript: the user's own transcript, a file (SRT, WebVTT, plain text), taken instead of listening.
         denoiser (str | None): what cleans the words heard: "embedded", the folder or hub name of a
@@ -115,7 +113,7 @@ def summarize(
         speech_limit (float | None): seconds of voice that a recogniser listens to at most, above 0, spread evenly over
             the video; None: to all of it.
         progress: called with (stage, fraction 0..1), from several threads; stages are the keys of
-            `vtsum.progress.STAGES`.
+            `vtsum.summary.progress.STAGES`.
     Returns:
         Summary: paths of the files, and the content of summary.json.
     Raises:
@@ -267,7 +265,7 @@ def _write(
             raise
     data = build_document(source.name, info, model, watched, said, plan, cut_result, sentences, settings)
     if "html" in formats:
-        from vtsum.report import write_report
+        from vtsum.summary.report import write_report
 
         with clock("page"):
             tell("page", 0.0)
@@ -331,14 +329,3 @@ def _cut(
 
 class _Stopped(Exception):
     """Ends a cut whose result nobody wants any more."""
-
-
-class _CallableModule(types.ModuleType):
-    """`vtsum.summarize` names this module once anything has imported it, and the function before: both
-    can be called."""
-
-    def __call__(self, *args: Any, **options: Any) -> Summary:
-        return summarize(*args, **options)
-
-
-sys.modules[__name__].__class__ = _CallableModule

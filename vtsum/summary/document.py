@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from vtsum.listening import GUESSING
-from vtsum.planning import Plan
-from vtsum.schema import (
+from vtsum.summary.listening import GUESSING
+from vtsum.summary.planning import Plan
+from vtsum.summary.schema import (
     SCHEMA,
     ClipEntry,
     Settings,
@@ -17,9 +17,9 @@ from vtsum.schema import (
     UtteranceEntry,
     WordEntry,
 )
-from vtsum.text import clock_time
+from vtsum.summary.text import clock_time
+from vtsum.summary.watching import Watched
 from vtsum.version import __version__
-from vtsum.watching import Watched
 
 if TYPE_CHECKING:
     from vtsum.enhance.speech import Transcript

@@ -1,6 +1,6 @@
 """Distil the embedded frame encoder from MobileNetV1 embeddings of the TVSum frames.
 
-    python -m vtsum.training.distill --shared ../shared --out runs/embedded/encoder.safetensors
+    python -m vtsum.recipes.distill --shared ../shared --out runs/embedded/encoder.safetensors
 
 The target is the teacher's 1,024 numbers in their principal components (256), each divided by the fourth root of its
 variance: between plain components, where a few directions are everything, and whitened ones, where noise is. The

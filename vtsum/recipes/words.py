@@ -2,7 +2,7 @@
 
 TVSum has captions for 50 videos, far too few to learn English from. So the decoder first learns to write sentences of
 ActivityNet Captions without seeing anything (its cross attention reads one frame of zeros), and only then, in
-`vtsum.training.joint`, to let the frames choose among them.
+`vtsum.recipes.joint`, to let the frames choose among them.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vtsum.enhance.speech import Transcript
     from vtsum.enhance.speech.merge import Sentence
     from vtsum.model import Summarizer
-    from vtsum.schema import SummaryDocument
+    from vtsum.summary.schema import SummaryDocument
 
 MAX_SENTENCES = 8
 ALIKE = 0.8  # share of common words from which two sentences say the same

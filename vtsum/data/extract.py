@@ -158,8 +158,8 @@ def _encode(
     source: Path, network: FrameEncoder, fps: float, batch_size: int, tell: ExtractProgress
 ) -> tuple[np.ndarray, float, list[str]]:
     """Features float32 [T, C], seconds that could be decoded, and what was passed over."""
+    from vtsum.summary.watching import FramesAhead, torch_threads
     from vtsum.video import probe
-    from vtsum.watching import FramesAhead, torch_threads
 
     total = max(1, math.ceil(probe(source).duration * fps))
     tell("frames", 0, total, source.name)

@@ -1,11 +1,11 @@
 """Give the embedded model its boundary head: trained on TVSum's shots, with everything else frozen.
 
-    python -m vtsum.training.boundaries --shared ../shared --out runs/boundaries --install
+    python -m vtsum.recipes.boundaries --shared ../shared --out runs/boundaries --install
 
 The truth is TVSum's change points, which its raters' summaries keep to: every selection begins and ends at one. With
 the other weights frozen, saliency and sentences are to the bit what they were. The number of epochs is chosen on a
 fifth of the forty training videos, then the head is trained on all forty; the figures are those of the ten held-out
-videos. `--model` starts from another folder than the one that ships; `vtsum.training.embedded` calls this as its last
+videos. `--model` starts from another folder than the one that ships; `vtsum.recipes.embedded` calls this as its last
 stage.
 """
 
@@ -33,7 +33,7 @@ from vtsum.model.frame_encoder import frame_encoder_of
 from vtsum.model.summarizer import EMBEDDED
 from vtsum.model.tokenizer import vocabulary_text
 from vtsum.model.vtsum import VTSum
-from vtsum.training.joint import Example, grid
+from vtsum.recipes.joint import Example, grid
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ def main() -> None:
     write(made, {**checkpoint.facts, "boundaries": facts}, a.out / "model")
     print(json.dumps(facts, indent=1))
     if a.install:
-        from vtsum.training.embedded import install
+        from vtsum.recipes.embedded import install
 
         install(a.out / "model")
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from vtsum.data.film_scenes.paint import Painter, mix, rgb
+from vtsum.recipes.film_scenes.paint import Painter, mix, rgb
 
 _KERB = 0.8
 _LAMPS = (0.22, 0.86, 1.5)

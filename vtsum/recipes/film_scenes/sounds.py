@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from vtsum.data.procedural import SOUND_RATE
+from vtsum.recipes.procedural import SOUND_RATE
 
 _PLUCKS = (0, 4, 7, 11, 12, 7, 4, 9)  # semitones over the chord's root, in scale
 

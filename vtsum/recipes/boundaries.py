@@ -14,6 +14,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -201,6 +203,14 @@ def write(model: VTSum, facts: dict[str, Any], folder: Path) -> None:
     load_checkpoint(folder)
 
 
+def install(folder: Path, target: Path = EMBEDDED) -> None:
+    """Copy a model folder into the package."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in (CONFIG, VOCABULARY, WEIGHTS):
+        shutil.copyfile(folder / name, target / f".{name}.tmp")
+        os.replace(target / f".{name}.tmp", target / name)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, required=True, help="folder that holds tvsum/")
@@ -217,8 +227,6 @@ def main() -> None:
     write(made, {**checkpoint.facts, "boundaries": facts}, a.out / "model")
     print(json.dumps(facts, indent=1))
     if a.install:
-        from vtsum.recipes.embedded import install
-
         install(a.out / "model")
 
 

@@ -33,10 +33,9 @@ from vtsum.evaluation.features import color_histogram
 from vtsum.model.checkpoint import CONFIG, VOCABULARY, WEIGHTS, config_text, load_checkpoint, load_tokenizer, pack
 from vtsum.model.embedded_encoder import EMBEDDING_DIM, EmbeddedEncoder
 from vtsum.model.files import save_safetensors
-from vtsum.model.summarizer import EMBEDDED
 from vtsum.model.text_decoder import TextDecoder
 from vtsum.model.vtsum import VTSum
-from vtsum.recipes.boundaries import BoundarySettings, add_boundaries
+from vtsum.recipes.boundaries import BoundarySettings, add_boundaries, install
 from vtsum.recipes.distill import distill, encode_all
 from vtsum.recipes.joint import Example, JointSettings, caption_nll, evaluate, train_joint
 from vtsum.recipes.words import clean, learn_words, write_vocabulary
@@ -204,14 +203,6 @@ def figures(
     out["caption_nll"] = caption_nll(model, tested)
     out["caption_nll_other_video"] = caption_nll(model, tested, blind=True)
     return out
-
-
-def install(folder: Path, target: Path = EMBEDDED) -> None:
-    """Copy a model folder into the package."""
-    target.mkdir(parents=True, exist_ok=True)
-    for name in (CONFIG, VOCABULARY, WEIGHTS):
-        shutil.copyfile(folder / name, target / f".{name}.tmp")
-        os.replace(target / f".{name}.tmp", target / name)
 
 
 def main() -> None:

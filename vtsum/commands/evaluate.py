@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from vtsum.bars import Bars
 from vtsum.commands.app import app, printable, write
 from vtsum.errors import VTSumError
+
+STAGES = {"videos": "Summarising the videos", "texts": "Measuring the texts"}
 
 
 @app.command(short_help="Measure a model on VideoXum's layout by all eight measures.")
@@ -118,7 +118,7 @@ def evaluate(
     name = checkpoint_name(checkpoint)
     path = output or Path(f"evaluation_{name}_{split}_{protocol}.json")
     first = os.environ.get("RANK", "0") == "0"
-    with _progress(first and not quiet and sys.stderr.isatty()) as progress:
+    with Bars(STAGES, quiet=quiet or not first) as progress:
         content = run(settings, path, device=device, overwrite=overwrite, progress=progress)
     if content is None:
         return
@@ -138,40 +138,3 @@ def _kernel_size(text: str) -> int | str | None:
         return int(text)
     except ValueError:
         raise VTSumError(f"evaluate: kernel_size must be an odd number, none or auto, got {text!r}") from None
-
-
-@contextlib.contextmanager
-def _progress(shown: bool) -> Iterator[Callable[[str, int, int], None] | None]:
-    """A bar on standard error with the time left."""
-    if not shown:
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    bars: Any = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=32),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(compact=True),
-        console=Console(file=sys.stderr),
-    )
-    tasks: dict[str, Any] = {}
-    with bars:
-
-        def told(stage: str, done: int, every: int) -> None:
-            if stage not in tasks:
-                title = {"videos": "Summarising the videos", "texts": "Measuring the texts"}[stage]
-                tasks[stage] = bars.add_task(f"{title:<22}", total=every)
-            bars.update(tasks[stage], completed=done)
-
-        yield told

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from vtsum.bars import Bars
 from vtsum.commands.app import app, number, printable, write
-from vtsum.commands.bars import CountedBars
 
 
 @app.command(short_help="Encode the frames of videos, for training and evaluation.")
@@ -39,7 +39,7 @@ def extract(
     require("video", "extract")
     from vtsum.data.extract import extract as run
 
-    with CountedBars({"videos": "Videos", "frames": "Frames"}, quiet=quiet) as bars:
+    with Bars({"videos": "Videos", "frames": "Frames"}, quiet=quiet) as bars:
         report = run(videos, output, encoder=encoder, fps=fps, device=device, batch_size=batch_size, progress=bars)
     for name, notes in report.notes.items():
         typer.echo(f"vtsum: note: {printable(Path(name))}: {'; '.join(notes)}", err=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, cast
 
 import typer
 
+from vtsum.bars import Bars
 from vtsum.commands.app import app, number, printable, write
 
 
@@ -111,12 +110,11 @@ def summarize(
     from vtsum.summary.pipeline import FORMATS
     from vtsum.summary.pipeline import summarize as run
     from vtsum.summary.planning import Refine
-    from vtsum.summary.progress import ConsoleProgress
+    from vtsum.summary.progress import STAGES
     from vtsum.summary.watching import Sampler
 
     names = [part.strip() for entry in formats for part in entry.split(",")] if formats else FORMATS
-    shown = ConsoleProgress() if sys.stderr.isatty() and not quiet else None
-    with shown or contextlib.nullcontext():
+    with Bars(STAGES, quiet=quiet) as bars:
         summary = run(
             video,
             output,
@@ -132,7 +130,7 @@ def summarize(
             transcript=transcript,
             denoiser=None if denoiser == "none" else denoiser,
             speech_limit=_limit(speech_limit),
-            progress=shown,
+            progress=bars,
         )
     if as_json:
         write(json.dumps(summary.data, ensure_ascii=True, allow_nan=False))

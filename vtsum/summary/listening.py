@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from vtsum.enhance.speech.transcript import Transcript, Utterance
 from vtsum.errors import VTSumError
-from vtsum.summary.progress import ProgressCallback
+from vtsum.summary.progress import ProgressCallback, Stopped
 
 if TYPE_CHECKING:
     from vtsum.enhance.speech.transcribe import Denoiser
@@ -100,7 +100,7 @@ class Listening:
 
     def _note(self, done: float) -> None:
         if self._stop.is_set():
-            raise _Stopped
+            raise Stopped
         self._tell("listen", min(done, 0.99))
 
 
@@ -124,7 +124,3 @@ def within(transcript: Transcript, duration: float) -> Transcript:
         if words:
             kept.append(Utterance(tuple(words), utterance.alternatives))
     return replace(transcript, utterances=tuple(kept), unheard=tuple(u for u in transcript.unheard if u[0] < duration))
-
-
-class _Stopped(Exception):
-    """Nobody wants the words any more."""

@@ -23,7 +23,7 @@ from vtsum.summary import schema
 from vtsum.summary.document import build_document
 from vtsum.summary.listening import DENOISER, LIMIT, RECOGNISER, Listening
 from vtsum.summary.planning import Plan, Refine, make_plan
-from vtsum.summary.progress import ProgressCallback, ignore
+from vtsum.summary.progress import ProgressCallback, Stopped, ignore
 from vtsum.summary.staging import StagedFolder, writing_failed
 from vtsum.summary.text import Moment, describe, summary_text, text_file
 from vtsum.summary.watching import SAMPLERS, Sampler, Watched, torch_threads, watch
@@ -311,7 +311,7 @@ def _cut(
 
     def note(done: float) -> None:
         if stop.is_set():
-            raise _Stopped
+            raise Stopped
         tell("cut", min(done / whole, 0.99))
 
     with clock("cut"):
@@ -325,7 +325,3 @@ def _cut(
         )
     tell("cut", 1.0)
     return result
-
-
-class _Stopped(Exception):
-    """Ends a cut whose result nobody wants any more."""

@@ -17,7 +17,7 @@ import numpy as np
 from vtsum.enhance.event_segmentation import PictureChanges
 from vtsum.enhance.frame_sampling import EvenChooser, FrameChooser, spread, thumbnail_features
 from vtsum.errors import VTSumError
-from vtsum.summary.progress import ProgressCallback
+from vtsum.summary.progress import ProgressCallback, Stopped
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -209,7 +209,7 @@ class FramesAhead:
 
     def _note(self, time: float, frame: VideoFrame) -> None:
         if self._stop.is_set():
-            raise _Stopped
+            raise Stopped
         if frame.planes and frame.format.components[0].bits == 8:
             plane = frame.planes[0]
             self.changes.see(time, memoryview(plane), plane.line_size, plane.width, plane.height)
@@ -217,7 +217,7 @@ class FramesAhead:
     def _put(self, item: np.ndarray | BaseException | None) -> None:
         while True:
             if self._stop.is_set():
-                raise _Stopped
+                raise Stopped
             try:
                 return self._ahead.put(item, timeout=0.1)
             except queue.Full:
@@ -230,11 +230,11 @@ class FramesAhead:
                     self._put(frame.image)
                 self.finished = True
                 self._put(None)
-            except _Stopped:
+            except Stopped:
                 raise
             except BaseException as error:  # handed to the thread that waits for frames
                 self._put(error)
-        except _Stopped:
+        except Stopped:
             pass
 
     def batches(self, size: int) -> Iterator[np.ndarray]:
@@ -260,10 +260,6 @@ class FramesAhead:
         """Let the thread end; what was not taken is dropped."""
         self._stop.set()
         self._thread.join(timeout=10.0)
-
-
-class _Stopped(Exception):
-    """Nobody wants more frames."""
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +10,7 @@ import typer
 from vtsum.bars import Bars
 from vtsum.commands.app import app, printable, write
 from vtsum.errors import VTSumError
+from vtsum.processes import Place
 
 STAGES = {"videos": "Summarising the videos", "texts": "Measuring the texts"}
 
@@ -117,8 +117,7 @@ def evaluate(
         check_plot(plot)
     name = checkpoint_name(checkpoint)
     path = output or Path(f"evaluation_{name}_{split}_{protocol}.json")
-    first = os.environ.get("RANK", "0") == "0"
-    with Bars(STAGES, quiet=quiet or not first) as progress:
+    with Bars(STAGES, quiet=quiet or not Place.here().first) as progress:
         content = run(settings, path, device=device, overwrite=overwrite, progress=progress)
     if content is None:
         return

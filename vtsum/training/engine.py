@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from vtsum.data.collate import Batch
 from vtsum.errors import VTSumError
 from vtsum.model.vtsum import VTSum, VTSumOutput
-from vtsum.training.distributed import Place
+from vtsum.processes import Place
 from vtsum.training.settings import TrainSettings
 
 UNIVERSAL = "universal"

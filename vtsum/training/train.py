@@ -33,9 +33,9 @@ from torch.utils.data import DataLoader
 from vtsum.data.collate import Batch, collate
 from vtsum.data.videoxum import VideoXumDataset
 from vtsum.errors import VTSumError
+from vtsum.processes import Place
 from vtsum.training import checkpoints, deepspeed_config
 from vtsum.training.checkpoints import Checkpoint
-from vtsum.training.distributed import Place, StopSignals, follow_launcher
 from vtsum.training.engine import DeepSpeedEngine, Engine, PlainEngine, convert, join
 from vtsum.training.records import Display, Records
 from vtsum.training.resuming import check_resumable
@@ -43,6 +43,7 @@ from vtsum.training.sampler import Layout, StepSampler, spread
 from vtsum.training.schedule import learning_rate
 from vtsum.training.settings import TrainSettings, parse, to_yaml
 from vtsum.training.start import fingerprint, make_model, tokenizer_of, training_videos
+from vtsum.training.stopping import StopSignals, follow_launcher
 
 # How gloo and NCCL tell that another process has ended.
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")

@@ -16,7 +16,7 @@ from vtsum.model.checkpoint import config_text, load_checkpoint, pack
 from vtsum.model.embedded_encoder import EmbeddedEncoder
 from vtsum.model.files import save_safetensors
 from vtsum.model.frame_encoder import EmbeddedFrameEncoder
-from vtsum.model.summarizer import resize, tidy
+from vtsum.model.summarizer import join_signs, resize
 
 
 def model_folder(tmp_path: Path) -> Path:
@@ -206,16 +206,15 @@ def test_checkpoints_that_cannot_be_had_are_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("words", "text"),
     [
-        ("a man ' s dog , and a cat .", "A man's dog, and a cat."),
-        ("the video ends", "The video ends."),
+        ("a man ' s dog , and a cat .", "a man's dog, and a cat."),
+        (" black - and - white ; it  ends", "black-and-white; it ends"),
         ("", ""),
-        (" . ", ""),
     ],
 )
-def test_tidy(words: str, sentence: str) -> None:
-    assert tidy(words) == sentence
+def test_signs_are_joined(words: str, text: str) -> None:
+    assert join_signs(words) == text
 
 
 def test_resize_averages() -> None:

@@ -164,7 +164,9 @@ def test_encoders_by_name(tmp_path: Path) -> None:
     encoder: FrameEncoder = load_frame_encoder(str(tmp_path))
     assert (encoder.dim, encoder.image_size) == (20, 32)
     assert len(encoder.weights_sha256) == 64
-    names = re.escape("embedded, blip, blip-large, clip, clip-large, timm:NAME, a folder, a file or a hub name")
+    names = re.escape(
+        "embedded, blip, blip-large, clip, clip-large, timm:NAME, a folder, a file, a hub name or module:Class of your own"
+    )
     with pytest.raises(VTSumError, match=f"name must be one of {names}, got 'blib'"):
         load_frame_encoder("blib")
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))

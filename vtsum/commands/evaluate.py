@@ -68,6 +68,10 @@ def evaluate(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, or auto.")] = "auto",
     seed: Annotated[int, typer.Option(help="Of the intervals' resamples and the random baseline.")] = 0,
     resamples: Annotated[int, typer.Option(help="Of the videos, for the intervals.")] = 1000,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(metavar="module:Class", help="A measure of your own beside the eight; can be repeated."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Take the first so many (the shortest) videos alone.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older file, and begin anew.")] = False,
     plot: Annotated[
@@ -112,6 +116,7 @@ def evaluate(
         limit=limit,
         seed=seed,
         resamples=resamples,
+        metrics=tuple(metric or ()),
     )
     if plot is not None:
         check_plot(plot)

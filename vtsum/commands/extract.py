@@ -21,7 +21,7 @@ def extract(
         str,
         typer.Option(
             metavar="NAME",
-            help="embedded, blip, blip-large, clip, clip-large, timm:NAME, a folder, a file or a hub name.",
+            help="embedded, blip, blip-large, clip, clip-large, timm:NAME, a folder, file, hub name or module:Class.",
         ),
     ] = "embedded",
     fps: Annotated[float, typer.Option(help="Frames a second.", parser=number, metavar="NUMBER")] = 1.0,

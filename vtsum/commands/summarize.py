@@ -51,7 +51,8 @@ def summarize(
     model: Annotated[
         str,
         typer.Option(
-            metavar="NAME|PATH", help="The model: embedded (shipped with vtsum), another's name, or a folder."
+            metavar="NAME|PATH",
+            help="The model: embedded (shipped with vtsum), another's name, a folder, or module:Class.",
         ),
     ] = "embedded",
     fps: Annotated[
@@ -70,7 +71,8 @@ def summarize(
         str, typer.Option(metavar="NAME", help="Frames that the encoder sees: coverage, uniform or all.")
     ] = "coverage",
     segmenter: Annotated[
-        str, typer.Option(metavar="NAME", help="What finds the events: joint, kts, learned, cuts or uniform.")
+        str,
+        typer.Option(metavar="NAME", help="What finds the events: joint, kts, learned, cuts, uniform or module:Class."),
     ] = "joint",
     refine: Annotated[
         str, typer.Option(metavar="NAME", help="What chooses among the shots: dpp, knapsack or none.")
@@ -79,7 +81,8 @@ def summarize(
     recogniser: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help="Who listens: pocketsphinx, whisper:NAME_OR_FOLDER or faster-whisper:NAME_OR_FOLDER."
+            metavar="NAME",
+            help="Who listens: pocketsphinx, whisper:NAME_OR_FOLDER, faster-whisper:NAME_OR_FOLDER or module:Class.",
         ),
     ] = "pocketsphinx",
     transcript: Annotated[

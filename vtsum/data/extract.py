@@ -25,7 +25,7 @@ from vtsum.data.feature_files import array_header, write_npz
 from vtsum.errors import VTSumError
 
 if TYPE_CHECKING:
-    from vtsum.model.frame_encoder import FrameEncoder
+    from vtsum.protocols import FrameEncoder
 
 FORMAT = "vtsum-features/1"
 MANIFEST = "manifest.json"
@@ -142,7 +142,7 @@ def extract(
 def _load(encoder: str, device: str | None) -> FrameEncoder:
     import torch
 
-    from vtsum.model.frame_encoder import load_frame_encoder
+    from vtsum.model.encoders import load_frame_encoder
 
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"

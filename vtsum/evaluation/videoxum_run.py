@@ -21,7 +21,7 @@ from vtsum.data.videoxum import CLIP_FEATURES, VideoXumDataset
 from vtsum.errors import VTSumError
 from vtsum.evaluation import java
 from vtsum.evaluation.clip_score import ClipText, load_clip_text
-from vtsum.evaluation.videoxum_figures import Progress, boundary_figures, figures
+from vtsum.evaluation.videoxum_figures import Progress, boundary_figures, figures, own_figures
 from vtsum.evaluation.videoxum_file import FORMAT, PartFile, write_evaluation
 from vtsum.evaluation.videoxum_job import Job
 from vtsum.evaluation.videoxum_settings import EvaluationSettings
@@ -102,6 +102,7 @@ def evaluate(
                 "settings": asdict(settings) | {"max_length": job.max_length},
                 **figures(videos, settings, reason, progress),
                 **({"boundaries": boundaries} if boundaries else {}),
+                **({"own_metrics": own_figures(videos, settings)} if settings.metrics else {}),
                 "notes": _notes(model, clip, videos, boundaries),
                 "software": {n: version_of(n) for n in ("vtsum", "torch", "transformers", "pycocoevalcap")},
                 "timings": {"seconds": time.monotonic() - start, "processes": group.place.ranks, "device": where},
@@ -226,7 +227,7 @@ def _notes(
 
 def _binding(settings: EvaluationSettings, identity: dict[str, Any]) -> dict[str, Any]:
     """What a batch's records depend on: a part file is of use to an evaluation with the same alone."""
-    own = asdict(settings)
+    own = asdict(settings) | {"metrics": list(settings.metrics)}  # as JSON gives it back
     for name in ("checkpoint", "data", "clip", "caption_tokenizer", "resamples"):
         del own[name]
     clip = identity["clip"]

@@ -7,7 +7,7 @@ attention's output. A learnable memory bank stands where the configuration asks 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -89,6 +89,8 @@ class VTSum(nn.Module):
         self.recompute = False
         self.encoder_state: dict[str, Tensor] = {}
         """Weights of the embedded frame encoder that came with this model; `save_pretrained` writes them again."""
+        self.own_loss: Callable[[Tensor, Tensor, Tensor | None], Tensor] | None = None
+        """Taken off the saliency instead of config.loss_type's; `vtsum.protocols.Loss.saliency_loss`."""
         self.loading: LoadReport | None = None
         """What `from_videoxum` found missing and unexpected."""
 
@@ -290,6 +292,8 @@ class VTSum(nn.Module):
             raise VTSumError(
                 f"VTSum: vsum_labels must be {expected} for logits {list(logits.shape)}, got {list(labels.shape)}"
             )
+        if self.own_loss is not None:
+            return self.own_loss(logits, labels, None if mask is None else mask.bool())
         dtype = torch.promote_types(logits.dtype, torch.float32)
         labels = labels.to(dtype)
         logits = logits.to(dtype).unsqueeze(-2).expand_as(labels)

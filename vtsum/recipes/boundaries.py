@@ -30,8 +30,8 @@ from vtsum.evaluation.baselines import every_fifth
 from vtsum.evaluation.boundaries import average_precision
 from vtsum.model.boundary import BoundaryHead, boundary_loss, boundary_targets
 from vtsum.model.checkpoint import CONFIG, VOCABULARY, WEIGHTS, config_text, load_checkpoint, pack
+from vtsum.model.encoders import frame_encoder_of
 from vtsum.model.files import save_safetensors
-from vtsum.model.frame_encoder import frame_encoder_of
 from vtsum.model.summarizer import EMBEDDED
 from vtsum.model.tokenizer import vocabulary_text
 from vtsum.model.vtsum import VTSum

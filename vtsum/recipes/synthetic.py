@@ -37,7 +37,7 @@ from vtsum.recipes.synthetic_scenes import (
 )
 
 if TYPE_CHECKING:
-    from vtsum.model.frame_encoder import FrameEncoder
+    from vtsum.protocols import FrameEncoder
     from vtsum.recipes.tiny_clip import ClipExample, TinyClip
 
 FORMAT = "vtsum-synthetic/1"
@@ -88,7 +88,7 @@ def make_corpus(
         raise VTSumError(f"synth: clip_steps must be at least 10, got {clip_steps}")
     tell = progress or (lambda stage, done, total: None)
     parameters = parameters or CorpusParameters()
-    from vtsum.model.frame_encoder import load_frame_encoder
+    from vtsum.model.encoders import load_frame_encoder
 
     encoder = load_frame_encoder("embedded")
     manifest: dict[str, Any] = {

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from vtsum.enhance.event_segmentation import METHOD, METHODS
+from vtsum.enhance.event_segmentation import METHOD, find_segmenter
 from vtsum.enhance.summary_refinement import Budget, parse_budget
 from vtsum.errors import VTSumError
 from vtsum.extras import require
@@ -100,13 +100,15 @@ def summarize(
         output: folder for the results; None: `<name of the video>_summary` in the current folder.
         budget: "15%" of the video, "30s", "2min", "1:30", or "12frames" (sampled frames).
         model: "embedded", another model's name or folder, or a loaded model (`vtsum.model.load`).
+            For model, segmenter and speech "module:Class" names a part of the user's own (`vtsum.plugins`).
         fps (float): frames sampled a second, above 0 and at most 30.
         formats: any of "mp4", "txt", "json", "keyframes", "html".
         overwrite (bool): replace an older summary. A folder that holds anything else is never replaced.
         sampler: which sampled frames the encoder sees: "coverage", "uniform" or "all" (`vtsum.summary.watching.watch`).
-        segmenter: what finds the events, one of `vtsum.enhance.event_segmentation.METHODS`.
+        segmenter: what finds the events, one of `vtsum.enhance.event_segmentation.METHODS` or the user's own.
         refine: what chooses among the shots: "dpp", "knapsack" or "none" (`vtsum.summary.planning.make_plan`).
-        speech (str | None): who listens, a recogniser's name (`vtsum.enhance.speech.make_recogniser`); None: nobody.
+        speech (str | None): who listens, a recogniser's name (`vtsum.enhance.speech.make_recogniser`) or the user's
+            own; None: nobody.
         transcript: the user's own transcript, a file (SRT, WebVTT, plain text), taken instead of listening.
         denoiser (str | None): what cleans the words heard: "embedded", the folder or hub name of a
             sequence-to-sequence checkpoint (BART), or None.
@@ -129,11 +131,11 @@ def summarize(
         raise VTSumError(f"summarize: speech_limit must be above 0 seconds, or None, got {speech_limit:g}")
     for name, value, known in (
         ("sampler", sampler, SAMPLERS),
-        ("segmenter", segmenter, METHODS),
         ("refine", refine, get_args(Refine)),
     ):
         if value not in known:
             raise VTSumError(f"summarize: {name} must be one of {', '.join(known)}, got {value!r}")
+    find_segmenter(segmenter, "summarize: segmenter")
     require("video", "summarize")
     from vtsum.video import probe
 

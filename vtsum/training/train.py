@@ -30,6 +30,7 @@ import torch
 from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 
+from vtsum import plugins
 from vtsum.data.collate import Batch, collate
 from vtsum.data.videoxum import VideoXumDataset
 from vtsum.errors import VTSumError
@@ -75,6 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     checkpoints.seed_everything(settings.seed)  # all ranks start from the same weights
     model = make_model(given, videos.width, tokenizer)
     settings = given.settings(model.config)
+    if settings.loss is not None:
+        model.own_loss = plugins.make("loss", settings.loss).saliency_loss
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     if sharding is not None:

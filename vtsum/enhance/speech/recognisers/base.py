@@ -1,51 +1,20 @@
-"""What every recogniser is, and what several of them share."""
+"""What recognisers share; what each must be stands in `vtsum.protocols`."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol
 
 import numpy as np
 
 from vtsum.enhance.speech.activity import Stretch
 from vtsum.enhance.speech.sound import RATE
 from vtsum.enhance.speech.transcript import Utterance, Word
+from vtsum.protocols import Recogniser
 
 SILENCE = 0.4  # seconds between stretches that are recognised together
 REPETITIVE = 2.4  # compression ratio above which a decoder went round in circles (Radford et al. 2022, section 4.5)
 _UNSPACED = {"zh", "ja", "th", "lo", "my", "yue"}  # languages written without spaces: every character is a word
-
-
-class Recogniser(Protocol):
-    """Turns stretches of sound into words with times.
-
-    Attributes:
-        name (str): becomes the transcript's `source`.
-        longest (float): seconds of the longest stretch that it takes.
-        language (str | None): of what is recognised; where it is detected, it is known after the first utterance.
-        doubtful (float): the mean confidence of an utterance's words under which it is not to be believed.
-        understood (float): the mean confidence of all words under which none of them is: music, animals or another
-            language give words here and there that seem sure.
-        telling (int): different long words (4 letters and more, confidence 0.2 and more) without which none is either:
-            a melody gives "the the the", as sure as may be.
-    """
-
-    name: str
-    longest: float
-    language: str | None
-    doubtful: float
-    understood: float
-    telling: int
-
-    def recognise(self, stretches: Iterable[Stretch]) -> Iterator[Utterance]:
-        """Yield what was said, in order, reading `stretches` no further ahead than it must. Stretches in which no words
-        are found give nothing.
-
-        Raises:
-            VTSumError: the recogniser stopped working.
-        """
-        ...
 
 
 def is_understood(recogniser: Recogniser, heard: Sequence[Utterance]) -> bool:

@@ -151,7 +151,7 @@ def figures(plan: Plan, truth: Truth, encoded: float) -> list[float]:
 def measure_one(path: Path, truth: Truth, model: Any, variants: Sequence[Variant]) -> tuple[list[list[float]], bool]:
     """`figures` of each variant, and whether the recogniser understood what was said."""
     info = probe(path)
-    seen = {name: watch(path, info, model, 1.0, ignore, sampler=name)[1] for name in SAMPLERS}
+    seen = {name: watch(path, info, model, 1.0, ignore, sampler=name) for name in SAMPLERS}
     scores = {name: model.boundaries(watched.features) for name, watched in seen.items()}
     said = transcribe(path)
     pauses = {

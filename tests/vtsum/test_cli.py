@@ -266,7 +266,7 @@ def test_extras_are_those_of_pyproject(monkeypatch):
 
 
 def test_without_the_extras(tmp_path):
-    """Without PyAV, and without even typer, one line says what to install."""
+    """Without PyAV, and without even typer, one line says what to install, on the command line and in Python."""
     for blocked in ("av", "typer"):
         code = (
             "import sys\n"
@@ -280,6 +280,11 @@ def test_without_the_extras(tmp_path):
             f"    if name == {blocked!r}: raise metadata.PackageNotFoundError(name)\n"
             "    return real(name)\n"
             "metadata.version = version\n"
+            "import vtsum\n"
+            "try:\n"
+            "    vtsum.summarize\n"
+            "except vtsum.VTSumError as error:\n"
+            "    print(error)\n"
             "from vtsum.cli import main\n"
             "sys.exit(main(['summarize', 'x.mp4']))\n"
         )
@@ -290,3 +295,4 @@ def test_without_the_extras(tmp_path):
         assert blocked in done.stderr
         assert done.stderr.endswith("must be installed: pip install vtsum[video]\n")
         assert done.stderr.count("\n") == 1
+        assert done.stdout == f"summarize: {blocked} must be installed: pip install vtsum[video]\n"

@@ -158,12 +158,13 @@ def _encode(
     source: Path, network: FrameEncoder, fps: float, batch_size: int, tell: ExtractProgress
 ) -> tuple[np.ndarray, float, list[str]]:
     """Features float32 [T, C], seconds that could be decoded, and what was passed over."""
-    from vtsum.summary.watching import FramesAhead, torch_threads
+    from vtsum.threads import torch_threads
     from vtsum.video import probe
+    from vtsum.video.ahead import FramesAhead
 
     total = max(1, math.ceil(probe(source).duration * fps))
     tell("frames", 0, total, source.name)
-    frames = FramesAhead(source, fps, network.image_size, lambda seconds: None)
+    frames = FramesAhead(source, fps, network.image_size)
     parts: list[np.ndarray] = []
     count = 0
     try:

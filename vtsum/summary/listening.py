@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from vtsum.enhance.speech.transcript import Transcript, Utterance
-from vtsum.errors import VTSumError
-from vtsum.summary.progress import ProgressCallback, Stopped
+from vtsum.errors import Stopped, VTSumError
+from vtsum.summary.progress import ProgressCallback
 
 if TYPE_CHECKING:
     from vtsum.enhance.speech.transcribe import Denoiser

@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, get_args
 
 from vtsum.enhance.event_segmentation import METHOD, find_segmenter
 from vtsum.enhance.summary_refinement import Budget, parse_budget
-from vtsum.errors import VTSumError
-from vtsum.extras import require
+from vtsum.errors import Stopped, VTSumError
 from vtsum.summary import schema
 from vtsum.summary.document import build_document
 from vtsum.summary.listening import DENOISER, LIMIT, RECOGNISER, Listening
 from vtsum.summary.planning import Plan, Refine, make_plan
-from vtsum.summary.progress import ProgressCallback, Stopped, ignore
+from vtsum.summary.progress import ProgressCallback, ignore
 from vtsum.summary.staging import StagedFolder, writing_failed
 from vtsum.summary.text import Moment, describe, summary_text, text_file
-from vtsum.summary.watching import SAMPLERS, Sampler, Watched, torch_threads, watch
+from vtsum.summary.watching import SAMPLERS, Sampler, Watched, WatchedFrames, watch
+from vtsum.threads import quick_switches, torch_threads
 
 if TYPE_CHECKING:
     from vtsum.enhance.speech import Transcript
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from vtsum.video import CutResult, VideoInfo
 
 FORMATS = ("mp4", "txt", "json", "keyframes", "html")
+EMBEDDED_SIZE = 128  # pixels; the embedded frame encoder's pictures, known here without its imports
 _MAX_FPS = 30.0
 
 
@@ -136,7 +137,6 @@ def summarize(
         if value not in known:
             raise VTSumError(f"summarize: {name} must be one of {', '.join(known)}, got {value!r}")
     find_segmenter(segmenter, "summarize: segmenter")
-    require("video", "summarize")
     from vtsum.video import probe
 
     with clock("probe"):
@@ -149,7 +149,16 @@ def summarize(
     with StagedFolder(folder, overwrite) as stage:
         with Listening(source, info, speech, transcript, denoiser, speech_limit, tell) as listening:
             with clock("read"):
-                loaded, watched = watch(source, info, model, fps, tell, sampler=sampler)
+                # Importing what a model needs takes seconds: the pictures are decoded meanwhile, where their size is
+                # known before.
+                ahead = WatchedFrames(source, info, fps, EMBEDDED_SIZE, tell) if model == "embedded" else None
+                try:
+                    with quick_switches():
+                        loaded = load_model(model)
+                    watched = watch(source, info, loaded, fps, tell, sampler=sampler, ahead=ahead)
+                finally:
+                    if ahead is not None:
+                        ahead.close()
             with clock("listen"):  # what is left of it
                 said = listening.said(watched.duration)
         with clock("shots"):
@@ -192,6 +201,15 @@ def summarize(
         final = stage.final
     names = {"mp4": "summary.mp4", "txt": "summary.txt", "json": "summary.json", "html": "report.html"}
     return Summary(final, {name: final / names.get(name, name) for name in chosen_formats}, data)
+
+
+def load_model(model: str | os.PathLike[str] | Summarizer) -> Summarizer:
+    """A model by name or path; a loaded one as it is."""
+    if not isinstance(model, str | os.PathLike):
+        return model
+    from vtsum.model import load
+
+    return load(os.fspath(model))
 
 
 def check_formats(formats: Sequence[str]) -> list[str]:

@@ -17,9 +17,5 @@ STAGES = {
 }
 
 
-class Stopped(Exception):
-    """Ends work whose result nobody wants any more; raised from a callback of the one who does it."""
-
-
 def ignore(stage: str, fraction: float) -> None:
     """Take note of nothing."""

@@ -402,8 +402,10 @@ def test_a_model_is_not_saved_over_another_kind(tmp_path: Path) -> None:
     (tmp_path / "vocab.txt").write_text("mine")
     model.save_pretrained(tmp_path)
     assert (tmp_path / "vocab.txt").read_text() == "mine"
-    (tmp_path / "config.json").write_text('{"model_type": "blip"}')
-    before = content(tmp_path)
-    with pytest.raises(VTSumError, match=r"folder must be new or a model of VTSum's, got .* with another config\.json"):
-        model.save_pretrained(tmp_path)
-    assert content(tmp_path) == before
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_text('{"model_type": "blip"}')
+        before = content(tmp_path)
+        with pytest.raises(VTSumError, match=r"folder must be new or a model of VTSum's, got .* with another "):
+            model.save_pretrained(tmp_path)
+        assert content(tmp_path) == before
+        (tmp_path / "config.json").unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,9 +100,11 @@ def save_checkpoint(
     except TypeError as error:
         raise VTSumError(f"save_pretrained: facts must be plain data for JSON, got: {error}") from None
     older = _is_model(folder)
-    if (folder / CONFIG).exists() and not older:
+    names = (WEIGHTS, CONFIG) if model.text_decoder is None else (WEIGHTS, CONFIG, VOCABULARY)
+    there = [name for name in names if os.path.lexists(folder / name)]
+    if there and not older:
         raise VTSumError(
-            f"save_pretrained: folder must be new or a model of VTSum's, got {folder} with another {CONFIG}"
+            f"save_pretrained: folder must be new or a model of VTSum's, got {folder} with another {there[0]}"
         )
     weights = pack(model, model.encoder_state, dtype, state_dict)
     with replacing(folder) as temporary:

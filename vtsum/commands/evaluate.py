@@ -69,7 +69,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Of the intervals' resamples and the random baseline.")] = 0,
     resamples: Annotated[int, typer.Option(help="Of the videos, for the intervals.")] = 1000,
     limit: Annotated[int | None, typer.Option(help="Take the first so many (the shortest) videos alone.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older file, and begin anew.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace older files, and begin anew.")] = False,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the measures with their intervals, as .png or .svg.")
     ] = None,
@@ -93,6 +93,7 @@ def evaluate(
     from vtsum.evaluation.videoxum_run import evaluate as run
     from vtsum.evaluation.videoxum_settings import EvaluationSettings
     from vtsum.evaluation.videoxum_table import describe
+    from vtsum.files import check_inputs, check_new
 
     settings = EvaluationSettings(
         checkpoint=str(checkpoint),
@@ -113,10 +114,14 @@ def evaluate(
         seed=seed,
         resamples=resamples,
     )
-    if plot is not None:
-        check_plot(plot)
     name = checkpoint_name(checkpoint)
     path = output or Path(f"evaluation_{name}_{split}_{protocol}.json")
+    if plot is not None:
+        check_plot(plot)
+        check_inputs("evaluate", plot, settings.inputs)
+        check_new("evaluate", plot, overwrite)
+        if os.path.realpath(plot) == os.path.realpath(path):
+            raise VTSumError(f"evaluate: --plot must be another file than --output, got {printable(plot)} for both")
     first = os.environ.get("RANK", "0") == "0"
     with _progress(first and not quiet and sys.stderr.isatty()) as progress:
         content = run(settings, path, device=device, overwrite=overwrite, progress=progress)

@@ -13,6 +13,7 @@ from typing import IO
 import numpy as np
 
 from vtsum.errors import VTSumError
+from vtsum.files import written
 
 _BROKEN = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, NotImplementedError)
 
@@ -48,15 +49,8 @@ def read_array(path: str | os.PathLike[str], key: str) -> np.ndarray:
 
 def write_npz(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:
     """Write arrays to an npz file through a temporary name in the same folder; the folder is made if need be."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(part, "wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with written(path) as part, open(part, "wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,8 @@ from torch import Tensor
 
 from vtsum.config import VTSumConfig, from_dict, to_dict
 from vtsum.errors import VTSumError
-from vtsum.model.files import replacing, write_safetensors
+from vtsum.files import check_regular, replacing
+from vtsum.model.files import write_safetensors
 from vtsum.model.pretrained import snapshot
 from vtsum.model.tokenizer import load_tokenizer, vocabulary_text
 from vtsum.model.vtsum import VTSum
@@ -88,7 +90,8 @@ def save_checkpoint(
     """Write a model folder; everything lies under temporary names before the first file takes its place.
 
     Raises:
-        VTSumError: `folder` is a file, facts that are no plain data, or weights that are not whole.
+        VTSumError: `folder` is a file or holds another model, facts that are no plain data, or weights that are not
+            whole.
     """
     if folder.exists() and not folder.is_dir():
         raise VTSumError(f"save_pretrained: folder must be a folder or new, got the file {folder}")
@@ -96,14 +99,31 @@ def save_checkpoint(
         config = config_text(model.config, facts)
     except TypeError as error:
         raise VTSumError(f"save_pretrained: facts must be plain data for JSON, got: {error}") from None
+    older = _is_model(folder)
+    names = (WEIGHTS, CONFIG) if model.text_decoder is None else (WEIGHTS, CONFIG, VOCABULARY)
+    there = [name for name in names if os.path.lexists(folder / name)]
+    if there and not older:
+        raise VTSumError(
+            f"save_pretrained: folder must be new or a model of VTSum's, got {folder} with another {there[0]}"
+        )
     weights = pack(model, model.encoder_state, dtype, state_dict)
     with replacing(folder) as temporary:
         write_safetensors(weights, temporary(WEIGHTS))
         if model.text_decoder is not None:
             temporary(VOCABULARY).write_text(vocabulary_text(model.text_decoder.tokenizer), encoding="utf-8")
         temporary(CONFIG).write_text(config, encoding="utf-8")
-    if model.text_decoder is None:
-        (folder / VOCABULARY).unlink(missing_ok=True)
+    if older and model.text_decoder is None:
+        (folder / VOCABULARY).unlink(missing_ok=True)  # the older model's
+
+
+def _is_model(folder: Path) -> bool:
+    """Whether a folder holds what `save_checkpoint` wrote."""
+    try:
+        check_regular(folder / CONFIG)
+        data = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(data, dict) and data.get("format") == FORMAT
 
 
 def load_checkpoint(source: str | Path) -> Checkpoint:

@@ -22,13 +22,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vtsum.data.feature_files import write_npz
 from vtsum.data.frames import read_frames
 from vtsum.data.tvsum import TVSumVideo, load_tvsum
 from vtsum.evaluation.baselines import every_fifth
 from vtsum.evaluation.boundaries import average_precision
+from vtsum.files import check_inputs, replacing
 from vtsum.model.boundary import BoundaryHead, boundary_loss, boundary_targets
 from vtsum.model.checkpoint import CONFIG, VOCABULARY, WEIGHTS, config_text, load_checkpoint, pack
-from vtsum.model.files import save_safetensors
+from vtsum.model.files import write_safetensors
 from vtsum.model.frame_encoder import frame_encoder_of
 from vtsum.model.summarizer import EMBEDDED
 from vtsum.model.tokenizer import vocabulary_text
@@ -183,10 +185,7 @@ def embed(folder: Path, shared: Path, videos: list[TVSumVideo], cache: Path) -> 
             made |= {f"{video.key}/features": np.concatenate(parts), f"{video.key}/index": index}
             print(f"\rembedded {video.key} ", end="", flush=True)
         print()
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        temporary = cache.with_suffix(".tmp.npz")
-        np.savez(temporary, allow_pickle=False, **made)
-        temporary.replace(cache)
+        write_npz(cache, **made)
     with np.load(cache) as data:
         return {v.key: Example.make(v, data[f"{v.key}/features"], data[f"{v.key}/index"], []) for v in videos}
 
@@ -194,10 +193,10 @@ def embed(folder: Path, shared: Path, videos: list[TVSumVideo], cache: Path) -> 
 def write(model: VTSum, facts: dict[str, Any], folder: Path) -> None:
     """A model folder as the embedded one lies in the package: half precision, its encoder's weights with it."""
     assert model.text_decoder is not None
-    folder.mkdir(parents=True, exist_ok=True)
-    save_safetensors(pack(model, model.encoder_state), folder / WEIGHTS)
-    (folder / VOCABULARY).write_text(vocabulary_text(model.text_decoder.tokenizer), encoding="utf-8")
-    (folder / CONFIG).write_text(config_text(model.config, facts), encoding="utf-8")
+    with replacing(folder) as part:
+        write_safetensors(pack(model, model.encoder_state), part(WEIGHTS))
+        part(VOCABULARY).write_text(vocabulary_text(model.text_decoder.tokenizer), encoding="utf-8")
+        part(CONFIG).write_text(config_text(model.config, facts), encoding="utf-8")
     load_checkpoint(folder)
 
 
@@ -210,6 +209,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--install", action="store_true", help="copy the model into vtsum/assets/embedded")
     a = parser.parse_args()
+    check_inputs("boundaries", a.out / "model", [a.model, a.shared])
     videos = load_tvsum(a.shared / "tvsum" / "tvsum.h5")
     examples = embed(a.model, a.shared, videos, a.out / "features.npz")
     checkpoint = load_checkpoint(a.model)

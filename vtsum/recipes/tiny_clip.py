@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -24,6 +25,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from vtsum.errors import VTSumError
+from vtsum.files import replace_folder
 from vtsum.model import torchvision_free
 from vtsum.model.frame_encoder import MEAN, STD
 
@@ -184,7 +186,12 @@ def train_tiny_clip(
 
 
 def save_tiny_clip(clip: TinyClip, folder: str | os.PathLike[str]) -> None:
-    """Write weights, configuration, tokenizer and the pictures' preparation; the folder appears whole or not at all."""
+    """Write weights, configuration, tokenizer and the pictures' preparation; the folder appears whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+        VTSumError: it is there with more in it than an older one has.
+    """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -204,9 +211,12 @@ def save_tiny_clip(clip: TinyClip, folder: str | os.PathLike[str]) -> None:
             "image_std": list(STD),
         }
         (part / "preprocessor_config.json").write_text(json.dumps(prepared, indent=1) + "\n", encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(part, folder)
+        names = sorted(path.relative_to(part).as_posix() for path in part.rglob("*") if path.is_file())
+        replace_folder(part, folder, re.compile("|".join(map(re.escape, names))))
+    except FileExistsError as error:
+        raise VTSumError(
+            f"save_tiny_clip: {folder} must hold nothing but an older tiny CLIP: {error.strerror}; move it away"
+        ) from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

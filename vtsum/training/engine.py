@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from vtsum.data.collate import Batch
 from vtsum.errors import VTSumError
+from vtsum.files import check_no_links
 from vtsum.model.vtsum import VTSum, VTSumOutput
 from vtsum.training.distributed import Place
 from vtsum.training.settings import TrainSettings
@@ -306,6 +307,7 @@ def convert(folder: Path, stage: int) -> None:
         VTSumError: the converter fails.
     """
     target, part = folder / UNIVERSAL, folder / f".{UNIVERSAL}.part"
+    check_no_links("train", target, part)
     if target.is_dir():
         return
     shutil.rmtree(part, ignore_errors=True)

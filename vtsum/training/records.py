@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from vtsum.errors import VTSumError
+from vtsum.files import write_text
 
 METRICS = "metrics.jsonl"
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file; a last one that was cut off in writing is left out."""
+    """The lines of a metrics file; a last one that was cut off in writing is left out.
+
+    Raises:
+        VTSumError: another line is no measurement of a step.
+    """
     lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
+    texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, text in enumerate(texts, 1):
         try:
-            lines.append(json.loads(text))
-        except ValueError:
-            break
+            line = json.loads(text)
+            if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+                raise ValueError
+        except (ValueError, RecursionError):
+            if number == len(texts):
+                break
+            raise VTSumError(f"read_metrics: {path}: line {number} must be a step's measures as JSON") from None
+        lines.append(line)
     return lines
 
 
@@ -36,9 +46,7 @@ class Records:
         path = run / METRICS
         if path.exists():
             kept = [line for line in read_metrics(path) if line["step"] <= done]
-            part = path.with_name(f".{METRICS}.part")
-            part.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-            os.replace(part, path)
+            write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115  # open until `close`
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=done + 1)
 

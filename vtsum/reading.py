@@ -8,6 +8,7 @@ import math
 import os
 import re
 import stat
+from functools import partial
 from typing import Any, TypeVar
 
 from vtsum.errors import VTSumError
@@ -42,28 +43,29 @@ def read_file(path: str | os.PathLike[str], op: str, limit: int = LIMIT) -> byte
     return content
 
 
-def read_json(path: str | os.PathLike[str], kind: type[_T], op: str, limit: int = LIMIT) -> _T:
+def read_json(path: str | os.PathLike[str], kind: type[_T], op: str, limit: int = LIMIT, bits: int = 64) -> _T:
     """The JSON of a file, checked as `parse_json` does; `op` begins the message.
 
     Raises:
         VTSumError: see `read_file` and `parse_json`.
     """
-    return parse_json(read_file(path, op, limit), kind, f"{op}: {os.fspath(path)}")
+    return parse_json(read_file(path, op, limit), kind, f"{op}: {os.fspath(path)}", bits)
 
 
-def parse_json(text: bytes | str, kind: type[_T], where: str) -> _T:
-    """Strict JSON: numbers finite and of at most 64 bits, each name once, at most `DEPTH` levels, valid Unicode.
+def parse_json(text: bytes | str, kind: type[_T], where: str, bits: int = 64) -> _T:
+    """Strict JSON: numbers finite and of at most `bits` bits, each name once, at most `DEPTH` levels, valid Unicode.
 
     Args:
         text: bytes are UTF-8, a byte order mark is passed over.
-        kind: dict, list, or object where either will do. where: what the message names.
+        kind: dict, list, or object where either will do. where: what the message names. bits: of whole numbers.
     Raises:
         VTSumError: it is anything else.
     """
     try:
         if isinstance(text, bytes):
             text = text.decode("utf-8-sig")
-        value = json.loads(text, parse_int=_integer, parse_float=_real, parse_constant=_real, object_pairs_hook=_object)
+        integer = partial(_integer, bits=bits)
+        value = json.loads(text, parse_int=integer, parse_float=_real, parse_constant=_real, object_pairs_hook=_object)
         if _SURROGATE.search(text):
             json.dumps(value, ensure_ascii=False).encode()
         _check_depth(value)
@@ -82,9 +84,10 @@ def parse_json(text: bytes | str, kind: type[_T], where: str) -> _T:
     return value
 
 
-def _integer(digits: str) -> int:
-    if len(digits) > 20 or not -(2**63) <= (value := int(digits)) < 2**64:
-        raise ValueError(f"a number of more than 64 bits ({digits[:20]}...)")
+def _integer(digits: str, bits: int) -> int:
+    # The length first: what it takes to read a number grows with its square.
+    if len(digits) > bits or not -(2 ** (bits - 1)) <= (value := int(digits)) < 2**bits:
+        raise ValueError(f"a number of more than {bits} bits ({digits[:20]}...)")
     return value
 
 

@@ -144,7 +144,8 @@ def test_without_a_marker_a_checkpoint_does_not_count(tmp_path: Path) -> None:
     for step in (1, 2):
         part = checkpoints.begin(tmp_path, step)
         (part / "state.pt").write_bytes(b"x" * step)
-        checkpoints.finish(tmp_path, step, {}, keep=5)
+        facts = {"engine": "plain", "ranks": 1, "global_batch": 4, "data": "", "settings": {}}
+        checkpoints.finish(tmp_path, step, facts, keep=5)
     (tmp_path / "checkpoints" / "step-00000002" / checkpoints.MARKER).unlink()
     found, lines = checkpoints.find(tmp_path)
     assert found is not None

@@ -16,16 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from vtsum.config import VTSumConfig, from_dict, to_dict
 from vtsum.errors import VTSumError
-from vtsum.model.files import replacing, write_safetensors
+from vtsum.model.files import read_safetensors, replacing, write_safetensors
 from vtsum.model.pretrained import snapshot
 from vtsum.model.tokenizer import load_tokenizer, vocabulary_text
 from vtsum.model.vtsum import VTSum
+from vtsum.reading import read_json
 
 __all__ = ["Checkpoint", "config_text", "load_checkpoint", "load_tokenizer", "pack", "save_checkpoint"]
 
@@ -119,18 +118,14 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise VTSumError(f"load_checkpoint: {folder} must hold {CONFIG}, {WEIGHTS} and {VOCABULARY}, got no {name}")
-    try:
-        data = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise VTSumError(f"load_checkpoint: {folder / CONFIG} must be JSON, got: {error}") from None
-    if not isinstance(data, dict) or data.get("format") != FORMAT or not isinstance(data.get("model"), dict):
-        found = data.get("format") if isinstance(data, dict) else type(data).__name__
-        raise VTSumError(f"load_checkpoint: format of {folder / CONFIG} must be {FORMAT!r}, got {found!r}")
-    config = from_dict(VTSumConfig, data["model"])
-    try:
-        state = load_file(folder / WEIGHTS)
-    except (SafetensorError, OSError) as error:
-        raise VTSumError(f"load_checkpoint: {folder / WEIGHTS} must be a safetensors file, got: {error}") from None
+    data = read_json(folder / CONFIG, dict, "load_checkpoint")
+    if data.get("format") != FORMAT:
+        raise VTSumError(f"load_checkpoint: format of {folder / CONFIG} must be {FORMAT!r}, got {data.get('format')!r}")
+    for name in ("model", "facts"):
+        if not isinstance(data.get(name, {}), dict):
+            raise VTSumError(f"load_checkpoint: {name} of {folder / CONFIG} must be an object, got {data[name]!r:.80}")
+    config = from_dict(VTSumConfig, data.get("model", {}))
+    state = read_safetensors(folder / WEIGHTS, "load_checkpoint")
     tokenizer = None
     if any(name.startswith(DECODER) for name in state):
         if not (folder / VOCABULARY).is_file():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ from torch import Tensor
 
 from vtsum.errors import VTSumError
 from vtsum.model import torchvision_free
+from vtsum.model.files import read_pt, read_safetensors
 from vtsum.model.frame_encoder import NetworkFrameEncoder
 from vtsum.model.pretrained import first_line
+from vtsum.reading import read_json
 
 PREFIX = "timm:"
 FILES = ("model.safetensors", "pytorch_model.bin")
@@ -75,23 +77,27 @@ def _from_path(model: str, path: Path) -> Any:
     file = path
     if path.is_dir():
         if (path / "config.json").is_file():
-            config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+            config = read_json(path / "config.json", dict, "load_frame_encoder")
         file = next((path / name for name in FILES if (path / name).is_file()), path / FILES[0])
     if not file.is_file():
         raise VTSumError(f"load_frame_encoder: weights of {PREFIX}{model} must be a file or folder, got no {file}")
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(file)
-        else:
-            state = torch.load(file, map_location="cpu", weights_only=True)
+    if file.suffix == ".safetensors":
+        state: Any = read_safetensors(file, "load_frame_encoder")
+    else:
+        state = read_pt(file, "load_frame_encoder")
+        if isinstance(state, dict):
             state = state.get("state_dict", state.get("model", state))
-    except Exception as error:  # pickle, zip, safetensors and the file system, each with kinds of its own
-        raise VTSumError(f"load_frame_encoder: {file} must hold weights, got: {first_line(error)}") from None
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise VTSumError(f"load_frame_encoder: {file} must hold weights by name, got {type(state).__name__}")
     try:
+        import timm
+
         overlay = {k: v for k, v in config.get("pretrained_cfg", {}).items() if k in ("mean", "std", "input_size")}
         arguments = {k: v for k, v in config.get("model_args", {}).items() if k != "num_classes"}
+        if own := set(arguments) & set(inspect.signature(timm.create_model).parameters):
+            raise VTSumError(
+                f"load_frame_encoder: model_args of {path / 'config.json'} must be the model's, got {min(own)}"
+            )
         network = _create(model, pretrained_cfg_overlay=overlay, **arguments)
         problems = network.load_state_dict(state, strict=False)
     except RuntimeError as error:

@@ -41,9 +41,9 @@ def check_resumable(found: Checkpoint, settings: TrainSettings, stage: int | Non
     if found.facts["engine"] != engine:
         remedy = "with" if engine == "plain" else "without"
         raise VTSumError(f"train: {found.folder} must be resumed {remedy} --deepspeed, as it was written")
-    if stage is not None and found.facts["stage"] != stage:
+    if stage is not None and found.facts.get("stage") != stage:
         raise VTSumError(
-            f"train: zero_optimization.stage must be {found.facts['stage']} to resume {found.folder}, got {stage}"
+            f"train: zero_optimization.stage must be {found.facts.get('stage')} to resume {found.folder}, got {stage}"
         )
     _compare_settings(found, settings)
     if found.facts["data"] != data:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,25 @@ def save_checkpoint(
         (folder / VOCABULARY).unlink(missing_ok=True)
 
 
+def _check_sizes(config: VTSumConfig, state: Mapping[str, Tensor], folder: Path) -> None:
+    """Refuse sizes that the weights do not have before memory is taken for them."""
+    longest = max((size for value in state.values() for size in value.shape), default=0)
+    text = config.text if any(name.startswith(DECODER) for name in state) else None
+    sizes = {
+        "width": (config.width, longest),
+        "mlp_ratio": (config.mlp_ratio, longest),
+        "memory_slots": (config.memory_slots, longest),
+        "max_positions": (config.max_positions, longest),
+        "depth": (config.depth, len(state)),
+    }
+    if text is not None:
+        sizes |= {f"text.{f.name}": (getattr(text, f.name), longest) for f in fields(text) if f.type == "int"}
+        sizes["text.num_layers"] = (text.num_layers, len(state))
+    for name, (value, most) in sizes.items():
+        if value > most:
+            raise VTSumError(f"load_checkpoint: {name} of {folder / CONFIG} must fit its weights, got {value}")
+
+
 def load_checkpoint(source: str | Path) -> Checkpoint:
     """Load a model folder, or a hub repository with the same files; weights come as safetensors alone, so that no code
     of theirs is ever run.
@@ -133,6 +152,7 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
                 f"load_checkpoint: {folder} must hold {CONFIG}, {WEIGHTS} and {VOCABULARY}, got no {VOCABULARY}"
             )
         tokenizer = load_tokenizer(folder / VOCABULARY)
+    _check_sizes(config, state, folder)
     model = VTSum(config, tokenizer)
     weights = {k.removeprefix("model."): v.float() for k, v in state.items() if k.startswith("model.")}
     try:

@@ -26,6 +26,7 @@ from safetensors.torch import load_file
 
 from vtsum.config import TextConfig, VTSumConfig
 from vtsum.data.activitynet import load_activitynet_captions
+from vtsum.data.feature_files import read_array
 from vtsum.data.frames import FRAME_INDEX_RATE, read_frames, read_teacher
 from vtsum.data.tvsum import TVSumVideo, load_captions, load_tvsum
 from vtsum.evaluation.baselines import evaluate_features, evaluate_random, every_fifth, paired_difference
@@ -79,8 +80,8 @@ def embed_frames(encoder: EmbeddedEncoder, shared: Path, videos: list[TVSumVideo
         temporary = path.with_suffix(".tmp.npz")
         np.savez(temporary, allow_pickle=False, **made)
         os.replace(temporary, path)
-    with np.load(path) as data:
-        return {name: data[name] for name in data.files}
+    names = [f"{video.key}/{part}" for video in videos for part in ("features", "index")]
+    return {name: read_array(path, name) for name in names}
 
 
 def words(shared: Path, out: Path, train_captions: list[str]) -> tuple[list[str], dict[str, float]]:

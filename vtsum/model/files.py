@@ -52,19 +52,21 @@ def save_safetensors(state: Mapping[str, Tensor], path: Path, metadata: dict[str
         write_safetensors(state, temporary(path.name), metadata)
 
 
-def read_pt(path: str | os.PathLike[str], op: str) -> Any:
+def read_pt(path: str | os.PathLike[str], op: str, *, mmap: bool = False) -> Any:
     """What torch.save wrote, on the CPU. Nothing but tensors and plain data is unpickled, so no code is ever run.
+
+    mmap: leave the numbers in the file until they are asked for.
 
     Raises:
         VTSumError: the file is broken or no such file, or holds something else, or a tensor of more numbers than the
             file has.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error)) or re.search(r"WeightsUnpickler error: (.+)", str(error))
         raise VTSumError(
-            f"{op}: {path} must hold tensors and plain data alone, got {found[1] if found else first_line(error)}"
+            f"{op}: {path} must hold tensors and plain data alone, got {found[1] if found else 'something else'}"
         ) from None
     except Exception as error:  # pickle, zip and the file system, each with kinds of its own
         raise VTSumError(f"{op}: {path} must be whole and written by torch.save, got: {first_line(error)}") from None
@@ -72,7 +74,8 @@ def read_pt(path: str | os.PathLike[str], op: str) -> Any:
     while waiting:
         value = waiting.pop()
         if isinstance(value, Tensor):
-            if value.layout != torch.strided or value.untyped_storage().nbytes() < value.numel() * value.element_size():
+            plain = value.layout == torch.strided and value.device.type == "cpu"
+            if not plain or value.untyped_storage().nbytes() < value.numel() * value.element_size():
                 raise VTSumError(f"{op}: {path} must hold whole tensors, got one of {list(value.shape)} without them")
         elif isinstance(value, Mapping | list | tuple) and id(value) not in seen:
             seen.add(id(value))

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from vtsum.errors import VTSumError
-from vtsum.model.pretrained import first_line
+from vtsum.model.files import read_pt
 from vtsum.training.checkpoints import Checkpoint
 
 ZERO, UNIVERSAL = "zero", "universal"
@@ -70,14 +70,9 @@ def check(checkpoint: Checkpoint) -> None:
 
 
 def _check_file(path: Path) -> None:
-    try:
-        with weights_only():
-            # Mapped, not read: the pickle is looked at, the numbers are left for DeepSpeed.
-            content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except Exception as error:  # pickle, zip and the file system, each with kinds of its own
-        raise VTSumError(
-            f"train: {path} must hold tensors and plain data alone, as DeepSpeed writes them, got: {first_line(error)}"
-        ) from None
+    with weights_only():
+        # The pickle is looked at, the numbers are left for DeepSpeed.
+        content = read_pt(path, "train", mmap=True)
     if name := _leading_away(content):
         raise VTSumError(f"train: {path} must name parameters, got {name[:80]!r}")
 

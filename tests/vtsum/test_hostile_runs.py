@@ -21,6 +21,7 @@ from tests.vtsum.training_corpus import write_corpus
 from vtsum.errors import VTSumError
 from vtsum.training import checkpoints, shards
 from vtsum.training.checkpoints import Checkpoint
+from vtsum.training.engine import convert
 from vtsum.training.train import main
 
 STEP = "checkpoints/step-00000004"
@@ -181,6 +182,13 @@ def link(run: Path, mark: Path) -> Path:
     return path
 
 
+def linked_folder(run: Path, mark: Path) -> Path:
+    path = run / STEP / "zero"
+    path.rename(mark.with_name("elsewhere"))
+    path.symlink_to(mark.with_name("elsewhere"))
+    return path
+
+
 def leading_away(run: Path, mark: Path) -> Path:
     """The converter writes a file for each parameter, under its name."""
     path = run / STEP / MODEL_STATES
@@ -198,6 +206,7 @@ CHANGES: dict[str, tuple[Callable[[Path, Path], Path], str]] = {
     "a file that is not listed": (unlisted, "must be listed in the checkpoint's marker"),
     "code in the universal form": (converted, "must hold tensors and plain data alone"),
     "a link": (link, "must be a file of its own"),
+    "a linked folder": (linked_folder, "must be a file of its own"),
     "a name that leads away": (leading_away, r"must name parameters, got '\.\./"),
 }
 
@@ -216,6 +225,19 @@ def test_shards_are_looked_at_before_deepspeed_reads_them(kind: str, sharded: Pa
         shards.check(found_in(run))
     assert str(path) in str(caught.value)
     assert not mark.exists()
+
+
+def test_the_converter_writes_through_no_link(sharded: Path, tmp_path: Path) -> None:
+    run, elsewhere = copy(sharded, tmp_path), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (run / STEP / ".universal.part").symlink_to(elsewhere)
+    with pytest.raises(VTSumError, match=r"\.universal\.part must be a folder, got a link"):
+        convert(run / STEP, 1)
+    assert not list(elsewhere.iterdir())
+    (run / STEP / ".universal.part").unlink()
+    convert(run / STEP, 1)  # and what it writes itself is let in
+    assert (run / STEP / "universal" / "zero").is_dir()
+    shards.check(found_in(run))
 
 
 def test_deepspeed_itself_is_kept_from_running_code(sharded: Path, tmp_path: Path) -> None:

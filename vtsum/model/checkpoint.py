@@ -140,10 +140,10 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     data = read_json(folder / CONFIG, dict, "load_checkpoint")
     if data.get("format") != FORMAT:
         raise VTSumError(f"load_checkpoint: format of {folder / CONFIG} must be {FORMAT!r}, got {data.get('format')!r}")
-    for name in ("model", "facts"):
-        if not isinstance(data.get(name, {}), dict):
-            raise VTSumError(f"load_checkpoint: {name} of {folder / CONFIG} must be an object, got {data[name]!r:.80}")
-    config = from_dict(VTSumConfig, data.get("model", {}))
+    for name, part in (("model", data.get("model")), ("facts", data.get("facts", {}))):
+        if not isinstance(part, dict):
+            raise VTSumError(f"load_checkpoint: {name} of {folder / CONFIG} must be an object, got {part!r:.80}")
+    config = from_dict(VTSumConfig, data["model"])
     state = read_safetensors(folder / WEIGHTS, "load_checkpoint")
     tokenizer = None
     if any(name.startswith(DECODER) for name in state):

@@ -33,9 +33,7 @@ def from_pretrained(kind: Any, source: str | os.PathLike[str], what: str, op: st
         _check_hub(source, op)
     try:
         return kind.from_pretrained(source, trust_remote_code=False, **options)
-    except (
-        Exception
-    ) as error:  # transformers, tokenizers, safetensors, pickle and the hub's client, each with its kinds
+    except Exception as error:  # transformers, tokenizers, safetensors, pickle and the hub's client raise a dozen kinds
         raise VTSumError(
             f"{op}: {what} must be a transformers checkpoint in a folder, in the local cache or on the hub, "
             f"got {source!r}: {first_line(error)}"

@@ -58,7 +58,8 @@ def check(checkpoint: Checkpoint) -> None:
             lead the converter to another folder.
     """
     for place in (ZERO, UNIVERSAL):
-        for path in sorted((checkpoint.folder / place).rglob("*")):
+        root = checkpoint.folder / place
+        for path in [root, *sorted(root.rglob("*"))] if os.path.lexists(root) else []:
             if path.is_symlink() or not (path.is_file() or path.is_dir()):
                 raise VTSumError(f"train: {path} must be a file of its own, got a link or a device")
             if path.is_dir():

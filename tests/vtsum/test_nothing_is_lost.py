@@ -19,8 +19,8 @@ from tests.vtsum.fakes import ColourModel, deafen
 from tests.vtsum.samples import small_clip
 from tests.vtsum.training_corpus import flags, write_corpus
 from vtsum import cli
-from vtsum.data import film
 from vtsum.errors import VTSumError
+from vtsum.recipes import film
 from vtsum.summary import schema
 from vtsum.training import checkpoints
 

@@ -24,6 +24,7 @@ import numpy as np
 from vtsum.data.feature_files import array_header, write_npz
 from vtsum.errors import VTSumError
 from vtsum.files import check_inputs, check_no_links, write_text
+from vtsum.reading import read_json
 
 if TYPE_CHECKING:
     from vtsum.model.frame_encoder import FrameEncoder
@@ -283,8 +284,8 @@ class FeatureFolder:
         path = self.path / MANIFEST
         if not path.exists():
             return {}
+        held = read_json(path, dict, "extract")
         try:
-            held = json.loads(path.read_text(encoding="utf-8"))
             if held["format"] != FORMAT:
                 raise VTSumError(f"extract: format of {path} must be {FORMAT!r}, got {held['format']!r}")
             if held["weights_sha256"] != self._head["weights_sha256"]:
@@ -302,10 +303,10 @@ class FeatureFolder:
             for name, entry in videos.items():
                 if not isinstance(name, str) or {"source", "bytes", "frames"} - set(entry):
                     raise TypeError(f"entry {name!r}")
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            if isinstance(error, VTSumError):
+                raise
             raise VTSumError(f"extract: {path} must be a manifest of features, got: {error!r}") from None
-        except OSError as error:
-            raise VTSumError(f"extract: {path} must be readable: {error.strerror or error}") from None
         return videos
 
 

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 from vtsum.errors import VTSumError
 from vtsum.evaluation.videoxum_scores import MEASURES
 from vtsum.files import check_regular, write_text
+from vtsum.reading import parse_json, read_json
 
 FORMAT = "vtsum-evaluation/1"
 PART = "vtsum-evaluation-part/1"
@@ -44,17 +45,11 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     Raises:
         VTSumError: it is missing, no JSON, or no evaluation.
     """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise VTSumError(f"read_evaluation: {path} must be a file: {error.strerror or error}") from None
-    except ValueError as error:
-        raise VTSumError(f"read_evaluation: {path} must be JSON, got: {error}") from None
-    found = data.get("format") if isinstance(data, dict) else type(data).__name__
-    if found != FORMAT:
-        raise VTSumError(f"read_evaluation: format of {path} must be {FORMAT!r}, got {found!r}")
+    data = read_json(path, dict, "read_evaluation")
+    if data.get("format") != FORMAT:
+        raise VTSumError(f"read_evaluation: format of {path} must be {FORMAT!r}, got {data.get('format')!r}")
     missing = [name for name in _FIELDS if name not in data]
-    if missing or set(data["measures"]) != set(MEASURES):
+    if missing or not isinstance(data["measures"], dict) or set(data["measures"]) != set(MEASURES):
         raise VTSumError(f"read_evaluation: {path} must hold all fields and measures, got none of {missing}")
     return dict(data)
 
@@ -173,10 +168,8 @@ def _whole_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
         return lines, 0
     for line in content.split(b"\n")[:-1]:
         try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
-            break
-        if not isinstance(value, dict):
+            value: dict[str, Any] = parse_json(line, dict, str(path))
+        except VTSumError:
             break
         if lines and not (isinstance(value.get("batch"), int) and isinstance(value.get("videos"), list)):
             break

@@ -12,22 +12,21 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from vtsum.config import VTSumConfig, from_dict, to_dict
 from vtsum.errors import VTSumError
 from vtsum.files import check_regular, replacing
-from vtsum.model.files import write_safetensors
+from vtsum.model.files import read_safetensors, write_safetensors
 from vtsum.model.pretrained import snapshot
 from vtsum.model.tokenizer import load_tokenizer, vocabulary_text
 from vtsum.model.vtsum import VTSum
+from vtsum.reading import read_json
 
 __all__ = ["Checkpoint", "config_text", "load_checkpoint", "load_tokenizer", "pack", "save_checkpoint"]
 
@@ -126,6 +125,25 @@ def _is_model(folder: Path) -> bool:
     return isinstance(data, dict) and data.get("format") == FORMAT
 
 
+def _check_sizes(config: VTSumConfig, state: Mapping[str, Tensor], folder: Path) -> None:
+    """Refuse sizes that the weights do not have before memory is taken for them."""
+    longest = max((size for value in state.values() for size in value.shape), default=0)
+    text = config.text if any(name.startswith(DECODER) for name in state) else None
+    sizes = {
+        "width": (config.width, longest),
+        "mlp_ratio": (config.mlp_ratio, longest),
+        "memory_slots": (config.memory_slots, longest),
+        "max_positions": (config.max_positions, longest),
+        "depth": (config.depth, len(state)),
+    }
+    if text is not None:
+        sizes |= {f"text.{f.name}": (getattr(text, f.name), longest) for f in fields(text) if f.type == "int"}
+        sizes["text.num_layers"] = (text.num_layers, len(state))
+    for name, (value, most) in sizes.items():
+        if value > most:
+            raise VTSumError(f"load_checkpoint: {name} of {folder / CONFIG} must fit its weights, got {value}")
+
+
 def load_checkpoint(source: str | Path) -> Checkpoint:
     """Load a model folder, or a hub repository with the same files; weights come as safetensors alone, so that no code
     of theirs is ever run.
@@ -139,18 +157,14 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise VTSumError(f"load_checkpoint: {folder} must hold {CONFIG}, {WEIGHTS} and {VOCABULARY}, got no {name}")
-    try:
-        data = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise VTSumError(f"load_checkpoint: {folder / CONFIG} must be JSON, got: {error}") from None
-    if not isinstance(data, dict) or data.get("format") != FORMAT or not isinstance(data.get("model"), dict):
-        found = data.get("format") if isinstance(data, dict) else type(data).__name__
-        raise VTSumError(f"load_checkpoint: format of {folder / CONFIG} must be {FORMAT!r}, got {found!r}")
+    data = read_json(folder / CONFIG, dict, "load_checkpoint")
+    if data.get("format") != FORMAT:
+        raise VTSumError(f"load_checkpoint: format of {folder / CONFIG} must be {FORMAT!r}, got {data.get('format')!r}")
+    for name, part in (("model", data.get("model")), ("facts", data.get("facts", {}))):
+        if not isinstance(part, dict):
+            raise VTSumError(f"load_checkpoint: {name} of {folder / CONFIG} must be an object, got {part!r:.80}")
     config = from_dict(VTSumConfig, data["model"])
-    try:
-        state = load_file(folder / WEIGHTS)
-    except (SafetensorError, OSError) as error:
-        raise VTSumError(f"load_checkpoint: {folder / WEIGHTS} must be a safetensors file, got: {error}") from None
+    state = read_safetensors(folder / WEIGHTS, "load_checkpoint")
     tokenizer = None
     if any(name.startswith(DECODER) for name in state):
         if not (folder / VOCABULARY).is_file():
@@ -158,6 +172,7 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
                 f"load_checkpoint: {folder} must hold {CONFIG}, {WEIGHTS} and {VOCABULARY}, got no {VOCABULARY}"
             )
         tokenizer = load_tokenizer(folder / VOCABULARY)
+    _check_sizes(config, state, folder)
     model = VTSum(config, tokenizer)
     weights = {k.removeprefix("model."): v.float() for k, v in state.items() if k.startswith("model.")}
     try:

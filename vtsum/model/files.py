@@ -1,14 +1,21 @@
-"""Weights as safetensors files."""
+"""Files of weights: safetensors written and read, and what torch.save wrote read without running what is in it."""
 
 from __future__ import annotations
 
+import os
+import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from safetensors.torch import save_file
+import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from vtsum.errors import VTSumError
 from vtsum.files import written
+from vtsum.model.pretrained import first_line
 
 
 def save_safetensors(state: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
@@ -21,3 +28,46 @@ def save_safetensors(state: Mapping[str, Tensor], path: Path, metadata: dict[str
 def write_safetensors(state: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
     """Write `state` to a file of `written` or `replacing`."""
     save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, path, metadata)
+
+
+def read_pt(path: str | os.PathLike[str], op: str, *, mmap: bool = False) -> Any:
+    """What torch.save wrote, on the CPU. Nothing but tensors and plain data is unpickled, so no code is ever run.
+
+    mmap: leave the numbers in the file until they are asked for.
+
+    Raises:
+        VTSumError: the file is broken or no such file, or holds something else, or a tensor of more numbers than the
+            file has.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error)) or re.search(r"WeightsUnpickler error: (.+)", str(error))
+        raise VTSumError(
+            f"{op}: {path} must hold tensors and plain data alone, got {found[1] if found else 'something else'}"
+        ) from None
+    except Exception as error:  # pickle, zip and the file system, each with kinds of its own
+        raise VTSumError(f"{op}: {path} must be whole and written by torch.save, got: {first_line(error)}") from None
+    waiting, seen = [content], set()
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Tensor):
+            plain = value.layout == torch.strided and value.device.type == "cpu"
+            if not plain or value.untyped_storage().nbytes() < value.numel() * value.element_size():
+                raise VTSumError(f"{op}: {path} must hold whole tensors, got one of {list(value.shape)} without them")
+        elif isinstance(value, Mapping | list | tuple) and id(value) not in seen:
+            seen.add(id(value))
+            waiting += value.values() if isinstance(value, Mapping) else value
+    return content
+
+
+def read_safetensors(path: str | os.PathLike[str], op: str) -> dict[str, Tensor]:
+    """The weights of a safetensors file.
+
+    Raises:
+        VTSumError: the file is missing or broken.
+    """
+    try:
+        return load_file(path)
+    except Exception as error:  # safetensors and the file system, each with kinds of its own
+        raise VTSumError(f"{op}: {path} must be a safetensors file, got: {first_line(error)}") from None

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vtsum.data.feature_files import write_npz
+from vtsum.data.feature_files import read_array, write_npz
 from vtsum.data.frames import read_frames
 from vtsum.data.tvsum import TVSumVideo, load_tvsum
 from vtsum.evaluation.baselines import every_fifth
@@ -186,8 +186,11 @@ def embed(folder: Path, shared: Path, videos: list[TVSumVideo], cache: Path) -> 
             print(f"\rembedded {video.key} ", end="", flush=True)
         print()
         write_npz(cache, **made)
-    with np.load(cache) as data:
-        return {v.key: Example.make(v, data[f"{v.key}/features"], data[f"{v.key}/index"], []) for v in videos}
+
+    def stored(video: TVSumVideo, part: str) -> np.ndarray:
+        return read_array(cache, f"{video.key}/{part}")
+
+    return {v.key: Example.make(v, stored(v, "features"), stored(v, "index"), []) for v in videos}
 
 
 def write(model: VTSum, facts: dict[str, Any], folder: Path) -> None:

@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 
 from vtsum.config import TextConfig, VTSumConfig
 from vtsum.data.activitynet import load_activitynet_captions
-from vtsum.data.feature_files import write_npz
+from vtsum.data.feature_files import read_array, write_npz
 from vtsum.data.frames import FRAME_INDEX_RATE, read_frames, read_teacher
 from vtsum.data.tvsum import TVSumVideo, load_captions, load_tvsum
 from vtsum.evaluation.baselines import evaluate_features, evaluate_random, every_fifth, paired_difference
@@ -78,8 +78,8 @@ def embed_frames(encoder: EmbeddedEncoder, shared: Path, videos: list[TVSumVideo
             print(f"\rembedded {video.key} ", end="", flush=True)
         print()
         write_npz(path, **made)
-    with np.load(path) as data:
-        return {name: data[name] for name in data.files}
+    names = [f"{video.key}/{part}" for video in videos for part in ("features", "index")]
+    return {name: read_array(path, name) for name in names}
 
 
 def words(shared: Path, out: Path, train_captions: list[str]) -> tuple[list[str], dict[str, float]]:

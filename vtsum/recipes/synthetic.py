@@ -29,6 +29,7 @@ from vtsum.data.feature_files import array_header, write_npz
 from vtsum.data.videoxum import CLIP_FEATURES, FEATURES, SPLITS, join_sentences
 from vtsum.errors import VTSumError
 from vtsum.files import check_no_links, write_text
+from vtsum.reading import read_json
 from vtsum.recipes.synthetic_scenes import (
     Artist,
     CorpusParameters,
@@ -145,8 +146,8 @@ def _admit(folder: Path, manifest: dict[str, Any], counts: dict[str, int]) -> No
         if any(not entry.name.startswith(".") for entry in folder.iterdir()):
             raise VTSumError(f"synth: folder must be new, empty or an older corpus, got {folder} without {MANIFEST}")
         return
+    older = read_json(path, dict, "synth")
     try:
-        older = json.loads(path.read_text(encoding="utf-8"))
         if older["format"] != FORMAT:
             raise VTSumError(f"synth: format of {path} must be {FORMAT!r}, got {older['format']!r}")
         for key, value in manifest.items():
@@ -158,7 +159,7 @@ def _admit(folder: Path, manifest: dict[str, Any], counts: dict[str, int]) -> No
         for split, count in older["videos"].items():
             if counts[split] < count:
                 raise VTSumError(f"synth: {split} must be at least {count}, as {folder} holds, got {counts[split]}")
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise VTSumError(f"synth: {path} must be a corpus's manifest, got: {error!r}") from None
 
 

@@ -11,7 +11,6 @@ gaps or overlaps, clips inside their shots, sentences that speak of times inside
 
 from __future__ import annotations
 
-import json
 import math
 import types
 import typing
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from vtsum.errors import VTSumError
+from vtsum.reading import read_json
 
 SCHEMA = "vtsum-summary/1"
 _SLACK = 0.002  # seconds: times are rounded to milliseconds
@@ -270,8 +270,4 @@ def read(path: str | Path) -> SummaryDocument:
     Raises:
         VTSumError: it cannot be read, is no JSON, or is not a valid summary of this version.
     """
-    try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise VTSumError(f"summary.json: {path}: cannot be read: {error}") from None
-    return validate(document)
+    return validate(read_json(path, dict, "summary.json"))

@@ -26,6 +26,9 @@ import torch
 
 from vtsum.errors import VTSumError
 from vtsum.files import check_no_links
+from vtsum.model.files import read_pt
+from vtsum.model.pretrained import first_line
+from vtsum.reading import read_json
 
 FORMAT = "vtsum-checkpoint/1"
 MARKER = "complete.json"
@@ -79,17 +82,17 @@ def part_of(run: Path, step: int) -> Path:
 
 def _flaw(folder: Path) -> tuple[dict[str, Any] | None, str]:
     """(facts, "") of a whole checkpoint, or (None, what is wrong with it)."""
-    try:
-        facts = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not (folder / MARKER).exists():
         return None, f"it has no {MARKER}"
-    except (OSError, ValueError, RecursionError) as error:
-        return None, f"its {MARKER} cannot be read: {error}"
-    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+    try:
+        facts = read_json(folder / MARKER, dict, "its marker")
+    except VTSumError as error:
+        return None, str(error)
+    if facts.get("format") != FORMAT:
         return None, f"its format is not {FORMAT}"
     for name, kind in _FACTS.items():
-        if not isinstance(facts.get(name), kind):
-            return None, f"its {MARKER} has no {name}"
+        if not isinstance(facts.get(name), kind) or isinstance(facts[name], bool):
+            return None, f"{name} of its {MARKER} is not {kind.__name__}"
     if name_of(facts["step"]) != folder.name or facts["ranks"] < 1 or facts["global_batch"] < 1:
         return None, f"its {MARKER} is another checkpoint's"
     for name, size in facts["files"].items():
@@ -193,13 +196,17 @@ def save_random_states(folder: Path, rank: int) -> None:
 
 def load_random_states(folder: Path, rank: int) -> None:
     """The reverse of `save_random_states`."""
-    state = torch.load(folder / f"rng-{rank:05d}.pt", weights_only=True)
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
-    kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
-    random.setstate(state["python"])
+    path = folder / f"rng-{rank:05d}.pt"
+    state = read_pt(path, "train")
+    try:
+        torch.set_rng_state(state["torch"])
+        if state["cuda"] is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(state["cuda"])
+        kind, keys, *rest = state["numpy"]
+        np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+        random.setstate(state["python"])
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RuntimeError) as error:
+        raise VTSumError(f"train: {path} must hold random states, got: {first_line(error)}") from None
 
 
 def seed_everything(*seed: int) -> None:

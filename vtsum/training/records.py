@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -10,27 +11,25 @@ from typing import Any
 
 from vtsum.errors import VTSumError
 from vtsum.files import write_text
+from vtsum.reading import parse_json, read_file
 
 METRICS = "metrics.jsonl"
+LIMIT = 2**30
+"""Bytes of a metrics file: some four million steps."""
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of a metrics file; a last one that was cut off in writing is left out.
 
     Raises:
-        VTSumError: another line is no measurement of a step.
+        VTSumError: naming the line that is none of ours.
     """
-    lines = []
-    texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    for number, text in enumerate(texts, 1):
-        try:
-            line = json.loads(text)
-            if not isinstance(line, dict) or not isinstance(line.get("step"), int):
-                raise ValueError
-        except (ValueError, RecursionError):
-            if number == len(texts):
-                break
-            raise VTSumError(f"read_metrics: {path}: line {number} must be a step's measures as JSON") from None
+    lines: list[dict[str, Any]] = []
+    texts = read_file(path, "train", LIMIT).split(b"\n")
+    for number, text in enumerate(texts[:-1], 1):
+        line = parse_json(text, dict, f"train: line {number} of {path}")
+        if not isinstance(step := line.get("step"), int):
+            raise VTSumError(f"train: line {number} of {path} must have a whole number as step, got {step!r:.40}")
         lines.append(line)
     return lines
 
@@ -52,7 +51,9 @@ class Records:
 
     def add(self, line: dict[str, Any]) -> None:
         """Record one step."""
-        self._file.write(json.dumps(line) + "\n")
+        # JSON has no word for what is not finite, as the gradient's norm may be.
+        written = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
+        self._file.write(json.dumps(written) + "\n")
         self._file.flush()
         for name, value in line.items():
             if name not in ("step", "epoch"):

@@ -33,7 +33,7 @@ from vtsum.data.collate import Batch, collate
 from vtsum.data.videoxum import VideoXumDataset
 from vtsum.errors import VTSumError
 from vtsum.files import check_inputs, check_no_links, write_text
-from vtsum.training import checkpoints, deepspeed_config
+from vtsum.training import checkpoints, deepspeed_config, shards
 from vtsum.training.checkpoints import Checkpoint
 from vtsum.training.distributed import Place, StopSignals, follow_launcher
 from vtsum.training.engine import DeepSpeedEngine, Engine, PlainEngine, convert, join
@@ -177,6 +177,8 @@ class _Run:
         if self.sharding is None:
             return PlainEngine(model, self.settings, layout.accumulation)
         config = deepspeed_config.complete(self.sharding, self.settings, layout)
+        if found is not None:
+            shards.check(found)
         stage = int(config["zero_optimization"]["stage"])
         other = found is not None and int(found.facts["ranks"]) != self.place.ranks and stage > 0
         if other and found is not None:

@@ -110,6 +110,10 @@ def build_document(
         "speech": None if said is None else _speech(said, duration, guess=guessed["heard"]),
         "broken": watched.broken_at is not None,
         "truncated_at": None if watched.broken_at is None else round(watched.broken_at, 3),
+        "damaged": [
+            {"start": min(round(start, 3), duration), "end": min(round(end, 3), duration)}
+            for start, end in watched.damaged
+        ],
         "warnings": warnings,
         "timings": {},
     }

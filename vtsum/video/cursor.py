@@ -92,9 +92,9 @@ class PictureCursor:
             ticks = int((time - back + self.origin) / time_base(self.stream))
             try:
                 self._container.seek(ticks, stream=self.stream)
-            except (av.FFmpegError, OSError, ValueError):
+            except (av.FFmpegError, OSError, ValueError, OverflowError):
                 break
-            self._start()
+            self._start(sought=True)
             if self.time is not None and self.time <= time:
                 return
         self._from_front()
@@ -105,11 +105,11 @@ class PictureCursor:
         self._container = open_container(self._path, self._function)
         self.stream = choose_video(self._container, self._path, self._function)
         discard_others(self._container, [self.stream])
-        self._start()
+        self._start(sought=False)
 
-    def _start(self) -> None:
+    def _start(self, *, sought: bool) -> None:
         claimed = stated_duration(self._container, self.stream)
-        self._timeline = Timeline(time_base(self.stream), self.step, claimed, origin=self.origin)
+        self._timeline = Timeline(time_base(self.stream), self.step, claimed, origin=self.origin, sought=sought)
         self._source = self._decode()
         self.time, self.frame, self.end = None, None, 0.0
         self._pull()

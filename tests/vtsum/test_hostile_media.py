@@ -18,7 +18,6 @@ import pytest
 
 from tests.vtsum.clips import number_picture, numbered_clip, tone, write_clip
 from vtsum.enhance.speech.sound import read_sound
-from vtsum.errors import VTSumError
 from vtsum.video import FrameSampler, cut, probe
 from vtsum.video.timeline import Timeline
 
@@ -177,8 +176,8 @@ def test_times_at_the_ends_of_their_type(extreme):
     assert times == pytest.approx([0.04 * i for i in range(1000)])
 
 
-def test_many_streams_are_refused_or_read(tmp_path):
-    """An MP4 of 10,000 tracks: libav stops at a thousand; what comes is one error or the first track's pictures."""
+def test_many_streams(tmp_path):
+    """An MP4 of 10,000 tracks, of which libav takes a thousand."""
     data = numbered_clip(tmp_path / "clip.mp4", 25).read_bytes()
     at = data.index(b"moov") - 4
     size = int.from_bytes(data[at : at + 4], "big")
@@ -188,10 +187,7 @@ def test_many_streams_are_refused_or_read(tmp_path):
     path = tmp_path / "tracks.mp4"
     path.write_bytes(data[:at] + box(b"moov", moov[:tracks] + track * 10_000) + data[at + size :])
     began = time.monotonic()
-    try:
-        assert probe(path).width == 160
-    except VTSumError as error:
-        assert "tracks.mp4" in str(error)
+    assert probe(path).width == 160
     assert time.monotonic() - began < 20
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Iterable
 
 from av.packet import Packet
 
@@ -11,32 +13,36 @@ _TOLD = 3  # places in a warning; the others are counted
 
 
 class Damage:
-    """Damaged places, in seconds from the first picture."""
+    """Damaged places, in seconds from the first picture, as they are found."""
 
     def __init__(self) -> None:
         self._spans: list[tuple[float, float]] = []
 
     def add(self, start: float, end: float) -> None:
         start, end = max(start, 0.0), max(start, end, 0.0)
-        if self._spans and self._spans[-1][0] - _APART <= start and end >= self._spans[-1][0]:
+        if self._spans:
             first, last = self._spans[-1]
-            if start <= last + _APART:
-                self._spans[-1] = (min(first, start), max(last, end))
+            if first <= start <= last + _APART:  # most come in order: a file that is damaged throughout has one place
+                self._spans[-1] = (first, max(last, end))
                 return
         self._spans.append((start, end))
 
-    def places(self, duration: float) -> list[tuple[float, float]]:
-        """Spans [start, end] within `duration`, in order, none closer than a second to the next."""
-        joined: list[tuple[float, float]] = []
-        for start, end in sorted((min(a, duration), min(b, duration)) for a, b in self._spans):
-            if joined and start <= joined[-1][1] + _APART:
-                joined[-1] = (joined[-1][0], max(joined[-1][1], end))
-            else:
-                joined.append((start, end))
-        return joined
+    def places(self, duration: float = math.inf) -> list[tuple[float, float]]:
+        return places(self._spans, duration)
 
 
-def warning(places: list[tuple[float, float]]) -> str:
+def places(spans: Iterable[tuple[float, float]], duration: float) -> list[tuple[float, float]]:
+    """The spans within `duration`, in order; those less than a second apart are one."""
+    joined: list[tuple[float, float]] = []
+    for start, end in sorted((min(a, duration), min(b, duration)) for a, b in spans):
+        if joined and start <= joined[-1][1] + _APART:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], end))
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def damage_warning(places: list[tuple[float, float]]) -> str:
     """One line that tells where, of at least one place."""
     told = ", ".join(f"{start:.1f} to {end:.1f} s" for start, end in places[:_TOLD])
     more = f" and {len(places) - _TOLD} more places" if len(places) > _TOLD else ""

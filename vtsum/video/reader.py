@@ -16,7 +16,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vtsum.errors import VTSumError
-from vtsum.video.damage import Damage, MatroskaHoles, warning
+from vtsum.video.damage import Damage, MatroskaHoles
 from vtsum.video.picture import Pictures, clockwise_rotation, display_size
 from vtsum.video.source import PacketDecoder, PacketReader, choose_video, discard_others, open_container, show
 from vtsum.video.timeline import Timeline, claimed_duration, frame_rate, stated_duration, time_base
@@ -60,7 +60,7 @@ class FrameSampler:
         broken_at (float | None): where decoding failed for good before the end, in seconds.
         damaged (list[tuple[float, float]]): where pictures were concealed, could not be decoded, or were skipped with a
             damaged part of the file; spans in seconds. Some codecs (VP8, VP9, HEVC) do not notice all damage.
-        warnings (list[str]): what was passed over, one line each.
+        warnings (list[str]): what else was passed over, one line each.
         decoded_frames (int): pictures decoded.
     Raises:
         VTSumError: at the first iteration, for a file that `probe` refuses or without any picture that decodes.
@@ -148,8 +148,6 @@ class FrameSampler:
         if run.decoder.gave_up or (run.expected is not None and run.expected - self.duration > _LOST_END):
             self.broken_at = self.duration
             self.warnings.append(f"the video breaks off at {self.duration:.1f} s")
-        if self.damaged:
-            self.warnings.append(warning(self.damaged))
         if run.decoder.errors:
             self.warnings.append(f"{run.decoder.errors} damaged packets were passed over")
         if run.packets.errors:
@@ -167,8 +165,8 @@ class _Run:
         self.decoder = PacketDecoder(stream)
         self.damage = Damage()
         self._holes = MatroskaHoles(path) if "matroska" in container.format.name else None
-        self._marks_cuts = "mpegts" in container.format.name  # packets beside a join of two recordings are "corrupt"
-        self._entry: int | None = None  # pts of the first key picture
+        # Of a transport stream the packets beside a join, as of two downloaded segments, are marked corrupt too.
+        self._marks_joins = "mpegts" in container.format.name
         self._context = stream.codec_context
         self._step = 1.0 / float(frame_rate(stream))
         claimed = stated_duration(container, stream)
@@ -206,12 +204,11 @@ class _Run:
             if packet.stream_index != self._stream.index:
                 self._note_sound(packet)
                 continue
-            if self._entry is None and packet.is_keyframe:
-                self._entry = packet.pts
-            self._context.skip_frame = "NONREF" if self._may_skip(packet) else "DEFAULT"
+            skipped = not packet.is_corrupt and self._may_skip(packet)
+            self._context.skip_frame = "NONREF" if skipped else "DEFAULT"
             errors = self.decoder.errors
             frames = self.decoder.decode(packet)
-            if self.decoder.errors > errors or (packet.is_corrupt and not self._marks_cuts):
+            if self.decoder.errors > errors or (packet.is_corrupt and not self._marks_joins):
                 time = self._time(packet, self.end)
                 self.damage.add(time, time + self._step)
             yield from self._place(frames)
@@ -225,13 +222,9 @@ class _Run:
             time = self.timeline.place(frame.pts if frame.pts is not None else frame.dts)
             if time is not None:
                 self.end = self.timeline.end(time, frame.duration)
-                if self.decoder.faulty or (frame.is_corrupt and not self._before_entry(frame)):
+                if self.decoder.concealed(frame):
                     self.damage.add(time, self.end)
                 yield time, frame
-
-    def _before_entry(self, frame: VideoFrame) -> bool:
-        """Whether a picture lies before the first key picture: a recording that begins in mid-stream is not damaged."""
-        return self._entry is None or frame.pts is None or frame.pts < self._entry
 
     def _time(self, packet: Packet, otherwise: float) -> float:
         """When a packet is shown, in seconds."""

@@ -20,6 +20,7 @@ from av.codec.context import CodecContext
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Discard, Disposition, Stream
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -204,15 +205,15 @@ class PacketDecoder:
 
     Attributes:
         errors (int): packets that failed. gave_up (bool): MAX_ERRORS_IN_A_ROW packets failed one after the other.
-        faulty (bool): the last packet's frames hold an error that the decoder does not mark in them.
     """
 
     def __init__(self, stream: VideoStream | AudioStream) -> None:
         self._context = stream.codec_context
         self.errors = 0
-        self.faulty = False
+        self._faulty = False
+        self._entry: int | None = None
         self._in_a_row = 0
-        self._tolerant: CodecContext | None = None
+        self._tolerant: VideoCodecContext | None = None
         if self._context.name == "mjpeg" and not self._context.is_open:
             # libav marks no damaged JPEG; where a strict decoder refuses one, another shows what can be shown of it.
             self._tolerant = CodecContext.create("mjpeg", "r")
@@ -226,7 +227,9 @@ class PacketDecoder:
 
     def decode(self, packet: Packet | None) -> list:
         """Return the frames that a packet completes; None as packet returns those still held back."""
-        self.faulty = False
+        self._faulty = False
+        if self._entry is None and packet is not None and packet.is_keyframe:
+            self._entry = packet.pts
         try:
             frames = self._context.decode(packet)
         except EOFError:
@@ -236,10 +239,19 @@ class PacketDecoder:
             if not frames:
                 self.errors += 1
                 self._in_a_row += 1
-            self.faulty = bool(frames)
+            self._faulty = bool(frames)
         if frames:
             self._in_a_row = 0
         return frames
+
+    def concealed(self, frame: VideoFrame) -> bool:
+        """Whether one of the frames just returned was not decoded whole.
+
+        Frames before the first key picture refer to others that a recording which begins in mid-stream does not hold,
+        nor what follows a seek: that is no damage.
+        """
+        known = self._entry is not None and frame.pts is not None and frame.pts >= self._entry
+        return self._faulty or (known and frame.is_corrupt)
 
     def _decode_tolerantly(self, packet: Packet | None) -> list:
         if self._tolerant is None or packet is None:

@@ -92,7 +92,8 @@ class Timeline:
     """Places frames in seconds from the origin: the time of the first frame placed, unless given.
 
     A timestamp that goes back by a second or more, forward beyond what the container states, or forward by more than
-    pictures are believed to stay (an hour; eight hours in all, without stays of seconds) is a jump: the frame is placed one step after the one before it, and those after it are shifted alike as long as they continue the jump.
+    pictures are believed to stay (an hour; eight hours in all, without stays of seconds) is a jump: the frame is placed
+    one step after the one before it, and those after it are shifted alike as long as they continue the jump.
 
     Args:
         time_base (Fraction): seconds per tick.

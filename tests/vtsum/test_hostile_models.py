@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from vtsum.training.tiny_clip import TinyClip
+from vtsum.recipes.tiny_clip import TinyClip
 
 from tests.vtsum.hostile import Payload, refused
 from tests.vtsum.samples import small_clip

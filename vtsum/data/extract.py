@@ -164,6 +164,7 @@ def _encode(
     """Features float32 [T, C], seconds that could be decoded, and what was passed over."""
     from vtsum.summary.watching import FramesAhead, torch_threads
     from vtsum.video import probe
+    from vtsum.video.damage import damage_warning
 
     total = max(1, math.ceil(probe(source).duration * fps))
     tell("frames", 0, total, source.name)
@@ -181,7 +182,9 @@ def _encode(
     finally:
         frames.close()
     tell("frames", count, count, source.name)
-    return np.concatenate(parts), frames.sampler.duration, list(frames.sampler.warnings)
+    read = frames.sampler
+    damage = [damage_warning(read.damaged)] if read.damaged else []
+    return np.concatenate(parts), read.duration, [*damage, *read.warnings]
 
 
 class FeatureFolder:

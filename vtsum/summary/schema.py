@@ -174,6 +174,7 @@ class SummaryDocument(TypedDict):
     speech: Speech | None  # null: nobody listened
     broken: bool  # the file could not be decoded to its end
     truncated_at: float | None  # where decoding stopped, when broken
+    damaged: list[Span]  # where the decoder concealed or skipped something that it noticed
     warnings: list[str]
     timings: dict[str, float]  # seconds of wall time per stage; "cut" and "text" run at the same time
 
@@ -260,6 +261,9 @@ def validate(document: Any) -> SummaryDocument:
         for word in utterance["words"]:
             inside = 0 <= word["start"] <= word["end"] <= duration + _SLACK
             _promise(inside, f"speech.utterances[{i}].words must lie in the video")
+    for i, span in enumerate(checked["damaged"]):
+        inside = 0 <= span["start"] <= span["end"] <= duration + _SLACK
+        _promise(inside, f"damaged[{i}] must lie in the video")
     _promise(checked["broken"] == (checked["truncated_at"] is not None), "truncated_at must be there exactly if broken")
     return checked
 

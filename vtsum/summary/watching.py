@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -46,6 +46,7 @@ class Watched:
     warnings: list[str]
     changes: PictureChanges
     encoded: np.ndarray  # [T] bool: the frames that the encoder saw
+    damaged: list[tuple[float, float]] = field(default_factory=list)  # where the file is; seconds
 
     @property
     def encoded_share(self) -> float:
@@ -120,6 +121,7 @@ def watch(
         warnings=list(read.warnings),
         changes=frames.changes,
         encoded=choice.encoded,
+        damaged=list(read.damaged),
     )
 
 

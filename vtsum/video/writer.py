@@ -43,7 +43,10 @@ class CutShot:
 
 @dataclass(frozen=True)
 class CutResult:
-    """What `cut` wrote. `duration` is in seconds, `width` and `height` in pixels as displayed."""
+    """What `cut` wrote. `duration` is in seconds, `width` and `height` in pixels as displayed.
+
+    `damaged` are the spans, in seconds of the source, whose pictures were not decoded whole.
+    """
 
     path: Path
     duration: float
@@ -51,6 +54,7 @@ class CutResult:
     has_audio: bool
     width: int
     height: int
+    damaged: list[tuple[float, float]]
 
 
 def cut(
@@ -108,7 +112,7 @@ def cut(
     except (av.FFmpegError, OSError) as error:
         # What is raised while reading is a VTSumError already; the rest comes from the output.
         raise VTSumError(f"cut: {show(target.parent)}: cannot be written to: {reason(error)}") from None
-    return CutResult(target, float(job.out_end), job.shots, job.has_audio, *job.size)
+    return CutResult(target, float(job.out_end), job.shots, job.has_audio, *job.size, job.damaged)
 
 
 def _check(
@@ -175,6 +179,10 @@ class _Job:
     @property
     def has_audio(self) -> bool:
         return self._sound is not None and self._sound.available
+
+    @property
+    def damaged(self) -> list[tuple[float, float]]:
+        return [] if self._pictures is None else self._pictures.damage.places()
 
     def open(self, crf: int, preset: str) -> None:
         self._pictures = pictures = PictureCursor(self._path, "cut")

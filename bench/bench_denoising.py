@@ -31,6 +31,7 @@ from vtsum.enhance.speech.recognisers.sphinx import PocketSphinx
 from vtsum.enhance.speech.transcribe import transcribe
 from vtsum.enhance.speech.transcript import Transcript, Utterance, Word
 from vtsum.enhance.speech.wer import WordErrors, word_errors
+from vtsum.files import written
 
 NOISES: tuple[float | None, ...] = (None, 20.0, 10.0, 5.0)  # decibels of speech over white noise; None: no noise
 TOPICS = ("captions", "other topics")
@@ -188,9 +189,8 @@ def draw(records: list[dict[str, Any]], path: Path) -> None:
         axis.set_ylim(0, 100)
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=8)
-    temporary = path.with_suffix(".tmp.png")
-    figure.savefig(temporary, dpi=110)
-    temporary.replace(path)
+    with written(path) as part:
+        figure.savefig(part, dpi=110, format="png")
 
 
 def newest(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

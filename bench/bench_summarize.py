@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.record import append, machine, quantiles
+from vtsum.files import written
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results" / "summarize.jsonl"
@@ -54,8 +55,7 @@ def make_video(folder: Path, minutes: int) -> Path:
     with av.open(str(base)) as source:
         # A little more than a minute where the sound's last block reaches beyond it: timestamps must not go back.
         step = max(float((s.duration or 0) * s.time_base) for s in source.streams if s.time_base) + 0.001
-    part = path.with_name(f".{path.name}")
-    with av.open(str(part), "w", format="mp4") as target:
+    with written(path) as part, av.open(str(part), "w", format="mp4") as target:
         targets: dict[int, Any] = {}
         for turn in range(minutes):
             with av.open(str(base)) as source:
@@ -67,24 +67,30 @@ def make_video(folder: Path, minutes: int) -> Path:
                     packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
                     packet.stream = targets[packet.stream.index]
                     target.mux(packet)
-    os.replace(part, path)
     return path
 
 
 def make_base(path: Path) -> None:
     """A drawn minute of twelve scenes under film grain: about 1.2 Mbit/s, as web video of this size has."""
-    import av
-    import numpy as np
 
     from vtsum.recipes.procedural import EVENT_KINDS, Event, Scene, make_clip
 
     kinds = [EVENT_KINDS[i % len(EVENT_KINDS)] for i in range(12)]
     scenes = [Scene(BASE_SECONDS / 12, (Event(kind, 1.0, 2.5),)) for kind in kinds]
-    clean = path.with_name("bench_clean.mp4")
-    make_clip(clean, scenes, fps=FPS, size=SIZE, seed=7, crf=18)
+    with tempfile.TemporaryDirectory() as folder:
+        clean = Path(folder) / "clean.mp4"
+        make_clip(clean, scenes, fps=FPS, size=SIZE, seed=7, crf=18)
+        add_grain(clean, path)
+
+
+def add_grain(clean: Path, path: Path) -> None:
+    """A clip under film grain, encoded anew; its sound as it is."""
+    import av
+    import numpy as np
+
     rng = np.random.default_rng(0)
     grains = rng.normal(0, GRAIN, (8, SIZE[1], SIZE[0])).astype(np.int16)
-    with av.open(str(clean)) as source, av.open(str(path), "w") as target:
+    with av.open(str(clean)) as source, written(path) as part, av.open(str(part), "w", format="mp4") as target:
         video = target.add_stream("libx264", rate=FPS)
         video.width, video.height, video.pix_fmt = *SIZE, "yuv420p"
         video.codec_context.options = {"preset": "veryfast", "crf": "24"}
@@ -101,7 +107,6 @@ def make_base(path: Path) -> None:
                 planes[: SIZE[1]] = np.clip(planes[: SIZE[1]] + grain, 16, 235)
                 target.mux(video.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
         target.mux(video.encode(None))
-    clean.unlink()
 
 
 def environment() -> dict[str, str]:
@@ -181,13 +186,18 @@ def main() -> None:
     parser.add_argument("--minutes", type=int, nargs="+", default=[1, 10, 60])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--model", default="embedded")
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "vtsum_bench")
+    parser.add_argument("--folder", type=Path, help="keeps the videos for the next time; left out: they are removed")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
-    options.folder.mkdir(parents=True, exist_ok=True)
     sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]
+    with tempfile.TemporaryDirectory() as place:
+        measure_all(options.folder or Path(place), options)
+
+
+def measure_all(folder: Path, options: argparse.Namespace) -> None:
+    """A line of results for each length, its video in `folder`."""
     for minutes in options.minutes:
-        line = measure(make_video(options.folder, minutes), minutes, options.model, options.repeats)
+        line = measure(make_video(folder, minutes), minutes, options.model, options.repeats)
         append(options.results, line)
         print(
             f"{minutes:3} min: job {line['job_s']['p50']:.2f} s, decoding {line['decode_s']['p50']:.2f} s "

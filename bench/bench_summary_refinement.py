@@ -27,6 +27,7 @@ from bench.record import RESULTS, append, machine, quantiles
 from bench.summary_refinement_report import newest_tvsum
 from vtsum.enhance.summary_refinement import STRENGTH, greedy_map, smooth_scores
 from vtsum.enhance.summary_refinement.dpp import Kernel
+from vtsum.files import written
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 CASES = ((600, 90, 256), (3600, 540, 128), (3600, 540, 256), (3600, 540, 768))
@@ -126,7 +127,8 @@ def plot(path: Path) -> None:
     panels[0].set_ylabel("keyshot F on TVSum, %")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
-    figure.savefig(path, dpi=110)
+    with written(path) as part:
+        figure.savefig(part, dpi=110, format="png")
 
 
 def main() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from bench.record import RESULTS, read
 from bench.tables import table
+from vtsum.files import written
 
 NAMES = {
     "kts": "KTS",
@@ -128,10 +128,9 @@ def picture(path: Path) -> None:
     for y, record in enumerate(rows):
         right.text(100 * record["f"] + 1, y, f"{100 * record['f']:.0f}", va="center")
     right.set(xlabel=f"F within 0.5 s, {rows[0]['videos']} videos", xlim=(0, 105))
-    part = path.with_name(f".{path.name}")
-    figure.savefig(part, dpi=110, format="png")
+    with written(path) as part:
+        figure.savefig(part, dpi=110, format="png")
     pyplot.close(figure)
-    os.replace(part, path)
 
 
 TABLES: dict[str, Callable[[], str]] = {

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from bench.record import RESULTS, read
 from bench.tables import table
+from vtsum.files import written
 
 NOTHING = "Not measured yet."
 HEAD = ["frames encoded", "which", "tau", "rho", "F", "rho, difference", "F, difference", "cosine", "events"]
@@ -116,7 +116,6 @@ def draw(path: Path, results: Path) -> None:
         title="the film that comes along: a quarter of its frames", xlabel="seconds", xlim=(0, times[-1]), yticks=[]
     )
     axis.legend(loc="upper right", ncols=4, framealpha=0.95)
-    part = path.with_name(f".{path.name}")
-    figure.savefig(part, dpi=100, format="png")
+    with written(path) as part:
+        figure.savefig(part, dpi=100, format="png")
     pyplot.close(figure)
-    os.replace(part, path)

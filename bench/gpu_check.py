@@ -31,9 +31,10 @@ from types import FrameType
 from typing import Any
 
 from bench.gpu import machine
-from bench.gpu.stage import FILES, LOG, SCRATCH, TABLE, TESTS, Context, Line, call, noted, record, recorded
+from bench.gpu.stage import CHECK, FILES, LOG, SCRATCH, TABLE, TESTS, Context, Line, call, noted, record, recorded
 from bench.gpu.table import final, shorter
 from bench.gpu.worker import to_json
+from vtsum.files import write_text, written
 
 #: Each part's module, and its share of the time: in ten minutes, seconds.
 PARTS: dict[str, tuple[str, float]] = {
@@ -96,6 +97,10 @@ class Check:
             run=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
         )
         self.context.out.mkdir(parents=True, exist_ok=True)
+        if (self.context.out / TABLE).exists() and not (self.context.out / CHECK).exists():
+            raise SystemExit(
+                f"gpu_check: --out must be new or hold earlier results, got {options.out} with another {TABLE}"
+            )
         self.strangers = {path.name for path in self.context.out.iterdir()} - set(FILES)
         self.shown = 0
 
@@ -118,10 +123,7 @@ class Check:
 
     def write_table(self) -> str:
         text = final(self.head(), recorded(self.context))
-        temporary = self.context.scratch / TABLE
-        temporary.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        shutil.copyfile(temporary, self.context.out / TABLE)
+        write_text(self.context.out / TABLE, text)
         return text
 
     def look(self, environment: Mapping[str, str]) -> None:
@@ -194,10 +196,9 @@ def cut(path: Path, size: int) -> None:
     if not path.exists() or path.stat().st_size <= size:
         return
     text = path.read_bytes()
-    temporary = path.with_name(path.name + ".part")
     left_out = f"\n... {len(text) - 2 * (size // 2 - 64)} bytes left out ...\n"
-    temporary.write_bytes(text[: size // 2 - 64] + left_out.encode() + text[-(size // 2 - 64) :])
-    os.replace(temporary, path)
+    with written(path) as part:
+        part.write_bytes(text[: size // 2 - 64] + left_out.encode() + text[-(size // 2 - 64) :])
 
 
 def stop_on_signals() -> Callable[[], None]:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +31,7 @@ from bench.tables import table
 from vtsum.config import VTSumConfig
 from vtsum.data.tvsum import TVSumVideo, load_tvsum
 from vtsum.evaluation.baselines import evaluate_scores, every_fifth
+from vtsum.files import written
 from vtsum.model import VTSum
 
 FORMS = {"published": ("student", "before"), "vtsum": ("default", "after")}
@@ -183,9 +183,8 @@ def draw(path: Path, runs: dict[str, list[dict[str, Any]]]) -> None:
             axis.set_ylim(-0.02 * slots, 1.05 * slots)
         axis.grid(alpha=0.3)
     axes[0].legend()
-    part = path.with_name(f".{path.name}")
-    figure.savefig(part, dpi=110, format="png")
-    os.replace(part, path)
+    with written(path) as part:
+        figure.savefig(part, dpi=110, format="png")
 
 
 def main() -> None:

@@ -32,6 +32,7 @@ from bench import (
 )
 from bench.record import RESULTS, read
 from bench.tables import table
+from vtsum.files import write_text
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 
@@ -137,7 +138,7 @@ def main() -> int:
             print(f"bench.report: {path.name} is not what the records say; run python -m bench.report", file=sys.stderr)
         return int(bool(stale))
     for path in stale:
-        path.write_text(wanted[path], encoding="utf-8")
+        write_text(path, wanted[path])
     return 0
 
 

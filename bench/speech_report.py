@@ -8,6 +8,7 @@ from typing import Any
 
 from bench.record import RESULTS, read
 from bench.tables import table
+from vtsum.files import written
 
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "speech.png"
 NOTHING = "Not measured yet."
@@ -109,6 +110,6 @@ def draw(path: Path = PICTURE) -> None:
     right.set_ylim(bottom=0)
     right.grid(alpha=0.3)
     right.legend(fontsize=7)
-    path.parent.mkdir(exist_ok=True)
-    figure.savefig(path, dpi=80)
+    with written(path) as part:
+        figure.savefig(part, dpi=80, format="png")
     plt.close(figure)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,6 +16,12 @@ CHOICES = {
     "loss_type": ("cross_entropy", "l2"),
 }
 """Fields of `VTSumConfig` that take one of a few words."""
+
+
+def _check_positive(config: Any, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) < 1:
+            raise VTSumError(f"{type(config).__name__}: {name} must be at least 1, got {getattr(config, name)}")
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,14 @@ class TextConfig:
     dropout: float = 0.1
     prompt: str = "a video of "
     """Every sentence starts with these words; they carry no loss."""
+
+    def __post_init__(self) -> None:
+        sizes = ("vocab_size", "hidden_size", "num_layers", "num_heads", "intermediate_size", "max_positions")
+        _check_positive(self, *sizes)
+        if self.hidden_size % self.num_heads:
+            raise VTSumError(
+                f"TextConfig: hidden_size must be a multiple of num_heads, got {self.hidden_size} and {self.num_heads}"
+            )
 
 
 @dataclass(frozen=True)
@@ -80,6 +95,9 @@ class VTSumConfig:
     text: TextConfig = TextConfig()
 
     def __post_init__(self) -> None:
+        _check_positive(self, "width", "num_heads", "mlp_ratio", "max_positions")
+        if self.depth < 0:
+            raise VTSumError(f"VTSumConfig: depth must be 0 or more, got {self.depth}")
         if self.width % self.num_heads:
             raise VTSumError(
                 f"VTSumConfig: width must be a multiple of num_heads, got {self.width} and {self.num_heads}"
@@ -105,8 +123,11 @@ def from_dict(cls: type[T], values: dict[str, Any]) -> T:
     """Build a config dataclass from plain data, nested ones too.
 
     Raises:
-        VTSumError: a key that is no field of `cls`.
+        VTSumError: a key that is no field of `cls`, a value of another type.
     """
+    if not isinstance(values, dict):
+        raise VTSumError(f"{cls.__name__}: values must be an object, got {values!r:.80}")
+    hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     unknown = sorted(set(values) - set(fields))
     if unknown:
@@ -114,6 +135,11 @@ def from_dict(cls: type[T], values: dict[str, Any]) -> T:
     made = {}
     for name, value in values.items():
         default = fields[name].default
+        kinds = typing.get_args(hints[name]) or (hints[name],)
+        kinds += (int,) if float in kinds else ()
+        if not dataclasses.is_dataclass(default) and type(value) not in kinds:
+            allowed = " or ".join(kind.__name__ for kind in kinds)
+            raise VTSumError(f"{cls.__name__}: {name} must be {allowed}, got {value!r:.80}")
         made[name] = from_dict(type(default), value) if dataclasses.is_dataclass(default) else value
     return cls(**made)
 

@@ -12,13 +12,13 @@ import platform
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 from bench.gpu.stage import ROOT, Context, Done, Line, call
+from vtsum.files import write_text, written
 
 VARIABLES = {"_cpu": "VTSUM_BUILD_CPP", "_cuda": "VTSUM_BUILD_CUDA"}
 RECORD = "_build.json"
@@ -105,16 +105,13 @@ def install(context: Context, entries: dict[str, dict[str, Any]], target: Path) 
             old.discard(target / entry["file"])
         for path in old:
             path.unlink()
-    with tempfile.NamedTemporaryFile("w", dir=target, suffix=".part", delete=False) as file:
-        file.write(json.dumps(head, indent=2) + "\n")
-    os.replace(file.name, target / RECORD)
+    write_text(target / RECORD, json.dumps(head, indent=2) + "\n")
 
 
 def replace(source: Path, target: Path) -> None:
     """Copies a file whole: a process that has loaded the old one keeps it."""
-    temporary = target.with_name(target.name + ".part")
-    shutil.copyfile(source, temporary)
-    os.replace(temporary, target)
+    with written(target) as part:
+        shutil.copyfile(source, part)
 
 
 def loaded(context: Context, root: Path) -> Iterator[Line]:

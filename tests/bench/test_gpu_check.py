@@ -334,3 +334,10 @@ def test_a_program_that_takes_too_long_or_is_not_there() -> None:
     assert stage.call(["true"], 0).status is None
     failed = stage.call(["bash", "-c", "echo the reason; exit 3"], 10)
     assert failed.why() == "status 3: the reason"
+
+
+def test_a_table_of_somebody_elses_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "table.md").write_text("mine")
+    with pytest.raises(SystemExit, match=r"--out must be new or hold earlier results, got .* with another table\.md"):
+        gpu_check.main(["--dry-run", "--out", str(tmp_path)])
+    assert (tmp_path / "table.md").read_text() == "mine"

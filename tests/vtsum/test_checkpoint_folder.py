@@ -13,8 +13,8 @@ import torch
 
 from tests.vtsum.test_model import small_model
 from vtsum.errors import VTSumError
+from vtsum.files import replacing
 from vtsum.model import VTSum, checkpoint
-from vtsum.model.files import replacing
 from vtsum.model.summarizer import EMBEDDED
 from vtsum.model.tokenizer import load_tokenizer
 

@@ -62,6 +62,7 @@ MISTAKES = [
     (["{bad}/text.mp4"], ["text.mp4", "must be a video file"]),
     (["{bad}/cut.mp4"], ["cut.mp4"]),
     (["{bad}/sound.m4a"], ["must hold a video", "only sound"]),
+    (["http://127.0.0.1:9/v.mp4"], ["must be a file on this machine, got an address; download it first"]),
     (["{bad}/new\nline.mp4"], ["new line.mp4", "must be a video file"]),
     (["{clip}", "--budget", "-5%"], ["budget must be", "'-5%'"]),
     (["{clip}", "--budget", "0s"], ["budget must be above zero", "'0s'"]),

@@ -134,7 +134,7 @@ def test_a_fallback_of_the_users_own(checkpoint: Path) -> None:
 
 
 def test_what_is_no_such_checkpoint_is_named(tmp_path: Path) -> None:
-    with pytest.raises(VTSumError, match="Seq2SeqDenoiser: checkpoint must be a sequence-to-sequence model"):
+    with pytest.raises(VTSumError, match="Seq2SeqDenoiser: checkpoint must be a transformers checkpoint"):
         Seq2SeqDenoiser(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(VTSumError, match="Seq2SeqDenoiser: checkpoint must be"):

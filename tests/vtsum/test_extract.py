@@ -223,7 +223,8 @@ def test_full_disk_is_told(films, tmp_path, numbers, monkeypatch):
     monkeypatch.setattr(np, "savez", full)
     with pytest.raises(VTSumError, match="must be writable and have room: No space left on device"):
         extract([films], tmp_path / "f")
-    assert list((tmp_path / "f").iterdir()) == []
+    assert list((tmp_path / "f").glob("*.npz")) == []
+    assert sorted(path.name for path in (tmp_path / "f").iterdir()) == [".manifest.json.lock", "manifest.json"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -253,7 +254,8 @@ def test_stopped_run_leaves_nothing_half_written(films, tmp_path, number):
     held = json.loads((tmp_path / "f/manifest.json").read_text())["videos"]
     written = {name.removesuffix(".npz") for name in left - {"manifest.json"}}
     assert all(name.endswith(".npz") and not name.startswith(".") for name in left - {"manifest.json"})
-    assert set(held) <= written  # the manifest is written last
+    assert written <= set(held)  # what the manifest does not name is the user's
+    assert {name for name, entry in held.items() if entry["frames"]} <= written  # and the number of frames comes last
     assert 2 <= len(written) < 60
     for name in written:
         assert read_array(tmp_path / "f" / f"{name}.npz", "features").shape == (12, 256)

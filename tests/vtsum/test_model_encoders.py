@@ -120,9 +120,9 @@ def test_what_timm_cannot_give_is_one_line(
     save_file({"fc.weight": torch.zeros(7, 512)}, tmp_path / "few.safetensors")
     refused(f"timm:resnet10t@{tmp_path}/few.safetensors", r"must hold weights of 'resnet10t', missing \['conv1")
     (tmp_path / "bad.safetensors").write_text("hello")
-    refused(f"timm:resnet10t@{tmp_path}/bad.safetensors", r"bad\.safetensors must hold weights, got: ")
+    refused(f"timm:resnet10t@{tmp_path}/bad.safetensors", r"bad\.safetensors must be a safetensors file, got: ")
     torch.save({"state_dict": Path}, tmp_path / "bad.pth")  # a pickle of more than weights
-    refused(f"timm:resnet10t@{tmp_path}/bad.pth", r"bad\.pth must hold weights, got: ")
+    refused(f"timm:resnet10t@{tmp_path}/bad.pth", r"bad\.pth must hold tensors and plain data alone, got ")
 
 
 def test_models_trained_on_a_timm_backbone_summarize(tmp_path: Path, resnet: tuple[Path, torch.nn.Module]) -> None:

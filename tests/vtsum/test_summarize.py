@@ -374,6 +374,7 @@ def _break(data, path, value):
         (("frames", "time"), [0.0], "equally long"),
         (("text", 0, "times"), [], "times must not be empty"),
         (("broken",), True, "truncated_at"),
+        (("damaged",), [{"start": 5.0, "end": 1.0}], r"damaged\[0\] must lie in the video"),
         (("warnings",), "none", "must be a list"),
         (("settings", "formats", 0), 3, "must be str"),
     ],

@@ -287,10 +287,10 @@ def test_broken_clip_is_told_and_made_anew(corpus, tmp_path, monkeypatch):
     weights = folder / "clip/model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:1000])
-    with pytest.raises(VTSumError, match=r"clip must hold a CLIP in transformers' format, got: "):
+    with pytest.raises(VTSumError, match=r"clip/model\.safetensors must be a safetensors file, got: "):
         TinyClip.load(folder / "clip")
     (folder / "clip/config.json").unlink()
-    with pytest.raises(VTSumError, match=r"clip must hold a CLIP in transformers' format, got: "):
+    with pytest.raises(VTSumError, match=r"a CLIP must be a transformers checkpoint .*, got '.*clip': "):
         TinyClip.load(folder / "clip")
     good = TinyClip.load(corpus.folder / "clip")
     monkeypatch.setattr(synthetic, "_clip_examples", lambda seed, parameters: iter(()))
@@ -332,6 +332,40 @@ def test_other_folders_are_refused(tmp_path):
     with pytest.raises(VTSumError, match="must be a corpus's manifest"):
         make_corpus(tmp_path, **SIZES)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", "mine.txt"]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("vocab.txt", r"vocab\.txt must be as it was written, got another one"),
+        ("anno/val_videoxum.json", r"val_videoxum\.json must be as it was written, got another one"),
+        ("feat/blip/v_val_00000.npz", r"v_val_00000\.npz must hold {'features': .*}, got .*; move it away"),
+        ("feat/vt_clipscore/v_val_00000.npz", r"must hold an array 'vision', got features; move it away"),
+        ("clip/notes.txt", r"clip must hold nothing but an older tiny CLIP: notes\.txt in it would be lost"),
+        ("anno", "anno must lie where it is named, got a symbolic link"),
+        ("feat/blip", "blip must lie where it is named, got a symbolic link"),
+        ("clip", "clip must lie where it is named, got a symbolic link"),
+    ],
+)
+def test_what_the_user_put_into_a_corpus_is_never_lost(corpus, tmp_path, monkeypatch, name, told):
+    folder, path = tmp_path / "corpus", tmp_path / "corpus" / name
+    shutil.copytree(corpus.folder, folder)
+    if path.is_dir():
+        path.rename(tmp_path / "elsewhere")
+        path.symlink_to(tmp_path / "elsewhere")
+    elif name.endswith(".npz"):
+        np.savez(path, features=np.ones((3, 512), np.float32))
+    else:
+        path.write_text(path.read_text() + "mine\n" if path.exists() else "mine\n")
+    if name.startswith("clip/"):
+        good = TinyClip.load(folder / "clip")
+        monkeypatch.setattr(tiny_clip, "train_tiny_clip", lambda *arguments, **options: (good, {}))
+        (folder / "clip/config.json").unlink()  # else it is taken as it is
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(VTSumError, match=told):
+        make_corpus(folder, **{**SIZES, "train": 4})
+    changed = {str(path.relative_to(folder)) for path, held in before.items() if path.read_bytes() != held}
+    assert changed <= {"manifest.json", "anno/train_videoxum.json"}  # ours, which now know of one video more
 
 
 @pytest.fixture

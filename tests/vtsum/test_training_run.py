@@ -22,6 +22,7 @@ from vtsum.training.engine import PlainEngine
 from vtsum.training.records import read_metrics
 from vtsum.training.train import main
 
+FACTS = {"engine": "plain", "ranks": 1, "global_batch": 4, "data": "", "settings": {}}
 STEPS = 8  # 16 videos, 4 a step, 2 epochs
 
 
@@ -144,7 +145,7 @@ def test_without_a_marker_a_checkpoint_does_not_count(tmp_path: Path) -> None:
     for step in (1, 2):
         part = checkpoints.begin(tmp_path, step)
         (part / "state.pt").write_bytes(b"x" * step)
-        checkpoints.finish(tmp_path, step, {}, keep=5)
+        checkpoints.finish(tmp_path, step, FACTS, keep=5)
     (tmp_path / "checkpoints" / "step-00000002" / checkpoints.MARKER).unlink()
     found, lines = checkpoints.find(tmp_path)
     assert found is not None

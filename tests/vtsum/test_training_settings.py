@@ -175,7 +175,7 @@ def test_bfloat16_at_stage_0_is_refused() -> None:
         ({"zero_optimization": {"stage": 3, "offload_param": {"device": "nvme"}}}, "must name its nvme_path"),
         ({"zero_optimization": {"stage": 1, "reduce_bucket_size": 0.5}}, "must be a whole number, got 0.5"),
         ({"zero_optimization": {"stage": 1, "overlap_comm": "yes"}}, "must be true or false, got 'yes'"),
-        ([], "must hold an object, got list"),
+        ([], "{} must hold an object, got a list"),
     ],
 )
 def test_mistakes_in_deepspeeds_file_are_named(tmp_path: Path, data: Any, message: str) -> None:

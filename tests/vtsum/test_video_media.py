@@ -37,10 +37,12 @@ def test_real_clip(shared: Path, tmp_path: Path, name: str):
     assert sampler.duration == pytest.approx(seconds, abs=0.05)
     assert sampler.broken_at is None
     assert sampler.warnings == []
+    assert sampler.damaged == []
     assert len(frames) == int(np.ceil(sampler.duration * 20 - 1e-6))
     segments = [(1.0, 2.5), (4.0, 5.5), (seconds - 2.0, seconds)]
     result = cut(source, segments, tmp_path / "out.mp4", max_height=240)
     assert result.duration == pytest.approx(5.0, abs=0.15)
+    assert result.damaged == []
     shown = FrameSampler(tmp_path / "out.mp4", fps=4.0, size=(96, 96))
     out = list(shown)
     assert shown.duration == pytest.approx(result.duration, abs=0.01)

@@ -114,9 +114,10 @@ def activitynet(
 
     require("video", "activitynet")
     from vtsum.data.activitynet import load_activitynet_captions, videoxum_entries, write_videoxum_annotations
+    from vtsum.files import check_inputs, check_new
 
-    if output.exists() and not overwrite:
-        raise VTSumError(f"activitynet: output {printable(output)} must not exist yet (--overwrite replaces it)")
+    check_inputs("activitynet", output, [captions, features])
+    check_new("activitynet", output, overwrite)
     if features is not None and not features.is_dir():
         raise VTSumError(f"activitynet: features must be a folder, got {printable(features)}")
     videos = load_activitynet_captions(captions)

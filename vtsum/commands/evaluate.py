@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -73,7 +74,7 @@ def evaluate(
         typer.Option(metavar="module:Class", help="A measure of your own beside the eight; can be repeated."),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Take the first so many (the shortest) videos alone.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older file, and begin anew.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace older files, and begin anew.")] = False,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the measures with their intervals, as .png or .svg.")
     ] = None,
@@ -97,6 +98,7 @@ def evaluate(
     from vtsum.evaluation.videoxum_run import evaluate as run
     from vtsum.evaluation.videoxum_settings import EvaluationSettings
     from vtsum.evaluation.videoxum_table import describe
+    from vtsum.files import check_inputs, check_new
 
     settings = EvaluationSettings(
         checkpoint=str(checkpoint),
@@ -118,10 +120,14 @@ def evaluate(
         resamples=resamples,
         metrics=tuple(metric or ()),
     )
-    if plot is not None:
-        check_plot(plot)
     name = checkpoint_name(checkpoint)
     path = output or Path(f"evaluation_{name}_{split}_{protocol}.json")
+    if plot is not None:
+        check_plot(plot)
+        check_inputs("evaluate", plot, settings.inputs)
+        check_new("evaluate", plot, overwrite)
+        if os.path.realpath(plot) == os.path.realpath(path):
+            raise VTSumError(f"evaluate: --plot must be another file than --output, got {printable(plot)} for both")
     with Bars(STAGES, quiet=quiet or not Place.here().first) as progress:
         content = run(settings, path, device=device, overwrite=overwrite, progress=progress)
     if content is None:

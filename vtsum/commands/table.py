@@ -34,6 +34,7 @@ def table(
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the measures with their intervals, as .png or .svg.")
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace older files.")] = False,
 ) -> None:
     """One row a model, one column a measure, the protocol in the caption.
 
@@ -43,15 +44,19 @@ def table(
     from vtsum.extras import require
 
     require("video", "table")
-    from vtsum.evaluation.videoxum_file import read_evaluation, write_text
+    from vtsum.evaluation.videoxum_file import read_evaluation
     from vtsum.evaluation.videoxum_plot import check_plot, draw
     from vtsum.evaluation.videoxum_table import FORMATS, results_table, row_names
+    from vtsum.files import check_inputs, check_new, write_text
 
     form = "md" if output is None else output.suffix.lower().removeprefix(".")
     if form not in FORMATS:
         raise VTSumError(f"table: output must end in .md, .tex or .csv, got {output}")
     if plot is not None:
         check_plot(plot)
+    for path in filter(None, (output, plot)):
+        check_inputs("table", path, files)
+        check_new("table", path, overwrite)
     evaluations = [read_evaluation(path) for path in files]
     rows = [name.strip() for name in names.split(",")] if names else row_names(evaluations, files)
     text = results_table(evaluations, rows, form=form, baselines=baselines, mix=mix)
@@ -60,5 +65,8 @@ def table(
     if output is None:
         write(text.rstrip("\n"))
     else:
-        write_text(text, output)
+        try:
+            write_text(output, text)
+        except OSError as error:
+            raise VTSumError(f"table: output {printable(output)} must be writable: {error.strerror or error}") from None
         write(printable(output))

@@ -32,10 +32,15 @@ def plot(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Picture: .png, .svg or .pdf. [default: RUN/curves.png]"),
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older picture.")] = False,
 ) -> None:
     """Draw losses, learning rate, gradient norm and step time of one or more runs over each other."""
+    from vtsum.files import check_inputs, check_new
     from vtsum.training.curves import plot as draw
+    from vtsum.training.records import METRICS
 
     target = output or runs[0] / "curves.png"
+    check_inputs("plot", target, [run / METRICS for run in runs])
+    check_new("plot", target, overwrite or output is None)  # RUN/curves.png is ours
     draw(runs, target)
     write(printable(target))

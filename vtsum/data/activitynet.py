@@ -5,7 +5,6 @@ Source: Krishna et al., "Dense-captioning events in videos", ICCV 2017. VideoXum
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import json
 import math
@@ -18,6 +17,7 @@ from typing import Any
 
 from vtsum.data.feature_files import array_header
 from vtsum.errors import VTSumError
+from vtsum.files import plain, write_text
 
 
 @dataclass(frozen=True)
@@ -100,17 +100,12 @@ def write_videoxum_annotations(entries: Sequence[Mapping[str, Any]], path: str |
     Raises:
         VTSumError: it cannot be written.
     """
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(entries) + "\n", encoding="utf-8")
-        os.replace(part, path)
+        write_text(path, json.dumps(entries) + "\n")
     except OSError as error:
-        raise VTSumError(f"write_videoxum_annotations: {path} must be writable: {error.strerror or error}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+        raise VTSumError(
+            f"write_videoxum_annotations: {plain(path)} must be writable: {error.strerror or error}"
+        ) from None
 
 
 def _video(video: str, entry: Any, path: Path) -> ActivityNetVideo:

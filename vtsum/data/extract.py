@@ -13,7 +13,7 @@ import fcntl
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,12 +23,14 @@ import numpy as np
 
 from vtsum.data.feature_files import array_header, write_npz
 from vtsum.errors import VTSumError
+from vtsum.files import check_inputs, check_no_links, write_text
+from vtsum.reading import read_json
 
 if TYPE_CHECKING:
     from vtsum.protocols import FrameEncoder
 
 FORMAT = "vtsum-features/1"
-MANIFEST = "manifest.json"
+MANIFEST, LOCK = "manifest.json", ".manifest.json.lock"
 ENDINGS = frozenset(
     {
         *(".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".mpg", ".mpeg"),
@@ -109,7 +111,7 @@ def extract(
         where there is one, else the CPU. batch_size (int): frames encoded at once.
     Raises:
         VTSumError: see find_videos; the encoder cannot be had, or is another one than the folder's; the folder cannot
-            be written to.
+            be written to, or holds an input or files of other origin under the videos' names.
     """
     if not (math.isfinite(fps) and 0 < fps <= 1000):
         raise VTSumError(f"extract: fps must be above 0 and at most 1000, got {fps}")
@@ -117,8 +119,10 @@ def extract(
         raise VTSumError(f"extract: batch_size must be at least 1, got {batch_size}")
     tell = progress or (lambda stage, done, total, name: None)
     found = find_videos(videos)
+    check_inputs("extract", output, [*found.values(), encoder, encoder.partition("@")[2]])  # timm:NAME@FILE
     network = _load(encoder, device)
     folder = FeatureFolder(output, network, fps)
+    folder.check(found)
     report = ExtractReport(dim=network.dim)
     for number, (video, source) in enumerate(found.items()):
         tell("videos", number, len(found), "")
@@ -161,6 +165,7 @@ def _encode(
     from vtsum.threads import torch_threads
     from vtsum.video import probe
     from vtsum.video.ahead import FramesAhead
+    from vtsum.video.damage import damage_warning
 
     total = max(1, math.ceil(probe(source).duration * fps))
     tell("frames", 0, total, source.name)
@@ -178,7 +183,9 @@ def _encode(
     finally:
         frames.close()
     tell("frames", count, count, source.name)
-    return np.concatenate(parts), frames.sampler.duration, list(frames.sampler.warnings)
+    read = frames.sampler
+    damage = [damage_warning(read.damaged)] if read.damaged else []
+    return np.concatenate(parts), read.duration, [*damage, *read.warnings]
 
 
 class FeatureFolder:
@@ -222,49 +229,67 @@ class FeatureFolder:
                 f"extract: videos must have names of their own, got {source}, and {entry['source']} is in {self.path}"
             )
         try:
-            shape, _ = array_header(self.path / f"{video}.npz", "features")
+            shape, _ = array_header(self._file(video), "features")
         except VTSumError:
             return False
         return shape == (entry["frames"], self._dim) and entry["bytes"] == source.stat().st_size
 
+    def check(self, videos: Collection[str]) -> None:
+        """Refuse to write over what is not ours: a file that no manifest names, or a link.
+
+        Raises:
+            VTSumError: naming it.
+        """
+        check_no_links("extract", self.path / MANIFEST, self.path / LOCK, *map(self._file, videos))
+        for video in videos:
+            path = self._file(video)
+            if os.path.lexists(path) and video not in self._videos:
+                raise VTSumError(
+                    f"extract: output {self.path} must hold no other files of the videos' names, got {path}, of which "
+                    f"{MANIFEST} says nothing; move it away or give another folder"
+                )
+
     def add(self, video: str, source: Path, features: np.ndarray, duration: float) -> None:
-        """Write the features, then the manifest with what other runs have added to it meanwhile."""
+        """Write the features, and the manifest with what other runs have added to it meanwhile."""
+        entry = {"source": source.name, "bytes": source.stat().st_size, "frames": 0, "duration": round(duration, 3)}
         try:
-            write_npz(self.path / f"{video}.npz", features=features)
-            with self._locked():
-                self._videos = self._read() | {
-                    video: {
-                        "source": source.name,
-                        "bytes": source.stat().st_size,
-                        "frames": len(features),
-                        "duration": round(duration, 3),
-                    }
-                }
-                text = json.dumps({**self._head, "videos": self._videos}, indent=1, ensure_ascii=True) + "\n"
-                part = self.path / f".{MANIFEST}.{os.getpid()}.tmp"
-                try:
-                    part.write_text(text, encoding="utf-8")
-                    os.replace(part, self.path / MANIFEST)
-                finally:
-                    part.unlink(missing_ok=True)
+            # Named before it is there, with no frames yet: a file that the manifest does not name is the user's.
+            self._enter(video, entry)
+            write_npz(self._file(video), features=features)
+            self._enter(video, {**entry, "frames": len(features)})
         except OSError as error:
             raise VTSumError(
                 f"extract: output {self.path} must be writable and have room: {error.strerror or error}"
             ) from None
 
+    def _file(self, video: str) -> Path:
+        return self.path / f"{video}.npz"
+
+    def _enter(self, video: str, entry: Mapping[str, Any]) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            self._videos = self._read()
+            self.check([video])
+            self._videos[video] = entry
+            text = json.dumps({**self._head, "videos": self._videos}, indent=1, ensure_ascii=True) + "\n"
+            write_text(self.path / MANIFEST, text)
+
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        with open(self.path / f".{MANIFEST}.lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        handle = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
             yield
+        finally:
+            os.close(handle)
 
     def _read(self) -> dict[str, Any]:
         """The videos of the manifest, once it was found to be of the same kind."""
         path = self.path / MANIFEST
         if not path.exists():
             return {}
+        held = read_json(path, dict, "extract")
         try:
-            held = json.loads(path.read_text(encoding="utf-8"))
             if held["format"] != FORMAT:
                 raise VTSumError(f"extract: format of {path} must be {FORMAT!r}, got {held['format']!r}")
             if held["weights_sha256"] != self._head["weights_sha256"]:
@@ -282,10 +307,10 @@ class FeatureFolder:
             for name, entry in videos.items():
                 if not isinstance(name, str) or {"source", "bytes", "frames"} - set(entry):
                     raise TypeError(f"entry {name!r}")
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            if isinstance(error, VTSumError):
+                raise
             raise VTSumError(f"extract: {path} must be a manifest of features, got: {error!r}") from None
-        except OSError as error:
-            raise VTSumError(f"extract: {path} must be readable: {error.strerror or error}") from None
         return videos
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import zipfile
 import zlib
@@ -13,6 +14,10 @@ from typing import IO
 import numpy as np
 
 from vtsum.errors import VTSumError
+from vtsum.files import written
+
+LIMIT = 2**30
+"""Bytes that an array may have: a day of frames, one a second, 3,000 numbers of 32 bits each."""
 
 _BROKEN = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, NotImplementedError)
 
@@ -21,52 +26,60 @@ def array_header(path: str | os.PathLike[str], key: str) -> tuple[tuple[int, ...
     """Shape and dtype of one array of an npz file, without reading its numbers.
 
     Raises:
-        VTSumError: the file is missing, empty, cut off or no npz file, or holds no array of this name.
+        VTSumError: the file is missing, empty, cut off or no npz file, holds no array of this name or of no real
+            numbers, or of more than `LIMIT` bytes.
     """
-    with _member(Path(path), key) as file:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
-    return shape, dtype
+    path = Path(path)
+    with _member(path, key) as (file, size):
+        return _header(file, size, f"{path}: {key}")
 
 
 def read_array(path: str | os.PathLike[str], key: str) -> np.ndarray:
     """One array of an npz file, floating point numbers as float32; nothing that would run code is unpacked.
 
     Raises:
-        VTSumError: as for `array_header`; or the numbers do not fit the file's own checksum, or are no numbers.
+        VTSumError: as for `array_header`; or the numbers do not fit the file's own checksum.
     """
     path = Path(path)
-    with _member(path, key) as file:
+    with _member(path, key) as (file, size):
+        _header(file, size, f"{path}: {key}")  # before anything is allocated
+        file.seek(0)
         array = np.lib.format.read_array(file, allow_pickle=False)
-        if file.read(1):  # reading to the end is what has the checksum compared
-            raise ValueError("more bytes than its shape says")
-    if array.dtype.kind not in "fiub":
-        raise VTSumError(f"{path}: {key} must hold real numbers, got dtype {array.dtype}")
+        file.read(1)  # reading to the end is what has the checksum compared
     return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
 
 
 def write_npz(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:
     """Write arrays to an npz file through a temporary name in the same folder; the folder is made if need be."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(part, "wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with written(path) as part, open(part, "wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def _header(file: IO[bytes], size: int, where: str) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and dtype at the start of a stored array, once they were found to be those of the bytes that follow."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    held = size - file.tell()
+    if dtype.kind not in "fiub":
+        raise VTSumError(f"{where} must hold real numbers, got dtype {dtype!s:.40}")
+    if min(shape, default=1) < 0 or math.prod(shape) * dtype.itemsize != held:
+        raise ValueError(f"shape {list(shape)!s:.80} of {dtype} in {held} bytes")
+    if held > LIMIT:
+        raise VTSumError(f"{where} must have at most {LIMIT} bytes, got {held}")
+    return shape, dtype
 
 
 @contextmanager
-def _member(path: Path, key: str) -> Iterator[IO[bytes]]:
-    """The stored file of one array; what goes wrong with it is told in one line."""
+def _member(path: Path, key: str) -> Iterator[tuple[IO[bytes], int]]:
+    """The stored file of one array and its bytes; what goes wrong with it is told in one line."""
     with _open(path, key) as archive:
         try:
             with archive.open(f"{key}.npy") as file:
-                yield file
-        except _BROKEN as error:
+                yield file, archive.getinfo(f"{key}.npy").file_size
+        except VTSumError:
+            raise
+        except Exception as error:  # zipfile, its decompressors and NumPy's parser, each with kinds of its own
             raise VTSumError(f"{path}: {key} must be a whole NumPy array, got: {_reason(error)}") from None
 
 
@@ -89,7 +102,7 @@ def _open(path: Path, key: str) -> zipfile.ZipFile:
     names = archive.namelist()
     if f"{key}.npy" not in names:
         archive.close()
-        held = ", ".join(sorted(name.removesuffix(".npy") for name in names)) or "nothing"
+        held = ", ".join(sorted(name.removesuffix(".npy")[:40] for name in names)[:5]) or "nothing"
         raise VTSumError(f"{path} must hold an array {key!r}, got {held}")
     return archive
 

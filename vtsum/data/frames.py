@@ -9,9 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from vtsum.data.feature_files import read_array
 from vtsum.errors import VTSumError
 
-_FRAME_NAME = re.compile(r"(\d+)\.jpe?g")
+_FRAME_NAME = re.compile(r"([0-9]{1,12})\.jpe?g")
+FRAME_LIMIT = 2**26
+"""Bytes that a stored frame may have."""
 
 FRAME_INDEX_RATE = 3.0
 """Indices a second of video in the stored TVSum frames: a frame with index i was shown at i / 3 seconds."""
@@ -26,7 +29,7 @@ def read_frames(zip_path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         VTSumError: the zip or a JPEG in it is missing or broken (named), or the frames differ in size.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     path = Path(zip_path)
     if not path.is_file():
@@ -42,10 +45,12 @@ def read_frames(zip_path: str | Path) -> tuple[np.ndarray, np.ndarray]:
             order = sorted((int(match[1]), name) for name, match in names.items() if match is not None)
             images: np.ndarray | None = None
             for row, (_, name) in enumerate(order):
+                if (size := archive.getinfo(name).file_size) > FRAME_LIMIT:
+                    raise VTSumError(f"read_frames: {path}: {name} must have at most {FRAME_LIMIT} bytes, got {size}")
                 try:
-                    with Image.open(io.BytesIO(archive.read(name))) as picture:
+                    with Image.open(io.BytesIO(archive.read(name)), formats=("JPEG",)) as picture:
                         image = np.asarray(picture.convert("RGB"))
-                except (zipfile.BadZipFile, UnidentifiedImageError, OSError, EOFError, SyntaxError) as error:
+                except Exception as error:  # zipfile, its decompressors and Pillow, each with kinds of its own
                     raise VTSumError(f"read_frames: {path}: {name} must be a whole JPEG, got: {error}") from None
                 if images is None:
                     images = np.empty((len(order), *image.shape), dtype=np.uint8)
@@ -76,16 +81,13 @@ def read_teacher(npz_path: str | Path) -> tuple[np.ndarray, np.ndarray]:
         VTSumError: the file is missing or broken, or lacks `features`, `scale` or `index`, or their lengths differ.
     """
     path = Path(npz_path)
-    if not path.is_file():
-        raise VTSumError(f"read_teacher: npz_path must be a file, got {path}")
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            index = content["index"].astype(np.int64)
-            features = content["features"].astype(np.float32) * np.float32(content["scale"])
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError, EOFError) as error:
+    index, features, scale = (read_array(path, name) for name in ("index", "features", "scale"))
+    if index.dtype.kind not in "iu" or scale.size != 1:
         raise VTSumError(
-            f"read_teacher: {path} must be an npz file with features, scale and index, got: {error}"
-        ) from None
+            f"read_teacher: {path}: index must hold whole numbers and scale one, got {index.dtype} and {scale.size}"
+        )
+    index = index.astype(np.int64)
+    features = features.astype(np.float32) * np.float32(scale.item())
     if features.ndim != 2 or index.shape != features.shape[:1]:
         raise VTSumError(
             f"read_teacher: {path}: features must be [N, C] and index [N], got {features.shape} and {index.shape}"

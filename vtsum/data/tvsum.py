@@ -7,7 +7,7 @@ user videos", ECCV 2014; the h5 schema (features, picks, change_points, user_sum
 
 from __future__ import annotations
 
-import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +17,11 @@ from typing import Any
 import numpy as np
 
 from vtsum.errors import VTSumError
+from vtsum.reading import read_json
 
-_MMSS = re.compile(r"(\d+):([0-5]\d)")
+H5_LIMIT = 2**30
+"""Bytes that one field of a video may have."""
+_MMSS = re.compile(r"([0-9]{1,6}):([0-5][0-9])")
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +117,7 @@ def load_captions(json_path: str | Path) -> dict[str, list[Caption]]:
         VTSumError: the file is missing, is no JSON, or an entry has a wrong time or no text.
     """
     path = Path(json_path)
-    content = _read_json(path, "load_captions")
+    content = read_json(path, dict, "load_captions")
     captions: dict[str, list[Caption]] = {}
     for key, entries in content.items():
         if not isinstance(entries, list):
@@ -131,17 +134,23 @@ def load_splits(json_path: str | Path) -> dict[str, list[Split]]:
     """
     path = Path(json_path)
     splits: dict[str, list[Split]] = {}
-    for name, entries in _read_json(path, "load_splits").items():
+    for name, entries in read_json(path, dict, "load_splits").items():
         splits[name] = []
+        if not isinstance(entries, list):
+            raise VTSumError(f"load_splits: {path}: {name} must be a list of splits, got {type(entries).__name__}")
         for i, entry in enumerate(entries):
             where = f"load_splits: {path}: {name}[{i}]"
-            if not isinstance(entry, Mapping) or not entry.get("train") or not entry.get("test"):
+            if not isinstance(entry, Mapping) or not all(_are_keys(entry.get(part)) for part in ("train", "test")):
                 raise VTSumError(f"{where} must have the lists train and test, got {entry!r:.80}")
             both = set(entry["train"]) & set(entry["test"])
             if both:
                 raise VTSumError(f"{where} must not train on a test video, got {sorted(both)}")
             splits[name].append(Split(tuple(entry["train"]), tuple(entry["test"])))
     return splits
+
+
+def _are_keys(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(key, str) for key in value)
 
 
 def _load_h5(path: Path, dataset: str) -> list[TVSumVideo]:
@@ -153,24 +162,50 @@ def _load_h5(path: Path, dataset: str) -> list[TVSumVideo]:
     if not path.is_file():
         raise VTSumError(f"{function}: h5_path must be a file, got {path}")
     try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise VTSumError(f"{function}: {path} must be an h5 file, got: {error}") from None
-    with file:
-        keys = sorted((key for key in file if re.fullmatch(r"video_\d+", key)), key=lambda key: int(key[6:]))
-        if not keys:
-            raise VTSumError(f"{function}: {path} must have groups video_1, video_2 ..., got {sorted(file)[:3]}")
-        return [_video(file[key], key, dataset, f"{function}: {path}: {key}") for key in keys]
+        with h5py.File(path, "r") as file:
+            keys = sorted((key for key in file if re.fullmatch(r"video_[0-9]{1,9}", key)), key=lambda key: int(key[6:]))
+            if not keys:
+                raise VTSumError(f"{function}: {path} must have groups video_1, video_2 ..., got {sorted(file)[:3]}")
+            return [_video(file, key, dataset, f"{function}: {path}: {key}") for key in keys]
+    except VTSumError:
+        raise
+    except Exception as error:  # HDF5 and NumPy on what a broken file holds, each with kinds of its own
+        reason = " ".join(str(error).split())
+        raise VTSumError(f"{function}: {path} must be an h5 file in TVSum's schema, got: {reason:.200}") from None
 
 
-def _video(group: Any, key: str, dataset: str, where: str) -> TVSumVideo:
+def _own(group: Any, name: str, kind: type, where: str) -> Any:
+    """A member of `group` that lies in this very file: links and mapped data could show any other file's content."""
+    import h5py
+
+    if name not in group:
+        raise VTSumError(f"{where} must have the field {name}, got {sorted(group)}")
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise VTSumError(f"{where}: {name} must lie in the file itself, got a link")
+    found: Any = group[name]
+    right = isinstance(found, kind)  # apart from the `if`, which would have mypy forget what `found` can do
+    if not right:
+        raise VTSumError(f"{where}: {name} must be an h5 {kind.__name__.lower()}, got {type(found).__name__}")
+    if kind is h5py.Dataset:
+        if found.is_virtual or found.external:
+            raise VTSumError(f"{where}: {name} must lie in the file itself, got one mapped from elsewhere")
+        if found.dtype.kind not in "fiub" and h5py.check_string_dtype(found.dtype) is None:
+            raise VTSumError(f"{where}: {name} must hold numbers or text, got {found.dtype}")
+        if found.shape is None or found.nbytes > H5_LIMIT:
+            raise VTSumError(f"{where}: {name} must have at most {H5_LIMIT} bytes, got shape {found.shape!s:.80}")
+    return found
+
+
+def _video(file: Any, key: str, dataset: str, where: str) -> TVSumVideo:
+    import h5py
+
+    group = _own(file, key, h5py.Group, where)
+
     def read(name: str) -> Any:
-        if name not in group:
-            raise VTSumError(f"{where} must have the field {name}, got {sorted(group)}")
-        return group[name][()]
+        return _own(group, name, h5py.Dataset, where)[()]
 
     def text(name: str) -> str:
-        value = group[name][()] if name in group else b""
+        value = read(name) if name in group else b""
         return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 
     def checked(name: str, array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
@@ -178,7 +213,9 @@ def _video(group: Any, key: str, dataset: str, where: str) -> TVSumVideo:
             raise VTSumError(f"{where}: {name} must be of shape {list(shape)}, got {list(array.shape)}")
         return array
 
-    n_frames = int(read("n_frames"))
+    n_frames, fps = int(read("n_frames")), float(read("fps"))
+    if not (n_frames > 0 and math.isfinite(fps) and fps > 0):
+        raise VTSumError(f"{where}: n_frames and fps must be positive, got {n_frames} and {fps}")
     picks = np.asarray(read("picks"), dtype=np.int64)
     if picks.ndim != 1 or len(picks) == 0 or picks[0] < 0 or picks[-1] >= n_frames or np.any(np.diff(picks) <= 0):
         raise VTSumError(f"{where}: picks must rise within 0 to {n_frames - 1}, got {picks[:2]} ... {picks[-2:]}")
@@ -203,7 +240,7 @@ def _video(group: Any, key: str, dataset: str, where: str) -> TVSumVideo:
         name=text("video_name"),
         title=text("title"),
         category=text("category"),
-        fps=float(read("fps")),
+        fps=fps,
         n_frames=n_frames,
         picks=picks,
         features=features,
@@ -213,18 +250,6 @@ def _video(group: Any, key: str, dataset: str, where: str) -> TVSumVideo:
         n_frame_per_seg=lengths,
         gtscore=checked("gtscore", np.asarray(read("gtscore"), dtype=np.float32), (len(picks),)),
     )
-
-
-def _read_json(path: Path, function: str) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise VTSumError(f"{function}: json_path must be a file, got {path}") from None
-    except (OSError, ValueError) as error:
-        raise VTSumError(f"{function}: {path} must be readable JSON, got: {error}") from None
-    if not isinstance(content, dict):
-        raise VTSumError(f"{function}: {path} must hold an object, got {type(content).__name__}")
-    return content
 
 
 def _caption(entry: Any, where: str) -> Caption:

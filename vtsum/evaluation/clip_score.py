@@ -6,7 +6,6 @@ Source: Lin et al., "VideoXum", arXiv 2303.12060; the fine-tuned CLIP is that of
 from __future__ import annotations
 
 import hashlib
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,8 @@ from torch import Tensor, nn
 
 from vtsum.errors import VTSumError
 from vtsum.model import torchvision_free
+from vtsum.model.files import read_pt
+from vtsum.model.pretrained import first_line, from_pretrained
 
 ORIGINAL_LIMIT = 256
 """Tokens that the original fine-tuned CLIP reads; beyond its own positions they are interpolated."""
@@ -124,9 +125,9 @@ def load_clip_text(
         logging.set_verbosity_error()  # of a whole CLIP, the picture tower is not wanted
         logging.disable_progress_bar()
         try:
-            network = CLIPTextModelWithProjection.from_pretrained(str(source), local_files_only=True)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise VTSumError(f"load_clip_text: {source} must hold a CLIP model: {_first_line(error)}") from None
+            network = from_pretrained(
+                CLIPTextModelWithProjection, source, "a CLIP", "load_clip_text", local_files_only=True
+            )
         finally:
             logging.set_verbosity(level)
             if bars:
@@ -186,7 +187,7 @@ def from_openai(state: Mapping[str, Tensor], name: str = "weights") -> nn.Module
     try:
         problems = network.load_state_dict(renamed, strict=False)
     except RuntimeError as error:
-        raise VTSumError(f"load_clip_text: {name} must hold one CLIP's weights: {_first_line(error)}") from None
+        raise VTSumError(f"load_clip_text: {name} must hold one CLIP's weights: {first_line(error)}") from None
     if problems.missing_keys or problems.unexpected_keys:
         raise VTSumError(
             f"load_clip_text: {name} must hold CLIP's text tower, missing {problems.missing_keys[:3]}, "
@@ -203,15 +204,11 @@ def _stretched(positions: nn.Embedding, length: int) -> nn.Embedding:
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:
-    try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise VTSumError(
-            f"load_clip_text: {path} must be weights that torch.load can read without running code: "
-            f"{_first_line(error)}"
-        ) from None
+    data = read_pt(path, "load_clip_text")
     state = data.get("model", data) if isinstance(data, Mapping) else data
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    ):
         raise VTSumError(f"load_clip_text: {path} must hold weights by name, got {type(state).__name__}")
     return state
 
@@ -225,14 +222,6 @@ def _tokenizer(folder: Path) -> Any:
             f"load_clip_text: {folder} must hold CLIP's tokenizer: vocab.json and merges.txt, or tokenizer.json "
             "(they come with any CLIP of transformers); --clip_tokenizer names another folder"
         )
-    try:
-        if (folder / "tokenizer_config.json").is_file() or (folder / "config.json").is_file():
-            return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        return CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise VTSumError(f"load_clip_text: {folder} must hold CLIP's tokenizer: {_first_line(error)}") from None
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    configured = (folder / "tokenizer_config.json").is_file() or (folder / "config.json").is_file()
+    kind = AutoTokenizer if configured else CLIPTokenizer
+    return from_pretrained(kind, folder, "CLIP's tokenizer", "load_clip_text", local_files_only=True)

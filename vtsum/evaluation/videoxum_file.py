@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from vtsum.errors import VTSumError
 from vtsum.evaluation.videoxum_scores import MEASURES
+from vtsum.files import check_regular, write_text
+from vtsum.reading import parse_json, read_json
 
 FORMAT = "vtsum-evaluation/1"
 PART = "vtsum-evaluation-part/1"
+_HEAD = json.dumps({"format": PART})[:-1].encode()  # what a part file begins with
 _FIELDS = ("protocol", "split", "data", "checkpoint", "clip", "settings", "measures", "baselines", "videos")
 
 
@@ -31,25 +33,10 @@ def write_evaluation(data: Mapping[str, Any], path: Path) -> None:
     Raises:
         VTSumError: the place cannot be written to.
     """
-    write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", path)
-
-
-def write_text(text: str, path: Path) -> None:
-    """Write a file under a temporary name and rename it.
-
-    Raises:
-        VTSumError: the place cannot be written to.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        write_text(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
     except OSError as error:
         raise VTSumError(f"evaluate: output {path} must be writable: {error.strerror or error}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
@@ -58,17 +45,11 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     Raises:
         VTSumError: it is missing, no JSON, or no evaluation.
     """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise VTSumError(f"read_evaluation: {path} must be a file: {error.strerror or error}") from None
-    except ValueError as error:
-        raise VTSumError(f"read_evaluation: {path} must be JSON, got: {error}") from None
-    found = data.get("format") if isinstance(data, dict) else type(data).__name__
-    if found != FORMAT:
-        raise VTSumError(f"read_evaluation: format of {path} must be {FORMAT!r}, got {found!r}")
+    data = read_json(path, dict, "read_evaluation")
+    if data.get("format") != FORMAT:
+        raise VTSumError(f"read_evaluation: format of {path} must be {FORMAT!r}, got {data.get('format')!r}")
     missing = [name for name in _FIELDS if name not in data]
-    if missing or set(data["measures"]) != set(MEASURES):
+    if missing or not isinstance(data["measures"], dict) or set(data["measures"]) != set(MEASURES):
         raise VTSumError(f"read_evaluation: {path} must hold all fields and measures, got none of {missing}")
     return dict(data)
 
@@ -92,15 +73,17 @@ class PartFile:
         """Batch number -> its videos, from every part file of the output that this process can see.
 
         Raises:
-            VTSumError: a part file of an evaluation with other settings.
+            VTSumError: a part file of an evaluation with other settings, or another file under the name of one.
         """
+        self.check()
         done: dict[int, list[dict[str, Any]]] = {}
         for path in self._all():
             lines, _ = _whole_lines(path)
             if not lines:
                 continue
             head = lines[0]
-            old = head.get("settings", {}) if head.get("format") == PART else {}
+            old = head.get("settings") if head.get("format") == PART else None
+            old = old if isinstance(old, dict) else {}
             other = sorted(k for k in {*old, *self.settings} if old.get(k) != self.settings.get(k))
             if other:
                 raise VTSumError(
@@ -109,6 +92,22 @@ class PartFile:
                 )
             done.update({line["batch"]: line["videos"] for line in lines[1:]})
         return done
+
+    def check(self) -> None:
+        """Raise VTSumError where something under a part file's name is none: it would be cut off, or removed."""
+        for path in self._all():
+            try:
+                check_regular(path)
+                with open(path, "rb") as file:
+                    begin = file.read(len(_HEAD))
+            except FileNotFoundError:  # another process has removed it meanwhile
+                continue
+            except OSError as error:
+                raise VTSumError(f"evaluate: {path} must be writable: {error.strerror or error}") from None
+            if not _HEAD.startswith(begin):
+                raise VTSumError(
+                    f"evaluate: {path} must be what is left of an evaluation, got another file; move it away"
+                )
 
     def append(self, batch: int, videos: list[dict[str, Any]]) -> None:
         """Keep a batch.
@@ -140,8 +139,13 @@ class PartFile:
             self._file = None
 
     def remove(self) -> None:
-        """Remove every part file of the output."""
+        """Remove every part file of the output.
+
+        Raises:
+            VTSumError: another file under the name of one.
+        """
         self.close()
+        self.check()
         for path in self._all():
             with contextlib.suppress(OSError):
                 path.unlink()
@@ -164,10 +168,10 @@ def _whole_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
         return lines, 0
     for line in content.split(b"\n")[:-1]:
         try:
-            value = json.loads(line)
-        except ValueError:
+            value: dict[str, Any] = parse_json(line, dict, str(path))
+        except VTSumError:
             break
-        if not isinstance(value, dict):
+        if lines and not (isinstance(value.get("batch"), int) and isinstance(value.get("videos"), list)):
             break
         lines.append(value)
         length += len(line) + 1

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Mapping, Sequence
 from importlib import util
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 from vtsum.errors import VTSumError
 from vtsum.evaluation.videoxum_scores import MEASURES, SHOWN_TIMES, TITLES
 from vtsum.evaluation.videoxum_table import caption
+from vtsum.files import written
 
 
 def check_plot(path: Path) -> None:
@@ -67,18 +66,13 @@ def draw(evaluations: Sequence[Mapping[str, Any]], names: Sequence[str], path: P
         panel.set_xlim(-0.6, len(names) - 0.4)
     panels.flat[0].legend(fontsize=8)
     figure.suptitle(caption(evaluations), fontsize=8)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(
-            temporary,
-            format=path.suffix[1:].lower(),
-            dpi=150,
-            metadata={"Creator": None, "Date": None} if path.suffix.lower() == ".svg" else None,
-        )
-        os.replace(temporary, path)
+        with written(path) as part:
+            figure.savefig(
+                part,
+                format=path.suffix[1:].lower(),
+                dpi=150,
+                metadata={"Creator": None, "Date": None} if path.suffix.lower() == ".svg" else None,
+            )
     except OSError as error:
         raise VTSumError(f"plot: {path} must be writable: {error.strerror or error}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)

@@ -26,6 +26,7 @@ from vtsum.evaluation.videoxum_file import FORMAT, PartFile, write_evaluation
 from vtsum.evaluation.videoxum_job import Job
 from vtsum.evaluation.videoxum_settings import EvaluationSettings
 from vtsum.extras import version_of
+from vtsum.files import check_inputs, check_new
 from vtsum.model import VTSum
 from vtsum.processes import Group, Place
 
@@ -57,8 +58,9 @@ def evaluate(
     start = time.monotonic()
     with Group() as group:
         path = Path(output) if output is not None else None
-        if path is not None and path.exists() and not overwrite:
-            raise VTSumError(f"evaluate: output {path} must not exist yet (--overwrite replaces it)")
+        if path is not None:
+            check_inputs("evaluate", path, settings.inputs)
+            check_new("evaluate", path, overwrite)
         if settings.caption_tokenizer == "ptb" and (missing := java.why_not()):
             raise VTSumError(
                 f"evaluate: the PTB tokenizer {missing}; or --caption_tokenizer plain, whose figures are not "

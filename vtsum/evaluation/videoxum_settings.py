@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from vtsum.data.videoxum import CLIP_FEATURES, FEATURES
 from vtsum.errors import VTSumError
 from vtsum.evaluation.videoxum_frames import STRICT, check_protocol
 
@@ -53,6 +54,17 @@ class EvaluationSettings:
             raise VTSumError(f"evaluate: limit must be at least 1, got {self.limit}")
         if self.min_length < 0 or self.repetition_penalty <= 0 or self.seed < 0:
             raise VTSumError("evaluate: min_length and seed must be 0 or more and repetition_penalty above 0")
+
+    @property
+    def inputs(self) -> list[str | Path | None]:
+        """What is read, as far as it is named or has its place; nothing may be written over it."""
+        from vtsum.model.checkpoint import CONFIG, VOCABULARY, WEIGHTS
+
+        source, data = Path(self.checkpoint), Path(self.data)
+        weights = [place / name for place in (source, source / "model") for name in (CONFIG, WEIGHTS, VOCABULARY)]
+        beside = [data / "anno", data / FEATURES, data / CLIP_FEATURES]
+        own = [source] if source.is_file() else weights
+        return [*own, *beside, self.clip_source, self.clip_tokenizer, self.tokenizer]
 
     @property
     def clip_source(self) -> Path | None:

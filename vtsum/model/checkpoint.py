@@ -10,22 +10,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from vtsum.config import VTSumConfig, from_dict, to_dict
 from vtsum.errors import VTSumError
-from vtsum.model.files import replacing, write_safetensors
+from vtsum.files import check_regular, replacing
+from vtsum.model.files import read_safetensors, write_safetensors
 from vtsum.model.pretrained import snapshot
 from vtsum.model.tokenizer import load_tokenizer, vocabulary_text
 from vtsum.model.vtsum import VTSum
+from vtsum.reading import read_json
 
 __all__ = ["Checkpoint", "config_text", "load_checkpoint", "load_tokenizer", "pack", "save_checkpoint"]
 
@@ -88,7 +89,8 @@ def save_checkpoint(
     """Write a model folder; everything lies under temporary names before the first file takes its place.
 
     Raises:
-        VTSumError: `folder` is a file, facts that are no plain data, or weights that are not whole.
+        VTSumError: `folder` is a file or holds another model, facts that are no plain data, or weights that are not
+            whole.
     """
     if folder.exists() and not folder.is_dir():
         raise VTSumError(f"save_pretrained: folder must be a folder or new, got the file {folder}")
@@ -96,14 +98,50 @@ def save_checkpoint(
         config = config_text(model.config, facts)
     except TypeError as error:
         raise VTSumError(f"save_pretrained: facts must be plain data for JSON, got: {error}") from None
+    older = _is_model(folder)
+    names = (WEIGHTS, CONFIG) if model.text_decoder is None else (WEIGHTS, CONFIG, VOCABULARY)
+    there = [name for name in names if os.path.lexists(folder / name)]
+    if there and not older:
+        raise VTSumError(
+            f"save_pretrained: folder must be new or a model of VTSum's, got {folder} with another {there[0]}"
+        )
     weights = pack(model, model.encoder_state, dtype, state_dict)
     with replacing(folder) as temporary:
         write_safetensors(weights, temporary(WEIGHTS))
         if model.text_decoder is not None:
             temporary(VOCABULARY).write_text(vocabulary_text(model.text_decoder.tokenizer), encoding="utf-8")
         temporary(CONFIG).write_text(config, encoding="utf-8")
-    if model.text_decoder is None:
-        (folder / VOCABULARY).unlink(missing_ok=True)
+    if older and model.text_decoder is None:
+        (folder / VOCABULARY).unlink(missing_ok=True)  # the older model's
+
+
+def _is_model(folder: Path) -> bool:
+    """Whether a folder holds what `save_checkpoint` wrote."""
+    try:
+        check_regular(folder / CONFIG)
+        data = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(data, dict) and data.get("format") == FORMAT
+
+
+def _check_sizes(config: VTSumConfig, state: Mapping[str, Tensor], folder: Path) -> None:
+    """Refuse sizes that the weights do not have before memory is taken for them."""
+    longest = max((size for value in state.values() for size in value.shape), default=0)
+    text = config.text if any(name.startswith(DECODER) for name in state) else None
+    sizes = {
+        "width": (config.width, longest),
+        "mlp_ratio": (config.mlp_ratio, longest),
+        "memory_slots": (config.memory_slots, longest),
+        "max_positions": (config.max_positions, longest),
+        "depth": (config.depth, len(state)),
+    }
+    if text is not None:
+        sizes |= {f"text.{f.name}": (getattr(text, f.name), longest) for f in fields(text) if f.type == "int"}
+        sizes["text.num_layers"] = (text.num_layers, len(state))
+    for name, (value, most) in sizes.items():
+        if value > most:
+            raise VTSumError(f"load_checkpoint: {name} of {folder / CONFIG} must fit its weights, got {value}")
 
 
 def load_checkpoint(source: str | Path) -> Checkpoint:
@@ -119,18 +157,14 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise VTSumError(f"load_checkpoint: {folder} must hold {CONFIG}, {WEIGHTS} and {VOCABULARY}, got no {name}")
-    try:
-        data = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise VTSumError(f"load_checkpoint: {folder / CONFIG} must be JSON, got: {error}") from None
-    if not isinstance(data, dict) or data.get("format") != FORMAT or not isinstance(data.get("model"), dict):
-        found = data.get("format") if isinstance(data, dict) else type(data).__name__
-        raise VTSumError(f"load_checkpoint: format of {folder / CONFIG} must be {FORMAT!r}, got {found!r}")
+    data = read_json(folder / CONFIG, dict, "load_checkpoint")
+    if data.get("format") != FORMAT:
+        raise VTSumError(f"load_checkpoint: format of {folder / CONFIG} must be {FORMAT!r}, got {data.get('format')!r}")
+    for name, part in (("model", data.get("model")), ("facts", data.get("facts", {}))):
+        if not isinstance(part, dict):
+            raise VTSumError(f"load_checkpoint: {name} of {folder / CONFIG} must be an object, got {part!r:.80}")
     config = from_dict(VTSumConfig, data["model"])
-    try:
-        state = load_file(folder / WEIGHTS)
-    except (SafetensorError, OSError) as error:
-        raise VTSumError(f"load_checkpoint: {folder / WEIGHTS} must be a safetensors file, got: {error}") from None
+    state = read_safetensors(folder / WEIGHTS, "load_checkpoint")
     tokenizer = None
     if any(name.startswith(DECODER) for name in state):
         if not (folder / VOCABULARY).is_file():
@@ -138,6 +172,7 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
                 f"load_checkpoint: {folder} must hold {CONFIG}, {WEIGHTS} and {VOCABULARY}, got no {VOCABULARY}"
             )
         tokenizer = load_tokenizer(folder / VOCABULARY)
+    _check_sizes(config, state, folder)
     model = VTSum(config, tokenizer)
     weights = {k.removeprefix("model."): v.float() for k, v in state.items() if k.startswith("model.")}
     try:

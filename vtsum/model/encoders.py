@@ -12,6 +12,7 @@ from vtsum import plugins
 from vtsum.errors import VTSumError
 from vtsum.model.blip_vision import BlipCheckpointFrameEncoder
 from vtsum.model.checkpoint import load_checkpoint
+from vtsum.model.files import read_safetensors
 from vtsum.model.frame_encoder import (
     EMBEDDED,
     KNOWN,
@@ -63,9 +64,7 @@ def _built_in(name: str, device: str | torch.device) -> FrameEncoder:
 
 def embedded_frame_encoder(folder: Path, device: str | torch.device = "cpu") -> EmbeddedFrameEncoder:
     """The embedded encoder of a model folder, without the rest of the model."""
-    from safetensors.torch import load_file
-
-    state = load_file(folder / "model.safetensors")
+    state = read_safetensors(folder / "model.safetensors", "load_frame_encoder")
     prefix = "encoder."
     return EmbeddedFrameEncoder(
         {k.removeprefix(prefix): v.float() for k, v in state.items() if k.startswith(prefix)}, device

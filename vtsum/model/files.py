@@ -1,45 +1,73 @@
-"""Writing files so that an interruption never leaves half of one."""
+"""Files of weights: safetensors written and read, and what torch.save wrote read without running what is in it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import pickle
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from safetensors.torch import save_file
+import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Callable[[str], Path]]:
-    """Several files of the folder `path` at once: each is written under a temporary name, and all are renamed, in the
-    order in which they were asked for, when the block ends well; else none is."""
-    path.mkdir(parents=True, exist_ok=True)
-    asked: dict[str, Path] = {}
-
-    def ask(name: str) -> Path:
-        return asked.setdefault(name, path / f".{name}.{os.getpid()}.tmp")
-
-    try:
-        yield ask
-        for name, temporary in asked.items():
-            os.replace(temporary, path / name)
-    finally:
-        for temporary in asked.values():
-            temporary.unlink(missing_ok=True)
-
-
-def write_safetensors(state: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write `state` to `path` (safetensors), readable for whom the umask says: safetensors' own files are their owner's
-    alone, and a model's folder is shared."""
-    save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, path, metadata)
-    mask = os.umask(0)
-    os.umask(mask)
-    path.chmod(0o666 & ~mask)
+from vtsum.errors import VTSumError
+from vtsum.files import written
+from vtsum.model.pretrained import first_line
 
 
 def save_safetensors(state: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """`write_safetensors` through a temporary name in the same folder."""
-    with replacing(path.parent) as temporary:
-        write_safetensors(state, temporary(path.name), metadata)
+    """Write `state` to `path` through `written`, which also makes it readable for whom the umask says: safetensors' own
+    files are their owner's alone, and a model's folder is shared."""
+    with written(path) as part:
+        write_safetensors(state, part, metadata)
+
+
+def write_safetensors(state: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write `state` to a file of `written` or `replacing`."""
+    save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, path, metadata)
+
+
+def read_pt(path: str | os.PathLike[str], op: str, *, mmap: bool = False) -> Any:
+    """What torch.save wrote, on the CPU. Nothing but tensors and plain data is unpickled, so no code is ever run.
+
+    mmap: leave the numbers in the file until they are asked for.
+
+    Raises:
+        VTSumError: the file is broken or no such file, or holds something else, or a tensor of more numbers than the
+            file has.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error)) or re.search(r"WeightsUnpickler error: (.+)", str(error))
+        raise VTSumError(
+            f"{op}: {path} must hold tensors and plain data alone, got {found[1] if found else 'something else'}"
+        ) from None
+    except Exception as error:  # pickle, zip and the file system, each with kinds of its own
+        raise VTSumError(f"{op}: {path} must be whole and written by torch.save, got: {first_line(error)}") from None
+    waiting, seen = [content], set()
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Tensor):
+            plain = value.layout == torch.strided and value.device.type == "cpu"
+            if not plain or value.untyped_storage().nbytes() < value.numel() * value.element_size():
+                raise VTSumError(f"{op}: {path} must hold whole tensors, got one of {list(value.shape)} without them")
+        elif isinstance(value, Mapping | list | tuple) and id(value) not in seen:
+            seen.add(id(value))
+            waiting += value.values() if isinstance(value, Mapping) else value
+    return content
+
+
+def read_safetensors(path: str | os.PathLike[str], op: str) -> dict[str, Tensor]:
+    """The weights of a safetensors file.
+
+    Raises:
+        VTSumError: the file is missing or broken.
+    """
+    try:
+        return load_file(path)
+    except Exception as error:  # safetensors and the file system, each with kinds of its own
+        raise VTSumError(f"{op}: {path} must be a safetensors file, got: {first_line(error)}") from None

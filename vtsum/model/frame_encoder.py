@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from vtsum.errors import VTSumError
 from vtsum.model import embedded_encoder, torchvision_free
 from vtsum.model.pretrained import from_pretrained, weights_sha256
+from vtsum.reading import read_json
 
 EMBEDDED = Path(__file__).parent.parent / "assets" / "embedded"
 """The model that ships inside the package."""
@@ -148,12 +149,16 @@ def _normalisation(source: str) -> tuple[Sequence[float], Sequence[float]]:
     path = Path(source) / "preprocessor_config.json"
     if not path.is_file():
         return MEAN, STD
-    import json
-
-    data = json.loads(path.read_text(encoding="utf-8"))
-    return data.get("image_mean", MEAN), data.get("image_std", STD)
+    data = read_json(path, dict, "load", bits=128)
+    found = []
+    for name, default in (("image_mean", MEAN), ("image_std", STD)):
+        values = data.get(name, default)
+        if not isinstance(values, Sequence) or len(values) != 3 or not all(isinstance(v, int | float) for v in values):
+            raise VTSumError(f"load: {name} of {path} must be three numbers, got {values!r:.80}")
+        found.append(values)
+    return found[0], found[1]
 
 
 def is_transformers(folder: Path) -> bool:
     config = folder / "config.json"
-    return config.is_file() and '"model_type"' in config.read_text(encoding="utf-8", errors="replace")
+    return config.is_file() and "model_type" in read_json(config, dict, "load", bits=128)

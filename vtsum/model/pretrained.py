@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,19 +11,73 @@ from typing import Any
 from torch import Tensor
 
 from vtsum.errors import VTSumError
+from vtsum.reading import read_json
+
+CONFIGS = (
+    *("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json"),
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "adapter_config.json"),
+)
+"""What transformers reads of a folder beside weights and word lists."""
 
 
-def from_pretrained(kind: Any, source: str, what: str) -> Any:
-    """`kind.from_pretrained(source)` from a folder, the local cache or the hub; one clear line if it cannot be had."""
-    from safetensors import SafetensorError
+def from_pretrained(kind: Any, source: str | os.PathLike[str], what: str, op: str = "load", **options: Any) -> Any:
+    """`kind.from_pretrained(source)` from a folder, the local cache or the hub; code that comes with it is never run.
 
+    Raises:
+        VTSumError: it cannot be had, is broken, or asks for code of its own.
+    """
+    source = os.fspath(source)
+    if Path(source).exists():
+        check_folder(Path(source), op)
+    else:
+        _check_hub(source, op)
     try:
-        return kind.from_pretrained(source)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        return kind.from_pretrained(source, trust_remote_code=False, **options)
+    except Exception as error:  # transformers, tokenizers, safetensors, pickle and the hub's client raise a dozen kinds
         raise VTSumError(
-            f"load: {what} must be a transformers checkpoint in a folder, in the local cache or on the hub, "
+            f"{op}: {what} must be a transformers checkpoint in a folder, in the local cache or on the hub, "
             f"got {source!r}: {first_line(error)}"
         ) from None
+
+
+def check_folder(folder: Path, op: str) -> None:
+    """Refuse a model folder whose configuration is no plain JSON, or asks for code that is not transformers' own.
+
+    Raises:
+        VTSumError: naming the file.
+    """
+    for path in (folder / name for name in CONFIGS):
+        # Of tokenizers without a limit, model_max_length has 100 bits.
+        if path.exists() and (asked := _asked(read_json(path, dict, op, bits=128))):
+            raise VTSumError(f"{op}: {path} must do with the code of transformers, got {asked}; it is never run")
+
+
+def _check_hub(name: str, op: str) -> None:
+    from transformers import PretrainedConfig
+
+    try:
+        config = PretrainedConfig.get_config_dict(name)[0]
+    except Exception:  # what cannot be had, or has no config.json: the attempt to load it tells
+        return
+    if asked := _asked(config):
+        raise VTSumError(f"{op}: {name!r} must do with the code of transformers, got {asked}; it is never run")
+
+
+def _asked(config: Any) -> str | None:
+    """The entry of a configuration, nested ones too, for which transformers would run code from elsewhere."""
+    waiting = [config]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list):
+            waiting += value
+        if isinstance(value, dict):
+            for key, item in value.items():
+                # A name with a slash is that of a kernel on the hub.
+                elsewhere = key.endswith("_implementation") and "/" in str(item)
+                if (key == "auto_map" and item) or elsewhere:
+                    return f"{key} {str(item)!r:.120}"
+            waiting += value.values()
+    return None
 
 
 def snapshot(name: str, files: list[str]) -> Path:

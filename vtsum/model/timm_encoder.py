@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,14 @@ from torch import Tensor
 
 from vtsum.errors import VTSumError
 from vtsum.model import torchvision_free
+from vtsum.model.files import read_pt, read_safetensors
 from vtsum.model.frame_encoder import NetworkFrameEncoder
 from vtsum.model.pretrained import first_line
+from vtsum.reading import read_json
 
 PREFIX = "timm:"
+LARGEST = 4096
+"""Side of a picture that a configuration may ask for."""
 FILES = ("model.safetensors", "pytorch_model.bin")
 
 
@@ -71,32 +75,29 @@ def _pretrained(model: str) -> Any:
 
 def _from_path(model: str, path: Path) -> Any:
     """The model with the weights of a file or of a folder in the hub's layout, whose config.json then says the rest."""
-    config: dict[str, Any] = {}
+    overlay: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     file = path
     if path.is_dir():
         if (path / "config.json").is_file():
-            config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+            overlay, arguments = _read_config(path / "config.json")
         file = next((path / name for name in FILES if (path / name).is_file()), path / FILES[0])
     if not file.is_file():
         raise VTSumError(f"load_frame_encoder: weights of {PREFIX}{model} must be a file or folder, got no {file}")
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(file)
-        else:
-            state = torch.load(file, map_location="cpu", weights_only=True)
+    if file.suffix == ".safetensors":
+        state: Any = read_safetensors(file, "load_frame_encoder")
+    else:
+        state = read_pt(file, "load_frame_encoder")
+        if isinstance(state, dict):
             state = state.get("state_dict", state.get("model", state))
-    except Exception as error:  # pickle, zip, safetensors and the file system, each with kinds of its own
-        raise VTSumError(f"load_frame_encoder: {file} must hold weights, got: {first_line(error)}") from None
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise VTSumError(f"load_frame_encoder: {file} must hold weights by name, got {type(state).__name__}")
     try:
-        overlay = {k: v for k, v in config.get("pretrained_cfg", {}).items() if k in ("mean", "std", "input_size")}
-        arguments = {k: v for k, v in config.get("model_args", {}).items() if k != "num_classes"}
         network = _create(model, pretrained_cfg_overlay=overlay, **arguments)
         problems = network.load_state_dict(state, strict=False)
-    except RuntimeError as error:
+    except Exception as error:  # whatever timm's models make of arguments that are not theirs
         raise VTSumError(
-            f"load_frame_encoder: {file} must hold weights of {model!r}, got: {error}".split("\n")[0]
+            f"load_frame_encoder: {file} must hold weights of {model!r}, got: {first_line(error)}"
         ) from None
     heads = network.pretrained_cfg.get("classifier") or ()
     heads = (heads,) if isinstance(heads, str) else tuple(heads)
@@ -107,3 +108,23 @@ def _from_path(model: str, path: Path) -> Any:
             f"unexpected {unexpected[:3]}"
         )
     return network
+
+
+def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How pictures are prepared, and the model's own arguments; nothing that says where weights come from."""
+    import timm
+
+    config = read_json(path, dict, "load_frame_encoder")
+    parts = [config.get(name, {}) for name in ("pretrained_cfg", "model_args")]
+    for name, part in zip(("pretrained_cfg", "model_args"), parts, strict=True):
+        if not isinstance(part, dict):
+            raise VTSumError(f"load_frame_encoder: {name} of {path} must be an object, got {part!r:.80}")
+    overlay = {k: v for k, v in parts[0].items() if k in ("mean", "std", "input_size")}
+    for name, values in overlay.items():
+        numbers = isinstance(values, list) and len(values) == 3 and all(type(v) in (int, float) for v in values)
+        if not numbers or (name == "input_size" and not all(type(v) is int and 0 < v <= LARGEST for v in values)):
+            raise VTSumError(f"load_frame_encoder: {name} of {path} must be three sensible numbers, got {values!r:.80}")
+    arguments = {k: v for k, v in parts[1].items() if k != "num_classes"}
+    if loading := set(arguments) & set(inspect.signature(timm.create_model).parameters):
+        raise VTSumError(f"load_frame_encoder: model_args of {path} must be the model's, got {min(loading)}")
+    return overlay, arguments

@@ -9,6 +9,7 @@ from typing import Any
 from vtsum.errors import VTSumError
 from vtsum.model import torchvision_free
 from vtsum.model.pretrained import from_pretrained
+from vtsum.reading import read_file
 
 BOS, ENC = "[DEC]", "[ENC]"
 
@@ -49,7 +50,7 @@ def load_tokenizer(source: Any) -> Any:
 def _check_words(vocabulary: Path) -> None:
     """transformers itself would add what is missing at the end of the list, under ids that no model has learnt."""
     try:
-        words = set(vocabulary.read_text(encoding="utf-8").splitlines())
+        words = set(read_file(vocabulary, "load_tokenizer").decode("utf-8").splitlines())
     except UnicodeDecodeError:
         raise VTSumError(
             f"load_tokenizer: {vocabulary} must be a text file, one word a line, got other bytes"

@@ -7,9 +7,7 @@ VideoXum's model as `base`.
 from __future__ import annotations
 
 import logging
-import pickle
 import re
-import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -21,7 +19,7 @@ from torch import Tensor
 
 from vtsum.config import TextConfig, VTSumConfig, from_dict
 from vtsum.errors import VTSumError
-from vtsum.model.pretrained import first_line
+from vtsum.model.files import read_pt
 from vtsum.model.tokenizer import add_enc, load_tokenizer
 from vtsum.model.vtsum import VTSum
 
@@ -85,21 +83,10 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """
     if not Path(path).is_file():
         raise VTSumError(f"from_videoxum: checkpoint must be a file, got {path}")
-    try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL (\S+)", str(error)) or re.search(r"WeightsUnpickler error: (.+)", str(error))
-        what = found[1] if found else first_line(error)
-        raise VTSumError(
-            f"from_videoxum: checkpoint must hold tensors and plain data alone, got {what} in {path}; "
-            'save {"model": state_dict} anew'
-        ) from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, LookupError, zipfile.BadZipFile) as error:
-        raise VTSumError(
-            f"from_videoxum: {path} must be a checkpoint of torch.save, got: {first_line(error)}"
-        ) from None
+    data = read_pt(path, "from_videoxum")
     state = data.get("model", data) if isinstance(data, dict) else data
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()) or not state:
+    named = isinstance(state, Mapping) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
+    if not named or not state:
         found_type = type(state).__name__ if not isinstance(state, Mapping) else f"the keys {list(state)[:5]}"
         raise VTSumError(f'from_videoxum: {path} must hold weights, by name or under "model", got {found_type}')
     if all(name.startswith("module.") for name in state):

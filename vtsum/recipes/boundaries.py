@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,14 +23,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vtsum.data.feature_files import read_array, write_npz
 from vtsum.data.frames import read_frames
 from vtsum.data.tvsum import TVSumVideo, load_tvsum
 from vtsum.evaluation.baselines import every_fifth
 from vtsum.evaluation.boundaries import average_precision
+from vtsum.files import check_inputs, replacing
 from vtsum.model.boundary import BoundaryHead, boundary_loss, boundary_targets
 from vtsum.model.checkpoint import CONFIG, VOCABULARY, WEIGHTS, config_text, load_checkpoint, pack
 from vtsum.model.encoders import frame_encoder_of
-from vtsum.model.files import save_safetensors
+from vtsum.model.files import write_safetensors
 from vtsum.model.summarizer import EMBEDDED
 from vtsum.model.tokenizer import vocabulary_text
 from vtsum.model.vtsum import VTSum
@@ -185,30 +186,29 @@ def embed(folder: Path, shared: Path, videos: list[TVSumVideo], cache: Path) -> 
             made |= {f"{video.key}/features": np.concatenate(parts), f"{video.key}/index": index}
             print(f"\rembedded {video.key} ", end="", flush=True)
         print()
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        temporary = cache.with_suffix(".tmp.npz")
-        np.savez(temporary, allow_pickle=False, **made)
-        temporary.replace(cache)
-    with np.load(cache) as data:
-        return {v.key: Example.make(v, data[f"{v.key}/features"], data[f"{v.key}/index"], []) for v in videos}
+        write_npz(cache, **made)
+
+    def stored(video: TVSumVideo, part: str) -> np.ndarray:
+        return read_array(cache, f"{video.key}/{part}")
+
+    return {v.key: Example.make(v, stored(v, "features"), stored(v, "index"), []) for v in videos}
 
 
 def write(model: VTSum, facts: dict[str, Any], folder: Path) -> None:
     """A model folder as the embedded one lies in the package: half precision, its encoder's weights with it."""
     assert model.text_decoder is not None
-    folder.mkdir(parents=True, exist_ok=True)
-    save_safetensors(pack(model, model.encoder_state), folder / WEIGHTS)
-    (folder / VOCABULARY).write_text(vocabulary_text(model.text_decoder.tokenizer), encoding="utf-8")
-    (folder / CONFIG).write_text(config_text(model.config, facts), encoding="utf-8")
+    with replacing(folder) as part:
+        write_safetensors(pack(model, model.encoder_state), part(WEIGHTS))
+        part(VOCABULARY).write_text(vocabulary_text(model.text_decoder.tokenizer), encoding="utf-8")
+        part(CONFIG).write_text(config_text(model.config, facts), encoding="utf-8")
     load_checkpoint(folder)
 
 
 def install(folder: Path, target: Path = EMBEDDED) -> None:
     """Copy a model folder into the package."""
-    target.mkdir(parents=True, exist_ok=True)
-    for name in (CONFIG, VOCABULARY, WEIGHTS):
-        shutil.copyfile(folder / name, target / f".{name}.tmp")
-        os.replace(target / f".{name}.tmp", target / name)
+    with replacing(target) as part:
+        for name in (CONFIG, VOCABULARY, WEIGHTS):
+            shutil.copyfile(folder / name, part(name))
 
 
 def main() -> None:
@@ -220,6 +220,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--install", action="store_true", help="copy the model into vtsum/assets/embedded")
     a = parser.parse_args()
+    check_inputs("boundaries", a.out / "model", [a.model, a.shared])
     videos = load_tvsum(a.shared / "tvsum" / "tvsum.h5")
     examples = embed(a.model, a.shared, videos, a.out / "features.npz")
     checkpoint = load_checkpoint(a.model)

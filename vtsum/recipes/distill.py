@@ -28,6 +28,7 @@ from vtsum.data.frames import read_frames, read_teacher
 from vtsum.data.tvsum import TVSumVideo, load_tvsum
 from vtsum.errors import VTSumError
 from vtsum.evaluation.baselines import every_fifth
+from vtsum.files import write_text
 from vtsum.model.embedded_encoder import EMBEDDING_DIM, IMAGE_SIZE, EmbeddedEncoder
 from vtsum.model.files import save_safetensors
 
@@ -206,7 +207,7 @@ def train_encoder(
         print("\r" + json.dumps({k: round(v, 4) for k, v in record.items()}), flush=True)
         save_safetensors(average.state_dict(), out)
     report = {**history[-1], "history": history, "epochs": epochs, "batch": batch, "lr": lr, "seed": seed}
-    out.with_suffix(".json").write_text(json.dumps(report, indent=1))
+    write_text(out.with_suffix(".json"), json.dumps(report, indent=1))
     return report
 
 

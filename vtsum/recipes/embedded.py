@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import shutil
 import time
 from pathlib import Path
@@ -26,13 +25,15 @@ from safetensors.torch import load_file
 
 from vtsum.config import TextConfig, VTSumConfig
 from vtsum.data.activitynet import load_activitynet_captions
+from vtsum.data.feature_files import read_array, write_npz
 from vtsum.data.frames import FRAME_INDEX_RATE, read_frames, read_teacher
 from vtsum.data.tvsum import TVSumVideo, load_captions, load_tvsum
 from vtsum.evaluation.baselines import evaluate_features, evaluate_random, every_fifth, paired_difference
 from vtsum.evaluation.features import color_histogram
+from vtsum.files import replacing, write_text
 from vtsum.model.checkpoint import CONFIG, VOCABULARY, WEIGHTS, config_text, load_checkpoint, load_tokenizer, pack
 from vtsum.model.embedded_encoder import EMBEDDING_DIM, EmbeddedEncoder
-from vtsum.model.files import save_safetensors
+from vtsum.model.files import save_safetensors, write_safetensors
 from vtsum.model.text_decoder import TextDecoder
 from vtsum.model.vtsum import VTSum
 from vtsum.recipes.boundaries import BoundarySettings, add_boundaries, install
@@ -75,11 +76,9 @@ def embed_frames(encoder: EmbeddedEncoder, shared: Path, videos: list[TVSumVideo
             made[f"{video.key}/index"] = index
             print(f"\rembedded {video.key} ", end="", flush=True)
         print()
-        temporary = path.with_suffix(".tmp.npz")
-        np.savez(temporary, allow_pickle=False, **made)
-        os.replace(temporary, path)
-    with np.load(path) as data:
-        return {name: data[name] for name in data.files}
+        write_npz(path, **made)
+    names = [f"{video.key}/{part}" for video in videos for part in ("features", "index")]
+    return {name: read_array(path, name) for name in names}
 
 
 def words(shared: Path, out: Path, train_captions: list[str]) -> tuple[list[str], dict[str, float]]:
@@ -101,7 +100,7 @@ def words(shared: Path, out: Path, train_captions: list[str]) -> tuple[list[str]
         del state["lm.cls.predictions.decoder.weight"]  # tied to the word embeddings
         state.pop("lm.cls.predictions.decoder.bias", None)  # tied to the predictions' own bias
         save_safetensors(state, out / "words.safetensors")
-        record.write_text(json.dumps({"held_out_perplexity": perplexity, "sentences": len(sentences)}))
+        write_text(record, json.dumps({"held_out_perplexity": perplexity, "sentences": len(sentences)}))
     return sentences, json.loads(record.read_text())
 
 
@@ -172,10 +171,10 @@ def make(shared: Path, out: Path, settings: JointSettings) -> dict[str, Any]:
         "boundaries": boundary_facts,
     }
     folder = out / "model"
-    folder.mkdir(exist_ok=True)
-    save_safetensors(pack(average, encoder), folder / WEIGHTS)
-    shutil.copyfile(out / VOCABULARY, folder / VOCABULARY)
-    (folder / CONFIG).write_text(config_text(average.config, facts), encoding="utf-8")
+    with replacing(folder) as part:
+        write_safetensors(pack(average, encoder), part(WEIGHTS))
+        shutil.copyfile(out / VOCABULARY, part(VOCABULARY))
+        part(CONFIG).write_text(config_text(average.config, facts), encoding="utf-8")
     load_checkpoint(folder)
     return facts
 

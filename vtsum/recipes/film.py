@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from vtsum.errors import VTSumError
+from vtsum.files import check_new
 from vtsum.recipes.film_scenes import city, land, sea, sounds
 from vtsum.recipes.film_scenes.paint import Painter, Scene
 from vtsum.recipes.procedural import SOUND_RATE, write_video
@@ -199,11 +200,16 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m vtsum.recipes.film", description="Draw the demonstration film.")
     parser.add_argument("out", metavar="OUT.mp4", help="the file to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace an older file")
     options = parser.parse_args(arguments)
     try:
+        check_new("film", Path(options.out), options.overwrite)
         make_film(options.out)
     except VTSumError as error:
         print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"film: OUT.mp4 must be writable, got {options.out}: {error.strerror or error}", file=sys.stderr)
         return 2
     return 0
 

@@ -19,7 +19,6 @@ equations 26 and 27; pruning after Stolcke, "Entropy-based pruning of backoff la
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 from collections import Counter, defaultdict
@@ -31,6 +30,7 @@ import numpy as np
 from vtsum.data.activitynet import load_activitynet_captions
 from vtsum.enhance.speech.lexicon import ASSET, END, NUMBER, SPECIAL, START, UNIT, UNKNOWN, Lexicon, plain
 from vtsum.errors import VTSumError
+from vtsum.files import check_inputs, written
 
 LEAST = 3  # times a word must be seen: most of what is rarer is misspelt
 LEAST_TRIPLE = 2
@@ -200,12 +200,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--install", action="store_true", help="write into the package instead of --out")
     options = parser.parse_args(arguments)
     try:
+        path = ASSET if options.install else options.out
+        check_inputs("lexicon", path, [options.shared])
         videos = load_activitynet_captions(options.shared / "activitynet" / "train.json.gz")
         lexicon = learn(text for video in videos for text in video.sentences)
-        path = ASSET if options.install else options.out
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lexicon.write(temporary := path.with_name(f".{path.name}.{os.getpid()}.tmp"))
-        os.replace(temporary, path)
+        with written(path) as part:
+            lexicon.write(part)
         held = held_out(options.shared)
     except (VTSumError, OSError) as error:
         print(error, file=sys.stderr)

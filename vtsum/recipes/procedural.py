@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from vtsum.errors import VTSumError
+from vtsum.files import written
 
 EVENT_KINDS = ("balls", "burst", "stripes", "flock", "spinner")
 SOUND_RATE = 44100
@@ -115,44 +116,42 @@ def write_video(
     """Encode frames (uint8 [H, W, 3]) and mono sound (float32 [n] at SOUND_RATE) as an MP4 with its index in front."""
     import av
 
-    part = Path(path).with_name(f".{Path(path).name}.part.mp4")
-    try:
-        with av.open(os.fspath(part), "w", options={"movflags": "+faststart"}) as container:
-            video = container.add_stream("libx264", rate=rate)
-            video.width, video.height = size
-            video.pix_fmt = "yuv420p"
-            video.codec_context.options = {"preset": "veryfast", **(options or {})}
-            video.codec_context.colorspace = video.codec_context.color_primaries = video.codec_context.color_trc = 1
-            video.codec_context.color_range = 1
-            voice = None
-            if sound is not None:
-                voice = container.add_stream("aac", rate=SOUND_RATE, layout="mono")
-                voice.codec_context.bit_rate = sound_bit_rate
-            sent = 0
+    with (
+        written(path) as part,
+        av.open(os.fspath(part), "w", format="mp4", options={"movflags": "+faststart"}) as container,
+    ):
+        video = container.add_stream("libx264", rate=rate)
+        video.width, video.height = size
+        video.pix_fmt = "yuv420p"
+        video.codec_context.options = {"preset": "veryfast", **(options or {})}
+        video.codec_context.colorspace = video.codec_context.color_primaries = video.codec_context.color_trc = 1
+        video.codec_context.color_range = 1
+        voice = None
+        if sound is not None:
+            voice = container.add_stream("aac", rate=SOUND_RATE, layout="mono")
+            voice.codec_context.bit_rate = sound_bit_rate
+        sent = 0
 
-            def send_sound(until: int) -> None:
-                nonlocal sent
-                while voice is not None and sound is not None and sent < min(until, len(sound)):
-                    piece = np.ascontiguousarray(sound[None, sent : sent + 1024], np.float32)
-                    block = av.AudioFrame.from_ndarray(piece, "fltp", "mono")
-                    block.sample_rate, block.pts, block.time_base = SOUND_RATE, sent, Fraction(1, SOUND_RATE)
-                    sent += piece.shape[1]
-                    container.mux(voice.encode(block))
+        def send_sound(until: int) -> None:
+            nonlocal sent
+            while voice is not None and sound is not None and sent < min(until, len(sound)):
+                piece = np.ascontiguousarray(sound[None, sent : sent + 1024], np.float32)
+                block = av.AudioFrame.from_ndarray(piece, "fltp", "mono")
+                block.sample_rate, block.pts, block.time_base = SOUND_RATE, sent, Fraction(1, SOUND_RATE)
+                sent += piece.shape[1]
+                container.mux(voice.encode(block))
 
-            for number, image in enumerate(frames):
-                frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(
-                    format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
-                )
-                frame.pts, frame.time_base = number, 1 / rate
-                container.mux(video.encode(frame))
-                send_sound(int((number + 1) / rate * SOUND_RATE))
-            container.mux(video.encode(None))
-            if voice is not None and sound is not None:
-                send_sound(len(sound))
-                container.mux(voice.encode(None))
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+        for number, image in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(
+                format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
+            )
+            frame.pts, frame.time_base = number, 1 / rate
+            container.mux(video.encode(frame))
+            send_sound(int((number + 1) / rate * SOUND_RATE))
+        container.mux(video.encode(None))
+        if voice is not None and sound is not None:
+            send_sound(len(sound))
+            container.mux(voice.encode(None))
 
 
 def _check(scenes: Sequence[Scene], size: tuple[int, int]) -> None:

@@ -17,6 +17,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -27,6 +28,8 @@ import numpy as np
 from vtsum.data.feature_files import array_header, write_npz
 from vtsum.data.videoxum import CLIP_FEATURES, FEATURES, SPLITS, join_sentences
 from vtsum.errors import VTSumError
+from vtsum.files import check_no_links, write_text
+from vtsum.reading import read_json
 from vtsum.recipes.synthetic_scenes import (
     Artist,
     CorpusParameters,
@@ -101,11 +104,10 @@ def make_corpus(
     _admit(folder, manifest, counts)
     plans = {split: [plan_video(seed, split, n, parameters) for n in range(counts[split])] for split in SPLITS}
     try:
-        _write_json(folder / MANIFEST, {**manifest, "complete": False, "videos": counts})
+        _write_manifest(folder, {**manifest, "complete": False, "videos": counts})
         _write_vocabulary(folder / VOCABULARY)
         for split, planned in plans.items():
-            path = folder / "anno" / f"{split}_videoxum.json"
-            _write_json(path, [annotation(plan, parameters) for plan in planned], indent=None)
+            _write_annotations(folder / "anno" / f"{split}_videoxum.json", planned, parameters)
         clip = _clip(folder / CLIP, seed, parameters, clip_steps, tell)
         _write_features(folder, [plan for planned in plans.values() for plan in planned], encoder, clip, tell)
         for number, plan in enumerate(plans["test"][:films]):
@@ -115,7 +117,7 @@ def make_corpus(
             tell("films", number + 1, films)
         frames = sum(plan.frames for planned in plans.values() for plan in planned)
         manifest |= {"complete": True, "videos": counts, "frames": frames}
-        _write_json(folder / MANIFEST, manifest)
+        _write_manifest(folder, manifest)
     except OSError as error:
         raise VTSumError(f"synth: {folder} must be writable and have room: {error.strerror or error}") from None
     return manifest
@@ -137,13 +139,15 @@ def _admit(folder: Path, manifest: dict[str, Any], counts: dict[str, int]) -> No
         return
     if not folder.is_dir():
         raise VTSumError(f"synth: folder must be a folder, got the file {folder}")
+    below = ("anno", FEATURES.parent, FEATURES, CLIP_FEATURES, CLIP, VIDEOS)
+    check_no_links("synth", *(folder / name for name in below))
     path = folder / MANIFEST
     if not path.exists():
         if any(not entry.name.startswith(".") for entry in folder.iterdir()):
             raise VTSumError(f"synth: folder must be new, empty or an older corpus, got {folder} without {MANIFEST}")
         return
+    older = read_json(path, dict, "synth")
     try:
-        older = json.loads(path.read_text(encoding="utf-8"))
         if older["format"] != FORMAT:
             raise VTSumError(f"synth: format of {path} must be {FORMAT!r}, got {older['format']!r}")
         for key, value in manifest.items():
@@ -155,8 +159,12 @@ def _admit(folder: Path, manifest: dict[str, Any], counts: dict[str, int]) -> No
         for split, count in older["videos"].items():
             if counts[split] < count:
                 raise VTSumError(f"synth: {split} must be at least {count}, as {folder} holds, got {counts[split]}")
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise VTSumError(f"synth: {path} must be a corpus's manifest, got: {error!r}") from None
+
+
+def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    _write(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n", lambda text: True)  # `_admit` has read it
 
 
 def _brief(value: Any) -> str:
@@ -164,21 +172,35 @@ def _brief(value: Any) -> str:
     return text if len(text) < 90 else text[:87] + "..."
 
 
-def _write_json(path: Path, content: Any, indent: int | None = 1) -> None:
-    _write_text(path, json.dumps(content, indent=indent) + "\n")
+def _write(path: Path, text: str, is_ours: Callable[[str], bool]) -> None:
+    """Write a file, unless exactly this is there already; one that is there must be ours.
+
+    Raises:
+        VTSumError: the user has changed it.
+    """
+    if path.is_file():
+        held = path.read_text(encoding="utf-8", errors="replace")
+        if held == text:
+            return
+        if not is_ours(held):
+            raise VTSumError(
+                f"synth: {path} must be as it was written, got another one; move it away or take a new folder"
+            )
+    write_text(path, text)
 
 
-def _write_text(path: Path, text: str) -> None:
-    """Write through a temporary name, unless exactly this is there already."""
-    if path.is_file() and path.read_text(encoding="utf-8", errors="replace") == text:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+def _write_annotations(path: Path, plans: list[VideoPlan], parameters: CorpusParameters) -> None:
+    """The annotations of a split; what a smaller corpus wrote is their beginning."""
+    entries = [annotation(plan, parameters) for plan in plans]
+
+    def begins(text: str) -> bool:
+        try:
+            held = json.loads(text)
+        except (ValueError, RecursionError):
+            return False
+        return isinstance(held, list) and held == json.loads(json.dumps(entries[: len(held)]))
+
+    _write(path, json.dumps(entries) + "\n", begins)
 
 
 def _write_vocabulary(path: Path) -> None:
@@ -188,7 +210,7 @@ def _write_vocabulary(path: Path) -> None:
     signs = "abcdefghijklmnopqrstuvwxyz0123456789"
     words = {word for text in [PROMPT, *all_sentences()] for word in join_sentences([text]).split()}
     pieces = [*SPECIAL, *"',-.", *signs, *("##" + sign for sign in signs), *sorted(words - set(signs))]
-    _write_text(path, "".join(piece + "\n" for piece in pieces))
+    _write(path, "".join(piece + "\n" for piece in pieces), lambda text: False)
 
 
 def _clip_examples(seed: int, parameters: CorpusParameters) -> Iterator[ClipExample]:
@@ -224,10 +246,24 @@ def _clip(folder: Path, seed: int, parameters: CorpusParameters, steps: int, tel
 
 
 def _whole(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    try:
-        return all(array_header(path, key)[0] == shape for key, shape in shapes.items())
-    except VTSumError:
+    """Whether a feature file is there; one that was cut off is not.
+
+    Raises:
+        VTSumError: it is another one.
+    """
+    if not path.exists():
         return False
+    try:
+        found: Any = {key: array_header(path, key)[0] for key in shapes}
+    except VTSumError as error:
+        with open(path, "rb") as file:
+            cut_off = b"PK\x03\x04".startswith(file.read(4)) and not zipfile.is_zipfile(path)
+        if cut_off:
+            return False
+        found = str(error)
+    if found != shapes:
+        raise VTSumError(f"synth: {path} must hold {dict(shapes)}, got {found}; move it away or take a new folder")
+    return True
 
 
 def _write_features(

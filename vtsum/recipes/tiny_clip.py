@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -19,13 +20,15 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from vtsum.errors import VTSumError
+from vtsum.files import replace_folder
 from vtsum.model import torchvision_free
+from vtsum.model.files import read_safetensors
 from vtsum.model.frame_encoder import MEAN, STD
+from vtsum.model.pretrained import first_line, from_pretrained
 
 PICTURE_SIZE = 64
 PATCH, WIDTH, LAYERS, HEADS, PROJECTION = 16, 64, 2, 4, 64
@@ -74,13 +77,14 @@ class TinyClip:
         from transformers import AutoTokenizer, CLIPConfig, CLIPModel
 
         # Not CLIPModel.from_pretrained, which draws a progress bar for a file of a megabyte.
+        config = from_pretrained(CLIPConfig, folder, "a CLIP", "TinyClip", local_files_only=True)
+        tokenizer = from_pretrained(AutoTokenizer, folder, "a CLIP's tokenizer", "TinyClip", local_files_only=True)
+        weights = read_safetensors(Path(folder) / "model.safetensors", "TinyClip")
         try:
-            model = CLIPModel(CLIPConfig.from_pretrained(os.fspath(folder), local_files_only=True))
-            model.load_state_dict(load_file(Path(folder) / "model.safetensors"))
-            tokenizer = AutoTokenizer.from_pretrained(os.fspath(folder), local_files_only=True)
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise VTSumError(f"TinyClip: {folder} must hold a CLIP in transformers' format, got: {reason}") from None
+            model = CLIPModel(config)
+            model.load_state_dict(weights)
+        except (ValueError, RuntimeError) as error:
+            raise VTSumError(f"TinyClip: {folder} must hold a whole CLIP, got: {first_line(error)}") from None
         return cls(model.eval(), tokenizer)
 
     @torch.inference_mode()
@@ -184,7 +188,12 @@ def train_tiny_clip(
 
 
 def save_tiny_clip(clip: TinyClip, folder: str | os.PathLike[str]) -> None:
-    """Write weights, configuration, tokenizer and the pictures' preparation; the folder appears whole or not at all."""
+    """Write weights, configuration, tokenizer and the pictures' preparation; the folder appears whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+        VTSumError: it is there with more in it than an older one has.
+    """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -204,9 +213,12 @@ def save_tiny_clip(clip: TinyClip, folder: str | os.PathLike[str]) -> None:
             "image_std": list(STD),
         }
         (part / "preprocessor_config.json").write_text(json.dumps(prepared, indent=1) + "\n", encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(part, folder)
+        names = sorted(path.relative_to(part).as_posix() for path in part.rglob("*") if path.is_file())
+        replace_folder(part, folder, re.compile("|".join(map(re.escape, names))))
+    except FileExistsError as error:
+        raise VTSumError(
+            f"save_tiny_clip: {folder} must hold nothing but an older tiny CLIP: {error.strerror}; move it away"
+        ) from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

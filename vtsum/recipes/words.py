@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from vtsum.files import write_text
 from vtsum.model.text_decoder import TextDecoder
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]")
@@ -38,8 +39,7 @@ def write_vocabulary(sentences: Iterable[str], path: Path, size: int) -> None:
     trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=list(SPECIAL), show_progress=False)
     tokenizer.train_from_iterator(sentences, trainer)
     words = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(word + "\n" for word, _ in words), encoding="utf-8")
+    write_text(path, "".join(word + "\n" for word, _ in words))
 
 
 def learn_words(

@@ -42,11 +42,16 @@ def build_document(
     settings: Settings,
 ) -> SummaryDocument:
     """Return summary.json's content; `created` and `timings` are still to be filled in."""
+    from vtsum.video.damage import damage_warning, places
+
     duration = round(max(plan.shots[-1][1] / plan.rate, 1e-3), 3)
     formats = settings["formats"]
     clips = _clips(plan, cut, duration, pictures="keyframes" in formats or "html" in formats)
     made = cut.duration if cut else sum(len(c) for c in plan.clips.values()) / plan.rate
+    damaged = places([*watched.damaged, *(cut.damaged if cut else [])], duration)
     warnings = [*watched.warnings, *plan.warnings]
+    if damaged:
+        warnings.insert(0, damage_warning(damaged))
     if len(clips) < len(plan.clips):
         warnings.append(f"{len(plan.clips) - len(clips)} chosen shots could not be decoded for the summary")
     if said is not None and (said.source == "none" or settings["transcript"] is not None):
@@ -110,6 +115,7 @@ def build_document(
         "speech": None if said is None else _speech(said, duration, guess=guessed["heard"]),
         "broken": watched.broken_at is not None,
         "truncated_at": None if watched.broken_at is None else round(watched.broken_at, 3),
+        "damaged": [{"start": round(start, 3), "end": round(end, 3)} for start, end in damaged],
         "warnings": warnings,
         "timings": {},
     }

@@ -104,7 +104,7 @@ def summarize(
             For model, segmenter and speech "module:Class" names a part of the user's own (`vtsum.plugins`).
         fps (float): frames sampled a second, above 0 and at most 30.
         formats: any of "mp4", "txt", "json", "keyframes", "html".
-        overwrite (bool): replace an older summary. A folder that holds anything else is never replaced.
+        overwrite (bool): replace an older summary. A folder that holds anything else, or an input, is never replaced.
         sampler: which sampled frames the encoder sees: "coverage", "uniform" or "all" (`vtsum.summary.watching.watch`).
         segmenter: what finds the events, one of `vtsum.enhance.event_segmentation.METHODS` or the user's own.
         refine: what chooses among the shots: "dpp", "knapsack" or "none" (`vtsum.summary.planning.make_plan`).
@@ -146,7 +146,9 @@ def summarize(
             wanted.seconds(info.duration, fps)  # refuses a budget longer than the video before the work
     # The stem's length is limited: a file name may be as long as the file system allows, with nothing to spare.
     folder = Path(output) if output is not None else Path.cwd() / f"{source.stem[:100] or 'video'}_summary"
-    with StagedFolder(folder, overwrite) as stage:
+    inputs = [source, transcript, model if isinstance(model, str | os.PathLike) else None, denoiser]
+    inputs.append(speech.partition(":")[2] if speech else None)  # the folder of whisper:FOLDER
+    with StagedFolder(folder, overwrite, inputs) as stage:
         with Listening(source, info, speech, transcript, denoiser, speech_limit, tell) as listening:
             with clock("read"):
                 # Importing what a model needs takes seconds: the pictures are decoded meanwhile, where their size is

@@ -11,7 +11,6 @@ gaps or overlaps, clips inside their shots, sentences that speak of times inside
 
 from __future__ import annotations
 
-import json
 import math
 import types
 import typing
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from vtsum.errors import VTSumError
+from vtsum.reading import read_json
 
 SCHEMA = "vtsum-summary/1"
 _SLACK = 0.002  # seconds: times are rounded to milliseconds
@@ -174,6 +174,7 @@ class SummaryDocument(TypedDict):
     speech: Speech | None  # null: nobody listened
     broken: bool  # the file could not be decoded to its end
     truncated_at: float | None  # where decoding stopped, when broken
+    damaged: list[Span]  # where the decoder concealed or skipped something that it noticed
     warnings: list[str]
     timings: dict[str, float]  # seconds of wall time per stage; "cut" and "text" run at the same time
 
@@ -260,6 +261,9 @@ def validate(document: Any) -> SummaryDocument:
         for word in utterance["words"]:
             inside = 0 <= word["start"] <= word["end"] <= duration + _SLACK
             _promise(inside, f"speech.utterances[{i}].words must lie in the video")
+    for i, span in enumerate(checked["damaged"]):
+        inside = 0 <= span["start"] <= span["end"] <= duration + _SLACK
+        _promise(inside, f"damaged[{i}] must lie in the video")
     _promise(checked["broken"] == (checked["truncated_at"] is not None), "truncated_at must be there exactly if broken")
     return checked
 
@@ -270,8 +274,4 @@ def read(path: str | Path) -> SummaryDocument:
     Raises:
         VTSumError: it cannot be read, is no JSON, or is not a valid summary of this version.
     """
-    try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise VTSumError(f"summary.json: {path}: cannot be read: {error}") from None
-    return validate(document)
+    return validate(read_json(path, dict, "summary.json"))

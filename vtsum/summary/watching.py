@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -42,6 +42,7 @@ class Watched:
     warnings: list[str]
     changes: PictureChanges
     encoded: np.ndarray  # [T] bool: the frames that the encoder saw
+    damaged: list[tuple[float, float]] = field(default_factory=list)  # where the file is; seconds
 
     @property
     def encoded_share(self) -> float:
@@ -123,6 +124,7 @@ def watch(
         warnings=list(read.warnings),
         changes=frames.changes,
         encoded=choice.encoded,
+        damaged=list(read.damaged),
     )
 
 

@@ -14,7 +14,9 @@ import errno
 import json
 import os
 import random
+import re
 import shutil
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +25,17 @@ import numpy as np
 import torch
 
 from vtsum.errors import VTSumError
+from vtsum.files import check_no_links
+from vtsum.model.files import read_pt
+from vtsum.model.pretrained import first_line
+from vtsum.reading import read_json
 
 FORMAT = "vtsum-checkpoint/1"
 MARKER = "complete.json"
+_WHOLE = re.compile(r"step-\d{8}")
+_UNFINISHED = re.compile(r"\.step-\d{8}\.part")
+_FACTS = {"step": int, "engine": str, "ranks": int, "global_batch": int, "data": str, "settings": dict, "files": dict}
+"""What a marker says at least."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -50,6 +60,21 @@ def name_of(step: int) -> str:
     return f"step-{step:08d}"
 
 
+def _folders(run: Path, *kinds: re.Pattern[str]) -> list[Path]:
+    """The folders of a run's checkpoints whose names are of these kinds, the newest first; links are none.
+
+    Raises:
+        VTSumError: RUN/checkpoints itself is a link: what is swept there would lie elsewhere.
+    """
+    folder = checkpoint_folder(run)
+    check_no_links("train", folder)
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as found:
+        names = [entry.name for entry in found if entry.is_dir(follow_symlinks=False)]
+    return [folder / name for name in sorted(names, reverse=True) if any(kind.fullmatch(name) for kind in kinds)]
+
+
 def part_of(run: Path, step: int) -> Path:
     """The folder in which the checkpoint of `step` is written."""
     return checkpoint_folder(run) / f".{name_of(step)}.part"
@@ -57,38 +82,41 @@ def part_of(run: Path, step: int) -> Path:
 
 def _flaw(folder: Path) -> tuple[dict[str, Any] | None, str]:
     """(facts, "") of a whole checkpoint, or (None, what is wrong with it)."""
-    try:
-        facts = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not (folder / MARKER).exists():
         return None, f"it has no {MARKER}"
-    except (OSError, ValueError) as error:
-        return None, f"its {MARKER} cannot be read: {error}"
-    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+    try:
+        facts = read_json(folder / MARKER, dict, "its marker")
+    except VTSumError as error:
+        return None, str(error)
+    if facts.get("format") != FORMAT:
         return None, f"its format is not {FORMAT}"
+    for name, kind in _FACTS.items():
+        if not isinstance(facts.get(name), kind) or isinstance(facts[name], bool):
+            return None, f"{name} of its {MARKER} is not {kind.__name__}"
+    if name_of(facts["step"]) != folder.name or facts["ranks"] < 1 or facts["global_batch"] < 1:
+        return None, f"its {MARKER} is another checkpoint's"
     for name, size in facts["files"].items():
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            return None, f"its {MARKER} names {name!r}, which lies elsewhere"
         try:
-            found = (folder / name).stat().st_size
-        except OSError:
-            return None, f"{name} is missing"
-        if found != size:
-            return None, f"{name} has {found} bytes of {size}"
+            found = (folder / name).stat()
+        except (OSError, ValueError):
+            return None, f"{name!r} is missing"
+        if not stat.S_ISREG(found.st_mode):
+            return None, f"{name!r} is no regular file"
+        if found.st_size != size:
+            return None, f"{name} has {found.st_size} bytes of {size!r}"
     return facts, ""
 
 
 def find(run: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest whole checkpoint of a run, and a line about each newer one that is not whole."""
-    folder = checkpoint_folder(run)
-    lines = []
-    names = sorted((p.name for p in folder.iterdir()), reverse=True) if folder.is_dir() else []
-    for name in names:
-        if name.startswith(".step-"):
-            lines.append(f"skipping {folder / name}: it was never finished")
-    for name in names:
-        if name.startswith("step-"):
-            facts, flaw = _flaw(folder / name)
-            if facts is not None:
-                return Checkpoint(folder / name, facts), lines
-            lines.append(f"skipping {folder / name}: {flaw}")
+    lines = [f"skipping {folder}: it was never finished" for folder in _folders(run, _UNFINISHED)]
+    for folder in _folders(run, _WHOLE):
+        facts, flaw = _flaw(folder)
+        if facts is not None:
+            return Checkpoint(folder, facts), lines
+        lines.append(f"skipping {folder}: {flaw}")
     return None, lines
 
 
@@ -118,20 +146,20 @@ def finish(run: Path, step: int, facts: dict[str, Any], keep: int) -> Path:
         shutil.rmtree(final)
     os.rename(part, final)
     _sync(final.parent)
-    whole = [p for p in sorted(final.parent.iterdir(), reverse=True) if p.name.startswith("step-")]
-    for old in whole[keep:]:
+    for old in _folders(run, _WHOLE)[keep:]:
         if old != final:
             shutil.rmtree(old, ignore_errors=True)
     return final
 
 
 def sweep(run: Path, newest: int | None) -> None:
-    """Delete what was never finished, and what lies after the step `newest` (of a resumed run: found broken)."""
-    folder = checkpoint_folder(run)
-    for path in list(folder.iterdir()) if folder.is_dir() else []:
-        newer = path.name.startswith("step-") and newest is not None and path.name > name_of(newest)
-        if path.name.startswith(".") or newer:
-            shutil.rmtree(path, ignore_errors=True)
+    """Delete what was never finished, and what lies after the step `newest` (of a resumed run: found broken); nothing
+    but folders that a run makes."""
+    over = _folders(run, _UNFINISHED)
+    if newest is not None:
+        over += [path for path in _folders(run, _WHOLE) if path.name > name_of(newest)]
+    for path in over:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:
@@ -168,13 +196,17 @@ def save_random_states(folder: Path, rank: int) -> None:
 
 def load_random_states(folder: Path, rank: int) -> None:
     """The reverse of `save_random_states`."""
-    state = torch.load(folder / f"rng-{rank:05d}.pt", weights_only=True)
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
-    kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
-    random.setstate(state["python"])
+    path = folder / f"rng-{rank:05d}.pt"
+    state = read_pt(path, "train")
+    try:
+        torch.set_rng_state(state["torch"])
+        if state["cuda"] is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(state["cuda"])
+        kind, keys, *rest = state["numpy"]
+        np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+        random.setstate(state["python"])
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RuntimeError) as error:
+        raise VTSumError(f"train: {path} must hold random states, got: {first_line(error)}") from None
 
 
 def seed_everything(*seed: int) -> None:

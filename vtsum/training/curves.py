@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from vtsum.errors import VTSumError
+from vtsum.files import written
 from vtsum.training.records import METRICS, read_metrics
 
 PANELS = {
@@ -58,6 +58,9 @@ def plot(runs: Sequence[Path], output: Path) -> None:
         lines[run] = read_metrics(path)
         if not lines[run]:
             raise VTSumError(f"plot: run must have trained a step, got {run} with an empty {METRICS}")
+        for key in PANELS:
+            if not all(isinstance(line.get(key), int | float) for line in lines[run]):
+                raise VTSumError(f"plot: {path} must have a number for {key} in each line")
     figure, axes = pyplot.subplots(2, 3, figsize=(13, 6.5), layout="constrained")
     for axis, (key, title) in zip(axes.flat, PANELS.items(), strict=True):
         for number, run in enumerate(runs):
@@ -72,13 +75,10 @@ def plot(runs: Sequence[Path], output: Path) -> None:
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
     axes.flat[0].legend()
-    part = output.with_name(f".{output.stem}.part{output.suffix}")
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(part, dpi=110)
-        os.replace(part, output)
+        with written(output) as part:
+            figure.savefig(part, dpi=110, format=output.suffix[1:])
     except OSError as error:
         raise VTSumError(f"plot: output {output} must be writable: {error.strerror or error}") from None
     finally:
-        part.unlink(missing_ok=True)
         pyplot.close(figure)

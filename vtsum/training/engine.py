@@ -1,5 +1,5 @@
-"""What carries out a training step: plain PyTorch in one process, or DeepSpeed over any number. No other file imports
-deepspeed.
+"""What carries out a training step: plain PyTorch in one process, or DeepSpeed over any number. No other file but
+shards.py imports deepspeed.
 
 Both take the gradient of the mean of the losses of a step's forward passes, over all ranks, as DistributedDataParallel
 does in the original. A pass's own losses are means over what is in it; see `StepSampler` for which videos share one.
@@ -24,12 +24,15 @@ from torch import Tensor, nn
 
 from vtsum.data.collate import Batch
 from vtsum.errors import VTSumError
+from vtsum.files import check_no_links
+from vtsum.model.files import read_pt
+from vtsum.model.pretrained import first_line
 from vtsum.model.vtsum import VTSum, VTSumOutput
 from vtsum.processes import Place
+from vtsum.training import shards
 from vtsum.training.settings import TrainSettings
+from vtsum.training.shards import UNIVERSAL, ZERO
 
-UNIVERSAL = "universal"
-_TAG = "zero"
 LOSSES = 5
 """Losses that a step reports: the sum, and its parts of `StepResult`."""
 
@@ -115,9 +118,14 @@ class PlainEngine:
         torch.save(state, folder / "state.pt")
 
     def load(self, folder: Path) -> None:
-        state = torch.load(folder / "state.pt", map_location=self.device, weights_only=True)
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        state = read_pt(folder / "state.pt", "train")
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise VTSumError(
+                f"train: {folder / 'state.pt'} must hold this model and its optimizer, got: {first_line(error)}"
+            ) from None
 
     def total(self, value: float) -> float:
         return value
@@ -226,14 +234,18 @@ class DeepSpeedEngine:
         writer.save, writer.makedirs = kept(write), kept(make)
         self.engine._copy_recovery_script = lambda path: None  # scripts of DeepSpeed's, no part of a checkpoint
         try:
-            self.engine.save_checkpoint(str(folder), tag=_TAG, save_latest=False)
+            self.engine.save_checkpoint(str(folder), tag=ZERO, save_latest=False)
         finally:
             writer.save, writer.makedirs = write, make
         if errors:
             raise errors[0]
 
     def load(self, folder: Path) -> None:
-        path, _ = self.engine.load_checkpoint(str(folder), tag=UNIVERSAL if self.universal else _TAG)
+        try:
+            with shards.weights_only():
+                path, _ = self.engine.load_checkpoint(str(folder), tag=UNIVERSAL if self.universal else ZERO)
+        except Exception as error:  # DeepSpeed checks little of what it reads, so that anything may fail
+            raise VTSumError(f"train: {folder} must hold what DeepSpeed wrote, got: {first_line(error)}") from None
         if path is None:
             raise VTSumError(f"train: {folder} must hold what DeepSpeed wrote, got something else")
 
@@ -306,11 +318,14 @@ def convert(folder: Path, stage: int) -> None:
         VTSumError: the converter fails.
     """
     target, part = folder / UNIVERSAL, folder / f".{UNIVERSAL}.part"
+    check_no_links("train", target, part)
     if target.is_dir():
         return
+    if part.is_symlink():
+        raise VTSumError(f"train: {part} must be a folder, got a link; the converter would write where it leads")
     shutil.rmtree(part, ignore_errors=True)
-    words = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal"]
-    words += ["--input_folder", str(folder / _TAG), "--output_folder", str(part)]
+    words = [sys.executable, "-m", "vtsum.training.shards"]
+    words += ["--input_folder", str(folder / ZERO), "--output_folder", str(part)]
     words += ["--num_extract_workers", "2", "--num_merge_workers", "2"]
     words += ["--inject_missing_state"] if stage in (1, 2) else []
     run = subprocess.run(words, capture_output=True, text=True, check=False)

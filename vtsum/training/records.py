@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import json
-import os
+import math
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from vtsum.bars import Bars
 from vtsum.errors import VTSumError
+from vtsum.files import write_text
+from vtsum.reading import parse_json, read_file
 
 METRICS = "metrics.jsonl"
+LIMIT = 2**30
+"""Bytes of a metrics file: some four million steps."""
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file; a last one that was cut off in writing is left out."""
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            break
+    """The lines of a metrics file; a last one that was cut off in writing is left out.
+
+    Raises:
+        VTSumError: naming the line that is none of ours.
+    """
+    lines: list[dict[str, Any]] = []
+    texts = read_file(path, "train", LIMIT).split(b"\n")
+    for number, text in enumerate(texts[:-1], 1):
+        line = parse_json(text, dict, f"train: line {number} of {path}")
+        if not isinstance(step := line.get("step"), int):
+            raise VTSumError(f"train: line {number} of {path} must have a whole number as step, got {step!r:.40}")
+        lines.append(line)
     return lines
 
 
@@ -36,15 +45,15 @@ class Records:
         path = run / METRICS
         if path.exists():
             kept = [line for line in read_metrics(path) if line["step"] <= done]
-            part = path.with_name(f".{METRICS}.part")
-            part.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-            os.replace(part, path)
+            write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115  # open until `close`
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=done + 1)
 
     def add(self, line: dict[str, Any]) -> None:
         """Record one step."""
-        self._file.write(json.dumps(line) + "\n")
+        # JSON has no word for what is not finite, as the gradient's norm may be.
+        written = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
+        self._file.write(json.dumps(written) + "\n")
         self._file.flush()
         for name, value in line.items():
             if name not in ("step", "epoch"):

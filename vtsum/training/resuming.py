@@ -41,9 +41,9 @@ def check_resumable(found: Checkpoint, settings: TrainSettings, stage: int | Non
     if found.facts["engine"] != engine:
         remedy = "with" if engine == "plain" else "without"
         raise VTSumError(f"train: {found.folder} must be resumed {remedy} --deepspeed, as it was written")
-    if stage is not None and found.facts["stage"] != stage:
+    if stage is not None and found.facts.get("stage") != stage:
         raise VTSumError(
-            f"train: zero_optimization.stage must be {found.facts['stage']} to resume {found.folder}, got {stage}"
+            f"train: zero_optimization.stage must be {found.facts.get('stage')} to resume {found.folder}, got {stage}"
         )
     _compare_settings(found, settings)
     if found.facts["data"] != data:
@@ -53,7 +53,12 @@ def check_resumable(found: Checkpoint, settings: TrainSettings, stage: int | Non
 def _compare_settings(found: Checkpoint, settings: TrainSettings) -> None:
     """Refuse to resume with settings that would make it another run."""
     # A setting that the checkpoint does not know yet had its default's effect.
-    before = {**{name: default for name, _, default, _ in leaves()}, **_flat(found.facts["settings"])}
+    try:
+        before = {**{name: default for name, _, default, _ in leaves()}, **_flat(found.facts["settings"])}
+    except RecursionError:
+        raise VTSumError(
+            f"train: settings in {found.folder} must be those of a run, got some nested without end"
+        ) from None
     now = _flat(dataclasses.asdict(settings))
     for name in sorted(set(before) | set(now)):
         if name.split(".")[0] not in _MAY_CHANGE and before.get(name) != now.get(name):

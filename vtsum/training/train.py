@@ -18,7 +18,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import os
 import signal
 import sys
 import time
@@ -34,17 +33,20 @@ from vtsum import plugins
 from vtsum.data.collate import Batch, collate
 from vtsum.data.videoxum import VideoXumDataset
 from vtsum.errors import VTSumError
+from vtsum.files import check_inputs, check_no_links, write_text
 from vtsum.processes import Place
-from vtsum.training import checkpoints, deepspeed_config
+from vtsum.training import checkpoints, deepspeed_config, shards
 from vtsum.training.checkpoints import Checkpoint
 from vtsum.training.engine import DeepSpeedEngine, Engine, PlainEngine, convert, join
-from vtsum.training.records import Display, Records
+from vtsum.training.records import METRICS, Display, Records
 from vtsum.training.resuming import check_resumable
 from vtsum.training.sampler import Layout, StepSampler, spread
 from vtsum.training.schedule import learning_rate
 from vtsum.training.settings import TrainSettings, parse, to_yaml
 from vtsum.training.start import fingerprint, make_model, tokenizer_of, training_videos
 from vtsum.training.stopping import StopSignals, follow_launcher
+
+CONFIG = "config.yaml"
 
 # How gloo and NCCL tell that another process has ended.
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
@@ -69,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     sharding = deepspeed_config.read(settings.deepspeed) if settings.deepspeed is not None else None
     run = Path(settings.output_dir)
-    _check_folder(run, settings.resume)
+    _check_folder(run, settings)
     follow_launcher()
     videos = training_videos(given)
     tokenizer = tokenizer_of(given)
@@ -90,12 +92,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _Run(run, settings, sharding, place, videos, notes).train(model, signals)
 
 
-def _check_folder(run: Path, resume: bool) -> None:
+def _check_folder(run: Path, settings: TrainSettings) -> None:
+    """Refuse an output folder in which a run would write or sweep over anything but an older part of its own."""
     if run.exists() and not run.is_dir():
         raise VTSumError(f"train: output_dir must be a folder, got the file {run}")
-    if run.is_dir() and any(run.iterdir()) and not resume:
+    if not run.is_dir() or not any(run.iterdir()):
+        return
+    if not settings.resume:
         raise VTSumError(
             f"train: output_dir must be new or empty, got {run} with files in it; --resume goes on with that run"
+        )
+    own = [run / name for name in (METRICS, "tensorboard", "checkpoints", "model")]
+    check_no_links("train", run / CONFIG, *own)
+    s = settings
+    inputs = [s.data, s.ann_root, s.video_embeddings_root, s.pretrained, s.tokenizer, s.deepspeed]
+    for path in own:
+        check_inputs("train", path, inputs)
+    if not ((run / CONFIG).is_file() and (run / METRICS).is_file()) and checkpoints.find(run)[0] is None:
+        raise VTSumError(
+            f"train: output_dir must be new, empty or a run to go on with, got {run} without {CONFIG} and {METRICS}"
         )
 
 
@@ -166,6 +181,8 @@ class _Run:
         if self.sharding is None:
             return PlainEngine(model, self.settings, layout.accumulation)
         config = deepspeed_config.complete(self.sharding, self.settings, layout)
+        if found is not None:
+            shards.check(found)
         stage = int(config["zero_optimization"]["stage"])
         other = found is not None and int(found.facts["ranks"]) != self.place.ranks and stage > 0
         if other and found is not None:
@@ -182,9 +199,8 @@ class _Run:
         text = to_yaml(dataclasses.replace(self.settings, resume=False))
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            part = self.folder / ".config.yaml.part"
-            part.write_text(text, encoding="utf-8")
-            os.replace(part, self.folder / "config.yaml")
+            (self.folder / METRICS).touch()  # before the settings: by both a run's folder is known
+            write_text(self.folder / CONFIG, text)
         except OSError as error:
             raise VTSumError(f"train: output_dir {self.folder} must be writable: {error.strerror or error}") from None
         checkpoints.sweep(self.folder, done)

@@ -10,6 +10,7 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 
 from vtsum.errors import VTSumError
+from vtsum.video.damage import Damage
 from vtsum.video.source import (
     PacketDecoder,
     PacketReader,
@@ -32,6 +33,7 @@ class PictureCursor:
         origin (float): raw seconds of the first picture, which is time 0. step (float): seconds a frame lasts.
         time, frame: of the picture on display. next_time (float | None), end (float): when it is replaced, or ends.
         first (VideoFrame): the file's first picture. seekable (bool): timestamps can be sought.
+        damage (Damage): of the pictures moved over, since a seek from its target on.
     """
 
     def __init__(self, path: str | os.PathLike[str], function: str) -> None:
@@ -53,6 +55,7 @@ class PictureCursor:
         self.step = 1.0 / float(frame_rate(self.stream))
         self.seekable = ticks is not None and is_continuous(self._container, self.stream)
         self._target = 0.0
+        self.damage = Damage()
         self._from_front()
 
     def _open(self) -> tuple[InputContainer, VideoFrame | None]:
@@ -92,9 +95,9 @@ class PictureCursor:
             ticks = int((time - back + self.origin) / time_base(self.stream))
             try:
                 self._container.seek(ticks, stream=self.stream)
-            except (av.FFmpegError, OSError, ValueError):
+            except (av.FFmpegError, OSError, ValueError, OverflowError):
                 break
-            self._start()
+            self._start(sought=True)
             if self.time is not None and self.time <= time:
                 return
         self._from_front()
@@ -105,11 +108,11 @@ class PictureCursor:
         self._container = open_container(self._path, self._function)
         self.stream = choose_video(self._container, self._path, self._function)
         discard_others(self._container, [self.stream])
-        self._start()
+        self._start(sought=False)
 
-    def _start(self) -> None:
+    def _start(self, *, sought: bool) -> None:
         claimed = stated_duration(self._container, self.stream)
-        self._timeline = Timeline(time_base(self.stream), self.step, claimed, origin=self.origin)
+        self._timeline = Timeline(time_base(self.stream), self.step, claimed, origin=self.origin, sought=sought)
         self._source = self._decode()
         self.time, self.frame, self.end = None, None, 0.0
         self._pull()
@@ -126,13 +129,16 @@ class PictureCursor:
             time = self._timeline.peek(packet.pts)
             far = time is not None and time < self._target - max(1.0, 4 * self.step)
             context.skip_frame = "NONREF" if far else "DEFAULT"
-            yield from self._place(decoder.decode(packet))
+            yield from self._place(decoder, decoder.decode(packet))
             if decoder.gave_up:
                 break
-        yield from self._place(decoder.decode(None))
+        yield from self._place(decoder, decoder.decode(None))
 
-    def _place(self, frames: list[VideoFrame]) -> Iterator[tuple[float, float, VideoFrame]]:
+    def _place(self, decoder: PacketDecoder, frames: list[VideoFrame]) -> Iterator[tuple[float, float, VideoFrame]]:
         for frame in frames:
             time = self._timeline.place(frame.pts if frame.pts is not None else frame.dts)
             if time is not None:
-                yield time, self._timeline.end(time, frame.duration), frame
+                end = self._timeline.end(time, frame.duration)
+                if time >= self._target and decoder.concealed(frame):  # before it lies what a seek left incomplete
+                    self.damage.add(time, end)
+                yield time, end, frame

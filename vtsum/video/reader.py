@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vtsum.errors import VTSumError
+from vtsum.video.damage import Damage, MatroskaHoles
 from vtsum.video.picture import Pictures, clockwise_rotation, display_size
 from vtsum.video.source import PacketDecoder, PacketReader, choose_video, discard_others, open_container, show
 from vtsum.video.timeline import Timeline, claimed_duration, frame_rate, stated_duration, time_base
@@ -56,7 +58,9 @@ class FrameSampler:
     Attributes, final once the iteration is over:
         duration (float): the end of the last picture that could be decoded, in seconds.
         broken_at (float | None): where decoding failed for good before the end, in seconds.
-        warnings (list[str]): what was passed over, one line each.
+        damaged (list[tuple[float, float]]): where pictures were concealed, could not be decoded, or were skipped with a
+            damaged part of the file; spans in seconds. Some codecs (VP8, VP9, HEVC) do not notice all damage.
+        warnings (list[str]): what else was passed over, one line each.
         decoded_frames (int): pictures decoded.
     Raises:
         VTSumError: at the first iteration, for a file that `probe` refuses or without any picture that decodes.
@@ -81,6 +85,7 @@ class FrameSampler:
         self.size = size
         self.duration = 0.0
         self.broken_at: float | None = None
+        self.damaged: list[tuple[float, float]] = []
         self.warnings: list[str] = []
         self.decoded_frames = 0
         self._skip_nonref = skip_nonref
@@ -99,7 +104,10 @@ class FrameSampler:
             container.close()
 
     def _sample(self, container: InputContainer, stream: VideoStream) -> Iterator[SampledFrame]:
-        run = _Run(container, stream, self.fps if self._skip_nonref else None)
+        with closing(_Run(self.path, container, stream, self.fps if self._skip_nonref else None)) as run:
+            yield from self._grid(run, stream)
+
+    def _grid(self, run: _Run, stream: VideoStream) -> Iterator[SampledFrame]:
         pictures: Pictures | None = None
         shown: VideoFrame | None = None
         image: np.ndarray | None = None
@@ -136,6 +144,7 @@ class FrameSampler:
 
     def _sum_up(self, run: _Run) -> None:
         self.decoded_frames = run.count
+        self.damaged = run.damage.places(self.duration)
         if run.decoder.gave_up or (run.expected is not None and run.expected - self.duration > _LOST_END):
             self.broken_at = self.duration
             self.warnings.append(f"the video breaks off at {self.duration:.1f} s")
@@ -150,8 +159,14 @@ class FrameSampler:
 class _Run:
     """One pass over a stream's pictures, in order of presentation."""
 
-    def __init__(self, container: InputContainer, stream: VideoStream, fps: float | None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], container: InputContainer, stream: VideoStream, fps: float | None
+    ) -> None:
         self.decoder = PacketDecoder(stream)
+        self.damage = Damage()
+        self._holes = MatroskaHoles(path) if "matroska" in container.format.name else None
+        # Of a transport stream the packets beside a join, as of two downloaded segments, are marked corrupt too.
+        self._marks_joins = "mpegts" in container.format.name
         self._context = stream.codec_context
         self._step = 1.0 / float(frame_rate(stream))
         claimed = stated_duration(container, stream)
@@ -178,13 +193,25 @@ class _Run:
             return None
         return self._claimed
 
+    def close(self) -> None:
+        if self._holes is not None:
+            self._holes.close()
+
     def frames(self) -> Iterator[tuple[float, VideoFrame]]:
         for packet in self.packets:
+            if self._holes is not None and self._holes.before(packet):
+                self.damage.add(self.end, self._time(packet, self.end))
             if packet.stream_index != self._stream.index:
                 self._note_sound(packet)
                 continue
-            self._context.skip_frame = "NONREF" if self._may_skip(packet) else "DEFAULT"
-            yield from self._place(self.decoder.decode(packet))
+            skipped = not packet.is_corrupt and self._may_skip(packet)
+            self._context.skip_frame = "NONREF" if skipped else "DEFAULT"
+            errors = self.decoder.errors
+            frames = self.decoder.decode(packet)
+            if self.decoder.errors > errors or (packet.is_corrupt and not self._marks_joins):
+                time = self._time(packet, self.end)
+                self.damage.add(time, time + self._step)
+            yield from self._place(frames)
             if self.decoder.gave_up:
                 break
         yield from self._place(self.decoder.decode(None))
@@ -195,7 +222,15 @@ class _Run:
             time = self.timeline.place(frame.pts if frame.pts is not None else frame.dts)
             if time is not None:
                 self.end = self.timeline.end(time, frame.duration)
+                if self.decoder.concealed(frame):
+                    self.damage.add(time, self.end)
                 yield time, frame
+
+    def _time(self, packet: Packet, otherwise: float) -> float:
+        """When a packet is shown, in seconds."""
+        if packet.pts is None or self.timeline.origin is None:
+            return otherwise
+        return float(packet.pts * packet.time_base) - self.timeline.origin + self.timeline.shift
 
     def _may_skip(self, packet: Packet) -> bool:
         time = self.timeline.peek(packet.pts)

@@ -64,7 +64,7 @@ class SoundCursor:
             return
         self._base, self._at = start, 0
         for lead in _LEAD:
-            with contextlib.suppress(av.FFmpegError, OSError, ValueError):
+            with contextlib.suppress(av.FFmpegError, OSError, ValueError, OverflowError):
                 self._container.seek(int((start - lead + self._origin) / time_base(self._stream)), stream=self._stream)
             self._source = self._decode(start)
             self._pieces = deque([piece for piece in [next(self._source, None)] if piece is not None])
@@ -99,7 +99,7 @@ class SoundCursor:
         decoder = PacketDecoder(self._stream)
         step = 1024 / self._stream.codec_context.sample_rate
         claimed = stated_duration(self._container, self._stream)
-        timeline = Timeline(time_base(self._stream), step, claimed, origin=self._origin)
+        timeline = Timeline(time_base(self._stream), step, claimed, origin=self._origin, sought=self._seekable)
         resampler: AudioResampler | None = None
         form: tuple[str, str, int] | None = None
         at = expected = 0.0

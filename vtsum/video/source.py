@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,22 +16,22 @@ from pathlib import Path
 import av
 import av.logging
 from av.audio.stream import AudioStream
+from av.codec.context import CodecContext
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Discard, Disposition, Stream
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vtsum.errors import VTSumError
+from vtsum.video.boxes import excessive_edits, is_encrypted
+from vtsum.video.formats import ALLOWED, HEAD, describe, refers_elsewhere
 
 MAX_PIXELS = 36_000_000  # 8192 x 4320 and a little: above it a damaged header would take gigabytes
 MAX_ERRORS_IN_A_ROW = 1000  # packets; an intact part of a file never fails this often
 MAX_READ_ERRORS = 10
-IO_TIMEOUT = 60.0  # seconds without an answer from the file system
-
-# Formats that libav would open, but that are no videos of the user's: text art, playlists, still pictures.
-_PLAYLISTS = {"hls", "concat", "dash", "sdp", "rtsp", "applehttp", "imf"}
-_TEXT = {"tty", "bin", "xbin", "adf", "idf"}
+IO_TIMEOUT = 10.0  # seconds of one call into libav, which answers no signal meanwhile: holes of gigabytes are searched
 
 av.logging.set_level(None)
 
@@ -59,6 +60,10 @@ def check_file(path: str | os.PathLike[str], function: str) -> Path:
         found = Path(os.path.abspath(os.fspath(path)))
         status = os.stat(found)
     except FileNotFoundError:
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", name):
+            raise VTSumError(
+                f"{function}: {name}: must be a file on this machine, got an address; download it first"
+            ) from None
         raise VTSumError(f"{function}: {name}: no such file") from None
     except (OSError, ValueError) as error:
         raise VTSumError(f"{function}: {name}: cannot be read: {reason(error)}") from None
@@ -74,7 +79,7 @@ def check_file(path: str | os.PathLike[str], function: str) -> Path:
 
 
 def open_container(path: str | os.PathLike[str], function: str) -> InputContainer:
-    """Open a media file.
+    """Open a media file, and no other that it names.
 
     Raises:
         VTSumError: not a file that libav knows, a playlist, a still picture, or one that cannot be read.
@@ -82,72 +87,28 @@ def open_container(path: str | os.PathLike[str], function: str) -> InputContaine
     found = check_file(path, function)
     name = show(path)
     try:
-        container = av.open(
+        with open(found, "rb") as file:
+            head = file.read(HEAD)
+    except OSError as error:
+        raise VTSumError(f"{function}: {name}: cannot be read: {reason(error)}") from None
+    if refers_elsewhere(head):
+        raise VTSumError(
+            f"{function}: {name}: must be a video file, got a playlist or another text that names files; "
+            "give the video itself"
+        )
+    if edits := excessive_edits(found):
+        raise VTSumError(f"{function}: {name}: must not repeat its pictures without end, states {edits}")
+    try:
+        return av.open(
             os.fspath(found),
             mode="r",
             metadata_errors="replace",
             timeout=IO_TIMEOUT,
-            container_options={"protocol_whitelist": "file"},  # a file must not fetch others over the network
+            options={"max_pixels": str(MAX_PIXELS)},  # libav decodes pictures already to find out what the streams are
+            container_options={"protocol_whitelist": "file", "format_whitelist": ",".join(ALLOWED)},
         )
-    except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
-        what = _describe(found) or f"nothing playable ({reason(error)})"
-        raise VTSumError(f"{function}: {name}: must be a video file, found {what}") from None
-    formats = set(container.format.name.split(","))
-    unfit = None
-    if formats & _PLAYLISTS:
-        unfit = "a playlist"
-    elif formats & _TEXT:
-        unfit = "text"
-    elif formats & {"image2", "ico"} or container.format.name.endswith("_pipe"):
-        unfit = "a still picture"
-    if unfit:
-        container.close()
-        raise VTSumError(f"{function}: {name}: must be a video file, got {unfit} ({container.format.name})")
-    return container
-
-
-def _describe(path: Path) -> str | None:
-    """Say in words what a file that libav refuses seems to be, or return None."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(12)
-    except OSError:
-        return None
-    if head[4:8] == b"ftyp":
-        return "an MP4 or MOV whose index is missing or damaged (was the recording or the download cut short?)"
-    if head[:4] == b"\x1aE\xdf\xa3":
-        return "a Matroska or WebM file whose header is damaged"
-    if not any(head):
-        return "zeros only at its start"
-    return None
-
-
-def _is_encrypted(container: InputContainer, path: str | os.PathLike[str]) -> bool:
-    """Whether an MP4's sample descriptions say that its pictures are encrypted (ISO/IEC 23001-7)."""
-    if "mp4" not in container.format.name:
-        return False
-    try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            while True:  # walk the top-level boxes to the moov: the words mean nothing inside mdat
-                at = file.tell()
-                head = file.read(16)
-                if len(head) < 8:
-                    return False
-                length, kind = int.from_bytes(head[:4], "big"), head[4:8]
-                if length == 1:
-                    length = int.from_bytes(head[8:16], "big")
-                elif length == 0:
-                    length = size - at
-                if length < 8:
-                    return False
-                if kind == b"moov":
-                    file.seek(at)
-                    moov = file.read(min(length, 64 << 20))
-                    return b"encv" in moov and b"sinf" in moov
-                file.seek(at + length)
-    except OSError:
-        return False
+    except (av.FFmpegError, OSError, ValueError, MemoryError):
+        raise VTSumError(f"{function}: {name}: must be a video file, found {describe(head)}") from None
 
 
 def choose_video(container: InputContainer, path: str | os.PathLike[str], function: str) -> VideoStream:
@@ -163,7 +124,7 @@ def choose_video(container: InputContainer, path: str | os.PathLike[str], functi
         found = [f"{s.type} ({_codec_name(s)})" for s in container.streams][:4]
         what = "only sound" if container.streams.audio else "no video stream"
         raise VTSumError(f"{function}: {name}: must hold a video, got {what}: {', '.join(found) or 'no streams'}")
-    if _is_encrypted(container, path):
+    if "mp4" in container.format.name and is_encrypted(path):
         raise VTSumError(f"{function}: {name}: is encrypted (DRM) and cannot be decoded")
     usable = [s for s in pictures if s.codec_context is not None and s.codec_context.width > 0]
     if not usable:
@@ -249,7 +210,16 @@ class PacketDecoder:
     def __init__(self, stream: VideoStream | AudioStream) -> None:
         self._context = stream.codec_context
         self.errors = 0
+        self._faulty = False
+        self._entry: int | None = None
         self._in_a_row = 0
+        self._tolerant: VideoCodecContext | None = None
+        if self._context.name == "mjpeg" and not self._context.is_open:
+            # libav marks no damaged JPEG; where a strict decoder refuses one, another shows what can be shown of it.
+            self._tolerant = CodecContext.create("mjpeg", "r")
+            self._tolerant.options = dict(self._context.options)
+            self._tolerant.extradata = self._context.extradata
+            self._context.options = {**self._context.options, "err_detect": "explode"}
 
     @property
     def gave_up(self) -> bool:
@@ -257,17 +227,39 @@ class PacketDecoder:
 
     def decode(self, packet: Packet | None) -> list:
         """Return the frames that a packet completes; None as packet returns those still held back."""
+        self._faulty = False
+        if self._entry is None and packet is not None and packet.is_keyframe:
+            self._entry = packet.pts
         try:
             frames = self._context.decode(packet)
         except EOFError:
             return []
         except (av.FFmpegError, ValueError, MemoryError):
-            self.errors += 1
-            self._in_a_row += 1
-            return []
+            frames = self._decode_tolerantly(packet)
+            if not frames:
+                self.errors += 1
+                self._in_a_row += 1
+            self._faulty = bool(frames)
         if frames:
             self._in_a_row = 0
         return frames
+
+    def concealed(self, frame: VideoFrame) -> bool:
+        """Whether one of the frames just returned was not decoded whole.
+
+        Frames before the first key picture refer to others that a recording which begins in mid-stream does not hold,
+        nor what follows a seek: that is no damage.
+        """
+        known = self._entry is not None and frame.pts is not None and frame.pts >= self._entry
+        return self._faulty or (known and frame.is_corrupt)
+
+    def _decode_tolerantly(self, packet: Packet | None) -> list:
+        if self._tolerant is None or packet is None:
+            return []
+        try:
+            return self._tolerant.decode(packet)
+        except (av.FFmpegError, ValueError, MemoryError):
+            return []
 
 
 def discard_others(container: InputContainer, keep: list[Stream]) -> None:

@@ -14,6 +14,9 @@ from vtsum.video.source import PacketReader
 
 _SHORT_GAP = 1.0  # seconds; such a gap is believed whatever the container says
 _LONG_GAP = 60.0  # seconds; longer gaps are never believed where the container states no duration
+_BRIEF = 10.0  # seconds that any picture may stay
+_STILL = 3600.0  # seconds that one picture stays at most: a file of a few bytes may state years
+_STILLS = 28_800.0  # seconds that those which stay longer than _BRIEF do so in all
 
 
 # Formats that write a duration down; elsewhere libav derives it from the timestamps that are to be checked against it.
@@ -71,23 +74,47 @@ def frame_rate(stream: VideoStream) -> Fraction:
     return Fraction(25)
 
 
+class Stays:
+    """How long pictures are believed to stay, or sound to be silent: time is to follow what is decoded."""
+
+    def __init__(self) -> None:
+        self._left = _STILLS
+
+    def believable(self, seconds: float) -> bool:
+        return seconds <= _BRIEF or seconds <= min(_STILL, self._left)
+
+    def add(self, seconds: float) -> None:
+        if seconds > _BRIEF:
+            self._left -= seconds
+
+
 class Timeline:
     """Places frames in seconds from the origin: the time of the first frame placed, unless given.
 
-    A timestamp that goes back by a second or more, or forward beyond what the container states, is a jump: the frame
-    is placed one step after the one before it, and those after it are shifted alike as long as they continue the jump.
+    A timestamp that goes back by a second or more, forward beyond what the container states, or forward by more than
+    pictures are believed to stay (an hour; eight hours in all, without stays of seconds) is a jump: the frame is placed
+    one step after the one before it, and those after it are shifted alike as long as they continue the jump.
 
     Args:
         time_base (Fraction): seconds per tick.
         step (float): seconds that a frame lasts by default.
         claimed (float | None): the duration stated by the container.
         origin (float | None): raw seconds that become 0.
+        sought (bool): the first frame was sought, and may lie at any time.
 
     Attributes:
         jumps (int): timestamps that were not believed. last (float | None): the time of the last frame placed.
     """
 
-    def __init__(self, time_base: Fraction, step: float, claimed: float | None, *, origin: float | None = None) -> None:
+    def __init__(
+        self,
+        time_base: Fraction,
+        step: float,
+        claimed: float | None,
+        *,
+        origin: float | None = None,
+        sought: bool = False,
+    ) -> None:
         self.time_base = time_base
         self.step = step
         self.claimed = claimed
@@ -95,12 +122,19 @@ class Timeline:
         self.last: float | None = None
         self.jumps = 0
         self._shifts = [0.0]
+        self._sought = sought
+        self._stays = Stays()
 
     def peek(self, ticks: int | None) -> float | None:
         """Return where a packet with this timestamp would lie, without placing it."""
         if ticks is None or self.origin is None:
             return None
-        return float(ticks * self.time_base) - self.origin + self._shifts[0]
+        return float(ticks * self.time_base) - self.origin + self.shift
+
+    @property
+    def shift(self) -> float:
+        """Seconds that are added to times from the origin, after a jump."""
+        return self._shifts[0]
 
     def place(self, ticks: int | None) -> float | None:
         """Return the time of the next frame, or None for a frame that is not later than the one before."""
@@ -111,6 +145,9 @@ class Timeline:
             self.origin = raw
         raw -= self.origin
         if self.last is None:
+            if not self._sought and not self._stays.believable(raw):
+                self.jumps += 1
+                self._shifts = [-raw, 0.0]
             return self._put(raw + self._shifts[0])
         for shift in self._shifts:
             if self._believable(raw + shift):
@@ -129,6 +166,7 @@ class Timeline:
         if duration:
             seconds = float(duration * self.time_base)
             inside = self.claimed is not None and time + seconds <= self.claimed + self.step
+            inside = inside and self._stays.believable(seconds)
             if 0 < seconds <= max(_SHORT_GAP, 5 * self.step) or (seconds > 0 and inside):
                 return time + seconds
         return time + self.step
@@ -139,11 +177,15 @@ class Timeline:
             return False
         if gap <= max(_SHORT_GAP, 5 * self.step):
             return True
+        if not self._stays.believable(gap):
+            return False
         if self.claimed is None:
             return gap <= _LONG_GAP
         return time <= self.claimed + _SHORT_GAP
 
     def _put(self, time: float) -> float:
+        if self.last is not None or not self._sought:
+            self._stays.add(time - (self.last or 0.0))
         self.last = time
         return time
 
@@ -168,12 +210,14 @@ def is_continuous(container: InputContainer, stream: VideoStream) -> bool:
 def _runs_on(ticks: Iterable[int], base: Fraction, claimed: float | None) -> bool:
     """Whether timestamps in decoding order never go back and leave no gap that the stated duration denies."""
     last = first = None
+    stays = Stays()
     for tick in ticks:
         time = float(tick * base)
         first = time if first is None else first
         if last is not None:
             denied = claimed is None or time - first > claimed + 2 * _SHORT_GAP
-            if time < last or (time - last > _LONG_GAP and denied):
+            if time < last or (time - last > _LONG_GAP and denied) or not stays.believable(time - last):
                 return False
+            stays.add(time - last)
         last = time
     return True

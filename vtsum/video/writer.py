@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,6 +12,7 @@ from pathlib import Path
 import av
 
 from vtsum.errors import VTSumError
+from vtsum.files import written
 from vtsum.video.cursor import PictureCursor
 from vtsum.video.encoder import Encoder
 from vtsum.video.picture import clockwise_rotation, display_size, save_jpeg
@@ -43,7 +43,10 @@ class CutShot:
 
 @dataclass(frozen=True)
 class CutResult:
-    """What `cut` wrote. `duration` is in seconds, `width` and `height` in pixels as displayed."""
+    """What `cut` wrote. `duration` is in seconds, `width` and `height` in pixels as displayed.
+
+    `damaged` are the spans, in seconds of the source, whose pictures were not decoded whole.
+    """
 
     path: Path
     duration: float
@@ -51,6 +54,7 @@ class CutResult:
     has_audio: bool
     width: int
     height: int
+    damaged: list[tuple[float, float]]
 
 
 def cut(
@@ -90,25 +94,25 @@ def cut(
         raise VTSumError(f"cut: {show(target.parent)}: the folder of the output must exist")
     if os.path.exists(path) and target.exists() and os.path.samefile(path, target):
         raise VTSumError(f"cut: {show(target)}: the output must not be the source itself")
-    part = target.with_name(f".{target.stem[:64]}.{secrets.token_hex(4)}.part.mp4")
-    job = _Job(path, part, folder, keyframe_height, max_height, on_progress)
     try:
-        job.open(crf, preset)
-        for index, (start, end) in enumerate(segments):
-            job.add(index, start, end, times[index])
-        if not job.shots:
-            raise VTSumError(f"cut: {show(path)}: no segment holds a picture that can be decoded")
-        job.finish()
-        os.replace(part, target)
-    except BaseException as error:
-        job.abandon()
+        with written(target) as part:
+            job = _Job(path, part, folder, keyframe_height, max_height, on_progress)
+            try:
+                job.open(crf, preset)
+                for index, (start, end) in enumerate(segments):
+                    job.add(index, start, end, times[index])
+                if not job.shots:
+                    raise VTSumError(f"cut: {show(path)}: no segment holds a picture that can be decoded")
+                job.finish()
+            except BaseException:
+                job.abandon()
+                raise
+            finally:
+                job.close()
+    except (av.FFmpegError, OSError) as error:
         # What is raised while reading is a VTSumError already; the rest comes from the output.
-        if isinstance(error, (av.FFmpegError, OSError)):
-            raise VTSumError(f"cut: {show(target.parent)}: cannot be written to: {reason(error)}") from None
-        raise
-    finally:
-        job.close()
-    return CutResult(target, float(job.out_end), job.shots, job.has_audio, *job.size)
+        raise VTSumError(f"cut: {show(target.parent)}: cannot be written to: {reason(error)}") from None
+    return CutResult(target, float(job.out_end), job.shots, job.has_audio, *job.size, job.damaged)
 
 
 def _check(
@@ -175,6 +179,10 @@ class _Job:
     @property
     def has_audio(self) -> bool:
         return self._sound is not None and self._sound.available
+
+    @property
+    def damaged(self) -> list[tuple[float, float]]:
+        return [] if self._pictures is None else self._pictures.damage.places()
 
     def open(self, crf: int, preset: str) -> None:
         self._pictures = pictures = PictureCursor(self._path, "cut")
@@ -251,12 +259,8 @@ class _Job:
     def _save_keyframe(self, index: int, encoder: Encoder) -> Path:
         assert self._keyframe_dir is not None
         path = self._keyframe_dir / f"shot_{index + 1:04d}.jpg"
-        part = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part.jpg")
-        try:
+        with written(path) as part:
             save_jpeg(encoder.last_picture, part, self._keyframe_height)
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
         self._written.append(path)
         return path
 
@@ -265,10 +269,10 @@ class _Job:
         self._encoder.finish(self.out_end)
 
     def abandon(self) -> None:
-        """Remove everything that was written."""
+        """Remove the key frames that were written."""
         if self._encoder is not None:
             self._encoder.abandon()
-        for path in (self._part, *self._written):
+        for path in self._written:
             path.unlink(missing_ok=True)
         if self._made_dir and self._keyframe_dir is not None and not any(self._keyframe_dir.iterdir()):
             self._keyframe_dir.rmdir()

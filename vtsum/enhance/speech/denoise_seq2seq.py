@@ -152,6 +152,7 @@ class Seq2SeqDenoiser:
 def _load(checkpoint: str, device: str) -> tuple[Any, Any]:
     try:
         from vtsum.model import torchvision_free
+        from vtsum.model.pretrained import from_pretrained
 
         torchvision_free.prepare()
         from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
@@ -159,15 +160,8 @@ def _load(checkpoint: str, device: str) -> tuple[Any, Any]:
         raise VTSumError(
             f"Seq2SeqDenoiser: transformers must be installed: pip install vtsum[video] ({error})"
         ) from None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-            model = AutoModelForSeq2SeqLM.from_pretrained(checkpoint)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise VTSumError(
-            f"Seq2SeqDenoiser: checkpoint must be a sequence-to-sequence model that transformers reads, "
-            f"got {checkpoint!r}: {reason}"
-        ) from None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tokenizer = from_pretrained(AutoTokenizer, checkpoint, "checkpoint", "Seq2SeqDenoiser")
+        model = from_pretrained(AutoModelForSeq2SeqLM, checkpoint, "checkpoint", "Seq2SeqDenoiser")
     return tokenizer, model.eval().to(device)

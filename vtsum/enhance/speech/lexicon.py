@@ -17,12 +17,12 @@ from __future__ import annotations
 import functools
 import math
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from vtsum.data.feature_files import read_array
 from vtsum.errors import VTSumError
 
 UNKNOWN, START, END, NUMBER = "<unk>", "<s>", "</s>", "<num>"
@@ -165,22 +165,21 @@ class Lexicon:
             VTSumError: the file is missing, broken, or of another format.
         """
         try:
-            with np.load(path, allow_pickle=False) as data:
-                arrays = {name: np.asarray(data[name]) for name in _ARRAYS}
-        except FileNotFoundError:
-            raise VTSumError(f"read_lexicon: path must be a file, got {path}") from None
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise VTSumError(f"read_lexicon: {path} must be a lexicon of VTSum, got: {error}") from None
+            arrays = {name: read_array(path, name) for name in _ARRAYS}
+        except VTSumError as error:
+            raise VTSumError(f"read_lexicon: path must be a lexicon of VTSum: {error}") from None
         for name, (dtype, meaning) in _ARRAYS.items():
             if arrays[name].dtype != dtype:
                 raise VTSumError(
                     f"read_lexicon: {path}: {name} ({meaning}) must be {np.dtype(dtype)}, got {arrays[name].dtype}"
                 )
-        if int(arrays.pop("format")) != FORMAT:
+        if arrays.pop("format").tolist() != FORMAT:
             raise VTSumError(f"read_lexicon: {path} must be of format {FORMAT}")
-        words = arrays.pop("words").tobytes().decode().split("\n")
-        cased = arrays.pop("cased").tobytes().decode().split("\n")
-        sizes = {name: len(array) for name, array in arrays.items()}
+        try:
+            words, cased = (arrays.pop(name).tobytes().decode().split("\n") for name in ("words", "cased"))
+        except UnicodeDecodeError:
+            raise VTSumError(f"read_lexicon: {path} must hold words in UTF-8, got other bytes") from None
+        sizes = {name: array.size for name, array in arrays.items()}
         if (
             tuple(words[: len(SPECIAL)]) != SPECIAL
             or not len(words) == sizes["uni"] == sizes["uni_back"]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from vtsum.enhance.speech.activity import Stretch
 from vtsum.enhance.speech.recognisers.base import is_repetitive, packs
 from vtsum.enhance.speech.transcript import Utterance
 from vtsum.errors import VTSumError
-from vtsum.model.pretrained import first_line
+from vtsum.model.pretrained import check_folder, first_line
 
 
 class FasterWhisper:
@@ -36,9 +37,10 @@ class FasterWhisper:
             raise VTSumError("FasterWhisper: faster-whisper must be installed: pip install vtsum[speech]")
         from faster_whisper import WhisperModel
 
+        check_folder(Path(source), "FasterWhisper")
         try:
             self._model = WhisperModel(source, device=device, compute_type=compute_type)
-        except (OSError, ValueError, RuntimeError) as error:
+        except Exception as error:  # CTranslate2, tokenizers and the hub's client, each with kinds of its own
             raise VTSumError(
                 f"FasterWhisper: source must be a converted Whisper model in a folder, in the local cache or on the "
                 f"hub, got {source!r}: {first_line(error)}"

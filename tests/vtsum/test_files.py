@@ -1,0 +1,147 @@
+"""Files are written whole or not at all, and nothing but what is ours is replaced or removed."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from vtsum.errors import VTSumError
+from vtsum.files import check_inputs, replace_folder, replacing, strangers, write_text, written
+
+OURS = re.compile(r"a\.txt|below/(b\d+\.txt)?")
+
+
+@pytest.mark.parametrize("error", [ValueError(), KeyboardInterrupt()])
+def test_a_block_that_fails_leaves_what_was_there(tmp_path: Path, error: BaseException) -> None:
+    (tmp_path / "a").write_text("old")
+
+    def fail() -> None:
+        with written(tmp_path / "a") as part:
+            part.write_text("new")
+            raise error
+
+    with pytest.raises(type(error)):
+        fail()
+    assert os.listdir(tmp_path) == ["a"]
+    assert (tmp_path / "a").read_text() == "old"
+
+
+def test_a_new_file_is_as_public_as_any_other(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    with written(tmp_path / "deep" / "a") as part:
+        part.write_text("new")
+        part.chmod(0o600)  # as some writers do
+    assert (tmp_path / "deep" / "a").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    long = "ö" * 120 + ".json"  # as long as a name may be, in bytes
+    write_text(tmp_path / long, "x")
+    assert (tmp_path / long).read_text() == "x"
+
+
+def test_no_link_is_followed_or_replaced(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "link").symlink_to("mine")
+    (tmp_path / "folder").mkdir()
+    for name, kind in (("link", "a symbolic link"), ("folder", "a folder")):
+        with pytest.raises(FileExistsError, match=f"{kind} is in its place"):
+            write_text(tmp_path / name, "new")
+
+    def late() -> None:
+        with written(tmp_path / "late") as part:
+            part.write_text("new")
+            (tmp_path / "late").symlink_to("mine")  # laid in meanwhile
+
+    def several() -> None:
+        with replacing(tmp_path) as part:
+            part("first").write_text("new")
+            part("link").write_text("new")
+
+    for action in (late, several):
+        with pytest.raises(FileExistsError, match="a symbolic link is in its place"):
+            action()
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert sorted(os.listdir(tmp_path)) == ["folder", "late", "link", "mine"]
+
+
+def test_inputs_are_known_through_links(tmp_path: Path) -> None:
+    out, data = tmp_path / "out", tmp_path / "data"
+    out.mkdir()
+    data.mkdir()
+    (out / "a.txt").touch()
+    check_inputs("op", out, [data, None, "no/such", "", "a\0b", tmp_path])  # an output may lie in an input folder
+    check_inputs("op", data / "new", [data])
+    (tmp_path / "soft").symlink_to(out / "a.txt")
+    (tmp_path / "out too").symlink_to(out)
+    os.link(out / "a.txt", tmp_path / "hard")
+    (data / "c").touch()
+    for given in (out / "a.txt", "soft", "hard", out, "out too", "out too/a.txt"):
+        with pytest.raises(VTSumError, match=r"op: output .* must not hold an input, got .*; give another output"):
+            check_inputs("op", tmp_path / "out too", [tmp_path / given])
+    for given in (data, data / "c"):
+        with pytest.raises(VTSumError, match="must not be an input"):
+            check_inputs("op", data / "c", [given])
+    (data / "weights").symlink_to(out / "a.txt")  # as in the folders that a hub keeps
+    with pytest.raises(VTSumError, match="must not hold an input"):
+        check_inputs("op", out, [data])
+
+
+def make(folder: Path, text: str) -> Path:
+    (folder / "below").mkdir(parents=True)
+    (folder / "a.txt").write_text(text)
+    (folder / "below" / "b1.txt").write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["c.txt", "below/a.txt", "below/b.txt", "below/b2.txt/", "below/b2.txt@", "other/"])
+def test_a_folder_with_anything_else_is_not_replaced(tmp_path: Path, name: str) -> None:
+    """A trailing / stands for a folder, @ for a link."""
+    final, made = make(tmp_path / "final", "old"), make(tmp_path / "made", "new")
+    path = final / name.rstrip("/@")
+    if name.endswith("@"):
+        path.symlink_to("b1.txt")
+    elif name.endswith("/"):
+        path.mkdir()
+    else:
+        path.write_text("mine")
+    assert strangers(final, OURS) == [name.rstrip("/@")]
+    with pytest.raises(FileExistsError, match=re.escape(f"{name.rstrip('/@')} in it would be lost")):
+        replace_folder(made, final, OURS)
+    assert sorted(os.listdir(tmp_path)) == ["final", "made"]
+    assert (final / "below" / "b1.txt").read_text() == "old"
+    assert os.path.lexists(path)
+
+
+def test_what_is_laid_in_at_the_last_moment_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    final, made = make(tmp_path / "final", "old"), make(tmp_path / "made", "new")
+    rename = os.rename
+
+    def lays_in(source: Path, target: Path) -> None:
+        if source == final:
+            (final / "below" / "notes").write_text("mine")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", lays_in)
+    with pytest.raises(FileExistsError, match="below/notes in it would be lost"):
+        replace_folder(made, final, OURS)
+    assert (final / "below" / "notes").read_text() == "mine"
+    (final / "below" / "notes").unlink()
+
+    def lays_in_later(source: Path, target: Path) -> None:
+        rename(source, target)
+        if source == made:
+            (tmp_path / "made.old" / "below" / "notes").write_text("mine")
+
+    monkeypatch.setattr(os, "rename", lays_in_later)
+    with pytest.raises(FileExistsError, match=r"the new one is in place, what is left .* is in .*made\.old"):
+        replace_folder(made, final, OURS)
+    assert (final / "a.txt").read_text() == "new"
+    assert (tmp_path / "made.old" / "below" / "notes").read_text() == "mine"
+
+
+def test_an_older_folder_is_replaced(tmp_path: Path) -> None:
+    final, made = make(tmp_path / "final", "old"), make(tmp_path / "made", "new")
+    replace_folder(made, final, OURS)
+    assert os.listdir(tmp_path) == ["final"]
+    assert (final / "below" / "b1.txt").read_text() == "new"

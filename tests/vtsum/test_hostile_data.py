@@ -1,0 +1,221 @@
+"""Feature files, stored frames and h5 files of a stranger: nothing run, bounded work, no other file read."""
+
+from __future__ import annotations
+
+import io
+import resource
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from tests.vtsum.hostile import Payload, refused
+from tests.vtsum.test_training_run import words
+from tests.vtsum.test_tvsum import replace, write_h5
+from tests.vtsum.training_corpus import write_corpus
+from vtsum.data.feature_files import array_header, read_array
+from vtsum.data.frames import read_frames, read_teacher
+from vtsum.data.tvsum import load_captions, load_splits, load_tvsum
+from vtsum.enhance.speech.lexicon import Lexicon
+from vtsum.errors import VTSumError
+
+
+def npy(header: str) -> bytes:
+    text = header.encode() + b"\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text
+
+
+def member(content: bytes) -> Callable[[Path, Path], None]:
+    def write(path: Path, mark: Path) -> None:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("features.npy", content)
+
+    return write
+
+
+def shaped(shape: str, dtype: str = "<f4", data: bytes = b"\0" * 64) -> Callable[[Path, Path], None]:
+    return member(npy(f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}}}") + data)
+
+
+def pickled(path: Path, mark: Path) -> None:
+    np.savez(path, features=np.array([Payload(mark)], dtype=object))
+
+
+def encrypted(path: Path, mark: Path) -> None:
+    shaped("(4, 4)")(path, mark)
+    content = bytearray(path.read_bytes())
+    for signature, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):  # the flag in both headers
+        content[content.index(signature) + at] |= 1
+    path.write_bytes(content)
+
+
+NPZ: dict[str, tuple[Callable[[Path, Path], None], str]] = {
+    "a pickle": (pickled, "must hold real numbers, got dtype object"),
+    "encrypted": (encrypted, "must be a whole NumPy array, got: .*encrypted"),
+    "10^12 numbers": (shaped("(1000000, 1000000)"), "must be a whole NumPy array, got: shape"),
+    "10^400 numbers": (shaped(f"({'9' * 400},)"), "must be a whole NumPy array, got: shape"),
+    "fewer than none": (shaped("(-4, -4)"), "must be a whole NumPy array, got: shape"),
+    "numbers that do not fit": (shaped("(3,)"), "must be a whole NumPy array, got: shape"),
+    "large items": (shaped("(1,)", "|V64"), "must hold real numbers"),
+    "a header that is no header": (member(npy("{" * 3000)), "must be a whole NumPy array"),
+    "a deep header": (member(npy("(" * 9000)), "must be a whole NumPy array"),
+    "a header that calls": (member(npy("__import__('os').mkdir('mark')")), "must be a whole NumPy array"),
+    "no array": (member(b"hello"), "must be a whole NumPy array"),
+}
+
+
+@pytest.fixture
+def little_memory() -> Any:
+    """What a test allocates may not pass 3 GiB more than it has: a stated size must not be believed."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + 3 * 2**30, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@pytest.mark.parametrize("kind", NPZ)
+def test_a_hostile_feature_file_is_one_line(kind: str, tmp_path: Path, little_memory: Any) -> None:
+    write, message = NPZ[kind]
+    path, mark = tmp_path / "a.npz", tmp_path / "mark"
+    write(path, mark)
+    for read in (array_header, read_array):
+        with pytest.raises(VTSumError, match=message) as caught:
+            read(path, "features")
+        assert str(caught.value).startswith(f"{path}")
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 400 + len(str(path))
+    assert not mark.exists()
+
+
+def test_a_small_file_of_a_large_array_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vtsum.data.feature_files.LIMIT", 10**6)
+    np.savez_compressed(tmp_path / "a.npz", features=np.zeros(10**6, np.uint8))
+    assert read_array(tmp_path / "a.npz", "features").shape == (10**6,)
+    np.savez_compressed(tmp_path / "a.npz", features=np.zeros(10**6 + 1, np.uint8))
+    assert (tmp_path / "a.npz").stat().st_size < 2000
+    with pytest.raises(VTSumError, match="features must have at most 1000000 bytes, got 1000001"):
+        read_array(tmp_path / "a.npz", "features")
+
+
+@pytest.mark.parametrize("read", [read_teacher, Lexicon.read])
+def test_every_reader_of_npz_files_refuses_pickles(read: Callable[[Path], Any], tmp_path: Path) -> None:
+    code = np.array([Payload(tmp_path / "mark")], dtype=object)
+    names = ("features", "scale", "index", "format", "words", "cased", "uni")
+    np.savez(tmp_path / "a.npz", **dict.fromkeys(names, code))  # type: ignore[arg-type]
+    with pytest.raises(VTSumError, match=r"a\.npz.* must hold real numbers, got dtype object"):
+        read(tmp_path / "a.npz")
+    assert not (tmp_path / "mark").exists()
+
+
+def test_stored_frames_are_bounded(tmp_path: Path) -> None:
+    from PIL import Image
+
+    def png() -> bytes:
+        out = io.BytesIO()
+        Image.new("RGB", (8, 8)).save(out, "PNG")
+        return out.getvalue()
+
+    for content, message in ((bytes(2**26 + 1), "must have at most 67108864 bytes"), (png(), "must be a whole JPEG")):
+        with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("00001.jpg", content)
+        with pytest.raises(VTSumError, match=rf"a\.zip: 00001\.jpg {message}"):
+            read_frames(tmp_path / "a.zip")
+
+
+def linked(make: Callable[[Path], Any]) -> Callable[[h5py.Group], None]:
+    def change(group: h5py.Group) -> None:
+        other = Path(group.file.filename).with_name("other.h5")
+        with h5py.File(other, "w") as file:
+            file["secret"] = np.arange(7, dtype=np.float32)
+        del group["gtscore"]
+        group["gtscore"] = make(other)
+
+    return change
+
+
+def mapped(group: h5py.Group) -> None:
+    linked(lambda other: 0)(group)
+    del group["gtscore"]
+    layout = h5py.VirtualLayout((7,), np.float32)
+    layout[:] = h5py.VirtualSource(str(Path(group.file.filename).with_name("other.h5")), "secret", (7,))
+    group.create_virtual_dataset("gtscore", layout)
+
+
+def stored_outside(group: h5py.Group) -> None:
+    other = Path(group.file.filename).with_name("other.raw")
+    other.write_bytes(bytes(28))
+    del group["gtscore"]
+    group.create_dataset("gtscore", (7,), np.float32, external=[(str(other), 0, 28)])
+
+
+def large(group: h5py.Group) -> None:
+    del group["features"]
+    group.create_dataset("features", (7, 10**12), np.float32, chunks=(1, 1024))
+
+
+def references(group: h5py.Group) -> None:
+    del group["picks"]
+    group.create_dataset("picks", data=np.array([group.ref] * 7, dtype=h5py.ref_dtype))
+
+
+H5: dict[str, tuple[Callable[[h5py.Group], None], str]] = {
+    "a link to another file": (linked(lambda p: h5py.ExternalLink(p, "secret")), "gtscore must lie in the file itself"),
+    "a link within": (linked(lambda p: h5py.SoftLink("/video_1/features")), "gtscore must lie in the file itself"),
+    "mapped from another file": (mapped, "gtscore must lie in the file itself, got one mapped"),
+    "stored in another file": (stored_outside, "gtscore must lie in the file itself, got one mapped"),
+    "10^12 numbers": (large, "features must have at most 1073741824 bytes"),
+    "references": (references, "picks must hold numbers or text"),
+    "a list for a number": (replace("n_frames", np.arange(3)), "must be an h5 file in TVSum's schema, got: "),
+    "text for numbers": (replace("picks", "many"), "must be an h5 file in TVSum's schema, got: "),
+    "no text": (replace("title", np.bytes_(b"\xff\xfe")), "must be an h5 file in TVSum's schema, got: "),
+    "no rate": (replace("fps", 0.0), "n_frames and fps must be positive, got 100 and 0.0"),
+}
+
+
+@pytest.mark.parametrize("kind", H5)
+def test_a_hostile_h5_file_is_one_line(kind: str, tmp_path: Path, little_memory: Any) -> None:
+    change, message = H5[kind]
+    path = write_h5(tmp_path / "a.h5", change, keys=(1,))
+    with pytest.raises(VTSumError, match=message) as caught:
+        load_tvsum(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_whole_video_may_not_be_a_link(tmp_path: Path) -> None:
+    write_h5(tmp_path / "other.h5", keys=(1,))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["video_1"] = h5py.ExternalLink(tmp_path / "other.h5", "video_1")
+    with pytest.raises(VTSumError, match="video_1 must lie in the file itself, got a link"):
+        load_tvsum(tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "[]", '{"a": ' + "9" * 401 + "}", '{"a": 3}', '{"a": [[]]}'])
+def test_hostile_captions_and_splits_are_one_line(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(content)
+    for read in (load_captions, load_splits):
+        with pytest.raises(VTSumError) as caught:
+            read(path)
+        assert str(path) in str(caught.value)
+
+
+def test_splits_name_videos(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"a": [{"train": [["video_1"]], "test": [{}]}]}')
+    with pytest.raises(VTSumError, match="must have the lists train and test"):
+        load_splits(tmp_path / "a.json")
+
+
+def test_a_command_refuses_a_feature_file_that_holds_code(tmp_path: Path) -> None:
+    data = write_corpus(tmp_path / "data")
+    path = data / "feat" / "blip" / "v_003.npz"
+    pickled(path, tmp_path / "mark")
+    told = refused("train", *words(data, tmp_path / "run"), names=path)
+    assert "must hold real numbers, got dtype object" in told
+    assert not (tmp_path / "mark").exists()

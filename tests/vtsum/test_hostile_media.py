@@ -1,0 +1,214 @@
+"""Files that name others or state more than they hold: refused, or taken for what can be decoded of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.vtsum.clips import number_picture, numbered_clip, tone, write_clip
+from vtsum.enhance.speech.sound import read_sound
+from vtsum.video import FrameSampler, cut, probe
+from vtsum.video.timeline import Timeline
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")]), "OMP_NUM_THREADS": "1"}
+FAKE = [sys.executable, str(Path(__file__).with_name("cli_with_fake_model.py"))]
+STBL = [b"trak", b"mdia", b"minf", b"stbl"]
+
+
+def picture(number: int, _time: float) -> np.ndarray:
+    return number_picture(number, 160, 90)
+
+
+def box(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(content), kind) + content
+
+
+def changed(data: bytes, way: list[bytes], change: Callable[[bytes], bytes]) -> bytes:
+    """An MP4 with the content of one kind of box changed; what it points to must not lie behind the moov."""
+    out, at = b"", 0
+    while at < len(data):
+        length, kind = struct.unpack(">I4s", data[at : at + 8])
+        content = data[at + 8 : at + length]
+        if kind == way[0]:
+            content = changed(content, way[1:], change) if way[1:] else change(content)
+        out += box(kind, content)
+        at += length
+    return out
+
+
+def test_files_that_name_others_are_refused_unopened(tmp_path):
+    """Each names a pipe that nobody writes to: to open it is to wait for ever."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    pipe = folder / "pipe"
+    os.mkfifo(pipe)
+    whole = numbered_clip(tmp_path / "clip.mp4", 25).read_bytes()
+    record = bytes(150) + struct.pack(">hH", 2, len(str(pipe))) + os.fsencode(str(pipe)) + struct.pack(">hH", -1, 0)
+    alias = struct.pack(">II", 0, 1) + box(b"alis", bytes(4) + record)
+    texts = {
+        "concat.ffconcat": "ffconcat version 1.0\nfile pipe\n",
+        "hls.m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\npipe\n#EXT-X-ENDLIST\n",
+        "marked.mp4": "\ufeff\n#EXTM3U\n#EXTINF:5,\npipe\n",
+        "dash.mpd": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><BaseURL>pipe</BaseURL></MPD>',
+        "session.sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nt=0 0\nm=video 5004 RTP/AVP 96\n",
+        "list.pls": "[playlist]\nFile1=pipe\n",
+        "media.asx": "<asx version='3'><entry><ref href='pipe'/></entry></asx>",
+        "reference.asf": "[Reference]\nRef1=http://127.0.0.1:9/pipe\n",
+        "real.ram": "rtsp://127.0.0.1:9/pipe\n",
+        "disc.cue": 'FILE "pipe" WAVE\n',
+        "vob.idx": "# VobSub index file, v7 (do not modify this line!)\n",
+    }
+    found: dict[str, str] = dict.fromkeys(texts, "got a playlist")
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    (folder / "names.m3u").write_text("pipe\n")
+    found["names.m3u"] = "found text"
+    (folder / "picture%d.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
+    found["picture%d.png"] = "found a still picture"
+    (folder / "alias.mov").write_bytes(changed(whole, [b"moov", *STBL[:3], b"dinf", b"dref"], lambda _: alias))
+    found["alias.mov"] = "no picture could be decoded"
+    found["pipe"] = "got a pipe"
+    files = [folder / name for name in found]
+    done = subprocess.run(
+        [sys.executable, "-m", "vtsum.cli", "extract", *map(str, files), "-o", str(tmp_path / "out"), "-q"],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(files)
+    for file, line in zip(files, lines, strict=True):
+        assert line.startswith(f"vtsum: probe: {file}: "), line
+        assert found[file.name] in line, line
+
+
+def test_edits_that_repeat_a_track_are_refused_before_an_index_is_made_of_them(tmp_path):
+    """8,000 edits of a whole track of 100,000 samples: 100 kB that libav takes for 19 GB."""
+    data = numbered_clip(tmp_path / "clip.mp4", 25).read_bytes()
+    samples, edits = 100_000, 8_000
+    data = changed(data, [b"moov", *STBL, b"stsz"], lambda _: struct.pack(">III", 0, 1, samples))
+    data = changed(data, [b"moov", *STBL, b"stts"], lambda _: struct.pack(">IIII", 0, 1, samples, 512))
+    data = changed(data, [b"moov", *STBL, b"stsc"], lambda _: struct.pack(">IIIII", 0, 1, 1, samples, 1))
+    repeated = struct.pack(">II", 0, edits) + struct.pack(">IiI", 4_000_000, 0, 65536) * edits
+    path = tmp_path / "repeats.mp4"
+    path.write_bytes(changed(data, [b"moov", b"trak", b"edts", b"elst"], lambda _: repeated))
+    done = subprocess.run(
+        [*FAKE, "summarize", str(path), "-o", str(tmp_path / "o")],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"vtsum: probe: {path}: must not repeat its pictures without end, states 8000 edits of 100000 samples\n"
+    )
+
+
+def test_a_stated_time_of_decades_is_no_work(tmp_path):
+    """Two pictures 10^9 s apart, and a sound that begins as late: 30 kB that were sampled 10^9 times."""
+    video = write_clip(tmp_path / "v.mkv", [0.0, 0.5, 1e9, 1e9 + 0.5], picture, rate=2, sound=tone(2.0, 48000, 1))
+    done = subprocess.run(
+        [*FAKE, "summarize", str(video), "-o", str(tmp_path / "o"), "--budget", "50%"],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "note: 1 impossible timestamps were ignored" in done.stderr
+    data = json.loads((tmp_path / "o" / "summary.json").read_text())
+    assert data["source"]["duration"] == pytest.approx(2.0, abs=0.01)
+    assert len(data["frames"]["time"]) == 2
+
+
+def test_samples_follow_pictures(tmp_path):
+    long_last = write_clip(tmp_path / "last.mkv", [0.0, 1.0], picture, rate=1, last_duration=1e9)
+    sampler = FrameSampler(long_last)
+    assert sum(1 for _ in sampler) == 2
+    assert sampler.duration == pytest.approx(2.0)
+    slow = write_clip(tmp_path / "slow.mkv", [i * 3000.0 for i in range(30)], picture, rate=1)
+    sampler = FrameSampler(slow, fps=0.1)
+    count = sum(1 for _ in sampler)
+    assert 9 * 300 <= count <= 8 * 360  # eight hours of pictures that stay for 50 minutes each, then no more
+    assert any("impossible timestamps" in line for line in sampler.warnings)
+    result = cut(slow, [(sampler.duration - 3.0, sampler.duration)], tmp_path / "out.mp4")  # on the same clock
+    assert result.duration == pytest.approx(3.0, abs=0.1)
+    hours = write_clip(tmp_path / "hours.mkv", [0.0, 3500.0, 7000.0], picture, rate=1)
+    sampler = FrameSampler(hours, fps=0.01)
+    assert sum(1 for _ in sampler) == 71
+    assert sampler.warnings == []
+
+
+def test_sound_that_begins_after_decades(tmp_path):
+    clip = numbered_clip(tmp_path / "late.mkv", 50, sound=tone(1.0, 48000, 1), sound_start=1e9)
+    seconds = sum(len(block) for _, block in read_sound(clip)) / 16000
+    assert seconds == pytest.approx(1.0, abs=0.1)
+    assert cut(clip, [(0.5, 1.5)], tmp_path / "out.mp4").duration == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.parametrize("extreme", [2**63 - 1, -(2**63) + 1, 2**62])
+def test_times_at_the_ends_of_their_type(extreme):
+    timeline = Timeline(Fraction(1, 1000), 0.04, 1e18)
+    assert timeline.place(0) == 0.0
+    assert timeline.place(extreme) == pytest.approx(0.04)
+    assert timeline.place(40) == pytest.approx(0.08)
+    assert timeline.jumps >= 1
+    backwards = Timeline(Fraction(1, 1000), 0.04, None)
+    times = [backwards.place(-10_000 * i) for i in range(1000)]  # goes back for ever
+    assert times == pytest.approx([0.04 * i for i in range(1000)])
+
+
+def test_many_streams(tmp_path):
+    """An MP4 of 10,000 tracks, of which libav takes a thousand."""
+    data = numbered_clip(tmp_path / "clip.mp4", 25).read_bytes()
+    at = data.index(b"moov") - 4
+    size = int.from_bytes(data[at : at + 4], "big")
+    moov = data[at + 8 : at + size]
+    tracks = moov.index(b"trak") - 4
+    track = moov[tracks : tracks + int.from_bytes(moov[tracks : tracks + 4], "big")]
+    path = tmp_path / "tracks.mp4"
+    path.write_bytes(data[:at] + box(b"moov", moov[:tracks] + track * 10_000) + data[at + size :])
+    began = time.monotonic()
+    assert probe(path).width == 160
+    assert time.monotonic() - began < 20
+
+
+def test_a_signal_is_answered_while_a_hole_is_searched(tmp_path):
+    """A Matroska file that goes on as 200 GB of nothing, which libav searches for the next cluster in one call."""
+    path = numbered_clip(tmp_path / "hole.mkv", 250)
+    size = path.stat().st_size
+    with open(path, "r+b") as file:
+        file.seek(size // 2)
+        file.write(bytes(size // 2))
+        file.truncate(200 << 30)
+    process = subprocess.Popen(
+        [*FAKE, "summarize", str(path), "-o", str(tmp_path / "o")], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        time.sleep(4)  # it has begun to read
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=25)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert os.listdir(tmp_path) == ["hole.mkv"]

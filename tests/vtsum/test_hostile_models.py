@@ -1,0 +1,206 @@
+"""Model folders and weights of a stranger: nothing in them is run, and what is wrong with them is one line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tests.vtsum.hostile import Payload, refused
+from tests.vtsum.samples import small_clip
+from tests.vtsum.test_checkpoint import model_folder, tiny_blip, tiny_clip
+from vtsum.enhance.speech.denoise_seq2seq import Seq2SeqDenoiser
+from vtsum.enhance.speech.recognisers.whisper import Whisper
+from vtsum.errors import VTSumError
+from vtsum.evaluation.clip_score import load_clip_text
+from vtsum.model.checkpoint import load_checkpoint
+from vtsum.model.encoders import load_frame_encoder
+from vtsum.model.files import read_pt
+from vtsum.model.tokenizer import load_tokenizer
+from vtsum.model.videoxum_checkpoint import read_weights
+from vtsum.recipes.tiny_clip import TinyClip
+
+CODE = """
+from pathlib import Path
+Path(r"{mark}").mkdir()
+from transformers import AutoTokenizer, CLIPConfig as Own
+"""
+OWN = {"AutoConfig": "own.Own", "AutoModel": "own.Own", "AutoTokenizer": ["own.Own", "own.Own"]}
+
+
+def asks_for_code(folder: Path, mark: Path, name: str, **fields: Any) -> Path:
+    """A folder whose file `name` names code that lies beside it."""
+    folder.mkdir(exist_ok=True)
+    (folder / "own.py").write_text(CODE.format(mark=mark))
+    if name != "config.json":
+        (folder / "config.json").write_text(json.dumps({"model_type": "clip"}))
+    (folder / name).write_text(json.dumps({"auto_map": OWN, **fields}))
+    return folder
+
+
+TRANSFORMERS: dict[str, Callable[[Path], Any]] = {
+    "frame encoder": lambda folder: load_frame_encoder(str(folder)),
+    "tokenizer": lambda folder: load_tokenizer(str(folder)),
+    "denoiser": lambda folder: Seq2SeqDenoiser(folder),
+    "whisper": lambda folder: Whisper(str(folder)),
+    "tiny clip": TinyClip.load,
+}
+"""Everything that reads a folder through transformers, but for CLIPScore's, which wants weights to be there."""
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "preprocessor_config.json"])
+@pytest.mark.parametrize("reader", TRANSFORMERS)
+def test_a_folder_that_asks_for_its_own_code_is_refused(reader: str, name: str, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    folder = asks_for_code(tmp_path / "model", mark, name, model_type="unheard_of")
+    with pytest.raises(VTSumError, match=r"must do with the code of transformers, got auto_map .*never run") as caught:
+        TRANSFORMERS[reader](folder)
+    assert str(folder / name) in str(caught.value)
+    assert not mark.exists()
+
+
+def test_clipscores_folder_that_asks_for_its_own_code_is_refused(tmp_path: Path) -> None:
+    folder = asks_for_code(tmp_path / "model", tmp_path / "mark", "config.json", model_type="clip")
+    save_file({}, folder / "model.safetensors")
+    with pytest.raises(VTSumError, match="auto_map"):
+        load_clip_text(folder)
+    assert not (tmp_path / "mark").exists()
+
+
+def test_attention_from_the_hub_is_refused(tmp_path: Path) -> None:
+    """transformers would fetch the repository that a configuration names, and import what lies there."""
+    tiny_blip(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["text_config"]["attn_implementation"] = "someone/kernel"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(VTSumError, match="code of transformers, got attn_implementation 'someone/kernel'"):
+        load_frame_encoder(str(tmp_path))
+
+
+NONSENSE = {
+    "deep": "[" * 100_000,
+    "a list": "[]",
+    "401 digits": '{"model_type": "clip", "projection_dim": ' + "9" * 401 + "}",
+    "not finite": '{"model_type": "clip", "layer_norm_eps": NaN}',
+    "text for numbers": '{"model_type": "clip", "vision_config": {"hidden_size": "wide"}, "image_mean": "grey"}',
+    "no object inside": '{"model_type": "clip", "vision_config": [1], "text_config": 3}',
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("config.json", kind) for kind in NONSENSE] + [("preprocessor_config.json", kind) for kind in list(NONSENSE)[:-1]],
+)
+def test_nonsense_in_a_transformers_folder_is_one_line(name: str, kind: str, tmp_path: Path) -> None:
+    tiny_clip(tmp_path)
+    (tmp_path / name).write_text(NONSENSE[kind])
+    with pytest.raises(VTSumError) as caught:
+        load_frame_encoder(str(tmp_path))
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '{"model": {"type": "BPE", "vocab": 3}}', "[" * 100_000])
+def test_nonsense_in_a_tokenizer_is_one_line(content: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "clip"}')
+    (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(VTSumError, match="tokenizer must be a transformers checkpoint") as caught:
+        load_tokenizer(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"width": "32"}, "VTSumConfig: width must be int, got '32'"),
+        ({"width": True}, "width must be int, got True"),
+        ({"num_heads": 0}, "num_heads must be at least 1, got 0"),
+        ({"depth": 10**15}, "depth of .*config.json must fit its weights"),
+        ({"width": 10**15, "num_heads": 1}, "width of .*config.json must fit its weights"),
+        ({"text": {"vocab_size": 10**15}}, "text.vocab_size of .*config.json must fit its weights"),
+        ({"text": {"num_layers": 10**9}}, "text.num_layers of .*config.json must fit its weights"),
+        ({"text": [1]}, "TextConfig: values must be an object"),
+    ],
+)
+def test_nonsense_in_a_models_configuration_is_one_line(changes: Any, message: str, tmp_path: Path) -> None:
+    folder = model_folder(tmp_path)
+    data = json.loads((folder / "config.json").read_text())
+    text = data["model"]["text"]
+    data["model"] |= changes
+    if isinstance(data["model"]["text"], dict):
+        data["model"]["text"] = text | data["model"]["text"]
+    (folder / "config.json").write_text(json.dumps(data))
+    with pytest.raises(VTSumError, match=message):
+        load_checkpoint(folder)
+
+
+WEIGHTS: dict[str, Callable[[Path], Any]] = {
+    "VideoXum's": read_weights,
+    "BLIP's": lambda path: load_frame_encoder(str(path)),
+    "timm's": lambda path: load_frame_encoder(f"timm:resnet10t@{path}"),
+    "CLIP's": load_clip_text,
+}
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("reader", WEIGHTS)
+def test_weights_that_hold_code_are_refused(reader: str, zipped: bool, tmp_path: Path) -> None:
+    path, mark = tmp_path / "weights.pth", tmp_path / "mark"
+    torch.save({"model": {"a": torch.zeros(3)}, "x": Payload(mark)}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(VTSumError, match=r"must hold tensors and plain data alone, got posix\.mkdir") as caught:
+        WEIGHTS[reader](path)
+    assert str(path) in str(caught.value)
+    assert not mark.exists()
+
+
+def test_weights_of_a_model_folder_that_hold_code_are_refused(tmp_path: Path) -> None:
+    """transformers' own reader of pytorch_model.bin."""
+    tiny_clip(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save({"a": Payload(tmp_path / "mark")}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(VTSumError, match="model must be a transformers checkpoint"):
+        load_frame_encoder(str(tmp_path))
+    assert not (tmp_path / "mark").exists()
+
+
+def test_tensors_larger_than_their_file_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    for tensor in (torch.zeros(1).expand(10**12), torch.zeros(1).to_sparse(), torch.empty(10**12, device="meta")):
+        torch.save({"model": {"a": tensor}}, path)
+        with pytest.raises(VTSumError, match=r"weights\.pth must hold whole tensors"):
+            read_pt(path, "load")
+
+
+def test_a_timm_folder_says_what_the_model_is_and_nothing_else(tmp_path: Path) -> None:
+    pytest.importorskip("timm", reason="timm is not installed")
+    torch.save({"a": Payload(tmp_path / "mark")}, tmp_path / "other.pth")
+    save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
+    for config, message in (
+        ({"model_args": {"checkpoint_path": str(tmp_path / "other.pth")}}, "must be the model's, got checkpoint_path"),
+        ({"model_args": {"pretrained": True}}, "must be the model's, got pretrained"),
+        ({"model_args": [1]}, "model_args of .*config.json must be an object"),
+        ({"pretrained_cfg": "x"}, "pretrained_cfg of .*config.json must be an object"),
+        ({"model_args": {"no_such": 1}}, "must hold weights of 'resnet10t', got: "),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        with pytest.raises(VTSumError, match=message):
+            load_frame_encoder(f"timm:resnet10t@{tmp_path}")
+    assert not (tmp_path / "mark").exists()
+
+
+def test_commands_refuse_a_strangers_model(tmp_path: Path) -> None:
+    clip = small_clip(tmp_path / "clip.mp4").path
+    mark = tmp_path / "mark"
+    folder = asks_for_code(tmp_path / "model", mark, "config.json", model_type="unheard_of")
+    words = ["summarize", str(clip), "-o", str(tmp_path / "out"), "--model", str(folder)]
+    assert "auto_map" in refused(*words, names=folder / "config.json")
+    torch.save({"model": Payload(mark)}, tmp_path / "blip.pth")
+    words = ["extract", str(clip), "-o", str(tmp_path / "features"), "--encoder", str(tmp_path / "blip.pth")]
+    refused(*words, names=tmp_path / "blip.pth")
+    assert not mark.exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["blip.pth", "clip.mp4", "model"]

@@ -1,0 +1,263 @@
+"""Training runs of a stranger: resuming one runs nothing that lies in it, and what is wrong with it is one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.vtsum.hostile import ENVIRONMENT, ROOT, Payload, refused
+from tests.vtsum.test_training_run import words
+from tests.vtsum.training_corpus import write_corpus
+from vtsum.errors import VTSumError
+from vtsum.training import checkpoints, shards
+from vtsum.training.checkpoints import Checkpoint
+from vtsum.training.engine import convert
+from vtsum.training.train import main
+
+STEP = "checkpoints/step-00000004"
+MODEL_STATES, OPTIMIZER = "zero/mp_rank_00_model_states.pt", "zero/zero_pp_rank_0_mp_rank_00_optim_states.pt"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="module")
+def plain(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of plain PyTorch, of four steps."""
+    run = tmp_path_factory.mktemp("plain") / "run"
+    assert main(words(data, run, "--max_epoch", "1")) == 0
+    return run
+
+
+def copy(run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(run, tmp_path / "run"))
+
+
+def list_anew(run: Path) -> None:
+    """Have the marker say what lies there, as one who means harm would."""
+    folder = run / STEP
+    facts = json.loads((folder / checkpoints.MARKER).read_text())
+    files = (p for p in folder.rglob("*") if p.is_file() and p.name != checkpoints.MARKER)
+    facts["files"] = {str(p.relative_to(folder)): p.stat().st_size for p in files}
+    (folder / checkpoints.MARKER).write_text(json.dumps(facts))
+
+
+NONSENSE: dict[str, Any] = {
+    "weights alone": {},
+    "a list": [1, 2],
+    "numbers for weights": {"model": {"position_embeddings.weight": 3}, "optimizer": {}},
+    "no random states": {"torch": [1], "cuda": None, "numpy": 3, "python": None},
+}
+
+
+@pytest.mark.parametrize("name", ["state.pt", "rng-00000.pt"])
+@pytest.mark.parametrize("kind", [*NONSENSE, "code", "text"])
+def test_a_plain_runs_files_are_read_without_running_them(
+    name: str, kind: str, data: Path, plain: Path, tmp_path: Path
+) -> None:
+    run = copy(plain, tmp_path)
+    path, mark = run / STEP / name, tmp_path / "mark"
+    if kind == "text":
+        path.write_text("hello")
+    else:
+        torch.save(Payload(mark) if kind == "code" else NONSENSE[kind], path)
+    list_anew(run)
+    with pytest.raises(VTSumError) as caught:
+        main(words(data, run, "--max_epoch", "1", "--resume"))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "flaw"),
+    [
+        ("[" * 100_000, "levels"),
+        ("[]", "must hold an object"),
+        ('{"format": "vtsum-checkpoint/1", "step": ' + "9" * 401 + "}", "more than 64 bits"),
+        ({"files": ["state.pt"]}, "files of its complete.json is not dict"),
+        ({"step": "4"}, "step of its complete.json is not int"),
+        ({"ranks": None}, "ranks of its complete.json is not int"),
+        ({"global_batch": 0}, "out of range"),
+    ],
+)
+def test_nonsense_in_a_marker_is_told(
+    content: Any, flaw: str, data: Path, plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copy(plain, tmp_path)
+    marker = run / STEP / checkpoints.MARKER
+    if isinstance(content, dict):
+        content = json.dumps(json.loads(marker.read_text()) | content)
+    marker.write_text(content)
+    found, lines = checkpoints.find(run)
+    assert found is None
+    assert flaw in lines[0]
+    assert str(run / STEP) in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [("[" * 100_000, "levels"), ("{}", "whole number as step, got None"), ('{"step": NaN}', "not finite")],
+)
+def test_nonsense_among_the_measures_is_told(line: str, message: str, data: Path, plain: Path, tmp_path: Path) -> None:
+    run = copy(plain, tmp_path)
+    (run / "metrics.jsonl").write_text(line + "\n" + (run / "metrics.jsonl").read_text())
+    with pytest.raises(VTSumError, match=rf"line 1 of {run}/metrics\.jsonl .*{message}"):
+        main(words(data, run, "--max_epoch", "1", "--resume"))
+
+
+def test_a_command_resumes_no_code(data: Path, plain: Path, tmp_path: Path) -> None:
+    run = copy(plain, tmp_path)
+    torch.save({"model": Payload(tmp_path / "mark")}, run / STEP / "state.pt")
+    list_anew(run)
+    resume = words(data, run, "--max_epoch", "1", "--resume")
+    assert "got posix.mkdir" in refused("train", *resume, names=run / STEP / "state.pt")
+    assert not (tmp_path / "mark").exists()
+
+
+@pytest.fixture(scope="module")
+def sharded(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of DeepSpeed, stage 1, one process."""
+    pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
+    run = tmp_path_factory.mktemp("sharded") / "run"
+    arguments = words(data, run, "--max_epoch", "1", "--deepspeed", "configs/ds_zero1.json")
+    command = [sys.executable, "-m", "vtsum.cli", "train", *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return run
+
+
+def code(run: Path, mark: Path) -> Path:
+    path = run / STEP / OPTIMIZER
+    torch.save({"optimizer_state_dict": Payload(mark)}, path)
+    list_anew(run)
+    return path
+
+
+def old_form(run: Path, mark: Path) -> Path:
+    """PyTorch's form before zip files, which it still reads."""
+    path = run / STEP / MODEL_STATES
+    torch.save({"module": Payload(mark)}, path, _use_new_zipfile_serialization=False)
+    list_anew(run)
+    return path
+
+
+def bare_pickle(run: Path, mark: Path) -> Path:
+    path = run / STEP / MODEL_STATES
+    path.write_bytes(pickle.dumps(Payload(mark)))
+    list_anew(run)
+    return path
+
+
+def unlisted(run: Path, mark: Path) -> Path:
+    path = run / STEP / "zero" / "layer_0_expert_0_mp_rank_00_model_states.pt"
+    torch.save({"a": torch.zeros(1)}, path)
+    return path
+
+
+def converted(run: Path, mark: Path) -> Path:
+    """In the universal form, which is made after the marker and so not listed."""
+    path = run / STEP / "universal" / "zero" / "weight" / "fp32.pt"
+    path.parent.mkdir(parents=True)
+    torch.save(Payload(mark), path)
+    return path
+
+
+def link(run: Path, mark: Path) -> Path:
+    path = run / STEP / MODEL_STATES
+    path.rename(mark.with_name("elsewhere.pt"))
+    path.symlink_to(mark.with_name("elsewhere.pt"))
+    return path
+
+
+def linked_folder(run: Path, mark: Path) -> Path:
+    path = run / STEP / "zero"
+    path.rename(mark.with_name("elsewhere"))
+    path.symlink_to(mark.with_name("elsewhere"))
+    return path
+
+
+def leading_away(run: Path, mark: Path) -> Path:
+    """The converter writes a file for each parameter, under its name."""
+    path = run / STEP / MODEL_STATES
+    state = torch.load(path, weights_only=True)
+    state["module"][f"../../../../{mark.name}/x"] = torch.zeros(1)
+    torch.save(state, path)
+    list_anew(run)
+    return path
+
+
+CHANGES: dict[str, tuple[Callable[[Path, Path], Path], str]] = {
+    "code": (code, r"must hold tensors and plain data alone, got posix\.mkdir"),
+    "code in the old form": (old_form, r"must be whole and written by torch\.save"),
+    "a bare pickle": (bare_pickle, r"must be whole and written by torch\.save"),
+    "a file that is not listed": (unlisted, "must be listed in the checkpoint's marker"),
+    "code in the universal form": (converted, "must hold tensors and plain data alone"),
+    "a link": (link, "must be a file of its own"),
+    "a linked folder": (linked_folder, "must be a file of its own"),
+    "a name that leads away": (leading_away, r"must name parameters, got '\.\./"),
+}
+
+
+def found_in(run: Path) -> Checkpoint:
+    return Checkpoint(run / STEP, json.loads((run / STEP / checkpoints.MARKER).read_text()))
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_shards_are_looked_at_before_deepspeed_reads_them(kind: str, sharded: Path, tmp_path: Path) -> None:
+    run, mark = copy(sharded, tmp_path), tmp_path / "mark"
+    shards.check(found_in(run))
+    change, message = CHANGES[kind]
+    path = change(run, mark)
+    with pytest.raises(VTSumError, match=message) as caught:
+        shards.check(found_in(run))
+    assert str(path) in str(caught.value)
+    assert not mark.exists()
+
+
+def test_the_converter_writes_through_no_link(sharded: Path, tmp_path: Path) -> None:
+    run, elsewhere = copy(sharded, tmp_path), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (run / STEP / ".universal.part").symlink_to(elsewhere)
+    with pytest.raises(VTSumError, match=r"\.universal\.part must be a folder, got a link"):
+        convert(run / STEP, 1)
+    assert not list(elsewhere.iterdir())
+    (run / STEP / ".universal.part").unlink()
+    convert(run / STEP, 1)  # and what it writes itself is let in
+    assert (run / STEP / "universal" / "zero").is_dir()
+    shards.check(found_in(run))
+
+
+def test_deepspeed_itself_is_kept_from_running_code(sharded: Path, tmp_path: Path) -> None:
+    """Whatever took the place of a shard after it was looked at."""
+    run, mark = copy(sharded, tmp_path), tmp_path / "mark"
+    code(run, mark)
+    with shards.weights_only(), pytest.raises(pickle.UnpicklingError, match="mkdir"):
+        torch.load(run / STEP / OPTIMIZER, weights_only=False)
+    assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
+    folders = ["--input_folder", str(run / STEP / "zero"), "--output_folder", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "vtsum.training.shards", *folders, "--inject_missing_state"]
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "weights_only" in done.stderr.lower() or "Weights only" in done.stderr
+    assert not mark.exists()
+
+
+def test_a_command_resumes_no_shard_that_holds_code(data: Path, sharded: Path, tmp_path: Path) -> None:
+    run = copy(sharded, tmp_path)
+    path = code(run, tmp_path / "mark")
+    resume = words(data, run, "--max_epoch", "1", "--resume", "--deepspeed", "configs/ds_zero1.json")
+    assert "tensors and plain data alone" in refused("train", *resume, names=path)
+    assert not (tmp_path / "mark").exists()

@@ -1,0 +1,412 @@
+"""No command removes or replaces what is not its own, whatever --overwrite and --resume say."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vtsum
+from tests.vtsum.fakes import ColourModel, deafen
+from tests.vtsum.samples import small_clip
+from tests.vtsum.training_corpus import flags, write_corpus
+from vtsum import cli
+from vtsum.errors import VTSumError
+from vtsum.recipes import film
+from vtsum.summary import schema
+from vtsum.training import checkpoints
+
+ROOT = Path(__file__).resolve().parents[2]
+FAKE = [sys.executable, str(Path(__file__).with_name("cli_with_fake_model.py"))]
+REAL = [sys.executable, "-m", "vtsum.cli"]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")]), "OMP_NUM_THREADS": "1"}
+SRT = "1\n00:00:01,000 --> 00:00:03,000\nHello there.\n"
+
+
+def content(folder: Path) -> dict[str, Any]:
+    """Everything in a folder: the bytes of files, the targets of links."""
+    return {
+        str(path.relative_to(folder)): os.readlink(path)
+        if path.is_symlink()
+        else path.read_bytes()
+        if path.is_file()
+        else None
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def refused(command: list[str], folder: Path, *told: str) -> None:
+    """The command ends with status 2 and one line, and has changed nothing in the folder."""
+    before = content(folder)
+    done = subprocess.run(command, env=ENVIRONMENT, cwd=folder, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert done.stderr.count("\n") == 1
+    for part in told:
+        assert part in done.stderr
+    assert content(folder) == before
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_clip(tmp_path_factory.mktemp("clip") / "small.mp4").path
+
+
+@pytest.fixture(scope="module")
+def summary(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        deafen(patch)
+        return vtsum.summarize(clip, tmp_path_factory.mktemp("made") / "o", model=ColourModel()).output
+
+
+@pytest.fixture
+def o(summary: Path, tmp_path: Path) -> Path:
+    shutil.copytree(summary, tmp_path / "o")
+    return tmp_path / "o"
+
+
+def test_a_source_in_the_output_is_not_deleted(o: Path, tmp_path: Path) -> None:
+    refused(
+        [*FAKE, "summarize", "o/summary.mp4", "-o", "o", "--overwrite"],
+        tmp_path,
+        "must not hold an input, got o/summary.mp4; give another output",
+    )
+
+
+def test_what_was_laid_among_the_key_frames_is_not_deleted(clip: Path, o: Path, tmp_path: Path) -> None:
+    (o / "keyframes" / "holiday.jpg").write_bytes(b"mine")
+    refused([*FAKE, "summarize", str(clip), "-o", "o", "--overwrite"], tmp_path, "with keyframes/holiday.jpg in it")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["soft.mp4", "-o", "o"],
+        ["hard.mp4", "-o", "o"],
+        ["o/summary.mp4", "-o", "link"],
+        ["{clip}", "-o", "o", "--transcript", "o/summary.txt"],
+        ["{clip}", "-o", "o", "--model", "model"],
+        ["{clip}", "-o", "o", "--recogniser", "whisper:model"],
+        ["{clip}", "-o", "o", "--denoiser", "model"],
+        ["{clip}", "-o", "o", "--model", "o"],
+    ],
+)
+def test_no_input_of_a_summary_is_deleted(
+    clip: Path,
+    o: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.link(o / "summary.mp4", "hard.mp4")
+    Path("soft.mp4").symlink_to("o/summary.mp4")
+    Path("link").symlink_to("o")
+    Path("model").mkdir()
+    Path("model", "config.json").symlink_to(o / "summary.json")
+    before = content(tmp_path)
+    assert cli.main(["summarize", *(word.format(clip=clip) for word in words), "--overwrite"]) == 2
+    assert "must not hold an input" in capsys.readouterr().err
+    assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["summary.txt", "keyframes", "keyframes/shot_0001.jpg"])
+def test_a_link_under_one_of_our_names_is_not_deleted(clip: Path, o: Path, tmp_path: Path, name: str) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (o / name).rename(elsewhere)
+    (o / name).symlink_to(elsewhere)
+    before = content(tmp_path)
+    with pytest.raises(VTSumError, match=f"with {name} in it"):
+        vtsum.summarize(clip, o, model=ColourModel(), overwrite=True, speech=None)
+    assert content(tmp_path) == before
+
+
+class Meddled(ColourModel):
+    """Somebody puts something into the output folder while the text is written."""
+
+    def __init__(self, action: Callable[[], object]) -> None:
+        self.action = action
+
+    def describe(self, features: Any, spans: Any, key_frames: Any = None) -> Any:
+        self.action()
+        return super().describe(features, spans, key_frames)
+
+
+@pytest.mark.parametrize("older", [True, False])
+def test_what_is_laid_in_meanwhile_is_kept_and_so_is_the_summary(
+    clip: Path, o: Path, tmp_path: Path, older: bool
+) -> None:
+    if not older:
+        shutil.rmtree(o)
+
+    def lay_in() -> None:
+        o.mkdir(exist_ok=True)
+        (o / "notes.txt").write_text("mine")
+
+    before = content(o) if older else {}
+    with pytest.raises(VTSumError, match=r"with notes\.txt in it; the new summary is .*o_2$"):
+        vtsum.summarize(clip, o, model=Meddled(lay_in), overwrite=True, speech=None)
+    assert content(o) == {**before, "notes.txt": b"mine"}
+    assert sorted(os.listdir(tmp_path)) == ["o", "o_2"]
+    schema.read(tmp_path / "o_2" / "summary.json")
+
+
+def test_extract_writes_over_nothing_but_its_own(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(clip, "small.npz")  # a video may be named anything
+    Path("f").mkdir()
+    shutil.copy(clip, "f/manifest.json")
+    Path("g").mkdir()
+    Path("mine").write_text("mine")
+    Path("g/.manifest.json.lock").symlink_to("../mine")
+    refused([*REAL, "extract", "small.npz", "-o", "."], tmp_path, "must not hold an input, got small.npz")
+    before = content(tmp_path)
+    for words, told in (
+        (["f/manifest.json", "-o", "f"], "must not hold an input, got f/manifest.json"),
+        ([str(clip), "-o", "g"], "g/.manifest.json.lock must lie where it is named, got a symbolic link"),
+    ):
+        assert cli.main(["extract", *words]) == 2
+        assert told in capsys.readouterr().err
+        assert content(tmp_path) == before
+    assert cli.main(["extract", str(clip), "-o", "h", "-q"]) == 0
+    held = json.loads(Path("h/manifest.json").read_text())
+    np.savez("h/other.npz", features=np.ones((2, 2)))
+    shutil.copy(clip, "other.mp4")
+    before = content(tmp_path)
+    assert cli.main(["extract", str(clip), "other.mp4", "-o", "h"]) == 2
+    assert "other.npz, of which manifest.json says nothing" in capsys.readouterr().err
+    assert content(tmp_path) == before
+    del held["videos"]["small"]["frames"]
+    held["videos"]["small"] |= {"frames": 0}  # as a run leaves it that was killed between the manifest and the file
+    Path("h/manifest.json").write_text(json.dumps(held))
+    assert cli.main(["extract", str(clip), "-o", "h", "-q"]) == 0
+    assert json.loads(Path("h/manifest.json").read_text())["videos"]["small"]["frames"] == 12
+
+
+def test_an_output_file_is_no_input_and_no_older_file(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """evaluate, table, plot, data activitynet and the film."""
+    monkeypatch.chdir(tmp_path)
+    write_corpus(Path("data"), videos=2)
+    for name in ("a.md", "mine.md", "mine.png", "weights.pth", "captions.json", "metrics.png"):
+        Path(name).write_text("{}")
+    Path("run").mkdir()
+    Path("run/metrics.jsonl").symlink_to("../metrics.png")
+    Path("link.md").symlink_to("nowhere.md")
+    evaluate = ["evaluate", "--data", "data", "--split", "train", "--checkpoint", "weights.pth", "--overwrite"]
+    evaluate += ["--caption_tokenizer", "plain"]
+    refused(
+        [*REAL, *evaluate, "-o", "data/anno/train_videoxum.json"],
+        tmp_path,
+        "evaluate: output data/anno/train_videoxum.json must not be an input, got data/anno",
+    )
+    before = content(tmp_path)
+    for words, told in (
+        ([*evaluate, "-o", "weights.pth"], "must not be an input, got weights.pth"),
+        ([*evaluate, "-o", "data/feat/blip/v_000.npz"], "must not be an input, got data/feat/blip"),
+        ([*evaluate, "-o", "x.png", "--plot", "x.png"], "--plot must be another file than --output"),
+        ([word for word in [*evaluate, "--plot", "mine.png"] if word != "--overwrite"], "must not exist yet"),
+        (["table", "a.md", "-o", "a.md", "--overwrite"], "table: output a.md must not be an input, got a.md"),
+        (["table", "a.md", "-o", "mine.md"], "table: output mine.md must not exist yet (--overwrite replaces it)"),
+        (["table", "a.md", "-o", "link.md"], "table: output link.md must not exist yet"),
+        (["table", "a.md", "--plot", "mine.png"], "table: output mine.png must not exist yet"),
+        (["plot", "run", "-o", "mine.png"], "plot: output mine.png must not exist yet"),
+        (["plot", "run", "-o", "metrics.png", "--overwrite"], "must not be an input, got run/metrics.jsonl"),
+        (["data", "activitynet", "captions.json", "-o", "captions.json", "--overwrite"], "must not be an input"),
+    ):
+        assert cli.main(words) == 2, words
+        printed = capsys.readouterr().err
+        assert told in printed
+        assert printed.count("\n") == 1
+        assert content(tmp_path) == before, words
+    assert film.main(["mine.png"]) == 2
+    assert "film: output mine.png must not exist yet (--overwrite replaces it)" in capsys.readouterr().err
+    assert content(tmp_path) == before
+
+
+def test_another_file_under_a_part_files_name_is_kept(tmp_path: Path) -> None:
+    from vtsum.evaluation.videoxum_file import PartFile
+
+    part = PartFile(tmp_path / "e.json", 0, 1, {})
+    part.path.write_text('{"notes": "mine"}\nmore\n')
+    for action in (part.read, part.remove):
+        with pytest.raises(VTSumError, match=r"part\.jsonl must be what is left of an evaluation, got another"):
+            action()
+    part.path.rename(tmp_path / "mine")
+    part.path.symlink_to("mine")
+    with pytest.raises(VTSumError, match="a symbolic link is in its place"):
+        part.read()
+    assert (tmp_path / "mine").read_text() == '{"notes": "mine"}\nmore\n'
+
+
+# --- training runs ---
+
+FACTS = {"engine": "plain", "ranks": 1, "global_batch": 4, "data": "", "settings": {}}
+
+
+def checkpoint(run: Path, step: int) -> Path:
+    part = checkpoints.begin(run, step)
+    (part / "state.pt").write_bytes(b"state")
+    return checkpoints.finish(run, step, FACTS, keep=9)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpus"), videos=4)
+
+
+def words(data: Path, run: Path | str, *more: str) -> list[str]:
+    small = ["--batch_size", "4", "--max_epoch", "1", "--num_workers", "0", "--resume"]
+    return ["train", "--data", str(data), "--output_dir", str(run), *flags(), *small, *more]
+
+
+def test_a_strangers_run_sweeps_nothing_elsewhere(data: Path, tmp_path: Path) -> None:
+    """Its checkpoints are a link to somebody's folder, in which nothing of ours lies."""
+    for name in (".ssh", ".config", "step-00000003", ".step-00000004.part"):
+        (tmp_path / "home" / name).mkdir(parents=True)
+        (tmp_path / "home" / name / "key").write_text("mine")
+    (tmp_path / "run").mkdir()
+    for name in ("config.yaml", "metrics.jsonl"):
+        (tmp_path / "run" / name).touch()
+    (tmp_path / "run" / "checkpoints").symlink_to("../home")
+    refused(
+        [*REAL, *words(data, "run")], tmp_path, "train: run/checkpoints must lie where it is named, got a symbolic link"
+    )
+
+
+def test_a_sweep_knows_the_names_of_checkpoints_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    for name in (".ssh", "step-notes", "step-00000099x", ".step-1.part", "step-00000009", ".step-00000009.part"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "key").write_text("mine")
+    (tmp_path / "home").mkdir()
+    (folder / "step-00000008").symlink_to(tmp_path / "home")
+    (folder / "step-00000007").write_text("mine")
+    kept = checkpoint(tmp_path, 2)
+    checkpoints.sweep(tmp_path, 2)
+    left = {".ssh", "step-notes", "step-00000099x", ".step-1.part", "step-00000008", "step-00000007", kept.name}
+    assert set(os.listdir(folder)) == left
+    for step in (3, 4):
+        part = checkpoints.begin(tmp_path, step)
+        checkpoints.finish(tmp_path, step, FACTS, keep=1)
+    assert not part.exists()
+    assert set(os.listdir(folder)) == left - {kept.name} | {"step-00000004"}
+    (tmp_path / "home" / "checkpoints").symlink_to(folder)
+    for action in (lambda: checkpoints.sweep(tmp_path / "home", 0), lambda: checkpoints.find(tmp_path / "home")):
+        with pytest.raises(VTSumError, match="got a symbolic link"):
+            action()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"files": {"../../../secret": 6}}, "names '../../../secret', which lies elsewhere"),
+        ({"files": {"/etc/hostname": 6}}, "names '/etc/hostname', which lies elsewhere"),
+        ({"files": {"a\0b": 1}}, "is missing"),
+        ({"files": {"pipe": 0}}, "'pipe' is no regular file"),
+        ({"files": ["state.pt"]}, "has no files"),
+        ({"files": {"state.pt": "5"}}, "state.pt has 5 bytes of '5'"),
+        ({"step": "1"}, "has no step"),
+        ({"step": 7}, "is another checkpoint's"),
+        ({"ranks": 0}, "is another checkpoint's"),
+        ({"settings": None}, "has no settings"),
+        ("[" * 100_000, "cannot be read"),
+        ("[1]", "its format is not"),
+        ('{"format": "vtsum-checkpoint/1"}', "has no step"),
+    ],
+)
+def test_an_odd_marker_is_passed_over_with_a_line(tmp_path: Path, change: Any, told: str) -> None:
+    folder = checkpoint(tmp_path, 1)
+    os.mkfifo(folder / "pipe")
+    marker = folder / checkpoints.MARKER
+    text = change if isinstance(change, str) else json.dumps({**json.loads(marker.read_text()), **change})
+    marker.write_text(text)
+    found, lines = checkpoints.find(tmp_path)
+    assert found is None
+    (line,) = lines
+    assert told in line
+
+
+def test_a_run_writes_into_no_folder_of_another_kind(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--resume "starts anew" where no checkpoint is; not among somebody's files, through a link or over an input."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(data, "corpus")
+    Path("home").mkdir()
+    Path("home/metrics.jsonl").write_text("mine")
+    for name in ("metrics.jsonl", "tensorboard", "model", "config.yaml"):
+        run = Path(f"run {name}")
+        run.mkdir()
+        for other in {"metrics.jsonl", "config.yaml"} - {name}:
+            (run / other).touch()
+        (run / name).symlink_to(f"../home/{name}")
+    shutil.copytree("run model", "trained", symlinks=True)
+    Path("trained/model").unlink()
+    shutil.copytree("corpus", "trained/model")
+    before = content(tmp_path)
+    for run, more, told in (
+        ("corpus", [], "must be new, empty or a run to go on with, got corpus without config.yaml and metrics.jsonl"),
+        *((f"run {n}", [], f"{n} must lie where it is named") for n in ("metrics.jsonl", "tensorboard", "model")),
+        ("run config.yaml", ["--config", "run model/config.yaml"], "config.yaml must lie where it is named"),
+        ("trained", ["--tokenizer", "trained/model/vocab.txt"], "must not hold an input, got trained/model/vocab.txt"),
+        ("trained", ["--pretrained", "trained/model"], "must not hold an input, got trained/model"),
+        ("trained", ["--data", "trained/model"], "must not hold an input, got trained/model"),
+    ):
+        extra = ["--config", "run model/config.yaml"] if "--config" not in more else []
+        assert cli.main(words(Path("corpus"), run, *extra, *more)) == 2, run
+        printed = capsys.readouterr().err
+        assert told in printed
+        assert printed.count("\n") == 1
+        assert content(tmp_path) == before, run
+
+
+def test_measures_that_are_none_are_not_dropped_in_silence(tmp_path: Path) -> None:
+    from vtsum.training.records import read_metrics
+
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"ste')
+    assert read_metrics(path) == [{"step": 1}, {"step": 2}]
+    for odd in ("mine", "[]", '{"step": "2"}', "[" * 100_000):
+        path.write_text(f'{{"step": 1}}\n{odd}\n{{"step": 2}}\n')
+        with pytest.raises(VTSumError, match="line 2 must be a step's measures"):
+            read_metrics(path)
+
+
+def test_a_converted_checkpoint_is_no_link(tmp_path: Path) -> None:
+    from vtsum.training.engine import convert
+
+    (tmp_path / "home").mkdir()
+    for name in ("universal", ".universal.part"):
+        (tmp_path / name).symlink_to("home")
+        with pytest.raises(VTSumError, match=rf"{name} must lie where it is named, got a symbolic link"):
+            convert(tmp_path, 1)
+        (tmp_path / name).unlink()
+
+
+def test_a_model_is_not_saved_over_another_kind(tmp_path: Path) -> None:
+    from vtsum.config import VTSumConfig
+    from vtsum.model import VTSum
+
+    model = VTSum(VTSumConfig(width=8, num_heads=2, depth=1, memory_slots=2, max_positions=8))
+    (tmp_path / "vocab.txt").write_text("mine")
+    model.save_pretrained(tmp_path)
+    assert (tmp_path / "vocab.txt").read_text() == "mine"
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_text('{"model_type": "blip"}')
+        before = content(tmp_path)
+        with pytest.raises(VTSumError, match=r"folder must be new or a model of VTSum's, got .* with another "):
+            model.save_pretrained(tmp_path)
+        assert content(tmp_path) == before
+        (tmp_path / "config.json").unlink(missing_ok=True)

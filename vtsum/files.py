@@ -1,0 +1,238 @@
+"""Files that stay whole: written at once or not at all, never over an input, removed only where they are ours."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from vtsum.errors import VTSumError
+
+AnyPath = str | os.PathLike[str]
+_KINDS = ((stat.S_ISLNK, "a symbolic link"), (stat.S_ISDIR, "a folder"))
+
+
+def plain(path: AnyPath) -> str:
+    """A path as it can be said in one line."""
+    return os.fsdecode(path).encode("utf-8", "replace").decode("utf-8").replace("\n", " ")
+
+
+class _Part:
+    """A new file beside `path` under a name that nobody knows before, readable as any new file of the user's is."""
+
+    def __init__(self, path: Path) -> None:
+        check_regular(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.final = path
+        self.path = path.with_name(f".{path.name[:32]}.{secrets.token_hex(8)}.part")
+        handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        self._mode = stat.S_IMODE(os.fstat(handle).st_mode)
+        os.close(handle)
+
+    def take_place(self) -> None:
+        check_regular(self.final)  # what was put there meanwhile is not lost either
+        os.chmod(self.path, self._mode)  # some writers make their files private
+        os.replace(self.path, self.final)
+
+    def drop(self) -> None:
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
+
+
+@contextmanager
+def written(path: AnyPath) -> Iterator[Path]:
+    """A file to write to, which takes the place of `path` when the block ends well; else nothing has changed.
+
+    It lies in the same folder, which is made if need be. Its name does not end as `path` does: a writer that goes by
+    the ending must be told the format.
+
+    Raises:
+        OSError: it cannot be written, or something other than a regular file is in its place; no link is followed.
+    """
+    part = _Part(Path(path))
+    try:
+        yield part.path
+        part.take_place()
+    finally:
+        part.drop()
+
+
+def write_text(path: AnyPath, text: str) -> None:
+    """Write a text file (UTF-8) through `written`."""
+    with written(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Callable[[str], Path]]:
+    """Several files of a folder at once: a function from a name to the file to write; all take their places, in the
+    order in which they were asked for, when the block ends well; else none does.
+
+    Raises:
+        OSError: see `written`.
+    """
+    asked: dict[str, _Part] = {}
+
+    def ask(name: str) -> Path:
+        if name not in asked:
+            asked[name] = _Part(folder / name)
+        return asked[name].path
+
+    try:
+        yield ask
+        for part in asked.values():
+            check_regular(part.final)
+        for part in asked.values():
+            part.take_place()
+    finally:
+        for part in asked.values():
+            part.drop()
+
+
+def check_regular(path: Path) -> None:
+    """Raise FileExistsError where `path` is anything but a regular file or nothing at all."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode):
+        kind = next((name for is_it, name in _KINDS if is_it(mode)), "no regular file")
+        raise FileExistsError(errno.EEXIST, f"{kind} is in its place", str(path))
+
+
+def check_new(op: str, output: Path, overwrite: bool) -> None:
+    """Raise VTSumError where `output` exists and nobody said that it may be replaced."""
+    if os.path.lexists(output) and not overwrite:
+        raise VTSumError(f"{op}: output {plain(output)} must not exist yet (--overwrite replaces it)")
+
+
+def check_no_links(op: str, *paths: Path) -> None:
+    """Refuse work files and folders that are symbolic links: what is written or swept there would lie elsewhere.
+
+    Raises:
+        VTSumError: naming the first that is one.
+    """
+    for path in paths:
+        if path.is_symlink():
+            raise VTSumError(f"{op}: {plain(path)} must lie where it is named, got a symbolic link; remove the link")
+
+
+def check_inputs(op: str, output: AnyPath, inputs: Iterable[AnyPath | None]) -> None:
+    """Refuse to write over what is read, whatever links it is named through.
+
+    Args:
+        output: a file or a folder, there or not.
+        inputs: files and folders; None and what does not exist are passed over, such as a hub's names.
+    Raises:
+        VTSumError: the output file is an input, or lies in an input folder; or an input lies in the output folder.
+    """
+    own = _identity(output)
+    if own is None:
+        return
+    folder = os.path.isdir(output)
+    for given in inputs:
+        found = None if given is None else _identity(given)
+        if given is None or found is None:
+            continue
+        if (
+            any(own in _line(path) for path in (given, *_links(given)))
+            or (folder and _hard_linked(given, output))
+            or (not folder and found in _line(output))
+        ):
+            rule = "must not hold an input" if folder else "must not be an input"
+            raise VTSumError(f"{op}: output {plain(output)} {rule}, got {plain(given)}; give another output")
+
+
+def _identity(path: AnyPath) -> tuple[int, int] | None:
+    """Device and inode of what a path leads to; None where that is nothing."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _line(path: AnyPath) -> set[tuple[int, int] | None]:
+    """The identities of what a path leads to and of every folder that lies in."""
+    real = Path(os.path.realpath(path))
+    return {_identity(place) for place in (real, *real.parents)}
+
+
+def _links(folder: AnyPath) -> Iterator[Path]:
+    """The symbolic links in a folder, at any depth: what a model hub keeps is full of them."""
+    for place, folders, files in os.walk(folder):
+        yield from (path for name in (*folders, *files) if (path := Path(place, name)).is_symlink())
+
+
+def _hard_linked(given: AnyPath, folder: AnyPath) -> bool:
+    """Whether a file lies in a folder under another name too."""
+    if os.path.isdir(given) or os.stat(given).st_nlink == 1:
+        return False
+    found = _identity(given)
+    return any(_identity(Path(place, name)) == found for place, _, files in os.walk(folder) for name in files)
+
+
+def strangers(folder: AnyPath, ours: re.Pattern[str]) -> list[str]:
+    """What lies in a folder and is not ours, by its path below it.
+
+    Args:
+        ours: matches the whole path of each file that is ours, "a/b.txt", and "a/" for the folders on the way. A link
+            or anything else under such a name is not ours.
+    """
+    return sorted(name for name, known in _entries(folder, ours) if not known)
+
+
+def _entries(folder: AnyPath, ours: re.Pattern[str], below: str = "") -> Iterator[tuple[str, bool]]:
+    """Path and whether it is ours, of each file, and of each folder ("a/") after what is in it."""
+    with os.scandir(Path(folder, below)) as found:
+        entries = list(found)
+    for entry in entries:
+        path = below + entry.name
+        if entry.is_dir(follow_symlinks=False) and ours.fullmatch(path + "/"):
+            yield from _entries(folder, ours, path + "/")
+            yield path + "/", True
+        else:
+            yield path, entry.is_file(follow_symlinks=False) and ours.fullmatch(path) is not None
+
+
+def replace_folder(made: Path, final: Path, ours: re.Pattern[str]) -> None:
+    """Put the folder `made` in the place of `final`, on the same disk; an older one is removed file by file.
+
+    Args:
+        ours: see `strangers`.
+    Raises:
+        FileExistsError: `final` holds what is not ours, and is left as it is; or it was laid in at the very last, the
+            new folder is in place, and the message says where the older one is kept.
+        OSError: the disk's own complaint; `final` is as it was.
+    """
+    old: Path | None = None
+    if os.path.lexists(final) and os.listdir(final):
+        _refuse_strangers(final, ours)
+        old = made.with_name(f"{made.name}.old")
+        os.rename(final, old)
+    try:
+        if old is not None:
+            _refuse_strangers(old, ours)
+        os.rename(made, final)
+    except BaseException:
+        if old is not None:
+            os.rename(old, final)
+        raise
+    if old is not None:
+        with suppress(OSError):
+            for name, known in list(_entries(old, ours)):
+                if known:
+                    (os.rmdir if name.endswith("/") else os.unlink)(old / name)
+            os.rmdir(old)
+        if old.exists():
+            raise FileExistsError(errno.EEXIST, f"the new one is in place, what is left of the older one is in {old}")
+
+
+def _refuse_strangers(folder: Path, ours: re.Pattern[str]) -> None:
+    if foreign := strangers(folder, ours):
+        raise FileExistsError(errno.EEXIST, f"{plain(foreign[0])} in it would be lost", str(folder))

@@ -131,8 +131,6 @@ def _device(wanted: str, place: Place) -> str:
 
 def load_model(settings: EvaluationSettings) -> tuple[VTSum, str]:
     """The model in evaluation mode and the SHA-256 of its weights: from a model folder, a run's folder, or a .pth."""
-    from vtsum.model.checkpoint import load_checkpoint
-
     source = Path(settings.checkpoint)
     if source.is_file():
         if settings.tokenizer is None:
@@ -147,7 +145,7 @@ def load_model(settings: EvaluationSettings) -> tuple[VTSum, str]:
         raise VTSumError(f"evaluate: --tokenizer and --kernel_size belong to .pth files, {source} has its own")
     if not (source / "config.json").is_file() and (source / "model").is_dir():
         source /= "model"
-    loaded = load_checkpoint(source)
+    loaded = VTSum.load_checkpoint(source)
     return loaded.model.eval(), loaded.weights_sha256
 
 

@@ -11,7 +11,6 @@ from torch import Tensor
 from vtsum import plugins
 from vtsum.errors import VTSumError
 from vtsum.model.blip_vision import BlipCheckpointFrameEncoder
-from vtsum.model.checkpoint import load_checkpoint
 from vtsum.model.files import read_safetensors
 from vtsum.model.frame_encoder import (
     EMBEDDED,
@@ -21,6 +20,7 @@ from vtsum.model.frame_encoder import (
     is_transformers,
 )
 from vtsum.model.timm_encoder import PREFIX, TimmFrameEncoder
+from vtsum.model.vtsum import VTSum
 from vtsum.protocols import FrameEncoder
 
 
@@ -51,7 +51,7 @@ def _built_in(name: str, device: str | torch.device) -> FrameEncoder:
     if path.is_file():
         return BlipCheckpointFrameEncoder(path, device=device)
     if path.is_dir() and not is_transformers(path):
-        checkpoint = load_checkpoint(path)
+        checkpoint = VTSum.load_checkpoint(path)
         return frame_encoder_of(checkpoint.model.config.frame_encoder, checkpoint.encoder_state, device)
     if name not in KNOWN and not path.is_dir() and "/" not in name:
         names = ", ".join(["embedded", *KNOWN])

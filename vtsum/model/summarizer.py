@@ -14,11 +14,12 @@ import torch.nn.functional as F
 
 from vtsum import plugins
 from vtsum.errors import VTSumError
-from vtsum.model.checkpoint import Checkpoint, load_checkpoint
+from vtsum.model.checkpoint import Checkpoint
 from vtsum.model.encoders import frame_encoder_of
 from vtsum.model.frame_encoder import EMBEDDED, KNOWN, TransformersFrameEncoder, check_images, is_transformers
 from vtsum.model.pretrained import from_pretrained
 from vtsum.model.spans import gather_spans
+from vtsum.model.vtsum import VTSum
 from vtsum.protocols import FrameEncoder, Summarizer
 
 
@@ -214,6 +215,6 @@ def load(name_or_path: str = "embedded") -> Summarizer:
 
 
 def _from_folder(name: str, folder: Path, *, embedded: bool) -> VTSumSummarizer:
-    checkpoint = load_checkpoint(folder)
+    checkpoint = VTSum.load_checkpoint(folder)
     encoder = frame_encoder_of(checkpoint.model.config.frame_encoder, checkpoint.encoder_state)
     return VTSumSummarizer(name, checkpoint, encoder, embedded=embedded)

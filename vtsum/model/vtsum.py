@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,12 +22,11 @@ from vtsum_kernels.nn import MemoryBank
 from vtsum.config import VTSumConfig
 from vtsum.errors import VTSumError
 from vtsum.model.boundary import BoundaryHead, boundary_loss, boundary_targets
+from vtsum.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from vtsum.model.memory import make_bank, read_bank
 from vtsum.model.temporal import LocalAttention, PositionEmbedding, TemporalTransformer, run
 from vtsum.model.text_decoder import TextDecoder
-
-if TYPE_CHECKING:
-    from vtsum.model.videoxum_checkpoint import LoadReport
+from vtsum.model.videoxum_checkpoint import LoadReport, from_videoxum
 
 
 class VTSumOutput(NamedTuple):
@@ -101,9 +100,12 @@ class VTSum(nn.Module):
         Raises:
             VTSumError: a file missing or broken, another format, weights that do not fit the configuration.
         """
-        from vtsum.model.checkpoint import load_checkpoint
+        return cls.load_checkpoint(source).model
 
-        return load_checkpoint(source).model
+    @classmethod
+    def load_checkpoint(cls, source: str | Path) -> Checkpoint:
+        """`from_pretrained`, with what the folder holds beside the model."""
+        return load_checkpoint(source, cls)
 
     def save_pretrained(
         self,
@@ -119,8 +121,6 @@ class VTSum(nn.Module):
             facts: what the model was trained on and how well it did; goes into config.json.
             state_dict: the weights where they do not lie in this module, as after sharded training.
         """
-        from vtsum.model.checkpoint import save_checkpoint
-
         save_checkpoint(self, Path(folder), facts or {}, dtype, state_dict)
 
     @classmethod
@@ -134,9 +134,7 @@ class VTSum(nn.Module):
         **config: Any,
     ) -> VTSum:
         """A model from the original project's .pth; see `vtsum.model.videoxum_checkpoint.from_videoxum`."""
-        from vtsum.model.videoxum_checkpoint import from_videoxum
-
-        return from_videoxum(checkpoint, tokenizer, kernel_size, text_num_heads, num_heads, **config)
+        return from_videoxum(cls, checkpoint, tokenizer, kernel_size, text_num_heads, num_heads, **config)
 
     def gradient_checkpointing_enable(self) -> None:
         """Keep only each layer's input for the backward pass and compute the rest again there: temporal blocks, local

@@ -31,7 +31,7 @@ from vtsum.data.tvsum import TVSumVideo, load_captions, load_tvsum
 from vtsum.evaluation.baselines import evaluate_features, evaluate_random, every_fifth, paired_difference
 from vtsum.evaluation.features import color_histogram
 from vtsum.files import replacing, write_text
-from vtsum.model.checkpoint import CONFIG, VOCABULARY, WEIGHTS, config_text, load_checkpoint, load_tokenizer, pack
+from vtsum.model.checkpoint import CONFIG, VOCABULARY, WEIGHTS, config_text, load_tokenizer, pack
 from vtsum.model.embedded_encoder import EMBEDDING_DIM, EmbeddedEncoder
 from vtsum.model.files import save_safetensors, write_safetensors
 from vtsum.model.text_decoder import TextDecoder
@@ -175,7 +175,7 @@ def make(shared: Path, out: Path, settings: JointSettings) -> dict[str, Any]:
         write_safetensors(pack(average, encoder), part(WEIGHTS))
         shutil.copyfile(out / VOCABULARY, part(VOCABULARY))
         part(CONFIG).write_text(config_text(average.config, facts), encoding="utf-8")
-    load_checkpoint(folder)
+    VTSum.load_checkpoint(folder)
     return facts
 
 

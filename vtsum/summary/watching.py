@@ -12,6 +12,7 @@ import numpy as np
 
 from vtsum.enhance.event_segmentation import PictureChanges
 from vtsum.enhance.frame_sampling import EvenChooser, FrameChooser, spread, thumbnail_features
+from vtsum.enhance.summary_refinement import smooth_scores
 from vtsum.errors import VTSumError
 from vtsum.summary.progress import ProgressCallback
 from vtsum.threads import torch_threads
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 BATCH = 32  # frames encoded at once
 SHARE = 0.25  # of the sampled frames that are encoded
 AT_LEAST = 40  # frames are encoded where the video has so many: a short one is encoded whole
+SMOOTHING = 1.0  # frames, of the Gaussian over saliency: nearer to raters (docs/summary_refinement.md)
 Sampler = Literal["coverage", "uniform", "all"]
 SAMPLERS: tuple[Sampler, ...] = ("coverage", "uniform", "all")
 
@@ -36,7 +38,7 @@ class Watched:
 
     features: np.ndarray  # [T, C] float32; of frames that were not encoded, spread from those that were
     event_features: np.ndarray  # [T, C'] float32: those columns of it that tell events apart
-    saliency: np.ndarray  # [T] float32, 0..1
+    saliency: np.ndarray  # [T] float32, 0..1; smoothed over time
     duration: float
     broken_at: float | None
     warnings: list[str]
@@ -114,6 +116,7 @@ def watch(
         raise VTSumError(f"summarize: {source.name} must hold at least one picture that can be decoded, got none")
     spread_features = choice.spread(np.concatenate(features))
     saliency = np.clip(np.nan_to_num(model.saliency(spread_features)), 0.0, 1.0)
+    saliency = smooth_scores(saliency, "gaussian", SMOOTHING).astype(np.float32)
     tell("read", 1.0)
     return Watched(
         features=spread_features,

@@ -94,7 +94,7 @@ def test_on_tvsum_a_saliency_that_knows_beats_one_at_random() -> None:
     assert off["encoded"][0] == 1.0
     assert on["encoded"][0] == pytest.approx(40 / 120, abs=1e-4)
     assert off["tau"][0] == pytest.approx(1.0, abs=1e-4)
-    # Ratings of two values are tied within a scene; smoothed scores at its edges are not, which tau-b counts as an error.
+    # Ratings are tied within a scene; smoothed scores at its edges are not, which tau-b counts as an error.
     assert 0.7 < found["smoothing off"]["values"]["tau"][0] < 1.0
     assert 0.5 < on["tau"][0] < 1.0
     assert abs(by_chance["tau"][0]) < 0.15

@@ -1,0 +1,117 @@
+"""Reading small files that a stranger may have made: JSON above all. What is wrong with one is told in one line."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import re
+import stat
+from typing import Any, TypeVar
+
+from vtsum.errors import VTSumError
+
+LIMIT = 64 * 2**20
+"""Bytes that a file may have, unless its reader says otherwise."""
+DEPTH = 64
+"""Lists and objects that may stand in one another."""
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_KINDS: dict[type, str] = {dict: "an object", list: "a list"}
+_T = TypeVar("_T")
+
+
+def read_file(path: str | os.PathLike[str], op: str, limit: int = LIMIT) -> bytes:
+    """The bytes of a regular file; a pipe or a device is not waited for.
+
+    Raises:
+        VTSumError: it is missing, no regular file, cannot be read, or has more than `limit` bytes.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(handle, "rb") as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise VTSumError(f"{op}: {os.fspath(path)} must be a regular file, got something else")
+            content = file.read(limit + 1)
+    except OSError as error:
+        reason = "no such file" if error.errno == errno.ENOENT else error.strerror or error
+        raise VTSumError(f"{op}: {os.fspath(path)} must be a readable file, got: {reason}") from None
+    if len(content) > limit:
+        raise VTSumError(f"{op}: {os.fspath(path)} must have at most {limit} bytes, got more")
+    return content
+
+
+def read_json(path: str | os.PathLike[str], kind: type[_T], op: str, limit: int = LIMIT) -> _T:
+    """The JSON of a file, checked as `parse_json` does; `op` begins the message.
+
+    Raises:
+        VTSumError: see `read_file` and `parse_json`.
+    """
+    return parse_json(read_file(path, op, limit), kind, f"{op}: {os.fspath(path)}")
+
+
+def parse_json(text: bytes | str, kind: type[_T], where: str) -> _T:
+    """Strict JSON: numbers finite and of at most 64 bits, each name once, at most `DEPTH` levels, valid Unicode.
+
+    Args:
+        text: bytes are UTF-8, a byte order mark is passed over.
+        kind: dict, list, or object where either will do. where: what the message names.
+    Raises:
+        VTSumError: it is anything else.
+    """
+    try:
+        if isinstance(text, bytes):
+            text = text.decode("utf-8-sig")
+        value = json.loads(text, parse_int=_integer, parse_float=_real, parse_constant=_real, object_pairs_hook=_object)
+        if _SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+        _check_depth(value)
+    except RecursionError:
+        raise VTSumError(f"{where} must be JSON of at most {DEPTH} levels, got more") from None
+    except UnicodeEncodeError:
+        raise VTSumError(f"{where} must be JSON in Unicode, got half a surrogate pair") from None
+    except UnicodeDecodeError as error:
+        raise VTSumError(
+            f"{where} must be JSON in UTF-8, got byte {error.object[error.start]:#04x} at {error.start}"
+        ) from None
+    except ValueError as error:
+        raise VTSumError(f"{where} must be JSON, got: {error}") from None
+    if not isinstance(value, kind):
+        raise VTSumError(f"{where} must hold {_KINDS[kind]}, got {_name(value)}")
+    return value
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > 20 or not -(2**63) <= (value := int(digits)) < 2**64:
+        raise ValueError(f"a number of more than 64 bits ({digits[:20]}...)")
+    return value
+
+
+def _real(digits: str) -> float:
+    if not math.isfinite(value := float(digits)):
+        raise ValueError(f"a number that is not finite ({digits[:20]})")
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise ValueError(f"{twice[:80]!r} stands there twice")
+    return made
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(DEPTH + 1):
+        level = [item for item in level if isinstance(item, dict | list)]
+        if not level:
+            return
+        level = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
+    raise RecursionError
+
+
+def _name(value: Any) -> str:
+    return _KINDS.get(type(value)) or f"{str(value)!r:.80}"

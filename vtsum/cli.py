@@ -11,11 +11,6 @@ def _terminated(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-def _say(message: str) -> None:
-    text = " ".join(message.split())
-    print(f"vtsum: {text}", file=sys.stderr)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the command.
 
@@ -25,29 +20,30 @@ def main(arguments: list[str] | None = None) -> int:
         int: 0, or 2 after a mistake of the user's (told in one line), or 130 after Ctrl-C.
     """
     from vtsum.errors import VTSumError
+    from vtsum.shown import say
 
     try:
         from vtsum.commands import Abort, UsageError, app
     except ModuleNotFoundError as error:
         if error.name not in {"typer", "rich"}:
             raise
-        _say(f"{error.name} must be installed: pip install vtsum[video]")
+        say(f"{error.name} must be installed: pip install vtsum[video]")
         return 2
     # A service manager's SIGTERM tidies up as Ctrl-C does.
     previous = signal.signal(signal.SIGTERM, _terminated)
     try:
         code = app(args=arguments, prog_name="vtsum", standalone_mode=False)
         if code == 130:  # typer turns Ctrl-C into this
-            _say("stopped")
+            say("stopped")
         return code if isinstance(code, int) else 0
     except VTSumError as error:
-        _say(str(error))
+        say(str(error))
         return 2
     except UsageError as error:
-        _say(f"{error.format_message()} (see {error.ctx.command_path if error.ctx else 'vtsum'} --help)")
+        say(f"{error.format_message()} (see {error.ctx.command_path if error.ctx else 'vtsum'} --help)")
         return 2
     except (KeyboardInterrupt, Abort):
-        _say("stopped")
+        say("stopped")
         return 130
     except BrokenPipeError:
         # The reader of a pipe went away; leave nothing for the interpreter to complain about at exit.

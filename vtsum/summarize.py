@@ -26,6 +26,7 @@ from vtsum.extras import require
 from vtsum.listening import DENOISER, LIMIT, RECOGNISER, Listening
 from vtsum.planning import Plan, Refine, make_plan
 from vtsum.progress import ProgressCallback, ignore
+from vtsum.shown import escaped
 from vtsum.staging import StagedFolder, writing_failed
 from vtsum.text import Moment, describe, summary_text, text_file
 from vtsum.watching import SAMPLERS, Sampler, Watched, torch_threads, watch
@@ -279,7 +280,7 @@ def _write(
         (stage.path / "summary.txt").write_text(text_file(data), encoding="utf-8")
     if "json" in formats:
         text = json.dumps(data, ensure_ascii=False, allow_nan=False, indent=1)
-        (stage.path / "summary.json").write_text(text + "\n", encoding="utf-8")
+        (stage.path / "summary.json").write_text(escaped(text) + "\n", encoding="utf-8")
     if "mp4" not in formats:
         (stage.path / "summary.mp4").unlink(missing_ok=True)
     if "keyframes" not in formats:

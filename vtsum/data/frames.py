@@ -11,7 +11,7 @@ import numpy as np
 
 from vtsum.errors import VTSumError
 
-_FRAME_NAME = re.compile(r"(\d+)\.jpe?g")
+_FRAME_NAME = re.compile(r"(\d{1,18})\.jpe?g")
 
 FRAME_INDEX_RATE = 3.0
 """Indices a second of video in the stored TVSum frames: a frame with index i was shown at i / 3 seconds."""

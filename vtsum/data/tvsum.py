@@ -18,7 +18,7 @@ import numpy as np
 
 from vtsum.errors import VTSumError
 
-_MMSS = re.compile(r"(\d+):([0-5]\d)")
+_MMSS = re.compile(r"(\d{1,9}):([0-5]\d)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +157,7 @@ def _load_h5(path: Path, dataset: str) -> list[TVSumVideo]:
     except OSError as error:
         raise VTSumError(f"{function}: {path} must be an h5 file, got: {error}") from None
     with file:
-        keys = sorted((key for key in file if re.fullmatch(r"video_\d+", key)), key=lambda key: int(key[6:]))
+        keys = sorted((key for key in file if re.fullmatch(r"video_\d{1,9}", key)), key=lambda key: int(key[6:]))
         if not keys:
             raise VTSumError(f"{function}: {path} must have groups video_1, video_2 ..., got {sorted(file)[:3]}")
         return [_video(file[key], key, dataset, f"{function}: {path}: {key}") for key in keys]

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from vtsum.errors import VTSumError
+from vtsum.shown import one_line
 
 METRICS = "metrics.jsonl"
 
@@ -91,9 +92,9 @@ class Display:
     def say(self, text: str) -> None:
         """A line that stays."""
         if self._bar is not None:
-            self._bar.console.print(text, markup=False, highlight=False)
+            self._bar.console.print(one_line(text), markup=False, highlight=False)
         else:
-            print(text, file=sys.stderr, flush=True)
+            print(one_line(text), file=sys.stderr, flush=True)
 
     def __enter__(self) -> Display:
         if self._bar is not None:

@@ -22,6 +22,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vtsum.errors import VTSumError
+from vtsum.shown import clean
 
 MAX_PIXELS = 36_000_000  # 8192 x 4320 and a little: above it a damaged header would take gigabytes
 MAX_ERRORS_IN_A_ROW = 1000  # packets; an intact part of a file never fails this often
@@ -37,8 +38,7 @@ av.logging.set_level(None)
 
 def show(path: str | os.PathLike[str]) -> str:
     """Return a path as text that any terminal can print, undecodable bytes as question marks."""
-    text = os.fsdecode(os.fspath(path))
-    return text.encode("utf-8", "replace").decode("utf-8").replace("\n", " ").replace("\r", " ")
+    return clean(os.fsdecode(os.fspath(path)))
 
 
 def reason(error: BaseException) -> str:

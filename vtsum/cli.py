@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from types import FrameType
@@ -17,7 +18,9 @@ def main(arguments: list[str] | None = None) -> int:
     Args:
         arguments: the words after `vtsum`; None: those of this process.
     Returns:
-        int: 0, or 2 after a mistake of the user's (told in one line), or 130 after Ctrl-C.
+        int: 0, or 2 after a mistake of the user's (told in one line), or 130 after Ctrl-C; 70 in a process of the
+            command's own where something went wrong that nobody foresaw (told in one line too; VTSUM_TRACEBACK=1 shows
+            where). To a caller with arguments of its own that is an exception.
     """
     from vtsum.errors import VTSumError
     from vtsum.shown import say
@@ -49,6 +52,14 @@ def main(arguments: list[str] | None = None) -> int:
         # The reader of a pipe went away; leave nothing for the interpreter to complain about at exit.
         sys.stdout = None
         return 1
+    except Exception as error:
+        if arguments is not None or os.environ.get("VTSUM_TRACEBACK"):
+            raise
+        say(
+            f"this should not have happened, {type(error).__name__}: {error}"[:500]
+            + " (please report it, with what VTSUM_TRACEBACK=1 shows)"
+        )
+        return 70
     finally:
         signal.signal(signal.SIGTERM, previous)
 

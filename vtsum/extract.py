@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vtsum.data.feature_files import array_header, write_npz
+from vtsum.data.feature_files import array_header, check_id, feature_file, write_npz
 from vtsum.errors import VTSumError
+from vtsum.reading import read_json
 
 if TYPE_CHECKING:
     from vtsum.model.frame_encoder import FrameEncoder
@@ -126,6 +127,7 @@ def extract(
             report.skipped.append(video)
             continue
         try:
+            check_id(video, f"extract: {source}: its name without its ending")
             features, duration, notes = _encode(source, network, fps, batch_size, tell)
         except VTSumError as error:
             report.failed[str(source)] = str(error)
@@ -221,7 +223,7 @@ class FeatureFolder:
                 f"extract: videos must have names of their own, got {source}, and {entry['source']} is in {self.path}"
             )
         try:
-            shape, _ = array_header(self.path / f"{video}.npz", "features")
+            shape, _ = array_header(feature_file(self.path, video), "features")
         except VTSumError:
             return False
         return shape == (entry["frames"], self._dim) and entry["bytes"] == source.stat().st_size
@@ -229,7 +231,7 @@ class FeatureFolder:
     def add(self, video: str, source: Path, features: np.ndarray, duration: float) -> None:
         """Write the features, then the manifest with what other runs have added to it meanwhile."""
         try:
-            write_npz(self.path / f"{video}.npz", features=features)
+            write_npz(feature_file(self.path, video), features=features)
             with self._locked():
                 self._videos = self._read() | {
                     video: {
@@ -263,7 +265,7 @@ class FeatureFolder:
         if not path.exists():
             return {}
         try:
-            held = json.loads(path.read_text(encoding="utf-8"))
+            held = read_json(path, dict, "extract")
             if held["format"] != FORMAT:
                 raise VTSumError(f"extract: format of {path} must be {FORMAT!r}, got {held['format']!r}")
             if held["weights_sha256"] != self._head["weights_sha256"]:
@@ -281,10 +283,8 @@ class FeatureFolder:
             for name, entry in videos.items():
                 if not isinstance(name, str) or {"source", "bytes", "frames"} - set(entry):
                     raise TypeError(f"entry {name!r}")
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise VTSumError(f"extract: {path} must be a manifest of features, got: {error!r}") from None
-        except OSError as error:
-            raise VTSumError(f"extract: {path} must be readable: {error.strerror or error}") from None
         return videos
 
 

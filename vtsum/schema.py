@@ -15,7 +15,6 @@ gaps or overlaps, clips inside their shots, sentences that speak of times inside
 
 from __future__ import annotations
 
-import json
 import math
 import types
 import typing
@@ -23,8 +22,10 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from vtsum.errors import VTSumError
+from vtsum.reading import read_json
 
 SCHEMA = "vtsum-summary/1"
+_LIMIT = 1 << 30  # bytes: a long video has every frame and every word in it
 _SLACK = 0.002  # seconds: times are rounded to milliseconds
 
 
@@ -274,8 +275,4 @@ def read(path: str | Path) -> SummaryDocument:
     Raises:
         VTSumError: it cannot be read, is no JSON, or is not a valid summary of this version.
     """
-    try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise VTSumError(f"summary.json: {path}: cannot be read: {error}") from None
-    return validate(document)
+    return validate(read_json(path, dict, "summary.json", _LIMIT))

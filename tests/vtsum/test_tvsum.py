@@ -141,7 +141,7 @@ def test_splits_never_test_on_a_training_video(tmp_path: Path) -> None:
     with pytest.raises(VTSumError, match=r"folds\[0\] must not train on a test video, got \['video_2'\]"):
         load_splits(path)
     path.write_text("{")
-    with pytest.raises(VTSumError, match="must be readable JSON"):
+    with pytest.raises(VTSumError, match="must be JSON, got"):
         load_splits(path)
 
 

@@ -35,6 +35,7 @@ from vtsum.data.synthetic_scenes import (
 )
 from vtsum.data.videoxum import CLIP_FEATURES, FEATURES, SPLITS, join_sentences
 from vtsum.errors import VTSumError
+from vtsum.reading import read_json
 
 if TYPE_CHECKING:
     from vtsum.model.frame_encoder import FrameEncoder
@@ -143,7 +144,7 @@ def _admit(folder: Path, manifest: dict[str, Any], counts: dict[str, int]) -> No
             raise VTSumError(f"synth: folder must be new, empty or an older corpus, got {folder} without {MANIFEST}")
         return
     try:
-        older = json.loads(path.read_text(encoding="utf-8"))
+        older = read_json(path, dict, "synth")
         if older["format"] != FORMAT:
             raise VTSumError(f"synth: format of {path} must be {FORMAT!r}, got {older['format']!r}")
         for key, value in manifest.items():
@@ -155,7 +156,7 @@ def _admit(folder: Path, manifest: dict[str, Any], counts: dict[str, int]) -> No
         for split, count in older["videos"].items():
             if counts[split] < count:
                 raise VTSumError(f"synth: {split} must be at least {count}, as {folder} holds, got {counts[split]}")
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise VTSumError(f"synth: {path} must be a corpus's manifest, got: {error!r}") from None
 
 

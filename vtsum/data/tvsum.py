@@ -7,7 +7,6 @@ user videos", ECCV 2014; the h5 schema (features, picks, change_points, user_sum
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from vtsum.data.feature_files import check_id
 from vtsum.errors import VTSumError
+from vtsum.reading import read_json
 
 _MMSS = re.compile(r"(\d{1,9}):([0-5]\d)")
 
@@ -114,7 +115,7 @@ def load_captions(json_path: str | Path) -> dict[str, list[Caption]]:
         VTSumError: the file is missing, is no JSON, or an entry has a wrong time or no text.
     """
     path = Path(json_path)
-    content = _read_json(path, "load_captions")
+    content = read_json(path, dict, "load_captions")
     captions: dict[str, list[Caption]] = {}
     for key, entries in content.items():
         if not isinstance(entries, list):
@@ -131,11 +132,13 @@ def load_splits(json_path: str | Path) -> dict[str, list[Split]]:
     """
     path = Path(json_path)
     splits: dict[str, list[Split]] = {}
-    for name, entries in _read_json(path, "load_splits").items():
+    for name, entries in read_json(path, dict, "load_splits").items():
         splits[name] = []
+        if not isinstance(entries, list):
+            raise VTSumError(f"load_splits: {path}: {name} must be a list of splits, got {entries!r:.80}")
         for i, entry in enumerate(entries):
             where = f"load_splits: {path}: {name}[{i}]"
-            if not isinstance(entry, Mapping) or not entry.get("train") or not entry.get("test"):
+            if not isinstance(entry, Mapping) or not all(_keys(entry.get(part)) for part in ("train", "test")):
                 raise VTSumError(f"{where} must have the lists train and test, got {entry!r:.80}")
             both = set(entry["train"]) & set(entry["test"])
             if both:
@@ -171,7 +174,7 @@ def _video(group: Any, key: str, dataset: str, where: str) -> TVSumVideo:
 
     def text(name: str) -> str:
         value = group[name][()] if name in group else b""
-        return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+        return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
     def checked(name: str, array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
         if array.shape != tuple(shape):
@@ -200,7 +203,7 @@ def _video(group: Any, key: str, dataset: str, where: str) -> TVSumVideo:
     return TVSumVideo(
         dataset=dataset,
         key=key,
-        name=text("video_name"),
+        name=check_id(text("video_name"), f"{where}: video_name") if "video_name" in group else "",
         title=text("title"),
         category=text("category"),
         fps=float(read("fps")),
@@ -215,16 +218,8 @@ def _video(group: Any, key: str, dataset: str, where: str) -> TVSumVideo:
     )
 
 
-def _read_json(path: Path, function: str) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise VTSumError(f"{function}: json_path must be a file, got {path}") from None
-    except (OSError, ValueError) as error:
-        raise VTSumError(f"{function}: {path} must be readable JSON, got: {error}") from None
-    if not isinstance(content, dict):
-        raise VTSumError(f"{function}: {path} must hold an object, got {type(content).__name__}")
-    return content
+def _keys(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(key, str) for key in value)
 
 
 def _caption(entry: Any, where: str) -> Caption:

@@ -6,12 +6,12 @@ training, such as the batch size, lies in the training settings alone and is fil
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from vtsum.errors import VTSumError
+from vtsum.reading import read_json
 from vtsum.training.sampler import Layout
 from vtsum.training.settings import TrainSettings, nearest
 
@@ -107,14 +107,6 @@ def _check(path: Path, values: Mapping[str, Any], known: Mapping[str, Any], pref
             raise VTSumError(f"train: {shown} of {path} must be {rule}, got {value!r}")
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"{twice[0]!r} stands there twice")
-    return dict(pairs)
-
-
 def read(path: str | Path) -> dict[str, Any]:
     """A DeepSpeed configuration file, checked.
 
@@ -123,14 +115,7 @@ def read(path: str | Path) -> dict[str, Any]:
             other than 0 to 3; an offload that the stage does not have.
     """
     path = Path(path)
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
-    except OSError as error:
-        raise VTSumError(f"train: --deepspeed must be a readable file, got {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise VTSumError(f"train: --deepspeed must be JSON, got {path}: {error}") from None
-    if not isinstance(data, dict):
-        raise VTSumError(f"train: --deepspeed must hold an object, got {type(data).__name__} in {path}")
+    data = read_json(path, dict, "train: --deepspeed")
     _check(path, data, _KNOWN)
     zero = data.get("zero_optimization", {})
     if "stage" not in zero or zero["stage"] not in (0, 1, 2, 3):

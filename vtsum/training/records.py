@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -10,19 +11,27 @@ from types import TracebackType
 from typing import Any
 
 from vtsum.errors import VTSumError
+from vtsum.reading import parse_json, read_file
 from vtsum.shown import one_line
 
 METRICS = "metrics.jsonl"
 
 
+_LIMIT = 1 << 30  # bytes; a line a step has some 250
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file; a last one that was cut off in writing is left out."""
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            break
+    """The lines of a metrics file; a last one that was cut off in writing is left out.
+
+    Raises:
+        VTSumError: it cannot be read, or another line is no step of a training.
+    """
+    lines: list[dict[str, Any]] = []
+    for number, text in enumerate(read_file(path, "metrics", _LIMIT).split(b"\n")[:-1], 1):
+        line = parse_json(text, dict, f"metrics: {path}: line {number}")
+        if type(line.get("step")) is not int:
+            raise VTSumError(f"metrics: {path}: line {number} must have a step, got {line.get('step')!r:.80}")
+        lines.append(line)
     return lines
 
 
@@ -45,7 +54,8 @@ class Records:
 
     def add(self, line: dict[str, Any]) -> None:
         """Record one step."""
-        self._file.write(json.dumps(line) + "\n")
+        held = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
+        self._file.write(json.dumps(held, allow_nan=False) + "\n")
         self._file.flush()
         for name, value in line.items():
             if name not in ("step", "epoch"):

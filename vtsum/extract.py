@@ -112,10 +112,10 @@ def extract(
         VTSumError: see find_videos; the encoder cannot be had, or is another one than the folder's; the folder cannot
             be written to.
     """
-    if not (math.isfinite(fps) and 0 < fps <= 1000):
-        raise VTSumError(f"extract: fps must be above 0 and at most 1000, got {fps}")
-    if batch_size < 1:
-        raise VTSumError(f"extract: batch_size must be at least 1, got {batch_size}")
+    if not 1e-4 <= fps <= 1000:
+        raise VTSumError(f"extract: fps must be 0.0001 to 1000, got {fps}")
+    if not 1 <= batch_size <= 1 << 20:
+        raise VTSumError(f"extract: batch_size must be 1 to {1 << 20}, got {batch_size}")
     tell = progress or (lambda stage, done, total, name: None)
     found = find_videos(videos)
     network = _load(encoder, device)

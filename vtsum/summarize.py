@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import math
 import os
 import sys
 import threading
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from vtsum.video import CutResult, VideoInfo
 
 FORMATS = ("mp4", "txt", "json", "keyframes", "html")
-_MAX_FPS = 30.0
+_FPS = (1e-4, 30.0)
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def summarize(
         output: folder for the results; None: `<name of the video>_summary` in the current folder.
         budget: "15%" of the video, "30s", "2min", "1:30", or "12frames" (sampled frames).
         model: "embedded", another model's name or folder, or a loaded model (`vtsum.model.load`).
-        fps (float): frames sampled a second, above 0 and at most 30.
+        fps (float): frames sampled a second, 0.0001 to 30.
         formats: any of "mp4", "txt", "json", "keyframes", "html".
         overwrite (bool): replace an older summary. A folder that holds anything else is never replaced.
         sampler: which sampled frames the encoder sees: "coverage", "uniform" or "all" (`vtsum.watching.watch`).
@@ -126,8 +125,8 @@ def summarize(
     tell = progress or ignore
     wanted = parse_budget(budget)
     chosen_formats = check_formats(formats)
-    if not (math.isfinite(fps) and 0 < fps <= _MAX_FPS):
-        raise VTSumError(f"summarize: fps must be above 0 and at most {_MAX_FPS:g}, got {fps:g}")
+    if not _FPS[0] <= fps <= _FPS[1]:
+        raise VTSumError(f"summarize: fps must be {_FPS[0]:g} to {_FPS[1]:g}, got {fps:g}")
     if speech_limit is not None and not speech_limit > 0:
         raise VTSumError(f"summarize: speech_limit must be above 0 seconds, or None, got {speech_limit:g}")
     for name, value, known in (

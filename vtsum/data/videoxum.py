@@ -30,6 +30,7 @@ SPLITS = ("train", "val", "test")
 SLACK = 2
 """Frames by which the lengths of features and labels may differ; the longer one is cut. Released data needs it."""
 MAX_WORDS = 512
+_LONGEST = 10_000_000  # seconds, and frames: some four months
 _LIMIT = 1 << 30  # bytes of an annotation file; the published ones have up to 60 MB
 FEATURES, CLIP_FEATURES = Path("feat", "blip"), Path("feat", "vt_clipscore")
 
@@ -102,16 +103,16 @@ def parse_annotation(entry: Any, *, unannotated: bool = False) -> Annotation:
     if missing:
         raise VTSumError(f"{video}: {' and '.join(missing)} must be there, got {', '.join(sorted(map(str, entry)))}")
     duration = entry["duration"]
-    if isinstance(duration, bool) or not isinstance(duration, int | float) or not 0 < duration < float("inf"):
-        raise VTSumError(f"{video}: duration must be a number of seconds above 0, got {duration!r}")
+    if isinstance(duration, bool) or not isinstance(duration, int | float) or not 0 < duration <= _LONGEST:
+        raise VTSumError(f"{video}: duration must be a number of seconds above 0, up to {_LONGEST:,}, got {duration!r}")
     tsum = [entry["tsum"]] if isinstance(entry["tsum"], str) else entry["tsum"]
     if not isinstance(tsum, list) or not all(isinstance(sentence, str) for sentence in tsum):
         raise VTSumError(f"{video}: tsum must be a list of sentences, got {_short(tsum)}")
     if not join_sentences(tsum):
         raise VTSumError(f"{video}: tsum must hold at least one word, got {_short(tsum)}")
     frames = entry.get("sampled_frames")
-    if frames is not None and (isinstance(frames, bool) or not isinstance(frames, int) or frames < 1):
-        raise VTSumError(f"{video}: sampled_frames must be a whole number above 0, got {frames!r}")
+    if frames is not None and (isinstance(frames, bool) or not isinstance(frames, int) or not 1 <= frames <= _LONGEST):
+        raise VTSumError(f"{video}: sampled_frames must be a whole number from 1 to {_LONGEST:,}, got {frames!r}")
     labels = _labels(video, entry["vsum_onehot"]) if "vsum_onehot" in entry else None
     if labels is None:
         frames = frames or max(1, round(duration))

@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import dataclasses
 import difflib
+import math
 import os
 import types
 import typing
@@ -189,9 +190,9 @@ def coerce(name: str, kind: Any, value: Any) -> Any:
         if isinstance(value, str) or (isinstance(value, int | float) and not isinstance(value, bool)):
             try:
                 number = float(value)
-                if want is float and number == number:
+                if want is float and math.isfinite(number):
                     return number
-                if want is int and number == int(number):
+                if want is int and number == int(number) and abs(number) < 2**63:
                     return int(number)
             except (ValueError, OverflowError):
                 pass

@@ -46,7 +46,7 @@ def test_no_name_title_or_word_commands_the_terminal(tmp_path: Path) -> None:
     clip = numbered_clip(tmp_path / "clip.mp4", 150, title="A\x1b]0;owned\x07 title \u2067of it").rename(
         tmp_path / name
     )
-    words = f"Hello\x1b[2J &#27;[31m &#x202e;there &#{NINES}; \u202emy \u2028friend 👩\u200d💻 می\u200cخواهم."
+    words = f"Hello\x1b[2J &#27;[31m &#x202e;there &#{NINES}; \u202emy \u2028friend👩\u200d💻 می\u200cخواهم."
     transcript = os.fsencode(tmp_path) + b"/t\xff\x1b.srt"
     with open(transcript, "w", encoding="utf-8") as file:
         file.write(f"1\n00:00:01,000 --> 00:00:05,000\n{words}\n")
@@ -61,15 +61,15 @@ def test_no_name_title_or_word_commands_the_terminal(tmp_path: Path) -> None:
     for text in (part.decode() for part in shown):
         assert not UNFIT.search(text)
     assert (done.returncode, done.stderr) == (0, b"")
-    assert "A ]0;owned  title of it" in shown[2].decode().replace("owned t", "owned  t")
-    assert "👩\u200d💻 می\u200cخواهم" in shown[2].decode()
+    assert shown[2].decode().startswith("A ]0;owned title of it\n")
+    assert "friend👩\u200d💻 می\u200cخواهم" in shown[2].decode()
     written = (folder / "summary.json").read_text(encoding="utf-8")
     assert not UNFIT.search(written)
     data = schema.read(folder / "summary.json")
     assert data["source"]["name"] == name
     assert data["settings"]["transcript"] == "t?\x1b.srt"
     said = " ".join(word["text"] for u in data["speech"]["utterances"] for word in u["words"])
-    assert said == clean(said) == "Hello [2J [31m there my friend می\u200cخواهم."
+    assert said == clean(said) == "Hello [2J [31m there my friend👩\u200d💻 می\u200cخواهم."
 
 
 def test_error_lines_and_lists_of_problems_are_clean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,10 +80,10 @@ def test_error_lines_and_lists_of_problems_are_clean(tmp_path: Path, capsys: pyt
     assert "[red]" in printed.out
     assert not UNFIT.search(printed.out + printed.err)
     assert "no\x1b[31m".replace("\x1b", " ") in run(["summarize", str(tmp_path / "no\x1b[31m.mp4")], capsys)
-    assert "is ]0;x" in run(["summarize", str(tmp_path), "--is\x1b]0;x"], capsys)
+    assert "No such option: --is" in run(["summarize", str(tmp_path), "--is\x1b]0;x"], capsys)
 
 
-SIGNS = "<>[](){}\\/&#;:.,!?'\"-_+=*%$@^~`|♪…–’\u200d\t"
+SIGNS = "<>[](){}\\/&#;:.,!?'\"-_+=*%$@^~`|♪…–’\u200d"
 
 
 @pytest.mark.parametrize("form", ["one line", "many lines", "subtitles"])
@@ -121,13 +121,13 @@ def test_a_line_of_subtitles_longer_than_any_is_refused(tmp_path: Path) -> None:
 
 def test_a_command_that_reads_much_answers_to_a_signal(tmp_path: Path) -> None:
     clip = small_clip(tmp_path / "small.mp4").path
-    (tmp_path / "t.txt").write_text("<a [b (c. " * 700_000)
+    (tmp_path / "t.txt").write_text("<a [b (c. " * 200_000)
     job = subprocess.Popen(
         [*FAKE, "summarize", clip, "-o", tmp_path / "o", "--transcript", tmp_path / "t.txt"],
         env=ENVIRONMENT,
         stderr=subprocess.PIPE,
     )
-    time.sleep(6)
+    time.sleep(4)
     job.send_signal(signal.SIGTERM)
     job.communicate(timeout=60)
     assert job.returncode == 128 + signal.SIGTERM
@@ -305,7 +305,7 @@ def test_a_hostile_evaluation_is_refused(tmp_path: Path, capsys: pytest.CaptureF
         ({"measures": whole["measures"] | {"f1": {"value": "x", "low": 0, "high": 1}}}, "measures"),
         ({"measures": whole["measures"] | {"f1": {"value": None, "low": None, "high": None}}}, "measures"),
         ({"baselines": {"random": 3, "uniform": {}}}, "baselines.random"),
-        ({"settings": whole["settings"] | {"resamples": 10**12}}, "settings.resamples"),
+        ({"settings": whole["settings"] | {"resamples": 10**12}}, "settings.resamples or settings.seed"),
         ({"settings": whole["settings"] | {"seed": -1}}, "settings.resamples or settings.seed"),
         ({"data": {"name": ["a"]}}, "data.path"),
         ({"clip": 3}, "clip"),

@@ -56,8 +56,9 @@ def read_transcript(
     Returns:
         Transcript: every confidence 1; `source` is the file's name.
     Raises:
-        VTSumError: the file is missing, empty, no text, has a broken line of times, or holds no words; or it is plain
-        text without times and neither stretches nor a duration are given.
+        VTSumError: the file is missing, empty, no text, of more than 8 MiB, has a broken line of times or one longer
+        than any subtitle, or holds no words; or it is plain text without times and neither stretches nor a duration
+        are given.
     """
     name = show(Path(path).name)
     text = _read_text(path)

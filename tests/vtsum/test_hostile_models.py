@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from vtsum.recipes.tiny_clip import TinyClip
 
 from tests.vtsum.hostile import Payload, refused
 from tests.vtsum.samples import small_clip
@@ -24,6 +23,7 @@ from vtsum.model.files import read_pt
 from vtsum.model.frame_encoder import load_frame_encoder
 from vtsum.model.tokenizer import load_tokenizer
 from vtsum.model.videoxum_checkpoint import read_weights
+from vtsum.recipes.tiny_clip import TinyClip
 
 CODE = """
 from pathlib import Path

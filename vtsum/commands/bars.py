@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from vtsum.shown import clean
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -41,7 +43,7 @@ class CountedBars:
             return
         if stage not in self._tasks:
             self._tasks[stage] = self._bars.add_task(self._titles[stage], total=total, note="")
-        self._bars.update(self._tasks[stage], completed=done, total=total, note=note)
+        self._bars.update(self._tasks[stage], completed=done, total=total, note=clean(note))
 
     def __enter__(self) -> CountedBars:
         if self._bars is not None:

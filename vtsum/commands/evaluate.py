@@ -13,6 +13,7 @@ import typer
 
 from vtsum.commands.app import app, printable, write
 from vtsum.errors import VTSumError
+from vtsum.shown import say
 
 
 @app.command(short_help="Measure a model on VideoXum's layout by all eight measures.")
@@ -130,7 +131,7 @@ def evaluate(
     if plot is not None:
         draw([content], [name], plot)
     for note in content["notes"]:
-        typer.echo(f"vtsum: note: {note}", err=True)
+        say(f"note: {note}")
     if not quiet:
         write(describe(content))
         write(printable(path))

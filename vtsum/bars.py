@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from vtsum.shown import clean, one_line
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -47,7 +49,7 @@ class Bars:
         if self._bars is None:
             return
         amount = f"{100 * min(max(done, 0.0), 1.0):.0f}%" if total is None else f"{done}/{total}"
-        state: dict[str, Any] = {"completed": done, "total": total or 1.0, "amount": amount, "note": note}
+        state: dict[str, Any] = {"completed": done, "total": total or 1.0, "amount": amount, "note": clean(note)}
         if stage in self._tasks:
             self._bars.update(self._tasks[stage], **state)
         else:  # what was done before is no measure of the speed
@@ -56,9 +58,9 @@ class Bars:
     def say(self, text: str) -> None:
         """A line that stays, above the bars."""
         if self._bars is None:
-            print(text, file=sys.stderr, flush=True)
+            print(one_line(text), file=sys.stderr, flush=True)
         else:
-            self._bars.console.print(text, markup=False, highlight=False)
+            self._bars.console.print(one_line(text), markup=False, highlight=False)
 
     def __enter__(self) -> Bars:
         if self._bars is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from types import FrameType
@@ -11,48 +12,54 @@ def _terminated(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-def _say(message: str) -> None:
-    text = " ".join(message.split())
-    print(f"vtsum: {text}", file=sys.stderr)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the command.
 
     Args:
         arguments: the words after `vtsum`; None: those of this process.
     Returns:
-        int: 0, or 2 after a mistake of the user's (told in one line), or 130 after Ctrl-C.
+        int: 0, or 2 after a mistake of the user's (told in one line), or 130 after Ctrl-C; 70 in a process of the
+            command's own where something went wrong that nobody foresaw (told in one line too; VTSUM_TRACEBACK=1 shows
+            where). To a caller with arguments of its own that is an exception.
     """
     from vtsum.errors import VTSumError
+    from vtsum.shown import say
 
     try:
         from vtsum.commands import Abort, UsageError, app
     except ModuleNotFoundError as error:
         if error.name not in {"typer", "rich"}:
             raise
-        _say(f"{error.name} must be installed: pip install vtsum[video]")
+        say(f"{error.name} must be installed: pip install vtsum[video]")
         return 2
     # A service manager's SIGTERM tidies up as Ctrl-C does.
     previous = signal.signal(signal.SIGTERM, _terminated)
     try:
         code = app(args=arguments, prog_name="vtsum", standalone_mode=False)
         if code == 130:  # typer turns Ctrl-C into this
-            _say("stopped")
+            say("stopped")
         return code if isinstance(code, int) else 0
     except VTSumError as error:
-        _say(str(error))
+        say(str(error))
         return 2
     except UsageError as error:
-        _say(f"{error.format_message()} (see {error.ctx.command_path if error.ctx else 'vtsum'} --help)")
+        say(f"{error.format_message()} (see {error.ctx.command_path if error.ctx else 'vtsum'} --help)")
         return 2
     except (KeyboardInterrupt, Abort):
-        _say("stopped")
+        say("stopped")
         return 130
     except BrokenPipeError:
         # The reader of a pipe went away; leave nothing for the interpreter to complain about at exit.
         sys.stdout = None
         return 1
+    except Exception as error:
+        if arguments is not None or os.environ.get("VTSUM_TRACEBACK"):
+            raise
+        say(
+            f"this should not have happened, {type(error).__name__}: {error}"[:500]
+            + " (please report it, with what VTSUM_TRACEBACK=1 shows)"
+        )
+        return 70
     finally:
         signal.signal(signal.SIGTERM, previous)
 

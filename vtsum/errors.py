@@ -1,12 +1,23 @@
-"""The one exception of VTSum that a user is meant to read."""
+"""What VTSum raises by itself: the one exception that a user is meant to read, and the one that nobody is."""
+
+from vtsum.shown import clean
+
+LONGEST = 2000
+"""Characters of a message; what a stranger's file holds, and a message quotes, may be longer than anybody reads."""
 
 
 class VTSumError(ValueError):
     """A mistake that the user can mend: a bad file, a bad option, a missing package.
 
-    Its message is one line that names the thing, the rule and the value found. The command line prints it without a
-    traceback and exits with status 2.
+    Its message is one line that names the thing, the rule and the value found, clean (`vtsum.shown.clean`), the middle
+    of a very long one left out. The command line prints it without a traceback and exits with status 2.
     """
+
+    def __init__(self, message: str) -> None:
+        text = clean(message)
+        if len(text) > LONGEST:
+            text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+        super().__init__(text)
 
 
 class Stopped(Exception):

@@ -29,27 +29,35 @@ def read_file(path: str | os.PathLike[str], op: str, limit: int = LIMIT) -> byte
     Raises:
         VTSumError: it is missing, no regular file, cannot be read, or has more than `limit` bytes.
     """
+    where = _where(path, op)
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(handle, "rb") as file:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise VTSumError(f"{op}: {os.fspath(path)} must be a regular file, got something else")
+                raise VTSumError(f"{where} must be a regular file, got something else")
             content = file.read(limit + 1)
-    except OSError as error:
-        reason = "no such file" if error.errno == errno.ENOENT else error.strerror or error
-        raise VTSumError(f"{op}: {os.fspath(path)} must be a readable file, got: {reason}") from None
+    except VTSumError:
+        raise
+    except (OSError, ValueError) as error:  # a name that no file can have, with a NUL in it, is a ValueError
+        missing = isinstance(error, OSError) and error.errno == errno.ENOENT
+        reason = "no such file" if missing else getattr(error, "strerror", None) or error
+        raise VTSumError(f"{where} must be a readable file, got: {reason}") from None
     if len(content) > limit:
-        raise VTSumError(f"{op}: {os.fspath(path)} must have at most {limit} bytes, got more")
+        raise VTSumError(f"{where} must have at most {limit} bytes, got more")
     return content
 
 
 def read_json(path: str | os.PathLike[str], kind: type[_T], op: str, limit: int = LIMIT, bits: int = 64) -> _T:
-    """The JSON of a file, checked as `parse_json` does; `op` begins the message.
+    """The JSON of a file, checked as `parse_json` does; `op` begins the message, the file's name where it is empty.
 
     Raises:
         VTSumError: see `read_file` and `parse_json`.
     """
-    return parse_json(read_file(path, op, limit), kind, f"{op}: {os.fspath(path)}", bits)
+    return parse_json(read_file(path, op, limit), kind, _where(path, op), bits)
+
+
+def _where(path: str | os.PathLike[str], op: str) -> str:
+    return f"{op}: {os.fspath(path)}" if op else os.fspath(path)
 
 
 def parse_json(text: bytes | str, kind: type[_T], where: str, bits: int = 64) -> _T:

@@ -69,7 +69,7 @@ MISTAKES = [
     (["{clip}", "--budget", "soon"], ["budget must be", "'soon'"]),
     (["{clip}", "--budget", "150%"], ["budget must be at most 100%"]),
     (["{clip}", "--budget", "1:00:00"], ["at most the length of the video, 12.0 s", "3600 s"]),
-    (["{clip}", "--fps", "0"], ["fps must be above 0"]),
+    (["{clip}", "--fps", "0"], ["fps must be 0.0001 to 30, got 0"]),
     (["{clip}", "--fps", "many"], ["--fps", "many"]),
     (["{clip}", "--format", "avi"], ["format must be among", "'avi'"]),
     (["{clip}", "--model", "gpt-17"], ["model must be", "'gpt-17'"]),

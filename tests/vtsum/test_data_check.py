@@ -135,8 +135,8 @@ def test_broken_annotation_files_are_named(root):
     (root / "anno/test_videoxum.json").unlink()
     found = problems(root)
     assert len(found) == 2
-    assert found[0].startswith("anno/val_videoxum.json must be whole JSON, breaks at byte 100 of 100")
-    assert found[1].startswith("anno/test_videoxum.json must be an annotation file, got: No such file")
+    assert found[0].startswith("anno/val_videoxum.json must be JSON, got: ")
+    assert found[1].startswith("anno/test_videoxum.json must be a readable file, got: no such file")
     assert problems(root, splits=["train"]) == []
 
 

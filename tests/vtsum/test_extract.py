@@ -176,8 +176,8 @@ def test_runs_side_by_side_keep_each_others_entries(films, tmp_path):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"fps": 0}, "fps must be above 0 and at most 1000, got 0"),
-        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"fps": 0}, "fps must be 0.0001 to 1000, got 0"),
+        ({"batch_size": 0}, "batch_size must be 1 to 1048576, got 0"),
         ({"device": "nonesuch"}, "device must be one that PyTorch can use here, got 'nonesuch'"),
         ({"encoder": "nonesuch"}, "must be one of embedded, "),
     ],

@@ -231,7 +231,7 @@ def test_the_converter_writes_through_no_link(sharded: Path, tmp_path: Path) -> 
     run, elsewhere = copy(sharded, tmp_path), tmp_path / "elsewhere"
     elsewhere.mkdir()
     (run / STEP / ".universal.part").symlink_to(elsewhere)
-    with pytest.raises(VTSumError, match=r"\.universal\.part must be a folder, got a link"):
+    with pytest.raises(VTSumError, match=r"\.universal\.part must lie where it is named, got a symbolic link"):
         convert(run / STEP, 1)
     assert not list(elsewhere.iterdir())
     (run / STEP / ".universal.part").unlink()

@@ -137,7 +137,7 @@ def test_a_broken_transcript_is_named(tmp_path: Path, data: bytes, message: str)
 
 
 def test_a_missing_transcript_is_named(tmp_path: Path) -> None:
-    with pytest.raises(VTSumError, match=r"none\.srt: cannot be read: No such file"):
+    with pytest.raises(VTSumError, match=r"none\.srt must be a readable file, got: no such file"):
         read_transcript(tmp_path / "none.srt")
 
 

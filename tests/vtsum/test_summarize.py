@@ -296,8 +296,8 @@ def test_progress_runs_through_the_stages(clip, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"fps": 0.0}, "fps must be above 0 and at most 30, got 0"),
-        ({"fps": float("nan")}, "fps must be above 0"),
+        ({"fps": 0.0}, "fps must be 0.0001 to 30, got 0"),
+        ({"fps": float("nan")}, "fps must be 0.0001 to 30, got nan"),
         ({"formats": ["avi"]}, "format must be among mp4, txt, json, keyframes, html, got 'avi'"),
         ({"formats": []}, "must name at least one"),
         ({"budget": "nonsense"}, "budget must be"),

@@ -207,16 +207,16 @@ def test_broken_annotation_files_are_told(root):
         read_annotations(path)
     half = ('["é", ' + text)[: len(text) // 2]
     path.write_text(half)
-    with pytest.raises(VTSumError, match=rf"whole JSON, breaks at byte \d+ of {len(half.encode())}"):
+    with pytest.raises(VTSumError, match=r"train_videoxum\.json must be JSON, got: .* \(char \d+\)"):
         VideoXumDataset(root)
     path.write_bytes(b'["\xff"]')
-    with pytest.raises(VTSumError, match="JSON in UTF-8, breaks at byte 2 of 5"):
+    with pytest.raises(VTSumError, match="JSON in UTF-8, got byte 0xff at 2"):
         VideoXumDataset(root)
     path.write_text("{}")
-    with pytest.raises(VTSumError, match=r"must hold a list of videos, got \{\}"):
+    with pytest.raises(VTSumError, match="must hold a list, got an object"):
         VideoXumDataset(root)
     path.unlink()
-    with pytest.raises(VTSumError, match=r"train_videoxum\.json must be an annotation file, got: No such file"):
+    with pytest.raises(VTSumError, match=r"train_videoxum\.json must be a readable file, got: no such file"):
         VideoXumDataset(root)
 
 

@@ -296,7 +296,7 @@ def test_mistakes_are_named(corpus: Path, model: Path, tmp_path: Path) -> None:
         ({"min_length": -1}, "min_length and seed must be 0 or more"),
         ({"max_length": 65}, r"max_length must be above min_length \(10\) and at most 64, got 65"),
         ({"max_length": 8}, r"max_length must be above min_length \(10\) and at most 64, got 8"),
-        ({"split": "val"}, "val_videoxum.json must be an annotation file"),
+        ({"split": "val"}, "val_videoxum.json must be a readable file"),
         ({"checkpoint": str(wrong)}, "must have the model's width 64, got 32"),
         ({"checkpoint": str(tmp_path / "none")}, "checkpoint must be a model folder, a run's folder or a .pth file"),
         ({"checkpoint": str(tmp_path / "file.pth")}, "--tokenizer must name the vocabulary"),

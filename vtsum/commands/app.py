@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 from typer import Abort
 
 from vtsum.errors import VTSumError
+from vtsum.shown import clean
 from vtsum.version import __version__
 
 # typer carries click under a private name in newer versions and depends on it in older ones; both derive this from it.
@@ -41,9 +43,12 @@ def number(text: str) -> float:
 
 
 def write(text: str) -> None:
-    """Write to standard output; a pipe that was closed is the caller's affair, a full disk is told."""
+    """Write lines to standard output, clean and as far as its encoding goes; a pipe that was closed is the caller's
+    affair, a full disk is told."""
+    encoding = sys.stdout.encoding or "utf-8"
+    text = "\n".join(map(clean, text.split("\n")))
     try:
-        typer.echo(text)
+        typer.echo(text.encode(encoding, "backslashreplace").decode(encoding))
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -60,5 +65,5 @@ def _main(
 
 
 def printable(path: Path) -> str:
-    """A path as any terminal can show it."""
-    return str(path).encode("utf-8", "replace").decode("utf-8")
+    """A path as any terminal can show it, on one line."""
+    return clean(str(path))

@@ -10,6 +10,7 @@ import typer
 from vtsum.bars import Bars
 from vtsum.commands.app import app, printable, write
 from vtsum.errors import VTSumError
+from vtsum.shown import one_line, say
 
 data = typer.Typer(
     no_args_is_help=True,
@@ -77,10 +78,10 @@ def check(
             folder, splits=split or SPLITS, clip=clip, unannotated=unannotated, quick=quick, progress=bars
         )
     for problem in report.problems:
-        write(" ".join(problem.encode("utf-8", "replace").decode("utf-8").split()))
+        write(one_line(problem))
     if report.problems:
         count = len(report.problems)
-        typer.echo(f"vtsum: {count} problem{'s'[: count > 1]} in {printable(folder)}", err=True)
+        say(f"{count} problem{'s'[: count > 1]} in {folder}")
         raise typer.Exit(2)
     if quiet:
         return
@@ -119,7 +120,7 @@ def activitynet(
     check_inputs("activitynet", output, [captions, features])
     check_new("activitynet", output, overwrite)
     if features is not None and not features.is_dir():
-        raise VTSumError(f"activitynet: features must be a folder, got {printable(features)}")
+        raise VTSumError(f"activitynet: features must be a folder, got {features}")
     videos = load_activitynet_captions(captions)
     entries = videoxum_entries(videos, features)
     if not entries:

@@ -12,6 +12,7 @@ from vtsum.bars import Bars
 from vtsum.commands.app import app, printable, write
 from vtsum.errors import VTSumError
 from vtsum.processes import Place
+from vtsum.shown import say
 
 STAGES = {"videos": "Summarising the videos", "texts": "Measuring the texts"}
 
@@ -135,7 +136,7 @@ def evaluate(
     if plot is not None:
         draw([content], [name], plot)
     for note in content["notes"]:
-        typer.echo(f"vtsum: note: {note}", err=True)
+        say(f"note: {note}")
     if not quiet:
         write(describe(content))
         write(printable(path))

@@ -9,6 +9,7 @@ import typer
 
 from vtsum.bars import Bars
 from vtsum.commands.app import app, number, printable, write
+from vtsum.shown import say
 
 
 @app.command(short_help="Encode the frames of videos, for training and evaluation.")
@@ -42,9 +43,9 @@ def extract(
     with Bars({"videos": "Videos", "frames": "Frames"}, quiet=quiet) as bars:
         report = run(videos, output, encoder=encoder, fps=fps, device=device, batch_size=batch_size, progress=bars)
     for name, notes in report.notes.items():
-        typer.echo(f"vtsum: note: {printable(Path(name))}: {'; '.join(notes)}", err=True)
+        say(f"note: {name}: {'; '.join(notes)}")
     for why in report.failed.values():  # each names its file
-        typer.echo(f"vtsum: {why}", err=True)
+        say(why)
     if not quiet:
         skipped = f", {len(report.skipped):,} were there already" if report.skipped else ""
         failed = f", {len(report.failed):,} failed" if report.failed else ""

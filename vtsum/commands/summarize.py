@@ -10,6 +10,7 @@ import typer
 
 from vtsum.bars import Bars
 from vtsum.commands.app import app, number, printable, write
+from vtsum.shown import say
 
 
 def _limit(text: str) -> float | None:
@@ -138,7 +139,7 @@ def summarize(
     if as_json:
         write(json.dumps(summary.data, ensure_ascii=True, allow_nan=False))
     for warning in summary.warnings:
-        typer.echo(f"vtsum: note: {warning}", err=True)
+        say(f"note: {warning}")
     if not quiet and not as_json:
         from vtsum.summary.text import clock_time
 

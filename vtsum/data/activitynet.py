@@ -6,6 +6,7 @@ Source: Krishna et al., "Dense-captioning events in videos", ICCV 2017. VideoXum
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import math
 import os
@@ -15,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vtsum.data.feature_files import array_header
+from vtsum.data.feature_files import array_header, check_id, feature_file
 from vtsum.errors import VTSumError
 from vtsum.files import plain, write_text
+from vtsum.reading import LIMIT, parse_json, read_file
 
 
 @dataclass(frozen=True)
@@ -39,22 +41,21 @@ def load_activitynet_captions(path: str | Path) -> list[ActivityNetVideo]:
     Args:
         path: train, val_1 or val_2 as published, .json or .json.gz.
     Raises:
-        VTSumError: the file is missing or broken, or an entry lacks a field or has unequal numbers of both.
+        VTSumError: the file is missing or broken, an id could not name a file, or an entry lacks a field, has unequal
+        numbers of both, or times that are none.
     """
     path = Path(path)
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rt", encoding="utf-8") as file:
-            content = json.load(file)
-    except FileNotFoundError:
-        raise VTSumError(f"load_activitynet_captions: path must be a file, got {path}") from None
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise VTSumError(f"load_activitynet_captions: {path} must be readable JSON, got: {error}") from None
-    if not isinstance(content, dict):
-        raise VTSumError(
-            f"load_activitynet_captions: {path} must hold an object by video id, got {type(content).__name__}"
-        )
-    return [_video(video, entry, path) for video, entry in content.items()]
+    raw = read_file(path, "load_activitynet_captions")
+    where = f"load_activitynet_captions: {path}"
+    if path.suffix == ".gz":
+        try:
+            raw = gzip.GzipFile(fileobj=io.BytesIO(raw)).read(LIMIT + 1)
+        except (OSError, EOFError, zlib.error) as error:
+            raise VTSumError(f"{where} must be a whole gzip file, got: {error}") from None
+        if len(raw) > LIMIT:
+            raise VTSumError(f"{where} must unpack to at most {LIMIT} bytes, got more")
+    content = parse_json(raw, dict, where)
+    return [_video(check_id(video, f"{where}: an id"), entry, path) for video, entry in content.items()]
 
 
 def videoxum_entries(
@@ -78,7 +79,7 @@ def videoxum_entries(
             continue
         frames = max(1, math.ceil(video.duration))
         if features is not None:
-            path = Path(features) / f"{video.id}.npz"
+            path = feature_file(features, video.id)
             if not path.exists():
                 continue
             frames = array_header(path, "features")[0][0]
@@ -114,6 +115,10 @@ def _video(video: str, entry: Any, path: Path) -> ActivityNetVideo:
         duration = float(entry["duration"])
         spans = [(float(start), float(end)) for start, end in entry["timestamps"]]
         sentences = entry["sentences"]
+        if not (0 < duration < math.inf and all(math.isfinite(time) for span in spans for time in span)):
+            raise ValueError("times that are none")
+        if not isinstance(sentences, list):
+            raise TypeError("sentences that are no list")
     except (KeyError, TypeError, ValueError) as error:
         found = sorted(entry) if isinstance(entry, Mapping) else type(entry).__name__
         raise VTSumError(f"{where} must have duration, timestamps and sentences, got {found} ({error!r})") from None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vtsum.data.feature_files import array_header, read_array
+from vtsum.data.feature_files import array_header, feature_file, read_array
 from vtsum.data.videoxum import (
     CLIP_FEATURES,
     FEATURES,
@@ -110,7 +110,7 @@ def check_dataset(
         present = {path.stem for path in (root / below).glob("*.npz") if not path.name.startswith(".")}
         report.spare += len(present - set(unique))
         files += [
-            _File(root / below / f"{a.video_id}.npz", keys, a.length if len(a.labels) else None)
+            _File(feature_file(root / below, a.video_id), keys, a.length if len(a.labels) else None)
             for a in unique.values()
         ]
     good = _heads(files, report, tell)

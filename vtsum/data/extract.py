@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vtsum.data.feature_files import array_header, write_npz
+from vtsum.data.feature_files import array_header, check_id, feature_file, write_npz
 from vtsum.errors import VTSumError
 from vtsum.files import check_inputs, check_no_links, write_text
 from vtsum.reading import read_json
@@ -113,10 +113,10 @@ def extract(
         VTSumError: see find_videos; the encoder cannot be had, or is another one than the folder's; the folder cannot
             be written to, or holds an input or files of other origin under the videos' names.
     """
-    if not (math.isfinite(fps) and 0 < fps <= 1000):
-        raise VTSumError(f"extract: fps must be above 0 and at most 1000, got {fps}")
-    if batch_size < 1:
-        raise VTSumError(f"extract: batch_size must be at least 1, got {batch_size}")
+    if not 1e-4 <= fps <= 1000:
+        raise VTSumError(f"extract: fps must be 0.0001 to 1000, got {fps}")
+    if not 1 <= batch_size <= 1 << 20:
+        raise VTSumError(f"extract: batch_size must be 1 to {1 << 20}, got {batch_size}")
     tell = progress or (lambda stage, done, total, name: None)
     found = find_videos(videos)
     check_inputs("extract", output, [*found.values(), encoder, encoder.partition("@")[2]])  # timm:NAME@FILE
@@ -130,6 +130,7 @@ def extract(
             report.skipped.append(video)
             continue
         try:
+            check_id(video, f"extract: {source}: its name without its ending")
             features, duration, notes = _encode(source, network, fps, batch_size, tell)
         except VTSumError as error:
             report.failed[str(source)] = str(error)
@@ -229,7 +230,7 @@ class FeatureFolder:
                 f"extract: videos must have names of their own, got {source}, and {entry['source']} is in {self.path}"
             )
         try:
-            shape, _ = array_header(self._file(video), "features")
+            shape, _ = array_header(feature_file(self.path, video), "features")
         except VTSumError:
             return False
         return shape == (entry["frames"], self._dim) and entry["bytes"] == source.stat().st_size
@@ -240,9 +241,9 @@ class FeatureFolder:
         Raises:
             VTSumError: naming it.
         """
-        check_no_links("extract", self.path / MANIFEST, self.path / LOCK, *map(self._file, videos))
+        check_no_links("extract", self.path / MANIFEST, self.path / LOCK, *(feature_file(self.path, v) for v in videos))
         for video in videos:
-            path = self._file(video)
+            path = feature_file(self.path, video)
             if os.path.lexists(path) and video not in self._videos:
                 raise VTSumError(
                     f"extract: output {self.path} must hold no other files of the videos' names, got {path}, of which "
@@ -255,7 +256,7 @@ class FeatureFolder:
         try:
             # Named before it is there, with no frames yet: a file that the manifest does not name is the user's.
             self._enter(video, entry)
-            write_npz(self._file(video), features=features)
+            write_npz(feature_file(self.path, video), features=features)
             self._enter(video, {**entry, "frames": len(features)})
         except OSError as error:
             raise VTSumError(
@@ -307,9 +308,7 @@ class FeatureFolder:
             for name, entry in videos.items():
                 if not isinstance(name, str) or {"source", "bytes", "frames"} - set(entry):
                     raise TypeError(f"entry {name!r}")
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            if isinstance(error, VTSumError):
-                raise
+        except (KeyError, TypeError, AttributeError) as error:
             raise VTSumError(f"extract: {path} must be a manifest of features, got: {error!r}") from None
         return videos
 

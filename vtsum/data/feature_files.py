@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -20,6 +21,33 @@ LIMIT = 2**30
 """Bytes that an array may have: a day of frames, one a second, 3,000 numbers of 32 bits each."""
 
 _BROKEN = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, NotImplementedError)
+
+
+_NO_ID = re.compile(r"^\.|[/\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_LONGEST_ID = 230  # bytes: a file's name has 255, and some of ours have more to it than the id and an ending
+
+
+def check_id(video: object, where: str) -> str:
+    """The id of a video, after which its files are called: one that climbs out of their folder is refused.
+
+    Raises:
+        VTSumError: it is no file's name without its folder; `where` begins the message.
+    """
+    if not isinstance(video, str) or not video or _NO_ID.search(video) or len(video.encode()) > _LONGEST_ID:
+        raise VTSumError(
+            f"{where} must be a file's name without its folder, of at most {_LONGEST_ID} bytes, that begins with no "
+            f"dot and holds no control character, got {video!r:.200}"
+        )
+    return video
+
+
+def feature_file(folder: str | os.PathLike[str], video: str) -> Path:
+    """Where the features of a video lie: the one place where an id becomes a path.
+
+    Raises:
+        VTSumError: see `check_id`.
+    """
+    return Path(folder) / f"{check_id(video, f'{os.fspath(folder)}: the id of a video')}.npz"
 
 
 def array_header(path: str | os.PathLike[str], key: str) -> tuple[tuple[int, ...], np.dtype]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from vtsum.data.feature_files import check_id
 from vtsum.errors import VTSumError
 from vtsum.reading import read_json
 
@@ -206,7 +207,7 @@ def _video(file: Any, key: str, dataset: str, where: str) -> TVSumVideo:
 
     def text(name: str) -> str:
         value = read(name) if name in group else b""
-        return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+        return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
     def checked(name: str, array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
         if array.shape != tuple(shape):
@@ -237,7 +238,7 @@ def _video(file: Any, key: str, dataset: str, where: str) -> TVSumVideo:
     return TVSumVideo(
         dataset=dataset,
         key=key,
-        name=text("video_name"),
+        name=check_id(text("video_name"), f"{where}: video_name") if "video_name" in group else "",
         title=text("title"),
         category=text("category"),
         fps=fps,

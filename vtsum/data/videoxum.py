@@ -10,7 +10,6 @@ of its repository.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -23,13 +22,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vtsum.data.feature_files import array_header, read_array
+from vtsum.data.feature_files import array_header, check_id, feature_file, read_array
 from vtsum.errors import VTSumError
+from vtsum.reading import read_json
 
 SPLITS = ("train", "val", "test")
 SLACK = 2
 """Frames by which the lengths of features and labels may differ; the longer one is cut. Released data needs it."""
 MAX_WORDS = 512
+_LONGEST = 10_000_000  # seconds, and frames: some four months
+_LIMIT = 1 << 30  # bytes of an annotation file; the published ones have up to 60 MB
 FEATURES, CLIP_FEATURES = Path("feat", "blip"), Path("feat", "vt_clipscore")
 
 _SIGNS = re.compile(r"[.!\"()*#:;~]")
@@ -95,24 +97,22 @@ def parse_annotation(entry: Any, *, unannotated: bool = False) -> Annotation:
     """
     if not isinstance(entry, Mapping):
         raise VTSumError(f"entry must be an object, got {type(entry).__name__}")
-    video = entry.get("video_id")
-    if not isinstance(video, str) or not video or Path(video).name != video:
-        raise VTSumError(f"entry: video_id must be a file's name without its folder, got {video!r}")
+    video = check_id(entry.get("video_id"), "entry: video_id")
     needed = ["duration", "tsum", *([] if unannotated else ["vsum_onehot"])]
     missing = [name for name in needed if name not in entry]
     if missing:
         raise VTSumError(f"{video}: {' and '.join(missing)} must be there, got {', '.join(sorted(map(str, entry)))}")
     duration = entry["duration"]
-    if isinstance(duration, bool) or not isinstance(duration, int | float) or not 0 < duration < float("inf"):
-        raise VTSumError(f"{video}: duration must be a number of seconds above 0, got {duration!r}")
+    if isinstance(duration, bool) or not isinstance(duration, int | float) or not 0 < duration <= _LONGEST:
+        raise VTSumError(f"{video}: duration must be a number of seconds above 0, up to {_LONGEST:,}, got {duration!r}")
     tsum = [entry["tsum"]] if isinstance(entry["tsum"], str) else entry["tsum"]
     if not isinstance(tsum, list) or not all(isinstance(sentence, str) for sentence in tsum):
         raise VTSumError(f"{video}: tsum must be a list of sentences, got {_short(tsum)}")
     if not join_sentences(tsum):
         raise VTSumError(f"{video}: tsum must hold at least one word, got {_short(tsum)}")
     frames = entry.get("sampled_frames")
-    if frames is not None and (isinstance(frames, bool) or not isinstance(frames, int) or frames < 1):
-        raise VTSumError(f"{video}: sampled_frames must be a whole number above 0, got {frames!r}")
+    if frames is not None and (isinstance(frames, bool) or not isinstance(frames, int) or not 1 <= frames <= _LONGEST):
+        raise VTSumError(f"{video}: sampled_frames must be a whole number from 1 to {_LONGEST:,}, got {frames!r}")
     labels = _labels(video, entry["vsum_onehot"]) if "vsum_onehot" in entry else None
     if labels is None:
         frames = frames or max(1, round(duration))
@@ -153,23 +153,11 @@ def read_entries(path: str | os.PathLike[str]) -> list[Any]:
     """The entries of an annotation file as they stand.
 
     Raises:
-        VTSumError: the file is missing, is no JSON (with the byte where it breaks off), or holds no list.
+        VTSumError: the file is missing, is no JSON (see `vtsum.reading`), or holds no list.
     """
-    path = Path(path)
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise VTSumError(f"{path} must be an annotation file, got: {error.strerror or error}") from None
-    try:
-        text = raw.decode("utf-8")
-        content = json.loads(text)
-    except UnicodeDecodeError as error:
-        raise VTSumError(f"{path} must be JSON in UTF-8, breaks at byte {error.start} of {len(raw)}") from None
-    except json.JSONDecodeError as error:
-        at = len(text[: error.pos].encode("utf-8"))
-        raise VTSumError(f"{path} must be whole JSON, breaks at byte {at} of {len(raw)}: {error.msg}") from None
-    if not isinstance(content, list) or not content:
-        raise VTSumError(f"{path} must hold a list of videos, got {_short(content)}")
+    content = read_json(path, list, "", _LIMIT)
+    if not content:
+        raise VTSumError(f"{os.fspath(path)} must hold videos, got an empty list")
     return content
 
 
@@ -265,7 +253,7 @@ class VideoXumDataset(Dataset[VideoXumItem]):
         parts = {"features": len(features)}
         vision = text = None
         if self.clip_root is not None:
-            clip = self.clip_root / f"{annotation.video_id}.npz"
+            clip = feature_file(self.clip_root, annotation.video_id)
             vision, text = _matrix(clip, "vision"), _matrix(clip, "text")
             parts["vision"] = len(vision)
         # Nobody annotated: the file's own length is the only one there is.
@@ -288,7 +276,7 @@ class VideoXumDataset(Dataset[VideoXumItem]):
         )
 
     def _features(self, annotation: Annotation) -> Path:
-        return self.video_embeddings_root / f"{annotation.video_id}.npz"
+        return feature_file(self.video_embeddings_root, annotation.video_id)
 
 
 def _place(given: str | os.PathLike[str] | None, root: str | os.PathLike[str] | None, below: Path, name: str) -> Path:

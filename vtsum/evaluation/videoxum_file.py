@@ -17,14 +17,24 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from vtsum.errors import VTSumError
-from vtsum.evaluation.videoxum_scores import MEASURES
+from vtsum.evaluation.videoxum_scores import COUNTED, MAX_RESAMPLES, MEASURES, values_of
 from vtsum.files import check_regular, write_text
-from vtsum.reading import parse_json, read_json
+from vtsum.reading import parse_json, read_file, read_json
+from vtsum.shown import cleaned
 
 FORMAT = "vtsum-evaluation/1"
 PART = "vtsum-evaluation-part/1"
 _HEAD = json.dumps({"format": PART})[:-1].encode()  # what a part file begins with
 _FIELDS = ("protocol", "split", "data", "checkpoint", "clip", "settings", "measures", "baselines", "videos")
+_KINDS: dict[str, dict[str, Any]] = {
+    "": {"protocol": str, "split": str, "clip": dict | None, "videos": list},
+    "data": {"path": str, "name": str, "annotations_sha256": str},
+    "checkpoint": {"name": str},
+    "settings": {"caption_tokenizer": str, "resamples": int, "seed": int},
+    "measures": dict.fromkeys(MEASURES, dict),
+    "baselines": {"random": dict, "uniform": dict},
+}
+_LIMIT = 1 << 30  # bytes: every frame's saliency of every video is in it
 
 
 def write_evaluation(data: Mapping[str, Any], path: Path) -> None:
@@ -45,13 +55,51 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     Raises:
         VTSumError: it is missing, no JSON, or no evaluation.
     """
-    data = read_json(path, dict, "read_evaluation")
+    data = read_json(path, dict, "read_evaluation", _LIMIT)
     if data.get("format") != FORMAT:
-        raise VTSumError(f"read_evaluation: format of {path} must be {FORMAT!r}, got {data.get('format')!r}")
+        raise VTSumError(f"read_evaluation: format of {path} must be {FORMAT!r}, got {data.get('format')!r:.80}")
     missing = [name for name in _FIELDS if name not in data]
-    if missing or not isinstance(data["measures"], dict) or set(data["measures"]) != set(MEASURES):
-        raise VTSumError(f"read_evaluation: {path} must hold all fields and measures, got none of {missing}")
-    return dict(data)
+    if missing:
+        raise VTSumError(f"read_evaluation: {path} must hold all fields, got none of {missing}")
+    if wrong := _wrong_field(data):
+        raise VTSumError(f"read_evaluation: {path} must be an evaluation, got {wrong} of another kind")
+    return dict(cleaned(data))
+
+
+def _wrong_field(data: Mapping[str, Any]) -> str | None:
+    """The first field whose kind its readers cannot use; None where all are as `vtsum evaluate` writes them."""
+    for name, fields in _KINDS.items():
+        within = data if name == "" else data[name]
+        if not isinstance(within, dict):
+            return name
+        for field, kind in fields.items():
+            if not isinstance(within.get(field), kind):
+                return f"{name}.{field}".lstrip(".")
+    settings = data["settings"]
+    if not (0 < settings["resamples"] <= MAX_RESAMPLES and settings["seed"] >= 0):
+        return "settings.resamples or settings.seed"
+    for name, cells in (("measures", data["measures"]), *data["baselines"].items()):
+        if not isinstance(cells, dict) or set(cells) != set(MEASURES) or not all(map(_is_cell, cells.values())):
+            return name
+    for video in data["videos"]:
+        if not isinstance(video, dict) or not isinstance(video.get("video_id"), str):
+            return "videos"
+    for name in MEASURES:
+        try:
+            values = values_of(name, data["videos"])
+        except (TypeError, ValueError):
+            return f"videos[].{name}"
+        if values is not None and values.ndim != (2 if name in COUNTED else 1):
+            return f"videos[].{name}"
+    return None
+
+
+def _is_cell(cell: Any) -> bool:
+    if not isinstance(cell, dict) or not {"value", "low", "high"} <= cell.keys():
+        return False
+    if cell["value"] is None:
+        return isinstance(cell.get("reason"), str)
+    return all(type(cell[part]) in (int, float) for part in ("value", "low", "high"))
 
 
 class PartFile:
@@ -162,10 +210,7 @@ def _whole_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     """The lines of a part file up to the first that is broken, and their length in bytes."""
     lines: list[dict[str, Any]] = []
     length = 0
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return lines, 0
+    content = read_file(path, "evaluate", _LIMIT) if path.exists() else b""
     for line in content.split(b"\n")[:-1]:
         try:
             value: dict[str, Any] = parse_json(line, dict, str(path))

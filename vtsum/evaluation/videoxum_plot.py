@@ -11,6 +11,7 @@ from vtsum.errors import VTSumError
 from vtsum.evaluation.videoxum_scores import MEASURES, SHOWN_TIMES, TITLES
 from vtsum.evaluation.videoxum_table import caption
 from vtsum.files import written
+from vtsum.shown import one_line
 
 
 def check_plot(path: Path) -> None:
@@ -58,14 +59,16 @@ def draw(evaluations: Sequence[Mapping[str, Any]], names: Sequence[str], path: P
                 panel.axhline(times * cell["value"], linestyle=style, color="grey", label=kind)
         if not shown:
             panel.text(0.5, 0.5, "not computed", ha="center", va="center", transform=panel.transAxes, color="grey")
-        panel.set_xticks(range(len(names)), names, rotation=15 if len(names) > 1 else 0, fontsize=9)
+        panel.set_xticks(
+            range(len(names)), [_plain(name) for name in names], rotation=15 if len(names) > 1 else 0, fontsize=9
+        )
         low, high = panel.get_ylim()
         short = (0.02 if times == 1 else 1.0) - (high - low)  # differences below that are no finding
         if short > 0:
             panel.set_ylim(low - short / 2, high + short / 2)
         panel.set_xlim(-0.6, len(names) - 0.4)
     panels.flat[0].legend(fontsize=8)
-    figure.suptitle(caption(evaluations), fontsize=8)
+    figure.suptitle(_plain(caption(evaluations)), fontsize=8)
     try:
         with written(path) as part:
             figure.savefig(
@@ -76,3 +79,8 @@ def draw(evaluations: Sequence[Mapping[str, Any]], names: Sequence[str], path: P
             )
     except OSError as error:
         raise VTSumError(f"plot: {path} must be writable: {error.strerror or error}") from None
+
+
+def _plain(name: str) -> str:
+    """A name that matplotlib takes for no formula."""
+    return one_line(name).replace("$", r"\$")

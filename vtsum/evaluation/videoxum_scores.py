@@ -24,9 +24,10 @@ TITLES = {
 SHOWN_TIMES = {name: 1 if name in ("kendall", "spearman") else 100 for name in MEASURES}
 """Tables show values times this, as the field does; files hold them as they are."""
 CONFIDENCE = 0.95
+MAX_RESAMPLES = 100_000
 
 # Measures of the corpus that are no means over videos: what is summed, and what makes the measure of the sum.
-_COUNTED: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
+COUNTED: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
     "bleu4": ("bleu_counts", bleu),
     "meteor": ("meteor_counts", meteor),
 }
@@ -34,7 +35,7 @@ _COUNTED: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
 
 def values_of(measure: str, videos: Sequence[Mapping[str, Any]]) -> np.ndarray | None:
     """The per-video values of a measure: [N], or [N, K] counts for BLEU and METEOR; None where they are not there."""
-    key = _COUNTED[measure][0] if measure in _COUNTED else measure
+    key = COUNTED[measure][0] if measure in COUNTED else measure
     if not videos or any(video.get(key) is None for video in videos):
         return None
     return np.array([video[key] for video in videos], np.float64)
@@ -52,7 +53,7 @@ def corpus_value(measure: str, values: np.ndarray, weights: np.ndarray | None = 
     if weights is None:
         weights = np.ones(len(values))
     total = weights @ values
-    return np.asarray(_COUNTED[measure][1](total) if measure in _COUNTED else total / weights.sum(axis=-1))
+    return np.asarray(COUNTED[measure][1](total) if measure in COUNTED else total / weights.sum(axis=-1))
 
 
 def resamples(videos: int, draws: int, seed: int) -> np.ndarray:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from vtsum.data.videoxum import CLIP_FEATURES, FEATURES
 from vtsum.errors import VTSumError
 from vtsum.evaluation.videoxum_frames import STRICT, check_protocol
+from vtsum.evaluation.videoxum_scores import MAX_RESAMPLES
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,14 @@ class EvaluationSettings:
         for name in ("num_beams", "batch_size", "resamples", "random_draws"):
             if getattr(self, name) < 1:
                 raise VTSumError(f"evaluate: {name} must be at least 1, got {getattr(self, name)}")
+        limits = {"num_beams": 1000, "batch_size": 1 << 20, "resamples": MAX_RESAMPLES, "seed": 2**63 - 1}
+        for name, most in limits.items():
+            if getattr(self, name) > most:
+                raise VTSumError(f"evaluate: {name} must be at most {most}, got {getattr(self, name)}")
         if self.limit is not None and self.limit < 1:
             raise VTSumError(f"evaluate: limit must be at least 1, got {self.limit}")
-        if self.min_length < 0 or self.repetition_penalty <= 0 or self.seed < 0:
-            raise VTSumError("evaluate: min_length and seed must be 0 or more and repetition_penalty above 0")
+        if self.min_length < 0 or not 0 < self.repetition_penalty < math.inf or self.seed < 0:
+            raise VTSumError("evaluate: min_length and seed must be 0 or more and repetition_penalty a number above 0")
 
     @property
     def inputs(self) -> list[str | Path | None]:

@@ -18,6 +18,7 @@ from vtsum.evaluation.videoxum_scores import (
     resamples,
     values_of,
 )
+from vtsum.shown import one_line
 
 FORMATS = ("md", "tex", "csv")
 _TEX_TITLES = {"kendall": r"Kendall's $\tau$", "spearman": r"Spearman's $\rho$"}
@@ -60,7 +61,7 @@ def caption(evaluations: Sequence[Mapping[str, Any]]) -> str:
         return " / ".join(dict.fromkeys(str(value) for value in values))
 
     words = ["PTB tokenizer" if e["settings"]["caption_tokenizer"] == "ptb" else PLAIN for e in evaluations]
-    return (
+    return one_line(
         f"Protocol {each([e['protocol'] for e in evaluations])}, split {each([e['split'] for e in evaluations])} of "
         f"{each([e['data']['name'] for e in evaluations])}, {each([len(e['videos']) for e in evaluations])} videos, "
         f"captions by the {each(words)}. Rank correlations as they are, all others times 100."
@@ -102,6 +103,7 @@ def results_table(
         raise VTSumError(f"table: names must be one for each of {len(evaluations)} evaluations, got {len(names)}")
     if form not in FORMATS:
         raise VTSumError(f"table: form must be one of {', '.join(FORMATS)}, got {form!r}")
+    names = [one_line(name) for name in names]
     different = [name for name, of in _MUST_AGREE.items() if any(of(e) != of(evaluations[0]) for e in evaluations)]
     if different and not mix:
         raise VTSumError(

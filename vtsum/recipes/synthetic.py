@@ -50,6 +50,7 @@ CLIP_VIDEOS = 192
 """Videos the tiny CLIP is trained on: the first of the training split, whether or not the corpus is as large."""
 CLIP_STEPS = 200
 _BATCH = 32
+_MOST_VIDEOS, _MOST_SEED = 1_000_000, 2**63 - 1
 _MP4_RATE = 12
 
 SynthProgress = Callable[[str, int, int], None]
@@ -85,6 +86,9 @@ def make_corpus(
     for name, value, least in [*((n, c, 1) for n, c in counts.items()), ("seed", seed, 0), ("films", films, 0)]:
         if value < least:
             raise VTSumError(f"synth: {name} must be at least {least}, got {value}")
+        most = _MOST_SEED if name == "seed" else _MOST_VIDEOS
+        if value > most:
+            raise VTSumError(f"synth: {name} must be at most {most}, got {value}")
     if films > test:
         raise VTSumError(f"synth: films must be at most the {test} test videos, got {films}")
     if clip_steps < 10:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from vtsum.shown import cleaned
 from vtsum.summary.listening import GUESSING
 from vtsum.summary.planning import Plan
 from vtsum.summary.schema import (
@@ -41,7 +42,8 @@ def build_document(
     sentences: Sequence[Sentence],
     settings: Settings,
 ) -> SummaryDocument:
-    """Return summary.json's content; `created` and `timings` are still to be filled in."""
+    """Return summary.json's content, its words clean (`vtsum.shown`) and the names of files as they are; `created` and
+    `timings` are still to be filled in."""
     from vtsum.video.damage import damage_warning, places
 
     duration = round(max(plan.shots[-1][1] / plan.rate, 1e-3), 3)
@@ -58,12 +60,12 @@ def build_document(
         warnings += said.warnings
     guessed = {"seen": bool(model.text_is_guess), "heard": said is not None and said.source in GUESSING}
     boundary = plan.boundary_scores
-    return {
+    document: SummaryDocument = {
         "schema": SCHEMA,
         "vtsum_version": __version__,
         "created": "",
         "source": {
-            "name": name.encode("utf-8", "replace").decode("utf-8"),
+            "name": name,
             "title": info.title,
             "size_bytes": info.size_bytes,
             "container": info.container,
@@ -119,6 +121,16 @@ def build_document(
         "warnings": warnings,
         "timings": {},
     }
+    made_fit: SummaryDocument = cleaned(document)
+    made_fit["source"]["name"] = _name(name)
+    if settings["transcript"] is not None:
+        made_fit["settings"]["transcript"] = _name(settings["transcript"])
+    return made_fit
+
+
+def _name(text: str) -> str:
+    """A file's name as it is, for bytes that are no UTF-8 a question mark."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _speech(said: Transcript, duration: float, *, guess: bool) -> Speech:

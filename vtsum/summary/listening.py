@@ -55,6 +55,12 @@ class Listening:
 
     def __enter__(self) -> Listening:
         wanted = self._speech is not None or self._transcript is not None
+        if wanted and {self._speech, self._denoiser} - {RECOGNISER, DENOISER, None}:
+            # A model of transformers listens: two threads that import it at the same time each find half of it.
+            from vtsum.model import torchvision_free
+
+            torchvision_free.prepare()
+            from transformers import AutoTokenizer  # noqa: F401
         self._job = self._pool.submit(self._listen) if wanted else None
         return self
 
@@ -70,15 +76,16 @@ class Listening:
         A recogniser that cannot go on leaves an empty transcript with a warning: the video can be summarised without.
 
         Raises:
-            VTSumError: the user's own transcript, or a recogniser asked for by another name than the default's, cannot
-                be had.
+            VTSumError: the user's own transcript, or a recogniser or denoiser asked for by another name than the
+                default's, cannot be had.
         """
         if self._job is None:
             return None
         try:
             found = self._job.result()
         except VTSumError as error:
-            if self._transcript is not None or self._speech != RECOGNISER:
+            asked = self._speech != RECOGNISER or self._denoiser not in (DENOISER, None)
+            if self._transcript is not None or asked:
                 raise
             return Transcript((), "none", None, (f"what is said could not be found: {error}",))
         return within(found, duration)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import math
 import os
 import threading
 import time
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, get_args
 from vtsum.enhance.event_segmentation import METHOD, find_segmenter
 from vtsum.enhance.summary_refinement import Budget, parse_budget
 from vtsum.errors import Stopped, VTSumError
+from vtsum.shown import escaped
 from vtsum.summary import schema
 from vtsum.summary.document import build_document
 from vtsum.summary.listening import DENOISER, LIMIT, RECOGNISER, Listening
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("mp4", "txt", "json", "keyframes", "html")
 EMBEDDED_SIZE = 128  # pixels; the embedded frame encoder's pictures, known here without its imports
-_MAX_FPS = 30.0
+_FPS = (1e-4, 30.0)
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def summarize(
         budget: "15%" of the video, "30s", "2min", "1:30", or "12frames" (sampled frames).
         model: "embedded", another model's name or folder, or a loaded model (`vtsum.model.load`).
             For model, segmenter and speech "module:Class" names a part of the user's own (`vtsum.plugins`).
-        fps (float): frames sampled a second, above 0 and at most 30.
+        fps (float): frames sampled a second, 0.0001 to 30.
         formats: any of "mp4", "txt", "json", "keyframes", "html".
         overwrite (bool): replace an older summary. A folder that holds anything else, or an input, is never replaced.
         sampler: which sampled frames the encoder sees: "coverage", "uniform" or "all" (`vtsum.summary.watching.watch`).
@@ -126,8 +126,8 @@ def summarize(
     tell = progress or ignore
     wanted = parse_budget(budget)
     chosen_formats = check_formats(formats)
-    if not (math.isfinite(fps) and 0 < fps <= _MAX_FPS):
-        raise VTSumError(f"summarize: fps must be above 0 and at most {_MAX_FPS:g}, got {fps:g}")
+    if not _FPS[0] <= fps <= _FPS[1]:
+        raise VTSumError(f"summarize: fps must be {_FPS[0]:g} to {_FPS[1]:g}, got {fps:g}")
     if speech_limit is not None and not speech_limit > 0:
         raise VTSumError(f"summarize: speech_limit must be above 0 seconds, or None, got {speech_limit:g}")
     for name, value, known in (
@@ -299,7 +299,7 @@ def _write(
         (stage.path / "summary.txt").write_text(text_file(data), encoding="utf-8")
     if "json" in formats:
         text = json.dumps(data, ensure_ascii=False, allow_nan=False, indent=1)
-        (stage.path / "summary.json").write_text(text + "\n", encoding="utf-8")
+        (stage.path / "summary.json").write_text(escaped(text) + "\n", encoding="utf-8")
     if "mp4" not in formats:
         (stage.path / "summary.mp4").unlink(missing_ok=True)
     if "keyframes" not in formats:

@@ -14,6 +14,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup, escape
 
+from vtsum.shown import clean
 from vtsum.summary.schema import SentenceEntry, ShotEntry, Speech, SummaryDocument
 from vtsum.summary.text import GUESS_NOTE, ORIGINS, clock_time
 
@@ -72,7 +73,8 @@ def _pictures(data: SummaryDocument, folder: Path) -> dict[int, bytes]:
 
 
 def render(data: SummaryDocument, video: bytes, pictures: dict[int, bytes]) -> str:
-    """Return the page's HTML. All text is escaped; nothing is fetched from anywhere, and the page's own policy says so.
+    """Return the page's HTML. All text is cleaned and escaped; nothing is fetched from anywhere, and the
+    page's own policy says so.
 
     Args:
         data: the content of summary.json.
@@ -83,6 +85,7 @@ def render(data: SummaryDocument, video: bytes, pictures: dict[int, bytes]) -> s
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_fit,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -100,7 +103,7 @@ def render(data: SummaryDocument, video: bytes, pictures: dict[int, bytes]) -> s
         style=Markup(style),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        video=base64.b64encode(video).decode(),
+        video=_base64(video),
         poster=_base64(pictures.get(best["index"])) if best else None,
         page_data=_for_script(_page_data(data)),
         chosen=chosen,
@@ -120,13 +123,18 @@ def render(data: SummaryDocument, video: bytes, pictures: dict[int, bytes]) -> s
     )
 
 
-def _base64(content: bytes | None) -> str | None:
-    return None if content is None else base64.b64encode(content).decode()
+def _fit(value: Any) -> Any:
+    """What the template is about to write: markup is our own."""
+    return clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _base64(content: bytes | None) -> Markup | None:
+    return None if content is None else Markup(base64.b64encode(content).decode())
 
 
 def _breakable(name: str) -> Markup:
-    """A name, escaped, that may be broken after the signs that file names use for spaces."""
-    return Markup(re.sub(r"([_.\-]+)", r"\1<wbr>", str(escape(name))))
+    """A name, cleaned and escaped, that may be broken after the signs that file names use for spaces."""
+    return Markup(re.sub(r"([_.\-]+)", r"\1<wbr>", str(escape(clean(name)))))
 
 
 def _for_script(value: Any) -> Markup:

@@ -5,6 +5,10 @@ The document is an object of the fields of `SummaryDocument`, in UTF-8. All time
 field `schema` names the version: readers should refuse a version they do not know. Within version 1 fields are only
 added, never changed or removed.
 
+Words (titles, sentences, notes) hold no control characters and no marks that turn the order of letters. The names of
+files are as they are, bytes that are no UTF-8 as question marks; what a terminal would obey in them is written in the
+file as its number (\\u202e).
+
 `validate` checks types, unknown and missing fields, and the promises that types cannot express: shots in order, without
 gaps or overlaps, clips inside their shots, sentences that speak of times inside the video.
 """
@@ -21,13 +25,14 @@ from vtsum.errors import VTSumError
 from vtsum.reading import read_json
 
 SCHEMA = "vtsum-summary/1"
+_LIMIT = 1 << 30  # bytes: a long video has every frame and every word in it
 _SLACK = 0.002  # seconds: times are rounded to milliseconds
 
 
 class Source(TypedDict):
     """The video that was summarised. `duration` is what could really be decoded."""
 
-    name: str  # file name without its folder
+    name: str  # file name without its folder, as it is
     title: str | None  # from the file's own metadata
     size_bytes: int
     container: str
@@ -274,4 +279,4 @@ def read(path: str | Path) -> SummaryDocument:
     Raises:
         VTSumError: it cannot be read, is no JSON, or is not a valid summary of this version.
     """
-    return validate(read_json(path, dict, "summary.json"))
+    return validate(read_json(path, dict, "summary.json", _LIMIT))

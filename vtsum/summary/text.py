@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vtsum.shown import one_line
+
 if TYPE_CHECKING:
     from vtsum.enhance.speech import Transcript
     from vtsum.enhance.speech.merge import Sentence
@@ -108,7 +110,7 @@ def _read(picture: Path) -> np.ndarray:
 def _as_sentence(text: str) -> str:
     """Bring a decoder's words to one line that starts with a capital and ends with a stop."""
     text = " ".join(str(text).split())
-    text = re.sub(r"\s+([.,!?;:])", r"\1", text).rstrip(" ,;:-")
+    text = re.sub(r" ([.,!?;:])", r"\1", text).rstrip(" ,;:-")
     if not re.search(r"\w", text):
         return ""
     return text[0].upper() + text[1:] + ("" if text[-1] in ".!?" else ".")
@@ -140,7 +142,7 @@ def text_file(data: SummaryDocument) -> str:
     """The content of summary.txt: the sentences with their times, and what a reader should know of them."""
     source, made = data["source"], data["summary"]
     name = source["title"] or source["name"]
-    lines = [_line(name), f"{clock_time(made['duration'])} of {clock_time(source['duration'])}", ""]
+    lines = [name, f"{clock_time(made['duration'])} of {clock_time(source['duration'])}", ""]
     for sentence in data["text"]:
         times = ", ".join(span_text(t["start"], t["end"]) for t in sentence["times"])
         lines.append(f"[{times}] {ORIGINS[sentence['origin']]}: {sentence['text']}")
@@ -150,9 +152,4 @@ def text_file(data: SummaryDocument) -> str:
     notes += [f"Note: {warning}" for warning in data["warnings"]]
     if notes:
         lines += ["", *notes]
-    return "\n".join(lines) + "\n"
-
-
-def _line(text: str) -> str:
-    """Text from a file, on one line and without control characters that a terminal would obey."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return "\n".join(map(one_line, lines)) + "\n"

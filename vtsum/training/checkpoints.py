@@ -93,7 +93,9 @@ def _flaw(folder: Path) -> tuple[dict[str, Any] | None, str]:
     for name, kind in _FACTS.items():
         if not isinstance(facts.get(name), kind) or isinstance(facts[name], bool):
             return None, f"{name} of its {MARKER} is not {kind.__name__}"
-    if name_of(facts["step"]) != folder.name or facts["ranks"] < 1 or facts["global_batch"] < 1:
+    if facts["step"] < 0 or facts["ranks"] < 1 or facts["global_batch"] < 1:
+        return None, f"a number of its {MARKER} is out of range"
+    if name_of(facts["step"]) != folder.name:
         return None, f"its {MARKER} is another checkpoint's"
     for name, size in facts["files"].items():
         if Path(name).is_absolute() or ".." in Path(name).parts:

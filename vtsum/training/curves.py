@@ -9,6 +9,7 @@ import numpy as np
 
 from vtsum.errors import VTSumError
 from vtsum.files import written
+from vtsum.shown import clean
 from vtsum.training.records import METRICS, read_metrics
 
 PANELS = {
@@ -58,9 +59,10 @@ def plot(runs: Sequence[Path], output: Path) -> None:
         lines[run] = read_metrics(path)
         if not lines[run]:
             raise VTSumError(f"plot: run must have trained a step, got {run} with an empty {METRICS}")
-        for key in PANELS:
-            if not all(isinstance(line.get(key), int | float) for line in lines[run]):
-                raise VTSumError(f"plot: {path} must have a number for {key} in each line")
+        for line in lines[run]:
+            for key in PANELS:
+                if key not in line or not isinstance(line[key], int | float | None):
+                    raise VTSumError(f"plot: {key} in {path} must be a number, got {line.get(key)!r:.80}")
     figure, axes = pyplot.subplots(2, 3, figsize=(13, 6.5), layout="constrained")
     for axis, (key, title) in zip(axes.flat, PANELS.items(), strict=True):
         for number, run in enumerate(runs):
@@ -70,7 +72,7 @@ def plot(runs: Sequence[Path], output: Path) -> None:
             if key != "lr":
                 axis.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)
                 values = smooth(values, max(1, len(values) // 50))
-            axis.plot(steps, values, color=color, label=run.name or str(run))
+            axis.plot(steps, values, color=color, label=clean(run.name or str(run)).replace("$", r"\$"))
         axis.set_title(title)
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)

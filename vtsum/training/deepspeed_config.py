@@ -115,7 +115,7 @@ def read(path: str | Path) -> dict[str, Any]:
             other than 0 to 3; an offload that the stage does not have.
     """
     path = Path(path)
-    data = read_json(path, dict, "train")
+    data = read_json(path, dict, "train: --deepspeed")
     _check(path, data, _KNOWN)
     zero = data.get("zero_optimization", {})
     if "stage" not in zero or zero["stage"] not in (0, 1, 2, 3):

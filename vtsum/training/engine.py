@@ -321,8 +321,6 @@ def convert(folder: Path, stage: int) -> None:
     check_no_links("train", target, part)
     if target.is_dir():
         return
-    if part.is_symlink():
-        raise VTSumError(f"train: {part} must be a folder, got a link; the converter would write where it leads")
     shutil.rmtree(part, ignore_errors=True)
     words = [sys.executable, "-m", "vtsum.training.shards"]
     words += ["--input_folder", str(folder / ZERO), "--output_folder", str(part)]

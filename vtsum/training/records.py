@@ -22,14 +22,13 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of a metrics file; a last one that was cut off in writing is left out.
 
     Raises:
-        VTSumError: naming the line that is none of ours.
+        VTSumError: it cannot be read, or another line is no step of a training.
     """
     lines: list[dict[str, Any]] = []
-    texts = read_file(path, "train", LIMIT).split(b"\n")
-    for number, text in enumerate(texts[:-1], 1):
-        line = parse_json(text, dict, f"train: line {number} of {path}")
-        if not isinstance(step := line.get("step"), int):
-            raise VTSumError(f"train: line {number} of {path} must have a whole number as step, got {step!r:.40}")
+    for number, text in enumerate(read_file(path, "metrics", LIMIT).split(b"\n")[:-1], 1):
+        line = parse_json(text, dict, f"metrics: {path}: line {number}")
+        if type(line.get("step")) is not int:
+            raise VTSumError(f"metrics: {path}: line {number} must have a step, got {line.get('step')!r:.80}")
         lines.append(line)
     return lines
 
@@ -52,8 +51,8 @@ class Records:
     def add(self, line: dict[str, Any]) -> None:
         """Record one step."""
         # JSON has no word for what is not finite, as the gradient's norm may be.
-        written = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
-        self._file.write(json.dumps(written) + "\n")
+        finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
+        self._file.write(json.dumps(finite, allow_nan=False) + "\n")
         self._file.flush()
         for name, value in line.items():
             if name not in ("step", "epoch"):

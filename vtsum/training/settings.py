@@ -8,8 +8,11 @@ What is unknown is refused, with the nearest name.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import difflib
+import math
+import os
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +22,7 @@ from typing import Any, NoReturn
 
 from vtsum.config import VTSumConfig
 from vtsum.errors import VTSumError
+from vtsum.reading import read_file
 
 SCHEDULES = ("cosine", "cosine_epoch", "constant")
 
@@ -187,14 +191,16 @@ def coerce(name: str, kind: Any, value: Any) -> Any:
         if isinstance(value, str) or (isinstance(value, int | float) and not isinstance(value, bool)):
             try:
                 number = float(value)
-                if want is float and number == number:
+                if want is float and math.isfinite(number):
                     return number
-                if want is int and number == int(number):
+                if want is int and number == int(number) and abs(number) < 2**63:
                     return int(number)
             except (ValueError, OverflowError):
                 pass
-    elif want is str and isinstance(value, str):
-        return value
+    elif want is str and isinstance(value, str) and "\0" not in value:
+        with contextlib.suppress(UnicodeEncodeError):  # half a surrogate pair
+            os.fsencode(value)
+            return value
     kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
     rule = kinds.get(want, str(want)) + (" or none" if type(None) in typing.get_args(kind) else "")
     raise VTSumError(f"train: {name} must be {rule}, got {value!r}")
@@ -216,28 +222,49 @@ def _flatten(data: Mapping[str, Any], nested: set[str], prefix: str = "") -> Ite
             yield dotted, value
 
 
+_YAML_LIMIT = 1 << 16  # bytes
+_YAML_DEPTH = 16  # lists and mappings in one another; settings have three
+
+
+def _yaml(path: str | Path) -> dict[Any, Any]:
+    """The mapping in a YAML file. A few lines of it can stand for more than any memory holds (aliases), and tags for
+    values that are none: files of settings have no use for either."""
+    import yaml
+
+    content, where = read_file(path, "train: --config", _YAML_LIMIT), f"train: --config {path}"
+    depth = 0
+    try:
+        text = content.decode("utf-8")
+        for event in yaml.parse(text, yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) is not None:
+                line = event.start_mark.line + 1
+                raise VTSumError(f"{where}: line {line}: must be plain YAML without aliases (*) and tags (!)")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _YAML_DEPTH:
+                raise VTSumError(f"{where} must be YAML of at most {_YAML_DEPTH} levels, got more")
+        data = yaml.safe_load(text)
+    except VTSumError:
+        raise
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a number of 5,000 digits, a 99th of the month
+        raise VTSumError(f"{where} must be YAML, got: {error}") from None
+    if not isinstance(data, dict | None):
+        raise VTSumError(f"{where} must hold settings by name, got {type(data).__name__}")
+    return data or {}
+
+
 def read_yaml(path: str | Path) -> tuple[dict[str, Any], list[str]]:
     """The settings of a file as {dotted name: value}, and notes on names of the original that are not used here.
 
     Raises:
         VTSumError: not readable, not YAML, a name that is no setting, a value of another type.
     """
-    import yaml
-
-    try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise VTSumError(f"train: --config must be a readable file, got {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise VTSumError(f"train: --config must be YAML, got {path}: {' '.join(str(error).split())}") from None
-    if data is None:
-        data = {}
-    if not isinstance(data, dict):
-        raise VTSumError(f"train: --config must hold settings by name, got {type(data).__name__} in {path}")
+    data = _yaml(path)
     kinds = {name: kind for name, kind, _, _ in leaves()}
     found: dict[str, Any] = {}
     notes = []
     for name, value in _flatten(data, {"model", "model.text"}):
+        if isinstance(value, dict | list):
+            raise VTSumError(f"train: {name} of {path} must be one value, got {type(value).__name__}")
         if name == "model":
             _model_name(found, value)
         elif name in ELSEWHERE:

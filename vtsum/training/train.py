@@ -35,6 +35,7 @@ from vtsum.data.videoxum import VideoXumDataset
 from vtsum.errors import VTSumError
 from vtsum.files import check_inputs, check_no_links, write_text
 from vtsum.processes import Place
+from vtsum.shown import clean, one_line, say
 from vtsum.training import checkpoints, deepspeed_config, shards
 from vtsum.training.checkpoints import Checkpoint
 from vtsum.training.engine import DeepSpeedEngine, Engine, PlainEngine, convert, join
@@ -204,7 +205,7 @@ class _Run:
         except OSError as error:
             raise VTSumError(f"train: output_dir {self.folder} must be writable: {error.strerror or error}") from None
         checkpoints.sweep(self.folder, done)
-        print(text, flush=True)
+        print("\n".join(map(clean, text.split("\n"))), flush=True)
 
     def _loop(self, sampler: StepSampler, done: int, signals: StopSignals) -> int:
         settings, per_epoch = self.settings, sampler.steps_per_epoch
@@ -337,7 +338,7 @@ class _Run:
 
 
 def _print(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(one_line(text), file=sys.stderr, flush=True)
 
 
 class _Silent:
@@ -395,7 +396,7 @@ def _command() -> int:
         started = torch.distributed.is_available() and torch.distributed.is_initialized()
         if started or place.local_rank == 0:
             rank = f" (rank {place.rank})" if place.ranks > 1 else ""
-            print(f"vtsum: {' '.join(str(error).split())}{rank}", file=sys.stderr, flush=True)
+            say(f"{error}{rank}")
         return 2
 
 

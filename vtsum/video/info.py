@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vtsum.errors import VTSumError
+from vtsum.shown import one_line
 from vtsum.video.picture import clockwise_rotation, display_size
 from vtsum.video.source import check_file, choose_audio, choose_video, first_frame, open_container, show
 from vtsum.video.timeline import claimed_duration, frame_rate
@@ -69,16 +70,8 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
             video_codec=stream.codec_context.name,
             audio_codec=None if audio is None else audio.codec_context.name,
             container=container.format.name,
-            title=_clean(container.metadata.get("title")),
+            title=one_line(container.metadata.get("title") or "") or None,
             size_bytes=size_bytes,
         )
     finally:
         container.close()
-
-
-def _clean(title: str | None) -> str | None:
-    """Return a title without control characters, which a terminal would obey."""
-    if not title:
-        return None
-    text = "".join(char if char.isprintable() else " " for char in title)
-    return " ".join(text.split()) or None

@@ -25,6 +25,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vtsum.errors import VTSumError
+from vtsum.shown import clean
 from vtsum.video.boxes import excessive_edits, is_encrypted
 from vtsum.video.formats import ALLOWED, HEAD, describe, refers_elsewhere
 
@@ -38,8 +39,7 @@ av.logging.set_level(None)
 
 def show(path: str | os.PathLike[str]) -> str:
     """Return a path as text that any terminal can print, undecodable bytes as question marks."""
-    text = os.fsdecode(os.fspath(path))
-    return text.encode("utf-8", "replace").decode("utf-8").replace("\n", " ").replace("\r", " ")
+    return clean(os.fsdecode(os.fspath(path)))
 
 
 def reason(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from vtsum.enhance.speech.lexicon import plain, word_set
 from vtsum.enhance.speech.transcript import Word
 from vtsum.enhance.speech.wer import FILLERS
 
-_NOTE = re.compile(r"\[[^\]]*\]|<[^>]*>|\+\+\w+\+\+")
+_NOTE = re.compile(r"\[[^\[\]]*\]|<[^<>]*>|\+\+\w+\+\+")
 _VARIANT = re.compile(r"\(\d+\)$")  # a dictionary's mark of another pronunciation: read(2)
 
 # Words that a speaker says twice only by mistake. Others ("very very", "no no", "had had", "that that") may be meant.

@@ -31,7 +31,7 @@ UNIT = 1 / 2000  # nats: log probabilities are stored as int16 multiples of this
 FORMAT = 1
 
 ASSET = Path(__file__).resolve().parents[2] / "assets" / "speech" / "lexicon.npz"
-_EDGES = re.compile(r"^[^\w]+|[^\w]+$")
+_EDGES = re.compile(r"^\W+|(?<=\w)\W+$")
 _ARRAYS: Mapping[str, tuple[type, str]] = {
     "format": (np.int64, "format"),
     "words": (np.uint8, "letters of the words, a line each"),

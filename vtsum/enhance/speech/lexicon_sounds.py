@@ -34,7 +34,7 @@ _SPELLINGS = r"""
     (?:ear|er|ir|ur|yr)(?![aeiou])|(?<=w)or R    (?<=^[^aeiou])y$|(?<=^[^aeiou][^aeiou])y$ Y    y E
     (?<=^[^aeiou])e$ E    e$ -    (?<=[^aeiou])es$ z    j J    q k    [a-z] =
 """
-_RULES = tuple((re.compile(a), b) for a, b in re.findall(r"(\S+) (\S+)", _SPELLINGS))
+_RULES = tuple((re.compile(a), b) for a, b in zip(*[iter(_SPELLINGS.split())] * 2, strict=True))
 _VOWELS = "aeiouAEYOUWQR"
 _LIKE = ("td", "pb", "kg", "szS", "fv", "fT", "dT", "tT", "sT", "SCJ", "mn", "nN", "rl", "wl", "vw", "tC", "dJ", "bv")
 _VOWEL_PRICE, _LIKE_PRICE, _OTHER_PRICE = 0.3, 0.4, 1.0

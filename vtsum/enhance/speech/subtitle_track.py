@@ -14,14 +14,15 @@ from av.subtitles.stream import SubtitleStream
 from av.subtitles.subtitle import AssSubtitle
 
 from vtsum.enhance.speech.sound import picture_origin
-from vtsum.enhance.speech.subtitles import Cue, utterances_of
+from vtsum.enhance.speech.subtitles import MAX_LINE, Cue, utterances_of
 from vtsum.enhance.speech.transcript import Transcript
 from vtsum.video.source import PacketReader, choose_audio, discard_others, open_container
 from vtsum.video.timeline import time_base
 
 _PICTURES = {"dvd_subtitle", "dvb_subtitle", "hdmv_pgs_subtitle", "pgssub", "xsub", "dvdsub", "dvbsub"}
 _LONGEST = 15.0  # seconds that a subtitle stays where the file does not say
-_DRAWING = re.compile(r"\{[^}]*\\p[1-9][^}]*\}")  # ASS: what follows is a shape, no words
+_OVERRIDE = re.compile(r"\{[^{}]*\}")  # of ASS
+_DRAWING = re.compile(r"\\p[1-9]")  # in an override: what follows is a shape, no words
 
 
 def read_subtitle_track(path: str | os.PathLike[str]) -> Transcript | None:
@@ -98,9 +99,10 @@ def _cues(container: InputContainer, stream: SubtitleStream, origin: float) -> I
 
 
 def _lines(rect: AssSubtitle) -> list[str]:
-    """The lines of one piece: libav gives every text as an ASS dialogue, eight fields before the words."""
+    """The lines of one piece, without any that is longer than a subtitle can be: libav gives every text as an ASS
+    dialogue, eight fields before the words."""
     fields = rect.ass.decode("utf-8", "replace").split(",", 8)
     text = fields[-1] if len(fields) == 9 else ""
-    if _DRAWING.search(text):
+    if any(_DRAWING.search(override) for override in _OVERRIDE.findall(text)):
         return []
-    return [line for line in re.split(r"\\[Nn]|\n", text.replace(r"\h", " ")) if line.strip()]
+    return [line for line in re.split(r"\\[Nn]|\n", text.replace(r"\h", " ")) if line.strip() and len(line) <= MAX_LINE]

@@ -11,16 +11,21 @@ from pathlib import Path
 
 from vtsum.enhance.speech.transcript import Transcript, Utterance, Word
 from vtsum.errors import VTSumError
-from vtsum.video.source import reason, show
+from vtsum.reading import read_file
+from vtsum.shown import clean
+from vtsum.video.source import show
 
-MAX_BYTES = 32 << 20  # a day's speech is 1 MB
+MAX_BYTES = 8 << 20  # a day's speech is 1 MB, with rolling captions 6
+MAX_LINE = 10_000  # characters of a line of subtitles, which has 42 or so
 SLOWEST = 0.15  # seconds a character; a subtitle stays longer than its words take, so that it can be read
 _TIME = r"(?:(\d{1,3}):)?(\d{1,2}):(\d{2})(?:[.,](\d{1,3}))?"
 _TIMING = re.compile(rf"^\s*{_TIME}\s*-->\s*{_TIME}(?:\s.*)?$")
 _INLINE = re.compile(r"<((?:\d{1,3}:)?\d{2}:\d{2}\.\d{3})>")
 _LEADING = re.compile(rf"^[\[(]?({_TIME})[\])]?(?:\s*[-–:]?\s+(.*))?$")
-_TAG = re.compile(r"<[^>]*>|\{\\[^}]*\}")
-_SOUND = re.compile(r"\[[^\]]*\]|\([^)]*\)")  # [applause], (laughs): heard, but not said
+# A bracket ends at the next of its kind, be it another beginning: a million "<" must not each be followed to the end.
+_TAG = re.compile(r"<[^<>]*>|\{\\[^{}]*\}")
+_SOUND = re.compile(r"\[[^\[\]]*\]|\([^()]*\)")  # [applause], (laughs): heard, but not said
+_NUMBERED = re.compile(r"&#([0-9]{8,});?")  # a sign by its number, longer than any
 _SPEAKER = re.compile(r"^\s*(?:[-–—]\s*|>>+\s*)*(?:[A-Z][A-Z0-9 .'’]+:\s+)?")
 _LANGUAGE = re.compile(r"[a-z]{2}(-[A-Za-z0-9]{2,4})?")
 
@@ -51,8 +56,9 @@ def read_transcript(
     Returns:
         Transcript: every confidence 1; `source` is the file's name.
     Raises:
-        VTSumError: the file is missing, empty, no text, has a broken line of times, or holds no words; or it is plain
-        text without times and neither stretches nor a duration are given.
+        VTSumError: the file is missing, empty, no text, of more than 8 MiB, has a broken line of times or one longer
+        than any subtitle, or holds no words; or it is plain text without times and neither stretches nor a duration
+        are given.
     """
     name = show(Path(path).name)
     text = _read_text(path)
@@ -89,7 +95,8 @@ def parse_cues(lines: Sequence[str], where: str) -> tuple[list[Cue], str | None]
     """The subtitles of an SRT or WebVTT file, in order of time, and the language that a WebVTT header states.
 
     Raises:
-        VTSumError: a line with an arrow that is not "time --> time"; `where` begins the message.
+        VTSumError: a line with an arrow that is not "time --> time", or one of more than 10,000 characters; `where`
+        begins the message.
     """
     cues: list[Cue] = []
     language = None
@@ -106,6 +113,8 @@ def parse_cues(lines: Sequence[str], where: str) -> tuple[list[Cue], str | None]
     is_vtt = lines[0].startswith("WEBVTT") if lines else False
     skipped = False  # inside a NOTE, STYLE or REGION of WebVTT
     for number, line in enumerate(lines, 1):
+        if len(line) > MAX_LINE:
+            raise VTSumError(f"{where}: line {number}: must have at most {MAX_LINE} characters, got {len(line)}")
         if not (line if is_vtt else line.strip()):  # WebVTT's rolling captions hold lines of a space
             close()
             skipped = False
@@ -169,23 +178,32 @@ def _words(lines: Sequence[str], start: float, end: float) -> tuple[Word, ...]:
 def spread_words(texts: Sequence[str], start: float, end: float) -> tuple[Word, ...]:
     """Words one after the other over a time, each as long as its letters and a space are a share of all."""
     sizes = [len(text) + 1 for text in texts]
-    end = min(end, start + SLOWEST * sum(sizes))
+    whole = sum(sizes)
+    end = min(end, start + SLOWEST * whole)
     words, done = [], 0
     for text, size in zip(texts, sizes, strict=True):
-        a = start + (end - start) * done / sum(sizes)
+        a = start + (end - start) * done / whole
         done += size
-        words.append(Word(text, a, max(start + (end - start) * done / sum(sizes), a), 1.0))
+        words.append(Word(text, a, max(start + (end - start) * done / whole, a), 1.0))
     return tuple(words)
+
+
+def _untagged(text: str) -> str:
+    """A piece of a subtitle without tags, its signs written out and clean, line by line."""
+    text = _NUMBERED.sub(lambda m: f"&#{m[1].lstrip('0')[:8] or 0};", _TAG.sub("", text))
+    return "\n".join(map(clean, html.unescape(text).split("\n")))
 
 
 def _plain(line: str) -> str:
     """A line without tags, for comparison."""
-    return " ".join(html.unescape(_TAG.sub("", line)).split())
+    return " ".join(_untagged(line).split())
 
 
 def _spoken(text: str) -> list[str]:
     """The words said in a piece of a subtitle."""
-    text = _SOUND.sub(" ", html.unescape(_TAG.sub("", text)))
+    text = _untagged(text)
+    for _ in range(2):  # a bracket may hold another
+        text = _SOUND.sub(" ", text)
     lines = [_SPEAKER.sub("", line) for line in text.splitlines() if not line.lstrip().startswith(("♪", "♫", "#"))]
     return _tokens(" ".join(lines))
 
@@ -220,7 +238,7 @@ def _timed_lines(lines: Sequence[str], duration: float | None) -> list[Cue] | No
 
 def _spread(lines: Sequence[str], spans: Sequence[tuple[float, float]]) -> tuple[Utterance, ...]:
     """Sentences over the spans, as if they were one stretch of time; a word lies in the span where it begins."""
-    text = re.sub(r"\[[^\]]*\]", " ", "\n".join(lines))
+    text = re.sub(r"\[[^\[\]]*\]", " ", "\n".join(map(clean, lines)))
     sentences = [_tokens(part) for part in re.split(r"(?<=[.!?…])\s+|\n\s*\n", text)]
     sentences = [sentence for sentence in sentences if sentence]
     size = sum(len(word) + 1 for sentence in sentences for word in sentence)
@@ -254,13 +272,7 @@ def _seconds(parts: Sequence[str | None]) -> float:
 
 def _read_text(path: str | os.PathLike[str]) -> str:
     name = show(path)
-    try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
-        raise VTSumError(f"read_transcript: {name}: cannot be read: {reason(error)}") from None
-    if len(data) > MAX_BYTES:
-        raise VTSumError(f"read_transcript: {name}: must be a transcript of at most {MAX_BYTES >> 20} MiB, got more")
+    data = read_file(path, "read_transcript", MAX_BYTES)
     if not data.strip():
         raise VTSumError(f"read_transcript: {name}: must hold a transcript, got an empty file")
     for mark, encoding in ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):

@@ -29,6 +29,7 @@ FULL = 4  # words with a meaning of their own from which a sentence counts as fu
 FEWEST = 3  # words; what is shorter ("Yes." "This half") tells nothing by itself
 _DAMPING, _STEPS = 0.85, 60
 _COLUMNS = 1024  # of the tf-idf features: words share columns beyond it
+_CELLS = 1 << 25  # of them all, 256 MB: from 32,768 sentences on there are fewer columns
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,9 @@ def topic_features(sentences: Sequence[Sequence[str]]) -> np.ndarray:
     """
     bags = [Counter(w for w in words if w and w not in FUNCTION_WORDS) for words in sentences]
     have = Counter(w for bag in bags for w in bag)
-    column = {w: i % _COLUMNS for i, w in enumerate(have)}
-    rows = np.zeros((len(bags), min(max(len(have), 1), _COLUMNS)))
+    width = min(max(len(have), 1), _COLUMNS, max(_CELLS // max(len(bags), 1), 16))
+    column = {w: i % width for i, w in enumerate(have)}
+    rows = np.zeros((len(bags), width))
     for i, bag in enumerate(bags):
         for w, times in bag.items():
             rows[i, column[w]] += (1 + math.log(times)) * (math.log(len(bags) / have[w]) + 1)

@@ -20,9 +20,9 @@ import numpy as np
 
 FILLERS = frozenset({"uh", "um", "uhm", "umm", "uhh", "er", "erm", "eh", "hm", "hmm", "hmmm", "mm", "mhm", "mmm", "ah"})
 
-_NOTES = re.compile(r"\[[^\]\n]*\]|<[^>\n]*>|\+\+\w+\+\+|\(\d+\)")
+_NOTES = re.compile(r"\[[^\[\]\n]*\]|<[^<>\n]*>|\+\+\w+\+\+|\(\d+\)")
 _TOKEN = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
-_FIGURE = re.compile(r"(?<![\w.])[$£€]?\d+(?:,\d{3})*(?:\.\d+)?(?:st|nd|rd|th|s|%)?(?![\w])")
+_FIGURE = re.compile(r"(?<![\w.])[$£€]?\d+(?:,\d{3}){0,5}(?:\.\d+)?(?:st|nd|rd|th|s|%)?(?![\w])")
 _ENDINGS = {"n't": "not", "'ll": "will", "'re": "are", "'ve": "have", "'m": "am"}
 _IRREGULAR = {"won't": "will not", "can't": "can not", "cannot": "can not", "shan't": "shall not", "let's": "let us"}
 _TEENS = ["thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]

@@ -9,13 +9,13 @@ from typing import Literal
 
 from vtsum.errors import VTSumError
 
-_NUMBER = r"(\d+(?:\.\d+)?|\.\d+)"
-_CLOCK = re.compile(r"(?:(\d+):)?(\d{1,3}):(\d{2}(?:\.\d+)?)")
+_NUMBER = r"(\d{1,12}(?:\.\d{1,12})?|\.\d{1,12})"
+_CLOCK = re.compile(r"(?:(\d{1,9}):)?(\d{1,3}):(\d{2}(?:\.\d{1,12})?)")
 _UNITS: tuple[tuple[re.Pattern[str], Literal["share", "seconds", "frames"], float], ...] = (
     (re.compile(_NUMBER + r"\s*%"), "share", 0.01),
     (re.compile(_NUMBER + r"\s*(?:s|sec|seconds?)"), "seconds", 1.0),
     (re.compile(_NUMBER + r"\s*(?:m|min|minutes?)"), "seconds", 60.0),
-    (re.compile(r"(\d+)\s*frames?"), "frames", 1.0),
+    (re.compile(r"(\d{1,12})\s*frames?"), "frames", 1.0),
 )
 
 

@@ -1,0 +1,84 @@
+"""Text from elsewhere: what a terminal obeys and nobody sees goes, and every script stays as it is."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vtsum.errors import LONGEST, VTSumError
+from vtsum.shown import clean, cleaned, escaped, one_line
+
+UNFIT = {
+    "colour": ("a\x1b[31mb", "a [31mb"),
+    "terminal title": ("\x1b]0;owned\x07x", " ]0;owned x"),
+    "C1 control sequence": ("a\x9b2Jb\x85", "a 2Jb "),
+    "lines": ("a\r\nb\u2028c\u2029d\x0b\x0ce", "a  b c d  e"),
+    "NUL": ("a\0b\x7f", "a b "),
+    "order": ("gpj\u202e.exe\u2066x\u2069\u200e\u200f\u061c", "gpj.exex"),
+    "no width": ("pay\u200bpal\u2060\ufeff\u2063", "paypal"),
+    "joiners in Latin": ("ad\u200dmin\u200c", "admin"),
+    "hidden tags": ("ok\U000e0069\U000e0067\U000e007f", "ok"),
+    "bytes that are no UTF-8": ("t\udcff.srt \ud800", "t?.srt ?"),
+}
+FIT = [
+    "Größe, naïve, e\u0301, ñ, Ő",
+    "שלום עולם",
+    "مرحبا بالعالم",
+    "می\u200cخواهم",
+    "क्\u200dष श्री\u200c",
+    "ไทย สวัสดี",
+    "한국어",
+    "日本語のテスト",
+    "中文，测试。",
+    "👩\u200d💻 👨\u200d👩\u200d👧\u200d👦 ❤️\u200d🔥 🏳️\u200d🌈 🇩🇪 👍🏽 1️⃣",
+    "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+    "two  spaces, no\u00a0break, soft\u00adhyphen, [red]not markup[/red]",
+    "♪ ½ € “quotes” … –",
+]
+
+
+@pytest.mark.parametrize("kind", UNFIT)
+def test_what_is_unfit_to_be_shown_goes(kind: str) -> None:
+    text, expected = UNFIT[kind]
+    assert clean(text) == expected
+
+
+@pytest.mark.parametrize("text", FIT)
+def test_scripts_marks_and_emoji_stay(text: str) -> None:
+    assert clean(text) == text
+
+
+@given(st.text(st.characters(codec=None), max_size=20))
+def test_clean_text_is_valid_holds_no_control_and_stays_clean(text: str) -> None:
+    found = clean(text)
+    found.encode()
+    assert not any(unicodedata.category(c) in ("Cc", "Zl", "Zp", "Cs") for c in found)
+    assert not any(
+        unicodedata.bidirectional(c) in ("LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI") for c in found
+    )
+    assert clean(found) == found
+    assert one_line(found) == " ".join(found.split())
+
+
+def test_texts_within_lists_and_objects_are_cleaned() -> None:
+    assert cleaned({"a\x1b": ["b\u202e", 1, None, {"c": True}]}) == {"a ": ["b", 1, None, {"c": True}]}
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
+def test_json_keeps_its_value_and_shows_what_is_hidden(text: str) -> None:
+    written = escaped(json.dumps({"name": text}, ensure_ascii=False))
+    assert json.loads(written) == {"name": text}
+    assert not any(c in written for c in "\x9b\u202e\u2028\x1b\x7f")
+
+
+def test_an_error_is_one_clean_line_of_bounded_length() -> None:
+    error = VTSumError("read: a\x1b]0;x\x07\nb\u202e " + "9" * 10**6 + " end")
+    assert str(error).startswith("read: a ]0;x  b 99999")
+    assert str(error).endswith("9 end")
+    assert len(str(error)) < LONGEST + 10
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)

@@ -1,0 +1,60 @@
+"""Text from elsewhere made fit to be shown: file names, titles, words, and the messages that quote them.
+
+A terminal obeys control characters, and a reader is misled by marks that turn the order of the letters or that nobody
+sees. Letters of every script, combining marks and joined emoji stay as they are.
+
+Source: Unicode Technical Report 36, "Unicode security considerations"; Boucher and Anderson, "Trojan Source", 2021.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Any
+
+_BREAKS = "\x00-\x1f\x7f-\x9f\u2028\u2029"  # control characters, escape among them, and ends of lines
+_LONE = "\ud800-\udfff"  # bytes of a file name that are no UTF-8
+_UNSEEN = "\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"  # order of writing, no width
+_JOINERS = "\u200c\u200d"  # needed in Persian, in Indic scripts and in emoji, always behind a sign of theirs
+_NO_SIGN = rf"\x00-\x7f{_BREAKS}{_LONE}{_UNSEEN}{_JOINERS}"
+_UNFIT = re.compile(
+    "(?P<flag>\U0001f3f4[\U000e0061-\U000e007a]{1,6}\U000e007f)"  # of England and the like: the one use of tags
+    f"|(?P<space>[{_BREAKS}])|(?P<lone>[{_LONE}])|[{_UNSEEN}\U000e0000-\U000e007f]"
+    f"|(?<![^{_NO_SIGN}])[{_JOINERS}]"
+)
+_HIDDEN = re.compile(f"[\x7f-\x9f\u2028\u2029{_LONE}{_UNSEEN}]")
+
+
+def clean(text: str) -> str:
+    """Text that any terminal and any page can show on one line.
+
+    A control character or an end of a line becomes a space, half a surrogate pair a question mark; marks of direction
+    and what has no width is left out. Done twice, it changes nothing more.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return _UNFIT.sub(lambda m: {"flag": m[0], "space": " ", "lone": "?"}.get(m.lastgroup or "", ""), text)
+
+
+def one_line(text: str) -> str:
+    """Clean text with single spaces and none at its ends: for prose; a path may hold two spaces."""
+    return " ".join(clean(text).split())
+
+
+def cleaned(value: Any) -> Any:
+    """Lists and objects as JSON has them, with every text in them clean."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, dict):
+        return {clean(key): cleaned(item) for key, item in value.items()}
+    return [cleaned(item) for item in value] if isinstance(value, list) else value
+
+
+def escaped(text: str) -> str:
+    """JSON in which whatever a terminal obeys and no reader sees is written as its number."""
+    return _HIDDEN.sub(lambda m: f"\\u{ord(m[0]):04x}", text)
+
+
+def say(message: str) -> None:
+    """A line of the command's on standard error."""
+    print(f"vtsum: {one_line(message)}", file=sys.stderr, flush=True)

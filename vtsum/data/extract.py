@@ -289,22 +289,22 @@ class FeatureFolder:
         path = self.path / MANIFEST
         if not path.exists():
             return {}
-        held = read_json(path, dict, "extract")
+        found = read_json(path, dict, "extract")
         try:
-            if held["format"] != FORMAT:
-                raise VTSumError(f"extract: format of {path} must be {FORMAT!r}, got {held['format']!r}")
-            if held["weights_sha256"] != self._head["weights_sha256"]:
+            if found["format"] != FORMAT:
+                raise VTSumError(f"extract: format of {path} must be {FORMAT!r}, got {found['format']!r}")
+            if found["weights_sha256"] != self._head["weights_sha256"]:
                 raise VTSumError(
-                    f"extract: encoder must be that of {self.path}, {held['encoder']!r} "
-                    f"({held['weights_sha256'][:12]}), got {self._head['encoder']!r} "
+                    f"extract: encoder must be that of {self.path}, {found['encoder']!r} "
+                    f"({found['weights_sha256'][:12]}), got {self._head['encoder']!r} "
                     f"({self._head['weights_sha256'][:12]}); give another folder"
                 )
-            if held["fps"] != self._head["fps"]:
+            if found["fps"] != self._head["fps"]:
                 raise VTSumError(
-                    f"extract: fps must be that of {self.path}, {held['fps']:g}, got {self._head['fps']:g}; "
+                    f"extract: fps must be that of {self.path}, {found['fps']:g}, got {self._head['fps']:g}; "
                     "give another folder"
                 )
-            videos = held["videos"]
+            videos = found["videos"]
             for name, entry in videos.items():
                 if not isinstance(name, str) or {"source", "bytes", "frames"} - set(entry):
                     raise TypeError(f"entry {name!r}")

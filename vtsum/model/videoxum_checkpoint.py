@@ -183,11 +183,11 @@ def configure(
     return from_dict(VTSumConfig, values)
 
 
-def _check_whole(missing: list[str], held: set[str], path: str | Path) -> None:
+def _check_whole(missing: list[str], present: set[str], path: str | Path) -> None:
     """A part of which some weights are there and some are not is a broken file, not another kind of model."""
     for part in PARTS:
         lost = [name for name in missing if name.split(".")[0] == part]
-        if lost and any(name.split(".")[0] == part for name in held):
+        if lost and any(name.split(".")[0] == part for name in present):
             raise VTSumError(
                 f"from_videoxum: {path} must hold all weights of {PARTS[part]}, got none for {lost[0]}"
                 + (f" and {len(lost) - 1} more" if len(lost) > 1 else "")

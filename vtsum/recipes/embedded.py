@@ -85,7 +85,7 @@ def words(shared: Path, out: Path, train_captions: list[str]) -> tuple[list[str]
     """The vocabulary and the decoder's first training; returns ActivityNet's sentences and the figures."""
     videos = load_activitynet_captions(shared / "activitynet" / "train.json.gz")
     sentences = [c for v in videos for s in v.sentences if (c := clean(s)) is not None]
-    held = [
+    unseen = [
         c
         for v in load_activitynet_captions(shared / "activitynet" / "val_1.json.gz")[:300]
         for s in v.sentences
@@ -95,7 +95,7 @@ def words(shared: Path, out: Path, train_captions: list[str]) -> tuple[list[str]
     if not record.is_file():
         write_vocabulary(sentences + train_captions, out / VOCABULARY, VOCABULARY_SIZE)
         decoder = TextDecoder(TEXT, EMBEDDING_DIM, load_tokenizer(out / VOCABULARY))
-        perplexity = learn_words(decoder, sentences, held, epochs=WORD_EPOCHS, width=EMBEDDING_DIM)
+        perplexity = learn_words(decoder, sentences, unseen, epochs=WORD_EPOCHS, width=EMBEDDING_DIM)
         state = decoder.state_dict()
         del state["lm.cls.predictions.decoder.weight"]  # tied to the word embeddings
         state.pop("lm.cls.predictions.decoder.bias", None)  # tied to the predictions' own bias

@@ -241,10 +241,10 @@ def _evidence(scores: np.ndarray | None, cuts: list[tuple[float, float]], fps: f
 
 
 def _by_prices(prices: np.ndarray, shortest: int, longest: int, max_segments: int | None) -> list[Segment]:
-    """The segmentation of least sum of prices: the same programme, with segments that cost nothing."""
+    """The segmentation of least sum of prices: the same search, with segments that cost nothing."""
     frames = len(prices)
     longest = min(longest, frames)
-    # No segment begins before the video does: the programme's padding says so, the costs need not.
+    # No segment begins before the video does: the padding says so, the costs need not.
     cost = np.broadcast_to(np.zeros(1), (frames, longest - shortest + 1))
     return cheapest(cost, shortest, max_segments, prices, 0.0)
 

@@ -35,18 +35,18 @@ class Pack:
 
     def __init__(self, stretches: Sequence[Stretch]) -> None:
         silence = np.zeros(round(SILENCE * RATE), np.float32)
-        pieces: list[np.ndarray] = []
+        chunks: list[np.ndarray] = []
         self._offsets: list[tuple[float, float, float]] = []  # begin and end in the pack, start in the video
         at = 0.0
         for stretch in stretches:
-            if pieces:
-                pieces.append(silence)
+            if chunks:
+                chunks.append(silence)
                 at += SILENCE
-            pieces.append(stretch.samples)
+            chunks.append(stretch.samples)
             length = len(stretch.samples) / RATE
             self._offsets.append((at, at + length, stretch.start))
             at += length
-        self.samples = np.concatenate(pieces)
+        self.samples = np.concatenate(chunks)
 
     def utterances(self, heard: Iterable[tuple[str, float, float, float]]) -> list[Utterance]:
         """(text, start, end, confidence) with times in the pack as utterances on the video's clock, one for each
@@ -70,17 +70,17 @@ class Pack:
 
 def packs(stretches: Iterable[Stretch], longest: float) -> Iterator[Pack]:
     """Stretches gathered, in order, into sounds of at most `longest` seconds; a longer stretch is one by itself."""
-    held: list[Stretch] = []
+    gathered: list[Stretch] = []
     length = 0.0
     for stretch in stretches:
         seconds = len(stretch.samples) / RATE
-        if held and length + SILENCE + seconds > longest:
-            yield Pack(held)
-            held, length = [], 0.0
-        length += seconds + (SILENCE if held else 0.0)
-        held.append(stretch)
-    if held:
-        yield Pack(held)
+        if gathered and length + SILENCE + seconds > longest:
+            yield Pack(gathered)
+            gathered, length = [], 0.0
+        length += seconds + (SILENCE if gathered else 0.0)
+        gathered.append(stretch)
+    if gathered:
+        yield Pack(gathered)
 
 
 def is_repetitive(text: str) -> bool:

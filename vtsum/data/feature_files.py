@@ -31,7 +31,7 @@ def check_id(video: object, where: str) -> str:
     if not isinstance(video, str) or not video or _NO_ID.search(video) or len(video.encode()) > _LONGEST_ID:
         raise VTSumError(
             f"{where} must be a file's name without its folder, of at most {_LONGEST_ID} bytes, that begins with no "
-            f"dot and holds no control character, got {repr(video):.200}"
+            f"dot and holds no control character, got {video!r:.200}"
         )
     return video
 

@@ -9,7 +9,7 @@ import torch
 import vtsum_kernels as vk
 from hypothesis import strategies as st
 from torch import Tensor
-from vtsum_kernels.memory_retrieval import plan
+from vtsum_kernels.memory_attention import plan
 
 from tests.kernels.test_properties import TOLERANCE
 

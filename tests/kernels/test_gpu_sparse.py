@@ -9,9 +9,8 @@ import torch
 import vtsum_kernels as vk
 from torch import Tensor
 
-from tests.kernels import test_memory_sparse
-from tests.kernels.memory_eager import eager
-from tests.kernels.oracle import hold
+from tests.kernels import definitions, test_memory_sparse
+from tests.kernels.comparisons import hold
 from tests.kernels.pretended_gpu import PRETENDED, large
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("cuda")]
@@ -141,7 +140,9 @@ def test_a_large_bank_by_its_k_best() -> None:
     x, keys, values = torch.randn(frames, 40), torch.randn(slots, 40), torch.randn(slots, 24)
     out, lse, usage = vk.memory_attention(x, keys, values, top_k=32, return_lse=True, return_usage=True, backend="cuda")
     wide = [t.double() for t in (x, keys, values)]
-    exact, plain = (eager(*tensors, 1, 40**-0.5, top_k=32) for tensors in (wide, (x, keys, values)))
+    exact, plain = (
+        definitions.memory_attention(*tensors, 1, 40**-0.5, top_k=32) for tensors in (wide, (x, keys, values))
+    )
     for name, got, true, rough in zip(("out", "lse", "usage"), (out, lse.t(), usage), exact, plain, strict=True):
         hold(name, got.reshape(true.shape), true, rough, condition=2.0)
     torch.testing.assert_close(usage.sum(), torch.tensor(float(frames)), rtol=1e-4, atol=0)

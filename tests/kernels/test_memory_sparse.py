@@ -8,10 +8,11 @@ import pytest
 import torch
 import vtsum_kernels as vk
 from torch import Tensor
-from vtsum_kernels.memory_retrieval import plan, search
+from vtsum_kernels.memory_attention import plan, search
 
-from tests.kernels.memory_eager import choose, eager
-from tests.kernels.oracle import gradients, hold
+from tests.kernels import definitions
+from tests.kernels.comparisons import gradients, hold
+from tests.kernels.definitions import choose
 
 pytestmark = pytest.mark.usefixtures("cpp")
 OPS = torch.ops.vtsum_kernels
@@ -270,14 +271,14 @@ def test_product_keys_are_the_keys_written_out(heads: int, k: int, op: str) -> N
 
 
 def test_a_large_bank_is_read_without_all_scores(monkeypatch: pytest.MonkeyPatch) -> None:
-    """4,096 slots and 300 rows go by way of the shortlist, and come out as the dense oracle's k best."""
+    """4,096 slots and 300 rows go by way of the shortlist, and come out as the definition's k best."""
     assert plan.shortlists(300, 4096, 32)
     monkeypatch.setattr(search, "FAST_BFLOAT16", torch.backends.mkldnn.is_available())
     x, keys, values = torch.randn(300, 40), torch.randn(4096, 40), torch.randn(4096, 24)
     out, lse, usage = vk.memory_attention(x, keys, values, top_k=32, return_lse=True, return_usage=True, backend="cpp")
     wide = [t.double() for t in (x, keys, values)]
-    exact = eager(*wide, 1, 40**-0.5, top_k=32)
-    plain = eager(x, keys, values, 1, 40**-0.5, top_k=32)
+    exact = definitions.memory_attention(*wide, 1, 40**-0.5, top_k=32)
+    plain = definitions.memory_attention(x, keys, values, 1, 40**-0.5, top_k=32)
     for name, got, true, rough in zip(("out", "lse", "usage"), (out, lse.t(), usage), exact, plain, strict=True):
         hold(name, got.reshape(true.shape), true, rough)
     torch.testing.assert_close(usage.sum(), torch.tensor(300.0))

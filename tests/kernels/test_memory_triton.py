@@ -33,31 +33,11 @@ def test_numbers_in_the_interpreter(name: str) -> None:
     assert "skipped" not in done.stdout, done.stdout[-2000:]
 
 
-def test_sizes_without_room_give_way_to_the_next() -> None:
-    pytest.importorskip("triton", reason="the package triton is not installed (pip install triton)")
-    from triton.runtime.errors import OutOfResources
-    from vtsum_kernels.memory_retrieval import triton_launch
-    from vtsum_kernels.sliding_window_attention.triton_tuning import Config
-
-    large, small = Config("tile", 128, 128, 8, 3), Config("tile", 16, 16, 4, 1)
-    tried = []
-
-    def call(config: Config) -> int:
-        tried.append(config)
-        if config == large:
-            raise OutOfResources(300_000, 232_448, "shared memory")
-        return config.block_m
-
-    assert triton_launch.run(("kind",), torch.device("cpu"), [large, small], call) == 16
-    assert tried == [large, small]
-    with pytest.raises(OutOfResources):
-        triton_launch.run(("kind",), torch.device("cpu"), [large], call)
-
-
 def test_every_kind_of_call_has_sizes() -> None:
     """A default of powers of two, which tensors' sizes may fall short of; no size twice."""
     pytest.importorskip("triton", reason="the package triton is not installed (pip install triton)")
-    from vtsum_kernels.memory_retrieval import triton_configs as configs
+    from vtsum_kernels.memory_attention.triton import configs
+    from vtsum_kernels.memory_fuse.triton.launch import join_candidates
 
     found = [configs.weights_backward_candidates(slots) for slots in (1, 64, 100, 512, 4096, 5000)]
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
@@ -65,10 +45,7 @@ def test_every_kind_of_call_has_sizes() -> None:
             found.append(configs.weights_forward_candidates(dtype, count))
             for config in found[-1]:
                 assert config.form == "walk" or 2 * config.block_n >= count
-            if count <= configs.MAX_SLOTS_JOIN_BACKWARD:
-                found.append(configs.join_backward_candidates(dtype, count))
-                assert all(2 * config.block_n >= count for config in found[-1])
-            found += [configs.join_candidates(dtype, count, split) for split in (False, True)]
+            found += [join_candidates(dtype, count, split) for split in (False, True)]
             found.append(configs.scores_backward_candidates(dtype, count))
         for width in (16, 64, 128, configs.MAX_DIM_FLASH):
             for options in (False, True):

@@ -44,15 +44,18 @@ def fold_bank(
         ValueError: for a wrong shape or device.
     """
     op = "fold_bank"
-    for name, tensor, ranks in (("keys", keys, (2, 3)), ("weight", weight, (2,))):
-        checks.is_floating(op, name, tensor)
-        if tensor.dim() not in ranks:
-            checks.fail(op, name, f"of {' or '.join(map(str, ranks))} dimensions", list(tensor.shape))
-    of_values = keys if values is None else values
-    retrieved = of_values.shape[-1] * (num_heads if of_values.dim() == 3 else 1)
-    x = keys.new_empty((0, max(weight.shape[1] - retrieved, 0)))
+    checks.is_floating(op, "keys", keys)
+    if keys.dim() not in (2, 3):
+        checks.fail(op, "keys", "of shape [S, D] or [H, S, d]", list(keys.shape))
+    checks.is_positive_int(op, "num_heads", num_heads)
+    if query_weight is None:
+        dim = keys.shape[-1] * (num_heads if keys.dim() == 3 else 1)
+    else:
+        checks.is_tensor(op, "query_weight", query_weight)
+        dim = query_weight.shape[-1]
+    x = keys.new_empty((0, dim))  # a call without frames
     bank = check_bank(op, x, keys, values, num_heads, check_query_weight(op, x, query_weight))
-    check_weight(op, x, weight, retrieved)
+    check_weight(op, x, weight, num_heads * bank.values.shape[3])
     which = saves(bank, 1, x.shape[1], weight.shape[0], top_k, made=True)
     with torch.autocast(keys.device.type, enabled=False):
         return fold(bank, weight, query_weight, normalize, *which)

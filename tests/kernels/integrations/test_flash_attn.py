@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from vtsum_kernels.integrations.flash_attn import flash_attn_func, flash_attn_varlen_func
 
+from tests.kernels.comparisons import gradients, hold
 from tests.kernels.integrations.dense import attention, close, random, rows_and_keys
-from tests.kernels.oracle import gradients, hold
 
 WINDOWS: list[tuple[int, int]] = [(-1, -1), (2, 1), (0, 0), (3, -1), (-1, 2), (50, 50)]
 LENGTHS = [(7, 7), (4, 9), (9, 4), (1, 6)]

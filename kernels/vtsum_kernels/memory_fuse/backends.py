@@ -13,7 +13,7 @@ from ..memory_attention.products import matmul
 from ..memory_attention.read import keeps_weights, read, weigh
 from ..memory_attention.reference import dropout_keep
 from .call import Call
-from .cpu import folded_layer
+from .cpu import folded_layer, is_one_layer
 from .fold import Folded, fold
 from .reference import memory_fuse_reference
 
@@ -28,8 +28,8 @@ def run(backend: str, call: Call) -> Any:
             folded = fold(call.bank, call.weight, call.query_weight, call.options.normalize, *folded)
         if folded.values is None:
             y, usage = _apart(call, folded, SUFFIX[backend])
-        elif backend == "cpp" and _is_one_layer(call, folded):
-            y, usage = _layer(call, folded, folded.values)
+        elif backend == "cpp" and is_one_layer(call, folded):
+            y, usage = folded_layer(call, folded)
         else:
             y, usage = _folded(call, folded, folded.values, SUFFIX[backend])
     y = y.reshape(*call.leading, call.weight.shape[0])
@@ -56,37 +56,6 @@ def _reference(call: Call) -> tuple[Tensor, Tensor]:
         top_k=options.top_k,
         keep=dropout_keep(call.x, (groups, call.heads, rows, bank.slots), options.dropout_p),
     )
-
-
-def _is_one_layer(call: Call, folded: Folded) -> bool:
-    """Whether the op of the whole layer serves the call: one head, one bank, weights of all slots that can be kept."""
-    options = call.options
-    return (
-        call.heads == 1
-        and not call.bank.batched
-        and options.top_k is None
-        and options.dropout_p == 0
-        and (call.query_weight is None or folded.projected)
-        and keeps_weights(call.x[:, :, None], call.bank)
-    )
-
-
-def _layer(call: Call, folded: Folded, values: Tensor) -> tuple[Tensor, Tensor]:
-    options, slot_bias = call.options, call.bank.slot_bias
-    keys: Tensor = folded.keys  # type: ignore[assignment]  # a pair is never scored in full
-    y, usage = folded_layer(
-        call.x[0],
-        keys[0, 0],
-        values[0, 0],
-        call.weight[:, : call.x.shape[2]],
-        call.bias,
-        options.scale,
-        None if slot_bias is None else slot_bias.reshape(-1),
-        None if options.query_mask is None else options.query_mask[0],
-        options.normalize,
-    )
-    y, usage = y[None], usage.view(1, 1, -1)
-    return (y if call.residual is None else y + call.residual), usage
 
 
 def _folded(call: Call, folded: Folded, values: Tensor, suffix: str) -> tuple[Tensor, Tensor]:

@@ -23,9 +23,12 @@ from torch import Tensor
 from .. import library
 from ..memory_attention.cpu import in_full_precision, rows_softmax, rows_softmax_backward, widened
 from ..memory_attention.products import OURS, add_product, product
+from ..memory_attention.read import keeps_weights
 from ..memory_attention.reference import NORM_FLOOR
 from ..tensors import acc_dtype, contiguous, dense_rows
 from . import ops as _ops  # noqa: F401  (the schema of the join is theirs)
+from .call import Call
+from .fold import Folded
 
 _TENSORS = "Tensor x, Tensor keys, Tensor bank, Tensor weight, Tensor? bias, Tensor scale, Tensor? slot_bias"
 _INPUTS = f"{_TENSORS}, Tensor? query_mask, bool normalize"
@@ -244,31 +247,36 @@ library.LIB.impl("memory_layer_fwd", in_full_precision(_forward), "CPU")
 library.LIB.impl("memory_layer_bwd", in_full_precision(_backward), "CPU")
 
 
-def folded_layer(
-    x: Tensor,
-    keys: Tensor,
-    bank: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    scale: float | Tensor,
-    slot_bias: Tensor | None,
-    query_mask: Tensor | None,
-    normalize: bool,
-) -> tuple[Tensor, Tensor]:
-    """y [N, O] in x's dtype and usage [S], from x [N, C], keys [S, C], bank [S, O] and weight [O, C]."""
+def is_one_layer(call: Call, folded: Folded) -> bool:
+    """Whether the op of the whole layer serves the call: one head, one bank, weights of all slots that can be kept."""
+    options = call.options
+    return (
+        call.heads == 1
+        and not call.bank.batched
+        and options.top_k is None
+        and options.dropout_p == 0
+        and (call.query_weight is None or folded.projected)
+        and keeps_weights(call.x[:, :, None], call.bank)
+    )
+
+
+def folded_layer(call: Call, folded: Folded) -> tuple[Tensor, Tensor]:
+    """y [1, N, O] in x's dtype, and usage [1, 1, S]."""
+    x, options, slot_bias, scale = call.x[0], call.options, call.bank.slot_bias, call.options.scale
+    keys: Tensor = folded.keys  # type: ignore[assignment]  # a pair is never scored in full
+    values: Tensor = folded.values  # type: ignore[assignment]
     dtype = acc_dtype(x.dtype)
     factors = x.dtype if x.dtype in OURS else dtype  # of what is multiplied
-    if not isinstance(scale, Tensor):
-        scale = torch.full((), scale, dtype=dtype)
     y, _, usage, _ = torch.ops.vtsum_kernels.memory_layer_fwd(
         dense_rows(x.to(factors)),
-        keys.to(dtype),
-        bank.to(dtype),
-        weight.to(factors),
-        None if bias is None else bias.to(dtype),
-        scale,
-        slot_bias,
-        query_mask,
-        normalize,
+        keys[0, 0].to(dtype),
+        values[0, 0].to(dtype),
+        call.weight[:, : x.shape[1]].to(factors),
+        None if call.bias is None else call.bias.to(dtype),
+        scale if isinstance(scale, Tensor) else torch.full((), scale, dtype=dtype),
+        None if slot_bias is None else slot_bias.reshape(-1),
+        None if options.query_mask is None else options.query_mask[0],
+        options.normalize,
     )
-    return y.to(x.dtype), usage
+    y = y.to(x.dtype)[None]
+    return (y if call.residual is None else y + call.residual), usage.view(1, 1, -1)

@@ -197,6 +197,18 @@ def test_a_frozen_bank_passes_gradients_to_its_frames_by_the_snapshot() -> None:
         reads.fold_check()  # so it was the snapshot
 
 
+@torch.no_grad()
+def test_other_parameters_for_one_call_are_not_the_snapshots() -> None:
+    reads = bank().fold_()
+    before = reads(X)
+    other = {name: p * 0.5 for name, p in reads.named_parameters()}
+    twin = bank()
+    twin.load_state_dict(other)
+    torch.testing.assert_close(torch.func.functional_call(reads, other, (X,)), twin(X))
+    assert torch.equal(reads(X), before)
+    reads.fold_check()
+
+
 def test_folded_under_autocast_and_in_half_precision() -> None:
     reads = bank()
     exact = fresh(reads)

@@ -84,7 +84,8 @@ class MemoryBank(nn.Module):
         self.top_k = top_k
         self.fuse = fuse
         self.residual = residual
-        self._folded: Folded | None = None  # see fold_
+        # See fold_: the snapshot, and the parameters that it was made of.
+        self._folded: tuple[Folded, tuple[nn.Parameter | None, ...]] | None = None
         self.norm = nn.LayerNorm(dim) if norm else None
         self.memory = nn.Parameter(torch.empty(num_slots, dim))
         nn.init.normal_(self.memory, std=dim**-0.5)  # rows of about unit norm
@@ -261,7 +262,8 @@ class MemoryBank(nn.Module):
         self.eval()
         if self.memory.numel() == 0 or hasattr(self.memory, "ds_id"):
             raise RuntimeError("MemoryBank: fold_ must be used on a whole bank, got one that is sharded (ZeRO-3)")
-        self._folded = self._fold()
+        folded = self._fold()
+        self._folded = None if folded is None else (folded, self._sources())
         return self
 
     def fold_check(self) -> None:
@@ -275,7 +277,7 @@ class MemoryBank(nn.Module):
         with torch.inference_mode(False), torch.no_grad():
             now = self._fold()
         try:
-            torch.testing.assert_close(self._folded, now, equal_nan=True)
+            torch.testing.assert_close(self._folded[0], now, equal_nan=True)
         except AssertionError as error:
             difference = " ".join(str(error).split())
             raise RuntimeError(
@@ -289,14 +291,20 @@ class MemoryBank(nn.Module):
         options: dict[str, Any] = {"num_heads": self.num_heads, "normalize": self.normalize, "top_k": self.top_k}
         return fold_bank(self.memory, None, self.join_weight, query_weight=self.query_weight, **options)
 
+    def _sources(self) -> tuple[nn.Parameter | None, ...]:
+        return self.memory, self.join_weight, self.query_weight
+
     def _folded_for(self, dtype: torch.dtype) -> Folded | None:
         """The snapshot, where a forward may use it."""
         if self._folded is None:
             return None
         if torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters()):
             self._folded = None
-        # Under autocast frames may come in another dtype than the parameters'.
-        return self._folded if dtype == self.memory.dtype else None
+            return None
+        folded, sources = self._folded
+        # torch.func.functional_call puts others in their place; under autocast frames may be of another dtype.
+        own = all(ours is theirs for ours, theirs in zip(self._sources(), sources, strict=True))
+        return folded if own and dtype == self.memory.dtype else None
 
     def train(self, mode: bool = True) -> MemoryBank:
         if mode:

@@ -86,7 +86,7 @@ def test_sums_over_chosen_slots(dtype: torch.dtype, e: int) -> None:
 
 @pytest.mark.parametrize("hot", [False, True])
 def test_a_large_scatter_has_one_order(hot: bool) -> None:
-    """hot: nine of ten places name one of three slots, which the scatter cuts into pieces."""
+    """hot: nine of ten indices name one of three slots, which the scatter cuts into chunks."""
     n, k, slots, e = large(20_000), 16, 5_000, 64
     index = torch.randint(0, slots, (1, 2, n, k), dtype=torch.int32)
     if hot:

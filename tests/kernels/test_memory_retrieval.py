@@ -229,12 +229,12 @@ def test_zero_rows_have_no_direction_and_no_nan(backend: str) -> None:
 def test_the_same_bits_with_any_number_of_threads(cpp: None) -> None:
     """Products aside, which are the BLAS's own affair."""
     threads, results = torch.get_num_threads(), []
-    scores, slopes = torch.randn(2, 1, 500, 70), torch.randn(2, 1, 500, 70)
+    scores, dweights = torch.randn(2, 1, 500, 70), torch.randn(2, 1, 500, 70)
     ops, factor = torch.ops.vtsum_kernels, torch.rand(2, 1, 500)
     try:
         for count in (1, 1, 2, 3):
             torch.set_num_threads(count)
-            weights, back = scores.clone(), slopes.clone()
+            weights, back = scores.clone(), dweights.clone()
             lse, usage = ops.memory_rows_softmax_(weights, factor, None, None, True)
             dbias = ops.memory_rows_slopes_(back, None, usage, weights, factor, None, True)
             results.append([weights, lse, usage, back, dbias])

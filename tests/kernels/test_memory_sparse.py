@@ -115,10 +115,10 @@ def test_a_crowded_shortlist_is_left_for_the_full_search(monkeypatch: pytest.Mon
         calls.clear()
         best, index = found(x, bank, torch.ones(6), None, 4)
         assert bool(calls) is crowded
-        whole, places = torch.empty(6, 4), torch.empty(6, 4, dtype=torch.int32)
-        full(x, bank, torch.ones(6), None, whole, places)
+        whole, slots_found = torch.empty(6, 4), torch.empty(6, 4, dtype=torch.int32)
+        full(x, bank, torch.ones(6), None, whole, slots_found)
         assert torch.equal(best, whole)
-        assert torch.equal(index, places)
+        assert torch.equal(index, slots_found)
 
 
 class _Counting:
@@ -164,10 +164,10 @@ def test_sums_over_chosen_slots(dtype: torch.dtype, e: int) -> None:
     index = torch.randint(0, slots, (groups, heads, n, k), dtype=torch.int32)
     table = torch.randn(groups, slots, heads, e).to(dtype).transpose(1, 2)  # strided rows
     rows = torch.randn(groups, n, heads, e).to(dtype)
-    places = torch.nn.functional.one_hot(index.long(), slots)
+    one_hot = torch.nn.functional.one_hot(index.long(), slots)
 
     def dense(weights: Tensor, table: Tensor, rows: Tensor) -> list[Tensor]:
-        spread = torch.einsum("ghnk,ghnks->ghns", weights.to(rows.dtype), places.to(rows.dtype))
+        spread = torch.einsum("ghnk,ghnks->ghns", weights.to(rows.dtype), one_hot.to(rows.dtype))
         every = torch.einsum("gnhe,ghse->ghns", rows, table)
         return [
             torch.einsum("ghns,ghse->gnhe", spread, table),

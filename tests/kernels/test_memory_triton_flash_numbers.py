@@ -1,6 +1,6 @@
 """Flash attention over slots in Triton against the definition, and what is left of a faint signal in bfloat16.
 
-On the GPU where there is one; else in Triton's interpreter, in the process that test_memory_triton.py starts for it.
+On the GPU where there is one; else in Triton's interpreter, in the process that test_triton.py starts for it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The Triton kernels of memory retrieval against the definition: weights, and the joined product.
 
-On the GPU where there is one; else in Triton's interpreter, in the process that test_memory_triton.py starts for it.
+On the GPU where there is one; else in Triton's interpreter, in the process that test_triton.py starts for it.
 """
 
 from __future__ import annotations

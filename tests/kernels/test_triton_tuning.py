@@ -14,6 +14,8 @@ import torch
 pytest.importorskip("triton", reason="the package triton is not installed (pip install triton)")
 
 import triton
+from vtsum_kernels.memory_attention.triton import configs as memory_configs
+from vtsum_kernels.memory_fuse.triton.launch import join_candidates
 from vtsum_kernels.sliding_window_attention.triton import configs
 from vtsum_kernels.sliding_window_attention.triton import launch as sliding
 from vtsum_kernels.triton_kit import launch as kit
@@ -229,3 +231,26 @@ def test_every_candidate_covers_its_window() -> None:
             elif backward and problem.options:
                 assert config.block_m == config.block_n, (problem, config)
     assert min(vars(seen).values()) > 50
+
+
+def test_every_kind_of_memory_call_has_sizes() -> None:
+    """A default of powers of two, which tensors' sizes may fall short of; no size twice."""
+    found = [memory_configs.weights_backward_candidates(slots) for slots in (1, 64, 100, 512, 4096, 5000)]
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        for count in (1, 64, 100, 256, 300, 512, 768, 1024, 5000):
+            found.append(memory_configs.weights_forward_candidates(dtype, count))
+            for config in found[-1]:
+                assert config.form == "walk" or 2 * config.block_n >= count
+            found += [join_candidates(dtype, count, split) for split in (False, True)]
+            found.append(memory_configs.scores_backward_candidates(dtype, count))
+        for width in (16, 64, 128, memory_configs.MAX_DIM_FLASH):
+            for options in (False, True):
+                found.append(memory_configs.flash_forward_candidates(dtype, width, options))
+                found.append(memory_configs.flash_backward_candidates(dtype, width, options))
+        found.append(memory_configs.usage_candidates(dtype))
+    for candidates in found:
+        assert candidates
+        assert len(set(candidates)) == len(candidates), candidates
+        for config in candidates:
+            for size in config[1:4]:
+                assert size.bit_count() == 1, config

@@ -60,7 +60,7 @@ def test_without_a_compiler_the_wheel_is_built_all_the_same_and_says_why(tmp_pat
         "vtsum_kernels/nn/__init__.py",
         "vtsum_kernels/py.typed",
         "vtsum_kernels/sliding_window_attention/reference.py",
-        "vtsum_kernels/memory_retrieval/fuse.py",
+        "vtsum_kernels/memory_fuse/fold.py",
     ):
         assert wanted in names
     assert not [

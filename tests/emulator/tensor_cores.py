@@ -8,7 +8,7 @@ from torch import Tensor
 from tests.emulator.cases import Case
 from tests.emulator.oracle import expected
 from tests.emulator.run import Call, Library
-from tests.kernels.oracle import hold
+from tests.kernels.comparisons import hold
 
 FLOATS = [torch.float16, torch.bfloat16]
 

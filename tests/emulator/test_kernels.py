@@ -1,6 +1,6 @@
 """The CUDA kernels of sliding-window attention against the oracle, on the emulator: outputs and every gradient.
 
-Each call goes through the dispatcher and every family that takes it. Bounds are those of tests/kernels/oracle.py.
+Each call goes through the dispatcher and every family that takes it. Bounds are those of tests/kernels/comparisons.py.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tests.emulator.build import families_there
 from tests.emulator.cases import CASES, PACKED, Case
 from tests.emulator.oracle import expected, philox
 from tests.emulator.run import Call, Library, bounds_of, library
-from tests.kernels.oracle import hold
+from tests.kernels.comparisons import hold
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 

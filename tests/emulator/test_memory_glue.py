@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 from vtsum_kernels import library
-from vtsum_kernels.memory_retrieval import ops_sparse as _ops_sparse  # noqa: F401  (the schemas are theirs)
+from vtsum_kernels.memory_attention import sparse as _sparse  # noqa: F401  (the schemas are theirs)
 
 from tests.emulator.build import build_memory_glue
 from tests.emulator.memory import LIMITS, close

@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.emulator.build import Unavailable
 from tests.emulator.oracle import expected
 from tests.emulator.run import Call, Library, library
-from tests.kernels.oracle import RMS_BOUND
+from tests.kernels.comparisons import RMS_BOUND
 
 WIDTHS = {torch.float32: (32, 64, 128), torch.float16: (32, 64, 128), torch.bfloat16: (32, 64, 128)}
 # A row with one key has ds = p (dp - delta) = 0: what float32 leaves of the difference.

@@ -2,7 +2,7 @@
 // are.
 #include <cstring>
 
-#include "sliding_window_attention.h"
+#include "sliding_window_attention/families.h"
 
 namespace swa = vts::sliding_window_attention;
 

@@ -85,9 +85,9 @@ def compile_cuda(nvcc: str, report: Report, folder: Path) -> None:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for (source, architecture), (done, seconds) in zip(jobs, pool.map(compile_one, jobs), strict=True):
             output = done.stdout + done.stderr
-            problem = (
-                output[-4000:] if done.returncode else spills(output) if "__global__" in source.read_text() else None
-            )
+            problem = output[-4000:] if done.returncode else None
+            if problem is None and "__global__" in source.read_text():
+                problem = spills(output)
             registers = max(map(int, REGISTERS.findall(output)), default=0)
             detail = f"{len(SPILL.findall(output))} kernels, at most {registers} registers, {seconds:.0f} s"
             report.add(f"{source.relative_to(CSRC)} sm_{architecture}", problem, detail)

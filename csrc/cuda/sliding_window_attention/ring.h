@@ -92,7 +92,7 @@ __device__ __forceinline__ void ask(const rows_of &x, int first, bool whole, Slo
 template <int LANES>
 struct group {
     static constexpr int OF_LANE = LANES < R ? R / LANES : 1;  // rows of a block whose scores a lane holds
-    int lane, start;                                        // in the group; the group's first lane in the warp
+    int lane, start;                                           // in the group; the group's first lane in the warp
 
     __device__ group() : lane(threadIdx.x % LANES), start(threadIdx.x % 32 / LANES * LANES) {}
 

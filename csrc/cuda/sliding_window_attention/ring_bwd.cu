@@ -271,7 +271,8 @@ int ring_bwd(const params &p, cudaStream_t stream) {
     if (p.B * p.H * p.T == 0 && entries == 0) return cudaSuccess;
     return for_kernel(p, [&](auto element, auto lanes, auto keys, auto careful) {
         using T = decltype(element);
-        constexpr auto ring_bwd_kernel = sliding_window_attention_ring_bwd_kernel<T, lanes.value, keys.value, careful.value>;
+        constexpr auto ring_bwd_kernel =
+            sliding_window_attention_ring_bwd_kernel<T, lanes.value, keys.value, careful.value>;
         const plan made = bwd_cut<T, lanes.value, keys.value, careful.value>(p);
         const int error =
             VTS_LAUNCH(ring_bwd_kernel, dim3(blocks_for(made, lanes.value)), dim3(WARPS * 32), SHARED, stream, p, made);

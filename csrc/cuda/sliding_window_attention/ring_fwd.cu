@@ -151,7 +151,8 @@ int ring_fwd(const params &p, cudaStream_t stream) {
         constexpr auto ring_fwd_kernel =
             sliding_window_attention_ring_fwd_kernel<decltype(element), lanes.value, keys.value, careful.value>;
         const plan made = cut(p, false, lanes.value, 0, known_resident_warps<ring_fwd_kernel>(SHARED));
-        return VTS_LAUNCH(ring_fwd_kernel, dim3(blocks_for(made, lanes.value)), dim3(WARPS * 32), SHARED, stream, p, made);
+        return VTS_LAUNCH(
+            ring_fwd_kernel, dim3(blocks_for(made, lanes.value)), dim3(WARPS * 32), SHARED, stream, p, made);
     });
 }
 

@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -79,32 +79,16 @@ def sanitizer_environment() -> dict[str, str]:
     }
 
 
-def sources_of(families: Sequence[str]) -> list[Path]:
-    """The translation units of some families."""
-    return sorted(path for family in families for path in (CUDA / WINDOW).glob(f"{family}*.cu"))
-
-
-def families_there() -> tuple[str, ...]:
-    """The families whose forward and backward are both in the tree."""
-    return tuple(f for f in FAMILIES if all((CUDA / WINDOW / f"{f}_{which}.cu").is_file() for which in ("fwd", "bwd")))
-
-
-def build(families: Sequence[str] | None = None, *, sanitized: bool = False) -> Path:
-    """The library with the emulator's own test kernels and some families', or, by default, with all families and their
-    dispatcher."""
-    if families is None:
-        families = families_there()
-        cu_files = [CUDA / WINDOW / "dispatch.cu", *sources_of(families)]
-    else:
-        cu_files = sources_of(families)
-    names = [f"-DVTS_FAMILIES={' '.join(f'F({family})' for family in families)}"]
-    extra = {HERE / "families.cpp": names} if families else {}
-    return _build({**dict.fromkeys([*cu_files, SELFTEST], ()), **extra}, WINDOW, sanitized)
+def build(*, kernels: bool = True, sanitized: bool = False) -> Path:
+    """The library with the kernels of sliding-window attention and their dispatcher, beside the emulator's own test
+    kernels; or with those alone."""
+    sources = [*sorted((CUDA / WINDOW).glob("*.cu")), HERE / "families.cpp"] if kernels else []
+    return _build([SELFTEST, *sources], WINDOW, sanitized)
 
 
 def build_memory(*, sanitized: bool = False) -> Path:
     """The library with the kernels of memory attention."""
-    return _build(dict.fromkeys(sorted((CUDA / MEMORY).glob("*.cu")), ()), MEMORY, sanitized)
+    return _build(sorted((CUDA / MEMORY).glob("*.cu")), MEMORY, sanitized)
 
 
 def build_memory_glue() -> Path:
@@ -134,8 +118,8 @@ def build_memory_glue() -> Path:
     return library
 
 
-def _build(sources: Mapping[Path, Sequence[str]], op: str, sanitized: bool) -> Path:
-    """Compiles an op's sources, each with its own flags, what all ops share, and the emulator. Headers of other ops
+def _build(sources: Sequence[Path], op: str, sanitized: bool) -> Path:
+    """Compiles an op's sources, what all ops share, and the emulator. Headers of other ops
     are not read: they make nothing stale."""
     command = [compiler(), *FLAGS, *(SANITIZED if sanitized else OPTIMISED), "-isystem", str(cuda_include())]
     command += [f"-I{CSRC / 'include'}", f"-I{CUDA}", f"-I{HERE}", "-idirafter", str(HERE / "standin")]
@@ -148,10 +132,8 @@ def _build(sources: Mapping[Path, Sequence[str]], op: str, sanitized: bool) -> P
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1))) as pool:
-            jobs = [
-                pool.submit(_compile, [*command, *flags], common, source, folder)
-                for source, flags in {**sources, CUDA / "error.cu": (), HERE / "emulator.cpp": ()}.items()
-            ]
+            every = [*sources, CUDA / "error.cu", HERE / "emulator.cpp"]
+            jobs = [pool.submit(_compile, command, common, source, folder) for source in every]
             objects = [job.result() for job in jobs]
         key = hashlib.sha256(" ".join(path.name for path in objects).encode()).hexdigest()[:16]
         library = folder / f"emulator-{key}.so"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Sequence
 from ctypes import c_double, c_int, c_int32, c_int64, c_uint32, c_void_p
 from dataclasses import dataclass
 from functools import cache
@@ -185,6 +184,6 @@ class Library(Emulated):
 
 
 @cache
-def library(families: Sequence[str] | None = None, *, sanitized: bool = False) -> Library:
-    """The library of some families (a tuple), or, by default, of everything in csrc/cuda with the dispatcher."""
-    return Library(build(families, sanitized=sanitized))
+def library(*, kernels: bool = True) -> Library:
+    """Everything there is for sliding-window attention, or the emulator's own test kernels alone."""
+    return Library(build(kernels=kernels))

@@ -25,7 +25,7 @@ def pointer(x: Tensor) -> ctypes.c_void_p:
 @pytest.fixture(params=[False, True], ids=["rising", "falling"])
 def lib(request: pytest.FixtureRequest, emulator: None) -> Iterator[Library]:
     """The library with the emulator's own kernels alone, its threads running in either order."""
-    found = library(())
+    found = library(kernels=False)
     found.reverse(request.param)
     yield found
     found.reverse(False)
@@ -113,7 +113,7 @@ def test_an_error_that_an_earlier_call_left_is_not_the_launchs(lib: Library) -> 
 
 def test_a_write_past_the_end_of_shared_memory_is_found(emulator: None) -> None:
     script = f"import ctypes, sys; ctypes.CDLL(sys.argv[1]).selftest_wrong({PAST_SHARED}, None)"
-    command = [sys.executable, "-c", script, str(build((), sanitized=True))]
+    command = [sys.executable, "-c", script, str(build(kernels=False, sanitized=True))]
     done = subprocess.run(command, env={**os.environ, **sanitizer_environment()}, capture_output=True, text=True)
     assert done.returncode != 0
     assert "AddressSanitizer: heap-buffer-overflow" in done.stderr, done.stderr

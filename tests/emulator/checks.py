@@ -1,4 +1,4 @@
-"""How the tensor-core families are held against the oracle, and against themselves in another order of threads."""
+"""How a family of kernels is held against the oracle, and against itself in another order of threads."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ def run(
     assert lib.takes(family, call, backward=True, handed_on=hand_on)
     out, lse = lib.forward(call, family)
     assert lse is not None
-    dq, dk, dv, _ = lib.backward(call, dout, dlse, family, **({"out": out, "lse": lse} if hand_on else {}))
-    return {"out": out, "lse": lse, "dq": dq, "dk": dk, "dv": dv}
+    dq, dk, dv, dbias = lib.backward(call, dout, dlse, family, **({"out": out, "lse": lse} if hand_on else {}))
+    got = {"out": out, "lse": lse, "dq": dq, "dk": dk, "dv": dv}
+    return got if dbias is None else got | {"dbias": dbias}
 
 
 def check_call(
@@ -32,7 +33,8 @@ def check_call(
     got, dtype = run(lib, family, call, dout, dlse, hand_on=hand_on), call.q.dtype
     exact, eager = expected(call, dout, dlse, torch.float64), expected(call, dout, dlse, dtype)
     for name, x in got.items():
-        hold(f"{family} {name}", x, exact[name], eager[name].float() if name == "lse" else eager[name], 1.0, dtype)
+        of_eager = eager[name].float() if name in ("lse", "dbias") else eager[name]
+        hold(f"{family} {name}", x, exact[name], of_eager, 1.0, dtype)
     lib.reverse(True)
     try:
         again = run(lib, family, call, dout, dlse, hand_on=hand_on)

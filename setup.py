@@ -22,7 +22,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from setuptools import Extension, setup
@@ -60,25 +63,54 @@ def import_torch() -> Any:
     return torch
 
 
+ERROR = re.compile(r"\berror(?: #[\w-]+)?:|\bfatal\s*:|cannot find|undefined (?:reference|symbol)")
+
+
+def first_error(said: str) -> str:
+    """The first line of a compiler's or linker's words that says what is wrong; else the last one."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return next((line for line in lines if ERROR.search(line)), lines[-1] if lines else "it said nothing")
+
+
 def compiler_version() -> str:
-    """The C++ compiler's first line, after it compiled and linked a program."""
+    """The first line of what the C++ compiler says of itself."""
     name = os.environ.get("CXX", "c++")
     if shutil.which(name.split()[0]) is None:
         raise CannotBuild(f"no C++ compiler: {name} was not found (install g++ or clang++, or set CXX)")
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder, "probe.cpp")
-        source.write_text(
-            "#include <cstdint>\n#include <tuple>\nint main() { return std::get<0>(std::tuple<int>(0)); }\n"
-        )
-        done = subprocess.run(
-            [*name.split(), "-std=c++17", str(source), "-o", str(source.with_suffix(""))],
-            capture_output=True,
-            text=True,
-        )
-    if done.returncode:
-        raise CannotBuild(f"{name} cannot compile a program: {done.stderr.strip()[-300:]}")
     version = subprocess.run([*name.split(), "--version"], capture_output=True, text=True).stdout
     return version.splitlines()[0] if version else name
+
+
+def try_to_link(extension: Extension) -> None:
+    """Compiles a few lines and links them as the library will be: minutes of compiling may hang on a missing file."""
+    name = os.environ.get("CXX", "c++")
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "probe.cpp")
+        source.write_text("#include <cstdint>\n#include <tuple>\nint probe() { return std::get<0>(std::tuple(0)); }\n")
+        command = [*name.split(), "-std=c++17", "-fPIC", "-shared", str(source), "-o", str(source.with_suffix(".so"))]
+        command += [f"-L{path}" for path in extension.library_dirs]
+        command += [f"-l{library}" for library in extension.libraries]
+        done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise CannotBuild(f"{name} cannot link a library: {first_error(done.stderr)}")
+
+
+def cuda_home() -> Path:
+    """The toolkit's folder: as the environment has it, else where the nvcc that is found says it comes from.
+
+    What is found may be a script or a link that starts the toolkit's, so that its own folder tells nothing.
+    """
+    if told := os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH"):
+        home = Path(told)
+    elif (nvcc := shutil.which("nvcc")) is not None:
+        asked = subprocess.run([nvcc, "--dryrun", "-x", "cu", os.devnull], capture_output=True, text=True)
+        top = re.search(r"^#\$ TOP=(.+)$", asked.stderr + asked.stdout, re.MULTILINE)
+        home = Path(top[1].strip()).resolve() if top else Path(nvcc).resolve().parents[1]
+    else:
+        home = Path("/usr/local/cuda")
+    if not (home / "bin" / "nvcc").is_file():
+        raise CannotBuild(f"nvcc was not found in {home}/bin (install the CUDA toolkit, or set CUDA_HOME)")
+    return home
 
 
 def cuda_architectures(nvcc: Path) -> str:
@@ -95,9 +127,9 @@ def cpu_extension() -> tuple[Extension, dict[str, Any]]:
     from torch.utils.cpp_extension import CppExtension
 
     levels = X86_LEVELS if platform.machine().lower() in ("x86_64", "amd64") else {}
-    wide = {str(path) for level in X86_LEVELS for path in CSRC.glob(f"cpu/*_{level}.cpp")}
-    sources = [str(path) for path in sorted(CSRC.glob("cpu/*.cpp")) if str(path) not in wide]
-    sources += [str(path) for path in sorted(CSRC.glob("torch/*_cpu.cpp"))]
+    # A file named after a level holds an op's kernels compiled for it: cpu/<op>/avx2.cpp.
+    sources = [str(path) for path in sorted(CSRC.glob("cpu/**/*.cpp")) if path.stem not in X86_LEVELS]
+    sources += [str(path) for path in sorted(CSRC.glob("torch/*/*cpu.cpp"))]
     flags = CXX_FLAGS + (STRICT_FLAGS if os.environ.get("VTSUM_WERROR") == "1" else [])
     flags += [f"-DTORCH_TARGET_VERSION={TARGET}"] + (["-DVTS_X86_LEVELS"] if levels else [])
     extension = CppExtension(
@@ -108,7 +140,7 @@ def cpu_extension() -> tuple[Extension, dict[str, Any]]:
         py_limited_api=True,  # nothing of Python inside: no libtorch_python, one file for every Python
     )
     extension.vtsum_levels = [
-        (sorted(str(path) for path in CSRC.glob(f"cpu/*_{level}.cpp")), [*flags, *wider])
+        (sorted(str(path) for path in CSRC.glob(f"cpu/*/{level}.cpp")), [*flags, *wider])
         for level, wider in levels.items()
     ]
     record = {
@@ -126,18 +158,17 @@ def cuda_extension() -> tuple[Extension, dict[str, Any]]:
     if torch.version.cuda is None:
         raise CannotBuild(f"this torch ({torch.__version__}) has no CUDA; install a CUDA build of torch first")
     compiler = compiler_version()
-    from torch.utils.cpp_extension import CUDA_HOME, CUDAExtension
+    from torch.utils import cpp_extension
 
-    nvcc = Path(CUDA_HOME or "", "bin", "nvcc")
-    if CUDA_HOME is None or not nvcc.is_file():
-        raise CannotBuild("nvcc was not found (install the CUDA toolkit, or set CUDA_HOME)")
-    os.environ.setdefault("TORCH_CUDA_ARCH_LIST", cuda_architectures(nvcc))
+    home = cuda_home()
+    cpp_extension.CUDA_HOME = str(home)  # torch's own guess is the folder above the first nvcc on the path
+    os.environ.setdefault("TORCH_CUDA_ARCH_LIST", cuda_architectures(home / "bin" / "nvcc"))
     strict = os.environ.get("VTSUM_WERROR") == "1"
     flags = [*CXX_FLAGS, f"-DTORCH_TARGET_VERSION={TARGET}", "-DUSE_CUDA"] + (STRICT_FLAGS if strict else [])
     nvcc_flags = ["-O3", "--expt-relaxed-constexpr", "-Xcompiler", "-fvisibility=hidden"]
     nvcc_flags += ["-Werror", "all-warnings"] if strict else []
-    sources = [str(path) for path in (*sorted(CSRC.glob("cuda/*.cu")), *sorted(CSRC.glob("torch/*_cuda.cpp")))]
-    extension = CUDAExtension(
+    sources = [str(path) for path in (*sorted(CSRC.glob("cuda/**/*.cu")), *sorted(CSRC.glob("torch/*/*cuda.cpp")))]
+    extension = cpp_extension.CUDAExtension(
         "vtsum_kernels._cuda",
         sources,
         include_dirs=[str(ROOT / CSRC / "include")],
@@ -158,10 +189,42 @@ def cuda_extension() -> tuple[Extension, dict[str, Any]]:
 LIBRARIES = {"_cpu": ("VTSUM_BUILD_CPP", cpu_extension), "_cuda": ("VTSUM_BUILD_CUDA", cuda_extension)}
 
 
+@contextmanager
+def recorded() -> Iterator[list[str]]:
+    """What this process and those it starts write meanwhile: it goes where it would, and into the list, too."""
+    said: list[str] = []
+    sys.stdout.flush(), sys.stderr.flush()
+    before = os.dup(1), os.dup(2)
+    read, write = os.pipe()
+
+    def copy() -> None:
+        with os.fdopen(read, "rb") as source, os.fdopen(os.dup(before[0]), "wb") as target:
+            for line in source:
+                target.write(line)
+                target.flush()
+                said.append(line.decode(errors="replace"))
+
+    reader = Thread(target=copy, daemon=True)
+    reader.start()
+    for stream in (1, 2):
+        os.dup2(write, stream)
+    os.close(write)
+    try:
+        yield said
+    finally:
+        sys.stdout.flush(), sys.stderr.flush()
+        for stream, kept in zip((1, 2), before, strict=True):
+            os.dup2(kept, stream)
+            os.close(kept)
+        reader.join(timeout=10)  # a compiler's server that lives on holds the pipe open
+
+
 class BuildKernels(build_ext):
     """Builds the libraries that can be built here, and writes down what became of each."""
 
     def run(self) -> None:
+        if not (ROOT / CSRC / "include").is_dir():
+            raise SystemExit(f"setup.py: {CSRC} must lie beside setup.py: these sources are not whole")
         plans: dict[str, Extension] = {}
         record: dict[str, Any] = {"python": sys.version.split()[0], "platform": platform.platform(), "libraries": {}}
         for name, (variable, plan) in LIBRARIES.items():
@@ -174,22 +237,26 @@ class BuildKernels(build_ext):
             try:
                 plans[name], details = plan()
                 entry.update(details)
+                try_to_link(plans[name])
             except CannotBuild as error:
+                plans.pop(name, None)
                 entry["reason"] = str(error)
                 if asked == "1":
                     raise SystemExit(f"setup.py: {variable}=1, but {error}") from error
         self.extensions = []
         for name, extension in plans.items():
-            entry = record["libraries"][name]
+            entry, variable = record["libraries"][name], LIBRARIES[name][0]
+            said: list[str] = []
             try:
-                entry["file"] = Path(self._build(extension)).name
+                with recorded() as said:
+                    entry["file"] = Path(self._build(extension)).name
                 entry["built"] = True
                 self.extensions.append(extension)
-            except Exception as error:  # a compiler fails in many ways; whoever insists sees it as it was
-                words = str(error).strip()[-2000:]
-                entry["reason"] = f"the compilation failed: {words} (pip install -v shows what the compiler said)"
-                if wish(LIBRARIES[name][0]) == "1":
-                    raise
+            except Exception as error:  # a compiler fails in many ways
+                words = first_error("\n".join([*said, str(error)]))
+                entry["reason"] = f"the compilation failed: {words} (pip install -v shows all of it)"
+                if wish(variable) == "1":
+                    raise SystemExit(f"setup.py: {variable}=1, but {entry['reason']}") from error
         for name, entry in record["libraries"].items():
             outcome = "built" if entry["built"] else f"not built: {entry['reason'].splitlines()[0]}"
             print(f"vtsum_kernels.{name}: {outcome}", flush=True)

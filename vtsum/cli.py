@@ -30,6 +30,11 @@ def main(arguments: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name not in {"typer", "rich"}:
             raise
+        if (sys.argv[1:] if arguments is None else arguments) == ["env"]:  # what is missing is what it is asked for
+            from vtsum.env import report
+
+            print(report())
+            return 0
         say(f"{error.name} must be installed: pip install vtsum[video]")
         return 2
     # A service manager's SIGTERM tidies up as Ctrl-C does.

@@ -206,11 +206,10 @@ def counter_line(title: str, moved: int, kernels: Sequence[Mapping[str, Any]]) -
 @contextlib.contextmanager
 def launched() -> Iterator[dict[str, list[Used]]]:
     """Within it, what each Triton kernel that is launched takes; nothing for those that the interpreter runs."""
-    from vtsum_kernels.memory_retrieval import triton_launch as memory
-    from vtsum_kernels.sliding_window_attention import triton as window
+    from vtsum_kernels.triton_kit import launch
 
     found: dict[str, list[Used]] = {}
-    before = window.start, memory.start
+    before = launch.start
 
     def start(kernel: Any, grid: tuple[int], arguments: dict[str, Any], config: Any) -> None:
         made = kernel[grid](**arguments, num_warps=config.warps, num_stages=config.stages)
@@ -218,11 +217,11 @@ def launched() -> Iterator[dict[str, list[Used]]]:
             used = Used(int(made.n_regs), 4 * int(made.n_spills), int(made.metadata.shared))  # spills of 32 bits each
             found.setdefault(kernel.__name__, []).append(used)
 
-    window.start = memory.start = start
+    launch.start = start
     try:
         yield found
     finally:
-        window.start, memory.start = before
+        launch.start = before
 
 
 def main() -> int:

@@ -62,7 +62,7 @@ class Context:
         device: "cuda", or "cpu" in a dry run.
         dry_run: go through everything with tiny shapes, on the CPU; the numbers mean nothing.
         deadline: when the part must be done, on `time.monotonic`'s clock, which all processes of a machine share.
-        tune: search the best block sizes, warps, stages and strip lengths, and write them to `out`/tuned.json.
+        tune: search the best block sizes, warps and stages, and write them to `out`/tuned.json.
         facts: of the machine, as `bench.gpu_check` found them, and what earlier parts noted.
         scratch: for files nobody needs afterwards.
         run: names this run in every record.

@@ -1,9 +1,9 @@
-"""Searches the best sizes of our kernels on this GPU, and writes them to a file that the kernels read.
+"""Searches the best sizes of our Triton kernels on this GPU, and writes them to a file that the kernels read.
 
 As a program it tunes the calls of the plan (`bench.gpu.plan`) in their order, as far as the time goes: first several
 processes compile all candidates at once, then one measures them alone. For Triton: rows, keys, warps and stages, from
-the candidates of each kind of call; around the best of them, other warps and stages. For CUDA C++: how many strips each
-resident warp serves in turn. Copied to kernels/vtsum_kernels/tuned.json, the file becomes the default.
+the candidates of each kind of call; around the best of them, other warps and stages. Copied to
+kernels/vtsum_kernels/tuned.json, the file becomes the default.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.gpu import child
-from bench.gpu.plan import WINDOW, Planned, planned
+from bench.gpu.plan import Planned, planned
 from bench.gpu.stage import TUNED, Context, Line, call
 from bench.record import OURS
 from bench.sliding_window_rivals import Setting as WindowSetting
@@ -27,7 +27,6 @@ from bench.sliding_window_rivals import Setting as WindowSetting
 TUNED_VARIABLE = "VTSUM_KERNELS_TUNED"
 #: Share of the time for compiling ahead.
 COMPILE = 0.35
-WAVES = (1, 2, 3, 4, 6, 8, 12)
 #: Seconds that it takes to tune one more call, about.
 LEAST = 5.0
 MOST_PROCESSES = 12
@@ -108,10 +107,9 @@ class Search:
 
 def use(search: Search) -> None:
     """Puts the search into the place of the kernels' tuner."""
-    from vtsum_kernels.memory_retrieval import triton_launch as memory
-    from vtsum_kernels.sliding_window_attention import triton as window
+    from vtsum_kernels.triton_kit import launch
 
-    window.TUNER = memory.TUNER = search  # type: ignore[assignment]
+    launch.TUNER = search  # type: ignore[assignment]
 
 
 def compile_ahead(plans: Sequence[Planned], until: float) -> None:
@@ -136,88 +134,37 @@ def attempt(plan: Planned, backend: str) -> str:
     return f"{time.monotonic() - began:.1f} s"
 
 
-def waves_of(plan: Planned, device: str, say: Callable[[str], None]) -> dict[str, int]:
-    """The best numbers of strips in turn for a window's passes; those that beat the kernels' own guess."""
-    import torch
-    from vtsum_kernels.sliding_window_attention import cuda_waves
-
-    from bench.clock import CudaClock, WallClock
-    from bench.sliding_window_attention import make_inputs
-
-    s = plan.setting
-    if not isinstance(s, WindowSetting) or s.window > cuda_waves.MOST_KEYS:
-        return {}
-    q, k, v, dout = (x.detach() for x in make_inputs(s, 0))
-    side, ops = s.window // 2, torch.ops.vtsum_kernels
-    scale, none = s.dim**-0.5, (None, None, None, None)
-    passes = {
-        "fwd": lambda i: ops.sliding_window_attention_fwd(q, k, v, *none, side, side, 1, False, scale, 0.0, False),
-        "bwd": lambda i: ops.sliding_window_attention_bwd(
-            dout, q, k, v, *none, None, None, None, side, side, 1, False, scale, 0.0
-        ),
-    }
-    gpu = torch.cuda.get_device_name() if device == "cuda" else "CPU"
-    found: dict[str, int] = {}
-    for direction, run in passes.items():
-        if direction == "bwd" and s.direction == "fwd":
-            continue
-        key = cuda_waves.key_of(gpu, direction, q.dtype, s.dim, s.window, s.batch * s.heads * s.frames)
-        clock = CudaClock(1) if device == "cuda" else WallClock()
-        times: dict[int, float] = {}
-        for waves in (0, *WAVES):
-            if device == "cuda":
-                cuda_waves.choose(key, waves)
-            _, once = clock.once(run)
-            sampler = clock.sampler(run, once)  # a graph keeps the strips it was captured with
-            times[waves] = statistics.median(sampler.sample() for _ in range(9))
-        best = min(times, key=times.__getitem__)
-        best = best if times[best] < BETTER * times[0] else 0
-        if device == "cuda":
-            cuda_waves.choose(key, best)
-        say(f"{key}: {best} ({times[best] * 1e6:.4g} us, its own {times[0] * 1e6:.4g} us)")
-        if best:
-            found[key] = best
-    return found
-
-
 def main() -> int:
     options = child.parser(__doc__)
     options.add_argument("--compile", nargs=2, type=int, metavar=("NUMBER", "OF"), help="this share of the calls alone")
     chosen = options.parse_args()
-    plans, device = targets(chosen.dry_run), chosen.device
+    plans = targets(chosen.dry_run)
     os.environ["VTSUM_KERNELS_AUTOTUNE"] = "1"
     if chosen.compile:
         number, of = chosen.compile
         compile_ahead(plans[number::of], chosen.until)
         return 0
-    return tune(plans, device, chosen)
+    return tune(plans, chosen)
 
 
-def tune(plans: Sequence[Planned], device: str, chosen: Any) -> int:
+def tune(plans: Sequence[Planned], chosen: Any) -> int:
     """Measures call by call; the file is whole after each of them."""
     import torch
     import triton
-    from vtsum_kernels import library
-    from vtsum_kernels.tuned import Tuned, read, write
+    from vtsum_kernels.triton_kit.tuning import Choices, read, write
 
     teller, path = child.Teller(chosen.tell), Path(chosen.out) / TUNED
-    searched, cuda, done = Search(), read(path).cuda, 0
-    before = read(path).triton
-    compiled = library.refusal("_cuda") is None or device == "cpu"
+    searched, done = Search(), 0
+    before = read(path).configs
     use(searched)
     for plan in plans:
         if chosen.until - time.monotonic() < (0.0 if chosen.dry_run else LEAST):
             break
         print(f"{plan.title}: {attempt(plan, 'triton')}", flush=True)
-        if compiled and plan.op == WINDOW:
-            try:
-                cuda |= waves_of(plan, device, lambda text: print(text, flush=True))
-            except RuntimeError as error:
-                print(f"{plan.title}: {error}", flush=True)
-        write(path, Tuned(before | searched.choices, cuda), f"triton {triton.__version__}, torch {torch.__version__}")
+        write(path, Choices(f"triton {triton.__version__}, torch {torch.__version__}", before | searched.choices))
         done += 1
     gain = f", {statistics.median(searched.gains):.2f} times as fast in the middle" if searched.gains else ""
-    detail = f"{len(searched.choices)} Triton choices{gain}, {len(cuda)} of CUDA C++, of {done} of {len(plans)} calls"
+    detail = f"{len(searched.choices)} Triton choices{gain}, of {done} of {len(plans)} calls"
     teller.line(Line("tuned sizes", "ok" if done else "failed", detail))
     return 0
 

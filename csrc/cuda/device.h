@@ -20,7 +20,8 @@
 #endif
 
 // VTS_DYNAMIC_SHARED(float, rows); declares `float *rows`, aligned to 16 bytes: the launch's dynamic shared memory.
-// VTS_LAUNCH(kernel<T, 8>, grid, block, shared_bytes, stream, arguments...); gives 0 or a cudaError_t.
+// VTS_LAUNCH(kernel<T, 8>, grid, block, shared_bytes, stream, arguments...); gives 0 or a cudaError_t, of which
+// vts_cuda_error_text (vtsum/common.h) says the kernel's name, too.
 #ifdef __CUDACC__
 #define VTS_DYNAMIC_SHARED(type, name)                                  \
     extern __shared__ __align__(16) unsigned char vts_dynamic_shared[]; \
@@ -28,27 +29,44 @@
 #else
 #define VTS_DYNAMIC_SHARED(type, name) type *const name = static_cast<type *>(vts::emulator::dynamic_shared())
 #endif
-#define VTS_LAUNCH(...) ::vts::launch(__VA_ARGS__)
+#define VTS_LAUNCH(kernel, ...) ::vts::launch(#kernel, kernel, __VA_ARGS__)
 
 namespace vts {
 
-// What of a kernel a launch sets. Shared memory above 48 KiB must be asked for.
+// The kernel whose launch failed last on this thread; null where its name was asked for since.
+inline thread_local const char *failed_kernel = nullptr;
+
 template <typename... Parameters, typename... Arguments>
 inline int launch(
-    void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
+    const char *name, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
     const Arguments &...arguments) {
     if (grid.x == 0 || grid.y == 0 || grid.z == 0) return cudaSuccess;
+    // What is found below is this launch's: an error that an earlier call left behind was told to that call's caller.
+    (void)cudaGetLastError();
+    int error = cudaSuccess;
 #ifdef __CUDACC__
-    if (shared_bytes > 48 * 1024) {
-        const cudaError_t error =
+    if (shared_bytes > 48 * 1024)  // so much must be asked for
+        error =
             cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
-        if (error != cudaSuccess) return error;
+    if (error == cudaSuccess) {
+        kernel<<<grid, block, shared_bytes, stream>>>(arguments...);
+        error = cudaGetLastError();
     }
-    kernel<<<grid, block, shared_bytes, stream>>>(arguments...);
-    return cudaGetLastError();
 #else
     (void)stream;
-    return emulator::run(grid, block, shared_bytes, [&] { kernel(arguments...); });
+    emulator::run(grid, block, shared_bytes, [&] { kernel(arguments...); });
+    error = cudaGetLastError();
+#endif
+    if (error != cudaSuccess) failed_kernel = name;
+    return error;
+}
+
+// The most blocks of a grid; kernels for which there may be more to do give each block several turns.
+inline int64_t most_blocks() {
+#ifdef __CUDACC__
+    return 0x7FFFFFFF;
+#else
+    return emulator::most_blocks;
 #endif
 }
 
@@ -156,7 +174,7 @@ __device__ __forceinline__ void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[
 
 // Loads 8 x 8 matrices of 16-bit numbers from shared memory, by a whole warp. Lane l gives the address of row l % 8 of
 // matrix l / 8 (a multiple of 16) and gets into to[m] the pair at row l / 4, column 2 (l % 4) of matrix m, or of its
-// transpose. The x2 form reads the addresses of lanes 0 to 15 only.
+// transpose.
 #ifdef __CUDACC__
 __device__ __forceinline__ uint32_t shared_address(const void *shared) {
     return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
@@ -181,27 +199,8 @@ __device__ __forceinline__ void ldmatrix(uint32_t (&to)[4], const void *row) {
 #endif
 }
 
-template <bool TRANSPOSED>
-__device__ __forceinline__ void ldmatrix(uint32_t (&to)[2], const void *row) {
-#ifdef __CUDACC__
-    if constexpr (TRANSPOSED)
-        asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];\n"
-                     : "=r"(to[0]), "=r"(to[1])
-                     : "r"(shared_address(row))
-                     : "memory");
-    else
-        asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];\n"
-                     : "=r"(to[0]), "=r"(to[1])
-                     : "r"(shared_address(row))
-                     : "memory");
-#else
-    emulator::ldmatrix<TRANSPOSED>(to, row);
-#endif
-}
-
 __device__ __forceinline__ void ldmatrix_x4(uint32_t (&to)[4], const void *row) { ldmatrix<false>(to, row); }
 __device__ __forceinline__ void ldmatrix_x4_trans(uint32_t (&to)[4], const void *row) { ldmatrix<true>(to, row); }
-__device__ __forceinline__ void ldmatrix_x2_trans(uint32_t (&to)[2], const void *row) { ldmatrix<true>(to, row); }
 
 // Copies 16 bytes to shared memory behind the thread's back; where `predicate` is false, writes zeros and reads
 // nothing. Both addresses are multiples of 16. Copies belong to the thread's next cp_async_commit(); cp_async_wait<N>()

@@ -1,4 +1,4 @@
-// What the glue of every CUDA op needs beyond common.h: streams, checks of devices, and products by torch's BLAS.
+// What the glue of every CUDA op needs beyond common.h: streams, and products by torch's BLAS.
 // A guard by name and no #pragma: tests/emulator/glue.h takes this file's place where the glue runs without a GPU.
 #ifndef VTS_TORCH_CUDA_H
 #define VTS_TORCH_CUDA_H
@@ -8,9 +8,8 @@
 #include <torch/csrc/stable/accelerator.h>
 
 #include <array>
-#include <initializer_list>
 
-#include "common.h"
+#include "cuda_checks.h"
 
 namespace vts::glue {
 
@@ -18,23 +17,12 @@ using torch::stable::accelerator::DeviceGuard;
 
 // Products of a block of rows that an op holds at once, and rows that a block has at least. 64 MB in float32: about
 // what the L2 cache of a large GPU holds, and enough for products to run at full speed.
-constexpr int64_t HELD_PRODUCTS = int64_t{1} << 24, HELD_ROWS = 256;
+constexpr int64_t BLOCK_PRODUCTS = int64_t{1} << 24, BLOCK_ROWS = 256;
 
 inline void *stream_of(const Tensor &x) {
     void *stream = nullptr;
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream));
     return stream;
-}
-
-inline void check_launch(const char *op, int error) {
-    STD_TORCH_CHECK(error == 0, op, ": the CUDA launch failed with error ", error);
-}
-
-inline void check_devices(const char *op, const Tensor &like, std::initializer_list<const Tensor *> tensors) {
-    for (const Tensor *x : tensors)
-        STD_TORCH_CHECK(
-            x->is_cuda() && x->get_device_index() == like.get_device_index(), op,
-            ": all tensors must be on the device of the first");
 }
 
 // out[b] = x[b] y[b], of three-dimensional tensors or views. out may be float32 where x and y have 16 bits.

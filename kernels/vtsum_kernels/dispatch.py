@@ -1,20 +1,31 @@
 """Which backend serves a call, and why not the others.
 
-One predicate per backend serves both the choice and the explanation, so that the two cannot disagree.
+An op is one function that takes the public arguments, checks them and returns the checked call; `op` makes the public
+function of it. One predicate per backend serves both the choice and the explanation, so that the two cannot disagree.
 Order of preference: an explicit ``backend=`` (raises if it cannot run; never falls back), then the environment variable
 ``VTSUM_KERNELS_BACKEND`` (read once, at import), then the first of the op's backends that can run.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec
 
-AUTO = "auto"
-ENVIRONMENT_VARIABLE = "VTSUM_KERNELS_BACKEND"
-ENVIRONMENT_BACKEND = os.environ.get(ENVIRONMENT_VARIABLE, "").strip().lower() or AUTO
+import torch
+from torch import Tensor
+
+from . import library
+from .library import AUTO, ENVIRONMENT_BACKEND, ENVIRONMENT_VARIABLE
+
+P = ParamSpec("P")
+
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+#: Triton's interpreter runs its kernels on the CPU, for tests.
+TRITON_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 #: A predicate gets the checked call and says why the backend cannot serve it; None means that it can.
 Predicate = Callable[[Any], "str | None"]
@@ -28,30 +39,76 @@ class Op:
     backends: dict[str, Predicate]
     check: Callable[..., Any]
     #: Says which backend serves a call better than those before it in `backends`; None where the order stands.
-    preferred: Callable[[Any], str | None] = lambda call: None
+    preferred: Callable[[Any], str | None]
 
 
 _OPS: dict[str, Op] = {}
 
 
-def register(op: Op) -> Op:
-    _OPS[op.name] = op
-    return op
+def op(
+    backends: dict[str, Predicate],
+    run: Callable[[str, Any], Any],
+    preferred: Callable[[Any], str | None] = lambda call: None,
+) -> Callable[[Callable[P, Any]], Callable[P, Any]]:
+    """Makes a public op of the function that checks its arguments, whose signature, defaults and docstring it keeps.
+
+    Args:
+        backends: the predicate of each, best first.
+        run: serves a checked call by the backend of that name.
+        preferred: says which backend serves a call better than those before it in `backends`; None: the order stands.
+    The function returns the checked call, whose `backend` is the one that was asked for.
+    """
+
+    def decorate(check: Callable[P, Any]) -> Callable[P, Any]:
+        record = _OPS[check.__name__] = Op(check.__name__, backends, check, preferred)
+
+        @functools.wraps(check)
+        def public(*args: P.args, **kwargs: P.kwargs) -> Any:
+            call = check(*args, **kwargs)
+            return run(choose(record, call), call)
+
+        return public
+
+    return decorate
 
 
-def can_run(op: Op, backend: str, call: Any) -> str | None:
-    """None when `backend` can serve `call`, else the reason in words. `call` is what the op's check returned."""
-    return op.backends[backend](call)
+def cpp_can_run(x: Tensor) -> str | None:
+    """Whether the compiled CPU kernels take a tensor; None, or the reason in words."""
+    if x.device.type != "cpu":
+        return f"it runs on the CPU, the tensors are on {x.device}"
+    if library.refusal("_cpu") is not None:
+        return f"the compiled CPU kernels are not loaded: {library.refusal('_cpu')}"
+    return None
 
 
-def choose(op: Op, backend: str, call: Any) -> str:
+def cuda_can_run(x: Tensor) -> str | None:
+    """The same of the compiled CUDA kernels."""
+    if x.device.type != "cuda":
+        return f"it runs on CUDA, the tensors are on {x.device}"
+    if library.refusal("_cuda") is not None:
+        return f"the compiled CUDA kernels are not loaded: {library.refusal('_cuda')}"
+    return _gpu_dtype(x)
+
+
+def triton_can_run(x: Tensor) -> str | None:
+    """The same of the Triton kernels."""
+    if x.device.type != "cuda" and not (TRITON_INTERPRETED and x.device.type == "cpu"):
+        return f"it runs on CUDA, the tensors are on {x.device}"
+    return _gpu_dtype(x) if HAS_TRITON else "the package triton is not installed"
+
+
+def _gpu_dtype(x: Tensor) -> str | None:
+    return "it takes float32, float16 and bfloat16" if x.dtype == torch.float64 else None
+
+
+def choose(op: Op, call: Any) -> str:
     """The name of the backend that serves `call`.
 
     Raises:
-        ValueError: if `backend` is not a backend of the op.
+        ValueError: if the backend asked for is not one of the op's.
         NotImplementedError: if an explicit backend cannot serve the call.
     """
-    asked = backend
+    asked: str = call.backend
     if asked == AUTO and ENVIRONMENT_BACKEND != AUTO:
         asked = ENVIRONMENT_BACKEND
     if asked == AUTO:
@@ -63,7 +120,7 @@ def choose(op: Op, backend: str, call: Any) -> str:
                 return name
         raise NotImplementedError(f"{op.name}: no backend can serve this call: {_reasons(op, call)}")
     if asked not in op.backends:
-        where = "backend" if backend != AUTO else ENVIRONMENT_VARIABLE
+        where = "backend" if call.backend != AUTO else ENVIRONMENT_VARIABLE
         raise ValueError(f"{op.name}: {where} must be one of {', '.join([AUTO, *op.backends])}, got {asked}")
     reason = op.backends[asked](call)
     if reason is not None:
@@ -92,10 +149,10 @@ def explain(op: str | Callable[..., Any], *args: Any, **kwargs: Any) -> str:
     if name not in _OPS:
         raise ValueError(f"explain: op must be one of {', '.join(sorted(_OPS))}, got {name}")
     record = _OPS[name]
-    asked = kwargs.pop("backend", AUTO)
     call = record.check(*args, **kwargs)
+    asked = call.backend
     try:
-        chosen: str | None = choose(record, asked, call)
+        chosen: str | None = choose(record, call)
         problem = ""
     except NotImplementedError as error:
         chosen, problem = None, f"\n{error}"

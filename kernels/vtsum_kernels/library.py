@@ -6,6 +6,7 @@ compiled libraries only add implementations for their device to the schemas give
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 from collections.abc import Callable
@@ -15,6 +16,9 @@ from typing import Any
 import torch
 
 NAMESPACE = "vtsum_kernels"
+AUTO = "auto"
+ENVIRONMENT_VARIABLE = "VTSUM_KERNELS_BACKEND"
+ENVIRONMENT_BACKEND = os.environ.get(ENVIRONMENT_VARIABLE, "").strip().lower() or AUTO
 _FOLDER = Path(__file__).resolve().parent
 _RECORD = _FOLDER / "_build.json"
 _LIBRARIES = ("_cpu", "_cuda")
@@ -36,6 +40,16 @@ def define(
     LIB.define(schema)
     torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=LIB)
     torch.library.register_autograd(f"{NAMESPACE}::{name}", backward, setup_context=setup_context, lib=LIB)
+
+
+def implement_in_triton(op: str, module: str, function: str) -> None:
+    """Registers a function of a Triton module, imported at its first call; on the CPU too, for the interpreter."""
+
+    def call(*arguments: Any) -> Any:
+        return getattr(importlib.import_module(module), function)(*arguments)
+
+    for device in ("CUDA", "CPU"):
+        LIB.impl(op, call, device)
 
 
 def refuse_double_backward(op: str) -> Callable[..., Any]:
@@ -89,8 +103,6 @@ def build_info() -> dict[str, Any]:
         {"loaded": bool, "reason": str or None}. `cpu_level`: the instruction set the CPU kernels run with, None without
         them. `backend`: what VTSUM_KERNELS_BACKEND asks for, "auto" by default. `torch`: its version.
     """
-    from .dispatch import ENVIRONMENT_BACKEND
-
     level = None
     if _refused["_cpu"] is None:
         level = str(getattr(torch.ops, NAMESPACE).cpu_level())

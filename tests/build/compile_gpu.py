@@ -78,17 +78,19 @@ def compile_cuda(nvcc: str, report: Report, folder: Path) -> None:
         # The code for the host is the same for each architecture: once will do.
         form = "-c" if architecture == CUDA_ARCHITECTURES[0] else "-cubin"
         command = [nvcc, *NVCC_FLAGS, f"-arch=sm_{architecture}", f"-I{CSRC / 'include'}", form, str(source)]
-        command += ["-o", str(folder / f"{source.stem}_{architecture}.o")]
+        command += ["-o", str(folder / f"{source.parent.name}_{source.stem}_{architecture}.o")]
         return subprocess.run(command, capture_output=True, text=True), time.monotonic() - start
 
-    jobs = list(product(sorted(CSRC.glob("cuda/*.cu")), CUDA_ARCHITECTURES))
+    jobs = list(product(sorted(CSRC.glob("cuda/**/*.cu")), CUDA_ARCHITECTURES))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for (source, architecture), (done, seconds) in zip(jobs, pool.map(compile_one, jobs), strict=True):
             output = done.stdout + done.stderr
-            problem = output[-4000:] if done.returncode else spills(output)
+            problem = output[-4000:] if done.returncode else None
+            if problem is None and "__global__" in source.read_text():
+                problem = spills(output)
             registers = max(map(int, REGISTERS.findall(output)), default=0)
             detail = f"{len(SPILL.findall(output))} kernels, at most {registers} registers, {seconds:.0f} s"
-            report.add(f"{source.name} sm_{architecture}", problem, detail)
+            report.add(f"{source.relative_to(CSRC)} sm_{architecture}", problem, detail)
 
 
 def compile_glue(report: Report, folder: Path) -> None:
@@ -101,9 +103,9 @@ def compile_glue(report: Report, folder: Path) -> None:
     flags = ["-std=c++20", "-fsyntax-only", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror", "-DUSE_CUDA"]
     flags += ["-DTORCH_TARGET_VERSION=0x020b000000000000", f"-I{CSRC / 'include'}"]
     flags += [flag for path in include_paths() for flag in ("-isystem", path)]
-    for source in sorted(CSRC.glob("torch/*_cuda.cpp")):
+    for source in sorted(CSRC.glob("torch/*/*cuda.cpp")):
         done = subprocess.run([compiler, *flags, str(source)], capture_output=True, text=True, cwd=folder)
-        report.add(source.name, done.stderr[-4000:] if done.returncode else None)
+        report.add(str(source.relative_to(CSRC)), done.stderr[-4000:] if done.returncode else None)
 
 
 def compile_triton(report: Report) -> None:

@@ -19,6 +19,7 @@ from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from vtsum_kernels.sliding_window_attention import triton as sliding
+from vtsum_kernels.triton_kit import launch as kit
 
 from tests.build import triton_memory
 
@@ -88,7 +89,7 @@ def launches(case: Case | triton_memory.Case) -> list[Launch]:
     inputs = (*qkv, mask, sequences, bias, seed)
     options = (side, side, 2 if case.options else 1, case.options, 0.1, 0.2 if case.options else 0.0)
 
-    with mock.patch.object(sliding, "start", record):
+    with mock.patch.object(kit, "start", record):
         sliding.forward(*inputs, *options, True)
         sliding.backward(qkv[0], *inputs, dlse, qkv[0], torch.zeros(shape), *options)
     return made

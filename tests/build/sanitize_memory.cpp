@@ -1,4 +1,4 @@
-// Runs the CPU kernels of memory retrieval on tensors that end where their memory ends, on one thread and then with the
+// Runs the CPU kernels of memory attention on tensors that end where their memory ends, on one thread and then with the
 // tasks spread over several, and compares the bits. Built with a sanitizer, it shows reads and writes out of bounds,
 // undefined behaviour, and threads that touch each other's data.
 #include <cstdio>
@@ -6,10 +6,7 @@
 #include <thread>
 #include <vector>
 
-#include "vtsum/memory_product.h"
-#include "vtsum/memory_search.h"
-#include "vtsum/memory_softmax.h"
-#include "vtsum/memory_sparse.h"
+#include "vtsum/memory_attention.h"
 
 namespace {
 
@@ -53,7 +50,7 @@ bits softmax(int threads, int64_t slots, int64_t n, vts_dtype dtype) {
     p.G = 2, p.H = 2, p.n = n, p.S = slots, p.dtype = dtype;
     const int64_t rows = p.G * p.H * p.n;
     auto weights = numbers<A>(rows * slots), factor = numbers<A>(rows), bias = numbers<A>(2 * slots);
-    auto lse = numbers<A>(rows, false), sums = numbers<A>(4 * slots, false), slopes = numbers<A>(rows * slots);
+    auto lse = numbers<A>(rows, false), sums = numbers<A>(4 * slots, false), dscores = numbers<A>(rows * slots);
     auto partial = numbers<A>(vts_memory_softmax_tasks(&p) * slots, false), dbias = sums;
     auto mask = std::vector<uint8_t>(p.G * n, 1);
     mask[n / 2] = 0;
@@ -61,13 +58,13 @@ bits softmax(int threads, int64_t slots, int64_t n, vts_dtype dtype) {
     p.bias_stride_h = slots, p.query_mask = mask.data(), p.lse = lse.data(), p.partial = partial.data();
     spread(vts_memory_softmax_tasks(&p), threads, [&](int64_t b, int64_t e) { vts_memory_softmax_fwd_cpu(&p, b, e); });
     vts_memory_softmax_sums_cpu(&p, sums.data());
-    p.dweights = p.dscores = slopes.data(), p.dlse = factor.data(), p.dusage = sums.data(), p.scaled = true;
+    p.dweights = p.dscores = dscores.data(), p.dlse = factor.data(), p.dusage = sums.data(), p.scaled = true;
     spread(vts_memory_softmax_tasks(&p), threads, [&](int64_t b, int64_t e) { vts_memory_softmax_bwd_cpu(&p, b, e); });
     vts_memory_softmax_sums_cpu(&p, dbias.data());
-    vts_memory_unproject_params u = {slopes.data(), weights.data(), factor.data(), slots, rows, slots, dtype};
+    vts_memory_unproject_params u = {dscores.data(), weights.data(), factor.data(), slots, rows, slots, dtype};
     spread(rows, threads, [&](int64_t b, int64_t e) { vts_memory_unproject_cpu(&u, b, e); });
     bits all;
-    append(all, weights), append(all, lse), append(all, sums), append(all, slopes), append(all, dbias);
+    append(all, weights), append(all, lse), append(all, sums), append(all, dscores), append(all, dbias);
     return all;
 }
 

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
-from vtsum_kernels.memory_retrieval import triton as memory
-from vtsum_kernels.memory_retrieval import triton_launch
+from vtsum_kernels.memory_attention import triton as memory
+from vtsum_kernels.memory_fuse.triton import join
+from vtsum_kernels.triton_kit import launch
 
 Record = Callable[[Any, Any, dict[str, Any], Any], None]
 
@@ -56,7 +57,7 @@ def calls(case: Case, record: Record) -> None:
     bias = torch.zeros(1, heads, slots) if options else None
     mask = torch.ones(1, n, dtype=torch.bool) if options else None
     dlse = lse if options else None
-    with mock.patch.object(triton_launch, "start", record):
+    with mock.patch.object(launch, "start", record):
         if form == "flash":
             memory.flash_forward(x, bank, bank, factor, bias, mask, options)
             dusage_or_none = dusage if options else None
@@ -68,9 +69,8 @@ def calls(case: Case, record: Record) -> None:
             memory.weights_backward(weights, dlse, dusage, weights, x, bank, factor, mask, options)
             return
         flat, weight = x.flatten(2)[0], torch.zeros(heads * dim, heads * dim, dtype=dtype)
-        folded = torch.zeros(heads, slots, heads * dim, dtype=dtype)
+        folded = torch.zeros(heads * slots, heads * dim, dtype=dtype)
         vector = weight[0] if options else None
         for joined in (weights, weights.float()):
             rows = joined.transpose(1, 2).flatten(2)[0]
-            memory.join(flat, rows, weight, folded.flatten(0, 1), vector, flat if options else None)
-        memory.join_backward_scores(flat, folded, weights, dlse, dusage if options else None, options)
+            join(flat, rows, weight, folded, vector, flat if options else None)

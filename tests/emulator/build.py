@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -22,8 +22,7 @@ CSRC = ROOT / "csrc"
 CUDA = CSRC / "cuda"
 FAMILIES = ("ring", "strip", "tile", "general")
 SELFTEST = HERE / "selftest.cu"
-PREFIX = "sliding_window_attention"
-OPS = (PREFIX, "memory")  # how their files' names begin
+WINDOW, MEMORY = "sliding_window_attention", "memory_attention"  # folders of csrc/cuda
 
 FLAGS = ["-std=c++17", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-fno-strict-aliasing"]
 OPTIMISED = ["-O1"]
@@ -80,41 +79,26 @@ def sanitizer_environment() -> dict[str, str]:
     }
 
 
-def sources_of(families: Sequence[str]) -> list[Path]:
-    """The translation units of some families."""
-    return sorted(path for family in families for path in CUDA.glob(f"{PREFIX}_{family}*.cu"))
-
-
-def families_there() -> tuple[str, ...]:
-    """The families whose forward and backward are both in the tree."""
-    return tuple(f for f in FAMILIES if all(list(CUDA.glob(f"{PREFIX}_{f}_{which}*.cu")) for which in ("fwd", "bwd")))
-
-
-def build(families: Sequence[str] | None = None, *, sanitized: bool = False) -> Path:
-    """The library with the emulator's own test kernels and some families', or, by default, with all families and their
-    dispatcher."""
-    if families is None:
-        families = families_there()
-        cu_files = [CUDA / f"{PREFIX}.cu", *sources_of(families)]
-    else:
-        cu_files = sources_of(families)
-    names = [f"-DVTS_FAMILIES={' '.join(f'F({family})' for family in families)}"]
-    extra = {HERE / "families.cpp": names} if families else {}
-    return _build({**dict.fromkeys([*cu_files, SELFTEST], ()), **extra}, PREFIX, sanitized)
+def build(*, kernels: bool = True, sanitized: bool = False) -> Path:
+    """The library with the kernels of sliding-window attention and their dispatcher, beside the emulator's own test
+    kernels; or with those alone."""
+    sources = [*sorted((CUDA / WINDOW).glob("*.cu")), HERE / "families.cpp"] if kernels else []
+    return _build([SELFTEST, *sources], WINDOW, sanitized)
 
 
 def build_memory(*, sanitized: bool = False) -> Path:
-    """The library with the kernels of memory retrieval."""
-    return _build(dict.fromkeys(sorted(CUDA.glob("memory*.cu")), ()), "memory", sanitized)
+    """The library with the kernels of memory attention."""
+    return _build(sorted((CUDA / MEMORY).glob("*.cu")), MEMORY, sanitized)
 
 
 def build_memory_glue() -> Path:
-    """The CUDA glue of memory retrieval for tensors on the CPU: ops vtsum_emulated::memory_* over emulated kernels."""
+    """The CUDA glue of memory attention and memory_fuse for tensors on the CPU: ops vtsum_emulated::memory_* over
+    emulated kernels."""
     import torch
     from torch.utils.cpp_extension import include_paths
 
     kernels, glue = build_memory(), CSRC / "torch"
-    sources = sorted(glue.glob("memory_*_cuda.cpp"))
+    sources = sorted(glue.glob("memory_*/*cuda.cpp"))
     flags = ["-std=c++20", "-O1", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror"]
     flags += ["-DTORCH_TARGET_VERSION=0x020b000000000000", "-include", str(HERE / "glue.h")]
     flags += [f"-I{glue}", f"-I{CSRC / 'include'}"]
@@ -122,7 +106,7 @@ def build_memory_glue() -> Path:
     torch_libraries = Path(torch.__file__).parent / "lib"
     link = [str(kernels), f"-L{torch_libraries}", "-ltorch_cpu", "-lc10"]
     link += [f"-Wl,-rpath,{folder}" for folder in (torch_libraries, kernels.parent)]
-    headers = [*sorted(glue.glob("*.h")), *sorted((CSRC / "include").rglob("*.h")), HERE / "glue.h"]
+    headers = [*sorted(glue.rglob("*.h")), *sorted((CSRC / "include").rglob("*.h")), HERE / "glue.h"]
     content = b"".join(path.read_bytes() for path in [*headers, *sources])
     key = hashlib.sha256(content + " ".join([torch.__version__, *flags, *link]).encode()).hexdigest()[:16]
     library = kernels.parent / f"glue-{key}.so"
@@ -134,23 +118,22 @@ def build_memory_glue() -> Path:
     return library
 
 
-def _build(sources: Mapping[Path, Sequence[str]], prefix: str, sanitized: bool) -> Path:
-    """Compiles sources, each with its own flags, and the emulator. Headers named after an op are read by that op's
-    sources alone: those that begin otherwise than with `prefix` do not make them stale."""
+def _build(sources: Sequence[Path], op: str, sanitized: bool) -> Path:
+    """Compiles an op's sources, what all ops share, and the emulator. Headers of other ops
+    are not read: they make nothing stale."""
     command = [compiler(), *FLAGS, *(SANITIZED if sanitized else OPTIMISED), "-isystem", str(cuda_include())]
     command += [f"-I{CSRC / 'include'}", f"-I{CUDA}", f"-I{HERE}", "-idirafter", str(HERE / "standin")]
     folder = ROOT / "build" / "emulator"
     folder.mkdir(parents=True, exist_ok=True)
-    headers = [*sorted(CUDA.glob("*.h")), *sorted((CSRC / "include").rglob("*.h")), *sorted(HERE.glob("*.h"))]
-    others = tuple(op for op in OPS if op != prefix)
-    common = b"".join(header.read_bytes() for header in headers if not header.name.startswith(others))
+    interface = CSRC / "include" / "vtsum"
+    headers = [interface / "common.h", interface / f"{op}.h"]
+    headers += [path for folder in (CUDA, CUDA / op, HERE) for path in sorted(folder.glob("*.h"))]
+    common = b"".join(header.read_bytes() for header in headers)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1))) as pool:
-            jobs = [
-                pool.submit(_compile, [*command, *flags], common, source, folder)
-                for source, flags in {**sources, HERE / "emulator.cpp": ()}.items()
-            ]
+            every = [*sources, CUDA / "error.cu", HERE / "emulator.cpp"]
+            jobs = [pool.submit(_compile, command, common, source, folder) for source in every]
             objects = [job.result() for job in jobs]
         key = hashlib.sha256(" ".join(path.name for path in objects).encode()).hexdigest()[:16]
         library = folder / f"emulator-{key}.so"

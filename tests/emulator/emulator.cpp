@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #ifdef __SANITIZE_ADDRESS__
@@ -20,6 +21,7 @@ constexpr bool sanitized = false;
 namespace vts::emulator {
 
 dim3 thread_index, block_index, block_size, grid_size;
+int64_t most_blocks = 0x7FFFFFFF;
 
 namespace {
 
@@ -108,6 +110,7 @@ fiber *current;
 context scheduler;
 const std::function<void()> *kernel;
 std::string error;
+cudaError_t last_error = cudaSuccess;
 bool failed, reversed;
 unsigned char *shared;
 
@@ -258,11 +261,13 @@ void run_block() {
 
 }  // namespace
 
-int run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()> &body) {
+void run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()> &body) {
     const uint64_t in_block = uint64_t(1) * block.x * block.y * block.z;
     if (in_block == 0 || in_block > 1024 || shared_bytes > most_shared || grid.x > 0x7FFFFFFFu || grid.y > 65535 ||
-        grid.z > 65535)
-        return cudaErrorInvalidConfiguration;
+        grid.z > 65535) {
+        last_error = cudaErrorInvalidConfiguration;
+        return;
+    }
     threads = static_cast<size_t>(in_block);
     if (fibers.size() < threads) fibers.resize(threads);
     // Of the exact size, so that AddressSanitizer sees its end.
@@ -275,7 +280,7 @@ int run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()> 
                 std::memset(shared, 0xFF, shared_bytes);  // NaN
                 run_block();
             }
-    return failed ? cudaErrorLaunchFailure : cudaSuccess;
+    if (failed) last_error = cudaErrorLaunchFailure;
 }
 
 void *dynamic_shared() { return shared; }
@@ -320,12 +325,21 @@ void cp_async_wait(int groups) {
 
 extern "C" {
 
-const char *vts_emulator_error() { return vts::emulator::error.c_str(); }
 unsigned vts_emulator_blocks() { return vts::emulator::grid_size.x; }
 void vts_emulator_reverse(int reverse) { vts::emulator::reversed = reverse != 0; }
+void vts_emulator_leave_error() { vts::emulator::last_error = cudaErrorInvalidValue; }
+void vts_emulator_most_blocks(int64_t most) { vts::emulator::most_blocks = most; }
 
-cudaError_t cudaGetLastError(void) { return cudaSuccess; }
-cudaError_t cudaPeekAtLastError(void) { return cudaSuccess; }
+const char *cudaGetErrorName(cudaError_t error) {
+    return error == cudaErrorLaunchFailure          ? "cudaErrorLaunchFailure"
+           : error == cudaErrorInvalidConfiguration ? "cudaErrorInvalidConfiguration"
+           : error == cudaErrorInvalidValue         ? "cudaErrorInvalidValue"
+                                                    : "another error";
+}
+const char *cudaGetErrorString(cudaError_t error) {
+    return error == cudaErrorLaunchFailure ? vts::emulator::error.c_str() : "refused";
+}
+cudaError_t cudaGetLastError(void) { return std::exchange(vts::emulator::last_error, cudaSuccess); }
 cudaError_t cudaGetDevice(int *device) { return *device = 0, cudaSuccess; }
 cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int) {
     switch (attribute) {

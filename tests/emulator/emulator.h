@@ -43,8 +43,11 @@ namespace vts::emulator {
 
 extern dim3 thread_index, block_index, block_size, grid_size;  // of the fiber that runs
 
-// Runs body once for every thread of every block. 0, or cudaErrorLaunchFailure with a message in vts_emulator_error().
-int run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()> &body);
+// The most blocks that device.h lets a grid have; tests lower it, so that blocks take several turns.
+extern int64_t most_blocks;
+
+// Runs body once for every thread of every block. cudaGetLastError() says what became of it, cudaGetErrorString() why.
+void run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()> &body);
 
 void *dynamic_shared();
 int lane();                                // of this thread in its warp
@@ -144,15 +147,15 @@ inline void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (
     });
 }
 
-template <bool TRANSPOSED, int N>
-void ldmatrix(uint32_t (&to)[N], const void *row) {
+template <bool TRANSPOSED>
+void ldmatrix(uint32_t (&to)[4], const void *row) {
     struct call {
         uint32_t *to;
         const void *row;
     } mine{to, row};
     meet_warp(
-        {TRANSPOSED ? "ldmatrix_trans" : "ldmatrix", "", N}, 0xFFFFFFFFu, &mine, [](void *const *calls, uint32_t) {
-            for (int m = 0; m < N; ++m) {
+        {TRANSPOSED ? "ldmatrix_trans" : "ldmatrix", "", 4}, 0xFFFFFFFFu, &mine, [](void *const *calls, uint32_t) {
+            for (int m = 0; m < 4; ++m) {
                 uint16_t matrix[8][8];
                 for (int r = 0; r < 8; ++r) {
                     const void *from = static_cast<call *>(calls[m * 8 + r])->row;
@@ -268,8 +271,9 @@ inline float __uint_as_float(uint32_t bits) {
 }
 
 extern "C" {
-const char *vts_emulator_error();  // the message of the last run that failed
 unsigned vts_emulator_blocks();    // of the last launch, along x
 // Threads run in rising order, or, where not 0, in falling order: a kernel without races gives the same bits in both.
 void vts_emulator_reverse(int reverse);
+void vts_emulator_most_blocks(int64_t most);
+void vts_emulator_leave_error();  // as an earlier call does that failed, and whose caller did not clear its error
 }

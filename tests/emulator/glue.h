@@ -7,25 +7,18 @@
 
 #include <algorithm>
 #include <array>
-#include <initializer_list>
 
-#include "common.h"
+#include "cuda_checks.h"
 
 namespace vts::glue {
 
-constexpr int64_t HELD_PRODUCTS = 512, HELD_ROWS = 8;
+constexpr int64_t BLOCK_PRODUCTS = 512, BLOCK_ROWS = 8;
 
 struct DeviceGuard {
     explicit DeviceGuard(int64_t) {}
 };
 
 inline void *stream_of(const Tensor &) { return nullptr; }
-
-inline void check_launch(const char *op, int error) {
-    STD_TORCH_CHECK(error == 0, op, ": the launch failed with error ", error);
-}
-
-inline void check_devices(const char *, const Tensor &, std::initializer_list<const Tensor *>) {}
 
 inline void multiply_batch(const Tensor &x, const Tensor &y, const Tensor &out) {
     using torch::stable::detail::from;
@@ -42,6 +35,7 @@ inline void multiply_add(const Tensor &c, const Tensor &x, const Tensor &y, cons
 
 }  // namespace vts::glue
 
-// Where the ops are registered; after torch's headers, which have these words, too.
-#define CUDA CPU
+// Where the ops are registered, after torch's headers, which have these words, too: for tensors of every kind, so that
+// one on another device gets as far as it does on CUDA.
+#define CUDA CompositeExplicitAutograd
 #define vtsum_kernels vtsum_emulated

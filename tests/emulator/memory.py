@@ -1,14 +1,14 @@
-"""Memory retrieval through the emulated CUDA kernels: tensors in, tensors out.
+"""Memory attention through the emulated CUDA kernels: tensors in, tensors out.
 
 Outputs and scratch are full of NaN (or of 0xFF) beforehand. Numbers of slots, heads and so on are read off the tensors'
-shapes, which are those of csrc/include/vtsum/memory_softmax.h, memory_sparse.h and memory_weights.h.
+shapes, which are those of csrc/include/vtsum/memory_attention.h.
 """
 
 from __future__ import annotations
 
 import ctypes
 import math
-from ctypes import c_bool, c_int, c_int32, c_int64, c_void_p
+from ctypes import c_bool, c_int32, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
 
@@ -16,12 +16,8 @@ import torch
 from torch import Tensor
 
 from tests.emulator.build import build_memory
-
-DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
-
-
-def pointer(x: Tensor | None) -> int | None:
-    return None if x is None else x.data_ptr()
+from tests.emulator.library import DTYPES, Emulated, pointer
+from tests.kernels.oracle import RMS_BOUND
 
 
 def unset(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -60,8 +56,8 @@ class WeightsParams(ctypes.Structure):
     ]
 
 
-class SlopesParams(ctypes.Structure):
-    """vts_memory_slopes_params."""
+class FactorBwdParams(ctypes.Structure):
+    """vts_memory_factor_bwd_params."""
 
     _fields_ = [
         ("x", c_void_p),
@@ -121,24 +117,14 @@ def set_bias(p: ctypes.Structure, slot_bias: Tensor | None) -> None:
     p.bias_stride_h = slot_bias.stride(1) if slot_bias.shape[1] > 1 else 0
 
 
-class Library:
-    """The kernels of memory retrieval."""
+class Library(Emulated):
+    """The kernels of memory attention."""
 
     def __init__(self, path: Path) -> None:
-        self.c = ctypes.CDLL(str(path))
-        self.c.vts_emulator_error.restype = ctypes.c_char_p
+        super().__init__(path)
         for op in ("softmax", "weights", "scatter"):
             getattr(self.c, f"vts_memory_{op}_cuda_scratch").restype = c_int64
         self.c.vts_memory_weights_cuda_takes.restype = c_bool
-
-    def check(self, error: int) -> None:
-        if error:
-            said = f": {self.c.vts_emulator_error().decode()}" if error == 719 else ""
-            raise RuntimeError(f"the launch gave error {error}{said}")
-
-    def reverse(self, reverse: bool) -> None:
-        """Run threads in falling instead of rising order: a kernel without races gives the same bits."""
-        self.c.vts_emulator_reverse(c_int(reverse))
 
     def softmax(
         self,
@@ -216,17 +202,17 @@ class Library:
         self.check(self.c.vts_memory_weights_fwd_cuda(ctypes.byref(p), None))
         return weights, lse, usage
 
-    def slopes(
+    def factor_backward(
         self, x: Tensor, u: Tensor, factor: Tensor, query_mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """dx, dfactor [G, H, n] and factor x, from x and u [G, n, H, d]."""
-        p = SlopesParams(dtype=DTYPES[x.dtype])
+        p = FactorBwdParams(dtype=DTYPES[x.dtype])
         p.G, p.n, p.H, p.d = x.shape
         p.x, (p.x_stride_g, p.x_stride_n, p.x_stride_h) = x.data_ptr(), x.stride()[:3]
         dx, dfactor, scaled = u.clone(), unset(p.G, p.H, p.n), unset(*x.shape, dtype=x.dtype)
         p.u, p.dfactor, p.scaled = dx.data_ptr(), dfactor.data_ptr(), scaled.data_ptr()
         p.factor, p.query_mask = factor.data_ptr(), pointer(query_mask)
-        self.check(self.c.vts_memory_slopes_cuda(ctypes.byref(p), None))
+        self.check(self.c.vts_memory_factor_bwd_cuda(ctypes.byref(p), None))
         return dx, dfactor, scaled
 
     def add(self, total: Tensor, term: Tensor) -> None:
@@ -288,13 +274,9 @@ def rms_ratio(got: Tensor, exact: Tensor) -> float:
     return float(error / exact[finite].square().sum().sqrt().clamp_min(1e-30))
 
 
-#: Greatest ratio that a result of a dtype may have.
-LIMITS = {torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 8e-3}
-
-
 def close(name: str, got: Tensor, exact: Tensor, limit: float | None = None) -> None:
     assert got.shape == exact.shape, (name, got.shape, exact.shape)
     assert not got.isnan().any(), name
     ratio = rms_ratio(got, exact)
     print(f"{name}: {ratio:.1e}")
-    assert ratio <= (LIMITS[got.dtype] if limit is None else limit), (name, ratio)
+    assert ratio <= (RMS_BOUND[got.dtype] if limit is None else limit), (name, ratio)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Sequence
 from ctypes import c_double, c_int, c_int32, c_int64, c_uint32, c_void_p
 from dataclasses import dataclass
 from functools import cache
@@ -14,8 +13,7 @@ import torch
 from torch import Tensor
 
 from tests.emulator.build import build
-
-DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+from tests.emulator.library import DTYPES, Emulated
 
 
 class Bhtd(ctypes.Structure):
@@ -105,27 +103,17 @@ def poisoned(like: Tensor) -> Tensor:
     return torch.empty_like(like).fill_(math.nan)
 
 
-class Library:
+class Library(Emulated):
     """A compiled library. `family` is one of the kernels' families; without, the dispatcher chooses."""
 
     def __init__(self, path: Path) -> None:
-        self.c = ctypes.CDLL(str(path))
-        self.c.vts_emulator_error.restype = ctypes.c_char_p
+        super().__init__(path)
         if hasattr(self.c, "emulator_params_size"):
             self.c.emulator_params_size.restype = c_int64
             self.c.emulator_bwd_scratch.restype = c_int64
             assert self.c.emulator_params_size() == ctypes.sizeof(Params), "Params does not mirror the C header"
         if hasattr(self.c, "vts_sliding_window_attention_bwd_cuda_scratch"):
             self.c.vts_sliding_window_attention_bwd_cuda_scratch.restype = c_int64
-
-    def check(self, error: int) -> None:
-        if error:
-            said = f": {self.c.vts_emulator_error().decode()}" if error == 719 else ""
-            raise RuntimeError(f"the launch gave error {error}{said}")
-
-    def reverse(self, reverse: bool) -> None:
-        """Run threads in falling instead of rising order: a kernel without races gives the same bits."""
-        self.c.vts_emulator_reverse(c_int(reverse))
 
     def bounds(self, cu_seqlens: Tensor, bounds: Tensor) -> None:
         """Writes bounds int32 [2, T] from cu_seqlens int32 [sequences + 1]."""
@@ -196,6 +184,6 @@ class Library:
 
 
 @cache
-def library(families: Sequence[str] | None = None, *, sanitized: bool = False) -> Library:
-    """The library of some families (a tuple), or, by default, of everything in csrc/cuda with the dispatcher."""
-    return Library(build(families, sanitized=sanitized))
+def library(*, kernels: bool = True) -> Library:
+    """Everything there is for sliding-window attention, or the emulator's own test kernels alone."""
+    return Library(build(kernels=kernels))

@@ -1,4 +1,4 @@
-"""Runs odd calls of memory retrieval through a sanitized library; test_memory_sanitizers.py starts it.
+"""Runs odd calls of memory attention through a sanitized library; test_memory_sanitizers.py starts it.
 
 Every tensor ends where its allocation ends, so that a read past it is found.
 """
@@ -38,7 +38,7 @@ def sums(lib: Library, width: int, slots: int, dtype: torch.dtype) -> None:
         lib.gather(chosen, index, table)
         lib.gather_dot(rows, index, table)
         lib.scatter(chosen, index, rows, slots)
-    lib.slopes(rows, rows.clone(), torch.rand(1, 2, frames), torch.rand(1, frames) > 0.5)
+    lib.factor_backward(rows, rows.clone(), torch.rand(1, 2, frames), torch.rand(1, frames) > 0.5)
 
 
 def main(path: Path) -> None:

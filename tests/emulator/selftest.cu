@@ -50,10 +50,11 @@ __global__ void product_kernel(const T *a, const T *b, float *to, int rows_of_b)
     vts::cp_async_commit();
     vts::cp_async_wait<0>();
     __syncwarp();
-    uint32_t x[4], y[2];
+    uint32_t x[4], both[4];
     float d[4] = {};
     vts::ldmatrix_x4(x, left + lane % 16 * 16 + lane / 16 * 8);
-    vts::ldmatrix_x2_trans(y, right + lane % 16 * 8);
+    vts::ldmatrix_x4_trans(both, right + lane % 16 * 8);
+    const uint32_t y[2] = {both[0], both[1]};
     vts::mma_m16n8k16<T>(d, x, y);
     for (int r = 0; r < 4; ++r) to[(lane / 4 + r / 2 * 8) * 8 + 2 * (lane % 4) + r % 2] = d[r];
 }

@@ -25,7 +25,7 @@ def pointer(x: Tensor) -> ctypes.c_void_p:
 @pytest.fixture(params=[False, True], ids=["rising", "falling"])
 def lib(request: pytest.FixtureRequest, emulator: None) -> Iterator[Library]:
     """The library with the emulator's own kernels alone, its threads running in either order."""
-    found = library(())
+    found = library(kernels=False)
     found.reverse(request.param)
     yield found
     found.reverse(False)
@@ -95,9 +95,25 @@ def test_a_run_after_a_failed_one_is_whole(lib: Library) -> None:
     test_warps_reduce_and_blocks_add_up(lib)
 
 
+def test_a_launch_that_fails_is_named(lib: Library) -> None:
+    """By its kernel, once; what is refused without a launch names none."""
+    to = torch.empty(2, 2000, dtype=torch.int32)
+    error = lib.c.selftest_exchange(pointer(to), 2, 2000, 1)  # more threads than a block has
+    said = "the launch of exchange_kernel failed: refused (cudaErrorInvalidConfiguration)"
+    assert lib.c.vts_cuda_error_text(error).decode() == said
+    assert lib.c.vts_cuda_error_text(error).decode().startswith("a CUDA call failed: ")
+    with pytest.raises(RuntimeError, match=r"^the launch of wrong_kernel failed: .* __syncthreads "):
+        lib.check(lib.c.selftest_wrong(TWO_BARRIERS, pointer(torch.empty(40))))
+
+
+def test_an_error_that_an_earlier_call_left_is_not_the_launchs(lib: Library) -> None:
+    lib.c.vts_emulator_leave_error()
+    test_warps_reduce_and_blocks_add_up(lib)
+
+
 def test_a_write_past_the_end_of_shared_memory_is_found(emulator: None) -> None:
     script = f"import ctypes, sys; ctypes.CDLL(sys.argv[1]).selftest_wrong({PAST_SHARED}, None)"
-    command = [sys.executable, "-c", script, str(build((), sanitized=True))]
+    command = [sys.executable, "-c", script, str(build(kernels=False, sanitized=True))]
     done = subprocess.run(command, env={**os.environ, **sanitizer_environment()}, capture_output=True, text=True)
     assert done.returncode != 0
     assert "AddressSanitizer: heap-buffer-overflow" in done.stderr, done.stderr

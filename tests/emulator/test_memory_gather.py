@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import pytest
 import torch
 from torch import Tensor
 
-from tests.emulator.memory import LIMITS, Library, close, library
+from tests.emulator.memory import Library, close, gather_params, library
+from tests.kernels.oracle import RMS_BOUND
 
 FLOATS = [torch.float32, torch.float16, torch.bfloat16]
 
@@ -112,6 +115,27 @@ def test_nothing_chosen(lib: Library) -> None:
     assert (lib.gather_dot(rows, empty, table[:, :, :0]) == 0).all()
 
 
+@pytest.mark.parametrize("width", [3, 16, 300])
+def test_blocks_that_take_several_turns(lib: Library, width: int) -> None:
+    """What there is to do goes over a grid's bounds: several heads a block, and several blocks' work of one head."""
+    call = draw((2, 3, 90, 20), 5, width, torch.float16)  # 360 choices of each slot: more than a thread adds up
+    with lib.most_blocks(4):
+        check(lib, *call)
+
+
+def test_more_heads_than_a_grid_has_rows(lib: Library) -> None:
+    """Beyond 65,535 a grid's second dimension ends."""
+    weights, index, table, _ = draw((2, 33_000, 1, 1), 1, 1, torch.float32)
+    assert torch.equal(lib.gather(weights, index, table), (weights * table).transpose(1, 2))
+
+
+def test_too_many_choices_of_a_head_are_refused(lib: Library) -> None:
+    one = torch.ones(1, 1, 1, 1)
+    p = gather_params(one.expand(1, 1, 2**16, 2**15), one.int().expand(1, 1, 2**16, 2**15), one, one)
+    with pytest.raises(RuntimeError, match="cudaErrorInvalidValue"):
+        lib.check(lib.c.vts_memory_scatter_cuda(ctypes.byref(p), None, None))
+
+
 def test_the_order_of_threads_changes_no_bit(lib: Library) -> None:
     weights, index, table, rows = draw((1, 2, 500, 9), 6, 8, torch.float32)
     runs = []
@@ -121,4 +145,4 @@ def test_the_order_of_threads_changes_no_bit(lib: Library) -> None:
         runs.append((*results, lib.scatter(weights, index, rows, 6)))
     lib.reverse(False)
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
-    close("scatter", runs[0][2], scattered(weights, index, rows, 6), LIMITS[torch.float32])
+    close("scatter", runs[0][2], scattered(weights, index, rows, 6), RMS_BOUND[torch.float32])

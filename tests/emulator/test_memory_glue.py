@@ -12,10 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 from vtsum_kernels import library
-from vtsum_kernels.memory_retrieval import ops_sparse as _ops_sparse  # noqa: F401  (the schemas are theirs)
+from vtsum_kernels.memory_attention import sparse as _sparse  # noqa: F401  (the schemas are theirs)
 
 from tests.emulator.build import build_memory_glue
-from tests.emulator.memory import LIMITS, close
+from tests.emulator.memory import close
+from tests.kernels.oracle import RMS_BOUND
 
 OPS = ("weights_fwd", "weights_bwd", "flash_fwd", "flash_bwd", "join_fwd", "topk", "gather", "gather_dot", "scatter")
 SHAPES = [  # G, n, H, S, d, e, groups of the bias
@@ -71,7 +72,7 @@ class Both:
 def test_ops(emulated: Any, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     groups, frames, heads, slots, width, out_width, bias_groups = shape
-    both = Both(emulated, LIMITS[dtype])
+    both = Both(emulated, RMS_BOUND[dtype])
     x, keys = torch.randn(groups, frames, heads, width).to(dtype), torch.randn(groups, heads, slots, width).to(dtype)
     values, dout = torch.randn(groups, heads, slots, out_width), torch.randn(groups, frames, heads, out_width)
     values, dout = values.to(dtype), dout.to(dtype)
@@ -113,7 +114,7 @@ def test_ops(emulated: Any, shape: tuple[int, ...], dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_join(emulated: Any, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    both = Both(emulated, LIMITS[dtype])
+    both = Both(emulated, RMS_BOUND[dtype])
     shapes = ((20, 16), (20, 12), (10, 16), (12, 10), (10,), (20, 10))
     x, weights, weight, bank, bias, residual = (torch.randn(shape).to(dtype) for shape in shapes)
     for some_bias in (None, bias):
@@ -144,6 +145,43 @@ def test_nothing_to_read(emulated: Any) -> None:
     best, index = calls.memory_topk(x, no_slots, none, None, 2)
     assert (best == -math.inf).all()
     assert (index == 0).all()
+
+
+def test_tensors_on_two_devices_are_refused(emulated: Any) -> None:
+    """Every tensor of every op is looked at, whichever stands on another device."""
+    _, calls = emulated
+    x, keys, factor, mask = torch.randn(1, 3, 2, 8), torch.randn(1, 2, 5, 8), torch.ones(1, 2, 3), torch.ones(1, 3) > 0
+    bias, weights, usage = torch.zeros(1, 2, 5), torch.rand(1, 2, 3, 5), torch.rand(1, 2, 5)
+    index, some, matrix = torch.zeros(1, 2, 3, 4, dtype=torch.int32), torch.ones(1, 2, 3, 4), torch.ones(3, 3)
+    named = {
+        "weights_fwd": {"x": x, "keys": keys, "factor": factor, "slot_bias": bias, "query_mask": mask},
+        "weights_bwd": {"dweights": weights, "dlse": factor, "dusage": usage, "weights": weights, "x": x, "keys": keys}
+        | {"factor": factor, "query_mask": mask},
+        "flash_fwd": {"x": x, "keys": keys, "values": keys, "factor": factor, "slot_bias": bias, "query_mask": mask},
+        "flash_bwd": {"dout": x, "dlse": factor, "dusage": usage, "x": x, "keys": keys, "values": keys}
+        | {"factor": factor, "slot_bias": bias, "query_mask": mask, "out": x, "lse": factor},
+        "join_fwd": {"x": matrix, "weights": matrix, "weight": matrix, "bank": matrix, "bias": matrix[0]}
+        | {"residual": matrix},
+        "topk": {"x": x, "keys": keys, "factor": factor, "slot_bias": bias},
+        "gather": {"weights": some, "index": index, "table": keys},
+        "gather_dot": {"rows": x, "index": index, "table": keys},
+        "scatter": {"weights": some, "index": index, "rows": x},
+    }
+    rest = {
+        "weights_fwd": (torch.float32,),
+        "weights_bwd": (True,),
+        "flash_fwd": (True,),
+        "topk": (2,),
+        "scatter": (5,),
+    }
+    assert set(named) == set(OPS)
+    for op, arguments in named.items():
+        call = getattr(calls, f"memory_{op}")
+        call(*arguments.values(), *rest.get(op, ()))
+        for name in arguments:
+            wrong = [x.to("meta") if other == name else x for other, x in arguments.items()]
+            with pytest.raises(RuntimeError, match=rf"memory_{op}: \w+ must be on the device of \w+, .+, got .+"):
+                call(*wrong, *rest.get(op, ()))
 
 
 def test_what_is_refused(emulated: Any) -> None:

@@ -1,4 +1,4 @@
-"""The kernels of memory retrieval under AddressSanitizer and UndefinedBehaviorSanitizer, on the emulator."""
+"""The kernels of memory attention under AddressSanitizer and UndefinedBehaviorSanitizer, on the emulator."""
 
 from __future__ import annotations
 

@@ -120,17 +120,27 @@ def test_the_order_of_threads_changes_no_bit(lib: Library) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
 @pytest.mark.parametrize("width", [3, 16, 70, 264, 1100])
-def test_slopes(lib: Library, width: int, dtype: torch.dtype) -> None:
+def test_the_backward_of_the_factor(lib: Library, width: int, dtype: torch.dtype) -> None:
     x, _, factor, _, query_mask = draw(2, 9, 3, 4, width, dtype, mask=True)
     assert query_mask is not None
     u = torch.randn(x.shape).to(dtype)
     u[~query_mask] = math.nan
-    dx, dfactor, scaled = lib.slopes(x, u, factor, query_mask)
-    rows, slopes, factors = x.double().nan_to_num(), u.double().nan_to_num(), factor.double().nan_to_num()
+    dx, dfactor, scaled = lib.factor_backward(x, u, factor, query_mask)
+    rows, along, factors = x.double().nan_to_num(), u.double().nan_to_num(), factor.double().nan_to_num()
     by = factors.transpose(1, 2)[..., None]
-    close("dx", dx, slopes * by)
+    close("dx", dx, along * by)
     close("scaled", scaled, rows * by)
-    close("dfactor", dfactor, (rows * slopes).sum(-1).transpose(1, 2))
+    close("dfactor", dfactor, (rows * along).sum(-1).transpose(1, 2))
+
+
+def test_blocks_of_rows_that_take_several_turns(lib: Library) -> None:
+    x, _, factor, _, query_mask = draw(2, 90, 3, 4, 16, torch.float16, mask=True)
+    u = torch.randn(x.shape).half()
+    wanted = lib.factor_backward(x, u, factor, query_mask)
+    with lib.most_blocks(2):
+        got = lib.factor_backward(x, u, factor, query_mask)
+    for a, b in zip(got, wanted, strict=True):
+        assert torch.equal(a, b)
 
 
 def test_sums_of_blocks(lib: Library) -> None:

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from tests.emulator.cases import Case
+from tests.emulator.checks import FLOATS, check, run
 from tests.emulator.run import Call, Library, library
-from tests.emulator.tensor_cores import FLOATS, check, run
 
 
 @pytest.fixture(scope="module")
 def lib(emulator: None) -> Library:
-    return library(("strip",))
+    return library()
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

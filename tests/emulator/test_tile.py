@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from tests.emulator.cases import Case
+from tests.emulator.checks import FLOATS, check, check_call
 from tests.emulator.run import Library, library
-from tests.emulator.tensor_cores import FLOATS, check, check_call
 
 
 @pytest.fixture(scope="module")
 def lib(emulator: None) -> Library:
-    return library(("tile",))
+    return library()
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

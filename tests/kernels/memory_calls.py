@@ -9,7 +9,7 @@ import torch
 import vtsum_kernels as vk
 from hypothesis import strategies as st
 from torch import Tensor
-from vtsum_kernels.memory_retrieval import plan
+from vtsum_kernels.memory_attention import plan
 
 from tests.kernels.test_properties import TOLERANCE
 
@@ -64,7 +64,7 @@ def read_agrees_with_the_reference(call: dict[str, Any], backend: str, device: s
         leaves.append(bias)
     slot_mask = torch.rand(*banks, slots, generator=generator) > 0.3 if call["slot_mask"] else None
     query_mask = torch.rand(batch, frames, generator=generator) > 0.3 if call["query_mask"] else None
-    slopes: list[Tensor] = []
+    directions: list[Tensor] = []
 
     def results(backend: str, device: str, wide: bool) -> list[Tensor]:
         inputs = [t.to(device, torch.float64 if wide else t.dtype).detach().requires_grad_() for t in leaves]
@@ -83,10 +83,10 @@ def read_agrees_with_the_reference(call: dict[str, Any], backend: str, device: s
             outputs = vk.memory_attention(*inputs[:3], return_lse=True, **options)
         else:
             outputs = vk.memory_fuse(*inputs[:4], fold=call["fold"], **options)
-        if not slopes:
-            slopes.extend(random(*output.shape).to(dtype) for output in outputs)
+        if not directions:
+            directions.extend(random(*output.shape).to(dtype) for output in outputs)
         total = inputs[0].new_zeros((), dtype=torch.float64)
-        for output, along in zip(outputs, slopes, strict=True):
+        for output, along in zip(outputs, directions, strict=True):
             total = total + (torch.where(output.isinf(), 0.0, output).double() * along.to(device).double()).sum()
         found = torch.autograd.grad(total, inputs, allow_unused=True)
         gradients = [torch.zeros_like(t) if g is None else g for t, g in zip(inputs, found, strict=True)]

@@ -284,8 +284,7 @@ def _start(kernel: Any, grid: Any, arguments: dict[str, Any], config: Any) -> No
 def install() -> None:
     """From here on this process believes in a GPU; its tensors can be made inside `pretending`."""
     from vtsum_kernels import library
-    from vtsum_kernels.memory_retrieval import backends, fold_cache, triton_launch
-    from vtsum_kernels.sliding_window_attention import triton
+    from vtsum_kernels.triton_kit import launch
 
     standard = _Stream()
     cuda: dict[str, Any] = {
@@ -320,9 +319,7 @@ def install() -> None:
     one_hot = torch.nn.functional.one_hot
     torch.nn.functional.one_hot = lambda x, n=-1: one_hot(x.cpu(), n).to(x.device)
     library._refused["_cuda"] = None
-    backends._has_cuda = lambda op: True
-    fold_cache._PLAIN = (*fold_cache._PLAIN, OnGpu)
-    triton.start = triton_launch.start = _start
+    launch.start = _start
 
 
 def pretending() -> contextlib.AbstractContextManager[Any]:

@@ -102,7 +102,7 @@ for dtype in (torch.float32, torch.float64, torch.bfloat16):
         for got, expected in zip(*results):
             bound = 2e-4 if dtype != torch.bfloat16 else 2e-2
             torch.testing.assert_close(got, expected, rtol=bound, atol=bound * expected.abs().max().item())
-from vtsum_kernels.memory_retrieval import search
+from vtsum_kernels.memory_attention import search
 x, keys, factor = torch.randn(70, 45), torch.randn(3000, 45), torch.ones(70)
 found = []
 for short in (False, True):

@@ -1,4 +1,4 @@
-"""Wide windows through torch's flash attention, on the CPU: the same numbers as the oracle."""
+"""Wide windows through torch's flash attention, on the CPU: the numbers of the definition."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import torch
 import vtsum_kernels as vk
 from vtsum_kernels.sliding_window_attention import flash
 
-from tests.kernels.oracle import dense_attention, gradients, hold, window_mask, windows
+from tests.kernels import definitions
+from tests.kernels.comparisons import gradients, hold
 
 
 @pytest.fixture(autouse=True)
@@ -29,16 +30,15 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
         (7, (30, 2), False),
     ],
 )
-def test_matches_the_oracle(dtype: torch.dtype, frames: int, sides: tuple[int, int], padded: bool) -> None:
+def test_matches_the_definition(dtype: torch.dtype, frames: int, sides: tuple[int, int], padded: bool) -> None:
     inputs = [torch.randn(2, n, frames, 16).to(dtype).requires_grad_() for n in (4, 2, 2)]
     key_mask = None
     if padded:
         key_mask = torch.rand(2, frames) > 0.3
         key_mask[1, 10:] = False  # rows that see nothing
-    mask = window_mask(frames, windows(frames, *sides), key_mask, 2)
     results = []
     for which in (inputs, [x.detach().double().requires_grad_() for x in inputs]):
-        out = dense_attention(*which, mask)[0]
+        out = definitions.sliding_window_attention(*which, *sides, key_mask=key_mask)[0]
         results.append([out, *gradients([out], which, 1)])
     out = vk.sliding_window_attention(*inputs, sides, key_padding_mask=key_mask, backend="flash")
     got = [out, *gradients([out], inputs, 1)]

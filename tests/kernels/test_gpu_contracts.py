@@ -1,6 +1,5 @@
-"""What torch asks of an op, on a GPU: opcheck, one compiled graph, autocast, devices that do not mix.
-
-Where a test needs no kernel of a GPU, it runs on the CPU, too.
+"""What torch asks of an op on every backend, the CPU's too: opcheck, one compiled graph, autocast, and that devices do
+not mix.
 """
 
 from __future__ import annotations
@@ -20,20 +19,19 @@ from tests.kernels.pretended_gpu import PRETENDED
 
 OPS = torch.ops.vtsum_kernels
 GPU = pytest.mark.gpu
-#: A backend of the registered ops and the device it is tried on; the CPU's own stand for what these tests do.
+#: A backend of the registered ops and the device it is tried on.
 CPU = ("cpp", "cpu")
 PLACES = {"cpp": CPU, "cuda": ("cuda", "cuda"), "triton": ("triton", "cuda")}
 
 
 def on(*others: list[Any]) -> list[Any]:
-    """Each GPU's backend with every combination of the others, and the CPU with the last of each, which tries most."""
+    """Each backend with every combination of the others."""
 
     def case(place: str, *values: Any) -> Any:
         words = [getattr(value, "__name__", str(value)) for value in values]
         return pytest.param(PLACES[place], *values, marks=[] if place == "cpp" else GPU, id="-".join((place, *words)))
 
-    every = [case(place, *values) for place in ("cuda", "triton") for values in itertools.product(*others)]
-    return [case("cpp", *(values[-1] for values in others)), *every]
+    return [case(place, *values) for place in PLACES for values in itertools.product(*others)]
 
 
 @pytest.fixture(params=[CPU, *(pytest.param(PLACES[name], marks=GPU) for name in ("cuda", "triton"))], ids=PLACES)
@@ -81,7 +79,8 @@ def test_opcheck_of_the_window(place: str, dtype: torch.dtype, full: bool) -> No
         cu_seqlens = torch.tensor([0, 12, 20], dtype=torch.int32)
         extras = (torch.rand(1, 20) > 0.3, cu_seqlens, random(4, 7), torch.tensor([7]))
     options = (2, 1, 1, full, 0.25, 0.3 if full else 0.0)
-    torch.library.opcheck(op("sliding_window_attention_fwd", place), (q, k, v, *extras, *options, full))
+    for need_lse in (False, True):
+        torch.library.opcheck(op("sliding_window_attention_fwd", place), (q, k, v, *extras, *options, need_lse))
     dlse = random(1, 4, 20, grad=False) if full else None
     grads = [x.detach() for x in (random(1, 4, 20, 16, dtype=dtype), q, k, v)]
     tail = (*still(*extras), dlse, None, None, *options)
@@ -92,7 +91,8 @@ def test_opcheck_of_the_whole_sequences_lse(place: str) -> None:
     if place == "triton":
         pytest.skip("plain PyTorch, the same for every backend")
     q, k, bias = random(1, 4, 12, 8), random(1, 2, 12, 8), random(4, 4)
-    torch.library.opcheck(OPS.global_lse_fwd, (q, k, torch.rand(1, 12) > 0.3, None, bias, 2, 1, 1, False, 0.25))
+    for ends in (None, torch.tensor([0, 5, 12], dtype=torch.int32)):
+        torch.library.opcheck(OPS.global_lse_fwd, (q, k, torch.rand(1, 12) > 0.3, ends, bias, 2, 1, 1, False, 0.25))
 
 
 @pytest.mark.parametrize(
@@ -108,8 +108,8 @@ def test_opcheck_of_the_dense_read(place: str, dtype: torch.dtype, full: bool) -
     forward, tensors = op("memory_weights_fwd", place), (x, keys, factor, bias, mask)
     torch.library.opcheck(forward, (*tensors, torch.float32))
     weights, lse, usage = still(*forward(*tensors, torch.float32))
-    slopes = (weights, lse.clamp(-1, 1), usage, weights)
-    torch.library.opcheck(op("memory_weights_bwd", place), (*slopes, *still(x, keys, factor, mask), full))
+    gradients = (weights, lse.clamp(-1, 1), usage, weights)
+    torch.library.opcheck(op("memory_weights_bwd", place), (*gradients, *still(x, keys, factor, mask), full))
     forward, tensors = op("memory_flash_fwd", place), (x, keys, values, factor, bias, mask)
     torch.library.opcheck(forward, (*tensors, True))
     out, lse, usage = still(*forward(*tensors, True))
@@ -155,7 +155,9 @@ def layer(backend: str) -> Callable[..., Any]:
 
 
 def best(backend: str) -> Callable[..., Any]:
-    return lambda x, keys, weight, mask: vk.memory_attention(x, keys, top_k=3, return_usage=True, backend=backend)
+    return lambda x, keys, weight, mask: vk.memory_attention(
+        x, keys, top_k=3, query_mask=mask, return_usage=True, backend=backend
+    )
 
 
 @pytest.mark.parametrize(("compiled_place", "call"), on([best, read, layer, window]), indirect=["compiled_place"])

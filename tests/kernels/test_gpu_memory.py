@@ -1,4 +1,4 @@
-"""Memory retrieval on a GPU, through the public ops: every backend, dtype and option against an oracle in float64."""
+"""Memory retrieval on a GPU, through the public ops: every backend, dtype and option against the definitions."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 import vtsum_kernels as vk
 from torch import Tensor
-from vtsum_kernels.memory_retrieval import fold_cache, plan
+from vtsum_kernels.memory_attention import plan
 
-from tests.kernels import test_memory_banks, test_memory_retrieval
-from tests.kernels.memory_eager import eager
-from tests.kernels.oracle import gradients, hold
+from tests.kernels import definitions, test_memory_banks, test_memory_retrieval
+from tests.kernels.comparisons import gradients, hold
 from tests.kernels.pretended_gpu import large
 
 pytestmark = pytest.mark.gpu
@@ -30,14 +28,14 @@ SHAPES = [(130, 33, 24, 1), (70, 64, 48, 4), (1, 1, 8, 1), (9, 100, 20, 2)]  # f
 def test_attention_by_cuda(
     cuda: None, dtype: torch.dtype, normalize: bool, masked: bool, top_k: int | None, shape: tuple[int, int, int, int]
 ) -> None:
-    test_memory_retrieval.test_attention_matches_the_oracle("cuda", dtype, normalize, masked, top_k, *shape)
+    test_memory_retrieval.test_attention_matches_the_definition("cuda", dtype, normalize, masked, top_k, *shape)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("shape", "normalize"), [(SHAPES[0], True), (SHAPES[1], False)], ids=str)
 def test_attention_by_triton(dtype: torch.dtype, normalize: bool, shape: tuple[int, int, int, int]) -> None:
     with torch.device("cuda"):
-        test_memory_retrieval.test_attention_matches_the_oracle("triton", dtype, normalize, True, None, *shape)
+        test_memory_retrieval.test_attention_matches_the_definition("triton", dtype, normalize, True, None, *shape)
 
 
 #: memory_fuse's options; [frames, slots, dim, values' dim, out dim] are those of `SIZES`.
@@ -64,24 +62,17 @@ BY_TRITON = ("plain", "everything", "everything unfolded", "projected cosine", "
 
 
 def plain_fuse(leaves: dict[str, Tensor], heads: int, dtype: torch.dtype, options: dict[str, Any]) -> list[Tensor]:
-    """What memory_fuse computes, step by step in the tensors' dtype."""
-    x, query_mask = leaves["x"], options.get("query_mask")
-    if query_mask is not None:
-        x = x.masked_fill(~query_mask[:, None], 0.0)
-    queries = x if "projection" not in leaves else x @ leaves["projection"].t()
-    scale = (
-        leaves["scale"].to(dtype) if "scale" in leaves else options.get("scale") or (queries.shape[1] // heads) ** -0.5
-    )
-    bias = leaves["slot_bias"].to(dtype) if "slot_bias" in leaves else None
-    found, _, usage = eager(
-        queries, leaves["keys"], leaves["values"], heads, scale, options.get("normalize", False),
-        options.get("slot_mask"), query_mask, bias, options.get("top_k"),
+    """The definition, in the tensors' dtype."""
+    scale = leaves["scale"].to(dtype) if "scale" in leaves else options.get("scale") or (SIZES[2] // heads) ** -0.5
+    return list(
+        definitions.memory_fuse(
+            leaves["x"], leaves["keys"], leaves["values"], leaves["weight"], leaves["bias"], heads, scale,
+            query_weight=leaves.get("projection"), residual=leaves.get("residual"),
+            norm=(leaves["gain"], leaves["shift"], 1e-5) if "gain" in leaves else None,
+            slot_bias=leaves["slot_bias"].to(dtype) if "slot_bias" in leaves else None,
+            **{key: value for key, value in options.items() if key != "scale"},
+        )
     )  # fmt: skip
-    if "gain" in leaves:
-        found = F.layer_norm(found, found.shape[-1:], leaves["gain"], leaves["shift"], 1e-5)
-    y = torch.cat((x, found), -1) @ leaves["weight"].t() + leaves["bias"]
-    y = y if query_mask is None else y.masked_fill(~query_mask[:, None], 0.0)
-    return [y + leaves["residual"] if "residual" in leaves else y, usage]
 
 
 def fuse_case(backend: str, dtype: torch.dtype, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +154,7 @@ def test_large_banks(gpu_backend: str, dtype: torch.dtype, shape: tuple[int, int
             out, lse, usage = vk.memory_attention(*tensors, **options, backend=gpu_backend)
             outputs = (out, lse.t(), usage) if lse.shape == (frames, heads) else (out, lse, usage)
         else:
-            outputs = eager(*tensors, heads, (dim // heads) ** -0.5)
+            outputs = definitions.memory_attention(*tensors, heads, (dim // heads) ** -0.5)
         results.append([*outputs, *gradients(outputs[:1], tensors, 1)])
     for name, *three in zip(("out", "lse", "usage", "dx", "dkeys", "dvalues"), *results, strict=True):
         hold(name, *three, condition=1.0 if name in ("out", "lse") else 4.0, dtype=dtype)
@@ -230,20 +221,17 @@ def test_banks_by_batch_and_by_head_are_those_of_each_alone(gpu_backend: str) ->
         torch.testing.assert_close(vk.memory_attention(x[b], banks[b], **options), (out[b], usage[b]))
 
 
-def test_folds_are_kept_until_something_changes(gpu_backend: str) -> None:
-    fold_cache.clear()
+def test_a_folded_bank_is_taken_as_it_is(gpu_backend: str) -> None:
     x, keys, weight, projection = (torch.randn(shape) for shape in ((20, 6), (5, 6), (4, 12), (6, 6)))
+    folded = vk.fold_bank(keys, None, weight, query_weight=projection)
 
-    def call(backend: str) -> Tensor:
-        return vk.memory_fuse(x, keys, None, weight, query_weight=projection, fold=True, backend=backend)
+    def call(backend: str, fold: Any) -> Tensor:
+        return vk.memory_fuse(x, keys, None, weight, query_weight=projection, fold=fold, backend=backend)
 
-    first = call(gpu_backend)
-    assert fold_cache.size() == 2  # K' and V'
-    assert torch.equal(call(gpu_backend), first)
+    assert torch.equal(call(gpu_backend, folded), call(gpu_backend, True))
     for tensor in (keys, weight, projection):
-        tensor.mul_(2.0)
-        torch.testing.assert_close(call(gpu_backend), call("reference"), rtol=1e-4, atol=1e-4)
-        assert fold_cache.size() == 2
+        tensor.data.mul_(2.0)
+        torch.testing.assert_close(call(gpu_backend, True), call("reference", False), rtol=1e-4, atol=1e-4)
 
 
 def test_which_backend_serves_a_call(cuda: None) -> None:

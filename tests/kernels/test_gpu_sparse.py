@@ -9,9 +9,8 @@ import torch
 import vtsum_kernels as vk
 from torch import Tensor
 
-from tests.kernels import test_memory_sparse
-from tests.kernels.memory_eager import eager
-from tests.kernels.oracle import hold
+from tests.kernels import definitions, test_memory_sparse
+from tests.kernels.comparisons import hold
 from tests.kernels.pretended_gpu import PRETENDED, large
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("cuda")]
@@ -87,7 +86,7 @@ def test_sums_over_chosen_slots(dtype: torch.dtype, e: int) -> None:
 
 @pytest.mark.parametrize("hot", [False, True])
 def test_a_large_scatter_has_one_order(hot: bool) -> None:
-    """hot: nine of ten places name one of three slots, which the scatter cuts into pieces."""
+    """hot: nine of ten indices name one of three slots, which the scatter cuts into chunks."""
     n, k, slots, e = large(20_000), 16, 5_000, 64
     index = torch.randint(0, slots, (1, 2, n, k), dtype=torch.int32)
     if hot:
@@ -141,7 +140,9 @@ def test_a_large_bank_by_its_k_best() -> None:
     x, keys, values = torch.randn(frames, 40), torch.randn(slots, 40), torch.randn(slots, 24)
     out, lse, usage = vk.memory_attention(x, keys, values, top_k=32, return_lse=True, return_usage=True, backend="cuda")
     wide = [t.double() for t in (x, keys, values)]
-    exact, plain = (eager(*tensors, 1, 40**-0.5, top_k=32) for tensors in (wide, (x, keys, values)))
+    exact, plain = (
+        definitions.memory_attention(*tensors, 1, 40**-0.5, top_k=32) for tensors in (wide, (x, keys, values))
+    )
     for name, got, true, rough in zip(("out", "lse", "usage"), (out, lse.t(), usage), exact, plain, strict=True):
         hold(name, got.reshape(true.shape), true, rough, condition=2.0)
     torch.testing.assert_close(usage.sum(), torch.tensor(float(frames)), rtol=1e-4, atol=0)

@@ -11,7 +11,7 @@ from torch import Tensor
 from vtsum_kernels.sliding_window_attention.reference import sliding_window_attention_reference
 
 from tests.kernels import test_flash
-from tests.kernels.oracle import gradients
+from tests.kernels.comparisons import gradients
 from tests.kernels.pretended_gpu import PRETENDED, large
 from tests.kernels.test_properties import TOLERANCE
 
@@ -89,7 +89,7 @@ def test_large_sizes(request: pytest.FixtureRequest, backend: str, name: str) ->
 @pytest.mark.parametrize(("frames", "sides"), [(100, (20, 20)), (97, (-1, 3)), (40, (-1, -1)), (7, (30, 2))])
 def test_torchs_flash_attention(dtype: torch.dtype, frames: int, sides: tuple[int, int]) -> None:
     with torch.device("cuda"):
-        test_flash.test_matches_the_oracle(dtype, frames, sides, False)
+        test_flash.test_matches_the_definition(dtype, frames, sides, False)
 
 
 def chosen(*args: Any, **kwargs: Any) -> str:

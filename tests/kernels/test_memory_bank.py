@@ -1,4 +1,4 @@
-"""MemoryBank: what is written to it, product keys, the balance loss under checkpointing, folding for inference."""
+"""MemoryBank: what is written to it, product keys, the balance loss under checkpointing."""
 
 from __future__ import annotations
 
@@ -132,20 +132,6 @@ def test_a_copy_can_be_made_after_a_forward() -> None:
     twin = copy.deepcopy(bank)
     assert torch.equal(twin.memory, bank.memory)
     bank.balance_loss()
-
-
-def test_folding_for_inference_changes_no_number() -> None:
-    bank, x = MemoryBank(16, 24, query_proj=True, normalize=False), torch.randn(2, 9, 24)
-    expected = bank(x)
-    assert bank.fold_() is bank
-    assert not bank.training
-    assert not any(p.requires_grad for p in bank.parameters())
-    for _ in range(2):
-        torch.testing.assert_close(bank(x), expected, rtol=1e-5, atol=1e-6)
-    bank.write(torch.randn(3, 24))  # what was folded before must not be used any more
-    twin = MemoryBank(16, 24, query_proj=True, normalize=False)
-    twin.load_state_dict(bank.state_dict())
-    torch.testing.assert_close(bank(x), twin(x), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("normalize", [True, False])

@@ -1,8 +1,7 @@
-"""Banks a batch entry, biases, dropout, blocks of rows, cached folds, and the published scale in bfloat16."""
+"""Banks a batch entry, biases, dropout, blocks of rows, and the published scale in bfloat16."""
 
 from __future__ import annotations
 
-import gc
 import math
 from typing import Any
 
@@ -10,10 +9,10 @@ import pytest
 import torch
 import vtsum_kernels as vk
 from torch import Tensor
-from vtsum_kernels.memory_retrieval import fold_cache, plan, read
+from vtsum_kernels.memory_attention import plan, read
 
-from tests.kernels.memory_eager import eager
-from tests.kernels.oracle import gradients
+from tests.kernels import definitions
+from tests.kernels.comparisons import gradients
 
 BACKENDS = ["reference", "cpp"]
 
@@ -73,7 +72,9 @@ def test_a_bank_a_batch_entry(
     got += vk.memory_fuse(x, *banks, weight, residual=residual, fold=True, **options)
     got += vk.memory_fuse(x, *banks, weight, residual=residual, fold=False, **options)
     apart = [
-        eager(x[b], keys[b], values[b], heads, scale, normalize, slot_mask[b], query_mask[b], bias[b], top_k)
+        definitions.memory_attention(
+            x[b], keys[b], values[b], heads, scale, normalize, slot_mask[b], query_mask[b], bias[b], top_k
+        )
         for b in range(batch)
     ]
     out, lse, usage = (torch.stack(parts) for parts in zip(*apart, strict=True))
@@ -176,9 +177,9 @@ def test_a_frame_that_may_hold_anything_reaches_nothing(backend: str) -> None:
         )  # fmt: skip
         assert torch.equal(y[~mask], residual[~mask])
         torch.testing.assert_close(usage.sum(), mask.sum().double())
-        slopes = torch.autograd.grad((y * y).sum() + usage.square().sum(), leaves)
-        assert all(slope.isfinite().all() for slope in slopes)
-        assert (slopes[0][~mask] == 0).all()
+        found = torch.autograd.grad((y * y).sum() + usage.square().sum(), leaves)
+        assert all(gradient.isfinite().all() for gradient in found)
+        assert (found[0][~mask] == 0).all()
 
 
 def test_extreme_scores_and_a_scale_of_0(backend: str) -> None:
@@ -201,43 +202,10 @@ def test_extreme_scores_and_a_scale_of_0(backend: str) -> None:
     torch.testing.assert_close(even, keys.mean(0).expand(5, 16))
 
 
-def fuse(x: Tensor, keys: Tensor, weight: Tensor, projection: Tensor, **options: Any) -> Tensor:
-    result: Tensor = vk.memory_fuse(x, keys, None, weight, query_weight=projection, fold=True, **options)
-    return result
-
-
-def test_folds_are_kept_until_something_changes(cpp: None) -> None:
-    fold_cache.clear()
-    x, keys, weight, projection = randn(20, 6), randn(5, 6), randn(4, 12), randn(6, 6)
-    first = fuse(x, keys, weight, projection)
-    assert fold_cache.size() == 2  # K' and V'
-    assert torch.equal(fuse(x, keys, weight, projection), first)
-    assert fold_cache.size() == 2
-    for tensor in (keys, weight, projection):
-        for change in (lambda t: t.mul_(2.0), lambda t: setattr(t, "data", t.data * 0.7)):
-            change(tensor)
-            exact = vk.memory_fuse(x, keys, None, weight, query_weight=projection, fold=True, backend="reference")
-            torch.testing.assert_close(fuse(x, keys, weight, projection), exact)
-            assert fold_cache.size() == 2
-    keys.requires_grad_()
-    slope = torch.autograd.grad(fuse(x, keys, weight, projection).sum(), keys)[0]
-    assert slope.abs().sum() > 0  # nothing kept stands in for what a gradient flows through
-    with torch.no_grad():
-        still = fuse(x, keys, weight, projection)
-    torch.testing.assert_close(still, exact)
-    del keys, weight, tensor, slope
-    gc.collect()
-    assert fold_cache.size() == 0
-    for _ in range(3 * fold_cache.MOST_KEPT):
-        keep = [randn(5, 6), randn(4, 12)]
-        fuse(x, *keep, projection)
-        assert fold_cache.size() <= fold_cache.MOST_KEPT
-
-
 @pytest.mark.parametrize("op", ["attention", "fuse"])
 def test_the_published_scale_in_bfloat16(backend: str, op: str) -> None:
     """512 slots, 768 features, cosine over sqrt(768): P is uniform to a perplexity of 512.00 of 512, and what depends
-    on the frame is 0.2% of what is read. The error beside the oracle, rounded once, is under 10% of that signal.
+    on the frame is 0.2% of what is read. The error beside the definition, rounded once, is under 10% of that signal.
 
     For the layer x's own part is made small: rounding y once would otherwise lose the signal whoever computes it.
     """
@@ -246,11 +214,11 @@ def test_the_published_scale_in_bfloat16(backend: str, op: str) -> None:
     wide = x.double(), bank.double()
     if op == "attention":
         got = vk.memory_attention(x, bank, scale=dim**-0.5, normalize=True, backend=backend)
-        exact = eager(*wide, wide[1], 1, dim**-0.5, True)[0]
+        exact = definitions.memory_attention(*wide, wide[1], 1, dim**-0.5, True)[0]
     else:
         weight = torch.cat((torch.zeros(96, dim), torch.randn(96, dim) * dim**-0.5), 1).bfloat16()
         got = vk.memory_fuse(x, bank, None, weight, scale=dim**-0.5, normalize=True, backend=backend)
-        found = eager(*wide, wide[1], 1, dim**-0.5, True)[0]
+        found = definitions.memory_attention(*wide, wide[1], 1, dim**-0.5, True)[0]
         exact = torch.cat((wide[0], found), 1) @ weight.double().t()
     signal = (exact - exact.mean(0)).square().mean().sqrt()
     error = (got.double() - exact.bfloat16().double()).square().mean().sqrt()

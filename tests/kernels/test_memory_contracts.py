@@ -1,4 +1,4 @@
-"""What torch asks of the memory ops: opcheck, gradcheck, torch.compile, strides; no second derivatives."""
+"""What torch asks of the memory ops: gradcheck, torch.compile, strides; no second derivatives."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 import vtsum_kernels as vk
 from torch import Tensor
-from vtsum_kernels.memory_retrieval import plan
+from vtsum_kernels.memory_attention import plan
 
 pytestmark = pytest.mark.usefixtures("cpp")
 OPS = torch.ops.vtsum_kernels
@@ -30,31 +30,8 @@ def still(*tensors: Tensor | None) -> list[Tensor | None]:
 
 
 @pytest.mark.parametrize("full", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_opcheck_of_the_dense_read(quiet_memory: None, dtype: torch.dtype, full: bool) -> None:
-    """full: a bank a group, several heads, a bias, a mask."""
-    groups, heads = (2, 3) if full else (1, 1)
-    x, keys, values = (
-        random(groups, 9, heads, 8, dtype=dtype),
-        *(random(groups, heads, 7, 8, dtype=dtype) for _ in "kv"),
-    )
-    factor = random(groups, heads, 9)
-    bias, mask = (random(1, heads, 7), torch.rand(groups, 9) > 0.3) if full else (None, None)
-    torch.library.opcheck(OPS.memory_weights_fwd, (x, keys, factor, bias, mask, torch.float32))
-    weights, lse, usage = (t.detach() for t in OPS.memory_weights_fwd(x, keys, factor, bias, mask, torch.float32))
-    slopes = still(weights, lse.clamp(-1, 1), usage)
-    torch.library.opcheck(OPS.memory_weights_bwd, (*slopes, weights, *still(x, keys, factor, mask), full))
-    tensors = (x, keys, values, factor, bias, mask)
-    torch.library.opcheck(OPS.memory_flash_fwd, (*tensors, True))
-    out, lse, usage = (t.detach() for t in OPS.memory_flash_fwd(*tensors, True))
-    torch.library.opcheck(OPS.memory_flash_bwd, (out, lse.clamp(-1, 1), usage, *still(*tensors), out, lse))
-
-
-@pytest.mark.parametrize("full", [False, True])
 def test_opcheck_of_the_layer(quiet_memory: None, full: bool) -> None:
-    x, weights, weight, bank = random(9, 8), random(9, 7), random(5, 8), random(7, 5)
-    bias, residual = (random(5), random(9, 5)) if full else (None, None)
-    torch.library.opcheck(OPS.memory_join_fwd, (x, weights, weight, bank, bias, residual))
+    x, weight, bank, bias = random(9, 8), random(5, 8), random(7, 5), random(5) if full else None
     keys, scale = random(7, 8), torch.tensor(2.0, requires_grad=True)
     slot_bias, mask = (random(7), torch.rand(9) > 0.3) if full else (None, None)
     torch.library.opcheck(OPS.memory_layer_fwd, (x, keys, bank, weight, bias, scale, slot_bias, mask, full))
@@ -62,17 +39,6 @@ def test_opcheck_of_the_layer(quiet_memory: None, full: bool) -> None:
     saved = still(y, usage, x, keys, bank, weight, scale, mask, kept, inverse)
     for wanted in ([True] * 7, [full, False, True, False, False, full, False]):
         torch.library.opcheck(OPS.memory_layer_bwd, (*saved, full, wanted))
-
-
-def test_opcheck_of_the_sparse_read(quiet_memory: None) -> None:
-    x, keys, factor = random(2, 9, 3, 8), random(2, 3, 7, 8), random(2, 3, 9)
-    bias = random(1, 3, 7)
-    torch.library.opcheck(OPS.memory_topk, (x, keys, factor, bias, 4))
-    _, index = OPS.memory_topk(x, keys, factor, bias, 4)
-    weights = random(2, 3, 9, 4)
-    torch.library.opcheck(OPS.memory_gather, (weights, index, keys))
-    torch.library.opcheck(OPS.memory_gather_dot, (x, index, keys))
-    torch.library.opcheck(OPS.memory_scatter, (weights, index, x, 7))
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -128,9 +94,7 @@ def test_second_derivatives_are_refused_by_the_compiled_kernels_and_right_elsewh
 
 
 CALLS: dict[str, Callable[..., Any]] = {
-    "attention": lambda x, keys, weight, mask: vk.memory_attention(x, keys, query_mask=mask, return_usage=True),
     "cosine": lambda x, keys, weight, mask: vk.memory_attention(x, keys, normalize=True, num_heads=2, return_lse=True),
-    "sparse": lambda x, keys, weight, mask: vk.memory_attention(x, keys, top_k=3, query_mask=mask, return_usage=True),
     "layer": lambda x, keys, weight, mask: vk.memory_fuse(
         x, keys, None, weight, normalize=True, scale=4.0, query_mask=mask, fold=True, return_usage=True
     ),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import vtsum_kernels as vk
+from vtsum_kernels import dispatch
 
 X, BANK, WEIGHT = torch.zeros(4, 8), torch.zeros(5, 8), torch.zeros(6, 16)
 BATCH, PAIR = torch.zeros(3, 4, 8), (torch.zeros(2, 4), torch.zeros(3, 4))
@@ -85,7 +86,6 @@ BATCH, PAIR = torch.zeros(3, 4, 8), (torch.zeros(2, 4), torch.zeros(3, 4))
         ({"dropout_p": 1.0}, ValueError, "dropout_p must be at least 0 and less than 1, got 1.0"),
         ({"dropout_p": "x"}, TypeError, "dropout_p must be a float, got str"),
         ({"normalize": 1}, TypeError, "normalize must be True or False, got 1"),
-        ({"deterministic": None}, TypeError, "deterministic must be True or False, got None"),
         ({"backend": "cudnn"}, ValueError, "backend must be one of auto, cpp, cuda, triton, reference, got cudnn"),
     ],
 )
@@ -110,7 +110,7 @@ def test_message(op: str, options: dict[str, Any], error: type[Exception], messa
         ({"query_weight": torch.zeros(6, 8)}, r"query_weight must be of shape \[D, C\] with D = 8, .*, got \[6, 8\]"),
         ({"norm": (torch.ones(7), None, 1e-5)}, r"norm\[0\] must be of shape \[E\] = \[8\], got \[7\]"),
         ({"norm": (None, None, 1e-5), "fold": True}, 'fold must be "auto" or False with a norm'),
-        ({"fold": "yes"}, "fold must be \"auto\", True or False, got 'yes'"),
+        ({"fold": "yes"}, "fold must be \"auto\", True, False or what fold_bank makes, got 'yes'"),
     ],
 )
 def test_message_of_fuse(options: dict[str, Any], message: str) -> None:
@@ -145,15 +145,10 @@ def test_explain_describes_every_backend(cpp: None) -> None:
         vk.memory_attention(X, BANK, backend="cuda")
 
 
-def test_predicates_name_the_ops_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a device for which a library lacks a form, the others serve, and the explanation says what is lacking."""
-    from vtsum_kernels.memory_retrieval import backends
-
-    x = torch.zeros(2, 4, device="meta")
-    monkeypatch.setattr(backends.library, "refusal", lambda name: None)
-    call = type("X", (), {"device": torch.device("cuda"), "dtype": torch.float32})()
-    monkeypatch.setattr(backends, "_has_cuda", lambda op: op != "memory_topk")
-    assert backends._cuda_can_run(call, True) == "it has no form of memory_topk"  # type: ignore[arg-type]
-    assert backends._cuda_can_run(call, False) is None  # type: ignore[arg-type]
-    assert backends._cpp_can_run(x, False) == "it runs on the CPU, the tensors are on meta"
-    assert "no form of the ops that top_k needs" in str(backends._triton_can_run(call, True))  # type: ignore[arg-type]
+def test_triton_has_no_top_k(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "TRITON_INTERPRETED", True)
+    monkeypatch.setattr(dispatch, "HAS_TRITON", True)
+    with pytest.raises(
+        NotImplementedError, match=r"backend triton cannot serve .*: it has no form of the ops that top_k"
+    ):
+        vk.memory_attention(X, BANK, top_k=2, backend="triton")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
-from vtsum_kernels.memory_retrieval import products
+from vtsum_kernels.memory_attention import products
 
 # On a processor whose BLAS is the better one float32 is still tested, by that.
 DTYPES = [torch.float32, *(dtype for dtype in products.OURS if dtype != torch.float32)]

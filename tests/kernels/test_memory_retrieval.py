@@ -1,4 +1,4 @@
-"""Memory retrieval: the numbers of both ops, folded and not, against an oracle in float64; masks and edges."""
+"""Memory retrieval: the numbers of both ops, folded and not, against the definitions in float64; masks and edges."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import pytest
 import torch
 import vtsum_kernels as vk
 
-from tests.kernels.memory_eager import eager, split
-from tests.kernels.oracle import gradients, hold
+from tests.kernels import definitions
+from tests.kernels.comparisons import gradients, hold
+from tests.kernels.definitions import split
 
 BACKENDS = ["reference", "cpp"]
 
@@ -28,7 +29,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 @pytest.mark.parametrize(
     ("frames", "slots", "dim", "heads"), [(130, 33, 24, 1), (70, 64, 48, 4), (1, 1, 8, 1), (9, 100, 20, 2)]
 )
-def test_attention_matches_the_oracle(
+def test_attention_matches_the_definition(
     backend: str,
     dtype: torch.dtype,
     normalize: bool,
@@ -68,7 +69,9 @@ def test_attention_matches_the_oracle(
             )
         else:
             scale, shift = (t if wide else t.to(dtype) for t in (tensors[4], tensors[3]))
-            outputs = eager(*tensors[:3], heads, scale, normalize, slot_mask, query_mask, shift, top_k)
+            outputs = definitions.memory_attention(
+                *tensors[:3], heads, scale, normalize, slot_mask, query_mask, shift, top_k
+            )
         results.append([*outputs, *gradients(outputs, tensors, 1)])
     for name, *three in zip(("out", "lse", "usage", "dx", "dkeys", "dvalues", "dbias"), *results, strict=False):
         # A mass is a sum over frames and lse may be near 0: both are held relative to their largest element. With few
@@ -78,28 +81,6 @@ def test_attention_matches_the_oracle(
     got, exact, plain = (result[-1].double().item() for result in results)
     # One number, a sum of terms of both signs: eager may be right by luck, so its dtype's rounding is allowed too.
     assert abs(got - exact) <= 2 * abs(plain - exact) + max(1e-5, torch.finfo(dtype).eps) * (1 + abs(exact))
-
-
-def reference(
-    x: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    weight: torch.Tensor,
-    bias: Any,
-    heads: int,
-    **options: Any,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The package's reference on flat tensors: y [N, O] and usage [H, S]."""
-    options = {**options}
-    mask, shift = options.pop("slot_mask", None), options.pop("slot_bias", None)
-    if mask is not None:
-        shift = torch.where(mask, torch.zeros(1, keys.shape[0], dtype=x.dtype) if shift is None else shift, -torch.inf)
-    for name in ("residual", "query_mask"):
-        options[name] = None if options.get(name) is None else options[name][None]
-    bank = [split(t, heads)[None] for t in (keys, values)]
-    shift = None if shift is None else shift.view(1, -1, keys.shape[0])
-    y, usage = vk.memory_fuse_reference(x[None], *bank, weight, bias, slot_bias=shift, **options)
-    return y[0], usage[0]
 
 
 @pytest.mark.parametrize("fold", [True, False, "auto"])
@@ -146,7 +127,8 @@ def test_fuse_is_the_linear_layer_on_what_was_read(
         return_usage=True,
         backend=backend,
     )
-    exact = reference(x, keys, values, weight, bias, heads, **options, normalize=normalize)
+    scale = options.pop("scale")
+    exact = definitions.memory_fuse(x, keys, values, weight, bias, heads, scale, normalize=normalize, **options)
     for ours, theirs in zip([*got, *gradients(got, inputs, 1)], [*exact, *gradients(exact, inputs, 1)], strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
 
@@ -156,7 +138,7 @@ def test_a_folded_layer_is_as_exact_as_an_unfolded_one(dtype: torch.dtype) -> No
     frames, slots, dim = 200, 40, 64
     x, keys, weight = (torch.randn(s).to(dtype) for s in ((frames, dim), (slots, dim), (dim, 2 * dim)))
     wide = [t.double() for t in (x, keys, keys, weight)]
-    exact = reference(*wide, None, 1, scale=16.0, normalize=True)[0]
+    exact = definitions.memory_fuse(*wide, None, 1, 16.0, normalize=True)[0]
     unfolded, folded = (
         vk.memory_fuse(x, keys, None, weight, scale=16.0, normalize=True, fold=fold) for fold in (False, True)
     )
@@ -164,19 +146,18 @@ def test_a_folded_layer_is_as_exact_as_an_unfolded_one(dtype: torch.dtype) -> No
 
 
 def test_auto_folds_only_where_it_saves_work() -> None:
-    from vtsum_kernels.memory_retrieval.fuse import OP
-
     weight = torch.zeros(64, 128)
     for frames, slots, heads, folds in ((1000, 16, 1, True), (8, 512, 1, False), (1000, 512, 8, False)):
-        call = OP.check(torch.zeros(frames, 64), torch.zeros(slots, 64), None, weight, num_heads=heads)
-        assert call.fold_values is folds, (frames, slots, heads)
+        check = vk.memory_fuse.__wrapped__  # type: ignore[attr-defined]
+        call = check(torch.zeros(frames, 64), torch.zeros(slots, 64), None, weight, num_heads=heads)
+        assert call.fold[1] is folds, (frames, slots, heads)
 
 
 def test_the_published_scale_leaves_the_weights_nearly_even_and_they_are_still_right(backend: str) -> None:
     """Cosine over sqrt(768): every weight is within 4% of 1/S, and what depends on x is all in the last digits."""
     x, bank = torch.randn(50, 768), torch.randn(512, 768) * 0.02
     out = vk.memory_attention(x, bank, scale=768**-0.5, normalize=True, backend=backend)
-    exact = eager(x.double(), bank.double(), bank.double(), 1, 768**-0.5, True, None, None)[0]
+    exact = definitions.memory_attention(x.double(), bank.double(), bank.double(), 1, 768**-0.5, True, None, None)[0]
     mean = bank.double().mean(0)
     error = (out.double() - exact).norm() / (exact - mean).norm()
     assert error < 1e-3
@@ -248,12 +229,12 @@ def test_zero_rows_have_no_direction_and_no_nan(backend: str) -> None:
 def test_the_same_bits_with_any_number_of_threads(cpp: None) -> None:
     """Products aside, which are the BLAS's own affair."""
     threads, results = torch.get_num_threads(), []
-    scores, slopes = torch.randn(2, 1, 500, 70), torch.randn(2, 1, 500, 70)
+    scores, dweights = torch.randn(2, 1, 500, 70), torch.randn(2, 1, 500, 70)
     ops, factor = torch.ops.vtsum_kernels, torch.rand(2, 1, 500)
     try:
         for count in (1, 1, 2, 3):
             torch.set_num_threads(count)
-            weights, back = scores.clone(), slopes.clone()
+            weights, back = scores.clone(), dweights.clone()
             lse, usage = ops.memory_rows_softmax_(weights, factor, None, None, True)
             dbias = ops.memory_rows_slopes_(back, None, usage, weights, factor, None, True)
             results.append([weights, lse, usage, back, dbias])

@@ -8,10 +8,11 @@ import pytest
 import torch
 import vtsum_kernels as vk
 from torch import Tensor
-from vtsum_kernels.memory_retrieval import plan, search
+from vtsum_kernels.memory_attention import plan, search
 
-from tests.kernels.memory_eager import choose, eager
-from tests.kernels.oracle import gradients, hold
+from tests.kernels import definitions
+from tests.kernels.comparisons import gradients, hold
+from tests.kernels.definitions import choose
 
 pytestmark = pytest.mark.usefixtures("cpp")
 OPS = torch.ops.vtsum_kernels
@@ -114,10 +115,10 @@ def test_a_crowded_shortlist_is_left_for_the_full_search(monkeypatch: pytest.Mon
         calls.clear()
         best, index = found(x, bank, torch.ones(6), None, 4)
         assert bool(calls) is crowded
-        whole, places = torch.empty(6, 4), torch.empty(6, 4, dtype=torch.int32)
-        full(x, bank, torch.ones(6), None, whole, places)
+        whole, slots_found = torch.empty(6, 4), torch.empty(6, 4, dtype=torch.int32)
+        full(x, bank, torch.ones(6), None, whole, slots_found)
         assert torch.equal(best, whole)
-        assert torch.equal(index, places)
+        assert torch.equal(index, slots_found)
 
 
 class _Counting:
@@ -163,10 +164,10 @@ def test_sums_over_chosen_slots(dtype: torch.dtype, e: int) -> None:
     index = torch.randint(0, slots, (groups, heads, n, k), dtype=torch.int32)
     table = torch.randn(groups, slots, heads, e).to(dtype).transpose(1, 2)  # strided rows
     rows = torch.randn(groups, n, heads, e).to(dtype)
-    places = torch.nn.functional.one_hot(index.long(), slots)
+    one_hot = torch.nn.functional.one_hot(index.long(), slots)
 
     def dense(weights: Tensor, table: Tensor, rows: Tensor) -> list[Tensor]:
-        spread = torch.einsum("ghnk,ghnks->ghns", weights.to(rows.dtype), places.to(rows.dtype))
+        spread = torch.einsum("ghnk,ghnks->ghns", weights.to(rows.dtype), one_hot.to(rows.dtype))
         every = torch.einsum("gnhe,ghse->ghns", rows, table)
         return [
             torch.einsum("ghns,ghse->gnhe", spread, table),
@@ -270,14 +271,14 @@ def test_product_keys_are_the_keys_written_out(heads: int, k: int, op: str) -> N
 
 
 def test_a_large_bank_is_read_without_all_scores(monkeypatch: pytest.MonkeyPatch) -> None:
-    """4,096 slots and 300 rows go by way of the shortlist, and come out as the dense oracle's k best."""
+    """4,096 slots and 300 rows go by way of the shortlist, and come out as the definition's k best."""
     assert plan.shortlists(300, 4096, 32)
     monkeypatch.setattr(search, "FAST_BFLOAT16", torch.backends.mkldnn.is_available())
     x, keys, values = torch.randn(300, 40), torch.randn(4096, 40), torch.randn(4096, 24)
     out, lse, usage = vk.memory_attention(x, keys, values, top_k=32, return_lse=True, return_usage=True, backend="cpp")
     wide = [t.double() for t in (x, keys, values)]
-    exact = eager(*wide, 1, 40**-0.5, top_k=32)
-    plain = eager(x, keys, values, 1, 40**-0.5, top_k=32)
+    exact = definitions.memory_attention(*wide, 1, 40**-0.5, top_k=32)
+    plain = definitions.memory_attention(x, keys, values, 1, 40**-0.5, top_k=32)
     for name, got, true, rough in zip(("out", "lse", "usage"), (out, lse.t(), usage), exact, plain, strict=True):
         hold(name, got.reshape(true.shape), true, rough)
     torch.testing.assert_close(usage.sum(), torch.tensor(300.0))

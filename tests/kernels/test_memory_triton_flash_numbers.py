@@ -1,6 +1,6 @@
-"""Flash attention over slots in Triton against the float64 oracle, and what is left of a faint signal in bfloat16.
+"""Flash attention over slots in Triton against the definition, and what is left of a faint signal in bfloat16.
 
-On the GPU where there is one; else in Triton's interpreter, in the process that test_memory_triton.py starts for it.
+On the GPU where there is one; else in Triton's interpreter, in the process that test_triton.py starts for it.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ import pytest
 import torch
 import vtsum_kernels as vk
 from torch import Tensor
-from vtsum_kernels.memory_retrieval import plan
+from vtsum_kernels.memory_attention import plan
 
-from tests.kernels import memory_oracle
+from tests.kernels import definitions
+from tests.kernels.comparisons import hold_all
 from tests.kernels.pretended_gpu import PRETENDED
 
 pytest.importorskip("triton", reason="the package triton is not installed (pip install triton)")
 
-from vtsum_kernels.memory_retrieval import triton as memory
-from vtsum_kernels.memory_retrieval import triton_configs, triton_flash_launch, triton_launch
-from vtsum_kernels.sliding_window_attention.triton_tuning import Config
+from vtsum_kernels.memory_attention import triton as memory
+from vtsum_kernels.memory_attention.triton import configs, flash_launch
+from vtsum_kernels.memory_fuse.triton import join
+from vtsum_kernels.triton_kit.tuning import Config
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1" and not PRETENDED
 pytestmark = [] if INTERPRETED else [pytest.mark.gpu]
@@ -32,10 +34,10 @@ DEVICE = "cpu" if INTERPRETED else "cuda"
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles that a test's sizes span several of, and rows cut into chunks of few."""
-    monkeypatch.setattr(triton_configs, "flash_forward_candidates", lambda *_: [Config("tile", 16, 32, 4, 1)])
-    monkeypatch.setattr(triton_configs, "usage_candidates", lambda *_: [Config("tile", 32, 16, 4, 1)])
-    monkeypatch.setattr(triton_configs, "flash_backward_candidates", lambda *_: [Config("tile", 16, 16, 4, 1)])
-    monkeypatch.setattr(triton_launch, "ENOUGH_PROGRAMS", 12)
+    monkeypatch.setattr(configs, "flash_forward_candidates", lambda *_: [Config("tile", 16, 32, 4, 1)])
+    monkeypatch.setattr(configs, "usage_candidates", lambda *_: [Config("tile", 32, 16, 4, 1)])
+    monkeypatch.setattr(configs, "flash_backward_candidates", lambda *_: [Config("tile", 16, 16, 4, 1)])
+    monkeypatch.setattr(flash_launch, "ENOUGH_PROGRAMS", 12)
 
 
 class Flash:
@@ -77,7 +79,7 @@ class Flash:
     def compute(
         self, x: Tensor, keys: Tensor, values: Tensor, factor: Tensor, bias: Tensor | None
     ) -> dict[str, Tensor]:
-        weights, lse, usage = memory_oracle.weights_of(x, keys, factor, bias, self.mask)
+        weights, lse, usage = definitions.memory_weights(x, keys, factor, bias, self.mask)
         return {"out": torch.einsum("ghns,ghse->gnhe", weights, values), "lse": lse, "usage": usage}
 
     def run(self) -> dict[str, Tensor]:
@@ -108,7 +110,7 @@ class Flash:
         found = self.run()
         leaves = {"x": self.x, "keys": self.keys, "values": self.values, "factor": self.factor, "bias": self.bias}
         condition = 1.0 if self.dtype == torch.float32 else 4.0
-        memory_oracle.hold_all(found, self.compute, leaves, self.along, self.dtype, condition, list(found))
+        hold_all(found, self.compute, leaves, self.along, self.dtype, condition, list(found))
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -196,21 +198,21 @@ def test_the_same_bits_each_time(small: None) -> None:
     ("rows", "block", "programs"), [(16384, 64, 3), (16384, 64, 1), (100, 64, 1), (1, 16, 500), (4097, 32, 100)]
 )
 def test_rows_are_cut_into_whole_blocks(rows: int, block: int, programs: int) -> None:
-    chunks, size = triton_launch.cut(rows, block, programs)
+    chunks, size = flash_launch.cut(rows, block, programs)
     assert size % block == 0
     assert (chunks - 1) * size < rows <= chunks * size
-    assert chunks == 1 or programs * (chunks - 1) < triton_launch.ENOUGH_PROGRAMS
-    if rows >= 4 * block and 4 * programs < triton_launch.ENOUGH_PROGRAMS:
-        assert programs * chunks >= min(triton_launch.ENOUGH_PROGRAMS // 2, programs * (rows // block // 8))
+    assert chunks == 1 or programs * (chunks - 1) < flash_launch.ENOUGH_PROGRAMS
+    if rows >= 4 * block and 4 * programs < flash_launch.ENOUGH_PROGRAMS:
+        assert programs * chunks >= min(flash_launch.ENOUGH_PROGRAMS // 2, programs * (rows // block // 8))
 
 
 def test_sums_of_blocks() -> None:
     values = torch.randn(2, 3, 70, 5)
-    sums = triton_flash_launch.block_sums(values, 32)
+    sums = flash_launch.block_sums(values, 32)
     for block, (first, last) in enumerate(((0, 32), (32, 64), (64, 70))):
         torch.testing.assert_close(sums[:, :, block], values[:, :, first:last].sum(2))
     assert sums.shape == (2, 3, 3, 5)
-    assert triton_flash_launch.block_sums(values[:, :, :64], 32).shape == (2, 3, 2, 5)
+    assert flash_launch.block_sums(values[:, :, :64], 32).shape == (2, 3, 2, 5)
 
 
 class Faint:
@@ -227,7 +229,7 @@ class Faint:
         self.keys = keys.bfloat16()
         self.values = (1.0 + torch.randn(1, 1, self.slots, 64)).bfloat16()
         self.factor = 1 / math.sqrt(self.dim) / self.x.float().norm(dim=-1).transpose(1, 2)
-        self.weights, _, _ = memory_oracle.weights_of(
+        self.weights, _, _ = definitions.memory_weights(
             self.x.double(), self.keys.double(), self.factor.double(), None, None
         )
         self.signal = self.weights - 1 / self.slots
@@ -256,7 +258,7 @@ def test_a_faint_signal_passes_through_the_join() -> None:
     signal = faint.signal[0, 0] @ bank.double()
     x, weight = torch.zeros(faint.rows, 8).bfloat16(), torch.zeros(64, 8).bfloat16()
     y = [
-        memory.join(*(tensor.to(DEVICE) for tensor in (x, weights, weight, bank, -mean.float())), None).cpu()
+        join(*(tensor.to(DEVICE) for tensor in (x, weights, weight, bank, -mean.float())), None).cpu()
         for weights in (faint.weights[0, 0].float(), faint.weights[0, 0].bfloat16())
     ]
     assert y[0].dtype == torch.bfloat16
@@ -270,7 +272,7 @@ def test_a_faint_signal_passes_through_flash() -> None:
     values = (faint.values.double() - faint.values.double().mean(2, keepdim=True)).bfloat16()
     x, keys = (tensor.bfloat16() for tensor in (faint.x[..., :256], faint.keys[..., :256]))
     factor = faint.factor
-    weights, _, _ = memory_oracle.weights_of(x.double(), keys.double(), factor.double(), None, None)
+    weights, _, _ = definitions.memory_weights(x.double(), keys.double(), factor.double(), None, None)
     expected = torch.einsum("ghns,ghse->gnhe", weights, values.double())
     signal = torch.einsum("ghns,ghse->gnhe", weights - 1 / faint.slots, values.double())
     inputs = [tensor.to(DEVICE) for tensor in (x, keys, values, factor)]

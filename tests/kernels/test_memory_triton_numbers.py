@@ -1,6 +1,6 @@
-"""The Triton kernels of memory retrieval against the float64 oracle: weights, the joined product and what it needs.
+"""The Triton kernels of memory retrieval against the definition: weights, and the joined product.
 
-On the GPU where there is one; else in Triton's interpreter, in the process that test_memory_triton.py starts for it.
+On the GPU where there is one; else in Triton's interpreter, in the process that test_triton.py starts for it.
 """
 
 from __future__ import annotations
@@ -13,14 +13,17 @@ import torch
 import vtsum_kernels as vk
 from torch import Tensor
 
-from tests.kernels import memory_oracle
+from tests.kernels import definitions
+from tests.kernels.comparisons import hold_all
 from tests.kernels.pretended_gpu import PRETENDED
 
 pytest.importorskip("triton", reason="the package triton is not installed (pip install triton)")
 
-from vtsum_kernels.memory_retrieval import triton as memory
-from vtsum_kernels.memory_retrieval import triton_configs
-from vtsum_kernels.sliding_window_attention.triton_tuning import Config
+from vtsum_kernels.memory_attention import triton as memory
+from vtsum_kernels.memory_attention.triton import configs
+from vtsum_kernels.memory_fuse.triton import join
+from vtsum_kernels.memory_fuse.triton import launch as join_launch
+from vtsum_kernels.triton_kit.tuning import Config
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1" and not PRETENDED
 pytestmark = [] if INTERPRETED else [pytest.mark.gpu]
@@ -38,11 +41,11 @@ WEIGHTS = {
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Small sizes in place of those for real GPUs, with all slots in a tile and with fewer."""
     small = WEIGHTS[request.param]
-    monkeypatch.setattr(triton_configs, "weights_forward_candidates", lambda dtype, slots: [small])
+    monkeypatch.setattr(configs, "weights_forward_candidates", lambda dtype, slots: [small])
     whole = WEIGHTS["single"] if small.form == "single" else small
-    monkeypatch.setattr(triton_configs, "weights_backward_candidates", lambda slots: [whole])
-    monkeypatch.setattr(triton_configs, "scores_backward_candidates", lambda *_: [Config("tile", 32, 16, 4, 1)])
-    monkeypatch.setattr(triton_configs, "block_k", lambda dtype: 16)
+    monkeypatch.setattr(configs, "weights_backward_candidates", lambda slots: [whole])
+    monkeypatch.setattr(configs, "scores_backward_candidates", lambda *_: [Config("tile", 32, 16, 4, 1)])
+    monkeypatch.setattr(configs, "block_k", lambda dtype: 16)
     return str(request.param)
 
 
@@ -81,7 +84,7 @@ class Weights:
         }
 
     def compute(self, x: Tensor, keys: Tensor, factor: Tensor, bias: Tensor | None) -> dict[str, Tensor]:
-        weights, lse, usage = memory_oracle.weights_of(x, keys, factor, bias, self.mask)
+        weights, lse, usage = definitions.memory_weights(x, keys, factor, bias, self.mask)
         return {"weights": weights, "lse": lse, "usage": usage}
 
     def run(self) -> dict[str, Tensor]:
@@ -116,7 +119,7 @@ class Weights:
         # bfloat16 is cut off, not rounded, in the interpreter; and gradients start from weights rounded to it.
         condition = 1.0 if self.dtype == torch.float32 else 4.0
         leaves = {"x": self.x, "keys": self.keys, "factor": self.factor, "bias": self.bias}
-        memory_oracle.hold_all(found, self.compute, leaves, self.along, self.dtype, condition, list(found))
+        hold_all(found, self.compute, leaves, self.along, self.dtype, condition, list(found))
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -229,11 +232,11 @@ class Join:
 
     def check(self) -> None:
         tensors = (self.x, self.weights, self.weight, self.bank, self.bias, self.residual)
-        y = memory.join(*(None if tensor is None else tensor.to(DEVICE) for tensor in tensors))
+        y = join(*(None if tensor is None else tensor.to(DEVICE) for tensor in tensors))
         assert y.dtype == self.dtype
         leaves = dict(zip(("x", "weights", "weight", "bank", "bias", "residual"), tensors, strict=True))
         condition = 1.0 if self.dtype == torch.float32 else 2.0
-        memory_oracle.hold_all({"y": y}, joined, leaves, {"y": torch.ones(y.shape)}, self.dtype, condition, ["y"])
+        hold_all({"y": y}, joined, leaves, {"y": torch.ones(y.shape)}, self.dtype, condition, ["y"])
 
 
 def joined(
@@ -262,56 +265,11 @@ def test_join(shape: tuple[int, int, int, int], options: dict[str, bool], dtype:
 
 def test_join_walks_all_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of rows in groups of eight, the last group short."""
-    monkeypatch.setattr(triton_configs, "join_candidates", lambda *_: [Config("tile", 16, 16, 4, 1)])
+    monkeypatch.setattr(join_launch, "join_candidates", lambda *_: [Config("tile", 16, 16, 4, 1)])
     Join((16 * 9 + 3, 20, 30, 40), torch.float32, bias=True, residual=True).check()
-    assert memory.join(
+    assert join(
         *(torch.zeros(shape, device=DEVICE) for shape in ((0, 4), (0, 3), (5, 4), (3, 5))), None, None
     ).shape == (0, 5)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("block", [64, 32])
-def test_the_joined_products_gradient_reaches_the_scores(
-    block: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As weights_backward makes it of dy V^T; a block of 32 is one of two tiles. Masked rows are asked for NaN."""
-    monkeypatch.setattr(triton_configs, "join_backward_candidates", lambda *_: [Config("tile", 32, block, 4, 1)])
-    heads, rows, slots, out_dim, dim = 2, 45, 50, 40, 8
-    call = Weights((1, rows, heads, slots, dim), dtype, bias="H", mask=True)
-    bank, dy = torch.randn(heads, slots, out_dim).to(dtype), torch.randn(rows, out_dim).to(dtype)
-    call.along["weights"] = None
-
-    def compute(x: Tensor, keys: Tensor, factor: Tensor, bias: Tensor | None) -> dict[str, Tensor]:
-        results = call.compute(x, keys, factor, bias)
-        return results | {"y": torch.einsum("ghns,hso->no", results["weights"], bank.to(x.dtype))}
-
-    along = call.along | {"y": dy}
-    x, keys, factor, bias, mask = (
-        tensor.to(DEVICE) for tensor in (call.x, call.keys, call.factor, call.bias, call.mask)
-    )
-    weights, _, _ = memory.weights_forward(x, keys, factor, bias, mask, dtype)
-    asked = dy.masked_fill(~call.mask[0, :, None], torch.nan).to(DEVICE)
-    dlse = call.along["lse"].masked_fill(~call.mask[:, None], torch.nan).to(DEVICE)
-    dscores, dbias = memory.join_backward_scores(
-        asked, bank.to(DEVICE), weights, dlse, call.along["usage"].to(DEVICE), True
-    )
-    dx, dkeys, dfactor = memory.scores_backward(dscores, x, keys, factor, mask)
-    found = {"dx": dx, "dkeys": dkeys, "dfactor": dfactor, "dbias": dbias}
-    leaves = {"x": call.x, "keys": call.keys, "factor": call.factor, "bias": call.bias}
-    condition = 1.0 if dtype == torch.float32 else 4.0
-    memory_oracle.hold_all(found, compute, leaves, along, dtype, condition, list(found))
-
-
-def test_joined_gradient_without_options_and_with_too_many_slots() -> None:
-    dy, bank = torch.randn(20, 12, device=DEVICE), torch.randn(1, 300, 12, device=DEVICE)
-    weights = torch.softmax(torch.randn(1, 1, 20, 300, device=DEVICE), -1)
-    found, dbias = memory.join_backward_scores(dy, bank, weights, None, None)
-    slopes = (dy @ bank[0].t())[None, None]
-    expected = weights * (slopes - (weights * slopes).sum(-1, keepdim=True))
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
-    assert dbias.shape == (0,)
-    with pytest.raises(NotImplementedError, match="bank must be of at most 512 slots a head, got 513"):
-        memory.join_backward_scores(dy, bank.new_zeros(1, 513, 12), bank.new_zeros(1, 1, 20, 513), None, None)
 
 
 @pytest.mark.parametrize("fold", [False, True])

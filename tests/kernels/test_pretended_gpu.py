@@ -20,7 +20,7 @@ FILES = [
     "test_gpu_window.py",
     "test_gpu_contracts.py",
 ]
-FEW = "cuda and (narrow or packed or masked or folded or step or bits or stream or threads) and not float16"
+FEW = "cuda and (narrow or packed or masked or fold or step or bits or stream or threads) and not float16"
 FEW += " or test_a_large or adversaries or mixed or chosen_slots or which_backend or flash_attention"
 
 

@@ -1,4 +1,4 @@
-"""Sliding-window attention's options, alone and together: all numbers and gradients against the oracle in float64."""
+"""Sliding-window attention's options, alone and together: all numbers and gradients against the definition."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import vtsum_kernels as vk
 from torch import Tensor
 from vtsum_kernels.sliding_window_attention.dropout import philox
 
-from tests.kernels.oracle import dense_attention, gradients, hold, keep_mask, spread_bias, window_mask, windows
+from tests.kernels import definitions
+from tests.kernels.comparisons import gradients, hold
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 
@@ -32,30 +33,25 @@ def compare(
     dropout_p: float = 0.0,
     normalize: str = "window",
 ) -> None:
-    """One call against the oracle and eager PyTorch: out, lse and the gradients of q, k, v and the bias."""
+    """One call against the definition and eager PyTorch: out, lse and the gradients of q, k, v and the bias."""
     batch, heads, frames, dim = shape
     shift = border == "shift"
     qkv = [torch.randn(batch, n, frames, dim) for n in (heads, *[key_heads or heads] * 2)]
     inputs = [x.to(dtype).requires_grad_() for x in qkv]
-    before = sum(sides) if shift else sides[0]
-    entries = (2 * before if shift else sum(sides)) + 1
+    entries = (2 if shift else 1) * sum(sides) + 1
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     if with_bias:
         inputs.append(torch.randn(heads, entries, dtype=wide).requires_grad_())
     key_mask = torch.rand(batch, frames) >= padded if padded else None
-    mask = window_mask(frames, windows(frames, *sides, dilation, shift, ends), key_mask, batch)
-    whole = None
-    if normalize == "global":
-        whole = window_mask(frames, windows(frames, -1, -1, 1, False, ends), key_mask, batch)
     torch.manual_seed(3)
-    keep = None
-    if dropout_p:
-        keep = keep_mask(int(torch.randint(2**62, (1,))), (batch, heads, frames), dropout_p)
-        torch.manual_seed(3)
+    seed = int(torch.randint(2**62, (1,))) if dropout_p else None
+    torch.manual_seed(3)
 
     def dense(inputs: list[Tensor]) -> list[Tensor]:
-        bias = spread_bias(inputs[3], frames, before, dilation) if with_bias else None
-        outputs = dense_attention(*inputs[:3], mask, None, bias, keep, whole)
+        outputs = definitions.sliding_window_attention(
+            *inputs[:3], *sides, dilation=dilation, shift=shift, ends=ends, key_mask=key_mask,
+            bias=inputs[3] if with_bias else None, seed=seed, dropout_p=dropout_p, over_all=normalize == "global",
+        )  # fmt: skip
         return [*outputs, *gradients(outputs, inputs, 1)]
 
     def packed(x: Tensor) -> Tensor:

@@ -14,12 +14,15 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_numbers_in_the_interpreter() -> None:
+@pytest.mark.parametrize(
+    "name", ["test_triton_numbers.py", "test_memory_triton_numbers.py", "test_memory_triton_flash_numbers.py"]
+)
+def test_numbers_in_the_interpreter(name: str) -> None:
     if importlib.util.find_spec("triton") is None:
         pytest.skip("the package triton is not installed (pip install triton)")
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [*command, "tests/kernels/test_triton_numbers.py"],
+        [*command, f"tests/kernels/{name}"],
         cwd=ROOT,
         env={**os.environ, "TRITON_INTERPRET": "1", "PYTEST_ADDOPTS": ""},
         capture_output=True,

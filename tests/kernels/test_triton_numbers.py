@@ -1,4 +1,4 @@
-"""The Triton kernels' numbers against the float64 oracle, each form of them with each option.
+"""The Triton kernels' numbers against the definition in float64, each form of them with each option.
 
 On the GPU where there is one; else in Triton's interpreter, in the process that test_triton.py starts for it.
 """
@@ -15,13 +15,14 @@ import vtsum_kernels as vk
 from torch import Tensor
 from vtsum_kernels.sliding_window_attention.reference import sliding_window_attention_reference
 
-from tests.kernels import oracle
+from tests.kernels import definitions
+from tests.kernels.comparisons import hold
 from tests.kernels.pretended_gpu import PRETENDED
 
 pytest.importorskip("triton", reason="the package triton is not installed (pip install triton)")
 
-from vtsum_kernels.sliding_window_attention import triton as sliding
-from vtsum_kernels.sliding_window_attention.triton_tuning import Config
+from vtsum_kernels.sliding_window_attention.triton import launch as sliding
+from vtsum_kernels.triton_kit.tuning import Config
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1" and not PRETENDED
 pytestmark = [] if INTERPRETED else [pytest.mark.gpu]
@@ -127,20 +128,16 @@ class Inputs:
         return {name: x.cpu() for name, x in found.items()}
 
     def expect(self, dtype: torch.dtype) -> dict[str, Tensor]:
-        """The same by dense attention in `dtype`: float64 is the oracle. dk and dv have the query's heads."""
+        """The same by dense attention in `dtype`: float64 is the definitions. dk and dv have the query's heads."""
         left, right, dilation, shift, scale, p = self.options
-        batch, heads, key_heads, frames, _ = self.shape
         q, k, v = (x.to(dtype, copy=True) for x in (self.q, self.k, self.v))
-        k, v = (x.repeat_interleave(heads // key_heads, 1) for x in (k, v))
+        k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], 1) for x in (k, v))
         bias = None if self.bias is None else self.bias.to(dtype, copy=True)
         leaves = [x.requires_grad_() for x in (q, k, v, bias) if x is not None]
-        sees = oracle.windows(frames, left, right, dilation, shift, self.ends)
-        mask = oracle.window_mask(frames, sees, self.mask, batch)
-        spread = None
-        if bias is not None:
-            spread = oracle.spread_bias(bias, frames, left + right if shift else left, dilation)
-        keep = oracle.keep_mask(SEED, (batch, heads, frames), p) if p > 0 else None
-        out, lse = oracle.dense_attention(q, k, v, mask, scale, spread, keep)
+        out, lse = definitions.sliding_window_attention(
+            q, k, v, left, right, scale=scale, dilation=dilation, shift=shift, ends=self.ends, key_mask=self.mask,
+            bias=bias, seed=SEED if p > 0 else None, dropout_p=p,
+        )  # fmt: skip
         total = (out * self.dout.to(dtype)).sum()
         if self.dlse is not None:
             total = total + (lse.masked_fill(lse.isinf(), 0.0) * self.dlse.to(dtype)).sum()
@@ -157,7 +154,7 @@ def check(inputs: Inputs) -> None:
     for name, got in found.items():
         # Gradients start from lse: where it is 8, its rounding to float32 is 5e-7 of every weight.
         of_lse = inputs.dtype == torch.float32 and name not in ("out", "lse")
-        oracle.hold(name, got, exact[name], eager[name], 2.0 if cut or of_lse else 1.0, inputs.dtype)
+        hold(name, got, exact[name], eager[name], 2.0 if cut or of_lse else 1.0, inputs.dtype)
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
@@ -197,7 +194,7 @@ def test_very_large_and_very_small_values(form: Form) -> None:
     found, exact, eager = inputs.run(), inputs.expect(torch.float64), inputs.expect(torch.float32)
     for name, got in found.items():
         if name in ("out", "lse"):
-            oracle.hold(name, got, exact[name], eager[name], 10.0)
+            hold(name, got, exact[name], eager[name], 10.0)
         else:  # lse is around 4,000, and its rounding to float32 2e-4 of every weight; what remains cancels out
             size = {"dq": 1.0, "dk": 300.0, "dv": 1e-18, "dbias": 1.0}[name]
             assert (got - exact[name]).abs().max() < 1e-3 * size, name
@@ -223,8 +220,8 @@ def test_dropout_keeps_what_philox_says(form: Form) -> None:
     inputs.v.copy_(torch.eye(frames, 32).expand(2, 2, -1, -1))
     kept = inputs.run()["out"][..., :frames] > 0
     left, right = form.window
-    seen = oracle.window_mask(frames, oracle.windows(frames, left, right))
-    expected = (oracle.keep_mask(SEED, (2, 2, frames), p) > 0) & seen
+    seen = definitions.window_mask(frames, definitions.windows(frames, left, right))
+    expected = (definitions.keep_mask(SEED, (2, 2, frames), p) > 0) & seen
     assert torch.equal(kept, expected)
     assert 0 < expected.sum() < 4 * seen.sum()
 

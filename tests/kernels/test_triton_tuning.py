@@ -14,11 +14,13 @@ import torch
 pytest.importorskip("triton", reason="the package triton is not installed (pip install triton)")
 
 import triton
-from vtsum_kernels.sliding_window_attention import triton as sliding
-from vtsum_kernels.sliding_window_attention import triton_configs as configs
-from vtsum_kernels.sliding_window_attention import triton_tuning as tuning
-from vtsum_kernels.sliding_window_attention.triton_tuning import Config, Tuner
-from vtsum_kernels.tuned import Tuned
+from vtsum_kernels.memory_attention.triton import configs as memory_configs
+from vtsum_kernels.memory_fuse.triton.launch import join_candidates
+from vtsum_kernels.sliding_window_attention.triton import configs
+from vtsum_kernels.sliding_window_attention.triton import launch as sliding
+from vtsum_kernels.triton_kit import launch as kit
+from vtsum_kernels.triton_kit import tuning
+from vtsum_kernels.triton_kit.tuning import Config, Tuner
 
 SMALL, LARGE = Config("tile", 16, 32, 1, 1), Config("tile", 128, 64, 8, 2)
 TIMES = {SMALL: 3.0, LARGE: 2.0}
@@ -67,24 +69,10 @@ def test_another_version_measures_anew(path: Path) -> None:
     assert tuner(path, "2").read() == {"a": SMALL}
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "{",
-        "[]",
-        "7",
-        "{}",
-        '{"format": 1, "version": "1", "choices": 3}',
-        '{"format": 1, "version": "1", "choices": {"a": ["tile", 16, 32, 1]}}',
-        '{"format": 1, "version": "1", "choices": {"a": ["tile", 16, 32, 1, "1"]}}',
-        '{"format": 1, "version": "1", "choices": {"a": 5}}',
-    ],
-)
-def test_a_broken_file_is_ignored_with_a_warning_and_replaced(path: Path, text: str) -> None:
+def test_a_broken_file_is_ignored_with_a_warning_and_replaced(path: Path) -> None:
     path.parent.mkdir()
-    path.write_text(text)
-    with pytest.warns(UserWarning, match="ignoring the tuning cache"):
+    path.write_text("{")
+    with pytest.warns(UserWarning, match="ignoring the tuned sizes"):
         assert tuner(path).choose("a", [SMALL, LARGE], TIMES.__getitem__) == LARGE
     assert json.loads(path.read_text())["choices"] == {"a": list(LARGE)}
     with warnings.catch_warnings():
@@ -94,7 +82,7 @@ def test_a_broken_file_is_ignored_with_a_warning_and_replaced(path: Path, text: 
 
 def test_no_place_to_write_is_a_warning(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.warns(UserWarning, match="cannot write the tuning cache"):
+    with pytest.warns(UserWarning, match="cannot write the tuned sizes"):
         assert tuner(tmp_path / "file" / "triton.json").choose("a", [SMALL, LARGE], TIMES.__getitem__) == LARGE
 
 
@@ -139,11 +127,11 @@ def test_sizes_that_have_no_room_give_way_to_the_next() -> None:
 
 
 def test_a_gpu_runs_what_was_measured_unless_told_not_to(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
-    monkeypatch.setattr(sliding, "TUNER", tuner(path))
+    monkeypatch.setattr(kit, "TUNER", tuner(path))
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
     times = iter([3.0, 2.0])
-    monkeypatch.setattr(sliding, "milliseconds", lambda run: (run(), next(times))[1])
+    monkeypatch.setattr(kit, "milliseconds", lambda run: (run(), next(times))[1])
     monkeypatch.setenv("VTSUM_KERNELS_AUTOTUNE", "1")
     run = Recorder(set())
     launcher("cuda").run("fwd", [SMALL, LARGE], run)
@@ -163,8 +151,7 @@ def test_a_gpu_runs_what_was_measured_unless_told_not_to(monkeypatch: pytest.Mon
 def test_what_was_measured_elsewhere_is_taken_without_measuring(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
     other_warps = LARGE._replace(warps=4, stages=3)
     unknown = LARGE._replace(block_m=256)
-    elsewhere = Tuned({"a": tuple(LARGE), "b": tuple(other_warps), "c": tuple(unknown)}, {})
-    monkeypatch.setattr(tuning, "tuned", lambda: elsewhere)
+    monkeypatch.setattr(tuning, "tuned", lambda: {"a": LARGE, "b": other_warps, "c": unknown})
     here = tuner(path)
     assert here.choose("a", [SMALL, LARGE], never) == LARGE
     assert here.choose("b", [SMALL, LARGE], never) == other_warps
@@ -173,22 +160,22 @@ def test_what_was_measured_elsewhere_is_taken_without_measuring(monkeypatch: pyt
     assert here.choose("d", [SMALL, LARGE], never, may_measure=False) == SMALL
     assert tuner(path).choose("a", [SMALL, LARGE], never, may_measure=False) == LARGE
     # What this machine measured goes before what others did.
-    monkeypatch.setattr(tuning, "tuned", lambda: Tuned({"c": tuple(SMALL)}, {}))
+    monkeypatch.setattr(tuning, "tuned", lambda: {"c": SMALL})
     assert tuner(path).choose("c", [SMALL, LARGE], never) == LARGE
 
 
 @pytest.mark.parametrize("size", [{"warps": 3}, {"warps": 32}, {"stages": 0}, {"stages": 9}, {"block_n": 32}])
 def test_nonsense_from_elsewhere_is_not_taken(size: dict[str, int]) -> None:
-    assert tuning.admitted(tuple(LARGE), [SMALL, LARGE]) == LARGE
-    assert tuning.admitted(tuple(LARGE._replace(**size)), [SMALL, LARGE]) is None
+    assert tuning.admitted(LARGE, [SMALL, LARGE]) == LARGE
+    assert tuning.admitted(LARGE._replace(**size), [SMALL, LARGE]) is None
     assert tuning.admitted(None, [SMALL, LARGE]) is None
 
 
 def test_a_slow_strip_is_not_measured_for_a_wide_window(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
-    monkeypatch.setattr(sliding, "TUNER", tuner(path))
+    monkeypatch.setattr(kit, "TUNER", tuner(path))
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
-    monkeypatch.setattr(sliding, "milliseconds", lambda run: (run(), 1.0)[1])
+    monkeypatch.setattr(kit, "milliseconds", lambda run: (run(), 1.0)[1])
     strip, run = Config("strip", 16, 0, 4, 1), Recorder(set())
     call = launcher("cuda")
     call.run("fwd", [SMALL, strip], run)
@@ -199,10 +186,10 @@ def test_a_slow_strip_is_not_measured_for_a_wide_window(monkeypatch: pytest.Monk
 
 
 def test_what_has_no_room_is_never_chosen(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
-    monkeypatch.setattr(sliding, "TUNER", tuner(path))
+    monkeypatch.setattr(kit, "TUNER", tuner(path))
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
-    monkeypatch.setattr(sliding, "milliseconds", lambda run: (run(), 1.0)[1])
+    monkeypatch.setattr(kit, "milliseconds", lambda run: (run(), 1.0)[1])
     run = Recorder({SMALL})
     launcher("cuda").run("fwd", [SMALL, LARGE], run)
     assert set(run.ran) == {LARGE}
@@ -244,3 +231,26 @@ def test_every_candidate_covers_its_window() -> None:
             elif backward and problem.options:
                 assert config.block_m == config.block_n, (problem, config)
     assert min(vars(seen).values()) > 50
+
+
+def test_every_kind_of_memory_call_has_sizes() -> None:
+    """A default of powers of two, which tensors' sizes may fall short of; no size twice."""
+    found = [memory_configs.weights_backward_candidates(slots) for slots in (1, 64, 100, 512, 4096, 5000)]
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        for count in (1, 64, 100, 256, 300, 512, 768, 1024, 5000):
+            found.append(memory_configs.weights_forward_candidates(dtype, count))
+            for config in found[-1]:
+                assert config.form == "walk" or 2 * config.block_n >= count
+            found += [join_candidates(dtype, count, split) for split in (False, True)]
+            found.append(memory_configs.scores_backward_candidates(dtype, count))
+        for width in (16, 64, 128, memory_configs.MAX_DIM_FLASH):
+            for options in (False, True):
+                found.append(memory_configs.flash_forward_candidates(dtype, width, options))
+                found.append(memory_configs.flash_backward_candidates(dtype, width, options))
+        found.append(memory_configs.usage_candidates(dtype))
+    for candidates in found:
+        assert candidates
+        assert len(set(candidates)) == len(candidates), candidates
+        for config in candidates:
+            for size in config[1:4]:
+                assert size.bit_count() == 1, config

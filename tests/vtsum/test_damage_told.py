@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.vtsum.clips import tone, write_clip
-from vtsum import schema
+from vtsum.summary import schema
 from vtsum.video import FrameSampler, cut
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,6 +48,7 @@ PROGRAM = """
 import json, sys
 from pathlib import Path
 from vtsum.errors import VTSumError
+from vtsum.summary import schema
 from vtsum.video import FrameSampler, cut
 for path in sorted(Path(sys.argv[1]).iterdir()):
     try:

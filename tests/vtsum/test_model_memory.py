@@ -13,6 +13,7 @@ from vtsum_kernels.nn import MemoryBank
 from vtsum.config import TextConfig, VTSumConfig
 from vtsum.errors import VTSumError
 from vtsum.model import VTSum
+from vtsum.model.summarizer import EMBEDDED, load
 
 
 def small(**changes: Any) -> VTSum:
@@ -97,3 +98,16 @@ def test_a_bank_inside_survives_saving(tmp_path: Path) -> None:
     x = torch.randn(1, 9, 32)
     assert torch.equal(again.encode(x), model.encode(x))
     assert all(isinstance(bank, MemoryBank) for bank in again.banks())
+
+
+def test_a_loaded_summarizer_has_folded_its_banks() -> None:
+    loaded, plain = load("embedded"), VTSum.from_pretrained(EMBEDDED)
+    assert loaded.model.banks()
+    x = torch.randn(1, 9, loaded.model.config.width)
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded.model.encode(x), plain.encode(x))
+    for bank in loaded.model.banks():
+        bank.fold_check()
+        bank.memory.data.mul_(2.0)
+        with pytest.raises(RuntimeError, match="fold_check"):  # so there is a snapshot
+            bank.fold_check()

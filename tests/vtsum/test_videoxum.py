@@ -179,11 +179,11 @@ def test_videos_that_nobody_annotated(tmp_path):
     ("changes", "told"),
     [
         ({"duration": None}, "v: duration must be there"),
-        ({"duration": -1}, "v: duration must be a number of seconds above 0, got -1"),
+        ({"duration": -1}, "v: duration must be a number of seconds above 0, up to 10,000,000, got -1"),
         ({"tsum": None}, "v: tsum must be there"),
         ({"tsum": [1]}, "v: tsum must be a list of sentences"),
         ({"tsum": [" ."]}, "v: tsum must hold at least one word"),
-        ({"sampled_frames": 0}, "v: sampled_frames must be a whole number above 0"),
+        ({"sampled_frames": 0}, "v: sampled_frames must be a whole number from 1 to 10,000,000, got 0"),
         ({"timestamps": [[1]]}, "v: timestamps must be pairs of seconds"),
         ({"vsum_onehot": []}, r"v: vsum_onehot must be \[annotators x frames\]"),
         ({"vsum_onehot": [[], []]}, r"v: vsum_onehot must have annotators and frames, got \[2, 0\]"),

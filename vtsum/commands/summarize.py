@@ -32,7 +32,7 @@ def _limit(text: str) -> float | None:
 @app.command(short_help="Make a shorter video and a short text out of a video.")
 def summarize(
     video: Annotated[
-        Path, typer.Argument(metavar="VIDEO", help="The video file: any container and codec that FFmpeg reads.")
+        Path, typer.Argument(metavar="VIDEO", help="The video file: any usual container, any codec that FFmpeg reads.")
     ],
     output: Annotated[
         Path | None,

@@ -68,7 +68,7 @@ def evaluate(
             )
         where = _device(device, group.place)
         model, checkpoint = load_model(settings)
-        model = model.to(where)
+        model = model.to(where).fold_()
         dataset, clip, reason = _data(settings, where)
         if dataset.width != model.config.width:
             raise VTSumError(

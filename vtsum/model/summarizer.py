@@ -45,7 +45,7 @@ class VTSumSummarizer:
                 f"{checkpoint.model.config.width}, got {encoder.dim} from {encoder.name!r}"
             )
         self.name = name
-        self.model = checkpoint.model
+        self.model = checkpoint.model.fold_()
         self.encoder = encoder
         self.weights_sha256 = checkpoint.weights_sha256
         self.facts = checkpoint.facts

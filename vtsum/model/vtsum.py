@@ -163,6 +163,12 @@ class VTSum(nn.Module):
         """Every memory bank of the model: one, or one a temporal block, or none."""
         return [module for module in self.modules() if isinstance(module, MemoryBank)]
 
+    def fold_(self) -> VTSum:
+        """Fold each memory bank for inference, see `MemoryBank.fold_`: after loading and moving. Returns self."""
+        for bank in self.banks():
+            bank.fold_()
+        return self
+
     def _check(self, x: Tensor, mask: Tensor | None, cu: Tensor | None) -> tuple[Tensor | None, list[int] | None]:
         """The mask as bool and, for packed videos, their lengths; or an error that names what does not fit."""
         shape = "[B, T, {}]" if cu is None else "[total, {}] with cu_seqlens"

@@ -107,7 +107,11 @@ def open_container(path: str | os.PathLike[str], function: str) -> InputContaine
             options={"max_pixels": str(MAX_PIXELS)},  # libav decodes pictures already to find out what the streams are
             container_options={"protocol_whitelist": "file", "format_whitelist": ",".join(ALLOWED)},
         )
-    except (av.FFmpegError, OSError, ValueError, MemoryError):
+    except av.error.ExitError:
+        raise VTSumError(f"{function}: {name}: could not be opened within {IO_TIMEOUT:.0f} s") from None
+    except MemoryError:
+        raise VTSumError(f"{function}: {name}: states more than 1000 streams, or tables that are too large") from None
+    except (av.FFmpegError, OSError, ValueError):
         raise VTSumError(f"{function}: {name}: must be a video file, found {describe(head)}") from None
 
 

@@ -15,7 +15,7 @@ class Span(NamedTuple):
     """Where the queries and the keys that any of them sees lie on a common line of frames."""
 
     frames: int  # of the common line
-    first_query: int  # its place there
+    first_query: int  # its position there
     queries: int
     first_key: int
     begin: int  # the keys kept are begin .. end - 1
@@ -28,7 +28,7 @@ def span(queries: int, keys: int, window: tuple[int, int], offset: int) -> Span:
     Args:
         queries, keys (int): how many there are.
         window (tuple[int, int]): keys before and after, inclusive, in frames; -1 = unbounded.
-        offset (int): query i stands at the place of key i + offset.
+        offset (int): query i stands at the position of key i + offset.
     """
     left, right = window
     begin = 0 if left < 0 else min(max(offset - left, 0), keys)
@@ -55,7 +55,7 @@ def aligned_attention(
     return_lse: bool = False,
     **rest: Any,
 ) -> Any:
-    """`sliding_window_attention` where query i stands at the place of key i + offset.
+    """`sliding_window_attention` where query i stands at the position of key i + offset.
 
     Keys that no query sees are dropped and missing ones masked, so that the work grows with the queries and the window
     and not with the number of keys. Heads of v may be wider or narrower than those of q and k.
@@ -72,17 +72,17 @@ def aligned_attention(
     Returns:
         Tensor: [B, H, Tq, Dv]; with `return_lse` a tuple of it and lse.
     """
-    place = span(q.shape[2], k.shape[2], window, offset)
-    k, v = k[:, :, place.begin : place.end], v[:, :, place.begin : place.end]
-    kept = place.end - place.begin
+    line = span(q.shape[2], k.shape[2], window, offset)
+    k, v = k[:, :, line.begin : line.end], v[:, :, line.begin : line.end]
+    kept = line.end - line.begin
     if key_padding_mask is not None:
-        key_padding_mask = key_padding_mask[:, place.begin : place.end]
-    if kept < place.frames:
+        key_padding_mask = key_padding_mask[:, line.begin : line.end]
+    if kept < line.frames:
         valid = torch.ones(1, kept, dtype=torch.bool, device=q.device) if key_padding_mask is None else key_padding_mask
-        after = place.frames - place.first_key - kept
-        key_padding_mask = F.pad(valid, (place.first_key, after), value=False).expand(q.shape[0], -1)
-    q = _place(q, place.first_query, place.frames)
-    k, v = _place(k, place.first_key, place.frames), _place(v, place.first_key, place.frames)
+        after = line.frames - line.first_key - kept
+        key_padding_mask = F.pad(valid, (line.first_key, after), value=False).expand(q.shape[0], -1)
+    q = _place(q, line.first_query, line.frames)
+    k, v = _place(k, line.first_key, line.frames), _place(v, line.first_key, line.frames)
 
     width, narrow = v.shape[3], v.shape[3] - q.shape[3]
     if narrow:
@@ -90,5 +90,5 @@ def aligned_attention(
         q, k = (F.pad(x, (0, max(narrow, 0))) for x in (q, k))
         v = F.pad(v, (0, max(-narrow, 0)))
     found = sliding_window_attention(q, k, v, window, key_padding_mask=key_padding_mask, return_lse=return_lse, **rest)
-    rows = slice(place.first_query, place.first_query + place.queries)
+    rows = slice(line.first_query, line.first_query + line.queries)
     return (found[0][:, :, rows, :width], found[1][:, :, rows]) if return_lse else found[:, :, rows, :width]

@@ -125,7 +125,7 @@ class _Lines(NamedTuple):
 
     bounds: Tensor  # cu_seqlens of the lines
     frames: int
-    queries: Tensor  # [total_q], the place of each
+    queries: Tensor  # [total_q], the position of each
     keys: Tensor  # [total_k]
 
 
@@ -134,7 +134,7 @@ def _lines(op: str, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor, queries: int, ke
         checks.fail(op, "cu_seqlens_k", f"of cu_seqlens_q's shape {list(cu_seqlens_q.shape)}", list(cu_seqlens_k.shape))
     of_queries, of_keys = cu_seqlens_q.diff(), cu_seqlens_k.diff()
     ends = torch.maximum(of_queries, of_keys).cumsum(0)
-    places = []
+    positions = []
     for name, bounds, lengths, total in (
         ("cu_seqlens_q", cu_seqlens_q, of_queries, queries),
         ("cu_seqlens_k", cu_seqlens_k, of_keys, keys),
@@ -142,9 +142,9 @@ def _lines(op: str, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor, queries: int, ke
         first, last, shortest = int(bounds[0]), int(bounds[-1]), int(lengths.min()) if len(lengths) else 0
         if first != 0 or last != total or shortest < 0:
             checks.fail(op, name, f"rising from 0 to {total}", bounds.tolist())
-        places.append(torch.arange(total, device=ends.device) + (ends - bounds[1:]).repeat_interleave(lengths))
+        positions.append(torch.arange(total, device=ends.device) + (ends - bounds[1:]).repeat_interleave(lengths))
     frames = int(ends[-1]) if len(ends) else 0
-    return _Lines(F.pad(ends, (1, 0)), frames, places[0], places[1])
+    return _Lines(F.pad(ends, (1, 0)), frames, positions[0], positions[1])
 
 
 def flash_attn_varlen_func(

@@ -42,7 +42,7 @@ _UNKNOWN_TO_THE_OP = {
 
 
 class LocalWindow(NamedTuple):
-    """What a sliding-window layer gets in place of a mask. Query i stands at the place of key i + offset.
+    """What a sliding-window layer gets in place of a mask. Query i stands at the position of key i + offset.
 
     Answers what transformers asks of a finished mask on the way: its dimensions, and that it be contiguous.
     """

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import checks
-from ..memory_retrieval import memory_attention, memory_fuse
+from ..memory_attention import memory_attention
+from ..memory_fuse import Folded, fold_bank, memory_fuse
 from . import bank_writing
 
 #: Where a learned temperature starts for cosine similarity. 1 / sqrt(C) keeps every logit so near 0 that the softmax
@@ -83,7 +84,8 @@ class MemoryBank(nn.Module):
         self.top_k = top_k
         self.fuse = fuse
         self.residual = residual
-        self.folded = False
+        # See fold_: the snapshot, and the parameters that it was made of.
+        self._folded: tuple[Folded, tuple[nn.Parameter | None, ...]] | None = None
         self.norm = nn.LayerNorm(dim) if norm else None
         self.memory = nn.Parameter(torch.empty(num_slots, dim))
         nn.init.normal_(self.memory, std=dim**-0.5)  # rows of about unit norm
@@ -131,16 +133,14 @@ class MemoryBank(nn.Module):
         if valid is not None:
             x = x.masked_fill(~valid, 0.0)
         hidden = x if self.norm is None else self.norm(x)
-        y, usage = self._read(hidden, mask)
-        if self.residual:
-            y = x + y
+        y, usage = self._read(hidden, x if self.residual else None, mask)
         with torch.no_grad():
             self.mass.copy_(usage)
         self._usage = usage if torch.is_grad_enabled() else None
         return y
 
-    def _read(self, hidden: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What is added to the frames, [B, T, C], and the usage [H, S]."""
+    def _read(self, hidden: Tensor, residual: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The update, with the residual where there is one, [B, T, C], and the usage [H, S]."""
         options: dict[str, Any] = {
             "num_heads": self.num_heads,
             "scale": self.scale if self.log_scale is None else self.log_scale.exp().clamp(max=MAX_SCALE),
@@ -157,8 +157,11 @@ class MemoryBank(nn.Module):
         if self.half_keys is None:
             options["normalize"] = self.normalize
             if self.fuse == "concat" and weight is not None:
-                fold = True if self.folded else "auto"
-                return memory_fuse(hidden, keys, None, weight, bias, query_weight=query_weight, fold=fold, **options)
+                options |= {"query_weight": query_weight, "fold": self._folded_for(dtype) or "auto"}
+                if residual is None or residual.dtype == dtype:
+                    return memory_fuse(hidden, keys, None, weight, bias, residual=residual, **options)
+                y, usage = memory_fuse(hidden, keys, None, weight, bias, **options)  # autocast norms in float32
+                return residual + y, usage
         if query_weight is not None:
             queries = F.linear(hidden, query_weight)
         if self.half_keys is not None:
@@ -169,10 +172,10 @@ class MemoryBank(nn.Module):
                 by_head = queries.unflatten(-1, (self.num_heads, -1))
                 queries = F.normalize(by_head, dim=-1).flatten(-2)
         read, usage = memory_attention(queries, keys, values, **options)
-        if weight is None:
-            return read, usage
-        joined = F.linear(torch.cat((hidden, read), -1), weight, bias)
-        return (joined if self.fuse == "concat" else torch.sigmoid(joined) * read), usage
+        if weight is not None:
+            joined = F.linear(torch.cat((hidden, read), -1), weight, bias)
+            read = joined if self.fuse == "concat" else torch.sigmoid(joined) * read
+        return (read if residual is None else residual + read), usage
 
     def balance_loss(self) -> Tensor:
         """How unevenly the last forward used the slots: sum over slots of S * (mean weight)^2 - 1, the mean over heads.
@@ -239,14 +242,82 @@ class MemoryBank(nn.Module):
         frames = x.reshape(-1, dim) if mask is None else x[mask]
         if self.norm is not None:
             frames = self.norm(frames)  # slots lie among what they are compared with
+        self._folded = None
         bank_writing.RULES[rule](self.memory, self.counts, frames.to(self.memory.dtype), momentum)
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def fold_(self) -> MemoryBank:
-        """Make it ready for inference: evaluation mode, nothing to learn, and every product that can be folded into the
-        bank is computed once and kept until a parameter changes. Returns self."""
-        self.eval().requires_grad_(False)
-        self.folded = True
+        """Make it ready for inference: evaluation mode, and a snapshot of what `fold_bank` folds into the bank, which
+        forwards without gradients then use as it is. Returns self.
+
+        The snapshot is dropped by `train()`, `load_state_dict`, `write`, whatever moves or converts the module, and a
+        forward that wants gradients of the parameters. Any other change of a parameter (an optimiser's step,
+        `p.data.copy_`, a broadcast) is the caller's to follow by `fold_()`; `fold_check()` finds what was not. Only
+        fuse="concat" without product keys folds anything.
+
+        Raises:
+            RuntimeError: the bank lies in shards of ZeRO-3.
+        """
+        self.eval()
+        if self.memory.numel() == 0 or hasattr(self.memory, "ds_id"):
+            raise RuntimeError("MemoryBank: fold_ must be used on a whole bank, got one that is sharded (ZeRO-3)")
+        folded = self._fold()
+        self._folded = None if folded is None else (folded, self._sources())
         return self
+
+    def fold_check(self) -> None:
+        """Fold anew, and compare with the snapshot that forwards use; nothing is compared where there is none.
+
+        Raises:
+            RuntimeError: they differ by more than rounding.
+        """
+        if self._folded is None:
+            return
+        with torch.inference_mode(False), torch.no_grad():
+            now = self._fold()
+        try:
+            torch.testing.assert_close(self._folded[0], now, equal_nan=True)
+        except AssertionError as error:
+            difference = " ".join(str(error).split())
+            raise RuntimeError(
+                "MemoryBank: fold_check: the parameters must be those that fold_ folded, got others; "
+                f"call fold_() again ({difference})"
+            ) from None
+
+    def _fold(self) -> Folded | None:
+        if self.join_weight is None or self.fuse != "concat" or self.half_keys is not None:
+            return None
+        options: dict[str, Any] = {"num_heads": self.num_heads, "normalize": self.normalize, "top_k": self.top_k}
+        return fold_bank(self.memory, None, self.join_weight, query_weight=self.query_weight, **options)
+
+    def _sources(self) -> tuple[nn.Parameter | None, ...]:
+        return self.memory, self.join_weight, self.query_weight
+
+    def _folded_for(self, dtype: torch.dtype) -> Folded | None:
+        """The snapshot, where a forward may use it."""
+        if self._folded is None:
+            return None
+        if torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters()):
+            self._folded = None
+            return None
+        folded, sources = self._folded
+        # torch.func.functional_call puts others in their place; under autocast frames may be of another dtype.
+        own = all(ours is theirs for ours, theirs in zip(self._sources(), sources, strict=True))
+        return folded if own and dtype == self.memory.dtype else None
+
+    def train(self, mode: bool = True) -> MemoryBank:
+        if mode:
+            self._folded = None
+        return super().train(mode)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> MemoryBank:  # to, cuda, half, share_memory and the like
+        self._folded = None
+        return super()._apply(*args, **kwargs)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._folded = None
+        super()._load_from_state_dict(*args, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy of the module has had no forward of its own; what this one's graph holds cannot be copied.

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import Tensor
 
-from .. import dispatch
-from .backends import OP, RUN
-from .call import check
-from .global_softmax import rescale
+from .. import checks, dispatch
+from .backends import BACKENDS, preferred, run
+from .call import NAME, Call, check_bias, check_border, check_keys, check_mask, check_sequences
 from .reference import sliding_window_attention_reference
 
 __all__ = ["sliding_window_attention", "sliding_window_attention_reference"]
 
 
+@dispatch.op(BACKENDS, run, preferred)
 def sliding_window_attention(
     q: Tensor,
     k: Tensor,
@@ -78,27 +79,52 @@ def sliding_window_attention(
     et al. 2023, "Neighborhood Attention Transformer" (shifted borders); Lin et al. 2023, "VideoXum", the formula of
     local attention as printed (normalize="global").
     """
-    call = check(
+    checks.is_floating(NAME, "q", q)
+    packed = cu_seqlens is not None
+    rank, names = (3, "[total, H, D]") if packed else (4, "[B, H, T, D]")
+    checks.has_rank(NAME, "q", q, rank, names)
+    if k.shape != q.shape or v.shape != q.shape or k.dtype != q.dtype or v.dtype != q.dtype or k.device != q.device:
+        check_keys(q, k, v, packed)
+    if v.device != q.device:
+        checks.fail(NAME, "v", f"on the device of q, {q.device}", v.device)
+    heads, dim = (q.shape[1], q.shape[2]) if packed else (q.shape[1], q.shape[3])
+    if dim < 1:
+        checks.fail(NAME, "D", "at least 1", dim)
+    if scale is None:
+        scale = 1.0 / math.sqrt(dim)
+    elif isinstance(scale, bool) or not isinstance(scale, (int, float)):
+        checks.fail(NAME, "scale", "a float or None (1 / sqrt(D))", type(scale).__name__, TypeError)
+    elif not math.isfinite(scale):
+        checks.fail(NAME, "scale", "finite", scale)
+    if dilation != 1:
+        checks.is_positive_int(NAME, "dilation", dilation)
+    left, right = checks.window(NAME, window_size, causal)
+    shift = check_border(NAME, border, left, right, causal)
+    if normalize not in ("window", "global"):
+        checks.fail(NAME, "normalize", '"window" or "global"', repr(normalize))
+    if dropout_p != 0.0 and (not isinstance(dropout_p, (int, float)) or not 0.0 <= dropout_p < 1.0):
+        checks.fail(NAME, "dropout_p", "at least 0 and less than 1", dropout_p)
+    if packed:
+        cu_seqlens = check_sequences(cu_seqlens, q)
+        q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (q, k, v))
+    if bias is not None:
+        bias = check_bias(bias, q, heads, left, right, shift)
+    mask = None if key_padding_mask is None else check_mask(key_padding_mask, q, packed)
+    return Call(
         q,
         k,
         v,
-        window_size,
-        scale=scale,
-        dilation=dilation,
-        causal=causal,
-        key_padding_mask=key_padding_mask,
-        cu_seqlens=cu_seqlens,
-        bias=bias,
-        border=border,
-        normalize=normalize,
-        dropout_p=dropout_p,
-        return_lse=return_lse,
+        mask,
+        cu_seqlens,
+        bias,
+        left,
+        right,
+        dilation,
+        shift,
+        float(scale),
+        float(dropout_p),
+        normalize,
+        return_lse,
+        packed,
+        backend,
     )
-    over_all = normalize == "global"
-    out, lse = RUN[dispatch.choose(OP, backend, call)](call, return_lse or over_all)
-    if over_all:
-        out, lse = rescale(call, out, lse)
-    if call.packed:
-        out = out.squeeze(0).transpose(0, 1)
-        lse = lse.squeeze(0) if return_lse else lse
-    return (out, lse) if return_lse else out

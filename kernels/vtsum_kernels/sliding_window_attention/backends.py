@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .. import dispatch, library
-from . import cuda_waves, flash
-from .call import NAME, Call, check
+from .. import dispatch
+from . import flash
+from .call import NAME, Call
 from .dropout import draw_seed
+from .global_softmax import rescale
 from .ops import MAX_KEYS_RECOMPUTED
 from .reference import sliding_window_attention_reference
 
@@ -23,10 +23,6 @@ FLASH_FROM_CUDA = 257
 #: The same where there is no compiled kernel on the CPU, and one product a key is the alternative.
 FLASH_FROM_CPU = 65
 MAX_DIM_GPU = 256
-
-HAS_TRITON = importlib.util.find_spec("triton") is not None
-#: Triton's interpreter runs its kernels on the CPU, for tests.
-TRITON_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def window_keys(call: Call) -> int:
@@ -39,44 +35,26 @@ def window_keys(call: Call) -> int:
 
 
 def _cpp_can_run(call: Call) -> str | None:
-    if call.q.device.type != "cpu":
-        return f"it runs on the CPU, the tensors are on {call.q.device}"
-    if library.refusal("_cpu") is not None:
-        return f"the compiled CPU kernels are not loaded: {library.refusal('_cpu')}"
-    if window_keys(call) > MAX_KEYS_CPP:
+    reason = dispatch.cpp_can_run(call.q)
+    if reason is None and window_keys(call) > MAX_KEYS_CPP:
         return f"a window holds {window_keys(call)} keys, more than {MAX_KEYS_CPP}"
-    return None
-
-
-def _gpu_can_run(call: Call) -> str | None:
-    if call.q.dtype == torch.float64:
-        return "it takes float32, float16 and bfloat16"
-    if call.q.shape[3] > MAX_DIM_GPU:
-        return f"D is {call.q.shape[3]}, more than {MAX_DIM_GPU}"
-    return None
+    return reason
 
 
 def _cuda_can_run(call: Call) -> str | None:
-    if call.q.device.type != "cuda":
-        return f"it runs on CUDA, the tensors are on {call.q.device}"
-    if library.refusal("_cuda") is not None:
-        return f"the compiled CUDA kernels are not loaded: {library.refusal('_cuda')}"
-    return _gpu_can_run(call)
+    return dispatch.cuda_can_run(call.q) or _dim_of_gpu(call)
 
 
 def _triton_can_run(call: Call) -> str | None:
-    if call.q.device.type != "cuda" and not (TRITON_INTERPRETED and call.q.device.type == "cpu"):
-        return f"it runs on CUDA, the tensors are on {call.q.device}"
-    if not HAS_TRITON:
-        return "the package triton is not installed"
-    return _gpu_can_run(call)
+    return dispatch.triton_can_run(call.q) or _dim_of_gpu(call)
 
 
-def _reference_can_run(call: Call) -> str | None:
-    return None
+def _dim_of_gpu(call: Call) -> str | None:
+    dim = call.q.shape[3]
+    return f"D is {dim}, more than {MAX_DIM_GPU}" if dim > MAX_DIM_GPU else None
 
 
-def _preferred(call: Call) -> str | None:
+def preferred(call: Call) -> str | None:
     """A wide window is compute-bound: there torch's own flash attention is faster, where it serves the call."""
     keys = window_keys(call)
     if keys <= MAX_KEYS_RECOMPUTED or flash.can_run(call) is not None:
@@ -86,20 +64,13 @@ def _preferred(call: Call) -> str | None:
     return "flash" if keys >= FLASH_FROM_CPU and _cpp_can_run(call) is not None else None
 
 
-OP = dispatch.register(
-    dispatch.Op(
-        NAME,
-        {
-            "cpp": _cpp_can_run,
-            "cuda": _cuda_can_run,
-            "triton": _triton_can_run,
-            "reference": _reference_can_run,
-            "flash": flash.can_run,  # only where it is preferred
-        },
-        check,
-        _preferred,
-    )
-)
+BACKENDS: dict[str, dispatch.Predicate] = {
+    "cpp": _cpp_can_run,
+    "cuda": _cuda_can_run,
+    "triton": _triton_can_run,
+    "reference": lambda call: None,
+    "flash": flash.can_run,  # only where it is preferred
+}
 
 
 def _seed(call: Call) -> Tensor | None:
@@ -149,19 +120,23 @@ def _registered(op: Callable[..., tuple[Tensor, Tensor]]) -> Callable[[Call, boo
     return run
 
 
-_compiled = _registered(torch.ops.vtsum_kernels.sliding_window_attention_fwd.default)
-
-
-def _cuda(call: Call, need_lse: bool) -> tuple[Tensor, Tensor]:
-    if not torch.compiler.is_compiling():  # what was measured must not become a part of the graph
-        cuda_waves.apply(call.q.device)
-    return _compiled(call, need_lse)
-
-
-RUN = {
+_compiled = _registered(getattr(torch.ops.vtsum_kernels, f"{NAME}_fwd").default)
+_FORWARD = {
     "cpp": _compiled,
-    "cuda": _cuda,
-    "triton": _registered(torch.ops.vtsum_kernels.sliding_window_attention_triton_fwd.default),
+    "cuda": _compiled,
+    "triton": _registered(getattr(torch.ops.vtsum_kernels, f"{NAME}_triton_fwd").default),
     "flash": flash.run,
     "reference": _reference,
 }
+
+
+def run(backend: str, call: Call) -> Any:
+    """The call by a backend: out, or out and lse."""
+    over_all = call.normalize == "global"
+    out, lse = _FORWARD[backend](call, call.return_lse or over_all)
+    if over_all:
+        out, lse = rescale(call, out, lse)
+    if call.packed:
+        out = out.squeeze(0).transpose(0, 1)
+        lse = lse.squeeze(0) if call.return_lse else lse
+    return (out, lse) if call.return_lse else out

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import math
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .. import checks
+from ..tensors import acc_dtype
 
 NAME = "sliding_window_attention"
 
@@ -32,11 +32,12 @@ class Call(NamedTuple):
     normalize: str
     return_lse: bool
     packed: bool
+    backend: str
 
 
-def statistics_dtype(dtype: torch.dtype) -> torch.dtype:
-    """In what the scores' sums are kept."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
+def key_gradient(q: Tensor, x: Tensor) -> Tensor:
+    """An empty dk or dv: laid out as x, or as q where several heads share one of x."""
+    return torch.empty_like(x if x.shape == q.shape else q)
 
 
 def bias_length(left: int, right: int, shift: bool) -> int:
@@ -44,75 +45,7 @@ def bias_length(left: int, right: int, shift: bool) -> int:
     return (2 if shift else 1) * (left + right) + 1
 
 
-def check(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    window_size: int | tuple[int, int],
-    *,
-    scale: float | None = None,
-    dilation: int = 1,
-    causal: bool = False,
-    key_padding_mask: Tensor | None = None,
-    cu_seqlens: Tensor | None = None,
-    bias: Tensor | None = None,
-    border: str = "truncate",
-    normalize: str = "window",
-    dropout_p: float = 0.0,
-    return_lse: bool = False,
-) -> Call:
-    """Takes the public op's arguments. Raises as its docstring says."""
-    checks.is_floating(NAME, "q", q)
-    packed = cu_seqlens is not None
-    rank, names = (3, "[total, H, D]") if packed else (4, "[B, H, T, D]")
-    checks.has_rank(NAME, "q", q, rank, names)
-    if k.shape != q.shape or v.shape != q.shape or k.dtype != q.dtype or v.dtype != q.dtype or k.device != q.device:
-        _check_keys(q, k, v, packed)
-    if v.device != q.device:
-        checks.fail(NAME, "v", f"on the device of q, {q.device}", v.device)
-    heads, dim = (q.shape[1], q.shape[2]) if packed else (q.shape[1], q.shape[3])
-    if dim < 1:
-        checks.fail(NAME, "D", "at least 1", dim)
-    if scale is None:
-        scale = 1.0 / math.sqrt(dim)
-    elif isinstance(scale, bool) or not isinstance(scale, (int, float)):
-        checks.fail(NAME, "scale", "a float or None (1 / sqrt(D))", type(scale).__name__, TypeError)
-    elif not math.isfinite(scale):
-        checks.fail(NAME, "scale", "finite", scale)
-    if dilation != 1:
-        checks.is_positive_int(NAME, "dilation", dilation)
-    left, right = checks.window(NAME, window_size, causal)
-    shift = check_border(NAME, border, left, right, causal)
-    if normalize not in ("window", "global"):
-        checks.fail(NAME, "normalize", '"window" or "global"', repr(normalize))
-    if dropout_p != 0.0 and (not isinstance(dropout_p, (int, float)) or not 0.0 <= dropout_p < 1.0):
-        checks.fail(NAME, "dropout_p", "at least 0 and less than 1", dropout_p)
-    if packed:
-        cu_seqlens = _check_sequences(cu_seqlens, q)
-        q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (q, k, v))
-    if bias is not None:
-        bias = _check_bias(bias, q, heads, left, right, shift)
-    mask = None if key_padding_mask is None else _check_mask(key_padding_mask, q, packed)
-    return Call(
-        q,
-        k,
-        v,
-        mask,
-        cu_seqlens,
-        bias,
-        left,
-        right,
-        dilation,
-        shift,
-        float(scale),
-        float(dropout_p),
-        normalize,
-        return_lse,
-        packed,
-    )
-
-
-def _check_keys(q: Tensor, k: Tensor, v: Tensor, packed: bool) -> None:
+def check_keys(q: Tensor, k: Tensor, v: Tensor, packed: bool) -> None:
     """k and v where they are not of q's very shape: fewer heads, or a mistake."""
     names = "[total, K, D]" if packed else "[B, K, T, D]"
     for name, x in (("k", k), ("v", v)):
@@ -141,7 +74,7 @@ def check_border(op: str, border: str, left: int, right: int, causal: bool) -> b
     return True
 
 
-def _check_sequences(cu_seqlens: Any, q: Tensor) -> Tensor:
+def check_sequences(cu_seqlens: Any, q: Tensor) -> Tensor:
     """int32, contiguous. The values are looked at where that costs nothing: on the CPU, outside of compilation."""
     name, total = "cu_seqlens", q.shape[0]
     checks.is_tensor(NAME, name, cu_seqlens)
@@ -161,7 +94,7 @@ def _check_sequences(cu_seqlens: Any, q: Tensor) -> Tensor:
     return cu_seqlens.to(torch.int32).contiguous()
 
 
-def _check_bias(bias: Any, q: Tensor, heads: int, left: int, right: int, shift: bool) -> Tensor:
+def check_bias(bias: Any, q: Tensor, heads: int, left: int, right: int, shift: bool) -> Tensor:
     checks.is_floating(NAME, "bias", bias)
     if left < 0 or right < 0:
         checks.fail(NAME, "window_size", "finite on both sides where there is a bias", (left, right))
@@ -169,10 +102,10 @@ def _check_bias(bias: Any, q: Tensor, heads: int, left: int, right: int, shift: 
     checks.has_shape(NAME, "bias", bias, (heads, bias_length(left, right, shift)), names)
     if bias.device != q.device:
         checks.fail(NAME, "bias", f"on the device of q, {q.device}", bias.device)
-    return bias.to(statistics_dtype(q.dtype)).contiguous()
+    return bias.to(acc_dtype(q.dtype)).contiguous()
 
 
-def _check_mask(mask: Any, q: Tensor, packed: bool) -> Tensor:
+def check_mask(mask: Any, q: Tensor, packed: bool) -> Tensor:
     """Key padding as a bool [B, T]; lengths [B] are turned into one."""
     name = "key_padding_mask"
     checks.is_tensor(NAME, name, mask)

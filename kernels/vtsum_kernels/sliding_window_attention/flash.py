@@ -97,7 +97,7 @@ def _cpu(call: Call) -> Tensor:
     band = (offset >= 0) & (offset <= left + right)
     valid = torch.ones(1, frames, dtype=torch.bool) if mask is None else mask
     valid = F.pad(valid, (left, right + end), value=False).unfold(1, rows + left + right, rows)
-    pieces = []
+    parts = []
     for first in range(0, blocks, _BLOCKS):
         part = slice(first, first + _BLOCKS)
         visible = band & valid[:, part, None, :]
@@ -105,5 +105,5 @@ def _cpu(call: Call) -> Tensor:
         # A row that sees nothing looks at everything instead, and what it finds is thrown away.
         looks = (visible | ~seen).repeat_interleave(heads if mask is not None else 1, 0)
         found = F.scaled_dot_product_attention(q[:, part], k[:, part], v[:, part], attn_mask=looks, scale=call.scale)
-        pieces.append(found.unflatten(0, (batch, heads)).masked_fill(~seen[:, None], 0.0))
-    return torch.cat(pieces, 2).flatten(2, 3)[:, :, :frames]
+        parts.append(found.unflatten(0, (batch, heads)).masked_fill(~seen[:, None], 0.0))
+    return torch.cat(parts, 2).flatten(2, 3)[:, :, :frames]

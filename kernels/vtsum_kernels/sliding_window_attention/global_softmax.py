@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from .. import library
-from .call import Call, statistics_dtype
+from ..tensors import acc_dtype
+from .call import Call
 
 #: Scores held at a time.
 _BLOCK = 1 << 23
@@ -74,7 +75,7 @@ def _scores(
     scale: float,
 ) -> Tensor:
     """[B, K, H / K, rows, keys] in the statistics' dtype; padded keys are -inf."""
-    wide = statistics_dtype(q.dtype)
+    wide = acc_dtype(q.dtype)
     heads = (k.shape[1], -1)
     x = q[:, :, rows].to(wide).unflatten(1, heads) * scale
     scores = x @ k[:, :, None, keys].to(wide).transpose(-1, -2)
@@ -100,7 +101,7 @@ def _forward(
     shift: bool,
     scale: float,
 ) -> Tensor:
-    lse = q.new_full(q.shape[:3], -torch.inf, dtype=statistics_dtype(q.dtype))
+    lse = q.new_full(q.shape[:3], -torch.inf, dtype=acc_dtype(q.dtype))
     if q.numel() == 0:
         return lse
     before = left + right if shift else left
@@ -126,7 +127,7 @@ def _backward(
     shift: bool,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    wide = statistics_dtype(q.dtype)
+    wide = acc_dtype(q.dtype)
     dq, dk = torch.zeros_like(q, dtype=wide), torch.zeros_like(k, dtype=wide)
     dbias = q.new_zeros(0, dtype=wide) if bias is None else torch.zeros_like(bias)
     if q.numel() == 0:
@@ -163,7 +164,7 @@ def _gradient(ctx: Any, dlse: Tensor) -> tuple[Tensor | None, ...]:
 
 
 def _forward_fake(q: Tensor, *rest: Any) -> Tensor:
-    return q.new_empty(q.shape[:3], dtype=statistics_dtype(q.dtype))
+    return q.new_empty(q.shape[:3], dtype=acc_dtype(q.dtype))
 
 
 def _backward_fake(

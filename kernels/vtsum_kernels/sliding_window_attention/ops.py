@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from .. import library
-from .call import statistics_dtype
+from ..tensors import acc_dtype, contiguous
+from .call import NAME, key_gradient
 
 _OPTIONS = "int left, int right, int dilation, bool shift, float scale, float dropout_p"
 _INPUTS = "Tensor q, Tensor k, Tensor v, Tensor? key_padding_mask, Tensor? cu_seqlens, Tensor? bias, Tensor? seed"
@@ -39,7 +40,7 @@ def _forward_fake(
     need_lse: bool,
 ) -> tuple[Tensor, Tensor]:
     shape = q.shape[:3] if need_lse else (0,)
-    return torch.empty_like(q), q.new_empty(shape, dtype=statistics_dtype(q.dtype))
+    return torch.empty_like(q), q.new_empty(shape, dtype=acc_dtype(q.dtype))
 
 
 def _backward_fake(
@@ -52,14 +53,9 @@ def _backward_fake(
     bias: Tensor | None,
     *rest: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    wide = statistics_dtype(q.dtype)
+    wide = acc_dtype(q.dtype)
     dbias = q.new_empty(0, dtype=wide) if bias is None else torch.empty_like(bias)
     return torch.empty_like(q), key_gradient(q, k), key_gradient(q, v), dbias
-
-
-def key_gradient(q: Tensor, x: Tensor) -> Tensor:
-    """An empty dk or dv: laid out as x, or as q where several heads share one of x."""
-    return torch.empty_like(x if x.shape == q.shape else q)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -80,10 +76,10 @@ def _sum_groups(gradient: Tensor, keys: Tensor) -> Tensor:
 def _gradient_by(op: str) -> Callable[..., tuple[Tensor | None, ...]]:
     def gradient(ctx: Any, dout: Tensor | None, dlse: Tensor | None) -> tuple[Tensor | None, ...]:
         q, k, v, mask, cu_seqlens, bias, seed, out, lse = ctx.saved_tensors
-        slopes = dlse.contiguous() if ctx.need_lse and dlse is not None else None
+        dlse = contiguous(dlse) if ctx.need_lse else None
         dout = torch.zeros_like(q) if dout is None else dout
         dq, dk, dv, dbias = getattr(torch.ops.vtsum_kernels, op)(
-            dout, q, k, v, mask, cu_seqlens, bias, seed, slopes, out, lse, *ctx.options
+            dout, q, k, v, mask, cu_seqlens, bias, seed, dlse, out, lse, *ctx.options
         )
         rest = (None,) * (len(ctx.options) + 1)
         return (dq, _sum_groups(dk, k), _sum_groups(dv, v), None, None, None if bias is None else dbias, None, *rest)
@@ -91,19 +87,7 @@ def _gradient_by(op: str) -> Callable[..., tuple[Tensor | None, ...]]:
     return gradient
 
 
-def _triton_forward(*arguments: Any) -> tuple[Tensor, Tensor]:
-    from . import triton
-
-    return triton.forward(*arguments)
-
-
-def _triton_backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    from . import triton
-
-    return triton.backward(*arguments)
-
-
-for _prefix in ("sliding_window_attention", "sliding_window_attention_triton"):
+for _prefix in (NAME, f"{NAME}_triton"):
     library.define(
         f"{_prefix}_fwd({_INPUTS}, {_OPTIONS}, bool need_lse) -> (Tensor, Tensor)",
         _forward_fake,
@@ -114,8 +98,7 @@ for _prefix in ("sliding_window_attention", "sliding_window_attention_triton"):
         f"{_prefix}_bwd(Tensor dout, {_INPUTS}, Tensor? dlse, Tensor? out, Tensor? lse, {_OPTIONS}) "
         "-> (Tensor, Tensor, Tensor, Tensor)",
         _backward_fake,
-        library.refuse_double_backward("sliding_window_attention"),
+        library.refuse_double_backward(NAME),
     )
-for _device in ("CUDA", "CPU"):  # the CPU for Triton's interpreter
-    library.LIB.impl("sliding_window_attention_triton_fwd", _triton_forward, _device)
-    library.LIB.impl("sliding_window_attention_triton_bwd", _triton_backward, _device)
+for _pass, _function in (("fwd", "forward"), ("bwd", "backward")):
+    library.implement_in_triton(f"{NAME}_triton_{_pass}", f"{__package__}.triton", _function)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from vtsum_kernels.integrations.align import aligned_attention, span
 
+from tests.kernels.comparisons import gradients
 from tests.kernels.integrations.dense import attention, close, random, rows_and_keys
-from tests.kernels.oracle import gradients
 
 WINDOWS = [(2, 1), (0, 0), (3, 0), (-1, 0), (2, -1), (-1, -1), (40, 40)]
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from vtsum_kernels.integrations.flash_attn import flash_attn_func, flash_attn_varlen_func
 
+from tests.kernels.comparisons import gradients, hold
 from tests.kernels.integrations.dense import attention, close, random, rows_and_keys
-from tests.kernels.oracle import gradients, hold
 
 WINDOWS: list[tuple[int, int]] = [(-1, -1), (2, 1), (0, 0), (3, -1), (-1, 2), (50, 50)]
 LENGTHS = [(7, 7), (4, 9), (9, 4), (1, 6)]
@@ -113,11 +113,11 @@ def test_packed(window_size: tuple[int, int], causal: bool, alibi: bool, of_keys
     lengths = (bounds(of_queries), bounds(of_keys), max(of_queries), max(of_keys))
     out, lse, nothing = flash_attn_varlen_func(q, k, v, *lengths, return_attn_probs=True, **asked)
     assert nothing is None
-    pieces = [
+    parts = [
         dense(*(x[None] for x in part), **asked)
         for part in zip(q.split(of_queries), k.split(of_keys), v.split(of_keys), strict=True)
     ]
-    wanted = torch.cat([piece[0][0] for piece in pieces]), torch.cat([piece[1][0] for piece in pieces], 1)
+    wanted = torch.cat([part[0][0] for part in parts]), torch.cat([part[1][0] for part in parts], 1)
     same("", (out, lse), wanted, inputs)
 
 

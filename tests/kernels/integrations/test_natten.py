@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from vtsum_kernels.integrations.natten import na1d
 
+from tests.kernels.comparisons import gradients, hold
 from tests.kernels.integrations.dense import attention, close, random
 from tests.kernels.integrations.natten_golden import CASES, PATH, Case, by_natten, inputs
-from tests.kernels.oracle import gradients, hold
 
 
 def recorded(case: Case) -> tuple[Tensor, Tensor]:

@@ -14,8 +14,8 @@ from torch import Tensor
 from vtsum_kernels.integrations import sdpa
 from vtsum_kernels.integrations.sdpa import Band, scaled_dot_product_attention, window_from_mask
 
+from tests.kernels.comparisons import gradients, hold
 from tests.kernels.integrations.dense import close, random
-from tests.kernels.oracle import gradients, hold
 
 
 def band_mask(frames: int, left: int, right: int, dilation: int = 1, valid: Tensor | None = None) -> Tensor:

@@ -147,7 +147,7 @@ def test_packed_sequences(name: str, windows: list[LocalWindow | None]) -> None:
 @pytest.mark.parametrize(
     "how",
     [{}, {"cache_implementation": "static"}, {"num_beams": 2}, {"prefill_chunk_size": 6}, {"use_cache": False}],
-    ids=["cache", "static cache", "beams", "prefill in pieces", "no cache"],
+    ids=["cache", "static cache", "beams", "prefill in chunks", "no cache"],
 )
 def test_generation(name: str, how: dict[str, Any], windows: list[LocalWindow | None]) -> None:
     ids, mask = tokens(3, 13), torch.ones(3, 13, dtype=torch.long)
@@ -171,13 +171,13 @@ def test_continuing_a_cache_with_several_tokens() -> None:
     mask[1, :6] = 0
     model, whole = build("gemma3"), build("gemma3", "eager")
     wanted = whole(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-    cache, pieces = tf.DynamicCache(config=model.config), []
+    cache, chunks = tf.DynamicCache(config=model.config), []
     for first, last in ((0, 4), (4, 11), (11, 12), (12, 23)):
         found = model(
             input_ids=ids[:, first:last], attention_mask=mask[:, :last], past_key_values=cache, use_cache=True
         )
-        pieces.append(found.last_hidden_state)
-    close("pieces", torch.cat(pieces, 1)[mask.bool()], wanted[mask.bool()], BOUND)
+        chunks.append(found.last_hidden_state)
+    close("chunks", torch.cat(chunks, 1)[mask.bool()], wanted[mask.bool()], BOUND)
 
 
 def test_gradient_checkpointing() -> None:

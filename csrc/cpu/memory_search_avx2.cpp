@@ -1,2 +1,0 @@
-// Compiled for AVX2, FMA and F16C.
-#include "memory_search_impl.h"

@@ -1,0 +1,2 @@
+// Compiled for AVX2, FMA and F16C.
+#include "impl.h"

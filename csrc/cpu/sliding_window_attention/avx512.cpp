@@ -1,0 +1,2 @@
+// Compiled for AVX-512 (F, BW, DQ, VL).
+#include "impl.h"

@@ -1,0 +1,2 @@
+// Compiled for the architecture's baseline.
+#include "impl.h"

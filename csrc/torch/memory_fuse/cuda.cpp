@@ -1,0 +1,43 @@
+// vtsum_kernels::memory_join_fwd on CUDA: products by torch's BLAS. What memory_fuse reads comes from memory attention.
+#include "../memory_attention/cuda_tensors.h"
+
+namespace vts::glue {
+namespace {
+
+using torch::stable::new_empty;
+
+// y = x weight^T + weights bank + bias + residual: the second product is added to the first where it lies.
+Tensor join_forward(
+    Tensor x, Tensor weights, Tensor weight, Tensor bank, std::optional<Tensor> bias, std::optional<Tensor> residual) {
+    const char *op = "memory_join_fwd";
+    check_devices(
+        op, {"x", x},
+        {{"weights", weights}, {"weight", weight}, {"bank", bank}, {"bias", bias}, {"residual", residual}});
+    const DeviceGuard guard(x.get_device_index());
+    const auto type = x.scalar_type();
+    STD_TORCH_CHECK(
+        x.dim() == 2 && weight.dim() == 2 && weights.dim() == 2 && bank.dim() == 2 && weight.size(1) == x.size(1) &&
+            weights.size(0) == x.size(0) && bank.size(0) == weights.size(1) && bank.size(1) == weight.size(0),
+        op, ": x must be [N, C], weights [N, R], weight [O, C] and bank [R, O]");
+    Tensor y = new_empty(x, {x.size(0), weight.size(0)}, type);
+    const Tensor shares = in_dtype(weights, type), to = in_dtype(bank, type);
+    const auto start = [&]() -> std::optional<Tensor> {
+        if (!residual.has_value()) return bias;
+        if (!bias.has_value()) return residual;
+        return torch::stable::subtract(*residual, *bias, -1.0);
+    }();
+    if (start.has_value()) {
+        multiply_add(in_dtype(*start, type), shares, to, y);
+    } else {
+        const auto batch = [](const Tensor &t) { return torch::stable::unsqueeze(t, 0); };
+        multiply_batch(batch(shares), batch(to), batch(y));
+    }
+    multiply_add(y, x, torch::stable::transpose(in_dtype(weight, type), 0, 1), y);
+    return y;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(vtsum_kernels, CUDA, m) { m.impl("memory_join_fwd", TORCH_BOX(&join_forward)); }
+
+}  // namespace vts::glue

@@ -1,0 +1,122 @@
+// vtsum_kernels::sliding_window_attention_{fwd,bwd} on CUDA.
+#include "../cuda.h"
+#include "params.h"
+
+namespace vts::glue {
+namespace {
+
+constexpr const char *fwd_name = "sliding_window_attention_fwd";
+constexpr const char *bwd_name = "sliding_window_attention_bwd";
+
+vts_sliding_window_attention_params checked(
+    const char *op, const Tensor &q, const Tensor &k, const Tensor &v, const options &o) {
+    auto p = params_of(op, q, k, v, o);
+    STD_TORCH_CHECK(p.dtype != VTS_FLOAT64, op, ": q must be float32, float16 or bfloat16 on CUDA");
+    STD_TORCH_CHECK(p.D <= 256, op, ": D must be at most 256 on CUDA, got ", p.D);
+    return p;
+}
+
+// The sequence of each frame, or an empty tensor where nothing is packed. The kernels are queued behind its own, and
+// the memory is not given to others on this stream before they are done.
+Tensor bounds_of(const char *op, const Tensor &q, vts_sliding_window_attention_params &p) {
+    Tensor bounds = torch::stable::new_empty(q, {2, p.cu_seqlens == nullptr ? 0 : p.T}, ScalarType::Int);
+    if (p.cu_seqlens == nullptr) return bounds;
+    int32_t *to = static_cast<int32_t *>(bounds.data_ptr());
+    check_launch(op, vts_sequence_bounds_cuda(p.cu_seqlens, p.sequences, p.T, to, stream_of(q)));
+    p.bounds = to;
+    return bounds;
+}
+
+std::tuple<Tensor, Tensor> forward(
+    Tensor q, Tensor k, Tensor v, std::optional<Tensor> mask, std::optional<Tensor> cu_seqlens,
+    std::optional<Tensor> bias, std::optional<Tensor> seed, int64_t left, int64_t right, int64_t dilation, bool shift,
+    double scale, double dropout_p, bool need_lse) {
+    check_devices(
+        fwd_name, {"q", q},
+        {{"k", k}, {"v", v}, {"mask", mask}, {"cu_seqlens", cu_seqlens}, {"bias", bias}, {"seed", seed}});
+    const DeviceGuard guard(q.get_device_index());
+    q = with_dense_rows(q), k = with_dense_rows(k), v = with_dense_rows(v);
+    auto p = checked(fwd_name, q, k, v, {mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p});
+    const Tensor bounds = bounds_of(fwd_name, q, p);
+    Tensor out = torch::stable::empty_like(q);
+    Tensor lse = empty_lse(q, need_lse);
+    p.out = bhtd(out);
+    p.lse = need_lse ? lse.data_ptr() : nullptr;
+    check_launch(fwd_name, vts_sliding_window_attention_fwd_cuda(&p, stream_of(q)));
+    return {out, lse};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> backward(
+    Tensor dout, Tensor q, Tensor k, Tensor v, std::optional<Tensor> mask, std::optional<Tensor> cu_seqlens,
+    std::optional<Tensor> bias, std::optional<Tensor> seed, std::optional<Tensor> dlse, std::optional<Tensor> out,
+    std::optional<Tensor> lse, int64_t left, int64_t right, int64_t dilation, bool shift, double scale,
+    double dropout_p) {
+    check_devices(
+        bwd_name, {"q", q},
+        {{"dout", dout},
+         {"k", k},
+         {"v", v},
+         {"mask", mask},
+         {"cu_seqlens", cu_seqlens},
+         {"bias", bias},
+         {"seed", seed},
+         {"dlse", dlse},
+         {"out", out},
+         {"lse", lse}});
+    const DeviceGuard guard(q.get_device_index());
+    q = with_dense_rows(q), k = with_dense_rows(k), v = with_dense_rows(v), dout = with_dense_rows(dout);
+    auto p = checked(bwd_name, q, k, v, {mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p});
+    STD_TORCH_CHECK(
+        same_shape(dout, q) && dout.scalar_type() == q.scalar_type(), bwd_name,
+        ": dout must be of q's shape and dtype");
+    if (dlse.has_value()) {
+        check_dlse(bwd_name, *dlse, q);
+        p.dlse = dlse->data_ptr();
+    }
+    if (out.has_value() && lse.has_value()) {
+        STD_TORCH_CHECK(
+            same_shape(*out, q) && out->scalar_type() == q.scalar_type(), bwd_name,
+            ": out must be of q's shape and dtype");
+        check_dlse(bwd_name, *lse, q);
+        out = with_dense_rows(*out);
+        p.out = bhtd(*out), p.lse = lse->data_ptr();
+    }
+    const Tensor bounds = bounds_of(bwd_name, q, p);
+    Tensor dq = torch::stable::empty_like(q), dk = empty_key_gradient(q, k), dv = empty_key_gradient(q, v);
+    Tensor dbias =
+        bias.has_value() ? torch::stable::empty_like(*bias) : torch::stable::new_empty(q, {0}, ScalarType::Float);
+    p.dout = bhtd(dout), p.dq = bhtd(dq), p.dk = bhtd(dk), p.dv = bhtd(dv);
+    p.dbias = bias.has_value() ? dbias.data_ptr() : nullptr;
+    const Tensor scratch =
+        torch::stable::new_empty(q, {vts_sliding_window_attention_bwd_cuda_scratch(&p)}, ScalarType::Byte);
+    p.scratch = scratch.data_ptr();
+    check_launch(bwd_name, vts_sliding_window_attention_bwd_cuda(&p, stream_of(q)));
+    return {dq, dk, dv, dbias};
+}
+
+void choose_strips_per_warp(
+    bool backward, ScalarType dtype, int64_t dim, int64_t keys, int64_t rows_log2, int64_t waves) {
+    constexpr const char *name = "sliding_window_attention_waves";
+    STD_TORCH_CHECK(waves >= 0 && waves <= 64, name, ": waves must be 0 to 64, got ", waves);
+    STD_TORCH_CHECK(
+        dtype == ScalarType::Float || dtype == ScalarType::Half || dtype == ScalarType::BFloat16, name,
+        ": dtype must be float32, float16 or bfloat16");
+    const int kind = dtype == ScalarType::Float ? VTS_FLOAT32 : dtype == ScalarType::Half ? VTS_FLOAT16 : VTS_BFLOAT16;
+    const int full = vts_sliding_window_attention_strips_per_warp_cuda(
+        backward, kind, dim, keys, rows_log2, static_cast<int>(waves));
+    STD_TORCH_CHECK(full == 0, name, ": there is no room for another choice");
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(vtsum_kernels, CUDA, m) {
+    m.impl("sliding_window_attention_fwd", TORCH_BOX(&forward));
+    m.impl("sliding_window_attention_bwd", TORCH_BOX(&backward));
+}
+
+// An op without tensors has no device to be chosen by.
+STABLE_TORCH_LIBRARY_IMPL(vtsum_kernels, CompositeExplicitAutograd, m) {
+    m.impl("sliding_window_attention_waves", TORCH_BOX(&choose_strips_per_warp));
+}
+
+}  // namespace vts::glue

@@ -1,0 +1,120 @@
+"""How a call is computed: as the reference, or by the registered ops, folded or not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..memory_attention.backends import SUFFIX
+from ..memory_attention.products import matmul
+from ..memory_attention.read import keeps_weights, read, weigh
+from ..memory_attention.reference import dropout_keep
+from .call import Call
+from .cpu import folded_layer, is_one_layer
+from .fold import Folded, fold
+from .reference import memory_fuse_reference
+
+
+def run(backend: str, call: Call) -> Any:
+    """The call by a backend: y, with usage where it is wanted."""
+    if backend == "reference":
+        y, usage = _reference(call)
+    else:
+        folded = call.fold
+        if not isinstance(folded, Folded):
+            folded = fold(call.bank, call.weight, call.query_weight, call.options.normalize, *folded)
+        if folded.values is None:
+            y, usage = _apart(call, folded, SUFFIX[backend])
+        elif backend == "cpp" and is_one_layer(call, folded):
+            y, usage = folded_layer(call, folded)
+        else:
+            y, usage = _folded(call, folded, folded.values, SUFFIX[backend])
+    y = y.reshape(*call.leading, call.weight.shape[0])
+    if not call.return_usage:
+        return y
+    return y, usage if call.bank.batched else usage[0]
+
+
+def _reference(call: Call) -> tuple[Tensor, Tensor]:
+    (groups, rows, _), bank, options = call.x.shape, call.bank, call.options
+    return memory_fuse_reference(
+        call.x,
+        bank.keys,
+        bank.values,
+        call.weight,
+        call.bias,
+        query_weight=call.query_weight,
+        residual=call.residual,
+        norm=call.norm,
+        scale=options.scale,
+        normalize=options.normalize,
+        slot_bias=bank.slot_bias,
+        query_mask=options.query_mask,
+        top_k=options.top_k,
+        keep=dropout_keep(call.x, (groups, call.heads, rows, bank.slots), options.dropout_p),
+    )
+
+
+def _folded(call: Call, folded: Folded, values: Tensor, suffix: str) -> tuple[Tensor, Tensor]:
+    options = call.options
+    queries = _queries(call, folded)
+    bank = call.bank._replace(keys=folded.keys, values=values)
+    keeps = options.dropout_p > 0 or keeps_weights(queries, bank)
+    if options.top_k is None and keeps and not bank.batched:
+        found = weigh(queries, bank, options, suffix)
+        weights = F.dropout(found.weights, options.dropout_p) if options.dropout_p > 0 else found.weights
+        flat = weights[0].transpose(0, 1).flatten(1)  # [N, H * S]
+        return _join(call, flat, values[0].flatten(0, 1), suffix), found.usage
+    retrieved, _, usage = read(queries.to(values.dtype), bank, options, suffix, True)
+    x, weight = _left_in(call).to(values.dtype), call.weight[:, : call.x.shape[2]].to(values.dtype)
+    y = F.linear(x, weight, None if call.bias is None else call.bias.to(x.dtype)) + retrieved.sum(2)
+    if call.residual is not None:
+        y = y + call.residual
+    return _masked(call, y.to(call.x.dtype)), usage
+
+
+def _apart(call: Call, folded: Folded, suffix: str) -> tuple[Tensor, Tensor]:
+    """What was retrieved is formed, and joined to the frame by W2."""
+    bank = call.bank._replace(keys=folded.keys)
+    retrieved, _, usage = read(_queries(call, folded), bank, call.options, suffix, True)
+    m = retrieved.flatten(2)
+    if call.norm is not None:
+        m = F.layer_norm(m, m.shape[-1:], *call.norm)
+    return _join(call, m.flatten(0, 1), call.weight[:, call.x.shape[2] :].t(), suffix), usage
+
+
+def _queries(call: Call, folded: Folded) -> Tensor:
+    """Rows as queries [G, n, H, d]."""
+    x, key_dim = call.x, call.bank.key_dim
+    if folded.projected:
+        return x[:, :, None].expand(-1, -1, call.heads, -1)
+    if call.query_weight is not None:
+        x = matmul(x[:, None], call.query_weight.t().expand(x.shape[0], 1, -1, -1))[:, 0]
+    return x.unflatten(2, (call.heads, key_dim))
+
+
+def _left_in(call: Call) -> Tensor:
+    """x, 0 in the rows that the query mask leaves out, whatever they hold."""
+    mask = call.options.query_mask
+    return call.x if mask is None else call.x.masked_fill(~mask[:, :, None], 0.0)
+
+
+def _join(call: Call, weights: Tensor, bank: Tensor, suffix: str) -> Tensor:
+    """x W1^T + weights bank + bias + residual [G, n, O]."""
+    (groups, rows, dim), residual = call.x.shape, call.residual
+    op = getattr(torch.ops.vtsum_kernels, f"memory_join{suffix}_fwd")
+    residual = None if residual is None else residual.flatten(0, 1)
+    y = op(_left_in(call).flatten(0, 1), weights, call.weight[:, :dim], bank, call.bias, residual)
+    return _masked(call, y.view(groups, rows, y.shape[1]))
+
+
+def _masked(call: Call, y: Tensor) -> Tensor:
+    """y, and the residual alone, or 0, in the rows that the query mask leaves out."""
+    mask = call.options.query_mask
+    if mask is None:
+        return y
+    rest = y.new_zeros(()) if call.residual is None else call.residual
+    return torch.where(mask[:, :, None], y, rest)

@@ -1,0 +1,282 @@
+"""The joined product on the CPU, and the whole folded layer of one head as one op: what autograd would copy is
+accumulated in place.
+
+    y = x W1^T + P V' + bias,   P = softmax(factor x K'^T + slot_bias),   factor = scale, or scale / |x| for cosine
+
+Products are counted: three forward and six backward, none of them over what another already made. With t = factor ds,
+the scaled gradient of the scores, u = t K' and dK' = t^T x:
+    dscale = sum_n x . (u / factor) factor / scale = <K', dK'> / scale, so that no pass over the rows is needed;
+    a cosine's norm passes back - (x . u) x / |x|^2, added to u while it is in the cache; then dx = u + dy W1.
+
+bfloat16 stays so where the processor multiplies it and adds up in float32 (`products`), and is widened before
+otherwise. P, nearly even at the published scale, would lose in 8 digits what tells its slots apart: its distances from
+e, 1 / S in bfloat16, are multiplied instead, P V' = (P - e) V' + e sum V' and P^T dy = (P - e)^T dy + e sum dy.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import library
+from ..memory_attention.cpu import in_full_precision, rows_softmax, rows_softmax_backward, widened
+from ..memory_attention.products import OURS, add_product, product
+from ..memory_attention.read import keeps_weights
+from ..memory_attention.reference import NORM_FLOOR
+from ..tensors import acc_dtype, contiguous, dense_rows
+from . import ops as _ops  # noqa: F401  (the schema of the join is theirs)
+from .call import Call
+from .fold import Folded
+
+_TENSORS = "Tensor x, Tensor keys, Tensor bank, Tensor weight, Tensor? bias, Tensor scale, Tensor? slot_bias"
+_INPUTS = f"{_TENSORS}, Tensor? query_mask, bool normalize"
+
+library.LIB.define("memory_unproject_(Tensor(a!) u, Tensor x, Tensor share) -> ()")
+_unproject = torch.ops.vtsum_kernels.memory_unproject_.default
+
+
+def joined(x: Tensor, weight: Tensor, bias: Tensor | None, weights: Tensor, bank: Tensor) -> Tensor:
+    """x W1^T + weights bank + bias, without a copy of either pair side by side."""
+    y = product(x, weight.t())
+    add_product(y, weights, bank)
+    return y if bias is None else y.add_(bias)
+
+
+def join_forward(
+    x: Tensor, weights: Tensor, weight: Tensor, bank: Tensor, bias: Tensor | None, residual: Tensor | None
+) -> Tensor:
+    """x W1^T + weights bank + bias + residual in float32, rounded once."""
+    dtype = x.dtype
+    x, weights, weight, bank, bias, residual = widened(x, weights, weight, bank, bias, residual)
+    y = joined(x, weight, bias, weights, bank)
+    if residual is not None:
+        y.add_(residual)
+    return y.to(dtype)
+
+
+def _factor(x: Tensor, scale: Tensor, normalize: bool) -> tuple[Tensor, Tensor]:
+    """factor [1, 1, N], and 1 / |x| [N] (for cosine, else empty); 0 where the norm is under the floor."""
+    if not normalize:
+        return scale.expand(1, 1, x.shape[0]).contiguous(), scale.new_empty(0)
+    norms = torch.linalg.vector_norm(x, dim=-1, dtype=acc_dtype(x.dtype))
+    factor = (scale / norms.clamp_min(NORM_FLOOR)).view(1, 1, -1)
+    return factor, torch.where(norms > NORM_FLOOR, norms.reciprocal(), 0.0)
+
+
+def _even(weights: Tensor, dtype: torch.dtype) -> float:
+    """e of this module's head: 0 where weights keep all their digits, and where no slot may be read."""
+    if dtype != torch.bfloat16 or not weights.any():
+        return 0.0
+    return float(torch.tensor(1.0 / weights.shape[1], dtype=dtype))
+
+
+def _forward(
+    x: Tensor,
+    keys: Tensor,
+    bank: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    scale: Tensor,
+    slot_bias: Tensor | None,
+    query_mask: Tensor | None,
+    normalize: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    factor, inverse = _factor(x, scale, normalize)
+    weights = product(x, keys.to(x.dtype).t())
+    mask = None if query_mask is None else query_mask.reshape(1, -1).contiguous()
+    shift = None if slot_bias is None else slot_bias.view(1, 1, -1).contiguous()
+    _, usage = rows_softmax(weights.view(1, 1, *weights.shape), factor, shift, mask, True)
+    if even := _even(weights, x.dtype):
+        common = bank.sum(0) * even
+        bias = common if bias is None else common.add_(bias)
+    y = joined(x, weight, bias, ((weights - even) if even else weights).to(x.dtype), bank.to(x.dtype))
+    y = y.to(x.dtype)
+    if query_mask is not None:
+        y.masked_fill_(~query_mask[:, None], 0.0)
+    return y, weights, usage.view(-1), inverse
+
+
+def _backward(
+    dy: Tensor | None,
+    dusage: Tensor | None,
+    x: Tensor,
+    keys: Tensor,
+    bank: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    query_mask: Tensor | None,
+    weights: Tensor,
+    inverse: Tensor,
+    normalize: bool,
+    wanted: list[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """wanted: which of dx, dkeys, dbank, dweight, dbias, dscale and dslot_bias are; the others come back empty."""
+    want_x, want_keys, want_bank, want_weight, want_bias, want_scale, want_slot_bias = wanted
+    dx, dkeys, dbank, dweight, dbias, dscale, dslot_bias = (weights.new_empty(0) for _ in wanted)
+    keys, bank = keys.to(x.dtype), bank.to(x.dtype)
+    mask = None
+    if query_mask is not None:
+        x = x.masked_fill(~query_mask[:, None], 0.0)  # what left-out rows hold, NaN too, must not reach a sum
+        mask = query_mask.reshape(1, -1).contiguous()
+    if dy is None:
+        dy = x.new_zeros(x.shape[0], weight.shape[0])
+    elif query_mask is not None:
+        dy = dy.masked_fill(~query_mask[:, None], 0.0)
+    even = _even(weights, x.dtype)
+    dy_sum = dy.sum(0, dtype=weights.dtype) if want_bias or (want_bank and even) else dbias
+    if want_bank:
+        dbank = product(((weights - even) if even else weights).to(x.dtype).t(), dy)
+        if even:
+            dbank.add_(dy_sum, alpha=even)
+    if want_weight:
+        dweight = product(dy.t(), x).to(weight.dtype)
+    if want_bias:
+        dbias = dy_sum
+    if want_x or want_keys or want_scale or want_slot_bias:
+        # A scale of 0 passes nothing to rows and keys, and its own gradient must not be divided by it.
+        still = bool(scale == 0)
+        factor = torch.ones_like(scale) if still else scale
+        if normalize:
+            factor = factor * torch.where(inverse > 0, inverse, 1.0 / NORM_FLOOR)
+        factor = factor.expand(1, 1, x.shape[0]).contiguous()
+        t = product(dy, bank.t())
+        shape = (1, 1, *t.shape)
+        share = None if dusage is None else dusage.view(1, 1, -1).contiguous()
+        dslot_bias = rows_softmax_backward(
+            t.view(shape), None, share, weights.view(shape), factor, mask, want_slot_bias
+        ).view(-1)
+        t = t.to(x.dtype)
+        if want_keys or want_scale:
+            dkeys = product(t.t(), x)
+        if want_scale:
+            dscale = torch.dot(keys.to(dkeys.dtype).reshape(-1), dkeys.reshape(-1)) / (1.0 if still else scale)
+        if still:
+            t.zero_()
+            dkeys.zero_()
+        if want_x:
+            dx = product(t, keys)
+            if normalize:
+                _unproject(dx, x.to(dx.dtype), inverse)
+    if want_x:
+        add_product(dx, dy, weight)
+        dx = dx.to(x.dtype)
+    return dx, dkeys if want_keys else weights.new_empty(0), dbank, dweight, dbias, dscale, dslot_bias
+
+
+def _forward_fake(
+    x: Tensor, keys: Tensor, bank: Tensor, weight: Tensor, bias: Any, scale: Any, slot_bias: Any, mask: Any, norm: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    rows, slots = x.shape[0], keys.shape[0]
+    weights, usage, inverse = (scale.new_empty(shape) for shape in ((rows, slots), slots, rows if norm else 0))
+    return x.new_empty(rows, weight.shape[0]), weights, usage, inverse
+
+
+def _backward_fake(
+    dy: Any,
+    dusage: Any,
+    x: Tensor,
+    keys: Tensor,
+    bank: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    query_mask: Any,
+    weights: Any,
+    inverse: Any,
+    normalize: bool,
+    wanted: list[bool],
+) -> tuple[Tensor, ...]:
+    like = (
+        (x, x.shape),
+        (weights, keys.shape),
+        (weights, bank.shape),
+        (weight, weight.shape),
+        (weights, weight.shape[:1]),
+        (weights, scale.shape),
+        (weights, keys.shape[:1]),
+    )
+    return tuple(
+        tensor.new_empty(shape) if want else weights.new_empty(0)
+        for (tensor, shape), want in zip(like, wanted, strict=True)
+    )
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, keys, bank, weight, _, scale, _, query_mask, ctx.normalize = inputs
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(output[1], output[3])
+    ctx.save_for_backward(x, keys, bank, weight, scale, query_mask, output[1], output[3])
+
+
+def _gradient(ctx: Any, dy: Tensor | None, _: Any, dusage: Tensor | None, __: Any) -> tuple[Tensor | None, ...]:
+    x, keys, bank, weight, scale, query_mask, weights, inverse = ctx.saved_tensors
+    wanted = list(ctx.needs_input_grad[:7])
+    gradients = torch.ops.vtsum_kernels.memory_layer_bwd(
+        contiguous(dy),
+        contiguous(dusage),
+        x,
+        keys,
+        bank,
+        weight,
+        scale,
+        query_mask,
+        weights,
+        inverse,
+        ctx.normalize,
+        wanted,
+    )
+    return *(grad if want else None for grad, want in zip(gradients, wanted, strict=True)), None, None
+
+
+library.define(
+    f"memory_layer_fwd({_INPUTS}) -> (Tensor y, Tensor weights, Tensor usage, Tensor inverse)",
+    _forward_fake,
+    _gradient,
+    _save,
+)
+library.define(
+    "memory_layer_bwd(Tensor? dy, Tensor? dusage, Tensor x, Tensor keys, Tensor bank, Tensor weight, Tensor scale, "
+    "Tensor? query_mask, Tensor weights, Tensor inverse, bool normalize, bool[] wanted) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _backward_fake,
+    library.refuse_double_backward("memory_fuse"),
+)
+library.LIB.impl("memory_join_fwd", in_full_precision(join_forward), "CPU")
+library.LIB.impl("memory_layer_fwd", in_full_precision(_forward), "CPU")
+library.LIB.impl("memory_layer_bwd", in_full_precision(_backward), "CPU")
+
+
+def is_one_layer(call: Call, folded: Folded) -> bool:
+    """Whether the op of the whole layer serves the call: one head, one bank, weights of all slots that can be kept."""
+    options = call.options
+    return (
+        call.heads == 1
+        and not call.bank.batched
+        and options.top_k is None
+        and options.dropout_p == 0
+        and (call.query_weight is None or folded.projected)
+        and keeps_weights(call.x[:, :, None], call.bank)
+    )
+
+
+def folded_layer(call: Call, folded: Folded) -> tuple[Tensor, Tensor]:
+    """y [1, N, O] in x's dtype, and usage [1, 1, S]."""
+    x, options, slot_bias, scale = call.x[0], call.options, call.bank.slot_bias, call.options.scale
+    keys: Tensor = folded.keys  # type: ignore[assignment]  # a pair is never scored in full
+    values: Tensor = folded.values  # type: ignore[assignment]
+    dtype = acc_dtype(x.dtype)
+    factors = x.dtype if x.dtype in OURS else dtype  # of what is multiplied
+    y, _, usage, _ = torch.ops.vtsum_kernels.memory_layer_fwd(
+        dense_rows(x.to(factors)),
+        keys[0, 0].to(dtype),
+        values[0, 0].to(dtype),
+        call.weight[:, : x.shape[1]].to(factors),
+        None if call.bias is None else call.bias.to(dtype),
+        scale if isinstance(scale, Tensor) else torch.full((), scale, dtype=dtype),
+        None if slot_bias is None else slot_bias.reshape(-1),
+        None if options.query_mask is None else options.query_mask[0],
+        options.normalize,
+    )
+    y = y.to(x.dtype)[None]
+    return (y if call.residual is None else y + call.residual), usage.view(1, 1, -1)

@@ -1,0 +1,281 @@
+"""What a call of the window op launches: which kernels, with which tensors, sizes and scratch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from ...tensors import dense_rows
+from ...triton_kit.launch import launch, mask_arguments, on_its_device, power_of_two, run, strides
+from ...triton_kit.tuning import Config
+from ..call import key_gradient
+from ..dropout import drop_below
+from .common import sequence_bounds_kernel
+from .configs import Problem, backward_candidates, forward_candidates, fused_step, single_step
+from .fused import sliding_window_attention_fused_bwd_kernel
+from .strip import (
+    sliding_window_attention_strip_bwd_keys_kernel,
+    sliding_window_attention_strip_bwd_rows_kernel,
+    sliding_window_attention_strip_fwd_kernel,
+)
+from .tile import sliding_window_attention_tile_fwd_kernel
+from .tile_bwd import sliding_window_attention_tile_bwd_keys_kernel, sliding_window_attention_tile_bwd_rows_kernel
+
+#: Rows that a tile may span, halo included: what decides whether offsets within it need 64 bits.
+MAX_TILE = 512
+
+
+class Launcher:
+    """One call's tensors and sizes under the names of the kernels' arguments, and how its kernels are launched."""
+
+    def __init__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        mask: Tensor | None,
+        cu_seqlens: Tensor | None,
+        bias: Tensor | None,
+        seed: Tensor | None,
+        window: tuple[int, int, int, bool],
+        scale: float,
+        dropout_p: float,
+    ) -> None:
+        batch, heads, frames, dim = q.shape
+        left, right, dilation, shift = window
+        reach = (frames - 1) // dilation
+        if bias is None:  # a bias counts its entries from `left`
+            left, right = (reach if side < 0 else min(side, reach) for side in (left, right))
+        self.dilation = min(dilation, frames)
+        self.rows, self.longest = batch * heads, triton.cdiv(frames, self.dilation)
+        options = shift or not (cu_seqlens is None and bias is None and seed is None)
+        self.problem = Problem(q.dtype == torch.float32, power_of_two(dim), left, right, shift, options)
+        self.q, self.device = q, q.device
+        below = drop_below(dropout_p)
+        self.values: dict[str, Any] = {
+            **mask_arguments(mask, "bt"),
+            "bounds_ptr": None if cu_seqlens is None else sequence_bounds(cu_seqlens, frames),
+            "bias_ptr": bias,
+            "seed_ptr": seed,
+            "B": batch,
+            "H": heads,
+            "group": heads // k.shape[1],
+            "T": frames,
+            "total_rows": batch * heads * frames,
+            "dilation": self.dilation,
+            "scale": scale,
+            "drop_below": below - (1 << 32 if below >= 1 << 31 else 0),  # the same bits, signed
+            "keep_scale": 1.0 / (1.0 - dropout_p),
+            "left": left,
+            "right": right,
+            "LEFT": left,
+            "RIGHT": right,
+            "D": dim,
+            "BLOCK_D": self.problem.block_d,
+            "PACKED": cu_seqlens is not None,
+            "SHIFT": shift,
+            "HAS_BIAS": bias is not None,
+            "DROPOUT": seed is not None,
+            "HEADS_FIRST": q.stride(1) < q.stride(2),
+            # In three TF32 products, float32 loses next to nothing. AMD's GPUs multiply it as it is.
+            "PRECISION": "tf32x3" if self.problem.float32 and torch.version.hip is None else "ieee",
+            # Short windows are unrolled whole, so that all of their loads are in flight.
+            "UNROLL": left + right + 1 if left + right < 9 and not shift else 2,
+        }
+        self.tensors: list[str] = []
+
+    def tensor(self, **named: Tensor) -> None:
+        """Adds [B, H, T, D] tensors."""
+        for name, x in named.items():
+            self.values |= {f"{name}_ptr": x, **strides(name, x, "bht")}
+            self.tensors.append(name)
+
+    def align(self) -> None:
+        """Takes out of all strides the largest factor, up to 16 bytes, that they share: what loads can rely on."""
+        names = [f"{name}_{axis}" for name in self.tensors for axis in "bht"]
+        align = math.gcd(16 // self.q.element_size(), *(self.values[name] for name in names))
+        furthest = max(self.values[f"{name}_t"] for name in self.tensors) * self.dilation * MAX_TILE
+        for name in names:
+            self.values[name] //= align
+        self.values |= {"ALIGN": align, "WIDE": furthest >= 1 << 31}
+
+    def launch(self, kernel: Any, step: int, config: Config, **others: Any) -> None:
+        """Runs a kernel whose programs own `step` positions each."""
+        blocks = triton.cdiv(self.longest, step)
+        launch(kernel, self.rows * blocks * self.dilation, config, self.values, blocks=blocks, STEP=step, **others)
+
+    def shares(self, step: int, *shape: int) -> Tensor | None:
+        """Room for each program's share of dbias: [H, programs of a head, *shape], or None where none is wanted."""
+        if self.values["bias_ptr"] is None:
+            return None
+        programs = self.values["B"] * triton.cdiv(self.longest, step) * self.dilation
+        return torch.zeros((self.values["H"], programs, *shape), dtype=torch.float32, device=self.device)
+
+    def run(self, name: str, candidates: list[Config], call: Callable[[Config], Any]) -> Any:
+        """Runs with the best of the candidates that has room."""
+        # A strip stands behind wide tiles for want of room alone: measuring it could take seconds.
+        measured = [config for config in candidates if config.form != "strip" or self.problem.narrow]
+        return run(self.words(name), self.device, candidates, call, measured)
+
+    def words(self, name: str) -> tuple[Any, ...]:
+        """What a choice depends on: the kind of call, its window (exactly where narrow), and if it fills the GPU."""
+        problem, values = self.problem, self.values
+        sides = (problem.left, problem.right)
+        window = sides if problem.narrow else tuple(side.bit_length() for side in sides)
+        options = [
+            option for option in ("HAS_MASK", "PACKED", "SHIFT", "HAS_BIAS", "DROPOUT", "HEADS_FIRST") if values[option]
+        ]
+        many = "many" if values["total_rows"] >= 1 << 15 else "few"
+        return (
+            name, self.q.dtype, f"D={values['D']}", "narrow" if problem.narrow else "wide", *window, *options, many
+        )  # fmt: skip
+
+
+def sequence_bounds(cu_seqlens: Tensor, frames: int) -> Tensor:
+    """int32 [2, T]: the first frame of each frame's sequence and one past its last, found on the device."""
+    sequences = cu_seqlens.shape[0] - 1
+    bounds = torch.zeros((2, frames), dtype=torch.int32, device=cu_seqlens.device)
+    if sequences > 0 and frames > 0:
+        config = Config("bounds", 256, 0, 4, 1)
+        arguments = {"cu_seqlens_ptr": cu_seqlens, "bounds_ptr": bounds, "T": frames, "sequences": sequences}
+        arguments |= {"steps": sequences.bit_length(), "BLOCK": config.block_m}
+        launch(sequence_bounds_kernel, triton.cdiv(frames, config.block_m), config, arguments)
+    return bounds
+
+
+def _laid_out_as(like: Tensor, x: Tensor) -> Tensor:
+    """`x`, in the memory layout the op's other backends and its fake give: that of `like`."""
+    return x if like.stride() == x.stride() else like.copy_(x)
+
+
+@on_its_device
+def forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    cu_seqlens: Tensor | None,
+    bias: Tensor | None,
+    seed: Tensor | None,
+    left: int,
+    right: int,
+    dilation: int,
+    shift: bool,
+    scale: float,
+    dropout_p: float,
+    need_lse: bool,
+) -> tuple[Tensor, Tensor]:
+    """The op `sliding_window_attention_triton_fwd`."""
+    result = torch.empty_like(q)
+    lse = torch.empty(q.shape[:3] if need_lse else (0,), dtype=torch.float32, device=q.device)
+    if q.numel() == 0:
+        return result, lse
+    q, k, v, out = (dense_rows(x) for x in (q, k, v, result))
+    call = Launcher(q, k, mask, cu_seqlens, bias, seed, (left, right, dilation, shift), scale, dropout_p)
+    call.tensor(q=q, k=k, v=v, out=out)
+    call.align()
+    call.values |= {"lse_ptr": lse if need_lse else None, "HAS_LSE": need_lse}
+
+    def launch_with(config: Config) -> None:
+        if config.form == "strip":
+            call.launch(sliding_window_attention_strip_fwd_kernel, config.block_m, config, BLOCK_T=config.block_m)
+            return
+        narrow = call.problem.narrow
+        step = single_step(config, call.problem.halo) if narrow else config.block_m
+        sizes = {"BLOCK_M": config.block_m, "BLOCK_N": config.block_n, "SINGLE": narrow}
+        call.launch(sliding_window_attention_tile_fwd_kernel, step, config, **sizes)
+
+    call.run("fwd", forward_candidates(call.problem), launch_with)
+    return _laid_out_as(result, out), lse
+
+
+@on_its_device
+def backward(
+    dout: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    cu_seqlens: Tensor | None,
+    bias: Tensor | None,
+    seed: Tensor | None,
+    dlse: Tensor | None,
+    out: Tensor | None,
+    lse: Tensor | None,
+    left: int,
+    right: int,
+    dilation: int,
+    shift: bool,
+    scale: float,
+    dropout_p: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The op `sliding_window_attention_triton_bwd`. Wide windows need out and lse; without them they are computed."""
+    results = torch.empty_like(q), key_gradient(q, k), key_gradient(q, v)
+    if q.numel() == 0:
+        return *results, torch.zeros_like(bias) if bias is not None else q.new_empty(0, dtype=torch.float32)
+    options = (mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p)
+    q, k, v, dout, dq, dk, dv = (dense_rows(x) for x in (q, k, v, dout, *results))
+    call = Launcher(q, k, mask, cu_seqlens, bias, seed, (left, right, dilation, shift), scale, dropout_p)
+    call.tensor(q=q, k=k, v=v, dout=dout, dq=dq, dk=dk, dv=dv)
+    call.values |= {"dlse_ptr": dlse, "HAS_DLSE": dlse is not None, "lse_ptr": None}
+    if call.problem.narrow:
+        call.values |= {"out_ptr": None, "out_b": 0, "out_h": 0, "out_t": 0}
+    else:
+        if out is None or lse is None:
+            out, lse = forward(q, k, v, *options, True)
+        call.tensor(out=dense_rows(out))
+        call.values["lse_ptr"] = lse
+    call.align()
+    candidates = backward_candidates(call.problem)
+    dbias = call.run("bwd", candidates, lambda config: _backward_with(call, config))
+    if dbias is None:
+        dbias = q.new_empty(0, dtype=torch.float32)
+    dq, dk, dv = (_laid_out_as(result, x) for result, x in zip(results, (dq, dk, dv), strict=True))
+    return dq, dk, dv, dbias
+
+
+def _backward_with(call: Launcher, config: Config) -> Tensor | None:
+    """Launches a backward pass; gives dbias."""
+    problem, entries = call.problem, 0
+    entries = (2 if problem.shift else 1) * (problem.left + problem.right) + 1
+    if config.form == "fused":
+        step = fused_step(config, problem)
+        shares = call.shares(step, entries)
+        sizes = {"BLOCK_M": config.block_m, "BLOCK_N": config.block_n, "partial_ptr": shares}
+        call.launch(sliding_window_attention_fused_bwd_kernel, step, config, **sizes)
+        return None if shares is None else shares.sum(1)
+    stats = torch.empty(2 * call.values["total_rows"], dtype=torch.float32, device=call.device)
+    if config.form == "strip":
+        step = config.block_m
+        shares = call.shares(step, entries)
+        others = {"BLOCK_T": step, "stats_ptr": stats, "partial_ptr": shares}
+        call.launch(sliding_window_attention_strip_bwd_rows_kernel, step, config, **others)
+        call.launch(sliding_window_attention_strip_bwd_keys_kernel, step, config, **others)
+        return None if shares is None else shares.sum(1)
+    m, n = config.block_m, config.block_n
+    others = {"stats_ptr": stats, "SINGLE": problem.narrow}
+    if problem.narrow:
+        step = single_step(config, problem.halo)
+        shares = call.shares(step, entries)
+        key_blocks = 1
+    else:
+        step = m
+        reach = (2 if problem.shift else 1) * (problem.left + problem.right)
+        key_blocks = (m - 1 + reach) // n + 1
+        shares = call.shares(step, key_blocks, 2 * n)
+    rows = {"BLOCK_M": m, "BLOCK_N": n, "partial_ptr": shares, "key_blocks": key_blocks}
+    call.launch(sliding_window_attention_tile_bwd_rows_kernel, step, config, **others, **rows)
+    # Programs of the second kernel own keys, and walk over rows.
+    call.launch(sliding_window_attention_tile_bwd_keys_kernel, m, config, **others, BLOCK_M=n, BLOCK_N=m)
+    if shares is None or problem.narrow:
+        return None if shares is None else shares.sum(1)
+    # Diagonal e of key block c is entry c n + e + 1 - n: the halves of neighbouring blocks' diagonals overlap.
+    sums = shares.sum(1)
+    diagonals = sums.new_zeros(sums.shape[0], (key_blocks + 1) * n)
+    diagonals[:, : key_blocks * n] += sums[:, :, :n].flatten(1)
+    diagonals[:, n:] += sums[:, :, n:].flatten(1)
+    return diagonals[:, n - 1 : n - 1 + entries].contiguous()

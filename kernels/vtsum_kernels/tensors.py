@@ -1,0 +1,20 @@
+"""The dtype and the memory layout that kernels want of a tensor."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def acc_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of accumulators and softmax statistics."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def dense_rows(x: Tensor) -> Tensor:
+    """x, its last dimension contiguous: a gradient may come expanded, a bank transposed."""
+    return x if x.stride(-1) == 1 or x.shape[-1] <= 1 else x.contiguous()
+
+
+def contiguous(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.contiguous()

@@ -1,0 +1,95 @@
+"""How Triton kernels are launched: tensors by name, on their device, in sizes measured at first use."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+import triton
+from torch import Tensor
+from triton.errors import TritonError
+from triton.runtime.errors import OutOfResources
+
+from .tuning import Config, Tuner, milliseconds, wanted
+
+R = TypeVar("R")
+TUNER = Tuner(f"triton {triton.__version__}")
+
+
+def on_its_device(op: Callable[..., R]) -> Callable[..., R]:
+    """Triton launches on the current device; this makes the first tensor's the current one."""
+
+    @functools.wraps(op)
+    def call(*inputs: Any) -> R:
+        device = next(tensor for tensor in inputs if tensor is not None).device
+        with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+            return op(*inputs)
+
+    return call
+
+
+def start(kernel: Any, grid: tuple[int], arguments: dict[str, Any], config: Config) -> None:
+    """Every launch there is: who counts or records launches takes this one's place."""
+    kernel[grid](**arguments, num_warps=config.warps, num_stages=config.stages)
+
+
+def launch(kernel: Any, programs: int, config: Config, values: dict[str, Any], **others: Any) -> None:
+    """Runs a kernel with those of the values that it takes."""
+    values = {**values, **others}
+    start(kernel, (programs,), {name: values[name] for name in kernel.arg_names}, config)
+
+
+def strides(name: str, x: Tensor | None, axes: str) -> dict[str, int]:
+    """Strides of x's first dimensions as a kernel's arguments; 0 where the dimension is one element, or x is None."""
+    if x is None:
+        return {f"{name}_{axis}": 0 for axis in axes}
+    sizes = zip(axes, x.shape, x.stride(), strict=False)
+    return {f"{name}_{axis}": stride if size > 1 else 0 for axis, size, stride in sizes}
+
+
+def mask_arguments(mask: Tensor | None, axes: str) -> dict[str, Any]:
+    """A bool mask as bytes."""
+    pointer = None if mask is None else mask.view(torch.uint8)
+    return {"mask_ptr": pointer, "HAS_MASK": mask is not None, **strides("mask", mask, axes)}
+
+
+def power_of_two(count: int, least: int = 16) -> int:
+    """The sizes of a tile that holds `count`."""
+    return max(triton.next_power_of_2(count), least)
+
+
+def run(
+    words: Sequence[Any],
+    device: torch.device,
+    candidates: Sequence[Config],
+    call: Callable[[Config], R],
+    measured: Sequence[Config] = (),
+) -> R:
+    """Calls with the best of the candidates, or the first, as long as it has room on this GPU.
+
+    Args:
+        words: what the choice depends on, the kernel among it.
+        measured: those of the candidates that are worth measuring; all where none is named.
+    """
+    if device.type == "cuda":
+        key = " ".join(map(str, (torch.cuda.get_device_name(device), *words)))
+        may = wanted() and not torch.cuda.is_current_stream_capturing()
+        best = TUNER.choose(key, measured or candidates, lambda config: _time(lambda: call(config)), may)
+        candidates = [best, *candidates]
+    for config in candidates[:-1]:
+        try:
+            return call(config)
+        except OutOfResources:
+            continue
+    return call(candidates[-1])
+
+
+def _time(run: Callable[[], Any]) -> float:
+    try:
+        return milliseconds(run)
+    except (TritonError, RuntimeError):  # no room, or beyond this compiler: the first candidate's error is raised later
+        return math.inf

@@ -57,7 +57,7 @@ def merge_text(
 ) -> list[Sentence]:
     """Captions and spoken sentences as one text, in order of time.
 
-    If there are more than `limit`, each kind keeps at least half of them as far as it can, rounded in
+    If there are more than `limit`, each kind keeps at least half of `limit` as far as it can, rounded in
     favour of words that were said, for they are the video's own; within a kind the best stay: captions by
     confidence, sentences by score.
 

@@ -76,6 +76,8 @@ class TinyClip:
         torchvision_free.prepare()
         from transformers import AutoTokenizer, CLIPConfig, CLIPModel
 
+        if not (Path(folder) / "config.json").is_file():  # without it, transformers takes CLIP's own sizes unasked
+            raise VTSumError(f"TinyClip: {folder} must hold a CLIP in transformers' format, got no config.json")
         # Not CLIPModel.from_pretrained, which draws a progress bar for a file of a megabyte.
         config = from_pretrained(CLIPConfig, folder, "a CLIP", "TinyClip", local_files_only=True)
         tokenizer = from_pretrained(AutoTokenizer, folder, "a CLIP's tokenizer", "TinyClip", local_files_only=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -215,8 +214,8 @@ def save_tiny_clip(clip: TinyClip, folder: str | os.PathLike[str]) -> None:
             "image_std": list(STD),
         }
         (part / "preprocessor_config.json").write_text(json.dumps(prepared, indent=1) + "\n", encoding="utf-8")
-        names = sorted(path.relative_to(part).as_posix() for path in part.rglob("*") if path.is_file())
-        replace_folder(part, folder, re.compile("|".join(map(re.escape, names))))
+        names = {path.relative_to(part).as_posix() for path in part.rglob("*") if path.is_file()}
+        replace_folder(part, folder, names.__contains__)
     except FileExistsError as error:
         raise VTSumError(
             f"save_tiny_clip: {folder} must hold nothing but an older tiny CLIP: {error.strerror}; move it away"

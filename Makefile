@@ -39,11 +39,12 @@ test: .venv/.stamp-test  ## Run the tests (TESTS=path for a part of them, JOBS=n
 test-slow: .venv/.stamp-test  ## Run the tests that take minutes to hours: packages, long fuzzing (FUZZ_MINUTES=60 in all)
 	@OMP_NUM_THREADS=1 VTSUM_FUZZ_MINUTES=$(FUZZ_MINUTES) $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 -m slow -ra $(TESTS)
 
-lint: .venv/.stamp-test  ## Check style, formatting and types
+lint: .venv/.stamp-test  ## Check style, formatting, types and which module may import which
 	$(BIN)/ruff check $(PYTHON_CODE)
 	$(BIN)/ruff format --check $(PYTHON_CODE)
 	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 check: lint  ## Lint, and compile the GPU kernels ahead of time
 	$(BIN)/python -m tests.build.compile_gpu

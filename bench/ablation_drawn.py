@@ -22,12 +22,12 @@ from bench.bench_event_segmentation import drawn
 from bench.speech_corpus import PASSAGES, RATE, VOICES, narrate
 from vtsum.enhance.speech.transcribe import transcribe
 from vtsum.enhance.speech.transcript import PAUSE
-from vtsum.enhance.summary_refinement import MIN_CLIP, parse_budget
+from vtsum.enhance.summary_refinement import MIN_CLIP, parse_budget, smooth_scores
 from vtsum.evaluation.boundaries import match_boundaries
 from vtsum.recipes.procedural import ClipTruth, make_clip
 from vtsum.summary.planning import Plan, make_plan
 from vtsum.summary.progress import ignore
-from vtsum.summary.watching import SAMPLERS, Watched, watch
+from vtsum.summary.watching import SAMPLERS, SMOOTHING, Watched, watch
 from vtsum.video import probe
 
 FIRST_SEED = 1000
@@ -151,7 +151,7 @@ def figures(plan: Plan, truth: Truth, encoded: float) -> list[float]:
 def measure_one(path: Path, truth: Truth, model: Any, variants: Sequence[Variant]) -> tuple[list[list[float]], bool]:
     """`figures` of each variant, and whether the recogniser understood what was said."""
     info = probe(path)
-    seen = {name: watch(path, info, model, 1.0, ignore, sampler=name)[1] for name in SAMPLERS}
+    seen = {name: watch(path, info, model, 1.0, ignore, sampler=name) for name in SAMPLERS}
     scores = {name: model.boundaries(watched.features) for name, watched in seen.items()}
     said = transcribe(path)
     pauses = {
@@ -177,9 +177,12 @@ def measure_one(path: Path, truth: Truth, model: Any, variants: Sequence[Variant
     rows = []
     for variant in variants:
         watched = seen[variant.sampler]
+        if not variant.smooth:
+            watched = replace(watched, saliency=np.clip(model.saliency(watched.features), 0.0, 1.0))
         if variant.random:
             drawn_scores = rng.random((DRAWS, len(watched.saliency))).astype(np.float32)
-            draws = [row(replace(watched, saliency=one), variant) for one in drawn_scores]
+            smoothed = [smooth_scores(one, "gaussian", SMOOTHING) for one in drawn_scores]
+            draws = [row(replace(watched, saliency=one), variant) for one in smoothed]
             rows.append(np.mean(draws, axis=0).tolist())
         else:
             rows.append(row(watched, variant))

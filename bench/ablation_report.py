@@ -16,10 +16,11 @@ NAMES = {
     "segmenter uniform": "event segmentation off (`--segmenter uniform`)",
     "refine knapsack": "`--refine knapsack`",
     "refine none": "refinement off (`--refine none`)",
+    "smoothing off": "smoothing of the saliency off",
     "speech off": "speech off (`--no-speech`)",
     "speech known": "speech, with the planted pauses",
     "everything off": "everything off",
-    "random saliency": "everything on, saliency at random",
+    "random saliency": "everything on, random frame scores",
 }
 TVSUM = {
     "ridge": "ridge, disjoint folds, 50 videos",

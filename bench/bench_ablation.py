@@ -4,8 +4,8 @@
 
 DIR holds tvsum/; without it only the drawn videos are measured. Everything on is what `vtsum summarize` does unless
 told otherwise. Frame sampling is off where every frame is encoded; refinement where the knapsack takes the shots as
-they are, gaps stay and cuts are not moved; speech where cuts know nothing of pauses; event segmentation where shots are
-5 s long.
+they are, gaps stay and cuts are not moved; smoothing where the saliency is the model's as it comes; speech where cuts
+know nothing of pauses; event segmentation where shots are 5 s long.
 
     ridge      50 videos of TVSum, disjoint folds: a ridge on the teacher's features, 1.5 frames a second. There is no
                boundary head for these, so that "joint" is KTS
@@ -37,9 +37,10 @@ from bench.record import RESULTS, append, machine
 from bench.refinement_tvsum import Scored, figures, planned, stretched, unit_rows
 from vtsum.data.tvsum import TVSumVideo, load_tvsum
 from vtsum.enhance.frame_sampling import EvenChooser, FrameChooser, spread
+from vtsum.enhance.summary_refinement import smooth_scores
 from vtsum.evaluation.baselines import scores_at_picks
 from vtsum.evaluation.rank import rank_correlation
-from vtsum.summary.watching import AT_LEAST, SHARE, Sampler
+from vtsum.summary.watching import AT_LEAST, SHARE, SMOOTHING, Sampler
 
 FILE = RESULTS / "ablation.jsonl"
 PARTS = ("ridge", "embedded", "drawn")
@@ -79,12 +80,16 @@ def encoded_frames(cheap: np.ndarray, sampler: Sampler) -> np.ndarray:
     return np.array(chooser.see(cheap) + chooser.finish(), dtype=np.int64)
 
 
-def look(case: Case, sampler: Sampler, reader: Reader, saliency: np.ndarray | None = None) -> Look:
+def look(
+    case: Case, sampler: Sampler, reader: Reader, saliency: np.ndarray | None = None, *, smooth: bool = True
+) -> Look:
     """Sample a case and read what was encoded; `saliency` [T] is taken instead of the reader's."""
     video = case.video
     picks = encoded_frames(case.cheap, sampler)
     features = case.full if sampler == "all" else spread(case.full[picks], picks, len(case.full), like=case.cheap)
     own = reader.saliency(case, features) if saliency is None else saliency
+    if smooth:
+        own = smooth_scores(own, "gaussian", SMOOTHING)
     at_picks = scores_at_picks(case.times, own, video)
     assert video.features is not None
     one = Scored(
@@ -104,7 +109,7 @@ def measure_tvsum(
     part: str, cases: Sequence[Case], reader: Reader, variants: Sequence[Variant]
 ) -> Iterator[dict[str, Any]]:
     """A record for each variant, everything on first."""
-    looks: dict[Sampler, list[Look]] = {}
+    looks: dict[tuple[Sampler, bool], list[Look]] = {}
     base: np.ndarray | None = None
     for variant in variants:
         if variant.random:
@@ -115,9 +120,10 @@ def measure_tvsum(
             ]
             rows = np.mean(draws, axis=0)
         else:
-            if variant.sampler not in looks:
-                looks[variant.sampler] = [look(case, variant.sampler, reader) for case in cases]
-            rows = np.array([row(seen, variant) for seen in looks[variant.sampler]])
+            key = variant.sampler, variant.smooth
+            if key not in looks:
+                looks[key] = [look(case, variant.sampler, reader, smooth=variant.smooth) for case in cases]
+            rows = np.array([row(seen, variant) for seen in looks[key]])
         base = rows if base is None else base
         yield line(part, variant.name, COLUMNS, rows, base)
 

@@ -262,7 +262,7 @@ def planted(model: Any, seeds: Sequence[int]) -> list[dict[str, Any]]:
             truth = make_clip(path, scenes, fps=5, size=(192, 108), seed=seed, audio=False)
             info = probe(path)
             for name in SAMPLERS:
-                watched = watch(path, info, model, 1.0, ignore, sampler=name)[1]
+                watched = watch(path, info, model, 1.0, ignore, sampler=name)
                 seen[name].append(watched.encoded_share)
                 plan = make_plan(watched, parse_budget("10%"), info, 1.0)
                 spans = [(clip.start / plan.rate, clip.end / plan.rate) for clip in plan.clips.values()]

@@ -33,7 +33,7 @@ def measure(videos: int) -> Iterator[dict[str, Any]]:
             path = Path(folder) / f"{seed}.mp4"
             truth = make_clip(path, five_events(SECONDS, EVENT), seed=seed)
             info = probe(path)
-            _, watched = watch(path, info, model, 1.0, ignore)
+            watched = watch(path, info, model, 1.0, ignore)
             for refine in shown:
                 plan = make_plan(watched, parse_budget("15%"), info, 1.0, refine=refine)
                 spans = [(clip.start / plan.rate, clip.end / plan.rate) for clip in plan.clips.values()]

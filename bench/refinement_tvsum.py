@@ -13,7 +13,7 @@ Source: Zhou, Qiao, Xiang, "Deep reinforcement learning for unsupervised video s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -30,12 +30,12 @@ from vtsum.enhance.summary_refinement import (
     select_shots,
     smooth_scores,
 )
-from vtsum.evaluation.baselines import every_fifth
+from vtsum.evaluation.baselines import every_fifth, random_scores
 from vtsum.evaluation.features import neighbourhood_features
 from vtsum.evaluation.fscore import SUMMARY_SHARE, summary_f_score
 from vtsum.evaluation.rank import rank_correlation
 from vtsum.summary.planning import Refine, make_plan
-from vtsum.summary.watching import Watched
+from vtsum.summary.watching import SMOOTHING, Watched
 from vtsum.video.info import VideoInfo
 
 STRENGTHS = (0.001, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)
@@ -147,12 +147,12 @@ def planned(
     segmenter: str = METHOD,
     boundary_scores: np.ndarray | None = None,
 ) -> np.ndarray:
-    """bool [N]: the frames of the clips that `vtsum summarize` would show; `smooth`: seconds, of a Gaussian."""
+    """bool [N]: the frames of the clips that `vtsum summarize` would show; `smooth`: frames, of a Gaussian."""
     video = one.video
     watched = Watched(
         features=one.features,
         event_features=one.features,
-        saliency=smooth_scores(one.saliency, "gaussian", smooth * one.fps),
+        saliency=smooth_scores(one.saliency, "gaussian", smooth),
         duration=video.duration,
         broken_at=None,
         warnings=[],
@@ -193,7 +193,6 @@ def _info(video: TVSumVideo) -> VideoInfo:
 
 def chooser(method: str, strength: float) -> Choose:
     """The ways to choose shots that are compared; strength is the DPP's."""
-    rng = np.random.default_rng(0)
 
     def repeats(worth: np.ndarray, lengths: np.ndarray, budget: int, vectors: np.ndarray) -> list[int]:
         u = unit_rows(vectors)
@@ -201,7 +200,6 @@ def chooser(method: str, strength: float) -> Choose:
         return select_shots(discount_repeats(worth, u, scatter)[0], lengths, budget)
 
     ways: dict[str, Choose] = {
-        "random": lambda worth, lengths, budget, vectors: select_shots(rng.random(len(worth)), lengths, budget),
         "knapsack": lambda worth, lengths, budget, vectors: select_shots(worth, lengths, budget),
         "repeats": repeats,
         "dpp": lambda worth, lengths, budget, vectors: select_diverse(
@@ -227,20 +225,31 @@ def mean_and_error(values: np.ndarray) -> list[float]:
     return [round(float(values.mean()), 5), round(float(values.std(ddof=1) / np.sqrt(len(values))), 5)]
 
 
+def random_rows(scored: list[Scored]) -> np.ndarray:
+    """[videos, 3]: `figures` of the plain knapsack over random frame scores, the mean over their draws."""
+    choose = chooser("knapsack", 1.0)
+    draws = [
+        [figures(one, keyshots(replace(one, at_picks=stretched(scores[one.video.key])), choose)) for one in scored]
+        for scores in random_scores([one.video for one in scored])
+    ]
+    return np.mean(draws, axis=0)
+
+
 def measure(source: str, scored: list[Scored]) -> Iterator[dict[str, Any]]:
     """A record for each way; differences are to the knapsack (plans: to "none"), paired by video."""
-    runs: list[tuple[str, str, float | None, Callable[[Scored], np.ndarray]]] = []
-    for method in ("knapsack", "random", "repeats"):
-        runs.append(("keyshots", method, None, lambda one, m=method: keyshots(one, chooser(m, 1.0))))  # type: ignore[misc]
+    runs: list[tuple[str, str, float | None, Callable[[Scored], np.ndarray] | None]] = []
+    runs.append(("keyshots", "knapsack", None, lambda one: keyshots(one, chooser("knapsack", 1.0))))
+    runs.append(("keyshots", "random", None, None))
+    runs.append(("keyshots", "repeats", None, lambda one: keyshots(one, chooser("repeats", 1.0))))
     runs.append(("keyshots", "unlike", STRENGTH, lambda one: keyshots(one, chooser("unlike", STRENGTH))))
     for strength in STRENGTHS:
         runs.append(("keyshots", "dpp", strength, lambda one, s=strength: keyshots(one, chooser("dpp", s))))  # type: ignore[misc]
     for refine in reversed(get_args(Refine)):
-        runs.append(("plan", refine, None, lambda one, r=refine: planned(one, r)))  # type: ignore[misc]
-    runs.append(("plan", "dpp, scores smoothed by 1 s", None, lambda one: planned(one, "dpp", 1.0)))
+        runs.append(("plan", refine, None, lambda one, r=refine: planned(one, r, SMOOTHING)))  # type: ignore[misc]
+    runs.append(("plan", "dpp, scores not smoothed", None, lambda one: planned(one, "dpp")))
     base: dict[str, np.ndarray] = {}
     for protocol, method, used, make in runs:
-        rows = np.array([figures(one, make(one)) for one in scored])
+        rows = random_rows(scored) if make is None else np.array([figures(one, make(one)) for one in scored])
         first = base.setdefault(protocol, rows)
         yield {
             "part": "tvsum",

@@ -11,7 +11,7 @@ from bench.tables import table
 
 SOURCES = {"ridge": "ridge, disjoint folds, 50 videos", "embedded": "embedded model, 10 held-out videos"}
 KEYSHOTS = {
-    "random": "random scores, knapsack",
+    "random": "random frame scores, plain knapsack",
     "knapsack": "plain knapsack",
     "repeats": "knapsack, repeats count less",
     "unlike": "DPP that finds nothing alike",
@@ -74,7 +74,7 @@ def smoothing() -> str:
     newest = {(r["source"], r["method"], r["strength"]): r for r in _records() if r["part"] == "smoothing"}
     rows = []
     for (source, method, strength), r in newest.items():
-        if (method, strength) not in (("none", 0.0), ("tv", 0.1), ("gaussian", 2.0)):
+        if (method, strength) not in (("none", 0.0), ("tv", 0.1), ("gaussian", 1.0)):
             continue
         name = (
             "as they are"

@@ -21,5 +21,8 @@ def __getattr__(name: str) -> Any:
     if name in ("Summary", "summarize"):
         import importlib
 
+        from vtsum.extras import require
+
+        require("video", name)
         return getattr(importlib.import_module("vtsum.summary.pipeline"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,7 +7,7 @@ import platform
 import sys
 from importlib import util
 
-from vtsum.extras import EXTRAS, version_of
+from vtsum.extras import extras, version_of
 from vtsum.version import __version__
 
 
@@ -24,9 +24,9 @@ def report() -> str:
         "",
         "optional packages",
     ]
-    for extra, packages in EXTRAS.items():
-        found = {dist: version_of(dist) for dist in packages.values()}
-        lines.append(f"  vtsum[{extra}]".ljust(16) + ", ".join(f"{d} {v or 'missing'}" for d, v in found.items()))
+    for extra, names in extras().items():
+        found = {name: version_of(name) for name in names}
+        lines.append(f"  vtsum[{extra}]".ljust(16) + ", ".join(f"{n} {v or 'missing'}" for n, v in found.items()))
     lines += ["", "models", *_models()]
     return "\n".join(lines)
 

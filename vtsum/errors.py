@@ -1,4 +1,4 @@
-"""The one exception of VTSum that a user is meant to read."""
+"""What VTSum raises by itself: the one exception that a user is meant to read, and the one that nobody is."""
 
 from vtsum.shown import clean
 
@@ -18,3 +18,7 @@ class VTSumError(ValueError):
         if len(text) > LONGEST:
             text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
         super().__init__(text)
+
+
+class Stopped(Exception):
+    """Ends work whose result nobody wants any more; raised from a callback of the one who does it."""

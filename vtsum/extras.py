@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
-from importlib import metadata, util
+import re
+import tomllib
+from importlib import metadata
+from pathlib import Path
 
 from vtsum.errors import VTSumError
 
-# Module -> distribution, by extra. The reason for each is in pyproject.toml.
-EXTRAS: dict[str, dict[str, str]] = {
-    "video": {
-        "numpy": "numpy",
-        "av": "av",
-        "PIL": "pillow",
-        "safetensors": "safetensors",
-        "transformers": "transformers",
-        "typer": "typer",
-        "rich": "rich",
-        "jinja2": "Jinja2",
-        "yaml": "PyYAML",
-        "pocketsphinx": "pocketsphinx",
-    },
-    "train": {
-        "deepspeed": "deepspeed",
-        "h5py": "h5py",
-        "matplotlib": "matplotlib",
-        "scipy": "scipy",
-        "tensorboard": "tensorboard",
-    },
-    "eval": {"h5py": "h5py", "matplotlib": "matplotlib", "scipy": "scipy", "pycocoevalcap": "pycocoevalcap"},
-    "models": {"timm": "timm"},
-    "speech": {"faster_whisper": "faster-whisper"},
-}
+
+def extras() -> dict[str, list[str]]:
+    """The distributions that each extra of pyproject.toml adds, without VTSum's other extras; where VTSum is not
+    installed, as pyproject.toml beside its sources has them."""
+    try:
+        listed = metadata.requires("vtsum") or []
+    except metadata.PackageNotFoundError:
+        path = Path(__file__).parents[1] / "pyproject.toml"
+        project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
+        optional = project["optional-dependencies"].items()
+        listed = [f'{wanted}; extra == "{extra}"' for extra, all_wanted in optional for wanted in all_wanted]
+    found: dict[str, list[str]] = {}
+    for requirement in listed:
+        extra = re.search(r"""extra == ['"]([\w-]+)""", requirement)
+        name = re.match(r"[\w.-]+", requirement)
+        if extra and name and name[0] != "vtsum":
+            found.setdefault(extra[1], []).append(name[0])
+    return found
 
 
 def require(extra: str, function: str) -> None:
     """Raise VTSumError, naming the packages and the command that installs them, if an extra is not complete."""
-    missing = [dist for module, dist in EXTRAS[extra].items() if util.find_spec(module) is None]
+    missing = [name for name in extras()[extra] if version_of(name) is None]
     if missing:
         raise VTSumError(f"{function}: {', '.join(missing)} must be installed: pip install vtsum[{extra}]")
 

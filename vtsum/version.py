@@ -1,3 +1,3 @@
-"""The version, in a module that imports nothing: setup and reports read it."""
+"""The version, in the one place that it is written; pyproject.toml reads it here."""
 
 __version__ = "0.1.0"

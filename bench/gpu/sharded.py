@@ -46,8 +46,8 @@ def step(stage: int, device: str, tiny: bool) -> dict[str, Any]:
     import torch
 
     from bench.bench_training_step import make_model
+    from vtsum.processes import Place
     from vtsum.training import deepspeed_config
-    from vtsum.training.distributed import Place
     from vtsum.training.engine import DeepSpeedEngine
     from vtsum.training.sampler import Layout
     from vtsum.training.settings import TrainSettings

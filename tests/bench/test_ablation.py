@@ -39,7 +39,11 @@ def test_a_variant_differs_in_one_module_and_the_last_in_all(variants: tuple[Var
     assert variants[0] is BASE
     for variant in variants[1:]:
         changed = {key for key, value in asdict(variant).items() if value != asdict(BASE)[key]} - {"name"}
-        assert changed == {"sampler", "segmenter", "refine", "speech"} if variant is ALL_OFF else len(changed) == 1
+        assert (
+            changed == {"sampler", "segmenter", "refine", "smooth", "speech"}
+            if variant is ALL_OFF
+            else len(changed) == 1
+        )
         assert variant.name in ablation_report.NAMES
 
 
@@ -86,11 +90,13 @@ def test_on_tvsum_a_saliency_that_knows_beats_one_at_random() -> None:
     reader = Reader(lambda _, x: x[:, 0], lambda x: None, lambda x: x)
     found = {record["variant"]: record for record in measure_tvsum("ridge", cases, reader, ON_TVSUM["ridge"])}
     assert list(found) == [variant.name for variant in ON_TVSUM["ridge"]]
-    on, off, by_chance = (found[name]["values"] for name in (BASE.name, "sampler all", RANDOM.name))
+    on, off, by_chance = (found[name]["values"] for name in (BASE.name, ALL_OFF.name, RANDOM.name))
     assert off["encoded"][0] == 1.0
     assert on["encoded"][0] == pytest.approx(40 / 120, abs=1e-4)
     assert off["tau"][0] == pytest.approx(1.0, abs=1e-4)
-    assert 0.7 < on["tau"][0] < 1.0
+    # Ratings are tied within a scene; smoothed scores at its edges are not, which tau-b counts as an error.
+    assert 0.7 < found["smoothing off"]["values"]["tau"][0] < 1.0
+    assert 0.5 < on["tau"][0] < 1.0
     assert abs(by_chance["tau"][0]) < 0.15
     assert on["f"][0] > by_chance["f"][0] + 0.1
     assert set(found["refine none"]["differences"]["tau"]) == {0.0}  # what comes after the saliency leaves it as it is

@@ -10,7 +10,7 @@ import pytest  # noqa: E402
 
 from tests.vtsum.fakes import ColourModel, deafen  # noqa: E402
 from vtsum.cli import main  # noqa: E402
-from vtsum.summary import watching  # noqa: E402
+from vtsum.summary import pipeline  # noqa: E402
 
 
 class SlowModel(ColourModel):
@@ -26,5 +26,5 @@ if __name__ == "__main__":
     slow = "--slow" in sys.argv
     arguments = [word for word in sys.argv[1:] if word != "--slow"]
     deafen(pytest.MonkeyPatch())
-    watching.load_model = lambda model: SlowModel() if slow else ColourModel()
+    pipeline.load_model = lambda model: SlowModel() if slow else ColourModel()
     sys.exit(main(arguments))

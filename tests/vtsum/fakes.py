@@ -29,7 +29,7 @@ def deafen(patch: pytest.MonkeyPatch) -> None:
 
 
 @dataclass(frozen=True)
-class FakeSentence:
+class FakeCaption:
     text: str
     confidence: float
 
@@ -64,6 +64,6 @@ class ColourModel:
 
     def describe(
         self, features: np.ndarray, spans: list[tuple[int, int]], key_frames: object = None
-    ) -> list[FakeSentence]:
+    ) -> list[FakeCaption]:
         means = [features[a:b].reshape(-1, 3).mean(0) for a, b in spans]
-        return [FakeSentence(f"something {('red', 'green', 'blue')[int(np.argmax(m))]}", 0.5) for m in means]
+        return [FakeCaption(f"something {('red', 'green', 'blue')[int(np.argmax(m))]}", 0.5) for m in means]

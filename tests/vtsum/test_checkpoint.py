@@ -12,11 +12,12 @@ import torch
 from tests.vtsum.test_model import small_model
 from vtsum.errors import VTSumError
 from vtsum.model import load
-from vtsum.model.checkpoint import config_text, load_checkpoint, pack
+from vtsum.model.checkpoint import config_text, pack
 from vtsum.model.embedded_encoder import EmbeddedEncoder
 from vtsum.model.files import save_safetensors
 from vtsum.model.frame_encoder import EmbeddedFrameEncoder
-from vtsum.model.summarizer import resize, tidy
+from vtsum.model.summarizer import join_signs, resize
+from vtsum.model.vtsum import VTSum
 
 
 def model_folder(tmp_path: Path) -> Path:
@@ -73,30 +74,30 @@ def test_broken_folders_are_named(tmp_path: Path) -> None:
         content = (folder / name).read_bytes()
         (folder / name).unlink()
         with pytest.raises(VTSumError, match=rf"got no {name}"):
-            load_checkpoint(folder)
+            VTSum.load_checkpoint(folder)
         (folder / name).write_bytes(content)
 
     weights.write_bytes(good_weights[: len(good_weights) // 2])
     with pytest.raises(VTSumError, match=r"model\.safetensors must be a safetensors file"):
-        load_checkpoint(folder)
+        VTSum.load_checkpoint(folder)
     weights.write_bytes(b"\x80\x04cos\nsystem\n(S'true'\ntR.")  # a pickle that would run a command
     with pytest.raises(VTSumError, match="must be a safetensors file"):
-        load_checkpoint(folder)
+        VTSum.load_checkpoint(folder)
     weights.write_bytes(good_weights)
 
     config.write_text("{")
     with pytest.raises(VTSumError, match=r"config\.json must be JSON"):
-        load_checkpoint(folder)
+        VTSum.load_checkpoint(folder)
     config.write_text(json.dumps({"format": "other/3"}))
     with pytest.raises(VTSumError, match="must be 'vtsum-model/1', got 'other/3'"):
-        load_checkpoint(folder)
+        VTSum.load_checkpoint(folder)
     changed = json.loads(good_config)
     changed["model"]["memory_slots"] = 0
     config.write_text(json.dumps(changed))
     with pytest.raises(VTSumError, match=r"unexpected \['memory"):
-        load_checkpoint(folder)
+        VTSum.load_checkpoint(folder)
     config.write_text(good_config)
-    load_checkpoint(folder)
+    VTSum.load_checkpoint(folder)
 
 
 def test_unknown_names(tmp_path: Path) -> None:
@@ -206,16 +207,15 @@ def test_checkpoints_that_cannot_be_had_are_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("words", "text"),
     [
-        ("a man ' s dog , and a cat .", "A man's dog, and a cat."),
-        ("the video ends", "The video ends."),
+        ("a man ' s dog , and a cat .", "a man's dog, and a cat."),
+        (" black - and - white ; it  ends", "black-and-white; it ends"),
         ("", ""),
-        (" . ", ""),
     ],
 )
-def test_tidy(words: str, sentence: str) -> None:
-    assert tidy(words) == sentence
+def test_signs_are_joined(words: str, text: str) -> None:
+    assert join_signs(words) == text
 
 
 def test_resize_averages() -> None:

@@ -54,7 +54,7 @@ def test_what_is_saved_comes_back_to_the_bit(tmp_path: Path) -> None:
 def test_the_embedded_models_encoder_stays_with_it(tmp_path: Path) -> None:
     model = VTSum.from_pretrained(EMBEDDED)
     model.save_pretrained(tmp_path / "copy")
-    first, second = (checkpoint.load_checkpoint(folder) for folder in (EMBEDDED, tmp_path / "copy"))
+    first, second = (VTSum.load_checkpoint(folder) for folder in (EMBEDDED, tmp_path / "copy"))
     assert first.encoder_state
     assert first.encoder_state.keys() == second.encoder_state.keys()
     for ours, theirs in ((first.encoder_state, second.encoder_state), (model.state_dict(), second.model.state_dict())):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -228,10 +229,9 @@ def test_help_is_quick():
 
 def test_version(capsys):
     assert run(["--version"], capsys)[:2] == (0, f"vtsum {__version__}\n")
-    import tomllib
+    from setuptools.config.pyprojecttoml import read_configuration
 
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project.get("version", __version__) == __version__
+    assert read_configuration(ROOT / "pyproject.toml")["project"]["version"] == __version__
 
 
 def test_env(capsys):
@@ -241,8 +241,33 @@ def test_env(capsys):
         assert part in printed
 
 
+def test_extras_are_those_of_pyproject(monkeypatch):
+    """As the installed package has them, and as a source tree that was not installed has them."""
+    from importlib import metadata
+
+    from vtsum.extras import extras
+
+    lines = ["torch>=2.11", 'av>=18; extra == "video"', 'vtsum[video]; extra == "eval"', 'h5py>=3; extra == "eval"']
+    lines.append("triton>=3.5; platform_system == 'Linux' and extra == 'dev'")
+    monkeypatch.setattr(metadata, "requires", lambda name: lines)
+    assert extras() == {"video": ["av"], "eval": ["h5py"], "dev": ["triton"]}
+
+    def missing(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "requires", missing)
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    found = extras()
+    assert found.keys() == listed.keys() - {"all"}  # which holds other extras alone
+    for extra, names in found.items():
+        own = [line for line in listed[extra] if not line.startswith("vtsum[")]
+        assert len(names) == len(own)
+        assert all(line.startswith(name) for name, line in zip(names, own, strict=True))
+    assert found["models"] == ["timm"]
+
+
 def test_without_the_extras(tmp_path):
-    """Without PyAV, and without even typer, one line says what to install."""
+    """Without PyAV, and without even typer, one line says what to install, on the command line and in Python."""
     for blocked in ("av", "typer"):
         code = (
             "import sys\n"
@@ -250,9 +275,17 @@ def test_without_the_extras(tmp_path):
             f"    def find_spec(self, name, path=None, target=None):\n"
             f"        if name.split('.')[0] == {blocked!r}: raise ModuleNotFoundError(name, name=name)\n"
             "sys.meta_path.insert(0, Block())\n"
-            "import importlib.util as u\n"
-            "real = u.find_spec\n"
-            f"u.find_spec = lambda name, package=None: None if name == {blocked!r} else real(name, package)\n"
+            "from importlib import metadata\n"
+            "real = metadata.version\n"
+            "def version(name):\n"
+            f"    if name == {blocked!r}: raise metadata.PackageNotFoundError(name)\n"
+            "    return real(name)\n"
+            "metadata.version = version\n"
+            "import vtsum\n"
+            "try:\n"
+            "    vtsum.summarize\n"
+            "except vtsum.VTSumError as error:\n"
+            "    print(error)\n"
             "from vtsum.cli import main\n"
             "sys.exit(main(['summarize', 'x.mp4']))\n"
         )
@@ -263,3 +296,4 @@ def test_without_the_extras(tmp_path):
         assert blocked in done.stderr
         assert done.stderr.endswith("must be installed: pip install vtsum[video]\n")
         assert done.stderr.count("\n") == 1
+        assert done.stdout == f"summarize: {blocked} must be installed: pip install vtsum[video]\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vtsum.enhance.speech.denoise_seq2seq import PIECE_WORDS, Seq2SeqDenoiser
+from vtsum.enhance.speech.denoise_seq2seq import CHUNK_WORDS, Seq2SeqDenoiser
 from vtsum.enhance.speech.transcript import Transcript, Utterance, Word
 from vtsum.errors import VTSumError
 from vtsum.model import torchvision_free
@@ -111,7 +111,7 @@ def test_long_utterances_go_in_pieces_cut_at_pauses(checkpoint: Path) -> None:
     ]
     pieces = denoiser.rewrite(Transcript((Utterance(tuple(words)),), "x", "en"))[1]
     assert sum(len(p.heard.split()) for p in pieces) == 130
-    assert all(len(p.heard.split()) <= PIECE_WORDS for p in pieces)
+    assert all(len(p.heard.split()) <= CHUNK_WORDS for p in pieces)
     assert all(len(denoiser._encode([p.heard])[0]) <= denoiser.max_tokens == 128 for p in pieces)
     starts = [sum(len(p.heard.split()) for p in pieces[:i]) for i in range(len(pieces))]
     assert 70 in starts  # the one long pause

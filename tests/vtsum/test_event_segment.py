@@ -211,7 +211,9 @@ def test_messages(options: dict, message: str) -> None:
 
 
 def test_what_is_missing_or_broken_is_said() -> None:
-    with pytest.raises(VTSumError, match="method must be one of kts, learned, joint, cuts, uniform, got 'ktz'"):
+    with pytest.raises(
+        VTSumError, match="method must be one of kts, learned, joint, cuts, uniform or module:Class, got 'ktz'"
+    ):
         segment(np.ones((20, 2)), "ktz")
     with pytest.raises(VTSumError, match="boundary_scores must be given for 'learned'"):
         segment(np.ones((20, 2)), "learned")

@@ -12,7 +12,7 @@ from tests.vtsum.samples import decode
 from vtsum.enhance.event_segmentation import PictureChanges, find_shots
 from vtsum.recipes.procedural import five_events, make_clip
 from vtsum.summary import schema
-from vtsum.summary.watching import EMBEDDED_SIZE
+from vtsum.summary.pipeline import EMBEDDED_SIZE
 
 
 def scenes(lengths: list[int], noise: float, seed: int = 0, channels: int = 128) -> np.ndarray:

@@ -19,7 +19,7 @@ from vtsum import cli
 from vtsum.data.extract import FeatureFolder, extract, find_videos
 from vtsum.data.feature_files import read_array
 from vtsum.errors import VTSumError
-from vtsum.model import frame_encoder
+from vtsum.model import encoders
 from vtsum.video import FrameSampler
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,7 +57,7 @@ def numbers(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             batches.append(len(images))
             return super().encode(images)
 
-    monkeypatch.setattr(frame_encoder, "load_frame_encoder", lambda name, device="cpu": Counting())
+    monkeypatch.setattr(encoders, "load_frame_encoder", lambda name, device="cpu": Counting())
     return batches
 
 
@@ -96,7 +96,7 @@ def test_frames_of_each_video_at_the_rate(films, tmp_path, numbers):
 def test_embedded_features_are_those_of_the_frames(films, tmp_path):
     extract([films / "a.mp4"], tmp_path)
     images = np.stack([frame.image for frame in FrameSampler(films / "a.mp4", size=(128, 128))])
-    encoder = frame_encoder.load_frame_encoder("embedded")
+    encoder = encoders.load_frame_encoder("embedded")
     np.testing.assert_allclose(read_array(tmp_path / "a.npz", "features"), encoder.encode(images), atol=1e-4)
     assert json.loads((tmp_path / "manifest.json").read_text())["weights_sha256"] == encoder.weights_sha256
 

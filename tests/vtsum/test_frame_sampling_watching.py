@@ -54,7 +54,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def watched(path: Path, sampler: str, fps: float = 1.0) -> tuple[CountingModel, Watched]:
     model = CountingModel()
-    return model, watch(path, probe(path), model, fps, ignore, sampler=sampler)[1]
+    return model, watch(path, probe(path), model, fps, ignore, sampler=sampler)
 
 
 def test_a_quarter_is_encoded_and_the_rest_is_like_it(video: Path) -> None:

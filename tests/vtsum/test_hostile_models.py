@@ -18,11 +18,11 @@ from vtsum.enhance.speech.denoise_seq2seq import Seq2SeqDenoiser
 from vtsum.enhance.speech.recognisers.whisper import Whisper
 from vtsum.errors import VTSumError
 from vtsum.evaluation.clip_score import load_clip_text
-from vtsum.model.checkpoint import load_checkpoint
+from vtsum.model.encoders import load_frame_encoder
 from vtsum.model.files import read_pt
-from vtsum.model.frame_encoder import load_frame_encoder
 from vtsum.model.tokenizer import load_tokenizer
 from vtsum.model.videoxum_checkpoint import read_weights
+from vtsum.model.vtsum import VTSum
 from vtsum.recipes.tiny_clip import TinyClip
 
 CODE = """
@@ -136,7 +136,7 @@ def test_nonsense_in_a_models_configuration_is_one_line(changes: Any, message: s
         data["model"]["text"] = text | data["model"]["text"]
     (folder / "config.json").write_text(json.dumps(data))
     with pytest.raises(VTSumError, match=message):
-        load_checkpoint(folder)
+        VTSum.load_checkpoint(folder)
 
 
 WEIGHTS: dict[str, Callable[[Path], Any]] = {

@@ -163,3 +163,18 @@ def test_every_skip_is_reported_and_only_gpu_tests_may(tmp_path: Path, processes
     assert subprocess.run(check, capture_output=True, text=True).returncode == 1
     report.write_text('{"test": "a", "reason": "needs a CUDA device", "gpu": true}\n')
     assert subprocess.run(check, capture_output=True, text=True).returncode == 0
+
+
+def test_every_environment_variable_is_documented() -> None:
+    """docs/environment.md lists all that the code names, and nothing else."""
+    endings = {".py", ".cpp", ".cu", ".h", ".cuh"}
+    folders = ("vtsum", "kernels", "csrc", "bench", "tests")
+    code = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in endings]
+    name = re.compile(r"\bVTSUM_[A-Z][A-Z_]*\b")
+    used: set[str] = set()
+    for path in (*code, ROOT / "setup.py", ROOT / "Makefile", ROOT / ".ci" / "run"):
+        used |= set(name.findall(path.read_text(encoding="utf-8")))
+    listed = re.findall(r"^\| `(VTSUM_\w+)` \|", (ROOT / "docs" / "environment.md").read_text(encoding="utf-8"), re.M)
+    assert sorted(listed) == sorted(used)
+    text = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")))
+    assert set(name.findall(text)) <= set(listed)

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vtsum.enhance.event_segmentation import Segment, kts
+from vtsum.enhance.event_segmentation.dynamic_programming import LeastCostPaths
 from vtsum.enhance.event_segmentation.kernel import _band_costs
-from vtsum.enhance.event_segmentation.programme import Programme
 
 
 def objective(x: np.ndarray, edges: tuple[int, ...], penalty: float, prices: np.ndarray | None = None) -> float:
@@ -97,16 +97,16 @@ def test_equals_brute_force_with_prices(frames, seed, min_length, extra, penalty
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), penalty=st.sampled_from([0.1, 0.4, 1.0, 3.0]), min_length=st.integers(1, 4))
 def test_constant_fees_find_what_counting_finds(seed, penalty, min_length):
-    """The search over constant fees against the programme that counts change points: 60 frames, many corners."""
+    """The search over constant fees against the recursion that counts change points: 60 frames, many corners."""
     rng = np.random.default_rng(seed)
     x = np.repeat(rng.normal(size=(12, 4)), 5, axis=0) * rng.random() + rng.normal(size=(60, 4)) * rng.random()
     found = kts(x, min_length=min_length, max_length=25, penalty=penalty)
-    programme = Programme(_band_costs(x, min_length, 25), min_length)
+    paths = LeastCostPaths(_band_costs(x, min_length, 25), min_length)
 
     def fee(points: float) -> float:
         return penalty * points / 2 * (math.log(60 / points) + 1) if points else 0.0
 
-    counted = programme.best_of_few(fee, programme.most)
+    counted = paths.best_of_few(fee, paths.most)
     edges = (0, *(s.end for s in found))
     assert objective(x, edges, penalty) == pytest.approx(objective(x, counted.edges, penalty), abs=1e-9)
 

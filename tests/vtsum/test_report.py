@@ -16,7 +16,7 @@ import pytest
 
 import vtsum
 from tests.vtsum.chromium import Browser
-from tests.vtsum.fakes import ColourModel, FakeSentence, deafen
+from tests.vtsum.fakes import ColourModel, FakeCaption, deafen
 from tests.vtsum.samples import small_clip
 from vtsum.summary import report
 
@@ -27,7 +27,7 @@ class Talker(ColourModel):
     """A model whose words try to be markup."""
 
     def describe(self, features, spans, key_frames=None):
-        return [FakeSentence(f"moment {i} {EVIL} & more", 0.4) for i in range(len(spans))]
+        return [FakeCaption(f"moment {i} {EVIL} & more", 0.4) for i in range(len(spans))]
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import vtsum
-from tests.vtsum.fakes import ColourModel, FakeSentence, deafen
+from tests.vtsum.fakes import ColourModel, FakeCaption, deafen
 from tests.vtsum.samples import decode, small_clip
 from vtsum.errors import VTSumError
 from vtsum.summary import schema
@@ -317,7 +317,7 @@ class Wordy(ColourModel):
         self.texts = texts
 
     def describe(self, features, spans, key_frames=None):
-        return [FakeSentence(text, 0.2 + 0.1 * i) for i, text in enumerate(self.texts[: len(spans)])]
+        return [FakeCaption(text, 0.2 + 0.1 * i) for i, text in enumerate(self.texts[: len(spans)])]
 
 
 def test_sentences_that_say_the_same_become_one():

@@ -13,9 +13,9 @@ import pytest
 from vtsum.cli import main as vtsum
 from vtsum.config import VTSumConfig
 from vtsum.errors import VTSumError
+from vtsum.processes import Place
 from vtsum.training import deepspeed_config
 from vtsum.training.curves import plot
-from vtsum.training.distributed import Place
 from vtsum.training.records import read_metrics
 from vtsum.training.sampler import Layout, StepSampler, spread
 from vtsum.training.schedule import learning_rate
@@ -260,6 +260,9 @@ def test_the_place_is_the_launchers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert Place.here() == Place(5, 8, 1)
     assert not Place.here().first
+    monkeypatch.setenv("WORLD_SIZE", "many")
+    with pytest.raises(VTSumError, match="LOCAL_RANK must be numbers, as torchrun sets them, got 5, many, 1"):
+        Place.here()
 
 
 def test_curves_of_runs_are_drawn(tmp_path: Path) -> None:

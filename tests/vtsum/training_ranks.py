@@ -18,9 +18,9 @@ from vtsum.data.collate import Batch, collate
 from vtsum.data.videoxum import VideoXumDataset
 from vtsum.model import VTSum
 from vtsum.model.tokenizer import load_tokenizer
+from vtsum.processes import Place
 from vtsum.training import deepspeed_config
 from vtsum.training.checkpoints import seed_everything
-from vtsum.training.distributed import Place
 from vtsum.training.engine import DeepSpeedEngine, join
 from vtsum.training.sampler import Layout, StepSampler
 from vtsum.training.schedule import learning_rate

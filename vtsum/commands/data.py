@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from vtsum.bars import Bars
 from vtsum.commands.app import app, printable, write
-from vtsum.commands.bars import CountedBars
 from vtsum.errors import VTSumError
 from vtsum.shown import one_line, say
 
@@ -40,7 +40,7 @@ def synth(
     from vtsum.recipes.synthetic import make_corpus
 
     titles = {"clip": "Training a tiny CLIP", "videos": "Making videos", "films": "Writing MP4s"}
-    with CountedBars(titles, quiet=quiet) as bars:
+    with Bars(titles, quiet=quiet) as bars:
         made = make_corpus(folder, train=train, val=val, test=test, seed=seed, films=films, progress=bars)
     if not quiet:
         counts = ", ".join(f"{count} {split}" for split, count in made["videos"].items())
@@ -73,7 +73,7 @@ def check(
     from vtsum.data.check import check_dataset
     from vtsum.data.videoxum import SPLITS
 
-    with CountedBars({"heads": "Reading heads", "numbers": "Reading numbers"}, quiet=quiet) as bars:
+    with Bars({"heads": "Reading heads", "numbers": "Reading numbers"}, quiet=quiet) as bars:
         report = check_dataset(
             folder, splits=split or SPLITS, clip=clip, unannotated=unannotated, quick=quick, progress=bars
         )

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from vtsum.bars import Bars
 from vtsum.commands.app import app, printable, write
 from vtsum.errors import VTSumError
+from vtsum.processes import Place
 from vtsum.shown import say
+
+STAGES = {"videos": "Summarising the videos", "texts": "Measuring the texts"}
 
 
 @app.command(short_help="Measure a model on VideoXum's layout by all eight measures.")
@@ -69,6 +70,10 @@ def evaluate(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, or auto.")] = "auto",
     seed: Annotated[int, typer.Option(help="Of the intervals' resamples and the random baseline.")] = 0,
     resamples: Annotated[int, typer.Option(help="Of the videos, for the intervals.")] = 1000,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(metavar="module:Class", help="A measure of your own beside the eight; can be repeated."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Take the first so many (the shortest) videos alone.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace older files, and begin anew.")] = False,
     plot: Annotated[
@@ -114,6 +119,7 @@ def evaluate(
         limit=limit,
         seed=seed,
         resamples=resamples,
+        metrics=tuple(metric or ()),
     )
     name = checkpoint_name(checkpoint)
     path = output or Path(f"evaluation_{name}_{split}_{protocol}.json")
@@ -123,8 +129,7 @@ def evaluate(
         check_new("evaluate", plot, overwrite)
         if os.path.realpath(plot) == os.path.realpath(path):
             raise VTSumError(f"evaluate: --plot must be another file than --output, got {printable(plot)} for both")
-    first = os.environ.get("RANK", "0") == "0"
-    with _progress(first and not quiet and sys.stderr.isatty()) as progress:
+    with Bars(STAGES, quiet=quiet or not Place.here().first) as progress:
         content = run(settings, path, device=device, overwrite=overwrite, progress=progress)
     if content is None:
         return
@@ -144,40 +149,3 @@ def _kernel_size(text: str) -> int | str | None:
         return int(text)
     except ValueError:
         raise VTSumError(f"evaluate: kernel_size must be an odd number, none or auto, got {text!r}") from None
-
-
-@contextlib.contextmanager
-def _progress(shown: bool) -> Iterator[Callable[[str, int, int], None] | None]:
-    """A bar on standard error with the time left."""
-    if not shown:
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    bars: Any = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=32),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(compact=True),
-        console=Console(file=sys.stderr),
-    )
-    tasks: dict[str, Any] = {}
-    with bars:
-
-        def told(stage: str, done: int, every: int) -> None:
-            if stage not in tasks:
-                title = {"videos": "Summarising the videos", "texts": "Measuring the texts"}[stage]
-                tasks[stage] = bars.add_task(f"{title:<22}", total=every)
-            bars.update(tasks[stage], completed=done)
-
-        yield told

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from vtsum.bars import Bars
 from vtsum.commands.app import app, number, printable, write
-from vtsum.commands.bars import CountedBars
 from vtsum.shown import say
 
 
@@ -22,7 +22,7 @@ def extract(
         str,
         typer.Option(
             metavar="NAME",
-            help="embedded, blip, blip-large, clip, clip-large, timm:NAME, a folder, a file or a hub name.",
+            help="embedded, blip, blip-large, clip, clip-large, timm:NAME, a folder, file, hub name or module:Class.",
         ),
     ] = "embedded",
     fps: Annotated[float, typer.Option(help="Frames a second.", parser=number, metavar="NUMBER")] = 1.0,
@@ -40,7 +40,7 @@ def extract(
     require("video", "extract")
     from vtsum.data.extract import extract as run
 
-    with CountedBars({"videos": "Videos", "frames": "Frames"}, quiet=quiet) as bars:
+    with Bars({"videos": "Videos", "frames": "Frames"}, quiet=quiet) as bars:
         report = run(videos, output, encoder=encoder, fps=fps, device=device, batch_size=batch_size, progress=bars)
     for name, notes in report.notes.items():
         say(f"note: {name}: {'; '.join(notes)}")

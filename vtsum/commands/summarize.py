@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, cast
 
 import typer
 
+from vtsum.bars import Bars
 from vtsum.commands.app import app, number, printable, write
 from vtsum.shown import say
 
@@ -53,7 +52,8 @@ def summarize(
     model: Annotated[
         str,
         typer.Option(
-            metavar="NAME|PATH", help="The model: embedded (shipped with vtsum), another's name, or a folder."
+            metavar="NAME|PATH",
+            help="The model: embedded (shipped with vtsum), another's name, a folder, or module:Class.",
         ),
     ] = "embedded",
     fps: Annotated[
@@ -72,7 +72,8 @@ def summarize(
         str, typer.Option(metavar="NAME", help="Frames that the encoder sees: coverage, uniform or all.")
     ] = "coverage",
     segmenter: Annotated[
-        str, typer.Option(metavar="NAME", help="What finds the events: joint, kts, learned, cuts or uniform.")
+        str,
+        typer.Option(metavar="NAME", help="What finds the events: joint, kts, learned, cuts, uniform or module:Class."),
     ] = "joint",
     refine: Annotated[
         str, typer.Option(metavar="NAME", help="What chooses among the shots: dpp, knapsack or none.")
@@ -81,7 +82,8 @@ def summarize(
     recogniser: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help="Who listens: pocketsphinx, whisper:NAME_OR_FOLDER or faster-whisper:NAME_OR_FOLDER."
+            metavar="NAME",
+            help="Who listens: pocketsphinx, whisper:NAME_OR_FOLDER, faster-whisper:NAME_OR_FOLDER or module:Class.",
         ),
     ] = "pocketsphinx",
     transcript: Annotated[
@@ -112,12 +114,11 @@ def summarize(
     from vtsum.summary.pipeline import FORMATS
     from vtsum.summary.pipeline import summarize as run
     from vtsum.summary.planning import Refine
-    from vtsum.summary.progress import ConsoleProgress
+    from vtsum.summary.progress import STAGES
     from vtsum.summary.watching import Sampler
 
     names = [part.strip() for entry in formats for part in entry.split(",")] if formats else FORMATS
-    shown = ConsoleProgress() if sys.stderr.isatty() and not quiet else None
-    with shown or contextlib.nullcontext():
+    with Bars(STAGES, quiet=quiet) as bars:
         summary = run(
             video,
             output,
@@ -133,7 +134,7 @@ def summarize(
             transcript=transcript,
             denoiser=None if denoiser == "none" else denoiser,
             speech_limit=_limit(speech_limit),
-            progress=shown,
+            progress=bars,
         )
     if as_json:
         write(json.dumps(summary.data, ensure_ascii=True, allow_nan=False))

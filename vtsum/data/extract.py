@@ -27,7 +27,7 @@ from vtsum.files import check_inputs, check_no_links, write_text
 from vtsum.reading import read_json
 
 if TYPE_CHECKING:
-    from vtsum.model.frame_encoder import FrameEncoder
+    from vtsum.protocols import FrameEncoder
 
 FORMAT = "vtsum-features/1"
 MANIFEST, LOCK = "manifest.json", ".manifest.json.lock"
@@ -152,7 +152,7 @@ def extract(
 def _load(encoder: str, device: str | None) -> FrameEncoder:
     import torch
 
-    from vtsum.model.frame_encoder import load_frame_encoder
+    from vtsum.model.encoders import load_frame_encoder
 
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -168,13 +168,14 @@ def _encode(
     source: Path, network: FrameEncoder, fps: float, batch_size: int, tell: ExtractProgress
 ) -> tuple[np.ndarray, float, list[str]]:
     """Features float32 [T, C], seconds that could be decoded, and what was passed over."""
-    from vtsum.summary.watching import FramesAhead, torch_threads
+    from vtsum.threads import torch_threads
     from vtsum.video import probe
+    from vtsum.video.ahead import FramesAhead
     from vtsum.video.damage import damage_warning
 
     total = max(1, math.ceil(probe(source).duration * fps))
     tell("frames", 0, total, source.name)
-    frames = FramesAhead(source, fps, network.image_size, lambda seconds: None)
+    frames = FramesAhead(source, fps, network.image_size)
     parts: list[np.ndarray] = []
     count = 0
     try:
@@ -293,22 +294,22 @@ class FeatureFolder:
         path = self.path / MANIFEST
         if not path.exists():
             return {}
-        held = read_json(path, dict, "extract")
+        found = read_json(path, dict, "extract")
         try:
-            if held["format"] != FORMAT:
-                raise VTSumError(f"extract: format of {path} must be {FORMAT!r}, got {held['format']!r}")
-            if held["weights_sha256"] != self._head["weights_sha256"]:
+            if found["format"] != FORMAT:
+                raise VTSumError(f"extract: format of {path} must be {FORMAT!r}, got {found['format']!r}")
+            if found["weights_sha256"] != self._head["weights_sha256"]:
                 raise VTSumError(
-                    f"extract: encoder must be that of {self.path}, {held['encoder']!r} "
-                    f"({held['weights_sha256'][:12]}), got {self._head['encoder']!r} "
+                    f"extract: encoder must be that of {self.path}, {found['encoder']!r} "
+                    f"({found['weights_sha256'][:12]}), got {self._head['encoder']!r} "
                     f"({self._head['weights_sha256'][:12]}); give another folder"
                 )
-            if held["fps"] != self._head["fps"]:
+            if found["fps"] != self._head["fps"]:
                 raise VTSumError(
-                    f"extract: fps must be that of {self.path}, {held['fps']:g}, got {self._head['fps']:g}; "
+                    f"extract: fps must be that of {self.path}, {found['fps']:g}, got {self._head['fps']:g}; "
                     "give another folder"
                 )
-            videos = held["videos"]
+            videos = found["videos"]
             for name, entry in videos.items():
                 if not isinstance(name, str) or {"source", "bytes", "frames"} - set(entry):
                     raise TypeError(f"entry {name!r}")

@@ -88,13 +88,13 @@ def _header(file: IO[bytes], size: int, where: str) -> tuple[tuple[int, ...], np
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)
-    held = size - file.tell()
+    stored = size - file.tell()
     if dtype.kind not in "fiub":
         raise VTSumError(f"{where} must hold real numbers, got dtype {dtype!s:.40}")
-    if min(shape, default=1) < 0 or math.prod(shape) * dtype.itemsize != held:
-        raise ValueError(f"shape {list(shape)!s:.80} of {dtype} in {held} bytes")
-    if held > LIMIT:
-        raise VTSumError(f"{where} must have at most {LIMIT} bytes, got {held}")
+    if min(shape, default=1) < 0 or math.prod(shape) * dtype.itemsize != stored:
+        raise ValueError(f"shape {list(shape)!s:.80} of {dtype} in {stored} bytes")
+    if stored > LIMIT:
+        raise VTSumError(f"{where} must have at most {LIMIT} bytes, got {stored}")
     return shape, dtype
 
 
@@ -130,8 +130,8 @@ def _open(path: Path, key: str) -> zipfile.ZipFile:
     names = archive.namelist()
     if f"{key}.npy" not in names:
         archive.close()
-        held = ", ".join(sorted(name.removesuffix(".npy")[:40] for name in names)[:5]) or "nothing"
-        raise VTSumError(f"{path} must hold an array {key!r}, got {held}")
+        stored = ", ".join(sorted(name.removesuffix(".npy")[:40] for name in names)[:5]) or "nothing"
+        raise VTSumError(f"{path} must hold an array {key!r}, got {stored}")
     return archive
 
 

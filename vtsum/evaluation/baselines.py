@@ -116,10 +116,16 @@ def scores_at_picks(times: np.ndarray, scores: np.ndarray, video: TVSumVideo) ->
     return np.asarray(scores[np.searchsorted(middles, video.picks / video.fps)])
 
 
-def evaluate_random(videos: Sequence[TVSumVideo], draws: int = 5, seed: int = 0) -> Evaluation:
-    """Uniform random scores, averaged over `draws`."""
+def random_scores(videos: Sequence[TVSumVideo], draws: int = 5, seed: int = 0) -> list[dict[str, np.ndarray]]:
+    """What "random" means wherever it stands beside a result: a score for each frame, uniform from 0 to 1 and drawn
+    anew `draws` times, over which the result is averaged. By video key, at the picks."""
     rng = np.random.default_rng(seed)
-    runs = [evaluate_scores({v.key: rng.random(len(v.picks)) for v in videos}, videos).per_video for _ in range(draws)]
+    return [{video.key: rng.random(len(video.picks)) for video in videos} for _ in range(draws)]
+
+
+def evaluate_random(videos: Sequence[TVSumVideo], draws: int = 5, seed: int = 0) -> Evaluation:
+    """The result of `random_scores`."""
+    runs = [evaluate_scores(scores, videos).per_video for scores in random_scores(videos, draws, seed)]
     return Evaluation({video.key: _average([run[video.key] for run in runs]) for video in videos})
 
 

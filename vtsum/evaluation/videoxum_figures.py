@@ -83,6 +83,17 @@ def figures(
     }
 
 
+def own_figures(videos: Sequence[Mapping[str, Any]], settings: EvaluationSettings) -> dict[str, dict[str, float]]:
+    """ "own_metrics" of the evaluation file: each measure of the user's own, the mean over videos with its interval."""
+    weights = resamples(len(videos), settings.resamples, settings.seed)
+    found = {}
+    for name in videos[0].get("own_metrics", {}):
+        values = np.array([video["own_metrics"][name] for video in videos])
+        low, high = interval(weights @ values / len(videos))
+        found[name] = {"value": float(values.mean()), "low": low, "high": high}
+    return found
+
+
 def boundary_figures(videos: Sequence[Mapping[str, Any]], settings: EvaluationSettings) -> dict[str, Any] | None:
     """ "boundaries" of the evaluation file: the boundary head's average precision, and what chance gives.
 

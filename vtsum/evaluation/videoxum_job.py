@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vtsum import plugins
 from vtsum.data.collate import Batch, collate
 from vtsum.data.videoxum import VideoXumDataset, VideoXumItem, join_sentences
 from vtsum.errors import VTSumError
@@ -22,6 +23,7 @@ from vtsum.evaluation.videoxum_frames import (
 )
 from vtsum.evaluation.videoxum_settings import EvaluationSettings
 from vtsum.model import VTSum
+from vtsum.protocols import Metric
 
 
 class Job:
@@ -51,6 +53,10 @@ class Job:
         ]
         self.references = [join_sentences(a.tsum) for a in dataset.annotations[: self.count]]
         self.others = other_videos(self.count, settings.random_draws, settings.seed)
+        self.metrics: list[Metric] = [plugins.make("metric", name) for name in settings.metrics]
+        if len({metric.name for metric in self.metrics}) < len(self.metrics):
+            names = ", ".join(metric.name for metric in self.metrics)
+            raise VTSumError(f"evaluate: metrics must have names of their own, got {names}")
         self._features: dict[str, tuple[np.ndarray, bool]] = {}
 
     def run(self, number: int) -> list[dict[str, Any]]:
@@ -127,6 +133,11 @@ class Job:
                     vt_clipscore(vision, self._text(self.references[other[index]])[0], clip_frames(noise, protocol))
                     for noise, other in zip(noises, self.others, strict=True)
                 ]
+        if self.metrics:
+            args = (logits, labels, text, self.references[index])
+            record["own_metrics"] = {metric.name: float(metric.measure(*args)) for metric in self.metrics}
+            if bad := [name for name, value in record["own_metrics"].items() if not np.isfinite(value)]:
+                raise VTSumError(f"evaluate: {bad[0]} of {item.video_id} must be finite, got NaN or infinity")
         record["saliency_logits"] = [float(f"{value:.9g}") for value in logits]
         return record
 

@@ -15,18 +15,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from vtsum.data.videoxum import CLIP_FEATURES, VideoXumDataset
 from vtsum.errors import VTSumError
 from vtsum.evaluation import java
 from vtsum.evaluation.clip_score import ClipText, load_clip_text
-from vtsum.evaluation.ranks import Ranks
-from vtsum.evaluation.videoxum_figures import Progress, boundary_figures, figures
+from vtsum.evaluation.videoxum_figures import Progress, boundary_figures, figures, own_figures
 from vtsum.evaluation.videoxum_file import FORMAT, PartFile, write_evaluation
 from vtsum.evaluation.videoxum_job import Job
 from vtsum.evaluation.videoxum_settings import EvaluationSettings
 from vtsum.extras import version_of
 from vtsum.files import check_inputs, check_new
 from vtsum.model import VTSum
+from vtsum.processes import Group, Place
 
 
 def evaluate(
@@ -54,7 +56,7 @@ def evaluate(
     """
     settings.check()
     start = time.monotonic()
-    with Ranks() as ranks:
+    with Group() as group:
         path = Path(output) if output is not None else None
         if path is not None:
             check_inputs("evaluate", path, settings.inputs)
@@ -64,7 +66,7 @@ def evaluate(
                 f"evaluate: the PTB tokenizer {missing}; or --caption_tokenizer plain, whose figures are not "
                 "comparable with published ones"
             )
-        where = ranks.device(device)
+        where = _device(device, group.place)
         model, checkpoint = load_model(settings)
         model = model.to(where).fold_()
         dataset, clip, reason = _data(settings, where)
@@ -88,11 +90,11 @@ def evaluate(
             },
             "clip": {"path": job.clip_path, "sha256": clip.sha256} if clip else None,
         }
-        part = PartFile(path, ranks.rank, ranks.world, _binding(settings, identity)) if path else None
+        part = PartFile(path, group.place.rank, group.place.ranks, _binding(settings, identity)) if path else None
         with contextlib.closing(part) if part else contextlib.nullcontext():
-            videos = _all_videos(job, ranks, part, overwrite, progress)
+            videos = _all_videos(job, group, part, overwrite, progress)
         content: dict[str, Any] | None = None
-        if ranks.rank == 0:
+        if group.place.first:
             boundaries = boundary_figures(videos, settings)
             content = {
                 "format": FORMAT,
@@ -102,22 +104,33 @@ def evaluate(
                 "settings": asdict(settings) | {"max_length": job.max_length},
                 **figures(videos, settings, reason, progress),
                 **({"boundaries": boundaries} if boundaries else {}),
+                **({"own_metrics": own_figures(videos, settings)} if settings.metrics else {}),
                 "notes": _notes(model, clip, videos, boundaries),
                 "software": {n: version_of(n) for n in ("vtsum", "torch", "transformers", "pycocoevalcap")},
-                "timings": {"seconds": time.monotonic() - start, "processes": ranks.world, "device": where},
+                "timings": {"seconds": time.monotonic() - start, "processes": group.place.ranks, "device": where},
             }
             if path:
                 write_evaluation(content, path)
-        ranks.everyone(None)  # the file is there: what led to it may go
+        group.everyone(None)  # the file is there: what led to it may go
         if part:
             part.remove()
         return content
 
 
+def _device(wanted: str, place: Place) -> str:
+    """ "auto": this process's GPU where there is one, else the CPU."""
+    if wanted == "auto":
+        return f"cuda:{place.local_rank % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=wanted)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise VTSumError(f"evaluate: device must be there, got {wanted!r}: {reason}") from None
+    return wanted
+
+
 def load_model(settings: EvaluationSettings) -> tuple[VTSum, str]:
     """The model in evaluation mode and the SHA-256 of its weights: from a model folder, a run's folder, or a .pth."""
-    from vtsum.model.checkpoint import load_checkpoint
-
     source = Path(settings.checkpoint)
     if source.is_file():
         if settings.tokenizer is None:
@@ -132,7 +145,7 @@ def load_model(settings: EvaluationSettings) -> tuple[VTSum, str]:
         raise VTSumError(f"evaluate: --tokenizer and --kernel_size belong to .pth files, {source} has its own")
     if not (source / "config.json").is_file() and (source / "model").is_dir():
         source /= "model"
-    loaded = load_checkpoint(source)
+    loaded = VTSum.load_checkpoint(source)
     return loaded.model.eval(), loaded.weights_sha256
 
 
@@ -145,28 +158,28 @@ def checkpoint_name(checkpoint: str | Path) -> str:
 
 
 def _all_videos(
-    job: Job, ranks: Ranks, part: PartFile | None, overwrite: bool, progress: Progress | None
+    job: Job, group: Group, part: PartFile | None, overwrite: bool, progress: Progress | None
 ) -> list[dict[str, Any]]:
     """Every video's record in the data set's order: those done before, and those of all processes."""
     if part and overwrite:
         part.remove()
-        ranks.everyone(None)
+        group.everyone(None)
     done: dict[int, list[dict[str, Any]]] = {}
-    for found in ranks.everyone(part.read() if part else {}):
+    for found in group.everyone(part.read() if part else {}):
         done.update(found)
     left = [number for number in range(len(job.batches)) if number not in done]
     finished = sum(len(batch) for batch in done.values())
     if progress:
         progress("videos", finished, job.count)
     own: dict[int, list[dict[str, Any]]] = {}
-    for number in left[ranks.rank :: ranks.world]:
+    for number in left[group.place.rank :: group.place.ranks]:
         own[number] = job.run(number)
         if part:
             part.append(number, own[number])
         if progress:
-            known = sum(len(batch) for batch in own.values()) * ranks.world
+            known = sum(len(batch) for batch in own.values()) * group.place.ranks
             progress("videos", min(finished + known, job.count), job.count)
-    for found in ranks.everyone(own):
+    for found in group.everyone(own):
         done.update(found)
     if progress:
         progress("videos", job.count, job.count)
@@ -214,7 +227,7 @@ def _notes(
 
 def _binding(settings: EvaluationSettings, identity: dict[str, Any]) -> dict[str, Any]:
     """What a batch's records depend on: a part file is of use to an evaluation with the same alone."""
-    own = asdict(settings)
+    own = asdict(settings) | {"metrics": list(settings.metrics)}  # as JSON gives it back
     for name in ("checkpoint", "data", "clip", "caption_tokenizer", "resamples"):
         del own[name]
     clip = identity["clip"]

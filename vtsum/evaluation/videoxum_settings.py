@@ -39,6 +39,8 @@ class EvaluationSettings:
     """The first so many videos alone; the shortest ones come first."""
     seed: int = 0
     """Of the resamples and of the random baseline."""
+    metrics: tuple[str, ...] = ()
+    """Measures of the user's own beside the eight (`vtsum.plugins`)."""
     resamples: int = 1000
     random_draws: int = 5
 

@@ -48,6 +48,8 @@ def describe(evaluation: Mapping[str, Any]) -> str:
     for row in rows:
         cells = [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
         lines.append("  ".join(cells).rstrip())
+    for name, cell in evaluation.get("own_metrics", {}).items():
+        lines.append(f"{name}, a measure of your own: {cell['value']:.4g} ({cell['low']:.4g} to {cell['high']:.4g})")
     lines += [f"{name} was not computed: {reason}" for name, reason in remarks.items()]
     return "\n".join(lines)
 

@@ -1,16 +1,18 @@
 """The summarizer's networks; `load` gives one ready for use."""
 
-from vtsum.model.frame_encoder import FrameEncoder, load_frame_encoder
-from vtsum.model.summarizer import FullSizeSummarizer, Sentence, Summarizer, load
+from vtsum.model.encoders import load_frame_encoder
+from vtsum.model.summarizer import Caption, FullSizeSummarizer, VTSumSummarizer, load
 from vtsum.model.vtsum import VTSum, VTSumOutput
+from vtsum.protocols import FrameEncoder, Summarizer
 
 __all__ = [
+    "Caption",
     "FrameEncoder",
     "FullSizeSummarizer",
-    "Sentence",
     "Summarizer",
     "VTSum",
     "VTSumOutput",
+    "VTSumSummarizer",
     "load",
     "load_frame_encoder",
 ]

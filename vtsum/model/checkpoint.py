@@ -14,7 +14,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -25,7 +25,9 @@ from vtsum.files import check_regular, replacing
 from vtsum.model.files import read_safetensors, write_safetensors
 from vtsum.model.pretrained import snapshot
 from vtsum.model.tokenizer import load_tokenizer, vocabulary_text
-from vtsum.model.vtsum import VTSum
+
+if TYPE_CHECKING:
+    from vtsum.model.vtsum import VTSum
 from vtsum.reading import read_json
 
 __all__ = ["Checkpoint", "config_text", "load_checkpoint", "load_tokenizer", "pack", "save_checkpoint"]
@@ -144,10 +146,12 @@ def _check_sizes(config: VTSumConfig, state: Mapping[str, Tensor], folder: Path)
             raise VTSumError(f"load_checkpoint: {name} of {folder / CONFIG} must fit its weights, got {value}")
 
 
-def load_checkpoint(source: str | Path) -> Checkpoint:
+def load_checkpoint(source: str | Path, kind: type[VTSum]) -> Checkpoint:
     """Load a model folder, or a hub repository with the same files; weights come as safetensors alone, so that no code
     of theirs is ever run.
 
+    Args:
+        kind: what is made; `VTSum.load_checkpoint` hands itself over, so that this module need not know it.
     Raises:
         VTSumError: a file missing or broken, another format, weights that do not fit the configuration.
     """
@@ -173,7 +177,7 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
             )
         tokenizer = load_tokenizer(folder / VOCABULARY)
     _check_sizes(config, state, folder)
-    model = VTSum(config, tokenizer)
+    model = kind(config, tokenizer)
     weights = {k.removeprefix("model."): v.float() for k, v in state.items() if k.startswith("model.")}
     try:
         problems = model.load_state_dict(weights, strict=False)

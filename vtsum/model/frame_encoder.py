@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from vtsum.errors import VTSumError
 from vtsum.model import embedded_encoder, torchvision_free
-from vtsum.model.files import read_safetensors
 from vtsum.model.pretrained import from_pretrained, weights_sha256
 from vtsum.reading import read_json
 
@@ -32,22 +31,6 @@ KNOWN = {
 # What transformers' BLIP and CLIP were trained with, where a checkpoint's preprocessor_config.json is not there to say.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
-
-
-class FrameEncoder(Protocol):
-    """`encode(images)`: uint8 [N, S, S, 3] RGB with S = `image_size` -> float32 [N, `dim`].
-
-    `weights_sha256` is a digest of the network's weights, whatever file they came from.
-    """
-
-    name: str
-    image_size: int
-    dim: int
-
-    @property
-    def weights_sha256(self) -> str: ...
-
-    def encode(self, images: np.ndarray) -> np.ndarray: ...
 
 
 def check_images(images: np.ndarray, size: int) -> None:
@@ -179,55 +162,3 @@ def _normalisation(source: str) -> tuple[Sequence[float], Sequence[float]]:
 def is_transformers(folder: Path) -> bool:
     config = folder / "config.json"
     return config.is_file() and "model_type" in read_json(config, dict, "load", bits=128)
-
-
-def load_frame_encoder(name: str, device: str | torch.device = "cpu") -> FrameEncoder:
-    """A frame encoder by name or path.
-
-    Args:
-        name: "embedded"; "blip", "blip-large", "clip", "clip-large"; the folder or hub name of a transformers BLIP or
-            CLIP checkpoint; BLIP's original .pth; "timm:NAME", any backbone of timm with its pretrained weights, or
-            "timm:NAME@PATH" with those of a file or folder; a model folder of VTSum, for the encoder that it names.
-        device: where it runs.
-    Raises:
-        VTSumError: an unknown name, or weights that are missing or broken.
-    """
-    if name == "embedded":
-        return embedded_frame_encoder(EMBEDDED, device)
-    if name.startswith("timm:"):
-        from vtsum.model.timm_encoder import TimmFrameEncoder
-
-        return TimmFrameEncoder(name, device=device)
-    path = Path(name)
-    if path.is_file():
-        from vtsum.model.blip_vision import BlipCheckpointFrameEncoder
-
-        return BlipCheckpointFrameEncoder(path, device=device)
-    if path.is_dir() and not is_transformers(path):
-        from vtsum.model.checkpoint import load_checkpoint
-
-        checkpoint = load_checkpoint(path)
-        return frame_encoder_of(checkpoint.model.config.frame_encoder, checkpoint.encoder_state, device)
-    if name not in KNOWN and not path.is_dir() and "/" not in name:
-        names = ", ".join(["embedded", *KNOWN])
-        raise VTSumError(
-            f"load_frame_encoder: name must be one of {names}, timm:NAME, a folder, a file or a hub name, got {name!r}"
-        )
-    return TransformersFrameEncoder(KNOWN.get(name, name), name, device)
-
-
-def embedded_frame_encoder(folder: Path, device: str | torch.device = "cpu") -> EmbeddedFrameEncoder:
-    """The embedded encoder of a model folder, without the rest of the model."""
-    state = read_safetensors(folder / "model.safetensors", "load_frame_encoder")
-    prefix = "encoder."
-    return EmbeddedFrameEncoder(
-        {k.removeprefix(prefix): v.float() for k, v in state.items() if k.startswith(prefix)}, device
-    )
-
-
-def frame_encoder_of(name: str, state: Mapping[str, Tensor], device: str | torch.device = "cpu") -> FrameEncoder:
-    """The encoder `name` that a model was trained on; `state`: the embedded encoder's weights, where the model has
-    weights of its own for it."""
-    if name == "embedded" and state:
-        return EmbeddedFrameEncoder(state, device)
-    return load_frame_encoder(name, device)

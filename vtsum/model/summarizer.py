@@ -12,46 +12,37 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from vtsum import plugins
 from vtsum.errors import VTSumError
-from vtsum.model.checkpoint import Checkpoint, load_checkpoint
-from vtsum.model.frame_encoder import (
-    EMBEDDED,
-    KNOWN,
-    FrameEncoder,
-    TransformersFrameEncoder,
-    check_images,
-    frame_encoder_of,
-    is_transformers,
-)
+from vtsum.model.checkpoint import Checkpoint
+from vtsum.model.encoders import frame_encoder_of
+from vtsum.model.frame_encoder import EMBEDDED, KNOWN, TransformersFrameEncoder, check_images, is_transformers
 from vtsum.model.pretrained import from_pretrained
 from vtsum.model.spans import gather_spans
+from vtsum.model.vtsum import VTSum
+from vtsum.protocols import FrameEncoder, Summarizer
 
 
 @dataclass(frozen=True)
-class Sentence:
+class Caption:
     """A sentence and the mean probability (0..1) a token that the decoder gave it."""
 
     text: str
     confidence: float
 
 
-class Summarizer:
+class VTSumSummarizer:
     """A VTSum model with its own frame encoder.
 
     Attributes:
-        name: what `load` was asked for.
-        weights_sha256: of the weights' file.
-        image_size: frames are stretched to image_size x image_size.
-        text_is_guess: True where the sentences are guesses that a reader must be warned of.
-        reads_pictures: True where `describe` wants a key frame for each span.
         facts: what the model's config.json says of its training.
     """
 
     def __init__(self, name: str, checkpoint: Checkpoint, encoder: FrameEncoder, *, embedded: bool) -> None:
         if encoder.dim != checkpoint.model.config.width:
             raise VTSumError(
-                f"Summarizer: the frame encoder's dimension must be the model's width {checkpoint.model.config.width}, "
-                f"got {encoder.dim} from {encoder.name!r}"
+                f"VTSumSummarizer: the frame encoder's dimension must be the model's width "
+                f"{checkpoint.model.config.width}, got {encoder.dim} from {encoder.name!r}"
             )
         self.name = name
         self.model = checkpoint.model.fold_()
@@ -93,7 +84,7 @@ class Summarizer:
     @torch.inference_mode()
     def describe(
         self, features: np.ndarray, spans: Sequence[tuple[int, int]], key_frames: Sequence[np.ndarray] | None = None
-    ) -> list[Sentence]:
+    ) -> list[Caption]:
         """One sentence for each span of frame indices [start, end).
 
         Args:
@@ -107,17 +98,19 @@ class Summarizer:
         gathered, mask = gather_spans(frames, spans)
         texts, ids = decoder.generate(gathered, mask, num_beams=3, max_length=32, repetition_penalty=1.2)
         log_probability = decoder.log_probability(gathered, mask, ids)
-        return [Sentence(tidy(text), float(p)) for text, p in zip(texts, log_probability.exp().tolist(), strict=True)]
+        return [
+            Caption(join_signs(text), float(p)) for text, p in zip(texts, log_probability.exp().tolist(), strict=True)
+        ]
 
 
-class FullSizeSummarizer(Summarizer):
+class FullSizeSummarizer:
     """A full-size encoder finds the events, and BLIP writes the sentences; saliency is the embedded model's.
 
     Neither checkpoint was trained to say what matters in a video, so each frame is encoded twice, and the embedded
     model's features stand behind the full-size ones in the same array.
     """
 
-    def __init__(self, name: str, base: Summarizer, encoder: TransformersFrameEncoder, source: str) -> None:
+    def __init__(self, name: str, base: VTSumSummarizer, encoder: TransformersFrameEncoder, source: str) -> None:
         self.name = name
         self.base = base
         self.full = encoder
@@ -152,7 +145,7 @@ class FullSizeSummarizer(Summarizer):
     @torch.inference_mode()
     def describe(
         self, features: np.ndarray, spans: Sequence[tuple[int, int]], key_frames: Sequence[np.ndarray] | None = None
-    ) -> list[Sentence]:
+    ) -> list[Caption]:
         if self.full.captioner is None:
             return self.base.describe(features[:, self.full.dim :], spans)
         if not spans:
@@ -173,7 +166,7 @@ class FullSizeSummarizer(Summarizer):
                 pixel_values=pixels, num_beams=3, max_new_tokens=30, output_scores=True, return_dict_in_generate=True
             )
             text = self._processor.decode(made.sequences[0], skip_special_tokens=True)
-            out.append(Sentence(tidy(text), float(made.sequences_scores[0].exp())))
+            out.append(Caption(join_signs(text), float(made.sequences_scores[0].exp())))
         return out
 
 
@@ -184,12 +177,11 @@ def resize(images: np.ndarray, size: int) -> np.ndarray:
     return x.round_().clamp_(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def tidy(text: str) -> str:
-    """A decoder's words as a sentence: a capital at the front, a full stop at the end, signs without stray spaces."""
+def join_signs(text: str) -> str:
+    """A decoder's words without the spaces that its tokenizer sets around signs."""
     for sign in (" .", " ,", " ;", " :", " '", " - "):
         text = text.replace(sign, sign.strip())
-    text = " ".join(text.replace("' s ", "'s ").split()).strip(" .")
-    return f"{text[0].upper()}{text[1:]}." if text else ""
+    return " ".join(text.replace("' s ", "'s ").split())
 
 
 def load(name_or_path: str = "embedded") -> Summarizer:
@@ -197,7 +189,8 @@ def load(name_or_path: str = "embedded") -> Summarizer:
 
     Args:
         name_or_path: "embedded"; "blip", "blip-large", "clip", "clip-large"; a folder written by VTSum's training; or
-            the folder or hub name of a transformers BLIP or CLIP checkpoint.
+            the folder or hub name of a transformers BLIP or CLIP checkpoint; or one of the user's own
+            (`vtsum.plugins`).
     Raises:
         VTSumError: an unknown name, or a checkpoint that is missing or broken.
     """
@@ -208,15 +201,20 @@ def load(name_or_path: str = "embedded") -> Summarizer:
         return _from_folder(name_or_path, folder, embedded=False)
     source = KNOWN.get(name_or_path, name_or_path)
     if name_or_path not in KNOWN and not folder.is_dir() and "/" not in name_or_path:
+        own: Summarizer | None = plugins.find("model", name_or_path)
+        if own is not None:
+            return own
         names = ", ".join(["embedded", *KNOWN])
-        raise VTSumError(f"load: model must be one of {names}, a folder or a hub name, got {name_or_path!r}")
+        raise VTSumError(
+            f"load: model must be one of {names}, a folder, a hub name or module:Class, got {name_or_path!r}"
+        )
     encoder = TransformersFrameEncoder(
         source, name_or_path
     )  # before the embedded model: what can go wrong goes wrong here
-    return FullSizeSummarizer(name_or_path, load("embedded"), encoder, source)
+    return FullSizeSummarizer(name_or_path, _from_folder("embedded", EMBEDDED, embedded=True), encoder, source)
 
 
-def _from_folder(name: str, folder: Path, *, embedded: bool) -> Summarizer:
-    checkpoint = load_checkpoint(folder)
+def _from_folder(name: str, folder: Path, *, embedded: bool) -> VTSumSummarizer:
+    checkpoint = VTSum.load_checkpoint(folder)
     encoder = frame_encoder_of(checkpoint.model.config.frame_encoder, checkpoint.encoder_state)
-    return Summarizer(name, checkpoint, encoder, embedded=embedded)
+    return VTSumSummarizer(name, checkpoint, encoder, embedded=embedded)

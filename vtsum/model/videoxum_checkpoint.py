@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,7 +21,9 @@ from vtsum.config import TextConfig, VTSumConfig, from_dict
 from vtsum.errors import VTSumError
 from vtsum.model.files import read_pt
 from vtsum.model.tokenizer import add_enc, load_tokenizer
-from vtsum.model.vtsum import VTSum
+
+if TYPE_CHECKING:
+    from vtsum.model.vtsum import VTSum
 
 NAMES = (
     ("position_embeddings.", "position_embeddings."),
@@ -181,11 +183,11 @@ def configure(
     return from_dict(VTSumConfig, values)
 
 
-def _check_whole(missing: list[str], held: set[str], path: str | Path) -> None:
+def _check_whole(missing: list[str], present: set[str], path: str | Path) -> None:
     """A part of which some weights are there and some are not is a broken file, not another kind of model."""
     for part in PARTS:
         lost = [name for name in missing if name.split(".")[0] == part]
-        if lost and any(name.split(".")[0] == part for name in held):
+        if lost and any(name.split(".")[0] == part for name in present):
             raise VTSumError(
                 f"from_videoxum: {path} must hold all weights of {PARTS[part]}, got none for {lost[0]}"
                 + (f" and {len(lost) - 1} more" if len(lost) > 1 else "")
@@ -193,6 +195,7 @@ def _check_whole(missing: list[str], held: set[str], path: str | Path) -> None:
 
 
 def from_videoxum(
+    kind: type[VTSum],
     checkpoint: str | Path,
     tokenizer: Any,
     kernel_size: int | str | None = "auto",
@@ -207,6 +210,7 @@ def from_videoxum(
     missing and what was not used is logged, and kept in `model.loading`.
 
     Args:
+        kind: what is made; `VTSum.from_videoxum` hands itself over, so that this module need not know it.
         tokenizer: as `load_tokenizer` takes it: BERT's uncased word list, for the published weights.
         kernel_size: window of the local attention, or None to leave it out; "auto": 5, except for a checkpoint that was
             trained without it.
@@ -230,7 +234,7 @@ def from_videoxum(
             f"from_videoxum: tokenizer must have the checkpoint's {made.text.vocab_size} words, [DEC] and [ENC] "
             f"included, got {len(words)}"
         )
-    model = VTSum(made, words)
+    model = kind(made, words)
     own = model.state_dict()
     report = LoadReport()
     if "position_embeddings.weight" not in state:

@@ -7,11 +7,11 @@ attention's output. A learnable memory bank stands where the configuration asks 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,12 +22,11 @@ from vtsum_kernels.nn import MemoryBank
 from vtsum.config import VTSumConfig
 from vtsum.errors import VTSumError
 from vtsum.model.boundary import BoundaryHead, boundary_loss, boundary_targets
+from vtsum.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from vtsum.model.memory import make_bank, read_bank
 from vtsum.model.temporal import LocalAttention, PositionEmbedding, TemporalTransformer, run
 from vtsum.model.text_decoder import TextDecoder
-
-if TYPE_CHECKING:
-    from vtsum.model.videoxum_checkpoint import LoadReport
+from vtsum.model.videoxum_checkpoint import LoadReport, from_videoxum
 
 
 class VTSumOutput(NamedTuple):
@@ -89,6 +88,8 @@ class VTSum(nn.Module):
         self.recompute = False
         self.encoder_state: dict[str, Tensor] = {}
         """Weights of the embedded frame encoder that came with this model; `save_pretrained` writes them again."""
+        self.own_loss: Callable[[Tensor, Tensor, Tensor | None], Tensor] | None = None
+        """Taken off the saliency instead of config.loss_type's; `vtsum.protocols.Loss.saliency_loss`."""
         self.loading: LoadReport | None = None
         """What `from_videoxum` found missing and unexpected."""
 
@@ -99,9 +100,12 @@ class VTSum(nn.Module):
         Raises:
             VTSumError: a file missing or broken, another format, weights that do not fit the configuration.
         """
-        from vtsum.model.checkpoint import load_checkpoint
+        return cls.load_checkpoint(source).model
 
-        return load_checkpoint(source).model
+    @classmethod
+    def load_checkpoint(cls, source: str | Path) -> Checkpoint:
+        """`from_pretrained`, with what the folder holds beside the model."""
+        return load_checkpoint(source, cls)
 
     def save_pretrained(
         self,
@@ -117,8 +121,6 @@ class VTSum(nn.Module):
             facts: what the model was trained on and how well it did; goes into config.json.
             state_dict: the weights where they do not lie in this module, as after sharded training.
         """
-        from vtsum.model.checkpoint import save_checkpoint
-
         save_checkpoint(self, Path(folder), facts or {}, dtype, state_dict)
 
     @classmethod
@@ -132,9 +134,7 @@ class VTSum(nn.Module):
         **config: Any,
     ) -> VTSum:
         """A model from the original project's .pth; see `vtsum.model.videoxum_checkpoint.from_videoxum`."""
-        from vtsum.model.videoxum_checkpoint import from_videoxum
-
-        return from_videoxum(checkpoint, tokenizer, kernel_size, text_num_heads, num_heads, **config)
+        return from_videoxum(cls, checkpoint, tokenizer, kernel_size, text_num_heads, num_heads, **config)
 
     def gradient_checkpointing_enable(self) -> None:
         """Keep only each layer's input for the backward pass and compute the rest again there: temporal blocks, local
@@ -296,6 +296,8 @@ class VTSum(nn.Module):
             raise VTSumError(
                 f"VTSum: vsum_labels must be {expected} for logits {list(logits.shape)}, got {list(labels.shape)}"
             )
+        if self.own_loss is not None:
+            return self.own_loss(logits, labels, None if mask is None else mask.bool())
         dtype = torch.promote_types(logits.dtype, torch.float32)
         labels = labels.to(dtype)
         logits = logits.to(dtype).unsqueeze(-2).expand_as(labels)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,9 @@ from vtsum.evaluation.baselines import every_fifth
 from vtsum.evaluation.boundaries import average_precision
 from vtsum.files import check_inputs, replacing
 from vtsum.model.boundary import BoundaryHead, boundary_loss, boundary_targets
-from vtsum.model.checkpoint import CONFIG, VOCABULARY, WEIGHTS, config_text, load_checkpoint, pack
+from vtsum.model.checkpoint import CONFIG, VOCABULARY, WEIGHTS, config_text, pack
+from vtsum.model.encoders import frame_encoder_of
 from vtsum.model.files import write_safetensors
-from vtsum.model.frame_encoder import frame_encoder_of
 from vtsum.model.summarizer import EMBEDDED
 from vtsum.model.tokenizer import vocabulary_text
 from vtsum.model.vtsum import VTSum
@@ -176,7 +177,7 @@ def add_boundaries(
 def embed(folder: Path, shared: Path, videos: list[TVSumVideo], cache: Path) -> dict[str, Example]:
     """Embeddings of all stored frames by the folder's own encoder, kept in `cache`."""
     if not cache.is_file():
-        checkpoint = load_checkpoint(folder)
+        checkpoint = VTSum.load_checkpoint(folder)
         encoder = frame_encoder_of(checkpoint.model.config.frame_encoder, checkpoint.encoder_state)
         made: dict[str, Any] = {}
         for video in videos:
@@ -200,7 +201,14 @@ def write(model: VTSum, facts: dict[str, Any], folder: Path) -> None:
         write_safetensors(pack(model, model.encoder_state), part(WEIGHTS))
         part(VOCABULARY).write_text(vocabulary_text(model.text_decoder.tokenizer), encoding="utf-8")
         part(CONFIG).write_text(config_text(model.config, facts), encoding="utf-8")
-    load_checkpoint(folder)
+    VTSum.load_checkpoint(folder)
+
+
+def install(folder: Path, target: Path = EMBEDDED) -> None:
+    """Copy a model folder into the package."""
+    with replacing(target) as part:
+        for name in (CONFIG, VOCABULARY, WEIGHTS):
+            shutil.copyfile(folder / name, part(name))
 
 
 def main() -> None:
@@ -215,13 +223,11 @@ def main() -> None:
     check_inputs("boundaries", a.out / "model", [a.model, a.shared])
     videos = load_tvsum(a.shared / "tvsum" / "tvsum.h5")
     examples = embed(a.model, a.shared, videos, a.out / "features.npz")
-    checkpoint = load_checkpoint(a.model)
+    checkpoint = VTSum.load_checkpoint(a.model)
     made, facts = add_boundaries(checkpoint.model, examples, BoundarySettings(epochs=a.epochs, seed=a.seed))
     write(made, {**checkpoint.facts, "boundaries": facts}, a.out / "model")
     print(json.dumps(facts, indent=1))
     if a.install:
-        from vtsum.recipes.embedded import install
-
         install(a.out / "model")
 
 

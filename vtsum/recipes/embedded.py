@@ -31,13 +31,12 @@ from vtsum.data.tvsum import TVSumVideo, load_captions, load_tvsum
 from vtsum.evaluation.baselines import evaluate_features, evaluate_random, every_fifth, paired_difference
 from vtsum.evaluation.features import color_histogram
 from vtsum.files import replacing, write_text
-from vtsum.model.checkpoint import CONFIG, VOCABULARY, WEIGHTS, config_text, load_checkpoint, load_tokenizer, pack
+from vtsum.model.checkpoint import CONFIG, VOCABULARY, WEIGHTS, config_text, load_tokenizer, pack
 from vtsum.model.embedded_encoder import EMBEDDING_DIM, EmbeddedEncoder
 from vtsum.model.files import save_safetensors, write_safetensors
-from vtsum.model.summarizer import EMBEDDED
 from vtsum.model.text_decoder import TextDecoder
 from vtsum.model.vtsum import VTSum
-from vtsum.recipes.boundaries import BoundarySettings, add_boundaries
+from vtsum.recipes.boundaries import BoundarySettings, add_boundaries, install
 from vtsum.recipes.distill import distill, encode_all
 from vtsum.recipes.joint import Example, JointSettings, caption_nll, evaluate, train_joint
 from vtsum.recipes.words import clean, learn_words, write_vocabulary
@@ -86,7 +85,7 @@ def words(shared: Path, out: Path, train_captions: list[str]) -> tuple[list[str]
     """The vocabulary and the decoder's first training; returns ActivityNet's sentences and the figures."""
     videos = load_activitynet_captions(shared / "activitynet" / "train.json.gz")
     sentences = [c for v in videos for s in v.sentences if (c := clean(s)) is not None]
-    held = [
+    unseen = [
         c
         for v in load_activitynet_captions(shared / "activitynet" / "val_1.json.gz")[:300]
         for s in v.sentences
@@ -96,7 +95,7 @@ def words(shared: Path, out: Path, train_captions: list[str]) -> tuple[list[str]
     if not record.is_file():
         write_vocabulary(sentences + train_captions, out / VOCABULARY, VOCABULARY_SIZE)
         decoder = TextDecoder(TEXT, EMBEDDING_DIM, load_tokenizer(out / VOCABULARY))
-        perplexity = learn_words(decoder, sentences, held, epochs=WORD_EPOCHS, width=EMBEDDING_DIM)
+        perplexity = learn_words(decoder, sentences, unseen, epochs=WORD_EPOCHS, width=EMBEDDING_DIM)
         state = decoder.state_dict()
         del state["lm.cls.predictions.decoder.weight"]  # tied to the word embeddings
         state.pop("lm.cls.predictions.decoder.bias", None)  # tied to the predictions' own bias
@@ -176,7 +175,7 @@ def make(shared: Path, out: Path, settings: JointSettings) -> dict[str, Any]:
         write_safetensors(pack(average, encoder), part(WEIGHTS))
         shutil.copyfile(out / VOCABULARY, part(VOCABULARY))
         part(CONFIG).write_text(config_text(average.config, facts), encoding="utf-8")
-    load_checkpoint(folder)
+    VTSum.load_checkpoint(folder)
     return facts
 
 
@@ -203,13 +202,6 @@ def figures(
     out["caption_nll"] = caption_nll(model, tested)
     out["caption_nll_other_video"] = caption_nll(model, tested, blind=True)
     return out
-
-
-def install(folder: Path, target: Path = EMBEDDED) -> None:
-    """Copy a model folder into the package."""
-    with replacing(target) as part:
-        for name in (CONFIG, VOCABULARY, WEIGHTS):
-            shutil.copyfile(folder / name, part(name))
 
 
 def main() -> None:

@@ -45,7 +45,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Sentence:
+class Line:
     """A spoken sentence, in seconds of the film. `end` as measured with espeak-ng 1.51."""
 
     start: float
@@ -65,14 +65,14 @@ DURATION = PARTS[-1].start + PARTS[-1].duration
 CUTS = tuple(part.start + part.dissolve / 2 for part in PARTS[1:])
 
 NARRATION = (
-    Sentence(1.0, 3.6, "Morning comes slowly to the harbour."),
-    Sentence(9.0, 13.8, "The sun is up, the gulls are out, and the first boat sails."),
-    Sentence(18.2, 20.6, "Up in the hills, it is quiet."),
-    Sentence(24.5, 28.8, "Here comes the little train, over the old stone bridge."),
-    Sentence(47.0, 53.6, "In the city it rains. Umbrellas bloom like flowers, and the yellow tram goes by."),
-    Sentence(62.5, 66.8, "In the afternoon, balloons rise over the snowy mountains."),
-    Sentence(74.5, 78.5, "Night falls, and the lighthouse turns on its light."),
-    Sentence(81.0, 86.0, "Fireworks! The whole town looks up, and the day is over."),
+    Line(1.0, 3.6, "Morning comes slowly to the harbour."),
+    Line(9.0, 13.8, "The sun is up, the gulls are out, and the first boat sails."),
+    Line(18.2, 20.6, "Up in the hills, it is quiet."),
+    Line(24.5, 28.8, "Here comes the little train, over the old stone bridge."),
+    Line(47.0, 53.6, "In the city it rains. Umbrellas bloom like flowers, and the yellow tram goes by."),
+    Line(62.5, 66.8, "In the afternoon, balloons rise over the snowy mountains."),
+    Line(74.5, 78.5, "Night falls, and the lighthouse turns on its light."),
+    Line(81.0, 86.0, "Fireworks! The whole town looks up, and the day is over."),
 )
 
 

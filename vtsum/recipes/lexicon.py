@@ -206,12 +206,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lexicon = learn(text for video in videos for text in video.sentences)
         with written(path) as part:
             lexicon.write(part)
-        held = held_out(options.shared)
+        unseen = held_out(options.shared)
     except (VTSumError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     print(f"{path}: {path.stat().st_size:,} bytes, {len(lexicon):,} words")
-    print(f"held-out perplexity a word: {lexicon.perplexity(held):.1f} over {len(held):,} sentences")
+    print(f"held-out perplexity a word: {lexicon.perplexity(unseen):.1f} over {len(unseen):,} sentences")
     return 0
 
 

@@ -285,11 +285,11 @@ class _Ground:
         hue = float(rng.random())
         self._top = np.array(colorsys.hsv_to_rgb(hue, 0.18, 0.35 + 0.25 * rng.random()), np.float32)
         self._bottom = np.array(colorsys.hsv_to_rgb((hue + 0.08) % 1, 0.22, 0.25 + 0.2 * rng.random()), np.float32)
-        waves = rng.normal(0, 6, (6, 2))
+        sines = rng.normal(0, 6, (6, 2))
         phases = rng.random(6) * 2 * math.pi
         canvas = Canvas(*size)
         texture = sum(
-            np.sin(canvas.x * wx + canvas.y * wy + phase) for (wx, wy), phase in zip(waves, phases, strict=True)
+            np.sin(canvas.x * wx + canvas.y * wy + phase) for (wx, wy), phase in zip(sines, phases, strict=True)
         )
         base = self._top + (self._bottom - self._top) * canvas.y[..., None]
         self._pixels = (base + 0.02 * np.asarray(texture, np.float32)[..., None]).astype(np.float32)

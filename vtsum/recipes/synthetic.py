@@ -40,7 +40,7 @@ from vtsum.recipes.synthetic_scenes import (
 )
 
 if TYPE_CHECKING:
-    from vtsum.model.frame_encoder import FrameEncoder
+    from vtsum.protocols import FrameEncoder
     from vtsum.recipes.tiny_clip import ClipExample, TinyClip
 
 FORMAT = "vtsum-synthetic/1"
@@ -95,7 +95,7 @@ def make_corpus(
         raise VTSumError(f"synth: clip_steps must be at least 10, got {clip_steps}")
     tell = progress or (lambda stage, done, total: None)
     parameters = parameters or CorpusParameters()
-    from vtsum.model.frame_encoder import load_frame_encoder
+    from vtsum.model.encoders import load_frame_encoder
 
     encoder = load_frame_encoder("embedded")
     manifest: dict[str, Any] = {
@@ -183,10 +183,10 @@ def _write(path: Path, text: str, is_ours: Callable[[str], bool]) -> None:
         VTSumError: the user has changed it.
     """
     if path.is_file():
-        held = path.read_text(encoding="utf-8", errors="replace")
-        if held == text:
+        existing = path.read_text(encoding="utf-8", errors="replace")
+        if existing == text:
             return
-        if not is_ours(held):
+        if not is_ours(existing):
             raise VTSumError(
                 f"synth: {path} must be as it was written, got another one; move it away or take a new folder"
             )
@@ -199,10 +199,10 @@ def _write_annotations(path: Path, plans: list[VideoPlan], parameters: CorpusPar
 
     def begins(text: str) -> bool:
         try:
-            held = json.loads(text)
+            existing = json.loads(text)
         except (ValueError, RecursionError):
             return False
-        return isinstance(held, list) and held == json.loads(json.dumps(entries[: len(held)]))
+        return isinstance(existing, list) and existing == json.loads(json.dumps(entries[: len(existing)]))
 
     _write(path, json.dumps(entries) + "\n", begins)
 
@@ -213,8 +213,8 @@ def _write_vocabulary(path: Path) -> None:
 
     signs = "abcdefghijklmnopqrstuvwxyz0123456789"
     words = {word for text in [PROMPT, *all_sentences()] for word in join_sentences([text]).split()}
-    pieces = [*SPECIAL, *"',-.", *signs, *("##" + sign for sign in signs), *sorted(words - set(signs))]
-    _write(path, "".join(piece + "\n" for piece in pieces), lambda text: False)
+    vocabulary = [*SPECIAL, *"',-.", *signs, *("##" + sign for sign in signs), *sorted(words - set(signs))]
+    _write(path, "".join(piece + "\n" for piece in vocabulary), lambda text: False)
 
 
 def _clip_examples(seed: int, parameters: CorpusParameters) -> Iterator[ClipExample]:

@@ -45,7 +45,7 @@ def write_vocabulary(sentences: Iterable[str], path: Path, size: int) -> None:
 def learn_words(
     decoder: TextDecoder,
     sentences: list[str],
-    held: list[str],
+    unseen: list[str],
     *,
     epochs: int,
     width: int,
@@ -84,10 +84,10 @@ def learn_words(
                 left = (time.time() - start) / step * (total - step) / 60
                 print(f"\rwords: step {step}/{total} loss {loss.item():.3f} left {left:.1f} min ", end="", flush=True)
         print(
-            f"\rwords: epoch {epoch + 1}/{epochs} held-out perplexity {perplexity(decoder, held, width):.2f}",
+            f"\rwords: epoch {epoch + 1}/{epochs} held-out perplexity {perplexity(decoder, unseen, width):.2f}",
             flush=True,
         )
-    return perplexity(decoder, held, width)
+    return perplexity(decoder, unseen, width)
 
 
 @torch.no_grad()

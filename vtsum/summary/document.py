@@ -44,13 +44,13 @@ def build_document(
 ) -> SummaryDocument:
     """Return summary.json's content, its words clean (`vtsum.shown`) and the names of files as they are; `created` and
     `timings` are still to be filled in."""
-    from vtsum.video.damage import damage_warning, places
+    from vtsum.video.damage import damage_warning, join_spans
 
     duration = round(max(plan.shots[-1][1] / plan.rate, 1e-3), 3)
     formats = settings["formats"]
     clips = _clips(plan, cut, duration, pictures="keyframes" in formats or "html" in formats)
     made = cut.duration if cut else sum(len(c) for c in plan.clips.values()) / plan.rate
-    damaged = places([*watched.damaged, *(cut.damaged if cut else [])], duration)
+    damaged = join_spans([*watched.damaged, *(cut.damaged if cut else [])], duration)
     warnings = [*watched.warnings, *plan.warnings]
     if damaged:
         warnings.insert(0, damage_warning(damaged))

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from vtsum.enhance.speech.transcript import Transcript, Utterance
-from vtsum.errors import VTSumError
+from vtsum.errors import Stopped, VTSumError
 from vtsum.summary.progress import ProgressCallback
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Listening:
 
     def _note(self, done: float) -> None:
         if self._stop.is_set():
-            raise _Stopped
+            raise Stopped
         self._tell("listen", min(done, 0.99))
 
 
@@ -131,7 +131,3 @@ def within(transcript: Transcript, duration: float) -> Transcript:
         if words:
             kept.append(Utterance(tuple(words), utterance.alternatives))
     return replace(transcript, utterances=tuple(kept), unheard=tuple(u for u in transcript.unheard if u[0] < duration))
-
-
-class _Stopped(Exception):
-    """Nobody wants the words any more."""

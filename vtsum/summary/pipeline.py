@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from vtsum.enhance.event_segmentation import METHOD, METHODS
+from vtsum.enhance.event_segmentation import METHOD, find_segmenter
 from vtsum.enhance.summary_refinement import Budget, parse_budget
-from vtsum.errors import VTSumError
-from vtsum.extras import require
+from vtsum.errors import Stopped, VTSumError
 from vtsum.shown import escaped
 from vtsum.summary import schema
 from vtsum.summary.document import build_document
@@ -26,7 +25,8 @@ from vtsum.summary.planning import Plan, Refine, make_plan
 from vtsum.summary.progress import ProgressCallback, ignore
 from vtsum.summary.staging import StagedFolder, writing_failed
 from vtsum.summary.text import Moment, describe, summary_text, text_file
-from vtsum.summary.watching import SAMPLERS, Sampler, Watched, torch_threads, watch
+from vtsum.summary.watching import SAMPLERS, Sampler, Watched, WatchedFrames, watch
+from vtsum.threads import quick_switches, torch_threads
 
 if TYPE_CHECKING:
     from vtsum.enhance.speech import Transcript
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from vtsum.video import CutResult, VideoInfo
 
 FORMATS = ("mp4", "txt", "json", "keyframes", "html")
+EMBEDDED_SIZE = 128  # pixels; the embedded frame encoder's pictures, known here without its imports
 _FPS = (1e-4, 30.0)
 
 
@@ -100,13 +101,15 @@ def summarize(
         output: folder for the results; None: `<name of the video>_summary` in the current folder.
         budget: "15%" of the video, "30s", "2min", "1:30", or "12frames" (sampled frames).
         model: "embedded", another model's name or folder, or a loaded model (`vtsum.model.load`).
+            For model, segmenter and speech "module:Class" names a part of the user's own (`vtsum.plugins`).
         fps (float): frames sampled a second, 0.0001 to 30.
         formats: any of "mp4", "txt", "json", "keyframes", "html".
         overwrite (bool): replace an older summary. A folder that holds anything else, or an input, is never replaced.
         sampler: which sampled frames the encoder sees: "coverage", "uniform" or "all" (`vtsum.summary.watching.watch`).
-        segmenter: what finds the events, one of `vtsum.enhance.event_segmentation.METHODS`.
+        segmenter: what finds the events, one of `vtsum.enhance.event_segmentation.METHODS` or the user's own.
         refine: what chooses among the shots: "dpp", "knapsack" or "none" (`vtsum.summary.planning.make_plan`).
-        speech (str | None): who listens, a recogniser's name (`vtsum.enhance.speech.make_recogniser`); None: nobody.
+        speech (str | None): who listens, a recogniser's name (`vtsum.enhance.speech.make_recogniser`) or the user's
+            own; None: nobody.
         transcript: the user's own transcript, a file (SRT, WebVTT, plain text), taken instead of listening.
         denoiser (str | None): what cleans the words heard: "embedded", the folder or hub name of a
             sequence-to-sequence checkpoint (BART), or None.
@@ -129,12 +132,11 @@ def summarize(
         raise VTSumError(f"summarize: speech_limit must be above 0 seconds, or None, got {speech_limit:g}")
     for name, value, known in (
         ("sampler", sampler, SAMPLERS),
-        ("segmenter", segmenter, METHODS),
         ("refine", refine, get_args(Refine)),
     ):
         if value not in known:
             raise VTSumError(f"summarize: {name} must be one of {', '.join(known)}, got {value!r}")
-    require("video", "summarize")
+    find_segmenter(segmenter, "summarize: segmenter")
     from vtsum.video import probe
 
     with clock("probe"):
@@ -149,7 +151,16 @@ def summarize(
     with StagedFolder(folder, overwrite, inputs) as stage:
         with Listening(source, info, speech, transcript, denoiser, speech_limit, tell) as listening:
             with clock("read"):
-                loaded, watched = watch(source, info, model, fps, tell, sampler=sampler)
+                # Importing what a model needs takes seconds: the pictures are decoded meanwhile, where their size is
+                # known before.
+                ahead = WatchedFrames(source, info, fps, EMBEDDED_SIZE, tell) if model == "embedded" else None
+                try:
+                    with quick_switches():
+                        loaded = load_model(model)
+                    watched = watch(source, info, loaded, fps, tell, sampler=sampler, ahead=ahead)
+                finally:
+                    if ahead is not None:
+                        ahead.close()
             with clock("listen"):  # what is left of it
                 said = listening.said(watched.duration)
         with clock("shots"):
@@ -192,6 +203,15 @@ def summarize(
         final = stage.final
     names = {"mp4": "summary.mp4", "txt": "summary.txt", "json": "summary.json", "html": "report.html"}
     return Summary(final, {name: final / names.get(name, name) for name in chosen_formats}, data)
+
+
+def load_model(model: str | os.PathLike[str] | Summarizer) -> Summarizer:
+    """A model by name or path; a loaded one as it is."""
+    if not isinstance(model, str | os.PathLike):
+        return model
+    from vtsum.model import load
+
+    return load(os.fspath(model))
 
 
 def check_formats(formats: Sequence[str]) -> list[str]:
@@ -313,7 +333,7 @@ def _cut(
 
     def note(done: float) -> None:
         if stop.is_set():
-            raise _Stopped
+            raise Stopped
         tell("cut", min(done / whole, 0.99))
 
     with clock("cut"):
@@ -327,7 +347,3 @@ def _cut(
         )
     tell("cut", 1.0)
     return result
-
-
-class _Stopped(Exception):
-    """Ends a cut whose result nobody wants any more."""

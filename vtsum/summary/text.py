@@ -34,7 +34,7 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class Spoken:
+class ShotCaption:
     """One sentence, how sure the model is of it (0..1), and the moments it speaks of, in order."""
 
     text: str
@@ -44,7 +44,7 @@ class Spoken:
 
 def describe(
     model: Summarizer, features: np.ndarray, moments: Sequence[Moment], limit: int = MAX_SENTENCES
-) -> list[Spoken]:
+) -> list[ShotCaption]:
     """One sentence for each of the best `limit` moments, in order of time; those that say the same become one.
 
     Args:
@@ -53,7 +53,7 @@ def describe(
         moments: the chosen shots.
         limit (int): at most so many sentences.
     Returns:
-        list[Spoken]: in the order of their first moment; empty sentences are left out.
+        list[ShotCaption]: in the order of their first moment; empty sentences are left out.
     """
     best = sorted(moments, key=lambda m: -m.score)[:limit]
     best.sort(key=lambda m: m.frames)
@@ -73,11 +73,11 @@ def describe(
                 break
         else:
             said.append((text, [sentence.confidence], [moment]))
-    return [Spoken(t, min(max(float(np.mean(c)), 0.0), 1.0), tuple(m)) for t, c, m in said]
+    return [ShotCaption(t, min(max(float(np.mean(c)), 0.0), 1.0), tuple(m)) for t, c, m in said]
 
 
 def summary_text(
-    captions: Sequence[Spoken],
+    captions: Sequence[ShotCaption],
     said: Transcript | None,
     saliency: np.ndarray,
     fps: float,

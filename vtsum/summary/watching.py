@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import queue
-import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -16,8 +12,11 @@ import numpy as np
 
 from vtsum.enhance.event_segmentation import PictureChanges
 from vtsum.enhance.frame_sampling import EvenChooser, FrameChooser, spread, thumbnail_features
+from vtsum.enhance.summary_refinement import smooth_scores
 from vtsum.errors import VTSumError
 from vtsum.summary.progress import ProgressCallback
+from vtsum.threads import torch_threads
+from vtsum.video.ahead import FramesAhead
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -26,12 +25,11 @@ if TYPE_CHECKING:
     from vtsum.video import VideoInfo
 
 BATCH = 32  # frames encoded at once
-AHEAD_BYTES = 48 << 20  # of pictures that wait for the encoder
 SHARE = 0.25  # of the sampled frames that are encoded
 AT_LEAST = 40  # frames are encoded where the video has so many: a short one is encoded whole
+SMOOTHING = 1.0  # frames, of the Gaussian over saliency: nearer to raters (docs/summary_refinement.md)
 Sampler = Literal["coverage", "uniform", "all"]
 SAMPLERS: tuple[Sampler, ...] = ("coverage", "uniform", "all")
-EMBEDDED_SIZE = 128  # pixels; the embedded frame encoder's pictures, known here without its imports
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Watched:
 
     features: np.ndarray  # [T, C] float32; of frames that were not encoded, spread from those that were
     event_features: np.ndarray  # [T, C'] float32: those columns of it that tell events apart
-    saliency: np.ndarray  # [T] float32, 0..1
+    saliency: np.ndarray  # [T] float32, 0..1; smoothed over time
     duration: float
     broken_at: float | None
     warnings: list[str]
@@ -54,47 +52,57 @@ class Watched:
         return float(self.encoded.mean())
 
 
+class WatchedFrames(FramesAhead):
+    """The frames of a video that `watch` takes; they are decoded from now on.
+
+    Attributes:
+        changes (PictureChanges): of all pictures decoded.
+    """
+
+    def __init__(self, source: Path, info: VideoInfo, fps: float, size: int, tell: ProgressCallback) -> None:
+        self.changes = PictureChanges()
+        whole = max(info.duration, 1e-3)
+        tell("read", 0.0)
+        super().__init__(source, fps, size, lambda done: tell("read", min(done / whole, 0.99)), self._see)
+
+    def _see(self, time: float, frame: VideoFrame) -> None:
+        if frame.planes and frame.format.components[0].bits == 8:
+            plane = frame.planes[0]
+            self.changes.see(time, memoryview(plane), plane.line_size, plane.width, plane.height)
+
+
 def watch(
     source: Path,
     info: VideoInfo,
-    model: str | os.PathLike[str] | Summarizer,
+    model: Summarizer,
     fps: float,
     tell: ProgressCallback,
     *,
     sampler: Sampler = "coverage",
-) -> tuple[Summarizer, Watched]:
+    ahead: WatchedFrames | None = None,
+) -> Watched:
     """Sample a video and encode the frames that matter, in one pass.
 
     A quarter of the sampled frames is encoded, or 40 frames where that is more; the others take their features from
     the encoded ones next to them. A picture waits for this choice in memory no longer than a window of frames.
 
-    Frames come from a thread of their own, which starts before the model is loaded where its picture size is known:
-    importing what a model needs takes seconds, and one core would wait.
-
     Args:
-        source: the file. info: what `probe` found. model, fps: as for `summarize`.
+        source: the file. info: what `probe` found. model, fps: as for `summarize`, the model loaded.
         tell: told ("read", fraction).
         sampler (str): "coverage" (frames that stand for the others, by colours and edges), "uniform" (evenly spaced
             ones), or "all" (every sampled frame is encoded).
+        ahead: the frames, where their decoding was begun before; dropped where they are of another size than the
+            model's.
     Raises:
-        VTSumError: the file or the model cannot be read, or no picture can be decoded.
+        VTSumError: the file cannot be read, or no picture can be decoded.
         ValueError: for another sampler.
     """
     if sampler not in SAMPLERS:
         raise ValueError(f"watch: sampler must be one of {', '.join(SAMPLERS)}, got {sampler!r}")
-    tell("read", 0.0)
-    whole = max(info.duration, 1e-3)
-    size = EMBEDDED_SIZE if isinstance(model, str) and model == "embedded" else None
-    frames = (
-        None if size is None else FramesAhead(source, fps, size, lambda done: tell("read", min(done / whole, 0.99)))
-    )
-    try:
-        with _quick_switches():
-            loaded = load_model(model)
-        if frames is None or loaded.image_size != size:
-            if frames is not None:
-                frames.close()
-            frames = FramesAhead(source, fps, loaded.image_size, lambda done: tell("read", min(done / whole, 0.99)))
+    if ahead is not None and ahead.size != model.image_size:
+        ahead.close()
+        ahead = None
+    with closing(ahead or WatchedFrames(source, info, fps, model.image_size, tell)) as frames:
         choice = _Choice(sampler)
         features = []
         for batch in choice.chosen(frames.batches(BATCH)):
@@ -102,19 +110,17 @@ def watch(
             with torch_threads(spare=int(not frames.finished)):
                 # A copy: the encoder's own small arrays lie between its large ones and would keep their memory taken,
                 # some 2 MiB a batch.
-                features.append(np.array(loaded.encode(batch)))
-    finally:
-        if frames is not None:
-            frames.close()
+                features.append(np.array(model.encode(batch)))
     read = frames.sampler
     if not choice.picks:
         raise VTSumError(f"summarize: {source.name} must hold at least one picture that can be decoded, got none")
     spread_features = choice.spread(np.concatenate(features))
-    saliency = np.clip(np.nan_to_num(loaded.saliency(spread_features)), 0.0, 1.0)
+    saliency = np.clip(np.nan_to_num(model.saliency(spread_features)), 0.0, 1.0)
+    saliency = smooth_scores(saliency, "gaussian", SMOOTHING).astype(np.float32)
     tell("read", 1.0)
-    return loaded, Watched(
+    return Watched(
         features=spread_features,
-        event_features=loaded.event_features(spread_features),
+        event_features=model.event_features(spread_features),
         saliency=saliency,
         duration=read.duration,
         broken_at=read.broken_at,
@@ -178,120 +184,3 @@ class _Choice:
         seen = np.zeros(self._count, bool)
         seen[self.picks] = True
         return seen
-
-
-def load_model(model: str | os.PathLike[str] | Summarizer) -> Summarizer:
-    """A model by name or path; a loaded one as it is."""
-    if not isinstance(model, str | os.PathLike):
-        return model
-    from vtsum.model import load
-
-    return load(os.fspath(model))
-
-
-class FramesAhead:
-    """Sampled frames, decoded in a thread of their own, which runs ahead by at most AHEAD_BYTES of pictures.
-
-    Attributes:
-        sampler (FrameSampler): its duration, warnings and so on are final once all batches were taken.
-        changes (PictureChanges): of all pictures decoded.
-        finished (bool): everything is decoded.
-    """
-
-    def __init__(self, source: Path, fps: float, size: int, on_progress: Callable[[float], None]) -> None:
-        from vtsum.video import FrameSampler
-
-        self.changes = PictureChanges()
-        self.finished = False
-        self.sampler = FrameSampler(source, fps=fps, size=(size, size), on_progress=on_progress, on_picture=self._note)
-        self._ahead: queue.Queue[np.ndarray | BaseException | None] = queue.Queue(max(AHEAD_BYTES // (3 * size**2), 8))
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._decode, name="vtsum-decode", daemon=True)
-        self._thread.start()
-
-    def _note(self, time: float, frame: VideoFrame) -> None:
-        if self._stop.is_set():
-            raise _Stopped
-        if frame.planes and frame.format.components[0].bits == 8:
-            plane = frame.planes[0]
-            self.changes.see(time, memoryview(plane), plane.line_size, plane.width, plane.height)
-
-    def _put(self, item: np.ndarray | BaseException | None) -> None:
-        while True:
-            if self._stop.is_set():
-                raise _Stopped
-            try:
-                return self._ahead.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-
-    def _decode(self) -> None:
-        try:
-            try:
-                for frame in self.sampler:
-                    self._put(frame.image)
-                self.finished = True
-                self._put(None)
-            except _Stopped:
-                raise
-            except BaseException as error:  # handed to the thread that waits for frames
-                self._put(error)
-        except _Stopped:
-            pass
-
-    def batches(self, size: int) -> Iterator[np.ndarray]:
-        """Batches of up to `size` frames, uint8 [n, H, W, 3].
-
-        Raises:
-            VTSumError: what the sampler raised.
-        """
-        batch: list[np.ndarray] = []
-        while True:
-            item = self._ahead.get()
-            if isinstance(item, BaseException):
-                raise item
-            if item is not None:
-                batch.append(item)
-            if batch and (item is None or len(batch) == size):
-                yield np.stack(batch)
-                batch = []
-            if item is None:
-                return
-
-    def close(self) -> None:
-        """Let the thread end; what was not taken is dropped."""
-        self._stop.set()
-        self._thread.join(timeout=10.0)
-
-
-class _Stopped(Exception):
-    """Nobody wants more frames."""
-
-
-@contextmanager
-def _quick_switches() -> Iterator[None]:
-    """Let threads take turns ten times as often: an import holds the interpreter, and the decoder asks for it often."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(before / 10)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
-
-
-@contextmanager
-def torch_threads(*, spare: int | None = None, count: int | None = None) -> Iterator[None]:
-    """Run PyTorch with fewer threads for a while: `spare` less than it has, or `count`.
-
-    Threads that wait for a core that others use spin, and small calls then take ten times as long as on one thread.
-    """
-    torch = sys.modules.get("torch")
-    if torch is None:
-        yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, before - spare) if spare is not None else min(count or before, before))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -28,8 +28,8 @@ from vtsum.files import check_no_links
 from vtsum.model.files import read_pt
 from vtsum.model.pretrained import first_line
 from vtsum.model.vtsum import VTSum, VTSumOutput
+from vtsum.processes import Place
 from vtsum.training import shards
-from vtsum.training.distributed import Place
 from vtsum.training.settings import TrainSettings
 from vtsum.training.shards import UNIVERSAL, ZERO
 

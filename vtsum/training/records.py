@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from vtsum.bars import Bars
 from vtsum.errors import VTSumError
 from vtsum.files import write_text
 from vtsum.reading import parse_json, read_file
-from vtsum.shown import one_line
 
 METRICS = "metrics.jsonl"
 LIMIT = 2**30
@@ -69,28 +68,14 @@ class Display:
 
     def __init__(self, total: int, done: int, every: int) -> None:
         self.total, self.every = total, every
-        self._bar: Any = None
-        self._task: Any = None
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=32),
-                MofNCompleteColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-                console=Console(file=sys.stderr),
-            )
-            self._task = self._bar.add_task("Training", total=total, completed=done)
+        self._bars = Bars({"steps": "Training"})
+        self._bars("steps", done, total)
 
     def step(self, line: dict[str, Any], left: float) -> None:
         """Show one step; `left`: seconds until the end at this pace."""
         text = f"epoch {line['epoch']}  loss {line['loss']:.4f}"
-        if self._bar is not None:
-            self._bar.update(self._task, completed=line["step"], description=text)
-        elif line["step"] % self.every == 0 or line["step"] == self.total:
+        self._bars("steps", line["step"], self.total, text)
+        if not self._bars.shown and (line["step"] % self.every == 0 or line["step"] == self.total):
             left_text = f"{int(left) // 3600}:{int(left) // 60 % 60:02d}:{int(left) % 60:02d}"
             self.say(
                 f"step {line['step']}/{self.total}  {text} (video {line['loss_vsum']:.4f}, text "
@@ -99,18 +84,13 @@ class Display:
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        if self._bar is not None:
-            self._bar.console.print(one_line(text), markup=False, highlight=False)
-        else:
-            print(one_line(text), file=sys.stderr, flush=True)
+        self._bars.say(text)
 
     def __enter__(self) -> Display:
-        if self._bar is not None:
-            self._bar.start()
+        self._bars.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        self._bars.__exit__(kind, error, trace)

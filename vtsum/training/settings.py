@@ -69,6 +69,7 @@ class TrainSettings:
     tokenizer: str | None = _option(None, "vocab.txt or a tokenizer's folder; left out: DATA/vocab.txt")
     pretrained: str | None = _option(None, "start from a model folder, or from VideoXum's or BLIP's .pth")
     model: VTSumConfig = field(default=VTSumConfig())
+    loss: str | None = _option(None, "module:Class of your own for the saliency's loss; left out: model.loss_type")
     init_lr: float = _option(2e-5, "highest learning rate of AdamW")
     min_lr: float = _option(0.0, "learning rate at the end")
     schedule: str = _option("cosine", "cosine (falls every step), cosine_epoch (every epoch, as released) or constant")
@@ -341,6 +342,11 @@ def parse(arguments: Sequence[str]) -> Given:
         own = Path(line.get("output_dir", TrainSettings.output_dir)) / "config.yaml"
         config = own if own.is_file() else None
     found, notes = read_yaml(config) if config is not None else ({}, [])
+    if found.get("loss") is not None and "loss" not in line:
+        raise VTSumError(
+            f"train: loss names code to run and must be given on the command line, got it from {config} alone: "
+            f"write --loss {found['loss']} if you trust it"
+        )
     values: dict[str, Any] = {}
     for dotted, value in {**found, **line}.items():
         _put(values, dotted, value)

@@ -29,14 +29,15 @@ import torch
 from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 
+from vtsum import plugins
 from vtsum.data.collate import Batch, collate
 from vtsum.data.videoxum import VideoXumDataset
 from vtsum.errors import VTSumError
 from vtsum.files import check_inputs, check_no_links, write_text
+from vtsum.processes import Place
 from vtsum.shown import clean, one_line, say
 from vtsum.training import checkpoints, deepspeed_config, shards
 from vtsum.training.checkpoints import Checkpoint
-from vtsum.training.distributed import Place, StopSignals, follow_launcher
 from vtsum.training.engine import DeepSpeedEngine, Engine, PlainEngine, convert, join
 from vtsum.training.records import METRICS, Display, Records
 from vtsum.training.resuming import check_resumable
@@ -44,6 +45,7 @@ from vtsum.training.sampler import Layout, StepSampler, spread
 from vtsum.training.schedule import learning_rate
 from vtsum.training.settings import TrainSettings, parse, to_yaml
 from vtsum.training.start import fingerprint, make_model, tokenizer_of, training_videos
+from vtsum.training.stopping import StopSignals, follow_launcher
 
 CONFIG = "config.yaml"
 
@@ -77,6 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     checkpoints.seed_everything(settings.seed)  # all ranks start from the same weights
     model = make_model(given, videos.width, tokenizer)
     settings = given.settings(model.config)
+    if settings.loss is not None:
+        model.own_loss = plugins.make("loss", settings.loss).saliency_loss
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     if sharding is not None:

@@ -27,11 +27,11 @@ class Damage:
                 return
         self._spans.append((start, end))
 
-    def places(self, duration: float = math.inf) -> list[tuple[float, float]]:
-        return places(self._spans, duration)
+    def spans(self, duration: float = math.inf) -> list[tuple[float, float]]:
+        return join_spans(self._spans, duration)
 
 
-def places(spans: Iterable[tuple[float, float]], duration: float) -> list[tuple[float, float]]:
+def join_spans(spans: Iterable[tuple[float, float]], duration: float) -> list[tuple[float, float]]:
     """The spans within `duration`, in order; those less than a second apart are one."""
     joined: list[tuple[float, float]] = []
     for start, end in sorted((min(a, duration), min(b, duration)) for a, b in spans):
@@ -42,10 +42,10 @@ def places(spans: Iterable[tuple[float, float]], duration: float) -> list[tuple[
     return joined
 
 
-def damage_warning(places: list[tuple[float, float]]) -> str:
+def damage_warning(spans: list[tuple[float, float]]) -> str:
     """One line that tells where, of at least one place."""
-    told = ", ".join(f"{start:.1f} to {end:.1f} s" for start, end in places[:_TOLD])
-    more = f" and {len(places) - _TOLD} more places" if len(places) > _TOLD else ""
+    told = ", ".join(f"{start:.1f} to {end:.1f} s" for start, end in spans[:_TOLD])
+    more = f" and {len(spans) - _TOLD} more places" if len(spans) > _TOLD else ""
     return f"the file is damaged at {told}{more}: pictures or sound there are faulty or missing"
 
 

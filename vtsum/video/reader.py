@@ -144,7 +144,7 @@ class FrameSampler:
 
     def _sum_up(self, run: _Run) -> None:
         self.decoded_frames = run.count
-        self.damaged = run.damage.places(self.duration)
+        self.damaged = run.damage.spans(self.duration)
         if run.decoder.gave_up or (run.expected is not None and run.expected - self.duration > _LOST_END):
             self.broken_at = self.duration
             self.warnings.append(f"the video breaks off at {self.duration:.1f} s")

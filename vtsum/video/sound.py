@@ -48,7 +48,7 @@ class SoundCursor:
         self.layout = "mono" if self.channels == 1 else "stereo"
         self._base = 0.0  # the time from which the samples of `_source` are counted
         self._source: Iterator[tuple[int, np.ndarray]] | None = None
-        self._pieces: deque[tuple[int, np.ndarray]] = deque()
+        self._chunks: deque[tuple[int, np.ndarray]] = deque()
         self._at = 0  # the next sample to hand out
 
     def close(self) -> None:
@@ -67,8 +67,8 @@ class SoundCursor:
             with contextlib.suppress(av.FFmpegError, OSError, ValueError, OverflowError):
                 self._container.seek(int((start - lead + self._origin) / time_base(self._stream)), stream=self._stream)
             self._source = self._decode(start)
-            self._pieces = deque([piece for piece in [next(self._source, None)] if piece is not None])
-            if not self._pieces or self._pieces[0][0] <= 0 or start - lead <= 0:
+            self._chunks = deque([chunk for chunk in [next(self._source, None)] if chunk is not None])
+            if not self._chunks or self._chunks[0][0] <= 0 or start - lead <= 0:
                 return
 
     def read(self, count: int) -> np.ndarray:
@@ -76,12 +76,12 @@ class SoundCursor:
         out = np.zeros((self.channels, count), np.float32)
         start, stop = self._at, self._at + count
         while self._source is not None:
-            if not self._pieces:
-                piece = next(self._source, None)
-                if piece is None:
+            if not self._chunks:
+                chunk = next(self._source, None)
+                if chunk is None:
                     break
-                self._pieces.append(piece)
-            at, samples = self._pieces[0]
+                self._chunks.append(chunk)
+            at, samples = self._chunks[0]
             end = at + samples.shape[1]
             if at >= stop:
                 break
@@ -90,7 +90,7 @@ class SoundCursor:
                 out[:, first - start : last - start] = samples[:, first - at : last - at]
             if end > stop:
                 break
-            self._pieces.popleft()
+            self._chunks.popleft()
         self._at = stop
         return out
 

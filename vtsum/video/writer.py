@@ -182,7 +182,7 @@ class _Job:
 
     @property
     def damaged(self) -> list[tuple[float, float]]:
-        return [] if self._pictures is None else self._pictures.damage.places()
+        return [] if self._pictures is None else self._pictures.damage.spans()
 
     def open(self, crf: int, preset: str) -> None:
         self._pictures = pictures = PictureCursor(self._path, "cut")

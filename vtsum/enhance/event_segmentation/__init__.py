@@ -7,8 +7,18 @@ find_shots(features, fps, ...)              what a summary is planned with
 """
 
 from vtsum.enhance.event_segmentation.kernel import kts
-from vtsum.enhance.event_segmentation.methods import METHOD, METHODS, PENALTY, find_shots, segment
+from vtsum.enhance.event_segmentation.methods import METHOD, METHODS, PENALTY, find_segmenter, find_shots, segment
 from vtsum.enhance.event_segmentation.pictures import PictureChanges
 from vtsum.enhance.event_segmentation.segments import Segment
 
-__all__ = ["METHOD", "METHODS", "PENALTY", "PictureChanges", "Segment", "find_shots", "kts", "segment"]
+__all__ = [
+    "METHOD",
+    "METHODS",
+    "PENALTY",
+    "PictureChanges",
+    "Segment",
+    "find_segmenter",
+    "find_shots",
+    "kts",
+    "segment",
+]

@@ -2,7 +2,7 @@
 
 Source: Potapov, Douze, Harchaoui, Schmid, "Category-specific video summarization", ECCV 2014, section 3. The search
 over constant fees is that of Haynes, Eckley, Fearnhead, "Computationally efficient changepoint detection for a range
-of penalties", JCGS 2017; why it is exact for Potapov's penalty is said in `programme`.
+of penalties", JCGS 2017; why it is exact for Potapov's penalty is said in `dynamic_programming`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from vtsum.enhance.event_segmentation.programme import Programme
+from vtsum.enhance.event_segmentation.dynamic_programming import LeastCostPaths
 from vtsum.enhance.event_segmentation.segments import Segment, between, checked_features
 
 _BLOCK = 256  # frames whose band of segment costs is computed by one matrix product
@@ -65,7 +65,7 @@ def kts(
 def checked_lengths(
     function: str, frames: int, min_length: int, max_length: int | None, max_segments: int | None
 ) -> int:
-    """max_length as the programme takes it, at most the video's own.
+    """max_length as the search takes it, at most the video's own.
 
     Raises:
         ValueError: lengths or a number of segments that no segmentation can keep.
@@ -85,9 +85,9 @@ def checked_lengths(
 def cheapest(
     cost: np.ndarray, min_length: int, max_segments: int | None, prices: np.ndarray | None, penalty: float
 ) -> list[Segment]:
-    """The segments of least cost + prices + Potapov's penalty; `cost` as `Programme` takes it."""
+    """The segments of least cost + prices + Potapov's penalty; `cost` as `LeastCostPaths` takes it."""
     frames = len(cost)
-    programme = Programme(cost, min_length, prices)
+    paths = LeastCostPaths(cost, min_length, prices)
 
     def fee(points: float) -> float:
         return penalty * points / 2.0 * (math.log(frames / points) + 1.0) if points else 0.0
@@ -95,9 +95,9 @@ def cheapest(
     def slope(points: float) -> float:
         return penalty / 2.0 * math.log(frames / points)
 
-    path = programme.best(fee, slope)
+    path = paths.best(fee, slope)
     if max_segments is not None and path.points >= max_segments:
-        path = programme.best_of_few(fee, max_segments - 1)
+        path = paths.best_of_few(fee, max_segments - 1)
     return between(path.edges)
 
 
@@ -116,7 +116,7 @@ def _band_costs(x: np.ndarray, min_length: int, max_length: int) -> np.ndarray:
     """cost[j - 1, c]: scatter of the max_length - c frames that end before frame j; infinite where there are none.
 
     Returns [T, max_length - min_length + 1] float64. Columns run from the longest segment to the shortest, so that the
-    candidates of the dynamic programme are a window of it in memory order.
+    candidates of the search are a window of it in memory order.
     """
     frames = len(x)
     x = x - x.mean(axis=0)  # scatter does not change; sums stay small, so their differences keep their digits

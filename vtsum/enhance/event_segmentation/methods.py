@@ -7,10 +7,12 @@ from itertools import pairwise
 
 import numpy as np
 
+from vtsum import plugins
 from vtsum.enhance.event_segmentation.kernel import cheapest, checked_lengths, kts
 from vtsum.enhance.event_segmentation.pictures import PictureChanges
 from vtsum.enhance.event_segmentation.segments import Segment, between, checked_features
 from vtsum.errors import VTSumError
+from vtsum.protocols import Segmenter
 
 METHODS = ("kts", "learned", "joint", "cuts", "uniform")
 METHOD = "joint"  # measured best on planted boundaries, and no worse than KTS on TVSum (docs/event_segmentation.md)
@@ -46,7 +48,8 @@ def segment(
 
     Args:
         features (Tensor): [T, C], finite; frames sampled evenly. Only KTS looks at their values.
-        method (str): one of METHODS.
+        method (str): one of METHODS, or one of the user's own (`vtsum.plugins`), whose boundaries are held to the same
+            lengths.
         fps (float): sampled frames a second.
         duration (float | None): seconds of the video; None: T / fps.
         max_segments (int | None): at most so many.
@@ -64,8 +67,7 @@ def segment(
         VTSumError: an unknown method, or one whose evidence is missing.
     """
     x = _unit(checked_features(features, "segment"))
-    if method not in METHODS:
-        raise VTSumError(f"segment: method must be one of {', '.join(METHODS)}, got {method!r}")
+    own = find_segmenter(method, "segment: method")
     if not (math.isfinite(fps) and fps > 0):
         raise ValueError(f"segment: fps must be above 0, got {fps}")
     if duration is not None and not (math.isfinite(duration) and duration >= 0):
@@ -84,7 +86,9 @@ def segment(
         found = [Segment(0, frames)] if frames else []
     else:
         checked_lengths("segment", frames, shortest, longest, max_segments)
-        if method in ("kts", "joint"):
+        if own is not None:
+            found = _by_prices(_own_prices(own, method, x, fps), shortest, longest, max_segments)
+        elif method in ("kts", "joint"):
             penalty = _penalty(x)
             prices = penalty * _evidence(scores, cuts, fps, frames) if method == "joint" else None
             found = kts(
@@ -105,6 +109,20 @@ def segment(
             )
             found = _by_prices(prices, shortest, longest, max_segments)
     return _timed(found, fps, frames / fps if duration is None else duration, cuts)
+
+
+def find_segmenter(method: str, what: str) -> Segmenter | None:
+    """The user's own segmenter of that name; None for one of METHODS.
+
+    Raises:
+        VTSumError: neither, or a segmenter that cannot be had; `what` names the argument.
+    """
+    if method in METHODS:
+        return None
+    own: Segmenter | None = plugins.find("segmenter", method)
+    if own is None:
+        raise VTSumError(f"{what} must be one of {', '.join(METHODS)} or module:Class, got {method!r}")
+    return own
 
 
 def find_shots(
@@ -184,6 +202,16 @@ def _logit(p: np.ndarray | float) -> np.ndarray:
     return np.asarray(np.log(clipped / (1 - clipped)))
 
 
+def _own_prices(own: Segmenter, name: str, x: np.ndarray, fps: float) -> np.ndarray:
+    scores = np.asarray(own.boundaries(x, fps), np.float64)
+    if scores.shape != (len(x),) or not np.isfinite(scores).all():
+        raise VTSumError(
+            f"segment: {name} must give finite boundaries [T] = [{len(x)}], got "
+            f"{'NaN or infinity' if scores.shape == (len(x),) else list(scores.shape)}"
+        )
+    return np.where(scores > 0, -scores, 1e-6)  # a trifle, for what max_length alone asks for
+
+
 def _log_odds_prices(scores: np.ndarray) -> np.ndarray:
     return _logit(THRESHOLD) - _logit(scores)
 
@@ -213,10 +241,10 @@ def _evidence(scores: np.ndarray | None, cuts: list[tuple[float, float]], fps: f
 
 
 def _by_prices(prices: np.ndarray, shortest: int, longest: int, max_segments: int | None) -> list[Segment]:
-    """The segmentation of least sum of prices: the same programme, with segments that cost nothing."""
+    """The segmentation of least sum of prices: the same search, with segments that cost nothing."""
     frames = len(prices)
     longest = min(longest, frames)
-    # No segment begins before the video does: the programme's padding says so, the costs need not.
+    # No segment begins before the video does: the padding says so, the costs need not.
     cost = np.broadcast_to(np.zeros(1), (frames, longest - shortest + 1))
     return cheapest(cost, shortest, max_segments, prices, 0.0)
 

@@ -105,18 +105,18 @@ def _activity(
         raise ValueError(f"voice_activity: rate must be in 8000..48000 samples a second, got {rate}")
     frames = _Frames(rate)
     origin = 0.0
-    held, dropped = np.zeros(0, np.float32), 0  # the sound not handed out yet, and samples before it
+    buffer, dropped = np.zeros(0, np.float32), 0  # the sound not handed out yet, and samples before it
     joiner = _Joiner(round(PAD / HOP), round(longest / HOP) if np.isfinite(longest) else None)
 
     def take(found: list[tuple[int, int]], total: int) -> Iterator[tuple[float, float, np.ndarray]]:
-        nonlocal held, dropped
+        nonlocal buffer, dropped
         for first, last in found:
             a, b = frames.sample(first), min(frames.sample(last), total)
             if b > a:
-                yield origin + a / rate, origin + b / rate, held[a - dropped : b - dropped].copy()
+                yield origin + a / rate, origin + b / rate, buffer[a - dropped : b - dropped].copy()
         spare = frames.sample(joiner.needed_from) - dropped
         if spare > 0:
-            held, dropped = held[spare:], dropped + spare
+            buffer, dropped = buffer[spare:], dropped + spare
 
     total = 0
     for start, block in _as_blocks(sound, rate):
@@ -124,7 +124,7 @@ def _activity(
             origin = start
         total += len(block)
         if keep:
-            held = np.concatenate([held, block])
+            buffer = np.concatenate([buffer, block])
         yield from take(joiner.push(*frames.push(block)), total)
     yield from take(joiner.push(*frames.finish()) + joiner.finish(), total)
 

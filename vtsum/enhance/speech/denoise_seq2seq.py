@@ -1,7 +1,7 @@
 """Denoising by a text-to-text model: BART, T5, or any other sequence-to-sequence checkpoint of transformers.
 
-The transcript goes through the model in pieces of up to a few sentences, those of like length together; each rewriting
-is judged (`guard.judge`), and where it strays the piece keeps its own words, cleaned by the embedded denoiser. Every
+The transcript goes through the model in chunks of up to a few sentences, those of like length together; each rewriting
+is judged (`guard.judge`), and where it strays the chunk keeps its own words, cleaned by the embedded denoiser. Every
 word of the result has a time, found by alignment with the words heard.
 
 Source: Lewis et al., "BART: denoising sequence-to-sequence pre-training", 2020.
@@ -23,14 +23,14 @@ from vtsum.enhance.speech.lexicon import Lexicon, embedded_lexicon
 from vtsum.enhance.speech.transcript import Transcript, Utterance, Word
 from vtsum.errors import VTSumError
 
-PIECE_WORDS = 60  # words in one piece at most: a few sentences, far below any model's limit
+CHUNK_WORDS = 60  # words in one chunk at most: a few sentences, far below any model's limit
 BATCH_TOKENS = 2048  # tokens of a batch, padding included
 _GROWTH, _GROWTH_LEAST = 1.5, 16  # a rewriting may have so many times the tokens, and at least so many more
 
 
 @dataclass(frozen=True)
 class Rewriting:
-    """What became of one piece: its words as heard, the model's words, and the verdict."""
+    """What became of one chunk: its words as heard, the model's words, and the verdict."""
 
     heard: str
     rewritten: str
@@ -43,10 +43,10 @@ class Seq2SeqDenoiser:
     Args:
         checkpoint (str | Path): a folder or a hub name that transformers' AutoModelForSeq2SeqLM and AutoTokenizer read,
             e.g. "facebook/bart-large".
-        prompt (str): put before every piece, for checkpoints that want one ("grammar: ").
+        prompt (str): put before every chunk, for checkpoints that want one ("grammar: ").
         num_beams (int): of the beam search; 1 is greedy.
         max_change (float): see `guard.judge`.
-        fallback (Callable): what cleans a piece whose rewriting is refused.
+        fallback (Callable): what cleans a chunk whose rewriting is refused.
         lexicon (Lexicon | None): known words, for the guard; None is the embedded one.
         device (str): where the model runs.
     Raises:
@@ -84,19 +84,19 @@ class Seq2SeqDenoiser:
         return self.rewrite(transcript)[0]
 
     def rewrite(self, transcript: Transcript) -> tuple[Transcript, list[Rewriting]]:
-        """The transcript rewritten, and what became of each piece, in the order of the transcript."""
-        pieces = [piece for u in transcript.utterances for piece in self._pieces(list(u.words))]
-        texts = [" ".join(w.text for w in piece) for piece in pieces]
+        """The transcript rewritten, and what became of each chunk, in the order of the transcript."""
+        chunks = [chunk for u in transcript.utterances for chunk in self._chunks(list(u.words))]
+        texts = [" ".join(w.text for w in chunk) for chunk in chunks]
         rewritings, words = [], []
-        for piece, heard, rewritten in zip(pieces, texts, self._generate(texts), strict=True):
+        for chunk, heard, rewritten in zip(chunks, texts, self._generate(texts), strict=True):
             verdict = judge(heard, rewritten, known=self._knows, max_change=self.max_change)
             rewritings.append(Rewriting(heard, rewritten, verdict))
             if verdict.accepted and rewritten:
-                words.append(retime(piece, rewritten.split()))
+                words.append(retime(chunk, rewritten.split()))
             else:
-                kept = self.fallback(replace(transcript, utterances=(Utterance(tuple(piece)),), warnings=()))
+                kept = self.fallback(replace(transcript, utterances=(Utterance(tuple(chunk)),), warnings=()))
                 words.append(list(kept.words))
-        found = [Utterance(s) for piece in words for s in split_words(piece, self.lexicon)]
+        found = [Utterance(s) for chunk in words for s in split_words(chunk, self.lexicon)]
         found.sort(key=lambda u: u.start)
         refused = sum(not r.verdict.accepted for r in rewritings)
         notes = transcript.warnings
@@ -107,14 +107,14 @@ class Seq2SeqDenoiser:
     def _knows(self, word: str) -> bool:
         return word in self.lexicon
 
-    def _pieces(self, words: list[Word]) -> list[list[Word]]:
-        """An utterance in pieces that the model takes, cut at the longest pause near the middle until short."""
+    def _chunks(self, words: list[Word]) -> list[list[Word]]:
+        """An utterance in chunks that the model takes, cut at the longest pause near the middle until short."""
         tokens = len(self._encode([" ".join(w.text for w in words)])[0])
-        if len(words) == 1 or (len(words) <= PIECE_WORDS and tokens <= self.max_tokens):
+        if len(words) == 1 or (len(words) <= CHUNK_WORDS and tokens <= self.max_tokens):
             return [words]
         middle = range(max(len(words) // 4, 1), max(len(words) * 3 // 4, 2))
         cut = max(middle, key=lambda i: (words[i].start - words[i - 1].end, -abs(i - len(words) / 2)))
-        return [*self._pieces(words[:cut]), *self._pieces(words[cut:])]
+        return [*self._chunks(words[:cut]), *self._chunks(words[cut:])]
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [list(ids) for ids in self.tokenizer([self.prompt + t for t in texts])["input_ids"]]

@@ -57,7 +57,7 @@ def merge_text(
 ) -> list[Sentence]:
     """Captions and spoken sentences as one text, in order of time.
 
-    If there are more than `limit`, each kind keeps at least half of the places as far as it fills them, rounded in
+    If there are more than `limit`, each kind keeps at least half of them as far as it can, rounded in
     favour of words that were said, for they are the video's own; within a kind the best stay: captions by
     confidence, sentences by score.
 
@@ -75,10 +75,10 @@ def merge_text(
         raise ValueError(f"merge_text: limit must be at least 0, got {limit}")
     seen = sorted((c for c in captions if c.moments), key=lambda c: -c.confidence)
     heard = sorted(sentences, key=lambda s: -s.score)
-    places = min(max(limit - limit // 2, limit - len(seen)), len(heard))
+    share = min(max(limit - limit // 2, limit - len(seen)), len(heard))
     text = [
         Sentence(c.text, c.confidence, tuple(m.span for m in c.moments), "seen", tuple(m.shot for m in c.moments))
-        for c in seen[: limit - places]
+        for c in seen[: limit - share]
     ]
     text += [
         Sentence(
@@ -88,6 +88,6 @@ def merge_text(
             "heard",
             tuple(shot for shot, start, end in clips if min(end, s.end) > max(start, s.start)),
         )
-        for s in heard[:places]
+        for s in heard[:share]
     ]
     return sorted(text, key=lambda s: (s.times[0][0], s.origin == "heard"))

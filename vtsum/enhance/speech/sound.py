@@ -83,12 +83,12 @@ def as_pcm(samples: np.ndarray) -> np.ndarray:
 def _blocks(
     container: InputContainer, origin: float | None, rate: int, size: int
 ) -> Iterator[tuple[float, np.ndarray]]:
-    """Pieces at their places, silence between them, cut into blocks of `size` samples."""
-    held = np.zeros(0, np.float32)
+    """Sound at its times, silence between, cut into blocks of `size` samples."""
+    buffer = np.zeros(0, np.float32)
     done = 0  # samples handed out
     with closing(container):
-        for at, samples in _pieces(container, origin, rate):
-            begin = done + len(held)
+        for at, samples in _decoded(container, origin, rate):
+            begin = done + len(buffer)
             if at < begin:  # overlaps what is there, or lies before the first picture
                 samples = samples[begin - at :]
                 at = begin
@@ -96,19 +96,19 @@ def _blocks(
                 continue
             while at > begin:  # a gap of hours must not be one array
                 silence = np.zeros(min(at - begin, size), np.float32)
-                held, begin = np.concatenate([held, silence]), begin + len(silence)
-                while len(held) >= size:
-                    yield done / rate, held[:size]
-                    held, done = held[size:], done + size
-            held = np.concatenate([held, samples])
-            while len(held) >= size:
-                yield done / rate, held[:size]
-                held, done = held[size:], done + size
-        if len(held):
-            yield done / rate, held
+                buffer, begin = np.concatenate([buffer, silence]), begin + len(silence)
+                while len(buffer) >= size:
+                    yield done / rate, buffer[:size]
+                    buffer, done = buffer[size:], done + size
+            buffer = np.concatenate([buffer, samples])
+            while len(buffer) >= size:
+                yield done / rate, buffer[:size]
+                buffer, done = buffer[size:], done + size
+        if len(buffer):
+            yield done / rate, buffer
 
 
-def _pieces(container: InputContainer, origin: float | None, rate: int) -> Iterator[tuple[int, np.ndarray]]:
+def _decoded(container: InputContainer, origin: float | None, rate: int) -> Iterator[tuple[int, np.ndarray]]:
     """(number of the first sample, float32 [n]) as they are decoded; numbers may leave gaps and overlap slightly."""
     video = container.streams.video[0] if container.streams.video else None
     stream = choose_audio(container, video)

@@ -36,16 +36,16 @@ def best_window(saliency: np.ndarray, edges: np.ndarray, start: int, end: int, l
     # The sum over a sliding window is piecewise linear: its maximum lies where an end of the window meets an edge.
     marks = edges[(edges > start) & (edges < end)]
     begins = np.unique(np.clip(np.concatenate([[start], marks, marks - length, [end - length]]), start, end - length))
-    held = np.interp(begins + length, edges, area) - np.interp(begins, edges, area)
+    covered = np.interp(begins + length, edges, area) - np.interp(begins, edges, area)
     inside = np.flatnonzero((edges[:-1] < end) & (edges[1:] > start))
     peak = inside[np.argmax(saliency[inside])]
     middle = (max(edges[peak], start) + min(edges[peak + 1], end)) / 2
-    good = np.flatnonzero(held >= held.max() - 1e-9 * max(1.0, abs(float(held.max()))))
+    good = np.flatnonzero(covered >= covered.max() - 1e-9 * max(1.0, abs(float(covered.max()))))
     begin = int(begins[good[np.argmin(np.abs(begins[good] + length / 2 - middle))]])
     # Between two equally good ends of a plateau the peak may be centred exactly.
     if len(good) > 1:
         centred = round(float(min(max(middle - length / 2, begins[good].min()), begins[good].max())))
-        if np.interp(centred + length, edges, area) - np.interp(centred, edges, area) >= held.max() - 1e-9:
+        if np.interp(centred + length, edges, area) - np.interp(centred, edges, area) >= covered.max() - 1e-9:
             begin = centred
     return begin, begin + length
 

@@ -17,7 +17,7 @@ def discount_repeats(
     Args:
         scores (array): [M], at least 0.
         vectors (array): [M, C], mean features of the shots.
-        scatter (float): the mean squared distance of the video's frames to their mean; the yardstick of "alike".
+        scatter (float): the mean squared distance of the video's frames to their mean; the measure of "alike".
         strength (float): 0..1; how much of its score an exact repeat loses.
     Returns:
         (array, array, array): [M] discounted scores, [M] likeness 0..1 to the most similar better shot, [M] its index

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from vtsum.enhance.speech.recognisers.base import Recogniser, is_understood
+from vtsum import plugins
+from vtsum.enhance.speech.recognisers.base import is_understood
 from vtsum.errors import VTSumError
+from vtsum.protocols import Recogniser
 
-NAMES = ("pocketsphinx", "whisper:NAME_OR_FOLDER", "faster-whisper:NAME_OR_FOLDER")
+NAMES = ("pocketsphinx", "whisper:NAME_OR_FOLDER", "faster-whisper:NAME_OR_FOLDER", "module:Class")
 
 __all__ = ["NAMES", "Recogniser", "is_understood", "make_recogniser"]
 
@@ -15,7 +17,8 @@ def make_recogniser(name: str) -> Recogniser:
 
     Args:
         name (str): "pocketsphinx" (or "pocketsphinx:fast", ":balanced", ":accurate"), "whisper:NAME_OR_FOLDER" (a
-            checkpoint of transformers) or "faster-whisper:NAME_OR_FOLDER" (one converted for CTranslate2).
+            checkpoint of transformers), "faster-whisper:NAME_OR_FOLDER" (one converted for CTranslate2), or one of the
+            user's own (`vtsum.plugins`).
     Raises:
         VTSumError: another name, a package that is not installed, or a checkpoint that cannot be had.
     """
@@ -36,4 +39,6 @@ def make_recogniser(name: str) -> Recogniser:
         from vtsum.enhance.speech.recognisers.faster_whisper import FasterWhisper
 
         return FasterWhisper(source)
+    if (own := plugins.find("recogniser", name)) is not None:
+        return own
     raise VTSumError(f"make_recogniser: recogniser must be one of {', '.join(NAMES)}, got {name!r}")

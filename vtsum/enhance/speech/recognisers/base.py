@@ -1,51 +1,20 @@
-"""What every recogniser is, and what several of them share."""
+"""What recognisers share; what each must be stands in `vtsum.protocols`."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol
 
 import numpy as np
 
 from vtsum.enhance.speech.activity import Stretch
 from vtsum.enhance.speech.sound import RATE
 from vtsum.enhance.speech.transcript import Utterance, Word
+from vtsum.protocols import Recogniser
 
 SILENCE = 0.4  # seconds between stretches that are recognised together
 REPETITIVE = 2.4  # compression ratio above which a decoder went round in circles (Radford et al. 2022, section 4.5)
 _UNSPACED = {"zh", "ja", "th", "lo", "my", "yue"}  # languages written without spaces: every character is a word
-
-
-class Recogniser(Protocol):
-    """Turns stretches of sound into words with times.
-
-    Attributes:
-        name (str): becomes the transcript's `source`.
-        longest (float): seconds of the longest stretch that it takes.
-        language (str | None): of what is recognised; where it is detected, it is known after the first utterance.
-        doubtful (float): the mean confidence of an utterance's words under which it is not to be believed.
-        understood (float): the mean confidence of all words under which none of them is: music, animals or another
-            language give words here and there that seem sure.
-        telling (int): different long words (4 letters and more, confidence 0.2 and more) without which none is either:
-            a melody gives "the the the", as sure as may be.
-    """
-
-    name: str
-    longest: float
-    language: str | None
-    doubtful: float
-    understood: float
-    telling: int
-
-    def recognise(self, stretches: Iterable[Stretch]) -> Iterator[Utterance]:
-        """Yield what was said, in order, reading `stretches` no further ahead than it must. Stretches in which no words
-        are found give nothing.
-
-        Raises:
-            VTSumError: the recogniser stopped working.
-        """
-        ...
 
 
 def is_understood(recogniser: Recogniser, heard: Sequence[Utterance]) -> bool:
@@ -66,18 +35,18 @@ class Pack:
 
     def __init__(self, stretches: Sequence[Stretch]) -> None:
         silence = np.zeros(round(SILENCE * RATE), np.float32)
-        pieces: list[np.ndarray] = []
+        chunks: list[np.ndarray] = []
         self._offsets: list[tuple[float, float, float]] = []  # begin and end in the pack, start in the video
         at = 0.0
         for stretch in stretches:
-            if pieces:
-                pieces.append(silence)
+            if chunks:
+                chunks.append(silence)
                 at += SILENCE
-            pieces.append(stretch.samples)
+            chunks.append(stretch.samples)
             length = len(stretch.samples) / RATE
             self._offsets.append((at, at + length, stretch.start))
             at += length
-        self.samples = np.concatenate(pieces)
+        self.samples = np.concatenate(chunks)
 
     def utterances(self, heard: Iterable[tuple[str, float, float, float]]) -> list[Utterance]:
         """(text, start, end, confidence) with times in the pack as utterances on the video's clock, one for each
@@ -101,17 +70,17 @@ class Pack:
 
 def packs(stretches: Iterable[Stretch], longest: float) -> Iterator[Pack]:
     """Stretches gathered, in order, into sounds of at most `longest` seconds; a longer stretch is one by itself."""
-    held: list[Stretch] = []
+    gathered: list[Stretch] = []
     length = 0.0
     for stretch in stretches:
         seconds = len(stretch.samples) / RATE
-        if held and length + SILENCE + seconds > longest:
-            yield Pack(held)
-            held, length = [], 0.0
-        length += seconds + (SILENCE if held else 0.0)
-        held.append(stretch)
-    if held:
-        yield Pack(held)
+        if gathered and length + SILENCE + seconds > longest:
+            yield Pack(gathered)
+            gathered, length = [], 0.0
+        length += seconds + (SILENCE if gathered else 0.0)
+        gathered.append(stretch)
+    if gathered:
+        yield Pack(gathered)
 
 
 def is_repetitive(text: str) -> bool:

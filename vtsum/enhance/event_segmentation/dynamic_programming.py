@@ -1,8 +1,8 @@
-"""The dynamic programme behind every segmentation: least-cost paths through a band of segment costs.
+"""The dynamic programming behind every segmentation: least-cost paths through a band of segment costs.
 
 A segmentation with m change points costs  F = sum of its segments' costs + sum of the prices of its change points.
 Wanted is the least  F + g(m)  for a fee g that is concave in the number of change points. Counting change points in the
-programme's state would multiply its work by their number. It is not needed: let H be the lower convex hull of
+state would multiply its work by their number. It is not needed: let H be the lower convex hull of
 F(m) = min over segmentations with m change points. Between two neighbouring corners of H the function H + g is concave,
 so it is least at a corner, where H = F; hence the least F + g lies at a corner of H, and each corner is the answer to
 
@@ -41,7 +41,7 @@ class Path:
         return self.cost + self.fee * (self.points - points)
 
 
-class Programme:
+class LeastCostPaths:
     """Least-cost paths over frames 0..T.
 
     Args:

@@ -1,10 +1,12 @@
-"""The processes of a distributed evaluation, as torchrun starts them: who am I, and what have the others found."""
+"""The processes of a distributed run, as torchrun and DeepSpeed's launcher start them: which one is this, and what have
+the others found."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
 import os
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -14,28 +16,44 @@ _PATIENCE = datetime.timedelta(hours=24)
 """How long to wait for the slowest process; one that died is noticed at once."""
 
 
-class Ranks:
-    """This process among those of the run; alone where torchrun did not start it.
+@dataclass(frozen=True)
+class Place:
+    """This process among all: its rank, their number, and its rank on this machine."""
 
-    Only results travel between processes, as objects, so gloo serves on every device.
+    rank: int
+    ranks: int
+    local_rank: int
 
-    Attributes:
-        rank: 0 is the one that writes. world: number of processes. local: number on this machine.
-    """
+    @staticmethod
+    def here() -> Place:
+        """Of this process, as the environment says; (0, 1, 0) where no launcher started it.
 
-    def __init__(self) -> None:
+        Raises:
+            VTSumError: the environment holds something else than numbers.
+        """
+        names = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+        found = [os.environ.get(name, default) for name, default in names.items()]
         try:
-            self.rank, self.world, self.local = (
-                int(os.environ.get(name, default))
-                for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
-            )
+            return Place(*map(int, found))
         except ValueError:
             raise VTSumError(
-                "evaluate: RANK, WORLD_SIZE and LOCAL_RANK must be numbers, as torchrun sets them"
+                f"processes: {', '.join(names)} must be numbers, as torchrun sets them, got {', '.join(found)}"
             ) from None
 
-    def __enter__(self) -> Ranks:
-        if self.world > 1:
+    @property
+    def first(self) -> bool:
+        """Whether this is rank 0, which writes and talks."""
+        return self.rank == 0
+
+
+class Group:
+    """The processes of an evaluation; only results travel between them, as objects, so gloo serves on every device."""
+
+    def __init__(self) -> None:
+        self.place = Place.here()
+
+    def __enter__(self) -> Group:
+        if self.place.ranks > 1:
             import torch.distributed as dist
 
             with _told():
@@ -45,7 +63,7 @@ class Ranks:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.world > 1:
+        if self.place.ranks > 1:
             import torch.distributed as dist
 
             with contextlib.suppress(RuntimeError, ValueError):
@@ -57,27 +75,14 @@ class Ranks:
         Raises:
             VTSumError: another process has ended.
         """
-        if self.world == 1:
+        if self.place.ranks == 1:
             return [value]
         import torch.distributed as dist
 
-        found: list[Any] = [None] * self.world
+        found: list[Any] = [None] * self.place.ranks
         with _told():
             dist.all_gather_object(found, value)
         return found
-
-    def device(self, wanted: str) -> str:
-        """ "auto": this process's GPU where there is one, else the CPU."""
-        import torch
-
-        if wanted == "auto":
-            return f"cuda:{self.local % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
-        try:
-            torch.zeros(1, device=wanted)
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise VTSumError(f"evaluate: device must be there, got {wanted!r}: {reason}") from None
-        return wanted
 
 
 @contextlib.contextmanager

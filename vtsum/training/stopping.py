@@ -1,4 +1,4 @@
-"""The process among others: its rank, the signals that ask it to stop, and the launcher that it must not outlive."""
+"""When a training stops: the signals that ask it to, and the launcher that it must not outlive."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -14,25 +13,6 @@ from typing import Any
 GRACE_SECONDS = 300.0
 """After its launcher's death a process may take this long to write a checkpoint; then it ends at once."""
 _SECOND_SIGINT_AFTER = 2.0
-
-
-@dataclass(frozen=True)
-class Place:
-    """This process among all: as torchrun and DeepSpeed's launcher say in the environment."""
-
-    rank: int
-    ranks: int
-    local_rank: int
-
-    @staticmethod
-    def here() -> Place:
-        """Of this process; (0, 1, 0) where no launcher started it."""
-        return Place(*(int(os.environ.get(n, d)) for n, d in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))))
-
-    @property
-    def first(self) -> bool:
-        """Whether this is rank 0, which writes and talks."""
-        return self.rank == 0
 
 
 class StopSignals:

@@ -1,0 +1,187 @@
+"""What every part that a user may bring must be: one protocol a kind.
+
+A part is a class that is made without arguments; `vtsum.plugins` finds it by `module:Class`, or under a plain name
+where an installed package lists it as an entry point. T counts sampled frames of one video, in order.
+
+| kind | entry-point group | named by |
+|---|---|---|
+| Recogniser | vtsum.recognisers | `vtsum summarize --recogniser`, `summarize(speech=)` |
+| Segmenter | vtsum.segmenters | `vtsum summarize --segmenter`, `summarize(segmenter=)` |
+| Summarizer | vtsum.models | `vtsum summarize --model`, `summarize(model=)` |
+| FrameEncoder | vtsum.encoders | `vtsum extract --encoder` |
+| Loss | vtsum.losses | `vtsum train --loss` |
+| Metric | vtsum.metrics | `vtsum evaluate --metric` |
+
+A caption and a saliency of one's own come with a Summarizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from vtsum.enhance.speech.activity import Stretch
+    from vtsum.enhance.speech.transcript import Utterance
+
+
+class Recogniser(Protocol):
+    """Turns stretches of sound into words with times.
+
+    Attributes:
+        name (str): becomes the transcript's `source`.
+        longest (float): seconds of the longest stretch that it takes.
+        language (str | None): of what is recognised; where it is detected, it is known after the first utterance.
+        doubtful (float): the mean confidence of an utterance's words under which it is not to be believed.
+        understood (float): the mean confidence of all words under which none of them is: music, animals or another
+            language give words here and there that seem sure.
+        telling (int): different long words (4 letters and more, confidence 0.2 and more) without which none is either:
+            a melody gives "the the the", as sure as may be.
+    """
+
+    name: str
+    longest: float
+    language: str | None
+    doubtful: float
+    understood: float
+    telling: int
+
+    def recognise(self, stretches: Iterable[Stretch]) -> Iterator[Utterance]:
+        """Yield what was said, in order, reading `stretches` no further ahead than it must. Stretches in which no words
+        are found give nothing.
+
+        Raises:
+            VTSumError: the recogniser stopped working.
+        """
+        ...
+
+
+class Segmenter(Protocol):
+    """Finds the events of a video."""
+
+    def boundaries(self, features: np.ndarray, fps: float) -> Sequence[float]:
+        """How surely an event begins at each frame.
+
+        Args:
+            features: float64 [T, C], rows of length 1; frames sampled at `fps` a second.
+        Returns:
+            [T]: 0 or less where no event begins; of boundaries that lie too near each other those of the greatest sum
+            are taken.
+        """
+        ...
+
+
+class Caption(Protocol):
+    """A sentence on what is seen.
+
+    Attributes:
+        text (str): the sentence. confidence (float): 0..1, the decoder's mean probability a token.
+    """
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def confidence(self) -> float: ...
+
+
+class Summarizer(Protocol):
+    """From pictures to what a summary is made of: features, saliency, boundaries, captions.
+
+    Attributes:
+        name (str): what it was asked for by; stands in summary.json.
+        weights_sha256 (str): of its weights.
+        image_size (int): S; frames are stretched to S x S.
+        embedded (bool): it is the model that ships with VTSum.
+        text_is_guess (bool): its captions are guesses that a reader must be warned of.
+        reads_pictures (bool): `describe` wants a key frame for each span.
+    """
+
+    name: str
+    weights_sha256: str
+    image_size: int
+    embedded: bool
+    text_is_guess: bool
+    reads_pictures: bool
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        """uint8 [N, S, S, 3] RGB -> float32 [N, C]."""
+        ...
+
+    def event_features(self, features: np.ndarray) -> np.ndarray:
+        """The columns of `encode`'s output that tell events apart: [T, C] -> [T, C']."""
+        ...
+
+    def saliency(self, features: np.ndarray) -> np.ndarray:
+        """Features [T, C] -> float32 [T] in 0..1: how much each frame matters."""
+        ...
+
+    def boundaries(self, features: np.ndarray) -> np.ndarray | None:
+        """The probability that an event begins at each frame, [T, C] -> float32 [T] in 0..1; None: it knows none."""
+        ...
+
+    def describe(
+        self, features: np.ndarray, spans: Sequence[tuple[int, int]], key_frames: Sequence[np.ndarray] | None = None
+    ) -> Sequence[Caption]:
+        """One caption for each span of frame indices [start, end), or none at all.
+
+        Args:
+            features: [T, C], the whole video.
+            key_frames: one picture a span, uint8 [H, W, 3]; given where `reads_pictures`.
+        """
+        ...
+
+
+class FrameEncoder(Protocol):
+    """Pictures to features.
+
+    Attributes:
+        name (str): stands in the manifest of what it made. image_size (int): S. dim (int): C.
+        weights_sha256 (str): a digest of the network's weights, whatever file they came from.
+    """
+
+    name: str
+    image_size: int
+    dim: int
+
+    @property
+    def weights_sha256(self) -> str: ...
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        """uint8 [N, S, S, 3] RGB -> float32 [N, C]."""
+        ...
+
+
+class Loss(Protocol):
+    """What training takes off the saliency."""
+
+    def saliency_loss(self, logits: Tensor, labels: Tensor, mask: Tensor | None) -> Tensor:
+        """The loss of saliency logits against every annotator, a scalar that can be differentiated.
+
+        Args:
+            logits: [B, T]; of packed videos [total].
+            labels: [B, A, T] in 0..1, one row an annotator; packed [A, total].
+            mask: bool [B, T], True for a real frame; None where all are, and of packed videos.
+        """
+        ...
+
+
+class Metric(Protocol):
+    """A measure of one video's summary; a data set's figure is the mean over its videos.
+
+    Attributes:
+        name (str): what it is called in the evaluation file.
+    """
+
+    name: str
+
+    def measure(self, saliency: np.ndarray, labels: np.ndarray, text: str, reference: str) -> float:
+        """The measure of one video; finite.
+
+        Args:
+            saliency: float32 [T], the model's logits. labels: [A, T], 0 or 1, the annotators' choices.
+            text: the model's. reference: the annotators' sentences, joined.
+        """
+        ...

@@ -8,6 +8,7 @@ JOBS ?= auto
 TESTS ?= tests
 PART ?= all
 MINUTES ?= 10
+SHARED ?=
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -20,6 +21,10 @@ PYTHON_CODE := $(wildcard vtsum kernels bench tests setup.py)
 # The build looks for ninja on the path.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export VIDEO OUT
+
+OPS := sliding_window_attention memory_attention memory_fuse
+MEASURED := encoder summarize training_step walkthrough
+MEASURED_ON_DATA := ablation denoising event_segmentation frame_sampling memory_liveness speech summary_refinement
 
 .PHONY: help demo test check bench gpu-check clean
 
@@ -42,13 +47,15 @@ check: .venv/.stamp-test  ## Lint, check formatting and types, compile the GPU k
 	$(BIN)/mypy
 	$(BIN)/python -m tests.build.compile_gpu
 
-bench: .venv/.stamp-bench  ## Measure on this machine; results go to bench/results
-	@for file in bench/bench_*.py; do module="bench.$$(basename "$$file" .py)"; echo "==> $$module"; $(BIN)/python -m "$$module"; done
-	@for op in sliding_window_attention memory_retrieval; do echo "==> bench.run $$op"; $(BIN)/python -m bench.run --op $$op; done
+bench: .venv/.stamp-bench  ## Measure on this machine, with SHARED=DIR on the data sets there too; results go to bench/results
+	@run() { echo "==> $$*"; $(BIN)/python -m "$$@"; }; \
+	  for op in $(OPS); do run bench.run --op $$op; done; \
+	  for name in $(MEASURED); do run bench.summary.$$name; done; \
+	  for name in $(if $(SHARED),$(MEASURED_ON_DATA)); do run bench.summary.$$name --shared "$(SHARED)"; done
 
 # As it is found: a machine with a GPU may have no network, so nothing is installed and no .venv is made.
 gpu-check:  ## Build, test and measure the kernels on this machine's GPU: results in OUT (PART=tests, MINUTES=10, TUNE=1)
-	@"$(PYTHON)" -m bench.gpu_check --out "$$OUT" --part $(PART) --minutes $(MINUTES) $(if $(TUNE),--tune)
+	@"$(PYTHON)" -m bench.gpu.check --out "$$OUT" --part $(PART) --minutes $(MINUTES) $(if $(TUNE),--tune)
 
 clean:  ## Remove .venv, build products and caches; summaries in out/ stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

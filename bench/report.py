@@ -12,28 +12,25 @@ import argparse
 import re
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from bench import (
-    ablation_report,
-    denoising_report,
-    event_segmentation_report,
-    frame_sampling_report,
-    gpu_report,
-    memory_aims,
-    memory_liveness,
-    memory_report,
-    sliding_window_aims,
-    sliding_window_report,
-    speech_report,
-    summary_refinement_report,
-    training_step_report,
-)
-from bench.record import RESULTS, read
-from bench.tables import table
+from bench.gpu import predictions as gpu_report
+from bench.kit.record import RESULTS, ROOT, read
+from bench.kit.tables import table
+from bench.ops.memory_attention import aims as memory_aims
+from bench.ops.memory_attention import tables as memory_report
+from bench.ops.sliding_window_attention import aims as sliding_window_aims
+from bench.ops.sliding_window_attention import tables as sliding_window_report
+from bench.summary import memory_liveness
+from bench.summary.tables import ablation as ablation_report
+from bench.summary.tables import denoising as denoising_report
+from bench.summary.tables import event_segmentation as event_segmentation_report
+from bench.summary.tables import frame_sampling as frame_sampling_report
+from bench.summary.tables import speech as speech_report
+from bench.summary.tables import summary_refinement as summary_refinement_report
+from bench.summary.tables import training_step as training_step_report
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+README = ROOT / "README.md"
 
 
 def newest(name: str, key: Callable[[dict[str, Any]], Any]) -> list[dict[str, Any]]:
@@ -76,7 +73,7 @@ def walkthrough() -> str:
     return (
         f"Run in this order, with the first training stopped after {record['stop_after_s']:.0f} s, this took "
         f"{minutes:.1f} minutes on {record['threads']}\ncores of a shared server, {longest:.1f} of them in the longest "
-        "training (`python -m bench.bench_walkthrough`), and came to:"
+        "training (`python -m bench.summary.walkthrough`), and came to:"
     )
 
 

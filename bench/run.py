@@ -21,13 +21,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.options import Options
-from bench.record import OURS, RESULTS, append, contest_key, machine, read
+from bench.kit.op import Options
+from bench.kit.record import OURS, RESULTS, append, contest_key, machine, read
 
 #: Each op's module has PACKAGES, PASSES, CASES, NUMBERS, WORDS, QUICK, names(device) and plan(options).
 OPS = {
-    "memory_retrieval": "bench.memory_retrieval",
-    "sliding_window_attention": "bench.sliding_window_attention",
+    "memory_retrieval": "bench.ops.memory_attention.cases",
+    "sliding_window_attention": "bench.ops.sliding_window_attention.cases",
 }
 DTYPES = ("float32", "float16", "bfloat16")
 #: The exit status where a contestant left the GPU unusable, and --resume goes on.
@@ -124,8 +124,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     import torch
 
-    from bench.clock import keep_memory
-    from bench.contest import Broken, History, Limits, hold
+    from bench.kit.clock import keep_memory
+    from bench.kit.comparison import Broken, History, Limits, hold
 
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not options.dry_run and not torch.cuda.is_available():

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.gpu.stage import Context, Line, call
-from bench.record import append
+from bench.kit.record import append
 
 #: Before the name of a module.
 PYTHON = (sys.executable, "-m")

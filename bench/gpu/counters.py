@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from bench.gpu import child
 from bench.gpu.plan import Planned, planned
 from bench.gpu.stage import ROOT, Context, Line, call
-from bench.record import OURS
+from bench.kit.record import OURS
 
 #: A call of a device function may keep its return address on the stack without spilling anything.
 STACK = 8

@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.gpu.child import Teller
 from bench.gpu.stage import Line
-from bench.record import append, quantiles
+from bench.kit.record import append, quantiles
 
 PACKAGES = ("torch", "timm", "transformers")
 SIZE, BATCH, SAMPLES = 224, 256, 20
@@ -53,7 +53,7 @@ def embedded(device: str) -> Any:
 
 def frames_a_second(call: Callable[[int], Any], batch: int, device: str, tiny: bool) -> dict[str, float]:
     """Quantiles over samples of calls that take a batch each."""
-    from bench.clock import CudaClock, WallClock
+    from bench.kit.clock import CudaClock, WallClock
 
     clock: Any = CudaClock(1, fill=2e-2) if device == "cuda" else WallClock()
     call(0)

@@ -16,7 +16,7 @@ from bench.gpu import child, counters, tune, warm
 from bench.gpu.plan import planned
 from bench.gpu.stage import TUNED, Context, Line, call
 from bench.gpu.tune import TUNED_VARIABLE
-from bench.record import read
+from bench.kit.record import read
 
 #: Shares of what is left when it begins: searching sizes, compiling ahead; and seconds kept for the counters.
 TUNE, WARM, COUNTERS = 0.65, 0.4, 25.0
@@ -47,7 +47,7 @@ def run(context: Context) -> Iterator[Line]:
     yield from compiled_ahead(context, until=time.monotonic() + WARM * max(context.left(), 0.0))
     spare = 0.0 if context.dry_run else COUNTERS
     until = max(context.deadline - spare - child.GRACE, time.monotonic() + 1.0)
-    yield from child.follow(context, "bench.gpu.contests", until=until, environment=environment(context))
+    yield from child.follow(context, "bench.gpu.comparisons", until=until, environment=environment(context))
     yield from counters.counted(context, environment(context))
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.gpu.stage import ROOT, call
-from bench.record import machine
+from bench.kit.record import machine
 
 PACKAGES = (
     *("torch", "triton", "transformers", "timm", "numpy", "deepspeed", "setuptools", "ninja", "pytest", "hypothesis"),

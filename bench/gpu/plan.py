@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bench import memory_retrieval, sliding_window_attention
-from bench.contest import Contest
-from bench.memory_plan import DIM, SPARSE, TOP_K
-from bench.memory_rivals import RIVALS as MEMORY_RIVALS
-from bench.memory_setting import Setting as MemorySetting
-from bench.sliding_window_rivals import RIVALS as WINDOW_RIVALS
-from bench.sliding_window_rivals import Setting as WindowSetting
+from bench.kit.comparison import Contest
+from bench.ops.memory_attention import cases as memory_retrieval
+from bench.ops.memory_attention.plan import DIM, SPARSE, TOP_K
+from bench.ops.memory_attention.rivals import RIVALS as MEMORY_RIVALS
+from bench.ops.memory_attention.setting import Setting as MemorySetting
+from bench.ops.sliding_window_attention import cases as sliding_window_attention
+from bench.ops.sliding_window_attention.rivals import RIVALS as WINDOW_RIVALS
+from bench.ops.sliding_window_attention.rivals import Setting as WindowSetting
 
 WINDOW, MEMORY = "sliding_window_attention", "memory_retrieval"
 PACKAGES = sliding_window_attention.PACKAGES

@@ -51,10 +51,10 @@ def measure(device: str, dry_run: bool, say: Callable[[Line], None]) -> Roofline
     Raises:
         RuntimeError: the copy or the bfloat16 product fails.
     """
-    from bench.clock import CudaClock, WallClock
-    from bench.contest import Contest, Limits, hold
-    from bench.record import COPY, PRODUCT
-    from bench.yardsticks import copy_entry, product_entry
+    from bench.kit.clock import CudaClock, WallClock
+    from bench.kit.comparison import Contest, Limits, hold
+    from bench.kit.record import COPY, PRODUCT
+    from bench.kit.roofline import copy_entry, product_entry
 
     def held(name: str, dtype: str, entry: Any, moved: int) -> dict[str, Any]:
         facts = {"case": "roofline", "pass": "fwd", "dtype": dtype, "shape": {}}

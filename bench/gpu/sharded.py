@@ -15,7 +15,7 @@ from typing import Any
 
 from bench.gpu.child import Teller, parser
 from bench.gpu.stage import ROOT, Line
-from bench.record import append
+from bench.kit.record import append
 
 STAGES = (1, 3)
 PACKAGES = ("torch", "deepspeed", "transformers")
@@ -26,7 +26,7 @@ TINY_FRAMES, TINY_VIDEOS, TINY_STEPS = 32, 2, 1
 def batch_of(videos: int, frames: int, width: int) -> Any:
     import torch
 
-    from bench.bench_training_step import SENTENCE
+    from bench.summary.training_step import SENTENCE
     from vtsum.data.collate import Batch
 
     generator = torch.Generator().manual_seed(0)
@@ -45,7 +45,7 @@ def step(stage: int, device: str, tiny: bool) -> dict[str, Any]:
 
     import torch
 
-    from bench.bench_training_step import make_model
+    from bench.summary.training_step import make_model
     from vtsum.training import deepspeed_config
     from vtsum.training.distributed import Place
     from vtsum.training.engine import DeepSpeedEngine

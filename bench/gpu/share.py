@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 
 import pytest
 
-from bench.record import read
+from bench.kit.record import read
 
 VARIABLE = "VTSUM_SHARE"
 BROKEN = 77

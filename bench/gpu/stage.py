@@ -20,9 +20,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.record import append, read
+from bench.kit.record import ROOT, append, read
 
-ROOT = Path(__file__).resolve().parents[2]
 SCRATCH = ROOT / "build" / "gpu"
 
 Result = Literal["ok", "failed", "absent", "skipped"]
@@ -58,12 +57,12 @@ class Context:
     """What a part is told.
 
     Args:
-        out: the folder of results; a part writes only the files that `bench.gpu_check` names there.
+        out: the folder of results; a part writes only the files that `bench.gpu.check` names there.
         device: "cuda", or "cpu" in a dry run.
         dry_run: go through everything with tiny shapes, on the CPU; the numbers mean nothing.
         deadline: when the part must be done, on `time.monotonic`'s clock, which all processes of a machine share.
         tune: search the best block sizes, warps, stages and strip lengths, and write them to `out`/tuned.json.
-        facts: of the machine, as `bench.gpu_check` found them, and what earlier parts noted.
+        facts: of the machine, as `bench.gpu.check` found them, and what earlier parts noted.
         scratch: for files nobody needs afterwards.
         run: names this run in every record.
     """

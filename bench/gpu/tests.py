@@ -20,7 +20,7 @@ from typing import Any
 
 from bench.gpu.share import BROKEN, VARIABLE
 from bench.gpu.stage import ROOT, TESTS, Context, Done, Line, call
-from bench.record import read
+from bench.kit.record import read
 
 PROCESSES = 12
 STARTS = 5

@@ -1,6 +1,6 @@
 """The program that times training steps, and then frame encoders, on a GPU: ``bench.gpu.model`` starts it.
 
-All forms of `bench.bench_training_step` in one process, so that starting one does not take what little time there is;
+All forms of `bench.summary.training_step` in one process, so that starting one does not take what little time there is;
 a length that has no room is recorded as such, and longer ones of that form are left out.
 """
 
@@ -15,12 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.bench_training_step import FORMS, make_model, measure_model
-from bench.contest import gpu_is_broken
 from bench.gpu import encoders
 from bench.gpu.child import BROKEN, Teller, parser
 from bench.gpu.stage import Line
-from bench.record import append, read
+from bench.kit.comparison import gpu_is_broken
+from bench.kit.record import append, read
+from bench.summary.training_step import FORMS, make_model, measure_model
 
 PACKAGES = ("torch", "transformers", "triton")
 #: The most telling first. A batch holds so many frames, one video at least.
@@ -34,7 +34,7 @@ LEAST = 5.0
 
 
 def options_of(device: str, dry_run: bool) -> argparse.Namespace:
-    """As `bench.bench_training_step` has them."""
+    """As `bench.summary.training_step` has them."""
     import torch
 
     return argparse.Namespace(

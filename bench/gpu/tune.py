@@ -21,8 +21,8 @@ from typing import Any
 from bench.gpu import child
 from bench.gpu.plan import WINDOW, Planned, planned
 from bench.gpu.stage import TUNED, Context, Line, call
-from bench.record import OURS
-from bench.sliding_window_rivals import Setting as WindowSetting
+from bench.kit.record import OURS
+from bench.ops.sliding_window_attention.rivals import Setting as WindowSetting
 
 TUNED_VARIABLE = "VTSUM_KERNELS_TUNED"
 #: Share of the time for compiling ahead.
@@ -141,8 +141,8 @@ def waves_of(plan: Planned, device: str, say: Callable[[str], None]) -> dict[str
     import torch
     from vtsum_kernels.sliding_window_attention import cuda_waves
 
-    from bench.clock import CudaClock, WallClock
-    from bench.sliding_window_attention import make_inputs
+    from bench.kit.clock import CudaClock, WallClock
+    from bench.ops.sliding_window_attention.cases import make_inputs
 
     s = plan.setting
     if not isinstance(s, WindowSetting) or s.window > cuda_waves.MOST_KEYS:

@@ -13,13 +13,13 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-from bench.contest import Absent, LeftOut
 from bench.gpu.child import Teller, parser
 from bench.gpu.counters import Used, launched
 from bench.gpu.plan import Planned, planned
-from bench.memory_rivals import RIVALS as MEMORY_RIVALS
-from bench.record import OURS
-from bench.sliding_window_rivals import RIVALS as WINDOW_RIVALS
+from bench.kit.comparison import Absent, LeftOut
+from bench.kit.record import OURS
+from bench.ops.memory_attention.rivals import RIVALS as MEMORY_RIVALS
+from bench.ops.sliding_window_attention.rivals import RIVALS as WINDOW_RIVALS
 
 #: Processes at most: each holds a CUDA context and imports torch.
 MOST = 12

@@ -1,7 +1,7 @@
 """Runs one part of the GPU check in a process of its own: ``python -m bench.gpu.worker PART MODULE CONTEXT``.
 
 CONTEXT is a `Context` as JSON. Whatever goes wrong inside the part becomes a failed line, and its traceback goes to the
-log. `bench.gpu_check` starts this, and ends it where the part outlives its time.
+log. `bench.gpu.check` starts this, and ends it where the part outlives its time.
 """
 
 from __future__ import annotations

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import ablation_drawn, ablation_report, bench_ablation
-from bench.ablation_drawn import Truth, cuts_in_words, figures, shown_spans, spoken
-from bench.ablation_variants import ALL_OFF, BASE, ON_DRAWN, ON_TVSUM, RANDOM, Variant, line
-from bench.bench_ablation import Reader, encoded_frames, measure_tvsum
-from bench.bench_frame_sampling import Case
-from bench.speech_corpus import RATE
+from bench.summary import ablation as bench_ablation
+from bench.summary import ablation_drawn
+from bench.summary.ablation import Reader, encoded_frames, measure_tvsum
+from bench.summary.ablation_drawn import Truth, cuts_in_words, figures, shown_spans, spoken
+from bench.summary.ablation_variants import ALL_OFF, BASE, ON_DRAWN, ON_TVSUM, RANDOM, Variant, line
+from bench.summary.frame_sampling import Case
+from bench.summary.speech_corpus import RATE
+from bench.summary.tables import ablation as ablation_report
 from vtsum.data.tvsum import TVSumVideo
 from vtsum.enhance.event_segmentation import PictureChanges
 from vtsum.enhance.summary_refinement import parse_budget

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from bench.bench_denoising import Heard, Tally, draw, level_of, measure, without_error
-from bench.denoising_report import NOTHING, TABLES, clean, denoising
+from bench.summary.denoising import Heard, Tally, draw, level_of, measure, without_error
+from bench.summary.tables.denoising import NOTHING, TABLES, clean, denoising
 from vtsum.enhance.speech.transcript import Transcript, Utterance, Word
 
 TEXT = "A man is in a room. He plays the guitar."

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from bench import gpu_check, record
+from bench.gpu import check as gpu_check
 from bench.gpu import machine, stage, table, worker
 from bench.gpu.stage import FILES, Context, Line
+from bench.kit import record
 
 ROOT = Path(__file__).resolve().parents[2]
 FACTS: dict[str, Any] = {
@@ -86,7 +87,7 @@ def check(
 
 @pytest.mark.slow
 def test_a_dry_run_goes_through_every_stage(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "bench.gpu_check", "--out", str(tmp_path), "--dry-run", "--tune"]
+    command = [sys.executable, "-m", "bench.gpu.check", "--out", str(tmp_path), "--dry-run", "--tune"]
     command += ["--minutes", "60"]  # on a busy machine it takes longer than ten
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     log = (tmp_path / "log.txt").read_text()
@@ -223,7 +224,7 @@ def test_an_interruption_loses_nothing(parts: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     code = f"""
 from pathlib import Path
-from bench import gpu_check
+from bench.gpu import check as gpu_check
 from bench.gpu import machine
 machine.facts = lambda *_: {FACTS!r}
 gpu_check.SCRATCH = Path({str(tmp_path / "scratch")!r})

@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from bench import contest
-from bench.gpu import child, contests, counters, kernels, plan, tune, warm
+from bench.gpu import child, counters, kernels, plan, tune, warm
+from bench.gpu import comparisons as contests
 from bench.gpu.counters import Used
 from bench.gpu.roofline import Roofline
 from bench.gpu.stage import ROOT, Context
-from bench.record import read
-from bench.sliding_window_rivals import Setting as WindowSetting
+from bench.kit import comparison as contest
+from bench.kit.record import read
+from bench.ops.sliding_window_attention.rivals import Setting as WindowSetting
 
 NAMES = ("copy", "vtsum", "sdpa_masked", "unfold")
 ROOFLINE = Roofline(4.0e12, {"bfloat16": 800e12, "float32": 50e12})

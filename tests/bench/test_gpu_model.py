@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from bench.bench_training_step import FORMS
 from bench.gpu import encoders, training
 from bench.gpu.child import Teller
-from bench.record import read
+from bench.kit.record import read
+from bench.summary.training_step import FORMS
 
 
 def words(out: Path) -> list[str]:

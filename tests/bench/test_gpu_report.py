@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bench.gpu_report import BOTH, FORWARD, PREDICTIONS, predictions
+from bench.gpu.predictions import BOTH, FORWARD, PREDICTIONS, predictions
 
 
 def held(name: str, time: float, **facts: Any) -> dict[str, Any]:

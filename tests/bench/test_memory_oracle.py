@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.accuracy import CHECK_ALL_UP_TO, stretches
-from bench.memory_oracle import Oracle, best_slots
-from bench.memory_retrieval import our_layer
-from bench.memory_rivals import RIVALS, Rival
-from bench.memory_setting import (
+from bench.kit.accuracy import CHECK_ALL_UP_TO, stretches
+from bench.ops.memory_attention.cases import our_layer
+from bench.ops.memory_attention.oracle import Oracle, best_slots
+from bench.ops.memory_attention.rivals import RIVALS, Rival
+from bench.ops.memory_attention.setting import (
     Inputs,
     Layer,
     Setting,
@@ -106,7 +106,7 @@ def test_an_error_in_any_result_is_seen(case: str) -> None:
 
 
 def test_many_frames_are_checked_in_stretches_and_their_gradients_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.memory_oracle.BLOCK_NUMBERS", 24 * 100)
+    monkeypatch.setattr("bench.ops.memory_attention.oracle.BLOCK_NUMBERS", 24 * 100)
     tokens = CHECK_ALL_UP_TO + 100
     forward = setting("fuse", "fwd", tokens)
     inputs = make_inputs(forward)
@@ -147,7 +147,7 @@ def test_our_contestant_computes_it_too(case: str, heads: int, slots: int) -> No
 
 
 def test_blocks_of_rows_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.memory_sparse_rivals.BLOCK", 4)
+    monkeypatch.setattr("bench.ops.memory_attention.sparse_rivals.BLOCK", 4)
     for name in ("topk_bag_blocks", "matmul_topk_blocks"):
         rival = next(rival for rival in RIVALS if rival.name == name)
         where = setting(rival.cases[0], "fwd")

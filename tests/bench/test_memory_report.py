@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
-from bench import memory_aims, memory_report, report, sliding_window_report
-from bench.held import NOTHING
-from bench.record import append
+from bench import report
+from bench.kit.compared import NOTHING
+from bench.kit.record import append
+from bench.ops.memory_attention import aims as memory_aims
+from bench.ops.memory_attention import tables as memory_report
+from bench.ops.sliding_window_attention import tables as sliding_window_report
 
 FORWARD, BOTH = {"pass": "fwd"}, {"pass": "fwd+bwd"}
 

@@ -10,10 +10,15 @@ from typing import Any
 
 import pytest
 
-from bench import memory_aims, memory_plan, memory_retrieval, memory_rivals, run, yardsticks
-from bench.memory_setting import Layer, Setting, least_work
-from bench.options import Options
-from bench.record import contest_key, read
+from bench import run
+from bench.kit import roofline as yardsticks
+from bench.kit.op import Options
+from bench.kit.record import contest_key, read
+from bench.ops.memory_attention import aims as memory_aims
+from bench.ops.memory_attention import cases as memory_retrieval
+from bench.ops.memory_attention import plan as memory_plan
+from bench.ops.memory_attention import rivals as memory_rivals
+from bench.ops.memory_attention.setting import Layer, Setting, least_work
 
 OP = "memory_retrieval"
 SIZES = ["--tokens", "40", "--dim", "48", "--slots", "64", "--best", "5"]

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.accuracy import CHECK_ALL_UP_TO, stretches
-from bench.sliding_window_attention import TENSORS, call_of, make_inputs
-from bench.sliding_window_oracle import Oracle
-from bench.sliding_window_rivals import FLEX_BLOCK, RIVALS, Rival, Setting, flex_mask
-from bench.yardsticks import COPY_BYTES, copy_entry, input_sets
+from bench.kit.accuracy import CHECK_ALL_UP_TO, stretches
+from bench.kit.roofline import COPY_BYTES, copy_entry, input_sets
+from bench.ops.sliding_window_attention.cases import TENSORS, call_of, make_inputs
+from bench.ops.sliding_window_attention.oracle import Oracle
+from bench.ops.sliding_window_attention.rivals import FLEX_BLOCK, RIVALS, Rival, Setting, flex_mask
 
 PLAIN = [rival for rival in RIVALS if rival.package is None and not rival.compiled and "cpu" in rival.devices]
 

@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
-from bench import memory_report, report, sliding_window_aims, sliding_window_report
-from bench.plot import Panel, Style, count, draw, seconds
-from bench.record import append, newest_contests, read
+from bench import report
+from bench.kit.plot import Panel, Style, count, draw, seconds
+from bench.kit.record import append, newest_contests, read
+from bench.ops.memory_attention import tables as memory_report
+from bench.ops.sliding_window_attention import aims as sliding_window_aims
+from bench.ops.sliding_window_attention import tables as sliding_window_report
 
 
 def line(

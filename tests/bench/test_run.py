@@ -15,10 +15,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bench import contest, run, sliding_window_attention, sliding_window_rivals
-from bench.contest import LeftOut, Limits
-from bench.record import append, contest_key, read
-from bench.sliding_window_rivals import Rival, Setting
+from bench import run
+from bench.kit import comparison as contest
+from bench.kit.comparison import LeftOut, Limits
+from bench.kit.record import append, contest_key, read
+from bench.ops.sliding_window_attention import cases as sliding_window_attention
+from bench.ops.sliding_window_attention import rivals as sliding_window_rivals
+from bench.ops.sliding_window_attention.rivals import Rival, Setting
 
 ROOT = Path(__file__).resolve().parents[2]
 OP = "sliding_window_attention"

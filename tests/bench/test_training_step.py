@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import training_step_report
-from bench.bench_training_step import FORMS, alone, check, make_model
+from bench.summary.tables import training_step as training_step_report
+from bench.summary.training_step import FORMS, alone, check, make_model
 
 
 def test_all_forms_are_one_model(tmp_path: Path) -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bench.kit.compared import Records, any_of, best_rival, ratio, time_of
 from bench.kit.plot import seconds
-from bench.kit.record import OURS, RESULTS, newest_contests, read
-from bench.kit.tables import table
+from bench.kit.record import OURS, newest_comparisons
+from bench.kit.tables import Records, Tables, any_of, best_rival, ratio, records, table, time_of
 
 #: Bytes a second, read and written, that a copy moves on an H200.
 COPY = 4.3e12
 NOT_YET = "not yet"
-WINDOW, MEMORY = "sliding_window_attention", "memory_retrieval"
+WINDOW, ATTENTION, FUSE = "sliding_window_attention", "memory_attention", "memory_fuse"
 VIDEO = {"B": 8, "H": 12, "T": 8192, "D": 64}
 BANK = {"N": 16384, "C": 768}
 FORWARD, BACKWARD, BOTH = "fwd", "bwd", "fwd+bwd"
@@ -25,7 +24,7 @@ BEST = 32
 
 @dataclass(frozen=True)
 class Prediction:
-    """One contest, and what is expected of it.
+    """One comparison, and what is expected of it.
 
     Args:
         floor_us: what the bytes, or the operations, take at the card's speed.
@@ -56,7 +55,7 @@ def _window(direction: str, window: int, ahead: float | None, how: str, aim: flo
 def _fuse(slots: int, heads: int, ahead: float, how: str, floor: float | None = None) -> Prediction:
     shape = {**BANK, "S": slots, "H": heads}
     what = f"memory_fuse, {slots} slots, {heads} head{'s' * (heads > 1)}, {BOTH}"
-    return Prediction(what, MEMORY, "fuse", BOTH, shape, floor, None, ahead, how)
+    return Prediction(what, FUSE, "fuse", BOTH, shape, floor, None, ahead, how)
 
 
 def _gather() -> Prediction:
@@ -66,14 +65,14 @@ def _gather() -> Prediction:
     how = "each row once, 16 bytes a lane, several in flight; EmbeddingBag is reported under 0.4 TB/s"
     what = f"gather of {BEST} of 65536 rows, {FORWARD}"
     shape = {**BANK, "S": 65536, "k": BEST}
-    return Prediction(what, MEMORY, "gather", FORWARD, shape, floor, floor / 0.6, 0.6 * COPY / 0.4e12, how)
+    return Prediction(what, ATTENTION, "gather", FORWARD, shape, floor, floor / 0.6, 0.6 * COPY / 0.4e12, how)
 
 
 def _topk() -> Prediction:
     how = "scores in tiles, a running top-k; the scores of all slots are never stored"
     shape = {"N": 4096, "C": BANK["C"], "S": 65536, "k": BEST}
     what = f"top {BEST} of 65536 slots, 4096 frames, {FORWARD}"
-    return Prediction(what, MEMORY, "topk", FORWARD, shape, 2 * 4096 * 768 * 65536 / 790e12 * 1e6, None, 3.0, how)
+    return Prediction(what, ATTENTION, "topk", FORWARD, shape, 2 * 4096 * 768 * 65536 / 790e12 * 1e6, None, 3.0, how)
 
 
 RING = "each row of k and v once a strip, in registers; no tensor cores, which score 50 to 76 times the keys"
@@ -100,12 +99,11 @@ PREDICTIONS = (
 )
 
 
-def predictions(records: Mapping[str, Records] | None = None) -> str:
+def predictions(lines: Mapping[str, Records] | None = None) -> str:
     """A row a prediction, in bfloat16: floor, aim, how far ahead of the fastest rival; and what was measured."""
     rows = []
     for p in PREDICTIONS:
-        lines = read(RESULTS / f"{p.op}.jsonl") if records is None else records.get(p.op, [])
-        ours, rival = _measured(p, lines)
+        ours, rival = _measured(p, records(p.op, None if lines is None else lines.get(p.op, [])))
         said = NOT_YET if ours is None else _time(ours)
         ahead = ratio(rival, ours)
         rows.append(
@@ -124,15 +122,15 @@ def predictions(records: Mapping[str, Records] | None = None) -> str:
 
 
 def _measured(p: Prediction, lines: Records) -> tuple[float | None, float | None]:
-    """Our time and the fastest rival's, where this contest was held on a GPU."""
+    """Our time and the fastest rival's, where this was measured on a GPU."""
     found: tuple[float | None, float | None] = (None, None)
-    for held in newest_contests(lines, "cuda"):
-        one = any_of(held)
+    for compared in newest_comparisons(lines, "cuda"):
+        one = any_of(compared)
         facts = {"case": one["case"], "pass": one["pass"], "dtype": one["dtype"], "layout": one.get("layout", "bhtd")}
         wanted = {"case": p.case, "pass": p.direction, "dtype": "bfloat16", "layout": "bhtd"}
         if facts == wanted and p.shape.items() <= one["shape"].items():
-            rival = best_rival(held)
-            found = time_of(held, OURS), float(rival["time_us"]["p50"]) if rival else None
+            rival = best_rival(compared)
+            found = time_of(compared, OURS), float(rival["time_us"]["p50"]) if rival else None
     return found
 
 
@@ -140,4 +138,4 @@ def _time(us: float) -> str:
     return seconds(us / 1e6)
 
 
-TABLES: dict[str, Callable[[], str]] = {"gpu_predictions": predictions}
+TABLES: Tables = {"gpu_predictions": predictions}

@@ -1,4 +1,4 @@
-"""A contest: the same computation by several contestants, in one process, in turns; one record for each.
+"""A comparison: the same computation by several contestants, in one process, in turns; one record for each.
 
 Right numbers first: whoever computes something else, even ourselves, gets a record with the error and no speed. Who
 cannot take part gets a record that says why.
@@ -9,18 +9,21 @@ from __future__ import annotations
 import contextlib
 import gc
 import math
+import os
 import random
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from bench.kit.accuracy import Errors
 from bench.kit.clock import Call, Clock, Sampler
-from bench.kit.record import COPY, OURS, PRODUCT, quantiles
+from bench.kit.record import COPY, OURS, PRODUCT, append, comparison_key, quantiles, read
 
 GIB = 2**30
 PATIENCE = 3.0
@@ -38,36 +41,27 @@ class Broken(Exception):
     """A contestant left the GPU unusable for this process, as an access out of bounds does; the message names it."""
 
 
-class ErrorsLike(Protocol):
-    @property
-    def max_error(self) -> float: ...
-    @property
-    def rms_ratio(self) -> float: ...
-    @property
-    def checked_rows(self) -> int: ...
-
-
 @dataclass(frozen=True)
 class Entry:
     """One contestant."""
 
     name: str
     start: Callable[[], Call]
-    """Prepares its call. Raises Absent, LeftOut, or whatever the contestant raises."""
-    check: Callable[[tuple[Tensor, ...]], ErrorsLike] | None = None
-    """How far off its results are; None for a yardstick, which computes something else."""
+    """Prepares its call. Raises Absent, LeftOut, or whatever the comparisonant raises."""
+    check: Callable[[tuple[Tensor, ...]], Errors] | None = None
+    """How far off its results are; None for a roofline, which computes something else."""
     bound: float = 0.0
     """The largest RMS ratio of error and result that counts as right."""
     needs: int = 0
     """Bytes it is expected to take beside its inputs."""
     work: float = 1.0
-    """In proportion to the time it is expected to take, from one contest to the next."""
+    """In proportion to the time it is expected to take, from one comparison to the next."""
     limited: bool = True
     """Left out where it is too slow for a rival."""
     longest: float = math.inf
     """Left out where a call takes more seconds than this, rival or not."""
     flops: int = 0
-    """Of a call, where it is a yardstick that computes something else."""
+    """Of a call, where it is a roofline that computes something else."""
     compiled: bool = False
     """Its first call compiles, and says nothing about its speed."""
     facts: dict[str, Any] = field(default_factory=dict)
@@ -75,7 +69,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Contest:
+class Comparison:
     """What identifies a measurement beside its contestant, and how to set it up."""
 
     facts: dict[str, Any]
@@ -84,7 +78,7 @@ class Contest:
     moved: int
     """Bytes that the computation has to read and write at the least."""
     entries: Callable[[], list[Entry]]
-    """Makes the inputs and the contestants."""
+    """Makes the inputs and the comparisonants."""
     clock: Callable[[], Clock]
     flops: int = 0
     """Floating-point operations that the computation takes at the least; 0 where bytes are what it is measured by."""
@@ -124,7 +118,7 @@ class Ready:
             self.failure = _failure(error)
 
     def play(self) -> float:
-        """One sample, in seconds; one that fails ends the contestant's part, not the contest."""
+        """One sample, in seconds; one that fails ends the comparisonant's part, not the comparison."""
         assert self.sampler is not None
         try:
             return self.sampler.sample()
@@ -134,29 +128,29 @@ class Ready:
             return math.nan
 
 
-def hold(
-    contest: Contest,
+def compare(
+    comparison: Comparison,
     limits: Limits,
     history: History,
     order: random.Random,
     say: Callable[[str], None],
     without: frozenset[str] = frozenset(),
 ) -> Iterator[dict[str, Any]]:
-    """The contest's records: first of those who do not get a time, then all others at once.
+    """The records: first of those who do not get a time, then all others at once.
 
     Args:
         without: contestants that do not take part.
     Raises:
-        Broken: after the record of the contestant that broke the GPU. The others can be measured in another process.
+        Broken: after the record of the comparisonant that broke the GPU. The others can be measured in another process.
     """
-    clock = contest.clock()
+    clock = comparison.clock()
     ready: list[Ready] = []
-    for entry in contest.entries():
+    for entry in comparison.entries():
         if entry.name in without:
             continue
         say(entry.name)
-        record = {**contest.facts, "name": entry.name, **entry.facts}
-        one, refusal = _admit(entry, record, clock, limits, history, (entry.name, *_kind(contest.facts)))
+        record = {**comparison.facts, "name": entry.name, **entry.facts}
+        one, refusal = _admit(entry, record, clock, limits, history, (entry.name, *_kind(comparison.facts)))
         if one is None:
             bad = gpu_is_broken()
             yield {**record, **refusal, **({"broke": True} if bad else {})}
@@ -172,7 +166,7 @@ def hold(
         yield {**culprit.record, **(culprit.failure or {}), "broke": True}
         raise Broken(culprit.entry.name)
     medians = {one.entry.name: statistics.median(one.times) for one in ready if one.failure is None}
-    yardsticks = {one.entry.name: one.entry.flops / medians[one.entry.name] for one in ready if one.failure is None}
+    rooflines = {one.entry.name: one.entry.flops / medians[one.entry.name] for one in ready if one.failure is None}
     for one in ready:
         if one.failure is not None:
             yield {**one.record, **one.failure}
@@ -186,22 +180,57 @@ def hold(
             "repeats": len(one.times),
             "calls_a_repeat": one.sampler.calls,
             "clock": one.sampler.method,
-            **_speed(contest, one.entry, medians[one.entry.name], medians.get(COPY), yardsticks.get(PRODUCT)),
+            **_speed(comparison, one.entry, medians[one.entry.name], medians.get(COPY), rooflines.get(PRODUCT)),
             "peak_mib": None if peak is None else round(peak / 2**20, 1),
         }
 
 
+def compare_into(
+    path: Path,
+    op: str,
+    run: str,
+    comparison: Comparison,
+    machine: dict[str, Any],
+    limits: Limits,
+    history: History,
+    order: random.Random,
+    say: Callable[[str], None] = lambda name: None,
+) -> dict[str, dict[str, Any]] | None:
+    """`compare`, each record added to a file as soon as it is known; None where the run has the whole comparison.
+
+    Who broke the GPU for the run before does not take part again.
+
+    Returns:
+        dict: what the run knows of the comparison now, by contestant.
+    Raises:
+        Broken: as `compare`.
+    """
+
+    def known() -> dict[str, dict[str, Any]]:
+        key = comparison_key(comparison.facts)
+        return {r["name"]: r for r in read(path) if (r["op"], r["run"]) == (op, run) and comparison_key(r) == key}
+
+    before = known()
+    if all(name in before for name in comparison.names):
+        return None
+    machine = {**machine, "load_before": round(os.getloadavg()[0], 2)}
+    without = frozenset(name for name, record in before.items() if record.get("broke"))
+    for record in compare(comparison, limits, history, order, say, without):
+        append(path, {"op": op, "run": run, **record, **machine})
+    return known()
+
+
 def _speed(
-    contest: Contest, entry: Entry, seconds: float, copy: float | None, product: float | None
+    comparison: Comparison, entry: Entry, seconds: float, copy: float | None, product: float | None
 ) -> dict[str, float | int | None]:
-    """How fast that is, and as a share of the speed of the yardsticks that took part."""
+    """How fast that is, and as a share of the speed of the rooflines that took part."""
     facts: dict[str, float | int | None] = {
-        "gb_s": None if entry.flops else _number(contest.moved / seconds / 1e9),
-        "moved_bytes": contest.moved,
+        "gb_s": None if entry.flops else _number(comparison.moved / seconds / 1e9),
+        "moved_bytes": comparison.moved,
         "share_of_copy": None if copy is None else _number(copy / seconds),
     }
-    if contest.flops:
-        flops = entry.flops or contest.flops
+    if comparison.flops:
+        flops = entry.flops or comparison.flops
         facts |= {
             "flops": flops,
             "gflop_s": _number(flops / seconds / 1e9),

@@ -1,23 +1,22 @@
-"""Lines on logarithmic axes, as SVG: several panels with one legend."""
+"""Pictures by matplotlib: lines on logarithmic axes as SVG, and a way to save the pages' PNGs whole or not at all."""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import math
+import os
 from collections.abc import Sequence
-from typing import NamedTuple
-from xml.sax.saxutils import escape
-
-WIDTH, HEIGHT = 430, 290
-LEFT, TOP, RIGHT, BOTTOM = 62, 34, 14, 42
-LEGEND_LINE, LEGEND_COLUMN = 20, 215
-FONT = "font-family='Helvetica, Arial, sans-serif'"
+from pathlib import Path
+from typing import Any, NamedTuple
 
 
 class Style(NamedTuple):
     label: str
     color: str
     width: float = 1.6
-    dashes: str = ""
+    line: Any = "-"
+    """As matplotlib names it, or (0, (on, off, ...))."""
 
 
 class Panel(NamedTuple):
@@ -27,74 +26,67 @@ class Panel(NamedTuple):
     """For each name of a style, points (x, seconds), both positive."""
 
 
-def draw(title: str, panels: Sequence[Panel], styles: dict[str, Style], columns: int = 2) -> str:
-    """The picture. Every panel has the same vertical axis; the legend names the styles that are used."""
-    used = [name for name in styles if any(panel.lines.get(name) for panel in panels)]
-    times = [y for panel in panels for points in panel.lines.values() for _, y in points]
-    low, high = 10.0 ** math.floor(math.log10(min(times))), 10.0 ** math.ceil(math.log10(max(times)))
-    high = max(high, 10 * low)
-    rows = math.ceil(len(panels) / columns)
-    by_line = max(columns * WIDTH // LEGEND_COLUMN, 1)
-    legend = math.ceil(len(used) / by_line) * LEGEND_LINE + 12
-    width, height = columns * WIDTH, 34 + rows * HEIGHT + legend
-    out = [
-        f"<svg xmlns='http://www.w3.org/2000/svg' width='{width}' height='{height}' {FONT}",
-        f" viewBox='0 0 {width} {height}'>",
-        f"<title>{escape(title)}</title>",
-        "<rect width='100%' height='100%' fill='#fff'/>",
-        _text(width / 2, 23, title, size=15, anchor="middle", weight="bold"),
-    ]
-    for i, panel in enumerate(panels):
-        out += _panel(panel, styles, i % columns * WIDTH, 34 + i // columns * HEIGHT, low, high)
-    for i, name in enumerate(used):
-        x, y = 20 + i % by_line * LEGEND_COLUMN, 34 + rows * HEIGHT + 14 + i // by_line * LEGEND_LINE
-        out += [_path([(x, y), (x + 26, y)], styles[name]), _text(x + 33, y + 4, styles[name].label)]
-    return "\n".join([*out, "</svg>", ""])
+class Picture(NamedTuple):
+    """Several panels with one vertical axis and one legend, of the styles that are used."""
+
+    title: str
+    panels: Sequence[Panel]
+    styles: dict[str, Style]
+
+    @property
+    def digest(self) -> str:
+        """Of what the picture shows; it stands in the file, whichever version of matplotlib drew it."""
+        return hashlib.sha256(repr(tuple(self)).encode()).hexdigest()
+
+    def svg(self, columns: int = 2) -> str:
+        rows = math.ceil(len(self.panels) / columns)
+        figure, axes = pyplot().subplots(
+            rows, columns, figsize=(6 * columns, 3.9 * rows + 1), sharey=True, squeeze=False, layout="constrained"
+        )
+        figure.suptitle(self.title, fontweight="bold")
+        for axis in axes.flat[len(self.panels) :]:
+            axis.remove()
+        used = [name for name in self.styles if any(panel.lines.get(name) for panel in self.panels)]
+        handles: dict[str, Any] = {}
+        for axis, panel in zip(axes.flat, self.panels, strict=False):
+            axis.set(title=panel.title, xlabel=panel.x_label, xscale="log", yscale="log")
+            for name in reversed(used):  # the first style is drawn last, above all others
+                if points := sorted(panel.lines.get(name, [])):
+                    style = self.styles[name]
+                    handles[name] = axis.plot(
+                        *zip(*points, strict=True), color=style.color, lw=style.width, ls=style.line, marker="o", ms=3.5
+                    )[0]
+            marks = sorted({x for points in panel.lines.values() for x, _ in points})
+            axis.set_xticks(marks, [count(mark) for mark in marks])
+            axis.minorticks_off()
+            axis.yaxis.set_major_formatter(lambda value, _: seconds(value))
+            axis.tick_params(labelleft=True)
+            axis.grid(axis="y", color="#ddd")
+        labels = [self.styles[name].label for name in used]
+        figure.legend([handles[name] for name in used], labels, loc="outside lower center", ncols=4, frameon=False)
+        into = io.StringIO()
+        figure.savefig(into, format="svg", metadata={"Date": None, "Creator": None, "Description": self.digest})
+        pyplot().close(figure)
+        return "\n".join(line.rstrip() for line in into.getvalue().splitlines()) + "\n"
 
 
-def _panel(panel: Panel, styles: dict[str, Style], x0: float, y0: float, low: float, high: float) -> list[str]:
-    marks = sorted({x for points in panel.lines.values() for x, _ in points})
-    first, last = math.log(marks[0]), math.log(max(marks[-1], marks[0] * 1.01))
-    left, right, top, bottom = x0 + LEFT, x0 + WIDTH - RIGHT, y0 + TOP, y0 + HEIGHT - BOTTOM
+def pyplot() -> Any:
+    """matplotlib, without a display; text stays text in an SVG, and the same picture is the same file."""
+    import matplotlib
 
-    def across(x: float) -> float:
-        return left + 8 + (math.log(x) - first) / (last - first) * (right - left - 16)
+    matplotlib.use("Agg")
+    matplotlib.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "bench", "font.family": "sans-serif"}
+    from matplotlib import pyplot
 
-    def down(y: float) -> float:
-        return bottom - math.log(y / low) / math.log(high / low) * (bottom - top)
-
-    out = [_text((left + right) / 2, top - 10, panel.title, size=12, anchor="middle", weight="bold")]
-    decade = low
-    while decade <= high * 1.001:
-        y = down(decade)
-        out.append(f"<line x1='{left:.1f}' x2='{right:.1f}' y1='{y:.1f}' y2='{y:.1f}' stroke='#ddd'/>")
-        out.append(_text(left - 6, y + 4, seconds(decade), anchor="end"))
-        decade *= 10
-    for mark in marks:
-        x = across(mark)
-        out.append(f"<line x1='{x:.1f}' x2='{x:.1f}' y1='{bottom:.1f}' y2='{bottom + 4:.1f}' stroke='#666'/>")
-        out.append(_text(x, bottom + 16, count(mark), anchor="middle"))
-    out.append(f"<path d='M{left:.1f} {top:.1f}V{bottom:.1f}H{right:.1f}' fill='none' stroke='#666'/>")
-    out.append(_text((left + right) / 2, bottom + 33, panel.x_label, anchor="middle"))
-    for name, style in reversed(styles.items()):  # the first style is drawn last, above all others
-        points = [(across(x), down(y)) for x, y in sorted(panel.lines.get(name, []))]
-        if points:
-            out.append(_path(points, style))
-            out += [f"<circle cx='{x:.1f}' cy='{y:.1f}' r='2.4' fill='{style.color}'/>" for x, y in points]
-    return out
+    return pyplot
 
 
-def _path(points: Sequence[tuple[float, float]], style: Style) -> str:
-    route = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
-    dashes = f" stroke-dasharray='{style.dashes}'" if style.dashes else ""
-    return f"<path d='M{route}' fill='none' stroke='{style.color}' stroke-width='{style.width}'{dashes}/>"
-
-
-def _text(x: float, y: float, text: str, size: int = 11, anchor: str = "start", weight: str = "normal") -> str:
-    return (
-        f"<text x='{x:.1f}' y='{y:.1f}' font-size='{size}' text-anchor='{anchor}' font-weight='{weight}' fill='#222'>"
-        f"{escape(text)}</text>"
-    )
+def save(figure: Any, path: Path, dpi: int = 110) -> None:
+    """A figure as PNG."""
+    part = path.with_name(f".{path.name}")
+    figure.savefig(part, dpi=dpi, format="png")
+    pyplot().close(figure)
+    os.replace(part, path)
 
 
 def seconds(value: float) -> str:

@@ -39,6 +39,23 @@ def machine(packages: Sequence[str] = ("torch", "av", "numpy")) -> dict[str, Any
     }
 
 
+def environment(device: str, packages: Sequence[str]) -> dict[str, Any]:
+    """`machine`, and what a computation on that device runs on."""
+    import torch
+
+    facts = machine(packages)
+    facts["device_type"] = device
+    facts["threads"] = torch.get_num_threads()
+    if device == "cuda":
+        facts["device"] = torch.cuda.get_device_name()
+        facts["versions"]["cuda"] = torch.version.cuda
+    else:
+        import vtsum_kernels
+
+        facts["cpu_level"] = vtsum_kernels.build_info()["cpu_level"]
+    return facts
+
+
 def _commit() -> str | None:
     """What git says, else VTSUM_COMMIT: a copy of the tree may have no history, and a machine no git."""
     try:
@@ -85,20 +102,20 @@ def read(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def contest_key(record: dict[str, Any]) -> tuple[Any, ...]:
-    """What tells one contest from another within a run: all that is the same for its contestants."""
+def comparison_key(record: dict[str, Any]) -> tuple[Any, ...]:
+    """What tells one comparison from another within a run: all that is the same for its contestants."""
     return record["case"], record["pass"], record["dtype"], record.get("layout"), *sorted(record["shape"].items())
 
 
-def newest_contests(records: Sequence[dict[str, Any]], device_type: str) -> list[dict[str, dict[str, Any]]]:
-    """Each contest as it was held last on such a device: its records by contestant. Runs are never mixed in one."""
-    contests: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
+def newest_comparisons(records: Sequence[dict[str, Any]], device_type: str) -> list[dict[str, dict[str, Any]]]:
+    """Each comparison as it was made last on such a device: its records by contestant. Runs are never mixed in one."""
+    comparisons: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
     runs: dict[tuple[Any, ...], str] = {}
     for record in records:
         if record["device_type"] != device_type:
             continue
-        key = contest_key(record)
+        key = comparison_key(record)
         if runs.get(key) != record["run"]:
-            runs[key], contests[key] = record["run"], {}
-        contests[key][record["name"]] = record
-    return list(contests.values())
+            runs[key], comparisons[key] = record["run"], {}
+        comparisons[key][record["name"]] = record
+    return list(comparisons.values())

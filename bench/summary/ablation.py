@@ -21,7 +21,6 @@ by video, with the standard error over videos. Lines go to results/ablation.json
 
 from __future__ import annotations
 
-import argparse
 import datetime
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -30,7 +29,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.kit.record import RESULTS, append, machine
+from bench.kit.command import parser
+from bench.kit.record import append, machine
 from bench.summary.ablation_drawn import measure_drawn
 from bench.summary.ablation_variants import DRAWS, ON_DRAWN, ON_TVSUM, Variant, line
 from bench.summary.frame_sampling import Case, embedded_cases, ridge_cases, ridge_scorer
@@ -41,7 +41,6 @@ from vtsum.evaluation.baselines import scores_at_picks
 from vtsum.evaluation.rank import rank_correlation
 from vtsum.watching import AT_LEAST, SHARE, Sampler
 
-FILE = RESULTS / "ablation.jsonl"
 PARTS = ("ridge", "embedded", "drawn")
 COLUMNS = ("tau", "rho", "f", "diversity", "encoded")
 
@@ -144,14 +143,12 @@ def on_tvsum(part: str, shared: Path, model: Any) -> Iterator[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shared", type=Path, metavar="DIR", help="folder that holds tvsum/")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--videos", type=int, default=5, help="drawn videos, at least 2")
-    parser.add_argument("--results", type=Path, default=FILE)
-    options = parser.parse_args()
+    given = parser(__doc__, "ablation", shared=None)
+    given.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    given.add_argument("--videos", type=int, default=5, help="drawn videos, at least 2")
+    options = given.parse_args()
     if options.videos < 2:
-        parser.error(f"--videos must be at least 2, got {options.videos}")
+        given.error(f"--videos must be at least 2, got {options.videos}")
     from vtsum.model import load
 
     model = load("embedded")

@@ -11,7 +11,6 @@ heard again when it is there. `--picture` draws docs/denoising.png from the newe
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 import wave
@@ -22,9 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from bench.kit.record import DOCS, RESULTS, append, machine, read
+from bench.kit.command import parser
+from bench.kit.record import DOCS, append, machine, read
 from bench.summary.denoising_corpus import JFK, TEXTS, heard_rightly, narrations, paragraphs
 from bench.summary.speech_corpus import PASSAGES, RATE, with_noise
+from bench.summary.tables.denoising import draw
 from vtsum.enhance.speech.denoise import denoise
 from vtsum.enhance.speech.readability import readability, sentence_break_f
 from vtsum.enhance.speech.recognisers.sphinx import PocketSphinx
@@ -35,7 +36,6 @@ from vtsum.enhance.speech.wer import WordErrors, word_errors
 NOISES: tuple[float | None, ...] = (None, 20.0, 10.0, 5.0)  # decibels of speech over white noise; None: no noise
 TOPICS = ("captions", "other topics")
 CONFIDENCES = (1.0, 0.9, 0.7, 0.5)
-PICTURE = DOCS / "denoising.png"
 
 
 class Tally:
@@ -159,64 +159,23 @@ def clean_topics(shared: Path, videos: int) -> dict[str, list[str]]:
     }
 
 
-def draw(records: list[dict[str, Any]], path: Path) -> None:
-    """WER and agreement of sentence ends against the noise, before and after, a panel each."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), constrained_layout=True)
-    colors = {"captions": "#0b6", "other topics": "#06b"}
-    levels = [n for n in NOISES if any(r["noise"] == n and r["topic"] in colors for r in records)]
-    places = {noise: i for i, noise in enumerate(levels)}
-    panels: list[tuple[str, Callable[[dict[str, Any]], float]]] = [
-        ("word error rate, %", lambda side: side["wer"]),
-        ("sentence ends found (F), %", lambda side: side["sentence_break_f"]),
-    ]
-    for axis, (label, value) in zip(axes, panels, strict=True):
-        for topic, color in colors.items():
-            rows = sorted(
-                (r for r in records if r["topic"] == topic and r["noise"] in places), key=lambda r: places[r["noise"]]
-            )
-            for side, dashes in (("before", "--"), ("after", "-")):
-                x = [places[r["noise"]] for r in rows]
-                axis.plot(x, [value(r[side]) for r in rows], dashes, color=color, marker="o", label=f"{topic}, {side}")
-        axis.set_xticks(range(len(levels)), ["none" if n is None else f"{n:g} dB" for n in levels])
-        axis.set_xlabel("speech over white noise")
-        axis.set_ylabel(label)
-        axis.set_ylim(0, 100)
-        axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=8)
-    temporary = path.with_suffix(".tmp.png")
-    figure.savefig(temporary, dpi=110)
-    temporary.replace(path)
-
-
-def newest(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The last record of each topic and noise."""
-    return list({(r["topic"], r["noise"]): r for r in records}.values())
-
-
 def level_of(text: str) -> float | None:
     return None if text == "none" else float(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shared", type=Path, help="holds activitynet/ and media/")
-    parser.add_argument("--videos", type=int, default=12, help="texts of each topic")
-    parser.add_argument("--topics", nargs="+", default=[*TOPICS, "jfk", "clean"], choices=[*TOPICS, "jfk", "clean"])
-    parser.add_argument("--noises", nargs="+", default=list(NOISES), type=level_of, help="decibels, or none")
-    parser.add_argument("--heard", type=Path, default=Path("out/heard.jsonl"), help="what was heard is kept here")
-    parser.add_argument("--picture", action="store_true", help="draw the newest records instead")
-    parser.add_argument("--results", type=Path, default=RESULTS / "denoising.jsonl")
-    options = parser.parse_args(arguments)
+    given = parser(__doc__, "denoising", shared=None)
+    given.add_argument("--videos", type=int, default=12, help="texts of each topic")
+    given.add_argument("--topics", nargs="+", default=[*TOPICS, "jfk", "clean"], choices=[*TOPICS, "jfk", "clean"])
+    given.add_argument("--noises", nargs="+", default=list(NOISES), type=level_of, help="decibels, or none")
+    given.add_argument("--heard", type=Path, default=Path("out/heard.jsonl"), help="what was heard is kept here")
+    given.add_argument("--picture", action="store_true", help="draw the newest records instead")
+    options = given.parse_args(arguments)
     if options.picture:
-        draw(newest(read(options.results)), PICTURE)
+        draw(DOCS / "denoising.png", read(options.results))
         return
     if options.shared is None:
-        parser.error("--shared is needed to measure")
+        given.error("--shared is needed to measure")
     jobs: list[tuple[str, float | str | None, Callable[[], list[tuple[str, Transcript]]]]] = []
     if "clean" in options.topics:
         for topic, texts in clean_topics(options.shared, options.videos).items():

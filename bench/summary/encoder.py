@@ -7,21 +7,19 @@ One JSON line goes to results/encoder.jsonl.
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
-from pathlib import Path
 
-from bench.kit.record import RESULTS, append, machine, quantiles
+from bench.kit.command import parser
+from bench.kit.record import append, machine, quantiles
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--results", type=Path, default=RESULTS / "encoder.jsonl")
-    options = parser.parse_args()
+    given = parser(__doc__, "encoder")
+    given.add_argument("--threads", type=int, default=os.cpu_count())
+    given.add_argument("--batch", type=int, default=32)
+    given.add_argument("--repeats", type=int, default=20)
+    options = given.parse_args()
     import numpy as np
     import torch
 

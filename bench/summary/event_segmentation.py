@@ -15,7 +15,6 @@ boundaries matched one to one within 0.5 s, over all boundaries of a set of vide
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import tempfile
@@ -26,7 +25,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.kit.record import RESULTS, ROOT, append, machine
+from bench.kit.command import parser
+from bench.kit.record import DOCS, ROOT, append, machine
+from bench.summary.tvsum import embeddings, frames_at
 from vtsum.data.film import CUTS, PARTS
 from vtsum.data.procedural import EVENT_KINDS, Event, Scene, make_clip
 from vtsum.data.tvsum import load_tvsum
@@ -34,7 +35,6 @@ from vtsum.enhance.event_segmentation import METHODS, PictureChanges, kts, segme
 from vtsum.evaluation.baselines import every_fifth
 from vtsum.evaluation.boundaries import BoundaryScore, match_boundaries, total
 
-FILE = RESULTS / "event_segmentation.jsonl"
 FILM = ROOT / "vtsum" / "assets" / "film.mp4"
 VIDEOS = 8
 KINDS = ("cut", "dissolve", "event")
@@ -90,7 +90,7 @@ def look(path: Path, model: Any, fps: float = 1.0) -> dict[str, Any]:
     sampler = FrameSampler(path, fps=fps, size=(model.image_size,) * 2, on_picture=note)
     images = np.stack([frame.image for frame in sampler])
     read = time.perf_counter() - began
-    features = np.concatenate([model.encode(images[i : i + 32]) for i in range(0, len(images), 32)])
+    features = embeddings(model, images)
     return {
         "features": features,
         "scores": model.boundaries(features),
@@ -156,18 +156,13 @@ def bench_planted(model: Any, python: str | None, seeds: range = range(VIDEOS)) 
 
 def bench_tvsum(model: Any, shared: Path, keys: tuple[str, ...] | None = None) -> list[dict[str, Any]]:
     """Without pictures of the full rate there are no cuts: "joint" is KTS and the head here."""
-    from vtsum.data.frames import FRAME_INDEX_RATE, read_frames
-
     videos = load_tvsum(shared / "tvsum" / "tvsum.h5")
     held = keys if keys is not None else every_fifth(videos).test
     scores: dict[str, list[BoundaryScore]] = {}
     for video in videos:
         if video.key not in held:
             continue
-        index, images = read_frames(shared / "tvsum" / "frames" / f"{video.name}.zip")
-        times = np.arange(0.0, video.duration, 1.0)
-        nearest = np.abs(index / FRAME_INDEX_RATE - times[:, None]).argmin(1)
-        features = np.concatenate([model.encode(images[nearest[i : i + 32]]) for i in range(0, len(nearest), 32)])
+        features = embeddings(model, frames_at(shared, video, np.arange(0.0, video.duration, 1.0)))
         seen = {
             "features": features,
             "scores": model.boundaries(features),
@@ -238,12 +233,11 @@ def bench_speed(lengths: tuple[int, ...] = (600, 3600, 36000), bound: int = 60) 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shared", type=Path, required=True, help="folder that holds tvsum/ and summe/")
-    parser.add_argument("--scenedetect", metavar="PYTHON", help="a Python that can import scenedetect")
-    parser.add_argument("--only", choices=("speed", "tvsum", "summe", "planted"))
-    options = parser.parse_args()
-    from bench.summary.tables.event_segmentation import picture
+    given = parser(__doc__, "event_segmentation", shared=True)
+    given.add_argument("--scenedetect", metavar="PYTHON", help="a Python that can import scenedetect")
+    given.add_argument("--only", choices=("speed", "tvsum", "summe", "planted"))
+    options = given.parse_args()
+    from bench.summary.tables.event_segmentation import draw
     from vtsum.model import load
 
     wanted = [options.only] if options.only else ["speed", "tvsum", "summe", "planted"]
@@ -261,8 +255,8 @@ def main() -> None:
         for one in lines:
             print(json.dumps(one), flush=True)
         weights = {"weights": model.weights_sha256[:16]} if model is not None else {}
-        append(FILE, *({"op": "event_segmentation", **one, **weights, **facts} for one in lines))
-    picture(ROOT / "docs" / "event_segmentation.png")
+        append(options.results, *({"op": "event_segmentation", **one, **weights, **facts} for one in lines))
+    draw(DOCS / "event_segmentation.png")
 
 
 if __name__ == "__main__":

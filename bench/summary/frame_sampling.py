@@ -19,7 +19,6 @@ picture to docs/frame_sampling.png.
 
 from __future__ import annotations
 
-import argparse
 import math
 import tempfile
 import time
@@ -30,8 +29,10 @@ from typing import Any
 
 import numpy as np
 
-from bench.kit.record import DOCS, RESULTS, ROOT, append, machine, quantiles
+from bench.kit.command import parser
+from bench.kit.record import DOCS, ROOT, append, machine, quantiles, read
 from bench.summary.tables.frame_sampling import draw
+from bench.summary.tvsum import embeddings, frames_at, ridge
 from vtsum.data.frames import FRAME_INDEX_RATE, read_frames, read_teacher
 from vtsum.data.procedural import EVENT_KINDS, Event, Scene, make_clip
 from vtsum.data.tvsum import TVSumVideo, load_splits, load_tvsum
@@ -39,6 +40,7 @@ from vtsum.enhance.event_segmentation import find_shots
 from vtsum.enhance.frame_sampling import FrameChooser, choose_frames, spread, thumbnail_features
 from vtsum.enhance.summary_refinement import parse_budget
 from vtsum.evaluation.baselines import Evaluation, evaluate_scores, every_fifth, paired_difference, scores_at_picks
+from vtsum.evaluation.boundaries import match_boundaries
 from vtsum.evaluation.features import neighbourhood_features
 from vtsum.model import load
 from vtsum.planning import make_plan
@@ -46,11 +48,8 @@ from vtsum.progress import ignore
 from vtsum.video import FrameSampler, probe
 from vtsum.watching import AT_LEAST, SAMPLERS, watch
 
-FILE = RESULTS / "frame_sampling.jsonl"
-PICTURE = DOCS / "frame_sampling.png"
 FILM = ROOT / "vtsum" / "assets" / "film.mp4"
 PARTS = ("ridge", "embedded", "planted", "cost")
-PENALTY = 100.0  # of the ridge, as in vtsum.evaluation.baselines
 
 
 def stream(cheap: np.ndarray, share: float, at_least: int = 1) -> np.ndarray:
@@ -98,11 +97,9 @@ def embedded_cases(shared: Path, videos: Sequence[TVSumVideo], model: Any) -> li
     held = every_fifth(videos).test
     cases = []
     for video in (video for video in videos if video.key in held):
-        index, images = read_frames(shared / "tvsum" / "frames" / f"{video.name}.zip")
         times = np.arange(0.0, video.duration, 1.0)
-        images = images[np.abs(index / FRAME_INDEX_RATE - times[:, None]).argmin(1)]
-        full = np.concatenate([model.encode(images[at : at + 32]) for at in range(0, len(images), 32)])
-        cases.append(Case(video, 1.0, times, thumbnail_features(images), full))
+        images = frames_at(shared, video, times)
+        cases.append(Case(video, 1.0, times, thumbnail_features(images), embeddings(model, images)))
     return cases
 
 
@@ -110,30 +107,13 @@ def ridge_scorer(cases: Sequence[Case], shared: Path) -> Callable[[Case, np.ndar
     """Of each video the ridge that was fitted on the other folds' videos, all frames known: its scores of features."""
     rows = {c.video.key: neighbourhood_features(c.full).astype(np.float64) for c in cases}
     targets = {c.video.key: c.video.ratings_at(c.times).mean(axis=0) for c in cases}
-    squares = {key: x.T @ x for key, x in rows.items()}
-    weights: dict[str, np.ndarray] = {}
-    for fold in load_splits(shared / "tvsum" / "splits.json")["disjoint_folds"]:
-        count = sum(len(rows[key]) for key in fold.train)
-        mean = sum(rows[key].sum(axis=0) for key in fold.train) / count
-        middle = sum(float(targets[key].sum()) for key in fold.train) / count
-        second = sum(squares[key] for key in fold.train) - count * np.outer(mean, mean)
-        cross = sum(rows[key].T @ (targets[key] - middle) for key in fold.train)
-        fitted = np.linalg.solve(second + PENALTY * np.eye(len(mean)), cross)
-        weights |= dict.fromkeys(fold.test, fitted)
+    weights = ridge(rows, targets, load_splits(shared / "tvsum" / "splits.json")["disjoint_folds"])
     return lambda case, features: neighbourhood_features(features) @ weights[case.video.key]
 
 
-def event_agreement(found: np.ndarray, wanted: np.ndarray, tolerance: int = 1) -> float:
-    """F of boundaries [n] against others [m], each matched once within the tolerance; 1 where there are none."""
-    if not len(found) and not len(wanted):
-        return 1.0
-    free, hits = [int(b) for b in wanted], 0
-    for boundary in found:
-        near = [b for b in free if abs(b - boundary) <= tolerance]
-        if near:
-            free.remove(min(near, key=lambda b: abs(b - boundary)))
-            hits += 1
-    return 2 * hits / (len(found) + len(wanted))
+def event_agreement(found: np.ndarray, wanted: np.ndarray) -> float:
+    """F of boundaries [n] against others [m] at +-1 frame; 1 where there are none."""
+    return match_boundaries(found, wanted, 1)[0].f if len(found) or len(wanted) else 1.0
 
 
 def boundaries(features: np.ndarray, rate: float) -> np.ndarray:
@@ -296,15 +276,13 @@ def film_choice() -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shared", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--planted", type=int, default=6, help="drawn videos")
-    parser.add_argument("--shares", type=float, nargs="+", default=[0.05, 0.1, 0.25, 0.5])
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--results", type=Path, default=FILE)
-    parser.add_argument("--plot", type=Path, default=PICTURE)
-    options = parser.parse_args()
+    given = parser(__doc__, "frame_sampling", shared=True)
+    given.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    given.add_argument("--planted", type=int, default=6, help="drawn videos")
+    given.add_argument("--shares", type=float, nargs="+", default=[0.05, 0.1, 0.25, 0.5])
+    given.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    given.add_argument("--plot", type=Path, default=DOCS / "frame_sampling.png")
+    options = given.parse_args()
     facts = {"op": "frame_sampling", **machine(("torch", "numpy"))}
     methods = {name: METHODS[name] for name in options.methods}
 
@@ -327,7 +305,7 @@ def main() -> None:
         model = load("embedded")
         cases = embedded_cases(options.shared, videos, model)
         keep(measure("embedded", cases, lambda _, x: model.saliency(x), methods, options.shares))
-    draw(options.plot, options.results)
+    draw(options.plot, read(options.results))
 
 
 if __name__ == "__main__":

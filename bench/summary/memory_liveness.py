@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,15 +26,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.kit.record import DOCS, RESULTS, append, machine, read
-from bench.kit.tables import table
+from bench.kit.command import parser
+from bench.kit.record import DOCS, append, machine, read
+from bench.summary.tables.memory_liveness import draw
 from vtsum.config import VTSumConfig
 from vtsum.data.tvsum import TVSumVideo, load_tvsum
 from vtsum.evaluation.baselines import evaluate_scores, every_fifth
 from vtsum.model import VTSum
 
 FORMS = {"published": ("student", "before"), "vtsum": ("default", "after")}
-LABELS = {"published": "as published", "vtsum": "VTSum's"}
 BATCH, RATE = 8, 1e-4
 
 
@@ -130,80 +129,20 @@ def train(form: str, options: argparse.Namespace, videos: Sequence[TVSumVideo]) 
     return lines
 
 
-def newest(records: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """The lines of each form's last run, by epoch."""
-    runs: dict[str, list[dict[str, Any]]] = {}
-    for record in records:
-        if record["epoch"] == 0:
-            runs[record["form"]] = []
-        runs[record["form"]].append(record)
-    return runs
-
-
-def liveness(records: Sequence[dict[str, Any]] | None = None) -> str:
-    """The README's table: both forms at the start and at the end."""
-    runs = newest(read(RESULTS / "memory_liveness.jsonl") if records is None else records)
-    if not runs:
-        return "Not measured yet."
-    rows = []
-    for form in (form for form in FORMS if form in runs):
-        for line in (runs[form][0], runs[form][-1]):
-            rows.append(
-                [
-                    f"{LABELS[form]}, epoch {line['epoch']}",
-                    f"{line['slots_a_frame']:.1f} of {line['slots']}",
-                    f"{line['slots_in_use']:.1f}",
-                    str(line["dead_slots"]),
-                    f"{line['follows_frame']:.2%}",
-                    f"{line['tau']:.3f}",
-                ]
-            )
-    head = ["bank", "slots a frame reads", "slots in use", "dead slots", "follows the frame", "tau"]
-    return table(head, rows)
-
-
-def draw(path: Path, runs: dict[str, list[dict[str, Any]]]) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
-    panels = (
-        ("slots_a_frame", "slots a frame reads", "linear"),
-        ("dead_slots", "dead slots", "linear"),
-        ("follows_frame", "share of the read that follows the frame", "log"),
-    )
-    slots = max(line["slots"] for lines in runs.values() for line in lines)
-    for axis, (name, title, scale) in zip(axes, panels, strict=True):
-        for form, lines in runs.items():
-            axis.plot([line["epoch"] for line in lines], [line[name] for line in lines], label=LABELS[form])
-        axis.set(title=title, xlabel="epoch", yscale=scale)
-        if scale == "linear":
-            axis.set_ylim(-0.02 * slots, 1.05 * slots)
-        axis.grid(alpha=0.3)
-    axes[0].legend()
-    part = path.with_name(f".{path.name}")
-    figure.savefig(part, dpi=110, format="png")
-    os.replace(part, path)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shared", type=Path, required=True)
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--slots", type=int, default=512)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS))
-    parser.add_argument("--results", type=Path, default=RESULTS / "memory_liveness.jsonl")
-    parser.add_argument("--plot", type=Path, default=DOCS / "memory_liveness.png")
-    options = parser.parse_args()
+    given = parser(__doc__, "memory_liveness", shared=True)
+    given.add_argument("--epochs", type=int, default=20)
+    given.add_argument("--slots", type=int, default=512)
+    given.add_argument("--seed", type=int, default=0)
+    given.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS))
+    given.add_argument("--plot", type=Path, default=DOCS / "memory_liveness.png")
+    options = given.parse_args()
     videos = load_tvsum(options.shared / "tvsum" / "tvsum.h5")
     facts = {"op": "memory_liveness", "slots": options.slots, "seed": options.seed, **machine(("torch",))}
     for form in options.forms:
         for line in train(form, options, videos):
             append(options.results, {**facts, "form": form, **line})
-    draw(options.plot, newest(read(options.results)))
+    draw(options.plot, read(options.results))
 
 
 if __name__ == "__main__":

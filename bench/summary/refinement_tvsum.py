@@ -19,8 +19,8 @@ from typing import Any, get_args
 
 import numpy as np
 
-from vtsum.data.frames import FRAME_INDEX_RATE, read_frames
-from vtsum.data.tvsum import Split, TVSumVideo, load_splits, load_tvsum
+from bench.summary.tvsum import embeddings, frames_at, ridge
+from vtsum.data.tvsum import TVSumVideo, load_splits, load_tvsum
 from vtsum.enhance.event_segmentation import METHOD, PictureChanges
 from vtsum.enhance.summary_refinement import (
     STRENGTH,
@@ -40,7 +40,6 @@ from vtsum.watching import Watched
 
 STRENGTHS = (0.001, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)
 SMOOTHINGS = (("none", 0.0), ("tv", 0.1), ("tv", 0.2), ("tv", 0.5), ("gaussian", 1.0), ("gaussian", 2.0))
-RIDGE_PENALTY = 100.0
 
 Choose = Callable[[np.ndarray, np.ndarray, int, np.ndarray], list[int]]
 
@@ -66,35 +65,18 @@ def stretched(x: np.ndarray) -> np.ndarray:
     return (x - x.min()) / max(float(np.ptp(x)), 1e-12)
 
 
-def ridge_scores(videos: list[TVSumVideo], splits: list[Split]) -> dict[str, np.ndarray]:
-    """Scores at the picks of every video in a test list: the ridge of `vtsum.evaluation.baselines`, for its scores."""
-    columns, sums = {}, {}
-    for video in videos:
-        assert video.features is not None
-        rows = neighbourhood_features(video.features)
-        target = video.ratings_at(video.picks / video.fps).mean(axis=0)
-        columns[video.key] = rows
-        sums[video.key] = (len(rows), float(target.sum()), rows.sum(axis=0), rows.T @ target, rows.T @ rows)
-    scores: dict[str, np.ndarray] = {}
-    for split in splits:
-        parts = [sums[key] for key in split.train]
-        count = sum(part[0] for part in parts)
-        mean = np.sum([part[2] for part in parts], axis=0, dtype=np.float64) / count
-        second = np.sum([part[4] for part in parts], axis=0, dtype=np.float64) - count * np.outer(mean, mean)
-        second[np.diag_indices_from(second)] += RIDGE_PENALTY
-        cross = np.sum([part[3] for part in parts], axis=0, dtype=np.float64) - mean * sum(part[1] for part in parts)
-        weights = np.linalg.solve(second, cross)
-        scores |= {key: columns[key] @ weights for key in split.test}
-    return scores
-
-
 def by_ridge(shared: Path) -> list[Scored]:
     videos = load_tvsum(shared / "tvsum" / "tvsum.h5")
-    scores = ridge_scores(videos, load_splits(shared / "tvsum" / "splits.json")["disjoint_folds"])
+    rows, targets = {}, {}
+    for video in videos:
+        assert video.features is not None
+        rows[video.key] = neighbourhood_features(video.features)
+        targets[video.key] = video.ratings_at(video.picks / video.fps).mean(axis=0)
+    weights = ridge(rows, targets, load_splits(shared / "tvsum" / "splits.json")["disjoint_folds"])
     found = []
     for video in videos:
         assert video.features is not None
-        own = stretched(scores[video.key])
+        own = stretched(rows[video.key] @ weights[video.key])
         found.append(Scored(video, unit_rows(video.features), own, video.features, own, video.fps / 15))
     return found
 
@@ -109,9 +91,8 @@ def by_embedded(shared: Path) -> list[Scored]:
         if video.key not in every_fifth(videos).test:
             continue
         assert video.features is not None
-        index, images = read_frames(shared / "tvsum" / "frames" / f"{video.name}.zip")
         times = np.arange(0.0, video.duration, 1.0)
-        features = model.encode(images[np.abs(index / FRAME_INDEX_RATE - times[:, None]).argmin(axis=1)])
+        features = embeddings(model, frames_at(shared, video, times))
         saliency = model.saliency(features)
         at_picks = stretched(np.interp(video.picks / video.fps, times, saliency))
         found.append(Scored(video, unit_rows(video.features), at_picks, model.event_features(features), saliency, 1.0))

@@ -11,7 +11,6 @@ on a shared machine). One JSON line a measurement goes to results/speech.jsonl, 
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.kit.record import RESULTS, append, machine
+from bench.kit.command import parser
+from bench.kit.record import DOCS, append, machine, read
 from bench.summary.speech_corpus import NOISES, PASSAGES, RATE, VOICES, Narration, clipped, narrate, with_noise
 from vtsum.enhance.speech.activity import voice_activity, voiced
 from vtsum.enhance.speech.recognisers import sphinx, sphinx_worker
@@ -28,7 +28,6 @@ from vtsum.enhance.speech.sound import as_pcm, read_sound
 from vtsum.enhance.speech.subtitle_track import read_subtitle_track
 from vtsum.enhance.speech.wer import word_errors
 
-FILE = RESULTS / "speech.jsonl"
 PACKAGES = ("numpy", "av", "pocketsphinx", "faster-whisper")
 LEVELS = (20, 10, 5, 0)
 #: What President Kennedy says in jfk.flac (inaugural address, 1961).
@@ -89,7 +88,7 @@ def mask(spans: Spans, count: int) -> np.ndarray:
     return out
 
 
-def measure_activity(short: bool) -> None:
+def measure_activity(short: bool, results: Path) -> None:
     """Recall and precision of speech, over all narrations, by detector and condition."""
     counts: dict[tuple[str, str, int | None], np.ndarray] = {}
     costs: dict[str, np.ndarray] = {}
@@ -108,7 +107,7 @@ def measure_activity(short: bool) -> None:
     facts = machine(PACKAGES)
     for (name, kind, level), (both, heard, true) in counts.items():
         append(
-            FILE,
+            results,
             {
                 "op": "voice_activity",
                 "detector": name,
@@ -142,7 +141,7 @@ def _samples(path: Path) -> np.ndarray:
     return np.concatenate([block for _, block in read_sound(path)])
 
 
-def measure_recognition(shared: Path | None, speeds: list[str], short: bool) -> None:
+def measure_recognition(shared: Path | None, speeds: list[str], short: bool, results: Path) -> None:
     """Word errors and cost of PocketSphinx, in this process, by setting and clip."""
     from pocketsphinx import Decoder
 
@@ -171,24 +170,23 @@ def measure_recognition(shared: Path | None, speeds: list[str], short: bool) -> 
                 "real_time_factor": round(cost / seconds, 3),
                 **machine(PACKAGES),
             }
-            append(FILE, record)
+            append(results, record)
             print(json.dumps(record), flush=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shared", type=Path, help="the folder of shared test data, for real clips")
-    parser.add_argument("--parts", nargs="+", default=["activity", "recognition"], choices=["activity", "recognition"])
-    parser.add_argument("--speeds", nargs="+", default=list(sphinx.SETTINGS), choices=list(sphinx.SETTINGS))
-    parser.add_argument("--short", action="store_true", help="three sentences of two narrations")
-    options: Any = parser.parse_args()
+    given = parser(__doc__, "speech", shared=None)
+    given.add_argument("--parts", nargs="+", default=["activity", "recognition"], choices=["activity", "recognition"])
+    given.add_argument("--speeds", nargs="+", default=list(sphinx.SETTINGS), choices=list(sphinx.SETTINGS))
+    given.add_argument("--short", action="store_true", help="three sentences of two narrations")
+    options: Any = given.parse_args()
     if "activity" in options.parts:
-        measure_activity(options.short)
+        measure_activity(options.short, options.results)
     if "recognition" in options.parts:
-        measure_recognition(options.shared, options.speeds, options.short)
+        measure_recognition(options.shared, options.speeds, options.short, options.results)
     from bench.summary.tables.speech import draw
 
-    draw()
+    draw(DOCS / "speech.png", read(options.results))
 
 
 if __name__ == "__main__":

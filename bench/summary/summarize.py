@@ -20,7 +20,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.kit.record import RESULTS, ROOT, append, machine, quantiles
+from bench.kit.command import parser
+from bench.kit.record import ROOT, append, machine, quantiles
 
 SIZE, FPS = (640, 360), 30
 BASE_SECONDS = 60
@@ -78,11 +79,11 @@ def make_base(path: Path) -> None:
 
     kinds = [EVENT_KINDS[i % len(EVENT_KINDS)] for i in range(12)]
     scenes = [Scene(BASE_SECONDS / 12, (Event(kind, 1.0, 2.5),)) for kind in kinds]
-    clean = path.with_name("bench_clean.mp4")
-    make_clip(clean, scenes, fps=FPS, size=SIZE, seed=7, crf=18)
     rng = np.random.default_rng(0)
     grains = rng.normal(0, GRAIN, (8, SIZE[1], SIZE[0])).astype(np.int16)
-    with av.open(str(clean)) as source, av.open(str(path), "w") as target:
+    clean, part = path.with_name(f".{path.stem}_clean.mp4"), path.with_name(f".{path.name}")
+    make_clip(clean, scenes, fps=FPS, size=SIZE, seed=7, crf=18)
+    with av.open(str(clean)) as source, av.open(str(part), "w") as target:
         video = target.add_stream("libx264", rate=FPS)
         video.width, video.height, video.pix_fmt = *SIZE, "yuv420p"
         video.codec_context.options = {"preset": "veryfast", "crf": "24"}
@@ -100,6 +101,7 @@ def make_base(path: Path) -> None:
                 target.mux(video.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
         target.mux(video.encode(None))
     clean.unlink()
+    os.replace(part, path)
 
 
 def environment() -> dict[str, str]:
@@ -175,17 +177,22 @@ def measure(video: Path, minutes: int, model: str, repeats: int) -> dict[str, An
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=int, nargs="+", default=[1, 10, 60])
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--model", default="embedded")
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "vtsum_bench")
-    parser.add_argument("--results", type=Path, default=RESULTS / "summarize.jsonl")
-    options = parser.parse_args()
-    options.folder.mkdir(parents=True, exist_ok=True)
-    sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]
+    given = parser(__doc__, "summarize")
+    given.add_argument("--minutes", type=int, nargs="+", default=[1, 10, 60])
+    given.add_argument("--repeats", type=int, default=3)
+    given.add_argument("--model", default="embedded")
+    given.add_argument("--folder", type=Path, help="where the videos are kept, and found again; default: not kept")
+    options = given.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        measure_all(folder, options)
+
+
+def measure_all(folder: Path, options: argparse.Namespace) -> None:
+    """A line of results for each length, of videos in the folder."""
     for minutes in options.minutes:
-        line = measure(make_video(options.folder, minutes), minutes, options.model, options.repeats)
+        line = measure(make_video(folder, minutes), minutes, options.model, options.repeats)
         append(options.results, line)
         print(
             f"{minutes:3} min: job {line['job_s']['p50']:.2f} s, decoding {line['decode_s']['p50']:.2f} s "

@@ -15,17 +15,16 @@ One JSON line a measurement goes to results/summary_refinement.jsonl.
 
 from __future__ import annotations
 
-import argparse
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.kit.record import DOCS, RESULTS, append, machine, quantiles
+from bench.kit.command import parser
+from bench.kit.record import DOCS, append, machine, quantiles
 from bench.summary import refinement_tvsum
-from bench.summary.tables.summary_refinement import newest_tvsum
-from vtsum.enhance.summary_refinement import STRENGTH, greedy_map, smooth_scores
+from bench.summary.tables.summary_refinement import draw
+from vtsum.enhance.summary_refinement import greedy_map, smooth_scores
 from vtsum.enhance.summary_refinement.dpp import Kernel
 
 CASES = ((600, 90, 256), (3600, 540, 128), (3600, 540, 256), (3600, 540, 768))
@@ -88,55 +87,13 @@ def timing(repeats: int) -> list[dict[str, Any]]:
     return lines
 
 
-def plot(path: Path) -> None:
-    """F against diversity, along the strength of the DPP, beside the knapsack."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, panels = plt.subplots(1, 2, figsize=(9, 3.9), layout="constrained")
-    titles = {"ridge": "ridge, disjoint folds, 50 videos", "embedded": "embedded model, 10 held-out videos"}
-    for panel, (source, title) in zip(panels, titles.items(), strict=True):
-        rows = newest_tvsum(source, "keyshots")
-        line = sorted((r for r in rows if r["method"] == "dpp"), key=lambda r: r["strength"])
-        xs, ys = [r["diversity"][0] for r in line], [100 * r["f"][0] for r in line]
-        panel.plot(xs, ys, "-o", color="#1f6fb4", markersize=4, label="DPP, strength 0.001 to 1,000", zorder=2)
-        own = next(r for r in line if r["strength"] == STRENGTH)
-        panel.plot(own["diversity"][0], 100 * own["f"][0], "o", color="#1f6fb4", markersize=10, zorder=3)
-        panel.annotate(
-            f"default, {STRENGTH:g}",
-            (own["diversity"][0], 100 * own["f"][0]),
-            textcoords="offset points",
-            xytext=(-8, 7),
-            ha="right",
-        )
-        marks = {
-            "knapsack": ("plain knapsack", "s", "#c0392b"),
-            "repeats": ("knapsack, repeats count less", "D", "#d98e04"),
-            "unlike": ("DPP that finds nothing alike", "^", "#5b8c3a"),
-        }
-        for method, (label, mark, color) in marks.items():
-            row = next(r for r in rows if r["method"] == method)
-            panel.plot(row["diversity"][0], 100 * row["f"][0], mark, color=color, markersize=8, label=label)
-        panel.set_title(title, fontsize=10)
-        panel.set_xlabel("diversity of the shown frames: mean of 1 - cosine")
-        panel.grid(color="#dddddd", linewidth=0.6)
-    panels[0].set_ylabel("keyshot F on TVSum, %")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
-    figure.savefig(path, dpi=110)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shared", type=Path, required=True, metavar="DIR", help="folder that holds tvsum/")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--sources", nargs="+", choices=list(refinement_tvsum.SOURCES), default=None)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--videos", type=int, default=8, help="drawn videos of the part procedural")
-    parser.add_argument("--results", type=Path, default=RESULTS / "summary_refinement.jsonl")
-    options = parser.parse_args()
+    given = parser(__doc__, "summary_refinement", shared=True)
+    given.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    given.add_argument("--sources", nargs="+", choices=list(refinement_tvsum.SOURCES), default=None)
+    given.add_argument("--repeats", type=int, default=7)
+    given.add_argument("--videos", type=int, default=8, help="drawn videos of the part procedural")
+    options = given.parse_args()
     facts = {"op": "summary_refinement", **machine(("numpy", "torch"))}
     if "timing" in options.parts:
         append(options.results, *({**line, **facts} for line in timing(options.repeats)))
@@ -155,7 +112,7 @@ def main() -> None:
             append(options.results, {**line, **facts})
             print({k: v for k, v in line.items() if k != "part"}, flush=True)
     if "plot" in options.parts:
-        plot(DOCS / "summary_refinement.png")
+        draw(DOCS / "summary_refinement.png")
 
 
 if __name__ == "__main__":

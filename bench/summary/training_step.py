@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.kit.clock import peak_of_process
-from bench.kit.record import RESULTS, ROOT, append, machine
+from bench.kit.command import parser
+from bench.kit.record import ROOT, append, machine
 
 FORMS = ("vtsum", "windowed", "dense")
 SIZES = ("base", "small")
@@ -205,22 +206,21 @@ def alone(options: argparse.Namespace, form: str, frames: int) -> dict[str, Any]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, nargs="+", default=[512, 2048, 8192, 32768])
-    parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS))
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument(
+    given = parser(__doc__, "training_step")
+    given.add_argument("--frames", type=int, nargs="+", default=[512, 2048, 8192, 32768])
+    given.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS))
+    given.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    given.add_argument(
         "--dtype", choices=("float32", "bfloat16"), default="float32", help="other than float32: autocast"
     )
-    parser.add_argument("--size", choices=SIZES, default="base")
-    parser.add_argument("--budget", type=int, default=8192, help="frames a batch")
-    parser.add_argument("--temporal-window", type=int, default=513)
-    parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--timeout", type=float, default=1200.0, help="seconds for one form and length")
-    parser.add_argument("--results", type=Path, default=RESULTS / "training_step.jsonl")
-    parser.add_argument("--measure", nargs=2, metavar=("FORM", "FRAMES"), help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    given.add_argument("--size", choices=SIZES, default="base")
+    given.add_argument("--budget", type=int, default=8192, help="frames a batch")
+    given.add_argument("--temporal-window", type=int, default=513)
+    given.add_argument("--repeats", type=int, default=2)
+    given.add_argument("--threads", type=int, default=os.cpu_count())
+    given.add_argument("--timeout", type=float, default=1200.0, help="seconds for one form and length")
+    given.add_argument("--measure", nargs=2, metavar=("FORM", "FRAMES"), help=argparse.SUPPRESS)
+    options = given.parse_args()
     if options.measure:
         print(json.dumps(measure(options, options.measure[0], int(options.measure[1]))))
         return

@@ -9,7 +9,6 @@ results/walkthrough.jsonl, and the two evaluations to results/synthetic_*.json, 
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import shlex
@@ -22,7 +21,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench.kit.record import RESULTS, ROOT, append, machine
+from bench.kit.command import parser
+from bench.kit.record import ROOT, append, machine
 
 STOPPED = 128 + signal.SIGTERM
 LONGEST = 1200.0  # seconds for a line; the slowest takes a tenth of it
@@ -85,10 +85,9 @@ def follow(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stop-after", type=float, default=60.0, help="seconds of the first training")
-    parser.add_argument("--results", type=Path, default=RESULTS / "walkthrough.jsonl")
-    options = parser.parse_args()
+    given = parser(__doc__, "walkthrough")
+    given.add_argument("--stop-after", type=float, default=60.0, help="seconds of the first training")
+    options = given.parse_args()
     facts = machine(("torch", "transformers"))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -1,25 +1,27 @@
-"""The memory ops against their rivals, a large matrix product and a copy: the cases of their benchmark."""
+"""Memory attention against its rivals, a large matrix product and a copy: the cases of its benchmark.
+
+`memory_fuse` is measured in the same way, of other cases against other rivals.
+"""
 
 from __future__ import annotations
 
 import functools
+import itertools
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from bench.kit.accuracy import RIVAL_SLACK, RMS_BOUND, Errors
+from bench.kit.accuracy import RIVAL_SLACK, RMS_BOUND
 from bench.kit.clock import Call, CudaClock, WallClock
-from bench.kit.comparison import Contest, Entry
-from bench.kit.op import Options
+from bench.kit.comparison import Comparison, Entry
+from bench.kit.op import Op, Options, Rival
 from bench.kit.record import COPY, OURS, PRODUCT
 from bench.kit.roofline import TRITON_INTERPRETED, copy_entry, input_sets, product_entry
-from bench.ops.memory_attention import rivals as memory_rivals
-from bench.ops.memory_attention.oracle import Oracle
-from bench.ops.memory_attention.plan import CASES, NUMBERS, PASSES, QUICK, SPARSE, WORDS, settings
-from bench.ops.memory_attention.rivals import Rival
+from bench.ops.memory_attention.check import Check
+from bench.ops.memory_attention.rivals import RIVALS
 from bench.ops.memory_attention.setting import (
     Inputs,
     Layer,
@@ -28,43 +30,106 @@ from bench.ops.memory_attention.setting import (
     least_work,
     make_inputs,
     moved_bytes,
+    smallest_first,
 )
 
-__all__ = ["CASES", "NUMBERS", "PACKAGES", "PASSES", "QUICK", "WORDS", "names", "plan"]
-
-PACKAGES = ("torch", "triton", "faiss-cpu")
 #: Seconds a call beyond which not even we are measured.
 LONGEST = 10.0
+SPARSE = ("topk", "search", "gather")
+TOP_K, DIM, SLOTS, MANY_SLOTS = 32, 768, 256, 65536
+MIDDLE = {"cpu": 4096, "cuda": 16384}
+FORWARD, FLOAT, BOTH, HALF = ("fwd",), ("float32",), ("float32", "bfloat16"), ("bfloat16",)
+PASSES = ("fwd", "fwd+bwd")
+NUMBERS = {
+    "tokens": "frames that read, to combine with the others",
+    "dim": "features",
+    "slots": "slots of the bank",
+    "heads": "heads",
+    "best": "slots that a frame reads, where it reads only the best",
+}
 
 
-def names(device: str) -> tuple[str, ...]:
-    """The rivals that --rivals may choose from."""
-    return tuple(rival.name for rival in memory_rivals.RIVALS if device in rival.devices)
+class Group(NamedTuple):
+    """Sizes (frames, C, S, heads) of a case that are measured alike. The heads are 1 where they are left out."""
+
+    case: str
+    sizes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[str, ...]
+    passes: tuple[str, ...] = PASSES
 
 
-def plan(options: Options) -> list[Contest]:
-    """The contests, in the order in which they are held."""
-    return [contest_of(setting, options.rivals) for setting in settings(options)]
+#: On two cores some ten minutes. What is left to ask for would take most of that for one size.
+PLAN: dict[str, tuple[Group, ...]] = {
+    "cpu": (
+        Group("attention", ((4096, DIM, SLOTS), (4096, DIM, 1024)), BOTH),
+        Group("attention", ((4096, DIM, 4096), (4096, DIM, SLOTS, 12)), FLOAT),
+        Group("topk", ((1024, DIM, 16384), (1024, DIM, MANY_SLOTS)), FLOAT),
+        Group("topk", ((4096, DIM, MANY_SLOTS),), FLOAT, FORWARD),
+        Group("search", ((1024, DIM, 16384), (1024, DIM, MANY_SLOTS)), FLOAT),
+        Group("gather", ((4096, DIM, MANY_SLOTS),), BOTH),
+    ),
+    "cuda": (
+        Group("attention", tuple((16384, DIM, s, h) for h in (1, 12) for s in (256, 1024, 4096)), HALF),
+        Group("topk", ((4096, DIM, MANY_SLOTS), (16384, DIM, 16384), (16384, DIM, MANY_SLOTS)), HALF),
+        Group("search", ((16384, DIM, 16384), (16384, DIM, MANY_SLOTS)), HALF),
+        Group("gather", ((16384, DIM, 16384), (16384, DIM, MANY_SLOTS)), HALF),
+    ),
+}
+SMALL = {
+    "attention": ((256, 384, 256, 12),),
+    "topk": ((256, 384, 4096),),
+    "search": ((256, 384, 4096),),
+    "gather": ((256, 384, 4096),),
+}
 
 
-def contest_of(setting: Setting, wanted: tuple[str, ...] = ()) -> Contest:
-    """The contest of a setting, against the rivals of those names; () stands for all."""
-    rivals = [
-        rival
-        for rival in memory_rivals.RIVALS
-        if setting.case in rival.cases and setting.device in rival.devices and (not wanted or rival.name in wanted)
-    ]
+def settings(
+    options: Options,
+    plan: Mapping[str, Sequence[Group]] = PLAN,
+    small: Mapping[str, tuple[tuple[int, ...], ...]] = SMALL,
+) -> list[Setting]:
+    """What the options ask for, each once: a plan, small shapes, or every combination of the sizes asked for."""
+    groups: Sequence[Group] = plan[options.device]
+    dtypes = HALF if options.device == "cuda" else BOTH
+    if any(options.numbers.values()):
+        groups = [Group(case, tuple(_asked_for(case, options)), dtypes) for case in small]
+    elif options.quick:
+        groups = [Group(case, sizes, dtypes) for case, sizes in small.items()]
+    made: dict[Setting, None] = {}
+    for group in groups:
+        if group.case not in (options.cases or small):
+            continue
+        best = (options.numbers.get("best") or (TOP_K,)) if group.case in SPARSE else (0,)
+        chosen = options.dtypes or group.dtypes
+        for size, dtype, direction, k in itertools.product(group.sizes, chosen, group.passes, best):
+            nothing = group.case == "search" and direction != "fwd"  # slots that were found have no gradient
+            if direction in (options.passes or PASSES) and not nothing:
+                tokens, dim, slots, heads = (*size, 1)[:4]
+                made[Setting(group.case, options.device, dtype, direction, tokens, dim, slots, heads, k)] = None
+    return smallest_first(list(made))
+
+
+def _asked_for(case: str, options: Options) -> Iterator[tuple[int, ...]]:
+    """Those that were not asked for are in the middle."""
+    wanted = options.numbers
+    heads = (1,) if case in SPARSE else wanted.get("heads") or (1,)
+    many = (MANY_SLOTS,) if case in SPARSE else (SLOTS,)
+    tokens, dims = wanted.get("tokens") or (MIDDLE[options.device],), wanted.get("dim") or (DIM,)
+    return itertools.product(tokens, dims, wanted.get("slots") or many, heads)
+
+
+def comparison(setting: Setting, rivals: Sequence[Rival] = ()) -> Comparison:
     facts = {"case": setting.case, "pass": setting.direction, "dtype": setting.dtype, "shape": setting.shape}
-    yardstick = COPY if setting.case == "gather" else PRODUCT
-    all_names = (yardstick, *_ours(setting), *(rival.name for rival in rivals))
+    roofline = COPY if setting.case == "gather" else PRODUCT
+    names = (roofline, *_ours(setting), *(rival.name for rival in rivals))
     sets = input_sets(setting.device, 2 * setting.tokens * setting.dim * setting.element_bytes)
     clock = functools.partial(CudaClock, sets) if setting.device == "cuda" else WallClock
     entries = functools.partial(_entries, setting, rivals, sets)
-    return Contest(facts, all_names, moved_bytes(setting), entries, clock, least_work(setting))
+    return Comparison(facts, names, moved_bytes(setting), entries, clock, least_work(setting))
 
 
 def _ours(setting: Setting) -> dict[str, tuple[Setting, str]]:
-    """Our contestants: what each computes, and the backend it asks for."""
+    """Our implementations: what each computes, and the backend it asks for."""
     found = {OURS: (setting, "auto")}
     if (setting.device == "cuda" or TRITON_INTERPRETED) and setting.case not in SPARSE:
         found[f"{OURS}_triton"] = (setting, "triton")
@@ -74,7 +139,7 @@ def _ours(setting: Setting) -> dict[str, tuple[Setting, str]]:
 
 
 def asked(
-    setting: Setting, x: Tensor, p: dict[str, Tensor], backend: str
+    setting: Setting, x: Tensor, p: Mapping[str, Tensor], backend: str
 ) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
     """The public op, its arguments and its options, as a user of the package calls it."""
     options: dict[str, Any] = {"num_heads": setting.heads, "scale": p["scale"], "backend": backend}
@@ -135,51 +200,80 @@ def _served(setting: Setting, inputs: Inputs, backend: str) -> str:
     return found[1] if found else backend
 
 
-def _entries(setting: Setting, rivals: list[Rival], sets: int) -> list[Entry]:
+def _entries(setting: Setting, rivals: Sequence[Rival], sets: int) -> list[Entry]:
     if any(rival.compiled for rival in rivals):
         torch.compiler.reset()  # each compilation is for one shape, and torch gives up after eight of a function
-    inputs = {setting.case: make_inputs(setting, sets)}
-    oracles: dict[str, Oracle] = {}
 
-    def check(what: Setting) -> Callable[[tuple[Tensor, ...]], Errors]:
-        if what.case not in oracles:
-            oracles[what.case] = Oracle(what, inputs[what.case])
-        return oracles[what.case].errors
+    @functools.cache
+    def inputs_of(what: Setting) -> Inputs:
+        return make_inputs(what, sets)
+
+    @functools.cache
+    def check(what: Setting) -> Check:
+        return Check(what, inputs_of(what))
+
+    def start(make: Callable[[], Layer], what: Setting, compiled: bool = False) -> Callable[[], Call]:
+        return lambda: call_of(make(), what, inputs_of(what), compiled)
 
     if setting.case == "gather":
         entries = [copy_entry(setting.device, moved_bytes(setting), sets)]
     else:
         entries = [product_entry(setting.device, setting.dtype)]
     for name, (what, backend) in _ours(setting).items():
-        if what.case not in inputs:
-            inputs[what.case] = make_inputs(what, sets)
         entries.append(
             Entry(
                 name,
-                _start(functools.partial(our_layer, what, backend), what, inputs[what.case]),
-                check(what),
+                start(functools.partial(our_layer, what, backend), what),
+                check(what).errors,
                 RMS_BOUND[setting.dtype],
                 work=float(least_work(what) or moved_bytes(what)),
                 limited=False,
                 longest=LONGEST,
-                facts={"backend": _served(what, inputs[what.case], backend)},
+                facts={"backend": _served(what, inputs_of(what), backend)},
             )
         )
     for rival in rivals:
         entries.append(
             Entry(
                 rival.name,
-                _start(functools.partial(rival.make, setting), setting, inputs[setting.case], rival.compiled),
-                check(setting),
+                start(functools.partial(rival.make, setting), setting, rival.compiled),
+                check(setting).errors,
                 RIVAL_SLACK * RMS_BOUND[setting.dtype],
                 rival.needs(setting),
                 rival.work(setting),
                 longest=LONGEST,
                 compiled=rival.compiled,
+                facts=dict(rival.facts),
             )
         )
     return entries
 
 
-def _start(make: Callable[[], Layer], setting: Setting, inputs: Inputs, compiled: bool = False) -> Callable[[], Call]:
-    return lambda: call_of(make(), setting, inputs, compiled)
+def on_gpu(case: str, direction: str, slots: int, heads: int = 1, tokens: int = 16384) -> Setting:
+    """A shape of the GPU check."""
+    k = TOP_K if case in SPARSE else 0
+    return Setting(case, "cuda", "bfloat16", direction, tokens, DIM, slots, heads, k)
+
+
+OP = Op(
+    "memory_attention",
+    quick="a small shape of each case, few repeats",
+    cases=tuple(SMALL),
+    passes=PASSES,
+    numbers=NUMBERS,
+    words={},
+    packages=("torch", "triton", "faiss-cpu"),
+    rivals=RIVALS,
+    settings=settings,
+    comparison=comparison,
+    gpu=(
+        (on_gpu("gather", "fwd", MANY_SLOTS), False),
+        (on_gpu("topk", "fwd", MANY_SLOTS, tokens=4096), False),
+        (on_gpu("attention", "fwd+bwd", 1024, heads=12), True),
+        (on_gpu("topk", "fwd+bwd", MANY_SLOTS, tokens=4096), False),
+        (on_gpu("gather", "fwd+bwd", MANY_SLOTS), False),
+        (on_gpu("search", "fwd", MANY_SLOTS), False),
+    ),
+    tiny=((Setting("gather", "cpu", "bfloat16", "fwd", 64, 32, 64, 1, 4), ()),),
+    triton=("attention",),
+)

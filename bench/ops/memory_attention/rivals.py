@@ -1,38 +1,28 @@
-"""What people write to read a bank of slots with every frame, and to join what was read to the frame.
+"""What people write to read a bank of slots with every frame, or only its k best slots.
 
-Each computes what MemoryBank computes between its norm and its residual: softmax over the slots of the scaled cosine
-(or, for projected queries, of the plain product), the weighted sum of the slots, and Linear([x, retrieved]) where what
-was read is joined.
+Softmax over the slots of the scaled cosine (or, for projected queries, of the plain product), and the weighted sum of
+the slots; `memory_fuse` joins it to the frame. For the k best: scores, torch.topk, EmbeddingBag; faiss to find them.
 """
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.ops.memory_attention import sparse_rivals as sparse
-from bench.ops.memory_attention.setting import Layer, Setting, by, work_apart, work_folded, work_sparse
+from bench.kit.comparison import Absent
+from bench.kit.op import Rival
+from bench.ops.memory_attention.setting import Layer, Setting, by, moved_bytes, work_apart, work_sparse
+
+#: Rows whose scores are there at a time, for those who go block by block.
+BLOCK = 256
 
 
-@dataclass(frozen=True)
-class Rival:
-    name: str
-    make: Callable[[Setting], Layer]
-    """Raises Absent or NotImplementedError, with the reason."""
-    needs: Callable[[Setting], int]
-    """Bytes of what it keeps beside its inputs."""
-    work: Callable[[Setting], float]
-    cases: tuple[str, ...]
-    devices: tuple[str, ...] = ("cpu", "cuda")
-    compiled: bool = False
-
-
-def _heads(rows: Tensor, heads: int) -> Tensor:
+def heads_of(rows: Tensor, heads: int) -> Tensor:
     """[..., N, C] as [..., H, N, d], a view."""
     return rows.unflatten(-1, (heads, -1)).transpose(-2, -3)
 
@@ -40,18 +30,18 @@ def _heads(rows: Tensor, heads: int) -> Tensor:
 def _queries(x: Tensor, setting: Setting, scale: Tensor, query_weight: Tensor | None) -> Tensor:
     """[1, H, N, d], scaled: the factor costs less on frames than on scores."""
     if query_weight is not None:
-        return _heads(F.linear(x, query_weight), setting.heads) * scale
-    return F.normalize(_heads(x, setting.heads), dim=-1) * scale
+        return heads_of(F.linear(x, query_weight), setting.heads) * scale
+    return F.normalize(heads_of(x, setting.heads), dim=-1) * scale
 
 
-def _keys(bank: Tensor, setting: Setting) -> Tensor:
+def keys_of(bank: Tensor, setting: Setting) -> Tensor:
     """[H, S, d], of unit norm for cosine."""
-    keys = _heads(bank, setting.heads)
+    keys = heads_of(bank, setting.heads)
     return F.normalize(keys, dim=-1) if setting.cosine else keys
 
 
 def _apart(setting: Setting, read: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Layer:
-    """Retrieve, concatenate, and apply the linear layer, one after the other."""
+    """Retrieve and, where the case joins, concatenate and apply the linear layer, one after the other."""
 
     def prepare(
         bank: Tensor,
@@ -61,7 +51,7 @@ def _apart(setting: Setting, read: Callable[[Tensor, Tensor, Tensor], Tensor]) -
         query_weight: Tensor | None = None,
     ) -> tuple[Any, ...]:
         # Never expanded over a batch: all frames are one row of queries to one bank.
-        keys, values = _keys(bank, setting)[None], _heads(bank, setting.heads)[None]
+        keys, values = keys_of(bank, setting)[None], heads_of(bank, setting.heads)[None]
         return keys, values, scale, join_weight, join_bias, query_weight
 
     def compute(
@@ -89,64 +79,128 @@ def matmul(setting: Setting) -> Layer:
     return _apart(setting, lambda q, k, v: torch.softmax(q @ k.transpose(-1, -2), -1) @ v)
 
 
-def folded(setting: Setting) -> Layer:
-    """x W1^T + softmax(scale x K'^T) V', with everything folded into the bank that can be."""
-    heads, dim = setting.heads, setting.dim
+def _one_head(setting: Setting) -> None:
+    if setting.heads != 1:
+        raise NotImplementedError("it is written for one head")
 
-    def prepare(
-        bank: Tensor, scale: Tensor, join_weight: Tensor, join_bias: Tensor, query_weight: Tensor | None = None
-    ) -> tuple[Tensor, ...]:
-        outward = join_weight[:, dim:].unflatten(1, (heads, -1)).permute(1, 2, 0)  # [H, d, O]
-        values = (_heads(bank, heads) @ outward).flatten(0, 1)  # [H S, O]
-        keys = _keys(bank, setting)
-        if query_weight is not None:
-            keys = keys @ query_weight.unflatten(0, (heads, -1)) * scale  # [H, S, C]
-        return keys, values, scale, join_weight[:, :dim], join_bias
 
-    def compute(
-        x: Tensor, keys: Tensor, values: Tensor, scale: Tensor, join_weight: Tensor, join_bias: Tensor
-    ) -> Tensor:
-        rows = x[0]
-        if not setting.cosine:
-            scores = rows @ keys.transpose(1, 2)  # [H, N, S]
-        elif setting.slots < dim // heads:  # the norm on whichever is smaller, the scores or the frames
-            q = _heads(rows, heads)
-            norms = torch.linalg.vector_norm(q, dim=-1, keepdim=True).clamp_min(1e-12)
-            scores = q @ keys.transpose(1, 2) * (scale / norms)
-        else:
-            scores = F.normalize(_heads(rows, heads), dim=-1) * scale @ keys.transpose(1, 2)
-        weights = torch.softmax(scores, -1).transpose(0, 1).flatten(1)  # [N, H S]
-        return torch.addmm(F.linear(rows, join_weight, join_bias), weights, values)[None]
+def _topk_bag(setting: Setting, rows: int) -> Layer:
+    _one_head(setting)
+
+    def prepare(bank: Tensor, scale: Tensor) -> tuple[Tensor, ...]:
+        return F.normalize(bank, dim=-1), bank, scale
+
+    def compute(x: Tensor, keys: Tensor, values: Tensor, scale: Tensor) -> Tensor:
+        k, out = min(setting.k, setting.slots), []
+        for q in (F.normalize(x[0], dim=-1) * scale).split(rows):
+            scores, index = torch.topk(q @ keys.t(), k)
+            weights = torch.softmax(scores, -1)
+            out.append(F.embedding_bag(index, values, per_sample_weights=weights, mode="sum"))
+        return torch.cat(out)[None]
 
     return Layer(prepare, compute)
 
 
-# Bytes beside the inputs, roughly; they decide whether a contestant is tried at all.
+def topk_bag(setting: Setting) -> Layer:
+    """All scores at once."""
+    return _topk_bag(setting, setting.tokens)
 
 
-def _rows(s: Setting) -> int:
+def topk_bag_blocks(setting: Setting) -> Layer:
+    """The scores of some rows at a time, so that memory is not what limits it."""
+    return _topk_bag(setting, BLOCK)
+
+
+def _matmul_topk(setting: Setting, rows: int) -> Layer:
+    _one_head(setting)
+
+    def compute(x: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
+        found = [torch.topk(q @ bank.t(), min(setting.k, setting.slots)) for q in x[0].split(rows)]
+        return torch.cat([scores for scores, _ in found]), torch.cat([index for _, index in found])
+
+    return Layer(lambda bank: (bank,), compute)
+
+
+def matmul_topk(setting: Setting) -> Layer:
+    return _matmul_topk(setting, setting.tokens)
+
+
+def matmul_topk_blocks(setting: Setting) -> Layer:
+    return _matmul_topk(setting, BLOCK)
+
+
+def faiss_flat(setting: Setting) -> Layer:
+    """IndexFlatIP: exact search by inner product. The index is filled ahead of the calls."""
+    _one_head(setting)
+    if importlib.util.find_spec("faiss") is None:
+        raise Absent("not installed; pip install faiss-cpu")
+    if setting.dtype != "float32":
+        raise NotImplementedError("it takes float32")
+    import faiss
+
+    faiss.omp_set_num_threads(torch.get_num_threads())
+
+    def prepare(bank: Tensor) -> tuple[Any, ...]:
+        index = faiss.IndexFlatIP(setting.dim)
+        index.add(bank.numpy())
+        return (index,)
+
+    def compute(x: Tensor, index: Any) -> tuple[Tensor, Tensor]:
+        scores, slots = index.search(x[0].numpy(), min(setting.k, setting.slots))
+        return torch.from_numpy(scores), torch.from_numpy(slots)
+
+    return Layer(prepare, compute)
+
+
+def embedding_bag(setting: Setting) -> Layer:
+    def compute(weights: Tensor, table: Tensor, index: Tensor) -> Tensor:
+        return F.embedding_bag(index, table, per_sample_weights=weights.to(table.dtype), mode="sum")
+
+    return _gather(compute)
+
+
+def index_sum(setting: Setting) -> Layer:
+    """All rows that are read beside each other, and a product with the weights."""
+    return _gather(lambda weights, table, index: (weights.to(table.dtype)[:, None] @ table[index]).squeeze(1))
+
+
+def _gather(compute: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Layer:
+    return Layer(lambda table, index: (table, index), compute)
+
+
+# Bytes beside the inputs, roughly; they decide whether a rival is tried at all.
+
+
+def rows_bytes(s: Setting) -> int:
     return s.tokens * s.dim * s.element_bytes * (12 if s.gradients else 4)
 
 
-def _scores(s: Setting) -> int:
+def scores_bytes(s: Setting) -> int:
     """Tables of all scores: raw and as weights; and of their gradients."""
-    return _rows(s) + s.heads * s.tokens * s.slots * s.element_bytes * (5 if s.gradients else 3)
+    return rows_bytes(s) + s.heads * s.tokens * s.slots * s.element_bytes * (5 if s.gradients else 3)
 
 
-DENSE, JOINED = ("fuse", "projected", "attention"), ("fuse", "projected")
+def _blocks_bytes(s: Setting) -> int:
+    rows = 3 * s.tokens * s.dim + s.slots * s.dim * (3 if s.gradients else 1)
+    return (rows + BLOCK * s.slots * (3 if s.gradients else 2)) * s.element_bytes
+
+
+def _gathered_bytes(s: Setting) -> int:
+    return s.tokens * s.k * s.dim * s.element_bytes * (3 if s.gradients else 1)
+
+
+DENSE, TOPK, SEARCH, GATHER = ("attention",), ("topk",), ("search",), ("gather",)
 
 RIVALS: tuple[Rival, ...] = (
-    Rival("sdpa", sdpa, _rows, by(work_apart), DENSE),
-    Rival("sdpa_compiled", sdpa, _rows, by(work_apart), DENSE, compiled=True),
-    Rival("matmul", matmul, _scores, by(work_apart), DENSE),
-    Rival("matmul_compiled", matmul, _scores, by(work_apart), ("attention",), compiled=True),
-    Rival("folded", folded, _scores, by(work_folded), JOINED),
-    Rival("folded_compiled", folded, _scores, by(work_folded), JOINED, compiled=True),
-    Rival("topk_bag", sparse.topk_bag, _scores, by(work_sparse), ("topk",)),
-    Rival("topk_bag_blocks", sparse.topk_bag_blocks, sparse.blocks_bytes, by(work_sparse), ("topk",)),
-    Rival("matmul_topk", sparse.matmul_topk, _scores, by(work_sparse), ("search",)),
-    Rival("matmul_topk_blocks", sparse.matmul_topk_blocks, sparse.blocks_bytes, by(work_sparse), ("search",)),
-    Rival("faiss", sparse.faiss_flat, sparse.blocks_bytes, by(work_sparse), ("search",), devices=("cpu",)),
-    Rival("embedding_bag", sparse.embedding_bag, _rows, sparse.gathered, ("gather",)),
-    Rival("index_sum", sparse.index_sum, sparse.gathered_bytes, sparse.gathered, ("gather",)),
+    Rival("sdpa", sdpa, rows_bytes, by(work_apart), DENSE),
+    Rival("sdpa_compiled", sdpa, rows_bytes, by(work_apart), DENSE, compiled=True),
+    Rival("matmul", matmul, scores_bytes, by(work_apart), DENSE),
+    Rival("matmul_compiled", matmul, scores_bytes, by(work_apart), DENSE, compiled=True),
+    Rival("topk_bag", topk_bag, scores_bytes, by(work_sparse), TOPK),
+    Rival("topk_bag_blocks", topk_bag_blocks, _blocks_bytes, by(work_sparse), TOPK),
+    Rival("matmul_topk", matmul_topk, scores_bytes, by(work_sparse), SEARCH),
+    Rival("matmul_topk_blocks", matmul_topk_blocks, _blocks_bytes, by(work_sparse), SEARCH),
+    Rival("faiss", faiss_flat, _blocks_bytes, by(work_sparse), SEARCH, devices=("cpu",)),
+    Rival("embedding_bag", embedding_bag, rows_bytes, by(moved_bytes), GATHER),
+    Rival("index_sum", index_sum, _gathered_bytes, by(moved_bytes), GATHER),
 )

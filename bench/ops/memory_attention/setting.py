@@ -1,4 +1,4 @@
-"""A case of the memory benchmark: its sizes, its inputs, and the work that it takes at the least."""
+"""A case of the memory benchmarks: its sizes, its inputs, and the work that it takes at the least."""
 
 from __future__ import annotations
 
@@ -60,6 +60,11 @@ class Setting:
         first = next(n for n in range(int(self.slots**0.5), 0, -1) if self.slots % n == 0)
         return first, self.slots // first
 
+    @property
+    def title(self) -> str:
+        best = f" k {self.k}" if self.k else ""
+        return f"memory {self.case} {self.direction} {self.dtype} N {self.tokens} S {self.slots} H {self.heads}{best}"
+
     def as_case(self, case: str) -> Setting:
         return dataclasses.replace(self, case=case)
 
@@ -80,7 +85,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Layer:
-    """How a contestant computes: what depends on the parameters alone, and the rest.
+    """How an implementation computes: what depends on the parameters alone, and the rest.
 
     At inference the first is done once, ahead of the calls, as it is by whoever cares for speed.
     """
@@ -257,5 +262,5 @@ def by(work: Callable[[Setting], int]) -> Callable[[Setting], float]:
 
 
 def smallest_first(settings: Sequence[Setting]) -> list[Setting]:
-    """Smallest first: what a contestant needs for little work tells whether to try it on more."""
+    """Smallest first: what an implementation needs for little work tells whether to try it on more."""
     return sorted(settings, key=lambda s: (CASES.index(s.case), max(least_work(s), moved_bytes(s))))

@@ -1,4 +1,4 @@
-"""The sliding-window attention op against copying its bytes and against its rivals: the cases of its benchmark."""
+"""Sliding-window attention against copying its bytes and against its rivals: the cases of its benchmark."""
 
 from __future__ import annotations
 
@@ -7,28 +7,20 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from bench.kit.accuracy import RIVAL_SLACK, RMS_BOUND
 from bench.kit.clock import Call, Clock, CudaClock, WallClock
-from bench.kit.comparison import Contest, Entry
-from bench.kit.op import Options
+from bench.kit.comparison import Comparison, Entry
+from bench.kit.op import Op, Options, Rival
 from bench.kit.record import COPY, OURS
 from bench.kit.roofline import TRITON_INTERPRETED, copy_entry, input_sets
-from bench.ops.sliding_window_attention.oracle import Oracle
-from bench.ops.sliding_window_attention.rivals import RIVALS, Attend, Rival, Setting, sdpa_masked
+from bench.ops.sliding_window_attention.rivals import RIVALS, sdpa_masked
+from bench.ops.sliding_window_attention.setting import Attend, Check, Inputs, Setting, call_of, make_inputs
 
 NAME = "sliding_window_attention"
-PACKAGES = ("torch", "triton", "local-attention", "natten", "flash-attn", "nvidia-cudnn-frontend")
-PASSES = ("fwd", "fwd_recorded", "bwd", "fwd+bwd")
 CASES = ("overhead", "sweep")
-#: What else may be chosen on the command line: numbers, and words of a list.
-NUMBERS = {"frames": "lengths to combine with --window", "window": "windows to combine with --frames"}
-WORDS = {"layout": ("bhtd", "bthd")}
-QUICK = "three small shapes, few repeats"
-
+LAYOUTS = ("bhtd", "bthd")
 WINDOWS = (3, 5, 9, 17, 33, 65, 129, 257)
 WINDOW = 5
 FRAMES = {"cpu": (300, 1024, 4096, 16384, 65536, 262144), "cuda": (300, 1024, 8192, 65536, 262144)}
@@ -37,22 +29,13 @@ BATCH = {"cpu": 1, "cuda": 8}
 HEADS, DIM = 12, 64
 OVERHEAD_FRAMES = 32
 
-#: Tensors that each pass has to read and to write: q, k, v, out; dout, q, k, v, dq, dk, dv; both.
-TENSORS = {"fwd": 4, "fwd_recorded": 4, "bwd": 7, "fwd+bwd": 11}
 
-
-def names(device: str) -> tuple[str, ...]:
-    """The rivals that --rivals may choose from."""
-    return tuple(rival.name for rival in RIVALS if device in rival.devices)
-
-
-def plan(options: Options) -> list[Contest]:
-    """The contests, in the order in which they are held."""
+def settings(options: Options) -> list[Setting]:
     return [
-        contest
+        setting
         for case, make in zip(CASES, (overhead_settings, sweep_settings), strict=True)
         if case in (options.cases or CASES)
-        for contest in (contest_of(setting, options.rivals) for setting in make(options))
+        for setting in make(options)
     ]
 
 
@@ -65,7 +48,8 @@ def sweep_settings(options: Options) -> list[Setting]:
     dtypes = options.dtypes or ("float32", "bfloat16")
     passes = options.passes or ("fwd", "fwd+bwd")
     middle, all_frames = MIDDLE[device], FRAMES[device]
-    frames, windows, layouts = options.numbers["frames"], options.numbers["window"], options.words["layout"]
+    frames, windows = (options.numbers.get(name, ()) for name in ("frames", "window"))
+    layouts = options.words.get("layout", ())
     if frames or windows:
         cells = [(t, w) for t in frames or (middle,) for w in windows or (WINDOW,)]
         shapes = [(t, w, layout) for layout in layouts or ("bhtd",) for t, w in cells]
@@ -75,8 +59,7 @@ def sweep_settings(options: Options) -> list[Setting]:
         cells = [(t, WINDOW) for t in all_frames] + [(middle, w) for w in WINDOWS if w != WINDOW]
         cells += [(all_frames[0], WINDOWS[-1]), (all_frames[-2], WINDOWS[-1])]
         shapes = [(t, w, "bhtd") for t, w in cells] + [(t, WINDOW, "bthd") for t in (middle, all_frames[-2])]
-        shapes = [shape for shape in shapes if shape[2] in (layouts or WORDS["layout"])]
-    # Short sequences first: what a rival needs for them tells whether to try it on longer ones.
+        shapes = [shape for shape in shapes if shape[2] in (layouts or LAYOUTS)]
     return [
         Setting("sweep", device, dtype, direction, BATCH[device], HEADS, length, DIM, window, layout)
         for length, window, layout in sorted(shapes, key=lambda shape: shape[:2])
@@ -94,81 +77,35 @@ def overhead_settings(options: Options) -> list[Setting]:
     ]
 
 
-def contest_of(setting: Setting, rivals: tuple[str, ...] = ()) -> Contest:
-    """The contest of a setting, against the rivals of those names; () stands for all."""
-    moved = TENSORS[setting.direction] * setting.tensor_bytes
-    chosen = [r for r in RIVALS if setting.device in r.devices and (not rivals or r.name in rivals)]
-    ours = _ours(setting)
+def comparison(setting: Setting, rivals: Sequence[Rival] = ()) -> Comparison:
     facts = {
         "case": setting.case,
         "pass": setting.direction,
         "dtype": setting.dtype,
-        "shape": {
-            "B": setting.batch,
-            "H": setting.heads,
-            "T": setting.frames,
-            "D": setting.dim,
-            "window": setting.window,
-        },
+        "shape": setting.shape,
         "layout": setting.layout,
     }
+    clock: Callable[[], Clock] = WallClock
     if setting.case == "overhead":
-        all_names = (*ours, "sdpa", "sdpa_masked")
-        clock: Callable[[], Clock] = functools.partial(WallClock, fill=2e-3, device=setting.device)
-        return Contest(facts, all_names, moved, functools.partial(_overhead_entries, setting), clock)
+        names: tuple[str, ...] = (*_ours(setting), "sdpa", "sdpa_masked")
+        clock = functools.partial(WallClock, fill=2e-3, device=setting.device)
+        return Comparison(facts, names, setting.moved_bytes, functools.partial(_overhead_entries, setting), clock)
     sets = input_sets(setting.device, 4 * setting.tensor_bytes)
-    clock = (
-        functools.partial(CudaClock, sets, graphs=setting.direction != "bwd") if setting.device == "cuda" else WallClock
-    )
-    all_names = (COPY, *ours, *(rival.name for rival in chosen))
-    return Contest(facts, all_names, moved, functools.partial(_sweep_entries, setting, chosen, sets), clock)
+    if setting.device == "cuda":
+        clock = functools.partial(CudaClock, sets, graphs=setting.direction != "bwd")
+    names = (COPY, *_ours(setting), *(rival.name for rival in rivals))
+    return Comparison(facts, names, setting.moved_bytes, functools.partial(_entries, setting, rivals, sets), clock)
 
 
 def _ours(setting: Setting) -> dict[str, str]:
-    """Our contestants, and the backend each asks for."""
+    """Our implementations, and the backend each asks for."""
     if setting.device == "cuda" or TRITON_INTERPRETED:
         return {OURS: "auto", f"{OURS}_triton": "triton"}
     return {OURS: "auto"}
 
 
-def make_inputs(setting: Setting, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """q, k, v and the output's gradient, in the setting's layout."""
-    generator = torch.Generator(setting.device).manual_seed(seed)
-    dtype = getattr(torch, setting.dtype)
-    made = []
-    for name in ("q", "k", "v", "dout"):
-        shape = [setting.batch, setting.heads, setting.frames, setting.dim]
-        if setting.layout == "bthd":
-            shape[1], shape[2] = shape[2], shape[1]
-        x = torch.randn(shape, generator=generator, dtype=dtype, device=setting.device)
-        x = x.transpose(1, 2) if setting.layout == "bthd" else x
-        made.append(x.requires_grad_(name != "dout" and setting.direction != "fwd"))
-    return made[0], made[1], made[2], made[3]
-
-
-def call_of(attend: Attend, inputs: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]], direction: str) -> Call:
-    """The pass to measure."""
-    if direction in ("fwd", "fwd_recorded"):
-        return lambda i: (attend(*inputs[i][:3]),)
-    if direction == "bwd":
-        recorded = [attend(*tensors[:3]) for tensors in inputs]
-        return lambda i: torch.autograd.grad(recorded[i], inputs[i][:3], inputs[i][3], retain_graph=True)
-
-    def both(i: int) -> tuple[Tensor, ...]:
-        q, k, v, dout = inputs[i]
-        out = attend(q, k, v)
-        return out, *torch.autograd.grad(out, (q, k, v), dout)
-
-    return both
-
-
-def _start(
-    make: Callable[[Setting], Attend], setting: Setting, inputs: list[tuple[Tensor, Tensor, Tensor, Tensor]]
-) -> Callable[[], Call]:
-    def start() -> Call:
-        return call_of(make(setting), inputs, setting.direction)
-
-    return start
+def _start(make: Callable[[Setting], Attend], setting: Setting, inputs: list[Inputs]) -> Callable[[], Call]:
+    return lambda: call_of(make(setting), inputs, setting.direction)
 
 
 def _attend(backend: str) -> Callable[[Setting], Attend]:
@@ -177,7 +114,7 @@ def _attend(backend: str) -> Callable[[Setting], Attend]:
     return lambda setting: lambda q, k, v: sliding_window_attention(q, k, v, setting.window, backend=backend)
 
 
-def _our_entries(setting: Setting, inputs: list[tuple[Tensor, Tensor, Tensor, Tensor]], oracle: Oracle) -> list[Entry]:
+def _our_entries(setting: Setting, inputs: list[Inputs], check: Check) -> list[Entry]:
     from vtsum_kernels import explain
 
     entries = []
@@ -187,7 +124,7 @@ def _our_entries(setting: Setting, inputs: list[tuple[Tensor, Tensor, Tensor, Te
             Entry(
                 name,
                 _start(_attend(backend), setting, inputs),
-                functools.partial(oracle.errors, gradients=setting.gradients, border="truncate"),
+                functools.partial(check.errors, gradients=setting.gradients),
                 RMS_BOUND[setting.dtype],
                 limited=False,
                 facts={"backend": served[1] if served else backend},
@@ -196,42 +133,89 @@ def _our_entries(setting: Setting, inputs: list[tuple[Tensor, Tensor, Tensor, Te
     return entries
 
 
-def _rival_entry(
-    rival: Rival, setting: Setting, inputs: list[tuple[Tensor, Tensor, Tensor, Tensor]], oracle: Oracle
-) -> Entry:
-    facts: dict[str, Any] = {"border": rival.border} if rival.border != "truncate" else {}
+def _rival_entry(rival: Rival, setting: Setting, inputs: list[Inputs], check: Check) -> Entry:
+    shift = rival.facts.get("border") == "shift"
     return Entry(
         rival.name,
         _start(rival.make, setting, inputs),
-        functools.partial(oracle.errors, gradients=setting.gradients, border=rival.border),
+        functools.partial(check.errors, gradients=setting.gradients, shift=shift),
         RIVAL_SLACK * RMS_BOUND[setting.dtype],
         rival.needs(setting),
         rival.work(setting),
         compiled=rival.compiled,
-        facts=facts,
+        facts=dict(rival.facts),
     )
 
 
-def _sweep_entries(setting: Setting, rivals: list[Rival], sets: int) -> list[Entry]:
+def _entries(setting: Setting, rivals: Sequence[Rival], sets: int) -> list[Entry]:
     if any(rival.compiled for rival in rivals):
+        import torch
         from torch._functorch import config as functorch
 
         torch.compiler.reset()  # each compilation is for one shape, and torch gives up after eight of a function
         # A compiled backward may write over what was saved for it, and runs once only then.
         functorch.donated_buffer = setting.direction != "bwd"
     inputs = [make_inputs(setting, seed) for seed in range(sets)]
-    oracle = Oracle(*inputs[0], setting.window)
+    check = Check(inputs[0], setting.window)
     return [
-        copy_entry(setting.device, TENSORS[setting.direction] * setting.tensor_bytes, sets),
-        *_our_entries(setting, inputs, oracle),
-        *(_rival_entry(rival, setting, inputs, oracle) for rival in rivals),
+        copy_entry(setting.device, setting.moved_bytes, sets),
+        *_our_entries(setting, inputs, check),
+        *(_rival_entry(rival, setting, inputs, check) for rival in rivals),
     ]
 
 
 def _overhead_entries(setting: Setting) -> list[Entry]:
-    inputs = [make_inputs(setting, 0)]
-    oracle = Oracle(*inputs[0], setting.window)
+    inputs = [make_inputs(setting)]
+    check = Check(inputs[0], setting.window)
     masked = next(rival for rival in RIVALS if rival.make is sdpa_masked)
-    # Without a mask SDPA computes something else: a yardstick of what a call costs, not a rival.
+    # Without a mask SDPA computes something else: what a call costs, not a rival.
     plain = Entry("sdpa", _start(lambda _: F.scaled_dot_product_attention, setting, inputs))
-    return [*_our_entries(setting, inputs, oracle), plain, _rival_entry(masked, setting, inputs, oracle)]
+    return [*_our_entries(setting, inputs, check), plain, _rival_entry(masked, setting, inputs, check)]
+
+
+def _gpu(direction: str, frames: int = 8192, window: int = WINDOW, **others: Any) -> Setting:
+    facts = {"case": "sweep", "dtype": "bfloat16", "batch": 8, "heads": HEADS, "dim": DIM, "device": "cuda", **others}
+    return Setting(direction=direction, frames=frames, window=window, **facts)
+
+
+BOTH = "fwd+bwd"
+_CALL = {"frames": OVERHEAD_FRAMES, "case": "overhead", "batch": 1, "dtype": "float32"}
+GPU = (
+    (_gpu("fwd"), True),
+    (_gpu(BOTH), True),
+    (_gpu("bwd"), False),
+    (_gpu("fwd", window=33), True),
+    (_gpu(BOTH, window=33), True),
+    (_gpu("fwd", window=129), True),
+    (_gpu(BOTH, window=129), True),
+    (_gpu("fwd", window=17), False),
+    (_gpu(BOTH, window=17), False),
+    (_gpu("fwd", frames=300, batch=1), False),
+    (_gpu("fwd", **_CALL), False),
+    (_gpu(BOTH, **_CALL), False),
+    (_gpu(BOTH, layout="bthd"), False),
+    (_gpu(BOTH, dtype="float32"), False),
+    (_gpu("fwd", window=257), False),
+    (_gpu(BOTH, window=257), False),
+    (_gpu("fwd", frames=65536), False),
+    (_gpu(BOTH, frames=65536), False),
+    (_gpu(BOTH, window=9), False),
+)
+_FEW = ("sdpa_masked", "unfold")
+TINY = tuple((Setting("sweep", "cpu", "bfloat16", direction, 1, 1, 24, 16, 5), _FEW) for direction in ("fwd", BOTH))
+
+OP = Op(
+    NAME,
+    quick="three small shapes, few repeats",
+    cases=CASES,
+    passes=("fwd", "fwd_recorded", "bwd", BOTH),
+    numbers={"frames": "lengths to combine with --window", "window": "windows to combine with --frames"},
+    words={"layout": LAYOUTS},
+    packages=("torch", "triton", "local-attention", "natten", "flash-attn", "nvidia-cudnn-frontend"),
+    rivals=RIVALS,
+    settings=settings,
+    comparison=comparison,
+    gpu=GPU,
+    tiny=TINY,
+    triton=("sweep",),
+)

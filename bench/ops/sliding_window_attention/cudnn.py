@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bench.kit.comparison import Absent
-
-if TYPE_CHECKING:
-    from bench.ops.sliding_window_attention.rivals import Setting
+from bench.ops.sliding_window_attention.setting import Setting
 
 
 def graphs(cudnn: Any, setting: Setting, handle: Any, q: Tensor) -> tuple[Any, list[Any], Any, list[Any]]:

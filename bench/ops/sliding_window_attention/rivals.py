@@ -10,7 +10,6 @@ import importlib.util
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,54 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.kit.comparison import Absent, LeftOut
+from bench.kit.op import Rival
 from bench.ops.sliding_window_attention.cudnn import cudnn_window
-
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One case of the benchmark."""
-
-    case: str
-    device: str
-    dtype: str
-    direction: str
-    """fwd, fwd_recorded (for autograd), bwd, or fwd+bwd."""
-    batch: int
-    heads: int
-    frames: int
-    dim: int
-    window: int
-    layout: str = "bhtd"
-    """bhtd: contiguous [B, H, T, D]; bthd: a transposed view of [B, T, H, D]."""
-
-    @property
-    def element_bytes(self) -> int:
-        return int(getattr(torch, self.dtype).itemsize)
-
-    @property
-    def tensor_bytes(self) -> int:
-        return self.batch * self.heads * self.frames * self.dim * self.element_bytes
-
-    @property
-    def gradients(self) -> bool:
-        return self.direction in ("bwd", "fwd+bwd")
-
-
-@dataclass(frozen=True)
-class Rival:
-    name: str
-    make: Callable[[Setting], Attend]
-    """Raises Absent, LeftOut or NotImplementedError, with the reason."""
-    needs: Callable[[Setting], int]
-    """Bytes of what it keeps beside its inputs."""
-    work: Callable[[Setting], float]
-    package: str | None = None
-    """The distribution it comes from, unless it is torch."""
-    devices: tuple[str, ...] = ("cpu", "cuda")
-    compiled: bool = False
-    border: str = "truncate"
+from bench.ops.sliding_window_attention.setting import Attend, Setting
 
 
 def _visible(setting: Setting) -> Tensor:
@@ -295,16 +249,15 @@ RIVALS: tuple[Rival, ...] = (
     Rival("shifts", shifts, _tensors(6, 8, 0.3, 1.1), _by_window),
     Rival("shifts_compiled", _compiled(shifts, 33), _tensors(4, 9.5), _by_window, compiled=True),
     Rival("flex_compiled", flex, _tensors(2, 8), _by_block, compiled=True),
-    Rival("local_attention", local_attention, _tensors(14, 24), _by_window, package="local-attention"),
+    Rival("local_attention", local_attention, _tensors(14, 24), _by_window),
     Rival(
         "natten",
         natten,
         _natten,
         lambda s: _by_square(s) if s.device == "cpu" else _by_block(s),
-        package="natten",
-        border="shift",
+        facts={"border": "shift"},
     ),
     Rival("flash_window", flash_window, _tensors(2, 8), _by_block, devices=("cuda",)),
-    Rival("flash_attn", flash_attn, _tensors(2, 8), _by_block, package="flash-attn", devices=("cuda",)),
-    Rival("cudnn", cudnn_window, _tensors(2, 8), _by_block, package="nvidia-cudnn-frontend", devices=("cuda",)),
+    Rival("flash_attn", flash_attn, _tensors(2, 8), _by_block, devices=("cuda",)),
+    Rival("cudnn", cudnn_window, _tensors(2, 8), _by_block, devices=("cuda",)),
 )

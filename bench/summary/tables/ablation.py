@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from bench.kit.record import RESULTS, read
-from bench.kit.tables import table
+from bench.kit.tables import Records, Tables, records, table
 
 NAMES = {
     "everything on": "**everything on**",
@@ -25,7 +24,6 @@ TVSUM = {
     "ridge": "ridge, disjoint folds, 50 videos",
     "embedded": "embedded model, 10 held-out videos",
 }
-NOTHING = "Not measured yet."
 Column = tuple[str, str, float, int]  # key, head, scale, digits
 ON_TVSUM: tuple[Column, ...] = (
     ("tau", "tau", 1, 3),
@@ -42,9 +40,9 @@ ON_DRAWN: tuple[Column, ...] = (
 )
 
 
-def newest(part: str, records: list[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
+def newest(part: str, lines: Records | None) -> list[dict[str, Any]]:
     """The records of the last run of a part; runs are never mixed, for differences are to the run's own first line."""
-    found = [r for r in (read(RESULTS / "ablation.jsonl") if records is None else records) if r["part"] == part]
+    found = [r for r in records("ablation", lines) if r["part"] == part]
     return [r for r in found if r["run"] == found[-1]["run"]]
 
 
@@ -80,28 +78,20 @@ def said(record: dict[str, Any]) -> str:
     return f"{videos} videos, {record['events']} events; the recogniser understood words in {heard}."
 
 
-def tvsum(records: list[dict[str, Any]] | None = None) -> str:
+def tvsum(lines: Records | None = None) -> str:
     """Saliency, and plans of 15 %, on TVSum."""
-    body: list[list[str]] = []
-    last: dict[str, Any] | None = None
-    for part, title in TVSUM.items():
-        if found := newest(part, records):
-            body += [[title, *row] for row in rows(found, ON_TVSUM)]
-            last = found[-1]
-    if last is None:
-        return NOTHING
+    found = {title: newest(part, lines) for part, title in TVSUM.items()}
+    body = [[title, *row] for title, records in found.items() for row in rows(records, ON_TVSUM)]
+    last = [records[-1] for records in found.values() if records]
     head = ["scores", "pipeline", *(column[1] for column in ON_TVSUM), "frames encoded"]
-    return f"{table(head, body)}\n\n{where(last)}"
+    return table(head, body, where(last[-1]) if last else "")
 
 
-def procedural(records: list[dict[str, Any]] | None = None) -> str:
+def procedural(lines: Records | None = None) -> str:
     """Plans of 15 % of drawn videos."""
-    found = newest("drawn", records)
-    if not found:
-        return NOTHING
+    found = newest("drawn", lines)
     head = ["pipeline", *(column[1] for column in ON_DRAWN), "frames encoded"]
-    last = found[-1]
-    return f"{table(head, rows(found, ON_DRAWN))}\n\n{said(last)} {where(last)}"
+    return table(head, rows(found, ON_DRAWN), f"{said(found[-1])} {where(found[-1])}" if found else "")
 
 
-TABLES: dict[str, Callable[[], str]] = {"ablation_tvsum": tvsum, "ablation_procedural": procedural}
+TABLES: Tables = {"ablation_tvsum": tvsum, "ablation_procedural": procedural}

@@ -1,30 +1,29 @@
-"""The tables of the denoiser, from its records."""
+"""The tables and the picture of the denoiser, from its records."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from bench.kit.record import RESULTS, read
-from bench.kit.tables import table
-
-NOTHING = "Not measured yet."
+from bench.kit.plot import pyplot, save
+from bench.kit.tables import Records, Tables, newest, records, table
 
 
-def denoising(lines: list[dict[str, Any]] | None = None) -> str:
-    """Word error rate and readability before and after, by topic and noise; the newest record of each."""
-    newest = _newest(lines)
-    heard = [r for r in newest if not isinstance(r["noise"], str)]
-    if not heard:
-        return NOTHING
+def _newest(lines: Records | None) -> list[dict[str, Any]]:
+    return list(newest(records("denoising", lines), "topic", "noise").values())
+
+
+def denoising(lines: Records | None = None) -> str:
+    """Word error rate and readability before and after, by topic and noise."""
     rows = []
+    heard = [r for r in _newest(lines) if not isinstance(r["noise"], str)]
     for r in sorted(heard, key=lambda r: (r["topic"], -(1e9 if r["noise"] is None else r["noise"]))):
         a, b = r["before"], r["after"]
-        noise = "none" if r["noise"] is None else f"{r['noise']:g} dB"
         rows.append(
             [
                 f"{r['topic']}, {r['words']} words",
-                noise,
+                "none" if r["noise"] is None else f"{r['noise']:g} dB",
                 f"{a['wer']:.1f} → {b['wer']:.1f}",
                 f"{a['reading_ease']:.0f} → {b['reading_ease']:.0f}",
                 f"{a['words_a_sentence']:.0f} → {b['words_a_sentence']:.0f}",
@@ -35,19 +34,37 @@ def denoising(lines: list[dict[str, Any]] | None = None) -> str:
     return table(head, rows)
 
 
-def clean(lines: list[dict[str, Any]] | None = None) -> str:
+def clean(lines: Records | None = None) -> str:
     """What the denoiser does to texts without an error."""
     rows = [
         [f"{r['topic']}, {r['words']} words", r["noise"].rpartition(" ")[2], f"{r['after']['wer']:.2f}"]
         for r in _newest(lines)
         if isinstance(r["noise"], str)
     ]
-    return table(["text without an error", "confidence of every word", "WER after, %"], rows) if rows else NOTHING
+    return table(["text without an error", "confidence of every word", "WER after, %"], rows)
 
 
-def _newest(lines: list[dict[str, Any]] | None) -> list[dict[str, Any]]:
-    lines = read(RESULTS / "denoising.jsonl") if lines is None else lines
-    return list({(r["topic"], r["noise"]): r for r in lines}.values())
+def draw(path: Path, lines: Records | None = None) -> None:
+    """WER and agreement of sentence ends against the noise, before and after, a panel each."""
+    colors = {"captions": "#0b6", "other topics": "#06b"}
+    heard = [r for r in _newest(lines) if r["topic"] in colors and not isinstance(r["noise"], str)]
+    levels = sorted({r["noise"] for r in heard}, key=lambda noise: -1e9 if noise is None else -noise)
+    figure, axes = pyplot().subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    panels: list[tuple[str, Callable[[dict[str, Any]], float]]] = [
+        ("word error rate, %", lambda side: side["wer"]),
+        ("sentence ends found (F), %", lambda side: side["sentence_break_f"]),
+    ]
+    for axis, (label, value) in zip(axes, panels, strict=True):
+        for topic, color in colors.items():
+            rows = sorted((r for r in heard if r["topic"] == topic), key=lambda r: levels.index(r["noise"]))
+            for side, dashes in (("before", "--"), ("after", "-")):
+                x = [levels.index(r["noise"]) for r in rows]
+                axis.plot(x, [value(r[side]) for r in rows], dashes, color=color, marker="o", label=f"{topic}, {side}")
+        axis.set_xticks(range(len(levels)), ["none" if n is None else f"{n:g} dB" for n in levels])
+        axis.set(xlabel="speech over white noise", ylabel=label, ylim=(0, 100))
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize=8)
+    save(figure, path)
 
 
-TABLES: dict[str, Callable[[], str]] = {"denoising": denoising, "denoising_clean": clean}
+TABLES: Tables = {"denoising": denoising, "denoising_clean": clean}

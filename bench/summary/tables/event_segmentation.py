@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.kit.record import RESULTS, read
-from bench.kit.tables import table
+from bench.kit.plot import pyplot, save
+from bench.kit.tables import Tables, records, table
 
 NAMES = {
     "kts": "KTS",
@@ -18,20 +16,22 @@ NAMES = {
     "uniform": "uniform, 5 s",
 }
 COLORS = {"cut": "#222222", "dissolve": "#2f7ebc", "event": "#d1772b"}
-NOTHING = "Not measured yet."
 
 
 def newest(case: str) -> list[dict[str, Any]]:
-    """The newest record of each contestant of a case, in the order of their first."""
+    """The newest record of each method of a case, in the order of their first."""
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for record in read(RESULTS / "event_segmentation.jsonl"):
+    for record in records("event_segmentation"):
         if record["case"] == case:
             shape = record.get("shape", {})
             found[record["method"], record.get("fps"), shape.get("T")] = record
     return list(found.values())
 
 
-def _where(record: dict[str, Any]) -> str:
+def _where(rows: list[dict[str, Any]]) -> str:
+    if not rows:
+        return ""
+    record = rows[-1]
     return f"{record['device']}, load {record['load_before']} before, commit {record['commit']}."
 
 
@@ -51,9 +51,7 @@ def _rates(record: dict[str, Any], best: float) -> list[str]:
 def planted() -> str:
     """Precision, recall and F on drawn videos, with the recall of each kind of boundary."""
     rows = newest("planted")
-    if not rows:
-        return NOTHING
-    kinds = rows[0]["counts"]
+    kinds = rows[0]["counts"] if rows else {}
     plural = {"cut": "hard cuts", "dissolve": "dissolves", "event": "events' edges"}
     head = ["method", "precision", "recall", "F", *(f"recall of {n} {plural[kind]}" for kind, n in kinds.items())]
     body = [
@@ -64,7 +62,7 @@ def planted() -> str:
         ]
         for record in rows
     ]
-    return f"{table(head, body)}\n\n{_where(rows[-1])}"
+    return table(head, body, _where(rows))
 
 
 def published() -> str:
@@ -76,16 +74,12 @@ def published() -> str:
             group = [record for record in found if record.get("fps", 1.0) == rate]
             where = f"{title}, {rate:g} fps"
             rows += [[where, NAMES[r["method"]], *_rates(r, _best(group))] for r in group]
-    if not rows:
-        return NOTHING
     return table(["against the change points of", "method", "precision", "recall", "F"], rows)
 
 
 def speed() -> str:
     """Time and memory of KTS."""
     rows = newest("speed")
-    if not rows:
-        return NOTHING
     body = [
         [
             f"{record['shape']['T']:,}",
@@ -97,20 +91,15 @@ def speed() -> str:
         for record in sorted(rows, key=lambda record: record["shape"]["T"])
     ]
     head = ["frames, 256-d, segments of 2 to 60", "KTS", "of the processor", "peak memory", "segments found"]
-    return f"{table(head, body)}\n\n{_where(rows[-1])}"
+    return table(head, body, _where(rows))
 
 
-def picture(path: Path) -> None:
+def draw(path: Path) -> None:
     """One drawn video as every method sees it, and F on all of them; nothing without records."""
     rows = newest("planted")
     if not rows:
         return
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (left, right) = pyplot.subplots(
+    figure, (left, right) = pyplot().subplots(
         1, 2, figsize=(11, 4.2), width_ratios=(3, 1), layout="constrained", sharey=True
     )
     labels = [NAMES.get(record["method"], record["method"]) for record in rows]
@@ -128,14 +117,7 @@ def picture(path: Path) -> None:
     for y, record in enumerate(rows):
         right.text(100 * record["f"] + 1, y, f"{100 * record['f']:.0f}", va="center")
     right.set(xlabel=f"F within 0.5 s, {rows[0]['videos']} videos", xlim=(0, 105))
-    part = path.with_name(f".{path.name}")
-    figure.savefig(part, dpi=110, format="png")
-    pyplot.close(figure)
-    os.replace(part, path)
+    save(figure, path)
 
 
-TABLES: dict[str, Callable[[], str]] = {
-    "event_planted": planted,
-    "event_published": published,
-    "event_speed": speed,
-}
+TABLES: Tables = {"event_planted": planted, "event_published": published, "event_speed": speed}

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.kit.record import RESULTS, read
-from bench.kit.tables import table
+from bench.kit.plot import pyplot, save
+from bench.kit.tables import Records, Tables, records, table
 
-NOTHING = "Not measured yet."
 HEAD = ["frames encoded", "which", "tau", "rho", "F", "rho, difference", "F, difference", "cosine", "events"]
 SHOWN: dict[float, set[str] | None] = {1.0: {"all"}, 0.25: None, 0.1: {"uniform", "top-k", "coverage"}}
 """The shares, and of each the methods (None: all of them), that the tables have; the picture has the other shares."""
 STYLES = {"uniform": ("#4c78a8", "s"), "top-k": ("#e45756", "^"), "coverage": ("#54a24b", "o")}
 
 
-def newest(path: Path = RESULTS / "frame_sampling.jsonl") -> dict[tuple[str, ...], dict[str, Any]]:
+def newest(lines: Records | None = None) -> dict[tuple[str, ...], dict[str, Any]]:
     """The last line of each measurement."""
     last: dict[tuple[str, ...], dict[str, Any]] = {}
-    for r in read(path):
+    for r in records("frame_sampling", lines):
         last[(r["part"], r.get("method", r.get("what", "")), f"{r.get('share', '')}")] = r
     return last
 
@@ -28,8 +25,6 @@ def newest(path: Path = RESULTS / "frame_sampling.jsonl") -> dict[tuple[str, ...
 def quality(part: str) -> str:
     """tau, rho, F and what the features lose, by share and method."""
     lines = [r for key, r in newest().items() if key[0] == part and _shown(r)]
-    if not lines:
-        return NOTHING
     rows = []
     for r in sorted(lines, key=lambda r: -r["share"]):
         first = "all" if r["method"] == "all" else f"{r['encoded_share']:.1%}"
@@ -56,16 +51,16 @@ def planted() -> str:
             shown = f"{r['events_shown']} of {r['events']}"
             rows.append([name, f"{r['encoded_share']:.0%}", shown, f"{r['seconds_shown']:.0%}"])
     head = ["sampler", "frames encoded", "events shown", "of their seconds"]
-    return table(head, rows) if rows else NOTHING
+    return table(head, rows)
 
 
 def cost() -> str:
     """Milliseconds a frame."""
     rows = [[r["what"], f"{r['ms_a_frame']['p50']:.2f}"] for key, r in newest().items() if key[0] == "cost"]
-    return table(["one thread", "processor time, ms a frame"], rows) if rows else NOTHING
+    return table(["one thread", "processor time, ms a frame"], rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {
+TABLES: Tables = {
     "frame_sampling_ridge": lambda: quality("ridge"),
     "frame_sampling_embedded": lambda: quality("embedded"),
     "frame_sampling_planted": planted,
@@ -73,15 +68,10 @@ TABLES: dict[str, Callable[[], str]] = {
 }
 
 
-def draw(path: Path, results: Path) -> None:
+def draw(path: Path, records_: Records) -> None:
     """What is lost by share and method, and where the frames are that were chosen of the film."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    lines = newest(results)
-    figure = pyplot.figure(figsize=(12, 6.4), layout="constrained")
+    lines = newest(records_)
+    figure = pyplot().figure(figsize=(12, 6.4), layout="constrained")
     grid = figure.add_gridspec(2, 3)
     panels = (("rho_difference", "rho, difference to all frames"), ("cosine", "cosine to the frame's own features"))
     for column, (name, title) in enumerate((*panels, ("events_f", "events as in all frames, F"))):
@@ -116,7 +106,4 @@ def draw(path: Path, results: Path) -> None:
         title="the film that comes along: a quarter of its frames", xlabel="seconds", xlim=(0, times[-1]), yticks=[]
     )
     axis.legend(loc="upper right", ncols=4, framealpha=0.95)
-    part = path.with_name(f".{path.name}")
-    figure.savefig(part, dpi=100, format="png")
-    pyplot.close(figure)
-    os.replace(part, path)
+    save(figure, path, 100)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.kit.record import DOCS, RESULTS, read
-from bench.kit.tables import table
+from bench.kit.plot import pyplot, save
+from bench.kit.tables import Records, Tables, newest, records, table
 
-PICTURE = DOCS / "speech.png"
-NOTHING = "Not measured yet."
 DETECTORS = {"vtsum": "VTSum", "silero": "Silero (faster-whisper)", "webrtc": "WebRTC (pocketsphinx)"}
 NOISES = {
     "clean": "none", "clipped": "none, clipped at a tenth", "white": "white", "hum": "hum and pink",
@@ -18,16 +15,9 @@ NOISES = {
 }  # fmt: skip
 
 
-def _newest(op: str, *keys: str) -> dict[tuple[Any, ...], dict[str, Any]]:
-    lines = [line for line in read(RESULTS / "speech.jsonl") if line["op"] == op]
-    return {tuple(line[key] for key in keys): line for line in lines}
-
-
 def speech_activity() -> str:
     """Recall and precision of each detector, by noise and level."""
-    found = _newest("voice_activity", "detector", "noise", "snr_db")
-    if not found:
-        return NOTHING
+    found = newest(records("speech"), "detector", "noise", "snr_db", op="voice_activity")
     tools = [name for name in DETECTORS if any(key[0] == name for key in found)]
     levels = sorted({key[1:] for key in found}, key=lambda k: (list(NOISES).index(k[0]), -(k[1] or 0)))
     rows = []
@@ -38,16 +28,15 @@ def speech_activity() -> str:
             row.append("" if line is None else f"{100 * line['recall']:.1f} / {100 * line['precision']:.1f}")
         rows.append(row)
     costs = [next(line["cpu_s_per_s"] for key, line in found.items() if key[0] == tool) for tool in tools]
-    rows.append(["CPU seconds for an hour", *(f"{3600 * cost:.0f}" for cost in costs)])
+    if rows:
+        rows.append(["CPU seconds for an hour", *(f"{3600 * cost:.0f}" for cost in costs)])
     head = ["noise", *(f"{DETECTORS[tool]}, recall / precision %" for tool in tools)]
-    return f"{table(head, rows)}\n\n{_where(found)}"
+    return table(head, rows, _where(found))
 
 
 def speech_recognition() -> str:
     """Word error rate and cost of PocketSphinx, by clip and setting."""
-    found = _newest("recognition", "clip", "speed")
-    if not found:
-        return NOTHING
+    found = newest(records("speech"), "clip", "speed", op="recognition")
     speeds = [speed for speed in ("fast", "balanced", "accurate") if any(key[1] == speed for key in found)]
     rows = []
     for clip in dict.fromkeys(key[0] for key in found):
@@ -56,10 +45,12 @@ def speech_recognition() -> str:
         cells = ["" if line is None else f"{100 * line['wer']:.0f}% ({line['real_time_factor']:.2f})" for line in lines]
         rows.append([clip, str(some["words"]), f"{some['voiced_s']:.0f} s", *cells])
     head = ["clip", "words", "voice", *(f"{speed}: WER (real-time factor)" for speed in speeds)]
-    return f"{table(head, rows)}\n\n{_where(found)}"
+    return table(head, rows, _where(found))
 
 
 def _where(found: dict[tuple[Any, ...], dict[str, Any]]) -> str:
+    if not found:
+        return ""
     last = list(found.values())[-1]
     versions = last["versions"]
     return (
@@ -68,28 +59,23 @@ def _where(found: dict[tuple[Any, ...], dict[str, Any]]) -> str:
     )
 
 
-TABLES: dict[str, Callable[[], str]] = {"speech_activity": speech_activity, "speech_recognition": speech_recognition}
+TABLES: Tables = {"speech_activity": speech_activity, "speech_recognition": speech_recognition}
 
 
-def draw(path: Path = PICTURE) -> None:
+def draw(path: Path, lines: Records) -> None:
     """Recall and precision of each detector under noise; word errors against cost. Needs both parts' records."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    activity = _newest("voice_activity", "detector", "noise", "snr_db")
-    recognition = _newest("recognition", "clip", "speed")
+    activity = newest(lines, "detector", "noise", "snr_db", op="voice_activity")
+    recognition = newest(lines, "clip", "speed", op="recognition")
     if not activity or not recognition:
         return
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 4), constrained_layout=True)
+    figure, (left, middle, right) = pyplot().subplots(1, 3, figsize=(13, 4), layout="constrained")
     tools = [name for name in DETECTORS if any(key[0] == name for key in activity)]
     cases = [(n, s) for n in ("clean", "white", "hum", "babble", "music") for s in (None, 10, 0)]
     cases = [case for case in cases if any(key[1:] == case for key in activity)]
     for axis, value in ((left, "recall"), (middle, "precision")):
         for index, tool in enumerate(tools):
-            places = [i + 0.27 * (index - (len(tools) - 1) / 2) for i in range(len(cases))]
-            axis.barh(places, [100 * activity[(tool, *case)][value] for case in cases], 0.25, label=DETECTORS[tool])
+            rows_ = [i + 0.27 * (index - (len(tools) - 1) / 2) for i in range(len(cases))]
+            axis.barh(rows_, [100 * activity[(tool, *case)][value] for case in cases], 0.25, label=DETECTORS[tool])
         axis.set_yticks(range(len(cases)), [n if s is None else f"{n}, {s} dB" for n, s in cases])
         axis.invert_yaxis()
         axis.set_xlabel(f"{value} of speech, %")
@@ -109,6 +95,4 @@ def draw(path: Path = PICTURE) -> None:
     right.set_ylim(bottom=0)
     right.grid(alpha=0.3)
     right.legend(fontsize=7)
-    path.parent.mkdir(exist_ok=True)
-    figure.savefig(path, dpi=80)
-    plt.close(figure)
+    save(figure, path, 80)

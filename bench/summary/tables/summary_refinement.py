@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from bench.kit.plot import seconds
-from bench.kit.record import RESULTS, read
-from bench.kit.tables import table
+from bench.kit.plot import pyplot, save, seconds
+from bench.kit.tables import Tables, newest, records, table
 
 SOURCES = {"ridge": "ridge, disjoint folds, 50 videos", "embedded": "embedded model, 10 held-out videos"}
 KEYSHOTS = {
@@ -18,21 +17,15 @@ KEYSHOTS = {
     "dpp": "**DPP**",
 }
 PLANS = {"none": "`none`", "knapsack": "`knapsack`", "dpp": "**`dpp`**"}
-NOTHING = "Not measured yet."
 
 
-def _records() -> list[dict[str, Any]]:
-    return read(RESULTS / "summary_refinement.jsonl")
+def _newest(part: str, *keys: str, **wanted: Any) -> dict[tuple[Any, ...], dict[str, Any]]:
+    return newest(records("summary_refinement"), *keys, part=part, **wanted)
 
 
 def newest_tvsum(source: str, protocol: str) -> list[dict[str, Any]]:
     """The newest record of each way to choose, in the order they were measured in."""
-    newest = {
-        (r["method"], r["strength"]): r
-        for r in _records()
-        if r["part"] == "tvsum" and (r["source"], r["protocol"]) == (source, protocol)
-    }
-    return list(newest.values())
+    return list(_newest("tvsum", "method", "strength", source=source, protocol=protocol).values())
 
 
 def _ways(protocol: str, names: dict[str, str], versus: str) -> str:
@@ -52,8 +45,6 @@ def _ways(protocol: str, names: dict[str, str], versus: str) -> str:
                 cells.append(f"{100 * r['f_difference'][0]:+.1f} ± {100 * r['f_difference'][1]:.1f}")
                 cells.append(f"{r['diversity_difference'][0]:+.3f} ± {r['diversity_difference'][1]:.3f}")
             rows.append([*cells, f"{100 * r['budget_used']:.0f}%"])
-    if not rows:
-        return NOTHING
     label = names[versus].replace("*", "")
     head = ["scores", "choice", "F", "diversity", f"F against {label}", f"diversity against {label}", "budget used"]
     return table(head, rows)
@@ -71,9 +62,8 @@ def plans() -> str:
 
 def smoothing() -> str:
     """Rank correlations of smoothed scores; all strengths are in the records."""
-    newest = {(r["source"], r["method"], r["strength"]): r for r in _records() if r["part"] == "smoothing"}
     rows = []
-    for (source, method, strength), r in newest.items():
+    for (source, method, strength), r in _newest("smoothing", "source", "method", "strength").items():
         if (method, strength) not in (("none", 0.0), ("tv", 0.1), ("gaussian", 2.0)):
             continue
         name = (
@@ -83,12 +73,12 @@ def smoothing() -> str:
         )
         change = "" if method == "none" else f"{r['tau_difference'][0]:+.3f} ± {r['tau_difference'][1]:.3f}"
         rows.append([SOURCES[source], name, f"{r['tau'][0]:.3f}", f"{r['rho'][0]:.3f}", change])
-    return table(["scores", "smoothed", "tau", "rho", "tau, paired difference"], rows) if rows else NOTHING
+    return table(["scores", "smoothed", "tau", "rho", "tau, paired difference"], rows)
 
 
 def procedural() -> str:
     """What plans of drawn videos show of their planted events."""
-    newest = {r["method"]: r for r in _records() if r["part"] == "procedural"}
+    found = _newest("procedural", "method")
     rows = [
         [
             name,
@@ -98,17 +88,15 @@ def procedural() -> str:
             f"{100 * r['share_in_events']:.0f}%",
         ]
         for method, name in PLANS.items()
-        if (r := newest.get(method)) is not None
+        if (r := found.get((method,))) is not None
     ]
     head = ["choice", "shown of an event, mean", "least", "events missed", "of the summary, in events"]
-    return table(head, rows) if rows else NOTHING
+    return table(head, rows)
 
 
 def timing() -> str:
     """Seconds of greedy_map."""
-    newest = {tuple(r["shape"].values()): r for r in _records() if r["part"] == "timing"}
-    if not newest:
-        return NOTHING
+    found = {tuple(r["shape"].values()): r for r in records("summary_refinement") if r["part"] == "timing"}
     rows = [
         [
             f"{r['shape']['k']} of {r['shape']['N']:,}, {r['shape']['C']} columns",
@@ -116,17 +104,52 @@ def timing() -> str:
             seconds(r["wall_s"]["p50"]),
             str(r["picks_unlike_the_naive"]),
         ]
-        for r in newest.values()
+        for r in found.values()
     ]
-    last = list(newest.values())[-1]
-    where = f"Medians. {last['device']}, NumPy {last['versions']['numpy']}, load before {last['load_before']:g}."
-    return (
-        table(["greedy_map, Gaussian", "processor time", "wall time", "picks unlike the naive search's"], rows)
-        + f"\n\n{where}"
-    )
+    where = ""
+    for last in list(found.values())[-1:]:
+        where = f"Medians. {last['device']}, NumPy {last['versions']['numpy']}, load before {last['load_before']:g}."
+    head = ["greedy_map, Gaussian", "processor time", "wall time", "picks unlike the naive search's"]
+    return table(head, rows, where)
 
 
-TABLES: dict[str, Callable[[], str]] = {
+def draw(path: Path) -> None:
+    """F against diversity, along the strength of the DPP, beside the knapsack."""
+    from vtsum.enhance.summary_refinement import STRENGTH
+
+    figure, panels = pyplot().subplots(1, 2, figsize=(9, 3.9), layout="constrained")
+    for panel, (source, title) in zip(panels, SOURCES.items(), strict=True):
+        rows = newest_tvsum(source, "keyshots")
+        line = sorted((r for r in rows if r["method"] == "dpp"), key=lambda r: r["strength"])
+        xs, ys = [r["diversity"][0] for r in line], [100 * r["f"][0] for r in line]
+        panel.plot(xs, ys, "-o", color="#1f6fb4", markersize=4, label="DPP, strength 0.001 to 1,000", zorder=2)
+        own = next(r for r in line if r["strength"] == STRENGTH)
+        panel.plot(own["diversity"][0], 100 * own["f"][0], "o", color="#1f6fb4", markersize=10, zorder=3)
+        panel.annotate(
+            f"default, {STRENGTH:g}",
+            (own["diversity"][0], 100 * own["f"][0]),
+            textcoords="offset points",
+            xytext=(-8, 7),
+            ha="right",
+        )
+        marks = {
+            "knapsack": ("plain knapsack", "s", "#c0392b"),
+            "repeats": ("knapsack, repeats count less", "D", "#d98e04"),
+            "unlike": ("DPP that finds nothing alike", "^", "#5b8c3a"),
+        }
+        for method, (label, mark, color) in marks.items():
+            row = next(r for r in rows if r["method"] == method)
+            panel.plot(row["diversity"][0], 100 * row["f"][0], mark, color=color, markersize=8, label=label)
+        panel.set_title(title, fontsize=10)
+        panel.set_xlabel("diversity of the shown frames: mean of 1 - cosine")
+        panel.grid(color="#dddddd", linewidth=0.6)
+    panels[0].set_ylabel("keyshot F on TVSum, %")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    save(figure, path)
+
+
+TABLES: Tables = {
     "summary_refinement_keyshots": keyshots,
     "summary_refinement_plans": plans,
     "summary_refinement_procedural": procedural,

@@ -1,4 +1,4 @@
-"""The benchmark's oracle against a dense computation, and every rival in plain PyTorch against the oracle."""
+"""What results are held to: the reference at stretches of frames is as in the whole sequence; every rival passes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from bench.kit.accuracy import CHECK_ALL_UP_TO, stretches
+from bench.kit.kernels import sliding_window_attention_reference
+from bench.kit.op import Rival
 from bench.kit.roofline import COPY_BYTES, copy_entry, input_sets
-from bench.ops.sliding_window_attention.cases import TENSORS, call_of, make_inputs
-from bench.ops.sliding_window_attention.oracle import Oracle
-from bench.ops.sliding_window_attention.rivals import FLEX_BLOCK, RIVALS, Rival, Setting, flex_mask
+from bench.ops.sliding_window_attention.rivals import FLEX_BLOCK, RIVALS, flex_mask
+from bench.ops.sliding_window_attention.setting import TENSORS, Check, Setting, call_of, make_inputs
 
-PLAIN = [rival for rival in RIVALS if rival.package is None and not rival.compiled and "cpu" in rival.devices]
+PACKAGES = ("local_attention", "natten")
+PLAIN = [r for r in RIVALS if r.name not in PACKAGES and not r.compiled and "cpu" in r.devices]
 
 
 def setting(
@@ -23,33 +25,22 @@ def setting(
     return Setting("sweep", "cpu", dtype, direction, 1, 2, frames, 4, window, layout)
 
 
-def dense(q: Tensor, k: Tensor, v: Tensor, window: int, border: str) -> Tensor:
-    """From the definition, row by row."""
-    frames, reach, rows = q.shape[2], window // 2, []
-    for i in range(frames):
-        a, b = max(i - reach, 0), min(i + reach + 1, frames)
-        if border == "shift":  # the window of the nearest row that has a whole one
-            centre = min(max(i, reach), frames - 1 - reach) if window <= frames else frames // 2
-            a, b = max(centre - reach, 0), min(centre + reach + 1, frames)
-        weights = torch.softmax(q[:, :, i : i + 1] @ k[:, :, a:b].transpose(-1, -2) / math.sqrt(q.shape[-1]), -1)
-        rows.append(weights @ v[:, :, a:b])
-    return torch.cat(rows, 2)
+def whole(q: Tensor, k: Tensor, v: Tensor, window: int, shift: bool) -> Tensor:
+    side = window // 2
+    return sliding_window_attention_reference(q, k, v, side, side, scale=q.shape[-1] ** -0.5, shift=shift)[0]
 
 
-def results(inputs: tuple[Tensor, ...], window: int, border: str) -> tuple[Tensor, ...]:
-    return call_of(lambda q, k, v: dense(q, k, v, window, border), [inputs], "fwd+bwd")(0)  # type: ignore[list-item]
+def results(inputs: tuple[Tensor, Tensor, Tensor, Tensor], window: int, shift: bool = False) -> tuple[Tensor, ...]:
+    return call_of(lambda q, k, v: whole(q, k, v, window, shift), [inputs], "fwd+bwd")(0)
 
 
-@pytest.mark.parametrize("border", ["truncate", "shift"])
+@pytest.mark.parametrize("shift", [False, True])
 @pytest.mark.parametrize(("frames", "window"), [(1, 5), (3, 9), (40, 5), (300, 17), (CHECK_ALL_UP_TO + 100, 65)])
-def test_the_oracle_agrees_with_the_definition(frames: int, window: int, border: str) -> None:
-    if border == "shift" and frames < window and frames > 1:
-        window = 2 * (frames // 2) + 1  # such a window sees every frame, whichever way it is moved
-    inputs = make_inputs(setting(frames, window), 0)
-    oracle = Oracle(*inputs, window)
-    right = results(inputs, window, border)
+def test_stretches_are_as_in_the_whole_sequence(frames: int, window: int, shift: bool) -> None:
+    inputs = make_inputs(setting(frames, window))
+    check, right = Check(inputs, window), results(inputs, window, shift)
     for outputs, gradients in ((right[:1], False), (right, True), (right[1:], True)):
-        errors = oracle.errors(outputs, gradients, border)
+        errors = check.errors(outputs, gradients, shift)
         assert errors.max_error < 1e-12
         assert errors.rms_ratio < 1e-12
     assert errors.checked_rows == (frames if frames <= CHECK_ALL_UP_TO else 1024)
@@ -59,10 +50,10 @@ def test_the_oracle_agrees_with_the_definition(frames: int, window: int, border:
 @pytest.mark.parametrize("row", [0, 1, CHECK_ALL_UP_TO + 98, CHECK_ALL_UP_TO + 99])
 def test_one_wrong_row_at_a_border_is_seen(which: int, row: int) -> None:
     frames = CHECK_ALL_UP_TO + 100
-    inputs = make_inputs(setting(frames, 5), 0)
-    outputs = [x.clone() for x in results(inputs, 5, "truncate")]
+    inputs = make_inputs(setting(frames, 5))
+    outputs = [x.clone() for x in results(inputs, 5)]
     outputs[which][0, 1, row] += 0.5
-    errors = Oracle(*inputs, 5).errors(outputs, True, "truncate")
+    errors = Check(inputs, 5).errors(outputs, True)
     assert errors.max_error == pytest.approx(0.5)
     assert errors.rms_ratio > 1e-3
 
@@ -73,7 +64,7 @@ def test_a_result_that_is_not_a_number_is_seen_wherever_it_is() -> None:
     out = torch.zeros_like(inputs[0])
     unchecked = next(i for i in range(frames) if not any(a <= i < b for a, b in stretches(frames)))
     out[0, 0, unchecked, 1] = float("nan")
-    assert Oracle(*inputs, 3).errors((out,), False, "truncate").rms_ratio == math.inf
+    assert Check(inputs, 3).errors((out,), False).rms_ratio == math.inf
 
 
 @pytest.mark.parametrize("layout", ["bhtd", "bthd"])
@@ -83,7 +74,7 @@ def test_rivals_compute_what_the_op_computes(rival: Rival, frames: int, window: 
     case = setting(frames, window, layout=layout)
     inputs = make_inputs(case, 0)
     assert inputs[0].is_contiguous() == (layout == "bhtd")
-    errors = Oracle(*inputs, window).errors(call_of(rival.make(case), [inputs], "fwd+bwd")(0), True, rival.border)
+    errors = Check(inputs, window).errors(call_of(rival.make(case), [inputs], "fwd+bwd")(0), True)
     assert errors.rms_ratio < 1e-12
 
 

@@ -1,4 +1,4 @@
-"""The memory benchmark's oracle against the definition, and every rival in plain PyTorch against the oracle."""
+"""What memory results are held to: an error in any of them is seen, and every rival computes what the ops compute."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.kit.accuracy import CHECK_ALL_UP_TO, stretches
+from bench.kit.op import Rival
+from bench.ops.memory_attention import check
 from bench.ops.memory_attention.cases import our_layer
-from bench.ops.memory_attention.oracle import Oracle, best_slots
-from bench.ops.memory_attention.rivals import RIVALS, Rival
+from bench.ops.memory_attention.check import Check
+from bench.ops.memory_attention.rivals import RIVALS
 from bench.ops.memory_attention.setting import (
-    Inputs,
-    Layer,
     Setting,
     call_of,
     least_work,
@@ -25,9 +25,13 @@ from bench.ops.memory_attention.setting import (
     work_apart,
     work_folded,
 )
+from bench.ops.memory_fuse.rivals import RIVALS as FUSE_RIVALS
 
-DENSE = ("fuse", "projected", "attention")
-PLAIN = [(rival, case) for rival in RIVALS if not rival.compiled and rival.name != "faiss" for case in rival.cases]
+EVERYONE = (
+    *((rival, case) for rival in RIVALS for case in rival.cases),
+    *((rival, case) for rival in FUSE_RIVALS for case in ("fuse", "projected")),
+)
+PLAIN = [(rival, case) for rival, case in EVERYONE if not rival.compiled and rival.name != "faiss"]
 
 
 def setting(case: str, direction: str = "fwd+bwd", tokens: int = 11, slots: int = 13, heads: int = 1) -> Setting:
@@ -35,41 +39,8 @@ def setting(case: str, direction: str = "fwd+bwd", tokens: int = 11, slots: int 
     return Setting(case, "cpu", "float64", direction, tokens, 24, slots, heads, k)
 
 
-def definition(case: Setting, inputs: Inputs) -> Layer:
-    """Frame by frame, head by head."""
-
-    def compute(x: Tensor, p: dict[str, Tensor]) -> Tensor:
-        if case.case == "gather":
-            index = inputs.constants["index"].long()
-            return torch.stack([weights @ p["table"][slots] for weights, slots in zip(x, index, strict=True)])
-        keys = values = p.get("bank")
-        if keys is None:
-            keys = torch.stack([torch.cat((a, b)) for a in p["first"] for b in p["second"]])
-            values = p["values"]
-        width, rows = case.dim // case.heads, []
-        for frame in x[0]:
-            query, read = frame, []
-            if case.case == "projected":
-                query = p["query_weight"] @ frame
-            for a in range(0, case.dim, width):
-                q, own = query[a : a + width], keys[:, a : a + width]
-                scores = own @ q
-                if case.case in ("fuse", "attention", "topk"):
-                    scores = torch.stack([F.cosine_similarity(q, slot, 0) for slot in own])
-                scores = scores * p["scale"]
-                if case.k:
-                    scores = scores.masked_fill(scores < scores.sort().values[-case.k], -math.inf)
-                read.append(torch.softmax(scores, 0) @ values[:, a : a + width])
-            rows.append(torch.cat(read))
-            if case.case in ("fuse", "projected"):
-                rows[-1] = p["join_weight"] @ torch.cat((frame, rows[-1])) + p["join_bias"]
-        return torch.stack(rows)[None]
-
-    return Layer(lambda **p: ({name: t for name, t in p.items() if name != "index"},), compute)
-
-
 CASES = [
-    *((case, heads, 13) for case in DENSE for heads in (1, 3)),
+    *((case, heads, 13) for case in ("fuse", "projected", "attention") for heads in (1, 3)),
     ("topk", 1, 13),
     ("topk", 1, 5),
     ("product_keys", 1, 12),
@@ -77,48 +48,35 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("direction", ["fwd", "fwd+bwd"])
-@pytest.mark.parametrize(("case", "heads", "slots"), CASES)
-def test_the_oracle_agrees_with_the_definition(case: str, heads: int, slots: int, direction: str) -> None:
-    where = setting(case, direction, slots=slots, heads=heads)
-    inputs = make_inputs(where)
-    outputs = call_of(definition(where, inputs), where, inputs)(0)
-    assert len(outputs) == (2 + len(inputs.parameters) if where.gradients else 1)
-    errors = Oracle(where, inputs).errors(outputs)
-    assert errors.max_error < 1e-11
-    assert errors.rms_ratio < 1e-12
-    assert errors.checked_rows == 11
-
-
 @pytest.mark.parametrize("case", ["fuse", "projected", "attention", "topk", "product_keys", "gather"])
 def test_an_error_in_any_result_is_seen(case: str) -> None:
     where = setting(case, slots=12)
     inputs = make_inputs(where)
-    oracle, right = Oracle(where, inputs), call_of(definition(where, inputs), where, inputs)(0)
+    held_to, right = Check(where, inputs), call_of(our_layer(where, "reference"), where, inputs)(0)
     for which in range(len(right)):
         outputs = [x.clone() for x in right]
         outputs[which].view(-1)[-1] += 1e-3
-        errors = oracle.errors(outputs)
+        errors = held_to.errors(outputs)
         assert errors.max_error == pytest.approx(1e-3)
         assert errors.rms_ratio > 1e-7
         outputs[which].view(-1)[0] = float("nan")
-        assert oracle.errors(outputs).rms_ratio == math.inf
+        assert held_to.errors(outputs).rms_ratio == math.inf
 
 
 def test_many_frames_are_checked_in_stretches_and_their_gradients_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.ops.memory_attention.oracle.BLOCK_NUMBERS", 24 * 100)
+    monkeypatch.setattr(check, "BLOCK_NUMBERS", 24 * 100)
     tokens = CHECK_ALL_UP_TO + 100
     forward = setting("fuse", "fwd", tokens)
     inputs = make_inputs(forward)
     out = call_of(our_layer(forward, "reference"), forward, inputs)(0)[0].clone()
-    errors = Oracle(forward, inputs).errors((out,))
+    errors = Check(forward, inputs).errors((out,))
     assert errors.rms_ratio < 1e-12
     assert errors.checked_rows == sum(b - a for a, b in stretches(tokens)) < tokens
     out[0, -1] *= 1.01
-    assert Oracle(forward, inputs).errors((out,)).rms_ratio > 1e-5
+    assert Check(forward, inputs).errors((out,)).rms_ratio > 1e-5
     both = setting("fuse", "fwd+bwd", tokens)
     inputs = make_inputs(both)
-    errors = Oracle(both, inputs).errors(call_of(our_layer(both, "reference"), both, inputs)(0))
+    errors = Check(both, inputs).errors(call_of(our_layer(both, "reference"), both, inputs)(0))
     assert errors.rms_ratio < 1e-12
     assert errors.checked_rows == tokens
 
@@ -136,57 +94,57 @@ def test_rivals_compute_what_the_op_computes(rival: Rival, case: str, heads: int
                 with pytest.raises(NotImplementedError):
                     rival.make(where)
                 continue
-            assert Oracle(where, inputs).errors(call_of(rival.make(where), where, inputs)(0)).rms_ratio < 1e-12
+            assert Check(where, inputs).errors(call_of(rival.make(where), where, inputs)(0)).rms_ratio < 1e-12
 
 
 @pytest.mark.parametrize(("case", "heads", "slots"), [*CASES, ("search", 1, 13)])
-def test_our_contestant_computes_it_too(case: str, heads: int, slots: int) -> None:
+def test_ours_computes_it_too(case: str, heads: int, slots: int) -> None:
     where = setting(case, "fwd" if case == "search" else "fwd+bwd", slots=slots, heads=heads)
     inputs = make_inputs(where)
-    assert Oracle(where, inputs).errors(call_of(our_layer(where, "auto"), where, inputs)(0)).rms_ratio < 1e-12
+    assert Check(where, inputs).errors(call_of(our_layer(where, "auto"), where, inputs)(0)).rms_ratio < 1e-12
 
 
 def test_blocks_of_rows_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.ops.memory_attention.sparse_rivals.BLOCK", 4)
+    monkeypatch.setattr("bench.ops.memory_attention.rivals.BLOCK", 4)
     for name in ("topk_bag_blocks", "matmul_topk_blocks"):
         rival = next(rival for rival in RIVALS if rival.name == name)
         where = setting(rival.cases[0], "fwd")
         inputs = make_inputs(where)
-        assert Oracle(where, inputs).errors(call_of(rival.make(where), where, inputs)(0)).rms_ratio < 1e-12
+        assert Check(where, inputs).errors(call_of(rival.make(where), where, inputs)(0)).rms_ratio < 1e-12
 
 
-def test_faiss_finds_what_the_oracle_finds() -> None:
+def test_faiss_finds_the_best() -> None:
     pytest.importorskip("faiss")
     where = Setting("search", "cpu", "float32", "fwd", 300, 24, 400, 1, 5)
     inputs = make_inputs(where)
     rival = next(rival for rival in RIVALS if rival.name == "faiss")
-    assert Oracle(where, inputs).errors(call_of(rival.make(where), where, inputs)(0)).rms_ratio < 1e-6
+    assert Check(where, inputs).errors(call_of(rival.make(where), where, inputs)(0)).rms_ratio < 1e-6
 
 
-def search() -> tuple[Oracle, Tensor, Tensor]:
+def search() -> tuple[Check, Tensor, Tensor]:
     where = setting("search", "fwd")
     inputs = make_inputs(where)
     inputs.parameters["bank"][3] = inputs.parameters["bank"][8]
-    slots = best_slots(inputs.x[0][0], inputs.parameters["bank"], 5)
+    slots = torch.topk(inputs.x[0][0] @ inputs.parameters["bank"].t(), 5).indices
     scores = (inputs.parameters["bank"][slots] @ inputs.x[0][0][..., None]).squeeze(-1)
-    return Oracle(where, inputs), scores, slots
+    return Check(where, inputs), scores, slots
 
 
 def test_a_search_may_choose_among_ties() -> None:
-    oracle, scores, slots = search()
-    assert oracle.errors((scores, slots)).rms_ratio < 1e-12
+    held_to, scores, slots = search()
+    assert held_to.errors((scores, slots)).rms_ratio < 1e-12
     other = torch.where(slots == 3, 8, torch.where(slots == 8, 3, slots))
     assert not torch.equal(other, slots)
-    assert oracle.errors((scores, other)).rms_ratio < 1e-12
+    assert held_to.errors((scores, other)).rms_ratio < 1e-12
 
 
 def test_a_search_is_wrong_with_another_slot_or_score_or_the_same_slot_twice() -> None:
-    oracle, scores, slots = search()
+    held_to, scores, slots = search()
     worse = slots.clone()
     worse[4, -1] = next(s for s in range(13) if s not in slots[4])
-    assert oracle.errors((scores, worse)).rms_ratio > 1e-5
-    assert oracle.errors((scores * 1.0001, slots)).rms_ratio == pytest.approx(1e-4, rel=1e-3)
-    assert oracle.errors((scores, slots[:, [0, 0, 2, 3, 4]])).rms_ratio == math.inf
+    assert held_to.errors((scores, worse)).rms_ratio > 1e-5
+    assert held_to.errors((scores * 1.0001, slots)).rms_ratio == pytest.approx(1e-4, rel=1e-3)
+    assert held_to.errors((scores, slots[:, [0, 0, 2, 3, 4]])).rms_ratio == math.inf
 
 
 @pytest.mark.parametrize("case", ["topk", "search"])
@@ -196,22 +154,22 @@ def test_rounding_does_not_change_which_slots_are_best(case: str) -> None:
     inputs = make_inputs(where)
     x, bank = inputs.x[0][0], F.normalize(inputs.parameters["bank"].float(), dim=-1)
     rounded = torch.topk((F.normalize(x.float(), dim=-1) @ bank.t()).bfloat16(), 32).indices.sort().values
-    assert torch.equal(rounded, best_slots(x.double(), bank.double(), 32).sort().values)
+    assert torch.equal(rounded, torch.topk(x.double() @ bank.double().t(), 32).indices.sort().values)
 
 
 def test_the_temperatures_gradient_is_held_against_the_size_of_its_terms() -> None:
     """They may sum to nothing by chance, where any error would be infinite in proportion."""
     where = setting("attention", slots=2)
     inputs = make_inputs(where)
-    oracle = Oracle(where, inputs)
-    outputs = list(call_of(definition(where, inputs), where, inputs)(0))
+    held_to = Check(where, inputs)
+    outputs = list(call_of(our_layer(where, "reference"), where, inputs)(0))
     bank, x, scale = inputs.parameters["bank"].detach(), inputs.x[0][0].detach(), inputs.parameters["scale"].detach()
     cosine = F.normalize(x, dim=-1) @ F.normalize(bank, dim=-1).t()
     weights, dweights = torch.softmax(scale * cosine, -1), inputs.dout[0][0] @ bank.t()
     terms = weights * (dweights - (weights * dweights).sum(-1, keepdim=True)) * cosine
     assert float(outputs[-1]) == pytest.approx(float(terms.sum()))
     outputs[-1] = outputs[-1] + 1e-3
-    assert oracle.errors(outputs).rms_ratio == pytest.approx(1e-3 / float(terms.norm()), rel=1e-6)
+    assert held_to.errors(outputs).rms_ratio == pytest.approx(1e-3 / float(terms.norm()), rel=1e-6)
 
 
 def test_work_is_that_of_the_products() -> None:
@@ -245,5 +203,5 @@ def test_frames_rotate_and_the_bank_stays() -> None:
     call: Any = call_of(our_layer(where, "auto"), where, inputs)
     again = make_inputs(where, sets=3)
     again.x[0], again.dout[0] = again.x[2], again.dout[2]
-    assert Oracle(where, again).errors(call(2)).rms_ratio < 1e-12
-    assert Oracle(where, inputs).errors(call(2)).rms_ratio > 0.1
+    assert Check(where, again).errors(call(2)).rms_ratio < 1e-12
+    assert Check(where, inputs).errors(call(2)).rms_ratio > 0.1

@@ -1,0 +1,72 @@
+"""The inner parts of vtsum_kernels that benchmarks use, in one place: references, tuned sizes, launches of Triton."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vtsum_kernels.memory_retrieval import memory_attention_reference, memory_fuse_reference
+from vtsum_kernels.sliding_window_attention.reference import sliding_window_attention_reference
+
+__all__ = ["memory_attention_reference", "memory_fuse_reference", "sliding_window_attention_reference"]
+
+TUNED_VARIABLE = "VTSUM_KERNELS_TUNED"
+
+
+class Used(NamedTuple):
+    """What a kernel takes: registers of a thread; bytes of stack, spills among them; bytes of shared memory known to
+    the compiler."""
+
+    registers: int
+    stack: int
+    shared: int
+
+
+def _triton_modules() -> tuple[Any, ...]:
+    from vtsum_kernels.memory_retrieval import triton_launch
+    from vtsum_kernels.sliding_window_attention import triton
+
+    return triton, triton_launch
+
+
+def use_tuner(tuner: Any) -> None:
+    """Puts another tuner, with `choose`, into the place of the kernels' own."""
+    for module in _triton_modules():
+        module.TUNER = tuner
+
+
+@contextlib.contextmanager
+def launched() -> Iterator[dict[str, list[Used]]]:
+    """Within it, what each Triton kernel that is launched takes; nothing for those that the interpreter runs."""
+    found: dict[str, list[Used]] = {}
+    modules = _triton_modules()
+    before = [module.start for module in modules]
+
+    def start(kernel: Any, grid: tuple[int], arguments: dict[str, Any], config: Any) -> None:
+        made = kernel[grid](**arguments, num_warps=config.warps, num_stages=config.stages)
+        if made is not None:
+            used = Used(int(made.n_regs), 4 * int(made.n_spills), int(made.metadata.shared))  # spills of 32 bits each
+            found.setdefault(kernel.__name__, []).append(used)
+
+    for module in modules:
+        module.start = start
+    try:
+        yield found
+    finally:
+        for module, own in zip(modules, before, strict=True):
+            module.start = own
+
+
+def read_tuned(path: Path) -> dict[str, Any]:
+    """The Triton kernels' choices in a file; none where there is no file."""
+    from vtsum_kernels.tuned import read
+
+    return dict(read(path).triton)
+
+
+def write_tuned(path: Path, choices: dict[str, Any], made_with: str) -> None:
+    from vtsum_kernels.tuned import Tuned, write
+
+    write(path, Tuned(choices, {}), made_with)

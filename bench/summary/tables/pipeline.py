@@ -1,0 +1,57 @@
+"""The tables of the whole job, of the frame encoder and of the README's walkthrough."""
+
+from __future__ import annotations
+
+from bench.kit import record
+from bench.kit.tables import Tables, newest, records, table
+
+
+def summarize() -> str:
+    """The whole job against decoding the same file."""
+    found = newest([r | r["shape"] for r in records("summarize")], "minutes")
+    rows = [
+        [
+            f"{r['minutes']} min",
+            f"{r['job_s']['p50']:.1f} s",
+            f"{r['decode_s']['p50']:.1f} s",
+            f"{r['ratio']:.1f}",
+            f"{r['peak_mib']:.0f} MiB",
+            str(r["repeats"]),
+        ]
+        for _, r in sorted(found.items())
+    ]
+    head = ["video, 640 x 360, H.264", "whole job", "decoding it once with PyAV", "ratio", "peak memory", "runs"]
+    return table(head, rows)
+
+
+def encoder() -> str:
+    """Frames a second of the embedded encoder."""
+    found = newest([r | r["shape"] for r in records("encoder")], "threads", "batch")
+    rows = [
+        [f"{threads} threads, batches of {batch}", f"{r['frames_a_second']['p50']:.0f}"]
+        for (threads, batch), r in sorted(found.items())
+    ]
+    return table(["embedded frame encoder", "frames a second"], rows)
+
+
+def walkthrough() -> str:
+    """How long the README's walkthrough took."""
+    last = records("walkthrough")[-1]
+    minutes, longest = last["total_s"] / 60, max(seconds for _, seconds in last["lines_s"]) / 60
+    return (
+        f"Run in this order, with the first training stopped after {last['stop_after_s']:.0f} s, this took "
+        f"{minutes:.1f} minutes on {last['threads']}\ncores of a shared server, {longest:.1f} of them in the longest "
+        "training (`python -m bench.summary.walkthrough`), and came to:"
+    )
+
+
+def synthetic() -> str:
+    """The README's walkthrough: what its two evaluations say."""
+    from vtsum.evaluation.videoxum_file import read_evaluation
+    from vtsum.evaluation.videoxum_table import results_table
+
+    found = [read_evaluation(record.RESULTS / f"synthetic_{name}.json") for name in ("tt_ca", "memory")]
+    return results_table(found, ["TT+CA", "TT+CA+memory"]).strip()
+
+
+TABLES: Tables = {"summarize": summarize, "encoder": encoder, "walkthrough": walkthrough, "synthetic": synthetic}

@@ -2,8 +2,8 @@
 
     python -m bench.run --op sliding_window_attention
 
-Results go to bench/results/OP.jsonl, a line for each implementation in each comparison as soon as it is known. A run that
-was interrupted goes on with --resume. Progress goes to stderr. `python -m bench.report` makes tables and plots of it.
+Results go to bench/results/OP.jsonl, a line for each implementation in each comparison as soon as it is known. A run
+that was interrupted goes on with --resume. Progress goes to stderr. `python -m bench.report` makes tables and plots.
 Ends with status 1 where our own kernels could not be measured: wrong numbers, or an error; with status 3 where an
 implementation left the GPU unusable.
 """

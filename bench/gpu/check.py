@@ -3,27 +3,30 @@
     python -m bench.gpu.check --out DIR [--part build|tests|kernels|model|all] [--minutes 10] [--tune] [--dry-run]
 
 Needs no installation, no network and no git: torch with CUDA, nvcc, a C++ compiler and what the parts say is absent.
-Writes into the tree (kernels/vtsum_kernels/*.so, build/gpu) and into DIR, where at most eight files come to lie:
+Writes into the tree (kernels/vtsum_kernels/*.so, build/gpu) and into DIR, where a few files come to lie:
 
     check.jsonl   every line of the table as soon as it is known, and the facts about the machine
     table.md      the table; log.txt what all programs printed; tests.txt the tests' failures and durations
-    sliding_window_attention.jsonl, memory_retrieval.jsonl, training_step.jsonl   records as `bench.run` makes them
+    OP.jsonl for each op, training_step.jsonl   records as `bench.run` makes them
     tuned.json    with --tune: the best choices for each shape, which the kernels read
 
-Each part runs in a process of its own for its share of the minutes, and is ended where it outlives it; the time that a
-part leaves over is the next one's. Ends with status 1 where something failed, 0 where nothing did: what this machine
+Each part has its share of the minutes, and its programs are ended where they outlive it; the time that a part leaves
+over is the next one's. Ends with status 1 where something failed, 0 where nothing did: what this machine
 lacks is absent, not failed. --dry-run goes through everything on the CPU, with tiny shapes.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import shutil
 import signal
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,9 +34,8 @@ from types import FrameType
 from typing import Any
 
 from bench.gpu import machine
-from bench.gpu.stage import FILES, LOG, SCRATCH, TABLE, TESTS, Context, Line, call, noted, record, recorded
+from bench.gpu.stage import FILES, LOG, SCRATCH, TABLE, TESTS, Context, Line
 from bench.gpu.table import final, shorter
-from bench.gpu.worker import to_json
 
 #: Each part's module, and its share of the time: in ten minutes, seconds.
 PARTS: dict[str, tuple[str, float]] = {
@@ -46,8 +48,7 @@ RESERVE = 30 / 600
 """What is kept for looking at the machine and for the table."""
 TUNING = 3
 """With --tune, the kernels' share is so much larger."""
-GRACE = 5.0
-"""Seconds, at most, between a part's deadline and its end by force."""
+OURS = ("bench", "vtsum", "vtsum_kernels", "tests")
 LARGEST = 15 * 2**20
 """Bytes that a file of results may have; logs are cut in the middle."""
 
@@ -77,6 +78,14 @@ def allowances(parts: Sequence[str], seconds: float, tune: bool) -> dict[str, fl
     return {part: seconds * (1 - RESERVE) * share / sum(shares.values()) for part, share in shares.items()}
 
 
+def what_went_wrong(part: str, error: BaseException) -> Line:
+    """A missing package of others is absent; all else has failed. In one line; the traceback is for the log."""
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] not in OURS:
+        return Line(part, "absent", f"the package {error.name} is not installed")
+    last = traceback.format_exception_only(error)[-1].strip().splitlines()
+    return Line(part, "failed", last[0] if last else type(error).__name__)
+
+
 class Check:
     """One run of the check."""
 
@@ -84,7 +93,8 @@ class Check:
         self.began = time.monotonic()
         self.parts = list(PARTS) if options.part == "all" else [options.part]
         self.seconds = 60 * options.minutes
-        now = datetime.now(UTC)
+        SCRATCH.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix="dry-", dir=SCRATCH)) if options.dry_run else SCRATCH
         self.context = Context(
             out=options.out.resolve(),
             device="cpu" if options.dry_run else "cuda",
@@ -92,24 +102,17 @@ class Check:
             deadline=self.began + self.seconds * (1 - RESERVE),
             tune=options.tune,
             facts={},
-            scratch=SCRATCH / f"dry-{os.getpid()}" if options.dry_run else SCRATCH,
-            run=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            scratch=scratch,
+            run=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            environment=machine.environment(scratch),
         )
         self.context.out.mkdir(parents=True, exist_ok=True)
         self.strangers = {path.name for path in self.context.out.iterdir()} - set(FILES)
-        self.shown = 0
 
     def say(self, part: str, line: Line) -> None:
-        record(self.context, part, line)
-        self.show()
-
-    def show(self) -> None:
-        """Prints what is new in the record."""
-        lines = recorded(self.context)
-        for part, line in lines[self.shown :]:
-            print(f"[{time.monotonic() - self.began:4.0f} s] {part}: {shorter(line.check)}: {line.result}", end="")
-            print(f": {shorter(line.detail)}" if line.detail else "", flush=True)
-        self.shown = len(lines)
+        self.context.say(part, line)
+        print(f"[{time.monotonic() - self.began:4.0f} s] {part}: {shorter(line.check)}: {line.result}", end="")
+        print(f": {shorter(line.detail)}" if line.detail else "", flush=True)
 
     def head(self) -> list[str]:
         kind = "dry run on the CPU: no number below means anything" if self.context.dry_run else "GPU check"
@@ -117,20 +120,19 @@ class Check:
         return [f"{kind}, {took}", *machine.words(self.context.facts)] if self.context.facts else [f"{kind}, {took}"]
 
     def write_table(self) -> str:
-        text = final(self.head(), recorded(self.context))
+        text = final(self.head(), self.context.said())
         temporary = self.context.scratch / TABLE
-        temporary.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(text, encoding="utf-8")
         shutil.copyfile(temporary, self.context.out / TABLE)
         return text
 
-    def look(self, environment: Mapping[str, str]) -> None:
-        self.context.note(**machine.facts(self.context.left(), environment, self.context.out / LOG))
+    def look(self) -> None:
+        self.context.note(**machine.facts(self.context))
         for line in machine.words(self.context.facts):
             print(line, flush=True)
         self.context.log("\n".join(machine.words(self.context.facts)))
 
-    def run_part(self, part: str, seconds: float, environment: Mapping[str, str]) -> None:
+    def run_part(self, part: str, seconds: float) -> None:
         context = self.context
         if not context.dry_run and part != "build" and context.facts["gpu"] is None:
             why = context.facts.get("torch_failed", "torch finds no GPU (--dry-run needs none)")
@@ -139,31 +141,33 @@ class Check:
         if seconds < 1:
             self.say(part, Line(part, "skipped", "no time was left to begin it"))
             return
-        grace = min(GRACE, seconds / 10)
-        told = replace(context, deadline=time.monotonic() + seconds - grace, facts=noted(context))
         context.log(f"==> {part}, {seconds:.0f} s")
-        command = [sys.executable, "-m", "bench.gpu.worker", part, PARTS[part][0], to_json(told)]
-        done = call(command, seconds, environment, poll=self.show, log=context.out / LOG)
-        if not done.ok:
-            self.say(part, Line(part, "failed", f"{done.why()}; what it had said by then stands"))
-        elif not any(name == part for name, _ in recorded(context)):
-            self.say(part, Line(part, "failed", "it said nothing"))
-        self.context.facts = noted(context)
+        told, silent = replace(context, deadline=time.monotonic() + seconds), True
+        try:
+            for line in importlib.import_module(PARTS[part][0]).run(told):
+                self.say(part, line)
+                silent = False
+        except Interrupted:
+            raise
+        except (Exception, SystemExit) as error:
+            context.log(f"{part}: {traceback.format_exc()}")
+            self.say(part, what_went_wrong(part, error))
+        else:
+            if silent:
+                self.say(part, Line(part, "failed", "it said nothing"))
 
     def run(self) -> int:
-        environment = machine.environment(self.context.scratch)
         waiting = list(self.parts)
         try:
-            self.look(environment)
+            self.look()
             shares = allowances(self.parts, self.seconds, self.context.tune)
             while waiting:
                 part = waiting[0]
-                left = self.context.left() - sum(shares[later] for later in waiting[1:])
-                self.run_part(part, left, environment)
+                self.run_part(part, self.context.left() - sum(shares[later] for later in waiting[1:]))
                 waiting.pop(0)
                 self.write_table()
             if not self.context.dry_run:
-                self.context.note(card_afterwards=machine.card(self.context.out / LOG))
+                self.context.note(card_afterwards=machine.card(self.context))
         except Interrupted:
             for number, part in enumerate(waiting):
                 begun = number == 0 and self.context.facts
@@ -174,7 +178,7 @@ class Check:
             print("\n" + self.write_table(), flush=True)
             if self.context.dry_run:
                 shutil.rmtree(self.context.scratch, ignore_errors=True)
-        return int(any(line.result == "failed" for _, line in recorded(self.context)))
+        return int(any(line.result == "failed" for _, line in self.context.said()))
 
     def tidy(self) -> None:
         """Results stay few and small: they come back over a narrow way."""

@@ -80,7 +80,7 @@ def measure(chosen: argparse.Namespace, teller: Teller, product: float) -> None:
     import numpy as np
     import torch
 
-    from bench.run import environment
+    from bench.kit.record import environment
 
     device, tiny = chosen.device, chosen.dry_run
     facts = environment(device, PACKAGES)

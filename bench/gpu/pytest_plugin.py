@@ -17,23 +17,12 @@ from typing import Any
 
 import pytest
 
+from bench.kit.clock import gpu_is_broken
 from bench.kit.record import append, read
 
 VARIABLE = "VTSUM_TEST_RESULTS"
 BROKEN = 77
 """The exit status of a process whose GPU no longer answers."""
-
-
-def gpu_is_broken() -> bool:
-    """Whether this process began to use a GPU, and the GPU answers it no more."""
-    torch: Any = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_initialized():
-        return False
-    try:
-        torch.cuda.synchronize()
-    except RuntimeError:
-        return True
-    return False
 
 
 class Leave:

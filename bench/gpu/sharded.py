@@ -88,7 +88,7 @@ def main() -> int:
     if importlib.util.find_spec("deepspeed") is None:
         teller.line(Line("DeepSpeed step", "absent", "the package deepspeed is not installed"))
         return 0
-    from bench.run import environment
+    from bench.kit.record import environment
     from vtsum.errors import VTSumError
 
     facts = environment(chosen.device, PACKAGES)

@@ -18,7 +18,7 @@ from typing import Any
 from bench.gpu import encoders
 from bench.gpu.child import BROKEN, Teller, parser
 from bench.gpu.stage import Line
-from bench.kit.comparison import gpu_is_broken
+from bench.kit.clock import gpu_is_broken
 from bench.kit.record import append, read
 from bench.summary.training_step import FORMS, make_model, measure_model
 
@@ -123,7 +123,7 @@ def main() -> int:
     chosen = arguments.parse_args()
     import torch
 
-    from bench.run import environment
+    from bench.kit.record import environment
 
     options, teller = options_of(chosen.device, chosen.dry_run), Teller(chosen.tell)
     path = chosen.out / "training_step.jsonl"

@@ -144,6 +144,17 @@ class CudaClock:
         return int(self.cuda.max_memory_allocated() - before)
 
 
+def gpu_is_broken() -> bool:
+    """Whether an error stays with this process: every call that follows on the GPU is refused then."""
+    if not torch.cuda.is_initialized():
+        return False
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False
+
+
 def peak_of_process(call: Call) -> int | None:
     """How far the process's resident memory rises during a call. The kernel keeps the highest mark and can reset it."""
     status, marks = Path("/proc/self/status"), Path("/proc/self/clear_refs")

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from bench.kit.accuracy import Errors
-from bench.kit.clock import Call, Clock, Sampler
+from bench.kit.clock import Call, Clock, Sampler, gpu_is_broken
 from bench.kit.record import COPY, OURS, PRODUCT, append, comparison_key, quantiles, read
 
 GIB = 2**30
@@ -305,17 +305,6 @@ def _free() -> None:
     if torch.cuda.is_available():
         with contextlib.suppress(RuntimeError):  # where the GPU is broken, even this is refused
             torch.cuda.empty_cache()
-
-
-def gpu_is_broken() -> bool:
-    """Whether an error stays with this process: every call that follows on the GPU is refused then."""
-    if not torch.cuda.is_initialized():
-        return False
-    try:
-        torch.cuda.synchronize()
-    except RuntimeError:
-        return True
-    return False
 
 
 def _failure(error: Exception) -> dict[str, Any]:

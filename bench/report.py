@@ -79,11 +79,11 @@ def main() -> int:
         for path, picture in pictures().items()
         if not path.exists() or picture.digest not in path.read_text(encoding="utf-8")
     }
-    for path, wanted in stale.items():
+    for path, what in stale.items():
         if options.check:
             print(f"bench.report: {path.name} is not what the records say; run python -m bench.report", file=sys.stderr)
         else:
-            path.write_text(wanted.svg() if isinstance(wanted, Picture) else wanted, encoding="utf-8")
+            path.write_text(what.svg() if isinstance(what, Picture) else what, encoding="utf-8")
     return int(options.check and bool(stale))
 
 

@@ -103,8 +103,17 @@ class Check:
                 queries, bank, bank, scale=p["scale"], normalize=s.cosine, top_k=s.k or None
             )
             return read[0][0].flatten(1)
-        weights = {"scale": p["scale"], "normalize": s.cosine, "query_weight": p.get("query_weight")}
-        return memory_fuse_reference(x[None], bank, bank, p["join_weight"], p["join_bias"], **weights)[0][0]
+        joined = memory_fuse_reference(
+            x[None],
+            bank,
+            bank,
+            p["join_weight"],
+            p["join_bias"],
+            query_weight=p.get("query_weight"),
+            scale=p["scale"],
+            normalize=s.cosine,
+        )
+        return joined[0][0]
 
     def _search_errors(self, scores: Tensor, slots: Tensor) -> Errors:
         """Of the scores that are claimed, and of those that the slots really have: whoever ties is as right."""

@@ -179,7 +179,7 @@ def _gpu(direction: str, frames: int = 8192, window: int = WINDOW, **others: Any
 
 
 BOTH = "fwd+bwd"
-_CALL = {"frames": OVERHEAD_FRAMES, "case": "overhead", "batch": 1, "dtype": "float32"}
+_CALL: dict[str, Any] = {"frames": OVERHEAD_FRAMES, "case": "overhead", "batch": 1, "dtype": "float32"}
 GPU = (
     (_gpu("fwd"), True),
     (_gpu(BOTH), True),

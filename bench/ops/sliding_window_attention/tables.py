@@ -178,7 +178,7 @@ def pictures(lines: Records | None = None) -> dict[str, Picture]:
         comparisons = _at(_case("sweep", device, lines))
         middle = _middle(comparisons)
         for x, key, fixed, value in (("frames", "T", "window", WINDOW), ("window", "window", "T", middle)):
-            chosen = _at(comparisons, **{fixed: value})
+            chosen = _at(comparisons, "bhtd", **{fixed: value})
             panels = [panel(chosen, column, key, "frames" if key == "T" else "window") for column in columns_of(chosen)]
             if panels := [one for one in panels if one.lines]:
                 title = f"Sliding-window attention: time by {x} ({fixed} {value}, {any_of(chosen[0])['device']})"

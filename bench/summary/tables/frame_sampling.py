@@ -14,9 +14,9 @@ SHOWN: dict[float, set[str] | None] = {1.0: {"all"}, 0.25: None, 0.1: {"uniform"
 STYLES = {"uniform": ("#4c78a8", "s"), "top-k": ("#e45756", "^"), "coverage": ("#54a24b", "o")}
 
 
-def newest(lines: Records | None = None) -> dict[tuple[str, ...], dict[str, Any]]:
+def newest(lines: Records | None = None) -> dict[tuple[Any, ...], dict[str, Any]]:
     """The last line of each measurement."""
-    last: dict[tuple[str, ...], dict[str, Any]] = {}
+    last: dict[tuple[Any, ...], dict[str, Any]] = {}
     for r in records("frame_sampling", lines):
         last[(r["part"], r.get("method", r.get("what", "")), f"{r.get('share', '')}")] = r
     return last

@@ -88,7 +88,7 @@ def ridge_cases(shared: Path, videos: Iterable[TVSumVideo]) -> list[Case]:
         index, images = read_frames(shared / "tvsum" / "frames" / f"{video.name}.zip")
         known, features = read_teacher(shared / "tvsum" / "teacher" / f"{video.name}.npz")
         if not np.array_equal(index, known):
-            raise SystemExit(f"bench_frame_sampling: frames and teacher features of {video.name} must be the same")
+            raise SystemExit(f"frame_sampling: frames and teacher features of {video.name} must be the same")
         cases.append(Case(video, 1.5, index / FRAME_INDEX_RATE, thumbnail_features(images), features))
     return cases
 
@@ -288,7 +288,7 @@ def main() -> None:
 
     def keep(lines: Sequence[dict[str, Any]]) -> None:
         if any(not math.isfinite(line.get("tau", 0.0)) for line in lines):
-            raise SystemExit("bench_frame_sampling: a score is not finite")
+            raise SystemExit("frame_sampling: a score is not finite")
         append(options.results, *({**facts, **line} for line in lines))
 
     keep([film_choice()])

@@ -118,7 +118,7 @@ def run(words: list[str]) -> tuple[float, float, float, str]:
         wall = time.perf_counter() - began
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
-            raise SystemExit(f"bench_summarize: {' '.join(words[:6])} ended with {process.returncode}")
+            raise SystemExit(f"summarize: {' '.join(words[:6])} ended with {process.returncode}")
         printed.seek(0)
         return wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, printed.read().decode()
 
@@ -138,7 +138,7 @@ def summarize(video: Path, model: str) -> tuple[float, float, float, dict[str, A
         wanted = data["settings"]["budget_seconds"]
         _, _, frames = decode(Path(folder) / "out" / "summary.mp4", "default")
         if not 0.8 * wanted <= frames / data["source"]["fps"] <= wanted + 0.1:
-            raise SystemExit(f"bench_summarize: the summary has {frames} frames, wanted {wanted:.1f} s of {video.name}")
+            raise SystemExit(f"summarize: the summary has {frames} frames, wanted {wanted:.1f} s of {video.name}")
         return wall, cpu, peak, data
 
 

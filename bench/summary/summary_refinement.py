@@ -62,9 +62,7 @@ def timing(repeats: int) -> list[dict[str, Any]]:
             processor.append(time.process_time() - busy)
         wrong = wrong_picks(quality, features, picks)
         if wrong or len(picks) != k:
-            raise SystemExit(
-                f"bench_summary_refinement: greedy_map must pick as the naive search, {wrong} of {k} differ"
-            )
+            raise SystemExit(f"summary_refinement: greedy_map must pick as the naive search, {wrong} of {k} differ")
         lines.append(
             {
                 "part": "timing",

@@ -68,23 +68,32 @@ def timed(call: Callable[[], object], repeats: int, device: str) -> float:
     return statistics.median(taken)
 
 
-def check(size: str, folder: Path) -> float:
-    """The largest difference of all forms' saliency on a short video; the forms must be one model."""
+def make_models(size: str, window: int, device: str) -> dict[str, Any]:
+    """The same model in each form."""
     import torch
 
-    x = torch.randn(2, 24, 768 if size == "base" else 64)
-    mask = torch.ones(2, 24, dtype=torch.bool)
+    made = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for form in FORMS:
+            torch.manual_seed(0)
+            made[form] = make_model(form, size, window, Path(folder)).to(device)
+    return made
+
+
+def difference(models: dict[str, Any], device: str) -> float:
+    """The largest difference of the forms' saliency on a short video, in float32, where the window sees all frames."""
+    import torch
+
+    width = next(iter(models.values())).config.width
+    x = torch.randn(2, 24, width, generator=torch.Generator().manual_seed(0)).to(device)
+    mask = torch.ones(2, 24, dtype=torch.bool, device=device)
     mask[1, 15:] = False
     found = []
-    for form in FORMS:
-        torch.manual_seed(0)
-        model = make_model(form, size, 2 * 24 + 1, folder).eval()
-        with torch.no_grad():
-            found.append(model.saliency_logits(model.encode(x, mask))[mask])
-    worst = max(float((other - found[0]).abs().max()) for other in found)
-    if worst > 1e-4:
-        raise SystemExit(f"bench_training_step: all forms must give the same saliency, differ by {worst:.1e}")
-    return worst
+    with torch.no_grad():
+        for model in models.values():
+            found.append(model.eval().saliency_logits(model.encode(x, mask))[mask])
+            model.train()
+    return max(float((other - found[0]).abs().max()) for other in found)
 
 
 def measure(options: argparse.Namespace, form: str, frames: int) -> dict[str, Any]:
@@ -92,11 +101,27 @@ def measure(options: argparse.Namespace, form: str, frames: int) -> dict[str, An
     import torch
 
     torch.set_num_threads(options.threads)
-    torch.manual_seed(0)
+    apart = difference(make_models(options.size, 2 * 24 + 1, "cpu"), "cpu")
+    if not apart <= 1e-4:
+        raise SystemExit(f"training_step: all forms must give the same saliency, differ by {apart:.1e}")
     with tempfile.TemporaryDirectory() as folder:
-        difference = check(options.size, Path(folder))
         model = make_model(form, options.size, options.temporal_window, Path(folder)).to(options.device).train()
-    return {**measure_model(model, options, frames), "saliency_difference": difference}
+    return {**measure_model(model, options, frames), "saliency_difference": apart}
+
+
+def facts_of(options: argparse.Namespace, form: str, frames: int) -> dict[str, Any]:
+    """What tells a record from others."""
+    return {
+        "op": "training_step",
+        "form": form,
+        "size": options.size,
+        "dtype": options.dtype,
+        "device_type": options.device,
+        "shape": {"T": frames, "B": max(1, options.budget // frames)},
+        "temporal_window": options.temporal_window if form == "windowed" else None,
+        "repeats": options.repeats,
+        "threads": options.threads,
+    }
 
 
 def measure_model(model: Any, options: argparse.Namespace, frames: int) -> dict[str, Any]:
@@ -167,7 +192,7 @@ def measure_model(model: Any, options: argparse.Namespace, frames: int) -> dict[
     attend()
     parts["local_attention_s"] = timed(attend, options.repeats, device)
     if not all(loss == loss for loss in losses):
-        raise SystemExit("bench_training_step: the loss must be a number, got nan")
+        raise SystemExit("training_step: the loss must be a number, got nan")
     return {
         "status": "ok",
         "step_s": round(took, 4),
@@ -231,19 +256,7 @@ def main() -> None:
         facts["device"] = torch.cuda.get_device_name()
     for frames in options.frames:
         for form in options.forms:
-            line = {
-                "op": "training_step",
-                "form": form,
-                "size": options.size,
-                "dtype": options.dtype,
-                "device_type": options.device,
-                "shape": {"T": frames, "B": max(1, options.budget // frames)},
-                "temporal_window": options.temporal_window if form == "windowed" else None,
-                "repeats": options.repeats,
-                **facts,
-                "threads": options.threads,
-                **alone(options, form, frames),
-            }
+            line = {**facts, **facts_of(options, form, frames), **alone(options, form, frames)}
             append(options.results, line)
             said = f"{line['step_s']:.2f} s, {line['peak_mib']:.0f} MiB" if line["status"] == "ok" else line["status"]
             print(f"T {frames:6} {form:9} {said}", flush=True)

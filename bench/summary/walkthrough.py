@@ -33,7 +33,7 @@ def readme_lines() -> list[list[str]]:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     block = re.search(r"<!-- walkthrough -->\n```\n(.*?)```", text, re.DOTALL)
     if block is None:
-        raise SystemExit("bench_walkthrough: README.md must hold a walkthrough between its marks, got none")
+        raise SystemExit("walkthrough: README.md must hold a walkthrough between its marks, got none")
     return [shlex.split(line) for line in block[1].splitlines()]
 
 
@@ -78,9 +78,7 @@ def follow(
             taken.append(time.monotonic() - began)
             if process.wait() != (STOPPED if interrupt else 0):
                 said.seek(0)
-                raise SystemExit(
-                    f"bench_walkthrough: {shlex.join(words)} ended with {process.returncode}:\n{said.read()}"
-                )
+                raise SystemExit(f"walkthrough: {shlex.join(words)} ended with {process.returncode}:\n{said.read()}")
     return taken
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bench.kit.tables import NOTHING
 from bench.summary import ablation as bench_ablation
 from bench.summary import ablation_drawn
 from bench.summary.ablation import Reader, encoded_frames, measure_tvsum
@@ -167,4 +168,4 @@ def test_tables_hold_the_last_run_alone() -> None:
     assert "speech off" not in text
     assert "understood words in 4 of them" in text
     assert "| embedded model, 10 held-out videos | **everything on** | 0.250 |" in ablation_report.tvsum(records)
-    assert ablation_report.tvsum(records[:4]) == ablation_report.NOTHING
+    assert ablation_report.tvsum(records[:4]) == NOTHING

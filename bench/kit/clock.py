@@ -40,7 +40,7 @@ class WallClock:
     """The time that passes: of a computation on the CPU, or, on any device, of starting one.
 
     A sample lasts at least `fill` seconds. A call short enough to live on what lies in the caches is made once untimed
-    before each sample, since the calls in between were other contestants'.
+    before each sample, since the calls in between were other implementations'.
     """
 
     def __init__(self, sets: int = 1, fill: float = 2e-4, device: str = "cpu") -> None:
@@ -182,8 +182,8 @@ def _kib(status: Path, name: str) -> int:
 def keep_memory() -> None:
     """Asks glibc to keep the memory that tensors free, as the allocators do that PyTorch's guide for CPUs recommends.
 
-    Without it every large result is paged in anew, which takes longer than the computation, falls on some contestants
-    and not on others, and differs from run to run. Copying, which writes into memory that is there, is the roofline.
+    Without it every large result is paged in anew, which takes longer than the computation, falls on some and not on
+    others, and differs from run to run. Copying, which writes into memory that is there, is the roofline.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

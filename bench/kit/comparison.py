@@ -1,4 +1,4 @@
-"""A comparison: the same computation by several contestants, in one process, in turns; one record for each.
+"""A comparison: the same computation by several implementations, in one process, in turns; one record for each.
 
 Right numbers first: whoever computes something else, even ourselves, gets a record with the error and no speed. Who
 cannot take part gets a record that says why.
@@ -30,24 +30,24 @@ PATIENCE = 3.0
 
 
 class Absent(Exception):
-    """A contestant's package is not installed."""
+    """An implementation's package is not installed."""
 
 
 class LeftOut(Exception):
-    """It would take too long to find out how fast a contestant is."""
+    """It would take too long to find out how fast an implementation is."""
 
 
 class Broken(Exception):
-    """A contestant left the GPU unusable for this process, as an access out of bounds does; the message names it."""
+    """One left the GPU unusable for this process, as an access out of bounds does; the message names it."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One contestant."""
+    """One implementation."""
 
     name: str
     start: Callable[[], Call]
-    """Prepares its call. Raises Absent, LeftOut, or whatever the comparisonant raises."""
+    """Prepares its call. Raises Absent, LeftOut, or whatever the implementation raises."""
     check: Callable[[tuple[Tensor, ...]], Errors] | None = None
     """How far off its results are; None for a roofline, which computes something else."""
     bound: float = 0.0
@@ -70,7 +70,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What identifies a measurement beside its contestant, and how to set it up."""
+    """What identifies a measurement beside its implementation, and how to set it up."""
 
     facts: dict[str, Any]
     names: tuple[str, ...]
@@ -78,7 +78,7 @@ class Comparison:
     moved: int
     """Bytes that the computation has to read and write at the least."""
     entries: Callable[[], list[Entry]]
-    """Makes the inputs and the comparisonants."""
+    """Makes the inputs and the implementations."""
     clock: Callable[[], Clock]
     flops: int = 0
     """Floating-point operations that the computation takes at the least; 0 where bytes are what it is measured by."""
@@ -86,7 +86,7 @@ class Comparison:
 
 class Limits(NamedTuple):
     seconds: float
-    """To spend on a contestant's measurements."""
+    """To spend on an implementation's measurements."""
     slow: float
     """Whoever takes more seconds than this for a call, and more than PATIENCE times as long as we do, is left out."""
     memory: int
@@ -95,7 +95,7 @@ class Limits(NamedTuple):
     """On `time.monotonic`'s clock: who has not begun by then is left out, and measuring ends."""
 
 
-#: For a contestant, dtype and pass: the work and the seconds of its last call.
+#: For an implementation, dtype and pass: the work and the seconds of its last call.
 History = dict[tuple[Any, ...], tuple[float, float]]
 
 
@@ -118,11 +118,11 @@ class Ready:
             self.failure = _failure(error)
 
     def play(self) -> float:
-        """One sample, in seconds; one that fails ends the comparisonant's part, not the comparison."""
+        """One sample, in seconds; one that fails ends the implementation's part, not the comparison."""
         assert self.sampler is not None
         try:
             return self.sampler.sample()
-        except Exception as error:  # out of memory, mostly: whatever a contestant raises is its result
+        except Exception as error:  # out of memory, mostly: whatever an implementation raises is its result
             _free()
             self.failure = _failure(error)
             return math.nan
@@ -139,9 +139,9 @@ def compare(
     """The records: first of those who do not get a time, then all others at once.
 
     Args:
-        without: contestants that do not take part.
+        without: implementations that do not take part.
     Raises:
-        Broken: after the record of the comparisonant that broke the GPU. The others can be measured in another process.
+        Broken: after the record of whoever broke the GPU. The others can be measured in another process.
     """
     clock = comparison.clock()
     ready: list[Ready] = []
@@ -201,7 +201,7 @@ def compare_into(
     Who broke the GPU for the run before does not take part again.
 
     Returns:
-        dict: what the run knows of the comparison now, by contestant.
+        dict: what the run knows of the comparison now, by implementation.
     Raises:
         Broken: as `compare`.
     """
@@ -254,7 +254,7 @@ def _kind(facts: dict[str, Any]) -> tuple[Any, ...]:
 def _admit(
     entry: Entry, record: dict[str, Any], clock: Clock, limits: Limits, history: History, key: tuple[Any, ...]
 ) -> tuple[Ready | None, dict[str, Any]]:
-    """The contestant ready to be measured, or None and why not."""
+    """The implementation ready to be measured, or None and why not."""
     if entry.needs > limits.memory:
         wanted = f"needs about {entry.needs / GIB:.1f} GiB, more than {limits.memory / GIB:.1f}"
         return None, {"status": "out of memory", "reason": wanted}
@@ -286,7 +286,7 @@ def _admit(
         return None, {"status": "absent", "reason": str(missing)}
     except LeftOut as reason:
         return None, {"status": "left out", "reason": str(reason)}
-    except Exception as error:  # whatever a contestant raises is its result
+    except Exception as error:  # whatever an implementation raises is its result
         _free()
         return None, _failure(error)
     history[key] = (entry.work, seconds)
@@ -320,7 +320,7 @@ def repeats(limits: Limits, seconds: float) -> int:
 
 
 def _measure(ready: list[Ready], clock: Clock, limits: Limits, order: random.Random) -> Ready | None:
-    """Fills in the times: contestants in turns, in a new order every round; the slow ones sit out some rounds.
+    """Fills in the times: implementations in turns, in a new order every round; the slow ones sit out some rounds.
 
     Returns:
         Ready | None: the one that broke the GPU, if any did.

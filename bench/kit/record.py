@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-#: Contestants that stand for the rooflines, and ourselves.
+#: Implementations that stand for the rooflines, and ourselves.
 COPY, PRODUCT, OURS = "copy", "product", "vtsum"
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS, DOCS = ROOT / "bench" / "results", ROOT / "docs"
@@ -103,12 +103,12 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def comparison_key(record: dict[str, Any]) -> tuple[Any, ...]:
-    """What tells one comparison from another within a run: all that is the same for its contestants."""
+    """What tells one comparison from another within a run: all that is the same for its implementations."""
     return record["case"], record["pass"], record["dtype"], record.get("layout"), *sorted(record["shape"].items())
 
 
 def newest_comparisons(records: Sequence[dict[str, Any]], device_type: str) -> list[dict[str, dict[str, Any]]]:
-    """Each comparison as it was made last on such a device: its records by contestant. Runs are never mixed in one."""
+    """Each comparison as it was last made on such a device: its records by name. Runs are never mixed in one."""
     comparisons: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
     runs: dict[tuple[Any, ...], str] = {}
     for record in records:

@@ -10,7 +10,7 @@ from bench.kit.plot import Panel, Style, seconds
 from bench.kit.record import COPY, OURS, PRODUCT
 
 Records = Sequence[dict[str, Any]]
-#: One comparison: its records by contestant.
+#: One comparison: its records by implementation.
 Compared = dict[str, dict[str, Any]]
 #: A page's tables by their marks.
 Tables = Mapping[str, Callable[[], str]]
@@ -135,7 +135,7 @@ def ours_against(compared: Compared | None, share: str, rivals: Sequence[Sequenc
 
 
 def standing(found: dict[str, Any] | None) -> str:
-    """A contestant's time and the most memory beside the inputs, or why there is none."""
+    """An implementation's time and the most memory beside the inputs, or why there is none."""
     if found is None:
         return ""
     if found["status"] != "ok":

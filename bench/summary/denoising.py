@@ -23,8 +23,8 @@ import numpy as np
 
 from bench.kit.command import parser
 from bench.kit.record import DOCS, append, machine, read
-from bench.summary.denoising_corpus import JFK, TEXTS, heard_rightly, narrations, paragraphs
-from bench.summary.speech_corpus import PASSAGES, RATE, with_noise
+from bench.summary.denoising_corpus import TEXTS, heard_rightly, narrations, paragraphs
+from bench.summary.speech_corpus import JFK, PASSAGES, RATE, with_noise
 from bench.summary.tables.denoising import draw
 from vtsum.enhance.speech.denoise import denoise
 from vtsum.enhance.speech.readability import readability, sentence_break_f

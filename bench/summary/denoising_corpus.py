@@ -11,12 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.summary.speech_corpus import PASSAGES, RATE, VOICES, Narration, speak, speech_rms
+from bench.summary.speech_corpus import PASSAGES, VOICES, Narration, read_aloud
 from vtsum.data.activitynet import load_activitynet_captions
 from vtsum.enhance.speech.transcript import Transcript, Utterance, Word
 from vtsum.enhance.speech.wer import normalise
 
-JFK = "And so, my fellow Americans, ask not what your country can do for you, ask what you can do for your country."
 # Written for this measurement, on topics far from the captions'.
 TEXTS = [
     "The committee will meet on Thursday to discuss the budget for the coming year. Nobody expects an easy decision. "
@@ -44,22 +43,6 @@ def paragraphs(shared: Path, name: str, count: int) -> list[str]:
     return found[:: max(len(found) // count, 1)][:count]
 
 
-def read_aloud(text: str, seed: int) -> Narration:
-    """The text read sentence by sentence by one of the voices, 0.4 to 1.2 s of silence between them."""
-    rng = np.random.default_rng(seed)
-    voice, speed = VOICES[seed % len(VOICES)]
-    pieces, sentences, at = [], [], 0
-    for sentence in re.split(r"(?<=[.!?]) +", text):
-        silence = np.zeros(int(rng.uniform(0.4, 1.2) * RATE), np.float32)
-        spoken = speak(sentence, voice, speed)
-        pieces += [silence, spoken]
-        at += len(silence)
-        sentences.append((at / RATE, (at + len(spoken)) / RATE, sentence))
-        at += len(spoken)
-    samples = np.concatenate([*pieces, np.zeros(RATE // 2, np.float32)])
-    return Narration(f"text {seed}", text, samples * (0.1 / speech_rms(samples)), tuple(sentences))
-
-
 def narrations(shared: Path, topic: str, count: int) -> Iterator[Narration]:
     """Texts of a topic, read aloud: "captions" and "other topics" to measure, each with ", chosen on" for settings."""
     if topic.startswith("other topics"):
@@ -67,7 +50,9 @@ def narrations(shared: Path, topic: str, count: int) -> Iterator[Narration]:
     else:
         texts = paragraphs(shared, "val_1.json.gz" if topic.endswith("chosen on") else "test_1.json.gz", count)
     for i, text in enumerate(texts[:count]):
-        yield read_aloud(text, i)
+        voice, speed = VOICES[i % len(VOICES)]
+        lines = re.split(r"(?<=[.!?]) +", text)
+        yield read_aloud(f"text {i}", lines, voice, speed, np.random.default_rng(i), (0.4, 1.2), 0.5)
 
 
 def heard_rightly(text: str, confidence: float) -> Transcript:

@@ -21,7 +21,7 @@ import numpy as np
 
 from bench.kit.command import parser
 from bench.kit.record import DOCS, append, machine, read
-from bench.summary.speech_corpus import NOISES, PASSAGES, RATE, VOICES, Narration, clipped, narrate, with_noise
+from bench.summary.speech_corpus import JFK, NOISES, PASSAGES, RATE, VOICES, Narration, clipped, narrate, with_noise
 from vtsum.enhance.speech.activity import voice_activity, voiced
 from vtsum.enhance.speech.recognisers import sphinx, sphinx_worker
 from vtsum.enhance.speech.sound import as_pcm, read_sound
@@ -30,8 +30,6 @@ from vtsum.enhance.speech.wer import word_errors
 
 PACKAGES = ("numpy", "av", "pocketsphinx", "faster-whisper")
 LEVELS = (20, 10, 5, 0)
-#: What President Kennedy says in jfk.flac (inaugural address, 1961).
-JFK = "And so, my fellow Americans: ask not what your country can do for you, ask what you can do for your country."
 Spans = list[tuple[float, float]]
 
 

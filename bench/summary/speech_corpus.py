@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tempfile
 import wave
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,8 @@ PASSAGES: dict[str, str] = {
         "little longer. Serve the soup with fresh bread and a glass of cold milk."
     ),
 }
+#: What President Kennedy says in jfk.flac (inaugural address, 1961).
+JFK = "And so, my fellow Americans: ask not what your country can do for you, ask what you can do for your country."
 #: espeak-ng's voice and words a minute: of those tried, the ones that PocketSphinx understands best.
 VOICES = (("en-us+klatt2", 130), ("en-us+f5", 130), ("en-us+klatt4", 130), ("en-us", 115))
 NOISES = ("white", "hum", "babble", "music")
@@ -98,29 +101,35 @@ def resample(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
 
 
 def narrate(
-    name: str,
-    *,
-    voice: str = "en-us",
-    speed: int = 150,
-    seed: int = 0,
-    level: float = 0.1,
-    first: int | None = None,
+    name: str, *, voice: str = "en-us", speed: int = 150, seed: int = 0, level: float = 0.1, first: int | None = None
 ) -> Narration:
-    """A passage, or its `first` sentences, read sentence by sentence, with silence of 0.5 to 2 s around each; `level`
-    is the speech's RMS."""
+    """A passage, or its `first` sentences, with silence of 0.5 to 2 s around each."""
     rng = np.random.default_rng([seed, *name.encode()])
     lines = PASSAGES[name].replace(". ", ".\n").splitlines()[:first]
-    text = " ".join(lines)
-    pieces, sentences, at = [], [], 0
+    return read_aloud(name, lines, voice, speed, rng, (0.5, 2.0), 1.0, level)
+
+
+def read_aloud(
+    name: str,
+    lines: Sequence[str],
+    voice: str,
+    speed: int,
+    rng: np.random.Generator,
+    pauses: tuple[float, float],
+    after: float,
+    level: float = 0.1,
+) -> Narration:
+    """Sentences read one by one; seconds of silence before each, and after the last; `level` is the speech's RMS."""
+    parts, sentences, at = [], [], 0
     for sentence in lines:
-        silence = np.zeros(int(rng.uniform(0.5, 2.0) * RATE), np.float32)
+        silence = np.zeros(int(rng.uniform(*pauses) * RATE), np.float32)
         spoken = speak(sentence, voice, speed)
-        pieces += [silence, spoken]
+        parts += [silence, spoken]
         begin = at + len(silence)
         at = begin + len(spoken)
         sentences.append((begin / RATE, at / RATE, sentence))
-    samples = np.concatenate([*pieces, np.zeros(RATE, np.float32)])
-    return Narration(name, text, samples * (level / speech_rms(samples)), tuple(sentences))
+    samples = np.concatenate([*parts, np.zeros(int(after * RATE), np.float32)])
+    return Narration(name, " ".join(lines), samples * (level / speech_rms(samples)), tuple(sentences))
 
 
 def speech_rms(samples: np.ndarray) -> float:

@@ -24,8 +24,8 @@ from bench.kit.record import ROOT
 
 VARIABLES = {"_cpu": "VTSUM_BUILD_CPP", "_cuda": "VTSUM_BUILD_CUDA"}
 RECORD = "_build.json"
-SMALL = "csrc/cuda/memory_gather.cu"
-"""Compiled in a dry run."""
+SMALL = "memory_gather.cu"
+"""Of csrc/cuda; compiled in a dry run."""
 
 _LOADED = """
 import json, vtsum_kernels as vk
@@ -148,8 +148,8 @@ def small(context: Context, root: Path) -> Line:
     if nvcc is None:
         return Line(check, "absent", "nvcc was not found")
     command = [nvcc, "-std=c++17", "-O3", "--expt-relaxed-constexpr", "-arch=sm_90", "-cubin", "-Xptxas", "-v"]
-    made = context.scratch / "small.cubin"
-    done = context.call([*command, "-Icsrc/include", SMALL, "-o", str(made)], context.left(), cwd=root)
+    source, made = next((root / "csrc" / "cuda").rglob(SMALL)), context.scratch / "small.cubin"
+    done = context.call([*command, "-Icsrc/include", str(source), "-o", str(made)], context.left(), cwd=root)
     if not done.ok or not made.is_file():
         return Line(check, "failed", first_error(done.output) or done.why())
     registers = max(map(int, re.findall(r"Used (\d+) registers", done.output)), default=0)

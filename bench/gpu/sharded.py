@@ -15,7 +15,7 @@ from typing import Any
 
 from bench.gpu.child import Teller, parser
 from bench.gpu.stage import ROOT, Line
-from bench.kit.record import append
+from bench.kit.record import append, environment
 
 STAGES = (1, 3)
 PACKAGES = ("torch", "deepspeed", "transformers")
@@ -88,7 +88,6 @@ def main() -> int:
     if importlib.util.find_spec("deepspeed") is None:
         teller.line(Line("DeepSpeed step", "absent", "the package deepspeed is not installed"))
         return 0
-    from bench.kit.record import environment
     from vtsum.errors import VTSumError
 
     facts = environment(chosen.device, PACKAGES)
@@ -105,19 +104,12 @@ def main() -> int:
         except Exception as error:
             teller.line(Line(check, "failed", f"{type(error).__name__}: {str(error)[:200]}"))
             continue
-        record = {
-            "op": "deepspeed_step",
-            "run": chosen.run,
-            "size": f"ZeRO {stage}",
-            "dtype": "bfloat16",
-            "status": "ok",
-        }
-        append(chosen.out / "training_step.jsonl", {**record, "device_type": chosen.device, **found, **facts})
+        record = {"op": "deepspeed_step", "run": chosen.run, "size": f"ZeRO {stage}", "dtype": "bfloat16"}
+        record |= {"status": "ok", "device_type": chosen.device}
+        append(chosen.out / "training_step.jsonl", {**record, **found, **facts})
         memory = "" if found["peak_mib"] is None else f", {found['peak_mib']:,.0f} MiB in all"
-        shape = found["shape"]
-        teller.line(
-            Line(check, "ok", f"{found['step_s']:.4g} s{memory}, T {shape['T']} x {shape['B']}, loss {found['loss']}")
-        )
+        shape = f"T {found['shape']['T']} x {found['shape']['B']}"
+        teller.line(Line(check, "ok", f"{found['step_s']:.4g} s{memory}, {shape}, loss {found['loss']}"))
     return 0
 
 

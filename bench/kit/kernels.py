@@ -1,4 +1,7 @@
-"""The inner parts of vtsum_kernels that benchmarks use, in one place: references, tuned sizes, launches of Triton."""
+"""The inner parts of vtsum_kernels that benchmarks use, in one place: references, tuned sizes, launches of Triton.
+
+The package is imported where it is used: who only plans a measurement loads none of its libraries.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vtsum_kernels.memory_retrieval import memory_attention_reference, memory_fuse_reference
-from vtsum_kernels.sliding_window_attention.reference import sliding_window_attention_reference
-
-__all__ = ["memory_attention_reference", "memory_fuse_reference", "sliding_window_attention_reference"]
-
 TUNED_VARIABLE = "VTSUM_KERNELS_TUNED"
+
+
+def sliding_window_attention_reference(*tensors: Any, **options: Any) -> Any:
+    from vtsum_kernels.sliding_window_attention.reference import sliding_window_attention_reference
+
+    return sliding_window_attention_reference(*tensors, **options)
+
+
+def memory_attention_reference(*tensors: Any, **options: Any) -> Any:
+    from vtsum_kernels.memory_retrieval import memory_attention_reference
+
+    return memory_attention_reference(*tensors, **options)
+
+
+def memory_fuse_reference(*tensors: Any, **options: Any) -> Any:
+    from vtsum_kernels.memory_retrieval import memory_fuse_reference
+
+    return memory_fuse_reference(*tensors, **options)
 
 
 class Used(NamedTuple):

@@ -340,3 +340,15 @@ def test_a_program_that_takes_too_long_or_is_not_there() -> None:
     assert call(["true"], 0).status is None
     failed = call(["bash", "-c", "echo the reason; exit 3"], 10)
     assert failed.why() == "status 3: the reason"
+
+
+def test_the_check_s_own_process_loads_none_of_our_packages() -> None:
+    """A library that crashes takes a program with it, not the check; and nothing of ours is installed there."""
+    code = """
+import sys
+sys.modules["vtsum"] = sys.modules["vtsum_kernels"] = None
+from bench.gpu import build, check, kernels, model, plan, tests
+assert len([one.title for one in plan.planned(False)]) > 20
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -16,12 +16,11 @@ import random
 import sys
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from bench.kit.op import Op, Options
-from bench.kit.record import OURS, RESULTS, environment, read
+from bench.kit.record import OURS, RESULTS, environment, read, run_name
 from bench.ops import OPS, benchmark
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -129,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
     output: Path = options.output or RESULTS / f"{op.name}.jsonl"
-    run = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    run = run_name()
     if options.resume:
         earlier = [r["run"] for r in read(output) if r["op"] == op.name and r["device_type"] == device]
         run = earlier[-1] if earlier else run

@@ -28,7 +28,6 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -36,6 +35,7 @@ from typing import Any
 from bench.gpu import machine
 from bench.gpu.stage import FILES, LOG, SCRATCH, TABLE, TESTS, Context, Line
 from bench.gpu.table import final, shorter
+from bench.kit.record import run_name
 
 #: Each part's module, and its share of the time: in ten minutes, seconds.
 PARTS: dict[str, tuple[str, float]] = {
@@ -103,7 +103,7 @@ class Check:
             tune=options.tune,
             facts={},
             scratch=scratch,
-            run=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            run=run_name(),
             environment=machine.environment(scratch),
         )
         self.context.out.mkdir(parents=True, exist_ok=True)

@@ -207,8 +207,8 @@ def compare_into(
     """
 
     def known() -> dict[str, dict[str, Any]]:
-        key = comparison_key(comparison.facts)
-        return {r["name"]: r for r in read(path) if (r["op"], r["run"]) == (op, run) and comparison_key(r) == key}
+        wanted = (op, run, machine["device_type"], comparison_key(comparison.facts))
+        return {r["name"]: r for r in read(path) if (r["op"], r["run"], r["device_type"], comparison_key(r)) == wanted}
 
     before = known()
     if all(name in before for name in comparison.names):

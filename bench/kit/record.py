@@ -8,6 +8,7 @@ import platform
 import statistics
 import subprocess
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,11 @@ def environment(device: str, packages: Sequence[str]) -> dict[str, Any]:
 
         facts["cpu_level"] = vtsum_kernels.build_info()["cpu_level"]
     return facts
+
+
+def run_name() -> str:
+    """Names a run in its records: when it began, to the millisecond, for two may begin in one second."""
+    return f"{datetime.now(UTC).strftime('%Y-%m-%dT%H:%M:%S.%f')[:-3]}Z"
 
 
 def _commit() -> str | None:

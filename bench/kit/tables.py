@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from bench.kit import record
@@ -32,6 +32,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], below: str = "") -
     lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
     text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     return f"{text}\n\n{below}" if below else text
+
+
+def formatted(columns: Mapping[str, str], lines: Iterable[Mapping[str, Any]], below: str = "") -> str:
+    """A row for each record: by head, how `str.format` writes a column from the record's values."""
+    rows = [[column.format_map(line) for column in columns.values()] for line in lines]
+    return table(list(columns), rows, below)
 
 
 def records(name: str, lines: Records | None = None) -> Records:

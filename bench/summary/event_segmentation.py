@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from bench.kit.command import parser
-from bench.kit.record import DOCS, ROOT, append, machine
+from bench.kit.record import DOCS, ROOT, append, machine, read
 from bench.summary.tvsum import embeddings, frames_at
 from vtsum.data.film import CUTS, PARTS
 from vtsum.data.procedural import EVENT_KINDS, Event, Scene, make_clip
@@ -256,7 +256,7 @@ def main() -> None:
             print(json.dumps(one), flush=True)
         weights = {"weights": model.weights_sha256[:16]} if model is not None else {}
         append(options.results, *({"op": "event_segmentation", **one, **weights, **facts} for one in lines))
-    draw(DOCS / "event_segmentation.png")
+    draw(DOCS / "event_segmentation.png", read(options.results))
 
 
 if __name__ == "__main__":

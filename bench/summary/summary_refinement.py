@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from bench.kit.command import parser
-from bench.kit.record import DOCS, append, machine, quantiles
+from bench.kit.record import DOCS, append, machine, quantiles, read
 from bench.summary import refinement_tvsum
 from bench.summary.tables.summary_refinement import draw
 from vtsum.enhance.summary_refinement import greedy_map, smooth_scores
@@ -110,7 +110,7 @@ def main() -> None:
             append(options.results, {**line, **facts})
             print({k: v for k, v in line.items() if k != "part"}, flush=True)
     if "plot" in options.parts:
-        draw(DOCS / "summary_refinement.png")
+        draw(DOCS / "summary_refinement.png", read(options.results))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from bench.kit.plot import pyplot, save
-from bench.kit.tables import Records, Tables, newest, records, table
+from bench.kit.tables import Records, Tables, formatted, newest, records
+
+DENOISING = {
+    "heard by PocketSphinx": "{topic}, {words} words",
+    "white noise": "{level}",
+    "WER, %": "{before[wer]:.1f} → {after[wer]:.1f}",
+    "Flesch ease": "{before[reading_ease]:.0f} → {after[reading_ease]:.0f}",
+    "words a sentence": "{before[words_a_sentence]:.0f} → {after[words_a_sentence]:.0f}",
+    "sentence ends, F": "{before[sentence_break_f]:.0f} → {after[sentence_break_f]:.0f}",
+}
+CLEAN = {
+    "text without an error": "{topic}, {words} words",
+    "confidence of every word": "{sure}",
+    "WER after, %": "{after[wer]:.2f}",
+}
 
 
 def _newest(lines: Records | None) -> list[dict[str, Any]]:
@@ -16,32 +30,15 @@ def _newest(lines: Records | None) -> list[dict[str, Any]]:
 
 def denoising(lines: Records | None = None) -> str:
     """Word error rate and readability before and after, by topic and noise."""
-    rows = []
     heard = [r for r in _newest(lines) if not isinstance(r["noise"], str)]
-    for r in sorted(heard, key=lambda r: (r["topic"], -(1e9 if r["noise"] is None else r["noise"]))):
-        a, b = r["before"], r["after"]
-        rows.append(
-            [
-                f"{r['topic']}, {r['words']} words",
-                "none" if r["noise"] is None else f"{r['noise']:g} dB",
-                f"{a['wer']:.1f} → {b['wer']:.1f}",
-                f"{a['reading_ease']:.0f} → {b['reading_ease']:.0f}",
-                f"{a['words_a_sentence']:.0f} → {b['words_a_sentence']:.0f}",
-                f"{a['sentence_break_f']:.0f} → {b['sentence_break_f']:.0f}",
-            ]
-        )
-    head = ["heard by PocketSphinx", "white noise", "WER, %", "Flesch ease", "words a sentence", "sentence ends, F"]
-    return table(head, rows)
+    heard.sort(key=lambda r: (r["topic"], -(1e9 if r["noise"] is None else r["noise"])))
+    return formatted(DENOISING, [{**r, "level": "none" if r["noise"] is None else f"{r['noise']:g} dB"} for r in heard])
 
 
 def clean(lines: Records | None = None) -> str:
     """What the denoiser does to texts without an error."""
-    rows = [
-        [f"{r['topic']}, {r['words']} words", r["noise"].rpartition(" ")[2], f"{r['after']['wer']:.2f}"]
-        for r in _newest(lines)
-        if isinstance(r["noise"], str)
-    ]
-    return table(["text without an error", "confidence of every word", "WER after, %"], rows)
+    texts = [r for r in _newest(lines) if isinstance(r["noise"], str)]
+    return formatted(CLEAN, [{**r, "sure": r["noise"].rpartition(" ")[2]} for r in texts])
 
 
 def draw(path: Path, lines: Records | None = None) -> None:

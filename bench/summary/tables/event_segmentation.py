@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.kit.plot import pyplot, save
-from bench.kit.tables import Tables, records, table
+from bench.kit.tables import Records, Tables, formatted, records, table
 
 NAMES = {
     "kts": "KTS",
@@ -15,13 +15,20 @@ NAMES = {
     "cuts": "cuts and dissolves",
     "uniform": "uniform, 5 s",
 }
+SPEED = {
+    "frames, 256-d, segments of 2 to 60": "{shape[T]:,}",
+    "KTS": "{seconds:.2f} s",
+    "of the processor": "{cpu_seconds:.2f} s",
+    "peak memory": "{peak_mib:.0f} MiB",
+    "segments found": "{segments:,}",
+}
 COLORS = {"cut": "#222222", "dissolve": "#2f7ebc", "event": "#d1772b"}
 
 
-def newest(case: str) -> list[dict[str, Any]]:
+def newest(case: str, lines: Records | None = None) -> list[dict[str, Any]]:
     """The newest record of each method of a case, in the order of their first."""
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for record in records("event_segmentation"):
+    for record in records("event_segmentation", lines):
         if record["case"] == case:
             shape = record.get("shape", {})
             found[record["method"], record.get("fps"), shape.get("T")] = record
@@ -40,12 +47,8 @@ def _best(rows: list[dict[str, Any]]) -> float:
 
 
 def _rates(record: dict[str, Any], best: float) -> list[str]:
-    f = f"{100 * record['f']:.1f}"
-    return [
-        f"{100 * record['precision']:.1f}",
-        f"{100 * record['recall']:.1f}",
-        f"**{f}**" if record["f"] == best else f,
-    ]
+    precision, recall, f = (f"{100 * record[name]:.1f}" for name in ("precision", "recall", "f"))
+    return [precision, recall, f"**{f}**" if record["f"] == best else f]
 
 
 def planted() -> str:
@@ -80,23 +83,12 @@ def published() -> str:
 def speed() -> str:
     """Time and memory of KTS."""
     rows = newest("speed")
-    body = [
-        [
-            f"{record['shape']['T']:,}",
-            f"{record['seconds']:.2f} s",
-            f"{record['cpu_seconds']:.2f} s",
-            f"{record['peak_mib']:.0f} MiB",
-            f"{record['segments']:,}",
-        ]
-        for record in sorted(rows, key=lambda record: record["shape"]["T"])
-    ]
-    head = ["frames, 256-d, segments of 2 to 60", "KTS", "of the processor", "peak memory", "segments found"]
-    return table(head, body, _where(rows))
+    return formatted(SPEED, sorted(rows, key=lambda record: record["shape"]["T"]), _where(rows))
 
 
-def draw(path: Path) -> None:
+def draw(path: Path, lines: Records) -> None:
     """One drawn video as every method sees it, and F on all of them; nothing without records."""
-    rows = newest("planted")
+    rows = newest("planted", lines)
     if not rows:
         return
     figure, (left, right) = pyplot().subplots(

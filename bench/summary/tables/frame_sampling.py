@@ -6,12 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from bench.kit.plot import pyplot, save
-from bench.kit.tables import Records, Tables, records, table
+from bench.kit.tables import Records, Tables, formatted, records, table
 
 HEAD = ["frames encoded", "which", "tau", "rho", "F", "rho, difference", "F, difference", "cosine", "events"]
 SHOWN: dict[float, set[str] | None] = {1.0: {"all"}, 0.25: None, 0.1: {"uniform", "top-k", "coverage"}}
 """The shares, and of each the methods (None: all of them), that the tables have; the picture has the other shares."""
 STYLES = {"uniform": ("#4c78a8", "s"), "top-k": ("#e45756", "^"), "coverage": ("#54a24b", "o")}
+
+
+PLANTED = {
+    "sampler": "{method}",
+    "frames encoded": "{encoded_share:.0%}",
+    "events shown": "{events_shown} of {events}",
+    "of their seconds": "{seconds_shown:.0%}",
+}
+COST = {"one thread": "{what}", "processor time, ms a frame": "{ms_a_frame[p50]:.2f}"}
 
 
 def newest(lines: Records | None = None) -> dict[tuple[Any, ...], dict[str, Any]]:
@@ -45,19 +54,13 @@ def _shown(r: dict[str, Any]) -> bool:
 
 def planted() -> str:
     """Events shown in a tenth, by sampler."""
-    rows = []
-    for name in ("all", "uniform", "coverage"):
-        if (r := newest().get(("planted", name, ""))) is not None:
-            shown = f"{r['events_shown']} of {r['events']}"
-            rows.append([name, f"{r['encoded_share']:.0%}", shown, f"{r['seconds_shown']:.0%}"])
-    head = ["sampler", "frames encoded", "events shown", "of their seconds"]
-    return table(head, rows)
+    found = [r for name in ("all", "uniform", "coverage") if (r := newest().get(("planted", name, ""))) is not None]
+    return formatted(PLANTED, found)
 
 
 def cost() -> str:
     """Milliseconds a frame."""
-    rows = [[r["what"], f"{r['ms_a_frame']['p50']:.2f}"] for key, r in newest().items() if key[0] == "cost"]
-    return table(["one thread", "processor time, ms a frame"], rows)
+    return formatted(COST, [r for key, r in newest().items() if key[0] == "cost"])
 
 
 TABLES: Tables = {

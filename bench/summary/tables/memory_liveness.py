@@ -6,9 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from bench.kit.plot import pyplot, save
-from bench.kit.tables import Records, Tables, records, table
+from bench.kit.tables import Records, Tables, formatted, records
 
 LABELS = {"published": "as published", "vtsum": "VTSum's"}
+
+
+LIVENESS = {
+    "bank": "{label}, epoch {epoch}",
+    "slots a frame reads": "{slots_a_frame:.1f} of {slots}",
+    "slots in use": "{slots_in_use:.1f}",
+    "dead slots": "{dead_slots}",
+    "follows the frame": "{follows_frame:.2%}",
+    "tau": "{tau:.3f}",
+}
 
 
 def newest(lines: Records) -> dict[str, list[dict[str, Any]]]:
@@ -24,21 +34,8 @@ def newest(lines: Records) -> dict[str, list[dict[str, Any]]]:
 def liveness(lines: Records | None = None) -> str:
     """Both forms at the start and at the end."""
     runs = newest(records("memory_liveness", lines))
-    rows = [
-        [
-            f"{LABELS[form]}, epoch {line['epoch']}",
-            f"{line['slots_a_frame']:.1f} of {line['slots']}",
-            f"{line['slots_in_use']:.1f}",
-            str(line["dead_slots"]),
-            f"{line['follows_frame']:.2%}",
-            f"{line['tau']:.3f}",
-        ]
-        for form in LABELS
-        if form in runs
-        for line in (runs[form][0], runs[form][-1])
-    ]
-    head = ["bank", "slots a frame reads", "slots in use", "dead slots", "follows the frame", "tau"]
-    return table(head, rows)
+    ends = [line for form in LABELS if form in runs for line in (runs[form][0], runs[form][-1])]
+    return formatted(LIVENESS, [{**line, "label": LABELS[line["form"]]} for line in ends])
 
 
 def draw(path: Path, lines: Records) -> None:

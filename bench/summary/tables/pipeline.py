@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 from bench.kit import record
-from bench.kit.tables import Tables, newest, records, table
+from bench.kit.tables import Tables, formatted, records
+
+SUMMARIZE = {
+    "video, 640 x 360, H.264": "{shape[minutes]} min",
+    "whole job": "{job_s[p50]:.1f} s",
+    "decoding it once with PyAV": "{decode_s[p50]:.1f} s",
+    "ratio": "{ratio:.1f}",
+    "peak memory": "{peak_mib:.0f} MiB",
+    "runs": "{repeats}",
+}
+ENCODER = {
+    "embedded frame encoder": "{threads} threads, batches of {shape[batch]}",
+    "frames a second": "{frames_a_second[p50]:.0f}",
+}
 
 
 def summarize() -> str:
     """The whole job against decoding the same file."""
-    found = newest([r | r["shape"] for r in records("summarize")], "minutes")
-    rows = [
-        [
-            f"{r['minutes']} min",
-            f"{r['job_s']['p50']:.1f} s",
-            f"{r['decode_s']['p50']:.1f} s",
-            f"{r['ratio']:.1f}",
-            f"{r['peak_mib']:.0f} MiB",
-            str(r["repeats"]),
-        ]
-        for _, r in sorted(found.items())
-    ]
-    head = ["video, 640 x 360, H.264", "whole job", "decoding it once with PyAV", "ratio", "peak memory", "runs"]
-    return table(head, rows)
+    newest = {r["shape"]["minutes"]: r for r in records("summarize")}
+    return formatted(SUMMARIZE, [newest[minutes] for minutes in sorted(newest)])
 
 
 def encoder() -> str:
     """Frames a second of the embedded encoder."""
-    found = newest([r | r["shape"] for r in records("encoder")], "threads", "batch")
-    rows = [
-        [f"{threads} threads, batches of {batch}", f"{r['frames_a_second']['p50']:.0f}"]
-        for (threads, batch), r in sorted(found.items())
-    ]
-    return table(["embedded frame encoder", "frames a second"], rows)
+    newest = {(r["threads"], r["shape"]["batch"]): r for r in records("encoder")}
+    return formatted(ENCODER, [newest[key] for key in sorted(newest)])
 
 
 def walkthrough() -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.kit.plot import pyplot, save, seconds
-from bench.kit.tables import Tables, newest, records, table
+from bench.kit.tables import Records, Tables, formatted, newest, records, table
 
 SOURCES = {"ridge": "ridge, disjoint folds, 50 videos", "embedded": "embedded model, 10 held-out videos"}
 KEYSHOTS = {
@@ -19,13 +19,23 @@ KEYSHOTS = {
 PLANS = {"none": "`none`", "knapsack": "`knapsack`", "dpp": "**`dpp`**"}
 
 
+PROCEDURAL = {
+    "choice": "{name}",
+    "shown of an event, mean": "{shown_s:.2f} s",
+    "least": "{least_s:.2f} s",
+    "events missed": "{events_missed} of {events}",
+    "of the summary, in events": "{share_in_events:.0%}",
+}
+
+
 def _newest(part: str, *keys: str, **wanted: Any) -> dict[tuple[Any, ...], dict[str, Any]]:
     return newest(records("summary_refinement"), *keys, part=part, **wanted)
 
 
-def newest_tvsum(source: str, protocol: str) -> list[dict[str, Any]]:
+def _tvsum(source: str, protocol: str, lines: Records | None = None) -> list[dict[str, Any]]:
     """The newest record of each way to choose, in the order they were measured in."""
-    return list(_newest("tvsum", "method", "strength", source=source, protocol=protocol).values())
+    found = records("summary_refinement", lines)
+    return list(newest(found, "method", "strength", part="tvsum", source=source, protocol=protocol).values())
 
 
 def _ways(protocol: str, names: dict[str, str], versus: str) -> str:
@@ -34,7 +44,7 @@ def _ways(protocol: str, names: dict[str, str], versus: str) -> str:
 
     rows = []
     for source, title in SOURCES.items():
-        found = {r["method"]: r for r in newest_tvsum(source, protocol) if r["strength"] in (None, STRENGTH)}
+        found = {r["method"]: r for r in _tvsum(source, protocol) if r["strength"] in (None, STRENGTH)}
         for method, name in {**names, **{m: m for m in found if m not in names}}.items():
             if (r := found.get(method)) is None:
                 continue
@@ -79,19 +89,9 @@ def smoothing() -> str:
 def procedural() -> str:
     """What plans of drawn videos show of their planted events."""
     found = _newest("procedural", "method")
-    rows = [
-        [
-            name,
-            f"{r['shown_s']:.2f} s",
-            f"{r['least_s']:.2f} s",
-            f"{r['events_missed']} of {r['events']}",
-            f"{100 * r['share_in_events']:.0f}%",
-        ]
-        for method, name in PLANS.items()
-        if (r := found.get((method,))) is not None
-    ]
-    head = ["choice", "shown of an event, mean", "least", "events missed", "of the summary, in events"]
-    return table(head, rows)
+    return formatted(
+        PROCEDURAL, [{**r, "name": name} for method, name in PLANS.items() if (r := found.get((method,))) is not None]
+    )
 
 
 def timing() -> str:
@@ -113,13 +113,13 @@ def timing() -> str:
     return table(head, rows, where)
 
 
-def draw(path: Path) -> None:
+def draw(path: Path, lines: Records) -> None:
     """F against diversity, along the strength of the DPP, beside the knapsack."""
     from vtsum.enhance.summary_refinement import STRENGTH
 
     figure, panels = pyplot().subplots(1, 2, figsize=(9, 3.9), layout="constrained")
     for panel, (source, title) in zip(panels, SOURCES.items(), strict=True):
-        rows = newest_tvsum(source, "keyshots")
+        rows = _tvsum(source, "keyshots", lines)
         line = sorted((r for r in rows if r["method"] == "dpp"), key=lambda r: r["strength"])
         xs, ys = [r["diversity"][0] for r in line], [100 * r["f"][0] for r in line]
         panel.plot(xs, ys, "-o", color="#1f6fb4", markersize=4, label="DPP, strength 0.001 to 1,000", zorder=2)

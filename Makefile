@@ -22,9 +22,10 @@ PYTHON_CODE := $(wildcard vtsum kernels bench tests setup.py)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export VIDEO OUT
 
-OPS := sliding_window_attention memory_attention memory_fuse
+OPS := $(patsubst bench/ops/%/cases.py,%,$(wildcard bench/ops/*/cases.py))
 MEASURED := encoder summarize training_step walkthrough
-MEASURED_ON_DATA := ablation denoising event_segmentation frame_sampling memory_liveness speech summary_refinement
+MEASURED_ON_DATA_TOO := ablation speech
+MEASURED_ON_DATA := denoising event_segmentation frame_sampling memory_liveness summary_refinement
 
 .PHONY: help demo test check bench gpu-check clean
 
@@ -51,6 +52,7 @@ bench: .venv/.stamp-bench  ## Measure on this machine, with SHARED=DIR on the da
 	@run() { echo "==> $$*"; $(BIN)/python -m "$$@"; }; \
 	  for op in $(OPS); do run bench.run --op $$op; done; \
 	  for name in $(MEASURED); do run bench.summary.$$name; done; \
+	  for name in $(MEASURED_ON_DATA_TOO); do run bench.summary.$$name $(if $(SHARED),--shared "$(SHARED)"); done; \
 	  for name in $(if $(SHARED),$(MEASURED_ON_DATA)); do run bench.summary.$$name --shared "$(SHARED)"; done
 
 # As it is found: a machine with a GPU may have no network, so nothing is installed and no .venv is made.

@@ -87,11 +87,16 @@ def by_pytest(context: Context, words: Sequence[str], variables: Mapping[str, st
         told = {**variables, VARIABLE: str(results), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
         told["PYTHONPATH"] = os.pathsep.join(filter(None, path))
         ends: list[Done] = []
-        while len(ends) < STARTS:
-            ends.append(context.call([*command, *words], context.left() - MARGIN, told, cwd=root))
-            died = ends[-1].status is not None and (ends[-1].status < 0 or ends[-1].status == BROKEN)
-            if not died:
-                break
+        try:
+            while len(ends) < STARTS:
+                ends.append(context.call([*command, *words], context.left() - MARGIN, told, cwd=root))
+                died = ends[-1].status is not None and (ends[-1].status < 0 or ends[-1].status == BROKEN)
+                if not died:
+                    break
+        except BaseException:  # interrupted: what is known by now stands
+            for file in by_file(read(results)):
+                context.say("tests", file.line())
+            raise
         lines = read(results)
     found = by_file(lines)
     report(context, words, ends, found)

@@ -1,12 +1,12 @@
 """Word errors and readability of heard speech before and after the embedded denoiser.
 
     python -m bench.summary.denoising --shared ../shared [--videos 12] [--topics captions ...] [--heard heard.jsonl]
-    python -m bench.summary.denoising --picture
 
 Texts are read by espeak-ng, mixed with noise, heard by PocketSphinx and denoised; and the texts themselves, without any
 error, are denoised as if they had been heard at several confidences. One JSON line a topic and noise goes to
 results/denoising.jsonl. Hearing takes nearly all of the time: what was heard is kept in the file of `--heard`, and not
-heard again when it is there. `--picture` draws docs/denoising.png from the newest records, and measures nothing.
+heard again when it is there. docs/denoising.png is drawn from the newest records; `--topics` without one draws it
+alone.
 """
 
 from __future__ import annotations
@@ -164,18 +164,12 @@ def level_of(text: str) -> float | None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    given = parser(__doc__, "denoising", shared=None)
+    given = parser(__doc__, "denoising", shared=True)
     given.add_argument("--videos", type=int, default=12, help="texts of each topic")
-    given.add_argument("--topics", nargs="+", default=[*TOPICS, "jfk", "clean"], choices=[*TOPICS, "jfk", "clean"])
+    given.add_argument("--topics", nargs="*", default=[*TOPICS, "jfk", "clean"], choices=[*TOPICS, "jfk", "clean"])
     given.add_argument("--noises", nargs="+", default=list(NOISES), type=level_of, help="decibels, or none")
     given.add_argument("--heard", type=Path, default=Path("out/heard.jsonl"), help="what was heard is kept here")
-    given.add_argument("--picture", action="store_true", help="draw the newest records instead")
     options = given.parse_args(arguments)
-    if options.picture:
-        draw(DOCS / "denoising.png", read(options.results))
-        return
-    if options.shared is None:
-        given.error("--shared is needed to measure")
     jobs: list[tuple[str, float | str | None, Callable[[], list[tuple[str, Transcript]]]]] = []
     if "clean" in options.topics:
         for topic, texts in clean_topics(options.shared, options.videos).items():
@@ -195,6 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"breaks {a['sentence_break_f']} -> {b['sentence_break_f']}, {line['ms_a_word']} ms a word",
             flush=True,
         )
+    draw(DOCS / "denoising.png", read(options.results))
 
 
 if __name__ == "__main__":

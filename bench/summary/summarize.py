@@ -51,8 +51,13 @@ def make_video(folder: Path, minutes: int) -> Path:
     if not base.exists():
         make_base(base)
     with av.open(str(base)) as source:
-        # A little more than a minute where the sound's last block reaches beyond it: timestamps must not go back.
-        step = max(float((s.duration or 0) * s.time_base) for s in source.streams if s.time_base) + 0.001
+        spans = [
+            (p.dts * p.time_base, (p.dts + (p.duration or 0)) * p.time_base)
+            for p in source.demux()
+            if p.dts is not None
+        ]
+    # From the first block, which may lie before 0, to the end of the last: timestamps must not go back.
+    step = float(max(end for _, end in spans) - min(begin for begin, _ in spans)) + 0.001
     part = path.with_name(f".{path.name}")
     with av.open(str(part), "w", format="mp4") as target:
         targets: dict[int, Any] = {}

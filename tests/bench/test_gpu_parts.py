@@ -7,6 +7,7 @@ import os
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SETUP = """
 import argparse, json, os, sys, time
 from pathlib import Path
+from typing import Any
 parser = argparse.ArgumentParser()
 parser.add_argument("command")
 parser.add_argument("--build-lib", type=Path)
@@ -49,6 +51,7 @@ for name, variable in (("_cpu", "VTSUM_BUILD_CPP"), ("_cuda", "VTSUM_BUILD_CUDA"
 PACKAGE = """
 import json
 from pathlib import Path
+from typing import Any
 def build_info():
     here = Path(__file__).parent
     found = {name: (here / f"{name}.abi3.so").is_file() for name in ("_cpu", "_cuda")}
@@ -149,6 +152,7 @@ def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         """
 import os
 from pathlib import Path
+from typing import Any
 import pytest
 from bench.gpu import pytest_plugin
 
@@ -276,6 +280,24 @@ def test_tests_that_nobody_came_to_are_counted(suite: Path, tmp_path: Path) -> N
     assert re.search(r" passed, 2 begun; test_it\[\d+\]: it did not end", lines["tests/test_slow.py"].detail)
     assert lines["all tests"].result == "failed"
     assert re.fullmatch(r"\d+ of 40 tests were not run: no time was left", lines["all tests"].detail)
+
+
+def test_what_is_known_when_the_check_is_interrupted_stands(
+    suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (suite / "tests" / "test_some.py").write_text("def test_it():\n    pass\n")
+    call = Context.call
+
+    def interrupted(self: Context, *arguments: Any, **options: Any) -> Done:
+        call(self, *arguments, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Context, "call", interrupted)
+    where = context(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        run_suite(suite, where)
+    ((part, line),) = where.said()
+    assert (part, line.check, line.result) == ("tests", "tests/test_some.py", "ok")
 
 
 def test_a_run_without_tests_has_failed(suite: Path, tmp_path: Path) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.kit.comparison import Comparison
+from torch import Tensor
+
+from bench.kit.accuracy import RIVAL_SLACK, RMS_BOUND, Errors
+from bench.kit.clock import Call
+from bench.kit.comparison import Comparison, Entry
 
 
 @dataclass(frozen=True)
@@ -79,3 +84,24 @@ class Op:
             and (not rival.cases or setting.case in rival.cases)
             and (not names or rival.name in names)
         )
+
+
+def entry_of(
+    rival: Rival,
+    setting: Any,
+    start: Callable[[], Call],
+    check: Callable[[tuple[Tensor, ...]], Errors],
+    longest: float = math.inf,
+) -> Entry:
+    """A rival in the comparison of a setting."""
+    return Entry(
+        rival.name,
+        start,
+        check,
+        RIVAL_SLACK * RMS_BOUND[setting.dtype],
+        rival.needs(setting),
+        rival.work(setting),
+        longest=longest,
+        compiled=rival.compiled,
+        facts=dict(rival.facts),
+    )

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import functools
 import itertools
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from bench.kit.accuracy import RIVAL_SLACK, RMS_BOUND
+from bench.kit.accuracy import RMS_BOUND
 from bench.kit.clock import Call, CudaClock, WallClock
 from bench.kit.comparison import Comparison, Entry
-from bench.kit.op import Op, Options, Rival
+from bench.kit.kernels import served
+from bench.kit.op import Op, Options, Rival, entry_of
 from bench.kit.record import COPY, OURS, PRODUCT
 from bench.kit.roofline import TRITON_INTERPRETED, copy_entry, input_sets, product_entry
 from bench.ops.memory_attention.check import Check
@@ -138,11 +138,9 @@ def _ours(setting: Setting) -> dict[str, tuple[Setting, str]]:
     return found
 
 
-def asked(
-    setting: Setting, x: Tensor, p: Mapping[str, Tensor], backend: str
-) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
+def asked(setting: Setting, x: Tensor, p: Mapping[str, Tensor]) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
     """The public op, its arguments and its options, as a user of the package calls it."""
-    options: dict[str, Any] = {"num_heads": setting.heads, "scale": p["scale"], "backend": backend}
+    options: dict[str, Any] = {"num_heads": setting.heads, "scale": p["scale"]}
     if setting.case == "product_keys":
         return "memory_attention", (x, (p["first"], p["second"]), p["values"]), {**options, "top_k": setting.k}
     options["normalize"] = setting.cosine
@@ -161,8 +159,8 @@ def our_layer(setting: Setting, backend: str) -> Layer:
         return _our_op(setting)
 
     def compute(x: Tensor, p: dict[str, Tensor]) -> Any:
-        name, arguments, options = asked(setting, x, p, backend)
-        return getattr(vtsum_kernels, name)(*arguments, **options)
+        name, arguments, options = asked(setting, x, p)
+        return getattr(vtsum_kernels, name)(*arguments, backend=backend, **options)
 
     return Layer(lambda **parameters: (parameters,), compute)
 
@@ -187,17 +185,10 @@ def _our_op(setting: Setting) -> Layer:
 
 
 def _served(setting: Setting, inputs: Inputs, backend: str) -> str:
-    """The backend that serves the call."""
-    import vtsum_kernels
-
     if setting.case in ("search", "gather"):
         return "cpp" if setting.device == "cpu" else "cuda"
-    name, arguments, options = asked(setting, inputs.x[0], inputs.parameters, backend)
-    try:
-        found = re.search(r"-> (\w+)", vtsum_kernels.explain(name, *arguments, **options))
-    except (TypeError, ValueError, NotImplementedError):  # the call itself will say why it cannot run
-        return backend
-    return found[1] if found else backend
+    name, arguments, options = asked(setting, inputs.x[0], inputs.parameters)
+    return served(name, backend, *arguments, **options)
 
 
 def _entries(setting: Setting, rivals: Sequence[Rival], sets: int) -> list[Entry]:
@@ -233,19 +224,8 @@ def _entries(setting: Setting, rivals: Sequence[Rival], sets: int) -> list[Entry
             )
         )
     for rival in rivals:
-        entries.append(
-            Entry(
-                rival.name,
-                start(functools.partial(rival.make, setting), setting, rival.compiled),
-                check(setting).errors,
-                RIVAL_SLACK * RMS_BOUND[setting.dtype],
-                rival.needs(setting),
-                rival.work(setting),
-                longest=LONGEST,
-                compiled=rival.compiled,
-                facts=dict(rival.facts),
-            )
-        )
+        make = functools.partial(rival.make, setting)
+        entries.append(entry_of(rival, setting, start(make, setting, rival.compiled), check(setting).errors, LONGEST))
     return entries
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch.nn.functional as F
 
-from bench.kit.accuracy import RIVAL_SLACK, RMS_BOUND
+from bench.kit.accuracy import RMS_BOUND
 from bench.kit.clock import Call, Clock, CudaClock, WallClock
 from bench.kit.comparison import Comparison, Entry
-from bench.kit.op import Op, Options, Rival
+from bench.kit.kernels import served
+from bench.kit.op import Op, Options, Rival, entry_of
 from bench.kit.record import COPY, OURS
 from bench.kit.roofline import TRITON_INTERPRETED, copy_entry, input_sets
 from bench.ops.sliding_window_attention.rivals import RIVALS, sdpa_masked
@@ -115,36 +115,23 @@ def _attend(backend: str) -> Callable[[Setting], Attend]:
 
 
 def _our_entries(setting: Setting, inputs: list[Inputs], check: Check) -> list[Entry]:
-    from vtsum_kernels import explain
-
-    entries = []
-    for name, backend in _ours(setting).items():
-        served = re.search(r"-> (\w+)", explain(NAME, *inputs[0][:3], setting.window, backend=backend))
-        entries.append(
-            Entry(
-                name,
-                _start(_attend(backend), setting, inputs),
-                functools.partial(check.errors, gradients=setting.gradients),
-                RMS_BOUND[setting.dtype],
-                limited=False,
-                facts={"backend": served[1] if served else backend},
-            )
+    return [
+        Entry(
+            name,
+            _start(_attend(backend), setting, inputs),
+            functools.partial(check.errors, gradients=setting.gradients),
+            RMS_BOUND[setting.dtype],
+            limited=False,
+            facts={"backend": served(NAME, backend, *inputs[0][:3], setting.window)},
         )
-    return entries
+        for name, backend in _ours(setting).items()
+    ]
 
 
 def _rival_entry(rival: Rival, setting: Setting, inputs: list[Inputs], check: Check) -> Entry:
     shift = rival.facts.get("border") == "shift"
-    return Entry(
-        rival.name,
-        _start(rival.make, setting, inputs),
-        functools.partial(check.errors, gradients=setting.gradients, shift=shift),
-        RIVAL_SLACK * RMS_BOUND[setting.dtype],
-        rival.needs(setting),
-        rival.work(setting),
-        compiled=rival.compiled,
-        facts=dict(rival.facts),
-    )
+    errors = functools.partial(check.errors, gradients=setting.gradients, shift=shift)
+    return entry_of(rival, setting, _start(rival.make, setting, inputs), errors)
 
 
 def _entries(setting: Setting, rivals: Sequence[Rival], sets: int) -> list[Entry]:

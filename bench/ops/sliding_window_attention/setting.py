@@ -120,11 +120,30 @@ class Check:
         begin, end = (max(a - reach, 0), min(b + reach, frames)) if gradients else (a, b)
         low, high = max(begin - reach, 0), min(end + reach, frames)
         q, k, v = (x[:, :, low:high].double().requires_grad_(gradients) for x in self.inputs[:3])
-        side, scale = self.window // 2, q.shape[-1] ** -0.5
-        out = sliding_window_attention_reference(q, k, v, side, side, scale=scale, shift=shift)[0]
+        side = self.window // 2
+        out = _banded(q, k, v, side)
+        if shift:  # at the sequence's ends every row sees the first or the last whole window
+            if low == 0:
+                out = torch.cat((_seeing_all(q, k, v, slice(self.window))[:, :, :side], out[:, :, side:]), 2)
+            if high == frames:
+                last = _seeing_all(q, k, v, slice(-self.window, None))
+                out = torch.cat((out[:, :, :-side], last[:, :, -side:]), 2)
         results = [out.detach()]
         if gradients:  # rows from `begin` to `end` alone see all that they see in the whole sequence
             dout = torch.zeros_like(out)
             dout[:, :, begin - low : end - low] = self.inputs[3][:, :, begin:end]
             results += torch.autograd.grad(out, (q, k, v), dout)
         return tuple(x[:, :, a - low : b - low].clone() for x in results)
+
+
+def _banded(q: Tensor, k: Tensor, v: Tensor, side: int) -> Tensor:
+    """The reference of a window, as products of all pairs under a bias of -inf: much sooner done than key by key."""
+    frames = q.shape[2]
+    apart = torch.arange(1 - frames, frames, device=q.device).abs()
+    bias = torch.zeros(q.shape[1], len(apart), dtype=q.dtype, device=q.device).masked_fill(apart > side, -torch.inf)
+    return sliding_window_attention_reference(q, k, v, frames - 1, frames - 1, scale=q.shape[-1] ** -0.5, bias=bias)[0]
+
+
+def _seeing_all(q: Tensor, k: Tensor, v: Tensor, part: slice) -> Tensor:
+    parts = (x[:, :, part] for x in (q, k, v))
+    return sliding_window_attention_reference(*parts, -1, -1, scale=q.shape[-1] ** -0.5)[0]

@@ -6,6 +6,7 @@ import hashlib
 import io
 import math
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -67,7 +68,9 @@ class Picture(NamedTuple):
         into = io.StringIO()
         figure.savefig(into, format="svg", metadata={"Date": None, "Creator": None, "Description": self.digest})
         pyplot().close(figure)
-        return "\n".join(line.rstrip() for line in into.getvalue().splitlines()) + "\n"
+        return (
+            re.sub(r"<!--.*?-->|(?<=>) (?=<)", "", " ".join(into.getvalue().split())) + "\n"
+        )  # one line: nobody reads it
 
 
 def pyplot() -> Any:

@@ -9,6 +9,7 @@ TESTS ?= tests
 PART ?= all
 MINUTES ?= 10
 FUZZ_MINUTES ?= 60
+SHARED ?=
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -21,6 +22,11 @@ PYTHON_CODE := $(wildcard vtsum kernels bench tests setup.py)
 # The build looks for ninja on the path.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export VIDEO OUT
+
+OPS := $(patsubst bench/ops/%/cases.py,%,$(wildcard bench/ops/*/cases.py))
+MEASURED := encoder summarize training_step walkthrough
+MEASURED_ON_DATA_TOO := ablation speech
+MEASURED_ON_DATA := denoising event_segmentation frame_sampling memory_liveness summary_refinement
 
 .PHONY: help demo test test-slow lint check bench gpu-check clean
 
@@ -39,22 +45,26 @@ test: .venv/.stamp-test  ## Run the tests (TESTS=path for a part of them, JOBS=n
 test-slow: .venv/.stamp-test  ## Run the tests that take minutes to hours: packages, long fuzzing (FUZZ_MINUTES=60 in all)
 	@OMP_NUM_THREADS=1 VTSUM_FUZZ_MINUTES=$(FUZZ_MINUTES) $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 -m slow -ra $(TESTS)
 
-lint: .venv/.stamp-test  ## Check style, formatting and types
+lint: .venv/.stamp-test  ## Check style, formatting, types and which module may import which
 	$(BIN)/ruff check $(PYTHON_CODE)
 	$(BIN)/ruff format --check $(PYTHON_CODE)
 	$(BIN)/clang-format --dry-run --Werror $(NATIVE)
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 check: lint  ## Lint, and compile the GPU kernels ahead of time
 	$(BIN)/python -m tests.build.compile_gpu
 
-bench: .venv/.stamp-bench  ## Measure on this machine; results go to bench/results
-	@for file in bench/bench_*.py; do module="bench.$$(basename "$$file" .py)"; echo "==> $$module"; $(BIN)/python -m "$$module"; done
-	@for op in sliding_window_attention memory_retrieval; do echo "==> bench.run $$op"; $(BIN)/python -m bench.run --op $$op; done
+bench: .venv/.stamp-bench  ## Measure on this machine, with SHARED=DIR on the data sets there too; results go to bench/results
+	@run() { echo "==> $$*"; $(BIN)/python -m "$$@"; }; \
+	  for op in $(OPS); do run bench.run --op $$op; done; \
+	  for name in $(MEASURED); do run bench.summary.$$name; done; \
+	  for name in $(MEASURED_ON_DATA_TOO); do run bench.summary.$$name $(if $(SHARED),--shared "$(SHARED)"); done; \
+	  for name in $(if $(SHARED),$(MEASURED_ON_DATA)); do run bench.summary.$$name --shared "$(SHARED)"; done
 
 # As it is found: a machine with a GPU may have no network, so nothing is installed and no .venv is made.
 gpu-check:  ## Build, test and measure the kernels on this machine's GPU: results in OUT (PART=tests, MINUTES=10, TUNE=1)
-	@"$(PYTHON)" -m bench.gpu_check --out "$$OUT" --part $(PART) --minutes $(MINUTES) $(if $(TUNE),--tune)
+	@"$(PYTHON)" -m bench.gpu.check --out "$$OUT" --part $(PART) --minutes $(MINUTES) $(if $(TUNE),--tune)
 
 clean:  ## Remove .venv, build products and caches; summaries in out/ stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import secrets
 import stat
 from collections.abc import Callable, Iterable, Iterator
@@ -177,30 +176,30 @@ def _hard_linked(given: AnyPath, folder: AnyPath) -> bool:
     return any(_identity(Path(place, name)) == found for place, _, files in os.walk(folder) for name in files)
 
 
-def strangers(folder: AnyPath, ours: re.Pattern[str]) -> list[str]:
+def strangers(folder: AnyPath, ours: Callable[[str], object]) -> list[str]:
     """What lies in a folder and is not ours, by its path below it.
 
     Args:
-        ours: matches the whole path of each file that is ours, "a/b.txt", and "a/" for the folders on the way. A link
+        ours: true of the path of each file that is ours, "a/b.txt", and "a/" for the folders on the way. A link
             or anything else under such a name is not ours.
     """
     return sorted(name for name, known in _entries(folder, ours) if not known)
 
 
-def _entries(folder: AnyPath, ours: re.Pattern[str], below: str = "") -> Iterator[tuple[str, bool]]:
+def _entries(folder: AnyPath, ours: Callable[[str], object], below: str = "") -> Iterator[tuple[str, bool]]:
     """Path and whether it is ours, of each file, and of each folder ("a/") after what is in it."""
     with os.scandir(Path(folder, below)) as found:
         entries = list(found)
     for entry in entries:
         path = below + entry.name
-        if entry.is_dir(follow_symlinks=False) and ours.fullmatch(path + "/"):
+        if entry.is_dir(follow_symlinks=False) and ours(path + "/"):
             yield from _entries(folder, ours, path + "/")
             yield path + "/", True
         else:
-            yield path, entry.is_file(follow_symlinks=False) and ours.fullmatch(path) is not None
+            yield path, entry.is_file(follow_symlinks=False) and bool(ours(path))
 
 
-def replace_folder(made: Path, final: Path, ours: re.Pattern[str]) -> None:
+def replace_folder(made: Path, final: Path, ours: Callable[[str], object]) -> None:
     """Put the folder `made` in the place of `final`, on the same disk; an older one is removed file by file.
 
     Args:
@@ -233,6 +232,6 @@ def replace_folder(made: Path, final: Path, ours: re.Pattern[str]) -> None:
             raise FileExistsError(errno.EEXIST, f"the new one is in place, what is left of the older one is in {old}")
 
 
-def _refuse_strangers(folder: Path, ours: re.Pattern[str]) -> None:
+def _refuse_strangers(folder: Path, ours: Callable[[str], object]) -> None:
     if foreign := strangers(folder, ours):
         raise FileExistsError(errno.EEXIST, f"{plain(foreign[0])} in it would be lost", str(folder))

@@ -1,1 +1,1 @@
-"""The parts of the GPU check: build, tests, kernels and model. ``python -m bench.gpu_check`` runs them."""
+"""The parts of the GPU check: build, tests, kernels and model. ``python -m bench.gpu.check`` runs them."""

@@ -12,18 +12,20 @@ import platform
 import re
 import shutil
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from bench.gpu.stage import ROOT, Context, Done, Line, call
-from vtsum.files import write_text, written
+from bench.gpu.stage import Context, Done, Line, Program
+from bench.kit.record import ROOT
 
 VARIABLES = {"_cpu": "VTSUM_BUILD_CPP", "_cuda": "VTSUM_BUILD_CUDA"}
 RECORD = "_build.json"
-SMALL = "csrc/cuda/memory_gather.cu"
-"""Compiled in a dry run."""
+SMALL = "memory_gather.cu"
+"""Of csrc/cuda; compiled in a dry run."""
 
 _LOADED = """
 import json, vtsum_kernels as vk
@@ -33,17 +35,19 @@ print("found", json.dumps(vk.build_info()["libraries"]))
 
 def run(context: Context, root: Path = ROOT) -> Iterator[Line]:
     """A line for each library built, then for each library loaded; and for the small CUDA file of a dry run."""
-    names = list(VARIABLES)
-    with ThreadPoolExecutor(len(names)) as pool:
-        jobs = {pool.submit(build, context, name, root): name for name in names}
-        entries: dict[str, Any] = {}
-        for job in as_completed(jobs):
-            entry, done = job.result()
-            context.log(f"--> building {jobs[job]}\n{done.output}")
-            entries[jobs[job]] = entry
-            yield outcome(context, jobs[job], entry, done)
+    entries: dict[str, Any] = {}
+    with ExitStack() as stack:
+        running = {name: stack.enter_context(start(context, name, root)) for name in VARIABLES}
+        while running:
+            for name, program in list(running.items()):
+                if (done := program.done()) is not None:
+                    del running[name]
+                    context.log(f"--> building {name}\n{done.output}")
+                    entries[name] = entry_of(context, name, done)
+                    yield outcome(context, name, entries[name], done)
+            time.sleep(0.1)
     target = context.scratch / "installed" if context.dry_run else root / "kernels" / "vtsum_kernels"
-    install(context, {name: entries[name] for name in names}, target)
+    install(context, {name: entries[name] for name in VARIABLES}, target)
     yield from loaded(context, root)
     if context.dry_run:
         yield small(context, root)
@@ -53,8 +57,8 @@ def folder(context: Context, name: str) -> Path:
     return context.scratch / "build" / name
 
 
-def build(context: Context, name: str, root: Path) -> tuple[dict[str, Any], Done]:
-    """Runs setup.py for one library, beside the tree; returns what it wrote down of it, and how it ended."""
+def start(context: Context, name: str, root: Path) -> Program:
+    """setup.py for one library, beside the tree."""
     place = folder(context, name)
     (place / "lib" / "vtsum_kernels" / RECORD).unlink(missing_ok=True)
     variables = dict.fromkeys(VARIABLES.values(), "0")
@@ -64,15 +68,18 @@ def build(context: Context, name: str, root: Path) -> tuple[dict[str, Any], Done
         variables["TORCH_CUDA_ARCH_LIST"] = capability
     variables["MAX_JOBS"] = str(os.cpu_count() or 1)
     command = [sys.executable, "setup.py", "build_ext", "--build-lib", str(place / "lib")]
-    done = call([*command, "--build-temp", str(place / "temp")], context.left(), variables, cwd=root)
+    command += ["--build-temp", str(place / "temp")]
+    return Program(command, context.left(), {**context.environment, **variables}, root, context.log)
+
+
+def entry_of(context: Context, name: str, done: Done) -> dict[str, Any]:
+    """What setup.py wrote down of a library, or why it did not."""
     try:
-        record = json.loads((place / "lib" / "vtsum_kernels" / RECORD).read_text())
+        record = json.loads((folder(context, name) / "lib" / "vtsum_kernels" / RECORD).read_text())
         entry = dict(record["libraries"][name])
     except (OSError, ValueError, KeyError):
-        return {"built": False, "reason": f"setup.py: {done.why()}"}, done
-    if not done.ok:
-        entry |= {"built": False, "reason": f"setup.py: {done.why()}"}
-    return entry, done
+        return {"built": False, "reason": f"setup.py: {done.why()}"}
+    return entry if done.ok else {**entry, "built": False, "reason": f"setup.py: {done.why()}"}
 
 
 def first_error(output: str) -> str | None:
@@ -105,20 +112,23 @@ def install(context: Context, entries: dict[str, dict[str, Any]], target: Path) 
             old.discard(target / entry["file"])
         for path in old:
             path.unlink()
-    write_text(target / RECORD, json.dumps(head, indent=2) + "\n")
+    with tempfile.NamedTemporaryFile("w", dir=target, suffix=".part", delete=False) as file:
+        file.write(json.dumps(head, indent=2) + "\n")
+    os.replace(file.name, target / RECORD)
 
 
 def replace(source: Path, target: Path) -> None:
     """Copies a file whole: a process that has loaded the old one keeps it."""
-    with written(target) as part:
-        shutil.copyfile(source, part)
+    temporary = target.with_name(target.name + ".part")
+    shutil.copyfile(source, temporary)
+    os.replace(temporary, target)
 
 
 def loaded(context: Context, root: Path) -> Iterator[Line]:
     """Whether the package in the tree loads its libraries: a library may be built and miss a symbol."""
     path = [str(root), str(root / "kernels"), os.environ.get("PYTHONPATH", "")]
     variables = {"PYTHONPATH": os.pathsep.join(filter(None, path))}
-    done = call([sys.executable, "-c", _LOADED], context.left(), variables, cwd=root)
+    done = context.call([sys.executable, "-c", _LOADED], context.left(), variables, cwd=root)
     context.log(f"--> loading\n{done.output}")
     answer = [line for line in done.output.splitlines() if line.startswith("found ")]
     if not (done.ok and answer):
@@ -138,8 +148,8 @@ def small(context: Context, root: Path) -> Line:
     if nvcc is None:
         return Line(check, "absent", "nvcc was not found")
     command = [nvcc, "-std=c++17", "-O3", "--expt-relaxed-constexpr", "-arch=sm_90", "-cubin", "-Xptxas", "-v"]
-    made = context.scratch / "small.cubin"
-    done = call([*command, "-Icsrc/include", SMALL, "-o", str(made)], context.left(), cwd=root)
+    source, made = next((root / "csrc" / "cuda").rglob(SMALL)), context.scratch / "small.cubin"
+    done = context.call([*command, "-Icsrc/include", str(source), "-o", str(made)], context.left(), cwd=root)
     if not done.ok or not made.is_file():
         return Line(check, "failed", first_error(done.output) or done.why())
     registers = max(map(int, re.findall(r"Used (\d+) registers", done.output)), default=0)

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from bench.gpu.stage import Context, Line, call
-from bench.record import append
+from bench.gpu.stage import Context, Line
+from bench.kit.record import append, read
 
 #: Before the name of a module.
 PYTHON = (sys.executable, "-m")
@@ -42,7 +41,7 @@ class Teller:
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """The arguments that `follow` gives to every program."""
+    """The arguments that `command_of` gives to every program."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--tell", type=Path, required=True, help="the file for lines")
     made.add_argument("--out", type=Path, required=True, help="the folder of results")
@@ -51,6 +50,15 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made.add_argument("--until", type=float, required=True, help="when to be done, on time.monotonic's clock")
     made.add_argument("--dry-run", action="store_true", help="tiny shapes")
     return made
+
+
+def command_of(context: Context, module: str, words: Sequence[str], tell: Path, until: float) -> list[str]:
+    """Also makes room for what the program tells."""
+    tell.parent.mkdir(parents=True, exist_ok=True)
+    tell.unlink(missing_ok=True)
+    full = [*PYTHON, module, *words, "--tell", str(tell), "--out", str(context.out)]
+    full += ["--run", context.run, "--device", context.device, "--until", str(until)]
+    return [*full, "--dry-run"] if context.dry_run else full
 
 
 def follow(
@@ -65,30 +73,28 @@ def follow(
 
     Args:
         until: when it must be done, on `time.monotonic`'s clock; it is killed soon after.
-        environment: variables beside those that are set.
+        environment: variables beside the context's.
         command: put before python, such as a profiler's.
     Yields:
         Line: its own; and a failed one where it ends otherwise than with status 0, or breaks the GPU too often.
     """
     name = module.rsplit(".", 1)[-1]
     tell = context.scratch / f"{name}.lines.jsonl"
-    tell.parent.mkdir(parents=True, exist_ok=True)
-    tell.unlink(missing_ok=True)
-    full = [*command, *PYTHON, module, *words, "--tell", str(tell), "--out", str(context.out)]
-    full += ["--run", context.run, "--device", context.device, "--until", str(until)]
-    full += ["--dry-run"] if context.dry_run else []
-    read = 0
+    full = [*command, *command_of(context, module, words, tell, until)]
+    read_on = 0
     for attempt in range(1, TRIES + 1):
-        with ThreadPoolExecutor(1) as pool:
-            job = pool.submit(call, full, until + GRACE - time.monotonic(), environment)
+        with context.start(full, until + GRACE - time.monotonic(), environment) as program:
             while True:
-                over = job.done()
-                news, read = _news(context, tell, read)
-                yield from news
-                if over:
+                done = program.done()
+                news = read(tell)[read_on:]
+                for said in news:
+                    context.note(**said.get("facts", {}))
+                    if "line" in said:
+                        yield Line(**said["line"])
+                read_on += len(news)
+                if done is not None:
                     break
                 time.sleep(0.1)
-        done = job.result()
         context.log(f"== {' '.join(full[:6])} ...: status {done.status}, {done.seconds:.1f} s\n{done.output[-20_000:]}")
         if done.ok:
             return
@@ -97,24 +103,22 @@ def follow(
             return
 
 
-def _news(context: Context, tell: Path, read: int) -> tuple[list[Line], int]:
-    """Lines that were written since, and where to read on; facts go to the context."""
-    found: list[Line] = []
-    for raw in _bytes(tell, read).splitlines(keepends=True):
-        if not raw.endswith(b"\n"):
-            break  # half of a line: the rest will come
-        read += len(raw)
-        said = json.loads(raw) if raw.strip() else {}
-        if "facts" in said:
-            context.note(**said["facts"])
-        elif "line" in said:
-            found.append(Line(**said["line"]))
-    return found, read
-
-
-def _bytes(path: Path, start: int) -> bytes:
-    if not path.exists():
-        return b""
-    with path.open("rb") as file:
-        file.seek(start)
-        return file.read()
+def at_once(
+    context: Context, module: str, jobs: Sequence[Sequence[str]], until: float, environment: Mapping[str, str]
+) -> tuple[list[str], list[dict[str, Any]]]:
+    """Runs ``python -m module`` for each job's words, at the same time: what each printed, and all they told."""
+    name = module.rsplit(".", 1)[-1]
+    tells = [context.scratch / f"{name}{number}.lines.jsonl" for number in range(len(jobs))]
+    with ExitStack() as stack:
+        programs = [
+            stack.enter_context(
+                context.start(
+                    command_of(context, module, words, tell, until), until + GRACE - time.monotonic(), environment
+                )
+            )
+            for words, tell in zip(jobs, tells, strict=True)
+        ]
+        ends = [program.wait() for program in programs]
+    said = [done.output if done.ok else f"{done.output}\n{done.why()}" for done in ends]
+    context.log(f"== {module}\n" + "\n".join(said))
+    return said, [entry for tell in tells for entry in read(tell)]

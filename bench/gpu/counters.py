@@ -1,13 +1,11 @@
 """What the compilers made of the kernels (registers, spills, shared memory), and what the card's counters say of them.
 
-`resources` reads the compiled library; `launched` notes what Triton says of its kernels; `counted` runs a few calls, as
-this module's own program, under Nsight Compute where it is there and may read the counters. Clocks are left as they
-are.
+`resources` reads the compiled library; `counted` runs a few calls, as this module's own program, under Nsight Compute
+where it is there and may read the counters. Clocks are left as they are.
 """
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import re
 import shutil
@@ -15,19 +13,20 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from bench.gpu import child
 from bench.gpu.plan import Planned, planned
-from bench.gpu.stage import ROOT, Context, Line, call
-from bench.record import OURS
+from bench.gpu.stage import Context, Line
+from bench.kit.kernels import Used
+from bench.kit.record import OURS, ROOT
 
 #: A call of a device function may keep its return address on the stack without spilling anything.
 STACK = 8
-#: Which contests' calls are looked at: of each name the first in the plan.
+#: Which comparisons' calls are looked at: of each name the first in the plan.
 CALLS = (
-    "window fwd+bwd bf16 B 8 T 8192 w 5",
-    "window fwd+bwd bf16 B 8 T 8192 w 33",
+    "window fwd+bwd bfloat16 B 8 T 8192 w 5",
+    "window fwd+bwd bfloat16 B 8 T 8192 w 33",
     "memory gather fwd",
     "memory topk fwd",
 )
@@ -42,15 +41,6 @@ METRICS = {
 OUR_KERNELS = "regex:sliding_window|memory_|spin_kernel"
 SPIN = "spin_kernel"
 LEAST = 8.0
-
-
-class Used(NamedTuple):
-    """What a kernel takes: registers of a thread; bytes of stack, spills among them; bytes of shared memory known to
-    the compiler."""
-
-    registers: int
-    stack: int
-    shared: int
 
 
 def kernel_name(symbol: str) -> str | None:
@@ -95,7 +85,7 @@ def resources(context: Context) -> Iterator[Line]:
     if program is None or not libraries:
         yield Line(check, "absent", "cuobjdump was not found" if libraries else "the CUDA kernels are not built")
         return
-    done = call([program, "--dump-resource-usage", libraries[0]], min(60.0, context.left()))
+    done = context.call([program, "--dump-resource-usage", libraries[0]], min(60.0, context.left()))
     found = read_resources(done.output)
     if not done.ok or not found:
         yield Line(check, "failed", done.why() if not done.ok else f"{libraries[0].name} holds none of our kernels")
@@ -142,13 +132,8 @@ def counted(context: Context, environment: Mapping[str, str]) -> Iterator[Line]:
     command = [ncu, "--csv", "--page", "raw", "--print-units", "base", "--clock-control", "none"]
     command += ["--profile-from-start", "off", "--metrics", ",".join(METRICS.values()), "--kernel-name", OUR_KERNELS]
     command += ["--target-processes", "all", "--force-overwrite", "--log-file", str(table)]
-    lines = child.follow(
-        context,
-        "bench.gpu.counters",
-        until=context.deadline - child.GRACE,
-        environment=environment,
-        command=command,
-    )
+    until = context.deadline - child.GRACE
+    lines = child.follow(context, "bench.gpu.counters", until=until, environment=environment, command=command)
     failed = [line for line in lines if line.result == "failed"]
     text = table.read_text(errors="replace") if table.exists() else ""
     context.log(f"== ncu\n{text[-20_000:]}")
@@ -203,27 +188,6 @@ def counter_line(title: str, moved: int, kernels: Sequence[Mapping[str, Any]]) -
     return Line(check, "ok", "; ".join(said))
 
 
-@contextlib.contextmanager
-def launched() -> Iterator[dict[str, list[Used]]]:
-    """Within it, what each Triton kernel that is launched takes; nothing for those that the interpreter runs."""
-    from vtsum_kernels.triton_kit import launch
-
-    found: dict[str, list[Used]] = {}
-    before = launch.start
-
-    def start(kernel: Any, grid: tuple[int], arguments: dict[str, Any], config: Any) -> None:
-        made = kernel[grid](**arguments, num_warps=config.warps, num_stages=config.stages)
-        if made is not None:
-            used = Used(int(made.n_regs), 4 * int(made.n_spills), int(made.metadata.shared))  # spills of 32 bits each
-            found.setdefault(kernel.__name__, []).append(used)
-
-    launch.start = start
-    try:
-        yield found
-    finally:
-        launch.start = before
-
-
 def main() -> int:
     """Makes the calls once to set up, and once more between ncu's marks."""
     chosen = child.parser(__doc__).parse_args()
@@ -234,9 +198,7 @@ def main() -> int:
     calls: list[tuple[Planned, int, Any]] = []
     for words in wanted:
         plan = next(plan for plan in plans if plan.title.startswith(words))
-        contest = plan.contest(("none",))
-        entry = next(entry for entry in contest.entries() if entry.name == OURS)
-        calls.append((plan, contest.moved, entry.start()))
+        calls.append((plan, plan.comparison().moved, plan.entry(OURS).start()))
     for _, _, made in calls:
         made(0)
     if chosen.device == "cpu":

@@ -13,7 +13,8 @@ from typing import Any
 
 from bench.gpu.child import Teller
 from bench.gpu.stage import Line
-from bench.record import append, quantiles
+from bench.kit.clock import CudaClock, WallClock
+from bench.kit.record import append, environment, quantiles
 
 PACKAGES = ("torch", "timm", "transformers")
 SIZE, BATCH, SAMPLES = 224, 256, 20
@@ -36,30 +37,18 @@ def blip_vit(tiny: bool) -> Any:
     torchvision_free.prepare()
     from transformers import BlipVisionConfig, BlipVisionModel
 
-    small: dict[str, Any] = {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-    }
-    return BlipVisionModel(BlipVisionConfig(image_size=TINY_SIZE if tiny else SIZE, **(small if tiny else {})))
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes: dict[str, Any] = {"image_size": TINY_SIZE, **small} if tiny else {"image_size": SIZE}
+    return BlipVisionModel(BlipVisionConfig(**sizes))
 
 
-def embedded(device: str) -> Any:
-    from vtsum.model import load_frame_encoder
-
-    return load_frame_encoder("embedded", device)
-
-
-def frames_a_second(call: Callable[[int], Any], batch: int, device: str, tiny: bool) -> dict[str, float]:
+def frames_a_second(call: Callable[[int], Any], batch: int, device: str, samples: int) -> dict[str, float]:
     """Quantiles over samples of calls that take a batch each."""
-    from bench.clock import CudaClock, WallClock
-
     clock: Any = CudaClock(1, fill=2e-2) if device == "cuda" else WallClock()
     call(0)
     _, once = clock.once(call)
     sampler = clock.sampler(call, once)
-    return quantiles([batch / sampler.sample() for _ in range(3 if tiny else SAMPLES)])
+    return quantiles([batch / sampler.sample() for _ in range(samples)])
 
 
 def flops(call: Callable[[], Any]) -> int:
@@ -80,63 +69,60 @@ def measure(chosen: argparse.Namespace, teller: Teller, product: float) -> None:
     import numpy as np
     import torch
 
-    from bench.run import environment
+    from vtsum.model import load_frame_encoder
 
     device, tiny = chosen.device, chosen.dry_run
     facts = environment(device, PACKAGES)
-    batch = TINY_BATCH if tiny else BATCH
-
-    def network(name: str, make: Callable[[], Any], forward: Callable[[Any, Any], Any] | None, size: int) -> None:
-        model = make()
-        x = torch.rand(batch, 3, size, size, device=device)
-
-        def call(_: int) -> tuple[()]:
-            with torch.inference_mode(), torch.autocast(device, torch.bfloat16):
-                (forward or (lambda module, pixels: module(pixels)))(model, x)
-            return ()
-
-        rate = frames_a_second(call, batch, device, tiny)
-        work = flops(lambda: call(0)) / batch
-        say(name, "bfloat16", size, rate, work)
+    batch, samples = (TINY_BATCH, 3) if tiny else (BATCH, SAMPLES)
 
     def say(name: str, dtype: str, size: int, rate: dict[str, float], work: float | None) -> None:
         record = {"op": "encoder_throughput", "run": chosen.run, "encoder": name, "size": name, "dtype": dtype}
         record |= {"device_type": device, "shape": {"batch": batch, "height": size, "width": size}}
         append(chosen.out / "training_step.jsonl", {**record, "frames_a_second": rate, "flops": work, **facts})
-        share = None if not (work and product) else rate["p50"] * work / product
+        share = rate["p50"] * work / product if work and product else None
         detail = f"{rate['p50']:,.0f} frames a second ({rate['p20']:,.0f} to {rate['p80']:,.0f}), batches of {batch}"
         teller.line(Line(f"encoder {name}", "ok", detail, share))
 
-    def on_device(make: Callable[[bool], Any]) -> Callable[[], Any]:
-        return lambda: make(tiny).eval().to(device)
+    def network(name: str, forward: Callable[[Any], Any], size: int) -> None:
+        x = torch.rand(batch, 3, size, size, device=device)
 
-    def bytes_in() -> None:
-        encoder = embedded(device)
-        size = encoder.image_size
+        def call(_: int) -> tuple[()]:
+            with torch.inference_mode(), torch.autocast(device, torch.bfloat16):
+                forward(x)
+            return ()
+
+        rate = frames_a_second(call, batch, device, samples)
+        say(name, "bfloat16", size, rate, flops(lambda: call(0)) / batch)
+
+    def inside(name: str) -> None:
+        encoder: Any = load_frame_encoder("embedded", device)
+        network(name, encoder.network.eval().embed, encoder.image_size)
+
+    def vit(make: Callable[[bool], Any]) -> Callable[[str], None]:
+        return lambda name: network(name, make(tiny).eval().to(device), TINY_SIZE if tiny else SIZE)
+
+    def bytes_in(name: str) -> None:
+        encoder: Any = load_frame_encoder("embedded", device)
+        size, rates = encoder.image_size, []
         images = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
-        rates = []
-        for _ in range(3 if tiny else SAMPLES):
+        for _ in range(samples):
             began = time.perf_counter()
             encoder.encode(images)
             rates.append(batch / (time.perf_counter() - began))
-        say("embedded, bytes in, numbers out", "float32", size, quantiles(rates[1:]), None)
+        say(name, "float32", size, quantiles(rates[1:]), None)
 
-    def inside() -> None:
-        size = embedded(device).image_size
-        network("embedded", lambda: embedded(device).network.eval(), lambda module, x: module.embed(x), size)
-
-    size = TINY_SIZE if tiny else SIZE
-    for name, run in {
+    runs: dict[str, Callable[[str], None]] = {
         "embedded": inside,
-        "timm ViT-B/16": lambda: network("timm ViT-B/16", on_device(timm_vit), None, size),
-        "BLIP ViT-B/16": lambda: network("BLIP ViT-B/16", on_device(blip_vit), None, size),
+        "timm ViT-B/16": vit(timm_vit),
+        "BLIP ViT-B/16": vit(blip_vit),
         "embedded, bytes in, numbers out": bytes_in,
-    }.items():
+    }
+    for name, run in runs.items():
         if not tiny and chosen.until - time.monotonic() < 2.0:
             teller.line(Line(f"encoder {name}", "skipped", "no time was left"))
             continue
         try:
-            run()
+            run(name)
         except ImportError as error:
             teller.line(Line(f"encoder {name}", "absent", f"{error.name} is not installed"))
         except Exception as error:

@@ -1,8 +1,8 @@
-"""The part that measures the kernels: what the compilers made of them, the best sizes (with --tune), the roofline, both
+"""The part that measures the kernels: what the compilers made of them, the best sizes (with --tune), the roofline, the
 ops against every rival, and what the card's counters say.
 
-The contests are held in a fixed order, the most telling first, as far as the time goes (`bench.gpu.plan`). Before, the
-processor's cores compile at once what the contests need, rivals included.
+The comparisons are made in a fixed order, the most telling first, as far as the time goes (`bench.gpu.plan`). Before,
+the processor's cores compile at once what the comparisons need, rivals included.
 """
 
 from __future__ import annotations
@@ -10,13 +10,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 from bench.gpu import child, counters, tune, warm
 from bench.gpu.plan import planned
-from bench.gpu.stage import TUNED, Context, Line, call
-from bench.gpu.tune import TUNED_VARIABLE
-from bench.record import read
+from bench.gpu.stage import TUNED, Context, Line
+from bench.kit.kernels import TUNED_VARIABLE, Used
 
 #: Shares of what is left when it begins: searching sizes, compiling ahead; and seconds kept for the counters.
 TUNE, WARM, COUNTERS = 0.65, 0.4, 25.0
@@ -41,59 +39,35 @@ def environment(context: Context) -> dict[str, str]:
 def run(context: Context) -> Iterator[Line]:
     yield from counters.resources(context)
     if context.tune:
-        yield from tune.search(
-            context, until=time.monotonic() + TUNE * context.left(), environment=environment(context)
-        )
+        until = time.monotonic() + TUNE * context.left()
+        yield from tune.search(context, until, environment(context))
     yield from compiled_ahead(context, until=time.monotonic() + WARM * max(context.left(), 0.0))
     spare = 0.0 if context.dry_run else COUNTERS
     until = max(context.deadline - spare - child.GRACE, time.monotonic() + 1.0)
-    yield from child.follow(context, "bench.gpu.contests", until=until, environment=environment(context))
+    yield from child.follow(context, "bench.gpu.comparisons", until=until, environment=environment(context))
     yield from counters.counted(context, environment(context))
 
 
 def compiled_ahead(context: Context, until: float) -> Iterator[Line]:
-    """Has several processes compile what the contests need; also says what Triton made of our kernels."""
-    began = time.monotonic()
-    plans = planned(context.dry_run)
+    """Has several processes compile what the comparisons need; also says what Triton made of our kernels."""
+    began, plans = time.monotonic(), planned(context.dry_run)
     groups = warm.jobs(plans, 1, 1) if context.dry_run else warm.jobs(plans, max((os.cpu_count() or 2) - 2, 1))
-
-    tells = [context.scratch / f"warm{number}.lines.jsonl" for number in range(len(groups))]
-
-    def one(number: int) -> str:
-        tells[number].unlink(missing_ok=True)
-        words = [
-            "--jobs",
-            groups[number],
-            "--tell",
-            str(tells[number]),
-            "--out",
-            str(context.out),
-            "--run",
-            context.run,
-        ]
-        words += ["--device", context.device, "--until", str(until)] + (["--dry-run"] if context.dry_run else [])
-        done = call(
-            [*child.PYTHON, "bench.gpu.warm", *words], until + child.GRACE - time.monotonic(), environment(context)
-        )
-        return done.output if done.ok else f"{done.output}\n{done.why()}"
-
-    with ThreadPoolExecutor(max(len(groups), 1)) as pool:
-        said = list(pool.map(one, range(len(groups))))
-    context.log("== bench.gpu.warm\n" + "\n".join(said))
+    words = [["--jobs", group] for group in groups]
+    said, told = child.at_once(context, "bench.gpu.warm", words, until, environment(context))
     wanted = sum(len(group.split(",")) for group in groups)
     made = sum(line.endswith(" s") for text in said for line in text.splitlines())
     detail = f"{made} of {wanted} calls by {len(groups)} processes in {time.monotonic() - began:.0f} s"
     yield Line("compiled ahead", "ok" if made else "failed", detail)
-    yield from triton_kernels(context, [entry["facts"]["triton"] for tell in tells for entry in read(tell)])
+    yield from triton_kernels(context, [entry["facts"]["triton"] for entry in told])
 
 
 def triton_kernels(context: Context, said: list[dict[str, list[list[int]]]]) -> Iterator[Line]:
     """A line for what all the processes saw."""
     check = "Triton kernels' registers and spills"
-    found: dict[str, set[counters.Used]] = {}
+    found: dict[str, set[Used]] = {}
     for kernels in said:
         for name, all_of in kernels.items():
-            found.setdefault(name, set()).update(counters.Used(*used) for used in all_of)
+            found.setdefault(name, set()).update(Used(*used) for used in all_of)
     if not found:
         yield Line(check, "absent", "no Triton kernel was compiled")
         return

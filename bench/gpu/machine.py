@@ -9,12 +9,11 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.gpu.stage import ROOT, call
-from bench.record import machine
+from bench.gpu.stage import Context
+from bench.kit.record import ROOT, machine
 
 PACKAGES = (
     *("torch", "triton", "transformers", "timm", "numpy", "deepspeed", "setuptools", "ninja", "pytest", "hypothesis"),
@@ -80,31 +79,32 @@ def cuda_home() -> Path | None:
     return None
 
 
-def facts(seconds: float, variables: Mapping[str, str], log: Path) -> dict[str, Any]:
-    """What this machine is and has, in `seconds` at most. `gpu` is None without one. `variables`: as `environment`'s.
+def facts(context: Context) -> dict[str, Any]:
+    """What this machine is and has. `gpu` is None without one.
 
     Keys: gpu, capability ("9.0"), gpus, multiprocessors, l2_mib, memory_gib, torch_cuda, cudnn; card: what nvidia-smi
     says of CARD; tools: for each of TOOLS where it lies, or None; nvcc: its release; kernel: the system's; device,
     threads, load_before, versions and commit as in every record.
     """
     found: dict[str, Any] = {"gpu": None, **machine(PACKAGES), "kernel": platform.release()}
-    found["tools"] = {name: shutil.which(name, path=variables["PATH"]) for name in TOOLS}
-    said = call([sys.executable, "-c", _TORCH], min(seconds, 120), variables, log=log)
+    found["tools"] = {name: shutil.which(name, path=context.environment["PATH"]) for name in TOOLS}
+    said = context.call([sys.executable, "-c", _TORCH], min(context.left(), 120))
+    context.log(said.output)
     answer = [line for line in said.output.splitlines() if line.startswith("found ")]
     if said.ok and answer:
         found |= json.loads(answer[-1].removeprefix("found "))
     else:
         found["torch_failed"] = said.why()
-    found["card"] = card(log)
+    found["card"] = card(context)
     nvcc = found["tools"]["nvcc"]
-    release = re.search(r"release ([\d.]+)", call([nvcc, "--version"], 20, log=log).output) if nvcc else None
+    release = re.search(r"release ([\d.]+)", context.call([nvcc, "--version"], 20).output) if nvcc else None
     found["nvcc"] = release[1] if release else None
     return found
 
 
-def card(log: Path) -> dict[str, str]:
+def card(context: Context) -> dict[str, str]:
     """The card's driver, clocks and temperature just now; empty where nvidia-smi does not say."""
-    said = call(["nvidia-smi", f"--query-gpu={','.join(CARD)}", "--format=csv,noheader", "--id=0"], 20, log=log)
+    said = context.call(["nvidia-smi", f"--query-gpu={','.join(CARD)}", "--format=csv,noheader", "--id=0"], 20)
     values = [value.strip() for value in said.output.splitlines()[0].split(",")] if said.ok and said.output else []
     return dict(zip(CARD, values, strict=True)) if len(values) == len(CARD) else {}
 

@@ -17,16 +17,9 @@ def run(context: Context) -> Iterator[Line]:
     variables = {name: value for name, value in environment(context).items() if name != "TRITON_INTERPRET"}
     began, left = time.monotonic(), max(context.left(), 0.0)
     product = context.facts.get("product_flops", {}).get("bfloat16", 0.0)
-    yield from child.follow(
-        context,
-        "bench.gpu.training",
-        "--steps-until",
-        str(began + STEPS * left),
-        "--product",
-        str(product),
-        until=began + ENCODERS * left,
-        environment=variables,
-    )
+    words = ["--steps-until", str(began + STEPS * left), "--product", str(product)]
+    until = began + ENCODERS * left
+    yield from child.follow(context, "bench.gpu.training", *words, until=until, environment=variables)
     # Of one rank, which needs no network but asks for an interface.
     one_rank = {"NCCL_SOCKET_IFNAME": "lo", "GLOO_SOCKET_IFNAME": "lo"}
     until = context.deadline - child.GRACE

@@ -15,7 +15,7 @@ from typing import Any
 
 from bench.gpu.child import Teller, parser
 from bench.gpu.stage import ROOT, Line
-from bench.record import append
+from bench.kit.record import append, environment
 
 STAGES = (1, 3)
 PACKAGES = ("torch", "deepspeed", "transformers")
@@ -26,7 +26,7 @@ TINY_FRAMES, TINY_VIDEOS, TINY_STEPS = 32, 2, 1
 def batch_of(videos: int, frames: int, width: int) -> Any:
     import torch
 
-    from bench.bench_training_step import SENTENCE
+    from bench.summary.training_step import SENTENCE
     from vtsum.data.collate import Batch
 
     generator = torch.Generator().manual_seed(0)
@@ -45,7 +45,7 @@ def step(stage: int, device: str, tiny: bool) -> dict[str, Any]:
 
     import torch
 
-    from bench.bench_training_step import make_model
+    from bench.summary.training_step import make_model
     from vtsum.processes import Place
     from vtsum.training import deepspeed_config
     from vtsum.training.engine import DeepSpeedEngine
@@ -88,7 +88,6 @@ def main() -> int:
     if importlib.util.find_spec("deepspeed") is None:
         teller.line(Line("DeepSpeed step", "absent", "the package deepspeed is not installed"))
         return 0
-    from bench.run import environment
     from vtsum.errors import VTSumError
 
     facts = environment(chosen.device, PACKAGES)
@@ -105,19 +104,12 @@ def main() -> int:
         except Exception as error:
             teller.line(Line(check, "failed", f"{type(error).__name__}: {str(error)[:200]}"))
             continue
-        record = {
-            "op": "deepspeed_step",
-            "run": chosen.run,
-            "size": f"ZeRO {stage}",
-            "dtype": "bfloat16",
-            "status": "ok",
-        }
-        append(chosen.out / "training_step.jsonl", {**record, "device_type": chosen.device, **found, **facts})
+        record = {"op": "deepspeed_step", "run": chosen.run, "size": f"ZeRO {stage}", "dtype": "bfloat16"}
+        record |= {"status": "ok", "device_type": chosen.device}
+        append(chosen.out / "training_step.jsonl", {**record, **found, **facts})
         memory = "" if found["peak_mib"] is None else f", {found['peak_mib']:,.0f} MiB in all"
-        shape = found["shape"]
-        teller.line(
-            Line(check, "ok", f"{found['step_s']:.4g} s{memory}, T {shape['T']} x {shape['B']}, loss {found['loss']}")
-        )
+        shape = f"T {found['shape']['T']} x {found['shape']['B']}"
+        teller.line(Line(check, "ok", f"{found['step_s']:.4g} s{memory}, {shape}, loss {found['loss']}"))
     return 0
 
 

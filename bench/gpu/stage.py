@@ -1,10 +1,10 @@
 """What the parts of the GPU check share: what a part is told, what it says, and programs that end in time.
 
-A part is a module `bench.gpu.NAME` with `run(context) -> Iterator[Line]`. It runs in a process of its own, which
-`bench.gpu.worker` starts: each line that it yields is on the disk before the part goes on; an exception becomes a
-failed line; and a part that is not done by `context.deadline` is killed soon after, with all processes it started.
-So a part looks at `context.left()` before each thing it begins, and yields what it knows as soon as it knows it.
-With `context.tune`, the part `kernels` first searches the best choices and then measures with them.
+A part is a module `bench.gpu.NAME` with `run(context) -> Iterator[Line]`: each line that it yields is on the disk
+before the part goes on, and an exception becomes a failed line. What takes long or may break is done by programs that
+it starts, which `context.deadline` ends. So a part looks at `context.left()` before each thing it begins, and yields
+what it knows as soon as it knows it. With `context.tune`, the part `kernels` first searches the best choices and then
+measures with them.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.record import append, read
+from bench.kit.record import ROOT, append, read
+from bench.ops import OPS
 
-ROOT = Path(__file__).resolve().parents[2]
 SCRATCH = ROOT / "build" / "gpu"
 
 Result = Literal["ok", "failed", "absent", "skipped"]
@@ -58,14 +58,15 @@ class Context:
     """What a part is told.
 
     Args:
-        out: the folder of results; a part writes only the files that `bench.gpu_check` names there.
+        out: the folder of results; a part writes only FILES there.
         device: "cuda", or "cpu" in a dry run.
         dry_run: go through everything with tiny shapes, on the CPU; the numbers mean nothing.
         deadline: when the part must be done, on `time.monotonic`'s clock, which all processes of a machine share.
         tune: search the best block sizes, warps and stages, and write them to `out`/tuned.json.
-        facts: of the machine, as `bench.gpu_check` found them, and what earlier parts noted.
+        facts: of the machine, as `bench.gpu.check` found them, and what earlier parts noted.
         scratch: for files nobody needs afterwards.
         run: names this run in every record.
+        environment: variables for every program, beside those that are set.
     """
 
     out: Path
@@ -76,6 +77,7 @@ class Context:
     facts: dict[str, Any]
     scratch: Path = field(default=SCRATCH)
     run: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def left(self) -> float:
         """Seconds until the part must be done; below 0 where it is late."""
@@ -92,35 +94,36 @@ class Context:
         with (self.out / LOG).open("a", encoding="utf-8", errors="replace") as file:
             file.write(text.rstrip("\n") + "\n")
 
+    def say(self, part: str, line: Line) -> None:
+        """Adds a line of a part to check.jsonl; it is on the disk when this returns."""
+        append(self.out / CHECK, {"run": self.run, "part": part, "at": time.time(), **asdict(line)})
+
+    def said(self) -> list[tuple[str, Line]]:
+        """Every line of this run so far, each with its part."""
+        names = Line.__dataclass_fields__
+        return [
+            (r["part"], Line(**{name: r[name] for name in names}))
+            for r in read(self.out / CHECK)
+            if r.get("run") == self.run and "part" in r
+        ]
+
+    def start(self, command: Command, seconds: float, environment: Mapping[str, str] | None = None) -> Program:
+        """What it printed goes to the log where it is cut short."""
+        return Program(command, seconds, {**self.environment, **(environment or {})}, log=self.log)
+
+    def call(
+        self, command: Command, seconds: float, environment: Mapping[str, str] | None = None, cwd: Path = ROOT
+    ) -> Done:
+        """Runs a program, at most so long."""
+        with Program(command, seconds, {**self.environment, **(environment or {})}, cwd) as program:
+            return program.wait()
+
 
 #: The files of `Context.out`; there may be no others.
 CHECK, TABLE, LOG, TESTS, TUNED = "check.jsonl", "table.md", "log.txt", "tests.txt", "tuned.json"
-MEASURED = ("sliding_window_attention.jsonl", "memory_retrieval.jsonl", "training_step.jsonl")
-FILES = (CHECK, TABLE, LOG, TESTS, TUNED, *MEASURED)
+FILES = (CHECK, TABLE, LOG, TESTS, TUNED, *(f"{op}.jsonl" for op in OPS), "training_step.jsonl")
 
-
-def record(context: Context, part: str, line: Line) -> None:
-    """Adds a line of a part to check.jsonl; it is on the disk when this returns."""
-    append(context.out / CHECK, {"run": context.run, "part": part, "at": time.time(), **asdict(line)})
-
-
-def recorded(context: Context) -> list[tuple[str, Line]]:
-    """Every line of this run so far, each with its part."""
-    names = Line.__dataclass_fields__
-    return [
-        (r["part"], Line(**{name: r[name] for name in names}))
-        for r in read(context.out / CHECK)
-        if r.get("run") == context.run and "part" in r
-    ]
-
-
-def noted(context: Context) -> dict[str, Any]:
-    """All facts of this run: what was known and what parts noted."""
-    facts = dict(context.facts)
-    for r in read(context.out / CHECK):
-        if r.get("run") == context.run and "facts" in r:
-            facts.update(r["facts"])
-    return facts
+Command = Sequence[str | os.PathLike[str]]
 
 
 @dataclass(frozen=True)
@@ -144,81 +147,69 @@ class Done:
         return f"{end}: {said[-1][:300]}" if said else end
 
 
-def call(
-    command: Sequence[str | os.PathLike[str]],
-    seconds: float,
-    environment: Mapping[str, str] | None = None,
-    cwd: Path = ROOT,
-    poll: Callable[[], None] | None = None,
-    log: Path | None = None,
-) -> Done:
-    """Runs a program, at most so long; then it is killed, with everything that it started.
+class Program:
+    """A program that runs, at most for so many seconds; with the block it is ended, with its whole process group.
 
-    Args:
-        command: the program and its arguments. Nothing is read from the standard input.
-        seconds: how long it may take; none are left where this is 0 or less, and it is not started then.
-        environment: variables beside those that are set.
-        poll: called about five times a second meanwhile.
-        log: a file that what it prints is added to, as it comes.
-    Returns:
-        Done: output and errors together, as they came. A program that does not exist ends with status 127.
+    Nothing is read from the standard input. Output and errors are kept together, as they come. A program that does not
+    exist ends with status 127; one that has no time is not started.
     """
-    began = time.monotonic()
-    if seconds <= 0:
-        return Done(None, "", 0.0)
-    # A file, not a pipe: nobody has to empty it meanwhile.
-    with tempfile.TemporaryFile() if log is None else log.open("a+b") as output:
-        start = output.seek(0, os.SEEK_END)
-        try:
-            process = subprocess.Popen(
-                [os.fspath(part) for part in command],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **(environment or {})},
-                cwd=cwd,
-                process_group=0,  # not a session: whoever ends our session ends this too
-            )
-        except OSError as error:
-            return Done(127, f"{os.fspath(command[0])}: {error.strerror}", 0.0)
-        try:
-            status = process.poll()
-            while status is None and (left := began + seconds - time.monotonic()) > 0:
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(timeout=min(0.2, left))
-                if poll is not None:
-                    poll()
-                status = process.poll()
-        finally:  # also where we are interrupted
-            end(process)
-        output.seek(start)
-        return Done(status, output.read().decode(errors="replace"), time.monotonic() - began)
 
+    def __init__(
+        self,
+        command: Command,
+        seconds: float,
+        environment: Mapping[str, str] | None = None,
+        cwd: Path = ROOT,
+        log: Callable[[str], None] | None = None,
+    ) -> None:
+        self.began, self.seconds, self.log = time.monotonic(), seconds, log
+        self.output = tempfile.TemporaryFile()  # noqa: SIM115 - the block closes it; a pipe would have to be emptied
+        self.process: subprocess.Popen[bytes] | None = None
+        self.result = Done(None, "", 0.0) if seconds <= 0 else None
+        if self.result is None:
+            try:
+                self.process = subprocess.Popen(
+                    [os.fspath(part) for part in command],
+                    stdin=subprocess.DEVNULL,
+                    stdout=self.output,
+                    stderr=subprocess.STDOUT,
+                    env={**os.environ, **(environment or {})},
+                    cwd=cwd,
+                    process_group=0,  # not a session: whoever ends our session ends this too
+                )
+            except OSError as error:
+                self.result = Done(127, f"{os.fspath(command[0])}: {error.strerror}", 0.0)
 
-def end(process: subprocess.Popen[bytes]) -> None:
-    """Kills a program that leads a process group, and all that it started, in whatever process groups; waits for it."""
-    running = process.poll() is None
-    family = descendants(process.pid) if running else []
-    for pid in (process.pid, *family):
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)
-    for pid in family:
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)
-    process.wait()
+    def __enter__(self) -> Program:
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        self.end()
+        if self.result is None and self.log is not None:
+            self.log(self.printed())
+        self.output.close()
 
-def descendants(pid: int) -> list[int]:
-    """All processes that a process started, directly or not, as long as those in between live."""
-    children: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError, ValueError, IndexError):
-            text = stat.read_text(errors="replace")
-            parent = int(text.rpartition(")")[2].split()[1])  # a name may hold blanks and brackets
-            children.setdefault(parent, []).append(int(stat.parent.name))
-    found, look = [], [pid]
-    while look:
-        new = children.get(look.pop(), [])
-        found += new
-        look += new
-    return found
+    def printed(self) -> str:
+        self.output.seek(0)
+        return self.output.read().decode(errors="replace")
+
+    def done(self) -> Done | None:
+        """How it ended; None while it runs. It is killed when its time is over."""
+        if self.result is None and self.process is not None:
+            status, took = self.process.poll(), time.monotonic() - self.began
+            if status is not None or took >= self.seconds:
+                self.end()
+                self.result = Done(status, self.printed(), took)
+        return self.result
+
+    def wait(self) -> Done:
+        while (done := self.done()) is None:
+            time.sleep(0.05)
+        return done
+
+    def end(self) -> None:
+        """Also what it left behind in its process group."""
+        if self.process is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from bench.gpu.stage import Line
-from bench.tables import table
+from bench.kit.tables import table
 
 LIMIT = 59
 #: A row's text is cut there; the whole of it stands in check.jsonl.

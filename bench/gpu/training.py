@@ -1,6 +1,6 @@
 """The program that times training steps, and then frame encoders, on a GPU: ``bench.gpu.model`` starts it.
 
-All forms of `bench.bench_training_step` in one process, so that starting one does not take what little time there is;
+All forms of `bench.summary.training_step` in one process, so that starting one does not take what little time there is;
 a length that has no room is recorded as such, and longer ones of that form are left out.
 """
 
@@ -9,18 +9,17 @@ from __future__ import annotations
 import argparse
 import gc
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.bench_training_step import FORMS, make_model, measure_model
-from bench.contest import gpu_is_broken
 from bench.gpu import encoders
 from bench.gpu.child import BROKEN, Teller, parser
 from bench.gpu.stage import Line
-from bench.record import append, read
+from bench.kit.clock import gpu_is_broken
+from bench.kit.record import append, read
+from bench.summary.training_step import FORMS, difference, facts_of, make_models, measure_model
 
 PACKAGES = ("torch", "transformers", "triton")
 #: The most telling first. A batch holds so many frames, one video at least.
@@ -34,7 +33,7 @@ LEAST = 5.0
 
 
 def options_of(device: str, dry_run: bool) -> argparse.Namespace:
-    """As `bench.bench_training_step` has them."""
+    """As `bench.summary.training_step` has them."""
     import torch
 
     return argparse.Namespace(
@@ -48,52 +47,21 @@ def options_of(device: str, dry_run: bool) -> argparse.Namespace:
     )
 
 
-def make_models(options: argparse.Namespace) -> dict[str, Any]:
-    """The same model in each form, on the device."""
-    import torch
-
-    made = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for form in FORMS:
-            torch.manual_seed(0)
-            made[form] = make_model(form, options.size, options.temporal_window, Path(folder)).to(options.device)
-    return made
-
-
-def difference(models: dict[str, Any], device: str) -> float:
-    """The largest difference of the forms' saliency on a short video, in float32, where the window sees all frames."""
-    import torch
-
-    width = next(iter(models.values())).config.width
-    x = torch.randn(2, 24, width, generator=torch.Generator().manual_seed(0)).to(device)
-    mask = torch.ones(2, 24, dtype=torch.bool, device=device)
-    mask[1, 15:] = False
-    found = []
-    with torch.no_grad():
-        for model in models.values():
-            model.eval()
-            found.append(model.saliency_logits(model.encode(x, mask))[mask])
-            model.train()
-    return max(float((other - found[0]).abs().max()) for other in found)
-
-
 def measured(model: Any, options: argparse.Namespace, frames: int) -> dict[str, Any]:
     """A record's part about one form and length, whatever comes of it."""
     import torch
 
     try:
         return measure_model(model, options, frames)
-    except torch.OutOfMemoryError as error:
-        return {"status": "out of memory", "reason": str(error).split("\n")[0][:200]}
     except Exception as error:
-        words = f"{type(error).__name__}: {error}"
-        memory = "out of memory" in words
-        return {"status": "out of memory" if memory else "failed", "reason": words.split("\n")[0][:200]}
+        reason = f"{type(error).__name__}: {error}".split("\n")[0][:200]
+        memory = isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)
+        return {"status": "out of memory" if memory else "failed", "reason": reason}
     finally:
         model.zero_grad(set_to_none=True)
 
 
-def held(path: Path, run: str) -> dict[tuple[str, int], dict[str, Any]]:
+def known_to(path: Path, run: str) -> dict[tuple[str, int], dict[str, Any]]:
     """What this run knows."""
     return {(r["form"], r["shape"]["T"]): r for r in read(path) if r.get("run") == run and r["op"] == "training_step"}
 
@@ -123,17 +91,17 @@ def main() -> int:
     chosen = arguments.parse_args()
     import torch
 
-    from bench.run import environment
+    from bench.kit.record import environment
 
     options, teller = options_of(chosen.device, chosen.dry_run), Teller(chosen.tell)
     path = chosen.out / "training_step.jsonl"
     facts = environment(chosen.device, PACKAGES)
-    models = make_models(options)
+    models = make_models(options.size, options.temporal_window, options.device)
     apart = difference(models, chosen.device)
     if not apart < SAME:
         teller.line(Line("training step: one model in every form", "failed", f"saliency differs by {apart:.1e}"))
         return 0
-    known = held(path, chosen.run)
+    known = known_to(path, chosen.run)
     for frames in TINY_FRAMES if chosen.dry_run else FRAMES:
         if not chosen.dry_run and chosen.steps_until - time.monotonic() < LEAST:
             teller.line(Line(f"training step T {frames}", "skipped", "no time was left"))
@@ -148,20 +116,8 @@ def main() -> int:
                 result = {"status": "out of memory", "reason": f"as at {min(full)} frames"}
             else:
                 result = measured(models[form], options, frames)
-            known[form, frames] = {
-                "op": "training_step",
-                "run": chosen.run,
-                "form": form,
-                "size": options.size,
-                "dtype": options.dtype,
-                "device_type": chosen.device,
-                "shape": {"T": frames, "B": max(1, options.budget // frames)},
-                "temporal_window": options.temporal_window if form == "windowed" else None,
-                "repeats": options.repeats,
-                "saliency_difference": apart,
-                **facts,
-                **result,
-            }
+            head = facts_of(options, form, frames)
+            known[form, frames] = {**facts, **head, "run": chosen.run, "saliency_difference": apart, **result}
             append(path, known[form, frames])
             if gpu_is_broken():
                 return BROKEN

@@ -1,30 +1,28 @@
 """Searches the best sizes of our Triton kernels on this GPU, and writes them to a file that the kernels read.
 
 As a program it tunes the calls of the plan (`bench.gpu.plan`) in their order, as far as the time goes: first several
-processes compile all candidates at once, then one measures them alone. For Triton: rows, keys, warps and stages, from
-the candidates of each kind of call; around the best of them, other warps and stages. Copied to
+processes compile all candidates at once, then one measures them alone: rows, keys, warps and stages, from the
+candidates of each kind of call; around the best of them, other warps and stages. Copied to
 kernels/vtsum_kernels/tuned.json, the file becomes the default.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from bench.gpu import child
-from bench.gpu.plan import Planned, planned
-from bench.gpu.stage import TUNED, Context, Line, call
-from bench.record import OURS
-from bench.sliding_window_rivals import Setting as WindowSetting
+from bench.gpu.plan import TRITON, Planned, planned
+from bench.gpu.stage import TUNED, Context, Line
+from bench.kit.kernels import TUNED_VARIABLE, read_tuned, use_tuner, write_tuned
 
-TUNED_VARIABLE = "VTSUM_KERNELS_TUNED"
 #: Share of the time for compiling ahead.
 COMPILE = 0.35
 #: Seconds that it takes to tune one more call, about.
@@ -36,22 +34,12 @@ BETTER = 0.98
 
 def search(context: Context, until: float, environment: Mapping[str, str]) -> Iterator[Line]:
     """Compiles ahead, then measures; one line for all. Where nothing was written, that has failed."""
-    out = context.out / TUNED
-    environment = {**environment, TUNED_VARIABLE: str(out)}
-    began = time.monotonic()
-    ahead = began + COMPILE * max(until - began, 0.0)
-    plans = targets(context.dry_run)
-    workers = 1 if context.dry_run else max(min((os.cpu_count() or 2) - 2, MOST_PROCESSES, len(plans)), 1)
-
-    def one(number: int) -> str:
-        words = ["--compile", str(number), str(workers), "--tell", str(context.scratch / f"tune{number}.lines.jsonl")]
-        words += ["--out", str(context.out), "--run", context.run, "--device", context.device, "--until", str(ahead)]
-        words += ["--dry-run"] if context.dry_run else []
-        done = call([*child.PYTHON, "bench.gpu.tune", *words], ahead + child.GRACE - time.monotonic(), environment)
-        return done.output if done.ok else f"{done.output}\n{done.why()}"
-
-    with ThreadPoolExecutor(workers) as pool:
-        context.log("== bench.gpu.tune --compile\n" + "\n".join(pool.map(one, range(workers))))
+    environment = {**environment, TUNED_VARIABLE: str(context.out / TUNED)}
+    ahead = time.monotonic() + COMPILE * max(until - time.monotonic(), 0.0)
+    most = min((os.cpu_count() or 2) - 2, MOST_PROCESSES, len(targets(context.dry_run)))
+    workers = 1 if context.dry_run else max(most, 1)
+    jobs = [["--compile", str(number), str(workers)] for number in range(workers)]
+    child.at_once(context, "bench.gpu.tune", jobs, ahead, environment)
     yield from child.follow(context, "bench.gpu.tune", until=until, environment=environment)
 
 
@@ -59,14 +47,9 @@ def targets(dry_run: bool) -> list[Planned]:
     """The calls of the plan that have anything to choose, each kind of call once: both passes of those with two."""
     made: dict[Any, Planned] = {}
     for plan in planned(dry_run):
-        if plan.triton and plan.setting.case != "overhead":
-            s = plan.setting
-            kind = (
-                (s.dtype, s.frames, s.window, s.layout) if isinstance(s, WindowSetting) else (s.case, s.slots, s.heads)
-            )
-            known = made.get(kind)
-            if known is None or (known.setting.direction, s.direction) in (("fwd", "fwd+bwd"), ("bwd", "fwd+bwd")):
-                made[kind] = plan
+        kind, direction = dataclasses.replace(plan.setting, direction=""), plan.setting.direction
+        if plan.triton and (kind not in made or direction == "fwd+bwd"):
+            made[kind] = plan
     return list(made.values())
 
 
@@ -105,67 +88,45 @@ class Search:
         return self.choices[key]
 
 
-def use(search: Search) -> None:
-    """Puts the search into the place of the kernels' tuner."""
-    from vtsum_kernels.triton_kit import launch
-
-    launch.TUNER = search  # type: ignore[assignment]
-
-
-def compile_ahead(plans: Sequence[Planned], until: float) -> None:
-    """Runs every candidate of these calls, whose binaries the compiler's cache keeps."""
-    use(Search(wider=False))
-    for plan in plans:
-        if time.monotonic() > until:
-            print(f"{plan.title}: no time was left", flush=True)
-            return
-        print(f"{plan.title}: {attempt(plan, 'triton')}", flush=True)
-
-
-def attempt(plan: Planned, backend: str) -> str:
-    """Makes a call of ours once, through Triton or as a user would; what came of it."""
+def attempt(plan: Planned) -> None:
+    """Makes a call through Triton once, and prints what came of it."""
     began = time.monotonic()
-    name = f"{OURS}_triton" if backend == "triton" else OURS
     try:
-        entry = next(entry for entry in plan.contest(("none",)).entries() if entry.name == name)
-        entry.start()(0)
+        plan.entry(TRITON).start()(0)
+        said = f"{time.monotonic() - began:.1f} s"
     except Exception as error:  # a size that does not compile is no reason to end
-        return f"{type(error).__name__}: {str(error)[:200]}"
-    return f"{time.monotonic() - began:.1f} s"
+        said = f"{type(error).__name__}: {str(error)[:200]}"
+    print(f"{plan.title}: {said}", flush=True)
 
 
 def main() -> int:
     options = child.parser(__doc__)
     options.add_argument("--compile", nargs=2, type=int, metavar=("NUMBER", "OF"), help="this share of the calls alone")
     chosen = options.parse_args()
-    plans = targets(chosen.dry_run)
+    plans, least = targets(chosen.dry_run), 0.0 if chosen.dry_run else LEAST
     os.environ["VTSUM_KERNELS_AUTOTUNE"] = "1"
-    if chosen.compile:
+    searched = Search(wider=not chosen.compile)
+    use_tuner(searched)
+    if chosen.compile:  # the compiler's cache keeps the binaries of every candidate
         number, of = chosen.compile
-        compile_ahead(plans[number::of], chosen.until)
+        for plan in plans[number::of]:
+            if time.monotonic() < chosen.until:
+                attempt(plan)
         return 0
-    return tune(plans, chosen)
-
-
-def tune(plans: Sequence[Planned], chosen: Any) -> int:
-    """Measures call by call; the file is whole after each of them."""
     import torch
     import triton
-    from vtsum_kernels.triton_kit.tuning import Choices, read, write
 
-    teller, path = child.Teller(chosen.tell), Path(chosen.out) / TUNED
-    searched, done = Search(), 0
-    before = read(path).configs
-    use(searched)
+    path, done = Path(chosen.out) / TUNED, 0
+    before, made_with = read_tuned(path), f"triton {triton.__version__}, torch {torch.__version__}"
     for plan in plans:
-        if chosen.until - time.monotonic() < (0.0 if chosen.dry_run else LEAST):
+        if chosen.until - time.monotonic() < least:
             break
-        print(f"{plan.title}: {attempt(plan, 'triton')}", flush=True)
-        write(path, Choices(f"triton {triton.__version__}, torch {torch.__version__}", before | searched.choices))
+        attempt(plan)
+        write_tuned(path, before | searched.choices, made_with)  # whole after each call
         done += 1
     gain = f", {statistics.median(searched.gains):.2f} times as fast in the middle" if searched.gains else ""
-    detail = f"{len(searched.choices)} Triton choices{gain}, of {done} of {len(plans)} calls"
-    teller.line(Line("tuned sizes", "ok" if done else "failed", detail))
+    detail = f"{len(searched.choices)} choices{gain}, of {done} of {len(plans)} calls"
+    child.Teller(chosen.tell).line(Line("tuned sizes", "ok" if done else "failed", detail))
     return 0
 
 

@@ -1,9 +1,9 @@
-"""Compiles ahead of the contests, by several processes at once, what they would compile one by one: rivals through
+"""Compiles ahead of the comparisons, by several processes at once, what they would compile one by one: rivals through
 torch.compile, and our Triton kernels. Each makes its call once; the compilers' caches keep what came of it.
 
     python -m bench.gpu.warm ... --jobs 0:vtsum_triton,0:flex_compiled
 
-A job is a contest's number in the plan and a contestant. `jobs` cuts the work for so many processes.
+A job is a comparison's number in the plan and an implementation. `jobs` cuts the work for so many processes.
 """
 
 from __future__ import annotations
@@ -13,18 +13,13 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-from bench.contest import Absent, LeftOut
 from bench.gpu.child import Teller, parser
-from bench.gpu.counters import Used, launched
-from bench.gpu.plan import Planned, planned
-from bench.memory_rivals import RIVALS as MEMORY_RIVALS
-from bench.record import OURS
-from bench.sliding_window_rivals import RIVALS as WINDOW_RIVALS
+from bench.gpu.plan import TRITON, Planned, planned
+from bench.kit.comparison import Absent, LeftOut
+from bench.kit.kernels import Used, launched
 
 #: Processes at most: each holds a CUDA context and imports torch.
 MOST = 12
-TRITON = f"{OURS}_triton"
-COMPILED = {r.name for r in WINDOW_RIVALS if r.compiled} | {r.name for r in MEMORY_RIVALS if r.compiled}
 
 
 def jobs(plans: Sequence[Planned], workers: int, limit: int | None = None) -> list[str]:
@@ -32,7 +27,7 @@ def jobs(plans: Sequence[Planned], workers: int, limit: int | None = None) -> li
     found = [
         f"{number}:{name}"
         for number, plan in enumerate(plans)
-        for name in (*([TRITON] if plan.triton else []), *(name for name in plan.rivals() if name in COMPILED))
+        for name in (*([TRITON] if plan.triton else []), *(rival.name for rival in plan.rivals() if rival.compiled))
     ]
     found = found[:limit]
     workers = max(min(workers, MOST, len(found)), 1)
@@ -40,16 +35,14 @@ def jobs(plans: Sequence[Planned], workers: int, limit: int | None = None) -> li
 
 
 def make(plan: Planned, name: str, teller: Teller) -> str:
-    """Makes a contestant's call once; what came of it in a few words. Tells what our Triton kernels take."""
+    """Makes a call once; what came of it in a few words. Tells what our Triton kernels take."""
     import torch
 
     began = time.monotonic()
-    rivals = (name,) if not name.startswith(OURS) else ("none",)
     try:
-        entry = next(entry for entry in plan.contest(rivals).entries() if entry.name == name)
         watched: AbstractContextManager[dict[str, list[Used]]] = launched() if name == TRITON else nullcontext({})
         with watched as kernels:
-            entry.start()(0)
+            plan.entry(name).start()(0)
         if kernels:
             teller.facts(triton={kernel: list(map(list, used)) for kernel, used in kernels.items()})
         if torch.cuda.is_available():
@@ -57,7 +50,7 @@ def make(plan: Planned, name: str, teller: Teller) -> str:
             torch.cuda.empty_cache()
     except (Absent, LeftOut) as reason:
         return f"left out: {reason}"
-    except Exception as error:  # the contest will find the same, and record it
+    except Exception as error:  # the comparison will find the same, and record it
         return f"{type(error).__name__}: {str(error)[:200]}"
     return f"{time.monotonic() - began:.1f} s"
 

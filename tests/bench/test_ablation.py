@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import ablation_drawn, ablation_report, bench_ablation
-from bench.ablation_drawn import Truth, cuts_in_words, figures, shown_spans, spoken
-from bench.ablation_variants import ALL_OFF, BASE, ON_DRAWN, ON_TVSUM, RANDOM, Variant, line
-from bench.bench_ablation import Reader, encoded_frames, measure_tvsum
-from bench.bench_frame_sampling import Case
-from bench.speech_corpus import RATE
+from bench.kit.tables import NOTHING
+from bench.summary import ablation as bench_ablation
+from bench.summary import ablation_drawn
+from bench.summary.ablation import Reader, encoded_frames, measure_tvsum
+from bench.summary.ablation_drawn import Truth, cuts_in_words, figures, shown_spans, spoken
+from bench.summary.ablation_variants import ALL_OFF, BASE, ON_DRAWN, ON_TVSUM, RANDOM, Variant, line
+from bench.summary.frame_sampling import Case
+from bench.summary.speech_corpus import RATE
+from bench.summary.tables import ablation as ablation_report
 from vtsum.data.tvsum import TVSumVideo
 from vtsum.enhance.event_segmentation import PictureChanges
 from vtsum.enhance.summary_refinement import parse_budget
@@ -171,4 +174,4 @@ def test_tables_hold_the_last_run_alone() -> None:
     assert "speech off" not in text
     assert "understood words in 4 of them" in text
     assert "| embedded model, 10 held-out videos | **everything on** | 0.250 |" in ablation_report.tvsum(records)
-    assert ablation_report.tvsum(records[:4]) == ablation_report.NOTHING
+    assert ablation_report.tvsum(records[:4]) == NOTHING

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.clock import CudaClock, WallClock, peak_of_process
+from bench.kit.clock import CudaClock, WallClock, peak_of_process
 
 
 def test_a_short_call_is_made_often_for_a_sample_and_a_long_one_once() -> None:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from bench.bench_denoising import Heard, Tally, draw, level_of, measure, without_error
-from bench.denoising_report import NOTHING, TABLES, clean, denoising
+from bench.kit.tables import NOTHING
+from bench.summary.denoising import Heard, Tally, level_of, measure, without_error
+from bench.summary.tables.denoising import TABLES, clean, denoising, draw
 from vtsum.enhance.speech.transcript import Transcript, Utterance, Word
 
 TEXT = "A man is in a room. He plays the guitar."
@@ -59,6 +60,6 @@ def test_what_was_heard_is_kept(tmp_path: Path) -> None:
 
 def test_the_picture_is_small(tmp_path: Path) -> None:
     lines = [record(None), record(10.0, wer=45.0), record(5.0, wer=48.0)]
-    draw(lines, tmp_path / "a.png")
+    draw(tmp_path / "a.png", lines)
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
     assert (tmp_path / "a.png").stat().st_size < 200_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 import time
@@ -10,13 +11,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from bench import contest
-from bench.gpu import child, contests, counters, kernels, plan, tune, warm
-from bench.gpu.counters import Used
-from bench.gpu.roofline import Roofline
-from bench.gpu.stage import ROOT, Context
-from bench.record import read
-from bench.sliding_window_rivals import Setting as WindowSetting
+from bench.gpu import child, comparisons, counters, kernels, plan, tune, warm
+from bench.gpu.stage import Context
+from bench.kit import comparison
+from bench.kit.kernels import Used
+from bench.kit.record import ROOT, read
+from bench.kit.roofline import Roofline
+from bench.ops import OPS
 
 NAMES = ("copy", "vtsum", "sdpa_masked", "unfold")
 ROOFLINE = Roofline(4.0e12, {"bfloat16": 800e12, "float32": 50e12})
@@ -54,35 +55,33 @@ def test_the_plan_begins_with_what_the_aims_are_about() -> None:
     titles = [one.title for one in full]
     assert len(set(titles)) == len(titles)
     assert 25 <= len(full) <= 34  # with the other parts' lines, the table has fewer than 60
-    assert titles[:2] == ["window fwd bf16 B 8 T 8192 w 5", "window fwd+bwd bf16 B 8 T 8192 w 5"]
-    assert {one.op for one in full[:4]} == {plan.WINDOW, plan.MEMORY}
-    cases = {(one.op, one.setting.case) for one in full}
-    assert {case for op, case in cases if op == plan.MEMORY} >= {
-        "fuse",
-        "attention",
-        "topk",
-        "search",
-        "gather",
-        "projected",
-    }
-    windows = {one.setting.window for one in full if isinstance(one.setting, WindowSetting)}
+    assert titles[0] == "window fwd bfloat16 B 8 T 8192 w 5"
+    assert "memory fuse fwd+bwd bfloat16 N 16384 S 256 H 1" in titles[:4]
+    assert {one.op.name for one in full[: len(OPS)]} == set(OPS)
+    for one in full:
+        assert one.setting.device == "cuda"
+        assert one.setting.case in one.op.cases
+    cases = {one.setting.case for one in full}
+    assert cases >= {"overhead", "sweep", "fuse", "projected", "attention", "topk", "search", "gather"}
+    windows = {one.setting.window for one in full if one.op.name == "sliding_window_attention"}
     assert windows >= {5, 9, 17, 33, 129, 257}
-    assert {one.setting.device for one in full} == {"cuda"}
-    assert {one.setting.device for one in plan.planned(True)} == {"cpu"}
+    tiny = plan.planned(True)
+    assert {one.op.name for one in tiny} == set(OPS)
+    assert {one.setting.device for one in tiny} == {"cpu"}
 
 
 def test_every_rival_the_check_promises_takes_part() -> None:
     full = plan.planned(False)
-    window = set(full[1].contest().names)
+    window = set(full[0].comparison().names)
     promised = {"copy", "vtsum", "vtsum_triton", "flash_window", "flex_compiled", "shifts_compiled", "unfold_compiled"}
     assert window >= promised | {"sdpa_masked", "natten", "flash_attn"}
     fuse = next(one for one in full if one.setting.case == "fuse")
-    assert set(fuse.contest().names) >= {"product", "vtsum", "vtsum_triton", "sdpa", "sdpa_compiled", "folded"}
+    assert set(fuse.comparison().names) >= {"product", "vtsum", "vtsum_triton", "sdpa", "sdpa_compiled", "folded"}
     gather = next(one for one in full if one.setting.case == "gather")
-    assert set(gather.contest().names) >= {"copy", "vtsum", "embedding_bag"}
+    assert set(gather.comparison().names) >= {"copy", "vtsum", "embedding_bag"}
     plain = [one for one in full if not one.compiled]
     assert plain
-    assert not any(name.endswith("_compiled") for one in plain for name in one.contest().names)
+    assert not any(name.endswith("_compiled") for one in plain for name in one.comparison().names)
 
 
 def test_compiling_ahead_is_spread_over_the_processes_in_the_plan_s_order() -> None:
@@ -99,7 +98,7 @@ def test_compiling_ahead_is_spread_over_the_processes_in_the_plan_s_order() -> N
     assert len(set(everything)) == len(everything)
     for job in everything:
         number, _, name = job.partition(":")
-        assert name in full[int(number)].contest().names
+        assert name in full[int(number)].comparison().names
     assert len(warm.jobs(full, 1000)) == warm.MOST
 
 
@@ -111,8 +110,8 @@ def test_the_roofline_is_the_longer_of_bytes_and_operations() -> None:
     assert Roofline.of({}) is None
 
 
-def test_a_contest_s_line() -> None:
-    held = {
+def test_a_comparison_s_line() -> None:
+    compared = {
         r["name"]: r
         for r in (
             record("copy", 90.0),
@@ -122,27 +121,27 @@ def test_a_contest_s_line() -> None:
             record("sdpa", 300.0, status="wrong", reason="much"),
         )
     }
-    line = contests.line_of("some", held, ROOFLINE)
+    line = comparisons.line_of("some", compared, ROOFLINE)
     assert line.result == "ok"
     assert line.detail == "125 us (112.5 to 137.5) cuda; triton 150; flash_window 400"
     assert line.share_of_roofline == pytest.approx(100 / 125)
     assert line.ratio_to_best_rival == pytest.approx(400 / 125)
-    held["vtsum_triton"] |= {"status": "wrong", "reason": "RMS ratio 1"}
-    assert contests.line_of("some", held, ROOFLINE).result == "failed"
-    assert contests.line_of("some", held, ROOFLINE).detail.endswith("triton wrong: RMS ratio 1")
-    assert contests.line_of("some", held, ROOFLINE).share_of_roofline == pytest.approx(0.8)
-    held["vtsum"] |= {"status": "cannot run", "reason": "an error"}
-    failed = contests.line_of("some", held, ROOFLINE)
+    compared["vtsum_triton"] |= {"status": "wrong", "reason": "RMS ratio 1"}
+    assert comparisons.line_of("some", compared, ROOFLINE).result == "failed"
+    assert comparisons.line_of("some", compared, ROOFLINE).detail.endswith("triton wrong: RMS ratio 1")
+    assert comparisons.line_of("some", compared, ROOFLINE).share_of_roofline == pytest.approx(0.8)
+    compared["vtsum"] |= {"status": "cannot run", "reason": "an error"}
+    failed = comparisons.line_of("some", compared, ROOFLINE)
     assert (failed.result, failed.share_of_roofline) == ("failed", None)
     assert "vtsum cannot run: an error" in failed.detail
-    assert contests.line_of("some", {}, ROOFLINE).result == "failed"
+    assert comparisons.line_of("some", {}, ROOFLINE).result == "failed"
 
 
 def test_no_time_left_is_no_failure_of_triton() -> None:
-    held = {
+    compared = {
         r["name"]: r for r in (record("vtsum", 100.0), record("vtsum_triton", 1.0, status="left out", reason="time"))
     }
-    assert contests.line_of("some", held, ROOFLINE).result == "ok"
+    assert comparisons.line_of("some", compared, ROOFLINE).result == "ok"
 
 
 # What the compilers and Nsight Compute print, in their formats.
@@ -276,50 +275,50 @@ def test_a_program_that_outlives_its_time_is_ended(tmp_path: Path, monkeypatch: 
     assert "all the time it had" in line.detail
 
 
-def test_a_contestant_that_breaks_the_gpu_is_recorded_and_left_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The first start ends at the culprit; the second holds the contest without it, and goes on."""
+def test_who_breaks_the_gpu_is_recorded_and_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first start ends at the culprit; the second makes the comparison without it, and goes on."""
     tiny = plan.planned(True)[0]
     broken = [False]
-    real = tiny.contest().entries
+    real = tiny.comparison()
 
-    def entries() -> list[contest.Entry]:
+    def entries() -> list[comparison.Entry]:
         def breaks() -> Any:
             broken[0] = True
             raise RuntimeError("an illegal memory access was encountered")
 
-        found = [entry for entry in real() if entry.name != "vtsum_triton"]
-        return [contest.Entry("unfold", breaks) if entry.name == "unfold" else entry for entry in found]
+        found = [entry for entry in real.entries() if entry.name != "vtsum_triton"]
+        return [comparison.Entry("unfold", breaks) if entry.name == "unfold" else entry for entry in found]
 
-    held = contest.Contest(**{**vars(tiny.contest()), "entries": entries, "names": NAMES})
-    monkeypatch.setattr(plan.Planned, "contest", lambda self, rivals=None: held)
-    monkeypatch.setattr(contest, "gpu_is_broken", lambda: broken[0])
-    facts = {"device_type": "cpu"}
-    limits = contest.Limits(0.001, 1.0, 1 << 40)
-    with pytest.raises(contest.Broken, match="unfold"):
-        contests.run_one(tiny, tmp_path, "a run", facts, limits, {})
-    path = contests.file_of(tmp_path, tiny.op)
+    instead = dataclasses.replace(real, entries=entries, names=NAMES)
+    monkeypatch.setattr(comparison, "gpu_is_broken", lambda: broken[0])
+    limits, path = comparison.Limits(0.001, 1.0, 1 << 40), tmp_path / "o.jsonl"
+
+    def compared() -> Any:
+        facts = {"device_type": "cpu"}
+        return comparison.compare_into(path, "op", "a run", instead, facts, limits, {}, random.Random(0))
+
+    with pytest.raises(comparison.Broken, match="unfold"):
+        compared()
     (culprit,) = read(path)
     assert (culprit["name"], culprit["status"], culprit["broke"]) == ("unfold", "cannot run", True)
     broken[0] = False
-    again = contests.run_one(tiny, tmp_path, "a run", facts, limits, {})
-    assert again is not None
+    again = compared()
     assert {name: r["status"] for name, r in again.items()} == {
         "unfold": "cannot run",
         **{name: "ok" for name in NAMES if name != "unfold"},
     }
-    assert contests.run_one(tiny, tmp_path, "a run", facts, limits, {}) is None  # the run has it
+    assert compared() is None  # the run has it
 
 
-def test_a_contest_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_comparison_ends_in_time() -> None:
     tiny = plan.planned(True)[0]
-    over = contest.Limits(30.0, 1.0, 1 << 40, time.monotonic() - 1.0)
-    records = list(contest.hold(tiny.contest(("unfold",)), over, {}, random.Random(0), lambda name: None))
+    one = tiny.op.comparison(tiny.setting, tiny.op.against(tiny.setting, ("unfold",)))
+    over = comparison.Limits(30.0, 1.0, 1 << 40, time.monotonic() - 1.0)
+    records = list(comparison.compare(one, over, {}, random.Random(0), lambda name: None))
     assert {r["status"] for r in records} == {"left out"}
-    soon = contest.Limits(30.0, 1.0, 1 << 40, time.monotonic() + 1.5)
+    soon = comparison.Limits(30.0, 1.0, 1 << 40, time.monotonic() + 1.5)
     began = time.monotonic()
-    records = list(contest.hold(tiny.contest(("unfold",)), soon, {}, random.Random(0), lambda name: None))
+    records = list(comparison.compare(one, soon, {}, random.Random(0), lambda name: None))
     assert time.monotonic() - began < 20  # of the 30 seconds that each may take
     assert {r["name"]: r["status"] for r in records} == {"copy": "ok", "vtsum": "ok", "unfold": "ok"}
     assert min(r["repeats"] for r in records) >= 1
@@ -369,8 +368,8 @@ def test_what_is_tuned_is_what_is_measured() -> None:
     """Every call of the plan that has a choice, with both passes where the plan has both."""
     targets = tune.targets(False)
     chosen = {one.title for one in targets}
-    assert "window fwd+bwd bf16 B 8 T 8192 w 5" in chosen
-    assert "window fwd bf16 B 8 T 8192 w 5" not in chosen
-    assert "window fwd bf16 B 1 T 300 w 5" in chosen
+    assert "window fwd+bwd bfloat16 B 8 T 8192 w 5" in chosen
+    assert "window fwd bfloat16 B 8 T 8192 w 5" not in chosen
+    assert "window fwd bfloat16 B 1 T 300 w 5" in chosen
     assert not any(one.setting.case in ("gather", "topk", "search", "overhead") for one in targets)
     assert targets[0].setting.direction == "fwd+bwd"

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from bench.bench_training_step import FORMS
 from bench.gpu import encoders, training
 from bench.gpu.child import Teller
-from bench.record import read
+from bench.kit.record import read
+from bench.summary.training_step import FORMS
 
 
 def words(out: Path) -> list[str]:
@@ -63,7 +63,7 @@ def test_who_has_no_room_is_not_asked_for_more(tmp_path: Path, monkeypatch: pyte
         return {"status": "ok", "step_s": 1.0, "peak_mib": 5.0}
 
     monkeypatch.setattr(training, "measure_model", measure)
-    monkeypatch.setattr(training, "make_models", lambda options: {form: torch.nn.Linear(2, 2) for form in FORMS})
+    monkeypatch.setattr(training, "make_models", lambda *_: {form: torch.nn.Linear(2, 2) for form in FORMS})
     monkeypatch.setattr(training, "difference", lambda models, device: 0.0)
     monkeypatch.setattr(training, "TINY_FRAMES", (64, 128, 32))
     monkeypatch.setattr(sys, "argv", words(tmp_path))
@@ -94,7 +94,7 @@ def test_a_form_that_fails_is_a_failed_line() -> None:
 
 
 def test_different_models_are_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "make_models", lambda options: {form: torch.nn.Linear(2, 2) for form in FORMS})
+    monkeypatch.setattr(training, "make_models", lambda *_: {form: torch.nn.Linear(2, 2) for form in FORMS})
     monkeypatch.setattr(training, "difference", lambda models, device: 0.1)
     monkeypatch.setattr(sys, "argv", words(tmp_path))
     assert training.main() == 0

@@ -1,4 +1,4 @@
-"""The parts that build and test for the GPU check: made-up trees that build, fail, hang; tests shared by processes."""
+"""The parts that build and test for the GPU check: made-up trees that build, fail, hang; tests that break the GPU."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import os
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bench.gpu import build, share, tests
+from bench.gpu import build, tests
 from bench.gpu.stage import Context, Done, Line
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SETUP = """
 import argparse, json, os, sys, time
 from pathlib import Path
+from typing import Any
 parser = argparse.ArgumentParser()
 parser.add_argument("command")
 parser.add_argument("--build-lib", type=Path)
@@ -49,6 +51,7 @@ for name, variable in (("_cpu", "VTSUM_BUILD_CPP"), ("_cuda", "VTSUM_BUILD_CUDA"
 PACKAGE = """
 import json
 from pathlib import Path
+from typing import Any
 def build_info():
     here = Path(__file__).parent
     found = {name: (here / f"{name}.abi3.so").is_file() for name in ("_cpu", "_cuda")}
@@ -147,19 +150,18 @@ def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (root / "tests").mkdir(parents=True)
     (root / "tests" / "conftest.py").write_text(
         """
-import os, signal, sys, types
+import os
 from pathlib import Path
+from typing import Any
 import pytest
+from bench.gpu import pytest_plugin
 
-class Cuda:
-    broken = False
-    def is_initialized(self):
-        return True
-    def synchronize(self):
-        if self.broken:
-            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+BROKEN = []
+pytest_plugin.gpu_is_broken = lambda: bool(BROKEN)
 
-sys.modules["torch"] = types.SimpleNamespace(cuda=Cuda())
+@pytest.fixture
+def breaks():
+    return lambda: BROKEN.append(True)
 
 @pytest.fixture(autouse=True)
 def ran(request):
@@ -178,10 +180,27 @@ def ran(suite: Path) -> list[str]:
 
 
 def run_suite(suite: Path, where: Context) -> dict[str, Line]:
-    return {line.check: line for line in tests.shared_out(where, ["tests"], {}, suite)}
+    return {line.check: line for line in tests.by_pytest(where, ["tests"], {}, suite)}
 
 
-def test_processes_share_the_tests_and_each_runs_once(suite: Path, tmp_path: Path) -> None:
+@pytest.fixture(params=["xdist", "one process"])
+def processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How many run the tests; one where pytest-xdist is not installed."""
+    if request.param == "xdist":
+        return 2
+    monkeypatch.setattr(tests, "find_spec", lambda name: None)
+    return 1
+
+
+def without_xdist(lines: dict[str, Line], processes: int) -> dict[str, Line]:
+    """The lines but the one that says that there is no xdist, which is there where there is none."""
+    said = lines.pop("tests in parallel", None)
+    assert (said is None) == (processes > 1)
+    assert said is None or said.result == "absent"
+    return lines
+
+
+def test_each_test_runs_once_and_its_result_stands(suite: Path, tmp_path: Path, processes: int) -> None:
     (suite / "tests" / "test_many.py").write_text(
         "import pytest, time\n\n@pytest.mark.parametrize('i', range(24))\ndef test_it(i):\n    time.sleep(0.1)\n"
     )
@@ -198,9 +217,9 @@ def test_processes_share_the_tests_and_each_runs_once(suite: Path, tmp_path: Pat
         "import pytest\npytest.skip('not here', allow_module_level=True)\n"
     )
     where = context(tmp_path)
-    lines = run_suite(suite, where)
+    lines = without_xdist(run_suite(suite, where), processes)
     assert len(ran(suite)) == len(set(ran(suite))) == 29
-    assert {path.name for path in (where.scratch / "tests").glob("collected-*")} == {"collected-0", "collected-1"}
+    assert len({line.split()[1] for line in (suite / "ran.txt").read_text().splitlines()}) == processes
     many = lines["tests/test_many.py"]
     assert many.result == "ok"
     assert many.detail.startswith("24 passed in ")
@@ -211,51 +230,74 @@ def test_processes_share_the_tests_and_each_runs_once(suite: Path, tmp_path: Pat
     assert lines["tests/test_lacks.py"].result == "absent"
     assert "No module named 'no_such_package'" in lines["tests/test_lacks.py"].detail
     assert lines["tests/test_wrong_import.py"].result == "failed"
-    assert lines["tests/test_skipped_whole.py"] == Line("tests/test_skipped_whole.py", "absent", "1 left out; not here")
-    assert "all tests" not in {name for name, line in lines.items() if "processes" not in line.detail}
+    skipped = lines["tests/test_skipped_whole.py"]
+    assert (skipped.result, skipped.detail.split("; ")[1]) == ("absent", "not here")
+    assert "all tests" not in lines
     text = (where.out / "tests.txt").read_text()
     assert "sums are off" in text
     assert "torn down badly" in text
 
 
-def test_an_error_that_breaks_the_gpu_leaves_the_other_tests_to_a_new_process(suite: Path, tmp_path: Path) -> None:
+def test_an_error_that_breaks_the_gpu_leaves_the_other_tests_to_a_new_process(
+    suite: Path, tmp_path: Path, processes: int
+) -> None:
     (suite / "tests" / "test_break.py").write_text(
-        "import sys, pytest\n\n@pytest.mark.parametrize('i', range(12))\ndef test_it(i):\n    if i == 3:\n"
-        "        sys.modules['torch'].cuda.broken = True\n        raise RuntimeError('CUDA error: illegal access')\n"
+        "import pytest\n\n@pytest.mark.parametrize('i', range(12))\ndef test_it(i, breaks):\n    if i == 3:\n"
+        "        breaks()\n        raise RuntimeError('CUDA error: illegal access')\n"
     )
-    lines = run_suite(suite, context(tmp_path))
+    lines = without_xdist(run_suite(suite, context(tmp_path)), processes)
     line = lines.pop("tests/test_break.py")
     assert line.result == "failed"
     assert line.detail == "11 passed, 1 failed; test_it[3]: RuntimeError: CUDA error: illegal access"
     assert sorted(ran(suite)) == sorted(f"tests/test_break.py::test_it[{i}]" for i in range(12))
+    pids = dict(line.split() for line in (suite / "ran.txt").read_text().splitlines())
+    assert pids["tests/test_break.py::test_it[3]"] != pids["tests/test_break.py::test_it[11]"]
     assert not lines
 
 
-def test_a_process_that_dies_names_its_test_and_the_others_run(suite: Path, tmp_path: Path) -> None:
+def test_a_process_that_dies_names_its_test_and_the_others_run(suite: Path, tmp_path: Path, processes: int) -> None:
     (suite / "tests" / "test_die.py").write_text(
         "import os, signal, pytest\n\n@pytest.mark.parametrize('i', range(12))\ndef test_it(i):\n    if i == 3:\n"
         "        os.kill(os.getpid(), signal.SIGSEGV)\n"
     )
-    lines = run_suite(suite, context(tmp_path))
+    lines = without_xdist(run_suite(suite, context(tmp_path)), processes)
     line = lines.pop("tests/test_die.py")
     assert line.result == "failed"
-    assert line.detail == "11 passed, 1 begun; test_it[3]: it did not end"
+    assert line.detail.startswith("11 passed, 1 ")
+    assert "test_it[3]: " + ("it did not end" if processes == 1 else "worker 'gw") in line.detail
     assert sorted(ran(suite)) == sorted(f"tests/test_die.py::test_it[{i}]" for i in range(12))
     assert not lines
 
 
 def test_tests_that_nobody_came_to_are_counted(suite: Path, tmp_path: Path) -> None:
+    """The run is killed in the middle; what it had said by then stands."""
     (suite / "tests" / "test_slow.py").write_text(
         "import time, pytest\n\n@pytest.mark.parametrize('i', range(40))\ndef test_it(i):\n"
         "    if i % 20 == 1:\n        time.sleep(600)\n"
     )
-    lines = run_suite(suite, context(tmp_path, seconds=tests.MARGIN + 6))
+    lines = run_suite(suite, context(tmp_path, seconds=tests.MARGIN + 8))
     assert lines["tests/test_slow.py"].result == "failed"
-    assert " begun; test_it[" in lines["tests/test_slow.py"].detail
+    assert re.search(r" passed, 2 begun; test_it\[\d+\]: it did not end", lines["tests/test_slow.py"].detail)
     assert lines["all tests"].result == "failed"
-    assert re.fullmatch(
-        r"3[6-9] of 40 tests were not run: 2 of 2 processes had no time left", lines["all tests"].detail
-    )
+    assert re.fullmatch(r"\d+ of 40 tests were not run: no time was left", lines["all tests"].detail)
+
+
+def test_what_is_known_when_the_check_is_interrupted_stands(
+    suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (suite / "tests" / "test_some.py").write_text("def test_it():\n    pass\n")
+    call = Context.call
+
+    def interrupted(self: Context, *arguments: Any, **options: Any) -> Done:
+        call(self, *arguments, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Context, "call", interrupted)
+    where = context(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        run_suite(suite, where)
+    ((part, line),) = where.said()
+    assert (part, line.check, line.result) == ("tests", "tests/test_some.py", "ok")
 
 
 def test_a_run_without_tests_has_failed(suite: Path, tmp_path: Path) -> None:
@@ -264,22 +306,12 @@ def test_a_run_without_tests_has_failed(suite: Path, tmp_path: Path) -> None:
     assert line.detail.startswith("no tests were found")
 
 
-def test_whoever_takes_a_test_first_has_it_and_goes_round(tmp_path: Path) -> None:
-    items = [(f"test {i}", i) for i in range(10)]
-    first, second = (share.Queue(tmp_path, items, number, 2) for number in (0, 1))
-    assert [first.take() for _ in range(4)] == [0, 1, 2, 3]
-    assert [second.take() for _ in range(4)] == [5, 6, 7, 8]
-    assert first.take() == 4
-    assert [second.take() for _ in range(2)] == [9, None]
-    assert first.take() is None
-
-
 def test_files_with_tests_for_a_gpu_are_found(tmp_path: Path) -> None:
     folder = tmp_path / "tests" / "build"
     folder.mkdir(parents=True)
     (folder / "test_marked.py").write_text("import pytest\n\n@pytest.mark.gpu\ndef test_it():\n    pass\n")
     (folder / "test_whole.py").write_text("import pytest\npytestmark = [pytest.mark.gpu]\n")
-    (folder / "test_says_so.py").write_text("TEXT = '''\n@pytest.mark.gpu\n'''\n")
+    (folder / "test_other.py").write_text("import pytest\n\n\ndef test_it():\n    pass\n")
     assert tests.files(tmp_path) == ["tests/build/test_marked.py", "tests/build/test_whole.py", "tests/kernels"]
     assert "tests/kernels" in tests.files(ROOT)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench import memory_aims, memory_report, report, sliding_window_report
-from bench.held import NOTHING
-from bench.record import append
+from bench import report
+from bench.kit import record
+from bench.kit.record import append
+from bench.kit.tables import NOTHING, Records
+from bench.ops.memory_attention import tables as attention
+from bench.ops.memory_fuse import tables as fuse
 
 FORWARD, BOTH = {"pass": "fwd"}, {"pass": "fwd+bwd"}
 
@@ -19,7 +21,7 @@ def line(
     name: str, micros: float | None, slots: int = 256, frames: int = 4096, heads: int = 1, k: int = 0, **more: Any
 ) -> dict[str, Any]:
     facts = {
-        "op": "memory_retrieval",
+        "op": "some",
         "run": "2026-01-01",
         "case": "fuse",
         "pass": "fwd+bwd",
@@ -80,7 +82,7 @@ def rows(text: str) -> list[list[str]]:
 
 
 def test_dense_tables() -> None:
-    text = memory_report.dense("cpu", ("fuse", "projected"), RECORDS)
+    text = fuse.dense("memory_fuse", ("fuse", "projected"), "cpu", RECORDS)
     assert rows(text) == [
         ["frames x C", "float32 forward + backward"],
         ["---", "---:"],
@@ -91,13 +93,13 @@ def test_dense_tables() -> None:
         ["4096 x 768, 1 head, 256 slots, projected queries, no cosine", "60 ms · 133% · 1.5 x folded"],
     ]
     assert text.endswith("\n\nSome CPU, 2 threads, torch 2.13.0, commit abc1234, 2026-01-01; medians.")
-    assert rows(memory_report.dense("cpu", ("attention",), RECORDS))[2:] == [
+    assert rows(attention.dense("memory_attention", ("attention",), "cpu", RECORDS))[2:] == [
         ["4096 x 768, 1 head, 256 slots", "40 ms · 200% · 0.75 x matmul, softmax, matmul"]
     ]
 
 
 def test_sparse_tables() -> None:
-    read, found, gathered = memory_report.sparse("cpu", RECORDS).split("; medians.\n\n")
+    read, found, gathered = attention.sparse("cpu", RECORDS).split("; medians.\n\n")
     assert rows(read)[0][1:] == [
         "VTSum",
         "VTSum, product keys",
@@ -115,25 +117,27 @@ def test_sparse_tables() -> None:
     assert rows(gathered)[0][1:] == ["VTSum", "copying the same bytes"]
 
 
-def test_contestants_table_says_who_has_no_time_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory_report, "SHOWN_SLOTS", 256)
-    found = dict(rows(memory_report.contestants("cpu", RECORDS)))
+def test_the_table_of_everyone_says_who_has_no_time_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuse, "SHOWN_SLOTS", 256)
+    found = dict(rows(fuse.all_at_one_size("cpu", RECORDS)))
     assert found["VTSum"] == "100 ms, 30 MiB"
     assert found["matmul, softmax, matmul"] == "wrong"
     assert "4096 x 768, 1 head, 256 slots" in found
     assert not any("product" in name for name in found)
 
 
-@pytest.mark.parametrize("name", [name for name in report.TABLES if name.startswith("memory_retrieval_cuda")])
+@pytest.mark.parametrize("name", [name for name in report.TABLES if name.startswith("memory_") and "_cuda" in name])
 def test_without_records_a_table_says_so(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    append(tmp_path / "memory_retrieval.jsonl", *RECORDS)
-    monkeypatch.setattr(memory_report, "RESULTS", tmp_path)
+    for op in ("memory_attention", "memory_fuse"):
+        append(tmp_path / f"{op}.jsonl", *RECORDS)
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
     assert report.TABLES[name]() == NOTHING
     assert report.TABLES[name.replace("cuda", "cpu")]() != NOTHING
 
 
-def aims(lines: list[dict[str, Any]], device: str = "cpu") -> dict[str, list[str]]:
-    return {row[0]: row[1:] for row in rows(memory_aims.aims(device, lines))}
+def aims(lines: Records, device: str = "cpu") -> dict[str, list[str]]:
+    found = rows(fuse.aims(device, lines)) + rows(attention.aims(device, lines))
+    return {row[0]: row[1:] for row in found}
 
 
 def starting(found: dict[str, list[str]], start: str) -> list[str]:
@@ -166,34 +170,25 @@ def test_aims_on_a_gpu_hold_the_gather_against_a_copy() -> None:
     assert starting(found, "256 slots, 1 head, bfloat16") == ["2.10", "yes"]
 
 
-def test_plots_hold_the_times_and_what_a_large_product_would_take() -> None:
-    ((name, picture),) = memory_report.plots(RECORDS).items()
-    assert name == "memory_retrieval_cpu_slots.svg"
-    legend = [label.label for label in memory_report.STYLES.values() if f">{label.label}<" in picture]
-    assert legend == ["VTSum", "the work at a large product's speed", "SDPA", "SDPA, compiled", "folded"]
-    assert len(re.findall("<circle", picture)) == 2 + 2 + 2 + 1 + 2
-    more = [line("vtsum", 10_000.0, frames=256), line("sdpa", 20_000.0, frames=256)]
-    assert sorted(memory_report.plots([*RECORDS, *more])) == [
-        "memory_retrieval_cpu_frames.svg",
-        "memory_retrieval_cpu_slots.svg",
-    ]
-
-
-def test_the_roofline_is_the_work_over_a_large_products_speed() -> None:
-    chosen = memory_report.held_in(("fuse",), "cpu", RECORDS)
-    points = memory_report._roofline(chosen, ("float32", "fwd+bwd"), "S")
+def test_pictures_hold_the_times_and_what_a_large_product_would_take() -> None:
+    ((name, picture),) = fuse.pictures(RECORDS).items()
+    assert name == "memory_fuse_cpu_slots.svg"
+    (panel,) = picture.panels
+    points = {name: len(line) for name, line in panel.lines.items()}
+    assert points == {"vtsum": 2, "product": 2, "sdpa": 2, "sdpa_compiled": 1, "folded": 2}
     speed = 2 * 2048**3 / 85_000e-6
-    assert points == [(256, pytest.approx(2e10 / speed)), (1024, pytest.approx(2e10 / speed))]
+    assert panel.lines["product"] == [(256, pytest.approx(2e10 / speed)), (1024, pytest.approx(2e10 / speed))]
+    more = [line("vtsum", 10_000.0, frames=256), line("sdpa", 20_000.0, frames=256)]
+    assert sorted(fuse.pictures([*RECORDS, *more])) == ["memory_fuse_cpu_frames.svg", "memory_fuse_cpu_slots.svg"]
 
 
-def test_the_report_has_both_ops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_report_has_every_op(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     readme = tmp_path / "README.md"
-    readme.write_text("<!-- bench:memory_retrieval_cpu_fuse -->\nold\n<!-- /bench -->\n")
-    append(tmp_path / "memory_retrieval.jsonl", *RECORDS)
-    for module in (report, sliding_window_report, memory_report):
-        monkeypatch.setattr(module, "RESULTS", tmp_path)
+    readme.write_text("<!-- bench:memory_fuse_cpu_dense -->\nold\n<!-- /bench -->\n")
+    append(tmp_path / "memory_fuse.jsonl", *RECORDS)
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
     monkeypatch.setattr(report, "README", readme)
     monkeypatch.setattr("sys.argv", ["report"])
     assert report.main() == 0
     assert "| 4096 x 768, 1 head, 4096 slots | too slow |" in readme.read_text()
-    assert [path.name for path in tmp_path.glob("*.svg")] == ["memory_retrieval_cpu_slots.svg"]
+    assert [path.name for path in tmp_path.glob("*.svg")] == ["memory_fuse_cpu_slots.svg"]

@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
-from bench import memory_report, report, sliding_window_aims, sliding_window_report
-from bench.plot import Panel, Style, count, draw, seconds
-from bench.record import append, newest_contests, read
+from bench import report
+from bench.kit import record
+from bench.kit.plot import Panel, Picture, Style, count, seconds
+from bench.kit.record import append, newest_comparisons, read
+from bench.kit.tables import NOTHING
+from bench.ops.sliding_window_attention import tables
 
 
 def line(
@@ -65,27 +68,27 @@ def rows(text: str) -> list[list[str]]:
 
 
 def test_windows_table() -> None:
-    assert rows(sliding_window_report.windows("cpu", RECORDS)) == [
+    assert rows(tables.windows("cpu", RECORDS)) == [
         ["window, T 4096", "float32 forward", "bfloat16 forward + backward"],
         ["---", "---:", "---:"],
         ["5", "1.12 ms · 88% · 2.4 x sum of shifts, compiled", "cannot run"],
         ["33", "5 ms · 20% · 0.8 x local-attention", ""],
     ]
-    assert sliding_window_report.windows("cpu", RECORDS).endswith(
+    assert tables.windows("cpu", RECORDS).endswith(
         "\n\nSome CPU, 2 threads, torch 2.13.0, commit abc1234, 2026-01-01; medians, B 1, H 12, D 64."
     )
 
 
 def test_frames_table_has_both_layouts() -> None:
-    assert rows(sliding_window_report.frames("cpu", RECORDS))[2:] == [
+    assert rows(tables.frames("cpu", RECORDS))[2:] == [
         ["300", "55.5 µs · 1766%", ""],
         ["4096", "1.12 ms · 88% · 2.4 x sum of shifts, compiled", "cannot run"],
         ["4096, stored as [B, T, H, D]", "1.3 ms · 75% · 2 x sum of shifts", ""],
     ]
 
 
-def test_contestants_table_says_who_has_no_time_and_why() -> None:
-    table = dict(row[:2] for row in rows(sliding_window_report.contestants("cpu", RECORDS)))
+def test_the_table_of_everyone_says_who_has_no_time_and_why() -> None:
+    table = dict(row[:2] for row in rows(tables.all_at_one_size("cpu", RECORDS)))
     assert table["VTSum"] == "1.12 ms, 12 MiB"
     assert table["NATTEN"] == "wrong"
     assert table["SDPA, masked"] == "too slow"
@@ -97,23 +100,23 @@ def test_overhead_table() -> None:
         for name, micros in (("vtsum", 5.5), ("sdpa_masked", 20.25), ("sdpa", 18.0))
         for direction in ("fwd", "fwd_recorded")
     ]
-    assert rows(sliding_window_report.overhead("cpu", records))[2:] == [
+    assert rows(tables.overhead("cpu", records))[2:] == [
         ["float32 forward", "5.5 µs", "20.2 µs", "18.0 µs"],
         ["float32 forward, recorded for autograd", "5.5 µs", "20.2 µs", "18.0 µs"],
     ]
 
 
-@pytest.mark.parametrize("name", ["windows", "frames", "contestants", "overhead"])
+@pytest.mark.parametrize("name", ["windows", "frames", "all_at_one_size", "overhead", "aims"])
 def test_without_records_a_table_says_so(name: str) -> None:
-    assert getattr(sliding_window_report, name)("cuda", RECORDS) == "Not measured yet."
+    assert getattr(tables, name)("cuda", RECORDS) == "Not measured yet."
 
 
-def test_a_contest_is_never_mixed_from_two_runs() -> None:
+def test_a_comparison_is_never_mixed_from_two_runs() -> None:
     """The older run's rival is not compared with what we took in the newer one."""
     newer = [line("copy", 500.0, run="2026-02-02"), line("vtsum", 600.0, run="2026-02-02")]
-    held = [contest for contest in newest_contests([*RECORDS, *newer], "cpu") if contest["copy"]["run"] == "2026-02-02"]
-    assert [sorted(contest) for contest in held] == [["copy", "vtsum"]]
-    cells = rows(sliding_window_report.windows("cpu", [*RECORDS, *newer]))
+    compared = [one for one in newest_comparisons([*RECORDS, *newer], "cpu") if one["copy"]["run"] == "2026-02-02"]
+    assert [sorted(one) for one in compared] == [["copy", "vtsum"]]
+    cells = rows(tables.windows("cpu", [*RECORDS, *newer]))
     assert cells[2][1] == "600 µs · 163%"
     assert cells[3][1] == "5 ms · 20% · 0.8 x local-attention"
 
@@ -127,8 +130,7 @@ def test_the_report_fills_the_readme_and_notices_when_it_is_stale(
     page.parent.mkdir()
     page.write_text("<!-- bench:sliding_window_cpu_frames -->\n<!-- /bench -->\n")
     append(results / "sliding_window_attention.jsonl", *RECORDS)
-    for module in (report, sliding_window_report, memory_report):
-        monkeypatch.setattr(module, "RESULTS", results)
+    monkeypatch.setattr(record, "RESULTS", results)
     monkeypatch.setattr(report, "README", readme)
     monkeypatch.setattr("sys.argv", ["report", "--check"])
     assert report.main() == 1
@@ -163,29 +165,38 @@ def test_records_survive_a_line_that_was_cut_off(tmp_path: Path) -> None:
     assert json.loads(path.read_text().splitlines()[-1]) == {"a": 3}
 
 
-def test_plots_hold_every_time_and_no_wrong_ones() -> None:
-    made = sliding_window_report.plots(RECORDS)
-    picture = made["sliding_window_attention_cpu_window.svg"]
-    root = ElementTree.fromstring(picture)
-    texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
-    assert "Sliding-window attention: time by window (T 4096, Some CPU)" in texts
-    assert {"VTSum", "copying the same bytes", "sum of shifts", "local-attention"} <= set(texts)
-    assert "NATTEN" not in texts
-    assert "SDPA, masked" not in texts
-    # float32: copy, vtsum twice; shifts, compiled shifts, local-attention once; bfloat16: copy
-    assert len(list(root.iter("{http://www.w3.org/2000/svg}circle"))) == 2 + 2 + 1 + 1 + 1 + 1
+def test_pictures_hold_every_time_and_no_wrong_ones() -> None:
+    picture = tables.pictures(RECORDS)["sliding_window_attention_cpu_window.svg"]
+    assert picture.title == "Sliding-window attention: time by window (T 4096, Some CPU)"
+    points = [(panel.title, name, len(line)) for panel in picture.panels for name, line in panel.lines.items()]
+    assert sorted(points) == [
+        ("bfloat16 forward + backward", "copy", 1),
+        ("float32 forward", "copy", 2),
+        ("float32 forward", "local_attention", 1),
+        ("float32 forward", "shifts", 1),
+        ("float32 forward", "shifts_compiled", 1),
+        ("float32 forward", "vtsum", 2),
+    ]
+    root = ElementTree.fromstring(picture.svg())
+    texts = {element.text for element in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert {picture.title, "VTSum", "copying the same bytes", "sum of shifts", "local-attention"} <= texts
+    assert not {"NATTEN", "SDPA, masked"} & texts
 
 
-def test_axes_are_logarithmic() -> None:
+def test_a_picture_is_the_same_file_each_time_and_says_what_it_shows() -> None:
     points: list[tuple[float, float]] = [(1.0, 1e-3), (10.0, 1e-2), (100.0, 1e-1)]
-    picture = draw("a < b", [Panel("panel", "x", {"one": points})], {"one": Style("One", "#123456")})
-    circles = [(float(x), float(y)) for x, y in re.findall(r"<circle cx='([\d.]+)' cy='([\d.]+)'", picture)]
-    (x0, y0), (x1, y1), (x2, y2) = circles
-    assert x1 - x0 == pytest.approx(x2 - x1, abs=0.11)
+    picture = Picture("a < b", [Panel("panel", "x", {"one": points})], {"one": Style("One", "#123456")})
+    text = picture.svg()
+    assert text == picture.svg()
+    assert picture.digest in text
+    assert "a &lt; b" in text
+    assert [tick in text for tick in (">1 ms<", ">10 ms<", ">100 ms<", ">10<")] == [True] * 4
+    uses = re.findall(r'<use xlink:href="#\w+" x="([\d.]+)" y="([\d.]+)" style="[^"]*#123456', text)
+    (x0, y0), (x1, y1), (x2, y2) = [(float(x), float(y)) for x, y in uses[:3]]
+    assert x1 - x0 == pytest.approx(x2 - x1, abs=0.11)  # both axes are logarithmic
     assert y0 - y1 == pytest.approx(y1 - y2, abs=0.11)
     assert y0 > y1
-    assert "a &lt; b" in picture
-    assert [tick in picture for tick in (">1 ms<", ">10 ms<", ">100 ms<", ">10<")] == [True] * 4
+    assert picture._replace(title="b").digest != picture.digest
 
 
 def test_numbers_in_the_unit_that_suits_them() -> None:
@@ -210,7 +221,7 @@ def test_aims_are_held_against_the_records() -> None:
         line("vtsum", 30.0, frames=32, **overhead),
         line("sdpa", 50.0, frames=32, **overhead),
     ]
-    rows = sliding_window_aims.aims("cpu", lines).splitlines()
+    rows = tables.aims("cpu", lines).splitlines()
     assert "| aim at window 5, T 4096 | measured | reached |" in rows
     found = {row.split("|")[1].strip(): [cell.strip() for cell in row.split("|")[2:4]] for row in rows[2:]}
     assert found["float32 forward: at most 1.15 times copying the same bytes"] == ["1.14", "yes"]
@@ -218,4 +229,4 @@ def test_aims_are_held_against_the_records() -> None:
     assert found["a call at T 32, forward: at most 1.5 times SDPA's own"] == ["0.60", "yes"]
     # At window 33 local-attention takes 4.0 ms where ours takes 5.0.
     assert next(cells for aim, cells in found.items() if aim.startswith("ahead of every rival")) == ["0.80", "**no**"]
-    assert sliding_window_aims.aims("cuda", lines) == sliding_window_report.NOTHING
+    assert tables.aims("cuda", lines) == NOTHING

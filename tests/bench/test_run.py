@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import os
@@ -15,10 +16,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bench import contest, run, sliding_window_attention, sliding_window_rivals
-from bench.contest import LeftOut, Limits
-from bench.record import append, contest_key, read
-from bench.sliding_window_rivals import Rival, Setting
+from bench import run
+from bench.kit import comparison
+from bench.kit.comparison import LeftOut, Limits
+from bench.kit.op import Rival
+from bench.kit.record import append, comparison_key, read
+from bench.ops.sliding_window_attention import cases, rivals
+from bench.ops.sliding_window_attention.setting import Setting
 
 ROOT = Path(__file__).resolve().parents[2]
 OP = "sliding_window_attention"
@@ -36,15 +40,15 @@ def measure(output: Path, *words: str, status: int = 0) -> list[dict[str, Any]]:
     return read(output)
 
 
-def use(monkeypatch: pytest.MonkeyPatch, *rivals: Rival) -> None:
-    monkeypatch.setattr(sliding_window_attention, "RIVALS", rivals)
+def use(monkeypatch: pytest.MonkeyPatch, *instead: Rival) -> None:
+    monkeypatch.setattr(cases, "OP", dataclasses.replace(cases.OP, rivals=instead))
 
 
 def rival(make: Any, needs: int = 0, **more: Any) -> Rival:
     return Rival("some_rival", make, lambda s: needs, lambda s: float(s.frames), **more)
 
 
-def test_every_contestant_gets_a_whole_record(tmp_path: Path) -> None:
+def test_everyone_gets_a_whole_record(tmp_path: Path) -> None:
     words = [
         "--dtype",
         "float32,bfloat16",
@@ -56,19 +60,19 @@ def test_every_contestant_gets_a_whole_record(tmp_path: Path) -> None:
     records = measure(tmp_path / "some.jsonl", *words)
     names = ["copy", "vtsum", "sdpa_masked", "unfold"]
     assert len(records) == 2 * 2 * 2 * len(names)
-    contests: dict[Any, dict[str, Any]] = {}
+    comparisons: dict[Any, dict[str, Any]] = {}
     for record in records:
-        contests.setdefault(contest_key(record), {})[record["name"]] = record
-    assert len(contests) == 8
-    for held in contests.values():
-        assert sorted(held) == sorted(names)
-        for name, r in held.items():
+        comparisons.setdefault(comparison_key(record), {})[record["name"]] = record
+    assert len(comparisons) == 8
+    for compared in comparisons.values():
+        assert sorted(compared) == sorted(names)
+        for name, r in compared.items():
             assert r["status"] == "ok", r
             time, size = r["time_us"], {"float32": 4, "bfloat16": 2}[r["dtype"]]
             assert 0 < time["p20"] <= time["p50"] <= time["p80"]
             assert r["moved_bytes"] == {"fwd": 4, "fwd+bwd": 11}[r["pass"]] * 12 * 40 * 64 * size
             assert r["gb_s"] == pytest.approx(r["moved_bytes"] / time["p50"] / 1e3, rel=2e-3)
-            assert r["share_of_copy"] == pytest.approx(held["copy"]["time_us"]["p50"] / time["p50"], rel=2e-3)
+            assert r["share_of_copy"] == pytest.approx(compared["copy"]["time_us"]["p50"] / time["p50"], rel=2e-3)
             assert r["repeats"] >= 3
             assert r["calls_a_repeat"] >= 1
             assert (r["device_type"], r["threads"]) == ("cpu", torch.get_num_threads())
@@ -109,14 +113,14 @@ def test_an_interrupted_run_goes_on_without_repeating(tmp_path: Path, monkeypatc
 
     def interrupted(path: Path, line: dict[str, Any]) -> None:
         nonlocal written
-        if written == 5:  # within the second contest
+        if written == 5:  # within the second comparison
             raise KeyboardInterrupt
         append(path, line)
         written += 1
 
     words = ["--dtype", "float32,bfloat16", "--rivals", "shifts"]
     with monkeypatch.context() as patched:
-        patched.setattr(run, "append", interrupted)
+        patched.setattr(comparison, "append", interrupted)
         with pytest.raises(KeyboardInterrupt):
             measure(output, *words)
     before = read(output)
@@ -125,9 +129,9 @@ def test_an_interrupted_run_goes_on_without_repeating(tmp_path: Path, monkeypatc
     records = measure(output, *words, "--resume")
     assert records[:5] == before
     assert {r["run"] for r in records} == {before[0]["run"]}
-    counts = Counter((contest_key(r), r["name"]) for r in records)
+    counts = Counter((comparison_key(r), r["name"]) for r in records)
     assert len(counts) == 4 * 3
-    again = {contest_key(before[-1])}
+    again = {comparison_key(before[-1])}
     assert all(count == 1 for (key, _), count in counts.items() if key not in again)
     assert measure(output, *words, "--resume") == records
     anew = measure(output, *words)
@@ -145,18 +149,18 @@ def nearly(setting: Setting) -> Any:
     """Right in the forward pass but for one border row."""
 
     def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        out = sliding_window_rivals.shifts(setting)(q, k, v)
+        out = rivals.shifts(setting)(q, k, v)
         return torch.cat([out[:, :, :-1], out[:, :, -1:] * 1.01], 2)
 
     return attend
 
 
 def not_a_number(setting: Setting) -> Any:
-    return lambda q, k, v: sliding_window_rivals.shifts(setting)(q, k, v) * float("nan")
+    return lambda q, k, v: rivals.shifts(setting)(q, k, v) * float("nan")
 
 
 def wrong_gradient(setting: Setting) -> Any:
-    return lambda q, k, v: sliding_window_rivals.shifts(setting)(q, k.detach() + 0 * k, v)
+    return lambda q, k, v: rivals.shifts(setting)(q, k.detach() + 0 * k, v)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +180,7 @@ def test_a_wrong_rival_gets_no_speed(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_our_own_wrong_numbers_get_no_speed_and_fail_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch)
-    monkeypatch.setattr(sliding_window_attention, "_attend", lambda backend: nearly)
+    monkeypatch.setattr(cases, "_attend", lambda backend: nearly)
     records = {r["name"]: r for r in measure(tmp_path / "o.jsonl", "--passes", "fwd", "--dtype", "float32", status=1)}
     assert records["vtsum"]["status"] == "wrong"
     assert "time_us" not in records["vtsum"]
@@ -195,7 +199,7 @@ def out_of_memory(setting: Setting) -> Any:
 
 
 def fails_while_timed(setting: Setting) -> Any:
-    right, calls = sliding_window_rivals.shifts(setting), itertools.count()
+    right, calls = rivals.shifts(setting), itertools.count()
 
     def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         return right(q, k, v) if next(calls) < 6 else torch.empty(2**60, dtype=torch.uint8)
@@ -210,7 +214,7 @@ def fails_while_timed(setting: Setting) -> Any:
         (rival(refuses), "cannot run", "NotImplementedError: not on Sundays"),
         (rival(takes_too_long), "left out", "it would take all night"),
         (rival(out_of_memory), "out of memory", "can't allocate memory"),
-        (rival(sliding_window_rivals.shifts, 2**60), "out of memory", "needs about 1073741824.0 GiB"),
+        (rival(rivals.shifts, 2**60), "out of memory", "needs about 1073741824.0 GiB"),
     ],
 )
 def test_who_cannot_take_part_says_why(
@@ -227,7 +231,7 @@ def test_who_cannot_take_part_says_why(
 def test_rivals_that_are_not_installed_are_recorded_as_absent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(sliding_window_rivals.importlib.util, "find_spec", lambda module: None)
+    monkeypatch.setattr(rivals.importlib.util, "find_spec", lambda module: None)
     records = {r["name"]: r for r in measure(tmp_path / "o.jsonl", "--rivals", name, "--passes", "fwd")}
     assert records[name]["status"] == "absent"
     assert records[name]["reason"] == f"not installed; pip install {name.replace('_', '-')}"
@@ -235,13 +239,13 @@ def test_rivals_that_are_not_installed_are_recorded_as_absent(
 
 def test_slow_rivals_are_left_out_by_what_they_took_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One call decides; at ten times the length no call is made. We ourselves are measured however long it takes."""
-    monkeypatch.setattr(contest, "PATIENCE", 0.0)
+    monkeypatch.setattr(comparison, "PATIENCE", 0.0)
     calls: list[int] = []
 
     def counted(setting: Setting) -> Any:
         def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
             calls.append(setting.frames)
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=sliding_window_rivals._visible(setting))
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=rivals._visible(setting))
 
         return attend
 
@@ -257,17 +261,17 @@ def test_slow_rivals_are_left_out_by_what_they_took_before(tmp_path: Path, monke
 
 
 def test_a_slow_rival_is_measured_where_we_are_hardly_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    use(monkeypatch, rival(sliding_window_rivals.shifts))
+    use(monkeypatch, rival(rivals.shifts))
     words = ["--passes", "fwd", "--dtype", "float32", "--slow", "1e-9"]
     for patience, status in ((1e6, "ok"), (1e-6, "too slow")):
-        monkeypatch.setattr(contest, "PATIENCE", patience)
+        monkeypatch.setattr(comparison, "PATIENCE", patience)
         records = measure(tmp_path / f"{patience}.jsonl", *words)
         assert [r["status"] for r in records if r["name"] == "some_rival"] == [status]
 
 
 def test_slower_means_fewer_repeats_but_never_fewer_than_three() -> None:
     limits = Limits(seconds=0.2, slow=1.0, memory=0)
-    assert [contest.repeats(limits, seconds) for seconds in (1e-6, 0.01, 0.1, 5.0)] == [200, 20, 3, 3]
+    assert [comparison.repeats(limits, seconds) for seconds in (1e-6, 0.01, 0.1, 5.0)] == [200, 20, 3, 3]
 
 
 @pytest.mark.parametrize(
@@ -286,7 +290,7 @@ def test_wrong_words_are_refused(tmp_path: Path, words: list[str], message: str)
     assert not (tmp_path / "o.jsonl").exists()
 
 
-def test_dry_run_lists_the_gpu_contests_without_a_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_lists_the_gpu_comparisons_without_a_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "o.jsonl"
     assert run.main(["--op", OP, "--device", "cuda", "--dry-run", "--output", str(output)]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -1,4 +1,4 @@
-"""The benchmark of the whole job: where its videos lie."""
+"""The benchmark of the whole job: the videos that it makes, and where they lie."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 
-from bench import bench_summarize
+from bench.summary import summarize
+
+
+def test_a_video_of_some_minutes_is_one_minute_over_and_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(summarize, "SIZE", (64, 48))
+    monkeypatch.setattr(summarize, "FPS", 5)
+    path = summarize.make_video(tmp_path, 3)
+    assert summarize.decode(path, "default")[2] == 3 * 60 * 5
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["bench_64x48_3min.mp4", "bench_base.mp4"]
+    made = path.stat().st_mtime_ns
+    assert summarize.make_video(tmp_path, 3).stat().st_mtime_ns == made
 
 
 def test_videos_lie_in_a_folder_of_the_runs_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,11 +38,11 @@ def test_videos_lie_in_a_folder_of_the_runs_own(tmp_path: Path, monkeypatch: pyt
             **dict.fromkeys(("ratio", "ratio_to_threaded", "peak_mib"), 1.0),
         }
 
-    monkeypatch.setattr(bench_summarize, "make_video", make_video)
-    monkeypatch.setattr(bench_summarize, "measure", measure)
-    monkeypatch.setattr(bench_summarize, "append", lambda path, line: None)
+    monkeypatch.setattr(summarize, "make_video", make_video)
+    monkeypatch.setattr(summarize, "measure", measure)
+    monkeypatch.setattr(summarize, "append", lambda path, line: None)
     for more in ([], [], ["--folder", str(tmp_path)]):
-        monkeypatch.setattr("sys.argv", ["bench_summarize", "--minutes", "1", *more])
-        bench_summarize.main()
+        monkeypatch.setattr("sys.argv", ["summarize", "--minutes", "1", *more])
+        summarize.main()
     assert len(set(used)) == 3
     assert [folder.exists() for folder in used] == [False, False, True]

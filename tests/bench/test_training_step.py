@@ -9,12 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import training_step_report
-from bench.bench_training_step import FORMS, alone, check, make_model
+from bench.kit.tables import NOTHING
+from bench.summary.tables import training_step as training_step_report
+from bench.summary.training_step import FORMS, alone, difference, make_model, make_models
 
 
-def test_all_forms_are_one_model(tmp_path: Path) -> None:
-    assert check("small", tmp_path) < 1e-5
+def test_all_forms_are_one_model() -> None:
+    models = make_models("small", 49, "cpu")
+    assert list(models) == list(FORMS)
+    assert 0 < difference(models, "cpu") < 1e-5
+    assert difference(make_models("small", 9, "cpu"), "cpu") > 1e-3, "a window that does not see all frames"
 
 
 def test_the_dense_form_really_is_dense(tmp_path: Path) -> None:
@@ -77,4 +81,4 @@ def test_the_table_compares_with_the_dense_form() -> None:
     assert rows[2] == "| 512 x 16 | VTSum | 1.5 s | 1,234 MiB | 500 ms | 1 ms (250 times as fast) |"
     assert rows[3].startswith("| 512 x 16 | the original's dense masks | 3 s |")
     assert rows[4] == "| 32768 x 1 | the original's dense masks | out of memory |  |  |  |"
-    assert training_step_report.training_step("cuda", lines) == training_step_report.NOTHING
+    assert training_step_report.training_step("cuda", lines) == NOTHING

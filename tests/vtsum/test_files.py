@@ -105,9 +105,9 @@ def test_a_folder_with_anything_else_is_not_replaced(tmp_path: Path, name: str) 
         path.mkdir()
     else:
         path.write_text("mine")
-    assert strangers(final, OURS) == [name.rstrip("/@")]
+    assert strangers(final, OURS.fullmatch) == [name.rstrip("/@")]
     with pytest.raises(FileExistsError, match=re.escape(f"{name.rstrip('/@')} in it would be lost")):
-        replace_folder(made, final, OURS)
+        replace_folder(made, final, OURS.fullmatch)
     assert sorted(os.listdir(tmp_path)) == ["final", "made"]
     assert (final / "below" / "b1.txt").read_text() == "old"
     assert os.path.lexists(path)
@@ -124,7 +124,7 @@ def test_what_is_laid_in_at_the_last_moment_is_kept(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(os, "rename", lays_in)
     with pytest.raises(FileExistsError, match="below/notes in it would be lost"):
-        replace_folder(made, final, OURS)
+        replace_folder(made, final, OURS.fullmatch)
     assert (final / "below" / "notes").read_text() == "mine"
     (final / "below" / "notes").unlink()
 
@@ -135,13 +135,13 @@ def test_what_is_laid_in_at_the_last_moment_is_kept(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(os, "rename", lays_in_later)
     with pytest.raises(FileExistsError, match=r"the new one is in place, what is left .* is in .*made\.old"):
-        replace_folder(made, final, OURS)
+        replace_folder(made, final, OURS.fullmatch)
     assert (final / "a.txt").read_text() == "new"
     assert (tmp_path / "made.old" / "below" / "notes").read_text() == "mine"
 
 
 def test_an_older_folder_is_replaced(tmp_path: Path) -> None:
     final, made = make(tmp_path / "final", "old"), make(tmp_path / "made", "new")
-    replace_folder(made, final, OURS)
+    replace_folder(made, final, OURS.fullmatch)
     assert os.listdir(tmp_path) == ["final"]
     assert (final / "below" / "b1.txt").read_text() == "new"

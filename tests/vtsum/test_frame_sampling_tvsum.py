@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.bench_frame_sampling import event_agreement, stream
+from bench.summary.frame_sampling import event_agreement, stream
 from vtsum.data.frames import read_frames, read_teacher
 from vtsum.data.tvsum import load_tvsum
 from vtsum.enhance.frame_sampling import choose_frames, spread, thumbnail_features

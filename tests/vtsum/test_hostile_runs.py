@@ -109,12 +109,12 @@ def test_nonsense_in_a_marker_is_told(
 
 @pytest.mark.parametrize(
     ("line", "message"),
-    [("[" * 100_000, "levels"), ("{}", "have a step, got None"), ('{"step": NaN}', "not finite")],
+    [("[" * 100_000, "levels"), ("{}", "must have a step, got None"), ('{"step": NaN}', "not finite")],
 )
 def test_nonsense_among_the_measures_is_told(line: str, message: str, data: Path, plain: Path, tmp_path: Path) -> None:
     run = copy(plain, tmp_path)
     (run / "metrics.jsonl").write_text(line + "\n" + (run / "metrics.jsonl").read_text())
-    with pytest.raises(VTSumError, match=rf"{run}/metrics\.jsonl: line 1 must .*{message}"):
+    with pytest.raises(VTSumError, match=rf"{run}/metrics\.jsonl: line 1 .*{message}"):
         main(words(data, run, "--max_epoch", "1", "--resume"))
 
 

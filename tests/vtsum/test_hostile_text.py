@@ -16,10 +16,11 @@ import pytest
 
 from tests.vtsum.clips import numbered_clip
 from tests.vtsum.samples import small_clip
-from vtsum import cli, schema
+from vtsum import cli
 from vtsum.enhance.speech.subtitles import read_transcript
 from vtsum.enhance.speech.summary import summarise_transcript
 from vtsum.shown import clean
+from vtsum.summary import schema
 from vtsum.training.settings import read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]

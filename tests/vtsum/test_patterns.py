@@ -103,4 +103,4 @@ def test_a_pattern_is_linear_in_the_text(pattern: str, method: str) -> None:
 def test_the_patterns_are_found() -> None:
     files = set(USED.values())
     assert len(USED) > 60
-    assert {"enhance/speech/subtitles.py", "enhance/speech/wer.py", "shown.py", "text.py"} <= files
+    assert {"enhance/speech/subtitles.py", "enhance/speech/wer.py", "shown.py", "summary/text.py"} <= files

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.speech_corpus import speak
+from bench.summary.speech_corpus import speak
 from tests.vtsum.samples import small_clip
 from tests.vtsum.speech_checkpoints import convert, make_whisper
 from vtsum.enhance.speech import Transcript, Utterance, Word, transcribe

@@ -290,7 +290,7 @@ def test_broken_clip_is_told_and_made_anew(corpus, tmp_path, monkeypatch):
     with pytest.raises(VTSumError, match=r"clip/model\.safetensors must be a safetensors file, got: "):
         TinyClip.load(folder / "clip")
     (folder / "clip/config.json").unlink()
-    with pytest.raises(VTSumError, match=r"a CLIP must be a transformers checkpoint .*, got '.*clip': "):
+    with pytest.raises(VTSumError, match=r"clip must hold a CLIP in transformers' format, got no config\.json"):
         TinyClip.load(folder / "clip")
     good = TinyClip.load(corpus.folder / "clip")
     monkeypatch.setattr(synthetic, "_clip_examples", lambda seed, parameters: iter(()))
@@ -329,7 +329,7 @@ def test_other_folders_are_refused(tmp_path):
     with pytest.raises(VTSumError, match=r"format of .* must be 'vtsum-synthetic/1', got 'x'"):
         make_corpus(tmp_path, **SIZES)
     (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(VTSumError, match="must be a corpus's manifest"):
+    with pytest.raises(VTSumError, match=r"manifest\.json must be JSON, got: "):
         make_corpus(tmp_path, **SIZES)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest.json", "mine.txt"]
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.bench_walkthrough import follow
+from bench.summary.walkthrough import follow
 
 SMALLER = {
     "synth": ["--train", "6", "--val", "2", "--test", "4"],

@@ -121,16 +121,21 @@ def extract(
     found = find_videos(videos)
     check_inputs("extract", output, [*found.values(), encoder, encoder.partition("@")[2]])  # timm:NAME@FILE
     network = _load(encoder, device)
+    report = ExtractReport(dim=network.dim)
+    for video, source in list(found.items()):
+        try:
+            check_id(video, f"extract: {source}: its name without its ending")
+        except VTSumError as error:
+            report.failed[str(source)] = str(error)
+            del found[video]
     folder = FeatureFolder(output, network, fps)
     folder.check(found)
-    report = ExtractReport(dim=network.dim)
     for number, (video, source) in enumerate(found.items()):
         tell("videos", number, len(found), "")
         if folder.has(video, source):
             report.skipped.append(video)
             continue
         try:
-            check_id(video, f"extract: {source}: its name without its ending")
             features, duration, notes = _encode(source, network, fps, batch_size, tell)
         except VTSumError as error:
             report.failed[str(source)] = str(error)

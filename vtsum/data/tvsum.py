@@ -207,7 +207,7 @@ def _video(file: Any, key: str, dataset: str, where: str) -> TVSumVideo:
 
     def text(name: str) -> str:
         value = read(name) if name in group else b""
-        return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+        return value.decode("utf-8") if isinstance(value, bytes) else str(value)
 
     def checked(name: str, array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
         if array.shape != tuple(shape):

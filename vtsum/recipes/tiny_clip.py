@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -76,6 +75,8 @@ class TinyClip:
         torchvision_free.prepare()
         from transformers import AutoTokenizer, CLIPConfig, CLIPModel
 
+        if not (Path(folder) / "config.json").is_file():  # without it, transformers takes CLIP's own sizes unasked
+            raise VTSumError(f"TinyClip: {folder} must hold a CLIP in transformers' format, got no config.json")
         # Not CLIPModel.from_pretrained, which draws a progress bar for a file of a megabyte.
         config = from_pretrained(CLIPConfig, folder, "a CLIP", "TinyClip", local_files_only=True)
         tokenizer = from_pretrained(AutoTokenizer, folder, "a CLIP's tokenizer", "TinyClip", local_files_only=True)
@@ -213,8 +214,8 @@ def save_tiny_clip(clip: TinyClip, folder: str | os.PathLike[str]) -> None:
             "image_std": list(STD),
         }
         (part / "preprocessor_config.json").write_text(json.dumps(prepared, indent=1) + "\n", encoding="utf-8")
-        names = sorted(path.relative_to(part).as_posix() for path in part.rglob("*") if path.is_file())
-        replace_folder(part, folder, re.compile("|".join(map(re.escape, names))))
+        names = {path.relative_to(part).as_posix() for path in part.rglob("*") if path.is_file()}
+        replace_folder(part, folder, names.__contains__)
     except FileExistsError as error:
         raise VTSumError(
             f"save_tiny_clip: {folder} must hold nothing but an older tiny CLIP: {error.strerror}; move it away"

@@ -39,7 +39,7 @@ def check_output(folder: Path, overwrite: bool, inputs: Sequence[AnyPath | None]
     if not folder.is_dir():
         raise VTSumError(f"summarize: output must be a folder, got the file {plain(folder)}")
     try:
-        foreign = strangers(folder, OURS)
+        foreign = strangers(folder, OURS.fullmatch)
         empty = not os.listdir(folder)
     except OSError as error:
         raise writing_failed(folder, error) from None
@@ -90,7 +90,7 @@ class StagedFolder:
         try:
             check_output(self.final, self.overwrite, self.inputs)
             self.final.parent.mkdir(parents=True, exist_ok=True)
-            replace_folder(self.path, self.final, OURS)
+            replace_folder(self.path, self.final, OURS.fullmatch)
         except VTSumError as error:
             raise VTSumError(f"{error}; the new summary is {self._kept()}") from None
         except OSError as error:

@@ -2,7 +2,6 @@
 // that takes a call serves it, forward and backward each for itself.
 #include "../device.h"
 #include "families.h"
-#include "strips_per_warp.h"
 
 namespace vts::sliding_window_attention {
 namespace {
@@ -60,11 +59,6 @@ int vts_sequence_bounds_cuda(const int32_t *cu_seqlens, int64_t sequences, int64
     return VTS_LAUNCH(
         swa::sequence_bounds_kernel, dim3(static_cast<unsigned>((T + threads - 1) / threads)), threads, 0,
         static_cast<cudaStream_t>(stream), cu_seqlens, sequences, T, bounds);
-}
-
-int vts_sliding_window_attention_strips_per_warp_cuda(
-    int backward, int64_t dtype, int64_t D, int64_t keys, int64_t rows_log2, int per_warp) {
-    return swa::choose_strips_per_warp(swa::call_key(backward != 0, dtype, D, keys, rows_log2), per_warp) ? 0 : 1;
 }
 
 int vts_sliding_window_attention_fwd_cuda(const swa::params *p, void *stream) {

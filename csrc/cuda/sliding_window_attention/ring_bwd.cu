@@ -259,7 +259,7 @@ __global__ void sliding_window_attention_ring_dbias_kernel(
 template <typename T, int LANES, int W, bool CAREFUL>
 plan bwd_cut(const params &p) {
     constexpr auto kernel = sliding_window_attention_ring_bwd_kernel<T, LANES, W, CAREFUL>;
-    return cut(p, true, LANES, static_cast<int>(p.left + p.right), known_resident_warps<kernel>(SHARED));
+    return cut(p, LANES, static_cast<int>(p.left + p.right), known_resident_warps<kernel>(SHARED));
 }
 
 }  // namespace

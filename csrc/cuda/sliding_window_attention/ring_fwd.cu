@@ -150,7 +150,7 @@ int ring_fwd(const params &p, cudaStream_t stream) {
     return for_kernel(p, [&](auto element, auto lanes, auto keys, auto careful) {
         constexpr auto ring_fwd_kernel =
             sliding_window_attention_ring_fwd_kernel<decltype(element), lanes.value, keys.value, careful.value>;
-        const plan made = cut(p, false, lanes.value, 0, known_resident_warps<ring_fwd_kernel>(SHARED));
+        const plan made = cut(p, lanes.value, 0, known_resident_warps<ring_fwd_kernel>(SHARED));
         return VTS_LAUNCH(
             ring_fwd_kernel, dim3(blocks_for(made, lanes.value)), dim3(WARPS * 32), SHARED, stream, p, made);
     });

@@ -7,7 +7,6 @@
 
 #include "../device.h"
 #include "families.h"
-#include "strips_per_warp.h"
 
 namespace vts::sliding_window_attention::ring {
 
@@ -57,14 +56,13 @@ int known_resident_warps(size_t shared_bytes) {
 }
 
 // Strips whose rows and halo make whole blocks, as long as can be while every resident warp has one; of very long
-// inputs each warp serves several in turn, so that a slow one delays little. How many, a measurement knows better.
-inline plan cut(const params &p, bool backward, int lanes, int halo, int warps) {
+// inputs each warp serves several in turn, so that a slow one delays little.
+inline plan cut(const params &p, int lanes, int halo, int warps) {
     constexpr int64_t longest = 512;
     const int64_t groups = static_cast<int64_t>(warps) * (32 / lanes), all = p.B * p.H * p.T;
     const int64_t frames = (p.T + p.dilation - 1) / p.dilation;
     const int64_t share = std::max<int64_t>((all + groups - 1) / groups, 1);
-    const int measured = chosen_strips_per_warp(p, backward);
-    const int64_t per_warp = measured != 0 ? measured : (share + longest - 1) / longest;
+    const int64_t per_warp = (share + longest - 1) / longest;
     const int64_t wanted = (share + per_warp - 1) / per_warp;
     plan made;
     made.rows = static_cast<int>((wanted + halo + R - 1) / R * R - halo);

@@ -7,7 +7,7 @@
 // softmax of a row is whole at once, without rescaling. Warps share nothing and never wait for each other.
 #pragma once
 
-#include "strips_per_warp.h"
+#include "families.h"
 #include "tile_operands.h"
 
 namespace vts::sliding_window_attention {
@@ -136,11 +136,11 @@ __device__ __forceinline__ void strip_softmax(
 }
 
 // Cuts (b, h)s of `units` units into walks so that a device which runs `resident` warps at once is done soonest, where
-// a walk costs `extra` steps beside its own; or as a measurement says.
-inline strip_walks cut_walks(const params &p, bool backward, int64_t units, int64_t resident, int64_t extra) {
-    const int64_t lines = p.B * p.H, measured = chosen_strips_per_warp(p, backward);
+// a walk costs `extra` steps beside its own.
+inline strip_walks cut_walks(const params &p, int64_t units, int64_t resident, int64_t extra) {
+    const int64_t lines = p.B * p.H;
     int64_t best = 1, least = INT64_MAX;
-    for (int64_t per_warp = measured != 0 ? measured : 1; per_warp <= (measured != 0 ? measured : 8); ++per_warp) {
+    for (int64_t per_warp = 1; per_warp <= 8; ++per_warp) {
         int64_t count = per_warp * resident / lines;
         count = count < 1 ? 1 : count > units ? units : count;
         const int64_t length = (units + count - 1) / count, walks = lines * ((units + length - 1) / length);

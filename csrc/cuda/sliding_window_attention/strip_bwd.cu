@@ -197,8 +197,7 @@ __global__ void __launch_bounds__(32, resident<bwd_shared<T, D, BLOCKS>::bytes>)
 template <typename T, int D, int BLOCKS>
 int launch_bwd(const params &p, cudaStream_t stream) {
     constexpr int shared = bwd_shared<T, D, BLOCKS>::bytes;
-    const strip_walks walks =
-        cut_walks(p, true, (p.T + p.left + STRIP - 1) / STRIP, resident_warps(shared), 2 * BLOCKS - 1);
+    const strip_walks walks = cut_walks(p, (p.T + p.left + STRIP - 1) / STRIP, resident_warps(shared), 2 * BLOCKS - 1);
     return VTS_LAUNCH(
         (sliding_window_attention_strip_bwd_kernel<T, D, BLOCKS>), dim3(static_cast<unsigned>(p.B * p.H * walks.count)),
         dim3(32), shared, stream, p, walks);

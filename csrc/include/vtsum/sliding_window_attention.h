@@ -72,10 +72,4 @@ int vts_sliding_window_attention_fwd_cuda(const vts_sliding_window_attention_par
 int64_t vts_sliding_window_attention_bwd_cuda_scratch(const vts_sliding_window_attention_params *p);  // bytes
 int vts_sliding_window_attention_bwd_cuda(const vts_sliding_window_attention_params *p, void *stream);
 
-// For calls of this pass, dtype (vts_dtype), D, keys of a window and B H T in (2^(rows_log2 - 1), 2^rows_log2]: how
-// many strips each resident warp serves in turn, 1 to 64, as somebody measured it; 0 forgets it. Kernels for up to 33
-// keys heed it, in this process, on every device. Returns 1 where there is no room for another choice.
-int vts_sliding_window_attention_strips_per_warp_cuda(
-    int backward, int64_t dtype, int64_t D, int64_t keys, int64_t rows_log2, int per_warp);
-
 }  // extern "C"

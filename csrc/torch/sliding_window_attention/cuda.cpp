@@ -94,29 +94,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(
     return {dq, dk, dv, dbias};
 }
 
-void choose_strips_per_warp(
-    bool backward, ScalarType dtype, int64_t dim, int64_t keys, int64_t rows_log2, int64_t waves) {
-    constexpr const char *name = "sliding_window_attention_waves";
-    STD_TORCH_CHECK(waves >= 0 && waves <= 64, name, ": waves must be 0 to 64, got ", waves);
-    STD_TORCH_CHECK(
-        dtype == ScalarType::Float || dtype == ScalarType::Half || dtype == ScalarType::BFloat16, name,
-        ": dtype must be float32, float16 or bfloat16");
-    const int kind = dtype == ScalarType::Float ? VTS_FLOAT32 : dtype == ScalarType::Half ? VTS_FLOAT16 : VTS_BFLOAT16;
-    const int full = vts_sliding_window_attention_strips_per_warp_cuda(
-        backward, kind, dim, keys, rows_log2, static_cast<int>(waves));
-    STD_TORCH_CHECK(full == 0, name, ": there is no room for another choice");
-}
-
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(vtsum_kernels, CUDA, m) {
     m.impl("sliding_window_attention_fwd", TORCH_BOX(&forward));
     m.impl("sliding_window_attention_bwd", TORCH_BOX(&backward));
-}
-
-// An op without tensors has no device to be chosen by.
-STABLE_TORCH_LIBRARY_IMPL(vtsum_kernels, CompositeExplicitAutograd, m) {
-    m.impl("sliding_window_attention_waves", TORCH_BOX(&choose_strips_per_warp));
 }
 
 }  // namespace vts::glue

@@ -14,7 +14,7 @@ know nothing of pauses; event segmentation where shots are 5 s long.
                bench/ablation_drawn.py)
 
 On TVSum: tau and rho of the saliency after Otani et al. 2019; F against the users' summaries and diversity of the plan
-of 15 % (bench/summary/refinement_tvsum.py), not of whole shots at the file's change points, so that F is no literature's.
+of 15 % (`refinement_tvsum.py`), not of whole shots at the file's change points, so that F is no literature's.
 TVSum's stored frames are too few for cuts and liveliness, and have no sound. Differences are to everything on, paired
 by video, with the standard error over videos. Lines go to results/ablation.jsonl.
 """

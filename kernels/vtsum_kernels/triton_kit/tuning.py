@@ -8,7 +8,7 @@ A choice changes how fast a call is, and its result by no more than rounding. Tw
 - What this machine measured: `$XDG_CACHE_HOME/vtsum_kernels/triton.json` (by default under `~/.cache`), of this version
   of Triton. Delete the file to measure anew.
 - What was measured elsewhere for this kind of GPU: the file that `VTSUM_KERNELS_TUNED` names; without it, `tuned.json`
-  in the package, where there is one; empty: none. `python -m bench.gpu_check --tune` writes it.
+  in the package, where there is one; empty: none. `python -m bench.gpu.check --tune` writes it.
 
 With `VTSUM_KERNELS_AUTOTUNE=0` nothing is measured, nor while a CUDA graph is captured: what is not known runs with the
 first candidate, as everything does in the interpreter. A file that cannot be read is ignored with a warning.

@@ -41,12 +41,12 @@ def windows() -> Iterator[list[LocalWindow | None]]:
     register()
 
 
-def same(name: str, mask: Tensor | None, ids: Tensor, **rest: Any) -> None:
+def same(name: str, mask: Tensor | None, ids: Tensor, *, least: float = 1e-3, **rest: Any) -> None:
     wanted = outputs_and_gradients(build(name, "eager"), ids, mask, **rest)
     got = outputs_and_gradients(build(name), ids, mask, **rest)
     assert sum(x is not None for x in got.values()) > 10
     for part in wanted:
-        close(f"{name} {part}", got[part], wanted[part], BOUND)
+        close(f"{name} {part}", got[part], wanted[part], BOUND, least)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -72,7 +72,9 @@ def test_windows(name: str, left: int, right: int, windows: list[LocalWindow | N
 @pytest.mark.parametrize("name", ["modernbert", "mistral"])
 @pytest.mark.parametrize("frames", [1, 2, 5])
 def test_shorter_than_the_window(name: str, frames: int) -> None:
-    same(name, None, tokens(2, frames))
+    # One key a row: its score has no gradient, p (dp - delta) = 0. float32 leaves what rounding two sums that are the
+    # same makes of it, some 1e-6 of dp, on a processor that adds them up in another order.
+    same(name, None, tokens(2, frames), least=0.1 if frames == 1 else 1e-3)
 
 
 class LargestMatrix(TorchDispatchMode):

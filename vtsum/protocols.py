@@ -78,7 +78,8 @@ class Caption(Protocol):
     """A sentence on what is seen.
 
     Attributes:
-        text (str): the sentence. confidence (float): 0..1, the decoder's mean probability a token.
+        text (str): the decoder's words; the summary gives them a capital and a full stop.
+        confidence (float): 0..1, the decoder's mean probability a token.
     """
 
     @property

@@ -15,6 +15,7 @@ from vtsum.data.tvsum import load_tvsum
 from vtsum.evaluation.baselines import evaluate_scores, every_fifth
 from vtsum.model import load
 from vtsum.model.summarizer import EMBEDDED
+from vtsum.summary.text import Moment, describe
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -72,7 +73,10 @@ def test_sentences_are_sentences() -> None:
     features = np.repeat(rng.normal(size=(4, 256)), 8, 0).astype(np.float32)
     features *= 16 / np.linalg.norm(features, axis=1, keepdims=True)
     assert model.text_is_guess
-    for sentence in model.describe(features, [(0, 8), (8, 16), (16, 24), (24, 32)]):
+    moments = [Moment(i, (8 * i, 8 * i + 8), (8.0 * i, 8.0 * i + 8), 1.0) for i in range(4)]
+    sentences = describe(model, features, moments)
+    assert sentences
+    for sentence in sentences:
         words = sentence.text.split()
         assert 4 <= len(words) <= 32
         assert sentence.text[0].isupper()

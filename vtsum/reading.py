@@ -9,7 +9,7 @@ import os
 import re
 import stat
 from functools import partial
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 from vtsum.errors import VTSumError
 
@@ -18,6 +18,7 @@ LIMIT = 64 * 2**20
 DEPTH = 64
 """Lists and objects that may stand in one another."""
 
+_PIECE = 1 << 20
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _KINDS: dict[type, str] = {dict: "an object", list: "a list"}
 _T = TypeVar("_T")
@@ -35,7 +36,7 @@ def read_file(path: str | os.PathLike[str], op: str, limit: int = LIMIT) -> byte
         with open(handle, "rb") as file:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
                 raise VTSumError(f"{where} must be a regular file, got something else")
-            content = file.read(limit + 1)
+            content = read_at_most(file, limit + 1)
     except VTSumError:
         raise
     except (OSError, ValueError) as error:  # a name that no file can have, with a NUL in it, is a ValueError
@@ -45,6 +46,16 @@ def read_file(path: str | os.PathLike[str], op: str, limit: int = LIMIT) -> byte
     if len(content) > limit:
         raise VTSumError(f"{where} must have at most {limit} bytes, got more")
     return content
+
+
+def read_at_most(file: IO[bytes], size: int) -> bytes:
+    """The next `size` bytes of a file, or as many as it has. Asked for all at once, Python would make room for `size`
+    before it looks how many there are."""
+    parts = []
+    while size > 0 and (part := file.read(min(size, _PIECE))):
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
 
 
 def read_json(path: str | os.PathLike[str], kind: type[_T], op: str, limit: int = LIMIT, bits: int = 64) -> _T:

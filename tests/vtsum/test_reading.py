@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,16 @@ def test_what_is_no_small_regular_file_is_not_read(tmp_path: Path) -> None:
             read_json(path, list, "load", limit)
         assert str(path) in str(caught.value)
     assert read_json(tmp_path / "large", list, "load") == []
+
+
+def test_a_small_file_takes_little_memory_whatever_it_may_have(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(b"[1]" + b" " * (5 << 20))
+    tracemalloc.start()
+    try:
+        assert read_json(path, list, "load", 1 << 30) == [1]
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()
+    with pytest.raises(VTSumError, match="at most 5242882 bytes, got more"):
+        read_json(path, list, "load", (5 << 20) + 2)

@@ -19,7 +19,7 @@ from typing import Any
 from vtsum.data.feature_files import array_header, check_id, feature_file
 from vtsum.errors import VTSumError
 from vtsum.files import plain, write_text
-from vtsum.reading import LIMIT, parse_json, read_file
+from vtsum.reading import LIMIT, parse_json, read_at_most, read_file
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def load_activitynet_captions(path: str | Path) -> list[ActivityNetVideo]:
     where = f"load_activitynet_captions: {path}"
     if path.suffix == ".gz":
         try:
-            raw = gzip.GzipFile(fileobj=io.BytesIO(raw)).read(LIMIT + 1)
+            raw = read_at_most(gzip.GzipFile(fileobj=io.BytesIO(raw)), LIMIT + 1)
         except (OSError, EOFError, zlib.error) as error:
             raise VTSumError(f"{where} must be a whole gzip file, got: {error}") from None
         if len(raw) > LIMIT:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -103,7 +104,9 @@ def _member(path: Path, key: str) -> Iterator[tuple[IO[bytes], int]]:
     """The stored file of one array and its bytes; what goes wrong with it is told in one line."""
     with _open(path, key) as archive:
         try:
-            with archive.open(f"{key}.npy") as file:
+            # NumPy reads a header as Python, whose compiler remarks on odd numbers in it.
+            with warnings.catch_warnings(), archive.open(f"{key}.npy") as file:
+                warnings.simplefilter("ignore")
                 yield file, archive.getinfo(f"{key}.npy").file_size
         except VTSumError:
             raise

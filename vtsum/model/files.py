@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,9 @@ def read_pt(path: str | os.PathLike[str], op: str, *, mmap: bool = False) -> Any
             file has.
     """
     try:
-        content = torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
+        with warnings.catch_warnings():  # of odd pickles, torch has more to say than is of use to anybody here
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error)) or re.search(r"WeightsUnpickler error: (.+)", str(error))
         raise VTSumError(

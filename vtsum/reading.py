@@ -9,7 +9,7 @@ import os
 import re
 import stat
 from functools import partial
-from typing import IO, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from vtsum.errors import VTSumError
 
@@ -22,6 +22,10 @@ _PIECE = 1 << 20
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _KINDS: dict[type, str] = {dict: "an object", list: "a list"}
 _T = TypeVar("_T")
+
+
+class _Reader(Protocol):
+    def read(self, size: int, /) -> bytes: ...
 
 
 def read_file(path: str | os.PathLike[str], op: str, limit: int = LIMIT) -> bytes:
@@ -48,7 +52,7 @@ def read_file(path: str | os.PathLike[str], op: str, limit: int = LIMIT) -> byte
     return content
 
 
-def read_at_most(file: IO[bytes], size: int) -> bytes:
+def read_at_most(file: _Reader, size: int) -> bytes:
     """The next `size` bytes of a file, or as many as it has. Asked for all at once, Python would make room for `size`
     before it looks how many there are."""
     parts = []

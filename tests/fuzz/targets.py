@@ -123,6 +123,31 @@ def _as_member(content: bytes) -> bytes:
     return file.getvalue()
 
 
+def _frames(path: Path) -> None:
+    from vtsum.data.frames import read_frames
+
+    read_frames(path)
+
+
+def _pictures() -> list[bytes]:
+    from PIL import Image
+
+    made = []
+    for mode in ("RGB", "L", "CMYK"):
+        file = io.BytesIO()
+        Image.new(mode, (16, 8)).save(file, "JPEG")
+        made.append(file.getvalue())
+    return made
+
+
+def _as_frames(content: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in ("00001.jpg", "00002.jpg"):
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
 def _torch_saved(*, new_form: bool) -> list[bytes]:
     import torch
 
@@ -412,6 +437,8 @@ TARGETS = (
            (b"PK\x03\x04", b"PK\x01\x02")),
     Target("npy within an npz", "a.npz", _arrays, _features, (b"'shape': (", b"'|O'", b"'<f8'", b"\x93NUMPY\x03\0"),
            wrap=_as_member),
+    Target("frames", "v.zip", lambda: [_as_frames(picture) for picture in _pictures()], _frames),
+    Target("picture within frames", "v.zip", _pictures, _frames, (b"\xff\xc0", b"\xff\xd9"), wrap=_as_frames),
     Target("weights", "w.pth", lambda: [*_torch_saved(new_form=True), *_torch_saved(new_form=False)], _weights,
            PICKLE_TOKENS, memory=ADDRESSES),
     Target("pickle within weights", "w.pth", _pickles, _weights, PICKLE_TOKENS, wrap=_as_torch_archive),

@@ -128,6 +128,33 @@ def test_stored_frames_are_bounded(tmp_path: Path) -> None:
             read_frames(tmp_path / "a.zip")
 
 
+def test_pictures_that_state_more_than_they_hold_are_not_made_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder, little_memory: Any
+) -> None:
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(out, "JPEG")
+    small = out.getvalue()
+    at = small.index(b"\xff\xc0") + 5  # height and width, as the frame's header states them
+    large = small[:at] + struct.pack(">HH", 12_000, 12_000) + small[at + 4 :]
+    for content, limit, message in (
+        (large, 2**32, "must be a whole JPEG, got: 12000 x 12000 pixels"),
+        (small, 2000, "must hold at most 2000 bytes of pictures, states 2304"),
+        (small, 2304, None),
+    ):
+        monkeypatch.setattr("vtsum.data.frames.FRAMES_LIMIT", limit)
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+            for number in range(3):
+                archive.writestr(f"{number:05d}.jpg", content)
+        if message is None:
+            assert read_frames(tmp_path / "a.zip")[1].shape == (3, 16, 16, 3)
+        else:
+            with pytest.raises(VTSumError, match=message):
+                read_frames(tmp_path / "a.zip")
+    assert not recwarn.list
+
+
 def linked(make: Callable[[Path], Any]) -> Callable[[h5py.Group], None]:
     def change(group: h5py.Group) -> None:
         other = Path(group.file.filename).with_name("other.h5")

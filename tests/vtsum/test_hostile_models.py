@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from tests.vtsum.hostile import Payload, refused
 from tests.vtsum.samples import small_clip
@@ -137,6 +137,17 @@ def test_nonsense_in_a_models_configuration_is_one_line(changes: Any, message: s
     (folder / "config.json").write_text(json.dumps(data))
     with pytest.raises(VTSumError, match=message):
         VTSum.load_checkpoint(folder)
+
+
+def test_sizes_that_fit_one_by_one_must_fit_together(tmp_path: Path) -> None:
+    """A long row of zeros among the weights does not let all sizes be as long: 10^6 x 10^6 numbers."""
+    folder = model_folder(tmp_path)
+    save_file(load_file(folder / "model.safetensors") | {"x": torch.zeros(10**6)}, folder / "model.safetensors")
+    data = json.loads((folder / "config.json").read_text())
+    data["model"] |= {"width": 10**6}
+    (folder / "config.json").write_text(json.dumps(data))
+    with pytest.raises(VTSumError, match=r"sizes of .*config\.json must fit its weights, got [0-9,]{17,} numbers for"):
+        load_checkpoint(folder)
 
 
 WEIGHTS: dict[str, Callable[[Path], Any]] = {

@@ -92,7 +92,7 @@ def test_the_balance_loss_joins_the_loss(position: str, recompute: bool) -> None
 
 
 def test_a_bank_inside_survives_saving(tmp_path: Path) -> None:
-    model = small(memory_position="inside", depth=2, text=TextConfig(vocab_size=30, hidden_size=16)).eval()
+    model = small(memory_position="inside", depth=2, text=TextConfig(vocab_size=30, hidden_size=16, num_heads=4)).eval()
     model.save_pretrained(tmp_path / "model")
     again = VTSum.from_pretrained(tmp_path / "model")
     x = torch.randn(1, 9, 32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from vtsum.errors import VTSumError
 
 _FRAME_NAME = re.compile(r"([0-9]{1,12})\.jpe?g")
 FRAME_LIMIT = 2**26
-"""Bytes that a stored frame may have."""
+"""Bytes that a stored frame may have, and its picture."""
+FRAMES_LIMIT = 2**32
+"""Bytes that the pictures of one video may have."""
 
 FRAME_INDEX_RATE = 3.0
 """Indices a second of video in the stored TVSum frames: a frame with index i was shown at i / 3 seconds."""
@@ -27,7 +30,8 @@ def read_frames(zip_path: str | Path) -> tuple[np.ndarray, np.ndarray]:
         indices: int64 [N], rising.
         images: uint8 [N, H, W, 3], RGB.
     Raises:
-        VTSumError: the zip or a JPEG in it is missing or broken (named), or the frames differ in size.
+        VTSumError: the zip or a JPEG in it is missing, broken (named) or states more than the limits, or the frames
+            differ in size.
     """
     from PIL import Image
 
@@ -48,11 +52,19 @@ def read_frames(zip_path: str | Path) -> tuple[np.ndarray, np.ndarray]:
                 if (size := archive.getinfo(name).file_size) > FRAME_LIMIT:
                     raise VTSumError(f"read_frames: {path}: {name} must have at most {FRAME_LIMIT} bytes, got {size}")
                 try:
-                    with Image.open(io.BytesIO(archive.read(name)), formats=("JPEG",)) as picture:
-                        image = np.asarray(picture.convert("RGB"))
+                    with warnings.catch_warnings():  # Pillow's own, on the terminal, that a picture is large
+                        warnings.simplefilter("ignore")
+                        picture = Image.open(io.BytesIO(archive.read(name)), formats=("JPEG",))
+                    if 3 * picture.width * picture.height > FRAME_LIMIT:
+                        raise ValueError(f"{picture.width} x {picture.height} pixels, more than {FRAME_LIMIT} bytes")
+                    image = np.asarray(picture.convert("RGB"))
                 except Exception as error:  # zipfile, its decompressors and Pillow, each with kinds of its own
                     raise VTSumError(f"read_frames: {path}: {name} must be a whole JPEG, got: {error}") from None
                 if images is None:
+                    if (size := len(order) * image.nbytes) > FRAMES_LIMIT:
+                        raise VTSumError(
+                            f"read_frames: {path} must hold at most {FRAMES_LIMIT} bytes of pictures, states {size}"
+                        )
                     images = np.empty((len(order), *image.shape), dtype=np.uint8)
                 if image.shape != images.shape[1:]:
                     expected = "x".join(map(str, images.shape[1:3]))

@@ -127,8 +127,10 @@ def _is_model(folder: Path) -> bool:
     return isinstance(data, dict) and data.get("format") == FORMAT
 
 
-def _check_sizes(config: VTSumConfig, state: Mapping[str, Tensor], folder: Path) -> None:
-    """Refuse sizes that the weights do not have before memory is taken for them."""
+def _check_sizes(
+    config: VTSumConfig, tokenizer: Any, state: Mapping[str, Tensor], folder: Path, kind: type[VTSum]
+) -> None:
+    """Refuse sizes that the weights do not have before memory is taken for them: each by itself, then all together."""
     longest = max((size for value in state.values() for size in value.shape), default=0)
     text = config.text if any(name.startswith(DECODER) for name in state) else None
     sizes = {
@@ -144,6 +146,13 @@ def _check_sizes(config: VTSumConfig, state: Mapping[str, Tensor], folder: Path)
     for name, (value, most) in sizes.items():
         if value > most:
             raise VTSumError(f"load_checkpoint: {name} of {folder / CONFIG} must fit its weights, got {value}")
+    with torch.device("meta"):
+        stated = sum(value.numel() for value in kind(config, tokenizer).parameters())
+    held = sum(value.numel() for name, value in state.items() if name.startswith("model."))
+    if stated > held:
+        raise VTSumError(
+            f"load_checkpoint: sizes of {folder / CONFIG} must fit its weights, got {stated:,} numbers for {held:,}"
+        )
 
 
 def load_checkpoint(source: str | Path, kind: type[VTSum]) -> Checkpoint:
@@ -176,7 +185,7 @@ def load_checkpoint(source: str | Path, kind: type[VTSum]) -> Checkpoint:
                 f"load_checkpoint: {folder} must hold {CONFIG}, {WEIGHTS} and {VOCABULARY}, got no {VOCABULARY}"
             )
         tokenizer = load_tokenizer(folder / VOCABULARY)
-    _check_sizes(config, state, folder)
+    _check_sizes(config, tokenizer, state, folder, kind)
     model = kind(config, tokenizer)
     weights = {k.removeprefix("model."): v.float() for k, v in state.items() if k.startswith("model.")}
     try:

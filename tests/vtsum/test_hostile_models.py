@@ -147,7 +147,7 @@ def test_sizes_that_fit_one_by_one_must_fit_together(tmp_path: Path) -> None:
     data["model"] |= {"width": 10**6}
     (folder / "config.json").write_text(json.dumps(data))
     with pytest.raises(VTSumError, match=r"sizes of .*config\.json must fit its weights, got [0-9,]{17,} numbers for"):
-        load_checkpoint(folder)
+        VTSum.load_checkpoint(folder)
 
 
 WEIGHTS: dict[str, Callable[[Path], Any]] = {

@@ -16,6 +16,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vtsum.errors import VTSumError
+from vtsum.video.boxes import breaks_off
 from vtsum.video.damage import Damage, MatroskaHoles, TransportJoins
 from vtsum.video.picture import Pictures, clockwise_rotation, display_size
 from vtsum.video.source import PacketDecoder, PacketReader, choose_video, discard_others, open_container, show
@@ -172,6 +173,8 @@ class _Run:
         self.decoder = PacketDecoder(stream)
         self.damage = Damage()
         self._holes = MatroskaHoles(path) if "matroska" in container.format.name else None
+        self._is_mp4 = "mp4" in container.format.name
+        self._path = path
         self._joins = TransportJoins() if "mpegts" in container.format.name else None
         self._context = stream.codec_context
         self._step = 1.0 / float(frame_rate(stream))
@@ -232,8 +235,8 @@ class _Run:
             if self.decoder.gave_up:
                 break
         yield from self._place(self.decoder.decode(None))
-        if self._holes is not None and self._holes.at_end():
-            self.damage.add(self.end, self._claimed - self._late if self._claimed is not None else self.end)
+        if (self._holes is not None and self._holes.at_end()) or (self._is_mp4 and breaks_off(self._path)):
+            self.damage.add(self.end, self.end)
 
     def _place(self, frames: list[VideoFrame]) -> Iterator[tuple[float, VideoFrame]]:
         for frame in frames:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 RECOGNISER = "pocketsphinx"
 DENOISER = "embedded"
+_PATIENCE = 5.0  # seconds that a thread nobody waits for any more is given to tidy up
 LIMIT = 600.0  # seconds of voice that are listened to: PocketSphinx takes some 5 minutes of one core for them
 #: Recognisers that mishear so often that what they heard is shown as a guess.
 GUESSING = ("pocketsphinx",)
@@ -51,7 +52,9 @@ class Listening:
         self._speech, self._transcript, self._denoiser = speech, transcript, denoiser
         self._limit, self._tell = limit, tell
         self._stop = threading.Event()
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="vtsum-listen")
+        self._job: Future[Transcript] | None = None
+        # A daemon: what does not look at `_stop`, as a long transcript is read, must not keep the process from ending.
+        self._thread = threading.Thread(target=self._run, name="vtsum-listen", daemon=True)
 
     def __enter__(self) -> Listening:
         wanted = self._speech is not None or self._transcript is not None
@@ -61,14 +64,17 @@ class Listening:
 
             torchvision_free.prepare()
             from transformers import AutoTokenizer  # noqa: F401
-        self._job = self._pool.submit(self._listen) if wanted else None
+        if wanted:
+            self._job = Future()
+            self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        self._pool.shutdown()
+        if self._job is not None:
+            self._thread.join(timeout=_PATIENCE)
 
     def said(self, duration: float) -> Transcript | None:
         """What was said in the video's first `duration` seconds; None where nobody was to listen.
@@ -89,6 +95,13 @@ class Listening:
                 raise
             return Transcript((), "none", None, (f"what is said could not be found: {error}",))
         return within(found, duration)
+
+    def _run(self) -> None:
+        assert self._job is not None
+        try:
+            self._job.set_result(self._listen())
+        except BaseException as error:  # handed to the thread that waits for the words
+            self._job.set_exception(error)
 
     def _listen(self) -> Transcript:
         from vtsum.enhance.speech.transcribe import transcribe

@@ -224,6 +224,7 @@ def _flatten(data: Mapping[str, Any], nested: set[str], prefix: str = "") -> Ite
 
 _YAML_LIMIT = 1 << 16  # bytes
 _YAML_DEPTH = 16  # lists and mappings in one another; settings have three
+_YAML_PLAIN = 1000  # characters of a value without quotes: Python shows no whole number of more than 4,300 digits
 
 
 def _yaml(path: str | Path) -> dict[Any, Any]:
@@ -239,6 +240,9 @@ def _yaml(path: str | Path) -> dict[Any, Any]:
             if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) is not None:
                 line = event.start_mark.line + 1
                 raise VTSumError(f"{where}: line {line}: must be plain YAML without aliases (*) and tags (!)")
+            if isinstance(event, yaml.ScalarEvent) and event.implicit[0] and len(event.value) > _YAML_PLAIN:
+                line = event.start_mark.line + 1
+                raise VTSumError(f"{where}: line {line}: must be at most {_YAML_PLAIN} characters, or stand in quotes")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > _YAML_DEPTH:
                 raise VTSumError(f"{where} must be YAML of at most {_YAML_DEPTH} levels, got more")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,30 +36,50 @@ def excessive_edits(path: Path) -> str | None:
     return None
 
 
+def breaks_off(path: str | os.PathLike[str]) -> bool:
+    """Whether the fragments of a fragmented file do not lead to its end: libav takes what it can follow for the whole.
+
+    Behind an ordinary file's boxes anything may lie; its index says what there is.
+    """
+    at, fragmented, boxes = 0, False, 0
+    for boxes, (kind, begin, length) in enumerate(_top(path), 1):
+        fragmented = fragmented or kind == b"moof"
+        at = begin + length
+    return fragmented and boxes < _MOST_BOXES and at != os.stat(path).st_size
+
+
 def _moov(path: str | os.PathLike[str]) -> bytes:
     """The content of the first moov box, or nothing; the words of its tables mean nothing inside mdat."""
+    for kind, at, length in _top(path):
+        if kind == b"moov":
+            with contextlib.suppress(OSError), open(path, "rb") as file:
+                file.seek(at + 8)
+                return file.read(min(length - 8, _MOST_BYTES))
+    return b""
+
+
+def _top(path: str | os.PathLike[str]) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, place and length of each box of a file; what is damaged, or no box, ends them."""
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
+            at = 0
             for _ in range(_MOST_BOXES):
-                at = file.tell()
+                file.seek(at)
                 head = file.read(16)
                 if len(head) < 8:
-                    return b""
+                    return
                 length, kind = int.from_bytes(head[:4], "big"), head[4:8]
                 if length == 1:
                     length = int.from_bytes(head[8:16], "big")
                 elif length == 0:
                     length = size - at
-                if length < 8:
-                    return b""
-                if kind == b"moov":
-                    file.seek(at + 8)
-                    return file.read(min(length - 8, _MOST_BYTES))
-                file.seek(at + length)
+                if length < 8 or not any(kind):
+                    return
+                yield kind, at, length
+                at += length
     except (OSError, OverflowError):
-        pass
-    return b""
+        return
 
 
 def _children(content: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -49,6 +49,34 @@ def damage_warning(spans: list[tuple[float, float]]) -> str:
     return f"the file is damaged at {told}{more}: pictures or sound there are faulty or missing"
 
 
+_AFTER = 2  # packets: libav's parser, which looks ahead, marks the last packets before a join
+
+
+class TransportJoins:
+    """Tells damage of an MPEG transport stream from a join, as of two downloaded segments: libav marks packets corrupt
+    where the counters break off, but after a join a key picture comes first."""
+
+    def __init__(self) -> None:
+        self._suspect: float | None = None
+        self._seen = 0
+
+    def damaged(self, packet: Packet, time: float) -> float | None:
+        """See the next packet of the pictures, shown at `time`; when pictures were lost that were seen before, or None.
+
+        What is marked in the file's last packets is not judged: a recording may end anywhere.
+        """
+        lost = None
+        if self._suspect is not None:
+            self._seen += 1
+            if packet.is_keyframe:
+                self._suspect = None
+            elif self._seen == _AFTER:
+                lost, self._suspect = self._suspect, None
+        if packet.is_corrupt and self._suspect is None:
+            self._suspect, self._seen = time, 0
+        return lost
+
+
 # Matroska's elements (RFC 9559) that a walk goes into, and those that it steps over. Where libav finds anything else it
 # says nothing and goes on at the next cluster.
 _ENTERED = {0x18538067, 0x1F43B675, 0xA0}  # Segment, Cluster, BlockGroup
@@ -91,8 +119,17 @@ class MatroskaHoles:
             return False
         return seen >= _EXACT
 
-    def _joined(self, last: Packet, until: int) -> bool:
-        """Whether known elements lead from the end of a packet's block to the block whose content begins at `until`."""
+    def at_end(self) -> bool:
+        """Whether something was skipped behind the last packet seen: the file ends in the middle of an element, or
+        where none is known."""
+        last = self._last
+        if last is None or last.pos is None or self._exact.get(last.stream_index, 0) < _EXACT:
+            return False
+        return not self._joined(last, self._file.seek(0, os.SEEK_END), ending=True)
+
+    def _joined(self, last: Packet, until: int, *, ending: bool = False) -> bool:
+        """Whether known elements lead from the end of a packet's block to the block whose content begins at `until`,
+        or to the end of the file there."""
         assert last.pos is not None
         self._file.seek(last.pos)
         block = self._file.read(12)
@@ -118,4 +155,4 @@ class MatroskaHoles:
                 at += size
             elif kind not in _ENTERED:
                 return False
-        return False
+        return ending and at == until

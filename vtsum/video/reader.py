@@ -16,10 +16,18 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vtsum.errors import VTSumError
-from vtsum.video.damage import Damage, MatroskaHoles
+from vtsum.video.boxes import breaks_off
+from vtsum.video.damage import Damage, MatroskaHoles, TransportJoins
 from vtsum.video.picture import Pictures, clockwise_rotation, display_size
 from vtsum.video.source import PacketDecoder, PacketReader, choose_video, discard_others, open_container, show
-from vtsum.video.timeline import Timeline, claimed_duration, frame_rate, stated_duration, time_base
+from vtsum.video.timeline import (
+    Timeline,
+    claimed_duration,
+    claims_from,
+    frame_rate,
+    stated_duration,
+    time_base,
+)
 
 _LOST_END = 2.0  # seconds that may be missing against the container's statement before the end counts as broken
 _ROUNDING = 1e-4  # seconds; timestamps in milliseconds or 90 kHz ticks fall this close beside the grid
@@ -165,8 +173,9 @@ class _Run:
         self.decoder = PacketDecoder(stream)
         self.damage = Damage()
         self._holes = MatroskaHoles(path) if "matroska" in container.format.name else None
-        # Of a transport stream the packets beside a join, as of two downloaded segments, are marked corrupt too.
-        self._marks_joins = "mpegts" in container.format.name
+        self._is_mp4 = "mp4" in container.format.name
+        self._path = path
+        self._joins = TransportJoins() if "mpegts" in container.format.name else None
         self._context = stream.codec_context
         self._step = 1.0 / float(frame_rate(stream))
         claimed = stated_duration(container, stream)
@@ -183,15 +192,24 @@ class _Run:
         discard_others(container, streams)
         self.packets = PacketReader(container, streams)
         self._claimed = claimed
+        self._claims_from = claims_from(container, stream)
         self._likely_end = claimed_duration(container, stream)
         self._sound_end = 0.0
 
     @property
     def expected(self) -> float | None:
         """The end that the container states for the pictures, or None where sound alone accounts for it."""
-        if self._claimed is not None and self._sound_end > self._claimed - _LOST_END:
+        if self._claimed is None:
             return None
-        return self._claimed
+        end = self._claimed - self._late
+        return None if self._sound_end > end - _LOST_END else end
+
+    @property
+    def _late(self) -> float:
+        """How much later than the stated duration counts from the first picture comes, in seconds."""
+        if self._claimed is None or self.timeline.origin is None:
+            return 0.0
+        return max(self.timeline.origin - self._claims_from, 0.0)
 
     def close(self) -> None:
         if self._holes is not None:
@@ -208,13 +226,17 @@ class _Run:
             self._context.skip_frame = "NONREF" if skipped else "DEFAULT"
             errors = self.decoder.errors
             frames = self.decoder.decode(packet)
-            if self.decoder.errors > errors or (packet.is_corrupt and not self._marks_joins):
-                time = self._time(packet, self.end)
+            time = self._time(packet, self.end)
+            if self.decoder.errors > errors or (packet.is_corrupt and self._joins is None):
                 self.damage.add(time, time + self._step)
+            if self._joins is not None and (lost := self._joins.damaged(packet, time)) is not None:
+                self.damage.add(lost, lost + self._step)
             yield from self._place(frames)
             if self.decoder.gave_up:
                 break
         yield from self._place(self.decoder.decode(None))
+        if (self._holes is not None and self._holes.at_end()) or (self._is_mp4 and breaks_off(self._path)):
+            self.damage.add(self.end, self.end)
 
     def _place(self, frames: list[VideoFrame]) -> Iterator[tuple[float, VideoFrame]]:
         for frame in frames:
@@ -236,7 +258,7 @@ class _Run:
         time = self.timeline.peek(packet.pts)
         if time is None or self._period is None:
             return False
-        if self._likely_end is None or time > self._likely_end - 1.0:
+        if self._likely_end is None or time > self._likely_end - self._late - 1.0:
             return False  # near the end every picture counts: the last one sets the duration
         duration = float(packet.duration * packet.time_base) if packet.duration else 0.0
         lead = max(2 * self._step, min(1.5 * duration, 1.0))

@@ -48,6 +48,19 @@ def claimed_duration(container: InputContainer, stream: Stream) -> float | None:
     return min(claims) if claims else None
 
 
+def claims_from(container: InputContainer, stream: Stream) -> float:
+    """Return the raw seconds from which `stated_duration` counts.
+
+    MP4 counts from the stream's own first sample and FLV from the file's; the others say when the end comes, so that a
+    stream which begins late, or a recording whose clock does not begin at 0, is shorter than that.
+    """
+    if "mp4" in container.format.name and stream.start_time is not None:
+        return float(stream.start_time * time_base(stream))
+    if container.format.name == "flv" and container.start_time is not None:
+        return container.start_time / av.time_base
+    return 0.0
+
+
 def stream_tag_duration(stream: Stream) -> float | None:
     """Return Matroska's DURATION tag ("00:01:02.500000000") in seconds, or None."""
     for key, text in stream.metadata.items():

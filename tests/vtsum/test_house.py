@@ -163,3 +163,10 @@ def test_every_skip_is_reported_and_only_gpu_tests_may(tmp_path: Path, processes
     assert subprocess.run(check, capture_output=True, text=True).returncode == 1
     report.write_text('{"test": "a", "reason": "needs a CUDA device", "gpu": true}\n')
     assert subprocess.run(check, capture_output=True, text=True).returncode == 0
+
+
+def test_what_security_md_names_is_there() -> None:
+    named = set(re.findall(r"`([\w/]+\.py|test_\w+)`", (ROOT / "SECURITY.md").read_text(encoding="utf-8")))
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    assert len(named) > 40
+    assert [name for name in sorted(named) if not ((ROOT / name).is_file() or f"def {name}(" in code)] == []

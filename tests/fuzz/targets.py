@@ -113,7 +113,7 @@ def _arrays() -> list[bytes]:
     whole = _npy(numbers, numbers.T.astype(np.float64), np.zeros((0, 3), np.float16), np.arange(3) > 1, code)
     # On these two, Python's compiler and NumPy remark on the terminal.
     odd = [whole[0].replace(b"(3, 4), }     ", shape) for shape in (b"(3L, 4L), }   ", b"(1if 1else 2)}")]
-    return [*whole, *odd]
+    return [*whole, *odd, *_npy(np.full((1, 1), 1e300))]
 
 
 def _as_member(content: bytes) -> bytes:

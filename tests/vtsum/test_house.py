@@ -178,3 +178,10 @@ def test_every_environment_variable_is_documented() -> None:
     assert sorted(listed) == sorted(used)
     text = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")))
     assert set(name.findall(text)) <= set(listed)
+
+
+def test_what_security_md_names_is_there() -> None:
+    named = set(re.findall(r"`([\w/]+\.py|test_\w+)`", (ROOT / "SECURITY.md").read_text(encoding="utf-8")))
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    assert len(named) > 40
+    assert [name for name in sorted(named) if not ((ROOT / name).is_file() or f"def {name}(" in code)] == []

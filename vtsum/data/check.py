@@ -242,8 +242,7 @@ def _misshapen(file: _File, key: str, shape: tuple[int, ...], dtype: np.dtype) -
 
 def _numbers(path: Path, key: str) -> str | None:
     try:
-        with np.errstate(over="ignore"):  # a float64 beyond float32 is infinite to the model, and told as that
-            array = read_array(path, key)
+        array = read_array(path, key)
     except VTSumError as error:
         return str(error)
     good = np.isfinite(array)

@@ -64,8 +64,10 @@ def array_header(path: str | os.PathLike[str], key: str) -> tuple[tuple[int, ...
 
 
 def read_array(path: str | os.PathLike[str], key: str) -> np.ndarray:
-    """One array of an npz file, floating point numbers as float32; nothing that would run code is unpacked.
+    """One array of an npz file; nothing that would run code is unpacked.
 
+    Returns:
+        np.ndarray: floating point numbers as float32, those beyond it infinite; all others as they are.
     Raises:
         VTSumError: as for `array_header`; or the numbers do not fit the file's own checksum.
     """
@@ -75,7 +77,8 @@ def read_array(path: str | os.PathLike[str], key: str) -> np.ndarray:
         file.seek(0)
         array = np.lib.format.read_array(file, allow_pickle=False)
         file.read(1)  # reading to the end is what has the checksum compared
-    return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
+    with np.errstate(over="ignore", invalid="ignore"):  # infinity is for whoever uses it to tell
+        return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
 
 
 def write_npz(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:

@@ -41,11 +41,11 @@ def breaks_off(path: str | os.PathLike[str]) -> bool:
 
     Behind an ordinary file's boxes anything may lie; its index says what there is.
     """
-    at, fragmented, boxes = 0, False, 0
-    for boxes, (kind, begin, length) in enumerate(_top(path), 1):
-        fragmented = fragmented or kind == b"moof"
-        at = begin + length
-    return fragmented and boxes < _MOST_BOXES and at != os.stat(path).st_size
+    boxes = list(_top(path))
+    if not boxes or len(boxes) >= _MOST_BOXES or b"moof" not in (kind for kind, _, _ in boxes):
+        return False
+    _, begin, length = boxes[-1]
+    return begin + length != os.stat(path).st_size
 
 
 def _moov(path: str | os.PathLike[str]) -> bytes:

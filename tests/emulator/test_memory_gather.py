@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.emulator.memory import Library, close, gather_params, library
-from tests.kernels.oracle import RMS_BOUND
+from tests.kernels.comparisons import RMS_BOUND
 
 FLOATS = [torch.float32, torch.float16, torch.bfloat16]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -57,6 +58,7 @@ def spread_bias(bias: Tensor, frames: int, before: int, dilation: int) -> Tensor
     return bias[:, steps.clamp(0, bias.shape[1] - 1).long()] * inside
 
 
+@cache
 def keep_mask(seed: int, shape: tuple[int, int, int], p: float) -> Tensor:
     """[B, H, T, T]: 0 where dropout drops a weight, 1 / (1 - p) elsewhere. Philox4x32-10 in plain integers."""
     batch, heads, frames = shape

@@ -230,34 +230,6 @@ def test_all_together(backend: str, dtype: torch.dtype, border: str) -> None:
     )
 
 
-def test_gradcheck_of_the_options(backend: str) -> None:
-    if backend in ("cuda", "triton"):
-        pytest.skip(f"{backend} does not take float64, which gradcheck needs")
-    torch.use_deterministic_algorithms(False)  # gradcheck compares against its own empty tensors: no poison there
-    q = torch.randn(10, 4, 3, dtype=torch.float64, requires_grad=True)
-    k, v = (torch.randn(10, 2, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    for border, normalize, entries in (("shift", "window", 9), ("truncate", "global", 5)):
-        bias = torch.randn(4, entries, dtype=torch.float64, requires_grad=True)
-
-        def call(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, border: str = border, norm: str = normalize) -> Any:
-            torch.manual_seed(0)
-            return vk.sliding_window_attention(
-                q,
-                k,
-                v,
-                5,
-                cu_seqlens=torch.tensor([0, 7, 10]),
-                bias=bias,
-                border=border,
-                normalize=norm,
-                dropout_p=0.3,
-                return_lse=True,
-                backend=backend,
-            )
-
-        assert torch.autograd.gradcheck(call, (q, k, v, bias))
-
-
 def test_bits_of_dbias_do_not_depend_on_threads(cpp: None) -> None:
     inputs = [torch.randn(2, 2, 500, 16, requires_grad=True) for _ in range(3)]
     bias = torch.randn(2, 9, requires_grad=True)

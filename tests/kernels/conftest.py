@@ -84,6 +84,14 @@ def cpu_backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(params=["cpp", *(pytest.param(b, marks=pytest.mark.gpu) for b in ("cuda", "triton"))])
+def compiled(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each backend of compiled kernels. Tensors are made on its device."""
+    needs_library(request.param)
+    with torch.device("cpu" if request.param == "cpp" else "cuda"):
+        yield str(request.param)
+
+
 @pytest.fixture(params=["cuda", "triton"])
 def gpu_backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """Each backend of a GPU, for tests that are marked gpu. Their tensors are made there."""

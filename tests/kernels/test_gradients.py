@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,8 +10,6 @@ import torch
 import vtsum_kernels as vk
 from torch import Tensor
 from vtsum_kernels.memory_attention import plan
-
-from tests.kernels.conftest import needs_library
 
 OPS = torch.ops.vtsum_kernels
 
@@ -91,14 +88,6 @@ def test_reads(monkeypatch: pytest.MonkeyPatch, cpu_backend: str, heads: int, ki
         return vk.memory_attention(x, keys, values, slot_bias=bias, scale=scale, return_lse=True, **apart)
 
     assert torch.autograd.gradcheck(read, (x, keys, values, bias, scale))
-
-
-@pytest.fixture(params=["cpp", *(pytest.param(name, marks=pytest.mark.gpu) for name in ("cuda", "triton"))])
-def compiled(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A backend of compiled kernels; tensors are made on its device."""
-    needs_library(request.param)
-    with torch.device("cpu" if request.param == "cpp" else "cuda"):
-        yield str(request.param)
 
 
 def test_second_derivatives_are_refused_by_the_compiled_kernels(compiled: str) -> None:

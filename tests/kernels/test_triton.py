@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
-    "name", ["test_triton_numbers.py", "test_memory_triton_numbers.py", "test_memory_triton_flash_numbers.py"]
+    "name", ["test_triton_numbers.py", "test_memory_triton_numbers.py", "test_memory_triton_join_numbers.py"]
 )
 def test_numbers_in_the_interpreter(name: str) -> None:
     if importlib.util.find_spec("triton") is None:

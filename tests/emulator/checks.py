@@ -75,11 +75,3 @@ class Check:
             assert not got["dq"][alone].any()
             if self.call.mask is not None:
                 assert not any(got[name].transpose(1, 2)[~self.call.mask].any() for name in ("dk", "dv"))
-
-    def same_bits_in_any_order(self, lib: Library, family: str | None, got: Results) -> None:
-        lib.reverse(True)
-        try:
-            again = self.run(lib, family)
-        finally:
-            lib.reverse(False)
-        assert all(torch.equal(got[name], again[name]) for name in got), "the order of threads changes the results"

@@ -138,7 +138,13 @@ def memory_weights(
     if mask is not None:
         x = x.masked_fill(~mask[:, :, None, None], 0.0)
         factor = factor.masked_fill(~mask[:, None], 0.0)
-    scores = torch.einsum("gnhd,ghsd->ghns", x, keys) * factor[..., None]
+    return softmax_over_slots(torch.einsum("gnhd,ghsd->ghns", x, keys) * factor[..., None], bias, mask, top_k)
+
+
+def softmax_over_slots(
+    scores: Tensor, bias: Tensor | None = None, mask: Tensor | None = None, top_k: int | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What `memory_weights` makes of scores [G, H, n, S]."""
     if bias is not None:
         scores = scores + bias[:, :, None]
     dead = scores == -torch.inf

@@ -98,22 +98,20 @@ std::vector<char> results(const option &o, int threads) {
 
 int main() {
     int calls = 0;
-    for (const vts_dtype dtype : {VTS_FLOAT32, VTS_BFLOAT16, VTS_FLOAT16, VTS_FLOAT64}) {
-        for (const int64_t D : {64, 32, 24, 7}) {
-            for (const int64_t T : {1, 5, 66, 200}) {
-                for (int options = 0; options < 8; ++options) {
-                    const bool shift = options & 1, packed = options & 2, rest = options & 4;
-                    const option o = {packed ? 1 : 2, 4,     rest ? 2 : 4, T,      D,    shift ? 3 : 2, 2,
-                                      rest ? 2 : 1,   shift, rest,         packed, rest, rest,          dtype};
-                    const std::vector<char> once = results(o, 1), again = results(o, 3);
-                    if (once != again) {
-                        std::printf("bits differ: dtype %d D %d T %d options %d\n", dtype, (int)D, (int)T, options);
-                        return 1;
-                    }
-                    ++calls;
-                }
-            }
+    const vts_dtype dtypes[] = {VTS_FLOAT32, VTS_BFLOAT16, VTS_FLOAT16, VTS_FLOAT64};
+    const int64_t widths[] = {64, 32, 24, 7}, lengths[] = {1, 5, 66, 200};
+    for (int n = 0; n < 4 * 4 * 8; ++n) {  // each length meets each dtype, width and set of options
+        const int options = n % 8, d = n / 8 % 4, t = n / 32;
+        const bool shift = options & 1, packed = options & 2, rest = options & 4;
+        const int64_t D = widths[d], T = lengths[(options + d + t) % 4];
+        const option o = {packed ? 1 : 2, 4,     rest ? 2 : 4, T,      D,    shift ? 3 : 2, 2,
+                          rest ? 2 : 1,   shift, rest,         packed, rest, rest,          dtypes[t]};
+        const std::vector<char> once = results(o, 1), again = results(o, 3);
+        if (once != again) {
+            std::printf("bits differ: dtype %d D %d T %d options %d\n", dtypes[t], (int)D, (int)T, options);
+            return 1;
         }
+        ++calls;
     }
     const option wide = {1, 1, 1, 300, 64, 40, 40, 1, false, true, false, false, false, VTS_FLOAT32};
     if (results(wide, 1) != results(wide, 3)) return 1;

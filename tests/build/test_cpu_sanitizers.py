@@ -27,8 +27,8 @@ class Driver(NamedTuple):
 
 
 DRIVERS = {
-    "sliding_window_attention": Driver("sanitize_window.cpp", 513),
-    "memory_attention": Driver("sanitize_memory.cpp", 184),
+    "sliding_window_attention": Driver("sanitize_window.cpp", 129),
+    "memory_attention": Driver("sanitize_memory.cpp", 112),
 }
 
 

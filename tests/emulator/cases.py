@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
@@ -50,6 +51,15 @@ class Case:
         x = flat[self.offset :].view(shape).copy_(torch.randn(shape) * self.amplitude)
         return x.transpose(1, 2) if self.transposed else x
 
+    def padding(self) -> Tensor:
+        """bool [B, T], strided: stretches of padding longer than a window, at both ends too, between single frames."""
+        frames = self.frames
+        mask = (torch.rand(frames, self.batch) > 0.3).T
+        mask[-1, frames // 8 : frames // 2] = True
+        mask[0, : frames // 8] = mask[-1, frames - frames // 8 :] = False
+        mask[0, frames // 3 : frames // 3 + max(self.left + self.right + 2, frames // 2)] = False
+        return mask
+
     def call(self, dtype: torch.dtype) -> Call:
         heads, key_heads = self.heads, self.key_heads or self.heads
         q, k, v = self.tensor(heads, dtype), self.tensor(key_heads, dtype), self.tensor(key_heads, dtype)
@@ -58,11 +68,9 @@ class Case:
             entries = (2 if self.shift else 1) * (self.left + self.right) + 1
             options["bias"] = torch.randn(heads, entries)
         if self.mask:
-            mask = torch.rand(self.batch, self.frames) > 0.3
-            mask[:, self.frames // 3 : self.frames // 3 + self.left + self.right + 2] = False  # rows that see nothing
+            options["mask"] = mask = self.padding()
             # What padded keys hold must not matter.
             k.transpose(1, 2)[~mask], v.transpose(1, 2)[~mask] = torch.nan, torch.nan
-            options["mask"] = mask
         if self.lengths:
             assert sum(self.lengths) == self.frames
             assert self.batch == 1
@@ -79,6 +87,7 @@ class Case:
 
 PACKED: dict[str, Any] = {"batch": 1, "frames": 45, "lengths": (7, 0, 1, 20, 0, 17)}
 
+#: Through the dispatcher and every family that takes them.
 WINDOWS = [
     Case(left=left, right=right, dlse=dlse)
     for left, right, dlse in [
@@ -136,4 +145,105 @@ OPTIONS = [
     Case(scale=-0.4),
     Case(scale=0.0),
 ]
-CASES = [*WINDOWS, *WIDTHS, *LENGTHS, *OPTIONS]
+FLOAT, HALF, BRAIN = torch.float32, torch.float16, torch.bfloat16
+#: In float32 and one of the 16-bit dtypes, which differ in loads and stores alone; those have their cases below.
+CASES = [
+    (case, dtype)
+    for number, case in enumerate([*WINDOWS, *WIDTHS, *LENGTHS, *OPTIONS])
+    for dtype in (FLOAT, (HALF, BRAIN)[number % 2])
+]
+
+
+def one(left: int, right: int, frames: int, width: int = 32, **options: Any) -> Case:
+    """Of one batch entry and head, if not said otherwise."""
+    return Case(left, right, width, frames, **{"batch": 1, "heads": 1} | options)
+
+
+def wide(left: int, right: int, frames: int, width: int = 32, **options: Any) -> Case:
+    return one(left, right, frames, width, hand_on=True, **options)
+
+
+_SCALES: list[dict[str, Any]] = [{"scale": 0.2, "amplitude": 0.05}, {"scale": -0.2, "amplitude": 4.0}, {"scale": 0.0}]
+_GROUPED: dict[str, Any] = {"batch": 2, "heads": 4, "key_heads": 2, "transposed": True}
+_MANY = (3, 0, 1, 8, 40, 2, 9, 100, 1, 1, 36)
+#: What is particular to a family: each of its kernels, the windows and lengths at the edges of its blocks and walks.
+OF_FAMILY: dict[str, list[tuple[Case, torch.dtype]]] = {
+    "ring": [
+        *(
+            (one(keys // 2, keys // 2, 45, width, heads=2), dtype)
+            for keys, width, dtype in product((3, 5, 7, 9), (32, 64, 128), (FLOAT, HALF, BRAIN))
+        ),
+        *((one(*sides, 40, 64), BRAIN) for sides in product(range(9), range(9)) if sum(sides) < 9),
+        *(
+            (one(*sides, frames, 64, batch=2), HALF)
+            for sides, frames in product([(1, 1), (0, 8)], (0, 1, 2, 7, 8, 9, 15, 16, 17, 130))
+        ),
+        # So many rows for the emulated device that a strip has several blocks, and their number suits no strip.
+        *((one(*sides, 811, 64, heads=3, transposed=True), BRAIN) for sides in [(2, 2), (4, 4), (8, 0), (1, 2)]),
+        (one(2, 2, 811, 64, heads=3), BRAIN),
+        *(
+            (one(2, 3, 70, 64, batch=2, heads=2, dilation=dilation, mask=True, transposed=dilation % 2 == 0), BRAIN)
+            for dilation in (2, 3, 50, 101)
+        ),
+        *(
+            (one(*sides, 300, width, batch=2, heads=2, mask=True), dtype)
+            for sides, width, dtype in [
+                ((1, 1), 64, BRAIN), ((3, 3), 64, FLOAT), ((4, 4), 32, HALF), ((2, 4), 128, FLOAT), ((1, 0), 64, BRAIN),
+                ((4, 4), 64, FLOAT), ((3, 3), 64, BRAIN),
+            ]
+        ),
+        *(
+            (one(*sides, sum(_MANY), 64, heads=2, transposed=True, lengths=_MANY, mask=True), dtype)
+            for sides, dtype in [
+                ((1, 1), BRAIN), ((2, 2), FLOAT), ((3, 3), HALF), ((4, 4), BRAIN), ((8, 0), FLOAT), ((0, 3), HALF),
+            ]
+        ),
+        *((one(2, 2, 50, 64, **_GROUPED, scale=-0.2, amplitude=a), HALF) for a in (0.05, 6.0)),
+        *(
+            (one(*sides, 150, width, batch=2, heads=3, bias=True, mask=True, transposed=width == 64), dtype)
+            for sides, width, dtype in [
+                ((2, 2), 64, FLOAT), ((1, 2), 32, BRAIN), ((4, 4), 128, FLOAT), ((2, 2), 64, BRAIN),
+            ]
+        ),
+        (one(1, 1, 70, 64, batch=2, heads=2, bias=True, dilation=3), FLOAT),
+        (one(2, 1, 90, 64, heads=2, bias=True, lengths=(20, 1, 69)), FLOAT),
+    ],
+    "strip": [
+        *((one(s, s, 75, width, heads=2), dtype) for s, width, dtype in product((8, 16), (32, 64, 128), (HALF, BRAIN))),
+        *(
+            (one(left, right, 90, dlse=False), BRAIN)
+            for left, right in [(0, 0), (4, 4), (16, 0), (0, 16), (32, 0), (0, 32), (3, 20), (17, 0)]
+        ),
+        *(
+            (one(*sides, frames), HALF)
+            for sides, frames in product([(6, 5), (16, 16)], (0, 1, 2, 15, 16, 17, 33, 300))
+        ),
+        *((Case(left=side, right=side, width=64, frames=130, mask=True), BRAIN) for side in (5, 16)),
+        *((one(10, 12, 50, 64, **_GROUPED, **scale), HALF) for scale in _SCALES),
+    ],
+    "tile": [
+        *((wide(40, 33, 210, width), dtype) for width, dtype in product((32, 64, 128), (HALF, BRAIN))),
+        # Width 128 has blocks of another size in the backward.
+        *(
+            (wide(*sides, 200, width, dlse=False), BRAIN)
+            for width, sides in product(
+                (32, 128),
+                [(17, 17), (64, 64), (100, 0), (0, 70), (3, 130), (-1, 0), (0, -1), (-1, -1), (500, 500)],
+            )
+        ),
+        *(
+            (wide(*sides, frames), HALF)
+            for sides, frames in product([(20, 25), (-1, 40)], (1, 2, 16, 63, 64, 65, 129))
+        ),
+        *(
+            (wide(*sides, 250, width, batch=2, mask=True), BRAIN)
+            for sides, width in product([(20, 20), (70, 60), (-1, 0)], (64, 128))
+        ),
+        *((wide(30, 30, 80, **_GROUPED, **scale), HALF) for scale in _SCALES),
+    ],
+    "general": [
+        (case, dtype)
+        for case in (Case(**PACKED, bias=True, dropout_p=0.3), Case(shift=True, bias=True, dilation=2, width=16))
+        for dtype in (FLOAT, HALF, BRAIN)
+    ],
+}  # fmt: skip

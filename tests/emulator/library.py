@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ctypes import c_int, c_int64
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+T = TypeVar("T")
 
 #: vts_dtype.
 DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
@@ -33,6 +37,19 @@ class Emulated:
     def reverse(self, reverse: bool) -> None:
         """Run threads in falling instead of rising order: a kernel without races gives the same bits."""
         self.c.vts_emulator_reverse(c_int(reverse))
+
+    def same_bits_in_any_order(self, run: Callable[[], T]) -> T:
+        """What a call gives, tensors in any container: the same whichever thread runs first."""
+        results = run()
+        self.reverse(True)
+        try:
+            again = run()
+        finally:
+            self.reverse(False)
+        assert all(map(torch.equal, tree_leaves(results), tree_leaves(again))), (
+            "the order of threads changes the results"
+        )
+        return results
 
     @contextmanager
     def most_blocks(self, most: int) -> Iterator[None]:

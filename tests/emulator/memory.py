@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tests.emulator.build import build_memory
 from tests.emulator.library import DTYPES, Emulated, pointer
-from tests.kernels.oracle import RMS_BOUND
+from tests.kernels.comparisons import RMS_BOUND
 
 
 def unset(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -16,7 +16,7 @@ from vtsum_kernels.memory_attention import sparse as _sparse  # noqa: F401  (the
 
 from tests.emulator.build import build_memory_glue
 from tests.emulator.memory import close
-from tests.kernels.oracle import RMS_BOUND
+from tests.kernels.comparisons import RMS_BOUND
 
 OPS = ("weights_fwd", "weights_bwd", "flash_fwd", "flash_bwd", "join_fwd", "topk", "gather", "gather_dot", "scatter")
 SHAPES = [  # G, n, H, S, d, e, groups of the bias

@@ -50,19 +50,19 @@ def poison() -> Iterator[None]:
 
 @pytest.fixture(params=["reference", "cpp", *(pytest.param(b, marks=pytest.mark.gpu) for b in ("cuda", "triton"))])
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Each backend of the window op that takes every option. Those of a GPU have their test's tensors made there."""
+    """Each backend that takes every option, but for `top_k`. Those of a GPU have their test's tensors made there."""
     name = str(request.param)
-    if name == "cpp":
-        request.getfixturevalue("cpp")
+    needs_library(name)
     if name in ("reference", "cpp"):
         yield name
         return
-    needs_library(name)
-    dtypes = request.node.callspec.params.values()
-    if torch.float64 in dtypes:
+    params = request.node.callspec.params
+    if torch.float64 in params.values():
         pytest.skip(f"{name} does not take float64")
-    if name == "triton" and torch.float16 in dtypes:
-        pytest.skip("test_triton_numbers.py tries float16 with every form; here each case compiles three kernels more")
+    if name == "triton" and torch.float16 in params.values():
+        pytest.skip("test_*triton*_numbers.py try float16 with every form; here each case compiles three kernels more")
+    if name == "triton" and params.get("top_k") is not None:
+        pytest.skip("Triton has no form of top_k")
     with torch.device("cuda"):
         yield name
 
@@ -75,6 +75,21 @@ def needs_library(backend: str) -> None:
         pytest.skip(f"compiled {which} kernels: {vtsum_kernels.build_info()['libraries'][name]['reason']}")
     if backend == "triton" and importlib.util.find_spec("triton") is None:
         pytest.skip("the package triton is not installed")
+
+
+@pytest.fixture(params=["reference", "cpp"])
+def cpu_backend(request: pytest.FixtureRequest) -> str:
+    """Each backend of the CPU, for what is tried in float64."""
+    needs_library(request.param)
+    return str(request.param)
+
+
+@pytest.fixture(params=["cpp", *(pytest.param(b, marks=pytest.mark.gpu) for b in ("cuda", "triton"))])
+def compiled(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each backend of compiled kernels. Tensors are made on its device."""
+    needs_library(request.param)
+    with torch.device("cpu" if request.param == "cpp" else "cuda"):
+        yield str(request.param)
 
 
 @pytest.fixture(params=["cuda", "triton"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -57,6 +58,7 @@ def spread_bias(bias: Tensor, frames: int, before: int, dilation: int) -> Tensor
     return bias[:, steps.clamp(0, bias.shape[1] - 1).long()] * inside
 
 
+@cache
 def keep_mask(seed: int, shape: tuple[int, int, int], p: float) -> Tensor:
     """[B, H, T, T]: 0 where dropout drops a weight, 1 / (1 - p) elsewhere. Philox4x32-10 in plain integers."""
     batch, heads, frames = shape
@@ -136,7 +138,13 @@ def memory_weights(
     if mask is not None:
         x = x.masked_fill(~mask[:, :, None, None], 0.0)
         factor = factor.masked_fill(~mask[:, None], 0.0)
-    scores = torch.einsum("gnhd,ghsd->ghns", x, keys) * factor[..., None]
+    return softmax_over_slots(torch.einsum("gnhd,ghsd->ghns", x, keys) * factor[..., None], bias, mask, top_k)
+
+
+def softmax_over_slots(
+    scores: Tensor, bias: Tensor | None = None, mask: Tensor | None = None, top_k: int | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What `memory_weights` makes of scores [G, H, n, S]."""
     if bias is not None:
         scores = scores + bias[:, :, None]
     dead = scores == -torch.inf

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from vtsum_kernels.memory_attention import plan
 
-from tests.kernels.test_properties import TOLERANCE
+from tests.kernels.comparisons import TOLERANCE
 
 
 @st.composite

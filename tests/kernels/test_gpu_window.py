@@ -11,9 +11,8 @@ from torch import Tensor
 from vtsum_kernels.sliding_window_attention.reference import sliding_window_attention_reference
 
 from tests.kernels import test_flash
-from tests.kernels.comparisons import gradients
+from tests.kernels.comparisons import TOLERANCE, gradients
 from tests.kernels.pretended_gpu import PRETENDED, large
-from tests.kernels.test_properties import TOLERANCE
 
 pytestmark = pytest.mark.gpu
 

@@ -1,7 +1,8 @@
-"""Memory retrieval: every message of both ops, and which backend says what."""
+"""memory_attention and memory_fuse: every message of both ops, and which backend says what."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -145,6 +146,30 @@ def test_explain_describes_every_backend(cpp: None) -> None:
         vk.memory_attention(X, BANK, backend="cuda")
 
 
+def test_what_the_sparse_ops_cannot_count_is_refused_before_any_work(
+    cpp: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scatter, which the backward pass needs, counts n k choices in 32 bits; a block of CUDA threads sorts 1,024."""
+    many, bank = X[:1].expand(2**21, 8), BANK[:1].expand(2000, 8)
+    asked: dict[str, Any] = {"top_k": 1024, "backend": "cpp"}
+    too_many = re.escape("top_k must be less than 2^31, got 2097152 * 1024")
+    with pytest.raises(NotImplementedError, match=f"backend cpp cannot serve this call: .*{too_many}"):
+        vk.memory_attention(many, bank, **asked)
+    with pytest.raises(NotImplementedError, match=f"memory_fuse: backend cpp cannot serve this call: .*{too_many}"):
+        vk.memory_fuse(many, bank, None, WEIGHT, **asked)
+    assert "-> cpp" in vk.explain("memory_attention", many[1:], bank, **asked)
+    assert "-> cpp" in vk.explain("memory_attention", many.view(2, -1, 8), bank[None].expand(2, -1, -1), **asked)
+    monkeypatch.setattr(dispatch, "cuda_can_run", lambda x: None)
+    asked["backend"] = "cuda"
+    assert "-> cuda" in vk.explain("memory_attention", X, bank, **asked)
+    with pytest.raises(NotImplementedError, match=f"backend cuda cannot serve this call: .*{too_many}"):
+        vk.memory_attention(many, bank, **asked)
+    with pytest.raises(NotImplementedError, match=r"backend cuda .*: top_k must be at most 1024, got 1025"):
+        vk.memory_attention(X, bank, top_k=1025, backend="cuda")
+    halves = PAIR[0][:1].expand(50, 4), PAIR[0][:1].expand(40, 4)  # of either, 50 at most are searched for
+    assert "-> cuda" in vk.explain("memory_attention", X, halves, bank, top_k=1025, backend="cuda")
+
+
 def test_triton_has_no_top_k(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "TRITON_INTERPRETED", True)
     monkeypatch.setattr(dispatch, "HAS_TRITON", True)
@@ -152,3 +177,15 @@ def test_triton_has_no_top_k(monkeypatch: pytest.MonkeyPatch) -> None:
         NotImplementedError, match=r"backend triton cannot serve .*: it has no form of the ops that top_k"
     ):
         vk.memory_attention(X, BANK, top_k=2, backend="triton")
+
+
+@pytest.mark.gpu
+def test_which_backend_serves_a_call(cuda: None) -> None:
+    x, bank = torch.randn(9, 16), torch.randn(5, 16)
+    assert "-> cuda: serves this call" in vk.explain("memory_attention", x, bank)
+    assert "-> cuda: serves this call" in vk.explain("memory_fuse", x, bank, None, torch.randn(4, 32), top_k=2)
+    assert "-> reference: serves this call" in vk.explain("memory_attention", x.double(), bank.double())
+    exact = vk.memory_attention(x.double().cpu(), bank.double().cpu(), backend="reference")
+    torch.testing.assert_close(vk.memory_attention(x.double(), bank.double()).cpu(), exact)
+    with pytest.raises(NotImplementedError, match="backend triton cannot serve this call: it has no form of the ops"):
+        vk.memory_attention(x, bank, top_k=2, backend="triton")

@@ -16,9 +16,9 @@ ROOT = Path(__file__).resolve().parents[2]
 FILES = [
     "test_gpu_graphs.py",
     "test_gpu_sparse.py",
-    "test_gpu_memory.py",
+    "test_memory_fuse.py",
     "test_gpu_window.py",
-    "test_gpu_contracts.py",
+    "test_contracts.py",
 ]
 FEW = "cuda and (narrow or packed or masked or fold or step or bits or stream or threads) and not float16"
 FEW += " or test_a_large or adversaries or mixed or chosen_slots or which_backend or flash_attention"

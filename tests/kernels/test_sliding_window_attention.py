@@ -7,50 +7,13 @@ import torch
 import vtsum_kernels as vk
 from torch import Tensor
 
-from tests.kernels import definitions
-from tests.kernels.comparisons import gradients, hold
+from tests.kernels.window_calls import compare
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
-NAMES = ("out", "lse", "dq", "dk", "dv")
 
 
-def inputs(shape: tuple[int, ...], dtype: torch.dtype, factor: float = 1.0) -> list[Tensor]:
-    return [(torch.randn(shape) * factor).to(dtype).requires_grad_() for _ in range(3)]
-
-
-def compare(
-    qkv: list[Tensor],
-    backend: str,
-    window: int | tuple[int, int],
-    sides: tuple[int, int],
-    dilation: int = 1,
-    causal: bool = False,
-    key_mask: Tensor | None = None,
-    scale: float | None = None,
-    condition: float = 1.0,
-) -> None:
-    """One call against the definition in float64 and eager PyTorch: out, lse and the three gradients."""
-    exact_in = [x.detach().double().requires_grad_() for x in qkv]
-    exact, eager = (
-        definitions.sliding_window_attention(*x, *sides, scale=scale, dilation=dilation, key_mask=key_mask)
-        for x in (exact_in, qkv)
-    )
-    got = vk.sliding_window_attention(
-        *qkv,
-        window,
-        scale=scale,
-        dilation=dilation,
-        causal=causal,
-        key_padding_mask=key_mask,
-        return_lse=True,
-        backend=backend,
-    )
-    assert got[1].dtype == (torch.float64 if qkv[0].dtype == torch.float64 else torch.float32)
-    all_exact = [*exact, *gradients(exact, exact_in, 1)]
-    all_eager = [*eager, *gradients(eager, qkv, 1)]
-    all_got = [*got, *gradients(got, qkv, 1)]
-    for name, *three in zip(NAMES, all_got, all_exact, all_eager, strict=True):
-        hold(name, *three, condition)
+def inputs(shape: tuple[int, ...]) -> list[Tensor]:
+    return [torch.randn(shape, requires_grad=True) for _ in range(3)]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -77,7 +40,7 @@ def test_matches_the_definition(
     window: int | tuple[int, int],
     sides: tuple[int, int],
 ) -> None:
-    compare(inputs((2, 3, frames, dim), dtype), backend, window, sides)
+    compare(backend, dtype, shape=(2, 3, frames, dim), window=window, sides=sides)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -85,33 +48,30 @@ def test_matches_the_definition(
 def test_dilation(
     backend: str, dtype: torch.dtype, window: int | tuple[int, int], sides: tuple[int, int], dilation: int
 ) -> None:
-    compare(inputs((1, 2, 83, 32), dtype), backend, window, sides, dilation)
+    compare(backend, dtype, shape=(1, 2, 83, 32), window=window, sides=sides, dilation=dilation)
 
 
 def test_causal_leaves_the_keys_after_the_query_out(backend: str) -> None:
-    compare(inputs((2, 2, 50, 16), torch.float32), backend, 7, (3, 0), causal=True)
-    compare(inputs((2, 2, 50, 16), torch.float32), backend, (-1, 5), (-1, 0), causal=True)
+    compare(backend, torch.float32, shape=(2, 2, 50, 16), window=7, sides=(3, 0), causal=True)
+    compare(backend, torch.float32, shape=(2, 2, 50, 16), window=(-1, 5), sides=(-1, 0), causal=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("dilation", [1, 2])
 def test_padding(backend: str, dtype: torch.dtype, dilation: int) -> None:
-    key_mask = torch.rand(3, 77) > 0.4
-    key_mask[1, 20:] = False  # a long padded end: rows there see nothing
-    key_mask[2] = False
-    compare(inputs((3, 2, 77, 64), dtype), backend, 5, (2, 2), dilation, key_mask=key_mask)
+    compare(backend, dtype, shape=(3, 2, 77, 64), dilation=dilation, padded=0.4)
 
 
 @pytest.mark.parametrize("factor", [1e-4, 30.0])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_very_small_and_very_large_values(backend: str, dtype: torch.dtype, factor: float) -> None:
     """With factor 30 scores reach several thousand: without the row's maximum taken off first, exp overflows."""
-    compare(inputs((1, 2, 40, 64), dtype, factor), backend, 5, (2, 2), condition=max(1.0, factor * factor))
+    compare(backend, dtype, shape=(1, 2, 40, 64), factor=factor, condition=max(1.0, factor * factor))
 
 
 def test_scale(backend: str) -> None:
-    compare(inputs((1, 2, 40, 32), torch.float32), backend, 5, (2, 2), scale=-0.7)
-    compare(inputs((1, 2, 40, 32), torch.float32), backend, 5, (2, 2), scale=0.0)
+    compare(backend, torch.float32, shape=(1, 2, 40, 32), scale=-0.7)
+    compare(backend, torch.float32, shape=(1, 2, 40, 32), scale=0.0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
@@ -151,7 +111,7 @@ def test_output_keeps_the_layout_of_the_queries(cpp: None) -> None:
 
 @pytest.mark.parametrize("shape", [(2, 3, 0, 8), (0, 3, 5, 8), (2, 0, 5, 8)])
 def test_empty_input(backend: str, shape: tuple[int, ...]) -> None:
-    qkv = inputs(shape, torch.float32)
+    qkv = inputs(shape)
     out, lse = vk.sliding_window_attention(*qkv, 5, return_lse=True, backend=backend)
     assert out.shape == shape
     assert lse.shape == shape[:3]
@@ -160,7 +120,7 @@ def test_empty_input(backend: str, shape: tuple[int, ...]) -> None:
 
 
 def test_a_row_that_sees_nothing_is_zero_and_so_are_its_gradients(backend: str) -> None:
-    qkv = inputs((1, 2, 40, 16), torch.float32)
+    qkv = inputs((1, 2, 40, 16))
     key_mask = torch.zeros(1, 40, dtype=torch.bool)
     key_mask[:, :10] = True
     out, lse = vk.sliding_window_attention(*qkv, 5, key_padding_mask=key_mask, return_lse=True, backend=backend)
@@ -213,14 +173,14 @@ def test_strided_mask(cpp: None) -> None:
 
 
 def test_the_same_bits_twice_and_with_any_number_of_threads(cpp: None) -> None:
-    qkv = inputs((2, 3, 500, 64), torch.float32)
+    leaves = [*inputs((2, 2, 500, 64)), torch.randn(2, 9, requires_grad=True)]
     threads = torch.get_num_threads()
     results = []
     try:
         for count in (1, 1, 2, 3):
             torch.set_num_threads(count)
-            out = vk.sliding_window_attention(*qkv, 9, backend="cpp")
-            results.append([out, *torch.autograd.grad(out.square().sum(), qkv)])
+            out = vk.sliding_window_attention(*leaves[:3], 9, bias=leaves[3], backend="cpp")
+            results.append([out, *torch.autograd.grad(out.square().sum(), leaves)])
     finally:
         torch.set_num_threads(threads)
     for other in results[1:]:

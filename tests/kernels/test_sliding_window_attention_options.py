@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from typing import Any
 
 import pytest
 import torch
@@ -12,75 +10,9 @@ import vtsum_kernels as vk
 from torch import Tensor
 from vtsum_kernels.sliding_window_attention.dropout import philox
 
-from tests.kernels import definitions
-from tests.kernels.comparisons import gradients, hold
+from tests.kernels.window_calls import compare
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
-
-
-def compare(
-    backend: str,
-    dtype: torch.dtype,
-    *,
-    shape: tuple[int, int, int, int] = (2, 2, 70, 32),
-    key_heads: int | None = None,
-    sides: tuple[int, int] = (2, 2),
-    dilation: int = 1,
-    border: str = "truncate",
-    ends: Sequence[int] | None = None,
-    padded: float = 0.0,
-    with_bias: bool = False,
-    dropout_p: float = 0.0,
-    normalize: str = "window",
-) -> None:
-    """One call against the definition and eager PyTorch: out, lse and the gradients of q, k, v and the bias."""
-    batch, heads, frames, dim = shape
-    shift = border == "shift"
-    qkv = [torch.randn(batch, n, frames, dim) for n in (heads, *[key_heads or heads] * 2)]
-    inputs = [x.to(dtype).requires_grad_() for x in qkv]
-    entries = (2 if shift else 1) * sum(sides) + 1
-    wide = torch.float64 if dtype == torch.float64 else torch.float32
-    if with_bias:
-        inputs.append(torch.randn(heads, entries, dtype=wide).requires_grad_())
-    key_mask = torch.rand(batch, frames) >= padded if padded else None
-    torch.manual_seed(3)
-    seed = int(torch.randint(2**62, (1,))) if dropout_p else None
-    torch.manual_seed(3)
-
-    def dense(inputs: list[Tensor]) -> list[Tensor]:
-        outputs = definitions.sliding_window_attention(
-            *inputs[:3], *sides, dilation=dilation, shift=shift, ends=ends, key_mask=key_mask,
-            bias=inputs[3] if with_bias else None, seed=seed, dropout_p=dropout_p, over_all=normalize == "global",
-        )  # fmt: skip
-        return [*outputs, *gradients(outputs, inputs, 1)]
-
-    def packed(x: Tensor) -> Tensor:
-        return x if ends is None else x.squeeze(0).transpose(0, 1)
-
-    options: dict[str, Any] = {} if ends is None else {"cu_seqlens": torch.tensor(ends)}
-    if key_mask is not None:
-        options["key_padding_mask"] = key_mask if ends is None else key_mask[0]
-    out, lse = vk.sliding_window_attention(
-        *(packed(x) for x in inputs[:3]),
-        sides,
-        dilation=dilation,
-        bias=inputs[3] if with_bias else None,
-        border=border,
-        normalize=normalize,
-        dropout_p=dropout_p,
-        return_lse=True,
-        backend=backend,
-        **options,
-    )
-    if ends is not None:
-        assert out.shape == (frames, heads, dim)
-        assert lse.shape == (heads, frames)
-        out, lse = out.transpose(0, 1).unsqueeze(0), lse.unsqueeze(0)
-    got = [out, lse, *gradients([out, lse], inputs, 1)]
-    exact = dense([x.detach().double().requires_grad_() for x in inputs])
-    for name, *three in zip(("out", "lse", "dq", "dk", "dv", "dbias"), got, exact, dense(inputs), strict=False):
-        # Two roundings in place of one: to the storage type, then by the factor of the global softmax.
-        hold(name, *three, condition=2.0 if normalize == "global" else 1.0, dtype=dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -228,45 +160,3 @@ def test_all_together(backend: str, dtype: torch.dtype, border: str) -> None:
         with_bias=True,
         dropout_p=0.2,
     )
-
-
-def test_gradcheck_of_the_options(backend: str) -> None:
-    if backend in ("cuda", "triton"):
-        pytest.skip(f"{backend} does not take float64, which gradcheck needs")
-    torch.use_deterministic_algorithms(False)  # gradcheck compares against its own empty tensors: no poison there
-    q = torch.randn(10, 4, 3, dtype=torch.float64, requires_grad=True)
-    k, v = (torch.randn(10, 2, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    for border, normalize, entries in (("shift", "window", 9), ("truncate", "global", 5)):
-        bias = torch.randn(4, entries, dtype=torch.float64, requires_grad=True)
-
-        def call(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, border: str = border, norm: str = normalize) -> Any:
-            torch.manual_seed(0)
-            return vk.sliding_window_attention(
-                q,
-                k,
-                v,
-                5,
-                cu_seqlens=torch.tensor([0, 7, 10]),
-                bias=bias,
-                border=border,
-                normalize=norm,
-                dropout_p=0.3,
-                return_lse=True,
-                backend=backend,
-            )
-
-        assert torch.autograd.gradcheck(call, (q, k, v, bias))
-
-
-def test_bits_of_dbias_do_not_depend_on_threads(cpp: None) -> None:
-    inputs = [torch.randn(2, 2, 500, 16, requires_grad=True) for _ in range(3)]
-    bias = torch.randn(2, 9, requires_grad=True)
-    threads, results = torch.get_num_threads(), []
-    try:
-        for count in (1, 1, 2, 3):
-            torch.set_num_threads(count)
-            out = vk.sliding_window_attention(*inputs, 9, bias=bias, backend="cpp")
-            results.append(torch.autograd.grad(out.square().sum(), bias)[0])
-    finally:
-        torch.set_num_threads(threads)
-    assert all(torch.equal(results[0], other) for other in results[1:])

@@ -14,15 +14,20 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize(
-    "name", ["test_triton_numbers.py", "test_memory_triton_numbers.py", "test_memory_triton_flash_numbers.py"]
-)
-def test_numbers_in_the_interpreter(name: str) -> None:
+#: Two processes, of about the same time, for two cores.
+FILES = {
+    "window": ["test_triton_numbers.py"],
+    "memory": ["test_memory_triton_numbers.py", "test_memory_triton_join_numbers.py"],
+}
+
+
+@pytest.mark.parametrize("names", FILES.values(), ids=FILES)
+def test_numbers_in_the_interpreter(names: list[str]) -> None:
     if importlib.util.find_spec("triton") is None:
         pytest.skip("the package triton is not installed (pip install triton)")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not gpu"]
     done = subprocess.run(
-        [*command, f"tests/kernels/{name}"],
+        [*command, *(f"tests/kernels/{name}" for name in names)],
         cwd=ROOT,
         env={**os.environ, "TRITON_INTERPRET": "1", "PYTEST_ADDOPTS": ""},
         capture_output=True,

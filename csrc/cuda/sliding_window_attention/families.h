@@ -1,4 +1,4 @@
-// The families of sliding-window attention kernels on CUDA, for the dispatcher in sliding_window_attention.cu.
+// The families of sliding-window attention kernels on CUDA, for the dispatcher in dispatch.cu.
 //
 // A family says whether it takes a call; if so, its launchers do the whole of it on a stream and return 0 or a
 // cudaError_t. bwd_scratch is the number of bytes that its backward wants in p.scratch (aligned to 16).

@@ -15,15 +15,40 @@ from .reference import dropout_keep, memory_attention_reference
 SUFFIX = {"cpp": "", "cuda": "", "triton": "_triton"}
 
 
+#: VTS_MEMORY_TOPK_MOST: what a block of CUDA threads sorts.
+TOP_K_MOST_CUDA = 1024
+
+
+def _too_many_choices(call: Any) -> str | None:
+    """Scatter, which usage and the backward pass need, counts the choices of a head in 32 bits."""
+    rows, top_k = call.x.shape[1], call.options.top_k
+    if top_k is None or rows * top_k < 2**31:
+        return None
+    return f"rows that share a bank times top_k must be less than 2^31, got {rows} * {top_k}"
+
+
+def _cpp_can_run(call: Any) -> str | None:
+    return dispatch.cpp_can_run(call.x) or _too_many_choices(call)
+
+
+def _cuda_can_run(call: Any) -> str | None:
+    reason, top_k = dispatch.cuda_can_run(call.x) or _too_many_choices(call), call.options.top_k
+    if reason is not None or top_k is None:
+        return reason
+    keys = call.bank.keys if isinstance(call.bank.keys, tuple) else (call.bank.keys,)
+    most = max(min(top_k, half.shape[2]) for half in keys)  # of product keys either half is searched for its k best
+    return f"top_k must be at most {TOP_K_MOST_CUDA}, got {most}" if most > TOP_K_MOST_CUDA else None
+
+
 def _triton_can_run(call: Any) -> str | None:
     reason = dispatch.triton_can_run(call.x)
     return "it has no form of the ops that top_k needs" if reason is None and call.options.top_k is not None else reason
 
 
-#: Those of `memory_fuse` too, whose call has the same x and options.
+#: Those of `memory_fuse` too, whose call has the same x, bank and options.
 BACKENDS: dict[str, dispatch.Predicate] = {
-    "cpp": lambda call: dispatch.cpp_can_run(call.x),
-    "cuda": lambda call: dispatch.cuda_can_run(call.x),
+    "cpp": _cpp_can_run,
+    "cuda": _cuda_can_run,
     "triton": _triton_can_run,
     "reference": lambda call: None,
 }

@@ -1,6 +1,6 @@
 """The k best slots of each row on the CPU: by rounded products and a shortlist, or by every score in float32.
 
-Both find the same slots with the same scores: see memory_search_impl.h for the bound that makes it so.
+Both find the same slots with the same scores: the head of csrc/cpu/memory_attention/search_impl.h proves the bound.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Memory retrieval: the numbers of both ops, folded and not, against the definitions in float64; masks and edges."""
+"""memory_attention: the numbers against the definition in float64 by every backend and option; masks and edges."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ import vtsum_kernels as vk
 
 from tests.kernels import definitions
 from tests.kernels.comparisons import gradients, hold
-from tests.kernels.definitions import split
+from tests.kernels.pretended_gpu import large
 
-BACKENDS = ["reference", "cpp"]
-
-
-@pytest.fixture(params=BACKENDS)
-def backend(request: pytest.FixtureRequest) -> str:
-    if request.param == "cpp":
-        request.getfixturevalue("cpp")
-    return str(request.param)
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("normalize", [False, True])
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("top_k", [None, 7])
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.float64], ids=str)
 @pytest.mark.parametrize(
-    ("frames", "slots", "dim", "heads"), [(130, 33, 24, 1), (70, 64, 48, 4), (1, 1, 8, 1), (9, 100, 20, 2)]
+    # Every pair of choices: each acts at a place of its own, on the factor, the bias, the choice of slots.
+    ("normalize", "masked", "top_k", "frames", "slots", "dim", "heads"),
+    [
+        (False, False, None, 130, 33, 24, 1),
+        (True, True, 7, 130, 33, 24, 1),
+        (True, False, None, 70, 64, 48, 4),
+        (False, True, 7, 70, 64, 48, 4),
+        (False, True, None, 1, 1, 8, 1),
+        (True, False, 7, 1, 1, 8, 1),
+        (True, True, None, 9, 100, 20, 2),
+        (False, False, 7, 9, 100, 20, 2),
+    ],
 )
 def test_attention_matches_the_definition(
     backend: str,
@@ -83,80 +84,31 @@ def test_attention_matches_the_definition(
     assert abs(got - exact) <= 2 * abs(plain - exact) + max(1e-5, torch.finfo(dtype).eps) * (1 + abs(exact))
 
 
-@pytest.mark.parametrize("fold", [True, False, "auto"])
-@pytest.mark.parametrize("heads", [1, 4])
-@pytest.mark.parametrize("normalize", [False, True])
-@pytest.mark.parametrize("projected", [False, True])
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("top_k", [None, 4])
-def test_fuse_is_the_linear_layer_on_what_was_read(
-    backend: str, fold: bool | str, heads: int, normalize: bool, projected: bool, masked: bool, top_k: int | None
-) -> None:
-    frames, slots, dim, value_dim, out_dim = 50, 13, 16, 12, 10
-    shapes = [
-        (frames, dim),
-        (slots, dim),
-        (slots, value_dim),
-        (out_dim, dim + value_dim),
-        (out_dim,),
-        (frames, out_dim),
-    ]
-    tensors = [torch.randn(shape, dtype=torch.float64).requires_grad_() for shape in shapes]
-    x, keys, values, weight, bias, residual = tensors
-    projection = torch.randn(dim, dim, dtype=torch.float64).requires_grad_() if projected else None
-    temperature = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
-    inputs = [*tensors, temperature, *([] if projection is None else [projection])]
-    masks: dict[str, Any] = {}
-    if masked:
-        masks = {"slot_mask": torch.rand(slots) > 0.3, "query_mask": torch.rand(frames) > 0.3}
-        masks["slot_bias"] = torch.randn(heads, slots, dtype=torch.float64).requires_grad_()
-        inputs.append(masks["slot_bias"])
-    options: dict[str, Any] = {
-        "query_weight": projection,
-        "residual": residual,
-        "scale": temperature,
-        "top_k": top_k,
-        **masks,
-    }
-    got = vk.memory_fuse(
-        *tensors[:5],
-        **options,
-        normalize=normalize,
-        num_heads=heads,
-        fold=fold,
-        return_usage=True,
-        backend=backend,
-    )
-    scale = options.pop("scale")
-    exact = definitions.memory_fuse(x, keys, values, weight, bias, heads, scale, normalize=normalize, **options)
-    for ours, theirs in zip([*got, *gradients(got, inputs, 1)], [*exact, *gradients(exact, inputs, 1)], strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
-
-
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_a_folded_layer_is_as_exact_as_an_unfolded_one(dtype: torch.dtype) -> None:
-    frames, slots, dim = 200, 40, 64
-    x, keys, weight = (torch.randn(s).to(dtype) for s in ((frames, dim), (slots, dim), (dim, 2 * dim)))
-    wide = [t.double() for t in (x, keys, keys, weight)]
-    exact = definitions.memory_fuse(*wide, None, 1, 16.0, normalize=True)[0]
-    unfolded, folded = (
-        vk.memory_fuse(x, keys, None, weight, scale=16.0, normalize=True, fold=fold) for fold in (False, True)
-    )
-    hold("folded", folded, exact, unfolded)
+@pytest.mark.parametrize("shape", [(5_001, 4_099, 64, 2), (20_000, 600, 64, 8), (700, 20_000, 32, 1)], ids=str)
+def test_large_banks(gpu_backend: str, dtype: torch.dtype, shape: tuple[int, int, int, int]) -> None:
+    """Several blocks of rows, and slots enough for the form that keeps no weights."""
+    frames, slots, dim, heads = (large(shape[0]), large(shape[1]), *shape[2:])
+    x, keys, values = (torch.randn(rows, dim).to(dtype) for rows in (frames, slots, slots))
+    results = []
+    for kind in ("got", "exact", "eager"):
+        tensors = [(t.double() if kind == "exact" else t).detach().requires_grad_() for t in (x, keys, values)]
+        if kind == "got":
+            options: dict[str, Any] = {"num_heads": heads, "return_lse": True, "return_usage": True}
+            out, lse, usage = vk.memory_attention(*tensors, **options, backend=gpu_backend)
+            outputs = (out, lse.t(), usage) if lse.shape == (frames, heads) else (out, lse, usage)
+        else:
+            outputs = definitions.memory_attention(*tensors, heads, (dim // heads) ** -0.5)
+        results.append([*outputs, *gradients(outputs[:1], tensors, 1)])
+    for name, *three in zip(("out", "lse", "usage", "dx", "dkeys", "dvalues"), *results, strict=True):
+        hold(name, *three, condition=1.0 if name in ("out", "lse") else 4.0, dtype=dtype)
 
 
-def test_auto_folds_only_where_it_saves_work() -> None:
-    weight = torch.zeros(64, 128)
-    for frames, slots, heads, folds in ((1000, 16, 1, True), (8, 512, 1, False), (1000, 512, 8, False)):
-        check = vk.memory_fuse.__wrapped__  # type: ignore[attr-defined]
-        call = check(torch.zeros(frames, 64), torch.zeros(slots, 64), None, weight, num_heads=heads)
-        assert call.fold[1] is folds, (frames, slots, heads)
-
-
-def test_the_published_scale_leaves_the_weights_nearly_even_and_they_are_still_right(backend: str) -> None:
+def test_the_published_scale_leaves_the_weights_nearly_even_and_they_are_still_right(cpu_backend: str) -> None:
     """Cosine over sqrt(768): every weight is within 4% of 1/S, and what depends on x is all in the last digits."""
     x, bank = torch.randn(50, 768), torch.randn(512, 768) * 0.02
-    out = vk.memory_attention(x, bank, scale=768**-0.5, normalize=True, backend=backend)
+    out = vk.memory_attention(x, bank, scale=768**-0.5, normalize=True, backend=cpu_backend)
     exact = definitions.memory_attention(x.double(), bank.double(), bank.double(), 1, 768**-0.5, True, None, None)[0]
     mean = bank.double().mean(0)
     error = (out.double() - exact).norm() / (exact - mean).norm()
@@ -170,27 +122,33 @@ def test_values_default_to_the_unnormalised_keys(backend: str) -> None:
     assert with_default.norm(dim=-1).max() > 1
 
 
-def test_banks_by_head_are_the_split_of_flat_ones(backend: str) -> None:
-    x, bank = torch.randn(2, 7, 12), torch.randn(5, 12)
-    flat = vk.memory_attention(x, bank, num_heads=3, return_lse=True, return_usage=True, backend=backend)
-    heads = vk.memory_attention(x, split(bank, 3), num_heads=3, return_lse=True, return_usage=True, backend=backend)
-    for a, b in zip(flat, heads, strict=True):
-        assert torch.equal(a, b)
-    assert flat[1].shape == (2, 3, 7)
-    assert flat[2].shape == (3, 5)
-    torch.testing.assert_close(flat[2].sum(-1), torch.full((3,), 14.0))
+def test_banks_by_batch_and_by_head_are_those_of_each_alone(backend: str) -> None:
+    x, banks = torch.randn(3, 20, 12), torch.randn(3, 9, 12)
+    options: dict[str, Any] = {"num_heads": 2, "normalize": True, "return_usage": True, "backend": backend}
+    out, usage = vk.memory_attention(x, banks, **options)
+    by_head = vk.memory_attention(x, banks.unflatten(2, (2, 6)).transpose(1, 2), **options)
+    torch.testing.assert_close(by_head, (out, usage))
+    for b in range(3):
+        torch.testing.assert_close(vk.memory_attention(x[b], banks[b], **options), (out[b], usage[b]))
+    flat = vk.memory_attention(x, banks[0], return_lse=True, **options)
+    split = vk.memory_attention(x, banks[0].unflatten(1, (2, 6)).transpose(0, 1), return_lse=True, **options)
+    assert all(torch.equal(a, b) for a, b in zip(flat, split, strict=True))
+    assert flat[1].shape == (3, 2, 20)
+    torch.testing.assert_close(flat[2].sum(-1), torch.full((2,), 60.0))
 
 
 @pytest.mark.parametrize(("frames", "slots"), [(0, 5), (4, 0), (0, 0)])
-def test_nothing_to_read_or_nobody_to_read_it(backend: str, frames: int, slots: int) -> None:
+@pytest.mark.parametrize("top_k", [None, 3])
+def test_nothing_to_read_or_nobody_to_read_it(backend: str, frames: int, slots: int, top_k: int | None) -> None:
     x, bank = torch.randn(frames, 8, requires_grad=True), torch.randn(slots, 8, requires_grad=True)
-    out, lse, usage = vk.memory_attention(x, bank, return_lse=True, return_usage=True, backend=backend)
+    out, lse, usage = vk.memory_attention(x, bank, top_k=top_k, return_lse=True, return_usage=True, backend=backend)
     assert out.shape == (frames, 8)
     assert (out == 0).all()
     assert (lse == -torch.inf).all()
-    assert usage.shape == (1, slots)
-    for gradient in torch.autograd.grad(out.sum(), (x, bank)):
-        assert (gradient == 0).all()
+    assert torch.equal(usage, torch.zeros(1, slots))
+    assert all((gradient == 0).all() for gradient in torch.autograd.grad(out.sum(), (x, bank)))
+    y = vk.memory_fuse(x, bank, None, torch.ones(3, 16), top_k=top_k, backend=backend)
+    torch.testing.assert_close(y, x.sum(1, keepdim=True).expand(frames, 3))
 
 
 def test_left_out_frames_and_slots_pass_nothing_on(backend: str) -> None:

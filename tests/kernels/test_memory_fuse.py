@@ -1,0 +1,144 @@
+"""memory_fuse: the numbers against the definition in float64 by every backend and option, folded and not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import vtsum_kernels as vk
+from torch import Tensor
+from vtsum_kernels.memory_attention import plan
+from vtsum_kernels.tensors import acc_dtype
+
+from tests.kernels import definitions
+from tests.kernels.comparisons import gradients, hold
+
+#: memory_fuse's options, every pair of them; [frames, slots, dim, values' dim, out dim] are those of `SIZES`.
+FUSE: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "unfolded": {"fold": False},
+    "auto": {"fold": "auto"},
+    "cosine": {"normalize": True, "scale": 4.0},
+    "heads": {"num_heads": 4},
+    "projected": {"projected": True},
+    "projected cosine": {"projected": True, "normalize": True, "num_heads": 2},
+    "norm": {"fold": False, "norm": True},
+    "masks": {"masked": True},
+    "everything": {"projected": True, "num_heads": 2, "masked": True, "residual": True, "temperature": True},
+    "everything unfolded": {
+        "fold": False, "projected": True, "num_heads": 2, "masked": True, "residual": True, "norm": True,
+    },
+    "flash": {"flash": True, "num_heads": 2, "masked": True},
+    "sparse": {"top_k": 4, "masked": True},
+    "sparse heads": {"top_k": 4, "num_heads": 4},
+    "sparse cosine": {"fold": "auto", "top_k": 4, "normalize": True, "scale": 4.0, "projected": True},
+    "sparse unfolded": {"top_k": 4, "fold": False, "num_heads": 2, "residual": True},
+    "auto heads": {"fold": "auto", "num_heads": 4, "masked": True},
+    "cosine unfolded": {"fold": False, "normalize": True, "num_heads": 4, "masked": True},
+}  # fmt: skip
+SIZES = (150, 40, 32, 48, 24)
+BY_TRITON = ("plain", "everything", "everything unfolded", "projected cosine", "flash")  # each compiles kernels
+
+
+def plain_fuse(leaves: dict[str, Tensor], heads: int, dtype: torch.dtype, options: dict[str, Any]) -> list[Tensor]:
+    """The definition, in the tensors' dtype."""
+    scale = leaves["scale"].to(dtype) if "scale" in leaves else options.get("scale") or (SIZES[2] // heads) ** -0.5
+    return list(
+        definitions.memory_fuse(
+            leaves["x"], leaves["keys"], leaves["values"], leaves["weight"], leaves["bias"], heads, scale,
+            query_weight=leaves.get("projection"), residual=leaves.get("residual"),
+            norm=(leaves["gain"], leaves["shift"], 1e-5) if "gain" in leaves else None,
+            slot_bias=leaves["slot_bias"].to(dtype) if "slot_bias" in leaves else None,
+            **{key: value for key, value in options.items() if key != "scale"},
+        )
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize("name", FUSE)
+def test_matches_the_definition(backend: str, dtype: torch.dtype, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The linear layer on what was read: its results and all gradients."""
+    if backend == "triton" and (name not in BY_TRITON or (dtype == torch.float32 and name != "plain")):
+        pytest.skip("each case compiles several kernels more")
+    asked = {"fold": True, **FUSE[name]}
+    frames, slots, dim, width, out_dim = SIZES
+    heads = asked.get("num_heads", 1)
+    if asked.get("flash"):
+        monkeypatch.setattr(plan, "keeps_weights", lambda *_: False)
+    shapes = {"x": (frames, dim), "keys": (slots, dim), "values": (slots, width), "weight": (out_dim, dim + width)}
+    shapes["bias"] = (out_dim,)
+    shapes |= {"projection": (dim, dim)} if asked.get("projected") else {}
+    shapes |= {"residual": (frames, out_dim)} if asked.get("residual") else {}
+    shapes |= {"gain": (width,), "shift": (width,)} if asked.get("norm") else {}
+    inputs = {
+        key: (torch.randn(shape) * (0.2 if key in ("weight", "projection") else 1.0)).to(dtype)
+        for key, shape in shapes.items()
+    }
+    options = {key: asked[key] for key in ("normalize", "top_k", "scale") if key in asked}
+    if asked.get("masked"):
+        options |= {"slot_mask": torch.rand(slots) > 0.3, "query_mask": torch.rand(frames) > 0.3}
+        inputs["slot_bias"] = torch.randn(heads, slots, dtype=acc_dtype(dtype))
+    if asked.get("top_k"):  # the best slots are the same in every dtype
+        inputs["slot_bias"] = 4.0 * torch.randperm(slots).to(acc_dtype(dtype)).expand(heads, slots).clone()
+    if asked.get("temperature"):
+        inputs["scale"] = torch.tensor(0.7, dtype=acc_dtype(dtype))
+    results = []
+    for kind in ("got", "exact", "eager"):
+        leaves = {
+            key: (t.double() if kind == "exact" else t).detach().clone().requires_grad_() for key, t in inputs.items()
+        }
+        if kind == "got":
+            extra = {"query_weight": leaves.get("projection"), "residual": leaves.get("residual"), **options}
+            extra |= {"slot_bias": leaves.get("slot_bias"), "scale": leaves.get("scale", options.get("scale"))}
+            extra["norm"] = (leaves["gain"], leaves["shift"], 1e-5) if "gain" in leaves else None
+            outputs = vk.memory_fuse(
+                leaves["x"], leaves["keys"], leaves["values"], leaves["weight"], leaves["bias"], **extra,
+                num_heads=heads, fold=asked["fold"], return_usage=True, backend=backend,
+            )  # fmt: skip
+        else:
+            outputs = plain_fuse(leaves, heads, torch.float64 if kind == "exact" else dtype, options)
+        results.append([*outputs, *gradients(outputs, list(leaves.values()), 1)])
+    for part, *three in zip(("y", "usage", *(f"d{key}" for key in inputs)), *results, strict=True):
+        if part == "dscale":  # one number, a sum of terms of both signs: eager may be right by luck
+            slack = {torch.float64: 1e-10, torch.float32: 1e-4}.get(dtype, 2e-2)
+            assert abs(three[0] - three[1]) <= slack * (1 + abs(three[1]))
+        else:
+            # Folding rounds K' and V' in place of what is read, and gradients carry the scores' rounding.
+            hold(
+                f"{name} {part}", *three, condition=1.0 if part == "y" and dtype == torch.float32 else 4.0, dtype=dtype
+            )
+
+
+def test_a_folded_bank_is_taken_as_it_is(backend: str) -> None:
+    x, keys, weight, projection = (torch.randn(shape) for shape in ((20, 6), (5, 6), (4, 12), (6, 6)))
+    folded = vk.fold_bank(keys, None, weight, query_weight=projection)
+
+    def call(backend: str, fold: Any) -> Tensor:
+        return vk.memory_fuse(x, keys, None, weight, query_weight=projection, fold=fold, backend=backend)
+
+    if backend != "reference":
+        assert torch.equal(call(backend, folded), call(backend, True))
+    for tensor in (keys, weight, projection):
+        tensor.data.mul_(2.0)
+        torch.testing.assert_close(call(backend, True), call("reference", False), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_folded_layer_is_as_exact_as_an_unfolded_one(dtype: torch.dtype) -> None:
+    frames, slots, dim = 200, 40, 64
+    x, keys, weight = (torch.randn(s).to(dtype) for s in ((frames, dim), (slots, dim), (dim, 2 * dim)))
+    wide = [t.double() for t in (x, keys, keys, weight)]
+    exact = definitions.memory_fuse(*wide, None, 1, 16.0, normalize=True)[0]
+    unfolded, folded = (
+        vk.memory_fuse(x, keys, None, weight, scale=16.0, normalize=True, fold=fold) for fold in (False, True)
+    )
+    hold("folded", folded, exact, unfolded)
+
+
+def test_auto_folds_only_where_it_saves_work() -> None:
+    weight = torch.zeros(64, 128)
+    for frames, slots, heads, folds in ((1000, 16, 1, True), (8, 512, 1, False), (1000, 512, 8, False)):
+        check = vk.memory_fuse.__wrapped__  # type: ignore[attr-defined]
+        call = check(torch.zeros(frames, 64), torch.zeros(slots, 64), None, weight, num_heads=heads)
+        assert call.fold[1] is folds, (frames, slots, heads)

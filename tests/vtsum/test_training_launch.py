@@ -18,11 +18,13 @@ from typing import Any
 import pytest
 import torch
 
+from tests.once import once
 from tests.vtsum.test_training_run import measures, names, words
 from tests.vtsum.test_training_sharded import ROOT, free_port
 from tests.vtsum.training_corpus import write_corpus
 from vtsum.model import VTSum
 from vtsum.training import checkpoints
+from vtsum.training.train import main
 
 pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
 
@@ -34,7 +36,7 @@ SHORT = ["--max_epoch", "3", "--batch_size", "2", "--model.text.dropout", "0", "
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("corpus"), videos=32)
+    return once(tmp_path_factory, "corpus_of_32", lambda folder: write_corpus(folder, videos=32))
 
 
 def deepspeed(*arguments: str) -> list[str]:
@@ -133,10 +135,7 @@ def compare(run: Path, reference: list[dict[str, Any]], tolerance: float) -> Non
 def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What an undisturbed run measures: one process that takes the two ranks' passes one after the other."""
     run = tmp_path_factory.mktemp("whole") / "run"
-    command = [sys.executable, "-m", "vtsum.cli", "train", *words(data, run, *SHORT)]
-    command += ["--gradient_accumulation_steps", "2"]
-    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert main(words(data, run, *SHORT, "--gradient_accumulation_steps", "2")) == 0
     return measures(run)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.once import once
 from tests.vtsum.training_corpus import flags, write_corpus
 from vtsum.errors import VTSumError
 from vtsum.model import VTSum
@@ -28,7 +29,7 @@ STEPS = 8  # 16 videos, 4 a step, 2 epochs
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("corpus"))
+    return once(tmp_path_factory, "corpus_of_16", write_corpus)
 
 
 def words(data: Path, run: Path, *more: str) -> list[str]:
@@ -48,9 +49,11 @@ def names(run: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing disturbed. The text decoder drops out, so that random states matter."""
-    run = tmp_path_factory.mktemp("whole") / "run"
-    assert main(words(data, run)) == 0
-    return run
+
+    def make(run: Path) -> None:
+        assert main(words(data, run)) == 0
+
+    return once(tmp_path_factory, "whole_run", make)
 
 
 def at_step(monkeypatch: pytest.MonkeyPatch, number: int, action: Callable[[], None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -98,7 +99,7 @@ def test_the_summary_shows_five_planted_events(embedded, tmp_path, seed):
     At one sampled frame a second a clip's place is known to half a second or so: of the 1.5 s that a shot is given at
     first, half must fall into the event.
     """
-    truth = make_clip(tmp_path / "events.mp4", five_events(60.0, 3.0), seed=seed)
+    truth = make_clip(tmp_path / "events.mp4", five_events(60.0, 3.0), seed=seed, audio=False)
     made = vtsum.summarize(tmp_path / "events.mp4", tmp_path / "o", model=embedded, formats=["json"])
     clips = [shot["clip"] for shot in made.shots if shot["clip"]]
     shown = [sum(max(0.0, min(e.end, c["end"]) - max(e.start, c["start"])) for c in clips) for e in truth.events]
@@ -112,17 +113,12 @@ CLIPS = [
     "flipping_a_pancake.mkv",
     "nasa_13013.mp4",
     "skateboarding_dog.mp4",
-    "speech_and_silence.mp4",
 ]
 
 
-@pytest.mark.parametrize("name", CLIPS)
-def test_real_clips(embedded, shared, tmp_path, name):
-    """Every real clip gives a playable summary within its budget, with sound if it has sound, and a valid account."""
-    video: Path = shared / "media" / name
-    if not video.exists():
-        pytest.skip(f"needs {name} in the shared test data")
-    made = vtsum.summarize(video, tmp_path / "o", model=embedded)
+def summary_of(video: Path, output: Path) -> dict[str, Any]:
+    """With everything embedded: playable, within its budget, with sound if the video has sound, and with an account."""
+    made = vtsum.summarize(video, output)
     data = schema.read(made.files["json"])
     budget, frame = data["settings"]["budget_seconds"], 1 / data["source"]["fps"]
     _, seconds, sound = decode(made.files["mp4"])
@@ -135,3 +131,22 @@ def test_real_clips(embedded, shared, tmp_path, name):
     assert data["text"]
     assert all(len(sentence["text"].split()) >= 3 for sentence in data["text"])
     assert len(list(made.files["keyframes"].iterdir())) == sum(shot["chosen"] for shot in made.shots)
+    return data
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_real_clips(shared, tmp_path, name):
+    summary_of(shared / "media" / name, tmp_path / "o")
+
+
+def test_a_real_talk_is_heard(shared, tmp_path):
+    """The talk's own words are in the text, with their times."""
+    data = summary_of(shared / "media" / "speech_and_silence.mp4", tmp_path / "o")
+    speech = data["speech"]
+    assert (speech["source"], speech["guess"]) == ("pocketsphinx", True)
+    said = " ".join(w["text"] for u in speech["utterances"] for w in u["words"]).lower()
+    assert "this is an example video" in said
+    assert "you can see the time" in said
+    heard = [s for s in data["text"] if s["origin"] == "heard"]
+    assert heard
+    assert all(s["times"][0]["end"] <= 19.0 for s in heard)  # silence follows

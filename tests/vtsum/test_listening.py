@@ -138,17 +138,3 @@ def test_words_after_the_end_are_left_out() -> None:
     kept = listening.within(said, 2.0)
     assert [(w.text, w.start, w.end) for w in kept.words] == [("a", 0.0, 1.0), ("b", 1.5, 2.0)]
     assert (kept.source, kept.language) == ("mine", "en")
-
-
-def test_a_real_talk_is_heard(shared: Path, tmp_path: Path) -> None:
-    """The whole way with everything embedded: the talk's own words are in the text, with their times."""
-    made = vtsum.summarize(shared / "media" / "speech_and_silence.mp4", tmp_path / "o", formats=["json", "txt"])
-    speech = made.data["speech"]
-    assert speech is not None
-    assert (speech["source"], speech["guess"]) == ("pocketsphinx", True)
-    said = " ".join(w["text"] for u in speech["utterances"] for w in u["words"]).lower()
-    assert "this is an example video" in said
-    assert "you can see the time" in said
-    heard = [s for s in made.data["text"] if s["origin"] == "heard"]
-    assert heard
-    assert all(s["times"][0]["end"] <= 19.0 for s in heard)  # silence follows

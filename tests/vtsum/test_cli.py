@@ -165,7 +165,6 @@ def test_interruption_leaves_no_debris(clip, tmp_path, number, code):
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert process.stderr is not None
     assert process.stderr.readline() == "encoding\n"
     assert len(os.listdir(tmp_path)) == 1, "the temporary folder is there while it works"
     began = time.monotonic()

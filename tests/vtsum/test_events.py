@@ -107,13 +107,7 @@ def test_the_summary_shows_five_planted_events(embedded, tmp_path, seed):
     assert made.duration <= 9.0
 
 
-CLIPS = [
-    "big_buck_bunny_0_30.webm",
-    "chaplin.mp4",
-    "flipping_a_pancake.mkv",
-    "nasa_13013.mp4",
-    "skateboarding_dog.mp4",
-]
+CLIPS = ["big_buck_bunny_0_30.webm", "chaplin.mp4", "flipping_a_pancake.mkv", "nasa_13013.mp4", "skateboarding_dog.mp4"]
 
 
 def summary_of(video: Path, output: Path) -> dict[str, Any]:

@@ -26,12 +26,7 @@ def objective(x: np.ndarray, edges: tuple[int, ...], penalty: float, prices: np.
 
 
 def brute_force(
-    x: np.ndarray,
-    min_length: int,
-    max_length: int,
-    max_segments: int,
-    penalty: float,
-    prices: np.ndarray | None = None,
+    x: np.ndarray, min_length: int, max_length: int, max_segments: int, penalty: float, prices: np.ndarray | None = None
 ) -> float:
     frames, least = len(x), math.inf
     for count in range(min(max_segments, frames)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,7 +40,7 @@ def by_hand(model: VTSum, x: Tensor, mask: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("position", ["before", "inside", "after"])
 @pytest.mark.parametrize("form", ["default", "student"])
-def test_frames_read_the_bank_where_the_configuration_says(position: str, form: str) -> None:
+def test_frames_read_the_bank_where_the_configuration_says(position, form):
     model = small(memory_position=position, memory_form=form, depth=2).eval()
     assert len(model.banks()) == (2 if position == "inside" else 1)
     x, mask = torch.randn(2, 11, 32), torch.ones(2, 11, dtype=torch.bool)
@@ -58,7 +57,7 @@ def test_frames_read_the_bank_where_the_configuration_says(position: str, form: 
     torch.testing.assert_close(packed, torch.cat((found[0], found[1, :7])), rtol=1e-5, atol=1e-5)
 
 
-def test_the_best_slots_alone_are_read() -> None:
+def test_the_best_slots_alone_are_read():
     model = small(memory_top_k=1)
     model.encode(torch.randn(1, 3, 32))
     (bank,) = model.banks()
@@ -70,7 +69,7 @@ def test_the_best_slots_alone_are_read() -> None:
 
 @pytest.mark.parametrize("position", ["inside", "after"])
 @pytest.mark.parametrize("recompute", [False, True])
-def test_the_balance_loss_joins_the_loss(position: str, recompute: bool) -> None:
+def test_the_balance_loss_joins_the_loss(position, recompute):
     x, labels = torch.randn(2, 9, 32), (torch.rand(2, 10, 9) < 0.3).float()
     losses, grads = [], []
     for weight in (0.0, 0.5):
@@ -91,7 +90,7 @@ def test_the_balance_loss_joins_the_loss(position: str, recompute: bool) -> None
         assert model(x, vsum_labels=labels).loss is not None
 
 
-def test_a_bank_inside_survives_saving(tmp_path: Path) -> None:
+def test_a_bank_inside_survives_saving(tmp_path):
     model = small(memory_position="inside", depth=2, text=TextConfig(vocab_size=30, hidden_size=16)).eval()
     model.save_pretrained(tmp_path / "model")
     again = VTSum.from_pretrained(tmp_path / "model")
@@ -100,7 +99,7 @@ def test_a_bank_inside_survives_saving(tmp_path: Path) -> None:
     assert all(isinstance(bank, MemoryBank) for bank in again.banks())
 
 
-def test_a_loaded_summarizer_has_folded_its_banks() -> None:
+def test_a_loaded_summarizer_has_folded_its_banks():
     loaded, plain = load("embedded"), VTSum.from_pretrained(EMBEDDED)
     assert loaded.model.banks()
     x = torch.randn(1, 9, loaded.model.config.width)

@@ -144,7 +144,7 @@ def until_step(launched: Launched, step: int) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_no_rank_outlives_the_launcher(launch: Any, data: Path, tmp_path: Path, number: int) -> None:
+def test_no_rank_outlives_the_launcher(launch, data, tmp_path, number):
     """DeepSpeed's launcher leaves its ranks behind; ours notice, write a checkpoint and end."""
     run = tmp_path / "run"
     more = [*LONG, "--print_freq", "1", "--batch_size", "2", "--ckpt_freq", "0", "--deepspeed", "configs/ds_zero1.json"]
@@ -157,9 +157,7 @@ def test_no_rank_outlives_the_launcher(launch: Any, data: Path, tmp_path: Path, 
     assert int(saved.removeprefix("step-")) == len(measures(run))
 
 
-def test_a_stopped_run_goes_on_with_as_many_ranks_and_with_fewer(
-    launch: Any, data: Path, tmp_path: Path, whole: list[dict[str, Any]]
-) -> None:
+def test_a_stopped_run_goes_on_with_as_many_ranks_and_with_fewer(launch, data, tmp_path, whole):
     run = tmp_path / "run"
     arguments = words(data, run, *SHORT, "--deepspeed", "configs/ds_zero2.json")
     first = launch(torchrun(*arguments, "--num_workers", "1"))
@@ -193,9 +191,7 @@ def test_a_stopped_run_goes_on_with_as_many_ranks_and_with_fewer(
         torch.testing.assert_close(value, theirs[name], atol=1e-5, rtol=1e-4, msg=name)
 
 
-def test_a_stopped_run_goes_on_with_more_ranks(
-    launch: Any, data: Path, tmp_path: Path, whole: list[dict[str, Any]]
-) -> None:
+def test_a_stopped_run_goes_on_with_more_ranks(launch, data, tmp_path, whole):
     run = tmp_path / "run"
     arguments = words(data, run, *SHORT, "--gradient_accumulation_steps", "2", "--deepspeed", "configs/ds_zero3.json")
     first = launch([sys.executable, "-m", "vtsum.cli", "train", *arguments])
@@ -210,7 +206,7 @@ def test_a_stopped_run_goes_on_with_more_ranks(
     compare(run, whole, 1e-5)
 
 
-def test_a_disk_full_on_one_rank_stops_all_and_spoils_nothing(launch: Any, data: Path, tmp_path: Path) -> None:
+def test_a_disk_full_on_one_rank_stops_all_and_spoils_nothing(launch, data, tmp_path):
     """No file may grow beyond a limit that the measures keep to and the optimizer's shards do not."""
     run = tmp_path / "run"
     arguments = words(data, run, *SHORT, "--ckpt_steps", "4", "--deepspeed", "configs/ds_zero1.json")
@@ -229,7 +225,7 @@ def test_a_disk_full_on_one_rank_stops_all_and_spoils_nothing(launch: Any, data:
     assert len(measures(run)) == 4
 
 
-def test_a_killed_rank_takes_the_others_down(launch: Any, data: Path, tmp_path: Path) -> None:
+def test_a_killed_rank_takes_the_others_down(launch, data, tmp_path):
     run = tmp_path / "run"
     more = [*LONG, "--print_freq", "1", "--batch_size", "2", "--ckpt_steps", "4"]
     launched = launch(deepspeed(*words(data, run, *more, "--deepspeed", "configs/ds_zero2.json")))
@@ -242,12 +238,11 @@ def test_a_killed_rank_takes_the_others_down(launch: Any, data: Path, tmp_path: 
     assert "another one is gone" in launched.said()
     assert "go on with --resume" in launched.said()
     found, _ = checkpoints.find(run)
-    assert found is not None
     assert found.step % 4 == 0
     assert found.step >= 4
 
 
-def test_settings_that_do_not_go_together_are_told_once(launch: Any, data: Path, tmp_path: Path) -> None:
+def test_settings_that_do_not_go_together_are_told_once(launch, data, tmp_path):
     run = tmp_path / "run"
     launched = launch(torchrun(*words(data, run, *SHORT)))
     assert launched.wait() != 0

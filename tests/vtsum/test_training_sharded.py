@@ -97,9 +97,7 @@ EXACT = [*STAGES, "checkpointing"]
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_the_losses_and_the_gradient_norm_before_clipping_are_plain_pytorchs(
-    found: dict[str, Any], expected: dict[str, Any], name: str
-) -> None:
+def test_the_losses_and_the_gradient_norm_before_clipping_are_plain_pytorchs(found, expected, name):
     for measure in LOSSES:
         errors = [abs(a - b) for a, b in zip(found[name][measure], expected[measure], strict=True)]
         print(f"{name} {measure}: at most {max(errors):.1e} apart")
@@ -111,9 +109,7 @@ def test_the_losses_and_the_gradient_norm_before_clipping_are_plain_pytorchs(
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_every_parameter_has_plain_pytorchs_gradient(
-    found: dict[str, Any], expected: dict[str, Any], name: str
-) -> None:
+def test_every_parameter_has_plain_pytorchs_gradient(found, expected, name):
     ours, theirs = found[name]["gradients"], expected["gradients"]
     assert set(ours) >= set(theirs)
     assert {"position_embeddings.weight", "memory.memory"} <= set(theirs)
@@ -124,7 +120,7 @@ def test_every_parameter_has_plain_pytorchs_gradient(
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_the_gathered_weights_are_plain_pytorchs(found: dict[str, Any], expected: dict[str, Any], name: str) -> None:
+def test_the_gathered_weights_are_plain_pytorchs(found, expected, name):
     ours, theirs = found[name]["weights"], expected["weights"]
     tied = {n for n in theirs if n not in ours}
     assert all("decoder" in n and "lm.cls" in n for n in tied), tied
@@ -133,7 +129,7 @@ def test_the_gathered_weights_are_plain_pytorchs(found: dict[str, Any], expected
 
 
 @pytest.mark.parametrize("name", ["bf16_1", "bf16_2", "bf16_3"])
-def test_bfloat16_stays_near_float32(found: dict[str, Any], expected: dict[str, Any], name: str) -> None:
+def test_bfloat16_stays_near_float32(found, expected, name):
     apart = [abs(a - b) / b for a, b in zip(found[name]["loss"], expected["loss"], strict=True)]
     print(f"{name}: at most {max(apart):.1e} of the loss apart")
     assert 0 < max(apart) < 3e-3
@@ -143,6 +139,6 @@ def test_bfloat16_stays_near_float32(found: dict[str, Any], expected: dict[str, 
     assert not torch.equal(weight, weight.bfloat16().float())
 
 
-def test_flags_are_summed_over_the_ranks(found: dict[str, Any]) -> None:
+def test_flags_are_summed_over_the_ranks(found):
     assert found["1"]["flags"] == [1.0] * STEPS
     assert math.isfinite(found["3"]["loss"][-1])

@@ -321,7 +321,6 @@ def test_interrupted_by_the_user(tmp_path):
     )
     command = [sys.executable, "-c", program, str(source), str(tmp_path / "out" / "summary.mp4")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
         assert process.stdout.readline() == "go\n"
         deadline = time.monotonic() + 20
         while not os.listdir(tmp_path / "out") and time.monotonic() < deadline:

@@ -71,7 +71,7 @@ def slow_measures(logits: np.ndarray, labels: np.ndarray, protocol: str) -> tupl
     st.sampled_from(["spread", "tied", "saturated", "constant"]),
     st.sampled_from(PROTOCOLS),
 )
-def test_measures_equal_their_definition(frames: int, users: int, seed: int, kind: str, protocol: str) -> None:
+def test_measures_equal_their_definition(frames, users, seed, kind, protocol):
     rng = np.random.default_rng(seed)
     logits = {
         "spread": rng.normal(size=frames),
@@ -84,7 +84,7 @@ def test_measures_equal_their_definition(frames: int, users: int, seed: int, kin
     assert found == pytest.approx(slow_measures(logits, labels, protocol), abs=1e-12)
 
 
-def test_what_the_protocols_differ_in() -> None:
+def test_what_the_protocols_differ_in():
     """The threshold frame and its ties; saturated sigmoids."""
     scores = np.arange(20.0)
     assert choose_frames(scores, RELEASED).sum() == summary_length(20, RELEASED) == 4
@@ -99,7 +99,7 @@ def test_what_the_protocols_differ_in() -> None:
     assert abs(strict.spearman) > 0.9
 
 
-def test_frames_of_clipscore() -> None:
+def test_frames_of_clipscore():
     """The released sum with 10,000 rounds to steps of about a thousandth; both give at least one frame."""
     scores = np.float32([0.0, 0.0002, 3.0, 0.0001] + [-9.0] * 12)
     assert clip_frames(scores, RELEASED).tolist() == [2, 0]
@@ -110,7 +110,7 @@ def test_frames_of_clipscore() -> None:
         assert counts == [max(1, n * 15 // 100) for n in range(1, 1000)]
 
 
-def test_evenly_spaced_frames_have_equal_gaps() -> None:
+def test_evenly_spaced_frames_have_equal_gaps():
     assert evenly_spaced(20, 4).tolist() == [2, 7, 12, 17]
     assert evenly_spaced(1, 3).tolist() == [0]
     for frames, count in itertools.product(range(1, 40), range(1, 12)):
@@ -119,11 +119,11 @@ def test_evenly_spaced_frames_have_equal_gaps() -> None:
         assert set(np.diff(picked)) <= {frames // len(picked), -(-frames // len(picked))}
 
 
-def test_f1_of_nothing_is_nothing() -> None:
+def test_f1_of_nothing_is_nothing():
     assert f1_scores(np.zeros(4, bool), np.zeros((2, 4))).tolist() == [0.0, 0.0]
 
 
-def test_mistakes_are_named() -> None:
+def test_mistakes_are_named():
     labels = np.zeros((10, 4))
     with pytest.raises(VTSumError, match=r"logits must be \[T\] with T >= 1, got \[0\]"):
         frame_measures(np.zeros(0), labels, STRICT)

@@ -66,9 +66,7 @@ def comparable(path: Path) -> dict[str, Any]:
     return data | {"processes": processes}
 
 
-def test_two_processes_give_the_figures_of_one(
-    words: list[str], environment: dict[str, str], tmp_path: Path, started: list[subprocess.Popen[str]]
-) -> None:
+def test_two_processes_give_the_figures_of_one(words, environment, tmp_path, started):
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "vtsum.cli"]
     started.append(start([*launcher, *words, "-o", "two.json"], environment, tmp_path))
     started.append(start(["-m", "vtsum.cli", *words, "-o", "one.json"], environment, tmp_path))
@@ -96,9 +94,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_a_process_that_dies_hangs_nobody_and_loses_little(
-    words: list[str], environment: dict[str, str], tmp_path: Path, started: list[subprocess.Popen[str]]
-) -> None:
+def test_a_process_that_dies_hangs_nobody_and_loses_little(words, environment, tmp_path, started):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

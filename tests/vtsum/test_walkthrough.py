@@ -6,10 +6,7 @@ import dataclasses
 import json
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
-
-import pytest
 
 from bench.summary.walkthrough import follow
 from tests.vtsum.synthetic_corpus import synthetic_corpus
@@ -33,9 +30,7 @@ def begin_corpus(folder: Path, other: Path) -> None:
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
-def test_the_readme_leads_to_a_table(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, needs_program: Callable[[str], str]
-) -> None:
+def test_the_readme_leads_to_a_table(tmp_path, tmp_path_factory, needs_program):
     needs_program("java")
     begin_corpus(tmp_path / "corpus", synthetic_corpus(tmp_path_factory))
     metrics = tmp_path / "runs" / "memory" / "metrics.jsonl"

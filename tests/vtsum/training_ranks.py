@@ -32,7 +32,7 @@ STEPS, MICRO, ACCUMULATION, RANKS = 6, 2, 2, 2
 def prepare(data: Path, **changes: Any) -> tuple[VTSum, TrainSettings, VideoXumDataset, StepSampler]:
     """The same start everywhere: model, settings, videos and the order in which they are taken. No dropout."""
     tokenizer = load_tokenizer(data / "vocab.txt")
-    text = {**SMALL["text"], "dropout": 0.0, "vocab_size": len(tokenizer)}  # type: ignore[dict-item]
+    text = {**SMALL["text"], "dropout": 0.0, "vocab_size": len(tokenizer)}
     asked = {**SMALL, "lambda_balance": 2.0, "boundary_head": True, "text": text}
     model_config: VTSumConfig = build(VTSumConfig, asked)
     settings = TrainSettings(model=model_config, init_lr=2e-3, max_epoch=4, batch_size=MICRO, **changes)

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
+import av
+
 from vtsum.recipes.procedural import ClipTruth, Event, Scene, make_clip
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")]), "OMP_NUM_THREADS": "1"}
+"""For a command in a process of its own, wherever it runs."""
 
 
 def small_clip(path: Path) -> ClipTruth:
@@ -19,8 +27,6 @@ def small_clip(path: Path) -> ClipTruth:
 
 def decode(path: Path) -> tuple[int, float, float]:
     """(pictures, seconds of picture, seconds of sound) that really decode."""
-    import av
-
     with av.open(str(path)) as container:
         pictures = sound = 0.0
         end = 0.0
@@ -31,3 +37,18 @@ def decode(path: Path) -> tuple[int, float, float]:
             container.seek(0)
             sound = sum(frame.samples / frame.sample_rate for frame in container.decode(audio=0))
     return int(pictures), end, sound
+
+
+def remux(
+    source: Path, target: Path, title: str | None = None, keep: Callable[[av.Packet], bool] = lambda packet: True
+) -> Path:
+    """The packets of a file, or those to `keep`, in another file or container."""
+    with av.open(str(source)) as read, av.open(str(target), "w") as write:
+        if title is not None:
+            write.metadata["title"] = title
+        streams = {stream.index: write.add_stream_from_template(stream) for stream in read.streams}
+        for packet in read.demux():
+            if packet.dts is not None and keep(packet):
+                packet.stream = streams[packet.stream.index]
+                write.mux(packet)
+    return target

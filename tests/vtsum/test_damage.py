@@ -16,9 +16,9 @@ import av
 import numpy as np
 
 from tests.vtsum.clips import damaged_copies, numbered_clip, tone
+from tests.vtsum.samples import ENVIRONMENT
 from vtsum.video.source import PacketReader
 
-ROOT = Path(__file__).resolve().parents[2]
 COPIES = 40  # of each clip: three rounds of all kinds of damage, and more
 WORKERS = 2
 LIMIT = 40.0  # seconds for one clip on a busy machine; an intact one takes a quarter of a second
@@ -58,7 +58,7 @@ def watch(paths: list[Path], results: dict[str, dict[str, Any]]) -> None:
     while waiting:
         worker = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("summarize_many.py"))],
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            env=ENVIRONMENT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -37,51 +37,29 @@ def brute_force(
     return least
 
 
-@settings(max_examples=120, deadline=None)
-@given(
-    frames=st.integers(2, 9),
-    seed=st.integers(0, 10_000),
-    min_length=st.integers(1, 3),
-    extra=st.integers(0, 6),
-    penalty=st.sampled_from([0.0, 0.05, 0.3, 1.0, 4.0]),
-    limit=st.integers(3, 9),
-)
-def test_equals_brute_force(frames, seed, min_length, extra, penalty, limit):
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(frames, 3)) + np.repeat(rng.normal(size=(3, 3)) * 2, 3, axis=0)[:frames]
-    max_length = 2 * min_length - 1 + extra
-    if frames < min_length or math.ceil(frames / max_length) > limit:
-        return
-    found = kts(x, max_segments=limit, min_length=min_length, max_length=max_length, penalty=penalty)
-    edges = (0, *(s.end for s in found))
-    assert edges[-1] == frames
-    assert all(a.end == b.start for a, b in itertools.pairwise(found))
-    assert all(min_length <= len(s) <= max_length for s in found)
-    assert len(found) <= limit
-    assert objective(x, edges, penalty) == pytest.approx(
-        brute_force(x, min_length, max_length, limit, penalty), abs=1e-9
-    )
-
-
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=240, deadline=None)
 @given(
     frames=st.integers(2, 10),
     seed=st.integers(0, 10_000),
     min_length=st.integers(1, 3),
     extra=st.integers(0, 7),
     penalty=st.sampled_from([0.0, 0.05, 0.3, 1.0, 4.0]),
-    limit=st.sampled_from([2, 4, 10]),
+    limit=st.integers(2, 10),
+    priced=st.booleans(),
 )
-def test_equals_brute_force_with_prices(frames, seed, min_length, extra, penalty, limit):
-    """Evidence for and against each change point; a bound on their number that the penalty alone would break."""
+def test_equals_brute_force(frames, seed, min_length, extra, penalty, limit, priced):
+    """Also with evidence for and against each change point, and a bound on their number that the penalty alone would
+    break."""
     rng = np.random.default_rng(seed)
-    x = rng.normal(size=(frames, 2))
-    prices = rng.normal(size=frames) * 2
+    x = rng.normal(size=(frames, 3)) + np.repeat(rng.normal(size=(4, 3)) * 2 * (not priced), 3, axis=0)[:frames]
+    prices = rng.normal(size=frames) * 2 if priced else None
     max_length = 2 * min_length - 1 + extra
     if frames < min_length or math.ceil(frames / max_length) > limit:
         return
     found = kts(x, max_segments=limit, min_length=min_length, max_length=max_length, penalty=penalty, prices=prices)
     edges = (0, *(s.end for s in found))
+    assert edges[-1] == frames
+    assert all(a.end == b.start for a, b in itertools.pairwise(found))
     assert len(found) <= limit
     assert all(min_length <= len(s) <= max_length for s in found)
     assert objective(x, edges, penalty, prices) == pytest.approx(

@@ -9,7 +9,6 @@ import pytest
 
 import vtsum
 from tests.vtsum.fakes import ColourModel
-from tests.vtsum.samples import small_clip
 from vtsum.commands.summarize import _limit
 from vtsum.enhance.speech import Transcript, Utterance, Word
 from vtsum.errors import VTSumError
@@ -28,11 +27,6 @@ Then <b>stripes</b> come past.
 00:00:10,000 --> 00:00:20,000
 The burst ends it all, and nobody is left to say so.
 """
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_clip(tmp_path_factory.mktemp("clip") / "small.mp4").path
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 
+from tests.vtsum.samples import remux
 from vtsum.enhance.speech.sound import RATE, as_pcm, picture_origin, read_sound
 from vtsum.errors import VTSumError
 
@@ -84,13 +85,7 @@ def test_a_gap_is_silence_and_sound_keeps_its_time(tmp_path):
 
 def test_sound_before_the_first_picture_is_left_out(tmp_path):
     source = write_sound(tmp_path / "both.mkv", [(0.0, tone(4.0, 16_000)[None])], rate=16_000, pictures=4.0)
-    late = tmp_path / "late.mkv"
-    with av.open(str(source)) as read, av.open(str(late), "w") as write:
-        streams = {s.index: write.add_stream_from_template(s) for s in read.streams}
-        for packet in read.demux():
-            if packet.dts is not None and (packet.stream.type == "audio" or packet.pts * packet.time_base >= 1):
-                packet.stream = streams[packet.stream.index]
-                write.mux(packet)
+    late = remux(source, tmp_path / "late.mkv", keep=lambda p: p.stream.type == "audio" or p.pts * p.time_base >= 1)
     assert picture_origin(late, "test") == pytest.approx(1.0, abs=0.11)
     assert len(joined(late)) / RATE == pytest.approx(4.0 - picture_origin(late, "test"), abs=0.02)
 

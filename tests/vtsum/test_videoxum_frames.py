@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.vtsum.annotated import plain_rho, plain_tau_b
 from vtsum.errors import VTSumError
 from vtsum.evaluation.videoxum_frames import (
     PROTOCOLS,
@@ -32,22 +32,6 @@ def slow_f1(chosen: list[bool], marked: list[bool]) -> float:
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
-def slow_tau(x: list[float], y: list[float]) -> float:
-    signs = [(np.sign(x[i] - x[j]), np.sign(y[i] - y[j])) for i, j in itertools.combinations(range(len(x)), 2)]
-    untied = sum(a != 0 for a, _ in signs) * sum(b != 0 for _, b in signs)
-    return float(sum(a * b for a, b in signs)) / math.sqrt(untied) if untied else 0.0
-
-
-def slow_rho(x: list[float], y: list[float]) -> float:
-    def ranks(values: list[float]) -> list[float]:
-        return [sum(w < v for w in values) + (sum(w == v for w in values) + 1) / 2 for v in values]
-
-    a, b = np.array(ranks(x)), np.array(ranks(y))
-    a, b = a - a.mean(), b - b.mean()
-    norm = math.sqrt(float(a @ a) * float(b @ b))
-    return float(a @ b) / norm if norm else 0.0
-
-
 def slow_measures(logits: np.ndarray, labels: np.ndarray, protocol: str) -> tuple[float, float, float, float]:
     n = len(logits)
     if protocol == RELEASED:
@@ -61,7 +45,7 @@ def slow_measures(logits: np.ndarray, labels: np.ndarray, protocol: str) -> tupl
         chosen = [i in best for i in range(n)]
     each = [slow_f1(chosen, [v > 0 for v in row]) for row in labels]
     mean = [float(sum(column)) for column in labels.T]
-    return sum(each) / len(each), max(each), slow_tau(ranked, mean), slow_rho(ranked, mean)
+    return sum(each) / len(each), max(each), plain_tau_b(ranked, mean), plain_rho(ranked, mean)
 
 
 @given(

@@ -61,7 +61,7 @@ def test_budget_longer_than_the_video():
 
 @settings(max_examples=200, deadline=None)
 @given(
-    items=st.lists(st.tuples(st.floats(-1, 5, allow_nan=False), st.integers(0, 12)), max_size=10),
+    items=st.lists(st.tuples(st.floats(-1, 5, allow_nan=False), st.integers(0, 12)), max_size=8),
     budget=st.integers(0, 40),
 )
 def test_knapsack_equals_brute_force(items, budget):

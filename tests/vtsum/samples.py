@@ -1,8 +1,9 @@
-"""Clips that several tests summarise."""
+"""Clips that several tests summarise, and what several need to start a command."""
 
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,12 @@ from vtsum.recipes.procedural import ClipTruth, Event, Scene, make_clip
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")]), "OMP_NUM_THREADS": "1"}
 """For a command in a process of its own, wherever it runs."""
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
 
 
 def small_clip(path: Path) -> ClipTruth:

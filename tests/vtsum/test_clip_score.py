@@ -32,21 +32,11 @@ def openai_weights() -> dict[str, Tensor]:
         "visual.conv1.weight": torch.randn(4, 3, 2, 2),
     }
     for i in range(LAYERS):
-        for name, shape in {
-            "ln_1.weight": [WIDTH],
-            "ln_1.bias": [WIDTH],
-            "ln_2.weight": [WIDTH],
-            "ln_2.bias": [WIDTH],
-            "attn.in_proj_weight": [3 * WIDTH, WIDTH],
-            "attn.in_proj_bias": [3 * WIDTH],
-            "attn.out_proj.weight": [WIDTH, WIDTH],
-            "attn.out_proj.bias": [WIDTH],
-            "mlp.c_fc.weight": [4 * WIDTH, WIDTH],
-            "mlp.c_fc.bias": [4 * WIDTH],
-            "mlp.c_proj.weight": [WIDTH, 4 * WIDTH],
-            "mlp.c_proj.bias": [WIDTH],
-        }.items():
-            state[f"transformer.resblocks.{i}.{name}"] = torch.randn(shape) * 0.1
+        shapes = {"ln_1.": [WIDTH], "ln_2.": [WIDTH], "attn.in_proj_": [3 * WIDTH, WIDTH]}
+        shapes |= {"attn.out_proj.": [WIDTH, WIDTH], "mlp.c_fc.": [4 * WIDTH, WIDTH], "mlp.c_proj.": [WIDTH, 4 * WIDTH]}
+        for name, shape in shapes.items():
+            state[f"transformer.resblocks.{i}.{name}weight"] = torch.randn(shape) * 0.1
+            state[f"transformer.resblocks.{i}.{name}bias"] = torch.randn(shape[0]) * 0.1
     return state
 
 

@@ -19,8 +19,8 @@ import pytest
 import torch
 
 from tests.once import once
+from tests.vtsum.samples import ROOT, free_port
 from tests.vtsum.test_training_run import measures, names, words
-from tests.vtsum.test_training_sharded import ROOT, free_port
 from tests.vtsum.training_corpus import write_corpus
 from vtsum.model import VTSum
 from vtsum.training import checkpoints

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,25 +14,19 @@ import pytest
 import torch
 
 from tests.once import once
+from tests.vtsum.samples import ROOT, free_port
 from tests.vtsum.training_corpus import write_corpus
 from tests.vtsum.training_ranks import ACCUMULATION, RANKS, STEPS, passes, prepare
 from vtsum.training.schedule import learning_rate
 
 pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
 
-ROOT = Path(__file__).parents[2]
 STAGES = ("0", "1", "2", "3", "3_offload")
 LOSSES = ("loss", "loss_vsum", "loss_tsum", "loss_balance", "loss_boundary")
 CASES: list[dict[str, Any]] = [{"name": s, "config": f"configs/ds_zero{s}.json"} for s in STAGES] + [
     {"name": "checkpointing", "config": "configs/ds_zero3.json", "settings": {"gradient_checkpointing": True}},
     *({"name": f"bf16_{s}", "config": f"configs/ds_zero{s}.json", "settings": {"bf16": True}} for s in "123"),
 ]
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def reference(data: Path) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.vtsum.samples import free_port
 from tests.vtsum.videoxum_corpus import VIDEOS, write_corpus, write_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,10 +95,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 def test_a_process_that_dies_hangs_nobody_and_loses_little(words, environment, tmp_path, started):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = environment | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    common = environment | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     for rank in range(2):
         own = common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
         started.append(start(["-c", DIES, *words, "-o", "e.json"], own, tmp_path))

@@ -21,12 +21,7 @@ def make_video(
     return TVSumVideo(
         dataset=dataset,
         key=key,
-        name="name",
-        title="title",
-        category="VT",
-        fps=30.0,
-        n_frames=n_frames,
-        picks=picks,
+        **{"name": "name", "title": "title", "category": "VT", "fps": 30.0, "n_frames": n_frames, "picks": picks},
         features=rng.random((len(picks), 6), dtype=np.float32),
         user_scores=rng.integers(1, 6, (raters, n_frames), dtype=np.uint8) if dataset == "TVSum" else None,
         user_summary=rng.random((raters, n_frames)) < 0.2,

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from tests.vtsum.samples import ENVIRONMENT
-from tests.vtsum.test_videoxum import entry, write
+from tests.vtsum.test_videoxum import write
+from tests.vtsum.training_corpus import entry
 from vtsum import cli
 from vtsum.data.check import check_dataset
 from vtsum.data.feature_files import read_array, write_npz

@@ -15,19 +15,9 @@ from vtsum.summary.watching import Watched
 from vtsum.video.info import VideoInfo
 
 INFO = VideoInfo(
-    path=Path("a.mp4"),
-    duration=120.0,
-    width=64,
-    height=36,
-    fps=25.0,
-    rotation=0,
-    has_audio=False,
-    video_codec="h264",
-    audio_codec=None,
-    container="mp4",
-    title=None,
-    size_bytes=0,
-)
+    path=Path("a.mp4"), duration=120.0, width=64, height=36, fps=25.0, rotation=0, has_audio=False,
+    video_codec="h264", audio_codec=None, container="mp4", title=None, size_bytes=0,
+)  # fmt: skip
 
 
 def watched(looks: list[int], saliency: list[float], seconds: int = 10) -> Watched:

@@ -16,13 +16,12 @@ import torch
 from tests.once import once
 from tests.vtsum.samples import ROOT, free_port
 from tests.vtsum.training_corpus import write_corpus
-from tests.vtsum.training_ranks import ACCUMULATION, RANKS, STEPS, passes, prepare
+from tests.vtsum.training_ranks import ACCUMULATION, LOSSES, RANKS, STEPS, passes, prepare
 from vtsum.training.schedule import learning_rate
 
 pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
 
 STAGES = ("0", "1", "2", "3", "3_offload")
-LOSSES = ("loss", "loss_vsum", "loss_tsum", "loss_balance", "loss_boundary")
 CASES: list[dict[str, Any]] = [{"name": s, "config": f"configs/ds_zero{s}.json"} for s in STAGES] + [
     {"name": "checkpointing", "config": "configs/ds_zero3.json", "settings": {"gradient_checkpointing": True}},
     *({"name": f"bf16_{s}", "config": f"configs/ds_zero{s}.json", "settings": {"bf16": True}} for s in "123"),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from vtsum.enhance.speech import lexicon_sounds
 from vtsum.enhance.speech.lexicon import ASSET, END, SPECIAL, START, Lexicon, embedded_lexicon, plain
-from vtsum.enhance.speech.lexicon_sounds import SoundIndex, sound_distance, sounds
+from vtsum.enhance.speech.lexicon_sounds import SoundIndex, sounds
 from vtsum.errors import VTSumError
 from vtsum.recipes import lexicon as training
 from vtsum.recipes.lexicon import discounts, learn, learn_casing, main, split_sentences
@@ -175,6 +175,9 @@ def test_the_shipped_lexicon_fits_unseen_captions(shared):
 
 
 def test_sounds_of_spelling():
+    def sound_distance(one: str, other: str) -> float:
+        return float(SoundIndex([other]).distances(sounds(one))[0])
+
     for one, other in (("whole", "hole"), ("knight", "night"), ("wait", "weight"), ("write", "right"), ("sea", "see")):
         assert sound_distance(one, other) == 0, (one, sounds(one), other, sounds(other))
     assert sound_distance("speech", "beach") < sound_distance("speech", "garden")

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.vtsum.test_kts import segmentations
 from vtsum.enhance.event_segmentation import METHODS, PictureChanges, Segment, find_shots, segment
 from vtsum.enhance.event_segmentation.methods import THRESHOLD
 from vtsum.errors import VTSumError
@@ -111,12 +112,7 @@ def test_learned_boundaries_are_the_most_likely(frames, seed, shortest, extra, l
     if frames <= shortest or math.ceil(frames / longest) > limit:
         return
     odds = np.log(scores / (1 - scores)) - math.log(THRESHOLD / (1 - THRESHOLD))
-    best = -math.inf
-    for count in range(min(limit, frames)):
-        for inner in itertools.combinations(range(1, frames), count):
-            edges = (0, *inner, frames)
-            if all(shortest <= b - a <= longest for a, b in itertools.pairwise(edges)):
-                best = max(best, float(odds[list(inner)].sum()))
+    best = max(float(odds[list(edges[1:-1])].sum()) for edges in segmentations(frames, shortest, longest, limit))
     found = segment(
         np.zeros((frames, 1)),
         "learned",

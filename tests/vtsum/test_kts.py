@@ -6,6 +6,7 @@ import itertools
 import math
 import time
 import tracemalloc
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -25,16 +26,20 @@ def objective(x: np.ndarray, edges: tuple[int, ...], penalty: float, prices: np.
     return scatter + (penalty * points / 2 * (math.log(len(x) / points) + 1) if points else 0.0)
 
 
-def brute_force(
-    x: np.ndarray, min_length: int, max_length: int, max_segments: int, penalty: float, prices: np.ndarray | None = None
-) -> float:
-    frames, least = len(x), math.inf
-    for count in range(min(max_segments, frames)):
+def segmentations(frames: int, min_length: int, max_length: int, limit: int) -> Iterator[tuple[int, ...]]:
+    """The edges of every segmentation with the lengths and the number allowed."""
+    for count in range(min(limit, frames)):
         for inner in itertools.combinations(range(1, frames), count):
             edges = (0, *inner, frames)
             if all(min_length <= b - a <= max_length for a, b in itertools.pairwise(edges)):
-                least = min(least, objective(x, edges, penalty, prices))
-    return least
+                yield edges
+
+
+def brute_force(
+    x: np.ndarray, min_length: int, max_length: int, max_segments: int, penalty: float, prices: np.ndarray | None = None
+) -> float:
+    every = segmentations(len(x), min_length, max_length, max_segments)
+    return min((objective(x, edges, penalty, prices) for edges in every), default=math.inf)
 
 
 @settings(max_examples=240, deadline=None)

@@ -246,6 +246,5 @@ def test_settings_that_do_not_go_together_are_told_once(launch, data, tmp_path):
     run = tmp_path / "run"
     launched = launch(torchrun(*words(data, run, *SHORT)))
     assert launched.wait() != 0
-    told = "--deepspeed must be given where there are several processes, e.g. configs/ds_zero1.json, got 2 processes"
-    assert launched.said().count(told) == 1
+    assert launched.said().count("--deepspeed must be given where there are several processes") == 1
     assert not run.exists()

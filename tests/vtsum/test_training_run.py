@@ -241,6 +241,12 @@ def test_a_folder_in_use_is_refused(data, whole, tmp_path):
     assert {p: p.stat().st_mtime_ns for p in whole.rglob("*")} == before
 
 
+def test_several_processes_need_deepspeed(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(VTSumError, match=r"--deepspeed must be given .*configs/ds_zero1.json, got 2 processes"):
+        main(words(data, tmp_path / "run"))
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(data, tmp_path, monkeypatch):
     import numpy as np
 

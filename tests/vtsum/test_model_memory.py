@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,7 +41,7 @@ def by_hand(model: VTSum, x: Tensor, mask: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("position", ["before", "inside", "after"])
 @pytest.mark.parametrize("form", ["default", "student"])
-def test_frames_read_the_bank_where_the_configuration_says(position, form):
+def test_frames_read_the_bank_where_the_configuration_says(position: str, form: str) -> None:
     model = small(memory_position=position, memory_form=form, depth=2).eval()
     assert len(model.banks()) == (2 if position == "inside" else 1)
     x, mask = torch.randn(2, 11, 32), torch.ones(2, 11, dtype=torch.bool)
@@ -57,7 +58,7 @@ def test_frames_read_the_bank_where_the_configuration_says(position, form):
     torch.testing.assert_close(packed, torch.cat((found[0], found[1, :7])), rtol=1e-5, atol=1e-5)
 
 
-def test_the_best_slots_alone_are_read():
+def test_the_best_slots_alone_are_read() -> None:
     model = small(memory_top_k=1)
     model.encode(torch.randn(1, 3, 32))
     (bank,) = model.banks()
@@ -69,7 +70,7 @@ def test_the_best_slots_alone_are_read():
 
 @pytest.mark.parametrize("position", ["inside", "after"])
 @pytest.mark.parametrize("recompute", [False, True])
-def test_the_balance_loss_joins_the_loss(position, recompute):
+def test_the_balance_loss_joins_the_loss(position: str, recompute: bool) -> None:
     x, labels = torch.randn(2, 9, 32), (torch.rand(2, 10, 9) < 0.3).float()
     losses, grads = [], []
     for weight in (0.0, 0.5):
@@ -90,7 +91,7 @@ def test_the_balance_loss_joins_the_loss(position, recompute):
         assert model(x, vsum_labels=labels).loss is not None
 
 
-def test_a_bank_inside_survives_saving(tmp_path):
+def test_a_bank_inside_survives_saving(tmp_path: Path) -> None:
     model = small(memory_position="inside", depth=2, text=TextConfig(vocab_size=30, hidden_size=16)).eval()
     model.save_pretrained(tmp_path / "model")
     again = VTSum.from_pretrained(tmp_path / "model")
@@ -99,7 +100,7 @@ def test_a_bank_inside_survives_saving(tmp_path):
     assert all(isinstance(bank, MemoryBank) for bank in again.banks())
 
 
-def test_a_loaded_summarizer_has_folded_its_banks():
+def test_a_loaded_summarizer_has_folded_its_banks() -> None:
     loaded, plain = load("embedded"), VTSum.from_pretrained(EMBEDDED)
     assert loaded.model.banks()
     x = torch.randn(1, 9, loaded.model.config.width)

@@ -1,12 +1,25 @@
-"""Clips that several tests summarise."""
+"""Clips that several tests summarise, and what several need to start a command."""
 
 from __future__ import annotations
 
+import os
+import socket
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
+import av
 
 from vtsum.recipes.procedural import ClipTruth, Event, Scene, make_clip
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")]), "OMP_NUM_THREADS": "1"}
+"""For a command in a process of its own, wherever it runs."""
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
 
 
 def small_clip(path: Path) -> ClipTruth:
@@ -21,8 +34,6 @@ def small_clip(path: Path) -> ClipTruth:
 
 def decode(path: Path) -> tuple[int, float, float]:
     """(pictures, seconds of picture, seconds of sound) that really decode."""
-    import av
-
     with av.open(str(path)) as container:
         pictures = sound = 0.0
         end = 0.0
@@ -35,23 +46,16 @@ def decode(path: Path) -> tuple[int, float, float]:
     return int(pictures), end, sound
 
 
-def change_bits(data: bytes, rng: np.random.Generator) -> bytes:
-    """A damaged copy: bits flipped, cut short, a stretch zeroed, or its front shuffled; drawn from `rng`."""
-    broken = bytearray(data)
-    how = int(rng.integers(5))
-    if how == 0:
-        for at in rng.integers(0, len(broken), int(rng.integers(1, 200))):
-            broken[at] ^= 1 << int(rng.integers(8))
-    elif how == 1:
-        del broken[int(rng.integers(1, len(broken))) :]
-    elif how == 2:
-        at = int(rng.integers(0, len(broken)))
-        broken[at : at + int(rng.integers(1, 4000))] = b"\0" * 100
-    elif how == 3:
-        front = np.frombuffer(bytes(broken[:400]), np.uint8)
-        broken[:400] = rng.permutation(front).tobytes() if rng.random() < 0.5 else rng.bytes(400)
-    else:
-        # The index (moov) and what it points to: bits in the first kilobytes only, where the headers are.
-        for at in rng.integers(0, min(len(broken), 6000), int(rng.integers(1, 60))):
-            broken[at] = int(rng.integers(256))
-    return bytes(broken)
+def remux(
+    source: Path, target: Path, title: str | None = None, keep: Callable[[av.Packet], bool] = lambda packet: True
+) -> Path:
+    """The packets of a file, or those to `keep`, in another file or container."""
+    with av.open(str(source)) as read, av.open(str(target), "w") as write:
+        if title is not None:
+            write.metadata["title"] = title
+        streams = {stream.index: write.add_stream_from_template(stream) for stream in read.streams}
+        for packet in read.demux():
+            if packet.dts is not None and keep(packet):
+                packet.stream = streams[packet.stream.index]
+                write.mux(packet)
+    return target

@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 import tempfile
+import time
 import traceback
 from pathlib import Path
 
@@ -21,19 +22,21 @@ from vtsum.summary import schema  # noqa: E402
 
 def work(path: Path, folder: Path) -> dict:
     """What became of one file: "summary", "error" (with its line), or "crash" (with the traceback)."""
+    began = time.monotonic()
     try:
         made = vtsum.summarize(path, folder / "out", model=ColourModel())
         schema.read(made.files["json"])
         found = {
             "result": "summary",
             "warnings": made.warnings,
-            "broken": made.data["broken"],
-            "seconds": made.duration,
+            "frames": len(made.data["frames"]["time"]),
+            "duration": made.data["source"]["duration"],
         }
     except vtsum.VTSumError as error:
         found = {"result": "error", "line": str(error)}
     except BaseException:
         found = {"result": "crash", "line": traceback.format_exc()}
+    found["took"] = time.monotonic() - began
     found["left"] = [p.name for p in folder.iterdir() if p.name != "out" or found["result"] != "summary"]
     shutil.rmtree(folder / "out", ignore_errors=True)
     return found

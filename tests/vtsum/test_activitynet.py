@@ -28,7 +28,7 @@ def write(path: Path, content: object) -> Path:
 
 
 @pytest.mark.parametrize("name", ["train.json", "train.json.gz"])
-def test_sentences_are_cleaned_and_spans_put_right(tmp_path: Path, name: str) -> None:
+def test_sentences_are_cleaned_and_spans_put_right(tmp_path, name):
     entry = {
         "duration": 20.5,
         "timestamps": [[0, 10], [15, 5], [18, 25], [1, 2]],
@@ -52,13 +52,13 @@ def test_sentences_are_cleaned_and_spans_put_right(tmp_path: Path, name: str) ->
         ({"v_1": 3}, "v_1 must have duration, timestamps and sentences, got int"),
     ],
 )
-def test_a_wrong_entry_is_named(tmp_path: Path, content: object, message: str) -> None:
+def test_a_wrong_entry_is_named(tmp_path, content, message):
     path = write(tmp_path / "a.json", content)
     with pytest.raises(VTSumError, match=rf"load_activitynet_captions: .*a\.json.*{message}"):
         load_activitynet_captions(path)
 
 
-def test_a_broken_file_is_named(tmp_path: Path) -> None:
+def test_a_broken_file_is_named(tmp_path):
     with pytest.raises(VTSumError, match=r"gone\.json must be a readable file, got: no such file"):
         load_activitynet_captions(tmp_path / "gone.json")
     path = write(tmp_path / "a.json.gz", {"v_1": {"duration": 1, "timestamps": [], "sentences": []}})
@@ -67,7 +67,7 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
         load_activitynet_captions(path)
 
 
-def test_the_whole_training_file(shared: Path) -> None:
+def test_the_whole_training_file(shared):
     videos = load_activitynet_captions(shared / "activitynet/train.json.gz")
     assert len(videos) == 10009
     assert sum(len(video.sentences) for video in videos) == 37421
@@ -83,7 +83,7 @@ def entry(duration: float, *sentences: str) -> dict[str, object]:
     }
 
 
-def test_captions_as_annotations_without_marks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_captions_as_annotations_without_marks(tmp_path, capsys):
     captions = write(
         tmp_path / "val.json.gz",
         {
@@ -114,7 +114,7 @@ def test_captions_as_annotations_without_marks(tmp_path: Path, capsys: pytest.Ca
     assert [p.name for p in path.parent.iterdir()] == ["val_videoxum.json"]
 
 
-def test_captions_without_a_fitting_video_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_captions_without_a_fitting_video_are_told(tmp_path, capsys):
     captions = write(tmp_path / "val.json", {"v_a": entry(3.0, "A cat sleeps.")})
     target = ["-o", str(tmp_path / "out.json")]
     assert cli.main(["data", "activitynet", str(captions), *target, "--features", str(tmp_path)]) == 2
@@ -126,7 +126,7 @@ def test_captions_without_a_fitting_video_are_told(tmp_path: Path, capsys: pytes
     assert not (tmp_path / "out.json").exists()
 
 
-def test_published_captions_as_annotations(shared: Path, tmp_path: Path) -> None:
+def test_published_captions_as_annotations(shared, tmp_path):
     videos = load_activitynet_captions(shared / "activitynet" / "val_1.json.gz")
     write_videoxum_annotations(videoxum_entries(videos), tmp_path / "val_videoxum.json")
     read = read_annotations(tmp_path / "val_videoxum.json", unannotated=True)

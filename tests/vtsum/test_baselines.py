@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -44,7 +42,7 @@ def planted(count: int = 6) -> tuple[list[TVSumVideo], dict[str, tuple[np.ndarra
     return videos, features
 
 
-def test_neighbourhood_features_by_a_plain_loop() -> None:
+def test_neighbourhood_features_by_a_plain_loop():
     features = np.random.default_rng(0).normal(size=(9, 4)) * 7
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
     whole = unit.mean(axis=0)
@@ -56,7 +54,7 @@ def test_neighbourhood_features_by_a_plain_loop() -> None:
     assert np.isfinite(neighbourhood_features(np.zeros((1, 4)))).all()
 
 
-def test_scores_are_carried_to_the_nearest_pick() -> None:
+def test_scores_are_carried_to_the_nearest_pick():
     video = make_video([100])  # picks every half second, 0 to 3 s
     found = scores_at_picks(np.array([0.1, 1.2, 2.6]), np.array([5, 6, 7]), video)
     assert found.tolist() == [5, 5, 6, 6, 7, 7, 7]
@@ -64,7 +62,7 @@ def test_scores_are_carried_to_the_nearest_pick() -> None:
         scores_at_picks(np.zeros(2), np.zeros(2), video)
 
 
-def test_the_ridge_is_the_plain_ridge() -> None:
+def test_the_ridge_is_the_plain_ridge():
     videos, features = planted()
     keys = [video.key for video in videos]
     found = evaluate_features(features, videos, keys[:4], keys[4:], reach=3, penalty=2.0)
@@ -81,7 +79,7 @@ def test_the_ridge_is_the_plain_ridge() -> None:
         assert found.per_video[video.key].rho == pytest.approx(rho, abs=0.01)
 
 
-def test_planted_importance_is_found_and_is_not_found_in_noise() -> None:
+def test_planted_importance_is_found_and_is_not_found_in_noise():
     videos, features = planted()
     keys = [video.key for video in videos]
     noise = {
@@ -94,7 +92,7 @@ def test_planted_importance_is_found_and_is_not_found_in_noise() -> None:
     assert paired_difference(good, none).mean == pytest.approx(good.rho - none.rho)
 
 
-def test_videos_tested_twice_count_once_with_their_average() -> None:
+def test_videos_tested_twice_count_once_with_their_average():
     videos, features = planted(4)
     splits = [Split(("video_1", "video_2"), ("video_3", "video_4")), Split(("video_1", "video_4"), ("video_3",))]
     both = evaluate_folds(features, videos, splits)
@@ -106,7 +104,7 @@ def test_videos_tested_twice_count_once_with_their_average() -> None:
     assert both.per_video["video_4"] == one.per_video["video_4"]
 
 
-def test_paired_difference_and_standard_error() -> None:
+def test_paired_difference_and_standard_error():
     a = Evaluation({"x": VideoScore(0.1, 0.5, 0.6), "y": VideoScore(0.3, 0.1, 0.4), "z": VideoScore(0.2, 0.3, 0.5)})
     b = Evaluation({"x": VideoScore(0.0, 0.3, 0.6), "y": VideoScore(0.0, 0.0, 0.4), "z": VideoScore(0.0, 0.3, 0.5)})
     difference = paired_difference(a, b)
@@ -118,13 +116,13 @@ def test_paired_difference_and_standard_error() -> None:
         paired_difference(a, Evaluation({key: b.per_video[key] for key in "xy"}))
 
 
-def test_shifting_scores_changes_nothing() -> None:
+def test_shifting_scores_changes_nothing():
     video = make_video([40, 90, 30, 60, 80])
     scores = np.random.default_rng(3).random(len(video.picks))
     assert evaluate_scores({"video_1": scores}, [video]) == evaluate_scores({"video_1": 8 * scores - 16}, [video])
 
 
-def test_features_refuse_what_they_cannot_use() -> None:
+def test_features_refuse_what_they_cannot_use():
     videos, features = planted(3)
     with pytest.raises(ValueError, match=r"splits must name videos with features and ratings, got \['video_9'\]"):
         evaluate_features(features, videos, ["video_1"], ["video_9"])
@@ -141,7 +139,7 @@ def test_features_refuse_what_they_cannot_use() -> None:
         evaluate_scores({"video_8": np.zeros(3)}, videos)
 
 
-def test_color_histogram_sees_colour_gradient_and_layout() -> None:
+def test_color_histogram_sees_colour_gradient_and_layout():
     red, green = np.zeros((2, 32, 32, 3), np.uint8)
     red[..., 0], green[..., 1] = 255, 255
     upright = np.zeros((32, 32, 3), np.uint8)
@@ -166,7 +164,7 @@ def test_color_histogram_sees_colour_gradient_and_layout() -> None:
     assert (np.linalg.norm(layout, axis=1) <= 1 + 1e-6).all()
 
 
-def test_color_histogram_refuses_what_it_cannot_use() -> None:
+def test_color_histogram_refuses_what_it_cannot_use():
     with pytest.raises(TypeError, match="images must be uint8, got float32"):
         color_histogram(np.zeros((1, 32, 32, 3), np.float32))
     with pytest.raises(ValueError, match=r"must be \[N, H, W, 3\] of at least 8 x 8, got \[1, 4, 32, 3\]"):
@@ -174,7 +172,7 @@ def test_color_histogram_refuses_what_it_cannot_use() -> None:
     assert color_histogram(np.zeros((0, 32, 32, 3), np.uint8)).shape == (0, 240)
 
 
-def test_the_table_names_split_error_and_reference() -> None:
+def test_the_table_names_split_error_and_reference():
     a = Evaluation({"x": VideoScore(0.1, 0.5, 0.6), "y": VideoScore(0.3, 0.1, 0.4)})
     b = Evaluation({"x": VideoScore(0.0, 0.3, 0.6), "y": VideoScore(0.0, 0.1, 0.4)})
     c = Evaluation({"x": VideoScore(0.0, 0.3, 0.6)})
@@ -185,12 +183,12 @@ def test_the_table_names_split_error_and_reference() -> None:
     assert lines[4].endswith("|  |")
 
 
-def test_the_command_names_a_missing_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_names_a_missing_file(tmp_path, capsys):
     assert main(["--shared", str(tmp_path)]) == 2
     assert "load_tvsum: h5_path must be a file" in capsys.readouterr().err
 
 
-def test_reference_points_of_raters_and_chance(shared: Path) -> None:
+def test_reference_points_of_raters_and_chance(shared):
     videos = load_tvsum(shared / "tvsum/tvsum.h5")
     chance = evaluate_random(videos, draws=1)
     assert abs(chance.rho) < 0.02
@@ -209,7 +207,7 @@ def _ranks(video: TVSumVideo) -> np.ndarray:
     return rankdata(video.user_scores[:, video.picks], axis=1)
 
 
-def test_the_ridge_reaches_its_reference_point(shared: Path) -> None:
+def test_the_ridge_reaches_its_reference_point(shared):
     videos = load_tvsum(shared / "tvsum/tvsum.h5")
     folds = load_splits(shared / "tvsum/splits.json")["disjoint_folds"]
     found = evaluate_folds(stored_features(videos), videos, folds)
@@ -219,7 +217,7 @@ def test_the_ridge_reaches_its_reference_point(shared: Path) -> None:
     assert found.standard_error("rho") == pytest.approx(0.021, abs=0.001)
 
 
-def test_the_fixed_split_on_teacher_features(shared: Path) -> None:
+def test_the_fixed_split_on_teacher_features(shared):
     videos = load_tvsum(shared / "tvsum/tvsum.h5")
     split = every_fifth(videos)
     assert split.test == tuple(f"video_{i}" for i in range(5, 51, 5))

@@ -29,7 +29,7 @@ def model_folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_saved_model_comes_back(tmp_path: Path) -> None:
+def test_a_saved_model_comes_back(tmp_path):
     summarizer = load(str(model_folder(tmp_path)))
     original = small_model(tmp_path, frame_encoder="embedded", width=256, num_heads=4)
     for (name, a), b in zip(original.state_dict().items(), summarizer.model.state_dict().values(), strict=True):
@@ -53,7 +53,7 @@ def test_a_saved_model_comes_back(tmp_path: Path) -> None:
     assert summarizer.describe(features, []) == []
 
 
-def test_fusing_the_norms_changes_nothing() -> None:
+def test_fusing_the_norms_changes_nothing():
     torch.manual_seed(0)
     network = EmbeddedEncoder()
     x = torch.rand(4, 3, 128, 128)
@@ -65,7 +65,7 @@ def test_fusing_the_norms_changes_nothing() -> None:
     torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-4)
 
 
-def test_broken_folders_are_named(tmp_path: Path) -> None:
+def test_broken_folders_are_named(tmp_path):
     folder = model_folder(tmp_path)
     weights, config = folder / "model.safetensors", folder / "config.json"
     good_weights, good_config = weights.read_bytes(), config.read_text()
@@ -100,7 +100,7 @@ def test_broken_folders_are_named(tmp_path: Path) -> None:
     VTSum.load_checkpoint(folder)
 
 
-def test_unknown_names(tmp_path: Path) -> None:
+def test_unknown_names(tmp_path):
     with pytest.raises(VTSumError, match=r"model must be one of embedded, blip.*got 'nonsense'"):
         load("nonsense")
     with pytest.raises(VTSumError, match=r"got no config\.json"):
@@ -151,7 +151,7 @@ def tiny_clip(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("make", "dim"), [(tiny_blip, 24), (tiny_clip, 20)])
-def test_transformers_checkpoints_serve_as_encoders(tmp_path: Path, make, dim: int) -> None:
+def test_transformers_checkpoints_serve_as_encoders(tmp_path, make, dim):
     make(tmp_path)
     summarizer = load(str(tmp_path))
     assert summarizer.image_size == 32
@@ -194,7 +194,7 @@ def test_transformers_checkpoints_serve_as_encoders(tmp_path: Path, make, dim: i
             summarizer.describe(features, [(0, 2)])
 
 
-def test_checkpoints_that_cannot_be_had_are_one_line(tmp_path: Path) -> None:
+def test_checkpoints_that_cannot_be_had_are_one_line(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(VTSumError, match="must be a BLIP or CLIP checkpoint"):
         load(str(tmp_path))
@@ -214,11 +214,11 @@ def test_checkpoints_that_cannot_be_had_are_one_line(tmp_path: Path) -> None:
         ("", ""),
     ],
 )
-def test_signs_are_joined(words: str, text: str) -> None:
+def test_signs_are_joined(words, text):
     assert join_signs(words) == text
 
 
-def test_resize_averages() -> None:
+def test_resize_averages():
     image = np.zeros((1, 8, 8, 3), np.uint8)
     image[:, :, ::2] = 200
     np.testing.assert_allclose(resize(image, 2), 100, atol=12)

@@ -25,7 +25,7 @@ def listing(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_what_is_saved_comes_back_to_the_bit(tmp_path: Path) -> None:
+def test_what_is_saved_comes_back_to_the_bit(tmp_path):
     model = small_model(tmp_path, memory_form="student", temporal_window=5, loss_type="l2")
     model.save_pretrained(tmp_path / "new" / "model", facts={"epochs": 3})
     assert listing(tmp_path / "new" / "model") == FILES
@@ -51,7 +51,7 @@ def test_what_is_saved_comes_back_to_the_bit(tmp_path: Path) -> None:
     assert torch.equal(back.saliency_logits(back.encode(x)), silent.eval().saliency_logits(silent.encode(x)))
 
 
-def test_the_embedded_models_encoder_stays_with_it(tmp_path: Path) -> None:
+def test_the_embedded_models_encoder_stays_with_it(tmp_path):
     model = VTSum.from_pretrained(EMBEDDED)
     model.save_pretrained(tmp_path / "copy")
     first, second = (VTSum.load_checkpoint(folder) for folder in (EMBEDDED, tmp_path / "copy"))
@@ -60,12 +60,12 @@ def test_the_embedded_models_encoder_stays_with_it(tmp_path: Path) -> None:
     for ours, theirs in ((first.encoder_state, second.encoder_state), (model.state_dict(), second.model.state_dict())):
         assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
     text = (EMBEDDED / "vocab.txt").read_text(encoding="utf-8").splitlines()
-    words = first.model.text_decoder.tokenizer.get_vocab()  # type: ignore[union-attr]
+    words = first.model.text_decoder.tokenizer.get_vocab()
     assert [words[word] for word in text] == list(range(len(text)))
     assert (tmp_path / "copy" / "vocab.txt").read_text(encoding="utf-8").splitlines() == text
 
 
-def test_weights_from_elsewhere(tmp_path: Path) -> None:
+def test_weights_from_elsewhere(tmp_path):
     """Sharded training gathers the weights itself; a module of empty shards is refused."""
     model = small_model(tmp_path)
     whole = {name: value.clone() + 1 for name, value in model.state_dict().items()}
@@ -81,7 +81,7 @@ def test_weights_from_elsewhere(tmp_path: Path) -> None:
     assert torch.equal(saved["temporal.norm.weight"], whole["temporal.norm.weight"])
 
 
-def test_an_interrupted_save_leaves_the_old_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_save_leaves_the_old_model(tmp_path, monkeypatch):
     folder = tmp_path / "model"
     old = small_model(tmp_path)
     old.save_pretrained(folder)
@@ -122,7 +122,7 @@ def test_an_interrupted_save_leaves_the_old_model(tmp_path: Path, monkeypatch: p
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_replacing_takes_nothing_from_a_failed_block(tmp_path: Path) -> None:
+def test_replacing_takes_nothing_from_a_failed_block(tmp_path):
     (tmp_path / "a").write_text("old")
 
     def write() -> None:
@@ -149,7 +149,7 @@ except VTSumError as error:
 """
 
 
-def test_the_hubs_cache_serves_without_a_network(tmp_path: Path) -> None:
+def test_the_hubs_cache_serves_without_a_network(tmp_path):
     commit = "0123456789abcdef0123456789abcdef01234567"
     repository = tmp_path / "hub" / "models--someone--summarizer"
     (repository / "refs").mkdir(parents=True)
@@ -174,7 +174,7 @@ def test_the_hubs_cache_serves_without_a_network(tmp_path: Path) -> None:
     )
 
 
-def test_tokenizers_come_from_a_list_a_folder_or_an_object(tmp_path: Path) -> None:
+def test_tokenizers_come_from_a_list_a_folder_or_an_object(tmp_path):
     small_model(tmp_path)  # writes vocab.txt
     by_file, by_folder = load_tokenizer(tmp_path / "vocab.txt"), load_tokenizer(str(tmp_path))
     assert by_file.get_vocab() == by_folder.get_vocab()
@@ -200,7 +200,7 @@ def test_tokenizers_come_from_a_list_a_folder_or_an_object(tmp_path: Path) -> No
         load_tokenizer(tmp_path / "words.txt")
 
 
-def test_others_may_read_a_model_where_the_umask_says_so(tmp_path: Path) -> None:
+def test_others_may_read_a_model_where_the_umask_says_so(tmp_path):
     model = small_model(tmp_path)
     before = os.umask(0o027)
     try:

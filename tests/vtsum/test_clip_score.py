@@ -32,21 +32,11 @@ def openai_weights() -> dict[str, Tensor]:
         "visual.conv1.weight": torch.randn(4, 3, 2, 2),
     }
     for i in range(LAYERS):
-        for name, shape in {
-            "ln_1.weight": [WIDTH],
-            "ln_1.bias": [WIDTH],
-            "ln_2.weight": [WIDTH],
-            "ln_2.bias": [WIDTH],
-            "attn.in_proj_weight": [3 * WIDTH, WIDTH],
-            "attn.in_proj_bias": [3 * WIDTH],
-            "attn.out_proj.weight": [WIDTH, WIDTH],
-            "attn.out_proj.bias": [WIDTH],
-            "mlp.c_fc.weight": [4 * WIDTH, WIDTH],
-            "mlp.c_fc.bias": [4 * WIDTH],
-            "mlp.c_proj.weight": [WIDTH, 4 * WIDTH],
-            "mlp.c_proj.bias": [WIDTH],
-        }.items():
-            state[f"transformer.resblocks.{i}.{name}"] = torch.randn(shape) * 0.1
+        shapes = {"ln_1.": [WIDTH], "ln_2.": [WIDTH], "attn.in_proj_": [3 * WIDTH, WIDTH]}
+        shapes |= {"attn.out_proj.": [WIDTH, WIDTH], "mlp.c_fc.": [4 * WIDTH, WIDTH], "mlp.c_proj.": [WIDTH, 4 * WIDTH]}
+        for name, shape in shapes.items():
+            state[f"transformer.resblocks.{i}.{name}weight"] = torch.randn(shape) * 0.1
+            state[f"transformer.resblocks.{i}.{name}bias"] = torch.randn(shape[0]) * 0.1
     return state
 
 
@@ -103,7 +93,7 @@ def slow_text_features(state: dict[str, Tensor], ids: list[int]) -> Tensor:
 
 
 @pytest.mark.parametrize("text", ["a man", "the dog", "a man runs the street a dog runs the street"])
-def test_original_weights_give_the_original_features(pth: Path, text: str) -> None:
+def test_original_weights_give_the_original_features(pth, text):
     clip = load_clip_text(pth)
     assert (clip.dim, clip.limit) == (OUT, 256)
     expected = slow_text_features(openai_weights(), ids_of(text)).float().numpy()
@@ -113,7 +103,7 @@ def test_original_weights_give_the_original_features(pth: Path, text: str) -> No
         assert features == pytest.approx(expected, abs=2e-4 * float(np.abs(expected).max()))
 
 
-def test_a_text_beyond_the_limit_is_cut_before_its_end(pth: Path) -> None:
+def test_a_text_beyond_the_limit_is_cut_before_its_end(pth):
     clip = load_clip_text(pth)
     features, cut = clip.encode("a " * 300)
     assert cut
@@ -121,7 +111,7 @@ def test_a_text_beyond_the_limit_is_cut_before_its_end(pth: Path) -> None:
     assert not clip.encode("a " * 254)[1]
 
 
-def test_a_folder_of_transformers(pth: Path, tmp_path: Path) -> None:
+def test_a_folder_of_transformers(pth, tmp_path):
     """A whole CLIP, its picture tower ignored; its own number of positions is the limit."""
     from transformers import CLIPConfig, CLIPModel
 
@@ -145,7 +135,7 @@ def test_a_folder_of_transformers(pth: Path, tmp_path: Path) -> None:
         clip.encode("a")
 
 
-def test_the_score_is_the_cosine_of_a_mean() -> None:
+def test_the_score_is_the_cosine_of_a_mean():
     vision = np.float32([[3, 0], [0, 1], [9, 9]])
     assert vt_clipscore(vision, np.float32([2, 0]), np.array([0, 1])) == pytest.approx(3 / math.sqrt(10))
     assert vt_clipscore(vision, np.zeros(2, np.float32), np.array([0])) == 0.0
@@ -153,7 +143,7 @@ def test_the_score_is_the_cosine_of_a_mean() -> None:
         vt_clipscore(vision, np.zeros(3, np.float32), np.array([0]))
 
 
-def test_broken_files_are_named(pth: Path, tmp_path: Path) -> None:
+def test_broken_files_are_named(pth, tmp_path):
     bad = tmp_path / "bad.pth"
     bad.write_bytes(b"no weights")
     with pytest.raises(VTSumError, match=r"must hold tensors and plain data alone"):

@@ -13,13 +13,7 @@ from hypothesis import strategies as st
 from vtsum.enhance.speech import denoise_sentences
 from vtsum.enhance.speech.denoise import denoise, is_english
 from vtsum.enhance.speech.denoise_decode import Arc, Search, best_path, decode, listed_arcs, topic_weight
-from vtsum.enhance.speech.denoise_sentences import (
-    SHORT,
-    SHORT_PENALTY,
-    ends_sentence,
-    split_words,
-    write_sentence,
-)
+from vtsum.enhance.speech.denoise_sentences import SHORT, SHORT_PENALTY, ends_sentence, split_words, write_sentence
 from vtsum.enhance.speech.denoise_words import tidy, without_repeats
 from vtsum.enhance.speech.lexicon import embedded_lexicon
 from vtsum.enhance.speech.transcript import Transcript, Utterance, Word
@@ -76,19 +70,19 @@ def words_of(text: str, gap: float = 0.0) -> list[Word]:
         ("", ""),
     ],
 )
-def test_slips_go_and_emphasis_stays(said: str, left: str) -> None:
+def test_slips_go_and_emphasis_stays(said, left):
     assert " ".join(without_repeats(said.split())) == left
 
 
 @given(st.lists(st.sampled_from("the a go we dog".split()), max_size=14))  # noqa: SIM905
-def test_what_is_left_has_no_slips(words: list[str]) -> None:
+def test_what_is_left_has_no_slips(words):
     left = without_repeats(words)
     assert without_repeats(left) == left
     assert set(left) == set(words)
     assert not any(a == b and a in ("the", "a", "we") for a, b in itertools.pairwise(left))
 
 
-def test_tidy_takes_out_notes_and_fillers_and_heeds_pauses() -> None:
+def test_tidy_takes_out_notes_and_fillers_and_heeds_pauses():
     words = tidy(words_of("[NOISE] so um, the the read(2) <sil> book ++UH++ er"))
     assert [w.text for w in words] == ["so", "the", "read", "book"]
     assert words[1].start == pytest.approx(4 * 0.3)  # the second "the" stays
@@ -110,7 +104,7 @@ arcs_of_four = st.lists(
 
 @settings(deadline=None)
 @given(arcs_of_four, st.floats(0.1, 1.5))
-def test_the_search_finds_the_best_path(drawn: list[tuple[int, int, list[str], float]], weight: float) -> None:
+def test_the_search_finds_the_best_path(drawn, weight):
     lexicon, search = embedded_lexicon(), Search(beam=10_000)
     arcs: dict[int, list[Arc]] = defaultdict(list)
     for i, word in enumerate(["the", "man", "whelk", "dog"]):
@@ -141,7 +135,7 @@ def test_the_search_finds_the_best_path(drawn: list[tuple[int, int, list[str], f
     assert value([Arc(a.start, a.end, a.words, c) for a, c in zip(taken, costs, strict=True)]) == pytest.approx(best)
 
 
-def test_listed_readings_become_arcs_with_their_share() -> None:
+def test_listed_readings_become_arcs_with_their_share():
     search = Search()
     arcs = listed_arcs(
         ["the", "hole", "man"],
@@ -157,7 +151,7 @@ def test_listed_readings_become_arcs_with_their_share() -> None:
     assert {(a.start, a.end, a.words) for a in more} == {(0, 1, ("the", "dog")), (0, 1, ("dog", "runs"))}
 
 
-def test_doubtful_words_give_way_and_sure_ones_stay() -> None:
+def test_doubtful_words_give_way_and_sure_ones_stay():
     words = "a man is playing the qatar in front of a crowd".split()  # noqa: SIM905
     doubt = [0.95 if w != "qatar" else 0.05 for w in words]
     found = [w for _, _, reading in decode(words, doubt, [[*words[:5], "guitar", *words[6:]]]) for w in reading]
@@ -167,7 +161,7 @@ def test_doubtful_words_give_way_and_sure_ones_stay() -> None:
         assert [w for _, _, reading in kept for w in reading] == words
 
 
-def test_the_lexicon_is_heeded_only_where_it_knows_the_topic() -> None:
+def test_the_lexicon_is_heeded_only_where_it_knows_the_topic():
     lexicon, search = embedded_lexicon(), Search()
     known = normalise("a man is seen standing in a room and talking to the camera while holding a guitar in his hands")
     foreign = normalise("electrons orbit nuclei whereas bosons mediate forces amongst fermions throughout spacetime")
@@ -178,7 +172,7 @@ def test_the_lexicon_is_heeded_only_where_it_knows_the_topic() -> None:
 
 
 @given(st.lists(st.floats(-6, 6), min_size=0, max_size=8), st.integers(2, 5))
-def test_sentence_ends_are_the_best_ones(scores: list[float], longest: int) -> None:
+def test_sentence_ends_are_the_best_ones(scores, longest):
     words = words_of(" ".join("x" * (len(scores) + 1)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(denoise_sentences, "_scores", lambda *_: [*scores, 0.0])
@@ -197,7 +191,7 @@ def test_sentence_ends_are_the_best_ones(scores: list[float], longest: int) -> N
     assert value(found) == pytest.approx(max(map(value, cuts(len(words)))))
 
 
-def test_stops_given_are_kept_and_abbreviations_end_nothing() -> None:
+def test_stops_given_are_kept_and_abbreviations_end_nothing():
     assert [ends_sentence(w) for w in ("end.", 'end."', "Mr.", "J.", "what?", "so,", "好。")] == [1, 1, 0, 0, 1, 0, 1]
     text = "Mr. Brown sings. He is loud"
     assert [[w.text for w in s] for s in split_words(words_of(text), None)] == [
@@ -207,7 +201,7 @@ def test_stops_given_are_kept_and_abbreviations_end_nothing() -> None:
     assert split_words([], None) == []
 
 
-def test_sentences_are_written_as_english_writes_them() -> None:
+def test_sentences_are_written_as_english_writes_them():
     lexicon = embedded_lexicon()
 
     def write(text: str, cased: bool = False) -> str:
@@ -224,7 +218,7 @@ def test_sentences_are_written_as_english_writes_them() -> None:
 
 @pytest.mark.parametrize("confidence", [1.0, 0.9, 0.7, 0.5])
 @pytest.mark.parametrize("source", [HEARD, "talk.srt"])
-def test_clean_text_keeps_its_words(confidence: float, source: str) -> None:
+def test_clean_text_keeps_its_words(confidence, source):
     """At every confidence: a point of WER at most over all texts, and none at all where the source is sure."""
     errors = words = 0.0
     for text in CLEAN:
@@ -235,13 +229,13 @@ def test_clean_text_keeps_its_words(confidence: float, source: str) -> None:
     assert errors / words <= 0.01 * (confidence < 0.9)
 
 
-def test_written_text_keeps_its_writing() -> None:
+def test_written_text_keeps_its_writing():
     for text in CLEAN:
         cleaned = denoise(spoken(text, source="talk.srt", bare=False))
         assert " ".join(cleaned.text.split()) == text
 
 
-def test_a_heard_transcript_becomes_sentences() -> None:
+def test_a_heard_transcript_becomes_sentences():
     at, utterances = 0.0, []
     for part in (
         "a man is standing in a room",
@@ -263,14 +257,14 @@ def test_a_heard_transcript_becomes_sentences() -> None:
     assert denoise(cleaned) == cleaned
 
 
-def test_misspelt_words_are_mended_where_the_source_is_not_sure() -> None:
+def test_misspelt_words_are_mended_where_the_source_is_not_sure():
     text = "a man is playing the guitarr in front of a large crowd"
     assert "the guitar in" in denoise(spoken(text, 0.6, source="whisper:tiny")).text
     assert "the guitarr in" in denoise(spoken(text, 1.0, source="talk.srt")).text
 
 
 @pytest.mark.parametrize("language", ["de", None])
-def test_another_language_keeps_its_words(language: str | None) -> None:
+def test_another_language_keeps_its_words(language):
     words = words_of("er geht um um das alte haus herum und sieht er er den kleinen hund nicht der dort schläft")
     heard = Transcript((Utterance(tuple(words)),), HEARD, language)
     cleaned = denoise(heard)
@@ -279,7 +273,7 @@ def test_another_language_keeps_its_words(language: str | None) -> None:
     assert denoise(cleaned).warnings == cleaned.warnings
 
 
-def test_languages_are_told_apart() -> None:
+def test_languages_are_told_apart():
     def said(text: str, language: str | None = None) -> Transcript:
         return Transcript((Utterance(tuple(words_of(text))),), HEARD, language)
 
@@ -291,12 +285,12 @@ def test_languages_are_told_apart() -> None:
     assert is_english(said("hello"))
 
 
-def test_nothing_said_stays_nothing() -> None:
+def test_nothing_said_stays_nothing():
     for utterances in ((), (Utterance((Word("um", 0, 1, 0.5),)),), (Utterance((Word("[NOISE]", 0, 1, 0.5),)),)):
         assert denoise(Transcript(utterances, HEARD, "en")).utterances == ()
 
 
-def test_times_stay_in_order_for_shuffled_confidences() -> None:
+def test_times_stay_in_order_for_shuffled_confidences():
     rng = random.Random(3)
     for text in CLEAN:
         heard = spoken(text)

@@ -45,22 +45,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = BartTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
     torch.manual_seed(0)
     config = BartConfig(
-        vocab_size=len(tokenizer),
-        d_model=64,
-        encoder_layers=1,
-        decoder_layers=1,
-        encoder_attention_heads=4,
-        decoder_attention_heads=4,
-        encoder_ffn_dim=128,
-        decoder_ffn_dim=128,
-        max_position_embeddings=128,
-        dropout=0.0,
-        forced_bos_token_id=0,
-        bos_token_id=0,
-        pad_token_id=1,
-        eos_token_id=2,
-        decoder_start_token_id=2,
-    )
+        vocab_size=len(tokenizer), d_model=64, encoder_layers=1, decoder_layers=1, encoder_attention_heads=4,
+        decoder_attention_heads=4, encoder_ffn_dim=128, decoder_ffn_dim=128, max_position_embeddings=128, dropout=0.0,
+        forced_bos_token_id=0, bos_token_id=0, pad_token_id=1, eos_token_id=2, decoder_start_token_id=2,
+    )  # fmt: skip
     model = BartForConditionalGeneration(config)
     batch = tokenizer(list(PAIRS), padding=True, return_tensors="pt")
     labels = tokenizer(list(PAIRS.values()), padding=True, return_tensors="pt")["input_ids"]
@@ -77,7 +65,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_rewritings_are_taken_or_refused_by_the_guard(checkpoint: Path) -> None:
+def test_rewritings_are_taken_or_refused_by_the_guard(checkpoint):
     denoiser = Seq2SeqDenoiser(checkpoint, num_beams=2)
     given = heard(*PAIRS)
     result, pieces = denoiser.rewrite(given)
@@ -97,14 +85,14 @@ def test_rewritings_are_taken_or_refused_by_the_guard(checkpoint: Path) -> None:
     assert (result.source, result.language) == ("pocketsphinx", "en")
 
 
-def test_batches_do_not_change_what_is_written(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_do_not_change_what_is_written(checkpoint, monkeypatch):
     denoiser = Seq2SeqDenoiser(checkpoint, num_beams=1)
     together = denoiser.rewrite(heard(*PAIRS))[1]
     monkeypatch.setattr("vtsum.enhance.speech.denoise_seq2seq.BATCH_TOKENS", 1)
     assert [p.rewritten for p in denoiser.rewrite(heard(*PAIRS))[1]] == [p.rewritten for p in together]
 
 
-def test_long_utterances_go_in_pieces_cut_at_pauses(checkpoint: Path) -> None:
+def test_long_utterances_go_in_pieces_cut_at_pauses(checkpoint):
     denoiser = Seq2SeqDenoiser(checkpoint, num_beams=1)
     words = [
         Word("we", 0.5 * i + (2.0 if i >= 70 else 0.0), 0.5 * i + (2.4 if i >= 70 else 0.4), 0.5) for i in range(130)
@@ -117,7 +105,7 @@ def test_long_utterances_go_in_pieces_cut_at_pauses(checkpoint: Path) -> None:
     assert 70 in starts  # the one long pause
 
 
-def test_nothing_said_and_a_word_longer_than_the_model_takes(checkpoint: Path) -> None:
+def test_nothing_said_and_a_word_longer_than_the_model_takes(checkpoint):
     denoiser = Seq2SeqDenoiser(checkpoint, num_beams=1)
     assert denoiser(Transcript((), "x", None)).utterances == ()
     word = "zw" * 200
@@ -126,14 +114,14 @@ def test_nothing_said_and_a_word_longer_than_the_model_takes(checkpoint: Path) -
     assert result.text.lower() == word + "."
 
 
-def test_a_fallback_of_the_users_own(checkpoint: Path) -> None:
+def test_a_fallback_of_the_users_own(checkpoint):
     denoiser = Seq2SeqDenoiser(checkpoint, num_beams=1, max_change=0.0, fallback=lambda transcript: transcript)
     result, pieces = denoiser.rewrite(heard("the man walk to the shop"))
     assert "of the words changed" in pieces[0].verdict.reason
     assert result.text == "the man walk to the shop"
 
 
-def test_what_is_no_such_checkpoint_is_named(tmp_path: Path) -> None:
+def test_what_is_no_such_checkpoint_is_named(tmp_path):
     with pytest.raises(VTSumError, match="Seq2SeqDenoiser: checkpoint must be a transformers checkpoint"):
         Seq2SeqDenoiser(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')

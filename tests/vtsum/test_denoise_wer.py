@@ -12,15 +12,7 @@ from vtsum.enhance.speech.denoise_times import retime, spread
 from vtsum.enhance.speech.guard import judge, names_in
 from vtsum.enhance.speech.readability import readability, sentence_break_f, split_text, syllables
 from vtsum.enhance.speech.transcript import Word
-from vtsum.enhance.speech.wer import (
-    WordErrors,
-    align,
-    distance,
-    normalise,
-    number_words,
-    word_error_rate,
-    word_errors,
-)
+from vtsum.enhance.speech.wer import WordErrors, align, distance, normalise, number_words, word_error_rate, word_errors
 
 few_letters = st.text("abc", max_size=9)
 
@@ -36,7 +28,7 @@ def levenshtein(one: str, other: str) -> int:
 
 
 @given(few_letters, few_letters)
-def test_alignment_is_a_cheapest_one(one: str, other: str) -> None:
+def test_alignment_is_a_cheapest_one(one, other):
     pairs = align(one, other)
     assert [i for i, _ in pairs if i is not None] == list(range(len(one)))
     assert [j for _, j in pairs if j is not None] == list(range(len(other)))
@@ -44,14 +36,14 @@ def test_alignment_is_a_cheapest_one(one: str, other: str) -> None:
 
 
 @given(few_letters, few_letters)
-def test_error_counts_add_up(one: str, other: str) -> None:
+def test_error_counts_add_up(one, other):
     found = word_errors(" ".join(one), " ".join(other))
     assert found.words == len(one)
     assert found.substitutions + found.deletions + found.insertions == levenshtein(one, other)
     assert found.insertions - found.deletions == len(other) - len(one)
 
 
-def test_rates_of_known_texts() -> None:
+def test_rates_of_known_texts():
     assert word_error_rate("the cat sat on the mat", "the cat sat on the mat") == 0
     assert word_error_rate("the cat sat on the mat", "the cat sat mat") == pytest.approx(2 / 6)
     assert word_error_rate("one", "one two three") == 2
@@ -75,16 +67,16 @@ def test_rates_of_known_texts() -> None:
         ("[NOISE] ... !", ""),
     ],
 )  # fmt: skip
-def test_normalisation(text: str, words: str) -> None:
+def test_normalisation(text, words):
     assert " ".join(normalise(text)) == words
 
 
-def test_fillers_are_kept_when_asked_for() -> None:
+def test_fillers_are_kept_when_asked_for():
     assert normalise("um, so", fillers=True) == ["um", "so"]
 
 
 @given(st.integers(0, 999_999_999))
-def test_number_words_read_back(value: int) -> None:
+def test_number_words_read_back(value):
     ones = {number_words(n)[0]: n for n in range(20)} | {number_words(10 * t)[0]: 10 * t for t in range(2, 10)}
     units = {"million": 10**6, "thousand": 1000}
     total = part = 0
@@ -96,14 +88,14 @@ def test_number_words_read_back(value: int) -> None:
     assert total + part == value
 
 
-def test_years_are_read_in_pairs() -> None:
+def test_years_are_read_in_pairs():
     assert " ".join(number_words(1905, year=True)) == "nineteen oh five"
     assert " ".join(number_words(1900, year=True)) == "nineteen hundred"
     assert " ".join(number_words(2024, year=True)) == "twenty twenty four"
     assert " ".join(number_words(2005, year=True)) == "two thousand five"
 
 
-def test_readability_of_a_known_text() -> None:
+def test_readability_of_a_known_text():
     found = readability("The cat sat on the mat. It was, um, very very happy!")
     assert (found.sentences, found.words_a_sentence) == (2, 6.0)
     assert found.clutter == pytest.approx(2 / 12)  # um; the second very
@@ -112,12 +104,12 @@ def test_readability_of_a_known_text() -> None:
     assert readability(" ".join(["word"] * 300)).ease < -100  # no stops: a sentence of 300 words
 
 
-def test_syllables() -> None:
+def test_syllables():
     words = "the people table wanted walked makes churches area tables changed home played recipe".split()  # noqa: SIM905
     assert [syllables(w) for w in words] == [1, 2, 2, 2, 1, 1, 2, 2, 2, 1, 1, 1, 2]
 
 
-def test_sentence_breaks_are_matched_by_words() -> None:
+def test_sentence_breaks_are_matched_by_words():
     assert split_text('He said "no." Then he left. ') == ['He said "no.', "Then he left."]
     right = "It is late. We go home. Good night."
     assert sentence_break_f(right, right) == 1
@@ -145,20 +137,20 @@ def test_sentence_breaks_are_matched_by_words() -> None:
         ("we go to the shop", "", "no words are left"),
     ],
 )
-def test_the_guard(heard: str, rewritten: str, reason: str) -> None:
+def test_the_guard(heard, rewritten, reason):
     verdict = judge(heard, rewritten, known=lambda word: word not in ("zelkova", "recieve"))
     assert verdict.accepted == (not reason)
     assert reason in verdict.reason
 
 
-def test_a_stricter_guard_and_its_range() -> None:
+def test_a_stricter_guard_and_its_range():
     assert judge("a b c d", "a b c e", max_change=0.3).accepted
     assert not judge("a b c d", "a b c e", max_change=0.1).accepted
     with pytest.raises(ValueError, match=r"judge: max_change must be in 0\.\.1, got 2"):
         judge("a", "a", max_change=2)
 
 
-def test_names_are_capitals_inside_sentences() -> None:
+def test_names_are_capitals_inside_sentences():
     text = "Then I met Anna at the station. She and (Bob) were late, and I'm sure that O'Neil left."
     assert names_in(text) == ["anna", "bob", "o'neil"]
     assert names_in("EVERYTHING IS WRITTEN LARGE HERE") == []
@@ -175,14 +167,14 @@ def heard_words(draw: st.DrawFn) -> list[Word]:
 
 
 @given(heard_words(), st.lists(st.sampled_from(["a", "bb", "ccc", "D", "eee"]), max_size=9))
-def test_rewritten_words_keep_the_clock(heard: list[Word], texts: list[str]) -> None:
+def test_rewritten_words_keep_the_clock(heard, texts):
     words = retime(heard, texts)
     assert [w.text for w in words] == texts
     assert all(a.start <= b.start for a, b in itertools.pairwise(words))
     assert all(heard[0].start <= w.start <= w.end <= heard[-1].end + 1e-9 for w in words)
 
 
-def test_times_of_words_that_stay_are_exact() -> None:
+def test_times_of_words_that_stay_are_exact():
     heard = [Word("the", 1, 1.2, 0.9), Word("whole", 1.5, 2, 0.3), Word("is", 2.5, 2.6, 0.8), Word("deep", 3, 3.5, 0.7)]
     words = retime(heard, ["The", "hole", "is", "very", "deep."])
     assert words[0] == Word("The", 1, 1.2, 0.9)

@@ -24,12 +24,12 @@ def facts() -> dict:
     return json.loads((EMBEDDED / "config.json").read_text(encoding="utf-8"))["facts"]
 
 
-def test_what_ships_is_small() -> None:
+def test_what_ships_is_small():
     assert sum(file.stat().st_size for file in EMBEDDED.iterdir()) <= 12_000_000
     assert (ROOT / "vtsum" / "assets" / "film.mp4").stat().st_size <= 2_000_000
 
 
-def test_the_readme_says_what_was_measured() -> None:
+def test_the_readme_says_what_was_measured():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     figures = facts()["held_out_figures"]
     for row in ("model", "ridge_encoder", "ridge_teacher", "ridge_colours", "random"):
@@ -41,11 +41,11 @@ def test_the_readme_says_what_was_measured() -> None:
     assert f"{figures['caption_nll']:.2f}" in readme
 
 
-def test_the_readmes_tables_are_those_of_the_records() -> None:
+def test_the_readmes_tables_are_those_of_the_records():
     assert subprocess.run([sys.executable, "-m", "bench.report", "--check"], cwd=ROOT).returncode == 0
 
 
-def test_the_shipped_weights_give_the_reported_figures(shared: Path) -> None:
+def test_the_shipped_weights_give_the_reported_figures(shared):
     """From the stored frames of the ten held-out videos, through the summarizer that users call."""
     videos = load_tvsum(shared / "tvsum" / "tvsum.h5")
     held_out = every_fifth(videos).test
@@ -67,7 +67,7 @@ def test_the_shipped_weights_give_the_reported_figures(shared: Path) -> None:
     assert result.tau - 2 * result.standard_error("tau") > 0
 
 
-def test_sentences_are_sentences() -> None:
+def test_sentences_are_sentences():
     model = load("embedded")
     rng = np.random.default_rng(0)
     features = np.repeat(rng.normal(size=(4, 256)), 8, 0).astype(np.float32)

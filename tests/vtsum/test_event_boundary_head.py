@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,7 @@ def small(**changes: Any) -> VTSum:
     return VTSum(VTSumConfig(**(settings | changes))).eval()
 
 
-def test_targets_are_the_share_of_annotators_and_half_beside() -> None:
+def test_targets_are_the_share_of_annotators_and_half_beside():
     labels = torch.tensor([[[1, 1, 0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 0, 1, 1, 1]]], dtype=torch.float32)
     expected = torch.tensor([[0, 0.25, 0.5, 0.25, 0.5, 1.0, 0.5, 0]])
     torch.testing.assert_close(boundary_targets(labels), expected)
@@ -62,7 +61,7 @@ def by_hand(head: BoundaryHead, x: Tensor, frames: Tensor) -> Tensor:
     return torch.stack([head.mlp(padded[t : t + 2 * REACH + 1].flatten())[0] for t in range(len(x))])
 
 
-def test_padded_packed_and_alone_are_the_same() -> None:
+def test_padded_packed_and_alone_are_the_same():
     head = BoundaryHead(16)
     lengths = [9, 1, 5]
     videos = [(torch.randn(n, 16), torch.randn(n, 16)) for n in lengths]
@@ -79,7 +78,7 @@ def test_padded_packed_and_alone_are_the_same() -> None:
         torch.testing.assert_close(packed[cu[i] : cu[i + 1]], want, rtol=1e-5, atol=1e-5)
 
 
-def test_the_loss_counts_real_frames_alone() -> None:
+def test_the_loss_counts_real_frames_alone():
     logits, targets = torch.tensor([[0.3, -2.0, 9.0]]), torch.tensor([[1.0, 0.25, 0.0]])
     expected = torch.nn.functional.binary_cross_entropy_with_logits(logits[:, :2], targets[:, :2])
     torch.testing.assert_close(boundary_loss(logits, targets, torch.tensor([[1, 1, 0]])), expected)
@@ -87,7 +86,7 @@ def test_the_loss_counts_real_frames_alone() -> None:
         boundary_loss(logits, targets[:, :2])
 
 
-def test_a_model_without_a_head_is_what_it_was() -> None:
+def test_a_model_without_a_head_is_what_it_was():
     plain, headed = small(boundary_head=False), small()
     for name, value in plain.state_dict().items():
         torch.testing.assert_close(headed.state_dict()[name], value, rtol=0, atol=0)
@@ -101,7 +100,7 @@ def test_a_model_without_a_head_is_what_it_was() -> None:
         plain.boundary_logits(x, without.frames)
 
 
-def test_it_learns_where_events_begin() -> None:
+def test_it_learns_where_events_begin():
     """Scenes of random looks whose annotators keep to them: on new videos nearly all boundaries rank first."""
     rng = np.random.default_rng(0)
 
@@ -130,9 +129,7 @@ def test_it_learns_where_events_begin() -> None:
     assert np.mean(chance) < 0.3
 
 
-def test_a_run_trains_the_head_saves_it_and_evaluation_measures_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_trains_the_head_saves_it_and_evaluation_measures_it(tmp_path, monkeypatch):
     monkeypatch.setattr(java, "_java", lambda: None)  # METEOR takes seconds to start, and is not of interest here
     data = write_corpus(tmp_path / "data")
     run = ["--data", str(data), *flags(), "--batch_size", "4", "--init_lr", "3e-3", "--num_workers", "0"]
@@ -157,7 +154,6 @@ def test_a_run_trains_the_head_saves_it_and_evaluation_measures_it(
         random_draws=1,
     )
     made = evaluate(settings, tmp_path / "made.json")
-    assert made is not None
     boundaries = json.loads((tmp_path / "made.json").read_text(encoding="utf-8"))["boundaries"]
     own = [video["boundary_average_precision"] for video in made["videos"]]
     measured = [value for value in own if value is not None]
@@ -167,7 +163,7 @@ def test_a_run_trains_the_head_saves_it_and_evaluation_measures_it(
     assert any("event boundaries: average precision" in note for note in made["notes"])
 
 
-def test_a_pretrained_model_gets_a_head_and_keeps_its_other_weights(tmp_path: Path) -> None:
+def test_a_pretrained_model_gets_a_head_and_keeps_its_other_weights(tmp_path):
     data = write_corpus(tmp_path / "data", videos=4)
     run = ["--data", str(data), "--batch_size", "4", "--max_epoch", "1", "--num_workers", "0", "--init_lr", "1e-9"]
     assert main([*run, *flags(), "--output_dir", str(tmp_path / "plain")]) == 0
@@ -183,7 +179,7 @@ def test_a_pretrained_model_gets_a_head_and_keeps_its_other_weights(tmp_path: Pa
         main([*run, *back, "--output_dir", str(tmp_path / "back")])
 
 
-def test_the_embedded_model_tells_boundaries() -> None:
+def test_the_embedded_model_tells_boundaries():
     """Scenes in the encoder's space: each planted boundary is likelier than every frame that is none."""
     model = load("embedded")
     rng = np.random.default_rng(0)
@@ -191,7 +187,6 @@ def test_the_embedded_model_tells_boundaries() -> None:
     x = np.repeat(rng.normal(size=(4, 256)), lengths, axis=0) + 0.2 * rng.normal(size=(36, 256))
     x = (16 * x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
     found = model.boundaries(x)
-    assert found is not None
     planted = np.cumsum(lengths)[:-1]
     assert found[planted].min() > np.delete(found, planted).max()
     assert model.boundaries(x[:1]).shape == (1,)

@@ -37,13 +37,13 @@ def most_pairs(found: list[float], true: list[float], tolerance: float) -> int:
     true=times.filter(lambda t: len(t) <= 4),
     tolerance=st.sampled_from([0.0, 0.25, 0.5]),
 )
-def test_no_matching_is_larger(found: list[float], true: list[float], tolerance: float) -> None:
+def test_no_matching_is_larger(found, true, tolerance):
     score, which = match_boundaries(found, true, tolerance)
     assert score.matched == len(which) == most_pairs(found, true, tolerance)
     assert (score.found, score.true) == (len(found), len(true))
 
 
-def test_scores_of_counts() -> None:
+def test_scores_of_counts():
     score, which = match_boundaries([1.0, 1.2, 7.5, 30.0], [1.4, 7.0, 12.0])
     assert which == [0, 1]
     assert score.precision == 0.5
@@ -59,7 +59,7 @@ def test_scores_of_counts() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.5, 0.9]), st.booleans()), min_size=1, max_size=12))
-def test_average_precision_is_its_definition(rows: list[tuple[float, bool]]) -> None:
+def test_average_precision_is_its_definition(rows):
     scores, true = np.array([r[0] for r in rows]), np.array([r[1] for r in rows])
     if not true.any():
         assert math.isnan(average_precision(scores, true))
@@ -73,7 +73,7 @@ def test_average_precision_is_its_definition(rows: list[tuple[float, bool]]) -> 
     assert average_precision(scores, true) == pytest.approx(expected)
 
 
-def test_annotated_boundaries_need_their_share() -> None:
+def test_annotated_boundaries_need_their_share():
     labels = np.zeros((10, 8))
     labels[:2, 3:6] = 1  # two of ten begin at 3 and end before 6
     labels[9, 1:] = 1

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.vtsum.test_kts import segmentations
 from vtsum.enhance.event_segmentation import METHODS, PictureChanges, Segment, find_shots, segment
 from vtsum.enhance.event_segmentation.methods import THRESHOLD
 from vtsum.errors import VTSumError
@@ -43,7 +44,7 @@ def cut_video() -> PictureChanges:
     return PictureChanges.of(pictures([110, 140, 90, 160]), 25.0)  # 20 s; cuts at 4.4, 10.0 and 13.6 s
 
 
-def test_each_method_finds_what_it_looks_for(cut_video: PictureChanges) -> None:
+def test_each_method_finds_what_it_looks_for(cut_video):
     x = scenes([5, 5, 4, 6])
     by_features = segment(x, "kts", duration=20.0)
     assert [s.start for s in by_features] == [0, 5, 10, 14]
@@ -57,7 +58,7 @@ def test_each_method_finds_what_it_looks_for(cut_video: PictureChanges) -> None:
     assert [s.start for s in even] == [0, 5, 10, 15]
 
 
-def test_joint_weighs_all_evidence(cut_video: PictureChanges) -> None:
+def test_joint_weighs_all_evidence(cut_video):
     """Features alone see no event in noise; with the head and the pictures there are some, and the reverse."""
     noise = 1.0 + 0.3 * np.random.default_rng(1).normal(size=(20, 32))
     assert len(segment(noise, "kts")) == len(segment(noise, "joint")) == 1
@@ -67,14 +68,14 @@ def test_joint_weighs_all_evidence(cut_video: PictureChanges) -> None:
     assert [s.start for s in segment(x, "joint")] == [s.start for s in segment(x, "kts")]
 
 
-def test_times_are_at_the_cut_where_the_pictures_show_one(cut_video: PictureChanges) -> None:
+def test_times_are_at_the_cut_where_the_pictures_show_one(cut_video):
     found = segment(scenes([5, 3, 2, 4, 6]), "kts", changes=cut_video, duration=19.9)
     assert [s.start for s in found] == [0, 5, 8, 10, 14]
     assert [s.start_time for s in found] == pytest.approx([0, 4.4, 7.5, 10.0, 13.6])
     assert [s.end_time for s in found] == pytest.approx([4.4, 7.5, 10.0, 13.6, 19.9])
 
 
-def test_dissolves_are_found_and_flashes_are_not() -> None:
+def test_dissolves_are_found_and_flashes_are_not():
     video = pictures([100, 120, 100], dissolve=24)
     video[40:42] = 255
     found = PictureChanges.of(video, 25.0).cuts()
@@ -86,7 +87,7 @@ def test_dissolves_are_found_and_flashes_are_not() -> None:
     assert [time for time, _ in PictureChanges.of(colour, 25.0).cuts()] == pytest.approx([2.0])
 
 
-def test_motion_is_no_cut() -> None:
+def test_motion_is_no_cut():
     """A texture that slides by, ever faster, changes every picture and never suddenly."""
     rng = np.random.default_rng(0)
     across, down = np.arange(160), np.arange(90)[:, None]
@@ -111,12 +112,7 @@ def test_learned_boundaries_are_the_most_likely(frames, seed, shortest, extra, l
     if frames <= shortest or math.ceil(frames / longest) > limit:
         return
     odds = np.log(scores / (1 - scores)) - math.log(THRESHOLD / (1 - THRESHOLD))
-    best = -math.inf
-    for count in range(min(limit, frames)):
-        for inner in itertools.combinations(range(1, frames), count):
-            edges = (0, *inner, frames)
-            if all(shortest <= b - a <= longest for a, b in itertools.pairwise(edges)):
-                best = max(best, float(odds[list(inner)].sum()))
+    best = max(float(odds[list(edges[1:-1])].sum()) for edges in segmentations(frames, shortest, longest, limit))
     found = segment(
         np.zeros((frames, 1)),
         "learned",
@@ -165,7 +161,7 @@ def test_segments_tile_the_video(method, frames, fps, seed, most, cut_video):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_borders(method: str, cut_video: PictureChanges) -> None:
+def test_borders(method, cut_video):
     for frames in (0, 1, 2):
         told = {"boundary_scores": np.full(frames, 0.9), "changes": cut_video}
         found = segment(np.ones((frames, 3)), method, **told)
@@ -183,7 +179,7 @@ def test_borders(method: str, cut_video: PictureChanges) -> None:
     assert unbounded == [Segment(0, 150)]
 
 
-def test_shots_of_a_summary_are_the_segments() -> None:
+def test_shots_of_a_summary_are_the_segments():
     x = scenes([12, 5, 30, 8])
     shots, means, scatter = find_shots(x, 1.0, method="learned", boundary_scores=likely(55, [12, 17, 47]))
     assert shots == segment(x, "learned", boundary_scores=likely(55, [12, 17, 47]))
@@ -205,12 +201,12 @@ def test_shots_of_a_summary_are_the_segments() -> None:
         ({"boundary_scores": np.full(20, np.nan)}, "boundary_scores must be probabilities from 0 to 1"),
     ],
 )
-def test_messages(options: dict, message: str) -> None:
+def test_messages(options, message):
     with pytest.raises(ValueError, match=message):
         segment(np.ones((20, 2)), **options)
 
 
-def test_what_is_missing_or_broken_is_said() -> None:
+def test_what_is_missing_or_broken_is_said():
     with pytest.raises(
         VTSumError, match="method must be one of kts, learned, joint, cuts, uniform or module:Class, got 'ktz'"
     ):

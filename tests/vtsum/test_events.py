@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import vtsum
 from tests.vtsum.samples import decode
+from tests.vtsum.test_event_segment import scenes
 from vtsum.enhance.event_segmentation import PictureChanges, find_shots
 from vtsum.recipes.procedural import five_events, make_clip
 from vtsum.summary import schema
 from vtsum.summary.pipeline import EMBEDDED_SIZE
-
-
-def scenes(lengths: list[int], noise: float, seed: int = 0, channels: int = 128) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(len(lengths), channels))
-    return np.repeat(centres, lengths, axis=0) + noise * rng.normal(size=(sum(lengths), channels))
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
@@ -26,7 +22,7 @@ def test_shots_do_not_depend_on_the_scale(scale):
     lengths = [12, 5, 30, 8, 3, 22]
     shots, means, scatter = find_shots(scale * scenes(lengths, 0.1), 1.0)
     assert [s.end for s in shots] == list(np.cumsum(lengths))
-    assert means.shape == (6, 128)
+    assert means.shape == (6, 32)
     assert 0 < scatter <= 1
     assert shots[0].seconds(1.0, 80.0) == (0, 12)
 
@@ -37,12 +33,6 @@ def test_a_still_scene_is_one_shot_but_for_its_longest():
     assert [len(s) for s in shots] != [1] * 150
     assert len(shots) == 3
     assert max(len(s) for s in shots) <= 60
-
-
-def test_shots_last_two_seconds_at_any_rate():
-    for fps in (0.5, 1.0, 4.0):
-        shots, _, _ = find_shots(scenes([round(20 * fps)] * 5, 0.5, seed=1), fps)
-        assert min(len(s) for s in shots) >= 2 * fps
 
 
 def test_shots_at_the_borders():
@@ -98,7 +88,7 @@ def test_the_summary_shows_five_planted_events(embedded, tmp_path, seed):
     At one sampled frame a second a clip's place is known to half a second or so: of the 1.5 s that a shot is given at
     first, half must fall into the event.
     """
-    truth = make_clip(tmp_path / "events.mp4", five_events(60.0, 3.0), seed=seed)
+    truth = make_clip(tmp_path / "events.mp4", five_events(60.0, 3.0), seed=seed, audio=False)
     made = vtsum.summarize(tmp_path / "events.mp4", tmp_path / "o", model=embedded, formats=["json"])
     clips = [shot["clip"] for shot in made.shots if shot["clip"]]
     shown = [sum(max(0.0, min(e.end, c["end"]) - max(e.start, c["start"])) for c in clips) for e in truth.events]
@@ -106,23 +96,12 @@ def test_the_summary_shows_five_planted_events(embedded, tmp_path, seed):
     assert made.duration <= 9.0
 
 
-CLIPS = [
-    "big_buck_bunny_0_30.webm",
-    "chaplin.mp4",
-    "flipping_a_pancake.mkv",
-    "nasa_13013.mp4",
-    "skateboarding_dog.mp4",
-    "speech_and_silence.mp4",
-]
+CLIPS = ["big_buck_bunny_0_30.webm", "chaplin.mp4", "flipping_a_pancake.mkv", "nasa_13013.mp4", "skateboarding_dog.mp4"]
 
 
-@pytest.mark.parametrize("name", CLIPS)
-def test_real_clips(embedded, shared, tmp_path, name):
-    """Every real clip gives a playable summary within its budget, with sound if it has sound, and a valid account."""
-    video: Path = shared / "media" / name
-    if not video.exists():
-        pytest.skip(f"needs {name} in the shared test data")
-    made = vtsum.summarize(video, tmp_path / "o", model=embedded)
+def summary_of(video: Path, output: Path) -> dict[str, Any]:
+    """With everything embedded: playable, within its budget, with sound if the video has sound, and with an account."""
+    made = vtsum.summarize(video, output)
     data = schema.read(made.files["json"])
     budget, frame = data["settings"]["budget_seconds"], 1 / data["source"]["fps"]
     _, seconds, sound = decode(made.files["mp4"])
@@ -135,3 +114,22 @@ def test_real_clips(embedded, shared, tmp_path, name):
     assert data["text"]
     assert all(len(sentence["text"].split()) >= 3 for sentence in data["text"])
     assert len(list(made.files["keyframes"].iterdir())) == sum(shot["chosen"] for shot in made.shots)
+    return data
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_real_clips(shared, tmp_path, name):
+    summary_of(shared / "media" / name, tmp_path / "o")
+
+
+def test_a_real_talk_is_heard(shared, tmp_path):
+    """The talk's own words are in the text, with their times."""
+    data = summary_of(shared / "media" / "speech_and_silence.mp4", tmp_path / "o")
+    speech = data["speech"]
+    assert (speech["source"], speech["guess"]) == ("pocketsphinx", True)
+    said = " ".join(w["text"] for u in speech["utterances"] for w in u["words"]).lower()
+    assert "this is an example video" in said
+    assert "you can see the time" in said
+    heard = [s for s in data["text"] if s["origin"] == "heard"]
+    assert heard
+    assert all(s["times"][0]["end"] <= 19.0 for s in heard)  # silence follows

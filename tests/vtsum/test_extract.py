@@ -15,14 +15,13 @@ import numpy as np
 import pytest
 
 from tests.vtsum.clips import number_of, number_picture, write_clip
+from tests.vtsum.samples import ENVIRONMENT
 from vtsum import cli
 from vtsum.data.extract import FeatureFolder, extract, find_videos
 from vtsum.data.feature_files import read_array
 from vtsum.errors import VTSumError
 from vtsum.model import encoders
 from vtsum.video import FrameSampler
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 class NumberEncoder:
@@ -235,8 +234,7 @@ def test_stopped_run_leaves_nothing_half_written(films, tmp_path, number):
     for n in range(60):
         os.link(films / "below/b.mkv", videos / f"v{n:02d}.mkv")
     command = [sys.executable, "-m", "vtsum.cli", "extract", str(videos), "-o", str(tmp_path / "f")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")])}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         deadline = time.time() + 60
         while not (tmp_path / "f/v01.npz").exists():

@@ -11,14 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vtsum.enhance.frame_sampling import (
-    METHODS,
-    EvenChooser,
-    FrameChooser,
-    choose_frames,
-    spread,
-    thumbnail_features,
-)
+from vtsum.enhance.frame_sampling import METHODS, EvenChooser, FrameChooser, choose_frames, spread, thumbnail_features
 from vtsum.enhance.frame_sampling.coverage import TIME_PRICE, cover, least_count
 
 

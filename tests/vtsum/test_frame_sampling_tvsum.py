@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -13,7 +11,7 @@ from vtsum.data.tvsum import load_tvsum
 from vtsum.enhance.frame_sampling import choose_frames, spread, thumbnail_features
 
 
-def test_thumbnails_find_the_frames_that_stand_for_the_others(shared: Path) -> None:
+def test_thumbnails_find_the_frames_that_stand_for_the_others(shared):
     root = shared / "tvsum"
     kept: dict[str, list[float]] = {}
     for video in load_tvsum(root / "tvsum.h5")[4:30:10]:
@@ -37,7 +35,7 @@ def test_thumbnails_find_the_frames_that_stand_for_the_others(shared: Path) -> N
     assert means["coverage"] > 0.92
 
 
-def test_events_agree_within_a_frame_and_each_counts_once() -> None:
+def test_events_agree_within_a_frame_and_each_counts_once():
     assert event_agreement(np.array([10, 20]), np.array([11, 20])) == 1.0
     assert event_agreement(np.array([10, 11]), np.array([10])) == pytest.approx(2 / 3)
     assert event_agreement(np.array([5]), np.array([7])) == 0.0

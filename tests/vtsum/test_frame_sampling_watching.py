@@ -57,7 +57,7 @@ def watched(path: Path, sampler: str, fps: float = 1.0) -> tuple[CountingModel, 
     return model, watch(path, probe(path), model, fps, ignore, sampler=sampler)
 
 
-def test_a_quarter_is_encoded_and_the_rest_is_like_it(video: Path) -> None:
+def test_a_quarter_is_encoded_and_the_rest_is_like_it(video):
     full_model, full = watched(video, "all")
     frames = sum(LENGTHS)
     assert sum(full_model.batches) == frames == len(full.features)
@@ -78,21 +78,21 @@ def test_a_quarter_is_encoded_and_the_rest_is_like_it(video: Path) -> None:
     assert np.abs(found.features - full.features).mean() < np.abs(even.features - full.features).mean()
 
 
-def test_cuts_stay_where_they_are(video: Path) -> None:
+def test_cuts_stay_where_they_are(video):
     cuts = list(np.cumsum(LENGTHS))
     for sampler in ("all", "coverage", "uniform"):
         shots = find_shots(watched(video, sampler)[1].event_features, 1.0)[0]
         assert set(cuts) <= {shot.end for shot in shots}, sampler
 
 
-def test_the_same_frames_every_time(video: Path) -> None:
+def test_the_same_frames_every_time(video):
     first, second = watched(video, "coverage")[1], watched(video, "coverage")[1]
     assert np.array_equal(first.encoded, second.encoded)
     assert np.array_equal(first.features, second.features)
     assert np.array_equal(first.saliency, second.saliency)
 
 
-def test_a_short_video_is_encoded_whole(tmp_path: Path) -> None:
+def test_a_short_video_is_encoded_whole(tmp_path):
     path = tmp_path / "short.mp4"
     frames = list(pictures(1, 2))
     write_video(path, iter(frames[: AT_LEAST * 2]), Fraction(2), (96, 72))
@@ -107,7 +107,7 @@ def test_a_short_video_is_encoded_whole(tmp_path: Path) -> None:
         assert some.encoded.sum() == AT_LEAST
 
 
-def test_pictures_that_are_not_chosen_are_dropped() -> None:
+def test_pictures_that_are_not_chosen_are_dropped():
     size, count = 64, 2400
     rng = np.random.default_rng(0)
 
@@ -116,7 +116,7 @@ def test_pictures_that_are_not_chosen_are_dropped() -> None:
             yield rng.integers(0, 256, (30, size, size, 3), dtype=np.uint8)
 
     for sampler in ("coverage", "uniform"):
-        choice, shown = _Choice(sampler), 0  # type: ignore[arg-type]
+        choice, shown = _Choice(sampler), 0
         tracemalloc.start()
         for batch in choice.chosen(batches()):
             shown += len(batch)
@@ -127,7 +127,7 @@ def test_pictures_that_are_not_chosen_are_dropped() -> None:
         assert peak - thumbnails < 400 * size * size * 3, sampler
 
 
-def test_the_batches_of_the_decoder_do_not_matter() -> None:
+def test_the_batches_of_the_decoder_do_not_matter():
     rng = np.random.default_rng(0)
     images = np.repeat(rng.integers(0, 256, (150, 16, 16, 3), dtype=np.uint8), rng.integers(1, 8, 150), axis=0)
     kept = []
@@ -139,12 +139,12 @@ def test_the_batches_of_the_decoder_do_not_matter() -> None:
     assert kept[0] == kept[1] == kept[2]
 
 
-def test_another_sampler_is_refused(video: Path) -> None:
+def test_another_sampler_is_refused(video):
     with pytest.raises(ValueError, match="watch: sampler must be one of coverage, uniform, all, got 'some'"):
         watched(video, "some")
 
 
-def test_a_summary_from_a_quarter_of_the_frames(video: Path, tmp_path: Path) -> None:
+def test_a_summary_from_a_quarter_of_the_frames(video, tmp_path):
     model = CountingModel()
     made = vtsum.summarize(video, tmp_path / "out", model=model, formats=["json"], budget="40s")
     assert sum(model.batches) == sum(LENGTHS) * SHARE

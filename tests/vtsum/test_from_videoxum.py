@@ -29,7 +29,7 @@ def golden_model(folder: Path, kernel_size: int | None, loss_type: str = "cross_
 
 @pytest.mark.parametrize("loss_type", ["cross_entropy", "l2"])
 @pytest.mark.parametrize(("key", "kernel_size"), [("tt", None), ("tt_ca", 5)])
-def test_agrees_with_the_original_model(shared: Path, key: str, kernel_size: int | None, loss_type: str) -> None:
+def test_agrees_with_the_original_model(shared, key, kernel_size, loss_type):
     folder = shared / "golden" / "vtsum"
     golden = torch.load(folder / "golden.pt", weights_only=True)
     inputs, expected = golden["inputs"], golden[key]
@@ -62,7 +62,7 @@ def test_agrees_with_the_original_model(shared: Path, key: str, kernel_size: int
 
 
 @pytest.mark.parametrize(("key", "kernel_size"), [("tt", None), ("tt_ca", 5)])
-def test_writes_the_original_models_sentences(shared: Path, key: str, kernel_size: int | None) -> None:
+def test_writes_the_original_models_sentences(shared, key, kernel_size):
     folder = shared / "golden" / "vtsum"
     golden = torch.load(folder / "golden.pt", weights_only=True)
     model = golden_model(folder, kernel_size)
@@ -85,7 +85,7 @@ def test_writes_the_original_models_sentences(shared: Path, key: str, kernel_siz
         torch.testing.assert_close(saliency[mask], golden[key]["saliency_scores"][mask], atol=1e-4, rtol=0)
 
 
-def test_the_vision_transformer_agrees_with_the_originals(shared: Path) -> None:
+def test_the_vision_transformer_agrees_with_the_originals(shared):
     golden = torch.load(shared / "golden" / "vtsum" / "golden_vit.pt", weights_only=True)
     network = vision_model(golden["state_dict"], golden["config"]["num_attention_heads"])
     with torch.no_grad():
@@ -150,7 +150,7 @@ def read(tmp_path: Path, data: Any, words: Sequence[str] = WORDS, **options: Any
     return VTSum.from_videoxum(tmp_path / "checkpoint.pth", tmp_path / "vocab.txt", **options)
 
 
-def test_training_checkpoints_are_read_with_all_that_lies_beside_the_weights(tmp_path: Path) -> None:
+def test_training_checkpoints_are_read_with_all_that_lies_beside_the_weights(tmp_path):
     state = random_checkpoint()
     beside = {"optimizer": {"state": {}, "param_groups": [{"lr": 1e-5}]}, "config": {"vit": "base"}, "epoch": 3}
     model = read(tmp_path, {"model": {f"module.{k}": v.half() for k, v in state.items()}, **beside})
@@ -159,7 +159,6 @@ def test_training_checkpoints_are_read_with_all_that_lies_beside_the_weights(tmp
     assert (config.memory_slots, config.max_positions, config.max_text_length) == (0, 24, 24)
     assert (config.text.vocab_size, config.text.hidden_size, config.text.num_layers) == (len(WORDS) + 2, HIDDEN, 1)
     assert not model.training
-    assert model.loading is not None
     assert model.loading.describe() == ""
     for name, value in state.items():
         if not name.endswith("position_ids"):
@@ -168,13 +167,12 @@ def test_training_checkpoints_are_read_with_all_that_lies_beside_the_weights(tmp
     torch.testing.assert_close(plain.temporal.norm.weight, state["tt.norm.weight"])
 
 
-def test_a_checkpoint_says_whether_it_knows_local_attention(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_checkpoint_says_whether_it_knows_local_attention(tmp_path, caplog):
     state = random_checkpoint(local=False)
     assert read(tmp_path, state).config.kernel_size is None
     with caplog.at_level(logging.WARNING):
         model = read(tmp_path, state, kernel_size=7, memory_slots=8)
     assert model.local_attention is not None
-    assert model.loading is not None
     fresh = "freshly initialised, for the checkpoint has no weights of it: the "
     report = model.loading.describe().splitlines()
     assert [line.removeprefix(fresh) for line in report] == ["memory bank (6)", "local attention (6)"]
@@ -182,7 +180,7 @@ def test_a_checkpoint_says_whether_it_knows_local_attention(tmp_path: Path, capl
     assert "temporal.norm.weight" not in model.loading.missing
 
 
-def test_blips_own_checkpoints_start_a_model(tmp_path: Path) -> None:
+def test_blips_own_checkpoints_start_a_model(tmp_path):
     state = random_checkpoint(blip=True)
     beside = {"visual_encoder.cls_token": torch.zeros(1, 1, 4), "image_queue": torch.zeros(4, 8)}
     model = read(tmp_path, {"model": state | beside})
@@ -191,9 +189,8 @@ def test_blips_own_checkpoints_start_a_model(tmp_path: Path) -> None:
     assert torch.equal(model.position_embeddings.weight, positions)
     assert torch.equal(model.get_parameter("text_decoder.lm.bert.embeddings.position_embeddings.weight"), positions)
     assert model.position_embeddings.weight.data_ptr() != positions.data_ptr()
-    fresh = model.temporal.blocks[0].attn.qkv  # type: ignore[union-attr]
-    assert 0.01 < fresh.weight.std() < 0.03  # type: ignore[union-attr, operator]
-    assert model.loading is not None
+    fresh = model.temporal.blocks[0].attn.qkv
+    assert 0.01 < fresh.weight.std() < 0.03
     report = model.loading.describe()
     for part in ("the temporal transformer (14)", "the local attention (6)", "the saliency head (2)"):
         assert part in report
@@ -245,10 +242,9 @@ def wrapped_checkpoint() -> dict[str, Tensor]:
     return state
 
 
-def test_the_memory_extensions_checkpoints_give_its_numbers(tmp_path: Path) -> None:
+def test_the_memory_extensions_checkpoints_give_its_numbers(tmp_path):
     state = wrapped_checkpoint()
     model = read(tmp_path, {"model": state})
-    assert model.loading is not None
     assert model.loading.describe() == ""
     assert (model.config.memory_slots, model.config.memory_form, model.config.memory_position) == (
         40,
@@ -274,7 +270,7 @@ class Dangerous:
         return (os.mkdir, ("pwned",))
 
 
-def test_what_is_no_checkpoint_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_checkpoint_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     state = random_checkpoint()
 
@@ -314,7 +310,7 @@ def test_what_is_no_checkpoint_is_named(tmp_path: Path, monkeypatch: pytest.Monk
         read_weights(tmp_path / "half.pth")
 
 
-def test_a_read_model_is_saved_and_comes_back(tmp_path: Path) -> None:
+def test_a_read_model_is_saved_and_comes_back(tmp_path):
     model = read(tmp_path, {"model": random_checkpoint()}, text={"dropout": 0.0, "prompt": "a video of "})
     model.save_pretrained(tmp_path / "model")
     again = VTSum.from_pretrained(tmp_path / "model")
@@ -328,7 +324,7 @@ def test_a_read_model_is_saved_and_comes_back(tmp_path: Path) -> None:
     )
 
 
-def test_blips_file_gives_a_frame_encoder(tmp_path: Path) -> None:
+def test_blips_file_gives_a_frame_encoder(tmp_path):
     import numpy as np
 
     torch.manual_seed(0)

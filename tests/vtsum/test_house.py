@@ -68,11 +68,9 @@ def set_up(calls: list[str]) -> list[str]:
     return [call for call in calls if " pip " in call or " venv " in call]
 
 
-def test_demo_sets_up_once_and_says_where_the_summary_is(
-    make: Callable[..., tuple[str, list[str]]], clone: Path
-) -> None:
+def test_demo_sets_up_once_and_says_where_the_summary_is(make, clone):
     output, calls = make("demo")
-    assert [re.search(r"torch|--editable|vtsum\[\w+\]|venv", call)[0] for call in set_up(calls)] == [  # type: ignore[index]
+    assert [re.search(r"torch|--editable|vtsum\[\w+\]|venv", call)[0] for call in set_up(calls)] == [
         "venv",
         "torch",
         "--editable",
@@ -86,13 +84,13 @@ def test_demo_sets_up_once_and_says_where_the_summary_is(
     assert again == ["vtsum summarize vtsum/assets/film.mp4 -o out/film_summary --overwrite"]
 
 
-def test_demo_takes_any_file_name(make: Callable[..., tuple[str, list[str]]], clone: Path) -> None:
+def test_demo_takes_any_file_name(make, clone):
     output, calls = make("demo", "VIDEO=my holiday.film.mkv")
     assert calls[-1] == "vtsum summarize my holiday.film.mkv -o out/my holiday.film_summary --overwrite"
     assert str(clone / "out/my holiday.film_summary/report.html") in output
 
 
-def test_tests_build_upon_the_demo_and_sources_rebuild(make: Callable[..., tuple[str, list[str]]], clone: Path) -> None:
+def test_tests_build_upon_the_demo_and_sources_rebuild(make, clone):
     make("demo")
     _, calls = make("test")
     assert [call for call in set_up(calls) if "vtsum[dev]" not in call] == []
@@ -110,7 +108,7 @@ def requirements() -> list[Requirement]:
     return [requirement for requirement in map(Requirement, lines) if requirement.name != "vtsum"]
 
 
-def test_every_dependency_has_a_tested_version_that_it_allows() -> None:
+def test_every_dependency_has_a_tested_version_that_it_allows():
     lines = [line.split("#")[0].strip() for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()]
     tested = dict(line.split("==") for line in lines if line)
     missing = [str(r) for r in requirements() if r.name.lower() not in tested]
@@ -138,7 +136,7 @@ def test_that_passes():
 
 
 @pytest.mark.parametrize("processes", [0, 2])
-def test_every_skip_is_reported_and_only_gpu_tests_may(tmp_path: Path, processes: int) -> None:
+def test_every_skip_is_reported_and_only_gpu_tests_may(tmp_path, processes):
     for name in ("__init__.py", "conftest.py", "skips.py", "progress.py"):
         (tmp_path / "tests" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "tests" / name).write_bytes((ROOT / "tests" / name).read_bytes())
@@ -165,7 +163,7 @@ def test_every_skip_is_reported_and_only_gpu_tests_may(tmp_path: Path, processes
     assert subprocess.run(check, capture_output=True, text=True).returncode == 0
 
 
-def test_every_environment_variable_is_documented() -> None:
+def test_every_environment_variable_is_documented():
     """docs/environment.md lists all that the code names, and nothing else."""
     endings = {".py", ".cpp", ".cu", ".h", ".cuh"}
     folders = ("vtsum", "kernels", "csrc", "bench", "tests")

@@ -6,6 +6,7 @@ import itertools
 import math
 import time
 import tracemalloc
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -25,68 +26,45 @@ def objective(x: np.ndarray, edges: tuple[int, ...], penalty: float, prices: np.
     return scatter + (penalty * points / 2 * (math.log(len(x) / points) + 1) if points else 0.0)
 
 
-def brute_force(
-    x: np.ndarray,
-    min_length: int,
-    max_length: int,
-    max_segments: int,
-    penalty: float,
-    prices: np.ndarray | None = None,
-) -> float:
-    frames, least = len(x), math.inf
-    for count in range(min(max_segments, frames)):
+def segmentations(frames: int, min_length: int, max_length: int, limit: int) -> Iterator[tuple[int, ...]]:
+    """The edges of every segmentation with the lengths and the number allowed."""
+    for count in range(min(limit, frames)):
         for inner in itertools.combinations(range(1, frames), count):
             edges = (0, *inner, frames)
             if all(min_length <= b - a <= max_length for a, b in itertools.pairwise(edges)):
-                least = min(least, objective(x, edges, penalty, prices))
-    return least
+                yield edges
 
 
-@settings(max_examples=120, deadline=None)
-@given(
-    frames=st.integers(2, 9),
-    seed=st.integers(0, 10_000),
-    min_length=st.integers(1, 3),
-    extra=st.integers(0, 6),
-    penalty=st.sampled_from([0.0, 0.05, 0.3, 1.0, 4.0]),
-    limit=st.integers(3, 9),
-)
-def test_equals_brute_force(frames, seed, min_length, extra, penalty, limit):
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(frames, 3)) + np.repeat(rng.normal(size=(3, 3)) * 2, 3, axis=0)[:frames]
-    max_length = 2 * min_length - 1 + extra
-    if frames < min_length or math.ceil(frames / max_length) > limit:
-        return
-    found = kts(x, max_segments=limit, min_length=min_length, max_length=max_length, penalty=penalty)
-    edges = (0, *(s.end for s in found))
-    assert edges[-1] == frames
-    assert all(a.end == b.start for a, b in itertools.pairwise(found))
-    assert all(min_length <= len(s) <= max_length for s in found)
-    assert len(found) <= limit
-    assert objective(x, edges, penalty) == pytest.approx(
-        brute_force(x, min_length, max_length, limit, penalty), abs=1e-9
-    )
+def brute_force(
+    x: np.ndarray, min_length: int, max_length: int, max_segments: int, penalty: float, prices: np.ndarray | None = None
+) -> float:
+    every = segmentations(len(x), min_length, max_length, max_segments)
+    return min((objective(x, edges, penalty, prices) for edges in every), default=math.inf)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=240, deadline=None)
 @given(
     frames=st.integers(2, 10),
     seed=st.integers(0, 10_000),
     min_length=st.integers(1, 3),
     extra=st.integers(0, 7),
     penalty=st.sampled_from([0.0, 0.05, 0.3, 1.0, 4.0]),
-    limit=st.sampled_from([2, 4, 10]),
+    limit=st.integers(2, 10),
+    priced=st.booleans(),
 )
-def test_equals_brute_force_with_prices(frames, seed, min_length, extra, penalty, limit):
-    """Evidence for and against each change point; a bound on their number that the penalty alone would break."""
+def test_equals_brute_force(frames, seed, min_length, extra, penalty, limit, priced):
+    """Also with evidence for and against each change point, and a bound on their number that the penalty alone would
+    break."""
     rng = np.random.default_rng(seed)
-    x = rng.normal(size=(frames, 2))
-    prices = rng.normal(size=frames) * 2
+    x = rng.normal(size=(frames, 3)) + np.repeat(rng.normal(size=(4, 3)) * 2 * (not priced), 3, axis=0)[:frames]
+    prices = rng.normal(size=frames) * 2 if priced else None
     max_length = 2 * min_length - 1 + extra
     if frames < min_length or math.ceil(frames / max_length) > limit:
         return
     found = kts(x, max_segments=limit, min_length=min_length, max_length=max_length, penalty=penalty, prices=prices)
     edges = (0, *(s.end for s in found))
+    assert edges[-1] == frames
+    assert all(a.end == b.start for a, b in itertools.pairwise(found))
     assert len(found) <= limit
     assert all(min_length <= len(s) <= max_length for s in found)
     assert objective(x, edges, penalty, prices) == pytest.approx(

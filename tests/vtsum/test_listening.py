@@ -9,7 +9,6 @@ import pytest
 
 import vtsum
 from tests.vtsum.fakes import ColourModel
-from tests.vtsum.samples import small_clip
 from vtsum.commands.summarize import _limit
 from vtsum.enhance.speech import Transcript, Utterance, Word
 from vtsum.errors import VTSumError
@@ -31,22 +30,16 @@ The burst ends it all, and nobody is left to say so.
 
 
 @pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_clip(tmp_path_factory.mktemp("clip") / "small.mp4").path
-
-
-@pytest.fixture(scope="module")
 def told(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> vtsum.Summary:
     folder = tmp_path_factory.mktemp("told")
     (folder / "small.srt").write_text(SRT, encoding="utf-8")
     return vtsum.summarize(clip, folder / "out", budget="5s", model=ColourModel(), transcript=folder / "small.srt")
 
 
-def test_the_users_words_are_in_the_text(told: vtsum.Summary) -> None:
+def test_the_users_words_are_in_the_text(told):
     data = schema.read(told.files["json"])
     assert data["settings"]["transcript"] == "small.srt"
     speech = data["speech"]
-    assert speech is not None
     assert not speech["guess"]
     assert " ".join(word["text"] for word in speech["utterances"][1]["words"]) == "Then stripes come past."
     assert max(word["end"] for u in speech["utterances"] for word in u["words"]) <= data["source"]["duration"]
@@ -62,7 +55,7 @@ def test_the_users_words_are_in_the_text(told: vtsum.Summary) -> None:
     assert "] Seen: Something" in text
 
 
-def test_the_page_shows_the_words(told: vtsum.Summary) -> None:
+def test_the_page_shows_the_words(told):
     html = told.files["html"].read_text(encoding="utf-8")
     assert "What is said" in html
     assert html.count("Then stripes come past.") >= 2  # in the text and in the transcript
@@ -70,7 +63,7 @@ def test_the_page_shows_the_words(told: vtsum.Summary) -> None:
     assert 'class="voices" d="M' in html
 
 
-def test_pauses_reach_the_plan(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pauses_reach_the_plan(clip, tmp_path, monkeypatch):
     """What becomes of them there is held in test_refinement_*; that they are the transcript's is held here."""
     found: list[object] = []
     plan = importlib.import_module("vtsum.summary.pipeline").make_plan
@@ -91,14 +84,14 @@ def test_pauses_reach_the_plan(clip: Path, tmp_path: Path, monkeypatch: pytest.M
     assert any(a == pytest.approx(3.5, abs=0.2) and b == pytest.approx(4.2, abs=0.01) for a, b in pauses)
 
 
-def test_nobody_listens_where_nobody_should(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_listens_where_nobody_should(clip, tmp_path, monkeypatch):
     monkeypatch.setattr(TRANSCRIBE, "make_recogniser", lambda name: pytest.fail("somebody listens"))
     made = vtsum.summarize(clip, tmp_path / "o", budget="5s", model=ColourModel(), formats=["json"], speech=None)
     assert made.data["speech"] is None
     assert {sentence["origin"] for sentence in made.data["text"]} == {"seen"}
 
 
-def test_a_recogniser_that_cannot_be_had(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recogniser_that_cannot_be_had(clip, tmp_path, monkeypatch):
     def refuse(name: str) -> None:
         raise VTSumError(f"{name} is not to be had")
 
@@ -113,7 +106,7 @@ def test_a_recogniser_that_cannot_be_had(clip: Path, tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize("option", ["sampler", "segmenter", "refine"])
-def test_options_are_checked_before_the_work(clip: Path, tmp_path: Path, option: str) -> None:
+def test_options_are_checked_before_the_work(clip, tmp_path, option):
     with pytest.raises(VTSumError, match=f"summarize: {option} must be one of .*, got 'magic'"):
         vtsum.summarize(clip, tmp_path / "o", model=ColourModel(), **{option: "magic"})
     with pytest.raises(VTSumError, match="summarize: speech_limit must be above 0 seconds, or None, got 0"):
@@ -122,33 +115,19 @@ def test_options_are_checked_before_the_work(clip: Path, tmp_path: Path, option:
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("all", None), ("90s", 90.0), ("10min", 600.0), ("1:30", 90.0)])
-def test_a_limit_is_a_time(text: str, seconds: float | None) -> None:
+def test_a_limit_is_a_time(text, seconds):
     assert _limit(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["10%", "20frames", "much", "-1s", ""])
-def test_other_limits_are_refused(text: str) -> None:
+def test_other_limits_are_refused(text):
     with pytest.raises(VTSumError, match=r"--speech-limit must be a time \(10min, 90s, 1:30\) or all, got "):
         _limit(text)
 
 
-def test_words_after_the_end_are_left_out() -> None:
+def test_words_after_the_end_are_left_out():
     words = (Word("a", 0.0, 1.0, 1.0), Word("b", 1.5, 4.0, 1.0), Word("c", 3.0, 3.5, 1.0))
     said = Transcript((Utterance(words), Utterance((Word("d", 5.0, 6.0, 1.0),))), "mine", "en")
     kept = listening.within(said, 2.0)
     assert [(w.text, w.start, w.end) for w in kept.words] == [("a", 0.0, 1.0), ("b", 1.5, 2.0)]
     assert (kept.source, kept.language) == ("mine", "en")
-
-
-def test_a_real_talk_is_heard(shared: Path, tmp_path: Path) -> None:
-    """The whole way with everything embedded: the talk's own words are in the text, with their times."""
-    made = vtsum.summarize(shared / "media" / "speech_and_silence.mp4", tmp_path / "o", formats=["json", "txt"])
-    speech = made.data["speech"]
-    assert speech is not None
-    assert (speech["source"], speech["guess"]) == ("pocketsphinx", True)
-    said = " ".join(w["text"] for u in speech["utterances"] for w in u["words"]).lower()
-    assert "this is an example video" in said
-    assert "you can see the time" in said
-    heard = [s for s in made.data["text"] if s["origin"] == "heard"]
-    assert heard
-    assert all(s["times"][0]["end"] <= 19.0 for s in heard)  # silence follows

@@ -34,7 +34,7 @@ def small_model(tmp_path: Path, **changes: Any) -> VTSum:
     return VTSum(config, load_tokenizer(vocabulary)).eval()
 
 
-def test_padding_changes_nothing(tmp_path: Path) -> None:
+def test_padding_changes_nothing(tmp_path):
     """A short video beside a long one gives the numbers it gives alone: saliency, text loss and sentences."""
     model = small_model(tmp_path)
     x = torch.randn(2, 40, 32)
@@ -46,7 +46,6 @@ def test_padding_changes_nothing(tmp_path: Path) -> None:
     # Positions of a video do not depend on its neighbours: 40 frames stretch the table of 24, 13 do not.
     short = model.encode(torch.cat([x[1:, :13], torch.zeros(1, 7, 32)], 1), mask[1:, :20])
     torch.testing.assert_close(model.saliency_logits(short)[:, :13], model.saliency_logits(alone), atol=1e-5, rtol=1e-5)
-    assert model.text_decoder is not None
     text = model.text_decoder.batch(["a man runs fast."], 16, x.device)
     padded = torch.full((1, 20, 32), 50.0)
     padded[:, :13] = alone
@@ -56,11 +55,10 @@ def test_padding_changes_nothing(tmp_path: Path) -> None:
     assert torch.isfinite(model.saliency_logits(frames)[mask]).all()
 
 
-def test_every_part_learns(tmp_path: Path) -> None:
+def test_every_part_learns(tmp_path):
     model = small_model(tmp_path).train()
     mask = torch.ones(2, 9, dtype=torch.bool)
     out = model(torch.randn(2, 9, 32), mask, torch.rand(2, 3, 9), ["a man runs.", "a dog runs fast."])
-    assert out.loss is not None
     torch.testing.assert_close(out.loss, 15.0 * out.loss_vsum + out.loss_tsum)
     out.loss.backward()
     silent = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
@@ -68,16 +66,15 @@ def test_every_part_learns(tmp_path: Path) -> None:
     assert silent == [] or all(n.endswith("key.bias") for n in silent), silent
 
 
-def test_local_attention_reaches_two_frames(tmp_path: Path) -> None:
+def test_local_attention_reaches_two_frames(tmp_path):
     model = small_model(tmp_path)
     assert model.local_attention is not None
     x = torch.randn(1, 15, 32, requires_grad=True)
     model.local_attention(x, None)[0, 7].sum().backward()
-    assert x.grad is not None
     assert x.grad[0].abs().sum(1).nonzero().flatten().tolist() == [5, 6, 7, 8, 9]
 
 
-def test_positions_stretch_beyond_the_table() -> None:
+def test_positions_stretch_beyond_the_table():
     table = PositionEmbedding(16, 4)
     with torch.no_grad():
         table.weight.copy_(torch.linspace(0, 1, 16)[:, None].expand(16, 4))
@@ -87,7 +84,7 @@ def test_positions_stretch_beyond_the_table() -> None:
     torch.testing.assert_close(long[10:54, 0], (torch.arange(10, 54) + 0.5) / 60 - 1 / 30, atol=0.01, rtol=0)
 
 
-def test_gather_spans() -> None:
+def test_gather_spans():
     frames = torch.arange(100.0)[:, None]
     x, mask = gather_spans(frames, [(3, 6), (0, 100), (99, 100)], limit=10)
     assert x.shape == (3, 10, 1)
@@ -99,7 +96,7 @@ def test_gather_spans() -> None:
             gather_spans(frames, [bad])
 
 
-def test_bad_input_is_named(tmp_path: Path) -> None:
+def test_bad_input_is_named(tmp_path):
     model = small_model(tmp_path)
     with pytest.raises(VTSumError, match=r"video_embeddings must be \[B, T, 32\], got \[2, 5, 31\]"):
         model.encode(torch.zeros(2, 5, 31))
@@ -133,7 +130,7 @@ def test_bad_input_is_named(tmp_path: Path) -> None:
         from_dict(VTSumConfig, {"kernelsize": 5})
 
 
-def test_config_goes_through_plain_data() -> None:
+def test_config_goes_through_plain_data():
     config = VTSumConfig(width=64, num_heads=4, kernel_size=None, text=TextConfig(vocab_size=99))
     assert from_dict(VTSumConfig, to_dict(config)) == config
 
@@ -149,7 +146,7 @@ def training_inputs(lengths: Sequence[int], dtype: torch.dtype = torch.float32) 
 
 
 @pytest.mark.parametrize("changes", [{}, {"temporal_window": 7}, {"memory_position": "before"}, {"kernel_size": None}])
-def test_packed_videos_give_what_padded_ones_give(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_packed_videos_give_what_padded_ones_give(tmp_path, changes):
     lengths = [9, 31, 1, 4]  # 31: more frames than positions
     sentences = ["a man runs.", "a dog.", "a dog runs fast.", "a man."]
     model = small_model(tmp_path, loss_type="l2", depth=2, **changes).double()
@@ -173,7 +170,6 @@ def test_packed_videos_give_what_padded_ones_give(tmp_path: Path, changes: dict[
         model(x[mask], None, labels.transpose(1, 2)[mask].T, some, cu_seqlens=cu),
     ):
         model.zero_grad()
-        assert out.loss is not None
         out.loss.backward()
         gradients.append({"loss": out.loss.detach()} | {n: p.grad for n, p in model.named_parameters()})
         gradients[-1]["logits"] = out.text_logits.detach()
@@ -187,7 +183,7 @@ def test_packed_videos_give_what_padded_ones_give(tmp_path: Path, changes: dict[
     torch.testing.assert_close(padded_loss * mask.numel(), packed_loss * mask.sum())
 
 
-def test_packed_calls_every_module_equally_often(tmp_path: Path) -> None:
+def test_packed_calls_every_module_equally_often(tmp_path):
     """Sharded training hangs where two ranks, with batches of different videos, call a module a different number of
     times."""
     model = small_model(tmp_path, depth=2)
@@ -203,20 +199,20 @@ def test_packed_calls_every_module_equally_often(tmp_path: Path) -> None:
     assert counts[0]["temporal.blocks.1.attn.qkv"] == 1
 
 
-def test_a_window_keeps_the_weights_and_sees_its_frames(tmp_path: Path) -> None:
+def test_a_window_keeps_the_weights_and_sees_its_frames(tmp_path):
     full = small_model(tmp_path).double()
     x, mask, _ = training_inputs([17, 11], torch.float64)
     for window, near in ((33, 33), (5, 2)):
         windowed = small_model(tmp_path, temporal_window=window).double()
         windowed.load_state_dict(full.state_dict(), strict=True)
-        attention = full.temporal.blocks[0].attn  # type: ignore[union-attr]
-        q, k, v = attention.qkv(x).view(2, 17, 3, 4, 8).permute(2, 0, 3, 1, 4)  # type: ignore[operator, union-attr]
+        attention = full.temporal.blocks[0].attn
+        q, k, v = attention.qkv(x).view(2, 17, 3, 4, 8).permute(2, 0, 3, 1, 4)
         t = torch.arange(17)
         seen = ((t[:, None] - t).abs() <= near) & mask[:, None, None]
         scores = (q @ k.transpose(-1, -2) * 8**-0.5).masked_fill(~seen, -torch.inf)
         expected = (scores.softmax(-1).nan_to_num() @ v).transpose(1, 2).flatten(2)
-        expected = attention.proj(expected)  # type: ignore[operator, union-attr]
-        found = windowed.temporal.blocks[0].attn(x, mask)  # type: ignore[union-attr, operator]
+        expected = attention.proj(expected)
+        found = windowed.temporal.blocks[0].attn(x, mask)
         torch.testing.assert_close(found[mask], expected[mask])
         if window == 33:
             torch.testing.assert_close(windowed(x, mask).saliency_logits[mask], full(x, mask).saliency_logits[mask])
@@ -238,7 +234,7 @@ class BiggestTensor(TorchDispatchMode):
 
 @pytest.mark.parametrize("window", [65, None])
 @pytest.mark.parametrize("packed", [False, True])
-def test_no_tensor_grows_with_the_square_of_the_frames(tmp_path: Path, window: int | None, packed: bool) -> None:
+def test_no_tensor_grows_with_the_square_of_the_frames(tmp_path, window, packed):
     t = 4096
     model = small_model(tmp_path, temporal_window=window, mlp_ratio=2)
     x, labels = torch.randn(1, t, 32), torch.rand(1, 2, t)
@@ -249,7 +245,6 @@ def test_no_tensor_grows_with_the_square_of_the_frames(tmp_path: Path, window: i
         else:
             mask = torch.arange(t)[None] < t - 100
             out = model(x, mask, labels, ["a man runs."])
-        assert out.loss is not None
         out.loss.backward()
     assert t * 96 <= watch.biggest <= t * 200, (
         watch.biggest / t
@@ -259,7 +254,7 @@ def test_no_tensor_grows_with_the_square_of_the_frames(tmp_path: Path, window: i
     assert watch.biggest == t * t
 
 
-def test_checkpointing_computes_again_and_changes_nothing(tmp_path: Path) -> None:
+def test_checkpointing_computes_again_and_changes_nothing(tmp_path):
     x, mask, labels = training_inputs([9, 5])
     text = TextConfig(len(WORDS), 16, 2, 2, 32, 32, 0.2, "")
     gradients, counts = [], []
@@ -287,12 +282,11 @@ def test_checkpointing_computes_again_and_changes_nothing(tmp_path: Path) -> Non
     assert counts[1]["temporal.blocks.0.mlp"] == 3
 
 
-def test_the_text_decoder_reads_no_padding_frame(tmp_path: Path) -> None:
+def test_the_text_decoder_reads_no_padding_frame(tmp_path):
     """transformers hands the cross attention its mask under a name that is not read: without the hooks that put this
     right, frames of padding move the logits."""
     model = small_model(tmp_path)
     decoder = model.text_decoder
-    assert decoder is not None
     with torch.no_grad():
         for name, weight in decoder.named_parameters():
             weight.mul_(10 if "crossattention" in name and "self" in name else 1)  # so that the frames have a say
@@ -311,11 +305,10 @@ def test_the_text_decoder_reads_no_padding_frame(tmp_path: Path) -> None:
     assert (logits[0] - logits[1]).abs().max() > 0.01, "transformers reads the mask by itself now; drop the hooks"
 
 
-def test_sentences_or_their_ids(tmp_path: Path) -> None:
+def test_sentences_or_their_ids(tmp_path):
     model = small_model(tmp_path)
     x, mask, _ = training_inputs([6, 9])
     sentences = ["a man runs.", "a dog runs fast."]
-    assert model.text_decoder is not None
     ids = model.text_decoder.tokenizer(sentences, padding="longest", return_tensors="pt").input_ids
     by_words, by_ids = (model(x, mask, tsum_labels=labels) for labels in (sentences, ids))
     assert torch.equal(by_words.decoder_targets, by_ids.decoder_targets)
@@ -334,7 +327,7 @@ def test_sentences_or_their_ids(tmp_path: Path) -> None:
             model(x, mask, tsum_labels=bad)
 
 
-def test_generate_gives_sentences_and_saliency(tmp_path: Path) -> None:
+def test_generate_gives_sentences_and_saliency(tmp_path):
     model = small_model(tmp_path)
     x, mask, _ = training_inputs([6, 9])
     texts, ids, saliency = model.generate(x, mask, max_length=14, min_length=8)
@@ -353,7 +346,7 @@ def test_generate_gives_sentences_and_saliency(tmp_path: Path) -> None:
         VTSum(model.config).generate(x, mask)
 
 
-def test_where_and_how_the_bank_is_read(tmp_path: Path) -> None:
+def test_where_and_how_the_bank_is_read(tmp_path):
     x, mask, _ = training_inputs([6, 9])
     after = small_model(tmp_path)
     before = small_model(tmp_path, memory_position="before")
@@ -364,12 +357,11 @@ def test_where_and_how_the_bank_is_read(tmp_path: Path) -> None:
     after.memory = None
     torch.testing.assert_close(after(remembered, mask).saliency_logits, before(x, mask).saliency_logits)
     student = small_model(tmp_path, memory_form="student")
-    assert student.memory is not None
     assert {n for n, _ in student.memory.named_parameters()} == {"memory", "join_weight", "join_bias"}
     assert small_model(tmp_path, memory_slots=0).memory is None
 
 
-def test_half_precision_keeps_its_losses_in_full(tmp_path: Path) -> None:
+def test_half_precision_keeps_its_losses_in_full(tmp_path):
     model = small_model(tmp_path)
     x, mask, labels = training_inputs([20, 13])
     full = model(x, mask, labels, ["a man runs.", "a dog."])

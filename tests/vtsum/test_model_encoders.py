@@ -31,13 +31,13 @@ def resnet(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.nn.Mod
     network = timm.create_model("resnet10t", num_classes=7)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(std=0.1)  # type: ignore[union-attr, operator]
+            module.running_mean.normal_(std=0.1)
     network.pretrained_cfg.update(mean=(0.1, 0.2, 0.3), std=(0.9, 0.8, 0.7), input_size=(3, 64, 64))
     timm.models.save_for_hf(network, folder, safe_serialization=True)
     return folder, network.eval()
 
 
-def test_a_timm_backbone_from_its_own_folder(resnet: tuple[Path, torch.nn.Module]) -> None:
+def test_a_timm_backbone_from_its_own_folder(resnet):
     folder, network = resnet
     name = f"timm:resnet10t@{folder}"
     encoder = load_frame_encoder(name)
@@ -45,19 +45,19 @@ def test_a_timm_backbone_from_its_own_folder(resnet: tuple[Path, torch.nn.Module
     images = pictures(3, 64)
     pixels = (images / 255 - np.array([0.1, 0.2, 0.3])) / np.array([0.9, 0.8, 0.7])
     with torch.no_grad():
-        features = network.forward_features(torch.from_numpy(pixels).float().permute(0, 3, 1, 2))  # type: ignore[operator]
-        expected = network.forward_head(features, pre_logits=True)  # type: ignore[operator]
+        features = network.forward_features(torch.from_numpy(pixels).float().permute(0, 3, 1, 2))
+        expected = network.forward_head(features, pre_logits=True)
     found = encoder.encode(images)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert found.std(0).max() > 1e-3
     assert load_frame_encoder(name).weights_sha256 == encoder.weights_sha256
     other = load_frame_encoder(name)
-    other.network.conv1[0].weight.data[0] += 1  # type: ignore[attr-defined]
+    other.network.conv1[0].weight.data[0] += 1
     assert other.weights_sha256 != encoder.weights_sha256
 
 
-def test_timms_pretrained_weights_come_from_the_hubs_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timms_pretrained_weights_come_from_the_hubs_cache(tmp_path, monkeypatch):
     torch.manual_seed(1)
     network = timm.create_model("resnet10t").eval()
     commit = "0123456789abcdef0123456789abcdef01234567"
@@ -79,7 +79,7 @@ def test_timms_pretrained_weights_come_from_the_hubs_cache(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_a_timm_backbone_from_one_file(tmp_path: Path, suffix: str) -> None:
+def test_a_timm_backbone_from_one_file(tmp_path, suffix):
     """A vision transformer, with the picture size and colours that timm gives for its name."""
     torch.manual_seed(0)
     network = timm.create_model("vit_tiny_patch16_224").eval()
@@ -99,9 +99,7 @@ def test_a_timm_backbone_from_one_file(tmp_path: Path, suffix: str) -> None:
         encoder.encode(pictures(2, 64))
 
 
-def test_what_timm_cannot_give_is_one_line(
-    tmp_path: Path, resnet: tuple[Path, torch.nn.Module], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_timm_cannot_give_is_one_line(tmp_path, resnet, monkeypatch):
     def refused(name: str, message: str) -> None:
         with pytest.raises(VTSumError, match=message) as error:
             load_frame_encoder(name)
@@ -125,7 +123,7 @@ def test_what_timm_cannot_give_is_one_line(
     refused(f"timm:resnet10t@{tmp_path}/bad.pth", r"bad\.pth must hold tensors and plain data alone, got ")
 
 
-def test_models_trained_on_a_timm_backbone_summarize(tmp_path: Path, resnet: tuple[Path, torch.nn.Module]) -> None:
+def test_models_trained_on_a_timm_backbone_summarize(tmp_path, resnet):
     name = f"timm:resnet10t@{resnet[0]}"
     model = small_model(tmp_path, frame_encoder=name, width=512)
     model.save_pretrained(tmp_path / "model")
@@ -145,7 +143,7 @@ def test_models_trained_on_a_timm_backbone_summarize(tmp_path: Path, resnet: tup
         load(str(tmp_path / "narrow"))
 
 
-def test_models_trained_on_embedded_features_find_their_encoder(tmp_path: Path) -> None:
+def test_models_trained_on_embedded_features_find_their_encoder(tmp_path):
     """Training reads feature files and has no encoder to save: the shipped one made the features."""
     small_model(tmp_path, frame_encoder="embedded", width=256).save_pretrained(tmp_path / "model")
     encoder = load_frame_encoder("embedded")
@@ -158,7 +156,7 @@ def test_models_trained_on_embedded_features_find_their_encoder(tmp_path: Path) 
     assert (encoder.name, encoder.dim, encoder.image_size) == ("embedded", 256, 128)
 
 
-def test_encoders_by_name(tmp_path: Path) -> None:
+def test_encoders_by_name(tmp_path):
     tiny_clip(tmp_path)
     encoder: FrameEncoder = load_frame_encoder(str(tmp_path))
     assert (encoder.dim, encoder.image_size) == (20, 32)

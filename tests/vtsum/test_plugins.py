@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.vtsum.samples import small_clip
+from tests.vtsum.samples import ENVIRONMENT, small_clip
 from tests.vtsum.training_corpus import flags
 from tests.vtsum.training_corpus import write_corpus as write_training_corpus
 from tests.vtsum.videoxum_corpus import write_corpus, write_model
@@ -20,9 +19,9 @@ from vtsum.data.feature_files import read_array
 from vtsum.enhance.event_segmentation import segment
 from vtsum.enhance.speech.recognisers import make_recogniser
 from vtsum.errors import VTSumError
+from vtsum.evaluation import java
 from vtsum.model.encoders import frame_encoder_of
 
-ROOT = Path(__file__).resolve().parents[2]
 MINE = """
 from pathlib import Path
 from types import SimpleNamespace
@@ -104,9 +103,8 @@ def mine(tmp_path, monkeypatch):
 def command(folder: Path, *words: str) -> None:
     """Run `vtsum` as its console script does: without the current folder on Python's path."""
     code = "import sys; sys.path.remove(''); from vtsum.cli import main; sys.exit(main())"
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'kernels'}"}
     done = subprocess.run(
-        [sys.executable, "-c", code, *words], cwd=folder, env=environment, capture_output=True, text=True
+        [sys.executable, "-c", code, *words], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
 
@@ -143,7 +141,8 @@ def test_loss_by_command(mine, capsys):
     assert "loss names code to run and must be given on the command line" in capsys.readouterr().err
 
 
-def test_metric_by_command(mine, capsys):
+def test_metric_by_command(mine, capsys, monkeypatch):
+    monkeypatch.setattr(java, "_java", lambda: None)  # METEOR takes seconds to start, and is not of interest here
     write_corpus(mine / "data", videos=4, clip=False)
     write_model(mine / "model")
     words = ["evaluate", "--checkpoint", "model", "--data", "data", "--caption_tokenizer", "plain", "-o", "e.json"]

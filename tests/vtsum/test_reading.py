@@ -33,7 +33,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_hostile_json_is_refused_in_one_line(kind: str, tmp_path: Path) -> None:
+def test_hostile_json_is_refused_in_one_line(kind, tmp_path):
     content, reason = HOSTILE[kind]
     path = tmp_path / "config.json"
     path.write_bytes(content)
@@ -46,7 +46,7 @@ def test_hostile_json_is_refused_in_one_line(kind: str, tmp_path: Path) -> None:
     assert len(message) < 200 + len(str(path))
 
 
-def test_plain_json_is_read_as_it_is(tmp_path: Path) -> None:
+def test_plain_json_is_read_as_it_is(tmp_path):
     value = {"a": [1, -2.5, True, None, {"b": "\u00fc \U0001f600"}], "c": [2**64 - 1, -(2**63)]}
     path = tmp_path / "config.json"
     for text in (json.dumps(value), "\ufeff" + json.dumps(value, ensure_ascii=False)):
@@ -55,7 +55,7 @@ def test_plain_json_is_read_as_it_is(tmp_path: Path) -> None:
     assert parse_json("[" * DEPTH + "]" * DEPTH, list, "deep")
 
 
-def test_what_is_no_small_regular_file_is_not_read(tmp_path: Path) -> None:
+def test_what_is_no_small_regular_file_is_not_read(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "large").write_bytes(b"[" + b" " * 100 + b"]")
     for path, limit, rule in (

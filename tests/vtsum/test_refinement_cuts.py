@@ -10,13 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vtsum.enhance.summary_refinement import (
-    Clip,
-    align_to_shots,
-    close_gaps,
-    merge_short_shots,
-    snap_to_pauses,
-)
+from vtsum.enhance.summary_refinement import Clip, align_to_shots, close_gaps, merge_short_shots, snap_to_pauses
 
 RATE = 25
 

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.vtsum.test_refinement_dpp import kernel as definition
+from tests.vtsum.test_refinement_dpp import log_det as determinant
 from vtsum.enhance.summary_refinement import likeness, novelty, plan_clips, select_diverse
 
 
 def kernel(worth: np.ndarray, vectors: np.ndarray, strength: float, scale: float) -> np.ndarray:
-    u = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    like = np.exp(-((u[:, None] - u[None]) ** 2).sum(-1) / scale)
-    return strength / worth.mean() * np.sqrt(np.outer(worth, worth)) * like
+    return definition(np.sqrt(strength / worth.mean() * worth), vectors, scale)
 
 
-def log_det(matrix: np.ndarray, picks: list[int]) -> float:
-    return float(np.linalg.slogdet(np.eye(len(picks)) + matrix[np.ix_(picks, picks)])[1])
+log_det = partial(determinant, shift=1.0)
 
 
 shots = st.tuples(st.integers(0, 2**32 - 1), st.integers(1, 9)).map(

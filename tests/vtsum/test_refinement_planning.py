@@ -15,19 +15,9 @@ from vtsum.summary.watching import Watched
 from vtsum.video.info import VideoInfo
 
 INFO = VideoInfo(
-    path=Path("a.mp4"),
-    duration=120.0,
-    width=64,
-    height=36,
-    fps=25.0,
-    rotation=0,
-    has_audio=False,
-    video_codec="h264",
-    audio_codec=None,
-    container="mp4",
-    title=None,
-    size_bytes=0,
-)
+    path=Path("a.mp4"), duration=120.0, width=64, height=36, fps=25.0, rotation=0, has_audio=False,
+    video_codec="h264", audio_codec=None, container="mp4", title=None, size_bytes=0,
+)  # fmt: skip
 
 
 def watched(looks: list[int], saliency: list[float], seconds: int = 10) -> Watched:
@@ -66,9 +56,9 @@ def check(plan: Plan, budget: float) -> None:
     assert ((plan.novelty >= 0) & (plan.novelty <= 1)).all()
 
 
-def test_a_dpp_shows_different_shots_where_scores_alone_repeat_one() -> None:
+def test_a_dpp_shows_different_shots_where_scores_alone_repeat_one():
     found = {
-        refine: make_plan(REPEATED, parse_budget("9s"), INFO, 1.0, refine=refine)  # type: ignore[arg-type]
+        refine: make_plan(REPEATED, parse_budget("9s"), INFO, 1.0, refine=refine)
         for refine in ("dpp", "knapsack", "none")
     }
     for plan in found.values():
@@ -81,7 +71,7 @@ def test_a_dpp_shows_different_shots_where_scores_alone_repeat_one() -> None:
     assert len(found["dpp"].clips) >= 3
 
 
-def test_a_plan_says_why() -> None:
+def test_a_plan_says_why():
     plan = make_plan(REPEATED, parse_budget("9s"), INFO, 1.0)
     (kept,) = {0, 2, 4} & plan.clips.keys()
     for repeat in {0, 2, 4} - {kept}:
@@ -99,11 +89,11 @@ def test_a_plan_says_why() -> None:
 
 
 @pytest.mark.parametrize("refine", ["dpp", "knapsack"])
-def test_cuts_move_into_pauses(refine: str) -> None:
-    plain = make_plan(REPEATED, parse_budget("30s"), INFO, 1.0, refine=refine)  # type: ignore[arg-type]
+def test_cuts_move_into_pauses(refine):
+    plain = make_plan(REPEATED, parse_budget("30s"), INFO, 1.0, refine=refine)
     cuts = [t / plain.rate for clip in plain.clips.values() for t in (clip.start, clip.end)]
     quiet = [(t + 0.3, t + 0.7) for t in cuts]
-    moved = make_plan(REPEATED, parse_budget("30s"), INFO, 1.0, refine=refine, pauses=quiet)  # type: ignore[arg-type]
+    moved = make_plan(REPEATED, parse_budget("30s"), INFO, 1.0, refine=refine, pauses=quiet)
     check(moved, 30.0)
     assert moved.clips.keys() == plain.clips.keys()
 
@@ -118,7 +108,7 @@ def test_cuts_move_into_pauses(refine: str) -> None:
     assert inside(unmoved) == 0
 
 
-def test_shots_come_from_the_segmenter_asked_for() -> None:
+def test_shots_come_from_the_segmenter_asked_for():
     plan = make_plan(REPEATED, parse_budget("20%"), INFO, 1.0, segmenter="uniform")
     check(plan, 16.0)
     assert len(plan.shots) == 16
@@ -126,24 +116,24 @@ def test_shots_come_from_the_segmenter_asked_for() -> None:
         make_plan(REPEATED, parse_budget("20%"), INFO, 1.0, segmenter="words")
 
 
-def test_an_unknown_refinement_is_named() -> None:
+def test_an_unknown_refinement_is_named():
     with pytest.raises(VTSumError, match="summarize: refine must be one of dpp, knapsack, none, got 'best'"):
-        make_plan(REPEATED, parse_budget("20%"), INFO, 1.0, refine="best")  # type: ignore[arg-type]
+        make_plan(REPEATED, parse_budget("20%"), INFO, 1.0, refine="best")
 
 
 @pytest.mark.parametrize("refine", ["dpp", "knapsack", "none"])
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_the_shortest_videos_and_constant_features(refine: str, count: int) -> None:
+def test_the_shortest_videos_and_constant_features(refine, count):
     still = watched([0], [0.5], seconds=count)
     still.event_features[:] = 1.0
     still.saliency[:] = 0.0
     for share in ("15%", "50%", "100%"):
-        plan = make_plan(still, parse_budget(share), INFO, 1.0, refine=refine)  # type: ignore[arg-type]
+        plan = make_plan(still, parse_budget(share), INFO, 1.0, refine=refine)
         check(plan, plan.budget_seconds)
         assert seconds(plan) >= 0.8 * plan.budget_seconds - 1 / plan.rate
 
 
-def test_everything_fits() -> None:
+def test_everything_fits():
     plan = make_plan(REPEATED, parse_budget("100%"), INFO, 1.0)
     assert seconds(plan) == 80.0
     assert all(clip.part == "whole" for clip in plan.clips.values())

@@ -6,7 +6,6 @@ import base64
 import copy
 import itertools
 import re
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,8 +15,8 @@ import pytest
 
 import vtsum
 from tests.vtsum.chromium import Browser
-from tests.vtsum.fakes import ColourModel, FakeCaption, deafen
-from tests.vtsum.samples import small_clip
+from tests.vtsum.fakes import ColourModel, FakeCaption
+from tests.vtsum.samples import remux
 from vtsum.summary import report
 
 EVIL = '<script>document.title="owned"</script>'
@@ -30,27 +29,14 @@ class Talker(ColourModel):
         return [FakeCaption(f"moment {i} {EVIL} & more", 0.4) for i in range(len(spans))]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def nobody_listens() -> Iterator[None]:
-    """What is heard is tested in test_listening."""
-    with pytest.MonkeyPatch.context() as patch:
-        deafen(patch)
-        yield
+pytestmark = pytest.mark.usefixtures("nobody_listens")
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> vtsum.Summary:
+def made(clip: Path, nobody_listens: None, tmp_path_factory: pytest.TempPathFactory) -> vtsum.Summary:
     """A summary of a file whose name and title hold markup."""
     folder = tmp_path_factory.mktemp("report")
-    small_clip(folder / "plain.mp4")
-    evil = folder / "a <script>alert(1)<⁄script>_b.mp4"
-    with av.open(str(folder / "plain.mp4")) as source, av.open(str(evil), "w") as target:
-        target.metadata["title"] = f"A long {EVIL} title"
-        streams = {s.index: target.add_stream_from_template(s) for s in source.streams}
-        for packet in source.demux():
-            if packet.dts is not None:
-                packet.stream = streams[packet.stream.index]
-                target.mux(packet)
+    evil = remux(clip, folder / "a <script>alert(1)<⁄script>_b.mp4", f"A long {EVIL} title")
     return vtsum.summarize(evil, folder / "out", budget="5s", model=Talker())
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -43,22 +41,22 @@ def is_talk(found: list[tuple[float, float]], slack: float = 0.3) -> bool:
 
 
 @pytest.mark.parametrize("level", [1e-3, 0.03, 1.0])
-def test_speech_in_silence_is_found_at_any_level(level: float) -> None:
+def test_speech_in_silence_is_found_at_any_level(level):
     assert is_talk(voice_activity(level * TALK * 5))
 
 
 @pytest.mark.parametrize("snr", [20, 10, 5, 0])
-def test_speech_in_noise_is_found(snr: float) -> None:
+def test_speech_in_noise_is_found(snr):
     noise = np.random.default_rng(2).normal(0, 0.1 / 10 ** (snr / 20), len(TALK)).astype(np.float32)
     assert is_talk(voice_activity(TALK + noise))
 
 
-def test_clipped_speech_is_found() -> None:
+def test_clipped_speech_is_found():
     assert is_talk(voice_activity(np.clip(TALK * 50, -1, 1)))
 
 
 @pytest.mark.parametrize("rate", [8_000, 22_050, 48_000])
-def test_other_rates_give_the_same_times(rate: int) -> None:
+def test_other_rates_give_the_same_times(rate):
     at = np.arange(round(len(TALK) / RATE * rate)) / rate
     assert is_talk(voice_activity(np.interp(at, np.arange(len(TALK)) / RATE, TALK).astype(np.float32), rate))
 
@@ -91,13 +89,13 @@ def sustained(seconds: float) -> np.ndarray:
     ],
     ids=["no samples", "one", "silence", "direct current", "noise", "faint noise", "tone", "organ", "clap", "20 ms"],
 )
-def test_what_is_no_speech_is_not_found(sound: np.ndarray) -> None:
+def test_what_is_no_speech_is_not_found(sound):
     assert voice_activity(sound) == []
 
 
 @settings(max_examples=5)
 @given(st.lists(st.integers(3_000, 60_000), min_size=1, max_size=8), st.integers(0, 3))
-def test_blocks_of_any_length_give_the_same(sizes: list[int], seed: int) -> None:
+def test_blocks_of_any_length_give_the_same(sizes, seed):
     noise = np.random.default_rng(seed).normal(0, 0.02, len(TALK)).astype(np.float32)
     sound = scene(float(seed), TALK + noise)
     blocks, at = [], 0
@@ -121,7 +119,7 @@ def test_blocks_of_any_length_give_the_same(sizes: list[int], seed: int) -> None
 
 @settings(max_examples=20)
 @given(st.integers(1, 700), st.integers(1, 5), st.integers(0, 100))
-def test_floor_and_averages_are_those_of_plain_loops(count: int, bands: int, seed: int) -> None:
+def test_floor_and_averages_are_those_of_plain_loops(count, bands, seed):
     level = np.random.default_rng(seed).normal(size=(count, bands))
     floor = activity._floor(level)
     for t in {0, count // 2, count - 1}:
@@ -134,7 +132,7 @@ def test_floor_and_averages_are_those_of_plain_loops(count: int, bands: int, see
 
 @settings(max_examples=6)
 @given(st.integers(50, 450), st.integers(0, 100))
-def test_rhythm_is_the_sum_of_its_definition(count: int, seed: int) -> None:
+def test_rhythm_is_the_sum_of_its_definition(count, seed):
     power = np.random.default_rng(seed).uniform(size=(count, 2))
     padded = np.vstack([power, np.zeros((max(200 - count, 0), 2))])
     total, windows = np.zeros(len(padded)), np.zeros(len(padded))
@@ -149,7 +147,7 @@ def test_rhythm_is_the_sum_of_its_definition(count: int, seed: int) -> None:
     assert np.allclose(activity._rhythm(power), (total / windows)[:count])
 
 
-def test_long_stretches_are_cut_where_they_are_quiet() -> None:
+def test_long_stretches_are_cut_where_they_are_quiet():
     talk = scene(1.0, syllables(4.0), 0.3, syllables(4.0, 1), 1.0)
     pieces = list(voiced(talk, longest=6.0))
     assert len(pieces) == 2
@@ -167,12 +165,12 @@ def test_long_stretches_are_cut_where_they_are_quiet() -> None:
         ([(0.0, np.zeros(1600, np.float32)), (0.5, np.zeros(1600, np.float32))], "blocks must follow each other"),
     ],
 )
-def test_what_cannot_be_looked_at_is_refused(sound: object, message: str) -> None:
+def test_what_cannot_be_looked_at_is_refused(sound, message):
     with pytest.raises(ValueError, match=message):
         voice_activity(sound)
 
 
-def test_other_arguments_out_of_range_are_refused() -> None:
+def test_other_arguments_out_of_range_are_refused():
     with pytest.raises(ValueError, match=r"rate must be in 8000..48000 samples a second, got 96000"):
         voice_activity(np.zeros(100), 96_000)
     with pytest.raises(ValueError, match=r"longest must be at least 1 second, got 0.5"):
@@ -188,7 +186,7 @@ def test_other_arguments_out_of_range_are_refused() -> None:
         ("chaplin.mp4", (0.0, 9.6), 0.0),  # music alone
     ],
 )
-def test_real_clips(shared: Path, name: str, speech: tuple[float, float], share: float) -> None:
+def test_real_clips(shared, name, speech, share):
     found = voice_activity(read_sound(shared / "media" / name))
     covered = sum(max(min(b, speech[1]) - max(a, speech[0]), 0) for a, b in found) / (speech[1] - speech[0])
     assert covered >= share

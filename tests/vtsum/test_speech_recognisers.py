@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import wave
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -39,9 +39,7 @@ def english(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(st.lists(st.tuples(st.floats(0.1, 5.0), st.floats(0.1, 8.0)), max_size=12), st.floats(3.0, 12.0))
-def test_packs_hold_every_stretch_once_and_give_its_times_back(
-    draws: list[tuple[float, float]], longest: float
-) -> None:
+def test_packs_hold_every_stretch_once_and_give_its_times_back(draws, longest):
     at, stretches = 0.0, []
     for index, (gap, length) in enumerate(draws):
         stretches.append(Stretch(at + gap, np.full(round(length * RATE), index + 1, np.float32)))
@@ -59,7 +57,7 @@ def test_packs_hold_every_stretch_once_and_give_its_times_back(
         assert utterance.end == pytest.approx(stretch.end, abs=1e-3)
 
 
-def test_words_outside_their_stretch_are_brought_into_it() -> None:
+def test_words_outside_their_stretch_are_brought_into_it():
     (pack,) = packs(STRETCHES, 30.0)
     heard = [(" a", -1.0, 0.5, 2.0), (" .", 0.5, 0.6, 0.5), (" b", 1.0, 9.0, 0.5), (" c", 5.0, 4.0, -1.0)]
     first, second = pack.utterances(heard)
@@ -68,7 +66,7 @@ def test_words_outside_their_stretch_are_brought_into_it() -> None:
     assert all(9.0 <= w.start <= w.end <= 12.0 for w in second.words)
 
 
-def test_tokens_become_words() -> None:
+def test_tokens_become_words():
     pieces = {0: b" caf", 1: b"\xc3", 2: b"\xa9", 3: b",", 4: b" ", 5: b"no", 6: "日".encode(), 7: "本".encode()}
 
     def decode(tokens: list[int]) -> str:
@@ -80,13 +78,13 @@ def test_tokens_become_words() -> None:
     assert words_of_tokens([], decode, None) == []
 
 
-def test_going_round_in_circles_is_noticed() -> None:
+def test_going_round_in_circles_is_noticed():
     assert is_repetitive("thank you for watching " * 8)
     assert not is_repetitive("and so my fellow americans ask not what your country can do for you ask what you can do")
     assert not is_repetitive("no no no no")
 
 
-def test_whisper_says_the_planted_words_in_order_and_in_time(tmp_path: Path) -> None:
+def test_whisper_says_the_planted_words_in_order_and_in_time(tmp_path):
     folder = make_whisper(tmp_path / "many", language="de")
     heard = make_recogniser(f"whisper:{folder}")
     assert heard.language is None
@@ -102,7 +100,7 @@ def test_whisper_says_the_planted_words_in_order_and_in_time(tmp_path: Path) -> 
     assert utterances[-1].start == 40.0
 
 
-def test_whisper_in_batches_and_in_english(english: Path) -> None:
+def test_whisper_in_batches_and_in_english(english):
     from vtsum.enhance.speech.recognisers.whisper import Whisper
 
     long = [Stretch(100.0 * i, noise(2.0, i)) for i in range(3)]
@@ -114,12 +112,12 @@ def test_whisper_in_batches_and_in_english(english: Path) -> None:
     assert list(two.recognise([])) == []
 
 
-def test_whisper_that_goes_round_in_circles_says_nothing(tmp_path: Path) -> None:
+def test_whisper_that_goes_round_in_circles_says_nothing(tmp_path):
     folder = make_whisper(tmp_path / "loop", " hello world", language=None, repeats=40)
     assert list(make_recogniser(f"whisper:{folder}").recognise(STRETCHES)) == []
 
 
-def test_whisper_without_alignment_heads_gives_times_too(tmp_path: Path) -> None:
+def test_whisper_without_alignment_heads_gives_times_too(tmp_path):
     import json
 
     folder = make_whisper(tmp_path / "bare", language=None)
@@ -132,7 +130,7 @@ def test_whisper_without_alignment_heads_gives_times_too(tmp_path: Path) -> None
     assert all(5.0 <= w.start <= w.end <= 9.0 for w in utterance.words)
 
 
-def test_faster_whisper_reads_a_converted_checkpoint(english: Path, tmp_path: Path) -> None:
+def test_faster_whisper_reads_a_converted_checkpoint(english, tmp_path):
     pytest.importorskip("faster_whisper")
     heard = make_recogniser(f"faster-whisper:{convert(english, tmp_path / 'converted')}")
     utterances = list(heard.recognise(STRETCHES))
@@ -153,14 +151,14 @@ def test_faster_whisper_reads_a_converted_checkpoint(english: Path, tmp_path: Pa
         ("faster-whisper:/nowhere/at/all", "source must be a converted Whisper model .* got '/nowhere/at/all'"),
     ],
 )
-def test_what_is_no_recogniser_is_named(name: str, message: str) -> None:
+def test_what_is_no_recogniser_is_named(name, message):
     if name.startswith("faster"):
         pytest.importorskip("faster_whisper")
     with pytest.raises(VTSumError, match=message):
         make_recogniser(name)
 
 
-def test_missing_packages_are_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_one_clear_line(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(VTSumError, match="PocketSphinx: pocketsphinx must be installed: pip install"):
         make_recogniser("pocketsphinx")
@@ -168,7 +166,7 @@ def test_missing_packages_are_one_clear_line(monkeypatch: pytest.MonkeyPatch) ->
         make_recogniser("faster-whisper:base")
 
 
-def test_another_model_and_an_unknown_language_are_refused(english: Path, tmp_path: Path) -> None:
+def test_another_model_and_an_unknown_language_are_refused(english, tmp_path):
     from vtsum.enhance.speech.recognisers.whisper import Whisper
 
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
@@ -208,7 +206,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("processes", [1, 3])
-def test_processes_give_results_in_order(fake: None, processes: int) -> None:
+def test_processes_give_results_in_order(fake, processes):
     sizes = [1600, 50, 4800, 3200, 3201, 3202, 3203, 3204, 3205, 3206]
     stretches = [Stretch(float(i), np.zeros(n, np.float32)) for i, n in enumerate(sizes)]
     found = list(PocketSphinx(processes=processes).recognise(stretches))
@@ -221,13 +219,13 @@ def test_processes_give_results_in_order(fake: None, processes: int) -> None:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_process_that_dies_is_an_error_and_nothing_hangs(fake: None, processes: int) -> None:
+def test_a_process_that_dies_is_an_error_and_nothing_hangs(fake, processes):
     stretches = [Stretch(float(i), np.zeros(n, np.float32)) for i, n in enumerate([200, 7, 200, 200, 200])]
     with pytest.raises(VTSumError, match="PocketSphinx: its process ended with 3"):
         list(PocketSphinx(processes=processes).recognise(stretches))
 
 
-def test_stopping_early_ends_the_processes(fake: None) -> None:
+def test_stopping_early_ends_the_processes(fake):
     stretches = (Stretch(float(i), np.zeros(200, np.float32)) for i in range(1000))
     found: Iterator[Utterance] = PocketSphinx(processes=2).recognise(stretches)
     assert next(found).words[0].text == "200"
@@ -235,7 +233,7 @@ def test_stopping_early_ends_the_processes(fake: None) -> None:
     assert len(list(stretches)) > 900  # it read no further ahead than it must
 
 
-def test_pocketsphinx_recognises_real_speech(shared: Path, tmp_path: Path) -> None:
+def test_pocketsphinx_recognises_real_speech(shared, tmp_path):
     pytest.importorskip("pocketsphinx")
     sound = np.concatenate([block for _, block in read_sound(shared / "media" / "nasa_13013.mp4")])
     with wave.open(str(tmp_path / "part.wav"), "wb") as file:
@@ -264,7 +262,7 @@ class Echo:
             yield Utterance((Word(f"w{index}", stretch.start, stretch.end, max(0.9 - 0.3 * index, 0.0)),))
 
 
-def test_a_transcript_of_the_user_comes_first(shared: Path, tmp_path: Path) -> None:
+def test_a_transcript_of_the_user_comes_first(shared, tmp_path):
     clip = shared / "media" / "speech_and_silence.mp4"
     (tmp_path / "talk.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\nHello\n")
     assert transcribe(clip, transcript=tmp_path / "talk.srt", recogniser=Echo()).text == "Hello"
@@ -276,12 +274,12 @@ def test_a_transcript_of_the_user_comes_first(shared: Path, tmp_path: Path) -> N
     assert not any(19.0 < word.start < 38.0 for word in spread.words)  # where the clip is silent
 
 
-def test_a_track_comes_before_the_recogniser(shared: Path) -> None:
+def test_a_track_comes_before_the_recogniser(shared):
     said = transcribe(shared / "media" / "nasa_13013.mp4", recogniser=Echo())
     assert (said.source, said.utterances[0].words[0].text) == ("subtitles", "This")
 
 
-def test_the_recogniser_hears_the_voice_and_the_doubtful_is_left_out(shared: Path) -> None:
+def test_the_recogniser_hears_the_voice_and_the_doubtful_is_left_out(shared):
     seconds: list[float] = []  # shares of the work
     clip = shared / "media" / "speech_and_silence.mp4"
     heard = transcribe(clip, recogniser=Echo(), denoiser=None, progress=seconds.append)
@@ -293,7 +291,7 @@ def test_the_recogniser_hears_the_voice_and_the_doubtful_is_left_out(shared: Pat
     assert (marked.source, len(marked.words)) == ("marked", 1)
 
 
-def test_what_is_understood_is_told_by_all_of_it() -> None:
+def test_what_is_understood_is_told_by_all_of_it():
     def said(*words: tuple[str, float]) -> list[Utterance]:
         return [Utterance((Word(text, i, i + 0.5, sure),)) for i, (text, sure) in enumerate(words)]
 
@@ -304,7 +302,7 @@ def test_what_is_understood_is_told_by_all_of_it() -> None:
     assert not is_understood(sphinx_, said(*talk, *[("the", 0.05)] * 10))  # three, among much noise
     assert not is_understood(sphinx_, said(*[("the", 1.0)] * 50))
     assert not is_understood(sphinx_, [])
-    assert is_understood(Echo(), said(("a", 0.2)))  # type: ignore[arg-type]
+    assert is_understood(Echo(), said(("a", 0.2)))
 
 
 @pytest.mark.parametrize(
@@ -314,9 +312,7 @@ def test_what_is_understood_is_told_by_all_of_it() -> None:
         ("fr", "Le port est encore dans la brume ce matin. Les pêcheurs partent en mer avec leurs bateaux."),
     ],
 )
-def test_another_language_is_not_understood(
-    tmp_path: Path, needs_program: Callable[[str], str], voice: str, text: str
-) -> None:
+def test_another_language_is_not_understood(tmp_path, needs_program, voice, text):
     needs_program("espeak-ng")
     with wave.open(str(tmp_path / "talk.wav"), "wb") as file:
         file.setnchannels(1)
@@ -328,7 +324,7 @@ def test_another_language_is_not_understood(
     assert any("could not be understood: another language" in warning for warning in heard.warnings)
 
 
-def test_melodies_are_not_words(tmp_path: Path) -> None:
+def test_melodies_are_not_words(tmp_path):
     """PocketSphinx makes words of anything; those of a melody are not believed, sure as one may seem."""
     heard = transcribe(small_clip(tmp_path / "melody.mp4").path)
     assert heard.utterances == ()
@@ -336,7 +332,7 @@ def test_melodies_are_not_words(tmp_path: Path) -> None:
     assert all("could not be understood" in warning for warning in heard.warnings)
 
 
-def test_no_more_voice_is_heard_than_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_voice_is_heard_than_asked_for(monkeypatch):
     module = importlib.import_module("vtsum.enhance.speech.transcribe")
     spoken = [Stretch(20.0 * i, np.zeros(10 * RATE, np.float32)) for i in range(30)]  # 300 s of voice in 10 minutes
     monkeypatch.setattr(module, "read_sound", lambda path: iter([(0.0, np.zeros(RATE, np.float32))]))
@@ -375,7 +371,7 @@ def test_no_more_voice_is_heard_than_asked_for(monkeypatch: pytest.MonkeyPatch) 
 
 
 @given(st.lists(st.floats(0.2, 12.0), max_size=60), st.floats(0.1, 300.0))
-def test_stretches_are_spread_evenly(lengths: list[float], limit: float) -> None:
+def test_stretches_are_spread_evenly(lengths, limit):
     array = np.array(lengths)
     chosen = sorted(evenly(array, limit))
     total, passed = array.sum(), np.cumsum(array)
@@ -387,7 +383,7 @@ def test_stretches_are_spread_evenly(lengths: list[float], limit: float) -> None
         assert abs(taken - limit * passed[i] / total) <= 12.0
 
 
-def test_music_and_silence_have_no_words(shared: Path, tmp_path: Path) -> None:
+def test_music_and_silence_have_no_words(shared, tmp_path):
     heard = transcribe(shared / "media" / "chaplin.mp4", recogniser=Echo())
     assert (heard.utterances, heard.language, heard.warnings) == ((), None, ())
     assert transcribe(shared / "media" / "jfk.flac", recogniser=None).utterances == ()
@@ -395,7 +391,7 @@ def test_music_and_silence_have_no_words(shared: Path, tmp_path: Path) -> None:
         transcribe(tmp_path / "none.mp4")
 
 
-def test_the_worker_imports_nothing_of_vtsum() -> None:
+def test_the_worker_imports_nothing_of_vtsum():
     """It must start quickly, and with -P, from any folder."""
     import subprocess
 

@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 
+from tests.vtsum.samples import remux
 from vtsum.enhance.speech.sound import RATE, as_pcm, picture_origin, read_sound
 from vtsum.errors import VTSumError
 
@@ -54,7 +55,7 @@ def joined(path: Path, **options: float) -> np.ndarray:
     return np.concatenate([block for _, block in blocks]) if blocks else np.zeros(0, np.float32)
 
 
-def test_a_tone_comes_out_as_it_went_in(tmp_path: Path) -> None:
+def test_a_tone_comes_out_as_it_went_in(tmp_path):
     path = write_sound(tmp_path / "tone.mkv", [(0.0, np.stack([tone(3.0, 44_100), np.zeros(132_300)]))])
     heard = joined(path)
     assert len(heard) == pytest.approx(3 * RATE, abs=2)
@@ -63,7 +64,7 @@ def test_a_tone_comes_out_as_it_went_in(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("block", [0.01, 0.37, 60.0])
-def test_blocks_of_any_length_hold_the_same_sound(tmp_path: Path, block: float) -> None:
+def test_blocks_of_any_length_hold_the_same_sound(tmp_path, block):
     rng = np.random.default_rng(0)
     path = write_sound(tmp_path / "noise.mkv", [(0.0, rng.uniform(-0.5, 0.5, (1, 16_000)))], rate=16_000)
     assert np.array_equal(joined(path, block=block), joined(path))
@@ -71,7 +72,7 @@ def test_blocks_of_any_length_hold_the_same_sound(tmp_path: Path, block: float) 
     assert set(sizes[:-1]) <= {round(block * RATE)}
 
 
-def test_a_gap_is_silence_and_sound_keeps_its_time(tmp_path: Path) -> None:
+def test_a_gap_is_silence_and_sound_keeps_its_time(tmp_path):
     parts = [(0.5, tone(1.0, 16_000)[None]), (3.0, tone(1.0, 16_000)[None])]
     heard = joined(write_sound(tmp_path / "gap.mkv", parts, rate=16_000, pictures=4.0))
     loud = np.flatnonzero(np.abs(heard) > 0.1) / RATE
@@ -82,20 +83,14 @@ def test_a_gap_is_silence_and_sound_keeps_its_time(tmp_path: Path) -> None:
     assert np.all(heard[: int(0.49 * RATE)] == 0)
 
 
-def test_sound_before_the_first_picture_is_left_out(tmp_path: Path) -> None:
+def test_sound_before_the_first_picture_is_left_out(tmp_path):
     source = write_sound(tmp_path / "both.mkv", [(0.0, tone(4.0, 16_000)[None])], rate=16_000, pictures=4.0)
-    late = tmp_path / "late.mkv"
-    with av.open(str(source)) as read, av.open(str(late), "w") as write:
-        streams = {s.index: write.add_stream_from_template(s) for s in read.streams}
-        for packet in read.demux():
-            if packet.dts is not None and (packet.stream.type == "audio" or packet.pts * packet.time_base >= 1):
-                packet.stream = streams[packet.stream.index]
-                write.mux(packet)
+    late = remux(source, tmp_path / "late.mkv", keep=lambda p: p.stream.type == "audio" or p.pts * p.time_base >= 1)
     assert picture_origin(late, "test") == pytest.approx(1.0, abs=0.11)
     assert len(joined(late)) / RATE == pytest.approx(4.0 - picture_origin(late, "test"), abs=0.02)
 
 
-def test_a_file_without_sound_gives_no_blocks(tmp_path: Path) -> None:
+def test_a_file_without_sound_gives_no_blocks(tmp_path):
     with av.open(str(tmp_path / "mute.mp4"), "w") as file:
         stream = file.add_stream("mpeg4", rate=10)
         stream.width = stream.height = 32
@@ -104,7 +99,7 @@ def test_a_file_without_sound_gives_no_blocks(tmp_path: Path) -> None:
     assert list(read_sound(tmp_path / "mute.mp4")) == []
 
 
-def test_a_file_that_is_cut_short_is_read_to_the_cut(tmp_path: Path) -> None:
+def test_a_file_that_is_cut_short_is_read_to_the_cut(tmp_path):
     rng = np.random.default_rng(0)
     path = write_sound(tmp_path / "whole.mkv", [(0.0, rng.uniform(-0.5, 0.5, (1, 64_000)))], rate=16_000)
     whole = joined(path)
@@ -114,7 +109,7 @@ def test_a_file_that_is_cut_short_is_read_to_the_cut(tmp_path: Path) -> None:
     assert np.array_equal(half[: -RATE // 2], whole[: len(half) - RATE // 2])
 
 
-def test_what_cannot_be_read_is_named_at_the_call(tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_named_at_the_call(tmp_path):
     with pytest.raises(VTSumError, match=r"read_sound: .*none\.mp4: no such file"):
         read_sound(tmp_path / "none.mp4")
     (tmp_path / "empty.wav").touch()
@@ -130,7 +125,7 @@ def test_what_cannot_be_read_is_named_at_the_call(tmp_path: Path) -> None:
         read_sound(path, block=0)
 
 
-def test_pcm_is_cut_off_at_full_scale() -> None:
+def test_pcm_is_cut_off_at_full_scale():
     assert as_pcm(np.array([0.0, 1.0, -1.0, 3.0, -3.0, 0.5], np.float32)).tolist() == [
         0, 32767, -32767, 32767, -32768, 16384
     ]  # fmt: skip

@@ -45,7 +45,7 @@ def times(said: Transcript) -> list[tuple[str, float, float]]:
     return [(u.text, round(u.start, 3), round(u.end, 3)) for u in said.utterances]
 
 
-def test_srt(tmp_path: Path) -> None:
+def test_srt(tmp_path):
     said = read(tmp_path, SRT)
     assert times(said) == [("Hello there.", 1.0, 2.95), ('I said "no".', 4.5, 6.0)]
     assert (said.source, said.language, said.warnings) == ("talk.srt", None, ())
@@ -54,20 +54,20 @@ def test_srt(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
-def test_encodings_and_line_ends(tmp_path: Path, encoding: str) -> None:
+def test_encodings_and_line_ends(tmp_path, encoding):
     text = "1\r\n00:00:01,000 --> 00:00:03,000\r\nÜber Köln\r\n\r\n"
     said = read(tmp_path, text.encode(encoding), "talk.de.srt")
     assert (said.text, said.language) == ("Über Köln", "de")
 
 
-def test_srt_without_empty_lines_between_and_out_of_order(tmp_path: Path) -> None:
+def test_srt_without_empty_lines_between_and_out_of_order(tmp_path):
     text = "1\n00:00:05,0 --> 00:00:06,0\nsecond\n2\n00:00:01.5 --> 00:00:02,5\nfirst\n3\n0:07 --> 0:06\nnever\n"
     said = read(tmp_path, text)
     assert [(word, start) for word, start, _ in times(said)] == [("first", 1.5), ("second", 5.0)]
     assert said.warnings == ("talk.srt: 1 of 3 subtitles end before they begin and are left out",)
 
 
-def test_vtt_with_headers_notes_settings_and_voices(tmp_path: Path) -> None:
+def test_vtt_with_headers_notes_settings_and_voices(tmp_path):
     text = (
         "WEBVTT - a talk\nKind: captions\nLanguage: en-GB\n\nSTYLE\n::cue { color: red }\n\nNOTE not said\nat all\n\n"
         "intro\n00:01.000 --> 00:03.000 align:start position:0%\n<v Mary>Fish &amp; chips\n\n"
@@ -78,7 +78,7 @@ def test_vtt_with_headers_notes_settings_and_voices(tmp_path: Path) -> None:
     assert [(u.text, u.start) for u in said.utterances] == [("Fish chips", 1.0), ("Bye", 3600.25)]
 
 
-def test_rolling_captions_say_each_line_once(tmp_path: Path) -> None:
+def test_rolling_captions_say_each_line_once(tmp_path):
     """As YouTube writes them: the new line with times inside, under the old one; between them 10 ms of the old one."""
     text = (
         "WEBVTT\n\n00:00:00.000 --> 00:00:02.000\n \nso<00:00:00.500><c> we</c><00:00:01.000><c> begin</c>\n\n"
@@ -94,7 +94,7 @@ def test_rolling_captions_say_each_line_once(tmp_path: Path) -> None:
     assert said.words[0].end <= 0.5
 
 
-def test_plain_text_with_times(tmp_path: Path) -> None:
+def test_plain_text_with_times(tmp_path):
     said = read(tmp_path, "[0:05] Take the flour.\nAnd the eggs.\n0:20\nStir it.\n(1:00) Done.\n", "talk.txt")
     assert [(u.text, u.start) for u in said.utterances] == [
         ("Take the flour. And the eggs.", 5.0), ("Stir it.", 20.0), ("Done.", 60.0)
@@ -102,7 +102,7 @@ def test_plain_text_with_times(tmp_path: Path) -> None:
     assert said.warnings == ()
 
 
-def test_plain_text_without_times_is_spread_over_the_voice(tmp_path: Path) -> None:
+def test_plain_text_without_times_is_spread_over_the_voice(tmp_path):
     text = "One two three four. Five six\nseven [laughs] eight!\n\nNine"
     said = read(tmp_path, text, "talk.txt", stretches=[(10.0, 20.0), (50.0, 52.0)], duration=90.0)
     assert [u.text for u in said.utterances] == ["One two three four.", "Five six seven eight!", "Nine"]
@@ -131,12 +131,12 @@ def test_plain_text_without_times_is_spread_over_the_voice(tmp_path: Path) -> No
         (b"WEBVTT\n\n00:01.000 --> ", "line 3: must be two times"),
     ],
 )
-def test_a_broken_transcript_is_named(tmp_path: Path, data: bytes, message: str) -> None:
+def test_a_broken_transcript_is_named(tmp_path, data, message):
     with pytest.raises(VTSumError, match=f"read_transcript: .*talk.srt: .*{message}"):
         read(tmp_path, data)
 
 
-def test_a_missing_transcript_is_named(tmp_path: Path) -> None:
+def test_a_missing_transcript_is_named(tmp_path):
     with pytest.raises(VTSumError, match=r"none\.srt must be a readable file, got: no such file"):
         read_transcript(tmp_path / "none.srt")
 
@@ -159,7 +159,7 @@ WORDS = st.tuples(st.text(string.ascii_lowercase + ".é&", min_size=1).filter(la
 
 @settings(max_examples=40)
 @given(st.lists(st.lists(WORDS, min_size=1, max_size=30), max_size=3), st.sampled_from(["srt", "vtt"]))
-def test_what_is_written_is_read_back(draws: list[list[tuple[str, int, int]]], kind: str) -> None:
+def test_what_is_written_is_read_back(draws, kind):
     said = spoken(draws)
     text = as_srt(said) if kind == "srt" else as_vtt(said)
     cues, language = parse_cues(text.splitlines(), "test")
@@ -178,7 +178,7 @@ def test_what_is_written_is_read_back(draws: list[list[tuple[str, int, int]]], k
 
 
 @given(st.lists(st.text(string.ascii_letters, min_size=1, max_size=9), min_size=1), st.floats(0, 1e4), st.floats(0, 50))
-def test_words_share_time_by_length(texts: list[str], start: float, length: float) -> None:
+def test_words_share_time_by_length(texts, start, length):
     words = spread_words(texts, start, start + length)
     total = sum(len(t) + 1 for t in texts)
     taken = min(length, 0.15 * total)
@@ -189,7 +189,7 @@ def test_words_share_time_by_length(texts: list[str], start: float, length: floa
         assert word.end == pytest.approx(at, abs=1e-6)
 
 
-def test_limits_of_subtitles() -> None:
+def test_limits_of_subtitles():
     words = tuple(Word("elevenchars", i * 0.4, i * 0.4 + 0.3, 1.0) for i in range(20))
     found = list(subtitles(Transcript((Utterance(words),), "test", None)))
     assert [len(text.replace("\n", " ").split()) for _, _, text in found] == [6, 6, 6, 2]  # three words a line of 42
@@ -219,20 +219,18 @@ def write_track(path: Path, text: str, pictures_from: float = 0.0) -> Path:
     return path
 
 
-def test_the_track_in_a_file_is_read(tmp_path: Path) -> None:
+def test_the_track_in_a_file_is_read(tmp_path):
     said = read_subtitle_track(write_track(tmp_path / "talk.mkv", SRT))
-    assert said is not None
     assert times(said) == [("Hello there.", 1.0, 2.95), ('I said "no".', 4.5, 6.0)]
     assert (said.source, said.language) == ("subtitles", "eng")
 
 
-def test_times_count_from_the_first_picture(tmp_path: Path) -> None:
+def test_times_count_from_the_first_picture(tmp_path):
     said = read_subtitle_track(write_track(tmp_path / "late.mkv", SRT, pictures_from=0.5))
-    assert said is not None
     assert [u.start for u in said.utterances] == pytest.approx([0.5, 4.0])
 
 
-def test_a_file_without_words_in_a_track_has_none(tmp_path: Path, shared: Path) -> None:
+def test_a_file_without_words_in_a_track_has_none(tmp_path, shared):
     silent = "1\n00:00:01,000 --> 00:00:02,000\n[music]\n"
     assert read_subtitle_track(write_track(tmp_path / "mute.mkv", silent)) is None
     assert read_subtitle_track(shared / "media" / "chaplin.mp4") is None
@@ -240,8 +238,7 @@ def test_a_file_without_words_in_a_track_has_none(tmp_path: Path, shared: Path) 
         read_subtitle_track(tmp_path / "none.mkv")
 
 
-def test_the_track_of_a_real_clip(shared: Path) -> None:
+def test_the_track_of_a_real_clip(shared):
     said = read_subtitle_track(shared / "media" / "nasa_13013.mp4")
-    assert said is not None
     assert said.utterances[1].text == "space telescope in one of the largest cleanrooms in the world"
     assert said.words[-1].text == "successfully"

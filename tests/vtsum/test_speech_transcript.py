@@ -29,12 +29,12 @@ def transcript(*times: tuple[float, float]) -> Transcript:
         (("so", 0.0, 0.5, float("nan")), "confidence must be in 0..1"),
     ],
 )
-def test_a_word_that_cannot_be_is_refused(values: tuple[str, float, float, float], message: str) -> None:
+def test_a_word_that_cannot_be_is_refused(values, message):
     with pytest.raises(ValueError, match=message):
         Word(*values)
 
 
-def test_words_and_utterances_out_of_order_are_refused() -> None:
+def test_words_and_utterances_out_of_order_are_refused():
     late, early = Word("late", 2.0, 3.0, 1.0), Word("early", 1.0, 1.5, 1.0)
     with pytest.raises(ValueError, match=r"got 'late' at 2.0 before 'early' at 1.0"):
         Utterance((late, early))
@@ -44,7 +44,7 @@ def test_words_and_utterances_out_of_order_are_refused() -> None:
         Transcript((Utterance((late,)), Utterance((early,))), "test", None)
 
 
-def test_text_and_times_are_those_of_the_words() -> None:
+def test_text_and_times_are_those_of_the_words():
     first = Utterance((Word("Well,", 1.0, 3.0, 0.5), Word("yes.", 1.5, 2.0, 0.5)), (("whale", "yes"),))
     said = Transcript((first, Utterance((Word("No.", 4.0, 4.5, 1.0),))), "test", None)
     assert (first.text, first.start, first.end) == ("Well, yes.", 1.0, 3.0)  # the longer word ends later
@@ -52,7 +52,7 @@ def test_text_and_times_are_those_of_the_words() -> None:
     assert [word.text for word in said.words] == ["Well,", "yes.", "No."]
 
 
-def test_pauses_include_both_ends_and_leave_short_gaps_out() -> None:
+def test_pauses_include_both_ends_and_leave_short_gaps_out():
     said = transcript((0.1, 1.0), (1.1, 2.0), (3.0, 4.0))
     assert said.pauses(10.0) == [(2.0, 3.0), (4.0, 10.0)]
     assert said.pauses(10.0, 0.05) == [(0.0, 0.1), (1.0, 1.1), (2.0, 3.0), (4.0, 10.0)]
@@ -68,9 +68,7 @@ def test_pauses_include_both_ends_and_leave_short_gaps_out() -> None:
 @given(
     st.lists(st.tuples(st.integers(0, 300), st.integers(0, 60)), max_size=12), st.integers(0, 320), st.integers(0, 40)
 )
-def test_pauses_are_the_runs_of_milliseconds_in_no_word(
-    spans: list[tuple[int, int]], duration: int, shortest: int
-) -> None:
+def test_pauses_are_the_runs_of_milliseconds_in_no_word(spans, duration, shortest):
     said = transcript(*sorted((a / 1000, (a + n) / 1000) for a, n in spans))
     # A word of no length still parts two pauses, at its instant: the oracle works on half milliseconds.
     silent = np.ones(2 * duration, bool)

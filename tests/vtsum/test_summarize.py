@@ -8,7 +8,6 @@ import json
 import math
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -16,28 +15,17 @@ import numpy as np
 import pytest
 
 import vtsum
-from tests.vtsum.fakes import ColourModel, FakeCaption, deafen
-from tests.vtsum.samples import decode, small_clip
+from tests.vtsum.fakes import ColourModel, FakeCaption
+from tests.vtsum.samples import decode, remux
 from vtsum.errors import VTSumError
 from vtsum.summary import schema
 from vtsum.summary.text import Moment, clock_time, describe, text_file
 
-
-@pytest.fixture(scope="module", autouse=True)
-def nobody_listens() -> Iterator[None]:
-    """What is heard is tested in test_listening."""
-    with pytest.MonkeyPatch.context() as patch:
-        deafen(patch)
-        yield
+pytestmark = pytest.mark.usefixtures("nobody_listens")
 
 
 @pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_clip(tmp_path_factory.mktemp("clip") / "small.mp4").path
-
-
-@pytest.fixture(scope="module")
-def made(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> vtsum.Summary:
+def made(clip: Path, nobody_listens: None, tmp_path_factory: pytest.TempPathFactory) -> vtsum.Summary:
     return vtsum.summarize(clip, tmp_path_factory.mktemp("made") / "out", budget="5s", model=ColourModel())
 
 
@@ -226,12 +214,6 @@ def test_the_whole_video_when_the_budget_allows(clip, tmp_path):
     assert all(shot["chosen"] for shot in made.shots)
 
 
-def test_a_budget_longer_than_the_video(clip, tmp_path):
-    with pytest.raises(VTSumError, match=r"at most the length of the video, 12\.0 s, got '60s'"):
-        vtsum.summarize(clip, tmp_path / "o", budget="60s", model=ColourModel())
-    assert os.listdir(tmp_path) == []
-
-
 def write_plain(path: Path, frames: int, size: tuple[int, int] = (64, 48), rate: int = 25) -> Path:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=rate)
@@ -257,14 +239,7 @@ def test_very_short_videos(tmp_path, frames, size, rate):
 
 
 def test_a_file_broken_in_the_middle(clip, tmp_path):
-    whole = tmp_path / "whole.mkv"
-    with av.open(str(clip)) as source, av.open(str(whole), "w") as target:
-        streams = {s.index: target.add_stream_from_template(s) for s in source.streams}
-        for packet in source.demux():
-            if packet.dts is not None:
-                packet.stream = streams[packet.stream.index]
-                target.mux(packet)
-    data = whole.read_bytes()
+    data = remux(clip, tmp_path / "whole.mkv").read_bytes()
     broken = tmp_path / "broken.mkv"
     broken.write_bytes(data[: len(data) // 2])
     made = vtsum.summarize(broken, tmp_path / "o", model=ColourModel())
@@ -296,11 +271,8 @@ def test_progress_runs_through_the_stages(clip, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"fps": 0.0}, "fps must be 0.0001 to 30, got 0"),
         ({"fps": float("nan")}, "fps must be 0.0001 to 30, got nan"),
-        ({"formats": ["avi"]}, "format must be among mp4, txt, json, keyframes, html, got 'avi'"),
         ({"formats": []}, "must name at least one"),
-        ({"budget": "nonsense"}, "budget must be"),
         ({"budget": 15}, "budget must be text"),
     ],
 )
@@ -333,14 +305,8 @@ def test_sentences_that_say_the_same_become_one():
 
 
 def test_clock():
-    assert [clock_time(t) for t in (0, 59.99, 60, 3599.9, 3600, 7384)] == [
-        "0:00",
-        "0:59",
-        "1:00",
-        "59:59",
-        "1:00:00",
-        "2:03:04",
-    ]
+    times = {0: "0:00", 59.99: "0:59", 60: "1:00", 3599.9: "59:59", 3600: "1:00:00", 7384: "2:03:04"}
+    assert [clock_time(t) for t in times] == list(times.values())
 
 
 def test_text_file_keeps_control_characters_out(made):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.vtsum.synthetic_corpus import SHORT, SIZES, synthetic_corpus
 from vtsum import cli
 from vtsum.data.collate import collate
 from vtsum.data.videoxum import VideoXumDataset, join_sentences
@@ -30,20 +31,11 @@ from vtsum.recipes.synthetic_scenes import (
 from vtsum.recipes.tiny_clip import TinyClip, byte_pair_vocabulary
 
 USUAL = CorpusParameters()
-SHORT = CorpusParameters(shortest=20.0, longest=34.0, events_share=(0.2, 0.3))
-SIZES: dict[str, Any] = {"train": 3, "val": 1, "test": 12, "seed": 5, "parameters": SHORT, "clip_steps": 120}
-
-
-@dataclass
-class Made:
-    folder: Path
-    manifest: dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    folder = tmp_path_factory.mktemp("corpus") / "new"
-    return Made(folder, make_corpus(folder, films=1, **SIZES))
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return synthetic_corpus(tmp_path_factory)
 
 
 def files(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -130,15 +122,12 @@ def test_pictures_show_what_the_text_says():
 
 
 def test_corpus_has_the_layout(corpus):
-    folder = corpus.folder
-    assert sorted(path.name for path in folder.iterdir()) == [
-        *["anno", "clip", "feat", "manifest.json", "videos", "vocab.txt"]
-    ]
-    assert corpus.manifest == json.loads((folder / "manifest.json").read_text())
-    assert corpus.manifest["complete"] is True
-    assert corpus.manifest["videos"] == {"train": 3, "val": 1, "test": 12}
-    for split, count in corpus.manifest["videos"].items():
-        dataset = VideoXumDataset(folder, split, with_clip=True)
+    assert sorted(os.listdir(corpus)) == ["anno", "clip", "feat", "manifest.json", "videos", "vocab.txt"]
+    manifest = json.loads((corpus / "manifest.json").read_text())
+    assert manifest["complete"] is True
+    assert manifest["videos"] == {"train": 3, "val": 1, "test": 12}
+    for split, count in manifest["videos"].items():
+        dataset = VideoXumDataset(corpus, split, with_clip=True)
         assert (len(dataset), dataset.width) == (count, 256)
         items = [dataset[n] for n in range(count)]
         assert [len(item.features) for item in items] == dataset.lengths
@@ -148,8 +137,8 @@ def test_corpus_has_the_layout(corpus):
         np.testing.assert_allclose(batch.video_embeddings.norm(dim=2)[batch.video_mask], 16, rtol=1e-4)
     from vtsum.model.checkpoint import load_tokenizer
 
-    tokenizer = load_tokenizer(folder / "vocab.txt")
-    words = (folder / "vocab.txt").read_text().split()
+    tokenizer = load_tokenizer(corpus / "vocab.txt")
+    words = (corpus / "vocab.txt").read_text().split()
     assert words[:5] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     for text in ("a video of " + join_sentences([text]) for text in all_sentences()):
         assert tokenizer.tokenize(text) == text.split()
@@ -159,7 +148,7 @@ def test_corpus_has_the_layout(corpus):
 def test_features_tell_events_from_dull_frames(corpus):
     """A ridge regression from single frames, fitted on the test videos' first half, finds the marked frames of the
     second: the features are of the pictures, frame by frame."""
-    dataset = VideoXumDataset(corpus.folder, "test")
+    dataset = VideoXumDataset(corpus, "test")
     items = [dataset[n] for n in range(12)]
     x = [np.c_[item.features.numpy(), np.ones(len(item.features))] for item in items]
     y = [item.vsum_labels.mean(0).numpy() for item in items]
@@ -171,7 +160,7 @@ def test_features_tell_events_from_dull_frames(corpus):
 
 
 def test_clip_matches_texts_with_the_frames_they_speak_of(corpus):
-    dataset = VideoXumDataset(corpus.folder, "test", with_clip=True)
+    dataset = VideoXumDataset(corpus, "test", with_clip=True)
     items = [dataset[n] for n in range(12)]
     plans = {plan.video_id: plan for plan in (plan_video(5, "test", n, SHORT) for n in range(12))}
 
@@ -193,7 +182,7 @@ def test_clip_matches_texts_with_the_frames_they_speak_of(corpus):
     assert own.mean() > (dull * texts).sum(1).mean() + 0.1
     assert (scores.argmax(0) == np.arange(12)).mean() > 0.6
     # the stored text is what the folder's own text tower says
-    clip = TinyClip.load(corpus.folder / "clip")
+    clip = TinyClip.load(corpus / "clip")
     read = clip.text_features([item.tsum for item in items])
     np.testing.assert_allclose(read, [item.clip_text[0].numpy() for item in items], atol=1e-4)
 
@@ -201,7 +190,7 @@ def test_clip_matches_texts_with_the_frames_they_speak_of(corpus):
 def test_clip_reads_whole_words_and_anything_else(corpus):
     texts = [join_sentences([text]) for text in all_sentences()]
     assert byte_pair_vocabulary(texts) == byte_pair_vocabulary(texts) == byte_pair_vocabulary(texts[::-1])
-    tokenizer = TinyClip.load(corpus.folder / "clip").tokenizer
+    tokenizer = TinyClip.load(corpus / "clip").tokenizer
     for text in texts:
         read = tokenizer.convert_ids_to_tokens(tokenizer(text).input_ids)
         assert read == ["<|startoftext|>", *(word + "</w>" for word in text.split()), "<|endoftext|>"]
@@ -216,9 +205,9 @@ def test_clip_folder_is_a_frame_encoder(corpus):
     plan = plan_video(5, "test", 0, SHORT)
     artist = Artist(plan)
     pictures = shrink(np.stack([artist.draw(t) for t in range(4)]))
-    encoder = load_frame_encoder(str(corpus.folder / "clip"))
+    encoder = load_frame_encoder(str(corpus / "clip"))
     assert (encoder.image_size, encoder.dim) == (64, 64)
-    with np.load(corpus.folder / "feat/vt_clipscore" / f"{plan.video_id}.npz") as stored:
+    with np.load(corpus / "feat/vt_clipscore" / f"{plan.video_id}.npz") as stored:
         np.testing.assert_allclose(encoder.encode(pictures), stored["vision"][:4], atol=1e-4)
 
 
@@ -226,7 +215,7 @@ def test_films_show_the_same_pictures(corpus):
     from vtsum.video import FrameSampler, probe
 
     plan = plan_video(5, "test", 0, SHORT)
-    path = corpus.folder / "videos" / f"{plan.video_id}.mp4"
+    path = corpus / "videos" / f"{plan.video_id}.mp4"
     assert probe(path).duration == pytest.approx(plan.duration, abs=0.1)
     artist = Artist(plan)
     frames = [frame.image for frame in FrameSampler(path, size=(128, 128))]
@@ -237,7 +226,7 @@ def test_films_show_the_same_pictures(corpus):
 
 def test_second_run_writes_nothing_and_a_larger_one_adds(corpus, tmp_path, monkeypatch):
     folder = tmp_path / "copy"
-    shutil.copytree(corpus.folder, folder)
+    shutil.copytree(corpus, folder)
     before = files(folder)
     drawn: list[str] = []
     draw = Artist.__init__
@@ -264,8 +253,8 @@ def test_second_run_writes_nothing_and_a_larger_one_adds(corpus, tmp_path, monke
 def test_what_was_stopped_is_continued(corpus, tmp_path):
     folder = tmp_path / "stopped"
     (folder).mkdir()
-    shutil.copytree(corpus.folder / "clip", folder / "clip")
-    shutil.copy(corpus.folder / "manifest.json", folder)
+    shutil.copytree(corpus / "clip", folder / "clip")
+    shutil.copy(corpus / "manifest.json", folder)
 
     def stop(stage: str, done: int, total: int) -> None:
         if stage == "videos" and done == 5:
@@ -277,13 +266,13 @@ def test_what_was_stopped_is_continued(corpus, tmp_path):
     assert len(list((folder / "feat/blip").iterdir())) == 5
     make_corpus(folder, **SIZES)
     made = {name: content for name, (_, content) in files(folder).items()}
-    expected = {name: content for name, (_, content) in files(corpus.folder).items() if "videos" not in name}
+    expected = {name: content for name, (_, content) in files(corpus).items() if "videos" not in name}
     assert made == expected
 
 
 def test_broken_clip_is_told_and_made_anew(corpus, tmp_path, monkeypatch):
     folder = tmp_path / "corpus"
-    shutil.copytree(corpus.folder, folder)
+    shutil.copytree(corpus, folder)
     weights = folder / "clip/model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:1000])
@@ -292,7 +281,7 @@ def test_broken_clip_is_told_and_made_anew(corpus, tmp_path, monkeypatch):
     (folder / "clip/config.json").unlink()
     with pytest.raises(VTSumError, match=r"clip must hold a CLIP in transformers' format, got no config\.json"):
         TinyClip.load(folder / "clip")
-    good = TinyClip.load(corpus.folder / "clip")
+    good = TinyClip.load(corpus / "clip")
     monkeypatch.setattr(synthetic, "_clip_examples", lambda seed, parameters: iter(()))
     monkeypatch.setattr(tiny_clip, "train_tiny_clip", lambda *arguments, **options: (good, {}))
     make_corpus(folder, **SIZES)
@@ -313,10 +302,10 @@ def test_broken_clip_is_told_and_made_anew(corpus, tmp_path, monkeypatch):
     ],
 )
 def test_mistakes(corpus, changes, told):
-    before = files(corpus.folder)
+    before = files(corpus)
     with pytest.raises(VTSumError, match=told):
-        make_corpus(corpus.folder, **{**SIZES, **changes})
-    assert files(corpus.folder) == before
+        make_corpus(corpus, **{**SIZES, **changes})
+    assert files(corpus) == before
 
 
 def test_other_folders_are_refused(tmp_path):
@@ -349,7 +338,7 @@ def test_other_folders_are_refused(tmp_path):
 )
 def test_what_the_user_put_into_a_corpus_is_never_lost(corpus, tmp_path, monkeypatch, name, told):
     folder, path = tmp_path / "corpus", tmp_path / "corpus" / name
-    shutil.copytree(corpus.folder, folder)
+    shutil.copytree(corpus, folder)
     if path.is_dir():
         path.rename(tmp_path / "elsewhere")
         path.symlink_to(tmp_path / "elsewhere")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,7 +31,7 @@ def colour_frames(n: int, seed: int) -> FrameSet:
     return FrameSet(images, teacher.astype(np.float32))
 
 
-def test_the_encoder_learns_from_its_teacher(tmp_path: Path) -> None:
+def test_the_encoder_learns_from_its_teacher(tmp_path):
     report = train_encoder(
         colour_frames(320, 1), colour_frames(32, 2), tmp_path / "e.safetensors", epochs=4, batch=32, lr=2e-3
     )
@@ -44,7 +43,7 @@ def test_the_encoder_learns_from_its_teacher(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []  # no temporary file stays
 
 
-def test_components_keep_what_they_can() -> None:
+def test_components_keep_what_they_can():
     torch.manual_seed(0)
     features = torch.randn(400, 20) * torch.linspace(3, 0.01, 20) + 5
     components = Components.fit(features, 12)
@@ -55,7 +54,7 @@ def test_components_keep_what_they_can() -> None:
     assert error < 1.1 * features.var(0)[12:].sum()
 
 
-def test_augmentation_keeps_the_picture() -> None:
+def test_augmentation_keeps_the_picture():
     images = torch.randint(0, 255, (1, 8, 8, 3), dtype=torch.uint8).repeat_interleave(16, 1).repeat_interleave(16, 2)
     out = augment(images.expand(40, -1, -1, -1), torch.Generator().manual_seed(0))
     assert out.shape == (40, 3, 128, 128)
@@ -66,7 +65,7 @@ def test_augmentation_keeps_the_picture() -> None:
     assert (out.mean((2, 3)) - original).abs().max() < 0.35
 
 
-def test_frames_of_another_size_are_refused() -> None:
+def test_frames_of_another_size_are_refused():
     with pytest.raises(VTSumError, match=r"images must be \[N, 128, 128, 3\]"):
         FrameSet(np.zeros((2, 64, 64, 3), np.uint8), np.zeros((2, 1024), np.float32))
 
@@ -94,7 +93,7 @@ SENTENCES = [
 ]
 
 
-def test_saliency_and_sentences_are_learned_together(tmp_path: Path) -> None:
+def test_saliency_and_sentences_are_learned_together(tmp_path):
     write_vocabulary(SENTENCES, tmp_path / "vocab.txt", 80)
     tokenizer = load_tokenizer(tmp_path / "vocab.txt")
     directions = np.random.default_rng(7).normal(0, 1, (2, 32))
@@ -123,7 +122,7 @@ def test_saliency_and_sentences_are_learned_together(tmp_path: Path) -> None:
     assert math.isfinite(caption_nll(average, unseen, blind=True))
 
 
-def test_training_repeats_itself(tmp_path: Path) -> None:
+def test_training_repeats_itself(tmp_path):
     directions = np.random.default_rng(7).normal(0, 1, (2, 32))
     train = [planted(i, directions) for i in range(1, 4)]
     config = VTSumConfig(width=32, num_heads=4, mlp_ratio=2, memory_slots=8, max_positions=64, dropout=0.1)
@@ -135,7 +134,7 @@ def test_training_repeats_itself(tmp_path: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(states[0].values(), states[1].values(), strict=True))
 
 
-def test_the_decoder_learns_words(tmp_path: Path) -> None:
+def test_the_decoder_learns_words(tmp_path):
     write_vocabulary(SENTENCES, tmp_path / "vocab.txt", 80)
     tokenizer = load_tokenizer(tmp_path / "vocab.txt")
     torch.manual_seed(0)
@@ -154,7 +153,7 @@ def test_the_decoder_learns_words(tmp_path: Path) -> None:
     assert -2 < log_probability[0] < 0
 
 
-def test_training_grids_stay_inside_the_video() -> None:
+def test_training_grids_stay_inside_the_video():
     example = planted(1, np.ones((2, 4)))
     rng = np.random.default_rng(0)
     for _ in range(50):
@@ -175,5 +174,5 @@ def test_training_grids_stay_inside_the_video() -> None:
         ("word " * 30, None),
     ],
 )
-def test_clean(sentence: str, expected: str | None) -> None:
+def test_clean(sentence, expected):
     assert clean(sentence) == expected

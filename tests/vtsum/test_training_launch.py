@@ -18,11 +18,13 @@ from typing import Any
 import pytest
 import torch
 
+from tests.once import once
+from tests.vtsum.samples import ROOT, free_port
 from tests.vtsum.test_training_run import measures, names, words
-from tests.vtsum.test_training_sharded import ROOT, free_port
 from tests.vtsum.training_corpus import write_corpus
 from vtsum.model import VTSum
 from vtsum.training import checkpoints
+from vtsum.training.train import main
 
 pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
 
@@ -34,7 +36,7 @@ SHORT = ["--max_epoch", "3", "--batch_size", "2", "--model.text.dropout", "0", "
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("corpus"), videos=32)
+    return once(tmp_path_factory, "corpus_of_32", lambda folder: write_corpus(folder, videos=32))
 
 
 def deepspeed(*arguments: str) -> list[str]:
@@ -133,10 +135,7 @@ def compare(run: Path, reference: list[dict[str, Any]], tolerance: float) -> Non
 def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What an undisturbed run measures: one process that takes the two ranks' passes one after the other."""
     run = tmp_path_factory.mktemp("whole") / "run"
-    command = [sys.executable, "-m", "vtsum.cli", "train", *words(data, run, *SHORT)]
-    command += ["--gradient_accumulation_steps", "2"]
-    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert main(words(data, run, *SHORT, "--gradient_accumulation_steps", "2")) == 0
     return measures(run)
 
 
@@ -145,7 +144,7 @@ def until_step(launched: Launched, step: int) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_no_rank_outlives_the_launcher(launch: Any, data: Path, tmp_path: Path, number: int) -> None:
+def test_no_rank_outlives_the_launcher(launch, data, tmp_path, number):
     """DeepSpeed's launcher leaves its ranks behind; ours notice, write a checkpoint and end."""
     run = tmp_path / "run"
     more = [*LONG, "--print_freq", "1", "--batch_size", "2", "--ckpt_freq", "0", "--deepspeed", "configs/ds_zero1.json"]
@@ -158,9 +157,7 @@ def test_no_rank_outlives_the_launcher(launch: Any, data: Path, tmp_path: Path, 
     assert int(saved.removeprefix("step-")) == len(measures(run))
 
 
-def test_a_stopped_run_goes_on_with_as_many_ranks_and_with_fewer(
-    launch: Any, data: Path, tmp_path: Path, whole: list[dict[str, Any]]
-) -> None:
+def test_a_stopped_run_goes_on_with_as_many_ranks_and_with_fewer(launch, data, tmp_path, whole):
     run = tmp_path / "run"
     arguments = words(data, run, *SHORT, "--deepspeed", "configs/ds_zero2.json")
     first = launch(torchrun(*arguments, "--num_workers", "1"))
@@ -194,9 +191,7 @@ def test_a_stopped_run_goes_on_with_as_many_ranks_and_with_fewer(
         torch.testing.assert_close(value, theirs[name], atol=1e-5, rtol=1e-4, msg=name)
 
 
-def test_a_stopped_run_goes_on_with_more_ranks(
-    launch: Any, data: Path, tmp_path: Path, whole: list[dict[str, Any]]
-) -> None:
+def test_a_stopped_run_goes_on_with_more_ranks(launch, data, tmp_path, whole):
     run = tmp_path / "run"
     arguments = words(data, run, *SHORT, "--gradient_accumulation_steps", "2", "--deepspeed", "configs/ds_zero3.json")
     first = launch([sys.executable, "-m", "vtsum.cli", "train", *arguments])
@@ -211,7 +206,7 @@ def test_a_stopped_run_goes_on_with_more_ranks(
     compare(run, whole, 1e-5)
 
 
-def test_a_disk_full_on_one_rank_stops_all_and_spoils_nothing(launch: Any, data: Path, tmp_path: Path) -> None:
+def test_a_disk_full_on_one_rank_stops_all_and_spoils_nothing(launch, data, tmp_path):
     """No file may grow beyond a limit that the measures keep to and the optimizer's shards do not."""
     run = tmp_path / "run"
     arguments = words(data, run, *SHORT, "--ckpt_steps", "4", "--deepspeed", "configs/ds_zero1.json")
@@ -230,7 +225,7 @@ def test_a_disk_full_on_one_rank_stops_all_and_spoils_nothing(launch: Any, data:
     assert len(measures(run)) == 4
 
 
-def test_a_killed_rank_takes_the_others_down(launch: Any, data: Path, tmp_path: Path) -> None:
+def test_a_killed_rank_takes_the_others_down(launch, data, tmp_path):
     run = tmp_path / "run"
     more = [*LONG, "--print_freq", "1", "--batch_size", "2", "--ckpt_steps", "4"]
     launched = launch(deepspeed(*words(data, run, *more, "--deepspeed", "configs/ds_zero2.json")))
@@ -243,12 +238,11 @@ def test_a_killed_rank_takes_the_others_down(launch: Any, data: Path, tmp_path: 
     assert "another one is gone" in launched.said()
     assert "go on with --resume" in launched.said()
     found, _ = checkpoints.find(run)
-    assert found is not None
     assert found.step % 4 == 0
     assert found.step >= 4
 
 
-def test_settings_that_do_not_go_together_are_told_once(launch: Any, data: Path, tmp_path: Path) -> None:
+def test_settings_that_do_not_go_together_are_told_once(launch, data, tmp_path):
     run = tmp_path / "run"
     launched = launch(torchrun(*words(data, run, *SHORT)))
     assert launched.wait() != 0

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.once import once
 from tests.vtsum.training_corpus import flags, write_corpus
 from vtsum.errors import VTSumError
 from vtsum.model import VTSum
@@ -28,7 +29,7 @@ STEPS = 8  # 16 videos, 4 a step, 2 epochs
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("corpus"))
+    return once(tmp_path_factory, "corpus_of_16", write_corpus)
 
 
 def words(data: Path, run: Path, *more: str) -> list[str]:
@@ -48,9 +49,11 @@ def names(run: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing disturbed. The text decoder drops out, so that random states matter."""
-    run = tmp_path_factory.mktemp("whole") / "run"
-    assert main(words(data, run)) == 0
-    return run
+
+    def make(run: Path) -> None:
+        assert main(words(data, run)) == 0
+
+    return once(tmp_path_factory, "whole_run", make)
 
 
 def at_step(monkeypatch: pytest.MonkeyPatch, number: int, action: Callable[[], None]) -> None:
@@ -65,7 +68,7 @@ def at_step(monkeypatch: pytest.MonkeyPatch, number: int, action: Callable[[], N
     monkeypatch.setattr(PlainEngine, "step", step)
 
 
-def test_a_run_leaves_its_settings_measures_checkpoints_and_model(whole: Path) -> None:
+def test_a_run_leaves_its_settings_measures_checkpoints_and_model(whole):
     lines = measures(whole)
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
     assert [line["epoch"] for line in lines] == [1] * 4 + [2] * 4
@@ -80,16 +83,14 @@ def test_a_run_leaves_its_settings_measures_checkpoints_and_model(whole: Path) -
     assert model.generate(torch.randn(1, 9, 32), num_beams=1, max_length=12, min_length=5)[0][0]
 
 
-def test_the_saved_settings_start_the_same_run(whole: Path, tmp_path: Path) -> None:
+def test_the_saved_settings_start_the_same_run(whole, tmp_path):
     run = tmp_path / "again"
     assert main(["--config", str(whole / "config.yaml"), "--output_dir", str(run)]) == 0
     assert measures(run) == measures(whole)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_saves_and_resuming_equals_never_having_stopped(
-    data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, status: int
-) -> None:
+def test_a_signal_saves_and_resuming_equals_never_having_stopped(data, whole, tmp_path, monkeypatch, number, status):
     run = tmp_path / "run"
     with monkeypatch.context() as patched:
         at_step(patched, 3, lambda: os.kill(os.getpid(), number))
@@ -104,9 +105,7 @@ def test_a_signal_saves_and_resuming_equals_never_having_stopped(
         assert torch.equal(value, theirs[name]), name
 
 
-def test_a_crash_loses_what_came_after_the_checkpoint_and_nothing_else(
-    data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_crash_loses_what_came_after_the_checkpoint_and_nothing_else(data, whole, tmp_path, monkeypatch):
     run = tmp_path / "run"
 
     def crash() -> None:
@@ -122,9 +121,7 @@ def test_a_crash_loses_what_came_after_the_checkpoint_and_nothing_else(
     assert measures(run) == measures(whole)
 
 
-def test_a_broken_checkpoint_is_passed_over(
-    data: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_broken_checkpoint_is_passed_over(data, whole, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(whole, run)
     newest = run / "checkpoints" / "step-00000008"
@@ -141,22 +138,19 @@ def test_a_broken_checkpoint_is_passed_over(
     assert names(run) == ["step-00000004", "step-00000008"]
 
 
-def test_without_a_marker_a_checkpoint_does_not_count(tmp_path: Path) -> None:
+def test_without_a_marker_a_checkpoint_does_not_count(tmp_path):
     for step in (1, 2):
         part = checkpoints.begin(tmp_path, step)
         (part / "state.pt").write_bytes(b"x" * step)
         checkpoints.finish(tmp_path, step, FACTS, keep=5)
     (tmp_path / "checkpoints" / "step-00000002" / checkpoints.MARKER).unlink()
     found, lines = checkpoints.find(tmp_path)
-    assert found is not None
     assert found.step == 1
     assert len(lines) == 1
     assert checkpoints.MARKER in lines[0]
 
 
-def test_a_full_disk_leaves_the_older_checkpoints(
-    data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_leaves_the_older_checkpoints(data, whole, tmp_path, monkeypatch):
     run = tmp_path / "run"
     with monkeypatch.context() as patched:
         write, calls = torch.save, iter(range(1, 10**6))
@@ -177,27 +171,26 @@ def test_a_full_disk_leaves_the_older_checkpoints(
     assert measures(run) == measures(whole)
 
 
-def test_only_the_newest_checkpoints_are_kept(data: Path, tmp_path: Path) -> None:
+def test_only_the_newest_checkpoints_are_kept(data, tmp_path):
     run = tmp_path / "run"
     assert main(words(data, run, "--ckpt_steps", "2", "--keep_checkpoints", "3", "--max_epoch", "3")) == 0
     assert names(run) == ["step-00000008", "step-00000010", "step-00000012"]
 
 
-@pytest.mark.parametrize("more", [["--packed"], ["--gradient_checkpointing"], ["--bf16"]])
-def test_other_ways_to_compute_stay_near(data: Path, whole: Path, tmp_path: Path, more: list[str]) -> None:
-    same = ["--model.text.dropout", "0"]
-    plain, other = tmp_path / "plain", tmp_path / "other"
-    assert main(words(data, plain, *same, "--max_epoch", "1")) == 0
-    assert main(words(data, other, *same, "--max_epoch", "1", *more)) == 0
-    a = [line["loss_tsum"] for line in measures(plain)]
-    b = [line["loss_tsum"] for line in measures(other)]
+def test_other_ways_to_compute_stay_near(data, tmp_path):
+    def losses(name: str, *more: str) -> list[float]:
+        assert main(words(data, tmp_path / name, "--model.text.dropout", "0", "--max_epoch", "1", *more)) == 0
+        return [line["loss_tsum"] for line in measures(tmp_path / name)]
+
+    plain = losses("plain")
     # Without padding its share of the video loss differs, but the sentences' first one does not.
-    tolerance = {"--packed": 2e-2, "--gradient_checkpointing": 1e-6, "--bf16": 2e-2}[more[0]]
-    assert b == pytest.approx(a, rel=tolerance)
-    assert b[0] == pytest.approx(a[0], rel=1e-2 if more == ["--bf16"] else 1e-6)
+    for flag, first, others in (("packed", 1e-6, 2e-2), ("gradient_checkpointing", 1e-6, 1e-6), ("bf16", 1e-2, 2e-2)):
+        found = losses(flag, f"--{flag}")
+        assert found == pytest.approx(plain, rel=others), flag
+        assert found[0] == pytest.approx(plain[0], rel=first), flag
 
 
-def test_accumulation_takes_the_mean_of_its_passes(data: Path, tmp_path: Path) -> None:
+def test_accumulation_takes_the_mean_of_its_passes(data, tmp_path):
     """Two passes of two videos: the loss of a step is the mean of theirs."""
     run = tmp_path / "run"
     still = ["--gradient_accumulation_steps", "2", "--batch_size", "2", "--model.text.dropout", "0"]
@@ -209,7 +202,7 @@ def test_accumulation_takes_the_mean_of_its_passes(data: Path, tmp_path: Path) -
     assert measures(run)[0]["loss"] == pytest.approx((first["loss"] + second["loss"]) / 2, rel=1e-6)
 
 
-def test_training_goes_on_from_a_model_folder(data: Path, whole: Path, tmp_path: Path) -> None:
+def test_training_goes_on_from_a_model_folder(data, whole, tmp_path):
     run = tmp_path / "run"
     start = ["--data", str(data), "--pretrained", str(whole / "model"), "--batch_size", "4", "--num_workers", "0"]
     assert main([*start, "--output_dir", str(run), "--max_epoch", "1", "--init_lr", "1e-4", "--lambda_vsum", "3"]) == 0
@@ -230,31 +223,31 @@ def test_training_goes_on_from_a_model_folder(data: Path, whole: Path, tmp_path:
         (["--deepspeed", "configs/ds_zero1.json"], r"must be resumed without --deepspeed"),
     ],
 )
-def test_another_run_is_not_resumed(data: Path, whole: Path, more: list[str], message: str) -> None:
+def test_another_run_is_not_resumed(data, whole, more, message):
     with pytest.raises(VTSumError, match=message):
         main(words(data, whole, "--resume", *more))
 
 
-def test_other_data_are_not_resumed(whole: Path, tmp_path: Path) -> None:
+def test_other_data_are_not_resumed(whole, tmp_path):
     other = write_corpus(tmp_path / "other", seed=1)
     with pytest.raises(VTSumError, match=r"data must be the videos that .* was trained on, got others"):
         main(words(other, whole, "--resume"))
 
 
-def test_a_folder_in_use_is_refused(data: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_folder_in_use_is_refused(data, whole, tmp_path):
     before = {p: p.stat().st_mtime_ns for p in whole.rglob("*")}
     with pytest.raises(VTSumError, match=r"output_dir must be new or empty, got .*--resume goes on"):
         main(words(data, whole))
     assert {p: p.stat().st_mtime_ns for p in whole.rglob("*")} == before
 
 
-def test_several_processes_need_deepspeed(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_processes_need_deepspeed(data, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(VTSumError, match=r"--deepspeed must be given .*configs/ds_zero1.json, got 2 processes"):
         main(words(data, tmp_path / "run"))
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_that_is_not_finite_stops_the_run(data, tmp_path, monkeypatch):
     import numpy as np
 
     broken = tmp_path / "broken"
@@ -269,7 +262,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(data: Path, tmp_path: Path, mon
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
-def test_a_broken_feature_file_is_named_in_one_line(data: Path, tmp_path: Path, workers: str) -> None:
+def test_a_broken_feature_file_is_named_in_one_line(data, tmp_path, workers):
     broken = tmp_path / "broken"
     shutil.copytree(data, broken)
     for path in (broken / "feat" / "blip").glob("v_00[1-9].npz"):
@@ -279,7 +272,7 @@ def test_a_broken_feature_file_is_named_in_one_line(data: Path, tmp_path: Path, 
     assert "Traceback" not in str(told.value)
 
 
-def test_a_finished_run_is_left_finished(data: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_finished_run_is_left_finished(data, whole, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(whole, run)
     shutil.rmtree(run / "model")
@@ -289,12 +282,12 @@ def test_a_finished_run_is_left_finished(data: Path, whole: Path, tmp_path: Path
     assert VTSum.from_pretrained(run / "model").config == VTSum.from_pretrained(whole / "model").config
 
 
-def test_a_corpus_smaller_than_a_step_is_refused(data: Path, tmp_path: Path) -> None:
+def test_a_corpus_smaller_than_a_step_is_refused(data, tmp_path):
     with pytest.raises(VTSumError, match=r"must be at most the 16 training videos, got 17 x 1 x 1"):
         main(words(data, tmp_path / "run", "--batch_size", "17"))
 
 
-def test_marker_lists_every_file(whole: Path) -> None:
+def test_marker_lists_every_file(whole):
     folder = whole / "checkpoints" / "step-00000008"
     facts = json.loads((folder / checkpoints.MARKER).read_text())
     assert facts["files"] == {n: (folder / n).stat().st_size for n in ("rng-00000.pt", "state.pt")}

@@ -29,7 +29,7 @@ def settings(words: list[str]) -> TrainSettings:
     return given.settings(build(VTSumConfig, given.model))
 
 
-def test_command_line_over_file_over_default(tmp_path: Path) -> None:
+def test_command_line_over_file_over_default(tmp_path):
     file = tmp_path / "run.yaml"
     file.write_text("init_lr: 1e-5\nbatch_size: 8\nmodel:\n  depth: 3\n  text:\n    dropout: 0.2\n", encoding="utf-8")
     made = settings(["--config", str(file), "--batch_size", "4", "--model.text.num_layers=6"])
@@ -38,7 +38,7 @@ def test_command_line_over_file_over_default(tmp_path: Path) -> None:
     assert made.model.text.hidden_size == 768
 
 
-def test_the_originals_flags_and_file_are_understood(tmp_path: Path) -> None:
+def test_the_originals_flags_and_file_are_understood(tmp_path):
     original = tmp_path / "vtsum_blip_tt_ca.yaml"  # keys and values as released
     original.write_text(
         "video_embeddings_root: 'feat/blip'\nann_root: 'anno'\nclip_root: 'feat/vt_clipscore'\n"
@@ -59,7 +59,7 @@ def test_the_originals_flags_and_file_are_understood(tmp_path: Path) -> None:
     assert "num_beams" in notes
 
 
-def test_the_tt_model_has_no_local_attention() -> None:
+def test_the_tt_model_has_no_local_attention():
     assert settings(["--model", "vtsum_blip_tt"]).model.kernel_size is None
     assert settings(["--model", "vtsum_blip_tt_ca"]).model.kernel_size == 5
     assert settings(["--kernel_size", "none"]).model.kernel_size is None
@@ -84,7 +84,7 @@ def test_the_tt_model_has_no_local_attention() -> None:
         (["--batch_size"], "expected one argument"),
     ],
 )
-def test_mistakes_on_the_command_line_are_named(words: list[str], message: str) -> None:
+def test_mistakes_on_the_command_line_are_named(words, message):
     with pytest.raises(VTSumError) as told:
         settings(words)
     assert message in str(told.value)
@@ -102,7 +102,7 @@ def test_mistakes_on_the_command_line_are_named(words: list[str], message: str) 
         ("a: [", "must be YAML"),
     ],
 )
-def test_mistakes_in_the_file_are_named(tmp_path: Path, text: str, message: str) -> None:
+def test_mistakes_in_the_file_are_named(tmp_path, text, message):
     file = tmp_path / "run.yaml"
     file.write_text(text, encoding="utf-8")
     with pytest.raises(VTSumError) as told:
@@ -110,14 +110,14 @@ def test_mistakes_in_the_file_are_named(tmp_path: Path, text: str, message: str)
     assert message in str(told.value)
 
 
-def test_resolved_settings_are_read_back(tmp_path: Path) -> None:
+def test_resolved_settings_are_read_back(tmp_path):
     made = settings(["--bf16", "--lambda_vsum", "3", "--kernel_size", "none", "--init_lr", "1e-7", "--data", "x"])
     file = tmp_path / "config.yaml"
     file.write_text(to_yaml(made), encoding="utf-8")
     assert settings(["--config", str(file)]) == made
 
 
-def test_every_setting_has_a_flag_and_a_type() -> None:
+def test_every_setting_has_a_flag_and_a_type():
     text = parser().format_help()
     for name, _, default, _ in leaves():
         assert f"--{name} " in text, name
@@ -126,7 +126,7 @@ def test_every_setting_has_a_flag_and_a_type() -> None:
 
 
 @pytest.mark.parametrize("name", ["vtsum_tt", "vtsum_tt_ca", "vtsum_memory"])
-def test_the_published_configurations(name: str) -> None:
+def test_the_published_configurations(name):
     made = settings(["--config", str(CONFIGS / f"{name}.yaml")])
     assert (made.init_lr, made.weight_decay, made.gradient_clipping) == (2e-5, 0.01, 1.0)
     assert (made.batch_size, made.max_epoch, made.model.max_text_length) == (16, 56, 32)
@@ -143,7 +143,7 @@ def complete(name: str, **changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("stage", ["0", "1", "2", "3", "3_offload"])
-def test_shipped_deepspeed_files_are_completed_from_the_settings(stage: str) -> None:
+def test_shipped_deepspeed_files_are_completed_from_the_settings(stage):
     made = complete(f"ds_zero{stage}.json", gradient_clipping=0.5)
     assert made["zero_optimization"]["stage"] == int(stage[0])
     assert made["train_batch_size"] == 24
@@ -153,7 +153,7 @@ def test_shipped_deepspeed_files_are_completed_from_the_settings(stage: str) -> 
     assert made["bf16"] == {"enabled": False}
 
 
-def test_bfloat16_at_stage_0_is_refused() -> None:
+def test_bfloat16_at_stage_0_is_refused():
     with pytest.raises(VTSumError, match=r"--bf16 must come with stage 1, 2 or 3, got stage 0, where DeepSpeed loses"):
         complete("ds_zero0.json", bf16=True)
     assert complete("ds_zero1.json", bf16=True)["bf16"] == {"enabled": True}
@@ -178,7 +178,7 @@ def test_bfloat16_at_stage_0_is_refused() -> None:
         ([], "must hold an object, got a list"),
     ],
 )
-def test_mistakes_in_deepspeeds_file_are_named(tmp_path: Path, data: Any, message: str) -> None:
+def test_mistakes_in_deepspeeds_file_are_named(tmp_path, data, message):
     file = tmp_path / "ds.json"
     file.write_text(json.dumps(data), encoding="utf-8")
     with pytest.raises(VTSumError) as told:
@@ -186,21 +186,21 @@ def test_mistakes_in_deepspeeds_file_are_named(tmp_path: Path, data: Any, messag
     assert message.replace("{}", str(file)) in str(told.value)
 
 
-def test_a_name_given_twice_is_no_json(tmp_path: Path) -> None:
+def test_a_name_given_twice_is_no_json(tmp_path):
     file = tmp_path / "ds.json"
     file.write_text('{"zero_optimization": {"stage": 1, "stage": 2}}', encoding="utf-8")
     with pytest.raises(VTSumError, match="'stage' stands there twice"):
         deepspeed_config.read(file)
 
 
-def test_the_known_names_are_deepspeeds() -> None:
+def test_the_known_names_are_deepspeeds():
     zero = pytest.importorskip("deepspeed.runtime.zero.config", reason="DeepSpeed is not installed")
     fields = zero.DeepSpeedZeroConfig.model_fields
     names = {f.alias or name for name, f in fields.items()}
     assert set(deepspeed_config._ZERO) <= names
 
 
-def test_cosine_falls_every_step_and_ends_at_the_minimum() -> None:
+def test_cosine_falls_every_step_and_ends_at_the_minimum():
     s = TrainSettings(init_lr=1.0, min_lr=0.1, max_epoch=4, warmup_steps=3)
     rates = [learning_rate(s, step, 5) for step in range(20)]
     assert rates[:3] == pytest.approx([0.25, 0.5, 0.75])
@@ -210,7 +210,7 @@ def test_cosine_falls_every_step_and_ends_at_the_minimum() -> None:
     assert rates[3 + 17 // 2] == pytest.approx(0.55, abs=0.05)  # half way, half the fall
 
 
-def test_the_released_cosine_falls_every_epoch() -> None:
+def test_the_released_cosine_falls_every_epoch():
     s = TrainSettings(init_lr=2e-5, min_lr=0.0, max_epoch=4, schedule="cosine_epoch")
     rates = [learning_rate(s, step, 3) for step in range(12)]
     quarter = 2e-5 * (2 + 2**0.5) / 4  # cos of a quarter of pi
@@ -218,7 +218,7 @@ def test_the_released_cosine_falls_every_epoch() -> None:
     assert learning_rate(dataclasses.replace(s, schedule="constant"), 11, 3) == 2e-5
 
 
-def test_every_video_comes_once_an_epoch_on_all_ranks_together() -> None:
+def test_every_video_comes_once_an_epoch_on_all_ranks_together():
     layout = Layout(3, 2, 2)
     sampler = StepSampler(50, layout, seed=1)
     assert sampler.steps_per_epoch == 4
@@ -234,7 +234,7 @@ def test_every_video_comes_once_an_epoch_on_all_ranks_together() -> None:
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
-def test_other_ranks_take_the_same_passes_in_the_same_steps(ranks: int) -> None:
+def test_other_ranks_take_the_same_passes_in_the_same_steps(ranks):
     before = StepSampler(40, spread(8, 2, 4), 3)
     after = StepSampler(40, spread(8, 2, ranks), 3)
     assert after.layout == Layout(2, 4 // ranks, ranks)
@@ -244,14 +244,14 @@ def test_other_ranks_take_the_same_passes_in_the_same_steps(ranks: int) -> None:
     assert a == b
 
 
-def test_more_ranks_make_the_passes_smaller_or_are_refused() -> None:
+def test_more_ranks_make_the_passes_smaller_or_are_refused():
     assert spread(8, 4, 4) == Layout(2, 1, 4)
     assert spread(8, 4, 8) == Layout(1, 1, 8)
     with pytest.raises(VTSumError, match=r"ranks must divide the 8 videos a step of the checkpoint to resume, got 3"):
         spread(8, 4, 3)
 
 
-def test_the_place_is_the_launchers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_place_is_the_launchers(monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
     assert Place.here() == Place(0, 1, 0)
@@ -265,7 +265,7 @@ def test_the_place_is_the_launchers(monkeypatch: pytest.MonkeyPatch) -> None:
         Place.here()
 
 
-def test_curves_of_runs_are_drawn(tmp_path: Path) -> None:
+def test_curves_of_runs_are_drawn(tmp_path):
     keys = ("loss", "loss_vsum", "loss_tsum", "loss_balance", "loss_boundary", "lr", "grad_norm", "seconds")
     for number in range(2):
         run = tmp_path / f"run{number}"
@@ -284,7 +284,7 @@ def test_curves_of_runs_are_drawn(tmp_path: Path) -> None:
         plot([tmp_path / "run0"], tmp_path / "x.gif")
 
 
-def test_the_command_describes_and_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_describes_and_refuses(capsys):
     with pytest.raises(SystemExit, match="0"):
         vtsum(["train", "--help"])
     assert "--gradient_accumulation_steps" in capsys.readouterr().out
@@ -292,7 +292,7 @@ def test_the_command_describes_and_refuses(capsys: pytest.CaptureFixture[str]) -
     assert 'got --inti_lr; did you mean "init_lr"?' in capsys.readouterr().err
 
 
-def test_a_line_cut_off_in_writing_is_left_out(tmp_path: Path) -> None:
+def test_a_line_cut_off_in_writing_is_left_out(tmp_path):
     file = tmp_path / "metrics.jsonl"
     file.write_text('{"step": 1}\n{"step": 2}\n{"ste', encoding="utf-8")
     assert [line["step"] for line in read_metrics(file)] == [1, 2]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,25 +13,19 @@ from typing import Any
 import pytest
 import torch
 
+from tests.once import once
+from tests.vtsum.samples import ROOT, free_port
 from tests.vtsum.training_corpus import write_corpus
-from tests.vtsum.training_ranks import ACCUMULATION, RANKS, STEPS, passes, prepare
+from tests.vtsum.training_ranks import ACCUMULATION, LOSSES, RANKS, STEPS, passes, prepare
 from vtsum.training.schedule import learning_rate
 
 pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
 
-ROOT = Path(__file__).parents[2]
 STAGES = ("0", "1", "2", "3", "3_offload")
-LOSSES = ("loss", "loss_vsum", "loss_tsum", "loss_balance", "loss_boundary")
 CASES: list[dict[str, Any]] = [{"name": s, "config": f"configs/ds_zero{s}.json"} for s in STAGES] + [
     {"name": "checkpointing", "config": "configs/ds_zero3.json", "settings": {"gradient_checkpointing": True}},
     *({"name": f"bf16_{s}", "config": f"configs/ds_zero{s}.json", "settings": {"bf16": True}} for s in "123"),
 ]
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def reference(data: Path) -> dict[str, Any]:
@@ -61,7 +53,7 @@ def reference(data: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("corpus"), videos=18)
+    return once(tmp_path_factory, "corpus_of_18", lambda folder: write_corpus(folder, videos=18))
 
 
 @pytest.fixture(scope="module")
@@ -72,13 +64,7 @@ def expected(data: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def found(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """All the ways of training in one launch: starting two processes takes longer than training in them."""
-    base = tmp_path_factory.getbasetemp()
-    place = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # one launch for all workers of a session
-    out = place / "training_ranks.pt"
-    with open(place / "training_ranks.lock", "w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not out.exists():
-            run_ranks(data, out)
+    out = once(tmp_path_factory, "training_ranks.pt", lambda out: run_ranks(data, out))
     return dict(torch.load(out, weights_only=False))
 
 
@@ -103,29 +89,19 @@ EXACT = [*STAGES, "checkpointing"]
 
 
 @pytest.mark.parametrize("name", EXACT)
-@pytest.mark.parametrize("measure", LOSSES)
-def test_the_loss_curve_is_plain_pytorchs(
-    found: dict[str, Any], expected: dict[str, Any], name: str, measure: str
-) -> None:
-    errors = [abs(a - b) for a, b in zip(found[name][measure], expected[measure], strict=True)]
-    print(f"{name} {measure}: at most {max(errors):.1e} apart")
-    assert len(errors) == STEPS
-    assert max(errors) <= 1e-5
+def test_the_losses_and_the_gradient_norm_before_clipping_are_plain_pytorchs(found, expected, name):
+    for measure in LOSSES:
+        errors = [abs(a - b) for a, b in zip(found[name][measure], expected[measure], strict=True)]
+        print(f"{name} {measure}: at most {max(errors):.1e} apart")
+        assert len(errors) == STEPS
+        assert max(errors) <= 1e-5, measure
     assert max(expected["loss"]) - min(expected["loss"]) > 0.5  # and it is a curve
-
-
-@pytest.mark.parametrize("name", EXACT)
-def test_the_gradient_norm_before_clipping_is_plain_pytorchs(
-    found: dict[str, Any], expected: dict[str, Any], name: str
-) -> None:
     assert found[name]["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-4)
     assert max(expected["grad_norm"]) > 1  # so that clipping was at work
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_every_parameter_has_plain_pytorchs_gradient(
-    found: dict[str, Any], expected: dict[str, Any], name: str
-) -> None:
+def test_every_parameter_has_plain_pytorchs_gradient(found, expected, name):
     ours, theirs = found[name]["gradients"], expected["gradients"]
     assert set(ours) >= set(theirs)
     assert {"position_embeddings.weight", "memory.memory"} <= set(theirs)
@@ -136,7 +112,7 @@ def test_every_parameter_has_plain_pytorchs_gradient(
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_the_gathered_weights_are_plain_pytorchs(found: dict[str, Any], expected: dict[str, Any], name: str) -> None:
+def test_the_gathered_weights_are_plain_pytorchs(found, expected, name):
     ours, theirs = found[name]["weights"], expected["weights"]
     tied = {n for n in theirs if n not in ours}
     assert all("decoder" in n and "lm.cls" in n for n in tied), tied
@@ -145,7 +121,7 @@ def test_the_gathered_weights_are_plain_pytorchs(found: dict[str, Any], expected
 
 
 @pytest.mark.parametrize("name", ["bf16_1", "bf16_2", "bf16_3"])
-def test_bfloat16_stays_near_float32(found: dict[str, Any], expected: dict[str, Any], name: str) -> None:
+def test_bfloat16_stays_near_float32(found, expected, name):
     apart = [abs(a - b) / b for a, b in zip(found[name]["loss"], expected["loss"], strict=True)]
     print(f"{name}: at most {max(apart):.1e} of the loss apart")
     assert 0 < max(apart) < 3e-3
@@ -155,6 +131,6 @@ def test_bfloat16_stays_near_float32(found: dict[str, Any], expected: dict[str, 
     assert not torch.equal(weight, weight.bfloat16().float())
 
 
-def test_flags_are_summed_over_the_ranks(found: dict[str, Any]) -> None:
+def test_flags_are_summed_over_the_ranks(found):
     assert found["1"]["flags"] == [1.0] * STEPS
     assert math.isfinite(found["3"]["loss"][-1])

@@ -45,7 +45,7 @@ def texts(found: list[SpokenSentence]) -> list[str]:
     return [s.text for s in found]
 
 
-def test_saliency_centrality_and_diversity_choose() -> None:
+def test_saliency_centrality_and_diversity_choose():
     flat = np.full(70, 0.5)
     found = summarise_transcript(talk(), flat, 1.0, 3)
     assert len(found) == 3
@@ -65,7 +65,7 @@ def test_saliency_centrality_and_diversity_choose() -> None:
     )
 
 
-def test_odd_input_is_answered() -> None:
+def test_odd_input_is_answered():
     assert summarise_transcript(talk(), np.zeros(0), 1.0, 0) == []
     assert summarise_transcript(Transcript((), "none", None), np.ones(5), 1.0, 5) == []
     bad = np.full(70, np.nan)
@@ -82,7 +82,7 @@ def test_odd_input_is_answered() -> None:
             summarise_transcript(talk(), *arguments)
 
 
-def test_sentences_come_from_stops_or_else_from_pauses() -> None:
+def test_sentences_come_from_stops_or_else_from_pauses():
     assert [" ".join(w.text for w in s) for s in sentences_of(talk())] == TALK
     bare = talk([s.lower().rstrip(".") for s in TALK])
     assert len(sentences_of(bare)) == len(TALK)
@@ -91,7 +91,7 @@ def test_sentences_come_from_stops_or_else_from_pauses() -> None:
 @given(
     arrays(np.float64, st.tuples(st.integers(1, 7), st.just(4)), elements=st.floats(0, 1).map(lambda x: round(x, 2)))
 )
-def test_centrality_is_the_stationary_walk(rows: np.ndarray) -> None:
+def test_centrality_is_the_stationary_walk(rows):
     features = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
     cosines = features @ features.T
     np.fill_diagonal(cosines, 0)
@@ -104,7 +104,7 @@ def test_centrality_is_the_stationary_walk(rows: np.ndarray) -> None:
     np.testing.assert_allclose(centrality(features), expected / expected.max(), atol=1e-4)
 
 
-def test_topic_features_by_hand() -> None:
+def test_topic_features_by_hand():
     rows = topic_features([["wheel", "wheel", "tube"], ["tube", "parrot"], ["the", "and"]])
     wheel, tube, parrot = (1 + np.log(2)) * (np.log(3) + 1), np.log(3 / 2) + 1, np.log(3) + 1
     np.testing.assert_allclose(rows[0], np.array([wheel, tube, 0]) / np.hypot(wheel, tube))
@@ -118,9 +118,7 @@ def test_topic_features_by_hand() -> None:
     st.lists(st.tuples(st.floats(0, 30), st.floats(0, 10)), min_size=1, max_size=5),
     st.sampled_from([0.5, 1.0, 2.0, 25 / 3]),
 )
-def test_moment_saliency_is_the_mean_over_its_frames(
-    saliency: np.ndarray, drawn: list[tuple[float, float]], fps: float
-) -> None:
+def test_moment_saliency_is_the_mean_over_its_frames(saliency, drawn, fps):
     spans = [(a, a + n) for a, n in drawn]
     for value, (start, end) in zip(moment_saliency(spans, saliency, fps), spans, strict=True):
         frames = [i for i in range(len(saliency)) if i + 1 > start * fps and i < end * fps]
@@ -153,7 +151,7 @@ SAID = [
 ]
 
 
-def test_one_text_in_order_of_time_with_origins() -> None:
+def test_one_text_in_order_of_time_with_origins():
     text = merge_text(CAPTIONS, SAID, 8, clips=[(0, 2.0, 6.0), (1, 10.0, 14.0), (5, 61.5, 65.0)])
     assert [(s.origin, s.text, s.times) for s in text] == [
         ("heard", "We repair a wheel.", ((1.0, 4.0),)),
@@ -168,7 +166,7 @@ def test_one_text_in_order_of_time_with_origins() -> None:
 
 
 @pytest.mark.parametrize(("limit", "seen", "heard"), [(0, 0, 0), (1, 0, 1), (2, 1, 1), (3, 1, 2), (5, 2, 3), (6, 3, 3)])
-def test_places_are_shared_and_the_best_stay(limit: int, seen: int, heard: int) -> None:
+def test_places_are_shared_and_the_best_stay(limit, seen, heard):
     text = merge_text(CAPTIONS, SAID, limit)
     assert sum(s.origin == "seen" for s in text) == seen
     assert sum(s.origin == "heard" for s in text) == heard
@@ -176,7 +174,7 @@ def test_places_are_shared_and_the_best_stay(limit: int, seen: int, heard: int) 
         assert {s.text for s in text} == {"A man holds a wheel.", "Press the patch."}
 
 
-def test_one_kind_fills_the_places_of_the_other() -> None:
+def test_one_kind_fills_the_places_of_the_other():
     assert len(merge_text(CAPTIONS, [], 2)) == 2
     assert len(merge_text([], SAID, 2)) == 2
     assert len(merge_text(CAPTIONS[:1], SAID, 4)) == 4

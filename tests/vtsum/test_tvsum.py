@@ -47,7 +47,7 @@ def replace(name: str, value: object) -> Callable[[h5py.Group], None]:
     return change
 
 
-def test_videos_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+def test_videos_come_in_the_order_of_their_numbers(tmp_path):
     path = write_h5(tmp_path / "a.h5")
     videos = load_tvsum(path)
     assert [video.key for video in videos] == ["video_1", "video_2", "video_10"]
@@ -60,7 +60,7 @@ def test_videos_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
         assert np.array_equal(video.features, file["video_1/features"])
 
 
-def test_ratings_at_times_are_those_of_the_frame_shown(tmp_path: Path) -> None:
+def test_ratings_at_times_are_those_of_the_frame_shown(tmp_path):
     video = load_tvsum(write_h5(tmp_path / "a.h5"))[0]
     ratings = video.ratings_at(np.array([0.0, 0.034, 1.0, 99.0]))
     assert np.array_equal(ratings, video.user_scores[:, [0, 1, 30, 99]])
@@ -71,10 +71,7 @@ def test_ratings_at_times_are_those_of_the_frame_shown(tmp_path: Path) -> None:
     [
         (replace("picks", np.arange(0, 115, 15)), "picks must rise within 0 to 99"),
         (replace("picks", np.array([0, 15, 15, 30, 45, 60, 75])), "picks must rise"),
-        (
-            replace("user_scores", np.ones((20, 99), np.uint8)),
-            r"user_scores must be .*\[20, 100\], got \[20, 99\]",
-        ),
+        (replace("user_scores", np.ones((20, 99), np.uint8)), r"user_scores must be .*\[20, 100\], got \[20, 99\]"),
         (replace("user_summary", np.ones((20, 101))), r"user_summary must be of shape \[20, 100\], got \[20, 101\]"),
         (replace("change_points", np.array([[0, 29], [31, 31], [32, 99]])), "change_points must tile frames 0 to 99"),
         (replace("n_frame_per_seg", np.array([30, 2, 68])), "n_frame_per_seg must be the lengths"),
@@ -82,13 +79,13 @@ def test_ratings_at_times_are_those_of_the_frame_shown(tmp_path: Path) -> None:
         (lambda group: group.pop("fps"), "must have the field fps, got"),
     ],
 )
-def test_a_wrong_field_is_named(tmp_path: Path, change: Callable[[h5py.Group], None], message: str) -> None:
+def test_a_wrong_field_is_named(tmp_path, change, message):
     path = write_h5(tmp_path / "broken.h5", change, keys=(3,))
     with pytest.raises(VTSumError, match=f"load_tvsum: .*broken.h5: video_3.*{message}"):
         load_tvsum(path)
 
 
-def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_none_is_named(tmp_path):
     with pytest.raises(VTSumError, match=r"h5_path must be a file, got .*gone\.h5"):
         load_tvsum(tmp_path / "gone.h5")
     (tmp_path / "text.h5").write_text("hello")
@@ -99,7 +96,7 @@ def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
         load_tvsum(tmp_path / "empty.h5")
 
 
-def test_summe_needs_no_scores(tmp_path: Path) -> None:
+def test_summe_needs_no_scores(tmp_path):
     path = write_h5(tmp_path / "a.h5", lambda group: group.pop("user_scores"))
     with pytest.raises(VTSumError, match="must have the field user_scores"):
         load_tvsum(path)
@@ -109,7 +106,7 @@ def test_summe_needs_no_scores(tmp_path: Path) -> None:
         video.ratings_at(np.zeros(1))
 
 
-def test_captions_in_seconds(tmp_path: Path) -> None:
+def test_captions_in_seconds(tmp_path):
     path = tmp_path / "captions.json"
     entry = {"start_mmss": "01:05", "end_mmss": "61:00", "caption": " A man\n walks. "}
     path.write_text(json.dumps({"video_1": [entry]}))
@@ -125,14 +122,14 @@ def test_captions_in_seconds(tmp_path: Path) -> None:
         ({"caption": " "}, "must have a caption"),
     ],
 )
-def test_a_wrong_caption_is_named(tmp_path: Path, change: dict[str, object], message: str) -> None:
+def test_a_wrong_caption_is_named(tmp_path, change, message):
     path = tmp_path / "captions.json"
     path.write_text(json.dumps({"video_7": [{"start_mmss": "00:01", "end_mmss": "00:08", "caption": "x"} | change]}))
     with pytest.raises(VTSumError, match=rf"captions\.json: video_7\[0\].*{message}"):
         load_captions(path)
 
 
-def test_splits_never_test_on_a_training_video(tmp_path: Path) -> None:
+def test_splits_never_test_on_a_training_video(tmp_path):
     path = tmp_path / "splits.json"
     path.write_text(json.dumps({"folds": [{"train": ["video_1"], "test": ["video_2"]}]}))
     split = load_splits(path)["folds"][0]
@@ -151,7 +148,7 @@ def jpeg(color: tuple[int, int, int], size: tuple[int, int] = (16, 12)) -> bytes
     return buffer.getvalue()
 
 
-def test_frames_come_in_order_with_their_index(tmp_path: Path) -> None:
+def test_frames_come_in_order_with_their_index(tmp_path):
     path = tmp_path / "frames.zip"
     with zipfile.ZipFile(path, "w") as archive:
         for index, value in ((10, 200), (2, 50), (0, 10)):
@@ -172,7 +169,7 @@ def test_frames_come_in_order_with_their_index(tmp_path: Path) -> None:
         ("0.jpg", jpeg((1, 2, 3)), "must hold each index once"),
     ],
 )
-def test_a_broken_frame_is_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+def test_a_broken_frame_is_named(tmp_path, name, content, message):
     path = tmp_path / "frames.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("00000.jpg", jpeg((0, 0, 0)))
@@ -181,7 +178,7 @@ def test_a_broken_frame_is_named(tmp_path: Path, name: str, content: bytes, mess
         read_frames(path)
 
 
-def test_a_damaged_zip_is_named(tmp_path: Path) -> None:
+def test_a_damaged_zip_is_named(tmp_path):
     path = tmp_path / "frames.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("00000.jpg", jpeg((0, 0, 0)))
@@ -195,7 +192,7 @@ def test_a_damaged_zip_is_named(tmp_path: Path) -> None:
         read_frames(path)
 
 
-def test_teacher_features_are_scaled(tmp_path: Path) -> None:
+def test_teacher_features_are_scaled(tmp_path):
     path = tmp_path / "teacher.npz"
     np.savez(
         path, index=np.array([0, 2], np.int32), features=np.array([[0, 4], [8, 255]], np.uint8), scale=np.float32(0.25)
@@ -212,7 +209,7 @@ def test_teacher_features_are_scaled(tmp_path: Path) -> None:
         read_teacher(path)
 
 
-def test_the_whole_of_tvsum(shared: Path) -> None:
+def test_the_whole_of_tvsum(shared):
     videos = load_tvsum(shared / "tvsum/tvsum.h5")
     assert [video.key for video in videos] == [f"video_{i}" for i in range(1, 51)]
     assert all(video.user_scores.shape == (20, video.n_frames) for video in videos)
@@ -230,7 +227,7 @@ def test_the_whole_of_tvsum(shared: Path) -> None:
     assert all(len(fold.train) == 40 for fold in folds)
 
 
-def test_stored_frames_and_teacher_features_belong_together(shared: Path) -> None:
+def test_stored_frames_and_teacher_features_belong_together(shared):
     video = load_tvsum(shared / "tvsum/tvsum.h5")[0]
     indices, images = read_frames(shared / f"tvsum/frames/{video.name}.zip")
     teacher_indices, features = read_teacher(shared / f"tvsum/teacher/{video.name}.npz")
@@ -240,7 +237,7 @@ def test_stored_frames_and_teacher_features_belong_together(shared: Path) -> Non
     assert indices[-1] / FRAME_INDEX_RATE == pytest.approx(video.duration, abs=1.0)
 
 
-def test_the_whole_of_summe(shared: Path) -> None:
+def test_the_whole_of_summe(shared):
     videos = load_summe(shared / "summe/summe.h5")
     assert len(videos) == 25
     assert {len(video.user_summary) for video in videos} == {15, 16, 17, 18}

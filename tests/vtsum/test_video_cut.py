@@ -193,17 +193,22 @@ def test_without_sound_and_odd_sizes(tmp_path):
 
 
 @pytest.mark.parametrize("rotation", [90, 180, 270])
-def test_rotation_is_baked_in(tmp_path, rotation):
+def test_rotation_is_seen_and_baked_in(tmp_path, rotation):
     upright = number_picture(9, 96, 160)
     upright[80:] //= 2
     stored = np.ascontiguousarray(np.rot90(upright, rotation // 90))
     source = write_clip(tmp_path / "clip.mp4", [n / 25 for n in range(20)], lambda n, t: stored, rotation=rotation)
+    info = probe(source)
+    assert (info.width, info.height, info.rotation) == (96, 160, rotation)
+    images = [next(iter(FrameSampler(source))).image]
     result = cut(source, [(0.0, 0.8)], tmp_path / "out.mp4", keyframe_dir=tmp_path)
     assert (result.width, result.height) == (96, 160)
     assert probe(result.path).rotation == 0
     for path in (result.path, result.shots[0].keyframe):
         with av.open(str(path)) as container:
-            image = next(container.decode(video=0)).to_ndarray(format="rgb24")
+            images.append(next(container.decode(video=0)).to_ndarray(format="rgb24"))
+    for image in images:
+        assert image.shape == (160, 96, 3)
         assert number_of(image) == 9
         assert image[:70].mean() > 1.5 * image[90:].mean()
 
@@ -229,10 +234,11 @@ def test_high_frame_rates_are_thinned(tmp_path):
 
 def test_brightness_is_kept(tmp_path):
     grey = np.full((96, 160, 3), 128, np.uint8)
-    for pix_fmt in ("yuv420p", "yuvj420p", "yuv420p10le", "yuv422p"):
+    for pix_fmt in ("yuv420p", "yuvj420p", "yuv420p10le", "yuv422p", "yuv444p"):
         source = write_clip(
             tmp_path / f"{pix_fmt}.mp4", [n / 25 for n in range(10)], lambda n, t: grey, pix_fmt=pix_fmt
         )
+        assert abs(float(next(iter(FrameSampler(source, size=(32, 32)))).image.mean()) - 128) < 4, pix_fmt
         out = cut(source, [(0, 0.4)], tmp_path / "out.mp4").path
         with av.open(str(out)) as container:
             frame = next(container.decode(video=0))
@@ -321,7 +327,6 @@ def test_interrupted_by_the_user(tmp_path):
     )
     command = [sys.executable, "-c", program, str(source), str(tmp_path / "out" / "summary.mp4")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
         assert process.stdout.readline() == "go\n"
         deadline = time.monotonic() + 20
         while not os.listdir(tmp_path / "out") and time.monotonic() < deadline:

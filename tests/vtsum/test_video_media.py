@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import av
 import numpy as np
 import pytest
@@ -23,7 +21,7 @@ CLIPS = {
 
 
 @pytest.mark.parametrize("name", CLIPS)
-def test_real_clip(shared: Path, tmp_path: Path, name: str):
+def test_real_clip(shared, tmp_path, name):
     source = shared / "media" / name
     width, height, seconds, fps = CLIPS[name]
     info = probe(source)
@@ -58,6 +56,6 @@ def test_real_clip(shared: Path, tmp_path: Path, name: str):
     assert max(float(np.abs(part).max()) for part in sound) > 0.01
 
 
-def test_sound_alone_is_refused(shared: Path):
+def test_sound_alone_is_refused(shared):
     with pytest.raises(VTSumError, match="only sound"):
         probe(shared / "media" / "jfk.flac")

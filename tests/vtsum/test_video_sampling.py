@@ -69,21 +69,6 @@ def test_variable_frame_rate(tmp_path):
     assert sampler.duration == pytest.approx(6.54, abs=0.01)
 
 
-@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
-def test_rotation(tmp_path, rotation):
-    upright = number_picture(5, 90, 160)
-    upright[80:] //= 2  # the lower half is darker
-    stored = np.ascontiguousarray(np.rot90(upright, rotation // 90))
-    path = write_clip(tmp_path / "clip.mp4", [0.0, 0.04], lambda n, t: stored, rotation=rotation)
-    info = probe(path)
-    assert info.rotation == rotation
-    assert (info.width, info.height) == (90, 160)
-    image = next(iter(FrameSampler(path))).image
-    assert image.shape == (160, 90, 3)
-    assert number_of(image) == 5
-    assert image[:70].mean() > 1.5 * image[90:].mean()
-
-
 def test_times_count_from_the_first_picture(tmp_path):
     path = numbered_clip(tmp_path / "clip.mkv", 75, start=7.0, sound=tone(9.0, 48000, 1))
     numbers, times, sampler = sampled(path)
@@ -106,14 +91,6 @@ def test_gif(tmp_path):
     numbers, _, _ = sampled(path)
     assert numbers == [0, 10, 20]
     assert not probe(path).has_audio
-
-
-def test_ten_bit_and_brightness(tmp_path):
-    grey = np.full((90, 160, 3), 128, np.uint8)
-    for options in ({"pix_fmt": "yuv420p10le"}, {"pix_fmt": "yuv444p"}, {"pix_fmt": "yuvj420p"}):
-        path = write_clip(tmp_path / f"{options['pix_fmt']}.mp4", [0.0, 0.04], lambda n, t: grey, **options)
-        image = next(iter(FrameSampler(path, size=(32, 32)))).image
-        assert abs(float(image.mean()) - 128) < 4, options
 
 
 def test_4k_is_scaled_while_decoding(tmp_path):

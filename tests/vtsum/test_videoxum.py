@@ -12,25 +12,13 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from tests.vtsum.training_corpus import entry
 from vtsum.data.collate import collate
 from vtsum.data.feature_files import array_header, read_array, write_npz
 from vtsum.data.videoxum import VideoXumDataset, join_sentences, parse_annotation, read_annotations
 from vtsum.errors import VTSumError
 
 C, D = 6, 4
-
-
-def entry(video: str, duration: float, frames: int, **changes: Any) -> dict[str, Any]:
-    rng = np.random.default_rng(frames)
-    whole = {
-        "video_id": video,
-        "duration": duration,
-        "sampled_frames": frames,
-        "timestamps": [[0.0, 3.0], [3.0, duration]],
-        "tsum": ["A dog runs (fast).", " It SLEEPS!"],
-        "vsum_onehot": rng.integers(0, 2, (10, frames)).tolist(),
-    }
-    return {name: value for name, value in (whole | changes).items() if value is not None}
 
 
 def write(root: Path, entries: list[dict[str, Any]], frames: dict[str, int], split: str = "train") -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.vtsum.annotated import plain_rho, plain_tau_b
 from vtsum.errors import VTSumError
 from vtsum.evaluation.videoxum_frames import (
     PROTOCOLS,
@@ -32,22 +32,6 @@ def slow_f1(chosen: list[bool], marked: list[bool]) -> float:
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
-def slow_tau(x: list[float], y: list[float]) -> float:
-    signs = [(np.sign(x[i] - x[j]), np.sign(y[i] - y[j])) for i, j in itertools.combinations(range(len(x)), 2)]
-    untied = sum(a != 0 for a, _ in signs) * sum(b != 0 for _, b in signs)
-    return float(sum(a * b for a, b in signs)) / math.sqrt(untied) if untied else 0.0
-
-
-def slow_rho(x: list[float], y: list[float]) -> float:
-    def ranks(values: list[float]) -> list[float]:
-        return [sum(w < v for w in values) + (sum(w == v for w in values) + 1) / 2 for v in values]
-
-    a, b = np.array(ranks(x)), np.array(ranks(y))
-    a, b = a - a.mean(), b - b.mean()
-    norm = math.sqrt(float(a @ a) * float(b @ b))
-    return float(a @ b) / norm if norm else 0.0
-
-
 def slow_measures(logits: np.ndarray, labels: np.ndarray, protocol: str) -> tuple[float, float, float, float]:
     n = len(logits)
     if protocol == RELEASED:
@@ -61,7 +45,7 @@ def slow_measures(logits: np.ndarray, labels: np.ndarray, protocol: str) -> tupl
         chosen = [i in best for i in range(n)]
     each = [slow_f1(chosen, [v > 0 for v in row]) for row in labels]
     mean = [float(sum(column)) for column in labels.T]
-    return sum(each) / len(each), max(each), slow_tau(ranked, mean), slow_rho(ranked, mean)
+    return sum(each) / len(each), max(each), plain_tau_b(ranked, mean), plain_rho(ranked, mean)
 
 
 @given(
@@ -71,7 +55,7 @@ def slow_measures(logits: np.ndarray, labels: np.ndarray, protocol: str) -> tupl
     st.sampled_from(["spread", "tied", "saturated", "constant"]),
     st.sampled_from(PROTOCOLS),
 )
-def test_measures_equal_their_definition(frames: int, users: int, seed: int, kind: str, protocol: str) -> None:
+def test_measures_equal_their_definition(frames, users, seed, kind, protocol):
     rng = np.random.default_rng(seed)
     logits = {
         "spread": rng.normal(size=frames),
@@ -84,7 +68,7 @@ def test_measures_equal_their_definition(frames: int, users: int, seed: int, kin
     assert found == pytest.approx(slow_measures(logits, labels, protocol), abs=1e-12)
 
 
-def test_what_the_protocols_differ_in() -> None:
+def test_what_the_protocols_differ_in():
     """The threshold frame and its ties; saturated sigmoids."""
     scores = np.arange(20.0)
     assert choose_frames(scores, RELEASED).sum() == summary_length(20, RELEASED) == 4
@@ -99,7 +83,7 @@ def test_what_the_protocols_differ_in() -> None:
     assert abs(strict.spearman) > 0.9
 
 
-def test_frames_of_clipscore() -> None:
+def test_frames_of_clipscore():
     """The released sum with 10,000 rounds to steps of about a thousandth; both give at least one frame."""
     scores = np.float32([0.0, 0.0002, 3.0, 0.0001] + [-9.0] * 12)
     assert clip_frames(scores, RELEASED).tolist() == [2, 0]
@@ -110,7 +94,7 @@ def test_frames_of_clipscore() -> None:
         assert counts == [max(1, n * 15 // 100) for n in range(1, 1000)]
 
 
-def test_evenly_spaced_frames_have_equal_gaps() -> None:
+def test_evenly_spaced_frames_have_equal_gaps():
     assert evenly_spaced(20, 4).tolist() == [2, 7, 12, 17]
     assert evenly_spaced(1, 3).tolist() == [0]
     for frames, count in itertools.product(range(1, 40), range(1, 12)):
@@ -119,11 +103,11 @@ def test_evenly_spaced_frames_have_equal_gaps() -> None:
         assert set(np.diff(picked)) <= {frames // len(picked), -(-frames // len(picked))}
 
 
-def test_f1_of_nothing_is_nothing() -> None:
+def test_f1_of_nothing_is_nothing():
     assert f1_scores(np.zeros(4, bool), np.zeros((2, 4))).tolist() == [0.0, 0.0]
 
 
-def test_mistakes_are_named() -> None:
+def test_mistakes_are_named():
     labels = np.zeros((10, 4))
     with pytest.raises(VTSumError, match=r"logits must be \[T\] with T >= 1, got \[0\]"):
         frame_measures(np.zeros(0), labels, STRICT)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.vtsum.samples import free_port
 from tests.vtsum.videoxum_corpus import VIDEOS, write_corpus, write_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,9 +66,7 @@ def comparable(path: Path) -> dict[str, Any]:
     return data | {"processes": processes}
 
 
-def test_two_processes_give_the_figures_of_one(
-    words: list[str], environment: dict[str, str], tmp_path: Path, started: list[subprocess.Popen[str]]
-) -> None:
+def test_two_processes_give_the_figures_of_one(words, environment, tmp_path, started):
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "vtsum.cli"]
     started.append(start([*launcher, *words, "-o", "two.json"], environment, tmp_path))
     started.append(start(["-m", "vtsum.cli", *words, "-o", "one.json"], environment, tmp_path))
@@ -96,13 +94,8 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_a_process_that_dies_hangs_nobody_and_loses_little(
-    words: list[str], environment: dict[str, str], tmp_path: Path, started: list[subprocess.Popen[str]]
-) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = environment | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+def test_a_process_that_dies_hangs_nobody_and_loses_little(words, environment, tmp_path, started):
+    common = environment | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     for rank in range(2):
         own = common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
         started.append(start(["-c", DIES, *words, "-o", "e.json"], own, tmp_path))

@@ -6,7 +6,6 @@ import copy
 import csv
 import io
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,7 @@ from vtsum.evaluation.videoxum_scores import (
 from vtsum.evaluation.videoxum_table import describe, results_table
 
 
-def test_resampled_measures_equal_the_measure_of_the_resample() -> None:
+def test_resampled_measures_equal_the_measure_of_the_resample():
     """Weights stand for repeated videos: means, and BLEU from counts."""
     rng = np.random.default_rng(0)
     weights = resamples(6, 4, seed=1)
@@ -48,7 +47,7 @@ def test_resampled_measures_equal_the_measure_of_the_resample() -> None:
     assert not np.array_equal(weights, resamples(6, 4, seed=2))
 
 
-def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
+def test_intervals_hold_the_truth_as_often_as_they_say():
     """300 samples of 60 videos: the mean lies in about 95 of 100 intervals."""
     rng = np.random.default_rng(3)
     hits = 0
@@ -60,7 +59,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     assert interval(np.arange(101.0)) == pytest.approx((2.5, 97.5))
 
 
-def test_a_small_steady_difference_is_seen_where_two_intervals_overlap() -> None:
+def test_a_small_steady_difference_is_seen_where_two_intervals_overlap():
     rng = np.random.default_rng(0)
     theirs = rng.normal(0.3, 0.1, 80)
     ours = theirs + rng.normal(0.01, 0.005, 80)
@@ -102,7 +101,7 @@ def evaluation(shift: float = 0.0, **other: Any) -> dict[str, Any]:
     } | other
 
 
-def test_the_table_in_markdown() -> None:
+def test_the_table_in_markdown():
     text = results_table([evaluation(), evaluation(0.02)], ["TT+CA", "TT+CA+memory"])
     lines = text.splitlines()
     assert lines[0] == (
@@ -129,7 +128,7 @@ def test_the_table_in_markdown() -> None:
     assert "random" not in alone
 
 
-def test_the_table_in_latex_and_csv() -> None:
+def test_the_table_in_latex_and_csv():
     both = [evaluation(), evaluation(0.02)]
     tex = results_table(both, ["a_b", "100%"], form="tex")
     assert r"a\_b & " in tex
@@ -148,7 +147,7 @@ def test_the_table_in_latex_and_csv() -> None:
     assert rows[0]["f1_difference"] == rows[0]["meteor"] == ""
 
 
-def test_what_differs_is_not_mixed() -> None:
+def test_what_differs_is_not_mixed():
     other = evaluation(
         protocol="videoxum-released", data={"path": "b", "name": "b", "annotations_sha256": "e", "videos": 30}
     )
@@ -163,7 +162,7 @@ def test_what_differs_is_not_mixed() -> None:
         results_table([evaluation(), evaluation()], ["a"])
 
 
-def test_files_that_are_no_evaluations_are_named(tmp_path: Path) -> None:
+def test_files_that_are_no_evaluations_are_named(tmp_path):
     path = tmp_path / "e.json"
     for content, message in (
         ("{", "must be JSON"),
@@ -178,7 +177,7 @@ def test_files_that_are_no_evaluations_are_named(tmp_path: Path) -> None:
         read_evaluation(tmp_path / "none.json")
 
 
-def test_the_terminal_says_what_is_missing() -> None:
+def test_the_terminal_says_what_is_missing():
     text = describe(evaluation())
     assert "METEOR was not computed: needs a Java runtime" in text
     lines = {line[:15].strip(): line for line in text.splitlines()}
@@ -186,7 +185,7 @@ def test_the_terminal_says_what_is_missing() -> None:
     assert "not computed" in lines["METEOR"]
 
 
-def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands(tmp_path, monkeypatch, capsys):
     """Two models evaluated, tabled and drawn; mistakes are one line and status 2."""
     monkeypatch.setattr(java, "_java", lambda: None)
     monkeypatch.chdir(tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,20 @@ SMALL = {
 """The model, as the settings nest it."""
 
 
+def entry(video: str, duration: float, frames: int, **changes: Any) -> dict[str, Any]:
+    """A video's annotations; those that are None are left out."""
+    rng = np.random.default_rng(frames)
+    whole = {
+        "video_id": video,
+        "duration": duration,
+        "sampled_frames": frames,
+        "timestamps": [[0.0, 3.0], [3.0, duration]],
+        "tsum": ["A dog runs (fast).", " It SLEEPS!"],
+        "vsum_onehot": rng.integers(0, 2, (10, frames)).tolist(),
+    }
+    return {name: value for name, value in (whole | changes).items() if value is not None}
+
+
 def write_corpus(root: Path, videos: int = 16, seed: int = 0) -> Path:
     """anno/train_videoxum.json, feat/blip/*.npz and vocab.txt; features carry the labels, so that a loss can fall."""
     rng = np.random.default_rng(seed)
@@ -33,16 +48,8 @@ def write_corpus(root: Path, videos: int = 16, seed: int = 0) -> Path:
         features[:, 0] += 4 * labels.mean(0)
         np.savez(root / "feat" / "blip" / f"{name}.npz", features=features)
         sentence = " ".join(rng.choice(WORDS, int(rng.integers(3, 9))))
-        entries.append(
-            {
-                "video_id": name,
-                "duration": float(frames),
-                "sampled_frames": frames,
-                "timestamps": [[0.0, float(frames)]],
-                "tsum": [sentence.capitalize() + "."],
-                "vsum_onehot": labels.tolist(),
-            }
-        )
+        tsum = [sentence.capitalize() + "."]
+        entries.append(entry(name, float(frames), frames, tsum=tsum, vsum_onehot=labels.tolist()))
     (root / "anno" / "train_videoxum.json").write_text(json.dumps(entries), encoding="utf-8")
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "video", "of", *WORDS]
     (root / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")

@@ -26,13 +26,14 @@ from vtsum.training.sampler import Layout, StepSampler
 from vtsum.training.schedule import learning_rate
 from vtsum.training.settings import TrainSettings, build
 
+LOSSES = ("loss", "loss_vsum", "loss_tsum", "loss_balance", "loss_boundary")
 STEPS, MICRO, ACCUMULATION, RANKS = 6, 2, 2, 2
 
 
 def prepare(data: Path, **changes: Any) -> tuple[VTSum, TrainSettings, VideoXumDataset, StepSampler]:
     """The same start everywhere: model, settings, videos and the order in which they are taken. No dropout."""
     tokenizer = load_tokenizer(data / "vocab.txt")
-    text = {**SMALL["text"], "dropout": 0.0, "vocab_size": len(tokenizer)}  # type: ignore[dict-item]
+    text = {**SMALL["text"], "dropout": 0.0, "vocab_size": len(tokenizer)}
     asked = {**SMALL, "lambda_balance": 2.0, "boundary_head": True, "text": text}
     model_config: VTSumConfig = build(VTSumConfig, asked)
     settings = TrainSettings(model=model_config, init_lr=2e-3, max_epoch=4, batch_size=MICRO, **changes)
@@ -85,12 +86,7 @@ def train(data: Path, case: dict[str, Any], place: Place) -> dict[str, Any]:
     weights = engine.weights()
     engine.engine.destroy()
     return {
-        "loss": [r.loss for r in results],
-        "loss_vsum": [r.loss_vsum for r in results],
-        "loss_tsum": [r.loss_tsum for r in results],
-        "loss_balance": [r.loss_balance for r in results],
-        "loss_boundary": [r.loss_boundary for r in results],
-        "grad_norm": [r.grad_norm for r in results],
+        **{name: [getattr(result, name) for result in results] for name in (*LOSSES, "grad_norm")},
         "flags": [r.flags[0] for r in results],
         "gradients": gradients,
         "weights": weights,

@@ -8,29 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tests.vtsum.training_corpus import entry
 from vtsum.config import TextConfig, VTSumConfig
 from vtsum.data.feature_files import write_npz
 from vtsum.model import VTSum, torchvision_free
 from vtsum.model.tokenizer import load_tokenizer
 
 WIDTH, CLIP_WIDTH, VIDEOS = 32, 16, 11
-WORDS = [
-    "a",
-    "man",
-    "dog",
-    "runs",
-    "plays",
-    "in",
-    "the",
-    "street",
-    "and",
-    "then",
-    "guitar",
-    "red",
-    "room",
-    "is",
-    "seen",
-]
+WORDS = "a man dog runs plays in the street and then guitar red room is seen".split()  # noqa: SIM905
 
 
 def write_corpus(
@@ -44,16 +29,8 @@ def write_corpus(
         worth = np.convolve(rng.random(frames + 4), np.ones(5) / 5, "valid")
         labels = (worth + 0.15 * rng.random((10, frames)) > np.quantile(worth, 0.85)).astype(int)
         # Durations fall: the data set must sort them.
-        entries.append(
-            {
-                "video_id": f"v_{i:03d}",
-                "duration": 100.0 - i,
-                "sampled_frames": frames,
-                "timestamps": [[0.0, 1.0]],
-                "tsum": [" ".join(rng.choice(WORDS, int(rng.integers(6, 14))).tolist()).capitalize() + "."],
-                "vsum_onehot": labels.tolist(),
-            }
-        )
+        tsum = [" ".join(rng.choice(WORDS, int(rng.integers(6, 14))).tolist()).capitalize() + "."]
+        entries.append(entry(f"v_{i:03d}", 100.0 - i, frames, tsum=tsum, vsum_onehot=labels.tolist()))
         name = f"v_{i:03d}.npz"
         write_npz(root / "feat/blip" / name, features=rng.normal(size=(frames, width)).astype(np.float32))
         vision = rng.normal(size=(frames, CLIP_WIDTH)).astype(np.float32) + 0.3

@@ -122,10 +122,6 @@ class Lexicon:
         pair = self._bi.get(last * len(self.words) + word)
         return self._bi_values[pair] if pair is not None else self._uni_back[last] + self._uni[word]
 
-    def log_p1(self, word: int) -> float:
-        """log p(word) without a context: in how many contexts a word was seen, not how often."""
-        return self._uni[word]
-
     def knows_pair(self, last: int, word: int) -> bool:
         """True if the two words were seen one after the other."""
         return last * len(self.words) + word in self._bi

@@ -110,8 +110,3 @@ class SoundIndex:
         found = self.distances(heard)
         best = np.argsort(found, kind="stable")[:count]
         return [(int(i), float(found[i])) for i in best if found[i] <= most]
-
-
-def sound_distance(one: str, other: str) -> float:
-    """The price of turning one word's sounds into another's; 0 for words that sound alike."""
-    return float(SoundIndex([other]).distances(sounds(one))[0]) if sounds(other) else float("inf")

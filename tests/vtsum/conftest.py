@@ -1,0 +1,25 @@
+"""What tests of several files are given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.once import once
+from tests.vtsum.fakes import deafen
+from tests.vtsum.samples import small_clip
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return once(tmp_path_factory, "small.mp4", small_clip)
+
+
+@pytest.fixture(scope="module")
+def nobody_listens() -> Iterator[None]:
+    """For tests of all else; what is heard is tested in test_listening."""
+    with pytest.MonkeyPatch.context() as patch:
+        deafen(patch)
+        yield

@@ -47,9 +47,18 @@ def records(name: str, lines: Records | None = None) -> Records:
 
 def newest(lines: Records, *keys: str, **wanted: Any) -> dict[tuple[Any, ...], dict[str, Any]]:
     """By the values of `keys`, the last record of those that have the `wanted` values, in the order of their firsts."""
-    return {
-        tuple(r.get(key) for key in keys): r for r in lines if all(r.get(key) == value for key, value in wanted.items())
-    }
+
+    def value(r: dict[str, Any], key: str) -> Any:
+        found = r.get(key)
+        return tuple(found.values()) if isinstance(found, dict) else found
+
+    chosen = [r for r in lines if all(r.get(key) == wish for key, wish in wanted.items())]
+    return {tuple(value(r, key) for key in keys): r for r in chosen}
+
+
+def change(pair: Sequence[float], digits: int, scale: float = 1) -> str:
+    """A difference and its standard error."""
+    return f"{scale * pair[0]:+.{digits}f} ± {scale * pair[1]:.{digits}f}"
 
 
 def any_of(compared: Compared) -> dict[str, Any]:

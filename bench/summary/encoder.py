@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import time
 
-from bench.kit.command import parser
-from bench.kit.record import append, machine, quantiles
+from bench.kit.command import keep, parser
+from bench.kit.record import machine, quantiles
 
 
 def main() -> None:
@@ -43,13 +43,9 @@ def main() -> None:
         "shape": {"batch": options.batch, "height": size, "width": size},
         "repeats": options.repeats,
         "frames_a_second": quantiles(rates),
-        **machine(),
         "threads": options.threads,
     }
-    append(options.results, line)
-    print(
-        f"{line['frames_a_second']['p50']:.0f} frames a second, {options.threads} threads, batches of {options.batch}"
-    )
+    keep(options.results, machine(), [line])
 
 
 if __name__ == "__main__":

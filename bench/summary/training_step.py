@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.kit.clock import peak_of_process
-from bench.kit.command import parser
-from bench.kit.record import ROOT, append, machine
+from bench.kit.command import keep, parser
+from bench.kit.record import ROOT, machine
 
 FORMS = ("vtsum", "windowed", "dense")
 SIZES = ("base", "small")
@@ -256,10 +256,7 @@ def main() -> None:
         facts["device"] = torch.cuda.get_device_name()
     for frames in options.frames:
         for form in options.forms:
-            line = {**facts, **facts_of(options, form, frames), **alone(options, form, frames)}
-            append(options.results, line)
-            said = f"{line['step_s']:.2f} s, {line['peak_mib']:.0f} MiB" if line["status"] == "ok" else line["status"]
-            print(f"T {frames:6} {form:9} {said}", flush=True)
+            keep(options.results, facts, [{**facts_of(options, form, frames), **alone(options, form, frames)}])
 
 
 if __name__ == "__main__":

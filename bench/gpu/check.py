@@ -7,7 +7,7 @@ Writes into the tree (kernels/vtsum_kernels/*.so, build/gpu) and into DIR:
 
     check.jsonl   every line of the table as soon as it is known, and the facts about the machine
     table.md      the table; log.txt what all programs printed; tests.txt the tests' failures and durations
-    OP.jsonl for each op, training_step.jsonl   records as `bench.run` makes them
+    OP.jsonl for each op, training_step.jsonl, encoder.jsonl   records as the benchmarks make them
     tuned.json    with --tune: the best choices for each shape, which the kernels read
 
 Each part has its share of the minutes, and its programs are ended where they outlive it; the time that a part leaves

@@ -15,7 +15,7 @@ from bench.gpu.stage import Context
 from bench.kit.record import ROOT, machine
 
 PACKAGES = (
-    *("torch", "triton", "transformers", "timm", "numpy", "deepspeed", "setuptools", "ninja", "pytest", "hypothesis"),
+    *("torch", "triton", "transformers", "numpy", "deepspeed", "setuptools", "ninja", "pytest", "hypothesis"),
     *("pytest-xdist", "natten", "flash-attn", "nvidia-cudnn-frontend", "av"),
 )
 TOOLS = ("nvcc", "ninja", "c++", "cuobjdump", "compute-sanitizer", "nvidia-smi")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -63,6 +64,26 @@ def change(pair: Sequence[float], digits: int, scale: float = 1) -> str:
 
 def any_of(compared: Compared) -> dict[str, Any]:
     return next(iter(compared.values()))
+
+
+def compared_in(
+    op: str, cases: Sequence[str], device: str, lines: Records | None, order: Callable[[dict[str, Any]], Any]
+) -> list[Compared]:
+    """The newest comparisons of these cases, one case after the other."""
+    found = [one for one in record.newest_comparisons(records(op, lines), device) if any_of(one)["case"] in cases]
+    return sorted(found, key=lambda one: (cases.index(any_of(one)["case"]), order(any_of(one))))
+
+
+def at(comparisons: Sequence[Compared], **shape: int) -> list[Compared]:
+    """Those of these sizes."""
+    return [one for one in comparisons if shape.items() <= any_of(one)["shape"].items()]
+
+
+def on_both(prefix: str, **made: Callable[[str], str]) -> Tables:
+    """An op's tables by their marks: each for the CPU and for a GPU."""
+    return {
+        f"{prefix}_{on}_{name}": functools.partial(make, on) for on in ("cpu", "cuda") for name, make in made.items()
+    }
 
 
 def column_of(compared: Compared) -> tuple[str, str]:

@@ -25,7 +25,7 @@ from bench.kit.command import keep, parser
 from bench.kit.record import DOCS, machine, quantiles, read
 from bench.summary import refinement_tvsum
 from bench.summary.tables.summary_refinement import draw
-from vtsum.enhance.summary_refinement import greedy_map, smooth_scores
+from vtsum.enhance.summary_refinement import greedy_map
 from vtsum.enhance.summary_refinement.dpp import Kernel
 
 CASES = ((600, 90, 256), (3600, 540, 128), (3600, 540, 256), (3600, 540, 768))
@@ -72,13 +72,6 @@ def timing(repeats: int) -> Iterator[dict[str, Any]]:
             "repeats": repeats,
             "picks_unlike_the_naive": wrong,
         }
-    values = np.random.default_rng(0).normal(size=36_000)
-    took = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        smooth_scores(values, "tv", 1.0)
-        took.append(time.perf_counter() - began)
-    yield {"part": "timing_smooth", "shape": {"T": len(values)}, "wall_s": quantiles(took), "repeats": repeats}
 
 
 def main() -> None:

@@ -107,7 +107,7 @@ def test_a_dry_run_goes_through_every_stage(tmp_path: Path) -> None:
     assert any("versions" in r.get("facts", {}) for r in records)
     files = {path.name for path in tmp_path.iterdir()}
     assert files == {
-        *("check.jsonl", "table.md", "log.txt", "tests.txt", "training_step.jsonl"),
+        *("check.jsonl", "table.md", "log.txt", "tests.txt", "training_step.jsonl", "encoder.jsonl"),
         *(f"{op}.jsonl" for op in OPS),
     }
     text = (tmp_path / "table.md").read_text()

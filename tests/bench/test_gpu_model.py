@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from bench.gpu import encoders, training
+from bench.gpu import model, training
+from bench.gpu.stage import Context
 from bench.kit.record import read
 from bench.summary.training_step import FORMS
 
@@ -92,30 +93,13 @@ def test_different_models_are_not_compared(tmp_path: Path, monkeypatch: pytest.M
     assert not (tmp_path / "training_step.jsonl").exists()
 
 
-def test_a_frame_s_operations_are_counted() -> None:
-    linear = torch.nn.Linear(64, 32, bias=False)
-    x = torch.randn(10, 64)
-    assert encoders.flops(lambda: linear(x)) == 2 * 10 * 64 * 32
-
-
-def test_encoders_are_timed_and_one_that_fails_leaves_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fails(device: str, tiny: bool) -> Any:
-        raise RuntimeError("no weights")
-
-    def missing(device: str, tiny: bool) -> Any:
-        raise ModuleNotFoundError("No module named 'timm'", name="timm")
-
-    monkeypatch.setitem(encoders.NETWORKS, "BLIP ViT-B/16", fails)
-    monkeypatch.setitem(encoders.NETWORKS, "timm ViT-B/16", missing)
-    monkeypatch.setattr(sys, "argv", [*words(tmp_path), "--product", "1e12"])
-    assert encoders.main() == 0
-    said = {entry["line"]["check"]: entry["line"] for entry in read(tmp_path / "lines.jsonl")}
-    assert said["encoder timm ViT-B/16"]["result"] == "absent"
-    assert said["encoder BLIP ViT-B/16"]["detail"] == "RuntimeError: no weights"
-    assert said["encoder embedded"]["result"] == "ok"
-    record = next(r for r in read(tmp_path / "training_step.jsonl") if r["encoder"] == "embedded")
-    share = record["frames_a_second"]["p50"] * record["flops"] / 1e12
-    assert said["encoder embedded"]["share_of_roofline"] == pytest.approx(share)
-    assert record["flops"] > 1e6
+def test_the_frame_encoder_is_timed_and_what_it_lacks_is_absent(tmp_path: Path) -> None:
+    told = Context(tmp_path, "cpu", True, 0.0, False, {})
+    line = model.encoder(told, 120.0, {})
+    assert line.result == "ok", line
+    (record,) = read(tmp_path / "encoder.jsonl")
+    assert record["shape"]["batch"] == 2
+    assert f"{record['frames_a_second']['p50']:,.0f} frames a second" in line.detail
+    (tmp_path / "numpy.py").write_text("import no_such_package")
+    missing = model.encoder(told, 120.0, {"PYTHONPATH": str(tmp_path)})
+    assert (missing.result, "no_such_package" in missing.detail) == ("absent", True)

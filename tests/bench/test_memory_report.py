@@ -180,15 +180,3 @@ def test_pictures_hold_the_times_and_what_a_large_product_would_take() -> None:
     assert panel.lines["product"] == [(256, pytest.approx(2e10 / speed)), (1024, pytest.approx(2e10 / speed))]
     more = [line("vtsum", 10_000.0, frames=256), line("sdpa", 20_000.0, frames=256)]
     assert sorted(fuse.pictures([*RECORDS, *more])) == ["memory_fuse_cpu_frames.svg", "memory_fuse_cpu_slots.svg"]
-
-
-def test_the_report_has_every_op(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text("<!-- bench:memory_fuse_cpu_dense -->\nold\n<!-- /bench -->\n")
-    append(tmp_path / "memory_fuse.jsonl", *RECORDS)
-    monkeypatch.setattr(record, "RESULTS", tmp_path)
-    monkeypatch.setattr(report, "README", readme)
-    monkeypatch.setattr("sys.argv", ["report"])
-    assert report.main() == 0
-    assert "| 4096 x 768, 1 head, 4096 slots | too slow |" in readme.read_text()
-    assert [path.name for path in tmp_path.glob("*.svg")] == ["memory_fuse_cpu_slots.svg"]

@@ -94,17 +94,9 @@ def train(form: str, options: argparse.Namespace, videos: Sequence[TVSumVideo]) 
     kind, position = FORMS[form]
     torch.manual_seed(options.seed)
     width = features_of(learned[0]).shape[1]
-    model = VTSum(
-        VTSumConfig(
-            width=width,
-            num_heads=width // 64,
-            mlp_ratio=2,
-            memory_slots=options.slots,
-            memory_form=kind,
-            memory_position=position,
-            dropout=0.1,
-        )
-    )
+    sizes = {"width": width, "num_heads": width // 64, "mlp_ratio": 2, "memory_slots": options.slots, "dropout": 0.1}
+    config: dict[str, Any] = {**sizes, "memory_form": kind, "memory_position": position}
+    model = VTSum(VTSumConfig(**config))
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01)
     order = np.random.default_rng(options.seed)
     for epoch in range(options.epochs + 1):

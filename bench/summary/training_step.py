@@ -224,9 +224,8 @@ def alone(options: argparse.Namespace, form: str, frames: int) -> dict[str, Any]
     if done.returncode == 0 and lines:
         return dict(json.loads(lines[-1]))
     last = (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]
-    memory = done.returncode < 0 or any(
-        word in done.stderr for word in ("allocate memory", "OutOfMemory", "MemoryError")
-    )
+    known = ("allocate memory", "OutOfMemory", "MemoryError")
+    memory = done.returncode < 0 or any(word in done.stderr for word in known)
     return {"status": "out of memory" if memory else "failed", "reason": last[:200]}
 
 

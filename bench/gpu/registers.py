@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def resources(context: Context) -> Line:
     return line
 
 
-def told(check: str, found: Mapping[str, Sequence[Used]]) -> tuple[dict[str, Any], Line]:
+def told(check: str, found: Mapping[str, Collection[Used]]) -> tuple[dict[str, Any], Line]:
     """What each kernel's largest instances take, for the facts; and a line for all."""
     facts = {
         name: {"instances": len(each), **{key: max(getattr(used, key) for used in each) for key in Used._fields}}

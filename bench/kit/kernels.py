@@ -50,21 +50,21 @@ def tune_into(path: Path) -> Any:
 
 
 @contextlib.contextmanager
-def launched() -> Iterator[dict[str, list[Used]]]:
-    """Within it, what each Triton kernel that is launched takes; nothing for those that the interpreter runs."""
+def launched(found: dict[str, set[Used]]) -> Iterator[None]:
+    """Within it, `found` gets what each Triton kernel that is launched takes; nothing of those that the interpreter
+    runs. A launch takes some microseconds longer."""
     from vtsum_kernels.triton_kit import launch
 
-    found: dict[str, list[Used]] = {}
     before = launch.start
 
     def start(kernel: Any, grid: tuple[int], arguments: dict[str, Any], config: Any) -> None:
         made = kernel[grid](**arguments, num_warps=config.warps, num_stages=config.stages)
         if made is not None:
             used = Used(int(made.n_regs), 4 * int(made.n_spills), int(made.metadata.shared))  # spills of 32 bits each
-            found.setdefault(kernel.__name__, []).append(used)
+            found.setdefault(kernel.__name__, set()).add(used)
 
     launch.start = start
     try:
-        yield found
+        yield
     finally:
         launch.start = before

@@ -7,6 +7,7 @@ import os
 import random
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from bench.gpu import child, comparisons, plan, registers
 from bench.gpu.stage import Context
 from bench.kit import comparison
-from bench.kit.kernels import Used, tune_into
+from bench.kit.kernels import Used, launched, tune_into
 from bench.kit.record import ROOT, read
 from bench.kit.roofline import Roofline
 from bench.ops import OPS
@@ -155,6 +156,24 @@ def test_registers_and_spills_are_read(stack: int, result: str) -> None:
     assert facts["memory_topk_kernel"] == {"instances": 1, "registers": 40, "stack": 8, "shared": 0}
     assert "3 kernels, at most 128 registers" in line.detail
     assert ("on the stack" in line.detail) == (stack > 8)
+
+
+def test_what_launched_triton_kernels_take_is_noted_once() -> None:
+    launch = pytest.importorskip("vtsum_kernels.triton_kit.launch")
+    before, found = launch.start, dict[str, set[Used]]()
+
+    class Kernel:
+        __name__, arg_names = "a_kernel", ("x",)
+
+        def __getitem__(self, grid: tuple[int]) -> Any:
+            return lambda **given: SimpleNamespace(n_regs=90, n_spills=12, metadata=SimpleNamespace(shared=1024))
+
+    with launched(found):
+        for _ in range(2):
+            launch.launch(Kernel(), 1, launch.Config("tile", 64, 64, 4, 1), {"x": 1})
+    assert found == {"a_kernel": {Used(90, 48, 1024)}}
+    assert launch.start is before
+    assert registers.told("Triton", found)[1].result == "failed"
 
 
 def test_where_the_tools_are_missing_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,15 +117,6 @@ def test_sparse_tables() -> None:
     assert rows(gathered)[0][1:] == ["VTSum", "copying the same bytes"]
 
 
-def test_the_table_of_everyone_says_who_has_no_time_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fuse, "SHOWN_SLOTS", 256)
-    found = dict(rows(fuse.all_at_one_size("cpu", RECORDS)))
-    assert found["VTSum"] == "100 ms, 30 MiB"
-    assert found["matmul, softmax, matmul"] == "wrong"
-    assert "4096 x 768, 1 head, 256 slots" in found
-    assert not any("product" in name for name in found)
-
-
 @pytest.mark.parametrize("name", [name for name in report.TABLES if name.startswith("memory_") and "_cuda" in name])
 def test_without_records_a_table_says_so(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for op in ("memory_attention", "memory_fuse"):

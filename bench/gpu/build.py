@@ -18,7 +18,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from bench.gpu.stage import Command, Context, Done, Line, Program, Result
+from bench.gpu.stage import Context, Done, Line, Program, Result
 from bench.kit.record import ROOT
 
 VARIABLES = {"_cpu": "VTSUM_BUILD_CPP", "_cuda": "VTSUM_BUILD_CUDA"}
@@ -57,15 +57,7 @@ def start(context: Context, name: str, root: Path) -> Program:
     if capability := context.facts.get("capability"):
         variables["TORCH_CUDA_ARCH_LIST"] = capability
     lib = made(context, name).parent
-    command: Command = [
-        sys.executable,
-        "setup.py",
-        "build_ext",
-        "--build-lib",
-        lib,
-        "--build-temp",
-        lib.with_name("temp"),
-    ]
+    command = [sys.executable, "setup.py", "build_ext", f"--build-lib={lib}", f"--build-temp={lib.with_name('temp')}"]
     return context.start(command, context.left(), variables, root)
 
 

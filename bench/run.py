@@ -44,12 +44,8 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Op]:
     parser.add_argument("--dtype", default="", metavar="LIST", help=listed)
     parser.add_argument("--rivals", default="", metavar="LIST", help="comma-separated; default: all of them")
     parser.add_argument("--seconds", type=float, help="to spend on measuring each (default 0.2, quick 0.05)")
-    parser.add_argument(
-        "--slow",
-        type=float,
-        default=1.0,
-        help="leave out rivals that take more seconds a call, unless we are hardly faster",
-    )
+    slow = "leave out rivals that take more seconds a call, unless we are hardly faster"
+    parser.add_argument("--slow", type=float, default=1.0, help=slow)
     parser.add_argument("--gib", type=float, help="leave out who needs more memory (default: a third of what is there)")
     parser.add_argument("--output", type=Path, help="default: bench/results/OP.jsonl")
     parser.add_argument("--resume", action="store_true", help="go on with the last run in the output file")

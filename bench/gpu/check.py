@@ -3,11 +3,11 @@
     python -m bench.gpu.check --out DIR [--part build|tests|kernels|model|all] [--minutes 10] [--tune] [--dry-run]
 
 Needs no installation, no network and no git: torch with CUDA, nvcc, a C++ compiler and what the parts say is absent.
-Writes into the tree (kernels/vtsum_kernels/*.so, build/gpu) and into DIR, where a few files come to lie:
+Writes into the tree (kernels/vtsum_kernels/*.so, build/gpu) and into DIR:
 
     check.jsonl   every line of the table as soon as it is known, and the facts about the machine
     table.md      the table; log.txt what all programs printed; tests.txt the tests' failures and durations
-    OP.jsonl for each op, training_step.jsonl   records as `bench.run` makes them
+    OP.jsonl for each op, training_step.jsonl, encoder.jsonl   records as the benchmarks make them
     tuned.json    with --tune: the best choices for each shape, which the kernels read
 
 Each part has its share of the minutes, and its programs are ended where they outlive it; the time that a part leaves
@@ -19,21 +19,19 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import shutil
 import signal
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from bench.gpu import machine
-from bench.gpu.stage import CHECK, FILES, LOG, SCRATCH, TABLE, TESTS, Context, Line
+from bench.gpu.stage import CHECK, SCRATCH, TABLE, Context, Line
 from bench.gpu.table import final, shorter
 from bench.kit.record import run_name
 
@@ -44,13 +42,12 @@ PARTS: dict[str, tuple[str, float]] = {
     "kernels": ("bench.gpu.kernels", 150),
     "model": ("bench.gpu.model", 90),
 }
+#: What is kept for looking at the machine and for the table.
 RESERVE = 30 / 600
-"""What is kept for looking at the machine and for the table."""
+#: With --tune, the kernels' share is so much larger.
 TUNING = 3
-"""With --tune, the kernels' share is so much larger."""
 OURS = ("bench", "vtsum", "vtsum_kernels", "tests")
-LARGEST = 15 * 2**20
-"""Bytes that a file of results may have; logs are cut in the middle."""
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Interrupted(SystemExit):
@@ -69,6 +66,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if not options.minutes > 0:
         raise SystemExit(f"gpu_check: --minutes must be more than 0, got {options.minutes}")
+    if (options.out / TABLE).exists() and not (options.out / CHECK).exists():
+        raise SystemExit(
+            f"gpu_check: --out must be new or hold earlier results, got {options.out} with another {TABLE}"
+        )
     return options
 
 
@@ -79,11 +80,10 @@ def allowances(parts: Sequence[str], seconds: float, tune: bool) -> dict[str, fl
 
 
 def what_went_wrong(part: str, error: BaseException) -> Line:
-    """A missing package of others is absent; all else has failed. In one line; the traceback is for the log."""
+    """A missing package of others is absent; all else has failed."""
     if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] not in OURS:
         return Line(part, "absent", f"the package {error.name} is not installed")
-    last = traceback.format_exception_only(error)[-1].strip().splitlines()
-    return Line(part, "failed", last[0] if last else type(error).__name__)
+    return Line(part, "failed", traceback.format_exception_only(error)[-1].strip().splitlines()[0])
 
 
 class Check:
@@ -95,6 +95,7 @@ class Check:
         self.seconds = 60 * options.minutes
         SCRATCH.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix="dry-", dir=SCRATCH)) if options.dry_run else SCRATCH
+        options.out.mkdir(parents=True, exist_ok=True)
         self.context = Context(
             out=options.out.resolve(),
             device="cpu" if options.dry_run else "cuda",
@@ -106,48 +107,33 @@ class Check:
             run=run_name(),
             environment=machine.environment(scratch),
         )
-        self.context.out.mkdir(parents=True, exist_ok=True)
-        if (self.context.out / TABLE).exists() and not (self.context.out / CHECK).exists():
-            raise SystemExit(
-                f"gpu_check: --out must be new or hold earlier results, got {options.out} with another {TABLE}"
-            )
-        self.strangers = {path.name for path in self.context.out.iterdir()} - set(FILES)
 
-    def say(self, part: str, line: Line) -> None:
-        self.context.say(part, line)
-        print(f"[{time.monotonic() - self.began:4.0f} s] {part}: {shorter(line.check)}: {line.result}", end="")
-        print(f": {shorter(line.detail)}" if line.detail else "", flush=True)
-
-    def head(self) -> list[str]:
-        kind = "dry run on the CPU: no number below means anything" if self.context.dry_run else "GPU check"
-        took = f"{self.context.run}, {time.monotonic() - self.began:.0f} of {self.seconds:.0f} s"
-        return [f"{kind}, {took}", *machine.words(self.context.facts)] if self.context.facts else [f"{kind}, {took}"]
+    def say(self, part: str, *line: Line) -> None:
+        for one in line:
+            self.context.say(part, one)
+            said = f"{shorter(one.check)}: {one.result}" + (f": {shorter(one.detail)}" if one.detail else "")
+            print(f"[{time.monotonic() - self.began:4.0f} s] {part}: {said}", flush=True)
 
     def write_table(self) -> str:
-        text = final(self.head(), self.context.said())
-        temporary = self.context.scratch / TABLE
-        temporary.write_text(text, encoding="utf-8")
-        shutil.copyfile(temporary, self.context.out / TABLE)
+        kind = "dry run on the CPU: no number below means anything" if self.context.dry_run else "GPU check"
+        head = [f"{kind}, {self.context.run}, {time.monotonic() - self.began:.0f} of {self.seconds:.0f} s"]
+        facts = self.context.facts
+        text = final([*head, *(machine.words(facts) if facts else [])], self.context.said())
+        (self.context.scratch / TABLE).write_text(text, encoding="utf-8")
+        shutil.copyfile(self.context.scratch / TABLE, self.context.out / TABLE)
         return text
-
-    def look(self) -> None:
-        self.context.note(**machine.facts(self.context))
-        for line in machine.words(self.context.facts):
-            print(line, flush=True)
-        self.context.log("\n".join(machine.words(self.context.facts)))
 
     def run_part(self, part: str, seconds: float) -> None:
         context = self.context
         if not context.dry_run and part != "build" and context.facts["gpu"] is None:
             why = context.facts.get("torch_failed", "torch finds no GPU (--dry-run needs none)")
-            self.say(part, Line(part, "failed", why))
-            return
+            return self.say(part, Line(part, "failed", why))
         if seconds < 1:
-            self.say(part, Line(part, "skipped", "no time was left to begin it"))
-            return
+            return self.say(part, Line(part, "skipped", "no time was left to begin it"))
         context.log(f"==> {part}, {seconds:.0f} s")
-        told, silent = replace(context, deadline=time.monotonic() + seconds), True
+        silent = True
         try:
+            told = replace(context, deadline=time.monotonic() + seconds)
             for line in importlib.import_module(PARTS[part][0]).run(told):
                 self.say(part, line)
                 silent = False
@@ -155,19 +141,20 @@ class Check:
             raise
         except (Exception, SystemExit) as error:
             context.log(f"{part}: {traceback.format_exc()}")
-            self.say(part, what_went_wrong(part, error))
-        else:
-            if silent:
-                self.say(part, Line(part, "failed", "it said nothing"))
+            return self.say(part, what_went_wrong(part, error))
+        if silent:
+            self.say(part, Line(part, "failed", "it said nothing"))
 
     def run(self) -> int:
         waiting = list(self.parts)
         try:
-            self.look()
+            self.context.note(**machine.facts(self.context))
+            words = "\n".join(machine.words(self.context.facts))
+            print(words, flush=True)
+            self.context.log(words)
             shares = allowances(self.parts, self.seconds, self.context.tune)
             while waiting:
-                part = waiting[0]
-                self.run_part(part, self.context.left() - sum(shares[later] for later in waiting[1:]))
+                self.run_part(waiting[0], self.context.left() - sum(shares[later] for later in waiting[1:]))
                 waiting.pop(0)
                 self.write_table()
             if not self.context.dry_run:
@@ -178,62 +165,27 @@ class Check:
                 self.say(part, Line(part, "failed" if begun else "skipped", "the check was interrupted"))
             raise
         finally:
-            self.tidy()
             print("\n" + self.write_table(), flush=True)
             if self.context.dry_run:
                 shutil.rmtree(self.context.scratch, ignore_errors=True)
         return int(any(line.result == "failed" for _, line in self.context.said()))
 
-    def tidy(self) -> None:
-        """Results stay few and small: they come back over a narrow way."""
-        out = self.context.out
-        for name in (LOG, TESTS):
-            cut(out / name, LARGEST)
-        found = {path.name: path for path in out.iterdir()}
-        strange = sorted(set(found) - set(FILES) - self.strangers)
-        large = sorted(name for name in set(found) & set(FILES) if found[name].stat().st_size > LARGEST)
-        for names, what in ((strange, "not a file of results"), (large, f"over {LARGEST // 2**20} MiB")):
-            if names:
-                self.say("results", Line(", ".join(names), "failed", what))
 
-
-def cut(path: Path, size: int) -> None:
-    """Leaves the beginning and the end of a text that is too long."""
-    if not path.exists() or path.stat().st_size <= size:
-        return
-    text = path.read_bytes()
-    temporary = path.with_name(path.name + ".part")
-    left_out = f"\n... {len(text) - 2 * (size // 2 - 64)} bytes left out ...\n"
-    temporary.write_bytes(text[: size // 2 - 64] + left_out.encode() + text[-(size // 2 - 64) :])
-    os.replace(temporary, path)
-
-
-def stop_on_signals() -> Callable[[], None]:
-    """SIGTERM, SIGINT and SIGHUP end the check with a table of what is known; returns what undoes that."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Signals end the check with a table of what is known."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for one in SIGNALS:
             signal.signal(one, signal.SIG_IGN)  # the table comes first now
         raise Interrupted(128 + number)
 
-    before: dict[int, Any] = {
-        number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    }
-
-    def undo() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    return undo
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
-    undo = stop_on_signals()
+    before = {number: signal.signal(number, stop) for number in SIGNALS}
     try:
         return Check(options).run()
     finally:
-        undo()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

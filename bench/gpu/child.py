@@ -11,15 +11,12 @@ import dataclasses
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from bench.gpu.stage import Context, Line
 from bench.kit.record import append, read
 
-#: Before the name of a module.
-PYTHON = (sys.executable, "-m")
 #: The exit status of a program that found the GPU broken, and left out what broke it when it is started again.
 BROKEN = 3
 TRIES = 6
@@ -33,15 +30,23 @@ class Teller:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def line(self, line: Line) -> None:
-        append(self.path, {"line": dataclasses.asdict(line)})
+    def line(self, *line: Any) -> None:
+        """With a `Line`'s arguments."""
+        append(self.path, {"line": dataclasses.asdict(Line(*line))})
+
+    def failed(self, check: str, error: BaseException) -> None:
+        """What a missing package is, is absent; any other error is a failure."""
+        if isinstance(error, ImportError):
+            self.line(check, "absent", f"{error.name} is not installed")
+        else:
+            self.line(check, "failed", f"{type(error).__name__}: {str(error)[:200]}")
 
     def facts(self, **facts: Any) -> None:
         append(self.path, {"facts": facts})
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """The arguments that `command_of` gives to every program."""
+    """The arguments that every program gets."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--tell", type=Path, required=True, help="the file for lines")
     made.add_argument("--out", type=Path, required=True, help="the folder of results")
@@ -52,73 +57,47 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return made
 
 
-def command_of(context: Context, module: str, words: Sequence[str], tell: Path, until: float) -> list[str]:
+def command_of(context: Context, module: str, words: Sequence[str], until: float, tell: Path) -> list[str]:
     """Also makes room for what the program tells."""
     tell.parent.mkdir(parents=True, exist_ok=True)
     tell.unlink(missing_ok=True)
-    full = [*PYTHON, module, *words, "--tell", str(tell), "--out", str(context.out)]
-    full += ["--run", context.run, "--device", context.device, "--until", str(until)]
-    return [*full, "--dry-run"] if context.dry_run else full
+    command = [sys.executable, "-m", module, *words, "--tell", str(tell), "--out", str(context.out)]
+    command += ["--run", context.run, "--device", context.device, "--until", str(until)]
+    return [*command, "--dry-run"] if context.dry_run else command
 
 
 def follow(
-    context: Context,
-    module: str,
-    *words: str,
-    until: float,
-    environment: Mapping[str, str] | None = None,
-    command: Sequence[str] = (),
+    context: Context, module: str, *words: str, until: float, environment: Mapping[str, str] | None = None
 ) -> Iterator[Line]:
     """Runs ``python -m module`` with `words`, and yields its lines as it says them; its facts become the context's.
 
     Args:
         until: when it must be done, on `time.monotonic`'s clock; it is killed soon after.
         environment: variables beside the context's.
-        command: put before python, such as a profiler's.
     Yields:
         Line: its own; and a failed one where it ends otherwise than with status 0, or breaks the GPU too often.
     """
     name = module.rsplit(".", 1)[-1]
     tell = context.scratch / f"{name}.lines.jsonl"
-    full = [*command, *command_of(context, module, words, tell, until)]
-    read_on = 0
+    command, read_on = command_of(context, module, words, until, tell), 0
     for attempt in range(1, TRIES + 1):
-        with context.start(full, until + GRACE - time.monotonic(), environment) as program:
+        with context.start(command, until + GRACE - time.monotonic(), environment) as program:
             while True:
                 done = program.done()
                 news = read(tell)[read_on:]
+                read_on += len(news)
                 for said in news:
                     context.note(**said.get("facts", {}))
                     if "line" in said:
                         yield Line(**said["line"])
-                read_on += len(news)
                 if done is not None:
                     break
                 time.sleep(0.1)
-        context.log(f"== {' '.join(full[:6])} ...: status {done.status}, {done.seconds:.1f} s\n{done.output[-20_000:]}")
+        context.log(
+            f"== {module} {' '.join(words)}: status {done.status}, {done.seconds:.1f} s\n{done.output[-20_000:]}"
+        )
         if done.ok:
             return
         if done.status != BROKEN or attempt == TRIES:
             yield Line(name, "failed", done.why())
             return
-
-
-def at_once(
-    context: Context, module: str, jobs: Sequence[Sequence[str]], until: float, environment: Mapping[str, str]
-) -> tuple[list[str], list[dict[str, Any]]]:
-    """Runs ``python -m module`` for each job's words, at the same time: what each printed, and all they told."""
-    name = module.rsplit(".", 1)[-1]
-    tells = [context.scratch / f"{name}{number}.lines.jsonl" for number in range(len(jobs))]
-    with ExitStack() as stack:
-        programs = [
-            stack.enter_context(
-                context.start(
-                    command_of(context, module, words, tell, until), until + GRACE - time.monotonic(), environment
-                )
-            )
-            for words, tell in zip(jobs, tells, strict=True)
-        ]
-        ends = [program.wait() for program in programs]
-    said = [done.output if done.ok else f"{done.output}\n{done.why()}" for done in ends]
-    context.log(f"== {module}\n" + "\n".join(said))
-    return said, [entry for tell in tells for entry in read(tell)]

@@ -6,30 +6,28 @@ Who breaks the GPU ends the program with status BROKEN; started again, it goes o
 
 from __future__ import annotations
 
+import argparse
 import random
 import sys
 import time
-from pathlib import Path
+from contextlib import nullcontext
 from typing import Any
 
+from bench.gpu import registers
 from bench.gpu.child import BROKEN, Teller, parser
-from bench.gpu.plan import planned
+from bench.gpu.plan import Planned, planned
 from bench.gpu.stage import Line
 from bench.kit.clock import keep_memory
 from bench.kit.comparison import Broken, History, Limits, compare_into
+from bench.kit.kernels import Used, launched
 from bench.kit.record import OURS, environment, read
 from bench.kit.roofline import Roofline, measure
 from bench.kit.tables import Compared, best_rival
 from bench.run import memory_bytes
 
-#: Seconds to spend on samples of each, beyond which a rival's call is too slow, and that a comparison needs to be worth
-#: beginning.
-SECONDS, SLOW, LEAST = 0.1, 0.25, 4.0
-#: What a comparison with compiled rivals needs besides, where the compiler's cache does not hold them.
-COMPILING = 6.0
-TINY_SECONDS = 0.002
-#: A comparison may take so many seconds; who has not begun by then is left out.
-LONGEST = 25.0
+#: Seconds to spend on samples of each (in a dry run, TINY), beyond which a rival's call is too slow, that a comparison
+#: needs to be worth beginning, that compiled rivals need besides, and beyond which who has not begun is left out.
+SECONDS, TINY, SLOW, LEAST, COMPILING, LONGEST = 0.1, 0.002, 0.25, 4.0, 6.0, 25.0
 
 
 def line_of(title: str, compared: Compared, roofline: Roofline) -> Line:
@@ -46,59 +44,79 @@ def line_of(title: str, compared: Compared, roofline: Roofline) -> Line:
         return Line(title, "failed", "; ".join(troubles) or f"{ours['status']}: {ours['reason']}")
     time = ours["time_us"]
     said = [f"{time['p50']:.5g} us ({time['p20']:.5g} to {time['p80']:.5g}) {ours.get('backend', '')}".rstrip()]
-    for name, record in compared.items():
-        if name != OURS and name.startswith(OURS) and record["status"] == "ok":
-            said.append(f"{name.removeprefix(OURS + '_')} {record['time_us']['p50']:.5g}")
     rival = best_rival(compared)
-    if rival is not None:
-        said.append(f"{rival['name']} {rival['time_us']['p50']:.5g}")
+    others = [r for name, r in compared.items() if name.startswith(f"{OURS}_") and r["status"] == "ok"]
+    for record in [*others, *([rival] if rival else [])]:
+        said.append(f"{record['name'].removeprefix(OURS + '_')} {record['time_us']['p50']:.5g}")
     share = roofline.seconds(int(ours["moved_bytes"]), int(ours.get("flops") or 0), ours["dtype"]) / time["p50"] * 1e6
     ratio = None if rival is None else rival["time_us"]["p50"] / time["p50"]
     return Line(title, "failed" if troubles else "ok", "; ".join([*said, *troubles]), share, ratio)
 
 
-def roofline_of(tell: Path) -> Roofline | None:
-    """What an earlier start of this program measured."""
-    said: dict[str, Any] = {}
-    for entry in read(tell):
-        said |= entry.get("facts", {})
-    return Roofline.of(said)
+def called_once(plan: Planned, name: str) -> str:
+    """Makes a call once, so that it is compiled; what came of it in a few words."""
+    began = time.monotonic()
+    try:
+        plan.entry(name).start()(0)
+    except Exception as error:  # the comparison will find the same, and record it
+        return f"{plan.title}: {name}: {type(error).__name__}: {str(error)[:200]}"
+    return f"{plan.title}: {name}: {time.monotonic() - began:.1f} s"
+
+
+def warm(options: argparse.Namespace) -> None:
+    """This process's share of all that compiles: neighbours go to different processes, what is needed first first."""
+    number, of = options.warm
+    jobs = [(plan, name) for plan in planned(options.dry_run) for name in plan.compiling()]
+    for plan, name in jobs[number::of]:
+        if time.monotonic() < options.until:
+            print(called_once(plan, name), flush=True)
 
 
 def main() -> int:
-    options = parser(__doc__).parse_args()
-    teller = Teller(options.tell)
+    arguments = parser(__doc__)
+    arguments.add_argument("--warm", nargs=2, type=int, metavar=("NUMBER", "OF"), help="only compile, this share of it")
+    options = arguments.parse_args()
+    if options.warm:
+        warm(options)
+        return 0
+    teller, tiny = Teller(options.tell), options.dry_run
     keep_memory()
-    tiny = options.dry_run
-    roofline = roofline_of(options.tell) or measure(
-        options.device, tiny, lambda what, detail: teller.line(Line(what, "ok", detail))
-    )
+    said: dict[str, Any] = {}
+    for entry in read(options.tell):  # by an earlier start of this program
+        said |= entry.get("facts", {})
+    roofline = Roofline.of(said) or measure(options.device, tiny, lambda what, how: teller.line(what, "ok", how))
     teller.facts(**roofline.facts())
     history, memory, plans = History(), memory_bytes(options.device) // 3, planned(tiny)
+    triton: dict[str, set[Used]] = {}
     for number, plan in enumerate(plans):
         needed = LEAST + (COMPILING if plan.compiled else 0.0)
         if options.until - time.monotonic() < needed and not (tiny and number == 0):
-            left = len(plans) - number
-            teller.line(Line(f"{left} more comparisons", "skipped", f"no time was left, from: {plan.title}"))
+            left = f"no time was left, from: {plan.title}"
+            teller.line(f"{len(plans) - number} more comparisons", "skipped", left)
             break
-        deadline = min(options.until - 1.0, time.monotonic() + LONGEST)
-        limits = Limits(TINY_SECONDS if tiny else SECONDS, SLOW, memory, deadline)
+        limits = Limits(TINY if tiny else SECONDS, SLOW, memory, min(options.until - 1.0, time.monotonic() + LONGEST))
         path, machine = options.out / f"{plan.op.name}.jsonl", environment(options.device, plan.op.packages)
         print(f"{plan.title} ...", flush=True)
         try:
-            compared = compare_into(
-                path, plan.op.name, options.run, plan.comparison(), machine, limits, history, random.Random(0)
-            )
+            # Not where launching is what is measured.
+            with launched(triton) if plan.triton else nullcontext():
+                compared = compare_into(
+                    path, plan.op.name, options.run, plan.comparison(), machine, limits, history, random.Random(0)
+                )
         except Broken as culprit:
             ours = str(culprit).startswith(OURS)
             why = "it broke the GPU; the others go on without it"
-            teller.line(Line(f"{plan.title}: {culprit}", "failed" if ours else "skipped", why))
+            teller.line(f"{plan.title}: {culprit}", "failed" if ours else "skipped", why)
             return BROKEN
         except Exception as error:  # inputs that have no room, say: the next comparison may have it
-            teller.line(Line(plan.title, "failed", f"{type(error).__name__}: {str(error)[:200]}"))
+            teller.failed(plan.title, error)
             continue
         if compared is not None:
-            teller.line(line_of(plan.title, compared, roofline))
+            teller.line(*vars(line_of(plan.title, compared, roofline)).values())
+    if triton:
+        facts, line = registers.told("Triton kernels' registers and spills", triton)
+        teller.facts(triton_kernels=facts)
+        teller.line(*vars(line).values())
     return 0
 
 

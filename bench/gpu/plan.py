@@ -3,6 +3,7 @@ beginning of this list."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +42,10 @@ class Planned:
     def rivals(self) -> tuple[Rival, ...]:
         return tuple(r for r in self.op.against(self.setting, self.few) if self.compiled or not r.compiled)
 
+    def compiling(self) -> list[str]:
+        """Those whose first call compiles."""
+        return [TRITON] * self.triton + [rival.name for rival in self.rivals() if rival.compiled]
+
     def comparison(self) -> Comparison:
         return self.op.comparison(self.setting, self.rivals())
 
@@ -57,3 +62,13 @@ def planned(dry_run: bool) -> list[Planned]:
         return [Planned(op, setting, False, few) for op in ops for setting, few in op.tiny]
     turns = itertools.zip_longest(*([Planned(op, *one) for one in op.gpu] for op in ops))
     return [plan for turn in turns for plan in turn if plan is not None]
+
+
+def tunable(dry_run: bool) -> list[Planned]:
+    """Those that have anything to choose, each kind of call once: both passes of those with two."""
+    made: dict[Any, Planned] = {}
+    for plan in planned(dry_run):
+        kind = dataclasses.replace(plan.setting, direction="")
+        if plan.triton and (kind not in made or plan.setting.direction == "fwd+bwd"):
+            made[kind] = plan
+    return list(made.values())

@@ -7,6 +7,7 @@ nothing.
 from __future__ import annotations
 
 import importlib.util
+import statistics
 import sys
 import tempfile
 import time
@@ -14,38 +15,21 @@ from pathlib import Path
 from typing import Any
 
 from bench.gpu.child import Teller, parser
-from bench.gpu.stage import ROOT, Line
-from bench.kit.record import append, environment
+from bench.kit.record import ROOT, append, environment
 
 STAGES = (1, 3)
-PACKAGES = ("torch", "deepspeed", "transformers")
 FRAMES, VIDEOS, STEPS = 2048, 8, 3
 TINY_FRAMES, TINY_VIDEOS, TINY_STEPS = 32, 2, 1
+#: Seconds that a stage takes, about.
+LEAST = 8.0
 
 
-def batch_of(videos: int, frames: int, width: int) -> Any:
-    import torch
-
-    from bench.summary.training_step import SENTENCE
-    from vtsum.data.collate import Batch
-
-    generator = torch.Generator().manual_seed(0)
-    return Batch(
-        [f"video{i}" for i in range(videos)],
-        torch.randn(videos, frames, width, generator=generator),
-        torch.ones(videos, frames, dtype=torch.bool),
-        (torch.rand(videos, 10, frames, generator=generator) < 0.15).float(),
-        [SENTENCE] * videos,
-    )
-
-
-def step(stage: int, device: str, tiny: bool) -> dict[str, Any]:
+def measured(stage: int, device: str, tiny: bool) -> dict[str, Any]:
     """Median seconds of a step at a stage, after one that sets up; peak memory on a GPU; the last loss."""
-    import statistics
-
     import torch
 
-    from bench.summary.training_step import make_model
+    from bench.summary.training_step import SENTENCE, make_model
+    from vtsum.data.collate import Batch
     from vtsum.processes import Place
     from vtsum.training import deepspeed_config
     from vtsum.training.engine import DeepSpeedEngine
@@ -56,11 +40,17 @@ def step(stage: int, device: str, tiny: bool) -> dict[str, Any]:
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         model = make_model("vtsum", "small" if tiny else "base", 0, Path(folder))
+    batch = Batch(
+        [f"video{i}" for i in range(videos)],
+        torch.randn(videos, frames, model.config.width),
+        torch.ones(videos, frames, dtype=torch.bool),
+        (torch.rand(videos, 10, frames) < 0.15).float(),
+        [SENTENCE] * videos,
+    )
     settings = TrainSettings(model=model.config, batch_size=videos, bf16=True)
     config = deepspeed_config.read(ROOT / "configs" / f"ds_zero{stage}.json")
     config = deepspeed_config.complete(config, settings, Layout(videos, 1, 1))
     engine = DeepSpeedEngine(model, settings, config, Place.here())
-    batch = batch_of(videos, frames, model.config.width)
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     taken, loss = [], float("nan")
@@ -70,46 +60,42 @@ def step(stage: int, device: str, tiny: bool) -> dict[str, Any]:
         if device == "cuda":
             torch.cuda.synchronize()
         taken.append(time.perf_counter() - began)
-    peak = torch.cuda.max_memory_allocated() if device == "cuda" else None
+    peak = round(torch.cuda.max_memory_allocated() / 2**20, 1) if device == "cuda" else None
     engine.engine.destroy()
     if loss != loss:
         raise RuntimeError("the loss must be a number, got nan")
-    return {
-        "step_s": round(statistics.median(taken[1:]), 4),
-        "peak_mib": None if peak is None else round(peak / 2**20, 1),
-        "loss": round(loss, 4),
-        "shape": {"T": frames, "B": videos},
-    }
+    step_s = round(statistics.median(taken[1:]), 4)
+    return {"step_s": step_s, "peak_mib": peak, "loss": round(loss, 4), "shape": {"T": frames, "B": videos}}
 
 
 def main() -> int:
     chosen = parser(__doc__).parse_args()
     teller = Teller(chosen.tell)
     if importlib.util.find_spec("deepspeed") is None:
-        teller.line(Line("DeepSpeed step", "absent", "the package deepspeed is not installed"))
+        teller.line("DeepSpeed step", "absent", "the package deepspeed is not installed")
         return 0
     from vtsum.errors import VTSumError
 
-    facts = environment(chosen.device, PACKAGES)
+    facts = environment(chosen.device, ("torch", "deepspeed", "transformers"))
     for stage in STAGES:
         check = f"DeepSpeed step, ZeRO {stage}"
-        if not chosen.dry_run and chosen.until - time.monotonic() < 8.0:
-            teller.line(Line(check, "skipped", "no time was left"))
+        if not chosen.dry_run and chosen.until - time.monotonic() < LEAST:
+            teller.line(check, "skipped", "no time was left")
             continue
         try:
-            found = step(stage, chosen.device, chosen.dry_run)
+            found = measured(stage, chosen.device, chosen.dry_run)
         except VTSumError as error:  # what it needs is not installed
-            teller.line(Line(check, "absent", str(error)))
+            teller.line(check, "absent", str(error))
             return 0
         except Exception as error:
-            teller.line(Line(check, "failed", f"{type(error).__name__}: {str(error)[:200]}"))
+            teller.failed(check, error)
             continue
         record = {"op": "deepspeed_step", "run": chosen.run, "size": f"ZeRO {stage}", "dtype": "bfloat16"}
         record |= {"status": "ok", "device_type": chosen.device}
         append(chosen.out / "training_step.jsonl", {**record, **found, **facts})
         memory = "" if found["peak_mib"] is None else f", {found['peak_mib']:,.0f} MiB in all"
         shape = f"T {found['shape']['T']} x {found['shape']['B']}"
-        teller.line(Line(check, "ok", f"{found['step_s']:.4g} s{memory}, {shape}, loss {found['loss']}"))
+        teller.line(check, "ok", f"{found['step_s']:.4g} s{memory}, {shape}, loss {found['loss']}")
     return 0
 
 

@@ -2,9 +2,7 @@
 
 A part is a module `bench.gpu.NAME` with `run(context) -> Iterator[Line]`: each line that it yields is on the disk
 before the part goes on, and an exception becomes a failed line. What takes long or may break is done by programs that
-it starts, which `context.deadline` ends. So a part looks at `context.left()` before each thing it begins, and yields
-what it knows as soon as it knows it. With `context.tune`, the part `kernels` first searches the best choices and then
-measures with them.
+it starts, which `context.deadline` ends.
 """
 
 from __future__ import annotations
@@ -21,12 +19,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.kit.record import ROOT, append, read
-from bench.ops import OPS
 
 SCRATCH = ROOT / "build" / "gpu"
-
+CHECK, TABLE, LOG, TESTS, TUNED = "check.jsonl", "table.md", "log.txt", "tests.txt", "tuned.json"
 Result = Literal["ok", "failed", "absent", "skipped"]
-RESULTS: tuple[Result, ...] = ("ok", "failed", "absent", "skipped")
+Command = Sequence[str | os.PathLike[str]]
 
 
 @dataclass(frozen=True)
@@ -34,9 +31,9 @@ class Line:
     """One line of the final table.
 
     Args:
-        check: what was looked at, in a few words, e.g. "sliding_window_attention fwd bf16 T 8192 w 5".
-        result: "ok"; "failed": wrong numbers, an error, no time left in the middle; "absent": the machine lacks what
-            it needs; "skipped": not tried, e.g. because no time was left to begin it.
+        check: what was looked at, in a few words.
+        result: "failed": wrong numbers, an error, no time left in the middle; "absent": the machine lacks what it
+            needs; "skipped": not tried, e.g. because no time was left to begin it.
         detail: one short line; why, unless it is ok.
         share_of_roofline: reached part of what the measured copy or product allows, 0 to 1.
         ratio_to_best_rival: the fastest rival's time over ours; above 1 we are faster.
@@ -48,22 +45,16 @@ class Line:
     share_of_roofline: float | None = None
     ratio_to_best_rival: float | None = None
 
-    def __post_init__(self) -> None:
-        if self.result not in RESULTS:
-            raise ValueError(f"Line: result must be one of {', '.join(RESULTS)}, got {self.result}")
-
 
 @dataclass
 class Context:
     """What a part is told.
 
     Args:
-        out: the folder of results; a part writes only FILES there.
-        device: "cuda", or "cpu" in a dry run.
-        dry_run: go through everything with tiny shapes, on the CPU; the numbers mean nothing.
+        out: the folder of results.
+        device: "cuda", or "cpu" in a dry run, which goes through everything with tiny shapes.
         deadline: when the part must be done, on `time.monotonic`'s clock, which all processes of a machine share.
-        tune: search the best block sizes, warps and stages, and write them to `out`/tuned.json.
-        facts: of the machine, as `bench.gpu.check` found them, and what earlier parts noted.
+        facts: of the machine, and what earlier parts noted.
         scratch: for files nobody needs afterwards.
         run: names this run in every record.
         environment: variables for every program, beside those that are set.
@@ -75,7 +66,7 @@ class Context:
     deadline: float
     tune: bool
     facts: dict[str, Any]
-    scratch: Path = field(default=SCRATCH)
+    scratch: Path = SCRATCH
     run: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -89,7 +80,6 @@ class Context:
         append(self.out / CHECK, {"run": self.run, "facts": facts})
 
     def log(self, text: str) -> None:
-        """Adds lines to the log."""
         self.out.mkdir(parents=True, exist_ok=True)
         with (self.out / LOG).open("a", encoding="utf-8", errors="replace") as file:
             file.write(text.rstrip("\n") + "\n")
@@ -100,30 +90,21 @@ class Context:
 
     def said(self) -> list[tuple[str, Line]]:
         """Every line of this run so far, each with its part."""
-        names = Line.__dataclass_fields__
-        return [
-            (r["part"], Line(**{name: r[name] for name in names}))
-            for r in read(self.out / CHECK)
-            if r.get("run") == self.run and "part" in r
-        ]
+        mine = [r for r in read(self.out / CHECK) if r.get("run") == self.run and "part" in r]
+        return [(r["part"], Line(*(r[name] for name in Line.__dataclass_fields__))) for r in mine]
 
-    def start(self, command: Command, seconds: float, environment: Mapping[str, str] | None = None) -> Program:
+    def start(
+        self, command: Command, seconds: float, environment: Mapping[str, str] | None = None, cwd: Path = ROOT
+    ) -> Program:
         """What it printed goes to the log where it is cut short."""
-        return Program(command, seconds, {**self.environment, **(environment or {})}, log=self.log)
+        return Program(command, seconds, {**self.environment, **(environment or {})}, cwd, self.log)
 
     def call(
         self, command: Command, seconds: float, environment: Mapping[str, str] | None = None, cwd: Path = ROOT
     ) -> Done:
         """Runs a program, at most so long."""
-        with Program(command, seconds, {**self.environment, **(environment or {})}, cwd) as program:
+        with self.start(command, seconds, environment, cwd) as program:
             return program.wait()
-
-
-#: The files of `Context.out`; there may be no others.
-CHECK, TABLE, LOG, TESTS, TUNED = "check.jsonl", "table.md", "log.txt", "tests.txt", "tuned.json"
-FILES = (CHECK, TABLE, LOG, TESTS, TUNED, *(f"{op}.jsonl" for op in OPS), "training_step.jsonl")
-
-Command = Sequence[str | os.PathLike[str]]
 
 
 @dataclass(frozen=True)
@@ -150,8 +131,8 @@ class Done:
 class Program:
     """A program that runs, at most for so many seconds; with the block it is ended, with its whole process group.
 
-    Nothing is read from the standard input. Output and errors are kept together, as they come. A program that does not
-    exist ends with status 127; one that has no time is not started.
+    Output and errors are kept together, as they come. A program that does not exist ends with status 127; one that has
+    no time is not started.
     """
 
     def __init__(
@@ -160,7 +141,7 @@ class Program:
         seconds: float,
         environment: Mapping[str, str] | None = None,
         cwd: Path = ROOT,
-        log: Callable[[str], None] | None = None,
+        log: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.began, self.seconds, self.log = time.monotonic(), seconds, log
         self.output = tempfile.TemporaryFile()  # noqa: SIM115 - the block closes it; a pipe would have to be emptied
@@ -185,7 +166,7 @@ class Program:
 
     def __exit__(self, *_: object) -> None:
         self.end()
-        if self.result is None and self.log is not None:
+        if self.result is None:
             self.log(self.printed())
         self.output.close()
 

@@ -9,19 +9,18 @@ from bench.gpu.stage import Line
 from bench.kit.tables import table
 
 LIMIT = 59
-#: A row's text is cut there; the whole of it stands in check.jsonl.
-WIDTH = 160
-#: What gives way first where there are too many rows.
+#: What gives way first, from the end, where there are too many rows.
 ORDER = ("failed", "measured", "absent", "skipped", "ok")
 
 
-def shorter(text: str, width: int = WIDTH) -> str:
+def shorter(text: str, width: int = 160) -> str:
+    """For a row; the whole of it stands in check.jsonl."""
     text = " ".join(text.split()).replace("|", "/")
     return text if len(text) <= width else text[: width - 3] + "..."
 
 
 def rank(line: Line) -> int:
-    measured = line.result == "ok" and not (line.share_of_roofline is None and line.ratio_to_best_rival is None)
+    measured = line.result == "ok" and (line.share_of_roofline, line.ratio_to_best_rival) != (None, None)
     return ORDER.index("measured" if measured else line.result)
 
 
@@ -35,21 +34,16 @@ def row(part: str, line: Line) -> list[str]:
 def final(head: Sequence[str], lines: Sequence[tuple[str, Line]]) -> str:
     """The facts, one row a line as far as there is room, and the sum of it.
 
-    Args:
-        head: a few lines about the machine and the run.
-        lines: each with its part, in the order they were said. Where they are too many, those that passed without a
-            number are left out first, then those that were skipped or absent; how many is said.
+    Where the lines are too many, those that passed without a number are left out first, then those that were skipped or
+    absent; how many is said.
     """
     counts = Counter(line.result for _, line in lines)
-    total = "total: " + ", ".join(f"{counts[result]} {result}" for result in ("ok", "failed", "absent", "skipped"))
-    head = [shorter(line, 400) for line in head[:10]]
     room = LIMIT - len(head) - 2 - 2 - 2  # blank lines around the table, its own head, what is left out, the total
-    chosen = list(range(len(lines)))
-    if len(lines) > room:
-        chosen = sorted(sorted(chosen, key=lambda i: (rank(lines[i][1]), i))[:room])
-    left_out = Counter(lines[i][1].result for i in set(range(len(lines))) - set(chosen))
-    rows = [row(*lines[i]) for i in chosen]
-    said = [*head, "", *table(["check", "share of roofline", "ratio to best rival", "result"], rows).splitlines(), ""]
-    if left_out:
+    first = sorted(range(len(lines)), key=lambda i: (rank(lines[i][1]), i))
+    rows = [row(*lines[i]) for i in sorted(first[:room])]
+    said = [*(shorter(line, 400) for line in head), ""]
+    said += [*table(["check", "share of roofline", "ratio to best rival", "result"], rows).splitlines(), ""]
+    if left_out := Counter(lines[i][1].result for i in first[room:]):
         said.append("not shown: " + ", ".join(f"{count} {result}" for result, count in left_out.items()))
-    return "\n".join([*said, total]) + "\n"
+    total = ", ".join(f"{counts[result]} {result}" for result in ("ok", "failed", "absent", "skipped"))
+    return "\n".join([*said, f"total: {total}"]) + "\n"

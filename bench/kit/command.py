@@ -1,11 +1,14 @@
-"""What every benchmark of the summariser has on its command line."""
+"""What every benchmark of the summariser does: the options it has in common, records kept as they come."""
 
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
-from bench.kit.record import RESULTS
+from bench.kit.record import RESULTS, append
 
 
 def parser(doc: str | None, name: str, *, shared: bool | None = False) -> argparse.ArgumentParser:
@@ -23,3 +26,10 @@ def parser(doc: str | None, name: str, *, shared: bool | None = False) -> argpar
         )
     made.add_argument("--results", type=Path, default=RESULTS / f"{name}.jsonl", help="default: %(default)s")
     return made
+
+
+def keep(path: Path, facts: Mapping[str, Any], lines: Iterable[Mapping[str, Any]]) -> None:
+    """Adds each record, with the facts that all have, to the file as soon as it is there, and prints it."""
+    for line in lines:
+        append(path, {**facts, **line})
+        print(json.dumps(line), flush=True)

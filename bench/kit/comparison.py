@@ -11,6 +11,7 @@ import gc
 import math
 import os
 import random
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -115,7 +116,7 @@ class Ready:
             self.sampler = clock.sampler(self.call, self.estimate)
         except Exception as error:
             _free()
-            self.failure = _failure(error)
+            self.failure = failure(error)
 
     def play(self) -> float:
         """One sample, in seconds; one that fails ends the implementation's part, not the comparison."""
@@ -124,7 +125,7 @@ class Ready:
             return self.sampler.sample()
         except Exception as error:  # out of memory, mostly: whatever an implementation raises is its result
             _free()
-            self.failure = _failure(error)
+            self.failure = failure(error)
             return math.nan
 
 
@@ -288,7 +289,7 @@ def _admit(
         return None, {"status": "left out", "reason": str(reason)}
     except Exception as error:  # whatever an implementation raises is its result
         _free()
-        return None, _failure(error)
+        return None, failure(error)
     history[key] = (entry.work, seconds)
     if seconds > slow:
         return None, {**record, "status": "too slow", "reason": f"a call took {seconds:.1f} s"}
@@ -307,10 +308,13 @@ def _free() -> None:
             torch.cuda.empty_cache()
 
 
-def _failure(error: Exception) -> dict[str, Any]:
+def failure(error: Exception) -> dict[str, Any]:
+    """The part of a record that says what an implementation raised."""
     lines = str(error).strip().splitlines() or [""]
+    memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or re.search(
+        r"out of memory|can't allocate memory", str(error)
+    )
     reason = f"{type(error).__name__}: {lines[0][:300]}"
-    memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
     return {"status": "out of memory" if memory else "cannot run", "reason": reason}
 
 

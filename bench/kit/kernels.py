@@ -6,6 +6,7 @@ The package is imported where it is used: who only plans a measurement loads non
 from __future__ import annotations
 
 import contextlib
+import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,22 +15,10 @@ from typing import Any, NamedTuple
 TUNED_VARIABLE = "VTSUM_KERNELS_TUNED"
 
 
-def sliding_window_attention_reference(*tensors: Any, **options: Any) -> Any:
-    from vtsum_kernels.sliding_window_attention.reference import sliding_window_attention_reference
-
-    return sliding_window_attention_reference(*tensors, **options)
-
-
-def memory_attention_reference(*tensors: Any, **options: Any) -> Any:
-    from vtsum_kernels.memory_attention.reference import memory_attention_reference
-
-    return memory_attention_reference(*tensors, **options)
-
-
-def memory_fuse_reference(*tensors: Any, **options: Any) -> Any:
-    from vtsum_kernels.memory_fuse.reference import memory_fuse_reference
-
-    return memory_fuse_reference(*tensors, **options)
+def reference(op: str, *tensors: Any, **options: Any) -> Any:
+    """An op's reference in plain PyTorch."""
+    module = importlib.import_module(f"vtsum_kernels.{op}.reference")
+    return getattr(module, f"{op}_reference")(*tensors, **options)
 
 
 def served(op: str, backend: str, *arguments: Any, **options: Any) -> str:
@@ -52,42 +41,30 @@ class Used(NamedTuple):
     shared: int
 
 
-def use_tuner(tuner: Any) -> None:
-    """Puts another tuner, with `choose`, into the place of the kernels' own."""
-    from vtsum_kernels.triton_kit import launch
+def tune_into(path: Path) -> Any:
+    """Has the Triton kernels measure their sizes and write them to a file; returns their tuner."""
+    from vtsum_kernels.triton_kit import launch, tuning
 
-    launch.TUNER = tuner
+    launch.TUNER = tuning.Tuner(launch.TUNER.version, lambda: path)
+    return launch.TUNER
 
 
 @contextlib.contextmanager
-def launched() -> Iterator[dict[str, list[Used]]]:
-    """Within it, what each Triton kernel that is launched takes; nothing for those that the interpreter runs."""
+def launched(found: dict[str, set[Used]]) -> Iterator[None]:
+    """Within it, `found` gets what each Triton kernel that is launched takes; nothing of those that the interpreter
+    runs. A launch takes some microseconds longer."""
     from vtsum_kernels.triton_kit import launch
 
-    found: dict[str, list[Used]] = {}
     before = launch.start
 
     def start(kernel: Any, grid: tuple[int], arguments: dict[str, Any], config: Any) -> None:
         made = kernel[grid](**arguments, num_warps=config.warps, num_stages=config.stages)
         if made is not None:
             used = Used(int(made.n_regs), 4 * int(made.n_spills), int(made.metadata.shared))  # spills of 32 bits each
-            found.setdefault(kernel.__name__, []).append(used)
+            found.setdefault(kernel.__name__, set()).add(used)
 
     launch.start = start
     try:
-        yield found
+        yield
     finally:
         launch.start = before
-
-
-def read_tuned(path: Path) -> dict[str, Any]:
-    """The Triton kernels' choices in a file; none where there is no file."""
-    from vtsum_kernels.triton_kit.tuning import read
-
-    return dict(read(path).configs)
-
-
-def write_tuned(path: Path, choices: dict[str, Any], made_with: str) -> None:
-    from vtsum_kernels.triton_kit.tuning import Choices, write
-
-    write(path, Choices(made_with, choices))

@@ -1,14 +1,11 @@
 """What the machine itself can do, measured in the run: copying as many bytes, and a large matrix product.
 
-    python -m bench.kit.roofline --device cuda
-
 Bytes are counted read and written. The larger of a computation's bytes at the copy's speed and its operations at the
 product's speed is the time no implementation goes below: its roofline.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
 import random
@@ -137,14 +134,3 @@ def measure(device: str, tiny: bool, say: Callable[[str, str], None]) -> Rooflin
     told = ", ".join(f"{dtype} {flops / 1e12:.3g} TFLOP/s" for dtype, flops in products.items())
     say("large product", f"{told}, n {', '.join(str(n) for n in sizes.values())}")
     return Roofline(rate, products)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
-    options = parser.parse_args()
-    measure(options.device, options.device == "cpu", lambda what, detail: print(f"{what}: {detail}"))
-
-
-if __name__ == "__main__":
-    main()

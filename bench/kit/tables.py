@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -47,13 +48,42 @@ def records(name: str, lines: Records | None = None) -> Records:
 
 def newest(lines: Records, *keys: str, **wanted: Any) -> dict[tuple[Any, ...], dict[str, Any]]:
     """By the values of `keys`, the last record of those that have the `wanted` values, in the order of their firsts."""
-    return {
-        tuple(r.get(key) for key in keys): r for r in lines if all(r.get(key) == value for key, value in wanted.items())
-    }
+
+    def value(r: dict[str, Any], key: str) -> Any:
+        found = r.get(key)
+        return tuple(found.values()) if isinstance(found, dict) else found
+
+    chosen = [r for r in lines if all(r.get(key) == wish for key, wish in wanted.items())]
+    return {tuple(value(r, key) for key in keys): r for r in chosen}
+
+
+def change(pair: Sequence[float], digits: int, scale: float = 1) -> str:
+    """A difference and its standard error."""
+    return f"{scale * pair[0]:+.{digits}f} ± {scale * pair[1]:.{digits}f}"
 
 
 def any_of(compared: Compared) -> dict[str, Any]:
     return next(iter(compared.values()))
+
+
+def compared_in(
+    op: str, cases: Sequence[str], device: str, lines: Records | None, order: Callable[[dict[str, Any]], Any]
+) -> list[Compared]:
+    """The newest comparisons of these cases, one case after the other."""
+    found = [one for one in record.newest_comparisons(records(op, lines), device) if any_of(one)["case"] in cases]
+    return sorted(found, key=lambda one: (cases.index(any_of(one)["case"]), order(any_of(one))))
+
+
+def at(comparisons: Sequence[Compared], **shape: int) -> list[Compared]:
+    """Those of these sizes."""
+    return [one for one in comparisons if shape.items() <= any_of(one)["shape"].items()]
+
+
+def on_both(prefix: str, **made: Callable[[str], str]) -> Tables:
+    """An op's tables by their marks: each for the CPU and for a GPU."""
+    return {
+        f"{prefix}_{on}_{name}": functools.partial(make, on) for on in ("cpu", "cuda") for name, make in made.items()
+    }
 
 
 def column_of(compared: Compared) -> tuple[str, str]:

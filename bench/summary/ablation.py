@@ -10,32 +10,30 @@ know nothing of pauses; event segmentation where shots are 5 s long.
     ridge      50 videos of TVSum, disjoint folds: a ridge on the teacher's features, 1.5 frames a second. There is no
                boundary head for these, so that "joint" is KTS
     embedded   the ten videos of TVSum that the embedded model never saw, at one frame a second
-    drawn      drawn videos of two minutes with planted cuts, dissolves and events, and passages read by espeak-ng (see
-               bench/ablation_drawn.py)
+    drawn      drawn videos of two minutes with planted cuts, dissolves and events, and passages read by espeak-ng
 
 On TVSum: tau and rho of the saliency after Otani et al. 2019; F against the users' summaries and diversity of the plan
-of 15 % (`refinement_tvsum.py`), not of whole shots at the file's change points, so that F is no literature's.
+of 15 % (refinement_tvsum.py), not of whole shots at the file's change points, so that F is no literature's.
 TVSum's stored frames are too few for cuts and liveliness, and have no sound. Differences are to everything on, paired
 by video, with the standard error over videos. Lines go to results/ablation.jsonl.
 """
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.kit.command import parser
-from bench.kit.record import append, machine
+from bench.kit.command import keep, parser
+from bench.kit.record import machine, run_name
 from bench.summary.ablation_drawn import measure_drawn
 from bench.summary.ablation_variants import DRAWS, ON_DRAWN, ON_TVSUM, Variant, line
 from bench.summary.frame_sampling import Case, embedded_cases, ridge_cases, ridge_scorer
 from bench.summary.refinement_tvsum import Scored, figures, planned, stretched, unit_rows
-from vtsum.data.tvsum import TVSumVideo, load_tvsum
+from vtsum.data.tvsum import load_tvsum
 from vtsum.enhance.frame_sampling import EvenChooser, FrameChooser, spread
 from vtsum.enhance.summary_refinement import smooth_scores
 from vtsum.evaluation.baselines import scores_at_picks
@@ -44,12 +42,6 @@ from vtsum.summary.watching import AT_LEAST, SHARE, SMOOTHING, Sampler
 
 PARTS = ("ridge", "embedded", "drawn")
 COLUMNS = ("tau", "rho", "f", "diversity", "encoded")
-
-
-def told(record: dict[str, Any]) -> str:
-    """A record as a line of progress."""
-    cells = [f"{c} {m:.3f} ({record['differences'][c][0]:+.3f})" for c, (m, _) in record["values"].items()]
-    return f"{record['part']}: {record['variant']:18} {'  '.join(cells)}"
 
 
 @dataclass(frozen=True)
@@ -127,22 +119,13 @@ def measure_tvsum(
         yield line(part, variant.name, COLUMNS, rows, base)
 
 
-def counted(videos: Sequence[TVSumVideo], what: str) -> Iterator[TVSumVideo]:
-    """The videos, with a word on how many were read."""
-    for number, video in enumerate(videos):
-        if number % 10 == 0:
-            print(f"{what}: {number} of {len(videos)} videos read", flush=True)
-        yield video
-
-
 def on_tvsum(part: str, shared: Path, model: Any) -> Iterator[dict[str, Any]]:
     """`measure_tvsum` with what a part takes for scores."""
     videos = load_tvsum(shared / "tvsum" / "tvsum.h5")
     if part == "ridge":
-        cases = ridge_cases(shared, counted(videos, part))
+        cases = ridge_cases(shared, videos)
         reader = Reader(ridge_scorer(cases, shared), lambda features: None, lambda features: features)
     else:
-        print(f"{part}: reading and encoding", flush=True)
         cases = embedded_cases(shared, videos, model)
         reader = Reader(lambda _, features: model.saliency(features), model.boundaries, model.event_features)
     return measure_tvsum(part, cases, reader, ON_TVSUM[part])
@@ -158,20 +141,15 @@ def main() -> None:
     from vtsum.model import load
 
     model = load("embedded")
-    run = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    facts = {"op": "ablation", "run": run, "weights": model.weights_sha256[:16], **machine(("numpy", "torch", "av"))}
+    facts = {"op": "ablation", "run": run_name(), "weights": model.weights_sha256[:16]}
+    facts |= machine(("numpy", "torch", "av"))
     for part in options.parts:
-        lines: Iterable[dict[str, Any]]
         if part == "drawn":
-            lines = measure_drawn(model, range(options.videos), ON_DRAWN)
+            keep(options.results, facts, measure_drawn(model, range(options.videos), ON_DRAWN))
         elif options.shared is None:
             print(f"{part}: left out, needs --shared", flush=True)
-            continue
         else:
-            lines = on_tvsum(part, options.shared, model)
-        for record in lines:
-            append(options.results, {**facts, **record})
-            print(told(record), flush=True)
+            keep(options.results, facts, on_tvsum(part, options.shared, model))
 
 
 if __name__ == "__main__":

@@ -154,23 +154,13 @@ def measure_one(path: Path, truth: Truth, model: Any, variants: Sequence[Variant
     seen = {name: watch(path, info, model, 1.0, ignore, sampler=name) for name in SAMPLERS}
     scores = {name: model.boundaries(watched.features) for name, watched in seen.items()}
     said = transcribe(path)
-    pauses = {
-        "heard": said.pauses(info.duration) if said.utterances else [],
-        "known": truth.pauses,
-        "off": [],
-    }
+    heard = said.pauses(info.duration) if said.utterances else []
+    pauses = {"heard": heard, "known": truth.pauses, "off": []}
 
     def row(watched: Watched, variant: Variant) -> list[float]:
-        plan = make_plan(
-            watched,
-            parse_budget("15%"),
-            info,
-            1.0,
-            segmenter=variant.segmenter,
-            refine=variant.refine,
-            pauses=pauses[variant.speech],
-            boundary_scores=scores[variant.sampler],
-        )
+        more: dict[str, Any] = {"segmenter": variant.segmenter, "refine": variant.refine}
+        more |= {"pauses": pauses[variant.speech], "boundary_scores": scores[variant.sampler]}
+        plan = make_plan(watched, parse_budget("15%"), info, 1.0, **more)
         return figures(plan, truth, watched.encoded_share)
 
     rng = np.random.default_rng(0)

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.kit.command import parser
+from bench.kit.command import keep, parser
 from bench.kit.record import DOCS, append, machine, read
 from bench.summary.denoising_corpus import TEXTS, heard_rightly, narrations, paragraphs
 from bench.summary.speech_corpus import JFK, PASSAGES, RATE, with_noise
@@ -81,9 +81,7 @@ def hear(samples: np.ndarray) -> Transcript:
         return transcribe(path, recogniser=recogniser, denoiser=None)
 
 
-def measure(
-    texts: Sequence[tuple[str, Transcript]], topic: str, noise: float | str | None, **facts: object
-) -> dict[str, Any]:
+def measure(texts: Sequence[tuple[str, Transcript]], topic: str, noise: float | str | None) -> dict[str, Any]:
     """Denoise what was heard of each text, and count."""
     before, after = Tally(), Tally()
     began = time.perf_counter()
@@ -101,8 +99,6 @@ def measure(
         "before": before.line(),
         "after": after.line(),
         "ms_a_word": round(1000 * seconds / max(before.errors.words, 1), 3),
-        **facts,
-        **machine(("numpy", "pocketsphinx")),
     }
 
 
@@ -180,15 +176,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         jobs.append(("jfk.flac", None, heard.jfk))
     for topic in (t for t in TOPICS if t in options.topics):
         jobs += [(topic, level, partial(heard.topic, topic, level)) for level in options.noises]
-    for topic, noise, make in jobs:
-        line = measure(make(), topic, noise)
-        append(options.results, line)
-        a, b = line["before"], line["after"]
-        print(
-            f"{topic}, {noise}: WER {a['wer']} -> {b['wer']}, ease {a['reading_ease']} -> {b['reading_ease']}, "
-            f"breaks {a['sentence_break_f']} -> {b['sentence_break_f']}, {line['ms_a_word']} ms a word",
-            flush=True,
-        )
+    facts = machine(("numpy", "pocketsphinx"))
+    keep(options.results, facts, (measure(make(), topic, noise) for topic, noise, make in jobs))
     draw(DOCS / "denoising.png", read(options.results))
 
 

@@ -1,6 +1,6 @@
 """Frames a second of the embedded frame encoder, pictures in and embeddings out.
 
-    python -m bench.summary.encoder [--threads N] [--batch 32] [--repeats 20]
+    python -m bench.summary.encoder [--device cuda] [--threads N] [--batch 32] [--repeats 20]
 
 One JSON line goes to results/encoder.jsonl.
 """
@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import os
 import time
+from typing import Any
 
-from bench.kit.command import parser
-from bench.kit.record import append, machine, quantiles
+from bench.kit.command import keep, parser
+from bench.kit.record import environment, quantiles
+
+PACKAGES = ("torch", "av", "numpy")
 
 
 def main() -> None:
     given = parser(__doc__, "encoder")
+    given.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     given.add_argument("--threads", type=int, default=os.cpu_count())
     given.add_argument("--batch", type=int, default=32)
     given.add_argument("--repeats", type=int, default=20)
@@ -23,10 +27,10 @@ def main() -> None:
     import numpy as np
     import torch
 
-    from vtsum.model import load
+    from vtsum.model import load, load_frame_encoder
 
     torch.set_num_threads(options.threads)
-    model = load("embedded")
+    model: Any = load_frame_encoder("embedded", options.device)
     size = model.image_size
     rng = np.random.default_rng(0)
     batches = [rng.integers(0, 256, (options.batch, size, size, 3), dtype=np.uint8) for _ in range(4)]
@@ -39,17 +43,13 @@ def main() -> None:
         rates.append(options.batch / (time.perf_counter() - began))
     line = {
         "op": "embedded_encoder",
-        "weights": model.weights_sha256[:16],
+        "weights": load("embedded").weights_sha256[:16],
         "shape": {"batch": options.batch, "height": size, "width": size},
         "repeats": options.repeats,
         "frames_a_second": quantiles(rates),
-        **machine(),
         "threads": options.threads,
     }
-    append(options.results, line)
-    print(
-        f"{line['frames_a_second']['p50']:.0f} frames a second, {options.threads} threads, batches of {options.batch}"
-    )
+    keep(options.results, environment(options.device, PACKAGES), [line])
 
 
 if __name__ == "__main__":

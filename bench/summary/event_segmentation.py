@@ -20,13 +20,14 @@ import subprocess
 import tempfile
 import time
 import tracemalloc
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.kit.command import parser
-from bench.kit.record import DOCS, ROOT, append, machine, read
+from bench.kit.command import keep, parser
+from bench.kit.record import DOCS, ROOT, machine, read
 from bench.summary.tvsum import embeddings, frames_at
 from vtsum.data.tvsum import load_tvsum
 from vtsum.enhance.event_segmentation import METHODS, PictureChanges, kts, segment
@@ -101,14 +102,8 @@ def look(path: Path, model: Any, fps: float = 1.0) -> dict[str, Any]:
 
 
 def boundaries(seen: dict[str, Any], method: str, fps: float = 1.0) -> list[float]:
-    found = segment(
-        seen["features"],
-        method,
-        fps=fps,
-        duration=seen["duration"],
-        boundary_scores=seen["scores"],
-        changes=seen["changes"],
-    )
+    more = {"duration": seen["duration"], "boundary_scores": seen["scores"], "changes": seen["changes"]}
+    found = segment(seen["features"], method, fps=fps, **more)
     return [one.start_time for one in found[1:]]
 
 
@@ -163,12 +158,8 @@ def bench_tvsum(model: Any, shared: Path, keys: tuple[str, ...] | None = None) -
         if video.key not in held:
             continue
         features = embeddings(model, frames_at(shared, video, np.arange(0.0, video.duration, 1.0)))
-        seen = {
-            "features": features,
-            "scores": model.boundaries(features),
-            "changes": None,
-            "duration": video.duration,
-        }
+        scored = model.boundaries(features)
+        seen = {"features": features, "scores": scored, "changes": None, "duration": video.duration}
         true = (video.change_points[1:, 0] / video.fps).tolist()
         for method in METHODS:
             if method != "cuts":
@@ -200,9 +191,8 @@ def bench_summe(shared: Path) -> list[dict[str, Any]]:
     return [line("summe", method, total(own), fps=rate, videos=len(own)) for (method, rate), own in rows.items()]
 
 
-def bench_speed(lengths: tuple[int, ...] = (600, 3600, 36000), bound: int = 60) -> list[dict[str, Any]]:
+def bench_speed(lengths: tuple[int, ...] = (600, 3600, 36000), bound: int = 60) -> Iterator[dict[str, Any]]:
     """Scenes of eight frames with noise; segments of at most `bound` frames."""
-    lines = []
     for frames in lengths:
         rng = np.random.default_rng(0)
         x = np.repeat(rng.normal(size=(frames // 8 + 1, 256)), 8, axis=0)[:frames]
@@ -218,18 +208,15 @@ def bench_speed(lengths: tuple[int, ...] = (600, 3600, 36000), bound: int = 60) 
         kts(x, min_length=2, max_length=bound, penalty=0.5)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        lines.append(
-            {
-                "case": "speed",
-                "method": "kts",
-                "shape": {"T": frames, "C": 256, "longest": bound},
-                "seconds": round(sorted(seconds)[1], 4),
-                "cpu_seconds": round(sorted(cpu)[1], 4),
-                "peak_mib": round(peak / 2**20, 1),
-                "segments": len(found),
-            }
-        )
-    return lines
+        yield {
+            "case": "speed",
+            "method": "kts",
+            "shape": {"T": frames, "C": 256, "longest": bound},
+            "seconds": round(sorted(seconds)[1], 4),
+            "cpu_seconds": round(sorted(cpu)[1], 4),
+            "peak_mib": round(peak / 2**20, 1),
+            "segments": len(found),
+        }
 
 
 def main() -> None:
@@ -240,22 +227,16 @@ def main() -> None:
     from bench.summary.tables.event_segmentation import draw
     from vtsum.model import load
 
-    wanted = [options.only] if options.only else ["speed", "tvsum", "summe", "planted"]
-    facts = machine(("numpy", "torch", "av"))
-    model = load("embedded") if {"tvsum", "planted"} & set(wanted) else None
-    for case in wanted:
-        if case == "speed":
-            lines = bench_speed()
-        elif case == "summe":
-            lines = bench_summe(options.shared)
-        elif case == "tvsum":
-            lines = bench_tvsum(model, options.shared)
-        else:
-            lines = bench_planted(model, options.scenedetect)
-        for one in lines:
-            print(json.dumps(one), flush=True)
-        weights = {"weights": model.weights_sha256[:16]} if model is not None else {}
-        append(options.results, *({"op": "event_segmentation", **one, **weights, **facts} for one in lines))
+    model = load("embedded")
+    facts = {"op": "event_segmentation", "weights": model.weights_sha256[:16], **machine(("numpy", "torch", "av"))}
+    cases: dict[str, Callable[[], Iterable[dict[str, Any]]]] = {
+        "speed": bench_speed,
+        "tvsum": lambda: bench_tvsum(model, options.shared),
+        "summe": lambda: bench_summe(options.shared),
+        "planted": lambda: bench_planted(model, options.scenedetect),
+    }
+    for case in [options.only] if options.only else cases:
+        keep(options.results, facts, cases[case]())
     draw(DOCS / "event_segmentation.png", read(options.results))
 
 

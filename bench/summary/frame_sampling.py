@@ -22,15 +22,15 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.kit.command import parser
-from bench.kit.record import DOCS, ROOT, append, machine, quantiles, read
+from bench.kit.command import keep, parser
+from bench.kit.record import DOCS, ROOT, machine, quantiles, read
 from bench.summary.tables.frame_sampling import draw
 from bench.summary.tvsum import embeddings, frames_at, ridge
 from vtsum.data.frames import FRAME_INDEX_RATE, read_frames, read_teacher
@@ -126,7 +126,7 @@ def measure(
     score: Callable[[Case, np.ndarray], np.ndarray],
     methods: Mapping[str, tuple[Callable[[np.ndarray, np.ndarray, float], np.ndarray], bool]],
     shares: Sequence[float],
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """A line for all frames, and one for each method and share."""
     videos = [case.video for case in cases]
     events = {case.video.key: boundaries(case.full, case.rate) for case in cases}
@@ -139,7 +139,8 @@ def measure(
         return evaluate_scores(scores, videos)
 
     base = scored({case.video.key: case.full for case in cases})
-    lines = [_line(part, "all", 1.0, 1.0, base, base, 1.0, 1.0)]
+    whole = _against(base, base, part=part, method="all", share=1.0, encoded_share=1.0)
+    yield {**whole, "cosine": 1.0, "events_f": 1.0}
     for share in shares:
         for name, (choose, by_pictures) in methods.items():
             made, cosines, agreements, encoded = {}, [], [], []
@@ -151,41 +152,24 @@ def measure(
                 cosines.append(float(((x * case.full).sum(axis=1) / np.maximum(lengths, 1e-12)).mean()))
                 agreements.append(event_agreement(boundaries(x, case.rate), events[case.video.key]))
                 encoded.append(len(picks) / len(case.full))
-            result = scored(made)
-            share_seen = float(np.mean(encoded))
-            line = _line(
-                part, name, share, share_seen, result, base, float(np.mean(cosines)), float(np.mean(agreements))
-            )
-            lines.append(line)
-            print(
-                f"{part} {share:5.0%} {name:28} tau {line['tau']:.3f} rho {line['rho']:.3f} F {line['f']:.1f} "
-                f"(rho {line['rho_difference'][0]:+.4f} +- {line['rho_difference'][1]:.4f}) "
-                f"cosine {line['cosine']:.4f} events {line['events_f']:.3f}",
-                flush=True,
-            )
-    return lines
+            kept = {"part": part, "method": name, "share": share, "encoded_share": round(float(np.mean(encoded)), 4)}
+            line = _against(base, scored(made), **kept)
+            yield {**line, "cosine": float(np.mean(cosines)), "events_f": float(np.mean(agreements))}
 
 
-def _line(
-    part: str,
-    method: str,
-    share: float,
-    encoded: float,
-    result: Evaluation,
-    base: Evaluation,
-    cosine: float,
-    events_f: float,
-) -> dict[str, Any]:
-    line: dict[str, Any] = {"part": part, "method": method, "share": share, "encoded_share": round(encoded, 4)}
+def _against(base: Evaluation, result: Evaluation, **line: Any) -> dict[str, Any]:
+    """A line with an evaluation's figures and their differences to all frames'."""
+    if not all(math.isfinite(value) for value in (result.tau, result.rho, result.f)):
+        raise SystemExit("frame_sampling: a score is not finite")
     line |= {"videos": len(result.per_video), "tau": result.tau, "rho": result.rho, "f": 100 * result.f}
     for name, scale in (("tau", 1.0), ("rho", 1.0), ("f", 100.0)):
         difference = paired_difference(result, base, name)  # type: ignore[arg-type]
         error = 0.0 if result is base else difference.standard_error
         line[f"{name}_difference"] = [scale * difference.mean, scale * error]
-    return line | {"cosine": cosine, "events_f": events_f}
+    return line
 
 
-def cost(repeats: int = 3) -> list[dict[str, Any]]:
+def cost(repeats: int = 3) -> Iterator[dict[str, Any]]:
     """Milliseconds a frame of thumbnails and choice, and of encoders, one thread; untrained weights cost the same.
 
     The processor's time, not the wall's: other programs on the machine hardly change it.
@@ -221,15 +205,13 @@ def cost(repeats: int = 3) -> list[dict[str, Any]]:
         "embedded encoder, 128 x 128": (32, lambda: model.encode(pictures[128][:32])),
         "BLIP's ViT-B/16, 384 x 384": (1, lambda: network(pixel_values=pixels)),
     }
-    lines: list[dict[str, Any]] = []
-    with torch.inference_mode():
-        for what, (frames, call) in work.items():
-            lines.append({"part": "cost", "what": what, "ms_a_frame": timed(call, frames, repeats)})
-            print(f"cost {what:30} {lines[-1]['ms_a_frame']['p50']:.3f} ms a frame", flush=True)
-    return lines
+    for what, (frames, call) in work.items():
+        with torch.inference_mode():
+            found = timed(call, frames, repeats)
+        yield {"part": "cost", "what": what, "ms_a_frame": found}
 
 
-def planted(model: Any, seeds: Sequence[int]) -> list[dict[str, Any]]:
+def planted(model: Any, seeds: Sequence[int]) -> Iterator[dict[str, Any]]:
     """Of the events' seconds and of the events themselves, the share that a summary of a tenth shows, by sampler."""
     shown: dict[str, list[float]] = {name: [] for name in SAMPLERS}
     seen: dict[str, list[float]] = {name: [] for name in SAMPLERS}
@@ -249,13 +231,10 @@ def planted(model: Any, seeds: Sequence[int]) -> list[dict[str, Any]]:
                 for event in truth.events:
                     inside = sum(max(0.0, min(b, event.end) - max(a, event.start)) for a, b in spans)
                     shown[name].append(inside / (event.end - event.start))
-    lines = []
     for name in SAMPLERS:
         line: dict[str, Any] = {"part": "planted", "method": name, "videos": len(seeds), "events": len(shown[name])}
         line |= {"encoded_share": float(np.mean(seen[name])), "seconds_shown": float(np.mean(shown[name]))}
-        lines.append(line | {"events_shown": int(sum(share >= 0.5 for share in shown[name]))})
-        print(f"planted {name:10} {line['encoded_share']:.1%}, {lines[-1]['events_shown']} of {line['events']} shown")
-    return lines
+        yield line | {"events_shown": int(sum(share >= 0.5 for share in shown[name]))}
 
 
 def film_choice() -> dict[str, Any]:
@@ -285,26 +264,19 @@ def main() -> None:
     options = given.parse_args()
     facts = {"op": "frame_sampling", **machine(("torch", "numpy"))}
     methods = {name: METHODS[name] for name in options.methods}
+    model, videos = load("embedded"), load_tvsum(options.shared / "tvsum" / "tvsum.h5")
 
-    def keep(lines: Sequence[dict[str, Any]]) -> None:
-        if any(not math.isfinite(line.get("tau", 0.0)) for line in lines):
-            raise SystemExit("frame_sampling: a score is not finite")
-        append(options.results, *({**facts, **line} for line in lines))
-
-    keep([film_choice()])
-    if "cost" in options.parts:
-        keep(cost())
-    if "planted" in options.parts:
-        keep(planted(load("embedded"), range(options.planted)))
-    if {"ridge", "embedded"} & set(options.parts):
-        videos = load_tvsum(options.shared / "tvsum" / "tvsum.h5")
-    if "ridge" in options.parts:
-        cases = ridge_cases(options.shared, videos)
-        keep(measure("ridge", cases, ridge_scorer(cases, options.shared), methods, options.shares))
-    if "embedded" in options.parts:
-        model = load("embedded")
+    def on_tvsum(part: str) -> Iterator[dict[str, Any]]:
+        if part == "ridge":
+            cases = ridge_cases(options.shared, videos)
+            return measure(part, cases, ridge_scorer(cases, options.shared), methods, options.shares)
         cases = embedded_cases(options.shared, videos, model)
-        keep(measure("embedded", cases, lambda _, x: model.saliency(x), methods, options.shares))
+        return measure(part, cases, lambda _, x: model.saliency(x), methods, options.shares)
+
+    keep(options.results, facts, [film_choice()])
+    for part in options.parts:
+        others = {"cost": cost, "planted": lambda: planted(model, range(options.planted))}
+        keep(options.results, facts, others[part]() if part in others else on_tvsum(part))
     draw(options.plot, read(options.results))
 
 

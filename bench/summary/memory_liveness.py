@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import argparse
 import math
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.kit.command import parser
-from bench.kit.record import DOCS, append, machine, read
+from bench.kit.command import keep, parser
+from bench.kit.record import DOCS, machine, read
 from bench.summary.tables.memory_liveness import draw
 from vtsum.config import VTSumConfig
 from vtsum.data.tvsum import TVSumVideo, load_tvsum
@@ -87,7 +86,7 @@ def examine(model: VTSum, videos: Sequence[TVSumVideo]) -> dict[str, float]:
     }
 
 
-def train(form: str, options: argparse.Namespace, videos: Sequence[TVSumVideo]) -> list[dict[str, Any]]:
+def train(form: str, options: argparse.Namespace, videos: Sequence[TVSumVideo]) -> Iterator[dict[str, Any]]:
     """A line for the start and each epoch."""
     split = every_fifth(videos)
     by_key = {video.key: video for video in videos}
@@ -95,22 +94,12 @@ def train(form: str, options: argparse.Namespace, videos: Sequence[TVSumVideo]) 
     kind, position = FORMS[form]
     torch.manual_seed(options.seed)
     width = features_of(learned[0]).shape[1]
-    model = VTSum(
-        VTSumConfig(
-            width=width,
-            num_heads=width // 64,
-            mlp_ratio=2,
-            memory_slots=options.slots,
-            memory_form=kind,
-            memory_position=position,
-            dropout=0.1,
-        )
-    )
+    sizes = {"width": width, "num_heads": width // 64, "mlp_ratio": 2, "memory_slots": options.slots, "dropout": 0.1}
+    config: dict[str, Any] = {**sizes, "memory_form": kind, "memory_position": position}
+    model = VTSum(VTSumConfig(**config))
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01)
     order = np.random.default_rng(options.seed)
-    lines = []
     for epoch in range(options.epochs + 1):
-        began = time.perf_counter()
         model.train()
         chosen: list[int] = order.permutation(len(learned)).tolist() if epoch else []
         for at in range(0, len(chosen), BATCH):
@@ -123,10 +112,7 @@ def train(form: str, options: argparse.Namespace, videos: Sequence[TVSumVideo]) 
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-        lines.append({"epoch": epoch, **examine(model, held)})
-        said = ", ".join(f"{name} {value:.4g}" for name, value in lines[-1].items())
-        print(f"{form:10} {said}, {time.perf_counter() - began:.1f} s", flush=True)
-    return lines
+        yield {"epoch": epoch, **examine(model, held)}
 
 
 def main() -> None:
@@ -140,8 +126,7 @@ def main() -> None:
     videos = load_tvsum(options.shared / "tvsum" / "tvsum.h5")
     facts = {"op": "memory_liveness", "slots": options.slots, "seed": options.seed, **machine(("torch",))}
     for form in options.forms:
-        for line in train(form, options, videos):
-            append(options.results, {**facts, "form": form, **line})
+        keep(options.results, {**facts, "form": form}, train(form, options, videos))
     draw(options.plot, read(options.results))
 
 

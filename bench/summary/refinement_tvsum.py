@@ -39,6 +39,7 @@ from vtsum.summary.watching import SMOOTHING, Watched
 from vtsum.video.info import VideoInfo
 
 STRENGTHS = (0.001, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)
+UNSMOOTHED = "dpp, scores not smoothed"
 SMOOTHINGS = (("none", 0.0), ("tv", 0.1), ("tv", 0.2), ("tv", 0.5), ("gaussian", 1.0), ("gaussian", 2.0))
 
 Choose = Callable[[np.ndarray, np.ndarray, int, np.ndarray], list[int]]
@@ -129,47 +130,16 @@ def planned(
     boundary_scores: np.ndarray | None = None,
 ) -> np.ndarray:
     """bool [N]: the frames of the clips that `vtsum summarize` would show; `smooth`: frames, of a Gaussian."""
-    video = one.video
-    watched = Watched(
-        features=one.features,
-        event_features=one.features,
-        saliency=smooth_scores(one.saliency, "gaussian", smooth),
-        duration=video.duration,
-        broken_at=None,
-        warnings=[],
-        changes=PictureChanges(),
-        encoded=np.ones(len(one.saliency), dtype=bool),
-    )
-    plan = make_plan(
-        watched,
-        parse_budget("15%"),
-        _info(video),
-        one.fps,
-        segmenter=segmenter,
-        refine=refine,
-        boundary_scores=boundary_scores,
-    )
+    video, saliency = one.video, smooth_scores(one.saliency, "gaussian", smooth)
+    seen = np.ones(len(saliency), dtype=bool)
+    watched = Watched(one.features, one.features, saliency, video.duration, None, [], PictureChanges(), seen)
+    info = VideoInfo(Path(video.name), video.duration, 640, 360, video.fps, 0, False, "h264", None, "mp4", None, 0)
+    more: dict[str, Any] = {"segmenter": segmenter, "refine": refine, "boundary_scores": boundary_scores}
+    plan = make_plan(watched, parse_budget("15%"), info, one.fps, **more)
     kept = np.zeros(video.n_frames, dtype=bool)
     for clip in plan.clips.values():
         kept[round(clip.start / plan.rate * video.fps) : round(clip.end / plan.rate * video.fps)] = True
     return kept
-
-
-def _info(video: TVSumVideo) -> VideoInfo:
-    return VideoInfo(
-        path=Path(video.name),
-        duration=video.duration,
-        width=640,
-        height=360,
-        fps=video.fps,
-        rotation=0,
-        has_audio=False,
-        video_codec="h264",
-        audio_codec=None,
-        container="mp4",
-        title=None,
-        size_bytes=0,
-    )
 
 
 def chooser(method: str, strength: float) -> Choose:
@@ -218,19 +188,24 @@ def random_rows(scored: list[Scored]) -> np.ndarray:
 
 def measure(source: str, scored: list[Scored]) -> Iterator[dict[str, Any]]:
     """A record for each way; differences are to the knapsack (plans: to "none"), paired by video."""
-    runs: list[tuple[str, str, float | None, Callable[[Scored], np.ndarray] | None]] = []
-    runs.append(("keyshots", "knapsack", None, lambda one: keyshots(one, chooser("knapsack", 1.0))))
-    runs.append(("keyshots", "random", None, None))
-    runs.append(("keyshots", "repeats", None, lambda one: keyshots(one, chooser("repeats", 1.0))))
-    runs.append(("keyshots", "unlike", STRENGTH, lambda one: keyshots(one, chooser("unlike", STRENGTH))))
-    for strength in STRENGTHS:
-        runs.append(("keyshots", "dpp", strength, lambda one, s=strength: keyshots(one, chooser("dpp", s))))  # type: ignore[misc]
-    for refine in reversed(get_args(Refine)):
-        runs.append(("plan", refine, None, lambda one, r=refine: planned(one, r, SMOOTHING)))  # type: ignore[misc]
-    runs.append(("plan", "dpp, scores not smoothed", None, lambda one: planned(one, "dpp")))
+    runs: list[tuple[str, str, float | None]] = [("keyshots", name, None) for name in ("knapsack", "random", "repeats")]
+    runs += [("keyshots", "unlike", STRENGTH), *(("keyshots", "dpp", strength) for strength in STRENGTHS)]
+    runs += [("plan", refine, None) for refine in (*reversed(get_args(Refine)), UNSMOOTHED)]
+
+    def rows_of(protocol: str, method: str, strength: float | None) -> np.ndarray:
+        if method == "random":
+            return random_rows(scored)
+        if protocol == "keyshots":
+            kept = [keyshots(one, chooser(method, strength or 1.0)) for one in scored]
+        elif method == UNSMOOTHED:
+            kept = [planned(one, "dpp") for one in scored]
+        else:
+            kept = [planned(one, method, SMOOTHING) for one in scored]  # type: ignore[arg-type]
+        return np.array([figures(one, frames) for one, frames in zip(scored, kept, strict=True)])
+
     base: dict[str, np.ndarray] = {}
-    for protocol, method, used, make in runs:
-        rows = random_rows(scored) if make is None else np.array([figures(one, make(one)) for one in scored])
+    for protocol, method, used in runs:
+        rows = rows_of(protocol, method, used)
         first = base.setdefault(protocol, rows)
         yield {
             "part": "tvsum",

@@ -11,7 +11,6 @@ on a shared machine). One JSON line a measurement goes to results/speech.jsonl, 
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.kit.command import parser
-from bench.kit.record import DOCS, append, machine, read
+from bench.kit.command import keep, parser
+from bench.kit.record import DOCS, machine, read
 from bench.summary.speech_corpus import JFK, NOISES, PASSAGES, RATE, VOICES, Narration, clipped, narrate, with_noise
 from vtsum.enhance.speech.activity import voice_activity, voiced
 from vtsum.enhance.speech.recognisers import sphinx, sphinx_worker
@@ -86,7 +85,7 @@ def mask(spans: Spans, count: int) -> np.ndarray:
     return out
 
 
-def measure_activity(short: bool, results: Path) -> None:
+def measure_activity(short: bool) -> Iterator[dict[str, Any]]:
     """Recall and precision of speech, over all narrations, by detector and condition."""
     counts: dict[tuple[str, str, int | None], np.ndarray] = {}
     costs: dict[str, np.ndarray] = {}
@@ -102,22 +101,17 @@ def measure_activity(short: bool, results: Path) -> None:
                 costs[name] = costs.get(name, np.zeros(2)) + cost
                 hits = np.array([(heard & truth).sum(), heard.sum(), truth.sum()])
                 counts[name, kind, level] = counts.get((name, kind, level), np.zeros(3, int)) + hits
-    facts = machine(PACKAGES)
     for (name, kind, level), (both, heard, true) in counts.items():
-        append(
-            results,
-            {
-                "op": "voice_activity",
-                "detector": name,
-                "noise": kind,
-                "snr_db": level,
-                "recall": round(both / true, 4),
-                "precision": round(both / max(heard, 1), 4),
-                "speech_s": true / 100,
-                "cpu_s_per_s": round(costs[name][0] / costs[name][1], 5),
-                **facts,
-            },
-        )
+        yield {
+            "op": "voice_activity",
+            "detector": name,
+            "noise": kind,
+            "snr_db": level,
+            "recall": round(both / true, 4),
+            "precision": round(both / max(heard, 1), 4),
+            "speech_s": true / 100,
+            "cpu_s_per_s": round(costs[name][0] / costs[name][1], 5),
+        }
 
 
 def spoken(shared: Path | None, short: bool) -> Iterator[tuple[str, str, np.ndarray]]:
@@ -139,7 +133,7 @@ def _samples(path: Path) -> np.ndarray:
     return np.concatenate([block for _, block in read_sound(path)])
 
 
-def measure_recognition(shared: Path | None, speeds: list[str], short: bool, results: Path) -> None:
+def measure_recognition(shared: Path | None, speeds: list[str], short: bool) -> Iterator[dict[str, Any]]:
     """Word errors and cost of PocketSphinx, in this process, by setting and clip."""
     from pocketsphinx import Decoder
 
@@ -153,7 +147,7 @@ def measure_recognition(shared: Path | None, speeds: list[str], short: bool, res
             cost = time.process_time() - began
             words = [word for one in found for word in one["words"]]
             errors = word_errors(text, " ".join(word[0] for word in words))
-            record = {
+            yield {
                 "op": "recognition",
                 "recogniser": "pocketsphinx",
                 "speed": speed,
@@ -166,10 +160,7 @@ def measure_recognition(shared: Path | None, speeds: list[str], short: bool, res
                 "voiced_s": round(seconds, 2),
                 "cpu_s": round(cost, 2),
                 "real_time_factor": round(cost / seconds, 3),
-                **machine(PACKAGES),
             }
-            append(results, record)
-            print(json.dumps(record), flush=True)
 
 
 def main() -> None:
@@ -179,9 +170,10 @@ def main() -> None:
     given.add_argument("--short", action="store_true", help="three sentences of two narrations")
     options: Any = given.parse_args()
     if "activity" in options.parts:
-        measure_activity(options.short, options.results)
+        keep(options.results, machine(PACKAGES), measure_activity(options.short))
     if "recognition" in options.parts:
-        measure_recognition(options.shared, options.speeds, options.short, options.results)
+        found = measure_recognition(options.shared, options.speeds, options.short)
+        keep(options.results, machine(PACKAGES), found)
     from bench.summary.tables.speech import draw
 
     draw(DOCS / "speech.png", read(options.results))

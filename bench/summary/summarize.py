@@ -9,7 +9,6 @@ default and once with all the threads that it can use. One JSON line for each le
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -20,8 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.kit.command import parser
-from bench.kit.record import ROOT, append, machine, quantiles
+from bench.kit.command import keep, parser
+from bench.kit.record import ROOT, machine, quantiles
 from vtsum.files import written
 
 SIZE, FPS = (640, 360), 30
@@ -165,7 +164,6 @@ def measure(video: Path, minutes: int, model: str, repeats: int) -> dict[str, An
         cpus.append(cpu)
         peaks.append(peak)
     return {
-        "op": "summarize",
         "model": model,
         "weights": data["model"]["weights_sha256"][:16],
         "shape": {"minutes": minutes, "width": SIZE[0], "height": SIZE[1], "fps": FPS},
@@ -180,7 +178,6 @@ def measure(video: Path, minutes: int, model: str, repeats: int) -> dict[str, An
         "peak_mib": round(max(peaks), 1),
         "stages_s": data["timings"],
         "summary_s": data["summary"]["duration"],
-        **machine(),
     }
 
 
@@ -194,21 +191,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        measure_all(folder, options)
-
-
-def measure_all(folder: Path, options: argparse.Namespace) -> None:
-    """A line of results for each length, of videos in the folder."""
-    for minutes in options.minutes:
-        line = measure(make_video(folder, minutes), minutes, options.model, options.repeats)
-        append(options.results, line)
-        print(
-            f"{minutes:3} min: job {line['job_s']['p50']:.2f} s, decoding {line['decode_s']['p50']:.2f} s "
-            f"(all threads {line['decode_threaded_s']['p50']:.2f} s), ratio {line['ratio']:.2f} "
-            f"({line['ratio_to_threaded']:.2f}), CPU {line['job_cpu_s']['p50']:.1f} s "
-            f"against {line['decode_cpu_s']['p50']:.1f} s, peak {line['peak_mib']:.0f} MiB",
-            flush=True,
-        )
+        lines = (measure(make_video(folder, n), n, options.model, options.repeats) for n in options.minutes)
+        keep(options.results, {"op": "summarize", **machine()}, lines)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@
 
 timing     greedy_map on random walks through the features; every pick is held against the naive greedy search's: the
            item of the greatest determinant, by a factorisation that LAPACK makes anew
-tvsum      see bench/summary/refinement_tvsum.py
+tvsum      see refinement_tvsum.py
 smoothing  tau and rho of smoothed scores
-procedural see bench/refinement_procedural.py
+procedural see refinement_procedural.py
 plot       docs/summary_refinement.png, from the records
 
 One JSON line a measurement goes to results/summary_refinement.jsonl.
@@ -16,15 +16,16 @@ One JSON line a measurement goes to results/summary_refinement.jsonl.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from bench.kit.command import parser
-from bench.kit.record import DOCS, append, machine, quantiles, read
+from bench.kit.command import keep, parser
+from bench.kit.record import DOCS, machine, quantiles, read
 from bench.summary import refinement_tvsum
 from bench.summary.tables.summary_refinement import draw
-from vtsum.enhance.summary_refinement import greedy_map, smooth_scores
+from vtsum.enhance.summary_refinement import greedy_map
 from vtsum.enhance.summary_refinement.dpp import Kernel
 
 CASES = ((600, 90, 256), (3600, 540, 128), (3600, 540, 256), (3600, 540, 768))
@@ -49,8 +50,7 @@ def wrong_picks(quality: np.ndarray, features: np.ndarray, picks: list[int]) -> 
     return wrong
 
 
-def timing(repeats: int) -> list[dict[str, Any]]:
-    lines = []
+def timing(repeats: int) -> Iterator[dict[str, Any]]:
     for count, k, columns in CASES:
         rng = np.random.default_rng(0)
         quality, features = rng.uniform(0.5, 1.5, count), rng.normal(size=(count, columns)).cumsum(axis=0)
@@ -63,26 +63,15 @@ def timing(repeats: int) -> list[dict[str, Any]]:
         wrong = wrong_picks(quality, features, picks)
         if wrong or len(picks) != k:
             raise SystemExit(f"summary_refinement: greedy_map must pick as the naive search, {wrong} of {k} differ")
-        lines.append(
-            {
-                "part": "timing",
-                "shape": {"N": count, "k": k, "C": columns},
-                "wall_s": quantiles(wall),
-                "processor_s": quantiles(processor),
-                "least_s": round(min(wall), 3),
-                "repeats": repeats,
-                "picks_unlike_the_naive": wrong,
-            }
-        )
-        print(f"greedy_map {count} {k} {columns}: {quantiles(wall)}", flush=True)
-    values = np.random.default_rng(0).normal(size=36_000)
-    took = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        smooth_scores(values, "tv", 1.0)
-        took.append(time.perf_counter() - began)
-    lines.append({"part": "timing_smooth", "shape": {"T": len(values)}, "wall_s": quantiles(took), "repeats": repeats})
-    return lines
+        yield {
+            "part": "timing",
+            "shape": {"N": count, "k": k, "C": columns},
+            "wall_s": quantiles(wall),
+            "processor_s": quantiles(processor),
+            "least_s": round(min(wall), 3),
+            "repeats": repeats,
+            "picks_unlike_the_naive": wrong,
+        }
 
 
 def main() -> None:
@@ -94,21 +83,17 @@ def main() -> None:
     options = given.parse_args()
     facts = {"op": "summary_refinement", **machine(("numpy", "torch"))}
     if "timing" in options.parts:
-        append(options.results, *({**line, **facts} for line in timing(options.repeats)))
+        keep(options.results, facts, timing(options.repeats))
     wanted = {"tvsum", "smoothing"} & set(options.parts)
     for source in (options.sources or refinement_tvsum.SOURCES) if wanted else ():
         scored = refinement_tvsum.SOURCES[source](options.shared)
         for part, measure in (("tvsum", refinement_tvsum.measure), ("smoothing", refinement_tvsum.measure_smoothing)):
             if part in options.parts:
-                for line in measure(source, scored):
-                    append(options.results, {**line, **facts})
-                    print({k: v for k, v in line.items() if k != "part"}, flush=True)
+                keep(options.results, facts, measure(source, scored))
     if "procedural" in options.parts:
         from bench.summary.refinement_procedural import measure as measure_procedural
 
-        for line in measure_procedural(options.videos):
-            append(options.results, {**line, **facts})
-            print({k: v for k, v in line.items() if k != "part"}, flush=True)
+        keep(options.results, facts, measure_procedural(options.videos))
     if "plot" in options.parts:
         draw(DOCS / "summary_refinement.png", read(options.results))
 

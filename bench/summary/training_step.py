@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.kit.clock import peak_of_process
-from bench.kit.command import parser
-from bench.kit.record import ROOT, append, machine
+from bench.kit.command import keep, parser
+from bench.kit.record import ROOT, machine
 
 FORMS = ("vtsum", "windowed", "dense")
 SIZES = ("base", "small")
@@ -224,9 +224,8 @@ def alone(options: argparse.Namespace, form: str, frames: int) -> dict[str, Any]
     if done.returncode == 0 and lines:
         return dict(json.loads(lines[-1]))
     last = (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]
-    memory = done.returncode < 0 or any(
-        word in done.stderr for word in ("allocate memory", "OutOfMemory", "MemoryError")
-    )
+    known = ("allocate memory", "OutOfMemory", "MemoryError")
+    memory = done.returncode < 0 or any(word in done.stderr for word in known)
     return {"status": "out of memory" if memory else "failed", "reason": last[:200]}
 
 
@@ -256,10 +255,7 @@ def main() -> None:
         facts["device"] = torch.cuda.get_device_name()
     for frames in options.frames:
         for form in options.forms:
-            line = {**facts, **facts_of(options, form, frames), **alone(options, form, frames)}
-            append(options.results, line)
-            said = f"{line['step_s']:.2f} s, {line['peak_mib']:.0f} MiB" if line["status"] == "ok" else line["status"]
-            print(f"T {frames:6} {form:9} {said}", flush=True)
+            keep(options.results, facts, [{**facts_of(options, form, frames), **alone(options, form, frames)}])
 
 
 if __name__ == "__main__":

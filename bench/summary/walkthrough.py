@@ -21,8 +21,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench.kit.command import parser
-from bench.kit.record import ROOT, append, machine
+from bench.kit.command import keep, parser
+from bench.kit.record import ROOT, machine
 
 STOPPED = 128 + signal.SIGTERM
 LONGEST = 1200.0  # seconds for a line; the slowest takes a tenth of it
@@ -100,17 +100,8 @@ def main() -> None:
             shutil.copyfile(folder / "runs" / f"{model}.json", options.results.parent / f"synthetic_{model}.json")
     commands = [" ".join(words[: 3 if words[1] == "data" else 2]) for words in readme_lines()]
     lines_s = [[command, round(seconds, 1)] for command, seconds in zip(commands, taken, strict=True)]
-    append(
-        options.results,
-        {
-            "op": "walkthrough",
-            "stop_after_s": options.stop_after,
-            "lines_s": lines_s,
-            "total_s": round(sum(taken), 1),
-            **facts,
-        },
-    )
-    print(f"{sum(taken) / 60:.1f} min: " + ", ".join(f"{command} {seconds:.0f} s" for command, seconds in lines_s))
+    line = {"stop_after_s": options.stop_after, "lines_s": lines_s, "total_s": round(sum(taken), 1)}
+    keep(options.results, {"op": "walkthrough", **facts}, [line])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The GPU check's measurements, without a GPU: the plan, the lines, what is read of compilers and counters."""
+"""The GPU check's measurements, without a GPU: the plan, the lines, what is read of compilers."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import os
 import random
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from bench.gpu import child, comparisons, counters, kernels, plan, tune, warm
+from bench.gpu import child, comparisons, plan, registers
 from bench.gpu.stage import Context
 from bench.kit import comparison
-from bench.kit.kernels import Used
+from bench.kit.kernels import Used, launched, tune_into
 from bench.kit.record import ROOT, read
 from bench.kit.roofline import Roofline
 from bench.ops import OPS
@@ -84,24 +85,6 @@ def test_every_rival_the_check_promises_takes_part() -> None:
     assert not any(name.endswith("_compiled") for one in plain for name in one.comparison().names)
 
 
-def test_compiling_ahead_is_spread_over_the_processes_in_the_plan_s_order() -> None:
-    full = plan.planned(False)
-    groups = [group.split(",") for group in warm.jobs(full, 4)]
-    assert len(groups) == 4
-    assert [group[0] for group in groups] == [
-        "0:vtsum_triton",
-        "0:unfold_compiled",
-        "0:shifts_compiled",
-        "0:flex_compiled",
-    ]
-    everything = [job for group in groups for job in group]
-    assert len(set(everything)) == len(everything)
-    for job in everything:
-        number, _, name = job.partition(":")
-        assert name in full[int(number)].comparison().names
-    assert len(warm.jobs(full, 1000)) == warm.MOST
-
-
 def test_the_roofline_is_the_longer_of_bytes_and_operations() -> None:
     assert ROOFLINE.seconds(4_000_000, 0, "bfloat16") == pytest.approx(1e-6)
     assert ROOFLINE.seconds(4_000_000, int(8e9), "float16") == pytest.approx(1e-5)
@@ -144,8 +127,6 @@ def test_no_time_left_is_no_failure_of_triton() -> None:
     assert comparisons.line_of("some", compared, ROOFLINE).result == "ok"
 
 
-# What the compilers and Nsight Compute print, in their formats.
-
 RESOURCES = """
 Fatbin elf code:
 ================
@@ -167,57 +148,37 @@ Resource usage:
 
 @pytest.mark.parametrize(("stack", "result"), [(0, "ok"), (48, "failed")])
 def test_registers_and_spills_are_read(stack: int, result: str) -> None:
-    found = counters.read_resources(RESOURCES.replace("STACKS", str(stack)))
+    found = registers.read_resources(RESOURCES.replace("STACKS", str(stack)))
     ring = "sliding_window_attention_ring_fwd_kernel"
     assert found == {ring: [Used(96, 0, 0), Used(128, stack, 1024)], "memory_topk_kernel": [Used(40, 8, 0)]}
-    facts, line = counters.told("registers", found)
+    facts, line = registers.told("registers", found)
     assert line.result == result
     assert facts["memory_topk_kernel"] == {"instances": 1, "registers": 40, "stack": 8, "shared": 0}
     assert "3 kernels, at most 128 registers" in line.detail
     assert ("on the stack" in line.detail) == (stack > 8)
 
 
-def ncu(*kernels: tuple[str, str, str, str]) -> str:
-    """Its table: a row of units below the head, numbers with commas."""
-    head = ["ID", "Process ID", "Kernel Name", *counters.METRICS.values()]
-    rows = [["", "", "", "byte", "byte", "ns", "%", "%"]]
-    rows += [[str(i), "12", *kernel, "84.5", "40.2"] for i, kernel in enumerate(kernels)]
-    return "==PROF== Connected\n" + "".join(",".join(f'"{cell}"' for cell in row) + "\n" for row in [head, *rows])
+def test_what_launched_triton_kernels_take_is_noted_once() -> None:
+    launch = pytest.importorskip("vtsum_kernels.triton_kit.launch")
+    before, found = launch.start, dict[str, set[Used]]()
 
+    class Kernel:
+        __name__, arg_names = "a_kernel", ("x",)
 
-SPIN = ("void at::cuda::spin_kernel(long)", "0", "0", "1,000")
-RING = "void vts::ring::sliding_window_attention_ring_fwd_kernel<float, 8>(params)"
-NCU = ncu(SPIN, (RING, "300,000,000", "101,000,000", "100,000"), SPIN, ("memory_gather_kernel", "40", "2", "7"))
+        def __getitem__(self, grid: tuple[int]) -> Any:
+            return lambda **given: SimpleNamespace(n_regs=90, n_spills=12, metadata=SimpleNamespace(shared=1024))
 
-
-def test_counters_are_read_call_by_call() -> None:
-    calls = counters.by_call(counters.read_table(NCU))
-    assert [[kernel["kernel"] for kernel in call] for call in calls] == [
-        ["sliding_window_attention_ring_fwd_kernel"],
-        ["memory_gather_kernel"],
-    ]
-    line = counters.counter_line("window fwd", 400_000_000, calls[0])
-    assert line.check == "counters: window fwd"
-    assert line.detail == ("401 MB, 1 times what was counted; ring_fwd 100 us 4.01 TB/s, 84% of peak, 40% warps")
-    assert counters.counter_line("nothing", 1, []).result == "failed"
-    assert counters.read_table("==ERROR== ERR_NVGPUCTRPERM") == []
-
-
-def test_what_triton_made_is_told_once(tmp_path: Path) -> None:
-    told = context(tmp_path)
-    said = [{"a_kernel": [[90, 0, 1024], [90, 0, 1024]]}, {"a_kernel": [[90, 0, 1024]], "b_kernel": [[128, 0, 0]]}]
-    (line,) = kernels.triton_kernels(told, said)
-    assert line.detail == "2 kernels, at most 128 registers (b_kernel), none spills"
-    assert told.facts["triton_kernels"]["a_kernel"]["instances"] == 1
-    (line,) = kernels.triton_kernels(told, [*said, {"b_kernel": [[255, 64, 0]]}])
-    assert (line.result, line.detail.split("; ")[1]) == ("failed", "on the stack: b_kernel")
-    (line,) = kernels.triton_kernels(told, [])
-    assert line.result == "absent"
+    with launched(found):
+        for _ in range(2):
+            launch.launch(Kernel(), 1, launch.Config("tile", 64, 64, 4, 1), {"x": 1})
+    assert found == {"a_kernel": {Used(90, 48, 1024)}}
+    assert launch.start is before
+    assert registers.told("Triton", found)[1].result == "failed"
 
 
 def test_where_the_tools_are_missing_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counters, "ROOT", tmp_path)
-    (line,) = counters.resources(context(tmp_path))
+    monkeypatch.setattr(registers, "ROOT", tmp_path)
+    line = registers.resources(context(tmp_path))
     assert (line.result, line.detail) == ("absent", "the CUDA kernels are not built")
 
 
@@ -225,13 +186,12 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from bench.gpu.child import BROKEN, Teller, parser
-from bench.gpu.stage import Line
 options = parser("").parse_args()
 teller = Teller(options.tell)
 count = Path(options.out, "count")
 starts = int(count.read_text()) + 1 if count.exists() else 1
 count.write_text(str(starts))
-teller.line(Line(f"start {starts}", "ok"))
+teller.line(f"start {starts}", "ok")
 teller.facts(starts=starts)
 print("said", starts)
 sys.exit(STATUS)
@@ -324,52 +284,25 @@ def test_a_comparison_ends_in_time() -> None:
     assert min(r["repeats"] for r in records) >= 1
 
 
-# The search for sizes.
-
-
-class Config(NamedTuple):
-    form: str
-    block_m: int
-    block_n: int
-    warps: int
-    stages: int
-
-
-FIRST, SECOND = Config("tile", 64, 64, 4, 1), Config("tile", 128, 64, 8, 3)
-
-
-def test_the_search_looks_around_the_best_candidate() -> None:
-    times = {FIRST: 10.0, SECOND: 8.0, SECOND._replace(warps=4): 6.0, SECOND._replace(stages=2): 9.0}
-    tried: list[Config] = []
-
-    def measure(config: Config) -> float:
-        tried.append(config)
-        return times.get(config, 100.0)
-
-    search = tune.Search()
-    assert search.choose("a", [FIRST, SECOND], measure) == SECOND._replace(warps=4)
-    assert len(tried) == 2 + 4
-    assert search.choose("a", [FIRST, SECOND], measure) == SECOND._replace(warps=4)
-    assert len(tried) == 2 + 4
-    assert search.gains == [pytest.approx(10 / 6)]
-    assert tune.Search(wider=False).choose("a", [FIRST, SECOND], measure) == SECOND
-    assert tune.Search().choose("b", [FIRST, SECOND], measure, may_measure=False) == FIRST
-
-
-def test_what_is_hardly_better_is_noise() -> None:
-    search = tune.Search(wider=False)
-    assert search.choose("a", [FIRST, SECOND], {FIRST: 1.0, SECOND: 0.99}.__getitem__) == FIRST
-    assert search.choose("b", [FIRST, SECOND], {FIRST: float("inf"), SECOND: 5.0}.__getitem__) == SECOND
-    assert search.choose("c", [FIRST, SECOND], {FIRST: float("inf"), SECOND: float("inf")}.__getitem__) == FIRST
-    assert search.gains == [1.0]
-
-
 def test_what_is_tuned_is_what_is_measured() -> None:
     """Every call of the plan that has a choice, with both passes where the plan has both."""
-    targets = tune.targets(False)
+    targets = plan.tunable(False)
     chosen = {one.title for one in targets}
     assert "window fwd+bwd bfloat16 B 8 T 8192 w 5" in chosen
     assert "window fwd bfloat16 B 8 T 8192 w 5" not in chosen
     assert "window fwd bfloat16 B 1 T 300 w 5" in chosen
     assert not any(one.setting.case in ("gather", "topk", "search", "overhead") for one in targets)
     assert targets[0].setting.direction == "fwd+bwd"
+
+
+def test_what_the_tuner_finds_is_written_where_the_kernels_read_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch = pytest.importorskip("vtsum_kernels.triton_kit.launch")
+    tuning = pytest.importorskip("vtsum_kernels.triton_kit.tuning")
+    monkeypatch.setattr(launch, "TUNER", launch.TUNER)
+    slow, fast = tuning.Config("tile", 64, 64, 4, 1), tuning.Config("tile", 128, 64, 8, 3)
+    tuner = tune_into(tmp_path / "tuned.json")
+    assert launch.TUNER is tuner
+    assert tuner.choose("a call", [slow, fast], {slow: 2.0, fast: 1.0}.__getitem__) == fast
+    assert tuning.read(tmp_path / "tuned.json").configs == tuner.read() == {"a call": fast}

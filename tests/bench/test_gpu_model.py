@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from bench.gpu import encoders, training
-from bench.gpu.child import Teller
+from bench.gpu import model, training
+from bench.gpu.stage import Context
 from bench.kit.record import read
 from bench.summary.training_step import FORMS
 
@@ -20,19 +19,13 @@ from bench.summary.training_step import FORMS
 def words(out: Path) -> list[str]:
     until = str(time.monotonic() + 300)
     given = ["--tell", str(out / "lines.jsonl"), "--out", str(out), "--run", "a run", "--device", "cpu"]
-    return ["program", *given, "--until", until, "--steps-until", until, "--dry-run"]
-
-
-@pytest.fixture
-def no_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoders, "measure", lambda chosen, teller, product: None)
+    return ["program", *given, "--until", until, "--dry-run"]
 
 
 def ok(step: float, **changes: Any) -> dict[str, Any]:
     return {"status": "ok", "step_s": step, "peak_mib": 1000.0, "shape": {"T": 512, "B": 4}, **changes}
 
 
-@pytest.mark.usefixtures("no_encoders")
 def test_forms_are_one_model_and_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of it on the CPU, small; what the run has is not measured again."""
     monkeypatch.setattr(sys, "argv", words(tmp_path))
@@ -52,7 +45,6 @@ def test_forms_are_one_model_and_measured(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(read(tmp_path / "training_step.jsonl")) == len(FORMS)
 
 
-@pytest.mark.usefixtures("no_encoders")
 def test_who_has_no_room_is_not_asked_for_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
@@ -80,17 +72,15 @@ def test_a_form_that_fails_is_a_failed_line() -> None:
     known = {
         ("vtsum", 512): ok(0.5),
         ("windowed", 512): ok(0.4),
-        ("dense", 512): {"status": "failed", "reason": "RuntimeError: no", "shape": {"T": 512, "B": 4}},
+        ("dense", 512): {"status": "cannot run", "reason": "RuntimeError: no", "shape": {"T": 512, "B": 4}},
     }
-    (line,) = training.lines(known, 512)
+    line = training.line_of(known, 512)
     assert (line.check, line.result, line.ratio_to_best_rival) == ("training step T 512 x 4", "failed", None)
-    assert line.detail == "vtsum 0.5 s, 1,000 MiB; windowed 0.4 s, 1,000 MiB; dense failed; RuntimeError: no"
+    assert line.detail == "vtsum 0.5 s, 1,000 MiB; windowed 0.4 s, 1,000 MiB; dense cannot run; RuntimeError: no"
     known["dense", 512] = ok(1.5)
-    (line,) = training.lines(known, 512)
+    line = training.line_of(known, 512)
     assert (line.result, line.ratio_to_best_rival) == ("ok", 3.0)
-    assert (
-        training.where_it_ends(known).detail == "vtsum not up to T 512; windowed not up to T 512; dense not up to T 512"
-    )
+    assert training.where_it_ends(known) == "vtsum not up to T 512; windowed not up to T 512; dense not up to T 512"
 
 
 def test_different_models_are_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,30 +93,13 @@ def test_different_models_are_not_compared(tmp_path: Path, monkeypatch: pytest.M
     assert not (tmp_path / "training_step.jsonl").exists()
 
 
-def test_a_frame_s_operations_are_counted() -> None:
-    linear = torch.nn.Linear(64, 32, bias=False)
-    x = torch.randn(10, 64)
-    assert encoders.flops(lambda: linear(x)) == 2 * 10 * 64 * 32
-
-
-def test_encoders_are_timed_and_one_that_fails_leaves_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fails(tiny: bool) -> Any:
-        raise RuntimeError("no weights")
-
-    def missing(tiny: bool) -> Any:
-        raise ModuleNotFoundError("No module named 'timm'", name="timm")
-
-    monkeypatch.setattr(encoders, "blip_vit", fails)
-    monkeypatch.setattr(encoders, "timm_vit", missing)
-    chosen = argparse.Namespace(device="cpu", dry_run=True, out=tmp_path, run="a run", until=0.0)
-    encoders.measure(chosen, Teller(tmp_path / "lines.jsonl"), 1e12)
-    said = {entry["line"]["check"]: entry["line"] for entry in read(tmp_path / "lines.jsonl")}
-    assert said["encoder timm ViT-B/16"]["result"] == "absent"
-    assert said["encoder BLIP ViT-B/16"]["detail"] == "RuntimeError: no weights"
-    assert said["encoder embedded"]["result"] == "ok"
-    record = next(r for r in read(tmp_path / "training_step.jsonl") if r["encoder"] == "embedded")
-    share = record["frames_a_second"]["p50"] * record["flops"] / 1e12
-    assert said["encoder embedded"]["share_of_roofline"] == pytest.approx(share)
-    assert record["flops"] > 1e6
+def test_the_frame_encoder_is_timed_and_what_it_lacks_is_absent(tmp_path: Path) -> None:
+    told = Context(tmp_path, "cpu", True, 0.0, False, {})
+    line = model.encoder(told, 120.0, {})
+    assert line.result == "ok", line
+    (record,) = read(tmp_path / "encoder.jsonl")
+    assert record["shape"]["batch"] == 2
+    assert f"{record['frames_a_second']['p50']:,.0f} frames a second" in line.detail
+    (tmp_path / "numpy.py").write_text("import no_such_package")
+    missing = model.encoder(told, 120.0, {"PYTHONPATH": str(tmp_path)})
+    assert (missing.result, "no_such_package" in missing.detail) == ("absent", True)

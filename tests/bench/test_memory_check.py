@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+import vtsum_kernels
 from torch import Tensor
 
 from bench.kit.accuracy import CHECK_ALL_UP_TO, stretches
@@ -102,6 +103,22 @@ def test_ours_computes_it_too(case: str, heads: int, slots: int) -> None:
     where = setting(case, "fwd" if case == "search" else "fwd+bwd", slots=slots, heads=heads)
     inputs = make_inputs(where)
     assert Check(where, inputs).errors(call_of(our_layer(where, "auto"), where, inputs)(0)).rms_ratio < 1e-12
+
+
+@pytest.mark.parametrize("case", ["fuse", "projected"])
+def test_at_inference_the_bank_is_folded_once_ahead_of_the_calls(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    real = vtsum_kernels.fold_bank
+    monkeypatch.setattr(vtsum_kernels, "fold_bank", lambda *a, **k: made.append(real(*a, **k)) or made[-1])
+    for direction, count in (("fwd+bwd", 0), ("fwd", 1)):
+        where = setting(case, direction, slots=4)
+        inputs = make_inputs(where)
+        call = call_of(our_layer(where, "auto"), where, inputs)
+        assert len(made) == count
+        assert Check(where, inputs).errors(call(0)).rms_ratio < 1e-12
+        call(0)
+        assert len(made) == count
+    assert made[0].values is not None
 
 
 def test_blocks_of_rows_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:

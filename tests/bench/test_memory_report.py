@@ -117,15 +117,6 @@ def test_sparse_tables() -> None:
     assert rows(gathered)[0][1:] == ["VTSum", "copying the same bytes"]
 
 
-def test_the_table_of_everyone_says_who_has_no_time_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fuse, "SHOWN_SLOTS", 256)
-    found = dict(rows(fuse.all_at_one_size("cpu", RECORDS)))
-    assert found["VTSum"] == "100 ms, 30 MiB"
-    assert found["matmul, softmax, matmul"] == "wrong"
-    assert "4096 x 768, 1 head, 256 slots" in found
-    assert not any("product" in name for name in found)
-
-
 @pytest.mark.parametrize("name", [name for name in report.TABLES if name.startswith("memory_") and "_cuda" in name])
 def test_without_records_a_table_says_so(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for op in ("memory_attention", "memory_fuse"):
@@ -180,15 +171,3 @@ def test_pictures_hold_the_times_and_what_a_large_product_would_take() -> None:
     assert panel.lines["product"] == [(256, pytest.approx(2e10 / speed)), (1024, pytest.approx(2e10 / speed))]
     more = [line("vtsum", 10_000.0, frames=256), line("sdpa", 20_000.0, frames=256)]
     assert sorted(fuse.pictures([*RECORDS, *more])) == ["memory_fuse_cpu_frames.svg", "memory_fuse_cpu_slots.svg"]
-
-
-def test_the_report_has_every_op(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text("<!-- bench:memory_fuse_cpu_dense -->\nold\n<!-- /bench -->\n")
-    append(tmp_path / "memory_fuse.jsonl", *RECORDS)
-    monkeypatch.setattr(record, "RESULTS", tmp_path)
-    monkeypatch.setattr(report, "README", readme)
-    monkeypatch.setattr("sys.argv", ["report"])
-    assert report.main() == 0
-    assert "| 4096 x 768, 1 head, 4096 slots | too slow |" in readme.read_text()
-    assert [path.name for path in tmp_path.glob("*.svg")] == ["memory_fuse_cpu_slots.svg"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import itertools
 import json
 import os
@@ -17,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from bench import run
-from bench.kit import comparison
+from bench.kit import comparison, roofline
 from bench.kit.comparison import LeftOut, Limits
 from bench.kit.op import Rival
 from bench.kit.record import append, comparison_key, read
@@ -49,14 +50,7 @@ def rival(make: Any, needs: int = 0, **more: Any) -> Rival:
 
 
 def test_everyone_gets_a_whole_record(tmp_path: Path) -> None:
-    words = [
-        "--dtype",
-        "float32,bfloat16",
-        "--layout",
-        "bhtd,bthd",
-        "--rivals",
-        "sdpa_masked,unfold",
-    ]
+    words = ["--dtype", "float32,bfloat16", "--layout", "bhtd,bthd", "--rivals", "sdpa_masked,unfold"]
     records = measure(tmp_path / "some.jsonl", *words)
     names = ["copy", "vtsum", "sdpa_masked", "unfold"]
     assert len(records) == 2 * 2 * 2 * len(names)
@@ -227,14 +221,25 @@ def test_who_cannot_take_part_says_why(
     assert "time_us" not in records["some_rival"]
 
 
-@pytest.mark.parametrize("name", ["natten", "local_attention"])
+SEARCH = ["--op", "memory_attention", "--device", "cpu", "--case", "search", "--tokens", "9", "--best", "5"]
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "package"),
+    [(SMALL, "natten", "natten"), (SMALL, "local_attention", "local-attention"), (SEARCH, "faiss", "faiss-cpu")],
+)
 def test_rivals_that_are_not_installed_are_recorded_as_absent(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], name: str, package: str
 ) -> None:
-    monkeypatch.setattr(rivals.importlib.util, "find_spec", lambda module: None)
-    records = {r["name"]: r for r in measure(tmp_path / "o.jsonl", "--rivals", name, "--passes", "fwd")}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda module: None)
+    monkeypatch.setattr(roofline, "PRODUCT_SIZE", {"cpu": 64})
+    output = tmp_path / "o.jsonl"
+    more = ["--rivals", name, "--passes", "fwd", "--dtype", "float32", "--seconds", "0.001", "--output", str(output)]
+    assert run.main([*words, *more]) == 0
+    records = {r["name"]: r for r in read(output)}
     assert records[name]["status"] == "absent"
-    assert records[name]["reason"] == f"not installed; pip install {name.replace('_', '-')}"
+    assert records[name]["reason"] == f"not installed; pip install {package}"
+    assert records["vtsum"]["status"] == "ok"
 
 
 def test_slow_rivals_are_left_out_by_what_they_took_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,25 +283,43 @@ def test_slower_means_fewer_repeats_but_never_fewer_than_three() -> None:
     ("words", "message"),
     [
         (["--rivals", "nonesuch"], "--rivals must be one of sdpa_masked, sdpa_blocks"),
+        (["--op", "memory_fuse", "--rivals", "natten"], "--rivals must be one of sdpa, sdpa_compiled"),
         (["--dtype", "int8"], "--dtype must be one of float32, float16, bfloat16, got int8"),
         (["--passes", "sideways"], "--passes must be one of fwd, fwd_recorded, bwd, fwd+bwd, got sideways"),
         (["--frames", "0"], "--frames must be positive numbers, got 0"),
     ],
 )
 def test_wrong_words_are_refused(tmp_path: Path, words: list[str], message: str) -> None:
+    op = [] if "--op" in words else ["--op", OP]
     with pytest.raises(SystemExit) as stopped:
-        run.main([*SMALL, "--output", str(tmp_path / "o.jsonl"), *words])
+        run.main([*op, "--device", "cpu", "--output", str(tmp_path / "o.jsonl"), *words])
     assert message in str(stopped.value)
     assert not (tmp_path / "o.jsonl").exists()
 
 
-def test_dry_run_lists_the_gpu_comparisons_without_a_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("op", "start", "without"),
+    [
+        (
+            OP,
+            "sweep fwd+bwd bfloat16 B 8 H 12 T 8192 D 64 window 5 bhtd 1056.0 MiB: copy, vtsum, vtsum_triton, ",
+            "faiss",
+        ),
+        (
+            "memory_fuse",
+            "fuse fwd+bwd bfloat16 N 16384 C 768 S 256 H 1 97.5 GFLOP: product, vtsum, vtsum_triton, sdpa",
+            "",
+        ),
+        ("memory_attention", "gather fwd bfloat16 N 16384 C 768 S 16384 H 1 k 32 ", "faiss"),
+    ],
+)
+def test_dry_run_lists_the_gpu_comparisons_without_a_gpu(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], op: str, start: str, without: str
+) -> None:
     output = tmp_path / "o.jsonl"
-    assert run.main(["--op", OP, "--device", "cuda", "--dry-run", "--output", str(output)]) == 0
+    assert run.main(["--op", op, "--device", "cuda", "--dry-run", "--output", str(output)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert (
-        "sweep fwd+bwd bfloat16 B 8 H 12 T 8192 D 64 window 5 bhtd 1056.0 MiB: copy, vtsum, vtsum_triton"
-        in "\n".join(lines)
-    )
+    assert any(line.startswith(start) for line in lines), lines
     assert all("flash_window, flash_attn" in line for line in lines if line.startswith("sweep"))
+    assert not without or not any(without in line for line in lines)
     assert not output.exists()

@@ -138,14 +138,14 @@ def _ours(setting: Setting) -> dict[str, tuple[Setting, str]]:
     return found
 
 
-def asked(setting: Setting, x: Tensor, p: Mapping[str, Tensor]) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
+def asked(setting: Setting, x: Tensor, p: Mapping[str, Any]) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
     """The public op, its arguments and its options, as a user of the package calls it."""
     options: dict[str, Any] = {"num_heads": setting.heads, "scale": p["scale"]}
     if setting.case == "product_keys":
         return "memory_attention", (x, (p["first"], p["second"]), p["values"]), {**options, "top_k": setting.k}
     options["normalize"] = setting.cosine
     if setting.case in ("fuse", "projected"):
-        options["query_weight"] = p.get("query_weight")
+        options |= {"query_weight": p.get("query_weight"), "fold": p.get("fold", "auto")}
         return "memory_fuse", (x, p["bank"], None, p["join_weight"], p["join_bias"]), options
     if setting.case == "topk":
         options["top_k"] = setting.k
@@ -158,11 +158,21 @@ def our_layer(setting: Setting, backend: str) -> Layer:
     if setting.case in ("search", "gather"):
         return _our_op(setting)
 
-    def compute(x: Tensor, p: dict[str, Tensor]) -> Any:
+    def prepare(**p: Any) -> tuple[dict[str, Any]]:
+        if setting.case in ("fuse", "projected") and not setting.gradients:
+            options: dict[str, Any] = {
+                "query_weight": p.get("query_weight"),
+                "num_heads": setting.heads,
+                "normalize": setting.cosine,
+            }
+            p["fold"] = vtsum_kernels.fold_bank(p["bank"], None, p["join_weight"], **options)
+        return (p,)
+
+    def compute(x: Tensor, p: dict[str, Any]) -> Any:
         name, arguments, options = asked(setting, x, p)
         return getattr(vtsum_kernels, name)(*arguments, backend=backend, **options)
 
-    return Layer(lambda **parameters: (parameters,), compute)
+    return Layer(prepare, compute)
 
 
 def _our_op(setting: Setting) -> Layer:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bench.kit.accuracy import Errors, Sums, finite, stretches, total
-from bench.kit.kernels import memory_attention_reference, memory_fuse_reference
+from bench.kit.kernels import reference
 from bench.ops.memory_attention.setting import Inputs, Setting
 
 #: Numbers in the largest table of a block of rows.
@@ -92,18 +92,19 @@ class Check:
             return (x[..., None] * p["table"][self.index[part].long()]).sum(1)
         if s.case == "product_keys":
             keys = (p["first"][None, None], p["second"][None, None])
-            read = memory_attention_reference(
-                x[None, :, None], keys, p["values"][None, None], scale=p["scale"], top_k=s.k
+            read = reference(
+                "memory_attention", x[None, :, None], keys, p["values"][None, None], scale=p["scale"], top_k=s.k
             )
             return read[0][0, :, 0]
         bank = p["bank"].unflatten(1, (s.heads, -1)).transpose(0, 1)[None]
         if "join_weight" not in p:
             queries = x.unflatten(1, (s.heads, -1))[None]
-            read = memory_attention_reference(
-                queries, bank, bank, scale=p["scale"], normalize=s.cosine, top_k=s.k or None
+            read = reference(
+                "memory_attention", queries, bank, bank, scale=p["scale"], normalize=s.cosine, top_k=s.k or None
             )
             return read[0][0].flatten(1)
-        joined = memory_fuse_reference(
+        joined = reference(
+            "memory_fuse",
             x[None],
             bank,
             bank,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from bench.kit.plot import Picture, Style
-from bench.kit.record import COPY, OURS, PRODUCT, newest_comparisons
+from bench.kit.record import COPY, OURS, PRODUCT
 from bench.kit.tables import (
     NOTHING,
     PASSES,
@@ -17,11 +17,12 @@ from bench.kit.tables import (
     aim_row,
     any_of,
     best,
+    compared_in,
     grid,
     machine,
+    on_both,
     ours_against,
     ratio,
-    records,
     standing,
     table,
     time_of,
@@ -57,14 +58,13 @@ STYLES = {
 }
 
 
-def compared_in(op: str, cases: Sequence[str], device: str, lines: Records | None) -> list[Compared]:
+def newest(op: str, cases: Sequence[str], device: str, lines: Records | None) -> list[Compared]:
     """The newest comparisons of these cases, in order of their sizes."""
-    found = [one for one in newest_comparisons(records(op, lines), device) if any_of(one)["case"] in cases]
-    return sorted(found, key=lambda one: (cases.index(any_of(one)["case"]), _order(any_of(one)["shape"])))
 
+    def order(one: dict[str, Any]) -> tuple[int, ...]:
+        return tuple(one["shape"].get(name, 0) * sign for name, sign in zip("HCNSk", (1, -1, 1, 1, 1), strict=True))
 
-def _order(shape: dict[str, int]) -> tuple[int, ...]:
-    return shape["H"], -shape["C"], shape["N"], shape["S"], shape.get("k", 0)
+    return compared_in(op, cases, device, lines, order)
 
 
 def label(record: dict[str, Any]) -> str:
@@ -77,7 +77,7 @@ def label(record: dict[str, Any]) -> str:
 def dense(op: str, cases: Sequence[str], device: str, lines: Records | None = None) -> str:
     """A row for each size: what all slots are read for."""
     cell = functools.partial(ours_against, share="share_of_product", rivals=(SDPA, None), styles=STYLES)
-    return grid("frames x C", compared_in(op, cases, device, lines), label, cell)
+    return grid("frames x C", newest(op, cases, device, lines), label, cell)
 
 
 def ahead(compared: Compared | None, names: Sequence[str]) -> float | None:
@@ -90,7 +90,7 @@ def sparse(device: str, lines: Records | None = None) -> str:
     """The k best slots: reading them, finding them alone, and the weighted sum of their values alone."""
     parts = []
     for case, what in (("topk", "reading"), ("search", "finding"), ("gather", "weighted sum of")):
-        comparisons = compared_in(OP, (case,), device, lines)
+        comparisons = newest(OP, (case,), device, lines)
         if not comparisons:
             continue
         names = [name for name in STYLES if name != PRODUCT and any(name in one for one in comparisons)]
@@ -107,7 +107,7 @@ def sparse(device: str, lines: Records | None = None) -> str:
 
 def aims(device: str, lines: Records | None = None) -> str:
     """A row an aim: the figure, and whether it was reached."""
-    large = [one for one in compared_in(OP, ("topk",), device, lines) if any_of(one)["shape"]["S"] == TOPK_SLOTS]
+    large = [one for one in newest(OP, ("topk",), device, lines) if any_of(one)["shape"]["S"] == TOPK_SLOTS]
     if not large:
         return NOTHING
     rows = []
@@ -126,7 +126,7 @@ def aims(device: str, lines: Records | None = None) -> str:
     if device == "cuda":
         shares = [
             one[OURS]["share_of_copy"]
-            for one in compared_in(OP, ("gather",), device, lines)
+            for one in newest(OP, ("gather",), device, lines)
             if any_of(one)["pass"] == "fwd" and time_of(one, OURS) and one[OURS]["share_of_copy"] is not None
         ]
         aim = f"gather of the values: at least {GATHER:g} of the speed of a copy"
@@ -157,13 +157,4 @@ def pictures(lines: Records | None = None) -> dict[str, Picture]:
     return {}
 
 
-_MAKE: dict[str, Callable[[str], str]] = {
-    "dense": functools.partial(dense, OP, ("attention",)),
-    "topk": sparse,
-    "aims": aims,
-}
-TABLES: Tables = {
-    f"memory_attention_{device}_{name}": functools.partial(make, device)
-    for device in ("cpu", "cuda")
-    for name, make in _MAKE.items()
-}
+TABLES: Tables = on_both(OP, dense=functools.partial(dense, OP, ("attention",)), topk=sparse, aims=aims)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from bench.kit.plot import Picture
 from bench.kit.record import OURS, PRODUCT
@@ -15,15 +15,17 @@ from bench.kit.tables import (
     Tables,
     aim_row,
     any_of,
+    at,
     column_of,
     columns_of,
     everyone,
+    on_both,
     panel,
     records,
     table,
     time_of,
 )
-from bench.ops.memory_attention.tables import SDPA, STYLES, ahead, compared_in, dense, label
+from bench.ops.memory_attention.tables import SDPA, STYLES, ahead, dense, label, newest
 
 OP, CASES = "memory_fuse", ("fuse", "projected")
 #: The table of everyone and the plot against frames show banks of these sizes.
@@ -43,20 +45,16 @@ def middle(comparisons: Sequence[Compared]) -> tuple[int, int]:
     return max(slots, key=lambda sizes: (len(slots[sizes]), -sizes[0]), default=(0, 0))
 
 
-def _at(comparisons: Sequence[Compared], **shape: int) -> list[Compared]:
-    return [one for one in comparisons if shape.items() <= any_of(one)["shape"].items()]
-
-
 def all_at_one_size(device: str, lines: Records | None = None) -> str:
-    comparisons = compared_in(OP, ("fuse",), device, lines)
+    comparisons = newest(OP, ("fuse",), device, lines)
     tokens, dim = middle(comparisons)
-    shown = _at(comparisons, N=tokens, C=dim, S=SHOWN_SLOTS, H=1)
+    shown = at(comparisons, N=tokens, C=dim, S=SHOWN_SLOTS, H=1)
     return everyone(label(any_of(shown[0])) if shown else "", shown, STYLES)
 
 
 def aims(device: str, lines: Records | None = None) -> str:
     """A row an aim: the figure, and whether it was reached."""
-    fused = compared_in(OP, ("fuse",), device, lines)
+    fused = newest(OP, ("fuse",), device, lines)
     if not fused:
         return NOTHING
     tokens, dim = middle(fused)
@@ -65,14 +63,14 @@ def aims(device: str, lines: Records | None = None) -> str:
     rows = []
     for heads, limits in AHEAD_OF_SDPA.items():
         for slots, limit in limits.items():
-            found = {column_of(one): one for one in _at(fused, N=tokens, C=dim, S=slots, H=heads)}
+            found = {column_of(one): one for one in at(fused, N=tokens, C=dim, S=slots, H=heads)}
             for dtype in dtypes:
                 compared = found.get((dtype, "fwd+bwd"))
                 said = f"{slots} slots, {heads} head{'s' * (heads != 1)}, {dtype}"
                 aim = f"{said}, forward and backward: SDPA, cat and linear take at least {limit:g} times as long"
                 if compared is not None or dtype == dtypes[0]:
                     rows.append(aim_row(aim, ahead(compared, SDPA), limit, least=True))
-    joined = compared_in(OP, CASES, device, lines)
+    joined = newest(OP, CASES, device, lines)
     nearest = [times for one in joined if (times := ahead(one, ("folded",))) is not None]
     aim = "never slower than folded eager PyTorch: where it comes nearest, it takes at least 1 times as long"
     rows.append(aim_row(aim, min(nearest, default=None), 1.0, least=True))
@@ -83,10 +81,10 @@ def pictures(lines: Records | None = None) -> dict[str, Picture]:
     """By file name, for every device that was measured: time by slots, and by frames, with one head."""
     made = {}
     for device in sorted({record["device_type"] for record in records(OP, lines)}):
-        comparisons = _at(compared_in(OP, ("fuse",), device, lines), H=1)
+        comparisons = at(newest(OP, ("fuse",), device, lines), H=1)
         tokens, dim = middle(comparisons)
         for name, key, fixed, value in (("slots", "S", "N", tokens), ("frames", "N", "S", FEW_SLOTS)):
-            chosen = _at(comparisons, C=dim, **{fixed: value})
+            chosen = at(comparisons, C=dim, **{fixed: value})
             if len({any_of(one)["shape"][key] for one in chosen}) < 2:
                 continue
             panels = []
@@ -112,13 +110,4 @@ def roofline(comparisons: Sequence[Compared], column: tuple[str, str], key: str)
     ]
 
 
-_MAKE: dict[str, Callable[[str], str]] = {
-    "dense": functools.partial(dense, OP, CASES),
-    "all": all_at_one_size,
-    "aims": aims,
-}
-TABLES: Tables = {
-    f"memory_fuse_{device}_{name}": functools.partial(make, device)
-    for device in ("cpu", "cuda")
-    for name, make in _MAKE.items()
-}
+TABLES: Tables = on_both(OP, dense=functools.partial(dense, OP, CASES), all=all_at_one_size, aims=aims)

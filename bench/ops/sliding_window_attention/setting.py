@@ -11,8 +11,9 @@ from torch import Tensor
 
 from bench.kit.accuracy import Errors, Sums, finite, stretches, total
 from bench.kit.clock import Call
-from bench.kit.kernels import sliding_window_attention_reference
+from bench.kit.kernels import reference
 
+OP = "sliding_window_attention"
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -141,9 +142,9 @@ def _banded(q: Tensor, k: Tensor, v: Tensor, side: int) -> Tensor:
     frames = q.shape[2]
     apart = torch.arange(1 - frames, frames, device=q.device).abs()
     bias = torch.zeros(q.shape[1], len(apart), dtype=q.dtype, device=q.device).masked_fill(apart > side, -torch.inf)
-    return sliding_window_attention_reference(q, k, v, frames - 1, frames - 1, scale=q.shape[-1] ** -0.5, bias=bias)[0]
+    return reference(OP, q, k, v, frames - 1, frames - 1, scale=q.shape[-1] ** -0.5, bias=bias)[0]
 
 
 def _seeing_all(q: Tensor, k: Tensor, v: Tensor, part: slice) -> Tensor:
     parts = (x[:, :, part] for x in (q, k, v))
-    return sliding_window_attention_reference(*parts, -1, -1, scale=q.shape[-1] ** -0.5)[0]
+    return reference(OP, *parts, -1, -1, scale=q.shape[-1] ** -0.5)[0]

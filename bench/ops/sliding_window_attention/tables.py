@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from bench.kit.plot import Picture, Style
-from bench.kit.record import COPY, OURS, newest_comparisons
+from bench.kit.record import COPY, OURS
 from bench.kit.tables import (
     NOTHING,
-    PASSES,
     Compared,
     Records,
     Tables,
     aim_row,
     any_of,
+    at,
     best_rival,
     column_of,
     columns_of,
+    compared_in,
     everyone,
     grid,
+    heads_of,
     machine,
+    on_both,
     ours_against,
     panel,
     ratio,
@@ -55,9 +59,12 @@ STYLES = {
 
 
 def _case(name: str, device: str, lines: Records | None) -> list[Compared]:
-    """The newest comparisons of a case, in order of their layouts and sizes."""
-    found = [one for one in newest_comparisons(records(OP, lines), device) if any_of(one)["case"] == name]
-    return sorted(found, key=lambda one: (any_of(one)["layout"], *any_of(one)["shape"].values()))
+    return compared_in(OP, (name,), device, lines, lambda one: (one["layout"], *one["shape"].values()))
+
+
+def _plain(comparisons: Sequence[Compared], **shape: int) -> list[Compared]:
+    """Those of these sizes, of tensors that are contiguous."""
+    return [one for one in at(comparisons, **shape) if any_of(one)["layout"] == "bhtd"]
 
 
 def _middle(comparisons: Sequence[Compared]) -> int:
@@ -67,15 +74,6 @@ def _middle(comparisons: Sequence[Compared]) -> int:
         shape = any_of(one)["shape"]
         windows.setdefault(shape["T"], set()).add(shape["window"])
     return max(windows, key=lambda frames: (len(windows[frames]), -frames), default=0)
-
-
-def _at(comparisons: Sequence[Compared], layout: str | None = "bhtd", **shape: int) -> list[Compared]:
-    """Those of a layout (None: of any) and of these sizes."""
-    return [
-        one
-        for one in comparisons
-        if layout in (None, any_of(one)["layout"]) and shape.items() <= any_of(one)["shape"].items()
-    ]
 
 
 def _shape(comparisons: Sequence[Compared]) -> str:
@@ -89,14 +87,14 @@ _cell = functools.partial(ours_against, share="share_of_copy", rivals=(None,), s
 def windows(device: str, lines: Records | None = None) -> str:
     """All windows at one length."""
     comparisons = _case("sweep", device, lines)
-    chosen = _at(comparisons, T=_middle(comparisons))
+    chosen = _plain(comparisons, T=_middle(comparisons))
     label = f"window, T {_middle(comparisons)}"
     return grid(label, chosen, lambda one: str(one["shape"]["window"]), _cell, _shape(chosen))
 
 
 def frames(device: str, lines: Records | None = None) -> str:
     """All lengths at one window, and the other layout."""
-    chosen = _at(_case("sweep", device, lines), None, window=WINDOW)
+    chosen = at(_case("sweep", device, lines), window=WINDOW)
     names = {"bhtd": "", "bthd": ", stored as [B, T, H, D]"}
     return grid(
         f"T, window {WINDOW}",
@@ -110,7 +108,7 @@ def frames(device: str, lines: Records | None = None) -> str:
 def all_at_one_size(device: str, lines: Records | None = None) -> str:
     comparisons = _case("sweep", device, lines)
     middle = _middle(comparisons)
-    shown = _at(comparisons, T=middle, window=WINDOW)
+    shown = _plain(comparisons, T=middle, window=WINDOW)
     return everyone(f"T {middle}, window {WINDOW}", shown, STYLES, _shape(shown))
 
 
@@ -120,14 +118,13 @@ def overhead(device: str, lines: Records | None = None) -> str:
     if not found:
         return NOTHING
     names = [name for name in STYLES if any(name in one for one in found.values())]
-    rows = []
-    for dtype, direction in columns_of(list(found.values())):
-        one = found[dtype, direction]
-        times = [
-            f"{one[n]['time_us']['p50']:.1f} µs" if one[n]["status"] == "ok" else str(one[n]["status"]) for n in names
-        ]
-        rows.append([f"{dtype} {PASSES[direction]}", *times])
     shown = list(found.values())
+
+    def cell(one: dict[str, Any]) -> str:
+        return f"{one['time_us']['p50']:.1f} µs" if one["status"] == "ok" else str(one["status"])
+
+    columns = columns_of(shown)
+    rows = [[head, *(cell(found[c][n]) for n in names)] for head, c in zip(heads_of(columns), columns, strict=True)]
     shape = any_of(shown[0])["shape"]
     head = [f"T {shape['T']}, window {shape['window']}", *(STYLES[name].label for name in names)]
     return table(head, rows, machine(shown, _shape(shown)))
@@ -139,7 +136,7 @@ def aims(device: str, lines: Records | None = None) -> str:
     if not comparisons:
         return NOTHING
     middle = _middle(comparisons)
-    found = {column_of(one): one for one in _at(comparisons, T=middle, window=WINDOW)}
+    found = {column_of(one): one for one in _plain(comparisons, T=middle, window=WINDOW)}
     small = {column_of(one): one for one in _case("overhead", device, lines)}
     rows = []
     for direction, limit in (("fwd", FORWARD_TIMES_COPY), ("fwd+bwd", BOTH_TIMES_COPY)):
@@ -156,7 +153,7 @@ def aims(device: str, lines: Records | None = None) -> str:
         rows.append(aim_row(aim, ratio(time_of(call, OURS), time_of(call, "sdpa")), OVERHEAD))
     closest = [
         times
-        for one in _at(comparisons, T=middle)
+        for one in _plain(comparisons, T=middle)
         if any_of(one)["shape"]["window"] <= WIDEST_AHEAD and (rival := best_rival(one))
         if (times := ratio(rival["time_us"]["p50"], time_of(one, OURS)))
     ]
@@ -175,10 +172,10 @@ def pictures(lines: Records | None = None) -> dict[str, Picture]:
     """By file name, for every device that was measured."""
     made = {}
     for device in sorted({record["device_type"] for record in records(OP, lines)}):
-        comparisons = _at(_case("sweep", device, lines))
+        comparisons = _plain(_case("sweep", device, lines))
         middle = _middle(comparisons)
         for x, key, fixed, value in (("frames", "T", "window", WINDOW), ("window", "window", "T", middle)):
-            chosen = _at(comparisons, "bhtd", **{fixed: value})
+            chosen = _plain(comparisons, **{fixed: value})
             panels = [panel(chosen, column, key, "frames" if key == "T" else "window") for column in columns_of(chosen)]
             if panels := [one for one in panels if one.lines]:
                 title = f"Sliding-window attention: time by {x} ({fixed} {value}, {any_of(chosen[0])['device']})"
@@ -186,15 +183,6 @@ def pictures(lines: Records | None = None) -> dict[str, Picture]:
     return made
 
 
-_MAKE: dict[str, Callable[[str], str]] = {
-    "windows": windows,
-    "frames": frames,
-    "all": all_at_one_size,
-    "overhead": overhead,
-    "aims": aims,
-}
-TABLES: Tables = {
-    f"sliding_window_{device}_{name}": functools.partial(make, device)
-    for device in ("cpu", "cuda")
-    for name, make in _MAKE.items()
-}
+TABLES: Tables = on_both(
+    "sliding_window", windows=windows, frames=frames, all=all_at_one_size, overhead=overhead, aims=aims
+)

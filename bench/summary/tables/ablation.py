@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bench.kit.tables import Records, Tables, records, table
+from bench.kit.tables import Records, Tables, change, records, table
 
 NAMES = {
     "everything on": "**everything on**",
@@ -50,9 +50,8 @@ def newest(part: str, lines: Records | None) -> list[dict[str, Any]]:
 def cell(record: dict[str, Any], column: Column) -> str:
     """A mean; in brackets its paired difference with the standard error, where anything changed."""
     key, _, scale, digits = column
-    value = f"{scale * record['values'][key][0]:.{digits}f}"
-    mean, error = (scale * x for x in record["differences"][key])
-    return f"{value} ({mean:+.{digits}f} ± {error:.{digits}f})" if mean or error else value
+    value, changed = f"{scale * record['values'][key][0]:.{digits}f}", record["differences"][key]
+    return f"{value} ({change(changed, digits, scale)})" if any(changed) else value
 
 
 def rows(found: list[dict[str, Any]], columns: Sequence[Column]) -> list[list[str]]:

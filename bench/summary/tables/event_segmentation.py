@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.kit.plot import pyplot, save
-from bench.kit.tables import Records, Tables, formatted, records, table
+from bench.kit.tables import Records, Tables, formatted, newest, records, table
 
 NAMES = {
     "kts": "KTS",
@@ -25,14 +25,9 @@ SPEED = {
 COLORS = {"cut": "#222222", "dissolve": "#2f7ebc", "event": "#d1772b"}
 
 
-def newest(case: str, lines: Records | None = None) -> list[dict[str, Any]]:
+def _newest(case: str, lines: Records | None = None) -> list[dict[str, Any]]:
     """The newest record of each method of a case, in the order of their first."""
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for record in records("event_segmentation", lines):
-        if record["case"] == case:
-            shape = record.get("shape", {})
-            found[record["method"], record.get("fps"), shape.get("T")] = record
-    return list(found.values())
+    return list(newest(records("event_segmentation", lines), "method", "fps", "shape", case=case).values())
 
 
 def _where(rows: list[dict[str, Any]]) -> str:
@@ -53,7 +48,7 @@ def _rates(record: dict[str, Any], best: float) -> list[str]:
 
 def planted() -> str:
     """Precision, recall and F on drawn videos, with the recall of each kind of boundary."""
-    rows = newest("planted")
+    rows = _newest("planted")
     kinds = rows[0]["counts"] if rows else {}
     plural = {"cut": "hard cuts", "dissolve": "dissolves", "event": "events' edges"}
     head = ["method", "precision", "recall", "F", *(f"recall of {n} {plural[kind]}" for kind, n in kinds.items())]
@@ -72,7 +67,7 @@ def published() -> str:
     """Agreement with the change points that come with TVSum and SumMe."""
     rows = []
     for case, title in (("tvsum", "TVSum, 10 held-out videos"), ("summe", "SumMe, 14 videos")):
-        found = newest(case)
+        found = _newest(case)
         for rate in sorted({record.get("fps", 1.0) for record in found}):
             group = [record for record in found if record.get("fps", 1.0) == rate]
             where = f"{title}, {rate:g} fps"
@@ -82,13 +77,13 @@ def published() -> str:
 
 def speed() -> str:
     """Time and memory of KTS."""
-    rows = newest("speed")
+    rows = _newest("speed")
     return formatted(SPEED, sorted(rows, key=lambda record: record["shape"]["T"]), _where(rows))
 
 
 def draw(path: Path, lines: Records) -> None:
     """One drawn video as every method sees it, and F on all of them; nothing without records."""
-    rows = newest("planted", lines)
+    rows = _newest("planted", lines)
     if not rows:
         return
     figure, (left, right) = pyplot().subplots(

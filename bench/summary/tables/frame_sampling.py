@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.kit.plot import pyplot, save
-from bench.kit.tables import Records, Tables, formatted, records, table
+from bench.kit.tables import Records, Tables, change, formatted, newest, records, table
 
 HEAD = ["frames encoded", "which", "tau", "rho", "F", "rho, difference", "F, difference", "cosine", "events"]
 SHOWN: dict[float, set[str] | None] = {1.0: {"all"}, 0.25: None, 0.1: {"uniform", "top-k", "coverage"}}
@@ -23,27 +23,26 @@ PLANTED = {
 COST = {"one thread": "{what}", "processor time, ms a frame": "{ms_a_frame[p50]:.2f}"}
 
 
-def newest(lines: Records | None = None) -> dict[tuple[Any, ...], dict[str, Any]]:
-    """The last line of each measurement."""
-    last: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for r in records("frame_sampling", lines):
-        last[(r["part"], r.get("method", r.get("what", "")), f"{r.get('share', '')}")] = r
-    return last
+def _newest(part: str, lines: Records | None = None) -> list[dict[str, Any]]:
+    """The last line of each measurement of a part."""
+    return list(newest(records("frame_sampling", lines), "method", "what", "share", part=part).values())
 
 
 def quality(part: str) -> str:
     """tau, rho, F and what the features lose, by share and method."""
-    lines = [r for key, r in newest().items() if key[0] == part and _shown(r)]
     rows = []
-    for r in sorted(lines, key=lambda r: -r["share"]):
-        first = "all" if r["method"] == "all" else f"{r['encoded_share']:.1%}"
-        rest = [f"{r['rho_difference'][0]:+.4f} ± {r['rho_difference'][1]:.4f}"]
-        rest += [f"{r['f_difference'][0]:+.1f} ± {r['f_difference'][1]:.1f}"]
-        rest += [f"{r['cosine']:.3f}", f"{r['events_f']:.2f}"]
+    for r in sorted(filter(_shown, _newest(part)), key=lambda r: -r["share"]):
+        figures = [f"{r['tau']:.3f}", f"{r['rho']:.3f}", f"{r['f']:.1f}"]
+        rest = [
+            change(r["rho_difference"], 4),
+            change(r["f_difference"], 1),
+            f"{r['cosine']:.3f}",
+            f"{r['events_f']:.2f}",
+        ]
         if r["method"] == "all":
-            rest = [""] * len(rest)
-        name = "" if r["method"] == "all" else r["method"]
-        rows.append([first, name, f"{r['tau']:.3f}", f"{r['rho']:.3f}", f"{r['f']:.1f}", *rest])
+            rows.append(["all", "", *figures, *[""] * len(rest)])
+        else:
+            rows.append([f"{r['encoded_share']:.1%}", r["method"], *figures, *rest])
     return table(HEAD, rows)
 
 
@@ -54,13 +53,13 @@ def _shown(r: dict[str, Any]) -> bool:
 
 def planted() -> str:
     """Events shown in a tenth, by sampler."""
-    found = [r for name in ("all", "uniform", "coverage") if (r := newest().get(("planted", name, ""))) is not None]
-    return formatted(PLANTED, found)
+    found = {r["method"]: r for r in _newest("planted")}
+    return formatted(PLANTED, [found[name] for name in ("all", "uniform", "coverage") if name in found])
 
 
 def cost() -> str:
     """Milliseconds a frame."""
-    return formatted(COST, [r for key, r in newest().items() if key[0] == "cost"])
+    return formatted(COST, _newest("cost"))
 
 
 TABLES: Tables = {
@@ -71,16 +70,16 @@ TABLES: Tables = {
 }
 
 
-def draw(path: Path, records_: Records) -> None:
+def draw(path: Path, lines: Records) -> None:
     """What is lost by share and method, and where the frames are that were chosen of the film."""
-    lines = newest(records_)
+    ridge = sorted(_newest("ridge", lines), key=lambda r: r["share"])
     figure = pyplot().figure(figsize=(12, 6.4), layout="constrained")
     grid = figure.add_gridspec(2, 3)
     panels = (("rho_difference", "rho, difference to all frames"), ("cosine", "cosine to the frame's own features"))
     for column, (name, title) in enumerate((*panels, ("events_f", "events as in all frames, F"))):
         axis = figure.add_subplot(grid[0, column])
         for method, (colour, marker) in STYLES.items():
-            found = sorted((r for k, r in lines.items() if k[:2] == ("ridge", method)), key=lambda r: r["share"])
+            found = [r for r in ridge if r["method"] == method]
             across = [100 * r["encoded_share"] for r in found]
             if name == "rho_difference":
                 means, errors = [r[name][0] for r in found], [r[name][1] for r in found]
@@ -88,14 +87,14 @@ def draw(path: Path, records_: Records) -> None:
             else:
                 axis.plot(across, [r[name] for r in found], color=colour, marker=marker, label=method)
         axis.set(title=title, xlabel="frames encoded, %", xscale="log")
-        ticks = sorted({100 * r["share"] for k, r in lines.items() if k[0] == "ridge" and r["share"] < 1})
+        ticks = sorted({100 * r["share"] for r in ridge if r["share"] < 1})
         axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axis.minorticks_off()
         axis.grid(alpha=0.3)
         if column == 0:
             axis.axhline(0, color="#888", linewidth=0.8)
             axis.legend()
-    film = next(r for k, r in lines.items() if k[0] == "film")
+    (film,) = _newest("film", lines)
     axis = figure.add_subplot(grid[1, :])
     times = [i / film["fps"] for i in range(len(film["change"]))]
     axis.fill_between(times, film["change"], color="#bbb", linewidth=0, label="change of the thumbnail")

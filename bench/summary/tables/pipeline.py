@@ -27,7 +27,7 @@ def summarize() -> str:
 
 def encoder() -> str:
     """Frames a second of the embedded encoder."""
-    newest = {(r["threads"], r["shape"]["batch"]): r for r in records("encoder")}
+    newest = {(r["threads"], r["shape"]["batch"]): r for r in records("encoder") if r.get("device_type") != "cuda"}
     return formatted(ENCODER, [newest[key] for key in sorted(newest)])
 
 

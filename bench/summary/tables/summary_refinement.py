@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.kit.plot import pyplot, save, seconds
-from bench.kit.tables import Records, Tables, formatted, newest, records, table
+from bench.kit.tables import Records, Tables, change, formatted, newest, records, table
 
 SOURCES = {"ridge": "ridge, disjoint folds, 50 videos", "embedded": "embedded model, 10 held-out videos"}
 KEYSHOTS = {
@@ -17,8 +17,13 @@ KEYSHOTS = {
     "dpp": "**DPP**",
 }
 PLANS = {"none": "`none`", "knapsack": "`knapsack`", "dpp": "**`dpp`**"}
-
-
+SMOOTHED = {("none", 0.0): "as they are", ("tv", 0.1): "total variation, 0.1", ("gaussian", 1.0): "Gaussian, 1"}
+TIMING = {
+    "greedy_map, Gaussian": "{shape[k]} of {shape[N]:,}, {shape[C]} columns",
+    "processor time": "{processor_s}",
+    "wall time": "{wall_s}",
+    "picks unlike the naive search's": "{picks_unlike_the_naive}",
+}
 PROCEDURAL = {
     "choice": "{name}",
     "shown of an event, mean": "{shown_s:.2f} s",
@@ -49,11 +54,8 @@ def _ways(protocol: str, names: dict[str, str], versus: str) -> str:
             if (r := found.get(method)) is None:
                 continue
             cells = [title, name, f"{100 * r['f'][0]:.1f}", f"{r['diversity'][0]:.3f}"]
-            if method == versus:
-                cells += ["", ""]
-            else:
-                cells.append(f"{100 * r['f_difference'][0]:+.1f} ± {100 * r['f_difference'][1]:.1f}")
-                cells.append(f"{r['diversity_difference'][0]:+.3f} ± {r['diversity_difference'][1]:.3f}")
+            changes = [change(r["f_difference"], 1, 100), change(r["diversity_difference"], 3)]
+            cells += ["", ""] if method == versus else changes
             rows.append([*cells, f"{100 * r['budget_used']:.0f}%"])
     label = names[versus].replace("*", "")
     head = ["scores", "choice", "F", "diversity", f"F against {label}", f"diversity against {label}", "budget used"]
@@ -74,15 +76,10 @@ def smoothing() -> str:
     """Rank correlations of smoothed scores; all strengths are in the records."""
     rows = []
     for (source, method, strength), r in _newest("smoothing", "source", "method", "strength").items():
-        if (method, strength) not in (("none", 0.0), ("tv", 0.1), ("gaussian", 1.0)):
+        if (name := SMOOTHED.get((method, strength))) is None:
             continue
-        name = (
-            "as they are"
-            if method == "none"
-            else f"{'total variation' if method == 'tv' else 'Gaussian'}, {strength:g}"
-        )
-        change = "" if method == "none" else f"{r['tau_difference'][0]:+.3f} ± {r['tau_difference'][1]:.3f}"
-        rows.append([SOURCES[source], name, f"{r['tau'][0]:.3f}", f"{r['rho'][0]:.3f}", change])
+        changed = "" if method == "none" else change(r["tau_difference"], 3)
+        rows.append([SOURCES[source], name, f"{r['tau'][0]:.3f}", f"{r['rho'][0]:.3f}", changed])
     return table(["scores", "smoothed", "tau", "rho", "tau, paired difference"], rows)
 
 
@@ -96,21 +93,10 @@ def procedural() -> str:
 
 def timing() -> str:
     """Seconds of greedy_map."""
-    found = {tuple(r["shape"].values()): r for r in records("summary_refinement") if r["part"] == "timing"}
-    rows = [
-        [
-            f"{r['shape']['k']} of {r['shape']['N']:,}, {r['shape']['C']} columns",
-            seconds(r["processor_s"]["p50"]),
-            seconds(r["wall_s"]["p50"]),
-            str(r["picks_unlike_the_naive"]),
-        ]
-        for r in found.values()
-    ]
-    where = ""
-    for last in list(found.values())[-1:]:
-        where = f"Medians. {last['device']}, NumPy {last['versions']['numpy']}, load before {last['load_before']:g}."
-    head = ["greedy_map, Gaussian", "processor time", "wall time", "picks unlike the naive search's"]
-    return table(head, rows, where)
+    found = list(_newest("timing", "shape").values())
+    shown = [{**r, **{name: seconds(r[name]["p50"]) for name in ("processor_s", "wall_s")}} for r in found]
+    where = "Medians. {device}, NumPy {versions[numpy]}, load before {load_before:g}."
+    return formatted(TIMING, shown, where.format_map(found[-1]) if found else "")
 
 
 def draw(path: Path, lines: Records) -> None:
@@ -125,13 +111,8 @@ def draw(path: Path, lines: Records) -> None:
         panel.plot(xs, ys, "-o", color="#1f6fb4", markersize=4, label="DPP, strength 0.001 to 1,000", zorder=2)
         own = next(r for r in line if r["strength"] == STRENGTH)
         panel.plot(own["diversity"][0], 100 * own["f"][0], "o", color="#1f6fb4", markersize=10, zorder=3)
-        panel.annotate(
-            f"default, {STRENGTH:g}",
-            (own["diversity"][0], 100 * own["f"][0]),
-            textcoords="offset points",
-            xytext=(-8, 7),
-            ha="right",
-        )
+        place = {"textcoords": "offset points", "xytext": (-8, 7), "ha": "right"}
+        panel.annotate(f"default, {STRENGTH:g}", (own["diversity"][0], 100 * own["f"][0]), **place)
         marks = {
             "knapsack": ("plain knapsack", "s", "#c0392b"),
             "repeats": ("knapsack, repeats count less", "D", "#d98e04"),

@@ -42,7 +42,8 @@ def breaks_off(path: str | os.PathLike[str]) -> bool:
     Behind an ordinary file's boxes anything may lie; its index says what there is.
     """
     at, fragmented, boxes = 0, False, 0
-    for boxes, (kind, begin, length) in enumerate(_top(path), 1):
+    for kind, begin, length in _top(path):
+        boxes += 1
         fragmented = fragmented or kind == b"moof"
         at = begin + length
     return fragmented and boxes < _MOST_BOXES and at != os.stat(path).st_size

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from types import FrameType
@@ -23,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
             where). To a caller with arguments of its own that is an exception.
     """
     from vtsum.errors import VTSumError
-    from vtsum.shown import say
+    from vtsum.shown import last_words, say
 
     try:
         from vtsum.commands import Abort, UsageError, app
@@ -58,13 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout = None
         return 1
     except Exception as error:
-        if arguments is not None or os.environ.get("VTSUM_TRACEBACK"):
+        if arguments is not None:
             raise
-        say(
-            f"this should not have happened, {type(error).__name__}: {error}"[:500]
-            + " (please report it, with what VTSUM_TRACEBACK=1 shows)"
-        )
-        return 70
+        return last_words(error)
     finally:
         signal.signal(signal.SIGTERM, previous)
 

@@ -8,6 +8,7 @@ Source: Unicode Technical Report 36, "Unicode security considerations"; Boucher 
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from typing import Any
@@ -58,3 +59,23 @@ def escaped(text: str) -> str:
 def say(message: str) -> None:
     """A line of the command's on standard error."""
     print(f"vtsum: {one_line(message)}", file=sys.stderr, flush=True)
+
+
+def last_words(error: Exception) -> int:
+    """Tell in one line what no part of a command expected; its exit status.
+
+    Where the system names a file that it cannot give, that is the user's to mend, status 2; else 70.
+
+    Raises:
+        Exception: the error itself, where VTSUM_TRACEBACK is set.
+    """
+    if os.environ.get("VTSUM_TRACEBACK"):
+        raise error
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        say(f"{str(error.filename)[:500]} must be a path that can be used, got: {error.strerror}")
+        return 2
+    say(
+        f"this should not have happened, {type(error).__name__}: {error}"[:500]
+        + " (please report it, with what VTSUM_TRACEBACK=1 shows)"
+    )
+    return 70

@@ -35,7 +35,7 @@ from vtsum.data.videoxum import VideoXumDataset
 from vtsum.errors import VTSumError
 from vtsum.files import check_inputs, check_no_links, write_text
 from vtsum.processes import Place
-from vtsum.shown import clean, one_line, say
+from vtsum.shown import clean, last_words, one_line, say
 from vtsum.training import checkpoints, deepspeed_config, shards
 from vtsum.training.checkpoints import Checkpoint
 from vtsum.training.engine import DeepSpeedEngine, Engine, PlainEngine, convert, join
@@ -393,11 +393,11 @@ def _command() -> int:
     try:
         return main()
     except VTSumError as error:
-        started = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if started or place.local_rank == 0:
-            rank = f" (rank {place.rank})" if place.ranks > 1 else ""
-            say(f"{error}{rank}")
+        if place.local_rank == 0 or (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            say(f"{error} (rank {place.rank})" if place.ranks > 1 else str(error))
         return 2
+    except Exception as error:
+        return last_words(error)
 
 
 if __name__ == "__main__":

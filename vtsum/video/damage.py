@@ -44,9 +44,13 @@ def join_spans(spans: Iterable[tuple[float, float]], duration: float) -> list[tu
 
 def damage_warning(spans: list[tuple[float, float]]) -> str:
     """One line that tells where, of at least one place."""
-    told = ", ".join(f"{start:.1f} to {end:.1f} s" for start, end in spans[:_TOLD])
-    more = f" and {len(spans) - _TOLD} more places" if len(spans) > _TOLD else ""
-    return f"the file is damaged at {told}{more}: pictures or sound there are faulty or missing"
+    return f"the file is damaged at {told(spans)}: pictures or sound there are faulty or missing"
+
+
+def told(spans: list[tuple[float, float]]) -> str:
+    """The first places in words, and how many more there are."""
+    first = ", ".join(f"{start:.1f} to {end:.1f} s" for start, end in spans[:_TOLD])
+    return first + (f" and {len(spans) - _TOLD} more places" if len(spans) > _TOLD else "")
 
 
 _AFTER = 2  # packets: libav's parser, which looks ahead, marks the last packets before a join

@@ -13,6 +13,7 @@ import numpy as np
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 
+from vtsum.video.damage import Damage
 from vtsum.video.source import PacketDecoder, PacketReader, choose_audio, discard_others, open_container
 from vtsum.video.timeline import Timeline, stated_duration, time_base
 
@@ -29,6 +30,7 @@ class SoundCursor:
     Attributes:
         available (bool): there is sound that can be decoded; everything else needs that.
         rate (int): 44100 or 48000. channels (int): 1 or 2. layout (str): "mono" or "stereo".
+        damage (Damage): where sound could not be decoded, since a seek from its target on.
     """
 
     def __init__(self, path: str | os.PathLike[str], video_index: int, origin: float, *, seekable: bool) -> None:
@@ -36,6 +38,7 @@ class SoundCursor:
         video = next((s for s in self._container.streams.video if s.index == video_index), None)
         stream = choose_audio(self._container, video)
         self.available = stream is not None
+        self.damage = Damage()
         if stream is None:
             return
         discard_others(self._container, [stream])
@@ -104,7 +107,12 @@ class SoundCursor:
         form: tuple[str, str, int] | None = None
         at = expected = 0.0
         for packet in chain(PacketReader(self._container, [self._stream]), [None]):
-            for frame in decoder.decode(packet):
+            frames = decoder.decode(packet)
+            if decoder.failed and packet is not None:
+                lost = timeline.lost(packet.pts)
+                if lost is not None and lost >= base:  # before it lies what a seek left incomplete
+                    self.damage.add(lost, lost + step)
+            for frame in frames:
                 if not frame.samples or not 0 < frame.sample_rate <= 768_000:
                     continue
                 time = timeline.place(frame.pts)

@@ -209,11 +209,14 @@ class PacketDecoder:
 
     Attributes:
         errors (int): packets that failed. gave_up (bool): MAX_ERRORS_IN_A_ROW packets failed one after the other.
+        failed (bool): the packet just given did, and one before it did not: where a stream is entered is no damage.
     """
 
     def __init__(self, stream: VideoStream | AudioStream) -> None:
         self._context = stream.codec_context
         self.errors = 0
+        self.failed = False
+        self._entered = False
         self._faulty = False
         self._entry: int | None = None
         self._in_a_row = 0
@@ -231,7 +234,7 @@ class PacketDecoder:
 
     def decode(self, packet: Packet | None) -> list:
         """Return the frames that a packet completes; None as packet returns those still held back."""
-        self._faulty = False
+        self._faulty = self.failed = False
         if self._entry is None and packet is not None and packet.is_keyframe:
             self._entry = packet.pts
         try:
@@ -243,9 +246,11 @@ class PacketDecoder:
             if not frames:
                 self.errors += 1
                 self._in_a_row += 1
+                self.failed = self._entered
             self._faulty = bool(frames)
         if frames:
             self._in_a_row = 0
+            self._entered = True
         return frames
 
     def concealed(self, frame: VideoFrame) -> bool:

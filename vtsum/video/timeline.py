@@ -144,6 +144,11 @@ class Timeline:
             return None
         return float(ticks * self.time_base) - self.origin + self.shift
 
+    def lost(self, ticks: int | None) -> float | None:
+        """Return where a packet that does not decode would lie: not before what was placed, whatever it says."""
+        time = self.peek(ticks)
+        return None if time is None else max(time, self.last or 0.0)
+
     @property
     def shift(self) -> float:
         """Seconds that are added to times from the origin, after a jump."""

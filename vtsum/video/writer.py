@@ -14,6 +14,7 @@ import av
 from vtsum.errors import VTSumError
 from vtsum.files import written
 from vtsum.video.cursor import PictureCursor
+from vtsum.video.damage import join_spans
 from vtsum.video.encoder import Encoder
 from vtsum.video.picture import clockwise_rotation, display_size, save_jpeg
 from vtsum.video.sound import SoundCursor
@@ -45,7 +46,7 @@ class CutShot:
 class CutResult:
     """What `cut` wrote. `duration` is in seconds, `width` and `height` in pixels as displayed.
 
-    `damaged` are the spans, in seconds of the source, whose pictures were not decoded whole.
+    `damaged` are the spans, in seconds of the source, whose pictures or sound were not decoded whole.
     """
 
     path: Path
@@ -182,7 +183,8 @@ class _Job:
 
     @property
     def damaged(self) -> list[tuple[float, float]]:
-        return [] if self._pictures is None else self._pictures.damage.spans()
+        found = [cursor.damage.spans() for cursor in (self._pictures, self._sound) if cursor is not None]
+        return join_spans([span for each in found for span in each], math.inf)
 
     def open(self, crf: int, preset: str) -> None:
         self._pictures = pictures = PictureCursor(self._path, "cut")

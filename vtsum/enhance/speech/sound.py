@@ -15,6 +15,7 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 
 from vtsum.errors import VTSumError
+from vtsum.video.damage import Damage
 from vtsum.video.source import (
     PacketDecoder,
     PacketReader,
@@ -31,7 +32,7 @@ _SLIP = 0.02  # seconds that sound may run off its timestamps before it is put r
 
 
 def read_sound(
-    path: str | os.PathLike[str], *, rate: int = RATE, block: float = 1.0
+    path: str | os.PathLike[str], *, rate: int = RATE, block: float = 1.0, damage: Damage | None = None
 ) -> Iterator[tuple[float, np.ndarray]]:
     """Decode a file's sound once, from front to back, in bounded memory.
 
@@ -42,6 +43,7 @@ def read_sound(
         path: a video or sound file in any format that FFmpeg knows.
         rate (int): samples a second of what comes out.
         block (float): seconds of each block; the last one may be shorter.
+        damage (Damage | None): told where packets do not decode, in seconds from the first picture.
     Yields:
         (float, np.ndarray): the block's start in seconds from the first picture, and float32 [n]; full scale is 1.0,
         which floating-point sound may exceed. Nothing for a file without sound that can be decoded.
@@ -55,7 +57,7 @@ def read_sound(
         raise ValueError(f"read_sound: block must be in 0.01..60 seconds, got {block}")
     origin = picture_origin(path, "read_sound")
     container = open_container(path, "read_sound")
-    return _blocks(container, origin, rate, round(block * rate))
+    return _blocks(container, origin, rate, round(block * rate), Damage() if damage is None else damage)
 
 
 def picture_origin(path: str | os.PathLike[str], function: str) -> float | None:
@@ -81,13 +83,13 @@ def as_pcm(samples: np.ndarray) -> np.ndarray:
 
 
 def _blocks(
-    container: InputContainer, origin: float | None, rate: int, size: int
+    container: InputContainer, origin: float | None, rate: int, size: int, damage: Damage
 ) -> Iterator[tuple[float, np.ndarray]]:
     """Sound at its times, silence between, cut into blocks of `size` samples."""
     buffer = np.zeros(0, np.float32)
     done = 0  # samples handed out
     with closing(container):
-        for at, samples in _decoded(container, origin, rate):
+        for at, samples in _decoded(container, origin, rate, damage):
             begin = done + len(buffer)
             if at < begin:  # overlaps what is there, or lies before the first picture
                 samples = samples[begin - at :]
@@ -108,7 +110,9 @@ def _blocks(
             yield done / rate, buffer
 
 
-def _decoded(container: InputContainer, origin: float | None, rate: int) -> Iterator[tuple[int, np.ndarray]]:
+def _decoded(
+    container: InputContainer, origin: float | None, rate: int, damage: Damage
+) -> Iterator[tuple[int, np.ndarray]]:
     """(number of the first sample, float32 [n]) as they are decoded; numbers may leave gaps and overlap slightly."""
     video = container.streams.video[0] if container.streams.video else None
     stream = choose_audio(container, video)
@@ -121,7 +125,10 @@ def _decoded(container: InputContainer, origin: float | None, rate: int) -> Iter
     form: tuple[str, str, int] | None = None
     at = expected = 0.0  # samples out of the resampler, and where its input should have brought it
     for packet in chain(PacketReader(container, [stream]), [None]):
-        for frame in decoder.decode(packet):
+        frames = decoder.decode(packet)
+        if decoder.failed and packet is not None and (lost := timeline.lost(packet.pts)) is not None:
+            damage.add(lost, lost + 1024 / stream.codec_context.sample_rate)
+        for frame in frames:
             if not frame.samples or not 0 < frame.sample_rate <= 768_000:
                 continue
             time = timeline.place(frame.pts)

@@ -15,6 +15,7 @@ from vtsum.enhance.speech.sound import RATE, read_sound
 from vtsum.enhance.speech.subtitle_track import read_subtitle_track
 from vtsum.enhance.speech.subtitles import read_transcript
 from vtsum.enhance.speech.transcript import Transcript
+from vtsum.video.damage import Damage, told
 from vtsum.video.source import show
 
 Denoiser = Callable[[Transcript], Transcript]
@@ -72,10 +73,11 @@ def transcribe(
 
 
 class _Length:
-    """A file's blocks of sound, whose length is known when they have been read."""
+    """A file's blocks of sound, whose length and damage are known when they have been read."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._blocks = read_sound(path)
+        self.damage = Damage()
+        self._blocks = read_sound(path, damage=self.damage)
         self.seconds = 0.0
 
     def __iter__(self) -> Iterator[tuple[float, np.ndarray]]:
@@ -108,6 +110,8 @@ def _listen(
     warnings = []
     if not sound.seconds:
         warnings.append(f"{name} has no sound that can be decoded")
+    if spans := sound.damage.spans(sound.seconds):
+        warnings.append(f"sound of {name} could not be decoded at {told(spans)}")
     if doubtful := len(heard) - len(kept):
         what = "stretch of sound" if doubtful == 1 else "stretches of sound"
         warnings.append(f"{doubtful} {what} could not be understood: another language, noise or music?")

@@ -302,20 +302,21 @@ def _evaluations() -> list[bytes]:
     missing = {"value": None, "low": None, "high": None, "reason": "no Java runtime"}
     values = {"f1": 0.5, "kendall": 0.25, "spearman": -0.5, "rouge_l": 0.5, "cider": 2.5, "vt_clipscore": 0.25}
     counts = {"bleu_counts": [15, 15, 15, 14, 13, 12, 11, 5, 2, 1], "meteor_counts": None}
-    return documents(
-        {
-            "format": "vtsum-evaluation/1",
-            "protocol": "videoxum-strict",
-            "split": "test",
-            "data": {"path": "corpus", "name": "corpus", "annotations_sha256": "d" * 64},
-            "checkpoint": {"name": "memory"},
-            "clip": {"name": "clip", "sha256": "c" * 64},
-            "settings": {"caption_tokenizer": "ptb", "resamples": 20, "seed": 0},
-            "measures": cells | {"meteor": missing},
-            "baselines": {"random": cells, "uniform": cells},
-            "videos": [{"video_id": f"v_{i}", **values, **counts} for i in range(3)],
-        }
-    )()
+    whole = {
+        "format": "vtsum-evaluation/1",
+        "protocol": "videoxum-strict",
+        "split": "test",
+        "data": {"path": "corpus", "name": "corpus", "annotations_sha256": "d" * 64},
+        "checkpoint": {"name": "memory"},
+        "clip": {"name": "clip", "sha256": "c" * 64},
+        "settings": {"caption_tokenizer": "ptb", "resamples": 20, "seed": 0},
+        "measures": cells | {"meteor": missing},
+        "baselines": {"random": cells, "uniform": cells},
+        "videos": [{"video_id": f"v_{i}", **values, **counts} for i in range(3)],
+    }
+    unnamed = whole | {"baselines": {"random": cells, "uniform": cells, "": {}}, "videos": [None]}
+    large = whole | {"videos": [{"video_id": "v", **values, **counts, "f1": 1e308}] * 2}
+    return documents(whole, unnamed, large, whole | {"videos": []})()
 
 
 def _part(path: Path) -> None:

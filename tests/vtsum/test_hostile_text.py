@@ -306,13 +306,19 @@ def test_a_hostile_evaluation_is_refused(tmp_path: Path, capsys: pytest.CaptureF
         ({"measures": whole["measures"] | {"f1": {"value": "x", "low": 0, "high": 1}}}, "measures"),
         ({"measures": whole["measures"] | {"f1": {"value": None, "low": None, "high": None}}}, "measures"),
         ({"baselines": {"random": 3, "uniform": {}}}, "baselines.random"),
+        ({"baselines": whole["baselines"] | {"": {}}, "videos": [None]}, "baselines."),
         ({"settings": whole["settings"] | {"resamples": 10**12}}, "settings.resamples or settings.seed"),
         ({"settings": whole["settings"] | {"seed": -1}}, "settings.resamples or settings.seed"),
         ({"data": {"name": ["a"]}}, "data.path"),
         ({"clip": 3}, "clip"),
         ({"videos": [3]}, "videos"),
+        ({"videos": []}, "videos"),
         ({"videos": [{"video_id": "v", "f1": "x"}]}, r"videos[].f1"),
         ({"videos": [{"video_id": "v", "f1": [1, 2]}]}, r"videos[].f1"),
+        ({"videos": [{"video_id": "v", "f1": 1e308}]}, r"videos[].f1"),
+        ({"videos": [{"video_id": "v", "bleu_counts": [1] * 9}]}, r"videos[].bleu4"),
+        ({"videos": [{"video_id": "v", "meteor_counts": [-1] * 23}]}, r"videos[].meteor"),
+        ({"measures": whole["measures"] | {"f1": {"value": 1e308, "low": 0, "high": 1}}}, "measures"),
     ]:
         path.write_text(json.dumps(whole | change))
         assert f"{path} must be an evaluation, got {field} of another kind" in run(["table", str(path)], capsys)

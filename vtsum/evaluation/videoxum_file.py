@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from vtsum.errors import VTSumError
+from vtsum.evaluation.captions import ORDER
+from vtsum.evaluation.java import COUNTS
 from vtsum.evaluation.videoxum_scores import COUNTED, MAX_RESAMPLES, MEASURES, values_of
 from vtsum.files import check_regular, write_text
 from vtsum.reading import parse_json, read_file, read_json
@@ -34,6 +36,8 @@ _KINDS: dict[str, dict[str, Any]] = {
     "measures": dict.fromkeys(MEASURES, dict),
     "baselines": {"random": dict, "uniform": dict},
 }
+_LARGEST = 1e12  # no measure, and no count of words, comes near; the sums and squares of such numbers are finite
+_COUNTS = {"bleu4": 2 + 2 * ORDER, "meteor": COUNTS}  # of each video
 _LIMIT = 1 << 30  # bytes: every frame's saliency of every video is in it
 
 
@@ -78,18 +82,22 @@ def _wrong_field(data: Mapping[str, Any]) -> str | None:
     settings = data["settings"]
     if not (0 < settings["resamples"] <= MAX_RESAMPLES and settings["seed"] >= 0):
         return "settings.resamples or settings.seed"
-    for name, cells in (("measures", data["measures"]), *data["baselines"].items()):
+    baselines = {f"baselines.{name}": cells for name, cells in data["baselines"].items()}
+    for name, cells in {"measures": data["measures"], **baselines}.items():
         if not isinstance(cells, dict) or set(cells) != set(MEASURES) or not all(map(_is_cell, cells.values())):
             return name
-    for video in data["videos"]:
-        if not isinstance(video, dict) or not isinstance(video.get("video_id"), str):
-            return "videos"
+    named = [isinstance(video, dict) and isinstance(video.get("video_id"), str) for video in data["videos"]]
+    if not named or not all(named):
+        return "videos"
     for name in MEASURES:
         try:
             values = values_of(name, data["videos"])
         except (TypeError, ValueError):
             return f"videos[].{name}"
-        if values is not None and values.ndim != (2 if name in COUNTED else 1):
+        if values is None:
+            continue
+        shape, least = ((_COUNTS[name],), 0.0) if name in COUNTED else ((), -_LARGEST)
+        if values.shape[1:] != shape or not ((least <= values) & (values <= _LARGEST)).all():
             return f"videos[].{name}"
     return None
 
@@ -99,7 +107,7 @@ def _is_cell(cell: Any) -> bool:
         return False
     if cell["value"] is None:
         return isinstance(cell.get("reason"), str)
-    return all(type(cell[part]) in (int, float) for part in ("value", "low", "high"))
+    return all(type(cell[part]) in (int, float) and abs(cell[part]) <= _LARGEST for part in ("value", "low", "high"))
 
 
 class PartFile:

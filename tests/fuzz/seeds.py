@@ -1,0 +1,246 @@
+"""Good inputs of every kind, and those that once went wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import pickle
+import struct
+import zipfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.vtsum.hostile import Payload
+
+NOWHERE = Path("/nonexistent/mark")
+
+
+def texts(*values: str) -> Callable[[], list[bytes]]:
+    return lambda: [value.encode() for value in values]
+
+
+def documents(*values: Any) -> Callable[[], list[bytes]]:
+    return lambda: [value if isinstance(value, bytes) else json.dumps(value).encode() for value in values]
+
+
+SRT = (
+    "1\n00:00:01,000 --> 00:00:04,000\n<i>Hello</i> there [applause]\n\n2\n00:05 --> 00:07.5\nJOHN: &amp; &#39;x&#39;\n"
+)
+
+VTT = "WEBVTT\nLanguage: en\n\nNOTE x\n\n00:01.000 --> 00:04.000 align:start\nso<00:02.000><c> what</c>\n \n"
+
+PLAIN = "[0:12] So we begin.\n(1:02:03) - And end.\nMore of it!\n"
+
+VIDEO = {
+    "video_id": "v_1",
+    "duration": 5.0,
+    "sampled_frames": 5,
+    "timestamps": [[0.0, 2.5], [2, 5]],
+    "tsum": ["A cat sits.", "It runs!"],
+    "vsum_onehot": [[0, 1, 0, 1, 1], [1, 1, 0, 0, 0]],
+}
+
+CAPTIONS = {"v_1": {"duration": 9.5, "timestamps": [[0, 4.0], [9, 3]], "sentences": ["A cat. ", " "]}}
+
+
+def _npy(*arrays: np.ndarray) -> list[bytes]:
+    made = []
+    for array in arrays:
+        file = io.BytesIO()
+        np.save(file, array, allow_pickle=True)
+        made.append(file.getvalue())
+    return made
+
+
+def arrays() -> list[bytes]:
+    numbers = np.arange(12, dtype=np.float32).reshape(3, 4)
+    code = np.array([Payload(NOWHERE)], dtype=object)
+    whole = _npy(numbers, numbers.T.astype(np.float64), np.zeros((0, 3), np.float16), np.arange(3) > 1, code)
+    # On these two, Python's compiler and NumPy remark on the terminal.
+    odd = [whole[0].replace(b"(3, 4), }     ", shape) for shape in (b"(3L, 4L), }   ", b"(1if 1else 2)}")]
+    return [*whole, *odd, *_npy(np.full((1, 1), 1e300))]
+
+
+def as_member(content: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("features.npy", content)
+    return file.getvalue()
+
+
+def pictures() -> list[bytes]:
+    from PIL import Image
+
+    made = []
+    for mode in ("RGB", "L", "CMYK"):
+        file = io.BytesIO()
+        Image.new(mode, (16, 8)).save(file, "JPEG")
+        made.append(file.getvalue())
+    return made
+
+
+def as_frames(content: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in ("00001.jpg", "00002.jpg"):
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+def torch_saved(*, new_form: bool) -> list[bytes]:
+    import torch
+
+    tensor = torch.arange(6.0).reshape(2, 3)
+    made = []
+    for value in ({"model": {"a": tensor, "b": [tensor.T, 3]}, "step": 4, "lr": 0.5}, {"x": Payload(NOWHERE)}):
+        file = io.BytesIO()
+        torch.save(value, file, _use_new_zipfile_serialization=new_form)
+        made.append(file.getvalue())
+    return made
+
+
+@cache
+def _torch_archive() -> list[tuple[str, bytes]]:
+    with zipfile.ZipFile(io.BytesIO(torch_saved(new_form=True)[0])) as archive:
+        return [(name, archive.read(name)) for name in archive.namelist()]
+
+
+def pickles() -> list[bytes]:
+    made = [content for name, content in _torch_archive() if name.endswith("data.pkl")]
+    old = b"\x80\0" + made[0][2:]  # a protocol on which torch remarks on the terminal
+    return [*made, pickle.dumps({"x": Payload(NOWHERE)}, 2), pickle.dumps({"a/b": [1, (2.5, None)]}, 2), old]
+
+
+def as_torch_archive(content: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, held in _torch_archive():
+            archive.writestr(name, content if name.endswith("data.pkl") else held)
+    return file.getvalue()
+
+
+def markers() -> list[bytes]:
+    from vtsum.training.settings import TrainSettings
+
+    facts = {"engine": "plain", "ranks": 1, "global_batch": 16, "data": "d" * 64, "files": {"state.pt": 3}}
+    settings = dataclasses.asdict(TrainSettings())
+    return documents({"format": "vtsum-checkpoint/1", "step": 4, **facts, "settings": settings})()
+
+
+def model_configs() -> list[bytes]:
+    from vtsum.config import TextConfig, VTSumConfig
+    from vtsum.model.checkpoint import config_text
+
+    text = TextConfig(12, 16, 1, 2, 32, 32, 0.0, "")
+    config = VTSumConfig(width=32, num_heads=4, max_positions=24, memory_slots=8, text=text)
+    return [config_text(config, {"trained": "never"}).encode()]
+
+
+YAML = (
+    "data: corpus  # here\ninit_lr: 2e-5\nseed: 3\nmodel:\n  kernel_size: null\n  text: {dropout: 0.5, prompt: 'a '}\n"
+)
+
+BOMB = "a: &a [x, x]\nb: [*a, *a]\nseed: !!python/object/apply:os.mkdir [/nonexistent/mark]\n"
+
+DEEPSPEED = {
+    "zero_optimization": {
+        "stage": 3,
+        "reduce_bucket_size": 5e8,
+        "overlap_comm": True,
+        "offload_optimizer": {"device": "nvme", "nvme_path": "/tmp", "pin_memory": True},
+    },
+    "data_types": {"grad_accum_dtype": "fp32"},
+}
+
+
+def evaluations() -> list[bytes]:
+    from vtsum.evaluation.videoxum_scores import MEASURES
+
+    cells = {name: {"value": 0.25, "low": 0.125, "high": 0.5} for name in MEASURES}
+    missing = {"value": None, "low": None, "high": None, "reason": "no Java runtime"}
+    values = {"f1": 0.5, "kendall": 0.25, "spearman": -0.5, "rouge_l": 0.5, "cider": 2.5, "vt_clipscore": 0.25}
+    counts = {"bleu_counts": [15, 15, 15, 14, 13, 12, 11, 5, 2, 1], "meteor_counts": None}
+    whole = {
+        "format": "vtsum-evaluation/1",
+        "protocol": "videoxum-strict",
+        "split": "test",
+        "data": {"path": "corpus", "name": "corpus", "annotations_sha256": "d" * 64},
+        "checkpoint": {"name": "memory"},
+        "clip": {"name": "clip", "sha256": "c" * 64},
+        "settings": {"caption_tokenizer": "ptb", "resamples": 20, "seed": 0},
+        "measures": cells | {"meteor": missing},
+        "baselines": {"random": cells, "uniform": cells},
+        "videos": [{"video_id": f"v_{i}", **values, **counts} for i in range(3)],
+    }
+    unnamed = whole | {"baselines": {"random": cells, "uniform": cells, "": {}}, "videos": [None]}
+    large = whole | {"videos": [{"video_id": "v", **values, **counts, "f1": 1e308}] * 2}
+    return documents(whole, unnamed, large, whole | {"videos": []})()
+
+
+_CLIP = {"start": 1.0, "end": 2.0, "summary_start": 0.0, "summary_end": 1.0, "keyframe": None, "keyframe_time": 1.5}
+
+_SHOT = {"saliency": 0.5, "liveliness": 0.5, "score": 0.5, "reason": "x"}
+
+SUMMARY = {
+    "schema": "vtsum-summary/1",
+    "vtsum_version": "0.1.0",
+    "created": "2026-01-01T00:00:00Z",
+    "source": {
+        **{"name": "a.mp4", "title": None, "size_bytes": 9, "container": "mp4", "video_codec": "h264"},
+        **{"audio_codec": None, "has_audio": False, "width": 160, "height": 90, "rotation": 0, "fps": 25.0},
+        "duration": 6.0,
+    },
+    "settings": {
+        **{"budget": "15%", "budget_seconds": 0.9, "model": "embedded", "fps": 1.0, "formats": ["mp4"]},
+        **{"sampler": "coverage", "segmenter": "joint", "refine": "dpp", "speech": None, "transcript": None},
+        **{"denoiser": None, "speech_limit": None},
+    },
+    "model": {"name": "embedded", "weights_sha256": "0", "embedded": True, "text_is_guess": True},
+    "summary": {"file": None, "duration": 1.0, "share": 0.2, "has_audio": False, "width": 160, "height": 90},
+    "shots": [
+        {"index": 0, "start": 0.0, "end": 3.0, "rank": 1, "chosen": True, "clip": _CLIP, **_SHOT},
+        {"index": 1, "start": 3.0, "end": 6.0, "rank": 2, "chosen": False, "clip": None, **_SHOT},
+    ],
+    "frames": {"time": [0.0, 1.0], "saliency": [0.5, 0.25], "encoded_share": 1.0, "boundary": None},
+    "text": [
+        {
+            **{"text": "A cat.", "origin": "seen", "confidence": 0.5, "guess": True},
+            **{"times": [{"start": 1.0, "end": 2.0}], "shots": [0]},
+        }
+    ],
+    "speech": {
+        **{"source": "subtitles", "language": None, "guess": False, "warnings": []},
+        "utterances": [
+            {"start": 0.5, "end": 1.0, "words": [{"text": "so", "start": 0.5, "end": 1.0, "confidence": 1.0}]}
+        ],
+    },
+    "broken": True,
+    "truncated_at": 6.0,
+    "damaged": [{"start": 1.0, "end": 2.0}],
+    "warnings": ["x"],
+    "timings": {"read": 0.5},
+}
+
+
+def _box(kind: bytes, *content: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + sum(map(len, content)), kind) + b"".join(content)
+
+
+def films() -> list[bytes]:
+    edits = _box(b"edts", _box(b"elst", struct.pack(">IIIiI", 0, 1, 1000, 0, 65536)))
+    sizes = _box(b"stbl", _box(b"stsd", b"encv", b"sinf"), _box(b"stsz", struct.pack(">III", 0, 1, 100)))
+    track = _box(b"trak", edits, _box(b"mdia", _box(b"minf", sizes)))
+    movie = _box(b"moov", _box(b"mvhd", bytes(100)), track, track)
+    large = struct.pack(">I4sQ", 1, b"mdat", 24) + bytes(8)
+    return [
+        _box(b"ftyp", b"isom") + large + movie,
+        _box(b"ftyp", b"qt  ") + movie + _box(b"mdat", bytes(50)),
+        b"\x1aE\xdf\xa3" + bytes(60),
+        b"\xef\xbb\xbf\n#EXTM3U\npipe\n",
+        b"RIFF\0\0\0\0WEBP",
+    ]

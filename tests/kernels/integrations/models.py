@@ -63,7 +63,7 @@ def padded(batch: int = 3, frames: int = 23) -> Tensor:
 
 
 def outputs_and_gradients(model: nn.Module, ids: Tensor, mask: Tensor | None, **rest: Any) -> dict[str, Tensor | None]:
-    """The last hidden state of valid rows (an encoder's, of two), and each weight's gradient for a random functional of it."""
+    """The last hidden state of valid rows, an encoder's first; each weight's gradient for a random functional of it."""
     outputs = model(input_ids=ids, attention_mask=mask, **rest)
     state = outputs.get("encoder_last_hidden_state", outputs.last_hidden_state)
     valid = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()

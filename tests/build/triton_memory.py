@@ -1,4 +1,4 @@
-"""Calls of the Triton kernels of memory retrieval, for compile_triton.py: real ones, on the CPU, up to the launch."""
+"""Calls of the Triton kernels of the memory ops, for compile_triton.py: real ones, on the CPU, up to the launch."""
 
 from __future__ import annotations
 

@@ -92,6 +92,14 @@ def compiled(request: pytest.FixtureRequest) -> Iterator[str]:
         yield str(request.param)
 
 
+@pytest.fixture(params=["cpp", pytest.param("cuda", marks=pytest.mark.gpu)])
+def native(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Those of C++, which compile nothing for a call. Tensors are made on its device."""
+    needs_library(request.param)
+    with torch.device("cpu" if request.param == "cpp" else "cuda"):
+        yield str(request.param)
+
+
 @pytest.fixture(params=["cuda", "triton"])
 def gpu_backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """Each backend of a GPU, for tests that are marked gpu. Their tensors are made there."""

@@ -155,7 +155,7 @@ def _compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 
 
 def _as_on_gpu(func: Any) -> Callable[..., Any]:
-    """An op of memory retrieval whose form on the CPU takes float32 where that on a GPU takes 16 bits, too.
+    """An op of memory attention or fusion whose form on the CPU takes float32 where that on a GPU takes 16 bits, too.
 
     The op's fake says of which sizes and dtypes its results are.
     """

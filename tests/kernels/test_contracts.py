@@ -262,7 +262,14 @@ def test_strides_do_not_matter(cpp: None, batched: bool) -> None:
 
 
 @GPU
-def test_memories_devices_may_not_be_mixed(cuda: None) -> None:
+def test_devices_may_not_be_mixed(cuda: None) -> None:
+    q, mask = torch.zeros(1, 2, 9, 8), torch.ones(1, 9, dtype=torch.bool, device="cpu")
+    for arguments in ((q, q.cpu(), q), (q, q, q.cpu()), (q.cpu(), q, q)):
+        with pytest.raises(ValueError, match="must be on the device of q"):
+            vk.sliding_window_attention(*arguments, 5)
+    for name, tensor in (("key_padding_mask", mask), ("bias", torch.zeros(2, 5, device="cpu"))):
+        with pytest.raises(ValueError, match=f"{name} must be on the device"):
+            vk.sliding_window_attention(q, q, q, 5, **{name: tensor})
     x, keys, weight, mask = torch.zeros(9, 8), torch.zeros(5, 8), torch.zeros(4, 16), torch.ones(9, dtype=torch.bool)
     there = [t.cpu() for t in (x, keys, weight, mask)]
     for arguments, name in (((x, there[1]), "keys"), ((x, keys, there[1]), "values"), ((there[0], keys), "keys")):

@@ -165,20 +165,6 @@ def test_product_keys_read_the_best_pairs(normalize: bool, fuse: str, query_proj
     torch.testing.assert_close(bank.usage().mass.sum(), torch.tensor(28.0))
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"product_keys": True}, "top_k must be given where there are product_keys, got None"),
-        ({"product_keys": True, "top_k": 2, "num_slots": 8}, "num_slots must be a square number .*, got 8"),
-        ({"product_keys": True, "top_k": 2, "dim": 15}, "dim must be divisible by 2 .*, got 15"),
-        ({"top_k": 0}, "top_k must be .*, got 0"),
-    ],
-)
-def test_what_a_bank_cannot_be(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        MemoryBank(**{"num_slots": 9, "dim": 16, **options})
-
-
 def test_the_best_slots_alone_are_read() -> None:
     bank = plain(10, 6, top_k=1, fuse="add", residual=False, temperature=math.pi)
     x = torch.randn(1, 5, 6)

@@ -224,21 +224,6 @@ def test_folded_under_autocast_and_in_half_precision() -> None:
         half.fold_check()
 
 
-@torch.no_grad()
-def test_a_folded_bank_serves_the_functional_op() -> None:
-    x, keys, values, weight, projection = (torch.randn(s) for s in ((20, 8), (7, 6), (7, 4), (5, 12), (6, 8)))
-    for options in ({}, {"query_weight": projection}, {"num_heads": 2, "query_weight": projection}):
-        bank = keys if options else torch.randn(7, 8)
-        normalised = [False] if options else [False, True]
-        for normalize in normalised:
-            folded = vk.fold_bank(bank, values, weight, normalize=normalize, **options)  # type: ignore[arg-type]
-            made, anew = (
-                vk.memory_fuse(x, bank, values, weight, normalize=normalize, fold=fold, **options)  # type: ignore[arg-type]
-                for fold in (folded, False)
-            )
-            torch.testing.assert_close(made, anew, rtol=1e-4, atol=1e-5)
-
-
 def test_messages() -> None:
     x, keys, weight = torch.randn(20, 8), torch.randn(7, 8), torch.randn(5, 16)
     folded = vk.fold_bank(keys, None, weight)

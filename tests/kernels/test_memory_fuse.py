@@ -110,15 +110,22 @@ def test_matches_the_definition(backend: str, dtype: torch.dtype, name: str, mon
             )
 
 
-def test_a_folded_bank_is_taken_as_it_is(backend: str) -> None:
-    x, keys, weight, projection = (torch.randn(shape) for shape in ((20, 6), (5, 6), (4, 12), (6, 6)))
-    folded = vk.fold_bank(keys, None, weight, query_weight=projection)
+@pytest.mark.parametrize(
+    "options", [{}, {"normalize": True}, {"projected": True}, {"num_heads": 2, "projected": True}], ids=str
+)
+def test_a_folded_bank_is_taken_as_it_is(backend: str, options: dict[str, Any]) -> None:
+    x, keys, values, weight, projection = (torch.randn(s) for s in ((20, 6), (5, 6), (5, 4), (4, 10), (6, 6)))
+    asked = {name: value for name, value in options.items() if name != "projected"}
+    if "projected" in options:
+        asked["query_weight"] = projection
+    folded = vk.fold_bank(keys, values, weight, **asked)
 
     def call(backend: str, fold: Any) -> Tensor:
-        return vk.memory_fuse(x, keys, None, weight, query_weight=projection, fold=fold, backend=backend)
+        return vk.memory_fuse(x, keys, values, weight, fold=fold, backend=backend, **asked)
 
-    if backend != "reference":
-        assert torch.equal(call(backend, folded), call(backend, True))
+    torch.testing.assert_close(call(backend, folded), call(backend, True))
+    if backend != "reference" and "num_heads" not in options:
+        assert torch.equal(call(backend, folded), call(backend, True))  # of one head the same products
     for tensor in (keys, weight, projection):
         tensor.data.mul_(2.0)
         torch.testing.assert_close(call(backend, True), call("reference", False), rtol=1e-4, atol=1e-4)

@@ -63,45 +63,30 @@ def test_attention_drops_weights_in_training_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("module", "options", "message"),
     [
-        ({"border": "wrap"}, "border must be"),
-        ({"border": "shift", "causal": True}, "causal must be False"),
-        ({"dilation": 0}, "dilation must be at least 1, got 0"),
-        ({"dropout": 1.0}, "dropout must be at least 0 and less than 1, got 1.0"),
-        ({"window_size": (-1, 2), "relative_bias": True}, "window_size must be finite on both sides"),
+        (SlidingWindowAttention, {"border": "wrap"}, "border must be"),
+        (SlidingWindowAttention, {"border": "shift", "causal": True}, "causal must be False"),
+        (SlidingWindowAttention, {"dilation": 0}, "dilation must be at least 1, got 0"),
+        (SlidingWindowAttention, {"dropout": 1.0}, "dropout must be at least 0 and less than 1, got 1.0"),
+        (SlidingWindowAttention, {"window_size": (-1, 2), "relative_bias": True}, "window_size must be finite on both"),
+        (SlidingWindowAttention, {"num_heads": 5}, "dim must be divisible by num_heads = 5, got 24"),
+        (SlidingWindowAttention, {"num_heads": 0}, "num_heads must be at least 1, got 0"),
+        (SlidingWindowAttention, {"window_size": 4}, "window_size must be odd"),
+        (MemoryBank, {"fuse": "sum"}, 'fuse must be "concat", "gate" or "add", got \'sum\''),
+        (MemoryBank, {"temperature": "hot"}, "temperature must be \"learned\" or a finite float, got 'hot'"),
+        (MemoryBank, {"num_heads": 5}, "dim must be divisible by num_heads = 5, got 24"),
+        (MemoryBank, {"num_slots": 0}, "num_slots must be at least 1, got 0"),
+        (MemoryBank, {"product_keys": True}, "top_k must be given where there are product_keys, got None"),
+        (MemoryBank, {"product_keys": True, "top_k": 2, "num_slots": 8}, "num_slots must be a square number .*, got 8"),
+        (MemoryBank, {"product_keys": True, "top_k": 2, "dim": 15}, "dim must be divisible by 2 .*, got 15"),
+        (MemoryBank, {"top_k": 0}, "top_k must be .*, got 0"),
     ],
 )
-def test_messages_of_the_options(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=f"SlidingWindowAttention: {message}"):
-        SlidingWindowAttention(**{"dim": 24, "num_heads": 2, "window_size": 5, **options})
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((24, 5, 5), "dim must be divisible by num_heads = 5, got 24"),
-        ((24, 0, 5), "num_heads must be at least 1, got 0"),
-        ((24, 2, 4), "window_size must be odd"),
-    ],
-)
-def test_attention_messages(arguments: tuple[int, int, int], message: str) -> None:
-    with pytest.raises(ValueError, match=f"SlidingWindowAttention: {message}"):
-        SlidingWindowAttention(*arguments)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"fuse": "sum"}, 'fuse must be "concat", "gate" or "add", got \'sum\''),
-        ({"temperature": "hot"}, "temperature must be \"learned\" or a finite float, got 'hot'"),
-        ({"num_heads": 3}, "dim must be divisible by num_heads = 3, got 16"),
-        ({"num_slots": 0}, "num_slots must be at least 1, got 0"),
-    ],
-)
-def test_bank_messages(options: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=f"MemoryBank: {message}"):
-        MemoryBank(**{"num_slots": 8, "dim": 16, **options})  # type: ignore[arg-type]
+def test_messages(module: Any, options: dict[str, Any], message: str) -> None:
+    plain = {"num_heads": 2, "window_size": 5} if module is SlidingWindowAttention else {"num_slots": 9}
+    with pytest.raises(ValueError, match=f"{module.__name__}: {message}"):
+        module(**{"dim": 24, **plain, **options})
 
 
 def test_the_published_form() -> None:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 #: A part that takes little of the interpreter; all of them: VTSUM_PRETENDED_GPU=1 TRITON_INTERPRET=1 pytest -m gpu
 FILES = [
     "test_gpu_graphs.py",
-    "test_gpu_sparse.py",
+    "test_memory_sparse.py",
     "test_memory_fuse.py",
     "test_gpu_window.py",
     "test_contracts.py",

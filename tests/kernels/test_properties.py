@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -160,14 +159,6 @@ def test_reads_by_cuda(call: dict[str, Any]) -> None:
 @given(call=reads(sparse=False))
 def test_reads_by_triton(call: dict[str, Any]) -> None:
     read_agrees_with_the_reference(call, "triton", "cuda")
-
-
-@pytest.fixture(params=["cpp", pytest.param("cuda", marks=GPU)])
-def native(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A backend of kernels that need no compiler for each example. Tensors are made on its device."""
-    needs_library(request.param)
-    with torch.device("cpu" if request.param == "cpp" else "cuda"):
-        yield str(request.param)
 
 
 @settings(EXAMPLES, max_examples=30)

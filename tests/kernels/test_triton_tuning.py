@@ -126,10 +126,18 @@ def test_sizes_that_have_no_room_give_way_to_the_next() -> None:
         launcher("cpu").run("fwd", [SMALL, LARGE], Recorder({SMALL, LARGE}))
 
 
-def test_a_gpu_runs_what_was_measured_unless_told_not_to(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    """A GPU that none is, on which everything takes a millisecond."""
     monkeypatch.setattr(kit, "TUNER", tuner(path))
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    monkeypatch.setattr(kit, "milliseconds", lambda run: (run(), 1.0)[1])
+
+
+def test_a_gpu_runs_what_was_measured_unless_told_otherwise(
+    gpu: None, monkeypatch: pytest.MonkeyPatch, path: Path
+) -> None:
     times = iter([3.0, 2.0])
     monkeypatch.setattr(kit, "milliseconds", lambda run: (run(), next(times))[1])
     monkeypatch.setenv("VTSUM_KERNELS_AUTOTUNE", "1")
@@ -171,11 +179,7 @@ def test_nonsense_from_elsewhere_is_not_taken(size: dict[str, int]) -> None:
     assert tuning.admitted(None, [SMALL, LARGE]) is None
 
 
-def test_a_slow_strip_is_not_measured_for_a_wide_window(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
-    monkeypatch.setattr(kit, "TUNER", tuner(path))
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
-    monkeypatch.setattr(kit, "milliseconds", lambda run: (run(), 1.0)[1])
+def test_a_slow_strip_is_not_measured_for_a_wide_window(gpu: None) -> None:
     strip, run = Config("strip", 16, 0, 4, 1), Recorder(set())
     call = launcher("cuda")
     call.run("fwd", [SMALL, strip], run)
@@ -185,11 +189,7 @@ def test_a_slow_strip_is_not_measured_for_a_wide_window(monkeypatch: pytest.Monk
     assert run.ran == [SMALL, strip, SMALL, SMALL, SMALL, strip, strip]
 
 
-def test_what_has_no_room_is_never_chosen(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
-    monkeypatch.setattr(kit, "TUNER", tuner(path))
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
-    monkeypatch.setattr(kit, "milliseconds", lambda run: (run(), 1.0)[1])
+def test_what_has_no_room_is_never_chosen(gpu: None) -> None:
     run = Recorder({SMALL})
     launcher("cuda").run("fwd", [SMALL, LARGE], run)
     assert set(run.ran) == {LARGE}

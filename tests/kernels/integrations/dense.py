@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from tests.kernels.comparisons import gradients
+
 
 def attention(
     q: Tensor, k: Tensor, v: Tensor, seen: Tensor, *, scale: float | None = None, bias: Tensor | float = 0.0
@@ -51,3 +53,13 @@ def close(name: str, got: Tensor | None, wanted: Tensor | None, bound: float, le
     size = wanted[finite].double().abs().max().clamp_min(least)
     print(f"{name}: max error {error.max():.2e} of {size:.2e}")
     assert error.max() <= bound * size, f"{name}: max error {error.max():.3e}, allowed {bound * size:.3e}"
+
+
+def same(
+    name: str, got: Sequence[Tensor], wanted: Sequence[Tensor], inputs: Sequence[Tensor], bound: float = 1e-11
+) -> None:
+    """Outputs, and lse where there is one, and the gradients of both."""
+    for part, a, b in zip(("out", "lse"), got, wanted, strict=False):
+        close(f"{name} {part}", a, b, bound)
+    for part, a, b in zip("qkv", gradients(got, inputs, 1), gradients(wanted, inputs, 1), strict=True):
+        close(f"{name} d{part}", a, b, bound)

@@ -63,8 +63,9 @@ def padded(batch: int = 3, frames: int = 23) -> Tensor:
 
 
 def outputs_and_gradients(model: nn.Module, ids: Tensor, mask: Tensor | None, **rest: Any) -> dict[str, Tensor | None]:
-    """The last hidden state of valid rows, and the gradient of each weight for a random linear functional of it."""
-    state = model(input_ids=ids, attention_mask=mask, **rest).last_hidden_state
+    """The last hidden state of valid rows, an encoder's first; each weight's gradient for a random functional of it."""
+    outputs = model(input_ids=ids, attention_mask=mask, **rest)
+    state = outputs.get("encoder_last_hidden_state", outputs.last_hidden_state)
     valid = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
     along = torch.randn(state.shape, generator=torch.Generator().manual_seed(2), device="cpu").to(state.device)
     (state.float() * along)[valid].sum().backward()

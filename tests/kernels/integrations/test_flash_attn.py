@@ -10,7 +10,7 @@ from torch import Tensor
 from vtsum_kernels.integrations.flash_attn import flash_attn_func, flash_attn_varlen_func
 
 from tests.kernels.comparisons import gradients, hold
-from tests.kernels.integrations.dense import attention, close, random, rows_and_keys
+from tests.kernels.integrations.dense import attention, random, rows_and_keys, same
 
 WINDOWS: list[tuple[int, int]] = [(-1, -1), (2, 1), (0, 0), (3, -1), (-1, 2), (50, 50)]
 LENGTHS = [(7, 7), (4, 9), (9, 4), (1, 6)]
@@ -42,14 +42,6 @@ def dense(
         bias = -alibi_slopes.reshape(-1, q.shape[2], 1, 1).to(q.dtype) * distance.abs()
     out, lse = attention(*(x.transpose(1, 2) for x in (q, k, v)), seen, scale=softmax_scale, bias=bias)
     return out.transpose(1, 2), lse
-
-
-def same(name: str, got: tuple[Tensor, Tensor], wanted: tuple[Tensor, Tensor], inputs: tuple[Tensor, ...]) -> None:
-    """Outputs, lse, and the gradients of both."""
-    for part, a, b in zip(("out", "lse"), got, wanted, strict=True):
-        close(f"{name} {part}", a, b, 1e-11)
-    for part, a, b in zip("qkv", gradients(got, inputs, 1), gradients(wanted, inputs, 1), strict=True):
-        close(f"{name} d{part}", a, b, 1e-11)
 
 
 @pytest.mark.parametrize("causal", [False, True])

@@ -13,6 +13,7 @@ from transformers.models.longformer.modeling_longformer import LongformerSelfAtt
 from vtsum_kernels.integrations import longformer
 
 from tests.kernels.integrations.dense import close
+from tests.kernels.integrations.models import outputs_and_gradients, padded
 
 _CONFIG = tf.LongformerConfig(
     vocab_size=60,
@@ -50,33 +51,19 @@ def build(kind: str) -> nn.Module:
     return model(copy.deepcopy({"longformer": _CONFIG, "led": _LED}[kind])).eval()
 
 
-def outputs_and_gradients(model: nn.Module, **inputs: Tensor) -> dict[str, Tensor | None]:
-    """The output of valid rows, and the gradient of each weight for a random linear functional of it."""
-    found = model(**inputs)
-    state = found["encoder_last_hidden_state"] if "encoder_last_hidden_state" in found else found["last_hidden_state"]
-    along = torch.randn(state.shape, generator=torch.Generator().manual_seed(2))
-    (state * along)[inputs["attention_mask"].bool()].sum().backward()
-    result: dict[str, Tensor | None] = {"out": state.detach()[inputs["attention_mask"].bool()]}
-    for name, weight in model.named_parameters():
-        result[name] = weight.grad
-    return result
-
-
-def batch(frames: int = 22) -> dict[str, Tensor]:
-    mask = torch.ones(3, frames, dtype=torch.long)
-    mask[1, :6] = 0
-    mask[2, 15:] = 0
+def batch() -> dict[str, Tensor]:
+    mask = padded()
     ids = torch.randint(3, 60, mask.shape, generator=torch.Generator().manual_seed(1))
     return {"input_ids": ids, "attention_mask": mask}
 
 
 @pytest.mark.parametrize("kind", ["longformer", "led"])
 def test_models(kind: str) -> None:
-    wanted = outputs_and_gradients(build(kind), **batch())
+    wanted = outputs_and_gradients(build(kind), *batch().values())
     model = build(kind)
     assert longformer.use_in(model) == 2
     assert longformer.use_in(model) == 2
-    got = outputs_and_gradients(model, **batch())
+    got = outputs_and_gradients(model, *batch().values())
     assert sum(x is not None for x in got.values()) > 20
     for name in wanted:
         # One vector added to all keys changes no softmax: that gradient is 0 but for rounding, of terms of about 1.

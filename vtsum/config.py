@@ -16,6 +16,13 @@ CHOICES = {
     "loss_type": ("cross_entropy", "l2"),
 }
 """Fields of `VTSumConfig` that take one of a few words."""
+_MOST_LAYERS = 1000
+
+
+def _check_shares(config: Any, *names: str) -> None:
+    for name in names:
+        if not 0 <= getattr(config, name) <= 1:
+            raise VTSumError(f"{type(config).__name__}: {name} must be 0 to 1, got {getattr(config, name)}")
 
 
 def _check_positive(config: Any, *names: str) -> None:
@@ -41,6 +48,9 @@ class TextConfig:
     def __post_init__(self) -> None:
         sizes = ("vocab_size", "hidden_size", "num_layers", "num_heads", "intermediate_size", "max_positions")
         _check_positive(self, *sizes)
+        _check_shares(self, "dropout")
+        if self.num_layers > _MOST_LAYERS:
+            raise VTSumError(f"TextConfig: num_layers must be at most {_MOST_LAYERS}, got {self.num_layers}")
         if self.hidden_size % self.num_heads:
             raise VTSumError(
                 f"TextConfig: hidden_size must be a multiple of num_heads, got {self.hidden_size} and {self.num_heads}"
@@ -96,8 +106,9 @@ class VTSumConfig:
 
     def __post_init__(self) -> None:
         _check_positive(self, "width", "num_heads", "mlp_ratio", "max_positions")
-        if self.depth < 0:
-            raise VTSumError(f"VTSumConfig: depth must be 0 or more, got {self.depth}")
+        _check_shares(self, "dropout", "label_smoothing")
+        if not 0 <= self.depth <= _MOST_LAYERS:
+            raise VTSumError(f"VTSumConfig: depth must be 0 to {_MOST_LAYERS}, got {self.depth}")
         if self.width % self.num_heads:
             raise VTSumError(
                 f"VTSumConfig: width must be a multiple of num_heads, got {self.width} and {self.num_heads}"

@@ -11,12 +11,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
 from tests.vtsum.clips import tone, write_clip
+from vtsum.enhance.speech.sound import read_sound
+from vtsum.enhance.speech.transcribe import transcribe
 from vtsum.summary import schema
 from vtsum.video import FrameSampler, cut
+from vtsum.video.damage import Damage
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")]), "OMP_NUM_THREADS": "1"}
@@ -48,8 +52,11 @@ PROGRAM = """
 import json, sys
 from pathlib import Path
 from vtsum.errors import VTSumError
+from vtsum.enhance.speech.sound import read_sound
+from vtsum.enhance.speech.transcribe import transcribe
 from vtsum.summary import schema
 from vtsum.video import FrameSampler, cut
+from vtsum.video.damage import Damage
 for path in sorted(Path(sys.argv[1]).iterdir()):
     try:
         sampler = FrameSampler(path, fps=7.0, size=(32, 32))  # so many that every picture is decoded
@@ -166,6 +173,53 @@ def test_a_recording_that_begins_in_mid_stream_is_not_damaged(tmp_path):
     assert sampler.damaged == []
 
 
+@pytest.mark.parametrize("ending", [".mkv", ".webm", ".flv", ".avi", ".wmv", ".mp4", ".ts"])
+def test_a_clock_that_begins_late_is_no_break(tmp_path, ending):
+    """Containers state when the end comes, not how long the pictures last."""
+    codec, options = {".webm": ("libvpx", VP), ".wmv": ("wmv2", {})}.get(ending, ("libx264", {}))
+    sound = {"sound": tone(5.0, 44100, 1), "sound_rate": 44100, "sound_codec": SOUND.get(ending, "aac")}
+    if ending in (".webm", ".wmv"):
+        sound = {}
+    whole = write_clip(tmp_path / f"whole{ending}", [n / 25 for n in range(75)], moving, codec=codec, options=options,
+                       start=30.0, sound_start=30.0, **sound)  # fmt: skip
+    pictures_late = write_clip(tmp_path / f"late{ending}", [n / 25 for n in range(75)], moving, codec=codec,
+                               options=options, start=4.0, **sound)  # fmt: skip
+    for path in (whole, pictures_late):
+        sampler = FrameSampler(path, size=(32, 32))
+        assert sum(1 for _ in sampler) == 3
+        assert (sampler.broken_at, sampler.damaged, sampler.warnings) == (None, [], []), path
+
+
+def test_what_is_lost_at_the_end_or_between_fragments_is_told(tmp_path):
+    """Of a live recording and of fragments no index says what there was."""
+    for name, options in [("live.mkv", {"live": "1"}), ("f.mp4", {"movflags": "frag_keyframe+empty_moov"})]:
+        path = write_clip(
+            tmp_path / name, [n / 25 for n in range(100)], moving, options={"bf": "2"}, container_options=options
+        )
+        data = path.read_bytes()
+        places = (len(data) // 3, len(data) * 2 // 3)
+        hole = data.find(b"moof", places[0]) - 4 if name == "f.mp4" else places[0]
+        copies = {"whole": data, "cut off": data[: places[1]], "hole": data[:hole] + bytes(4096) + data[hole + 4096 :]}
+        for kind, copy in copies.items():
+            path.write_bytes(copy)
+            sampler = FrameSampler(path, size=(32, 32))
+            assert sum(1 for _ in sampler) >= (4 if kind == "whole" else 1)
+            assert len(sampler.damaged) == (kind != "whole"), (name, kind)
+
+
+def test_packets_lost_in_a_transport_stream_are_told_where_the_decoder_shows_no_fault(tmp_path):
+    refreshed = {"x264-params": "intra-refresh=1:keyint=25", "bf": "0"}  # no later key picture, as beside a join
+    data = clip(tmp_path / "clip.ts", "libx264", refreshed).read_bytes()
+    path = tmp_path / "lost.ts"
+    for share in (3, 4, 5, 6):
+        at = len(data) // 188 * share // 8 * 188
+        path.write_bytes(data[:at] + data[at + 188 * 20 :])
+        sampler = FrameSampler(path, size=(32, 32))
+        assert sum(1 for _ in sampler) >= 3
+        assert len(sampler.damaged) == 1, share
+        assert abs(sampler.damaged[0][0] - share / 8 * 4.0) < 1.0
+
+
 def test_odd_recordings_are_clean(shared):
     for name in ("browser_recording.webm", "no_default_duration.mkv"):
         sampler = FrameSampler(shared / "media" / "odd" / name, size=(32, 32))
@@ -185,6 +239,43 @@ def test_a_cut_tells_damage_of_pictures_that_the_analysis_left_out(tmp_path):
     for source in (whole, open_gop):
         segments = [(0.1 + n, 0.6 + n) for n in range(3)] + ([(8.3, 9.1)] if source is open_gop else [])
         assert cut(source, segments, tmp_path / "out.mp4").damaged == []
+
+
+def test_sound_that_does_not_decode_is_told_by_the_cut_and_by_the_listener(tmp_path):
+    path = clip(tmp_path / "clip.mp4", "libx264", {}, 250)
+    assert cut(path, [(0.0, 9.0)], tmp_path / "out.mp4").damaged == []
+    assert _heard(path) == []
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        packets = [p for p in container.demux(audio=0) if p.size and 4.0 < p.pts * p.time_base < 4.5]
+        places = [(p.pos, p.size) for p in packets]
+    for at, size in places:
+        data[at : at + size] = random.Random(at).randbytes(size)
+    path.write_bytes(data)
+    sampler = FrameSampler(path, size=(32, 32))
+    assert sum(1 for _ in sampler) == 10
+    assert sampler.damaged == []  # the pictures are whole
+    for found in (cut(path, [(3.0, 6.0)], tmp_path / "out.mp4").damaged, _heard(path)):
+        assert len(found) == 1
+        assert 3.9 < found[0][0] < found[0][1] < 4.7
+    assert cut(path, [(0.0, 3.0), (6.0, 9.0)], tmp_path / "out.mp4").damaged == []
+    said = transcribe(path, recogniser=Nobody(), denoiser=None)
+    assert [w for w in said.warnings if w.startswith("sound of clip.mp4 could not be decoded at 4.")]
+
+
+def _heard(path: Path) -> list[tuple[float, float]]:
+    damage = Damage()
+    assert sum(len(block) for _, block in read_sound(path, damage=damage)) > 9.9 * 16_000
+    return damage.spans()
+
+
+class Nobody:
+    """A recogniser that understands nothing."""
+
+    name, language, longest, doubtful, understood, telling = "nobody", None, 20.0, 0.0, 0.0, 1
+
+    def recognise(self, stretches):
+        return iter([u for _ in stretches for u in ()])
 
 
 @pytest.mark.parametrize(("codec", "ending"), [("libx264", ".mp4"), ("libvpx-vp9", ".webm")])

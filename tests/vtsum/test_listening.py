@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ from vtsum.commands.summarize import _limit
 from vtsum.enhance.speech import Transcript, Utterance, Word
 from vtsum.errors import VTSumError
 from vtsum.summary import listening, schema
+from vtsum.summary.progress import ignore
+from vtsum.video import probe
 
 TRANSCRIBE = importlib.import_module("vtsum.enhance.speech.transcribe")  # the package's name of it is the function
 SRT = """1
@@ -131,3 +135,16 @@ def test_words_after_the_end_are_left_out():
     kept = listening.within(said, 2.0)
     assert [(w.text, w.start, w.end) for w in kept.words] == [("a", 0.0, 1.0), ("b", 1.5, 2.0)]
     assert (kept.source, kept.language) == ("mine", "en")
+
+
+def test_a_reader_that_looks_at_nothing_keeps_nobody_from_leaving(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    let_go = threading.Event()
+    monkeypatch.setattr(TRANSCRIBE, "transcribe", lambda *a, **k: let_go.wait(60))
+    monkeypatch.setattr(listening, "_PATIENCE", 0.1, raising=False)
+    began = time.monotonic()
+    try:
+        with pytest.raises(SystemExit), listening.Listening(clip, probe(clip), None, clip, None, None, ignore):
+            raise SystemExit(143)
+        assert time.monotonic() - began < 20
+    finally:
+        let_go.set()

@@ -291,3 +291,19 @@ def test_marker_lists_every_file(whole):
     folder = whole / "checkpoints" / "step-00000008"
     facts = json.loads((folder / checkpoints.MARKER).read_text())
     assert facts["files"] == {n: (folder / n).stat().st_size for n in ("rng-00000.pt", "state.pt")}
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "found"),
+    [
+        ("memory_slots", 10**9, "weights of "),
+        ("mlp_ratio", 10**9, "weights of "),
+        ("text.hidden_size", 10**12, "weights of "),
+        ("text.max_positions", 2**62, "more weights than can be counted"),
+    ],
+)
+def test_a_model_larger_than_memory_is_refused(
+    data: Path, tmp_path: Path, setting: str, value: int, found: str
+) -> None:
+    with pytest.raises(VTSumError, match=f"sizes under model must fit into this machine's .* memory, got {found}"):
+        main([*words(data, tmp_path / "run"), f"--model.{setting}", str(value)])

@@ -81,6 +81,12 @@ def test_the_tt_model_has_no_local_attention():
         (["--min_lr", "1"], "min_lr must be from 0 to init_lr, got 1.0"),
         (["--max_epoch", "0"], "max_epoch must be 1 or more, got 0"),
         (["--config", "/nowhere.yaml"], "--config: /nowhere.yaml must be a readable file, got: no such file"),
+        (["--init_lr", "1e300"], "init_lr must be a number, got '1e300'"),
+        (["--model.dropout", "5"], "VTSumConfig: dropout must be 0 to 1, got 5.0"),
+        (["--model.text.dropout", "-1"], "TextConfig: dropout must be 0 to 1, got -1.0"),
+        (["--model.label_smoothing", "3"], "label_smoothing must be 0 to 1, got 3.0"),
+        (["--tt_depth", "1000000000"], "depth must be 0 to 1000, got 1000000000"),
+        (["--model.text.num_layers", "1000000000"], "num_layers must be at most 1000, got 1000000000"),
         (["--batch_size"], "expected one argument"),
     ],
 )

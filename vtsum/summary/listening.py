@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 RECOGNISER = "pocketsphinx"
 DENOISER = "embedded"
-_PATIENCE = 5.0  # seconds that a thread nobody waits for any more is given to tidy up
+_PATIENCE = 2.0  # seconds that a thread nobody waits for any more is given to tidy up
 LIMIT = 600.0  # seconds of voice that are listened to: PocketSphinx takes some 5 minutes of one core for them
 #: Recognisers that mishear so often that what they heard is shown as a guess.
 GUESSING = ("pocketsphinx",)

@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import dataclasses
 import difflib
-import math
 import os
 import types
 import typing
@@ -24,6 +23,7 @@ from vtsum.config import VTSumConfig
 from vtsum.errors import VTSumError
 from vtsum.reading import read_file
 
+_LARGEST = 3e38  # training computes in float32
 SCHEDULES = ("cosine", "cosine_epoch", "constant")
 
 # Names of VideoXum's script -> where the setting lies here.
@@ -191,7 +191,7 @@ def coerce(name: str, kind: Any, value: Any) -> Any:
         if isinstance(value, str) or (isinstance(value, int | float) and not isinstance(value, bool)):
             try:
                 number = float(value)
-                if want is float and math.isfinite(number):
+                if want is float and abs(number) <= _LARGEST:
                     return number
                 if want is int and number == int(number) and abs(number) < 2**63:
                     return int(number)

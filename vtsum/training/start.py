@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from vtsum.config import VTSumConfig
 from vtsum.data.videoxum import VideoXumDataset
@@ -71,7 +74,7 @@ def make_model(given: Given, width: int, tokenizer: Any) -> VTSum:
     """
     asked, pretrained = given.model, given.values.get("pretrained")
     if pretrained is None:
-        model = VTSum(_sizes(asked, width, tokenizer), tokenizer)
+        model = VTSum(_fitting(_sizes(asked, width, tokenizer), tokenizer), tokenizer)
     elif (Path(pretrained) / CONFIG).is_file():
         model = _from_folder(Path(pretrained), asked)
     elif Path(pretrained).is_file():
@@ -98,6 +101,20 @@ def _sizes(asked: dict[str, Any], width: int, tokenizer: Any) -> VTSumConfig:
         )
     made["text"] = text
     config: VTSumConfig = build(VTSumConfig, made)
+    return config
+
+
+def _fitting(config: VTSumConfig, tokenizer: Any) -> VTSumConfig:
+    """The configuration, where this machine's memory has room for its weights."""
+    room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        with torch.device("meta"):
+            needed = 4 * sum(value.numel() for value in VTSum(config, tokenizer).parameters())
+        found = f"weights of {needed:,} bytes"
+    except (RuntimeError, TypeError):  # more than can be counted
+        needed, found = room + 1, "more weights than can be counted"
+    if needed > room:
+        raise VTSumError(f"train: sizes under model must fit into this machine's {room:,} bytes of memory, got {found}")
     return config
 
 

@@ -1,0 +1,69 @@
+"""What no part of a command expected: one line and an exit status, never a traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.vtsum.hostile import ENVIRONMENT
+from vtsum import cli
+
+
+def test_what_nobody_foresaw_is_one_line_to_a_process_and_an_exception_to_a_caller(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = "import vtsum.env, vtsum.cli, sys; vtsum.env.report = lambda: 1 // 0; sys.argv[1:] = ['env']; "
+    command = [sys.executable, "-c", broken + "sys.exit(vtsum.cli.main())"]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (70, "", 1)
+    assert done.stderr.startswith("vtsum: this should not have happened, ZeroDivisionError: ")
+    assert "VTSUM_TRACEBACK=1" in done.stderr
+    shown = subprocess.run(
+        command, env=ENVIRONMENT | {"VTSUM_TRACEBACK": "1"}, capture_output=True, text=True, timeout=60
+    )
+    assert shown.returncode == 1
+    assert "Traceback" in shown.stderr
+    monkeypatch.setattr("vtsum.env.report", lambda: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["env"])
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["plot", LONG],
+        ["data", "check", LONG],
+        ["data", "activitynet", "c.json", "-o", "out.json", "--features", LONG],
+        ["train", "--data", LONG],
+        ["evaluate", "--checkpoint", LONG, "--data", "."],
+        ["extract", LONG, "-o", "out"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_name_that_the_system_refuses_is_told_in_one_line(words: list[str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "vtsum.cli", *words],
+        env=ENVIRONMENT,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    assert done.stderr.endswith(": File name too long\n")
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_training_module_has_a_last_line_too(tmp_path: Path) -> None:
+    broken = "import runpy, sys, vtsum.training.settings as s; s.parse = lambda words: 1 // 0; sys.argv[1:] = []; "
+    command = [sys.executable, "-c", broken + "runpy.run_module('vtsum.training.train', run_name='__main__')"]
+    done = subprocess.run(command, env=ENVIRONMENT, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (70, "", 1), done.stderr
+    assert done.stderr.startswith("vtsum: this should not have happened, ZeroDivisionError: ")

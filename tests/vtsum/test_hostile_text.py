@@ -213,7 +213,7 @@ SETTINGS = {
     "billion laughs": (BOMB, "line 2: must be plain YAML"),
     "deep": ("data: " + "[" * 30_000, "at most 16 levels"),
     "too long": ("# " + "x" * 100_000, "at most 65536 bytes"),
-    "5,000 digits": (f"seed: {NINES}\n", "must be YAML"),
+    "5,000 digits": (f"seed: {NINES}\n", "at most 1000 characters"),
     "401 digits": (f"seed: {'9' * 401}\n", "must be a whole number"),
     "5,000 hexadecimal digits": (f"seed: 0x{'F' * 5000}\n", "at most 1000 characters"),
     "4,000 sixtieths": (f"seed: {':'.join('1' * 4000)}\n", "at most 1000 characters"),

@@ -298,7 +298,7 @@ def test_marker_lists_every_file(whole):
     [
         ("memory_slots", 10**9, "weights of "),
         ("mlp_ratio", 10**9, "weights of "),
-        ("text.hidden_size", 10**12, "weights of "),
+        ("text.hidden_size", 10**8, "weights of "),
         ("text.max_positions", 2**62, "more weights than can be counted"),
     ],
 )

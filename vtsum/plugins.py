@@ -24,7 +24,7 @@ KINDS: dict[str, type] = {
     "loss": protocols.Loss,
     "metric": protocols.Metric,
 }
-_CLASS = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_CLASS = re.compile(r"(?<![\w.])[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 def group(kind: str) -> str:

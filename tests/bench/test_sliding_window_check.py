@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.kit.accuracy import CHECK_ALL_UP_TO, stretches
-from bench.kit.kernels import sliding_window_attention_reference
+from bench.kit.kernels import reference
 from bench.kit.op import Rival
 from bench.kit.roofline import COPY_BYTES, copy_entry, input_sets
 from bench.ops.sliding_window_attention.rivals import FLEX_BLOCK, RIVALS, flex_mask
@@ -27,7 +27,7 @@ def setting(
 
 def whole(q: Tensor, k: Tensor, v: Tensor, window: int, shift: bool) -> Tensor:
     side = window // 2
-    return sliding_window_attention_reference(q, k, v, side, side, scale=q.shape[-1] ** -0.5, shift=shift)[0]
+    return reference("sliding_window_attention", q, k, v, side, side, scale=q.shape[-1] ** -0.5, shift=shift)[0]
 
 
 def results(inputs: tuple[Tensor, Tensor, Tensor, Tensor], window: int, shift: bool = False) -> tuple[Tensor, ...]:

@@ -127,9 +127,9 @@ def _marker(path: Path) -> None:
 
 
 def _model(path: Path) -> None:
-    from vtsum.model.checkpoint import load_checkpoint
+    from vtsum.model.vtsum import VTSum
 
-    load_checkpoint(path.parent)
+    VTSum.load_checkpoint(path.parent)
 
 
 def _write_model(folder: Path) -> None:

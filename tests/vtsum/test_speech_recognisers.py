@@ -335,7 +335,7 @@ def test_melodies_are_not_words(tmp_path):
 def test_no_more_voice_is_heard_than_asked_for(monkeypatch):
     module = importlib.import_module("vtsum.enhance.speech.transcribe")
     spoken = [Stretch(20.0 * i, np.zeros(10 * RATE, np.float32)) for i in range(30)]  # 300 s of voice in 10 minutes
-    monkeypatch.setattr(module, "read_sound", lambda path: iter([(0.0, np.zeros(RATE, np.float32))]))
+    monkeypatch.setattr(module, "read_sound", lambda path, **_: iter([(0.0, np.zeros(RATE, np.float32))]))
     monkeypatch.setattr(module, "read_subtitle_track", lambda path: None)
     monkeypatch.setattr(module, "voiced", lambda sound, longest: iter([*(list(sound) and []), *spoken]))
 

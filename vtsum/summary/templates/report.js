@@ -15,10 +15,10 @@
     return h ? `${h}:${two(m)}:${two(s % 60)}` : `${m}:${two(s % 60)}`;
   };
   const distance = (clip, t) => Math.max(clip.start - t, t - clip.end, 0);
-  const nearest = (t) => clips.reduce((a, b) => (distance(b, t) < distance(a, t) ? b : a));
+  // The seam of two clips belongs to the later one, here and below.
+  const nearest = (t) => clips.reduce((a, b) => (distance(b, t) <= distance(a, t) ? b : a));
   const speed = (clip) => (clip.end - clip.start) / (clip.to - clip.from);
   const playing = () => {
-    // A time on the seam of two clips belongs to the later one.
     const t = video.currentTime + 0.005;
     let found = clips[0];
     for (const clip of clips) if (clip.from <= t) found = clip;

@@ -97,9 +97,10 @@ class Check:
             run=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
         )
         self.context.out.mkdir(parents=True, exist_ok=True)
-        if (self.context.out / TABLE).exists() and not (self.context.out / CHECK).exists():
+        there = [name for name in FILES if (self.context.out / name).exists()]
+        if there and CHECK not in there:
             raise SystemExit(
-                f"gpu_check: --out must be new or hold earlier results, got {options.out} with another {TABLE}"
+                f"gpu_check: --out must be new or hold earlier results, got {options.out} with another {there[0]}"
             )
         self.strangers = {path.name for path in self.context.out.iterdir()} - set(FILES)
         self.shown = 0

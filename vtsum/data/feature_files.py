@@ -74,7 +74,8 @@ def read_array(path: str | os.PathLike[str], key: str) -> np.ndarray:
         file.seek(0)
         array = np.lib.format.read_array(file, allow_pickle=False)
         file.read(1)  # reading to the end is what has the checksum compared
-    return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, which whoever needs finite numbers refuses
+        return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
 
 
 def write_npz(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:
@@ -91,7 +92,8 @@ def _header(file: IO[bytes], size: int, where: str) -> tuple[tuple[int, ...], np
     held = size - file.tell()
     if dtype.kind not in "fiub":
         raise VTSumError(f"{where} must hold real numbers, got dtype {dtype!s:.40}")
-    if min(shape, default=1) < 0 or math.prod(shape) * dtype.itemsize != held:
+    # An array without numbers may have any other size, which NumPy cannot multiply.
+    if min(shape, default=1) < 0 or max(shape, default=1) > LIMIT or math.prod(shape) * dtype.itemsize != held:
         raise ValueError(f"shape {list(shape)!s:.80} of {dtype} in {held} bytes")
     if held > LIMIT:
         raise VTSumError(f"{where} must have at most {LIMIT} bytes, got {held}")
@@ -115,7 +117,7 @@ def _open(path: Path, key: str) -> zipfile.ZipFile:
     try:
         size = path.stat().st_size
         if not path.is_file():
-            raise VTSumError(f"{path} must be an npz file, got a folder")
+            raise VTSumError(f"{path} must be an npz file, got {'a folder' if path.is_dir() else 'no regular file'}")
         if size == 0:
             raise VTSumError(f"{path} must be an npz file, got an empty file (0 bytes)")
         archive = zipfile.ZipFile(path)

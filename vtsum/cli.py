@@ -36,8 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         say(f"{error.name} must be installed: pip install vtsum[video]")
         return 2
-    # A service manager's SIGTERM tidies up as Ctrl-C does.
-    previous = signal.signal(signal.SIGTERM, _terminated)
+    # A service manager's SIGTERM and a terminal that is closed tidy up as Ctrl-C does; nohup has SIGHUP ignored.
+    numbers = (n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN)
+    previous = {number: signal.signal(number, _terminated) for number in numbers}
     try:
         code = app(args=arguments, prog_name="vtsum", standalone_mode=False)
         if code == 130:  # typer turns Ctrl-C into this
@@ -61,7 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         return last_words(error)
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

@@ -136,7 +136,7 @@ def test_a_run_tells_where_things_are(clip, tmp_path, capsys):
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_interruption_leaves_no_debris(clip, tmp_path, number, code):
     process = subprocess.Popen(
         [*FAKE, "summarize", str(clip), "-o", str(tmp_path / "deep" / "o"), "--slow"],

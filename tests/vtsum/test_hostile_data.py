@@ -59,6 +59,7 @@ NPZ: dict[str, tuple[Callable[[Path, Path], None], str]] = {
     "encrypted": (encrypted, "must be a whole NumPy array, got: .*encrypted"),
     "10^12 numbers": (shaped("(1000000, 1000000)"), "must be a whole NumPy array, got: shape"),
     "10^400 numbers": (shaped(f"({'9' * 400},)"), "must be a whole NumPy array, got: shape"),
+    "10^30 times no numbers": (shaped(f"(0, 1{'0' * 30})"), "must be a whole NumPy array, got: shape"),
     "fewer than none": (shaped("(-4, -4)"), "must be a whole NumPy array, got: shape"),
     "numbers that do not fit": (shaped("(3,)"), "must be a whole NumPy array, got: shape"),
     "large items": (shaped("(1,)", "|V64"), "must hold real numbers"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,40 @@ def test_nonsense_in_a_transformers_folder_is_one_line(name: str, kind: str, tmp
         load_frame_encoder(str(tmp_path))
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_weights_that_are_not_there_are_not_drawn_at_random(tmp_path: Path) -> None:
+    tiny_clip(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["vision_model.post_layernorm.weight"]
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(
+        VTSumError, match=r"must have all weights of CLIP.* without 1 of them, .*post_layernorm\.weight"
+    ):
+        load_frame_encoder(str(tmp_path))
+
+
+def test_layers_without_end_are_refused_before_they_are_made(tmp_path: Path) -> None:
+    tiny_clip(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["vision_config"]["num_hidden_layers"] = 10**7
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(VTSumError, match=r"config\.json must have at most 1000 for num_hidden_layers, got 10000000"):
+        load_frame_encoder(str(tmp_path))
+
+
+def test_weights_that_unpack_to_more_than_they_are_are_refused(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(10**6)}, tmp_path / "whole.pt")
+    read_pt(tmp_path / "whole.pt", "test")
+    with (
+        zipfile.ZipFile(tmp_path / "whole.pt") as whole,
+        zipfile.ZipFile(tmp_path / "a.pt", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for member in whole.infolist():
+            packed.writestr(member.filename, whole.read(member))
+    assert (tmp_path / "a.pt").stat().st_size < 20_000
+    with pytest.raises(VTSumError, match=r"a\.pt must be whole and .*, got: \d+ bytes that unpack to"):
+        read_pt(tmp_path / "a.pt", "test")
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", '{"model": {"type": "BPE", "vocab": 3}}', "[" * 100_000])

@@ -21,7 +21,8 @@ from tests.vtsum.training_corpus import write_corpus
 from vtsum.errors import VTSumError
 from vtsum.training import checkpoints, shards
 from vtsum.training.checkpoints import Checkpoint
-from vtsum.training.engine import convert
+from vtsum.training.engine import convert, moments_alone
+from vtsum.training.resuming import claim
 from vtsum.training.train import main
 
 STEP = "checkpoints/step-00000004"
@@ -52,6 +53,53 @@ def list_anew(run: Path) -> None:
     files = (p for p in folder.rglob("*") if p.is_file() and p.name != checkpoints.MARKER)
     facts["files"] = {str(p.relative_to(folder)): p.stat().st_size for p in files}
     (folder / checkpoints.MARKER).write_text(json.dumps(facts))
+
+
+def test_two_trainings_do_not_share_a_folder(data: Path, plain: Path, tmp_path: Path) -> None:
+    run = copy(plain, tmp_path)
+    before = sorted(p.name for p in run.rglob("*"))
+    with claim(run):
+        error = refused("train", *words(data, run, "--max_epoch", "1", "--resume"), names=run)
+    assert "must be one training's at a time" in error
+    assert sorted(p.name for p in run.rglob("*")) == sorted([*before, ".lock"])
+
+
+def test_the_settings_of_an_optimizer_are_not_taken_from_a_checkpoint() -> None:
+    """A stranger's betas or weight decay would train in silence what the settings do not say."""
+
+    def stepped(**options: Any) -> torch.optim.AdamW:
+        weight = torch.nn.Parameter(torch.ones(3))
+        optimizer = torch.optim.AdamW([weight], **options)
+        weight.grad = torch.ones(3)
+        optimizer.step()
+        return optimizer
+
+    own, other = stepped(lr=0.1), stepped(lr=9.0, betas=(0.1, 0.1), weight_decay=0.9, maximize=True)
+    before = {name: value for name, value in own.param_groups[0].items() if name != "params"}
+    with moments_alone(own):
+        own.load_state_dict(other.state_dict())
+    assert {name: value for name, value in own.param_groups[0].items() if name != "params"} == before
+    taken, given = (next(iter(optimizer.state.values())) for optimizer in (own, other))
+    assert torch.equal(taken["exp_avg"], given["exp_avg"])
+
+
+def test_moments_of_other_weights_are_refused(data: Path, plain: Path, tmp_path: Path) -> None:
+    run = copy(plain, tmp_path)
+    state = torch.load(run / STEP / "state.pt", weights_only=True)
+    first = next(iter(state["optimizer"]["state"].values()))
+    first["exp_avg"] = torch.zeros(3)
+    torch.save(state, run / STEP / "state.pt")
+    list_anew(run)
+    with pytest.raises(VTSumError, match=r"state\.pt must hold this model and its optimizer, got: exp_avg \[3\]"):
+        main(words(data, run, "--max_epoch", "1", "--resume"))
+
+
+def test_weights_whose_checkpoints_are_gone_are_not_replaced(data: Path, plain: Path, tmp_path: Path) -> None:
+    run = copy(plain, tmp_path)
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(VTSumError, match="got none, and a new training would replace"):
+        main(words(data, run, "--max_epoch", "1", "--resume"))
+    assert (run / "model" / "model.safetensors").is_file()
 
 
 NONSENSE: dict[str, Any] = {

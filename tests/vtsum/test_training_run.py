@@ -89,7 +89,7 @@ def test_the_saved_settings_start_the_same_run(whole, tmp_path):
     assert measures(run) == measures(whole)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_signal_saves_and_resuming_equals_never_having_stopped(data, whole, tmp_path, monkeypatch, number, status):
     run = tmp_path / "run"
     with monkeypatch.context() as patched:

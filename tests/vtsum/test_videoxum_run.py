@@ -182,6 +182,15 @@ def test_an_interrupted_evaluation_resumes(corpus, model, evaluated, tmp_path, m
     assert same_but_for_time(again, content)
 
 
+def test_one_evaluation_at_a_time_writes_a_part_file(tmp_path):
+    first, second = (PartFile(tmp_path / "e.json", 0, 1, {"seed": 1}) for _ in range(2))
+    first.append(0, [{"a": 1}])
+    with pytest.raises(VTSumError, match="must be written by one evaluation at a time, got another at work"):
+        second.append(0, [{"a": 2}])
+    first.close()
+    assert second.read() == {0: [{"a": 1}]}
+
+
 def test_a_torn_part_file_is_continued_cleanly(tmp_path):
     first = PartFile(tmp_path / "e.json", 0, 1, {"seed": 1})
     first.append(0, [{"a": 1}])

@@ -134,6 +134,7 @@ def evaluate(
     if content is None:
         return
     if plot is not None:
+        check_new("evaluate", plot, overwrite)  # somebody may have put it there meanwhile
         draw([content], [name], plot)
     for note in content["notes"]:
         say(f"note: {note}")

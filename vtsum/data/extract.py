@@ -268,9 +268,6 @@ class FeatureFolder:
                 f"extract: output {self.path} must be writable and have room: {error.strerror or error}"
             ) from None
 
-    def _file(self, video: str) -> Path:
-        return self.path / f"{video}.npz"
-
     def _enter(self, video: str, entry: Mapping[str, Any]) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
         with self._locked():
@@ -304,6 +301,8 @@ class FeatureFolder:
                     f"({found['weights_sha256'][:12]}), got {self._head['encoder']!r} "
                     f"({self._head['weights_sha256'][:12]}); give another folder"
                 )
+            if not isinstance(found["fps"], int | float):
+                raise TypeError(f"fps {found['fps']!r:.40}")
             if found["fps"] != self._head["fps"]:
                 raise VTSumError(
                     f"extract: fps must be that of {self.path}, {found['fps']:g}, got {self._head['fps']:g}; "
@@ -311,7 +310,7 @@ class FeatureFolder:
                 )
             videos = found["videos"]
             for name, entry in videos.items():
-                if not isinstance(name, str) or {"source", "bytes", "frames"} - set(entry):
+                if not isinstance(entry, dict) or {"source", "bytes", "frames"} - set(entry):
                     raise TypeError(f"entry {name!r}")
         except (KeyError, TypeError, AttributeError) as error:
             raise VTSumError(f"extract: {path} must be a manifest of features, got: {error!r}") from None

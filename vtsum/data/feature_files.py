@@ -95,7 +95,8 @@ def _header(file: IO[bytes], size: int, where: str) -> tuple[tuple[int, ...], np
     stored = size - file.tell()
     if dtype.kind not in "fiub":
         raise VTSumError(f"{where} must hold real numbers, got dtype {dtype!s:.40}")
-    if min(shape, default=1) < 0 or math.prod(shape) * dtype.itemsize != stored:
+    # An array without numbers may have any other size, which NumPy cannot multiply.
+    if min(shape, default=1) < 0 or max(shape, default=1) > LIMIT or math.prod(shape) * dtype.itemsize != stored:
         raise ValueError(f"shape {list(shape)!s:.80} of {dtype} in {stored} bytes")
     if stored > LIMIT:
         raise VTSumError(f"{where} must have at most {LIMIT} bytes, got {stored}")
@@ -121,7 +122,7 @@ def _open(path: Path, key: str) -> zipfile.ZipFile:
     try:
         size = path.stat().st_size
         if not path.is_file():
-            raise VTSumError(f"{path} must be an npz file, got a folder")
+            raise VTSumError(f"{path} must be an npz file, got {'a folder' if path.is_dir() else 'no regular file'}")
         if size == 0:
             raise VTSumError(f"{path} must be an npz file, got an empty file (0 bytes)")
         archive = zipfile.ZipFile(path)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from vtsum.errors import VTSumError
 from vtsum.model import torchvision_free
 from vtsum.model.files import read_pt
-from vtsum.model.pretrained import first_line, from_pretrained
+from vtsum.model.pretrained import first_line, from_pretrained, model_from_pretrained
 
 ORIGINAL_LIMIT = 256
 """Tokens that the original fine-tuned CLIP reads; beyond its own positions they are interpolated."""
@@ -125,7 +125,7 @@ def load_clip_text(
         logging.set_verbosity_error()  # of a whole CLIP, the picture tower is not wanted
         logging.disable_progress_bar()
         try:
-            network = from_pretrained(
+            network = model_from_pretrained(
                 CLIPTextModelWithProjection, source, "a CLIP", "load_clip_text", local_files_only=True
             )
         finally:

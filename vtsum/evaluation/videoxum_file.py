@@ -11,6 +11,7 @@ A part file, FILE.part.jsonl or FILE.part-RANK.jsonl, holds the settings in its 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -135,19 +136,22 @@ class PartFile:
         done: dict[int, list[dict[str, Any]]] = {}
         for path in self._all():
             lines, _ = _whole_lines(path)
-            if not lines:
-                continue
-            head = lines[0]
-            old = head.get("settings") if head.get("format") == PART else None
-            old = old if isinstance(old, dict) else {}
-            other = sorted(k for k in {*old, *self.settings} if old.get(k) != self.settings.get(k))
-            if other:
-                raise VTSumError(
-                    f"evaluate: {path} is what is left of an evaluation with another {' and '.join(other)}: "
-                    "give the same again to resume it, or --overwrite to begin anew"
-                )
+            self._check_head(path, lines)
             done.update({line["batch"]: line["videos"] for line in lines[1:]})
         return done
+
+    def _check_head(self, path: Path, lines: list[dict[str, Any]]) -> None:
+        """Raise VTSumError where the lines of a part file are those of an evaluation with other settings."""
+        if not lines:
+            return
+        old = lines[0].get("settings") if lines[0].get("format") == PART else None
+        old = old if isinstance(old, dict) else {}
+        other = sorted(k for k in {*old, *self.settings} if old.get(k) != self.settings.get(k))
+        if other:
+            raise VTSumError(
+                f"evaluate: {path} is what is left of an evaluation with another {' and '.join(other)}: "
+                "give the same again to resume it, or --overwrite to begin anew"
+            )
 
     def check(self) -> None:
         """Raise VTSumError where something under a part file's name is none: it would be cut off, or removed."""
@@ -169,17 +173,24 @@ class PartFile:
         """Keep a batch.
 
         Raises:
-            VTSumError: the disk is full or the place cannot be written to.
+            VTSumError: the disk is full or the place cannot be written to; or another process writes there.
         """
         try:
             if self._file is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                _, whole = _whole_lines(self.path)
                 self._file = open(self.path, "ab")  # noqa: SIM115 (kept open until close)
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lines, whole = _whole_lines(self.path)
+                self._check_head(self.path, lines)  # it may have come after `read`
                 self._file.truncate(whole)  # a line broken off by a crash is not continued
                 if not whole:
                     self._write({"format": PART, "settings": self.settings})
             self._write({"batch": batch, "videos": videos})
+        except BlockingIOError:
+            raise VTSumError(
+                f"evaluate: {self.path} must be written by one evaluation at a time, got another at work; wait for it, "
+                "or give another output"
+            ) from None
         except OSError as error:
             raise VTSumError(f"evaluate: {self.path} must be writable: {error.strerror or error}") from None
 

@@ -110,6 +110,7 @@ def evaluate(
                 "timings": {"seconds": time.monotonic() - start, "processes": group.place.ranks, "device": where},
             }
             if path:
+                check_new("evaluate", path, overwrite)  # somebody may have put it there meanwhile
                 write_evaluation(content, path)
         group.everyone(None)  # the file is there: what led to it may go
         if part:

@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ def read_pt(path: str | os.PathLike[str], op: str, *, mmap: bool = False) -> Any
             file has.
     """
     try:
+        _check_size(path)
         with warnings.catch_warnings():  # of odd pickles, torch has more to say than is of use to anybody here
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
@@ -62,6 +64,15 @@ def read_pt(path: str | os.PathLike[str], op: str, *, mmap: bool = False) -> Any
             seen.add(id(value))
             waiting += value.values() if isinstance(value, Mapping) else value
     return content
+
+
+def _check_size(path: str | os.PathLike[str]) -> None:
+    """Raise ValueError for an archive that would unpack to more than it is: torch.save compresses nothing."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > (size := os.path.getsize(path)):
+            raise ValueError(f"{size} bytes that unpack to {unpacked}")
 
 
 def read_safetensors(path: str | os.PathLike[str], op: str) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vtsum.errors import VTSumError
 from vtsum.model import embedded_encoder, torchvision_free
-from vtsum.model.pretrained import from_pretrained, weights_sha256
+from vtsum.model.pretrained import from_pretrained, model_from_pretrained, weights_sha256
 from vtsum.reading import read_json
 
 EMBEDDED = Path(__file__).parent.parent / "assets" / "embedded"
@@ -127,11 +127,11 @@ class TransformersFrameEncoder(NetworkFrameEncoder):
         config = from_pretrained(AutoConfig, source, "model")
         self.captioner: Any | None = None
         if config.model_type == "blip":
-            self.captioner = from_pretrained(BlipForConditionalGeneration, source, "model").eval().to(device)
+            self.captioner = model_from_pretrained(BlipForConditionalGeneration, source, "model").eval().to(device)
             network = self.captioner.vision_model
             dim = network.config.hidden_size
         elif config.model_type == "clip":
-            network = from_pretrained(CLIPVisionModelWithProjection, source, "model")
+            network = model_from_pretrained(CLIPVisionModelWithProjection, source, "model")
             dim = network.config.projection_dim
         else:
             raise VTSumError(

@@ -18,6 +18,8 @@ CONFIGS = (
     *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "adapter_config.json"),
 )
 """What transformers reads of a folder beside weights and word lists."""
+MOST_LAYERS = 1000
+"""transformers makes a configuration's layers before it looks at the weights, and would not end with 10 million."""
 
 
 def from_pretrained(kind: Any, source: str | os.PathLike[str], what: str, op: str = "load", **options: Any) -> Any:
@@ -40,16 +42,34 @@ def from_pretrained(kind: Any, source: str | os.PathLike[str], what: str, op: st
         ) from None
 
 
+def model_from_pretrained(
+    kind: Any, source: str | os.PathLike[str], what: str, op: str = "load", **options: Any
+) -> Any:
+    """`from_pretrained` of a model all of whose weights are there: transformers would draw missing ones at random.
+
+    Raises:
+        VTSumError: see `from_pretrained`; or the checkpoint lacks weights.
+    """
+    model, found = from_pretrained(kind, source, what, op, output_loading_info=True, **options)
+    if missing := sorted(found["missing_keys"]):
+        raise VTSumError(
+            f"{op}: {what} must have all weights of {type(model).__name__}, got {os.fspath(source)!r} without "
+            f"{len(missing)} of them, {missing[0]} the first"
+        )
+    return model
+
+
 def check_folder(folder: Path, op: str) -> None:
-    """Refuse a model folder whose configuration is no plain JSON, or asks for code that is not transformers' own.
+    """Refuse a model folder whose configuration is no plain JSON, or asks for code that is not transformers' own, or
+    for more layers than a model has.
 
     Raises:
         VTSumError: naming the file.
     """
     for path in (folder / name for name in CONFIGS):
-        # Of tokenizers without a limit, model_max_length has 100 bits.
-        if path.exists() and (asked := _asked(read_json(path, dict, op, bits=128))):
-            raise VTSumError(f"{op}: {path} must do with the code of transformers, got {asked}; it is never run")
+        if path.exists():
+            # Of tokenizers without a limit, model_max_length has 100 bits.
+            _check_config(read_json(path, dict, op, bits=128), f"{op}: {path}")
 
 
 def _check_hub(name: str, op: str) -> None:
@@ -59,12 +79,12 @@ def _check_hub(name: str, op: str) -> None:
         config = PretrainedConfig.get_config_dict(name)[0]
     except Exception:  # what cannot be had, or has no config.json: the attempt to load it tells
         return
-    if asked := _asked(config):
-        raise VTSumError(f"{op}: {name!r} must do with the code of transformers, got {asked}; it is never run")
+    _check_config(config, f"{op}: {name!r}")
 
 
-def _asked(config: Any) -> str | None:
-    """The entry of a configuration, nested ones too, for which transformers would run code from elsewhere."""
+def _check_config(config: Any, where: str) -> None:
+    """Refuse a configuration for which, nested parts included, transformers would run code from elsewhere, or not end
+    making layers."""
     waiting = [config]
     while waiting:
         value = waiting.pop()
@@ -75,9 +95,12 @@ def _asked(config: Any) -> str | None:
                 # A name with a slash is that of a kernel on the hub.
                 elsewhere = key.endswith("_implementation") and "/" in str(item)
                 if (key == "auto_map" and item) or elsewhere:
-                    return f"{key} {str(item)!r:.120}"
+                    raise VTSumError(
+                        f"{where} must do with the code of transformers, got {key} {str(item)!r:.120}; it is never run"
+                    )
+                if key.endswith("layers") and isinstance(item, int) and item > MOST_LAYERS:
+                    raise VTSumError(f"{where} must have at most {MOST_LAYERS} for {key}, got {item}")
             waiting += value.values()
-    return None
 
 
 def snapshot(name: str, files: list[str]) -> Path:

@@ -204,8 +204,10 @@ def load_random_states(folder: Path, rank: int) -> None:
         torch.set_rng_state(state["torch"])
         if state["cuda"] is not None and torch.cuda.is_available():
             torch.cuda.set_rng_state(state["cuda"])
-        kind, keys, *rest = state["numpy"]
-        np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+        kind, keys, position, *rest = state["numpy"]
+        if not 0 <= position <= len(keys):  # NumPy would read from there
+            raise ValueError(f"position {position} of {len(keys)}")
+        np.random.set_state((kind, keys.numpy().astype(np.uint32), position, *rest))
         random.setstate(state["python"])
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RuntimeError) as error:
         raise VTSumError(f"train: {path} must hold random states, got: {first_line(error)}") from None

@@ -14,7 +14,8 @@ import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -118,13 +119,15 @@ class PlainEngine:
         torch.save(state, folder / "state.pt")
 
     def load(self, folder: Path) -> None:
-        state = read_pt(folder / "state.pt", "train")
+        path = folder / "state.pt"
+        state = read_pt(path, "train")
         try:
             self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            with moments_alone(self.optimizer):
+                self.optimizer.load_state_dict(state["optimizer"])
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise VTSumError(
-                f"train: {folder / 'state.pt'} must hold this model and its optimizer, got: {first_line(error)}"
+                f"train: {path} must hold this model and its optimizer, got: {first_line(error)}"
             ) from None
 
     def total(self, value: float) -> float:
@@ -138,6 +141,26 @@ class PlainEngine:
 
     def close(self) -> None:
         return
+
+
+@contextmanager
+def moments_alone(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Within, an optimizer is loaded: its moments are checked, its options stay, for they are the settings'.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: the moments are not Adam's for these weights.
+    """
+    options = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+    yield
+    for group, own in zip(optimizer.param_groups, options, strict=True):
+        group.update(own)
+    if not optimizer.state:
+        raise ValueError("no moments of the weights")
+    for weight, held in optimizer.state.items():
+        float(held["step"])
+        for name in ("exp_avg", "exp_avg_sq"):
+            if held[name].shape != weight.shape:
+                raise ValueError(f"{name} {list(held[name].shape)} of weights {list(weight.shape)}")
 
 
 def _losses(out: VTSumOutput) -> tuple[Tensor | None, ...]:
@@ -242,7 +265,9 @@ class DeepSpeedEngine:
 
     def load(self, folder: Path) -> None:
         try:
-            with shards.weights_only():
+            # ZeRO's optimizer stands around another.
+            optimizer = getattr(self.engine.optimizer, "optimizer", self.engine.optimizer)
+            with shards.weights_only(), moments_alone(optimizer):
                 path, _ = self.engine.load_checkpoint(str(folder), tag=UNIVERSAL if self.universal else ZERO)
         except Exception as error:  # DeepSpeed checks little of what it reads, so that anything may fail
             raise VTSumError(f"train: {folder} must hold what DeepSpeed wrote, got: {first_line(error)}") from None
@@ -322,7 +347,8 @@ def convert(folder: Path, stage: int) -> None:
     if target.is_dir():
         return
     shutil.rmtree(part, ignore_errors=True)
-    words = [sys.executable, "-m", "vtsum.training.shards"]
+    # -P: else Python would take modules from the folder that the command was started in, a stranger's run perhaps.
+    words = [sys.executable, "-P", "-m", "vtsum.training.shards"]
     words += ["--input_folder", str(folder / ZERO), "--output_folder", str(part)]
     words += ["--num_extract_workers", "2", "--num_merge_workers", "2"]
     words += ["--inject_missing_state"] if stage in (1, 2) else []

@@ -1,13 +1,22 @@
-"""Whether a run may go on from a checkpoint: with the same engine, settings and videos, it is the same run."""
+"""Whether a run may go on in a folder and from a checkpoint: with the same engine, settings and videos, it is the same
+run."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import errno
+import fcntl
+import os
+from pathlib import Path
+from typing import IO, Any
 
 from vtsum.errors import VTSumError
-from vtsum.training.checkpoints import Checkpoint
+from vtsum.files import check_inputs, check_no_links
+from vtsum.training.checkpoints import Checkpoint, find
+from vtsum.training.records import METRICS
 from vtsum.training.settings import TrainSettings, leaves
+
+CONFIG, LOCK = "config.yaml", ".lock"
 
 # May differ between a checkpoint and the run that resumes it; the data are compared by their content.
 _MAY_CHANGE = {
@@ -26,6 +35,47 @@ _MAY_CHANGE = {
     "resume",
     "gradient_checkpointing",
 }
+
+
+def check_folder(run: Path, settings: TrainSettings) -> None:
+    """Refuse an output folder in which a run would write or sweep over anything but an older part of its own."""
+    if run.exists() and not run.is_dir():
+        raise VTSumError(f"train: output_dir must be a folder, got the file {run}")
+    if not run.is_dir() or not any(run.iterdir()):
+        return
+    if not settings.resume:
+        raise VTSumError(
+            f"train: output_dir must be new or empty, got {run} with files in it; --resume goes on with that run"
+        )
+    own = [run / name for name in (METRICS, "tensorboard", "checkpoints", "model")]
+    check_no_links("train", run / CONFIG, *own)
+    s = settings
+    inputs = [s.data, s.ann_root, s.video_embeddings_root, s.pretrained, s.tokenizer, s.deepspeed]
+    for path in own:
+        check_inputs("train", path, inputs)
+    if not ((run / CONFIG).is_file() and (run / METRICS).is_file()) and find(run)[0] is None:
+        raise VTSumError(
+            f"train: output_dir must be new, empty or a run to go on with, got {run} without {CONFIG} and {METRICS}"
+        )
+
+
+def claim(run: Path) -> IO[bytes]:
+    """A file that keeps every other process from training in `run` as long as it is open.
+
+    Raises:
+        VTSumError: another one does, and what it writes would be swept away.
+    """
+    handle = os.open(run / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    file = open(handle, "r+b")  # noqa: SIM115  # open as long as the run goes on
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock: readers of features would inherit it, and live on
+    except OSError as error:  # others than these: some network file systems have no locks
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            file.close()
+            raise VTSumError(
+                f"train: output_dir must be one training's at a time, got {run}, in which another is at work"
+            ) from None
+    return file
 
 
 def check_resumable(found: Checkpoint, settings: TrainSettings, stage: int | None, data: str) -> None:

@@ -12,11 +12,13 @@ from typing import Any
 
 GRACE_SECONDS = 300.0
 """After its launcher's death a process may take this long to write a checkpoint; then it ends at once."""
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals that ask a training to stop: `kill`, Ctrl-C, and a terminal that is closed."""
 _SECOND_SIGINT_AFTER = 2.0
 
 
 class StopSignals:
-    """Within it, SIGTERM and SIGINT are a wish that the loop looks up: `number` is the signal's, 0 if there was none.
+    """Within it, each of STOPPING is a wish that the loop looks up: `number` is the signal's, 0 if there was none.
 
     A second Ctrl-C, seconds later, interrupts at once. Launchers pass a signal on that the terminal has sent already,
     so that one right after the first says nothing new.
@@ -35,8 +37,9 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._take)
+            for number in STOPPING:
+                if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has SIGHUP
+                    self._before[number] = signal.signal(number, self._take)
         return self
 
     def __exit__(

@@ -9,8 +9,8 @@ the data lie at the same place on all of them; or the same torchrun command on e
 options. The output folder must be one that all ranks see.
 
 A run lies in its output folder: config.yaml, metrics.jsonl (a line a step), tensorboard/, checkpoints/ and model/, the
-newest weights as `VTSum.from_pretrained` reads them. SIGTERM and Ctrl-C write a checkpoint and stop with status 143 or
-130; `--resume` goes on from the newest whole one.
+newest weights as `VTSum.from_pretrained` reads them. SIGTERM, Ctrl-C and SIGHUP write a checkpoint and stop with status
+143, 130 or 129; `--resume` goes on from the newest whole one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import os
 import signal
 import sys
 import time
@@ -33,21 +34,19 @@ from vtsum import plugins
 from vtsum.data.collate import Batch, collate
 from vtsum.data.videoxum import VideoXumDataset
 from vtsum.errors import VTSumError
-from vtsum.files import check_inputs, check_no_links, write_text
+from vtsum.files import write_text
 from vtsum.processes import Place
 from vtsum.shown import clean, last_words, one_line, say
 from vtsum.training import checkpoints, deepspeed_config, shards
 from vtsum.training.checkpoints import Checkpoint
 from vtsum.training.engine import DeepSpeedEngine, Engine, PlainEngine, convert, join
 from vtsum.training.records import METRICS, Display, Records
-from vtsum.training.resuming import check_resumable
+from vtsum.training.resuming import CONFIG, check_folder, check_resumable, claim
 from vtsum.training.sampler import Layout, StepSampler, spread
 from vtsum.training.schedule import learning_rate
 from vtsum.training.settings import TrainSettings, parse, to_yaml
 from vtsum.training.start import fingerprint, make_model, tokenizer_of, training_videos
-from vtsum.training.stopping import StopSignals, follow_launcher
-
-CONFIG = "config.yaml"
+from vtsum.training.stopping import STOPPING, StopSignals, follow_launcher
 
 # How gloo and NCCL tell that another process has ended.
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
@@ -59,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: the words after `vtsum train`; None: those of this process.
     Returns:
-        int: 0 at the end of the training, 143 or 130 where SIGTERM or Ctrl-C ended it (after a checkpoint).
+        int: 0 at the end of the training, 143, 130 or 129 where SIGTERM, Ctrl-C or SIGHUP ended it (after a
+            checkpoint).
     Raises:
         VTSumError: a mistake of the user's: settings, data, a full disk, a checkpoint that does not fit.
     """
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     sharding = deepspeed_config.read(settings.deepspeed) if settings.deepspeed is not None else None
     run = Path(settings.output_dir)
-    _check_folder(run, settings)
+    check_folder(run, settings)
     follow_launcher()
     videos = training_videos(given)
     tokenizer = tokenizer_of(given)
@@ -91,28 +91,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         loaded = model.loading.describe().splitlines() if model.loading is not None else []
         notes = [*given.notes, *loaded]
         return _Run(run, settings, sharding, place, videos, notes).train(model, signals)
-
-
-def _check_folder(run: Path, settings: TrainSettings) -> None:
-    """Refuse an output folder in which a run would write or sweep over anything but an older part of its own."""
-    if run.exists() and not run.is_dir():
-        raise VTSumError(f"train: output_dir must be a folder, got the file {run}")
-    if not run.is_dir() or not any(run.iterdir()):
-        return
-    if not settings.resume:
-        raise VTSumError(
-            f"train: output_dir must be new or empty, got {run} with files in it; --resume goes on with that run"
-        )
-    own = [run / name for name in (METRICS, "tensorboard", "checkpoints", "model")]
-    check_no_links("train", run / CONFIG, *own)
-    s = settings
-    inputs = [s.data, s.ann_root, s.video_embeddings_root, s.pretrained, s.tokenizer, s.deepspeed]
-    for path in own:
-        check_inputs("train", path, inputs)
-    if not ((run / CONFIG).is_file() and (run / METRICS).is_file()) and checkpoints.find(run)[0] is None:
-        raise VTSumError(
-            f"train: output_dir must be new, empty or a run to go on with, got {run} without {CONFIG} and {METRICS}"
-        )
 
 
 class _Run:
@@ -172,6 +150,11 @@ class _Run:
         for line in lines:
             self.say(line)
         if found is None:
+            if os.path.lexists(model := self.folder / "model"):  # it came after a checkpoint, which is gone
+                raise VTSumError(
+                    f"train: --resume must find a whole checkpoint in {checkpoints.checkpoint_folder(self.folder)}, "
+                    f"got none, and a new training would replace {model}; move it away or give another --output_dir"
+                )
             self.say(f"{self.folder} has no whole checkpoint, starting anew")
             return None
         stage = None if self.sharding is None else int(self.sharding["zero_optimization"]["stage"])
@@ -200,6 +183,7 @@ class _Run:
         text = to_yaml(dataclasses.replace(self.settings, resume=False))
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self.claim = claim(self.folder)
             (self.folder / METRICS).touch()  # before the settings: by both a run's folder is known
             write_text(self.folder / CONFIG, text)
         except OSError as error:
@@ -210,10 +194,12 @@ class _Run:
     def _loop(self, sampler: StepSampler, done: int, signals: StopSignals) -> int:
         settings, per_epoch = self.settings, sampler.steps_per_epoch
         total = settings.max_epoch * per_epoch
-        records = Records(self.folder, done) if self.place.first else None
+        records: Records | None = None
         started, step = time.monotonic(), done
         stopped = 0
         try:
+            if self.place.first:
+                records = Records(self.folder, done)
             with Display(total, done, settings.print_freq) if self.place.first else _Silent() as display:
                 self.show = display.say  # above the bar, while there is one
                 for epoch in range(done // per_epoch, settings.max_epoch):
@@ -221,7 +207,7 @@ class _Run:
                     for batches in _steps(self.videos, sampler, epoch, first, self.place.rank, settings):
                         before = time.monotonic()
                         rate = learning_rate(settings, step, per_epoch)
-                        flags = [float(signals.number == s) for s in (signal.SIGTERM, signal.SIGINT)]
+                        flags = [float(signals.number == number) for number in STOPPING]
                         result = self.engine.step(batches, rate, flags)
                         step += 1
                         now = time.monotonic()
@@ -246,7 +232,7 @@ class _Run:
                             records.add(line)
                         display.step(line, (now - started) / (step - done) * (total - step))
                         # `flags` are the sum over ranks, so all of them see the same signal at the same step.
-                        stopped = signal.SIGTERM if result.flags[0] else signal.SIGINT if result.flags[1] else 0
+                        stopped = next((n for n, flag in zip(STOPPING, result.flags, strict=True) if flag), 0)
                         if stopped or self._due(step, per_epoch, total):
                             self.save(step)
                         if stopped:
@@ -383,7 +369,7 @@ def _steps(
 def _leave_signals(worker: int) -> None:
     """A signal to the whole group must not kill the readers under a rank that still finishes its step; they end when
     the rank tells them to, or is gone."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
 
 

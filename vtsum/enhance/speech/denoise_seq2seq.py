@@ -152,7 +152,7 @@ class Seq2SeqDenoiser:
 def _load(checkpoint: str, device: str) -> tuple[Any, Any]:
     try:
         from vtsum.model import torchvision_free
-        from vtsum.model.pretrained import from_pretrained
+        from vtsum.model.pretrained import from_pretrained, model_from_pretrained
 
         torchvision_free.prepare()
         from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
@@ -163,5 +163,5 @@ def _load(checkpoint: str, device: str) -> tuple[Any, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         tokenizer = from_pretrained(AutoTokenizer, checkpoint, "checkpoint", "Seq2SeqDenoiser")
-        model = from_pretrained(AutoModelForSeq2SeqLM, checkpoint, "checkpoint", "Seq2SeqDenoiser")
+        model = model_from_pretrained(AutoModelForSeq2SeqLM, checkpoint, "checkpoint", "Seq2SeqDenoiser")
     return tokenizer, model.eval().to(device)

@@ -63,7 +63,7 @@ class Whisper:
         import torch
 
         from vtsum.model import torchvision_free
-        from vtsum.model.pretrained import from_pretrained
+        from vtsum.model.pretrained import from_pretrained, model_from_pretrained
 
         if batch_size < 1:
             raise ValueError(f"Whisper: batch_size must be at least 1, got {batch_size}")
@@ -76,7 +76,7 @@ class Whisper:
                 raise VTSumError(f"Whisper: {source!r} must be a Whisper checkpoint, got one of {kind!r}")
             self._features = from_pretrained(WhisperFeatureExtractor, source, "a Whisper feature extractor")
             self._tokenizer = from_pretrained(WhisperTokenizer, source, "a Whisper tokenizer")
-            model = from_pretrained(WhisperForConditionalGeneration, source, "a Whisper model")
+            model = model_from_pretrained(WhisperForConditionalGeneration, source, "a Whisper model")
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._model = model.to(self._device, torch.float16 if self._device.type == "cuda" else torch.float32).eval()
         settings = self._model.generation_config

@@ -31,7 +31,7 @@ from pathlib import Path
 from types import FrameType
 
 from bench.gpu import machine
-from bench.gpu.stage import CHECK, FILES, SCRATCH, TABLE, Context, Line
+from bench.gpu.stage import CHECK, LOG, SCRATCH, TABLE, TESTS, TUNED, Context, Line
 from bench.gpu.table import final, shorter
 from bench.kit.record import run_name
 
@@ -66,7 +66,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if not options.minutes > 0:
         raise SystemExit(f"gpu_check: --minutes must be more than 0, got {options.minutes}")
-    there = [name for name in FILES if (options.out / name).exists()]
+    there = [name for name in (CHECK, TABLE, LOG, TESTS, TUNED) if (options.out / name).exists()]
     if there and CHECK not in there:
         raise SystemExit(
             f"gpu_check: --out must be new or hold earlier results, got {options.out} with another {there[0]}"

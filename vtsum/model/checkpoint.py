@@ -176,7 +176,10 @@ def load_checkpoint(source: str | Path, kind: type[VTSum]) -> Checkpoint:
     for name, part in (("model", data.get("model")), ("facts", data.get("facts", {}))):
         if not isinstance(part, dict):
             raise VTSumError(f"load_checkpoint: {name} of {folder / CONFIG} must be an object, got {part!r:.80}")
-    config = from_dict(VTSumConfig, data["model"])
+    try:
+        config = from_dict(VTSumConfig, data["model"])
+    except VTSumError as error:
+        raise VTSumError(f"load_checkpoint: {folder / CONFIG}: {error}") from None
     state = read_safetensors(folder / WEIGHTS, "load_checkpoint")
     tokenizer = None
     if any(name.startswith(DECODER) for name in state):

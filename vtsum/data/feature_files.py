@@ -95,11 +95,11 @@ def _header(file: IO[bytes], size: int, where: str) -> tuple[tuple[int, ...], np
     stored = size - file.tell()
     if dtype.kind not in "fiub":
         raise VTSumError(f"{where} must hold real numbers, got dtype {dtype!s:.40}")
+    if stored > LIMIT:
+        raise VTSumError(f"{where} must have at most {LIMIT} bytes, got {stored}")
     # An array without numbers may have any other size, which NumPy cannot multiply.
     if min(shape, default=1) < 0 or max(shape, default=1) > LIMIT or math.prod(shape) * dtype.itemsize != stored:
         raise ValueError(f"shape {list(shape)!s:.80} of {dtype} in {stored} bytes")
-    if stored > LIMIT:
-        raise VTSumError(f"{where} must have at most {LIMIT} bytes, got {stored}")
     return shape, dtype
 
 

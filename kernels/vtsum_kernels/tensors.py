@@ -12,8 +12,11 @@ def acc_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def dense_rows(x: Tensor) -> Tensor:
-    """x, its last dimension contiguous: a gradient may come expanded, a bank transposed."""
-    return x if x.stride(-1) == 1 or x.shape[-1] <= 1 else x.contiguous()
+    """x, its last dimension contiguous: a gradient may come expanded, a bank transposed.
+
+    A clone, since of an empty tensor `contiguous` leaves any strides as they are.
+    """
+    return x if x.stride(-1) == 1 or x.shape[-1] <= 1 else x.clone(memory_format=torch.contiguous_format)
 
 
 def contiguous(x: Tensor | None) -> Tensor | None:

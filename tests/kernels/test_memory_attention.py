@@ -125,9 +125,7 @@ def test_values_default_to_the_unnormalised_keys(backend: str) -> None:
 def test_banks_by_batch_and_by_head_are_those_of_each_alone(backend: str) -> None:
     x, banks = torch.randn(3, 20, 12), torch.randn(3, 9, 12)
     options: dict[str, Any] = {"num_heads": 2, "normalize": True, "return_usage": True, "backend": backend}
-    out, usage = vk.memory_attention(x, banks, **options)
-    by_head = vk.memory_attention(x, banks.unflatten(2, (2, 6)).transpose(1, 2), **options)
-    torch.testing.assert_close(by_head, (out, usage))
+    out, usage = vk.memory_attention(x, banks.unflatten(2, (2, 6)).transpose(1, 2), **options)
     for b in range(3):
         torch.testing.assert_close(vk.memory_attention(x[b], banks[b], **options), (out[b], usage[b]))
     flat = vk.memory_attention(x, banks[0], return_lse=True, **options)
@@ -137,18 +135,35 @@ def test_banks_by_batch_and_by_head_are_those_of_each_alone(backend: str) -> Non
     torch.testing.assert_close(flat[2].sum(-1), torch.full((2,), 60.0))
 
 
-@pytest.mark.parametrize(("frames", "slots"), [(0, 5), (4, 0), (0, 0)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("form", ["shared", "one a batch entry", "product keys"])
+@pytest.mark.parametrize(("batch", "frames", "slots"), [(0, 4, 6), (2, 0, 6), (2, 4, 0), (0, 0, 0)])
 @pytest.mark.parametrize("top_k", [None, 3])
-def test_nothing_to_read_or_nobody_to_read_it(backend: str, frames: int, slots: int, top_k: int | None) -> None:
-    x, bank = torch.randn(frames, 8, requires_grad=True), torch.randn(slots, 8, requires_grad=True)
-    out, lse, usage = vk.memory_attention(x, bank, top_k=top_k, return_lse=True, return_usage=True, backend=backend)
-    assert out.shape == (frames, 8)
+@pytest.mark.parametrize("step", [1, 2])
+def test_nothing_to_read_or_nobody_to_read_it(
+    backend: str, batch: int, frames: int, slots: int, top_k: int | None, form: str, dtype: torch.dtype, step: int
+) -> None:
+    if form == "product keys" and top_k is None:
+        return
+
+    def leaf(*shape: int) -> Tensor:
+        return torch.randn(*shape, 8 * step, dtype=dtype)[..., ::step].requires_grad_()
+
+    x, bank = leaf(batch, frames), leaf(batch, 1, slots) if form == "one a batch entry" else leaf(slots)
+    keys, values = bank, None
+    if form == "product keys":
+        keys, values = (bank[..., :4], leaf(2)[..., 4:]), leaf(2 * slots)  # type: ignore[assignment]
+    options: dict[str, Any] = {"top_k": top_k, "return_usage": True, "backend": backend}
+    out, lse, usage = vk.memory_attention(x, keys, values, return_lse=True, **options)
+    assert out.shape == (batch, frames, 8)
     assert (out == 0).all()
     assert (lse == -torch.inf).all()
-    assert torch.equal(usage, torch.zeros(1, slots))
+    owners = (batch,) if form == "one a batch entry" else ()
+    assert torch.equal(usage, torch.zeros(*owners, 1, 2 * slots if form == "product keys" else slots))
     assert all((gradient == 0).all() for gradient in torch.autograd.grad(out.sum(), (x, bank)))
-    y = vk.memory_fuse(x, bank, None, torch.ones(3, 16), top_k=top_k, backend=backend)
-    torch.testing.assert_close(y, x.sum(1, keepdim=True).expand(frames, 3))
+    for fold in (True, False):
+        y, _ = vk.memory_fuse(x, keys, values, torch.ones(3, 16, dtype=dtype), fold=fold, **options)
+        torch.testing.assert_close(y, x.sum(2, keepdim=True).expand(batch, frames, 3))
 
 
 def test_left_out_frames_and_slots_pass_nothing_on(backend: str) -> None:

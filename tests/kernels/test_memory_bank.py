@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from vtsum_kernels.nn import MemoryBank
 
@@ -163,6 +163,27 @@ def test_product_keys_read_the_best_pairs(normalize: bool, fuse: str, query_proj
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
     torch.testing.assert_close(bank.usage().mass.sum(), torch.tensor(28.0))
+
+
+@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize("product_keys", [True, False])
+@pytest.mark.parametrize("fuse", ["concat", "gate", "add"])
+def test_padded_frames_give_nothing_and_take_nothing(fuse: str, product_keys: bool, norm: bool) -> None:
+    bank = MemoryBank(25, 16, 2, True, top_k=3, product_keys=product_keys, fuse=fuse, norm=norm)
+    for parameter in bank.parameters():
+        nn.init.normal_(parameter)
+    x, mask = torch.randn(2, 7, 16), torch.rand(2, 7) > 0.4
+    x[~mask] = math.nan
+    x.requires_grad_()
+    y = bank(x, mask)
+    assert (y[~mask] == 0).all()
+    torch.testing.assert_close(y[mask], bank(x[mask]))
+    weights = torch.randn(2, 7, 16)
+    found = torch.autograd.grad((y * weights).sum(), [x, *bank.parameters()])
+    alone = torch.autograd.grad((bank(x[mask]) * weights[mask]).sum(), [x, *bank.parameters()])
+    assert (found[0][~mask] == 0).all()
+    for ours, theirs in zip(found, alone, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_the_best_slots_alone_are_read() -> None:

@@ -21,23 +21,23 @@ def randn(*shape: int) -> Tensor:
 
 @pytest.mark.parametrize(
     # Every pair of choices.
-    ("heads", "by_head", "normalize", "top_k", "blocks"),
+    ("heads", "batch", "normalize", "top_k", "blocks"),
     [
-        (1, False, False, None, False),
-        (1, True, True, 4, True),
-        (2, False, True, 4, False),
-        (2, True, False, None, True),
-        (1, False, True, None, True),
-        (2, True, True, None, False),
-        (2, False, False, 4, True),
-        (1, True, False, 4, False),
+        (1, 3, False, None, False),
+        (1, 1, True, 4, True),
+        (2, 3, True, 4, False),
+        (2, 1, False, None, True),
+        (1, 3, True, None, True),
+        (2, 1, True, None, False),
+        (2, 3, False, 4, True),
+        (1, 1, False, 4, False),
     ],
 )
 def test_a_bank_a_batch_entry(
     cpu_backend: str,
     monkeypatch: pytest.MonkeyPatch,
     heads: int,
-    by_head: bool,
+    batch: int,
     normalize: bool,
     top_k: int | None,
     blocks: bool,
@@ -45,16 +45,16 @@ def test_a_bank_a_batch_entry(
     if blocks:  # read without keeping weights, a few rows at a time
         monkeypatch.setattr(plan, "KEPT_WEIGHTS", 0)
         monkeypatch.setattr(plan, "BLOCK_SCORES", 60)
-    batch, frames, slots, dim, value_dim = 3, 40, 11, 12, 10
+    frames, slots, dim, value_dim = 40, 11, 12, 10
     x, keys, values = randn(batch, frames, dim), randn(batch, slots, dim), randn(batch, slots, value_dim)
     slot_mask, query_mask = torch.rand(batch, slots) > 0.3, torch.rand(batch, frames) > 0.3
-    slot_mask[1] = False  # nothing to read
+    slot_mask[-1] = batch == 1  # or nothing to read
     bias, scale = randn(batch, heads, slots), torch.tensor(2.0, dtype=torch.float64)
     weight, residual = randn(7, dim + value_dim), randn(batch, frames, 7)
     leaves = [t.requires_grad_() for t in (x, keys, values, bias, scale, weight, residual)]
 
     def of_heads(bank: Tensor) -> Tensor:
-        return bank.unflatten(2, (heads, -1)).transpose(1, 2) if by_head else bank
+        return bank.unflatten(2, (heads, -1)).transpose(1, 2)
 
     options: dict[str, Any] = {
         "num_heads": heads,
@@ -85,16 +85,17 @@ def test_a_bank_a_batch_entry(
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
-def test_three_dimensions_are_heads_where_they_can_be(cpu_backend: str) -> None:
-    """[2, S, d] is [H, S, d] for two heads of x's half, and [B, S, D] for a batch of two; so the last size decides."""
-    x = randn(2, 5, 8)
-    by_head, by_batch = randn(2, 6, 4), randn(2, 6, 8)
-    assert vk.memory_attention(x, by_head, num_heads=2, return_usage=True, backend=cpu_backend)[1].shape == (2, 6)
-    usage = vk.memory_attention(x, by_batch, num_heads=2, return_usage=True, backend=cpu_backend)[1]
-    assert usage.shape == (2, 2, 6)
-    one = vk.memory_attention(x[:1], by_batch[:1], return_usage=True, backend=cpu_backend)
-    flat = vk.memory_attention(x[:1], by_batch[0], return_usage=True, backend=cpu_backend)
-    assert all(torch.equal(a, b) for a, b in zip(one, flat, strict=True))
+def test_the_dimensions_say_whose_a_bank_is(cpu_backend: str) -> None:
+    """Also where sizes would do for either: one head and a batch of one."""
+    x, bank = randn(1, 5, 8), randn(1, 6, 8)
+    options: dict[str, Any] = {"return_usage": True, "return_lse": True, "backend": cpu_backend}
+    shared = vk.memory_attention(x, bank, slot_mask=torch.ones(6, dtype=torch.bool), **options)
+    own = vk.memory_attention(x, bank[None], slot_mask=torch.ones(1, 6, dtype=torch.bool), **options)
+    assert (shared[2].shape, own[2].shape) == ((1, 6), (1, 1, 6))
+    for ours, theirs in zip(shared, own, strict=True):
+        torch.testing.assert_close(ours, theirs.view(ours.shape))
+    with pytest.raises(ValueError, match=r"keys must be \[H, S, d\] .* or \[B, H, S, d\] where each batch entry has"):
+        vk.memory_attention(randn(2, 5, 8), randn(2, 6, 8), backend=cpu_backend)
 
 
 @pytest.mark.parametrize("path", ["dense", "sparse", "joined", "batched"])
@@ -102,7 +103,7 @@ def test_dropout_multiplies_the_weights_by_what_torch_draws(cpu_backend: str, pa
     x, keys, values, weight = randn(3, 50, 8), randn(9, 8), randn(9, 5), randn(4, 13)
     options: dict[str, Any] = {"dropout_p": 0.4, "return_usage": True, "backend": cpu_backend}
     if path == "batched":
-        keys, values = keys.expand(3, -1, -1), values.expand(3, -1, -1)
+        keys, values = keys.expand(3, 1, -1, -1), values.expand(3, 1, -1, -1)
     if path == "sparse":
         options["top_k"] = 3
     joined = path in ("joined", "batched")
@@ -147,7 +148,7 @@ def test_dropout_drops_its_share_and_repeats(cuda: None, path: str) -> None:
     x, keys, values = torch.randn(3, 400, 16), torch.randn(50, 16), torch.ones(50, 4)
     options: dict[str, Any] = {"dropout_p": 0.4, "return_usage": True, "top_k": 40 if path == "sparse" else None}
     if path == "batched":
-        keys, values = keys.expand(3, -1, -1), values.expand(3, -1, -1)
+        keys, values = keys.expand(3, 1, -1, -1), values.expand(3, 1, -1, -1)
 
     def call(seed: int) -> tuple[Tensor, Tensor]:
         torch.manual_seed(seed)

@@ -53,11 +53,11 @@ BATCH, PAIR = torch.zeros(3, 4, 8), (torch.zeros(2, 4), torch.zeros(3, 4))
         (
             {"x": BATCH, "keys": BANK[None].expand(2, -1, -1)},
             ValueError,
-            r"keys must be .*\[B, S, D\] with B = 3, got \[2",
+            r"keys must be \[H, S, d\] with H = num_heads = 1 and d = 8, got \[2",
         ),
         ({"x": BATCH, "keys": torch.zeros(2, 1, 5, 8)}, ValueError, r"keys must be \[B, H, S, d\] for x \[B, T, D\]"),
         (
-            {"x": BATCH, "keys": torch.zeros(3, 5, 8), "values": torch.zeros(5, 8)},
+            {"x": BATCH, "keys": torch.zeros(3, 1, 5, 8), "values": torch.zeros(5, 8)},
             ValueError,
             r"values must be a shared bank or one a batch entry, as the keys are, got \[5, 8\]",
         ),
@@ -158,7 +158,7 @@ def test_what_the_sparse_ops_cannot_count_is_refused_before_any_work(
     with pytest.raises(NotImplementedError, match=f"memory_fuse: backend cpp cannot serve this call: .*{too_many}"):
         vk.memory_fuse(many, bank, None, WEIGHT, **asked)
     assert "-> cpp" in vk.explain("memory_attention", many[1:], bank, **asked)
-    assert "-> cpp" in vk.explain("memory_attention", many.view(2, -1, 8), bank[None].expand(2, -1, -1), **asked)
+    assert "-> cpp" in vk.explain("memory_attention", many.view(2, -1, 8), bank.expand(2, 1, -1, -1), **asked)
     monkeypatch.setattr(dispatch, "cuda_can_run", lambda x: None)
     asked["backend"] = "cuda"
     assert "-> cuda" in vk.explain("memory_attention", X, bank, **asked)

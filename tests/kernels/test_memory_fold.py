@@ -233,7 +233,7 @@ def test_messages() -> None:
         ((x, keys, None, torch.randn(4, 16)), {}),
         ((x, keys, None, weight), {"normalize": True}),
         ((x.double(), keys.double(), None, weight.double()), {}),
-        ((x.view(2, 10, 8), keys.expand(2, -1, -1), None, weight), {}),
+        ((x.view(2, 10, 8), keys.expand(2, 1, -1, -1), None, weight), {}),
     ):
         with pytest.raises(ValueError, match=wrong + "fold_bank of this bank, these weights and options"):
             vk.memory_fuse(*arguments, fold=folded, **options)  # type: ignore[arg-type]

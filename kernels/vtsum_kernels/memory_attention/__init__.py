@@ -43,10 +43,8 @@ def memory_attention(
     Args:
         x (Tensor): [..., T, D], float32, float16, bfloat16 or float64.
         keys (Tensor | tuple[Tensor, Tensor]): [S, D], or [H, S, d] with D = H * d; x's dtype and device. For
-            x [B, T, D] also a bank a batch entry, [B, S, D] or [B, H, S, d]. A 3-D bank is [H, S, d] where its first
-            size is num_heads and its last D / num_heads, else [B, S, D]. A pair a [Sa, D / 2], b [Sb, D / 2] (or in
-            the other forms) are product keys: slot i * Sb + j of S = Sa * Sb has the key [a_i, b_j]; they want values
-            and top_k.
+            x [B, T, D] also a bank a batch entry, [B, H, S, d]. A pair a [Sa, D / 2], b [Sb, D / 2] (or in the other
+            forms) are product keys: slot i * Sb + j of S = Sa * Sb has the key [a_i, b_j]; they want values and top_k.
         values (Tensor | None): [S, E] or [H, S, e], or a bank a batch entry as the keys; None means the keys
             themselves, unnormalised.
         num_heads (int): H; each head reads with its own d of the D features.

@@ -96,7 +96,7 @@ def check_bank(
     if values is None:
         split_values: Tensor = split_keys  # type: ignore[assignment]  # no pair: those want values
     else:
-        split_values, other = _split(op, "values", values, heads, x, None, batched)
+        split_values, other = _split(op, "values", values, heads, x, None)
         if other != batched:
             checks.fail(op, "values", "a shared bank or one a batch entry, as the keys are", list(values.shape))
         if split_values.shape[2] != slots:
@@ -105,37 +105,27 @@ def check_bank(
     return Bank(split_keys, split_values, bias, batched)
 
 
-def _split(
-    op: str, name: str, bank: Any, heads: int, x: Tensor, dim: int | None, batched: bool | None = None
-) -> tuple[Tensor, bool]:
-    """A bank as [G, H, S, d], and whether each batch entry has its own.
-
-    A 3-D bank is [H, S, d] where its first size is num_heads and its last times that is D; else [B, S, D]. Where both
-    would do (one head and a batch of one; then they are the same) it is [H, S, d]. Values follow the keys.
-    """
+def _split(op: str, name: str, bank: Any, heads: int, x: Tensor, dim: int | None) -> tuple[Tensor, bool]:
+    """A bank as [G, H, S, d], and whether each batch entry has its own: the number of dimensions says which."""
     checks.matches(op, name, bank, "x", x)
-    shape, forms = list(bank.shape), "of shape [S, D], [H, S, d], or, for x [B, T, D], [B, S, D] or [B, H, S, d]"
+    shape = list(bank.shape)
     if bank.dim() == 2:
         if bank.shape[1] % heads:
             checks.fail(op, name, f"[S, D] with D divisible by num_heads = {heads}", shape)
-        split, own = bank.unflatten(1, (heads, bank.shape[1] // heads)).transpose(0, 1)[None], False
+        split = bank.unflatten(1, (heads, bank.shape[1] // heads)).transpose(0, 1)[None]
     elif bank.dim() == 3:
-        by_head = bank.shape[0] == heads and (dim is None or bank.shape[2] * heads == dim)
-        by_batch = x.dim() == 3 and bank.shape[0] == x.shape[0] and bank.shape[2] % heads == 0
-        if by_head and not (batched and by_batch):
-            split, own = bank[None], False
-        elif by_batch:
-            split, own = bank.unflatten(2, (heads, bank.shape[2] // heads)).transpose(1, 2), True
-        elif x.dim() != 3 or bank.shape[0] == heads:
-            checks.fail(op, name, f"[H, S, d] with H = num_heads = {heads}{_of(dim, heads)}", shape)
-        else:
-            checks.fail(op, name, f"[H, S, d] with H = {heads}, or [B, S, D] with B = {x.shape[0]}", shape)
+        if bank.shape[0] != heads or (dim is not None and bank.shape[2] * heads != dim):
+            rule = f"[H, S, d] with H = num_heads = {heads}{_of(dim, heads)}"
+            if x.dim() == 3 and bank.shape[0] == x.shape[0]:
+                rule += ", or [B, H, S, d] where each batch entry has its own"
+            checks.fail(op, name, rule, shape)
+        split = bank[None]
     elif bank.dim() == 4:
         if x.dim() != 3 or bank.shape[0] != x.shape[0] or bank.shape[1] != heads:
             checks.fail(op, name, f"[B, H, S, d] for x [B, T, D], with H = num_heads = {heads}", shape)
-        split, own = bank, True
+        split = bank
     else:
-        checks.fail(op, name, forms, shape)
+        checks.fail(op, name, "of shape [S, D], [H, S, d], or, for x [B, T, D], [B, H, S, d]", shape)
     size = split.shape[3] * heads
     if dim is not None and size != dim:
         if name != "keys":
@@ -143,7 +133,7 @@ def _split(
         if dim == x.shape[-1]:
             checks.fail(op, "x", f"of shape [..., T, D] with D = {size}, as the keys have", list(x.shape))
         checks.fail(op, "query_weight", f"of shape [D, C] with D = {size}, as the keys have", [dim, x.shape[-1]])
-    return split, own
+    return split, bank.dim() == 4
 
 
 def _of(dim: int | None, heads: int) -> str:

@@ -101,6 +101,9 @@ def _best_pairs(x: Tensor, keys: tuple[Tensor, Tensor], factor: Tensor, k: int) 
     Sums of two halves are compared in float64, which does not make equal what float32 tells apart.
     """
     half, other = x.shape[3] // 2, keys[1].shape[2]
+    if k == 0:  # no slots: one half is empty, and of the other nothing is needed
+        shape = (*factor.shape, 0)
+        return factor.new_empty(shape), factor.new_empty(shape, dtype=torch.int32)
     tops = [
         memory_topk(part, key, factor, None, min(k, key.shape[2]))
         for part, key in ((x[..., :half], keys[0]), (x[..., half:], keys[1]))

@@ -174,7 +174,10 @@ class MemoryBank(nn.Module):
         read, usage = memory_attention(queries, keys, values, **options)
         if weight is not None:
             joined = F.linear(torch.cat((hidden, read), -1), weight, bias)
-            read = joined if self.fuse == "concat" else torch.sigmoid(joined) * read
+            if self.fuse == "gate":  # padded frames read nothing, so that the gate has nothing to let through
+                read = torch.sigmoid(joined) * read
+            else:
+                read = joined if mask is None else joined.masked_fill(~mask[..., None], 0.0)
         return (read if residual is None else residual + read), usage
 
     def balance_loss(self) -> Tensor:

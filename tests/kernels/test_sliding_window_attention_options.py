@@ -137,6 +137,24 @@ def test_global_softmax(backend: str, dtype: torch.dtype, with_bias: bool) -> No
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_gradients_of_the_global_softmax_are_rounded_once(backend: str, dtype: torch.dtype) -> None:
+    """The band's part of dq and that of the whole sequence are each beyond float16, and nearly cancel."""
+    q = 6.0 * torch.nn.functional.normalize(torch.randn(1, 2, 64, 16), dim=-1)  # every row's best key is its own
+    v, dout = 2000.0 + torch.randn(1, 2, 64, 16), torch.full((1, 2, 64, 16), 10.0)
+
+    def dq(dtype: torch.dtype) -> Tensor:
+        inputs = [x.to(rounded).to(dtype).requires_grad_() for x in (q, q, v)]
+        out = vk.sliding_window_attention(*inputs, 5, scale=0.25, normalize="global", backend=backend)
+        return torch.autograd.grad(out, inputs, dout.to(dtype))[0].double()
+
+    rounded = dtype
+    exact = dq(torch.float32 if backend in ("cuda", "triton") else torch.float64)
+    assert exact.abs().max() < torch.finfo(torch.float16).max
+    error = (dq(dtype) - exact).square().mean().sqrt() / exact.square().mean().sqrt()
+    assert error < 0.5 * torch.finfo(dtype).eps
+
+
 def test_global_softmax_of_several_blocks(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from vtsum_kernels.sliding_window_attention import global_softmax
 

@@ -88,5 +88,6 @@ def compare(
     got = [out, lse, *gradients([out, lse], inputs, 1)]
     exact = dense([x.detach().double().requires_grad_() for x in inputs])
     for name, *three in zip(("out", "lse", "dq", "dk", "dv", "dbias"), got, exact, dense(inputs), strict=False):
-        # Two roundings in place of one: to the storage type, then by the factor of the global softmax.
-        hold(name, *three, condition=2.0 if normalize == "global" else condition, dtype=dtype)
+        # In float32 the factor of the global softmax is a second rounding; 16 bits are rounded to at the end, once.
+        twice = normalize == "global" and dtype == torch.float32
+        hold(name, *three, condition=2.0 if twice else condition, dtype=dtype)

@@ -70,7 +70,11 @@ def window(op: str, value: Any, causal: bool) -> tuple[int, int]:
     """Turns `window_size` into (left, right), both inclusive, -1 = unbounded."""
     if isinstance(value, bool):
         fail(op, "window_size", "an odd int or (left, right)", value, TypeError)
-    if isinstance(value, int):
+    if isinstance(value, int) and causal:
+        if value < 1:
+            fail(op, "window_size", "at least 1 (with causal=True: keys up to the query's own)", value)
+        left, right = value - 1, 0
+    elif isinstance(value, int):
         if value < 1 or value % 2 == 0:
             fail(op, "window_size", "odd and at least 1 (itself and window_size // 2 on each side)", value)
         left = right = value // 2

@@ -52,7 +52,9 @@ def test_dilation(
 
 
 def test_causal_leaves_the_keys_after_the_query_out(backend: str) -> None:
-    compare(backend, torch.float32, shape=(2, 2, 50, 16), window=7, sides=(3, 0), causal=True)
+    """A number is that of the keys seen, as in NATTEN and Mistral; of two sides the left one stays."""
+    compare(backend, torch.float32, shape=(2, 2, 50, 16), window=4, sides=(3, 0), causal=True)
+    compare(backend, torch.float32, shape=(2, 2, 50, 16), window=(3, 3), sides=(3, 0), causal=True)
     compare(backend, torch.float32, shape=(2, 2, 50, 16), window=(-1, 5), sides=(-1, 0), causal=True)
 
 

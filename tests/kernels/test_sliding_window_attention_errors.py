@@ -54,6 +54,7 @@ def call(q: Any = GOOD, k: Any = GOOD, v: Any = GOOD, window: Any = 5, **options
         ({"cu_seqlens": torch.tensor([0, 10])}, ValueError, r"q must be of shape \[total, H, D\], got \[2, 3, 10, 8\]"),
         ({"q": GOOD[..., :0], "k": GOOD[..., :0], "v": GOOD[..., :0]}, ValueError, "D must be at least 1, got 0"),
         ({"window": 4}, ValueError, "window_size must be odd and at least 1 .*, got 4"),
+        ({"window": 0, "causal": True}, ValueError, r"window_size must be at least 1 \(with causal=True: .*, got 0"),
         ({"window": -1}, ValueError, "window_size must be odd and at least 1 .*, got -1"),
         ({"window": True}, TypeError, r"window_size must be an odd int or \(left, right\), got True"),
         ({"window": 5.0}, TypeError, r"window_size must be an odd int or \(left, right\), got float"),

@@ -45,11 +45,12 @@ def sliding_window_attention(
     Args:
         q (Tensor): [B, H, T, D], float32, float16, bfloat16 or float64; any strides. Packed: [total, H, D].
         k, v (Tensor): [B, K, T, D], where K divides H: query head h reads key head h // (H / K). Packed: [total, K, D].
-        window_size (int | tuple[int, int]): an odd int w (the frame itself and w // 2 on each side), or (left, right),
-            both inclusive, where -1 means unbounded. In steps of `dilation`.
+        window_size (int | tuple[int, int]): an odd int w (the frame itself and w // 2 on each side; with causal=True
+            any w: the last w keys up to the frame itself), or (left, right), both inclusive, where -1 means unbounded.
+            In steps of `dilation`.
         scale (float | None): factor of the scores; None means 1 / sqrt(D).
         dilation (int): distance in frames between neighbouring keys of a window.
-        causal (bool): no key after the query: right becomes 0, left stays.
+        causal (bool): no key after the query: of (left, right), right becomes 0 and left stays.
         key_padding_mask (Tensor | None): bool [B, T], True = valid; or int lengths [B] (int32 or int64). Packed:
             bool [total].
         cu_seqlens (Tensor | None): int32 or int64 [N + 1], rising from 0 to total: sequence n is the frames

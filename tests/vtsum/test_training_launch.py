@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -155,6 +156,43 @@ def test_no_rank_outlives_the_launcher(launch, data, tmp_path, number):
     launched.until_gone()
     (saved,) = names(run)
     assert int(saved.removeprefix("step-")) == len(measures(run))
+
+
+def break_features(path: Path, kind: str) -> None:
+    if kind == "cut off":
+        path.write_bytes(path.read_bytes()[:100])
+    elif kind == "missing":
+        path.unlink()
+    else:
+        np.savez(path, features=np.zeros((3, 32), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("kind", "workers", "by"),
+    [
+        ("cut off", "1", "python"),
+        ("missing", "2", "python"),
+        ("too short", "1", "python"),
+        ("too short", "2", "deepspeed"),
+    ],
+)
+def test_data_that_a_reader_cannot_read_ends_the_run(launch, data, tmp_path, kind, workers, by):
+    """An interpreter that exits terminates its readers and waits for them: they must not ignore that."""
+    broken = tmp_path / "broken"
+    shutil.copytree(data, broken)
+    for path in sorted((broken / "feat" / "blip").iterdir())[1:]:  # the first one tells the width
+        break_features(path, kind)
+    arguments = words(broken, tmp_path / "run", "--num_workers", workers)
+    command = [sys.executable, "-m", "vtsum.training.train", *arguments]
+    if by == "deepspeed":
+        command = deepspeed(*arguments, "--deepspeed", "configs/ds_zero1.json")
+    launched = launch(command)
+    status = launched.wait(60)
+    launched.until_gone(5)
+    assert status == 2 if by == "python" else status != 0
+    named = {"cut off": "must be a whole npz file", "missing": "must exist", "too short": "frames must agree"}
+    assert named[kind] in launched.said()
+    assert "Traceback" not in launched.said()
 
 
 def test_a_stopped_run_goes_on_with_as_many_ranks_and_with_fewer(launch, data, tmp_path, whole):

@@ -97,3 +97,24 @@ def follow_launcher() -> None:
         os._exit(128 + signal.SIGTERM)
 
     threading.Thread(target=watch, name="follow-launcher", daemon=True).start()
+
+
+def heed_only_the_rank(worker: int) -> None:
+    """For a process that reads features: of the signals of STOPPING only the rank's own SIGTERM ends it.
+
+    A signal to the whole group must not kill the readers under a rank that still finishes its step. But the rank's own
+    must: an interpreter that exits, for whatever reason, terminates its readers and then waits for them, without end.
+    Does nothing where a process cannot learn who sent a signal (macOS).
+    """
+    if not hasattr(signal, "sigwaitinfo"):
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    rank = os.getppid()
+
+    def wait() -> None:
+        while True:
+            signalled = signal.sigwaitinfo(STOPPING)
+            if signalled.si_signo == signal.SIGTERM and signalled.si_pid == rank:
+                os._exit(0)
+
+    threading.Thread(target=wait, name="heed-only-the-rank", daemon=True).start()

@@ -19,7 +19,6 @@ import dataclasses
 import functools
 import math
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -46,7 +45,7 @@ from vtsum.training.sampler import Layout, StepSampler, spread
 from vtsum.training.schedule import learning_rate
 from vtsum.training.settings import TrainSettings, parse, to_yaml
 from vtsum.training.start import fingerprint, make_model, tokenizer_of, training_videos
-from vtsum.training.stopping import STOPPING, StopSignals, follow_launcher
+from vtsum.training.stopping import STOPPING, StopSignals, follow_launcher, heed_only_the_rank
 
 # How gloo and NCCL tell that another process has ended.
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
@@ -354,7 +353,7 @@ def _steps(
         collate_fn=functools.partial(collate, packed=settings.packed),
         num_workers=min(settings.num_workers, len(passes)),
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_leave_signals,
+        worker_init_fn=heed_only_the_rank,
         generator=torch.Generator(),  # of its own: the global one is dropout's, and exact resuming counts its draws
     )
     batches = iter(loader)
@@ -364,13 +363,6 @@ def _steps(
         except VTSumError as error:  # from another process it comes with that one's traceback before it
             raise VTSumError(str(error).rpartition("VTSumError: ")[2].strip()) from None
         yield step
-
-
-def _leave_signals(worker: int) -> None:
-    """A signal to the whole group must not kill the readers under a rank that still finishes its step; they end when
-    the rank tells them to, or is gone."""
-    for number in STOPPING:
-        signal.signal(number, signal.SIG_IGN)
 
 
 def _command() -> int:

@@ -146,7 +146,7 @@ def test_nothing_to_read_or_nobody_to_read_it(
     if form == "product keys" and top_k is None:
         return
 
-    def leaf(*shape: int) -> Tensor:
+    def leaf(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, 8 * step, dtype=dtype)[..., ::step].requires_grad_()
 
     x, bank = leaf(batch, frames), leaf(batch, 1, slots) if form == "one a batch entry" else leaf(slots)

@@ -131,6 +131,15 @@ def test_bfloat16_stays_near_float32(found, expected, name):
     assert not torch.equal(weight, weight.bfloat16().float())
 
 
+@pytest.mark.parametrize("name", ["0", "1", "2", "bf16_1", "bf16_2"])
+def test_no_step_of_deepspeed_leaves_a_bank_stale(found, name):
+    """Its optimisers write into flat buffers that the parameters are views of: neither version nor address changes."""
+    folds = found[name]["folds"]
+    assert folds["stale"] == 0.0
+    assert folds["moved"] > 1e-4
+    assert folds["told"]
+
+
 def test_flags_are_summed_over_the_ranks(found):
     assert found["1"]["flags"] == [1.0] * STEPS
     assert math.isfinite(found["3"]["loss"][-1])

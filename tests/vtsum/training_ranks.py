@@ -6,7 +6,9 @@ deepspeed --num_accelerators 2 --module tests.vtsum.training_ranks --data DIR --
 from __future__ import annotations
 
 import argparse
+import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,27 @@ def passes(videos: VideoXumDataset, sampler: StepSampler, rank: int) -> list[lis
     return [out[i * ACCUMULATION : (i + 1) * ACCUMULATION] for i in range(STEPS)]
 
 
+def around(step: Callable[[], None], bank: Any) -> dict[str, Any]:
+    """Read a bank and fold it, take an optimiser's step, and read it again: how far the second read is from that of a
+    bank which read nothing before, how far from the first, and whether `fold_check` finds the step."""
+    frames = torch.linspace(-2, 2, 9 * SMALL["width"]).view(1, 9, -1).sin().to(bank.memory)
+    with torch.no_grad():
+        first = bank(frames)
+        bank.fold_()
+        bank.fold_check()
+        step()
+        try:
+            bank.fold_check()
+            told = False
+        except RuntimeError:
+            told = True
+        bank.train()
+        second, fresh = bank(frames), copy.deepcopy(bank)
+        fresh.load_state_dict({name: value.clone() for name, value in bank.state_dict().items()})
+        stale = (second - fresh(frames)).abs().max()
+    return {"stale": float(stale), "moved": float((second - first).abs().max()), "told": told}
+
+
 def train(data: Path, case: dict[str, Any], place: Place) -> dict[str, Any]:
     """Train one way; the losses and gradient norms of each step, the first step's gradients, the last weights."""
     from deepspeed.utils import safe_get_full_grad
@@ -65,6 +88,7 @@ def train(data: Path, case: dict[str, Any], place: Place) -> dict[str, Any]:
         zero["stage3_param_persistence_threshold"] = 0  # so small a model would not be partitioned at all
     engine = DeepSpeedEngine(model, settings, config, place)
     gradients: dict[str, torch.Tensor] = {}
+    folds: dict[str, Any] = {}
     calls = 0
     plain_step = engine.engine.step
 
@@ -76,6 +100,9 @@ def train(data: Path, case: dict[str, Any], place: Place) -> dict[str, Any]:
                 gradient = safe_get_full_grad(parameter)
                 if gradient is not None:
                     gradients[name] = gradient.detach().float().clone()
+            if zero["stage"] < 3:
+                folds.update(around(plain_step, model.memory))
+                return
         plain_step()
 
     engine.engine.step = step
@@ -89,6 +116,7 @@ def train(data: Path, case: dict[str, Any], place: Place) -> dict[str, Any]:
         **{name: [getattr(result, name) for result in results] for name in (*LOSSES, "grad_norm")},
         "flags": [r.flags[0] for r in results],
         "gradients": gradients,
+        "folds": folds,
         "weights": weights,
     }
 

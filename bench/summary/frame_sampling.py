@@ -175,8 +175,7 @@ def cost(repeats: int = 3) -> Iterator[dict[str, Any]]:
     The processor's time, not the wall's: other programs on the machine hardly change it.
     """
     import torch
-
-    from vtsum.model import torchvision_free
+    from vtsum_kernels.integrations import torchvision_free
 
     torchvision_free.prepare()
     from transformers import BlipVisionConfig, BlipVisionModel

@@ -18,7 +18,7 @@ _STRENGTH = 40.0
 
 def make_whisper(folder: Path, words: str = WORDS, *, language: str | None = "de", repeats: int = 1) -> Path:
     """Write a tiny Whisper checkpoint that hears `words`, `repeats` times over, in `language`; None: English only."""
-    from vtsum.model import torchvision_free
+    from vtsum_kernels.integrations import torchvision_free
 
     torchvision_free.prepare()
     from transformers import GenerationConfig, WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration

@@ -111,7 +111,7 @@ def test_unknown_names(tmp_path):
 
 def tiny_blip(folder: Path) -> None:
     """A BLIP captioning checkpoint in transformers' format, every size cut down."""
-    from vtsum.model import torchvision_free
+    from vtsum_kernels.integrations import torchvision_free
 
     torchvision_free.prepare()
     from transformers import BertTokenizer, BlipConfig, BlipForConditionalGeneration
@@ -134,7 +134,7 @@ def tiny_blip(folder: Path) -> None:
 
 
 def tiny_clip(folder: Path) -> None:
-    from vtsum.model import torchvision_free
+    from vtsum_kernels.integrations import torchvision_free
 
     torchvision_free.prepare()
     from transformers import CLIPConfig, CLIPModel

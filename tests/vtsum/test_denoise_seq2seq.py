@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from vtsum_kernels.integrations import torchvision_free
 
 from vtsum.enhance.speech.denoise_seq2seq import CHUNK_WORDS, Seq2SeqDenoiser
 from vtsum.enhance.speech.transcript import Transcript, Utterance, Word
 from vtsum.errors import VTSumError
-from vtsum.model import torchvision_free
 
 PAIRS = {
     "the man walk to the shop": "The man walks to the shop.",  # a slip mended: accepted

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from vtsum_kernels.integrations import torchvision_free
 
 from tests.vtsum.test_checkpoint import tiny_clip
 from tests.vtsum.test_model import small_model
 from vtsum.errors import VTSumError
-from vtsum.model import FrameEncoder, load, load_frame_encoder, torchvision_free
+from vtsum.model import FrameEncoder, load, load_frame_encoder
 
 torchvision_free.prepare()
 timm = pytest.importorskip("timm")

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from vtsum_kernels.integrations import torchvision_free
 
 from tests.vtsum.training_corpus import entry
 from vtsum.config import TextConfig, VTSumConfig
 from vtsum.data.feature_files import write_npz
-from vtsum.model import VTSum, torchvision_free
+from vtsum.model import VTSum
 from vtsum.model.tokenizer import load_tokenizer
 
 WIDTH, CLIP_WIDTH, VIDEOS = 32, 16, 11

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from vtsum_kernels.integrations import torchvision_free
 
 from vtsum.errors import VTSumError
-from vtsum.model import torchvision_free
 from vtsum.model.files import read_pt
 from vtsum.model.pretrained import first_line, from_pretrained, model_from_pretrained
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from vtsum_kernels.integrations import torchvision_free
 
 from vtsum.errors import VTSumError
-from vtsum.model import torchvision_free
 from vtsum.model.frame_encoder import NetworkFrameEncoder
 
 PREFIX = "visual_encoder."

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from vtsum_kernels.integrations import torchvision_free
 
 from vtsum.errors import VTSumError
-from vtsum.model import embedded_encoder, torchvision_free
+from vtsum.model import embedded_encoder
 from vtsum.model.pretrained import from_pretrained, model_from_pretrained, weights_sha256
 from vtsum.reading import read_json
 

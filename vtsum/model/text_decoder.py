@@ -8,10 +8,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from vtsum_kernels.integrations import torchvision_free
 
 from vtsum.config import TextConfig
 from vtsum.errors import VTSumError
-from vtsum.model import torchvision_free
 from vtsum.model.temporal import checkpointed
 
 IGNORED = -100

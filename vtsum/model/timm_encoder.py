@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from vtsum_kernels.integrations import torchvision_free
 
 from vtsum.errors import VTSumError
-from vtsum.model import torchvision_free
 from vtsum.model.files import read_pt, read_safetensors
 from vtsum.model.frame_encoder import NetworkFrameEncoder
 from vtsum.model.pretrained import first_line

@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from vtsum_kernels.integrations import torchvision_free
+
 from vtsum.errors import VTSumError
-from vtsum.model import torchvision_free
 from vtsum.model.pretrained import from_pretrained
 from vtsum.reading import read_file
 

@@ -21,10 +21,10 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor
+from vtsum_kernels.integrations import torchvision_free
 
 from vtsum.errors import VTSumError
 from vtsum.files import replace_folder
-from vtsum.model import torchvision_free
 from vtsum.model.files import read_safetensors
 from vtsum.model.frame_encoder import MEAN, STD
 from vtsum.model.pretrained import first_line, from_pretrained

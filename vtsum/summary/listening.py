@@ -60,7 +60,7 @@ class Listening:
         wanted = self._speech is not None or self._transcript is not None
         if wanted and {self._speech, self._denoiser} - {RECOGNISER, DENOISER, None}:
             # A model of transformers listens: two threads that import it at the same time each find half of it.
-            from vtsum.model import torchvision_free
+            from vtsum_kernels.integrations import torchvision_free
 
             torchvision_free.prepare()
             from transformers import AutoTokenizer  # noqa: F401

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..sliding_window_attention import sliding_window_attention
+from . import torchvision_free
 from .align import aligned_attention
 from .windows import FAR, window_of
 
@@ -193,6 +194,7 @@ def register() -> str:
         raise ImportError(
             f"register: transformers must be installed (pip install 'transformers>=5.5'), got {error}"
         ) from error
+    torchvision_free.prepare()
     try:
         from transformers import AttentionInterface, AttentionMaskInterface
         from transformers.masking_utils import sdpa_mask

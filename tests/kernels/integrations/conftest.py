@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from vtsum.model import torchvision_free
+from vtsum_kernels.integrations import torchvision_free
 
 torchvision_free.prepare()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -261,3 +263,16 @@ def test_patterns_that_are_no_window_are_refused_by_name() -> None:
         mu.create_sliding_window_causal_mask(
             model.config, torch.zeros(3, 23, 32), None, None, block_sequence_ids=blocks
         )
+
+
+def test_register_is_all_that_a_program_calls_before_it_loads_a_model() -> None:
+    """Beside a torchvision that does not fit torch, importing a model class fails, and used to here too."""
+    program = """
+from vtsum_kernels.integrations.transformers import register
+name = register()
+from transformers import AutoModel, MistralConfig
+sizes = dict(hidden_size=16, intermediate_size=16, num_attention_heads=2, num_key_value_heads=1, vocab_size=9)
+print(AutoModel.from_config(MistralConfig(num_hidden_layers=1, **sizes), attn_implementation=name).config.model_type)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "mistral"), done.stderr[-2000:]

@@ -151,7 +151,8 @@ class Seq2SeqDenoiser:
 
 def _load(checkpoint: str, device: str) -> tuple[Any, Any]:
     try:
-        from vtsum.model import torchvision_free
+        from vtsum_kernels.integrations import torchvision_free
+
         from vtsum.model.pretrained import from_pretrained, model_from_pretrained
 
         torchvision_free.prepare()

@@ -61,8 +61,8 @@ class Whisper:
         self, source: str, *, language: str | None = None, batch_size: int = 4, device: str | None = None
     ) -> None:
         import torch
+        from vtsum_kernels.integrations import torchvision_free
 
-        from vtsum.model import torchvision_free
         from vtsum.model.pretrained import from_pretrained, model_from_pretrained
 
         if batch_size < 1:

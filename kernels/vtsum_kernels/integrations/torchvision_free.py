@@ -2,7 +2,7 @@
 
 timm brings a torchvision whose binary wants CUDA. Beside a CPU build of torch that binary is not loaded, its operators
 are then missing, and `import torchvision` fails on registering their fake versions, and transformers with it. Declaring
-the two operators first lets all three load; VTSum itself never calls them.
+the two operators first lets all three load; nothing here ever calls them.
 """
 
 from __future__ import annotations

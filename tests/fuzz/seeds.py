@@ -104,6 +104,10 @@ def torch_saved(*, new_form: bool) -> list[bytes]:
     return made
 
 
+#: A pickle of the older form, whose string says it has 2 GB.
+LONG_STRING = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}q\0(X\x10\0\0\x80..."
+
+
 @cache
 def _torch_archive() -> list[tuple[str, bytes]]:
     with zipfile.ZipFile(io.BytesIO(torch_saved(new_form=True)[0])) as archive:

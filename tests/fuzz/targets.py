@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.fuzz.guard import ADDRESSES, MEMORY
+from tests.fuzz.guard import MEMORY
 from tests.fuzz.seeds import (
     BOMB,
     CAPTIONS,
     DEEPSPEED,
+    LONG_STRING,
     PLAIN,
     SRT,
     SUMMARY,
@@ -230,8 +231,8 @@ TARGETS = (
            wrap=as_member),
     Target("frames", "v.zip", lambda: [as_frames(picture) for picture in pictures()], _frames),
     Target("picture within frames", "v.zip", pictures, _frames, (b"\xff\xc0", b"\xff\xd9"), wrap=as_frames),
-    Target("weights", "w.pth", lambda: [*torch_saved(new_form=True), *torch_saved(new_form=False)], _weights,
-           PICKLE_TOKENS, memory=ADDRESSES),
+    Target("weights", "w.pth", lambda: [*torch_saved(new_form=True), *torch_saved(new_form=False), LONG_STRING],
+           _weights, PICKLE_TOKENS),
     Target("pickle within weights", "w.pth", pickles, _weights, PICKLE_TOKENS, wrap=as_torch_archive),
     Target("shards", "zero/states.pt", pickles, _shards, PICKLE_TOKENS, wrap=as_torch_archive),
     Target("model's config", "model/config.json", model_configs, _model, _JSON_WORDS, True, prepare=_write_model),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import re
@@ -35,7 +36,7 @@ def write_safetensors(state: Mapping[str, Tensor], path: Path, metadata: dict[st
 def read_pt(path: str | os.PathLike[str], op: str, *, mmap: bool = False) -> Any:
     """What torch.save wrote, on the CPU. Nothing but tensors and plain data is unpickled, so no code is ever run.
 
-    mmap: leave the numbers in the file until they are asked for.
+    mmap: leave the numbers in the file until they are asked for, if it is an archive, as torch writes since 1.6.
 
     Raises:
         VTSumError: the file is broken or no such file, or holds something else, or a tensor of more numbers than the
@@ -45,7 +46,11 @@ def read_pt(path: str | os.PathLike[str], op: str, *, mmap: bool = False) -> Any
         _check_size(path)
         with warnings.catch_warnings():  # of odd pickles, torch has more to say than is of use to anybody here
             warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
+            if _is_archive(path):
+                content = torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
+            else:  # as torch.save wrote before 1.6
+                with _Bounded(io.FileIO(path)) as file:
+                    content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error)) or re.search(r"WeightsUnpickler error: (.+)", str(error))
         raise VTSumError(
@@ -64,6 +69,20 @@ def read_pt(path: str | os.PathLike[str], op: str, *, mmap: bool = False) -> Any
             seen.add(id(value))
             waiting += value.values() if isinstance(value, Mapping) else value
     return content
+
+
+class _Bounded(io.BufferedReader):
+    """A file that is never asked for more than it has: the memory for it would be taken first."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = os.fstat(self.fileno()).st_size - self.tell()
+        return super().read(left if size is None or size < 0 else min(size, left))
+
+
+def _is_archive(path: str | os.PathLike[str]) -> bool:
+    """By torch's own rule, which is not zipfile's: that one looks at the end."""
+    with open(path, "rb") as file:
+        return file.read(4) == b"PK\x03\x04"
 
 
 def _check_size(path: str | os.PathLike[str]) -> None:

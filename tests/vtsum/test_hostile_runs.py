@@ -252,8 +252,8 @@ def leading_away(run: Path, mark: Path) -> Path:
 
 CHANGES: dict[str, tuple[Callable[[Path, Path], Path], str]] = {
     "code": (code, r"must hold tensors and plain data alone, got posix\.mkdir"),
-    "code in the old form": (old_form, r"must be whole and written by torch\.save"),
-    "a bare pickle": (bare_pickle, r"must be whole and written by torch\.save"),
+    "code in the old form": (old_form, "must hold tensors and plain data alone, got posix.mkdir"),
+    "a bare pickle": (bare_pickle, "must hold tensors and plain data alone, got something else"),
     "a file that is not listed": (unlisted, "must be listed in the checkpoint's marker"),
     "code in the universal form": (converted, "must hold tensors and plain data alone"),
     "a link": (link, "must be a file of its own"),

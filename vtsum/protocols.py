@@ -96,7 +96,7 @@ class Summarizer(Protocol):
         weights_sha256 (str): of its weights.
         image_size (int): S; frames are stretched to S x S.
         embedded (bool): it is the model that ships with VTSum.
-        text_is_guess (bool): its captions are guesses that a reader must be warned of.
+        text_is_guess (bool): its captions are guesses: they are shown, as such, only where they are asked for.
         reads_pictures (bool): `describe` wants a key frame for each span.
     """
 

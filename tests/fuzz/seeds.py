@@ -202,7 +202,7 @@ SUMMARY = {
     "settings": {
         **{"budget": "15%", "budget_seconds": 0.9, "model": "embedded", "fps": 1.0, "formats": ["mp4"]},
         **{"sampler": "coverage", "segmenter": "joint", "refine": "dpp", "speech": None, "transcript": None},
-        **{"denoiser": None, "speech_limit": None},
+        **{"denoiser": None, "captioner": "auto", "speech_limit": None},
     },
     "model": {"name": "embedded", "weights_sha256": "0", "embedded": True, "text_is_guess": True},
     "summary": {"file": None, "duration": 1.0, "share": 0.2, "has_audio": False, "width": 160, "height": 90},

@@ -37,7 +37,8 @@ The burst ends it all, and nobody is left to say so.
 def told(clip: Path, tmp_path_factory: pytest.TempPathFactory) -> vtsum.Summary:
     folder = tmp_path_factory.mktemp("told")
     (folder / "small.srt").write_text(SRT, encoding="utf-8")
-    return vtsum.summarize(clip, folder / "out", budget="5s", model=ColourModel(), transcript=folder / "small.srt")
+    options = {"budget": "5s", "model": ColourModel(), "captioner": "embedded"}
+    return vtsum.summarize(clip, folder / "out", transcript=folder / "small.srt", **options)
 
 
 def test_the_users_words_are_in_the_text(told):
@@ -92,7 +93,7 @@ def test_nobody_listens_where_nobody_should(clip, tmp_path, monkeypatch):
     monkeypatch.setattr(TRANSCRIBE, "make_recogniser", lambda name: pytest.fail("somebody listens"))
     made = vtsum.summarize(clip, tmp_path / "o", budget="5s", model=ColourModel(), formats=["json"], speech=None)
     assert made.data["speech"] is None
-    assert {sentence["origin"] for sentence in made.data["text"]} == {"seen"}
+    assert {sentence["origin"] for sentence in made.data["text"]} == {"measured"}
 
 
 def test_a_recogniser_that_cannot_be_had(clip, tmp_path, monkeypatch):

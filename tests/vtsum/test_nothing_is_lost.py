@@ -153,7 +153,7 @@ def test_what_is_laid_in_meanwhile_is_kept_and_so_is_the_summary(
 
     before = content(o) if older else {}
     with pytest.raises(VTSumError, match=r"with notes\.txt in it; the new summary is .*o_2$"):
-        vtsum.summarize(clip, o, model=Meddled(lay_in), overwrite=True, speech=None)
+        vtsum.summarize(clip, o, model=Meddled(lay_in), overwrite=True, speech=None, captioner="embedded")
     assert content(o) == {**before, "notes.txt": b"mine"}
     assert sorted(os.listdir(tmp_path)) == ["o", "o_2"]
     schema.read(tmp_path / "o_2" / "summary.json")

@@ -37,7 +37,7 @@ def made(clip: Path, nobody_listens: None, tmp_path_factory: pytest.TempPathFact
     """A summary of a file whose name and title hold markup."""
     folder = tmp_path_factory.mktemp("report")
     evil = remux(clip, folder / "a <script>alert(1)<⁄script>_b.mp4", f"A long {EVIL} title")
-    return vtsum.summarize(evil, folder / "out", budget="5s", model=Talker())
+    return vtsum.summarize(evil, folder / "out", budget="5s", model=Talker(), captioner="embedded")
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,8 @@ pytestmark = pytest.mark.usefixtures("nobody_listens")
 
 @pytest.fixture(scope="module")
 def made(clip: Path, nobody_listens: None, tmp_path_factory: pytest.TempPathFactory) -> vtsum.Summary:
-    return vtsum.summarize(clip, tmp_path_factory.mktemp("made") / "out", budget="5s", model=ColourModel())
+    out = tmp_path_factory.mktemp("made") / "out"
+    return vtsum.summarize(clip, out, budget="5s", model=ColourModel(), captioner="embedded")
 
 
 def test_files(made):
@@ -67,6 +68,7 @@ def test_json_is_valid_and_says_why(made):
         "speech": "pocketsphinx",
         "transcript": None,
         "denoiser": "embedded",
+        "captioner": "embedded",
         "speech_limit": 600.0,
     }
     assert len(data["frames"]["time"]) == 12
@@ -161,7 +163,7 @@ class Failing(ColourModel):
 def test_nothing_is_left_after_a_failure(clip, tmp_path, error):
     before = threading.active_count()
     with pytest.raises(type(error)):
-        vtsum.summarize(clip, tmp_path / "deep" / "out", model=Failing(error))
+        vtsum.summarize(clip, tmp_path / "deep" / "out", model=Failing(error), captioner="embedded")
     assert os.listdir(tmp_path) == []
     assert threading.active_count() == before
 

@@ -101,6 +101,13 @@ def summarize(
         str,
         typer.Option(metavar="LENGTH", help="How much voice is listened to, spread over the video: 10min, or all."),
     ] = "10min",
+    captioner: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Who describes the pictures: auto (the model, unless its sentences are guesses), embedded, or none.",
+        ),
+    ] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older summary in the folder.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the content of summary.json on standard output.")] = (
         False
@@ -134,6 +141,7 @@ def summarize(
             transcript=transcript,
             denoiser=None if denoiser == "none" else denoiser,
             speech_limit=_limit(speech_limit),
+            captioner=captioner,
             progress=bars,
         )
     if as_json:

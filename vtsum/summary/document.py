@@ -58,7 +58,8 @@ def build_document(
         warnings.append(f"{len(plan.clips) - len(clips)} chosen shots could not be decoded for the summary")
     if said is not None and (said.source == "none" or settings["transcript"] is not None):
         warnings += said.warnings
-    guessed = {"seen": bool(model.text_is_guess), "heard": said is not None and said.source in GUESSING}
+    heard_guess = said is not None and said.source in GUESSING
+    guessed = {"seen": bool(model.text_is_guess), "heard": heard_guess, "measured": False}
     boundary = plan.boundary_scores
     document: SummaryDocument = {
         "schema": SCHEMA,
@@ -114,7 +115,7 @@ def build_document(
             }
             for sentence in sentences
         ],
-        "speech": None if said is None else _speech(said, duration, guess=guessed["heard"]),
+        "speech": None if said is None else _speech(said, duration, guess=heard_guess),
         "broken": watched.broken_at is not None,
         "truncated_at": None if watched.broken_at is None else round(watched.broken_at, 3),
         "damaged": [{"start": round(start, 3), "end": round(end, 3)} for start, end in damaged],

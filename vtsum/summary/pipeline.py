@@ -20,6 +20,7 @@ from vtsum.errors import Stopped, VTSumError
 from vtsum.shown import escaped
 from vtsum.summary import schema
 from vtsum.summary.document import build_document
+from vtsum.summary.facts import measured_text
 from vtsum.summary.listening import DENOISER, LIMIT, RECOGNISER, Listening
 from vtsum.summary.planning import Plan, Refine, make_plan
 from vtsum.summary.progress import ProgressCallback, ignore
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("mp4", "txt", "json", "keyframes", "html")
 EMBEDDED_SIZE = 128  # pixels; the embedded frame encoder's pictures, known here without its imports
+CAPTIONERS = ("auto", "embedded", "none")
 _FPS = (1e-4, 30.0)
 
 
@@ -89,6 +91,7 @@ def summarize(
     transcript: str | os.PathLike[str] | None = None,
     denoiser: str | None = DENOISER,
     speech_limit: float | None = LIMIT,
+    captioner: str = "auto",
     progress: ProgressCallback | None = None,
 ) -> Summary:
     """Summarise a video file: a shorter video, a short text, and a page that shows both.
@@ -115,6 +118,9 @@ def summarize(
             sequence-to-sequence checkpoint (BART), or None.
         speech_limit (float | None): seconds of voice that a recogniser listens to at most, above 0, spread evenly over
             the video; None: to all of it.
+        captioner: who describes the pictures: "auto", the model, unless its sentences are guesses, as those of the
+            embedded model are; "embedded", the model in any case; "none", nobody. Where nothing is heard either, the
+            text tells what was measured.
         progress: called with (stage, fraction 0..1), from several threads; stages are the keys of
             `vtsum.summary.progress.STAGES`.
     Returns:
@@ -133,6 +139,7 @@ def summarize(
     for name, value, known in (
         ("sampler", sampler, SAMPLERS),
         ("refine", refine, get_args(Refine)),
+        ("captioner", captioner, CAPTIONERS),
     ):
         if value not in known:
             raise VTSumError(f"summarize: {name} must be one of {', '.join(known)}, got {value!r}")
@@ -190,6 +197,7 @@ def summarize(
             "speech": speech,
             "transcript": None if transcript is None else Path(os.fsdecode(os.fspath(transcript))).name,
             "denoiser": denoiser,
+            "captioner": captioner,
             "speech_limit": speech_limit,
         }
         try:
@@ -262,7 +270,8 @@ def _write(
 ) -> schema.SummaryDocument:
     """Cut, write the text meanwhile, and put all files into the staged folder."""
     formats = settings["formats"]
-    reads_pictures = model.reads_pictures
+    captioned = settings["captioner"] == "embedded" or (settings["captioner"] == "auto" and not model.text_is_guess)
+    reads_pictures = captioned and model.reads_pictures
     wants_pictures = reads_pictures or bool({"keyframes", "html"} & set(formats))
     cut_result: CutResult | None = None
     stop = threading.Event()
@@ -275,10 +284,13 @@ def _write(
                 cut_result = job.result()
             with clock("text"):
                 tell("text", 0.0)
-                with torch_threads(count=1):  # the other cores are cutting
-                    captions = describe(model, watched.features, _moments(plan, cut_result))
+                captions = []
+                if captioned:
+                    with torch_threads(count=1):  # the other cores are cutting
+                        captions = describe(model, watched.features, _moments(plan, cut_result))
                 spans = [(i, clip.start / plan.rate, clip.end / plan.rate) for i, clip in sorted(plan.clips.items())]
                 sentences = summary_text(captions, said, watched.saliency, settings["fps"], spans)
+                sentences = sentences or measured_text(source, info, watched, plan)
                 tell("text", 1.0)
             if job is not None:
                 cut_result = job.result()

@@ -24,6 +24,12 @@ _PROXIES = ((360, 30), (240, 34), (144, 38))
 _FIRST_PICTURES = 24  # key frames shown at once; more are folded away
 _POINTS = 900  # of the curve; more than the widest page has pixels for
 _WIDTH, _HEIGHT = 1000.0, 100.0  # user units of the curve
+_HEADINGS = {
+    ("seen",): "What it shows",
+    ("heard",): "What is said",
+    ("heard", "seen"): "What is seen and said",
+    ("measured",): "What was measured",
+}
 _STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400)  # seconds between ticks of the axis
 _TEMPLATES = Path(__file__).with_name("templates")
 
@@ -95,6 +101,7 @@ def render(data: SummaryDocument, video: bytes, pictures: dict[int, bytes]) -> s
     best = min(chosen, key=lambda shot: shot["rank"], default=None)
     duration = data["source"]["duration"]
     low, high = _value_range(data["frames"]["saliency"])
+    origins = sorted({sentence["origin"] for sentence in data["text"]})
     return environment.get_template("report.html.j2").render(
         data=data,
         name=data["source"]["title"] or data["source"]["name"],
@@ -109,6 +116,8 @@ def render(data: SummaryDocument, video: bytes, pictures: dict[int, bytes]) -> s
         chosen=chosen,
         first_pictures=_FIRST_PICTURES,
         pictures={index: _base64(picture) for index, picture in pictures.items()},
+        words_heading=_HEADINGS.get(tuple(origins), "In words"),
+        origins=len(origins),
         sentences=[_sentence(s, data["shots"]) for s in data["text"]],
         guess_note=GUESS_NOTE if any(sentence["guess"] for sentence in data["text"]) else None,
         said=_said(data["speech"]),

@@ -60,6 +60,7 @@ class Settings(TypedDict):
     speech: str | None  # the recogniser; null: nobody listened
     transcript: str | None  # the user's own, a file's name
     denoiser: str | None  # of words that a recogniser heard
+    captioner: str  # who describes the pictures
     speech_limit: float | None  # seconds of voice that were listened to at most
 
 
@@ -129,8 +130,8 @@ class SentenceEntry(TypedDict):
     """One sentence of the text summary."""
 
     text: str
-    origin: str  # "seen": it tells of the pictures; "heard": it was spoken
-    confidence: float  # 0..1: mean probability of a token, or of a word heard
+    origin: str  # "seen": it tells of the pictures; "heard": it was spoken; "measured": of what there was, neither
+    confidence: float  # 0..1: mean probability of a token, or of a word heard; 1 of what was measured
     guess: bool
     times: list[Span]  # what it speaks of; of a sentence heard, when it was spoken
     shots: list[int]  # the chosen ones it belongs to; of a sentence seen, one for each of the times
@@ -257,7 +258,8 @@ def validate(document: Any) -> SummaryDocument:
     _promise(boundary is None or len(boundary) == len(frames["time"]), "frames.boundary must be as long as frames.time")
     _promise(0 < frames["encoded_share"] <= 1, "frames.encoded_share must be above 0 and at most 1")
     for i, sentence in enumerate(checked["text"]):
-        _promise(sentence["origin"] in ("seen", "heard"), f'text[{i}].origin must be "seen" or "heard"')
+        origins = ("seen", "heard", "measured")
+        _promise(sentence["origin"] in origins, f"text[{i}].origin must be one of {', '.join(origins)}")
         _promise(bool(sentence["times"]), f"text[{i}].times must not be empty")
         _promise(0 <= sentence["confidence"] <= 1, f"text[{i}].confidence must lie in 0..1")
         for span in sentence["times"]:

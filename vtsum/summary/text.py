@@ -134,7 +134,7 @@ def span_text(start: float, end: float) -> str:
     return f"{clock_time(start)}-{clock_time(end)}"
 
 
-ORIGINS = {"seen": "Seen", "heard": "Heard"}
+ORIGINS = {"seen": "Seen", "heard": "Heard", "measured": "Measured"}
 GUESS_NOTE = "The sentences are guesses of small models: they can be wrong."
 
 

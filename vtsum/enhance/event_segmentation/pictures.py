@@ -25,6 +25,7 @@ class PictureChanges:
     PACE = 0.24  # seconds between the pictures kept to find dissolves
     SPANS = (2, 3, 4, 6)  # half a dissolve, in kept pictures
     MIXED = 0.2  # how far the middle of a dissolve may lie from the mean of its ends, of their difference
+    NOISE = 12  # levels by which a pixel of a still picture may be off
     STILL = 0.4  # how much may go on before and after it, of their difference
 
     def __init__(self) -> None:
@@ -128,6 +129,24 @@ class PictureChanges:
         good = (across >= 2 * self.LEAST) & (mixed <= self.MIXED * across) & (around <= self.STILL * across)
         strength = across / (2 * self.LEAST)
         return [(self._kept_times[centre[i]], float(strength[i]), half * self.PACE) for i in np.flatnonzero(good)]
+
+    def brightness(self, start: float, end: float) -> float | None:
+        """The mean of the pictures in start < t < end, in levels of 255; None where none were kept."""
+        kept = self._between(start, end)
+        return float(np.mean([picture.mean() for picture in kept])) if kept else None
+
+    def is_still(self, start: float, end: float) -> bool:
+        """Whether no pixel that is compared departs from the first picture's in start < t < end, but for coding noise;
+        False where fewer than two pictures were kept."""
+        kept = self._between(start, end)
+        if len(kept) < 2 or len({picture.shape for picture in kept}) > 1:
+            return False
+        apart = np.abs(np.stack(kept[1:]).astype(np.int16) - kept[0])
+        return bool(apart.max() <= self.NOISE)
+
+    def _between(self, start: float, end: float) -> list[np.ndarray]:
+        first, last = np.searchsorted(self._kept_times, [start - 1e-3, end - 1e-3])
+        return self._kept[first:last]
 
     def liveliness(self, start: float, end: float) -> float:
         """The median change of the pictures in start < t < end, in levels of 255; 0 where none were seen."""

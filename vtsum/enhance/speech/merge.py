@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 from vtsum.enhance.speech.summary import SpokenSentence
 
-Origin = Literal["seen", "heard"]
+Origin = Literal["seen", "heard", "measured"]
 
 
 class _Moment(Protocol):
@@ -37,7 +37,8 @@ class Sentence:
         text (str): ends with a stop.
         confidence (float): 0..1; of captions and of words heard, which do not compare.
         times (tuple): at least one (start, end) in seconds, in order.
-        origin ("seen" | "heard"): a caption of the pictures, or words that were spoken.
+        origin ("seen" | "heard" | "measured"): a caption of the pictures, words that were spoken, or what was measured
+            of a video that gave neither.
         shots (tuple[int, ...]): indices of the chosen shots it speaks of; empty for words spoken outside them.
     """
 

@@ -83,9 +83,9 @@ def summarize(
         str,
         typer.Option(
             metavar="NAME",
-            help="Who listens: pocketsphinx, whisper:NAME_OR_FOLDER, faster-whisper:NAME_OR_FOLDER or module:Class.",
+            help="Who listens: auto (the best Whisper at hand), pocketsphinx, whisper:NAME_OR_FOLDER, faster-whisper:NAME_OR_FOLDER or module:Class.",
         ),
-    ] = "pocketsphinx",
+    ] = "auto",
     transcript: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="A transcript of yours, taken instead of listening: SRT, WebVTT or text."),
@@ -99,8 +99,8 @@ def summarize(
     ] = "embedded",
     speech_limit: Annotated[
         str,
-        typer.Option(metavar="LENGTH", help="How much voice is listened to, spread over the video: 10min, or all."),
-    ] = "10min",
+        typer.Option(metavar="LENGTH", help="How much voice is listened to, spread over the video: 1h, 10min, or all."),
+    ] = "60min",
     captioner: Annotated[
         str,
         typer.Option(

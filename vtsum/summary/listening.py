@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from vtsum.enhance.speech.transcribe import Denoiser
     from vtsum.video import VideoInfo
 
-RECOGNISER = "pocketsphinx"
+RECOGNISER = "auto"
 DENOISER = "embedded"
 _PATIENCE = 2.0  # seconds that a thread nobody waits for any more is given to tidy up
-LIMIT = 600.0  # seconds of voice that are listened to: PocketSphinx takes some 5 minutes of one core for them
+LIMIT = 3600.0  # seconds of voice that are listened to: Whisper's tiny.en takes some two minutes of two cores for them
 #: Recognisers that mishear so often that what they heard is shown as a guess.
 GUESSING = ("pocketsphinx",)
 
@@ -58,7 +58,7 @@ class Listening:
 
     def __enter__(self) -> Listening:
         wanted = self._speech is not None or self._transcript is not None
-        if wanted and {self._speech, self._denoiser} - {RECOGNISER, DENOISER, None}:
+        if wanted and {self._speech, self._denoiser} - {RECOGNISER, "pocketsphinx", DENOISER, None}:
             # A model of transformers listens: two threads that import it at the same time each find half of it.
             from vtsum_kernels.integrations import torchvision_free
 
@@ -93,7 +93,7 @@ class Listening:
             asked = self._speech != RECOGNISER or self._denoiser not in (DENOISER, None)
             if self._transcript is not None or asked:
                 raise
-            return Transcript((), "none", None, (f"what is said could not be found: {error}",))
+            return Transcript((), "none", None, (f"what is said was not listened to: {error}",))
         return within(found, duration)
 
     def _run(self) -> None:

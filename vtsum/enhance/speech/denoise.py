@@ -21,6 +21,7 @@ from vtsum.enhance.speech.lexicon import FUNCTION_WORDS, Lexicon, embedded_lexic
 from vtsum.enhance.speech.transcript import Transcript, Utterance, Word
 
 HEARD_BY = ("pocketsphinx",)  # recognisers that give words of a dictionary: mishearings, never misspellings
+SPELLING = ("whisper", "faster-whisper")  # those that write: what they do not know they spell as it sounds
 _FUNCTION_SHARE, _ENOUGH_WORDS = 0.25, 12  # by which English is told from other languages
 _NOT_ENGLISH = "the speech does not read as English: its words were left as they were heard"
 _MISSPELT_SURE = 0.95  # words of at least this confidence are never respelt
@@ -61,7 +62,7 @@ def denoise(transcript: Transcript, *, lexicon: Lexicon | None = None, search: S
     if english:
         if transcript.source.startswith(HEARD_BY):
             utterances = [(words, ()) for words in _reheard(utterances, lexicon, search or Search())]
-        else:
+        elif not transcript.source.startswith(SPELLING):
             utterances = [(_respelt(words, lexicon), ()) for words, _ in utterances]
     words = sorted((w for found, _ in utterances for w in found), key=lambda w: w.start)
     if english and transcript.source.startswith(HEARD_BY):

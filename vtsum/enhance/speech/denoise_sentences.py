@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 from vtsum.enhance.speech.lexicon import Lexicon, plain, word_set
 from vtsum.enhance.speech.transcript import Word
@@ -27,6 +28,7 @@ LONG_PAUSE = 3.0  # seconds that end any sentence
 PAUSE_ALONE = 0.5  # seconds that end a sentence where the words tell nothing
 SHORT, SHORT_PENALTY = 4, 2.0  # sentences of fewer words cost so much for each word that is missing
 LONGEST = 45  # words
+PAUSE_UNSTOPPED = 1.5  # seconds that end one in a text with stops, unless a comma stands before them
 PUNCTUATED = 40  # words a stop at most in a text that counts as punctuated
 _SURE = 60.0  # stands for certainty where stops are given
 _CLOSING = "\"'”’»)]"
@@ -79,7 +81,8 @@ def evidence(words: Sequence[str], i: int, lexicon: Lexicon) -> float:
 def _scores(words: Sequence[Word], lexicon: Lexicon | None) -> list[float]:
     """s(i) of each gap, and certainty after the last word."""
     if is_punctuated(words):
-        return [_SURE if ends_sentence(w.text) else -_SURE for w in words[:-1]] + [_SURE]
+        ends = [ends_sentence(w.text) or _left_open(w, after) for w, after in pairwise(words)]
+        return [*(_SURE if end else -_SURE for end in ends), _SURE]
     texts = [plain(w.text) for w in words]
     scores = []
     for i in range(len(words) - 1):
@@ -90,6 +93,11 @@ def _scores(words: Sequence[Word], lexicon: Lexicon | None) -> list[float]:
         sure = ends_sentence(words[i].text) or silence >= LONG_PAUSE
         scores.append(_SURE if sure else bias + PAUSE_WEIGHT * gap + told)
     return [*scores, _SURE]
+
+
+def _left_open(word: Word, after: Word) -> bool:
+    """Whether a pause ends what no stop does."""
+    return after.start - word.end >= PAUSE_UNSTOPPED and not word.text.rstrip(_CLOSING).endswith((",", ";", ":", "-"))
 
 
 def split_words(words: Sequence[Word], lexicon: Lexicon | None) -> list[tuple[Word, ...]]:

@@ -26,6 +26,7 @@ from vtsum.enhance.speech.transcript import Transcript, Word
 
 SALIENCY, CENTRALITY, CONFIDENCE = 1.0, 1.0, 0.5
 FULL = 4  # words with a meaning of their own from which a sentence counts as full
+SURE = 0.5  # confidence under which a word with a meaning of its own makes its sentence one that was not understood
 FEWEST = 3  # words; what is shorter ("Yes." "This half") tells nothing by itself
 _DAMPING, _STEPS = 0.85, 60
 _COLUMNS = 1024  # of the tf-idf features: words share columns beyond it
@@ -112,6 +113,11 @@ def _ranks(values: np.ndarray) -> np.ndarray:
     return ((np.cumsum(counts) - (counts + 1) / 2) / (len(values) - 1))[inverse]
 
 
+def _is_sure(sentence: Sequence[Word]) -> bool:
+    """A word misheard makes a sentence false; "the" and "of" hardly do."""
+    return all(word.confidence >= SURE for word in sentence if plain(word.text) not in FUNCTION_WORDS)
+
+
 def summarise_transcript(
     transcript: Transcript,
     saliency: np.ndarray,
@@ -120,7 +126,8 @@ def summarise_transcript(
     *,
     lexicon: Lexicon | None = None,
 ) -> list[SpokenSentence]:
-    """The sentences of three words and more that tell best what was said, in order of time.
+    """The sentences of three words and more that tell best what was said, in order of time. One with an unsure word is
+    not among them.
 
     Args:
         transcript (Transcript): denoised, or with stops of its own, for the best sentences.
@@ -140,7 +147,7 @@ def summarise_transcript(
     if limit < 0:
         raise ValueError(f"summarise_transcript: limit must be at least 0, got {limit}")
     lexicon = lexicon or embedded_lexicon()
-    sentences = [words for words in sentences_of(transcript, lexicon) if len(words) >= FEWEST]
+    sentences = [words for words in sentences_of(transcript, lexicon) if len(words) >= FEWEST and _is_sure(words)]
     spans = [(s[0].start, max(w.end for w in s)) for s in sentences]
     salient = moment_saliency(spans, saliency, fps)
     if not sentences or limit == 0:

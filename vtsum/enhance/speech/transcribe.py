@@ -25,7 +25,7 @@ SAMPLE = 20.0  # seconds of voice, spread over the video, that tell whether ther
 def transcribe(
     path: str | os.PathLike[str],
     *,
-    recogniser: str | Recogniser | None = "pocketsphinx",
+    recogniser: str | Recogniser | None = "auto",
     transcript: str | os.PathLike[str] | Transcript | None = None,
     denoiser: Denoiser | Literal["embedded"] | None = "embedded",
     limit: float | None = None,

@@ -7,7 +7,7 @@ from vtsum.enhance.speech.recognisers.base import is_understood
 from vtsum.errors import VTSumError
 from vtsum.protocols import Recogniser
 
-NAMES = ("pocketsphinx", "whisper:NAME_OR_FOLDER", "faster-whisper:NAME_OR_FOLDER", "module:Class")
+NAMES = ("auto", "pocketsphinx", "whisper:NAME_OR_FOLDER", "faster-whisper:NAME_OR_FOLDER", "module:Class")
 
 __all__ = ["NAMES", "Recogniser", "is_understood", "make_recogniser"]
 
@@ -16,13 +16,17 @@ def make_recogniser(name: str) -> Recogniser:
     """The recogniser of that name, loaded as far as it must be to know that it can be had.
 
     Args:
-        name (str): "pocketsphinx" (or "pocketsphinx:fast", ":balanced", ":accurate"), "whisper:NAME_OR_FOLDER" (a
+        name (str): "auto" (the best Whisper that is at hand without a download: `at_hand`), "pocketsphinx" (or "pocketsphinx:fast", ":balanced", ":accurate"), "whisper:NAME_OR_FOLDER" (a
             checkpoint of transformers), "faster-whisper:NAME_OR_FOLDER" (one converted for CTranslate2), or one of the
             user's own (`vtsum.plugins`).
     Raises:
         VTSumError: another name, a package that is not installed, or a checkpoint that cannot be had.
     """
     kind, _, source = name.partition(":")
+    if name == "auto":
+        from vtsum.enhance.speech.recognisers.at_hand import best_at_hand
+
+        return best_at_hand()
     if kind == "pocketsphinx":
         from vtsum.enhance.speech.recognisers.sphinx import SETTINGS, PocketSphinx
 

@@ -12,7 +12,7 @@ from vtsum.enhance.speech.sound import RATE
 from vtsum.enhance.speech.transcript import Utterance, Word
 from vtsum.protocols import Recogniser
 
-SILENCE = 0.4  # seconds between stretches that are recognised together
+PAUSES = (0.1, 2.0)  # seconds that stretches recognised together keep of the pause between them, at least and most
 REPETITIVE = 2.4  # compression ratio above which a decoder went round in circles (Radford et al. 2022, section 4.5)
 _UNSPACED = {"zh", "ja", "th", "lo", "my", "yue"}  # languages written without spaces: every character is a word
 
@@ -29,19 +29,21 @@ def is_understood(recogniser: Recogniser, heard: Sequence[Utterance]) -> bool:
 class Pack:
     """Several stretches as one sound, silence between them: what a model of fixed length is fed without waste.
 
+    Pauses keep their length as far as they may: by them Whisper tells where sentences end.
+
     Attributes:
         samples (np.ndarray): float32 [n] at 16 kHz.
     """
 
     def __init__(self, stretches: Sequence[Stretch]) -> None:
-        silence = np.zeros(round(SILENCE * RATE), np.float32)
         chunks: list[np.ndarray] = []
         self._offsets: list[tuple[float, float, float]] = []  # begin and end in the pack, start in the video
         at = 0.0
-        for stretch in stretches:
-            if chunks:
+        for i, stretch in enumerate(stretches):
+            if i:
+                silence = np.zeros(round(_pause(stretches[i - 1], stretch) * RATE), np.float32)
                 chunks.append(silence)
-                at += SILENCE
+                at += len(silence) / RATE
             chunks.append(stretch.samples)
             length = len(stretch.samples) / RATE
             self._offsets.append((at, at + length, stretch.start))
@@ -58,7 +60,7 @@ class Pack:
                 continue
             start, end = float(start), float(end)
             middle = (start + end) / 2
-            index = max((i for i, (a, _, _) in enumerate(self._offsets) if middle >= a - SILENCE / 2), default=0)
+            index = max((i for i, (a, _, _) in enumerate(self._offsets) if middle >= a - PAUSES[0] / 2), default=0)
             begin, until, base = self._offsets[index]
             a = base + min(max(start, begin), until) - begin
             b = base + min(max(end, start, begin), until) - begin
@@ -74,13 +76,18 @@ def packs(stretches: Iterable[Stretch], longest: float) -> Iterator[Pack]:
     length = 0.0
     for stretch in stretches:
         seconds = len(stretch.samples) / RATE
-        if gathered and length + SILENCE + seconds > longest:
+        pause = _pause(gathered[-1], stretch) if gathered else 0.0
+        if gathered and length + pause + seconds > longest:
             yield Pack(gathered)
-            gathered, length = [], 0.0
-        length += seconds + (SILENCE if gathered else 0.0)
+            gathered, length, pause = [], 0.0, 0.0
+        length += pause + seconds
         gathered.append(stretch)
     if gathered:
         yield Pack(gathered)
+
+
+def _pause(before: Stretch, after: Stretch) -> float:
+    return min(max(after.start - before.end, PAUSES[0]), PAUSES[1])
 
 
 def is_repetitive(text: str) -> bool:

@@ -92,6 +92,13 @@ def as_frames(content: bytes) -> bytes:
     return file.getvalue()
 
 
+def of_another_zip() -> bytes:
+    """Frames in an archive that wants a version of the format which is still to come."""
+    content = bytearray(as_frames(b"x"))
+    content[content.index(b"PK\1\2") + 6] = 64
+    return bytes(content)
+
+
 def torch_saved(*, new_form: bool) -> list[bytes]:
     import torch
 
@@ -117,7 +124,8 @@ def _torch_archive() -> list[tuple[str, bytes]]:
 def pickles() -> list[bytes]:
     made = [content for name, content in _torch_archive() if name.endswith("data.pkl")]
     old = b"\x80\0" + made[0][2:]  # a protocol on which torch remarks on the terminal
-    return [*made, pickle.dumps({"x": Payload(NOWHERE)}, 2), pickle.dumps({"a/b": [1, (2.5, None)]}, 2), old]
+    endless = b"c" + b"c\0" * 10_000 + b"\nx\n."  # the name of a class: torch makes a message of it
+    return [*made, endless, pickle.dumps({"x": Payload(NOWHERE)}, 2), pickle.dumps({"a/b": [1, (2.5, None)]}, 2), old]
 
 
 def as_torch_archive(content: bytes) -> bytes:

@@ -72,7 +72,9 @@ def read_frames(zip_path: str | Path) -> tuple[np.ndarray, np.ndarray]:
                         f"read_frames: {path}: {name} must be {expected}, got {'x'.join(map(str, image.shape[:2]))}"
                     )
                 images[row] = image
-    except (zipfile.BadZipFile, EOFError) as error:
+    except VTSumError:
+        raise
+    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:  # as zipfile's kinds are
         raise VTSumError(f"read_frames: {path} must be a zip file, got: {error}") from None
     indices = np.array([index for index, _ in order], dtype=np.int64)
     if np.any(np.diff(indices) == 0):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import pickletools
 import re
 import warnings
 import zipfile
@@ -44,9 +45,12 @@ def read_pt(path: str | os.PathLike[str], op: str, *, mmap: bool = False) -> Any
     """
     try:
         _check_size(path)
+        archived = _is_archive(path)
+        if archived:
+            _check_names(path)
         with warnings.catch_warnings():  # of odd pickles, torch has more to say than is of use to anybody here
             warnings.simplefilter("ignore")
-            if _is_archive(path):
+            if archived:
                 content = torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
             else:  # as torch.save wrote before 1.6
                 with _Bounded(io.FileIO(path)) as file:
@@ -71,12 +75,32 @@ def read_pt(path: str | os.PathLike[str], op: str, *, mmap: bool = False) -> Any
     return content
 
 
+_LONGEST_NAME = 1000  # characters; of a longer class torch makes a message in time that grows with the square
+
+
 class _Bounded(io.BufferedReader):
-    """A file that is never asked for more than it has: the memory for it would be taken first."""
+    """A file that is never asked for more than it has: the memory for it would be taken first. Its lines, names of
+    classes in a pickle, are as short as such names are."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         left = os.fstat(self.fileno()).st_size - self.tell()
         return super().read(left if size is None or size < 0 else min(size, left))
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        line = super().readline(_LONGEST_NAME)
+        if len(line) == _LONGEST_NAME:
+            raise ValueError(f"a name of more than {_LONGEST_NAME} characters")
+        return line
+
+
+def _check_names(path: str | os.PathLike[str]) -> None:
+    """Raise ValueError for an archive whose pickle is broken or names a class of an endless name."""
+    reader = torch._C.PyTorchFileReader(os.fspath(path))
+    if not reader.has_record("data.pkl"):  # type: ignore[attr-defined]  # torch's stubs leave it out
+        return
+    for opcode, argument, _ in pickletools.genops(reader.get_record("data.pkl")):
+        if opcode.name == "GLOBAL" and len(str(argument)) > _LONGEST_NAME:
+            raise ValueError(f"a name of more than {_LONGEST_NAME} characters")
 
 
 def _is_archive(path: str | os.PathLike[str]) -> bool:

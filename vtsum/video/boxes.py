@@ -53,8 +53,8 @@ def _moov(path: str | os.PathLike[str]) -> bytes:
     for kind, at, length in _top(path):
         if kind == b"moov":
             with contextlib.suppress(OSError), open(path, "rb") as file:
-                file.seek(at + 8)
-                return file.read(min(length - 8, _MOST_BYTES))
+                left = os.fstat(file.fileno()).st_size - file.seek(at + 8)
+                return file.read(min(length - 8, left, _MOST_BYTES))  # `read` takes the memory first
     return b""
 
 

@@ -16,9 +16,9 @@ def make_recogniser(name: str) -> Recogniser:
     """The recogniser of that name, loaded as far as it must be to know that it can be had.
 
     Args:
-        name (str): "auto" (the best Whisper that is at hand without a download: `at_hand`), "pocketsphinx" (or "pocketsphinx:fast", ":balanced", ":accurate"), "whisper:NAME_OR_FOLDER" (a
-            checkpoint of transformers), "faster-whisper:NAME_OR_FOLDER" (one converted for CTranslate2), or one of the
-            user's own (`vtsum.plugins`).
+        name (str): "auto" (the best Whisper that is at hand without a download: `at_hand`), "pocketsphinx" (or
+            "pocketsphinx:fast", ":balanced", ":accurate"), "whisper:NAME_OR_FOLDER" (a checkpoint of transformers),
+            "faster-whisper:NAME_OR_FOLDER" (one converted for CTranslate2), or one of the user's own (`vtsum.plugins`).
     Raises:
         VTSumError: another name, a package that is not installed, or a checkpoint that cannot be had.
     """

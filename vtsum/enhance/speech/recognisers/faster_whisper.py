@@ -20,7 +20,8 @@ class FasterWhisper:
         source (str): a folder that ct2-transformers-converter wrote, or a name that faster-whisper knows ("base.en")
             or finds on the hub or in its local cache.
         language (str | None): "en", "de", ...; None: detected in the first piece of sound.
-        device (str): "auto", "cpu" or "cuda". compute_type (str): CTranslate2's; "auto" is int8 on a CPU, twice as fast.
+        device (str): "auto", "cpu" or "cuda".
+        compute_type (str): CTranslate2's; "auto" is int8 on a CPU, twice as fast.
         label (str | None): what the transcript names as its source after "faster-whisper:"; None: `source`.
     Raises:
         VTSumError: faster-whisper is not installed, there is no such model, or it does not know the language.

@@ -102,7 +102,7 @@ def test_a_recogniser_that_cannot_be_had(clip, tmp_path, monkeypatch):
 
     monkeypatch.setattr(TRANSCRIBE, "make_recogniser", refuse)
     made = vtsum.summarize(clip, tmp_path / "o", model=ColourModel(), formats=["json"])
-    assert any("what is said could not be found: pocketsphinx is not to be had" in w for w in made.warnings)
+    assert any("what is said was not listened to: auto is not to be had" in w for w in made.warnings)
     with pytest.raises(VTSumError, match="whisper:x is not to be had"):
         vtsum.summarize(clip, tmp_path / "p", model=ColourModel(), formats=["json"], speech="whisper:x")
     with pytest.raises(VTSumError, match=r"none\.srt"):

@@ -65,11 +65,11 @@ def test_json_is_valid_and_says_why(made):
         "sampler": "coverage",
         "segmenter": "joint",
         "refine": "dpp",
-        "speech": "pocketsphinx",
+        "speech": "auto",
         "transcript": None,
         "denoiser": "embedded",
         "captioner": "embedded",
-        "speech_limit": 600.0,
+        "speech_limit": 3600.0,
     }
     assert len(data["frames"]["time"]) == 12
     assert data["frames"]["encoded_share"] == 1.0  # a short video is encoded whole

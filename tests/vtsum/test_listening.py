@@ -62,7 +62,8 @@ def test_the_users_words_are_in_the_text(told):
 
 def test_the_page_shows_the_words(told):
     html = told.files["html"].read_text(encoding="utf-8")
-    assert "What is said" in html
+    assert "What is seen and said" in html
+    assert "Transcript" in html
     assert html.count("Then stripes come past.") >= 2  # in the text and in the transcript
     assert "which mishears often" not in html
     assert 'class="voices" d="M' in html

@@ -14,6 +14,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup, escape
 
+from vtsum.enhance.speech.summary import is_unsure
 from vtsum.shown import clean
 from vtsum.summary.schema import SentenceEntry, ShotEntry, Speech, SummaryDocument
 from vtsum.summary.text import GUESS_NOTE, ORIGINS, clock_time
@@ -101,6 +102,7 @@ def render(data: SummaryDocument, video: bytes, pictures: dict[int, bytes]) -> s
     best = min(chosen, key=lambda shot: shot["rank"], default=None)
     duration = data["source"]["duration"]
     low, high = _value_range(data["frames"]["saliency"])
+    said = _said(data["speech"])
     origins = sorted({sentence["origin"] for sentence in data["text"]})
     return environment.get_template("report.html.j2").render(
         data=data,
@@ -120,7 +122,8 @@ def render(data: SummaryDocument, video: bytes, pictures: dict[int, bytes]) -> s
         origins=len(origins),
         sentences=[_sentence(s, data["shots"]) for s in data["text"]],
         guess_note=GUESS_NOTE if any(sentence["guess"] for sentence in data["text"]) else None,
-        said=_said(data["speech"]),
+        said=said,
+        unsure=any(word["unsure"] for line in said for word in line["words"]),
         voices=[_band(u["start"], u["end"], duration) for u in (data["speech"] or {"utterances": []})["utterances"]],
         line=curve_path(data["frames"]["time"], data["frames"]["saliency"], duration, low, high),
         low=low,
@@ -178,9 +181,15 @@ def _sentence(sentence: SentenceEntry, shots: Sequence[ShotEntry]) -> dict[str, 
 
 
 def _said(speech: Speech | None) -> list[dict[str, Any]]:
-    """The transcript: each utterance's time and text."""
+    """The transcript: each utterance's time and words."""
     utterances = speech["utterances"] if speech else []
-    return [{"at": u["start"], "text": " ".join(word["text"] for word in u["words"])} for u in utterances]
+    return [
+        {
+            "at": u["start"],
+            "words": [{"text": w["text"], "unsure": is_unsure(w["text"], w["confidence"])} for w in u["words"]],
+        }
+        for u in utterances
+    ]
 
 
 def _band(start: float, end: float, duration: float) -> tuple[float, float]:

@@ -113,9 +113,9 @@ def _ranks(values: np.ndarray) -> np.ndarray:
     return ((np.cumsum(counts) - (counts + 1) / 2) / (len(values) - 1))[inverse]
 
 
-def _is_sure(sentence: Sequence[Word]) -> bool:
-    """A word misheard makes a sentence false; "the" and "of" hardly do."""
-    return all(word.confidence >= SURE for word in sentence if plain(word.text) not in FUNCTION_WORDS)
+def is_unsure(text: str, confidence: float) -> bool:
+    """Whether a word heard with that confidence may make its sentence false: "the" and "of" hardly do."""
+    return confidence < SURE and plain(text) not in FUNCTION_WORDS
 
 
 def summarise_transcript(
@@ -147,7 +147,11 @@ def summarise_transcript(
     if limit < 0:
         raise ValueError(f"summarise_transcript: limit must be at least 0, got {limit}")
     lexicon = lexicon or embedded_lexicon()
-    sentences = [words for words in sentences_of(transcript, lexicon) if len(words) >= FEWEST and _is_sure(words)]
+    sentences = [
+        words
+        for words in sentences_of(transcript, lexicon)
+        if len(words) >= FEWEST and not any(is_unsure(w.text, w.confidence) for w in words)
+    ]
     spans = [(s[0].start, max(w.end for w in s)) for s in sentences]
     salient = moment_saliency(spans, saliency, fps)
     if not sentences or limit == 0:

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 import vtsum
+from tests.vtsum.clips import write_clip
 from tests.vtsum.fakes import ColourModel
 from vtsum.enhance.event_segmentation import find_shots
 from vtsum.recipes.procedural import write_video
 from vtsum.summary.progress import ignore
-from vtsum.summary.watching import AT_LEAST, SHARE, Watched, _Choice, watch
+from vtsum.summary.watching import AT_LEAST, SHARE, Watched, WatchedFrames, _Choice, watch
 from vtsum.video import probe
 
 LENGTHS = (23, 31, 12, 40, 17, 28, 9, 25, 33, 22)  # seconds between cuts
@@ -151,3 +152,28 @@ def test_a_summary_from_a_quarter_of_the_frames(video, tmp_path):
     assert len(made.data["frames"]["saliency"]) == sum(LENGTHS)
     starts = {round(shot["start"], 2) for shot in made.shots}
     assert {float(cut) for cut in np.cumsum(LENGTHS)[:-1]} <= starts
+
+
+@pytest.mark.parametrize(
+    ("pix_fmt", "codec"),
+    [
+        ("yuv420p", "libx264"),
+        ("yuv420p10le", "libx264"),
+        ("rgb24", "libx264rgb"),
+        ("rgb8", "gif"),
+        ("gray10le", "ffv1"),
+    ],
+)
+def test_changes_are_seen_in_every_pixel_format(tmp_path, pix_fmt, codec):
+    """Deep, RGB and palette pictures have no plane of 8-bit luma to be looked at as it is."""
+
+    def picture(number: int, time: float) -> np.ndarray:
+        return np.full((90, 160, 3), 20 if number < 60 else 200, np.uint8)
+
+    path = tmp_path / ("a.gif" if codec == "gif" else "a.mkv")
+    write_clip(path, [i / 25 for i in range(100)], picture, codec=codec, pix_fmt=pix_fmt)
+    frames = WatchedFrames(path, probe(path), 1.0, 32, lambda stage, done: None)
+    assert sum(len(batch) for batch in frames.batches(8)) == 4
+    assert frames.changes.boundary(2.0, 3.0) == pytest.approx(2.4, abs=0.01)
+    assert frames.changes.brightness(0.0, 2.0) < 40
+    assert frames.changes.brightness(3.0, 4.0) > 180

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 BATCH = 32  # frames encoded at once
 SHARE = 0.25  # of the sampled frames that are encoded
 AT_LEAST = 40  # frames are encoded where the video has so many: a short one is encoded whole
+_GREY = 80  # pixels a side, of which changes compare 20
 SMOOTHING = 1.0  # frames, of the Gaussian over saliency: nearer to raters (docs/summary_refinement.md)
 Sampler = Literal["coverage", "uniform", "all"]
 SAMPLERS: tuple[Sampler, ...] = ("coverage", "uniform", "all")
@@ -66,7 +67,11 @@ class WatchedFrames(FramesAhead):
         super().__init__(source, fps, size, lambda done: tell("read", min(done / whole, 0.99)), self._see)
 
     def _see(self, time: float, frame: VideoFrame) -> None:
-        if frame.planes and frame.format.components[0].bits == 8:
+        form = frame.format
+        first = form.components[0]
+        if first.bits != 8 or not first.is_luma or form.has_palette:  # deeper, RGB, a palette: brought to 8-bit grey
+            frame = frame.reformat(min(frame.width, _GREY), min(frame.height, _GREY), "gray")
+        if frame.planes:
             plane = frame.planes[0]
             self.changes.see(time, memoryview(plane), plane.line_size, plane.width, plane.height)
 

@@ -111,6 +111,8 @@ def torch_saved(*, new_form: bool) -> list[bytes]:
     return made
 
 
+#: A box of some 2^63 bytes, and then another.
+FAR_BOX = b"\0\0\0\1free" + b"\x7f" + b"\xff" * 7 + b"\0\0\0\x08moov"
 #: A pickle of the older form, whose string says it has 2 GB.
 LONG_STRING = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}q\0(X\x10\0\0\x80..."
 
@@ -125,7 +127,15 @@ def pickles() -> list[bytes]:
     made = [content for name, content in _torch_archive() if name.endswith("data.pkl")]
     old = b"\x80\0" + made[0][2:]  # a protocol on which torch remarks on the terminal
     endless = b"c" + b"c\0" * 10_000 + b"\nx\n."  # the name of a class: torch makes a message of it
-    return [*made, endless, pickle.dumps({"x": Payload(NOWHERE)}, 2), pickle.dumps({"a/b": [1, (2.5, None)]}, 2), old]
+    escaped = made[0].replace(b"ctorch._utils", b"c\\ud800torch._utils", 1)
+    return [
+        *made,
+        endless,
+        escaped,
+        pickle.dumps({"x": Payload(NOWHERE)}, 2),
+        pickle.dumps({"a/b": [1, (2.5, None)]}, 2),
+        old,
+    ]
 
 
 def as_torch_archive(content: bytes) -> bytes:

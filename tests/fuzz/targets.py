@@ -17,6 +17,7 @@ from tests.fuzz.seeds import (
     BOMB,
     CAPTIONS,
     DEEPSPEED,
+    FAR_BOX,
     LONG_STRING,
     PLAIN,
     SRT,
@@ -252,6 +253,6 @@ TARGETS = (
     Target("metrics", "metrics.jsonl", texts('{"step": 1, "loss": 0.5}\n{"step": 2, "loss": null}\n'), _metrics,
            _JSON_WORDS),
     Target("summary", "summary.json", documents(SUMMARY), _summary, _JSON_WORDS, True),
-    Target("boxes and first bytes", "a.mp4", lambda: [*films(), b"moovmoov" + bytes(17)], _boxes,
+    Target("boxes and first bytes", "a.mp4", lambda: [*films(), b"moovmoov" + bytes(17), FAR_BOX], _boxes,
            (b"moov", b"trak", b"elst", b"stsz", b"\0\0\0\1", b"ftyp")),
 )  # fmt: skip

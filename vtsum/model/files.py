@@ -46,11 +46,10 @@ def read_pt(path: str | os.PathLike[str], op: str, *, mmap: bool = False) -> Any
     try:
         _check_size(path)
         archived = _is_archive(path)
-        if archived:
-            _check_names(path)
         with warnings.catch_warnings():  # of odd pickles, torch has more to say than is of use to anybody here
             warnings.simplefilter("ignore")
             if archived:
+                _check_names(path)
                 content = torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
             else:  # as torch.save wrote before 1.6
                 with _Bounded(io.FileIO(path)) as file:

@@ -111,8 +111,8 @@ def torch_saved(*, new_form: bool) -> list[bytes]:
     return made
 
 
-#: A box of some 2^63 bytes, and then another.
-FAR_BOX = b"\0\0\0\1free" + b"\x7f" + b"\xff" * 7 + b"\0\0\0\x08moov"
+#: A box of nearly 2^64 bytes.
+FAR_BOX = b"\0\0\0\1free" + b"\xff" * 8 + bytes(8)
 #: A pickle of the older form, whose string says it has 2 GB.
 LONG_STRING = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}q\0(X\x10\0\0\x80..."
 

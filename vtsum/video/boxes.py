@@ -78,7 +78,7 @@ def _top(path: str | os.PathLike[str]) -> Iterator[tuple[bytes, int, int]]:
                     return
                 yield kind, at, length
                 at += length
-    except (OSError, OverflowError):
+    except (OSError, OverflowError, ValueError):
         return
 
 

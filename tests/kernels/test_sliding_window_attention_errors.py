@@ -155,7 +155,7 @@ def test_an_explicit_backend_does_not_fall_back(cpp: None) -> None:
     ],
 )
 def test_the_compiled_op_checks_again(cpp: None, change: dict[int, Any], message: str) -> None:
-    arguments: list[Any] = [GOOD, GOOD, GOOD, None, None, None, None, 2, 2, 1, False, 0.3, 0.0, False]
+    arguments: list[Any] = [GOOD, GOOD, GOOD, None, None, None, None, 2, 2, 1, False, 0.3, 0.0, 0, False]
     for position, value in change.items():
         arguments[position] = value
     with pytest.raises(RuntimeError, match=message):
@@ -166,14 +166,14 @@ def test_the_compiled_op_looks_at_the_sequences_before_it_reads_them(cpp: None) 
     one = GOOD[:1]
     for ends in ([0, 11], [0, 20, 10], [3, 10], [0, 5]):
         cu_seqlens = torch.tensor(ends, dtype=torch.int32)
-        arguments = (one, one, one, None, cu_seqlens, None, None, 2, 2, 1, False, 0.3, 0.0, False)
+        arguments = (one, one, one, None, cu_seqlens, None, None, 2, 2, 1, False, 0.3, 0.0, 0, False)
         with pytest.raises(RuntimeError, match="cu_seqlens must rise from 0 to the total of 10 frames"):
             torch.ops.vtsum_kernels.sliding_window_attention_fwd(*arguments)
 
 
 def test_the_compiled_backward_checks_again(cpp: None) -> None:
     def backward(dout: Any, dlse: Any) -> Any:
-        rest = (None, None, None, None, dlse, None, None, 2, 2, 1, False, 0.3, 0.0)
+        rest = (None, None, None, None, dlse, None, None, 2, 2, 1, False, 0.3, 0.0, 0)
         return torch.ops.vtsum_kernels.sliding_window_attention_bwd(dout, GOOD, GOOD, GOOD, *rest)
 
     with pytest.raises(RuntimeError, match="dout must be of q's shape and dtype"):

@@ -31,7 +31,12 @@ def call(q: Any = GOOD, k: Any = GOOD, v: Any = GOOD, window: Any = 5, **options
         (
             {"k": GOOD[:, :, :9], "v": GOOD[:, :, :9]},
             ValueError,
-            r"k must be of shape \[B, K, T, D\] with q's other sizes = \[2, 3, 10, 8\], got \[2, 3, 9, 8\]",
+            "k must be at least as long as q, which has 10 frames, got 9",
+        ),
+        (
+            {"k": GOOD[..., :7], "v": GOOD[..., :7]},
+            ValueError,
+            r"k must be of shape \[B, K, T, D\] with q's other sizes = \[2, 3, 10, 8\], got \[2, 3, 10, 7\]",
         ),
         (
             {"k": GOOD[:, :2], "v": GOOD[:, :2]},

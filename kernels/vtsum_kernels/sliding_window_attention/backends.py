@@ -64,9 +64,10 @@ def preferred(call: Call) -> str | None:
 
     Few queries against many keys are faster as plain products, without rows that nobody asked for.
     """
-    queries, keys = call.q.shape[2], call.k.shape[2]
-    if queries <= FEW_QUERIES and call.cu_seqlens_k is None and keys > MAX_KEYS_RECOMPUTED and 4 * queries <= keys:
-        return "reference"
+    if call.more_keys and call.cu_seqlens_k is None:
+        queries, keys = call.q.shape[2], call.k.shape[2]
+        if queries <= FEW_QUERIES and keys > MAX_KEYS_RECOMPUTED and 4 * queries <= keys:
+            return "reference"
     keys = window_keys(call)
     if keys <= MAX_KEYS_RECOMPUTED or flash.can_run(call) is not None:
         return None

@@ -244,7 +244,10 @@ OF_FAMILY: dict[str, list[tuple[Case, torch.dtype]]] = {
     ],
     "general": [
         (case, dtype)
-        for case in (Case(**PACKED, bias=True, dropout_p=0.3, row_offset=2**32 - 20), Case(shift=True, bias=True, dilation=2, width=16))
+        for case in (
+            Case(**PACKED, bias=True, dropout_p=0.3, row_offset=2**32 - 20),
+            Case(shift=True, bias=True, dilation=2, width=16),
+        )
         for dtype in (FLOAT, HALF, BRAIN)
     ],
 }  # fmt: skip

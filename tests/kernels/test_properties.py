@@ -25,7 +25,9 @@ def calls(draw: st.DrawFn) -> dict[str, Any]:
     side = st.integers(0 if shift or with_bias else -1, 12)
     frames, packed = draw(st.integers(0, 180)), draw(st.booleans())
     ends = sorted([0, frames, *draw(st.lists(st.integers(0, frames), max_size=4))]) if packed else None
-    more = draw(st.lists(st.integers(0, 90), min_size=1, max_size=len(ends or [0, 1]) - 1)) if draw(st.booleans()) else []
+    more = (
+        draw(st.lists(st.integers(0, 90), min_size=1, max_size=len(ends or [0, 1]) - 1)) if draw(st.booleans()) else []
+    )
     return {
         "batch": 1 if packed else draw(st.integers(0, 3)),
         "heads": key_heads * group,

@@ -125,7 +125,9 @@ def check_more_keys(cu_seqlens: Tensor, cu_seqlens_k: Any, k: Tensor) -> Tensor:
     if values_are_free(k):
         for n, (queries, keys) in enumerate(zip(cu_seqlens.diff().tolist(), checked.diff().tolist(), strict=True)):
             if keys < queries:
-                checks.fail(NAME, name, f"such that sequence {n} has as many keys as its {queries} queries, or more", keys)
+                checks.fail(
+                    NAME, name, f"such that sequence {n} has as many keys as its {queries} queries, or more", keys
+                )
     return checked
 
 

@@ -25,7 +25,7 @@ def drop_below(p: float) -> int:
 
 
 def frame_number(frames: Tensor, row_offset: int) -> Tensor:
-    """The counter's word for a row or a key: its number in the whole sequence, of which frame 0 here is `row_offset`."""
+    """The counter's word for a row or a key: its number in the whole sequence, in which frame 0 is `row_offset`."""
     return (frames + row_offset) & _WORD
 
 

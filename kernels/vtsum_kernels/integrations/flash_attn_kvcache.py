@@ -110,14 +110,14 @@ def flash_attn_with_kvcache(
     checks.matches(_OP, "k_cache", k_cache, "q", q)
     checks.matches(_OP, "v_cache", v_cache, "k_cache", k_cache)
     checks.has_shape(_OP, "v_cache", v_cache, tuple(k_cache.shape), "k_cache's [C, S, K, D]")
-    for name, x, remedy in (
+    for name, refused, remedy in (
         ("rotary_cos", rotary_cos, "rotate q and k beforehand"),
         ("rotary_sin", rotary_sin, "rotate q and k beforehand"),
         ("block_table", block_table, "a paged cache is not served"),
         ("alibi_slopes", alibi_slopes, "flash_attn_func serves them"),
     ):
-        if x is not None:
-            raise NotImplementedError(f"{_OP}: {name} must be None, got {type(x).__name__}; {remedy}")
+        if refused is not None:
+            raise NotImplementedError(f"{_OP}: {name} must be None, got {type(refused).__name__}; {remedy}")
     if softcap != 0.0:
         raise NotImplementedError(f"{_OP}: softcap must be 0.0, got {softcap}")
     if num_splits not in (0, 1):
@@ -140,13 +140,13 @@ def flash_attn_with_kvcache(
         checks.fail(_OP, "cache_seqlens", "given where k and v are, which are written behind them", None)
     length = room if cache_seqlens is None else _lengths("cache_seqlens", cache_seqlens, q)
     if k is not None or v is not None:
-        for name, x in (("k", k), ("v", v)):
-            checks.matches(_OP, name, x, "q", q)
-            checks.has_rank(_OP, name, x, 4, "[B, Tnew, K, D]")
+        checks.is_tensor(_OP, "k", k)
+        checks.is_tensor(_OP, "v", v)
         assert k is not None
         assert v is not None
-        new = k.shape[1]
+        new = k.shape[1] if k.dim() == 4 else 1
         for name, x in (("k", k), ("v", v)):
+            checks.matches(_OP, name, x, "q", q)
             checks.has_shape(_OP, name, x, (batch, new, *k_cache.shape[2:]), "[B, Tnew, K, D]")
         _has_room(length, new, room)
         _append(k_cache, k, rows, length)

@@ -40,20 +40,20 @@ class Aligned(NamedTuple):
 
     call: Call
     rows: Tensor | None  # [Tq]; None: the last ones
-    count: int
+    queries: int
 
     def chosen(self, x: Tensor) -> Tensor:
         """Those of x [B, H, T, ...]."""
-        return x[:, :, x.shape[2] - self.count :] if self.rows is None else x.index_select(2, self.rows)
+        return x[:, :, x.shape[2] - self.queries :] if self.rows is None else x.index_select(2, self.rows)
 
 
 def aligned(call: Call) -> Aligned:
     """The call as the backends want it that take as many rows as keys."""
-    count = call.q.shape[2]
+    queries = call.q.shape[2]
     if call.cu_seqlens_k is not None:
         return _packed(call)
-    q = torch.cat([call.q.new_zeros(*call.q.shape[:2], call.k.shape[2] - count, call.q.shape[3]), call.q], 2)
-    return Aligned(call._replace(q=q), None, count)
+    q = torch.cat([call.q.new_zeros(*call.q.shape[:2], call.k.shape[2] - queries, call.q.shape[3]), call.q], 2)
+    return Aligned(call._replace(q=q), None, queries)
 
 
 def _packed(call: Call) -> Aligned:

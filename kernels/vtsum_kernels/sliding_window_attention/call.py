@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -135,7 +135,7 @@ def check_row_offset(row_offset: Any) -> int:
     """In the 32 bits that dropout counts in."""
     if isinstance(row_offset, bool) or not isinstance(row_offset, (int, torch.SymInt)):
         checks.fail(NAME, "row_offset", "an int", type(row_offset).__name__, TypeError)
-    return row_offset % (1 << 32)
+    return cast(int, row_offset) % (1 << 32)
 
 
 def check_bias(bias: Any, q: Tensor, heads: int, left: int, right: int, shift: bool) -> Tensor:

@@ -87,7 +87,7 @@ def launches(case: Case | triton_memory.Case) -> list[Launch]:
     seed = torch.zeros(1, dtype=torch.int64) if case.options else None
     dlse = torch.zeros(shape) if case.options else None
     inputs = (*qkv, mask, sequences, bias, seed)
-    options = (side, side, 2 if case.options else 1, case.options, 0.1, 0.2 if case.options else 0.0)
+    options = (side, side, 2 if case.options else 1, case.options, 0.1, 0.2 if case.options else 0.0, 7)
 
     with mock.patch.object(kit, "start", record):
         sliding.forward(*inputs, *options, True)

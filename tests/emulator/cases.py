@@ -31,6 +31,7 @@ class Case:
     mask: bool = False
     lengths: tuple[int, ...] = ()  # of packed sequences; their sum is the number of frames
     dropout_p: float = 0.0
+    row_offset: int = 0
     transposed: bool = False  # laid out as [B, T, H, D]
     offset: int = 0  # elements by which rows miss their alignment
     amplitude: float = 1.0
@@ -76,7 +77,7 @@ class Case:
             assert self.batch == 1
             options["cu_seqlens"] = torch.tensor([0, *self.lengths]).cumsum(0).int()
         if self.dropout_p:
-            options |= {"seed": torch.tensor([SEED]), "dropout_p": self.dropout_p}
+            options |= {"seed": torch.tensor([SEED]), "dropout_p": self.dropout_p, "row_offset": self.row_offset}
         return Call(q, k, v, self.left, self.right, self.dilation, self.shift, self.scale, **options)
 
     def gradients(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
@@ -243,7 +244,10 @@ OF_FAMILY: dict[str, list[tuple[Case, torch.dtype]]] = {
     ],
     "general": [
         (case, dtype)
-        for case in (Case(**PACKED, bias=True, dropout_p=0.3), Case(shift=True, bias=True, dilation=2, width=16))
+        for case in (
+            Case(**PACKED, bias=True, dropout_p=0.3, row_offset=2**32 - 20),
+            Case(shift=True, bias=True, dilation=2, width=16),
+        )
         for dtype in (FLOAT, HALF, BRAIN)
     ],
 }  # fmt: skip

@@ -37,6 +37,7 @@ class Params(ctypes.Structure):
         ("border", c_int32),
         ("scale", c_double),
         ("dtype", c_int32),
+        ("row_offset", c_uint32),
     ]
 
 
@@ -57,6 +58,7 @@ class Call:
     bias: Tensor | None = None  # float32 [H, N]
     seed: Tensor | None = None  # int64 [1]
     dropout_p: float = 0.0
+    row_offset: int = 0
 
     @property
     def scale_used(self) -> float:
@@ -96,6 +98,7 @@ def _params(call: Call, keep: list[Tensor]) -> Params:
         assert call.seed is not None
         p.seed = call.seed.data_ptr()
         p.drop_below, p.keep_scale = int(call.dropout_p * 2**32), 1 / (1 - call.dropout_p)
+        p.row_offset = call.row_offset
     return p
 
 

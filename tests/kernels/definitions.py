@@ -58,16 +58,29 @@ def spread_bias(bias: Tensor, frames: int, before: int, dilation: int) -> Tensor
     return bias[:, steps.clamp(0, bias.shape[1] - 1).long()] * inside
 
 
+def rows_of_queries(queries: int, keys: int, ends: Sequence[int] | None, query_ends: Sequence[int] | None) -> list[int]:
+    """The key beside which each query stands: those of a sequence beside its last keys."""
+    if query_ends is None:
+        return list(range(keys - queries, keys))
+    assert ends is not None
+    counts = (last - first for first, last in itertools.pairwise(query_ends))
+    return [row for last, count in zip(ends[1:], counts, strict=True) for row in range(last - count, last)]
+
+
 @cache
-def keep_mask(seed: int, shape: tuple[int, int, int], p: float) -> Tensor:
-    """[B, H, T, T]: 0 where dropout drops a weight, 1 / (1 - p) elsewhere. Philox4x32-10 in plain integers."""
+def keep_mask(seed: int, shape: tuple[int, int, int], p: float, row_offset: int = 0) -> Tensor:
+    """[B, H, T, T]: 0 where dropout drops a weight, 1 / (1 - p) elsewhere. Philox4x32-10 in plain integers.
+
+    row_offset: the number of the first frame, counted modulo 2^32.
+    """
     batch, heads, frames = shape
     kept = torch.zeros(batch, heads, frames, frames, dtype=torch.float64, device="cpu")
     for b in range(batch):
         for h in range(heads):
             for i in range(frames):
                 for j in range(frames):
-                    c, key = [i, j, b * heads + h, 0], [seed & 0xFFFFFFFF, seed >> 32]
+                    row, column = ((x + row_offset) % 2**32 for x in (i, j))
+                    c, key = [row, column, b * heads + h, 0], [seed & 0xFFFFFFFF, seed >> 32]
                     for _ in range(10):
                         x, y = c[0] * 0xD2511F53, c[2] * 0xCD9E8D57
                         c = [(y >> 32) ^ c[1] ^ key[0], y & 0xFFFFFFFF, (x >> 32) ^ c[3] ^ key[1], x & 0xFFFFFFFF]
@@ -92,24 +105,31 @@ def sliding_window_attention(
     seed: int | None = None,
     dropout_p: float = 0.0,
     over_all: bool = False,
+    query_ends: Sequence[int] | None = None,
+    row_offset: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """out [B, H, T, D] and lse [B, H, T] from q [B, H, T, D], k and v [B, K, T, D].
+    """out [B, H, Tq, D] and lse [B, H, Tq] from q [B, H, Tq, D], k and v [B, K, T, D].
 
     Args:
         ends: where packed sequences begin and end. key_mask: bool [B, T]. bias: [H, N]. seed: of the dropout.
+        query_ends: where those of q do, if it has fewer frames. row_offset: the number dropout gives the first key.
         over_all: the softmax runs among all valid keys of a sequence, of which the window then keeps its part.
     """
-    batch, heads, frames, dim = q.shape
+    batch, heads, queries, dim = q.shape
+    frames = k.shape[2]
+    rows = rows_of_queries(queries, frames, ends, query_ends)
     k, v = (x.repeat_interleave(heads // k.shape[1], 1) for x in (k, v))
     mask = window_mask(frames, windows(frames, left, right, dilation, shift, ends), key_mask, batch).to(q.device)
     over = window_mask(frames, windows(frames, -1, -1, ends=ends), key_mask, batch).to(q.device) if over_all else mask
     scores = q @ k.transpose(-1, -2) * (1 / math.sqrt(dim) if scale is None else scale)
     if bias is not None:
-        scores = scores + spread_bias(bias, frames, left + right if shift else left, dilation).to(scores.dtype)
+        spread = spread_bias(bias, frames, left + right if shift else left, dilation).to(scores.dtype)
+        scores = scores + spread[:, rows]
+    mask, over = mask[:, :, rows], over[:, :, rows]
     scores = scores.masked_fill(~over, torch.finfo(q.dtype).min)
     weights = torch.softmax(scores, -1).masked_fill(~mask, 0.0)
     if seed is not None:
-        weights = weights * keep_mask(seed, (batch, heads, frames), dropout_p).to(weights)
+        weights = weights * keep_mask(seed, (batch, heads, frames), dropout_p, row_offset)[:, :, rows].to(weights)
     some = over.any(-1).expand(scores.shape[:-1])
     return weights @ v, torch.logsumexp(scores, -1).masked_fill(~some, -math.inf)
 

@@ -180,7 +180,7 @@ def _flash_forward(func: Any) -> Callable[..., Any]:
     def call(q: Tensor, k: Tensor, v: Tensor, *rest: Any, scale: float, **kwargs: Any) -> Any:
         left, right = kwargs["window_size_left"], kwargs["window_size_right"]
         rows = [x.transpose(1, 2) for x in (q, k, v)]
-        options = (None, None, None, None, left, right, 1, False, scale, 0.0)
+        options = (None, None, None, None, left, right, 1, False, scale, 0.0, 0)
         out, lse = _OPS.sliding_window_attention_fwd(*rows, *options, True)
         nothing = q.new_empty(0, dtype=torch.int64)
         return out.transpose(1, 2), lse, nothing, nothing, q.new_empty(0)
@@ -192,7 +192,7 @@ def _flash_backward(func: Any) -> Callable[..., Any]:
     def call(dout: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any, scale: float, **kwargs: Any) -> Any:
         left, right = kwargs["window_size_left"], kwargs["window_size_right"]
         rows = [x.transpose(1, 2) for x in (dout, q, k, v)]
-        options = (None, None, None, None, None, None, None, left, right, 1, False, scale, 0.0)
+        options = (None, None, None, None, None, None, None, left, right, 1, False, scale, 0.0, 0)
         dq, dk, dv, _ = _OPS.sliding_window_attention_bwd(*rows, *options)
         shared = (x.unflatten(1, (k.shape[2], -1)).sum(2) for x in (dk, dv))
         return tuple(x.transpose(1, 2) for x in (dq, *shared))

@@ -78,7 +78,7 @@ def test_opcheck_of_the_window(place: str, dtype: torch.dtype, full: bool) -> No
     if full:
         cu_seqlens = torch.tensor([0, 12, 20], dtype=torch.int32)
         extras = (torch.rand(1, 20) > 0.3, cu_seqlens, random(4, 7), torch.tensor([7]))
-    options = (2, 1, 1, full, 0.25, 0.3 if full else 0.0)
+    options = (2, 1, 1, full, 0.25, 0.3 if full else 0.0, 5)
     for need_lse in (False, True):
         torch.library.opcheck(op("sliding_window_attention_fwd", place), (q, k, v, *extras, *options, need_lse))
     dlse = random(1, 4, 20, grad=False) if full else None
@@ -294,7 +294,7 @@ def test_the_registered_ops_refuse_tensors_of_another_device(cuda: None) -> None
         pytest.skip("a pretended GPU says so itself")
     q = torch.randn(1, 2, 9, 16)
     mask = torch.ones(1, 9, dtype=torch.bool, device="cpu")
-    options = (1, 1, 1, False, 0.25, 0.0)
+    options = (1, 1, 1, False, 0.25, 0.0, 0)
     with pytest.raises(RuntimeError, match="all tensors must be on the device of q"):
         OPS.sliding_window_attention_fwd(q, q, q, mask, None, None, None, *options, False)
     x, keys, factor = torch.randn(1, 9, 2, 8), torch.randn(1, 2, 5, 8), torch.ones(1, 2, 9, device="cpu")

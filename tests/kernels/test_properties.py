@@ -24,6 +24,10 @@ def calls(draw: st.DrawFn) -> dict[str, Any]:
     shift, with_bias = draw(st.booleans()), draw(st.booleans())
     side = st.integers(0 if shift or with_bias else -1, 12)
     frames, packed = draw(st.integers(0, 180)), draw(st.booleans())
+    ends = sorted([0, frames, *draw(st.lists(st.integers(0, frames), max_size=4))]) if packed else None
+    more = (
+        draw(st.lists(st.integers(0, 90), min_size=1, max_size=len(ends or [0, 1]) - 1)) if draw(st.booleans()) else []
+    )
     return {
         "batch": 1 if packed else draw(st.integers(0, 3)),
         "heads": key_heads * group,
@@ -36,8 +40,10 @@ def calls(draw: st.DrawFn) -> dict[str, Any]:
         "shift": shift,
         "with_bias": with_bias,
         "masked": draw(st.booleans()),
-        "ends": sorted([0, frames, *draw(st.lists(st.integers(0, frames), max_size=4))]) if packed else None,
+        "ends": ends,
+        "more": more,  # keys than queries, of each sequence
         "dropout_p": draw(st.sampled_from([0.0, 0.0, 0.3])),
+        "row_offset": draw(st.sampled_from([0, 0, 7, -20, 2**32 - 50])),
         "layouts": draw(st.lists(st.sampled_from(["bhtd", "bthd", "strided", "expanded"]), min_size=3, max_size=3)),
         "dtype": draw(st.sampled_from([torch.float32, torch.float16, torch.bfloat16, torch.float64])),
         "seed": draw(st.integers(0, 2**31)),
@@ -60,15 +66,20 @@ def agrees_with_the_reference(call: dict[str, Any], backend: str, device: str) -
     generator = torch.Generator().manual_seed(call["seed"])
     batch, frames, dim, dtype = call["batch"], call["frames"], call["dim"], call["dtype"]
     heads, key_heads = call["heads"], call["key_heads"]
-    numbers = [torch.randn(batch, n, frames, dim, generator=generator).to(dtype) for n in (heads, key_heads, key_heads)]
+    more, ends = call["more"], call["ends"]
+    key_ends = [] if ends is None else [end + sum(more[:n]) for n, end in enumerate(ends)]
+    keys = frames + sum(more)
+    sizes = ((heads, frames), (key_heads, keys), (key_heads, keys))
+    numbers = [torch.randn(batch, n, count, dim, generator=generator).to(dtype) for n, count in sizes]
     entries = (2 if call["shift"] else 1) * (call["left"] + call["right"]) + 1
     if call["with_bias"]:
         wide = torch.float64 if dtype == torch.float64 else torch.float32
         numbers.append(torch.randn(heads, entries, generator=generator).to(wide))
-    mask = torch.rand(batch, frames, generator=generator) > 0.3 if call["masked"] else None
+    mask = torch.rand(batch, keys, generator=generator) > 0.3 if call["masked"] else None
     along = torch.randn(batch, heads, frames, dim, generator=generator).to(dtype)
     along_lse = torch.randn(batch, heads, frames, generator=generator)
-    cu_seqlens = None if call["ends"] is None else torch.tensor(call["ends"])
+    cu_seqlens = None if ends is None else torch.tensor(ends)
+    cu_seqlens_k = torch.tensor(key_ends) if key_ends and more else None
 
     def results(backend: str, device: str, wide: bool) -> list[torch.Tensor]:
         moved = [x.to(device, torch.float64 if wide else x.dtype) for x in numbers]
@@ -87,9 +98,11 @@ def agrees_with_the_reference(call: dict[str, Any], backend: str, device: str) -
                 dilation=call["dilation"],
                 key_padding_mask=None if some_mask is None else some_mask.to(device),
                 cu_seqlens=None if cu_seqlens is None else cu_seqlens.to(device),
+                cu_seqlens_k=None if cu_seqlens_k is None else cu_seqlens_k.to(device),
                 bias=inputs[3] if call["with_bias"] else None,
                 border="shift" if call["shift"] else "truncate",
                 dropout_p=call["dropout_p"],
+                row_offset=call["row_offset"],
                 return_lse=True,
                 backend=backend,
             )

@@ -31,7 +31,12 @@ def call(q: Any = GOOD, k: Any = GOOD, v: Any = GOOD, window: Any = 5, **options
         (
             {"k": GOOD[:, :, :9], "v": GOOD[:, :, :9]},
             ValueError,
-            r"k must be of shape \[B, K, T, D\] with q's other sizes = \[2, 3, 10, 8\], got \[2, 3, 9, 8\]",
+            "k must be at least as long as q, which has 10 frames, got 9",
+        ),
+        (
+            {"k": GOOD[..., :7], "v": GOOD[..., :7]},
+            ValueError,
+            r"k must be of shape \[B, K, T, D\] with q's other sizes = \[2, 3, 10, 8\], got \[2, 3, 10, 7\]",
         ),
         (
             {"k": GOOD[:, :2], "v": GOOD[:, :2]},
@@ -155,7 +160,7 @@ def test_an_explicit_backend_does_not_fall_back(cpp: None) -> None:
     ],
 )
 def test_the_compiled_op_checks_again(cpp: None, change: dict[int, Any], message: str) -> None:
-    arguments: list[Any] = [GOOD, GOOD, GOOD, None, None, None, None, 2, 2, 1, False, 0.3, 0.0, False]
+    arguments: list[Any] = [GOOD, GOOD, GOOD, None, None, None, None, 2, 2, 1, False, 0.3, 0.0, 0, False]
     for position, value in change.items():
         arguments[position] = value
     with pytest.raises(RuntimeError, match=message):
@@ -166,14 +171,14 @@ def test_the_compiled_op_looks_at_the_sequences_before_it_reads_them(cpp: None) 
     one = GOOD[:1]
     for ends in ([0, 11], [0, 20, 10], [3, 10], [0, 5]):
         cu_seqlens = torch.tensor(ends, dtype=torch.int32)
-        arguments = (one, one, one, None, cu_seqlens, None, None, 2, 2, 1, False, 0.3, 0.0, False)
+        arguments = (one, one, one, None, cu_seqlens, None, None, 2, 2, 1, False, 0.3, 0.0, 0, False)
         with pytest.raises(RuntimeError, match="cu_seqlens must rise from 0 to the total of 10 frames"):
             torch.ops.vtsum_kernels.sliding_window_attention_fwd(*arguments)
 
 
 def test_the_compiled_backward_checks_again(cpp: None) -> None:
     def backward(dout: Any, dlse: Any) -> Any:
-        rest = (None, None, None, None, dlse, None, None, 2, 2, 1, False, 0.3, 0.0)
+        rest = (None, None, None, None, dlse, None, None, 2, 2, 1, False, 0.3, 0.0, 0)
         return torch.ops.vtsum_kernels.sliding_window_attention_bwd(dout, GOOD, GOOD, GOOD, *rest)
 
     with pytest.raises(RuntimeError, match="dout must be of q's shape and dtype"):

@@ -54,6 +54,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "packed": {"shape": (1, 1, 1, 71, 16), "ends": [0, 30, 30, 31, 38, 71], "transposed": True},
     "dilated": {"shape": (1, 1, 1, 61, 16), "dilation": 3},
     "dropout": {"shape": (1, 2, 2, 40, 16), "p": 0.3},
+    "dropout of a part": {"shape": (1, 1, 1, 40, 16), "p": 0.3, "row_offset": 2**32 - 17},
     "all": {
         "shape": (1, 2, 1, 75, 24),
         "ends": [0, 3, 70, 75],
@@ -88,6 +89,7 @@ class Inputs:
         dilation: int = 1,
         p: float = 0.0,
         transposed: bool = False,
+        row_offset: int = 0,
     ) -> None:
         batch, heads, key_heads, frames, dim = shape
         self.shape, self.dtype, self.ends = shape, dtype, ends
@@ -105,7 +107,7 @@ class Inputs:
         self.bias = torch.randn(heads, (2 if shift else 1) * (left + right) + 1) if bias else None
         self.dlse = torch.randn(batch, heads, frames) if dlse else None
         self.seed = torch.tensor([SEED]) if p > 0 else None
-        self.options = (left, right, dilation, shift, 0.3, p)
+        self.options = (left, right, dilation, shift, 0.3, p, row_offset)
 
     def run(self, device: str = DEVICE) -> dict[str, Tensor]:
         """out, lse and all gradients by the Triton kernels; what padded frames hold is NaN."""
@@ -129,14 +131,14 @@ class Inputs:
 
     def expect(self, dtype: torch.dtype) -> dict[str, Tensor]:
         """The same by dense attention in `dtype`: float64 is the definitions. dk and dv have the query's heads."""
-        left, right, dilation, shift, scale, p = self.options
+        left, right, dilation, shift, scale, p, row_offset = self.options
         q, k, v = (x.to(dtype, copy=True) for x in (self.q, self.k, self.v))
         k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], 1) for x in (k, v))
         bias = None if self.bias is None else self.bias.to(dtype, copy=True)
         leaves = [x.requires_grad_() for x in (q, k, v, bias) if x is not None]
         out, lse = definitions.sliding_window_attention(
             q, k, v, left, right, scale=scale, dilation=dilation, shift=shift, ends=self.ends, key_mask=self.mask,
-            bias=bias, seed=SEED if p > 0 else None, dropout_p=p,
+            bias=bias, seed=SEED if p > 0 else None, dropout_p=p, row_offset=row_offset,
         )  # fmt: skip
         total = (out * self.dout.to(dtype)).sum()
         if self.dlse is not None:

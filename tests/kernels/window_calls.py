@@ -32,14 +32,20 @@ def compare(
     condition: float = 1.0,
     window: int | tuple[int, int] | None = None,
     causal: bool = False,
+    queries: int | None = None,
+    query_ends: Sequence[int] | None = None,
+    row_offset: int = 0,
 ) -> None:
     """One call against the definition in float64 and eager PyTorch: out, lse and the gradients of q, k, v and the bias.
 
     `factor` multiplies the inputs; `condition` is that of `hold`; `window` and `causal` are how a caller says `sides`.
+    `queries`: q has no more frames than that; packed, `query_ends` says of which sequences.
     """
     batch, heads, frames, dim = shape
+    queries = query_ends[-1] if query_ends is not None else frames if queries is None else queries
     shift = border == "shift"
-    qkv = [torch.randn(batch, n, frames, dim) * factor for n in (heads, *[key_heads or heads] * 2)]
+    sizes = ((heads, queries), *[(key_heads or heads, frames)] * 2)
+    qkv = [torch.randn(batch, n, count, dim) * factor for n, count in sizes]
     inputs = [x.to(dtype).requires_grad_() for x in qkv]
     entries = (2 if shift else 1) * sum(sides) + 1
     wide = torch.float64 if dtype == torch.float64 else torch.float32
@@ -57,6 +63,7 @@ def compare(
         outputs = definitions.sliding_window_attention(
             *inputs[:3], *sides, scale=scale, dilation=dilation, shift=shift, ends=ends, key_mask=key_mask,
             bias=inputs[3] if with_bias else None, seed=seed, dropout_p=dropout_p, over_all=normalize == "global",
+            query_ends=query_ends, row_offset=row_offset,
         )  # fmt: skip
         return [*outputs, *gradients(outputs, inputs, 1)]
 
@@ -64,6 +71,8 @@ def compare(
         return x if ends is None else x.squeeze(0).transpose(0, 1)
 
     options: dict[str, Any] = {} if ends is None else {"cu_seqlens": torch.tensor(ends)}
+    if query_ends is not None:
+        options = {"cu_seqlens": torch.tensor(query_ends), "cu_seqlens_k": torch.tensor(ends)}
     if key_mask is not None:
         options["key_padding_mask"] = key_mask if ends is None else key_mask[0]
     out, lse = vk.sliding_window_attention(
@@ -76,14 +85,15 @@ def compare(
         border=border,
         normalize=normalize,
         dropout_p=dropout_p,
+        row_offset=row_offset,
         return_lse=True,
         backend=backend,
         **options,
     )
     assert lse.dtype == wide
     if ends is not None:
-        assert out.shape == (frames, heads, dim)
-        assert lse.shape == (heads, frames)
+        assert out.shape == (queries, heads, dim)
+        assert lse.shape == (heads, queries)
         out, lse = out.transpose(0, 1).unsqueeze(0), lse.unsqueeze(0)
     got = [out, lse, *gradients([out, lse], inputs, 1)]
     exact = dense([x.detach().double().requires_grad_() for x in inputs])

@@ -21,13 +21,14 @@ struct dropout {
     uint64_t seed;
     uint32_t below;
     double factor;
+    uint32_t offset;  // the number of frame 0
 
     // table[o][r] times 0 or the factor, where row r is frame row + r * step, its key o frame key + (r + o) * step.
     template <typename A>
     void apply(int64_t row, int64_t key, int64_t step, uint32_t head, int64_t count, int64_t n, A *table) const {
         for (int64_t o = 0; o < n; ++o) {
             for (int64_t r = 0; r < count; ++r) {
-                const uint32_t i = (uint32_t)(row + r * step), j = (uint32_t)(key + (r + o) * step);
+                const uint32_t i = offset + (uint32_t)(row + r * step), j = offset + (uint32_t)(key + (r + o) * step);
                 table[o * count + r] *= philox(seed, i, j, head) < below ? (A)0 : (A)factor;
             }
         }

@@ -54,7 +54,7 @@ struct worker {
           vectors(width / L),
           whole(p.D % E::group == 0),
           past(p.B * p.H * p.T * p.D * (int64_t)sizeof(S) >= (int64_t)8 << 20) {
-        if (p.seed) drop = {(uint64_t)*p.seed, p.drop_below, p.keep_scale};
+        if (p.seed) drop = {(uint64_t)*p.seed, p.drop_below, p.keep_scale, p.row_offset};
     }
     ~worker() {
         free(memory);

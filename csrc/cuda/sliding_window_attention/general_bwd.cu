@@ -17,7 +17,7 @@ __global__ void __launch_bounds__(THREADS) sliding_window_attention_bwd_rows_ker
     const spot at = g.at_index(index < rows ? index : 0);
     const float scale = static_cast<float>(p.scale), keep_scale = static_cast<float>(p.keep_scale);
     const float *bias = g.bias_of(at.h);
-    const dropout drop(p.seed, p.drop_below, at.b * p.H + at.h);
+    const dropout drop(p.seed, p.drop_below, at.b * p.H + at.h, p.row_offset);
     float q[E], dout[E], dq[E] = {};
     g.read(g.row(p.q, at.b, at.h) + at.t * p.q.stride_t, q);
     g.read(g.row(p.dout, at.b, at.h) + at.t * p.dout.stride_t, dout);
@@ -103,7 +103,7 @@ __global__ void __launch_bounds__(THREADS) sliding_window_attention_bwd_keys_ker
     const spot at = g.at_index(index < all ? index : 0);
     const float scale = static_cast<float>(p.scale), keep_scale = static_cast<float>(p.keep_scale);
     const float *bias = g.bias_of(at.h);
-    const dropout drop(p.seed, p.drop_below, at.b * p.H + at.h);
+    const dropout drop(p.seed, p.drop_below, at.b * p.H + at.h, p.row_offset);
     const scratch_of scratch(p);
     float k[E], v[E], dk[E] = {}, dv[E] = {};
     g.read(g.row(p.k, at.b, g.key_head(at.h)) + at.t * p.k.stride_t, k);
@@ -187,7 +187,7 @@ __global__ void __launch_bounds__(THREADS) sliding_window_attention_bwd_bias_ker
             const float s = g.dot(q, k) * scale + bias;
             float dp = g.dot(dout, v);
             if (p.seed != nullptr) {
-                const dropout drop(p.seed, p.drop_below, at.b * p.H + h);
+                const dropout drop(p.seed, p.drop_below, at.b * p.H + h, p.row_offset);
                 dp = drop.keeps(at.t, j) ? dp * keep_scale : 0.0f;
             }
             const int64_t row = g.statistic(at, at.t);

@@ -14,7 +14,7 @@ __global__ void __launch_bounds__(THREADS) sliding_window_attention_fwd_kernel(c
     const spot at = g.at_index(index < rows ? index : 0);  // a group without a row still takes part in the shuffles
     const float scale = static_cast<float>(p.scale), keep_scale = static_cast<float>(p.keep_scale);
     const float *bias = g.bias_of(at.h);
-    const dropout drop(p.seed, p.drop_below, at.b * p.H + at.h);
+    const dropout drop(p.seed, p.drop_below, at.b * p.H + at.h, p.row_offset);
     float q[E], out[E] = {};
     g.read(g.row(p.q, at.b, at.h) + at.t * p.q.stride_t, q);
     const reach keys = keys_of_row(p, at.t);

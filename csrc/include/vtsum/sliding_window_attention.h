@@ -28,7 +28,8 @@ enum vts_border : int32_t {
 // holds every dilation-th frame of the sequence that can be reached from i.
 //
 // Dropout: the weight of key j in row i is kept where word 0 of Philox4x32-10, key = the two halves of *seed (low half
-// first), counter = (i, j, b * H + h, 0), is at least drop_below; what is kept is multiplied by keep_scale.
+// first), counter = (row_offset + i, row_offset + j, b * H + h, 0), is at least drop_below; what is kept is multiplied by
+// keep_scale. row_offset is the number of frame 0 in a sequence of which these frames are a part.
 struct vts_sliding_window_attention_params {
     vts_bhtd q, k, v;
     vts_bhtd out;         // forward: written; backward: read by kernels that need it, else null
@@ -53,6 +54,7 @@ struct vts_sliding_window_attention_params {
     vts_border border;
     double scale;
     vts_dtype dtype;
+    uint32_t row_offset;
 };
 
 // CPU. The work is cut into independent tasks, so that the caller's thread pool serves them: run every task in

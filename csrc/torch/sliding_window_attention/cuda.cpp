@@ -30,13 +30,13 @@ Tensor bounds_of(const char *op, const Tensor &q, vts_sliding_window_attention_p
 std::tuple<Tensor, Tensor> forward(
     Tensor q, Tensor k, Tensor v, std::optional<Tensor> mask, std::optional<Tensor> cu_seqlens,
     std::optional<Tensor> bias, std::optional<Tensor> seed, int64_t left, int64_t right, int64_t dilation, bool shift,
-    double scale, double dropout_p, bool need_lse) {
+    double scale, double dropout_p, int64_t row_offset, bool need_lse) {
     check_devices(
         fwd_name, {"q", q},
         {{"k", k}, {"v", v}, {"mask", mask}, {"cu_seqlens", cu_seqlens}, {"bias", bias}, {"seed", seed}});
     const DeviceGuard guard(q.get_device_index());
     q = with_dense_rows(q), k = with_dense_rows(k), v = with_dense_rows(v);
-    auto p = checked(fwd_name, q, k, v, {mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p});
+    auto p = checked(fwd_name, q, k, v, {mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p, row_offset});
     const Tensor bounds = bounds_of(fwd_name, q, p);
     Tensor out = torch::stable::empty_like(q);
     Tensor lse = empty_lse(q, need_lse);
@@ -50,7 +50,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(
     Tensor dout, Tensor q, Tensor k, Tensor v, std::optional<Tensor> mask, std::optional<Tensor> cu_seqlens,
     std::optional<Tensor> bias, std::optional<Tensor> seed, std::optional<Tensor> dlse, std::optional<Tensor> out,
     std::optional<Tensor> lse, int64_t left, int64_t right, int64_t dilation, bool shift, double scale,
-    double dropout_p) {
+    double dropout_p, int64_t row_offset) {
     check_devices(
         bwd_name, {"q", q},
         {{"dout", dout},
@@ -65,7 +65,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(
          {"lse", lse}});
     const DeviceGuard guard(q.get_device_index());
     q = with_dense_rows(q), k = with_dense_rows(k), v = with_dense_rows(v), dout = with_dense_rows(dout);
-    auto p = checked(bwd_name, q, k, v, {mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p});
+    auto p = checked(bwd_name, q, k, v, {mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p, row_offset});
     STD_TORCH_CHECK(
         same_shape(dout, q) && dout.scalar_type() == q.scalar_type(), bwd_name,
         ": dout must be of q's shape and dtype");

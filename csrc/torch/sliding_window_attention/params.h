@@ -21,6 +21,7 @@ struct options {
     int64_t left, right, dilation;
     bool shift;
     double scale, dropout_p;
+    int64_t row_offset;
 };
 
 inline ScalarType statistics_of(const Tensor &q) {
@@ -84,6 +85,7 @@ inline vts_sliding_window_attention_params params_of(
         const double below = o.dropout_p * 4294967296.0;
         p.drop_below = below >= 4294967295.0 ? 4294967295u : static_cast<uint32_t>(below);
         p.keep_scale = 1.0 / (1.0 - o.dropout_p);
+        p.row_offset = static_cast<uint32_t>(o.row_offset);
     }
     return p;
 }

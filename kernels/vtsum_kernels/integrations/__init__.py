@@ -2,7 +2,7 @@
 
     transformers   attn_implementation="vtsum_sliding_window" for models with sliding-window layers
     longformer     the local attention of transformers' Longformer and LED
-    flash_attn     flash_attn_func, flash_attn_varlen_func
+    flash_attn     flash_attn_func, flash_attn_varlen_func, their packed forms, flash_attn_with_kvcache
     natten         na1d
     sdpa           scaled_dot_product_attention, which knows a band when it sees one
 

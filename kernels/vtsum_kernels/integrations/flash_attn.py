@@ -16,6 +16,17 @@ from torch import Tensor
 from .. import checks
 from ..sliding_window_attention import sliding_window_attention
 from .align import aligned_attention
+from .flash_attn_kvcache import flash_attn_with_kvcache
+
+__all__ = [
+    "flash_attn_func",
+    "flash_attn_kvpacked_func",
+    "flash_attn_qkvpacked_func",
+    "flash_attn_varlen_func",
+    "flash_attn_varlen_kvpacked_func",
+    "flash_attn_varlen_qkvpacked_func",
+    "flash_attn_with_kvcache",
+]
 
 
 def _window(op: str, window_size: Any, causal: bool) -> tuple[int, int]:
@@ -120,31 +131,35 @@ def flash_attn_func(
     return (out, lse, None) if return_attn_probs else out
 
 
-class _Lines(NamedTuple):
-    """Packed queries and keys of different lengths on packed lines: of each sequence, the last two stand together."""
+class _Keys(NamedTuple):
+    """Packed keys, of which each sequence has at least as many as queries, and which of them there are."""
 
-    bounds: Tensor  # cu_seqlens of the lines
-    frames: int
-    queries: Tensor  # [total_q], the position of each
-    keys: Tensor  # [total_k]
+    k: Tensor
+    v: Tensor
+    bounds: Tensor
+    valid: Tensor | None
 
 
-def _lines(op: str, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor, queries: int, keys: int) -> _Lines:
+def _enough_keys(op: str, q: Tensor, k: Tensor, v: Tensor, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor) -> _Keys:
+    """Where a sequence has fewer keys than queries, masked ones before them: the last two stand together."""
     if cu_seqlens_q.shape != cu_seqlens_k.shape:
         checks.fail(op, "cu_seqlens_k", f"of cu_seqlens_q's shape {list(cu_seqlens_q.shape)}", list(cu_seqlens_k.shape))
     of_queries, of_keys = cu_seqlens_q.diff(), cu_seqlens_k.diff()
-    ends = torch.maximum(of_queries, of_keys).cumsum(0)
-    positions = []
     for name, bounds, lengths, total in (
-        ("cu_seqlens_q", cu_seqlens_q, of_queries, queries),
-        ("cu_seqlens_k", cu_seqlens_k, of_keys, keys),
+        ("cu_seqlens_q", cu_seqlens_q, of_queries, q.shape[0]),
+        ("cu_seqlens_k", cu_seqlens_k, of_keys, k.shape[0]),
     ):
         first, last, shortest = int(bounds[0]), int(bounds[-1]), int(lengths.min()) if len(lengths) else 0
         if first != 0 or last != total or shortest < 0:
             checks.fail(op, name, f"rising from 0 to {total}", bounds.tolist())
-        positions.append(torch.arange(total, device=ends.device) + (ends - bounds[1:]).repeat_interleave(lengths))
-    frames = int(ends[-1]) if len(ends) else 0
-    return _Lines(F.pad(ends, (1, 0)), frames, positions[0], positions[1])
+    if not bool((of_keys < of_queries).any()):
+        return _Keys(k, v, cu_seqlens_k, None)
+    bounds = F.pad(torch.maximum(of_queries, of_keys).cumsum(0), (1, 0))
+    frames = int(bounds[-1])
+    place = torch.arange(k.shape[0], device=k.device) + (bounds - cu_seqlens_k)[1:].repeat_interleave(of_keys)
+    k, v = (x.new_zeros(frames, *x.shape[1:]).index_copy(0, place, x) for x in (k, v))
+    valid = torch.zeros(frames, dtype=torch.bool, device=k.device).index_fill(0, place, True)
+    return _Keys(k, v, bounds, valid)
 
 
 def flash_attn_varlen_func(
@@ -170,8 +185,8 @@ def flash_attn_varlen_func(
     Args:
         q (Tensor): [total_q, H, D].
         k, v (Tensor): [total_k, K, D], H a multiple of K.
-        cu_seqlens_q, cu_seqlens_k (Tensor): int32 [N + 1], 0 to total_q and to total_k. Where they differ, the work is
-            that of the longer of each sequence's two, and a GPU is waited for.
+        cu_seqlens_q, cu_seqlens_k (Tensor): int32 [N + 1], 0 to total_q and to total_k. Where they differ, a GPU is
+            waited for.
         max_seqlen_q, max_seqlen_k (int): of the longest sequence, or more; only an unbounded window together with
             alibi_slopes looks at them.
         alibi_slopes (Tensor | None): [H]. Slopes for each sequence, [N, H], are not served.
@@ -203,26 +218,156 @@ def flash_attn_varlen_func(
         bias = _bias(_slopes(op, alibi_slopes, {"[H]": [q.shape[1]]}, q), window)
     # The same tensor twice is the common case, and comparing values would make a GPU wait.
     same = cu_seqlens_k is cu_seqlens_q or torch.equal(cu_seqlens_q, cu_seqlens_k)
-    lines = None if same else _lines(op, cu_seqlens_q, cu_seqlens_k, q.shape[0], k.shape[0])
-    valid = None
-    if lines is not None:
-        valid = torch.zeros(lines.frames, dtype=torch.bool, device=q.device).index_fill(0, lines.keys, True)
-        q = q.new_zeros(lines.frames, *q.shape[1:]).index_copy(0, lines.queries, q)
-        k, v = (x.new_zeros(lines.frames, *x.shape[1:]).index_copy(0, lines.keys, x) for x in (k, v))
+    keys = _Keys(k, v, cu_seqlens_q, None) if same else _enough_keys(op, q, k, v, cu_seqlens_q, cu_seqlens_k)
     found = sliding_window_attention(
         q,
-        k,
-        v,
+        keys.k,
+        keys.v,
         window,
         scale=softmax_scale,
-        key_padding_mask=valid,
-        cu_seqlens=cu_seqlens_q if lines is None else lines.bounds,
+        key_padding_mask=keys.valid,
+        cu_seqlens=cu_seqlens_q,
+        cu_seqlens_k=None if same else keys.bounds,
         bias=bias,
         dropout_p=dropout_p,
         return_lse=return_attn_probs,
     )
     out, lse = found if return_attn_probs else (found, None)
-    if lines is not None:
-        out = out[lines.queries]
-        lse = None if lse is None else lse[:, lines.queries]
     return (out, lse, None) if return_attn_probs else out
+
+
+def _unbound(op: str, name: str, x: Tensor, names: str) -> tuple[Tensor, ...]:
+    """q, k and v, or k and v, which stand one after another before the heads."""
+    checks.is_tensor(op, name, x)
+    count = 3 if name == "qkv" else 2
+    if x.dim() != names.count(",") + 1 or x.shape[-3] != count:
+        checks.fail(op, name, f"of shape {names}", list(x.shape))
+    return x.unbind(-3)
+
+
+def flash_attn_qkvpacked_func(
+    qkv: Tensor,
+    dropout_p: float = 0.0,
+    softmax_scale: float | None = None,
+    causal: bool = False,
+    window_size: tuple[int, int] = (-1, -1),
+    softcap: float = 0.0,
+    alibi_slopes: Tensor | None = None,
+    deterministic: bool = False,
+    return_attn_probs: bool = False,
+) -> Any:
+    """`flash_attn_func` of q, k and v in one tensor [B, T, 3, H, D]."""
+    q, k, v = _unbound("flash_attn_qkvpacked_func", "qkv", qkv, "[B, T, 3, H, D]")
+    return flash_attn_func(
+        q,
+        k,
+        v,
+        dropout_p,
+        softmax_scale,
+        causal,
+        window_size,
+        softcap,
+        alibi_slopes,
+        deterministic,
+        return_attn_probs,
+    )
+
+
+def flash_attn_kvpacked_func(
+    q: Tensor,
+    kv: Tensor,
+    dropout_p: float = 0.0,
+    softmax_scale: float | None = None,
+    causal: bool = False,
+    window_size: tuple[int, int] = (-1, -1),
+    softcap: float = 0.0,
+    alibi_slopes: Tensor | None = None,
+    deterministic: bool = False,
+    return_attn_probs: bool = False,
+) -> Any:
+    """`flash_attn_func` of q [B, Tq, H, D], and k and v in one tensor [B, Tk, 2, K, D]."""
+    k, v = _unbound("flash_attn_kvpacked_func", "kv", kv, "[B, T, 2, K, D]")
+    return flash_attn_func(
+        q,
+        k,
+        v,
+        dropout_p,
+        softmax_scale,
+        causal,
+        window_size,
+        softcap,
+        alibi_slopes,
+        deterministic,
+        return_attn_probs,
+    )
+
+
+def flash_attn_varlen_qkvpacked_func(
+    qkv: Tensor,
+    cu_seqlens: Tensor,
+    max_seqlen: int,
+    dropout_p: float = 0.0,
+    softmax_scale: float | None = None,
+    causal: bool = False,
+    window_size: tuple[int, int] = (-1, -1),
+    softcap: float = 0.0,
+    alibi_slopes: Tensor | None = None,
+    deterministic: bool = False,
+    return_attn_probs: bool = False,
+) -> Any:
+    """`flash_attn_varlen_func` of q, k and v in one tensor [total, 3, H, D], of the same sequences."""
+    q, k, v = _unbound("flash_attn_varlen_qkvpacked_func", "qkv", qkv, "[total, 3, H, D]")
+    return flash_attn_varlen_func(
+        q,
+        k,
+        v,
+        cu_seqlens,
+        cu_seqlens,
+        max_seqlen,
+        max_seqlen,
+        dropout_p,
+        softmax_scale,
+        causal,
+        window_size,
+        softcap,
+        alibi_slopes,
+        deterministic,
+        return_attn_probs,
+    )
+
+
+def flash_attn_varlen_kvpacked_func(
+    q: Tensor,
+    kv: Tensor,
+    cu_seqlens_q: Tensor,
+    cu_seqlens_k: Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    dropout_p: float = 0.0,
+    softmax_scale: float | None = None,
+    causal: bool = False,
+    window_size: tuple[int, int] = (-1, -1),
+    softcap: float = 0.0,
+    alibi_slopes: Tensor | None = None,
+    deterministic: bool = False,
+    return_attn_probs: bool = False,
+) -> Any:
+    """`flash_attn_varlen_func` of q [total_q, H, D], and k and v in one tensor [total_k, 2, K, D]."""
+    k, v = _unbound("flash_attn_varlen_kvpacked_func", "kv", kv, "[total, 2, K, D]")
+    return flash_attn_varlen_func(
+        q,
+        k,
+        v,
+        cu_seqlens_q,
+        cu_seqlens_k,
+        max_seqlen_q,
+        max_seqlen_k,
+        dropout_p,
+        softmax_scale,
+        causal,
+        window_size,
+        softcap,
+        alibi_slopes,
+        deterministic,
+        return_attn_probs,
+    )

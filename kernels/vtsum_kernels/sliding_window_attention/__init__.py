@@ -8,8 +8,19 @@ from typing import Any
 from torch import Tensor
 
 from .. import checks, dispatch
+from .alignment import without_unseen
 from .backends import BACKENDS, preferred, run
-from .call import NAME, Call, check_bias, check_border, check_keys, check_mask, check_sequences
+from .call import (
+    NAME,
+    Call,
+    check_bias,
+    check_border,
+    check_keys,
+    check_mask,
+    check_more_keys,
+    check_row_offset,
+    check_sequences,
+)
 from .reference import sliding_window_attention_reference
 
 __all__ = ["sliding_window_attention", "sliding_window_attention_reference"]
@@ -33,6 +44,8 @@ def sliding_window_attention(
     dropout_p: float = 0.0,
     return_lse: bool = False,
     backend: str = "auto",
+    cu_seqlens_k: Tensor | None = None,
+    row_offset: int = 0,
 ) -> Any:
     """Attention of each frame to the frames in a window around it.
 
@@ -44,15 +57,18 @@ def sliding_window_attention(
 
     Args:
         q (Tensor): [B, H, T, D], float32, float16, bfloat16 or float64; any strides. Packed: [total, H, D].
-        k, v (Tensor): [B, K, T, D], where K divides H: query head h reads key head h // (H / K). Packed: [total, K, D].
+        k, v (Tensor): [B, K, Tk, D], where K divides H: query head h reads key head h // (H / K). Packed: [total, K,
+            D]. Tk is at least T, and the last query stands at the last key, as in decoding: row i is that of key
+            i + Tk - T, and out is the last T rows of what Tk queries would give. Work and memory grow with T and the
+            window, not with Tk.
         window_size (int | tuple[int, int]): an odd int w (the frame itself and w // 2 on each side; with causal=True
             any w: the last w keys up to the frame itself), or (left, right), both inclusive, where -1 means unbounded.
             In steps of `dilation`.
         scale (float | None): factor of the scores; None means 1 / sqrt(D).
         dilation (int): distance in frames between neighbouring keys of a window.
         causal (bool): no key after the query: of (left, right), right becomes 0 and left stays.
-        key_padding_mask (Tensor | None): bool [B, T], True = valid; or int lengths [B] (int32 or int64). Packed:
-            bool [total].
+        key_padding_mask (Tensor | None): bool [B, Tk], True = valid; or int lengths [B] (int32 or int64). Packed:
+            bool [total], k's.
         cu_seqlens (Tensor | None): int32 or int64 [N + 1], rising from 0 to total: sequence n is the frames
             cu_seqlens[n] to cu_seqlens[n + 1] - 1. On the CPU its values are checked; on a GPU, where that would wait
             for the device, frames outside of every sequence see nothing.
@@ -64,9 +80,16 @@ def sliding_window_attention(
             keys of the sequence, of which the window then keeps its part (weights of a row sum to less than 1). The
             latter takes T x T work. Keys outside of the bias's reach have no bias.
         dropout_p (float): the share of weights set to 0, in [0, 1); the rest is multiplied by 1 / (1 - dropout_p). The
-            seed is drawn from torch's generator, and every backend makes the same choice from the same seed.
+            seed is drawn from torch's generator, and every backend makes the same choice from the same seed: it goes
+            by the seed, batch entry, head, and the numbers of the row and the key, counted along k.
         return_lse (bool): also return the log of the sum of the exponentiated scores.
         backend (str): "auto", or one of the op's backends; see `vtsum_kernels.explain`.
+        cu_seqlens_k (Tensor | None): with `cu_seqlens`, which then are the queries' alone: the same of k and v, where
+            each sequence has at least as many keys as queries and its last query stands at its last key. That is
+            checked on the CPU; on a GPU, a query before its sequence's first key sees nothing. With dropout or
+            normalize="global" the work grows with all keys.
+        row_offset (int): the number of k's first frame in a sequence of which these are a part; dropout drops what it
+            would drop in the whole, for the same seed. Counted modulo 2**32; nothing else depends on it.
     Returns:
         Tensor: q's shape and dtype; accumulated in float32 (float64 for float64). With `return_lse`, a tuple of it and
         lse [B, H, T] (packed: [H, total]), float32 (float64 for float64), -inf where a row sees nothing.
@@ -85,7 +108,7 @@ def sliding_window_attention(
     rank, names = (3, "[total, H, D]") if packed else (4, "[B, H, T, D]")
     checks.has_rank(NAME, "q", q, rank, names)
     if k.shape != q.shape or v.shape != q.shape or k.dtype != q.dtype or v.dtype != q.dtype or k.device != q.device:
-        check_keys(q, k, v, packed)
+        check_keys(q, k, v, packed, cu_seqlens_k is not None)
     if v.device != q.device:
         checks.fail(NAME, "v", f"on the device of q, {q.device}", v.device)
     heads, dim = (q.shape[1], q.shape[2]) if packed else (q.shape[1], q.shape[3])
@@ -106,12 +129,16 @@ def sliding_window_attention(
     if dropout_p != 0.0 and (not isinstance(dropout_p, (int, float)) or not 0.0 <= dropout_p < 1.0):
         checks.fail(NAME, "dropout_p", "at least 0 and less than 1", dropout_p)
     if packed:
+        same = cu_seqlens_k is None or cu_seqlens_k is cu_seqlens
         cu_seqlens = check_sequences(cu_seqlens, q)
+        cu_seqlens_k = None if same else check_more_keys(cu_seqlens, cu_seqlens_k, k)
         q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (q, k, v))
+    elif cu_seqlens_k is not None:
+        checks.fail(NAME, "cu_seqlens_k", "None where cu_seqlens is None", type(cu_seqlens_k).__name__)
     if bias is not None:
         bias = check_bias(bias, q, heads, left, right, shift)
-    mask = None if key_padding_mask is None else check_mask(key_padding_mask, q, packed)
-    return Call(
+    mask = None if key_padding_mask is None else check_mask(key_padding_mask, k, packed)
+    call = Call(
         q,
         k,
         v,
@@ -128,4 +155,7 @@ def sliding_window_attention(
         return_lse,
         packed,
         backend,
+        cu_seqlens_k,
+        0 if row_offset == 0 else check_row_offset(row_offset),
     )
+    return call if packed or not call.more_keys else without_unseen(call)

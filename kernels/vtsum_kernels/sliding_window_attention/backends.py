@@ -11,6 +11,7 @@ from torch import Tensor
 from .. import dispatch
 from ..tensors import acc_dtype
 from . import flash
+from .alignment import aligned
 from .call import NAME, Call
 from .dropout import draw_seed
 from .global_softmax import rescale
@@ -24,6 +25,9 @@ FLASH_FROM_CUDA = 257
 #: The same where there is no compiled kernel on the CPU, and one product a key is the alternative.
 FLASH_FROM_CPU = 65
 MAX_DIM_GPU = 256
+#: Up to so many queries against four times as many keys, or more, go by plain products: their scores take no more
+#: memory than the keys.
+FEW_QUERIES = 128
 
 
 def window_keys(call: Call) -> int:
@@ -31,7 +35,7 @@ def window_keys(call: Call) -> int:
     left, right = call.left, call.right
     if left >= 0 and right >= 0 and left + right < MAX_KEYS_RECOMPUTED:
         return left + right + 1  # the common case, without arithmetic on a length that may be symbolic
-    reach = max(call.q.shape[2] - 1, 0) // call.dilation
+    reach = max(call.k.shape[2] - 1, 0) // call.dilation
     return sum(reach if side < 0 or side > reach else side for side in (left, right)) + 1
 
 
@@ -56,7 +60,14 @@ def _dim_of_gpu(call: Call) -> str | None:
 
 
 def preferred(call: Call) -> str | None:
-    """A wide window is compute-bound: there torch's own flash attention is faster, where it serves the call."""
+    """A wide window is compute-bound: there torch's own flash attention is faster, where it serves the call.
+
+    Few queries against many keys are faster as plain products, without rows that nobody asked for.
+    """
+    if call.more_keys and call.cu_seqlens_k is None:
+        queries, keys = call.q.shape[2], call.k.shape[2]
+        if queries <= FEW_QUERIES and keys > MAX_KEYS_RECOMPUTED and 4 * queries <= keys:
+            return "reference"
     keys = window_keys(call)
     if keys <= MAX_KEYS_RECOMPUTED or flash.can_run(call) is not None:
         return None
@@ -93,6 +104,7 @@ def _reference(call: Call, need_lse: bool) -> tuple[Tensor, Tensor]:
         shift=call.shift,
         seed=_seed(call),
         dropout_p=call.dropout_p,
+        row_offset=call.row_offset,
     )
 
 
@@ -115,6 +127,7 @@ def _registered(op: Callable[..., tuple[Tensor, Tensor]]) -> Callable[[Call, boo
             call.shift,
             call.scale,
             call.dropout_p,
+            call.row_offset,
             need_lse,
         )
 
@@ -138,10 +151,17 @@ def run(backend: str, call: Call) -> Any:
     if over_all:
         # The gradients by way of the band and of the whole sequence nearly cancel: they are added before rounding.
         call = call._replace(**{name: getattr(call, name).to(acc_dtype(dtype)) for name in ("q", "k", "v")})
+    line = None
+    if call.more_keys and (over_all or call.cu_seqlens_k is not None or backend != "reference"):
+        line = aligned(call)
+        call = line.call
     out, lse = _FORWARD[backend](call, call.return_lse or over_all)
     if over_all:
         out, lse = rescale(call, out, lse)
         out = out.to(dtype)
+    if line is not None:
+        out = line.chosen(out)
+        lse = line.chosen(lse) if call.return_lse else lse
     if call.packed:
         out = out.squeeze(0).transpose(0, 1)
         lse = lse.squeeze(0) if call.return_lse else lse

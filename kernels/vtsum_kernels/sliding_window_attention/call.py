@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -15,12 +15,15 @@ NAME = "sliding_window_attention"
 
 
 class Call(NamedTuple):
-    """A checked call: what the predicates look at and the backends compute. Packed input is a batch of one."""
+    """A checked call: what the predicates look at and the backends compute. Packed input is a batch of one.
 
-    q: Tensor  # [B, H, T, D]
-    k: Tensor  # [B, K, T, D], as v: query head h reads key head h // (H // K)
+    Not packed, keys that no query sees are left out.
+    """
+
+    q: Tensor  # [B, H, Tq, D]: the last query stands at the last key
+    k: Tensor  # [B, K, Tk, D], as v: query head h reads key head h // (H // K)
     v: Tensor
-    mask: Tensor | None  # bool [B, T]
+    mask: Tensor | None  # bool [B, Tk]
     cu_seqlens: Tensor | None  # int32 [N + 1], contiguous
     bias: Tensor | None  # [H, N], in the statistics' dtype, contiguous
     left: int
@@ -33,6 +36,13 @@ class Call(NamedTuple):
     return_lse: bool
     packed: bool
     backend: str
+    cu_seqlens_k: Tensor | None  # as cu_seqlens, which then are those of the queries alone
+    row_offset: int  # the number that dropout gives the first key
+
+    @property
+    def more_keys(self) -> bool:
+        """Whether rows and keys differ in number."""
+        return self.cu_seqlens_k is not None or self.q.shape[2] != self.k.shape[2]
 
 
 def key_gradient(q: Tensor, x: Tensor) -> Tensor:
@@ -45,15 +55,22 @@ def bias_length(left: int, right: int, shift: bool) -> int:
     return (2 if shift else 1) * (left + right) + 1
 
 
-def check_keys(q: Tensor, k: Tensor, v: Tensor, packed: bool) -> None:
-    """k and v where they are not of q's very shape: fewer heads, or a mistake."""
+def check_keys(q: Tensor, k: Tensor, v: Tensor, packed: bool, own_sequences: bool) -> None:
+    """k and v where they are not of q's very shape: fewer heads, more keys, or a mistake.
+
+    own_sequences: k has cu_seqlens of its own, without which packed queries and keys are the same frames.
+    """
     names = "[total, K, D]" if packed else "[B, K, T, D]"
     for name, x in (("k", k), ("v", v)):
         checks.matches(NAME, name, x, "q", q)
         checks.has_rank(NAME, name, x, q.dim(), names)
-    heads = 1
+    heads, frames = 1, 0 if packed else 2
     wanted = list(q.shape)
     wanted[heads] = k.shape[heads]
+    if own_sequences or not packed:
+        if k.shape[frames] < q.shape[frames]:
+            checks.fail(NAME, "k", f"at least as long as q, which has {q.shape[frames]} frames", k.shape[frames])
+        wanted[frames] = k.shape[frames]
     checks.has_shape(NAME, "k", k, tuple(wanted), f"{names} with q's other sizes")
     checks.has_shape(NAME, "v", v, tuple(k.shape), f"k's {names}")
     ours, shared = q.shape[heads], k.shape[heads]
@@ -74,24 +91,51 @@ def check_border(op: str, border: str, left: int, right: int, causal: bool) -> b
     return True
 
 
-def check_sequences(cu_seqlens: Any, q: Tensor) -> Tensor:
-    """int32, contiguous. The values are looked at where that costs nothing: on the CPU, outside of compilation."""
-    name, total = "cu_seqlens", q.shape[0]
+def values_are_free(x: Tensor) -> bool:
+    """Whether looking at numbers costs nothing: on the CPU, outside of compilation."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def check_sequences(cu_seqlens: Any, x: Tensor, name: str = "cu_seqlens", of: str = "q") -> Tensor:
+    """int32, contiguous, of the frames of x, which is q or k. The values are looked at where that costs nothing."""
+    total = x.shape[0]
     checks.is_tensor(NAME, name, cu_seqlens)
     if cu_seqlens.dtype not in (torch.int32, torch.int64):
         checks.fail(NAME, name, "int32 or int64", cu_seqlens.dtype, TypeError)
     if cu_seqlens.dim() != 1 or cu_seqlens.shape[0] < 1:
         checks.fail(NAME, name, "of shape [N + 1] for N sequences", list(cu_seqlens.shape))
-    if cu_seqlens.device != q.device:
-        checks.fail(NAME, name, f"on the device of q, {q.device}", cu_seqlens.device)
-    if q.device.type == "cpu" and not torch.compiler.is_compiling():
+    if cu_seqlens.device != x.device:
+        checks.fail(NAME, name, f"on the device of {of}, {x.device}", cu_seqlens.device)
+    if values_are_free(x):
         values = cu_seqlens.tolist()
         if values[0] != 0 or values[-1] != total:
-            checks.fail(NAME, name, f"from 0 to q's total of {total} frames", f"{values[0]} to {values[-1]}")
+            checks.fail(NAME, name, f"from 0 to {of}'s total of {total} frames", f"{values[0]} to {values[-1]}")
         for before, after in itertools.pairwise(values):
             if after < before:
                 checks.fail(NAME, name, "never falling", f"{after} after {before}")
     return cu_seqlens.to(torch.int32).contiguous()
+
+
+def check_more_keys(cu_seqlens: Tensor, cu_seqlens_k: Any, k: Tensor) -> Tensor:
+    """cu_seqlens_k, where each sequence has at least as many keys as queries."""
+    name = "cu_seqlens_k"
+    checked = check_sequences(cu_seqlens_k, k, name, "k")
+    if checked.shape != cu_seqlens.shape:
+        checks.fail(NAME, name, f"of cu_seqlens' shape {list(cu_seqlens.shape)}", list(checked.shape))
+    if values_are_free(k):
+        for n, (queries, keys) in enumerate(zip(cu_seqlens.diff().tolist(), checked.diff().tolist(), strict=True)):
+            if keys < queries:
+                checks.fail(
+                    NAME, name, f"such that sequence {n} has as many keys as its {queries} queries, or more", keys
+                )
+    return checked
+
+
+def check_row_offset(row_offset: Any) -> int:
+    """In the 32 bits that dropout counts in."""
+    if isinstance(row_offset, bool) or not isinstance(row_offset, (int, torch.SymInt)):
+        checks.fail(NAME, "row_offset", "an int", type(row_offset).__name__, TypeError)
+    return cast(int, row_offset) % (1 << 32)
 
 
 def check_bias(bias: Any, q: Tensor, heads: int, left: int, right: int, shift: bool) -> Tensor:
@@ -105,18 +149,18 @@ def check_bias(bias: Any, q: Tensor, heads: int, left: int, right: int, shift: b
     return bias.to(acc_dtype(q.dtype)).contiguous()
 
 
-def check_mask(mask: Any, q: Tensor, packed: bool) -> Tensor:
-    """Key padding as a bool [B, T]; lengths [B] are turned into one."""
+def check_mask(mask: Any, k: Tensor, packed: bool) -> Tensor:
+    """Key padding as a bool [B, Tk]; lengths [B] are turned into one."""
     name = "key_padding_mask"
     checks.is_tensor(NAME, name, mask)
-    batch, frames = q.shape[0], q.shape[2]
+    batch, frames = k.shape[0], k.shape[2]
     if packed:
-        checks.is_mask(NAME, name, mask, (frames,), "[total]", q.device)
+        checks.is_mask(NAME, name, mask, (frames,), "[total]", k.device)
         return mask.unsqueeze(0)
     if mask.dtype in (torch.int32, torch.int64) and mask.dim() == 1:
         checks.has_shape(NAME, name, mask, (batch,), "[B]")
-        if mask.device != q.device:
-            checks.fail(NAME, name, f"on the device of the input, {q.device}", mask.device)
-        return torch.arange(frames, device=q.device)[None, :] < mask[:, None]
-    checks.is_mask(NAME, name, mask, (batch, frames), "[B, T]", q.device)
+        if mask.device != k.device:
+            checks.fail(NAME, name, f"on the device of the input, {k.device}", mask.device)
+        return torch.arange(frames, device=k.device)[None, :] < mask[:, None]
+    checks.is_mask(NAME, name, mask, (batch, frames), "[B, T]", k.device)
     return mask

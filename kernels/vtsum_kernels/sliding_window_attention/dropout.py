@@ -24,6 +24,11 @@ def drop_below(p: float) -> int:
     return min(int(p * 2**32), _WORD)
 
 
+def frame_number(frames: Tensor, row_offset: int) -> Tensor:
+    """The counter's word for a row or a key: its number in the whole sequence, in which frame 0 is `row_offset`."""
+    return (frames + row_offset) & _WORD
+
+
 def _product(a: Tensor, b: int) -> tuple[Tensor, Tensor]:
     """High and low words of the 64-bit product of 32-bit words, which int64 itself could not hold unsigned."""
     low_half, high_half = a & 0xFFFF, a >> 16

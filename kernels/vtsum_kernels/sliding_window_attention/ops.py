@@ -16,7 +16,7 @@ from .. import library
 from ..tensors import acc_dtype, contiguous
 from .call import NAME, key_gradient
 
-_OPTIONS = "int left, int right, int dilation, bool shift, float scale, float dropout_p"
+_OPTIONS = "int left, int right, int dilation, bool shift, float scale, float dropout_p, SymInt row_offset"
 _INPUTS = "Tensor q, Tensor k, Tensor v, Tensor? key_padding_mask, Tensor? cu_seqlens, Tensor? bias, Tensor? seed"
 
 #: Beyond this many keys the backward pass is handed out and lse rather than computing them again.
@@ -37,6 +37,7 @@ def _forward_fake(
     shift: bool,
     scale: float,
     dropout_p: float,
+    row_offset: int,
     need_lse: bool,
 ) -> tuple[Tensor, Tensor]:
     shape = q.shape[:3] if need_lse else (0,)

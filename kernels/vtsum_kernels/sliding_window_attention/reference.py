@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .dropout import drop_below, philox
+from .dropout import drop_below, frame_number, philox
 
 
 def sliding_window_attention_reference(
@@ -24,75 +24,88 @@ def sliding_window_attention_reference(
     shift: bool = False,
     seed: Tensor | None = None,
     dropout_p: float = 0.0,
+    row_offset: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Attention over a band of keys, differentiable any number of times, with memory O(T * window) for finite windows.
 
     Args:
-        q (Tensor): [B, H, T, D]. k, v (Tensor): [B, K, T, D], where K divides H.
+        q (Tensor): [B, H, T, D]. k, v (Tensor): [B, K, Tk, D], where K divides H. The last query stands at the last
+            key: query i at key i + Tk - T, where Tk is at least T.
         left, right (int): keys before and after the query, in steps of `dilation`; -1 = unbounded.
         scale (float): factor of the scores.
         dilation (int): distance in frames between neighbouring keys of a window.
-        key_padding_mask (Tensor | None): bool [B, T], True = valid.
-        cu_seqlens (Tensor | None): [N + 1], where the sequences packed into T begin; B is 1.
+        key_padding_mask (Tensor | None): bool [B, Tk], True = valid.
+        cu_seqlens (Tensor | None): [N + 1], where the sequences packed into Tk = T begin; B is 1.
         bias (Tensor | None): [H, left + right + 1], or [H, 2 * (left + right) + 1] for shifted windows.
         shift (bool): windows are moved inside the sequence at its ends, not cut off.
-        seed (Tensor | None), dropout_p (float): see `dropout.py`.
+        seed (Tensor | None), dropout_p (float), row_offset (int): see `dropout.py`.
     Returns:
         tuple[Tensor, Tensor]: out [B, H, T, D] of q's dtype; lse [B, H, T] in float32 (float64 for float64), -inf where
         a row sees nothing.
     """
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
-    dtype, frames, group = q.dtype, q.shape[2], q.shape[1] // max(k.shape[1], 1)
+    dtype, frames, key_heads = q.dtype, k.shape[2], k.shape[1]
+    queries, group = q.shape[2], q.shape[1] // max(key_heads, 1)
     q, k, v = q.to(wide) * scale, k.to(wide), v.to(wide)
     if key_padding_mask is not None:
         # Whatever padded frames hold, NaN too, must not reach a valid row: 0 * NaN would.
         padded = ~key_padding_mask[:, None, :, None]
         k, v = k.masked_fill(padded, 0.0), v.masked_fill(padded, 0.0)
-    if group > 1:
-        k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
     reach = max(frames - 1, 0) // dilation
     left, right = (reach if side < 0 else side for side in (left, right))
     # Columns of the band: keys i + o * dilation, -before <= o <= after. A shifted window reaches further from its row.
     before, after = (left + right, left + right) if shift else (left, right)
-    banded = before + after + 1 < frames
-    rows = torch.arange(frames, device=q.device)
+    # Else products with all keys: of few queries those that none of them sees were left out.
+    banded = before + after + 1 < queries
+    rows = torch.arange(frames - queries, frames, device=q.device)
     if banded:
         offsets = torch.arange(-before, after + 1, device=q.device)
-        keys, column = rows[:, None] + offsets * dilation, offsets.expand(frames, -1)
+        keys, column = rows[:, None] + offsets * dilation, offsets.expand(queries, -1)
     else:
-        keys = rows.expand(frames, frames)
+        keys = torch.arange(frames, device=q.device).expand(queries, frames)
         column = torch.div(keys - rows[:, None], dilation, rounding_mode="floor")
-    visible = _visible(rows, keys, left, right, dilation, shift, cu_seqlens)[None, None]
+    visible = _visible(rows, keys, frames, left, right, dilation, shift, cu_seqlens)[None, None]
     if key_padding_mask is not None:
         visible = visible & key_padding_mask[:, keys.clamp(0, max(frames - 1, 0))][:, None]
     if banded:
+        if group > 1:
+            k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
         pad = (0, 0, before * dilation, after * dilation)
         k, v = F.pad(k, pad), F.pad(v, pad)
-        starts = range(0, offsets.shape[0] * dilation, dilation)
-        scores = torch.stack([(q * k[:, :, s : s + frames]).sum(-1) for s in starts], -1)
-    else:
-        scores = q @ k.transpose(-1, -2)
+        starts = range(frames - queries, frames - queries + offsets.shape[0] * dilation, dilation)
+        scores = torch.stack([(q * k[:, :, s : s + queries]).sum(-1) for s in starts], -1)
+    else:  # the query heads of a key head one after another, as rows of one product
+        scores = q.unflatten(1, (key_heads, group)).flatten(2, 3) @ k.transpose(-1, -2)
+        scores = scores.unflatten(2, (group, queries)).flatten(1, 2)
     if bias is not None:
         scores = scores + bias[:, (column + before).clamp(0, bias.shape[1] - 1)]
     weights, lse = _softmax(scores, visible)
     if seed is not None:
         head = torch.arange(q.shape[0] * q.shape[1], device=q.device).reshape(*q.shape[:2], 1, 1)
-        kept = philox(seed, (rows[:, None], keys & 0xFFFFFFFF, head)) >= drop_below(dropout_p)
+        numbers = (frame_number(rows[:, None], row_offset), frame_number(keys, row_offset), head)
+        kept = philox(seed, numbers) >= drop_below(dropout_p)
         weights = weights * kept / (1.0 - dropout_p)
     if banded:
         out = torch.zeros_like(q)
         for i, s in enumerate(starts):
-            out = out + weights[..., i, None] * v[:, :, s : s + frames]
+            out = out + weights[..., i, None] * v[:, :, s : s + queries]
     else:
-        out = weights @ v
+        out = weights.unflatten(1, (key_heads, group)).flatten(2, 3) @ v
+        out = out.unflatten(2, (group, queries)).flatten(1, 2)
     return out.to(dtype), lse
 
 
 def _visible(
-    rows: Tensor, keys: Tensor, left: int, right: int, dilation: int, shift: bool, cu_seqlens: Tensor | None
+    rows: Tensor,
+    keys: Tensor,
+    frames: int,
+    left: int,
+    right: int,
+    dilation: int,
+    shift: bool,
+    cu_seqlens: Tensor | None,
 ) -> Tensor:
-    """bool [T, n], True where row i's window holds keys[i, :]; padding aside."""
-    frames = rows.shape[0]
+    """bool [T, n], True where the window of rows[i] holds keys[i, :], of so many frames; padding aside."""
     if cu_seqlens is None:
         first, last = torch.zeros_like(rows), torch.full_like(rows, frames)
     else:

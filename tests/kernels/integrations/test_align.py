@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from vtsum_kernels.integrations.align import aligned_attention, span
+from torch import Tensor
+from vtsum_kernels import sliding_window_attention
+from vtsum_kernels.integrations import align
+from vtsum_kernels.integrations.align import aligned_attention
 
 from tests.kernels.integrations.dense import attention, close, random, rows_and_keys, same
 
@@ -41,11 +46,21 @@ def test_values_of_another_width(width: int) -> None:
     same("", [got], [wanted], (q, k, v), 1e-12)
 
 
-def test_work_does_not_grow_with_keys_that_nobody_sees() -> None:
-    place = span(queries=4, keys=10_000, window=(8, 0), offset=9_996)
-    assert (place.frames, place.begin, place.end) == (12, 9_988, 10_000)
-    place = span(queries=4, keys=10_000, window=(2, 2), offset=500)
-    assert (place.frames, place.begin, place.end) == (8, 498, 506)
+@pytest.mark.parametrize(("offset", "window", "frames"), [(9_996, (8, 0), (4, 12)), (500, (2, 2), (6, 8))])
+def test_work_does_not_grow_with_keys_that_nobody_sees(
+    offset: int, window: tuple[int, int], frames: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """frames: the queries and keys that the op is called with; 4 of these queries were asked for."""
+    asked = []
+
+    def op(q: Tensor, k: Tensor, *rest: Any, **options: Any) -> Any:
+        asked.append((q.shape[2], k.shape[2]))
+        return sliding_window_attention(q, k, *rest, **options)
+
+    monkeypatch.setattr(align, "sliding_window_attention", op)
+    q, k, v = random((1, 1, 4, 4), (1, 1, 10_000, 4), (1, 1, 10_000, 4), seed=1)
+    aligned_attention(q, k, v, window, offset=offset)
+    assert asked == [frames]
 
 
 def test_keys_that_nobody_sees_are_not_read() -> None:

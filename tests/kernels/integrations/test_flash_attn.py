@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from vtsum_kernels.integrations.flash_attn import flash_attn_func, flash_attn_varlen_func
+from vtsum_kernels.integrations.flash_attn import (
+    flash_attn_func,
+    flash_attn_kvpacked_func,
+    flash_attn_qkvpacked_func,
+    flash_attn_varlen_func,
+    flash_attn_varlen_kvpacked_func,
+    flash_attn_varlen_qkvpacked_func,
+)
 
 from tests.kernels.comparisons import gradients, hold
 from tests.kernels.integrations.dense import attention, random, rows_and_keys, same
@@ -117,6 +124,66 @@ def test_the_same_sequences_given_once() -> None:
     lengths, q = bounds([4, 6]), packed([4, 6], 2, 0)
     once = flash_attn_varlen_func(q, q, q, lengths, lengths, 6, 6, window_size=(2, 2))
     assert torch.equal(once, flash_attn_varlen_func(q, q, q, lengths, lengths.clone(), 6, 6, window_size=(2, 2)))
+
+
+def test_packed_tensors() -> None:
+    """The forms that take q, k and v, or k and v, in one tensor: as those that take each, gradients and all."""
+    q, k, v = random((2, 8, 4, 6), (2, 8, 4, 6), (2, 8, 4, 6), seed=5)
+    fewer = q[:, 5:]
+    asked: dict[str, Any] = {
+        "softmax_scale": 0.3,
+        "causal": True,
+        "window_size": (3, 2),
+        "alibi_slopes": torch.tensor([0.5, 0.2, 0.1, 0.3]),
+        "return_attn_probs": True,
+    }
+    of_keys, of_queries, of_fewer = (bounds(x) for x in ([5, 11], [5, 11], [2, 4]))
+    flat = [x.flatten(0, 1) for x in (q, k, v, fewer)]
+    pairs = [
+        (flash_attn_qkvpacked_func(torch.stack((q, k, v), 2), **asked), flash_attn_func(q, k, v, **asked)),
+        (flash_attn_kvpacked_func(fewer, torch.stack((k, v), 2), **asked), flash_attn_func(fewer, k, v, **asked)),
+        (
+            flash_attn_varlen_qkvpacked_func(torch.stack(flat[:3], 1), of_keys, 11, **asked),
+            flash_attn_varlen_func(*flat[:3], of_queries, of_keys, 11, 11, **asked),
+        ),
+        (
+            flash_attn_varlen_kvpacked_func(flat[3], torch.stack(flat[1:3], 1), of_fewer, of_keys, 4, 11, **asked),
+            flash_attn_varlen_func(flat[3], *flat[1:3], of_fewer, of_keys, 4, 11, **asked),
+        ),
+    ]
+    for n, (got, wanted) in enumerate(pairs):
+        same(str(n), got[:2], wanted[:2], (q, k, v), 1e-12)
+        assert got[2] is None
+    torch.manual_seed(1)
+    dropped = flash_attn_qkvpacked_func(torch.stack((q, k, v), 2), 0.5)
+    torch.manual_seed(1)
+    assert torch.equal(dropped, flash_attn_func(q, k, v, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: flash_attn_qkvpacked_func(X),
+            r"flash_attn_qkvpacked_func: qkv must be of shape \[B, T, 3, H, D\], got",
+        ),
+        (
+            lambda: flash_attn_kvpacked_func(X, X),
+            r"flash_attn_kvpacked_func: kv must be of shape \[B, T, 2, K, D\], got",
+        ),
+        (
+            lambda: flash_attn_varlen_qkvpacked_func(X[:, :2], CU, 4),
+            r"flash_attn_varlen_qkvpacked_func: qkv must be of shape \[total, 3, H, D\], got \[2, 2, 4, 8\]",
+        ),
+        (
+            lambda: flash_attn_varlen_kvpacked_func(P, P, CU, CU, 4, 4),
+            r"flash_attn_varlen_kvpacked_func: kv must be of shape \[total, 2, K, D\], got \[6, 4, 8\]",
+        ),
+    ],
+)
+def test_errors_of_packed_tensors(call: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        call()
 
 
 def test_dropout() -> None:

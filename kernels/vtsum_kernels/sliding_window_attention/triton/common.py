@@ -106,9 +106,10 @@ def rows_of(bounds_ptr, p, phase, T, left, right, dilation, exists, PACKED: tl.c
 
 
 @triton.jit
-def kept(seed, row, key, head, drop_below, keep_scale):
+def kept(seed, row, key, head, drop_below, keep_scale, row_offset):
     """What dropout multiplies the weight of a key (frames) in a row by: 0 or keep_scale. Word 0 of Philox4x32-10."""
-    c0, c1 = row.to(tl.uint32), key.to(tl.uint32)
+    first = tl.cast(row_offset, tl.uint32, bitcast=True)  # the number of frame 0
+    c0, c1 = row.to(tl.uint32) + first, key.to(tl.uint32) + first
     zero = c0 * 0
     word, _, _, _ = tl.philox(seed, c0, c1, zero + head.to(tl.uint32), zero)
     return tl.where(word >= tl.cast(drop_below, tl.uint32, bitcast=True), keep_scale, 0.0)

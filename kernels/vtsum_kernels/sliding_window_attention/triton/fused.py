@@ -26,7 +26,7 @@ def sliding_window_attention_fused_bwd_kernel(
     partial_ptr,  # [H, programs of a head, N] float32: shares of dbias
     q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, dout_b, dout_h, dout_t, dq_b, dq_h, dq_t, dk_b, dk_h, dk_t,
     dv_b, dv_h, dv_t, mask_b, mask_t,
-    B, H, group, T, blocks, dilation, scale, drop_below, keep_scale,
+    B, H, group, T, blocks, dilation, scale, drop_below, keep_scale, row_offset,
     LEFT: tl.constexpr, RIGHT: tl.constexpr, D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr, STEP: tl.constexpr, HAS_MASK: tl.constexpr, PACKED: tl.constexpr, SHIFT: tl.constexpr,
     HAS_BIAS: tl.constexpr, DROPOUT: tl.constexpr, HAS_DLSE: tl.constexpr, ALIGN: tl.constexpr, WIDE: tl.constexpr,
@@ -80,7 +80,7 @@ def sliding_window_attention_fused_bwd_kernel(
         spread = weight
         if DROPOUT:
             row, key = phase + i * dilation, phase + j * dilation
-            keep = kept(seed, row[:, None], key[None, :], head, drop_below, keep_scale)
+            keep = kept(seed, row[:, None], key[None, :], head, drop_below, keep_scale, row_offset)
             dp *= keep
             spread = weight * keep
         dv = add_product(dv, tl.trans(spread.to(dout.dtype)), dout, PRECISION)

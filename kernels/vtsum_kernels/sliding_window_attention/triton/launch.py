@@ -44,6 +44,7 @@ class Launcher:
         window: tuple[int, int, int, bool],
         scale: float,
         dropout_p: float,
+        row_offset: int,
     ) -> None:
         batch, heads, frames, dim = q.shape
         left, right, dilation, shift = window
@@ -55,7 +56,6 @@ class Launcher:
         options = shift or not (cu_seqlens is None and bias is None and seed is None)
         self.problem = Problem(q.dtype == torch.float32, power_of_two(dim), left, right, shift, options)
         self.q, self.device = q, q.device
-        below = drop_below(dropout_p)
         self.values: dict[str, Any] = {
             **mask_arguments(mask, "bt"),
             "bounds_ptr": None if cu_seqlens is None else sequence_bounds(cu_seqlens, frames),
@@ -68,8 +68,9 @@ class Launcher:
             "total_rows": batch * heads * frames,
             "dilation": self.dilation,
             "scale": scale,
-            "drop_below": below - (1 << 32 if below >= 1 << 31 else 0),  # the same bits, signed
+            "drop_below": signed(drop_below(dropout_p)),
             "keep_scale": 1.0 / (1.0 - dropout_p),
+            "row_offset": 0 if seed is None else signed(row_offset & 0xFFFFFFFF),
             "left": left,
             "right": right,
             "LEFT": left,
@@ -135,6 +136,11 @@ class Launcher:
         )  # fmt: skip
 
 
+def signed(word: int) -> int:
+    """The same 32 bits as a signed number, which Triton passes in 32 bits too."""
+    return word - (1 << 32 if word >= 1 << 31 else 0)
+
+
 def sequence_bounds(cu_seqlens: Tensor, frames: int) -> Tensor:
     """int32 [2, T]: the first frame of each frame's sequence and one past its last, found on the device."""
     sequences = cu_seqlens.shape[0] - 1
@@ -167,6 +173,7 @@ def forward(
     shift: bool,
     scale: float,
     dropout_p: float,
+    row_offset: int,
     need_lse: bool,
 ) -> tuple[Tensor, Tensor]:
     """The op `sliding_window_attention_triton_fwd`."""
@@ -175,7 +182,7 @@ def forward(
     if q.numel() == 0:
         return result, lse
     q, k, v, out = (dense_rows(x) for x in (q, k, v, result))
-    call = Launcher(q, k, mask, cu_seqlens, bias, seed, (left, right, dilation, shift), scale, dropout_p)
+    call = Launcher(q, k, mask, cu_seqlens, bias, seed, (left, right, dilation, shift), scale, dropout_p, row_offset)
     call.tensor(q=q, k=k, v=v, out=out)
     call.align()
     call.values |= {"lse_ptr": lse if need_lse else None, "HAS_LSE": need_lse}
@@ -212,14 +219,15 @@ def backward(
     shift: bool,
     scale: float,
     dropout_p: float,
+    row_offset: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The op `sliding_window_attention_triton_bwd`. Wide windows need out and lse; without them they are computed."""
     results = torch.empty_like(q), key_gradient(q, k), key_gradient(q, v)
     if q.numel() == 0:
         return *results, torch.zeros_like(bias) if bias is not None else q.new_empty(0, dtype=torch.float32)
-    options = (mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p)
+    options = (mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p, row_offset)
     q, k, v, dout, dq, dk, dv = (dense_rows(x) for x in (q, k, v, dout, *results))
-    call = Launcher(q, k, mask, cu_seqlens, bias, seed, (left, right, dilation, shift), scale, dropout_p)
+    call = Launcher(q, k, mask, cu_seqlens, bias, seed, (left, right, dilation, shift), scale, dropout_p, row_offset)
     call.tensor(q=q, k=k, v=v, dout=dout, dq=dq, dk=dk, dv=dv)
     call.values |= {"dlse_ptr": dlse, "HAS_DLSE": dlse is not None, "lse_ptr": None}
     if call.problem.narrow:

@@ -33,7 +33,7 @@ def sliding_window_attention_strip_fwd_kernel(
     out_ptr,
     lse_ptr,  # [B, H, T] float32
     q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, out_b, out_h, out_t, mask_b, mask_t,
-    H, group, T, blocks, dilation, scale, drop_below, keep_scale,
+    H, group, T, blocks, dilation, scale, drop_below, keep_scale, row_offset,
     LEFT: tl.constexpr, RIGHT: tl.constexpr, D: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
     UNROLL: tl.constexpr, HAS_MASK: tl.constexpr, PACKED: tl.constexpr, SHIFT: tl.constexpr, HAS_BIAS: tl.constexpr,
     DROPOUT: tl.constexpr, HAS_LSE: tl.constexpr, ALIGN: tl.constexpr, WIDE: tl.constexpr, HEADS_FIRST: tl.constexpr,
@@ -72,7 +72,7 @@ def sliding_window_attention_strip_fwd_kernel(
         shrink, weight = power(top - base), power(s - base)
         total = total * shrink + weight
         if DROPOUT:
-            weight *= kept(seed, phase + p * dilation, phase + j * dilation, head, drop_below, keep_scale)
+            weight *= kept(seed, phase + p * dilation, phase + j * dilation, head, drop_below, keep_scale, row_offset)
         out = out * shrink[:, None] + weight[:, None] * v
         top = higher
     sees = total != 0.0
@@ -94,7 +94,7 @@ def sliding_window_attention_strip_bwd_rows_kernel(
     stats_ptr,  # [2, B, H, T] float32: lse (to base 2, inf where a row sees nothing) and delta
     partial_ptr,  # [H, programs of a head, N] float32: shares of dbias
     q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, dout_b, dout_h, dout_t, dq_b, dq_h, dq_t, mask_b, mask_t,
-    B, H, group, T, total_rows, blocks, dilation, scale, drop_below, keep_scale,
+    B, H, group, T, total_rows, blocks, dilation, scale, drop_below, keep_scale, row_offset,
     LEFT: tl.constexpr, RIGHT: tl.constexpr, D: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
     UNROLL: tl.constexpr, HAS_MASK: tl.constexpr, PACKED: tl.constexpr, SHIFT: tl.constexpr, HAS_BIAS: tl.constexpr,
     DROPOUT: tl.constexpr, HAS_DLSE: tl.constexpr, ALIGN: tl.constexpr, WIDE: tl.constexpr,
@@ -139,7 +139,7 @@ def sliding_window_attention_strip_bwd_rows_kernel(
         shrink, weight = power(top - base), power(s - base)
         total = total * shrink + weight
         if DROPOUT:
-            weight *= kept(seed, phase + p * dilation, phase + j * dilation, head, drop_below, keep_scale)
+            weight *= kept(seed, phase + p * dilation, phase + j * dilation, head, drop_below, keep_scale, row_offset)
         delta = delta * shrink + weight * tl.sum(dout * v, 1)
         top = higher
     sees = total != 0.0
@@ -163,7 +163,7 @@ def sliding_window_attention_strip_bwd_rows_kernel(
         weight = power(tl.where(visible, s, float("-inf")) - lse)
         dp = tl.sum(dout * v, 1)
         if DROPOUT:
-            dp *= kept(seed, phase + p * dilation, phase + j * dilation, head, drop_below, keep_scale)
+            dp *= kept(seed, phase + p * dilation, phase + j * dilation, head, drop_below, keep_scale, row_offset)
         ds = weight * (dp - delta)
         dq += ds[:, None] * k
         if HAS_BIAS:
@@ -179,7 +179,7 @@ def sliding_window_attention_strip_bwd_keys_kernel(
     dk_ptr, dv_ptr,  # [B, H, T, D]
     q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, dout_b, dout_h, dout_t, dk_b, dk_h, dk_t, dv_b, dv_h, dv_t,
     mask_b, mask_t,
-    H, group, T, total_rows, blocks, dilation, scale, drop_below, keep_scale,
+    H, group, T, total_rows, blocks, dilation, scale, drop_below, keep_scale, row_offset,
     LEFT: tl.constexpr, RIGHT: tl.constexpr, D: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
     UNROLL: tl.constexpr, HAS_MASK: tl.constexpr, PACKED: tl.constexpr, SHIFT: tl.constexpr, HAS_BIAS: tl.constexpr,
     DROPOUT: tl.constexpr, ALIGN: tl.constexpr, WIDE: tl.constexpr, HEADS_FIRST: tl.constexpr,
@@ -221,7 +221,7 @@ def sliding_window_attention_strip_bwd_keys_kernel(
         weight = power(s - lse)
         dp = tl.sum(dout * v, 1)
         if DROPOUT:
-            keep = kept(seed, phase + i * dilation, phase + p * dilation, head, drop_below, keep_scale)
+            keep = kept(seed, phase + i * dilation, phase + p * dilation, head, drop_below, keep_scale, row_offset)
             dv += (weight * keep)[:, None] * dout
             ds = weight * (dp * keep - delta)
         else:

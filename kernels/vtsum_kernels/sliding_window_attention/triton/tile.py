@@ -42,7 +42,7 @@ def whole_blocks(low, high, exists, begin, end, BLOCK: tl.constexpr):
 def _step(
     q, out, total, top, p, low, high, j0,
     k_ptr, v_ptr, mask_ptr, bias_ptr, k_t, v_t, mask_b, mask_t, b, phase, count, dilation, scale, centre,
-    seed, head, drop_below, keep_scale,
+    seed, head, drop_below, keep_scale, row_offset,
     D: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HAS_MASK: tl.constexpr, HAS_BIAS: tl.constexpr,
     DROPOUT: tl.constexpr, ALIGN: tl.constexpr, WIDE: tl.constexpr, MASKED: tl.constexpr, FIRST: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -71,7 +71,7 @@ def _step(
     sums = tl.sum(weight, 1)
     if DROPOUT:
         row, key = phase + p * dilation, phase + j * dilation
-        weight *= kept(seed, row[:, None], key[None, :], head, drop_below, keep_scale)
+        weight *= kept(seed, row[:, None], key[None, :], head, drop_below, keep_scale, row_offset)
     if FIRST:
         return product(weight.to(v.dtype), v, PRECISION), sums, higher
     shrink = power(top - base)
@@ -90,7 +90,7 @@ def sliding_window_attention_tile_fwd_kernel(
     out_ptr,
     lse_ptr,  # [B, H, T] float32
     q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, out_b, out_h, out_t, mask_b, mask_t,
-    H, group, T, blocks, left, right, dilation, scale, drop_below, keep_scale,
+    H, group, T, blocks, left, right, dilation, scale, drop_below, keep_scale, row_offset,
     D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, STEP: tl.constexpr,
     SINGLE: tl.constexpr, HAS_MASK: tl.constexpr, PACKED: tl.constexpr, SHIFT: tl.constexpr, HAS_BIAS: tl.constexpr,
     DROPOUT: tl.constexpr, HAS_LSE: tl.constexpr, ALIGN: tl.constexpr, WIDE: tl.constexpr, HEADS_FIRST: tl.constexpr,
@@ -121,7 +121,7 @@ def sliding_window_attention_tile_fwd_kernel(
         out, total, top = _step(
             q, out, total, top, p, low, high, p0 - reach,
             k_ptr, v_ptr, mask_ptr, bias_ptr, k_t, v_t, mask_b, mask_t, b, phase, count, dilation, scale, reach,
-            seed, head, drop_below, keep_scale,
+            seed, head, drop_below, keep_scale, row_offset,
             D, BLOCK_N, BLOCK_D, HAS_MASK, HAS_BIAS, DROPOUT, ALIGN, WIDE, True, True, PRECISION,
         )  # fmt: skip
     else:
@@ -134,7 +134,7 @@ def sliding_window_attention_tile_fwd_kernel(
                 out, total, top = _step(
                     q, out, total, top, p, low, high, j0,
                     k_ptr, v_ptr, mask_ptr, bias_ptr, k_t, v_t, mask_b, mask_t, b, phase, count, dilation, scale, reach,
-                    seed, head, drop_below, keep_scale,
+                    seed, head, drop_below, keep_scale, row_offset,
                     D, BLOCK_N, BLOCK_D, HAS_MASK, HAS_BIAS, DROPOUT, ALIGN, WIDE, part != 1, False, PRECISION,
                 )  # fmt: skip
     sees = total != 0.0

@@ -28,7 +28,7 @@ def diagonals(ds, first, ENTRIES: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: 
 def _rows_step(
     q, dout, lse, delta, dq, p, low, high, j0,
     k_ptr, v_ptr, mask_ptr, bias_ptr, k_t, v_t, mask_b, mask_t, b, phase, count, dilation, scale, centre,
-    seed, head, drop_below, keep_scale,
+    seed, head, drop_below, keep_scale, row_offset,
     D: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HAS_MASK: tl.constexpr, HAS_BIAS: tl.constexpr,
     DROPOUT: tl.constexpr, ALIGN: tl.constexpr, WIDE: tl.constexpr, MASKED: tl.constexpr, SINGLE: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -53,7 +53,7 @@ def _rows_step(
     dp = product(dout, tl.trans(v), PRECISION)
     if DROPOUT:
         row, key = phase + p * dilation, phase + j * dilation
-        dp *= kept(seed, row[:, None], key[None, :], head, drop_below, keep_scale)
+        dp *= kept(seed, row[:, None], key[None, :], head, drop_below, keep_scale, row_offset)
     if SINGLE:
         top = tl.max(s, 1)
         weight = power(s - tl.where(top == float("-inf"), 0.0, top)[:, None])
@@ -79,7 +79,7 @@ def sliding_window_attention_tile_bwd_rows_kernel(
     partial_ptr,  # shares of dbias, [H, programs of a head, N] or, without SINGLE, [..., key blocks, 2 * BLOCK_N]
     q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, dout_b, dout_h, dout_t, out_b, out_h, out_t, dq_b, dq_h, dq_t,
     mask_b, mask_t,
-    B, H, group, T, total_rows, blocks, left, right, dilation, scale, drop_below, keep_scale, key_blocks,
+    B, H, group, T, total_rows, blocks, left, right, dilation, scale, drop_below, keep_scale, row_offset, key_blocks,
     D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, STEP: tl.constexpr,
     SINGLE: tl.constexpr, HAS_MASK: tl.constexpr, PACKED: tl.constexpr, SHIFT: tl.constexpr, HAS_BIAS: tl.constexpr,
     DROPOUT: tl.constexpr, HAS_DLSE: tl.constexpr, ALIGN: tl.constexpr, WIDE: tl.constexpr,
@@ -116,7 +116,7 @@ def sliding_window_attention_tile_bwd_rows_kernel(
         dq, ds, lse, delta = _rows_step(
             q, dout, delta, delta, dq, p, low, high, p0 - reach,
             k_ptr, v_ptr, mask_ptr, bias_ptr, k_t, v_t, mask_b, mask_t, b, phase, count, dilation, scale, reach,
-            seed, head, drop_below, keep_scale,
+            seed, head, drop_below, keep_scale, row_offset,
             D, BLOCK_N, BLOCK_D, HAS_MASK, HAS_BIAS, DROPOUT, ALIGN, WIDE, True, True, PRECISION,
         )  # fmt: skip
         if HAS_BIAS:
@@ -141,7 +141,7 @@ def sliding_window_attention_tile_bwd_rows_kernel(
                 dq, ds, _, _ = _rows_step(
                     q, dout, lse, delta, dq, p, low, high, j0,
                     k_ptr, v_ptr, mask_ptr, bias_ptr, k_t, v_t, mask_b, mask_t, b, phase, count, dilation, scale, reach,
-                    seed, head, drop_below, keep_scale,
+                    seed, head, drop_below, keep_scale, row_offset,
                     D, BLOCK_N, BLOCK_D, HAS_MASK, HAS_BIAS, DROPOUT, ALIGN, WIDE, part != 1, False, PRECISION,
                 )  # fmt: skip
                 if HAS_BIAS:
@@ -161,7 +161,7 @@ def sliding_window_attention_tile_bwd_keys_kernel(
     dk_ptr, dv_ptr,  # [B, H, T, D]
     q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, dout_b, dout_h, dout_t, dk_b, dk_h, dk_t, dv_b, dv_h, dv_t,
     mask_b, mask_t,
-    H, group, T, total_rows, blocks, left, right, dilation, scale, drop_below, keep_scale,
+    H, group, T, total_rows, blocks, left, right, dilation, scale, drop_below, keep_scale, row_offset,
     D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HAS_MASK: tl.constexpr,
     PACKED: tl.constexpr, SHIFT: tl.constexpr, HAS_BIAS: tl.constexpr, DROPOUT: tl.constexpr, ALIGN: tl.constexpr,
     WIDE: tl.constexpr, HEADS_FIRST: tl.constexpr, PRECISION: tl.constexpr,
@@ -210,7 +210,7 @@ def sliding_window_attention_tile_bwd_keys_kernel(
             delta = tl.load(stats_ptr + total_rows + statistic, mask=there, other=0.0)
             if DROPOUT:
                 row, key = phase + i * dilation, phase + p * dilation
-                keep = kept(seed, row[None, :], key[:, None], head, drop_below, keep_scale)
+                keep = kept(seed, row[None, :], key[:, None], head, drop_below, keep_scale, row_offset)
                 dv = add_product(dv, (weight * keep).to(dout.dtype), dout, PRECISION)
                 ds = weight * (dp * keep - delta[None, :])
             else:

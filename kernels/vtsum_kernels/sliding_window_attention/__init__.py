@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .. import checks, dispatch
-from .backends import BACKENDS, preferred, run
-from .call import NAME, Call, check_bias, check_border, check_keys, check_mask, check_sequences
+from .backends import BACKENDS, holds, preferred, run
+from .call import NAME, Call, bounded, check_bias, check_border, check_keys, check_mask, check_sequences
 from .reference import sliding_window_attention_reference
 
 __all__ = ["sliding_window_attention", "sliding_window_attention_reference"]
 
 
-@dispatch.op(BACKENDS, run, preferred)
+@dispatch.op(BACKENDS, run, preferred, holds=holds)
 def sliding_window_attention(
     q: Tensor,
     k: Tensor,
@@ -105,10 +106,14 @@ def sliding_window_attention(
     if dropout_p != 0.0 and (not isinstance(dropout_p, (int, float)) or not 0.0 <= dropout_p < 1.0):
         checks.fail(NAME, "dropout_p", "at least 0 and less than 1", dropout_p)
     if packed:
-        cu_seqlens = check_sequences(cu_seqlens, q)
+        cu_seqlens, longest = check_sequences(cu_seqlens, q)
         q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (q, k, v))
+    else:
+        longest = q.shape[2]
     if bias is not None:
         bias = check_bias(bias, q, heads, left, right, shift)
+    if not torch.compiler.is_compiling():  # there lengths may be symbolic, and the backends cut for themselves
+        left, right, dilation, bias = bounded(longest, left, right, dilation, shift, bias)
     mask = None if key_padding_mask is None else check_mask(key_padding_mask, q, packed)
     return Call(
         q,
@@ -127,4 +132,5 @@ def sliding_window_attention(
         return_lse,
         packed,
         backend,
+        longest,
     )

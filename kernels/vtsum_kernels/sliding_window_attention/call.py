@@ -33,6 +33,7 @@ class Call(NamedTuple):
     return_lse: bool
     packed: bool
     backend: str
+    longest: int  # frames of the longest sequence; T where packed ones' lengths would have to be waited for
 
 
 def key_gradient(q: Tensor, x: Tensor) -> Tensor:
@@ -43,6 +44,22 @@ def key_gradient(q: Tensor, x: Tensor) -> Tensor:
 def bias_length(left: int, right: int, shift: bool) -> int:
     """Entries of a head's relative bias: a shifted window reaches further from its row than a truncated one."""
     return (2 if shift else 1) * (left + right) + 1
+
+
+def bounded(
+    longest: int, left: int, right: int, dilation: int, shift: bool, bias: Tensor | None
+) -> tuple[int, int, int, Tensor | None]:
+    """left, right, dilation and bias as sequences of up to `longest` frames can use them: cost follows what exists.
+
+    The same keys are seen: a side that reaches past every end is cut to the furthest key there is, and what the bias
+    says of others falls away, with a gradient of 0.
+    """
+    reach = max(longest - 1, 0) // dilation
+    ours = (min(left, reach), min(right, reach)) if reach else (0, 0)
+    if bias is not None and ours != (left, right):
+        own, before, after = (left + right, sum(ours), sum(ours)) if shift else (left, *ours)
+        bias = bias[:, own - before : own + after + 1].contiguous()
+    return ours[0], ours[1], dilation if reach else 1, bias
 
 
 def check_keys(q: Tensor, k: Tensor, v: Tensor, packed: bool) -> None:
@@ -74,9 +91,14 @@ def check_border(op: str, border: str, left: int, right: int, causal: bool) -> b
     return True
 
 
-def check_sequences(cu_seqlens: Any, q: Tensor) -> Tensor:
-    """int32, contiguous. The values are looked at where that costs nothing: on the CPU, outside of compilation."""
+def check_sequences(cu_seqlens: Any, q: Tensor) -> tuple[Tensor, int]:
+    """int32, contiguous, and the longest sequence's frames.
+
+    The values are looked at where that costs nothing: on the CPU, outside of compilation. Else the total stands for the
+    longest.
+    """
     name, total = "cu_seqlens", q.shape[0]
+    longest = total
     checks.is_tensor(NAME, name, cu_seqlens)
     if cu_seqlens.dtype not in (torch.int32, torch.int64):
         checks.fail(NAME, name, "int32 or int64", cu_seqlens.dtype, TypeError)
@@ -91,7 +113,8 @@ def check_sequences(cu_seqlens: Any, q: Tensor) -> Tensor:
         for before, after in itertools.pairwise(values):
             if after < before:
                 checks.fail(NAME, name, "never falling", f"{after} after {before}")
-    return cu_seqlens.to(torch.int32).contiguous()
+        longest = max((after - before for before, after in itertools.pairwise(values)), default=0)
+    return cu_seqlens.to(torch.int32).contiguous(), longest
 
 
 def check_bias(bias: Any, q: Tensor, heads: int, left: int, right: int, shift: bool) -> Tensor:

@@ -40,6 +40,8 @@ class Op:
     check: Callable[..., Any]
     #: Says which backend serves a call better than those before it in `backends`; None where the order stands.
     preferred: Callable[[Any], str | None]
+    #: Says in words what memory a backend that can run would hold beside the call's own tensors.
+    holds: Callable[[str, Any], str]
 
 
 _OPS: dict[str, Op] = {}
@@ -49,6 +51,8 @@ def op(
     backends: dict[str, Predicate],
     run: Callable[[str, Any], Any],
     preferred: Callable[[Any], str | None] = lambda call: None,
+    *,
+    holds: Callable[[str, Any], str],
 ) -> Callable[[Callable[P, Any]], Callable[P, Any]]:
     """Makes a public op of the function that checks its arguments, whose signature, defaults and docstring it keeps.
 
@@ -56,11 +60,12 @@ def op(
         backends: the predicate of each, best first.
         run: serves a checked call by the backend of that name.
         preferred: says which backend serves a call better than those before it in `backends`; None: the order stands.
+        holds: says in words what memory a backend that can run holds beside the call's tensors.
     The function returns the checked call, whose `backend` is the one that was asked for.
     """
 
     def decorate(check: Callable[P, Any]) -> Callable[P, Any]:
-        record = _OPS[check.__name__] = Op(check.__name__, backends, check, preferred)
+        record = _OPS[check.__name__] = Op(check.__name__, backends, check, preferred, holds)
 
         @functools.wraps(check)
         def public(*args: P.args, **kwargs: P.kwargs) -> Any:
@@ -132,6 +137,14 @@ def _reasons(op: Op, call: Any) -> str:
     return "; ".join(f"{name}: {predicate(call) or 'can run'}" for name, predicate in op.backends.items())
 
 
+def amount(size: int) -> str:
+    """Bytes in words."""
+    for unit, name in ((2**30, "GiB"), (2**20, "MiB")):
+        if size >= unit:
+            return f"{size / unit:.1f} {name}"
+    return f"{size / 2**10:.1f} KiB"
+
+
 def explain(op: str | Callable[..., Any], *args: Any, **kwargs: Any) -> str:
     """Says in words which backend serves a call, and why not the others.
 
@@ -139,7 +152,8 @@ def explain(op: str | Callable[..., Any], *args: Any, **kwargs: Any) -> str:
         op: a public op or its name, such as ``"sliding_window_attention"``.
         *args, **kwargs: the call's own arguments, exactly as the op takes them.
     Returns:
-        str: one line a backend, best first; the chosen one is marked with ``->``.
+        str: one line a backend, best first; the chosen one is marked with ``->``. Those that can run say what memory
+        they hold beside the call's own tensors.
     Raises:
         ValueError: if the op is unknown, or the call itself is wrong (the op's own message).
 
@@ -162,11 +176,12 @@ def explain(op: str | Callable[..., Any], *args: Any, **kwargs: Any) -> str:
     best = "the fastest for it" if record.preferred(call) == chosen else "the best that can run"
     for backend, predicate in record.backends.items():
         reason = predicate(call)
+        cost = f"; {record.holds(backend, call)}" if reason is None else ""
         if backend == chosen:
-            lines.append(f"-> {backend}: serves this call ({asked_by if forced else best})")
+            lines.append(f"-> {backend}: serves this call ({asked_by if forced else best}){cost}")
         elif reason is None:
             why = f"another was {asked_by}" if forced else "another is faster for it"
-            lines.append(f"   {backend}: could run; {why}")
+            lines.append(f"   {backend}: could run; {why}{cost}")
         else:
             lines.append(f"   {backend}: cannot: {reason}")
     return f"{name}:\n" + "\n".join(lines) + problem

@@ -149,3 +149,24 @@ def test_the_order_of_threads_changes_no_bit(lib: Library, slots: int) -> None:
         return weights, lse, usage, *lib.softmax_backward(weights, lse, usage, weights)
 
     lib.same_bits_in_any_order(run)
+
+
+@pytest.mark.parametrize("slots", [20, 200, 1500, 8300])
+def test_nan_makes_its_row_nan_and_no_other(lib: Library, slots: int) -> None:
+    """Weights of 0 and an lse of -inf would say that it reads nothing. One NaN, an infinity, and NaN alone."""
+    scores, factor, bias, _ = draw((1, 1, 6, slots), "h")
+    assert scores is not None
+    assert factor is not None
+    assert bias is not None
+    clean = lib.softmax(scores.clone(), factor, bias)
+    usable = int(bias[0, 0].isfinite().nonzero()[-1])
+    scores[0, 0, 1, usable], scores[0, 0, 2, usable], scores[0, 0, 4] = math.nan, math.inf, math.nan
+    weights, lse, usage = lib.softmax(scores.clone(), factor, bias)
+    for row in range(6):
+        if row in (1, 2, 4):
+            assert weights[0, 0, row].isnan().any()
+            assert lse[0, 0, row].isnan()
+        else:
+            assert torch.equal(weights[0, 0, row], clean[0][0, 0, row])
+            assert torch.equal(lse[0, 0, row], clean[1][0, 0, row])
+    assert usage.isnan().any()

@@ -144,3 +144,17 @@ def test_sums_of_blocks(lib: Library) -> None:
     wanted = total + term
     lib.add(total, term)
     assert torch.equal(total, wanted)
+
+
+@pytest.mark.parametrize("slots", [64, 128, 256])
+def test_nan_makes_its_row_nan_and_no_other(lib: Library, slots: int) -> None:
+    x, keys, factor, bias, _ = draw(1, 37, 1, slots, 40, torch.float16)
+    clean = lib.weights(x, keys, factor, bias, None, None)
+    x[0, 5, 0, 3] = math.nan
+    got = lib.weights(x, keys, factor, bias, None, None)
+    assert clean is not None
+    assert got is not None
+    assert got[0][0, 0, 5].isnan().all()
+    assert got[1][0, 0, 5].isnan()
+    others = torch.arange(37) != 5
+    assert all(torch.equal(a[0, 0, others], b[0, 0, others]) for a, b in zip(got[:2], clean[:2], strict=True))

@@ -88,7 +88,7 @@ def test_large_sizes(request: pytest.FixtureRequest, backend: str, name: str) ->
 @pytest.mark.parametrize(("frames", "sides"), [(100, (20, 20)), (97, (-1, 3)), (40, (-1, -1)), (7, (30, 2))])
 def test_torchs_flash_attention(dtype: torch.dtype, frames: int, sides: tuple[int, int]) -> None:
     with torch.device("cuda"):
-        test_flash.test_matches_the_definition(dtype, frames, sides, False)
+        test_flash.test_matches_the_definition(dtype, frames, sides)
 
 
 def chosen(*args: Any, **kwargs: Any) -> str:

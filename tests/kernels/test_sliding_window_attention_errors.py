@@ -90,7 +90,7 @@ def call(q: Any = GOOD, k: Any = GOOD, v: Any = GOOD, window: Any = 5, **options
             ValueError,
             "on the device of the input",
         ),
-        ({"backend": "fast"}, ValueError, "backend must be one of auto, .*reference, flash, got fast"),
+        ({"backend": "fast"}, ValueError, "backend must be one of auto, .*reference, blockwise, flash, got fast"),
     ],
 )
 def test_message(options: dict[str, Any], error: type[Exception], message: str) -> None:

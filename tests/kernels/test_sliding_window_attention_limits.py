@@ -1,4 +1,4 @@
-"""A million frames, forked processes and many threads."""
+"""A million frames, numbers beyond every sequence, forked processes and many threads."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from typing import Any
 
 import pytest
 import torch
@@ -42,6 +44,75 @@ def test_a_million_frames_in_bounded_memory(cpp: None) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 300, f"{done.stdout.strip()} MiB beyond the inputs"
+
+
+HUGE = {
+    "dilation": ({"dilation": 2**62}, {"dilation": 60}),
+    "dilation of a wide window": ({"dilation": 10**12, "window_size": (10**12, 0)}, {"dilation": 60}),
+    "window": ({"window_size": (2**62, 2**62)}, {"window_size": (-1, -1)}),
+    "one side": ({"window_size": (10**12, 3)}, {"window_size": (-1, 3)}),
+    "shift": ({"window_size": (2**62, 2**62), "border": "shift"}, {"window_size": (-1, -1)}),
+    "shift, one side": ({"window_size": (10**12, 1), "border": "shift"}, {"window_size": (-1, -1)}),
+    "shift, dilated": (
+        {"window_size": (10**12, 10**12), "border": "shift", "dilation": 7}, {"window_size": (-1, -1), "dilation": 7},
+    ),
+    "packed": (
+        {"window_size": (10**12, 2**62), "border": "shift", "cu_seqlens": [0, 20, 23, 60]},
+        {"window_size": (-1, -1), "cu_seqlens": [0, 20, 23, 60]},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", HUGE.values(), ids=HUGE)
+@pytest.mark.parametrize("compiled", [False, True], ids=["", "compiled"])
+@pytest.mark.parametrize("name", ["reference", "cpp", "blockwise"])
+def test_numbers_beyond_every_sequence_cost_and_say_nothing_more(
+    cpp: None, name: str, compiled: bool, case: tuple[dict[str, Any], dict[str, Any]]
+) -> None:
+    """compiled: the public call does not cut them then, and the op itself has to."""
+    results = []
+    for options in case:
+        options = {"window_size": (2, 2), **options}
+        packed = "cu_seqlens" in options
+        leaves = [torch.linspace(-1, n, 960).sin().view(1, 2, 60, 8).requires_grad_() for n in range(3, 6)]
+        given = [x[0].transpose(0, 1) for x in leaves] if packed else leaves
+        if packed:
+            options["cu_seqlens"] = torch.tensor(options["cu_seqlens"])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.compiler, "is_compiling", lambda: compiled)
+            out, lse = vk.sliding_window_attention(*given, return_lse=True, backend=name, **options)
+        results.append([out, lse, *torch.autograd.grad(out.square().sum() + lse.sum(), leaves)])
+    for got, wanted in zip(*results, strict=True):
+        torch.testing.assert_close(got, wanted)
+
+
+@pytest.mark.parametrize(("border", "own"), [("truncate", 9000), ("shift", 16000)])
+def test_a_bias_past_the_ends_gets_its_gradient(cpu_backend: str, border: str, own: int) -> None:
+    """What belongs to no pair gets 0; the rest what the short bias gets."""
+    q, k, v = (torch.randn(1, 2, 12, 8) for _ in range(3))
+    entries = (2 if border == "shift" else 1) * 16000 + 1
+    bias = torch.randn(2, entries, requires_grad=True)
+    around = slice(own - 11, own + 12)
+    short = bias.detach()[:, around]
+    short = (torch.nn.functional.pad(short, (11, 11)) if border == "shift" else short.clone()).requires_grad_()
+    out = vk.sliding_window_attention(q, k, v, (9000, 7000), bias=bias, border=border, backend=cpu_backend)
+    alone = vk.sliding_window_attention(q, k, v, (11, 11), bias=short, border=border, backend=cpu_backend)
+    torch.testing.assert_close(out, alone)
+    (whole,), (part,) = (torch.autograd.grad(x.square().sum(), b) for x, b in ((out, bias), (alone, short)))
+    assert whole.count_nonzero() == part.count_nonzero() > 0
+    torch.testing.assert_close(whole[:, around], part[:, 11:34] if border == "shift" else part)
+
+
+def test_many_short_sequences_with_a_long_dilation(cpp: None) -> None:
+    """A phase without a frame is no task: 5,000 sequences of 20,000 phases would be a hundred million."""
+    ends = torch.arange(0, 20_001, 4, dtype=torch.int32)
+    q = torch.randn(1, 1, 20_000, 8)
+    begin = time.perf_counter()
+    out = torch.ops.vtsum_kernels.sliding_window_attention_fwd(
+        q, q, q, None, ends, None, None, 2, 2, 20_000, False, 1.0, 0.0, False
+    )[0]
+    assert time.perf_counter() - begin < 1
+    assert torch.equal(out, q)
 
 
 FORKED = """

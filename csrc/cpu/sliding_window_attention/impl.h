@@ -6,8 +6,7 @@
 
 #include "../convert.h"
 #include "dropout.h"
-#include "schedule.h"
-#include "strip.h"
+#include "hidden.h"
 
 // From the C library, declared rather than included: see vec.h.
 extern "C" void *aligned_alloc(decltype(sizeof 0), decltype(sizeof 0));
@@ -15,18 +14,13 @@ extern "C" void free(void *);
 
 namespace vts::VTS_LEVEL {
 
-// The band of keys that a strip's table of scores holds: from `left` before a row to `right` after it.
-struct band {
-    int64_t left, right, keys;
-    bool shifted;  // rows keep only a part of it
-};
-
 template <typename E>
 struct worker {
     typedef typename E::accumulate A;
     typedef typename E::storage S;
     typedef typename E::wide W;  // what scratch holds
     static constexpr int L = VL<A>;
+    static constexpr A nothing = -(A)__builtin_inf();  // the score of what is not seen
 
     struct view {
         S *base;
@@ -135,28 +129,11 @@ struct worker {
         return smaller(c.scored, round_up(at.length + (is_backward ? w.keys - 1 : 0), 16));
     }
 
-    // Scores of keys that may not be seen become -inf. Row r is row first + r of the phase.
-    void hide(const strip &at, const band &w, int64_t first, int64_t count, const uint8_t *visible, A *table) const {
-        const A nothing = -(A)__builtin_inf();
-        for (int64_t o = 0; o < w.keys; ++o)
-            for (int64_t r = 0; r < count; ++r)
-                if (!visible[r + o]) table[o * count + r] = nothing;
-        if (!w.shifted) return;
-        for (int64_t r = 0; r < count; ++r) {
-            const int64_t row = first + r;
-            const int64_t begin = larger(smaller(row - c.left, at.length - c.keys), 0);
-            for (int64_t o = 0; o < w.keys; ++o) {
-                const int64_t key = row - w.left + o;
-                if (key < begin || key >= begin + c.keys) table[o * count + r] = nothing;
-            }
-        }
-    }
-
     const A *bias_of(const strip &at, const band &w) const {
         return (const A *)p.bias + at.h * dbias_length(p) + bias_offset(w);
     }
     // The entry of the bias that belongs to a band's first key: bands are cut to what a short sequence has.
-    int64_t bias_offset(const band &w) const { return (p.border == VTS_SHIFT ? c.reach : p.left) - w.left; }
+    int64_t bias_offset(const band &w) const { return (p.border == VTS_SHIFT ? p.left + p.right : p.left) - w.left; }
 
     void drop_weights(const strip &at, const band &w, int64_t first, int64_t count, A *table) const {
         drop.apply(
@@ -169,13 +146,23 @@ struct worker {
         soon.add(rows.base, rows.step * (int64_t)sizeof(S), next.start + first, next.length);
     }
 
+    // Whether a shifted strip's staged rows hold what a weight of 0, that of a key not seen, would not take away.
+    template <typename In>
+    bool odd(const band &w, const rows<In> &x, int64_t count) const {
+        if constexpr (sizeof(typename In::storage) == sizeof(A))
+            return w.shifted && !all_finite<A>(x.data, count * width);
+        return false;
+    }
+
     // Result rows: straight to their place where they are whole groups, else through `spare`.
     template <typename In>
     void put(
         const A *weight, int64_t row_step, int64_t step, rows<In> x, int64_t n, int64_t count, const view &to,
-        int64_t start, A *spare, const prefetch *soon) const {
+        int64_t start, A *spare, bool careful, const prefetch *soon) const {
         S *out = to.row(start);
-        if (whole) {
+        if (careful) {
+            careful_sums<E>(weight, row_step, step, x, n, count, width, p.D, out, to.step, spare);
+        } else if (whole) {
             const bool aligned = (((uintptr_t)out | (uintptr_t)(to.step * (int64_t)sizeof(S))) & (VTS_BYTES - 1)) == 0;
             band_sums<In, E>(weight, row_step, step, x, n, count, vectors, out, to.step, past && aligned, soon);
         } else if constexpr (sizeof(typename In::storage) == sizeof(A)) {
@@ -215,14 +202,15 @@ struct worker {
         const auto attend = [&](auto rq, auto rk, auto rv) {
             band_products(rq, rk, scored, w.keys, vectors, (A)p.scale, scores);
             if (p.bias) add_bias<A>(bias_of(at, w), scored, w.keys, scores);
-            if (!clear) hide(at, w, at.start, scored, visible, scores);
+            if (!clear) hide<A>(c, at, w, at.start, scored, visible, nullptr, nothing, scores);
             softmax_columns<A>(scored, w.keys, scores, lse);
+            const bool careful = odd(w, rv, seen);
             if (p.seed) drop_weights(at, w, at.start, scored, scores);
             prefetch soon = {{}, 0, p.D * (int64_t)sizeof(S)};
             soon_read(soon, p.q, next, next.h, 0);
             soon_read(soon, p.k, next, next.key_head, c.right);
             soon_read(soon, p.v, next, next.key_head, c.right);
-            put(scores, 1 - scored, scored, rv, w.keys, count, of(p.out, at, at.h), at.start, spare, &soon);
+            put(scores, 1 - scored, scored, rv, w.keys, count, of(p.out, at, at.h), at.start, spare, careful, &soon);
         };
         if (clear && in_place(w)) {
             attend(direct(q, at.start), direct(k, first), direct(v, first));
@@ -243,12 +231,12 @@ struct worker {
         const int64_t keys = p.border == VTS_SHIFT ? 2 * c.reach + 1 : c.keys, seen = scored + keys - 1;
         if (!reserve(
                 2 * bytes_of(scored * keys) + 2 * bytes_of(scored * width) + 2 * bytes_of(seen * width) +
-                bytes_of(c.rows * width) + bytes_of(scored) + bytes_of(seen)))
+                bytes_of(c.rows * width) + 2 * bytes_of(scored) + bytes_of(seen)))
             return false;
         A *weights = take(scored * keys), *dscores = take(scored * keys);
         A *sq = take(scored * width), *sg = take(scored * width), *sk = take(seen * width), *sv = take(seen * width);
         A *spare = take(c.rows * width), *dlse = take(scored);
-        uint8_t *visible = (uint8_t *)take(seen);
+        uint8_t *visible = (uint8_t *)take(seen), *live = (uint8_t *)take(scored);
         for (int64_t task = begin; task < end; ++task) {
             const strip at = where.find(task);
             const int64_t count = smaller(c.rows, at.length - at.start);
@@ -259,7 +247,7 @@ struct worker {
             if (count <= 0) continue;
             backward_strip(
                 task, at, count, ahead.find(task + 1 < end ? task + 1 : task), weights, dscores, sq, sg, sk, sv, spare,
-                p.dlse ? dlse : nullptr, visible);
+                p.dlse ? dlse : nullptr, visible, live);
         }
         return true;
     }
@@ -269,7 +257,7 @@ struct worker {
 
     void backward_strip(
         int64_t task, const strip &at, int64_t count, const strip &next, A *weights, A *dscores, A *sq, A *sg, A *sk,
-        A *sv, A *spare, A *dlse, uint8_t *visible) const {
+        A *sv, A *spare, A *dlse, uint8_t *visible, uint8_t *live) const {
         const band w = band_of(at, count);
         const int64_t scored = scored_of(at, w), seen = scored + w.keys - 1;
         const view q = of(p.q, at, at.h), k = of(p.k, at, at.key_head), v = of(p.v, at, at.key_head);
@@ -284,14 +272,28 @@ struct worker {
                 dlse[r] = t >= 0 && t < at.length ? from[at.frame(p, t)] : 0;
             }
         }
-        const auto attend = [&](auto rq, auto rg, auto rk, auto rv) {
+        // False where a row worked on in place holds, or sees, what is not finite: then nothing was written.
+        const auto attend = [&](auto rq, auto rg, auto rk, auto rv, bool unstaged) {
             band_products(rq, rk, scored, w.keys, vectors, (A)p.scale, weights);
+            if (unstaged && !all_finite<A>(weights, scored)) return false;
             if (p.bias) add_bias<A>(bias_of(at, w), scored, w.keys, weights);
-            if (!clear) hide(at, w, first_row, scored, visible, weights);
+            if (!clear) hide<A>(c, at, w, first_row, scored, visible, nullptr, nothing, weights);
             softmax_columns<A>(scored, w.keys, weights, nullptr);
-            band_products(rg, rv, scored, w.keys, vectors, (A)1, dscores);
-            if (p.seed) drop_weights(at, w, first_row, scored, dscores);
-            softmax_columns_backward<A>(scored, w.keys, weights, dscores, dlse, p.dbias ? (A)1 : (A)p.scale);
+            const auto slopes = [&](bool careful) {
+                if (careful) hide<A>(c, at, w, first_row, scored, visible, live, 0, weights);
+                band_products(rg, rv, scored, w.keys, vectors, (A)1, dscores);
+                if (p.seed) drop_weights(at, w, first_row, scored, dscores);
+                if (careful) hide<A>(c, at, w, first_row, scored, visible, live, 0, dscores);
+                softmax_columns_backward<A>(scored, w.keys, weights, dscores, dlse, p.dbias ? (A)1 : (A)p.scale);
+                if (careful) hide<A>(c, at, w, first_row, scored, visible, live, 0, dscores);
+            };
+            slopes(false);
+            if (!all_finite<A>(
+                    dscores, scored)) {  // what is odd anywhere in a row's sum of p dp is so in all its slopes
+                if (unstaged) return false;
+                slopes(true);
+            }
+            const bool odd_q = odd(w, rq, scored), odd_g = odd(w, rg, scored), odd_k = odd(w, rk, seen);
             if (p.dbias) {
                 add_up(dscores + w.right, scored, w.keys, count, dbias_of(task) + bias_offset(w));
                 for (int64_t i = 0; i < scored * w.keys; ++i) dscores[i] *= (A)p.scale;
@@ -299,26 +301,30 @@ struct worker {
             if (p.seed) drop_weights(at, w, first_row, scored, weights);
             const decltype(rk) own_keys = {rk.at(w.right), rk.stride};
             put(dscores + w.right, 1 - scored, scored, own_keys, w.keys, count, of(p.dq, at, at.h), at.start, spare,
-                nullptr);
+                odd_k, nullptr);
             // Key r of the strip is key o of row r + keys - 1 - o: along o the rows run backwards.
             const int64_t last = (w.keys - 1) * scored;
             prefetch soon = {{}, 0, p.D * (int64_t)sizeof(S)};
             soon_read(soon, p.q, next, next.h, c.left);
             soon_read(soon, p.dout, next, next.h, c.left);
-            put(dscores + last, scored, 1 - scored, rq, w.keys, count, of(p.dk, at, at.h), at.start, spare, &soon);
+            put(dscores + last, scored, 1 - scored, rq, w.keys, count, of(p.dk, at, at.h), at.start, spare, odd_q,
+                &soon);
             soon.used = 0;
             soon_read(soon, p.k, next, next.key_head, c.reach);
             soon_read(soon, p.v, next, next.key_head, c.reach);
-            put(weights + last, scored, 1 - scored, rg, w.keys, count, of(p.dv, at, at.h), at.start, spare, &soon);
+            put(weights + last, scored, 1 - scored, rg, w.keys, count, of(p.dv, at, at.h), at.start, spare, odd_g,
+                &soon);
+            return true;
         };
-        if (clear && in_place(w)) {
-            attend(direct(q, first_row), direct(g, first_row), direct(k, first_key), direct(v, first_key));
-        } else {
-            mark_visible(at, first_key, seen, visible);
-            attend(
-                staged(q, at, first_row, scored, nullptr, sq), staged(g, at, first_row, scored, nullptr, sg),
-                staged(k, at, first_key, seen, visible, sk), staged(v, at, first_key, seen, visible, sv));
-        }
+        if (clear && in_place(w) &&
+            attend(direct(q, first_row), direct(g, first_row), direct(k, first_key), direct(v, first_key), true))
+            return;
+        mark_visible(at, first_key, seen, visible);
+        const rows<W> rg = staged(g, at, first_row, scored, nullptr, sg);
+        mark_live<A>(sg, width, dlse, scored, live);
+        attend(
+            staged(q, at, first_row, scored, live, sq), rg, staged(k, at, first_key, seen, visible, sk),
+            staged(v, at, first_key, seen, visible, sv), false);
     }
 
     // sums[o] = sum over the strip's own rows of table[o][r].

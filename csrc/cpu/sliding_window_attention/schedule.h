@@ -32,8 +32,7 @@ struct cut {
                 longest = larger(longest, (int64_t)p.cu_seqlens[n + 1] - p.cu_seqlens[n]);
         }
         const int64_t length = ceil_div(longest, p.dilation), most = larger(length - 1, 0);
-        left = p.left < 0 ? most : p.left, right = p.right < 0 ? most : p.right;
-        if (p.border == VTS_TRUNCATE) left = smaller(left, most), right = smaller(right, most);
+        left = p.left < 0 ? most : smaller(p.left, most), right = p.right < 0 ? most : smaller(p.right, most);
         keys = left + right + 1, reach = left + right;
         // Whole vectors of rows at every level; no more of them than the sequence has.
         if (backward) {
@@ -53,7 +52,9 @@ struct cut {
     }
 
     int64_t strips(const params &p, int64_t frames) const { return ceil_div(ceil_div(frames, p.dilation), rows); }
-    int64_t tasks_of(const params &p, int64_t frames) const { return p.H * p.dilation * strips(p, frames); }
+    // Phases of a sequence that have a frame.
+    static int64_t phases(const params &p, int64_t frames) { return smaller(p.dilation, frames); }
+    int64_t tasks_of(const params &p, int64_t frames) const { return p.H * phases(p, frames) * strips(p, frames); }
 
     // Rows scored in a strip whose band is wider than the window, as at the ends of a sequence with shifted windows.
     int64_t scored_wide(bool backward) const { return round_up(rows + (backward ? 2 * reach : 0), 16); }
@@ -96,7 +97,8 @@ class schedule {
             at.h = task % p.H, task /= p.H;
         }
         at.key_head = at.h / (p.H / p.K);
-        at.phase = task % p.dilation, at.b = task / p.dilation;
+        const int64_t phases = larger(c.phases(p, at.frames), 1);
+        at.phase = task % phases, at.b = task / phases;
         at.length = at.frames > at.phase ? ceil_div(at.frames - at.phase, p.dilation) : 0;
         return at;
     }

@@ -12,7 +12,8 @@ constexpr int RESIDENT = V <= 2    ? 4
                                    : 2;
 
 // The greatest z and the sum of 2^(z - greatest) over a block, from those of each warp. Called again, it reads and
-// writes the other half of its memory: the barrier of one call is enough for both.
+// writes the other half of its memory: the barrier of one call is enough for both. NaN, which is never the greatest, is
+// in the sum.
 struct block_softmax {
     float (*const shared)[BLOCK / 32];  // [4][warps]
     int turn = 0;
@@ -26,15 +27,15 @@ struct block_softmax {
         float highest = -INFINITY, sum = 0.0f;
 #pragma unroll
         for (int w = 0; w < BLOCK / 32; ++w) highest = fmaxf(highest, tops[w]);
-        if (highest != -INFINITY)
+        const float base = highest == -INFINITY ? 0.0f : highest;
 #pragma unroll
-            for (int w = 0; w < BLOCK / 32; ++w) sum += totals[w] * power_of_2(tops[w] - highest);
+        for (int w = 0; w < BLOCK / 32; ++w) sum += totals[w] * power_of_2(tops[w] - base);
         top = highest, total = sum;
     }
 };
 
 __device__ __forceinline__ float lse_of(float top, float total) {
-    return total > 0.0f ? (top + __log2f(total)) * LN_2 : -INFINITY;
+    return total == 0.0f ? -INFINITY : (top + __log2f(total)) * LN_2;
 }
 
 template <typename W, int P, int V, bool ALIGNED>
@@ -86,11 +87,11 @@ __global__ void __launch_bounds__(BLOCK, (RESIDENT<P, V, ALIGNED>))
         total = sum_of_row < P<32 ? P : 32>(total);
         float share = 1.0f;
         if constexpr (P == BLOCK) {
-            const bool some = top != -INFINITY;
+            const bool some = total != 0.0f;
             block.combine(top, total);
             share = some ? power_of_2(base - top) : 0.0f;
         }
-        share = total > 0.0f ? share / total : 0.0f;
+        share = total == 0.0f ? 0.0f : share / total;  // NaN stays NaN
 #pragma unroll
         for (int v = 0; v < V; ++v)
 #pragma unroll
@@ -155,20 +156,20 @@ __global__ void __launch_bounds__(BLOCK, ALIGNED ? 3 : 2)
                 for (int v = 0; v < V; ++v)
 #pragma unroll
                     for (int e = 0; e < 4; ++e) higher = fmaxf(higher, x[v][e]);
-                if (higher == -INFINITY) continue;
-                total *= power_of_2(top - higher);
+                const float base = higher == -INFINITY ? 0.0f : higher;
+                total *= power_of_2(top - base);
                 top = higher;
 #pragma unroll
                 for (int v = 0; v < V; ++v)
 #pragma unroll
-                    for (int e = 0; e < 4; ++e) total += power_of_2(x[v][e] - top);
+                    for (int e = 0; e < 4; ++e) total += power_of_2(x[v][e] - base);
             }
         }
         const float highest = max_of_row<32>(top);
-        total = sum_of_row<32>(top == -INFINITY ? 0.0f : total * power_of_2(top - highest));
+        total = sum_of_row<32>(total * power_of_2(top - (highest == -INFINITY ? 0.0f : highest)));
         top = highest;
         block.combine(top, total);
-        const float base = top == -INFINITY ? 0.0f : top, share = total > 0.0f ? 1.0f / total : 0.0f;
+        const float base = top == -INFINITY ? 0.0f : top, share = total == 0.0f ? 0.0f : 1.0f / total;
         for (int64_t step = 0; step < p.S; step += STEP) {
             const columns<BLOCK, V, ALIGNED> own = columns_at(step);
             if (share > 0.0f) {

@@ -188,11 +188,11 @@ __global__ void __launch_bounds__(BLOCK, shape<SLOTS>::resident)
                 sum = left.total * power_of_2(left.top - base) + right.total * power_of_2(right.top - base);
                 share = power_of_2(top[m][half] - base);  // 0 where the warp has found nothing
             }
-            share = sum > 0.0f ? share / sum : 0.0f;
+            share = sum == 0.0f ? 0.0f : share / sum;  // NaN stays NaN
 #pragma unroll
             for (int c = 0; c < N; ++c) z[m][c][2 * half] *= share, z[m][c][2 * half + 1] *= share;
             if (t == 0 && warp % cut::across == 0 && first + r < frames)
-                p.lse[head * p.n + first + r] = sum > 0.0f ? (highest + __log2f(sum)) * LN_2 : -INFINITY;
+                p.lse[head * p.n + first + r] = sum == 0.0f ? -INFINITY : (highest + __log2f(sum)) * LN_2;
         }
 
 #pragma unroll

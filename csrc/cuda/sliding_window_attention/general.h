@@ -94,6 +94,15 @@ struct group {
         return sum;
     }
 
+    // Whether the group's row holds anything but 0. Of the whole warp.
+    __device__ bool any(const float (&a)[E]) const {
+        bool some = false;
+#pragma unroll
+        for (int e = 0; e < E; ++e) some = some || a[e] != 0.0f;
+        const uint32_t own = LANES == 32 ? ~0u : ((1u << LANES) - 1) << start;
+        return (__ballot_sync(WARP, some) & own) != 0;
+    }
+
     __device__ bool padded(int64_t b, int t) const {
         return p.mask != nullptr && p.mask[b * p.mask_stride_b + t * p.mask_stride_t] == 0;
     }
@@ -121,7 +130,7 @@ __device__ __forceinline__ int longest(int mine) {
 
 // Statistics that the backward's first kernel leaves for the others, and the partial sums of dbias.
 struct scratch_of {
-    float *lse, *delta;    // [B, H, T]; lse = inf in rows that see nothing: exp(s - lse) = 0
+    float *lse, *delta;    // [B, H, T]; lse = inf in rows that see nothing, or have no gradient
     float *partial;        // [H, chunks, N]
     int64_t chunks, rows;  // rows of B * T in a chunk
 

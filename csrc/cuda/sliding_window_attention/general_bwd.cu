@@ -77,12 +77,15 @@ __global__ void __launch_bounds__(THREADS) sliding_window_attention_bwd_rows_ker
         lse = sees ? top + logf(total) : INFINITY;
         delta = sees ? delta / total : 0.0f;
     }
-    if (p.dlse != nullptr && lse != INFINITY) delta -= static_cast<const float *>(p.dlse)[g.statistic(at, at.t)];
+    const float down = p.dlse == nullptr ? 0.0f : static_cast<const float *>(p.dlse)[g.statistic(at, at.t)];
+    // A row without a gradient is as one that sees nothing, whatever it and its keys hold.
+    if (!g.any(dout) && down == 0.0f) lse = INFINITY, delta = 0.0f;
+    if (lse != INFINITY) delta -= down;
     for (int o = 0; o < steps; o += U) {
         pairs(o);
 #pragma unroll
         for (int u = 0; u < U; ++u) {
-            if (!live[u]) continue;
+            if (!live[u] || lse == INFINITY) continue;
             const float ds = expf(s[u] - lse) * (dp[u] - delta) * scale;
 #pragma unroll
             for (int e = 0; e < E; ++e) dq[e] = fmaf(ds, k[u][e], dq[e]);
@@ -130,7 +133,7 @@ __global__ void __launch_bounds__(THREADS) sliding_window_attention_bwd_keys_ker
         for (int u = 0; u < U; ++u) s[u] = g.dot(q[u], k) * scale, dp[u] = g.dot(dout[u], v);
 #pragma unroll
         for (int u = 0; u < U; ++u) {
-            if (o + u >= count) continue;
+            if (o + u >= count || lse[u] == INFINITY) continue;
             if (bias != nullptr) s[u] += bias[rows.entry - (o + u)];
             const float weight = expf(s[u] - lse[u]);
             float given = weight;
@@ -191,7 +194,7 @@ __global__ void __launch_bounds__(THREADS) sliding_window_attention_bwd_bias_ker
                 dp = drop.keeps(at.t, j) ? dp * keep_scale : 0.0f;
             }
             const int64_t row = g.statistic(at, at.t);
-            if (live) sum += expf(s - scratch.lse[row]) * (dp - scratch.delta[row]);
+            if (live && scratch.lse[row] != INFINITY) sum += expf(s - scratch.lse[row]) * (dp - scratch.delta[row]);
         }
         if (r + 1 < end && ++at.t == p.T) at.t = 0, ++at.b;
     }

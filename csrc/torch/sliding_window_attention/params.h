@@ -51,6 +51,13 @@ inline vts_sliding_window_attention_params params_of(
     p.q = bhtd(q), p.k = bhtd(k), p.v = bhtd(v);
     p.B = q.size(0), p.H = q.size(1), p.K = k.size(1), p.T = q.size(2), p.D = q.size(3);
     p.left = o.left, p.right = o.right, p.dilation = o.dilation, p.scale = o.scale;
+    // No two frames are T apart: sums and products of what is left over stay small.
+    const int64_t most = p.T > 0 ? p.T : 1;
+    if (p.dilation > most) p.dilation = most;
+    if (!o.bias.has_value()) {
+        if (p.left > most) p.left = most;
+        if (p.right > most) p.right = most;
+    }
     p.border = o.shift ? VTS_SHIFT : VTS_TRUNCATE;
     p.dtype = dtype_of(q, op);
     if (o.mask.has_value()) {
@@ -72,9 +79,12 @@ inline vts_sliding_window_attention_params params_of(
     if (o.bias.has_value()) {
         const Tensor &bias = *o.bias;
         STD_TORCH_CHECK(
-            bias.dim() == 2 && bias.size(0) == p.H && bias.size(1) == bias_length(o) && bias.is_contiguous() &&
-                bias.scalar_type() == statistics_of(q),
-            op, ": bias must be contiguous [H, ", bias_length(o), "] in the dtype of lse");
+            bias.dim() == 2 && bias.size(0) == p.H && o.left < bias.size(1) && o.right < bias.size(1) &&
+                bias.size(1) == bias_length(o) && bias.is_contiguous() && bias.scalar_type() == statistics_of(q),
+            op,
+            ": bias must be contiguous [H, left + right + 1], or [H, 2 * (left + right) + 1] for shifted windows, in "
+            "the ",
+            "dtype of lse");
         p.bias = bias.data_ptr();
     }
     if (o.dropout_p > 0) {

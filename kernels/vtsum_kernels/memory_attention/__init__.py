@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from .. import dispatch
-from .backends import BACKENDS, run
+from .backends import BACKENDS, holds, run
 from .call import Call, check_bank, check_options, check_rows, rows_of
 from .reference import memory_attention_reference
 
@@ -16,7 +16,7 @@ __all__ = ["memory_attention", "memory_attention_reference"]
 _NAME = "memory_attention"
 
 
-@dispatch.op(BACKENDS, run)
+@dispatch.op(BACKENDS, run, holds=holds)
 def memory_attention(
     x: Tensor,
     keys: Tensor | tuple[Tensor, Tensor],

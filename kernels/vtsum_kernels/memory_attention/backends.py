@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from .. import dispatch
+from ..tensors import acc_dtype
 from . import cpu as _cpu  # noqa: F401  (registers the dense ops on the CPU)
+from . import plan
 from . import search as _search  # noqa: F401  (registers memory_topk on the CPU)
-from .call import Call
+from .call import Call, usable
 from .read import read, ready_keys
 from .reference import dropout_keep, memory_attention_reference
 
@@ -54,9 +58,28 @@ BACKENDS: dict[str, dispatch.Predicate] = {
 }
 
 
+def holds(backend: str, call: Any) -> str:
+    """What a backend holds beside inputs and results, in words; of `memory_fuse` too."""
+    bank, options, item = call.bank, call.options, acc_dtype(call.x.dtype).itemsize
+    heads, slots = bank.values.shape[1:3]
+    rows = call.x.shape[0] * call.x.shape[1]
+    all_scores = rows * heads * slots * item
+    if backend == "reference":
+        return f"holds {dispatch.amount(all_scores)} of scores, several times"
+    if options.top_k is not None:
+        pairs = options.top_k if isinstance(bank.keys, tuple) else 1
+        return f"holds {dispatch.amount(rows * heads * options.top_k * pairs * (item + 4))} of scores and slots"
+    widest = max(bank.key_dim, bank.values.shape[3])
+    kept = plan.keeps_weights(call.x.device, rows, heads, slots, widest, item, torch.is_grad_enabled())
+    if kept or options.dropout_p > 0:
+        return f"holds {dispatch.amount(all_scores)} of weights"
+    block = heads * slots * item * min(plan.block_rows(slots), call.x.shape[1]) if backend == "cpp" else 0
+    return f"holds {dispatch.amount(block)} of weights at a time" if block else "holds no weights"
+
+
 def run(backend: str, call: Call) -> Any:
     """The call by a backend: out, with lse and usage where they are wanted."""
-    x, bank, options = call.x, call.bank, call.options
+    x, bank, options = call.x, usable(call.bank), call.options
     groups, rows, heads, _ = x.shape
     if backend == "reference":
         out, lse, usage = memory_attention_reference(

@@ -37,6 +37,27 @@ class Bank(NamedTuple):
         return keys[0].shape[3] + keys[1].shape[3] if isinstance(keys, tuple) else keys.shape[3]
 
 
+def hidden(bias: Tensor | None, *tables: Tensor) -> list[Tensor]:
+    """Tables [G, H, S, ...] with 0 in the slots that a bias of -inf leaves out, whatever they held: 0 * NaN is NaN."""
+    if bias is None:
+        return list(tables)
+    dead = (bias == -torch.inf)[..., None]
+    if dead.device.type == "cpu" and not torch.compiler.is_compiling() and not dead.any():
+        return list(tables)
+    return [table.masked_fill(dead, 0.0) for table in tables]
+
+
+def usable(bank: Bank) -> Bank:
+    """The bank without what the slots hold that nobody may read. Product keys have no such slots."""
+    if bank.slot_bias is None or isinstance(bank.keys, tuple):
+        return bank
+    if bank.values is bank.keys:
+        (keys,) = hidden(bank.slot_bias, bank.keys)
+        return bank._replace(keys=keys, values=keys)
+    keys, values = hidden(bank.slot_bias, bank.keys, bank.values)
+    return bank._replace(keys=keys, values=values)
+
+
 class Options(NamedTuple):
     """What both ops take beside tensors of features."""
 

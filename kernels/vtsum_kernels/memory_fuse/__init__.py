@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import checks, dispatch
-from ..memory_attention.backends import BACKENDS
+from ..memory_attention.backends import BACKENDS, holds
 from ..memory_attention.call import check_bank, check_options, check_rows, rows_of
 from .backends import run
 from .call import NAME, Call, Norm, check_folded, check_norm, check_query_weight, check_weight
@@ -61,7 +61,7 @@ def fold_bank(
         return fold(bank, weight, query_weight, normalize, *which)
 
 
-@dispatch.op(BACKENDS, run)
+@dispatch.op(BACKENDS, run, holds=holds)
 def memory_fuse(
     x: Tensor,
     keys: Tensor | tuple[Tensor, Tensor],

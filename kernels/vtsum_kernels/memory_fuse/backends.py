@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..memory_attention.backends import SUFFIX
+from ..memory_attention.call import hidden, usable
 from ..memory_attention.products import matmul
 from ..memory_attention.read import keeps_weights, read, weigh
 from ..memory_attention.reference import dropout_keep
@@ -20,12 +21,16 @@ from .reference import memory_fuse_reference
 
 def run(backend: str, call: Call) -> Any:
     """The call by a backend: y, with usage where it is wanted."""
+    call = call._replace(bank=usable(call.bank))
     if backend == "reference":
         y, usage = _reference(call)
     else:
         folded = call.fold
         if not isinstance(folded, Folded):
             folded = fold(call.bank, call.weight, call.query_weight, call.options.normalize, *folded)
+        elif isinstance(folded.keys, Tensor):
+            keys, *values = hidden(call.bank.slot_bias, *(x for x in folded[:2] if isinstance(x, Tensor)))
+            folded = folded._replace(keys=keys, values=values[0] if values else None)
         if folded.values is None:
             y, usage = _apart(call, folded, SUFFIX[backend])
         elif backend == "cpp" and is_one_layer(call, folded):

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .. import checks, dispatch
 from .alignment import without_unseen
-from .backends import BACKENDS, preferred, run
+from .backends import BACKENDS, holds, preferred, run
 from .call import (
     NAME,
     Call,
+    bounded,
     check_bias,
     check_border,
     check_keys,
@@ -26,7 +28,7 @@ from .reference import sliding_window_attention_reference
 __all__ = ["sliding_window_attention", "sliding_window_attention_reference"]
 
 
-@dispatch.op(BACKENDS, run, preferred)
+@dispatch.op(BACKENDS, run, preferred, holds=holds)
 def sliding_window_attention(
     q: Tensor,
     k: Tensor,
@@ -130,13 +132,20 @@ def sliding_window_attention(
         checks.fail(NAME, "dropout_p", "at least 0 and less than 1", dropout_p)
     if packed:
         same = cu_seqlens_k is None or cu_seqlens_k is cu_seqlens
-        cu_seqlens = check_sequences(cu_seqlens, q)
-        cu_seqlens_k = None if same else check_more_keys(cu_seqlens, cu_seqlens_k, k)
+        cu_seqlens, longest = check_sequences(cu_seqlens, q)
+        if same:
+            cu_seqlens_k = None
+        else:
+            cu_seqlens_k, longest = check_more_keys(cu_seqlens, cu_seqlens_k, k)
         q, k, v = (x.transpose(0, 1).unsqueeze(0) for x in (q, k, v))
-    elif cu_seqlens_k is not None:
-        checks.fail(NAME, "cu_seqlens_k", "None where cu_seqlens is None", type(cu_seqlens_k).__name__)
+    else:
+        longest = k.shape[2]
+        if cu_seqlens_k is not None:
+            checks.fail(NAME, "cu_seqlens_k", "None where cu_seqlens is None", type(cu_seqlens_k).__name__)
     if bias is not None:
         bias = check_bias(bias, q, heads, left, right, shift)
+    if not torch.compiler.is_compiling():  # there lengths may be symbolic, and the backends cut for themselves
+        left, right, dilation, bias = bounded(longest, left, right, dilation, shift, bias)
     mask = None if key_padding_mask is None else check_mask(key_padding_mask, k, packed)
     call = Call(
         q,
@@ -157,5 +166,6 @@ def sliding_window_attention(
         backend,
         cu_seqlens_k,
         0 if row_offset == 0 else check_row_offset(row_offset),
+        longest,
     )
     return call if packed or not call.more_keys else without_unseen(call)

@@ -32,7 +32,7 @@ def without_unseen(call: Call) -> Call:
     first = call.k.shape[2] - kept
     k, v = (x.narrow(2, first, kept) for x in (call.k, call.v))
     mask = None if call.mask is None else call.mask.narrow(1, first, kept)
-    return call._replace(k=k, v=v, mask=mask, row_offset=call.row_offset + first)
+    return call._replace(k=k, v=v, mask=mask, row_offset=call.row_offset + first, longest=kept)
 
 
 class Aligned(NamedTuple):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .. import dispatch
 from ..tensors import acc_dtype
-from . import flash
+from . import blockwise, flash
 from .alignment import aligned
 from .call import NAME, Call
 from .dropout import draw_seed
@@ -18,12 +18,15 @@ from .global_softmax import rescale
 from .ops import MAX_KEYS_RECOMPUTED
 from .reference import sliding_window_attention_reference
 
-#: The scratch of a strip grows with the window. Up to here our form is two to five times as fast as torch's.
+#: The scratch of a strip grows with the window; beyond, blocks of products are as fast and need less.
 MAX_KEYS_CPP = 1025
+#: From how many keys a row they are faster too where a window holds the whole sequence: a strip then computes as many
+#: scores of keys past its ends as of keys.
+BLOCKWISE_FROM = 256
+#: The same where there is no compiled kernel on the CPU, and one product a key is the alternative.
+BLOCKWISE_FROM_UNCOMPILED = 65
 #: From how many keys a row torch's flash attention is taken on CUDA: compute-bound, like ours, and tuned for years.
 FLASH_FROM_CUDA = 257
-#: The same where there is no compiled kernel on the CPU, and one product a key is the alternative.
-FLASH_FROM_CPU = 65
 MAX_DIM_GPU = 256
 #: Up to so many queries against four times as many keys, or more, go by plain products: their scores take no more
 #: memory than the keys.
@@ -35,7 +38,7 @@ def window_keys(call: Call) -> int:
     left, right = call.left, call.right
     if left >= 0 and right >= 0 and left + right < MAX_KEYS_RECOMPUTED:
         return left + right + 1  # the common case, without arithmetic on a length that may be symbolic
-    reach = max(call.k.shape[2] - 1, 0) // call.dilation
+    reach = max(call.longest - 1, 0) // call.dilation
     return sum(reach if side < 0 or side > reach else side for side in (left, right)) + 1
 
 
@@ -59,8 +62,13 @@ def _dim_of_gpu(call: Call) -> str | None:
     return f"D is {dim}, more than {MAX_DIM_GPU}" if dim > MAX_DIM_GPU else None
 
 
+def _blockwise_can_run(call: Call) -> str | None:
+    device = call.q.device
+    return None if device.type == "cpu" else f"it runs on the CPU, the tensors are on {device}"
+
+
 def preferred(call: Call) -> str | None:
-    """A wide window is compute-bound: there torch's own flash attention is faster, where it serves the call.
+    """A wide window is compute-bound: there products of matrices are faster, and need no memory of T x T.
 
     Few queries against many keys are faster as plain products, without rows that nobody asked for.
     """
@@ -69,11 +77,33 @@ def preferred(call: Call) -> str | None:
         if queries <= FEW_QUERIES and keys > MAX_KEYS_RECOMPUTED and 4 * queries <= keys:
             return "reference"
     keys = window_keys(call)
-    if keys <= MAX_KEYS_RECOMPUTED or flash.can_run(call) is not None:
+    if keys <= MAX_KEYS_RECOMPUTED:
         return None
-    if call.q.device.type == "cuda":
-        return "flash" if keys >= FLASH_FROM_CUDA else None
-    return "flash" if keys >= FLASH_FROM_CPU and _cpp_can_run(call) is not None else None
+    flash_serves = flash.can_run(call) is None
+    if call.q.device.type != "cpu":
+        return "flash" if keys >= FLASH_FROM_CUDA and flash_serves else None
+    if _cpp_can_run(call) is not None:
+        wide = keys >= BLOCKWISE_FROM_UNCOMPILED
+    else:
+        # Dropout is slow to draw for anything but a strip.
+        wide = keys >= BLOCKWISE_FROM and keys >= call.longest and call.dropout_p == 0
+    return ("flash" if flash_serves else "blockwise") if wide else None
+
+
+def holds(backend: str, call: Call) -> str:
+    """What a backend holds beside inputs, results and statistics, in words."""
+    batch, heads, frames, dim = call.q.shape
+    keys, item = window_keys(call), acc_dtype(call.q.dtype).itemsize
+    seen = min(keys, call.longest)
+    if backend == "reference":
+        band = keys if keys < frames else frames
+        return f"holds {dispatch.amount(batch * heads * frames * band * item)} of scores, several times"
+    if backend == "blockwise":
+        return f"holds {dispatch.amount(blockwise.scores_of(call.q, call.k, seen) * item)} of scores, a few times"
+    if backend == "cpp":
+        table = min(3 * keys if keys > 128 else max(6 * keys, 80), call.longest + keys)
+        return f"holds {dispatch.amount(2 * (table * keys + 3 * table * dim) * item)} a thread at most"
+    return "holds nothing that grows with the window"
 
 
 BACKENDS: dict[str, dispatch.Predicate] = {
@@ -81,7 +111,8 @@ BACKENDS: dict[str, dispatch.Predicate] = {
     "cuda": _cuda_can_run,
     "triton": _triton_can_run,
     "reference": lambda call: None,
-    "flash": flash.can_run,  # only where it is preferred
+    "blockwise": _blockwise_can_run,  # only where it is preferred, as the next
+    "flash": flash.can_run,
 }
 
 
@@ -139,6 +170,7 @@ _FORWARD = {
     "cpp": _compiled,
     "cuda": _compiled,
     "triton": _registered(getattr(torch.ops.vtsum_kernels, f"{NAME}_triton_fwd").default),
+    "blockwise": _registered(getattr(torch.ops.vtsum_kernels, f"{NAME}_blockwise_fwd").default),
     "flash": flash.run,
     "reference": _reference,
 }

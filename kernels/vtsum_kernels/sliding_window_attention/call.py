@@ -38,6 +38,7 @@ class Call(NamedTuple):
     backend: str
     cu_seqlens_k: Tensor | None  # as cu_seqlens, which then are those of the queries alone
     row_offset: int  # the number that dropout gives the first key
+    longest: int  # keys of the longest sequence; all of them where packed ones' lengths would have to be waited for
 
     @property
     def more_keys(self) -> bool:
@@ -53,6 +54,22 @@ def key_gradient(q: Tensor, x: Tensor) -> Tensor:
 def bias_length(left: int, right: int, shift: bool) -> int:
     """Entries of a head's relative bias: a shifted window reaches further from its row than a truncated one."""
     return (2 if shift else 1) * (left + right) + 1
+
+
+def bounded(
+    longest: int, left: int, right: int, dilation: int, shift: bool, bias: Tensor | None
+) -> tuple[int, int, int, Tensor | None]:
+    """left, right, dilation and bias as sequences of up to `longest` frames can use them: cost follows what exists.
+
+    The same keys are seen: a side that reaches past every end is cut to the furthest key there is, and what the bias
+    says of others falls away, with a gradient of 0.
+    """
+    reach = max(longest - 1, 0) // dilation
+    ours = (min(left, reach), min(right, reach)) if reach else (0, 0)
+    if bias is not None and ours != (left, right):
+        own, before, after = (left + right, sum(ours), sum(ours)) if shift else (left, *ours)
+        bias = bias[:, own - before : own + after + 1].contiguous()
+    return ours[0], ours[1], dilation if reach else 1, bias
 
 
 def check_keys(q: Tensor, k: Tensor, v: Tensor, packed: bool, own_sequences: bool) -> None:
@@ -96,9 +113,12 @@ def values_are_free(x: Tensor) -> bool:
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
-def check_sequences(cu_seqlens: Any, x: Tensor, name: str = "cu_seqlens", of: str = "q") -> Tensor:
-    """int32, contiguous, of the frames of x, which is q or k. The values are looked at where that costs nothing."""
-    total = x.shape[0]
+def check_sequences(cu_seqlens: Any, x: Tensor, name: str = "cu_seqlens", of: str = "q") -> tuple[Tensor, int]:
+    """int32, contiguous, of the frames of x, which is q or k; and the longest sequence's frames.
+
+    The values are looked at where that costs nothing. Else the total stands for the longest.
+    """
+    longest = total = x.shape[0]
     checks.is_tensor(NAME, name, cu_seqlens)
     if cu_seqlens.dtype not in (torch.int32, torch.int64):
         checks.fail(NAME, name, "int32 or int64", cu_seqlens.dtype, TypeError)
@@ -113,13 +133,14 @@ def check_sequences(cu_seqlens: Any, x: Tensor, name: str = "cu_seqlens", of: st
         for before, after in itertools.pairwise(values):
             if after < before:
                 checks.fail(NAME, name, "never falling", f"{after} after {before}")
-    return cu_seqlens.to(torch.int32).contiguous()
+        longest = max((after - before for before, after in itertools.pairwise(values)), default=0)
+    return cu_seqlens.to(torch.int32).contiguous(), longest
 
 
-def check_more_keys(cu_seqlens: Tensor, cu_seqlens_k: Any, k: Tensor) -> Tensor:
-    """cu_seqlens_k, where each sequence has at least as many keys as queries."""
+def check_more_keys(cu_seqlens: Tensor, cu_seqlens_k: Any, k: Tensor) -> tuple[Tensor, int]:
+    """cu_seqlens_k, where each sequence has at least as many keys as queries; and the longest sequence's keys."""
     name = "cu_seqlens_k"
-    checked = check_sequences(cu_seqlens_k, k, name, "k")
+    checked, longest = check_sequences(cu_seqlens_k, k, name, "k")
     if checked.shape != cu_seqlens.shape:
         checks.fail(NAME, name, f"of cu_seqlens' shape {list(cu_seqlens.shape)}", list(checked.shape))
     if values_are_free(k):
@@ -128,7 +149,7 @@ def check_more_keys(cu_seqlens: Tensor, cu_seqlens_k: Any, k: Tensor) -> Tensor:
                 checks.fail(
                     NAME, name, f"such that sequence {n} has as many keys as its {queries} queries, or more", keys
                 )
-    return checked
+    return checked, longest
 
 
 def check_row_offset(row_offset: Any) -> int:

@@ -59,6 +59,12 @@ def _backward_fake(
     return torch.empty_like(q), key_gradient(q, k), key_gradient(q, v), dbias
 
 
+def _summed_backward_fake(dout: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    """Of a backend that adds up the query heads of a key head itself."""
+    dq, _, _, dbias = _backward_fake(dout, q, k, v, *rest)
+    return dq, torch.empty_like(k), torch.empty_like(v), dbias
+
+
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     q, k, v, mask, cu_seqlens, bias, seed, *ctx.options, ctx.need_lse = inputs
     left, right = ctx.options[:2]
@@ -88,7 +94,7 @@ def _gradient_by(op: str) -> Callable[..., tuple[Tensor | None, ...]]:
     return gradient
 
 
-for _prefix in (NAME, f"{NAME}_triton"):
+for _prefix in (NAME, f"{NAME}_triton", f"{NAME}_blockwise"):
     library.define(
         f"{_prefix}_fwd({_INPUTS}, {_OPTIONS}, bool need_lse) -> (Tensor, Tensor)",
         _forward_fake,
@@ -98,7 +104,7 @@ for _prefix in (NAME, f"{NAME}_triton"):
     library.define(
         f"{_prefix}_bwd(Tensor dout, {_INPUTS}, Tensor? dlse, Tensor? out, Tensor? lse, {_OPTIONS}) "
         "-> (Tensor, Tensor, Tensor, Tensor)",
-        _backward_fake,
+        _summed_backward_fake if _prefix.endswith("blockwise") else _backward_fake,
         library.refuse_double_backward(NAME),
     )
 for _pass, _function in (("fwd", "forward"), ("bwd", "backward")):

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .call import bounded
 from .dropout import drop_below, frame_number, philox
 
 
@@ -28,6 +29,8 @@ def sliding_window_attention_reference(
 ) -> tuple[Tensor, Tensor]:
     """Attention over a band of keys, differentiable any number of times, with memory O(T * window) for finite windows.
 
+    A row that holds or sees what is not finite is NaN, and passes no gradient on.
+
     Args:
         q (Tensor): [B, H, T, D]. k, v (Tensor): [B, K, Tk, D], where K divides H. The last query stands at the last
             key: query i at key i + Tk - T, where Tk is at least T.
@@ -47,12 +50,14 @@ def sliding_window_attention_reference(
     dtype, frames, key_heads = q.dtype, k.shape[2], k.shape[1]
     queries, group = q.shape[2], q.shape[1] // max(key_heads, 1)
     q, k, v = q.to(wide) * scale, k.to(wide), v.to(wide)
-    if key_padding_mask is not None:
-        # Whatever padded frames hold, NaN too, must not reach a valid row: 0 * NaN would.
-        padded = ~key_padding_mask[:, None, :, None]
-        k, v = k.masked_fill(padded, 0.0), v.masked_fill(padded, 0.0)
+    # What is not finite must not reach a row that does not see it, as 0 * NaN would: it is left out of all products,
+    # and the rows that hold or see it are made NaN in the end.
+    odd_row, odd_key = _odd(q), _odd(k) | _odd(v)
+    q, k, v = (x.where(x.isfinite(), 0.0) for x in (q, k, v))
+    odd_key = odd_key.repeat_interleave(group, 1) if group > 1 else odd_key
     reach = max(frames - 1, 0) // dilation
     left, right = (reach if side < 0 else side for side in (left, right))
+    left, right, dilation, bias = bounded(frames, left, right, dilation, shift, bias)
     # Columns of the band: keys i + o * dilation, -before <= o <= after. A shifted window reaches further from its row.
     before, after = (left + right, left + right) if shift else (left, right)
     # Else products with all keys: of few queries those that none of them sees were left out.
@@ -92,7 +97,15 @@ def sliding_window_attention_reference(
     else:
         out = weights.unflatten(1, (key_heads, group)).flatten(2, 3) @ v
         out = out.unflatten(2, (group, queries)).flatten(1, 2)
+    odd_seen = odd_key[:, :, keys.clamp(0, max(frames - 1, 0))] if banded else odd_key[:, :, None]
+    odd_row = odd_row | (visible & odd_seen).any(-1)
+    out, lse = out.masked_fill(odd_row[..., None], torch.nan), lse.masked_fill(odd_row, torch.nan)
     return out.to(dtype), lse
+
+
+def _odd(x: Tensor) -> Tensor:
+    """bool [B, H, T], True where a row holds what is not finite."""
+    return ~x.isfinite().all(-1)
 
 
 def _visible(

@@ -1,0 +1,56 @@
+"""NaN and infinities reach what the mask lets them reach, in the kernels on CUDA cores, on the emulator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.emulator.checks import results
+from tests.emulator.run import Call, Library, library
+from tests.kernels.spoilt import hold_apart, seen_by
+
+CASES: dict[str, tuple[str, tuple[int, int], dict[str, Any]]] = {
+    "ring": ("ring", (2, 2), {}),
+    "general": ("general", (4, 4), {}),
+    "general, wide": ("general", (30, 0), {}),
+    "general, shifted": ("general", (4, 4), {"shift": True}),
+    "general, dilated": ("general", (3, 2), {"dilation": 3}),
+    "general, packed": ("general", (9, 9), {"ends": [0, 40, 47, 100]}),
+    "general, padded": ("general", (5, 5), {"padded": [3, 40, 80]}),
+    "ring, packed": ("ring", (2, 2), {"ends": [0, 40, 47, 100]}),
+    "ring, padded": ("ring", (2, 2), {"padded": [3, 40, 80]}),
+}
+
+
+@pytest.fixture(scope="module")
+def lib(emulator: None) -> Library:
+    return library()
+
+
+@pytest.mark.parametrize(("family", "sides", "window"), CASES.values(), ids=CASES)
+def test_what_a_row_does_not_see_does_not_reach_it(
+    lib: Library, family: str, sides: tuple[int, int], window: dict[str, Any]
+) -> None:
+    window, frames = dict(window), 100
+    padded = window.pop("padded", None)
+    key_mask = None
+    if padded is not None:
+        key_mask = torch.ones(1, frames, dtype=torch.bool)
+        key_mask[:, padded] = False
+    options = {key: value for key, value in window.items() if key != "ends"}
+    ends = window.get("ends")
+    cu_seqlens = None if ends is None else torch.tensor(ends, dtype=torch.int32)
+
+    def compute(q: Tensor, k: Tensor, v: Tensor, dout: Tensor) -> Sequence[Tensor]:
+        call = Call(q, k, v, *sides, **options, mask=key_mask, cu_seqlens=cu_seqlens)
+        return [x.float() for x in results(lib, family, call, dout, None).values()]
+
+    torch.manual_seed(0)
+    q, k, v, dout = (torch.randn(1, 1, frames, 64).to(torch.bfloat16) for _ in range(4))
+    quiet = range(45, 100) if family == "general" else ()  # the ring does not look for rows without a gradient
+    spots = {"q": [60], "k": [3, 42, 80], "v": [1, 20, 99]}
+    hold_apart(compute, (q, k, v), dout, seen_by(frames, sides, key_mask, **window), spots, quiet)

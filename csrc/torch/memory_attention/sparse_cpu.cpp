@@ -16,7 +16,7 @@ vts_memory_gather_params params_of(const char *op, const Tensor &index, const Te
     vts_memory_gather_params p = {};
     STD_TORCH_CHECK(
         index.dim() == 4 && index.is_contiguous() && index.scalar_type() == ScalarType::Int, op,
-        ": index must be contiguous int32 [G, H, n, k]");
+        ": index must be int32 [G, H, n, k]");
     p.G = index.size(0), p.H = index.size(1), p.n = index.size(2), p.k = index.size(3);
     p.index = static_cast<const int32_t *>(index.data_ptr());
     p.dtype = dtype_of(like, op);
@@ -53,6 +53,8 @@ void check_index(const vts_memory_gather_params &p, const char *op) {
 
 Tensor gather(Tensor weights, Tensor index, Tensor table) {
     constexpr const char *op = "memory_gather";
+    weights = torch::stable::contiguous(weights), index = torch::stable::contiguous(index);
+    table = with_dense_last(table);
     auto p = params_of(op, index, table);
     set_table(p, op, table);
     p.weights = dense(op, "weights", weights, {p.G, p.H, p.n, p.k}, statistics_of(table));
@@ -67,6 +69,7 @@ Tensor gather(Tensor weights, Tensor index, Tensor table) {
 
 Tensor gather_dot(Tensor rows, Tensor index, Tensor table) {
     constexpr const char *op = "memory_gather_dot";
+    rows = with_dense_last(rows), index = torch::stable::contiguous(index), table = with_dense_last(table);
     auto p = params_of(op, index, table);
     set_table(p, op, table);
     const int64_t e = p.e;
@@ -84,6 +87,8 @@ Tensor gather_dot(Tensor rows, Tensor index, Tensor table) {
 
 Tensor scatter(Tensor weights, Tensor index, Tensor rows, int64_t slots) {
     constexpr const char *op = "memory_scatter";
+    weights = torch::stable::contiguous(weights), index = torch::stable::contiguous(index);
+    rows = with_dense_last(rows);
     auto p = params_of(op, index, rows);
     set_rows(p, op, rows);
     STD_TORCH_CHECK(p.n * p.k <= INT32_MAX && slots >= 0, op, ": n * k must be less than 2^31, and slots at least 0");

@@ -8,6 +8,7 @@ gather, gather_dot and scatter are each other's gradients, so that each may be d
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from .. import library
 from ..tensors import acc_dtype, dense_rows
+from .mapping import by_group
 
 
 def _topk_fake(x: Tensor, keys: Tensor, factor: Tensor, slot_bias: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
@@ -75,23 +77,29 @@ library.define(
     _topk_fake,
     _no_gradient,
     _mark,
+    by_group,
 )
 library.define(
-    "memory_gather(Tensor weights, Tensor index, Tensor table) -> Tensor", _gather_fake, _gather_gradient, _save
+    "memory_gather(Tensor weights, Tensor index, Tensor table) -> Tensor",
+    _gather_fake,
+    _gather_gradient,
+    _save,
+    by_group,
 )
 library.define(
     "memory_gather_dot(Tensor rows, Tensor index, Tensor table) -> Tensor",
     _gather_dot_fake,
     _gather_dot_gradient,
     _save,
+    by_group,
 )
 library.define(
     "memory_scatter(Tensor weights, Tensor index, Tensor rows, int slots) -> Tensor",
     _scatter_fake,
     _scatter_gradient,
     _save,
+    by_group,
 )
-memory_topk = torch.ops.vtsum_kernels.memory_topk.default
-memory_gather = torch.ops.vtsum_kernels.memory_gather.default
-memory_gather_dot = torch.ops.vtsum_kernels.memory_gather_dot.default
-memory_scatter = torch.ops.vtsum_kernels.memory_scatter.default
+memory_topk, memory_gather, memory_gather_dot, memory_scatter = (
+    functools.partial(library.call, f"memory_{name}") for name in ("topk", "gather", "gather_dot", "scatter")
+)

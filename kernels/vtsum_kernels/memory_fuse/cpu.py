@@ -212,7 +212,8 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 def _gradient(ctx: Any, dy: Tensor | None, _: Any, dusage: Tensor | None, __: Any) -> tuple[Tensor | None, ...]:
     x, keys, bank, weight, scale, query_mask, weights, inverse = ctx.saved_tensors
     wanted = list(ctx.needs_input_grad[:7])
-    gradients = torch.ops.vtsum_kernels.memory_layer_bwd(
+    gradients = library.call(
+        "memory_layer_bwd",
         contiguous(dy),
         contiguous(dusage),
         x,
@@ -267,7 +268,8 @@ def folded_layer(call: Call, folded: Folded) -> tuple[Tensor, Tensor]:
     values: Tensor = folded.values  # type: ignore[assignment]
     dtype = acc_dtype(x.dtype)
     factors = x.dtype if x.dtype in OURS else dtype  # of what is multiplied
-    y, _, usage, _ = torch.ops.vtsum_kernels.memory_layer_fwd(
+    y, _, usage, _ = library.call(
+        "memory_layer_fwd",
         dense_rows(x.to(factors)),
         keys[0, 0].to(dtype),
         values[0, 0].to(dtype),

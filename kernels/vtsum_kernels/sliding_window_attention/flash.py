@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import library
 from .call import Call
 
 #: Rows of a block on the CPU, and how many of them a call of torch's kernel serves.
@@ -40,7 +41,7 @@ def can_run(call: Call) -> str | None:
             return "it needs compute capability 8.0"
     elif call.q.device.type != "cpu":
         return f"it runs on CUDA and the CPU, the tensors are on {call.q.device}"
-    return None
+    return library.no_forward_mode()
 
 
 def run(call: Call, need_lse: bool) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from .. import library
 from ..tensors import acc_dtype, contiguous
 from .call import NAME, key_gradient
+from .mapping import mapped
 
 _OPTIONS = "int left, int right, int dilation, bool shift, float scale, float dropout_p"
 _INPUTS = "Tensor q, Tensor k, Tensor v, Tensor? key_padding_mask, Tensor? cu_seqlens, Tensor? bias, Tensor? seed"
@@ -78,9 +79,7 @@ def _gradient_by(op: str) -> Callable[..., tuple[Tensor | None, ...]]:
         q, k, v, mask, cu_seqlens, bias, seed, out, lse = ctx.saved_tensors
         dlse = contiguous(dlse) if ctx.need_lse else None
         dout = torch.zeros_like(q) if dout is None else dout
-        dq, dk, dv, dbias = getattr(torch.ops.vtsum_kernels, op)(
-            dout, q, k, v, mask, cu_seqlens, bias, seed, dlse, out, lse, *ctx.options
-        )
+        dq, dk, dv, dbias = library.call(op, dout, q, k, v, mask, cu_seqlens, bias, seed, dlse, out, lse, *ctx.options)
         rest = (None,) * (len(ctx.options) + 1)
         return (dq, _sum_groups(dk, k), _sum_groups(dv, v), None, None, None if bias is None else dbias, None, *rest)
 
@@ -93,12 +92,14 @@ for _prefix in (NAME, f"{NAME}_triton"):
         _forward_fake,
         _gradient_by(f"{_prefix}_bwd"),
         _save,
+        mapped(3),
     )
     library.define(
         f"{_prefix}_bwd(Tensor dout, {_INPUTS}, Tensor? dlse, Tensor? out, Tensor? lse, {_OPTIONS}) "
         "-> (Tensor, Tensor, Tensor, Tensor)",
         _backward_fake,
         library.refuse_double_backward(NAME),
+        vmap=mapped(4),
     )
 for _pass, _function in (("fwd", "forward"), ("bwd", "backward")):
     library.implement_in_triton(f"{NAME}_triton_{_pass}", f"{__package__}.triton", _function)

@@ -276,9 +276,9 @@ def folded_layer(call: Call, folded: Folded) -> tuple[Tensor, Tensor]:
         call.weight[:, : x.shape[1]].to(factors),
         None if call.bias is None else call.bias.to(dtype),
         scale if isinstance(scale, Tensor) else torch.full((), scale, dtype=dtype),
-        None if slot_bias is None else slot_bias.reshape(-1),
+        None if slot_bias is None else slot_bias.flatten(),
         None if options.query_mask is None else options.query_mask[0],
         options.normalize,
     )
     y = y.to(x.dtype)[None]
-    return (y if call.residual is None else y + call.residual), usage.view(1, 1, -1)
+    return (y if call.residual is None else y + call.residual), usage[None, None]

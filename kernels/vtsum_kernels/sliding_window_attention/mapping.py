@@ -14,7 +14,7 @@ def mapped(mask_at: int) -> library.Rule:
     """The rule of an op whose tensors are [B, H, T, ...], but mask, cu_seqlens, bias and seed from `mask_at` on."""
 
     def rule(info: Any, in_dims: tuple[Any, ...], op: Callable[..., Any], *arguments: Any) -> tuple[Any, Any]:
-        mask, sequences, bias, seed = arguments[mask_at : mask_at + 4]
+        _, sequences, bias, seed = arguments[mask_at : mask_at + 4]
         own_masks, own_sequences = (dim is not None for dim in in_dims[mask_at : mask_at + 2])
         # What dropout keeps depends on the number of the head and the batch entry, and batch entries share a bias.
         if seed is not None or own_sequences or (own_masks and not (sequences is None and bias is None)):
@@ -27,7 +27,8 @@ def mapped(mask_at: int) -> library.Rule:
                 return x
             to = 0 if n == mask_at + 2 else at
             x = x.movedim(dim, to) if dim is not None else x.unsqueeze(to).expand(*x.shape[:to], size, *x.shape[to:])
-            return x.flatten(to, to + 1)
+            x = x.flatten(to, to + 1)
+            return x if x.dim() == 4 else x.contiguous()
 
         results = op(*map(folded, range(len(arguments))))
         q, dim = arguments[mask_at - 3], in_dims[mask_at - 3]

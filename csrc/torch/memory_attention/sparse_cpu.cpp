@@ -25,17 +25,15 @@ vts_memory_gather_params params_of(const char *op, const Tensor &index, const Te
 
 void set_table(vts_memory_gather_params &p, const char *op, const Tensor &table) {
     STD_TORCH_CHECK(
-        table.dim() == 4 && table.size(0) == p.G && table.size(1) == p.H &&
-            (table.stride(3) == 1 || table.size(3) <= 1),
-        op, ": table must be [G, H, S, e] with dense rows");
+        table.dim() == 4 && table.size(0) == p.G && table.size(1) == p.H && has_dense_last(table), op,
+        ": table must be [G, H, S, e] with dense rows");
     p.S = table.size(2), p.e = table.size(3), p.table = table.data_ptr();
     p.table_stride_g = table.stride(0), p.table_stride_h = table.stride(1), p.table_stride_s = table.stride(2);
 }
 
 void set_rows(vts_memory_gather_params &p, const char *op, const Tensor &rows) {
     STD_TORCH_CHECK(
-        rows.dim() == 4 && rows.size(0) == p.G && rows.size(1) == p.n && rows.size(2) == p.H &&
-            (rows.stride(3) == 1 || rows.size(3) <= 1),
+        rows.dim() == 4 && rows.size(0) == p.G && rows.size(1) == p.n && rows.size(2) == p.H && has_dense_last(rows),
         op, ": rows must be [G, n, H, e] with dense rows");
     p.e = rows.size(3), p.rows = rows.data_ptr();
     p.rows_stride_g = rows.stride(0), p.rows_stride_n = rows.stride(1), p.rows_stride_h = rows.stride(2);
@@ -116,7 +114,7 @@ vts_memory_search_params search_params(
     p.dtype = wide_dtype_of(x, op);
     STD_TORCH_CHECK(
         x.dim() == 2 && keys.dim() == 2 && x.size(1) == keys.size(1) && x.scalar_type() == keys.scalar_type() &&
-            (x.stride(1) == 1 || x.size(1) <= 1) && (keys.stride(1) == 1 || keys.size(1) <= 1),
+            has_dense_last(x) && has_dense_last(keys),
         op, ": x [rows, d] and keys [S, d] must have dense rows of one size and dtype");
     p.rows = x.size(0), p.d = x.size(1), p.S = keys.size(0);
     STD_TORCH_CHECK(best.dim() == 2 && p.S < INT32_MAX, op, ": best must be [rows, k], and S less than 2^31");

@@ -1,4 +1,4 @@
-"""How the memory ops are vmapped: entries of the mapped dimension become groups, each with rows and a bank of its own."""
+"""How the memory ops are vmapped: what is mapped becomes groups, each with rows and a bank of its own."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import library
-from ..tensors import acc_dtype, contiguous
+from ..tensors import acc_dtype, contiguous, dense_rows
 from .call import NAME, key_gradient
 from .mapping import mapped
 
@@ -41,7 +41,7 @@ def _forward_fake(
     need_lse: bool,
 ) -> tuple[Tensor, Tensor]:
     shape = q.shape[:3] if need_lse else (0,)
-    return torch.empty_like(q), q.new_empty(shape, dtype=acc_dtype(q.dtype))
+    return torch.empty_like(dense_rows(q)), q.new_empty(shape, dtype=acc_dtype(q.dtype))
 
 
 def _backward_fake(
@@ -56,6 +56,7 @@ def _backward_fake(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     wide = acc_dtype(q.dtype)
     dbias = q.new_empty(0, dtype=wide) if bias is None else torch.empty_like(bias)
+    q, k, v = dense_rows(q), dense_rows(k), dense_rows(v)
     return torch.empty_like(q), key_gradient(q, k), key_gradient(q, v), dbias
 
 

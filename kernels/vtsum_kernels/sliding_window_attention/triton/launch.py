@@ -147,11 +147,6 @@ def sequence_bounds(cu_seqlens: Tensor, frames: int) -> Tensor:
     return bounds
 
 
-def _laid_out_as(like: Tensor, x: Tensor) -> Tensor:
-    """`x`, in the memory layout the op's other backends and its fake give: that of `like`."""
-    return x if like.stride() == x.stride() else like.copy_(x)
-
-
 @on_its_device
 def forward(
     q: Tensor,
@@ -170,11 +165,11 @@ def forward(
     need_lse: bool,
 ) -> tuple[Tensor, Tensor]:
     """The op `sliding_window_attention_triton_fwd`."""
-    result = torch.empty_like(q)
+    q, k, v = (dense_rows(x) for x in (q, k, v))
+    out = torch.empty_like(q)
     lse = torch.empty(q.shape[:3] if need_lse else (0,), dtype=torch.float32, device=q.device)
     if q.numel() == 0:
-        return result, lse
-    q, k, v, out = (dense_rows(x) for x in (q, k, v, result))
+        return out, lse
     call = Launcher(q, k, mask, cu_seqlens, bias, seed, (left, right, dilation, shift), scale, dropout_p)
     call.tensor(q=q, k=k, v=v, out=out)
     call.align()
@@ -190,7 +185,7 @@ def forward(
         call.launch(sliding_window_attention_tile_fwd_kernel, step, config, **sizes)
 
     call.run("fwd", forward_candidates(call.problem), launch_with)
-    return _laid_out_as(result, out), lse
+    return out, lse
 
 
 @on_its_device
@@ -214,11 +209,11 @@ def backward(
     dropout_p: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The op `sliding_window_attention_triton_bwd`. Wide windows need out and lse; without them they are computed."""
-    results = torch.empty_like(q), key_gradient(q, k), key_gradient(q, v)
+    q, k, v, dout = (dense_rows(x) for x in (q, k, v, dout))
+    dq, dk, dv = torch.empty_like(q), key_gradient(q, k), key_gradient(q, v)
     if q.numel() == 0:
-        return *results, torch.zeros_like(bias) if bias is not None else q.new_empty(0, dtype=torch.float32)
+        return dq, dk, dv, torch.zeros_like(bias) if bias is not None else q.new_empty(0, dtype=torch.float32)
     options = (mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p)
-    q, k, v, dout, dq, dk, dv = (dense_rows(x) for x in (q, k, v, dout, *results))
     call = Launcher(q, k, mask, cu_seqlens, bias, seed, (left, right, dilation, shift), scale, dropout_p)
     call.tensor(q=q, k=k, v=v, dout=dout, dq=dq, dk=dk, dv=dv)
     call.values |= {"dlse_ptr": dlse, "HAS_DLSE": dlse is not None, "lse_ptr": None}
@@ -234,7 +229,6 @@ def backward(
     dbias = call.run("bwd", candidates, lambda config: _backward_with(call, config))
     if dbias is None:
         dbias = q.new_empty(0, dtype=torch.float32)
-    dq, dk, dv = (_laid_out_as(result, x) for result, x in zip(results, (dq, dk, dv), strict=True))
     return dq, dk, dv, dbias
 
 

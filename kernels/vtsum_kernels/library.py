@@ -73,7 +73,7 @@ def define(
 
     def jvp(ctx: Any, *tangents: Any) -> Any:
         raise NotImplementedError(
-            f"{name}: forward-mode derivatives are not supported by the compiled kernels; use backend=\"reference\", "
+            f'{name}: forward-mode derivatives are not supported by the compiled kernels; use backend="reference", '
             "which is plain PyTorch, or vjp and jacrev in place of jvp and jacfwd"
         )
 

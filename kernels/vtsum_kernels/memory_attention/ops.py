@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import library
-from ..tensors import acc_dtype, contiguous
+from ..tensors import acc_dtype
 from .mapping import by_group
 
 WEIGHTS = "Tensor x, Tensor keys, Tensor factor, Tensor? slot_bias, Tensor? query_mask"
@@ -73,9 +73,8 @@ def _weights_gradient(op: str) -> Callable[..., tuple[Tensor | None, ...]]:
         ctx: Any, dweights: Tensor | None, dlse: Tensor | None, dusage: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         weights, x, keys, factor, slot_bias, query_mask = ctx.saved_tensors
-        given = (contiguous(gradient) for gradient in (dweights, dlse, dusage))
         dx, dkeys, dfactor, dslot_bias = library.call(
-            op, *given, weights, x, keys, factor, query_mask, ctx.needs_input_grad[3]
+            op, dweights, dlse, dusage, weights, x, keys, factor, query_mask, ctx.needs_input_grad[3]
         )
         return dx, dkeys, dfactor, like_bias(dslot_bias, slot_bias) if ctx.needs_input_grad[3] else None, None, None
 
@@ -121,10 +120,10 @@ def _flash_gradient(op: str) -> Callable[..., tuple[Tensor | None, ...]]:
         ctx: Any, dout: Tensor | None, dlse: Tensor | None, dusage: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         x, keys, values, factor, slot_bias, query_mask, out, lse = ctx.saved_tensors
-        dout = torch.zeros_like(out) if dout is None else dout.contiguous()
-        dusage = contiguous(dusage) if ctx.need_usage else None
+        dout = torch.zeros_like(out) if dout is None else dout
+        dusage = dusage if ctx.need_usage else None
         *gradients, dslot_bias = library.call(
-            op, dout, contiguous(dlse), dusage, x, keys, values, factor, slot_bias, query_mask, out, lse
+            op, dout, dlse, dusage, x, keys, values, factor, slot_bias, query_mask, out, lse
         )
         return *gradients, like_bias(dslot_bias, slot_bias), None, None
 

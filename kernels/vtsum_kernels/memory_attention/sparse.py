@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .. import library
-from ..tensors import acc_dtype, dense_rows
+from ..tensors import acc_dtype
 from .mapping import by_group
 
 
@@ -53,21 +53,21 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _gather_gradient(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
     weights, index, table = ctx.saved_tensors
-    wanted, dout = ctx.needs_input_grad, dense_rows(dout)
+    wanted = ctx.needs_input_grad
     dweights = memory_gather_dot(dout, index, table) if wanted[0] else None
     return dweights, None, memory_scatter(weights, index, dout, table.shape[2]) if wanted[2] else None
 
 
 def _gather_dot_gradient(ctx: Any, dweights: Tensor) -> tuple[Tensor | None, ...]:
     rows, index, table = ctx.saved_tensors
-    wanted, dweights = ctx.needs_input_grad, dweights.contiguous()
+    wanted = ctx.needs_input_grad
     drows = memory_gather(dweights, index, table) if wanted[0] else None
     return drows, None, memory_scatter(dweights, index, rows, table.shape[2]) if wanted[2] else None
 
 
 def _scatter_gradient(ctx: Any, dtable: Tensor) -> tuple[Tensor | None, ...]:
     weights, index, rows = ctx.saved_tensors
-    wanted, dtable = ctx.needs_input_grad, dense_rows(dtable)
+    wanted = ctx.needs_input_grad
     dweights = memory_gather_dot(rows, index, dtable) if wanted[0] else None
     return dweights, None, memory_gather(weights, index, dtable) if wanted[2] else None, None
 

@@ -27,8 +27,7 @@ def mapped(mask_at: int) -> library.Rule:
                 return x
             to = 0 if n == mask_at + 2 else at
             x = x.movedim(dim, to) if dim is not None else x.unsqueeze(to).expand(*x.shape[:to], size, *x.shape[to:])
-            x = x.flatten(to, to + 1)
-            return x if x.dim() == 4 else x.contiguous()
+            return x.flatten(to, to + 1)
 
         results = op(*map(folded, range(len(arguments))))
         q, dim = arguments[mask_at - 3], in_dims[mask_at - 3]

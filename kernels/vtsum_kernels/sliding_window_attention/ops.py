@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import library
-from ..tensors import acc_dtype, contiguous, dense_rows
+from ..tensors import acc_dtype, dense_rows
 from .call import NAME, key_gradient
 from .mapping import mapped
 
@@ -55,7 +55,7 @@ def _backward_fake(
     *rest: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     wide = acc_dtype(q.dtype)
-    dbias = q.new_empty(0, dtype=wide) if bias is None else torch.empty_like(bias)
+    dbias = q.new_empty(0, dtype=wide) if bias is None else bias.new_empty(bias.shape)
     q, k, v = dense_rows(q), dense_rows(k), dense_rows(v)
     return torch.empty_like(q), key_gradient(q, k), key_gradient(q, v), dbias
 
@@ -78,7 +78,7 @@ def _sum_groups(gradient: Tensor, keys: Tensor) -> Tensor:
 def _gradient_by(op: str) -> Callable[..., tuple[Tensor | None, ...]]:
     def gradient(ctx: Any, dout: Tensor | None, dlse: Tensor | None) -> tuple[Tensor | None, ...]:
         q, k, v, mask, cu_seqlens, bias, seed, out, lse = ctx.saved_tensors
-        dlse = contiguous(dlse) if ctx.need_lse else None
+        dlse = dlse if ctx.need_lse else None
         dout = torch.zeros_like(q) if dout is None else dout
         dq, dk, dv, dbias = library.call(op, dout, q, k, v, mask, cu_seqlens, bias, seed, dlse, out, lse, *ctx.options)
         rest = (None,) * (len(ctx.options) + 1)

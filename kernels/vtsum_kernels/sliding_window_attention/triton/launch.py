@@ -10,7 +10,7 @@ import torch
 import triton
 from torch import Tensor
 
-from ...tensors import dense_rows
+from ...tensors import contiguous, dense_rows
 from ...triton_kit.launch import launch, mask_arguments, on_its_device, power_of_two, run, strides
 from ...triton_kit.tuning import Config
 from ..call import key_gradient
@@ -59,7 +59,7 @@ class Launcher:
         self.values: dict[str, Any] = {
             **mask_arguments(mask, "bt"),
             "bounds_ptr": None if cu_seqlens is None else sequence_bounds(cu_seqlens, frames),
-            "bias_ptr": bias,
+            "bias_ptr": contiguous(bias),
             "seed_ptr": seed,
             "B": batch,
             "H": heads,
@@ -212,18 +212,18 @@ def backward(
     q, k, v, dout = (dense_rows(x) for x in (q, k, v, dout))
     dq, dk, dv = torch.empty_like(q), key_gradient(q, k), key_gradient(q, v)
     if q.numel() == 0:
-        return dq, dk, dv, torch.zeros_like(bias) if bias is not None else q.new_empty(0, dtype=torch.float32)
+        return dq, dk, dv, q.new_zeros(0 if bias is None else bias.shape, dtype=torch.float32)
     options = (mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p)
     call = Launcher(q, k, mask, cu_seqlens, bias, seed, (left, right, dilation, shift), scale, dropout_p)
     call.tensor(q=q, k=k, v=v, dout=dout, dq=dq, dk=dk, dv=dv)
-    call.values |= {"dlse_ptr": dlse, "HAS_DLSE": dlse is not None, "lse_ptr": None}
+    call.values |= {"dlse_ptr": contiguous(dlse), "HAS_DLSE": dlse is not None, "lse_ptr": None}
     if call.problem.narrow:
         call.values |= {"out_ptr": None, "out_b": 0, "out_h": 0, "out_t": 0}
     else:
         if out is None or lse is None:
             out, lse = forward(q, k, v, *options, True)
         call.tensor(out=dense_rows(out))
-        call.values["lse_ptr"] = lse
+        call.values["lse_ptr"] = lse.contiguous()
     call.align()
     candidates = backward_candidates(call.problem)
     dbias = call.run("bwd", candidates, lambda config: _backward_with(call, config))

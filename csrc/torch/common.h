@@ -34,4 +34,8 @@ inline bool same_shape(const Tensor &a, const Tensor &b) {
     return true;
 }
 
+inline std::optional<Tensor> contiguous(const std::optional<Tensor> &x) {
+    return x.has_value() ? std::optional<Tensor>(torch::stable::contiguous(*x)) : x;
+}
+
 }  // namespace vts::glue

@@ -83,7 +83,7 @@ def cpp_can_run(x: Tensor) -> str | None:
         return f"it runs on the CPU, the tensors are on {x.device}"
     if library.refusal("_cpu") is not None:
         return f"the compiled CPU kernels are not loaded: {library.refusal('_cpu')}"
-    return None
+    return library.no_forward_mode()
 
 
 def cuda_can_run(x: Tensor) -> str | None:
@@ -103,7 +103,7 @@ def triton_can_run(x: Tensor) -> str | None:
 
 
 def _gpu_dtype(x: Tensor) -> str | None:
-    return "it takes float32, float16 and bfloat16" if x.dtype == torch.float64 else None
+    return "it takes float32, float16 and bfloat16" if x.dtype == torch.float64 else library.no_forward_mode()
 
 
 def choose(op: Op, call: Any) -> str:

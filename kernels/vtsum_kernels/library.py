@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.autograd import forward_ad
 
 NAMESPACE = "vtsum_kernels"
 AUTO = "auto"
@@ -27,6 +29,31 @@ LIB = torch.library.Library(NAMESPACE, "DEF")
 
 #: For each compiled library: None when it is loaded, else why it is not.
 _refused: dict[str, str | None] = {}
+#: Each op that has a gradient, plainly and as torch.func's transforms want it.
+_PLAIN: dict[str, Callable[..., Any]] = {}
+_TRANSFORMED: dict[str, type[torch.autograd.Function]] = {}
+
+#: How an op is vmapped: of torch.func's info (batch_size), where each argument has the mapped dimension (None where it
+#: has none), the op and its arguments. Gives the results, and where these have it.
+Rule = Callable[..., tuple[Any, Any]]
+
+
+def one_by_one(info: Any, in_dims: tuple[Any, ...], op: Callable[..., Any], *arguments: Any) -> tuple[Any, Any]:
+    """The rule of any op: a call for each entry of the mapped dimension."""
+
+    def entry(argument: Any, dim: int | None, n: int) -> Any:
+        if dim is None or not isinstance(argument, Tensor):
+            return argument
+        x = argument.movedim(dim, 0)
+        return x[n] if info.batch_size else x.new_zeros(x.shape[1:])
+
+    found = []
+    for n in range(max(info.batch_size, 1)):
+        found.append(op(*(entry(argument, dim, n) for argument, dim in zip(arguments, in_dims, strict=True))))
+    if isinstance(found[0], Tensor):
+        return torch.stack(found)[: info.batch_size], 0
+    results = tuple(torch.stack(entries)[: info.batch_size] for entries in zip(*found, strict=True))
+    return results, (0,) * len(results)
 
 
 def define(
@@ -34,12 +61,50 @@ def define(
     fake: Callable[..., Any],
     backward: Callable[..., Any],
     setup_context: Callable[..., None] | None = None,
+    vmap: Rule = one_by_one,
 ) -> None:
-    """Registers an op's schema, its fake (shapes and dtypes alone) and its gradient."""
+    """Registers an op's schema, its fake (shapes, strides and dtypes alone), its gradient and how it is vmapped."""
     name = schema.split("(", 1)[0]
     LIB.define(schema)
-    torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=LIB)
-    torch.library.register_autograd(f"{NAMESPACE}::{name}", backward, setup_context=setup_context, lib=LIB)
+    qualified = f"{NAMESPACE}::{name}"
+    torch.library.register_fake(qualified, fake, lib=LIB)
+    torch.library.register_autograd(qualified, backward, setup_context=setup_context, lib=LIB)
+    plain = _PLAIN[name] = getattr(getattr(torch.ops, NAMESPACE), name).default
+
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise NotImplementedError(
+            f'{name}: forward-mode derivatives are not supported by the compiled kernels; use backend="reference", '
+            "which is plain PyTorch, or vjp and jacrev in place of jvp and jacfwd"
+        )
+
+    members = {
+        "forward": plain,
+        "setup_context": setup_context or (lambda ctx, inputs, output: None),
+        "backward": backward,
+        "jvp": jvp,
+        "vmap": lambda info, in_dims, *arguments: vmap(info, in_dims, lambda *given: call(name, *given), *arguments),
+    }
+    _TRANSFORMED[name] = type(name, (torch.autograd.Function,), {key: staticmethod(f) for key, f in members.items()})
+
+
+def transformed() -> bool:
+    """Whether a transform of torch.func is at work, or derivatives of forward mode are taken."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def call(name: str, *arguments: Any) -> Any:
+    """An op by its name. Transformed, it is an autograd.Function: there an op's own registration has gradients refused
+    and derivatives of forward mode taken for zero."""
+    if transformed():
+        return _TRANSFORMED[name].apply(*arguments)
+    return _PLAIN[name](*arguments)
+
+
+def no_forward_mode() -> str | None:
+    """Why a backend of compiled kernels cannot serve a call where forward-mode derivatives are taken, else None."""
+    if forward_ad._current_level < 0:
+        return None
+    return 'it has no forward-mode derivatives (backend="reference" has them; vjp and jacrev need none)'
 
 
 def implement_in_triton(op: str, module: str, function: str) -> None:

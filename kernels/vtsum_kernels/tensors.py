@@ -19,5 +19,12 @@ def dense_rows(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 or x.shape[-1] <= 1 else x.clone(memory_format=torch.contiguous_format)
 
 
+def readable(x: Tensor) -> bool:
+    """Whether a tensor's values can be looked at: not while compiling, nor where it is fake or one of many."""
+    if torch.compiler.is_compiling() or type(x) not in (Tensor, torch.nn.Parameter):
+        return False
+    return not torch._C._functorch.is_batchedtensor(x)
+
+
 def contiguous(x: Tensor | None) -> Tensor | None:
     return None if x is None else x.contiguous()

@@ -91,30 +91,29 @@ def build_memory(*, sanitized: bool = False) -> Path:
     return _build(sorted((CUDA / MEMORY).glob("*.cu")), MEMORY, sanitized)
 
 
-def build_memory_glue() -> Path:
-    """The CUDA glue of memory attention and memory_fuse for tensors on the CPU: ops vtsum_emulated::memory_* over
-    emulated kernels."""
+def build_glue() -> Path:
+    """The CUDA glue of all ops for tensors on the CPU: ops vtsum_emulated::* over emulated kernels."""
     import torch
     from torch.utils.cpp_extension import include_paths
 
-    kernels, glue = build_memory(), CSRC / "torch"
-    sources = sorted(glue.glob("memory_*/*cuda.cpp"))
+    kernels, glue = (build(), build_memory()), CSRC / "torch"
+    sources = sorted(glue.glob("*/*cuda.cpp"))
     flags = ["-std=c++20", "-O1", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror"]
     flags += ["-DTORCH_TARGET_VERSION=0x020b000000000000", "-include", str(HERE / "glue.h")]
     flags += [f"-I{glue}", f"-I{CSRC / 'include'}"]
     flags += [flag for path in include_paths() for flag in ("-isystem", path)]
     torch_libraries = Path(torch.__file__).parent / "lib"
-    link = [str(kernels), f"-L{torch_libraries}", "-ltorch_cpu", "-lc10"]
-    link += [f"-Wl,-rpath,{folder}" for folder in (torch_libraries, kernels.parent)]
+    link = [*map(str, kernels), f"-L{torch_libraries}", "-ltorch_cpu", "-lc10"]
+    link += [f"-Wl,-rpath,{folder}" for folder in (torch_libraries, kernels[0].parent)]
     headers = [*sorted(glue.rglob("*.h")), *sorted((CSRC / "include").rglob("*.h")), HERE / "glue.h"]
     content = b"".join(path.read_bytes() for path in [*headers, *sources])
     key = hashlib.sha256(content + " ".join([torch.__version__, *flags, *link]).encode()).hexdigest()[:16]
-    library = kernels.parent / f"glue-{key}.so"
-    with (kernels.parent / "lock").open("w") as lock:
+    library = kernels[0].parent / f"glue-{key}.so"
+    with (kernels[0].parent / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not library.is_file():
             _run([compiler(), *flags, "-shared", *map(str, sources), *link], library)
-        _forget_old(kernels.parent, {library, kernels})
+        _forget_old(kernels[0].parent, {library, *kernels})
     return library
 
 

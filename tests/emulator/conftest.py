@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import Any
 
-from tests.emulator.build import Unavailable, compiler, cuda_include
+import pytest
+import torch
+import vtsum_kernels  # noqa: F401  (the schemas are its)
+
+from tests.emulator.build import Unavailable, build_glue, compiler, cuda_include
+
+#: The ops that the CUDA glue implements.
+OPS = (
+    *("sliding_window_attention_fwd", "sliding_window_attention_bwd"),
+    *("memory_weights_fwd", "memory_weights_bwd", "memory_flash_fwd", "memory_flash_bwd", "memory_join_fwd"),
+    *("memory_topk", "memory_gather", "memory_gather_dot", "memory_scatter"),
+)
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +24,15 @@ def emulator() -> None:
         compiler(), cuda_include()
     except Unavailable as why:
         pytest.skip(str(why))
+
+
+@pytest.fixture(scope="session")
+def emulated(emulator: None) -> Any:
+    """The ops' CUDA glue over emulated kernels, with the schemas of the registered ones."""
+    definitions = torch.library.Library("vtsum_emulated", "FRAGMENT")
+    for op in OPS:
+        schema = getattr(torch.ops.vtsum_kernels, op).default._schema
+        definitions.define(str(schema).split("::", 1)[1])
+    torch.ops.load_library(str(build_glue()))
+    yield torch.ops.vtsum_emulated
+    del definitions  # which would take the ops along

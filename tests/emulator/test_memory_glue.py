@@ -12,9 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 from vtsum_kernels import library
-from vtsum_kernels.memory_attention import sparse as _sparse  # noqa: F401  (the schemas are theirs)
 
-from tests.emulator.build import build_memory_glue
 from tests.emulator.memory import close
 from tests.kernels.comparisons import RMS_BOUND
 
@@ -29,18 +27,6 @@ SHAPES = [  # G, n, H, S, d, e, groups of the bias
 FLOATS = [torch.float32, torch.float16, torch.bfloat16]
 
 
-@pytest.fixture(scope="module")
-def emulated(emulator: None) -> Any:
-    """The ops, with the schemas of the registered ones."""
-    definitions = torch.library.Library("vtsum_emulated", "FRAGMENT")
-    for op in OPS:
-        schema = getattr(torch.ops.vtsum_kernels, f"memory_{op}").default._schema
-        if not hasattr(torch.ops.vtsum_emulated, schema.name.split("::")[1]):
-            definitions.define(str(schema).split("::", 1)[1])
-    torch.ops.load_library(str(build_memory_glue()))
-    return definitions, torch.ops.vtsum_emulated
-
-
 def wide(x: Any) -> Any:
     return x.double() if isinstance(x, Tensor) and x.is_floating_point() else x
 
@@ -49,7 +35,7 @@ class Both:
     """Calls an op emulated and exactly; `check` compares all their results."""
 
     def __init__(self, emulated: Any, limit: float) -> None:
-        self.emulated, self.limit = emulated[1], limit
+        self.emulated, self.limit = emulated, limit
 
     def check(self, op: str, *arguments: Any, exact: tuple[Any, ...] = (), slack: float = 1.0) -> Any:
         """`exact`: arguments for the exact call where they differ from the emulated one's."""
@@ -96,7 +82,7 @@ def test_ops(emulated: Any, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     )
     both.check("flash_bwd", *gradients, out, lse, exact=(*gradients, exact_out, exact_lse), slack=2)
 
-    best, index = emulated[1].memory_topk(x, keys, factor, bias, 9)
+    best, index = emulated.memory_topk(x, keys, factor, bias, 9)
     exact_best, _ = torch.ops.vtsum_kernels.memory_topk(*map(wide, (x, keys, factor, bias)), 9)
     close("topk", best, exact_best, 1e-5)
     # What was chosen has the scores it was chosen for: another slot than the exact one only where both score alike.
@@ -123,7 +109,7 @@ def test_join(emulated: Any, dtype: torch.dtype) -> None:
 
 
 def test_nothing_to_read(emulated: Any) -> None:
-    _, calls = emulated
+    calls = emulated
     no_frames, no_slots = torch.empty(1, 0, 2, 8), torch.randn(1, 2, 0, 8)
     keys, factor, none = torch.randn(1, 2, 5, 8), torch.empty(1, 2, 0), torch.ones(1, 2, 3)
     weights, lse, usage = calls.memory_weights_fwd(no_frames, keys, factor, None, None, torch.float32)
@@ -149,7 +135,7 @@ def test_nothing_to_read(emulated: Any) -> None:
 
 def test_tensors_on_two_devices_are_refused(emulated: Any) -> None:
     """Every tensor of every op is looked at, whichever stands on another device."""
-    _, calls = emulated
+    calls = emulated
     x, keys, factor, mask = torch.randn(1, 3, 2, 8), torch.randn(1, 2, 5, 8), torch.ones(1, 2, 3), torch.ones(1, 3) > 0
     bias, weights, usage = torch.zeros(1, 2, 5), torch.rand(1, 2, 3, 5), torch.rand(1, 2, 5)
     index, some, matrix = torch.zeros(1, 2, 3, 4, dtype=torch.int32), torch.ones(1, 2, 3, 4), torch.ones(3, 3)
@@ -185,7 +171,7 @@ def test_tensors_on_two_devices_are_refused(emulated: Any) -> None:
 
 
 def test_what_is_refused(emulated: Any) -> None:
-    _, calls = emulated
+    calls = emulated
     x, keys, factor = torch.randn(1, 3, 2, 8), torch.randn(1, 2, 5, 8), torch.ones(1, 2, 3)
     with pytest.raises(RuntimeError, match="memory_weights_fwd: x and keys must be both float32, float16 or bfloat16"):
         calls.memory_weights_fwd(x.double(), keys.double(), factor, None, None, torch.float32)

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 #: Two processes, of about the same time, for two cores.
 FILES = {
-    "window": ["test_triton_numbers.py"],
+    "window": ["test_triton_numbers.py", "test_triton_layouts_numbers.py"],
     "memory": ["test_memory_triton_numbers.py", "test_memory_triton_join_numbers.py"],
 }
 

@@ -20,12 +20,6 @@ inline Tensor transposed(const Tensor &x) { return torch::stable::transpose(x, 2
 // [G, n, H, d] as [G, H, n, d], a view.
 inline Tensor by_head(const Tensor &x) { return torch::stable::transpose(x, 1, 2); }
 
-// The kernels read rows: the last dimension must be dense.
-inline Tensor with_dense_last(const Tensor &x) {
-    const int64_t last = x.dim() - 1;
-    return last < 0 || x.stride(last) == 1 || x.size(last) <= 1 ? x : torch::stable::contiguous(x);
-}
-
 inline Tensor in_dtype(const Tensor &x, ScalarType dtype) {
     return x.scalar_type() == dtype ? x : torch::stable::to(x, dtype);
 }

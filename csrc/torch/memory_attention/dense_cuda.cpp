@@ -165,6 +165,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> weights_backward(
          {"query_mask", query_mask}});
     const DeviceGuard guard(x.get_device_index());
     const call c("memory_weights_bwd", x, keys, factor, query_mask);
+    dweights = contiguous(dweights), dlse = contiguous(dlse), dusage = contiguous(dusage);
+    weights = torch::stable::contiguous(weights);
     (void)dense(c.op, "weights", weights, {c.G, c.H, c.n, c.S}, weights.scalar_type());
     Tensor dx = new_empty(c.x, {c.G, c.n, c.H, c.d}, c.x.scalar_type());
     Tensor dkeys = new_empty(c.x, {c.G, c.H, c.S, c.d}, c.x.scalar_type());
@@ -256,6 +258,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> flash_backward(
          {"lse", lse}});
     const DeviceGuard guard(x.get_device_index());
     const call c("memory_flash_bwd", x, keys, factor, query_mask);
+    dusage = contiguous(dusage);
     const bias_of_slots bias(c.op, slot_bias, c.G, c.H, c.S);
     const auto type = c.x.scalar_type();
     STD_TORCH_CHECK(

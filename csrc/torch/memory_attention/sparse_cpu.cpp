@@ -16,7 +16,7 @@ vts_memory_gather_params params_of(const char *op, const Tensor &index, const Te
     vts_memory_gather_params p = {};
     STD_TORCH_CHECK(
         index.dim() == 4 && index.is_contiguous() && index.scalar_type() == ScalarType::Int, op,
-        ": index must be contiguous int32 [G, H, n, k]");
+        ": index must be int32 [G, H, n, k]");
     p.G = index.size(0), p.H = index.size(1), p.n = index.size(2), p.k = index.size(3);
     p.index = static_cast<const int32_t *>(index.data_ptr());
     p.dtype = dtype_of(like, op);
@@ -25,17 +25,15 @@ vts_memory_gather_params params_of(const char *op, const Tensor &index, const Te
 
 void set_table(vts_memory_gather_params &p, const char *op, const Tensor &table) {
     STD_TORCH_CHECK(
-        table.dim() == 4 && table.size(0) == p.G && table.size(1) == p.H &&
-            (table.stride(3) == 1 || table.size(3) <= 1),
-        op, ": table must be [G, H, S, e] with dense rows");
+        table.dim() == 4 && table.size(0) == p.G && table.size(1) == p.H && has_dense_last(table), op,
+        ": table must be [G, H, S, e] with dense rows");
     p.S = table.size(2), p.e = table.size(3), p.table = table.data_ptr();
     p.table_stride_g = table.stride(0), p.table_stride_h = table.stride(1), p.table_stride_s = table.stride(2);
 }
 
 void set_rows(vts_memory_gather_params &p, const char *op, const Tensor &rows) {
     STD_TORCH_CHECK(
-        rows.dim() == 4 && rows.size(0) == p.G && rows.size(1) == p.n && rows.size(2) == p.H &&
-            (rows.stride(3) == 1 || rows.size(3) <= 1),
+        rows.dim() == 4 && rows.size(0) == p.G && rows.size(1) == p.n && rows.size(2) == p.H && has_dense_last(rows),
         op, ": rows must be [G, n, H, e] with dense rows");
     p.e = rows.size(3), p.rows = rows.data_ptr();
     p.rows_stride_g = rows.stride(0), p.rows_stride_n = rows.stride(1), p.rows_stride_h = rows.stride(2);
@@ -53,6 +51,8 @@ void check_index(const vts_memory_gather_params &p, const char *op) {
 
 Tensor gather(Tensor weights, Tensor index, Tensor table) {
     constexpr const char *op = "memory_gather";
+    weights = torch::stable::contiguous(weights), index = torch::stable::contiguous(index);
+    table = with_dense_last(table);
     auto p = params_of(op, index, table);
     set_table(p, op, table);
     p.weights = dense(op, "weights", weights, {p.G, p.H, p.n, p.k}, statistics_of(table));
@@ -67,6 +67,7 @@ Tensor gather(Tensor weights, Tensor index, Tensor table) {
 
 Tensor gather_dot(Tensor rows, Tensor index, Tensor table) {
     constexpr const char *op = "memory_gather_dot";
+    rows = with_dense_last(rows), index = torch::stable::contiguous(index), table = with_dense_last(table);
     auto p = params_of(op, index, table);
     set_table(p, op, table);
     const int64_t e = p.e;
@@ -84,6 +85,8 @@ Tensor gather_dot(Tensor rows, Tensor index, Tensor table) {
 
 Tensor scatter(Tensor weights, Tensor index, Tensor rows, int64_t slots) {
     constexpr const char *op = "memory_scatter";
+    weights = torch::stable::contiguous(weights), index = torch::stable::contiguous(index);
+    rows = with_dense_last(rows);
     auto p = params_of(op, index, rows);
     set_rows(p, op, rows);
     STD_TORCH_CHECK(p.n * p.k <= INT32_MAX && slots >= 0, op, ": n * k must be less than 2^31, and slots at least 0");
@@ -111,7 +114,7 @@ vts_memory_search_params search_params(
     p.dtype = wide_dtype_of(x, op);
     STD_TORCH_CHECK(
         x.dim() == 2 && keys.dim() == 2 && x.size(1) == keys.size(1) && x.scalar_type() == keys.scalar_type() &&
-            (x.stride(1) == 1 || x.size(1) <= 1) && (keys.stride(1) == 1 || keys.size(1) <= 1),
+            has_dense_last(x) && has_dense_last(keys),
         op, ": x [rows, d] and keys [S, d] must have dense rows of one size and dtype");
     p.rows = x.size(0), p.d = x.size(1), p.S = keys.size(0);
     STD_TORCH_CHECK(best.dim() == 2 && p.S < INT32_MAX, op, ": best must be [rows, k], and S less than 2^31");

@@ -11,6 +11,14 @@ inline vts_dtype wide_dtype_of(const Tensor &x, const char *op) {
     return dtype;
 }
 
+// Whether the last dimension is dense, as rows must be that kernels read.
+inline bool has_dense_last(const Tensor &x) {
+    const int64_t last = x.dim() - 1;
+    return last < 0 || x.stride(last) == 1 || x.size(last) <= 1 || x.numel() == 0;
+}
+
+inline Tensor with_dense_last(const Tensor &x) { return has_dense_last(x) ? x : torch::stable::contiguous(x); }
+
 inline bool has_shape(const Tensor &x, std::initializer_list<int64_t> shape) {
     if (x.dim() != static_cast<int64_t>(shape.size())) return false;
     int64_t d = 0;

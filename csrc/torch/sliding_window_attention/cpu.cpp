@@ -42,6 +42,7 @@ std::tuple<Tensor, Tensor> forward(
     std::optional<Tensor> bias, std::optional<Tensor> seed, int64_t left, int64_t right, int64_t dilation, bool shift,
     double scale, double dropout_p, int64_t row_offset, bool need_lse) {
     q = with_dense_rows(q), k = with_dense_rows(k), v = with_dense_rows(v);
+    cu_seqlens = contiguous(cu_seqlens), bias = contiguous(bias);
     auto p =
         params_of(fwd_name, q, k, v, {mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p, row_offset});
     check_sequences(fwd_name, p);
@@ -59,6 +60,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(
     std::optional<Tensor> bias, std::optional<Tensor> seed, std::optional<Tensor> dlse, std::optional<Tensor>,
     std::optional<Tensor>, int64_t left, int64_t right, int64_t dilation, bool shift, double scale, double dropout_p, int64_t row_offset) {
     q = with_dense_rows(q), k = with_dense_rows(k), v = with_dense_rows(v), dout = with_dense_rows(dout);
+    cu_seqlens = contiguous(cu_seqlens), bias = contiguous(bias), dlse = contiguous(dlse);
     auto p =
         params_of(bwd_name, q, k, v, {mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p, row_offset});
     check_sequences(bwd_name, p);

@@ -72,7 +72,7 @@ inline vts_sliding_window_attention_params params_of(
         const Tensor &cu = *o.cu_seqlens;
         STD_TORCH_CHECK(
             p.B == 1 && cu.dim() == 1 && cu.size(0) >= 1 && cu.scalar_type() == ScalarType::Int && cu.is_contiguous(),
-            op, ": cu_seqlens must be contiguous int32 [N + 1], and B 1");
+            op, ": cu_seqlens must be int32 [N + 1], and B 1");
         p.cu_seqlens = static_cast<const int32_t *>(cu.data_ptr());
         p.sequences = cu.size(0) - 1;
     }
@@ -81,10 +81,7 @@ inline vts_sliding_window_attention_params params_of(
         STD_TORCH_CHECK(
             bias.dim() == 2 && bias.size(0) == p.H && o.left < bias.size(1) && o.right < bias.size(1) &&
                 bias.size(1) == bias_length(o) && bias.is_contiguous() && bias.scalar_type() == statistics_of(q),
-            op,
-            ": bias must be contiguous [H, left + right + 1], or [H, 2 * (left + right) + 1] for shifted windows, in "
-            "the ",
-            "dtype of lse");
+            op, ": bias must be [H, ", bias_length(o), "] in the dtype of lse");
         p.bias = bias.data_ptr();
     }
     if (o.dropout_p > 0) {
@@ -110,7 +107,7 @@ inline void check_dlse(const char *op, const Tensor &dlse, const Tensor &q) {
     STD_TORCH_CHECK(
         dlse.dim() == 3 && dlse.size(0) == q.size(0) && dlse.size(1) == q.size(1) && dlse.size(2) == q.size(2) &&
             dlse.scalar_type() == statistics_of(q) && dlse.is_contiguous(),
-        op, ": dlse must be contiguous [B, H, T] in the dtype of lse");
+        op, ": dlse must be [B, H, T] in the dtype of lse");
 }
 
 // An empty dk or dv, laid out as x, or as q where several query heads share a head of x.

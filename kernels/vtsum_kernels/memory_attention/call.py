@@ -198,7 +198,7 @@ def check_options(
 ) -> Options:
     if query_mask is not None:
         checks.is_mask(op, "query_mask", query_mask, tuple(x.shape[:-1]), "x's [..., T]", x.device)
-        query_mask = query_mask if bank.batched else query_mask.reshape(1, -1)
+        query_mask = query_mask if bank.batched else query_mask.flatten()[None]
     if not isinstance(normalize, bool):
         checks.fail(op, "normalize", "True or False", repr(normalize), TypeError)
     if top_k is not None:
@@ -244,4 +244,4 @@ def _check_scale(op: str, scale: Any, head_dim: int, like: Tensor) -> float | Te
 
 def rows_of(x: Tensor, bank: Bank) -> Tensor:
     """x as [G, n, C]."""
-    return x if bank.batched else x.reshape(1, -1, x.shape[-1])
+    return x if bank.batched else x.flatten(0, -2)[None]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .. import library
-from ..tensors import acc_dtype
+from ..tensors import acc_dtype, contiguous
 from .plan import block_rows
 from .products import add_product, multiply
 
@@ -107,7 +107,7 @@ def weights_backward(
     dtypes = x.dtype, keys.dtype
     x, keys, w = widened(x, keys, weights)
     factor, w = factor.contiguous(), w.contiguous()
-    mask = None if query_mask is None else query_mask.contiguous()
+    mask, dlse, dusage = (contiguous(t) for t in (query_mask, dlse, dusage))
     ds = torch.zeros_like(w) if dweights is None else dweights.to(w.dtype, copy=True).contiguous()
     dslot_bias = rows_softmax_backward(ds, dlse, dusage, w, None, mask, need_bias)
     dx = x.new_empty((x.shape[0], x.shape[2], x.shape[1], x.shape[3]))
@@ -168,7 +168,7 @@ def flash_backward(
     dkeys, dvalues = (torch.zeros_like(t, memory_format=torch.contiguous_format) for t in (keys, values))
     dfactor = torch.zeros_like(factor, memory_format=torch.contiguous_format)
     dslot_bias = factor.new_zeros((groups, heads, slots))
-    bias = _bias(slot_bias, x)
+    bias, dusage = _bias(slot_bias, x), contiguous(dusage)
     for part in _blocks(rows, slots):
         mask = None if query_mask is None else query_mask[:, part].contiguous()
         mine, dpart = factor[:, :, part].contiguous(), by_head(dout[:, part])

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from .. import library
-from ..tensors import acc_dtype, contiguous
+from ..tensors import acc_dtype
+from .mapping import by_group
 
 WEIGHTS = "Tensor x, Tensor keys, Tensor factor, Tensor? slot_bias, Tensor? query_mask"
 FLASH = "Tensor x, Tensor keys, Tensor values, Tensor factor, Tensor? slot_bias, Tensor? query_mask"
@@ -72,9 +73,8 @@ def _weights_gradient(op: str) -> Callable[..., tuple[Tensor | None, ...]]:
         ctx: Any, dweights: Tensor | None, dlse: Tensor | None, dusage: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         weights, x, keys, factor, slot_bias, query_mask = ctx.saved_tensors
-        given = (contiguous(gradient) for gradient in (dweights, dlse, dusage))
-        dx, dkeys, dfactor, dslot_bias = getattr(torch.ops.vtsum_kernels, op)(
-            *given, weights, x, keys, factor, query_mask, ctx.needs_input_grad[3]
+        dx, dkeys, dfactor, dslot_bias = library.call(
+            op, dweights, dlse, dusage, weights, x, keys, factor, query_mask, ctx.needs_input_grad[3]
         )
         return dx, dkeys, dfactor, like_bias(dslot_bias, slot_bias) if ctx.needs_input_grad[3] else None, None, None
 
@@ -120,10 +120,10 @@ def _flash_gradient(op: str) -> Callable[..., tuple[Tensor | None, ...]]:
         ctx: Any, dout: Tensor | None, dlse: Tensor | None, dusage: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         x, keys, values, factor, slot_bias, query_mask, out, lse = ctx.saved_tensors
-        dout = torch.zeros_like(out) if dout is None else dout.contiguous()
-        dusage = contiguous(dusage) if ctx.need_usage else None
-        *gradients, dslot_bias = getattr(torch.ops.vtsum_kernels, op)(
-            dout, contiguous(dlse), dusage, x, keys, values, factor, slot_bias, query_mask, out, lse
+        dout = torch.zeros_like(out) if dout is None else dout
+        dusage = dusage if ctx.need_usage else None
+        *gradients, dslot_bias = library.call(
+            op, dout, dlse, dusage, x, keys, values, factor, slot_bias, query_mask, out, lse
         )
         return *gradients, like_bias(dslot_bias, slot_bias), None, None
 
@@ -137,6 +137,7 @@ for _suffix in SUFFIXES:
         _weights_fake,
         _weights_gradient(f"memory_weights{_suffix}_bwd"),
         _save_weights,
+        by_group,
     )
     library.define(
         f"memory_weights{_suffix}_bwd(Tensor? dweights, Tensor? dlse, Tensor? dusage, Tensor weights, Tensor x, "
@@ -144,18 +145,21 @@ for _suffix in SUFFIXES:
         "-> (Tensor dx, Tensor dkeys, Tensor dfactor, Tensor dslot_bias)",
         _weights_bwd_fake,
         _REFUSE,
+        vmap=by_group,
     )
     library.define(
         f"memory_flash{_suffix}_fwd({FLASH}, bool need_usage) -> (Tensor out, Tensor lse, Tensor usage)",
         _flash_fake,
         _flash_gradient(f"memory_flash{_suffix}_bwd"),
         _save_flash,
+        by_group,
     )
     library.define(
         f"memory_flash{_suffix}_bwd(Tensor dout, Tensor? dlse, Tensor? dusage, {FLASH}, Tensor out, Tensor lse) "
         "-> (Tensor dx, Tensor dkeys, Tensor dvalues, Tensor dfactor, Tensor dslot_bias)",
         _flash_bwd_fake,
         _REFUSE,
+        vmap=by_group,
     )
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import library
+from .mapping import by_group
 
 library.LIB.define("memory_product_(Tensor(a!) out, Tensor a, Tensor b, bool add) -> ()")
 library.LIB.define("memory_product_pays(ScalarType dtype) -> bool")
@@ -89,13 +90,13 @@ def _gradient(ctx: Any, dout: Tensor) -> tuple[Tensor | None, Tensor | None]:
     )
 
 
-library.define("memory_matmul(Tensor a, Tensor b) -> Tensor", _fake, _gradient, _save)
+library.define("memory_matmul(Tensor a, Tensor b) -> Tensor", _fake, _gradient, _save, by_group)
 library.LIB.impl("memory_matmul", _matmul, "CPU")
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
     """a b for tensors [G, H, m, k] and [G, H, k, n], differentiable any number of times."""
     if torch.float32 in OURS and a.device.type == "cpu" and a.dtype == b.dtype == torch.float32:
-        result: Tensor = torch.ops.vtsum_kernels.memory_matmul(a, b)
+        result: Tensor = library.call("memory_matmul", a, b)
         return result
     return torch.matmul(a, b)

@@ -8,14 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import library
 from ..tensors import acc_dtype, dense_rows
 from . import plan
 from .call import Bank, Keys, Options
 from .products import matmul
 from .reference import NORM_FLOOR
 from .sparse import memory_gather, memory_gather_dot, memory_scatter, memory_topk
-
-_OPS = torch.ops.vtsum_kernels
 
 
 class Weights(NamedTuple):
@@ -58,8 +57,8 @@ def ready_rows(x: Tensor, query_mask: Tensor | None) -> Tensor:
 
 def dense_weights(x: Tensor, bank: Bank, options: Options, factor: Tensor, suffix: str) -> Weights:
     """Of all slots, in float32 at least: what 16 bits would lose of nearly even weights is all that they say."""
-    op = getattr(_OPS, f"memory_weights{suffix}_fwd")
-    weights, lse, usage = op(x, bank.keys, factor, bank.slot_bias, options.query_mask, acc_dtype(x.dtype))
+    op = f"memory_weights{suffix}_fwd"
+    weights, lse, usage = library.call(op, x, bank.keys, factor, bank.slot_bias, options.query_mask, acc_dtype(x.dtype))
     return Weights(weights, None, lse, usage)
 
 
@@ -158,9 +157,9 @@ def read(x: Tensor, bank: Bank, options: Options, suffix: str, need_usage: bool)
         return apply(found, bank.values, options.dropout_p, dtype), found.lse, found.usage
     x = ready_rows(x, options.query_mask)
     factor = factor_of(x, options.scale, options.normalize)
-    flash = getattr(_OPS, f"memory_flash{suffix}_fwd")
-    out, lse, usage = flash(
-        x, bank.keys, bank.values.to(x.dtype), factor, bank.slot_bias, options.query_mask, need_usage
+    flash = f"memory_flash{suffix}_fwd"
+    out, lse, usage = library.call(
+        flash, x, bank.keys, bank.values.to(x.dtype), factor, bank.slot_bias, options.query_mask, need_usage
     )
     return out.to(dtype), lse, usage
 

@@ -8,13 +8,15 @@ gather, gather_dot and scatter are each other's gradients, so that each may be d
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import library
-from ..tensors import acc_dtype, dense_rows
+from ..tensors import acc_dtype
+from .mapping import by_group
 
 
 def _topk_fake(x: Tensor, keys: Tensor, factor: Tensor, slot_bias: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
@@ -51,21 +53,21 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _gather_gradient(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
     weights, index, table = ctx.saved_tensors
-    wanted, dout = ctx.needs_input_grad, dense_rows(dout)
+    wanted = ctx.needs_input_grad
     dweights = memory_gather_dot(dout, index, table) if wanted[0] else None
     return dweights, None, memory_scatter(weights, index, dout, table.shape[2]) if wanted[2] else None
 
 
 def _gather_dot_gradient(ctx: Any, dweights: Tensor) -> tuple[Tensor | None, ...]:
     rows, index, table = ctx.saved_tensors
-    wanted, dweights = ctx.needs_input_grad, dweights.contiguous()
+    wanted = ctx.needs_input_grad
     drows = memory_gather(dweights, index, table) if wanted[0] else None
     return drows, None, memory_scatter(dweights, index, rows, table.shape[2]) if wanted[2] else None
 
 
 def _scatter_gradient(ctx: Any, dtable: Tensor) -> tuple[Tensor | None, ...]:
     weights, index, rows = ctx.saved_tensors
-    wanted, dtable = ctx.needs_input_grad, dense_rows(dtable)
+    wanted = ctx.needs_input_grad
     dweights = memory_gather_dot(rows, index, dtable) if wanted[0] else None
     return dweights, None, memory_gather(weights, index, dtable) if wanted[2] else None, None
 
@@ -75,23 +77,29 @@ library.define(
     _topk_fake,
     _no_gradient,
     _mark,
+    by_group,
 )
 library.define(
-    "memory_gather(Tensor weights, Tensor index, Tensor table) -> Tensor", _gather_fake, _gather_gradient, _save
+    "memory_gather(Tensor weights, Tensor index, Tensor table) -> Tensor",
+    _gather_fake,
+    _gather_gradient,
+    _save,
+    by_group,
 )
 library.define(
     "memory_gather_dot(Tensor rows, Tensor index, Tensor table) -> Tensor",
     _gather_dot_fake,
     _gather_dot_gradient,
     _save,
+    by_group,
 )
 library.define(
     "memory_scatter(Tensor weights, Tensor index, Tensor rows, int slots) -> Tensor",
     _scatter_fake,
     _scatter_gradient,
     _save,
+    by_group,
 )
-memory_topk = torch.ops.vtsum_kernels.memory_topk.default
-memory_gather = torch.ops.vtsum_kernels.memory_gather.default
-memory_gather_dot = torch.ops.vtsum_kernels.memory_gather_dot.default
-memory_scatter = torch.ops.vtsum_kernels.memory_scatter.default
+memory_topk, memory_gather, memory_gather_dot, memory_scatter = (
+    functools.partial(library.call, f"memory_{name}") for name in ("topk", "gather", "gather_dot", "scatter")
+)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import library
 from ..memory_attention.backends import SUFFIX
 from ..memory_attention.call import hidden, usable
 from ..memory_attention.products import matmul
@@ -110,9 +111,16 @@ def _left_in(call: Call) -> Tensor:
 def _join(call: Call, weights: Tensor, bank: Tensor, suffix: str) -> Tensor:
     """x W1^T + weights bank + bias + residual [G, n, O]."""
     (groups, rows, dim), residual = call.x.shape, call.residual
-    op = getattr(torch.ops.vtsum_kernels, f"memory_join{suffix}_fwd")
     residual = None if residual is None else residual.flatten(0, 1)
-    y = op(_left_in(call).flatten(0, 1), weights, call.weight[:, :dim], bank, call.bias, residual)
+    y = library.call(
+        f"memory_join{suffix}_fwd",
+        _left_in(call).flatten(0, 1),
+        weights,
+        call.weight[:, :dim],
+        bank,
+        call.bias,
+        residual,
+    )
     return _masked(call, y.view(groups, rows, y.shape[1]))
 
 

@@ -212,7 +212,8 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 def _gradient(ctx: Any, dy: Tensor | None, _: Any, dusage: Tensor | None, __: Any) -> tuple[Tensor | None, ...]:
     x, keys, bank, weight, scale, query_mask, weights, inverse = ctx.saved_tensors
     wanted = list(ctx.needs_input_grad[:7])
-    gradients = torch.ops.vtsum_kernels.memory_layer_bwd(
+    gradients = library.call(
+        "memory_layer_bwd",
         contiguous(dy),
         contiguous(dusage),
         x,
@@ -267,16 +268,17 @@ def folded_layer(call: Call, folded: Folded) -> tuple[Tensor, Tensor]:
     values: Tensor = folded.values  # type: ignore[assignment]
     dtype = acc_dtype(x.dtype)
     factors = x.dtype if x.dtype in OURS else dtype  # of what is multiplied
-    y, _, usage, _ = torch.ops.vtsum_kernels.memory_layer_fwd(
+    y, _, usage, _ = library.call(
+        "memory_layer_fwd",
         dense_rows(x.to(factors)),
         keys[0, 0].to(dtype),
         values[0, 0].to(dtype),
         call.weight[:, : x.shape[1]].to(factors),
         None if call.bias is None else call.bias.to(dtype),
         scale if isinstance(scale, Tensor) else torch.full((), scale, dtype=dtype),
-        None if slot_bias is None else slot_bias.reshape(-1),
+        None if slot_bias is None else slot_bias.flatten(),
         None if options.query_mask is None else options.query_mask[0],
         options.normalize,
     )
     y = y.to(x.dtype)[None]
-    return (y if call.residual is None else y + call.residual), usage.view(1, 1, -1)
+    return (y if call.residual is None else y + call.residual), usage[None, None]

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import checks
+from ..library import transformed
 from ..memory_attention import memory_attention
 from ..memory_fuse import Folded, fold_bank, memory_fuse
 from . import bank_writing
@@ -134,8 +135,9 @@ class MemoryBank(nn.Module):
             x = x.masked_fill(~valid, 0.0)
         hidden = x if self.norm is None else self.norm(x)
         y, usage = self._read(hidden, x if self.residual else None, mask)
-        with torch.no_grad():
-            self.mass.copy_(usage)
+        if not transformed():  # a transform of torch.func lets nothing outside of it be written
+            with torch.no_grad():
+                self.mass.copy_(usage)
         self._usage = usage if torch.is_grad_enabled() else None
         return y
 
@@ -203,7 +205,8 @@ class MemoryBank(nn.Module):
 
     @torch.no_grad()
     def usage(self) -> MemoryUsage:
-        """How the slots were used in the last forward; zeros and perplexity 0 before the first."""
+        """How the slots were used in the last forward (outside of torch.func's transforms); zeros and perplexity 0
+        before the first."""
         mass = self.mass.clone()
         total = mass.sum(-1, keepdim=True)
         if not bool((total > 0).all()):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import dispatch
+from .. import dispatch, library
 from ..tensors import acc_dtype
 from . import blockwise, flash
 from .alignment import aligned
@@ -139,12 +139,13 @@ def _reference(call: Call, need_lse: bool) -> tuple[Tensor, Tensor]:
     )
 
 
-def _registered(op: Callable[..., tuple[Tensor, Tensor]]) -> Callable[[Call, bool], tuple[Tensor, Tensor]]:
+def _registered(op: str) -> Callable[[Call, bool], tuple[Tensor, Tensor]]:
     def run(call: Call, need_lse: bool) -> tuple[Tensor, Tensor]:
         if not need_lse and call.q.device.type == "cuda" and window_keys(call) > MAX_KEYS_RECOMPUTED:
             # The backward pass is handed it; the CPU's computes it again.
             need_lse = torch.is_grad_enabled() and any(x.requires_grad for x in (call.q, call.k, call.v))
-        return op(
+        found: tuple[Tensor, Tensor] = library.call(
+            op,
             call.q,
             call.k,
             call.v,
@@ -161,16 +162,17 @@ def _registered(op: Callable[..., tuple[Tensor, Tensor]]) -> Callable[[Call, boo
             call.row_offset,
             need_lse,
         )
+        return found
 
     return run
 
 
-_compiled = _registered(getattr(torch.ops.vtsum_kernels, f"{NAME}_fwd").default)
+_compiled = _registered(f"{NAME}_fwd")
 _FORWARD = {
     "cpp": _compiled,
     "cuda": _compiled,
-    "triton": _registered(getattr(torch.ops.vtsum_kernels, f"{NAME}_triton_fwd").default),
-    "blockwise": _registered(getattr(torch.ops.vtsum_kernels, f"{NAME}_blockwise_fwd").default),
+    "triton": _registered(f"{NAME}_triton_fwd"),
+    "blockwise": _registered(f"{NAME}_blockwise_fwd"),
     "flash": flash.run,
     "reference": _reference,
 }

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import library
 from ..tensors import dense_rows
 from .call import Call
 
@@ -36,7 +37,7 @@ def can_run(call: Call) -> str | None:
             return "on the CPU it takes windows that hold the whole sequence, without padding"
     else:
         return f"it runs on CUDA and the CPU, the tensors are on {call.q.device}"
-    return None
+    return library.no_forward_mode()
 
 
 def run(call: Call, need_lse: bool) -> tuple[Tensor, Tensor]:

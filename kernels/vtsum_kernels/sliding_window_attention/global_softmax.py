@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .. import library
-from ..tensors import acc_dtype
+from ..tensors import acc_dtype, readable
 from .call import Call
 
 #: Scores held at a time.
@@ -27,18 +28,14 @@ _BLOCK = 1 << 23
 
 def rescale(call: Call, out: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
     """From the windowed softmax's out and lse to those of the global one."""
-    whole = torch.ops.vtsum_kernels.global_lse_fwd(
-        call.q,
-        call.k,
-        call.mask,
-        call.cu_seqlens,
-        call.bias,
-        call.left,
-        call.right,
-        call.dilation,
-        call.shift,
-        call.scale,
-    )
+    inputs = call.q, call.k, call.mask, call.cu_seqlens, call.bias
+    options = call.left, call.right, call.dilation, call.shift, call.scale
+    # The registered op keeps no scores; what is asked of plain PyTorch is every derivative.
+    plain = call.backend == "reference" or library.transformed()
+    if plain and not torch.compiler.is_compiling() and (call.cu_seqlens is None or readable(call.cu_seqlens)):
+        whole = _forward(*inputs, *options)
+    else:
+        whole = library.call("global_lse_fwd", *inputs, *options)
     seen = lse > -torch.inf
     share = torch.where(seen, torch.exp(torch.where(seen, lse - whole, torch.zeros_like(lse))), torch.zeros_like(lse))
     return (out * share[..., None]).to(out.dtype), whole
@@ -101,16 +98,18 @@ def _forward(
     shift: bool,
     scale: float,
 ) -> Tensor:
-    lse = q.new_full(q.shape[:3], -torch.inf, dtype=acc_dtype(q.dtype))
-    if q.numel() == 0:
-        return lse
+    blocks = list(_blocks(q, cu_seqlens)) if q.numel() else []
+    if not blocks:
+        return q.new_full(q.shape[:3], -torch.inf, dtype=acc_dtype(q.dtype))
+    parts = []
     before = left + right if shift else left
     if mask is not None:
         k = k.masked_fill(~mask[:, None, :, None], 0.0)
-    for rows, keys in _blocks(q, cu_seqlens):
+    for rows, keys in blocks:
         scores = _scores(q, k, mask, bias, rows, keys, before, dilation, scale)
-        lse[:, :, rows] = torch.logsumexp(scores, -1).flatten(1, 2)
-    return lse
+        parts.append(torch.logsumexp(scores, -1).flatten(1, 2))
+    outside = blocks[0][0].start, q.shape[2] - blocks[-1][0].stop  # rows of no sequence
+    return F.pad(torch.cat(parts, 2), outside, value=-torch.inf)
 
 
 def _backward(
@@ -159,7 +158,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _gradient(ctx: Any, dlse: Tensor) -> tuple[Tensor | None, ...]:
     lse, *tensors = ctx.saved_tensors
-    dq, dk, dbias = torch.ops.vtsum_kernels.global_lse_bwd(dlse, lse, *tensors, *ctx.options)
+    dq, dk, dbias = library.call("global_lse_bwd", dlse, lse, *tensors, *ctx.options)
     return (dq, dk, None, None, None if tensors[4] is None else dbias, None, None, None, None, None)
 
 

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from .. import library
-from ..tensors import acc_dtype, contiguous
+from ..tensors import acc_dtype, dense_rows
 from .call import NAME, key_gradient
+from .mapping import mapped
 
 _OPTIONS = "int left, int right, int dilation, bool shift, float scale, float dropout_p, SymInt row_offset"
 _INPUTS = "Tensor q, Tensor k, Tensor v, Tensor? key_padding_mask, Tensor? cu_seqlens, Tensor? bias, Tensor? seed"
@@ -41,7 +42,7 @@ def _forward_fake(
     need_lse: bool,
 ) -> tuple[Tensor, Tensor]:
     shape = q.shape[:3] if need_lse else (0,)
-    return torch.empty_like(q), q.new_empty(shape, dtype=acc_dtype(q.dtype))
+    return torch.empty_like(dense_rows(q)), q.new_empty(shape, dtype=acc_dtype(q.dtype))
 
 
 def _backward_fake(
@@ -55,7 +56,8 @@ def _backward_fake(
     *rest: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     wide = acc_dtype(q.dtype)
-    dbias = q.new_empty(0, dtype=wide) if bias is None else torch.empty_like(bias)
+    dbias = q.new_empty(0, dtype=wide) if bias is None else bias.new_empty(bias.shape)
+    q, k, v = dense_rows(q), dense_rows(k), dense_rows(v)
     return torch.empty_like(q), key_gradient(q, k), key_gradient(q, v), dbias
 
 
@@ -83,11 +85,9 @@ def _sum_groups(gradient: Tensor, keys: Tensor) -> Tensor:
 def _gradient_by(op: str) -> Callable[..., tuple[Tensor | None, ...]]:
     def gradient(ctx: Any, dout: Tensor | None, dlse: Tensor | None) -> tuple[Tensor | None, ...]:
         q, k, v, mask, cu_seqlens, bias, seed, out, lse = ctx.saved_tensors
-        dlse = contiguous(dlse) if ctx.need_lse else None
+        dlse = dlse if ctx.need_lse else None
         dout = torch.zeros_like(q) if dout is None else dout
-        dq, dk, dv, dbias = getattr(torch.ops.vtsum_kernels, op)(
-            dout, q, k, v, mask, cu_seqlens, bias, seed, dlse, out, lse, *ctx.options
-        )
+        dq, dk, dv, dbias = library.call(op, dout, q, k, v, mask, cu_seqlens, bias, seed, dlse, out, lse, *ctx.options)
         rest = (None,) * (len(ctx.options) + 1)
         return (dq, _sum_groups(dk, k), _sum_groups(dv, v), None, None, None if bias is None else dbias, None, *rest)
 
@@ -100,12 +100,14 @@ for _prefix in (NAME, f"{NAME}_triton", f"{NAME}_blockwise"):
         _forward_fake,
         _gradient_by(f"{_prefix}_bwd"),
         _save,
+        mapped(3),
     )
     library.define(
         f"{_prefix}_bwd(Tensor dout, {_INPUTS}, Tensor? dlse, Tensor? out, Tensor? lse, {_OPTIONS}) "
         "-> (Tensor, Tensor, Tensor, Tensor)",
         _summed_backward_fake if _prefix.endswith("blockwise") else _backward_fake,
         library.refuse_double_backward(NAME),
+        vmap=mapped(4),
     )
 for _pass, _function in (("fwd", "forward"), ("bwd", "backward")):
     library.implement_in_triton(f"{NAME}_triton_{_pass}", f"{__package__}.triton", _function)

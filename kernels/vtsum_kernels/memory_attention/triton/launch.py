@@ -106,7 +106,7 @@ def scores_backward(
     dx = torch.empty((groups, n, heads, dim), dtype=x.dtype, device=x.device)
     scaled = torch.empty((groups, heads, n, dim), dtype=x.dtype, device=x.device)
     if dscores.numel() == 0 or dim == 0:
-        return dx.zero_(), torch.zeros(keys.shape, dtype=keys.dtype, device=x.device), torch.zeros_like(factor)
+        return dx.zero_(), torch.zeros(keys.shape, dtype=keys.dtype, device=x.device), factor.new_zeros(factor.shape)
     x, keys = dense_rows(x), dense_rows(keys)
     values: dict[str, Any] = {
         "dscores_ptr": dscores.contiguous(), "x_ptr": x, "keys_ptr": keys, "factor_ptr": factor.contiguous(),
@@ -146,6 +146,6 @@ def weights_backward(
     if weights.numel() == 0 or all(gradient is None for gradient in (dweights, dlse, dusage)):
         shape = (*weights.shape[:2], weights.shape[3]) if need_bias else (0,)
         dx, dkeys = (torch.zeros(tensor.shape, dtype=tensor.dtype, device=tensor.device) for tensor in (x, keys))
-        return dx, dkeys, torch.zeros_like(factor), factor.new_zeros(shape)
+        return dx, dkeys, factor.new_zeros(factor.shape), factor.new_zeros(shape)
     dscores, dbias = _dscores(dweights, dlse, dusage, weights, query_mask, x.dtype, need_bias)
     return *scores_backward(dscores, x, keys, factor, query_mask), dbias

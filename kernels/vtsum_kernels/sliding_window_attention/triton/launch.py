@@ -10,7 +10,7 @@ import torch
 import triton
 from torch import Tensor
 
-from ...tensors import dense_rows
+from ...tensors import contiguous, dense_rows
 from ...triton_kit.launch import launch, mask_arguments, on_its_device, power_of_two, run, strides
 from ...triton_kit.tuning import Config
 from ..call import key_gradient
@@ -59,7 +59,7 @@ class Launcher:
         self.values: dict[str, Any] = {
             **mask_arguments(mask, "bt"),
             "bounds_ptr": None if cu_seqlens is None else sequence_bounds(cu_seqlens, frames),
-            "bias_ptr": bias,
+            "bias_ptr": contiguous(bias),
             "seed_ptr": seed,
             "B": batch,
             "H": heads,
@@ -153,11 +153,6 @@ def sequence_bounds(cu_seqlens: Tensor, frames: int) -> Tensor:
     return bounds
 
 
-def _laid_out_as(like: Tensor, x: Tensor) -> Tensor:
-    """`x`, in the memory layout the op's other backends and its fake give: that of `like`."""
-    return x if like.stride() == x.stride() else like.copy_(x)
-
-
 @on_its_device
 def forward(
     q: Tensor,
@@ -177,11 +172,11 @@ def forward(
     need_lse: bool,
 ) -> tuple[Tensor, Tensor]:
     """The op `sliding_window_attention_triton_fwd`."""
-    result = torch.empty_like(q)
+    q, k, v = (dense_rows(x) for x in (q, k, v))
+    out = torch.empty_like(q)
     lse = torch.empty(q.shape[:3] if need_lse else (0,), dtype=torch.float32, device=q.device)
     if q.numel() == 0:
-        return result, lse
-    q, k, v, out = (dense_rows(x) for x in (q, k, v, result))
+        return out, lse
     call = Launcher(q, k, mask, cu_seqlens, bias, seed, (left, right, dilation, shift), scale, dropout_p, row_offset)
     call.tensor(q=q, k=k, v=v, out=out)
     call.align()
@@ -197,7 +192,7 @@ def forward(
         call.launch(sliding_window_attention_tile_fwd_kernel, step, config, **sizes)
 
     call.run("fwd", forward_candidates(call.problem), launch_with)
-    return _laid_out_as(result, out), lse
+    return out, lse
 
 
 @on_its_device
@@ -222,27 +217,26 @@ def backward(
     row_offset: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The op `sliding_window_attention_triton_bwd`. Wide windows need out and lse; without them they are computed."""
-    results = torch.empty_like(q), key_gradient(q, k), key_gradient(q, v)
+    q, k, v, dout = (dense_rows(x) for x in (q, k, v, dout))
+    dq, dk, dv = torch.empty_like(q), key_gradient(q, k), key_gradient(q, v)
     if q.numel() == 0:
-        return *results, torch.zeros_like(bias) if bias is not None else q.new_empty(0, dtype=torch.float32)
+        return dq, dk, dv, q.new_zeros(0 if bias is None else bias.shape, dtype=torch.float32)
     options = (mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p, row_offset)
-    q, k, v, dout, dq, dk, dv = (dense_rows(x) for x in (q, k, v, dout, *results))
     call = Launcher(q, k, mask, cu_seqlens, bias, seed, (left, right, dilation, shift), scale, dropout_p, row_offset)
     call.tensor(q=q, k=k, v=v, dout=dout, dq=dq, dk=dk, dv=dv)
-    call.values |= {"dlse_ptr": dlse, "HAS_DLSE": dlse is not None, "lse_ptr": None}
+    call.values |= {"dlse_ptr": contiguous(dlse), "HAS_DLSE": dlse is not None, "lse_ptr": None}
     if call.problem.narrow:
         call.values |= {"out_ptr": None, "out_b": 0, "out_h": 0, "out_t": 0}
     else:
         if out is None or lse is None:
             out, lse = forward(q, k, v, *options, True)
         call.tensor(out=dense_rows(out))
-        call.values["lse_ptr"] = lse
+        call.values["lse_ptr"] = lse.contiguous()
     call.align()
     candidates = backward_candidates(call.problem)
     dbias = call.run("bwd", candidates, lambda config: _backward_with(call, config))
     if dbias is None:
         dbias = q.new_empty(0, dtype=torch.float32)
-    dq, dk, dv = (_laid_out_as(result, x) for result, x in zip(results, (dq, dk, dv), strict=True))
     return dq, dk, dv, dbias
 
 

@@ -135,16 +135,22 @@ def _lines(op: str, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor, queries: int, ke
     of_queries, of_keys = cu_seqlens_q.diff(), cu_seqlens_k.diff()
     ends = torch.maximum(of_queries, of_keys).cumsum(0)
     positions = []
+    fixed = torch.compiler.is_compiling()  # sizes may not depend on values, which are not looked at
     for name, bounds, lengths, total in (
         ("cu_seqlens_q", cu_seqlens_q, of_queries, queries),
         ("cu_seqlens_k", cu_seqlens_k, of_keys, keys),
     ):
-        first, last, shortest = int(bounds[0]), int(bounds[-1]), int(lengths.min()) if len(lengths) else 0
-        if first != 0 or last != total or shortest < 0:
-            checks.fail(op, name, f"rising from 0 to {total}", bounds.tolist())
-        positions.append(torch.arange(total, device=ends.device) + (ends - bounds[1:]).repeat_interleave(lengths))
+        if not fixed:
+            first, last, shortest = int(bounds[0]), int(bounds[-1]), int(lengths.min()) if len(lengths) else 0
+            if first != 0 or last != total or shortest < 0:
+                checks.fail(op, name, f"rising from 0 to {total}", bounds.tolist())
+        shift = (ends - bounds[1:]).repeat_interleave(lengths, output_size=total)
+        positions.append(torch.arange(total, device=ends.device) + shift)
+    if fixed:  # room for every line there can be; what is left over is one more, of which nobody sees anything
+        frames = queries + keys
+        return _Lines(F.pad(F.pad(ends, (1, 0)), (0, 1), value=frames), frames, *positions)
     frames = int(ends[-1]) if len(ends) else 0
-    return _Lines(F.pad(ends, (1, 0)), frames, positions[0], positions[1])
+    return _Lines(F.pad(ends, (1, 0)), frames, *positions)
 
 
 def flash_attn_varlen_func(
@@ -202,7 +208,9 @@ def flash_attn_varlen_func(
         window = (far if window[0] < 0 else min(window[0], far), far if window[1] < 0 else min(window[1], far))
         bias = _bias(_slopes(op, alibi_slopes, {"[H]": [q.shape[1]]}, q), window)
     # The same tensor twice is the common case, and comparing values would make a GPU wait.
-    same = cu_seqlens_k is cu_seqlens_q or torch.equal(cu_seqlens_q, cu_seqlens_k)
+    same = cu_seqlens_k is cu_seqlens_q
+    if not (same or torch.compiler.is_compiling()):
+        same = torch.equal(cu_seqlens_q, cu_seqlens_k)
     lines = None if same else _lines(op, cu_seqlens_q, cu_seqlens_k, q.shape[0], k.shape[0])
     valid = None
     if lines is not None:

@@ -136,9 +136,8 @@ class MemoryBank(nn.Module):
         hidden = x if self.norm is None else self.norm(x)
         y, usage = self._read(hidden, x if self.residual else None, mask)
         if not transformed():  # a transform of torch.func lets nothing outside of it be written
-            with torch.no_grad():
-                self.mass.copy_(usage)
-        self._usage = usage if torch.is_grad_enabled() else None
+            self.mass.copy_(usage.detach())
+        self._usage = usage if torch.is_grad_enabled() and not torch.compiler.is_exporting() else None
         return y
 
     def _read(self, hidden: Tensor, residual: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -94,7 +94,7 @@ def sliding_window_attention(
         scale = 1.0 / math.sqrt(dim)
     elif isinstance(scale, bool) or not isinstance(scale, (int, float)):
         checks.fail(NAME, "scale", "a float or None (1 / sqrt(D))", type(scale).__name__, TypeError)
-    elif not math.isfinite(scale):
+    elif not -math.inf < scale < math.inf:  # as comparisons, which torch's compiler can take
         checks.fail(NAME, "scale", "finite", scale)
     if dilation != 1:
         checks.is_positive_int(NAME, "dilation", dilation)

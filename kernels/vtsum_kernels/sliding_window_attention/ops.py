@@ -17,7 +17,7 @@ from ..tensors import acc_dtype, dense_rows
 from .call import NAME, key_gradient
 from .mapping import mapped
 
-_OPTIONS = "int left, int right, int dilation, bool shift, float scale, float dropout_p"
+_OPTIONS = "SymInt left, SymInt right, SymInt dilation, bool shift, float scale, float dropout_p"
 _INPUTS = "Tensor q, Tensor k, Tensor v, Tensor? key_padding_mask, Tensor? cu_seqlens, Tensor? bias, Tensor? seed"
 
 #: Beyond this many keys the backward pass is handed out and lse rather than computing them again.

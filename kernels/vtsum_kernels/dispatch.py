@@ -20,6 +20,7 @@ from torch import Tensor
 
 from . import library
 from .library import AUTO, ENVIRONMENT_BACKEND, ENVIRONMENT_VARIABLE
+from .tensors import autocasts
 
 P = ParamSpec("P")
 
@@ -56,7 +57,8 @@ def op(
         backends: the predicate of each, best first.
         run: serves a checked call by the backend of that name.
         preferred: says which backend serves a call better than those before it in `backends`; None: the order stands.
-    The function returns the checked call, whose `backend` is the one that was asked for.
+    The function returns the checked call, a tuple whose first entry is a tensor on the call's device; its `backend` is the
+    one that was asked for. It hands what torch.autocast shall reach to `tensors.autocast`.
     """
 
     def decorate(check: Callable[P, Any]) -> Callable[P, Any]:
@@ -65,7 +67,11 @@ def op(
         @functools.wraps(check)
         def public(*args: P.args, **kwargs: P.kwargs) -> Any:
             call = check(*args, **kwargs)
-            return run(choose(record, call), call)
+            backend, device = choose(record, call), call[0].device
+            if not autocasts(device):
+                return run(backend, call)
+            with torch.autocast(device.type, enabled=False):  # what it casts was cast by `check`
+                return run(backend, call)
 
         return public
 

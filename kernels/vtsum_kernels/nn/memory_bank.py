@@ -13,6 +13,7 @@ from .. import checks
 from ..library import transformed
 from ..memory_attention import memory_attention
 from ..memory_fuse import Folded, fold_bank, memory_fuse
+from ..tensors import autocast
 from . import bank_writing
 
 #: Where a learned temperature starts for cosine similarity. 1 / sqrt(C) keeps every logit so near 0 that the softmax
@@ -150,6 +151,7 @@ class MemoryBank(nn.Module):
         }
         if self.top_k is not None:
             options["top_k"] = self.top_k
+        (hidden,) = autocast(hidden)
         dtype = hidden.dtype
         values = self.memory.to(dtype)
         keys: Any = values

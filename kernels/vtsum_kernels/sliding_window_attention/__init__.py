@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from .. import checks, dispatch
+from ..tensors import autocast
 from .backends import BACKENDS, preferred, run
 from .call import NAME, Call, check_bias, check_border, check_keys, check_mask, check_sequences
 from .reference import sliding_window_attention_reference
@@ -40,7 +41,7 @@ def sliding_window_attention(
         over j = i + o * dilation, -left <= o <= right,
 
     among the keys j that lie inside the sequence and are not padding. A row that sees no key gives 0, and its gradients
-    are 0.
+    are 0. torch.autocast casts q, k and v as it does those of scaled_dot_product_attention.
 
     Args:
         q (Tensor): [B, H, T, D], float32, float16, bfloat16 or float64; any strides. Packed: [total, H, D].
@@ -79,6 +80,7 @@ def sliding_window_attention(
     et al. 2023, "Neighborhood Attention Transformer" (shifted borders); Lin et al. 2023, "VideoXum", the formula of
     local attention as printed (normalize="global").
     """
+    q, k, v = autocast(q, k, v)
     checks.is_floating(NAME, "q", q)
     packed = cu_seqlens is not None
     rank, names = (3, "[total, H, D]") if packed else (4, "[B, H, T, D]")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ParamSpec
@@ -44,6 +45,8 @@ class Op:
 
 
 _OPS: dict[str, Op] = {}
+#: Of the threads in which `explain` runs a function: the calls of our ops so far.
+_watched: dict[int, list[tuple[Op, Any]]] = {}
 
 
 def op(
@@ -57,8 +60,8 @@ def op(
         backends: the predicate of each, best first.
         run: serves a checked call by the backend of that name.
         preferred: says which backend serves a call better than those before it in `backends`; None: the order stands.
-    The function returns the checked call, a tuple whose first entry is a tensor on the call's device; its `backend` is the
-    one that was asked for. It hands what torch.autocast shall reach to `tensors.autocast`.
+    The function returns the checked call, a tuple whose first entry is a tensor on the call's device; its `backend` is
+    the one that was asked for. It hands what torch.autocast shall reach to `tensors.autocast`.
     """
 
     def decorate(check: Callable[P, Any]) -> Callable[P, Any]:
@@ -67,6 +70,8 @@ def op(
         @functools.wraps(check)
         def public(*args: P.args, **kwargs: P.kwargs) -> Any:
             call = check(*args, **kwargs)
+            if _watched and (calls := _watched.get(threading.get_ident())) is not None:
+                calls.append((record, call))
             backend, device = choose(record, call), call[0].device
             if not autocasts(device):
                 return run(backend, call)
@@ -142,20 +147,37 @@ def explain(op: str | Callable[..., Any], *args: Any, **kwargs: Any) -> str:
     """Says in words which backend serves a call, and why not the others.
 
     Args:
-        op: a public op or its name, such as ``"sliding_window_attention"``.
-        *args, **kwargs: the call's own arguments, exactly as the op takes them.
+        op: a public op or its name, such as ``"sliding_window_attention"``, whose call is looked at and not made; or
+            whatever calls ops: a function of `integrations`, a module. That is run.
+        *args, **kwargs: the call's own arguments, exactly as it takes them.
     Returns:
-        str: one line a backend, best first; the chosen one is marked with ``->``.
+        str: for each call of an op, one line a backend, best first; the chosen one is marked with ``->``.
     Raises:
         ValueError: if the op is unknown, or the call itself is wrong (the op's own message).
 
     Example: ``print(explain("sliding_window_attention", q, k, v, 5))``.
     """
-    name = op if isinstance(op, str) else getattr(op, "__name__", str(op))
-    if name not in _OPS:
-        raise ValueError(f"explain: op must be one of {', '.join(sorted(_OPS))}, got {name}")
-    record = _OPS[name]
-    call = record.check(*args, **kwargs)
+    name = op if isinstance(op, str) else getattr(op, "__name__", type(op).__name__)
+    record = _OPS.get(name)
+    if record is not None and (isinstance(op, str) or getattr(op, "__wrapped__", None) is record.check):
+        return _explained(record, record.check(*args, **kwargs))
+    if isinstance(op, str) or not callable(op):
+        raise ValueError(f"explain: op must be one of {', '.join(sorted(_OPS))}, or a function, got {name}")
+    calls: list[tuple[Op, Any]] = []
+    thread = threading.get_ident()
+    _watched[thread] = calls
+    try:
+        op(*args, **kwargs)
+    except NotImplementedError:  # of a backend that was asked for: what it cannot is said below
+        if not calls:
+            raise
+    finally:
+        del _watched[thread]
+    said = [_explained(*call) for call in calls] or ["no op of vtsum_kernels serves this call: torch's own do"]
+    return "\n".join([f"{name}:", *said])
+
+
+def _explained(record: Op, call: Any) -> str:
     asked = call.backend
     try:
         chosen: str | None = choose(record, call)
@@ -175,4 +197,4 @@ def explain(op: str | Callable[..., Any], *args: Any, **kwargs: Any) -> str:
             lines.append(f"   {backend}: could run; {why}")
         else:
             lines.append(f"   {backend}: cannot: {reason}")
-    return f"{name}:\n" + "\n".join(lines) + problem
+    return f"{record.name}:\n" + "\n".join(lines) + problem

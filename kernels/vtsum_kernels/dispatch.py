@@ -42,6 +42,8 @@ class Op:
     check: Callable[..., Any]
     #: Says which backend serves a call better than those before it in `backends`; None where the order stands.
     preferred: Callable[[Any], str | None]
+    #: Says which kernels of a backend serve a call, where it has several.
+    form: Callable[[str, Any], str | None]
 
 
 _OPS: dict[str, Op] = {}
@@ -53,6 +55,7 @@ def op(
     backends: dict[str, Predicate],
     run: Callable[[str, Any], Any],
     preferred: Callable[[Any], str | None] = lambda call: None,
+    form: Callable[[str, Any], str | None] = lambda backend, call: None,
 ) -> Callable[[Callable[P, Any]], Callable[P, Any]]:
     """Makes a public op of the function that checks its arguments, whose signature, defaults and docstring it keeps.
 
@@ -60,12 +63,13 @@ def op(
         backends: the predicate of each, best first.
         run: serves a checked call by the backend of that name.
         preferred: says which backend serves a call better than those before it in `backends`; None: the order stands.
+        form: says which kernels of a backend serve a call, where it has several.
     The function returns the checked call, a tuple whose first entry is a tensor on the call's device; its `backend` is
     the one that was asked for. It hands what torch.autocast shall reach to `tensors.autocast`.
     """
 
     def decorate(check: Callable[P, Any]) -> Callable[P, Any]:
-        record = _OPS[check.__name__] = Op(check.__name__, backends, check, preferred)
+        record = _OPS[check.__name__] = Op(check.__name__, backends, check, preferred, form)
 
         @functools.wraps(check)
         def public(*args: P.args, **kwargs: P.kwargs) -> Any:
@@ -191,7 +195,9 @@ def _explained(record: Op, call: Any) -> str:
     for backend, predicate in record.backends.items():
         reason = predicate(call)
         if backend == chosen:
-            lines.append(f"-> {backend}: serves this call ({asked_by if forced else best})")
+            form = record.form(backend, call)
+            by = "" if form is None else f", by its {form}"
+            lines.append(f"-> {backend}: serves this call ({asked_by if forced else best}){by}")
         elif reason is None:
             why = f"another was {asked_by}" if forced else "another is faster for it"
             lines.append(f"   {backend}: could run; {why}")

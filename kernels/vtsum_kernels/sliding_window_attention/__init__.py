@@ -9,14 +9,14 @@ from torch import Tensor
 
 from .. import checks, dispatch
 from ..tensors import autocast
-from .backends import BACKENDS, preferred, run
+from .backends import BACKENDS, form, preferred, run
 from .call import NAME, Call, check_bias, check_border, check_keys, check_mask, check_sequences
 from .reference import sliding_window_attention_reference
 
 __all__ = ["sliding_window_attention", "sliding_window_attention_reference"]
 
 
-@dispatch.op(BACKENDS, run, preferred)
+@dispatch.op(BACKENDS, run, preferred, form)
 def sliding_window_attention(
     q: Tensor,
     k: Tensor,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import flops
 from .dispatch import explain
 from .library import build_info
 from .memory_attention import memory_attention, memory_attention_reference
@@ -19,3 +20,5 @@ __all__ = [
     "sliding_window_attention",
     "sliding_window_attention_reference",
 ]
+
+flops.register()

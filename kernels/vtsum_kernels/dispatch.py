@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ParamSpec
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from . import library
 from .library import AUTO, ENVIRONMENT_BACKEND, ENVIRONMENT_VARIABLE
+from .tensors import autocasts
 
 P = ParamSpec("P")
 
@@ -42,15 +44,20 @@ class Op:
     preferred: Callable[[Any], str | None]
     #: Says in words what memory a backend that can run would hold beside the call's own tensors.
     holds: Callable[[str, Any], str]
+    #: Says which kernels of a backend serve a call, where it has several.
+    form: Callable[[str, Any], str | None]
 
 
 _OPS: dict[str, Op] = {}
+#: Of the threads in which `explain` runs a function: the calls of our ops so far.
+_watched: dict[int, list[tuple[Op, Any]]] = {}
 
 
 def op(
     backends: dict[str, Predicate],
     run: Callable[[str, Any], Any],
     preferred: Callable[[Any], str | None] = lambda call: None,
+    form: Callable[[str, Any], str | None] = lambda backend, call: None,
     *,
     holds: Callable[[str, Any], str],
 ) -> Callable[[Callable[P, Any]], Callable[P, Any]]:
@@ -60,17 +67,25 @@ def op(
         backends: the predicate of each, best first.
         run: serves a checked call by the backend of that name.
         preferred: says which backend serves a call better than those before it in `backends`; None: the order stands.
+        form: says which kernels of a backend serve a call, where it has several.
         holds: says in words what memory a backend that can run holds beside the call's tensors.
-    The function returns the checked call, whose `backend` is the one that was asked for.
+    The function returns the checked call, a tuple whose first entry is a tensor on the call's device; its `backend` is
+    the one that was asked for. It hands what torch.autocast shall reach to `tensors.autocast`.
     """
 
     def decorate(check: Callable[P, Any]) -> Callable[P, Any]:
-        record = _OPS[check.__name__] = Op(check.__name__, backends, check, preferred, holds)
+        record = _OPS[check.__name__] = Op(check.__name__, backends, check, preferred, holds, form)
 
         @functools.wraps(check)
         def public(*args: P.args, **kwargs: P.kwargs) -> Any:
             call = check(*args, **kwargs)
-            return run(choose(record, call), call)
+            if _watched and (calls := _watched.get(threading.get_ident())) is not None:
+                calls.append((record, call))
+            backend, device = choose(record, call), call[0].device
+            if not autocasts(device):
+                return run(backend, call)
+            with torch.autocast(device.type, enabled=False):  # what it casts was cast by `check`
+                return run(backend, call)
 
         return public
 
@@ -149,21 +164,38 @@ def explain(op: str | Callable[..., Any], *args: Any, **kwargs: Any) -> str:
     """Says in words which backend serves a call, and why not the others.
 
     Args:
-        op: a public op or its name, such as ``"sliding_window_attention"``.
-        *args, **kwargs: the call's own arguments, exactly as the op takes them.
+        op: a public op or its name, such as ``"sliding_window_attention"``, whose call is looked at and not made; or
+            whatever calls ops: a function of `integrations`, a module. That is run.
+        *args, **kwargs: the call's own arguments, exactly as it takes them.
     Returns:
-        str: one line a backend, best first; the chosen one is marked with ``->``. Those that can run say what memory
-        they hold beside the call's own tensors.
+        str: for each call of an op, one line a backend, best first; the chosen one is marked with ``->``. Those that
+        can run say what memory they hold beside the call's own tensors.
     Raises:
         ValueError: if the op is unknown, or the call itself is wrong (the op's own message).
 
     Example: ``print(explain("sliding_window_attention", q, k, v, 5))``.
     """
-    name = op if isinstance(op, str) else getattr(op, "__name__", str(op))
-    if name not in _OPS:
-        raise ValueError(f"explain: op must be one of {', '.join(sorted(_OPS))}, got {name}")
-    record = _OPS[name]
-    call = record.check(*args, **kwargs)
+    name = op if isinstance(op, str) else getattr(op, "__name__", type(op).__name__)
+    record = _OPS.get(name)
+    if record is not None and (isinstance(op, str) or getattr(op, "__wrapped__", None) is record.check):
+        return _explained(record, record.check(*args, **kwargs))
+    if isinstance(op, str) or not callable(op):
+        raise ValueError(f"explain: op must be one of {', '.join(sorted(_OPS))}, or a function, got {name}")
+    calls: list[tuple[Op, Any]] = []
+    thread = threading.get_ident()
+    _watched[thread] = calls
+    try:
+        op(*args, **kwargs)
+    except NotImplementedError:  # of a backend that was asked for: what it cannot is said below
+        if not calls:
+            raise
+    finally:
+        del _watched[thread]
+    said = [_explained(*call) for call in calls] or ["no op of vtsum_kernels serves this call: torch's own do"]
+    return "\n".join([f"{name}:", *said])
+
+
+def _explained(record: Op, call: Any) -> str:
     asked = call.backend
     try:
         chosen: str | None = choose(record, call)
@@ -178,10 +210,12 @@ def explain(op: str | Callable[..., Any], *args: Any, **kwargs: Any) -> str:
         reason = predicate(call)
         cost = f"; {record.holds(backend, call)}" if reason is None else ""
         if backend == chosen:
-            lines.append(f"-> {backend}: serves this call ({asked_by if forced else best}){cost}")
+            form = record.form(backend, call)
+            by = "" if form is None else f", by its {form}"
+            lines.append(f"-> {backend}: serves this call ({asked_by if forced else best}){by}{cost}")
         elif reason is None:
             why = f"another was {asked_by}" if forced else "another is faster for it"
             lines.append(f"   {backend}: could run; {why}{cost}")
         else:
             lines.append(f"   {backend}: cannot: {reason}")
-    return f"{name}:\n" + "\n".join(lines) + problem
+    return f"{record.name}:\n" + "\n".join(lines) + problem

@@ -78,7 +78,7 @@ def define(
         )
 
     members = {
-        "forward": plain,
+        "forward": lambda *arguments: plain(*arguments),  # torch's compiler wants a function
         "setup_context": setup_context or (lambda ctx, inputs, output: None),
         "backward": backward,
         "jvp": jvp,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,27 @@ def dense_rows(x: Tensor) -> Tensor:
     A clone, since of an empty tensor `contiguous` leaves any strides as they are.
     """
     return x if x.stride(-1) == 1 or x.shape[-1] <= 1 else x.clone(memory_format=torch.contiguous_format)
+
+
+def autocasts(device: torch.device) -> bool:
+    """Whether torch.autocast is on for tensors of a device."""
+    return device.type in ("cpu", "cuda") and torch.is_autocast_enabled(device.type)
+
+
+def autocast(x: Any, *others: Any) -> tuple[Any, ...]:
+    """x and other arguments as torch.autocast hands them to matrix products: floating tensors, but for float64, in its
+    dtype. Tuples are entered; whatever else stays as it is."""
+    if not isinstance(x, Tensor) or not autocasts(x.device):
+        return x, *others
+    dtype = torch.get_autocast_dtype(x.device.type)
+
+    def cast(given: Any) -> Any:
+        if isinstance(given, (tuple, list)):
+            return tuple(map(cast, given))
+        floats = isinstance(given, Tensor) and given.is_floating_point() and given.dtype != torch.float64
+        return given.to(dtype) if floats and given.device == x.device else given
+
+    return tuple(map(cast, (x, *others)))
 
 
 def readable(x: Tensor) -> bool:

@@ -30,7 +30,7 @@ def emulator() -> None:
 def emulated(emulator: None) -> Any:
     """The ops' CUDA glue over emulated kernels, with the schemas of the registered ones."""
     definitions = torch.library.Library("vtsum_emulated", "FRAGMENT")
-    for op in OPS:
+    for op in (*OPS, "sliding_window_attention_form"):
         schema = getattr(torch.ops.vtsum_kernels, op).default._schema
         definitions.define(str(schema).split("::", 1)[1])
     torch.ops.load_library(str(build_glue()))

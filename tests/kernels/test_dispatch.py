@@ -9,6 +9,10 @@ import sys
 import pytest
 import torch
 import vtsum_kernels as vk
+from vtsum_kernels.integrations.flash_attn import flash_attn_func
+from vtsum_kernels.integrations.natten import na1d
+from vtsum_kernels.integrations.sdpa import scaled_dot_product_attention
+from vtsum_kernels.nn import MemoryBank, SlidingWindowAttention
 
 QKV = tuple(torch.zeros(1, 2, 9, 8) for _ in range(3))
 
@@ -38,6 +42,23 @@ def test_explain_names_the_choice_and_the_reasons(cpp: None) -> None:
     forced = vk.explain("sliding_window_attention", wide, wide, wide, (-1, -1), backend="cpp")
     assert "->" not in forced
     assert "backend cpp cannot serve this call" in forced
+
+
+def test_explain_runs_what_calls_ops(cpp: None) -> None:
+    q, k = torch.randn(1, 3, 2, 8), torch.randn(1, 9, 2, 8)
+    text = vk.explain(flash_attn_func, q, k, k, window_size=(2, 0))
+    assert text.startswith("flash_attn_func:\nsliding_window_attention:\n-> cpp: serves this call")
+    text = vk.explain(na1d, k, k, k, 5, backend="cuda")
+    assert "na1d:\nsliding_window_attention:\n   cpp: could run; another was asked for\n   cuda: cannot: " in text
+    assert "na1d: " not in vk.explain(na1d, k, k, k, 5)  # a call that is refused leaves nothing behind
+    heads = k.transpose(1, 2)
+    text = vk.explain(scaled_dot_product_attention, heads, heads, heads)
+    assert text == "scaled_dot_product_attention:\nno op of vtsum_kernels serves this call: torch's own do"
+    text = vk.explain(torch.nn.Sequential(SlidingWindowAttention(8, 2, 5), MemoryBank(4, 8)), torch.randn(1, 9, 8))
+    assert text.startswith("Sequential:\nsliding_window_attention:\n-> cpp")
+    assert "\nmemory_fuse:\n-> cpp" in text
+    with pytest.raises(ValueError, match="flash_attn_func: q must be of shape"):
+        vk.explain(flash_attn_func, q[0], k, k)
 
 
 def test_explain_checks_the_call_and_the_name() -> None:

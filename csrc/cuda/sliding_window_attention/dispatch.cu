@@ -7,6 +7,7 @@ namespace vts::sliding_window_attention {
 namespace {
 
 struct family {
+    const char *name;
     bool (*takes)(const params &, bool backward);
     int (*fwd)(const params &, cudaStream_t);
     int (*bwd)(const params &, cudaStream_t);
@@ -14,10 +15,10 @@ struct family {
 };
 
 constexpr family families[] = {
-    {ring_takes, ring_fwd, ring_bwd, ring_bwd_scratch},
-    {strip_takes, strip_fwd, strip_bwd, strip_bwd_scratch},
-    {tile_takes, tile_fwd, tile_bwd, tile_bwd_scratch},
-    {general_takes, general_fwd, general_bwd, general_bwd_scratch},
+    {"ring", ring_takes, ring_fwd, ring_bwd, ring_bwd_scratch},
+    {"strip", strip_takes, strip_fwd, strip_bwd, strip_bwd_scratch},
+    {"tile", tile_takes, tile_fwd, tile_bwd, tile_bwd_scratch},
+    {"general", general_takes, general_fwd, general_bwd, general_bwd_scratch},
 };
 
 const family *family_of(const params &p, bool backward) {
@@ -59,6 +60,11 @@ int vts_sequence_bounds_cuda(const int32_t *cu_seqlens, int64_t sequences, int64
     return VTS_LAUNCH(
         swa::sequence_bounds_kernel, dim3(static_cast<unsigned>((T + threads - 1) / threads)), threads, 0,
         static_cast<cudaStream_t>(stream), cu_seqlens, sequences, T, bounds);
+}
+
+const char *vts_sliding_window_attention_form_cuda(const swa::params *p, bool backward) {
+    const swa::family *f = swa::family_of(*p, backward);
+    return f == nullptr ? "none" : f->name;
 }
 
 int vts_sliding_window_attention_fwd_cuda(const swa::params *p, void *stream) {

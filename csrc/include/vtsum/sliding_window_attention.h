@@ -70,6 +70,8 @@ void vts_sliding_window_attention_bwd_cpu_finish(const vts_sliding_window_attent
 
 // CUDA, on a stream (cudaStream_t). Return 0 or a cudaError_t. bounds is [2, T] int32, written from cu_seqlens.
 int vts_sequence_bounds_cuda(const int32_t *cu_seqlens, int64_t sequences, int64_t T, int32_t *bounds, void *stream);
+// The name of the family of kernels that serves a call; tensors are looked at for their layout alone.
+const char *vts_sliding_window_attention_form_cuda(const vts_sliding_window_attention_params *p, bool backward);
 int vts_sliding_window_attention_fwd_cuda(const vts_sliding_window_attention_params *p, void *stream);
 int64_t vts_sliding_window_attention_bwd_cuda_scratch(const vts_sliding_window_attention_params *p);  // bytes
 int vts_sliding_window_attention_bwd_cuda(const vts_sliding_window_attention_params *p, void *stream);

@@ -1,4 +1,6 @@
 // vtsum_kernels::sliding_window_attention_{fwd,bwd} on CUDA.
+#include <string>
+
 #include "../cuda.h"
 #include "params.h"
 
@@ -98,11 +100,33 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(
     return {dq, dk, dv, dbias};
 }
 
+// Which kernels serve a call forward and backward, in words.
+std::string form(
+    Tensor q, Tensor k, Tensor v, std::optional<Tensor> mask, std::optional<Tensor> cu_seqlens,
+    std::optional<Tensor> bias, std::optional<Tensor> seed, int64_t left, int64_t right, int64_t dilation, bool shift,
+    double scale, double dropout_p, bool need_lse) {
+    constexpr const char *op = "sliding_window_attention_form";
+    const DeviceGuard guard(q.get_device_index());
+    q = with_dense_rows(q), k = with_dense_rows(k), v = with_dense_rows(v);
+    cu_seqlens = contiguous(cu_seqlens), bias = contiguous(bias);
+    auto p = checked(op, q, k, v, {mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p});
+    const Tensor out = torch::stable::empty_like(q), lse = empty_lse(q, need_lse);
+    const Tensor dk = empty_key_gradient(q, k), dv = empty_key_gradient(q, v);
+    p.bounds = p.cu_seqlens;  // there as the bounds will be
+    p.out = bhtd(out);
+    const std::string forward = vts_sliding_window_attention_form_cuda(&p, false);
+    p.dout = p.dq = p.out, p.dk = bhtd(dk), p.dv = bhtd(dv);
+    p.dbias = const_cast<void *>(p.bias);
+    p.lse = need_lse ? lse.data_ptr() : nullptr;
+    return forward + " kernels forward, " + vts_sliding_window_attention_form_cuda(&p, true) + " kernels backward";
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(vtsum_kernels, CUDA, m) {
     m.impl("sliding_window_attention_fwd", TORCH_BOX(&forward));
     m.impl("sliding_window_attention_bwd", TORCH_BOX(&backward));
+    m.impl("sliding_window_attention_form", TORCH_BOX(&form));
 }
 
 }  // namespace vts::glue

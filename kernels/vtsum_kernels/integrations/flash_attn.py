@@ -217,8 +217,13 @@ def flash_attn_varlen_func(
         window = (far if window[0] < 0 else min(window[0], far), far if window[1] < 0 else min(window[1], far))
         bias = _bias(_slopes(op, alibi_slopes, {"[H]": [q.shape[1]]}, q), window)
     # The same tensor twice is the common case, and comparing values would make a GPU wait.
-    same = cu_seqlens_k is cu_seqlens_q or torch.equal(cu_seqlens_q, cu_seqlens_k)
-    keys = _Keys(k, v, cu_seqlens_q, None) if same else _enough_keys(op, q, k, v, cu_seqlens_q, cu_seqlens_k)
+    same = cu_seqlens_k is cu_seqlens_q
+    values_free = not torch.compiler.is_compiling()  # else the op has room for whatever they may be
+    if not same and values_free:
+        same = torch.equal(cu_seqlens_q, cu_seqlens_k)
+    keys = _Keys(k, v, cu_seqlens_k, None)
+    if not same and values_free:
+        keys = _enough_keys(op, q, k, v, cu_seqlens_q, cu_seqlens_k)
     found = sliding_window_attention(
         q,
         keys.k,

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from .. import dispatch
+from ..tensors import autocast
 from .backends import BACKENDS, holds, run
 from .call import Call, check_bank, check_options, check_rows, rows_of
 from .reference import memory_attention_reference
@@ -39,6 +40,7 @@ def memory_attention(
         out[t] = sum_s softmax_s(scale * x_t . keys_s + slot_bias_s) values_s
 
     With `normalize`, x and keys are divided by their norms first (cosine similarity); values never are.
+    torch.autocast casts x, keys and values.
 
     Args:
         x (Tensor): [..., T, D], float32, float16, bfloat16 or float64.
@@ -73,6 +75,7 @@ def memory_attention(
     Source: Weston et al. 2015, "Memory Networks"; Sukhbaatar et al. 2015, "End-To-End Memory Networks", section 2;
     product keys: Lample et al. 2019, "Large Memory Layers with Product Keys".
     """
+    x, keys, values = autocast(x, keys, values)
     check_rows(_NAME, x)
     bank = check_bank(_NAME, x, keys, values, num_heads, x.shape[-1], slot_mask, slot_bias)
     options = check_options(_NAME, x, bank, scale, normalize, query_mask, top_k, dropout_p)

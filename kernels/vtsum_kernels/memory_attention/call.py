@@ -237,7 +237,7 @@ def _check_scale(op: str, scale: Any, head_dim: int, like: Tensor) -> float | Te
         checks.fail(
             op, "scale", "a float, a tensor of one element or None (1 / sqrt(d))", type(scale).__name__, TypeError
         )
-    if not math.isfinite(scale):
+    if not -math.inf < scale < math.inf:  # as comparisons, which torch's compiler can take
         checks.fail(op, "scale", "finite", scale)
     return float(scale)
 

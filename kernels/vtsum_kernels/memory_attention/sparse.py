@@ -73,7 +73,7 @@ def _scatter_gradient(ctx: Any, dtable: Tensor) -> tuple[Tensor | None, ...]:
 
 
 library.define(
-    "memory_topk(Tensor x, Tensor keys, Tensor factor, Tensor? slot_bias, int k) -> (Tensor scores, Tensor index)",
+    "memory_topk(Tensor x, Tensor keys, Tensor factor, Tensor? slot_bias, SymInt k) -> (Tensor scores, Tensor index)",
     _topk_fake,
     _no_gradient,
     _mark,
@@ -94,7 +94,7 @@ library.define(
     by_group,
 )
 library.define(
-    "memory_scatter(Tensor weights, Tensor index, Tensor rows, int slots) -> Tensor",
+    "memory_scatter(Tensor weights, Tensor index, Tensor rows, SymInt slots) -> Tensor",
     _scatter_fake,
     _scatter_gradient,
     _save,

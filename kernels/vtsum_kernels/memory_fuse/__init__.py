@@ -10,6 +10,7 @@ from torch import Tensor
 from .. import checks, dispatch
 from ..memory_attention.backends import BACKENDS, holds
 from ..memory_attention.call import check_bank, check_options, check_rows, rows_of
+from ..tensors import autocast
 from .backends import run
 from .call import NAME, Call, Norm, check_folded, check_norm, check_query_weight, check_weight
 from .fold import Folded, fold, saves
@@ -90,7 +91,8 @@ def memory_fuse(
 
     With weight = [W1, W2], V' = values W2^T and K' = keys query_weight are small ([S, O] and [S, C]), and
     y = [x, P] [W1, V'^T]^T with P = softmax(scale * x K'^T): m is never formed. That is the folded form. V' and K' are
-    made anew in each call; where bank and weights stand still, `fold_bank` makes them once.
+    made anew in each call; where bank and weights stand still, `fold_bank` makes them once. torch.autocast casts x, the
+    bank, the weights, bias, norm and residual.
 
     Args:
         x (Tensor): [..., T, C], float32, float16, bfloat16 or float64.
@@ -117,6 +119,9 @@ def memory_fuse(
 
     Source: the linear layer on [x, m] is that of the reference model; the folding is associativity.
     """
+    x, keys, values, weight, bias, query_weight, residual, norm = autocast(
+        x, keys, values, weight, bias, query_weight, residual, norm
+    )
     check_rows(NAME, x)
     bank = check_bank(NAME, x, keys, values, num_heads, check_query_weight(NAME, x, query_weight), slot_mask, slot_bias)
     options = check_options(NAME, x, bank, scale, normalize, query_mask, top_k, dropout_p)

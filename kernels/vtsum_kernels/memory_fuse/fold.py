@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from ..memory_attention.call import Bank, Keys
@@ -60,9 +61,11 @@ def saves(bank: Bank, frames: int, dim: int, out_dim: int, top_k: int | None, ma
         made: what folding itself costs is paid already.
     """
     (groups, heads, slots, value_dim), key_dim = bank.values.shape, bank.key_dim
+    # An exported call serves any number of frames: so many that folding costs next to nothing.
+    made = made or torch.compiler.is_exporting()
     once = 0 if made else groups * heads * slots
     read = slots if top_k is None else min(top_k, slots)
-    rows = groups * frames
+    rows = groups * (1 if made else frames)
     keys_apart = rows * heads * key_dim * (dim + slots)
     keys_folded = once * dim * key_dim + rows * heads * slots * dim
     values_apart = rows * heads * value_dim * (out_dim + read)

@@ -13,6 +13,7 @@ from .. import checks
 from ..library import transformed
 from ..memory_attention import memory_attention
 from ..memory_fuse import Folded, fold_bank, memory_fuse
+from ..tensors import autocast
 from . import bank_writing
 
 #: Where a learned temperature starts for cosine similarity. 1 / sqrt(C) keeps every logit so near 0 that the softmax
@@ -136,9 +137,8 @@ class MemoryBank(nn.Module):
         hidden = x if self.norm is None else self.norm(x)
         y, usage = self._read(hidden, x if self.residual else None, mask)
         if not transformed():  # a transform of torch.func lets nothing outside of it be written
-            with torch.no_grad():
-                self.mass.copy_(usage)
-        self._usage = usage if torch.is_grad_enabled() else None
+            self.mass.copy_(usage.detach())
+        self._usage = usage if torch.is_grad_enabled() and not torch.compiler.is_exporting() else None
         return y
 
     def _read(self, hidden: Tensor, residual: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -151,6 +151,7 @@ class MemoryBank(nn.Module):
         }
         if self.top_k is not None:
             options["top_k"] = self.top_k
+        (hidden,) = autocast(hidden)
         dtype = hidden.dtype
         values = self.memory.to(dtype)
         keys: Any = values

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from .. import checks, dispatch
+from ..tensors import autocast
 from .alignment import without_unseen
-from .backends import BACKENDS, holds, preferred, run
+from .backends import BACKENDS, form, holds, preferred, run
 from .call import (
     NAME,
     Call,
@@ -28,7 +29,7 @@ from .reference import sliding_window_attention_reference
 __all__ = ["sliding_window_attention", "sliding_window_attention_reference"]
 
 
-@dispatch.op(BACKENDS, run, preferred, holds=holds)
+@dispatch.op(BACKENDS, run, preferred, form, holds=holds)
 def sliding_window_attention(
     q: Tensor,
     k: Tensor,
@@ -55,7 +56,7 @@ def sliding_window_attention(
         over j = i + o * dilation, -left <= o <= right,
 
     among the keys j that lie inside the sequence and are not padding. A row that sees no key gives 0, and its gradients
-    are 0.
+    are 0. torch.autocast casts q, k and v as it does those of scaled_dot_product_attention.
 
     Args:
         q (Tensor): [B, H, T, D], float32, float16, bfloat16 or float64; any strides. Packed: [total, H, D].
@@ -105,6 +106,7 @@ def sliding_window_attention(
     et al. 2023, "Neighborhood Attention Transformer" (shifted borders); Lin et al. 2023, "VideoXum", the formula of
     local attention as printed (normalize="global").
     """
+    q, k, v = autocast(q, k, v)
     checks.is_floating(NAME, "q", q)
     packed = cu_seqlens is not None
     rank, names = (3, "[total, H, D]") if packed else (4, "[B, H, T, D]")
@@ -120,7 +122,7 @@ def sliding_window_attention(
         scale = 1.0 / math.sqrt(dim)
     elif isinstance(scale, bool) or not isinstance(scale, (int, float)):
         checks.fail(NAME, "scale", "a float or None (1 / sqrt(D))", type(scale).__name__, TypeError)
-    elif not math.isfinite(scale):
+    elif not -math.inf < scale < math.inf:  # as comparisons, which torch's compiler can take
         checks.fail(NAME, "scale", "finite", scale)
     if dilation != 1:
         checks.is_positive_int(NAME, "dilation", dilation)

@@ -178,6 +178,19 @@ _FORWARD = {
 }
 
 
+def form(backend: str, call: Call) -> str | None:
+    """Which kernels of a backend serve a call, in words, where it has several."""
+    if backend != "cuda":
+        return None
+    tensors = call.q, call.k, call.v, call.mask, call.cu_seqlens, call.bias
+    seed = call.q.new_zeros(1, dtype=torch.int64) if call.dropout_p > 0 else None
+    options = call.left, call.right, call.dilation, call.shift, call.scale, call.dropout_p
+    said: str = getattr(torch.ops.vtsum_kernels, f"{NAME}_form")(
+        *tensors, seed, *options, window_keys(call) > MAX_KEYS_RECOMPUTED
+    )
+    return said
+
+
 def run(backend: str, call: Call) -> Any:
     """The call by a backend: out, or out and lse."""
     dtype = call.q.dtype

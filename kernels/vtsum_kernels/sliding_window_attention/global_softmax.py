@@ -182,7 +182,7 @@ def _backward_fake(
 
 _ARGUMENTS = (
     "Tensor q, Tensor k, Tensor? key_padding_mask, Tensor? cu_seqlens, Tensor? bias, "
-    "int left, int right, int dilation, bool shift, float scale"
+    "SymInt left, SymInt right, SymInt dilation, bool shift, float scale"
 )
 library.define(f"global_lse_fwd({_ARGUMENTS}) -> Tensor", _forward_fake, _gradient, _save)
 library.define(

@@ -17,7 +17,7 @@ from ..tensors import acc_dtype, dense_rows
 from .call import NAME, key_gradient
 from .mapping import mapped
 
-_OPTIONS = "int left, int right, int dilation, bool shift, float scale, float dropout_p, SymInt row_offset"
+_OPTIONS = "SymInt left, SymInt right, SymInt dilation, bool shift, float scale, float dropout_p, SymInt row_offset"
 _INPUTS = "Tensor q, Tensor k, Tensor v, Tensor? key_padding_mask, Tensor? cu_seqlens, Tensor? bias, Tensor? seed"
 
 #: Beyond this many keys the backward pass is handed out and lse rather than computing them again.
@@ -109,5 +109,7 @@ for _prefix in (NAME, f"{NAME}_triton", f"{NAME}_blockwise"):
         library.refuse_double_backward(NAME),
         vmap=mapped(4),
     )
+#: On CUDA: which of the compiled kernels serve such a call, in words. need_lse: the backward pass is handed out and lse.
+library.LIB.define(f"{NAME}_form({_INPUTS}, {_OPTIONS}, bool need_lse) -> str")
 for _pass, _function in (("fwd", "forward"), ("bwd", "backward")):
     library.implement_in_triton(f"{NAME}_triton_{_pass}", f"{__package__}.triton", _function)

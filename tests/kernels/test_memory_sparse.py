@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 import vtsum_kernels as vk
 from torch import Tensor
-from vtsum_kernels.memory_attention import plan, search
+from torch.utils._python_dispatch import TorchDispatchMode
+from vtsum_kernels.memory_attention import plan, read, search
 
 from tests.kernels import definitions
 from tests.kernels.comparisons import gradients, hold
@@ -355,3 +357,29 @@ def test_a_large_bank_by_its_k_best(native: str, monkeypatch: pytest.MonkeyPatch
     for name, got, true, rough in zip(("out", "lse", "usage"), (out, lse.t(), usage), exact, plain, strict=True):
         hold(name, got.reshape(true.shape), true, rough, condition=1.0 if native == "cpp" else 2.0)
     torch.testing.assert_close(usage.sum(), torch.tensor(float(frames)), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize(("first", "second", "k"), [(9, 7, 1), (9, 7, 20), (9, 7, 63), (40, 3, 50), (30, 30, 64)])
+def test_the_best_pairs_of_product_keys(cpp: None, first: int, second: int, k: int) -> None:
+    """Ties abound; and no more pairs are looked at than k log k, where all would be k k."""
+    x, a, b = (torch.randint(-1, 2, (n, 4)).float() for n in (50, first, second))
+    queries = torch.cat((x, x.flip(0)), 1)[None, :, None]
+    factor = torch.ones(1, 1, 50)
+    best, index = read._best_pairs(queries, (a[None, None], b[None, None]), factor, k)
+    sums = (x @ a.t())[:, :, None] + (x.flip(0) @ b.t())[:, None]
+    wanted = torch.sort(sums.flatten(1), dim=-1, descending=True, stable=True)
+    assert torch.equal(best[0, 0], wanted.values[:, :k])
+    assert torch.equal(index[0, 0].long(), wanted.indices[:, :k])
+    sizes: list[int] = []
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            sizes.extend(
+                t.numel() for t in (result if isinstance(result, tuple) else (result,)) if isinstance(t, Tensor)
+            )
+            return result
+
+    with Sizes():
+        read._best_pairs(queries, (a[None, None], b[None, None]), factor, k)
+    assert max(sizes) <= 50 * max(k * (math.log(k) + 1), first, second, 8)

@@ -138,6 +138,12 @@ def test_windows_by_cpp(cpp: None, call: dict[str, Any]) -> None:
     agrees_with_the_reference(call, "cpp", "cpu")
 
 
+@EXAMPLES
+@given(call=calls())
+def test_windows_by_blocks(call: dict[str, Any]) -> None:
+    agrees_with_the_reference(call, "blockwise", "cpu")
+
+
 @GPU
 @ON_A_GPU
 @given(call=ON_GPUS)

@@ -18,6 +18,7 @@ from vtsum_kernels.sliding_window_attention.reference import sliding_window_atte
 from tests.kernels import definitions
 from tests.kernels.comparisons import hold
 from tests.kernels.pretended_gpu import PRETENDED
+from tests.kernels.spoilt import hold_apart, seen_by
 
 pytest.importorskip("triton", reason="the package triton is not installed (pip install triton)")
 
@@ -308,3 +309,16 @@ def test_a_packed_call_through_the_public_op() -> None:
         alone = [x[first:last].transpose(0, 1)[None].double() for x in (q, k, v)]
         expected, _ = sliding_window_attention_reference(*alone, 3, 3, scale=0.25, shift=True)
         torch.testing.assert_close(got[first:last].transpose(0, 1)[None].double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["strip"], indirect=True)
+def test_what_a_row_does_not_see_does_not_reach_it(form: Form) -> None:
+    """Tiles multiply what they hide by 0."""
+    inputs = Inputs((1, 1, 1, 100, 16), form.window, torch.float32)
+
+    def compute(*qkvg: Tensor) -> list[Tensor]:
+        inputs.q, inputs.k, inputs.v, inputs.dout = qkvg
+        return list(inputs.run().values())
+
+    spots = {"q": [60], "k": [3, 42, 80], "v": [1, 20, 99]}
+    hold_apart(compute, (inputs.q, inputs.k, inputs.v), inputs.dout, seen_by(100, form.window), spots)

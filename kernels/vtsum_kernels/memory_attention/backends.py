@@ -67,7 +67,8 @@ def holds(backend: str, call: Any) -> str:
     if backend == "reference":
         return f"holds {dispatch.amount(all_scores)} of scores, several times"
     if options.top_k is not None:
-        pairs = options.top_k if isinstance(bank.keys, tuple) else 1
+        # Of product keys, the pairs of their halves' best: k log k, in 64 bits.
+        pairs = options.top_k.bit_length() * 4 if isinstance(bank.keys, tuple) else 1
         return f"holds {dispatch.amount(rows * heads * options.top_k * pairs * (item + 4))} of scores and slots"
     widest = max(bank.key_dim, bank.values.shape[3])
     kept = plan.keeps_weights(call.x.device, rows, heads, slots, widest, item, torch.is_grad_enabled())

@@ -97,7 +97,9 @@ def sparse_weights(x: Tensor, bank: Bank, options: Options, factor: Tensor, top_
 def _best_pairs(x: Tensor, keys: tuple[Tensor, Tensor], factor: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k best of product keys: of the k best of either half, since a slot outside has k at least as good before it.
 
-    Sums of two halves are compared in float64, which does not make equal what float32 tells apart.
+    The r-th best of one half beside the c-th of the other has r c - 1 pairs at least as good before it, so that pairs
+    with r c <= k are all there is to look at: k log k of k k. Sums of two halves are compared in float64, which does
+    not make equal what float32 tells apart.
     """
     half, other = x.shape[3] // 2, keys[1].shape[2]
     if k == 0:  # no slots: one half is empty, and of the other nothing is needed
@@ -108,8 +110,13 @@ def _best_pairs(x: Tensor, keys: tuple[Tensor, Tensor], factor: Tensor, k: int) 
         for part, key in ((x[..., :half], keys[0]), (x[..., half:], keys[1]))
     ]
     (a, i), (b, j) = tops
-    sums = (a.double()[..., :, None] + b.double()[..., None, :]).flatten(-2)
-    slots = (i.long()[..., :, None] * other + j.long()[..., None, :]).flatten(-2)
+    rank = torch.arange(a.shape[3], device=a.device)
+    beside = (k // (rank + 1)).clamp_max(b.shape[3])
+    count = sum(min(k // (r + 1), b.shape[3]) for r in range(a.shape[3]))  # told, so that a GPU is not waited for
+    first = torch.repeat_interleave(rank, beside, output_size=count)
+    second = torch.arange(count, device=a.device) - (beside.cumsum(0) - beside)[first]
+    sums = a.double()[..., first] + b.double()[..., second]
+    slots = i.long()[..., first] * other + j.long()[..., second]
     # By slot first and then, stably, by score: ties go to the lower slot.
     by_slot = torch.argsort(slots, dim=-1)
     order = torch.argsort(sums.gather(-1, by_slot), dim=-1, descending=True, stable=True)[..., :k]

@@ -303,7 +303,7 @@ def _backward(
     dropout_p: float,
     row_offset: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    o, wide, before = _Options(left, right, dilation, shift, scale, dropout_p, row_offset), acc_dtype(q.dtype), left
+    o, wide = _Options(left, right, dilation, shift, scale, dropout_p, row_offset), acc_dtype(q.dtype)
     before = left + right if shift else left
     dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
     dbias = q.new_zeros(0, dtype=wide) if bias is None else torch.zeros_like(bias)

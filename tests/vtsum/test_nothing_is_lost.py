@@ -287,9 +287,12 @@ def test_a_strangers_run_sweeps_nothing_elsewhere(data: Path, tmp_path: Path) ->
 
 def test_a_sweep_knows_the_names_of_checkpoints_alone(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
-    for name in (".ssh", "step-notes", "step-00000099x", ".step-1.part", "step-00000009", ".step-00000009.part"):
+    for name in (".ssh", "step-notes", "step-00000099x", ".step-1.part"):
         (folder / name).mkdir(parents=True)
         (folder / name / "key").write_text("mine")
+    for name in ("step-00000009", ".step-00000009.part"):
+        (folder / name / "zero").mkdir(parents=True)
+        (folder / name / "zero" / "shard.pt").touch()
     (tmp_path / "home").mkdir()
     (folder / "step-00000008").symlink_to(tmp_path / "home")
     (folder / "step-00000007").write_text("mine")
@@ -306,6 +309,51 @@ def test_a_sweep_knows_the_names_of_checkpoints_alone(tmp_path: Path) -> None:
     for action in (lambda: checkpoints.sweep(tmp_path / "home", 0), lambda: checkpoints.find(tmp_path / "home")):
         with pytest.raises(VTSumError, match="got a symbolic link"):
             action()
+
+
+def test_what_the_user_laid_among_checkpoints_stays(tmp_path: Path) -> None:
+    """Whether they are dropped for newer ones, found broken, unfinished or written again."""
+    folder = tmp_path / "checkpoints"
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "state.pt").write_text("mine")
+    for name in ("step-00000001", ".step-00000002.part", "step-00000003"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "state.pt").touch()
+        (folder / name / "notes.txt").write_text("mine")
+        (folder / name / "zero").symlink_to("../../home")
+    with pytest.raises(VTSumError, match=r"step-00000003 must hold a checkpoint's files alone, got notes.txt; move it"):
+        checkpoints.check(tmp_path)
+    checkpoints.sweep(tmp_path, 2)
+    checkpoints.begin(tmp_path, 3)
+    with pytest.raises(OSError, match="not empty"):
+        checkpoints.finish(tmp_path, 3, FACTS, keep=1)
+    checkpoint(tmp_path, 4)
+    checkpoints.begin(tmp_path, 5)
+    checkpoints.finish(tmp_path, 5, FACTS, keep=1)
+    kept = content(tmp_path)
+    for name in ("step-00000001", ".step-00000002.part", "step-00000003"):
+        assert kept[f"checkpoints/{name}/notes.txt"] == b"mine"
+        assert f"checkpoints/{name}/state.pt" not in kept
+    assert kept["home/state.pt"] == b"mine"
+
+
+def test_another_programs_run_is_not_gone_on_with(data: Path, tmp_path: Path) -> None:
+    """Its files have the names of ours; a training would have dropped its measures and its checkpoints."""
+    run = tmp_path / "run"
+    (run / "checkpoints" / "step-00000001").mkdir(parents=True)
+    (run / "checkpoints" / "step-00000001" / "weights.bin").write_text("mine")
+    (run / "config.yaml").write_text("lr: 3\n")
+    (run / "metrics.jsonl").write_text('{"step": 1, "accuracy": 0.5}\n')
+    (tmp_path / "own.yaml").touch()
+    command = [*REAL, *words(data, "run", "--config", "own.yaml")]
+    told = "must be new, empty or a run to go on with, got run without config.yaml and metrics.jsonl of a training"
+    refused(command, tmp_path, told)
+    from vtsum.training.settings import TrainSettings, to_yaml
+
+    (run / "config.yaml").write_text(to_yaml(TrainSettings()))
+    refused(command, tmp_path, told)
+    (run / "metrics.jsonl").write_text("")
+    refused(command, tmp_path, "step-00000001 must hold a checkpoint's files alone, got weights.bin; move it away")
 
 
 @pytest.mark.parametrize(

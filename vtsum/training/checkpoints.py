@@ -5,7 +5,8 @@
         rng-00000.pt        random states, a file a rank
         ...                 what the engine wrote
 
-A checkpoint is written in a folder whose name begins with a point and renamed when it is complete on all ranks.
+A checkpoint is written in a folder whose name begins with a point and renamed when it is complete on all ranks. One
+that is removed is removed by these names; a file of the user's in it stays.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import numpy as np
 import torch
 
 from vtsum.errors import VTSumError
-from vtsum.files import check_no_links
+from vtsum.files import check_no_links, plain, remove_folder, strangers
 from vtsum.model.files import read_pt
 from vtsum.model.pretrained import first_line
 from vtsum.reading import read_json
@@ -34,6 +35,8 @@ FORMAT = "vtsum-checkpoint/1"
 MARKER = "complete.json"
 _WHOLE = re.compile(r"step-\d{8}")
 _UNFINISHED = re.compile(r"\.step-\d{8}\.part")
+_OURS = re.compile(r"complete\.json|rng-\d{5}\.pt|state\.pt|(zero|universal|\.universal\.part)/.*", re.DOTALL)
+"""The files of a checkpoint; what lies in DeepSpeed's own folders is called after the weights."""
 _FACTS = {"step": int, "engine": str, "ranks": int, "global_batch": int, "data": str, "settings": dict, "files": dict}
 """What a marker says at least."""
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -125,7 +128,7 @@ def find(run: Path) -> tuple[Checkpoint | None, list[str]]:
 def begin(run: Path, step: int) -> Path:
     """Make the empty folder in which the checkpoint of `step` is to be written."""
     part = part_of(run, step)
-    shutil.rmtree(part, ignore_errors=True)
+    _remove(part)
     part.mkdir(parents=True)
     return part
 
@@ -144,14 +147,31 @@ def finish(run: Path, step: int, facts: dict[str, Any], keep: int) -> Path:
         json.dump({"format": FORMAT, "step": step, **facts, "files": files}, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
-    if final.exists():  # an earlier one of the same step that was found broken, or is written again after a resume
-        shutil.rmtree(final)
+    _remove(final)  # an earlier one of the same step that was found broken, or is written again after a resume
     os.rename(part, final)
     _sync(final.parent)
     for old in _folders(run, _WHOLE)[keep:]:
         if old != final:
-            shutil.rmtree(old, ignore_errors=True)
+            _remove(old)
     return final
+
+
+def check(run: Path) -> None:
+    """Refuse a run among whose checkpoints lies what no run wrote.
+
+    Raises:
+        VTSumError: naming it.
+    """
+    for folder in _folders(run, _WHOLE, _UNFINISHED):
+        if foreign := strangers(folder, _OURS.fullmatch):
+            raise VTSumError(
+                f"train: {folder} must hold a checkpoint's files alone, got {plain(foreign[0])}; move it away"
+            )
+
+
+def _remove(folder: Path) -> None:
+    if os.path.lexists(folder):
+        remove_folder(folder, _OURS.fullmatch)
 
 
 def sweep(run: Path, newest: int | None) -> None:
@@ -161,7 +181,7 @@ def sweep(run: Path, newest: int | None) -> None:
     if newest is not None:
         over += [path for path in _folders(run, _WHOLE) if path.name > name_of(newest)]
     for path in over:
-        shutil.rmtree(path, ignore_errors=True)
+        _remove(path)
 
 
 def _sync(path: Path) -> None:

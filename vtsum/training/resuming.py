@@ -13,8 +13,9 @@ from typing import IO, Any
 from vtsum.errors import VTSumError
 from vtsum.files import check_inputs, check_no_links
 from vtsum.training.checkpoints import Checkpoint, find
-from vtsum.training.records import METRICS
-from vtsum.training.settings import TrainSettings, leaves
+from vtsum.training.checkpoints import check as check_checkpoints
+from vtsum.training.records import METRICS, read_metrics
+from vtsum.training.settings import TrainSettings, leaves, read_yaml
 
 CONFIG, LOCK = "config.yaml", ".lock"
 
@@ -53,10 +54,22 @@ def check_folder(run: Path, settings: TrainSettings) -> None:
     inputs = [s.data, s.ann_root, s.video_embeddings_root, s.pretrained, s.tokenizer, s.deepspeed]
     for path in own:
         check_inputs("train", path, inputs)
-    if not ((run / CONFIG).is_file() and (run / METRICS).is_file()) and find(run)[0] is None:
+    if find(run)[0] is None and not _begun(run):
         raise VTSumError(
-            f"train: output_dir must be new, empty or a run to go on with, got {run} without {CONFIG} and {METRICS}"
+            f"train: output_dir must be new, empty or a run to go on with, got {run} without {CONFIG} and {METRICS} "
+            "of a training"
         )
+    check_checkpoints(run)
+
+
+def _begun(run: Path) -> bool:
+    """Whether a run began here, if it came to no checkpoint: other programs give their files the same names."""
+    try:
+        settings, _ = read_yaml(run / CONFIG)
+        lines = read_metrics(run / METRICS)
+    except VTSumError:
+        return False
+    return {name for name, *_ in leaves()} <= set(settings) and all("loss_tsum" in line for line in lines)
 
 
 def claim(run: Path) -> IO[bytes]:

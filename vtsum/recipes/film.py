@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from vtsum.errors import VTSumError
-from vtsum.files import check_new
+from vtsum.files import check_new, written
 from vtsum.recipes.film_scenes import city, land, sea, sounds
 from vtsum.recipes.film_scenes.paint import Painter, Scene
 from vtsum.recipes.procedural import SOUND_RATE, write_video
@@ -204,7 +204,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         check_new("film", Path(options.out), options.overwrite)
-        make_film(options.out)
+        with written(options.out) as part:
+            make_film(part)
+            check_new("film", Path(options.out), options.overwrite)  # somebody may have put it there meanwhile
     except VTSumError as error:
         print(error, file=sys.stderr)
         return 2

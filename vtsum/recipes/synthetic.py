@@ -16,7 +16,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vtsum.data.feature_files import array_header, write_npz
+from vtsum.data.feature_files import array_header, cut_off, write_npz
 from vtsum.data.videoxum import CLIP_FEATURES, FEATURES, SPLITS, join_sentences
 from vtsum.errors import VTSumError
 from vtsum.files import check_no_links, write_text
@@ -275,11 +274,7 @@ def _whole(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> bool:
     try:
         found: Any = {key: array_header(path, key)[0] for key in shapes}
     except VTSumError as error:
-        cut_off = False
-        if path.is_file():  # a pipe would be waited for
-            with open(path, "rb") as file:
-                cut_off = b"PK\x03\x04".startswith(file.read(4)) and not zipfile.is_zipfile(path)
-        if cut_off:
+        if cut_off(path):
             return False
         found = str(error)
     if found != shapes:

@@ -12,17 +12,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from vtsum.errors import VTSumError
+from vtsum.errors import FULL, VTSumError
 from vtsum.files import AnyPath, check_inputs, plain, replace_folder, strangers
 
 # All that a finished output folder may hold; anything else in it belongs to the user and is never deleted.
 OURS = re.compile(r"summary\.(mp4|txt|json)|report\.html|keyframes/(shot_\d{4,}\.jpg)?")
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def writing_failed(folder: Path, error: OSError) -> VTSumError:
     """The one-line error for a write below `folder` that failed."""
-    if error.errno in _FULL:
+    if error.errno in FULL:
         return VTSumError(f"summarize: output {plain(folder)} must have room for the summary, the disk is full")
     return VTSumError(f"summarize: output {plain(folder)} must be writable: {error.strerror or error}")
 

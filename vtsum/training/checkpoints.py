@@ -11,7 +11,6 @@ that is removed is removed by these names; a file of the user's in it stays.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import random
@@ -25,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vtsum.errors import VTSumError
+from vtsum.errors import FULL, VTSumError
 from vtsum.files import check_no_links, plain, remove_folder, strangers
 from vtsum.model.files import read_pt
 from vtsum.model.pretrained import first_line
@@ -39,7 +38,6 @@ _OURS = re.compile(r"complete\.json|rng-\d{5}\.pt|state\.pt|(zero|universal|\.un
 """The files of a checkpoint; what lies in DeepSpeed's own folders is called after the weights."""
 _FACTS = {"step": int, "engine": str, "ranks": int, "global_batch": int, "data": str, "settings": dict, "files": dict}
 """What a marker says at least."""
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclass(frozen=True)
@@ -196,7 +194,7 @@ def explain(error: BaseException, path: Path) -> VTSumError:
     """The one-line error for a checkpoint that could not be written below `path`."""
     place = path if path.exists() else path.parent
     free = shutil.disk_usage(place).free if place.exists() else 0
-    full = (isinstance(error, OSError) and error.errno in _FULL) or "No space left" in str(error)
+    full = (isinstance(error, OSError) and error.errno in FULL) or "No space left" in str(error)
     reason = "the disk is full" if full else " ".join(str(getattr(error, "strerror", None) or error).split())
     return VTSumError(
         f"train: a checkpoint must fit into {path}, got: {reason} ({free / 2**20:.0f} MiB free); "

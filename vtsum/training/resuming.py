@@ -7,6 +7,7 @@ import dataclasses
 import errno
 import fcntl
 import os
+import stat
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,7 +43,7 @@ def check_folder(run: Path, settings: TrainSettings) -> None:
     """Refuse an output folder in which a run would write or sweep over anything but an older part of its own."""
     if run.exists() and not run.is_dir():
         raise VTSumError(f"train: output_dir must be a folder, got the file {run}")
-    if not run.is_dir() or not any(run.iterdir()):
+    if not run.is_dir() or all(_empty(path) for path in run.iterdir()):
         return
     if not settings.resume:
         raise VTSumError(
@@ -60,6 +61,12 @@ def check_folder(run: Path, settings: TrainSettings) -> None:
             "of a training"
         )
     check_checkpoints(run)
+
+
+def _empty(path: Path) -> bool:
+    """Whether it is what a training leaves that found no room for a word."""
+    found = path.lstat()
+    return path.name in (LOCK, METRICS) and stat.S_ISREG(found.st_mode) and found.st_size == 0
 
 
 def _begun(run: Path) -> bool:

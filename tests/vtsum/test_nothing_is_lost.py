@@ -159,6 +159,17 @@ def test_what_is_laid_in_meanwhile_is_kept_and_so_is_the_summary(
     schema.read(tmp_path / "o_2" / "summary.json")
 
 
+def test_a_mounted_disk_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vtsum.summary.staging import StagedFolder
+
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == tmp_path)
+    with pytest.raises(VTSumError, match=r"output must be no mounted disk, got .*; give a folder in it"):
+        StagedFolder(tmp_path, overwrite=False)
+    with StagedFolder(tmp_path / "in it", overwrite=False) as stage:
+        stage.commit()
+    assert content(tmp_path) == {"in it": None}
+
+
 def test_extract_writes_over_nothing_but_its_own(
     clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -467,7 +478,7 @@ def test_a_folder_in_which_a_training_found_no_room_is_as_good_as_new(tmp_path: 
         (tmp_path / name).touch()
     check_folder(tmp_path, TrainSettings())
     (tmp_path / "metrics.jsonl").write_text("mine")
-    with pytest.raises(VTSumError, match="output_dir must be new or empty, got .* with files in it"):
+    with pytest.raises(VTSumError, match=r"output_dir must be new or empty, got .* with files in it"):
         check_folder(tmp_path, TrainSettings())
 
 

@@ -293,7 +293,7 @@ def test_curves_of_runs_are_drawn(tmp_path):
 
 
 def test_a_matplotlibrc_in_the_current_folder_is_not_read(tmp_path):
-    """That may be a stranger's run: such a file has LaTeX started and, before matplotlib 3.11, expressions evaluated."""
+    """That may be a stranger's run: such a file has LaTeX started; older matplotlibs evaluate expressions in it."""
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\n", encoding="utf-8")
     (tmp_path / "metrics.jsonl").write_text(
         json.dumps({"step": 1, **dict.fromkeys(PANELS, 1.0)}) + "\n", encoding="utf-8"

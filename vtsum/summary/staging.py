@@ -30,13 +30,15 @@ def check_output(folder: Path, overwrite: bool, inputs: Sequence[AnyPath | None]
     """Refuse an output folder that would destroy something.
 
     Raises:
-        VTSumError: it is a file, or a folder in which an input lies, or one that is not empty (without overwrite), or
+        VTSumError: it is a file, a mounted disk, or a folder in which an input lies, or one that is not empty (without overwrite), or
             one that holds anything but an older summary (even with overwrite).
     """
     if not os.path.lexists(folder):
         return
     if not folder.is_dir():
         raise VTSumError(f"summarize: output must be a folder, got the file {plain(folder)}")
+    if os.path.ismount(folder):  # nothing can be renamed to it
+        raise VTSumError(f"summarize: output must be no mounted disk, got {plain(folder)}; give a folder in it")
     try:
         foreign = strangers(folder, OURS.fullmatch)
         empty = not os.listdir(folder)

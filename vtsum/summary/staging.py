@@ -30,8 +30,8 @@ def check_output(folder: Path, overwrite: bool, inputs: Sequence[AnyPath | None]
     """Refuse an output folder that would destroy something.
 
     Raises:
-        VTSumError: it is a file, a mounted disk, or a folder in which an input lies, or one that is not empty (without overwrite), or
-            one that holds anything but an older summary (even with overwrite).
+        VTSumError: it is a file, a mounted disk, a folder in which an input lies, one that is not empty (without
+            overwrite), or one that holds anything but an older summary (even with overwrite).
     """
     if not os.path.lexists(folder):
         return

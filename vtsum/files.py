@@ -210,6 +210,8 @@ def replace_folder(made: Path, final: Path, ours: Callable[[str], object]) -> No
         OSError: the disk's own complaint; `final` is as it was.
     """
     old: Path | None = None
+    if final.is_symlink():
+        raise FileExistsError(errno.EEXIST, "a symbolic link is in its place", str(final))
     if os.path.lexists(final) and os.listdir(final):
         _refuse_strangers(final, ours)
         old = made.with_name(f"{made.name}.old")
@@ -222,14 +224,25 @@ def replace_folder(made: Path, final: Path, ours: Callable[[str], object]) -> No
         if old is not None:
             os.rename(old, final)
         raise
-    if old is not None:
-        with suppress(OSError):
-            for name, known in list(_entries(old, ours)):
-                if known:
-                    (os.rmdir if name.endswith("/") else os.unlink)(old / name)
-            os.rmdir(old)
-        if old.exists():
-            raise FileExistsError(errno.EEXIST, f"the new one is in place, what is left of the older one is in {old}")
+    if old is not None and not remove_folder(old, ours):
+        raise FileExistsError(errno.EEXIST, f"the new one is in place, what is left of the older one is in {old}")
+
+
+def remove_folder(folder: Path, ours: Callable[[str], object]) -> bool:
+    """Remove a folder file by file; what is not ours stays, and the folder with it.
+
+    Args:
+        ours: see `strangers`.
+    Returns:
+        bool: nothing is left.
+    """
+    with suppress(OSError):
+        for name, known in [] if folder.is_symlink() else list(_entries(folder, ours)):
+            if known:
+                with suppress(OSError):  # a folder in which something else lies
+                    (os.rmdir if name.endswith("/") else os.unlink)(folder / name)
+        os.rmdir(folder)
+    return not os.path.lexists(folder)
 
 
 def _refuse_strangers(folder: Path, ours: Callable[[str], object]) -> None:

@@ -64,15 +64,20 @@ def say(message: str) -> None:
 def last_words(error: Exception) -> int:
     """Tell in one line what no part of a command expected; its exit status.
 
-    Where the system names a file that it cannot give, that is the user's to mend, status 2; else 70.
+    Where the system names a file that it cannot give, or has no room, that is the user's to mend, status 2; else 70.
 
     Raises:
         Exception: the error itself, where VTSUM_TRACEBACK is set.
     """
+    from vtsum.errors import FULL  # which needs `clean`
+
     if os.environ.get("VTSUM_TRACEBACK"):
         raise error
     if isinstance(error, OSError) and error.filename and error.strerror:
         say(f"{str(error.filename)[:500]} must be a path that can be used, got: {error.strerror}")
+        return 2
+    if isinstance(error, OSError) and (error.errno in FULL or "temporary directory" in str(error)):
+        say(f"the disk and a temporary folder (TMPDIR) must have room, got: {error.strerror or error}")
         return 2
     say(
         f"this should not have happened, {type(error).__name__}: {error}"[:500]

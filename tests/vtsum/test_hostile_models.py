@@ -21,6 +21,7 @@ from vtsum.errors import VTSumError
 from vtsum.evaluation.clip_score import load_clip_text
 from vtsum.model.encoders import load_frame_encoder
 from vtsum.model.files import read_pt
+from vtsum.model.frame_encoder import EMBEDDED
 from vtsum.model.tokenizer import load_tokenizer
 from vtsum.model.videoxum_checkpoint import read_weights
 from vtsum.model.vtsum import VTSum
@@ -239,6 +240,34 @@ def test_a_timm_folder_says_what_the_model_is_and_nothing_else(tmp_path: Path) -
         with pytest.raises(VTSumError, match=message):
             load_frame_encoder(f"timm:resnet10t@{tmp_path}")
     assert not (tmp_path / "mark").exists()
+
+
+def test_a_model_that_names_itself_as_its_encoder_is_refused(tmp_path: Path) -> None:
+    """Each would load the next, until memory or patience ends."""
+    for name, other in (("a", "b"), ("b", "a/../a")):
+        folder = tmp_path / name
+        folder.mkdir()
+        for file in ("model.safetensors", "vocab.txt"):
+            (folder / file).symlink_to(EMBEDDED / file)
+        data = json.loads((EMBEDDED / "config.json").read_text())
+        data["model"]["frame_encoder"] = str(tmp_path / other)
+        (folder / "config.json").write_text(json.dumps(data))
+    with pytest.raises(VTSumError, match="must name a frame encoder, got a model that names itself"):
+        load_frame_encoder(str(tmp_path / "a"))
+
+
+def test_a_tokenizer_without_its_words_is_refused(tmp_path: Path) -> None:
+    """transformers makes one to which every text is empty, and a summary's sentences would be lost in silence."""
+    from transformers import BertTokenizer
+
+    BertTokenizer(vocab={"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4, "dog": 5}).save_pretrained(
+        tmp_path
+    )
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "blip"}))
+    assert "dog" in load_tokenizer(str(tmp_path)).get_vocab()
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(VTSumError, match="its tokenizer has no words"):
+        load_tokenizer(str(tmp_path))
 
 
 def test_commands_refuse_a_strangers_model(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from tests.vtsum.hostile import ENVIRONMENT
 from vtsum import cli
+from vtsum.shown import last_words
 
 
 def test_what_nobody_foresaw_is_one_line_to_a_process_and_an_exception_to_a_caller(
@@ -30,6 +32,14 @@ def test_what_nobody_foresaw_is_one_line_to_a_process_and_an_exception_to_a_call
     monkeypatch.setattr("vtsum.env.report", lambda: 1 // 0)
     with pytest.raises(ZeroDivisionError):
         cli.main(["env"])
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.ENOENT])
+def test_a_full_disk_is_the_users_to_mend(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """Python finds no folder for temporary files on it, and says so in its own words."""
+    words = "No usable temporary directory found in ['/tmp']" if number == errno.ENOENT else os.strerror(number)
+    assert last_words(OSError(number, words)) == 2
+    assert capsys.readouterr().err == f"vtsum: the disk and a temporary folder (TMPDIR) must have room, got: {words}\n"
 
 
 LONG = "x" * 300

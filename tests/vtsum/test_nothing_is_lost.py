@@ -20,7 +20,7 @@ from tests.vtsum.samples import small_clip
 from tests.vtsum.training_corpus import flags, write_corpus
 from vtsum import cli
 from vtsum.errors import VTSumError
-from vtsum.recipes import film
+from vtsum.recipes import boundaries, distill, embedded, film, lexicon
 from vtsum.summary import schema
 from vtsum.training import checkpoints
 
@@ -159,6 +159,17 @@ def test_what_is_laid_in_meanwhile_is_kept_and_so_is_the_summary(
     schema.read(tmp_path / "o_2" / "summary.json")
 
 
+def test_a_mounted_disk_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vtsum.summary.staging import StagedFolder
+
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == tmp_path)
+    with pytest.raises(VTSumError, match=r"output must be no mounted disk, got .*; give a folder in it"):
+        StagedFolder(tmp_path, overwrite=False)
+    with StagedFolder(tmp_path / "in it", overwrite=False) as stage:
+        stage.commit()
+    assert content(tmp_path) == {"in it": None}
+
+
 def test_extract_writes_over_nothing_but_its_own(
     clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -191,6 +202,12 @@ def test_extract_writes_over_nothing_but_its_own(
     Path("h/manifest.json").write_text(json.dumps(held))
     assert cli.main(["extract", str(clip), "-o", "h", "-q"]) == 0
     assert json.loads(Path("h/manifest.json").read_text())["videos"]["small"]["frames"] == 12
+    for mine in ({"features": np.ones((12, 3), np.float32)}, {"vision": np.ones(3)}):
+        np.savez("h/small.npz", **mine)  # of another origin, under a name that the manifest knows
+        before = content(tmp_path)
+        assert cli.main(["extract", str(clip), "-o", "h"]) == 2
+        assert "h/small.npz must hold 12 x 256 features, as manifest.json says, got" in capsys.readouterr().err
+        assert content(tmp_path) == before
 
 
 def test_an_output_file_is_no_input_and_no_older_file(
@@ -203,6 +220,7 @@ def test_an_output_file_is_no_input_and_no_older_file(
         Path(name).write_text("{}")
     Path("run").mkdir()
     Path("run/metrics.jsonl").symlink_to("../metrics.png")
+    Path("run/curves.png").write_text("mine")
     Path("link.md").symlink_to("nowhere.md")
     evaluate = ["evaluate", "--data", "data", "--split", "train", "--checkpoint", "weights.pth", "--overwrite"]
     evaluate += ["--caption_tokenizer", "plain"]
@@ -222,6 +240,7 @@ def test_an_output_file_is_no_input_and_no_older_file(
         (["table", "a.md", "-o", "link.md"], "table: output link.md must not exist yet"),
         (["table", "a.md", "--plot", "mine.png"], "table: output mine.png must not exist yet"),
         (["plot", "run", "-o", "mine.png"], "plot: output mine.png must not exist yet"),
+        (["plot", "run"], "plot: output run/curves.png must not exist yet"),
         (["plot", "run", "-o", "metrics.png", "--overwrite"], "must not be an input, got run/metrics.jsonl"),
         (["data", "activitynet", "captions.json", "-o", "captions.json", "--overwrite"], "must not be an input"),
     ):
@@ -230,9 +249,40 @@ def test_an_output_file_is_no_input_and_no_older_file(
         assert told in printed
         assert printed.count("\n") == 1
         assert content(tmp_path) == before, words
-    assert film.main(["mine.png"]) == 2
-    assert "film: output mine.png must not exist yet (--overwrite replaces it)" in capsys.readouterr().err
-    assert content(tmp_path) == before
+    Path("out/model").mkdir(parents=True)
+    before = content(tmp_path)
+    for recipe, words, told in (
+        (film, ["mine.png"], "film: output mine.png must not exist yet (--overwrite replaces it)"),
+        (lexicon, ["--shared", "run", "--out", "mine.md"], "lexicon: output mine.md must not exist yet"),
+        (distill, ["--shared", "run", "--out", "mine.md"], "distill: output mine.md must not exist yet"),
+        (distill, ["--shared", "run", "--out", "captions.pth"], "distill: output captions.json must not exist yet"),
+        (boundaries, ["--shared", "run", "--out", "out"], "boundaries: output out/model must not exist yet"),
+        (embedded, ["--shared", "run", "--out", "out"], "embedded: output out/model must not exist yet"),
+        (embedded, ["--shared", "run", "--out", "new"], "load_tvsum: h5_path must be a file, got run/tvsum/tvsum.h5"),
+    ):
+        assert recipe.main(words) == 2, words
+        printed = capsys.readouterr().err
+        assert told in printed
+        assert printed.count("\n") == 1
+        shutil.rmtree("new", ignore_errors=True)
+        assert content(tmp_path) == before, words
+
+
+def test_a_film_laid_in_meanwhile_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "film.mp4"
+
+    def make(part: Path) -> None:
+        part.write_text("film")
+        out.write_text("mine")
+
+    monkeypatch.setattr(film, "make_film", make)
+    assert film.main([str(out)]) == 2
+    assert "must not exist yet" in capsys.readouterr().err
+    assert content(tmp_path) == {"film.mp4": b"mine"}
+    assert film.main([str(out), "--overwrite"]) == 0
+    assert os.listdir(tmp_path) == ["film.mp4"]
 
 
 def test_another_file_under_a_part_files_name_is_kept(tmp_path: Path) -> None:
@@ -287,9 +337,12 @@ def test_a_strangers_run_sweeps_nothing_elsewhere(data: Path, tmp_path: Path) ->
 
 def test_a_sweep_knows_the_names_of_checkpoints_alone(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
-    for name in (".ssh", "step-notes", "step-00000099x", ".step-1.part", "step-00000009", ".step-00000009.part"):
+    for name in (".ssh", "step-notes", "step-00000099x", ".step-1.part"):
         (folder / name).mkdir(parents=True)
         (folder / name / "key").write_text("mine")
+    for name in ("step-00000009", ".step-00000009.part"):
+        (folder / name / "zero").mkdir(parents=True)
+        (folder / name / "zero" / "shard.pt").touch()
     (tmp_path / "home").mkdir()
     (folder / "step-00000008").symlink_to(tmp_path / "home")
     (folder / "step-00000007").write_text("mine")
@@ -306,6 +359,51 @@ def test_a_sweep_knows_the_names_of_checkpoints_alone(tmp_path: Path) -> None:
     for action in (lambda: checkpoints.sweep(tmp_path / "home", 0), lambda: checkpoints.find(tmp_path / "home")):
         with pytest.raises(VTSumError, match="got a symbolic link"):
             action()
+
+
+def test_what_the_user_laid_among_checkpoints_stays(tmp_path: Path) -> None:
+    """Whether they are dropped for newer ones, found broken, unfinished or written again."""
+    folder = tmp_path / "checkpoints"
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "state.pt").write_text("mine")
+    for name in ("step-00000001", ".step-00000002.part", "step-00000003"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "state.pt").touch()
+        (folder / name / "notes.txt").write_text("mine")
+        (folder / name / "zero").symlink_to("../../home")
+    with pytest.raises(VTSumError, match=r"step-00000003 must hold a checkpoint's files alone, got notes.txt; move it"):
+        checkpoints.check(tmp_path)
+    checkpoints.sweep(tmp_path, 2)
+    checkpoints.begin(tmp_path, 3)
+    with pytest.raises(OSError, match="not empty"):
+        checkpoints.finish(tmp_path, 3, FACTS, keep=1)
+    checkpoint(tmp_path, 4)
+    checkpoints.begin(tmp_path, 5)
+    checkpoints.finish(tmp_path, 5, FACTS, keep=1)
+    kept = content(tmp_path)
+    for name in ("step-00000001", ".step-00000002.part", "step-00000003"):
+        assert kept[f"checkpoints/{name}/notes.txt"] == b"mine"
+        assert f"checkpoints/{name}/state.pt" not in kept
+    assert kept["home/state.pt"] == b"mine"
+
+
+def test_another_programs_run_is_not_gone_on_with(data: Path, tmp_path: Path) -> None:
+    """Its files have the names of ours; a training would have dropped its measures and its checkpoints."""
+    run = tmp_path / "run"
+    (run / "checkpoints" / "step-00000001").mkdir(parents=True)
+    (run / "checkpoints" / "step-00000001" / "weights.bin").write_text("mine")
+    (run / "config.yaml").write_text("lr: 3\n")
+    (run / "metrics.jsonl").write_text('{"step": 1, "accuracy": 0.5}\n')
+    (tmp_path / "own.yaml").touch()
+    command = [*REAL, *words(data, "run", "--config", "own.yaml")]
+    told = "must be new, empty or a run to go on with, got run without config.yaml and metrics.jsonl of a training"
+    refused(command, tmp_path, told)
+    from vtsum.training.settings import TrainSettings, to_yaml
+
+    (run / "config.yaml").write_text(to_yaml(TrainSettings()))
+    refused(command, tmp_path, told)
+    (run / "metrics.jsonl").write_text("")
+    refused(command, tmp_path, "step-00000001 must hold a checkpoint's files alone, got weights.bin; move it away")
 
 
 @pytest.mark.parametrize(
@@ -370,6 +468,18 @@ def test_a_run_writes_into_no_folder_of_another_kind(
         assert told in printed
         assert printed.count("\n") == 1
         assert content(tmp_path) == before, run
+
+
+def test_a_folder_in_which_a_training_found_no_room_is_as_good_as_new(tmp_path: Path) -> None:
+    from vtsum.training.resuming import check_folder
+    from vtsum.training.settings import TrainSettings
+
+    for name in (".lock", "metrics.jsonl"):
+        (tmp_path / name).touch()
+    check_folder(tmp_path, TrainSettings())
+    (tmp_path / "metrics.jsonl").write_text("mine")
+    with pytest.raises(VTSumError, match=r"output_dir must be new or empty, got .* with files in it"):
+        check_folder(tmp_path, TrainSettings())
 
 
 def test_measures_that_are_none_are_not_dropped_in_silence(tmp_path: Path) -> None:

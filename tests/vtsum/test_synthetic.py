@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from tests.vtsum.synthetic_corpus import SHORT, SIZES, synthetic_corpus
 from vtsum import cli
@@ -330,6 +332,11 @@ def test_other_folders_are_refused(tmp_path):
         ("anno/val_videoxum.json", r"val_videoxum\.json must be as it was written, got another one"),
         ("feat/blip/v_val_00000.npz", r"v_val_00000\.npz must hold {'features': .*}, got .*; move it away"),
         ("feat/vt_clipscore/v_val_00000.npz", r"must hold an array 'vision', got features; move it away"),
+        (
+            "feat/blip/v_val_00001.npz",
+            r"v_val_00001\.npz must hold {'features': .*}, got .* no regular file; move it away",
+        ),
+        ("clip/model.safetensors", r"clip must hold the corpus's own CLIP, got another one .*; move it away"),
         ("clip/notes.txt", r"clip must hold nothing but an older tiny CLIP: notes\.txt in it would be lost"),
         ("anno", "anno must lie where it is named, got a symbolic link"),
         ("feat/blip", "blip must lie where it is named, got a symbolic link"),
@@ -342,11 +349,16 @@ def test_what_the_user_put_into_a_corpus_is_never_lost(corpus, tmp_path, monkeyp
     if path.is_dir():
         path.rename(tmp_path / "elsewhere")
         path.symlink_to(tmp_path / "elsewhere")
+    elif name == "feat/blip/v_val_00001.npz":
+        path.unlink()
+        os.mkfifo(path)
     elif name.endswith(".npz"):
         np.savez(path, features=np.ones((3, 512), np.float32))
+    elif name == "clip/model.safetensors":
+        save_file({"another.weight": torch.ones(2)}, path)
     else:
         path.write_text(path.read_text() + "mine\n" if path.exists() else "mine\n")
-    if name.startswith("clip/"):
+    if name == "clip/notes.txt":
         good = TinyClip.load(folder / "clip")
         monkeypatch.setattr(tiny_clip, "train_tiny_clip", lambda *arguments, **options: (good, {}))
         (folder / "clip/config.json").unlink()  # else it is taken as it is

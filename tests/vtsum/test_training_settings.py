@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from vtsum.config import VTSumConfig
 from vtsum.errors import VTSumError
 from vtsum.processes import Place
 from vtsum.training import deepspeed_config
-from vtsum.training.curves import plot
+from vtsum.training.curves import PANELS, plot
 from vtsum.training.records import read_metrics
 from vtsum.training.sampler import Layout, StepSampler, spread
 from vtsum.training.schedule import learning_rate
@@ -288,6 +290,17 @@ def test_curves_of_runs_are_drawn(tmp_path):
         plot([tmp_path], tmp_path / "x.png")
     with pytest.raises(VTSumError, match=r"output must end in .png, .svg or .pdf"):
         plot([tmp_path / "run0"], tmp_path / "x.gif")
+
+
+def test_a_matplotlibrc_in_the_current_folder_is_not_read(tmp_path):
+    """That may be a stranger's run: such a file has LaTeX started; older matplotlibs evaluate expressions in it."""
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\n", encoding="utf-8")
+    (tmp_path / "metrics.jsonl").write_text(
+        json.dumps({"step": 1, **dict.fromkeys(PANELS, 1.0)}) + "\n", encoding="utf-8"
+    )
+    command = [sys.executable, "-P", "-m", "vtsum.cli", "plot", "."]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "curves.png\n"), done.stderr
 
 
 def test_the_command_describes_and_refuses(capsys):

@@ -41,6 +41,6 @@ def plot(
 
     target = output or runs[0] / "curves.png"
     check_inputs("plot", target, [run / METRICS for run in runs])
-    check_new("plot", target, overwrite or output is None)  # RUN/curves.png is ours
+    check_new("plot", target, overwrite)
     draw(runs, target)
     write(printable(target))

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vtsum.data.feature_files import array_header, check_id, feature_file, write_npz
+from vtsum.data.feature_files import array_header, check_id, cut_off, feature_file, write_npz
 from vtsum.errors import VTSumError
 from vtsum.files import check_inputs, check_no_links, write_text
 from vtsum.reading import read_json
@@ -225,7 +225,7 @@ class FeatureFolder:
         """The features of this very file are there and whole.
 
         Raises:
-            VTSumError: the folder holds those of another file under the same id.
+            VTSumError: the folder holds those of another file under the same id, or a file that extract did not write.
         """
         entry = self._videos.get(video)
         if entry is None:
@@ -234,11 +234,19 @@ class FeatureFolder:
             raise VTSumError(
                 f"extract: videos must have names of their own, got {source}, and {entry['source']} is in {self.path}"
             )
-        try:
-            shape, _ = array_header(feature_file(self.path, video), "features")
-        except VTSumError:
+        path, frames = feature_file(self.path, video), entry["frames"]
+        if not path.exists() or not frames or entry["bytes"] != source.stat().st_size or cut_off(path):
             return False
-        return shape == (entry["frames"], self._dim) and entry["bytes"] == source.stat().st_size
+        try:
+            found = str(list(array_header(path, "features")[0]))
+        except VTSumError as error:
+            found = str(error)
+        if found != str([frames, self._dim]):
+            raise VTSumError(
+                f"extract: {path} must hold {frames} x {self._dim} features, as {MANIFEST} says, got {found}; move it "
+                "away or give another folder"
+            )
+        return True
 
     def check(self, videos: Collection[str]) -> None:
         """Refuse to write over what is not ours: a file that no manifest names, or a link.
@@ -310,7 +318,9 @@ class FeatureFolder:
                 )
             videos = found["videos"]
             for name, entry in videos.items():
-                if not isinstance(entry, dict) or {"source", "bytes", "frames"} - set(entry):
+                if not isinstance(entry, dict) or {"source": str, "bytes": int, "frames": int} != {
+                    k: type(entry.get(k)) for k in ("source", "bytes", "frames")
+                }:
                     raise TypeError(f"entry {name!r}")
         except (KeyError, TypeError, AttributeError) as error:
             raise VTSumError(f"extract: {path} must be a manifest of features, got: {error!r}") from None

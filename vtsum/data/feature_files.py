@@ -63,6 +63,11 @@ def array_header(path: str | os.PathLike[str], key: str) -> tuple[tuple[int, ...
         return _header(file, size, f"{path}: {key}")
 
 
+def cut_off(path: Path) -> bool:
+    """Whether a file is but the beginning of an npz file, or empty, as a full disk leaves it."""
+    return path.is_file() and b"PK\x03\x04".startswith(_head(path)) and not zipfile.is_zipfile(path)
+
+
 def read_array(path: str | os.PathLike[str], key: str) -> np.ndarray:
     """One array of an npz file; nothing that would run code is unpacked.
 

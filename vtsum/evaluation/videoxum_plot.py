@@ -10,6 +10,7 @@ from typing import Any
 from vtsum.errors import VTSumError
 from vtsum.evaluation.videoxum_scores import MEASURES, SHOWN_TIMES, TITLES
 from vtsum.evaluation.videoxum_table import caption
+from vtsum.figures import load_matplotlib
 from vtsum.files import written
 from vtsum.shown import one_line
 
@@ -29,6 +30,7 @@ def draw(evaluations: Sequence[Mapping[str, Any]], names: Sequence[str], path: P
         VTSumError: another ending than .png or .svg, no matplotlib, or a place that cannot be written to.
     """
     check_plot(path)
+    load_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

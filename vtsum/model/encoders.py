@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -41,8 +42,11 @@ def load_frame_encoder(name: str, device: str | torch.device = "cpu") -> FrameEn
     return _built_in(name, device)
 
 
-def _built_in(name: str, device: str | torch.device) -> FrameEncoder:
-    """`load_frame_encoder` without the user's own: a model's config.json, which may be a stranger's, can name these."""
+def _built_in(name: str, device: str | torch.device, through: tuple[str, ...] = ()) -> FrameEncoder:
+    """`load_frame_encoder` without the user's own: a model's config.json, which may be a stranger's, can name these.
+
+    through: the model folders that led here, each naming the next; one that leads back to itself has no end.
+    """
     if name == "embedded":
         return embedded_frame_encoder(EMBEDDED, device)
     if name.startswith(PREFIX):
@@ -51,8 +55,13 @@ def _built_in(name: str, device: str | torch.device) -> FrameEncoder:
     if path.is_file():
         return BlipCheckpointFrameEncoder(path, device=device)
     if path.is_dir() and not is_transformers(path):
+        folder = os.path.realpath(path)
+        if folder in through:
+            raise VTSumError(f"load_frame_encoder: {name} must name a frame encoder, got a model that names itself")
         checkpoint = VTSum.load_checkpoint(path)
-        return frame_encoder_of(checkpoint.model.config.frame_encoder, checkpoint.encoder_state, device)
+        return frame_encoder_of(
+            checkpoint.model.config.frame_encoder, checkpoint.encoder_state, device, (*through, folder)
+        )
     if name not in KNOWN and not path.is_dir() and "/" not in name:
         names = ", ".join(["embedded", *KNOWN])
         raise VTSumError(
@@ -71,9 +80,11 @@ def embedded_frame_encoder(folder: Path, device: str | torch.device = "cpu") -> 
     )
 
 
-def frame_encoder_of(name: str, state: Mapping[str, Tensor], device: str | torch.device = "cpu") -> FrameEncoder:
+def frame_encoder_of(
+    name: str, state: Mapping[str, Tensor], device: str | torch.device = "cpu", through: tuple[str, ...] = ()
+) -> FrameEncoder:
     """The encoder `name` that a model was trained on; `state`: the embedded encoder's weights, where the model has
-    weights of its own for it."""
+    weights of its own for it; `through`: see `_built_in`."""
     if name == "embedded" and state:
         return EmbeddedFrameEncoder(state, device)
-    return _built_in(name, device)
+    return _built_in(name, device, through)

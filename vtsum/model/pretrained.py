@@ -34,12 +34,20 @@ def from_pretrained(kind: Any, source: str | os.PathLike[str], what: str, op: st
     else:
         _check_hub(source, op)
     try:
-        return kind.from_pretrained(source, trust_remote_code=False, **options)
+        made = kind.from_pretrained(source, trust_remote_code=False, **options)
+        if hasattr(made, "get_vocab") and not has_words(made):
+            raise ValueError("its tokenizer has no words (tokenizer.json or vocab.txt is missing)")
+        return made
     except Exception as error:  # transformers, tokenizers, safetensors, pickle and the hub's client raise a dozen kinds
         raise VTSumError(
             f"{op}: {what} must be a transformers checkpoint in a folder, in the local cache or on the hub, "
             f"got {source!r}: {first_line(error)}"
         ) from None
+
+
+def has_words(tokenizer: Any) -> bool:
+    """Where its word list is missing, transformers makes a tokenizer without words, to which every text is empty."""
+    return bool(set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens) - set(tokenizer.get_added_vocab()))
 
 
 def model_from_pretrained(

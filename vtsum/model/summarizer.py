@@ -172,7 +172,7 @@ class FullSizeSummarizer:
 
 def resize(images: np.ndarray, size: int) -> np.ndarray:
     """uint8 [N, H, W, 3] -> uint8 [N, size, size, 3], stretched, each new pixel the mean of what it covers."""
-    x = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float()
+    x = torch.from_numpy(np.require(images, requirements=("C", "W"))).permute(0, 3, 1, 2).float()
     x = F.interpolate(x, (size, size), mode="bilinear", antialias=True, align_corners=False)
     return x.round_().clamp_(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
 

@@ -15,6 +15,7 @@ import argparse
 import dataclasses
 import json
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from vtsum.data.frames import read_frames
 from vtsum.data.tvsum import TVSumVideo, load_tvsum
 from vtsum.evaluation.baselines import every_fifth
 from vtsum.evaluation.boundaries import average_precision
-from vtsum.files import check_inputs, replacing
+from vtsum.files import check_inputs, check_new, replacing
 from vtsum.model.boundary import BoundaryHead, boundary_loss, boundary_targets
 from vtsum.model.checkpoint import CONFIG, VOCABULARY, WEIGHTS, config_text, pack
 from vtsum.model.encoders import frame_encoder_of
@@ -36,6 +37,7 @@ from vtsum.model.files import write_safetensors
 from vtsum.model.summarizer import EMBEDDED
 from vtsum.model.tokenizer import vocabulary_text
 from vtsum.model.vtsum import VTSum
+from vtsum.recipes.command import status
 from vtsum.recipes.joint import Example, grid
 
 
@@ -211,7 +213,7 @@ def install(folder: Path, target: Path = EMBEDDED) -> None:
             shutil.copyfile(folder / name, part(name))
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, required=True, help="folder that holds tvsum/")
     parser.add_argument("--model", type=Path, default=EMBEDDED, help="model folder to start from")
@@ -219,17 +221,24 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=BoundarySettings.epochs)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--install", action="store_true", help="copy the model into vtsum/assets/embedded")
-    a = parser.parse_args()
-    check_inputs("boundaries", a.out / "model", [a.model, a.shared])
-    videos = load_tvsum(a.shared / "tvsum" / "tvsum.h5")
-    examples = embed(a.model, a.shared, videos, a.out / "features.npz")
-    checkpoint = VTSum.load_checkpoint(a.model)
-    made, facts = add_boundaries(checkpoint.model, examples, BoundarySettings(epochs=a.epochs, seed=a.seed))
-    write(made, {**checkpoint.facts, "boundaries": facts}, a.out / "model")
-    print(json.dumps(facts, indent=1))
-    if a.install:
-        install(a.out / "model")
+    parser.add_argument("--overwrite", action="store_true", help="replace an older model")
+    a = parser.parse_args(arguments)
+
+    def work() -> None:
+        check_inputs("boundaries", a.out / "model", [a.model, a.shared])
+        check_new("boundaries", a.out / "model", a.overwrite)
+        videos = load_tvsum(a.shared / "tvsum" / "tvsum.h5")
+        examples = embed(a.model, a.shared, videos, a.out / "features.npz")
+        checkpoint = VTSum.load_checkpoint(a.model)
+        made, facts = add_boundaries(checkpoint.model, examples, BoundarySettings(epochs=a.epochs, seed=a.seed))
+        check_new("boundaries", a.out / "model", a.overwrite)  # somebody may have put it there meanwhile
+        write(made, {**checkpoint.facts, "boundaries": facts}, a.out / "model")
+        print(json.dumps(facts, indent=1))
+        if a.install:
+            install(a.out / "model")
+
+    return status(work)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,9 +29,10 @@ from vtsum.data.frames import read_frames, read_teacher
 from vtsum.data.tvsum import TVSumVideo, load_tvsum
 from vtsum.errors import VTSumError
 from vtsum.evaluation.baselines import every_fifth
-from vtsum.files import write_text
+from vtsum.files import check_inputs, check_new, write_text
 from vtsum.model.embedded_encoder import EMBEDDING_DIM, IMAGE_SIZE, EmbeddedEncoder
 from vtsum.model.files import save_safetensors
+from vtsum.recipes.command import status
 
 
 @dataclass
@@ -211,15 +213,23 @@ def train_encoder(
     return report
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, required=True, help="folder that holds tvsum/ (h5, frames, teacher)")
     parser.add_argument("--out", type=Path, default=Path("runs/embedded/encoder.safetensors"))
     parser.add_argument("--epochs", type=int, default=14)
     parser.add_argument("--seed", type=int, default=0)
-    a = parser.parse_args()
-    distill(a.shared, a.out, epochs=a.epochs, seed=a.seed)
+    parser.add_argument("--overwrite", action="store_true", help="replace older weights and figures")
+    a = parser.parse_args(arguments)
+
+    def work() -> None:
+        for path in (a.out, a.out.with_suffix(".json")):
+            check_inputs("distill", path, [a.shared])
+            check_new("distill", path, a.overwrite)
+        distill(a.shared, a.out, epochs=a.epochs, seed=a.seed)
+
+    return status(work)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

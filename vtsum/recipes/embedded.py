@@ -15,6 +15,7 @@ import argparse
 import dataclasses
 import json
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -30,13 +31,14 @@ from vtsum.data.frames import FRAME_INDEX_RATE, read_frames, read_teacher
 from vtsum.data.tvsum import TVSumVideo, load_captions, load_tvsum
 from vtsum.evaluation.baselines import evaluate_features, evaluate_random, every_fifth, paired_difference
 from vtsum.evaluation.features import color_histogram
-from vtsum.files import replacing, write_text
+from vtsum.files import check_inputs, check_new, replacing, write_text
 from vtsum.model.checkpoint import CONFIG, VOCABULARY, WEIGHTS, config_text, load_tokenizer, pack
 from vtsum.model.embedded_encoder import EMBEDDING_DIM, EmbeddedEncoder
 from vtsum.model.files import save_safetensors, write_safetensors
 from vtsum.model.text_decoder import TextDecoder
 from vtsum.model.vtsum import VTSum
 from vtsum.recipes.boundaries import BoundarySettings, add_boundaries, install
+from vtsum.recipes.command import status
 from vtsum.recipes.distill import distill, encode_all
 from vtsum.recipes.joint import Example, JointSettings, caption_nll, evaluate, train_joint
 from vtsum.recipes.words import clean, learn_words, write_vocabulary
@@ -204,7 +206,7 @@ def figures(
     return out
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, required=True, help="folder that holds tvsum/ and activitynet/")
     parser.add_argument("--out", type=Path, default=Path("runs/embedded"))
@@ -212,12 +214,19 @@ def main() -> None:
     parser.add_argument("--text-epochs", type=int, default=JointSettings.text_epochs, help="of the text decoder alone")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--install", action="store_true", help="copy the model into vtsum/assets/embedded")
-    a = parser.parse_args()
-    facts = make(a.shared, a.out, JointSettings(epochs=a.epochs, text_epochs=a.text_epochs, seed=a.seed))
-    print(json.dumps(facts, indent=1))
-    if a.install:
-        install(a.out / "model")
+    parser.add_argument("--overwrite", action="store_true", help="replace an older model")
+    a = parser.parse_args(arguments)
+
+    def work() -> None:
+        check_inputs("embedded", a.out / "model", [a.shared])
+        check_new("embedded", a.out / "model", a.overwrite)
+        settings = JointSettings(epochs=a.epochs, text_epochs=a.text_epochs, seed=a.seed)
+        print(json.dumps(make(a.shared, a.out, settings), indent=1))
+        if a.install:
+            install(a.out / "model")
+
+    return status(work)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -23,7 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from vtsum.errors import VTSumError
-from vtsum.files import check_new
+from vtsum.files import check_new, written
+from vtsum.recipes.command import status
 from vtsum.recipes.film_scenes import city, land, sea, sounds
 from vtsum.recipes.film_scenes.paint import Painter, Scene
 from vtsum.recipes.procedural import SOUND_RATE, write_video
@@ -202,16 +203,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("out", metavar="OUT.mp4", help="the file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace an older file")
     options = parser.parse_args(arguments)
-    try:
-        check_new("film", Path(options.out), options.overwrite)
-        make_film(options.out)
-    except VTSumError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"film: OUT.mp4 must be writable, got {options.out}: {error.strerror or error}", file=sys.stderr)
-        return 2
-    return 0
+
+    def work() -> None:
+        out = Path(options.out)
+        check_new("film", out, options.overwrite)
+        try:
+            with written(out) as part:
+                make_film(part)
+                check_new("film", out, options.overwrite)  # somebody may have put it there meanwhile
+        except OSError as error:
+            raise VTSumError(f"film: OUT.mp4 must be writable, got {options.out}: {error.strerror or error}") from None
+
+    return status(work)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -29,8 +28,8 @@ import numpy as np
 
 from vtsum.data.activitynet import load_activitynet_captions
 from vtsum.enhance.speech.lexicon import ASSET, END, NUMBER, SPECIAL, START, UNIT, UNKNOWN, Lexicon, plain
-from vtsum.errors import VTSumError
-from vtsum.files import check_inputs, written
+from vtsum.files import check_inputs, check_new, written
+from vtsum.recipes.command import status
 
 LEAST = 3  # times a word must be seen: most of what is rarer is misspelt
 LEAST_TRIPLE = 2
@@ -198,21 +197,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--shared", type=Path, required=True, help="holds activitynet/")
     parser.add_argument("--out", type=Path, default=Path("lexicon.npz"))
     parser.add_argument("--install", action="store_true", help="write into the package instead of --out")
+    parser.add_argument("--overwrite", action="store_true", help="replace an older file")
     options = parser.parse_args(arguments)
-    try:
+
+    def work() -> None:
         path = ASSET if options.install else options.out
         check_inputs("lexicon", path, [options.shared])
+        check_new("lexicon", path, options.overwrite or options.install)
         videos = load_activitynet_captions(options.shared / "activitynet" / "train.json.gz")
         lexicon = learn(text for video in videos for text in video.sentences)
+        check_new("lexicon", path, options.overwrite or options.install)  # somebody may have put it there meanwhile
         with written(path) as part:
             lexicon.write(part)
         unseen = held_out(options.shared)
-    except (VTSumError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(f"{path}: {path.stat().st_size:,} bytes, {len(lexicon):,} words")
-    print(f"held-out perplexity a word: {lexicon.perplexity(unseen):.1f} over {len(unseen):,} sentences")
-    return 0
+        print(f"{path}: {path.stat().st_size:,} bytes, {len(lexicon):,} words")
+        print(f"held-out perplexity a word: {lexicon.perplexity(unseen):.1f} over {len(unseen):,} sentences")
+
+    return status(work)
 
 
 if __name__ == "__main__":

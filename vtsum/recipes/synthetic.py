@@ -13,11 +13,9 @@ A corpus can be continued where it was stopped, and made larger: what is there a
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -25,10 +23,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vtsum.data.feature_files import array_header, write_npz
+from vtsum.data.feature_files import array_header, cut_off, write_npz
 from vtsum.data.videoxum import CLIP_FEATURES, FEATURES, SPLITS, join_sentences
 from vtsum.errors import VTSumError
 from vtsum.files import check_no_links, write_text
+from vtsum.model.files import read_safetensors
 from vtsum.reading import read_json
 from vtsum.recipes.synthetic_scenes import (
     Artist,
@@ -237,8 +236,13 @@ def _clip_examples(seed: int, parameters: CorpusParameters) -> Iterator[ClipExam
 def _clip(folder: Path, seed: int, parameters: CorpusParameters, steps: int, tell: SynthProgress) -> TinyClip:
     from vtsum.recipes.tiny_clip import TinyClip, save_tiny_clip, train_tiny_clip
 
-    with contextlib.suppress(VTSumError):  # not there, or broken: then it is trained
+    try:
         return TinyClip.load(folder)
+    except VTSumError as error:  # not there, or broken: then it is trained
+        if _is_model(folder):
+            raise VTSumError(
+                f"synth: {folder} must hold the corpus's own CLIP, got another one ({error}); move it away"
+            ) from None
     tell("clip", 0, steps)
     examples = list(_clip_examples(seed, parameters))
     sentences = [join_sentences([text]) for text in all_sentences()]
@@ -247,6 +251,16 @@ def _clip(folder: Path, seed: int, parameters: CorpusParameters, steps: int, tel
     )
     save_tiny_clip(clip, folder)
     return clip
+
+
+def _is_model(folder: Path) -> bool:
+    """Whether a folder holds whole weights and their configuration: of another kind they are the user's."""
+    try:
+        read_json(folder / "config.json", dict, "synth", bits=128)
+        read_safetensors(folder / "model.safetensors", "synth")
+    except VTSumError:
+        return False
+    return True
 
 
 def _whole(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> bool:
@@ -260,9 +274,7 @@ def _whole(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> bool:
     try:
         found: Any = {key: array_header(path, key)[0] for key in shapes}
     except VTSumError as error:
-        with open(path, "rb") as file:
-            cut_off = b"PK\x03\x04".startswith(file.read(4)) and not zipfile.is_zipfile(path)
-        if cut_off:
+        if cut_off(path):
             return False
         found = str(error)
     if found != shapes:

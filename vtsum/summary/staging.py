@@ -12,17 +12,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from vtsum.errors import VTSumError
+from vtsum.errors import FULL, VTSumError
 from vtsum.files import AnyPath, check_inputs, plain, replace_folder, strangers
 
 # All that a finished output folder may hold; anything else in it belongs to the user and is never deleted.
 OURS = re.compile(r"summary\.(mp4|txt|json)|report\.html|keyframes/(shot_\d{4,}\.jpg)?")
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def writing_failed(folder: Path, error: OSError) -> VTSumError:
     """The one-line error for a write below `folder` that failed."""
-    if error.errno in _FULL:
+    if error.errno in FULL:
         return VTSumError(f"summarize: output {plain(folder)} must have room for the summary, the disk is full")
     return VTSumError(f"summarize: output {plain(folder)} must be writable: {error.strerror or error}")
 
@@ -31,13 +30,15 @@ def check_output(folder: Path, overwrite: bool, inputs: Sequence[AnyPath | None]
     """Refuse an output folder that would destroy something.
 
     Raises:
-        VTSumError: it is a file, or a folder in which an input lies, or one that is not empty (without overwrite), or
-            one that holds anything but an older summary (even with overwrite).
+        VTSumError: it is a file, a mounted disk, a folder in which an input lies, one that is not empty (without
+            overwrite), or one that holds anything but an older summary (even with overwrite).
     """
     if not os.path.lexists(folder):
         return
     if not folder.is_dir():
         raise VTSumError(f"summarize: output must be a folder, got the file {plain(folder)}")
+    if os.path.ismount(folder):  # nothing can be renamed to it
+        raise VTSumError(f"summarize: output must be no mounted disk, got {plain(folder)}; give a folder in it")
     try:
         foreign = strangers(folder, OURS.fullmatch)
         empty = not os.listdir(folder)

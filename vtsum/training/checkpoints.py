@@ -5,12 +5,12 @@
         rng-00000.pt        random states, a file a rank
         ...                 what the engine wrote
 
-A checkpoint is written in a folder whose name begins with a point and renamed when it is complete on all ranks.
+A checkpoint is written in a folder whose name begins with a point and renamed when it is complete on all ranks. One
+that is removed is removed by these names; a file of the user's in it stays.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import random
@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from vtsum.errors import VTSumError
-from vtsum.files import check_no_links
+from vtsum.errors import FULL, VTSumError
+from vtsum.files import check_no_links, plain, remove_folder, strangers
 from vtsum.model.files import read_pt
 from vtsum.model.pretrained import first_line
 from vtsum.reading import read_json
@@ -34,9 +34,10 @@ FORMAT = "vtsum-checkpoint/1"
 MARKER = "complete.json"
 _WHOLE = re.compile(r"step-\d{8}")
 _UNFINISHED = re.compile(r"\.step-\d{8}\.part")
+_OURS = re.compile(r"complete\.json|rng-\d{5}\.pt|state\.pt|(zero|universal|\.universal\.part)/.*", re.DOTALL)
+"""The files of a checkpoint; what lies in DeepSpeed's own folders is called after the weights."""
 _FACTS = {"step": int, "engine": str, "ranks": int, "global_batch": int, "data": str, "settings": dict, "files": dict}
 """What a marker says at least."""
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def find(run: Path) -> tuple[Checkpoint | None, list[str]]:
 def begin(run: Path, step: int) -> Path:
     """Make the empty folder in which the checkpoint of `step` is to be written."""
     part = part_of(run, step)
-    shutil.rmtree(part, ignore_errors=True)
+    _remove(part)
     part.mkdir(parents=True)
     return part
 
@@ -144,14 +145,31 @@ def finish(run: Path, step: int, facts: dict[str, Any], keep: int) -> Path:
         json.dump({"format": FORMAT, "step": step, **facts, "files": files}, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
-    if final.exists():  # an earlier one of the same step that was found broken, or is written again after a resume
-        shutil.rmtree(final)
+    _remove(final)  # an earlier one of the same step that was found broken, or is written again after a resume
     os.rename(part, final)
     _sync(final.parent)
     for old in _folders(run, _WHOLE)[keep:]:
         if old != final:
-            shutil.rmtree(old, ignore_errors=True)
+            _remove(old)
     return final
+
+
+def check(run: Path) -> None:
+    """Refuse a run among whose checkpoints lies what no run wrote.
+
+    Raises:
+        VTSumError: naming it.
+    """
+    for folder in _folders(run, _WHOLE, _UNFINISHED):
+        if foreign := strangers(folder, _OURS.fullmatch):
+            raise VTSumError(
+                f"train: {folder} must hold a checkpoint's files alone, got {plain(foreign[0])}; move it away"
+            )
+
+
+def _remove(folder: Path) -> None:
+    if os.path.lexists(folder):
+        remove_folder(folder, _OURS.fullmatch)
 
 
 def sweep(run: Path, newest: int | None) -> None:
@@ -161,7 +179,7 @@ def sweep(run: Path, newest: int | None) -> None:
     if newest is not None:
         over += [path for path in _folders(run, _WHOLE) if path.name > name_of(newest)]
     for path in over:
-        shutil.rmtree(path, ignore_errors=True)
+        _remove(path)
 
 
 def _sync(path: Path) -> None:
@@ -176,7 +194,7 @@ def explain(error: BaseException, path: Path) -> VTSumError:
     """The one-line error for a checkpoint that could not be written below `path`."""
     place = path if path.exists() else path.parent
     free = shutil.disk_usage(place).free if place.exists() else 0
-    full = (isinstance(error, OSError) and error.errno in _FULL) or "No space left" in str(error)
+    full = (isinstance(error, OSError) and error.errno in FULL) or "No space left" in str(error)
     reason = "the disk is full" if full else " ".join(str(getattr(error, "strerror", None) or error).split())
     return VTSumError(
         f"train: a checkpoint must fit into {path}, got: {reason} ({free / 2**20:.0f} MiB free); "

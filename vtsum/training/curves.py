@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from vtsum.errors import VTSumError
+from vtsum.figures import load_matplotlib
 from vtsum.files import written
 from vtsum.shown import clean
 from vtsum.training.records import METRICS, read_metrics
@@ -41,12 +42,7 @@ def plot(runs: Sequence[Path], output: Path) -> None:
     Raises:
         VTSumError: a run without steps, another ending, or a place that cannot be written to.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        raise VTSumError("plot: matplotlib must be installed: pip install vtsum[train]") from None
-
-    matplotlib.use("Agg")
+    load_matplotlib().use("Agg")
     from matplotlib import pyplot
 
     if output.suffix not in (".png", ".svg", ".pdf"):

@@ -7,14 +7,16 @@ import dataclasses
 import errno
 import fcntl
 import os
+import stat
 from pathlib import Path
 from typing import IO, Any
 
 from vtsum.errors import VTSumError
 from vtsum.files import check_inputs, check_no_links
 from vtsum.training.checkpoints import Checkpoint, find
-from vtsum.training.records import METRICS
-from vtsum.training.settings import TrainSettings, leaves
+from vtsum.training.checkpoints import check as check_checkpoints
+from vtsum.training.records import METRICS, read_metrics
+from vtsum.training.settings import TrainSettings, leaves, read_yaml
 
 CONFIG, LOCK = "config.yaml", ".lock"
 
@@ -41,7 +43,7 @@ def check_folder(run: Path, settings: TrainSettings) -> None:
     """Refuse an output folder in which a run would write or sweep over anything but an older part of its own."""
     if run.exists() and not run.is_dir():
         raise VTSumError(f"train: output_dir must be a folder, got the file {run}")
-    if not run.is_dir() or not any(run.iterdir()):
+    if not run.is_dir() or all(_empty(path) for path in run.iterdir()):
         return
     if not settings.resume:
         raise VTSumError(
@@ -53,10 +55,28 @@ def check_folder(run: Path, settings: TrainSettings) -> None:
     inputs = [s.data, s.ann_root, s.video_embeddings_root, s.pretrained, s.tokenizer, s.deepspeed]
     for path in own:
         check_inputs("train", path, inputs)
-    if not ((run / CONFIG).is_file() and (run / METRICS).is_file()) and find(run)[0] is None:
+    if find(run)[0] is None and not _begun(run):
         raise VTSumError(
-            f"train: output_dir must be new, empty or a run to go on with, got {run} without {CONFIG} and {METRICS}"
+            f"train: output_dir must be new, empty or a run to go on with, got {run} without {CONFIG} and {METRICS} "
+            "of a training"
         )
+    check_checkpoints(run)
+
+
+def _empty(path: Path) -> bool:
+    """Whether it is what a training leaves that found no room for a word."""
+    found = path.lstat()
+    return path.name in (LOCK, METRICS) and stat.S_ISREG(found.st_mode) and found.st_size == 0
+
+
+def _begun(run: Path) -> bool:
+    """Whether a run began here, if it came to no checkpoint: other programs give their files the same names."""
+    try:
+        settings, _ = read_yaml(run / CONFIG)
+        lines = read_metrics(run / METRICS)
+    except VTSumError:
+        return False
+    return {name for name, *_ in leaves()} <= set(settings) and all("loss_tsum" in line for line in lines)
 
 
 def claim(run: Path) -> IO[bytes]:

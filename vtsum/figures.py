@@ -1,0 +1,38 @@
+"""matplotlib without the settings that the current folder may hold."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vtsum.errors import VTSumError
+
+
+def load_matplotlib() -> Any:
+    """matplotlib, imported; a file `matplotlibrc` in the current folder, a stranger's run perhaps, is not read: its
+    settings have LaTeX run, and older versions evaluate expressions of Python in it.
+
+    Raises:
+        VTSumError: it is not installed.
+    """
+    try:
+        with _elsewhere():
+            import matplotlib
+    except ImportError:
+        raise VTSumError("plot: matplotlib must be installed: pip install vtsum[train]") from None
+    return matplotlib
+
+
+@contextlib.contextmanager
+def _elsewhere() -> Iterator[None]:
+    """With the package's own folder as the current one."""
+    try:
+        os.getcwd()
+    except OSError:  # removed meanwhile: nothing lies in it
+        yield
+        return
+    with contextlib.chdir(Path(__file__).parent):
+        yield

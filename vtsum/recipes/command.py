@@ -1,0 +1,36 @@
+"""What the recipes' commands share."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from vtsum.errors import VTSumError
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def status(work: Callable[[], Any]) -> int:
+    """Do the work of a command; its exit status: 2, and one line, after a mistake that the user can mend.
+
+    SIGTERM and SIGHUP tidy up as Ctrl-C does.
+    """
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
+    previous = {number: signal.signal(number, _terminated) for number in numbers}
+    try:
+        work()
+    except (VTSumError, OSError) as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    return 0

@@ -46,7 +46,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Op]:
     parser.add_argument("--seconds", type=float, help="to spend on measuring each (default 0.2, quick 0.05)")
     slow = "leave out rivals that take more seconds a call, unless we are hardly faster"
     parser.add_argument("--slow", type=float, default=1.0, help=slow)
-    parser.add_argument("--gib", type=float, help="leave out who needs more memory (default: a third of what is there)")
+    parser.add_argument("--gib", type=float, help="of memory that all may take together (default: nearly all there is)")
     parser.add_argument("--output", type=Path, help="default: bench/results/OP.jsonl")
     parser.add_argument("--resume", action="store_true", help="go on with the last run in the output file")
     parser.add_argument("--dry-run", action="store_true", help="list what is compared with whom; measure nothing")
@@ -80,20 +80,18 @@ def numbers(name: str, text: str) -> tuple[int, ...]:
     return tuple(int(word) for word in words)
 
 
-def memory_bytes(device: str) -> int:
-    if device == "cuda":
+def limit_memory(device: str, gib: float | None) -> None:
+    """Without a limit, the kernel ends a process that asks for more memory than there is; with it, the rival fails."""
+    if device == "cuda" and gib is not None:
         import torch
 
-        return int(torch.cuda.mem_get_info()[0])
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def keep_alive(device: str) -> None:
-    """Without a limit, the kernel ends a process that asks for more memory than there is; with it, the rival fails."""
-    if device == "cpu" and sys.platform.startswith("linux"):
+        torch.cuda.set_per_process_memory_fraction(min(gib * 2**30 / torch.cuda.mem_get_info()[1], 1.0))
+    elif device == "cpu" and sys.platform.startswith("linux"):
         import resource
 
-        resource.setrlimit(resource.RLIMIT_DATA, (int(0.85 * memory_bytes("cpu")), resource.RLIM_INFINITY))
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        limit = 0.85 * there if gib is None else gib * 2**30
+        resource.setrlimit(resource.RLIMIT_DATA, (int(limit), resource.RLIM_INFINITY))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -129,9 +127,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         earlier = [r["run"] for r in read(output) if r["op"] == op.name and r["device_type"] == device]
         run = earlier[-1] if earlier else run
     seconds = options.seconds if options.seconds is not None else 0.05 if options.quick else 0.2
-    memory = int(options.gib * 2**30) if options.gib is not None else memory_bytes(device) // 3
-    limits = Limits(seconds, options.slow, memory)
-    keep_alive(device)
+    limits = Limits(seconds, options.slow)
+    limit_memory(device, options.gib)
     keep_memory()
     machine, order, history = environment(device, op.packages), random.Random(0), History()
     began, right = time.monotonic(), True

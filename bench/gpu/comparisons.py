@@ -23,7 +23,6 @@ from bench.kit.kernels import Used, launched
 from bench.kit.record import OURS, environment, read
 from bench.kit.roofline import Roofline, measure
 from bench.kit.tables import Compared, best_rival
-from bench.run import memory_bytes
 
 #: Seconds to spend on samples of each (in a dry run, TINY), beyond which a rival's call is too slow, that a comparison
 #: needs to be worth beginning, that compiled rivals need besides, and beyond which who has not begun is left out.
@@ -86,7 +85,7 @@ def main() -> int:
         said |= entry.get("facts", {})
     roofline = Roofline.of(said) or measure(options.device, tiny, lambda what, how: teller.line(what, "ok", how))
     teller.facts(**roofline.facts())
-    history, memory, plans = History(), memory_bytes(options.device) // 3, planned(tiny)
+    history, plans = History(), planned(tiny)
     triton: dict[str, set[Used]] = {}
     for number, plan in enumerate(plans):
         needed = LEAST + (COMPILING if plan.compiled else 0.0)
@@ -94,7 +93,7 @@ def main() -> int:
             left = f"no time was left, from: {plan.title}"
             teller.line(f"{len(plans) - number} more comparisons", "skipped", left)
             break
-        limits = Limits(TINY if tiny else SECONDS, SLOW, memory, min(options.until - 1.0, time.monotonic() + LONGEST))
+        limits = Limits(TINY if tiny else SECONDS, SLOW, min(options.until - 1.0, time.monotonic() + LONGEST))
         path, machine = options.out / f"{plan.op.name}.jsonl", environment(options.device, plan.op.packages)
         print(f"{plan.title} ...", flush=True)
         try:

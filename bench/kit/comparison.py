@@ -53,10 +53,6 @@ class Entry:
     """How far off its results are; None for a roofline, which computes something else."""
     bound: float = 0.0
     """The largest RMS ratio of error and result that counts as right."""
-    needs: int = 0
-    """Bytes it is expected to take beside its inputs."""
-    work: float = 1.0
-    """In proportion to the time it is expected to take, from one comparison to the next."""
     limited: bool = True
     """Left out where it is too slow for a rival."""
     longest: float = math.inf
@@ -90,14 +86,12 @@ class Limits(NamedTuple):
     """To spend on an implementation's measurements."""
     slow: float
     """Whoever takes more seconds than this for a call, and more than PATIENCE times as long as we do, is left out."""
-    memory: int
-    """Whoever is expected to need more bytes than this is left out."""
     deadline: float = math.inf
     """On `time.monotonic`'s clock: who has not begun by then is left out, and measuring ends."""
 
 
-#: For an implementation, dtype and pass: the work and the seconds of its last call.
-History = dict[tuple[Any, ...], tuple[float, float]]
+#: For an implementation, dtype and pass: the shapes of its calls and their seconds.
+History = dict[tuple[Any, ...], list[tuple[dict[str, int], float]]]
 
 
 @dataclass
@@ -256,17 +250,13 @@ def _admit(
     entry: Entry, record: dict[str, Any], clock: Clock, limits: Limits, history: History, key: tuple[Any, ...]
 ) -> tuple[Ready | None, dict[str, Any]]:
     """The implementation ready to be measured, or None and why not."""
-    if entry.needs > limits.memory:
-        wanted = f"needs about {entry.needs / GIB:.1f} GiB, more than {limits.memory / GIB:.1f}"
-        return None, {"status": "out of memory", "reason": wanted}
     if time.monotonic() > limits.deadline:
         return None, {"status": "left out", "reason": "no time was left"}
     slow = min(limits.slow if entry.limited else math.inf, entry.longest)
-    if key in history:
-        work, seconds = history[key]
-        expected = seconds * entry.work / work
-        if expected > slow:
-            return None, {"status": "too slow", "reason": f"a call would take about {expected:.1f} s"}
+    shape = record["shape"]
+    for smaller, seconds in history.setdefault(key, []):
+        if seconds > slow and all(shape[name] >= size for name, size in smaller.items()):
+            return None, {"status": "too slow", "reason": f"a call of a smaller shape took {seconds:.1f} s"}
     try:
         call = entry.start()
         outputs, first = clock.once(call)
@@ -290,7 +280,7 @@ def _admit(
     except Exception as error:  # whatever an implementation raises is its result
         _free()
         return None, failure(error)
-    history[key] = (entry.work, seconds)
+    history[key].append((shape, seconds))
     if seconds > slow:
         return None, {**record, "status": "too slow", "reason": f"a call took {seconds:.1f} s"}
     return Ready(entry, call, record, seconds), {}

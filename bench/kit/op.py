@@ -37,10 +37,6 @@ class Rival:
 
     name: str
     make: Callable[[Any], Any]
-    needs: Callable[[Any], int]
-    """Bytes of what it keeps beside its inputs."""
-    work: Callable[[Any], float]
-    """In proportion to the time it is expected to take."""
     cases: tuple[str, ...] = ()
     """() stands for all."""
     devices: tuple[str, ...] = ("cpu", "cuda")
@@ -65,7 +61,7 @@ class Op:
     """Whose versions a record says."""
     rivals: Sequence[Rival]
     settings: Callable[[Options], list[Any]]
-    """In the order in which they are measured: what a rival needs for little work tells whether to try it on more."""
+    """In the order in which they are measured: the small first, since who is slow there is not tried on the large."""
     comparison: Callable[[Any, Sequence[Rival]], Comparison]
     """Of us with these rivals."""
     gpu: Sequence[tuple[Any, bool]]
@@ -99,8 +95,6 @@ def entry_of(
         start,
         check,
         RIVAL_SLACK * RMS_BOUND[setting.dtype],
-        rival.needs(setting),
-        rival.work(setting),
         longest=longest,
         compiled=rival.compiled,
         facts=dict(rival.facts),

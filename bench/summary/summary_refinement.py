@@ -1,13 +1,12 @@
 """Summary refinement: time of the greedy MAP, and F and diversity of refined summaries on TVSum.
 
-    python -m bench.summary.summary_refinement --shared ../shared [--parts timing tvsum smoothing procedural plot]
+    python -m bench.summary.summary_refinement --shared ../shared [--parts timing tvsum smoothing plot]
                                                 [--sources ridge embedded]
 
 timing     greedy_map on random walks through the features; every pick is held against the naive greedy search's: the
            item of the greatest determinant, by a factorisation that LAPACK makes anew
 tvsum      see refinement_tvsum.py
 smoothing  tau and rho of smoothed scores
-procedural see refinement_procedural.py
 plot       docs/summary_refinement.png, from the records
 
 One JSON line a measurement goes to results/summary_refinement.jsonl.
@@ -29,7 +28,7 @@ from vtsum.enhance.summary_refinement import greedy_map
 from vtsum.enhance.summary_refinement.dpp import Kernel
 
 CASES = ((600, 90, 256), (3600, 540, 128), (3600, 540, 256), (3600, 540, 768))
-PARTS = ("timing", "tvsum", "smoothing", "procedural", "plot")
+PARTS = ("timing", "tvsum", "smoothing", "plot")
 
 
 def wrong_picks(quality: np.ndarray, features: np.ndarray, picks: list[int]) -> int:
@@ -79,7 +78,6 @@ def main() -> None:
     given.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     given.add_argument("--sources", nargs="+", choices=list(refinement_tvsum.SOURCES), default=None)
     given.add_argument("--repeats", type=int, default=7)
-    given.add_argument("--videos", type=int, default=8, help="drawn videos of the part procedural")
     options = given.parse_args()
     facts = {"op": "summary_refinement", **machine(("numpy", "torch"))}
     if "timing" in options.parts:
@@ -90,10 +88,6 @@ def main() -> None:
         for part, measure in (("tvsum", refinement_tvsum.measure), ("smoothing", refinement_tvsum.measure_smoothing)):
             if part in options.parts:
                 keep(options.results, facts, measure(source, scored))
-    if "procedural" in options.parts:
-        from bench.summary.refinement_procedural import measure as measure_procedural
-
-        keep(options.results, facts, measure_procedural(options.videos))
     if "plot" in options.parts:
         draw(DOCS / "summary_refinement.png", read(options.results))
 

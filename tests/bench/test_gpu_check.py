@@ -105,6 +105,10 @@ def test_a_dry_run_goes_through_every_stage(tmp_path: Path) -> None:
         "test_emulator.py",
     }
     assert any("versions" in r.get("facts", {}) for r in records)
+    (encoder,) = record.read(tmp_path / "encoder.jsonl")
+    assert encoder["shape"]["batch"] == 2
+    (said,) = [r["detail"] for r in lines if r["check"] == "embedded frame encoder"]
+    assert f"{encoder['frames_a_second']['p50']:,.0f} frames a second" in said
     files = {path.name for path in tmp_path.iterdir()}
     assert files == {
         *("check.jsonl", "table.md", "log.txt", "tests.txt", "training_step.jsonl", "encoder.jsonl"),

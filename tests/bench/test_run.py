@@ -7,6 +7,7 @@ import importlib.util
 import itertools
 import json
 import os
+import random
 import subprocess
 import sys
 from collections import Counter
@@ -33,7 +34,7 @@ SMALL = ["--op", OP, "--device", "cpu", "--case", "sweep", "--frames", "40", "--
 @pytest.fixture(autouse=True)
 def no_memory_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command limits its process's memory; here the process is the tests'."""
-    monkeypatch.setattr(run, "keep_alive", lambda device: None)
+    monkeypatch.setattr(run, "limit_memory", lambda device, gib: None)
 
 
 def measure(output: Path, *words: str, status: int = 0) -> list[dict[str, Any]]:
@@ -45,8 +46,8 @@ def use(monkeypatch: pytest.MonkeyPatch, *instead: Rival) -> None:
     monkeypatch.setattr(cases, "OP", dataclasses.replace(cases.OP, rivals=instead))
 
 
-def rival(make: Any, needs: int = 0, **more: Any) -> Rival:
-    return Rival("some_rival", make, lambda s: needs, lambda s: float(s.frames), **more)
+def rival(make: Any) -> Rival:
+    return Rival("some_rival", make)
 
 
 def test_everyone_gets_a_whole_record(tmp_path: Path) -> None:
@@ -208,7 +209,6 @@ def fails_while_timed(setting: Setting) -> Any:
         (rival(refuses), "cannot run", "NotImplementedError: not on Sundays"),
         (rival(takes_too_long), "left out", "it would take all night"),
         (rival(out_of_memory), "out of memory", "can't allocate memory"),
-        (rival(rivals.shifts, 2**60), "out of memory", "needs about 1073741824.0 GiB"),
     ],
 )
 def test_who_cannot_take_part_says_why(
@@ -259,10 +259,34 @@ def test_slow_rivals_are_left_out_by_what_they_took_before(tmp_path: Path, monke
     records = measure(tmp_path / "o.jsonl", *words)
     slow = [r for r in records if r["name"] == "some_rival"]
     assert [r["status"] for r in slow] == ["too slow", "too slow"]
-    assert "a call took" in slow[0]["reason"]
-    assert "a call would take about" in slow[1]["reason"]
+    assert slow[0]["reason"].startswith("a call took")
+    assert slow[1]["reason"].startswith("a call of a smaller shape took")
     assert calls == [40]
     assert [r["status"] for r in records if r["name"] == "vtsum"] == ["ok", "ok"]
+
+
+@pytest.mark.parametrize(("frames", "window", "status"), [(24, 5, "too slow"), (20, 3, "too slow"), (20, 7, "ok")])
+def test_who_was_slow_at_a_shape_is_tried_where_any_size_is_smaller(frames: int, window: int, status: str) -> None:
+    setting, _ = cases.OP.tiny[0]
+    known = {**setting.shape, "T": frames, "window": window}
+    history = {("unfold", setting.case, setting.dtype, setting.direction, setting.layout): [(known, 5.0)]}
+    one = cases.OP.comparison(setting, cases.OP.against(setting, ("unfold",)))
+    records = comparison.compare(one, Limits(0.001, 1.0), history, random.Random(0), lambda name: None)
+    assert {r["name"]: r["status"] for r in records}["unfold"] == status
+
+
+def test_memory_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU it is the process's own, and who asks for more fails, not the process; on a GPU it is torch's."""
+    code = "from bench.run import limit_memory; limit_memory('cpu', 2.0); bytearray(3 * 2**30)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr.endswith("MemoryError\n"), done.stderr
+    shares: list[float] = []
+    monkeypatch.undo()
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (30 * 2**30, 40 * 2**30))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", shares.append)
+    for gib in (10.0, 50.0, None):
+        run.limit_memory("cuda", gib)
+    assert shares == [0.25, 1.0]
 
 
 def test_a_slow_rival_is_measured_where_we_are_hardly_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,7 +299,7 @@ def test_a_slow_rival_is_measured_where_we_are_hardly_faster(tmp_path: Path, mon
 
 
 def test_slower_means_fewer_repeats_but_never_fewer_than_three() -> None:
-    limits = Limits(seconds=0.2, slow=1.0, memory=0)
+    limits = Limits(seconds=0.2, slow=1.0)
     assert [comparison.repeats(limits, seconds) for seconds in (1e-6, 0.01, 0.1, 5.0)] == [200, 20, 3, 3]
 
 

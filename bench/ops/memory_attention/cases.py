@@ -227,7 +227,6 @@ def _entries(setting: Setting, rivals: Sequence[Rival], sets: int) -> list[Entry
                 start(functools.partial(our_layer, what, backend), what),
                 check(what).errors,
                 RMS_BOUND[setting.dtype],
-                work=float(least_work(what) or moved_bytes(what)),
                 limited=False,
                 longest=LONGEST,
                 facts={"backend": _served(what, inputs_of(what), backend)},

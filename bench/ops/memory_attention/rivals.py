@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bench.kit.comparison import Absent
 from bench.kit.op import Rival
-from bench.ops.memory_attention.setting import Layer, Setting, by, moved_bytes, work_apart, work_sparse
+from bench.ops.memory_attention.setting import Layer, Setting
 
 #: Rows whose scores are there at a time, for those who go block by block.
 BLOCK = 256
@@ -168,39 +168,18 @@ def _gather(compute: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Layer:
     return Layer(lambda table, index: (table, index), compute)
 
 
-# Bytes beside the inputs, roughly; they decide whether a rival is tried at all.
-
-
-def rows_bytes(s: Setting) -> int:
-    return s.tokens * s.dim * s.element_bytes * (12 if s.gradients else 4)
-
-
-def scores_bytes(s: Setting) -> int:
-    """Tables of all scores: raw and as weights; and of their gradients."""
-    return rows_bytes(s) + s.heads * s.tokens * s.slots * s.element_bytes * (5 if s.gradients else 3)
-
-
-def _blocks_bytes(s: Setting) -> int:
-    rows = 3 * s.tokens * s.dim + s.slots * s.dim * (3 if s.gradients else 1)
-    return (rows + BLOCK * s.slots * (3 if s.gradients else 2)) * s.element_bytes
-
-
-def _gathered_bytes(s: Setting) -> int:
-    return s.tokens * s.k * s.dim * s.element_bytes * (3 if s.gradients else 1)
-
-
 DENSE, TOPK, SEARCH, GATHER = ("attention",), ("topk",), ("search",), ("gather",)
 
 RIVALS: tuple[Rival, ...] = (
-    Rival("sdpa", sdpa, rows_bytes, by(work_apart), DENSE),
-    Rival("sdpa_compiled", sdpa, rows_bytes, by(work_apart), DENSE, compiled=True),
-    Rival("matmul", matmul, scores_bytes, by(work_apart), DENSE),
-    Rival("matmul_compiled", matmul, scores_bytes, by(work_apart), DENSE, compiled=True),
-    Rival("topk_bag", topk_bag, scores_bytes, by(work_sparse), TOPK),
-    Rival("topk_bag_blocks", topk_bag_blocks, _blocks_bytes, by(work_sparse), TOPK),
-    Rival("matmul_topk", matmul_topk, scores_bytes, by(work_sparse), SEARCH),
-    Rival("matmul_topk_blocks", matmul_topk_blocks, _blocks_bytes, by(work_sparse), SEARCH),
-    Rival("faiss", faiss_flat, _blocks_bytes, by(work_sparse), SEARCH, devices=("cpu",)),
-    Rival("embedding_bag", embedding_bag, rows_bytes, by(moved_bytes), GATHER),
-    Rival("index_sum", index_sum, _gathered_bytes, by(moved_bytes), GATHER),
+    Rival("sdpa", sdpa, DENSE),
+    Rival("sdpa_compiled", sdpa, DENSE, compiled=True),
+    Rival("matmul", matmul, DENSE),
+    Rival("matmul_compiled", matmul, DENSE, compiled=True),
+    Rival("topk_bag", topk_bag, TOPK),
+    Rival("topk_bag_blocks", topk_bag_blocks, TOPK),
+    Rival("matmul_topk", matmul_topk, SEARCH),
+    Rival("matmul_topk_blocks", matmul_topk_blocks, SEARCH),
+    Rival("faiss", faiss_flat, SEARCH, devices=("cpu",)),
+    Rival("embedding_bag", embedding_bag, GATHER),
+    Rival("index_sum", index_sum, GATHER),
 )

@@ -213,16 +213,6 @@ def _dense(s: Setting, fold_values: bool, fold_keys: bool) -> int:
     return 2 * passes * (s.tokens * s.dim * a_frame + folding)
 
 
-def work_apart(s: Setting) -> int:
-    """Nothing folded: queries, scores, what was retrieved, the linear layer."""
-    return _dense(s, False, False)
-
-
-def work_folded(s: Setting) -> int:
-    """Everything folded that can be."""
-    return _dense(s, s.case in ("fuse", "projected"), s.case == "projected")
-
-
 def work_sparse(s: Setting) -> int:
     """All scores once (for product keys, of the halves); of the slots that were read, the values and the gradients."""
     scored = sum(s.halves) // 2 if s.case == "product_keys" else s.slots
@@ -257,10 +247,6 @@ def moved_bytes(s: Setting) -> int:
     return elements * (2 if s.gradients else 1) * s.element_bytes
 
 
-def by(work: Callable[[Setting], int]) -> Callable[[Setting], float]:
-    return lambda setting: float(work(setting))
-
-
 def smallest_first(settings: Sequence[Setting]) -> list[Setting]:
-    """Smallest first: what an implementation needs for little work tells whether to try it on more."""
+    """Case by case, the least work first."""
     return sorted(settings, key=lambda s: (CASES.index(s.case), max(least_work(s), moved_bytes(s))))

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.kit.op import Rival
-from bench.ops.memory_attention.rivals import heads_of, keys_of, matmul, rows_bytes, scores_bytes, sdpa
-from bench.ops.memory_attention.setting import Layer, Setting, by, work_apart, work_folded
+from bench.ops.memory_attention.rivals import heads_of, keys_of, matmul, sdpa
+from bench.ops.memory_attention.setting import Layer, Setting
 
 
 def folded(setting: Setting) -> Layer:
@@ -44,9 +44,9 @@ def folded(setting: Setting) -> Layer:
 
 
 RIVALS: tuple[Rival, ...] = (
-    Rival("sdpa", sdpa, rows_bytes, by(work_apart)),
-    Rival("sdpa_compiled", sdpa, rows_bytes, by(work_apart), compiled=True),
-    Rival("matmul", matmul, scores_bytes, by(work_apart)),
-    Rival("folded", folded, scores_bytes, by(work_folded)),
-    Rival("folded_compiled", folded, scores_bytes, by(work_folded), compiled=True),
+    Rival("sdpa", sdpa),
+    Rival("sdpa_compiled", sdpa, compiled=True),
+    Rival("matmul", matmul),
+    Rival("folded", folded),
+    Rival("folded_compiled", folded, compiled=True),
 )

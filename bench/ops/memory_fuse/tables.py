@@ -18,18 +18,17 @@ from bench.kit.tables import (
     at,
     column_of,
     columns_of,
-    everyone,
     on_both,
     panel,
     records,
     table,
     time_of,
 )
-from bench.ops.memory_attention.tables import SDPA, STYLES, ahead, dense, label, newest
+from bench.ops.memory_attention.tables import SDPA, STYLES, ahead, dense, newest
 
 OP, CASES = "memory_fuse", ("fuse", "projected")
-#: The table of everyone and the plot against frames show banks of these sizes.
-SHOWN_SLOTS, FEW_SLOTS = 1024, 256
+#: The plot against frames shows banks of this size.
+FEW_SLOTS = 256
 #: What was aimed at: how many times as long SDPA, cat and linear should take at least, by heads and slots, forward and
 #: backward.
 AHEAD_OF_SDPA = {1: {64: 2.0, 256: 2.0, 1024: 1.5, 4096: 1.1}, 12: {64: 1.2}}
@@ -43,13 +42,6 @@ def middle(comparisons: Sequence[Compared]) -> tuple[int, int]:
         if shape["H"] == 1:
             slots.setdefault((shape["N"], shape["C"]), set()).add(shape["S"])
     return max(slots, key=lambda sizes: (len(slots[sizes]), -sizes[0]), default=(0, 0))
-
-
-def all_at_one_size(device: str, lines: Records | None = None) -> str:
-    comparisons = newest(OP, ("fuse",), device, lines)
-    tokens, dim = middle(comparisons)
-    shown = at(comparisons, N=tokens, C=dim, S=SHOWN_SLOTS, H=1)
-    return everyone(label(any_of(shown[0])) if shown else "", shown, STYLES)
 
 
 def aims(device: str, lines: Records | None = None) -> str:
@@ -110,4 +102,4 @@ def roofline(comparisons: Sequence[Compared], column: tuple[str, str], key: str)
     ]
 
 
-TABLES: Tables = on_both(OP, dense=functools.partial(dense, OP, CASES), all=all_at_one_size, aims=aims)
+TABLES: Tables = on_both(OP, dense=functools.partial(dense, OP, CASES), aims=aims)

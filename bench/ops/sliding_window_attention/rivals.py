@@ -204,60 +204,17 @@ def flash_attn(setting: Setting) -> Attend:
     ).transpose(1, 2)
 
 
-# What rivals take beside their inputs was measured once, at T = 1024; it decides whether longer sequences are tried.
-
-
-def _mask(s: Setting) -> int:
-    """A mask of one byte a pair of frames, and the same as numbers to add."""
-    return s.frames**2 * (1 + s.element_bytes)
-
-
-def _natten(s: Setting) -> int:
-    """Without a GPU it computes all pairs of frames, in float32, and keeps four such tables."""
-    return s.frames**2 * s.batch * s.heads * 16 if s.device == "cpu" else 8 * s.tensor_bytes
-
-
-def _tensors(
-    forward: float, backward: float, forward_by_key: float = 0.0, backward_by_key: float = 0.0
-) -> Callable[[Setting], int]:
-    """So many tensors of the size of q, and so many more for each key of a window."""
-
-    def needs(s: Setting) -> int:
-        fixed, by_key = (forward, forward_by_key) if s.direction == "fwd" else (backward, backward_by_key)
-        return int(s.tensor_bytes * (fixed + by_key * s.window))
-
-    return needs
-
-
-def _by_window(s: Setting) -> float:
-    return float(s.batch * s.frames * s.window)
-
-
-def _by_square(s: Setting) -> float:
-    return float(s.batch * s.frames**2)
-
-
-def _by_block(s: Setting) -> float:
-    return float(s.batch * s.frames * (s.window + 2 * FLEX_BLOCK))
-
-
 RIVALS: tuple[Rival, ...] = (
-    Rival("sdpa_masked", sdpa_masked, _mask, _by_square),
-    Rival("sdpa_blocks", sdpa_blocks, _tensors(11, 20), _by_block),
-    Rival("unfold", unfold, _tensors(2, 2, 1.2, 3.2), _by_window),
-    Rival("unfold_compiled", _compiled(unfold, 257), _tensors(4, 4, 0, 2.3), _by_window, compiled=True),
-    Rival("shifts", shifts, _tensors(6, 8, 0.3, 1.1), _by_window),
-    Rival("shifts_compiled", _compiled(shifts, 33), _tensors(4, 9.5), _by_window, compiled=True),
-    Rival("flex_compiled", flex, _tensors(2, 8), _by_block, compiled=True),
-    Rival("local_attention", local_attention, _tensors(14, 24), _by_window),
-    Rival(
-        "natten",
-        natten,
-        _natten,
-        lambda s: _by_square(s) if s.device == "cpu" else _by_block(s),
-        facts={"border": "shift"},
-    ),
-    Rival("flash_window", flash_window, _tensors(2, 8), _by_block, devices=("cuda",)),
-    Rival("flash_attn", flash_attn, _tensors(2, 8), _by_block, devices=("cuda",)),
-    Rival("cudnn", cudnn_window, _tensors(2, 8), _by_block, devices=("cuda",)),
+    Rival("sdpa_masked", sdpa_masked),
+    Rival("sdpa_blocks", sdpa_blocks),
+    Rival("unfold", unfold),
+    Rival("unfold_compiled", _compiled(unfold, 257), compiled=True),
+    Rival("shifts", shifts),
+    Rival("shifts_compiled", _compiled(shifts, 33), compiled=True),
+    Rival("flex_compiled", flex, compiled=True),
+    Rival("local_attention", local_attention),
+    Rival("natten", natten, facts={"border": "shift"}),
+    Rival("flash_window", flash_window, devices=("cuda",)),
+    Rival("flash_attn", flash_attn, devices=("cuda",)),
+    Rival("cudnn", cudnn_window, devices=("cuda",)),
 )

@@ -24,13 +24,6 @@ TIMING = {
     "wall time": "{wall_s}",
     "picks unlike the naive search's": "{picks_unlike_the_naive}",
 }
-PROCEDURAL = {
-    "choice": "{name}",
-    "shown of an event, mean": "{shown_s:.2f} s",
-    "least": "{least_s:.2f} s",
-    "events missed": "{events_missed} of {events}",
-    "of the summary, in events": "{share_in_events:.0%}",
-}
 
 
 def _newest(part: str, *keys: str, **wanted: Any) -> dict[tuple[Any, ...], dict[str, Any]]:
@@ -83,14 +76,6 @@ def smoothing() -> str:
     return table(["scores", "smoothed", "tau", "rho", "tau, paired difference"], rows)
 
 
-def procedural() -> str:
-    """What plans of drawn videos show of their planted events."""
-    found = _newest("procedural", "method")
-    return formatted(
-        PROCEDURAL, [{**r, "name": name} for method, name in PLANS.items() if (r := found.get((method,))) is not None]
-    )
-
-
 def timing() -> str:
     """Seconds of greedy_map."""
     found = list(_newest("timing", "shape").values())
@@ -133,7 +118,6 @@ def draw(path: Path, lines: Records) -> None:
 TABLES: Tables = {
     "summary_refinement_keyshots": keyshots,
     "summary_refinement_plans": plans,
-    "summary_refinement_procedural": procedural,
     "summary_refinement_smoothing": smoothing,
     "summary_refinement_timing": timing,
 }

@@ -14,6 +14,9 @@ CHOICES = {
     "memory_position": ("before", "inside", "after"),
     "memory_form": ("default", "student"),
     "loss_type": ("cross_entropy", "l2"),
+    "loss_mean": ("valid", "released"),
+    "position_start": ("text", "normal"),
+    "positions_over": ("video", "batch"),
 }
 """Fields of `VTSumConfig` that take one of a few words."""
 _MOST_LAYERS = 1000
@@ -70,6 +73,12 @@ class VTSumConfig:
     depth: int = 1
     mlp_ratio: int = 4
     max_positions: int = 512
+    position_start: str = "text"
+    """How position embeddings start: "text", as a copy of the text decoder's where a checkpoint of BLIP's starts the
+    model, else small; "normal", from N(0, 1), as VideoXum's released training leaves them."""
+    positions_over: str = "video"
+    """What the table of positions is stretched over above max_positions frames: "video", each video's own length;
+    "batch", the longest of its batch, as in VideoXum's code, where a video's saliency depends on its neighbours."""
     kernel_size: int | None = 5
     """Window of the local attention in frames, odd; None leaves the layer out (VideoXum's TT model)."""
     temporal_window: int | None = None
@@ -93,10 +102,14 @@ class VTSumConfig:
     dropout: float = 0.0
     loss_type: str = "cross_entropy"
     """Of the saliency: "cross_entropy", or "l2" on the probabilities."""
+    loss_mean: str = "valid"
+    """What losses are means over: "valid", the frames (or words) of a whole step, padding left out, however the step is
+    split into passes; "released", as in VideoXum's code, those of a pass, where padded frames count in cross entropy's
+    number, so that the weight of video against text changes with the split."""
     lambda_vsum: float = 15.0
     lambda_tsum: float = 1.0
     lambda_balance: float = 0.0
-    """Weight of the banks' balance loss, which asks that slots be used evenly (`MemoryBank.balance_loss`)."""
+    """Weight of the banks' balance loss: a forward pass is to use their slots evenly (`MemoryBank.balance_loss`)."""
     lambda_boundary: float = 1.0
     """Weight of the boundary head's loss, where there is one."""
     label_smoothing: float = 0.1

@@ -159,7 +159,8 @@ class Loss(Protocol):
     """What training takes off the saliency."""
 
     def saliency_loss(self, logits: Tensor, labels: Tensor, mask: Tensor | None) -> Tensor:
-        """The loss of saliency logits against every annotator, a scalar that can be differentiated.
+        """The loss of saliency logits against every annotator in one forward pass, a scalar that can be differentiated.
+        Where a step has several passes, on one rank or more, their losses are averaged.
 
         Args:
             logits: [B, T]; of packed videos [total].

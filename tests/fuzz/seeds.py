@@ -190,6 +190,7 @@ def evaluations() -> list[bytes]:
     whole = {
         "format": "vtsum-evaluation/1",
         "protocol": "videoxum-strict",
+        "protocol_revision": 2,
         "split": "test",
         "data": {"path": "corpus", "name": "corpus", "annotations_sha256": "d" * 64},
         "checkpoint": {"name": "memory"},

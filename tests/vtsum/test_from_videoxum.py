@@ -24,7 +24,8 @@ WIDTH, HEADS, HIDDEN = 32, 4, 16
 
 def golden_model(folder: Path, kernel_size: int | None, loss_type: str = "cross_entropy") -> VTSum:
     checkpoint, words = folder / "vtsum_tiny_tt_ca_fp16.pth", folder / "vocab.txt"
-    return VTSum.from_videoxum(checkpoint, words, kernel_size, text_num_heads=4, loss_type=loss_type)
+    options = {"loss_type": loss_type, "loss_mean": "released"}
+    return VTSum.from_videoxum(checkpoint, words, kernel_size, text_num_heads=4, **options)
 
 
 @pytest.mark.parametrize("loss_type", ["cross_entropy", "l2"])
@@ -143,11 +144,13 @@ def random_checkpoint(*, blip: bool = False, local: bool = True) -> dict[str, Te
     return state
 
 
-def read(tmp_path: Path, data: Any, words: Sequence[str] = WORDS, **options: Any) -> VTSum:
-    torch.save(data, tmp_path / "checkpoint.pth")
+def read(
+    tmp_path: Path, data: Any, words: Sequence[str] = WORDS, name: str = "checkpoint.pth", **options: Any
+) -> VTSum:
+    torch.save(data, tmp_path / name)
     (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
     options = {"num_heads": HEADS, "text_num_heads": 2} | options
-    return VTSum.from_videoxum(tmp_path / "checkpoint.pth", tmp_path / "vocab.txt", **options)
+    return VTSum.from_videoxum(tmp_path / name, tmp_path / "vocab.txt", **options)
 
 
 def test_training_checkpoints_are_read_with_all_that_lies_beside_the_weights(tmp_path):
@@ -178,6 +181,35 @@ def test_a_checkpoint_says_whether_it_knows_local_attention(tmp_path, caplog):
     assert [line.removeprefix(fresh) for line in report] == ["memory bank (6)", "local attention (6)"]
     assert all(line in caplog.text for line in report)
     assert "temporal.norm.weight" not in model.loading.missing
+
+
+def test_the_published_tt_model_has_no_local_attention_whatever_its_file_holds(tmp_path):
+    """Its training was started with one, and its evaluation leaves it out."""
+    state = random_checkpoint()
+    model = read(tmp_path, {"model": state}, name="vtsum_tt.pth")
+    assert (model.config.kernel_size, model.local_attention) == (None, None)
+    hint = "not used: local_atten_head (6 weights; the TT model has none, kernel_size=5 reads them)"
+    assert model.loading.describe() == hint
+    without = {name: value for name, value in state.items() if not name.startswith("local_atten_head.")}
+    video = torch.randn(1, 9, WIDTH)
+    expected = read(tmp_path, {"model": without})(video).saliency_logits
+    assert torch.equal(model(video).saliency_logits, expected)
+    asked = read(tmp_path, {"model": state}, name="vtsum_tt.pth", kernel_size=5)
+    both = read(tmp_path, {"model": state}, name="vtsum_tt_ca.pth")
+    assert torch.equal(asked(video).saliency_logits, both(video).saliency_logits)
+    assert (both(video).saliency_logits - expected).abs().max() > 1e-3
+
+
+def test_positions_start_as_a_copy_or_from_a_normal_distribution(tmp_path):
+    state = random_checkpoint(blip=True)
+    torch.manual_seed(0)
+    model = read(tmp_path, {"model": state}, position_start="normal")
+    start = model.position_embeddings.weight
+    assert start.std().item() == pytest.approx(1.0, abs=0.1)
+    assert start.mean().item() == pytest.approx(0.0, abs=0.1)
+    assert "the position embeddings start from N(0, 1)" in model.loading.describe().splitlines()
+    kept = read(tmp_path, {"model": random_checkpoint()}, position_start="normal")
+    assert torch.equal(kept.position_embeddings.weight, random_checkpoint()["position_embeddings.weight"])
 
 
 def test_blips_own_checkpoints_start_a_model(tmp_path):

@@ -312,6 +312,7 @@ def test_a_hostile_evaluation_is_refused(tmp_path: Path, capsys: pytest.CaptureF
         ({"baselines": whole["baselines"] | {"": {}}, "videos": [None]}, "baselines."),
         ({"settings": whole["settings"] | {"resamples": 10**12}}, "settings.resamples or settings.seed"),
         ({"settings": whole["settings"] | {"seed": -1}}, "settings.resamples or settings.seed"),
+        ({"protocol_revision": "2"}, "protocol_revision"),
         ({"data": {"name": ["a"]}}, "data.path"),
         ({"clip": 3}, "clip"),
         ({"videos": [3]}, "videos"),

@@ -43,7 +43,10 @@ def test_padding_changes_nothing(tmp_path):
     x[1, 13:] = 1e3  # what stands in the padding must not matter
     frames = model.encode(x, mask)
     alone = model.encode(x[1:, :13])
-    # Positions of a video do not depend on its neighbours: 40 frames stretch the table of 24, 13 do not.
+    # Its positions do not depend on its neighbour either, whose 40 frames stretch the table of 24.
+    torch.testing.assert_close(
+        model.saliency_logits(frames)[1, :13], model.saliency_logits(alone)[0], atol=1e-5, rtol=1e-5
+    )
     short = model.encode(torch.cat([x[1:, :13], torch.zeros(1, 7, 32)], 1), mask[1:, :20])
     torch.testing.assert_close(model.saliency_logits(short)[:, :13], model.saliency_logits(alone), atol=1e-5, rtol=1e-5)
     text = model.text_decoder.batch(["a man runs fast."], 16, x.device)
@@ -82,6 +85,26 @@ def test_positions_stretch_beyond_the_table():
     long = table(64)
     assert long.shape == (64, 4)
     torch.testing.assert_close(long[10:54, 0], (torch.arange(10, 54) + 0.5) / 60 - 1 / 30, atol=0.01, rtol=0)
+
+
+def test_positions_stretch_over_each_video_or_over_the_longest_of_the_batch(tmp_path):
+    lengths = [40, 30, 9]
+    x, mask, _ = training_inputs(lengths)
+    cu = torch.tensor([0, *lengths]).cumsum(0)
+    for over, longest in (("video", lengths), ("batch", [40, 40, 40])):
+        model = small_model(tmp_path, positions_over=over, depth=0, kernel_size=None, memory_slots=0)
+        table = model.position_embeddings
+        padded, packed = model.encode(x, mask), model.encode(x[mask], cu_seqlens=cu)
+        for frames in (padded[mask], packed):
+            for row, (n, stretched) in enumerate(zip(lengths, longest, strict=True)):
+                position = table(stretched)[:n]
+                expected = model.temporal(x[row, :n] + position) + position
+                torch.testing.assert_close(frames[cu[row] : cu[row + 1]], expected)
+    holes = torch.ones(1, 40, dtype=torch.bool)
+    holes[0, 3] = holes[0, 35:] = False
+    assert table.over == "batch"
+    table.over = "video"
+    assert torch.equal(table(40, holes)[0, :35], table(35))  # up to the last real frame
 
 
 def test_gather_spans():
@@ -145,13 +168,13 @@ def training_inputs(lengths: Sequence[int], dtype: torch.dtype = torch.float32) 
     return x, mask, labels * mask[:, None]
 
 
+@pytest.mark.parametrize("loss_type", ["cross_entropy", "l2"])
 @pytest.mark.parametrize("changes", [{}, {"temporal_window": 7}, {"memory_position": "before"}, {"kernel_size": None}])
-def test_packed_videos_give_what_padded_ones_give(tmp_path, changes):
+def test_packed_videos_give_what_padded_ones_give(tmp_path, changes, loss_type):
     lengths = [9, 31, 1, 4]  # 31: more frames than positions
     sentences = ["a man runs.", "a dog.", "a dog runs fast.", "a man."]
-    model = small_model(tmp_path, loss_type="l2", depth=2, **changes).double()
+    model = small_model(tmp_path, loss_type=loss_type, depth=2, **changes).double()
     x, mask, labels = training_inputs(lengths, torch.float64)
-    # The table of 24 positions stretches over a batch's longest video, so that here each batch has one length.
     rows = [model(x[i : i + 1, :n], None, labels[i : i + 1, :, :n]) for i, n in enumerate(lengths)]
     cu = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
     packed_labels = labels.transpose(1, 2)[mask].T
@@ -160,15 +183,8 @@ def test_packed_videos_give_what_padded_ones_give(tmp_path, changes):
     torch.testing.assert_close(packed.saliency_logits, expected)
     assert packed.frames.shape == (sum(lengths), 32)
 
-    short = [i for i, n in enumerate(lengths) if n <= 24]
-    cu = torch.tensor([0, *(lengths[i] for i in short)]).cumsum(0)
-    x, mask, labels = x[short, :9], mask[short, :9], labels[short, :, :9]
-    some = [sentences[i] for i in short]
     gradients = []
-    for out in (
-        model(x, mask, labels, some),
-        model(x[mask], None, labels.transpose(1, 2)[mask].T, some, cu_seqlens=cu),
-    ):
+    for out in (model(x, mask, labels, sentences), packed):
         model.zero_grad()
         out.loss.backward()
         gradients.append({"loss": out.loss.detach()} | {n: p.grad for n, p in model.named_parameters()})
@@ -177,10 +193,18 @@ def test_packed_videos_give_what_padded_ones_give(tmp_path, changes):
     for name, value in padded_out.items():
         torch.testing.assert_close(packed_out[name], value, msg=name)
 
-    model = small_model(tmp_path, **changes).double()  # cross entropy, whose padded mean counts the padding
-    padded_loss = model(x, mask, labels).loss_vsum
-    packed_loss = model(x[mask], None, labels.transpose(1, 2)[mask].T, cu_seqlens=cu).loss_vsum
-    torch.testing.assert_close(padded_loss * mask.numel(), packed_loss * mask.sum())
+
+def test_the_released_mean_counts_the_padding_in_cross_entropys_number(tmp_path):
+    x, mask, labels = training_inputs([9, 20, 1])
+    losses = {}
+    for mean in ("valid", "released"):
+        for kind in ("cross_entropy", "l2"):
+            model = small_model(tmp_path, loss_type=kind, loss_mean=mean)
+            losses[mean, kind] = model(x, mask, labels).loss_vsum
+    torch.testing.assert_close(losses["released", "l2"], losses["valid", "l2"])
+    padded = losses["released", "cross_entropy"] * mask.numel()
+    torch.testing.assert_close(padded, losses["valid", "cross_entropy"] * mask.sum())
+    assert model.loss_counts(mask, labels, ["a man.", "a dog runs."]) == (30, 9)
 
 
 def test_packed_calls_every_module_equally_often(tmp_path):

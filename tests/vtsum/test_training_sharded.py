@@ -29,7 +29,7 @@ CASES: list[dict[str, Any]] = [{"name": s, "config": f"configs/ds_zero{s}.json"}
 
 
 def reference(data: Path) -> dict[str, Any]:
-    """The mean of all passes' losses, clipped, AdamW: nothing of the package's training code but the order."""
+    """The loss of all the step's videos, clipped, AdamW: nothing of the package's training code but the order."""
     model, settings, videos, sampler = prepare(data)
     model.train()
     ranks = [passes(videos, sampler, rank) for rank in range(RANKS)]
@@ -38,11 +38,21 @@ def reference(data: Path) -> dict[str, Any]:
     for step in range(STEPS):
         optimizer.param_groups[0]["lr"] = learning_rate(settings, step, sampler.steps_per_epoch)
         optimizer.zero_grad()
-        outs = [model(**batch.model_inputs()) for rank in ranks for batch in rank[step]]
+        batches = [batch for rank in ranks for batch in rank[step]]
+        outs = [model(**batch.model_inputs()) for batch in batches]
         assert len(outs) == RANKS * ACCUMULATION
+        frames = [sum(batch.lengths) for batch in batches]
+        words = [int((out.decoder_targets[:, 1:] >= 0).sum()) for out in outs]
+        equal = [1] * len(outs)  # a balance loss is a pass's own
+        parts = {"loss_vsum": frames, "loss_tsum": words, "loss_balance": equal, "loss_boundary": frames}
+        losses = {
+            name: sum(n * getattr(out, name) for n, out in zip(of, outs, strict=True)) / sum(of)
+            for name, of in parts.items()
+        }
+        losses["loss"] = sum(getattr(model.config, f"lambda_{name[5:]}") * value for name, value in losses.items())
         for name in LOSSES:
-            found[name].append(float(torch.stack([getattr(out, name).detach() for out in outs]).mean()))
-        torch.stack([out.loss for out in outs]).mean().backward()
+            found[name].append(float(losses[name].detach()))
+        losses["loss"].backward()
         if step == 0:
             found["gradients"] = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
         found["grad_norm"].append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)))

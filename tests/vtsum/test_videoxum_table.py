@@ -90,6 +90,7 @@ def evaluation(shift: float = 0.0, **other: Any) -> dict[str, Any]:
     return {
         "format": "vtsum-evaluation/1",
         "protocol": "videoxum-strict",
+        "protocol_revision": 2,
         "split": "test",
         "data": {"path": "../a_corpus", "name": "a_corpus", "annotations_sha256": "d", "videos": 30},
         "checkpoint": {"path": "x", "sha256": "c"},
@@ -105,7 +106,7 @@ def test_the_table_in_markdown():
     text = results_table([evaluation(), evaluation(0.02)], ["TT+CA", "TT+CA+memory"])
     lines = text.splitlines()
     assert lines[0] == (
-        "Protocol videoxum-strict, split test of a_corpus, 30 videos, captions by the PTB tokenizer. "
+        "Protocol videoxum-strict (revision 2), split test of a_corpus, 30 videos, captions by the PTB tokenizer. "
         "Rank correlations as they are, all others times 100."
     )
     rows = {
@@ -141,6 +142,7 @@ def test_the_table_in_latex_and_csv():
     assert " & $-$0.031 & " in results_table([below], ["a"], form="tex")
     rows = list(csv.DictReader(io.StringIO(results_table(both, ["a", "b"], form="csv"))))
     assert [row["name"] for row in rows] == ["a", "b", "random", "uniform"]
+    assert [row["protocol_revision"] for row in rows] == ["2"] * 4
     assert float(rows[1]["f1"]) == both[1]["measures"]["f1"]["value"]
     assert float(rows[1]["f1_difference"]) == pytest.approx(0.02)
     assert 0 < float(rows[1]["f1_difference_low"]) <= float(rows[1]["f1_difference_high"])
@@ -148,18 +150,35 @@ def test_the_table_in_latex_and_csv():
 
 
 def test_what_differs_is_not_mixed():
-    other = evaluation(
-        protocol="videoxum-released", data={"path": "b", "name": "b", "annotations_sha256": "e", "videos": 30}
-    )
-    with pytest.raises(VTSumError, match=r"got different protocol and data \(--mix allows it\)"):
+    data = {"path": "b", "name": "b", "annotations_sha256": "e", "videos": 30}
+    other = evaluation(split="val", data=data)
+    with pytest.raises(VTSumError, match=r"got different split and data \(--mix allows it\)"):
         results_table([evaluation(), other], ["a", "b"])
-    assert "Protocol videoxum-strict / videoxum-released" in results_table([evaluation(), other], ["a", "b"], mix=True)
+    assert "split test / val of a_corpus / b" in results_table([evaluation(), other], ["a", "b"], mix=True)
     plain = evaluation(settings={"caption_tokenizer": "plain", "resamples": 100, "seed": 0})
     with pytest.raises(VTSumError, match="got different caption tokenizer"):
         results_table([evaluation(), plain], ["a", "b"])
     assert "not comparable with published ones" in results_table([plain], ["a"])
     with pytest.raises(VTSumError, match="names must be one for each of 2 evaluations, got 1"):
         results_table([evaluation(), evaluation()], ["a"])
+
+
+def test_protocols_and_their_revisions_are_never_mixed():
+    """Whatever is asked for: the figures of a column would mean different things."""
+    old = evaluation()
+    del old["protocol_revision"]
+    for other, message in (
+        (evaluation(protocol="videoxum-released"), "agree in protocol, got .*strict .revision 2., videoxum-released"),
+        (evaluation(protocol_revision=3), r"agree in revision of the protocol, got .*revision 2\), .*revision 3\);"),
+        (
+            old,
+            r"agree in revision of the protocol, got .*revision 2\), videoxum-strict \(no revision: an older file\);",
+        ),
+    ):
+        for mix in (False, True):
+            with pytest.raises(VTSumError, match=message):
+                results_table([evaluation(), other], ["a", "b"], mix=mix)
+    assert results_table([old, old], ["a", "b"]).startswith("Protocol videoxum-strict (no revision: an older file), ")
 
 
 def test_files_that_are_no_evaluations_are_named(tmp_path):
@@ -213,10 +232,14 @@ def test_the_commands(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "t/table.csv").read_text().count("\n") == 3
     assert (tmp_path / "one.svg").read_text().count("<svg") == 1
     assert (tmp_path / "both.png").read_bytes().startswith(b"\x89PNG")
+    old = json.loads((tmp_path / "b.json").read_text())
+    del old["protocol_revision"]
+    (tmp_path / "old.json").write_text(json.dumps(old))
     capsys.readouterr()
     for arguments, message in (
         (["table", *files, "-o", "t.doc"], r"table: output must end in .md, .tex or .csv, got t.doc"),
         (["table", *files, "--plot", "t.pdf"], "plot: file must end in .png or .svg, got t.pdf"),
+        (["table", files[0], "old.json", "--mix"], "must agree in revision of the protocol, got videoxum-strict ("),
         (["table", *files, "--names", "a"], "names must be one for each of 2 evaluations, got 1"),
         ([*common, "--checkpoint", "run0", "--kernel_size", "wide"], "kernel_size must be an odd number, none or auto"),
         ([*common, "--checkpoint", "run0"], "must not exist yet (--overwrite replaces it)"),

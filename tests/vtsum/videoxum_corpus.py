@@ -62,7 +62,7 @@ def write_clip(folder: Path) -> None:
     CLIPTokenizer.from_pretrained(str(folder)).save_pretrained(str(folder))
 
 
-def write_model(folder: Path, seed: int = 0, width: int = WIDTH) -> Path:
+def write_model(folder: Path, seed: int = 0, width: int = WIDTH, max_positions: int = 512) -> Path:
     """Random weights, large enough that texts and saliency differ from video to video."""
     folder.mkdir(parents=True)
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys(["a", "video", "of", *WORDS])]
@@ -73,8 +73,9 @@ def write_model(folder: Path, seed: int = 0, width: int = WIDTH) -> Path:
         vocab_size=len(tokenizer), hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64, max_positions=64
     )
     config = VTSumConfig(
-        frame_encoder="none", width=width, num_heads=2, kernel_size=3, memory_slots=0, max_text_length=16, text=text
-    )
+        frame_encoder="none", width=width, num_heads=2, kernel_size=3, memory_slots=0, max_text_length=16, text=text,
+        max_positions=max_positions,
+    )  # fmt: skip
     torch.manual_seed(seed)
     model = VTSum(config, tokenizer)
     with torch.no_grad():

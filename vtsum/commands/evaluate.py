@@ -26,7 +26,10 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     protocol: Annotated[
         str,
-        typer.Option(help="videoxum-strict, or videoxum-released: the published arithmetic with its quirks."),
+        typer.Option(
+            help="videoxum-strict; videoxum-released: what the published code computes, quirks included; "
+            "videoxum-top15: the same with the rule for F1 that was meant."
+        ),
     ] = "videoxum-strict",
     output: Annotated[
         Path | None,

@@ -29,7 +29,7 @@ def table(
         bool, typer.Option("--baselines/--no_baselines", help="The rows for random and uniform.")
     ] = True,
     mix: Annotated[
-        bool, typer.Option("--mix", help="Allow different protocols, splits, data or tokenizers in one table.")
+        bool, typer.Option("--mix", help="Allow different splits, data or tokenizers in one table; never protocols.")
     ] = False,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the measures with their intervals, as .png or .svg.")
@@ -39,7 +39,8 @@ def table(
     """One row a model, one column a measure, the protocol in the caption.
 
     The best value is bold; + and - mark what is better or worse than the first row beyond chance (paired bootstrap over
-    videos, 95%). Files of different protocols, splits or data are refused unless --mix is given.
+    videos, 95%). Files of different splits, data or tokenizers are refused unless --mix is given, those of different
+    protocols or revisions of one always.
     """
     from vtsum.extras import require
 

@@ -1,9 +1,9 @@
 """The figures of an evaluation: caption measures of all its texts, the baselines' rows, and intervals.
 
 Two rows stand beside the model's. "random": uniform random scores and, as the text, another video's reference of the
-same split, averaged over several draws. "uniform": as many evenly spaced frames, which have no order and so no rank
-correlation (0); VT-CLIPScore then says what the model's own text owes to the frames it chose; there is no such text, so
-the caption measures stay empty.
+same split, averaged over several draws. "uniform": evenly spaced frames, as many as the model chose, which have no
+order and so no rank correlation (0); VT-CLIPScore, of 15% of the frames, then says what the model's own text owes to
+the frames it chose; there is no such text, so the caption measures stay empty.
 """
 
 from __future__ import annotations

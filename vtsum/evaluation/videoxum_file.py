@@ -1,6 +1,7 @@
 """Evaluation files, and the part files from which an interrupted evaluation resumes.
 
-An evaluation file is JSON: {"format": "vtsum-evaluation/1", "protocol", "split", "data", "checkpoint", "clip",
+An evaluation file is JSON: {"format": "vtsum-evaluation/1", "protocol", "protocol_revision" (a number; see REVISIONS in
+`vtsum.evaluation.videoxum_frames`; files from before there were any have none), "split", "data", "checkpoint", "clip",
 "settings", "measures": {name: {"value", "low", "high"} or, where not computed, {"value": null, ..., "reason"}},
 "baselines": {"random": ..., "uniform": ...}, "videos": [per-video values and texts], "software", "timings"}. Values are
 as computed (F1 0..1, CIDEr 0..10); tables multiply.
@@ -80,6 +81,8 @@ def _wrong_field(data: Mapping[str, Any]) -> str | None:
         for field, kind in fields.items():
             if not isinstance(within.get(field), kind):
                 return f"{name}.{field}".lstrip(".")
+    if type(data.get("protocol_revision", 1)) is not int:
+        return "protocol_revision"
     settings = data["settings"]
     if not (0 < settings["resamples"] <= MAX_RESAMPLES and settings["seed"] >= 0):
         return "settings.resamples or settings.seed"

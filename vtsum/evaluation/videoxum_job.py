@@ -14,7 +14,7 @@ from vtsum.errors import VTSumError
 from vtsum.evaluation.boundaries import boundary_record
 from vtsum.evaluation.clip_score import ClipText, vt_clipscore
 from vtsum.evaluation.videoxum_frames import (
-    STRICT,
+    choose_frames,
     clip_frames,
     evenly_spaced,
     f1_scores,
@@ -101,7 +101,7 @@ class Job:
             )
         found = frame_measures(logits, labels, protocol)
         even = np.zeros(length, bool)
-        even[evenly_spaced(length, summary_length(length, protocol))] = True
+        even[evenly_spaced(length, int(choose_frames(logits, protocol).sum()))] = True
         noises = [
             np.random.default_rng([self.settings.seed, draw, index]).random(length, np.float32)
             for draw in range(self.settings.random_draws)
@@ -126,7 +126,7 @@ class Job:
                 raise VTSumError(f"evaluate: CLIP features of {item.video_id} must be finite, got NaN or infinity")
             features, record["text_cut"] = self._text(text)
             record["vt_clipscore"] = vt_clipscore(vision, features, clip_frames(logits, protocol))
-            spaced = evenly_spaced(length, summary_length(length, STRICT))
+            spaced = evenly_spaced(length, summary_length(length))
             record["uniform"]["vt_clipscore"] = vt_clipscore(vision, features, spaced)
             if self.others:
                 record["random"]["vt_clipscore"] = [

@@ -1,8 +1,10 @@
 """Evaluating a model on VideoXum's layout, by every measure: generation in batches, then the figures.
 
 Batches are fixed by the settings, not by the number of processes, and dealt out whole: padding, and with it the last
-digits, are the same however many processes there are. Each video is evaluated once, under both protocols (the published
-evaluation counts some twice where their number does not divide by the number of processes).
+digits, are the same however many processes there are. Each video is evaluated once, under every protocol (the published
+evaluation counts some twice where their number does not divide by the number of processes). Positions of videos longer
+than the model's table are stretched over each video's own length; under "videoxum-released" and "videoxum-top15" over
+the longest video of the batch, as the published evaluation does, so that batch_size is part of what is measured there.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from vtsum.evaluation import java
 from vtsum.evaluation.clip_score import ClipText, load_clip_text
 from vtsum.evaluation.videoxum_figures import Progress, boundary_figures, figures, own_figures
 from vtsum.evaluation.videoxum_file import FORMAT, PartFile, write_evaluation
+from vtsum.evaluation.videoxum_frames import REVISIONS, STRICT
 from vtsum.evaluation.videoxum_job import Job
 from vtsum.evaluation.videoxum_settings import EvaluationSettings
 from vtsum.extras import version_of
@@ -68,6 +71,7 @@ def evaluate(
             )
         where = _device(device, group.place)
         model, checkpoint = load_model(settings)
+        model.position_embeddings.over = "video" if settings.protocol == STRICT else "batch"
         model = model.to(where).fold_()
         dataset, clip, reason = _data(settings, where)
         if dataset.width != model.config.width:
@@ -99,6 +103,7 @@ def evaluate(
             content = {
                 "format": FORMAT,
                 "protocol": settings.protocol,
+                "protocol_revision": REVISIONS[settings.protocol],
                 "split": settings.split,
                 **identity,
                 "settings": asdict(settings) | {"max_length": job.max_length},
@@ -233,6 +238,7 @@ def _binding(settings: EvaluationSettings, identity: dict[str, Any]) -> dict[str
         del own[name]
     clip = identity["clip"]
     return own | {
+        "protocol_revision": REVISIONS[settings.protocol],
         "checkpoint": identity["checkpoint"]["sha256"],
         "data": identity["data"]["annotations_sha256"],
         "clip": clip["sha256"] if clip else None,

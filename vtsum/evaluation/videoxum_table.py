@@ -22,8 +22,12 @@ from vtsum.shown import one_line
 
 FORMATS = ("md", "tex", "csv")
 _TEX_TITLES = {"kendall": r"Kendall's $\tau$", "spearman": r"Spearman's $\rho$"}
-_MUST_AGREE = {
+_REVISION = "protocol_revision"
+_NEVER_MIXED = {
     "protocol": lambda e: e["protocol"],
+    "revision of the protocol": lambda e: e.get(_REVISION),
+}
+_MUST_AGREE = {
     "split": lambda e: e["split"],
     "data": lambda e: (e["data"]["annotations_sha256"], sorted(v["video_id"] for v in e["videos"])),
     "caption tokenizer": lambda e: e["settings"]["caption_tokenizer"],
@@ -62,10 +66,15 @@ def caption(evaluations: Sequence[Mapping[str, Any]]) -> str:
 
     words = ["PTB tokenizer" if e["settings"]["caption_tokenizer"] == "ptb" else PLAIN for e in evaluations]
     return one_line(
-        f"Protocol {each([e['protocol'] for e in evaluations])}, split {each([e['split'] for e in evaluations])} of "
+        f"Protocol {each([_protocol(e) for e in evaluations])}, split {each([e['split'] for e in evaluations])} of "
         f"{each([e['data']['name'] for e in evaluations])}, {each([len(e['videos']) for e in evaluations])} videos, "
         f"captions by the {each(words)}. Rank correlations as they are, all others times 100."
     )
+
+
+def _protocol(evaluation: Mapping[str, Any]) -> str:
+    revision = evaluation.get(_REVISION)
+    return f"{evaluation['protocol']} ({'no revision: an older file' if revision is None else f'revision {revision}'})"
 
 
 PLAIN = "plain tokenizer (not PTB: text figures are not comparable with published ones)"
@@ -95,15 +104,22 @@ def results_table(
         evaluations: contents of evaluation files. names: of the rows.
         form: "md", "tex" or "csv".
         baselines: add the first evaluation's rows for random and uniform.
-        mix: allow evaluations of different protocols, splits, data, tokenizers or CLIPs in one table.
+        mix: allow evaluations of different splits, data, tokenizers or CLIPs in one table.
     Raises:
-        VTSumError: none given, names that are not as many, an unknown form, or a mixture that was not asked for.
+        VTSumError: none given, names that are not as many, an unknown form, a mixture that was not asked for, or one of
+            protocols or their revisions, whose F1 means another thing in each.
     """
     if not evaluations or len(names) != len(evaluations):
         raise VTSumError(f"table: names must be one for each of {len(evaluations)} evaluations, got {len(names)}")
     if form not in FORMATS:
         raise VTSumError(f"table: form must be one of {', '.join(FORMATS)}, got {form!r}")
     names = [one_line(name) for name in names]
+    if apart := [name for name, of in _NEVER_MIXED.items() if any(of(e) != of(evaluations[0]) for e in evaluations)]:
+        kinds = ", ".join(dict.fromkeys(_protocol(evaluation) for evaluation in evaluations))
+        raise VTSumError(
+            f"table: evaluations must agree in {' and '.join(apart)}, got {kinds}; their figures do not "
+            "compare, evaluate again under one protocol"
+        )
     different = [name for name, of in _MUST_AGREE.items() if any(of(e) != of(evaluations[0]) for e in evaluations)]
     if different and not mix:
         raise VTSumError(
@@ -180,7 +196,7 @@ def _remarks(
     if baselines:
         remarks.append(
             "random: random scores, and another video's text, averaged over draws. uniform: evenly spaced frames, "
-            "without an order or a text; its VT-CLIPScore is with the first model's text."
+            "as many as the first model chose, without an order or a text; its VT-CLIPScore is with that model's text."
         )
     for measure in MEASURES:
         reasons = {e["measures"][measure].get("reason") for e in evaluations} - {None}
@@ -222,14 +238,19 @@ def _csv(
     head = [f"{m}{'' if p == 'value' else '_' + p}" for m in MEASURES for p in parts]
     change = [f"{m}_difference{'' if p == 'value' else '_' + p}" for m in MEASURES for p in parts]
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["name", "protocol", "split", "data", "videos", "caption_tokenizer", *head, *change])
+    writer.writerow(["name", "protocol", _REVISION, "split", "data", "videos", "caption_tokenizer", *head, *change])
     for name, e, changes in zip(names, evaluations, differences, strict=True):
-        facts = [e["protocol"], e["split"], e["data"]["path"], len(e["videos"]), e["settings"]["caption_tokenizer"]]
+        facts = _facts(e)
         values = [e["measures"][m][p] for m in MEASURES for p in parts]
         writer.writerow([name, *facts, *values, *(changes.get(m, {}).get(p) for m in MEASURES for p in parts)])
     for kind in ("random", "uniform") if baselines else ():
         e = evaluations[0]
-        facts = [e["protocol"], e["split"], e["data"]["path"], len(e["videos"]), e["settings"]["caption_tokenizer"]]
+        facts = _facts(e)
         values = [e["baselines"][kind][m][p] for m in MEASURES for p in parts]
         writer.writerow([kind, *facts, *values, *[None] * len(change)])
     return out.getvalue()
+
+
+def _facts(e: Mapping[str, Any]) -> list[Any]:
+    tokenizer = e["settings"]["caption_tokenizer"]
+    return [e["protocol"], e.get(_REVISION), e["split"], e["data"]["path"], len(e["videos"]), tokenizer]

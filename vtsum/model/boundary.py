@@ -148,8 +148,8 @@ def boundary_targets(labels: Tensor, mask: Tensor | None = None, cu_seqlens: Ten
     return torch.maximum(share, NEIGHBOUR * torch.maximum(left, right)) * own
 
 
-def boundary_loss(logits: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Binary cross entropy, the mean over real frames.
+def boundary_loss(logits: Tensor, targets: Tensor, mask: Tensor | None = None, frames: float | None = None) -> Tensor:
+    """Binary cross entropy, the mean over real frames; `frames`: their number, where it is not that of the logits'.
 
     Raises:
         VTSumError: targets of another shape than the logits.
@@ -159,4 +159,4 @@ def boundary_loss(logits: Tensor, targets: Tensor, mask: Tensor | None = None) -
     dtype = torch.promote_types(logits.dtype, torch.float32)
     counted = torch.ones_like(logits, dtype=dtype) if mask is None else mask.to(dtype)
     each = F.binary_cross_entropy_with_logits(logits.to(dtype), targets.to(dtype), reduction="none")
-    return (each * counted).sum() / counted.sum().clamp_min(1)
+    return (each * counted).sum() / (counted.sum().clamp_min(1) if frames is None else frames)

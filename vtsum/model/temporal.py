@@ -160,17 +160,33 @@ class LocalAttention(nn.Module):
 
 
 class PositionEmbedding(nn.Module):
-    """Learned positions; above `max_positions` frames they are resized (bicubic), as in VideoXum's code."""
+    """Learned positions; above `max_positions` frames they are resized (bicubic), as in VideoXum's code.
 
-    def __init__(self, max_positions: int, dim: int) -> None:
+    Args:
+        start: "normal", N(0, 1); else small.
+        over: "video" or "batch"; see `VTSumConfig.positions_over`.
+    """
+
+    def __init__(self, max_positions: int, dim: int, start: str = "text", over: str = "video") -> None:
         super().__init__()
+        self.over = over
         self.weight = nn.Parameter(torch.zeros(max_positions, dim))
-        nn.init.trunc_normal_(self.weight, std=0.02)
+        if start == "normal":
+            nn.init.normal_(self.weight)
+        else:
+            nn.init.trunc_normal_(self.weight, std=0.02)
 
-    def forward(self, lengths: int | Sequence[int]) -> Tensor:
-        """[T, C] for a video of T frames; for several, one after the other, [total, C]."""
+    def forward(self, lengths: int | Sequence[int], mask: Tensor | None = None) -> Tensor:
+        """[T, C] for videos of T frames, or [B, T, C] where the lengths in `mask`, bool [B, T], ask for it; for packed
+        videos of several lengths, one after the other, [total, C]."""
         if isinstance(lengths, int):
-            return self._table(lengths)
+            if mask is None or self.over == "batch" or lengths <= self.weight.shape[0]:
+                return self._table(lengths)
+            # A video ends with its last real frame.
+            ends = (mask * torch.arange(1, lengths + 1, device=mask.device)).amax(1).tolist()
+            return torch.stack([F.pad(self._table(t), (0, 0, 0, lengths - t)) for t in ends])
+        if self.over == "batch":
+            return torch.cat([self._table(max(lengths))[:t] for t in lengths])
         return torch.cat([self._table(t) for t in lengths])
 
     def _table(self, t: int) -> Tensor:

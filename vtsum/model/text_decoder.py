@@ -25,6 +25,11 @@ class TextBatch:
     attention_mask: Tensor
     targets: Tensor
 
+    @property
+    def words(self) -> Tensor:
+        """How many tokens carry a loss; the first is given, never predicted."""
+        return (self.targets[:, 1:] != IGNORED).sum()
+
 
 def _use_encoder_mask(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     kwargs["encoder_attention_mask"] = kwargs.get("attention_mask")
@@ -117,8 +122,11 @@ class TextDecoder(nn.Module):
         """Tokens before the first word of the sentence: [DEC] and the prompt."""
         return len(self.tokenizer(self.prompt).input_ids) - 1
 
-    def forward(self, frames: Tensor, frame_mask: Tensor, text: TextBatch) -> tuple[Tensor, Tensor]:
-        """frames [B, T, C], frame_mask [B, T] -> (loss, logits [B, L, V])."""
+    def forward(
+        self, frames: Tensor, frame_mask: Tensor, text: TextBatch, words: float | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """frames [B, T, C], frame_mask [B, T] -> (loss, logits [B, L, V]): the mean over the text's words; `words`:
+        their number, where it is not that of the text's own."""
         logits = self.lm(
             input_ids=text.input_ids,
             attention_mask=text.attention_mask,
@@ -127,13 +135,14 @@ class TextDecoder(nn.Module):
             use_cache=False,
             return_dict=True,
         ).logits
-        loss = F.cross_entropy(
+        total = F.cross_entropy(
             logits[:, :-1].flatten(0, 1).float(),
             text.targets[:, 1:].flatten(),
             ignore_index=IGNORED,
             label_smoothing=self.label_smoothing,
+            reduction="sum",
         )
-        return loss, logits
+        return total / (text.words.clamp_min(1) if words is None else words), logits
 
     @torch.no_grad()
     def generate(

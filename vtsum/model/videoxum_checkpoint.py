@@ -46,6 +46,8 @@ PARTS = {
     "boundary_head": "the boundary head",
     "text_decoder": "the text decoder",
 }
+TT_FILE = "vtsum_tt"
+"""The published TT model was trained with a local attention and is evaluated without it: its file may hold one."""
 TEXT_POSITIONS = "text_decoder.bert.embeddings.position_embeddings.weight"
 HEAD_DIM = 64
 
@@ -69,7 +71,10 @@ class LoadReport:
             f"freshly initialised, for the checkpoint has no weights of it: {part} ({n})" for part, n in parts.items()
         ]
         groups = Counter(name.split(".")[0] for name in self.unexpected)
-        hints = {"visual_encoder": "; load_frame_encoder reads it from the same file"}
+        hints = {
+            "visual_encoder": "; load_frame_encoder reads it from the same file",
+            "local_atten_head": "; the TT model has none, kernel_size=5 reads them",
+        }
         out += [f"not used: {name} ({n} weights{hints.get(name, '')})" for name, n in groups.items()]
         return "\n".join(out + self.started)
 
@@ -163,7 +168,8 @@ def configure(
     if kernel_size == "auto":
         trained_without = any(name.startswith("tt.") for name in state)
         has = any(name.startswith("local_atten_head.") for name in state)
-        kernel_size = None if trained_without and not has else VTSumConfig.kernel_size
+        without = (trained_without and not has) or Path(path).stem == TT_FILE
+        kernel_size = None if without else VTSumConfig.kernel_size
     elif isinstance(kernel_size, str):
         raise VTSumError(f'from_videoxum: kernel_size must be an odd number, None or "auto", got {kernel_size!r}')
     found |= {"kernel_size": kernel_size, "num_heads": _heads("num_heads", num_heads, found["width"])}
@@ -206,14 +212,16 @@ def from_videoxum(
     """A model from vtsum_tt.pth, vtsum_tt_ca.pth, BLIP's model_base*.pth, or the memory extension's checkpoint.
 
     Sizes are read from the weights. Of BLIP's own checkpoints the text decoder is taken, and the position embeddings
-    start as a copy of its, as in VideoXum's training. What the checkpoint lacks is freshly initialised; what was
-    missing and what was not used is logged, and kept in `model.loading`.
+    start as a copy of its; with position_start="normal" from N(0, 1), as they did for VideoXum, whose code copies them
+    only where the checkpoint's path has "pretrained" in it, and its released path has not. What the checkpoint lacks is
+    freshly initialised; what was missing and what was not used is logged, and kept in `model.loading`.
 
     Args:
         kind: what is made; `VTSum.from_videoxum` hands itself over, so that this module need not know it.
         tokenizer: as `load_tokenizer` takes it: BERT's uncased word list, for the published weights.
         kernel_size: window of the local attention, or None to leave it out; "auto": 5, except for a checkpoint that was
-            trained without it.
+            trained without it, and for a file named vtsum_tt.pth: the TT model, which the released code evaluates
+            without the local attention that its command trains.
         text_num_heads, num_heads: of the text decoder and of the other attentions; None: the width / 64.
         config: other fields of VTSumConfig; `memory_slots` is 0 and `max_text_length` 128, the original's, unless
             given. `text` takes a dict of fields of TextConfig.
@@ -238,7 +246,9 @@ def from_videoxum(
     own = model.state_dict()
     report = LoadReport()
     if "position_embeddings.weight" not in state:
-        if state[TEXT_POSITIONS].shape == own["position_embeddings.weight"].shape:
+        if made.position_start == "normal":
+            report.started.append("the position embeddings start from N(0, 1)")
+        elif state[TEXT_POSITIONS].shape == own["position_embeddings.weight"].shape:
             state["position_embeddings.weight"] = state[TEXT_POSITIONS]
             report.started.append("the position embeddings start as a copy of the text decoder's")
         else:

@@ -51,6 +51,14 @@ class VTSumOutput(NamedTuple):
     loss_boundary: Tensor | None = None
 
 
+class LossCounts(NamedTuple):
+    """What the losses of a forward pass are divided by: real frames that somebody annotated, and words (tokens that
+    carry a loss)."""
+
+    frames: float
+    words: float
+
+
 class VTSum(nn.Module):
     """The cross-modal summarizer on frame embeddings.
 
@@ -63,7 +71,9 @@ class VTSum(nn.Module):
         super().__init__()
         self.config = config
         dim = config.width
-        self.position_embeddings = PositionEmbedding(config.max_positions, dim)
+        self.position_embeddings = PositionEmbedding(
+            config.max_positions, dim, config.position_start, config.positions_over
+        )
         self.drop = nn.Dropout(config.dropout)
         self.temporal = TemporalTransformer(
             dim,
@@ -151,7 +161,7 @@ class VTSum(nn.Module):
         x = video_embeddings
         if self.memory is not None and self.config.memory_position == "before":
             x = read_bank(self.memory, x, mask)
-        position = self.position_embeddings(x.shape[1] if lengths is None else lengths)
+        position = self.position_embeddings(x.shape[1] if lengths is None else lengths, mask)
         x = self.temporal(self.drop(x + position), mask, cu_seqlens) + position
         if self.memory is not None and self.config.memory_position == "after":
             x = read_bank(self.memory, x, mask)
@@ -217,11 +227,9 @@ class VTSum(nn.Module):
         *,
         cu_seqlens: Tensor | None = None,
         max_text_length: int | None = None,
+        counts: LossCounts | None = None,
     ) -> VTSumOutput:
         """Losses where labels are given.
-
-        Above config.max_positions frames the table of positions is stretched: over the batch's length where videos are
-        padded, as VideoXum's code does, and over each video's own where they are packed.
 
         Args:
             video_embeddings: [B, T, C]; packed [total, C], one video after the other.
@@ -230,6 +238,8 @@ class VTSum(nn.Module):
             tsum_labels: B sentences, or their ids [B, L] as the tokenizer gives them, the prompt included.
             cu_seqlens: int [B + 1], where each packed video starts and the last one ends.
             max_text_length: of sentences, in ids; None takes the configuration's.
+            counts: what the losses are divided by; None: this batch's own `loss_counts`. Where a step has several
+                passes, each gets a pass's share of the whole step's: the mean of their losses is then the step's.
         Raises:
             VTSumError: shapes that do not fit.
         """
@@ -240,11 +250,12 @@ class VTSum(nn.Module):
         if self.boundary_head is not None:
             boundary_logits = self.boundary_logits(video_embeddings, frames, video_mask, cu_seqlens)
         if vsum_labels is not None:
-            loss_vsum = self.video_loss(saliency_logits, video_mask, vsum_labels)
+            frames_counted = None if counts is None else counts.frames
+            loss_vsum = self.video_loss(saliency_logits, video_mask, vsum_labels, frames_counted)
             losses.append(self.config.lambda_vsum * loss_vsum)
             if boundary_logits is not None:
                 wanted = boundary_targets(vsum_labels.float(), video_mask, cu_seqlens)
-                loss_boundary = boundary_loss(boundary_logits, wanted, video_mask)
+                loss_boundary = boundary_loss(boundary_logits, wanted, video_mask, frames_counted)
                 losses.append(self.config.lambda_boundary * loss_boundary)
         if tsum_labels is not None:
             if self.text_decoder is None:
@@ -253,7 +264,7 @@ class VTSum(nn.Module):
             if len(tsum_labels) != len(padded):
                 raise VTSumError(f"VTSum: tsum_labels must hold {len(padded)} sentences, got {len(tsum_labels)}")
             text = self.text_decoder.batch(tsum_labels, max_text_length or self.config.max_text_length, frames.device)
-            loss_tsum, text_logits = self.text_decoder(padded, mask, text)
+            loss_tsum, text_logits = self.text_decoder(padded, mask, text, None if counts is None else counts.words)
             losses.append(self.config.lambda_tsum * loss_tsum)
             targets = text.targets
         if losses and self.config.lambda_balance and self.config.memory_slots and torch.is_grad_enabled():
@@ -282,14 +293,32 @@ class VTSum(nn.Module):
             mask = pad_sequence([v.new_ones(len(v)) for v in videos], batch_first=True)
         return frames, frames.new_ones(frames.shape[:2]) if mask is None else mask
 
-    def video_loss(self, logits: Tensor, mask: Tensor | None, labels: Tensor) -> Tensor:
-        """The saliency's loss against each annotator, as VideoXum's code has it.
+    def loss_counts(
+        self,
+        video_mask: Tensor | None = None,
+        vsum_labels: Tensor | None = None,
+        tsum_labels: list[str] | Tensor | None = None,
+        max_text_length: int | None = None,
+    ) -> LossCounts:
+        """The annotated frames and the words of a batch, whose arguments are those of `forward`."""
+        frames = words = 0
+        if vsum_labels is not None:
+            every = vsum_labels[..., 0, :].numel()
+            frames = every if video_mask is None else int(video_mask.sum())
+        if tsum_labels is not None and self.text_decoder is not None:
+            longest = max_text_length or self.config.max_text_length
+            words = int(self.text_decoder.batch(tsum_labels, longest, torch.device("cpu")).words)
+        return LossCounts(frames, words)
 
-        cross_entropy: binary cross entropy, the mean over B * A * T; padded frames count 0 in the sum and 1 each in the
-        number. l2: (probability - label) squared, the mean over real frames and annotators.
+    def video_loss(self, logits: Tensor, mask: Tensor | None, labels: Tensor, frames: float | None = None) -> Tensor:
+        """The saliency's loss against each annotator: the mean over real frames and annotators.
+
+        cross_entropy: binary cross entropy with logits. l2: (probability - label) squared. As VideoXum's code has them,
+        but that there (loss_mean "released") padded frames count 1 each in cross entropy's number, and 0 in its sum.
 
         Args:
             logits: [B, T], mask [B, T] or None, labels [B, A, T]; packed [total], None, [A, total].
+            frames: their number, where it is not that of the logits' real ones (`LossCounts`).
         """
         if labels.ndim != logits.ndim + 1 or (*labels.shape[:-2], labels.shape[-1]) != logits.shape:
             expected = "[B, A, T]" if logits.ndim == 2 else "[A, total]"
@@ -303,8 +332,15 @@ class VTSum(nn.Module):
         logits = logits.to(dtype).unsqueeze(-2).expand_as(labels)
         counted = torch.ones_like(labels) if mask is None else mask.to(dtype).unsqueeze(-2).expand_as(labels)
         if self.config.loss_type == "l2":
-            return ((logits.sigmoid() - labels) * counted).square().sum() / counted.sum().clamp_min(1)
-        return F.binary_cross_entropy_with_logits(logits, labels, weight=counted)
+            each = (logits.sigmoid() - labels).square()
+        else:
+            each = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+        total = (each * counted).sum()
+        if frames is not None:
+            return total / (frames * labels.shape[-2])
+        if self.config.loss_mean == "released" and self.config.loss_type == "cross_entropy":
+            return total / labels.numel()
+        return total / counted.sum().clamp_min(1)
 
     @torch.no_grad()
     def generate(

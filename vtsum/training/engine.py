@@ -2,7 +2,9 @@
 shards.py imports deepspeed.
 
 Both take the gradient of the mean of the losses of a step's forward passes, over all ranks, as DistributedDataParallel
-does in the original. A pass's own losses are means over what is in it; see `StepSampler` for which videos share one.
+does in the original. What the losses of a pass are divided by is its share of the step's frames and words, so that this
+mean is the loss of the step's videos, whichever of them share a pass; with model.loss_mean "released", and for the
+memory's balance loss and a loss of the user's own, a pass's own mean. See `StepSampler` for which videos share one.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from vtsum.errors import VTSumError
 from vtsum.files import check_no_links
 from vtsum.model.files import read_pt
 from vtsum.model.pretrained import first_line
-from vtsum.model.vtsum import VTSum, VTSumOutput
+from vtsum.model.vtsum import LossCounts, VTSum, VTSumOutput
 from vtsum.processes import Place
 from vtsum.training import shards
 from vtsum.training.settings import TrainSettings
@@ -87,6 +89,23 @@ def _add(sums: Tensor, losses: Sequence[Tensor | None]) -> None:
             sums[i] += value.detach().double()
 
 
+def _counts(model: VTSum, batches: Sequence[Batch]) -> list[float]:
+    """Annotated frames and words of all the passes."""
+    frames = words = 0.0
+    for batch in batches:
+        inputs = batch.model_inputs()
+        own = model.loss_counts(inputs.get("video_mask"), inputs.get("vsum_labels"), inputs["tsum_labels"])
+        frames, words = frames + own.frames, words + own.words
+    return [frames, words]
+
+
+def _share(counts: Sequence[float], passes: int) -> LossCounts:
+    """A pass's share of a step's counts: the mean of the passes' losses is then the loss of all their videos at once,
+    however they are dealt out."""
+    frames, words = (max(1.0, count) / passes for count in counts)
+    return LossCounts(frames, words)
+
+
 class PlainEngine:
     """PyTorch's AdamW in this process; on a GPU where there is one. bf16: autocast over float32 weights."""
 
@@ -101,9 +120,11 @@ class PlainEngine:
     def step(self, batches: Sequence[Batch], rate: float, flags: Sequence[float] = ()) -> StepResult:
         losses = torch.zeros(LOSSES, dtype=torch.float64, device=self.device)
         self.optimizer.zero_grad(set_to_none=True)
+        own = self.model.config.loss_mean == "released"
+        counts = None if own else _share(_counts(self.model, batches), len(batches))
         for batch in batches:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bf16):
-                out = self.model(**batch.to(self.device).model_inputs())
+                out = self.model(**batch.to(self.device).model_inputs(), counts=counts)
             (out.loss / self.accumulation).backward()
             _add(losses, _losses(out))
         clip = self.settings.gradient_clipping
@@ -222,8 +243,14 @@ class DeepSpeedEngine:
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
         norm: Any = None
+        counts = None
+        if self.model.config.loss_mean != "released":
+            step = torch.tensor(_counts(self.model, batches), dtype=torch.float64, device=self.device)
+            torch.distributed.all_reduce(step)
+            counts = _share(step.tolist(), len(batches) * self.place.ranks)
+        dtype = torch.bfloat16 if self.bf16 else None
         for i, batch in enumerate(batches):
-            out = self.engine(**batch.to(self.device, torch.bfloat16 if self.bf16 else None).model_inputs())
+            out = self.engine(**batch.to(self.device, dtype).model_inputs(), counts=counts)
             self.engine.backward(out[0])  # divides by the number of passes
             _add(sums, out)
             if self.stage == 0 and i == len(batches) - 1:

@@ -28,7 +28,7 @@ def spread(global_batch: int, batch_size: int, ranks: int) -> Layout:
     """Spread the same steps over another number of ranks.
 
     Forward passes of `batch_size` videos are kept where their number divides by the ranks (fewer ranks then accumulate
-    more), because the losses of a pass depend on which videos share it: the padding, and the number of words. Else the
+    more), because dropout, and with loss_mean "released" the losses, depend on which videos share a pass. Else the
     passes become smaller, by as little as will do.
 
     Raises:

@@ -19,8 +19,8 @@ from vtsum.training.settings import Given, build
 
 HEAD_SIZE = 64
 # What may differ from a pretrained folder's own configuration without changing its weights.
-_FREE = {"dropout", "loss_type", "label_smoothing", "max_text_length", "temporal_window"}
-_FREE |= {"lambda_vsum", "lambda_tsum", "lambda_boundary"}
+_FREE = {"dropout", "loss_type", "loss_mean", "label_smoothing", "max_text_length", "temporal_window"}
+_FREE |= {"lambda_vsum", "lambda_tsum", "lambda_boundary", "positions_over"}
 _FREE_TEXT = {"dropout", "prompt"}
 
 

@@ -132,9 +132,10 @@ class _Run:
             self.engine.load(found.folder)
             self.say(f"going on after step {done}, from {found.folder}")
             if layout.micro_batch != settings.batch_size:
+                by = ": losses differ slightly, since padding is counted within a pass"
                 self.say(
                     f"{place.ranks} ranks share {full} videos a step as {layout.micro_batch} a forward pass, not "
-                    f"{settings.batch_size}: losses differ slightly, since padding is counted within a pass"
+                    f"{settings.batch_size}{by if settings.model.loss_mean == 'released' else ''}"
                 )
         self._start_folder(done if found is not None else None)
         checkpoints.seed_everything(settings.seed, place.rank, done)

@@ -109,7 +109,7 @@ for _prefix in (NAME, f"{NAME}_triton", f"{NAME}_blockwise"):
         library.refuse_double_backward(NAME),
         vmap=mapped(4),
     )
-#: On CUDA: which of the compiled kernels serve such a call, in words. need_lse: the backward pass is handed out and lse.
+#: On CUDA: which of the compiled kernels serve such a call, in words. need_lse: backward is handed out and lse.
 library.LIB.define(f"{NAME}_form({_INPUTS}, {_OPTIONS}, bool need_lse) -> str")
 for _pass, _function in (("fwd", "forward"), ("bwd", "backward")):
     library.implement_in_triton(f"{NAME}_triton_{_pass}", f"{__package__}.triton", _function)

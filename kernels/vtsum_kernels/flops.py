@@ -107,10 +107,13 @@ FORMULAS: dict[str, Callable[..., int]] = {
     "memory_layer_fwd": _layer,
     "memory_layer_bwd": _layer_backward,
 }
-for _suffix in ("", "_triton"):
+for _suffix in ("", "_triton", "_blockwise"):
     FORMULAS |= {
         f"sliding_window_attention{_suffix}_fwd": _window(2, 0),
         f"sliding_window_attention{_suffix}_bwd": _window(5, 1),
+    }
+for _suffix in ("", "_triton"):
+    FORMULAS |= {
         f"memory_weights{_suffix}_fwd": _read(0, 1, 0),
         f"memory_weights{_suffix}_bwd": _read(4, 2, 0),
         f"memory_flash{_suffix}_fwd": _read(0, 1, 1),

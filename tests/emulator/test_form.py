@@ -21,5 +21,5 @@ import torch
 def test_form(emulated: Any, dtype: torch.dtype, dim: int, window: tuple[int, int], shift: bool, words: str) -> None:
     q = torch.randn(1, 2, 100, dim).to(dtype)
     wide = sum(window) + 1 > 33
-    options = (*window, 1, shift, 0.5, 0.0, wide)
+    options = (*window, 1, shift, 0.5, 0.0, 0, wide)
     assert emulated.sliding_window_attention_form(q, q, q, None, None, None, None, *options) == words

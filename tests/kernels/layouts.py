@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-WINDOW = (1, 1, 1, False, 0.5, 0.0)
+WINDOW = (1, 1, 1, False, 0.5, 0.0, 0)
 
 
 def randoms(*shapes: tuple[int, ...], dtype: torch.dtype = torch.float32) -> list[Tensor]:

@@ -64,7 +64,7 @@ def test_opcheck_and_one_graph(small_blocks: None) -> None:
     q, k, v = (torch.randn(1, heads, 40, 8, requires_grad=True) for heads in (4, 2, 2))
     ends, bias = torch.tensor([0, 25, 40], dtype=torch.int32), torch.randn(4, 19, requires_grad=True)
     extras = (torch.rand(1, 40) > 0.3, ends, bias, torch.tensor([7]))
-    options = (6, 3, 1, True, 0.25, 0.3)
+    options = (6, 3, 1, True, 0.25, 0.3, 0)
     ops = torch.ops.vtsum_kernels
     torch.library.opcheck(ops.sliding_window_attention_blockwise_fwd, (q, k, v, *extras, *options, True))
     still = [x.detach() for x in (torch.randn(1, 4, 40, 8), q, k, v)]

@@ -47,7 +47,7 @@ def test_compiles_for_rows_that_are_not_dense(cpp: None, compiled_anew: None, di
 def test_opcheck_over_layouts(cpp: None, layout: tuple[int, int]) -> None:
     torch.use_deterministic_algorithms(False)  # opcheck compares with its own empty tensors: no poison there
     q, k, v = (torch.randn(3, 2, 4, 5).transpose(*layout).requires_grad_() for _ in range(3))
-    options = (1, 1, 1, False, 0.5, 0.0)
+    options = (1, 1, 1, False, 0.5, 0.0, 0)
     torch.library.opcheck(torch.ops.vtsum_kernels.sliding_window_attention_fwd, (q, k, v, *[None] * 4, *options, True))
     x, keys, values = (torch.randn(2, 3, 2, 4), torch.randn(2, 2, 4, 5), torch.randn(2, 2, 5, 4))
     laid_out = (x.transpose(2, 3).contiguous().transpose(2, 3), keys.transpose(2, 3), values)

@@ -109,7 +109,7 @@ def test_many_short_sequences_with_a_long_dilation(cpp: None) -> None:
     q = torch.randn(1, 1, 20_000, 8)
     begin = time.perf_counter()
     out = torch.ops.vtsum_kernels.sliding_window_attention_fwd(
-        q, q, q, None, ends, None, None, 2, 2, 20_000, False, 1.0, 0.0, False
+        q, q, q, None, ends, None, None, 2, 2, 20_000, False, 1.0, 0.0, 0, False
     )[0]
     assert time.perf_counter() - begin < 1
     assert torch.equal(out, q)

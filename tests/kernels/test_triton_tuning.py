@@ -113,7 +113,7 @@ class Recorder:
 
 def launcher(device: str) -> sliding.Launcher:
     q = torch.zeros(1, 1, 40, 16)
-    call = sliding.Launcher(q, q, None, None, None, None, (2, 2, 1, False), 1.0, 0.0)
+    call = sliding.Launcher(q, q, None, None, None, None, (2, 2, 1, False), 1.0, 0.0, 0)
     call.device = torch.device(device)
     return call
 

@@ -104,12 +104,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(
 std::string form(
     Tensor q, Tensor k, Tensor v, std::optional<Tensor> mask, std::optional<Tensor> cu_seqlens,
     std::optional<Tensor> bias, std::optional<Tensor> seed, int64_t left, int64_t right, int64_t dilation, bool shift,
-    double scale, double dropout_p, bool need_lse) {
+    double scale, double dropout_p, int64_t row_offset, bool need_lse) {
     constexpr const char *op = "sliding_window_attention_form";
     const DeviceGuard guard(q.get_device_index());
     q = with_dense_rows(q), k = with_dense_rows(k), v = with_dense_rows(v);
     cu_seqlens = contiguous(cu_seqlens), bias = contiguous(bias);
-    auto p = checked(op, q, k, v, {mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p});
+    auto p = checked(
+        op, q, k, v, {mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p, row_offset});
     const Tensor out = torch::stable::empty_like(q), lse = empty_lse(q, need_lse);
     const Tensor dk = empty_key_gradient(q, k), dv = empty_key_gradient(q, v);
     p.bounds = p.cu_seqlens;  // there as the bounds will be

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import checks
-from ..tensors import acc_dtype
+from ..tensors import acc_dtype, readable
 
 Keys = Tensor | tuple[Tensor, Tensor]
 
@@ -42,7 +42,7 @@ def hidden(bias: Tensor | None, *tables: Tensor) -> list[Tensor]:
     if bias is None:
         return list(tables)
     dead = (bias == -torch.inf)[..., None]
-    if dead.device.type == "cpu" and not torch.compiler.is_compiling() and not dead.any():
+    if dead.device.type == "cpu" and readable(dead) and not dead.any():
         return list(tables)
     return [table.masked_fill(dead, 0.0) for table in tables]
 

@@ -29,7 +29,8 @@ struct dropout {
         below = drop_below, head = static_cast<uint32_t>(head_of_all), offset = row_offset;
     }
     __device__ bool keeps(int row, int key) const {
-        return philox(key0, key1, offset + static_cast<uint32_t>(row), offset + static_cast<uint32_t>(key), head) >= below;
+        return philox(key0, key1, offset + static_cast<uint32_t>(row), offset + static_cast<uint32_t>(key), head) >=
+               below;
     }
 };
 

@@ -28,8 +28,8 @@ enum vts_border : int32_t {
 // holds every dilation-th frame of the sequence that can be reached from i.
 //
 // Dropout: the weight of key j in row i is kept where word 0 of Philox4x32-10, key = the two halves of *seed (low half
-// first), counter = (row_offset + i, row_offset + j, b * H + h, 0), is at least drop_below; what is kept is multiplied by
-// keep_scale. row_offset is the number of frame 0 in a sequence of which these frames are a part.
+// first), counter = (row_offset + i, row_offset + j, b * H + h, 0), is at least drop_below; what is kept is multiplied
+// by keep_scale. row_offset is the number of frame 0 in a sequence of which these frames are a part.
 struct vts_sliding_window_attention_params {
     vts_bhtd q, k, v;
     vts_bhtd out;         // forward: written; backward: read by kernels that need it, else null

@@ -36,7 +36,8 @@ std::tuple<Tensor, Tensor> forward(
         {{"k", k}, {"v", v}, {"mask", mask}, {"cu_seqlens", cu_seqlens}, {"bias", bias}, {"seed", seed}});
     const DeviceGuard guard(q.get_device_index());
     q = with_dense_rows(q), k = with_dense_rows(k), v = with_dense_rows(v);
-    auto p = checked(fwd_name, q, k, v, {mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p, row_offset});
+    auto p = checked(
+        fwd_name, q, k, v, {mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p, row_offset});
     const Tensor bounds = bounds_of(fwd_name, q, p);
     Tensor out = torch::stable::empty_like(q);
     Tensor lse = empty_lse(q, need_lse);
@@ -65,7 +66,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(
          {"lse", lse}});
     const DeviceGuard guard(q.get_device_index());
     q = with_dense_rows(q), k = with_dense_rows(k), v = with_dense_rows(v), dout = with_dense_rows(dout);
-    auto p = checked(bwd_name, q, k, v, {mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p, row_offset});
+    auto p = checked(
+        bwd_name, q, k, v, {mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p, row_offset});
     STD_TORCH_CHECK(
         same_shape(dout, q) && dout.scalar_type() == q.scalar_type(), bwd_name,
         ": dout must be of q's shape and dtype");

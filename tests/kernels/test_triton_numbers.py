@@ -277,7 +277,7 @@ def test_where_sequences_begin_and_end() -> None:
     assert torch.equal(bounds, expected)
     assert torch.equal(sliding.sequence_bounds(ends[:1].to(DEVICE), 3).cpu(), torch.zeros(2, 3, dtype=torch.int32))
     x = torch.randn(1, 1, 10, 8, device=DEVICE)
-    out, lse = sliding.forward(x, x, x, None, ends[:4].to(DEVICE), None, None, 2, 2, 1, False, 1.0, 0.0, True)
+    out, lse = sliding.forward(x, x, x, None, ends[:4].to(DEVICE), None, None, 2, 2, 1, False, 1.0, 0.0, 0, True)
     assert (lse[0, 0] == -torch.inf).tolist() == [True] * 2 + [False] * 3 + [True] * 5
     assert (out[0, 0, 5:] == 0).all()
 

@@ -134,6 +134,8 @@ def flash_attn_with_kvcache(
         rows = torch.arange(batch, device=q.device)
     else:
         checks.is_tensor(_OP, "cache_batch_idx", cache_batch_idx)
+        if cache_batch_idx.dtype not in (torch.int32, torch.int64):
+            checks.fail(_OP, "cache_batch_idx", "int32 or int64", cache_batch_idx.dtype, TypeError)
         checks.has_shape(_OP, "cache_batch_idx", cache_batch_idx, (batch,), "[B]")
         rows = cache_batch_idx.long()
     if cache_seqlens is None and k is not None:
@@ -172,13 +174,12 @@ def flash_attn_with_kvcache(
         seen = frames >= (pad if isinstance(pad, int) else pad[:, None])
         valid = seen if valid is None else valid & seen
     q, keys, values = (x.transpose(1, 2) for x in (q, keys, values))
-    offset = keys.shape[2] - queries
     found = aligned_attention(
         q,
         keys,
         values,
         window,
-        offset=offset,
+        offset=keys.shape[2] - queries,
         key_padding_mask=valid,
         scale=softmax_scale,
         return_lse=return_softmax_lse,

@@ -161,6 +161,7 @@ ONE = torch.zeros(1)
             ValueError,
             "k_cache must be of q's B = 2 entries where cache_batch_idx is None, got 1",
         ),
+        ({"cache_batch_idx": ONE}, TypeError, "cache_batch_idx must be int32 or int64, got torch.float32"),
         ({"cache_batch_idx": torch.tensor([0])}, ValueError, r"cache_batch_idx must be of shape \[B\] = \[2\]"),
     ],
 )

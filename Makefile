@@ -39,6 +39,9 @@ demo: .venv/.stamp-demo  ## Summarise VIDEO=path, or else the short film that co
 	  target=$$(cd -- "$$target" && pwd); \
 	  printf '\nThe summary:  %s\nThe page:     %s\n' "$$target/summary.mp4" "$$target/report.html"
 
+# Hundreds of processes import the same code: it is kept compiled, also where the environment would not have that.
+test test-slow: export PYTHONDONTWRITEBYTECODE :=
+
 test: .venv/.stamp-test  ## Run the tests (TESTS=path for a part of them, JOBS=n processes)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 --dist worksteal -m "not slow" -ra $(TESTS)
 

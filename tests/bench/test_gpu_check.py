@@ -147,7 +147,7 @@ def test_a_part_that_breaks_is_a_line_and_the_rest_goes_on(
 def test_a_part_that_outlives_its_time_is_ended_with_all_it_started(
     parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    status, lines = check(monkeypatch, tmp_path / "out", "hangs", "good", minutes=0.3)
+    status, lines = check(monkeypatch, tmp_path / "out", "hangs", "good", minutes=0.15)
     assert status == 1
     assert [line.result for line in lines["hangs"]] == ["ok", "failed"]
     assert re.fullmatch(r"ended after \d s, all the time it had", lines["hangs"][1].detail)

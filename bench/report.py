@@ -26,6 +26,7 @@ from bench.summary.tables import (
     frame_sampling,
     memory_liveness,
     pipeline,
+    protocols,
     speech,
     summary_refinement,
     training_step,
@@ -34,6 +35,7 @@ from bench.summary.tables import (
 README = record.ROOT / "README.md"
 SUMMARY = (
     pipeline,
+    protocols,
     memory_liveness,
     ablation,
     event_segmentation,

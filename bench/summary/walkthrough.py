@@ -4,7 +4,8 @@
 
 Every line between the README's `walkthrough` marks is run as it stands, in a folder of its own; the first training is
 stopped by SIGTERM after `--stop-after` seconds, as a reader may, and the next line resumes it. One JSON line goes to
-results/walkthrough.jsonl, and the two evaluations to results/synthetic_*.json, where the README's table comes from.
+results/walkthrough.jsonl, the two evaluations go to results/synthetic_*.json, where the README's table comes from, and
+what each protocol makes of them to results/protocols.jsonl.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from pathlib import Path
 
 from bench.kit.command import keep, parser
 from bench.kit.record import ROOT, machine
+from bench.summary.protocols import compare
+from vtsum.evaluation.videoxum_file import read_evaluation
 
 STOPPED = 128 + signal.SIGTERM
 LONGEST = 1200.0  # seconds for a line; the slowest takes a tenth of it
@@ -96,8 +99,11 @@ def main() -> None:
             return began[-1] - began[0] >= options.stop_after and metrics.exists()
 
         taken = follow(folder, stop, {}, {})
-        for model in ("memory", "tt_ca"):
-            shutil.copyfile(folder / "runs" / f"{model}.json", options.results.parent / f"synthetic_{model}.json")
+        evaluations = {model: folder / "runs" / f"{model}.json" for model in ("tt_ca", "memory")}
+        for model, path in evaluations.items():
+            shutil.copyfile(path, options.results.parent / f"synthetic_{model}.json")
+        compared = compare(folder / "corpus", [read_evaluation(path) for path in evaluations.values()])
+        keep(options.results.with_name("protocols.jsonl"), {"op": "protocols", **facts}, [compared])
     commands = [" ".join(words[: 3 if words[1] == "data" else 2]) for words in readme_lines()]
     lines_s = [[command, round(seconds, 1)] for command, seconds in zip(commands, taken, strict=True)]
     line = {"stop_after_s": options.stop_after, "lines_s": lines_s, "total_s": round(sum(taken), 1)}

@@ -183,20 +183,20 @@ def test_other_ways_to_compute_stay_near(data, tmp_path):
         return [line["loss_tsum"] for line in measures(tmp_path / name)]
 
     plain = losses("plain")
-    # Without padding its share of the video loss differs, but the sentences' first one does not.
-    for flag, first, others in (("packed", 1e-6, 2e-2), ("gradient_checkpointing", 1e-6, 1e-6), ("bf16", 1e-2, 2e-2)):
+    for flag, first, others in (("packed", 1e-6, 1e-5), ("gradient_checkpointing", 1e-6, 1e-6), ("bf16", 1e-2, 2e-2)):
         found = losses(flag, f"--{flag}")
         assert found == pytest.approx(plain, rel=others), flag
         assert found[0] == pytest.approx(plain[0], rel=first), flag
 
 
-def test_accumulation_takes_the_mean_of_its_passes(data, tmp_path):
-    """Two passes of two videos: the loss of a step is the mean of theirs."""
+def test_accumulation_takes_the_mean_of_its_passes_as_released(data, tmp_path):
+    """Two passes of two videos: the released loss of a step is the mean of theirs."""
     run = tmp_path / "run"
     still = ["--gradient_accumulation_steps", "2", "--batch_size", "2", "--model.text.dropout", "0"]
+    still += ["--model.loss_mean", "released"]
     assert main(words(data, run, *still)) == 0
     single = tmp_path / "single"
-    tiny = ["--batch_size", "2", "--init_lr", "1e-12", "--model.text.dropout", "0", "--max_epoch", "1"]
+    tiny = ["--batch_size", "2", "--init_lr", "1e-12", "--max_epoch", "1", *still[4:]]
     assert main(words(data, single, *tiny)) == 0  # hardly moves: the first two steps see the start weights
     first, second = measures(single)[:2]
     assert measures(run)[0]["loss"] == pytest.approx((first["loss"] + second["loss"]) / 2, rel=1e-6)
@@ -226,6 +226,21 @@ def test_training_goes_on_from_a_model_folder(data, whole, tmp_path):
 def test_another_run_is_not_resumed(data, whole, more, message):
     with pytest.raises(VTSumError, match=message):
         main(words(data, whole, "--resume", *more))
+
+
+def test_what_a_checkpoint_does_not_know_yet_is_what_was_done_then(data, whole, tmp_path):
+    """Checkpoints from before `loss_mean` were trained on the released means; now another one is the default."""
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    for marker in run.glob(f"checkpoints/*/{checkpoints.MARKER}"):
+        facts = json.loads(marker.read_text())
+        for name in ("loss_mean", "positions_over", "position_start"):
+            del facts["settings"]["model"][name]
+        marker.write_text(json.dumps(facts))
+    with pytest.raises(VTSumError, match=r"model.loss_mean must be 'released' to resume .*, got 'valid'"):
+        main(words(data, run, "--resume"))
+    then = ["--model.loss_mean", "released", "--model.positions_over", "batch"]
+    assert main(words(data, run, "--resume", *then)) == 0
 
 
 def test_other_data_are_not_resumed(whole, tmp_path):

@@ -143,6 +143,20 @@ def test_the_published_configurations(name):
     assert (made.model.memory_slots > 0) == (name == "vtsum_memory")
 
 
+@pytest.mark.parametrize(
+    ("name", "rate", "weight", "window"), [("vtsum_tt_released", 1e-5, 10, None), ("vtsum_tt_ca_released", 2e-5, 15, 5)]
+)
+def test_the_released_configurations(name, rate, weight, window):
+    """The original's YAML, with what its README's command lines and its code say."""
+    made = settings(["--config", str(CONFIGS / f"{name}.yaml")])
+    model = made.model
+    assert (made.init_lr, made.min_lr, made.schedule, made.max_epoch) == (rate, 0, "cosine_epoch", 56)
+    assert (made.batch_size, made.weight_decay, made.gradient_clipping) == (16, 0.05, 0)
+    assert (model.lambda_vsum, model.lambda_tsum, model.kernel_size, model.memory_slots) == (weight, 1, window, 0)
+    assert (model.position_start, model.positions_over, model.loss_mean) == ("normal", "batch", "released")
+    assert (model.max_text_length, model.label_smoothing, model.text.prompt) == (128, 0.1, "a video of ")
+
+
 def complete(name: str, **changes: Any) -> dict[str, Any]:
     layout = Layout(4, 3, 2)
     return deepspeed_config.complete(

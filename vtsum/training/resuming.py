@@ -38,10 +38,6 @@ _MAY_CHANGE = {
     "gradient_checkpointing",
 }
 
-# Settings that came later than checkpoints in which they are missing, and had the effect of another value than what is
-# their default now.
-_BEFORE = {"model.loss_mean": "released", "model.positions_over": "batch"}
-
 
 def check_folder(run: Path, settings: TrainSettings) -> None:
     """Refuse an output folder in which a run would write or sweep over anything but an older part of its own."""
@@ -126,10 +122,13 @@ def check_resumable(found: Checkpoint, settings: TrainSettings, stage: int | Non
 
 def _compare_settings(found: Checkpoint, settings: TrainSettings) -> None:
     """Refuse to resume with settings that would make it another run."""
-    # Any other setting that the checkpoint does not know yet had its default's effect.
+    # A setting that the checkpoint does not know yet had its default's effect, but for those whose default changed what
+    # was done before there was a choice.
     try:
-        unknown = {name: default for name, _, default, _ in leaves()} | _BEFORE
-        before = {**unknown, **_flat(found.facts["settings"])}
+        known = _flat(found.facts["settings"])
+        unknown = {name: default for name, _, default, _ in leaves()}
+        unknown |= {"model.loss_mean": "released", "model.positions_over": "video" if known.get("packed") else "batch"}
+        before = {**unknown, **known}
     except RecursionError:
         raise VTSumError(
             f"train: settings in {found.folder} must be those of a run, got some nested without end"

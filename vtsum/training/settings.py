@@ -60,7 +60,7 @@ def _option(default: Any, text: str) -> Any:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """One training run. The defaults are those of the published TT+CA model, except for the paths."""
+    """One training run. The defaults are those of the paper's TT+CA model, except for the paths."""
 
     data: str | None = _option(None, "the corpus: a folder with anno/ and feat/blip/")
     ann_root: str | None = _option(None, "folder of the annotations, where it is not DATA/anno")

@@ -1,11 +1,7 @@
 """What VTSum raises by itself: the one exception that a user is meant to read, and the one that nobody is."""
 
-import errno
-
 from vtsum.shown import clean
 
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""How the system says that a disk, or a user's share of it, is full."""
 LONGEST = 2000
 """Characters of a message; what a stranger's file holds, and a message quotes, may be longer than anybody reads."""
 

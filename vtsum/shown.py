@@ -8,10 +8,14 @@ Source: Unicode Technical Report 36, "Unicode security considerations"; Boucher 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
 from typing import Any
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""How the system says that a disk, or a user's share of it, is full."""
 
 _BREAKS = "\x00-\x1f\x7f-\x9f\u2028\u2029"  # control characters, escape among them, and ends of lines
 _LONE = "\ud800-\udfff"  # bytes of a file name that are no UTF-8
@@ -69,8 +73,6 @@ def last_words(error: Exception) -> int:
     Raises:
         Exception: the error itself, where VTSUM_TRACEBACK is set.
     """
-    from vtsum.errors import FULL  # which needs `clean`
-
     if os.environ.get("VTSUM_TRACEBACK"):
         raise error
     if isinstance(error, OSError) and error.filename and error.strerror:

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from vtsum.errors import FULL, VTSumError
+from vtsum.errors import VTSumError
 from vtsum.files import AnyPath, check_inputs, plain, replace_folder, strangers
+from vtsum.shown import FULL
 
 # All that a finished output folder may hold; anything else in it belongs to the user and is never deleted.
 OURS = re.compile(r"summary\.(mp4|txt|json)|report\.html|keyframes/(shot_\d{4,}\.jpg)?")

@@ -24,11 +24,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from vtsum.errors import FULL, VTSumError
+from vtsum.errors import VTSumError
 from vtsum.files import check_no_links, plain, remove_folder, strangers
 from vtsum.model.files import read_pt
 from vtsum.model.pretrained import first_line
 from vtsum.reading import read_json
+from vtsum.shown import FULL
 
 FORMAT = "vtsum-checkpoint/1"
 MARKER = "complete.json"

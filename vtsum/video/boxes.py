@@ -52,7 +52,7 @@ def _moov(path: str | os.PathLike[str]) -> bytes:
     """The content of the first moov box, or nothing; the words of its tables mean nothing inside mdat."""
     for kind, at, length in _top(path):
         if kind == b"moov":
-            with contextlib.suppress(OSError), open(path, "rb") as file:
+            with contextlib.suppress(OSError, OverflowError, ValueError), open(path, "rb") as file:
                 left = os.fstat(file.fileno()).st_size - file.seek(at + 8)
                 return file.read(min(length - 8, left, _MOST_BYTES))  # `read` takes the memory first
     return b""

@@ -333,8 +333,8 @@ def test_other_folders_are_refused(tmp_path):
         ("feat/blip/v_val_00000.npz", r"v_val_00000\.npz must hold {'features': .*}, got .*; move it away"),
         ("feat/vt_clipscore/v_val_00000.npz", r"must hold an array 'vision', got features; move it away"),
         (
-            "feat/blip/v_val_00001.npz",
-            r"v_val_00001\.npz must hold {'features': .*}, got .* no regular file; move it away",
+            "feat/blip/v_test_00000.npz",
+            r"v_test_00000\.npz must hold {'features': .*}, got .* no regular file; move it away",
         ),
         ("clip/model.safetensors", r"clip must hold the corpus's own CLIP, got another one .*; move it away"),
         ("clip/notes.txt", r"clip must hold nothing but an older tiny CLIP: notes\.txt in it would be lost"),
@@ -349,7 +349,7 @@ def test_what_the_user_put_into_a_corpus_is_never_lost(corpus, tmp_path, monkeyp
     if path.is_dir():
         path.rename(tmp_path / "elsewhere")
         path.symlink_to(tmp_path / "elsewhere")
-    elif name == "feat/blip/v_val_00001.npz":
+    elif name == "feat/blip/v_test_00000.npz":
         path.unlink()
         os.mkfifo(path)
     elif name.endswith(".npz"):

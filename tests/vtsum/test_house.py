@@ -70,11 +70,11 @@ def set_up(calls: list[str]) -> list[str]:
 
 def test_demo_sets_up_once_and_says_where_the_summary_is(make, clone):
     output, calls = make("demo")
-    assert [re.search(r"torch|--editable|vtsum\[\w+\]|venv", call)[0] for call in set_up(calls)] == [
+    assert [re.search(r"torch|--editable|vtsum\[[\w,]+\]|venv", call)[0] for call in set_up(calls)] == [
         "venv",
         "torch",
         "--editable",
-        "vtsum[video]",
+        "vtsum[video,speech]",
     ]
     assert all("--constraint constraints.txt" in call for call in calls if " pip " in call)
     assert calls[-1] == "vtsum summarize vtsum/assets/film.mp4 -o out/film_summary --overwrite"

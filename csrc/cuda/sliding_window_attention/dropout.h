@@ -20,13 +20,14 @@ __device__ __forceinline__ uint32_t philox(uint32_t key0, uint32_t key1, uint32_
 
 // A head's dropout. The seed lies in the device's memory: read once a thread.
 struct dropout {
-    uint32_t key0 = 0, key1 = 0, below = 0, head = 0, offset = 0;
+    uint32_t key0 = 0, key1 = 0;
+    const uint32_t below, offset, head;  // set whatever the seed: a kernel's arguments take no registers
 
-    __device__ dropout(const int64_t *seed, uint32_t drop_below, int64_t head_of_all, uint32_t row_offset) {
+    __device__ dropout(const int64_t *seed, uint32_t drop_below, int64_t head_of_all, uint32_t row_offset)
+        : below(drop_below), offset(row_offset), head(static_cast<uint32_t>(head_of_all)) {
         if (seed == nullptr) return;
         const uint64_t key = static_cast<uint64_t>(*seed);
         key0 = static_cast<uint32_t>(key), key1 = static_cast<uint32_t>(key >> 32);
-        below = drop_below, head = static_cast<uint32_t>(head_of_all), offset = row_offset;
     }
     __device__ bool keeps(int row, int key) const {
         return philox(key0, key1, offset + static_cast<uint32_t>(row), offset + static_cast<uint32_t>(key), head) >=

@@ -13,7 +13,7 @@ from vtsum.errors import VTSumError
 
 def load_matplotlib() -> Any:
     """matplotlib, imported; a file `matplotlibrc` in the current folder, a stranger's run perhaps, is not read: its
-    settings have LaTeX run, and older versions evaluate expressions of Python in it.
+    settings may have LaTeX run.
 
     Raises:
         VTSumError: it is not installed.

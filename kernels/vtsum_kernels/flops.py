@@ -133,14 +133,19 @@ class _WhenImported(importlib.abc.MetaPathFinder):
     def find_spec(self, name: str, path: Any, target: Any = None) -> ModuleSpec | None:
         if name != _COUNTER:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        at = sys.meta_path.index(self)
+        del sys.meta_path[at]
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:  # it may have been asked for without being imported
+            sys.meta_path.insert(at, self)
         if spec is None or spec.loader is None:
             return spec
         run = spec.loader.exec_module
 
         def exec_module(module: Any) -> None:
             run(module)
+            sys.meta_path.remove(self)
             _hand_over(module)
 
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]

@@ -21,10 +21,11 @@ def _window(shape: tuple[int, ...], key_heads: int) -> dict[str, list[Any]]:
     keys = (shape[0], key_heads, *shape[2:])
     q, k, v, dout = randoms(shape, keys, keys, shape)
     options: list[Any] = [None, None, torch.randn(shape[1], 3), None]
-    return {
-        "sliding_window_attention_fwd": [q, k, v, *options, *WINDOW, True],
-        "sliding_window_attention_bwd": [dout, q, k, v, *options, None, None, None, *WINDOW],
-    }
+    calls = {}
+    for backend in ("", "_blockwise"):
+        calls[f"sliding_window_attention{backend}_fwd"] = [q, k, v, *options, *WINDOW, True]
+        calls[f"sliding_window_attention{backend}_bwd"] = [dout, q, k, v, *options, None, None, None, *WINDOW]
+    return calls
 
 
 def _whole_sequence(shape: tuple[int, ...]) -> dict[str, list[Any]]:

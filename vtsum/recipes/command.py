@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 from vtsum.errors import VTSumError
+from vtsum.shown import say
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:
@@ -25,10 +25,10 @@ def status(work: Callable[[], Any]) -> int:
     try:
         work()
     except (VTSumError, OSError) as error:
-        print(" ".join(str(error).split()), file=sys.stderr)
+        say(str(error))
         return 2
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        say("stopped")
         return 130
     finally:
         for number, handler in previous.items():

@@ -56,7 +56,7 @@ def build_document(
         warnings.insert(0, damage_warning(damaged))
     if len(clips) < len(plan.clips):
         warnings.append(f"{len(plan.clips) - len(clips)} chosen shots could not be decoded for the summary")
-    if said is not None and (said.source == "none" or settings["transcript"] is not None):
+    if said is not None and (not said.utterances or settings["transcript"] is not None):
         warnings += said.warnings
     heard_guess = said is not None and said.source in GUESSING
     guessed = {"seen": bool(model.text_is_guess), "heard": heard_guess, "measured": False}

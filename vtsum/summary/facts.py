@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 DARK, BRIGHT = 50.0, 190.0  # levels of 255 of the mean picture
 SILENT = 1e-3  # of full scale: the loudest tenth of a second of a stretch that is called silent
-EDGE = 0.25  # seconds
+EDGE = 0.25  # seconds near the ends of a stretch that are not listened to: sound seldom changes with the very picture
 STANDS_OUT = 1.5  # times the second: what is called the most lively or the loudest
 
 
@@ -79,10 +79,7 @@ def _stands_out(values: Sequence[float]) -> int | None:
 
 
 def _loudness(source: Path, spans: Sequence[tuple[float, float]]) -> list[float]:
-    """The loudest tenth of a second (root mean square, of full scale) of each stretch; 0 where no sound was decoded.
-
-    What lies near its ends is not listened to: sound seldom changes with the very picture.
-    """
+    """The loudest tenth of a second (root mean square, of full scale) of each stretch; 0 where no sound was decoded."""
     from vtsum.enhance.speech.sound import read_sound
 
     loudest = [0.0] * len(spans)

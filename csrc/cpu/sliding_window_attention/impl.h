@@ -288,8 +288,8 @@ struct worker {
                 if (careful) hide<A>(c, at, w, first_row, scored, visible, live, 0, dscores);
             };
             slopes(false);
-            if (!all_finite<A>(
-                    dscores, scored)) {  // what is odd anywhere in a row's sum of p dp is so in all its slopes
+            // What is odd anywhere in a row's sum of p dp is so in all its slopes, those of the first key too.
+            if (!all_finite<A>(dscores, scored)) {
                 if (unstaged) return false;
                 slopes(true);
             }

@@ -218,12 +218,10 @@ def flash_attn_varlen_func(
         bias = _bias(_slopes(op, alibi_slopes, {"[H]": [q.shape[1]]}, q), window)
     # The same tensor twice is the common case, and comparing values would make a GPU wait.
     same = cu_seqlens_k is cu_seqlens_q
-    values_free = not torch.compiler.is_compiling()  # else the op has room for whatever they may be
-    if not same and values_free:
-        same = torch.equal(cu_seqlens_q, cu_seqlens_k)
     keys = _Keys(k, v, cu_seqlens_k, None)
-    if not same and values_free:
-        keys = _enough_keys(op, q, k, v, cu_seqlens_q, cu_seqlens_k)
+    if not same and not torch.compiler.is_compiling():  # there the op has room for whatever they may be
+        same = torch.equal(cu_seqlens_q, cu_seqlens_k)
+        keys = keys if same else _enough_keys(op, q, k, v, cu_seqlens_q, cu_seqlens_k)
     found = sliding_window_attention(
         q,
         keys.k,
@@ -250,95 +248,24 @@ def _unbound(op: str, name: str, x: Tensor, names: str) -> tuple[Tensor, ...]:
     return x.unbind(-3)
 
 
-def flash_attn_qkvpacked_func(
-    qkv: Tensor,
-    dropout_p: float = 0.0,
-    softmax_scale: float | None = None,
-    causal: bool = False,
-    window_size: tuple[int, int] = (-1, -1),
-    softcap: float = 0.0,
-    alibi_slopes: Tensor | None = None,
-    deterministic: bool = False,
-    return_attn_probs: bool = False,
-) -> Any:
-    """`flash_attn_func` of q, k and v in one tensor [B, T, 3, H, D]."""
+def flash_attn_qkvpacked_func(qkv: Tensor, *options: Any, **named: Any) -> Any:
+    """`flash_attn_func` of q, k and v in one tensor [B, T, 3, H, D]; everything after it as there."""
     q, k, v = _unbound("flash_attn_qkvpacked_func", "qkv", qkv, "[B, T, 3, H, D]")
-    return flash_attn_func(
-        q,
-        k,
-        v,
-        dropout_p,
-        softmax_scale,
-        causal,
-        window_size,
-        softcap,
-        alibi_slopes,
-        deterministic,
-        return_attn_probs,
-    )
+    return flash_attn_func(q, k, v, *options, **named)
 
 
-def flash_attn_kvpacked_func(
-    q: Tensor,
-    kv: Tensor,
-    dropout_p: float = 0.0,
-    softmax_scale: float | None = None,
-    causal: bool = False,
-    window_size: tuple[int, int] = (-1, -1),
-    softcap: float = 0.0,
-    alibi_slopes: Tensor | None = None,
-    deterministic: bool = False,
-    return_attn_probs: bool = False,
-) -> Any:
-    """`flash_attn_func` of q [B, Tq, H, D], and k and v in one tensor [B, Tk, 2, K, D]."""
+def flash_attn_kvpacked_func(q: Tensor, kv: Tensor, *options: Any, **named: Any) -> Any:
+    """`flash_attn_func` of q [B, Tq, H, D], and k and v in one tensor [B, Tk, 2, K, D]; the rest as there."""
     k, v = _unbound("flash_attn_kvpacked_func", "kv", kv, "[B, T, 2, K, D]")
-    return flash_attn_func(
-        q,
-        k,
-        v,
-        dropout_p,
-        softmax_scale,
-        causal,
-        window_size,
-        softcap,
-        alibi_slopes,
-        deterministic,
-        return_attn_probs,
-    )
+    return flash_attn_func(q, k, v, *options, **named)
 
 
 def flash_attn_varlen_qkvpacked_func(
-    qkv: Tensor,
-    cu_seqlens: Tensor,
-    max_seqlen: int,
-    dropout_p: float = 0.0,
-    softmax_scale: float | None = None,
-    causal: bool = False,
-    window_size: tuple[int, int] = (-1, -1),
-    softcap: float = 0.0,
-    alibi_slopes: Tensor | None = None,
-    deterministic: bool = False,
-    return_attn_probs: bool = False,
+    qkv: Tensor, cu_seqlens: Tensor, max_seqlen: int, *options: Any, **named: Any
 ) -> Any:
     """`flash_attn_varlen_func` of q, k and v in one tensor [total, 3, H, D], of the same sequences."""
     q, k, v = _unbound("flash_attn_varlen_qkvpacked_func", "qkv", qkv, "[total, 3, H, D]")
-    return flash_attn_varlen_func(
-        q,
-        k,
-        v,
-        cu_seqlens,
-        cu_seqlens,
-        max_seqlen,
-        max_seqlen,
-        dropout_p,
-        softmax_scale,
-        causal,
-        window_size,
-        softcap,
-        alibi_slopes,
-        deterministic,
-        return_attn_probs,
-    )
+    return flash_attn_varlen_func(q, k, v, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, *options, **named)
 
 
 def flash_attn_varlen_kvpacked_func(
@@ -348,31 +275,10 @@ def flash_attn_varlen_kvpacked_func(
     cu_seqlens_k: Tensor,
     max_seqlen_q: int,
     max_seqlen_k: int,
-    dropout_p: float = 0.0,
-    softmax_scale: float | None = None,
-    causal: bool = False,
-    window_size: tuple[int, int] = (-1, -1),
-    softcap: float = 0.0,
-    alibi_slopes: Tensor | None = None,
-    deterministic: bool = False,
-    return_attn_probs: bool = False,
+    *options: Any,
+    **named: Any,
 ) -> Any:
     """`flash_attn_varlen_func` of q [total_q, H, D], and k and v in one tensor [total_k, 2, K, D]."""
     k, v = _unbound("flash_attn_varlen_kvpacked_func", "kv", kv, "[total, 2, K, D]")
-    return flash_attn_varlen_func(
-        q,
-        k,
-        v,
-        cu_seqlens_q,
-        cu_seqlens_k,
-        max_seqlen_q,
-        max_seqlen_k,
-        dropout_p,
-        softmax_scale,
-        causal,
-        window_size,
-        softcap,
-        alibi_slopes,
-        deterministic,
-        return_attn_probs,
-    )
+    sizes = (cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k)
+    return flash_attn_varlen_func(q, k, v, *sizes, *options, **named)

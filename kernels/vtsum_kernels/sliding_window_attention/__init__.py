@@ -41,14 +41,14 @@ def sliding_window_attention(
     causal: bool = False,
     key_padding_mask: Tensor | None = None,
     cu_seqlens: Tensor | None = None,
+    cu_seqlens_k: Tensor | None = None,
     bias: Tensor | None = None,
     border: str = "truncate",
     normalize: str = "window",
     dropout_p: float = 0.0,
+    row_offset: int = 0,
     return_lse: bool = False,
     backend: str = "auto",
-    cu_seqlens_k: Tensor | None = None,
-    row_offset: int = 0,
 ) -> Any:
     """Attention of each frame to the frames in a window around it.
 
@@ -75,6 +75,10 @@ def sliding_window_attention(
         cu_seqlens (Tensor | None): int32 or int64 [N + 1], rising from 0 to total: sequence n is the frames
             cu_seqlens[n] to cu_seqlens[n + 1] - 1. On the CPU its values are checked; on a GPU, where that would wait
             for the device, frames outside of every sequence see nothing.
+        cu_seqlens_k (Tensor | None): with `cu_seqlens`, which then are the queries' alone: the same of k and v, where
+            each sequence has at least as many keys as queries and its last query stands at its last key. That is
+            checked on the CPU; on a GPU, a query before its sequence's first key sees nothing. With dropout or
+            normalize="global" the work grows with all keys.
         bias (Tensor | None): [H, left + right + 1], any float dtype, entry left + o for the key o steps from the query;
             with border="shift" [H, 2 * (left + right) + 1], entry left + right + o. Finite windows only.
         border (str): "truncate" cuts the window off where the sequence ends; "shift" moves it inside, so that every
@@ -85,14 +89,10 @@ def sliding_window_attention(
         dropout_p (float): the share of weights set to 0, in [0, 1); the rest is multiplied by 1 / (1 - dropout_p). The
             seed is drawn from torch's generator, and every backend makes the same choice from the same seed: it goes
             by the seed, batch entry, head, and the numbers of the row and the key, counted along k.
-        return_lse (bool): also return the log of the sum of the exponentiated scores.
-        backend (str): "auto", or one of the op's backends; see `vtsum_kernels.explain`.
-        cu_seqlens_k (Tensor | None): with `cu_seqlens`, which then are the queries' alone: the same of k and v, where
-            each sequence has at least as many keys as queries and its last query stands at its last key. That is
-            checked on the CPU; on a GPU, a query before its sequence's first key sees nothing. With dropout or
-            normalize="global" the work grows with all keys.
         row_offset (int): the number of k's first frame in a sequence of which these are a part; dropout drops what it
             would drop in the whole, for the same seed. Counted modulo 2**32; nothing else depends on it.
+        return_lse (bool): also return the log of the sum of the exponentiated scores.
+        backend (str): "auto", or one of the op's backends; see `vtsum_kernels.explain`.
     Returns:
         Tensor: q's shape and dtype; accumulated in float32 (float64 for float64). With `return_lse`, a tuple of it and
         lse [B, H, T] (packed: [H, total]), float32 (float64 for float64), -inf where a row sees nothing.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from torch import Tensor
 from .. import library
 from ..memory_attention.cpu import in_full_precision
 from ..memory_attention.products import add_product, multiply
-from ..tensors import acc_dtype
+from ..tensors import acc_dtype, dense_rows
 from .call import NAME
 from .dropout import drop_below, frame_number, philox
 
@@ -35,6 +35,11 @@ class _Options(NamedTuple):
     scale: float
     dropout_p: float
     row_offset: int
+
+    @property
+    def before(self) -> int:
+        """How far before its row a key may lie: at a sequence's end a shifted window reaches further."""
+        return self.left + self.right if self.shift else self.left
 
 
 class _Block(NamedTuple):
@@ -247,17 +252,11 @@ def _forward(
     cu_seqlens: Tensor | None,
     bias: Tensor | None,
     seed: Tensor | None,
-    left: int,
-    right: int,
-    dilation: int,
-    shift: bool,
-    scale: float,
-    dropout_p: float,
-    row_offset: int,
-    need_lse: bool,
+    *options: Any,
 ) -> tuple[Tensor, Tensor]:
-    o = _Options(left, right, dilation, shift, scale, dropout_p, row_offset)
-    out = torch.empty_like(q)
+    *given, need_lse = options
+    o = _Options(*given)
+    out = torch.empty_like(dense_rows(q))
     lse = q.new_empty(q.shape[:3] if need_lse else (0,), dtype=acc_dtype(q.dtype))
     if q.numel() == 0:
         return out, lse
@@ -265,7 +264,7 @@ def _forward(
     for b, _, rows, part in _parts(q, k, v, None, mask, cu_seqlens, bias, seed, o):
         for at in blocks:
             seen = _visible(part, at)
-            weights, statistic = _weights(part, at, seen, left + right if shift else left, need_lse)
+            weights, statistic = _weights(part, at, seen, o.before, need_lse)
             kept = _kept(part, at, o)
             if kept is not None:
                 weights *= kept
@@ -295,18 +294,11 @@ def _backward(
     dlse: Tensor | None,
     out: Tensor | None,
     lse: Tensor | None,
-    left: int,
-    right: int,
-    dilation: int,
-    shift: bool,
-    scale: float,
-    dropout_p: float,
-    row_offset: int,
+    *options: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    o, wide = _Options(left, right, dilation, shift, scale, dropout_p, row_offset), acc_dtype(q.dtype)
-    before = left + right if shift else left
-    dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-    dbias = q.new_zeros(0, dtype=wide) if bias is None else torch.zeros_like(bias)
+    o, wide = _Options(*options), acc_dtype(q.dtype)
+    dq, dk, dv = (torch.empty_like(dense_rows(x)) for x in (q, k, v))
+    dbias = q.new_zeros(0 if bias is None else bias.shape, dtype=wide)
     if q.numel() == 0:
         return dq, dk, dv, dbias
     blocks = list(_blocks(q.shape[2], cu_seqlens, o))
@@ -317,7 +309,7 @@ def _backward(
             seen = _visible(part, at)
             x, g = part.q[:, :, at.rows], part.dout[:, :, at.rows]
             down = None if dlse is None else dlse[b, rows, at.rows].unflatten(0, x.shape[:2])
-            weights, _ = _weights(part, at, seen, before, False)
+            weights, _ = _weights(part, at, seen, o.before, False)
             shape, kept = weights.shape, _kept(part, at, o)
             ds = _product(_flat(g), part.v[:, at.keys].transpose(1, 2)).view(shape)
             if kept is not None:
@@ -339,12 +331,12 @@ def _backward(
                 ds.masked_fill_(hidden, 0.0)
             if kept is not None:
                 weights *= kept
-            found = _sums(_flat(ds), part.k[:, at.keys], looks) * scale
+            found = _sums(_flat(ds), part.k[:, at.keys], looks) * o.scale
             dq[b, rows, at.rows] = found.view(-1, shape[2], q.shape[3]).to(q.dtype)
             _add_sums(dkeys[:, at.keys], _flat(ds).transpose(1, 2), _flat(x), back)
             _add_sums(dvalues[:, at.keys], _flat(weights).transpose(1, 2), _flat(g), back)
             if bias is not None:
-                sums, first = _diagonals(ds).flatten(0, 1), at.apart + before - (shape[2] - 1)
+                sums, first = _diagonals(ds).flatten(0, 1), at.apart + o.before - (shape[2] - 1)
                 low, high = max(first, 0), min(first + sums.shape[1], bias.shape[1])
                 dbias[rows, low:high] += sums[:, low - first : high - first]
         dk[b, heads], dv[b, heads] = dkeys.to(k.dtype), dvalues.to(v.dtype)

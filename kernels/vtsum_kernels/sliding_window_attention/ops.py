@@ -64,7 +64,7 @@ def _backward_fake(
 def _summed_backward_fake(dout: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     """Of a backend that adds up the query heads of a key head itself."""
     dq, _, _, dbias = _backward_fake(dout, q, k, v, *rest)
-    return dq, torch.empty_like(k), torch.empty_like(v), dbias
+    return dq, torch.empty_like(dense_rows(k)), torch.empty_like(dense_rows(v)), dbias
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 
 from vtsum.enhance.speech.recognisers.faster_whisper import FasterWhisper
@@ -31,9 +33,9 @@ def best_at_hand() -> FasterWhisper:
     Raises:
         VTSumError: there is none; it says how to get one.
     """
-    cached = _cached()
-    if cached is not None:
-        return FasterWhisper(str(cached[1]), label=cached[0])
+    for size, folder in _cached():
+        with contextlib.suppress(VTSumError):  # half a download
+            return FasterWhisper(str(folder), label=size)
     return carried()
 
 
@@ -53,19 +55,19 @@ def carried() -> FasterWhisper:
     return FasterWhisper(str(folder), label=CARRIED, language="en")
 
 
-def _cached() -> tuple[str, Path] | None:
-    """Name and folder of the best one in the hub's cache."""
+def _cached() -> Iterator[tuple[str, Path]]:
+    """Names and folders of those in the hub's cache, the best first."""
     if importlib.util.find_spec("faster_whisper") is None:
-        return None
+        return
     import ctranslate2
     from faster_whisper.utils import download_model
 
     for size in (*(GPU_SIZES if ctranslate2.get_cuda_device_count() else ()), *CPU_SIZES):
         try:
-            return size, Path(download_model(size, local_files_only=True))
+            folder = download_model(size, local_files_only=True)
         except Exception:  # not in the cache: the hub's client has errors of several kinds for it
             continue
-    return None
+        yield size, Path(folder)
 
 
 def _sha256(path: Path) -> str:

@@ -28,7 +28,7 @@ class FasterWhisper:
     """
 
     longest = 30.0
-    # Speech that it knows has .82 and more, music .62 and less ("Thank you."), another language .41 and less.
+    # Clear speech of a language that it knows lies well above both, music ("Thank you.") and other languages below.
     doubtful, understood = 0.6, 0.7
     telling = 2
 

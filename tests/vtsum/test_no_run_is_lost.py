@@ -1,0 +1,236 @@
+"""No training deletes, replaces or goes on with anything but its own: checkpoints, runs and models of others."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.vtsum.test_nothing_is_lost import REAL, content, refused
+from tests.vtsum.training_corpus import flags, write_corpus
+from vtsum import cli
+from vtsum.errors import VTSumError
+from vtsum.training import checkpoints
+
+FACTS = {"engine": "plain", "ranks": 1, "global_batch": 4, "data": "", "settings": {}}
+
+
+def checkpoint(run: Path, step: int) -> Path:
+    part = checkpoints.begin(run, step)
+    (part / "state.pt").write_bytes(b"state")
+    return checkpoints.finish(run, step, FACTS, keep=9)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("corpus"), videos=4)
+
+
+def words(data: Path, run: Path | str, *more: str) -> list[str]:
+    small = ["--batch_size", "4", "--max_epoch", "1", "--num_workers", "0", "--resume"]
+    return ["train", "--data", str(data), "--output_dir", str(run), *flags(), *small, *more]
+
+
+def test_a_strangers_run_sweeps_nothing_elsewhere(data: Path, tmp_path: Path) -> None:
+    """Its checkpoints are a link to somebody's folder, in which nothing of ours lies."""
+    for name in (".ssh", ".config", "step-00000003", ".step-00000004.part"):
+        (tmp_path / "home" / name).mkdir(parents=True)
+        (tmp_path / "home" / name / "key").write_text("mine")
+    (tmp_path / "run").mkdir()
+    for name in ("config.yaml", "metrics.jsonl"):
+        (tmp_path / "run" / name).touch()
+    (tmp_path / "run" / "checkpoints").symlink_to("../home")
+    refused(
+        [*REAL, *words(data, "run")], tmp_path, "train: run/checkpoints must lie where it is named, got a symbolic link"
+    )
+
+
+def test_a_sweep_knows_the_names_of_checkpoints_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    for name in (".ssh", "step-notes", "step-00000099x", ".step-1.part"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "key").write_text("mine")
+    for name in ("step-00000009", ".step-00000009.part"):
+        (folder / name / "zero").mkdir(parents=True)
+        (folder / name / "zero" / "shard.pt").touch()
+    (tmp_path / "home").mkdir()
+    (folder / "step-00000008").symlink_to(tmp_path / "home")
+    (folder / "step-00000007").write_text("mine")
+    kept = checkpoint(tmp_path, 2)
+    checkpoints.sweep(tmp_path, 2)
+    left = {".ssh", "step-notes", "step-00000099x", ".step-1.part", "step-00000008", "step-00000007", kept.name}
+    assert set(os.listdir(folder)) == left
+    for step in (3, 4):
+        part = checkpoints.begin(tmp_path, step)
+        checkpoints.finish(tmp_path, step, FACTS, keep=1)
+    assert not part.exists()
+    assert set(os.listdir(folder)) == left - {kept.name} | {"step-00000004"}
+    (tmp_path / "home" / "checkpoints").symlink_to(folder)
+    for action in (lambda: checkpoints.sweep(tmp_path / "home", 0), lambda: checkpoints.find(tmp_path / "home")):
+        with pytest.raises(VTSumError, match="got a symbolic link"):
+            action()
+
+
+def test_what_the_user_laid_among_checkpoints_stays(tmp_path: Path) -> None:
+    """Whether they are dropped for newer ones, found broken, unfinished or written again."""
+    folder = tmp_path / "checkpoints"
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "state.pt").write_text("mine")
+    for name in ("step-00000001", ".step-00000002.part", "step-00000003"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "state.pt").touch()
+        (folder / name / "notes.txt").write_text("mine")
+        (folder / name / "zero").symlink_to("../../home")
+    with pytest.raises(VTSumError, match=r"step-00000003 must hold a checkpoint's files alone, got notes.txt; move it"):
+        checkpoints.check(tmp_path)
+    checkpoints.sweep(tmp_path, 2)
+    checkpoints.begin(tmp_path, 3)
+    with pytest.raises(OSError, match="not empty"):
+        checkpoints.finish(tmp_path, 3, FACTS, keep=1)
+    checkpoint(tmp_path, 4)
+    checkpoints.begin(tmp_path, 5)
+    checkpoints.finish(tmp_path, 5, FACTS, keep=1)
+    kept = content(tmp_path)
+    for name in ("step-00000001", ".step-00000002.part", "step-00000003"):
+        assert kept[f"checkpoints/{name}/notes.txt"] == b"mine"
+        assert f"checkpoints/{name}/state.pt" not in kept
+    assert kept["home/state.pt"] == b"mine"
+
+
+def test_another_programs_run_is_not_gone_on_with(data: Path, tmp_path: Path) -> None:
+    """Its files have the names of ours; a training would have dropped its measures and its checkpoints."""
+    run = tmp_path / "run"
+    (run / "checkpoints" / "step-00000001").mkdir(parents=True)
+    (run / "checkpoints" / "step-00000001" / "weights.bin").write_text("mine")
+    (run / "config.yaml").write_text("lr: 3\n")
+    (run / "metrics.jsonl").write_text('{"step": 1, "accuracy": 0.5}\n')
+    (tmp_path / "own.yaml").touch()
+    command = [*REAL, *words(data, "run", "--config", "own.yaml")]
+    told = "must be new, empty or a run to go on with, got run without config.yaml and metrics.jsonl of a training"
+    refused(command, tmp_path, told)
+    from vtsum.training.settings import TrainSettings, to_yaml
+
+    (run / "config.yaml").write_text(to_yaml(TrainSettings()))
+    refused(command, tmp_path, told)
+    (run / "metrics.jsonl").write_text("")
+    refused(command, tmp_path, "step-00000001 must hold a checkpoint's files alone, got weights.bin; move it away")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"files": {"../../../secret": 6}}, "names '../../../secret', which lies elsewhere"),
+        ({"files": {"/etc/hostname": 6}}, "names '/etc/hostname', which lies elsewhere"),
+        ({"files": {"a\0b": 1}}, "is missing"),
+        ({"files": {"pipe": 0}}, "'pipe' is no regular file"),
+        ({"files": ["state.pt"]}, "files of its complete.json is not dict"),
+        ({"files": {"state.pt": "5"}}, "state.pt has 5 bytes of '5'"),
+        ({"step": "1"}, "step of its complete.json is not int"),
+        ({"step": 7}, "is another checkpoint's"),
+        ({"ranks": 0}, "is out of range"),
+        ({"settings": None}, "settings of its complete.json is not dict"),
+        ("[" * 100_000, "levels"),
+        ("[1]", "must hold an object"),
+        ('{"format": "vtsum-checkpoint/1"}', "step of its complete.json is not int"),
+    ],
+)
+def test_an_odd_marker_is_passed_over_with_a_line(tmp_path: Path, change: Any, told: str) -> None:
+    folder = checkpoint(tmp_path, 1)
+    os.mkfifo(folder / "pipe")
+    marker = folder / checkpoints.MARKER
+    text = change if isinstance(change, str) else json.dumps({**json.loads(marker.read_text()), **change})
+    marker.write_text(text)
+    found, lines = checkpoints.find(tmp_path)
+    assert found is None
+    (line,) = lines
+    assert told in line
+
+
+def test_a_run_writes_into_no_folder_of_another_kind(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--resume "starts anew" where no checkpoint is; not among somebody's files, through a link or over an input."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(data, "corpus")
+    Path("home").mkdir()
+    Path("home/metrics.jsonl").write_text("mine")
+    for name in ("metrics.jsonl", "tensorboard", "model", "config.yaml"):
+        run = Path(f"run {name}")
+        run.mkdir()
+        for other in {"metrics.jsonl", "config.yaml"} - {name}:
+            (run / other).touch()
+        (run / name).symlink_to(f"../home/{name}")
+    shutil.copytree("run model", "trained", symlinks=True)
+    Path("trained/model").unlink()
+    shutil.copytree("corpus", "trained/model")
+    before = content(tmp_path)
+    for run, more, told in (
+        ("corpus", [], "must be new, empty or a run to go on with, got corpus without config.yaml and metrics.jsonl"),
+        *((f"run {n}", [], f"{n} must lie where it is named") for n in ("metrics.jsonl", "tensorboard", "model")),
+        ("run config.yaml", ["--config", "run model/config.yaml"], "config.yaml must lie where it is named"),
+        ("trained", ["--tokenizer", "trained/model/vocab.txt"], "must not hold an input, got trained/model/vocab.txt"),
+        ("trained", ["--pretrained", "trained/model"], "must not hold an input, got trained/model"),
+        ("trained", ["--data", "trained/model"], "must not hold an input, got trained/model"),
+    ):
+        extra = ["--config", "run model/config.yaml"] if "--config" not in more else []
+        assert cli.main(words(Path("corpus"), run, *extra, *more)) == 2, run
+        printed = capsys.readouterr().err
+        assert told in printed
+        assert printed.count("\n") == 1
+        assert content(tmp_path) == before, run
+
+
+def test_a_folder_in_which_a_training_found_no_room_is_as_good_as_new(tmp_path: Path) -> None:
+    from vtsum.training.resuming import check_folder
+    from vtsum.training.settings import TrainSettings
+
+    for name in (".lock", "metrics.jsonl"):
+        (tmp_path / name).touch()
+    check_folder(tmp_path, TrainSettings())
+    (tmp_path / "metrics.jsonl").write_text("mine")
+    with pytest.raises(VTSumError, match=r"output_dir must be new or empty, got .* with files in it"):
+        check_folder(tmp_path, TrainSettings())
+
+
+def test_measures_that_are_none_are_not_dropped_in_silence(tmp_path: Path) -> None:
+    from vtsum.training.records import read_metrics
+
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"ste')
+    assert read_metrics(path) == [{"step": 1}, {"step": 2}]
+    for odd in ("mine", "[]", '{"step": "2"}', "[" * 100_000):
+        path.write_text(f'{{"step": 1}}\n{odd}\n{{"step": 2}}\n')
+        with pytest.raises(VTSumError, match="line 2"):
+            read_metrics(path)
+
+
+def test_a_converted_checkpoint_is_no_link(tmp_path: Path) -> None:
+    from vtsum.training.engine import convert
+
+    (tmp_path / "home").mkdir()
+    for name in ("universal", ".universal.part"):
+        (tmp_path / name).symlink_to("home")
+        with pytest.raises(VTSumError, match=rf"{name} must lie where it is named, got a symbolic link"):
+            convert(tmp_path, 1)
+        (tmp_path / name).unlink()
+
+
+def test_a_model_is_not_saved_over_another_kind(tmp_path: Path) -> None:
+    from vtsum.config import VTSumConfig
+    from vtsum.model import VTSum
+
+    model = VTSum(VTSumConfig(width=8, num_heads=2, depth=1, memory_slots=2, max_positions=8))
+    (tmp_path / "vocab.txt").write_text("mine")
+    model.save_pretrained(tmp_path)
+    assert (tmp_path / "vocab.txt").read_text() == "mine"
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_text('{"model_type": "blip"}')
+        before = content(tmp_path)
+        with pytest.raises(VTSumError, match=r"folder must be new or a model of VTSum's, got .* with another "):
+            model.save_pretrained(tmp_path)
+        assert content(tmp_path) == before
+        (tmp_path / "config.json").unlink(missing_ok=True)

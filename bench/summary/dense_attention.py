@@ -28,10 +28,10 @@ class DenseAttention(nn.Module):
         self.num_heads: int = attention.num_heads
         self.window = window
 
-    def forward(self, x: Tensor, key_padding_mask: Tensor | None = None, cu_seqlens: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, key_mask: Tensor | None = None, cu_seqlens: Tensor | None = None) -> Tensor:
         b, t, _ = x.shape
         q, k, v = self.qkv(x).view(b, t, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        valid = x.new_ones(b, t) if key_padding_mask is None else key_padding_mask.to(x.dtype)
+        valid = x.new_ones(b, t) if key_mask is None else key_mask.to(x.dtype)
         seen = valid[:, None, None, :]
         if self.window is not None:
             place = torch.arange(t, device=x.device)

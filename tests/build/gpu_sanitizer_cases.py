@@ -52,7 +52,7 @@ def windows(backend: str) -> Iterator[tuple[str, Callable[[], None]]]:
         rest = dict(options)
         inputs = [torch.randn(batch, n, frames, dim).to(dtype) for n in (heads, key_heads, key_heads)]
         if rest.pop("mask", False):
-            rest["key_padding_mask"] = torch.rand(batch, frames) > 0.3
+            rest["key_mask"] = torch.rand(batch, frames) > 0.3
         if (ends := rest.pop("ends", None)) is not None:
             rest["cu_seqlens"], inputs = torch.tensor(ends), [x[0].transpose(0, 1).contiguous() for x in inputs]
         leaves = [x.requires_grad_() for x in inputs]

@@ -98,7 +98,7 @@ def call(frames, window, packed=0, dim=32, **options):
     if options.pop("bias", False):
         options["bias"] = torch.randn(2, sum(window) + 1)
     if options.pop("mask", False):
-        options["key_padding_mask"] = torch.rand(1, frames) > 0.1
+        options["key_mask"] = torch.rand(1, frames) > 0.1
     leaves = [torch.randn(shape, requires_grad=True) for _ in range(3)]
     out = vk.sliding_window_attention(*leaves, window, **options)
     out = out[0] if options.get("return_lse") else out

@@ -152,7 +152,7 @@ def test_opcheck_of_the_sparse_read(place: str) -> None:
 #: What is compiled: of rows x, keys, a weight and a mask.
 CALLS: dict[str, Callable[..., Any]] = {
     "window": lambda x, keys, weight, mask, backend: vk.sliding_window_attention(
-        *(x.unflatten(2, (2, 16)).transpose(1, 2),) * 3, 5, key_padding_mask=mask, return_lse=True, backend=backend
+        *(x.unflatten(2, (2, 16)).transpose(1, 2),) * 3, 5, key_mask=mask, return_lse=True, backend=backend
     ),
     "read": lambda x, keys, weight, mask, backend: vk.memory_attention(
         x, keys, normalize=True, num_heads=2, query_mask=mask, return_lse=True, return_usage=True, backend=backend
@@ -267,7 +267,7 @@ def test_devices_may_not_be_mixed(cuda: None) -> None:
     for arguments in ((q, q.cpu(), q), (q, q, q.cpu()), (q.cpu(), q, q)):
         with pytest.raises(ValueError, match="must be on the device of q"):
             vk.sliding_window_attention(*arguments, 5)
-    for name, tensor in (("key_padding_mask", mask), ("bias", torch.zeros(2, 5, device="cpu"))):
+    for name, tensor in (("key_mask", mask), ("bias", torch.zeros(2, 5, device="cpu"))):
         with pytest.raises(ValueError, match=f"{name} must be on the device"):
             vk.sliding_window_attention(q, q, q, 5, **{name: tensor})
     x, keys, weight, mask = torch.zeros(9, 8), torch.zeros(5, 8), torch.zeros(4, 16), torch.ones(9, dtype=torch.bool)

@@ -103,7 +103,7 @@ for dtype, bound in ((torch.float32, 1e-5), (torch.float64, 1e-12), (torch.float
         results = []
         for backend in ("cpp", "reference"):
             out, lse = vk.sliding_window_attention(
-                q, k, v, window, key_padding_mask=mask, return_lse=True, backend=backend)
+                q, k, v, window, key_mask=mask, return_lse=True, backend=backend)
             lse = lse.masked_fill(lse.isinf(), 0)
             results.append((out, lse, *torch.autograd.grad((out * out).sum() + lse.sum(), (q, k, v))))
         for got, expected in zip(*results):

@@ -55,6 +55,6 @@ def test_what_it_does_not_serve_it_refuses_by_name() -> None:
             vk.sliding_window_attention(q, q, q, 5, backend="flash", **options)
     for window, mask in (((8, 7), None), ((-1, -1), torch.ones(1, 9, dtype=torch.bool))):
         with pytest.raises(NotImplementedError, match="windows that hold the whole sequence, without padding"):
-            vk.sliding_window_attention(q, q, q, window, key_padding_mask=mask, backend="flash")
+            vk.sliding_window_attention(q, q, q, window, key_mask=mask, backend="flash")
     with pytest.raises(NotImplementedError, match="does not serve packed sequences"):
         vk.sliding_window_attention(q[0], q[0], q[0], 5, cu_seqlens=torch.tensor([0, 2]), backend="flash")

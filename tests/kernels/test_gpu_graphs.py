@@ -63,7 +63,7 @@ WINDOWS: dict[str, dict[str, Any]] = {
     "narrow": {},
     "strip": {"window": 17},
     "wide": {"window": 65},
-    "options": {"bias": True, "dilation": 2, "key_padding_mask": [150, 90]},
+    "options": {"bias": True, "dilation": 2, "key_mask": [150, 90]},
     "packed": {"cu_seqlens": [0, 100, 101, 300], "border": "shift"},
 }
 

@@ -73,11 +73,11 @@ def test_large_sizes(request: pytest.FixtureRequest, backend: str, name: str) ->
             leaves = [(x.double() if wide else x.clone()).requires_grad_() for x in inputs]
             if wide:
                 outputs: Any = sliding_window_attention_reference(
-                    *leaves, left, right, scale=dim**-0.5, dilation=dilation, key_padding_mask=mask
+                    *leaves, left, right, scale=dim**-0.5, dilation=dilation, key_mask=mask
                 )
             else:
                 outputs = vk.sliding_window_attention(
-                    *leaves, (left, right), dilation=dilation, key_padding_mask=mask, return_lse=True, backend=backend
+                    *leaves, (left, right), dilation=dilation, key_mask=mask, return_lse=True, backend=backend
                 )
             results.append([x.detach() for x in (*outputs, *gradients(outputs, leaves, 1))])
     for part, got, exact in zip(("out", "lse", "dq", "dk", "dv"), *results, strict=True):

@@ -39,7 +39,7 @@ def test_windows(cpu_backend: str, name: str) -> None:
     entries, ends, padded = (options.pop(key, None) for key in ("entries", "ends", "padded"))
     leaves = [random(1, heads, 8, 2) for heads in (2, 1, 1)]
     if padded:
-        options["key_padding_mask"] = torch.ones(1, 8, dtype=torch.bool).index_fill_(1, torch.tensor(padded), False)
+        options["key_mask"] = torch.ones(1, 8, dtype=torch.bool).index_fill_(1, torch.tensor(padded), False)
     if ends:
         options["cu_seqlens"] = torch.tensor(ends)
         leaves = [x.detach()[0].transpose(0, 1).contiguous().requires_grad_() for x in leaves]

@@ -261,9 +261,9 @@ def test_two_parts_drop_what_the_whole_drops(
         (((2, 3), (2, 4)), {"row_offset": True}, TypeError, "row_offset must be an int, got bool"),
         (
             ((2, 3), (2, 4)),
-            {"key_padding_mask": torch.ones(1, 3, dtype=torch.bool)},
+            {"key_mask": torch.ones(1, 3, dtype=torch.bool)},
             ValueError,
-            r"key_padding_mask must be of shape \[B, T\] = \[1, 4\], got \[1, 3\]",
+            r"key_mask must be of shape \[B, T\] = \[1, 4\], got \[1, 3\]",
         ),
         (
             ((3,), (4,)),

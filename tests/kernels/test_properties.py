@@ -96,7 +96,7 @@ def agrees_with_the_reference(call: dict[str, Any], backend: str, device: str) -
                 *(pack(x) for x in inputs[:3]),
                 (call["left"], call["right"]),
                 dilation=call["dilation"],
-                key_padding_mask=None if some_mask is None else some_mask.to(device),
+                key_mask=None if some_mask is None else some_mask.to(device),
                 cu_seqlens=None if cu_seqlens is None else cu_seqlens.to(device),
                 cu_seqlens_k=None if cu_seqlens_k is None else cu_seqlens_k.to(device),
                 bias=inputs[3] if call["with_bias"] else None,
@@ -197,7 +197,7 @@ def test_padding_on_either_side_changes_nothing(
     mask = torch.zeros(1, frames + 2 * shift, dtype=torch.bool)
     inside = slice(shift, shift + frames)
     mask[:, inside] = True
-    padded = vk.sliding_window_attention(q, k, v, window, key_padding_mask=mask, backend=native)[:, :, inside]
+    padded = vk.sliding_window_attention(q, k, v, window, key_mask=mask, backend=native)[:, :, inside]
     alone = vk.sliding_window_attention(q[:, :, inside], k[:, :, inside], v[:, :, inside], window, backend=native)
     torch.testing.assert_close(padded, alone)
 

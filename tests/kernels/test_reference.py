@@ -65,7 +65,7 @@ def test_windows(call: dict[str, Any]) -> None:
     packed = (lambda x: x) if ends is None else (lambda x: x.squeeze(0).transpose(0, 1))
     out, lse = vk.sliding_window_attention(
         packed(q), packed(k), packed(v), sides, scale=call["scale"], dilation=call["dilation"],
-        key_padding_mask=mask if mask is None or ends is None else mask[0],
+        key_mask=mask if mask is None or ends is None else mask[0],
         cu_seqlens=None if ends is None else torch.tensor(ends), bias=bias, border="shift" if shift else "truncate",
         normalize="global" if call["over_all"] else "window", dropout_p=call["p"], return_lse=True, backend="reference",
     )  # fmt: skip

@@ -125,7 +125,7 @@ def test_a_row_that_sees_nothing_is_zero_and_so_are_its_gradients(backend: str) 
     qkv = inputs((1, 2, 40, 16))
     key_mask = torch.zeros(1, 40, dtype=torch.bool)
     key_mask[:, :10] = True
-    out, lse = vk.sliding_window_attention(*qkv, 5, key_padding_mask=key_mask, return_lse=True, backend=backend)
+    out, lse = vk.sliding_window_attention(*qkv, 5, key_mask=key_mask, return_lse=True, backend=backend)
     assert (out[:, :, 12:] == 0).all()
     assert (lse[:, :, 12:] == -torch.inf).all()
     assert lse[:, :, :12].isfinite().all()
@@ -141,11 +141,11 @@ def test_what_padded_keys_hold_reaches_nobody(backend: str) -> None:
     qkv = [torch.randn(1, 2, 40, 16) for _ in range(3)]
     key_mask = torch.ones(1, 40, dtype=torch.bool)
     key_mask[:, 25:] = False
-    clean = vk.sliding_window_attention(*qkv, 7, key_padding_mask=key_mask, backend=backend)
+    clean = vk.sliding_window_attention(*qkv, 7, key_mask=key_mask, backend=backend)
     for tensor in qkv[1:]:
         tensor[:, :, 25:] = torch.nan
     spoilt = [x.requires_grad_() for x in qkv]
-    out = vk.sliding_window_attention(*spoilt, 7, key_padding_mask=key_mask, backend=backend)
+    out = vk.sliding_window_attention(*spoilt, 7, key_mask=key_mask, backend=backend)
     torch.testing.assert_close(out, clean, rtol=0, atol=0)
     for gradient in torch.autograd.grad(out.sum(), spoilt):
         assert gradient.isfinite().all()
@@ -162,16 +162,16 @@ def test_lengths_are_a_mask(backend: str) -> None:
     q, k, v = (torch.randn(3, 2, 20, 8) for _ in range(3))
     lengths = torch.tensor([20, 0, 7])
     mask = torch.arange(20)[None] < lengths[:, None]
-    by_lengths = vk.sliding_window_attention(q, k, v, 5, key_padding_mask=lengths, backend=backend)
-    by_mask = vk.sliding_window_attention(q, k, v, 5, key_padding_mask=mask, backend=backend)
+    by_lengths = vk.sliding_window_attention(q, k, v, 5, key_mask=lengths, backend=backend)
+    by_mask = vk.sliding_window_attention(q, k, v, 5, key_mask=mask, backend=backend)
     assert torch.equal(by_lengths, by_mask)
 
 
 def test_strided_mask(cpp: None) -> None:
     q, k, v = (torch.randn(3, 2, 70, 8) for _ in range(3))
     mask = (torch.rand(70, 6) > 0.3).t()[::2]
-    got = vk.sliding_window_attention(q, k, v, 5, key_padding_mask=mask, backend="cpp")
-    assert torch.equal(got, vk.sliding_window_attention(q, k, v, 5, key_padding_mask=mask.contiguous(), backend="cpp"))
+    got = vk.sliding_window_attention(q, k, v, 5, key_mask=mask, backend="cpp")
+    assert torch.equal(got, vk.sliding_window_attention(q, k, v, 5, key_mask=mask.contiguous(), backend="cpp"))
 
 
 def test_the_same_bits_twice_and_with_any_number_of_threads(cpp: None) -> None:

@@ -39,7 +39,7 @@ def test_what_a_row_does_not_see_does_not_reach_it(
     if "padded" in case:
         key_mask = torch.ones(1, frames, dtype=torch.bool)
         key_mask[:, case["padded"]] = False
-    options: dict[str, Any] = {"key_padding_mask": key_mask, "dilation": case.get("dilation", 1)}
+    options: dict[str, Any] = {"key_mask": key_mask, "dilation": case.get("dilation", 1)}
     options["border"] = "shift" if case.get("shift") else "truncate"
     options["dropout_p"] = case.get("dropout_p", 0.0)
     if ends is not None:

@@ -28,7 +28,7 @@ CALLS: dict[str, Callable[[str], Call]] = {
         *(x.unflatten(2, (2, 4)).transpose(1, 2),) * 3, 5, bias=bank[:2, :5], backend=backend
     ),
     "lse": lambda backend: lambda x, bank, weight: vk.sliding_window_attention(
-        x[:, None], x[:, None], x[:, None], 3, key_padding_mask=MASK.to(x.device), return_lse=True, backend=backend
+        x[:, None], x[:, None], x[:, None], 3, key_mask=MASK.to(x.device), return_lse=True, backend=backend
     )[1],
     "global": lambda backend: lambda x, bank, weight: vk.sliding_window_attention(
         x[0, :, None], x[0, :, None], x[1, :, None], 3, cu_seqlens=ENDS.to(x.device), normalize="global",
@@ -148,7 +148,7 @@ def test_vmap_of_the_window(backend: str, packed: bool, masks: str, biases: str)
             if not packed:
                 q, k, v = (x.transpose(1, 2) for x in (q, k, v))
             ends = ENDS.to(q.device) if packed else None
-            options = {"key_padding_mask": mask, "bias": bias, "cu_seqlens": ends, "return_lse": True}
+            options = {"key_mask": mask, "bias": bias, "cu_seqlens": ends, "return_lse": True}
             return vk.sliding_window_attention(q, k, v, 5, backend=backend, **options)
 
         def both(*given: Any) -> Tensor:

@@ -290,7 +290,7 @@ def test_through_the_public_op() -> None:
     for backend in ("triton", "reference"):
         torch.manual_seed(3)
         out, lse = vk.sliding_window_attention(
-            *leaves, 5, bias=bias, dropout_p=0.25, return_lse=True, key_padding_mask=torch.tensor([30, 20]).to(DEVICE),
+            *leaves, 5, bias=bias, dropout_p=0.25, return_lse=True, key_mask=torch.tensor([30, 20]).to(DEVICE),
             backend=backend,
         )  # fmt: skip
         loss = out.square().sum() + lse.masked_fill(lse.isinf(), 0.0).square().sum()

@@ -74,7 +74,7 @@ def compare(
     if query_ends is not None:
         options = {"cu_seqlens": torch.tensor(query_ends), "cu_seqlens_k": torch.tensor(ends)}
     if key_mask is not None:
-        options["key_padding_mask"] = key_mask if ends is None else key_mask[0]
+        options["key_mask"] = key_mask if ends is None else key_mask[0]
     out, lse = vk.sliding_window_attention(
         *(packed(x) for x in inputs[:3]),
         sides if window is None else window,

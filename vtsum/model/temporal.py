@@ -59,12 +59,12 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, key_padding_mask: Tensor | None = None, cu_seqlens: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, key_mask: Tensor | None = None, cu_seqlens: Tensor | None = None) -> Tensor:
         # [..., T, 3, H, D] -> three times [..., H, T, D]
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).transpose(-4, -2).unbind(-3)
         dropout = self.dropout if self.training else 0.0
         if cu_seqlens is None:
-            mask = None if key_padding_mask is None else key_padding_mask[:, None, None, :]
+            mask = None if key_mask is None else key_mask[:, None, None, :]
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
         else:
             # Video by video within this one call: sharded training wants every rank to call a module equally often.

@@ -64,7 +64,7 @@ inline vts_sliding_window_attention_params params_of(
         const Tensor &mask = *o.mask;
         STD_TORCH_CHECK(
             mask.dim() == 2 && mask.size(0) == p.B && mask.size(1) == p.T && mask.scalar_type() == ScalarType::Bool, op,
-            ": key_padding_mask must be bool [B, T]");
+            ": key_mask must be bool [B, T]");
         p.mask = static_cast<const uint8_t *>(mask.data_ptr());
         p.mask_stride_b = mask.stride(0), p.mask_stride_t = mask.stride(1);
     }

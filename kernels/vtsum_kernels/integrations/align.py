@@ -18,7 +18,7 @@ def aligned_attention(
     window: tuple[int, int],
     *,
     offset: int = 0,
-    key_padding_mask: Tensor | None = None,
+    key_mask: Tensor | None = None,
     return_lse: bool = False,
     **rest: Any,
 ) -> Any:
@@ -33,7 +33,7 @@ def aligned_attention(
         v (Tensor): [B, K, Tk, Dv].
         window (tuple[int, int]): keys before and after, inclusive, in frames (dilation 1); -1 = unbounded.
         offset (int): Tk - Tq aligns the last query with the last key; 0 the first with the first.
-        key_padding_mask (Tensor | None): bool [B, Tk], True = valid.
+        key_mask (Tensor | None): bool [B, Tk], True = valid.
         return_lse (bool): also return lse [B, H, Tq].
         **rest: `scale`, `bias`, `dropout_p`, `backend` of the op.
     Returns:
@@ -45,14 +45,14 @@ def aligned_attention(
     offset -= begin
     if begin > 0 or end < keys:
         k, v = k[:, :, begin:end], v[:, :, begin:end]
-        key_padding_mask = None if key_padding_mask is None else key_padding_mask[:, begin:end]
+        key_mask = None if key_mask is None else key_mask[:, begin:end]
     before, after = max(-offset, 0), offset + queries - (end - begin)
     if after < 0:
         q, after = F.pad(q, (0, 0, 0, -after)), 0
     if before > 0 or after > 0:
-        if key_padding_mask is None:
-            key_padding_mask = torch.ones(q.shape[0], end - begin, dtype=torch.bool, device=q.device)
-        key_padding_mask = F.pad(key_padding_mask, (before, after), value=False)
+        if key_mask is None:
+            key_mask = torch.ones(q.shape[0], end - begin, dtype=torch.bool, device=q.device)
+        key_mask = F.pad(key_mask, (before, after), value=False)
         k, v = (F.pad(x, (0, 0, before, after)) for x in (k, v))
 
     width, narrow = v.shape[3], v.shape[3] - q.shape[3]
@@ -60,7 +60,7 @@ def aligned_attention(
         rest["scale"] = q.shape[3] ** -0.5 if rest.get("scale") is None else rest["scale"]
         q, k = (F.pad(x, (0, max(narrow, 0))) for x in (q, k))
         v = F.pad(v, (0, max(-narrow, 0)))
-    found = sliding_window_attention(q, k, v, window, key_padding_mask=key_padding_mask, return_lse=return_lse, **rest)
+    found = sliding_window_attention(q, k, v, window, key_mask=key_mask, return_lse=return_lse, **rest)
     if not return_lse:
         return found[:, :, :queries, :width]
     return found[0][:, :, :queries, :width], found[1][:, :, :queries]

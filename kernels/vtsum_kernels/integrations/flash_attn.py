@@ -228,7 +228,7 @@ def flash_attn_varlen_func(
         keys.v,
         window,
         scale=softmax_scale,
-        key_padding_mask=keys.valid,
+        key_mask=keys.valid,
         cu_seqlens=cu_seqlens_q,
         cu_seqlens_k=None if same else keys.bounds,
         bias=bias,

@@ -180,7 +180,7 @@ def flash_attn_with_kvcache(
         values,
         window,
         offset=keys.shape[2] - queries,
-        key_padding_mask=valid,
+        key_mask=valid,
         scale=softmax_scale,
         return_lse=return_softmax_lse,
     )

@@ -46,7 +46,7 @@ def longformer_self_attention(
         k,
         v,
         (module.one_sided_attn_window_size, module.one_sided_attn_window_size),
-        key_padding_mask=None if attention_mask is None else attention_mask == 0,
+        key_mask=None if attention_mask is None else attention_mask == 0,
         dropout_p=module.dropout if module.training else 0.0,
     )
     out = out.transpose(1, 2).flatten(2)

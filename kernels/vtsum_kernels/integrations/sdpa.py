@@ -23,18 +23,18 @@ class Band(NamedTuple):
     left: int
     right: int
     dilation: int
-    key_padding_mask: Tensor | None  # bool [B, T], True = valid; None where every key is
+    key_mask: Tensor | None  # bool [B, T], True = valid; None where every key is
     frames: int
 
     def mask(self) -> Tensor:
         """The mask written out: bool [B or 1, 1, T, T]."""
-        device = None if self.key_padding_mask is None else self.key_padding_mask.device
+        device = None if self.key_mask is None else self.key_mask.device
         at = torch.arange(self.frames, device=device)
         offset = at[None, :] - at[:, None]
         band = (offset >= -self.left * self.dilation) & (offset <= self.right * self.dilation)
         band &= offset % self.dilation == 0
         seen = band[None, None]
-        return seen if self.key_padding_mask is None else seen & self.key_padding_mask[:, None, None, :]
+        return seen if self.key_mask is None else seen & self.key_mask[:, None, None, :]
 
 
 def window_from_mask(mask: Tensor) -> Band | None:
@@ -82,7 +82,7 @@ def _serves(band: Band, query: Tensor, key: Tensor, value: Tensor, enable_gqa: b
         and query.shape[0] == key.shape[0]
         and query.shape[2:] == key.shape[2:]
         and (query.shape[1] == heads or (enable_gqa and heads > 0 and query.shape[1] % heads == 0))
-        and (band.key_padding_mask is None or band.key_padding_mask.shape[0] in (1, query.shape[0]))
+        and (band.key_mask is None or band.key_mask.shape[0] in (1, query.shape[0]))
         and min(band.left, band.right) * band.dilation < band.frames - 1
     )
 
@@ -120,7 +120,7 @@ def scaled_dot_product_attention(
             if is_causal:
                 checks.fail("scaled_dot_product_attention", "is_causal", "False where there is an attn_mask", is_causal)
         if _serves(band, query, key, value, enable_gqa):
-            padding = band.key_padding_mask
+            padding = band.key_mask
             return sliding_window_attention(
                 query,
                 key,
@@ -128,13 +128,13 @@ def scaled_dot_product_attention(
                 (band.left, band.right),
                 scale=scale,
                 dilation=band.dilation,
-                key_padding_mask=None if padding is None else padding.expand(query.shape[0], -1),
+                key_mask=None if padding is None else padding.expand(query.shape[0], -1),
                 dropout_p=dropout_p,
             )
     mask = attn_mask
     if isinstance(mask, Band):
         written = mask.mask().to(query.device)
-        mask = written if mask.key_padding_mask is not None else written[0, 0]  # as wide as any query's batch
+        mask = written if mask.key_mask is not None else written[0, 0]  # as wide as any query's batch
     return F.scaled_dot_product_attention(
         query, key, value, mask, dropout_p=dropout_p, is_causal=is_causal, scale=scale, enable_gqa=enable_gqa
     )

@@ -51,7 +51,7 @@ class LocalWindow(NamedTuple):
     left: int
     right: int
     offset: int
-    key_padding_mask: Tensor | None  # bool [B, keys], None where nothing is padded
+    key_mask: Tensor | None  # bool [B, keys], None where nothing is padded
     cu_seqlens: Tensor | None  # of the batch laid end to end, where sequences are packed
 
     @property
@@ -175,7 +175,7 @@ def attention(
         out = sliding_window_attention(q, k, v, (left, right), scale=scaling, cu_seqlens=cu_seqlens, dropout_p=dropout)
         return out.unflatten(0, (query.shape[0], query.shape[2])), None
     out = aligned_attention(
-        query, key, value, (left, right), offset=offset, key_padding_mask=valid, scale=scaling, dropout_p=dropout
+        query, key, value, (left, right), offset=offset, key_mask=valid, scale=scaling, dropout_p=dropout
     )
     return out.transpose(1, 2).contiguous(), None
 

@@ -61,8 +61,8 @@ class SlidingWindowAttention(nn.Module):
         entries = torch.zeros(num_heads, bias_length(left, right, shift)) if relative_bias else None
         self.relative_bias = None if entries is None else nn.Parameter(entries)
 
-    def forward(self, x: Tensor, key_padding_mask: Tensor | None = None, cu_seqlens: Tensor | None = None) -> Tensor:
-        """x [B, T, C], key_padding_mask bool [B, T], True = valid, or lengths [B]; with cu_seqlens [N + 1], packed
+    def forward(self, x: Tensor, key_mask: Tensor | None = None, cu_seqlens: Tensor | None = None) -> Tensor:
+        """x [B, T, C], key_mask bool [B, T], True = valid, or lengths [B]; with cu_seqlens [N + 1], packed
         sequences [total, C] and a mask [total]. Returns x's shape.
 
         Rows of padded frames hold values nobody should read.
@@ -78,7 +78,7 @@ class SlidingWindowAttention(nn.Module):
             self.window_size,
             dilation=self.dilation,
             causal=self.causal,
-            key_padding_mask=key_padding_mask,
+            key_mask=key_mask,
             cu_seqlens=cu_seqlens,
             bias=self.relative_bias,
             border=self.border,

@@ -39,7 +39,7 @@ def sliding_window_attention(
     scale: float | None = None,
     dilation: int = 1,
     causal: bool = False,
-    key_padding_mask: Tensor | None = None,
+    key_mask: Tensor | None = None,
     cu_seqlens: Tensor | None = None,
     cu_seqlens_k: Tensor | None = None,
     bias: Tensor | None = None,
@@ -70,7 +70,7 @@ def sliding_window_attention(
         scale (float | None): factor of the scores; None means 1 / sqrt(D).
         dilation (int): distance in frames between neighbouring keys of a window.
         causal (bool): no key after the query: of (left, right), right becomes 0 and left stays.
-        key_padding_mask (Tensor | None): bool [B, Tk], True = valid; or int lengths [B] (int32 or int64). Packed:
+        key_mask (Tensor | None): bool [B, Tk], True = valid; or int lengths [B] (int32 or int64). Packed:
             bool [total], k's.
         cu_seqlens (Tensor | None): int32 or int64 [N + 1], rising from 0 to total: sequence n is the frames
             cu_seqlens[n] to cu_seqlens[n + 1] - 1. On the CPU its values are checked; on a GPU, where that would wait
@@ -148,7 +148,7 @@ def sliding_window_attention(
         bias = check_bias(bias, q, heads, left, right, shift)
     if not torch.compiler.is_compiling():  # there lengths may be symbolic, and the backends cut for themselves
         left, right, dilation, bias = bounded(longest, left, right, dilation, shift, bias)
-    mask = None if key_padding_mask is None else check_mask(key_padding_mask, k, packed)
+    mask = None if key_mask is None else check_mask(key_mask, k, packed)
     call = Call(
         q,
         k,

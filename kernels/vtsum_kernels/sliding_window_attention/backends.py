@@ -129,7 +129,7 @@ def _reference(call: Call, need_lse: bool) -> tuple[Tensor, Tensor]:
         call.right,
         scale=call.scale,
         dilation=call.dilation,
-        key_padding_mask=call.mask,
+        key_mask=call.mask,
         cu_seqlens=call.cu_seqlens,
         bias=call.bias,
         shift=call.shift,

@@ -172,7 +172,7 @@ def check_bias(bias: Any, q: Tensor, heads: int, left: int, right: int, shift: b
 
 def check_mask(mask: Any, k: Tensor, packed: bool) -> Tensor:
     """Key padding as a bool [B, Tk]; lengths [B] are turned into one."""
-    name = "key_padding_mask"
+    name = "key_mask"
     checks.is_tensor(NAME, name, mask)
     batch, frames = k.shape[0], k.shape[2]
     if packed:

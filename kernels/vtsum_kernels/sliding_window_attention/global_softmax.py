@@ -181,7 +181,7 @@ def _backward_fake(
 
 
 _ARGUMENTS = (
-    "Tensor q, Tensor k, Tensor? key_padding_mask, Tensor? cu_seqlens, Tensor? bias, "
+    "Tensor q, Tensor k, Tensor? key_mask, Tensor? cu_seqlens, Tensor? bias, "
     "SymInt left, SymInt right, SymInt dilation, bool shift, float scale"
 )
 library.define(f"global_lse_fwd({_ARGUMENTS}) -> Tensor", _forward_fake, _gradient, _save)

@@ -18,7 +18,7 @@ from .call import NAME, key_gradient
 from .mapping import mapped
 
 _OPTIONS = "SymInt left, SymInt right, SymInt dilation, bool shift, float scale, float dropout_p, SymInt row_offset"
-_INPUTS = "Tensor q, Tensor k, Tensor v, Tensor? key_padding_mask, Tensor? cu_seqlens, Tensor? bias, Tensor? seed"
+_INPUTS = "Tensor q, Tensor k, Tensor v, Tensor? key_mask, Tensor? cu_seqlens, Tensor? bias, Tensor? seed"
 
 #: Beyond this many keys the backward pass is handed out and lse rather than computing them again.
 MAX_KEYS_RECOMPUTED = 33
@@ -28,7 +28,7 @@ def _forward_fake(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    key_padding_mask: Tensor | None,
+    key_mask: Tensor | None,
     cu_seqlens: Tensor | None,
     bias: Tensor | None,
     seed: Tensor | None,
@@ -50,7 +50,7 @@ def _backward_fake(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    key_padding_mask: Tensor | None,
+    key_mask: Tensor | None,
     cu_seqlens: Tensor | None,
     bias: Tensor | None,
     *rest: Any,

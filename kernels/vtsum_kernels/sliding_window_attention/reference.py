@@ -19,7 +19,7 @@ def sliding_window_attention_reference(
     *,
     scale: float,
     dilation: int = 1,
-    key_padding_mask: Tensor | None = None,
+    key_mask: Tensor | None = None,
     cu_seqlens: Tensor | None = None,
     bias: Tensor | None = None,
     shift: bool = False,
@@ -37,7 +37,7 @@ def sliding_window_attention_reference(
         left, right (int): keys before and after the query, in steps of `dilation`; -1 = unbounded.
         scale (float): factor of the scores.
         dilation (int): distance in frames between neighbouring keys of a window.
-        key_padding_mask (Tensor | None): bool [B, Tk], True = valid.
+        key_mask (Tensor | None): bool [B, Tk], True = valid.
         cu_seqlens (Tensor | None): [N + 1], where the sequences packed into Tk = T begin; B is 1.
         bias (Tensor | None): [H, left + right + 1], or [H, 2 * (left + right) + 1] for shifted windows.
         shift (bool): windows are moved inside the sequence at its ends, not cut off.
@@ -70,8 +70,8 @@ def sliding_window_attention_reference(
         keys = torch.arange(frames, device=q.device).expand(queries, frames)
         column = torch.div(keys - rows[:, None], dilation, rounding_mode="floor")
     visible = _visible(rows, keys, frames, left, right, dilation, shift, cu_seqlens)[None, None]
-    if key_padding_mask is not None:
-        visible = visible & key_padding_mask[:, keys.clamp(0, max(frames - 1, 0))][:, None]
+    if key_mask is not None:
+        visible = visible & key_mask[:, keys.clamp(0, max(frames - 1, 0))][:, None]
     if banded:
         if group > 1:
             k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)

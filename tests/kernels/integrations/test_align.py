@@ -32,7 +32,7 @@ def test_against_dense(queries: int, keys: int, window: tuple[int, int]) -> None
         for mask in (None, valid):
             visible = seen[None, None] if mask is None else seen & mask[:, None, None, :]
             wanted = attention(q, k, v, visible)
-            got = aligned_attention(q, k, v, window, offset=offset, key_padding_mask=mask, return_lse=True)
+            got = aligned_attention(q, k, v, window, offset=offset, key_mask=mask, return_lse=True)
             name = f"offset {offset}, padded {mask is not None}"
             same(name, got, wanted, (q, k, v), 1e-12)
 

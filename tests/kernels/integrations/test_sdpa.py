@@ -57,7 +57,7 @@ def test_bands_are_recognised(left: int, right: int, dilation: int) -> None:
             step = dilation if left + right else 1
             assert band == Band(min(left, 10 // dilation), min(right, 10 // dilation), step, None, 11)
         else:
-            assert torch.equal(band.key_padding_mask, valid)
+            assert torch.equal(band.key_mask, valid)
 
 
 @settings(max_examples=150, deadline=None)

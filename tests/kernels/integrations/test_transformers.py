@@ -59,7 +59,7 @@ def test_outputs_and_gradients(name: str, padding: str, windows: list[LocalWindo
     same(name, mask, ids)
     layers = getattr(CONFIGS[name], "layer_types", None) or ["sliding_attention"] * 2
     assert [window is not None for window in windows] == [kind == "sliding_attention" for kind in layers]
-    assert all((window.key_padding_mask is None) == (padding != "both sides") for window in windows if window)
+    assert all((window.key_mask is None) == (padding != "both sides") for window in windows if window)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def test_attention_is_multihead_attention_under_a_band_mask() -> None:
     position = torch.arange(30)
     hidden = (position[:, None] - position[None]).abs() > 2
     valid = position[None] < lengths[:, None]
-    expected = theirs(x, x, x, attn_mask=hidden, key_mask=~valid, need_weights=False)[0]
+    expected = theirs(x, x, x, attn_mask=hidden, key_padding_mask=~valid, need_weights=False)[0]
     got = layer(x, valid)
     torch.testing.assert_close(got[valid], expected[valid], rtol=1e-5, atol=1e-5)
     assert torch.equal(layer(x, lengths), got)

@@ -1,0 +1,7 @@
+"""Words on the screen: slides, titles, lower thirds, signs, read in few of a video's pictures."""
+
+from vtsum.enhance.screen_text.lines import ScreenLine, lines_of
+from vtsum.enhance.screen_text.reader import RapidReader, Reading
+from vtsum.enhance.screen_text.watching import ScreenText
+
+__all__ = ["RapidReader", "Reading", "ScreenLine", "ScreenText", "lines_of"]

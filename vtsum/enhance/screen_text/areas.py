@@ -1,0 +1,104 @@
+"""Where a picture may hold writing: a cheap test, so that few pictures have to be read.
+
+Letters are strokes: many strong edges close together, in rows. Writing also stays: an area whose edges are where they
+were in the picture before is worth reading once, and again only when its edges have changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+SIDE = 640  # pixels of the longer side of the grey pictures that are looked at
+EDGE = 36  # levels of 255 within 3 x 3 pixels from which there is an edge
+TALLEST = 0.4  # of the picture's height, of a row of letters
+LOWEST = 6  # pixels
+NARROWEST = 10  # pixels
+DENSE = (0.18, 0.85)  # the share of edges in a row of letters
+STAYS = 0.6  # the share of an area's edges that must still be there
+
+
+@dataclass(frozen=True)
+class Area:
+    """A rectangle of the grey picture: pixels from the left and the top, width and height."""
+
+    x: int
+    y: int
+    w: int
+    h: int
+
+    @classmethod
+    def of(cls, box: Sequence[float]) -> Area:
+        """A box (left, top, right, bottom), at least a pixel wide and high."""
+        x, y = max(int(box[0]), 0), max(int(box[1]), 0)
+        return cls(x, y, max(round(box[2]) - x, 1), max(round(box[3]) - y, 1))
+
+    def near_edge(self, of: Area, size: tuple[int, int]) -> bool:
+        """Whether it comes so near to an edge of another area that its letters may go on outside; not where that edge
+        is the picture's, whose width and height are `size`."""
+        near = max(self.h // 3, 2)
+        return (
+            (self.x - of.x < near and of.x > 0)
+            or (self.y - of.y < near // 2 and of.y > 0)
+            or (of.x + of.w - self.x - self.w < near and of.x + of.w < size[0])
+            or (of.y + of.h - self.y - self.h < near // 2 and of.y + of.h < size[1])
+        )
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        return slice(self.y, self.y + self.h), slice(self.x, self.x + self.w)
+
+
+def edges(grey: np.ndarray) -> np.ndarray:
+    """bool [H, W]: where a grey picture, uint8 [H, W], changes sharply."""
+    kernel = np.ones((3, 3), np.uint8)
+    return np.asarray(cv2.morphologyEx(grey, cv2.MORPH_GRADIENT, kernel) >= EDGE)
+
+
+def areas(edge: np.ndarray) -> list[Area]:
+    """The areas of an edge picture, bool [H, W], that may be rows of letters."""
+    height = edge.shape[0]
+    found = []
+    for reach in (3, 9, 21):  # small, middling and large letters stand that far apart
+        joined = cv2.morphologyEx(
+            edge.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((max(reach // 3, 1), reach), np.uint8)
+        )
+        joined = cv2.morphologyEx(joined, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+        _, _, stats, _ = cv2.connectedComponentsWithStats(joined, connectivity=4)
+        for x, y, w, h, _ in stats[1:].tolist():
+            if w >= NARROWEST and LOWEST <= h <= TALLEST * height and w >= 0.8 * h:
+                share = float(edge[y : y + h, x : x + w].mean())
+                if DENSE[0] <= share <= DENSE[1]:
+                    found.append(Area(x, y, w, h))
+    return found
+
+
+def stays(area: Area, before: np.ndarray, now: np.ndarray) -> bool:
+    """Whether the edges of an area of one edge picture are there in another, a pixel beside at most."""
+    was = before[area.slices]
+    near = cv2.dilate(now[area.slices].astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    # By chance as many lie near as the picture has edges there.
+    chance = float(near.mean())
+    share = float(near[was].mean()) if was.any() else 0.0
+    return share >= STAYS and share - chance >= 0.5 * (1 - chance)
+
+
+def overlap(one: Area, other: Area) -> bool:
+    """Whether they share a pixel."""
+    return (
+        one.x < other.x + other.w and other.x < one.x + one.w and one.y < other.y + other.h and other.y < one.y + one.h
+    )
+
+
+def around(found: Sequence[Area], whole: Area, *, across: bool = False) -> Area:
+    """The rectangle that holds all of them and half a line more on every side, at the full width of the picture where
+    `across`; the whole picture where that is most of it."""
+    more = max(max(a.h for a in found) // 2, 8)
+    x0, x1 = max(min(a.x for a in found) - more, 0), min(max(a.x + a.w for a in found) + more, whole.w)
+    y0, y1 = max(min(a.y for a in found) - more, 0), min(max(a.y + a.h for a in found) + more, whole.h)
+    if across:
+        x0, x1 = 0, whole.w
+    return whole if (x1 - x0) * (y1 - y0) > 0.6 * whole.w * whole.h else Area(x0, y0, x1 - x0, y1 - y0)

@@ -1,0 +1,168 @@
+"""What is written on the screen, found while a video is decoded: few pictures are read, the others are compared.
+
+Every second one picture's edges are looked at. An area that may hold writing, stays for a second and has changed since
+it was last read is read, once. Later pictures only tell how long its edges stay. So a slide costs one reading however
+long it is shown, and a clip without writing few. Writing that moves, as the names at a film's end do, never stays: for
+it a whole picture with rows of letters is read now and then, less often where nothing is found. Readings are paid for
+from a purse that fills with the seconds of the video, so that no video's cost grows beyond a share of its length; found
+lines give some of it back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from vtsum.enhance.screen_text.areas import SIDE, Area, areas, around, edges, overlap, stays
+from vtsum.enhance.screen_text.lines import ScreenLine, lines_of, tells
+
+if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
+
+    from vtsum.enhance.screen_text.reader import Reading
+
+PACE = 1.0  # seconds between the pictures that are looked at
+READ_SIDE = 1920  # pixels of the longer side of what is read, at most
+PURSE = 4.0  # whole pictures that can be read at once
+EARNED = 1 / 12  # whole pictures a second of the video
+GIVEN_BACK = 2 / 3  # of what a reading cost, where it found a line
+ROWS, LONG = 2, 3.0  # areas at least, and so many times as wide as high, that may be moving rows of letters
+MOVING = (3.0, 8.0, 64.0)  # seconds between looks at them: after a find, first, and at most
+
+
+class Reader(Protocol):
+    """Who reads: `vtsum.enhance.screen_text.reader.RapidReader`."""
+
+    name: str
+
+    def read(self, picture: np.ndarray) -> list[Reading]:
+        """What is written in a picture, uint8 [H, W, 3] RGB, boxes in its pixels."""
+        ...
+
+
+@dataclass
+class _Shown:
+    """A line that is on the screen now."""
+
+    line: ScreenLine
+    area: Area
+    edge: np.ndarray  # of the whole picture, when it was read
+
+
+@dataclass
+class ScreenText:
+    """Collects the lines of one video.
+
+    Args:
+        reader: who reads.
+    """
+
+    reader: Reader
+    read: int = 0  # pictures, or parts of them
+    _purse: float = PURSE
+    _next: float = 0.0
+    _last: float = 0.0
+    _edge: np.ndarray | None = None
+    _known: np.ndarray | None = None  # edges where and when an area was last read
+    _wait: float = MOVING[1]
+    _moving: float = MOVING[1]  # when moving rows are looked for next
+    _shown: list[_Shown] = field(default_factory=list)
+    _lines: list[ScreenLine] = field(default_factory=list)
+
+    def see(self, time: float, frame: VideoFrame) -> None:
+        """Look at a decoded picture, `time` seconds from the first; pictures come in order, not upright."""
+        from vtsum.video.picture import Pictures, clockwise_rotation
+
+        if time < self._next:
+            return
+        self._next = time + PACE
+        rotation = clockwise_rotation(frame)
+        size = (frame.height, frame.width) if rotation % 180 else (frame.width, frame.height)
+        self.look(time, _grey(frame, rotation), lambda: Pictures(_within(size, READ_SIDE), rotation).rgb(frame))
+
+    def look(self, time: float, grey: np.ndarray, picture: Picture) -> None:
+        """The same for a grey picture, uint8 [H, W], and a function that gives it in colour and full size."""
+        edge = edges(grey)
+        before, self._edge = self._edge, edge
+        self._purse = min(self._purse + EARNED * (time - self._last), PURSE)
+        last, self._last = self._last, time
+        if before is None or before.shape != edge.shape:
+            self._shown, self._known = [], np.zeros_like(edge)
+            return
+        assert self._known is not None
+        self._shown = [s for s in self._shown if self._still(s, time, edge)]
+        found = areas(edge)
+        whole = Area(0, 0, edge.shape[1], edge.shape[0])
+        fresh = [a for a in found if stays(a, edge, before) and not stays(a, edge, self._known)]
+        if fresh:
+            part = around(fresh, whole)
+            if cut := self._read(picture, part, last, time):  # a line goes on beside what was read
+                self._read(picture, around([part, *cut], whole, across=True), last, time)
+        elif time >= self._moving and sum(a.w >= LONG * a.h for a in found) >= ROWS:
+            before_it = len(self._lines)
+            self._read(picture, whole, time, time)
+            found_any = any(tells(line) for line in self._lines[before_it:])
+            self._wait = MOVING[0] if found_any else min(2 * self._wait, MOVING[2])
+            self._moving = time + self._wait
+
+    def _still(self, shown: _Shown, time: float, edge: np.ndarray) -> bool:
+        if not stays(shown.area, shown.edge, edge):
+            return False
+        shown.line.end = time
+        return True
+
+    def _read(self, picture: Picture, part: Area, since: float, time: float) -> list[Area]:
+        """Read a part of a picture, which shows it since `since`, if it can be paid for; the areas of lines that may go
+        on outside of it."""
+        assert self._edge is not None
+        assert self._known is not None
+        height, width = self._edge.shape
+        cost = part.w * part.h / self._edge.size
+        if cost > self._purse:
+            return []
+        image = picture()
+        down, right = image.shape[0] / height, image.shape[1] / width
+        x0, y0 = int(part.x * right), int(part.y * down)
+        found = self.reader.read(image[y0 : int((part.y + part.h) * down), x0 : int((part.x + part.w) * right)])
+        self.read += 1
+        self._purse -= cost * (1 - GIVEN_BACK * any(tells(reading) for reading in found))
+        self._known[part.slices] = self._edge[part.slices]
+        self._shown = [s for s in self._shown if not overlap(s.area, part)]
+        cut = []
+        for reading in found:
+            box = [(x0 + reading.box[0]) / right, (y0 + reading.box[1]) / down]
+            box += [(x0 + reading.box[2]) / right, (y0 + reading.box[3]) / down]
+            area = Area.of(box)
+            if area.near_edge(part, (width, height)):
+                cut.append(area)
+                continue
+            shares = (box[0] / width, box[1] / height, box[2] / width, box[3] / height)
+            line = ScreenLine(reading.text, since, time, reading.score, shares)
+            self._lines.append(line)
+            self._shown.append(_Shown(line, area, self._edge))
+        return cut
+
+    def lines(self, duration: float) -> list[ScreenLine]:
+        """The lines of a video of `duration` seconds, in order of time, each once."""
+        return lines_of(self._lines, duration)
+
+
+class Picture(Protocol):
+    """Gives a picture, uint8 [H, W, 3] RGB."""
+
+    def __call__(self) -> np.ndarray: ...
+
+
+def _grey(frame: VideoFrame, rotation: int) -> np.ndarray:
+    """uint8 [H, W], upright, of SIDE pixels at most."""
+    width, height = _within((frame.width, frame.height), SIDE)
+    small = frame.reformat(width, height, "gray", interpolation="AREA").to_ndarray()
+    return np.ascontiguousarray(np.rot90(small, -rotation // 90))
+
+
+def _within(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """The size, made smaller where its longer side is above `side`."""
+    by = min(side / max(size), 1.0)
+    return max(round(size[0] * by), 1), max(round(size[1] * by), 1)

@@ -93,8 +93,8 @@ clean:  ## Remove .venv, build products and caches; summaries in out/ stay
 
 # VTSum itself is installed by now: these only add the packages of its extras.
 .venv/.stamp-demo: .venv/.stamp-build
-	@echo "==> Installing what the video pipeline needs, and a speech recogniser (75 MB)"
-	@$(PIP) 'vtsum[video,speech]'
+	@echo "==> Installing what the video pipeline needs, a speech recogniser (75 MB) and a reader of screens (100 MB)"
+	@$(PIP) 'vtsum[video,speech,ocr]'
 	@touch $@
 
 .venv/.stamp-test: .venv/.stamp-build

@@ -210,7 +210,7 @@ _CLIP = {"start": 1.0, "end": 2.0, "summary_start": 0.0, "summary_end": 1.0, "ke
 _SHOT = {"saliency": 0.5, "liveliness": 0.5, "score": 0.5, "reason": "x"}
 
 SUMMARY = {
-    "schema": "vtsum-summary/1",
+    "schema": "vtsum-summary/2",
     "vtsum_version": "0.1.0",
     "created": "2026-01-01T00:00:00Z",
     "source": {
@@ -221,7 +221,7 @@ SUMMARY = {
     "settings": {
         **{"budget": "15%", "budget_seconds": 0.9, "model": "embedded", "fps": 1.0, "formats": ["mp4"]},
         **{"sampler": "coverage", "segmenter": "joint", "refine": "dpp", "speech": None, "transcript": None},
-        **{"denoiser": None, "captioner": "auto", "speech_limit": None},
+        **{"denoiser": None, "captioner": "auto", "speech_limit": None, "ocr": True},
     },
     "model": {"name": "embedded", "weights_sha256": "0", "embedded": True, "text_is_guess": True},
     "summary": {"file": None, "duration": 1.0, "share": 0.2, "has_audio": False, "width": 160, "height": 90},
@@ -240,6 +240,15 @@ SUMMARY = {
         **{"source": "subtitles", "language": None, "guess": False, "warnings": []},
         "utterances": [
             {"start": 0.5, "end": 1.0, "words": [{"text": "so", "start": 0.5, "end": 1.0, "confidence": 1.0}]}
+        ],
+    },
+    "screen": {
+        **{"source": "PP-OCRv6", "sha256": {"a.onnx": "0"}},
+        "lines": [
+            {
+                **{"text": "NEWS", "start": 1.0, "end": 2.0, "score": 0.9},
+                "box": {"left": 0.1, "top": 0.1, "right": 0.5, "bottom": 0.2},
+            }
         ],
     },
     "broken": True,

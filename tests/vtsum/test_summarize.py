@@ -330,7 +330,7 @@ def _break(data, path, value):
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (("schema",), "vtsum-summary/9", "schema must be 'vtsum-summary/1', got 'vtsum-summary/9'"),
+        (("schema",), "vtsum-summary/9", "schema must be 'vtsum-summary/2', got 'vtsum-summary/9'"),
         (("source", "duration"), "12", "source.duration must be a finite number"),
         (("source", "duration"), float("nan"), "finite number"),
         (("source", "extra"), 1, "source.extra is unknown"),

@@ -111,6 +111,7 @@ def summarize(
             help="Who describes the pictures: auto (the model, unless its sentences are guesses), embedded, or none.",
         ),
     ] = "auto",
+    ocr: Annotated[bool, typer.Option("--ocr/--no-ocr", help="Read what is written on the screen.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older summary in the folder.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the content of summary.json on standard output.")] = (
         False
@@ -145,6 +146,7 @@ def summarize(
             denoiser=None if denoiser == "none" else denoiser,
             speech_limit=_limit(speech_limit),
             captioner=captioner,
+            ocr=ocr,
             progress=bars,
         )
     if as_json:

@@ -10,7 +10,9 @@ from vtsum.summary.listening import GUESSING
 from vtsum.summary.planning import Plan
 from vtsum.summary.schema import (
     SCHEMA,
+    Box,
     ClipEntry,
+    Screen,
     Settings,
     ShotEntry,
     Speech,
@@ -23,6 +25,7 @@ from vtsum.summary.watching import Watched
 from vtsum.version import __version__
 
 if TYPE_CHECKING:
+    from vtsum.enhance.screen_text import RapidReader
     from vtsum.enhance.speech import Transcript
     from vtsum.enhance.speech.merge import Sentence
     from vtsum.model import Summarizer
@@ -41,6 +44,7 @@ def build_document(
     cut: CutResult | None,
     sentences: Sequence[Sentence],
     settings: Settings,
+    reader: RapidReader | None = None,
 ) -> SummaryDocument:
     """Return summary.json's content, its words clean (`vtsum.shown`) and the names of files as they are; `created` and
     `timings` are still to be filled in."""
@@ -59,7 +63,7 @@ def build_document(
     if said is not None and (not said.utterances or settings["transcript"] is not None):
         warnings += said.warnings
     heard_guess = said is not None and said.source in GUESSING
-    guessed = {"seen": bool(model.text_is_guess), "heard": heard_guess, "measured": False}
+    guessed = {"seen": bool(model.text_is_guess), "read": False, "heard": heard_guess, "measured": False}
     boundary = plan.boundary_scores
     document: SummaryDocument = {
         "schema": SCHEMA,
@@ -116,6 +120,7 @@ def build_document(
             for sentence in sentences
         ],
         "speech": None if said is None else _speech(said, duration, guess=heard_guess),
+        "screen": None if reader is None else _screen(watched, reader, duration),
         "broken": watched.broken_at is not None,
         "truncated_at": None if watched.broken_at is None else round(watched.broken_at, 3),
         "damaged": [{"start": round(start, 3), "end": round(end, 3)} for start, end in damaged],
@@ -154,6 +159,28 @@ def _speech(said: Transcript, duration: float, *, guess: bool) -> Speech:
         "utterances": utterances,
         "warnings": list(said.warnings),
     }
+
+
+def _screen(watched: Watched, reader: RapidReader, duration: float) -> Screen:
+    return {
+        "source": reader.name,
+        "sha256": reader.sha256,
+        "lines": [
+            {
+                "text": line.text,
+                "start": round(min(line.start, duration), 3),
+                "end": round(min(line.end, duration), 3),
+                "score": round(line.score, 4),
+                "box": _box(line.box),
+            }
+            for line in watched.screen
+        ],
+    }
+
+
+def _box(sides: tuple[float, float, float, float]) -> Box:
+    left, top, right, bottom = (round(min(max(side, 0.0), 1.0), 4) for side in sides)
+    return {"left": left, "top": top, "right": right, "bottom": bottom}
 
 
 def _clips(plan: Plan, cut: CutResult | None, duration: float, pictures: bool) -> dict[int, ClipEntry]:

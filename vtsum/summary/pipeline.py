@@ -30,6 +30,7 @@ from vtsum.summary.watching import SAMPLERS, Sampler, Watched, WatchedFrames, wa
 from vtsum.threads import quick_switches, torch_threads
 
 if TYPE_CHECKING:
+    from vtsum.enhance.screen_text import RapidReader
     from vtsum.enhance.speech import Transcript
     from vtsum.model import Summarizer
     from vtsum.video import CutResult, VideoInfo
@@ -92,6 +93,7 @@ def summarize(
     denoiser: str | None = DENOISER,
     speech_limit: float | None = LIMIT,
     captioner: str = "auto",
+    ocr: bool = True,
     progress: ProgressCallback | None = None,
 ) -> Summary:
     """Summarise a video file: a shorter video, a short text, and a page that shows both.
@@ -119,8 +121,9 @@ def summarize(
         speech_limit (float | None): seconds of voice that a recogniser listens to at most, above 0, spread evenly over
             the video; None: to all of it.
         captioner: who describes the pictures: "auto", the model, unless its sentences are guesses, as those of the
-            embedded model are; "embedded", the model in any case; "none", nobody. Where nothing is heard either, the
-            text tells what was measured.
+            embedded model are; "embedded", the model in any case; "none", nobody. Where nothing is heard or read
+            either, the text tells what was measured.
+        ocr (bool): read words on the screen, if what `vtsum[ocr]` brings is installed; else a warning says so.
         progress: called with (stage, fraction 0..1), from several threads; stages are the keys of
             `vtsum.summary.progress.STAGES`.
     Returns:
@@ -155,16 +158,18 @@ def summarize(
     folder = Path(output) if output is not None else Path.cwd() / f"{source.stem[:100] or 'video'}_summary"
     inputs = [source, transcript, model if isinstance(model, str | os.PathLike) else None, denoiser]
     inputs.append(speech.partition(":")[2] if speech else None)  # the folder of whisper:FOLDER
+    reader, unread = _reader() if ocr else (None, [])
     with StagedFolder(folder, overwrite, inputs) as stage:
         with Listening(source, info, speech, transcript, denoiser, speech_limit, tell) as listening:
             with clock("read"):
                 # Importing what a model needs takes seconds: the pictures are decoded meanwhile, where their size is
                 # known before.
-                ahead = WatchedFrames(source, info, fps, EMBEDDED_SIZE, tell) if model == "embedded" else None
+                ahead = WatchedFrames(source, info, fps, EMBEDDED_SIZE, tell, reader) if model == "embedded" else None
                 try:
                     with quick_switches():
                         loaded = load_model(model)
-                    watched = watch(source, info, loaded, fps, tell, sampler=sampler, ahead=ahead)
+                    watched = watch(source, info, loaded, fps, tell, sampler=sampler, ahead=ahead, reader=reader)
+                    watched.warnings.extend(unread)
                 finally:
                     if ahead is not None:
                         ahead.close()
@@ -199,9 +204,10 @@ def summarize(
             "denoiser": denoiser,
             "captioner": captioner,
             "speech_limit": speech_limit,
+            "ocr": ocr,
         }
         try:
-            data = _write(stage, source, info, loaded, watched, said, plan, settings, clock, tell)
+            data = _write(stage, source, info, loaded, watched, said, plan, settings, clock, tell, reader)
         except OSError as error:
             raise writing_failed(folder, error) from None
         except VTSumError as error:
@@ -211,6 +217,16 @@ def summarize(
         final = stage.final
     names = {"mp4": "summary.mp4", "txt": "summary.txt", "json": "summary.json", "html": "report.html"}
     return Summary(final, {name: final / names.get(name, name) for name in chosen_formats}, data)
+
+
+def _reader() -> tuple[RapidReader | None, list[str]]:
+    """Who reads words on the screen; where nobody can, why."""
+    from vtsum.enhance.screen_text.reader import RapidReader
+
+    try:
+        return RapidReader(), []
+    except VTSumError as error:
+        return None, [f"words on the screen were not read: {error}"]
 
 
 def load_model(model: str | os.PathLike[str] | Summarizer) -> Summarizer:
@@ -267,6 +283,7 @@ def _write(
     settings: schema.Settings,
     clock: _Clock,
     tell: ProgressCallback,
+    reader: RapidReader | None,
 ) -> schema.SummaryDocument:
     """Cut, write the text meanwhile, and put all files into the staged folder."""
     formats = settings["formats"]
@@ -289,7 +306,7 @@ def _write(
                     with torch_threads(count=1):  # the other cores are cutting
                         captions = describe(model, watched.features, _moments(plan, cut_result))
                 spans = [(i, clip.start / plan.rate, clip.end / plan.rate) for i, clip in sorted(plan.clips.items())]
-                sentences = summary_text(captions, said, watched.saliency, settings["fps"], spans)
+                sentences = summary_text(captions, said, watched.saliency, settings["fps"], spans, watched.screen)
                 sentences = sentences or measured_text(source, info, watched, plan)
                 tell("text", 1.0)
             if job is not None:
@@ -297,7 +314,7 @@ def _write(
         except BaseException:
             stop.set()  # the pool waits for its thread: let it end soon
             raise
-    data = build_document(source.name, info, model, watched, said, plan, cut_result, sentences, settings)
+    data = build_document(source.name, info, model, watched, said, plan, cut_result, sentences, settings, reader)
     if "html" in formats:
         from vtsum.summary.report import write_report
 

@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 
 from vtsum.enhance.speech.summary import is_unsure
 from vtsum.shown import clean
-from vtsum.summary.schema import SentenceEntry, ShotEntry, Speech, SummaryDocument
+from vtsum.summary.schema import Screen, SentenceEntry, ShotEntry, Speech, SummaryDocument
 from vtsum.summary.text import GUESS_NOTE, ORIGINS, clock_time
 
 MAX_EMBEDDED = 24_000_000  # bytes of video in the page; browsers take long to open more
@@ -27,8 +27,10 @@ _POINTS = 900  # of the curve; more than the widest page has pixels for
 _WIDTH, _HEIGHT = 1000.0, 100.0  # user units of the curve
 _HEADINGS = {
     ("seen",): "What it shows",
+    ("read",): "What is written",
     ("heard",): "What is said",
     ("heard", "seen"): "What is seen and said",
+    ("heard", "read"): "What is said and written",
     ("measured",): "What was measured",
 }
 _STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400)  # seconds between ticks of the axis
@@ -124,6 +126,7 @@ def render(data: SummaryDocument, video: bytes, pictures: dict[int, bytes]) -> s
         guess_note=GUESS_NOTE if any(sentence["guess"] for sentence in data["text"]) else None,
         said=said,
         unsure=any(word["unsure"] for line in said for word in line["words"]),
+        written=data["screen"]["lines"] if data["screen"] else [],
         voices=[_band(u["start"], u["end"], duration) for u in (data["speech"] or {"utterances": []})["utterances"]],
         line=curve_path(data["frames"]["time"], data["frames"]["saliency"], duration, low, high),
         low=low,
@@ -236,10 +239,17 @@ def _facts(data: SummaryDocument) -> list[tuple[str, str]]:
         ("Encoded", f"{100 * data['frames']['encoded_share']:.0f}% of them ({settings['sampler']})"),
         ("Events", f"{len(data['shots'])}, found by {settings['segmenter']}, chosen by {settings['refine']}"),
         ("Speech", _speech_fact(data["speech"])),
+        ("Screen", _screen_fact(data["screen"])),
         ("Model", model["name"]),
         ("Weights", f"sha256 {model['weights_sha256'][:16]}"),
         ("Made by", f"VTSum {data['vtsum_version']}"),
     ]
+
+
+def _screen_fact(screen: Screen | None) -> str:
+    if screen is None:
+        return "not read"
+    return f"{len(screen['lines'])} lines, read by {screen['source']}" if screen["lines"] else "no words found"
 
 
 def _speech_fact(speech: Speech | None) -> str:

@@ -2,8 +2,8 @@
 
 The document is an object of the fields of `SummaryDocument`, in UTF-8. All times are seconds; those called `start`,
 `end` and `time` are counted in the source video, those called `summary_start` and `summary_end` in summary.mp4. The
-field `schema` names the version: readers should refuse a version they do not know. Within version 1 fields are only
-added, never changed or removed.
+field `schema` names the version: readers should refuse a version they do not know. Within a version fields are only
+added, never changed or removed. `read` also takes version 1, which knew nothing of words on the screen.
 
 Words (titles, sentences, notes) hold no control characters and no marks that turn the order of letters. The names of
 files are as they are, bytes that are no UTF-8 as question marks; what a terminal would obey in them is written in the
@@ -24,7 +24,7 @@ from typing import Any, TypedDict
 from vtsum.errors import VTSumError
 from vtsum.reading import read_json
 
-SCHEMA = "vtsum-summary/1"
+SCHEMA, BEFORE = "vtsum-summary/2", "vtsum-summary/1"
 _LIMIT = 1 << 30  # bytes: a long video has every frame and every word in it
 _SLACK = 0.002  # seconds: times are rounded to milliseconds
 
@@ -61,6 +61,7 @@ class Settings(TypedDict):
     transcript: str | None  # the user's own, a file's name
     denoiser: str | None  # of words that a recogniser heard
     captioner: str  # who describes the pictures
+    ocr: bool  # whether words on the screen were to be read
     speech_limit: float | None  # seconds of voice that were listened to at most
 
 
@@ -130,10 +131,10 @@ class SentenceEntry(TypedDict):
     """One sentence of the text summary."""
 
     text: str
-    origin: str  # "seen": it tells of the pictures; "heard": it was spoken; "measured": of what there was, neither
-    confidence: float  # 0..1: mean probability of a token, or of a word heard; 1 of what was measured
+    origin: str  # "seen": it tells of the pictures; "read": it quotes the screen; "heard": it was spoken; "measured"
+    confidence: float  # 0..1: mean probability of a token, or of a word heard or read; 1 of what was measured
     guess: bool
-    times: list[Span]  # what it speaks of; of a sentence heard, when it was spoken
+    times: list[Span]  # what it speaks of; of words heard or read, when they were
     shots: list[int]  # the chosen ones it belongs to; of a sentence seen, one for each of the times
 
 
@@ -164,6 +165,33 @@ class Speech(TypedDict):
     warnings: list[str]
 
 
+class Box(TypedDict):
+    """A part of the picture, upright, in shares of its width and height."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+class ScreenLineEntry(TypedDict):
+    """A row of letters on the screen, between the first and the last second in which it was seen."""
+
+    text: str
+    start: float
+    end: float
+    score: float  # how sure the reader is, 0..1
+    box: Box
+
+
+class Screen(TypedDict):
+    """What is written on the screen."""
+
+    source: str  # the models that read, and their version
+    sha256: dict[str, str]  # of their files
+    lines: list[ScreenLineEntry]
+
+
 class SummaryDocument(TypedDict):
     """summary.json."""
 
@@ -178,6 +206,7 @@ class SummaryDocument(TypedDict):
     frames: Frames
     text: list[SentenceEntry]
     speech: Speech | None  # null: nobody listened
+    screen: Screen | None  # null: nobody read
     broken: bool  # the file could not be decoded to its end
     truncated_at: float | None  # where decoding stopped, when broken
     damaged: list[Span]  # where the decoder concealed or skipped something that it noticed
@@ -258,7 +287,7 @@ def validate(document: Any) -> SummaryDocument:
     _promise(boundary is None or len(boundary) == len(frames["time"]), "frames.boundary must be as long as frames.time")
     _promise(0 < frames["encoded_share"] <= 1, "frames.encoded_share must be above 0 and at most 1")
     for i, sentence in enumerate(checked["text"]):
-        origins = ("seen", "heard", "measured")
+        origins = ("seen", "read", "heard", "measured")
         _promise(sentence["origin"] in origins, f"text[{i}].origin must be one of {', '.join(origins)}")
         _promise(bool(sentence["times"]), f"text[{i}].times must not be empty")
         _promise(0 <= sentence["confidence"] <= 1, f"text[{i}].confidence must lie in 0..1")
@@ -268,6 +297,9 @@ def validate(document: Any) -> SummaryDocument:
         for word in utterance["words"]:
             inside = 0 <= word["start"] <= word["end"] <= duration + _SLACK
             _promise(inside, f"speech.utterances[{i}].words must lie in the video")
+    for i, line in enumerate((checked["screen"] or {"lines": []})["lines"]):
+        inside = 0 <= line["start"] <= line["end"] <= duration + _SLACK
+        _promise(inside, f"screen.lines[{i}] must lie in the video")
     for i, span in enumerate(checked["damaged"]):
         inside = 0 <= span["start"] <= span["end"] <= duration + _SLACK
         _promise(inside, f"damaged[{i}] must lie in the video")
@@ -276,9 +308,14 @@ def validate(document: Any) -> SummaryDocument:
 
 
 def read(path: str | Path) -> SummaryDocument:
-    """Read and check a summary.json.
+    """Read and check a summary.json of this version or the one before.
 
     Raises:
-        VTSumError: it cannot be read, is no JSON, or is not a valid summary of this version.
+        VTSumError: it cannot be read, is no JSON, or is not a valid summary of these versions.
     """
-    return validate(read_json(path, dict, "summary.json", _LIMIT))
+    document = read_json(path, dict, "summary.json", _LIMIT)
+    if document.get("schema") == BEFORE:
+        document = {**document, "schema": SCHEMA, "screen": None}
+        if isinstance(document.get("settings"), dict):
+            document["settings"] = {**document["settings"], "ocr": False}
+    return validate(document)

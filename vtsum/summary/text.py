@@ -13,6 +13,7 @@ import numpy as np
 from vtsum.shown import one_line
 
 if TYPE_CHECKING:
+    from vtsum.enhance.screen_text import ScreenLine
     from vtsum.enhance.speech import Transcript
     from vtsum.enhance.speech.merge import Sentence
     from vtsum.model import Summarizer
@@ -82,22 +83,26 @@ def summary_text(
     saliency: np.ndarray,
     fps: float,
     clips: Sequence[tuple[int, float, float]],
+    screen: Sequence[ScreenLine] = (),
     limit: int = MAX_SENTENCES,
 ) -> list[Sentence]:
-    """The text summary, in order of time: what is seen, and the best sentences of what is said.
+    """The text summary, in order of time: what is seen, what is read, and the best sentences of what is said.
 
     Args:
         captions: from `describe`.
         said: the transcript, None where nobody listened.
         saliency (array): [T], of the frames sampled at `fps` a second.
         clips: (shot, start, end) of the chosen shots, in seconds.
+        screen: lines on the screen.
         limit (int): at most so many sentences in all.
     """
+    from vtsum.enhance.screen_text.sentences import quotations
     from vtsum.enhance.speech.merge import merge_text
     from vtsum.enhance.speech.summary import summarise_transcript
 
     heard = summarise_transcript(said, saliency, fps, limit) if said is not None and said.utterances else []
-    return merge_text(captions, heard, limit, clips=clips)
+    quoted = quotations(screen, [(word.text, word.start) for word in said.words] if said is not None else [])
+    return merge_text(captions, heard, limit, quotations=quoted, clips=clips)
 
 
 def _read(picture: Path) -> np.ndarray:
@@ -134,7 +139,7 @@ def span_text(start: float, end: float) -> str:
     return f"{clock_time(start)}-{clock_time(end)}"
 
 
-ORIGINS = {"seen": "Seen", "heard": "Heard", "measured": "Measured"}
+ORIGINS = {"seen": "Seen", "read": "Read", "heard": "Heard", "measured": "Measured"}
 GUESS_NOTE = "The sentences are guesses of small models: they can be wrong."
 
 
@@ -145,7 +150,8 @@ def text_file(data: SummaryDocument) -> str:
     lines = [name, f"{clock_time(made['duration'])} of {clock_time(source['duration'])}", ""]
     for sentence in data["text"]:
         times = ", ".join(span_text(t["start"], t["end"]) for t in sentence["times"])
-        lines.append(f"[{times}] {ORIGINS[sentence['origin']]}: {sentence['text']}")
+        label = "" if sentence["origin"] == "read" else f"{ORIGINS[sentence['origin']]}: "  # a quotation says it itself
+        lines.append(f"[{times}] {label}{sentence['text']}")
     if not data["text"]:
         lines.append("No sentence was found for this video.")
     notes = [GUESS_NOTE] if any(sentence["guess"] for sentence in data["text"]) else []

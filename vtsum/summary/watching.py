@@ -21,6 +21,8 @@ from vtsum.video.ahead import FramesAhead
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
+    from vtsum.enhance.screen_text import ScreenLine
+    from vtsum.enhance.screen_text.watching import Reader
     from vtsum.model import Summarizer
     from vtsum.video import VideoInfo
 
@@ -46,6 +48,7 @@ class Watched:
     changes: PictureChanges
     encoded: np.ndarray  # [T] bool: the frames that the encoder saw
     damaged: list[tuple[float, float]] = field(default_factory=list)  # where the file is; seconds
+    screen: list[ScreenLine] = field(default_factory=list)  # what is written on the screen
 
     @property
     def encoded_share(self) -> float:
@@ -58,15 +61,31 @@ class WatchedFrames(FramesAhead):
 
     Attributes:
         changes (PictureChanges): of all pictures decoded.
+        screen (ScreenText | None): what `reader` reads in some of them.
     """
 
-    def __init__(self, source: Path, info: VideoInfo, fps: float, size: int, tell: ProgressCallback) -> None:
+    def __init__(
+        self,
+        source: Path,
+        info: VideoInfo,
+        fps: float,
+        size: int,
+        tell: ProgressCallback,
+        reader: Reader | None = None,
+    ) -> None:
         self.changes = PictureChanges()
+        self.screen = None
+        if reader is not None:
+            from vtsum.enhance.screen_text import ScreenText
+
+            self.screen = ScreenText(reader)
         whole = max(info.duration, 1e-3)
         tell("read", 0.0)
         super().__init__(source, fps, size, lambda done: tell("read", min(done / whole, 0.99)), self._see)
 
     def _see(self, time: float, frame: VideoFrame) -> None:
+        if self.screen is not None:
+            self.screen.see(time, frame)
         form = frame.format
         first = form.components[0]
         if first.bits != 8 or not first.is_luma or form.has_palette:  # deeper, RGB, a palette: brought to 8-bit grey
@@ -85,6 +104,7 @@ def watch(
     *,
     sampler: Sampler = "coverage",
     ahead: WatchedFrames | None = None,
+    reader: Reader | None = None,
 ) -> Watched:
     """Sample a video and encode the frames that matter, in one pass.
 
@@ -98,6 +118,7 @@ def watch(
             ones), or "all" (every sampled frame is encoded).
         ahead: the frames, where their decoding was begun before; dropped where they are of another size than the
             model's.
+        reader: who reads words on the screen; None: nobody. Not for frames begun before, which have their own.
     Raises:
         VTSumError: the file cannot be read, or no picture can be decoded.
         ValueError: for another sampler.
@@ -107,7 +128,7 @@ def watch(
     if ahead is not None and ahead.size != model.image_size:
         ahead.close()
         ahead = None
-    with closing(ahead or WatchedFrames(source, info, fps, model.image_size, tell)) as frames:
+    with closing(ahead or WatchedFrames(source, info, fps, model.image_size, tell, reader)) as frames:
         choice = _Choice(sampler)
         features = []
         for batch in choice.chosen(frames.batches(BATCH)):
@@ -129,10 +150,11 @@ def watch(
         saliency=saliency,
         duration=read.duration,
         broken_at=read.broken_at,
-        warnings=list(read.warnings),
+        warnings=[*read.warnings, *(frames.screen.warnings if frames.screen else [])],
         changes=frames.changes,
         encoded=choice.encoded,
         damaged=list(read.damaged),
+        screen=frames.screen.lines(read.duration) if frames.screen else [],
     )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 SIDE = 640  # pixels of the longer side of the grey pictures that are looked at
@@ -54,12 +53,16 @@ class Area:
 
 def edges(grey: np.ndarray) -> np.ndarray:
     """bool [H, W]: where a grey picture, uint8 [H, W], changes sharply."""
+    import cv2  # comes with vtsum[ocr]
+
     kernel = np.ones((3, 3), np.uint8)
     return np.asarray(cv2.morphologyEx(grey, cv2.MORPH_GRADIENT, kernel) >= EDGE)
 
 
 def areas(edge: np.ndarray) -> list[Area]:
     """The areas of an edge picture, bool [H, W], that may be rows of letters."""
+    import cv2
+
     height = edge.shape[0]
     found = []
     for reach in (3, 9, 21):  # small, middling and large letters stand that far apart
@@ -78,6 +81,8 @@ def areas(edge: np.ndarray) -> list[Area]:
 
 def stays(area: Area, before: np.ndarray, now: np.ndarray) -> bool:
     """Whether the edges of an area of one edge picture are there in another, a pixel beside at most."""
+    import cv2
+
     was = before[area.slices]
     near = cv2.dilate(now[area.slices].astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     # By chance as many lie near as the picture has edges there.

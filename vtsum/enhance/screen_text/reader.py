@@ -36,7 +36,7 @@ class RapidReader:
         VTSumError: RapidOCR or its models are not installed; it says how to get them.
     """
 
-    def __init__(self, threads: int = 1) -> None:
+    def __init__(self) -> None:
         from vtsum.extras import require, version_of
 
         require("ocr", "words on the screen")
@@ -46,7 +46,6 @@ class RapidReader:
             # RapidOCR itself would download it.
             if not (self._folder / name).is_file():
                 raise VTSumError(f"{self._folder / name} must be there, got none: {_GET_IT}")
-        self._threads = threads
         self.name = f"PP-OCRv6 small (rapidocr {version_of('rapidocr')})"
 
     @cached_property
@@ -70,13 +69,21 @@ class RapidReader:
                 "Det.limit_type": "max",
                 "Det.model_path": str(self._folder / _DETECTION),
                 "Rec.model_path": str(self._folder / _RECOGNITION),
-                "EngineConfig.onnxruntime.intra_op_num_threads": self._threads,
+                "EngineConfig.onnxruntime.intra_op_num_threads": 1,  # the other cores decode, encode and listen
             }
         )
 
     def read(self, picture: np.ndarray) -> list[Reading]:
-        """What is written in a picture, uint8 [H, W, 3] RGB, from top to bottom."""
-        found = self._engine(np.ascontiguousarray(picture[..., ::-1]))
+        """What is written in a picture, uint8 [H, W, 3] RGB, from top to bottom.
+
+        Raises:
+            VTSumError: RapidOCR failed.
+        """
+        try:
+            found = self._engine(np.ascontiguousarray(picture[..., ::-1]))
+        except Exception as error:  # OpenCV, ONNX Runtime and RapidOCR have errors of many kinds
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise VTSumError(f"{self.name} failed: {reason[-1]}") from None
         if getattr(found, "boxes", None) is None or not found.txts:
             return []
         readings = []

@@ -17,6 +17,7 @@ import numpy as np
 
 from vtsum.enhance.screen_text.areas import SIDE, Area, areas, around, edges, overlap, stays
 from vtsum.enhance.screen_text.lines import ScreenLine, lines_of, tells
+from vtsum.errors import VTSumError
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -38,7 +39,11 @@ class Reader(Protocol):
     name: str
 
     def read(self, picture: np.ndarray) -> list[Reading]:
-        """What is written in a picture, uint8 [H, W, 3] RGB, boxes in its pixels."""
+        """What is written in a picture, uint8 [H, W, 3] RGB, boxes in its pixels.
+
+        Raises:
+            VTSumError: the reader stopped working; no more pictures are read.
+        """
         ...
 
 
@@ -61,6 +66,7 @@ class ScreenText:
 
     reader: Reader
     read: int = 0  # pictures, or parts of them
+    warnings: list[str] = field(default_factory=list)
     _purse: float = PURSE
     _next: float = 0.0
     _last: float = 0.0
@@ -75,12 +81,15 @@ class ScreenText:
         """Look at a decoded picture, `time` seconds from the first; pictures come in order, not upright."""
         from vtsum.video.picture import Pictures, clockwise_rotation
 
-        if time < self._next:
+        if time < self._next or self.warnings:
             return
         self._next = time + PACE
         rotation = clockwise_rotation(frame)
         size = (frame.height, frame.width) if rotation % 180 else (frame.width, frame.height)
-        self.look(time, _grey(frame, rotation), lambda: Pictures(_within(size, READ_SIDE), rotation).rgb(frame))
+        try:
+            self.look(time, _grey(frame, rotation), lambda: Pictures(_within(size, READ_SIDE), rotation).rgb(frame))
+        except VTSumError as error:
+            self.warnings.append(f"words on the screen were not read from {time:.0f} s on: {error}")
 
     def look(self, time: float, grey: np.ndarray, picture: Picture) -> None:
         """The same for a grey picture, uint8 [H, W], and a function that gives it in colour and full size."""

@@ -1,4 +1,4 @@
-"""One text from what is seen and what is said: every sentence names its time and where it is from."""
+"""One text from what is seen, read and said: every sentence names its time and where it is from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 from vtsum.enhance.speech.summary import SpokenSentence
 
-Origin = Literal["seen", "heard", "measured"]
+Origin = Literal["seen", "read", "heard", "measured"]
 
 
 class _Moment(Protocol):
@@ -16,6 +16,21 @@ class _Moment(Protocol):
     def shot(self) -> int: ...
     @property
     def span(self) -> tuple[float, float]: ...
+
+
+class Quotation(Protocol):
+    """What `vtsum.enhance.screen_text.quotations` gives: lines on the screen, their time, and how they rank."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def start(self) -> float: ...
+    @property
+    def end(self) -> float: ...
+    @property
+    def confidence(self) -> float: ...
+    @property
+    def score(self) -> float: ...
 
 
 class Caption(Protocol):
@@ -35,11 +50,11 @@ class Sentence:
 
     Attributes:
         text (str): ends with a stop.
-        confidence (float): 0..1; of captions and of words heard, which do not compare.
+        confidence (float): 0..1; of captions, of lines read and of words heard, which do not compare.
         times (tuple): at least one (start, end) in seconds, in order.
-        origin ("seen" | "heard" | "measured"): a caption of the pictures, words that were spoken, or what was measured
-            of a video that gave neither.
-        shots (tuple[int, ...]): indices of the chosen shots it speaks of; empty for words spoken outside them.
+        origin ("seen" | "read" | "heard" | "measured"): a caption of the pictures, words on the screen, words that
+            were spoken, or what was measured of a video that gave none of them.
+        shots (tuple[int, ...]): indices of the chosen shots it speaks of; empty for words outside them.
     """
 
     text: str
@@ -54,41 +69,48 @@ def merge_text(
     sentences: Sequence[SpokenSentence],
     limit: int,
     *,
+    quotations: Sequence[Quotation] = (),
     clips: Sequence[tuple[int, float, float]] = (),
 ) -> list[Sentence]:
-    """Captions and spoken sentences as one text, in order of time.
+    """Captions, quotations of the screen and spoken sentences as one text, in order of time.
 
-    If there are more than `limit`, each kind keeps at least half of `limit` as far as it can, rounded in
-    favour of words that were said, for they are the video's own; within a kind the best stay: captions by
-    confidence, sentences by score.
+    If there are more than `limit`, each kind keeps an equal share of `limit` as far as it can, rounded in favour of
+    words that were said, then of those on the screen, for they are the video's own; within a kind the best stay:
+    captions by confidence, the others by score.
 
     Args:
         captions: of the pictures.
         sentences: from `summarise_transcript`.
         limit (int): at most so many sentences in all.
-        clips: (shot, start, end) of the chosen shots in seconds: tells which of them a spoken sentence belongs to.
+        quotations: of the screen.
+        clips: (shot, start, end) of the chosen shots in seconds: tells which of them words belong to.
     Returns:
-        list[Sentence]: by start of their first time; at equal times what is seen comes first.
+        list[Sentence]: by start of their first time; at equal times what is seen comes first, then what is read.
     Raises:
         ValueError: a negative limit.
     """
     if limit < 0:
         raise ValueError(f"merge_text: limit must be at least 0, got {limit}")
     seen = sorted((c for c in captions if c.moments), key=lambda c: -c.confidence)
+    read = sorted(quotations, key=lambda q: -q.score)
     heard = sorted(sentences, key=lambda s: -s.score)
-    share = min(max(limit - limit // 2, limit - len(seen)), len(heard))
+    kept_heard, kept_read, kept_seen = _shares(limit, (len(heard), len(read), len(seen)))
     text = [
         Sentence(c.text, c.confidence, tuple(m.span for m in c.moments), "seen", tuple(m.shot for m in c.moments))
-        for c in seen[: limit - share]
+        for c in seen[:kept_seen]
     ]
-    text += [
-        Sentence(
-            s.text,
-            s.confidence,
-            ((s.start, s.end),),
-            "heard",
-            tuple(shot for shot, start, end in clips if min(end, s.end) > max(start, s.start)),
-        )
-        for s in heard[:share]
-    ]
-    return sorted(text, key=lambda s: (s.times[0][0], s.origin == "heard"))
+    origins: list[tuple[Origin, Sequence[Quotation]]] = [("read", read[:kept_read]), ("heard", heard[:kept_heard])]
+    for origin, words in origins:
+        for w in words:
+            shots = tuple(shot for shot, start, end in clips if min(end, w.end) > max(start, w.start))
+            text.append(Sentence(w.text, w.confidence, ((w.start, w.end),), origin, shots))
+    return sorted(text, key=lambda s: (s.times[0][0], ("seen", "read", "heard").index(s.origin)))
+
+
+def _shares(limit: int, counts: Sequence[int]) -> list[int]:
+    """How many of each kind are kept: one of each in turn, the first kind first, until there are `limit`."""
+    kept = [0] * len(counts)
+    while sum(kept) < min(limit, sum(counts)):
+        for i, count in enumerate(counts):
+            kept[i] += int(kept[i] < count and sum(kept) < limit)
+    return kept

@@ -65,14 +65,14 @@ def areas(edge: np.ndarray) -> list[Area]:
 
     height = edge.shape[0]
     found = []
-    for reach in (3, 9, 21):  # small, middling and large letters stand that far apart
+    for reach in (3, 9, 21, 45):  # letters stand that far apart, from small to large
         joined = cv2.morphologyEx(
             edge.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((max(reach // 3, 1), reach), np.uint8)
         )
         joined = cv2.morphologyEx(joined, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
         _, _, stats, _ = cv2.connectedComponentsWithStats(joined, connectivity=4)
         for x, y, w, h, _ in stats[1:].tolist():
-            if w >= NARROWEST and LOWEST <= h <= TALLEST * height and w >= 0.8 * h:
+            if w >= NARROWEST and LOWEST <= h <= TALLEST * height and w >= 1.5 * h:
                 share = float(edge[y : y + h, x : x + w].mean())
                 if DENSE[0] <= share <= DENSE[1]:
                     found.append(Area(x, y, w, h))
@@ -91,11 +91,46 @@ def stays(area: Area, before: np.ndarray, now: np.ndarray) -> bool:
     return share >= STAYS and share - chance >= 0.5 * (1 - chance)
 
 
+def lasting(before: np.ndarray, now: np.ndarray) -> np.ndarray:
+    """The edges of one edge picture that were there in the one before, a pixel beside at most: of what lies over a
+    picture that moves, its own."""
+    import cv2
+
+    return np.asarray(now & (cv2.dilate(before.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0))
+
+
+def within(one: Area, other: Area) -> bool:
+    """Whether most of one lies in the other."""
+    w = min(one.x + one.w, other.x + other.w) - max(one.x, other.x)
+    h = min(one.y + one.h, other.y + other.h) - max(one.y, other.y)
+    return w > 0 and h > 0 and w * h >= 0.5 * one.w * one.h
+
+
 def overlap(one: Area, other: Area) -> bool:
     """Whether they share a pixel."""
     return (
         one.x < other.x + other.w and other.x < one.x + one.w and one.y < other.y + other.h and other.y < one.y + one.h
     )
+
+
+def parts(found: Sequence[Area], whole: Area) -> list[Area]:
+    """Rectangles that hold all of them with half a line more on every side; those that meet are one."""
+    boxes = [around([area], whole) for area in found]
+    joined: list[Area] = []
+    while boxes:
+        box = boxes.pop()
+        meeting = [other for other in joined if overlap(box, other)]
+        if meeting:
+            joined = [other for other in joined if other not in meeting]
+            boxes.append(_hull([box, *meeting]))
+        else:
+            joined.append(box)
+    return sorted(joined, key=lambda part: (part.y, part.x))
+
+
+def _hull(boxes: Sequence[Area]) -> Area:
+    x, y = min(a.x for a in boxes), min(a.y for a in boxes)
+    return Area(x, y, max(a.x + a.w for a in boxes) - x, max(a.y + a.h for a in boxes) - y)
 
 
 def around(found: Sequence[Area], whole: Area, *, across: bool = False) -> Area:

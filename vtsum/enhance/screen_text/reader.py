@@ -90,4 +90,20 @@ class RapidReader:
         for text, score, box in zip(found.txts, found.scores, found.boxes, strict=True):
             (left, top), (right, bottom) = box.min(0).tolist(), box.max(0).tolist()
             readings.append(Reading(text, float(score), (left, top, right, bottom)))
-        return readings
+        return rows(readings)
+
+
+def rows(words: list[Reading]) -> list[Reading]:
+    """Readings that stand in one row, less than a letter's height apart, as one: large words are found one by one."""
+    joined: list[Reading] = []
+    for word in sorted(words, key=lambda w: (w.box[0], w.box[1])):
+        for i, row in enumerate(joined):
+            (_, top, right, bottom), high = row.box, word.box[3] - word.box[1]
+            beside = min(bottom, word.box[3]) - max(top, word.box[1]) >= 0.6 * max(bottom - top, high)
+            if beside and -0.5 * high <= word.box[0] - right < high:
+                box = (row.box[0], min(top, word.box[1]), word.box[2], max(bottom, word.box[3]))
+                joined[i] = Reading(f"{row.text} {word.text}", min(row.score, word.score), box)
+                break
+        else:
+            joined.append(word)
+    return sorted(joined, key=lambda r: (r.box[1], r.box[0]))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from vtsum.enhance.screen_text.areas import SIDE, Area, areas, around, edges, overlap, stays
+from vtsum.enhance.screen_text.areas import SIDE, Area, areas, around, edges, lasting, overlap, parts, stays, within
 from vtsum.enhance.screen_text.lines import ScreenLine, lines_of, tells
 from vtsum.errors import VTSumError
 
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 PACE = 1.0  # seconds between the pictures that are looked at
 READ_SIDE = 1920  # pixels of the longer side of what is read, at most
-PURSE = 4.0  # whole pictures that can be read at once
-EARNED = 1 / 12  # whole pictures a second of the video
+PURSE = 3.0  # whole pictures that can be read at once
+EARNED = 1 / 24  # whole pictures a second of the video
+LEAST = 0.04  # of a whole picture: what the smallest part costs
 GIVEN_BACK = 2 / 3  # of what a reading cost, where it found a line
 ROWS, LONG = 2, 3.0  # areas at least, and so many times as wide as high, that may be moving rows of letters
 MOVING = (3.0, 8.0, 64.0)  # seconds between looks at them: after a find, first, and at most
@@ -53,7 +54,7 @@ class _Shown:
 
     line: ScreenLine
     area: Area
-    edge: np.ndarray  # of the whole picture, when it was read
+    edge: np.ndarray  # bool, of the whole picture: those that lasted when it was read
 
 
 @dataclass
@@ -71,6 +72,7 @@ class ScreenText:
     _next: float = 0.0
     _last: float = 0.0
     _edge: np.ndarray | None = None
+    _lasting: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), bool))
     _known: np.ndarray | None = None  # edges where and when an area was last read
     _wait: float = MOVING[1]
     _moving: float = MOVING[1]  # when moving rows are looked for next
@@ -101,15 +103,16 @@ class ScreenText:
             self._shown, self._known = [], np.zeros_like(edge)
             return
         assert self._known is not None
+        self._lasting = lasting(before, edge)
         self._shown = [s for s in self._shown if self._still(s, time, edge)]
         found = areas(edge)
         whole = Area(0, 0, edge.shape[1], edge.shape[0])
-        fresh = [a for a in found if stays(a, edge, before) and not stays(a, edge, self._known)]
-        if fresh:
-            part = around(fresh, whole)
+        new = [a for a in found if not any(within(a, shown.area) for shown in self._shown)]
+        fresh = [a for a in new if stays(a, edge, before) and not stays(a, edge, self._known)]
+        for part in parts(fresh, whole):
             if cut := self._read(picture, part, last, time):  # a line goes on beside what was read
                 self._read(picture, around([part, *cut], whole, across=True), last, time)
-        elif time >= self._moving and sum(a.w >= LONG * a.h for a in found) >= ROWS:
+        if not fresh and time >= self._moving and sum(a.w >= LONG * a.h for a in found) >= ROWS:
             before_it = len(self._lines)
             self._read(picture, whole, time, time)
             found_any = any(tells(line) for line in self._lines[before_it:])
@@ -128,7 +131,7 @@ class ScreenText:
         assert self._edge is not None
         assert self._known is not None
         height, width = self._edge.shape
-        cost = part.w * part.h / self._edge.size
+        cost = max(part.w * part.h / self._edge.size, LEAST)
         if cost > self._purse:
             return []
         image = picture()
@@ -150,7 +153,7 @@ class ScreenText:
             shares = (box[0] / width, box[1] / height, box[2] / width, box[3] / height)
             line = ScreenLine(reading.text, since, time, reading.score, shares)
             self._lines.append(line)
-            self._shown.append(_Shown(line, area, self._edge))
+            self._shown.append(_Shown(line, area, self._lasting))
         return cut
 
     def lines(self, duration: float) -> list[ScreenLine]:

@@ -1,0 +1,222 @@
+"""How well words on the screen are read, and what that costs: writing drawn over real footage, and footage without any.
+
+    python -m bench.summary.screen_text --shared DIR
+
+Ten typefaces in four heights of letters, each four seconds, over each of FOOTAGE, H.264 at 640 x 360; every third in a
+colour near the picture's own, every fourth moving. A line is right if at most a fifth of its letters are wrong. Lines
+go to results/screen_text.jsonl:
+
+    drawn    by height, contrast and movement: lines found, wrong letters in them, and found lines that are none
+    plain    footage without writing: lines found, all of them wrong
+    cost     seconds of processor time of the whole job with and without
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.kit.command import keep, parser
+from bench.kit.record import machine
+from vtsum.enhance.screen_text import RapidReader, ScreenLine, ScreenText
+from vtsum.enhance.speech.wer import distance
+
+#: Name -> seconds of it that hold no writing.
+FOOTAGE = {"big_buck_bunny_0_30.webm": 19.0, "flipping_a_pancake.mkv": 10.0, "skateboarding_dog.mp4": 14.0}
+PLAIN = {**FOOTAGE, "chaplin.mp4": 9.0, "nasa_13013.mp4": 13.0}
+SIZE, RATE, CRF = (640, 360), 25, 26
+HEIGHTS = (0.04, 0.06, 0.09, 0.14)  # of the picture, of a typeface's em
+EACH, PAUSE = 4.0, 1.0  # seconds
+RIGHT = 0.2  # share of wrong letters
+SPEED = 15.0  # pixels a second
+FONTS = (
+    *("DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSans-Oblique.ttf", "DejaVuSerif.ttf", "DejaVuSerif-Bold.ttf"),
+    *("DejaVuSansMono.ttf", "STIXGeneral.ttf", "STIXGeneralBol.ttf", "cmr10.ttf", "cmtt10.ttf"),
+)
+TEXTS = (
+    *(
+        "Budget report 2026",
+        "Jane Miller, astronomer",
+        "Chapter 3: Results",
+        "Add two cups of flour",
+        "Harbour at dawn",
+    ),
+    *(
+        "Live from Lisbon",
+        "Subscribe for more",
+        "The second experiment",
+        "Turn left at the bridge",
+        "Thank you for watching",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A text over a clip, from `start` for EACH seconds."""
+
+    text: str
+    start: float
+    height: float
+    faint: bool
+    moves: bool
+
+
+def draw(source: Path, path: Path, seconds: float, height: float) -> list[Drawn]:
+    """Footage over and over, with a text in each typeface."""
+    import av
+    import matplotlib
+    from PIL import Image, ImageDraw, ImageFont
+
+    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    em = round(height * SIZE[1])
+    fonts = [ImageFont.truetype(str(folder / name), em) for name in FONTS]
+    drawn = [Drawn(text, i * (EACH + PAUSE) + PAUSE, height, i % 3 == 2, i % 4 == 3) for i, text in enumerate(TEXTS)]
+    end = drawn[-1].start + EACH + PAUSE
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=RATE, options={"crf": str(CRF), "preset": "veryfast"})
+        stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
+        for number, picture in enumerate(_endless(source, seconds)):
+            time = number / RATE
+            if time >= end:
+                break
+            image = Image.fromarray(picture)
+            for i, one in enumerate(drawn):
+                if one.start <= time < one.start + EACH:
+                    at = (30 + (SPEED * (time - one.start) if one.moves else 0), 40 + 27 * i)
+                    under = picture[int(at[1]) : int(at[1]) + em, 30:300].reshape(-1, 3).mean(0)
+                    bright = under.mean() < 128
+                    ink = under + (1 if bright else -1) * 70 if one.faint else [255 * bright] * 3
+                    colour = tuple(int(min(max(c, 0), 255)) for c in ink)
+                    ImageDraw.Draw(image).text(at, one.text, font=fonts[i], fill=colour)
+            frame = av.VideoFrame.from_image(image)
+            frame.pts = number
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return drawn
+
+
+def _endless(source: Path, seconds: float) -> Iterator[Any]:
+    """Pictures of the first `seconds`, forward and backward, so that no cut is added."""
+    import av
+
+    with av.open(str(source)) as container:
+        pictures = []
+        for frame in container.decode(video=0):
+            if frame.time is not None and frame.time >= seconds:
+                break
+            pictures.append(frame.reformat(*SIZE, "rgb24").to_ndarray())
+    while True:
+        yield from pictures
+        yield from pictures[-2:0:-1]
+
+
+def lines_in(path: Path, reader: RapidReader) -> tuple[list[ScreenLine], int, float]:
+    """The lines of a video, how many parts of pictures were read, and its length."""
+    from vtsum.video import FrameSampler
+
+    screen = ScreenText(reader)
+    sampler = FrameSampler(path, fps=1.0, size=(32, 32), on_picture=screen.see)
+    for _ in sampler:
+        pass
+    return screen.lines(sampler.duration), screen.read, sampler.duration
+
+
+def wrong(found: str, true: str) -> float:
+    """The share of wrong letters, by the least number of changes; spaces and case count."""
+    return distance(true, found) / len(true)
+
+
+def bench_drawn(folder: Path, media: Path, reader: RapidReader) -> list[dict[str, Any]]:
+    groups: dict[tuple[str, str], list[float | None]] = defaultdict(list)
+    false: list[str] = []
+    total, reads, length = 0, 0, 0.0
+    for name, seconds in FOOTAGE.items():
+        for height in HEIGHTS:
+            path = folder / f"{Path(name).stem}_{height}.mp4"
+            drawn = draw(media / name, path, seconds, height)
+            lines, count, duration = lines_in(path, reader)
+            reads, length, total = reads + count, length + duration, total + len(lines)
+            matched = set()
+            for one in drawn:
+                near = [line for line in lines if line.start < one.start + EACH + 1 and line.end > one.start - 1]
+                best = min(near, key=lambda line: wrong(line.text, one.text), default=None)
+                rate = None if best is None else wrong(best.text, one.text)
+                if rate is not None and rate <= RIGHT:
+                    matched.add(id(best))
+                else:
+                    rate = None
+                kinds = [("height", f"{100 * height:.0f}%"), ("contrast", "low" if one.faint else "high")]
+                for kind in [*kinds, ("writing", "moving" if one.moves else "still"), ("all", "all")]:
+                    groups[kind].append(rate)
+            false += [line.text for line in lines if id(line) not in matched]
+    rows = []
+    for (kind, value), rates in groups.items():
+        right = [rate for rate in rates if rate is not None]
+        found = round(len(right) / len(rates), 4)
+        letters = round(sum(right) / len(right), 4) if right else None
+        rows.append({"case": "drawn", "by": kind, "of": value, "lines": len(rates), "found": found, "wrong": letters})
+    rows[-1] |= {
+        "false": false,
+        "precision": round(1 - len(false) / max(total, 1), 4),
+        "reads_a_minute": round(60 * reads / length, 2),
+    }
+    return rows
+
+
+def bench_plain(media: Path, reader: RapidReader, folder: Path) -> dict[str, Any]:
+    import av
+
+    lines, seconds, reads = [], 0.0, 0
+    for name, until in PLAIN.items():
+        path = folder / f"plain_{Path(name).stem}.mp4"
+        with av.open(str(path), "w") as out:
+            stream = out.add_stream("libx264", rate=RATE, options={"crf": str(CRF), "preset": "veryfast"})
+            stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
+            for number, picture in enumerate(_endless(media / name, until)):
+                if number >= 40 * RATE:
+                    break
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                frame.pts = number
+                out.mux(stream.encode(frame))
+            out.mux(stream.encode(None))
+        found, count, duration = lines_in(path, reader)
+        lines += [line.text for line in found]
+        seconds, reads = seconds + duration, reads + count
+    return {"case": "plain", "videos": len(PLAIN), "seconds": round(seconds, 1), "lines": lines, "reads": reads}
+
+
+def bench_cost(path: Path) -> dict[str, Any]:
+    took = {}
+    for option in ("--no-ocr", "--ocr"):
+        with tempfile.TemporaryDirectory() as out:
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            command = [sys.executable, "-m", "vtsum.cli", "summarize", str(path), "-o", os.path.join(out, "s"), "-q"]
+            subprocess.run([*command, "--no-speech", option], check=True, stderr=subprocess.DEVNULL)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            took[option] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    share = 1 - took["--no-ocr"] / took["--ocr"]
+    return {"case": "cost", "seconds": {k: round(v, 2) for k, v in took.items()}, "share": round(share, 4)}
+
+
+def main() -> None:
+    options = parser(__doc__, "screen_text", shared=True).parse_args()
+    reader = RapidReader()
+    media = options.shared / "media"
+    facts = {"op": "screen_text", "reader": reader.name, **machine(("rapidocr", "onnxruntime", "av"))}
+    with tempfile.TemporaryDirectory() as folder:
+        keep(options.results, facts, bench_drawn(Path(folder), media, reader))
+        keep(options.results, facts, [bench_plain(media, reader, Path(folder))])
+        keep(options.results, facts, [bench_cost(Path(folder) / f"plain_{Path(next(iter(PLAIN))).stem}.mp4")])
+
+
+if __name__ == "__main__":
+    main()

@@ -70,7 +70,7 @@ def test_json_is_valid_and_says_why(made):
         "denoiser": "embedded",
         "captioner": "embedded",
         "speech_limit": 3600.0,
-            "ocr": True,
+        "ocr": True,
     }
     assert len(data["frames"]["time"]) == 12
     assert data["frames"]["encoded_share"] == 1.0  # a short video is encoded whole

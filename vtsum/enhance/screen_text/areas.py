@@ -15,7 +15,7 @@ SIDE = 640  # pixels of the longer side of the grey pictures that are looked at
 EDGE = 36  # levels of 255 within 3 x 3 pixels from which there is an edge
 TALLEST = 0.4  # of the picture's height, of a row of letters
 LOWEST = 6  # pixels
-NARROWEST = 10  # pixels
+NARROWEST = 20  # pixels
 DENSE = (0.18, 0.85)  # the share of edges in a row of letters
 STAYS = 0.6  # the share of an area's edges that must still be there
 

@@ -102,13 +102,15 @@ def _plain(text: str) -> str:
 
 
 def _merged(read: Sequence[ScreenLine]) -> list[ScreenLine]:
-    """Readings of the same text soon after each other as one line, with the words of the longest, then the surest."""
+    """Readings of the same text soon after each other as one line, with the words of the surest, or of the
+    whole line where some are parts of it."""
     found: list[ScreenLine] = []
     for line in sorted(read, key=lambda line: (line.start, line.box[1], line.box[0])):
         for other in found:
             if line.start <= other.end + GAP and _same(line, other):
                 other.end = max(other.end, line.end)
-                if (len(_plain(line.text)), line.score) > (len(_plain(other.text)), other.score):
+                alike = _alike(line.text, other.text)
+                if line.score > other.score if alike else len(line.text) > len(other.text):
                     other.text, other.score, other.box = line.text, line.score, line.box
                 break
         else:

@@ -28,7 +28,7 @@ PACE = 1.0  # seconds between the pictures that are looked at
 READ_SIDE = 1920  # pixels of the longer side of what is read, at most
 PURSE = 3.0  # whole pictures that can be read at once
 EARNED = 1 / 24  # whole pictures a second of the video
-LEAST = 0.04  # of a whole picture: what the smallest part costs
+LEAST = 0.02  # of a whole picture: what the smallest part costs
 GIVEN_BACK = 2 / 3  # of what a reading cost, where it found a line
 ROWS, LONG = 2, 3.0  # areas at least, and so many times as wide as high, that may be moving rows of letters
 MOVING = (3.0, 8.0, 64.0)  # seconds between looks at them: after a find, first, and at most
@@ -109,10 +109,16 @@ class ScreenText:
         whole = Area(0, 0, edge.shape[1], edge.shape[0])
         new = [a for a in found if not any(within(a, shown.area) for shown in self._shown)]
         fresh = [a for a in new if stays(a, edge, before) and not stays(a, edge, self._known)]
+        done: list[Area] = []
         for part in parts(fresh, whole):
+            if any(within(part, other) for other in done):
+                continue
+            done.append(part)
             if cut := self._read(picture, part, last, time):  # a line goes on beside what was read
-                self._read(picture, around([part, *cut], whole, across=True), last, time)
-        if not fresh and time >= self._moving and sum(a.w >= LONG * a.h for a in found) >= ROWS:
+                done.append(around([part, *cut], whole, across=True))
+                self._read(picture, done[-1], last, time)
+        moving = [a for a in new if a.w >= LONG * a.h and not stays(a, edge, before)]
+        if not fresh and time >= self._moving and len(moving) >= ROWS:
             before_it = len(self._lines)
             self._read(picture, whole, time, time)
             found_any = any(tells(line) for line in self._lines[before_it:])

@@ -17,7 +17,7 @@ TALLEST = 0.4  # of the picture's height, of a row of letters
 LOWEST = 6  # pixels
 NARROWEST = 20  # pixels
 DENSE = (0.18, 0.85)  # the share of edges in a row of letters
-STAYS = 0.6  # the share of an area's edges that must still be there
+STAYS = 0.6  # the share of an area's edges, above what chance gives, that must still be there
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,9 @@ def areas(edge: np.ndarray) -> list[Area]:
             edge.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((max(reach // 3, 1), reach), np.uint8)
         )
         joined = cv2.morphologyEx(joined, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-        _, _, stats, _ = cv2.connectedComponentsWithStats(joined, connectivity=4)
-        for x, y, w, h, _ in stats[1:].tolist():
+        # Of every second pixel: what was opened is at least three wide, and it takes a quarter of the time.
+        _, _, stats, _ = cv2.connectedComponentsWithStats(np.ascontiguousarray(joined[::2, ::2]), connectivity=8)
+        for x, y, w, h in (2 * stats[1:, :4]).tolist():
             if w >= NARROWEST and LOWEST <= h <= TALLEST * height and w >= 1.5 * h:
                 share = float(edge[y : y + h, x : x + w].mean())
                 if DENSE[0] <= share <= DENSE[1]:
@@ -79,16 +80,16 @@ def areas(edge: np.ndarray) -> list[Area]:
     return found
 
 
-def stays(area: Area, before: np.ndarray, now: np.ndarray) -> bool:
-    """Whether the edges of an area of one edge picture are there in another, a pixel beside at most."""
+def stays(area: Area, before: np.ndarray, now: np.ndarray, share: float = STAYS) -> bool:
+    """Whether a share of the edges of an area of one edge picture is there in another, a pixel beside at most."""
     import cv2
 
     was = before[area.slices]
     near = cv2.dilate(now[area.slices].astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-    # By chance as many lie near as the picture has edges there.
-    chance = float(near.mean())
-    share = float(near[was].mean()) if was.any() else 0.0
-    return share >= STAYS and share - chance >= 0.5 * (1 - chance)
+    if not was.any():
+        return False
+    chance = float(near.mean())  # as many of any edges would lie near
+    return float(near[was].mean()) - chance >= share * (1 - chance)
 
 
 def lasting(before: np.ndarray, now: np.ndarray) -> np.ndarray:

@@ -29,6 +29,7 @@ READ_SIDE = 1920  # pixels of the longer side of what is read, at most
 PURSE = 3.0  # whole pictures that can be read at once
 EARNED = 1 / 24  # whole pictures a second of the video
 LEAST = 0.02  # of a whole picture: what the smallest part costs
+SAME = 0.75  # the share of a line's edges that must still be there: another line covers many of them
 GIVEN_BACK = 2 / 3  # of what a reading cost, where it found a line
 ROWS, LONG = 2, 3.0  # areas at least, and so many times as wide as high, that may be moving rows of letters
 MOVING = (3.0, 8.0, 64.0)  # seconds between looks at them: after a find, first, and at most
@@ -116,7 +117,7 @@ class ScreenText:
             done.append(part)
             if cut := self._read(picture, part, last, time):  # a line goes on beside what was read
                 done.append(around([part, *cut], whole, across=True))
-                self._read(picture, done[-1], last, time)
+                self._read(picture, done[-1], last, time, whole_lines=True)
         moving = [a for a in new if a.w >= LONG * a.h and not stays(a, edge, before)]
         if not fresh and time >= self._moving and len(moving) >= ROWS:
             before_it = len(self._lines)
@@ -126,14 +127,16 @@ class ScreenText:
             self._moving = time + self._wait
 
     def _still(self, shown: _Shown, time: float, edge: np.ndarray) -> bool:
-        if not stays(shown.area, shown.edge, edge):
+        if not stays(shown.area, shown.edge, edge, SAME):
             return False
         shown.line.end = time
         return True
 
-    def _read(self, picture: Picture, part: Area, since: float, time: float) -> list[Area]:
+    def _read(
+        self, picture: Picture, part: Area, since: float, time: float, *, whole_lines: bool = False
+    ) -> list[Area]:
         """Read a part of a picture, which shows it since `since`, if it can be paid for; the areas of lines that may go
-        on outside of it."""
+        on outside of it, which are not kept. With `whole_lines` none goes on."""
         assert self._edge is not None
         assert self._known is not None
         height, width = self._edge.shape
@@ -153,7 +156,7 @@ class ScreenText:
             box = [(x0 + reading.box[0]) / right, (y0 + reading.box[1]) / down]
             box += [(x0 + reading.box[2]) / right, (y0 + reading.box[3]) / down]
             area = Area.of(box)
-            if area.near_edge(part, (width, height)):
+            if not whole_lines and area.near_edge(part, (width, height)):
                 cut.append(area)
                 continue
             shares = (box[0] / width, box[1] / height, box[2] / width, box[3] / height)

@@ -1,6 +1,6 @@
 """How well words on the screen are read, and what that costs: writing drawn over real footage, and footage without any.
 
-    python -m bench.summary.screen_text --shared DIR
+    python -m bench.summary.screen_text --shared DIR [--only drawn|plain|cost]
 
 Ten typefaces in four heights of letters, each four seconds, over each of FOOTAGE, H.264 at 640 x 360; every third in a
 colour near the picture's own, every fourth moving. A line is right if at most a fifth of its letters are wrong. Lines
@@ -8,24 +8,24 @@ go to results/screen_text.jsonl:
 
     drawn    by height, contrast and movement: lines found, wrong letters in them, and found lines that are none
     plain    footage without writing: lines found, all of them wrong
-    cost     seconds of processor time of the whole job with and without
+    cost     ten drawn minutes with grain: seconds of processor time and memory of the whole job, with and without
 """
 
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.kit.command import keep, parser
 from bench.kit.record import machine
+from bench.summary.summarize import make_video
 from vtsum.enhance.screen_text import RapidReader, ScreenLine, ScreenText
 from vtsum.enhance.speech.wer import distance
 
@@ -36,6 +36,7 @@ SIZE, RATE, CRF = (640, 360), 25, 26
 HEIGHTS = (0.04, 0.06, 0.09, 0.14)  # of the picture, of a typeface's em
 EACH, PAUSE = 4.0, 1.0  # seconds
 RIGHT = 0.2  # share of wrong letters
+MINUTES = 10
 SPEED = 15.0  # pixels a second
 FONTS = (
     *("DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "DejaVuSans-Oblique.ttf", "DejaVuSerif.ttf", "DejaVuSerif-Bold.ttf"),
@@ -164,11 +165,9 @@ def bench_drawn(folder: Path, media: Path, reader: RapidReader) -> list[dict[str
         found = round(len(right) / len(rates), 4)
         letters = round(sum(right) / len(right), 4) if right else None
         rows.append({"case": "drawn", "by": kind, "of": value, "lines": len(rates), "found": found, "wrong": letters})
-    rows[-1] |= {
-        "false": false,
-        "precision": round(1 - len(false) / max(total, 1), 4),
-        "reads_a_minute": round(60 * reads / length, 2),
-    }
+    whole = next(row for row in rows if row["by"] == "all")
+    precision = round(1 - len(false) / max(total, 1), 4)
+    whole |= {"false": false, "precision": precision, "reads_a_minute": round(60 * reads / length, 2)}
     return rows
 
 
@@ -194,28 +193,35 @@ def bench_plain(media: Path, reader: RapidReader, folder: Path) -> dict[str, Any
     return {"case": "plain", "videos": len(PLAIN), "seconds": round(seconds, 1), "lines": lines, "reads": reads}
 
 
-def bench_cost(path: Path) -> dict[str, Any]:
-    took = {}
+def bench_cost(folder: Path) -> dict[str, Any]:
+    path = make_video(folder, MINUTES)
+    found: dict[str, list[float]] = {}
     for option in ("--no-ocr", "--ocr"):
-        with tempfile.TemporaryDirectory() as out:
-            before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            command = [sys.executable, "-m", "vtsum.cli", "summarize", str(path), "-o", os.path.join(out, "s"), "-q"]
-            subprocess.run([*command, "--no-speech", option], check=True, stderr=subprocess.DEVNULL)
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            took[option] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    share = 1 - took["--no-ocr"] / took["--ocr"]
-    return {"case": "cost", "seconds": {k: round(v, 2) for k, v in took.items()}, "share": round(share, 4)}
+        command = [sys.executable, "-m", "vtsum.cli", "summarize", str(path), "-o", str(folder / option), "-q"]
+        process = subprocess.Popen([*command, "--no-speech", option], stderr=subprocess.DEVNULL)
+        _, status, used = os.wait4(process.pid, 0)
+        if status:
+            raise SystemExit(f"bench.summary.screen_text: {' '.join(command)} ended with {status}")
+        found[option[2:].replace("-", "_")] = [round(used.ru_utime + used.ru_stime, 2), used.ru_maxrss // 1024]
+    share = 1 - found["no_ocr"][0] / found["ocr"][0]
+    return {"case": "cost", "minutes": MINUTES, "seconds_and_mib": found, "share": round(share, 4)}
 
 
 def main() -> None:
-    options = parser(__doc__, "screen_text", shared=True).parse_args()
+    given = parser(__doc__, "screen_text", shared=True)
+    given.add_argument("--only", choices=("drawn", "plain", "cost"))
+    options = given.parse_args()
     reader = RapidReader()
     media = options.shared / "media"
     facts = {"op": "screen_text", "reader": reader.name, **machine(("rapidocr", "onnxruntime", "av"))}
     with tempfile.TemporaryDirectory() as folder:
-        keep(options.results, facts, bench_drawn(Path(folder), media, reader))
-        keep(options.results, facts, [bench_plain(media, reader, Path(folder))])
-        keep(options.results, facts, [bench_cost(Path(folder) / f"plain_{Path(next(iter(PLAIN))).stem}.mp4")])
+        cases: dict[str, Callable[[], list[dict[str, Any]]]] = {
+            "drawn": lambda: bench_drawn(Path(folder), media, reader),
+            "plain": lambda: [bench_plain(media, reader, Path(folder))],
+            "cost": lambda: [bench_cost(Path(folder))],
+        }
+        for case in [options.only] if options.only else cases:
+            keep(options.results, facts, cases[case]())
 
 
 if __name__ == "__main__":

@@ -1,0 +1,33 @@
+"""The table of reading words on the screen, from its records."""
+
+from __future__ import annotations
+
+from bench.kit.tables import Records, Tables, newest, records, table
+
+
+def drawn(lines: Records | None = None) -> str:
+    """Lines found and letters wrong, by height, contrast and movement; what was found where there is nothing; cost."""
+    all_lines = records("screen_text", lines)
+    found = newest(all_lines, "by", "of", case="drawn")
+    plain, cost = newest(all_lines, case="plain"), newest(all_lines, case="cost")
+    rows = []
+    for by, of in sorted(
+        found, key=lambda key: (("all", "height", "contrast", "writing").index(key[0]), len(key[1]), key)
+    ):
+        line = found[by, of]
+        name = "all" if by == "all" else f"{by} {of}" if by != "writing" else f"{of} writing"
+        rows.append([name, str(line["lines"]), f"{line['found']:.1%}", f"{line['wrong']:.1%}"])
+    if not rows or not plain or not cost:
+        return ""
+    every, (empty,), (spent,) = found["all", "all"], plain.values(), cost.values()
+    without, with_it = spent["seconds_and_mib"]["no_ocr"], spent["seconds_and_mib"]["ocr"]
+    note = (
+        f"Of all lines found, {every['precision']:.1%} are right; in {empty['seconds']:.0f} s of footage without "
+        f"writing {len(empty['lines'])} were found. Reading takes {spent['share']:.0%} of the processor time of a whole job of "
+        f"{spent['minutes']} minutes ({with_it[0]:.0f} s; {without[0]:.0f} s without) and {with_it[1]} MiB at most "
+        f"({without[1]} without). {every['reader']}, {every['device']}, commit {every['commit']}."
+    )
+    return table(["lines", "drawn", "found", "letters wrong"], rows, note)
+
+
+TABLES: Tables = {"screen_text": drawn}

@@ -159,12 +159,12 @@ def bench_drawn(folder: Path, media: Path, reader: RapidReader) -> list[dict[str
                 for kind in [*kinds, ("writing", "moving" if one.moves else "still"), ("all", "all")]:
                     groups[kind].append(rate)
             false += [line.text for line in lines if id(line) not in matched]
-    rows = []
-    for (kind, value), rates in groups.items():
+    rows: list[dict[str, Any]] = []
+    for (by, value), rates in groups.items():
         right = [rate for rate in rates if rate is not None]
         found = round(len(right) / len(rates), 4)
         letters = round(sum(right) / len(right), 4) if right else None
-        rows.append({"case": "drawn", "by": kind, "of": value, "lines": len(rates), "found": found, "wrong": letters})
+        rows.append({"case": "drawn", "by": by, "of": value, "lines": len(rates), "found": found, "wrong": letters})
     whole = next(row for row in rows if row["by"] == "all")
     precision = round(1 - len(false) / max(total, 1), 4)
     whole |= {"false": false, "precision": precision, "reads_a_minute": round(60 * reads / length, 2)}

@@ -23,9 +23,9 @@ def drawn(lines: Records | None = None) -> str:
     without, with_it = spent["seconds_and_mib"]["no_ocr"], spent["seconds_and_mib"]["ocr"]
     note = (
         f"Of all lines found, {every['precision']:.1%} are right; in {empty['seconds']:.0f} s of footage without "
-        f"writing {len(empty['lines'])} were found. Reading takes {spent['share']:.0%} of the processor time of a whole job of "
-        f"{spent['minutes']} minutes ({with_it[0]:.0f} s; {without[0]:.0f} s without) and {with_it[1]} MiB at most "
-        f"({without[1]} without). {every['reader']}, {every['device']}, commit {every['commit']}."
+        f"writing {len(empty['lines'])} were found. Reading takes {spent['share']:.0%} of the processor time of a "
+        f"whole job of {spent['minutes']} minutes ({with_it[0]:.0f} s; {without[0]:.0f} s without) and {with_it[1]} "
+        f"MiB at most ({without[1]} without). {every['reader']}, {every['device']}, commit {every['commit']}."
     )
     return table(["lines", "drawn", "found", "letters wrong"], rows, note)
 

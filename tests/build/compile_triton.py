@@ -86,12 +86,13 @@ def launches(case: Case | triton_memory.Case) -> list[Launch]:
     bias = torch.zeros(heads, 2 * case.window - 1) if case.options else None
     seed = torch.zeros(1, dtype=torch.int64) if case.options else None
     dlse = torch.zeros(shape) if case.options else None
+    variants = (torch.zeros(heads) if case.options else None, 30.0 if case.options else 0.0)
     inputs = (*qkv, mask, sequences, bias, seed)
     options = (side, side, 2 if case.options else 1, case.options, 0.1, 0.2 if case.options else 0.0, 7)
 
     with mock.patch.object(kit, "start", record):
-        sliding.forward(*inputs, *options, True)
-        sliding.backward(qkv[0], *inputs, dlse, qkv[0], torch.zeros(shape), *options)
+        sliding.forward(*inputs, *options, True, *variants)
+        sliding.backward(qkv[0], *inputs, dlse, qkv[0], torch.zeros(shape), *options, *variants)
     return made
 
 

@@ -24,7 +24,6 @@ from .call import (
     check_row_offset,
     check_sequences,
     check_sinks,
-    check_softcap,
 )
 from .reference import sliding_window_attention_reference
 
@@ -141,6 +140,9 @@ def sliding_window_attention(
     shift = check_border(NAME, border, left, right, causal)
     if normalize not in ("window", "global"):
         checks.fail(NAME, "normalize", '"window" or "global"', repr(normalize))
+    softcap = 0.0 if softcap is None else checks.softcap(NAME, softcap)
+    if softcap > 0.0 and normalize == "global":
+        checks.fail(NAME, "normalize", '"window" where there is a softcap', repr(normalize))
     if dropout_p != 0.0 and (not isinstance(dropout_p, (int, float)) or not 0.0 <= dropout_p < 1.0):
         checks.fail(NAME, "dropout_p", "at least 0 and less than 1", dropout_p)
     if packed:
@@ -181,6 +183,6 @@ def sliding_window_attention(
         0 if row_offset == 0 else check_row_offset(row_offset),
         longest,
         None if sinks is None else check_sinks(sinks, q, heads),
-        0.0 if softcap is None else check_softcap(softcap, normalize),
+        softcap,
     )
     return call if packed or not call.more_keys else without_unseen(call)

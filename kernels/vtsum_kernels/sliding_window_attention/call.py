@@ -180,16 +180,6 @@ def check_sinks(sinks: Any, q: Tensor, heads: int) -> Tensor:
     return sinks.to(acc_dtype(q.dtype)).contiguous()
 
 
-def check_softcap(softcap: Any, normalize: str) -> float:
-    if isinstance(softcap, bool) or not isinstance(softcap, (int, float)):
-        checks.fail(NAME, "softcap", "a float or None (none)", type(softcap).__name__, TypeError)
-    if softcap != 0.0 and not 1e-30 <= softcap <= 1e30:  # what float32 divides by
-        checks.fail(NAME, "softcap", "between 1e-30 and 1e30, or None or 0.0 (none)", softcap)
-    if softcap > 0.0 and normalize == "global":
-        checks.fail(NAME, "normalize", '"window" where there is a softcap', repr(normalize))
-    return float(softcap)
-
-
 def check_mask(mask: Any, k: Tensor, packed: bool) -> Tensor:
     """Key padding as a bool [B, Tk]; lengths [B] are turned into one."""
     name = "key_mask"

@@ -90,7 +90,7 @@ def sliding_window_attention_reference(
         scores = softcap * torch.tanh(scores / softcap)
     if bias is not None:
         scores = scores + bias[:, (column + before).clamp(0, bias.shape[1] - 1)]
-    weights, lse = _softmax(scores, visible, sinks)
+    weights, lse = softmax_among(scores, visible, sinks)
     if seed is not None:
         head = torch.arange(q.shape[0] * q.shape[1], device=q.device).reshape(*q.shape[:2], 1, 1)
         numbers = (frame_number(rows[:, None], row_offset), frame_number(keys, row_offset), head)
@@ -145,7 +145,7 @@ def _visible(
     return seen & (index >= begin) & (index < begin + count)
 
 
-def _softmax(scores: Tensor, visible: Tensor, sinks: Tensor | None) -> tuple[Tensor, Tensor]:
+def softmax_among(scores: Tensor, visible: Tensor, sinks: Tensor | None) -> tuple[Tensor, Tensor]:
     """Softmax of [B, H, T, n] among visible entries and the head's sink; a row without any gives zeros, lse = -inf."""
     scores = scores.masked_fill(~visible, -torch.inf)
     if scores.shape[-1] == 0:

@@ -9,8 +9,8 @@ layer runs as under "sdpa". Works for models that take their masks from transfor
 Gemma-3, Mistral, Qwen-2 and others alike. Padding on either side, grouped heads, packed sequences by position_ids and
 generation are served; single-token steps of generation go to SDPA.
 
-Attention sinks (GPT-OSS) and softcaps (Gemma-2) are served, which "sdpa" knows neither of: there layers without a window
-run on the op too where nothing is padded, and with a mask take T x T scores, as under "eager".
+Attention sinks (GPT-OSS) and softcaps (Gemma-2) are served, which "sdpa" knows neither of. With them, layers without a
+window run on the op too where nothing is padded, and take T x T scores, as under "eager", with a mask.
 
 Rows of padded queries differ from "eager", which lets them see everything: nothing that is not padded reads them.
 """

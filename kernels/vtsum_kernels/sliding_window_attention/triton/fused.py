@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from ...triton_kit.arithmetic import LOG2_E, add_product, power, product
-from .common import cap_scores, join_sink, kept, keys_of, place, positions, unpadded
+from .common import cap_scores, join_sink, kept, keys_of, place, positions, through_cap, unpadded
 from .tile import load_rows, store_rows
 from .tile_bwd import diagonals
 
@@ -64,7 +64,8 @@ def sliding_window_attention_fused_bwd_kernel(
         low, high = keys_of(bounds_ptr, i, phase, T, LEFT, RIGHT, dilation, there, PACKED, SHIFT)
         q = load_rows(q_ptr, i0, phase, dilation, q_t, there, D, BLOCK_M, BLOCK_D, ALIGN, WIDE)
         dout = load_rows(dout_ptr, i0, phase, dilation, dout_t, there, D, BLOCK_M, BLOCK_D, ALIGN, WIDE)
-        s, slope = cap_scores(product(q, tl.trans(k), PRECISION) * (scale * LOG2_E), softcap, CAPPED)
+        capped = cap_scores(product(q, tl.trans(k), PRECISION) * (scale * LOG2_E), softcap, CAPPED)
+        s = capped
         visible = (j[None, :] >= low[:, None]) & (j[None, :] <= high[:, None])
         if HAS_MASK:
             visible = visible & valid[None, :]
@@ -88,7 +89,7 @@ def sliding_window_attention_fused_bwd_kernel(
         if HAS_DLSE:
             delta -= tl.load(dlse_ptr + head * T + phase + i.to(tl.int64) * dilation, mask=there, other=0.0)
         ds = weight * (dp - delta[:, None])
-        small = (ds * slope).to(k.dtype)
+        small = through_cap(ds, capped, softcap, CAPPED).to(k.dtype)
         dk = add_product(dk, tl.trans(small), q, PRECISION)
         own = there & (i >= p0) & (i < p0 + STEP)
         dq = product(small, k, PRECISION) * scale

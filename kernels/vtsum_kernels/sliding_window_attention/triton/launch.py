@@ -56,7 +56,7 @@ class Launcher:
         self.dilation = min(dilation, frames)
         self.rows, self.longest = batch * heads, triton.cdiv(frames, self.dilation)
         options = shift or softcap > 0 or not (cu_seqlens is None and bias is None and seed is None)
-        self.problem = Problem(q.dtype == torch.float32, power_of_two(dim), left, right, shift, options)
+        self.problem = Problem(q.dtype == torch.float32, power_of_two(dim), left, right, shift, options, softcap > 0)
         self.q, self.device = q, q.device
         self.values: dict[str, Any] = {
             **mask_arguments(mask, "bt"),

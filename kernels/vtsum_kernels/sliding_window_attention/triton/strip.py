@@ -12,7 +12,19 @@ import triton
 import triton.language as tl
 
 from ...triton_kit.arithmetic import LN_2, LOG2_E, power
-from .common import cap_scores, inside, join_sink, kept, keys_of, offsets, place, positions, rows_of, unpadded
+from .common import (
+    cap_scores,
+    inside,
+    join_sink,
+    kept,
+    keys_of,
+    offsets,
+    place,
+    positions,
+    rows_of,
+    through_cap,
+    unpadded,
+)
 
 
 @triton.jit
@@ -65,7 +77,7 @@ def sliding_window_attention_strip_fwd_kernel(
         visible = unpadded(mask_ptr, b, j, phase, dilation, mask_b, mask_t, (j >= low) & (j <= high), HAS_MASK)
         k = _load(k_ptr, p0 + o, phase, dilation, k_t, visible, D, BLOCK_T, BLOCK_D, ALIGN, WIDE)
         v = _load(v_ptr, p0 + o, phase, dilation, v_t, visible, D, BLOCK_T, BLOCK_D, ALIGN, WIDE)
-        s, _ = cap_scores(tl.sum(q * k, 1), softcap, CAPPED)
+        s = cap_scores(tl.sum(q * k, 1), softcap, CAPPED)
         if HAS_BIAS:
             s += tl.load(bias_ptr + o) * LOG2_E
         s = tl.where(visible, s, float("-inf"))
@@ -133,7 +145,7 @@ def sliding_window_attention_strip_bwd_rows_kernel(
         visible = unpadded(mask_ptr, b, j, phase, dilation, mask_b, mask_t, (j >= low) & (j <= high), HAS_MASK)
         k = _load(k_ptr, p0 + o, phase, dilation, k_t, visible, D, BLOCK_T, BLOCK_D, ALIGN, WIDE)
         v = _load(v_ptr, p0 + o, phase, dilation, v_t, visible, D, BLOCK_T, BLOCK_D, ALIGN, WIDE)
-        s, _ = cap_scores(tl.sum(q * k, 1), softcap, CAPPED)
+        s = cap_scores(tl.sum(q * k, 1), softcap, CAPPED)
         if HAS_BIAS:
             s += tl.load(bias_ptr + o) * LOG2_E
         s = tl.where(visible, s, float("-inf"))
@@ -161,15 +173,16 @@ def sliding_window_attention_strip_bwd_rows_kernel(
         visible = unpadded(mask_ptr, b, j, phase, dilation, mask_b, mask_t, (j >= low) & (j <= high), HAS_MASK)
         k = _load(k_ptr, p0 + o, phase, dilation, k_t, visible, D, BLOCK_T, BLOCK_D, ALIGN, WIDE)
         v = _load(v_ptr, p0 + o, phase, dilation, v_t, visible, D, BLOCK_T, BLOCK_D, ALIGN, WIDE)
-        s, slope = cap_scores(tl.sum(q * k, 1), softcap, CAPPED)
-        if HAS_BIAS:
-            s += tl.load(bias_ptr + o) * LOG2_E
-        weight = power(tl.where(visible, s, float("-inf")) - lse)
         dp = tl.sum(dout * v, 1)
         if DROPOUT:
             dp *= kept(seed, phase + p * dilation, phase + j * dilation, head, drop_below, keep_scale, row_offset)
+        capped = cap_scores(tl.sum(q * k, 1), softcap, CAPPED)
+        s = capped
+        if HAS_BIAS:
+            s += tl.load(bias_ptr + o) * LOG2_E
+        weight = power(tl.where(visible, s, float("-inf")) - lse)
         ds = weight * (dp - delta)
-        dq += (ds * slope)[:, None] * k
+        dq += through_cap(ds, capped, softcap, CAPPED)[:, None] * k
         if HAS_BIAS:
             tl.store(partial_ptr + o, tl.sum(tl.where(visible, ds, 0.0), 0))
     at = offsets(p0, phase, dilation, dq_t, BLOCK_T, BLOCK_D, ALIGN, WIDE)
@@ -219,7 +232,8 @@ def sliding_window_attention_strip_bwd_keys_kernel(
         statistic = (b * H + h) * T + phase + i.to(tl.int64) * dilation
         lse = tl.load(stats_ptr + statistic, mask=sees, other=float("inf"))
         delta = tl.load(stats_ptr + total_rows + statistic, mask=sees, other=0.0)
-        s, slope = cap_scores(tl.sum(q * k, 1), softcap, CAPPED)
+        capped = cap_scores(tl.sum(q * k, 1), softcap, CAPPED)
+        s = capped
         if HAS_BIAS:
             s += tl.load(bias_ptr - o) * LOG2_E
         weight = power(s - lse)
@@ -231,7 +245,7 @@ def sliding_window_attention_strip_bwd_keys_kernel(
         else:
             dv += weight[:, None] * dout
             ds = weight * (dp - delta)
-        dk += (ds * slope)[:, None] * q
+        dk += through_cap(ds, capped, softcap, CAPPED)[:, None] * q
     at = offsets(p0, phase, dilation, dk_t, BLOCK_T, BLOCK_D, ALIGN, WIDE)
     dk_ptr += (b * dk_b + h * dk_h) * ALIGN
     tl.store(dk_ptr + at, (dk * scale).to(dk_ptr.dtype.element_ty), mask=inside(exists, D, BLOCK_D))

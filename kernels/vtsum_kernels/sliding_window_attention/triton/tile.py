@@ -54,7 +54,7 @@ def _step(
     else:
         valid = j >= 0
     k = load_rows(k_ptr, j0, phase, dilation, k_t, valid, D, BLOCK_N, BLOCK_D, ALIGN, WIDE)
-    s, _ = cap_scores(product(q, tl.trans(k), PRECISION) * (scale * LOG2_E), softcap, CAPPED)
+    s = cap_scores(product(q, tl.trans(k), PRECISION) * (scale * LOG2_E), softcap, CAPPED)
     if MASKED:
         visible = (j[None, :] >= low[:, None]) & (j[None, :] <= high[:, None])
         if HAS_MASK:

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from ...triton_kit.arithmetic import LOG2_E, add_product, power, product
-from .common import cap_scores, join_sink, kept, keys_of, place, positions, rows_of, unpadded
+from .common import cap_scores, join_sink, kept, keys_of, place, positions, rows_of, through_cap, unpadded
 from .tile import load_rows, store_rows, whole_blocks
 
 
@@ -40,7 +40,8 @@ def _rows_step(
     else:
         valid = j >= 0
     k = load_rows(k_ptr, j0, phase, dilation, k_t, valid, D, BLOCK_N, BLOCK_D, ALIGN, WIDE)
-    s, slope = cap_scores(product(q, tl.trans(k), PRECISION) * (scale * LOG2_E), softcap, CAPPED)
+    capped = cap_scores(product(q, tl.trans(k), PRECISION) * (scale * LOG2_E), softcap, CAPPED)
+    s = capped
     if MASKED:
         visible = (j[None, :] >= low[:, None]) & (j[None, :] <= high[:, None])
         if HAS_MASK:
@@ -66,7 +67,7 @@ def _rows_step(
     else:
         weight = power(s - lse[:, None])
     ds = weight * (dp - delta[:, None])
-    return add_product(dq, (ds * slope).to(k.dtype), k, PRECISION), ds, lse, delta
+    return add_product(dq, through_cap(ds, capped, softcap, CAPPED).to(k.dtype), k, PRECISION), ds, lse, delta
 
 
 @triton.jit
@@ -200,7 +201,8 @@ def sliding_window_attention_tile_bwd_keys_kernel(
             q = load_rows(q_ptr, i0, phase, dilation, q_t, there, D, BLOCK_M, BLOCK_D, ALIGN, WIDE)
             statistic = head * T + phase + i.to(tl.int64) * dilation
             lse = tl.load(stats_ptr + statistic, mask=there, other=float("inf"))
-            s, slope = cap_scores(product(k, tl.trans(q), PRECISION) * (scale * LOG2_E), softcap, CAPPED)
+            capped = cap_scores(product(k, tl.trans(q), PRECISION) * (scale * LOG2_E), softcap, CAPPED)
+            s = capped
             if part != 1:
                 visible = (i[None, :] >= low[:, None]) & (i[None, :] <= high[:, None])
                 if HAS_BIAS:
@@ -218,7 +220,7 @@ def sliding_window_attention_tile_bwd_keys_kernel(
             else:
                 dv = add_product(dv, weight.to(dout.dtype), dout, PRECISION)
                 ds = weight * (dp - delta[None, :])
-            dk = add_product(dk, (ds * slope).to(q.dtype), q, PRECISION)
+            dk = add_product(dk, through_cap(ds, capped, softcap, CAPPED).to(q.dtype), q, PRECISION)
     dk_ptr += (b * dk_b + h * dk_h) * ALIGN
     dv_ptr += (b * dv_b + h * dv_h) * ALIGN
     store_rows(dk_ptr, dk * scale, p0, phase, dilation, dk_t, exists, D, BLOCK_N, BLOCK_D, ALIGN, WIDE)

@@ -64,6 +64,8 @@ CASES = [
     Case(torch.float32, 64, 5, True, True),
     Case(torch.bfloat16, 64, 33, True, True),
     Case(torch.bfloat16, 64, 129, False, True),
+    Case(torch.bfloat16, 128, 129, False, True),
+    Case(torch.bfloat16, 256, 257, False, True),
     Case(torch.float16, 256, 33, True, True),
     Case(torch.float32, 256, 257, True, True),
 ]

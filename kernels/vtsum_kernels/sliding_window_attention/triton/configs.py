@@ -81,11 +81,14 @@ def forward_candidates(problem: Problem) -> list[Config]:
         return _wide([] if options or d > 128 else [(16, 32, 4, 1), (16, 16, 4, 1)], problem)
     if d <= 64:
         first = [(64, 64, 8, 3), (64, 32, 4, 3)] if options else [(64, 64, 4, 3), (64, 32, 4, 4)]
+        first = first[::-1] if problem.capped else first
         return _wide([*first, (128, 64, 4, 3), (128, 64, 8, 3), (128, 128, 8, 2)], problem)
     if d <= 128:
         first = [(64, 32, 8, 2)] if options else [(64, 64, 8, 2), (64, 64, 4, 2)]
         return _wide([*first, (128, 64, 8, 2), (128, 128, 8, 2), (64, 32, 4, 3)], problem)
-    return _wide([(32, 32, 8, 2)] if options else [(64, 32, 8, 2), (64, 64, 8, 2), (128, 32, 8, 2)], problem)
+    if options:
+        return _wide([(32, 64, 8, 2), (32, 32, 8, 2)] if problem.capped else [(32, 32, 8, 2)], problem)
+    return _wide([(64, 32, 8, 2), (64, 64, 8, 2), (128, 32, 8, 2)], problem)
 
 
 def backward_candidates(problem: Problem) -> list[Config]:
@@ -100,7 +103,7 @@ def backward_candidates(problem: Problem) -> list[Config]:
         return _wide([(32, 32, 8, 2 if options else 1)], problem, True)
     if d > 64:
         if options:
-            return _wide([(32, 32, 8, 1), (64, 64, 8, 2)], problem, True)
+            return _wide([(32, 32, 8, 2 if problem.capped else 1), (64, 64, 8, 2)], problem, True)
         return _wide([(64, 64, 8, 2), (64, 32, 8, 1), (128, 32, 8, 1), (32, 32, 8, 1)], problem, True)
     if options:
         return _wide([(32, 32, 4, 2), (64, 64, 8, 2)], problem, True)

@@ -45,8 +45,8 @@ class Launcher:
         scale: float,
         dropout_p: float,
         row_offset: int,
-        sinks: Tensor | None,
-        softcap: float,
+        sinks: Tensor | None = None,
+        softcap: float = 0.0,
     ) -> None:
         batch, heads, frames, dim = q.shape
         left, right, dilation, shift = window

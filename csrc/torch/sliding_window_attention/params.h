@@ -94,7 +94,8 @@ inline vts_sliding_window_attention_params params_of(
             op, ": sinks must be [H] in the dtype of lse");
         p.sinks = sinks.data_ptr();
     }
-    STD_TORCH_CHECK(o.softcap >= 0 && o.softcap <= 1e300, op, ": softcap must be at least 0 and finite");
+    STD_TORCH_CHECK(
+        o.softcap == 0 || (o.softcap >= 1e-30 && o.softcap <= 1e30), op, ": softcap must be 0 or from 1e-30 to 1e30");
     p.softcap = o.softcap;
     if (o.dropout_p > 0) {
         STD_TORCH_CHECK(

@@ -96,7 +96,10 @@ def _gradient_of_sinks(
     delta = torch.linalg.vecdot(dout.to(lse.dtype), out.to(lse.dtype))
     delta = delta if dlse is None else delta - dlse
     weight = torch.exp(torch.where(lse > -torch.inf, sinks[:, None] - lse, -torch.inf))
-    return -(weight * delta).sum((0, 2))
+    # A row without a gradient adds nothing, whatever it holds.
+    live = (dout != 0).any(-1)
+    live = live if dlse is None else live | (dlse != 0)
+    return -torch.where(live, weight * delta, 0.0).sum((0, 2))
 
 
 def _gradient_by(op: str) -> Callable[..., tuple[Tensor | None, ...]]:

@@ -66,6 +66,15 @@ def is_positive_int(op: str, arg: str, value: Any) -> None:
         fail(op, arg, "at least 1", value)
 
 
+def softcap(op: str, value: Any) -> float:
+    """0.0 is none. Else it is what float32 divides by."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        fail(op, "softcap", "a float or None (none)", type(value).__name__, TypeError)
+    if value != 0.0 and not 1e-30 <= value <= 1e30:
+        fail(op, "softcap", "between 1e-30 and 1e30, or None or 0.0 (none)", value)
+    return float(value)
+
+
 def window(op: str, value: Any, causal: bool) -> tuple[int, int]:
     """Turns `window_size` into (left, right), both inclusive, -1 = unbounded."""
     if isinstance(value, bool):

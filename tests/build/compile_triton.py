@@ -41,10 +41,12 @@ class Case(NamedTuple):
     dim: int
     window: int
     options: bool  # all of them: padding, packed, bias, dropout, shifted, dilated, dlse
+    capped: bool = False  # and sinks and a softcap
 
     def __str__(self) -> str:
         told = f"{TYPES[self.dtype]} D={self.dim} w={self.window}"
-        return f"{told} with options" if self.options else told
+        told = f"{told} with options" if self.options else told
+        return f"{told} and a softcap" if self.capped else told
 
 
 CASES = [
@@ -59,6 +61,13 @@ CASES = [
     Case(torch.float16, 256, 33, True),
     Case(torch.float32, 256, 257, True),
     Case(torch.float16, 256, 257, True),
+    Case(torch.float32, 64, 5, True, True),
+    Case(torch.bfloat16, 64, 33, True, True),
+    Case(torch.bfloat16, 64, 129, False, True),
+    Case(torch.bfloat16, 128, 129, False, True),
+    Case(torch.bfloat16, 256, 257, False, True),
+    Case(torch.float16, 256, 33, True, True),
+    Case(torch.float32, 256, 257, True, True),
 ]
 
 
@@ -86,12 +95,13 @@ def launches(case: Case | triton_memory.Case) -> list[Launch]:
     bias = torch.zeros(heads, 2 * case.window - 1) if case.options else None
     seed = torch.zeros(1, dtype=torch.int64) if case.options else None
     dlse = torch.zeros(shape) if case.options else None
+    variants = (torch.zeros(heads), 30.0) if case.capped else (None, 0.0)
     inputs = (*qkv, mask, sequences, bias, seed)
     options = (side, side, 2 if case.options else 1, case.options, 0.1, 0.2 if case.options else 0.0, 7)
 
     with mock.patch.object(kit, "start", record):
-        sliding.forward(*inputs, *options, True)
-        sliding.backward(qkv[0], *inputs, dlse, qkv[0], torch.zeros(shape), *options)
+        sliding.forward(*inputs, *options, True, *variants)
+        sliding.backward(qkv[0], *inputs, dlse, qkv[0], torch.zeros(shape), *options, *variants)
     return made
 
 

@@ -32,6 +32,8 @@ class Case:
     lengths: tuple[int, ...] = ()  # of packed sequences; their sum is the number of frames
     dropout_p: float = 0.0
     row_offset: int = 0
+    sinks: bool = False
+    softcap: float = 0.0
     transposed: bool = False  # laid out as [B, T, H, D]
     offset: int = 0  # elements by which rows miss their alignment
     amplitude: float = 1.0
@@ -78,6 +80,10 @@ class Case:
             options["cu_seqlens"] = torch.tensor([0, *self.lengths]).cumsum(0).int()
         if self.dropout_p:
             options |= {"seed": torch.tensor([SEED]), "dropout_p": self.dropout_p, "row_offset": self.row_offset}
+        if self.sinks:
+            # One that weighs little, and one that outweighs a key.
+            options["sinks"] = torch.linspace(-3.0, 2.0, heads) * max(self.amplitude, 1.0)
+        options["softcap"] = self.softcap
         return Call(q, k, v, self.left, self.right, self.dilation, self.shift, self.scale, **options)
 
     def gradients(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
@@ -137,6 +143,20 @@ OPTIONS = [
     Case(left=20, right=20, hand_on=True, dilation=2),
     Case(left=-1, right=0, hand_on=True, width=64, frames=100, batch=1),
     Case(left=40, right=30, hand_on=True, width=128, frames=140, batch=1, heads=1, dlse=False),
+    Case(sinks=True, mask=True),
+    Case(sinks=True, left=8, right=8, width=64, mask=True),
+    Case(sinks=True, left=20, right=20, hand_on=True, mask=True, heads=3, key_heads=1),
+    Case(sinks=True, left=-1, right=0, hand_on=True, dlse=False),
+    Case(sinks=True, dropout_p=0.3, bias=True, dilation=2),
+    Case(sinks=True, shift=True, hand_on=True),
+    Case(**PACKED, sinks=True),
+    Case(sinks=True, amplitude=6.0, scale=-0.3),
+    Case(softcap=1.5, mask=True),
+    Case(softcap=1.5, bias=True, sinks=True, dilation=2, dropout_p=0.3),
+    Case(softcap=2.0, left=20, right=20, hand_on=True, heads=4, key_heads=2),
+    Case(**PACKED, softcap=1.0, bias=True, shift=True, sinks=True, left=2, right=2),
+    Case(softcap=50.0, amplitude=1e-3),
+    Case(softcap=0.5, amplitude=6.0),
     Case(transposed=True, left=8, right=8),
     Case(transposed=True, width=40),
     Case(offset=1),
@@ -207,6 +227,10 @@ OF_FAMILY: dict[str, list[tuple[Case, torch.dtype]]] = {
             ]
         ),
         (one(1, 1, 70, 64, batch=2, heads=2, bias=True, dilation=3), FLOAT),
+        *(
+            (one(*sides, 150, width, batch=2, heads=3, sinks=True, mask=True, bias=width == 32), dtype)
+            for sides, width, dtype in [((2, 2), 64, BRAIN), ((1, 2), 32, FLOAT), ((4, 4), 128, HALF)]
+        ),
         (one(2, 1, 90, 64, heads=2, bias=True, lengths=(20, 1, 69)), FLOAT),
     ],
     "strip": [
@@ -220,6 +244,7 @@ OF_FAMILY: dict[str, list[tuple[Case, torch.dtype]]] = {
             for sides, frames in product([(6, 5), (16, 16)], (0, 1, 2, 15, 16, 17, 33, 300))
         ),
         *((Case(left=side, right=side, width=64, frames=130, mask=True), BRAIN) for side in (5, 16)),
+        *((Case(left=side, right=side, width=64, frames=130, mask=True, sinks=True), HALF) for side in (5, 16)),
         *((one(10, 12, 50, 64, **_GROUPED, **scale), HALF) for scale in _SCALES),
     ],
     "tile": [
@@ -241,6 +266,8 @@ OF_FAMILY: dict[str, list[tuple[Case, torch.dtype]]] = {
             for sides, width in product([(20, 20), (70, 60), (-1, 0)], (64, 128))
         ),
         *((wide(30, 30, 80, **_GROUPED, **scale), HALF) for scale in _SCALES),
+        *((wide(30, 30, 80, sinks=True, **_GROUPED, **scale), HALF) for scale in _SCALES),
+        *((wide(127, 0, 250, width, heads=2, sinks=True, mask=True), BRAIN) for width in (64, 128)),
     ],
     "general": [
         (case, dtype)

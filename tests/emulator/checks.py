@@ -28,7 +28,7 @@ def expected(call: Call, dout: Tensor, dlse: Tensor | None, dtype: torch.dtype) 
         *(leaves[name] for name in "qkv"), call.left, call.right, scale=call.scale_used, dilation=call.dilation,
         shift=call.shift, ends=None if call.cu_seqlens is None else call.cu_seqlens.tolist(), key_mask=call.mask,
         bias=leaves.get("bias"), seed=None if call.seed is None else int(call.seed), dropout_p=call.dropout_p,
-        row_offset=call.row_offset,
+        row_offset=call.row_offset, sinks=call.sinks, softcap=call.softcap,
     )  # fmt: skip
     total = (out * dout.to(dtype)).sum()
     if dlse is not None:

@@ -38,6 +38,8 @@ class Params(ctypes.Structure):
         ("scale", c_double),
         ("dtype", c_int32),
         ("row_offset", c_uint32),
+        ("sinks", c_void_p),
+        ("softcap", c_double),
     ]
 
 
@@ -59,6 +61,8 @@ class Call:
     seed: Tensor | None = None  # int64 [1]
     dropout_p: float = 0.0
     row_offset: int = 0
+    sinks: Tensor | None = None  # float32 [H]
+    softcap: float = 0.0
 
     @property
     def scale_used(self) -> float:
@@ -92,6 +96,9 @@ def _params(call: Call, keep: list[Tensor]) -> Params:
         keep.append(bounds)
         p.cu_seqlens, p.sequences = call.cu_seqlens.data_ptr(), call.cu_seqlens.numel() - 1
         p.bounds = bounds.data_ptr()
+    if call.sinks is not None:
+        p.sinks = call.sinks.data_ptr()
+    p.softcap = call.softcap
     if call.bias is not None:
         p.bias = call.bias.data_ptr()
     if call.dropout_p > 0:

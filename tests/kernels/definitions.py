@@ -107,12 +107,16 @@ def sliding_window_attention(
     over_all: bool = False,
     query_ends: Sequence[int] | None = None,
     row_offset: int = 0,
+    sinks: Tensor | None = None,
+    softcap: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """out [B, H, Tq, D] and lse [B, H, Tq] from q [B, H, Tq, D], k and v [B, K, T, D].
 
     Args:
         ends: where packed sequences begin and end. key_mask: bool [B, T]. bias: [H, N]. seed: of the dropout.
         query_ends: where those of q do, if it has fewer frames. row_offset: the number dropout gives the first key.
+        sinks: [H], the score of one more key that every row of a head sees, whose value is 0; or each row's [B, H, Tq].
+        softcap: 0 = none.
         over_all: the softmax runs among all valid keys of a sequence, of which the window then keeps its part.
     """
     batch, heads, queries, dim = q.shape
@@ -122,15 +126,23 @@ def sliding_window_attention(
     mask = window_mask(frames, windows(frames, left, right, dilation, shift, ends), key_mask, batch).to(q.device)
     over = window_mask(frames, windows(frames, -1, -1, ends=ends), key_mask, batch).to(q.device) if over_all else mask
     scores = q @ k.transpose(-1, -2) * (1 / math.sqrt(dim) if scale is None else scale)
+    if softcap:
+        scores = softcap * torch.tanh(scores / softcap)
     if bias is not None:
         spread = spread_bias(bias, frames, left + right if shift else left, dilation).to(scores.dtype)
         scores = scores + spread[:, rows]
     mask, over = mask[:, :, rows], over[:, :, rows]
     scores = scores.masked_fill(~over, torch.finfo(q.dtype).min)
-    weights = torch.softmax(scores, -1).masked_fill(~mask, 0.0)
+    if sinks is not None:  # one more column, -inf as little as the others
+        sinks = sinks.reshape(-1, heads, queries if sinks.dim() > 1 else 1)
+        sink = sinks.to(scores).clamp_min(torch.finfo(scores.dtype).min / 2).expand(scores.shape[:-1])
+        scores = torch.cat([scores, sink[..., None]], -1)
+    weights = torch.softmax(scores, -1)[..., :frames].masked_fill(~mask, 0.0)
     if seed is not None:
         weights = weights * keep_mask(seed, (batch, heads, frames), dropout_p, row_offset)[:, :, rows].to(weights)
     some = over.any(-1).expand(scores.shape[:-1])
+    if sinks is not None:
+        some = some | (sinks > -math.inf)
     return weights @ v, torch.logsumexp(scores, -1).masked_fill(~some, -math.inf)
 
 

@@ -55,6 +55,22 @@ def test_attention_of_packed_sequences_is_that_of_each_alone() -> None:
     assert layer.relative_bias.grad.abs().sum() > 0
 
 
+def test_attention_with_sinks() -> None:
+    """Each row's weights are multiplied by 1 - that of its head's sink; at -inf nothing is left of one."""
+    layer, x = SlidingWindowAttention(16, 2, 5, sinks=True), torch.randn(1, 40, 16)
+    assert layer.sinks is not None
+    assert torch.equal(layer.sinks, torch.zeros(2))
+    plain = SlidingWindowAttention(16, 2, 5)
+    plain.load_state_dict({name: weight for name, weight in layer.state_dict().items() if name != "sinks"})
+    assert not torch.allclose(layer(x), plain(x))
+    layer(x).square().sum().backward()
+    assert layer.sinks.grad is not None
+    assert (layer.sinks.grad != 0).all()
+    nn.init.constant_(layer.sinks, -torch.inf)
+    torch.testing.assert_close(layer(x), plain(x))
+    assert SlidingWindowAttention(16, 2, 5).sinks is None
+
+
 def test_attention_drops_weights_in_training_alone() -> None:
     layer, x = SlidingWindowAttention(16, 2, 5, dropout=0.5), torch.randn(1, 40, 16)
     assert not torch.equal(layer(x), layer(x))

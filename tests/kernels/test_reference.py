@@ -45,6 +45,8 @@ def windows(draw: st.DrawFn) -> dict[str, Any]:
         "ends": sorted([0, frames, *draw(st.lists(st.integers(0, frames), max_size=3))]) if packed else None,
         "p": draw(st.sampled_from([0.0, 0.0, 0.3])),
         "over_all": draw(st.booleans()),
+        "sinks": draw(st.booleans()),
+        "softcap": draw(st.sampled_from([0.0, 0.7])),
         "scale": draw(st.sampled_from([None, -0.7, 0.0])),
         "seed": draw(st.integers(0, 2**31)),
     }
@@ -58,6 +60,8 @@ def test_windows(call: dict[str, Any]) -> None:
     heads, batch, shift = key_heads * group, call["batch"], call["shift"]
     q, k, v = (random(batch, n, frames, 5).requires_grad_() for n in (heads, key_heads, key_heads))
     bias = random(heads, (2 if shift else 1) * sum(sides) + 1).requires_grad_() if call["bias"] else None
+    sinks = random(heads).requires_grad_() if call["sinks"] else None
+    softcap = 0.0 if call["over_all"] else call["softcap"]
     mask = torch.rand(batch, frames) > 0.3 if call["mask"] else None
     torch.manual_seed(call["seed"])
     seed = int(torch.randint(2**62, (1,))) if call["p"] else None
@@ -67,15 +71,16 @@ def test_windows(call: dict[str, Any]) -> None:
         packed(q), packed(k), packed(v), sides, scale=call["scale"], dilation=call["dilation"],
         key_mask=mask if mask is None or ends is None else mask[0],
         cu_seqlens=None if ends is None else torch.tensor(ends), bias=bias, border="shift" if shift else "truncate",
-        normalize="global" if call["over_all"] else "window", dropout_p=call["p"], return_lse=True, backend="reference",
+        normalize="global" if call["over_all"] else "window", dropout_p=call["p"], sinks=sinks, softcap=softcap,
+        return_lse=True, backend="reference",
     )  # fmt: skip
     if ends is not None:
         out, lse = out.transpose(0, 1)[None], lse[None]
     exact = definitions.sliding_window_attention(
         q, k, v, *sides, scale=call["scale"], dilation=call["dilation"], shift=shift, ends=ends, key_mask=mask,
-        bias=bias, seed=seed, dropout_p=call["p"], over_all=call["over_all"],
+        bias=bias, seed=seed, dropout_p=call["p"], over_all=call["over_all"], sinks=sinks, softcap=softcap,
     )  # fmt: skip
-    same([[out, lse], exact], [x for x in (q, k, v, bias) if x is not None])
+    same([[out, lse], exact], [x for x in (q, k, v, bias, sinks) if x is not None])
 
 
 @st.composite

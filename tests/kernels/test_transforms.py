@@ -213,7 +213,7 @@ def test_forward_mode_is_refused_by_name_of_compiled_kernels(backend: str, name:
 
 
 MODULES: dict[str, Callable[[], torch.nn.Module]] = {
-    "window": lambda: SlidingWindowAttention(8, 2, 5, relative_bias=True),
+    "window": lambda: SlidingWindowAttention(8, 2, 5, relative_bias=True, sinks=True),
     "layer": lambda: MemoryBank(6, 8),
     "heads": lambda: MemoryBank(6, 8, num_heads=2),
     "best": lambda: MemoryBank(6, 8, top_k=3),

@@ -56,7 +56,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "dilated": {"shape": (1, 1, 1, 61, 16), "dilation": 3},
     "dropout": {"shape": (1, 2, 2, 40, 16), "p": 0.3},
     "dropout of a part": {"shape": (1, 1, 1, 40, 16), "p": 0.3, "row_offset": 2**32 - 17},
+    "sinks": {"shape": (2, 2, 1, 37, 24), "sinks": True, "padding": True, "dlse": True},
+    "softcap": {"shape": (1, 1, 1, 61, 16), "softcap": 0.8},
     "all": {
+        "sinks": True,
+        "softcap": 1.0,
         "shape": (1, 2, 1, 75, 24),
         "ends": [0, 3, 70, 75],
         **{"padding": True, "dlse": True, "bias": True, "shift": True, "dilation": 2, "p": 0.6, "transposed": True},
@@ -91,6 +95,8 @@ class Inputs:
         p: float = 0.0,
         transposed: bool = False,
         row_offset: int = 0,
+        sinks: bool = False,
+        softcap: float = 0.0,
     ) -> None:
         batch, heads, key_heads, frames, dim = shape
         self.shape, self.dtype, self.ends = shape, dtype, ends
@@ -109,6 +115,8 @@ class Inputs:
         self.dlse = torch.randn(batch, heads, frames) if dlse else None
         self.seed = torch.tensor([SEED]) if p > 0 else None
         self.options = (left, right, dilation, shift, 0.3, p, row_offset)
+        self.sinks = torch.linspace(-2.0, 2.0, heads) if sinks else None
+        self.softcap = softcap
 
     def run(self, device: str = DEVICE) -> dict[str, Tensor]:
         """out, lse and all gradients by the Triton kernels; what padded frames hold is NaN."""
@@ -116,13 +124,13 @@ class Inputs:
         if self.mask is not None:
             k, v = (x.masked_fill(~self.mask[:, None, :, None], torch.nan) for x in (k, v))
         ends = None if self.ends is None else torch.tensor(self.ends, dtype=torch.int32)
-        q, k, v, dout, mask, ends, bias, seed, dlse = (
+        q, k, v, dout, mask, ends, bias, seed, dlse, sinks = (
             None if x is None else x.to(device)
-            for x in (self.q, k, v, self.dout, self.mask, ends, self.bias, self.seed, self.dlse)
+            for x in (self.q, k, v, self.dout, self.mask, ends, self.bias, self.seed, self.dlse, self.sinks)
         )
         inputs = (q, k, v, mask, ends, bias, seed)
-        out, lse = sliding.forward(*inputs, *self.options, True)
-        dq, dk, dv, dbias = sliding.backward(dout, *inputs, dlse, out, lse, *self.options)
+        out, lse = sliding.forward(*inputs, *self.options, True, sinks, self.softcap)
+        dq, dk, dv, dbias = sliding.backward(dout, *inputs, dlse, out, lse, *self.options, sinks, self.softcap)
         found = {"out": out, "lse": lse, "dq": dq, "dk": dk, "dv": dv}
         if bias is None:
             assert dbias.shape == (0,)
@@ -139,7 +147,8 @@ class Inputs:
         leaves = [x.requires_grad_() for x in (q, k, v, bias) if x is not None]
         out, lse = definitions.sliding_window_attention(
             q, k, v, left, right, scale=scale, dilation=dilation, shift=shift, ends=self.ends, key_mask=self.mask,
-            bias=bias, seed=SEED if p > 0 else None, dropout_p=p, row_offset=row_offset,
+            bias=bias, seed=SEED if p > 0 else None, dropout_p=p, row_offset=row_offset, sinks=self.sinks,
+            softcap=self.softcap,
         )  # fmt: skip
         total = (out * self.dout.to(dtype)).sum()
         if self.dlse is not None:

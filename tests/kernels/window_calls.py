@@ -10,7 +10,7 @@ import vtsum_kernels as vk
 from torch import Tensor
 
 from tests.kernels import definitions
-from tests.kernels.comparisons import gradients, hold
+from tests.kernels.comparisons import RMS_BOUND, gradients, hold
 
 
 def compare(
@@ -35,8 +35,10 @@ def compare(
     queries: int | None = None,
     query_ends: Sequence[int] | None = None,
     row_offset: int = 0,
+    sinks: Tensor | None = None,
+    softcap: float | None = None,
 ) -> None:
-    """One call against the definition in float64 and eager PyTorch: out, lse and the gradients of q, k, v and the bias.
+    """One call against the definition in float64 and eager PyTorch: out, lse and the gradients of all inputs.
 
     `factor` multiplies the inputs; `condition` is that of `hold`; `window` and `causal` are how a caller says `sides`.
     `queries`: q has no more frames than that; packed, `query_ends` says of which sequences.
@@ -51,6 +53,8 @@ def compare(
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     if with_bias:
         inputs.append(torch.randn(heads, entries, dtype=wide).requires_grad_())
+    if sinks is not None:
+        inputs.append(sinks.to(wide).requires_grad_())
     key_mask = torch.rand(batch, frames) >= padded if padded else None
     if key_mask is not None and batch > 2:
         key_mask[1, 20:] = False  # a long padded end: rows there see nothing
@@ -64,6 +68,7 @@ def compare(
             *inputs[:3], *sides, scale=scale, dilation=dilation, shift=shift, ends=ends, key_mask=key_mask,
             bias=inputs[3] if with_bias else None, seed=seed, dropout_p=dropout_p, over_all=normalize == "global",
             query_ends=query_ends, row_offset=row_offset,
+            sinks=None if sinks is None else inputs[-1], softcap=softcap or 0.0,
         )  # fmt: skip
         return [*outputs, *gradients(outputs, inputs, 1)]
 
@@ -86,6 +91,8 @@ def compare(
         normalize=normalize,
         dropout_p=dropout_p,
         row_offset=row_offset,
+        sinks=None if sinks is None else inputs[-1],
+        softcap=softcap,
         return_lse=True,
         backend=backend,
         **options,
@@ -97,7 +104,17 @@ def compare(
         out, lse = out.transpose(0, 1).unsqueeze(0), lse.unsqueeze(0)
     got = [out, lse, *gradients([out, lse], inputs, 1)]
     exact = dense([x.detach().double().requires_grad_() for x in inputs])
-    for name, *three in zip(("out", "lse", "dq", "dk", "dv", "dbias"), got, exact, dense(inputs), strict=False):
+    names = ["out", "lse", "dq", "dk", "dv", *["dbias"] * with_bias, *["dsinks"] * (sinks is not None)]
+    for name, *three in zip(names, got, exact, dense(inputs), strict=True):
         # In float32 the factor of the global softmax is a second rounding; 16 bits are rounded to at the end, once.
         twice = normalize == "global" and dtype == torch.float32
-        hold(name, *three, condition=2.0 if twice else condition, dtype=dtype)
+        if name != "dsinks":
+            hold(name, *three, condition=2.0 if twice else condition, dtype=dtype)
+            continue
+        # A sum over all rows, of either sign: it cancels, and their rounding, which is the house's bound, adds up.
+        leaves = [x.detach().double() for x in inputs]
+        leaves[-1] = leaves[-1][:, None].expand_as(lse).clone()
+        of_rows = dense([x.requires_grad_() for x in leaves])[-1]
+        torch.testing.assert_close(three[1], of_rows.sum((0, 2)))
+        error, size = (three[0].double() - three[1]).abs(), of_rows.square().sum((0, 2)).sqrt()
+        assert (error <= 4 * RMS_BOUND[dtype] * condition * size).all(), f"dsinks: {error} of {size}"

@@ -135,6 +135,8 @@ struct worker {
     // The entry of the bias that belongs to a band's first key: bands are cut to what a short sequence has.
     int64_t bias_offset(const band &w) const { return (p.border == VTS_SHIFT ? p.left + p.right : p.left) - w.left; }
 
+    const A *sink_of(const strip &at) const { return p.sinks ? (const A *)p.sinks + at.h : nullptr; }
+
     void drop_weights(const strip &at, const band &w, int64_t first, int64_t count, A *table) const {
         drop.apply(
             at.frame(p, first), at.frame(p, first - w.left), p.dilation, (uint32_t)(at.b * p.H + at.h), count, w.keys,
@@ -201,9 +203,10 @@ struct worker {
         const bool clear = count == scored && !w.shifted && all_visible(at, first, seen);
         const auto attend = [&](auto rq, auto rk, auto rv) {
             band_products(rq, rk, scored, w.keys, vectors, (A)p.scale, scores);
+            if (p.softcap > 0) cap_scores<A>(scored * w.keys, (A)p.softcap, scores, nullptr);
             if (p.bias) add_bias<A>(bias_of(at, w), scored, w.keys, scores);
             if (!clear) hide<A>(c, at, w, at.start, scored, visible, nullptr, nothing, scores);
-            softmax_columns<A>(scored, w.keys, scores, lse);
+            softmax_columns<A>(scored, w.keys, scores, lse, sink_of(at));
             const bool careful = odd(w, rv, seen);
             if (p.seed) drop_weights(at, w, at.start, scored, scores);
             prefetch soon = {{}, 0, p.D * (int64_t)sizeof(S)};
@@ -230,10 +233,11 @@ struct worker {
         const int64_t scored = p.border == VTS_SHIFT ? larger(c.scored, c.scored_wide(true)) : c.scored;
         const int64_t keys = p.border == VTS_SHIFT ? 2 * c.reach + 1 : c.keys, seen = scored + keys - 1;
         if (!reserve(
-                2 * bytes_of(scored * keys) + 2 * bytes_of(scored * width) + 2 * bytes_of(seen * width) +
-                bytes_of(c.rows * width) + 2 * bytes_of(scored) + bytes_of(seen)))
+                (p.softcap > 0 ? 3 : 2) * bytes_of(scored * keys) + 2 * bytes_of(scored * width) +
+                2 * bytes_of(seen * width) + bytes_of(c.rows * width) + 2 * bytes_of(scored) + bytes_of(seen)))
             return false;
         A *weights = take(scored * keys), *dscores = take(scored * keys);
+        A *caps = p.softcap > 0 ? take(scored * keys) : nullptr;
         A *sq = take(scored * width), *sg = take(scored * width), *sk = take(seen * width), *sv = take(seen * width);
         A *spare = take(c.rows * width), *dlse = take(scored);
         uint8_t *visible = (uint8_t *)take(seen), *live = (uint8_t *)take(scored);
@@ -246,8 +250,8 @@ struct worker {
             }
             if (count <= 0) continue;
             backward_strip(
-                task, at, count, ahead.find(task + 1 < end ? task + 1 : task), weights, dscores, sq, sg, sk, sv, spare,
-                p.dlse ? dlse : nullptr, visible, live);
+                task, at, count, ahead.find(task + 1 < end ? task + 1 : task), weights, dscores, caps, sq, sg, sk, sv,
+                spare, p.dlse ? dlse : nullptr, visible, live);
         }
         return true;
     }
@@ -256,8 +260,8 @@ struct worker {
     static int64_t dbias_length(const params &p) { return (p.border == VTS_SHIFT ? 2 : 1) * (p.left + p.right) + 1; }
 
     void backward_strip(
-        int64_t task, const strip &at, int64_t count, const strip &next, A *weights, A *dscores, A *sq, A *sg, A *sk,
-        A *sv, A *spare, A *dlse, uint8_t *visible, uint8_t *live) const {
+        int64_t task, const strip &at, int64_t count, const strip &next, A *weights, A *dscores, A *caps, A *sq, A *sg,
+        A *sk, A *sv, A *spare, A *dlse, uint8_t *visible, uint8_t *live) const {
         const band w = band_of(at, count);
         const int64_t scored = scored_of(at, w), seen = scored + w.keys - 1;
         const view q = of(p.q, at, at.h), k = of(p.k, at, at.key_head), v = of(p.v, at, at.key_head);
@@ -276,9 +280,11 @@ struct worker {
         const auto attend = [&](auto rq, auto rg, auto rk, auto rv, bool unstaged) {
             band_products(rq, rk, scored, w.keys, vectors, (A)p.scale, weights);
             if (unstaged && !all_finite<A>(weights, scored)) return false;
+            if (caps) cap_scores<A>(scored * w.keys, (A)p.softcap, weights, caps);
+            if (caps && !clear) hide<A>(c, at, w, first_row, scored, visible, nullptr, 0, caps);
             if (p.bias) add_bias<A>(bias_of(at, w), scored, w.keys, weights);
             if (!clear) hide<A>(c, at, w, first_row, scored, visible, nullptr, nothing, weights);
-            softmax_columns<A>(scored, w.keys, weights, nullptr);
+            softmax_columns<A>(scored, w.keys, weights, nullptr, sink_of(at));
             const auto slopes = [&](bool careful) {
                 if (careful) hide<A>(c, at, w, first_row, scored, visible, live, 0, weights);
                 band_products(rg, rv, scored, w.keys, vectors, (A)1, dscores);
@@ -298,6 +304,7 @@ struct worker {
                 add_up(dscores + w.right, scored, w.keys, count, dbias_of(task) + bias_offset(w));
                 for (int64_t i = 0; i < scored * w.keys; ++i) dscores[i] *= (A)p.scale;
             }
+            for (int64_t i = 0; caps && i < scored * w.keys; ++i) dscores[i] *= caps[i];
             if (p.seed) drop_weights(at, w, first_row, scored, weights);
             const decltype(rk) own_keys = {rk.at(w.right), rk.stride};
             put(dscores + w.right, 1 - scored, scored, own_keys, w.keys, count, of(p.dq, at, at.h), at.start, spare,

@@ -101,20 +101,31 @@ void add_bias(const A *bias, int64_t count, int64_t n, A *table) {
         for (int64_t r = 0; r < count; r += L) store(table + o * count + r, load(table + o * count + r) + bias[o]);
 }
 
-// In place: each column (row of the strip) becomes its softmax; one that sees nothing becomes 0, its lse -inf.
+// Scores become cap tanh(score / cap). slopes (null: not wanted) become the derivatives.
 template <typename A>
-void softmax_columns(int64_t count, int64_t n, A *table, A *lse) {
+void cap_scores(int64_t count, A cap, A *table, A *slopes) {
+    for (int64_t i = 0; i < count; i += VL<A>) {
+        const vec<A> t = tanh_each(load(table + i) / cap);
+        store(table + i, t * cap);
+        if (slopes) store(slopes + i, (A)1 - t * t);
+    }
+}
+
+// In place: each column (row of the strip) becomes its softmax; one that sees nothing becomes 0, its lse -inf. sink
+// (null: none) is a score that counts beside the column's, lse included.
+template <typename A>
+void softmax_columns(int64_t count, int64_t n, A *table, A *lse, const A *sink) {
     constexpr int L = VL<A>;
     const vec<A> nothing = splat(-(A)__builtin_inf());
     for (int64_t r = 0; r < count; r += L) {
         A *column = table + r;
-        vec<A> top = load(column);
-        for (int64_t o = 1; o < n; ++o) {
+        vec<A> top = sink ? splat(*sink) : load(column);
+        for (int64_t o = sink ? 0 : 1; o < n; ++o) {
             const vec<A> s = load(column + o * count);
             top = s > top ? s : top;
         }
         top = top == nothing ? vec<A>{} : top;
-        vec<A> total = {};
+        vec<A> total = sink ? exp_nonpositive(*sink - top) : vec<A>{};
         for (int64_t o = 0; o < n; ++o) {
             const vec<A> e = exp_nonpositive(load(column + o * count) - top);
             store(column + o * count, e);

@@ -4,6 +4,8 @@
 // cudaError_t. bwd_scratch is the number of bytes that its backward wants in p.scratch (aligned to 16).
 #pragma once
 
+#include <math.h>
+
 #include "../device.h"
 #include "vtsum/sliding_window_attention.h"
 
@@ -14,6 +16,18 @@ using params = vts_sliding_window_attention_params;
 // Entries of the bias, for each head.
 __host__ __device__ inline int64_t bias_entries(const params &p) {
     return p.border == VTS_SHIFT ? 2 * (p.left + p.right) + 1 : p.left + p.right + 1;
+}
+
+// Lets a head's sink (null: there is none) join a row's softmax, whose weights 2^(score - top) sum to total (0: none is
+// seen), scores counted in powers of 2. Returns what brings these weights to the new top.
+__device__ __forceinline__ float join_sink(const params &p, int h, float &top, float &total) {
+    if (p.sinks == nullptr) return 1.0f;
+    constexpr float log2_e = 1.4426950408889634f;
+    const float sink = static_cast<const float *>(p.sinks)[h] * log2_e;
+    const float highest = total == 0.0f ? sink : fmaxf(top, sink), base = highest == -INFINITY ? 0.0f : highest;
+    const float keep = total == 0.0f ? 0.0f : exp2f(top - base);
+    total = fmaf(total, keep, exp2f(sink - base)), top = base;
+    return keep;
 }
 
 // Narrow windows, on CUDA cores: keys and values of a window live in registers.

@@ -33,9 +33,14 @@ struct group {
     const int lane;    // within the group
     const int start;   // the group's first lane in its warp
     const bool holds;  // whether any of the lane's features exist
+    const float cap;
 
     __device__ explicit group(const params &p_)
-        : p(p_), lane(threadIdx.x % LANES), start(threadIdx.x % 32 / LANES * LANES), holds(lane * E < p_.D) {}
+        : p(p_),
+          lane(threadIdx.x % LANES),
+          start(threadIdx.x % 32 / LANES * LANES),
+          holds(lane * E < p_.D),
+          cap(static_cast<float>(p_.softcap)) {}
 
     __device__ static int64_t index() {
         return static_cast<int64_t>(blockIdx.x) * (THREADS / LANES) + threadIdx.x / LANES;
@@ -109,6 +114,19 @@ struct group {
 
     __device__ const float *bias_of(int h) const {
         return p.bias == nullptr ? nullptr : static_cast<const float *>(p.bias) + h * bias_entries(p);
+    }
+
+    // The maximum and the sum that a running softmax begins with.
+    __device__ float first_top(int h) const {
+        return p.sinks == nullptr ? -INFINITY : static_cast<const float *>(p.sinks)[h];
+    }
+    __device__ float first_total() const { return p.sinks == nullptr ? 0.0f : 1.0f; }
+
+    // A score as it is before a bias is added, and, from that, its derivative.
+    __device__ float capped(float s) const { return cap > 0.0f ? cap * tanhf(__fdividef(s, cap)) : s; }
+    __device__ float slope(float capped) const {
+        const float t = __fdividef(capped, cap);
+        return cap > 0.0f ? 1.0f - t * t : 1.0f;
     }
 
     __device__ int64_t statistic(const spot &at, int t) const { return (at.b * p.H + at.h) * p.T + t; }

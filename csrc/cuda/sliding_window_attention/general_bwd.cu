@@ -10,8 +10,10 @@ namespace {
 
 constexpr int U = 2;  // pairs at a time: their loads are under way together
 
-template <typename T, int LANES, bool WHOLE>
-__global__ void __launch_bounds__(THREADS) sliding_window_attention_bwd_rows_kernel(const __grid_constant__ params p) {
+// CAPPED: scores are, which takes registers that other calls have a use for.
+template <typename T, int LANES, bool WHOLE, bool CAPPED>
+__global__ void __launch_bounds__(THREADS, CAPPED ? 4 : 1)
+    sliding_window_attention_bwd_rows_kernel(const __grid_constant__ params p) {
     const group<T, LANES, WHOLE> g(p);
     const int64_t index = g.index(), rows = p.B * p.H * p.T;
     const spot at = g.at_index(index < rows ? index : 0);
@@ -27,7 +29,7 @@ __global__ void __launch_bounds__(THREADS) sliding_window_attention_bwd_rows_ker
     uint32_t kept = ~0u;
     float lse, delta;
     // What both passes need of the pairs o to o + U - 1: scores s, keep * dout . v as `dp`, and the keys.
-    float k[U][E], s[U], dp[U];
+    float k[U][E], s[U], dp[U], slope[U];
     bool live[U];
     const auto pairs = [&](int o) {
         float v[U][E];
@@ -45,6 +47,7 @@ __global__ void __launch_bounds__(THREADS) sliding_window_attention_bwd_rows_ker
         for (int u = 0; u < U; ++u) s[u] = g.dot(q, k[u]) * scale, dp[u] = g.dot(dout, v[u]);
 #pragma unroll
         for (int u = 0; u < U; ++u) {
+            if constexpr (CAPPED) s[u] = g.capped(s[u]), slope[u] = g.slope(s[u]);
             if (bias != nullptr && live[u]) s[u] += bias[keys.entry + o + u];
             if (p.seed != nullptr) dp[u] = kept >> ((o + u) % LANES) & 1 ? dp[u] * keep_scale : 0.0f;
         }
@@ -56,7 +59,7 @@ __global__ void __launch_bounds__(THREADS) sliding_window_attention_bwd_rows_ker
         delta = g.dot(dout, out);
         if (lse == -INFINITY) lse = INFINITY, delta = 0.0f;
     } else {
-        float top = -INFINITY, total = 0.0f;
+        float top = g.first_top(at.h), total = g.first_total();
         delta = 0.0f;
         for (int o = 0; o < steps; o += U) {
             pairs(o);
@@ -86,7 +89,8 @@ __global__ void __launch_bounds__(THREADS) sliding_window_attention_bwd_rows_ker
 #pragma unroll
         for (int u = 0; u < U; ++u) {
             if (!live[u] || lse == INFINITY) continue;
-            const float ds = expf(s[u] - lse) * (dp[u] - delta) * scale;
+            float ds = expf(s[u] - lse) * (dp[u] - delta) * scale;
+            if constexpr (CAPPED) ds *= slope[u];
 #pragma unroll
             for (int e = 0; e < E; ++e) dq[e] = fmaf(ds, k[u][e], dq[e]);
         }
@@ -130,10 +134,11 @@ __global__ void __launch_bounds__(THREADS) sliding_window_attention_bwd_keys_ker
                 g.kept(drop, o, [&](const dropout &d, int n) { return d.keeps(frame(rows.first, n, dilation), at.t); });
         float s[U], dp[U];
 #pragma unroll
-        for (int u = 0; u < U; ++u) s[u] = g.dot(q[u], k) * scale, dp[u] = g.dot(dout[u], v);
+        for (int u = 0; u < U; ++u) s[u] = g.capped(g.dot(q[u], k) * scale), dp[u] = g.dot(dout[u], v);
 #pragma unroll
         for (int u = 0; u < U; ++u) {
             if (o + u >= count || lse[u] == INFINITY) continue;
+            const float slope = g.slope(s[u]);
             if (bias != nullptr) s[u] += bias[rows.entry - (o + u)];
             const float weight = expf(s[u] - lse[u]);
             float given = weight;
@@ -141,7 +146,7 @@ __global__ void __launch_bounds__(THREADS) sliding_window_attention_bwd_keys_ker
                 const float keep = kept >> ((o + u) % LANES) & 1 ? keep_scale : 0.0f;
                 given *= keep, dp[u] *= keep;
             }
-            const float ds = weight * (dp[u] - delta[u]) * scale;
+            const float ds = weight * (dp[u] - delta[u]) * slope * scale;
 #pragma unroll
             for (int e = 0; e < E; ++e) {
                 dk[e] = fmaf(ds, q[u][e], dk[e]);
@@ -187,7 +192,7 @@ __global__ void __launch_bounds__(THREADS) sliding_window_attention_bwd_bias_ker
             g.read(g.row(p.k, at.b, key_head) + j * p.k.stride_t, k);
             g.read(g.row(p.dout, at.b, h) + at.t * p.dout.stride_t, dout);
             g.read(g.row(p.v, at.b, key_head) + j * p.v.stride_t, v);
-            const float s = g.dot(q, k) * scale + bias;
+            const float s = g.capped(g.dot(q, k) * scale) + bias;
             float dp = g.dot(dout, v);
             if (p.seed != nullptr) {
                 const dropout drop(p.seed, p.drop_below, at.b * p.H + h, p.row_offset);
@@ -217,9 +222,10 @@ struct backward {
         const int64_t rows = p.B * p.H * p.T, blocks = (rows * LANES + THREADS - 1) / THREADS;
         if (blocks > 0x7FFFFFFF) return cudaErrorInvalidConfiguration;
         const dim3 grid(static_cast<unsigned>(blocks));
-        if (const int error =
-                VTS_LAUNCH(sliding_window_attention_bwd_rows_kernel<T, LANES, WHOLE>, grid, THREADS, 0, stream, p))
-            return error;
+        const auto general_bwd_rows_kernel = p.softcap > 0
+                                                 ? sliding_window_attention_bwd_rows_kernel<T, LANES, WHOLE, true>
+                                                 : sliding_window_attention_bwd_rows_kernel<T, LANES, WHOLE, false>;
+        if (const int error = VTS_LAUNCH(general_bwd_rows_kernel, grid, THREADS, 0, stream, p)) return error;
         if (const int error =
                 VTS_LAUNCH(sliding_window_attention_bwd_keys_kernel<T, LANES, WHOLE>, grid, THREADS, 0, stream, p))
             return error;

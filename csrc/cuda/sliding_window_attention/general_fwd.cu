@@ -20,7 +20,7 @@ __global__ void __launch_bounds__(THREADS) sliding_window_attention_fwd_kernel(c
     const reach keys = keys_of_row(p, at.t);
     const int dilation = dilation_of(p), steps = longest(keys.count);
     const T *k_row = g.row(p.k, at.b, g.key_head(at.h)), *v_row = g.row(p.v, at.b, g.key_head(at.h));
-    float top = -INFINITY, total = 0.0f;
+    float top = g.first_top(at.h), total = g.first_total();
     uint32_t kept = ~0u;
     for (int o = 0; o < steps; o += U) {
         float k[U][E], v[U][E], s[U];
@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(THREADS) sliding_window_attention_fwd_kernel(c
             kept =
                 g.kept(drop, o, [&](const dropout &d, int n) { return d.keeps(at.t, frame(keys.first, n, dilation)); });
 #pragma unroll
-        for (int u = 0; u < U; ++u) s[u] = g.dot(q, k[u]) * scale;
+        for (int u = 0; u < U; ++u) s[u] = g.capped(g.dot(q, k[u]) * scale);
         float higher = top;
 #pragma unroll
         for (int u = 0; u < U; ++u) {

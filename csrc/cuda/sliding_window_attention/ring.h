@@ -308,10 +308,11 @@ __device__ __forceinline__ float softmax(
         s[o] = exp2f(s[o] - base);
         total += s[o];
     }
-    const float share = total == 0.0f ? 0.0f : __fdividef(1.0f, total);
+    float statistic = base;
+    const float keep = join_sink(p, h, statistic, total), share = total == 0.0f ? 0.0f : __fdividef(keep, total);
 #pragma unroll
     for (int o = 0; o < W; ++o) s[o] = seen >> o & 1 ? s[o] * share : 0.0f;  // share may be NaN
-    return total == 0.0f ? -INFINITY : fmaf(log2f(total), LN_2, base * LN_2);
+    return total == 0.0f ? -INFINITY : fmaf(log2f(total), LN_2, statistic * LN_2);
 }
 
 }  // namespace vts::sliding_window_attention::ring

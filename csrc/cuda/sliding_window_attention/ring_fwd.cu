@@ -127,7 +127,7 @@ bool aligned(const vts_bhtd &x, int64_t element, const params &p) {
 
 bool ring_takes(const params &p, bool backward) {
     using namespace ring;
-    if (p.seed != nullptr || p.border != VTS_TRUNCATE) return false;
+    if (p.seed != nullptr || p.border != VTS_TRUNCATE || p.softcap > 0) return false;
     if (p.cu_seqlens != nullptr && (p.dilation != 1 || p.B != 1 || p.bounds == nullptr)) return false;
     if (p.left < 0 || p.right < 0 || p.left + p.right + 1 > MOST_KEYS || p.dilation < 1 || p.dilation > 0x7FFFFFFF)
         return false;

@@ -140,8 +140,10 @@ __global__ void __launch_bounds__(32, resident<bwd_shared<T, D, BLOCKS>::bytes>)
         strip_products<D, BLOCKS>(s, queries + slot * SLOT, keys, slot);
         strip_softmax(s, visible, scale * LOG2_E, top, total);
         strip_products<D, BLOCKS>(dp, douts + slot * SLOT, values, slot);
+        const float keep[2] = {join_sink(p, walk.h, top[0], total[0]), join_sink(p, walk.h, top[1], total[1])};
         const float share[2] = {
-            total[0] == 0.0f ? 0.0f : __fdividef(1.0f, total[0]), total[1] == 0.0f ? 0.0f : __fdividef(1.0f, total[1])};
+            total[0] == 0.0f ? 0.0f : __fdividef(keep[0], total[0]),
+            total[1] == 0.0f ? 0.0f : __fdividef(keep[1], total[1])};
 #pragma unroll
         for (int n = 0; n < 2 * BLOCKS; ++n)
 #pragma unroll

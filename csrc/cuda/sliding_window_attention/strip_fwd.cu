@@ -74,10 +74,11 @@ __global__ void __launch_bounds__(32, resident<fwd_shared<T, D, BLOCKS>::bytes>)
             add_product<D>(out, weights, values + around<SLOTS>(slot, m) * SLOT);
         }
 
+        const float keep[2] = {join_sink(p, walk.h, top[0], total[0]), join_sink(p, walk.h, top[1], total[1])};
         __syncwarp();  // the queries have been read: their place takes the results
         put<D>(
-            rows, out, total[0] == 0.0f ? 0.0f : __fdividef(1.0f, total[0]),
-            total[1] == 0.0f ? 0.0f : __fdividef(1.0f, total[1]));
+            rows, out, total[0] == 0.0f ? 0.0f : __fdividef(keep[0], total[0]),
+            total[1] == 0.0f ? 0.0f : __fdividef(keep[1], total[1]));
         __syncwarp();
         lane.store(out_to, rows, p.out.stride_t, exist);
         out_to += STRIP * p.out.stride_t;

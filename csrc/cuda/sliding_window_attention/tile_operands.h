@@ -113,7 +113,7 @@ inline bool tensor_cores_take(const params &p) {
     if (p.dtype != VTS_FLOAT16 && p.dtype != VTS_BFLOAT16) return false;
     if (p.D != 32 && p.D != 64 && p.D != 128) return false;
     if (p.dilation != 1 || p.border != VTS_TRUNCATE) return false;
-    if (p.bias != nullptr || p.seed != nullptr || p.cu_seqlens != nullptr) return false;
+    if (p.bias != nullptr || p.seed != nullptr || p.cu_seqlens != nullptr || p.softcap > 0) return false;
     if (p.T > (int64_t{1} << 29) || p.B * p.H > (int64_t{1} << 30)) return false;
     for (const vts_bhtd *x : {&p.q, &p.k, &p.v, &p.out, &p.dout, &p.dq, &p.dk, &p.dv})
         if (!rows_of_chunks(*x)) return false;

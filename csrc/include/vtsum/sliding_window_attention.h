@@ -27,6 +27,10 @@ enum vts_border : int32_t {
 // one is that of the nearest row whose window lies in the sequence whole; where the sequence is too short for any, it
 // holds every dilation-th frame of the sequence that can be reached from i.
 //
+// A score is scale q_i . k_j; with softcap > 0, softcap tanh(scale q_i . k_j / softcap); the bias is added to that.
+// With sinks, exp(sinks[h]) is added to the sum over a row's keys by which its weights are divided, and lse counts it:
+// out and lse handed on to the backward pass do. The gradient of sinks is the caller's.
+//
 // Dropout: the weight of key j in row i is kept where word 0 of Philox4x32-10, key = the two halves of *seed (low half
 // first), counter = (row_offset + i, row_offset + j, b * H + h, 0), is at least drop_below; what is kept is multiplied
 // by keep_scale. row_offset is the number of frame 0 in a sequence of which these frames are a part.
@@ -55,6 +59,8 @@ struct vts_sliding_window_attention_params {
     double scale;
     vts_dtype dtype;
     uint32_t row_offset;
+    const void *sinks;  // [H], in the statistics' type; null: none
+    double softcap;     // 0: none
 };
 
 // CPU. The work is cut into independent tasks, so that the caller's thread pool serves them: run every task in

@@ -40,11 +40,12 @@ void check_sequences(const char *op, const vts_sliding_window_attention_params &
 std::tuple<Tensor, Tensor> forward(
     Tensor q, Tensor k, Tensor v, std::optional<Tensor> mask, std::optional<Tensor> cu_seqlens,
     std::optional<Tensor> bias, std::optional<Tensor> seed, int64_t left, int64_t right, int64_t dilation, bool shift,
-    double scale, double dropout_p, int64_t row_offset, bool need_lse) {
+    double scale, double dropout_p, int64_t row_offset, bool need_lse, std::optional<Tensor> sinks, double softcap) {
     q = with_dense_rows(q), k = with_dense_rows(k), v = with_dense_rows(v);
-    cu_seqlens = contiguous(cu_seqlens), bias = contiguous(bias);
+    cu_seqlens = contiguous(cu_seqlens), bias = contiguous(bias), sinks = contiguous(sinks);
     auto p = params_of(
-        fwd_name, q, k, v, {mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p, row_offset});
+        fwd_name, q, k, v,
+        {mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p, row_offset, sinks, softcap});
     check_sequences(fwd_name, p);
     Tensor out = torch::stable::empty_like(q);
     Tensor lse = empty_lse(q, need_lse);
@@ -59,11 +60,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(
     Tensor dout, Tensor q, Tensor k, Tensor v, std::optional<Tensor> mask, std::optional<Tensor> cu_seqlens,
     std::optional<Tensor> bias, std::optional<Tensor> seed, std::optional<Tensor> dlse, std::optional<Tensor>,
     std::optional<Tensor>, int64_t left, int64_t right, int64_t dilation, bool shift, double scale, double dropout_p,
-    int64_t row_offset) {
+    int64_t row_offset, std::optional<Tensor> sinks, double softcap) {
     q = with_dense_rows(q), k = with_dense_rows(k), v = with_dense_rows(v), dout = with_dense_rows(dout);
-    cu_seqlens = contiguous(cu_seqlens), bias = contiguous(bias), dlse = contiguous(dlse);
+    cu_seqlens = contiguous(cu_seqlens), bias = contiguous(bias), sinks = contiguous(sinks), dlse = contiguous(dlse);
     auto p = params_of(
-        bwd_name, q, k, v, {mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p, row_offset});
+        bwd_name, q, k, v,
+        {mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p, row_offset, sinks, softcap});
     check_sequences(bwd_name, p);
     STD_TORCH_CHECK(
         same_shape(dout, q) && dout.scalar_type() == q.scalar_type(), bwd_name,

@@ -32,15 +32,22 @@ Tensor bounds_of(const char *op, const Tensor &q, vts_sliding_window_attention_p
 std::tuple<Tensor, Tensor> forward(
     Tensor q, Tensor k, Tensor v, std::optional<Tensor> mask, std::optional<Tensor> cu_seqlens,
     std::optional<Tensor> bias, std::optional<Tensor> seed, int64_t left, int64_t right, int64_t dilation, bool shift,
-    double scale, double dropout_p, int64_t row_offset, bool need_lse) {
+    double scale, double dropout_p, int64_t row_offset, bool need_lse, std::optional<Tensor> sinks, double softcap) {
     check_devices(
         fwd_name, {"q", q},
-        {{"k", k}, {"v", v}, {"mask", mask}, {"cu_seqlens", cu_seqlens}, {"bias", bias}, {"seed", seed}});
+        {{"k", k},
+         {"v", v},
+         {"mask", mask},
+         {"cu_seqlens", cu_seqlens},
+         {"bias", bias},
+         {"seed", seed},
+         {"sinks", sinks}});
     const DeviceGuard guard(q.get_device_index());
     q = with_dense_rows(q), k = with_dense_rows(k), v = with_dense_rows(v);
-    cu_seqlens = contiguous(cu_seqlens), bias = contiguous(bias);
+    cu_seqlens = contiguous(cu_seqlens), bias = contiguous(bias), sinks = contiguous(sinks);
     auto p = checked(
-        fwd_name, q, k, v, {mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p, row_offset});
+        fwd_name, q, k, v,
+        {mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p, row_offset, sinks, softcap});
     const Tensor bounds = bounds_of(fwd_name, q, p);
     Tensor out = torch::stable::empty_like(q);
     Tensor lse = empty_lse(q, need_lse);
@@ -54,7 +61,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(
     Tensor dout, Tensor q, Tensor k, Tensor v, std::optional<Tensor> mask, std::optional<Tensor> cu_seqlens,
     std::optional<Tensor> bias, std::optional<Tensor> seed, std::optional<Tensor> dlse, std::optional<Tensor> out,
     std::optional<Tensor> lse, int64_t left, int64_t right, int64_t dilation, bool shift, double scale,
-    double dropout_p, int64_t row_offset) {
+    double dropout_p, int64_t row_offset, std::optional<Tensor> sinks, double softcap) {
     check_devices(
         bwd_name, {"q", q},
         {{"dout", dout},
@@ -64,14 +71,17 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(
          {"cu_seqlens", cu_seqlens},
          {"bias", bias},
          {"seed", seed},
+         {"sinks", sinks},
          {"dlse", dlse},
          {"out", out},
          {"lse", lse}});
     const DeviceGuard guard(q.get_device_index());
     q = with_dense_rows(q), k = with_dense_rows(k), v = with_dense_rows(v), dout = with_dense_rows(dout);
-    cu_seqlens = contiguous(cu_seqlens), bias = contiguous(bias), dlse = contiguous(dlse), lse = contiguous(lse);
+    cu_seqlens = contiguous(cu_seqlens), bias = contiguous(bias), sinks = contiguous(sinks), dlse = contiguous(dlse),
+    lse = contiguous(lse);
     auto p = checked(
-        bwd_name, q, k, v, {mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p, row_offset});
+        bwd_name, q, k, v,
+        {mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p, row_offset, sinks, softcap});
     STD_TORCH_CHECK(
         same_shape(dout, q) && dout.scalar_type() == q.scalar_type(), bwd_name,
         ": dout must be of q's shape and dtype");
@@ -104,13 +114,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(
 std::string form(
     Tensor q, Tensor k, Tensor v, std::optional<Tensor> mask, std::optional<Tensor> cu_seqlens,
     std::optional<Tensor> bias, std::optional<Tensor> seed, int64_t left, int64_t right, int64_t dilation, bool shift,
-    double scale, double dropout_p, int64_t row_offset, bool need_lse) {
+    double scale, double dropout_p, int64_t row_offset, bool need_lse, std::optional<Tensor> sinks, double softcap) {
     constexpr const char *op = "sliding_window_attention_form";
     const DeviceGuard guard(q.get_device_index());
     q = with_dense_rows(q), k = with_dense_rows(k), v = with_dense_rows(v);
-    cu_seqlens = contiguous(cu_seqlens), bias = contiguous(bias);
+    cu_seqlens = contiguous(cu_seqlens), bias = contiguous(bias), sinks = contiguous(sinks);
     auto p = checked(
-        op, q, k, v, {mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p, row_offset});
+        op, q, k, v,
+        {mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p, row_offset, sinks, softcap});
     const Tensor out = torch::stable::empty_like(q), lse = empty_lse(q, need_lse);
     const Tensor dk = empty_key_gradient(q, k), dv = empty_key_gradient(q, v);
     p.bounds = p.cu_seqlens;  // there as the bounds will be

@@ -22,6 +22,8 @@ struct options {
     bool shift;
     double scale, dropout_p;
     int64_t row_offset;
+    const std::optional<Tensor> &sinks;
+    double softcap;
 };
 
 inline ScalarType statistics_of(const Tensor &q) {
@@ -84,6 +86,17 @@ inline vts_sliding_window_attention_params params_of(
             op, ": bias must be [H, ", bias_length(o), "] in the dtype of lse");
         p.bias = bias.data_ptr();
     }
+    if (o.sinks.has_value()) {
+        const Tensor &sinks = *o.sinks;
+        STD_TORCH_CHECK(
+            sinks.dim() == 1 && sinks.size(0) == p.H && sinks.is_contiguous() &&
+                sinks.scalar_type() == statistics_of(q),
+            op, ": sinks must be [H] in the dtype of lse");
+        p.sinks = sinks.data_ptr();
+    }
+    STD_TORCH_CHECK(
+        o.softcap == 0 || (o.softcap >= 1e-30 && o.softcap <= 1e30), op, ": softcap must be 0 or from 1e-30 to 1e30");
+    p.softcap = o.softcap;
     if (o.dropout_p > 0) {
         STD_TORCH_CHECK(
             o.seed.has_value() && o.seed->numel() == 1 && o.seed->scalar_type() == ScalarType::Long, op,

@@ -35,7 +35,7 @@ def aligned_attention(
         offset (int): Tk - Tq aligns the last query with the last key; 0 the first with the first.
         key_mask (Tensor | None): bool [B, Tk], True = valid.
         return_lse (bool): also return lse [B, H, Tq].
-        **rest: `scale`, `bias`, `dropout_p`, `backend` of the op.
+        **rest: `scale`, `bias`, `dropout_p`, `sinks`, `softcap`, `backend` of the op.
     Returns:
         Tensor: [B, H, Tq, Dv]; with `return_lse` a tuple of it and lse.
     """

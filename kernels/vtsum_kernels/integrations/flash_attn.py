@@ -35,9 +35,8 @@ def _window(op: str, window_size: Any, causal: bool) -> tuple[int, int]:
     return checks.window(op, tuple(window_size), causal)
 
 
-def _refuse(op: str, dropout_p: float, softcap: float, return_attn_probs: bool) -> None:
-    if softcap != 0.0:
-        raise NotImplementedError(f"{op}: softcap must be 0.0, got {softcap}")
+def _check(op: str, dropout_p: float, softcap: float, return_attn_probs: bool) -> None:
+    checks.softcap(op, softcap)
     if return_attn_probs and dropout_p > 0.0:
         raise NotImplementedError(
             f"{op}: return_attn_probs must be False where dropout_p > 0 (its third result, the pattern of dropout, is "
@@ -83,21 +82,21 @@ def flash_attn_func(
         softmax_scale (float | None): factor of the scores; None means 1 / sqrt(D).
         causal (bool): right becomes 0; the last query stands at the last key.
         window_size (tuple[int, int]): keys before and after, inclusive, -1 = unbounded.
-        softcap (float): 0.0; capped scores are not served.
+        softcap (float): the scores become softcap * tanh(score / softcap), before alibi_slopes add theirs; 0.0: none.
         alibi_slopes (Tensor | None): [H] or [B, H]: -slope * |i + Tk - Tq - j| is added to the scores. No gradient.
         deterministic (bool): either way the gradients are.
         return_attn_probs (bool): return (out, lse [B, H, Tq], None); the weights themselves are never written down.
     Returns:
         Tensor: [B, Tq, H, D]. A row's lse is -inf where it sees nothing (flash-attn's forward writes +inf).
     Raises:
-        NotImplementedError: for softcap, and for return_attn_probs with dropout.
+        NotImplementedError: for return_attn_probs with dropout.
     Source: Dao 2023, "FlashAttention-2"; the docstrings of flash-attn 2.8.
     """
     op = "flash_attn_func"
     for name, x in (("q", q), ("k", k), ("v", v)):
         checks.is_tensor(op, name, x)
         checks.has_rank(op, name, x, 4, "[B, T, H, D]")
-    _refuse(op, dropout_p, softcap, return_attn_probs)
+    _check(op, dropout_p, softcap, return_attn_probs)
     window = _window(op, window_size, causal)
     batch, queries, heads = q.shape[:3]
     keys = k.shape[1]
@@ -121,6 +120,7 @@ def flash_attn_func(
         scale=softmax_scale,
         bias=bias,
         dropout_p=dropout_p,
+        softcap=softcap,
         return_lse=return_attn_probs,
     )
     out, lse = found if return_attn_probs else (found, None)
@@ -195,14 +195,14 @@ def flash_attn_varlen_func(
     Returns:
         Tensor: [total_q, H, D].
     Raises:
-        NotImplementedError: for softcap, block_table, [N, H] slopes, and return_attn_probs with dropout.
+        NotImplementedError: for block_table, [N, H] slopes, and return_attn_probs with dropout.
     Source: as for `flash_attn_func`.
     """
     op = "flash_attn_varlen_func"
     for name, x in (("q", q), ("k", k), ("v", v)):
         checks.is_tensor(op, name, x)
         checks.has_rank(op, name, x, 3, "[total, H, D]")
-    _refuse(op, dropout_p, softcap, return_attn_probs)
+    _check(op, dropout_p, softcap, return_attn_probs)
     if block_table is not None:
         raise NotImplementedError(f"{op}: block_table must be None, got a tensor")
     for name, x in (("cu_seqlens_q", cu_seqlens_q), ("cu_seqlens_k", cu_seqlens_k)):
@@ -233,6 +233,7 @@ def flash_attn_varlen_func(
         cu_seqlens_k=None if same else keys.bounds,
         bias=bias,
         dropout_p=dropout_p,
+        softcap=softcap,
         return_lse=return_attn_probs,
     )
     out, lse = found if return_attn_probs else (found, None)

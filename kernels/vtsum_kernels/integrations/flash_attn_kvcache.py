@@ -94,14 +94,14 @@ def flash_attn_with_kvcache(
         softmax_scale (float | None): factor of the scores; None means 1 / sqrt(D).
         causal (bool), window_size (tuple[int, int]): as in `flash_attn_func`.
         rotary_cos, rotary_sin, block_table, alibi_slopes: None; rotate q and k beforehand.
-        softcap (float): 0.0.
+        softcap (float): as `flash_attn_func`'s.
         rotary_interleaved (bool): of the rotation, which is not served.
         num_splits (int): 0 or 1.
         return_softmax_lse (bool): return (out, lse [B, H, Tq]).
     Returns:
         Tensor: [B, Tq, H, D].
     Raises:
-        NotImplementedError: for rotary_cos, rotary_sin, block_table, alibi_slopes, softcap, and num_splits above 1.
+        NotImplementedError: for rotary_cos, rotary_sin, block_table, alibi_slopes, and num_splits above 1.
     Source: as for `flash_attn_func`.
     """
     for name, x, names in (("q", q, "[B, T, H, D]"), ("k_cache", k_cache, "[C, S, K, D]")):
@@ -118,8 +118,7 @@ def flash_attn_with_kvcache(
     ):
         if refused is not None:
             raise NotImplementedError(f"{_OP}: {name} must be None, got {type(refused).__name__}; {remedy}")
-    if softcap != 0.0:
-        raise NotImplementedError(f"{_OP}: softcap must be 0.0, got {softcap}")
+    checks.softcap(_OP, softcap)
     if num_splits not in (0, 1):
         raise NotImplementedError(f"{_OP}: num_splits must be 0 or 1, got {num_splits}; keys are not split here")
     if not isinstance(window_size, (tuple, list)):
@@ -182,6 +181,7 @@ def flash_attn_with_kvcache(
         offset=keys.shape[2] - queries,
         key_mask=valid,
         scale=softmax_scale,
+        softcap=softcap,
         return_lse=return_softmax_lse,
     )
     return (found[0].transpose(1, 2), found[1]) if return_softmax_lse else found.transpose(1, 2)

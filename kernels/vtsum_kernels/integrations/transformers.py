@@ -6,8 +6,11 @@
 
 A layer with a sliding window runs on `sliding_window_attention` and no mask of size T x T is made for it; every other
 layer runs as under "sdpa". Works for models that take their masks from transformers' masking_utils: ModernBERT,
-Gemma-3, Gemma-2 without softcap, Mistral, Qwen-2 and others alike. Padding on either side, grouped heads, packed
-sequences by position_ids and generation are served; single-token steps of generation go to SDPA.
+Gemma-3, Mistral, Qwen-2 and others alike. Padding on either side, grouped heads, packed sequences by position_ids and
+generation are served; single-token steps of generation go to SDPA.
+
+Attention sinks (GPT-OSS) and softcaps (Gemma-2) are served, which "sdpa" knows neither of. With them, layers without a
+window run on the op too where nothing is padded, and take T x T scores, as under "eager", with a mask.
 
 Rows of padded queries differ from "eager", which lets them see everything: nothing that is not padded reads them.
 """
@@ -23,22 +26,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..sliding_window_attention import sliding_window_attention
+from ..sliding_window_attention.reference import softmax_among
+from ..tensors import acc_dtype
 from . import torchvision_free
 from .align import aligned_attention
 from .windows import FAR, window_of
 
 NAME = "vtsum_sliding_window"
 
-#: Arguments that change an attention's result and that the op does not know.
-_UNKNOWN_TO_US = {
-    "softcap": "set the configuration's attn_logit_softcapping to None or use attn_implementation='eager'",
-    "s_aux": "attention sinks are not served; use attn_implementation='eager'",
-    "sinks": "attention sinks are not served; use attn_implementation='eager'",
-}
+#: Arguments that change an attention's result and that nobody here knows.
+_UNKNOWN_TO_US = {"sinks": "transformers' name for attention sinks is s_aux"}
 #: These SDPA serves, in layers without a window.
 _UNKNOWN_TO_THE_OP = {
-    "position_bias": "a learned bias of positions is not served in sliding-window layers; use 'sdpa'",
-    "cache": "a paged cache is not served in sliding-window layers; use 'sdpa'",
+    "position_bias": "a learned bias of positions is not served in sliding-window layers, nor with sinks or a softcap",
+    "cache": "a paged cache is not served in sliding-window layers, nor with sinks or a softcap",
 }
 
 
@@ -140,6 +141,40 @@ def _refuse(arguments: dict[str, Any], names: dict[str, str]) -> None:
             raise NotImplementedError(f"{NAME}: {name} must be None, got {type(arguments[name]).__name__}; {remedy}")
 
 
+def _whole(
+    module: torch.nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool | None, **rest: Any
+) -> Tensor:
+    """A layer without a window whose scores are what SDPA does not compute. Its mask is as SDPA takes it."""
+    if mask is None:
+        causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+        return aligned_attention(q, k, v, (-1, 0 if causal else -1), offset=k.shape[2] - q.shape[2], **rest)
+    return _masked(q, k, v, mask, **rest)
+
+
+def _masked(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor,
+    scale: float | None,
+    dropout_p: float,
+    sinks: Tensor | None,
+    softcap: float | None,
+) -> Tensor:
+    """Any mask, bool or to be added, in plain PyTorch."""
+    wide, heads = acc_dtype(q.dtype), (k.shape[1], -1)
+    rows = q.to(wide).unflatten(1, heads) * (q.shape[3] ** -0.5 if scale is None else scale)
+    scores = (rows @ k.to(wide).transpose(-1, -2)[:, :, None]).flatten(1, 2)
+    if softcap:
+        scores = softcap * torch.tanh(scores / softcap)
+    visible = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min
+    if mask.dtype != torch.bool:
+        scores = scores + mask
+    weights, _ = softmax_among(scores, visible, None if sinks is None else sinks.to(wide))
+    weights = F.dropout(weights, dropout_p)
+    return (weights.unflatten(1, heads) @ v.to(wide)[:, :, None]).flatten(1, 2).to(q.dtype)
+
+
 def attention(
     module: torch.nn.Module,
     query: Tensor,
@@ -148,6 +183,8 @@ def attention(
     attention_mask: Any,
     dropout: float = 0.0,
     scaling: float | None = None,
+    s_aux: Tensor | None = None,
+    softcap: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """The attention function of transformers' AttentionInterface.
@@ -155,28 +192,34 @@ def attention(
     Args:
         query (Tensor): [B, H, Tq, D].
         key, value (Tensor): [B, K, Tk, D], H a multiple of K.
-        attention_mask (LocalWindow | Tensor | None): what `mask` made; anything but a LocalWindow goes to SDPA.
+        attention_mask (LocalWindow | Tensor | None): what `mask` made; anything but a LocalWindow goes to SDPA, but for
+            the next two.
+        s_aux (Tensor | None): [H], the op's `sinks`.
+        softcap (float | None): as the op's.
     Returns:
         tuple[Tensor, None]: out [B, Tq, H, D]; no weights, which are never written down.
     Raises:
-        NotImplementedError: for softcap, attention sinks or a bias of positions.
+        NotImplementedError: for a bias of positions or a paged cache, where they are not SDPA's.
     """
     _refuse(kwargs, _UNKNOWN_TO_US)
-    if not isinstance(attention_mask, LocalWindow):
+    local, plain = isinstance(attention_mask, LocalWindow), s_aux is None and not softcap
+    if not local and plain:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
     _refuse(kwargs, _UNKNOWN_TO_THE_OP)
+    options: dict[str, Any] = {"scale": scaling, "dropout_p": dropout, "sinks": s_aux, "softcap": softcap}
+    if not local:
+        out = _whole(module, query, key, value, attention_mask, kwargs.get("is_causal"), **options)
+        return out.transpose(1, 2).contiguous(), None
     left, right, offset, valid, cu_seqlens = attention_mask
     if cu_seqlens is not None:
         q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (query, key, value))
-        out = sliding_window_attention(q, k, v, (left, right), scale=scaling, cu_seqlens=cu_seqlens, dropout_p=dropout)
+        out = sliding_window_attention(q, k, v, (left, right), cu_seqlens=cu_seqlens, **options)
         return out.unflatten(0, (query.shape[0], query.shape[2])), None
-    out = aligned_attention(
-        query, key, value, (left, right), offset=offset, key_mask=valid, scale=scaling, dropout_p=dropout
-    )
+    out = aligned_attention(query, key, value, (left, right), offset=offset, key_mask=valid, **options)
     return out.transpose(1, 2).contiguous(), None
 
 

@@ -20,6 +20,7 @@ class SlidingWindowAttention(nn.Module):
         qkv_bias (bool): whether the input projection has a bias.
         relative_bias (bool): learn a bias a head and distance, starting at 0; wants a finite window.
         dropout (float): the share of weights dropped while training.
+        sinks (bool): learn a logit a head, starting at 0, that takes part in each row's softmax and belongs to no key.
     Raises:
         ValueError: if dim is not divisible by num_heads, or an option is not valid.
     """
@@ -36,6 +37,7 @@ class SlidingWindowAttention(nn.Module):
         border: str = "truncate",
         relative_bias: bool = False,
         dropout: float = 0.0,
+        sinks: bool = False,
     ) -> None:
         super().__init__()
         name = type(self).__name__
@@ -60,6 +62,7 @@ class SlidingWindowAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
         entries = torch.zeros(num_heads, bias_length(left, right, shift)) if relative_bias else None
         self.relative_bias = None if entries is None else nn.Parameter(entries)
+        self.sinks = nn.Parameter(torch.zeros(num_heads)) if sinks else None
 
     def forward(self, x: Tensor, key_mask: Tensor | None = None, cu_seqlens: Tensor | None = None) -> Tensor:
         """x [B, T, C], key_mask bool [B, T], True = valid, or lengths [B]; with cu_seqlens [N + 1], packed
@@ -83,6 +86,7 @@ class SlidingWindowAttention(nn.Module):
             bias=self.relative_bias,
             border=self.border,
             dropout_p=self.dropout if self.training else 0.0,
+            sinks=self.sinks,
         )
         if cu_seqlens is None:
             out = out.transpose(1, 2)

@@ -23,6 +23,7 @@ from .call import (
     check_more_keys,
     check_row_offset,
     check_sequences,
+    check_sinks,
 )
 from .reference import sliding_window_attention_reference
 
@@ -47,6 +48,8 @@ def sliding_window_attention(
     normalize: str = "window",
     dropout_p: float = 0.0,
     row_offset: int = 0,
+    sinks: Tensor | None = None,
+    softcap: float | None = None,
     return_lse: bool = False,
     backend: str = "auto",
 ) -> Any:
@@ -91,11 +94,17 @@ def sliding_window_attention(
             by the seed, batch entry, head, and the numbers of the row and the key, counted along k.
         row_offset (int): the number of k's first frame in a sequence of which these are a part; dropout drops what it
             would drop in the whole, for the same seed. Counted modulo 2**32; nothing else depends on it.
-        return_lse (bool): also return the log of the sum of the exponentiated scores.
+        sinks (Tensor | None): [H], any float dtype: a logit a head that takes part in the softmax beside the row's keys
+            and belongs to no value, so that a row's weights sum to less than 1. It is neither scaled nor capped. Its
+            gradient is summed in float32 (float64 for float64). A row that sees no key still gives 0.
+        softcap (float | None): the scores become softcap * tanh(scale * q . k / softcap); the bias is added after that,
+            as flash-attn and Gemma-2 add theirs. None or 0.0, which is flash-attn's way to say so: no cap.
+        return_lse (bool): also return the log of the sum of the exponentiated scores, the sink's among them.
         backend (str): "auto", or one of the op's backends; see `vtsum_kernels.explain`.
     Returns:
         Tensor: q's shape and dtype; accumulated in float32 (float64 for float64). With `return_lse`, a tuple of it and
-        lse [B, H, T] (packed: [H, total]), float32 (float64 for float64), -inf where a row sees nothing.
+        lse [B, H, T] (packed: [H, total]), float32 (float64 for float64), -inf where a row sees nothing, or with
+        `sinks` the sink.
     Raises:
         TypeError: for a wrong type or dtype.
         ValueError: for a wrong shape, device or value.
@@ -104,7 +113,8 @@ def sliding_window_attention(
 
     Source: Beltagy et al. 2020, "Longformer", section 3.1 (sliding and dilated windows), in the two-sided form; Hassani
     et al. 2023, "Neighborhood Attention Transformer" (shifted borders); Lin et al. 2023, "VideoXum", the formula of
-    local attention as printed (normalize="global").
+    local attention as printed (normalize="global"); Xiao et al. 2024, "Efficient Streaming Language Models with
+    Attention Sinks", and OpenAI 2025, "gpt-oss" (sinks as logits); Gemma Team 2024, "Gemma 2" (softcap).
     """
     q, k, v = autocast(q, k, v)
     checks.is_floating(NAME, "q", q)
@@ -130,6 +140,9 @@ def sliding_window_attention(
     shift = check_border(NAME, border, left, right, causal)
     if normalize not in ("window", "global"):
         checks.fail(NAME, "normalize", '"window" or "global"', repr(normalize))
+    softcap = 0.0 if softcap is None else checks.softcap(NAME, softcap)
+    if softcap > 0.0 and normalize == "global":
+        checks.fail(NAME, "normalize", '"window" where there is a softcap', repr(normalize))
     if dropout_p != 0.0 and (not isinstance(dropout_p, (int, float)) or not 0.0 <= dropout_p < 1.0):
         checks.fail(NAME, "dropout_p", "at least 0 and less than 1", dropout_p)
     if packed:
@@ -169,5 +182,7 @@ def sliding_window_attention(
         cu_seqlens_k,
         0 if row_offset == 0 else check_row_offset(row_offset),
         longest,
+        None if sinks is None else check_sinks(sinks, q, heads),
+        softcap,
     )
     return call if packed or not call.more_keys else without_unseen(call)

@@ -102,7 +102,7 @@ def holds(backend: str, call: Call) -> str:
         return f"holds {dispatch.amount(blockwise.scores_of(call.q, call.k, seen) * item)} of scores, a few times"
     if backend == "cpp":
         table = min(3 * keys if keys > 128 else max(6 * keys, 80), call.longest + keys)
-        return f"holds {dispatch.amount(2 * (table * keys + 3 * table * dim) * item)} a thread at most"
+        return f"holds {dispatch.amount(((2 + (call.softcap > 0)) * keys + 6 * dim) * table * item)} a thread at most"
     return "holds nothing that grows with the window"
 
 
@@ -136,11 +136,14 @@ def _reference(call: Call, need_lse: bool) -> tuple[Tensor, Tensor]:
         seed=_seed(call),
         dropout_p=call.dropout_p,
         row_offset=call.row_offset,
+        sinks=call.sinks,
+        softcap=call.softcap,
     )
 
 
 def _registered(op: str) -> Callable[[Call, bool], tuple[Tensor, Tensor]]:
     def run(call: Call, need_lse: bool) -> tuple[Tensor, Tensor]:
+        need_lse = need_lse or call.sinks is not None  # whose gradient is made of it
         if not need_lse and call.q.device.type == "cuda" and window_keys(call) > MAX_KEYS_RECOMPUTED:
             # The backward pass is handed it; the CPU's computes it again.
             need_lse = torch.is_grad_enabled() and any(x.requires_grad for x in (call.q, call.k, call.v))
@@ -161,6 +164,8 @@ def _registered(op: str) -> Callable[[Call, bool], tuple[Tensor, Tensor]]:
             call.dropout_p,
             call.row_offset,
             need_lse,
+            call.sinks,
+            call.softcap,
         )
         return found
 
@@ -186,7 +191,7 @@ def form(backend: str, call: Call) -> str | None:
     seed = call.q.new_zeros(1, dtype=torch.int64) if call.dropout_p > 0 else None
     options = call.left, call.right, call.dilation, call.shift, call.scale, call.dropout_p, call.row_offset
     said: str = getattr(torch.ops.vtsum_kernels, f"{NAME}_form")(
-        *tensors, seed, *options, window_keys(call) > MAX_KEYS_RECOMPUTED
+        *tensors, seed, *options, window_keys(call) > MAX_KEYS_RECOMPUTED, call.sinks, call.softcap
     )
     return said
 
@@ -202,7 +207,7 @@ def run(backend: str, call: Call) -> Any:
     if call.more_keys and (over_all or call.cu_seqlens_k is not None or backend != "reference"):
         line = aligned(call)
         call = line.call
-    out, lse = _FORWARD[backend](call, call.return_lse or over_all)
+    out, lse = _FORWARD[backend](call._replace(sinks=None) if over_all else call, call.return_lse or over_all)
     if over_all:
         out, lse = rescale(call, out, lse)
         out = out.to(dtype)

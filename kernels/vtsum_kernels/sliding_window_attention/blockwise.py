@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +35,7 @@ class _Options(NamedTuple):
     scale: float
     dropout_p: float
     row_offset: int
+    softcap: float
 
     @property
     def before(self) -> int:
@@ -61,6 +62,7 @@ class _Heads(NamedTuple):
     dout: Tensor | None  # [K, G, T, D]
     mask: Tensor | None  # [T]
     bias: Tensor | None  # [K, G, N]
+    sinks: Tensor | None  # [K, G]
     seed: Tensor | None
     number: Tensor  # [K, G], of the query heads in all batch entries
     finite: bool  # all of q, k, v and dout
@@ -109,6 +111,7 @@ def _parts(
     cu_seqlens: Tensor | None,
     bias: Tensor | None,
     seed: Tensor | None,
+    sinks: Tensor | None,
     o: _Options,
 ) -> Iterator[tuple[int, slice, slice, _Heads]]:
     """Batch entry, key heads and query heads of each part of the work, small enough for a block's scores."""
@@ -134,6 +137,7 @@ def _parts(
             None if dout is None else grouped(dout[b]).to(wide),
             None if mask is None else mask[b],
             None if bias is None else grouped(bias),
+            None if sinks is None else grouped(sinks),
             seed,
             grouped(torch.arange(b * heads, (b + 1) * heads)),
             # A sum that overflows says no more than that this must be looked at closely.
@@ -192,19 +196,23 @@ def _diagonals(ds: Tensor) -> Tensor:
 
 
 def _weights(
-    part: _Heads, at: _Block, seen: Tensor | None, before: int, need_lse: bool
-) -> tuple[Tensor, Tensor | None]:
-    """The softmax of a block [K, G, R, n], and lse [K, G, R]."""
+    part: _Heads, at: _Block, seen: Tensor | None, o: _Options, need_lse: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The softmax of a block [K, G, R, n], lse [K, G, R], and tanh of the scores over the cap, if there is one."""
     queries = part.q[:, :, at.rows]
     scores = _product(_flat(queries), part.k[:, at.keys].transpose(1, 2)).unflatten(1, queries.shape[1:3])
+    capped = None
+    if o.softcap > 0:
+        capped = scores.div_(o.softcap).tanh_()
+        scores = capped * o.softcap
     if part.bias is not None:
-        scores += _spread(part, at, before, scores.shape)
+        scores += _spread(part, at, o.before, scores.shape)
     if seen is not None:
         for edge in _edges(part, at):
             scores[..., edge].masked_fill_(~seen[..., edge], -torch.inf)
     weights = torch.softmax(scores, -1)
     # The largest score is that of the largest weight, which is at least 1 / n.
-    lse = scores.amax(-1) - weights.amax(-1).log() if need_lse else None
+    lse = scores.amax(-1) - weights.amax(-1).log() if need_lse or part.sinks is not None else None
     if seen is not None:
         if part.mask is not None:
             nothing = ~seen.any(-1)
@@ -212,7 +220,11 @@ def _weights(
             lse = None if lse is None else lse.masked_fill_(nothing, -torch.inf)
         if not part.finite:
             weights.masked_fill_(~seen, 0.0)
-    return weights, lse
+    if part.sinks is not None:
+        assert lse is not None
+        of_keys, lse = lse, torch.logaddexp(lse, part.sinks[..., None])
+        weights *= torch.exp(of_keys - lse).masked_fill_(of_keys == -torch.inf, 0.0)[..., None]
+    return weights, lse, capped
 
 
 def _kept(part: _Heads, at: _Block, o: _Options) -> Tensor | None:
@@ -252,26 +264,34 @@ def _forward(
     cu_seqlens: Tensor | None,
     bias: Tensor | None,
     seed: Tensor | None,
-    *options: Any,
+    left: int,
+    right: int,
+    dilation: int,
+    shift: bool,
+    scale: float,
+    dropout_p: float,
+    row_offset: int,
+    need_lse: bool,
+    sinks: Tensor | None = None,
+    softcap: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
-    *given, need_lse = options
-    o = _Options(*given)
+    o = _Options(left, right, dilation, shift, scale, dropout_p, row_offset, softcap)
     out = torch.empty_like(dense_rows(q))
     lse = q.new_empty(q.shape[:3] if need_lse else (0,), dtype=acc_dtype(q.dtype))
     if q.numel() == 0:
         return out, lse
     blocks = list(_blocks(q.shape[2], cu_seqlens, o))
-    for b, _, rows, part in _parts(q, k, v, None, mask, cu_seqlens, bias, seed, o):
+    for b, _, rows, part in _parts(q, k, v, None, mask, cu_seqlens, bias, seed, sinks, o):
         for at in blocks:
             seen = _visible(part, at)
-            weights, statistic = _weights(part, at, seen, o.before, need_lse)
+            weights, statistic, _ = _weights(part, at, seen, o, need_lse)
             kept = _kept(part, at, o)
             if kept is not None:
                 weights *= kept
             looks = None if part.finite else _all_of(seen, weights)
             found = _sums(_flat(weights), part.v[:, at.keys], looks)
             out[b, rows, at.rows] = found.view(-1, weights.shape[2], v.shape[3]).to(q.dtype)
-            if statistic is not None:
+            if need_lse and statistic is not None:
                 lse[b, rows, at.rows] = statistic.flatten(0, 1)
     return out, lse
 
@@ -294,22 +314,30 @@ def _backward(
     dlse: Tensor | None,
     out: Tensor | None,
     lse: Tensor | None,
-    *options: Any,
+    left: int,
+    right: int,
+    dilation: int,
+    shift: bool,
+    scale: float,
+    dropout_p: float,
+    row_offset: int,
+    sinks: Tensor | None = None,
+    softcap: float = 0.0,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    o, wide = _Options(*options), acc_dtype(q.dtype)
+    o, wide = _Options(left, right, dilation, shift, scale, dropout_p, row_offset, softcap), acc_dtype(q.dtype)
     dq, dk, dv = (torch.empty_like(dense_rows(x)) for x in (q, k, v))
     dbias = q.new_zeros(0 if bias is None else bias.shape, dtype=wide)
     if q.numel() == 0:
         return dq, dk, dv, dbias
     blocks = list(_blocks(q.shape[2], cu_seqlens, o))
-    for b, heads, rows, part in _parts(q, k, v, dout, mask, cu_seqlens, bias, seed, o):
+    for b, heads, rows, part in _parts(q, k, v, dout, mask, cu_seqlens, bias, seed, sinks, o):
         assert part.dout is not None
         dkeys, dvalues = torch.zeros(part.k.shape, dtype=wide), torch.zeros(part.k.shape, dtype=wide)
         for at in blocks:
             seen = _visible(part, at)
             x, g = part.q[:, :, at.rows], part.dout[:, :, at.rows]
             down = None if dlse is None else dlse[b, rows, at.rows].unflatten(0, x.shape[:2])
-            weights, _ = _weights(part, at, seen, o.before, False)
+            weights, _, capped = _weights(part, at, seen, o, False)
             shape, kept = weights.shape, _kept(part, at, o)
             ds = _product(_flat(g), part.v[:, at.keys].transpose(1, 2)).view(shape)
             if kept is not None:
@@ -329,16 +357,20 @@ def _backward(
             ds *= weights
             if looks is not None:
                 ds.masked_fill_(hidden, 0.0)
+            if bias is not None:
+                sums, first = _diagonals(ds).flatten(0, 1), at.apart + o.before - (shape[2] - 1)
+                low, high = max(first, 0), min(first + sums.shape[1], bias.shape[1])
+                dbias[rows, low:high] += sums[:, low - first : high - first]
+            if capped is not None:
+                ds *= capped.square_().neg_().add_(1.0)
+                if looks is not None:
+                    ds.masked_fill_(hidden, 0.0)
             if kept is not None:
                 weights *= kept
             found = _sums(_flat(ds), part.k[:, at.keys], looks) * o.scale
             dq[b, rows, at.rows] = found.view(-1, shape[2], q.shape[3]).to(q.dtype)
             _add_sums(dkeys[:, at.keys], _flat(ds).transpose(1, 2), _flat(x), back)
             _add_sums(dvalues[:, at.keys], _flat(weights).transpose(1, 2), _flat(g), back)
-            if bias is not None:
-                sums, first = _diagonals(ds).flatten(0, 1), at.apart + o.before - (shape[2] - 1)
-                low, high = max(first, 0), min(first + sums.shape[1], bias.shape[1])
-                dbias[rows, low:high] += sums[:, low - first : high - first]
         dk[b, heads], dv[b, heads] = dkeys.to(k.dtype), dvalues.to(v.dtype)
     return dq, dk, dv, dbias
 

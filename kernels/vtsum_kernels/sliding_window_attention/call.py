@@ -39,6 +39,8 @@ class Call(NamedTuple):
     cu_seqlens_k: Tensor | None  # as cu_seqlens, which then are those of the queries alone
     row_offset: int  # the number that dropout gives the first key
     longest: int  # keys of the longest sequence; all of them where packed ones' lengths would have to be waited for
+    sinks: Tensor | None  # [H], in the statistics' dtype, contiguous
+    softcap: float  # 0: none
 
     @property
     def more_keys(self) -> bool:
@@ -168,6 +170,14 @@ def check_bias(bias: Any, q: Tensor, heads: int, left: int, right: int, shift: b
     if bias.device != q.device:
         checks.fail(NAME, "bias", f"on the device of q, {q.device}", bias.device)
     return bias.to(acc_dtype(q.dtype)).contiguous()
+
+
+def check_sinks(sinks: Any, q: Tensor, heads: int) -> Tensor:
+    checks.is_floating(NAME, "sinks", sinks)
+    checks.has_shape(NAME, "sinks", sinks, (heads,), "[H]")
+    if sinks.device != q.device:
+        checks.fail(NAME, "sinks", f"on the device of q, {q.device}", sinks.device)
+    return sinks.to(acc_dtype(q.dtype)).contiguous()
 
 
 def check_mask(mask: Any, k: Tensor, packed: bool) -> Tensor:

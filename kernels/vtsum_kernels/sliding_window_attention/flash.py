@@ -19,6 +19,8 @@ def can_run(call: Call) -> str | None:
         ("packed sequences", call.cu_seqlens is not None),
         ("dilation", call.dilation != 1),
         ("dropout, whose choice it would make differently", call.dropout_p > 0),
+        ("sinks", call.sinks is not None),
+        ("softcap", call.softcap > 0),
         ("lse with a gradient", call.return_lse or call.normalize == "global"),
     ):
         if present:

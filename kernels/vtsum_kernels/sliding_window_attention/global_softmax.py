@@ -5,7 +5,7 @@ With lse the log-sum-exp over the window and LSE that over the whole sequence, t
     out_global = out_window * exp(lse - LSE)
 
 so the band costs what it always costs, and only LSE, which no band can give, takes T x T work. It is computed block by
-block of rows and never stored: memory O(T).
+block of rows and never stored: memory O(T). A head's sink counts in LSE, and not in lse.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ def rescale(call: Call, out: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
         whole = _forward(*inputs, *options)
     else:
         whole = library.call("global_lse_fwd", *inputs, *options)
+    if call.sinks is not None:  # which the windowed softmax went without
+        none = (call.sinks == -torch.inf)[:, None]
+        whole = torch.where(none, whole, torch.logaddexp(whole, call.sinks[:, None].masked_fill(none, 0.0)))
     seen = lse > -torch.inf
     share = torch.where(seen, torch.exp(torch.where(seen, lse - whole, torch.zeros_like(lse))), torch.zeros_like(lse))
     return (out * share[..., None]).to(out.dtype), whole

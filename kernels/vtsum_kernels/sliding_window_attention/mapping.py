@@ -11,13 +11,16 @@ from .. import library
 
 
 def mapped(mask_at: int) -> library.Rule:
-    """The rule of an op whose tensors are [B, H, T, ...], but mask, cu_seqlens, bias and seed from `mask_at` on."""
+    """The rule of an op whose tensors are [B, H, T, ...], but mask, cu_seqlens, bias and seed from `mask_at` on,
+    and sinks [H], the last but one."""
 
     def rule(info: Any, in_dims: tuple[Any, ...], op: Callable[..., Any], *arguments: Any) -> tuple[Any, Any]:
         _, sequences, bias, seed = arguments[mask_at : mask_at + 4]
         own_masks, own_sequences = (dim is not None for dim in in_dims[mask_at : mask_at + 2])
-        # What dropout keeps depends on the number of the head and the batch entry, and batch entries share a bias.
-        if seed is not None or own_sequences or (own_masks and not (sequences is None and bias is None)):
+        sinks_at = len(arguments) - 2
+        by_head = sequences is not None or bias is not None or arguments[sinks_at] is not None
+        # What dropout keeps depends on the number of the head and the batch entry, and batch entries share the rest.
+        if seed is not None or own_sequences or (own_masks and by_head):
             return library.one_by_one(info, in_dims, op, *arguments)
         size, at = info.batch_size, 0 if own_masks else 1
 
@@ -25,7 +28,7 @@ def mapped(mask_at: int) -> library.Rule:
             x, dim = arguments[n], in_dims[n]
             if not isinstance(x, Tensor) or n == mask_at + 1 or (n == mask_at and not own_masks):
                 return x
-            to = 0 if n == mask_at + 2 else at
+            to = 0 if n in (mask_at + 2, sinks_at) else at
             x = x.movedim(dim, to) if dim is not None else x.unsqueeze(to).expand(*x.shape[:to], size, *x.shape[to:])
             return x.flatten(to, to + 1)
 

@@ -26,6 +26,8 @@ def sliding_window_attention_reference(
     seed: Tensor | None = None,
     dropout_p: float = 0.0,
     row_offset: int = 0,
+    sinks: Tensor | None = None,
+    softcap: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Attention over a band of keys, differentiable any number of times, with memory O(T * window) for finite windows.
 
@@ -42,9 +44,11 @@ def sliding_window_attention_reference(
         bias (Tensor | None): [H, left + right + 1], or [H, 2 * (left + right) + 1] for shifted windows.
         shift (bool): windows are moved inside the sequence at its ends, not cut off.
         seed (Tensor | None), dropout_p (float), row_offset (int): see `dropout.py`.
+        sinks (Tensor | None): [H], a logit in each row's softmax that no value belongs to.
+        softcap (float): scores become softcap * tanh(score / softcap) before the bias is added; 0 = none.
     Returns:
-        tuple[Tensor, Tensor]: out [B, H, T, D] of q's dtype; lse [B, H, T] in float32 (float64 for float64), -inf where
-        a row sees nothing.
+        tuple[Tensor, Tensor]: out [B, H, T, D] of q's dtype; lse [B, H, T] in float32 (float64 for float64), the
+        sink where a row sees nothing, -inf without one.
     """
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
     dtype, frames, key_heads = q.dtype, k.shape[2], k.shape[1]
@@ -82,9 +86,11 @@ def sliding_window_attention_reference(
     else:  # the query heads of a key head one after another, as rows of one product
         scores = q.unflatten(1, (key_heads, group)).flatten(2, 3) @ k.transpose(-1, -2)
         scores = scores.unflatten(2, (group, queries)).flatten(1, 2)
+    if softcap > 0:
+        scores = softcap * torch.tanh(scores / softcap)
     if bias is not None:
         scores = scores + bias[:, (column + before).clamp(0, bias.shape[1] - 1)]
-    weights, lse = _softmax(scores, visible)
+    weights, lse = softmax_among(scores, visible, sinks)
     if seed is not None:
         head = torch.arange(q.shape[0] * q.shape[1], device=q.device).reshape(*q.shape[:2], 1, 1)
         numbers = (frame_number(rows[:, None], row_offset), frame_number(keys, row_offset), head)
@@ -139,16 +145,19 @@ def _visible(
     return seen & (index >= begin) & (index < begin + count)
 
 
-def _softmax(scores: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
-    """Softmax over the last dimension among visible entries; a row without any gives zeros and lse = -inf."""
+def softmax_among(scores: Tensor, visible: Tensor, sinks: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Softmax of [B, H, T, n] among visible entries and the head's sink; a row without any gives zeros, lse = -inf."""
     scores = scores.masked_fill(~visible, -torch.inf)
     if scores.shape[-1] == 0:
         return scores, scores.sum(-1)
     top = scores.detach().amax(-1, keepdim=True)
+    sink = None if sinks is None else sinks[:, None, None]
+    top = top if sink is None else torch.maximum(top, sink.detach())
     top = torch.where(top == -torch.inf, torch.zeros_like(top), top)
     weights = torch.exp(scores - top)
     total = weights.sum(-1, keepdim=True)
-    seen = total > 0
+    total = total if sink is None else total + torch.exp(sink - top)
+    seen = total != 0
     safe = torch.where(seen, total, torch.ones_like(total))
     lse = torch.where(seen, top + torch.log(safe), torch.full_like(top, -torch.inf))
     return weights / safe, lse.squeeze(-1)

@@ -30,6 +30,16 @@ def power(x):
 
 
 @triton.jit
+def tanh(x):
+    """Near 0 by Lambert's continued fraction, whose fifth convergent is off by 2e-10 of its value at 0.55."""
+    z = x * x
+    near = x * (945.0 + z * (105.0 + z)) / (945.0 + z * (420.0 + 15.0 * z))
+    e = power(tl.abs(x) * (-2.0 * LOG2_E))
+    far = (1.0 - e) / (1.0 + e)
+    return tl.where(tl.abs(x) < 0.55, near, tl.where(x < 0, -far, far))
+
+
+@triton.jit
 def product(a, b, PRECISION: tl.constexpr):
     """a @ b on tensor cores, in float32."""
     if INTERPRETED:

@@ -12,7 +12,14 @@ from tests.kernels.comparisons import gradients
 
 
 def attention(
-    q: Tensor, k: Tensor, v: Tensor, seen: Tensor, *, scale: float | None = None, bias: Tensor | float = 0.0
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    seen: Tensor,
+    *,
+    scale: float | None = None,
+    bias: Tensor | float = 0.0,
+    softcap: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """q [B, H, Tq, D], k and v [B, K, Tk, D]; `seen` (bool) and `bias` broadcast over [B, H, Tq, Tk].
 
@@ -20,7 +27,8 @@ def attention(
     """
     group = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
-    scores = q @ k.transpose(-1, -2) * (1 / math.sqrt(q.shape[-1]) if scale is None else scale) + bias
+    scores = q @ k.transpose(-1, -2) * (1 / math.sqrt(q.shape[-1]) if scale is None else scale)
+    scores = (softcap * torch.tanh(scores / softcap) if softcap else scores) + bias
     seen = seen.expand(scores.shape)
     lowest = torch.finfo(scores.dtype).min
     weights = torch.softmax(scores.masked_fill(~seen, lowest), -1).masked_fill(~seen, 0.0)

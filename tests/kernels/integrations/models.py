@@ -22,6 +22,7 @@ _SIZES: dict[str, Any] = {
 }
 _GROUPED = {**_SIZES, "num_key_value_heads": 2, "sliding_window": 5}
 _GEMMA = {**_GROUPED, "head_dim": 8, "num_hidden_layers": 4}
+_ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 _TYPES = ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"]
 
 CONFIGS: dict[str, tf.PreTrainedConfig] = {
@@ -30,7 +31,10 @@ CONFIGS: dict[str, tf.PreTrainedConfig] = {
         **_SIZES, num_hidden_layers=4, local_attention=8, cls_token_id=1, sep_token_id=2, global_attn_every_n_layers=3
     ),
     "mistral": tf.MistralConfig(**_GROUPED, num_hidden_layers=2),
-    "gemma2": tf.Gemma2Config(**_GEMMA, attn_logit_softcapping=None),
+    "gemma2": tf.Gemma2Config(**_GEMMA, attn_logit_softcapping=4.0),
+    "gpt-oss": tf.GptOssConfig(
+        **_GEMMA, num_local_experts=3, num_experts_per_tok=2, max_position_embeddings=64, rope_parameters=_ROPE
+    ),
     "gemma3": tf.Gemma3TextConfig(**_GEMMA, layer_types=_TYPES),
     # an encoder: sliding_window 9 becomes 5, and |i - j| < 5
     "gemma3-encoder": tf.Gemma3TextConfig(
@@ -38,7 +42,12 @@ CONFIGS: dict[str, tf.PreTrainedConfig] = {
     ),
     "qwen2": tf.Qwen2Config(**_GROUPED, num_hidden_layers=4, use_sliding_window=True, max_window_layers=2),
 }
-CAUSAL = {"mistral": tf.MistralForCausalLM, "gemma3": tf.Gemma3ForCausalLM}
+CAUSAL = {
+    "mistral": tf.MistralForCausalLM,
+    "gemma2": tf.Gemma2ForCausalLM,
+    "gemma3": tf.Gemma3ForCausalLM,
+    "gpt-oss": tf.GptOssForCausalLM,
+}
 
 
 def build(name: str, implementation: str = NAME, dtype: torch.dtype = torch.float32, **changes: Any) -> nn.Module:

@@ -32,6 +32,7 @@ def dense(
     window_size: tuple[int, int] = (-1, -1),
     softmax_scale: float | None = None,
     alibi_slopes: Tensor | None = None,
+    softcap: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """[B, T, H, D]; query i sees j from i + Tk - Tq - left to i + Tk - Tq + right, and to i + Tk - Tq if causal."""
     queries, keys = q.shape[1], k.shape[1]
@@ -47,8 +48,24 @@ def dense(
     bias: Tensor | float = 0.0
     if alibi_slopes is not None:
         bias = -alibi_slopes.reshape(-1, q.shape[2], 1, 1).to(q.dtype) * distance.abs()
-    out, lse = attention(*(x.transpose(1, 2) for x in (q, k, v)), seen, scale=softmax_scale, bias=bias)
+    out, lse = attention(*(x.transpose(1, 2) for x in (q, k, v)), seen, scale=softmax_scale, bias=bias, softcap=softcap)
     return out.transpose(1, 2), lse
+
+
+@pytest.mark.parametrize("alibi", [False, True])
+@pytest.mark.parametrize(("queries", "keys"), LENGTHS)
+def test_softcap(queries: int, keys: int, alibi: bool) -> None:
+    """What alibi adds is not capped."""
+    inputs = q, k, v = tuple(random((2, queries, 4, 6), (2, keys, 2, 6), (2, keys, 2, 6), seed=keys))
+    asked: dict[str, Any] = {"window_size": (3, 1), "softmax_scale": 0.7, "softcap": 0.8}
+    if alibi:
+        asked["alibi_slopes"] = torch.tensor([0.5, 0.25, 0.1, 0.7])
+    out, lse, _ = flash_attn_func(q, k, v, return_attn_probs=True, **asked)
+    same("", (out, lse), dense(q, k, v, **asked), inputs)
+    sequences = [torch.tensor([0, n, 2 * n], dtype=torch.int32) for n in (queries, keys)]
+    rows = [x.flatten(0, 1) for x in inputs]
+    packed_out = flash_attn_varlen_func(*rows, *sequences, queries, keys, **asked)
+    torch.testing.assert_close(packed_out, out.flatten(0, 1))
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -212,7 +229,7 @@ CU = torch.tensor([0, 2, 6], dtype=torch.int32)
 @pytest.mark.parametrize(
     ("asked", "error", "message"),
     [
-        ({"softcap": 30.0}, NotImplementedError, "softcap must be 0.0, got 30.0"),
+        ({"softcap": -30.0}, ValueError, "softcap must be between 1e-30 and 1e30, or None or 0.0"),
         (
             {"dropout_p": 0.1, "return_attn_probs": True},
             NotImplementedError,

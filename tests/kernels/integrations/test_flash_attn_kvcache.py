@@ -15,7 +15,7 @@ ROOM = 30
 
 
 def dense(
-    q: Tensor, k: Tensor, v: Tensor, window: tuple[int, int], causal: bool, pad: int = 0
+    q: Tensor, k: Tensor, v: Tensor, window: tuple[int, int], causal: bool, pad: int = 0, softcap: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """One entry: q [Tq, H, D], k and v [n, K, D] of which the first `pad` are none."""
     i, j = rows_and_keys(len(q), len(k))
@@ -27,7 +27,7 @@ def dense(
         seen &= distance <= window[1]
     if causal:
         seen &= distance <= 0
-    out, lse = attention(*(x.transpose(0, 1)[None] for x in (q, k, v)), seen)
+    out, lse = attention(*(x.transpose(0, 1)[None] for x in (q, k, v)), seen, softcap=softcap)
     return out[0].transpose(0, 1), lse[0]
 
 
@@ -86,6 +86,16 @@ def test_new_keys_are_written_behind_the_cached(seqlens: Any, by_index: bool, ne
             close(f"out {b}", out[b], dense(q[b], keys, values, (3, -1), True)[0], 1e-12)
 
 
+@pytest.mark.parametrize("seqlens", [17, [9, 30]], ids=str)
+def test_softcap(seqlens: Any) -> None:
+    q, k, v = randn(2, 3, 4, 6), randn(2, ROOM, 2, 6), randn(2, ROOM, 2, 6)
+    given = torch.tensor(seqlens, dtype=torch.int32) if isinstance(seqlens, list) else seqlens
+    out = flash_attn_with_kvcache(q, k, v, cache_seqlens=given, causal=True, window_size=(6, 0), softcap=0.8)
+    for b, n in enumerate(seqlens if isinstance(seqlens, list) else [seqlens] * 2):
+        wanted, _ = dense(q[b], k[b, :n], v[b, :n], (6, 0), True, softcap=0.8)
+        close(f"out {b}", out[b], wanted, 1e-12)
+
+
 def test_only_the_window_is_read() -> None:
     """Of a long cache, also where lengths differ: products of each query with each of its keys, and no more."""
     from torch.utils.flop_counter import FlopCounterMode
@@ -131,7 +141,7 @@ ONE = torch.zeros(1)
             "block_table must be None, got Tensor; a paged cache is not served",
         ),
         ({"alibi_slopes": ONE}, NotImplementedError, "alibi_slopes must be None, got Tensor"),
-        ({"softcap": 30.0}, NotImplementedError, "softcap must be 0.0, got 30.0"),
+        ({"softcap": -30.0}, ValueError, "softcap must be between 1e-30 and 1e30, or None or 0.0"),
         ({"num_splits": 4}, NotImplementedError, "num_splits must be 0 or 1, got 4"),
         ({"window_size": 5}, TypeError, r"window_size must be \(left, right\), got int"),
         (

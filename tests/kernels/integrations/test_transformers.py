@@ -64,7 +64,10 @@ def test_outputs_and_gradients(name: str, padding: str, windows: list[LocalWindo
 
 @pytest.mark.parametrize(
     ("name", "left", "right"),
-    [("modernbert", 4, 4), ("mistral", 4, 0), ("gemma2", 4, 0), ("gemma3", 4, 0), ("gemma3-encoder", 4, 4)],
+    [
+        *((name, 4, 0) for name in ("mistral", "gemma2", "gemma3", "gpt-oss")),
+        *((name, 4, 4) for name in ("modernbert", "gemma3-encoder")),
+    ],
 )
 def test_windows(name: str, left: int, right: int, windows: list[LocalWindow | None]) -> None:
     build(name)(input_ids=tokens())
@@ -133,7 +136,7 @@ def test_half_precision(name: str, dtype: torch.dtype) -> None:
     assert sum(mine.values()) <= 1.5 * sum(eager.values())
 
 
-@pytest.mark.parametrize("name", ["mistral", "gemma3"])
+@pytest.mark.parametrize("name", ["mistral", "gemma2", "gemma3"])
 def test_packed_sequences(name: str, windows: list[LocalWindow | None]) -> None:
     """position_ids that start again: sequences laid end to end do not see each other."""
     ids = tokens(2, 20)
@@ -184,6 +187,34 @@ def test_continuing_a_cache_with_several_tokens() -> None:
     close("chunks", torch.cat(chunks, 1)[mask.bool()], wanted[mask.bool()], BOUND)
 
 
+@pytest.mark.parametrize("mask", [None, "bool", "float"])
+@pytest.mark.parametrize(("sinks", "softcap"), [(True, None), (False, 2.0), (True, 2.0)])
+def test_sinks_and_softcap_in_layers_without_a_window(sinks: bool, softcap: float | None, mask: str | None) -> None:
+    """A mask of any pattern is served as it is; without one the module says whether it is causal."""
+    q, k, v = (torch.randn(2, heads, 9, 8, dtype=torch.float64, requires_grad=True) for heads in (4, 2, 2))
+    given = torch.randn(4, dtype=torch.float64, requires_grad=True) if sinks else None
+    visible = torch.rand(2, 1, 9, 9) > 0.4
+    visible[1, :, 2] = False
+    masks = {None: None, "bool": visible, "float": torch.zeros(visible.shape).masked_fill(~visible, -torch.inf)}
+    for causal in (False, True):
+        module = torch.nn.Identity()
+        module.is_causal = causal
+        out, _ = ours.attention(module, q, k, v, masks[mask], scaling=0.3, s_aux=given, softcap=softcap)
+        seen = visible if mask else torch.ones(9, 9, dtype=torch.bool).tril(0 if causal else 9)
+        scores = q @ k.repeat_interleave(2, 1).transpose(-1, -2) * 0.3
+        scores = scores if softcap is None else softcap * torch.tanh(scores / softcap)
+        scores = scores.masked_fill(~seen, torch.finfo(torch.float64).min)
+        if given is not None:
+            scores = torch.cat([scores, given[:, None, None].expand(2, 4, 9, 1)], -1)
+        weights = torch.softmax(scores, -1)[..., :9].masked_fill(~seen, 0.0)
+        wanted = (weights @ v.repeat_interleave(2, 1)).transpose(1, 2)
+        leaves = [x for x in (q, k, v, given) if x is not None]
+        along = torch.randn(out.shape, dtype=torch.float64)
+        found = [[x, *torch.autograd.grad((x * along).sum(), leaves)] for x in (out, wanted)]
+        for got, exact in zip(*found, strict=True):
+            torch.testing.assert_close(got, exact)
+
+
 def test_gradient_checkpointing() -> None:
     ids, mask = tokens(), padded()
     wanted = outputs_and_gradients(build("modernbert"), ids, mask)
@@ -194,7 +225,7 @@ def test_gradient_checkpointing() -> None:
         close(part, got[part], wanted[part], 1e-6)
 
 
-@pytest.mark.parametrize("name", ["modernbert", "mistral"])
+@pytest.mark.parametrize("name", ["modernbert", "mistral", "gemma2"])
 def test_compiled_in_one_graph(name: str) -> None:
     ids, mask = tokens(), padded()
     rest = {} if name == "modernbert" else {"use_cache": False}
@@ -241,16 +272,14 @@ def test_dropout(packed: bool) -> None:
 
 
 def test_what_the_op_does_not_know_is_refused_by_name() -> None:
-    capped = build("gemma2", attn_logit_softcapping=50.0)
-    with pytest.raises(NotImplementedError, match=r"vtsum_sliding_window: softcap must be None, got float; set the"):
-        capped(input_ids=tokens())
     q = torch.randn(1, 2, 9, 8)
     window = LocalWindow(2, 2, 0, None, None)
-    for name in ("s_aux", "sinks", "position_bias", "cache"):
+    for name in ("sinks", "position_bias", "cache"):
         with pytest.raises(NotImplementedError, match=rf"{NAME}: {name} must be None, got Tensor"):
             ours.attention(torch.nn.Identity(), q, q, q, window, **{name: torch.zeros(2)})
-    with pytest.raises(NotImplementedError, match="softcap"):  # in layers without a window too
-        ours.attention(torch.nn.Identity(), q, q, q, None, softcap=30.0)
+    for name in ("position_bias", "cache"):  # in layers without a window too, where SDPA does not serve them
+        with pytest.raises(NotImplementedError, match=rf"{NAME}: {name} must be None, got Tensor"):
+            ours.attention(torch.nn.Identity(), q, q, q, None, softcap=30.0, **{name: torch.zeros(2)})
 
 
 def test_patterns_that_are_no_window_are_refused_by_name() -> None:

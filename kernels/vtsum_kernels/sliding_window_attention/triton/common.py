@@ -11,6 +11,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from ...triton_kit.arithmetic import LOG2_E, power, tanh
+
 
 @triton.jit
 def place(H, group, blocks, dilation, STEP: tl.constexpr, HEADS_FIRST: tl.constexpr):
@@ -113,6 +115,38 @@ def kept(seed, row, key, head, drop_below, keep_scale, row_offset):
     zero = c0 * 0
     word, _, _, _ = tl.philox(seed, c0, c1, zero + head.to(tl.uint32), zero)
     return tl.where(word >= tl.cast(drop_below, tl.uint32, bitcast=True), keep_scale, 0.0)
+
+
+@triton.jit
+def cap_scores(s, softcap, CAPPED: tl.constexpr):
+    """Scores as they are before a bias is added; s and softcap count in powers of 2."""
+    if CAPPED:
+        s = softcap * tanh(s / softcap)
+    return s
+
+
+@triton.jit
+def through_cap(ds, s, softcap, CAPPED: tl.constexpr):
+    """The gradient of scores from that of capped ones, s."""
+    if CAPPED:
+        t = s / softcap
+        ds = ds * (1.0 - t * t)
+    return ds
+
+
+@triton.jit
+def join_sink(sinks_ptr, h, top, total, HAS_SINKS: tl.constexpr):
+    """Lets a head's sink join rows' softmax, whose weights 2^(s - top) sum to total: what brings them to the new top,
+    that, and the new total."""
+    keep = tl.zeros_like(total) + 1.0
+    if HAS_SINKS:
+        sink = tl.load(sinks_ptr + h) * LOG2_E
+        sees = total != 0.0
+        highest = tl.where(sees, tl.maximum(top, sink), sink)
+        base = tl.where(highest == float("-inf"), 0.0, highest)
+        keep = tl.where(sees, power(top - base), 0.0)
+        top, total = base, total * keep + power(sink - base)
+    return keep, top, total
 
 
 @triton.jit

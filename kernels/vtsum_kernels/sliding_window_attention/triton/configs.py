@@ -19,6 +19,7 @@ class Problem(NamedTuple):
     right: int
     shift: bool
     options: bool  # anything but a plain window needs registers of its own
+    capped: bool = False  # a softcap more than others
 
     @property
     def narrow(self) -> bool:
@@ -39,11 +40,11 @@ def fused_step(config: Config, problem: Problem) -> int:
     return config.block_n - 2 * (problem.left + problem.right)
 
 
-def _strips(block_d: int, backward: bool = False) -> list[Config]:
+def _strips(block_d: int, backward: bool = False, capped: bool = False) -> list[Config]:
     """Eight elements of a row tensor for each thread: of sixteen, some are spilled. Four of wide rows backward."""
     rows = 1024 // block_d
     if backward and block_d > 128:
-        sizes = [(1, 2), (1, 4), (2, 8)]
+        sizes = [(1, 4), (2, 8)] if capped else [(1, 2), (1, 4), (2, 8)]
     else:
         sizes = [(rows, 4), (2 * rows, 8), (2 * rows, 4)] if backward else [(2 * rows, 8), (rows, 4), (2 * rows, 4)]
     return [Config("strip", m, 0, warps, 1) for m, warps in sizes]
@@ -52,7 +53,7 @@ def _strips(block_d: int, backward: bool = False) -> list[Config]:
 def _wide(sizes: list[tuple[int, int, int, int]], problem: Problem, backward: bool = False) -> list[Config]:
     """Tiles, and a strip where there is no tile or none has room. The diagonals dbias sums are of square tiles."""
     tiles = [Config("tile", *size) for size in sizes]
-    return tiles + _strips(problem.block_d, backward)[:1]
+    return tiles + _strips(problem.block_d, backward, problem.capped)[:1]
 
 
 def _fits(m: int, n: int, halo: int, block_d: int) -> bool:
@@ -67,8 +68,9 @@ def forward_candidates(problem: Problem) -> list[Config]:
             return _strips(d)
         sizes = [(64, 64, 4), (32, 128, 4), (64, 128, 4)] if options else [(64, 64, 4), (64, 128, 4), (128, 128, 8)]
         sizes += [(32, 64, 2), (32, 64, 4), (16, 32, 1), (16, 64, 2)]
+        most = 64 if options else 128  # of d, for so few warps
         tiles = [
-            Config("tile", m, n, 8 if d > (64 if options else 128) and m >= 32 else warps, 1)
+            Config("tile", m, n, 8 if m >= 32 and (d > most or (problem.capped and n > 64)) else warps, 1)
             for m, n, warps in sizes
             if _fits(m, n, problem.halo, d)
         ]
@@ -79,17 +81,20 @@ def forward_candidates(problem: Problem) -> list[Config]:
         return _wide([] if options or d > 128 else [(16, 32, 4, 1), (16, 16, 4, 1)], problem)
     if d <= 64:
         first = [(64, 64, 8, 3), (64, 32, 4, 3)] if options else [(64, 64, 4, 3), (64, 32, 4, 4)]
+        first = first[::-1] if problem.capped else first
         return _wide([*first, (128, 64, 4, 3), (128, 64, 8, 3), (128, 128, 8, 2)], problem)
     if d <= 128:
         first = [(64, 32, 8, 2)] if options else [(64, 64, 8, 2), (64, 64, 4, 2)]
         return _wide([*first, (128, 64, 8, 2), (128, 128, 8, 2), (64, 32, 4, 3)], problem)
-    return _wide([(32, 32, 8, 2)] if options else [(64, 32, 8, 2), (64, 64, 8, 2), (128, 32, 8, 2)], problem)
+    if options:
+        return _wide([(32, 64, 8, 2), (32, 32, 8, 2)] if problem.capped else [(32, 32, 8, 2)], problem)
+    return _wide([(64, 32, 8, 2), (64, 64, 8, 2), (128, 32, 8, 2)], problem)
 
 
 def backward_candidates(problem: Problem) -> list[Config]:
     d, options = problem.block_d, problem.options
     if problem.narrow:
-        return _strips(d, True) if problem.float32 else _narrow_backward(problem)
+        return _strips(d, True, problem.capped) if problem.float32 else _narrow_backward(problem)
     if problem.float32:
         if options or d > 128:
             return _wide([], problem, True)
@@ -98,7 +103,7 @@ def backward_candidates(problem: Problem) -> list[Config]:
         return _wide([(32, 32, 8, 2 if options else 1)], problem, True)
     if d > 64:
         if options:
-            return _wide([(32, 32, 8, 1), (64, 64, 8, 2)], problem, True)
+            return _wide([(32, 32, 8, 2 if problem.capped else 1), (64, 64, 8, 2)], problem, True)
         return _wide([(64, 64, 8, 2), (64, 32, 8, 1), (128, 32, 8, 1), (32, 32, 8, 1)], problem, True)
     if options:
         return _wide([(32, 32, 4, 2), (64, 64, 8, 2)], problem, True)
@@ -120,4 +125,4 @@ def _narrow_backward(problem: Problem) -> list[Config]:
         if _fits(m, n, problem.halo, d):
             few = n * d <= 64 * 128 or not problem.options  # of those that spill registers, none by default
             (found if few else large).append(Config("tile", m, n, 8 if d > 64 else warps, 1))
-    return found + _strips(d, True)[:1] + large
+    return found + _strips(d, True, problem.capped)[:1] + large

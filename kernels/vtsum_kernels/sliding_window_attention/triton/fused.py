@@ -13,24 +13,24 @@ import triton
 import triton.language as tl
 
 from ...triton_kit.arithmetic import LOG2_E, add_product, power, product
-from .common import kept, keys_of, place, positions, unpadded
+from .common import cap_scores, join_sink, kept, keys_of, place, positions, through_cap, unpadded
 from .tile import load_rows, store_rows
 from .tile_bwd import diagonals
 
 
 @triton.jit
 def sliding_window_attention_fused_bwd_kernel(
-    q_ptr, k_ptr, v_ptr, dout_ptr, mask_ptr, bounds_ptr, bias_ptr, seed_ptr,
+    q_ptr, k_ptr, v_ptr, dout_ptr, mask_ptr, bounds_ptr, bias_ptr, seed_ptr, sinks_ptr,
     dlse_ptr,  # [B, H, T] float32
     dq_ptr, dk_ptr, dv_ptr,  # [B, H, T, D]
     partial_ptr,  # [H, programs of a head, N] float32: shares of dbias
     q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, dout_b, dout_h, dout_t, dq_b, dq_h, dq_t, dk_b, dk_h, dk_t,
     dv_b, dv_h, dv_t, mask_b, mask_t,
-    B, H, group, T, blocks, dilation, scale, drop_below, keep_scale, row_offset,
+    B, H, group, T, blocks, dilation, scale, drop_below, keep_scale, row_offset, softcap,
     LEFT: tl.constexpr, RIGHT: tl.constexpr, D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr, STEP: tl.constexpr, HAS_MASK: tl.constexpr, PACKED: tl.constexpr, SHIFT: tl.constexpr,
-    HAS_BIAS: tl.constexpr, DROPOUT: tl.constexpr, HAS_DLSE: tl.constexpr, ALIGN: tl.constexpr, WIDE: tl.constexpr,
-    HEADS_FIRST: tl.constexpr, PRECISION: tl.constexpr,
+    HAS_BIAS: tl.constexpr, DROPOUT: tl.constexpr, HAS_SINKS: tl.constexpr, CAPPED: tl.constexpr,
+    HAS_DLSE: tl.constexpr, ALIGN: tl.constexpr, WIDE: tl.constexpr, HEADS_FIRST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     HALO: tl.constexpr = LEFT + RIGHT
     BEFORE: tl.constexpr = HALO if SHIFT else RIGHT  # rows before an own key that may see it
@@ -64,7 +64,8 @@ def sliding_window_attention_fused_bwd_kernel(
         low, high = keys_of(bounds_ptr, i, phase, T, LEFT, RIGHT, dilation, there, PACKED, SHIFT)
         q = load_rows(q_ptr, i0, phase, dilation, q_t, there, D, BLOCK_M, BLOCK_D, ALIGN, WIDE)
         dout = load_rows(dout_ptr, i0, phase, dilation, dout_t, there, D, BLOCK_M, BLOCK_D, ALIGN, WIDE)
-        s = product(q, tl.trans(k), PRECISION) * (scale * LOG2_E)
+        capped = cap_scores(product(q, tl.trans(k), PRECISION) * (scale * LOG2_E), softcap, CAPPED)
+        s = capped
         visible = (j[None, :] >= low[:, None]) & (j[None, :] <= high[:, None])
         if HAS_MASK:
             visible = visible & valid[None, :]
@@ -73,22 +74,22 @@ def sliding_window_attention_fused_bwd_kernel(
         s = tl.where(visible, s, float("-inf"))
         top = tl.max(s, 1)
         weight = power(s - tl.where(top == float("-inf"), 0.0, top)[:, None])
-        total = tl.sum(weight, 1)
+        keep, _, total = join_sink(sinks_ptr, h, top, tl.sum(weight, 1), HAS_SINKS)
         sees = total != 0.0
-        weight = weight * tl.where(sees, 1.0 / tl.where(sees, total, 1.0), 0.0)[:, None]
+        weight = weight * tl.where(sees, keep / tl.where(sees, total, 1.0), 0.0)[:, None]
         dp = product(dout, tl.trans(v), PRECISION)
         spread = weight
         if DROPOUT:
             row, key = phase + i * dilation, phase + j * dilation
-            keep = kept(seed, row[:, None], key[None, :], head, drop_below, keep_scale, row_offset)
-            dp *= keep
-            spread = weight * keep
+            dropped = kept(seed, row[:, None], key[None, :], head, drop_below, keep_scale, row_offset)
+            dp *= dropped
+            spread = weight * dropped
         dv = add_product(dv, tl.trans(spread.to(dout.dtype)), dout, PRECISION)
         delta = tl.sum(weight * dp, 1)
         if HAS_DLSE:
             delta -= tl.load(dlse_ptr + head * T + phase + i.to(tl.int64) * dilation, mask=there, other=0.0)
         ds = weight * (dp - delta[:, None])
-        small = ds.to(k.dtype)
+        small = through_cap(ds, capped, softcap, CAPPED).to(k.dtype)
         dk = add_product(dk, tl.trans(small), q, PRECISION)
         own = there & (i >= p0) & (i < p0 + STEP)
         dq = product(small, k, PRECISION) * scale

@@ -45,6 +45,8 @@ class Launcher:
         scale: float,
         dropout_p: float,
         row_offset: int,
+        sinks: Tensor | None = None,
+        softcap: float = 0.0,
     ) -> None:
         batch, heads, frames, dim = q.shape
         left, right, dilation, shift = window
@@ -53,14 +55,15 @@ class Launcher:
             left, right = (reach if side < 0 else min(side, reach) for side in (left, right))
         self.dilation = min(dilation, frames)
         self.rows, self.longest = batch * heads, triton.cdiv(frames, self.dilation)
-        options = shift or not (cu_seqlens is None and bias is None and seed is None)
-        self.problem = Problem(q.dtype == torch.float32, power_of_two(dim), left, right, shift, options)
+        options = shift or softcap > 0 or not (cu_seqlens is None and bias is None and seed is None)
+        self.problem = Problem(q.dtype == torch.float32, power_of_two(dim), left, right, shift, options, softcap > 0)
         self.q, self.device = q, q.device
         self.values: dict[str, Any] = {
             **mask_arguments(mask, "bt"),
             "bounds_ptr": None if cu_seqlens is None else sequence_bounds(cu_seqlens, frames),
             "bias_ptr": contiguous(bias),
             "seed_ptr": seed,
+            "sinks_ptr": contiguous(sinks),
             "B": batch,
             "H": heads,
             "group": heads // k.shape[1],
@@ -71,6 +74,7 @@ class Launcher:
             "drop_below": signed(drop_below(dropout_p)),
             "keep_scale": 1.0 / (1.0 - dropout_p),
             "row_offset": 0 if seed is None else signed(row_offset & 0xFFFFFFFF),
+            "softcap": softcap * math.log2(math.e),
             "left": left,
             "right": right,
             "LEFT": left,
@@ -81,6 +85,8 @@ class Launcher:
             "SHIFT": shift,
             "HAS_BIAS": bias is not None,
             "DROPOUT": seed is not None,
+            "HAS_SINKS": sinks is not None,
+            "CAPPED": softcap > 0,
             "HEADS_FIRST": q.stride(1) < q.stride(2),
             # In three TF32 products, float32 loses next to nothing. AMD's GPUs multiply it as it is.
             "PRECISION": "tf32x3" if self.problem.float32 and torch.version.hip is None else "ieee",
@@ -127,9 +133,8 @@ class Launcher:
         problem, values = self.problem, self.values
         sides = (problem.left, problem.right)
         window = sides if problem.narrow else tuple(side.bit_length() for side in sides)
-        options = [
-            option for option in ("HAS_MASK", "PACKED", "SHIFT", "HAS_BIAS", "DROPOUT", "HEADS_FIRST") if values[option]
-        ]
+        known = ("HAS_MASK", "PACKED", "SHIFT", "HAS_BIAS", "DROPOUT", "HAS_SINKS", "CAPPED", "HEADS_FIRST")
+        options = [option for option in known if values[option]]
         many = "many" if values["total_rows"] >= 1 << 15 else "few"
         return (
             name, self.q.dtype, f"D={values['D']}", "narrow" if problem.narrow else "wide", *window, *options, many
@@ -170,6 +175,8 @@ def forward(
     dropout_p: float,
     row_offset: int,
     need_lse: bool,
+    sinks: Tensor | None = None,
+    softcap: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """The op `sliding_window_attention_triton_fwd`."""
     q, k, v = (dense_rows(x) for x in (q, k, v))
@@ -177,7 +184,8 @@ def forward(
     lse = torch.empty(q.shape[:3] if need_lse else (0,), dtype=torch.float32, device=q.device)
     if q.numel() == 0:
         return out, lse
-    call = Launcher(q, k, mask, cu_seqlens, bias, seed, (left, right, dilation, shift), scale, dropout_p, row_offset)
+    window = left, right, dilation, shift
+    call = Launcher(q, k, mask, cu_seqlens, bias, seed, window, scale, dropout_p, row_offset, sinks, softcap)
     call.tensor(q=q, k=k, v=v, out=out)
     call.align()
     call.values |= {"lse_ptr": lse if need_lse else None, "HAS_LSE": need_lse}
@@ -215,6 +223,8 @@ def backward(
     scale: float,
     dropout_p: float,
     row_offset: int,
+    sinks: Tensor | None = None,
+    softcap: float = 0.0,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The op `sliding_window_attention_triton_bwd`. Wide windows need out and lse; without them they are computed."""
     q, k, v, dout = (dense_rows(x) for x in (q, k, v, dout))
@@ -222,14 +232,15 @@ def backward(
     if q.numel() == 0:
         return dq, dk, dv, q.new_zeros(0 if bias is None else bias.shape, dtype=torch.float32)
     options = (mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p, row_offset)
-    call = Launcher(q, k, mask, cu_seqlens, bias, seed, (left, right, dilation, shift), scale, dropout_p, row_offset)
+    window = left, right, dilation, shift
+    call = Launcher(q, k, mask, cu_seqlens, bias, seed, window, scale, dropout_p, row_offset, sinks, softcap)
     call.tensor(q=q, k=k, v=v, dout=dout, dq=dq, dk=dk, dv=dv)
     call.values |= {"dlse_ptr": contiguous(dlse), "HAS_DLSE": dlse is not None, "lse_ptr": None}
     if call.problem.narrow:
         call.values |= {"out_ptr": None, "out_b": 0, "out_h": 0, "out_t": 0}
     else:
         if out is None or lse is None:
-            out, lse = forward(q, k, v, *options, True)
+            out, lse = forward(q, k, v, *options, True, sinks, softcap)
         call.tensor(out=dense_rows(out))
         call.values["lse_ptr"] = lse.contiguous()
     call.align()

@@ -12,7 +12,19 @@ import triton
 import triton.language as tl
 
 from ...triton_kit.arithmetic import LN_2, LOG2_E, power
-from .common import inside, kept, keys_of, offsets, place, positions, rows_of, unpadded
+from .common import (
+    cap_scores,
+    inside,
+    join_sink,
+    kept,
+    keys_of,
+    offsets,
+    place,
+    positions,
+    rows_of,
+    through_cap,
+    unpadded,
+)
 
 
 @triton.jit
@@ -30,13 +42,15 @@ def sliding_window_attention_strip_fwd_kernel(
     bounds_ptr,  # [2, T]
     bias_ptr,  # [H, N] float32
     seed_ptr,  # [1] int64
+    sinks_ptr,  # [H] float32
     out_ptr,
     lse_ptr,  # [B, H, T] float32
     q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, out_b, out_h, out_t, mask_b, mask_t,
-    H, group, T, blocks, dilation, scale, drop_below, keep_scale, row_offset,
+    H, group, T, blocks, dilation, scale, drop_below, keep_scale, row_offset, softcap,
     LEFT: tl.constexpr, RIGHT: tl.constexpr, D: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
     UNROLL: tl.constexpr, HAS_MASK: tl.constexpr, PACKED: tl.constexpr, SHIFT: tl.constexpr, HAS_BIAS: tl.constexpr,
-    DROPOUT: tl.constexpr, HAS_LSE: tl.constexpr, ALIGN: tl.constexpr, WIDE: tl.constexpr, HEADS_FIRST: tl.constexpr,
+    DROPOUT: tl.constexpr, HAS_SINKS: tl.constexpr, CAPPED: tl.constexpr, HAS_LSE: tl.constexpr, ALIGN: tl.constexpr,
+    WIDE: tl.constexpr, HEADS_FIRST: tl.constexpr,
 ):  # fmt: skip
     b, h, key_head, phase, p0, _ = place(H, group, blocks, dilation, BLOCK_T, HEADS_FIRST)
     p = p0 + tl.arange(0, BLOCK_T)
@@ -63,7 +77,7 @@ def sliding_window_attention_strip_fwd_kernel(
         visible = unpadded(mask_ptr, b, j, phase, dilation, mask_b, mask_t, (j >= low) & (j <= high), HAS_MASK)
         k = _load(k_ptr, p0 + o, phase, dilation, k_t, visible, D, BLOCK_T, BLOCK_D, ALIGN, WIDE)
         v = _load(v_ptr, p0 + o, phase, dilation, v_t, visible, D, BLOCK_T, BLOCK_D, ALIGN, WIDE)
-        s = tl.sum(q * k, 1)
+        s = cap_scores(tl.sum(q * k, 1), softcap, CAPPED)
         if HAS_BIAS:
             s += tl.load(bias_ptr + o) * LOG2_E
         s = tl.where(visible, s, float("-inf"))
@@ -75,9 +89,10 @@ def sliding_window_attention_strip_fwd_kernel(
             weight *= kept(seed, phase + p * dilation, phase + j * dilation, head, drop_below, keep_scale, row_offset)
         out = out * shrink[:, None] + weight[:, None] * v
         top = higher
+    keep, top, total = join_sink(sinks_ptr, h, top, total, HAS_SINKS)
     sees = total != 0.0
     safe = tl.where(sees, total, 1.0)
-    out *= (1.0 / safe)[:, None]
+    out *= (keep / safe)[:, None]
     at = offsets(p0, phase, dilation, out_t, BLOCK_T, BLOCK_D, ALIGN, WIDE)
     out_ptr += (b * out_b + h * out_h) * ALIGN
     tl.store(out_ptr + at, out.to(out_ptr.dtype.element_ty), mask=inside(exists, D, BLOCK_D))
@@ -88,17 +103,17 @@ def sliding_window_attention_strip_fwd_kernel(
 
 @triton.jit
 def sliding_window_attention_strip_bwd_rows_kernel(
-    q_ptr, k_ptr, v_ptr, dout_ptr, mask_ptr, bounds_ptr, bias_ptr, seed_ptr,
+    q_ptr, k_ptr, v_ptr, dout_ptr, mask_ptr, bounds_ptr, bias_ptr, seed_ptr, sinks_ptr,
     dlse_ptr,  # [B, H, T] float32
     dq_ptr,  # [B, H, T, D]
     stats_ptr,  # [2, B, H, T] float32: lse (to base 2, inf where a row sees nothing) and delta
     partial_ptr,  # [H, programs of a head, N] float32: shares of dbias
     q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, dout_b, dout_h, dout_t, dq_b, dq_h, dq_t, mask_b, mask_t,
-    B, H, group, T, total_rows, blocks, dilation, scale, drop_below, keep_scale, row_offset,
+    B, H, group, T, total_rows, blocks, dilation, scale, drop_below, keep_scale, row_offset, softcap,
     LEFT: tl.constexpr, RIGHT: tl.constexpr, D: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
     UNROLL: tl.constexpr, HAS_MASK: tl.constexpr, PACKED: tl.constexpr, SHIFT: tl.constexpr, HAS_BIAS: tl.constexpr,
-    DROPOUT: tl.constexpr, HAS_DLSE: tl.constexpr, ALIGN: tl.constexpr, WIDE: tl.constexpr,
-    HEADS_FIRST: tl.constexpr,
+    DROPOUT: tl.constexpr, HAS_SINKS: tl.constexpr, CAPPED: tl.constexpr, HAS_DLSE: tl.constexpr, ALIGN: tl.constexpr,
+    WIDE: tl.constexpr, HEADS_FIRST: tl.constexpr,
 ):  # fmt: skip
     b, h, key_head, phase, p0, tile = place(H, group, blocks, dilation, BLOCK_T, HEADS_FIRST)
     p = p0 + tl.arange(0, BLOCK_T)
@@ -130,7 +145,7 @@ def sliding_window_attention_strip_bwd_rows_kernel(
         visible = unpadded(mask_ptr, b, j, phase, dilation, mask_b, mask_t, (j >= low) & (j <= high), HAS_MASK)
         k = _load(k_ptr, p0 + o, phase, dilation, k_t, visible, D, BLOCK_T, BLOCK_D, ALIGN, WIDE)
         v = _load(v_ptr, p0 + o, phase, dilation, v_t, visible, D, BLOCK_T, BLOCK_D, ALIGN, WIDE)
-        s = tl.sum(q * k, 1)
+        s = cap_scores(tl.sum(q * k, 1), softcap, CAPPED)
         if HAS_BIAS:
             s += tl.load(bias_ptr + o) * LOG2_E
         s = tl.where(visible, s, float("-inf"))
@@ -142,10 +157,11 @@ def sliding_window_attention_strip_bwd_rows_kernel(
             weight *= kept(seed, phase + p * dilation, phase + j * dilation, head, drop_below, keep_scale, row_offset)
         delta = delta * shrink + weight * tl.sum(dout * v, 1)
         top = higher
+    keep, top, total = join_sink(sinks_ptr, h, top, total, HAS_SINKS)
     sees = total != 0.0
     safe = tl.where(sees, total, 1.0)
     lse = tl.where(sees, top + tl.log2(safe), float("inf"))
-    delta = tl.where(sees, delta / safe, 0.0)
+    delta = tl.where(sees, delta * keep / safe, 0.0)
     statistic = (b * H + h) * T + phase + p.to(tl.int64) * dilation
     if HAS_DLSE:
         delta -= tl.where(sees, tl.load(dlse_ptr + statistic, mask=exists, other=0.0), 0.0)
@@ -157,15 +173,16 @@ def sliding_window_attention_strip_bwd_rows_kernel(
         visible = unpadded(mask_ptr, b, j, phase, dilation, mask_b, mask_t, (j >= low) & (j <= high), HAS_MASK)
         k = _load(k_ptr, p0 + o, phase, dilation, k_t, visible, D, BLOCK_T, BLOCK_D, ALIGN, WIDE)
         v = _load(v_ptr, p0 + o, phase, dilation, v_t, visible, D, BLOCK_T, BLOCK_D, ALIGN, WIDE)
-        s = tl.sum(q * k, 1)
-        if HAS_BIAS:
-            s += tl.load(bias_ptr + o) * LOG2_E
-        weight = power(tl.where(visible, s, float("-inf")) - lse)
         dp = tl.sum(dout * v, 1)
         if DROPOUT:
             dp *= kept(seed, phase + p * dilation, phase + j * dilation, head, drop_below, keep_scale, row_offset)
+        capped = cap_scores(tl.sum(q * k, 1), softcap, CAPPED)
+        s = capped
+        if HAS_BIAS:
+            s += tl.load(bias_ptr + o) * LOG2_E
+        weight = power(tl.where(visible, s, float("-inf")) - lse)
         ds = weight * (dp - delta)
-        dq += ds[:, None] * k
+        dq += through_cap(ds, capped, softcap, CAPPED)[:, None] * k
         if HAS_BIAS:
             tl.store(partial_ptr + o, tl.sum(tl.where(visible, ds, 0.0), 0))
     at = offsets(p0, phase, dilation, dq_t, BLOCK_T, BLOCK_D, ALIGN, WIDE)
@@ -179,10 +196,10 @@ def sliding_window_attention_strip_bwd_keys_kernel(
     dk_ptr, dv_ptr,  # [B, H, T, D]
     q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, dout_b, dout_h, dout_t, dk_b, dk_h, dk_t, dv_b, dv_h, dv_t,
     mask_b, mask_t,
-    H, group, T, total_rows, blocks, dilation, scale, drop_below, keep_scale, row_offset,
+    H, group, T, total_rows, blocks, dilation, scale, drop_below, keep_scale, row_offset, softcap,
     LEFT: tl.constexpr, RIGHT: tl.constexpr, D: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
     UNROLL: tl.constexpr, HAS_MASK: tl.constexpr, PACKED: tl.constexpr, SHIFT: tl.constexpr, HAS_BIAS: tl.constexpr,
-    DROPOUT: tl.constexpr, ALIGN: tl.constexpr, WIDE: tl.constexpr, HEADS_FIRST: tl.constexpr,
+    DROPOUT: tl.constexpr, CAPPED: tl.constexpr, ALIGN: tl.constexpr, WIDE: tl.constexpr, HEADS_FIRST: tl.constexpr,
 ):  # fmt: skip
     b, h, key_head, phase, p0, _ = place(H, group, blocks, dilation, BLOCK_T, HEADS_FIRST)
     p = p0 + tl.arange(0, BLOCK_T)
@@ -215,7 +232,8 @@ def sliding_window_attention_strip_bwd_keys_kernel(
         statistic = (b * H + h) * T + phase + i.to(tl.int64) * dilation
         lse = tl.load(stats_ptr + statistic, mask=sees, other=float("inf"))
         delta = tl.load(stats_ptr + total_rows + statistic, mask=sees, other=0.0)
-        s = tl.sum(q * k, 1)
+        capped = cap_scores(tl.sum(q * k, 1), softcap, CAPPED)
+        s = capped
         if HAS_BIAS:
             s += tl.load(bias_ptr - o) * LOG2_E
         weight = power(s - lse)
@@ -227,7 +245,7 @@ def sliding_window_attention_strip_bwd_keys_kernel(
         else:
             dv += weight[:, None] * dout
             ds = weight * (dp - delta)
-        dk += ds[:, None] * q
+        dk += through_cap(ds, capped, softcap, CAPPED)[:, None] * q
     at = offsets(p0, phase, dilation, dk_t, BLOCK_T, BLOCK_D, ALIGN, WIDE)
     dk_ptr += (b * dk_b + h * dk_h) * ALIGN
     tl.store(dk_ptr + at, (dk * scale).to(dk_ptr.dtype.element_ty), mask=inside(exists, D, BLOCK_D))

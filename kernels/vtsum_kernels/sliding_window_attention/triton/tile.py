@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from ...triton_kit.arithmetic import LN_2, LOG2_E, add_product, power, product
-from .common import inside, kept, keys_of, offsets, place, positions, unpadded
+from .common import cap_scores, inside, join_sink, kept, keys_of, offsets, place, positions, unpadded
 
 
 @triton.jit
@@ -42,10 +42,10 @@ def whole_blocks(low, high, exists, begin, end, BLOCK: tl.constexpr):
 def _step(
     q, out, total, top, p, low, high, j0,
     k_ptr, v_ptr, mask_ptr, bias_ptr, k_t, v_t, mask_b, mask_t, b, phase, count, dilation, scale, centre,
-    seed, head, drop_below, keep_scale, row_offset,
+    seed, head, drop_below, keep_scale, row_offset, softcap,
     D: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HAS_MASK: tl.constexpr, HAS_BIAS: tl.constexpr,
-    DROPOUT: tl.constexpr, ALIGN: tl.constexpr, WIDE: tl.constexpr, MASKED: tl.constexpr, FIRST: tl.constexpr,
-    PRECISION: tl.constexpr,
+    DROPOUT: tl.constexpr, CAPPED: tl.constexpr, ALIGN: tl.constexpr, WIDE: tl.constexpr, MASKED: tl.constexpr,
+    FIRST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One block of keys. MASKED: some row may not see all of it. FIRST: nothing was summed yet."""
     j = j0 + tl.arange(0, BLOCK_N)
@@ -54,7 +54,7 @@ def _step(
     else:
         valid = j >= 0
     k = load_rows(k_ptr, j0, phase, dilation, k_t, valid, D, BLOCK_N, BLOCK_D, ALIGN, WIDE)
-    s = product(q, tl.trans(k), PRECISION) * (scale * LOG2_E)
+    s = cap_scores(product(q, tl.trans(k), PRECISION) * (scale * LOG2_E), softcap, CAPPED)
     if MASKED:
         visible = (j[None, :] >= low[:, None]) & (j[None, :] <= high[:, None])
         if HAS_MASK:
@@ -87,14 +87,15 @@ def sliding_window_attention_tile_fwd_kernel(
     bounds_ptr,  # [2, T]
     bias_ptr,  # [H, N] float32
     seed_ptr,  # [1] int64
+    sinks_ptr,  # [H] float32
     out_ptr,
     lse_ptr,  # [B, H, T] float32
     q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, out_b, out_h, out_t, mask_b, mask_t,
-    H, group, T, blocks, left, right, dilation, scale, drop_below, keep_scale, row_offset,
+    H, group, T, blocks, left, right, dilation, scale, drop_below, keep_scale, row_offset, softcap,
     D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, STEP: tl.constexpr,
     SINGLE: tl.constexpr, HAS_MASK: tl.constexpr, PACKED: tl.constexpr, SHIFT: tl.constexpr, HAS_BIAS: tl.constexpr,
-    DROPOUT: tl.constexpr, HAS_LSE: tl.constexpr, ALIGN: tl.constexpr, WIDE: tl.constexpr, HEADS_FIRST: tl.constexpr,
-    PRECISION: tl.constexpr,
+    DROPOUT: tl.constexpr, HAS_SINKS: tl.constexpr, CAPPED: tl.constexpr, HAS_LSE: tl.constexpr, ALIGN: tl.constexpr,
+    WIDE: tl.constexpr, HEADS_FIRST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     b, h, key_head, phase, p0, _ = place(H, group, blocks, dilation, STEP, HEADS_FIRST)
     n = tl.arange(0, BLOCK_M)
@@ -121,8 +122,8 @@ def sliding_window_attention_tile_fwd_kernel(
         out, total, top = _step(
             q, out, total, top, p, low, high, p0 - reach,
             k_ptr, v_ptr, mask_ptr, bias_ptr, k_t, v_t, mask_b, mask_t, b, phase, count, dilation, scale, reach,
-            seed, head, drop_below, keep_scale, row_offset,
-            D, BLOCK_N, BLOCK_D, HAS_MASK, HAS_BIAS, DROPOUT, ALIGN, WIDE, True, True, PRECISION,
+            seed, head, drop_below, keep_scale, row_offset, softcap,
+            D, BLOCK_N, BLOCK_D, HAS_MASK, HAS_BIAS, DROPOUT, CAPPED, ALIGN, WIDE, True, True, PRECISION,
         )  # fmt: skip
     else:
         begin, end = tl.min(low, 0), tl.max(high, 0) + 1
@@ -134,12 +135,13 @@ def sliding_window_attention_tile_fwd_kernel(
                 out, total, top = _step(
                     q, out, total, top, p, low, high, j0,
                     k_ptr, v_ptr, mask_ptr, bias_ptr, k_t, v_t, mask_b, mask_t, b, phase, count, dilation, scale, reach,
-                    seed, head, drop_below, keep_scale, row_offset,
-                    D, BLOCK_N, BLOCK_D, HAS_MASK, HAS_BIAS, DROPOUT, ALIGN, WIDE, part != 1, False, PRECISION,
+                    seed, head, drop_below, keep_scale, row_offset, softcap,
+                    D, BLOCK_N, BLOCK_D, HAS_MASK, HAS_BIAS, DROPOUT, CAPPED, ALIGN, WIDE, part != 1, False, PRECISION,
                 )  # fmt: skip
+    keep, top, total = join_sink(sinks_ptr, h, top, total, HAS_SINKS)
     sees = total != 0.0
     safe = tl.where(sees, total, 1.0)
-    out *= (1.0 / safe)[:, None]
+    out *= (keep / safe)[:, None]
     out_ptr += (b * out_b + h * out_h) * ALIGN
     store_rows(out_ptr, out, p0, phase, dilation, out_t, exists, D, BLOCK_M, BLOCK_D, ALIGN, WIDE)
     if HAS_LSE:

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from ...triton_kit.arithmetic import LOG2_E, add_product, power, product
-from .common import kept, keys_of, place, positions, rows_of, unpadded
+from .common import cap_scores, join_sink, kept, keys_of, place, positions, rows_of, through_cap, unpadded
 from .tile import load_rows, store_rows, whole_blocks
 
 
@@ -28,10 +28,10 @@ def diagonals(ds, first, ENTRIES: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: 
 def _rows_step(
     q, dout, lse, delta, dq, p, low, high, j0,
     k_ptr, v_ptr, mask_ptr, bias_ptr, k_t, v_t, mask_b, mask_t, b, phase, count, dilation, scale, centre,
-    seed, head, drop_below, keep_scale, row_offset,
+    seed, head, drop_below, keep_scale, row_offset, softcap, sinks_ptr, h,
     D: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HAS_MASK: tl.constexpr, HAS_BIAS: tl.constexpr,
-    DROPOUT: tl.constexpr, ALIGN: tl.constexpr, WIDE: tl.constexpr, MASKED: tl.constexpr, SINGLE: tl.constexpr,
-    PRECISION: tl.constexpr,
+    DROPOUT: tl.constexpr, HAS_SINKS: tl.constexpr, CAPPED: tl.constexpr, ALIGN: tl.constexpr, WIDE: tl.constexpr,
+    MASKED: tl.constexpr, SINGLE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One block of keys. MASKED: some row may not see all of it. SINGLE: it is the only one; delta holds -dlse."""
     j = j0 + tl.arange(0, BLOCK_N)
@@ -40,7 +40,8 @@ def _rows_step(
     else:
         valid = j >= 0
     k = load_rows(k_ptr, j0, phase, dilation, k_t, valid, D, BLOCK_N, BLOCK_D, ALIGN, WIDE)
-    s = product(q, tl.trans(k), PRECISION) * (scale * LOG2_E)
+    capped = cap_scores(product(q, tl.trans(k), PRECISION) * (scale * LOG2_E), softcap, CAPPED)
+    s = capped
     if MASKED:
         visible = (j[None, :] >= low[:, None]) & (j[None, :] <= high[:, None])
         if HAS_MASK:
@@ -57,21 +58,21 @@ def _rows_step(
     if SINGLE:
         top = tl.max(s, 1)
         weight = power(s - tl.where(top == float("-inf"), 0.0, top)[:, None])
-        total = tl.sum(weight, 1)
+        keep, top, total = join_sink(sinks_ptr, h, top, tl.sum(weight, 1), HAS_SINKS)
         sees = total != 0.0
         safe = tl.where(sees, total, 1.0)
         lse = tl.where(sees, top + tl.log2(safe), float("inf"))
-        weight *= (1.0 / safe)[:, None]
+        weight *= (keep / safe)[:, None]
         delta = tl.where(sees, delta + tl.sum(weight * dp, 1), 0.0)
     else:
         weight = power(s - lse[:, None])
     ds = weight * (dp - delta[:, None])
-    return add_product(dq, ds.to(k.dtype), k, PRECISION), ds, lse, delta
+    return add_product(dq, through_cap(ds, capped, softcap, CAPPED).to(k.dtype), k, PRECISION), ds, lse, delta
 
 
 @triton.jit
 def sliding_window_attention_tile_bwd_rows_kernel(
-    q_ptr, k_ptr, v_ptr, dout_ptr, mask_ptr, bounds_ptr, bias_ptr, seed_ptr,
+    q_ptr, k_ptr, v_ptr, dout_ptr, mask_ptr, bounds_ptr, bias_ptr, seed_ptr, sinks_ptr,
     dlse_ptr,  # [B, H, T] float32
     out_ptr, lse_ptr,  # of the forward pass: [B, H, T, D], [B, H, T] float32
     dq_ptr,  # [B, H, T, D]
@@ -80,10 +81,11 @@ def sliding_window_attention_tile_bwd_rows_kernel(
     q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, dout_b, dout_h, dout_t, out_b, out_h, out_t, dq_b, dq_h, dq_t,
     mask_b, mask_t,
     B, H, group, T, total_rows, blocks, left, right, dilation, scale, drop_below, keep_scale, row_offset, key_blocks,
+    softcap,
     D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, STEP: tl.constexpr,
     SINGLE: tl.constexpr, HAS_MASK: tl.constexpr, PACKED: tl.constexpr, SHIFT: tl.constexpr, HAS_BIAS: tl.constexpr,
-    DROPOUT: tl.constexpr, HAS_DLSE: tl.constexpr, ALIGN: tl.constexpr, WIDE: tl.constexpr,
-    HEADS_FIRST: tl.constexpr, PRECISION: tl.constexpr,
+    DROPOUT: tl.constexpr, HAS_SINKS: tl.constexpr, CAPPED: tl.constexpr, HAS_DLSE: tl.constexpr, ALIGN: tl.constexpr,
+    WIDE: tl.constexpr, HEADS_FIRST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     b, h, key_head, phase, p0, tile = place(H, group, blocks, dilation, STEP, HEADS_FIRST)
     n = tl.arange(0, BLOCK_M)
@@ -116,8 +118,8 @@ def sliding_window_attention_tile_bwd_rows_kernel(
         dq, ds, lse, delta = _rows_step(
             q, dout, delta, delta, dq, p, low, high, p0 - reach,
             k_ptr, v_ptr, mask_ptr, bias_ptr, k_t, v_t, mask_b, mask_t, b, phase, count, dilation, scale, reach,
-            seed, head, drop_below, keep_scale, row_offset,
-            D, BLOCK_N, BLOCK_D, HAS_MASK, HAS_BIAS, DROPOUT, ALIGN, WIDE, True, True, PRECISION,
+            seed, head, drop_below, keep_scale, row_offset, softcap, sinks_ptr, h,
+            D, BLOCK_N, BLOCK_D, HAS_MASK, HAS_BIAS, DROPOUT, HAS_SINKS, CAPPED, ALIGN, WIDE, True, True, PRECISION,
         )  # fmt: skip
         if HAS_BIAS:
             e = tl.arange(0, BLOCK_N)
@@ -141,8 +143,9 @@ def sliding_window_attention_tile_bwd_rows_kernel(
                 dq, ds, _, _ = _rows_step(
                     q, dout, lse, delta, dq, p, low, high, j0,
                     k_ptr, v_ptr, mask_ptr, bias_ptr, k_t, v_t, mask_b, mask_t, b, phase, count, dilation, scale, reach,
-                    seed, head, drop_below, keep_scale, row_offset,
-                    D, BLOCK_N, BLOCK_D, HAS_MASK, HAS_BIAS, DROPOUT, ALIGN, WIDE, part != 1, False, PRECISION,
+                    seed, head, drop_below, keep_scale, row_offset, softcap, sinks_ptr, h,
+                    D, BLOCK_N, BLOCK_D, HAS_MASK, HAS_BIAS, DROPOUT, HAS_SINKS, CAPPED, ALIGN, WIDE, part != 1,
+                    False, PRECISION,
                 )  # fmt: skip
                 if HAS_BIAS:
                     tl.static_assert(BLOCK_M == BLOCK_N)
@@ -161,10 +164,10 @@ def sliding_window_attention_tile_bwd_keys_kernel(
     dk_ptr, dv_ptr,  # [B, H, T, D]
     q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, dout_b, dout_h, dout_t, dk_b, dk_h, dk_t, dv_b, dv_h, dv_t,
     mask_b, mask_t,
-    H, group, T, total_rows, blocks, left, right, dilation, scale, drop_below, keep_scale, row_offset,
+    H, group, T, total_rows, blocks, left, right, dilation, scale, drop_below, keep_scale, row_offset, softcap,
     D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HAS_MASK: tl.constexpr,
-    PACKED: tl.constexpr, SHIFT: tl.constexpr, HAS_BIAS: tl.constexpr, DROPOUT: tl.constexpr, ALIGN: tl.constexpr,
-    WIDE: tl.constexpr, HEADS_FIRST: tl.constexpr, PRECISION: tl.constexpr,
+    PACKED: tl.constexpr, SHIFT: tl.constexpr, HAS_BIAS: tl.constexpr, DROPOUT: tl.constexpr, CAPPED: tl.constexpr,
+    ALIGN: tl.constexpr, WIDE: tl.constexpr, HEADS_FIRST: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """BLOCK_N keys of a program against blocks of BLOCK_M rows; scores are kept as [keys, rows]."""
     b, h, key_head, phase, p0, _ = place(H, group, blocks, dilation, BLOCK_N, HEADS_FIRST)
@@ -198,7 +201,8 @@ def sliding_window_attention_tile_bwd_keys_kernel(
             q = load_rows(q_ptr, i0, phase, dilation, q_t, there, D, BLOCK_M, BLOCK_D, ALIGN, WIDE)
             statistic = head * T + phase + i.to(tl.int64) * dilation
             lse = tl.load(stats_ptr + statistic, mask=there, other=float("inf"))
-            s = product(k, tl.trans(q), PRECISION) * (scale * LOG2_E)
+            capped = cap_scores(product(k, tl.trans(q), PRECISION) * (scale * LOG2_E), softcap, CAPPED)
+            s = capped
             if part != 1:
                 visible = (i[None, :] >= low[:, None]) & (i[None, :] <= high[:, None])
                 if HAS_BIAS:
@@ -216,7 +220,7 @@ def sliding_window_attention_tile_bwd_keys_kernel(
             else:
                 dv = add_product(dv, weight.to(dout.dtype), dout, PRECISION)
                 ds = weight * (dp - delta[None, :])
-            dk = add_product(dk, ds.to(q.dtype), q, PRECISION)
+            dk = add_product(dk, through_cap(ds, capped, softcap, CAPPED).to(q.dtype), q, PRECISION)
     dk_ptr += (b * dk_b + h * dk_h) * ALIGN
     dv_ptr += (b * dv_b + h * dv_h) * ALIGN
     store_rows(dk_ptr, dk * scale, p0, phase, dilation, dk_t, exists, D, BLOCK_N, BLOCK_D, ALIGN, WIDE)

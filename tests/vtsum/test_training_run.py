@@ -157,8 +157,8 @@ def test_a_full_disk_leaves_the_older_checkpoints(data, whole, tmp_path, monkeyp
 
         def save(obj: Any, file: Any, *args: Any, **kwargs: Any) -> None:
             if next(calls) > 2:  # the first checkpoint's two files fit
-                Path(file).write_bytes(b"half")
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+                file.write(b"half")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             write(obj, file, *args, **kwargs)
 
         patched.setattr(torch, "save", save)

@@ -9,6 +9,7 @@ import typer
 
 from vtsum.commands.app import app, printable, write
 from vtsum.errors import VTSumError
+from vtsum.shown import reason
 
 
 @app.command(short_help="Put evaluations of several models into one table.")
@@ -69,5 +70,5 @@ def table(
         try:
             write_text(output, text)
         except OSError as error:
-            raise VTSumError(f"table: output {printable(output)} must be writable: {error.strerror or error}") from None
+            raise VTSumError(f"table: output {printable(output)} must be writable: {reason(error)}") from None
         write(printable(output))

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from vtsum.errors import VTSumError
 from vtsum.files import check_inputs, check_no_links
-from vtsum.training.checkpoints import Checkpoint, find
+from vtsum.training.checkpoints import Checkpoint, begun
 from vtsum.training.checkpoints import check as check_checkpoints
 from vtsum.training.records import METRICS, read_metrics
 from vtsum.training.settings import TrainSettings, leaves, read_yaml
@@ -30,6 +30,7 @@ _MAY_CHANGE = {
     "pretrained",
     "deepspeed",
     "num_workers",
+    "max_epoch",  # but not to fewer
     "ckpt_freq",
     "ckpt_steps",
     "keep_checkpoints",
@@ -55,7 +56,7 @@ def check_folder(run: Path, settings: TrainSettings) -> None:
     inputs = [s.data, s.ann_root, s.video_embeddings_root, s.pretrained, s.tokenizer, s.deepspeed]
     for path in own:
         check_inputs("train", path, inputs)
-    if find(run)[0] is None and not _begun(run):
+    if not begun(run) and not _begun(run):
         raise VTSumError(
             f"train: output_dir must be new, empty or a run to go on with, got {run} without {CONFIG} and {METRICS} "
             "of a training"
@@ -134,6 +135,11 @@ def _compare_settings(found: Checkpoint, settings: TrainSettings) -> None:
             f"train: settings in {found.folder} must be those of a run, got some nested without end"
         ) from None
     now = _flat(dataclasses.asdict(settings))
+    if isinstance(epochs := before.get("max_epoch"), int) and settings.max_epoch < epochs:
+        raise VTSumError(
+            f"train: max_epoch must be {epochs} or more to resume {found.folder}, got {settings.max_epoch}; another "
+            "--output_dir starts a run of its own"
+        )
     for name in sorted(set(before) | set(now)):
         if name.split(".")[0] not in _MAY_CHANGE and before.get(name) != now.get(name):
             raise VTSumError(

@@ -15,6 +15,7 @@ newest weights as `VTSum.from_pretrained` reads them. SIGTERM, Ctrl-C and SIGHUP
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -35,7 +36,7 @@ from vtsum.data.videoxum import VideoXumDataset
 from vtsum.errors import VTSumError
 from vtsum.files import write_text
 from vtsum.processes import Place
-from vtsum.shown import clean, last_words, one_line, say
+from vtsum.shown import clean, last_words, one_line, reason, say
 from vtsum.training import checkpoints, deepspeed_config, shards
 from vtsum.training.checkpoints import Checkpoint
 from vtsum.training.engine import DeepSpeedEngine, Engine, PlainEngine, convert, join
@@ -108,6 +109,7 @@ class _Run:
         self.place, self.videos = place, videos
         self.data = fingerprint(videos)
         self.saved = -1
+        self.claim: Any = None
         self.show: Callable[[str], None] = _print
         for line in notes:
             self.say(line)
@@ -118,6 +120,8 @@ class _Run:
 
     def train(self, model: Any, signals: StopSignals) -> int:
         settings, place = self.settings, self.place
+        if place.first and self.folder.is_dir():  # before anything in it is looked at that another one may be writing
+            self.claim = self._writable(lambda: claim(self.folder))
         found = self._to_resume()
         full = settings.batch_size * settings.gradient_accumulation_steps * place.ranks
         if found is not None:
@@ -131,6 +135,11 @@ class _Run:
             done = self.saved = found.step
             self.engine.load(found.folder)
             self.say(f"going on after step {done}, from {found.folder}")
+            if (before := found.facts["settings"].get("max_epoch")) != settings.max_epoch:
+                self.say(
+                    f"max_epoch is {settings.max_epoch} now, not {before}: the learning rate goes on as in a run of "
+                    f"{settings.max_epoch} epochs"
+                )
             if layout.micro_batch != settings.batch_size:
                 by = ": losses differ slightly, since padding is counted within a pass"
                 self.say(
@@ -150,10 +159,13 @@ class _Run:
         for line in lines:
             self.say(line)
         if found is None:
-            if os.path.lexists(model := self.folder / "model"):  # it came after a checkpoint, which is gone
+            model = self.folder / "model"  # it came after a checkpoint, which is gone
+            if (damaged := checkpoints.any_finished(self.folder)) or os.path.lexists(model):
+                got = "got damaged ones alone" if damaged else "got none"
                 raise VTSumError(
                     f"train: --resume must find a whole checkpoint in {checkpoints.checkpoint_folder(self.folder)}, "
-                    f"got none, and a new training would replace {model}; move it away or give another --output_dir"
+                    f"{got}, and a new training would replace {'them' if damaged else model}; move "
+                    f"{self.folder if damaged else 'it'} away or give another --output_dir"
                 )
             self.say(f"{self.folder} has no whole checkpoint, starting anew")
             return None
@@ -181,30 +193,37 @@ class _Run:
         if not self.place.first:
             return
         text = to_yaml(dataclasses.replace(self.settings, resume=False))
-        try:
+
+        def begin() -> None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self.claim = claim(self.folder)
+            self.claim = self.claim or claim(self.folder)
             (self.folder / METRICS).touch()  # before the settings: by both a run's folder is known
             write_text(self.folder / CONFIG, text)
-        except OSError as error:
-            raise VTSumError(f"train: output_dir {self.folder} must be writable: {error.strerror or error}") from None
+
+        self._writable(begin)
         checkpoints.sweep(self.folder, done)
         print("\n".join(map(clean, text.split("\n"))), flush=True)
+
+    def _writable(self, action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except OSError as error:
+            raise VTSumError(f"train: output_dir {self.folder} must be writable: {reason(error)}") from None
 
     def _loop(self, sampler: StepSampler, done: int, signals: StopSignals) -> int:
         settings, per_epoch = self.settings, sampler.steps_per_epoch
         total = settings.max_epoch * per_epoch
-        records: Records | None = None
         started, step = time.monotonic(), done
-        stopped = 0
+        stopped, first = 0, self.place.first
         try:
-            if self.place.first:
-                records = Records(self.folder, done)
-            with Display(total, done, settings.print_freq) if self.place.first else _Silent() as display:
+            with (
+                Records(self.folder, done) if first else contextlib.nullcontext() as records,
+                Display(total, done, settings.print_freq) if first else _Silent() as display,
+            ):
                 self.show = display.say  # above the bar, while there is one
                 for epoch in range(done // per_epoch, settings.max_epoch):
-                    first = step - epoch * per_epoch
-                    for batches in _steps(self.videos, sampler, epoch, first, self.place.rank, settings):
+                    begin = step - epoch * per_epoch
+                    for batches in _steps(self.videos, sampler, epoch, begin, self.place.rank, settings):
                         before = time.monotonic()
                         rate = learning_rate(settings, step, per_epoch)
                         flags = [float(signals.number == number) for number in STOPPING]
@@ -241,7 +260,7 @@ class _Run:
                         break
         except OSError as error:
             raise VTSumError(
-                f"train: output_dir {self.folder} must be writable, got: {error.strerror or error}; older checkpoints "
+                f"train: output_dir {self.folder} must be writable, got: {reason(error)}; older checkpoints "
                 "are untouched, make room and go on with --resume"
             ) from None
         except RuntimeError as error:
@@ -252,8 +271,6 @@ class _Run:
                 f"whole, go on with --resume --output_dir {self.folder}"
             ) from None
         finally:
-            if records is not None:
-                records.close()
             self.show = _print
         if step == total:
             stopped = 0  # a signal in the last step changes nothing

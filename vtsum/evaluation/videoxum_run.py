@@ -75,6 +75,7 @@ def evaluate(
         model = model.to(where).fold_()
         dataset, clip, reason = _data(settings, where)
         if dataset.width != model.config.width:
+            dataset.check_width()  # a single file may be to blame
             raise VTSumError(
                 f"evaluate: features of {settings.data} must have the model's width {model.config.width}, "
                 f"got {dataset.width}"

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,7 +141,8 @@ def _check_sizes(
         "depth": (config.depth, len(state)),
     }
     if text is not None:
-        sizes |= {f"text.{f.name}": (getattr(text, f.name), longest) for f in fields(text) if f.type == "int"}
+        numbers = {name: value for name, value in vars(text).items() if type(value) is int}
+        sizes |= {f"text.{name}": (value, longest) for name, value in numbers.items()}
         sizes["text.num_layers"] = (text.num_layers, len(state))
     for name, (value, most) in sizes.items():
         if value > most:

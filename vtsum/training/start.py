@@ -64,14 +64,15 @@ def tokenizer_of(given: Given) -> Any:
     )
 
 
-def make_model(given: Given, width: int, tokenizer: Any) -> VTSum:
+def make_model(given: Given, videos: VideoXumDataset, tokenizer: Any) -> VTSum:
     """The model to train, from scratch or pretrained; sizes that were left out follow from the data and the tokenizer.
 
     Args:
-        width: C of the training features.
+        videos: to train on, whose features say the width.
     Raises:
         VTSumError: the settings contradict the data or the pretrained weights.
     """
+    width = videos.width
     asked, pretrained = given.model, given.values.get("pretrained")
     if pretrained is None:
         model = VTSum(_fitting(_sizes(asked, width, tokenizer), tokenizer), tokenizer)
@@ -84,6 +85,7 @@ def make_model(given: Given, width: int, tokenizer: Any) -> VTSum:
     else:
         raise VTSumError(f"train: pretrained must be a model folder or a .pth file, got {pretrained}")
     if model.config.width != width:
+        videos.check_width()  # a single file may be to blame
         raise VTSumError(f"train: model.width must be the width of the features, {width}, got {model.config.width}")
     return model
 

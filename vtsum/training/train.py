@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     videos = training_videos(given)
     tokenizer = tokenizer_of(given)
     checkpoints.seed_everything(settings.seed)  # all ranks start from the same weights
-    model = make_model(given, videos.width, tokenizer)
+    model = make_model(given, videos, tokenizer)
     settings = given.settings(model.config)
     if settings.loss is not None:
         model.own_loss = plugins.make("loss", settings.loss).saliency_loss
@@ -128,6 +128,10 @@ class _Run:
             full = int(found.facts["global_batch"])
         layout = spread(full, settings.batch_size, place.ranks)
         sampler = StepSampler(len(self.videos), layout, settings.seed)
+        if settings.warmup_steps >= (steps := settings.max_epoch * sampler.steps_per_epoch):
+            raise VTSumError(
+                f"train: warmup_steps must be below the training's {steps} steps, got {settings.warmup_steps}"
+            )
         self.engine = self._engine(model, layout, found)
         self.full = full
         done = 0

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -73,7 +74,7 @@ def evaluate(
         model, checkpoint = load_model(settings)
         model.position_embeddings.over = "video" if settings.protocol == STRICT else "batch"
         model = model.to(where).fold_()
-        dataset, clip, reason = _data(settings, where)
+        dataset, clip, reason = open_clip(settings, VideoXumDataset(settings.data, settings.split), where)
         if dataset.width != model.config.width:
             dataset.check_width()  # a single file may be to blame
             raise VTSumError(
@@ -157,11 +158,14 @@ def load_model(settings: EvaluationSettings) -> tuple[VTSum, str]:
 
 
 def checkpoint_name(checkpoint: str | Path) -> str:
-    """What a reader would call it: the folder's name, the run's for RUN/model, the file's for a .pth."""
+    """What a reader would call it: the folder's name, the run's for RUN/model and RUN/best ("RUN seed 3" for
+    RUN/seed-3), the file's for a .pth."""
     path = Path(os.path.abspath(checkpoint))
     if path.is_file():
         return path.stem
-    return path.parent.name if path.name == "model" else path.name
+    path = path.parent if path.name in ("model", "best") else path
+    seed = re.fullmatch(r"seed-(\d+)", path.name)
+    return f"{path.parent.name} seed {seed[1]}" if seed else path.name
 
 
 def _all_videos(
@@ -193,8 +197,10 @@ def _all_videos(
     return [video for number in sorted(done) for video in done[number]]
 
 
-def _data(settings: EvaluationSettings, device: str) -> tuple[VideoXumDataset, ClipText | None, str | None]:
-    """The videos, the text encoder of VT-CLIPScore, and why there is none."""
+def open_clip(
+    settings: EvaluationSettings, videos: VideoXumDataset, device: str
+) -> tuple[VideoXumDataset, ClipText | None, str | None]:
+    """The videos, with what VT-CLIPScore needs of them where that can be measured, its text encoder, and why not."""
     source, features = settings.clip_source, Path(settings.data) / CLIP_FEATURES
     reason = None
     if source is None:
@@ -202,7 +208,7 @@ def _data(settings: EvaluationSettings, device: str) -> tuple[VideoXumDataset, C
     elif settings.clip is None and not features.is_dir():
         reason = f"needs CLIP features of the frames in {features}"
     if reason is not None or source is None:
-        return VideoXumDataset(settings.data, settings.split), None, reason
+        return videos, None, reason
     dataset = VideoXumDataset(settings.data, settings.split, with_clip=True)
     clip = load_clip_text(source, settings.clip_tokenizer, device)
     vision = dataset[0].clip_vision

@@ -52,6 +52,10 @@ class StepResult:
     grad_norm: float
     flags: tuple[float, ...] = ()
 
+    @property
+    def losses(self) -> dict[str, float]:
+        return {name: value for name, value in vars(self).items() if name.startswith("loss")}
+
 
 class Engine(Protocol):
     """One training step at a time, and all that a checkpoint needs. Every rank calls every method."""
@@ -281,7 +285,8 @@ class DeepSpeedEngine:
 
             return run
 
-        writer.save, writer.makedirs = kept(write_pt), kept(make)
+        writer.save = kept(lambda state_dict, path: write_pt(state_dict, path))  # called with these names
+        writer.makedirs = kept(make)
         self.engine._copy_recovery_script = lambda path: None  # scripts of DeepSpeed's, no part of a checkpoint
         try:
             self.engine.save_checkpoint(str(folder), tag=ZERO, save_latest=False)

@@ -62,6 +62,12 @@ class Records:
             if name not in ("step", "epoch"):
                 self._board.add_scalar(f"train/{name}", value, line["step"])
 
+    def add_validation(self, line: dict[str, Any]) -> None:
+        """Show a validation beside the steps; its own file has it."""
+        for name, value in line.items():
+            if name not in ("step", "epoch") and value is not None:
+                self._board.add_scalar(f"val/{name}", value, line["step"])
+
     def close(self) -> None:
         threading.excepthook = self._before
         try:
@@ -118,3 +124,19 @@ class Display:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bars.__exit__(kind, error, trace)
+
+
+class Silent:
+    """The display of the ranks that show nothing."""
+
+    def step(self, line: dict[str, Any], left: float) -> None:
+        return
+
+    def say(self, text: str) -> None:
+        return
+
+    def __enter__(self) -> Silent:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        return

@@ -24,6 +24,8 @@ from vtsum.errors import VTSumError
 from vtsum.training.yaml_file import read_mapping
 
 _LARGEST = 3e38  # training computes in float32
+_LOSSES = ("loss", "loss_vsum", "loss_tsum")
+BEST_BY = (*_LOSSES, "f1", "kendall", "spearman", "bleu4", "meteor", "rouge_l", "cider", "vt_clipscore")
 SCHEDULES = ("cosine", "cosine_epoch", "constant")
 
 # Names of VideoXum's script -> where the setting lies here.
@@ -97,17 +99,41 @@ class TrainSettings:
     ckpt_steps: Annotated[int, Range(0)] = _option(0, "steps between checkpoints; 0: by ckpt_freq alone")
     keep_checkpoints: Annotated[int, Range(1)] = _option(2, "checkpoints to keep")
     print_freq: Annotated[int, Range(1)] = _option(50, "steps between lines where there is no terminal")
+    val_every: Annotated[int, Range(0)] = _option(0, "epochs between validations on the val split; 0: none")
+    best_by: Annotated[str, OneOf(BEST_BY)] = _option(
+        "f1", f"what RUN/best is the best by, on the val split: {', '.join(BEST_BY)}"
+    )
+    patience: Annotated[int, Range(0)] = _option(0, "validations without a better one that end training; 0: none do")
+    val_caption_tokenizer: Annotated[str, OneOf(("plain", "ptb"))] = _option(
+        "plain", "of the measures of texts on the val split; ptb, as published, needs Java"
+    )
+    seeds: str | None = _option(None, "train once for each of these seeds, e.g. 0,1,2, in OUTPUT_DIR/seed-0 ...")
     resume: bool = _option(False, "go on from the newest whole checkpoint of output_dir, if it has one")
 
     def __post_init__(self) -> None:
         check_fields(self, "train")
         if self.min_lr > self.init_lr:
             raise VTSumError(f"train: min_lr must be at most init_lr ({self.init_lr}), got {self.min_lr}")
+        if self.patience and not self.val_every:
+            raise VTSumError(f"train: patience must be 0 without --val_every, got {self.patience}")
         m = self.model
         if not (m.lambda_vsum or m.lambda_tsum or (m.boundary_head and m.lambda_boundary)):
             raise VTSumError(
                 "train: one of lambda_vsum and lambda_tsum must be above 0, got 0 for both: nothing to learn"
             )
+
+    @property
+    def each_seed(self) -> list[int]:
+        """The numbers of `seeds`; none where it was left out.
+
+        Raises:
+            VTSumError: it is no list of different whole numbers.
+        """
+        words = [] if self.seeds is None else self.seeds.split(",")
+        numbers = [int(word) for word in words if word.strip().isdecimal()]
+        if len(numbers) != len(words) or len(set(numbers)) != len(numbers):
+            raise VTSumError(f"train: seeds must be different whole numbers, such as 0,1,2, got {self.seeds!r}")
+        return numbers
 
 
 @dataclass(frozen=True)
@@ -125,6 +151,10 @@ class Given:
     def settings(self, model: VTSumConfig) -> TrainSettings:
         """The settings, everything else at its default; `model`: the model's configuration, once it is known."""
         return TrainSettings(**{**self.values, "model": model})
+
+    def of_seed(self, seed: int, folder: Path) -> Given:
+        """The same for one of several seeds, in a folder of its own."""
+        return dataclasses.replace(self, values={**self.values, "seed": seed, "seeds": None, "output_dir": str(folder)})
 
     def settings_without_model(self) -> TrainSettings:
         """The settings before the model is known, whose sizes may follow from the data."""

@@ -218,7 +218,8 @@ class VideoXumDataset(Dataset[VideoXumItem]):
         clip_root: folder of the features for VT-CLIPScore; they are read only where it is given or with_clip is set.
         max_frames (int | None): what lies beyond is cut off (512 in VideoXum's training); None: nothing is.
         with_clip (bool): read root/feat/vt_clipscore. unannotated (bool): accept videos without vsum_onehot, for
-            training on text alone; their labels are [0, T].
+            training on text alone; their labels are [0, T]. features (bool): False: they need not be there; there are
+            annotations, but no items.
     Raises:
         VTSumError: at once for an annotation file or folder that is missing or broken; at the item for a feature file
             that `vtsum data check` would name: one that is broken, whose numbers are not all finite, whose frames are
@@ -236,6 +237,7 @@ class VideoXumDataset(Dataset[VideoXumItem]):
         max_frames: int | None = None,
         with_clip: bool = False,
         unannotated: bool = False,
+        features: bool = True,
     ) -> None:
         if split not in SPLITS:
             raise VTSumError(f"VideoXumDataset: split must be one of {', '.join(SPLITS)}, got {split!r}")
@@ -244,7 +246,9 @@ class VideoXumDataset(Dataset[VideoXumItem]):
         self.split = split
         self.max_frames = max_frames
         self.ann_file = _place(ann_root, root, Path("anno"), "ann_root") / f"{split}_videoxum.json"
-        self.video_embeddings_root = _place(video_embeddings_root, root, FEATURES, "video_embeddings_root")
+        self.video_embeddings_root = (
+            _place(video_embeddings_root, root, FEATURES, "video_embeddings_root") if features else None
+        )
         self.clip_root: Path | None = None
         if clip_root is not None or with_clip:
             self.clip_root = _place(clip_root, root, CLIP_FEATURES, "clip_root")
@@ -323,6 +327,8 @@ class VideoXumDataset(Dataset[VideoXumItem]):
         )
 
     def _features(self, annotation: Annotation) -> Path:
+        if self.video_embeddings_root is None:
+            raise VTSumError("VideoXumDataset: features must be True where items are read, got False")
         return feature_file(self.video_embeddings_root, annotation.video_id)
 
 

@@ -72,6 +72,7 @@ class TrainSettings:
     tokenizer: str | None = _option(None, "vocab.txt or a tokenizer's folder; left out: DATA/vocab.txt")
     pretrained: str | None = _option(None, "start from a model folder, or from VideoXum's or BLIP's .pth")
     model: VTSumConfig = field(default=VTSumConfig())
+    architecture: str | None = _option(None, "module:Class of your own for the model, derived from vtsum.model.VTSum")
     loss: str | None = _option(None, "module:Class of your own for the saliency's loss; left out: model.loss_type")
     init_lr: Annotated[float, Range(0, 100, above=True)] = _option(2e-5, "highest learning rate of AdamW")
     min_lr: Annotated[float, Range(0, 100)] = _option(0.0, "learning rate at the end")
@@ -362,11 +363,12 @@ def parse(arguments: Sequence[str]) -> Given:
         own = Path(line.get("output_dir", TrainSettings.output_dir)) / "config.yaml"
         config = own if own.is_file() else None
     found, notes = read_yaml(config) if config is not None else ({}, [])
-    if found.get("loss") is not None and "loss" not in line:
-        raise VTSumError(
-            f"train: loss names code to run and must be given on the command line, got it from {config} alone: "
-            f"write --loss {found['loss']} if you trust it"
-        )
+    for dotted in ("loss", "architecture"):
+        if found.get(dotted) is not None and dotted not in line:
+            raise VTSumError(
+                f"train: {dotted} names code to run and must be given on the command line, got it from {config} alone: "
+                f"write --{dotted} {found[dotted]} if you trust it"
+            )
     named = _by_model_name(found, line, notes)
     values: dict[str, Any] = {}
     for dotted, value in {**found, **line, **named}.items():

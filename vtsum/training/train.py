@@ -311,7 +311,7 @@ class _Run:
         if step and validation.due(step, per_epoch):
             if self.exported != step:
                 self._export(step)
-            line, best = validation.measure(step, step // per_epoch, self.engine.model.own_loss)
+            line, best = validation.measure(step, step // per_epoch, self.engine.model)
             target, about = self.folder / BEST, self._about(step) | {"validation": line}
             self._together(lambda: best.save_pretrained(target, facts={"training": about}) if best else None, target)
             validation.record(line)

@@ -104,11 +104,11 @@ class Validation:
             return False
         return sum(line["step"] > self.best["step"] for line in self.lines) >= self.settings.patience
 
-    def measure(self, step: int, epoch: int, own_loss: Any) -> tuple[dict[str, Any], VTSum | None]:
+    def measure(self, step: int, epoch: int, trained: VTSum) -> tuple[dict[str, Any], VTSum | None]:
         """Measure RUN/model, which all ranks read; the line, and on the first rank the model where it is the best."""
         with _same_random_states():
-            model = VTSum.load_checkpoint(self.run / "model").model.eval()
-            model.own_loss = own_loss
+            model = type(trained).load_checkpoint(self.run / "model").model.eval()
+            model.own_loss = trained.own_loss
             device = "cuda" if torch.cuda.is_available() else "cpu"
             job = Job(self.job_settings, model.to(device), self.videos, self.clip, device)
             own = range(self.place.rank, len(job.batches), self.place.ranks)

@@ -150,7 +150,8 @@ def read_predictions(path: Path) -> tuple[bytes, dict[str, Prediction]]:
             raise VTSumError(f"score: {path}: {video!r:.80} must hold saliency and text, got {entry!r:.80}")
         scores = entry.get("saliency", entry.get("saliency_logits"))
         numbers = isinstance(scores, list) and all(type(value) in (int, float) for value in scores)
-        array = np.array(scores if numbers else [], np.float32)
+        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and told
+            array = np.array(scores if numbers else [], np.float64).astype(np.float32)
         if not len(array) or not np.isfinite(array).all():
             raise VTSumError(f"score: {path}: saliency of {video} must be finite numbers, got {scores!r:.80}")
         text = entry.get("text")

@@ -174,6 +174,12 @@ def _evaluation(path: Path) -> None:
         results_table([data, data], row_names([data, data], [path, path]), form=form)
 
 
+def _predictions(path: Path) -> None:
+    from vtsum.evaluation.videoxum_score import read_predictions
+
+    read_predictions(path)
+
+
 def _part(path: Path) -> None:
     from vtsum.evaluation.videoxum_file import PartFile
 
@@ -250,6 +256,10 @@ TARGETS = (
     Target("part of an evaluation", "e.json.part.jsonl", lambda: [
         b'{"format": "vtsum-evaluation-part/1", "settings": {"seed": 1}}\n{"batch": 0, "videos": [{"f1": 0.5}]}\n'
     ], _part, _JSON_WORDS),
+    Target("predictions", "p.json", documents(
+        {"v_1": {"saliency": [0.1, 2], "text": "a dog runs"}},
+        {"videos": [{"video_id": "v_1", "saliency_logits": [0.1, -1e30], "text": "A dog."}]},
+    ), _predictions, _JSON_WORDS, True),
     Target("metrics", "metrics.jsonl", texts('{"step": 1, "loss": 0.5}\n{"step": 2, "loss": null}\n'), _metrics,
            _JSON_WORDS),
     Target("summary", "summary.json", documents(SUMMARY), _summary, _JSON_WORDS, True),

@@ -36,7 +36,7 @@ def _pooled(name: str, members: list[Evaluation], number: int) -> dict[str, Any]
     first = members[0]
     if len(members) == 1:
         return {**first, MEMBERS: members}
-    weights = [sha for member in members if (sha := member["checkpoint"].get("sha256")) is not None]
+    weights = [str(sha) for member in members if (sha := member["checkpoint"].get("sha256")) is not None]
     if len(set(weights)) < len(weights):
         raise VTSumError(f"table: evaluations of one name must be of different trainings, got one of {name} twice")
     if any(_ids(member) != _ids(first) for member in members):

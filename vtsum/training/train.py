@@ -9,8 +9,8 @@ the data lie at the same place on all of them; or the same torchrun command on e
 options. The output folder must be one that all ranks see.
 
 A run lies in its output folder: config.yaml, metrics.jsonl (a line a step), tensorboard/, checkpoints/ and model/, the
-newest weights as `VTSum.from_pretrained` reads them. SIGTERM, Ctrl-C and SIGHUP write a checkpoint and stop with status
-143, 130 or 129; `--resume` goes on from the newest whole one.
+newest weights as `VTSum.from_pretrained` reads them; with --val_every validation.jsonl and best/, too. SIGTERM, Ctrl-C
+and SIGHUP write a checkpoint and stop with status 143, 130 or 129; `--resume` goes on from the newest whole one.
 """
 
 from __future__ import annotations

@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tests.fuzz.guard import MEMORY
 from tests.fuzz.seeds import (
@@ -149,13 +148,10 @@ def _transformers(path: Path) -> None:
 
 def _settings(path: Path) -> None:
     from vtsum.config import VTSumConfig
-    from vtsum.training.settings import TrainSettings, _put, build, read_yaml, to_yaml
+    from vtsum.training.settings import build, parse, to_yaml
 
-    values: dict[str, Any] = {"model": {}}
-    for name, value in read_yaml(path)[0].items():
-        _put(values, name, value)
-    values["model"] = build(VTSumConfig, values["model"])
-    to_yaml(TrainSettings(**values))
+    given = parse(["--config", str(path)])
+    to_yaml(given.settings(build(VTSumConfig, given.model)))
 
 
 def _deepspeed(path: Path) -> None:

@@ -245,7 +245,8 @@ def _flatten(data: Mapping[str, Any], nested: set[str], prefix: str = "") -> Ite
 
 
 def read_yaml(path: str | Path) -> tuple[dict[str, Any], list[str]]:
-    """The settings of a file as {dotted name: value}, and notes on names of the original that are not used here.
+    """The settings of a file as {dotted name: value}, a name of the original's for the model as "model", and notes on
+    names that are not used here.
 
     Raises:
         VTSumError: not readable, not YAML, a name that is no setting, a value of another type.

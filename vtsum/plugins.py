@@ -58,6 +58,39 @@ def find(kind: str, name: str) -> Any | None:
     return part
 
 
+def find_class(kind: str, name: str, base: type) -> type:
+    """The class that `name` stands for, not made: of a kind whose parts are made with arguments.
+
+    Args:
+        kind: begins messages and names the entry-point group. name: as for `find`. base: what it derives from.
+    Raises:
+        VTSumError: it cannot be had, or derives from something else.
+    """
+    try:
+        if _CLASS.fullmatch(name):
+            module, _, attribute = name.partition(":")
+            found = getattr(_module(module), attribute)
+        else:
+            offered = [point for point in metadata.entry_points(group=group(kind)) if point.name == name]
+            found = offered[0].load() if offered else None
+    except VTSumError:
+        raise
+    except Exception as error:  # whatever a stranger's module raises while it is imported
+        raise VTSumError(
+            f"{kind}: {name} must be a class that can be imported, got {type(error).__name__}: {error}"
+        ) from error
+    if found is None:
+        raise VTSumError(f"{kind}: must be module:Class or the name of an entry point of {group(kind)}, got {name!r}")
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise VTSumError(f"{kind}: {name} must derive from {base.__module__}.{base.__name__}, got {found!r:.80}")
+    return found
+
+
+def is_installed(kind: str, name: str) -> bool:
+    """Whether an installed package offers "module:Class" under some name: whoever installed it lets it run."""
+    return any(point.value == name for point in metadata.entry_points(group=group(kind)))
+
+
 def make(kind: str, name: str) -> Any:
     """`find`, where nothing else than the user's own is of this kind."""
     part = find(kind, name)

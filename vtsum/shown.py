@@ -14,8 +14,8 @@ import re
 import sys
 from typing import Any
 
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""How the system says that a disk, or a user's share of it, is full."""
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # a disk, a user's share, a limit of a file
+_FULL_WORDS = tuple(os.strerror(number) for number in _FULL)  # as libraries in other languages quote them
 
 _BREAKS = "\x00-\x1f\x7f-\x9f\u2028\u2029"  # control characters, escape among them, and ends of lines
 _LONE = "\ud800-\udfff"  # bytes of a file name that are no UTF-8
@@ -60,6 +60,22 @@ def escaped(text: str) -> str:
     return _HIDDEN.sub(lambda m: f"\\u{ord(m[0]):04x}", text)
 
 
+def full(error: BaseException | None) -> bool:
+    """Whether a disk was full; a library that met that first may tell of what it could not do then."""
+    while error is not None:
+        if (isinstance(error, OSError) and error.errno in _FULL) or any(word in str(error) for word in _FULL_WORDS):
+            return True
+        error = error.__context__
+    return False
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong with a file in one short line, without the system's numbers."""
+    if full(error):
+        return "the disk is full"
+    return " ".join(str(getattr(error, "strerror", None) or str(error) or type(error).__name__).split())
+
+
 def say(message: str) -> None:
     """A line of the command's on standard error."""
     print(f"vtsum: {one_line(message)}", file=sys.stderr, flush=True)
@@ -76,10 +92,10 @@ def last_words(error: Exception) -> int:
     if os.environ.get("VTSUM_TRACEBACK"):
         raise error
     if isinstance(error, OSError) and error.filename and error.strerror:
-        say(f"{str(error.filename)[:500]} must be a path that can be used, got: {error.strerror}")
+        say(f"{str(error.filename)[:500]} must be a path that can be used, got: {reason(error)}")
         return 2
-    if isinstance(error, OSError) and (error.errno in FULL or "temporary directory" in str(error)):
-        say(f"the disk and a temporary folder (TMPDIR) must have room, got: {error.strerror or error}")
+    if full(error) or (isinstance(error, OSError) and "temporary directory" in str(error)):
+        say(f"the disk and a temporary folder (TMPDIR) must have room, got: {reason(error)}")
         return 2
     say(
         f"this should not have happened, {type(error).__name__}: {error}"[:500]

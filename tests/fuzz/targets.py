@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tests.fuzz.guard import MEMORY
 from tests.fuzz.seeds import (
@@ -149,13 +148,10 @@ def _transformers(path: Path) -> None:
 
 def _settings(path: Path) -> None:
     from vtsum.config import VTSumConfig
-    from vtsum.training.settings import TrainSettings, _put, build, read_yaml, to_yaml
+    from vtsum.training.settings import build, parse, to_yaml
 
-    values: dict[str, Any] = {"model": {}}
-    for name, value in read_yaml(path)[0].items():
-        _put(values, name, value)
-    values["model"] = build(VTSumConfig, values["model"])
-    to_yaml(TrainSettings(**values))
+    given = parse(["--config", str(path)])
+    to_yaml(given.settings(build(VTSumConfig, given.model)))
 
 
 def _deepspeed(path: Path) -> None:
@@ -172,6 +168,12 @@ def _evaluation(path: Path) -> None:
     describe(data)
     for form in FORMATS:
         results_table([data, data], row_names([data, data], [path, path]), form=form)
+
+
+def _predictions(path: Path) -> None:
+    from vtsum.evaluation.videoxum_score import read_predictions
+
+    read_predictions(path)
 
 
 def _part(path: Path) -> None:
@@ -250,6 +252,10 @@ TARGETS = (
     Target("part of an evaluation", "e.json.part.jsonl", lambda: [
         b'{"format": "vtsum-evaluation-part/1", "settings": {"seed": 1}}\n{"batch": 0, "videos": [{"f1": 0.5}]}\n'
     ], _part, _JSON_WORDS),
+    Target("predictions", "p.json", documents(
+        {"v_1": {"saliency": [0.1, 2], "text": "a dog runs"}},
+        {"videos": [{"video_id": "v_1", "saliency_logits": [0.1, -1e30], "text": "A dog."}]},
+    ), _predictions, _JSON_WORDS, True),
     Target("metrics", "metrics.jsonl", texts('{"step": 1, "loss": 0.5}\n{"step": 2, "loss": null}\n'), _metrics,
            _JSON_WORDS),
     Target("summary", "summary.json", documents(SUMMARY), _summary, _JSON_WORDS, True),

@@ -161,7 +161,7 @@ def test_nonsense_in_a_tokenizer_is_one_line(content: str, tmp_path: Path) -> No
         ({"width": 10**15, "num_heads": 1}, "width of .*config.json must fit its weights"),
         ({"text": {"vocab_size": 10**15}}, "text.vocab_size of .*config.json must fit its weights"),
         ({"text": {"num_layers": 1000}}, "text.num_layers of .*config.json must fit its weights"),
-        ({"text": {"num_layers": 10**9}}, "config.json: TextConfig: num_layers must be at most 1000, got 10"),
+        ({"text": {"num_layers": 10**9}}, "config.json: TextConfig: num_layers must be 1 to 1000, got 10"),
         ({"text": [1]}, "TextConfig: values must be an object"),
     ],
 )

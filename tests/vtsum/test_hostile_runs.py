@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -50,8 +51,9 @@ def list_anew(run: Path) -> None:
     """Have the marker say what lies there, as one who means harm would."""
     folder = run / STEP
     facts = json.loads((folder / checkpoints.MARKER).read_text())
-    files = (p for p in folder.rglob("*") if p.is_file() and p.name != checkpoints.MARKER)
+    files = [p for p in folder.rglob("*") if p.is_file() and p.name != checkpoints.MARKER]
     facts["files"] = {str(p.relative_to(folder)): p.stat().st_size for p in files}
+    facts["sha256"] = {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
     (folder / checkpoints.MARKER).write_text(json.dumps(facts))
 
 

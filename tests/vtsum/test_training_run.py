@@ -157,8 +157,8 @@ def test_a_full_disk_leaves_the_older_checkpoints(data, whole, tmp_path, monkeyp
 
         def save(obj: Any, file: Any, *args: Any, **kwargs: Any) -> None:
             if next(calls) > 2:  # the first checkpoint's two files fit
-                Path(file).write_bytes(b"half")
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+                file.write(b"half")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             write(obj, file, *args, **kwargs)
 
         patched.setattr(torch, "save", save)
@@ -269,7 +269,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(data, tmp_path, monkeypatch):
     shutil.copytree(data, broken)
     for path in sorted((broken / "feat" / "blip").iterdir())[::2]:
         features = np.load(path)["features"]
-        features[0, 0] = np.nan
+        features[0, 0] = 3e38
         np.savez(path, features=features)
     with pytest.raises(VTSumError, match=r"the loss must stay finite, got nan at step 1.*vtsum data check"):
         main(words(broken, tmp_path / "run"))
@@ -295,6 +295,12 @@ def test_a_finished_run_is_left_finished(data, whole, tmp_path):
     assert measures(run) == measures(whole)
     assert names(run) == names(whole)
     assert VTSum.from_pretrained(run / "model").config == VTSum.from_pretrained(whole / "model").config
+
+
+def test_a_warm_up_as_long_as_the_training_is_refused(data, tmp_path):
+    with pytest.raises(VTSumError, match=r"warmup_steps must be below the training's 8 steps, got 8"):
+        main(words(data, tmp_path / "run", "--warmup_steps", "8"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_corpus_smaller_than_a_step_is_refused(data, tmp_path):

@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 import subprocess
 import sys
+import typing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from vtsum.cli import main as vtsum
-from vtsum.config import VTSumConfig
+from vtsum.config import TextConfig, VTSumConfig
 from vtsum.errors import VTSumError
 from vtsum.processes import Place
 from vtsum.training import deepspeed_config
@@ -59,6 +61,7 @@ def test_the_originals_flags_and_file_are_understood(tmp_path):
     notes = " ".join(parse(words).notes)
     assert "clip_root" in notes
     assert "num_beams" in notes
+    assert "model.kernel_size is none, by model vtsum_blip_tt, not 5 as in --config" in notes
 
 
 def test_the_tt_model_has_no_local_attention():
@@ -80,16 +83,28 @@ def test_the_tt_model_has_no_local_attention():
         (["stray"], "arguments must be flags and their values, got 'stray'"),
         (["--model", "gpt"], "model must be vtsum_blip_tt or vtsum_blip_tt_ca"),
         (["--schedule", "linear"], "schedule must be one of cosine, cosine_epoch, constant, got 'linear'"),
-        (["--min_lr", "1"], "min_lr must be from 0 to init_lr, got 1.0"),
-        (["--max_epoch", "0"], "max_epoch must be 1 or more, got 0"),
+        (["--min_lr", "1"], "min_lr must be at most init_lr (2e-05), got 1.0"),
+        (["--max_epoch", "0"], "max_epoch must be at least 1, got 0"),
         (["--config", "/nowhere.yaml"], "--config: /nowhere.yaml must be a readable file, got: no such file"),
         (["--init_lr", "1e300"], "init_lr must be a number, got '1e300'"),
-        (["--model.dropout", "5"], "VTSumConfig: dropout must be 0 to 1, got 5.0"),
-        (["--model.text.dropout", "-1"], "TextConfig: dropout must be 0 to 1, got -1.0"),
-        (["--model.label_smoothing", "3"], "label_smoothing must be 0 to 1, got 3.0"),
+        (["--model.dropout", "5"], "VTSumConfig: dropout must be at least 0 and below 1, got 5.0"),
+        (["--model.text.dropout", "-1"], "TextConfig: dropout must be at least 0 and below 1, got -1.0"),
+        (["--model.label_smoothing", "3"], "label_smoothing must be at least 0 and below 1, got 3.0"),
         (["--tt_depth", "1000000000"], "depth must be 0 to 1000, got 1000000000"),
-        (["--model.text.num_layers", "1000000000"], "num_layers must be at most 1000, got 1000000000"),
+        (["--model.text.num_layers", "1000000000"], "num_layers must be 1 to 1000, got 1000000000"),
         (["--batch_size"], "expected one argument"),
+        (["--model.dropout", "1.5"], "dropout must be at least 0 and below 1, got 1.5"),
+        (["--lambda_vsum", "-5"], "lambda_vsum must be 0 to 1000000, got -5.0"),
+        (["--lambda_vsum", "0", "--lambda_tsum", "0"], "one of lambda_vsum and lambda_tsum must be above 0"),
+        (["--init_lr", "inf"], "init_lr must be a number, got 'inf'"),
+        (["--init_lr", "nan"], "init_lr must be a number, got 'nan'"),
+        (["--init_lr", "0"], "init_lr must be above 0 and at most 100, got 0.0"),
+        (["--model.memory_top_k", "65"], "memory_top_k must be at most memory_slots (64), or None, got 65"),
+        (["--kernel_size", "4"], "kernel_size must be odd and at least 1, or None, got 4"),
+        (["--num_workers", "100000"], "num_workers must be 0 to 256, got 100000"),
+        (["--model", "vtsum_blip_tt", "--kernel_size", "5"], "model.kernel_size must be none or left out with model"),
+        (["--model", "vtsum_blip_tt_ca", "--kernel_size", "none"], "model.kernel_size must be a number with model"),
+        (["--model", "vtsum_blip_tt_ca", "--model.memory_slots", "8"], "model.memory_slots must be 0 or left out"),
     ],
 )
 def test_mistakes_on_the_command_line_are_named(words, message):
@@ -108,6 +123,13 @@ def test_mistakes_on_the_command_line_are_named(words, message):
         ("bf16: 1", "bf16 must be true or false, got 1"),
         ("- 1", "must hold settings by name, got list"),
         ("a: [", "must be YAML"),
+        ("model: [1]", "model of {} must hold settings by name, got a list"),
+        ("model:\n  text: 5", "model.text of {} must hold settings by name, got 5"),
+        ("model:", "model of {} must hold settings by name, got None"),
+        ("seed: [1]", "seed of {} must be one value, got a list"),
+        ("seed: 1\nseed: 2", "line 2: must set seed once, got it again"),
+        ("model: {width: 8, width: 16}", "must set width once, got it again"),
+        ("kernel_size: 3\nmodel:\n  kernel_size: 5", "must set model.kernel_size once, got it as kernel_size and as"),
     ],
 )
 def test_mistakes_in_the_file_are_named(tmp_path, text, message):
@@ -115,7 +137,8 @@ def test_mistakes_in_the_file_are_named(tmp_path, text, message):
     file.write_text(text, encoding="utf-8")
     with pytest.raises(VTSumError) as told:
         settings(["--config", str(file)])
-    assert message in str(told.value)
+    assert message.replace("{}", str(file)) in str(told.value)
+    assert "\n" not in str(told.value)
 
 
 def test_resolved_settings_are_read_back(tmp_path):
@@ -123,6 +146,18 @@ def test_resolved_settings_are_read_back(tmp_path):
     file = tmp_path / "config.yaml"
     file.write_text(to_yaml(made), encoding="utf-8")
     assert settings(["--config", str(file)]) == made
+
+
+@pytest.mark.parametrize("cls", [TrainSettings, VTSumConfig, TextConfig])
+def test_every_number_has_a_range(cls):
+    hints = typing.get_type_hints(cls, include_extras=True)
+    numbers = {int, float, int | None, float | None}
+    assert not [name for name, hint in hints.items() if hint in numbers]
+    for name, hint in hints.items():
+        if getattr(hint, "__metadata__", None) and typing.get_args(hint)[0] in numbers:
+            for odd in (math.nan, math.inf, -1):
+                with pytest.raises(VTSumError, match=rf"{name} must be .*, got {odd}"):
+                    cls(**{name: odd})
 
 
 def test_every_setting_has_a_flag_and_a_type():

@@ -191,7 +191,7 @@ def test_broken_annotation_files_are_told(root):
     text = path.read_text()
     twice = [*json.loads(text), json.loads(text)[0]]
     path.write_text(json.dumps(twice))
-    with pytest.raises(VTSumError, match="video_id must be there once, got long again in entry 4"):
+    with pytest.raises(VTSumError, match="entry 4: long: must be there once, got it in entry 0"):
         read_annotations(path)
     half = ('["é", ' + text)[: len(text) // 2]
     path.write_text(half)
@@ -233,11 +233,11 @@ def test_broken_feature_files_are_told(root):
     write_npz(path, feature=np.zeros((3, C)))
     told("must hold an array 'features', got feature")
     write_npz(path, features=np.zeros(3))
-    told(r"features must have two dimensions, got \[3\]")
+    told(r"features must be \[T, C\], got \[3\]")
     write_npz(path, features=np.zeros((0, C)))
-    told("features must have frames")
+    told(r"features must be \[T, C\], got \[0, 6\]")
     write_npz(path, features=np.zeros((7, C)))
-    told("frames must agree within 2, got 7 features, 3 vision, 4 labels")
+    told(r"features must have as many frames as the labels \(4\), give or take 2, got 7")
     np.savez(path, features=np.array([{"a": 1}], object))
     told("must hold real numbers, got dtype object")
     write_npz(path, features=np.array([["a"]]))

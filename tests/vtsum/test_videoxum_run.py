@@ -355,7 +355,7 @@ def test_broken_clip_features_and_too_little_memory_are_named(corpus, model, tmp
         vision, text = old["vision"].copy(), old["text"]
     vision[3, 2] = np.nan
     write_npz(path, vision=vision, text=text)
-    with pytest.raises(VTSumError, match="CLIP features of v_009 must be finite"):
+    with pytest.raises(VTSumError, match=r"v_009\.npz: vision must be finite, got 1 NaN"):
         evaluate(settings_of(tmp_path, model))
 
     def full(self: VTSum, *inputs: Any, **options: Any) -> Any:

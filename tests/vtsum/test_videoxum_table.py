@@ -6,10 +6,12 @@ import copy
 import csv
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_ind, wilcoxon
 
 from tests.vtsum.videoxum_corpus import write_corpus, write_model
 from vtsum.cli import main
@@ -22,11 +24,11 @@ from vtsum.evaluation.videoxum_scores import (
     corpus_value,
     format_value,
     interval,
-    paired_difference,
     resamples,
     with_interval,
 )
-from vtsum.evaluation.videoxum_table import describe, results_table
+from vtsum.evaluation.videoxum_seeds import differences, grouped
+from vtsum.evaluation.videoxum_table import describe, results_table, row_names
 
 
 def test_resampled_measures_equal_the_measure_of_the_resample():
@@ -64,9 +66,75 @@ def test_a_small_steady_difference_is_seen_where_two_intervals_overlap():
     theirs = rng.normal(0.3, 0.1, 80)
     ours = theirs + rng.normal(0.01, 0.005, 80)
     weights = resamples(80, 500, 0)
-    change = paired_difference("f1", ours, theirs, weights)
+    change = differences(*(pooled([values]) for values in (ours, theirs)), 1)["f1"]
     assert 0 < change["low"] < change["value"] < change["high"]
+    assert change["value"] == pytest.approx((ours - theirs).mean())
+    assert change["p_videos"] == pytest.approx(wilcoxon(ours, theirs).pvalue)
+    assert change["p_seeds"] is None
     assert with_interval("f1", [ours], weights)["low"] < with_interval("f1", [theirs], weights)["high"]
+
+
+def pooled(trainings: list[np.ndarray]) -> dict[str, Any]:
+    """Trainings with these F1 of their videos, as one row."""
+    members = []
+    for number, values in enumerate(trainings):
+        cells = {name: {"value": None, "reason": "not measured"} for name in MEASURES}
+        cells["f1"] = {"value": float(values.mean())}
+        videos = [{"video_id": f"v{i}", "f1": float(value)} for i, value in enumerate(values)]
+        about = {"checkpoint": {"sha256": str(number)}, "settings": {"resamples": 1000, "seed": 0}}
+        members.append({**about, "measures": cells, "videos": videos})
+    return grouped(members, ["x"] * len(members))[0][0]
+
+
+def test_several_trainings_are_one_row():
+    """Of one model, one of them is far better: over videos alone it would be better than the other beyond doubt."""
+    rng = np.random.default_rng(1)
+    videos = rng.normal(0.3, 0.1, 80)
+    theirs = pooled([videos + shift for shift in (0.0, 0.001, 0.002)])
+    ours = pooled([videos + shift for shift in (-0.001, 0.0, 0.1)])
+    cell = ours["measures"]["f1"]
+    assert (cell["seeds"], cell["value"]) == (3, pytest.approx(videos.mean() + 0.033))
+    assert cell["sd"] == pytest.approx(np.std([-0.001, 0, 0.1], ddof=1))
+    change = differences(ours, theirs, 1)["f1"]
+    assert change["value"] == pytest.approx(0.032)
+    assert change["low"] < 0 < change["high"]
+    assert change["p_videos"] < 1e-10
+    assert change["p_seeds"] == pytest.approx(ttest_ind([-0.001, 0, 0.1], [0, 0.001, 0.002], equal_var=False).pvalue)
+    steady = differences(pooled([videos + shift for shift in (0.05, 0.051, 0.049)]), theirs, 1)["f1"]
+    assert steady["low"] > 0.045
+    assert steady["p_seeds"] < 1e-4
+    with pytest.raises(VTSumError, match="of different trainings, got one of x twice"):
+        grouped([theirs["members"][0]] * 2, ["x", "x"])
+    with pytest.raises(VTSumError, match="must be of the same videos, got others under x"):
+        grouped([theirs["members"][0], pooled([videos, videos[1:]][1:])["members"][0] | {"checkpoint": {}}], ["x", "x"])
+
+
+def test_trainings_of_several_seeds_in_the_table():
+    files = [
+        evaluation(shift, checkpoint={"name": f"memory seed {n}", "sha256": f"{n}"})
+        for n, shift in ((0, 0.02), (1, 0.03))
+    ]
+    one = evaluation(checkpoint={"name": "tt_ca", "sha256": "x"})
+    names = row_names([one, *files], [Path("a.json"), Path("b.json"), Path("c.json")])
+    assert names == ["tt_ca", "memory", "memory"]
+    text = results_table([one, *files], names)
+    row = next(line for line in text.splitlines() if line.startswith("| memory |"))
+    f1 = [e["measures"]["f1"]["value"] for e in files]
+    assert row.split("|")[2].strip() == (
+        f"**{format_value('f1', np.mean(f1))}** ± {format_value('f1', np.std(f1, ddof=1))}<sup>+</sup>"
+    )
+    assert "±: standard deviation over trainings of other seeds (memory 2)." in text
+    assert r"$\pm$ 0.7" in results_table([one, *files], names, form="tex")
+    rows = list(csv.DictReader(io.StringIO(results_table([one, *files], names, form="csv"))))
+    assert [(r["name"], r["trainings"]) for r in rows] == [
+        ("tt_ca", "1"),
+        ("memory", "2"),
+        ("random", ""),
+        ("uniform", ""),
+    ]
+    assert float(rows[1]["f1_sd"]) == pytest.approx(np.std(f1, ddof=1))
+    assert float(rows[1]["f1_difference_p_videos"]) < 1e-3
+    assert rows[1]["f1_difference_p_seeds"] == ""  # the first row is one training
 
 
 def evaluation(shift: float = 0.0, **other: Any) -> dict[str, Any]:

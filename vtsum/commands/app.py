@@ -10,7 +10,7 @@ import typer
 from typer import Abort
 
 from vtsum.errors import VTSumError
-from vtsum.shown import clean
+from vtsum.shown import clean, reason
 from vtsum.version import __version__
 
 # typer carries click under a private name in newer versions and depends on it in older ones; both derive this from it.
@@ -52,7 +52,7 @@ def write(text: str) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise VTSumError(f"vtsum: standard output must be writable: {error.strerror or error}") from None
+        raise VTSumError(f"vtsum: standard output must be writable: {reason(error)}") from None
 
 
 @app.callback()

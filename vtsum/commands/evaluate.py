@@ -40,6 +40,9 @@ def evaluate(
             help="Where the figures go, as JSON. [default: evaluation_<checkpoint>_<split>_<protocol>.json]",
         ),
     ] = None,
+    architecture: Annotated[
+        str | None, typer.Option(metavar="module:Class", help="The model's class, where it is one of your own.")
+    ] = None,
     tokenizer: Annotated[
         str | None, typer.Option(metavar="VOCAB", help="Of a .pth: vocab.txt, a folder or a hub name.")
     ] = None,
@@ -109,6 +112,7 @@ def evaluate(
         data=str(data),
         split=split,
         protocol=protocol,
+        architecture=architecture,
         tokenizer=tokenizer,
         kernel_size=_kernel_size(kernel_size),
         clip=str(clip) if clip else None,

@@ -9,6 +9,7 @@ import typer
 
 from vtsum.commands.app import app, printable, write
 from vtsum.errors import VTSumError
+from vtsum.shown import reason
 
 
 @app.command(short_help="Put evaluations of several models into one table.")
@@ -17,7 +18,12 @@ def table(
         list[Path], typer.Argument(metavar="EVAL.json...", help="Files of vtsum evaluate; the first is compared with.")
     ],
     names: Annotated[
-        str | None, typer.Option(metavar="A,B,...", help="Of the rows. [default: the checkpoints' names]")
+        str | None,
+        typer.Option(
+            metavar="A,B,...",
+            help="Of the rows, for each file; files of one name are trainings of one model, in one row. "
+            "[default: the checkpoints' names, those of train --seeds in one]",
+        ),
     ] = None,
     output: Annotated[
         Path | None,
@@ -39,14 +45,17 @@ def table(
     """One row a model, one column a measure, the protocol in the caption.
 
     The best value is bold; + and - mark what is better or worse than the first row beyond chance (paired bootstrap over
-    videos, 95%). Files of different splits, data or tokenizers are refused unless --mix is given, those of different
-    protocols or revisions of one always.
+    videos, and over trainings where a row has several, 95%). A row of several trainings shows mean and standard
+    deviation. A .csv has p-values, too: Wilcoxon's over videos, Welch's t test over trainings. Files of different
+    splits, data or tokenizers are refused unless --mix is given, those of different protocols or revisions of one
+    always.
     """
     from vtsum.extras import require
 
     require("video", "table")
     from vtsum.evaluation.videoxum_file import read_evaluation
     from vtsum.evaluation.videoxum_plot import check_plot, draw
+    from vtsum.evaluation.videoxum_seeds import grouped
     from vtsum.evaluation.videoxum_table import FORMATS, results_table, row_names
     from vtsum.files import check_inputs, check_new, write_text
 
@@ -62,12 +71,12 @@ def table(
     rows = [name.strip() for name in names.split(",")] if names else row_names(evaluations, files)
     text = results_table(evaluations, rows, form=form, baselines=baselines, mix=mix)
     if plot is not None:
-        draw(evaluations, rows, plot)
+        draw(*grouped(evaluations, rows), plot)
     if output is None:
         write(text.rstrip("\n"))
     else:
         try:
             write_text(output, text)
         except OSError as error:
-            raise VTSumError(f"table: output {printable(output)} must be writable: {error.strerror or error}") from None
+            raise VTSumError(f"table: output {printable(output)} must be writable: {reason(error)}") from None
         write(printable(output))

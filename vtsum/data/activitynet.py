@@ -20,6 +20,7 @@ from vtsum.data.feature_files import array_header, check_id, feature_file
 from vtsum.errors import VTSumError
 from vtsum.files import plain, write_text
 from vtsum.reading import LIMIT, parse_json, read_at_most, read_file
+from vtsum.shown import reason
 
 
 @dataclass(frozen=True)
@@ -104,9 +105,7 @@ def write_videoxum_annotations(entries: Sequence[Mapping[str, Any]], path: str |
     try:
         write_text(path, json.dumps(entries) + "\n")
     except OSError as error:
-        raise VTSumError(
-            f"write_videoxum_annotations: {plain(path)} must be writable: {error.strerror or error}"
-        ) from None
+        raise VTSumError(f"write_videoxum_annotations: {plain(path)} must be writable: {reason(error)}") from None
 
 
 def _video(video: str, entry: Any, path: Path) -> ActivityNetVideo:

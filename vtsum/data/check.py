@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from vtsum.data.feature_files import array_header, feature_file, read_array
+from vtsum.data.rules import misshapen, most, not_finite, odd_width
 from vtsum.data.videoxum import (
     CLIP_FEATURES,
     FEATURES,
-    SLACK,
     SPLITS,
     Annotation,
-    parse_annotation,
+    good_annotations,
     read_entries,
 )
 from vtsum.errors import VTSumError
@@ -129,37 +126,8 @@ def _annotations(path: Path, unannotated: bool, report: CheckReport) -> list[Ann
     except VTSumError as error:
         report.problems.append(str(error))
         return []
-    seen: dict[str, int] = {}
-    good = []
-    for number, entry in enumerate(entries):
-        try:
-            annotation = parse_annotation(entry, unannotated=unannotated)
-        except VTSumError as error:
-            report.problems.append(f"{path}: entry {number}: {error}")
-            continue
-        video = annotation.video_id
-        if video in seen:
-            report.problems.append(
-                f"{path}: entry {number}: {video}: must be there once, got it in entry {seen[video]}"
-            )
-            continue
-        seen[video] = number
-        if abs(annotation.frames - annotation.length) > SLACK:
-            report.problems.append(
-                f"{path}: entry {number}: {video}: vsum_onehot must have sampled_frames ({annotation.frames}) frames, "
-                f"give or take {SLACK}, got {annotation.length}"
-            )
-            continue
-        good.append(annotation)
-    counts = Counter(len(annotation.labels) for annotation in good)
-    if len(counts) > 1:
-        usual = counts.most_common(1)[0][0]
-        for annotation in good:
-            if len(annotation.labels) != usual:
-                report.problems.append(
-                    f"{path}: entry {seen[annotation.video_id]}: {annotation.video_id}: must have {usual} annotators, "
-                    f"as most, got {len(annotation.labels)}"
-                )
+    good, problems = good_annotations(entries, unannotated=unannotated)
+    report.problems += [f"{path}: {problem}" for problem in problems]
     return good
 
 
@@ -180,7 +148,7 @@ def _facts(videos: list[Annotation]) -> SplitFacts:
         frames=sum(lengths),
         shortest=min(lengths),
         longest=max(lengths),
-        annotators=Counter(len(annotation.labels) for annotation in videos).most_common(1)[0][0],
+        annotators=most([len(annotation.labels) for annotation in videos]),
     )
 
 
@@ -195,7 +163,7 @@ def _heads(files: list[_File], report: CheckReport, tell: CheckProgress) -> list
             try:
                 shape, dtype = array_header(file.path, key)
                 shapes[file.path, key] = shape
-                problem = problem or _misshapen(file, key, shape, dtype)
+                problem = problem or misshapen(file.path, key, shape, dtype, file.frames)
             except VTSumError as error:
                 problem = problem or str(error)
         if problem is None:
@@ -206,16 +174,16 @@ def _heads(files: list[_File], report: CheckReport, tell: CheckProgress) -> list
     # The width that most files have is the right one.
     widths: dict[str, int] = {}
     for key in ("features", "vision"):
-        counts = Counter(shapes[file.path, key][1] for file in good if key in file.keys)
-        if counts:
-            widths[key] = counts.most_common(1)[0][0]
+        if found := [shapes[file.path, key][1] for file in good if key in file.keys]:
+            widths[key] = most(found)
     report.width, report.clip_width = widths.get("features"), widths.get("vision")
     wide = []
     for file in good:
+        wanted = {key: widths["features" if key == "features" else "vision"] for key in file.keys}
         wrong = [
-            f"{file.path}: {key} must have width {wanted}, as most, got {shapes[file.path, key][-1]}"
+            problem
             for key in file.keys
-            if shapes[file.path, key][-1] != (wanted := widths["features" if key == "features" else "vision"])
+            if (problem := odd_width(file.path, key, shapes[file.path, key][-1], wanted[key]))
         ]
         report.problems += wrong
         if not wrong:
@@ -223,32 +191,9 @@ def _heads(files: list[_File], report: CheckReport, tell: CheckProgress) -> list
     return wide
 
 
-def _misshapen(file: _File, key: str, shape: tuple[int, ...], dtype: np.dtype) -> str | None:
-    if dtype.kind != "f":
-        return f"{file.path}: {key} must be floating point numbers, got dtype {dtype}"
-    if key == "text":
-        if shape[:-1] not in ((), (1,)) or shape[-1:] in ((), (0,)):
-            return f"{file.path}: text must be [1, D], got {list(shape)}"
-        return None
-    if len(shape) != 2 or 0 in shape:
-        return f"{file.path}: {key} must be [T, C], got {list(shape)}"
-    if file.frames is not None and abs(shape[0] - file.frames) > SLACK:
-        return (
-            f"{file.path}: {key} must have as many frames as the labels ({file.frames}), "
-            f"give or take {SLACK}, got {shape[0]}"
-        )
-    return None
-
-
 def _numbers(path: Path, key: str) -> str | None:
     try:
         array = read_array(path, key)
     except VTSumError as error:
         return str(error)
-    good = np.isfinite(array)
-    if good.all():
-        return None
-    nan = int(np.isnan(array).sum())
-    bad = int((~good).sum())
-    first = int(np.argwhere(~good)[0][0])
-    return f"{path}: {key} must be finite, got {nan} NaN and {bad - nan} infinite numbers, the first in row {first}"
+    return not_finite(path, key, array)

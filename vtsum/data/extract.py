@@ -25,6 +25,7 @@ from vtsum.data.feature_files import array_header, check_id, cut_off, feature_fi
 from vtsum.errors import VTSumError
 from vtsum.files import check_inputs, check_no_links, write_text
 from vtsum.reading import read_json
+from vtsum.shown import reason
 
 if TYPE_CHECKING:
     from vtsum.protocols import FrameEncoder
@@ -272,9 +273,7 @@ class FeatureFolder:
             write_npz(feature_file(self.path, video), features=features)
             self._enter(video, {**entry, "frames": len(features)})
         except OSError as error:
-            raise VTSumError(
-                f"extract: output {self.path} must be writable and have room: {error.strerror or error}"
-            ) from None
+            raise VTSumError(f"extract: output {self.path} must be writable and have room: {reason(error)}") from None
 
     def _enter(self, video: str, entry: Mapping[str, Any]) -> None:
         self.path.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ import numpy as np
 
 from vtsum.errors import VTSumError
 from vtsum.files import written
+from vtsum.shown import reason
 
 LIMIT = 2**30
 """Bytes that an array may have: a day of frames, one a second, 3,000 numbers of 32 bits each."""
@@ -120,7 +121,7 @@ def _member(path: Path, key: str) -> Iterator[tuple[IO[bytes], int]]:
         except VTSumError:
             raise
         except Exception as error:  # zipfile, its decompressors and NumPy's parser, each with kinds of its own
-            raise VTSumError(f"{path}: {key} must be a whole NumPy array, got: {_reason(error)}") from None
+            raise VTSumError(f"{path}: {key} must be a whole NumPy array, got: {reason(error)}") from None
 
 
 def _open(path: Path, key: str) -> zipfile.ZipFile:
@@ -137,7 +138,7 @@ def _open(path: Path, key: str) -> zipfile.ZipFile:
         if isinstance(error, VTSumError):
             raise
         with_head = _head(path) == b"PK\x03\x04"
-        found = f"one that is cut off at {size} bytes" if with_head else f"no zip archive ({_reason(error)})"
+        found = f"one that is cut off at {size} bytes" if with_head else f"no zip archive ({reason(error)})"
         raise VTSumError(f"{path} must be a whole npz file, got {found}") from None
     names = archive.namelist()
     if f"{key}.npy" not in names:
@@ -153,7 +154,3 @@ def _head(path: Path) -> bytes:
             return file.read(4)
     except OSError:
         return b""
-
-
-def _reason(error: BaseException) -> str:
-    return " ".join(str(getattr(error, "strerror", None) or error or type(error).__name__).split())

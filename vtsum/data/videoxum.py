@@ -10,6 +10,7 @@ of its repository.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -22,13 +23,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vtsum.data.feature_files import array_header, check_id, feature_file, read_array
+from vtsum.data.feature_files import array_header, check_id, feature_file
+from vtsum.data.rules import SLACK, misshapen, most, odd_width, read_matrix, widths
 from vtsum.errors import VTSumError
 from vtsum.reading import read_json
 
 SPLITS = ("train", "val", "test")
-SLACK = 2
-"""Frames by which the lengths of features and labels may differ; the longer one is cut. Released data needs it."""
 MAX_WORDS = 512
 _LONGEST = 10_000_000  # seconds, and frames: some four months
 _LIMIT = 1 << 30  # bytes of an annotation file; the published ones have up to 60 MB
@@ -165,18 +165,46 @@ def read_annotations(path: str | os.PathLike[str], *, unannotated: bool = False)
     """Every video of an annotation file, in the file's order.
 
     Raises:
-        VTSumError: what `read_entries` and `parse_annotation` raise, or a video that is there twice.
+        VTSumError: what `read_entries` raises, or the first problem of `good_annotations`.
     """
-    made: dict[str, Annotation] = {}
-    for number, entry in enumerate(read_entries(path)):
+    good, problems = good_annotations(read_entries(path), unannotated=unannotated)
+    if problems:
+        more = f" (and {len(problems) - 1} more: vtsum data check)" if len(problems) > 1 else ""
+        raise VTSumError(f"{path}: {problems[0]}{more}")
+    return good
+
+
+def good_annotations(entries: Sequence[Any], *, unannotated: bool = False) -> tuple[list[Annotation], list[str]]:
+    """The entries of an annotation file that can be used, and a line on each that cannot: a field is missing or of the
+    wrong kind, the video is there twice, its labels have another length than its frames, or it has not as many
+    annotators as most have, in which case it is among the good ones all the same."""
+    seen: dict[str, int] = {}
+    good, problems = [], []
+    for number, entry in enumerate(entries):
         try:
             annotation = parse_annotation(entry, unannotated=unannotated)
         except VTSumError as error:
-            raise VTSumError(f"{path}: entry {number}: {error}") from None
-        if annotation.video_id in made:
-            raise VTSumError(f"{path}: video_id must be there once, got {annotation.video_id} again in entry {number}")
-        made[annotation.video_id] = annotation
-    return list(made.values())
+            problems.append(f"entry {number}: {error}")
+            continue
+        video = annotation.video_id
+        if video in seen:
+            problems.append(f"entry {number}: {video}: must be there once, got it in entry {seen[video]}")
+            continue
+        seen[video] = number
+        if abs(annotation.frames - annotation.length) > SLACK:
+            problems.append(
+                f"entry {number}: {video}: vsum_onehot must have sampled_frames ({annotation.frames}) frames, "
+                f"give or take {SLACK}, got {annotation.length}"
+            )
+            continue
+        good.append(annotation)
+    usual = most([len(annotation.labels) for annotation in good]) if good else 0
+    problems += [
+        f"entry {seen[a.video_id]}: {a.video_id}: must have {usual} annotators, as most, got {len(a.labels)}"
+        for a in good
+        if len(a.labels) != usual
+    ]
+    return good, problems
 
 
 class VideoXumDataset(Dataset[VideoXumItem]):
@@ -190,10 +218,12 @@ class VideoXumDataset(Dataset[VideoXumItem]):
         clip_root: folder of the features for VT-CLIPScore; they are read only where it is given or with_clip is set.
         max_frames (int | None): what lies beyond is cut off (512 in VideoXum's training); None: nothing is.
         with_clip (bool): read root/feat/vt_clipscore. unannotated (bool): accept videos without vsum_onehot, for
-            training on text alone; their labels are [0, T].
+            training on text alone; their labels are [0, T]. features (bool): False: they need not be there; there are
+            annotations, but no items.
     Raises:
         VTSumError: at once for an annotation file or folder that is missing or broken; at the item for a feature file
-            that is, or whose number of frames differs from the labels' by more than 2.
+            that `vtsum data check` would name: one that is broken, whose numbers are not all finite, whose frames are
+            not as many as the labels' (give or take 2), or whose width is not what most have.
     """
 
     def __init__(
@@ -207,6 +237,7 @@ class VideoXumDataset(Dataset[VideoXumItem]):
         max_frames: int | None = None,
         with_clip: bool = False,
         unannotated: bool = False,
+        features: bool = True,
     ) -> None:
         if split not in SPLITS:
             raise VTSumError(f"VideoXumDataset: split must be one of {', '.join(SPLITS)}, got {split!r}")
@@ -215,7 +246,9 @@ class VideoXumDataset(Dataset[VideoXumItem]):
         self.split = split
         self.max_frames = max_frames
         self.ann_file = _place(ann_root, root, Path("anno"), "ann_root") / f"{split}_videoxum.json"
-        self.video_embeddings_root = _place(video_embeddings_root, root, FEATURES, "video_embeddings_root")
+        self.video_embeddings_root = (
+            _place(video_embeddings_root, root, FEATURES, "video_embeddings_root") if features else None
+        )
         self.clip_root: Path | None = None
         if clip_root is not None or with_clip:
             self.clip_root = _place(clip_root, root, CLIP_FEATURES, "clip_root")
@@ -232,14 +265,29 @@ class VideoXumDataset(Dataset[VideoXumItem]):
         """Frames of each video by its annotation, after the cut at max_frames; no feature file is read."""
         return [min(a.length, self.max_frames or a.length) for a in self.annotations]
 
-    @property
+    @functools.cached_property
     def width(self) -> int:
-        """C of the features, from the head of the first video's file."""
+        """C of the features, from the head of the first video's file; see `check_width`."""
         path = self._features(self.annotations[0])
-        shape, _ = array_header(path, "features")
-        if len(shape) != 2:
-            raise VTSumError(f"VideoXumDataset: {path}: features must be [T, C], got {list(shape)}")
+        shape, dtype = array_header(path, "features")
+        if (problem := misshapen(path, "features", shape, dtype, None)) is not None:
+            raise VTSumError(problem)
         return shape[1]
+
+    def check_width(self, video: int = 0) -> None:
+        """Refuse features of several widths, by the heads of all files.
+
+        Args:
+            video: index of the one to name if it is odd, else the first that is.
+        Raises:
+            VTSumError: naming a file whose width is not what most have.
+        """
+        paths = [self._features(annotation) for annotation in self.annotations]
+        found = widths(paths, "features")
+        usual = most(list(found.values()))
+        for path in (paths[video], *found):
+            if problem := odd_width(path, "features", found[path], usual):
+                raise VTSumError(problem)
 
     def __len__(self) -> int:
         return len(self.annotations)
@@ -247,14 +295,17 @@ class VideoXumDataset(Dataset[VideoXumItem]):
     def __getitem__(self, index: int) -> VideoXumItem:
         annotation = self.annotations[index]
         path = self._features(annotation)
-        features = _matrix(path, "features")
-        if len(features) == 0:
-            raise VTSumError(f"VideoXumDataset: {path}: features must have frames, got {list(features.shape)}")
+        frames = annotation.length if len(annotation.labels) else None
+        features = read_matrix(path, "features", frames)
+        if features.shape[1] != self.width:
+            self.check_width(index)
         parts = {"features": len(features)}
         vision = text = None
         if self.clip_root is not None:
             clip = feature_file(self.clip_root, annotation.video_id)
-            vision, text = _matrix(clip, "vision"), _matrix(clip, "text")
+            vision, text = read_matrix(clip, "vision", frames), read_matrix(clip, "text", None)
+            if (problem := odd_width(clip, "text", text.shape[1], vision.shape[1])) is not None:
+                raise VTSumError(problem)
             parts["vision"] = len(vision)
         # Nobody annotated: the file's own length is the only one there is.
         if len(annotation.labels):
@@ -276,6 +327,8 @@ class VideoXumDataset(Dataset[VideoXumItem]):
         )
 
     def _features(self, annotation: Annotation) -> Path:
+        if self.video_embeddings_root is None:
+            raise VTSumError("VideoXumDataset: features must be True where items are read, got False")
         return feature_file(self.video_embeddings_root, annotation.video_id)
 
 
@@ -286,13 +339,3 @@ def _place(given: str | os.PathLike[str] | None, root: str | os.PathLike[str] | 
     if not folder.is_dir():
         raise VTSumError(f"VideoXumDataset: {name} must be a folder, got {folder}")
     return folder
-
-
-def _matrix(path: Path, key: str) -> np.ndarray:
-    """A two-dimensional array as float32; a `text` of one dimension is one row."""
-    array = read_array(path, key)
-    if key == "text" and array.ndim == 1:
-        array = array[None]
-    if array.ndim != 2:
-        raise VTSumError(f"VideoXumDataset: {path}: {key} must have two dimensions, got {list(array.shape)}")
-    return np.ascontiguousarray(array, np.float32)

@@ -24,7 +24,7 @@ from vtsum.evaluation.java import COUNTS
 from vtsum.evaluation.videoxum_scores import COUNTED, MAX_RESAMPLES, MEASURES, values_of
 from vtsum.files import check_regular, write_text
 from vtsum.reading import parse_json, read_file, read_json
-from vtsum.shown import cleaned
+from vtsum.shown import cleaned, reason
 
 FORMAT = "vtsum-evaluation/1"
 PART = "vtsum-evaluation-part/1"
@@ -52,7 +52,7 @@ def write_evaluation(data: Mapping[str, Any], path: Path) -> None:
     try:
         write_text(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
     except OSError as error:
-        raise VTSumError(f"evaluate: output {path} must be writable: {error.strerror or error}") from None
+        raise VTSumError(f"evaluate: output {path} must be writable: {reason(error)}") from None
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
@@ -166,7 +166,7 @@ class PartFile:
             except FileNotFoundError:  # another process has removed it meanwhile
                 continue
             except OSError as error:
-                raise VTSumError(f"evaluate: {path} must be writable: {error.strerror or error}") from None
+                raise VTSumError(f"evaluate: {path} must be writable: {reason(error)}") from None
             if not _HEAD.startswith(begin):
                 raise VTSumError(
                     f"evaluate: {path} must be what is left of an evaluation, got another file; move it away"
@@ -195,7 +195,7 @@ class PartFile:
                 "or give another output"
             ) from None
         except OSError as error:
-            raise VTSumError(f"evaluate: {self.path} must be writable: {error.strerror or error}") from None
+            raise VTSumError(f"evaluate: {self.path} must be writable: {reason(error)}") from None
 
     def _write(self, line: Mapping[str, Any]) -> None:
         assert self._file is not None  # append opened it

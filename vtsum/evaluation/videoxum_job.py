@@ -26,27 +26,13 @@ from vtsum.model import VTSum
 from vtsum.protocols import Metric
 
 
-class Job:
-    """One evaluation: the videos in fixed batches, and what is measured where their features are at hand."""
+class Measuring:
+    """One evaluation: the videos in fixed batches, and what is measured of each by itself."""
 
-    def __init__(
-        self,
-        settings: EvaluationSettings,
-        model: VTSum,
-        dataset: VideoXumDataset,
-        clip: ClipText | None,
-        device: str,
-    ) -> None:
-        self.settings, self.model, self.dataset, self.clip, self.device = settings, model, dataset, clip, device
+    def __init__(self, settings: EvaluationSettings, dataset: VideoXumDataset, clip: ClipText | None) -> None:
+        self.settings, self.dataset, self.clip = settings, dataset, clip
         self.clip_path = str(settings.clip_source) if clip else None
         self.count = min(len(dataset), settings.limit or len(dataset))
-        self.max_length = settings.max_length or model.config.max_text_length
-        longest = model.config.text.max_positions
-        if not settings.min_length < self.max_length <= longest:
-            raise VTSumError(
-                f"evaluate: max_length must be above min_length ({settings.min_length}) and at most {longest}, "
-                f"got {self.max_length}"
-            )
         self.batches = [
             list(range(first, min(first + settings.batch_size, self.count)))
             for first in range(0, self.count, settings.batch_size)
@@ -59,41 +45,8 @@ class Job:
             raise VTSumError(f"evaluate: metrics must have names of their own, got {names}")
         self._features: dict[str, tuple[np.ndarray, bool]] = {}
 
-    def run(self, number: int) -> list[dict[str, Any]]:
-        """Generate for a batch and measure its videos."""
-        items = [self.dataset[index] for index in self.batches[number]]
-        batch = collate(items).to(self.device)
-        try:
-            with torch.inference_mode():
-                texts, _, logits = self.model.generate(
-                    batch.video_embeddings,
-                    batch.video_mask,
-                    num_beams=self.settings.num_beams,
-                    max_length=self.max_length,
-                    min_length=self.settings.min_length,
-                    repetition_penalty=self.settings.repetition_penalty,
-                )
-        except torch.OutOfMemoryError:
-            raise VTSumError(
-                f"evaluate: batch_size must fit the memory of {self.device}, got {self.settings.batch_size} "
-                f"(videos of up to {batch.video_embeddings.shape[1]} frames)"
-            ) from None
-        rows = logits.float().cpu().numpy()
-        records = [
-            self._measure(index, item, text, row[: len(item.features)])
-            for index, item, text, row in zip(self.batches[number], items, texts, rows, strict=True)
-        ]
-        if self.model.boundary_head is not None:
-            for item, record, row in zip(items, records, self._boundaries(batch), strict=True):
-                record |= boundary_record(row[: len(item.features)], item.vsum_labels.numpy())
-        return records
-
-    @torch.inference_mode()
-    def _boundaries(self, batch: Batch) -> np.ndarray:
-        x, mask = batch.video_embeddings, batch.video_mask
-        return self.model.boundary_logits(x, self.model.encode(x, mask), mask).float().cpu().numpy()
-
-    def _measure(self, index: int, item: VideoXumItem, text: str, logits: np.ndarray) -> dict[str, Any]:
+    def measure(self, index: int, item: VideoXumItem, text: str, logits: np.ndarray) -> dict[str, Any]:
+        """The record of one video; `logits` [T] are its frames' scores."""
         protocol, labels, length = self.settings.protocol, item.vsum_labels.numpy(), len(logits)
         if not np.isfinite(logits).all():
             raise VTSumError(
@@ -122,8 +75,6 @@ class Job:
         }
         if self.clip is not None and item.clip_vision is not None:
             vision = item.clip_vision.numpy()
-            if not np.isfinite(vision).all():
-                raise VTSumError(f"evaluate: CLIP features of {item.video_id} must be finite, got NaN or infinity")
             features, record["text_cut"] = self._text(text)
             record["vt_clipscore"] = vt_clipscore(vision, features, clip_frames(logits, protocol))
             spaced = evenly_spaced(length, summary_length(length))
@@ -142,10 +93,66 @@ class Job:
         return record
 
     def _text(self, text: str) -> tuple[np.ndarray, bool]:
-        assert self.clip is not None  # _measure asks only where there is one
+        assert self.clip is not None  # `measure` asks only where there is one
         if text not in self._features:
             self._features[text] = self.clip.encode(text)
         return self._features[text]
+
+
+class Job(Measuring):
+    """One evaluation of a model, which generates what is measured."""
+
+    def __init__(
+        self,
+        settings: EvaluationSettings,
+        model: VTSum,
+        dataset: VideoXumDataset,
+        clip: ClipText | None,
+        device: str,
+    ) -> None:
+        super().__init__(settings, dataset, clip)
+        self.model, self.device = model, device
+        self.max_length = settings.max_length or model.config.max_text_length
+        longest = model.config.text.max_positions
+        if not settings.min_length < self.max_length <= longest:
+            raise VTSumError(
+                f"evaluate: max_length must be above min_length ({settings.min_length}) and at most {longest}, "
+                f"got {self.max_length}"
+            )
+
+    def run(self, number: int) -> list[dict[str, Any]]:
+        """Generate for a batch and measure its videos."""
+        items = [self.dataset[index] for index in self.batches[number]]
+        batch = collate(items).to(self.device)
+        try:
+            with torch.inference_mode():
+                texts, _, logits = self.model.generate(
+                    batch.video_embeddings,
+                    batch.video_mask,
+                    num_beams=self.settings.num_beams,
+                    max_length=self.max_length,
+                    min_length=self.settings.min_length,
+                    repetition_penalty=self.settings.repetition_penalty,
+                )
+        except torch.OutOfMemoryError:
+            raise VTSumError(
+                f"evaluate: batch_size must fit the memory of {self.device}, got {self.settings.batch_size} "
+                f"(videos of up to {batch.video_embeddings.shape[1]} frames)"
+            ) from None
+        rows = logits.float().cpu().numpy()
+        records = [
+            self.measure(index, item, text, row[: len(item.features)])
+            for index, item, text, row in zip(self.batches[number], items, texts, rows, strict=True)
+        ]
+        if self.model.boundary_head is not None:
+            for item, record, row in zip(items, records, self._boundaries(batch), strict=True):
+                record |= boundary_record(row[: len(item.features)], item.vsum_labels.numpy())
+        return records
+
+    @torch.inference_mode()
+    def _boundaries(self, batch: Batch) -> np.ndarray:
+        x, mask = batch.video_embeddings, batch.video_mask
+        return self.model.boundary_logits(x, self.model.encode(x, mask), mask).float().cpu().numpy()
 
 
 def other_videos(videos: int, draws: int, seed: int) -> list[np.ndarray]:

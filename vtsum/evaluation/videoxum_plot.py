@@ -12,7 +12,7 @@ from vtsum.evaluation.videoxum_scores import MEASURES, SHOWN_TIMES, TITLES
 from vtsum.evaluation.videoxum_table import caption
 from vtsum.figures import load_matplotlib
 from vtsum.files import written
-from vtsum.shown import one_line
+from vtsum.shown import one_line, reason
 
 
 def check_plot(path: Path) -> None:
@@ -80,7 +80,7 @@ def draw(evaluations: Sequence[Mapping[str, Any]], names: Sequence[str], path: P
                 metadata={"Creator": None, "Date": None} if path.suffix.lower() == ".svg" else None,
             )
     except OSError as error:
-        raise VTSumError(f"plot: {path} must be writable: {error.strerror or error}") from None
+        raise VTSumError(f"plot: {path} must be writable: {reason(error)}") from None
 
 
 def _plain(name: str) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +20,9 @@ from typing import Any
 
 import torch
 
+from vtsum import plugins
+from vtsum.data.feature_files import feature_file
+from vtsum.data.rules import read_matrix
 from vtsum.data.videoxum import CLIP_FEATURES, VideoXumDataset
 from vtsum.errors import VTSumError
 from vtsum.evaluation import java
@@ -26,7 +30,7 @@ from vtsum.evaluation.clip_score import ClipText, load_clip_text
 from vtsum.evaluation.videoxum_figures import Progress, boundary_figures, figures, own_figures
 from vtsum.evaluation.videoxum_file import FORMAT, PartFile, write_evaluation
 from vtsum.evaluation.videoxum_frames import REVISIONS, STRICT
-from vtsum.evaluation.videoxum_job import Job
+from vtsum.evaluation.videoxum_job import Job, Measuring
 from vtsum.evaluation.videoxum_settings import EvaluationSettings
 from vtsum.extras import version_of
 from vtsum.files import check_inputs, check_new
@@ -64,29 +68,21 @@ def evaluate(
         if path is not None:
             check_inputs("evaluate", path, settings.inputs)
             check_new("evaluate", path, overwrite)
-        if settings.caption_tokenizer == "ptb" and (missing := java.why_not()):
-            raise VTSumError(
-                f"evaluate: the PTB tokenizer {missing}; or --caption_tokenizer plain, whose figures are not "
-                "comparable with published ones"
-            )
+        check_captions(settings)
         where = _device(device, group.place)
         model, checkpoint = load_model(settings)
         model.position_embeddings.over = "video" if settings.protocol == STRICT else "batch"
         model = model.to(where).fold_()
-        dataset, clip, reason = _data(settings, where)
+        dataset, clip, reason = open_clip(settings, VideoXumDataset(settings.data, settings.split), where)
         if dataset.width != model.config.width:
+            dataset.check_width()  # a single file may be to blame
             raise VTSumError(
                 f"evaluate: features of {settings.data} must have the model's width {model.config.width}, "
                 f"got {dataset.width}"
             )
         job = Job(settings, model, dataset, clip, where)
         identity = {
-            "data": {
-                "path": settings.data,
-                "name": Path(os.path.abspath(settings.data)).name,
-                "annotations_sha256": _sha256(dataset.ann_file),
-                "videos": job.count,
-            },
+            "data": data_of(settings, job),
             "checkpoint": {
                 "path": settings.checkpoint,
                 "name": checkpoint_name(settings.checkpoint),
@@ -99,20 +95,13 @@ def evaluate(
             videos = _all_videos(job, group, part, overwrite, progress)
         content: dict[str, Any] | None = None
         if group.place.first:
-            boundaries = boundary_figures(videos, settings)
-            content = {
-                "format": FORMAT,
-                "protocol": settings.protocol,
-                "protocol_revision": REVISIONS[settings.protocol],
-                "split": settings.split,
-                **identity,
-                "settings": asdict(settings) | {"max_length": job.max_length},
-                **figures(videos, settings, reason, progress),
-                **({"boundaries": boundaries} if boundaries else {}),
-                **({"own_metrics": own_figures(videos, settings)} if settings.metrics else {}),
-                "notes": _notes(model, clip, videos, boundaries),
-                "software": {n: version_of(n) for n in ("vtsum", "torch", "transformers", "pycocoevalcap")},
-                "timings": {"seconds": time.monotonic() - start, "processes": group.place.ranks, "device": where},
+            content = contents(settings, identity, videos, reason, progress)
+            content["settings"]["max_length"] = job.max_length
+            content["notes"] += _notes(model, clip, videos, content.get("boundaries"))
+            content["timings"] = {
+                "seconds": time.monotonic() - start,
+                "processes": group.place.ranks,
+                "device": where,
             }
             if path:
                 check_new("evaluate", path, overwrite)  # somebody may have put it there meanwhile
@@ -121,6 +110,49 @@ def evaluate(
         if part:
             part.remove()
         return content
+
+
+def check_captions(settings: EvaluationSettings) -> None:
+    """Raise VTSumError where the tokenizer of captions cannot run."""
+    if settings.caption_tokenizer == "ptb" and (missing := java.why_not()):
+        raise VTSumError(
+            f"evaluate: the PTB tokenizer {missing}; or --caption_tokenizer plain, whose figures are not "
+            "comparable with published ones"
+        )
+
+
+def data_of(settings: EvaluationSettings, job: Measuring) -> dict[str, Any]:
+    """ "data" of the evaluation file."""
+    return {
+        "path": settings.data,
+        "name": Path(os.path.abspath(settings.data)).name,
+        "annotations_sha256": _sha256(job.dataset.ann_file),
+        "videos": job.count,
+    }
+
+
+def contents(
+    settings: EvaluationSettings,
+    identity: dict[str, Any],
+    videos: list[dict[str, Any]],
+    no_clip: str | None,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    """The evaluation file but for its timings, from the records of all videos."""
+    boundaries = boundary_figures(videos, settings)
+    return {
+        "format": FORMAT,
+        "protocol": settings.protocol,
+        "protocol_revision": REVISIONS[settings.protocol],
+        "split": settings.split,
+        **identity,
+        "settings": asdict(settings),
+        **figures(videos, settings, no_clip, progress),
+        **({"boundaries": boundaries} if boundaries else {}),
+        **({"own_metrics": own_figures(videos, settings)} if settings.metrics else {}),
+        "notes": [],
+        "software": {n: version_of(n) for n in ("vtsum", "torch", "transformers", "pycocoevalcap")},
+    }
 
 
 def _device(wanted: str, place: Place) -> str:
@@ -137,11 +169,12 @@ def _device(wanted: str, place: Place) -> str:
 
 def load_model(settings: EvaluationSettings) -> tuple[VTSum, str]:
     """The model in evaluation mode and the SHA-256 of its weights: from a model folder, a run's folder, or a .pth."""
-    source = Path(settings.checkpoint)
+    source, named = Path(settings.checkpoint), settings.architecture
+    kind: type[VTSum] = VTSum if named is None else plugins.find_class("architecture", named, VTSum)
     if source.is_file():
         if settings.tokenizer is None:
             raise VTSumError(f"evaluate: --tokenizer must name the vocabulary that belongs to {source}")
-        model = VTSum.from_videoxum(
+        model = kind.from_videoxum(
             source, settings.tokenizer, kernel_size=settings.kernel_size, max_text_length=settings.max_length or 128
         )
         return model.eval(), _sha256(source)
@@ -151,16 +184,19 @@ def load_model(settings: EvaluationSettings) -> tuple[VTSum, str]:
         raise VTSumError(f"evaluate: --tokenizer and --kernel_size belong to .pth files, {source} has its own")
     if not (source / "config.json").is_file() and (source / "model").is_dir():
         source /= "model"
-    loaded = VTSum.load_checkpoint(source)
+    loaded = kind.load_checkpoint(source)
     return loaded.model.eval(), loaded.weights_sha256
 
 
 def checkpoint_name(checkpoint: str | Path) -> str:
-    """What a reader would call it: the folder's name, the run's for RUN/model, the file's for a .pth."""
+    """What a reader would call it: the folder's name, the run's for RUN/model and RUN/best ("RUN seed 3" for
+    RUN/seed-3), the file's for a .pth."""
     path = Path(os.path.abspath(checkpoint))
     if path.is_file():
         return path.stem
-    return path.parent.name if path.name == "model" else path.name
+    path = path.parent if path.name in ("model", "best") else path
+    seed = re.fullmatch(r"seed-(\d+)", path.name)
+    return f"{path.parent.name} seed {seed[1]}" if seed else path.name
 
 
 def _all_videos(
@@ -192,8 +228,10 @@ def _all_videos(
     return [video for number in sorted(done) for video in done[number]]
 
 
-def _data(settings: EvaluationSettings, device: str) -> tuple[VideoXumDataset, ClipText | None, str | None]:
-    """The videos, the text encoder of VT-CLIPScore, and why there is none."""
+def open_clip(
+    settings: EvaluationSettings, videos: VideoXumDataset, device: str
+) -> tuple[VideoXumDataset, ClipText | None, str | None]:
+    """The videos, with what VT-CLIPScore needs of them where that can be measured, its text encoder, and why not."""
     source, features = settings.clip_source, Path(settings.data) / CLIP_FEATURES
     reason = None
     if source is None:
@@ -201,11 +239,12 @@ def _data(settings: EvaluationSettings, device: str) -> tuple[VideoXumDataset, C
     elif settings.clip is None and not features.is_dir():
         reason = f"needs CLIP features of the frames in {features}"
     if reason is not None or source is None:
-        return VideoXumDataset(settings.data, settings.split), None, reason
-    dataset = VideoXumDataset(settings.data, settings.split, with_clip=True)
+        return videos, None, reason
+    with_features = videos.video_embeddings_root is not None
+    dataset = VideoXumDataset(settings.data, settings.split, with_clip=True, features=with_features)
     clip = load_clip_text(source, settings.clip_tokenizer, device)
-    vision = dataset[0].clip_vision
-    if vision is not None and vision.shape[1] != clip.dim:
+    vision = read_matrix(feature_file(features, dataset.video_ids[0]), "vision", None)
+    if vision.shape[1] != clip.dim:
         raise VTSumError(
             f"evaluate: clip must be the model that made {features} (dimension {vision.shape[1]}), "
             f"got {source} of dimension {clip.dim}"

@@ -76,16 +76,6 @@ def interval(resampled: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def paired_difference(measure: str, ours: np.ndarray, theirs: np.ndarray, weights: np.ndarray) -> dict[str, float]:
-    """`ours` minus `theirs` on the same videos in the same order, with its interval over the same resamples."""
-    low, high = interval(corpus_value(measure, ours, weights) - corpus_value(measure, theirs, weights))
-    return {
-        "value": float(corpus_value(measure, ours) - corpus_value(measure, theirs)),
-        "low": low,
-        "high": high,
-    }
-
-
 def format_value(measure: str, value: float) -> str:
     """As papers print it: one decimal of a hundredfold, three of a rank correlation."""
     shown = value * SHOWN_TIMES[measure]

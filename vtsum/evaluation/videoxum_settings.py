@@ -20,6 +20,8 @@ class EvaluationSettings:
     data: str
     split: str = "test"
     protocol: str = STRICT
+    architecture: str | None = None
+    """Class of the user's own, "module:Class", for the model (`vtsum.plugins`)."""
     tokenizer: str | None = None
     """Of a .pth: the vocabulary."""
     kernel_size: int | str | None = "auto"

@@ -14,10 +14,8 @@ from vtsum.evaluation.videoxum_scores import (
     MEASURES,
     TITLES,
     format_value,
-    paired_difference,
-    resamples,
-    values_of,
 )
+from vtsum.evaluation.videoxum_seeds import MEMBERS, differences, grouped
 from vtsum.shown import one_line
 
 FORMATS = ("md", "tex", "csv")
@@ -81,9 +79,15 @@ PLAIN = "plain tokenizer (not PTB: text figures are not comparable with publishe
 
 
 def row_names(evaluations: Sequence[Mapping[str, Any]], files: Sequence[Path]) -> list[str]:
-    """What rows are called unless told: the checkpoints' names, or the files' where two are the same."""
+    """What rows are called unless told: the checkpoints' names, or the files' where two are the same. Trainings of
+    --seeds ("RUN seed 0", "RUN seed 1") have one name, and so one row."""
     names = [evaluation["checkpoint"]["name"] for evaluation in evaluations]
-    return names if len(set(names)) == len(names) else [path.stem for path in files]
+    if len(set(names)) < len(names):
+        files_named = [path.stem for path in files]
+        before = [files_named[:i].count(stem) for i, stem in enumerate(files_named)]
+        return [f"{stem} ({n + 1})" if n else stem for stem, n in zip(files_named, before, strict=True)]
+    stems = [re.sub(r" seed \d+$", "", name) for name in names]
+    return [name if stem in names or stems.count(stem) == 1 else stem for name, stem in zip(names, stems, strict=True)]
 
 
 def results_table(
@@ -98,10 +102,11 @@ def results_table(
 
     The best value of the models in each column is bold. A value is marked + or - where it is better or worse than the
     first row's beyond chance: the 95% interval of the difference over the same resamples of the same videos leaves out
-    0 (in CSV, columns of their own give the difference and its interval).
+    0 (in CSV, columns of their own give the difference, its interval and p-values). Evaluations of one name are
+    trainings of one model: a row of means with standard deviations (see `vtsum.evaluation.videoxum_seeds`).
 
     Args:
-        evaluations: contents of evaluation files. names: of the rows.
+        evaluations: contents of evaluation files. names: of the rows, for each evaluation.
         form: "md", "tex" or "csv".
         baselines: add the first evaluation's rows for random and uniform.
         mix: allow evaluations of different splits, data, tokenizers or CLIPs in one table.
@@ -126,16 +131,18 @@ def results_table(
             f"table: evaluations must agree in {', '.join(_MUST_AGREE)}, got different {' and '.join(different)} "
             "(--mix allows it)"
         )
-    differences = [_differences(e, evaluations[0]) if i else {} for i, e in enumerate(evaluations)]
+    evaluations, names = grouped(evaluations, names)
+    changes_of = [differences(e, evaluations[0], i) if i else {} for i, e in enumerate(evaluations)]
     if form == "csv":
-        return _csv(evaluations, names, differences, baselines)
+        return _csv(evaluations, names, changes_of, baselines)
     best: dict[str, str] = {}
     for measure in MEASURES:
         found = [_cell(e["measures"][measure], measure) for e in evaluations]
         best[measure] = max(filter(None, found), key=float, default="")
     rows: list[tuple[str, list[str]]] = []
     bold, raised = ("**{}**", "<sup>{}</sup>") if form == "md" else (r"\textbf{{{}}}", "$^{{{}}}$")
-    for name, evaluation, changes in zip(names, evaluations, differences, strict=True):
+    spread = "±" if form == "md" else r"$\pm$"
+    for name, evaluation, changes in zip(names, evaluations, changes_of, strict=True):
         cells = []
         for measure in MEASURES:
             value = evaluation["measures"][measure]["value"]
@@ -144,6 +151,8 @@ def results_table(
                 continue
             shown = format_value(measure, value)
             cell = bold.format(shown) if shown == best[measure] and len(evaluations) > 1 else shown
+            if (sd := evaluation["measures"][measure].get("sd")) is not None:
+                cell += f" {spread} {format_value(measure, sd)}"
             mark = _mark(changes.get(measure))
             cells.append(cell + (raised.format(mark) if mark else ""))
         rows.append((name, cells))
@@ -155,22 +164,7 @@ def results_table(
     return (_markdown if form == "md" else _tex)(caption(evaluations), rows, remarks)
 
 
-def _differences(evaluation: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """By measure, evaluation minus first on the same videos; none where the videos or a column are not the same."""
-    videos = {v["video_id"]: v for v in evaluation["videos"]}
-    if videos.keys() != {v["video_id"] for v in first["videos"]}:
-        return {}
-    ours = [videos[v["video_id"]] for v in first["videos"]]
-    weights = resamples(len(ours), first["settings"]["resamples"], first["settings"]["seed"])
-    found = {}
-    for name in MEASURES:
-        a, b = values_of(name, ours), values_of(name, first["videos"])
-        if a is not None and b is not None:
-            found[name] = paired_difference(name, a, b, weights)
-    return found
-
-
-def _mark(difference: Mapping[str, float] | None) -> str:
+def _mark(difference: Mapping[str, Any] | None) -> str:
     if difference is None or difference["low"] <= 0 <= difference["high"]:
         return ""
     return "+" if difference["value"] > 0 else "-"
@@ -191,8 +185,11 @@ def _remarks(
     if several:
         remarks.append(
             f"Bold: the best model. + or -: better or worse than {names[0]} beyond chance "
-            "(paired bootstrap over videos, 95%)."
+            "(paired bootstrap over videos, and over trainings where a row has several, 95%)."
         )
+    if seeds := {name: len(e[MEMBERS]) for name, e in zip(names, evaluations, strict=True) if len(e[MEMBERS]) > 1}:
+        counted = ", ".join(f"{name} {count}" for name, count in seeds.items())
+        remarks.append(f"±: standard deviation over trainings of other seeds ({counted}).")
     if baselines:
         remarks.append(
             "random: random scores, and another video's text, averaged over draws. uniform: evenly spaced frames, "
@@ -229,25 +226,28 @@ def _escaped(text: str) -> str:
 def _csv(
     evaluations: Sequence[Mapping[str, Any]],
     names: Sequence[str],
-    differences: Sequence[Mapping[str, Mapping[str, float]]],
+    changes_of: Sequence[Mapping[str, Mapping[str, float | None]]],
     baselines: bool,
 ) -> str:
     """Every figure as it is in the file, not multiplied; empty where not computed."""
     out = io.StringIO()
     parts = ("value", "low", "high")
-    head = [f"{m}{'' if p == 'value' else '_' + p}" for m in MEASURES for p in parts]
-    change = [f"{m}_difference{'' if p == 'value' else '_' + p}" for m in MEASURES for p in parts]
+    own, tests = (*parts, "sd"), ("p_videos", "p_seeds")
+    head = [f"{m}{'' if p == 'value' else '_' + p}" for m in MEASURES for p in own]
+    change = [f"{m}_difference{'' if p == 'value' else '_' + p}" for m in MEASURES for p in (*parts, *tests)]
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["name", "protocol", _REVISION, "split", "data", "videos", "caption_tokenizer", *head, *change])
-    for name, e, changes in zip(names, evaluations, differences, strict=True):
+    about = ["name", "protocol", _REVISION, "split", "data", "videos", "caption_tokenizer", "trainings"]
+    writer.writerow([*about, *head, *change])
+    for name, e, changes in zip(names, evaluations, changes_of, strict=True):
         facts = _facts(e)
-        values = [e["measures"][m][p] for m in MEASURES for p in parts]
-        writer.writerow([name, *facts, *values, *(changes.get(m, {}).get(p) for m in MEASURES for p in parts)])
+        values = [e["measures"][m].get(p) for m in MEASURES for p in own]
+        told = [changes.get(m, {}).get(p) for m in MEASURES for p in (*parts, *tests)]
+        writer.writerow([name, *facts, len(e[MEMBERS]), *values, *told])
     for kind in ("random", "uniform") if baselines else ():
         e = evaluations[0]
         facts = _facts(e)
-        values = [e["baselines"][kind][m][p] for m in MEASURES for p in parts]
-        writer.writerow([kind, *facts, *values, *[None] * len(change)])
+        values = [e["baselines"][kind][m].get(p) for m in MEASURES for p in own]
+        writer.writerow([kind, *facts, None, *values, *[None] * len(change)])
     return out.getvalue()
 
 

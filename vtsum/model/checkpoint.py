@@ -1,9 +1,9 @@
 """A model on disk: a folder with config.json, model.safetensors and vocab.txt.
 
 config.json: {"format": "vtsum-model/1", "model": the fields of VTSumConfig, "facts": what it was trained on and how
-well it did}. model.safetensors: the summarizer's weights under "model.", those of the embedded frame encoder, where the
-model has one, under "encoder."; float16 or float32. vocab.txt: the text decoder's WordPiece list; a model without a
-text decoder has none.
+well it did, and, of a class of the user's own, "class": "module:Class"}. model.safetensors: the summarizer's weights
+under "model.", those of the embedded frame encoder, where the model has one, under "encoder."; float16 or float32.
+vocab.txt: the text decoder's WordPiece list; a model without a text decoder has none.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from vtsum import plugins
 from vtsum.config import VTSumConfig, from_dict, to_dict
 from vtsum.errors import VTSumError
 from vtsum.files import check_regular, replacing
@@ -77,8 +78,32 @@ def pack(
     return {k: v.detach().cpu().to(dtype if v.is_floating_point() else v.dtype, copy=True) for k, v in state.items()}
 
 
-def config_text(config: VTSumConfig, facts: Mapping[str, Any]) -> str:
-    return json.dumps({"format": FORMAT, "model": to_dict(config), "facts": dict(facts)}, indent=1) + "\n"
+def config_text(config: VTSumConfig, facts: Mapping[str, Any], of: str | None = None) -> str:
+    about = {"format": FORMAT, **({"class": of} if of else {}), "model": to_dict(config), "facts": dict(facts)}
+    return json.dumps(about, indent=1) + "\n"
+
+
+def class_name(kind: type) -> str | None:
+    """ "module:Class" of a model's class that is the user's own; None for VTSum itself."""
+    return None if kind.__module__.startswith("vtsum.") else f"{kind.__module__}:{kind.__qualname__}"
+
+
+def _class_to_load(named: Any, kind: type[VTSum], where: Path) -> type[VTSum]:
+    """The class of a folder's model. What a folder names is a stranger's word and is not imported: it must be the
+    caller's class already, or one that an installed package offers.
+
+    Raises:
+        VTSumError: it is neither.
+    """
+    if named is None or named == class_name(kind):
+        return kind
+    if isinstance(named, str) and plugins.is_installed("architecture", named):
+        found: type[VTSum] = plugins.find_class("architecture", named, kind)
+        return found
+    raise VTSumError(
+        f"load_checkpoint: {where} is a model of the class {named!r:.200}, which is code: name it yourself if you "
+        "trust it (--architecture of vtsum train and evaluate, or from_pretrained of the class)"
+    )
 
 
 def save_checkpoint(
@@ -97,7 +122,7 @@ def save_checkpoint(
     if folder.exists() and not folder.is_dir():
         raise VTSumError(f"save_pretrained: folder must be a folder or new, got the file {folder}")
     try:
-        config = config_text(model.config, facts)
+        config = config_text(model.config, facts, class_name(type(model)))
     except TypeError as error:
         raise VTSumError(f"save_pretrained: facts must be plain data for JSON, got: {error}") from None
     older = _is_model(folder)
@@ -141,7 +166,8 @@ def _check_sizes(
         "depth": (config.depth, len(state)),
     }
     if text is not None:
-        sizes |= {f"text.{f.name}": (getattr(text, f.name), longest) for f in fields(text) if f.type == "int"}
+        numbers = {name: value for name, value in vars(text).items() if type(value) is int}
+        sizes |= {f"text.{name}": (value, longest) for name, value in numbers.items()}
         sizes["text.num_layers"] = (text.num_layers, len(state))
     for name, (value, most) in sizes.items():
         if value > most:
@@ -173,6 +199,7 @@ def load_checkpoint(source: str | Path, kind: type[VTSum]) -> Checkpoint:
     data = read_json(folder / CONFIG, dict, "load_checkpoint")
     if data.get("format") != FORMAT:
         raise VTSumError(f"load_checkpoint: format of {folder / CONFIG} must be {FORMAT!r}, got {data.get('format')!r}")
+    kind = _class_to_load(data.get("class"), kind, folder / CONFIG)
     for name, part in (("model", data.get("model")), ("facts", data.get("facts", {}))):
         if not isinstance(part, dict):
             raise VTSumError(f"load_checkpoint: {name} of {folder / CONFIG} must be an object, got {part!r:.80}")

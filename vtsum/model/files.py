@@ -1,4 +1,4 @@
-"""Files of weights: safetensors written and read, and what torch.save wrote read without running what is in it."""
+"""Files of weights: safetensors written and read, torch.save's too, these without running what is in it."""
 
 from __future__ import annotations
 
@@ -32,6 +32,16 @@ def save_safetensors(state: Mapping[str, Tensor], path: Path, metadata: dict[str
 def write_safetensors(state: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
     """Write `state` to a file of `written` or `replacing`."""
     save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, path, metadata)
+
+
+def write_pt(content: Any, path: Path) -> None:
+    """torch.save through a file of Python's, whose error says why it could not be written; torch's own says not.
+
+    Raises:
+        OSError, RuntimeError: it cannot be written; `vtsum.shown.reason` says why.
+    """
+    with open(path, "wb") as file:
+        torch.save(content, file)
 
 
 def read_pt(path: str | os.PathLike[str], op: str, *, mmap: bool = False) -> Any:

@@ -139,7 +139,8 @@ class TemporalTransformer(nn.Module):
         self.apply(start_small)
 
     def forward(self, x: Tensor, mask: Tensor | None = None, cu_seqlens: Tensor | None = None) -> Tensor:
-        if mask is not None and bool(torch.all(mask)):
+        # A graph that is captured serves any mask: it cannot look.
+        if mask is not None and not torch.compiler.is_compiling() and bool(torch.all(mask)):
             mask = None  # without a mask PyTorch takes its flash kernel
         for block in self.blocks:
             x = run(block, x, mask, cu_seqlens, recompute=self.recompute)
@@ -179,7 +180,7 @@ class PositionEmbedding(nn.Module):
     def forward(self, lengths: int | Sequence[int], mask: Tensor | None = None) -> Tensor:
         """[T, C] for videos of T frames, or [B, T, C] where the lengths in `mask`, bool [B, T], ask for it; for packed
         videos of several lengths, one after the other, [total, C]."""
-        if isinstance(lengths, int):
+        if isinstance(lengths, int | torch.SymInt):
             if mask is None or self.over == "batch" or lengths <= self.weight.shape[0]:
                 return self._table(lengths)
             # A video ends with its last real frame.

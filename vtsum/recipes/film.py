@@ -28,6 +28,7 @@ from vtsum.recipes.command import status
 from vtsum.recipes.film_scenes import city, land, sea, sounds
 from vtsum.recipes.film_scenes.paint import Painter, Scene
 from vtsum.recipes.procedural import SOUND_RATE, write_video
+from vtsum.shown import reason
 
 SIZE = (640, 360)
 RATE = Fraction(24)
@@ -212,7 +213,7 @@ def main(arguments: list[str] | None = None) -> int:
                 make_film(part)
                 check_new("film", out, options.overwrite)  # somebody may have put it there meanwhile
         except OSError as error:
-            raise VTSumError(f"film: OUT.mp4 must be writable, got {options.out}: {error.strerror or error}") from None
+            raise VTSumError(f"film: OUT.mp4 must be writable, got {options.out}: {reason(error)}") from None
 
     return status(work)
 

@@ -37,6 +37,7 @@ from vtsum.recipes.synthetic_scenes import (
     annotation,
     plan_video,
 )
+from vtsum.shown import reason
 
 if TYPE_CHECKING:
     from vtsum.protocols import FrameEncoder
@@ -122,7 +123,7 @@ def make_corpus(
         manifest |= {"complete": True, "videos": counts, "frames": frames}
         _write_manifest(folder, manifest)
     except OSError as error:
-        raise VTSumError(f"synth: {folder} must be writable and have room: {error.strerror or error}") from None
+        raise VTSumError(f"synth: {folder} must be writable and have room: {reason(error)}") from None
     return manifest
 
 

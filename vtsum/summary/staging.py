@@ -14,7 +14,7 @@ from types import TracebackType
 
 from vtsum.errors import VTSumError
 from vtsum.files import AnyPath, check_inputs, plain, replace_folder, strangers
-from vtsum.shown import FULL
+from vtsum.shown import full, reason
 
 # All that a finished output folder may hold; anything else in it belongs to the user and is never deleted.
 OURS = re.compile(r"summary\.(mp4|txt|json)|report\.html|keyframes/(shot_\d{4,}\.jpg)?")
@@ -22,9 +22,9 @@ OURS = re.compile(r"summary\.(mp4|txt|json)|report\.html|keyframes/(shot_\d{4,}\
 
 def writing_failed(folder: Path, error: OSError) -> VTSumError:
     """The one-line error for a write below `folder` that failed."""
-    if error.errno in FULL:
+    if full(error):
         return VTSumError(f"summarize: output {plain(folder)} must have room for the summary, the disk is full")
-    return VTSumError(f"summarize: output {plain(folder)} must be writable: {error.strerror or error}")
+    return VTSumError(f"summarize: output {plain(folder)} must be writable: {reason(error)}")
 
 
 def check_output(folder: Path, overwrite: bool, inputs: Sequence[AnyPath | None] = ()) -> None:

@@ -1,7 +1,7 @@
 """Checkpoints of a run: written beside the good ones, taken only when whole, deleted only when there is a newer one.
 
     RUN/checkpoints/step-00000120/
-        complete.json       written last: what the checkpoint is, and the size of every file in it
+        complete.json       written last: what the checkpoint is, and size and SHA-256 of every file in it
         rng-00000.pt        random states, a file a rank
         ...                 what the engine wrote
 
@@ -11,6 +11,7 @@ that is removed is removed by these names; a file of the user's in it stays.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -26,10 +27,10 @@ import torch
 
 from vtsum.errors import VTSumError
 from vtsum.files import check_no_links, plain, remove_folder, strangers
-from vtsum.model.files import read_pt
+from vtsum.model.files import read_pt, write_pt
 from vtsum.model.pretrained import first_line
 from vtsum.reading import read_json
-from vtsum.shown import FULL
+from vtsum.shown import reason
 
 FORMAT = "vtsum-checkpoint/1"
 MARKER = "complete.json"
@@ -83,7 +84,7 @@ def part_of(run: Path, step: int) -> Path:
 
 
 def _flaw(folder: Path) -> tuple[dict[str, Any] | None, str]:
-    """(facts, "") of a whole checkpoint, or (None, what is wrong with it)."""
+    """(facts, "") of a whole checkpoint by its marker and the sizes of its files, or (None, what is wrong with it)."""
     if not (folder / MARKER).exists():
         return None, f"it has no {MARKER}"
     try:
@@ -110,7 +111,32 @@ def _flaw(folder: Path) -> tuple[dict[str, Any] | None, str]:
             return None, f"{name!r} is no regular file"
         if found.st_size != size:
             return None, f"{name} has {found.st_size} bytes of {size!r}"
+    hashes = facts.get("sha256", {})  # older checkpoints have none
+    if not isinstance(hashes, dict) or set(hashes) not in (set(), set(facts["files"])):
+        return None, f"sha256 of its {MARKER} does not go with its files"
     return facts, ""
+
+
+def _damage(folder: Path, facts: dict[str, Any]) -> str:
+    """What is wrong with the content of a checkpoint's files; nothing where they are as they were written."""
+    for name, known in facts.get("sha256", {}).items():
+        try:
+            found = _sha256(folder / name)
+        except OSError as error:
+            return f"{name!r} cannot be read: {reason(error)}"
+        if found != known:
+            return f"{name} is not what was written, by its SHA-256"
+    return ""
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def begun(run: Path) -> bool:
+    """Whether a run has a checkpoint that is whole by its marker; its files' contents are not read."""
+    return any(_flaw(folder)[0] is not None for folder in _folders(run, _WHOLE))
 
 
 def find(run: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -118,10 +144,16 @@ def find(run: Path) -> tuple[Checkpoint | None, list[str]]:
     lines = [f"skipping {folder}: it was never finished" for folder in _folders(run, _UNFINISHED)]
     for folder in _folders(run, _WHOLE):
         facts, flaw = _flaw(folder)
-        if facts is not None:
+        flaw = flaw or _damage(folder, facts or {})
+        if facts is not None and not flaw:
             return Checkpoint(folder, facts), lines
         lines.append(f"skipping {folder}: {flaw}")
     return None, lines
+
+
+def any_finished(run: Path) -> bool:
+    """Whether a run has checkpoints that were finished once, whole or not."""
+    return bool(_folders(run, _WHOLE))
 
 
 def begin(run: Path, step: int) -> Path:
@@ -142,8 +174,9 @@ def finish(run: Path, step: int, facts: dict[str, Any], keep: int) -> Path:
     files = {str(p.relative_to(part)): p.stat().st_size for p in sorted(part.rglob("*")) if p.is_file()}
     for name in files:
         _sync(part / name)
+    hashes = {name: _sha256(part / name) for name in files}
     with open(part / MARKER, "w", encoding="utf-8") as file:
-        json.dump({"format": FORMAT, "step": step, **facts, "files": files}, file, indent=1)
+        json.dump({"format": FORMAT, "step": step, **facts, "files": files, "sha256": hashes}, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
     _remove(final)  # an earlier one of the same step that was found broken, or is written again after a resume
@@ -195,10 +228,8 @@ def explain(error: BaseException, path: Path) -> VTSumError:
     """The one-line error for a checkpoint that could not be written below `path`."""
     place = path if path.exists() else path.parent
     free = shutil.disk_usage(place).free if place.exists() else 0
-    full = (isinstance(error, OSError) and error.errno in FULL) or "No space left" in str(error)
-    reason = "the disk is full" if full else " ".join(str(getattr(error, "strerror", None) or error).split())
     return VTSumError(
-        f"train: a checkpoint must fit into {path}, got: {reason} ({free / 2**20:.0f} MiB free); "
+        f"train: a checkpoint must fit into {path}, got: {reason(error)} ({free / 2**20:.0f} MiB free); "
         "older checkpoints are untouched, make room and go on with --resume"
     )
 
@@ -212,7 +243,7 @@ def save_random_states(folder: Path, rank: int) -> None:
         "numpy": (str(kind), torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, gauss),
         "python": random.getstate(),
     }
-    torch.save(state, folder / f"rng-{rank:05d}.pt")
+    write_pt(state, folder / f"rng-{rank:05d}.pt")
 
 
 def load_random_states(folder: Path, rank: int) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from vtsum.errors import VTSumError
 from vtsum.figures import load_matplotlib
 from vtsum.files import written
-from vtsum.shown import clean
+from vtsum.shown import clean, reason
 from vtsum.training.records import METRICS, read_metrics
 
 PANELS = {
@@ -77,6 +77,6 @@ def plot(runs: Sequence[Path], output: Path) -> None:
         with written(output) as part:
             figure.savefig(part, dpi=110, format=output.suffix[1:])
     except OSError as error:
-        raise VTSumError(f"plot: output {output} must be writable: {error.strerror or error}") from None
+        raise VTSumError(f"plot: output {output} must be writable: {reason(error)}") from None
     finally:
         pyplot.close(figure)

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from vtsum.data.collate import Batch
 from vtsum.errors import VTSumError
 from vtsum.files import check_no_links
-from vtsum.model.files import read_pt
+from vtsum.model.files import read_pt, write_pt
 from vtsum.model.pretrained import first_line
 from vtsum.model.vtsum import LossCounts, VTSum, VTSumOutput
 from vtsum.processes import Place
@@ -51,6 +51,10 @@ class StepResult:
     loss_boundary: float
     grad_norm: float
     flags: tuple[float, ...] = ()
+
+    @property
+    def losses(self) -> dict[str, float]:
+        return {name: value for name, value in vars(self).items() if name.startswith("loss")}
 
 
 class Engine(Protocol):
@@ -137,7 +141,7 @@ class PlainEngine:
 
     def save(self, folder: Path) -> None:
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-        torch.save(state, folder / "state.pt")
+        write_pt(state, folder / "state.pt")
 
     def load(self, folder: Path) -> None:
         path = folder / "state.pt"
@@ -281,7 +285,8 @@ class DeepSpeedEngine:
 
             return run
 
-        writer.save, writer.makedirs = kept(write), kept(make)
+        writer.save = kept(lambda state_dict, path: write_pt(state_dict, path))  # called with these names
+        writer.makedirs = kept(make)
         self.engine._copy_recovery_script = lambda path: None  # scripts of DeepSpeed's, no part of a checkpoint
         try:
             self.engine.save_checkpoint(str(folder), tag=ZERO, save_latest=False)

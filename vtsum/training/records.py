@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,6 +13,7 @@ from vtsum.bars import Bars
 from vtsum.errors import VTSumError
 from vtsum.files import write_text
 from vtsum.reading import parse_json, read_file
+from vtsum.shown import full
 
 METRICS = "metrics.jsonl"
 LIMIT = 2**30
@@ -45,6 +47,8 @@ class Records:
         if path.exists():
             kept = [line for line in read_metrics(path) if line["step"] <= done]
             write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+        # TensorBoard's thread prints a traceback of what its next call raises.
+        self._before, threading.excepthook = threading.excepthook, _quiet_when_full
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115  # open until `close`
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=done + 1)
 
@@ -58,9 +62,35 @@ class Records:
             if name not in ("step", "epoch"):
                 self._board.add_scalar(f"train/{name}", value, line["step"])
 
+    def add_validation(self, line: dict[str, Any]) -> None:
+        """Show a validation beside the steps; its own file has it."""
+        for name, value in line.items():
+            if name not in ("step", "epoch") and value is not None:
+                self._board.add_scalar(f"val/{name}", value, line["step"])
+
     def close(self) -> None:
-        self._file.close()
-        self._board.close()
+        threading.excepthook = self._before
+        try:
+            self._file.close()
+        finally:
+            self._board.close()
+
+    def __enter__(self) -> Records:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except OSError:
+            if error is None:
+                raise
+
+
+def _quiet_when_full(args: threading.ExceptHookArgs) -> None:
+    if not full(args.exc_value):
+        threading.__excepthook__(args)
 
 
 class Display:
@@ -94,3 +124,19 @@ class Display:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bars.__exit__(kind, error, trace)
+
+
+class Silent:
+    """The display of the ranks that show nothing."""
+
+    def step(self, line: dict[str, Any], left: float) -> None:
+        return
+
+    def say(self, text: str) -> None:
+        return
+
+    def __enter__(self) -> Silent:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        return

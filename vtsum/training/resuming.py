@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from vtsum.errors import VTSumError
 from vtsum.files import check_inputs, check_no_links
-from vtsum.training.checkpoints import Checkpoint, find
+from vtsum.training.checkpoints import Checkpoint, any_finished, begun, checkpoint_folder
 from vtsum.training.checkpoints import check as check_checkpoints
 from vtsum.training.records import METRICS, read_metrics
 from vtsum.training.settings import TrainSettings, leaves, read_yaml
@@ -30,11 +30,15 @@ _MAY_CHANGE = {
     "pretrained",
     "deepspeed",
     "num_workers",
+    "max_epoch",  # but not to fewer
     "ckpt_freq",
     "ckpt_steps",
     "keep_checkpoints",
     "print_freq",
     "resume",
+    "seeds",
+    "val_every",
+    "patience",
     "gradient_checkpointing",
 }
 
@@ -49,13 +53,13 @@ def check_folder(run: Path, settings: TrainSettings) -> None:
         raise VTSumError(
             f"train: output_dir must be new or empty, got {run} with files in it; --resume goes on with that run"
         )
-    own = [run / name for name in (METRICS, "tensorboard", "checkpoints", "model")]
+    own = [run / name for name in (METRICS, "tensorboard", "checkpoints", "model", "validation.jsonl", "best")]
     check_no_links("train", run / CONFIG, *own)
     s = settings
     inputs = [s.data, s.ann_root, s.video_embeddings_root, s.pretrained, s.tokenizer, s.deepspeed]
     for path in own:
         check_inputs("train", path, inputs)
-    if find(run)[0] is None and not _begun(run):
+    if not begun(run) and not _begun(run):
         raise VTSumError(
             f"train: output_dir must be new, empty or a run to go on with, got {run} without {CONFIG} and {METRICS} "
             "of a training"
@@ -77,6 +81,22 @@ def _begun(run: Path) -> bool:
     except VTSumError:
         return False
     return {name for name, *_ in leaves()} <= set(settings) and all("loss_tsum" in line for line in lines)
+
+
+def check_anew(run: Path) -> None:
+    """Refuse to start anew where a run has finished checkpoints, none of which is whole, or a model made after one.
+
+    Raises:
+        VTSumError: naming what would be lost.
+    """
+    model = run / "model"
+    if (damaged := any_finished(run)) or os.path.lexists(model):
+        got = "got damaged ones alone" if damaged else "got none"
+        raise VTSumError(
+            f"train: --resume must find a whole checkpoint in {checkpoint_folder(run)}, {got}, and a new training "
+            f"would replace {'them' if damaged else model}; move {run if damaged else 'it'} away or give another "
+            "--output_dir"
+        )
 
 
 def claim(run: Path) -> IO[bytes]:
@@ -134,6 +154,11 @@ def _compare_settings(found: Checkpoint, settings: TrainSettings) -> None:
             f"train: settings in {found.folder} must be those of a run, got some nested without end"
         ) from None
     now = _flat(dataclasses.asdict(settings))
+    if isinstance(epochs := before.get("max_epoch"), int) and settings.max_epoch < epochs:
+        raise VTSumError(
+            f"train: max_epoch must be {epochs} or more to resume {found.folder}, got {settings.max_epoch}; another "
+            "--output_dir starts a run of its own"
+        )
     for name in sorted(set(before) | set(now)):
         if name.split(".")[0] not in _MAY_CHANGE and before.get(name) != now.get(name):
             raise VTSumError(

@@ -17,13 +17,15 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
-from vtsum.config import VTSumConfig
+from vtsum.config import OneOf, Range, VTSumConfig, check_fields
 from vtsum.errors import VTSumError
-from vtsum.reading import read_file
+from vtsum.training.yaml_file import read_mapping
 
 _LARGEST = 3e38  # training computes in float32
+_LOSSES = ("loss", "loss_vsum", "loss_tsum")
+BEST_BY = (*_LOSSES, "f1", "kendall", "spearman", "bleu4", "meteor", "rouge_l", "cider", "vt_clipscore")
 SCHEDULES = ("cosine", "cosine_epoch", "constant")
 
 # Names of VideoXum's script -> where the setting lies here.
@@ -41,6 +43,7 @@ MODEL_NAMES: dict[str, dict[str, Any]] = {
     "vtsum_blip_tt": {"kernel_size": None, "memory_slots": 0},
     "vtsum_blip_tt_ca": {"memory_slots": 0},
 }
+_NESTED = {"model", "model.text"}
 # Its settings that training on extracted features has no use for -> what reads them here.
 ELSEWHERE = {
     "clip_root": "vtsum evaluate",
@@ -69,54 +72,69 @@ class TrainSettings:
     tokenizer: str | None = _option(None, "vocab.txt or a tokenizer's folder; left out: DATA/vocab.txt")
     pretrained: str | None = _option(None, "start from a model folder, or from VideoXum's or BLIP's .pth")
     model: VTSumConfig = field(default=VTSumConfig())
+    architecture: str | None = _option(None, "module:Class of your own for the model, derived from vtsum.model.VTSum")
     loss: str | None = _option(None, "module:Class of your own for the saliency's loss; left out: model.loss_type")
-    init_lr: float = _option(2e-5, "highest learning rate of AdamW")
-    min_lr: float = _option(0.0, "learning rate at the end")
-    schedule: str = _option("cosine", "cosine (falls every step), cosine_epoch (every epoch, as released) or constant")
-    warmup_steps: int = _option(0, "steps in which the learning rate rises from 0")
-    max_epoch: int = _option(56, "times through the training videos")
-    batch_size: int = _option(16, "videos a rank and forward pass")
-    gradient_accumulation_steps: int = _option(1, "forward passes a step")
-    gradient_clipping: float = _option(1.0, "largest norm of the gradient; 0: no clipping")
-    weight_decay: float = _option(0.01, "of AdamW")
-    max_video_length: int = _option(512, "frames; the rest of a longer video is left out in training")
+    init_lr: Annotated[float, Range(0, 100, above=True)] = _option(2e-5, "highest learning rate of AdamW")
+    min_lr: Annotated[float, Range(0, 100)] = _option(0.0, "learning rate at the end")
+    schedule: Annotated[str, OneOf(SCHEDULES)] = _option(
+        "cosine", "cosine (falls every step), cosine_epoch (every epoch, as released) or constant"
+    )
+    warmup_steps: Annotated[int, Range(0)] = _option(0, "steps in which the learning rate rises from 0")
+    max_epoch: Annotated[int, Range(1)] = _option(56, "times through the training videos")
+    batch_size: Annotated[int, Range(1)] = _option(16, "videos a rank and forward pass")
+    gradient_accumulation_steps: Annotated[int, Range(1)] = _option(1, "forward passes a step")
+    gradient_clipping: Annotated[float, Range(0)] = _option(1.0, "largest norm of the gradient; 0: no clipping")
+    weight_decay: Annotated[float, Range(0, 100)] = _option(0.01, "of AdamW")
+    max_video_length: Annotated[int, Range(1)] = _option(
+        512, "frames; the rest of a longer video is left out in training"
+    )
     packed: bool = _option(False, "join the videos of a batch end to end instead of padding them")
     bf16: bool = _option(False, "compute in bfloat16, keep float32 weights")
     gradient_checkpointing: bool = _option(False, "recompute activations in the backward pass: less memory, more time")
     deepspeed: str | None = _option(None, "configuration of DeepSpeed, e.g. configs/ds_zero2.json; left out: PyTorch")
-    seed: int = _option(42, "of the start weights, of the order of the videos and of dropout")
-    num_workers: int = _option(2, "processes that read features, a rank")
-    ckpt_freq: int = _option(1, "epochs between checkpoints; 0: only at the end, at a signal and by ckpt_steps")
-    ckpt_steps: int = _option(0, "steps between checkpoints; 0: by ckpt_freq alone")
-    keep_checkpoints: int = _option(2, "checkpoints to keep")
-    print_freq: int = _option(50, "steps between lines where there is no terminal")
+    seed: Annotated[int, Range(0)] = _option(42, "of the start weights, of the order of the videos and of dropout")
+    num_workers: Annotated[int, Range(0, 256)] = _option(2, "processes that read features, a rank")
+    ckpt_freq: Annotated[int, Range(0)] = _option(
+        1, "epochs between checkpoints; 0: only at the end, at a signal and by ckpt_steps"
+    )
+    ckpt_steps: Annotated[int, Range(0)] = _option(0, "steps between checkpoints; 0: by ckpt_freq alone")
+    keep_checkpoints: Annotated[int, Range(1)] = _option(2, "checkpoints to keep")
+    print_freq: Annotated[int, Range(1)] = _option(50, "steps between lines where there is no terminal")
+    val_every: Annotated[int, Range(0)] = _option(0, "epochs between validations on the val split; 0: none")
+    best_by: Annotated[str, OneOf(BEST_BY)] = _option(
+        "f1", f"what RUN/best is the best by, on the val split: {', '.join(BEST_BY)}"
+    )
+    patience: Annotated[int, Range(0)] = _option(0, "validations without a better one that end training; 0: none do")
+    val_caption_tokenizer: Annotated[str, OneOf(("plain", "ptb"))] = _option(
+        "plain", "of the measures of texts on the val split; ptb, as published, needs Java"
+    )
+    seeds: str | None = _option(None, "train once for each of these seeds, e.g. 0,1,2, in OUTPUT_DIR/seed-0 ...")
     resume: bool = _option(False, "go on from the newest whole checkpoint of output_dir, if it has one")
 
     def __post_init__(self) -> None:
-        rules: dict[str, tuple[bool, str]] = {
-            "init_lr": (self.init_lr > 0, "greater than 0"),
-            "min_lr": (0 <= self.min_lr <= self.init_lr, "from 0 to init_lr"),
-            "schedule": (self.schedule in SCHEDULES, "one of " + ", ".join(SCHEDULES)),
-            "gradient_clipping": (self.gradient_clipping >= 0, "0 or more"),
-            "weight_decay": (self.weight_decay >= 0, "0 or more"),
-        }
-        for name, low in (
-            ("max_epoch", 1),
-            ("batch_size", 1),
-            ("gradient_accumulation_steps", 1),
-            ("max_video_length", 1),
-            ("keep_checkpoints", 1),
-            ("print_freq", 1),
-            ("warmup_steps", 0),
-            ("num_workers", 0),
-            ("ckpt_freq", 0),
-            ("ckpt_steps", 0),
-            ("seed", 0),
-        ):
-            rules[name] = (getattr(self, name) >= low, f"{low} or more")
-        for name, (holds, rule) in rules.items():
-            if not holds:
-                raise VTSumError(f"train: {name} must be {rule}, got {getattr(self, name)!r}")
+        check_fields(self, "train")
+        if self.min_lr > self.init_lr:
+            raise VTSumError(f"train: min_lr must be at most init_lr ({self.init_lr}), got {self.min_lr}")
+        if self.patience and not self.val_every:
+            raise VTSumError(f"train: patience must be 0 without --val_every, got {self.patience}")
+        m = self.model
+        if not (m.lambda_vsum or m.lambda_tsum or (m.boundary_head and m.lambda_boundary)):
+            raise VTSumError(
+                "train: one of lambda_vsum and lambda_tsum must be above 0, got 0 for both: nothing to learn"
+            )
+
+    @property
+    def each_seed(self) -> list[int]:
+        """The numbers of `seeds`; none where it was left out.
+
+        Raises:
+            VTSumError: it is no list of different whole numbers.
+        """
+        words = [] if self.seeds is None else self.seeds.split(",")
+        numbers = [int(word) for word in words if word.strip().isdecimal()]
+        if len(numbers) != len(words) or len(set(numbers)) != len(numbers):
+            raise VTSumError(f"train: seeds must be different whole numbers, such as 0,1,2, got {self.seeds!r}")
+        return numbers
 
 
 @dataclass(frozen=True)
@@ -134,6 +152,10 @@ class Given:
     def settings(self, model: VTSumConfig) -> TrainSettings:
         """The settings, everything else at its default; `model`: the model's configuration, once it is known."""
         return TrainSettings(**{**self.values, "model": model})
+
+    def of_seed(self, seed: int, folder: Path) -> Given:
+        """The same for one of several seeds, in a folder of its own."""
+        return dataclasses.replace(self, values={**self.values, "seed": seed, "seeds": None, "output_dir": str(folder)})
 
     def settings_without_model(self) -> TrainSettings:
         """The settings before the model is known, whose sizes may follow from the data."""
@@ -222,55 +244,25 @@ def _flatten(data: Mapping[str, Any], nested: set[str], prefix: str = "") -> Ite
             yield dotted, value
 
 
-_YAML_LIMIT = 1 << 16  # bytes
-_YAML_DEPTH = 16  # lists and mappings in one another; settings have three
-_YAML_PLAIN = 1000  # characters of a value without quotes: Python shows no whole number of more than 4,300 digits
-
-
-def _yaml(path: str | Path) -> dict[Any, Any]:
-    """The mapping in a YAML file. A few lines of it can stand for more than any memory holds (aliases), and tags for
-    values that are none: files of settings have no use for either."""
-    import yaml
-
-    content, where = read_file(path, "train: --config", _YAML_LIMIT), f"train: --config {path}"
-    depth = 0
-    try:
-        text = content.decode("utf-8")
-        for event in yaml.parse(text, yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) is not None:
-                line = event.start_mark.line + 1
-                raise VTSumError(f"{where}: line {line}: must be plain YAML without aliases (*) and tags (!)")
-            if isinstance(event, yaml.ScalarEvent) and event.implicit[0] and len(event.value) > _YAML_PLAIN:
-                line = event.start_mark.line + 1
-                raise VTSumError(f"{where}: line {line}: must be at most {_YAML_PLAIN} characters, or stand in quotes")
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > _YAML_DEPTH:
-                raise VTSumError(f"{where} must be YAML of at most {_YAML_DEPTH} levels, got more")
-        data = yaml.safe_load(text)
-    except VTSumError:
-        raise
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a number of 5,000 digits, a 99th of the month
-        raise VTSumError(f"{where} must be YAML, got: {error}") from None
-    if not isinstance(data, dict | None):
-        raise VTSumError(f"{where} must hold settings by name, got {type(data).__name__}")
-    return data or {}
-
-
 def read_yaml(path: str | Path) -> tuple[dict[str, Any], list[str]]:
-    """The settings of a file as {dotted name: value}, and notes on names of the original that are not used here.
+    """The settings of a file as {dotted name: value}, a name of the original's for the model as "model", and notes on
+    names that are not used here.
 
     Raises:
         VTSumError: not readable, not YAML, a name that is no setting, a value of another type.
     """
-    data = _yaml(path)
+    data = read_mapping(path)
     kinds = {name: kind for name, kind, _, _ in leaves()}
     found: dict[str, Any] = {}
     notes = []
-    for name, value in _flatten(data, {"model", "model.text"}):
+    said: dict[str, str] = {}
+    for name, value in _flatten(data, _NESTED):
+        if name in _NESTED and not (name == "model" and isinstance(value, str)):
+            raise VTSumError(f"train: {name} of {path} must hold settings by name, got {_kind(value)}")
         if isinstance(value, dict | list):
-            raise VTSumError(f"train: {name} of {path} must be one value, got {type(value).__name__}")
+            raise VTSumError(f"train: {name} of {path} must be one value, got {_kind(value)}")
         if name == "model":
-            _model_name(found, value)
+            found[name] = value
         elif name in ELSEWHERE:
             notes.append(f"{name} of {path} is not used in training ({ELSEWHERE[name]})")
         else:
@@ -279,15 +271,44 @@ def read_yaml(path: str | Path) -> tuple[dict[str, Any], list[str]]:
                 raise VTSumError(
                     f"train: settings of {path} must be known names, got {name!r}{nearest(name, [*kinds, *ALIASES])}"
                 )
+            if target in said:
+                raise VTSumError(f"train: {path} must set {target} once, got it as {said[target]} and as {name}")
+            said[target] = name
             found[target] = coerce(name, kinds[target], value)
     return found, notes
 
 
-def _model_name(found: dict[str, Any], value: Any) -> None:
-    if value not in MODEL_NAMES:
-        raise VTSumError(f"train: model must be {' or '.join(MODEL_NAMES)}, or settings under it, got {value!r}")
-    for key, setting in MODEL_NAMES[value].items():
-        found.setdefault(f"model.{key}", setting)
+def _kind(value: Any) -> str:
+    return "a list" if isinstance(value, list) else "settings" if isinstance(value, dict) else repr(value)
+
+
+def _by_model_name(found: dict[str, Any], line: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+    """What a model's name, on the command line or else in the file, says; the name is taken out of both. As in the
+    original, it hides what the file says otherwise, which a note tells.
+
+    Raises:
+        VTSumError: it is no name, or the command line says otherwise.
+    """
+    in_file, name = found.pop("model", None), line.pop("model", None)
+    name = in_file if name is None else name
+    if name is None:
+        return {}
+    if name not in MODEL_NAMES:
+        raise VTSumError(f"train: model must be {' or '.join(MODEL_NAMES)}, or settings under it, got {name!r}")
+    said = {f"model.{key}": value for key, value in MODEL_NAMES[name].items()}
+    for dotted, value in said.items():
+        rule = "none" if value is None else value
+        if line.get(dotted, value) != value:
+            raise VTSumError(
+                f"train: {dotted} must be {rule} or left out with model {name}, got {line[dotted]!r}; leave --model out"
+            )
+        if found.get(dotted, value) != value:
+            notes.append(f"{dotted} is {rule}, by model {name}, not {found[dotted]} as in --config")
+    if "model.kernel_size" not in said and {**found, **line}.get("model.kernel_size", 1) is None:
+        raise VTSumError(
+            f"train: model.kernel_size must be a number with model {name}, got none; vtsum_blip_tt has none"
+        )
+    return said
 
 
 class _Parser(argparse.ArgumentParser):
@@ -337,22 +358,21 @@ def parse(arguments: Sequence[str]) -> Given:
         raise VTSumError(f"train: arguments must be flags and their values, got {word!r}")
     line: dict[str, Any] = {}
     config = said.pop("config", None)
-    name = said.pop("model", None)
     for dotted, value in said.items():
-        line[dotted] = coerce(dotted, kinds[dotted], value)
-    if name is not None:
-        _model_name(line, name)
+        line[dotted] = value if dotted == "model" else coerce(dotted, kinds[dotted], value)
     if config is None and line.get("resume"):
         own = Path(line.get("output_dir", TrainSettings.output_dir)) / "config.yaml"
         config = own if own.is_file() else None
     found, notes = read_yaml(config) if config is not None else ({}, [])
-    if found.get("loss") is not None and "loss" not in line:
-        raise VTSumError(
-            f"train: loss names code to run and must be given on the command line, got it from {config} alone: "
-            f"write --loss {found['loss']} if you trust it"
-        )
+    for dotted in ("loss", "architecture"):
+        if found.get(dotted) is not None and dotted not in line:
+            raise VTSumError(
+                f"train: {dotted} names code to run and must be given on the command line, got it from {config} alone: "
+                f"write --{dotted} {found[dotted]} if you trust it"
+            )
+    named = _by_model_name(found, line, notes)
     values: dict[str, Any] = {}
-    for dotted, value in {**found, **line}.items():
+    for dotted, value in {**found, **line, **named}.items():
         _put(values, dotted, value)
     return Given(values, tuple(notes))
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from vtsum import plugins
 from vtsum.config import VTSumConfig
 from vtsum.data.videoxum import VideoXumDataset
 from vtsum.errors import VTSumError
@@ -64,26 +65,30 @@ def tokenizer_of(given: Given) -> Any:
     )
 
 
-def make_model(given: Given, width: int, tokenizer: Any) -> VTSum:
+def make_model(given: Given, videos: VideoXumDataset, tokenizer: Any) -> VTSum:
     """The model to train, from scratch or pretrained; sizes that were left out follow from the data and the tokenizer.
 
     Args:
-        width: C of the training features.
+        videos: to train on, whose features say the width.
     Raises:
         VTSumError: the settings contradict the data or the pretrained weights.
     """
+    width = videos.width
     asked, pretrained = given.model, given.values.get("pretrained")
+    named = given.values.get("architecture")
+    kind: type[VTSum] = VTSum if named is None else plugins.find_class("architecture", named, VTSum)
     if pretrained is None:
-        model = VTSum(_fitting(_sizes(asked, width, tokenizer), tokenizer), tokenizer)
+        model = kind(_fitting(_sizes(asked, width, tokenizer), tokenizer, kind), tokenizer)
     elif (Path(pretrained) / CONFIG).is_file():
-        model = _from_folder(Path(pretrained), asked)
+        model = _from_folder(Path(pretrained), asked, kind)
     elif Path(pretrained).is_file():
         text = dict(asked.pop("text", {}))
         heads = text.pop("num_heads", None)
-        model = VTSum.from_videoxum(pretrained, tokenizer=tokenizer, text_num_heads=heads, text=text, **asked)
+        model = kind.from_videoxum(pretrained, tokenizer=tokenizer, text_num_heads=heads, text=text, **asked)
     else:
         raise VTSumError(f"train: pretrained must be a model folder or a .pth file, got {pretrained}")
     if model.config.width != width:
+        videos.check_width()  # a single file may be to blame
         raise VTSumError(f"train: model.width must be the width of the features, {width}, got {model.config.width}")
     return model
 
@@ -104,12 +109,12 @@ def _sizes(asked: dict[str, Any], width: int, tokenizer: Any) -> VTSumConfig:
     return config
 
 
-def _fitting(config: VTSumConfig, tokenizer: Any) -> VTSumConfig:
+def _fitting(config: VTSumConfig, tokenizer: Any, kind: type[VTSum]) -> VTSumConfig:
     """The configuration, where this machine's memory has room for its weights."""
     room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
         with torch.device("meta"):
-            needed = 4 * sum(value.numel() for value in VTSum(config, tokenizer).parameters())
+            needed = 4 * sum(value.numel() for value in kind(config, tokenizer).parameters())
         found = f"weights of {needed:,} bytes"
     except (RuntimeError, TypeError):  # more than can be counted
         needed, found = room + 1, "more weights than can be counted"
@@ -118,8 +123,8 @@ def _fitting(config: VTSumConfig, tokenizer: Any) -> VTSumConfig:
     return config
 
 
-def _from_folder(folder: Path, asked: dict[str, Any]) -> VTSum:
-    model = VTSum.from_pretrained(folder)
+def _from_folder(folder: Path, asked: dict[str, Any], kind: type[VTSum]) -> VTSum:
+    model = kind.from_pretrained(folder)
     if model.text_decoder is None:
         raise VTSumError(f"train: pretrained must be a model with a text decoder, got {folder} without one")
     wanted: VTSumConfig = build(VTSumConfig, asked, model.config)
@@ -135,7 +140,7 @@ def _from_folder(folder: Path, asked: dict[str, Any]) -> VTSum:
             raise VTSumError(f"train: model.{name} must be {own!r}, as the pretrained {folder} has it, got {value!r}")
     if wanted == model.config:
         return model
-    made = VTSum(wanted, model.text_decoder.tokenizer)
+    made = type(model)(wanted, model.text_decoder.tokenizer)
     made.load_state_dict(model.state_dict(), strict=made.boundary_head is None or model.boundary_head is not None)
     made.encoder_state = model.encoder_state
     return made

@@ -9,43 +9,42 @@ the data lie at the same place on all of them; or the same torchrun command on e
 options. The output folder must be one that all ranks see.
 
 A run lies in its output folder: config.yaml, metrics.jsonl (a line a step), tensorboard/, checkpoints/ and model/, the
-newest weights as `VTSum.from_pretrained` reads them. SIGTERM, Ctrl-C and SIGHUP write a checkpoint and stop with status
-143, 130 or 129; `--resume` goes on from the newest whole one.
+newest weights as `VTSum.from_pretrained` reads them; with --val_every validation.jsonl and best/, too. SIGTERM, Ctrl-C
+and SIGHUP write a checkpoint and stop with status 143, 130 or 129; `--resume` goes on from the newest whole one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import functools
 import math
-import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch.utils.data import DataLoader
 
 from vtsum import plugins
-from vtsum.data.collate import Batch, collate
 from vtsum.data.videoxum import VideoXumDataset
 from vtsum.errors import VTSumError
 from vtsum.files import write_text
 from vtsum.processes import Place
-from vtsum.shown import clean, last_words, one_line, say
+from vtsum.shown import clean, last_words, one_line, reason, say
 from vtsum.training import checkpoints, deepspeed_config, shards
 from vtsum.training.checkpoints import Checkpoint
 from vtsum.training.engine import DeepSpeedEngine, Engine, PlainEngine, convert, join
-from vtsum.training.records import METRICS, Display, Records
-from vtsum.training.resuming import CONFIG, check_folder, check_resumable, claim
+from vtsum.training.loading import steps
+from vtsum.training.records import METRICS, Display, Records, Silent
+from vtsum.training.resuming import CONFIG, check_anew, check_folder, check_resumable, claim
 from vtsum.training.sampler import Layout, StepSampler, spread
 from vtsum.training.schedule import learning_rate
-from vtsum.training.settings import TrainSettings, parse, to_yaml
+from vtsum.training.settings import Given, TrainSettings, parse, to_yaml
 from vtsum.training.start import fingerprint, make_model, tokenizer_of, training_videos
-from vtsum.training.stopping import STOPPING, StopSignals, follow_launcher, heed_only_the_rank
+from vtsum.training.stopping import STOPPING, StopSignals, follow_launcher
+from vtsum.training.validation import BEST, Validation, describe
 
 # How gloo and NCCL tell that another process has ended.
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
@@ -64,6 +63,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = parse(sys.argv[1:] if arguments is None else arguments)
     settings, place = given.settings_without_model(), Place.here()
+    if settings.seeds is None:
+        return _train(given, place)
+    if place.ranks > 1:
+        raise VTSumError(f"train: seeds must be trained by one process each, got {place.ranks} processes")
+    for seed in settings.each_seed:
+        if status := _train(given.of_seed(seed, Path(settings.output_dir) / f"seed-{seed}"), place):
+            return status
+    return 0
+
+
+def _train(given: Given, place: Place) -> int:
+    """One training; its exit status."""
+    settings = given.settings_without_model()
     if place.ranks > 1 and settings.deepspeed is None:
         raise VTSumError(
             f"train: --deepspeed must be given where there are several processes, e.g. configs/ds_zero1.json, "
@@ -76,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     videos = training_videos(given)
     tokenizer = tokenizer_of(given)
     checkpoints.seed_everything(settings.seed)  # all ranks start from the same weights
-    model = make_model(given, videos.width, tokenizer)
+    model = make_model(given, videos, tokenizer)
     settings = given.settings(model.config)
     if settings.loss is not None:
         model.own_loss = plugins.make("loss", settings.loss).saliency_loss
@@ -86,10 +98,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         deepspeed_config.complete(sharding, settings, Layout(1, 1, 1))  # contradictions, before anything is started
         join(place)
         torch.distributed.barrier()  # no rank writes before all have looked at the folder
+    validation = Validation(settings, run, videos, place) if settings.val_every else None
     with StopSignals() as signals:
         loaded = model.loading.describe().splitlines() if model.loading is not None else []
         notes = [*given.notes, *loaded]
-        return _Run(run, settings, sharding, place, videos, notes).train(model, signals)
+        return _Run(run, settings, sharding, place, videos, validation, notes).train(model, signals)
 
 
 class _Run:
@@ -102,12 +115,14 @@ class _Run:
         sharding: dict[str, Any] | None,
         place: Place,
         videos: VideoXumDataset,
+        validation: Validation | None,
         notes: Sequence[str],
     ) -> None:
         self.folder, self.settings, self.sharding = folder, settings, sharding
-        self.place, self.videos = place, videos
+        self.place, self.videos, self.validation = place, videos, validation
         self.data = fingerprint(videos)
-        self.saved = -1
+        self.saved = self.exported = -1
+        self.claim: Any = None
         self.show: Callable[[str], None] = _print
         for line in notes:
             self.say(line)
@@ -118,12 +133,18 @@ class _Run:
 
     def train(self, model: Any, signals: StopSignals) -> int:
         settings, place = self.settings, self.place
+        if place.first and self.folder.is_dir():  # before anything in it is looked at that another one may be writing
+            self.claim = self._writable(lambda: claim(self.folder))
         found = self._to_resume()
         full = settings.batch_size * settings.gradient_accumulation_steps * place.ranks
         if found is not None:
             full = int(found.facts["global_batch"])
         layout = spread(full, settings.batch_size, place.ranks)
         sampler = StepSampler(len(self.videos), layout, settings.seed)
+        if settings.warmup_steps >= (steps := settings.max_epoch * sampler.steps_per_epoch):
+            raise VTSumError(
+                f"train: warmup_steps must be below the training's {steps} steps, got {settings.warmup_steps}"
+            )
         self.engine = self._engine(model, layout, found)
         self.full = full
         done = 0
@@ -131,6 +152,11 @@ class _Run:
             done = self.saved = found.step
             self.engine.load(found.folder)
             self.say(f"going on after step {done}, from {found.folder}")
+            if (before := found.facts["settings"].get("max_epoch")) != settings.max_epoch:
+                self.say(
+                    f"max_epoch is {settings.max_epoch} now, not {before}: the learning rate goes on as in a run of "
+                    f"{settings.max_epoch} epochs"
+                )
             if layout.micro_batch != settings.batch_size:
                 by = ": losses differ slightly, since padding is counted within a pass"
                 self.say(
@@ -138,6 +164,8 @@ class _Run:
                     f"{settings.batch_size}{by if settings.model.loss_mean == 'released' else ''}"
                 )
         self._start_folder(done if found is not None else None)
+        if self.validation is not None:
+            self.validation.begin(done)
         checkpoints.seed_everything(settings.seed, place.rank, done)
         if found is not None and int(found.facts["ranks"]) == place.ranks:
             checkpoints.load_random_states(found.folder, place.rank)
@@ -150,11 +178,7 @@ class _Run:
         for line in lines:
             self.say(line)
         if found is None:
-            if os.path.lexists(model := self.folder / "model"):  # it came after a checkpoint, which is gone
-                raise VTSumError(
-                    f"train: --resume must find a whole checkpoint in {checkpoints.checkpoint_folder(self.folder)}, "
-                    f"got none, and a new training would replace {model}; move it away or give another --output_dir"
-                )
+            check_anew(self.folder)
             self.say(f"{self.folder} has no whole checkpoint, starting anew")
             return None
         stage = None if self.sharding is None else int(self.sharding["zero_optimization"]["stage"])
@@ -181,30 +205,39 @@ class _Run:
         if not self.place.first:
             return
         text = to_yaml(dataclasses.replace(self.settings, resume=False))
-        try:
+
+        def begin() -> None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self.claim = claim(self.folder)
+            self.claim = self.claim or claim(self.folder)
             (self.folder / METRICS).touch()  # before the settings: by both a run's folder is known
             write_text(self.folder / CONFIG, text)
-        except OSError as error:
-            raise VTSumError(f"train: output_dir {self.folder} must be writable: {error.strerror or error}") from None
+
+        self._writable(begin)
         checkpoints.sweep(self.folder, done)
         print("\n".join(map(clean, text.split("\n"))), flush=True)
+
+    def _writable(self, action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except OSError as error:
+            raise VTSumError(f"train: output_dir {self.folder} must be writable: {reason(error)}") from None
 
     def _loop(self, sampler: StepSampler, done: int, signals: StopSignals) -> int:
         settings, per_epoch = self.settings, sampler.steps_per_epoch
         total = settings.max_epoch * per_epoch
-        records: Records | None = None
         started, step = time.monotonic(), done
-        stopped = 0
+        stopped, first = 0, self.place.first
         try:
-            if self.place.first:
-                records = Records(self.folder, done)
-            with Display(total, done, settings.print_freq) if self.place.first else _Silent() as display:
+            with (
+                Records(self.folder, done) if first else contextlib.nullcontext() as records,
+                Display(total, done, settings.print_freq) if first else Silent() as display,
+            ):
                 self.show = display.say  # above the bar, while there is one
                 for epoch in range(done // per_epoch, settings.max_epoch):
-                    first = step - epoch * per_epoch
-                    for batches in _steps(self.videos, sampler, epoch, first, self.place.rank, settings):
+                    if self._enough(step, records, per_epoch):
+                        break
+                    begin = step - epoch * per_epoch
+                    for batches in steps(self.videos, sampler, epoch, begin, self.place.rank, settings):
                         before = time.monotonic()
                         rate = learning_rate(settings, step, per_epoch)
                         flags = [float(signals.number == number) for number in STOPPING]
@@ -219,11 +252,7 @@ class _Run:
                         line = {
                             "step": step,
                             "epoch": epoch + 1,
-                            "loss": result.loss,
-                            "loss_vsum": result.loss_vsum,
-                            "loss_tsum": result.loss_tsum,
-                            "loss_balance": result.loss_balance,
-                            "loss_boundary": result.loss_boundary,
+                            **result.losses,
                             "lr": rate,
                             "grad_norm": result.grad_norm,
                             "seconds": round(now - before, 6),
@@ -239,9 +268,11 @@ class _Run:
                             break
                     if stopped:
                         break
+                else:
+                    self._enough(step, records, per_epoch)
         except OSError as error:
             raise VTSumError(
-                f"train: output_dir {self.folder} must be writable, got: {error.strerror or error}; older checkpoints "
+                f"train: output_dir {self.folder} must be writable, got: {reason(error)}; older checkpoints "
                 "are untouched, make room and go on with --resume"
             ) from None
         except RuntimeError as error:
@@ -252,22 +283,42 @@ class _Run:
                 f"whole, go on with --resume --output_dir {self.folder}"
             ) from None
         finally:
-            if records is not None:
-                records.close()
             self.show = _print
-        if step == total:
+        early = step < total and not stopped
+        if step == total or early:
             stopped = 0  # a signal in the last step changes nothing
-            if self.saved != total:
-                self.save(total)
+            if self.saved != step:
+                self.save(step)
             elif step == done:
-                self._export(total)  # the run may have ended between its last checkpoint and the model
+                self._export(step)  # the run may have ended between its last checkpoint and the model
         self.engine.barrier()
         self.engine.close()
         if stopped:
             self.say(f"stopped after step {step} of {total}; go on with --resume --output_dir {self.folder}")
             return 128 + stopped
-        self.say(f"trained {total} steps; the model is {self.folder / 'model'}")
+        if early:
+            self.say("stopped early: the last validations were no better than the best one")
+        self.say(f"trained {step} steps; the model is {self.folder / 'model'}")
+        if self.validation is not None and self.validation.best is not None:
+            self.say(self.validation.describe_best())
         return 0
+
+    def _enough(self, step: int, records: Records | None, per_epoch: int) -> bool:
+        """Validate after an epoch where that is due; whether training is to stop early."""
+        validation = self.validation
+        if validation is None:
+            return False
+        if step and validation.due(step, per_epoch):
+            if self.exported != step:
+                self._export(step)
+            line, best = validation.measure(step, step // per_epoch, self.engine.model)
+            target, about = self.folder / BEST, self._about(step) | {"validation": line}
+            self._together(lambda: best.save_pretrained(target, facts={"training": about}) if best else None, target)
+            validation.record(line)
+            if records is not None:
+                records.add_validation(line)
+            self.say(describe(line))
+        return validation.hopeless
 
     def _due(self, step: int, per_epoch: int, total: int) -> bool:
         every, epochs = self.settings.ckpt_steps, self.settings.ckpt_freq
@@ -301,11 +352,15 @@ class _Run:
     def _export(self, step: int) -> None:
         """RUN/model, from the weights of all ranks."""
         weights, target = self.engine.weights(), self.folder / "model"
-        about = {"training": {"steps": step, "settings": dataclasses.asdict(self.settings)}}
+        about = {"training": self._about(step)}
         self._together(
             lambda: self.engine.model.save_pretrained(target, facts=about, state_dict=weights) if weights else None,
             target,
         )
+        self.exported = step
+
+    def _about(self, step: int) -> dict[str, Any]:
+        return {"steps": step, "settings": dataclasses.asdict(self.settings)}
 
     def _write(self, part: Path) -> None:
         self.engine.save(part)
@@ -325,45 +380,6 @@ class _Run:
 
 def _print(text: str) -> None:
     print(one_line(text), file=sys.stderr, flush=True)
-
-
-class _Silent:
-    """The display of the ranks that show nothing."""
-
-    def step(self, line: dict[str, Any], left: float) -> None:
-        return
-
-    def say(self, text: str) -> None:
-        return
-
-    def __enter__(self) -> _Silent:
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        return
-
-
-def _steps(
-    videos: VideoXumDataset, sampler: StepSampler, epoch: int, first: int, rank: int, settings: TrainSettings
-) -> Iterator[list[Batch]]:
-    """The forward passes of this rank, a list a step, from the epoch's step `first` on."""
-    passes = list(sampler.passes(epoch, first, rank))
-    loader = DataLoader(
-        videos,
-        batch_sampler=passes,
-        collate_fn=functools.partial(collate, packed=settings.packed),
-        num_workers=min(settings.num_workers, len(passes)),
-        pin_memory=torch.cuda.is_available(),
-        worker_init_fn=heed_only_the_rank,
-        generator=torch.Generator(),  # of its own: the global one is dropout's, and exact resuming counts its draws
-    )
-    batches = iter(loader)
-    for _ in range(len(passes) // sampler.layout.accumulation):
-        try:
-            step = [next(batches) for _ in range(sampler.layout.accumulation)]
-        except VTSumError as error:  # from another process it comes with that one's traceback before it
-            raise VTSumError(str(error).rpartition("VTSumError: ")[2].strip()) from None
-        yield step
 
 
 def _command() -> int:

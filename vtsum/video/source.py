@@ -25,7 +25,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vtsum.errors import VTSumError
-from vtsum.shown import clean
+from vtsum.shown import clean, reason
 from vtsum.video.boxes import excessive_edits, is_encrypted
 from vtsum.video.formats import ALLOWED, HEAD, describe, refers_elsewhere
 
@@ -40,12 +40,6 @@ av.logging.set_level(None)
 def show(path: str | os.PathLike[str]) -> str:
     """Return a path as text that any terminal can print, undecodable bytes as question marks."""
     return clean(os.fsdecode(os.fspath(path)))
-
-
-def reason(error: BaseException) -> str:
-    """Return what went wrong in one short line, without libav's numbers."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(str(text).split())
 
 
 def check_file(path: str | os.PathLike[str], function: str) -> Path:

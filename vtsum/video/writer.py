@@ -13,12 +13,13 @@ import av
 
 from vtsum.errors import VTSumError
 from vtsum.files import written
+from vtsum.shown import reason
 from vtsum.video.cursor import PictureCursor
 from vtsum.video.damage import join_spans
 from vtsum.video.encoder import Encoder
 from vtsum.video.picture import clockwise_rotation, display_size, save_jpeg
 from vtsum.video.sound import SoundCursor
-from vtsum.video.source import reason, show
+from vtsum.video.source import show
 
 _MAX_FPS = 60
 _SNAP = 0.125  # seconds to the frame grid, at most: a picture that stays longer may be cut anywhere

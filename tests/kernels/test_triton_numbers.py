@@ -188,6 +188,20 @@ def test_offsets_of_64_bits(form: Form, monkeypatch: pytest.MonkeyPatch) -> None
     check(Inputs((1, 1, 1, 61, 8), form.window, torch.float32, dilation=3, transposed=True))
 
 
+def test_a_step_of_64_bits() -> None:
+    """From one frame of a phase to the next are 2^31 elements, of which hardly any is touched."""
+    q, k, v = (
+        torch.empty(2**31 + 16, dtype=torch.bfloat16, device=DEVICE).as_strided((1, 1, 3, 16), (0, 0, 2**30, 1))
+        for _ in range(3)
+    )
+    for x in (q, k, v):
+        x.copy_(torch.randn(1, 1, 3, 16))
+    options = (None, None, None, None, 1, 1, 2, False, 0.25, 0.0, 0, True)
+    out, _ = sliding.forward(q, k, v, *options)
+    near, _ = sliding.forward(q.contiguous(), k.contiguous(), v.contiguous(), *options)
+    assert torch.equal(out, near)
+
+
 @pytest.mark.parametrize("form", FORMS.keys(), indirect=True)
 def test_very_large_and_very_small_values(form: Form) -> None:
     inputs = Inputs((1, 1, 1, 70, 16), form.window, torch.float32, bias=True)

@@ -24,12 +24,14 @@ def hold_apart(
     spots: dict[str, Sequence[int]],
     quiet: Sequence[int] = (),
     reaches: bool = True,
+    results: Sequence[str] = ("out", "lse", "dq", "dk", "dv"),
 ) -> None:
     """Puts NaN and infinities into frames of all heads, and holds everything that they may not reach to what it was.
 
     Args:
         sees: bool [B, 1, T, T] of `definitions.window_mask`.
         spots: for "q", "k" and "v" the frames. quiet: rows without a gradient, which add nothing to dk and dv.
+        results: what `compute` gives of these, in order.
         reaches: whether NaN must show in the rows that see it, and in dk of the keys that those with a gradient see.
     """
     dout = dout.clone()
@@ -55,7 +57,7 @@ def hold_apart(
     (rows, keys), (sure_rows, sure_keys) = reached(ODD), reached(ODD[:1])
     assert sure_rows.any()
     assert not rows.all()
-    for name, x, before in zip(("out", "lse", "dq", "dk", "dv"), got, clean, strict=True):
+    for name, x, before in zip(results, got, clean, strict=True):
         free = ~(keys if name in ("dk", "dv") else rows)[:, None].expand(x.shape[:3])
         torch.testing.assert_close(x[free], before[free], msg=lambda text, name=name: f"{name}: {text}")
         if reaches and name in ("out", "dk"):

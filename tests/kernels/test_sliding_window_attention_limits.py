@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 import torch
 import vtsum_kernels as vk
+from vtsum_kernels import dispatch
+from vtsum_kernels.sliding_window_attention.backends import BACKENDS
+from vtsum_kernels.sliding_window_attention.call import Call
 
 MILLION = """
 import resource, torch, vtsum_kernels as vk
@@ -157,3 +160,29 @@ def test_many_threads_at_once(cpp: None) -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("backend", "shape", "reason"),
+    [
+        ("cuda", (1, 1, 2**30 - 2**12, 8), None),
+        ("cuda", (1, 1, 2**30 - 2**12 + 1, 8), "T must be at most 1073737728, got 1073737729"),
+        ("triton", (1, 1, 2**30 - 2**12 + 1, 8), "T must be at most 1073737728, got 1073737729"),
+        ("cuda", (4, 2**31 - 1, 1, 8), None),
+        ("cuda", (4, 2**31, 1, 8), "B * H * T must be at most 8589934588, got 8589934592"),
+        ("triton", (1, 2**31 - 1, 1, 8), None),
+        ("triton", (2, 2**10, 2**20, 8), "B * H * T must be at most 2147483647, got 2147483648"),
+        ("triton", (1, 1, 9, 257), "D is 257, more than 256"),
+    ],
+)
+def test_gpu_predicates_at_the_limits(
+    backend: str, shape: tuple[int, ...], reason: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What kernels on a GPU count in 32 bits, their predicates look at; all keys count where queries are fewer."""
+    monkeypatch.setattr(dispatch, f"{backend}_can_run", lambda x: None)
+    x = torch.empty(shape, device="meta")
+    for q in (x, x[:, :, -1:]):
+        call = Call(
+            q, x, x, None, None, None, 4, 4, 1, False, 1.0, 0.0, "window", False, False, backend, None, 0, shape[2]
+        )
+        assert BACKENDS[backend](call) == reason

@@ -197,6 +197,20 @@ def test_offsets_of_64_bits(form: Form, monkeypatch: pytest.MonkeyPatch) -> None
     check(Inputs((1, 1, 1, 61, 8), form.window, torch.float32, dilation=3, transposed=True))
 
 
+def test_a_step_of_64_bits() -> None:
+    """From one frame of a phase to the next are 2^31 elements, of which hardly any is touched."""
+    q, k, v = (
+        torch.empty(2**31 + 16, dtype=torch.bfloat16, device=DEVICE).as_strided((1, 1, 3, 16), (0, 0, 2**30, 1))
+        for _ in range(3)
+    )
+    for x in (q, k, v):
+        x.copy_(torch.randn(1, 1, 3, 16))
+    options = (None, None, None, None, 1, 1, 2, False, 0.25, 0.0, 0, True)
+    out, _ = sliding.forward(q, k, v, *options)
+    near, _ = sliding.forward(q.contiguous(), k.contiguous(), v.contiguous(), *options)
+    assert torch.equal(out, near)
+
+
 @pytest.mark.parametrize("form", FORMS.keys(), indirect=True)
 def test_very_large_and_very_small_values(form: Form) -> None:
     inputs = Inputs((1, 1, 1, 70, 16), form.window, torch.float32, bias=True)
@@ -320,14 +334,27 @@ def test_a_packed_call_through_the_public_op() -> None:
         torch.testing.assert_close(got[first:last].transpose(0, 1)[None].double(), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("form", ["strip"], indirect=True)
-def test_what_a_row_does_not_see_does_not_reach_it(form: Form) -> None:
-    """Tiles multiply what they hide by 0."""
-    inputs = Inputs((1, 1, 1, 100, 16), form.window, torch.float32)
+@pytest.mark.parametrize(
+    "options", [{}, {"dilation": 3}, {"shift": True, "bias": True}], ids=["plain", "dilated", "shifted"]
+)
+@pytest.mark.parametrize("form", ["strip", "tile", "wide"], indirect=True)
+def test_what_a_row_does_not_see_does_not_reach_it(form: Form, options: dict[str, Any]) -> None:
+    """Backward, tiles multiply what they hide by 0."""
+    both = form is FORMS["strip"]
+    inputs = Inputs((1, 1, 1, 100, 16), form.window, torch.float32, **options)
 
     def compute(*qkvg: Tensor) -> list[Tensor]:
         inputs.q, inputs.k, inputs.v, inputs.dout = qkvg
-        return list(inputs.run().values())
+        if both:
+            found = inputs.run()
+            return [found[name] for name in ("out", "lse", "dq", "dk", "dv")]
+        given = (*qkvg[:3], None, None, inputs.bias, None)
+        tensors = (None if x is None else x.to(DEVICE) for x in given)
+        return [x.cpu() for x in sliding.forward(*tensors, *inputs.options, True)]
 
     spots = {"q": [60], "k": [3, 42, 80], "v": [1, 20, 99]}
-    hold_apart(compute, (inputs.q, inputs.k, inputs.v), inputs.dout, seen_by(100, form.window), spots)
+    if form is FORMS["wide"]:  # what leaves some rows without any
+        spots = {"q": [60], "k": [80], "v": [1, 99]}
+    seen = seen_by(100, form.window, **{name: value for name, value in options.items() if name != "bias"})
+    names = ("out", "lse", "dq", "dk", "dv") if both else ("out", "lse")
+    hold_apart(compute, (inputs.q, inputs.k, inputs.v), inputs.dout, seen, spots, results=names)

@@ -81,7 +81,8 @@ struct forward {
 }  // namespace
 
 bool general_takes(const params &p, bool) {
-    return p.D >= 1 && p.D <= 256 && p.T <= 0x3FFFFFFF && p.dtype != VTS_FLOAT64;
+    constexpr int64_t rows = THREADS / 32, most = rows * 0x7FFFFFFF;  // of a block, at least; of a grid
+    return p.D >= 1 && p.D <= 256 && p.T <= 0x3FFFFFFF && p.B * p.H * p.T <= most && p.dtype != VTS_FLOAT64;
 }
 
 int general_fwd(const params &p, cudaStream_t stream) { return for_dtype<forward>(p, stream); }

@@ -114,7 +114,8 @@ inline bool tensor_cores_take(const params &p) {
     if (p.D != 32 && p.D != 64 && p.D != 128) return false;
     if (p.dilation != 1 || p.border != VTS_TRUNCATE) return false;
     if (p.bias != nullptr || p.seed != nullptr || p.cu_seqlens != nullptr || p.softcap > 0) return false;
-    if (p.T > (int64_t{1} << 29) || p.B * p.H > (int64_t{1} << 30)) return false;
+    constexpr int64_t rows = 16;  // of a block, at least
+    if (p.T > (int64_t{1} << 29) || p.B * p.H * ((p.T + rows - 1) / rows) > 0x7FFFFFFF) return false;
     for (const vts_bhtd *x : {&p.q, &p.k, &p.v, &p.out, &p.dout, &p.dq, &p.dk, &p.dv})
         if (!rows_of_chunks(*x)) return false;
     return true;

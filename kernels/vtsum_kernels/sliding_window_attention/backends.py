@@ -28,6 +28,11 @@ BLOCKWISE_FROM_UNCOMPILED = 65
 #: From how many keys a row torch's flash attention is taken on CUDA: compute-bound, like ours, and tuned for years.
 FLASH_FROM_CUDA = 257
 MAX_DIM_GPU = 256
+#: Positions are counted in 32 bits, with room for a window beyond them; a halo of a tile for Triton's.
+MAX_FRAMES_GPU = 2**30 - 2**12
+#: A grid has at most 2^31 - 1 blocks: four rows each and more of the general kernels, and perhaps one of Triton's.
+MAX_ROWS_CUDA = 4 * (2**31 - 1)
+MAX_ROWS_TRITON = 2**31 - 1
 #: Up to so many queries against four times as many keys, or more, go by plain products: their scores take no more
 #: memory than the keys.
 FEW_QUERIES = 128
@@ -50,16 +55,24 @@ def _cpp_can_run(call: Call) -> str | None:
 
 
 def _cuda_can_run(call: Call) -> str | None:
-    return dispatch.cuda_can_run(call.q) or _dim_of_gpu(call)
+    return dispatch.cuda_can_run(call.q) or _beyond_gpu(call, MAX_ROWS_CUDA)
 
 
 def _triton_can_run(call: Call) -> str | None:
-    return dispatch.triton_can_run(call.q) or _dim_of_gpu(call)
+    return dispatch.triton_can_run(call.q) or _beyond_gpu(call, MAX_ROWS_TRITON)
 
 
-def _dim_of_gpu(call: Call) -> str | None:
-    dim = call.q.shape[3]
-    return f"D is {dim}, more than {MAX_DIM_GPU}" if dim > MAX_DIM_GPU else None
+def _beyond_gpu(call: Call, most_rows: int) -> str | None:
+    """Which size of a call is more than the kernels on a GPU count in 32 bits. Exported, they say so when they run."""
+    (batch, heads, _, dim), frames = call.q.shape, call.k.shape[2]  # fewer queries are brought to as many rows
+    if dim > MAX_DIM_GPU:
+        return f"D is {dim}, more than {MAX_DIM_GPU}"
+    if torch.compiler.is_exporting():
+        return None
+    if frames > MAX_FRAMES_GPU:
+        return f"T must be at most {MAX_FRAMES_GPU}, got {frames}"
+    rows = batch * heads * frames
+    return f"B * H * T must be at most {most_rows}, got {rows}" if rows > most_rows else None
 
 
 def _blockwise_can_run(call: Call) -> str | None:

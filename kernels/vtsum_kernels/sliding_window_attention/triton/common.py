@@ -41,10 +41,10 @@ def offsets(
 ):
     """Offsets [BLOCK, BLOCK_D] in elements of the rows from position p0; 32 bits within the tile where they do."""
     n = tl.arange(0, BLOCK)
-    if WIDE:
-        n = n.to(tl.int64)
+    # One step from row to row may need 64 bits, too.
+    rows = n.to(tl.int64) * dilation * stride_t * ALIGN if WIDE else n * (dilation * stride_t * ALIGN)
     base = (phase + p0 * dilation).to(tl.int64) * stride_t * ALIGN
-    return base + (n * (dilation * stride_t * ALIGN))[:, None] + tl.arange(0, BLOCK_D)[None, :]
+    return base + rows[:, None] + tl.arange(0, BLOCK_D)[None, :]
 
 
 @triton.jit

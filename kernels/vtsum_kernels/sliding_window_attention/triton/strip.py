@@ -35,40 +35,23 @@ def _load(base_ptr, p0, phase, dilation, stride_t, valid, D: tl.constexpr, BLOCK
 
 
 @triton.jit
-def sliding_window_attention_strip_fwd_kernel(
-    q_ptr,  # [B, H, T, D], as out
-    k_ptr, v_ptr,  # [B, K, T, D]
-    mask_ptr,  # [B, T] bytes
-    bounds_ptr,  # [2, T]
-    bias_ptr,  # [H, N] float32
-    seed_ptr,  # [1] int64
-    sinks_ptr,  # [H] float32
-    out_ptr,
-    lse_ptr,  # [B, H, T] float32
-    q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, out_b, out_h, out_t, mask_b, mask_t,
-    H, group, T, blocks, dilation, scale, drop_below, keep_scale, row_offset, softcap,
-    LEFT: tl.constexpr, RIGHT: tl.constexpr, D: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
-    UNROLL: tl.constexpr, HAS_MASK: tl.constexpr, PACKED: tl.constexpr, SHIFT: tl.constexpr, HAS_BIAS: tl.constexpr,
-    DROPOUT: tl.constexpr, HAS_SINKS: tl.constexpr, CAPPED: tl.constexpr, HAS_LSE: tl.constexpr, ALIGN: tl.constexpr,
-    WIDE: tl.constexpr, HEADS_FIRST: tl.constexpr,
+def attend(
+    q_ptr, k_ptr, v_ptr, out_ptr, bias_ptr,  # of this head, the bias at its middle
+    sinks_ptr, mask_ptr, bounds_ptr, lse_ptr, q_t, k_t, v_t, out_t, mask_b, mask_t,
+    b, h, head, phase, p0, end, T, left, right, dilation, scale, seed, drop_below, keep_scale, row_offset, softcap,
+    D: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr, UNROLL: tl.constexpr, HAS_MASK: tl.constexpr,
+    PACKED: tl.constexpr, SHIFT: tl.constexpr, HAS_BIAS: tl.constexpr, DROPOUT: tl.constexpr, HAS_SINKS: tl.constexpr,
+    CAPPED: tl.constexpr, HAS_LSE: tl.constexpr, ALIGN: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    b, h, key_head, phase, p0, _ = place(H, group, blocks, dilation, BLOCK_T, HEADS_FIRST)
+    """out and lse of BLOCK_T rows from p0, of those before `end`."""
     p = p0 + tl.arange(0, BLOCK_T)
-    count = positions(phase, T, dilation)
-    exists = p < count
-    low, high = keys_of(bounds_ptr, p, phase, T, LEFT, RIGHT, dilation, exists, PACKED, SHIFT)
-    k_ptr += (b * k_b + key_head * k_h) * ALIGN
-    v_ptr += (b * v_b + key_head * v_h) * ALIGN
-    q_ptr += (b * q_b + h * q_h) * ALIGN
+    exists = p < end
+    low, high = keys_of(bounds_ptr, p, phase, T, left, right, dilation, exists, PACKED, SHIFT)
     q = _load(q_ptr, p0, phase, dilation, q_t, exists, D, BLOCK_T, BLOCK_D, ALIGN, WIDE) * (scale * LOG2_E)
     if SHIFT:
         first, last = tl.min(low - p, 0), tl.max(high - p, 0)
     else:
-        first, last = -LEFT, RIGHT
-    if HAS_BIAS:
-        bias_ptr += h * ((2 if SHIFT else 1) * (LEFT + RIGHT) + 1) + (LEFT + RIGHT if SHIFT else LEFT)
-    if DROPOUT:
-        seed, head = tl.load(seed_ptr), b * H + h
+        first, last = -left, right
     top = tl.full([BLOCK_T], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_T], tl.float32)
     out = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
@@ -94,11 +77,46 @@ def sliding_window_attention_strip_fwd_kernel(
     safe = tl.where(sees, total, 1.0)
     out *= (keep / safe)[:, None]
     at = offsets(p0, phase, dilation, out_t, BLOCK_T, BLOCK_D, ALIGN, WIDE)
-    out_ptr += (b * out_b + h * out_h) * ALIGN
     tl.store(out_ptr + at, out.to(out_ptr.dtype.element_ty), mask=inside(exists, D, BLOCK_D))
     if HAS_LSE:
         lse = tl.where(sees, (top + tl.log2(safe)) * LN_2, float("-inf"))
-        tl.store(lse_ptr + (b * H + h) * T + phase + p.to(tl.int64) * dilation, lse, mask=exists)
+        tl.store(lse_ptr + head * T + phase + p.to(tl.int64) * dilation, lse, mask=exists)
+
+
+@triton.jit
+def sliding_window_attention_strip_fwd_kernel(
+    q_ptr,  # [B, H, T, D], as out
+    k_ptr, v_ptr,  # [B, K, T, D]
+    mask_ptr,  # [B, T] bytes
+    bounds_ptr,  # [2, T]
+    bias_ptr,  # [H, N] float32
+    seed_ptr,  # [1] int64
+    sinks_ptr,  # [H] float32
+    out_ptr,
+    lse_ptr,  # [B, H, T] float32
+    q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, out_b, out_h, out_t, mask_b, mask_t,
+    H, group, T, blocks, dilation, scale, drop_below, keep_scale, row_offset, softcap,
+    LEFT: tl.constexpr, RIGHT: tl.constexpr, D: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
+    UNROLL: tl.constexpr, HAS_MASK: tl.constexpr, PACKED: tl.constexpr, SHIFT: tl.constexpr, HAS_BIAS: tl.constexpr,
+    DROPOUT: tl.constexpr, HAS_SINKS: tl.constexpr, CAPPED: tl.constexpr, HAS_LSE: tl.constexpr, ALIGN: tl.constexpr,
+    WIDE: tl.constexpr, HEADS_FIRST: tl.constexpr,
+):  # fmt: skip
+    b, h, key_head, phase, p0, _ = place(H, group, blocks, dilation, BLOCK_T, HEADS_FIRST)
+    q_ptr += (b * q_b + h * q_h) * ALIGN
+    k_ptr += (b * k_b + key_head * k_h) * ALIGN
+    v_ptr += (b * v_b + key_head * v_h) * ALIGN
+    out_ptr += (b * out_b + h * out_h) * ALIGN
+    if HAS_BIAS:
+        bias_ptr += h * ((2 if SHIFT else 1) * (LEFT + RIGHT) + 1) + (LEFT + RIGHT if SHIFT else LEFT)
+    seed = tl.load(seed_ptr) if DROPOUT else 0
+    attend(
+        q_ptr, k_ptr, v_ptr, out_ptr, bias_ptr, sinks_ptr, mask_ptr, bounds_ptr, lse_ptr,
+        q_t, k_t, v_t, out_t, mask_b, mask_t,
+        b, h, b * H + h, phase, p0, positions(phase, T, dilation), T, LEFT, RIGHT, dilation, scale,
+        seed, drop_below, keep_scale, row_offset, softcap,
+        D, BLOCK_T, BLOCK_D, UNROLL, HAS_MASK, PACKED, SHIFT, HAS_BIAS, DROPOUT, HAS_SINKS, CAPPED, HAS_LSE, ALIGN,
+        WIDE,
+    )  # fmt: skip
 
 
 @triton.jit

@@ -13,6 +13,10 @@ import triton.language as tl
 
 from ...triton_kit.arithmetic import LN_2, LOG2_E, add_product, power, product
 from .common import cap_scores, inside, join_sink, kept, keys_of, offsets, place, positions, unpadded
+from .strip import attend
+
+#: Rows at a time where a tile holds NaN or infinities: few, for few registers.
+SLOW = tl.constexpr(16)
 
 
 @triton.jit
@@ -143,7 +147,17 @@ def sliding_window_attention_tile_fwd_kernel(
     safe = tl.where(sees, total, 1.0)
     out *= (keep / safe)[:, None]
     out_ptr += (b * out_b + h * out_h) * ALIGN
-    store_rows(out_ptr, out, p0, phase, dilation, out_t, exists, D, BLOCK_M, BLOCK_D, ALIGN, WIDE)
+    if tl.max(tl.max(tl.where(tl.abs(out) < float("inf"), 0, 1), 1), 0) == 0:
+        store_rows(out_ptr, out, p0, phase, dilation, out_t, exists, D, BLOCK_M, BLOCK_D, ALIGN, WIDE)
+    else:  # a product takes 0 times NaN for NaN: here what a row does not see must be left out by hand
+        for r in range(0, STEP, SLOW):
+            attend(
+                q_ptr, k_ptr, v_ptr, out_ptr, bias_ptr + reach if HAS_BIAS else bias_ptr,
+                sinks_ptr, mask_ptr, bounds_ptr, lse_ptr, q_t, k_t, v_t, out_t, mask_b, mask_t,
+                b, h, head, phase, p0 + r, tl.minimum(count, p0 + STEP), T, left, right, dilation, scale,
+                seed, drop_below, keep_scale, row_offset, softcap,
+                D, SLOW, BLOCK_D, 1, HAS_MASK, PACKED, SHIFT, HAS_BIAS, DROPOUT, HAS_SINKS, CAPPED, False, ALIGN, WIDE,
+            )  # fmt: skip
     if HAS_LSE:
         lse = tl.where(sees, (top + tl.log2(safe)) * LN_2, float("-inf"))
         tl.store(lse_ptr + head * T + phase + p.to(tl.int64) * dilation, lse, mask=exists)

@@ -2,6 +2,7 @@
 // computes delta = rowsum(dout * out) - dlse, leaves it in scratch, and writes dq. The second owns keys: it walks the
 // rows that see them, computes the transposes of p and ds, and writes dk and dv. Each output is written once, by its
 // owner, in a fixed order of sums. Both compute p from the forward's lse.
+#include "spoilt.h"
 #include "tile.h"
 
 namespace vts::sliding_window_attention {
@@ -147,9 +148,13 @@ __global__ void __launch_bounds__(TILE_THREADS, RESIDENT<D>) sliding_window_atte
         }
     }
 
+    float odd = 0.0f;
+    look_at_half(odd, dq);
     put<D>(queries, dq, scale, scale);
     __syncwarp();
     lane.store(lane.template address<T>(p.dq, at.b, at.h, row), queries, p.dq.stride_t, exist);
+    __syncwarp();  // what its other lanes have written is read
+    if (any_odd(odd)) one_by_one<T, D>(p, at.b, at.h).mend_dq(row, row + 16);
 }
 
 template <typename T, int D>
@@ -253,11 +258,15 @@ __global__ void __launch_bounds__(TILE_THREADS, RESIDENT<D>) sliding_window_atte
         keep(n + 2, statistic);
     }
 
+    float odd = 0.0f;
+    look_at(odd, dk), look_at(odd, dv);
     put<D>(keys, dk, scale, scale);
     put<D>(values, dv, 1.0f, 1.0f);
     __syncwarp();
     lane.store(lane.template address<T>(p.dk, at.b, at.h, key), keys, p.dk.stride_t, exist);
     lane.store(lane.template address<T>(p.dv, at.b, at.h, key), values, p.dv.stride_t, exist);
+    __syncwarp();  // what its other lanes have written is read
+    if (any_odd(odd)) one_by_one<T, D>(p, at.b, at.h).mend_dk_dv(key, key + 16, nullptr);
 }
 
 template <typename T, int D>

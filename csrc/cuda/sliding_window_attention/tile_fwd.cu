@@ -1,6 +1,7 @@
 // Sliding-window attention with any window on tensor cores: the forward pass, with a running maximum.
 #include <cfloat>
 
+#include "spoilt.h"
 #include "tile.h"
 
 namespace vts::sliding_window_attention {
@@ -109,6 +110,8 @@ __global__ void __launch_bounds__(TILE_THREADS, RESIDENT<D>)
         }
     }
 
+    float odd = 0.0f;
+    look_at_half(odd, out);
     total[0] = row_sum(total[0]), total[1] = row_sum(total[1]);
     put<D>(
         rows, out, total[0] == 0.0f ? 0.0f : __fdividef(1.0f, total[0]),
@@ -120,6 +123,8 @@ __global__ void __launch_bounds__(TILE_THREADS, RESIDENT<D>)
         if (exist >> g & 1) lse[0] = total[0] == 0.0f ? -INFINITY : (top[0] * factor + __log2f(total[0])) * LN_2;
         if (exist >> (g + 8) & 1) lse[8] = total[1] == 0.0f ? -INFINITY : (top[1] * factor + __log2f(total[1])) * LN_2;
     }
+    __syncwarp();  // what its other lanes have written is read
+    if (any_odd(odd)) one_by_one<T, D>(p, at.b, at.h).mend_out(row, row + 16);
 }
 
 template <typename T, int D>

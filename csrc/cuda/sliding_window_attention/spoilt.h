@@ -105,6 +105,7 @@ struct one_by_one {
         const float (&q)[N], int i, float &top, float (&sum)[N], Gives gives) const {
         float total = 0.0f;
         top = -INFINITY;
+#pragma unroll 1
         for (int j = first_key(i); j <= last_key(i); ++j) {
             if (padded(j)) continue;
             float k[N], given[N];
@@ -142,6 +143,7 @@ struct one_by_one {
 
     // Of the rows from `first` to `end` - 1 that there are.
     __device__ __forceinline__ void mend_out(int first, int end) const {
+#pragma unroll 1
         for (int i = first > 0 ? first : 0; i < end && i < frames; ++i) {
             if (!is_nan(p.out, i)) continue;
             float q[N], out[N] = {}, top;
@@ -152,11 +154,13 @@ struct one_by_one {
     }
 
     __device__ __forceinline__ void mend_dq(int first, int end) const {
+#pragma unroll 1
         for (int i = first > 0 ? first : 0; i < end && i < frames; ++i) {
             if (!is_nan(p.dq, i)) continue;
             float q[N], dout[N], dq[N] = {};
             read(q, p.q, h, i), read(dout, p.dout, h, i);
             const statistics row = of_row(i, q, dout);
+#pragma unroll 1
             for (int j = first_key(i); j <= last_key(i) && row.lse != INFINITY; ++j) {
                 if (padded(j)) continue;
                 float k[N], v[N];
@@ -171,11 +175,13 @@ struct one_by_one {
     // the statistics of as many rows; else null.
     __device__ __forceinline__ void mend_dk_dv(int first, int end, statistics *cache) const {
         int known = 0;  // rows before this one were asked for
+#pragma unroll 1
         for (int j = first > 0 ? first : 0; j < end && j < frames; ++j) {
             if (!is_nan(p.dk, j) && !is_nan(p.dv, j)) continue;
             float k[N], v[N], dk[N] = {}, dv[N] = {};
             read(k, p.k, key_head, j), read(v, p.v, key_head, j);
             const int last = padded(j) ? -1 : left < frames - 1 - j ? j + left : frames - 1;
+#pragma unroll 1
             for (int i = j > right ? j - right : 0; i <= last; ++i) {
                 float q[N], dout[N];
                 read(q, p.q, h, i), read(dout, p.dout, h, i);

@@ -116,6 +116,21 @@ __device__ __forceinline__ float2 unpack(uint32_t pair) {
         return __bfloat1622float2(reinterpret_cast<const __nv_bfloat162 &>(pair));
 }
 
+// 0 x + odd, for both numbers of a pair: `odd` becomes NaN where x is not finite, and stays so.
+template <typename T>
+__device__ __forceinline__ uint32_t watch(uint32_t x, uint32_t odd) {
+#ifdef __CUDACC__
+    if constexpr (std::is_same_v<T, __half>)
+        asm("fma.rn.f16x2 %0, %1, %2, %0;\n" : "+r"(odd) : "r"(x), "r"(0));
+    else
+        asm("fma.rn.bf16x2 %0, %1, %2, %0;\n" : "+r"(odd) : "r"(x), "r"(0));
+    return odd;
+#else
+    const float2 one = unpack<T>(x), other = unpack<T>(odd);
+    return pack<T>(one.x * 0.0f + other.x, one.y * 0.0f + other.y);
+#endif
+}
+
 // 16 bytes in one instruction; the address must be a multiple of 16.
 __device__ __forceinline__ uint4 load_16(const void *from) { return *static_cast<const uint4 *>(from); }
 __device__ __forceinline__ void store_16(void *to, const uint4 &x) { *static_cast<uint4 *>(to) = x; }

@@ -1,33 +1,22 @@
 // What the tensor-core families of sliding-window attention do about NaN and infinities.
 //
 // A product of matrices multiplies what a row does not see by 0, and 0 times NaN is NaN: so a frame reaches all of its
-// tile. But whoever is reached so is NaN itself. A warp looks at its sums before it rounds them, at an instruction or
-// less an element, and where one is not finite it goes through what it has written once more: rows (or keys) that are
-// NaN are computed anew, one by one, from what they see alone. A row whose dout and dlse are 0 adds nothing to dk and
-// dv, whatever it holds: such keys are found in the same way.
+// tile. But whoever is reached so is NaN itself. A warp looks at what it writes, at half an instruction an element, and
+// where something is not finite it goes through its results once more: rows (or keys) that are NaN are computed anew,
+// one by one, from what they see alone. A row whose dout and dlse are 0 adds nothing to dk and dv, whatever it holds:
+// its keys are found in the same way.
 #pragma once
 
 #include "families.h"
 
 namespace vts::sliding_window_attention {
 
-// Sums of a warp in the layout of mma.m16n8k16; `odd` becomes NaN where one of them is not finite, and stays so.
-template <int N>
-__device__ __forceinline__ void look_at(float &odd, const float (&sum)[N][4]) {
-#pragma unroll
-    for (int n = 0; n < N; ++n)
-#pragma unroll
-        for (int e = 0; e < 4; ++e) odd = fmaf(sum[n][e], 0.0f, odd);
+// Whether a warp has written anything that is not finite: what lane_of_rows::store says.
+template <typename T>
+__device__ __forceinline__ bool any_odd(uint32_t odd) {
+    const float2 pair = unpack<T>(odd);
+    return __any_sync(0xFFFFFFFFu, pair.x != pair.x || pair.y != pair.y) != 0;
 }
-
-// The same, for half of the rows: enough for what a hidden row of the other operand does, which it does to all rows.
-template <int N>
-__device__ __forceinline__ void look_at_half(float &odd, const float (&sum)[N][4]) {
-#pragma unroll
-    for (int n = 0; n < N; ++n) odd = fmaf(sum[n][1], 0.0f, fmaf(sum[n][0], 0.0f, odd));
-}
-
-__device__ __forceinline__ bool any_odd(float odd) { return __any_sync(0xFFFFFFFFu, odd != odd) != 0; }
 
 // Rows and keys of one head, one by one, by a whole warp; a lane holds the features lane, lane + 32, ... of a row.
 template <typename T, int D>

@@ -45,7 +45,7 @@ struct kept {
     // The transpose of what the strips left for the block that is the latest strip's first, times their rows, of which
     // the latest strip's lie in slot `slot` of a ring; times `factor`, into 16 rows of shared memory.
     template <int D, typename T>
-    __device__ __forceinline__ void gather(T *to, const T *rows, int slot, float factor, float &odd) const {
+    __device__ __forceinline__ void gather(T *to, const T *rows, int slot, float factor) const {
         constexpr int columns = D < 64 ? D : 64;  // at a time, to do with fewer registers
 #pragma unroll
         for (int column = 0; column < D; column += columns) {
@@ -53,7 +53,6 @@ struct kept {
 #pragma unroll
             for (int ago = 0; ago < BLOCKS; ++ago)
                 add_product<D>(sum, part[ago][ago], rows + around<BLOCKS + 1>(slot, -ago) * STRIP * D, column);
-            look_at_half(odd, sum);
             put<D>(to, sum, factor, factor, column);
         }
     }
@@ -121,11 +120,7 @@ __global__ void __launch_bounds__(32, resident<bwd_shared<T, D, BLOCKS>::bytes>)
     for (int m = 0; m < BLOCKS; ++m) seen |= fetch_keys(m) << m * STRIP;
     cp_async_commit();
 
-    __shared__ struct {
-        int b, h, odd;
-    } later;  // in shared memory: registers are dear
-    if (threadIdx.x == 0) later.b = walk.b, later.h = walk.h, later.odd = 0;
-    __syncwarp();
+    uint32_t odd = 0;
     kept<BLOCKS> weights, dscores;
     for (int u = first, slot = 0; u < walk.end; ++u, slot = around<SLOTS>(slot, 1), seen >>= STRIP) {
         if (u + 1 < walk.end) {
@@ -134,8 +129,7 @@ __global__ void __launch_bounds__(32, resident<bwd_shared<T, D, BLOCKS>::bytes>)
         }
         cp_async_commit();
         const uint32_t exist = inside(u * STRIP, first_row, frames);
-        float odd = 0.0f,
-              delta[2] = {0.0f, 0.0f};  // - dlse for now, and a quarter of it: the sum over a row's lanes follows
+        float delta[2] = {0.0f, 0.0f};  // - dlse for now, and a quarter of it: the sum over a row's lanes follows
         if (dlse != nullptr) {
             if (exist >> g & 1) delta[0] = -0.25f * dlse[u * STRIP + g];
             if (exist >> (g + 8) & 1) delta[1] = -0.25f * dlse[u * STRIP + g + 8];
@@ -158,7 +152,6 @@ __global__ void __launch_bounds__(32, resident<bwd_shared<T, D, BLOCKS>::bytes>)
                 if (visible.sees(n, e)) delta[e / 2] = fmaf(s[n][e], dp[n][e], delta[e / 2]);
             }
         delta[0] = row_sum(delta[0]), delta[1] = row_sum(delta[1]);
-        odd = fmaf(delta[1], 0.0f, fmaf(delta[0], 0.0f, odd));
 #pragma unroll
         for (int n = 0; n < 2 * BLOCKS; ++n)
 #pragma unroll
@@ -187,26 +180,24 @@ __global__ void __launch_bounds__(32, resident<bwd_shared<T, D, BLOCKS>::bytes>)
 #pragma unroll
                 for (int m = 0; m < BLOCKS; ++m)
                     add_product<D>(dq, ds[m], keys + around<SLOTS>(slot, m) * SLOT, column);
-                look_at_half(odd, dq);
                 put<D>(spare_values, dq, scale, scale, column);
             }
             __syncwarp();  // now the first block of keys, too
-            lane.store(dq_to, spare_values, p.dq.stride_t, exist);
-            weights.template gather<D>(spare_keys, douts, slot, 1.0f, odd);
+            lane.store(dq_to, spare_values, p.dq.stride_t, exist, odd);
+            weights.template gather<D>(spare_keys, douts, slot, 1.0f);
             __syncwarp();
-            lane.store(dv_to, spare_keys, p.dv.stride_t, own);
-            dscores.template gather<D>(spare_values, queries, slot, scale, odd);
+            lane.store(dv_to, spare_keys, p.dv.stride_t, own, odd);
+            dscores.template gather<D>(spare_values, queries, slot, scale);
             __syncwarp();
-            lane.store(dk_to, spare_values, p.dk.stride_t, own);
+            lane.store(dk_to, spare_values, p.dk.stride_t, own, odd);
             dq_to += STRIP * p.dq.stride_t, dk_to += STRIP * p.dk.stride_t, dv_to += STRIP * p.dv.stride_t;
         }
-        if (odd != odd) later.odd = 1;
         __syncwarp();  // before the next copies overwrite what has been read
     }
-    if (later.odd != 0) {
+    if (any_odd<T>(odd)) {
         using single = one_by_one<T, D>;
         static_assert(sizeof(typename single::statistics) * single::CACHED <= SLOT * sizeof(T));
-        const single rows(p, later.b, later.h);
+        const single rows(p, walk.b, walk.h);
         rows.mend_dq(walk.begin * STRIP, walk.end * STRIP);
         rows.mend_dk_dv(
             walk.begin * STRIP - left, walk.end * STRIP - left,

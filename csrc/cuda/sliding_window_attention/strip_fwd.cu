@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(32, resident<fwd_shared<T, D, BLOCKS>::bytes>)
         q_from += STRIP * p.q.stride_t;
     };
 
-    float odd = 0.0f;
+    uint32_t odd = 0;
     fetch_queries(walk.begin);
     uint64_t seen = 0;  // bits of the keys in the ring, the strip's first one lowest
 #pragma unroll
@@ -76,13 +76,12 @@ __global__ void __launch_bounds__(32, resident<fwd_shared<T, D, BLOCKS>::bytes>)
             add_product<D>(out, weights, values + around<SLOTS>(slot, m) * SLOT);
         }
 
-        look_at_half(odd, out);
         __syncwarp();  // the queries have been read: their place takes the results
         put<D>(
             rows, out, total[0] == 0.0f ? 0.0f : __fdividef(1.0f, total[0]),
             total[1] == 0.0f ? 0.0f : __fdividef(1.0f, total[1]));
         __syncwarp();
-        lane.store(out_to, rows, p.out.stride_t, exist);
+        lane.store(out_to, rows, p.out.stride_t, exist, odd);
         out_to += STRIP * p.out.stride_t;
         if (p.lse != nullptr && t == 0) {
             float *const lse =
@@ -92,7 +91,7 @@ __global__ void __launch_bounds__(32, resident<fwd_shared<T, D, BLOCKS>::bytes>)
         }
         __syncwarp();  // before the next copies overwrite what has been read
     }
-    if (any_odd(odd)) one_by_one<T, D>(p, walk.b, walk.h).mend_out(walk.begin * STRIP, walk.end * STRIP);
+    if (any_odd<T>(odd)) one_by_one<T, D>(p, walk.b, walk.h).mend_out(walk.begin * STRIP, walk.end * STRIP);
 }
 
 template <typename T, int D, int BLOCKS>

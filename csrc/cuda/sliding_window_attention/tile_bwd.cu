@@ -148,13 +148,12 @@ __global__ void __launch_bounds__(TILE_THREADS, RESIDENT<D>) sliding_window_atte
         }
     }
 
-    float odd = 0.0f;
-    look_at_half(odd, dq);
+    uint32_t odd = 0;
     put<D>(queries, dq, scale, scale);
     __syncwarp();
-    lane.store(lane.template address<T>(p.dq, at.b, at.h, row), queries, p.dq.stride_t, exist);
+    lane.store(lane.template address<T>(p.dq, at.b, at.h, row), queries, p.dq.stride_t, exist, odd);
     __syncwarp();  // what its other lanes have written is read
-    if (any_odd(odd)) one_by_one<T, D>(p, at.b, at.h).mend_dq(row, row + 16);
+    if (any_odd<T>(odd)) one_by_one<T, D>(p, at.b, at.h).mend_dq(row, row + 16);
 }
 
 template <typename T, int D>
@@ -258,15 +257,14 @@ __global__ void __launch_bounds__(TILE_THREADS, RESIDENT<D>) sliding_window_atte
         keep(n + 2, statistic);
     }
 
-    float odd = 0.0f;
-    look_at(odd, dk), look_at(odd, dv);
+    uint32_t odd = 0;
     put<D>(keys, dk, scale, scale);
     put<D>(values, dv, 1.0f, 1.0f);
     __syncwarp();
-    lane.store(lane.template address<T>(p.dk, at.b, at.h, key), keys, p.dk.stride_t, exist);
-    lane.store(lane.template address<T>(p.dv, at.b, at.h, key), values, p.dv.stride_t, exist);
+    lane.store(lane.template address<T>(p.dk, at.b, at.h, key), keys, p.dk.stride_t, exist, odd);
+    lane.store(lane.template address<T>(p.dv, at.b, at.h, key), values, p.dv.stride_t, exist, odd);
     __syncwarp();  // what its other lanes have written is read
-    if (any_odd(odd)) one_by_one<T, D>(p, at.b, at.h).mend_dk_dv(key, key + 16, nullptr);
+    if (any_odd<T>(odd)) one_by_one<T, D>(p, at.b, at.h).mend_dk_dv(key, key + 16, nullptr);
 }
 
 template <typename T, int D>

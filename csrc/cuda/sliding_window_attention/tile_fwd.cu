@@ -110,21 +110,20 @@ __global__ void __launch_bounds__(TILE_THREADS, RESIDENT<D>)
         }
     }
 
-    float odd = 0.0f;
-    look_at_half(odd, out);
+    uint32_t odd = 0;
     total[0] = row_sum(total[0]), total[1] = row_sum(total[1]);
     put<D>(
         rows, out, total[0] == 0.0f ? 0.0f : __fdividef(1.0f, total[0]),
         total[1] == 0.0f ? 0.0f : __fdividef(1.0f, total[1]));
     __syncwarp();
-    lane.store(lane.template address<T>(p.out, at.b, at.h, row), rows, p.out.stride_t, exist);
+    lane.store(lane.template address<T>(p.out, at.b, at.h, row), rows, p.out.stride_t, exist, odd);
     if (p.lse != nullptr && t == 0) {
         float *const lse = static_cast<float *>(p.lse) + (static_cast<int64_t>(at.b) * p.H + at.h) * p.T + row + g;
         if (exist >> g & 1) lse[0] = total[0] == 0.0f ? -INFINITY : (top[0] * factor + __log2f(total[0])) * LN_2;
         if (exist >> (g + 8) & 1) lse[8] = total[1] == 0.0f ? -INFINITY : (top[1] * factor + __log2f(total[1])) * LN_2;
     }
     __syncwarp();  // what its other lanes have written is read
-    if (any_odd(odd)) one_by_one<T, D>(p, at.b, at.h).mend_out(row, row + 16);
+    if (any_odd<T>(odd)) one_by_one<T, D>(p, at.b, at.h).mend_out(row, row + 16);
 }
 
 template <typename T, int D>

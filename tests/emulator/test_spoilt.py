@@ -64,3 +64,19 @@ def test_what_a_row_does_not_see_does_not_reach_it(
     beside = 2e-2 if family in ("strip", "tile") else 0.0  # a bfloat16 weight is off by 4e-3
     sees = seen_by(frames, sides, key_mask, **window)
     hold_apart(compute, (q, k, v), dout, sees, spots, quiet, beside=beside)
+
+
+@pytest.mark.parametrize("family", ["ring", "general"])
+def test_a_row_without_a_gradient_adds_nothing_to_that_of_the_bias(lib: Library, family: str) -> None:
+    torch.manual_seed(0)
+    q, k, v, dout = (torch.randn(1, 1, 50, 64) for _ in range(4))
+    bias = torch.randn(1, 5)
+    dout[:, :, 20:] = 0
+    clean = results(lib, family, Call(q, k, v, 2, 2, bias=bias), dout, None)
+    for x, odd in ((q, torch.nan), (k, torch.nan), (v, torch.inf)):
+        spoilt = x.clone()
+        spoilt[:, :, 30, 3] = odd
+        tensors = [spoilt if x is y else y for y in (q, k, v)]
+        got = results(lib, family, Call(*tensors, 2, 2, bias=bias), dout, None)
+        for name in ("dk", "dv", "dbias"):
+            assert torch.equal(got[name], clean[name]), name

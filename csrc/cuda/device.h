@@ -84,6 +84,15 @@ __device__ __forceinline__ T narrow(float x) {
         return __float2bfloat16_rn(x);
 }
 
+// x, of which the compiler does not know that it had it before: what follows from x it computes again, and keeps no
+// register for it until then.
+__device__ __forceinline__ int anew(int x) {
+#ifdef __CUDACC__
+    asm volatile("" : "+r"(x));
+#endif
+    return x;
+}
+
 constexpr float LOG2_E = 1.4426950408889634f, LN_2 = 0.6931471805599453f;
 
 __device__ __forceinline__ float power_of_2(float x) {

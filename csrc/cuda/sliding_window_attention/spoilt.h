@@ -19,7 +19,8 @@ __device__ __forceinline__ bool any_odd(uint32_t odd) {
 }
 
 // Rows and keys of one head, one by one, by a whole warp; a lane holds the features lane, lane + 32, ... of a row.
-template <typename T, int D>
+// HANDED: the backward pass has the forward's out and lse.
+template <typename T, int D, bool HANDED>
 struct one_by_one {
     static constexpr int N = D / 32, CACHED = 64;
 
@@ -36,9 +37,9 @@ struct one_by_one {
           b(b_),
           h(h_),
           key_head(h_ / static_cast<int>(p_.H / p_.K)),
-          frames(static_cast<int>(p_.T)),
-          left(static_cast<int>(p_.left < 0 || p_.left > p_.T ? p_.T : p_.left)),
-          right(static_cast<int>(p_.right < 0 || p_.right > p_.T ? p_.T : p_.right)),
+          frames(anew(static_cast<int>(p_.T))),
+          left(static_cast<uint64_t>(p_.left) < static_cast<uint64_t>(frames) ? static_cast<int>(p_.left) : frames),
+          right(static_cast<uint64_t>(p_.right) < static_cast<uint64_t>(frames) ? static_cast<int>(p_.right) : frames),
           lane(threadIdx.x % 32),
           scale(static_cast<float>(p_.scale)),
           factor(static_cast<float>(p_.scale) * LOG2_E) {}
@@ -116,7 +117,7 @@ struct one_by_one {
         for (int n = 0; n < N; ++n) some = some || dout[n] != 0.0f;
         if (!__any_sync(0xFFFFFFFFu, some)) return {INFINITY, 0.0f};
         float out[N] = {}, lse;
-        if (p.lse != nullptr && p.out.data != nullptr) {
+        if constexpr (HANDED) {
             read(out, p.out, h, i);
             lse = static_cast<const float *>(p.lse)[statistic(i)] * LOG2_E;
         } else {
@@ -160,10 +161,10 @@ struct one_by_one {
         }
     }
 
-    // Of the keys from `first` to `end` - 1 that there are. cache: where a window holds at most CACHED keys, room for
-    // the statistics of as many rows; else null.
-    __device__ __forceinline__ void mend_dk_dv(int first, int end, statistics *cache) const {
-        int known = 0;  // rows before this one were asked for
+    // Of the keys from `first` to `end` - 1 that there are. cache: unless HANDED, room for the statistics of CACHED
+    // rows, and a window holds no more keys.
+    __device__ __forceinline__ void mend_dk_dv(int first, int end, [[maybe_unused]] statistics *cache = nullptr) const {
+        [[maybe_unused]] int known = 0;  // rows before this one were asked for
 #pragma unroll 1
         for (int j = first > 0 ? first : 0; j < end && j < frames; ++j) {
             if (!is_nan(p.dk, j) && !is_nan(p.dv, j)) continue;
@@ -175,7 +176,7 @@ struct one_by_one {
                 float q[N], dout[N];
                 read(q, p.q, h, i), read(dout, p.dout, h, i);
                 statistics row;
-                if (cache == nullptr) {
+                if constexpr (HANDED) {
                     row = of_row(i, q, dout);
                 } else {
                     if (i >= known) {

@@ -195,7 +195,7 @@ __global__ void __launch_bounds__(32, resident<bwd_shared<T, D, BLOCKS>::bytes>)
         __syncwarp();  // before the next copies overwrite what has been read
     }
     if (any_odd<T>(odd)) {
-        using single = one_by_one<T, D>;
+        using single = one_by_one<T, D, false>;
         static_assert(sizeof(typename single::statistics) * single::CACHED <= SLOT * sizeof(T));
         const single rows(p, walk.b, walk.h);
         rows.mend_dq(walk.begin * STRIP, walk.end * STRIP);

@@ -91,7 +91,7 @@ __global__ void __launch_bounds__(32, resident<fwd_shared<T, D, BLOCKS>::bytes>)
         }
         __syncwarp();  // before the next copies overwrite what has been read
     }
-    if (any_odd<T>(odd)) one_by_one<T, D>(p, walk.b, walk.h).mend_out(walk.begin * STRIP, walk.end * STRIP);
+    if (any_odd<T>(odd)) one_by_one<T, D, false>(p, walk.b, walk.h).mend_out(walk.begin * STRIP, walk.end * STRIP);
 }
 
 template <typename T, int D, int BLOCKS>

@@ -123,7 +123,7 @@ __global__ void __launch_bounds__(TILE_THREADS, RESIDENT<D>)
         if (exist >> (g + 8) & 1) lse[8] = total[1] == 0.0f ? -INFINITY : (top[1] * factor + __log2f(total[1])) * LN_2;
     }
     __syncwarp();  // what its other lanes have written is read
-    if (any_odd<T>(odd)) one_by_one<T, D>(p, at.b, at.h).mend_out(row, row + 16);
+    if (any_odd<T>(odd)) one_by_one<T, D, false>(p, at.b, at.h).mend_out(row, row + 16);
 }
 
 template <typename T, int D>

@@ -84,6 +84,15 @@ __device__ __forceinline__ T narrow(float x) {
         return __float2bfloat16_rn(x);
 }
 
+// x, of which the compiler does not know that it had it before: what follows from x it computes again, and keeps no
+// register for it until then.
+__device__ __forceinline__ int anew(int x) {
+#ifdef __CUDACC__
+    asm volatile("" : "+r"(x));
+#endif
+    return x;
+}
+
 constexpr float LOG2_E = 1.4426950408889634f, LN_2 = 0.6931471805599453f;
 
 __device__ __forceinline__ float power_of_2(float x) {
@@ -114,6 +123,21 @@ __device__ __forceinline__ float2 unpack(uint32_t pair) {
         return __half22float2(reinterpret_cast<const __half2 &>(pair));
     else
         return __bfloat1622float2(reinterpret_cast<const __nv_bfloat162 &>(pair));
+}
+
+// 0 x + odd, for both numbers of a pair: `odd` becomes NaN where x is not finite, and stays so.
+template <typename T>
+__device__ __forceinline__ uint32_t watch(uint32_t x, uint32_t odd) {
+#ifdef __CUDACC__
+    if constexpr (std::is_same_v<T, __half>)
+        asm("fma.rn.f16x2 %0, %1, %2, %0;\n" : "+r"(odd) : "r"(x), "r"(0));
+    else
+        asm("fma.rn.bf16x2 %0, %1, %2, %0;\n" : "+r"(odd) : "r"(x), "r"(0));
+    return odd;
+#else
+    const float2 one = unpack<T>(x), other = unpack<T>(odd);
+    return pack<T>(one.x * 0.0f + other.x, one.y * 0.0f + other.y);
+#endif
 }
 
 // 16 bytes in one instruction; the address must be a multiple of 16.

@@ -13,6 +13,7 @@ from vtsum_kernels.sliding_window_attention.reference import sliding_window_atte
 from tests.kernels import test_flash
 from tests.kernels.comparisons import TOLERANCE, gradients
 from tests.kernels.pretended_gpu import PRETENDED, large
+from tests.kernels.spoilt import hold_apart, seen_by
 
 pytestmark = pytest.mark.gpu
 
@@ -89,6 +90,25 @@ def test_large_sizes(request: pytest.FixtureRequest, backend: str, name: str) ->
 def test_torchs_flash_attention(dtype: torch.dtype, frames: int, sides: tuple[int, int]) -> None:
     with torch.device("cuda"):
         test_flash.test_matches_the_definition(dtype, frames, sides)
+
+
+@pytest.mark.parametrize("sides", [(2, 2), (4, 3), (20, 12), (40, 20)], ids=["ring", "strip", "wide strip", "tile"])
+def test_what_a_row_does_not_see_does_not_reach_it(cuda: None, sides: tuple[int, int]) -> None:
+    def compute(*qkvg: Tensor) -> list[Tensor]:
+        with torch.device("cuda"):
+            *leaves, dout = (x.to("cuda") for x in qkvg)
+            for x in leaves:
+                x.requires_grad_()
+            out, lse = vk.sliding_window_attention(*leaves, sides, return_lse=True, backend="cuda")
+            found = [out, lse, *torch.autograd.grad(out, leaves, dout)]
+        return [x.detach().to("cpu").float() for x in found]
+
+    frames = 200
+    with torch.device("cpu"):
+        q, k, v, dout = (torch.randn(1, 2, frames, 64).to(torch.bfloat16) for _ in range(4))
+        spots = {"q": [100], "k": [3, 42, 190], "v": [1, 20, 199]}
+        beside = 2e-2  # a bfloat16 weight is off by 4e-3
+        hold_apart(compute, (q, k, v), dout, seen_by(frames, sides), spots, range(95, 200), beside=beside)
 
 
 def chosen(*args: Any, **kwargs: Any) -> str:

@@ -18,6 +18,29 @@ namespace {
 constexpr int Q = 0, DOUT = 2 * R, K = 4 * R, V = 6 * R, SLOTS = 7 * R;  // slots of 32 times 16 bytes
 constexpr size_t SHARED = WARPS * SLOTS * 32 * 16;
 
+template <int N>
+__device__ __forceinline__ bool any_of(const uint32_t (&x)[N]) {
+    uint32_t any = 0;
+#pragma unroll
+    for (int i = 0; i < N; ++i) any |= x[i];
+    return any != 0;
+}
+
+// Those of a block's rows, a bit for each, whose dout is 0; their queries become 0, too.
+template <typename T, int LANES>
+__device__ __forceinline__ uint32_t
+quiet_rows(const group<LANES> &g, uint32_t rows, const uint4 *douts, uint4 *queries) {
+    constexpr uint32_t sign = sizeof(T) == 4 ? 0x80000000u : 0x80008000u, lanes = LANES == 32 ? ALL : (1u << LANES) - 1;
+#pragma unroll 1
+    for (int r = 0; r < R; ++r) {
+        const uint4 x = douts[r * 32];
+        const uint32_t some = __ballot_sync(ALL, ((x.x | x.y | x.z | x.w) & ~sign) != 0) >> g.start & lanes;
+        if (some != 0) rows &= ~(1u << r);
+        if ((rows >> r & 1) != 0) queries[r * 32] = make_uint4(0, 0, 0, 0);
+    }
+    return rows;
+}
+
 constexpr int BWD_RESIDENTS = 4;  // blocks on a multiprocessor: what shared memory allows
 
 template <typename T, int LANES, int W, bool CAREFUL>
@@ -131,23 +154,36 @@ __global__ void __launch_bounds__(WARPS * 32, BWD_RESIDENTS)
         cp_async_commit();
 
         // From here on `scores` are the weights and `dscores` are scale * ds.
+        uint32_t odd[OF_LANE];
 #pragma unroll
         for (int i = 0; i < OF_LANE; ++i) {
             uint32_t window = seen.bits >> g.row(i) & ((1u << keys) - 1);
             if (CAREFUL && p.cu_seqlens != nullptr) window &= own_keys(p, origin + row + g.row(i), u.frames);
             softmax<W>(scores.scores[i], window, scale * LOG2_E, p, u.h, keys);
             const int own = row + g.row(i);
-            float delta = dlse != nullptr && own >= row_low && own < row_end ? -dlse[own * p.dilation] : 0.0f;
+            const float down = dlse != nullptr && own >= row_low && own < row_end ? dlse[own * p.dilation] : 0.0f;
+            float delta = -down, mass = 0.0f;
 #pragma unroll
             for (int o = 0; o < W; ++o) {
                 if ((window >> o & 1) == 0) dscores.scores[i][o] = 0.0f;  // NaN may be there, and in delta
                 delta = fmaf(scores.scores[i][o], dscores.scores[i][o], delta);
+                mass += scores.scores[i][o];
             }
+            odd[i] = window != 0 && down == 0.0f && !(fmaf(delta, 0.0f, mass) > 0.0f);  // NaN, or scores of -inf
 #pragma unroll
             for (int o = 0; o < W; ++o) {
                 const float ds = scores.scores[i][o] * (dscores.scores[i][o] - delta);
                 dscores.scores[i][o] = (window >> o & 1) == 0 ? 0.0f : ds;
             }
+        }
+        if (__any_sync(ALL, any_of(odd))) {
+            // A row without a gradient is as one of zeros, whatever it and its keys hold.
+            const uint32_t quiet = quiet_rows<T>(g, g.vote(odd), now + DOUT * 32, now + Q * 32);
+#pragma unroll
+            for (int i = 0; i < OF_LANE; ++i)
+#pragma unroll
+                for (int o = 0; o < W; ++o)
+                    if ((quiet >> g.row(i) & 1) != 0) scores.scores[i][o] = dscores.scores[i][o] = 0.0f;
         }
         if (p.dbias != nullptr) {
             // Each row of a block adds up the bias's gradient for itself, in memory: registers are dear, and this is

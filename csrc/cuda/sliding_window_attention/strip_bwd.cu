@@ -5,6 +5,7 @@
 // warp has kept in registers and the rows of q and dout that are still in shared memory. Each walk starts BLOCKS - 1
 // strips early, for the rows of the walk before that see its first keys; nothing of these strips but dk and dv is used.
 // So each output is written once, by its owner, in a fixed order of sums, and neither out nor lse is read.
+#include "spoilt.h"
 #include "strip.h"
 
 namespace vts::sliding_window_attention {
@@ -119,6 +120,7 @@ __global__ void __launch_bounds__(32, resident<bwd_shared<T, D, BLOCKS>::bytes>)
     for (int m = 0; m < BLOCKS; ++m) seen |= fetch_keys(m) << m * STRIP;
     cp_async_commit();
 
+    uint32_t odd = 0;
     kept<BLOCKS> weights, dscores;
     for (int u = first, slot = 0; u < walk.end; ++u, slot = around<SLOTS>(slot, 1), seen >>= STRIP) {
         if (u + 1 < walk.end) {
@@ -183,16 +185,25 @@ __global__ void __launch_bounds__(32, resident<bwd_shared<T, D, BLOCKS>::bytes>)
                 put<D>(spare_values, dq, scale, scale, column);
             }
             __syncwarp();  // now the first block of keys, too
-            lane.store(dq_to, spare_values, p.dq.stride_t, exist);
+            lane.store(dq_to, spare_values, p.dq.stride_t, exist, odd);
             weights.template gather<D>(spare_keys, douts, slot, 1.0f);
             __syncwarp();
-            lane.store(dv_to, spare_keys, p.dv.stride_t, own);
+            lane.store(dv_to, spare_keys, p.dv.stride_t, own, odd);
             dscores.template gather<D>(spare_values, queries, slot, scale);
             __syncwarp();
-            lane.store(dk_to, spare_values, p.dk.stride_t, own);
+            lane.store(dk_to, spare_values, p.dk.stride_t, own, odd);
             dq_to += STRIP * p.dq.stride_t, dk_to += STRIP * p.dk.stride_t, dv_to += STRIP * p.dv.stride_t;
         }
         __syncwarp();  // before the next copies overwrite what has been read
+    }
+    if (any_odd<T>(odd)) {
+        using single = one_by_one<T, D, false>;
+        static_assert(sizeof(typename single::statistics) * single::CACHED <= SLOT * sizeof(T));
+        const single rows(p, walk.b, walk.h);
+        rows.mend_dq(walk.begin * STRIP, walk.end * STRIP);
+        rows.mend_dk_dv(
+            walk.begin * STRIP - left, walk.end * STRIP - left,
+            reinterpret_cast<typename single::statistics *>(shared + layout::keys));
     }
 }
 

@@ -1,4 +1,5 @@
 // Sliding-window attention with at most 33 keys a row on tensor cores: the forward pass.
+#include "spoilt.h"
 #include "strip.h"
 
 namespace vts::sliding_window_attention {
@@ -46,6 +47,7 @@ __global__ void __launch_bounds__(32, resident<fwd_shared<T, D, BLOCKS>::bytes>)
         q_from += STRIP * p.q.stride_t;
     };
 
+    uint32_t odd = 0;
     fetch_queries(walk.begin);
     uint64_t seen = 0;  // bits of the keys in the ring, the strip's first one lowest
 #pragma unroll
@@ -80,7 +82,7 @@ __global__ void __launch_bounds__(32, resident<fwd_shared<T, D, BLOCKS>::bytes>)
             rows, out, total[0] == 0.0f ? 0.0f : __fdividef(keep[0], total[0]),
             total[1] == 0.0f ? 0.0f : __fdividef(keep[1], total[1]));
         __syncwarp();
-        lane.store(out_to, rows, p.out.stride_t, exist);
+        lane.store(out_to, rows, p.out.stride_t, exist, odd);
         out_to += STRIP * p.out.stride_t;
         if (p.lse != nullptr && t == 0) {
             float *const lse =
@@ -90,6 +92,7 @@ __global__ void __launch_bounds__(32, resident<fwd_shared<T, D, BLOCKS>::bytes>)
         }
         __syncwarp();  // before the next copies overwrite what has been read
     }
+    if (any_odd<T>(odd)) one_by_one<T, D, false>(p, walk.b, walk.h).mend_out(walk.begin * STRIP, walk.end * STRIP);
 }
 
 template <typename T, int D, int BLOCKS>

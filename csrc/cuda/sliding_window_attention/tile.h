@@ -29,8 +29,11 @@ struct tile_grid {
 struct tile_place {
     int b, h, first;  // its first row (or key)
 
-    __device__ __forceinline__ tile_place(const tile_grid &grid, int heads) {
-        int index = static_cast<int>(blockIdx.x), tile;
+    __device__ __forceinline__ tile_place(const tile_grid &grid, int heads)
+        : tile_place(grid, heads, static_cast<int>(blockIdx.x)) {}
+
+    __device__ __forceinline__ tile_place(const tile_grid &grid, int heads, int index) {
+        int tile;
         if (grid.heads_fastest) {
             h = index % heads, index /= heads;
             tile = index % grid.count, b = index / grid.count;

@@ -2,6 +2,7 @@
 // computes delta = rowsum(dout * out) - dlse, leaves it in scratch, and writes dq. The second owns keys: it walks the
 // rows that see them, computes the transposes of p and ds, and writes dk and dv. Each output is written once, by its
 // owner, in a fixed order of sums. Both compute p from the forward's lse.
+#include "spoilt.h"
 #include "tile.h"
 
 namespace vts::sliding_window_attention {
@@ -147,9 +148,12 @@ __global__ void __launch_bounds__(TILE_THREADS, RESIDENT<D>) sliding_window_atte
         }
     }
 
+    uint32_t odd = 0;
     put<D>(queries, dq, scale, scale);
     __syncwarp();
-    lane.store(lane.template address<T>(p.dq, at.b, at.h, row), queries, p.dq.stride_t, exist);
+    lane.store(lane.template address<T>(p.dq, at.b, at.h, row), queries, p.dq.stride_t, exist, odd);
+    __syncwarp();  // what its other lanes have written is read
+    if (any_odd<T>(odd)) one_by_one<T, D, true>(p, at.b, at.h).mend_dq(row, row + 16);
 }
 
 template <typename T, int D>
@@ -253,11 +257,18 @@ __global__ void __launch_bounds__(TILE_THREADS, RESIDENT<D>) sliding_window_atte
         keep(n + 2, statistic);
     }
 
+    // Where the results go is found anew: so the loop has its registers to itself.
+    const tile_place to(grid, static_cast<int>(p.H), anew(static_cast<int>(blockIdx.x)));
+    const int own = to.first + warp * 16;
+    const uint32_t there = inside(own, 0, frames);
+    uint32_t odd = 0;
     put<D>(keys, dk, scale, scale);
     put<D>(values, dv, 1.0f, 1.0f);
     __syncwarp();
-    lane.store(lane.template address<T>(p.dk, at.b, at.h, key), keys, p.dk.stride_t, exist);
-    lane.store(lane.template address<T>(p.dv, at.b, at.h, key), values, p.dv.stride_t, exist);
+    lane.store(lane.template address<T>(p.dk, to.b, to.h, own), keys, p.dk.stride_t, there, odd);
+    lane.store(lane.template address<T>(p.dv, to.b, to.h, own), values, p.dv.stride_t, there, odd);
+    __syncwarp();  // what its other lanes have written is read
+    if (any_odd<T>(odd)) one_by_one<T, D, true>(p, to.b, to.h).mend_dk_dv(own, own + 16);
 }
 
 template <typename T, int D>

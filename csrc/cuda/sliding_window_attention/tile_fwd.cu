@@ -1,6 +1,7 @@
 // Sliding-window attention with any window on tensor cores: the forward pass, with a running maximum.
 #include <cfloat>
 
+#include "spoilt.h"
 #include "tile.h"
 
 namespace vts::sliding_window_attention {
@@ -109,6 +110,7 @@ __global__ void __launch_bounds__(TILE_THREADS, RESIDENT<D>)
         }
     }
 
+    uint32_t odd = 0;
     total[0] = row_sum(total[0]), total[1] = row_sum(total[1]);
     top[0] *= factor, top[1] *= factor;  // in powers of 2, as the sink
     const float share[2] = {join_sink(p, at.h, top[0], total[0]), join_sink(p, at.h, top[1], total[1])};
@@ -116,12 +118,14 @@ __global__ void __launch_bounds__(TILE_THREADS, RESIDENT<D>)
         rows, out, total[0] == 0.0f ? 0.0f : __fdividef(share[0], total[0]),
         total[1] == 0.0f ? 0.0f : __fdividef(share[1], total[1]));
     __syncwarp();
-    lane.store(lane.template address<T>(p.out, at.b, at.h, row), rows, p.out.stride_t, exist);
+    lane.store(lane.template address<T>(p.out, at.b, at.h, row), rows, p.out.stride_t, exist, odd);
     if (p.lse != nullptr && t == 0) {
         float *const lse = static_cast<float *>(p.lse) + (static_cast<int64_t>(at.b) * p.H + at.h) * p.T + row + g;
         if (exist >> g & 1) lse[0] = total[0] == 0.0f ? -INFINITY : (top[0] + __log2f(total[0])) * LN_2;
         if (exist >> (g + 8) & 1) lse[8] = total[1] == 0.0f ? -INFINITY : (top[1] + __log2f(total[1])) * LN_2;
     }
+    __syncwarp();  // what its other lanes have written is read
+    if (any_odd<T>(odd)) one_by_one<T, D, false>(p, at.b, at.h).mend_out(row, row + 16);
 }
 
 template <typename T, int D>

@@ -69,12 +69,17 @@ struct lane_of_rows {
         }
     }
 
-    // By one warp, 16 rows from shared to global memory: those whose bit in `valid` is set.
+    // By one warp, 16 rows from shared to global memory: those whose bit in `valid` is set. `odd` becomes a pair with
+    // NaN where one of their elements is not finite, see spoilt.h.
     template <typename T>
-    __device__ __forceinline__ void store(T *to, const T *from, int64_t stride, uint32_t valid) const {
+    __device__ __forceinline__ void store(T *to, const T *from, int64_t stride, uint32_t valid, uint32_t &odd) const {
 #pragma unroll
-        for (int r = 0; r < 16; r += rows_at_once)
-            if ((valid >> (row + r) & 1) != 0) store_16(to + r * stride, load_16(from + swizzled<D>(row + r, chunk)));
+        for (int r = 0; r < 16; r += rows_at_once) {
+            if ((valid >> (row + r) & 1) == 0) continue;
+            const uint4 x = load_16(from + swizzled<D>(row + r, chunk));
+            store_16(to + r * stride, x);
+            odd = watch<T>(x.w, watch<T>(x.z, watch<T>(x.y, watch<T>(x.x, odd))));
+        }
     }
 };
 

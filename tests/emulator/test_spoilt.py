@@ -25,11 +25,15 @@ CASES: dict[str, tuple[str, tuple[int, int], dict[str, Any]]] = {
     "ring, padded": ("ring", (2, 2), {"padded": [3, 40, 80]}),
     "ring, dilated": ("ring", (2, 1), {"dilation": 3}),
     "ring, 9 keys": ("ring", (4, 4), {}),
+    "ring, sinks": ("ring", (2, 2), {"sinks": [1.5]}),
+    "general, sinks": ("general", (4, 4), {"sinks": [1.5]}),
     "strip": ("strip", (4, 3), {}),
     "strip, wide": ("strip", (20, 12), {}),
+    "strip, sinks": ("strip", (9, 9), {"sinks": [1.5]}),
     "strip, padded": ("strip", (9, 9), {"padded": [3, 40, 80]}),
     "tile": ("tile", (10, 10), {}),
     "tile, one-sided": ("tile", (0, 14), {}),
+    "tile, sinks": ("tile", (9, 9), {"sinks": [1.5]}),
     "tile, padded": ("tile", (9, 9), {"padded": [3, 40, 80]}),
 }
 
@@ -44,7 +48,8 @@ def test_what_a_row_does_not_see_does_not_reach_it(
     lib: Library, family: str, sides: tuple[int, int], window: dict[str, Any]
 ) -> None:
     window, frames = dict(window), 100
-    padded = window.pop("padded", None)
+    padded, sinks = window.pop("padded", None), window.pop("sinks", None)
+    sinks = None if sinks is None else torch.tensor(sinks)
     key_mask = None
     if padded is not None:
         key_mask = torch.ones(1, frames, dtype=torch.bool)
@@ -54,7 +59,7 @@ def test_what_a_row_does_not_see_does_not_reach_it(
     cu_seqlens = None if ends is None else torch.tensor(ends, dtype=torch.int32)
 
     def compute(q: Tensor, k: Tensor, v: Tensor, dout: Tensor) -> Sequence[Tensor]:
-        call = Call(q, k, v, *sides, **options, mask=key_mask, cu_seqlens=cu_seqlens)
+        call = Call(q, k, v, *sides, **options, mask=key_mask, cu_seqlens=cu_seqlens, sinks=sinks)
         return [x.float() for x in results(lib, family, call, dout, None, hand_on=family == "tile").values()]
 
     torch.manual_seed(0)

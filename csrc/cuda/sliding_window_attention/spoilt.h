@@ -89,7 +89,7 @@ struct one_by_one {
     __device__ __forceinline__ int64_t statistic(int i) const { return (static_cast<int64_t>(b) * p.H + h) * p.T + i; }
 
     // The softmax of row i: the sums of the weights and, where there is `sum`, of the weights times gives(j, to), to a
-    // common top. Returns the total, 0 where nothing is seen.
+    // common top. Returns the total with the head's sink, 0 where nothing is seen.
     template <typename Gives>
     __device__ __forceinline__ float softmax(
         const float (&q)[N], int i, float &top, float (&sum)[N], Gives gives) const {
@@ -107,6 +107,9 @@ struct one_by_one {
 #pragma unroll
             for (int n = 0; n < N; ++n) sum[n] = fmaf(weight, given[n], sum[n] * keep);
         }
+        const float keep = join_sink(p, h, top, total);
+#pragma unroll
+        for (int n = 0; n < N; ++n) sum[n] *= keep;
         return total;
     }
 

@@ -21,7 +21,6 @@ from bench.kit.tables import Tables
 from bench.ops import OPS, tables
 from bench.summary.tables import (
     ablation,
-    denoising,
     event_segmentation,
     frame_sampling,
     memory_liveness,
@@ -41,7 +40,6 @@ SUMMARY = (
     event_segmentation,
     summary_refinement,
     speech,
-    denoising,
     frame_sampling,
     training_step,
 )

@@ -1,38 +1,38 @@
 """Voice activity and recognition of speech: what they find, get wrong and cost.
 
-    python -m bench.summary.speech [--shared DIR] [--parts activity recognition] [--speeds fast balanced] [--short]
+    python -m bench.summary.speech [--shared DIR] [--parts activity recognition] [--recognisers auto ...] [--short]
 
 activity: narrations by espeak-ng whose sentences' times are known, clean, clipped and under four noises at several
-levels: recall and precision in seconds, beside Silero's and WebRTC's detectors where faster-whisper and pocketsphinx
-bring them. recognition: PocketSphinx at its settings on narrations and on real clips whose words are known: word error
-rate and the real-time factor (CPU seconds of one process for a second of sound with voice; the wall clock means little
-on a shared machine). One JSON line a measurement goes to results/speech.jsonl, and docs/speech.png is drawn from them.
+levels: recall and precision in seconds. recognition: real clips whose words are known, and the narrations, clean and
+under noise and music: word error rate and the real-time factor (CPU seconds for a second of sound, voice activity
+included; the wall clock means little on a shared machine). One JSON line a measurement goes to results/speech.jsonl,
+and docs/speech.png is drawn from them: also from those of recognisers and detectors that lost, and are no more.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench.kit.command import keep, parser
-from bench.kit.record import machine
+from bench.kit.record import DOCS, machine, read
 from bench.summary.speech_corpus import JFK, NOISES, PASSAGES, RATE, VOICES, Narration, clipped, narrate, with_noise
-from vtsum.enhance.speech import silero
+from bench.summary.tables.speech import draw
 from vtsum.enhance.speech.activity import voice_activity, voiced
 from vtsum.enhance.speech.recognisers import make_recogniser
-from vtsum.enhance.speech.sound import as_pcm, read_sound
+from vtsum.enhance.speech.sound import read_sound
 from vtsum.enhance.speech.subtitle_track import read_subtitle_track
 from vtsum.enhance.speech.wer import WordErrors, word_errors
 
-PACKAGES = ("numpy", "av", "pocketsphinx", "faster-whisper")
+PACKAGES = ("numpy", "av", "faster-whisper", "onnxruntime")
 LEVELS = (20, 10, 5, 0)
 SPOKEN_OVER: tuple[tuple[str, int | None], ...] = (("clean", None), ("white", 10), ("music", 10))
-VOICED = {"vtsum": voiced, "silero": silero.voiced}
+VAD = "silero, own settings"
 Spans = list[tuple[float, float]]
 
 
@@ -51,37 +51,6 @@ def conditions(samples: np.ndarray) -> Iterator[tuple[str, int | None, np.ndarra
             yield kind, level, with_noise(samples, level, kind)
 
 
-def detectors() -> dict[str, Callable[[np.ndarray], Spans]]:
-    """Ours, and those that other packages bring, with their own defaults."""
-    found: dict[str, Callable[[np.ndarray], Spans]] = {"vtsum": voice_activity}
-    try:
-        from faster_whisper.vad import get_speech_timestamps
-
-        found["silero"] = lambda x: [(s["start"] / RATE, s["end"] / RATE) for s in get_speech_timestamps(x)]
-        found["silero, own settings"] = silero.voice_activity
-    except ImportError:
-        pass
-    try:
-        import pocketsphinx
-
-        def webrtc(samples: np.ndarray) -> Spans:
-            ends = pocketsphinx.Endpointer(sample_rate=RATE)
-            size, data, spans = ends.frame_bytes, as_pcm(samples).tobytes(), []
-            for at in range(0, len(data) - size + 1, size):
-                was = ends.in_speech
-                ends.process(data[at : at + size])
-                if was and not ends.in_speech:
-                    spans.append((ends.speech_start, ends.speech_end))
-            if ends.in_speech:
-                spans.append((ends.speech_start, len(samples) / RATE))
-            return spans
-
-        found["webrtc"] = webrtc
-    except ImportError:
-        pass
-    return found
-
-
 def mask(spans: Spans, count: int) -> np.ndarray:
     """Which hundredths of a second lie in a span."""
     out = np.zeros(count, bool)
@@ -91,31 +60,28 @@ def mask(spans: Spans, count: int) -> np.ndarray:
 
 
 def measure_activity(short: bool) -> Iterator[dict[str, Any]]:
-    """Recall and precision of speech, over all narrations, by detector and condition."""
-    counts: dict[tuple[str, str, int | None], np.ndarray] = {}
-    costs: dict[str, np.ndarray] = {}
-    tools = detectors()
+    """Recall and precision of speech, over all narrations, by condition."""
+    counts: dict[tuple[str, int | None], np.ndarray] = {}
+    cost = np.zeros(2)
     for narration in narrations(short):
         count = round(narration.duration * 100)
         truth = mask([(a, b) for a, b, _ in narration.sentences], count)
         for kind, level, samples in conditions(narration.samples):
-            for name, detect in tools.items():
-                began = time.process_time()
-                heard = mask(detect(samples), count)
-                cost = np.array([time.process_time() - began, narration.duration])
-                costs[name] = costs.get(name, np.zeros(2)) + cost
-                hits = np.array([(heard & truth).sum(), heard.sum(), truth.sum()])
-                counts[name, kind, level] = counts.get((name, kind, level), np.zeros(3, int)) + hits
-    for (name, kind, level), (both, heard, true) in counts.items():
+            began = time.process_time()
+            heard = mask(voice_activity(samples), count)
+            cost += np.array([time.process_time() - began, narration.duration])
+            hits = np.array([(heard & truth).sum(), heard.sum(), truth.sum()])
+            counts[kind, level] = counts.get((kind, level), np.zeros(3, int)) + hits
+    for (kind, level), (both, found, true) in counts.items():
         yield {
             "op": "voice_activity",
-            "detector": name,
+            "detector": VAD,
             "noise": kind,
             "snr_db": level,
             "recall": round(both / true, 4),
-            "precision": round(both / max(heard, 1), 4),
+            "precision": round(both / max(found, 1), 4),
             "speech_s": true / 100,
-            "cpu_s_per_s": round(costs[name][0] / costs[name][1], 5),
+            "cpu_s_per_s": round(cost[0] / cost[1], 5),
         }
 
 
@@ -138,7 +104,7 @@ def _samples(path: Path) -> np.ndarray:
     return np.concatenate([block for _, block in read_sound(path)])
 
 
-def measure_recognition(shared: Path | None, recognisers: list[str], vad: str, short: bool) -> Iterator[dict[str, Any]]:
+def measure_recognition(shared: Path | None, recognisers: list[str], short: bool) -> Iterator[dict[str, Any]]:
     """Word errors and cost of each recogniser, by clip and noise: of all that it hears, believed or not."""
     for recogniser in map(make_recogniser, recognisers):
         for clip, sounds in spoken(shared, short):
@@ -148,7 +114,7 @@ def measure_recognition(shared: Path | None, recognisers: list[str], vad: str, s
                 for text, samples in sounds:
                     samples = samples if level is None else with_noise(samples, level, noise)
                     began = time.perf_counter(), _cpu_seconds()
-                    stretches = list(VOICED[vad](samples, recogniser.longest))
+                    stretches = list(voiced(samples, recogniser.longest))
                     found = [word for utterance in recogniser.recognise(stretches) for word in utterance.words]
                     wall, cost = wall + time.perf_counter() - began[0], cost + _cpu_seconds() - began[1]
                     voice += sum(len(stretch.samples) for stretch in stretches) / RATE
@@ -158,7 +124,7 @@ def measure_recognition(shared: Path | None, recognisers: list[str], vad: str, s
                 yield {
                     "op": "recognition",
                     "recogniser": recogniser.name,
-                    "vad": vad,
+                    "vad": VAD,
                     "clip": clip,
                     "noise": noise,
                     "snr_db": level,
@@ -183,14 +149,14 @@ def main() -> None:
     given = parser(__doc__, "speech", shared=None)
     given.add_argument("--parts", nargs="+", default=["activity", "recognition"], choices=["activity", "recognition"])
     given.add_argument("--recognisers", nargs="+", default=["auto"], help="default: %(default)s")
-    given.add_argument("--vad", default="silero", choices=list(VOICED))
     given.add_argument("--short", action="store_true", help="three sentences of two narrations")
     options: Any = given.parse_args()
     if "activity" in options.parts:
         keep(options.results, machine(PACKAGES), measure_activity(options.short))
     if "recognition" in options.parts:
-        found = measure_recognition(options.shared, options.recognisers, options.vad, options.short)
+        found = measure_recognition(options.shared, options.recognisers, options.short)
         keep(options.results, machine(PACKAGES), found)
+    draw(DOCS / "speech.png", read(options.results))
 
 
 if __name__ == "__main__":

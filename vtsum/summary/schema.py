@@ -157,9 +157,9 @@ class WordEntry(TypedDict):
 class Speech(TypedDict):
     """What is said in the video."""
 
-    source: str  # "pocketsphinx", "subtitles", a file's name ...; "none" where nothing could be listened to
+    source: str  # "faster-whisper:tiny.en", "subtitles", a file's name ...; "none" where nothing could be listened to
     language: str | None
-    guess: bool  # heard by a recogniser that is often wrong
+    guess: bool  # always False: the recogniser that guessed is no more
     utterances: list[UtteranceEntry]
     warnings: list[str]
 

@@ -3,13 +3,14 @@
 The network (Silero VAD 6, MIT) and the code that makes stretches of its probabilities come in faster-whisper, and
 onnxruntime, which faster-whisper brings too, runs it. The settings are Silero's own: stretches begin at a probability
 of .5 and end below .35, pauses of a tenth of a second part them, and those under a quarter of a second are dropped.
-faster-whisper's, which close pauses of up to two seconds, would leave few places for cuts.
+What a recogniser is given is parted at longer pauses, and has some sound around it: cut off hard, short words are not
+understood.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,13 +18,14 @@ import numpy as np
 from vtsum.enhance.speech.sound import RATE
 from vtsum.errors import VTSumError
 
-SETTINGS = {
+OWN = {
     "threshold": 0.5,
     "neg_threshold": 0.35,
     "min_speech_duration_ms": 250,
     "min_silence_duration_ms": 100,
     "speech_pad_ms": 30,
 }
+FOR_RECOGNISER = {**OWN, "min_silence_duration_ms": 500, "speech_pad_ms": 200}
 LONGEST = 30.0  # seconds of a stretch: Whisper's window
 _PIECE = 60.0  # seconds looked at together, at least
 _CONTEXT = 1.0  # seconds in which a stretch that has ended may still go on
@@ -57,13 +59,14 @@ def voice_activity(sound: np.ndarray | Iterable[tuple[float, np.ndarray]]) -> li
         list[tuple[float, float]]: (start, end) in seconds, in order, at most `LONGEST` long, within the sound; none
         overlaps another.
     Raises:
-        as `voiced`.
+        VTSumError, ValueError: as `voiced`.
     """
-    return [(stretch.start, stretch.end) for stretch in voiced(sound)]
+    return [(stretch.start, stretch.end) for stretch in _checked(sound, LONGEST, OWN)]
 
 
 def voiced(sound: np.ndarray | Iterable[tuple[float, np.ndarray]], longest: float = LONGEST) -> Iterator[Stretch]:
-    """The stretches in which somebody may be speaking, with their sound: what a recogniser is given.
+    """The stretches in which somebody may be speaking, with their sound: what a recogniser is given, so only pauses of
+    half a second part them, and they have a fifth of a second of sound around them.
 
     Args:
         sound: float samples [n] at 16 kHz, full scale 1.0; or blocks (start in seconds, samples) that follow each
@@ -77,14 +80,22 @@ def voiced(sound: np.ndarray | Iterable[tuple[float, np.ndarray]], longest: floa
         ValueError: samples that are not finite numbers in one dimension, blocks that leave a gap, a `longest` out of
             range.
     """
+    return _checked(sound, longest, FOR_RECOGNISER)
+
+
+def _checked(
+    sound: np.ndarray | Iterable[tuple[float, np.ndarray]], longest: float, settings: Mapping[str, float]
+) -> Iterator[Stretch]:
     if not longest >= 1.0:
         raise ValueError(f"voiced: longest must be at least 1 second, got {longest}")
     if (package := missing_package()) is not None:
         raise VTSumError(f"voice_activity: {package} must be installed: pip install 'vtsum[speech]'")
-    return _voiced(sound, longest)
+    return _voiced(sound, longest, settings)
 
 
-def _voiced(sound: np.ndarray | Iterable[tuple[float, np.ndarray]], longest: float) -> Iterator[Stretch]:
+def _voiced(
+    sound: np.ndarray | Iterable[tuple[float, np.ndarray]], longest: float, settings: Mapping[str, float]
+) -> Iterator[Stretch]:
     piece = round(max(_PIECE, 2 * longest) * RATE)
     origin, done, held = 0.0, 0, np.zeros(0, np.float32)  # the sound not decided yet, and samples before it
     for start, block in _as_blocks(sound):
@@ -92,7 +103,7 @@ def _voiced(sound: np.ndarray | Iterable[tuple[float, np.ndarray]], longest: flo
             origin = start
         held = np.concatenate([held, block])
         while len(held) >= piece:
-            spans = _spans(held[:piece], longest)
+            spans = _spans(held[:piece], longest, settings)
             undecided = piece - round(_CONTEXT * RATE)
             if spans and spans[-1][1] > undecided:
                 undecided = max(spans.pop()[0] - round(_CONTEXT * RATE), 0)
@@ -100,17 +111,17 @@ def _voiced(sound: np.ndarray | Iterable[tuple[float, np.ndarray]], longest: flo
             for a, b in spans:
                 yield Stretch(origin + (done + a) / RATE, held[a:b].copy())
             held, done = held[undecided:], done + undecided
-    for a, b in _spans(held, longest):
+    for a, b in _spans(held, longest, settings):
         yield Stretch(origin + (done + a) / RATE, held[a:b].copy())
 
 
-def _spans(samples: np.ndarray, longest: float) -> list[tuple[int, int]]:
+def _spans(samples: np.ndarray, longest: float, settings: Mapping[str, float]) -> list[tuple[int, int]]:
     """(first, last + 1) of the samples of each stretch."""
     from faster_whisper.vad import VadOptions, get_speech_timestamps
 
     if not len(samples):
         return []
-    found = get_speech_timestamps(samples, VadOptions(**SETTINGS, max_speech_duration_s=longest))
+    found = get_speech_timestamps(samples, VadOptions(**settings, max_speech_duration_s=longest))
     return [(span["start"], span["end"]) for span in found]
 
 

@@ -106,9 +106,9 @@ def draw(path: Path, lines: Records) -> None:
         if any(one[:2] == key for one in recognition)
     }
     _bars(right, errors, [f"{clip}: {_noise(*case)}" for clip, *case in clips], "word error rate, %")
-    right.set_title("Recognition: words that are wrong")
+    right.set_title("Words heard wrongly")
     right.tick_params(axis="y", labelsize=6)
-    right.legend(fontsize=7)
+    right.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=4, fontsize=8, frameon=False)
     save(figure, path, 80)
 

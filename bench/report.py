@@ -21,7 +21,6 @@ from bench.kit.tables import Tables
 from bench.ops import OPS, tables
 from bench.summary.tables import (
     ablation,
-    denoising,
     event_segmentation,
     frame_sampling,
     memory_liveness,
@@ -43,7 +42,6 @@ SUMMARY = (
     summary_refinement,
     speech,
     screen_text,
-    denoising,
     frame_sampling,
     training_step,
 )

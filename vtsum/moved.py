@@ -13,7 +13,7 @@ MOVED = {
         ("vtsum", "vtsum.summary", "document listening planning progress report schema staging text watching"),
         ("vtsum", "vtsum.data", "extract"),
         ("vtsum.data", "vtsum.recipes", "film film_scenes procedural synthetic synthetic_scenes"),
-        ("vtsum.training", "vtsum.recipes", "boundaries distill embedded joint lexicon tiny_clip words"),
+        ("vtsum.training", "vtsum.recipes", "boundaries distill embedded joint tiny_clip words"),
     )
     for name in names.split()
 }

@@ -2,7 +2,7 @@
 
 A video is two of `event_segmentation.py`'s lists of scenes, drawn from seeds that nothing was chosen on: some two
 minutes, a third of the scenes dissolve, half of the longer ones hold a lively event. Passages are read over it by
-espeak-ng, in the voice of `speech_corpus.py` that PocketSphinx is surest of. Where words are is known from the samples
+espeak-ng, in the first voice of `speech_corpus.py`. Where words are is known from the samples
 themselves.
 """
 

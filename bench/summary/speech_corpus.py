@@ -49,7 +49,7 @@ PASSAGES: dict[str, str] = {
 }
 #: What President Kennedy says in jfk.flac (inaugural address, 1961).
 JFK = "And so, my fellow Americans: ask not what your country can do for you, ask what you can do for your country."
-#: espeak-ng's voice and words a minute: of those tried, the ones that PocketSphinx understands best.
+#: espeak-ng's voices and words a minute.
 VOICES = (("en-us+klatt2", 130), ("en-us+f5", 130), ("en-us+klatt4", 130), ("en-us", 115))
 NOISES = ("white", "hum", "babble", "music")
 

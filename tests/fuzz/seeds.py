@@ -237,7 +237,7 @@ SUMMARY = {
         }
     ],
     "speech": {
-        **{"source": "subtitles", "language": None, "guess": False, "warnings": []},
+        **{"source": "subtitles", "language": None, "warnings": []},
         "utterances": [
             {"start": 0.5, "end": 1.0, "words": [{"text": "so", "start": 0.5, "end": 1.0, "confidence": 1.0}]}
         ],

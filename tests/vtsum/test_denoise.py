@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections import defaultdict
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vtsum.enhance.speech import denoise_sentences
 from vtsum.enhance.speech.denoise import denoise, is_english
-from vtsum.enhance.speech.denoise_decode import Arc, Search, best_path, decode, listed_arcs, topic_weight
 from vtsum.enhance.speech.denoise_sentences import SHORT, SHORT_PENALTY, ends_sentence, split_words, write_sentence
 from vtsum.enhance.speech.denoise_words import tidy, without_repeats
-from vtsum.enhance.speech.lexicon import embedded_lexicon
 from vtsum.enhance.speech.transcript import Transcript, Utterance, Word
 from vtsum.enhance.speech.wer import normalise, word_error_rate
 
-HEARD = "pocketsphinx"
+HEARD = "faster-whisper:tiny.en"
 
-# Written for this test: several topics, most of them far from the captions that the lexicon was learned from.
+# Written for this test: several topics.
 CLEAN = [
     "The committee will meet on Thursday to discuss the budget for the coming year. Nobody expects an easy decision.",
     "I think that that was the best part of the film. It had had a slow beginning, but the end was very, very good.",
@@ -91,93 +88,13 @@ def test_tidy_takes_out_notes_and_fillers_and_heeds_pauses():
     assert [w.text for w in tidy(words_of("er geht um um [x] zu"), english=False)] == "er geht um um zu".split()  # noqa: SIM905
 
 
-arcs_of_four = st.lists(
-    st.tuples(
-        st.integers(0, 3),
-        st.integers(1, 2),
-        st.lists(st.sampled_from(["the", "man", "dog", "walks", "zzz"]), max_size=2),
-        st.floats(-5, 0),
-    ),
-    max_size=8,
-)
-
-
-@settings(deadline=None)
-@given(arcs_of_four, st.floats(0.1, 1.5))
-def test_the_search_finds_the_best_path(drawn, weight):
-    lexicon, search = embedded_lexicon(), Search(beam=10_000)
-    arcs: dict[int, list[Arc]] = defaultdict(list)
-    for i, word in enumerate(["the", "man", "whelk", "dog"]):
-        arcs[i].append(Arc(i, i + 1, (word,), -1.0))
-    for start, length, words, cost in drawn:
-        if start + length <= 4:
-            arcs[start].append(Arc(start, start + length, tuple(words), cost))
-
-    def paths(at: int) -> list[list[Arc]]:
-        return [[]] if at == 4 else [[arc, *rest] for arc in arcs[at] for rest in paths(arc.end)]
-
-    def value(path: list[Arc]) -> float:
-        total, u, v = sum(arc.cost for arc in path), lexicon.start, lexicon.start
-        for word in (w for arc in path for w in arc.words):
-            w = lexicon.id(word)
-            p = lexicon.log_p(u, v, w)
-            if v != lexicon.start:
-                p = max(p, lexicon.log_p(u, v, lexicon.end) + lexicon.log_p(lexicon.start, lexicon.start, w))
-            total += weight * (p + search.bonus - (search.unknown if w == lexicon.unknown else 0))
-            u, v = v, w
-        return total
-
-    found = best_path(4, arcs, lexicon, search, weight)
-    taken = [next(a for a in arcs[s] if (a.end, a.words) == (e, r)) for s, e, r in found]
-    best = max(map(value, paths(0)))
-    # Two arcs of the same reading may differ in cost: the path's words are compared by the best cost they can have.
-    costs = [max(a.cost for a in arcs[s] if (a.end, a.words) == (e, r)) for s, e, r in found]
-    assert value([Arc(a.start, a.end, a.words, c) for a, c in zip(taken, costs, strict=True)]) == pytest.approx(best)
-
-
-def test_listed_readings_become_arcs_with_their_share():
-    search = Search()
-    arcs = listed_arcs(
-        ["the", "hole", "man"],
-        [0.4, 0.4, 0.4],
-        [["the", "whole", "man"], ["a", "whole", "man"], ["the", "man"]],
-        search,
-    )
-    found = {(a.start, a.end, a.words): a.cost for a in arcs}
-    assert set(found) == {(1, 2, ("whole",)), (0, 2, ("a", "whole")), (1, 2, ())}
-    assert found[1, 2, ("whole",)] > found[0, 2, ("a", "whole")] > found[1, 2, ()]
-    assert listed_arcs(["the", "hole"], [0.99, 0.99], [["the", "whole"]], search) == []
-    more = listed_arcs(["dog"], [0.1], [["the", "dog"], ["dog", "runs"]], search)
-    assert {(a.start, a.end, a.words) for a in more} == {(0, 1, ("the", "dog")), (0, 1, ("dog", "runs"))}
-
-
-def test_doubtful_words_give_way_and_sure_ones_stay():
-    words = "a man is playing the qatar in front of a crowd".split()  # noqa: SIM905
-    doubt = [0.95 if w != "qatar" else 0.05 for w in words]
-    found = [w for _, _, reading in decode(words, doubt, [[*words[:5], "guitar", *words[6:]]]) for w in reading]
-    assert found == "a man is playing the guitar in front of a crowd".split()  # noqa: SIM905
-    for confidences, weight in (([0.95] * len(words), 1.0), (doubt, 0.0)):
-        kept = decode(words, confidences, [[*words[:5], "guitar", *words[6:]]], weight=weight)
-        assert [w for _, _, reading in kept for w in reading] == words
-
-
-def test_the_lexicon_is_heeded_only_where_it_knows_the_topic():
-    lexicon, search = embedded_lexicon(), Search()
-    known = normalise("a man is seen standing in a room and talking to the camera while holding a guitar in his hands")
-    foreign = normalise("electrons orbit nuclei whereas bosons mediate forces amongst fermions throughout spacetime")
-    assert topic_weight(known, [0.4] * len(known), lexicon, search) > 0.5
-    assert topic_weight(known, [0.8] * len(known), lexicon, search) == 0  # heard well: no second opinion
-    assert topic_weight(foreign, [0.4] * len(foreign), lexicon, search) == 0
-    assert topic_weight([], [], lexicon, search) == 0
-
-
 @given(st.lists(st.floats(-6, 6), min_size=0, max_size=8), st.integers(2, 5))
 def test_sentence_ends_are_the_best_ones(scores, longest):
     words = words_of(" ".join("x" * (len(scores) + 1)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(denoise_sentences, "_scores", lambda *_: [*scores, 0.0])
         patch.setattr(denoise_sentences, "LONGEST", longest)
-        found = [len(s) for s in split_words(words, None)]
+        found = [len(s) for s in split_words(words)]
 
     def value(lengths: list[int]) -> float:
         ends = itertools.accumulate(lengths)
@@ -194,18 +111,16 @@ def test_sentence_ends_are_the_best_ones(scores, longest):
 def test_stops_given_are_kept_and_abbreviations_end_nothing():
     assert [ends_sentence(w) for w in ("end.", 'end."', "Mr.", "J.", "what?", "so,", "好。")] == [1, 1, 0, 0, 1, 0, 1]
     text = "Mr. Brown sings. He is loud"
-    assert [[w.text for w in s] for s in split_words(words_of(text), None)] == [
+    assert [[w.text for w in s] for s in split_words(words_of(text))] == [
         ["Mr.", "Brown", "sings."],
         ["He", "is", "loud"],
     ]
-    assert split_words([], None) == []
+    assert split_words([]) == []
 
 
 def test_sentences_are_written_as_english_writes_them():
-    lexicon = embedded_lexicon()
-
     def write(text: str, cased: bool = False) -> str:
-        return " ".join(w.text for w in write_sentence(words_of(text), lexicon, cased=cased))
+        return " ".join(w.text for w in write_sentence(words_of(text), english=True, cased=cased))
 
     assert write("then i'm going with an english friend,") == "Then I'm going with an English friend."
     assert write("what is he doing") == "What is he doing?"
@@ -213,20 +128,20 @@ def test_sentences_are_written_as_english_writes_them():
     assert write("are you there now") == "Are you there now?"
     assert write("iPhone of mine", cased=True) == "iPhone of mine."
     assert write("wait!") == "Wait!"
-    assert " ".join(w.text for w in write_sentence(words_of("你 好"), None, cased=False)) == "你 好"
+    assert " ".join(w.text for w in write_sentence(words_of("你 好"), english=False, cased=False)) == "你 好"
 
 
-@pytest.mark.parametrize("confidence", [1.0, 0.9, 0.7, 0.5])
-@pytest.mark.parametrize("source", [HEARD, "talk.srt"])
-def test_clean_text_keeps_its_words(confidence, source):
-    """At every confidence: a point of WER at most over all texts, and none at all where the source is sure."""
-    errors = words = 0.0
+@pytest.mark.parametrize("confidence", [1.0, 0.5])
+def test_clean_text_keeps_its_words(confidence):
     for text in CLEAN:
-        cleaned = denoise(spoken(text, confidence, source=source))
-        count = len(normalise(text))
-        errors += word_error_rate(text, cleaned.text) * count
-        words += count
-    assert errors / words <= 0.01 * (confidence < 0.9)
+        assert word_error_rate(text, denoise(spoken(text, confidence)).text) == 0
+
+
+def test_pauses_end_sentences_where_no_stop_does():
+    words = words_of("we carried the stones to the river then three years later the trees were tall")
+    late = [Word(w.text, w.start + 0.8 * (i > 6), w.end + 0.8 * (i > 6), 0.9) for i, w in enumerate(words)]
+    assert [len(sentence) for sentence in split_words(late)] == [7, 8]
+    assert [len(sentence) for sentence in split_words(words)] == [15]
 
 
 def test_written_text_keeps_its_writing():
@@ -243,7 +158,7 @@ def test_a_heard_transcript_becomes_sentences():
         "then he stops and i see him talking to the camera",
     ):
         words = [Word(w, at + 0.3 * i, at + 0.3 * i + 0.28, 0.8) for i, w in enumerate(part.split())]
-        utterances.append(Utterance(tuple(words), alternatives=(("other", "words"),)))
+        utterances.append(Utterance(tuple(words)))
         at = words[-1].end + 0.7
     cleaned = denoise(Transcript(tuple(utterances), HEARD, "en", ("a note",)))
     assert cleaned.text.split("\n") == [
@@ -253,15 +168,7 @@ def test_a_heard_transcript_becomes_sentences():
     ]
     assert (cleaned.source, cleaned.language, cleaned.warnings) == (HEARD, "en", ("a note",))
     assert [(u.start, u.end) for u in cleaned.utterances] == [(u.start, u.end) for u in utterances]
-    assert all(not u.alternatives for u in cleaned.utterances)
     assert denoise(cleaned) == cleaned
-
-
-def test_misspelt_words_are_mended_where_the_source_is_not_sure():
-    text = "a man is playing the guitarr in front of a large crowd"
-    assert "the guitar in" in denoise(spoken(text, 0.6, source="typed in a hurry")).text
-    assert "the guitarr in" in denoise(spoken(text, 0.6, source="faster-whisper:tiny.en")).text  # it may be a name
-    assert "the guitarr in" in denoise(spoken(text, 1.0, source="talk.srt")).text
 
 
 @pytest.mark.parametrize("language", ["de", None])
@@ -296,11 +203,7 @@ def test_times_stay_in_order_for_shuffled_confidences():
     for text in CLEAN:
         heard = spoken(text)
         noisy = tuple(
-            Utterance(
-                tuple(Word(w.text, w.start, w.end, rng.random()) for w in u.words),
-                (tuple(rng.sample([w.text for w in u.words], len(u.words))),),
-            )
-            for u in heard.utterances
+            Utterance(tuple(Word(w.text, w.start, w.end, rng.random()) for w in u.words)) for u in heard.utterances
         )
         cleaned = denoise(Transcript(noisy, HEARD, "en"))
         words = cleaned.words

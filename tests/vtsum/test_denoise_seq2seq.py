@@ -27,7 +27,7 @@ def heard(*texts: str) -> Transcript:
         Utterance(tuple(Word(w, 10 * i + k / 3, 10 * i + k / 3 + 0.3, 0.5) for k, w in enumerate(text.split())))
         for i, text in enumerate(texts)
     ]
-    return Transcript(tuple(utterances), "pocketsphinx", "en", ("a note",))
+    return Transcript(tuple(utterances), "faster-whisper:tiny.en", "en", ("a note",))
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_rewritings_are_taken_or_refused_by_the_guard(checkpoint):
     first, asked = result.utterances[0].words, given.utterances[0].words
     assert [(w.start, w.end) for w in first] == [(w.start, w.end) for w in asked]
     assert denoiser(given) == result
-    assert (result.source, result.language) == ("pocketsphinx", "en")
+    assert (result.source, result.language) == ("faster-whisper:tiny.en", "en")
 
 
 def test_batches_do_not_change_what_is_written(checkpoint, monkeypatch):

@@ -1,4 +1,4 @@
-"""Word error rates against a plain Levenshtein table, normalisation, readability, the guard, and times of new words."""
+"""Word error rates against a plain Levenshtein table, normalisation, the guard, and times of new words."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from vtsum.enhance.speech.denoise_times import retime, spread
 from vtsum.enhance.speech.guard import judge, names_in
-from vtsum.enhance.speech.readability import readability, sentence_break_f, split_text, syllables
 from vtsum.enhance.speech.transcript import Word
 from vtsum.enhance.speech.wer import WordErrors, align, distance, normalise, number_words, word_error_rate, word_errors
 
@@ -95,30 +94,6 @@ def test_years_are_read_in_pairs():
     assert " ".join(number_words(2005, year=True)) == "two thousand five"
 
 
-def test_readability_of_a_known_text():
-    found = readability("The cat sat on the mat. It was, um, very very happy!")
-    assert (found.sentences, found.words_a_sentence) == (2, 6.0)
-    assert found.clutter == pytest.approx(2 / 12)  # um; the second very
-    assert found.ease == pytest.approx(206.835 - 1.015 * 6 - 84.6 * 15 / 12)
-    assert readability("... !").ease == 0
-    assert readability(" ".join(["word"] * 300)).ease < -100  # no stops: a sentence of 300 words
-
-
-def test_syllables():
-    words = "the people table wanted walked makes churches area tables changed home played recipe".split()  # noqa: SIM905
-    assert [syllables(w) for w in words] == [1, 2, 2, 2, 1, 1, 2, 2, 2, 1, 1, 1, 2]
-
-
-def test_sentence_breaks_are_matched_by_words():
-    assert split_text('He said "no." Then he left. ') == ['He said "no.', "Then he left."]
-    right = "It is late. We go home. Good night."
-    assert sentence_break_f(right, right) == 1
-    assert sentence_break_f(right, right.replace(".", "") + ".") == pytest.approx(0.5)  # one of three found, none wrong
-    assert sentence_break_f(right, "It is. Late we go home. Good night.") == pytest.approx(2 / 3)
-    assert sentence_break_f("", "") == 1
-    assert sentence_break_f("Yes.", "") == 0
-
-
 @pytest.mark.parametrize(
     ("heard", "rewritten", "reason"),
     [
@@ -132,13 +107,16 @@ def test_sentence_breaks_are_matched_by_words():
         ("you can't park the car here", "You can park the car here.", "negations changed"),
         ("then he met Obama in the street", "Then he met Osama in the street.", "the name 'obama' changed"),
         ("then we met zelkova in the street", "Then we met him in the street.", "the name 'zelkova' changed"),
+        ("Then we met a zelkova in the street.", "Then we met a man in the street.", ""),  # no name: it has no capital
+        ("Zelkova is met in the street.", "He is met in the street.", "the name 'zelkova' changed"),
+        ("they recieve it. Walk to the shop", "They receive it. Walks to the shop.", ""),
         ("then we met him in the street", "Then we met Peter in the street.", "the name 'peter' changed"),
         ("we go to the shop", "An entirely different sentence about whales appears.", "% of the words changed"),
         ("we go to the shop", "", "no words are left"),
     ],
 )
 def test_the_guard(heard, rewritten, reason):
-    verdict = judge(heard, rewritten, known=lambda word: word not in ("zelkova", "recieve"))
+    verdict = judge(heard, rewritten)
     assert verdict.accepted == (not reason)
     assert reason in verdict.reason
 

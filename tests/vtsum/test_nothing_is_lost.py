@@ -20,7 +20,7 @@ from tests.vtsum.samples import small_clip
 from tests.vtsum.training_corpus import write_corpus
 from vtsum import cli
 from vtsum.errors import VTSumError
-from vtsum.recipes import boundaries, distill, embedded, film, lexicon
+from vtsum.recipes import boundaries, distill, embedded, film
 from vtsum.summary import schema
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -252,7 +252,6 @@ def test_an_output_file_is_no_input_and_no_older_file(
     before = content(tmp_path)
     for recipe, words, told in (
         (film, ["mine.png"], "film: output mine.png must not exist yet (--overwrite replaces it)"),
-        (lexicon, ["--shared", "run", "--out", "mine.md"], "lexicon: output mine.md must not exist yet"),
         (distill, ["--shared", "run", "--out", "mine.md"], "distill: output mine.md must not exist yet"),
         (distill, ["--shared", "run", "--out", "captions.pth"], "distill: output captions.json must not exist yet"),
         (boundaries, ["--shared", "run", "--out", "out"], "boundaries: output out/model must not exist yet"),

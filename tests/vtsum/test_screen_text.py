@@ -333,9 +333,11 @@ def test_a_summary_of_the_version_before_is_read(titled: Path, tmp_path: Path, m
     old = json.loads(made.files["json"].read_text())
     old["schema"] = "vtsum-summary/1"
     del old["screen"], old["settings"]["ocr"]
+    old["speech"] = {"source": "pocketsphinx", "language": "en", "guess": True, "utterances": [], "warnings": []}
     (tmp_path / "old.json").write_text(json.dumps(old))
     data = schema.read(tmp_path / "old.json")
     assert data["screen"] is None
     assert data["settings"]["ocr"] is False
+    assert data["speech"]["source"] == "pocketsphinx"
     with pytest.raises(VTSumError, match=r"schema must be 'vtsum-summary/2'"):
         schema.validate(old)

@@ -1,76 +1,66 @@
-"""Voice activity: planted speech in noise, against brute force, and what is no speech at all."""
+"""Voice activity: speech in silence and noise, in blocks of any length, and what is no speech at all."""
 
 from __future__ import annotations
+
+import itertools
+import wave
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vtsum.enhance.speech import activity
+from vtsum.enhance.speech import activity, transcribe
 from vtsum.enhance.speech.activity import voice_activity, voiced
 from vtsum.enhance.speech.sound import RATE, read_sound
+from vtsum.errors import VTSumError
+
+pytest.importorskip("faster_whisper")
+pytest.importorskip("onnxruntime")
 
 
-def syllables(seconds: float, seed: int = 0, level: float = 0.1) -> np.ndarray:
-    """What makes speech speech here: a pitch that glides, formants that move, four syllables a second."""
-    rng = np.random.default_rng(seed)
-    time = np.arange(round(seconds * RATE)) / RATE
-    pitch = 120 + 20 * np.sin(2 * np.pi * 0.7 * time + rng.uniform(0, 6))
-    phase = 2 * np.pi * np.cumsum(pitch) / RATE
-    formant = 900 + 500 * np.sin(2 * np.pi * 2.1 * time + rng.uniform(0, 6))
-    sound = np.zeros(len(time))
-    for n in range(1, 30):
-        sound += np.sin(n * phase) * np.exp(-(((n * pitch - formant) / 400) ** 2))
-    sound *= np.clip(np.sin(2 * np.pi * 2 * time), 0, None) ** 2 + np.clip(-np.sin(2 * np.pi * 2 * time), 0, None) ** 2
-    return (level * sound / np.sqrt(np.mean(sound**2))).astype(np.float32)
+@cache
+def spoken(path: Path, start: float, end: float) -> np.ndarray:
+    sound = np.concatenate([block for _, block in read_sound(path)])
+    return sound[round(start * RATE) : round(end * RATE)]
 
 
-def scene(*parts: float | np.ndarray) -> np.ndarray:
-    """Silence of so many seconds and sounds, one after the other."""
-    return np.concatenate([np.zeros(round(p * RATE), np.float32) if isinstance(p, float) else p for p in parts])
+@pytest.fixture(scope="module")
+def talk(shared: Path) -> np.ndarray:
+    """Speech at 2..5.5 s and at 8.5..10.9 s."""
+    nasa = shared / "media" / "nasa_13013.mp4"
+    silence = np.zeros(3 * RATE, np.float32)
+    return np.concatenate([silence[RATE:], spoken(nasa, 8.5, 12.0), silence, spoken(nasa, 5.1, 7.5), silence])
 
 
-TALK = scene(2.0, syllables(3.0), 2.5, syllables(2.0, 1), 3.0)  # speech at 2..5 and 7.5..9.5
-HERTZ = np.arange(3.0, 8.01, 0.5)  # what windows of 2 s can tell apart
-SPOKEN = ((2.0, 5.0), (7.5, 9.5))
+def covered(found: list[tuple[float, float]], start: float, end: float) -> float:
+    return sum(max(min(b, end) - max(a, start), 0.0) for a, b in found) / (end - start)
 
 
-def is_talk(found: list[tuple[float, float]], slack: float = 0.3) -> bool:
-    return len(found) == 2 and bool(np.allclose(found, SPOKEN, atol=slack))
+def is_talk(found: list[tuple[float, float]], share: float = 0.85) -> bool:
+    outside = sum(b - a for a, b in found) - sum(covered(found, *at) * (at[1] - at[0]) for at in SPOKEN)
+    return all(covered(found, *at) >= share for at in SPOKEN) and outside < 0.5
 
 
-@pytest.mark.parametrize("level", [1e-3, 0.03, 1.0])
-def test_speech_in_silence_is_found_at_any_level(level):
-    assert is_talk(voice_activity(level * TALK * 5))
+SPOKEN = ((2.0, 5.5), (8.5, 10.9))
 
 
-@pytest.mark.parametrize("snr", [20, 10, 5, 0])
-def test_speech_in_noise_is_found(snr):
-    noise = np.random.default_rng(2).normal(0, 0.1 / 10 ** (snr / 20), len(TALK)).astype(np.float32)
-    assert is_talk(voice_activity(TALK + noise))
+@pytest.mark.parametrize("level", [0.01, 0.2, 1.0])
+def test_speech_in_silence_is_found_at_any_level(talk, level):
+    assert is_talk(voice_activity(level * talk))
 
 
-def test_clipped_speech_is_found():
-    assert is_talk(voice_activity(np.clip(TALK * 50, -1, 1)))
+@pytest.mark.parametrize("snr", [20, 10, 5])
+def test_speech_in_noise_is_found(talk, snr):
+    loud = np.sqrt(np.mean(talk[2 * RATE : 5 * RATE] ** 2))
+    noise = np.random.default_rng(2).normal(0, loud / 10 ** (snr / 20), len(talk)).astype(np.float32)
+    assert is_talk(voice_activity(talk + noise), 0.7)
 
 
-@pytest.mark.parametrize("rate", [8_000, 22_050, 48_000])
-def test_other_rates_give_the_same_times(rate):
-    at = np.arange(round(len(TALK) / RATE * rate)) / rate
-    assert is_talk(voice_activity(np.interp(at, np.arange(len(TALK)) / RATE, TALK).astype(np.float32), rate))
-
-
-def sustained(seconds: float) -> np.ndarray:
-    """Chords of organ pipes, a new one every 1.5 s."""
-    time = np.arange(round(seconds * RATE)) / RATE
-    sound = np.zeros(len(time))
-    for index in range(int(seconds / 1.5) + 1):
-        part = slice(int(index * 1.5 * RATE), int((index + 1) * 1.5 * RATE))
-        for note in (0, 4, 7):
-            pitch = 220 * 2 ** ((note + 3 * (index % 4)) / 12)
-            sound[part] += sum(np.sin(2 * np.pi * pitch * n * time[part]) / n for n in range(1, 8))
-    return (0.1 * sound).astype(np.float32)
+def test_clipped_speech_is_found(talk):
+    assert is_talk(voice_activity(np.clip(talk * 50, -1, 1)))
 
 
 @pytest.mark.parametrize(
@@ -80,79 +70,53 @@ def sustained(seconds: float) -> np.ndarray:
         np.zeros(1, np.float32),
         np.zeros(10 * RATE, np.float32),
         np.full(10 * RATE, 0.5, np.float32),
-        np.random.default_rng(0).normal(0, 0.3, 20 * RATE).astype(np.float32),
+        np.random.default_rng(0).normal(0, 0.3, 70 * RATE).astype(np.float32),
         np.random.default_rng(0).normal(0, 1e-4, 20 * RATE).astype(np.float32),
         np.sin(np.arange(10 * RATE) * 0.1).astype(np.float32),
-        sustained(20.0),
-        scene(2.0, np.random.default_rng(1).normal(0, 0.3, 480).astype(np.float32), 2.0),  # a clap
-        syllables(0.02),
     ],
-    ids=["no samples", "one", "silence", "direct current", "noise", "faint noise", "tone", "organ", "clap", "20 ms"],
+    ids=["no samples", "one", "silence", "direct current", "noise", "faint noise", "tone"],
 )
 def test_what_is_no_speech_is_not_found(sound):
     assert voice_activity(sound) == []
 
 
-@settings(max_examples=5)
-@given(st.lists(st.integers(3_000, 60_000), min_size=1, max_size=8), st.integers(0, 3))
-def test_blocks_of_any_length_give_the_same(sizes, seed):
-    noise = np.random.default_rng(seed).normal(0, 0.02, len(TALK)).astype(np.float32)
-    sound = scene(float(seed), TALK + noise)
+@settings(max_examples=5, deadline=None)
+@given(sizes=st.lists(st.integers(3_000, 2_000_000), min_size=1, max_size=8), lead=st.integers(0, 55))
+def test_blocks_of_any_length_give_the_same(talk, sizes, lead):
+    """Over several of the pieces that are looked at together, wherever their ends fall."""
+    sound = np.concatenate([np.zeros(lead * RATE, np.float32), *[talk] * 8])
     blocks, at = [], 0
     while at < len(sound):
         size = sizes[len(blocks) % len(sizes)]
         blocks.append((100.0 + at / RATE, sound[at : at + size]))
         at += size
-    found = [(a + 100.0, b + 100.0) for a, b in voice_activity(sound)]
-    assert np.allclose(voice_activity(blocks), found)
-    pieces = list(voiced(blocks, longest=1.5))
-    assert all(len(piece.samples) <= 1.5 * RATE + 1 for piece in pieces)
-    for piece in pieces:  # each is the sound at its time
+    found = voice_activity(sound)
+    assert np.allclose(voice_activity(blocks), np.array(found) + 100.0)
+    assert all(b <= c for (_, b), (c, _) in itertools.pairwise(found))
+    for turn in range(8):
+        begin = lead + turn * len(talk) / RATE
+        assert is_talk([(a - begin, b - begin) for a, b in found if begin <= a < begin + len(talk) / RATE])
+    for piece in voiced(blocks):  # each is the sound at its time
         first = round((piece.start - 100.0) * RATE)
         assert np.array_equal(piece.samples, sound[first : first + len(piece.samples)])
-    # Together they are the stretches, but for parts at their ends in which there is nothing but noise.
-    assert all(any(a - 1e-6 <= p.start < p.end <= b + 1e-6 for a, b in found) for p in pieces)
-    for a, b in SPOKEN:
-        a, b = a + 100.0 + seed, b + 100.0 + seed
-        assert sum(max(min(b, p.end) - max(a, p.start), 0.0) for p in pieces) > b - a - 0.3
 
 
-@settings(max_examples=20)
-@given(st.integers(1, 700), st.integers(1, 5), st.integers(0, 100))
-def test_floor_and_averages_are_those_of_plain_loops(count, bands, seed):
-    level = np.random.default_rng(seed).normal(size=(count, bands))
-    floor = activity._floor(level)
-    for t in {0, count // 2, count - 1}:
-        block = t // 25
-        near = level[max(block - 20, 0) * 25 : (block + 21) * 25]
-        assert np.allclose(floor[t], near.min(axis=0) + 2.5)
-        assert np.allclose(activity._mean_around(level, 10)[t], level[max(t - 5, 0) : t + 5].mean(axis=0))
-        assert activity._largest_around(level[:, 0], 7)[t] == level[max(t - 7, 0) : t + 8, 0].max()
+def test_a_recogniser_gets_sound_around_what_is_said(talk):
+    first, second = talk[RATE : 6 * RATE], talk[8 * RATE : 12 * RATE]
+    sound = np.concatenate([first[: round(4.6 * RATE)], second[round(0.4 * RATE) :]])  # a quarter of a second between
+    found, pieces = voice_activity(sound), list(voiced(sound))
+    assert (len(found), len(pieces)) == (2, 1)
+    assert pieces[0].start == pytest.approx(found[0][0] - 0.17, abs=0.01)
+    assert pieces[0].end == pytest.approx(found[1][1] + 0.17, abs=0.01)
 
 
-@settings(max_examples=6)
-@given(st.integers(50, 450), st.integers(0, 100))
-def test_rhythm_is_the_sum_of_its_definition(count, seed):
-    power = np.random.default_rng(seed).uniform(size=(count, 2))
-    padded = np.vstack([power, np.zeros((max(200 - count, 0), 2))])
-    total, windows = np.zeros(len(padded)), np.zeros(len(padded))
-    for start in sorted({*range(0, len(padded) - 200, 50), len(padded) - 200}):
-        part = padded[start : start + 200] * np.hanning(200)[:, None]
-        mean = part.sum(axis=0)
-        at = np.arange(200)
-        waves = [np.abs((part * np.exp(-2j * np.pi * hertz * at / 100)[:, None]).sum(axis=0)) for hertz in HERTZ]
-        share = np.sqrt((np.array(waves) ** 2).sum(axis=0)) / mean
-        total[start : start + 200] += (np.sqrt(mean) * share).sum() / np.sqrt(mean).sum()
-        windows[start : start + 200] += 1
-    assert np.allclose(activity._rhythm(power), (total / windows)[:count])
-
-
-def test_long_stretches_are_cut_where_they_are_quiet():
-    talk = scene(1.0, syllables(4.0), 0.3, syllables(4.0, 1), 1.0)
-    pieces = list(voiced(talk, longest=6.0))
-    assert len(pieces) == 2
-    assert 5.0 < pieces[0].end < 5.3
-    assert pieces[0].end == pytest.approx(pieces[1].start)
+def test_long_stretches_are_cut(shared):
+    sound = np.concatenate([spoken(shared / "media" / "nasa_13013.mp4", 0.9, 4.9)] * 30)  # two minutes without a breath
+    pieces = list(voiced(sound, longest=6.0))
+    assert all(len(piece.samples) <= 6.0 * RATE for piece in pieces)
+    assert covered([(p.start, p.end) for p in pieces], 0.0, 120.0) > 0.9
+    assert all(p.end <= q.start + 1e-9 for p, q in itertools.pairwise(pieces))
+    assert any(p.end - p.start > 4.5 for p in pieces)
 
 
 @pytest.mark.parametrize(
@@ -170,24 +134,42 @@ def test_what_cannot_be_looked_at_is_refused(sound, message):
         voice_activity(sound)
 
 
-def test_other_arguments_out_of_range_are_refused():
-    with pytest.raises(ValueError, match=r"rate must be in 8000..48000 samples a second, got 96000"):
-        voice_activity(np.zeros(100), 96_000)
+def test_a_longest_stretch_under_a_second_is_refused():
     with pytest.raises(ValueError, match=r"longest must be at least 1 second, got 0.5"):
-        list(voiced(np.zeros(100), longest=0.5))
+        voiced(np.zeros(100), longest=0.5)
+
+
+@pytest.mark.parametrize("missing", ["faster_whisper", "onnxruntime"])
+def test_without_its_packages_it_says_so_and_text_without_times_is_spread_all_over(monkeypatch, tmp_path, missing):
+    find = activity.importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == missing else find(name))
+    with wave.open(str(tmp_path / "sound.wav"), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes(bytes(20 * RATE))
+    with pytest.raises(VTSumError, match=rf"voice_activity: {missing.replace('_', '-')} must be .*vtsum\[speech\]"):
+        voice_activity(np.zeros(RATE, np.float32))
+    (tmp_path / "talk.txt").write_text("one two three four five")
+    said = transcribe(tmp_path / "sound.wav", transcript=tmp_path / "talk.txt")
+    assert said.words[-1].end == pytest.approx(10.0)
+    assert said.warnings == (
+        "talk.txt has no times: its words are spread over the whole video; "
+        "pip install 'vtsum[speech]' finds those with voice",
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "speech", "share"),
     [
-        ("speech_and_silence.mp4", (1.2, 17.4), 0.9),
-        ("jfk.flac", (0.3, 10.5), 0.9),
+        ("speech_and_silence.mp4", (1.2, 17.4), 0.85),
+        ("jfk.flac", (0.3, 10.5), 0.65),  # of its orator's pauses nothing is taken
         ("nasa_13013.mp4", (0.6, 12.0), 0.9),
         ("chaplin.mp4", (0.0, 9.6), 0.0),  # music alone
     ],
 )
 def test_real_clips(shared, name, speech, share):
     found = voice_activity(read_sound(shared / "media" / name))
-    covered = sum(max(min(b, speech[1]) - max(a, speech[0]), 0) for a, b in found) / (speech[1] - speech[0])
-    assert covered >= share
-    assert sum(b - a for a, b in found) <= (covered * (speech[1] - speech[0]) + 3.0 if share else 1.0)
+    inside = covered(found, *speech)
+    assert inside >= share
+    assert sum(b - a for a, b in found) <= (inside * (speech[1] - speech[0]) + 1.5 if share else 0.0)

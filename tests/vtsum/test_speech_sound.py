@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.vtsum.samples import remux
-from vtsum.enhance.speech.sound import RATE, as_pcm, picture_origin, read_sound
+from vtsum.enhance.speech.sound import RATE, picture_origin, read_sound
 from vtsum.errors import VTSumError
 
 
@@ -123,9 +123,3 @@ def test_what_cannot_be_read_is_named_at_the_call(tmp_path):
         read_sound(path, rate=100)
     with pytest.raises(ValueError, match=r"block must be in 0.01..60 seconds, got 0"):
         read_sound(path, block=0)
-
-
-def test_pcm_is_cut_off_at_full_scale():
-    assert as_pcm(np.array([0.0, 1.0, -1.0, 3.0, -3.0, 0.5], np.float32)).tolist() == [
-        0, 32767, -32767, 32767, -32768, 16384
-    ]  # fmt: skip

@@ -45,7 +45,7 @@ def test_words_and_utterances_out_of_order_are_refused():
 
 
 def test_text_and_times_are_those_of_the_words():
-    first = Utterance((Word("Well,", 1.0, 3.0, 0.5), Word("yes.", 1.5, 2.0, 0.5)), (("whale", "yes"),))
+    first = Utterance((Word("Well,", 1.0, 3.0, 0.5), Word("yes.", 1.5, 2.0, 0.5)))
     said = Transcript((first, Utterance((Word("No.", 4.0, 4.5, 1.0),))), "test", None)
     assert (first.text, first.start, first.end) == ("Well, yes.", 1.0, 3.0)  # the longer word ends later
     assert said.text == "Well, yes.\nNo."

@@ -83,8 +83,8 @@ def summarize(
         str,
         typer.Option(
             metavar="NAME",
-            help="Who listens: auto (the best Whisper at hand), pocketsphinx, whisper:NAME_OR_FOLDER, "
-            "faster-whisper:NAME_OR_FOLDER or module:Class.",
+            help="Who listens: auto (the best Whisper at hand), whisper:NAME_OR_FOLDER, faster-whisper:NAME_OR_FOLDER "
+            "or module:Class.",
         ),
     ] = "auto",
     transcript: Annotated[

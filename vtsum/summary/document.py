@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vtsum.shown import cleaned
-from vtsum.summary.listening import GUESSING
 from vtsum.summary.planning import Plan
 from vtsum.summary.schema import (
     SCHEMA,
@@ -62,8 +61,6 @@ def build_document(
         warnings.append(f"{len(plan.clips) - len(clips)} chosen shots could not be decoded for the summary")
     if said is not None and (not said.utterances or settings["transcript"] is not None):
         warnings += said.warnings
-    heard_guess = said is not None and said.source in GUESSING
-    guessed = {"seen": bool(model.text_is_guess), "read": False, "heard": heard_guess, "measured": False}
     boundary = plan.boundary_scores
     document: SummaryDocument = {
         "schema": SCHEMA,
@@ -110,7 +107,7 @@ def build_document(
                 "text": sentence.text,
                 "origin": sentence.origin,
                 "confidence": round(sentence.confidence, 4),
-                "guess": guessed[sentence.origin],
+                "guess": sentence.origin == "seen" and bool(model.text_is_guess),
                 "times": [
                     {"start": round(start, 3), "end": round(max(min(end, duration), start + 0.001), 3)}
                     for start, end in sentence.times
@@ -119,7 +116,7 @@ def build_document(
             }
             for sentence in sentences
         ],
-        "speech": None if said is None else _speech(said, duration, guess=heard_guess),
+        "speech": None if said is None else _speech(said, duration),
         "screen": None if reader is None else _screen(watched, reader, duration),
         "broken": watched.broken_at is not None,
         "truncated_at": None if watched.broken_at is None else round(watched.broken_at, 3),
@@ -139,7 +136,7 @@ def _name(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _speech(said: Transcript, duration: float, *, guess: bool) -> Speech:
+def _speech(said: Transcript, duration: float) -> Speech:
     utterances: list[UtteranceEntry] = []
     for utterance in said.utterances:
         words: list[WordEntry] = [
@@ -155,7 +152,6 @@ def _speech(said: Transcript, duration: float, *, guess: bool) -> Speech:
     return {
         "source": said.source,
         "language": said.language,
-        "guess": guess,
         "utterances": utterances,
         "warnings": list(said.warnings),
     }

@@ -22,8 +22,6 @@ RECOGNISER = "auto"
 DENOISER = "embedded"
 _PATIENCE = 2.0  # seconds that a thread nobody waits for any more is given to tidy up
 LIMIT = 3600.0  # seconds of voice that are listened to: Whisper's tiny.en takes some two minutes of two cores for them
-#: Recognisers that mishear so often that what they heard is shown as a guess.
-GUESSING = ("pocketsphinx",)
 
 
 class Listening:
@@ -58,7 +56,7 @@ class Listening:
 
     def __enter__(self) -> Listening:
         wanted = self._speech is not None or self._transcript is not None
-        if wanted and {self._speech, self._denoiser} - {RECOGNISER, "pocketsphinx", DENOISER, None}:
+        if wanted and {self._speech, self._denoiser} - {RECOGNISER, DENOISER, None}:
             # A model of transformers listens: two threads that import it at the same time each find half of it.
             from vtsum_kernels.integrations import torchvision_free
 
@@ -142,5 +140,5 @@ def within(transcript: Transcript, duration: float) -> Transcript:
     for utterance in transcript.utterances:
         words = [replace(w, end=min(w.end, duration)) for w in utterance.words if w.start < duration]
         if words:
-            kept.append(Utterance(tuple(words), utterance.alternatives))
+            kept.append(Utterance(tuple(words)))
     return replace(transcript, utterances=tuple(kept), unheard=tuple(u for u in transcript.unheard if u[0] < duration))

@@ -158,9 +158,8 @@ class WordEntry(TypedDict):
 class Speech(TypedDict):
     """What is said in the video."""
 
-    source: str  # "pocketsphinx", "subtitles", a file's name ...; "none" where nothing could be listened to
+    source: str  # "faster-whisper:tiny.en", "subtitles", a file's name ...; "none" where nothing could be listened to
     language: str | None
-    guess: bool  # heard by a recogniser that is often wrong
     utterances: list[UtteranceEntry]
     warnings: list[str]
 
@@ -316,6 +315,8 @@ def read(path: str | Path) -> SummaryDocument:
     document = read_json(path, dict, "summary.json", _LIMIT)
     if document.get("schema") == BEFORE:
         document = {**document, "schema": SCHEMA, "screen": None}
+        if isinstance(document.get("speech"), dict):  # what was guessed was of a recogniser that is no more
+            document["speech"] = {k: v for k, v in document["speech"].items() if k != "guess"}
         if isinstance(document.get("settings"), dict):
             document["settings"] = {**document["settings"], "ocr": False}
     return validate(document)

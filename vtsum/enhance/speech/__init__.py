@@ -2,12 +2,12 @@
 
 from vtsum.enhance.speech import transcribe
 
-said = transcribe("talk.mp4")  # the subtitle track in the file, else PocketSphinx, denoised
+said = transcribe("talk.mp4")  # the subtitle track in the file, else the best Whisper at hand, denoised
 for utterance in said.utterances:
     print(utterance.start, utterance.text)
 
-Cleaning and measuring words: `speech.denoise`, `speech.denoise_seq2seq`, `speech.wer`, `speech.readability`; sentences
-for a summary: `speech.summary` and `speech.merge`.
+Cleaning and measuring words: `speech.denoise`, `speech.denoise_seq2seq`, `speech.wer`; sentences for a summary:
+`speech.summary` and `speech.merge`.
 """
 
 from vtsum.enhance.speech.activity import Stretch, voice_activity, voiced

@@ -19,7 +19,6 @@ from vtsum.enhance.speech.denoise import denoise
 from vtsum.enhance.speech.denoise_sentences import split_words
 from vtsum.enhance.speech.denoise_times import retime
 from vtsum.enhance.speech.guard import MAX_CHANGE, Verdict, judge
-from vtsum.enhance.speech.lexicon import Lexicon, embedded_lexicon
 from vtsum.enhance.speech.transcript import Transcript, Utterance, Word
 from vtsum.errors import VTSumError
 
@@ -47,7 +46,6 @@ class Seq2SeqDenoiser:
         num_beams (int): of the beam search; 1 is greedy.
         max_change (float): see `guard.judge`.
         fallback (Callable): what cleans a chunk whose rewriting is refused.
-        lexicon (Lexicon | None): known words, for the guard; None is the embedded one.
         device (str): where the model runs.
     Raises:
         VTSumError: transformers is not there, or reads no such model from the checkpoint.
@@ -62,7 +60,6 @@ class Seq2SeqDenoiser:
         num_beams: int = 4,
         max_change: float = MAX_CHANGE,
         fallback: Callable[[Transcript], Transcript] = denoise,
-        lexicon: Lexicon | None = None,
         device: str = "cpu",
     ) -> None:
         if num_beams < 1:
@@ -71,7 +68,6 @@ class Seq2SeqDenoiser:
             raise ValueError(f"Seq2SeqDenoiser: max_change must be in 0..1, got {max_change}")
         self.checkpoint, self.prompt, self.num_beams, self.max_change = str(checkpoint), prompt, num_beams, max_change
         self.fallback, self.device = fallback, device
-        self.lexicon = lexicon or embedded_lexicon()
         self.tokenizer, self.model = _load(self.checkpoint, device)
         limits = [
             getattr(self.model.config, name, None) for name in ("max_position_embeddings", "n_positions")
@@ -89,23 +85,20 @@ class Seq2SeqDenoiser:
         texts = [" ".join(w.text for w in chunk) for chunk in chunks]
         rewritings, words = [], []
         for chunk, heard, rewritten in zip(chunks, texts, self._generate(texts), strict=True):
-            verdict = judge(heard, rewritten, known=self._knows, max_change=self.max_change)
+            verdict = judge(heard, rewritten, max_change=self.max_change)
             rewritings.append(Rewriting(heard, rewritten, verdict))
             if verdict.accepted and rewritten:
                 words.append(retime(chunk, rewritten.split()))
             else:
                 kept = self.fallback(replace(transcript, utterances=(Utterance(tuple(chunk)),), warnings=()))
                 words.append(list(kept.words))
-        found = [Utterance(s) for chunk in words for s in split_words(chunk, self.lexicon)]
+        found = [Utterance(s) for chunk in words for s in split_words(chunk)]
         found.sort(key=lambda u: u.start)
         refused = sum(not r.verdict.accepted for r in rewritings)
         notes = transcript.warnings
         if refused:
             notes = (*notes, f"{refused} of {len(rewritings)} rewritings by {self.checkpoint} were refused")
         return replace(transcript, utterances=tuple(found), warnings=notes), rewritings
-
-    def _knows(self, word: str) -> bool:
-        return word in self.lexicon
 
     def _chunks(self, words: list[Word]) -> list[list[Word]]:
         """An utterance in chunks that the model takes, cut at the longest pause near the middle until short."""

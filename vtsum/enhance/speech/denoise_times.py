@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vtsum.enhance.speech.lexicon import plain
+from vtsum.enhance.speech.plain_words import plain
 from vtsum.enhance.speech.transcript import Word
 from vtsum.enhance.speech.wer import align
 

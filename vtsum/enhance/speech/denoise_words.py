@@ -6,7 +6,7 @@ import itertools
 import re
 from collections.abc import Sequence
 
-from vtsum.enhance.speech.lexicon import plain, word_set
+from vtsum.enhance.speech.plain_words import plain, word_set
 from vtsum.enhance.speech.transcript import Word
 from vtsum.enhance.speech.wer import FILLERS
 

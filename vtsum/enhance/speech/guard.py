@@ -6,18 +6,20 @@ never where figures, names or a "not" would change: these are what a reader cann
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vtsum.enhance.speech.denoise_words import without_repeats
-from vtsum.enhance.speech.lexicon import plain
+from vtsum.enhance.speech.plain_words import FUNCTION_WORDS
 from vtsum.enhance.speech.wer import NUMBER_WORDS, align, distance, normalise
 
 MAX_CHANGE = 0.3
 _NEGATIONS = frozenset({"not", "no", "never", "none", "nothing", "nobody", "nowhere", "neither", "nor", "without"})
 _SENTENCE_ENDS = (".", "!", "?", "…")
-_MISSPELT = 2  # letters that may differ between a word no lexicon knows and its mending
+_SENTENCE = re.compile(r"(?<=[.!?…])[\"')\]]*\s+")
+_MISSPELT = 2  # letters that may differ between a word that may be a name and its mending
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,7 @@ class Verdict:
     change: float
 
 
-def judge(
-    heard: str, rewritten: str, *, known: Callable[[str], bool] = lambda word: True, max_change: float = MAX_CHANGE
-) -> Verdict:
+def judge(heard: str, rewritten: str, *, max_change: float = MAX_CHANGE) -> Verdict:
     """Accept a rewriting or refuse it.
 
         change = min(edits(words) / max(words), edits(letters) / max(letters))
@@ -42,7 +42,6 @@ def judge(
     Args:
         heard (str): what the recogniser gave.
         rewritten (str): what a text model made of it.
-        known (Callable): whether a plain lowercase word is known; one heard that is not may be a name, and is kept.
         max_change (float): the greatest change accepted, 0..1.
     Returns:
         Verdict: refused for nothing left, for the change, for figures, for names, or for a negation, in this order.
@@ -63,7 +62,7 @@ def judge(
     for name, marks in (("numbers", NUMBER_WORDS), ("negations", _NEGATIONS)):
         if [w for w in before if w in marks] != [w for w in after if w in marks]:
             return Verdict(False, f"{name} changed", change)
-    if wrong := _changed_names(heard, rewritten, before, after, known):
+    if wrong := _changed_names(heard, rewritten, before, after):
         return Verdict(False, f"the name {wrong} changed", change)
     return Verdict(True, "", change)
 
@@ -83,19 +82,24 @@ def names_in(text: str) -> list[str]:
     return found
 
 
-def _changed_names(
-    heard: str, rewritten: str, before: Sequence[str], after: Sequence[str], known: Callable[[str], bool]
-) -> str:
-    """The first name that is heard and not written, or written and not heard; "" if there is none."""
+def _changed_names(heard: str, rewritten: str, before: Sequence[str], after: Sequence[str]) -> str:
+    """The first name that is heard and not written, or written and not heard; "" if there is none.
+
+    A word with a capital inside a sentence comes out as it was. Where capitals tell nothing, at the start of a sentence
+    and in a text without capitals or small letters, any word but a function word may be a name: it comes out as it was
+    or a slip of the pen away.
+    """
     pairs = align(before, after)
     became = {i: after[j] for i, j in pairs if i is not None and j is not None}
     lost = Counter(before) - Counter(after)
     capital = set(names_in(heard))
+    told = 0 < sum(c.isupper() for c in heard) < sum(c.islower() for c in heard)
+    first = {word for sentence in _SENTENCE.split(heard) for word in normalise(sentence)[:1]}
     for i, word in enumerate(before):
         if not lost[word] or became.get(i) == word:
             continue
-        mended = i in became and known(became[i]) and distance(word, became[i]) <= _MISSPELT
-        if word in capital or not (known(plain(word)) or mended):
+        mended = i in became and distance(word, became[i]) <= _MISSPELT
+        if word in capital or ((word in first or not told) and word not in FUNCTION_WORDS and not mended):
             return repr(word)
     gained = set(after) - set(before)
     fresh = [w for w in names_in(rewritten) if w in gained]

@@ -77,11 +77,6 @@ def picture_origin(path: str | os.PathLike[str], function: str) -> float | None:
         return None if ticks is None else float(ticks * time_base(stream))
 
 
-def as_pcm(samples: np.ndarray) -> np.ndarray:
-    """float32 [n] at full scale 1.0 as int16 [n], cut off at full scale."""
-    return np.clip(np.rint(samples * 32767.0), -32768, 32767).astype(np.int16)
-
-
 def _blocks(
     container: InputContainer, origin: float | None, rate: int, size: int, damage: Damage
 ) -> Iterator[tuple[float, np.ndarray]]:

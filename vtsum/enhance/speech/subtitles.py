@@ -40,7 +40,7 @@ class Cue:
 
 
 def read_transcript(
-    path: str | os.PathLike[str], *, stretches: Sequence[tuple[float, float]] = (), duration: float | None = None
+    path: str | os.PathLike[str], *, stretches: Sequence[tuple[float, float]] | None = (), duration: float | None = None
 ) -> Transcript:
     """Read a transcript: SRT, WebVTT or plain text, told apart by what is in it.
 
@@ -51,7 +51,8 @@ def read_transcript(
 
     Args:
         path: the file, in UTF-8, UTF-16 or, failing both, Windows-1252.
-        stretches: (start, end) in seconds where somebody speaks, as `voice_activity` finds them; for plain text.
+        stretches: (start, end) in seconds where somebody speaks, as `voice_activity` finds them; None: nobody could
+            find out; for plain text.
         duration (float | None): of the video, in seconds; for plain text.
     Returns:
         Transcript: every confidence 1; `source` is the file's name.
@@ -74,12 +75,13 @@ def read_transcript(
     elif (timed := _timed_lines(lines, duration)) is not None:
         utterances = utterances_of(timed)
     else:
-        spans = [(a, b) for a, b in stretches if b > a] or ([(0.0, duration)] if duration else [])
+        spans = [(a, b) for a, b in stretches or () if b > a] or ([(0.0, duration)] if duration else [])
         if not spans:
             raise VTSumError(f"read_transcript: {show(path)}: has no times, and nothing says how long the video is")
         utterances = _spread(lines, spans)
         where = "the parts with voice" if stretches else "the whole video"
-        warnings.append(f"{name} has no times: its words are spread over {where}")
+        why = "; pip install 'vtsum[speech]' finds those with voice" if stretches is None else ""
+        warnings.append(f"{name} has no times: its words are spread over {where}{why}")
     if not utterances:
         raise VTSumError(f"read_transcript: {show(path)}: must hold words, found none")
     return Transcript(utterances, name, language, tuple(warnings))

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vtsum.enhance.speech.denoise_sentences import ends_sentence, is_punctuated, split_words
-from vtsum.enhance.speech.lexicon import FUNCTION_WORDS, Lexicon, embedded_lexicon, plain
+from vtsum.enhance.speech.denoise_sentences import split_words
+from vtsum.enhance.speech.plain_words import FUNCTION_WORDS, plain
 from vtsum.enhance.speech.transcript import Transcript, Word
 
 SALIENCY, CENTRALITY, CONFIDENCE = 1.0, 1.0, 0.5
@@ -44,12 +44,9 @@ class SpokenSentence:
     confidence: float
 
 
-def sentences_of(transcript: Transcript, lexicon: Lexicon | None = None) -> list[tuple[Word, ...]]:
-    """The transcript's sentences: by its stops if it has them, else by pauses and words."""
-    words = sorted(transcript.words, key=lambda w: w.start)
-    if is_punctuated(words) or any(ends_sentence(w.text) for w in words):
-        return split_words(words, None)
-    return split_words(words, lexicon or embedded_lexicon())
+def sentences_of(transcript: Transcript) -> list[tuple[Word, ...]]:
+    """The transcript's sentences: by its stops if it has them, else by pauses."""
+    return split_words(sorted(transcript.words, key=lambda w: w.start))
 
 
 def topic_features(sentences: Sequence[Sequence[str]]) -> np.ndarray:
@@ -123,8 +120,6 @@ def summarise_transcript(
     saliency: np.ndarray,
     fps: float,
     limit: int,
-    *,
-    lexicon: Lexicon | None = None,
 ) -> list[SpokenSentence]:
     """The sentences of three words and more that tell best what was said, in order of time. One with an unsure word is
     not among them.
@@ -134,7 +129,6 @@ def summarise_transcript(
         saliency (array): [T], of the frames sampled at `fps` a second from 0; may be empty.
         fps (float): sampled frames a second, above 0.
         limit (int): at most so many sentences; 0 gives none.
-        lexicon (Lexicon | None): None is the embedded one.
     Returns:
         list[SpokenSentence]: fewer than `limit` where there are no more, or where more would only repeat.
     Raises:
@@ -146,10 +140,9 @@ def summarise_transcript(
         raise ValueError(f"summarise_transcript: fps must be above 0, got {fps}")
     if limit < 0:
         raise ValueError(f"summarise_transcript: limit must be at least 0, got {limit}")
-    lexicon = lexicon or embedded_lexicon()
     sentences = [
         words
-        for words in sentences_of(transcript, lexicon)
+        for words in sentences_of(transcript)
         if len(words) >= FEWEST and not any(is_unsure(w.text, w.confidence) for w in words)
     ]
     spans = [(s[0].start, max(w.end for w in s)) for s in sentences]

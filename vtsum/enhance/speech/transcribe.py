@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from vtsum.enhance.speech.activity import Stretch, voice_activity, voiced
+from vtsum.enhance.speech.activity import Stretch, missing_package, voice_activity, voiced
 from vtsum.enhance.speech.recognisers import Recogniser, is_understood, make_recogniser
 from vtsum.enhance.speech.sound import RATE, read_sound
 from vtsum.enhance.speech.subtitle_track import read_subtitle_track
@@ -19,7 +19,7 @@ from vtsum.video.damage import Damage, told
 from vtsum.video.source import show
 
 Denoiser = Callable[[Transcript], Transcript]
-SAMPLE = 20.0  # seconds of voice, spread over the video, that tell whether there is speech to listen to
+SAMPLE = 20.0  # seconds of voice, spread over the video, that tell whether it is understood
 
 
 def transcribe(
@@ -55,7 +55,9 @@ def transcribe(
         return transcript
     if transcript is not None:
         length = _Length(path)
-        stretches = voice_activity(length)
+        stretches = voice_activity(length) if missing_package() is None else None
+        for _ in length:  # what is left, for the length
+            pass
         return read_transcript(transcript, stretches=stretches, duration=length.seconds or None)
     if (track := read_subtitle_track(path)) is not None:
         return track
@@ -89,8 +91,8 @@ class _Length:
 def _listen(
     path: str | os.PathLike[str], recogniser: Recogniser, limit: float, progress: Callable[[float], None] | None
 ) -> Transcript:
-    """Find the voice, listen to some of it, and to the rest as far as `limit` goes if that was speech: of music, no
-    more than SAMPLE seconds are listened to in vain."""
+    """Find the voice, listen to some of it, and to the rest as far as `limit` goes if that was understood: to another
+    language, no more than SAMPLE seconds are listened to in vain."""
     sound = _Length(path)
     spans = [(stretch.start, stretch.end) for stretch in voiced(sound, recogniser.longest)]
     lengths = np.array([end - start for start, end in spans])

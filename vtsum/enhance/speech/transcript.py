@@ -44,14 +44,11 @@ class Utterance:
 
     Attributes:
         words (tuple[Word, ...]): at least one, in the order of their starts.
-        alternatives (tuple[tuple[str, ...], ...]): other readings of the same sound, likeliest first, each the texts of
-            its words; without the reading in `words`. Empty where the source gives none.
     Raises:
         ValueError: no words, or words out of order.
     """
 
     words: tuple[Word, ...]
-    alternatives: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.words:
@@ -82,7 +79,7 @@ class Transcript:
 
     Attributes:
         utterances (tuple[Utterance, ...]): in the order of their starts; empty where nothing was said.
-        source (str): where it is from, e.g. "pocketsphinx", "subtitles", "talk.srt".
+        source (str): where it is from, e.g. "faster-whisper:tiny.en", "subtitles", "talk.srt".
         language (str | None): a BCP 47 or ISO 639 tag as the source gives it ("en"); None: not known.
         warnings (tuple[str, ...]): what a reader should know of it, one line each.
         unheard (tuple[tuple[float, float], ...]): (start, end) in seconds of voice to which nobody listened.

@@ -7,7 +7,7 @@ from vtsum.enhance.speech.recognisers.base import is_understood
 from vtsum.errors import VTSumError
 from vtsum.protocols import Recogniser
 
-NAMES = ("auto", "pocketsphinx", "whisper:NAME_OR_FOLDER", "faster-whisper:NAME_OR_FOLDER", "module:Class")
+NAMES = ("auto", "whisper:NAME_OR_FOLDER", "faster-whisper:NAME_OR_FOLDER", "module:Class")
 
 __all__ = ["NAMES", "Recogniser", "is_understood", "make_recogniser"]
 
@@ -16,9 +16,9 @@ def make_recogniser(name: str) -> Recogniser:
     """The recogniser of that name, loaded as far as it must be to know that it can be had.
 
     Args:
-        name (str): "auto" (the best Whisper that is at hand without a download: `at_hand`), "pocketsphinx" (or
-            "pocketsphinx:fast", ":balanced", ":accurate"), "whisper:NAME_OR_FOLDER" (a checkpoint of transformers),
-            "faster-whisper:NAME_OR_FOLDER" (one converted for CTranslate2), or one of the user's own (`vtsum.plugins`).
+        name (str): "auto" (the best Whisper that is at hand without a download: `at_hand`), "whisper:NAME_OR_FOLDER"
+            (a checkpoint of transformers), "faster-whisper:NAME_OR_FOLDER" (one converted for CTranslate2), or one of
+            the user's own (`vtsum.plugins`).
     Raises:
         VTSumError: another name, a package that is not installed, or a checkpoint that cannot be had.
     """
@@ -27,14 +27,6 @@ def make_recogniser(name: str) -> Recogniser:
         from vtsum.enhance.speech.recognisers.at_hand import best_at_hand
 
         return best_at_hand()
-    if kind == "pocketsphinx":
-        from vtsum.enhance.speech.recognisers.sphinx import SETTINGS, PocketSphinx
-
-        if source and source not in SETTINGS:
-            raise VTSumError(
-                f"make_recogniser: pocketsphinx's speed must be one of {', '.join(SETTINGS)}, got {name!r}"
-            )
-        return PocketSphinx(source) if source else PocketSphinx()
     if kind == "whisper" and source:
         from vtsum.enhance.speech.recognisers.whisper import Whisper
 

@@ -48,7 +48,6 @@ def test_the_users_words_are_in_the_text(told):
     data = schema.read(told.files["json"])
     assert data["settings"]["transcript"] == "small.srt"
     speech = data["speech"]
-    assert not speech["guess"]
     assert " ".join(word["text"] for word in speech["utterances"][1]["words"]) == "Then stripes come past."
     assert max(word["end"] for u in speech["utterances"] for word in u["words"]) <= data["source"]["duration"]
     heard = {s["text"]: s for s in data["text"] if s["origin"] == "heard"}

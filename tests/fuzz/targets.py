@@ -205,14 +205,14 @@ def _tvsum(path: Path) -> None:
 
 
 def _boxes(path: Path) -> None:
-    from vtsum.video.boxes import excessive_edits, is_encrypted
+    from vtsum.video.boxes import excessive_index, is_encrypted
     from vtsum.video.formats import HEAD, describe, refers_elsewhere
 
     head = path.read_bytes()[:HEAD]
     assert refers_elsewhere(head) in (True, False)
     assert describe(head)
     assert is_encrypted(path) in (True, False)
-    excessive_edits(path)
+    excessive_index(path)
 
 
 _JSON_WORDS = tuple(

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -119,6 +120,39 @@ def test_edits_that_repeat_a_track_are_refused_before_an_index_is_made_of_them(t
     assert done.returncode == 2
     assert done.stderr == (
         f"vtsum: probe: {path}: must not repeat its pictures without end, states 8000 edits of 100000 samples\n"
+    )
+
+
+@pytest.mark.parametrize("where", ["table", "fragment", "compressed index"])
+def test_samples_that_a_file_cannot_hold_are_refused_before_an_index_is_made_of_them(tmp_path, where):
+    """200,000,000 samples of two bytes in a file of some kilobytes, of which libav would make 10 GB."""
+    path = tmp_path / "states.mp4"
+    data = numbered_clip(path, 25).read_bytes()
+    samples = 200_000_000
+    if where == "fragment":
+        run = box(b"trun", struct.pack(">II", 0, samples))
+        data += box(b"moof", box(b"traf", box(b"tfhd", struct.pack(">II", 0, 1)) + run)) + box(b"mdat", b"")
+    else:
+        data = changed(data, [b"moov", *STBL, b"stsz"], lambda _: struct.pack(">III", 0, 2, samples))
+    if where == "compressed index":
+        at = data.index(b"moov") - 4
+        length = int.from_bytes(data[at : at + 4], "big")
+        small = zlib.compress(data[at : at + length])
+        hidden = box(b"dcom", b"zlib") + box(b"cmvd", struct.pack(">I", length) + small)
+        data = data[:at] + box(b"moov", box(b"cmov", hidden)) + data[at + length :]
+    path.write_bytes(data)
+    done = subprocess.run(
+        [*FAKE, "summarize", str(path), "-o", str(tmp_path / "o")],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 2
+    stated = samples if where != "fragment" else samples + 25
+    assert done.stderr == (
+        f"vtsum: probe: {path}: must hold the samples that its tables state, got {stated} in {len(data)} bytes\n"
     )
 
 

@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pytest
 
+import vtsum
 from tests.vtsum.clips import numbered_clip
 from tests.vtsum.samples import small_clip
 from vtsum import cli
 from vtsum.enhance.speech.subtitles import read_transcript
 from vtsum.enhance.speech.summary import summarise_transcript
+from vtsum.errors import VTSumError
 from vtsum.shown import clean
 from vtsum.summary import schema
 from vtsum.training.settings import read_yaml
@@ -120,9 +122,32 @@ def test_a_line_of_subtitles_longer_than_any_is_refused(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["small.mp4", "t.srt"]
 
 
+@pytest.mark.parametrize("form", ["plain", "one subtitle", "inner times"])
+def test_more_words_than_a_day_has_are_refused(form: str, tmp_path: Path) -> None:
+    """Each word becomes an object with its times: 8 MiB of single letters would take a gigabyte."""
+    word = "a<00:00:02.000>b" if form == "inner times" else "a b"
+    lines = [" ".join([word] * 500)] * 301
+    head = [] if form == "plain" else ["00:00:01.000 --> 00:00:09.000"]
+    (tmp_path / "t.srt").write_text("\n".join([*head, *lines]))
+    with pytest.raises(VTSumError, match=r"t\.srt: must hold at most 300000 words, got more$"):
+        read_transcript(tmp_path / "t.srt", duration=60.0)
+
+
+@pytest.mark.parametrize("name", ["missing.srt", "empty.srt"])
+def test_a_wrong_transcript_is_told_before_the_video_is_watched(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = small_clip(tmp_path / "small.mp4").path
+    (tmp_path / "empty.srt").touch()
+    monkeypatch.setattr("vtsum.summary.pipeline.WatchedFrames", None)
+    monkeypatch.setattr("vtsum.summary.pipeline.watch", None)
+    with pytest.raises(VTSumError, match=rf"^read_transcript: .*{name}"):
+        vtsum.summarize(clip, tmp_path / "o", transcript=tmp_path / name)
+
+
 def test_a_command_that_reads_much_answers_to_a_signal(tmp_path: Path) -> None:
     clip = small_clip(tmp_path / "small.mp4").path
-    (tmp_path / "t.txt").write_text("<a [b (c. " * 200_000)
+    (tmp_path / "t.txt").write_text("<a [b (c. " * 90_000)
     job = subprocess.Popen(
         [*FAKE, "summarize", clip, "-o", tmp_path / "o", "--transcript", tmp_path / "t.txt"],
         env=ENVIRONMENT,
@@ -224,7 +249,7 @@ SETTINGS = {
     "infinite": ("init_lr: .inf\n", "init_lr must be a number"),
     "a list": ("- seed\n", "must hold settings by name"),
     "a list for a value": ("seed: [1]\n", "seed of .* must be one value"),
-    "a list for a model": ("model: [1]\n", "model of .* must be one value"),
+    "a list for a model": ("model: [1]\n", "model of .* must hold settings by name"),
     "no UTF-8": (b"data: \xff\n", "must be YAML"),
     "binary": (b"data: \x00\x01\n", "must be YAML"),
 }

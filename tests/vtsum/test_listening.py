@@ -141,13 +141,19 @@ def test_words_after_the_end_are_left_out():
     assert (kept.source, kept.language) == ("mine", "en")
 
 
-def test_a_reader_that_looks_at_nothing_keeps_nobody_from_leaving(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_that_looks_at_nothing_keeps_nobody_from_leaving(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "t.srt").write_text(SRT, encoding="utf-8")
     let_go = threading.Event()
     monkeypatch.setattr(TRANSCRIBE, "transcribe", lambda *a, **k: let_go.wait(60))
     monkeypatch.setattr(listening, "_PATIENCE", 0.1, raising=False)
     began = time.monotonic()
     try:
-        with pytest.raises(SystemExit), listening.Listening(clip, probe(clip), None, clip, None, None, ignore):
+        with (
+            pytest.raises(SystemExit),
+            listening.Listening(clip, probe(clip), None, tmp_path / "t.srt", None, None, ignore),
+        ):
             raise SystemExit(143)
         assert time.monotonic() - began < 20
     finally:

@@ -62,6 +62,10 @@ class Listening:
 
             torchvision_free.prepare()
             from transformers import AutoTokenizer  # noqa: F401
+        if self._transcript is not None:  # a wrong one is told before the video is watched
+            from vtsum.enhance.speech.subtitles import read_transcript
+
+            read_transcript(self._transcript, duration=1.0)  # the times of plain text are found later
         if wanted:
             self._job = Future()
             self._thread.start()

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import zlib
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 
 _MOST_BYTES = 64 << 20  # of an index that is looked at; an hour's takes about one
 _MOST_BOXES = 1_000_000  # beside one another
-_MOST_ENTRIES = 20_000_000  # of libav's index: half a gigabyte
+_FEW_ENTRIES = 1_000_000  # of libav's index, that any file may have
+_MOST_ENTRIES = 20_000_000  # where edits repeat them: half a gigabyte
+_DEEPEST = 10  # boxes in one another; libav goes no deeper
+_HOLDERS = frozenset(b"moov trak edts mdia minf stbl moof traf mvex cmov".split())
 
 
 def is_encrypted(path: str | os.PathLike[str]) -> bool:
@@ -18,22 +23,81 @@ def is_encrypted(path: str | os.PathLike[str]) -> bool:
     return b"encv" in moov and b"sinf" in moov
 
 
-def excessive_edits(path: Path) -> str | None:
-    """What is stated of a track whose edit list repeats its samples beyond what a file of this size may, or None.
+def excessive_index(path: Path) -> str | None:
+    """What a file must do about the samples of all its tracks and fragments, which are more than one of its size may
+    hold or show, or None.
 
-    libav writes all samples of an edit's part, from the key picture before it on, into its index: some bytes of edits
-    make gigabytes of it.
+    A sample takes a byte at least. libav makes an entry of its index, of up to 48 bytes, of every one that is stated,
+    and of all that an edit shows, from the key picture before it on: some bytes of tables or edits make gigabytes.
     """
-    most = max(_MOST_ENTRIES, os.stat(path).st_size)
-    for kind, track in _children(_moov(path)):
-        if kind != b"trak":
-            continue
-        edits = max((int.from_bytes(body[4:8], "big") for body in _find(track, b"edts", b"elst")), default=0)
-        sizes = _find(track, b"mdia", b"minf", b"stbl", b"stsz")
-        samples = max((int.from_bytes(body[8:12], "big") for body in sizes), default=0)
-        if edits > 1 and edits * samples > most:
-            return f"{edits} edits of {samples} samples"
+    size = os.stat(path).st_size
+    count = _Count()
+    for kind, content in _contents(path):
+        count.see(kind, memoryview(content), 0)
+    if count.samples > max(_FEW_ENTRIES, size):
+        return f"must hold the samples that its tables state, got {count.samples} in {size} bytes"
+    if count.shown > max(_MOST_ENTRIES, size):
+        return f"must not repeat its pictures without end, states {count.edits} edits of {count.edited} samples"
     return None
+
+
+class _Count:
+    """Samples that boxes state, wherever libav looks for them.
+
+    Attributes:
+        samples (int): of all tracks and fragments. shown (int): of all tracks by all edits. edits, edited (int): edits
+            and samples of the track of which most is shown.
+    """
+
+    def __init__(self) -> None:
+        self.samples = self.shown = self.edits = self.edited = 0
+
+    def see(self, kind: bytes, content: memoryview, depth: int) -> None:
+        if kind == b"trak":
+            self._see_track(content, depth)
+        elif kind == b"trun":
+            self.samples += _number(content, 4)
+        elif depth < _DEEPEST:
+            for inner, body in _inside(kind, content):
+                self.see(inner, body, depth + 1)
+
+    def _see_track(self, content: memoryview, depth: int) -> None:
+        tables = list(_tables(b"trak", content, depth))
+        sizes = max((_number(body, 8) for kind, body in tables if kind in (b"stsz", b"stz2")), default=0)
+        chunks = max((_number(body, 4) for kind, body in tables if kind in (b"stco", b"co64")), default=0)
+        runs = max((_in_chunks(body, chunks) for kind, body in tables if kind == b"stsc"), default=0)
+        # Sound without a size for each sample: an entry is made of 160 of them or more.
+        samples = max(sizes, runs // 160)
+        # libav takes as many edits as the box has room for, whatever number it states.
+        edits = max((len(body) // 12 for kind, body in tables if kind == b"elst"), default=0)
+        # Old sound in QuickTime, such as IMA's, counts what comes out: a byte for each, of which up to six are one.
+        bytes_each = any(kind == b"stsz" and _number(body, 4) == 1 for kind, body in tables)
+        self.samples += samples // 8 if bytes_each else samples
+        if edits > 1:
+            self.shown += edits * samples
+            if edits * samples > self.edits * self.edited:
+                self.edits, self.edited = edits, samples
+
+
+def _tables(kind: bytes, content: memoryview, depth: int) -> Iterator[tuple[bytes, memoryview]]:
+    for inner, body in _inside(kind, content):
+        yield inner, body
+        if depth < _DEEPEST:
+            yield from _tables(inner, body, depth + 1)
+
+
+def _in_chunks(runs: memoryview, chunks: int) -> int:
+    """Samples that a table of samples to chunks (stsc) gives to so many chunks."""
+    total = 0
+    for at in range(8, len(runs) - 11, 12):
+        first = _number(runs, at)
+        behind = _number(runs, at + 12) if at + 24 <= len(runs) else chunks + 1
+        total += max(min(behind, chunks + 1) - first, 0) * _number(runs, at + 4)
+    return total
+
+
+def _number(content: bytes | memoryview, at: int) -> int:
+    return int.from_bytes(content[at : at + 4], "big")
 
 
 def breaks_off(path: str | os.PathLike[str]) -> bool:
@@ -41,62 +105,65 @@ def breaks_off(path: str | os.PathLike[str]) -> bool:
 
     Behind an ordinary file's boxes anything may lie; its index says what there is.
     """
-    boxes = list(_top(path))
-    if not boxes or len(boxes) >= _MOST_BOXES or b"moof" not in (kind for kind, _, _ in boxes):
+    boxes = list(takewhile(lambda box: any(box[0]), _top(path)))
+    if not boxes or len(boxes) >= _MOST_BOXES or b"moof" not in (kind for kind, *_ in boxes):
         return False
-    _, begin, length = boxes[-1]
+    _, begin, _, length = boxes[-1]
     return begin + length != os.stat(path).st_size
 
 
 def _moov(path: str | os.PathLike[str]) -> bytes:
     """The content of the first moov box, or nothing; the words of its tables mean nothing inside mdat."""
-    for kind, at, length in _top(path):
-        if kind == b"moov":
+    return next((content for kind, content in _contents(path) if kind == b"moov"), b"")
+
+
+def _contents(path: str | os.PathLike[str]) -> Iterator[tuple[bytes, bytes]]:
+    """Kind and content of the boxes of a file that hold others."""
+    for kind, at, head, length in _top(path):
+        if kind in _HOLDERS:
             with contextlib.suppress(OSError, OverflowError, ValueError), open(path, "rb") as file:
-                left = os.fstat(file.fileno()).st_size - file.seek(at + 8)
-                return file.read(min(length - 8, left, _MOST_BYTES))  # `read` takes the memory first
-    return b""
+                left = os.fstat(file.fileno()).st_size - file.seek(at + head)
+                yield kind, file.read(max(min(length - head, left, _MOST_BYTES), 0))  # `read` takes the memory first
 
 
-def _top(path: str | os.PathLike[str]) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, place and length of each box of a file; what is damaged, or no box, ends them."""
+def _top(path: str | os.PathLike[str]) -> Iterator[tuple[bytes, int, int, int]]:
+    """Kind, place, length of its head and length of each box of a file; what is damaged, or no box, ends them."""
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             at = 0
             for _ in range(_MOST_BOXES):
                 file.seek(at)
-                head = file.read(16)
-                if len(head) < 8:
+                if not (box := _box(file.read(16), size - at)):
                     return
-                length, kind = int.from_bytes(head[:4], "big"), head[4:8]
-                if length == 1:
-                    length = int.from_bytes(head[8:16], "big")
-                elif length == 0:
-                    length = size - at
-                if length < 8 or not any(kind):
-                    return
-                yield kind, at, length
+                kind, head, length = box
+                yield kind, at, head, length
                 at += length
     except (OSError, OverflowError, ValueError):
         return
 
 
-def _children(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The kind and content of each box in a box; what is damaged ends them."""
+def _box(start: bytes | memoryview, left: int) -> tuple[bytes, int, int] | None:
+    """Kind, length of its head and length of the box that begins so, or None where none does."""
+    if len(start) < 8:
+        return None
+    length, head = _number(start, 0), 8
+    if length == 1:
+        length, head = int.from_bytes(start[8:16], "big"), 16
+    elif length == 0:
+        length = left
+    return (bytes(start[4:8]), head, length) if length >= head else None
+
+
+def _inside(kind: bytes, content: memoryview) -> Iterator[tuple[bytes, memoryview]]:
+    """The kind and content of each box in a box of this kind; what is damaged ends them."""
+    if kind == b"cmvd":  # a compressed moov
+        with contextlib.suppress(zlib.error):
+            yield b"moov", memoryview(zlib.decompressobj().decompress(content[4:], _MOST_BYTES))[8:]
+    if kind not in _HOLDERS:
+        return
     at = 0
-    while at + 8 <= len(content):
-        length = int.from_bytes(content[at : at + 4], "big") or len(content) - at
-        if length < 8:
-            return
-        yield content[at + 4 : at + 8], content[at + 8 : at + length]
+    while box := _box(content[at : at + 16], len(content) - at):
+        inner, head, length = box
+        yield inner, content[at + head : at + length]
         at += length
-
-
-def _find(content: bytes, *way: bytes) -> Iterator[bytes]:
-    for kind, body in _children(content):
-        if kind == way[0]:
-            if len(way) == 1:
-                yield body
-            else:
-                yield from _find(body, *way[1:])

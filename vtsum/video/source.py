@@ -26,7 +26,7 @@ from av.video.stream import VideoStream
 
 from vtsum.errors import VTSumError
 from vtsum.shown import clean, reason
-from vtsum.video.boxes import excessive_edits, is_encrypted
+from vtsum.video.boxes import excessive_index, is_encrypted
 from vtsum.video.formats import ALLOWED, HEAD, describe, refers_elsewhere
 
 MAX_PIXELS = 36_000_000  # 8192 x 4320 and a little: above it a damaged header would take gigabytes
@@ -90,8 +90,8 @@ def open_container(path: str | os.PathLike[str], function: str) -> InputContaine
             f"{function}: {name}: must be a video file, got a playlist or another text that names files; "
             "give the video itself"
         )
-    if edits := excessive_edits(found):
-        raise VTSumError(f"{function}: {name}: must not repeat its pictures without end, states {edits}")
+    if stated := excessive_index(found):
+        raise VTSumError(f"{function}: {name}: {stated}")
     try:
         return av.open(
             os.fspath(found),

@@ -16,7 +16,7 @@ from av.subtitles.subtitle import AssSubtitle
 from vtsum.enhance.speech.sound import picture_origin
 from vtsum.enhance.speech.subtitles import MAX_LINE, Cue, utterances_of
 from vtsum.enhance.speech.transcript import Transcript
-from vtsum.video.source import PacketReader, choose_audio, discard_others, open_container
+from vtsum.video.source import PacketReader, choose_audio, discard_others, open_container, show
 from vtsum.video.timeline import time_base
 
 _PICTURES = {"dvd_subtitle", "dvb_subtitle", "hdmv_pgs_subtitle", "pgssub", "xsub", "dvdsub", "dvbsub"}
@@ -37,7 +37,7 @@ def read_subtitle_track(path: str | os.PathLike[str]) -> Transcript | None:
         Transcript | None: with times on the clock of the pictures, `source` "subtitles"; None where there is no track
         of words, or no words in it.
     Raises:
-        VTSumError: the file is missing, empty or nothing that FFmpeg knows.
+        VTSumError: the file is missing, empty or nothing that FFmpeg knows, or the track holds more than 300,000 words.
     """
     with closing(open_container(path, "read_subtitle_track")) as container:
         stream = _choose(container)
@@ -47,7 +47,7 @@ def read_subtitle_track(path: str | os.PathLike[str]) -> Transcript | None:
         origin = picture_origin(path, "read_subtitle_track") or 0.0
         discard_others(container, [stream])
         cues = sorted(_cues(container, stream, origin), key=lambda cue: cue.start)
-    utterances = utterances_of(cues)
+    utterances = utterances_of(cues, f"read_subtitle_track: {show(path)}")
     return Transcript(utterances, "subtitles", language) if utterances else None
 
 

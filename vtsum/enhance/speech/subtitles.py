@@ -16,6 +16,7 @@ from vtsum.shown import clean
 from vtsum.video.source import show
 
 MAX_BYTES = 8 << 20  # a day's speech is 1 MB, with rolling captions 6
+MAX_WORDS = 300_000  # a day's speech is 200,000
 MAX_LINE = 10_000  # characters of a line of subtitles, which has 42 or so
 SLOWEST = 0.15  # seconds a character; a subtitle stays longer than its words take, so that it can be read
 _TIME = r"(?:(\d{1,3}):)?(\d{1,2}):(\d{2})(?:[.,](\d{1,3}))?"
@@ -58,30 +59,32 @@ def read_transcript(
         Transcript: every confidence 1; `source` is the file's name.
     Raises:
         VTSumError: the file is missing, empty, no text, of more than 8 MiB, has a broken line of times or one longer
-        than any subtitle, or holds no words; or it is plain text without times and neither stretches nor a duration
-        are given.
+        than any subtitle, or holds no words or more than 300,000; or it is plain text without times and neither
+        stretches nor a duration are given.
     """
     name = show(Path(path).name)
+    where = f"read_transcript: {show(path)}"
     text = _read_text(path)
     lines = text.splitlines()
     language = language_of(Path(path).name)
     warnings: list[str] = []
     if any("-->" in line for line in lines):
-        cues, stated = parse_cues(lines, f"read_transcript: {show(path)}")
+        cues, stated = parse_cues(lines, where)
         language = stated or language
-        utterances = utterances_of(cues)
+        utterances = utterances_of(cues, where)
         if backwards := sum(cue.end < cue.start for cue in cues):
             warnings.append(f"{name}: {backwards} of {len(cues)} subtitles end before they begin and are left out")
     elif (timed := _timed_lines(lines, duration)) is not None:
-        utterances = utterances_of(timed)
+        utterances = utterances_of(timed, where)
     else:
         spans = [(a, b) for a, b in stretches or () if b > a] or ([(0.0, duration)] if duration else [])
         if not spans:
             raise VTSumError(f"read_transcript: {show(path)}: has no times, and nothing says how long the video is")
+        _check_words(sum(len(line.split()) for line in lines), where)
         utterances = _spread(lines, spans)
-        where = "the parts with voice" if stretches else "the whole video"
+        parts = "the parts with voice" if stretches else "the whole video"
         why = "; pip install 'vtsum[speech]' finds those with voice" if stretches is None else ""
-        warnings.append(f"{name} has no times: its words are spread over {where}{why}")
+        warnings.append(f"{name} has no times: its words are spread over {parts}{why}")
     if not utterances:
         raise VTSumError(f"read_transcript: {show(path)}: must hold words, found none")
     return Transcript(utterances, name, language, tuple(warnings))
@@ -141,9 +144,14 @@ def parse_cues(lines: Sequence[str], where: str) -> tuple[list[Cue], str | None]
     return sorted(cues, key=lambda cue: cue.start), language
 
 
-def utterances_of(cues: Iterable[Cue]) -> tuple[Utterance, ...]:
-    """Each subtitle's words with times; those without words are left out."""
+def utterances_of(cues: Iterable[Cue], where: str) -> tuple[Utterance, ...]:
+    """Each subtitle's words with times; those without words are left out.
+
+    Raises:
+        VTSumError: more than 300,000 words; `where` begins the message.
+    """
     cues = list(cues)
+    count = 0
     rolling = any(_INLINE.search(line) for cue in cues for line in cue.lines)
     found = []
     last, last_end = "", -1.0
@@ -159,9 +167,16 @@ def utterances_of(cues: Iterable[Cue]) -> tuple[Utterance, ...]:
             lines = lines[1:]
         if lines:
             last = _plain(lines[-1])
+            count += sum(len(line.split()) + line.count("<") for line in lines)  # inner times may stand without spaces
+            _check_words(count, where)
             if words := _words(lines, cue.start, cue.end):
                 found.append(Utterance(words))
     return tuple(sorted(found, key=lambda u: u.start))
+
+
+def _check_words(count: int, where: str) -> None:
+    if count > MAX_WORDS:
+        raise VTSumError(f"{where}: must hold at most {MAX_WORDS} words, got more")
 
 
 def _words(lines: Sequence[str], start: float, end: float) -> tuple[Word, ...]:

@@ -147,7 +147,7 @@ def sliding_window_attention_tile_fwd_kernel(
     safe = tl.where(sees, total, 1.0)
     out *= (keep / safe)[:, None]
     out_ptr += (b * out_b + h * out_h) * ALIGN
-    if tl.max(tl.max(tl.where(tl.abs(out) < float("inf"), 0, 1), 1), 0) == 0:
+    if tl.max(tl.where(tl.abs(out) < float("inf"), 0, 1)) == 0:
         store_rows(out_ptr, out, p0, phase, dilation, out_t, exists, D, BLOCK_M, BLOCK_D, ALIGN, WIDE)
     else:  # a product takes 0 times NaN for NaN: here what a row does not see must be left out by hand
         for r in range(0, STEP, SLOW):

@@ -19,7 +19,6 @@ from vtsum.video.damage import Damage, told
 from vtsum.video.source import show
 
 Denoiser = Callable[[Transcript], Transcript]
-SAMPLE = 20.0  # seconds of voice, spread over the video, that tell whether it is understood
 
 
 def transcribe(
@@ -91,21 +90,15 @@ class _Length:
 def _listen(
     path: str | os.PathLike[str], recogniser: Recogniser, limit: float, progress: Callable[[float], None] | None
 ) -> Transcript:
-    """Find the voice, listen to some of it, and to the rest as far as `limit` goes if that was understood: to another
-    language, no more than SAMPLE seconds are listened to in vain."""
+    """Find the voice, then listen to as much of it as `limit` allows, in order: by what stands beside a stretch a
+    recogniser tells what is said in it."""
     sound = _Length(path)
     spans = [(stretch.start, stretch.end) for stretch in voiced(sound, recogniser.longest)]
     lengths = np.array([end - start for start, end in spans])
-    sample = evenly(lengths, min(SAMPLE, limit)) if lengths.sum() > 1.5 * SAMPLE else evenly(lengths, limit)
-    work = _Work(progress, lengths)
-    heard = list(recogniser.recognise(work.stretches(path, recogniser.longest, sample)))
-    chosen = sample
+    chosen = evenly(lengths, limit)
+    work = _Work(progress, float(sum(lengths[sorted(chosen)])))
+    heard = list(recogniser.recognise(work.stretches(path, recogniser.longest, chosen)))
     understood = is_understood(recogniser, heard)
-    if understood and len(sample) < len(evenly(lengths, limit)):
-        chosen = sample | evenly(lengths, limit)
-        heard += recogniser.recognise(work.stretches(path, recogniser.longest, chosen - sample))
-        heard.sort(key=lambda utterance: utterance.start)
-        understood = is_understood(recogniser, heard)
     kept = [u for u in heard if understood and np.mean([w.confidence for w in u.words]) >= recogniser.doubtful]
     unheard = [span for i, span in enumerate(spans) if i not in chosen] if understood else []
     name = show(os.path.basename(os.fspath(path)))
@@ -139,10 +132,10 @@ def evenly(lengths: np.ndarray, limit: float) -> set[int]:
 
 
 class _Work:
-    """Hands chosen stretches to a recogniser and tells the share of all voice that was handed over."""
+    """Hands chosen stretches to a recogniser and tells the share of their seconds that was handed over."""
 
-    def __init__(self, progress: Callable[[float], None] | None, lengths: np.ndarray) -> None:
-        self._progress, self._whole, self._done = progress, max(float(lengths.sum()), 1e-9), 0.0
+    def __init__(self, progress: Callable[[float], None] | None, seconds: float) -> None:
+        self._progress, self._whole, self._done = progress, max(seconds, 1e-9), 0.0
 
     def stretches(self, path: str | os.PathLike[str], longest: float, chosen: set[int]) -> Iterator[Stretch]:
         if not chosen:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -142,6 +143,12 @@ def test_pauses_end_sentences_where_no_stop_does():
     late = [Word(w.text, w.start + 0.8 * (i > 6), w.end + 0.8 * (i > 6), 0.9) for i, w in enumerate(words)]
     assert [len(sentence) for sentence in split_words(late)] == [7, 8]
     assert [len(sentence) for sentence in split_words(words)] == [15]
+    comma = [replace(w, text=w.text + "," * (i == 6) + "." * (i == 14)) for i, w in enumerate(words)]
+    for silence, lengths in ((2.9, [15]), (3.1, [7, 8])):
+        late = [
+            replace(w, start=w.start + silence * (i > 6), end=w.end + silence * (i > 6)) for i, w in enumerate(comma)
+        ]
+        assert [len(sentence) for sentence in split_words(late)] == lengths
 
 
 def test_written_text_keeps_its_writing():

@@ -26,7 +26,7 @@ PAUSE = 0.5  # seconds that end a sentence
 LONG_PAUSE = 3.0  # seconds that end any sentence
 SHORT, SHORT_PENALTY = 4, 2.0  # sentences of fewer words cost so much for each word that is missing
 LONGEST = 45  # words
-PAUSE_UNSTOPPED = 1.5  # seconds that end one in a text with stops, unless a comma stands before them
+PAUSE_UNSTOPPED = 1.5  # seconds that end one in a text with stops; LONG_PAUSE where a comma stands before them
 PUNCTUATED = 40  # words a stop at most in a text that counts as punctuated
 _SURE = 60.0  # stands for certainty where stops are given
 _CLOSING = "\"'”’»)]"
@@ -77,7 +77,9 @@ def _scores(words: Sequence[Word]) -> list[float]:
 
 def _left_open(word: Word, after: Word) -> bool:
     """Whether a pause ends what no stop does."""
-    return after.start - word.end >= PAUSE_UNSTOPPED and not word.text.rstrip(_CLOSING).endswith((",", ";", ":", "-"))
+    silence = after.start - word.end
+    goes_on = word.text.rstrip(_CLOSING).endswith((",", ";", ":", "-"))
+    return silence >= (LONG_PAUSE if goes_on else PAUSE_UNSTOPPED)
 
 
 def split_words(words: Sequence[Word]) -> list[tuple[Word, ...]]:

@@ -55,20 +55,20 @@ def test_the_example_is_trained_and_evaluated_by_plain_commands(
 ) -> None:
     monkeypatch.setattr(java, "_java", lambda: None)
     run, out = tmp_path / "run", tmp_path / "e.json"
-    own = ["--architecture", "own_model:Contrast"]
+    own = ["--architecture", "own_model:TwoLayers"]
     small = [*flags(), "--batch_size", "4", "--max_epoch", "1", "--num_workers", "0"]
     command("train", *own, "--loss", "own_model:TopFrames", "--data", str(corpus), "--output_dir", str(run), *small)
-    assert json.loads((run / "model" / "config.json").read_text())["class"] == "own_model:Contrast"
+    assert json.loads((run / "model" / "config.json").read_text())["class"] == "own_model:TwoLayers"
     plain = ["--data", str(corpus), "--caption_tokenizer", "plain", "--resamples", "20"]
     command("evaluate", *own, "--checkpoint", str(run), *plain, "-o", str(out))
     found = json.loads(out.read_text())
-    assert found["settings"]["architecture"] == "own_model:Contrast"
+    assert found["settings"]["architecture"] == "own_model:TwoLayers"
     assert len({score for video in found["videos"] for score in video["saliency_logits"]}) > 50
     # Nobody else's word imports it: not the folder's, and not a config.yaml's.
     assert cli.main(["evaluate", "--checkpoint", str(run), *plain, "-o", str(tmp_path / "no.json")]) == 2
-    assert "is a model of the class 'own_model:Contrast', which is code: name it yourself" in capsys.readouterr().err
+    assert "is a model of the class 'own_model:TwoLayers', which is code: name it yourself" in capsys.readouterr().err
     assert "own_model" not in sys.modules
-    with pytest.raises(VTSumError, match="write --architecture own_model:Contrast if you trust it"):
+    with pytest.raises(VTSumError, match="write --architecture own_model:TwoLayers if you trust it"):
         train(["--resume", "--output_dir", str(run), "--loss", "own_model:TopFrames"])
     # The file of its own predictions gives the same figures again.
     assert cli.main(["score", str(out), *plain, "-o", str(tmp_path / "again.json"), "--name", "again"]) == 0

@@ -1,4 +1,4 @@
-"""A model of one's own in 30 lines: VTSum with a saliency head of two layers.
+"""A model of one's own in few lines: VTSum with a saliency head of two layers, and a loss.
 
 cd examples
 vtsum train --architecture own_model:TwoLayers --loss own_model:TopFrames --data CORPUS --output_dir runs/two_layers
@@ -15,10 +15,6 @@ class TwoLayers(VTSum):
         super().__init__(config, tokenizer)
         dim = config.width
         self.saliency_head = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, 1))
-
-    def saliency_logits(self, frames):
-        """[B, T, C] -> [B, T], each frame by itself: padded ones, of which there may be any number, change nothing."""
-        return self.saliency_head(frames)[..., 0]
 
 
 class TopFrames:

@@ -182,7 +182,6 @@ def test_gpu_predicates_at_the_limits(
     monkeypatch.setattr(dispatch, f"{backend}_can_run", lambda x: None)
     x = torch.empty(shape, device="meta")
     for q in (x, x[:, :, -1:]):
-        call = Call(
-            q, x, x, None, None, None, 4, 4, 1, False, 1.0, 0.0, "window", False, False, backend, None, 0, shape[2]
-        )
+        options = 4, 4, 1, False, 1.0, 0.0, "window", False, False, backend, None, 0, shape[2], None, 0.0
+        call = Call(q, x, x, None, None, None, *options)
         assert BACKENDS[backend](call) == reason

@@ -74,7 +74,7 @@ def test_demo_sets_up_once_and_says_where_the_summary_is(make, clone):
         "venv",
         "torch",
         "--editable",
-        "vtsum[video,speech]",
+        "vtsum[video,speech,ocr]",
     ]
     assert all("--constraint constraints.txt" in call for call in calls if " pip " in call)
     assert calls[-1] == "vtsum summarize vtsum/assets/film.mp4 -o out/film_summary --overwrite"

@@ -164,7 +164,7 @@ def test_what_is_written_is_read_back(draws, kind):
     text = as_srt(said) if kind == "srt" else as_vtt(said)
     cues, language = parse_cues(text.splitlines(), "test")
     assert language == ("en" if kind == "vtt" else None)
-    back = utterances_of(cues)
+    back = utterances_of(cues, "test")
     assert [w.text for u in back for w in u.words] == [w.text for w in said.words]
     for cue in cues:
         assert len(cue.lines) <= 2

@@ -156,6 +156,18 @@ def test_a_reader_that_fails_is_told_and_asked_no_more() -> None:
     assert screen.lines(8.0) == []
 
 
+def test_a_picture_that_cannot_be_converted_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Told()
+    screen = ScreenText(told)
+    frame = av.VideoFrame.from_ndarray(picture(TITLE), format="rgb24")
+    with monkeypatch.context() as broken:
+        broken.setattr("vtsum.enhance.screen_text.watching._within", lambda size, side: (-1, -1))  # swscale refuses
+        screen.see(0.0, frame)
+    for time in (1.0, 2.0, 3.0):
+        screen.see(time, frame)
+    assert [line.text for line in screen.lines(60.0)] == [TITLE]
+
+
 @pytest.mark.parametrize("error", [RuntimeError("onnx\nno kernel"), ValueError("shape")])
 def test_what_rapidocr_raises_is_one_line(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def engine(picture: np.ndarray) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from av.error import FFmpegError
 
 from vtsum.enhance.screen_text.areas import SIDE, Area, areas, around, edges, lasting, overlap, parts, stays, within
 from vtsum.enhance.screen_text.lines import ScreenLine, lines_of, tells
@@ -90,7 +91,11 @@ class ScreenText:
         rotation = clockwise_rotation(frame)
         size = (frame.height, frame.width) if rotation % 180 else (frame.width, frame.height)
         try:
-            self.look(time, _grey(frame, rotation), lambda: Pictures(_within(size, READ_SIDE), rotation).rgb(frame))
+            grey = _grey(frame, rotation)
+        except (FFmpegError, ValueError, MemoryError):  # damage gave the picture a form that swscale refuses
+            return
+        try:
+            self.look(time, grey, lambda: Pictures(_within(size, READ_SIDE), rotation).rgb(frame))
         except VTSumError as error:
             self.warnings.append(f"words on the screen were not read from {time:.0f} s on: {error}")
 

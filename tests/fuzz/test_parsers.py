@@ -96,7 +96,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("kind", BAD)
 def test_a_bad_parser_is_caught(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "SECONDS", 0.2)
+    monkeypatch.setattr(guard, "SECONDS", 1.0)
     read, reason = BAD[kind]
     data = pickle.dumps(Payload(tmp_path / "mark")) if kind == "code" else b"x"
     with pytest.raises((AssertionError, IndexError), match=reason):

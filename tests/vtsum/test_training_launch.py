@@ -190,7 +190,11 @@ def test_data_that_a_reader_cannot_read_ends_the_run(launch, data, tmp_path, kin
     status = launched.wait(60)
     launched.until_gone(5)
     assert status == 2 if by == "python" else status != 0
-    named = {"cut off": "must be a whole npz file", "missing": "must exist", "too short": "frames must agree"}
+    named = {
+        "cut off": "must be a whole npz file",
+        "missing": "must exist",
+        "too short": "must have as many frames as the labels",
+    }
     assert named[kind] in launched.said()
     assert "Traceback" not in launched.said()
 

@@ -15,7 +15,18 @@ from vtsum.recipes.synthetic_scenes import CorpusParameters
 
 SMALLER = {
     "synth": ["--train", "6", "--val", "2", "--test", "4"],
-    "train": ["--max_epoch", "4", "--batch_size", "2", "--num_workers", "0", "--model.text.num_layers", "1"],
+    "train": [
+        "--max_epoch",
+        "4",
+        "--warmup_steps",
+        "2",
+        "--batch_size",
+        "2",
+        "--num_workers",
+        "0",
+        "--model.text.num_layers",
+        "1",
+    ],
     "evaluate": ["--resamples", "30", "--num_beams", "1"],
 }
 

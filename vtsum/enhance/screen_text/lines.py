@@ -15,6 +15,7 @@ SAME = 0.8  # likeness of two readings of one line
 GAP = 3.0  # seconds between two readings of one line
 STANDS, SEEN = 0.8, 0.4  # the share of a video from whose first to last sight, and for which, a line is a channel's
 LONG = 20.0  # seconds of a video from which that can be told
+SPELT = 0.1  # the share of a video for which a channel's name is seen in one spelling at least
 _WIDE = 0x2E7F  # code points above it are signs of Chinese, Japanese and Korean
 COUNTS = 3  # texts at one place, alike but for their digits, from which it is a clock or a counter
 
@@ -54,17 +55,29 @@ def lines_of(read: Iterable[ScreenLine], duration: float) -> list[ScreenLine]:
         for line in merged
         if id(line) not in clocks and line.start < duration
     ]
-    return [
-        line
-        for line in kept
-        if not (duration >= LONG and _stands([o for o in kept if _alike(o.text, line.text)], duration))
-    ]
+    standing = _standing(kept, duration) if duration >= LONG else set()
+    return [line for line in kept if _plain(line.text) not in standing]
 
 
-def _stands(sights: Sequence[ScreenLine], duration: float) -> bool:
-    """Whether what is seen so often stands over the video, as a channel's name does."""
-    whole = max(line.end for line in sights) - min(line.start for line in sights)
-    return whole >= STANDS * duration and sum(line.end - line.start for line in sights) >= SEEN * duration
+def _standing(lines: Sequence[ScreenLine], duration: float) -> set[str]:
+    """The spellings of what stands over a video, as a channel's name does."""
+    sights: dict[str, list[ScreenLine]] = {}
+    for line in lines:
+        sights.setdefault(_plain(line.text), []).append(line)
+    standing: set[str] = set()
+    for common, own in sights.items():
+        if _seconds(own) < SPELT * duration:  # few are left, so that each can be held against all
+            continue
+        spellings = [text for text in sights if _alike(text, common)]
+        seen = [line for text in spellings for line in sights[text]]
+        whole = max(line.end for line in seen) - min(line.start for line in seen)
+        if whole >= STANDS * duration and _seconds(seen) >= SEEN * duration:
+            standing.update(spellings)
+    return standing
+
+
+def _seconds(sights: Sequence[ScreenLine]) -> float:
+    return sum(line.end - line.start for line in sights)
 
 
 class Scored(Protocol):
@@ -84,14 +97,18 @@ def tells(line: Scored) -> bool:
 
 
 def _alike(one: str, other: str) -> bool:
-    a, b = _plain(one), _plain(other)
-    return a == b or (min(len(a), len(b)) > 3 and SequenceMatcher(None, a, b, autojunk=False).ratio() >= SAME)
-
-
-def _same(one: ScreenLine, other: ScreenLine) -> bool:
-    """Whether they are readings of one line, or one is a part of the other, as where letters come one by one."""
-    if _alike(one.text, other.text):
+    """Whether two texts, both from `_plain`, are readings of the same."""
+    if one == other:
         return True
+    short, long = sorted((len(one), len(other)))
+    if short <= 3 or 2 * short < SAME * (short + long):  # no ratio of such lengths is high enough
+        return False
+    compared = SequenceMatcher(None, one, other, autojunk=False)
+    return compared.quick_ratio() >= SAME and compared.ratio() >= SAME  # the quick one is never the lower
+
+
+def _part(one: ScreenLine, other: ScreenLine) -> bool:
+    """Whether one is a part of the other, as where letters come one by one."""
     short, long = sorted((_plain(one.text), _plain(other.text)), key=len)
     beside = one.box[1] < other.box[3] and other.box[1] < one.box[3]
     return len(short) >= 3 and short in long and beside
@@ -105,16 +122,19 @@ def _merged(read: Sequence[ScreenLine]) -> list[ScreenLine]:
     """Readings of the same text soon after each other as one line, with the words of the surest, or of the
     whole line where some are parts of it."""
     found: list[ScreenLine] = []
+    recent: list[ScreenLine] = []
     for line in sorted(read, key=lambda line: (line.start, line.box[1], line.box[0])):
-        for other in found:
-            if line.start <= other.end + GAP and _same(line, other):
+        recent = [other for other in recent if line.start <= other.end + GAP]
+        for other in recent:
+            alike = _alike(_plain(line.text), _plain(other.text))
+            if alike or _part(line, other):
                 other.end = max(other.end, line.end)
-                alike = _alike(line.text, other.text)
                 if line.score > other.score if alike else len(line.text) > len(other.text):
                     other.text, other.score, other.box = line.text, line.score, line.box
                 break
         else:
-            found.append(replace(line))
+            recent.append(replace(line))
+            found.append(recent[-1])
     return found
 
 

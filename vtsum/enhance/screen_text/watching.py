@@ -10,8 +10,9 @@ lines give some of it back.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 from av.error import FFmpegError
@@ -30,10 +31,12 @@ READ_SIDE = 1920  # pixels of the longer side of what is read, at most
 PURSE = 3.0  # whole pictures that can be read at once
 EARNED = 1 / 24  # whole pictures a second of the video
 LEAST = 0.02  # of a whole picture: what the smallest part costs
-SAME = 0.75  # the share of a line's edges that must still be there: another line covers many of them
+COVERED = 0.75  # the share of a line's edges that must still be there: another line covers many of them
 GIVEN_BACK = 2 / 3  # of what a reading cost, where it found a line
-ROWS, LONG = 2, 3.0  # areas at least, and so many times as wide as high, that may be moving rows of letters
-MOVING = (3.0, 8.0, 64.0)  # seconds between looks at them: after a find, first, and at most
+ROWS, WIDE = 2, 3.0  # areas at least, and so many times as wide as high, that may be moving rows of letters
+AFTER_FIND, AT_FIRST, AT_MOST = 3.0, 8.0, 64.0  # seconds between looks at moving rows
+
+Picture: TypeAlias = Callable[[], np.ndarray]  # gives a picture, uint8 [H, W, 3] RGB, where it is to be read
 
 
 class Reader(Protocol):
@@ -71,13 +74,13 @@ class ScreenText:
     read: int = 0  # pictures, or parts of them
     warnings: list[str] = field(default_factory=list)
     _purse: float = PURSE
-    _next: float = 0.0
-    _last: float = 0.0
+    _next: float = 0.0  # seconds, when a picture is looked at next
+    _last: float = 0.0  # seconds, of the last one looked at
     _edge: np.ndarray | None = None
     _lasting: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), bool))
     _known: np.ndarray | None = None  # edges where and when an area was last read
-    _wait: float = MOVING[1]
-    _moving: float = MOVING[1]  # when moving rows are looked for next
+    _wait: float = AT_FIRST
+    _moving: float = AT_FIRST  # when moving rows are looked for next
     _shown: list[_Shown] = field(default_factory=list)
     _lines: list[ScreenLine] = field(default_factory=list)
 
@@ -110,7 +113,9 @@ class ScreenText:
             return
         assert self._known is not None
         self._lasting = lasting(before, edge)
-        self._shown = [s for s in self._shown if self._still(s, time, edge)]
+        self._shown = [s for s in self._shown if stays(s.area, s.edge, edge, COVERED)]
+        for shown in self._shown:
+            shown.line.end = time
         found = areas(edge)
         whole = Area(0, 0, edge.shape[1], edge.shape[0])
         new = [a for a in found if not any(within(a, shown.area) for shown in self._shown)]
@@ -123,19 +128,13 @@ class ScreenText:
             if cut := self._read(picture, part, last, time):  # a line goes on beside what was read
                 done.append(around([part, *cut], whole, across=True))
                 self._read(picture, done[-1], last, time, whole_lines=True)
-        moving = [a for a in new if a.w >= LONG * a.h and not stays(a, edge, before)]
+        moving = [a for a in new if a.w >= WIDE * a.h and not stays(a, edge, before)]
         if not fresh and time >= self._moving and len(moving) >= ROWS:
             before_it = len(self._lines)
             self._read(picture, whole, time, time)
             found_any = any(tells(line) for line in self._lines[before_it:])
-            self._wait = MOVING[0] if found_any else min(2 * self._wait, MOVING[2])
+            self._wait = AFTER_FIND if found_any else min(2 * self._wait, AT_MOST)
             self._moving = time + self._wait
-
-    def _still(self, shown: _Shown, time: float, edge: np.ndarray) -> bool:
-        if not stays(shown.area, shown.edge, edge, SAME):
-            return False
-        shown.line.end = time
-        return True
 
     def _read(
         self, picture: Picture, part: Area, since: float, time: float, *, whole_lines: bool = False
@@ -173,12 +172,6 @@ class ScreenText:
     def lines(self, duration: float) -> list[ScreenLine]:
         """The lines of a video of `duration` seconds, in order of time, each once."""
         return lines_of(self._lines, duration)
-
-
-class Picture(Protocol):
-    """Gives a picture, uint8 [H, W, 3] RGB."""
-
-    def __call__(self) -> np.ndarray: ...
 
 
 def _grey(frame: VideoFrame, rotation: int) -> np.ndarray:

@@ -296,7 +296,7 @@ def _write(
         job = None
         try:
             if wants_pictures or "mp4" in formats:
-                job = pool.submit(_cut, stage.path, source, plan, wants_pictures, stop, clock, tell)
+                job = pool.submit(_cut, stage.path, source, watched.duration, plan, wants_pictures, stop, clock, tell)
             if reads_pictures and job is not None:
                 cut_result = job.result()
             with clock("text"):
@@ -350,7 +350,14 @@ def _moments(plan: Plan, cut: CutResult | None) -> list[Moment]:
 
 
 def _cut(
-    folder: Path, source: Path, plan: Plan, pictures: bool, stop: threading.Event, clock: _Clock, tell: ProgressCallback
+    folder: Path,
+    source: Path,
+    duration: float,
+    plan: Plan,
+    pictures: bool,
+    stop: threading.Event,
+    clock: _Clock,
+    tell: ProgressCallback,
 ) -> CutResult:
     """Write summary.mp4 and, if wanted, the key frames, in one pass over the chosen parts of the source."""
     from vtsum.video import cut
@@ -372,6 +379,7 @@ def _cut(
             folder / "summary.mp4",
             keyframe_dir=folder / "keyframes" if pictures else None,
             keyframe_times=[plan.peaks[i] for i in order] if pictures else None,
+            duration=duration,
             on_progress=note,
         )
     tell("cut", 1.0)

@@ -112,6 +112,12 @@ def breaks_off(path: str | os.PathLike[str]) -> bool:
     return begin + length != os.stat(path).st_size
 
 
+def ends_inside_a_box(path: str | os.PathLike[str]) -> bool:
+    """Whether a box of the file itself is longer than what is left of it."""
+    size = os.stat(path).st_size
+    return any(at + length > size for _, at, _, length in _top(path))
+
+
 def _moov(path: str | os.PathLike[str]) -> bytes:
     """The content of the first moov box, or nothing; the words of its tables mean nothing inside mdat."""
     return next((content for kind, content in _contents(path) if kind == b"moov"), b"")

@@ -10,17 +10,17 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 
 from vtsum.errors import VTSumError
+from vtsum.video.clock import ClockedPackets, is_continuous, together
 from vtsum.video.damage import Damage
 from vtsum.video.source import (
     PacketDecoder,
-    PacketReader,
     choose_video,
     discard_others,
-    first_frame,
+    first_picture,
     open_container,
     show,
 )
-from vtsum.video.timeline import Timeline, frame_rate, is_continuous, stated_duration, time_base
+from vtsum.video.timeline import Timeline, frame_rate, stated_duration, time_base
 
 _NEAR = 3.0  # seconds; decoding on over such a distance is quicker than a seek to an earlier key frame
 _BACK_OFF = (0.0, 2.0, 10.0, 60.0)  # seconds; a seek that lands late is tried again earlier, then from the front
@@ -34,23 +34,26 @@ class PictureCursor:
         time, frame: of the picture on display. next_time (float | None), end (float): when it is replaced, or ends.
         first (VideoFrame): the file's first picture. seekable (bool): timestamps can be sought.
         damage (Damage): of the pictures moved over, since a seek from its target on.
+
+    Args:
+        until: seconds; the last picture stays so long at least.
     """
 
-    def __init__(self, path: str | os.PathLike[str], function: str) -> None:
+    def __init__(self, path: str | os.PathLike[str], function: str, until: float = 0.0) -> None:
         self._path = path
+        self._until = until
         self._function = function
-        self._container, first = self._open()
-        if first is None:
+        self._container, found = self._open()
+        if found is None:
             self._container.close()
             raise VTSumError(f"{function}: {show(path)}: no picture could be decoded")
-        self.first = first
+        self.first, ticks = found
         self.time: float | None = None
         self.frame: VideoFrame | None = None
         self.end = 0.0
         self.next_time: float | None = None
         self._next_frame: VideoFrame | None = None
         self._next_end = 0.0
-        ticks = first.pts if first.pts is not None else first.dts
         self.origin = 0.0 if ticks is None else float(ticks * time_base(self.stream))
         self.step = 1.0 / float(frame_rate(self.stream))
         self.seekable = ticks is not None and is_continuous(self._container, self.stream)
@@ -58,12 +61,13 @@ class PictureCursor:
         self.damage = Damage()
         self._from_front()
 
-    def _open(self) -> tuple[InputContainer, VideoFrame | None]:
+    def _open(self) -> tuple[InputContainer, tuple[VideoFrame, int | None] | None]:
         container = open_container(self._path, self._function)
         try:
             self.stream = choose_video(container, self._path, self._function)
-            discard_others(container, [self.stream])
-            return container, first_frame(container, self.stream)
+            self._streams = together(container, self.stream, self.stream)
+            discard_others(container, self._streams)
+            return container, first_picture(container, self.stream)
         except BaseException:
             container.close()
             raise
@@ -83,6 +87,8 @@ class PictureCursor:
         """Go on to the next picture."""
         self.time, self.frame, self.end = self.next_time, self._next_frame, self._next_end
         self._pull()
+        if self.next_time is None:
+            self.end = max(self.end, self._until)
 
     def _jump(self, time: float) -> None:
         if not self.seekable:
@@ -107,13 +113,14 @@ class PictureCursor:
         self._container.close()
         self._container = open_container(self._path, self._function)
         self.stream = choose_video(self._container, self._path, self._function)
-        discard_others(self._container, [self.stream])
+        self._streams = together(self._container, self.stream, self.stream)
+        discard_others(self._container, self._streams)
         self._start(sought=False)
 
     def _start(self, *, sought: bool) -> None:
         claimed = stated_duration(self._container, self.stream)
-        self._timeline = Timeline(time_base(self.stream), self.step, claimed, origin=self.origin, sought=sought)
-        self._source = self._decode()
+        self._timeline = Timeline(time_base(self.stream), self.step, claimed, origin=self.origin)
+        self._source = self._decode(ClockedPackets(self._container, self._streams, sought=sought))
         self.time, self.frame, self.end = None, None, 0.0
         self._pull()
         self.advance()
@@ -122,12 +129,14 @@ class PictureCursor:
         found = next(self._source, None)
         self.next_time, self._next_end, self._next_frame = found if found is not None else (None, 0.0, None)
 
-    def _decode(self) -> Iterator[tuple[float, float, VideoFrame]]:
+    def _decode(self, packets: ClockedPackets) -> Iterator[tuple[float, float, VideoFrame]]:
         decoder = PacketDecoder(self.stream)
         context = self.stream.codec_context
-        for packet in PacketReader(self._container, [self.stream]):
+        for packet in packets:
+            if packet.stream_index != self.stream.index:
+                continue
             time = self._timeline.peek(packet.pts)
-            far = time is not None and time < self._target - max(1.0, 4 * self.step)
+            far = time is not None and not decoder.counted and time < self._target - max(1.0, 4 * self.step)
             context.skip_frame = "NONREF" if far else "DEFAULT"
             yield from self._place(decoder, decoder.decode(packet))
             if decoder.gave_up:
@@ -136,7 +145,7 @@ class PictureCursor:
 
     def _place(self, decoder: PacketDecoder, frames: list[VideoFrame]) -> Iterator[tuple[float, float, VideoFrame]]:
         for frame in frames:
-            time = self._timeline.place(frame.pts if frame.pts is not None else frame.dts)
+            time = self._timeline.place(decoder.ticks(frame))
             if time is not None:
                 end = self._timeline.end(time, frame.duration)
                 if time >= self._target and decoder.concealed(frame):  # before it lies what a seek left incomplete

@@ -30,7 +30,7 @@ class Encoder:
     Args:
         path (Path): the file. size: width and height, even. rotation (int): degrees clockwise to turn pictures.
         rate (Fraction): nominal frame rate. sample (VideoFrame): a picture of the source, for its colours.
-        sound (SoundCursor | None): where sound comes from.
+        sound (SoundCursor | None): where sound comes from. steady (bool): pictures follow each other at one rate.
     """
 
     def __init__(
@@ -43,6 +43,8 @@ class Encoder:
         sound: SoundCursor | None,
         crf: int,
         preset: str,
+        *,
+        steady: bool,
     ) -> None:
         self._pictures = Pictures(size, rotation, threads=0)
         self._sound = sound
@@ -66,6 +68,8 @@ class Encoder:
             context.gop_size = max(12, round(float(rate) * 5))
             # Macroblock-tree rate control costs the quickest presets little and halves their files.
             context.options = {"crf": str(crf), "preset": preset, "x264-params": "mbtree=1:rc-lookahead=10"}
+            if not steady:  # an MP4 whose pictures are decoded out of order is as long as its decoding takes
+                context.options["bf"] = "0"
             context.color_range = int(ColorRange.MPEG)
             context.colorspace = self.last_picture.colorspace
             context.color_primaries = self.last_picture.color_primaries

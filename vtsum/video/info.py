@@ -9,7 +9,7 @@ from pathlib import Path
 from vtsum.errors import VTSumError
 from vtsum.shown import one_line
 from vtsum.video.picture import clockwise_rotation, display_size
-from vtsum.video.source import check_file, choose_audio, choose_video, first_frame, open_container, show
+from vtsum.video.source import check_file, choose_audio, choose_video, first_picture, open_container, show
 from vtsum.video.timeline import claimed_duration, frame_rate
 
 
@@ -54,9 +54,10 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
     try:
         stream = choose_video(container, path, "probe")
         audio = choose_audio(container, stream)
-        frame = first_frame(container, stream)
-        if frame is None:
+        found = first_picture(container, stream)
+        if found is None:
             raise VTSumError(f"probe: {show(path)}: no picture could be decoded ({stream.codec_context.name} video)")
+        frame, _ = found
         rotation = clockwise_rotation(frame)
         width, height = display_size(frame.width, frame.height, stream.sample_aspect_ratio, rotation)
         return VideoInfo(

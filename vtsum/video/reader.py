@@ -11,25 +11,30 @@ from dataclasses import dataclass
 import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
-from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vtsum.errors import VTSumError
 from vtsum.video.boxes import breaks_off
+from vtsum.video.clock import ClockedPackets, together
 from vtsum.video.damage import Damage, MatroskaHoles, TransportJoins
+from vtsum.video.ending import ends_early
 from vtsum.video.picture import Pictures, clockwise_rotation, display_size
-from vtsum.video.source import PacketDecoder, PacketReader, choose_video, discard_others, open_container, show
+from vtsum.video.source import PacketDecoder, choose_audio, choose_video, discard_others, open_container, show
 from vtsum.video.timeline import (
+    Stays,
     Timeline,
     claimed_duration,
     claims_from,
     frame_rate,
+    own_duration,
     stated_duration,
     time_base,
 )
 
 _LOST_END = 2.0  # seconds that may be missing against the container's statement before the end counts as broken
+_HELD_FOR = 0.5  # seconds of sound behind the last picture for which it stays
+_LOST_SOUND = 1.0  # seconds of sound before the first picture that are told
 _ROUNDING = 1e-4  # seconds; timestamps in milliseconds or 90 kHz ticks fall this close beside the grid
 
 
@@ -141,6 +146,7 @@ class FrameSampler:
                 f"FrameSampler: {show(self.path)}: no picture could be decoded ({stream.codec_context.name} video, "
                 f"{run.decoder.errors} damaged packets)"
             )
+        self._sum_up(run)
         while index == 0 or index / self.fps < self.duration - _ROUNDING:
             if image is None:
                 image = pictures.rgb(shown)
@@ -148,20 +154,26 @@ class FrameSampler:
             index += 1
         if self._on_progress:
             self._on_progress(self.duration)
-        self._sum_up(run)
 
     def _sum_up(self, run: _Run) -> None:
         self.decoded_frames = run.count
         self.damaged = run.damage.spans(self.duration)
-        if run.decoder.gave_up or (run.expected is not None and run.expected - self.duration > _LOST_END):
+        if run.breaks_off:
             self.broken_at = self.duration
             self.warnings.append(f"the video breaks off at {self.duration:.1f} s")
+        else:
+            self.duration = run.shown_until
+        if run.sound_before > _LOST_SOUND:
+            self.warnings.append(f"{run.sound_before:.1f} s of sound before the first picture are left out")
         if run.decoder.errors:
             self.warnings.append(f"{run.decoder.errors} damaged packets were passed over")
         if run.packets.errors:
             self.warnings.append(f"the file could not be read in {run.packets.errors} places")
-        if run.timeline.jumps:
-            self.warnings.append(f"{run.timeline.jumps} impossible timestamps were ignored")
+        if run.packets.jumps:
+            places = "1 place" if run.packets.jumps == 1 else f"{run.packets.jumps} places"
+            self.warnings.append(
+                f"time jumps in the file in {places}: what follows there was put behind what came before"
+            )
 
 
 class _Run:
@@ -173,7 +185,7 @@ class _Run:
         self.decoder = PacketDecoder(stream)
         self.damage = Damage()
         self._holes = MatroskaHoles(path) if "matroska" in container.format.name else None
-        self._is_mp4 = "mp4" in container.format.name
+        self._format = container.format.name
         self._path = path
         self._joins = TransportJoins() if "mpegts" in container.format.name else None
         self._context = stream.codec_context
@@ -186,28 +198,57 @@ class _Run:
         # The picture on display at a grid point comes at most two steps before it. Below four steps between grid
         # points there is nothing to save.
         self._period = 1.0 / fps if fps is not None and 1.0 / fps >= 4 * self._step else None
-        # Matroska and others state one duration for all streams; only the latest stream shows whether it is reached.
-        own = stream.duration is not None
-        streams: list[Stream] = [stream] if own else [stream, *container.streams.audio]
+        streams = together(container, stream, stream)
         discard_others(container, streams)
-        self.packets = PacketReader(container, streams)
+        self.packets = ClockedPackets(container, streams)
         self._claimed = claimed
         self._claims_from = claims_from(container, stream)
         self._likely_end = claimed_duration(container, stream)
-        self._sound_end = 0.0
+        self._own_claim = own_duration(stream, container)
+        self._audio = choose_audio(container, stream)
+        self._sound: tuple[float, float] | None = None  # raw seconds of its start and end
+        if self._audio is not None and self._audio not in streams and self._audio.duration:
+            begin = float((self._audio.start_time or 0) * time_base(self._audio))
+            self._sound = begin, begin + float(self._audio.duration * time_base(self._audio))
 
     @property
-    def expected(self) -> float | None:
-        """The end that the container states for the pictures, or None where sound alone accounts for it."""
-        if self._claimed is None:
-            return None
-        end = self._claimed - self._late
-        return None if self._sound_end > end - _LOST_END else end
+    def breaks_off(self) -> bool:
+        """Whether pictures are missing at the end: the decoder gave up, or the file states more than there is, and
+        nothing else accounts for that."""
+        if self.decoder.gave_up:
+            return True
+        if self._claimed is None or self._claimed - self._late - self.end <= _LOST_END:
+            return False
+        if self._sound is not None and self._sound_end > self._claimed - self._late - _LOST_END:
+            return False  # the sound lasts so long
+        if self.packets.errors or any(end > self.end - _LOST_END for _, end in self.damage.spans(self.end)):
+            return True
+        return ends_early(self._path, self._format) is not False
+
+    @property
+    def shown_until(self) -> float:
+        """How long the last picture stays: as its stream states, and as long as there is sound."""
+        end = self.end
+        stays = Stays()
+        if self._own_claim is not None and stays.believable(self._own_claim - self._late - end):
+            end = max(end, self._own_claim - self._late)
+        if self._sound_end - end > _HELD_FOR and stays.believable(self._sound_end - end):
+            end = self._sound_end
+        return end
+
+    @property
+    def sound_before(self) -> float:
+        """Seconds of sound before the first picture."""
+        return 0.0 if self._sound is None else max((self.timeline.origin or 0.0) - self._sound[0], 0.0)
+
+    @property
+    def _sound_end(self) -> float:
+        return 0.0 if self._sound is None else self._sound[1] - (self.timeline.origin or 0.0)
 
     @property
     def _late(self) -> float:
         """How much later than the stated duration counts from the first picture comes, in seconds."""
-        if self._claimed is None or self.timeline.origin is None:
+        if self.timeline.origin is None:
             return 0.0
         return max(self.timeline.origin - self._claims_from, 0.0)
 
@@ -222,7 +263,7 @@ class _Run:
             if packet.stream_index != self._stream.index:
                 self._note_sound(packet)
                 continue
-            skipped = not packet.is_corrupt and self._may_skip(packet)
+            skipped = not packet.is_corrupt and not self.decoder.counted and self._may_skip(packet)
             self._context.skip_frame = "NONREF" if skipped else "DEFAULT"
             errors = self.decoder.errors
             frames = self.decoder.decode(packet)
@@ -235,13 +276,13 @@ class _Run:
             if self.decoder.gave_up:
                 break
         yield from self._place(self.decoder.decode(None))
-        if (self._holes is not None and self._holes.at_end()) or (self._is_mp4 and breaks_off(self._path)):
+        if (self._holes is not None and self._holes.at_end()) or ("mp4" in self._format and breaks_off(self._path)):
             self.damage.add(self.end, self.end)
 
     def _place(self, frames: list[VideoFrame]) -> Iterator[tuple[float, VideoFrame]]:
         for frame in frames:
             self.count += 1
-            time = self.timeline.place(frame.pts if frame.pts is not None else frame.dts)
+            time = self.timeline.place(self.decoder.ticks(frame))
             if time is not None:
                 self.end = self.timeline.end(time, frame.duration)
                 if self.decoder.concealed(frame):
@@ -250,9 +291,8 @@ class _Run:
 
     def _time(self, packet: Packet, otherwise: float) -> float:
         """When a packet is shown, in seconds."""
-        if packet.pts is None or self.timeline.origin is None:
-            return otherwise
-        return float(packet.pts * packet.time_base) - self.timeline.origin + self.timeline.shift
+        time = self.timeline.peek(packet.pts)
+        return otherwise if time is None else time
 
     def _may_skip(self, packet: Packet) -> bool:
         time = self.timeline.peek(packet.pts)
@@ -265,6 +305,7 @@ class _Run:
         return -time % self._period > lead
 
     def _note_sound(self, packet: Packet) -> None:
-        if packet.pts is not None and self.timeline.origin is not None:
-            end = float((packet.pts + (packet.duration or 0)) * packet.time_base) - self.timeline.origin
-            self._sound_end = max(self._sound_end, end)
+        if packet.pts is not None:
+            begin = float(packet.pts * packet.time_base)
+            end = begin + float((packet.duration or 0) * packet.time_base)
+            self._sound = (begin, end) if self._sound is None else (self._sound[0], max(self._sound[1], end))

@@ -13,8 +13,9 @@ import numpy as np
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 
+from vtsum.video.clock import ClockedPackets, together
 from vtsum.video.damage import Damage
-from vtsum.video.source import PacketDecoder, PacketReader, choose_audio, discard_others, open_container
+from vtsum.video.source import PacketDecoder, choose_audio, discard_others, open_container
 from vtsum.video.timeline import Timeline, stated_duration, time_base
 
 _LEAD = (0.5, 5.0, 60.0)  # seconds decoded before a cut, so that the codec has settled; more where a seek lands late
@@ -41,7 +42,8 @@ class SoundCursor:
         self.damage = Damage()
         if stream is None:
             return
-        discard_others(self._container, [stream])
+        self._streams = together(self._container, video, stream)
+        discard_others(self._container, self._streams)
         context = stream.codec_context
         self._stream = stream
         self._origin = origin
@@ -102,11 +104,12 @@ class SoundCursor:
         decoder = PacketDecoder(self._stream)
         step = 1024 / self._stream.codec_context.sample_rate
         claimed = stated_duration(self._container, self._stream)
-        timeline = Timeline(time_base(self._stream), step, claimed, origin=self._origin, sought=self._seekable)
+        timeline = Timeline(time_base(self._stream), step, claimed, origin=self._origin)
+        packets = ClockedPackets(self._container, self._streams, origin=self._origin, sought=self._seekable)
         resampler: AudioResampler | None = None
         form: tuple[str, str, int] | None = None
         at = expected = 0.0
-        for packet in chain(PacketReader(self._container, [self._stream]), [None]):
+        for packet in chain((p for p in packets if p.stream_index == self._stream.index), [None]):
             frames = decoder.decode(packet)
             if decoder.failed and packet is not None:
                 lost = timeline.lost(packet.pts)

@@ -11,6 +11,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import av
@@ -202,12 +203,16 @@ class PacketDecoder:
     """Decodes one stream's packets; a packet that fails is counted and passed over.
 
     Attributes:
+        counted (bool): the file states when packets are decoded; when pictures are shown, libav makes up.
         errors (int): packets that failed. gave_up (bool): MAX_ERRORS_IN_A_ROW packets failed one after the other.
         failed (bool): the packet just given did, and one before it did not: where a stream is entered is no damage.
     """
 
     def __init__(self, stream: VideoStream | AudioStream) -> None:
         self._context = stream.codec_context
+        self.counted = stream.type == "video" and "avi" in stream.container.format.name
+        self._decoded_from: int | None = None
+        self._delay: int | None = None
         self.errors = 0
         self.failed = False
         self._entered = False
@@ -231,6 +236,7 @@ class PacketDecoder:
         self._faulty = self.failed = False
         if self._entry is None and packet is not None and packet.is_keyframe:
             self._entry = packet.pts
+            self._decoded_from = packet.dts
         try:
             frames = self._context.decode(packet)
         except EOFError:
@@ -246,6 +252,16 @@ class PacketDecoder:
             self._in_a_row = 0
             self._entered = True
         return frames
+
+    def ticks(self, frame: VideoFrame) -> int | None:
+        """When a picture just returned is shown, in ticks; None: one step after the one before it."""
+        if frame.pts is not None and not self.counted:
+            return frame.pts
+        if frame.dts is None:  # held back until the end
+            return None
+        if self._delay is None:  # the decoder puts pictures in order, and returns them so much later
+            self._delay = max(frame.dts - self._decoded_from, 0) if self._decoded_from is not None else 0
+        return frame.dts - self._delay
 
     def concealed(self, frame: VideoFrame) -> bool:
         """Whether one of the frames just returned was not decoded whole.
@@ -274,14 +290,14 @@ def discard_others(container: InputContainer, keep: list[Stream]) -> None:
                 stream.discard = Discard.all
 
 
-def first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame | None:
-    """Decode the first picture of a freshly opened container, or return None where none can be decoded."""
+def first_picture(container: InputContainer, stream: VideoStream) -> tuple[VideoFrame, int | None] | None:
+    """Decode the first picture of a freshly opened container, and tell when it is shown, in ticks; None where none can
+    be decoded."""
     decoder = PacketDecoder(stream)
-    for packet in PacketReader(container, [stream]):
+    for packet in chain(PacketReader(container, [stream]), [None]):
         frames = decoder.decode(packet)
         if frames:
-            return frames[0]
+            return frames[0], decoder.ticks(frames[0])
         if decoder.gave_up:
             break
-    frames = decoder.decode(None)
-    return frames[0] if frames else None
+    return None

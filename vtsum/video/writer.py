@@ -20,6 +20,7 @@ from vtsum.video.encoder import Encoder
 from vtsum.video.picture import clockwise_rotation, display_size, save_jpeg
 from vtsum.video.sound import SoundCursor
 from vtsum.video.source import show
+from vtsum.video.timeline import is_steady
 
 _MAX_FPS = 60
 _SNAP = 0.125  # seconds to the frame grid, at most: a picture that stays longer may be cut anywhere
@@ -68,6 +69,7 @@ def cut(
     keyframe_times: Sequence[float] | None = None,
     keyframe_height: int = 360,
     max_height: int | None = None,
+    duration: float = 0.0,
     crf: int = 23,
     preset: str = "superfast",
     on_progress: Callable[[float], None] | None = None,
@@ -80,6 +82,7 @@ def cut(
         keyframe_dir: where one JPEG a segment goes, "shot_0001.jpg" for the first. None writes none.
         keyframe_times: which picture, in seconds of the source, one a segment; None takes the middle.
         keyframe_height, max_height (int): in pixels, at most; pictures are never enlarged.
+        duration (float): of the source in seconds, as `FrameSampler` found it: the last picture stays until then.
         crf (int): x264's quality, 0 (lossless) to 51. preset (str): x264's speed, "ultrafast" to "veryslow".
         on_progress: called with the seconds of output written.
     Returns:
@@ -98,7 +101,7 @@ def cut(
         raise VTSumError(f"cut: {show(target)}: the output must not be the source itself")
     try:
         with written(target) as part:
-            job = _Job(path, part, folder, keyframe_height, max_height, on_progress)
+            job = _Job(path, part, folder, keyframe_height, max_height, duration, on_progress)
             try:
                 job.open(crf, preset)
                 for index, (start, end) in enumerate(segments):
@@ -161,9 +164,11 @@ class _Job:
         keyframe_dir: Path | None,
         keyframe_height: int,
         max_height: int | None,
+        duration: float,
         on_progress: Callable[[float], None] | None,
     ) -> None:
         self._path = path
+        self._duration = duration
         self._part = part
         self._keyframe_dir = keyframe_dir
         self._keyframe_height = keyframe_height
@@ -188,7 +193,7 @@ class _Job:
         return join_spans([span for each in found for span in each], math.inf)
 
     def open(self, crf: int, preset: str) -> None:
-        self._pictures = pictures = PictureCursor(self._path, "cut")
+        self._pictures = pictures = PictureCursor(self._path, "cut", self._duration)
         stream = pictures.stream
         self._sound = SoundCursor(self._path, stream.index, pictures.origin, seekable=pictures.seekable)
         rotation = clockwise_rotation(pictures.first)
@@ -202,8 +207,9 @@ class _Job:
             except OSError as error:
                 raise VTSumError(f"cut: {show(self._keyframe_dir)}: cannot be made: {reason(error)}") from None
             self._made_dir = True
+        sound = self._sound if self.has_audio else None
         self._encoder = Encoder(
-            self._part, self.size, rotation, rate, pictures.first, self._sound if self.has_audio else None, crf, preset
+            self._part, self.size, rotation, rate, pictures.first, sound, crf, preset, steady=is_steady(stream)
         )
 
     def add(self, index: int, start: float, end: float, keyframe_time: float) -> None:

@@ -13,16 +13,17 @@ from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer
+from av.video.stream import VideoStream
 
 from vtsum.errors import VTSumError
+from vtsum.video.clock import ClockedPackets, together
 from vtsum.video.damage import Damage
 from vtsum.video.source import (
     PacketDecoder,
-    PacketReader,
     choose_audio,
     choose_video,
     discard_others,
-    first_frame,
+    first_picture,
     open_container,
 )
 from vtsum.video.timeline import Timeline, stated_duration, time_base
@@ -57,7 +58,16 @@ def read_sound(
         raise ValueError(f"read_sound: block must be in 0.01..60 seconds, got {block}")
     origin = picture_origin(path, "read_sound")
     container = open_container(path, "read_sound")
-    return _blocks(container, origin, rate, round(block * rate), Damage() if damage is None else damage)
+    video = shown_video(container, path, "read_sound")
+    return _blocks(container, video, origin, rate, round(block * rate), Damage() if damage is None else damage)
+
+
+def shown_video(container: InputContainer, path: str | os.PathLike[str], function: str) -> VideoStream | None:
+    """The stream of pictures that is shown, or None."""
+    try:
+        return choose_video(container, path, function)
+    except VTSumError:
+        return None
 
 
 def picture_origin(path: str | os.PathLike[str], function: str) -> float | None:
@@ -67,24 +77,23 @@ def picture_origin(path: str | os.PathLike[str], function: str) -> float | None:
         VTSumError: the file is missing, empty or nothing that FFmpeg knows.
     """
     with closing(open_container(path, function)) as container:
-        try:
-            stream = choose_video(container, path, function)
-        except VTSumError:
+        stream = shown_video(container, path, function)
+        if stream is None:
             return None
         discard_others(container, [stream])
-        frame = first_frame(container, stream)
-        ticks = None if frame is None else frame.pts if frame.pts is not None else frame.dts
+        found = first_picture(container, stream)
+        ticks = None if found is None else found[1]
         return None if ticks is None else float(ticks * time_base(stream))
 
 
 def _blocks(
-    container: InputContainer, origin: float | None, rate: int, size: int, damage: Damage
+    container: InputContainer, video: VideoStream | None, origin: float | None, rate: int, size: int, damage: Damage
 ) -> Iterator[tuple[float, np.ndarray]]:
     """Sound at its times, silence between, cut into blocks of `size` samples."""
     buffer = np.zeros(0, np.float32)
     done = 0  # samples handed out
     with closing(container):
-        for at, samples in _decoded(container, origin, rate, damage):
+        for at, samples in _decoded(container, video, origin, rate, damage):
             begin = done + len(buffer)
             if at < begin:  # overlaps what is there, or lies before the first picture
                 samples = samples[begin - at :]
@@ -106,20 +115,21 @@ def _blocks(
 
 
 def _decoded(
-    container: InputContainer, origin: float | None, rate: int, damage: Damage
+    container: InputContainer, video: VideoStream | None, origin: float | None, rate: int, damage: Damage
 ) -> Iterator[tuple[int, np.ndarray]]:
     """(number of the first sample, float32 [n]) as they are decoded; numbers may leave gaps and overlap slightly."""
-    video = container.streams.video[0] if container.streams.video else None
     stream = choose_audio(container, video)
     if stream is None:
         return
-    discard_others(container, [stream])
+    streams = together(container, video, stream)
+    discard_others(container, streams)
+    packets = ClockedPackets(container, streams, origin=origin)
     decoder = PacketDecoder(stream)
     timeline = _timeline(container, stream, origin)
     resampler: AudioResampler | None = None
     form: tuple[str, str, int] | None = None
     at = expected = 0.0  # samples out of the resampler, and where its input should have brought it
-    for packet in chain(PacketReader(container, [stream]), [None]):
+    for packet in chain((p for p in packets if p.stream_index == stream.index), [None]):
         frames = decoder.decode(packet)
         if decoder.failed and packet is not None and (lost := timeline.lost(packet.pts)) is not None:
             damage.add(lost, lost + 1024 / stream.codec_context.sample_rate)

@@ -12,8 +12,9 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.subtitles.stream import SubtitleStream
 from av.subtitles.subtitle import AssSubtitle
+from av.video.stream import VideoStream
 
-from vtsum.enhance.speech.sound import picture_origin
+from vtsum.enhance.speech.sound import picture_origin, shown_video
 from vtsum.enhance.speech.subtitles import MAX_LINE, Cue, utterances_of
 from vtsum.enhance.speech.transcript import Transcript
 from vtsum.video.source import PacketReader, choose_audio, discard_others, open_container, show
@@ -40,7 +41,7 @@ def read_subtitle_track(path: str | os.PathLike[str]) -> Transcript | None:
         VTSumError: the file is missing, empty or nothing that FFmpeg knows, or the track holds more than 300,000 words.
     """
     with closing(open_container(path, "read_subtitle_track")) as container:
-        stream = _choose(container)
+        stream = _choose(container, shown_video(container, path, "read_subtitle_track"))
         if stream is None:
             return None
         language = _language(stream)
@@ -51,8 +52,8 @@ def read_subtitle_track(path: str | os.PathLike[str]) -> Transcript | None:
     return Transcript(utterances, "subtitles", language) if utterances else None
 
 
-def _choose(container: InputContainer) -> SubtitleStream | None:
-    spoken = choose_audio(container, container.streams.video[0] if container.streams.video else None)
+def _choose(container: InputContainer, video: VideoStream | None) -> SubtitleStream | None:
+    spoken = choose_audio(container, video)
     wanted = None if spoken is None else _language(spoken)
     usable = [
         s

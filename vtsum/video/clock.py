@@ -1,0 +1,279 @@
+"""One clock for the streams of a file, whatever a damaged or joined file says: time only goes forward.
+
+Where a stream's timestamps jump, as where two recordings were joined, all streams are shifted alike, so that sound
+stays with its pictures: what lies behind the join begins where the longest stream before it ends.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Stream
+from av.video.stream import VideoStream
+
+from vtsum.video.source import PacketReader, choose_audio
+from vtsum.video.timeline import Stays, claimed_duration, stated_duration, time_base
+
+_SHORT_GAP = 1.0  # seconds; such a gap is believed whatever the container says
+_LONG_GAP = 60.0  # seconds; longer ones are not believed where recordings are joined freely
+_BACK = 0.1  # seconds that a decoding time may go back; times of pictures do so by up to _SHORT_GAP
+_AHEAD = 400  # packets looked at behind a jump, at most,
+_AHEAD_SECONDS = 1.0  # and seconds of the stream that jumped: so far apart lie the streams of a file
+_KNOWN = 3  # shifts that a packet may belong to
+_STRAY = 10.0  # seconds between a packet's two times; a picture is never shown so much later than it is decoded
+_JOINED = {"mpegts", "mpeg"}  # formats whose files are joined and cut freely
+_ALONE = {"mp4", "avi", "gif"}  # formats that count the time of each stream by itself
+_INDEXED = {"mp4", "matroska", "avi", "gif", "asf", "ogg"}
+
+
+def together(container: InputContainer, video: VideoStream | None, wanted: Stream) -> list[Stream]:
+    """The streams that who wants one of them reads: pictures and sound, so that all readers see the same jumps, or
+    `wanted` alone in formats that count the time of each stream by itself.
+    """
+    if _formats(container) & _ALONE:
+        return [wanted]
+    return [stream for stream in (video, choose_audio(container, video)) if stream is not None]
+
+
+def is_continuous(container: InputContainer, stream: VideoStream) -> bool:
+    """Whether a seek by timestamp can be trusted: no timestamp jumps.
+
+    Formats with an index are judged by it. Of MPEG-TS and MPEG-PS, which are joined and cut freely in the wild, all
+    packets are read, without decoding; the container is then at its end. Other formats are not trusted.
+    """
+    formats = _formats(container)
+    if formats & _INDEXED:
+        track = _Track(_step(stream), claimed_duration(container, stream), False)
+        for entry in stream.index_entries:
+            time = float(entry.timestamp * time_base(stream))
+            if not track.believes(time, None):
+                return False
+            track.put(time, time, False)
+        return True
+    if formats & _JOINED:
+        packets = ClockedPackets(container, together(container, stream, stream))
+        for _ in packets:
+            pass
+        return not packets.jumps and not packets.errors
+    return False
+
+
+def _formats(container: InputContainer) -> set[str]:
+    return set(container.format.name.split(","))
+
+
+@dataclass
+class _Track:
+    """One stream's place on the clock, in seconds."""
+
+    step: float
+    claimed: float | None
+    joined: bool
+    last: float | None = None
+    first: float = 0.0
+    end: float = 0.0
+    loose: bool = False  # `last` is a time of display, which may lie before that of the next packet
+    stays: Stays = field(default_factory=Stays)
+
+    def believes(self, time: float, others: float | None) -> bool:
+        """Whether a packet may follow at this time; `others`: how far other streams have come."""
+        if self.last is None:
+            return True
+        gap = time - self.last
+        if gap < (-_SHORT_GAP if self.loose else -_BACK):
+            return False
+        if gap <= max(_SHORT_GAP, 5 * self.step):
+            return True
+        if not self.stays.believable(gap):
+            return False
+        if others is not None and time <= others + _SHORT_GAP:
+            return True
+        if self.claimed is not None:
+            return time - self.first <= self.claimed + _SHORT_GAP
+        return not self.joined or gap <= _LONG_GAP
+
+    def put(self, time: float, end: float, loose: bool) -> None:
+        if self.last is None:
+            self.first = time
+        else:
+            self.stays.add(time - self.last)
+        self.last, self.loose = time, loose
+        self.end = max(self.end, end)
+
+
+class Clock:
+    """Tells by how much the packets of some streams are shifted.
+
+    Args:
+        container, streams: those whose packets will be read, all of them or one alone.
+        origin (float | None): seconds that the first packet is held against where no other stream tells.
+        sought (bool): reading begins anywhere.
+
+    Attributes:
+        jumps (int): timestamps that were not believed.
+    """
+
+    def __init__(
+        self,
+        container: InputContainer,
+        streams: Sequence[Stream],
+        *,
+        origin: float | None = None,
+        sought: bool = False,
+    ) -> None:
+        self.jumps = 0
+        joined = bool(_formats(container) & _JOINED)
+        self._tracks = {
+            s.index: _Track(_step(s), stated_duration(container, s), joined, end=origin or 0.0) for s in streams
+        }
+        self._shifts = [0.0]
+        self._origin = origin
+        self._sought = sought
+
+    def place(self, packet: Packet, ahead: Iterable[Packet]) -> None:
+        """Shift the times of the next packet; `ahead` are those behind it, which are looked at where time jumps."""
+        if packet.stream_index not in self._tracks or (found := _time(packet)) is None:
+            return
+        track, (raw, loose) = self._tracks[packet.stream_index], found
+        shift = self._known(packet.stream_index, raw)
+        stray = False
+        if shift is None:
+            self.jumps += 1
+            shift, stray = self._jumped(packet, raw, ahead)
+        time = raw + shift
+        ticks = round(shift / packet.time_base)
+        if stray:
+            packet.pts = packet.dts = round(time / packet.time_base)
+        elif ticks:
+            packet.pts = None if packet.pts is None else packet.pts + ticks
+            packet.dts = None if packet.dts is None else packet.dts + ticks
+        if (
+            packet.pts is not None
+            and packet.dts is not None
+            and abs(packet.pts - packet.dts) * packet.time_base > _STRAY
+        ):
+            packet.pts = packet.dts
+            self.jumps += 1
+        track.put(time, max(time, _shown(packet, time)) + _length(packet, track), loose)
+
+    def _known(self, index: int, raw: float) -> float | None:
+        """The shift with which a packet follows best on those before it in its stream, or None."""
+        track = self._tracks[index]
+        if track.last is None:
+            return self._first(raw)
+        fit = [shift for shift in self._shifts if track.believes(raw + shift, self._others(index))]
+        expected = track.last
+        return min(fit, key=lambda shift: abs(raw + shift - expected), default=None)
+
+    def _first(self, raw: float) -> float | None:
+        begun = [track.last for track in self._tracks.values() if track.last is not None]
+        against = max(begun) if begun else self._origin
+        far = against is not None and not self._sought and not Stays().believable(raw + self._shifts[0] - against)
+        return None if far else self._shifts[0]
+
+    def _others(self, index: int) -> float | None:
+        return max((t.last for i, t in self._tracks.items() if i != index and t.last is not None), default=None)
+
+    def _jumped(self, packet: Packet, raw: float, ahead: Iterable[Packet]) -> tuple[float, bool]:
+        """The shift of a packet that follows on nothing, and whether it alone has gone astray."""
+        own = self._tracks[packet.stream_index]
+        starts = {packet.stream_index: _shown(packet, raw)}
+        ends = {index: track.end for index, track in self._tracks.items()}
+        for number, other in enumerate(ahead):
+            index, found = other.stream_index, _time(other)
+            if index not in ends or found is None:
+                continue
+            if number >= _AHEAD or len(starts) == len(ends):
+                break
+            at, _ = found
+            shift = self._known(index, at)
+            if index == packet.stream_index:
+                if shift is not None and own.last is not None:
+                    return own.last + own.step - raw, True
+                if abs(at - raw) > _AHEAD_SECONDS:
+                    break
+            elif shift is not None and self._tracks[index].last is not None:  # from before the jump
+                ends[index] = max(ends[index], _shown(other, at) + shift + _length(other, self._tracks[index]))
+            else:
+                starts.setdefault(index, _shown(other, at))
+        together = len(starts) > 1
+        shift = (max(ends.values()) if together else own.end) - (min(starts.values()) if together else raw)
+        self._shifts = [shift, *self._shifts][:_KNOWN]
+        return shift, False
+
+
+class ClockedPackets:
+    """Reads packets as `PacketReader` does, with times that only go forward on one clock.
+
+    Attributes:
+        errors (int): read errors so far. jumps (int): timestamps that were not believed so far.
+    """
+
+    def __init__(
+        self,
+        container: InputContainer,
+        streams: list[Stream],
+        *,
+        origin: float | None = None,
+        sought: bool = False,
+    ) -> None:
+        self._packets = PacketReader(container, streams)
+        self._clock = Clock(container, streams, origin=origin, sought=sought)
+
+    @property
+    def errors(self) -> int:
+        return self._packets.errors
+
+    @property
+    def jumps(self) -> int:
+        return self._clock.jumps
+
+    def __iter__(self) -> Iterator[Packet]:
+        source = iter(self._packets)
+        waiting: deque[Packet] = deque()
+
+        def ahead() -> Iterator[Packet]:
+            yield from tuple(waiting)
+            for packet in source:
+                waiting.append(packet)
+                yield packet
+
+        while (packet := waiting.popleft() if waiting else next(source, None)) is not None:
+            self._clock.place(packet, ahead())
+            yield packet
+
+
+def _step(stream: Stream) -> float:
+    if isinstance(stream, AudioStream):
+        return 1024 / (stream.codec_context.sample_rate or 48_000)
+    rate = stream.average_rate if isinstance(stream, VideoStream) else None
+    return min(1.0 / float(rate), 1.0) if rate else 0.04
+
+
+def _time(packet: Packet) -> tuple[float, bool] | None:
+    """When a packet is decoded, in raw seconds, and whether only the time of its display is known."""
+    ticks = packet.pts if packet.dts is None else packet.dts
+    return None if ticks is None else (float(ticks * packet.time_base), packet.dts is None)
+
+
+def _shown(packet: Packet, otherwise: float) -> float:
+    """When a packet that is decoded at `otherwise` is shown."""
+    apart = _apart(packet)
+    return otherwise + apart if abs(apart) <= _STRAY else otherwise
+
+
+def _apart(packet: Packet) -> float:
+    """Seconds from a packet's decoding to its display; 0 where one of them is not known."""
+    if packet.pts is None or packet.dts is None:
+        return 0.0
+    return float((packet.pts - packet.dts) * packet.time_base)
+
+
+def _length(packet: Packet, track: _Track) -> float:
+    seconds = float(packet.duration * packet.time_base) if packet.duration else 0.0
+    return seconds if 0 < seconds <= max(_SHORT_GAP, 5 * track.step) else track.step

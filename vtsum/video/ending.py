@@ -1,0 +1,48 @@
+"""Whether a file ends where its own structure says."""
+
+from __future__ import annotations
+
+import os
+
+from vtsum.video.boxes import ends_inside_a_box
+
+
+def ends_early(path: str | os.PathLike[str], form: str) -> bool | None:
+    """Whether a file is shorter than its outermost parts state; None where its format does not state that.
+
+    Args:
+        form: libav's name of the format.
+    """
+    if "mp4" in form:
+        return ends_inside_a_box(path)
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if "matroska" in form:
+                return _matroska(file.read(4096), size)
+            if "avi" in form:
+                at = 0
+                while at + 8 <= size:  # OpenDML has several
+                    file.seek(at)
+                    head = file.read(8)
+                    if head[:4] != b"RIFF":
+                        return False
+                    at += 8 + int.from_bytes(head[4:], "little")
+                return at > size + 1
+    except OSError:
+        pass
+    return None
+
+
+def _matroska(head: bytes, size: int) -> bool | None:
+    """Of the EBML header and the segment (RFC 8794 and 9559)."""
+    at = 0
+    for kind in (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"):
+        if head[at : at + 4] != kind or at + 4 >= len(head) or not head[at + 4]:
+            return None
+        width = 9 - head[at + 4].bit_length()
+        length = int.from_bytes(head[at + 4 : at + 4 + width], "big") & ((1 << 7 * width) - 1)
+        if length == (1 << 7 * width) - 1:
+            return None  # not known: a live recording
+        at += 4 + width + length
+    return at > size

@@ -1,11 +1,12 @@
 """One clock for the streams of a file, whatever a damaged or joined file says: time only goes forward.
 
 Where a stream's timestamps jump, as where two recordings were joined, all streams are shifted alike, so that sound
-stays with its pictures: what lies behind the join begins where the longest stream before it ends.
+stays with its pictures: what lies behind the join begins as soon as both have ended before it.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ _AHEAD = 400  # packets looked at behind a jump, at most,
 _AHEAD_SECONDS = 1.0  # and seconds of the stream that jumped: so far apart lie the streams of a file
 _KNOWN = 3  # shifts that a packet may belong to
 _STRAY = 10.0  # seconds between a packet's two times; a picture is never shown so much later than it is decoded
+_PADDING = 0.15  # seconds of sound that may end behind its pictures at a join, and is cut there
+_FARTHEST = 1e11  # seconds that a float tells apart to a millisecond
 _JOINED = {"mpegts", "mpeg"}  # formats whose files are joined and cut freely
 _ALONE = {"mp4", "avi", "gif"}  # formats that count the time of each stream by itself
 _INDEXED = {"mp4", "matroska", "avi", "gif", "asf", "ogg"}
@@ -48,7 +51,7 @@ def is_continuous(container: InputContainer, stream: VideoStream) -> bool:
     """
     formats = _formats(container)
     if formats & _INDEXED:
-        track = _Track(_step(stream), claimed_duration(container, stream), False)
+        track = _Track(_step(stream), claimed_duration(container, stream), joined=False, pictures=True)
         for entry in stream.index_entries:
             time = float(entry.timestamp * time_base(stream))
             if not track.believes(time, None):
@@ -74,6 +77,7 @@ class _Track:
     step: float
     claimed: float | None
     joined: bool
+    pictures: bool
     last: float | None = None
     first: float = 0.0
     end: float = 0.0
@@ -129,7 +133,8 @@ class Clock:
         self.jumps = 0
         joined = bool(_formats(container) & _JOINED)
         self._tracks = {
-            s.index: _Track(_step(s), stated_duration(container, s), joined, end=origin or 0.0) for s in streams
+            s.index: _Track(_step(s), stated_duration(container, s), joined, s.type == "video", end=origin or 0.0)
+            for s in streams
         }
         self._shifts = [0.0]
         self._origin = origin
@@ -137,19 +142,22 @@ class Clock:
 
     def place(self, packet: Packet, ahead: Iterable[Packet]) -> None:
         """Shift the times of the next packet; `ahead` are those behind it, which are looked at where time jumps."""
-        if packet.stream_index not in self._tracks or (found := _time(packet)) is None:
+        if packet.stream_index not in self._tracks:
+            return
+        if (found := _time(packet)) is None:
+            packet.pts = packet.dts = None
             return
         track, (raw, loose) = self._tracks[packet.stream_index], found
         shift = self._known(packet.stream_index, raw)
-        stray = False
         if shift is None:
             self.jumps += 1
-            shift, stray = self._jumped(packet, raw, ahead)
-        time = raw + shift
-        ticks = round(shift / packet.time_base)
-        if stray:
+            shift = self._jumped(packet, raw, ahead)
+        if shift is None:
+            time = (track.last or 0.0) + track.step
             packet.pts = packet.dts = round(time / packet.time_base)
-        elif ticks:
+        else:
+            time = raw + shift
+        if shift and (ticks := round(shift / packet.time_base)):
             packet.pts = None if packet.pts is None else packet.pts + ticks
             packet.dts = None if packet.dts is None else packet.dts + ticks
         if (
@@ -179,8 +187,8 @@ class Clock:
     def _others(self, index: int) -> float | None:
         return max((t.last for i, t in self._tracks.items() if i != index and t.last is not None), default=None)
 
-    def _jumped(self, packet: Packet, raw: float, ahead: Iterable[Packet]) -> tuple[float, bool]:
-        """The shift of a packet that follows on nothing, and whether it alone has gone astray."""
+    def _jumped(self, packet: Packet, raw: float, ahead: Iterable[Packet]) -> float | None:
+        """The shift of a packet that follows on nothing; None where it alone has gone astray."""
         own = self._tracks[packet.stream_index]
         starts = {packet.stream_index: _shown(packet, raw)}
         ends = {index: track.end for index, track in self._tracks.items()}
@@ -194,17 +202,20 @@ class Clock:
             shift = self._known(index, at)
             if index == packet.stream_index:
                 if shift is not None and own.last is not None:
-                    return own.last + own.step - raw, True
+                    return None
                 if abs(at - raw) > _AHEAD_SECONDS:
                     break
             elif shift is not None and self._tracks[index].last is not None:  # from before the jump
                 ends[index] = max(ends[index], _shown(other, at) + shift + _length(other, self._tracks[index]))
             else:
                 starts.setdefault(index, _shown(other, at))
-        together = len(starts) > 1
-        shift = (max(ends.values()) if together else own.end) - (min(starts.values()) if together else raw)
+        # As early as none of the streams that jumped runs over its own end; sound may, by what encoders pad it with.
+        shifts = {index: ends[index] - start for index, start in starts.items()}
+        shift = max(shifts.values())
+        pictures = next((shifts[index] for index in shifts if self._tracks[index].pictures), shift)
+        shift = pictures if shift - pictures <= _PADDING else shift
         self._shifts = [shift, *self._shifts][:_KNOWN]
-        return shift, False
+        return shift
 
 
 class ClockedPackets:
@@ -256,9 +267,11 @@ def _step(stream: Stream) -> float:
 
 
 def _time(packet: Packet) -> tuple[float, bool] | None:
-    """When a packet is decoded, in raw seconds, and whether only the time of its display is known."""
+    """When a packet is decoded, in raw seconds, and whether only the time of its display is known; None where neither
+    is."""
     ticks = packet.pts if packet.dts is None else packet.dts
-    return None if ticks is None else (float(ticks * packet.time_base), packet.dts is None)
+    time = math.inf if ticks is None else float(ticks * packet.time_base)
+    return (time, packet.dts is None) if abs(time) <= _FARTHEST else None
 
 
 def _shown(packet: Packet, otherwise: float) -> float:

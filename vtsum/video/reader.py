@@ -171,9 +171,7 @@ class FrameSampler:
             self.warnings.append(f"the file could not be read in {run.packets.errors} places")
         if run.packets.jumps:
             places = "1 place" if run.packets.jumps == 1 else f"{run.packets.jumps} places"
-            self.warnings.append(
-                f"time jumps in the file in {places}: what follows there was put behind what came before"
-            )
+            self.warnings.append(f"timestamps jump in {places}: what follows was put behind what came before")
 
 
 class _Run:
@@ -205,11 +203,12 @@ class _Run:
         self._claims_from = claims_from(container, stream)
         self._likely_end = claimed_duration(container, stream)
         self._own_claim = own_duration(stream, container)
-        self._audio = choose_audio(container, stream)
-        self._sound: tuple[float, float] | None = None  # raw seconds of its start and end
-        if self._audio is not None and self._audio not in streams and self._audio.duration:
-            begin = float((self._audio.start_time or 0) * time_base(self._audio))
-            self._sound = begin, begin + float(self._audio.duration * time_base(self._audio))
+        self._sound: tuple[float, float] | None = None  # raw seconds of its start and end, if it is read
+        self._stated_sound: tuple[float, float] | None = None  # else as it is stated
+        audio = choose_audio(container, stream)
+        if audio is not None and audio not in streams and audio.duration:
+            begin = float((audio.start_time or 0) * time_base(audio))
+            self._stated_sound = begin, begin + float(audio.duration * time_base(audio))
 
     @property
     def breaks_off(self) -> bool:
@@ -219,7 +218,7 @@ class _Run:
             return True
         if self._claimed is None or self._claimed - self._late - self.end <= _LOST_END:
             return False
-        if self._sound is not None and self._sound_end > self._claimed - self._late - _LOST_END:
+        if self._sound is not None and self._from_origin(self._sound[1]) > self._claimed - self._late - _LOST_END:
             return False  # the sound lasts so long
         if self.packets.errors or any(end > self.end - _LOST_END for _, end in self.damage.spans(self.end)):
             return True
@@ -232,18 +231,19 @@ class _Run:
         stays = Stays()
         if self._own_claim is not None and stays.believable(self._own_claim - self._late - end):
             end = max(end, self._own_claim - self._late)
-        if self._sound_end - end > _HELD_FOR and stays.believable(self._sound_end - end):
-            end = self._sound_end
+        if (sound := self._sound or self._stated_sound) is not None:
+            more = self._from_origin(sound[1]) - end
+            end += more if more > _HELD_FOR and stays.believable(more) else 0.0
         return end
 
     @property
     def sound_before(self) -> float:
         """Seconds of sound before the first picture."""
-        return 0.0 if self._sound is None else max((self.timeline.origin or 0.0) - self._sound[0], 0.0)
+        sound = self._sound or self._stated_sound
+        return 0.0 if sound is None else max(-self._from_origin(sound[0]), 0.0)
 
-    @property
-    def _sound_end(self) -> float:
-        return 0.0 if self._sound is None else self._sound[1] - (self.timeline.origin or 0.0)
+    def _from_origin(self, raw: float) -> float:
+        return raw - (self.timeline.origin or 0.0)
 
     @property
     def _late(self) -> float:

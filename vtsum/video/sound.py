@@ -12,6 +12,7 @@ import av
 import numpy as np
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
 
 from vtsum.video.clock import ClockedPackets, together
 from vtsum.video.damage import Damage
@@ -35,17 +36,14 @@ class SoundCursor:
     """
 
     def __init__(self, path: str | os.PathLike[str], video_index: int, origin: float, *, seekable: bool) -> None:
-        self._container = open_container(path, "cut")
-        video = next((s for s in self._container.streams.video if s.index == video_index), None)
-        stream = choose_audio(self._container, video)
-        self.available = stream is not None
+        self._path = path
+        self._video_index = video_index
         self.damage = Damage()
+        stream = self._open()
+        self.available = stream is not None
         if stream is None:
             return
-        self._streams = together(self._container, video, stream)
-        discard_others(self._container, self._streams)
         context = stream.codec_context
-        self._stream = stream
         self._origin = origin
         self._seekable = seekable
         self.rate = context.sample_rate if context.sample_rate in (44100, 48000) else 48000
@@ -55,6 +53,15 @@ class SoundCursor:
         self._source: Iterator[tuple[int, np.ndarray]] | None = None
         self._chunks: deque[tuple[int, np.ndarray]] = deque()
         self._at = 0  # the next sample to hand out
+
+    def _open(self) -> AudioStream | None:
+        self._container = open_container(self._path, "cut")
+        video = next((s for s in self._container.streams.video if s.index == self._video_index), None)
+        stream = choose_audio(self._container, video)
+        if stream is not None:
+            self._stream, self._streams = stream, together(self._container, video, stream)
+            discard_others(self._container, self._streams)
+        return stream
 
     def close(self) -> None:
         self._container.close()
@@ -69,12 +76,20 @@ class SoundCursor:
             return
         self._base, self._at = start, 0
         for lead in _LEAD:
-            with contextlib.suppress(av.FFmpegError, OSError, ValueError, OverflowError):
-                self._container.seek(int((start - lead + self._origin) / time_base(self._stream)), stream=self._stream)
+            self._seek(start - lead)
             self._source = self._decode(start)
             self._chunks = deque([chunk for chunk in [next(self._source, None)] if chunk is not None])
             if not self._chunks or self._chunks[0][0] <= 0 or start - lead <= 0:
                 return
+
+    def _seek(self, time: float) -> None:
+        """Go to a time; to the front where it lies before that, or the seek fails, which may leave libav anywhere."""
+        if time > 0:
+            with contextlib.suppress(av.FFmpegError, OSError, ValueError, OverflowError):
+                self._container.seek(int((time + self._origin) / time_base(self._stream)), stream=self._stream)
+                return
+        self._container.close()
+        self._open()
 
     def read(self, count: int) -> np.ndarray:
         """Return the next `count` samples, float32 [channels, count]; silence where the file has none."""

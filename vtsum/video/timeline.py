@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from fractions import Fraction
+from itertools import islice, pairwise
 
 import av
 from av.container import InputContainer
 from av.stream import Stream
 from av.video.stream import VideoStream
 
+from vtsum.video.source import PacketReader, open_container
+
+_MEASURED = 64  # packets
 _SHORT = 1.0  # seconds that a picture may stay whatever the container says
 _BRIEF = 10.0  # seconds that any picture may stay
 _STILL = 3600.0  # seconds that one picture stays at most: a file of a few bytes may state years
@@ -85,11 +90,32 @@ def time_base(stream: Stream) -> Fraction:
 
 
 def frame_rate(stream: VideoStream) -> Fraction:
-    """Return the average frame rate as stated, kept within 1..240; 25 where nothing is stated."""
-    for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
-        if rate is not None and rate > 0:
-            return min(max(Fraction(rate), Fraction(1)), Fraction(240))
-    return Fraction(25)
+    """Return the average frame rate, kept within 1..240: as stated, if that is what libav makes of the first pictures,
+    else as their times say; 25 where nothing is known."""
+    average, guessed = stream.average_rate, stream.guessed_rate
+    known = [Fraction(rate) for rate in (average, guessed, stream.base_rate) if rate is not None and rate > 0]
+    doubtful = bool(average and guessed and average > 1.5 * guessed)
+    rate = (_measured_rate(stream.container.name, stream.index) if doubtful else None) or (known[0] if known else 25)
+    return min(max(Fraction(rate), Fraction(1)), Fraction(240))
+
+
+def _measured_rate(path: str, index: int) -> Fraction | None:
+    """The rate at which the first pictures follow each other, or None."""
+    times = []
+    with closing(open_container(path, "frame_rate")) as container:
+        stream = container.streams[index]
+        for packet in islice(PacketReader(container, [stream]), _MEASURED):
+            ticks = packet.pts if packet.dts is None else packet.dts
+            if ticks is not None:
+                times.append(ticks * time_base(stream))
+    times.sort()
+    gaps = sorted(after - before for before, after in pairwise(times) if after > before)
+    if not gaps:
+        return None
+    usual = gaps[len(gaps) // 2]
+    near = [gap for gap in gaps if abs(gap - usual) <= usual / 4]  # Matroska rounds to milliseconds
+    mean = sum(near, Fraction(0)) / len(near)
+    return 1 / mean
 
 
 def is_steady(stream: VideoStream) -> bool:

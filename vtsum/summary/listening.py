@@ -139,10 +139,15 @@ def _denoiser(name: str | None) -> Denoiser | None:
 
 
 def within(transcript: Transcript, duration: float) -> Transcript:
-    """The words that begin before `duration` seconds, none of them ending later."""
+    """The words that begin before `duration` seconds, none of them ending later; a warning tells of others."""
     kept = []
+    late = sum(word.start >= duration for word in transcript.words)
     for utterance in transcript.utterances:
         words = [replace(w, end=min(w.end, duration)) for w in utterance.words if w.start < duration]
         if words:
             kept.append(Utterance(tuple(words)))
+    if late:
+        told = "1 word" if late == 1 else f"{late} words"
+        warning = f"{told} past the end of the video ({duration:.0f} s) were left out"
+        transcript = replace(transcript, warnings=(*transcript.warnings, warning))
     return replace(transcript, utterances=tuple(kept), unheard=tuple(u for u in transcript.unheard if u[0] < duration))

@@ -39,6 +39,7 @@ FORMATS = ("mp4", "txt", "json", "keyframes", "html")
 EMBEDDED_SIZE = 128  # pixels; the embedded frame encoder's pictures, known here without its imports
 CAPTIONERS = ("auto", "embedded", "none")
 _FPS = (1e-4, 30.0)
+_NAME = 100  # bytes of the video's name in that of the folder
 
 
 @dataclass(frozen=True)
@@ -152,10 +153,9 @@ def summarize(
     with clock("probe"):
         source = Path(os.fsdecode(os.fspath(path)))
         info = probe(source)
-        if info.duration > 0:
-            wanted.seconds(info.duration, fps)  # refuses a budget longer than the video before the work
-    # The stem's length is limited: a file name may be as long as the file system allows, with nothing to spare.
-    folder = Path(output) if output is not None else Path.cwd() / f"{source.stem[:100] or 'video'}_summary"
+        if info.stated_duration is not None:
+            wanted.seconds(info.stated_duration, fps)  # refuses a budget longer than the video before the work
+    folder = Path(output) if output is not None else Path.cwd() / f"{_short(source.stem) or 'video'}_summary"
     inputs = [source, transcript, model if isinstance(model, str | os.PathLike) else None, denoiser]
     inputs.append(speech.partition(":")[2] if speech else None)  # the folder of whisper:FOLDER
     reader, unread = _reader() if ocr else (None, [])
@@ -229,6 +229,12 @@ def _reader() -> tuple[RapidReader | None, list[str]]:
         return None, [f"words on the screen were not read: {error}"]
 
 
+def _short(name: str) -> str:
+    """A name of at most 100 bytes: one may be as long as the file system allows, with nothing to spare."""
+    kept = os.fsencode(name)
+    return name if len(kept) <= _NAME else kept[:_NAME].decode(errors="ignore")
+
+
 def load_model(model: str | os.PathLike[str] | Summarizer) -> Summarizer:
     """A model by name or path; a loaded one as it is."""
     if not isinstance(model, str | os.PathLike):
@@ -296,7 +302,7 @@ def _write(
         job = None
         try:
             if wants_pictures or "mp4" in formats:
-                job = pool.submit(_cut, stage.path, source, watched.duration, plan, wants_pictures, stop, clock, tell)
+                job = pool.submit(_cut, stage.path, source, watched, plan, wants_pictures, stop, clock, tell)
             if reads_pictures and job is not None:
                 cut_result = job.result()
             with clock("text"):
@@ -352,7 +358,7 @@ def _moments(plan: Plan, cut: CutResult | None) -> list[Moment]:
 def _cut(
     folder: Path,
     source: Path,
-    duration: float,
+    watched: Watched,
     plan: Plan,
     pictures: bool,
     stop: threading.Event,
@@ -379,7 +385,8 @@ def _cut(
             folder / "summary.mp4",
             keyframe_dir=folder / "keyframes" if pictures else None,
             keyframe_times=[plan.peaks[i] for i in order] if pictures else None,
-            duration=duration,
+            duration=watched.duration,
+            largest=watched.largest,
             on_progress=note,
         )
     tell("cut", 1.0)

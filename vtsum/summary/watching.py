@@ -49,6 +49,7 @@ class Watched:
     encoded: np.ndarray  # [T] bool: the frames that the encoder saw
     damaged: list[tuple[float, float]] = field(default_factory=list)  # where the file is; seconds
     screen: list[ScreenLine] = field(default_factory=list)  # what is written on the screen
+    largest: tuple[int, int] | None = None  # width and height of the largest picture as stored
 
     @property
     def encoded_share(self) -> float:
@@ -155,6 +156,7 @@ def watch(
         encoded=choice.encoded,
         damaged=list(read.damaged),
         screen=frames.screen.lines(read.duration) if frames.screen else [],
+        largest=read.largest,
     )
 
 

@@ -23,6 +23,12 @@ def is_encrypted(path: str | os.PathLike[str]) -> bool:
     return b"encv" in moov and b"sinf" in moov
 
 
+def is_still(path: str | os.PathLike[str]) -> bool:
+    """Whether a file holds pictures as items (ISO/IEC 23008-12: HEIC, AVIF) and no track of them."""
+    kinds = {kind for kind, *_ in _top(path)}
+    return b"meta" in kinds and not kinds & {b"moov", b"moof"}
+
+
 def excessive_index(path: Path) -> str | None:
     """What a file must do about the samples of all its tracks and fragments, which are more than one of its size may
     hold or show, or None.

@@ -14,7 +14,7 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorRange
 
 from vtsum.errors import VTSumError
-from vtsum.video.picture import Pictures
+from vtsum.video.picture import Pictures, Turn
 from vtsum.video.sound import SoundCursor
 
 _TICKS = 90_000  # a second; frame times of 24, 25, 30, 50, 60 and 29.97 fps are whole numbers of it
@@ -22,31 +22,35 @@ _MIN_GAP = 1 / 60.5  # seconds between pictures: sources above 60 a second are t
 _FADE = 0.005  # seconds of fade at a cut, against clicks
 _HELD = 0.05  # seconds of sound kept back so that the end of a segment can be faded
 _AAC_FRAME = 1024
+PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo")
 
 
 class Encoder:
     """Encodes and muxes. Times are seconds of the output.
 
     Args:
-        path (Path): the file. size: width and height, even. rotation (int): degrees clockwise to turn pictures.
+        path (Path): the file. size: width and height, even. turn (Turn): how pictures are made upright.
         rate (Fraction): nominal frame rate. sample (VideoFrame): a picture of the source, for its colours.
-        sound (SoundCursor | None): where sound comes from. steady (bool): pictures follow each other at one rate.
+        sound (SoundCursor | None): where sound comes from. shape, aspect: of `Pictures`.
+            steady (bool): pictures follow each other at one rate.
     """
 
     def __init__(
         self,
         path: Path,
         size: tuple[int, int],
-        rotation: int,
+        turn: Turn,
         rate: Fraction,
         sample: VideoFrame,
         sound: SoundCursor | None,
         crf: int,
         preset: str,
         *,
+        shape: tuple[int, int],
+        aspect: Fraction | None,
         steady: bool,
     ) -> None:
-        self._pictures = Pictures(size, rotation, threads=0)
+        self._pictures = Pictures(size, turn, shape=shape, aspect=aspect, threads=0)
         self._sound = sound
         self._pending: VideoFrame | None = None
         self._last_time = -1.0
@@ -82,7 +86,9 @@ class Encoder:
             self._container.close()
             if isinstance(error, OSError):
                 raise
-            raise VTSumError(f"cut: preset must be one of x264's, got {preset!r} ({error})") from None
+            if preset not in PRESETS:
+                raise VTSumError(f"cut: preset must be one of {', '.join(PRESETS)}, got {preset!r}") from None
+            raise VTSumError(f"cut: pictures of {size[0]} x {size[1]} cannot be encoded: {error}") from None
 
     def begin_segment(self, source_time: float, out_time: float, joined: bool) -> None:
         """Start a segment that lies at `source_time` in the source; joined: it goes on where the last one ended."""

@@ -36,6 +36,8 @@ def describe(head: bytes) -> str:
         return "a Matroska or WebM file whose header is damaged"
     if not any(head):
         return "zeros only at its start"
+    if head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and head[20:21] and head[20] & 2:
+        return "an animated WebP, which FFmpeg does not decode; make a GIF or a video of it"
     if head.startswith(_PICTURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
         return "a still picture"
     if not any(byte < 32 and byte not in b"\t\n\r\f\x1b" for byte in head):

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from vtsum.errors import VTSumError
 from vtsum.shown import one_line
-from vtsum.video.picture import clockwise_rotation, display_size
+from vtsum.video.picture import display_size, turn_of
 from vtsum.video.source import check_file, choose_audio, choose_video, first_picture, open_container, show
-from vtsum.video.timeline import claimed_duration, frame_rate
+from vtsum.video.timeline import claimed_duration, frame_rate, longest_duration
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class VideoInfo:
         fps (float): average frame rate as stated. rotation (int): degrees clockwise that a player turns the picture.
         has_audio (bool): there is sound that can be decoded. video_codec (str), audio_codec (str | None), container
         (str): libav's names. title (str | None): from the metadata. size_bytes (int): of the file.
+        stated_duration (float | None): the longest that the container itself states; None: `duration` is a guess.
     """
 
     path: Path
@@ -37,6 +38,7 @@ class VideoInfo:
     container: str
     title: str | None
     size_bytes: int
+    stated_duration: float | None = None
 
 
 def probe(path: str | os.PathLike[str]) -> VideoInfo:
@@ -58,15 +60,16 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
         if found is None:
             raise VTSumError(f"probe: {show(path)}: no picture could be decoded ({stream.codec_context.name} video)")
         frame, _ = found
-        rotation = clockwise_rotation(frame)
-        width, height = display_size(frame.width, frame.height, stream.sample_aspect_ratio, rotation)
+        turn = turn_of(frame)
+        width, height = display_size(frame.width, frame.height, stream.sample_aspect_ratio, turn)
         return VideoInfo(
             path=Path(path),
             duration=claimed_duration(container, stream) or 1.0 / float(frame_rate(stream)),
+            stated_duration=longest_duration(container, stream),
             width=width,
             height=height,
             fps=float(frame_rate(stream)),
-            rotation=rotation,
+            rotation=turn.rotation,
             has_audio=audio is not None,
             video_codec=stream.codec_context.name,
             audio_codec=None if audio is None else audio.codec_context.name,

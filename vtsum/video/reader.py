@@ -19,7 +19,7 @@ from vtsum.video.boxes import breaks_off
 from vtsum.video.clock import ClockedPackets, together
 from vtsum.video.damage import Damage, MatroskaHoles, TransportJoins
 from vtsum.video.ending import ends_early
-from vtsum.video.picture import Pictures, clockwise_rotation, display_size
+from vtsum.video.picture import Pictures, display_size, is_hdr, turn_of
 from vtsum.video.source import PacketDecoder, choose_audio, choose_video, discard_others, open_container, show
 from vtsum.video.timeline import (
     Stays,
@@ -75,6 +75,7 @@ class FrameSampler:
             damaged part of the file; spans in seconds. Some codecs (VP8, VP9, HEVC) do not notice all damage.
         warnings (list[str]): what else was passed over, one line each.
         decoded_frames (int): pictures decoded.
+        largest (tuple[int, int]): width and height of the largest picture as stored: they may change midway.
     Raises:
         VTSumError: at the first iteration, for a file that `probe` refuses or without any picture that decodes.
     """
@@ -101,6 +102,7 @@ class FrameSampler:
         self.damaged: list[tuple[float, float]] = []
         self.warnings: list[str] = []
         self.decoded_frames = 0
+        self.largest = (0, 0)
         self._skip_nonref = skip_nonref
         self._on_progress = on_progress
         self._on_picture = on_picture
@@ -129,9 +131,14 @@ class FrameSampler:
             if self._on_picture:
                 self._on_picture(time, frame)
             if pictures is None:
-                rotation = clockwise_rotation(frame)
-                native = display_size(frame.width, frame.height, stream.sample_aspect_ratio, rotation)
-                pictures = Pictures(self.size or native, rotation)
+                turn = turn_of(frame)
+                if is_hdr(frame):
+                    self.warnings.append("the pictures are HDR: their brightness was brought to the ordinary range")
+                native = display_size(frame.width, frame.height, stream.sample_aspect_ratio, turn)
+                shape = native if self.size is None else None
+                pictures = Pictures(self.size or native, turn, shape=shape, aspect=stream.sample_aspect_ratio)
+            if frame.width * frame.height > self.largest[0] * self.largest[1]:
+                self.largest = frame.width, frame.height
             while shown is not None and index / self.fps < time - _ROUNDING:
                 if image is None:
                     image = pictures.rgb(shown)

@@ -27,12 +27,13 @@ from av.video.stream import VideoStream
 
 from vtsum.errors import VTSumError
 from vtsum.shown import clean, reason
-from vtsum.video.boxes import excessive_index, is_encrypted
+from vtsum.video.boxes import excessive_index, is_encrypted, is_still
 from vtsum.video.formats import ALLOWED, HEAD, describe, refers_elsewhere
 
 MAX_PIXELS = 36_000_000  # 8192 x 4320 and a little: above it a damaged header would take gigabytes
 MAX_ERRORS_IN_A_ROW = 1000  # packets; an intact part of a file never fails this often
 MAX_READ_ERRORS = 10
+_ENCRYPTED = "is encrypted (DRM) and cannot be decoded"
 IO_TIMEOUT = 10.0  # seconds of one call into libav, which answers no signal meanwhile: holes of gigabytes are searched
 
 av.logging.set_level(None)
@@ -91,6 +92,8 @@ def open_container(path: str | os.PathLike[str], function: str) -> InputContaine
             f"{function}: {name}: must be a video file, got a playlist or another text that names files; "
             "give the video itself"
         )
+    if head[4:8] == b"ftyp" and is_still(found):
+        raise VTSumError(f"{function}: {name}: must be a video file, found a still picture")
     if stated := excessive_index(found):
         raise VTSumError(f"{function}: {name}: {stated}")
     try:
@@ -107,6 +110,8 @@ def open_container(path: str | os.PathLike[str], function: str) -> InputContaine
     except MemoryError:
         raise VTSumError(f"{function}: {name}: states more than 1000 streams, or tables that are too large") from None
     except (av.FFmpegError, OSError, ValueError):
+        if head[4:8] == b"ftyp" and is_encrypted(found):
+            raise VTSumError(f"{function}: {name}: {_ENCRYPTED}") from None
         raise VTSumError(f"{function}: {name}: must be a video file, found {describe(head)}") from None
 
 
@@ -124,11 +129,12 @@ def choose_video(container: InputContainer, path: str | os.PathLike[str], functi
         what = "only sound" if container.streams.audio else "no video stream"
         raise VTSumError(f"{function}: {name}: must hold a video, got {what}: {', '.join(found) or 'no streams'}")
     if "mp4" in container.format.name and is_encrypted(path):
-        raise VTSumError(f"{function}: {name}: is encrypted (DRM) and cannot be decoded")
+        raise VTSumError(f"{function}: {name}: {_ENCRYPTED}")
     usable = [s for s in pictures if s.codec_context is not None and s.codec_context.width > 0]
     if not usable:
         raise VTSumError(f"{function}: {name}: its video cannot be decoded: {_codec_name(pictures[0])}")
-    stream = max(usable, key=lambda s: (bool(s.disposition & Disposition.default), _pixels(s), -s.index))
+    # Of an animated AVIF one stream is its first picture alone.
+    stream = max(usable, key=lambda s: (s.frames != 1, bool(s.disposition & Disposition.default), _pixels(s), -s.index))
     if _pixels(stream) > MAX_PIXELS:
         size = f"{stream.codec_context.width}x{stream.codec_context.height}"
         raise VTSumError(f"{function}: {name}: pictures must be at most {MAX_PIXELS} pixels, got {size}")

@@ -36,11 +36,21 @@ def claimed_duration(container: InputContainer, stream: Stream) -> float | None:
 
     Of several statements the shortest counts: a damaged one is far more often huge than a little short.
     """
+    return min(_claims(container, stream), default=None)
+
+
+def longest_duration(container: InputContainer, stream: Stream) -> float | None:
+    """Return the longest that the container itself states of a stream, or None."""
+    if set(container.format.name.split(",")) & _STATES_DURATION:
+        return max(_claims(container, stream), default=None)
+    return None
+
+
+def _claims(container: InputContainer, stream: Stream) -> list[float]:
     claims = [own] if (own := _stream_duration(stream)) is not None else []
     if container.duration:
         claims.append(container.duration / av.time_base)
-    claims = [claim for claim in claims if claim > 0]
-    return min(claims) if claims else None
+    return [claim for claim in claims if claim > 0]
 
 
 def own_duration(stream: Stream, container: InputContainer) -> float | None:

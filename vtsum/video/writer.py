@@ -17,12 +17,13 @@ from vtsum.shown import reason
 from vtsum.video.cursor import PictureCursor
 from vtsum.video.damage import join_spans
 from vtsum.video.encoder import Encoder
-from vtsum.video.picture import clockwise_rotation, display_size, save_jpeg
+from vtsum.video.picture import display_size, save_jpeg, turn_of
 from vtsum.video.sound import SoundCursor
 from vtsum.video.source import show
 from vtsum.video.timeline import is_steady
 
 _MAX_FPS = 60
+_MAX_SIDE = 8192  # pixels; H.264 ends at twice as many, players earlier
 _SNAP = 0.125  # seconds to the frame grid, at most: a picture that stays longer may be cut anywhere
 _SOUND_AHEAD = 0.5  # seconds of pictures written between two portions of sound
 
@@ -70,6 +71,7 @@ def cut(
     keyframe_height: int = 360,
     max_height: int | None = None,
     duration: float = 0.0,
+    largest: tuple[int, int] | None = None,
     crf: int = 23,
     preset: str = "superfast",
     on_progress: Callable[[float], None] | None = None,
@@ -83,6 +85,8 @@ def cut(
         keyframe_times: which picture, in seconds of the source, one a segment; None takes the middle.
         keyframe_height, max_height (int): in pixels, at most; pictures are never enlarged.
         duration (float): of the source in seconds, as `FrameSampler` found it: the last picture stays until then.
+        largest: width and height, as stored, of the source's largest picture, where their size changes: what is written
+            is as large, smaller ones between black bars. None: the first one's.
         crf (int): x264's quality, 0 (lossless) to 51. preset (str): x264's speed, "ultrafast" to "veryslow".
         on_progress: called with the seconds of output written.
     Returns:
@@ -101,7 +105,7 @@ def cut(
         raise VTSumError(f"cut: {show(target)}: the output must not be the source itself")
     try:
         with written(target) as part:
-            job = _Job(path, part, folder, keyframe_height, max_height, duration, on_progress)
+            job = _Job(path, part, folder, keyframe_height, max_height, duration, largest, on_progress)
             try:
                 job.open(crf, preset)
                 for index, (start, end) in enumerate(segments):
@@ -165,9 +169,11 @@ class _Job:
         keyframe_height: int,
         max_height: int | None,
         duration: float,
+        largest: tuple[int, int] | None,
         on_progress: Callable[[float], None] | None,
     ) -> None:
         self._path = path
+        self._largest = largest
         self._duration = duration
         self._part = part
         self._keyframe_dir = keyframe_dir
@@ -196,9 +202,10 @@ class _Job:
         self._pictures = pictures = PictureCursor(self._path, "cut", self._duration)
         stream = pictures.stream
         self._sound = SoundCursor(self._path, stream.index, pictures.origin, seekable=pictures.seekable)
-        rotation = clockwise_rotation(pictures.first)
-        width, height = display_size(pictures.first.width, pictures.first.height, stream.sample_aspect_ratio, rotation)
-        scale = min(1.0, (self._max_height or height) / height)
+        turn = turn_of(pictures.first)
+        stored = self._largest or (pictures.first.width, pictures.first.height)
+        width, height = display_size(*stored, stream.sample_aspect_ratio, turn)
+        scale = min(1.0, (self._max_height or height) / height, _MAX_SIDE / max(width, height))
         self.size = (max(2, round(width * scale) // 2 * 2), max(2, round(height * scale) // 2 * 2))
         rate = min(Fraction(_MAX_FPS), Fraction(1) / Fraction(pictures.step).limit_denominator(100_000))
         if self._keyframe_dir is not None and not self._keyframe_dir.is_dir():
@@ -207,9 +214,18 @@ class _Job:
             except OSError as error:
                 raise VTSumError(f"cut: {show(self._keyframe_dir)}: cannot be made: {reason(error)}") from None
             self._made_dir = True
-        sound = self._sound if self.has_audio else None
         self._encoder = Encoder(
-            self._part, self.size, rotation, rate, pictures.first, sound, crf, preset, steady=is_steady(stream)
+            self._part,
+            self.size,
+            turn,
+            rate,
+            pictures.first,
+            self._sound if self.has_audio else None,
+            crf,
+            preset,
+            shape=(width, height),
+            aspect=stream.sample_aspect_ratio,
+            steady=is_steady(stream),
         )
 
     def add(self, index: int, start: float, end: float, keyframe_time: float) -> None:

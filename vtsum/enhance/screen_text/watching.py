@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
     from vtsum.enhance.screen_text.reader import Reading
+    from vtsum.video.picture import Turn
 
 PACE = 1.0  # seconds between the pictures that are looked at
 READ_SIDE = 1920  # pixels of the longer side of what is read, at most
@@ -86,19 +87,19 @@ class ScreenText:
 
     def see(self, time: float, frame: VideoFrame) -> None:
         """Look at a decoded picture, `time` seconds from the first; pictures come in order, not upright."""
-        from vtsum.video.picture import Pictures, clockwise_rotation
+        from vtsum.video.picture import Pictures, turn_of
 
         if time < self._next or self.warnings:
             return
         self._next = time + PACE
-        rotation = clockwise_rotation(frame)
-        size = (frame.height, frame.width) if rotation % 180 else (frame.width, frame.height)
+        turn = turn_of(frame)
+        size = (frame.height, frame.width) if turn.rotation % 180 else (frame.width, frame.height)
         try:
-            grey = _grey(frame, rotation)
+            grey = _grey(frame, turn)
         except (FFmpegError, ValueError, MemoryError):  # damage gave the picture a form that swscale refuses
             return
         try:
-            self.look(time, grey, lambda: Pictures(_within(size, READ_SIDE), rotation).rgb(frame))
+            self.look(time, grey, lambda: Pictures(_within(size, READ_SIDE), turn).rgb(frame))
         except VTSumError as error:
             self.warnings.append(f"words on the screen were not read from {time:.0f} s on: {error}")
 
@@ -174,11 +175,11 @@ class ScreenText:
         return lines_of(self._lines, duration)
 
 
-def _grey(frame: VideoFrame, rotation: int) -> np.ndarray:
+def _grey(frame: VideoFrame, turn: Turn) -> np.ndarray:
     """uint8 [H, W], upright, of SIDE pixels at most."""
     width, height = _within((frame.width, frame.height), SIDE)
     small = frame.reformat(width, height, "gray", interpolation="AREA").to_ndarray()
-    return np.ascontiguousarray(np.rot90(small, -rotation // 90))
+    return np.ascontiguousarray(turn.upright(small))
 
 
 def _within(size: tuple[int, int], side: int) -> tuple[int, int]:

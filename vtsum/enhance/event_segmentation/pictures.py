@@ -2,12 +2,39 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 _BLOCK = 1024  # kept pictures that are compared at once
+
+
+class _Kept:
+    """Small pictures and their times, one after the other in memory: as arrays of their own those of hours would take
+    five times as much."""
+
+    def __init__(self) -> None:
+        self.times = array("d")
+        self._runs: list[tuple[int, tuple[int, ...], bytearray]] = []  # its first picture, their shape, their bytes
+
+    def add(self, time: float, picture: np.ndarray) -> None:
+        if not self._runs or self._runs[-1][1] != picture.shape:
+            self._runs.append((len(self.times), picture.shape, bytearray()))
+        self._runs[-1][2].extend(picture.astype(np.uint8).tobytes())
+        self.times.append(time)
+
+    def runs(self) -> Iterator[tuple[int, np.ndarray]]:
+        """The first picture's number and the pictures [n, H, W] of each stretch of one shape."""
+        for first, shape, data in self._runs:
+            yield first, np.frombuffer(data, np.uint8).reshape(-1, *shape)
+
+    def between(self, start: float, end: float) -> list[np.ndarray]:
+        """The pictures of each stretch of one shape in start < t < end."""
+        first, last = np.searchsorted(np.frombuffer(self.times), [start - 1e-3, end - 1e-3])
+        cut = [run[max(first - at, 0) : max(last - at, 0)] for at, run in self.runs()]
+        return [run.copy() for run in cut if len(run)]
 
 
 class PictureChanges:
@@ -31,11 +58,10 @@ class PictureChanges:
     def __init__(self) -> None:
         self._last: np.ndarray | None = None
         self._recent: deque[np.ndarray] = deque(maxlen=self.AFTER)
-        self._times: list[float] = []
-        self._changes: list[float] = []
-        self._lasting: list[float] = []
-        self._kept: list[np.ndarray] = []
-        self._kept_times: list[float] = []
+        self._times = array("d")
+        self._changes = array("d")
+        self._lasting = array("d")
+        self._kept = _Kept()
 
     @classmethod
     def of(cls, pictures: Iterable[np.ndarray], rate: float) -> PictureChanges:
@@ -59,13 +85,12 @@ class PictureChanges:
             self._recent.clear()
         self._recent.append(small)
         self._last = small
-        if not self._kept_times or time >= self._kept_times[-1] + self.PACE:
-            self._kept_times.append(time)
-            self._kept.append(small.astype(np.uint8))
+        if not self._kept.times or time >= self._kept.times[-1] + self.PACE:
+            self._kept.add(time, small)
 
     def boundary(self, after: float, until: float) -> float | None:
         """The time of the first picture after a hard cut in after < t <= until, or None where there is no clear one."""
-        first, last = np.searchsorted(self._times, [after + 1e-3, until + 1e-3])
+        first, last = np.searchsorted(np.frombuffer(self._times), [after + 1e-3, until + 1e-3])
         if first >= last:
             return None
         at = int(first + np.argmax(self._changes[first:last]))
@@ -101,23 +126,24 @@ class PictureChanges:
 
     def _dissolves(self) -> list[tuple[float, float, float]]:
         """(seconds, strength, half its length) of every dissolve; of those that overlap the strongest."""
-        shapes = {picture.shape for picture in self._kept}
-        if len(shapes) != 1:
-            return []
-        kept = np.stack(self._kept).reshape(len(self._kept), -1)
         offers: list[tuple[float, float, float]] = []
-        for half in self.SPANS:
-            for first in range(2 * half, len(kept) - 2 * half, _BLOCK):
-                centre = np.arange(first, min(first + _BLOCK, len(kept) - 2 * half))
-                offers += self._mixtures(kept, centre, half)
+        for number, run in self._kept.runs():
+            pictures = run.reshape(len(run), -1)
+            for half in self.SPANS:
+                for first in range(2 * half, len(run) - 2 * half, _BLOCK):
+                    centre = np.arange(first, min(first + _BLOCK, len(run) - 2 * half))
+                    offers += self._mixtures(pictures, number, centre, half)
         chosen: list[tuple[float, float, float]] = []
         for offer in sorted(offers, key=lambda offer: -offer[1]):
             if all(abs(offer[0] - other[0]) > offer[2] + other[2] for other in chosen):
                 chosen.append(offer)
         return chosen
 
-    def _mixtures(self, kept: np.ndarray, centre: np.ndarray, half: int) -> list[tuple[float, float, float]]:
-        """Those of the kept pictures `centre` that are the middle of a dissolve of 2 * half kept pictures."""
+    def _mixtures(
+        self, kept: np.ndarray, number: int, centre: np.ndarray, half: int
+    ) -> list[tuple[float, float, float]]:
+        """Those of the kept pictures `centre` that are the middle of a dissolve of 2 * half kept pictures; `number` is
+        that of the first."""
 
         def apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
             return np.asarray(np.abs(kept[a].astype(np.int16) - kept[b]).mean(axis=1))
@@ -128,27 +154,24 @@ class PictureChanges:
         around = np.maximum(apart(centre - 2 * half, centre - half), apart(centre + half, centre + 2 * half))
         good = (across >= 2 * self.LEAST) & (mixed <= self.MIXED * across) & (around <= self.STILL * across)
         strength = across / (2 * self.LEAST)
-        return [(self._kept_times[centre[i]], float(strength[i]), half * self.PACE) for i in np.flatnonzero(good)]
+        times = self._kept.times
+        return [(times[number + centre[i]], float(strength[i]), half * self.PACE) for i in np.flatnonzero(good)]
 
     def brightness(self, start: float, end: float) -> float | None:
         """The mean of the pictures in start < t < end, in levels of 255; None where none were kept."""
-        kept = self._between(start, end)
-        return float(np.mean([picture.mean() for picture in kept])) if kept else None
+        kept = self._kept.between(start, end)
+        return float(np.mean(np.concatenate([run.mean(axis=(1, 2)) for run in kept]))) if kept else None
 
     def is_still(self, start: float, end: float) -> bool:
         """Whether no pixel that is compared departs from the first picture's in start < t < end, but for coding noise;
         False where fewer than two pictures were kept."""
-        kept = self._between(start, end)
-        if len(kept) < 2 or len({picture.shape for picture in kept}) > 1:
+        kept = self._kept.between(start, end)
+        if len(kept) != 1 or len(kept[0]) < 2:
             return False
-        apart = np.abs(np.stack(kept[1:]).astype(np.int16) - kept[0])
+        apart = np.abs(kept[0][1:].astype(np.int16) - kept[0][0])
         return bool(apart.max() <= self.NOISE)
-
-    def _between(self, start: float, end: float) -> list[np.ndarray]:
-        first, last = np.searchsorted(self._kept_times, [start - 1e-3, end - 1e-3])
-        return self._kept[first:last]
 
     def liveliness(self, start: float, end: float) -> float:
         """The median change of the pictures in start < t < end, in levels of 255; 0 where none were seen."""
-        first, last = np.searchsorted(self._times, [start + 1e-3, end - 1e-3])
+        first, last = np.searchsorted(np.frombuffer(self._times), [start + 1e-3, end - 1e-3])
         return float(np.median(self._changes[first:last])) if last > first else 0.0

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from vtsum import plugins
 from vtsum.config import VTSumConfig, from_dict, to_dict
@@ -152,6 +153,15 @@ def _is_model(folder: Path) -> bool:
     return isinstance(data, dict) and data.get("format") == FORMAT
 
 
+class _Uninitialised(TorchFunctionMode):
+    """Draws no start weights: on the meta device that would import torch's compiler, which takes seconds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", "") == "torch.nn.init" or getattr(func, "__name__", "") == "normal_":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 def _check_sizes(
     config: VTSumConfig, tokenizer: Any, state: Mapping[str, Tensor], folder: Path, kind: type[VTSum]
 ) -> None:
@@ -172,7 +182,7 @@ def _check_sizes(
     for name, (value, most) in sizes.items():
         if value > most:
             raise VTSumError(f"load_checkpoint: {name} of {folder / CONFIG} must fit its weights, got {value}")
-    with torch.device("meta"):
+    with torch.device("meta"), _Uninitialised():
         stated = sum(value.numel() for value in kind(config, tokenizer).parameters())
     held = sum(value.numel() for name, value in state.items() if name.startswith("model."))
     if stated > held:
@@ -181,12 +191,13 @@ def _check_sizes(
         )
 
 
-def load_checkpoint(source: str | Path, kind: type[VTSum]) -> Checkpoint:
+def load_checkpoint(source: str | Path, kind: type[VTSum], *, text: bool = True) -> Checkpoint:
     """Load a model folder, or a hub repository with the same files; weights come as safetensors alone, so that no code
     of theirs is ever run.
 
     Args:
         kind: what is made; `VTSum.load_checkpoint` hands itself over, so that this module need not know it.
+        text (bool): False leaves out the text decoder, and with it the import of transformers.
     Raises:
         VTSumError: a file missing or broken, another format, weights that do not fit the configuration.
     """
@@ -208,6 +219,8 @@ def load_checkpoint(source: str | Path, kind: type[VTSum]) -> Checkpoint:
     except VTSumError as error:
         raise VTSumError(f"load_checkpoint: {folder / CONFIG}: {error}") from None
     state = read_safetensors(folder / WEIGHTS, "load_checkpoint")
+    if not text:
+        state = {name: value for name, value in state.items() if not name.startswith(DECODER)}
     tokenizer = None
     if any(name.startswith(DECODER) for name in state):
         if not (folder / VOCABULARY).is_file():

@@ -58,7 +58,7 @@ def _built_in(name: str, device: str | torch.device, through: tuple[str, ...] = 
         folder = os.path.realpath(path)
         if folder in through:
             raise VTSumError(f"load_frame_encoder: {name} must name a frame encoder, got a model that names itself")
-        checkpoint = VTSum.load_checkpoint(path)
+        checkpoint = VTSum.load_checkpoint(path, text=False)
         return frame_encoder_of(
             checkpoint.model.config.frame_encoder, checkpoint.encoder_state, device, (*through, folder)
         )

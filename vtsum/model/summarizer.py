@@ -184,18 +184,19 @@ def join_signs(text: str) -> str:
     return " ".join(text.replace("' s ", "'s ").split())
 
 
-def load(name_or_path: str = "embedded") -> Summarizer:
+def load(name_or_path: str = "embedded", *, text: bool = True) -> Summarizer:
     """A summarizer by name or path.
 
     Args:
         name_or_path: "embedded"; "blip", "blip-large", "clip", "clip-large"; a folder written by VTSum's training; or
             the folder or hub name of a transformers BLIP or CLIP checkpoint; or one of the user's own
             (`vtsum.plugins`).
+        text (bool): False where no caption of the embedded model will be asked for: it is loaded without its decoder.
     Raises:
         VTSumError: an unknown name, or a checkpoint that is missing or broken.
     """
     if name_or_path == "embedded":
-        return _from_folder("embedded", EMBEDDED, embedded=True)
+        return _from_folder("embedded", EMBEDDED, embedded=True, text=text)
     folder = Path(name_or_path)
     if folder.is_dir() and not is_transformers(folder):
         return _from_folder(name_or_path, folder, embedded=False)
@@ -208,13 +209,12 @@ def load(name_or_path: str = "embedded") -> Summarizer:
         raise VTSumError(
             f"load: model must be one of {names}, a folder, a hub name or module:Class, got {name_or_path!r}"
         )
-    encoder = TransformersFrameEncoder(
-        source, name_or_path
-    )  # before the embedded model: what can go wrong goes wrong here
-    return FullSizeSummarizer(name_or_path, _from_folder("embedded", EMBEDDED, embedded=True), encoder, source)
+    encoder = TransformersFrameEncoder(source, name_or_path)  # before the other: what can go wrong goes wrong here
+    base = _from_folder("embedded", EMBEDDED, embedded=True, text=text)
+    return FullSizeSummarizer(name_or_path, base, encoder, source)
 
 
-def _from_folder(name: str, folder: Path, *, embedded: bool) -> VTSumSummarizer:
-    checkpoint = VTSum.load_checkpoint(folder)
+def _from_folder(name: str, folder: Path, *, embedded: bool, text: bool = True) -> VTSumSummarizer:
+    checkpoint = VTSum.load_checkpoint(folder, text=text)
     encoder = frame_encoder_of(checkpoint.model.config.frame_encoder, checkpoint.encoder_state)
     return VTSumSummarizer(name, checkpoint, encoder, embedded=embedded)

@@ -113,9 +113,9 @@ class VTSum(nn.Module):
         return cls.load_checkpoint(source).model
 
     @classmethod
-    def load_checkpoint(cls, source: str | Path) -> Checkpoint:
-        """`from_pretrained`, with what the folder holds beside the model."""
-        return load_checkpoint(source, cls)
+    def load_checkpoint(cls, source: str | Path, *, text: bool = True) -> Checkpoint:
+        """`from_pretrained`, with what the folder holds beside the model; without its text decoder where not `text`."""
+        return load_checkpoint(source, cls, text=text)
 
     def save_pretrained(
         self,

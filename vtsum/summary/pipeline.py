@@ -167,7 +167,7 @@ def summarize(
                 ahead = WatchedFrames(source, info, fps, EMBEDDED_SIZE, tell, reader) if model == "embedded" else None
                 try:
                     with quick_switches():
-                        loaded = load_model(model)
+                        loaded = load_model(model, text=captioner == "embedded")
                     watched = watch(source, info, loaded, fps, tell, sampler=sampler, ahead=ahead, reader=reader)
                     watched.warnings.extend(unread)
                 finally:
@@ -235,13 +235,13 @@ def _short(name: str) -> str:
     return name if len(kept) <= _NAME else kept[:_NAME].decode(errors="ignore")
 
 
-def load_model(model: str | os.PathLike[str] | Summarizer) -> Summarizer:
-    """A model by name or path; a loaded one as it is."""
+def load_model(model: str | os.PathLike[str] | Summarizer, *, text: bool = True) -> Summarizer:
+    """A model by name or path (`text`: of `vtsum.model.load`); a loaded one as it is."""
     if not isinstance(model, str | os.PathLike):
         return model
     from vtsum.model import load
 
-    return load(os.fspath(model))
+    return load(os.fspath(model), text=text)
 
 
 def check_formats(formats: Sequence[str]) -> list[str]:

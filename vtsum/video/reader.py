@@ -194,6 +194,7 @@ class _Run:
         self._path = path
         self._joins = TransportJoins() if "mpegts" in container.format.name else None
         self._context = stream.codec_context
+        self._tick = float(time_base(stream))
         self._step = 1.0 / float(frame_rate(stream))
         claimed = stated_duration(container, stream)
         self.timeline = Timeline(time_base(stream), self._step, claimed)
@@ -213,6 +214,7 @@ class _Run:
         self._sound: tuple[float, float] | None = None  # raw seconds of its start and end, if it is read
         self._stated_sound: tuple[float, float] | None = None  # else as it is stated
         audio = choose_audio(container, stream)
+        self._sound_tick = 0.0 if audio is None else float(time_base(audio))
         if audio is not None and audio not in streams and audio.duration:
             begin = float((audio.start_time or 0) * time_base(audio))
             self._stated_sound = begin, begin + float(audio.duration * time_base(audio))
@@ -307,12 +309,12 @@ class _Run:
             return False
         if self._likely_end is None or time > self._likely_end - self._late - 1.0:
             return False  # near the end every picture counts: the last one sets the duration
-        duration = float(packet.duration * packet.time_base) if packet.duration else 0.0
+        duration = packet.duration * self._tick if packet.duration else 0.0
         lead = max(2 * self._step, min(1.5 * duration, 1.0))
-        return -time % self._period > lead
+        return (_ROUNDING - time) % self._period - _ROUNDING > lead
 
     def _note_sound(self, packet: Packet) -> None:
         if packet.pts is not None:
-            begin = float(packet.pts * packet.time_base)
-            end = begin + float((packet.duration or 0) * packet.time_base)
+            begin = packet.pts * self._sound_tick
+            end = begin + (packet.duration or 0) * self._sound_tick
             self._sound = (begin, end) if self._sound is None else (self._sound[0], max(self._sound[1], end))

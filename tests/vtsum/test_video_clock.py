@@ -161,6 +161,15 @@ def test_a_subtitle_past_the_end_breaks_nothing(tmp_path):
     assert (sampler.duration, sampler.warnings) == (pytest.approx(4.0), [])
 
 
+def test_a_length_stated_too_long_with_sound_complete(tmp_path):
+    path = numbered_clip(tmp_path / "c.mkv", 100, sound=tone(4, 48000, 1))
+    data = path.read_bytes()
+    assert b"00:00:04.0" in data
+    path.write_bytes(data.replace(b"00:00:04.0", b"00:00:59.0"))  # of both streams
+    _, sampler = sampled(path)
+    assert (sampler.duration, sampler.warnings) == (pytest.approx(4.0, abs=0.05), [])
+
+
 def test_a_recording_cut_off_is_still_told(tmp_path):
     for suffix in (".mkv", ".mp4"):
         kwargs = {"container_options": {"movflags": "+faststart"}} if suffix == ".mp4" else {}

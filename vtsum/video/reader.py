@@ -210,7 +210,7 @@ class _Run:
         self._claimed = claimed
         self._claims_from = claims_from(container, stream)
         self._likely_end = claimed_duration(container, stream)
-        self._own_claim = own_duration(stream, container)
+        self._own_claim = own_duration(container, stream)
         self._sound: tuple[float, float] | None = None  # raw seconds of its start and end, if it is read
         self._stated_sound: tuple[float, float] | None = None  # else as it is stated
         audio = choose_audio(container, stream)
@@ -235,14 +235,15 @@ class _Run:
 
     @property
     def shown_until(self) -> float:
-        """How long the last picture stays: as its stream states, and as long as there is sound."""
-        end = self.end
-        stays = Stays()
-        if self._own_claim is not None and stays.believable(self._own_claim - self._late - end):
-            end = max(end, self._own_claim - self._late)
-        if (sound := self._sound or self._stated_sound) is not None:
-            more = self._from_origin(sound[1]) - end
-            end += more if more > _HELD_FOR and stays.believable(more) else 0.0
+        """How long the last picture stays: while there is sound, and, where no sound ends with it, as is stated."""
+        end, stays = self.end, Stays()
+        sound = self._sound or self._stated_sound
+        heard_until = 0.0 if sound is None else self._from_origin(sound[1])
+        stated = 0.0 if self._own_claim is None else self._own_claim - self._late
+        if heard_until < end - _LOST_END and stays.believable(stated - end):
+            end = max(end, stated)
+        if heard_until > end + _HELD_FOR and stays.believable(heard_until - end):
+            end = heard_until
         return end
 
     @property

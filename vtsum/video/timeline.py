@@ -53,13 +53,10 @@ def _claims(container: InputContainer, stream: Stream) -> list[float]:
     return [claim for claim in claims if claim > 0]
 
 
-def own_duration(stream: Stream, container: InputContainer) -> float | None:
-    """Return how long a stream says that it lasts itself, or None; a file of one stream speaks for it."""
-    if not set(container.format.name.split(",")) & _STATES_DURATION:
-        return None
-    if (own := _stream_duration(stream)) is not None:
-        return own
-    return container.duration / av.time_base if container.duration and len(container.streams) == 1 else None
+def own_duration(container: InputContainer, stream: Stream) -> float | None:
+    """Return `stated_duration` where it is a statement about this stream, as where it is the only one; else None."""
+    alone = len(container.streams) == 1
+    return stated_duration(container, stream) if alone or _stream_duration(stream) is not None else None
 
 
 def _stream_duration(stream: Stream) -> float | None:

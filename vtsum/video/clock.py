@@ -23,6 +23,7 @@ from vtsum.video.timeline import Stays, claimed_duration, stated_duration, time_
 _SHORT_GAP = 1.0  # seconds; such a gap is believed whatever the container says
 _LONG_GAP = 60.0  # seconds; longer ones are not believed where recordings are joined freely
 _BACK = 0.1  # seconds that a decoding time may go back; times of pictures do so by up to _SHORT_GAP
+_BEHIND = 3.0  # seconds by which a packet may lie behind other streams where recordings are joined
 _AHEAD = 400  # packets looked at behind a jump, at most,
 _AHEAD_SECONDS = 1.0  # and seconds of the stream that jumped: so far apart lie the streams of a file
 _KNOWN = 3  # shifts that a packet may belong to
@@ -90,6 +91,8 @@ class _Track:
         """Whether a packet may follow at this time; `others`: how far other streams have come."""
         if self.last is None:
             return True
+        if self.joined and others is not None and time < others - _BEHIND:
+            return False
         gap = time - self.last
         if gap < (-_SHORT_GAP if self.loose else -_BACK):
             return False
@@ -188,10 +191,13 @@ class Clock:
         return min(fit, key=lambda shift: abs(raw + shift - expected), default=None)
 
     def _first(self, raw: float) -> float | None:
-        begun = [track.last for track in self._tracks.values() if track.last is not None]
-        against = max(begun) if begun else self._origin
-        far = against is not None and not self._sought and not Stays().believable(raw + self._shifts[0] - against)
-        return None if far else self._shifts[0]
+        begun = [(track.last, track.first, track.joined) for track in self._tracks.values() if track.last is not None]
+        against, first, joined = max(begun, default=(self._origin, 0.0, False))
+        if against is None or self._sought:
+            return self._shifts[0]
+        time = raw + self._shifts[0]
+        late = joined and against - first > _BEHIND and time < against - _BEHIND  # of a recording that joins later
+        return None if late or not Stays().believable(time - against) else self._shifts[0]
 
     def _others(self, index: int) -> float | None:
         return max((t.last for i, t in self._tracks.items() if i != index and t.last is not None), default=None)

@@ -18,7 +18,7 @@ from vtsum.errors import VTSumError
 from vtsum.video.boxes import breaks_off
 from vtsum.video.clock import ClockedPackets, together
 from vtsum.video.damage import Damage, MatroskaHoles, TransportJoins
-from vtsum.video.ending import ends_early
+from vtsum.video.ending import ends_early, left_unread
 from vtsum.video.picture import Pictures, display_size, is_hdr, turn_of
 from vtsum.video.source import PacketDecoder, choose_audio, choose_video, discard_others, open_container, show
 from vtsum.video.timeline import (
@@ -176,6 +176,8 @@ class FrameSampler:
             self.warnings.append(f"{run.decoder.errors} damaged packets were passed over")
         if run.packets.errors:
             self.warnings.append(f"the file could not be read in {run.packets.errors} places")
+        if run.left_unread:
+            self.warnings.append("another recording follows in the file: it was not read")
         if run.packets.jumps:
             places = "1 place" if run.packets.jumps == 1 else f"{run.packets.jumps} places"
             self.warnings.append(f"timestamps jump in {places}: what follows was put behind what came before")
@@ -200,6 +202,7 @@ class _Run:
         self.timeline = Timeline(time_base(stream), self._step, claimed)
         self.end = 0.0
         self.count = 0
+        self._read_until = 0
         self._stream = stream
         # The picture on display at a grid point comes at most two steps before it. Below four steps between grid
         # points there is nothing to save.
@@ -252,6 +255,11 @@ class _Run:
         sound = self._sound or self._stated_sound
         return 0.0 if sound is None else max(-self._from_origin(sound[0]), 0.0)
 
+    @property
+    def left_unread(self) -> bool:
+        """Whether another recording follows in the file."""
+        return left_unread(self._path, self._format, self._read_until)
+
     def _from_origin(self, raw: float) -> float:
         return raw - (self.timeline.origin or 0.0)
 
@@ -268,6 +276,7 @@ class _Run:
 
     def frames(self) -> Iterator[tuple[float, VideoFrame]]:
         for packet in self.packets:
+            self._read_until = max(self._read_until, (packet.pos or 0) + packet.size)
             if self._holes is not None and self._holes.before(packet):
                 self.damage.add(self.end, self._time(packet, self.end))
             if packet.stream_index != self._stream.index:

@@ -20,6 +20,7 @@ KINDS: dict[str, type] = {
     "recogniser": protocols.Recogniser,
     "segmenter": protocols.Segmenter,
     "model": protocols.Summarizer,
+    "captioner": protocols.Captioner,
     "encoder": protocols.FrameEncoder,
     "loss": protocols.Loss,
     "metric": protocols.Metric,

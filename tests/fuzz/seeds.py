@@ -221,9 +221,10 @@ SUMMARY = {
     "settings": {
         **{"budget": "15%", "budget_seconds": 0.9, "model": "embedded", "fps": 1.0, "formats": ["mp4"]},
         **{"sampler": "coverage", "segmenter": "joint", "refine": "dpp", "speech": None, "transcript": None},
-        **{"denoiser": None, "captioner": "auto", "speech_limit": None, "ocr": True},
+        **{"denoiser": None, "captioner": "auto", "speech_limit": None, "ocr": True, "offline_default": False},
     },
     "model": {"name": "embedded", "weights_sha256": "0", "embedded": True, "text_is_guess": True},
+    "models": [{"part": "saliency", "name": "embedded", "sha256": {"weights": "0"}}],
     "summary": {"file": None, "duration": 1.0, "share": 0.2, "has_audio": False, "width": 160, "height": 90},
     "shots": [
         {"index": 0, "start": 0.0, "end": 3.0, "rank": 1, "chosen": True, "clip": _CLIP, **_SHOT},

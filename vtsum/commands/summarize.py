@@ -107,11 +107,16 @@ def summarize(
     captioner: Annotated[
         str,
         typer.Option(
-            metavar="NAME",
-            help="Who describes the pictures: auto (the model, unless its sentences are guesses), embedded, or none.",
+            metavar="NAME|PATH",
+            help="Who describes the pictures: auto (the model if it can, else the best in the hub's cache), blip, an "
+            "image-text-to-text checkpoint's name or folder, module:Class, none, or embedded (for research).",
         ),
     ] = "auto",
     ocr: Annotated[bool, typer.Option("--ocr/--no-ocr", help="Read what is written on the screen.")] = True,
+    offline_default: Annotated[
+        bool,
+        typer.Option("--offline-default", help="Take nothing from caches: the same summary on every machine."),
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older summary in the folder.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the content of summary.json on standard output.")] = (
         False
@@ -147,6 +152,7 @@ def summarize(
             speech_limit=_limit(speech_limit),
             captioner=captioner,
             ocr=ocr,
+            offline_default=offline_default,
             progress=bars,
         )
     if as_json:

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from vtsum_kernels.integrations import torchvision_free
 
-from vtsum.model.chat import checkpoint_folder, files_sha256
+from vtsum.model.chat import checkpoint_folder
 from vtsum.model.frame_encoder import normalisation, resize
 from vtsum.model.image_text import OP, SeenCaption
-from vtsum.model.pretrained import from_pretrained, model_from_pretrained
+from vtsum.model.pretrained import files_sha256, from_pretrained, model_from_pretrained
 from vtsum.protocols import Seen
 
 

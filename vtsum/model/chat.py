@@ -6,7 +6,6 @@ data: marks by which a checkpoint tells turns and pictures apart are taken out o
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 from collections.abc import Sequence
@@ -60,15 +59,6 @@ def checkpoint_folder(source: str | os.PathLike[str], op: str, *, local: bool = 
             "safetensors, got none there"
         )
     return folder
-
-
-def files_sha256(folder: Path) -> dict[str, str]:
-    """The digests of a checkpoint's files of weights."""
-    found = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
 
 
 class Chat:

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vtsum.model.chat import Chat, Turn, files_sha256
+from vtsum.model.chat import Chat, Turn
+from vtsum.model.pretrained import files_sha256
 from vtsum.protocols import Seen
 
 OP = "captioner"

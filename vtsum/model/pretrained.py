@@ -140,3 +140,12 @@ def weights_sha256(state: Mapping[str, Tensor]) -> str:
         if value.is_floating_point():
             digest.update(name.encode() + value.detach().cpu().float().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def files_sha256(folder: Path, pattern: str = "*.safetensors") -> dict[str, str]:
+    """The digests of a checkpoint's files of weights, by name."""
+    found = {}
+    for path in sorted(folder.glob(pattern)):
+        with path.open("rb") as file:
+            found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found

@@ -11,6 +11,7 @@ from vtsum.summary.schema import (
     SCHEMA,
     Box,
     ClipEntry,
+    ModelUsed,
     Screen,
     Settings,
     ShotEntry,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from vtsum.enhance.speech import Transcript
     from vtsum.enhance.speech.merge import Sentence
     from vtsum.model import Summarizer
+    from vtsum.protocols import Captioner
     from vtsum.video import CutResult, VideoInfo
 
 _ALIKE = 0.5  # likeness to a better shot from which the reason mentions it
@@ -44,6 +46,7 @@ def build_document(
     sentences: Sequence[Sentence],
     settings: Settings,
     reader: RapidReader | None = None,
+    captioner: Captioner | None = None,
 ) -> SummaryDocument:
     """Return summary.json's content, its words clean (`vtsum.shown`) and the names of files as they are; `created` and
     `timings` are still to be filled in."""
@@ -87,6 +90,7 @@ def build_document(
             "embedded": bool(model.embedded),
             "text_is_guess": bool(model.text_is_guess),
         },
+        "models": _models(model, said, reader, captioner),
         "summary": {
             "file": "summary.mp4" if "mp4" in formats else None,
             "duration": round(made, 3),
@@ -107,7 +111,7 @@ def build_document(
                 "text": sentence.text,
                 "origin": sentence.origin,
                 "confidence": round(sentence.confidence, 4),
-                "guess": sentence.origin == "seen" and bool(model.text_is_guess),
+                "guess": sentence.origin == "seen" and captioner is None and bool(model.text_is_guess),
                 "times": [
                     {"start": round(start, 3), "end": round(max(min(end, duration), start + 0.001), 3)}
                     for start, end in sentence.times
@@ -134,6 +138,19 @@ def build_document(
 def _name(text: str) -> str:
     """A file's name as it is, for bytes that are no UTF-8 a question mark."""
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _models(
+    model: Summarizer, said: Transcript | None, reader: RapidReader | None, captioner: Captioner | None
+) -> list[ModelUsed]:
+    used: list[tuple[str, str, dict[str, str]]] = [("saliency", model.name, {"weights": model.weights_sha256})]
+    if said is not None:
+        used += said.models
+    if reader is not None:
+        used.append(("screen", reader.name, reader.sha256))
+    if captioner is not None:
+        used.append(("captions", captioner.name, dict(captioner.sha256)))
+    return [{"part": part, "name": name, "sha256": digests} for part, name, digests in used]
 
 
 def _speech(said: Transcript, duration: float) -> Speech:

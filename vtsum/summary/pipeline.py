@@ -21,9 +21,10 @@ from vtsum.shown import escaped
 from vtsum.summary import schema
 from vtsum.summary.document import build_document
 from vtsum.summary.facts import measured_text
-from vtsum.summary.listening import DENOISER, LIMIT, RECOGNISER, Listening
+from vtsum.summary.listening import CARRIED, DENOISER, LIMIT, RECOGNISER, Listening
 from vtsum.summary.planning import Plan, Refine, make_plan
 from vtsum.summary.progress import ProgressCallback, ignore
+from vtsum.summary.seeing import RESEARCH, captioner_at_hand, look, model_describes, named_captioner
 from vtsum.summary.staging import StagedFolder, writing_failed
 from vtsum.summary.text import Moment, describe, summary_text, text_file
 from vtsum.summary.watching import SAMPLERS, Sampler, Watched, WatchedFrames, watch
@@ -33,11 +34,11 @@ if TYPE_CHECKING:
     from vtsum.enhance.screen_text import RapidReader
     from vtsum.enhance.speech import Transcript
     from vtsum.model import Summarizer
+    from vtsum.protocols import Captioner
     from vtsum.video import CutResult, VideoInfo
 
 FORMATS = ("mp4", "txt", "json", "keyframes", "html")
 EMBEDDED_SIZE = 128  # pixels; the embedded frame encoder's pictures, known here without its imports
-CAPTIONERS = ("auto", "embedded", "none")
 _FPS = (1e-4, 30.0)
 
 
@@ -94,6 +95,7 @@ def summarize(
     speech_limit: float | None = LIMIT,
     captioner: str = "auto",
     ocr: bool = True,
+    offline_default: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Summary:
     """Summarise a video file: a shorter video, a short text, and a page that shows both.
@@ -120,10 +122,13 @@ def summarize(
             sequence-to-sequence checkpoint (BART), or None.
         speech_limit (float | None): seconds of voice that a recogniser listens to at most, above 0, spread evenly over
             the video; None: to all of it.
-        captioner: who describes the pictures: "auto", the model, unless its sentences are guesses, as those of the
-            embedded model are; "embedded", the model in any case; "none", nobody. Where nothing is heard or read
-            either, the text tells what was measured.
+        captioner: who describes the pictures: "auto", the model, or, where it cannot, as the embedded one, the best
+            image-text-to-text checkpoint in the hub's cache; "blip", the folder or hub name of such a checkpoint, or
+            one of the user's own; "none", nobody; "embedded", the model in any case, for research. Where nothing is
+            heard or read either, the text tells what was measured.
         ocr (bool): read words on the screen, if what `vtsum[ocr]` brings is installed; else a warning says so.
+        offline_default (bool): "auto" takes nothing from this machine's caches, and listens on the CPU: the same
+            summary wherever the same packages are installed.
         progress: called with (stage, fraction 0..1), from several threads; stages are the keys of
             `vtsum.summary.progress.STAGES`.
     Returns:
@@ -142,7 +147,6 @@ def summarize(
     for name, value, known in (
         ("sampler", sampler, SAMPLERS),
         ("refine", refine, get_args(Refine)),
-        ("captioner", captioner, CAPTIONERS),
     ):
         if value not in known:
             raise VTSumError(f"summarize: {name} must be one of {', '.join(known)}, got {value!r}")
@@ -158,9 +162,12 @@ def summarize(
     folder = Path(output) if output is not None else Path.cwd() / f"{source.stem[:100] or 'video'}_summary"
     inputs = [source, transcript, model if isinstance(model, str | os.PathLike) else None, denoiser]
     inputs.append(speech.partition(":")[2] if speech else None)  # the folder of whisper:FOLDER
+    inputs.append(captioner)
     reader, unread = _reader() if ocr else (None, [])
+    describer = named_captioner(captioner)
+    listener = CARRIED if offline_default and speech == RECOGNISER else speech
     with StagedFolder(folder, overwrite, inputs) as stage:
-        with Listening(source, info, speech, transcript, denoiser, speech_limit, tell) as listening:
+        with Listening(source, info, listener, transcript, denoiser, speech_limit, tell) as listening:
             with clock("read"):
                 # Importing what a model needs takes seconds: the pictures are decoded meanwhile, where their size is
                 # known before.
@@ -205,9 +212,10 @@ def summarize(
             "captioner": captioner,
             "speech_limit": speech_limit,
             "ocr": ocr,
+            "offline_default": offline_default,
         }
         try:
-            data = _write(stage, source, info, loaded, watched, said, plan, settings, clock, tell, reader)
+            data = _write(stage, source, info, loaded, watched, said, plan, settings, clock, tell, reader, describer)
         except OSError as error:
             raise writing_failed(folder, error) from None
         except VTSumError as error:
@@ -284,10 +292,11 @@ def _write(
     clock: _Clock,
     tell: ProgressCallback,
     reader: RapidReader | None,
+    captioner: Captioner | None,
 ) -> schema.SummaryDocument:
     """Cut, write the text meanwhile, and put all files into the staged folder."""
     formats = settings["formats"]
-    captioned = settings["captioner"] == "embedded" or (settings["captioner"] == "auto" and not model.text_is_guess)
+    captioned = model_describes(settings["captioner"], model)
     reads_pictures = captioned and model.reads_pictures
     wants_pictures = reads_pictures or bool({"keyframes", "html"} & set(formats))
     cut_result: CutResult | None = None
@@ -305,7 +314,12 @@ def _write(
                 if captioned:
                     with torch_threads(count=1):  # the other cores are cutting
                         captions = describe(model, watched.features, _moments(plan, cut_result))
+                    if settings["captioner"] == "embedded" and model.text_is_guess and captions:
+                        watched.warnings.append(RESEARCH)
+                captioner = captioner or captioner_at_hand(settings["captioner"], model, settings["offline_default"])
                 spans = [(i, clip.start / plan.rate, clip.end / plan.rate) for i, clip in sorted(plan.clips.items())]
+                if captioner is not None:
+                    captions = look(captioner, source, _moments(plan, None), spans, said)
                 sentences = summary_text(captions, said, watched.saliency, settings["fps"], spans, watched.screen)
                 sentences = sentences or measured_text(source, info, watched, plan)
                 tell("text", 1.0)
@@ -314,7 +328,9 @@ def _write(
         except BaseException:
             stop.set()  # the pool waits for its thread: let it end soon
             raise
-    data = build_document(source.name, info, model, watched, said, plan, cut_result, sentences, settings, reader)
+    data = build_document(
+        source.name, info, model, watched, said, plan, cut_result, sentences, settings, reader, captioner
+    )
     if "html" in formats:
         from vtsum.summary.report import write_report
 

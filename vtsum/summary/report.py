@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 from vtsum.enhance.speech.summary import is_unsure
 from vtsum.shown import clean
 from vtsum.summary.schema import Screen, SentenceEntry, ShotEntry, Speech, SummaryDocument
-from vtsum.summary.text import GUESS_NOTE, ORIGINS, clock_time
+from vtsum.summary.text import ORIGINS, clock_time
 
 MAX_EMBEDDED = 24_000_000  # bytes of video in the page; browsers take long to open more
 # A longer summary is embedded smaller, in the first of these sizes that fits: (height in pixels, crf of x264).
@@ -123,7 +123,6 @@ def render(data: SummaryDocument, video: bytes, pictures: dict[int, bytes]) -> s
         words_heading=_HEADINGS.get(tuple(origins), "In words"),
         origins=len(origins),
         sentences=[_sentence(s, data["shots"]) for s in data["text"]],
-        guess_note=GUESS_NOTE if any(sentence["guess"] for sentence in data["text"]) else None,
         said=said,
         unsure=any(word["unsure"] for line in said for word in line["words"]),
         written=data["screen"]["lines"] if data["screen"] else [],
@@ -177,7 +176,6 @@ def _sentence(sentence: SentenceEntry, shots: Sequence[ShotEntry]) -> dict[str, 
         "text": sentence["text"],
         "origin": ORIGINS[sentence["origin"]].lower(),
         "confidence": sentence["confidence"],
-        "guess": sentence["guess"],
         "shots": " ".join(str(i) for i in sentence["shots"]),
         "moments": [{"at": start} for start in starts],
     }

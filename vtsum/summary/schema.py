@@ -25,6 +25,8 @@ from vtsum.errors import VTSumError
 from vtsum.reading import read_json
 
 SCHEMA, BEFORE = "vtsum-summary/2", "vtsum-summary/1"
+_ADDED: dict[str, Any] = {"models": []}
+_ADDED_SETTINGS: dict[str, Any] = {"offline_default": False}
 _LIMIT = 1 << 30  # bytes: a long video has every frame and every word in it
 _SLACK = 0.002  # seconds: times are rounded to milliseconds
 
@@ -61,6 +63,7 @@ class Settings(TypedDict):
     transcript: str | None  # the user's own, a file's name
     denoiser: str | None  # of words that a recogniser heard
     captioner: str  # who describes the pictures
+    offline_default: bool  # nothing that only this machine's caches hold was taken
     ocr: bool  # whether words on the screen were to be read
     speech_limit: float | None  # seconds of voice that were listened to at most
 
@@ -72,6 +75,14 @@ class Model(TypedDict):
     weights_sha256: str
     embedded: bool
     text_is_guess: bool  # its sentences are guesses and must be shown as such
+
+
+class ModelUsed(TypedDict):
+    """What took part in the summary, and its files of weights."""
+
+    part: str  # "saliency", "voice activity", "speech", "denoiser", "screen", "captions"
+    name: str
+    sha256: dict[str, str]  # by file; "weights": of a network's values, whatever file they came from
 
 
 class SummaryVideo(TypedDict):
@@ -200,6 +211,7 @@ class SummaryDocument(TypedDict):
     source: Source
     settings: Settings
     model: Model
+    models: list[ModelUsed]  # all that took part
     summary: SummaryVideo
     shots: list[ShotEntry]
     frames: Frames
@@ -319,4 +331,12 @@ def read(path: str | Path) -> SummaryDocument:
             document["speech"] = {k: v for k, v in document["speech"].items() if k != "guess"}
         if isinstance(document.get("settings"), dict):
             document["settings"] = {**document["settings"], "ocr": False}
-    return validate(document)
+    return validate(_filled(document))
+
+
+def _filled(document: dict[str, Any]) -> dict[str, Any]:
+    """With the fields that came to version 2 later, as they were before."""
+    document = {**_ADDED, **document}
+    if isinstance(document.get("settings"), dict):
+        document["settings"] = {**_ADDED_SETTINGS, **document["settings"]}
+    return document

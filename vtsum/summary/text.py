@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from vtsum.enhance.speech import Transcript
     from vtsum.enhance.speech.merge import Sentence
     from vtsum.model import Summarizer
+    from vtsum.protocols import Caption
     from vtsum.summary.schema import SummaryDocument
 
-MAX_SENTENCES = 8
+MAX_SENTENCES = 5
 ALIKE = 0.8  # share of common words from which two sentences say the same
 
 
@@ -56,14 +57,23 @@ def describe(
     Returns:
         list[ShotCaption]: in the order of their first moment; empty sentences are left out.
     """
-    best = sorted(moments, key=lambda m: -m.score)[:limit]
-    best.sort(key=lambda m: m.frames)
+    best = best_of(moments, limit)
     pictures = [_read(m.picture) for m in best if m.picture] if model.reads_pictures else None
     sentences = model.describe(features, [m.frames for m in best], pictures)
-    said: list[tuple[str, list[float], list[Moment]]] = []
     if not sentences:  # a model without a decoder
         return []
-    for moment, sentence in zip(best, sentences, strict=True):
+    return gathered(best, sentences)
+
+
+def best_of(moments: Sequence[Moment], limit: int) -> list[Moment]:
+    """The `limit` moments of the highest scores, in order of time."""
+    return sorted(sorted(moments, key=lambda m: -m.score)[:limit], key=lambda m: m.frames)
+
+
+def gathered(moments: Sequence[Moment], captions: Sequence[Caption]) -> list[ShotCaption]:
+    """The moments' captions as sentences; those that say the same become one."""
+    said: list[tuple[str, list[float], list[Moment]]] = []
+    for moment, sentence in zip(moments, captions, strict=True):
         text = _as_sentence(sentence.text)
         if not text:
             continue
@@ -140,7 +150,6 @@ def span_text(start: float, end: float) -> str:
 
 
 ORIGINS = {"seen": "Seen", "read": "Read", "heard": "Heard", "measured": "Measured"}
-GUESS_NOTE = "The sentences are guesses of small models: they can be wrong."
 
 
 def text_file(data: SummaryDocument) -> str:
@@ -154,8 +163,7 @@ def text_file(data: SummaryDocument) -> str:
         lines.append(f"[{times}] {label}{sentence['text']}")
     if not data["text"]:
         lines.append("No sentence was found for this video.")
-    notes = [GUESS_NOTE] if any(sentence["guess"] for sentence in data["text"]) else []
-    notes += [f"Note: {warning}" for warning in data["warnings"]]
+    notes = [f"Note: {warning}" for warning in data["warnings"]]
     if notes:
         lines += ["", *notes]
     return "\n".join(map(one_line, lines)) + "\n"

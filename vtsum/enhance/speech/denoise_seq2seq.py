@@ -69,6 +69,9 @@ class Seq2SeqDenoiser:
         self.checkpoint, self.prompt, self.num_beams, self.max_change = str(checkpoint), prompt, num_beams, max_change
         self.fallback, self.device = fallback, device
         self.tokenizer, self.model = _load(self.checkpoint, device)
+        from vtsum.model.pretrained import weights_sha256
+
+        self.sha256 = weights_sha256(self.model.state_dict())
         limits = [
             getattr(self.model.config, name, None) for name in ("max_position_embeddings", "n_positions")
         ]  # T5 has relative positions and neither binds it
@@ -98,7 +101,8 @@ class Seq2SeqDenoiser:
         notes = transcript.warnings
         if refused:
             notes = (*notes, f"{refused} of {len(rewritings)} rewritings by {self.checkpoint} were refused")
-        return replace(transcript, utterances=tuple(found), warnings=notes), rewritings
+        used = (*transcript.models, ("denoiser", self.checkpoint, {"weights": self.sha256}))
+        return replace(transcript, utterances=tuple(found), warnings=notes, models=used), rewritings
 
     def _chunks(self, words: list[Word]) -> list[list[Word]]:
         """An utterance in chunks that the model takes, cut at the longest pause near the middle until short."""

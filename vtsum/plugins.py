@@ -21,6 +21,7 @@ KINDS: dict[str, type] = {
     "segmenter": protocols.Segmenter,
     "model": protocols.Summarizer,
     "captioner": protocols.Captioner,
+    "writer": protocols.Writer,
     "encoder": protocols.FrameEncoder,
     "loss": protocols.Loss,
     "metric": protocols.Metric,

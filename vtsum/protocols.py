@@ -9,6 +9,7 @@ where an installed package lists it as an entry point. T counts sampled frames o
 | Segmenter | vtsum.segmenters | `vtsum summarize --segmenter`, `summarize(segmenter=)` |
 | Summarizer | vtsum.models | `vtsum summarize --model`, `summarize(model=)` |
 | Captioner | vtsum.captioners | `vtsum summarize --captioner`, `summarize(captioner=)` |
+| Writer | vtsum.writers | `vtsum summarize --writer`, `summarize(writer=)` |
 | FrameEncoder | vtsum.encoders | `vtsum extract --encoder` |
 | Loss | vtsum.losses | `vtsum train --loss` |
 | Metric | vtsum.metrics | `vtsum evaluate --metric` |
@@ -175,6 +176,25 @@ class Captioner(Protocol):
 
     def describe(self, scenes: Sequence[Seen]) -> Sequence[CheckedCaption]:
         """One caption for each shot; one without a text is left out.
+
+        Raises:
+            VTSumError: it stopped working.
+        """
+        ...
+
+
+class Writer(Protocol):
+    """Writes the text from what is heard and read; every sentence is checked before it is shown.
+
+    Attributes:
+        name (str), sha256 (dict): of its files of weights; both stand in summary.json.
+    """
+
+    name: str
+    sha256: dict[str, str]
+
+    def write(self, request: str) -> str:
+        """The answer to a request in plain words, which says in which form to answer.
 
         Raises:
             VTSumError: it stopped working.

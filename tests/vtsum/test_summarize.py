@@ -71,6 +71,7 @@ def test_json_is_valid_and_says_why(made):
         "captioner": "embedded",
         "speech_limit": 3600.0,
         "ocr": True,
+        "writer": None,
         "offline_default": False,
     }
     assert len(data["frames"]["time"]) == 12
@@ -315,7 +316,7 @@ def test_clock():
 
 def test_text_file_keeps_control_characters_out(made):
     data = copy.deepcopy(made.data)
-    data["source"]["title"] = "evil\x1b[2J\ntitle"
+    data["title"] = {"text": "evil\x1b[2J\ntitle", "origin": "file", "times": []}
     assert text_file(data).splitlines()[0] == "evil [2J title"
 
 

@@ -112,6 +112,13 @@ def summarize(
             "image-text-to-text checkpoint's name or folder, module:Class, none, or embedded (for research).",
         ),
     ] = "auto",
+    writer: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|PATH",
+            help="Who writes the text: none (extraction), an instruct checkpoint's name or folder, or module:Class.",
+        ),
+    ] = "none",
     ocr: Annotated[bool, typer.Option("--ocr/--no-ocr", help="Read what is written on the screen.")] = True,
     offline_default: Annotated[
         bool,
@@ -151,6 +158,7 @@ def summarize(
             denoiser=None if denoiser == "none" else denoiser,
             speech_limit=_limit(speech_limit),
             captioner=captioner,
+            writer=None if writer == "none" else writer,
             ocr=ocr,
             offline_default=offline_default,
             progress=bars,

@@ -6,10 +6,8 @@ import datetime
 import json
 import os
 import threading
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -19,14 +17,14 @@ from vtsum.enhance.summary_refinement import Budget, parse_budget
 from vtsum.errors import Stopped, VTSumError
 from vtsum.shown import escaped
 from vtsum.summary import schema
+from vtsum.summary.composing import compose
 from vtsum.summary.document import build_document
-from vtsum.summary.facts import measured_text
 from vtsum.summary.listening import CARRIED, DENOISER, LIMIT, RECOGNISER, Listening
 from vtsum.summary.planning import Plan, Refine, make_plan
-from vtsum.summary.progress import ProgressCallback, ignore
+from vtsum.summary.progress import Clock, ProgressCallback, ignore
 from vtsum.summary.seeing import RESEARCH, captioner_at_hand, look, model_describes, named_captioner
 from vtsum.summary.staging import StagedFolder, writing_failed
-from vtsum.summary.text import Moment, describe, summary_text, text_file
+from vtsum.summary.text import Moment, describe, text_file
 from vtsum.summary.watching import SAMPLERS, Sampler, Watched, WatchedFrames, watch
 from vtsum.threads import quick_switches, torch_threads
 
@@ -34,7 +32,7 @@ if TYPE_CHECKING:
     from vtsum.enhance.screen_text import RapidReader
     from vtsum.enhance.speech import Transcript
     from vtsum.model import Summarizer
-    from vtsum.protocols import Captioner
+    from vtsum.protocols import Captioner, Writer
     from vtsum.video import CutResult, VideoInfo
 
 FORMATS = ("mp4", "txt", "json", "keyframes", "html")
@@ -94,6 +92,7 @@ def summarize(
     denoiser: str | None = DENOISER,
     speech_limit: float | None = LIMIT,
     captioner: str = "auto",
+    writer: str | None = None,
     ocr: bool = True,
     offline_default: bool = False,
     progress: ProgressCallback | None = None,
@@ -126,6 +125,8 @@ def summarize(
             image-text-to-text checkpoint in the hub's cache; "blip", the folder or hub name of such a checkpoint, or
             one of the user's own; "none", nobody; "embedded", the model in any case, for research. Where nothing is
             heard or read either, the text tells what was measured.
+        writer (str | None): who writes the text: the folder or hub name of an instruct checkpoint, or one of the user's
+            own; a sentence that what is heard and read does not bear out is not taken. None: the text is extracted.
         ocr (bool): read words on the screen, if what `vtsum[ocr]` brings is installed; else a warning says so.
         offline_default (bool): "auto" takes nothing from this machine's caches, and listens on the CPU: the same
             summary wherever the same packages are installed.
@@ -136,7 +137,7 @@ def summarize(
     Raises:
         VTSumError: one line that names what is wrong: the file, an option, the output folder.
     """
-    clock = _Clock()
+    clock = Clock()
     tell = progress or ignore
     wanted = parse_budget(budget)
     chosen_formats = check_formats(formats)
@@ -162,9 +163,10 @@ def summarize(
     folder = Path(output) if output is not None else Path.cwd() / f"{source.stem[:100] or 'video'}_summary"
     inputs = [source, transcript, model if isinstance(model, str | os.PathLike) else None, denoiser]
     inputs.append(speech.partition(":")[2] if speech else None)  # the folder of whisper:FOLDER
-    inputs.append(captioner)
+    inputs += [captioner, writer]
     reader, unread = _reader() if ocr else (None, [])
     describer = named_captioner(captioner)
+    author = None if writer is None else _writer(writer)
     listener = CARRIED if offline_default and speech == RECOGNISER else speech
     with StagedFolder(folder, overwrite, inputs) as stage:
         with Listening(source, info, listener, transcript, denoiser, speech_limit, tell) as listening:
@@ -212,10 +214,13 @@ def summarize(
             "captioner": captioner,
             "speech_limit": speech_limit,
             "ocr": ocr,
+            "writer": writer,
             "offline_default": offline_default,
         }
         try:
-            data = _write(stage, source, info, loaded, watched, said, plan, settings, clock, tell, reader, describer)
+            data = _write(
+                stage, source, info, loaded, watched, said, plan, settings, clock, tell, reader, describer, author
+            )
         except OSError as error:
             raise writing_failed(folder, error) from None
         except VTSumError as error:
@@ -235,6 +240,12 @@ def _reader() -> tuple[RapidReader | None, list[str]]:
         return RapidReader(), []
     except VTSumError as error:
         return None, [f"words on the screen were not read: {error}"]
+
+
+def _writer(name: str) -> Writer:
+    from vtsum.model.writers import make_writer
+
+    return make_writer(name)
 
 
 def load_model(model: str | os.PathLike[str] | Summarizer) -> Summarizer:
@@ -261,25 +272,6 @@ def check_formats(formats: Sequence[str]) -> list[str]:
     return [name for name in FORMATS if name in names]
 
 
-class _Clock:
-    """Wall time of each stage, and of everything since it was made."""
-
-    def __init__(self) -> None:
-        self._began = time.perf_counter()
-        self._stages: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._stages[stage] = time.perf_counter() - began
-
-    def timings(self) -> dict[str, float]:
-        return {k: round(v, 3) for k, v in (*self._stages.items(), ("total", time.perf_counter() - self._began))}
-
-
 def _write(
     stage: StagedFolder,
     source: Path,
@@ -289,10 +281,11 @@ def _write(
     said: Transcript | None,
     plan: Plan,
     settings: schema.Settings,
-    clock: _Clock,
+    clock: Clock,
     tell: ProgressCallback,
     reader: RapidReader | None,
     captioner: Captioner | None,
+    writer: Writer | None,
 ) -> schema.SummaryDocument:
     """Cut, write the text meanwhile, and put all files into the staged folder."""
     formats = settings["formats"]
@@ -320,8 +313,7 @@ def _write(
                 spans = [(i, clip.start / plan.rate, clip.end / plan.rate) for i, clip in sorted(plan.clips.items())]
                 if captioner is not None:
                     captions = look(captioner, source, _moments(plan, None), spans, said)
-                sentences = summary_text(captions, said, watched.saliency, settings["fps"], spans, watched.screen)
-                sentences = sentences or measured_text(source, info, watched, plan)
+                text = compose(source, info, watched, said, plan, captions, settings["fps"], writer)
                 tell("text", 1.0)
             if job is not None:
                 cut_result = job.result()
@@ -329,7 +321,7 @@ def _write(
             stop.set()  # the pool waits for its thread: let it end soon
             raise
     data = build_document(
-        source.name, info, model, watched, said, plan, cut_result, sentences, settings, reader, captioner
+        source.name, info, model, watched, said, plan, cut_result, text, settings, reader, captioner, writer
     )
     if "html" in formats:
         from vtsum.summary.report import write_report
@@ -343,8 +335,8 @@ def _write(
     if "txt" in formats:
         (stage.path / "summary.txt").write_text(text_file(data), encoding="utf-8")
     if "json" in formats:
-        text = json.dumps(data, ensure_ascii=False, allow_nan=False, indent=1)
-        (stage.path / "summary.json").write_text(escaped(text) + "\n", encoding="utf-8")
+        content = json.dumps(data, ensure_ascii=False, allow_nan=False, indent=1)
+        (stage.path / "summary.json").write_text(escaped(content) + "\n", encoding="utf-8")
     if "mp4" not in formats:
         (stage.path / "summary.mp4").unlink(missing_ok=True)
     if "keyframes" not in formats:
@@ -366,7 +358,7 @@ def _moments(plan: Plan, cut: CutResult | None) -> list[Moment]:
 
 
 def _cut(
-    folder: Path, source: Path, plan: Plan, pictures: bool, stop: threading.Event, clock: _Clock, tell: ProgressCallback
+    folder: Path, source: Path, plan: Plan, pictures: bool, stop: threading.Event, clock: Clock, tell: ProgressCallback
 ) -> CutResult:
     """Write summary.mp4 and, if wanted, the key frames, in one pass over the chosen parts of the source."""
     from vtsum.video import cut

@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 from vtsum.enhance.speech.summary import is_unsure
 from vtsum.shown import clean
 from vtsum.summary.schema import Screen, SentenceEntry, ShotEntry, Speech, SummaryDocument
-from vtsum.summary.text import ORIGINS, clock_time
+from vtsum.summary.text import ORIGINS, clock_time, shown_sentence, shown_title
 
 MAX_EMBEDDED = 24_000_000  # bytes of video in the page; browsers take long to open more
 # A longer summary is embedded smaller, in the first of these sizes that fits: (height in pixels, crf of x264).
@@ -108,8 +108,13 @@ def render(data: SummaryDocument, video: bytes, pictures: dict[int, bytes]) -> s
     origins = sorted({sentence["origin"] for sentence in data["text"]})
     return environment.get_template("report.html.j2").render(
         data=data,
-        name=data["source"]["title"] or data["source"]["name"],
-        heading=_breakable(data["source"]["title"] or Path(data["source"]["name"]).stem or data["source"]["name"]),
+        name=shown_title(data["title"]["text"], data["title"]["origin"]),
+        heading=_heading(data),
+        quoted=data["title"]["origin"] not in ("file", "name"),
+        chapters=[
+            {"at": chapter["start"], "title": shown_title(chapter["title"], chapter["origin"])}
+            for chapter in data["chapters"]
+        ],
         clock=clock_time,
         style=Markup(style),
         script=Markup(script),
@@ -151,6 +156,16 @@ def _breakable(name: str) -> Markup:
     return Markup(re.sub(r"([_.\-]+)", r"\1<wbr>", str(escape(clean(name)))))
 
 
+def _heading(data: SummaryDocument) -> Markup:
+    title = data["title"]
+    text = (
+        Path(title["text"]).stem or title["text"]
+        if title["origin"] == "name"
+        else shown_title(title["text"], title["origin"])
+    )
+    return _breakable(text)
+
+
 def _for_script(value: Any) -> Markup:
     """JSON that may stand inside a script element: no character that could end it."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
@@ -173,7 +188,7 @@ def _sentence(sentence: SentenceEntry, shots: Sequence[ShotEntry]) -> dict[str, 
         clips = [shots[i]["clip"] for i in sentence["shots"]]
         starts = [clip["start"] if clip else start for clip, start in zip(clips, starts, strict=True)]
     return {
-        "text": sentence["text"],
+        "text": shown_sentence(sentence),
         "origin": ORIGINS[sentence["origin"]].lower(),
         "confidence": sentence["confidence"],
         "shots": " ".join(str(i) for i in sentence["shots"]),

@@ -102,7 +102,7 @@ def moment_saliency(spans: Sequence[tuple[float, float]], saliency: np.ndarray, 
     return np.array(found)
 
 
-def _ranks(values: np.ndarray) -> np.ndarray:
+def ranks(values: np.ndarray) -> np.ndarray:
     """0..1 by rank; equal values share their mean rank, so that constant saliency says nothing."""
     if len(values) < 2 or np.ptp(values) == 0:
         return np.full(len(values), 0.5)
@@ -153,7 +153,7 @@ def summarise_transcript(
     features = topic_features(words)
     sure = np.array([np.mean([w.confidence for w in s]) for s in sentences])
     meaning = np.array([sum(w not in FUNCTION_WORDS and bool(w) for w in row) for row in words])
-    quality = np.exp(SALIENCY * _ranks(salient) + CENTRALITY * centrality(features) + CONFIDENCE * sure)
+    quality = np.exp(SALIENCY * ranks(salient) + CENTRALITY * centrality(features) + CONFIDENCE * sure)
     quality = quality * np.minimum(meaning / FULL, 1.0) ** 2
     picked = sorted(greedy_map(quality, features, k=limit))
     best = quality.max() if picked else 1.0

@@ -60,6 +60,9 @@ def make_image_text(folder: Path, family: str) -> Path:
 
 def make_instruct(folder: Path) -> Path:
     """Write a tiny Qwen2 that takes turns."""
+    from vtsum_kernels.integrations import torchvision_free
+
+    torchvision_free.prepare()
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     tokenizer = make_tokenizer()

@@ -69,8 +69,9 @@ def compose(
     if writer is not None:
         written = write(writer, spans, [(chapter.start, chapter.end) for chapter in chapters], limit)
         if written.refused:
-            lines_ = "line" if written.refused == 1 else "lines"
-            notes.append(f"{written.refused} {lines_} by {writer.name} were not borne out by what is heard and read")
+            were = "one line" if written.refused == 1 else f"{written.refused} lines"
+            borne = "was" if written.refused == 1 else "were"
+            notes.append(f"{were} by {writer.name} {borne} not borne out by what is heard and read, and left out")
         chapters = [_retitled(chapter, i, written, spans) for i, chapter in enumerate(chapters)]
         if written.title is not None and title.origin != "file":
             title = Title(written.title[0], "written", _span_of(written.title[1], spans))

@@ -56,6 +56,7 @@ UNREAL = word_set(
     "according wrong false untrue impossible nobody neither ignore write writes wrote written read reads imply "
     "implies implied warn warns warned prevent prevents prevented instead lest were else otherwise rather once used"
 )
+NOUNS = word_set("plan plans report reports")  # behind an article they are no verbs, and May is a month
 JOINTS = word_set("but while whereas because since when where who whom whose which that")  # a clause begins with them
 _UNITS = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
@@ -119,11 +120,18 @@ def _sources(quotation: str) -> tuple[_Source, ...]:
     for text in _QUOTED.findall(quotation) or [quotation]:
         for part in re.split(r"(?<=[.!?…])\s+(?=[\"'“(]?[A-Z0-9])", text):
             clauses = tuple(clause for clause in _clauses(part) if clause.words)
-            words = [word.text for clause in clauses for word in clause.words]
-            if words:
-                whole = any(w in UNREAL for w in words) or not _is_english(part)
+            if clauses:
+                whole = any(map(_is_unreal, clauses)) or not _is_english(part)
                 found.append(_Source(clauses, part.rstrip().endswith("?"), whole))
     return tuple(found)
+
+
+def _is_unreal(clause: _Clause) -> bool:
+    for i, (word, determined) in enumerate(zip(clause.words, clause.determined, strict=True)):
+        named = (determined and word.text in NOUNS) or (i > 0 and word.capital and word.text == "may")
+        if word.text in UNREAL and not named:
+            return True
+    return False
 
 
 def _is_english(text: str) -> bool:
@@ -152,7 +160,8 @@ def _clauses(text: str, joints: bool = True) -> list[_Clause]:
                     before = ""
                     continue
             if word not in FREE:
-                capital = token[0].isupper() and (bool(words) or bool(found) or token[1:].isupper())
+                # What begins a sentence may be a name or not: as a source's it counts as one, as a writer's not.
+                capital = token[0].isupper() and (joints or bool(words) or bool(found) or token[1:].isupper())
                 words.append(_Word(word, capital))
                 determined.append(before in DETERMINERS)
             before = word
@@ -245,7 +254,7 @@ def _may_skip(clause: _Clause, last: int, i: int) -> bool:
     """Whether the words between two that are taken may be left out."""
     skipped = [word.text for word in clause.words[last + 1 : i]]
     described = clause.determined[last + 1] and len(skipped) <= 2 and all(map(_describes, skipped))
-    if described and clause.words[i].text not in FUNCTION_WORDS:
+    if described and not clause.determined[i] and clause.words[i].text not in FUNCTION_WORDS:
         return True
     if last < 0:
         return all(text in OPENERS for text in skipped)

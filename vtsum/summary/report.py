@@ -111,10 +111,7 @@ def render(data: SummaryDocument, video: bytes, pictures: dict[int, bytes]) -> s
         name=shown_title(data["title"]["text"], data["title"]["origin"]),
         heading=_heading(data),
         quoted=data["title"]["origin"] not in ("file", "name"),
-        chapters=[
-            {"at": chapter["start"], "title": shown_title(chapter["title"], chapter["origin"])}
-            for chapter in data["chapters"]
-        ],
+        chapters=[(c["start"], shown_title(c["title"], c["origin"])) for c in data["chapters"]],
         clock=clock_time,
         style=Markup(style),
         script=Markup(script),
@@ -158,12 +155,8 @@ def _breakable(name: str) -> Markup:
 
 def _heading(data: SummaryDocument) -> Markup:
     title = data["title"]
-    text = (
-        Path(title["text"]).stem or title["text"]
-        if title["origin"] == "name"
-        else shown_title(title["text"], title["origin"])
-    )
-    return _breakable(text)
+    stem = Path(title["text"]).stem if title["origin"] == "name" else ""
+    return _breakable(stem or shown_title(title["text"], title["origin"]))
 
 
 def _for_script(value: Any) -> Markup:

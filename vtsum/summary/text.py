@@ -146,10 +146,7 @@ def text_file(data: SummaryDocument) -> str:
         lines.append("No sentence was found for this video.")
     if data["chapters"]:
         lines += ["", "Chapters"]
-        lines += [
-            f"{clock_time(chapter['start'])} {shown_title(chapter['title'], chapter['origin'])}"
-            for chapter in data["chapters"]
-        ]
+        lines += [f"{clock_time(c['start'])} {shown_title(c['title'], c['origin'])}" for c in data["chapters"]]
     notes = [f"Note: {warning}" for warning in data["warnings"]]
     if notes:
         lines += ["", *notes]

@@ -19,9 +19,9 @@ from vtsum.enhance.screen_text import RapidReader, Reading, ScreenLine, ScreenTe
 from vtsum.enhance.screen_text import reader as rapid
 from vtsum.enhance.screen_text.reader import rows
 from vtsum.enhance.speech.merge import merge_text
-from vtsum.enhance.speech.summary import SpokenSentence
 from vtsum.errors import VTSumError
 from vtsum.summary import pipeline, schema
+from vtsum.summary.choosing import Span
 
 WIDTH, HEIGHT = 480, 270
 TITLE = "Harbour at dawn"
@@ -241,7 +241,7 @@ def test_quotations_are_the_largest_letters_and_not_what_is_said() -> None:
 
 
 def test_quotations_and_sentences_share_the_text() -> None:
-    heard = [SpokenSentence(f"Sentence {i}.", 10 * i, 10 * i + 2, 0.5 + i / 100, 0.9) for i in range(9)]
+    heard = [Span(f"Sentence {i}.", 10 * i, 10 * i + 2, 0.9, "heard", 0.5 + i / 100) for i in range(9)]
     quoted = quotations([line(f"Slide number {'abcdefghi'[i]}{i}", 10 * i + 5, 10 * i + 7) for i in range(9)])
     text = merge_text([], heard, 5, quotations=quoted, clips=[(3, 0.0, 6.0)])
     assert [s.origin for s in text].count("heard") == 3

@@ -140,24 +140,31 @@ class Chat:
     def ask(self, turns: Sequence[Turn], limit: int) -> list[Answer]:
         """An answer of at most `limit` tokens to each turn, the likeliest token after token."""
         found: list[Answer] = []
-        for made, length in self._generate(turns, limit):
+        for made, length in self._generate(turns, limit, scores=True):
             import torch
 
             ids = made.sequences[:, length:]
             chosen = [s.float().log_softmax(-1).gather(1, ids[:, i : i + 1]) for i, s in enumerate(made.scores)]
             likely = torch.cat(chosen, 1).cpu()
             for row, values in zip(ids, likely, strict=True):
-                count = self._length(row.tolist())
-                text = self._tokenizer.decode(row[:count], skip_special_tokens=True)
-                text = text.rsplit("</think>", 1)[-1]
-                found.append(Answer(self.data(text).strip(), float(values[: max(count, 1)].mean().exp())))
+                count = max(self._length(row.tolist()), 1)
+                found.append(Answer(self._text(row), float(values[:count].mean().exp())))
         return found
+
+    def write(self, turn: Turn, limit: int) -> str:
+        """The answer to one turn, of at most `limit` tokens; their probabilities are not kept."""
+        ((made, length),) = self._generate([turn], limit, scores=False)
+        return self._text(made.sequences[0, length:])
+
+    def _text(self, ids: torch.Tensor) -> str:
+        text = self._tokenizer.decode(ids[: self._length(ids.tolist())], skip_special_tokens=True)
+        return self.data(text.rsplit("</think>", 1)[-1]).strip()
 
     def chances(self, turns: Sequence[Turn]) -> list[float]:
         """How much of its first word's probability the checkpoint gives Yes, of what it gives Yes and No: 0..1."""
         yes, no = self._first_of(_YES), self._first_of(_NO)
         found: list[float] = []
-        for made, _ in self._generate(turns, 1):
+        for made, _ in self._generate(turns, 1, scores=True):
             for scores in made.scores[0].float().softmax(-1).cpu():
                 for_it = float(scores[sorted(yes - no)].sum())
                 against = float(scores[sorted(no - yes)].sum())
@@ -172,7 +179,7 @@ class Chat:
         stops = {*(ends if isinstance(ends, list) else [ends]), self._tokenizer.eos_token_id}
         return next((i for i, token in enumerate(ids) if token in stops), len(ids))
 
-    def _generate(self, turns: Sequence[Turn], limit: int) -> list[tuple[Any, int]]:
+    def _generate(self, turns: Sequence[Turn], limit: int, *, scores: bool) -> list[tuple[Any, int]]:
         """What `generate` gives of each batch, and the length of what it was given."""
         import torch
 
@@ -192,7 +199,7 @@ class Chat:
                         top_k=None,
                         pad_token_id=self._tokenizer.pad_token_id,
                         return_dict_in_generate=True,
-                        output_scores=True,
+                        output_scores=scores,
                     )
             except torch.OutOfMemoryError:
                 if self.batch == 1:

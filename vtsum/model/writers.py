@@ -30,7 +30,7 @@ class ChatWriter:
 
     def write(self, request: str) -> str:
         """See `Writer`."""
-        return self._chat.ask([Turn(self._chat.data(request))], LONGEST)[0].text
+        return self._chat.write(Turn(self._chat.data(request)), LONGEST)
 
 
 def make_writer(name: str) -> Writer:

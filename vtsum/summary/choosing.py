@@ -106,21 +106,22 @@ def spans_of(
 def choose(spans: Sequence[Span], features: np.ndarray, limit: int) -> list[int]:
     """Indices of at most `limit` spans, rising; of what is heard and of what is read at least one where there is room
     for both."""
-    likeness = features @ features.T
     quality = np.array([span.score for span in spans])
+    origins = np.array([span.origin for span in spans])
+    nearest = np.zeros(len(spans))  # the greatest cosine to one chosen
     chosen: list[int] = []
-    left = [i for i, span in enumerate(spans) if span.score > 0]
-    while left and len(chosen) < limit:
-        nearest = {i: max((float(likeness[i, j]) for j in chosen), default=0.0) for i in left}
-        left = [i for i in left if nearest[i] < ALIKE]
-        here = {spans[i].origin for i in chosen}
-        missing = [i for i in left if spans[i].origin not in here] if len(chosen) == limit - 1 > 0 else []
-        options = missing or left
-        if not options:
+    while len(chosen) < limit:
+        fit = (quality > 0) & (nearest < ALIKE)
+        fit[chosen] = False
+        missing = fit & ~np.isin(origins, origins[chosen])
+        if len(chosen) == limit - 1 > 0 and missing.any():
+            fit = missing
+        if not fit.any():
             break
-        best = max(options, key=lambda i: (BALANCE * quality[i] - (1 - BALANCE) * nearest[i], -i))
+        best = int(np.argmax(np.where(fit, BALANCE * quality - (1 - BALANCE) * nearest, -np.inf)))
         chosen.append(best)
-        left.remove(best)
+        # One column at a time: all cosines of a day's talk would not fit the memory.
+        nearest = np.maximum(nearest, features @ features[best])
     return sorted(chosen)
 
 

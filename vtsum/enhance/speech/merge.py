@@ -78,7 +78,7 @@ def merge_text(
 
     Args:
         captions: of the pictures.
-        sentences: from `summarise_transcript`.
+        sentences: that were spoken.
         limit (int): at most so many sentences in all.
         quotations: of the screen.
         clips: (shot, start, end) of the chosen shots in seconds: tells which of them words belong to.

@@ -2,9 +2,9 @@
 
 A sentence may leave out, and join; it may not add, swap or turn. Every word of it but articles and "and" must stand in
 a quotation that it cites, in the same form, names as names, numbers as numbers, and in the same order. Between two
-words of a clause it may leave out adverbs, adjectives behind an article, and a phrase with a preposition before
-another one; at the end of a clause a phrase with a preposition. Whoever begins in the middle of a clause, or goes from
-one clause to another but from the last word of it to the first of the next, has changed who did what. A clause with a
+words of a clause it may leave out adverbs, adjectives behind an article, and, of what happened once, a phrase of where
+or when before another one or at the end of the clause. Whoever begins in the middle of a clause, or goes from one
+clause to another but from the last word of it to the first of the next, has changed who did what. A clause with a
 negation or a limit ("not", "only", "without", "more") is taken whole, and a sentence that says something only on a
 condition or in another's name ("if", "said", "perhaps", "hoped"), too; a question stays one. What is not English is
 taken whole.
@@ -26,10 +26,9 @@ ADVERBS = word_set("very really just quite also now today still here again")
 OPENERS = word_set("so well now okay ok then today also yes here and but")  # before a clause begins
 DETERMINERS = word_set("a an the this that these those my your his her its our their")
 BEFORE_PHRASES = word_set(
-    "in on at by with for from during after before near across around through inside outside behind beside under "
-    "between among into onto to"
+    "in on at by from during after before near across around through behind beside among into onto to"
 )
-AT_ENDS = BEFORE_PHRASES - {"to", "into", "onto"}
+AT_ENDS = BEFORE_PHRASES - {"to", "into", "onto", "at", "by", "from"}
 #: Adjectives that make a thing another: a former mayor is none.
 TURNING = word_set(
     "former fake false toy model mock artificial imitation alleged supposed would-be near so-called vice deputy "
@@ -57,6 +56,16 @@ UNREAL = word_set(
     "implies implied warn warns warned prevent prevents prevented instead lest were else otherwise rather once used"
 )
 NOUNS = word_set("plan plans report reports")  # behind an article they are no verbs, and May is a month
+#: With one of them, or a word in -ed, a clause tells what happened once: where and when may be left out. What holds in
+#: general ("bans smoking in bars") would hold for more without it.
+PAST = word_set(
+    "was were had did went came saw took gave made said told got knew thought found left felt brought held kept began "
+    "ran wrote stood heard let meant set met paid sat spoke lay led read grew lost fell sent built understood drew "
+    "broke spent cut rose drove bought wore chose ate bit blew caught fed fought flew forgot froze hid hit hurt rode "
+    "rang sang sank sold shot shut slept stole struck swam taught threw woke won laid lent bent bred burnt dealt dug "
+    "drank forgave"
+)
+_BE = word_set("is are am be been being has have do does can will shall")
 JOINTS = word_set("but while whereas because since when where who whom whose which that")  # a clause begins with them
 _UNITS = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
@@ -260,7 +269,7 @@ def _may_skip(clause: _Clause, last: int, i: int) -> bool:
         return all(text in OPENERS for text in skipped)
     if all(text in ADVERBS or (text.endswith("ly") and len(text) > 4) for text in skipped):
         return True
-    phrase = skipped[0] in BEFORE_PHRASES and clause.words[i].text in BEFORE_PHRASES
+    phrase = _is_phrase(clause, last + 1, i, BEFORE_PHRASES) and clause.words[i].text in BEFORE_PHRASES
     return phrase and clause.words[last].text not in FUNCTION_WORDS
 
 
@@ -275,4 +284,15 @@ def _may_end(clause: _Clause, last: int) -> bool:
     rest = [word.text for word in clause.words[last + 1 :]]
     if clause.words[last].text in FUNCTION_WORDS:
         return False
-    return rest[0] in AT_ENDS or all(text in ADVERBS for text in rest)
+    return all(text in ADVERBS for text in rest) or _is_phrase(clause, last + 1, len(clause.words), AT_ENDS)
+
+
+def _is_phrase(clause: _Clause, start: int, end: int, prepositions: frozenset[str]) -> bool:
+    """Whether words of a clause that tells what happened once are a phrase of where or when: without its verb."""
+    words = [word.text for word in clause.words]
+    verbs = [text in PAST or text in _BE or (text.endswith("ed") and len(text) > 4) for text in words]
+    told = any(verbs[:start]) or any(verbs[end:])
+    if start + 1 >= end or words[start] not in prepositions or not told or any(verbs[start:end]):
+        return False
+    # "in the winter", "in May", "in 1906": not "by mistake", nor "far from clean".
+    return clause.determined[start + 1] or clause.words[start + 1].capital or words[start + 1][0].isdigit()

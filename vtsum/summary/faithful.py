@@ -111,9 +111,13 @@ def is_faithful(sentence: str, quotations: Sequence[str]) -> bool:
         return False
     asks = sentence.rstrip().endswith("?")
     usable = [source for source in sources if source.asks == asks]
-    return any(
-        _follows(chunks, usable, source, start, True) for source in usable for start in range(len(source.clauses))
-    )
+    # What comes after the first begins anew with a sentence's beginning: else it would be said of another.
+    borne = {len(chunks)}  # from which chunk on the rest is said
+    for at in range(len(chunks) - 1, 0, -1):
+        if any(at + taken in borne for source in usable for taken in _runs(chunks[at:], source, 0)):
+            borne.add(at)
+    begins = [(source, start) for source in usable for start in range(1 if source.whole else len(source.clauses))]
+    return any(taken in borne for source, start in begins for taken in _runs(chunks, source, start))
 
 
 @dataclass(frozen=True)
@@ -192,29 +196,15 @@ def _expanded(word: str) -> list[str]:
     return ["percent" if word == "%" else _NUMBERS.get(word, word)]
 
 
-def _follows(chunks: Sequence[_Clause], sources: Sequence[_Source], source: _Source, start: int, first: bool) -> bool:
-    """Whether the chunks are said, the first of them by the source's clauses from `start` on."""
-    if (start and not first) or (source.whole and start):
-        return False
-    for taken, at in _runs(chunks, source, start):
-        if source.whole and at < len(source.clauses):
-            continue
-        if taken == len(chunks):
-            return True
-        # What comes next begins anew with a sentence's beginning: else it would be said of another.
-        if any(_follows(chunks[taken:], sources, other, 0, False) for other in sources):
-            return True
-    return False
-
-
-def _runs(chunks: Sequence[_Clause], source: _Source, start: int) -> list[tuple[int, int]]:
-    """(chunks taken, clause after the last one used), where whole chunks are said by clauses side by side."""
+def _runs(chunks: Sequence[_Clause], source: _Source, start: int) -> list[int]:
+    """How many of the chunks, from the first on, are said by clauses side by side, from clause `start` on."""
     found = []
     wanted: list[tuple[_Word, str]] = []  # words, and the joint before each that begins a chunk
     for taken, chunk in enumerate(chunks, 1):
         wanted += [(word, chunk.joint if i == 0 and taken > 1 else "") for i, word in enumerate(chunk.words)]
-        for at in _ends(wanted, source, start):
-            found.append((taken, at))
+        ends = _ends(wanted, source, start)
+        if ends and (not source.whole or len(source.clauses) in ends):
+            found.append(taken)
     return found
 
 

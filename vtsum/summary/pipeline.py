@@ -22,7 +22,7 @@ from vtsum.summary.document import build_document
 from vtsum.summary.listening import CARRIED, DENOISER, LIMIT, RECOGNISER, Listening
 from vtsum.summary.planning import Plan, Refine, make_plan
 from vtsum.summary.progress import Clock, ProgressCallback, ignore
-from vtsum.summary.seeing import RESEARCH, captioner_at_hand, look, model_describes, named_captioner
+from vtsum.summary.seeing import CAPTIONERS, RESEARCH, captioner_at_hand, look, model_describes, named_captioner
 from vtsum.summary.staging import StagedFolder, writing_failed
 from vtsum.summary.text import Moment, describe, text_file
 from vtsum.summary.watching import SAMPLERS, Sampler, Watched, WatchedFrames, watch
@@ -163,12 +163,12 @@ def summarize(
     folder = Path(output) if output is not None else Path.cwd() / f"{source.stem[:100] or 'video'}_summary"
     inputs = [source, transcript, model if isinstance(model, str | os.PathLike) else None, denoiser]
     inputs.append(speech.partition(":")[2] if speech else None)  # the folder of whisper:FOLDER
-    inputs += [captioner, writer]
+    inputs += [None if captioner in CAPTIONERS else captioner, writer]
     reader, unread = _reader() if ocr else (None, [])
-    describer = named_captioner(captioner)
-    author = None if writer is None else _writer(writer)
     listener = CARRIED if offline_default and speech == RECOGNISER else speech
     with StagedFolder(folder, overwrite, inputs) as stage:
+        describer = named_captioner(captioner)
+        author = None if writer is None else _writer(writer)
         with Listening(source, info, listener, transcript, denoiser, speech_limit, tell) as listening:
             with clock("read"):
                 # Importing what a model needs takes seconds: the pictures are decoded meanwhile, where their size is

@@ -170,8 +170,17 @@ def test_the_default_takes_nothing_from_caches(
     options = {"budget": "5s", "model": ColourModel(), "formats": ["json"], "ocr": False}
     with_cache = vtsum.summarize(clip, tmp_path / "a", **options)
     assert {s["origin"] for s in with_cache.data["text"]} == {"seen", "measured"}  # all captions alike: one sentence
+
+    class Fails(Sure):
+        def describe(self, scenes):
+            raise vtsum.VTSumError("out of memory")
+
+    monkeypatch.setattr("vtsum.model.captioners.best_at_hand", Fails)
+    failed = vtsum.summarize(clip, tmp_path / "c", **options)
+    assert {s["origin"] for s in failed.data["text"]} == {"measured"}
+    assert "the pictures were not described: out of memory" in failed.warnings
     without = vtsum.summarize(clip, tmp_path / "b", offline_default=True, **options)
     assert {s["origin"] for s in without.data["text"]} == {"measured"}
-    assert asked == ["auto", "carried"]
+    assert asked == ["auto", "auto", "carried"]
     assert without.data["settings"]["offline_default"]
     assert without.data["models"][0]["part"] == "saliency"

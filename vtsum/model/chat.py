@@ -99,15 +99,16 @@ class Chat:
         from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
         from transformers.utils import logging
 
+        bars = logging.is_progress_bar_enabled()
         logging.disable_progress_bar()
-        self._processor = from_pretrained(AutoProcessor if pictures else AutoTokenizer, self.folder, "checkpoint", op)
-        self._tokenizer = getattr(self._processor, "tokenizer", self._processor)
-        template = getattr(self._processor, "chat_template", None)
-        if not template:
-            raise VTSumError(f"{op}: {self.name!r} must have a chat template, got none")
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.model = (
-            model_from_pretrained(
+        try:
+            reader = AutoProcessor if pictures else AutoTokenizer
+            self._processor = from_pretrained(reader, self.folder, "checkpoint", op)
+            template = getattr(self._processor, "chat_template", None)
+            if not template:
+                raise VTSumError(f"{op}: {self.name!r} must have a chat template, got none")
+            self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            self.model = model_from_pretrained(
                 AutoModelForImageTextToText if pictures else AutoModelForCausalLM,
                 self.folder,
                 "checkpoint",
@@ -115,9 +116,11 @@ class Chat:
                 use_safetensors=True,
                 dtype=_dtype(self.device, self.folder),
             )
-            .eval()
-            .to(self.device)
-        )
+        finally:
+            if bars:
+                logging.enable_progress_bar()
+        self.model.eval().to(self.device)
+        self._tokenizer = getattr(self._processor, "tokenizer", self._processor)
         self._tokenizer.padding_side = "left"
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
@@ -172,7 +175,7 @@ class Chat:
         return found
 
     def _first_of(self, words: Sequence[str]) -> set[int]:
-        return {self._tokenizer.encode(word, add_special_tokens=False)[0] for word in words}
+        return {token for word in words for token in self._tokenizer.encode(word, add_special_tokens=False)[:1]}
 
     def _length(self, ids: list[int]) -> int:
         ends = self.model.generation_config.eos_token_id

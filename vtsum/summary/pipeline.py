@@ -309,10 +309,17 @@ def _write(
                         captions = describe(model, watched.features, _moments(plan, cut_result))
                     if settings["captioner"] == "embedded" and model.text_is_guess and captions:
                         watched.warnings.append(RESEARCH)
+                asked = captioner is not None
                 captioner = captioner or captioner_at_hand(settings["captioner"], model, settings["offline_default"])
                 spans = [(i, clip.start / plan.rate, clip.end / plan.rate) for i, clip in sorted(plan.clips.items())]
                 if captioner is not None:
-                    captions = look(captioner, source, _moments(plan, None), spans, said)
+                    try:
+                        captions = look(captioner, source, _moments(plan, None), spans, said)
+                    except VTSumError as error:
+                        if asked:
+                            raise
+                        captioner = None
+                        watched.warnings.append(f"the pictures were not described: {error}")
                 text = compose(source, info, watched, said, plan, captions, settings["fps"], writer)
                 tell("text", 1.0)
             if job is not None:

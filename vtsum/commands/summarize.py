@@ -83,7 +83,8 @@ def summarize(
         str,
         typer.Option(
             metavar="NAME",
-            help="Who listens: auto (the best Whisper at hand), carried (tiny.en), whisper:NAME_OR_FOLDER, faster-whisper:NAME_OR_FOLDER "
+            help="Who listens: auto (the best Whisper at hand), carried (tiny.en), whisper:NAME_OR_FOLDER, "
+            "faster-whisper:NAME_OR_FOLDER "
             "or module:Class.",
         ),
     ] = "auto",

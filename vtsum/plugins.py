@@ -20,6 +20,8 @@ KINDS: dict[str, type] = {
     "recogniser": protocols.Recogniser,
     "segmenter": protocols.Segmenter,
     "model": protocols.Summarizer,
+    "captioner": protocols.Captioner,
+    "writer": protocols.Writer,
     "encoder": protocols.FrameEncoder,
     "loss": protocols.Loss,
     "metric": protocols.Metric,

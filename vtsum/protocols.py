@@ -8,11 +8,13 @@ where an installed package lists it as an entry point. T counts sampled frames o
 | Recogniser | vtsum.recognisers | `vtsum summarize --recogniser`, `summarize(speech=)` |
 | Segmenter | vtsum.segmenters | `vtsum summarize --segmenter`, `summarize(segmenter=)` |
 | Summarizer | vtsum.models | `vtsum summarize --model`, `summarize(model=)` |
+| Captioner | vtsum.captioners | `vtsum summarize --captioner`, `summarize(captioner=)` |
+| Writer | vtsum.writers | `vtsum summarize --writer`, `summarize(writer=)` |
 | FrameEncoder | vtsum.encoders | `vtsum extract --encoder` |
 | Loss | vtsum.losses | `vtsum train --loss` |
 | Metric | vtsum.metrics | `vtsum evaluate --metric` |
 
-A caption and a saliency of one's own come with a Summarizer.
+A saliency of one's own comes with a Summarizer, captions with it or with a Captioner.
 """
 
 from __future__ import annotations
@@ -131,6 +133,71 @@ class Summarizer(Protocol):
         Args:
             features: [T, C], the whole video.
             key_frames: one picture a span, uint8 [H, W, 3]; given where `reads_pictures`.
+        """
+        ...
+
+
+class Seen(Protocol):
+    """What a captioner is given of a shot.
+
+    Attributes:
+        pictures: key frames in order of time, uint8 [H, W, 3]; at least one.
+        heard (str): what is said meanwhile; it is data, whatever it says.
+    """
+
+    @property
+    def pictures(self) -> Sequence[np.ndarray]: ...
+    @property
+    def heard(self) -> str: ...
+
+
+class CheckedCaption(Caption, Protocol):
+    """A caption that knows its chance.
+
+    Attributes:
+        chance (float | None): 0..1, of being right; at one half or less the caption is not shown. None: not known.
+    """
+
+    @property
+    def chance(self) -> float | None: ...
+
+
+class Captioner(Protocol):
+    """Describes shots.
+
+    Attributes:
+        name (str), sha256 (dict): of its files of weights; both stand in summary.json.
+        pictures (int): how many of each shot it wants, 1 to 16.
+    """
+
+    name: str
+    sha256: dict[str, str]
+    pictures: int
+
+    def describe(self, scenes: Sequence[Seen]) -> Sequence[CheckedCaption]:
+        """One caption for each shot; one without a text is left out.
+
+        Raises:
+            VTSumError: it stopped working.
+        """
+        ...
+
+
+class Writer(Protocol):
+    """Writes the text from what is heard and read; every sentence is checked before it is shown.
+
+    Attributes:
+        name (str), sha256 (dict): of its files of weights; both stand in summary.json.
+    """
+
+    name: str
+    sha256: dict[str, str]
+
+    def write(self, request: str) -> str:
+        """The answer to a request in plain words, which says in which form to answer.
+
+        Raises:
+            VTSumError: it stopped working.
         """
         ...
 

@@ -221,15 +221,25 @@ SUMMARY = {
     "settings": {
         **{"budget": "15%", "budget_seconds": 0.9, "model": "embedded", "fps": 1.0, "formats": ["mp4"]},
         **{"sampler": "coverage", "segmenter": "joint", "refine": "dpp", "speech": None, "transcript": None},
-        **{"denoiser": None, "captioner": "auto", "speech_limit": None, "ocr": True},
+        **{
+            "denoiser": None,
+            "captioner": "auto",
+            "speech_limit": None,
+            "ocr": True,
+            "offline_default": False,
+            "writer": None,
+        },
     },
     "model": {"name": "embedded", "weights_sha256": "0", "embedded": True, "text_is_guess": True},
+    "models": [{"part": "saliency", "name": "embedded", "sha256": {"weights": "0"}}],
     "summary": {"file": None, "duration": 1.0, "share": 0.2, "has_audio": False, "width": 160, "height": 90},
     "shots": [
         {"index": 0, "start": 0.0, "end": 3.0, "rank": 1, "chosen": True, "clip": _CLIP, **_SHOT},
         {"index": 1, "start": 3.0, "end": 6.0, "rank": 2, "chosen": False, "clip": None, **_SHOT},
     ],
     "frames": {"time": [0.0, 1.0], "saliency": [0.5, 0.25], "encoded_share": 1.0, "boundary": None},
+    "title": {"text": "a.mp4", "origin": "name", "times": []},
+    "chapters": [{"start": 0.0, "title": "Part 1", "origin": "number"}],
     "text": [
         {
             **{"text": "A cat.", "origin": "seen", "confidence": 0.5, "guess": True},

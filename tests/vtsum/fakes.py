@@ -32,6 +32,7 @@ def deafen(patch: pytest.MonkeyPatch) -> None:
 class FakeCaption:
     text: str
     confidence: float
+    chance: float | None = None
 
 
 class ColourModel:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,10 @@ import pytest
 
 import vtsum
 from tests.vtsum.clips import tone, write_clip
-from tests.vtsum.fakes import ColourModel
+from tests.vtsum.fakes import ColourModel, Deaf, FakeCaption
+from tests.vtsum.samples import ENVIRONMENT
+from vtsum.summary import schema
+from vtsum.summary.facts import Loudness
 
 pytestmark = pytest.mark.usefixtures("nobody_listens")
 SIZE = (48, 64)
@@ -52,9 +58,9 @@ def test_light_movement_and_loudness_of_the_parts(tmp_path: Path) -> None:
     sound = np.concatenate([tone(8, 48000, 1, level=0.02), tone(6, 48000, 1, level=0.5), tone(8, 48000, 1, level=0)], 1)
     made = _summary(tmp_path, 22, picture, sound)
     assert _told(made) == [
-        "3 parts were found, beginning at 0:00, 0:08 and 0:14.",
+        "0:22 long; 3 parts were found, beginning at 0:00, 0:08 and 0:14.",
         "Part 1: dark pictures.",
-        "Part 2: more movement than in any other, louder than any other.",
+        "Part 2: its pictures change more than those of any other, louder than any other.",
         "Part 3: bright pictures, hardly anything moves, silent.",
     ]
     assert [s["times"][0]["start"] for s in made.data["text"]] == pytest.approx([0, 0, 8, 14], abs=0.2)
@@ -67,7 +73,7 @@ def test_light_movement_and_loudness_of_the_parts(tmp_path: Path) -> None:
 def test_one_part(tmp_path: Path, level: float | None, sound: str) -> None:
     samples = None if level is None else tone(12, 48000, 1, level=level)
     made = _summary(tmp_path, 12, lambda number, time: _still(120), samples)
-    assert _told(made) == [f"No change of scene was found; {sound}.", "All of it: hardly anything moves."]
+    assert _told(made) == [f"0:12 long; no change of scene was found; {sound}.", "All of it: hardly anything moves."]
 
 
 def test_a_model_whose_sentences_are_no_guesses_describes_the_pictures(clip: Path, tmp_path: Path) -> None:
@@ -83,5 +89,98 @@ def test_a_model_whose_sentences_are_no_guesses_describes_the_pictures(clip: Pat
     ]
     origins = [{sentence["origin"] for sentence in one.data["text"]} for one in made]
     assert origins == [{"seen"}, {"measured"}, {"measured"}, {"seen"}]
-    with pytest.raises(vtsum.VTSumError, match="captioner must be one of auto, embedded, none, got 'blip'"):
-        vtsum.summarize(clip, tmp_path / "x", captioner="blip", **options)
+    with pytest.raises(vtsum.VTSumError, match="captioner must be one of auto, embedded, none, blip"):
+        vtsum.summarize(clip, tmp_path / "x", captioner="bilp", **options)
+    assert not (tmp_path / "x").exists()
+
+
+def test_of_sound_that_was_not_decoded_nothing_is_said() -> None:
+    times = np.arange(0, 20, 0.1)
+    quiet = np.zeros(200)
+    assert Loudness(times, quiet).is_silent(0, 20)
+    assert not Loudness(times[:0], quiet[:0]).is_silent(0, 20), "nothing could be decoded"
+    lost = Loudness(times, quiet, [(12.0, 12.5)])
+    assert lost.is_silent(0, 10)
+    assert not lost.is_silent(10, 20)
+    click = quiet.copy()
+    click[0] = 0.2  # at the very beginning: no part may call the whole silent
+    assert not Loudness(times, click).is_silent(0, 20)
+    loud = quiet.copy()
+    loud[30:60] = 0.3
+    spans = [(0.0, 10.0), (10.0, 20.0)]
+    assert Loudness(times, loud).stands_out(spans) == 0
+    assert Loudness(times, loud, [(12.0, 12.5)]).stands_out(spans) is None
+    loud[197] = 0.25  # a bang at the end of the other part, where it is not listened to for silence
+    assert Loudness(times, loud).stands_out(spans) is None
+
+
+def test_captions_are_shown_by_their_chance(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By command: a captioner of the user's own, told several pictures of a shot and the words heard there."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(CAPTIONER)
+    (tmp_path / "talk.srt").write_text("1\n00:00:00,500 --> 00:00:11,500\nLook at the bouncing balls over there.\n")
+    command = [sys.executable, "-m", "vtsum.cli", "summarize", str(clip), "--captioner", "mine:Captioner", "-o", "out"]
+    done = subprocess.run(
+        [*command, "--budget", "9s", "--transcript", "talk.srt", "--no-ocr", "-f", "json,txt,html", "-q"],
+        capture_output=True, text=True, env=ENVIRONMENT,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    data = schema.read(tmp_path / "out" / "summary.json")
+    seen = [sentence for sentence in data["text"] if sentence["origin"] == "seen"]
+    assert [s["text"] for s in seen] == ["Shown at 0.51."], "of chances .5 and .51 the higher one alone"
+    assert not seen[0]["guess"]
+    assert {"part": "captions", "name": "mine", "sha256": {"a.safetensors": "d" * 64}} in data["models"]
+    told = (tmp_path / "told.txt").read_text().splitlines()
+    assert len(told) >= 2
+    assert all(line.startswith("2 (") for line in told)
+    assert any(line.endswith(("Look", "at", "the", "bouncing", "balls", "over", "there.")) for line in told)
+
+
+CAPTIONER = """
+from types import SimpleNamespace
+
+
+class Captioner:
+    name, sha256, pictures = "mine", {"a.safetensors": "d" * 64}, 2
+
+    def describe(self, scenes):
+        with open("told.txt", "w") as file:
+            for scene in scenes:
+                print(len(scene.pictures), scene.pictures[0].shape, scene.heard, file=file)
+        chances = [0.51, *[0.5] * (len(scenes) - 1)]
+        return [SimpleNamespace(text=f"shown at {c}", confidence=0.9, chance=c) for c in chances]
+"""
+
+
+def test_the_default_takes_nothing_from_caches(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nobody_listens: None
+) -> None:
+    """With a checkpoint in the hub's cache, auto asks it; with offline_default nobody is asked."""
+
+    class Sure:
+        name, sha256, pictures = "cached", {}, 1
+
+        def describe(self, scenes):
+            return [FakeCaption("a striped field", 0.9, 0.9) for _ in scenes]
+
+    monkeypatch.setattr("vtsum.model.captioners.best_at_hand", Sure)
+    asked: list[str] = []
+    made = importlib.import_module("vtsum.enhance.speech.transcribe")
+    monkeypatch.setattr(made, "make_recogniser", lambda name: asked.append(name) or Deaf())
+    options = {"budget": "5s", "model": ColourModel(), "formats": ["json"], "ocr": False}
+    with_cache = vtsum.summarize(clip, tmp_path / "a", **options)
+    assert {s["origin"] for s in with_cache.data["text"]} == {"seen", "measured"}  # all captions alike: one sentence
+
+    class Fails(Sure):
+        def describe(self, scenes):
+            raise vtsum.VTSumError("out of memory")
+
+    monkeypatch.setattr("vtsum.model.captioners.best_at_hand", Fails)
+    failed = vtsum.summarize(clip, tmp_path / "c", **options)
+    assert {s["origin"] for s in failed.data["text"]} == {"measured"}
+    assert "the pictures were not described: out of memory" in failed.warnings
+    without = vtsum.summarize(clip, tmp_path / "b", offline_default=True, **options)
+    assert {s["origin"] for s in without.data["text"]} == {"measured"}
+    assert asked == ["auto", "auto", "carried"]
+    assert without.data["settings"]["offline_default"]
+    assert without.data["models"][0]["part"] == "saliency"

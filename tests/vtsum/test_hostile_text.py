@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import vtsum
@@ -19,10 +20,10 @@ from tests.vtsum.clips import numbered_clip
 from tests.vtsum.samples import small_clip
 from vtsum import cli
 from vtsum.enhance.speech.subtitles import read_transcript
-from vtsum.enhance.speech.summary import summarise_transcript
 from vtsum.errors import VTSumError
 from vtsum.shown import clean
 from vtsum.summary import schema
+from vtsum.summary.choosing import choose, spans_of
 from vtsum.training.settings import read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -100,7 +101,7 @@ def test_a_transcript_of_a_megabyte_of_signs_is_read_at_once(form: str, tmp_path
     (tmp_path / "t.srt").write_text(text, encoding="utf-8")
     before = time.monotonic()
     said = read_transcript(tmp_path / "t.srt", duration=60.0)
-    summarise_transcript(said, [1.0] * 60, 1.0, 8)
+    choose(*spans_of(said, [], np.ones(60), 1.0), 8)
     assert time.monotonic() - before < 20
     assert said.text.endswith("these are words.")
 

@@ -58,7 +58,7 @@ def test_the_users_words_are_in_the_text(told):
     starts = [s["times"][0]["start"] for s in data["text"]]
     assert starts == sorted(starts)
     text = told.files["txt"].read_text(encoding="utf-8")
-    assert "[0:04-0:07] Heard: Then stripes come past." in text
+    assert "[0:04-0:07] Heard: “Then stripes come past.”" in text
     assert "] Seen: Something" in text
 
 

@@ -90,10 +90,10 @@ def test_the_video_and_the_key_frames_are_inside(made, html):
     assert [base64.b64decode(picture) for picture in pictures] == files
 
 
-def test_guesses_and_facts_are_told(made, html):
+def test_notes_and_facts_are_told(made, html):
     text = "".join(Tags(html).words)
     for words in (
-        "guesses of small models",
+        "most of it is not true",
         "sha256 0000000000000000",
         "colour",
         "5s = 5.0 s",

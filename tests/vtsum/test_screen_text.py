@@ -20,9 +20,9 @@ from vtsum.enhance.screen_text import RapidReader, Reading, ScreenLine, ScreenTe
 from vtsum.enhance.screen_text import reader as rapid
 from vtsum.enhance.screen_text.reader import rows
 from vtsum.enhance.speech.merge import merge_text
-from vtsum.enhance.speech.summary import SpokenSentence
 from vtsum.errors import VTSumError
 from vtsum.summary import pipeline, schema
+from vtsum.summary.choosing import Span
 
 WIDTH, HEIGHT = 480, 270
 TITLE = "Harbour at dawn"
@@ -262,7 +262,7 @@ def test_quotations_are_the_largest_letters_and_not_what_is_said() -> None:
 
 
 def test_quotations_and_sentences_share_the_text() -> None:
-    heard = [SpokenSentence(f"Sentence {i}.", 10 * i, 10 * i + 2, 0.5 + i / 100, 0.9) for i in range(9)]
+    heard = [Span(f"Sentence {i}.", 10 * i, 10 * i + 2, 0.9, "heard", 0.5 + i / 100) for i in range(9)]
     quoted = quotations([line(f"Slide number {'abcdefghi'[i]}{i}", 10 * i + 5, 10 * i + 7) for i in range(9)])
     text = merge_text([], heard, 5, quotations=quoted, clips=[(3, 0.0, 6.0)])
     assert [s.origin for s in text].count("heard") == 3
@@ -328,7 +328,8 @@ def test_the_screen_is_quoted_by_command(titled: Path, tmp_path: Path) -> None:
     assert only["text"] == TITLE
     assert 0.05 < only["box"]["left"] < only["box"]["right"] < 0.8
     assert len(data["screen"]["sha256"]) == 2
-    assert [s["origin"] for s in data["text"]] == ["read"]
+    assert [s["origin"] for s in data["text"]] == ["measured", "read"]  # few words: what was measured stands beside
+    assert data["title"] == {"text": TITLE, "origin": "read", "times": [{"start": only["start"], "end": only["end"]}]}
     page = (tmp_path / "s" / "report.html").read_text()
     assert "Words on the screen" in page
     assert f"<span>{TITLE}</span>" in page
@@ -365,12 +366,20 @@ def test_a_summary_of_the_version_before_is_read(titled: Path, tmp_path: Path, m
     made = vtsum.summarize(titled, tmp_path / "s", model=ColourModel(), formats=["json"], ocr=False)
     old = json.loads(made.files["json"].read_text())
     old["schema"] = "vtsum-summary/1"
-    del old["screen"], old["settings"]["ocr"]
+    del old["screen"], old["title"], old["chapters"], old["models"]
+    for later in ("ocr", "writer", "offline_default"):
+        del old["settings"][later]
     old["speech"] = {"source": "pocketsphinx", "language": "en", "guess": True, "utterances": [], "warnings": []}
     (tmp_path / "old.json").write_text(json.dumps(old))
     data = schema.read(tmp_path / "old.json")
     assert data["screen"] is None
     assert data["settings"]["ocr"] is False
+    assert data["title"] == {"text": "titled.mp4", "origin": "name", "times": []}
+    assert (data["chapters"], data["models"], data["settings"]["writer"]) == ([], [], None)
     assert data["speech"]["source"] == "pocketsphinx"
     with pytest.raises(VTSumError, match=r"schema must be 'vtsum-summary/2'"):
         schema.validate(old)
+    early = {**old, "schema": "vtsum-summary/2", "speech": None, "screen": None}
+    early["settings"] = {**early["settings"], "ocr": True}
+    (tmp_path / "early.json").write_text(json.dumps(early))
+    assert schema.read(tmp_path / "early.json")["title"] == data["title"]

@@ -142,7 +142,7 @@ def test_faster_whisper_reads_a_converted_checkpoint(english, tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("pocketsphinx", "recogniser must be one of auto, whisper:NAME_OR_FOLDER, faster-whisper:"),
+        ("pocketsphinx", "recogniser must be one of auto, carried, whisper:NAME_OR_FOLDER, faster-whisper:"),
         ("whisper:", "recogniser must be one of"),
         ("whisper:/nowhere/at/all", "a Whisper model must be a transformers checkpoint .* got '/nowhere/at/all'"),
         ("faster-whisper:/nowhere/at/all", "source must be a converted Whisper model .* got '/nowhere/at/all'"),

@@ -12,14 +12,13 @@ from hypothesis.extra.numpy import arrays
 
 from vtsum.enhance.speech.merge import merge_text
 from vtsum.enhance.speech.summary import (
-    SpokenSentence,
     centrality,
     moment_saliency,
     sentences_of,
-    summarise_transcript,
     topic_features,
 )
 from vtsum.enhance.speech.transcript import Transcript, Utterance, Word
+from vtsum.summary.choosing import Span, choose, spans_of
 
 TALK = [
     "Today we repair the back wheel of a bicycle.",
@@ -41,13 +40,18 @@ def talk(sentences: list[str] = TALK) -> Transcript:
     return Transcript(tuple(found), "talk.srt", "en")
 
 
-def texts(found: list[SpokenSentence]) -> list[str]:
+def best(sentences: list[str], saliency: np.ndarray, limit: int) -> list[Span]:
+    spans, rows = spans_of(talk(sentences), [], saliency, 1.0)
+    return [spans[i] for i in choose(spans, rows, limit)]
+
+
+def texts(found: list[Span]) -> list[str]:
     return [s.text for s in found]
 
 
 def test_saliency_centrality_and_diversity_choose():
     flat = np.full(70, 0.5)
-    found = summarise_transcript(talk(), flat, 1.0, 3)
+    found = best(TALK, flat, 3)
     assert len(found) == 3
     assert [s.start for s in found] == sorted(s.start for s in found)
     assert texts(found).count(TALK[0]) <= 1  # said twice, told once
@@ -55,31 +59,22 @@ def test_saliency_centrality_and_diversity_choose():
     assert max(s.score for s in found) == 1
     peak = flat.copy()
     peak[40:50] = 1.0  # while the parrot is spoken of
-    assert TALK[4] not in texts(summarise_transcript(talk(), flat, 1.0, 1))
-    assert TALK[4] in texts(summarise_transcript(talk(), peak, 1.0, 2))
-    only = summarise_transcript(talk(), flat, 1.0, 50)
-    assert len(only) <= len(set(TALK))
-    assert (found[0].start, found[0].confidence) == (
-        0.0 if found[0].text == TALK[0] else found[0].start,
-        pytest.approx(0.9),
-    )
+    assert TALK[4] not in texts(best(TALK, flat, 1))
+    assert TALK[4] in texts(best(TALK, peak, 2))
+    assert len(best(TALK, flat, 50)) <= len(set(TALK))
+    assert found[0].confidence == pytest.approx(0.9)
 
 
 def test_odd_input_is_answered():
-    assert summarise_transcript(talk(), np.zeros(0), 1.0, 0) == []
-    assert summarise_transcript(Transcript((), "none", None), np.ones(5), 1.0, 5) == []
+    assert best(TALK, np.zeros(0), 0) == []
+    assert spans_of(Transcript((), "none", None), [], np.ones(5), 1.0)[0] == []
     bad = np.full(70, np.nan)
-    assert len(summarise_transcript(talk(), bad, 1.0, 2)) == 2
-    assert texts(summarise_transcript(talk(), bad, 1.0, 2)) == texts(summarise_transcript(talk(), np.zeros(0), 1.0, 2))
-    assert len(summarise_transcript(talk(TALK[:1]), np.ones(3), 1.0, 5)) == 1  # saliency ends before the speech
-    assert summarise_transcript(talk(["The it was and."]), np.ones(3), 1.0, 5) == []
-    for arguments, message in (
-        ((np.ones(3), 0.0, 1), "fps must be above 0, got 0.0"),
-        ((np.ones(3), 1.0, -1), "limit must be at least 0, got -1"),
-        ((np.ones((3, 2)), 1.0, 1), r"saliency must be \[T\], got shape \(3, 2\)"),
-    ):
-        with pytest.raises(ValueError, match=f"summarise_transcript: {message}"):
-            summarise_transcript(talk(), *arguments)
+    assert len(best(TALK, bad, 2)) == 2
+    assert texts(best(TALK, bad, 2)) == texts(best(TALK, np.zeros(0), 2))
+    assert len(best(TALK[:1], np.ones(3), 5)) == 1  # saliency ends before the speech
+    assert best(["The it was and."], np.ones(3), 5) == []
+    with pytest.raises(ValueError, match=r"moment_saliency: saliency must be \[T\], got shape \(3, 2\)"):
+        spans_of(talk(), [], np.ones((3, 2)), 1.0)
 
 
 def test_sentences_come_from_stops_or_else_from_pauses():
@@ -145,9 +140,9 @@ CAPTIONS = [
     Described("A tube in water.", 0.4, (Shown(5, (61.0, 65.0)),)),
 ]
 SAID = [
-    SpokenSentence("We repair a wheel.", 1.0, 4.0, 0.9, 0.8),
-    SpokenSentence("Press the patch.", 61.0, 62.0, 1.0, 0.7),
-    SpokenSentence("It is late.", 90.0, 92.0, 0.1, 0.9),
+    Span("We repair a wheel.", 1.0, 4.0, 0.8, "heard", 0.9),
+    Span("Press the patch.", 61.0, 62.0, 0.7, "heard", 1.0),
+    Span("It is late.", 90.0, 92.0, 0.9, "heard", 0.1),
 ]
 
 

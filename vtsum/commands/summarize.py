@@ -83,7 +83,8 @@ def summarize(
         str,
         typer.Option(
             metavar="NAME",
-            help="Who listens: auto (the best Whisper at hand), whisper:NAME_OR_FOLDER, faster-whisper:NAME_OR_FOLDER "
+            help="Who listens: auto (the best Whisper at hand), carried (tiny.en), whisper:NAME_OR_FOLDER, "
+            "faster-whisper:NAME_OR_FOLDER "
             "or module:Class.",
         ),
     ] = "auto",
@@ -107,11 +108,23 @@ def summarize(
     captioner: Annotated[
         str,
         typer.Option(
-            metavar="NAME",
-            help="Who describes the pictures: auto (the model, unless its sentences are guesses), embedded, or none.",
+            metavar="NAME|PATH",
+            help="Who describes the pictures: auto (the model if it can, else the best in the hub's cache), blip, an "
+            "image-text-to-text checkpoint's name or folder, module:Class, none, or embedded (for research).",
         ),
     ] = "auto",
+    writer: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|PATH",
+            help="Who writes the text: none (extraction), an instruct checkpoint's name or folder, or module:Class.",
+        ),
+    ] = "none",
     ocr: Annotated[bool, typer.Option("--ocr/--no-ocr", help="Read what is written on the screen.")] = True,
+    offline_default: Annotated[
+        bool,
+        typer.Option("--offline-default", help="Take nothing from caches: the same summary on every machine."),
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older summary in the folder.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the content of summary.json on standard output.")] = (
         False
@@ -146,7 +159,9 @@ def summarize(
             denoiser=None if denoiser == "none" else denoiser,
             speech_limit=_limit(speech_limit),
             captioner=captioner,
+            writer=None if writer == "none" else writer,
             ocr=ocr,
+            offline_default=offline_default,
             progress=bars,
         )
     if as_json:

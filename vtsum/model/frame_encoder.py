@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from vtsum_kernels.integrations import torchvision_free
 
@@ -138,7 +139,7 @@ class TransformersFrameEncoder(NetworkFrameEncoder):
             raise VTSumError(
                 f"load: model must be a BLIP or CLIP checkpoint, got {source!r} of type {config.model_type}"
             )
-        mean, std = _normalisation(source)
+        mean, std = normalisation(source)
         super().__init__(name or source, network, network.config.image_size, dim, mean, std, device)
 
     def features(self, pixels: Tensor) -> Tensor:
@@ -146,7 +147,8 @@ class TransformersFrameEncoder(NetworkFrameEncoder):
         return out.image_embeds if hasattr(out, "image_embeds") else out.last_hidden_state[:, 0]
 
 
-def _normalisation(source: str) -> tuple[Sequence[float], Sequence[float]]:
+def normalisation(source: str) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and standard deviation of each colour that a checkpoint's pictures are brought to, for pixels in 0..1."""
     path = Path(source) / "preprocessor_config.json"
     if not path.is_file():
         return MEAN, STD
@@ -158,6 +160,13 @@ def _normalisation(source: str) -> tuple[Sequence[float], Sequence[float]]:
             raise VTSumError(f"load: {name} of {path} must be three numbers, got {values!r:.80}")
         found.append(values)
     return found[0], found[1]
+
+
+def resize(images: np.ndarray, size: int) -> np.ndarray:
+    """uint8 [N, H, W, 3] -> uint8 [N, size, size, 3], stretched, each new pixel the mean of what it covers."""
+    x = torch.from_numpy(np.require(images, requirements=("C", "W"))).permute(0, 3, 1, 2).float()
+    x = F.interpolate(x, (size, size), mode="bilinear", antialias=True, align_corners=False)
+    return x.round_().clamp_(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def is_transformers(folder: Path) -> bool:

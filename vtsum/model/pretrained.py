@@ -111,8 +111,8 @@ def _check_config(config: Any, where: str) -> None:
             waiting += value.values()
 
 
-def snapshot(name: str, files: list[str]) -> Path:
-    """The folder of a hub repository's `files`, from the local cache, or fetched into it.
+def snapshot(name: str, files: list[str], *, local: bool = False) -> Path:
+    """The folder of a hub repository's `files`, from the local cache, or, unless `local`, fetched into it.
 
     Raises:
         VTSumError: if the hub cannot be reached and the cache does not hold it, or there is no such repository.
@@ -120,7 +120,7 @@ def snapshot(name: str, files: list[str]) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=files))
+        return Path(snapshot_download(name, allow_patterns=files, local_files_only=local))
     except (OSError, ValueError, RuntimeError) as error:
         raise VTSumError(
             f"from_pretrained: {name!r} must be a folder, or a repository on the hub or in its local cache, "
@@ -140,3 +140,12 @@ def weights_sha256(state: Mapping[str, Tensor]) -> str:
         if value.is_floating_point():
             digest.update(name.encode() + value.detach().cpu().float().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def files_sha256(folder: Path, pattern: str = "*.safetensors") -> dict[str, str]:
+    """The digests of a checkpoint's files of weights, by name."""
+    found = {}
+    for path in sorted(folder.glob(pattern)):
+        with path.open("rb") as file:
+            found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found

@@ -10,13 +10,20 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from vtsum import plugins
 from vtsum.errors import VTSumError
+from vtsum.model.blip_captions import blip_caption, join_signs
 from vtsum.model.checkpoint import Checkpoint
 from vtsum.model.encoders import frame_encoder_of
-from vtsum.model.frame_encoder import EMBEDDED, KNOWN, TransformersFrameEncoder, check_images, is_transformers
+from vtsum.model.frame_encoder import (
+    EMBEDDED,
+    KNOWN,
+    TransformersFrameEncoder,
+    check_images,
+    is_transformers,
+    resize,
+)
 from vtsum.model.pretrained import from_pretrained
 from vtsum.model.spans import gather_spans
 from vtsum.model.vtsum import VTSum
@@ -170,26 +177,8 @@ class FullSizeSummarizer:
         out = []
         for picture in key_frames:
             pixels = self.full.pixels(resize(picture[None], self.image_size))
-            made = self.full.captioner.generate(
-                pixel_values=pixels, num_beams=3, max_new_tokens=30, output_scores=True, return_dict_in_generate=True
-            )
-            text = self._processor.decode(made.sequences[0], skip_special_tokens=True)
-            out.append(Caption(join_signs(text), float(made.sequences_scores[0].exp())))
+            out.append(Caption(*blip_caption(self.full.captioner, self._processor, pixels)))
         return out
-
-
-def resize(images: np.ndarray, size: int) -> np.ndarray:
-    """uint8 [N, H, W, 3] -> uint8 [N, size, size, 3], stretched, each new pixel the mean of what it covers."""
-    x = torch.from_numpy(np.require(images, requirements=("C", "W"))).permute(0, 3, 1, 2).float()
-    x = F.interpolate(x, (size, size), mode="bilinear", antialias=True, align_corners=False)
-    return x.round_().clamp_(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
-
-
-def join_signs(text: str) -> str:
-    """A decoder's words without the spaces that its tokenizer sets around signs."""
-    for sign in (" .", " ,", " ;", " :", " '", " - "):
-        text = text.replace(sign, sign.strip())
-    return " ".join(text.replace("' s ", "'s ").split())
 
 
 def load(name_or_path: str = "embedded", *, text: bool = True, device: str = "cpu") -> Summarizer:

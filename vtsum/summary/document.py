@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vtsum.shown import cleaned
@@ -11,9 +10,11 @@ from vtsum.summary.schema import (
     SCHEMA,
     Box,
     ClipEntry,
+    ModelUsed,
     Screen,
     Settings,
     ShotEntry,
+    Span,
     Speech,
     SummaryDocument,
     UtteranceEntry,
@@ -26,8 +27,9 @@ from vtsum.version import __version__
 if TYPE_CHECKING:
     from vtsum.enhance.screen_text import RapidReader
     from vtsum.enhance.speech import Transcript
-    from vtsum.enhance.speech.merge import Sentence
     from vtsum.model import Summarizer
+    from vtsum.protocols import Captioner, Writer
+    from vtsum.summary.composing import Text
     from vtsum.video import CutResult, VideoInfo
 
 _ALIKE = 0.5  # likeness to a better shot from which the reason mentions it
@@ -41,9 +43,11 @@ def build_document(
     said: Transcript | None,
     plan: Plan,
     cut: CutResult | None,
-    sentences: Sequence[Sentence],
+    text: Text,
     settings: Settings,
     reader: RapidReader | None = None,
+    captioner: Captioner | None = None,
+    writer: Writer | None = None,
 ) -> SummaryDocument:
     """Return summary.json's content, its words clean (`vtsum.shown`) and the names of files as they are; `created` and
     `timings` are still to be filled in."""
@@ -54,7 +58,7 @@ def build_document(
     clips = _clips(plan, cut, duration, pictures="keyframes" in formats or "html" in formats)
     made = cut.duration if cut else sum(len(c) for c in plan.clips.values()) / plan.rate
     damaged = join_spans([*watched.damaged, *(cut.damaged if cut else [])], duration)
-    warnings = [*watched.warnings, *plan.warnings]
+    warnings = [*watched.warnings, *plan.warnings, *text.notes]
     if damaged:
         warnings.insert(0, damage_warning(damaged))
     if len(clips) < len(plan.clips):
@@ -87,6 +91,7 @@ def build_document(
             "embedded": bool(model.embedded),
             "text_is_guess": bool(model.text_is_guess),
         },
+        "models": _models(model, said, reader, captioner, writer),
         "summary": {
             "file": "summary.mp4" if "mp4" in formats else None,
             "duration": round(made, 3),
@@ -102,19 +107,25 @@ def build_document(
             "encoded_share": round(watched.encoded_share, 4),
             "boundary": None if boundary is None else [round(float(p), 4) for p in boundary],
         },
+        "title": {
+            "text": text.title.text,
+            "origin": text.title.origin,
+            "times": [] if text.title.span is None else [_within(text.title.span, duration)],
+        },
         "text": [
             {
                 "text": sentence.text,
                 "origin": sentence.origin,
                 "confidence": round(sentence.confidence, 4),
-                "guess": sentence.origin == "seen" and bool(model.text_is_guess),
-                "times": [
-                    {"start": round(start, 3), "end": round(max(min(end, duration), start + 0.001), 3)}
-                    for start, end in sentence.times
-                ],
+                "guess": sentence.origin == "seen" and captioner is None and bool(model.text_is_guess),
+                "times": [_within(span, duration) for span in sentence.times],
                 "shots": list(sentence.shots),
             }
-            for sentence in sentences
+            for sentence in text.sentences
+        ],
+        "chapters": [
+            {"start": round(chapter.start, 3), "title": chapter.title.text, "origin": chapter.title.origin}
+            for chapter in text.chapters
         ],
         "speech": None if said is None else _speech(said, duration),
         "screen": None if reader is None else _screen(watched, reader, duration),
@@ -126,6 +137,8 @@ def build_document(
     }
     made_fit: SummaryDocument = cleaned(document)
     made_fit["source"]["name"] = _name(name)
+    if text.title.origin == "name":
+        made_fit["title"]["text"] = _name(name)
     if settings["transcript"] is not None:
         made_fit["settings"]["transcript"] = _name(settings["transcript"])
     return made_fit
@@ -134,6 +147,30 @@ def build_document(
 def _name(text: str) -> str:
     """A file's name as it is, for bytes that are no UTF-8 a question mark."""
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _within(span: tuple[float, float], duration: float) -> Span:
+    start, end = span
+    return {"start": round(start, 3), "end": round(max(min(end, duration), start + 0.001), 3)}
+
+
+def _models(
+    model: Summarizer,
+    said: Transcript | None,
+    reader: RapidReader | None,
+    captioner: Captioner | None,
+    writer: Writer | None,
+) -> list[ModelUsed]:
+    used: list[tuple[str, str, dict[str, str]]] = [("saliency", model.name, {"weights": model.weights_sha256})]
+    if said is not None:
+        used += said.models
+    if reader is not None:
+        used.append(("screen", reader.name, reader.sha256))
+    if captioner is not None:
+        used.append(("captions", captioner.name, dict(captioner.sha256)))
+    if writer is not None:
+        used.append(("text", writer.name, dict(writer.sha256)))
+    return [{"part": part, "name": name, "sha256": digests} for part, name, digests in used]
 
 
 def _speech(said: Transcript, duration: float) -> Speech:

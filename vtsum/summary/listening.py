@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vtsum.enhance.speech.transcribe import Denoiser
     from vtsum.video import VideoInfo
 
-RECOGNISER = "auto"
+RECOGNISER, CARRIED = "auto", "carried"  # the default, and the same on every machine
 DENOISER = "embedded"
 _PATIENCE = 2.0  # seconds that a thread nobody waits for any more is given to tidy up
 LIMIT = 3600.0  # seconds of voice that are listened to: Whisper's tiny.en takes some two minutes of two cores for them
@@ -56,7 +56,7 @@ class Listening:
 
     def __enter__(self) -> Listening:
         wanted = self._speech is not None or self._transcript is not None
-        if wanted and {self._speech, self._denoiser} - {RECOGNISER, DENOISER, None}:
+        if wanted and {self._speech, self._denoiser} - {RECOGNISER, CARRIED, DENOISER, None}:
             # A model of transformers listens: two threads that import it at the same time each find half of it.
             from vtsum_kernels.integrations import torchvision_free
 
@@ -92,7 +92,7 @@ class Listening:
         try:
             found = self._job.result()
         except VTSumError as error:
-            asked = self._speech != RECOGNISER or self._denoiser not in (DENOISER, None)
+            asked = self._speech not in (RECOGNISER, CARRIED) or self._denoiser not in (DENOISER, None)
             if self._transcript is not None or asked:
                 raise
             return Transcript((), "none", None, (f"what is said was not listened to: {error}",))

@@ -6,10 +6,8 @@ import datetime
 import json
 import os
 import threading
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -19,13 +17,14 @@ from vtsum.enhance.summary_refinement import Budget, parse_budget
 from vtsum.errors import Stopped, VTSumError
 from vtsum.shown import escaped
 from vtsum.summary import schema
+from vtsum.summary.composing import compose
 from vtsum.summary.document import build_document
-from vtsum.summary.facts import measured_text
-from vtsum.summary.listening import DENOISER, LIMIT, RECOGNISER, Listening
+from vtsum.summary.listening import CARRIED, DENOISER, LIMIT, RECOGNISER, Listening
 from vtsum.summary.planning import Plan, Refine, make_plan
-from vtsum.summary.progress import ProgressCallback, ignore
+from vtsum.summary.progress import Clock, ProgressCallback, ignore
+from vtsum.summary.seeing import CAPTIONERS, RESEARCH, captioner_at_hand, look, model_describes, named_captioner
 from vtsum.summary.staging import StagedFolder, writing_failed
-from vtsum.summary.text import Moment, describe, summary_text, text_file
+from vtsum.summary.text import Moment, describe, text_file
 from vtsum.summary.watching import SAMPLERS, Sampler, Watched, WatchedFrames, watch
 from vtsum.threads import quick_switches, torch_threads
 
@@ -33,11 +32,11 @@ if TYPE_CHECKING:
     from vtsum.enhance.screen_text import RapidReader
     from vtsum.enhance.speech import Transcript
     from vtsum.model import Summarizer
+    from vtsum.protocols import Captioner, Writer
     from vtsum.video import CutResult, VideoInfo
 
 FORMATS = ("mp4", "txt", "json", "keyframes", "html")
 EMBEDDED_SIZE = 128  # pixels; the embedded frame encoder's pictures, known here without its imports
-CAPTIONERS = ("auto", "embedded", "none")
 _FPS = (1e-4, 30.0)
 _NAME = 100  # bytes of the video's name in that of the folder
 
@@ -94,7 +93,9 @@ def summarize(
     denoiser: str | None = DENOISER,
     speech_limit: float | None = LIMIT,
     captioner: str = "auto",
+    writer: str | None = None,
     ocr: bool = True,
+    offline_default: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Summary:
     """Summarise a video file: a shorter video, a short text, and a page that shows both.
@@ -121,10 +122,15 @@ def summarize(
             sequence-to-sequence checkpoint (BART), or None.
         speech_limit (float | None): seconds of voice that a recogniser listens to at most, above 0, spread evenly over
             the video; None: to all of it.
-        captioner: who describes the pictures: "auto", the model, unless its sentences are guesses, as those of the
-            embedded model are; "embedded", the model in any case; "none", nobody. Where nothing is heard or read
-            either, the text tells what was measured.
+        captioner: who describes the pictures: "auto", the model, or, where it cannot, as the embedded one, the best
+            image-text-to-text checkpoint in the hub's cache; "blip", the folder or hub name of such a checkpoint, or
+            one of the user's own; "none", nobody; "embedded", the model in any case, for research. Where nothing is
+            heard or read either, the text tells what was measured.
+        writer (str | None): who writes the text: the folder or hub name of an instruct checkpoint, or one of the user's
+            own; a sentence that what is heard and read does not bear out is not taken. None: the text is extracted.
         ocr (bool): read words on the screen, if what `vtsum[ocr]` brings is installed; else a warning says so.
+        offline_default (bool): "auto" takes nothing from this machine's caches, and listens on the CPU: the same
+            summary wherever the same packages are installed.
         progress: called with (stage, fraction 0..1), from several threads; stages are the keys of
             `vtsum.summary.progress.STAGES`.
     Returns:
@@ -132,7 +138,7 @@ def summarize(
     Raises:
         VTSumError: one line that names what is wrong: the file, an option, the output folder.
     """
-    clock = _Clock()
+    clock = Clock()
     tell = progress or ignore
     wanted = parse_budget(budget)
     chosen_formats = check_formats(formats)
@@ -143,7 +149,6 @@ def summarize(
     for name, value, known in (
         ("sampler", sampler, SAMPLERS),
         ("refine", refine, get_args(Refine)),
-        ("captioner", captioner, CAPTIONERS),
     ):
         if value not in known:
             raise VTSumError(f"summarize: {name} must be one of {', '.join(known)}, got {value!r}")
@@ -158,9 +163,13 @@ def summarize(
     folder = Path(output) if output is not None else Path.cwd() / f"{_short(source.stem) or 'video'}_summary"
     inputs = [source, transcript, model if isinstance(model, str | os.PathLike) else None, denoiser]
     inputs.append(speech.partition(":")[2] if speech else None)  # the folder of whisper:FOLDER
+    inputs += [None if captioner in CAPTIONERS else captioner, writer]
     reader, unread = _reader() if ocr else (None, [])
+    listener = CARRIED if offline_default and speech == RECOGNISER else speech
     with StagedFolder(folder, overwrite, inputs) as stage:
-        with Listening(source, info, speech, transcript, denoiser, speech_limit, tell) as listening:
+        describer = named_captioner(captioner)
+        author = None if writer is None else _writer(writer)
+        with Listening(source, info, listener, transcript, denoiser, speech_limit, tell) as listening:
             with clock("read"):
                 # Importing what a model needs takes seconds: the pictures are decoded meanwhile, where their size is
                 # known before.
@@ -205,9 +214,13 @@ def summarize(
             "captioner": captioner,
             "speech_limit": speech_limit,
             "ocr": ocr,
+            "writer": writer,
+            "offline_default": offline_default,
         }
         try:
-            data = _write(stage, source, info, loaded, watched, said, plan, settings, clock, tell, reader)
+            data = _write(
+                stage, source, info, loaded, watched, said, plan, settings, clock, tell, reader, describer, author
+            )
         except OSError as error:
             raise writing_failed(folder, error) from None
         except VTSumError as error:
@@ -235,6 +248,12 @@ def _short(name: str) -> str:
     return name if len(kept) <= _NAME else kept[:_NAME].decode(errors="ignore")
 
 
+def _writer(name: str) -> Writer:
+    from vtsum.model.writers import make_writer
+
+    return make_writer(name)
+
+
 def load_model(model: str | os.PathLike[str] | Summarizer, *, text: bool = True) -> Summarizer:
     """A model by name or path (`text`: of `vtsum.model.load`); a loaded one as it is."""
     if not isinstance(model, str | os.PathLike):
@@ -259,25 +278,6 @@ def check_formats(formats: Sequence[str]) -> list[str]:
     return [name for name in FORMATS if name in names]
 
 
-class _Clock:
-    """Wall time of each stage, and of everything since it was made."""
-
-    def __init__(self) -> None:
-        self._began = time.perf_counter()
-        self._stages: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self._stages[stage] = time.perf_counter() - began
-
-    def timings(self) -> dict[str, float]:
-        return {k: round(v, 3) for k, v in (*self._stages.items(), ("total", time.perf_counter() - self._began))}
-
-
 def _write(
     stage: StagedFolder,
     source: Path,
@@ -287,13 +287,15 @@ def _write(
     said: Transcript | None,
     plan: Plan,
     settings: schema.Settings,
-    clock: _Clock,
+    clock: Clock,
     tell: ProgressCallback,
     reader: RapidReader | None,
+    captioner: Captioner | None,
+    writer: Writer | None,
 ) -> schema.SummaryDocument:
     """Cut, write the text meanwhile, and put all files into the staged folder."""
     formats = settings["formats"]
-    captioned = settings["captioner"] == "embedded" or (settings["captioner"] == "auto" and not model.text_is_guess)
+    captioned = model_describes(settings["captioner"], model)
     reads_pictures = captioned and model.reads_pictures
     wants_pictures = reads_pictures or bool({"keyframes", "html"} & set(formats))
     cut_result: CutResult | None = None
@@ -311,16 +313,29 @@ def _write(
                 if captioned:
                     with torch_threads(count=1):  # the other cores are cutting
                         captions = describe(model, watched.features, _moments(plan, cut_result))
+                    if settings["captioner"] == "embedded" and model.text_is_guess and captions:
+                        watched.warnings.append(RESEARCH)
+                asked = captioner is not None
+                captioner = captioner or captioner_at_hand(settings["captioner"], model, settings["offline_default"])
                 spans = [(i, clip.start / plan.rate, clip.end / plan.rate) for i, clip in sorted(plan.clips.items())]
-                sentences = summary_text(captions, said, watched.saliency, settings["fps"], spans, watched.screen)
-                sentences = sentences or measured_text(source, info, watched, plan)
+                if captioner is not None:
+                    try:
+                        captions = look(captioner, source, _moments(plan, None), spans, said)
+                    except VTSumError as error:
+                        if asked:
+                            raise
+                        captioner = None
+                        watched.warnings.append(f"the pictures were not described: {error}")
+                text = compose(source, info, watched, said, plan, captions, settings["fps"], writer)
                 tell("text", 1.0)
             if job is not None:
                 cut_result = job.result()
         except BaseException:
             stop.set()  # the pool waits for its thread: let it end soon
             raise
-    data = build_document(source.name, info, model, watched, said, plan, cut_result, sentences, settings, reader)
+    data = build_document(
+        source.name, info, model, watched, said, plan, cut_result, text, settings, reader, captioner, writer
+    )
     if "html" in formats:
         from vtsum.summary.report import write_report
 
@@ -333,8 +348,8 @@ def _write(
     if "txt" in formats:
         (stage.path / "summary.txt").write_text(text_file(data), encoding="utf-8")
     if "json" in formats:
-        text = json.dumps(data, ensure_ascii=False, allow_nan=False, indent=1)
-        (stage.path / "summary.json").write_text(escaped(text) + "\n", encoding="utf-8")
+        content = json.dumps(data, ensure_ascii=False, allow_nan=False, indent=1)
+        (stage.path / "summary.json").write_text(escaped(content) + "\n", encoding="utf-8")
     if "mp4" not in formats:
         (stage.path / "summary.mp4").unlink(missing_ok=True)
     if "keyframes" not in formats:
@@ -362,7 +377,7 @@ def _cut(
     plan: Plan,
     pictures: bool,
     stop: threading.Event,
-    clock: _Clock,
+    clock: Clock,
     tell: ProgressCallback,
 ) -> CutResult:
     """Write summary.mp4 and, if wanted, the key frames, in one pass over the chosen parts of the source."""

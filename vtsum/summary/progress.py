@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 # progress(stage, fraction): a key of STAGES, and how much of it is done, 0..1. May be called from several threads.
 ProgressCallback = Callable[[str, float], None]
@@ -19,3 +21,22 @@ STAGES = {
 
 def ignore(stage: str, fraction: float) -> None:
     """Take note of nothing."""
+
+
+class Clock:
+    """Wall time of each stage, and of everything since it was made."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self._stages: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._stages[stage] = time.perf_counter() - began
+
+    def timings(self) -> dict[str, float]:
+        return {k: round(v, 3) for k, v in (*self._stages.items(), ("total", time.perf_counter() - self._began))}

@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 from vtsum.enhance.speech.summary import is_unsure
 from vtsum.shown import clean
 from vtsum.summary.schema import Screen, SentenceEntry, ShotEntry, Speech, SummaryDocument
-from vtsum.summary.text import GUESS_NOTE, ORIGINS, clock_time
+from vtsum.summary.text import ORIGINS, clock_time, shown_sentence, shown_title
 
 MAX_EMBEDDED = 24_000_000  # bytes of video in the page; browsers take long to open more
 # A longer summary is embedded smaller, in the first of these sizes that fits: (height in pixels, crf of x264).
@@ -108,8 +108,10 @@ def render(data: SummaryDocument, video: bytes, pictures: dict[int, bytes]) -> s
     origins = sorted({sentence["origin"] for sentence in data["text"]})
     return environment.get_template("report.html.j2").render(
         data=data,
-        name=data["source"]["title"] or data["source"]["name"],
-        heading=_breakable(data["source"]["title"] or Path(data["source"]["name"]).stem or data["source"]["name"]),
+        name=shown_title(data["title"]["text"], data["title"]["origin"]),
+        heading=_heading(data),
+        quoted=data["title"]["origin"] not in ("file", "name"),
+        chapters=[(c["start"], shown_title(c["title"], c["origin"])) for c in data["chapters"]],
         clock=clock_time,
         style=Markup(style),
         script=Markup(script),
@@ -123,7 +125,6 @@ def render(data: SummaryDocument, video: bytes, pictures: dict[int, bytes]) -> s
         words_heading=_HEADINGS.get(tuple(origins), "In words"),
         origins=len(origins),
         sentences=[_sentence(s, data["shots"]) for s in data["text"]],
-        guess_note=GUESS_NOTE if any(sentence["guess"] for sentence in data["text"]) else None,
         said=said,
         unsure=any(word["unsure"] for line in said for word in line["words"]),
         written=data["screen"]["lines"] if data["screen"] else [],
@@ -152,6 +153,12 @@ def _breakable(name: str) -> Markup:
     return Markup(re.sub(r"([_.\-]+)", r"\1<wbr>", str(escape(clean(name)))))
 
 
+def _heading(data: SummaryDocument) -> Markup:
+    title = data["title"]
+    stem = Path(title["text"]).stem if title["origin"] == "name" else ""
+    return _breakable(stem or shown_title(title["text"], title["origin"]))
+
+
 def _for_script(value: Any) -> Markup:
     """JSON that may stand inside a script element: no character that could end it."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
@@ -174,10 +181,9 @@ def _sentence(sentence: SentenceEntry, shots: Sequence[ShotEntry]) -> dict[str, 
         clips = [shots[i]["clip"] for i in sentence["shots"]]
         starts = [clip["start"] if clip else start for clip, start in zip(clips, starts, strict=True)]
     return {
-        "text": sentence["text"],
+        "text": shown_sentence(sentence),
         "origin": ORIGINS[sentence["origin"]].lower(),
         "confidence": sentence["confidence"],
-        "guess": sentence["guess"],
         "shots": " ".join(str(i) for i in sentence["shots"]),
         "moments": [{"at": start} for start in starts],
     }

@@ -25,6 +25,8 @@ from vtsum.errors import VTSumError
 from vtsum.reading import read_json
 
 SCHEMA, BEFORE = "vtsum-summary/2", "vtsum-summary/1"
+_ADDED: dict[str, Any] = {"models": [], "chapters": []}
+_ADDED_SETTINGS: dict[str, Any] = {"offline_default": False, "writer": None}
 _LIMIT = 1 << 30  # bytes: a long video has every frame and every word in it
 _SLACK = 0.002  # seconds: times are rounded to milliseconds
 
@@ -61,6 +63,8 @@ class Settings(TypedDict):
     transcript: str | None  # the user's own, a file's name
     denoiser: str | None  # of words that a recogniser heard
     captioner: str  # who describes the pictures
+    writer: str | None  # who writes the text; null: it is extracted
+    offline_default: bool  # nothing that only this machine's caches hold was taken
     ocr: bool  # whether words on the screen were to be read
     speech_limit: float | None  # seconds of voice that were listened to at most
 
@@ -72,6 +76,14 @@ class Model(TypedDict):
     weights_sha256: str
     embedded: bool
     text_is_guess: bool  # its sentences are guesses and must be shown as such
+
+
+class ModelUsed(TypedDict):
+    """What took part in the summary, and its files of weights."""
+
+    part: str  # "saliency", "voice activity", "speech", "denoiser", "screen", "captions", "text"
+    name: str
+    sha256: dict[str, str]  # by file; "weights": of a network's values, whatever file they came from
 
 
 class SummaryVideo(TypedDict):
@@ -127,13 +139,30 @@ class Span(TypedDict):
     end: float
 
 
+class TitleEntry(TypedDict):
+    """What the summary is called."""
+
+    text: str
+    origin: str  # "file": its own; "read" or "heard": a quotation; "written" after them; "name" of the file
+    times: list[Span]  # of what is quoted; empty else
+
+
+class ChapterEntry(TypedDict):
+    """A chapter of the source video, up to the next one or the end."""
+
+    start: float
+    title: str
+    origin: str  # as a title's, or "number"
+
+
 class SentenceEntry(TypedDict):
     """One sentence of the text summary."""
 
     text: str
-    origin: str  # "seen": it tells of the pictures; "read": it quotes the screen; "heard": it was spoken; "measured"
+    origin: str  # "seen": it tells of the pictures; "read": it quotes the screen; "heard": it was spoken; "written"
+    # after what is read and heard; "measured"
     confidence: float  # 0..1: mean probability of a token, or of a word heard or read; 1 of what was measured
-    guess: bool
+    guess: bool  # it was asked for by --captioner embedded, and is hardly ever true
     times: list[Span]  # what it speaks of; of words heard or read, when they were
     shots: list[int]  # the chosen ones it belongs to; of a sentence seen, one for each of the times
 
@@ -200,10 +229,13 @@ class SummaryDocument(TypedDict):
     source: Source
     settings: Settings
     model: Model
+    models: list[ModelUsed]  # all that took part
     summary: SummaryVideo
     shots: list[ShotEntry]
     frames: Frames
+    title: TitleEntry
     text: list[SentenceEntry]
+    chapters: list[ChapterEntry]  # none for two minutes and less
     speech: Speech | None  # null: nobody listened
     screen: Screen | None  # null: nobody read
     broken: bool  # the file could not be decoded to its end
@@ -286,12 +318,18 @@ def validate(document: Any) -> SummaryDocument:
     _promise(boundary is None or len(boundary) == len(frames["time"]), "frames.boundary must be as long as frames.time")
     _promise(0 < frames["encoded_share"] <= 1, "frames.encoded_share must be above 0 and at most 1")
     for i, sentence in enumerate(checked["text"]):
-        origins = ("seen", "read", "heard", "measured")
+        origins = ("seen", "read", "heard", "written", "measured")
         _promise(sentence["origin"] in origins, f"text[{i}].origin must be one of {', '.join(origins)}")
         _promise(bool(sentence["times"]), f"text[{i}].times must not be empty")
         _promise(0 <= sentence["confidence"] <= 1, f"text[{i}].confidence must lie in 0..1")
         for span in sentence["times"]:
             _promise(0 <= span["start"] < span["end"] <= duration + _SLACK, f"text[{i}].times must lie in the video")
+    before = -1.0
+    for i, chapter in enumerate(checked["chapters"]):
+        _promise(before < chapter["start"] < duration, f"chapters[{i}] must begin after the one before, in the video")
+        before = chapter["start"]
+    for span in checked["title"]["times"]:
+        _promise(0 <= span["start"] <= span["end"] <= duration + _SLACK, "title.times must lie in the video")
     for i, utterance in enumerate((checked["speech"] or {"utterances": []})["utterances"]):
         for word in utterance["words"]:
             inside = 0 <= word["start"] <= word["end"] <= duration + _SLACK
@@ -319,4 +357,15 @@ def read(path: str | Path) -> SummaryDocument:
             document["speech"] = {k: v for k, v in document["speech"].items() if k != "guess"}
         if isinstance(document.get("settings"), dict):
             document["settings"] = {**document["settings"], "ocr": False}
-    return validate(document)
+    return validate(_filled(document))
+
+
+def _filled(document: dict[str, Any]) -> dict[str, Any]:
+    """With the fields that came to version 2 later, as they were before."""
+    source = document.get("source")
+    own = source.get("title") or source.get("name") if isinstance(source, dict) else None
+    origin = "file" if isinstance(source, dict) and source.get("title") else "name"
+    document = {**_ADDED, "title": {"text": own, "origin": origin, "times": []}, **document}
+    if isinstance(document.get("settings"), dict):
+        document["settings"] = {**_ADDED_SETTINGS, **document["settings"]}
+    return document

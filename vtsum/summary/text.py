@@ -13,13 +13,11 @@ import numpy as np
 from vtsum.shown import one_line
 
 if TYPE_CHECKING:
-    from vtsum.enhance.screen_text import ScreenLine
-    from vtsum.enhance.speech import Transcript
-    from vtsum.enhance.speech.merge import Sentence
     from vtsum.model import Summarizer
-    from vtsum.summary.schema import SummaryDocument
+    from vtsum.protocols import Caption
+    from vtsum.summary.schema import SentenceEntry, SummaryDocument
 
-MAX_SENTENCES = 8
+MAX_SENTENCES = 5
 ALIKE = 0.8  # share of common words from which two sentences say the same
 
 
@@ -56,14 +54,23 @@ def describe(
     Returns:
         list[ShotCaption]: in the order of their first moment; empty sentences are left out.
     """
-    best = sorted(moments, key=lambda m: -m.score)[:limit]
-    best.sort(key=lambda m: m.frames)
+    best = best_of(moments, limit)
     pictures = [_read(m.picture) for m in best if m.picture] if model.reads_pictures else None
     sentences = model.describe(features, [m.frames for m in best], pictures)
-    said: list[tuple[str, list[float], list[Moment]]] = []
     if not sentences:  # a model without a decoder
         return []
-    for moment, sentence in zip(best, sentences, strict=True):
+    return gathered(best, sentences)
+
+
+def best_of(moments: Sequence[Moment], limit: int) -> list[Moment]:
+    """The `limit` moments of the highest scores, in order of time."""
+    return sorted(sorted(moments, key=lambda m: -m.score)[:limit], key=lambda m: m.frames)
+
+
+def gathered(moments: Sequence[Moment], captions: Sequence[Caption]) -> list[ShotCaption]:
+    """The moments' captions as sentences; those that say the same become one."""
+    said: list[tuple[str, list[float], list[Moment]]] = []
+    for moment, sentence in zip(moments, captions, strict=True):
         text = _as_sentence(sentence.text)
         if not text:
             continue
@@ -75,34 +82,6 @@ def describe(
         else:
             said.append((text, [sentence.confidence], [moment]))
     return [ShotCaption(t, min(max(float(np.mean(c)), 0.0), 1.0), tuple(m)) for t, c, m in said]
-
-
-def summary_text(
-    captions: Sequence[ShotCaption],
-    said: Transcript | None,
-    saliency: np.ndarray,
-    fps: float,
-    clips: Sequence[tuple[int, float, float]],
-    screen: Sequence[ScreenLine] = (),
-    limit: int = MAX_SENTENCES,
-) -> list[Sentence]:
-    """The text summary, in order of time: what is seen, what is read, and the best sentences of what is said.
-
-    Args:
-        captions: from `describe`.
-        said: the transcript, None where nobody listened.
-        saliency (array): [T], of the frames sampled at `fps` a second.
-        clips: (shot, start, end) of the chosen shots, in seconds.
-        screen: lines on the screen.
-        limit (int): at most so many sentences in all.
-    """
-    from vtsum.enhance.screen_text.sentences import quotations
-    from vtsum.enhance.speech.merge import merge_text
-    from vtsum.enhance.speech.summary import summarise_transcript
-
-    heard = summarise_transcript(said, saliency, fps, limit) if said is not None and said.utterances else []
-    quoted = quotations(screen, [(word.text, word.start) for word in said.words] if said is not None else [])
-    return merge_text(captions, heard, limit, quotations=quoted, clips=clips)
 
 
 def _read(picture: Path) -> np.ndarray:
@@ -139,23 +118,36 @@ def span_text(start: float, end: float) -> str:
     return f"{clock_time(start)}-{clock_time(end)}"
 
 
-ORIGINS = {"seen": "Seen", "read": "Read", "heard": "Heard", "measured": "Measured"}
-GUESS_NOTE = "The sentences are guesses of small models: they can be wrong."
+ORIGINS = {"seen": "Seen", "read": "Read", "heard": "Heard", "written": "Written", "measured": "Measured"}
+
+
+def shown_title(text: str, origin: str) -> str:
+    """A title in quotation marks, if it is a quotation of what is read or heard."""
+    return f"\u201c{text}\u201d" if origin in ("read", "heard") else text
+
+
+def shown_sentence(sentence: SentenceEntry) -> str:
+    """A sentence as it is shown: what was heard in quotation marks; what was read has its own."""
+    return f"\u201c{sentence['text']}\u201d" if sentence["origin"] == "heard" else sentence["text"]
 
 
 def text_file(data: SummaryDocument) -> str:
-    """The content of summary.txt: the sentences with their times, and what a reader should know of them."""
+    """The content of summary.txt: title, sentences with their times, chapters, and notes."""
     source, made = data["source"], data["summary"]
-    name = source["title"] or source["name"]
-    lines = [name, f"{clock_time(made['duration'])} of {clock_time(source['duration'])}", ""]
+    lengths = f"{clock_time(made['duration'])} of {clock_time(source['duration'])}"
+    named = data["title"]["origin"] in ("file", "name")
+    title = data["title"]
+    lines = [shown_title(title["text"], title["origin"]), lengths if named else f"{source['name']}, {lengths}", ""]
     for sentence in data["text"]:
         times = ", ".join(span_text(t["start"], t["end"]) for t in sentence["times"])
         label = "" if sentence["origin"] == "read" else f"{ORIGINS[sentence['origin']]}: "  # a quotation says it itself
-        lines.append(f"[{times}] {label}{sentence['text']}")
+        lines.append(f"[{times}] {label}{shown_sentence(sentence)}")
     if not data["text"]:
         lines.append("No sentence was found for this video.")
-    notes = [GUESS_NOTE] if any(sentence["guess"] for sentence in data["text"]) else []
-    notes += [f"Note: {warning}" for warning in data["warnings"]]
+    if data["chapters"]:
+        lines += ["", "Chapters"]
+        lines += [f"{clock_time(c['start'])} {shown_title(c['title'], c['origin'])}" for c in data["chapters"]]
+    notes = [f"Note: {warning}" for warning in data["warnings"]]
     if notes:
         lines += ["", *notes]
     return "\n".join(map(one_line, lines)) + "\n"

@@ -6,8 +6,8 @@ said = transcribe("talk.mp4")  # the subtitle track in the file, else the best W
 for utterance in said.utterances:
     print(utterance.start, utterance.text)
 
-Cleaning and measuring words: `speech.denoise`, `speech.denoise_seq2seq`, `speech.wer`; sentences for a summary:
-`speech.summary` and `speech.merge`.
+Cleaning and measuring words: `speech.denoise`, `speech.denoise_seq2seq`, `speech.wer`; what a sentence is worth:
+`speech.summary`.
 """
 
 from vtsum.enhance.speech.activity import Stretch, voice_activity, voiced

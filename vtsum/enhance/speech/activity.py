@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -48,6 +49,17 @@ def missing_package() -> str | None:
     """The first package without which no voice is found; None where all are there."""
     modules = {"faster_whisper": "faster-whisper", "onnxruntime": "onnxruntime"}
     return next((name for module, name in modules.items() if importlib.util.find_spec(module) is None), None)
+
+
+MODEL = "Silero VAD 6"
+
+
+def model_sha256() -> dict[str, str]:
+    """The digest of Silero's file of weights, which faster-whisper carries."""
+    from vtsum.model.pretrained import files_sha256
+
+    found = importlib.util.find_spec("faster_whisper")
+    return files_sha256(Path(found.origin).parent / "assets", "silero*.onnx") if found and found.origin else {}
 
 
 def voice_activity(sound: np.ndarray | Iterable[tuple[float, np.ndarray]]) -> list[tuple[float, float]]:

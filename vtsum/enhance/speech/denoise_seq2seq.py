@@ -19,7 +19,7 @@ from vtsum.enhance.speech.denoise import denoise
 from vtsum.enhance.speech.denoise_sentences import split_words
 from vtsum.enhance.speech.denoise_times import retime
 from vtsum.enhance.speech.guard import MAX_CHANGE, Verdict, judge
-from vtsum.enhance.speech.transcript import Transcript, Utterance, Word
+from vtsum.enhance.speech.transcript import Transcript, Utterance, Word, joined
 from vtsum.errors import VTSumError
 
 CHUNK_WORDS = 60  # words in one chunk at most: a few sentences, far below any model's limit
@@ -69,6 +69,9 @@ class Seq2SeqDenoiser:
         self.checkpoint, self.prompt, self.num_beams, self.max_change = str(checkpoint), prompt, num_beams, max_change
         self.fallback, self.device = fallback, device
         self.tokenizer, self.model = _load(self.checkpoint, device)
+        from vtsum.model.pretrained import weights_sha256
+
+        self.sha256 = weights_sha256(self.model.state_dict())
         limits = [
             getattr(self.model.config, name, None) for name in ("max_position_embeddings", "n_positions")
         ]  # T5 has relative positions and neither binds it
@@ -82,7 +85,7 @@ class Seq2SeqDenoiser:
     def rewrite(self, transcript: Transcript) -> tuple[Transcript, list[Rewriting]]:
         """The transcript rewritten, and what became of each chunk, in the order of the transcript."""
         chunks = [chunk for u in transcript.utterances for chunk in self._chunks(list(u.words))]
-        texts = [" ".join(w.text for w in chunk) for chunk in chunks]
+        texts = [joined(w.text for w in chunk) for chunk in chunks]
         rewritings, words = [], []
         for chunk, heard, rewritten in zip(chunks, texts, self._generate(texts), strict=True):
             verdict = judge(heard, rewritten, max_change=self.max_change)
@@ -98,11 +101,12 @@ class Seq2SeqDenoiser:
         notes = transcript.warnings
         if refused:
             notes = (*notes, f"{refused} of {len(rewritings)} rewritings by {self.checkpoint} were refused")
-        return replace(transcript, utterances=tuple(found), warnings=notes), rewritings
+        used = (*transcript.models, ("denoiser", self.checkpoint, {"weights": self.sha256}))
+        return replace(transcript, utterances=tuple(found), warnings=notes, models=used), rewritings
 
     def _chunks(self, words: list[Word]) -> list[list[Word]]:
         """An utterance in chunks that the model takes, cut at the longest pause near the middle until short."""
-        tokens = len(self._encode([" ".join(w.text for w in words)])[0])
+        tokens = len(self._encode([joined(w.text for w in words)])[0])
         if len(words) == 1 or (len(words) <= CHUNK_WORDS and tokens <= self.max_tokens):
             return [words]
         middle = range(max(len(words) // 4, 1), max(len(words) * 3 // 4, 2))

@@ -6,20 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from vtsum.enhance.speech.summary import SpokenSentence
-
-Origin = Literal["seen", "read", "heard", "measured"]
-
-
-class _Moment(Protocol):
-    @property
-    def shot(self) -> int: ...
-    @property
-    def span(self) -> tuple[float, float]: ...
+Origin = Literal["seen", "read", "heard", "written", "measured"]
 
 
 class Quotation(Protocol):
-    """What `vtsum.enhance.screen_text.quotations` gives: lines on the screen, their time, and how they rank."""
+    """A sentence that was spoken, or a quotation of the screen: its seconds, and how it ranks among its kind."""
 
     @property
     def text(self) -> str: ...
@@ -31,6 +22,13 @@ class Quotation(Protocol):
     def confidence(self) -> float: ...
     @property
     def score(self) -> float: ...
+
+
+class _Moment(Protocol):
+    @property
+    def shot(self) -> int: ...
+    @property
+    def span(self) -> tuple[float, float]: ...
 
 
 class Caption(Protocol):
@@ -52,8 +50,8 @@ class Sentence:
         text (str): ends with a stop.
         confidence (float): 0..1; of captions, of lines read and of words heard, which do not compare.
         times (tuple): at least one (start, end) in seconds, in order.
-        origin ("seen" | "read" | "heard" | "measured"): a caption of the pictures, words on the screen, words that
-            were spoken, or what was measured of a video that gave none of them.
+        origin ("seen" | "read" | "heard" | "written" | "measured"): a caption of the pictures, words on the screen,
+            words that were spoken, a sentence written after them, or what was measured of a video that gave few.
         shots (tuple[int, ...]): indices of the chosen shots it speaks of; empty for words outside them.
     """
 
@@ -66,7 +64,7 @@ class Sentence:
 
 def merge_text(
     captions: Sequence[Caption],
-    sentences: Sequence[SpokenSentence],
+    sentences: Sequence[Quotation],
     limit: int,
     *,
     quotations: Sequence[Quotation] = (),
@@ -80,7 +78,7 @@ def merge_text(
 
     Args:
         captions: of the pictures.
-        sentences: from `summarise_transcript`.
+        sentences: that were spoken.
         limit (int): at most so many sentences in all.
         quotations: of the screen.
         clips: (shot, start, end) of the chosen shots in seconds: tells which of them words belong to.
@@ -94,7 +92,7 @@ def merge_text(
     seen = sorted((c for c in captions if c.moments), key=lambda c: -c.confidence)
     read = sorted(quotations, key=lambda q: -q.score)
     heard = sorted(sentences, key=lambda s: -s.score)
-    kept_heard, kept_read, kept_seen = _shares(limit, (len(heard), len(read), len(seen)))
+    kept_heard, kept_read, kept_seen = shares(limit, (len(heard), len(read), len(seen)))
     text = [
         Sentence(c.text, c.confidence, tuple(m.span for m in c.moments), "seen", tuple(m.shot for m in c.moments))
         for c in seen[:kept_seen]
@@ -107,7 +105,7 @@ def merge_text(
     return sorted(text, key=lambda s: (s.times[0][0], ("seen", "read", "heard").index(s.origin)))
 
 
-def _shares(limit: int, counts: Sequence[int]) -> list[int]:
+def shares(limit: int, counts: Sequence[int]) -> list[int]:
     """How many of each kind are kept: one of each in turn, the first kind first, until there are `limit`."""
     kept = [0] * len(counts)
     while sum(kept) < min(limit, sum(counts)):

@@ -1,14 +1,6 @@
-"""What was said, in few sentences: the best of the transcript's own, each with its time.
+"""What tells a sentence's worth: how central it is to all that is said, and how salient its moment.
 
-    quality(i) = exp(saliency * rank(s(i)) + centrality * c(i) + confidence * mean confidence) * fullness(i)
-
-with s(i) the mean saliency of the frames while sentence i is spoken, as its rank among all sentences (0..1), c(i) the
-stationary probability of a walk over the sentences' cosines (tf-idf of their words), scaled to 0..1, and fullness
-below 1 for sentences of a few words. A determinantal point process over these qualities and the same cosines keeps
-what is chosen from repeating itself. Nothing is written anew: a sentence that was not said is not in the result.
-
-Source: Erkan and Radev, "LexRank: graph-based lexical centrality as salience in text summarization", 2004; Kulesza and
-Taskar, "Determinantal point processes for machine learning", 2012, section 4.
+Source: Erkan and Radev, "LexRank: graph-based lexical centrality as salience in text summarization", 2004.
 """
 
 from __future__ import annotations
@@ -16,7 +8,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -31,17 +22,6 @@ FEWEST = 3  # words; what is shorter ("Yes." "This half") tells nothing by itsel
 _DAMPING, _STEPS = 0.85, 60
 _COLUMNS = 1024  # of the tf-idf features: words share columns beyond it
 _CELLS = 1 << 25  # of them all, 256 MB: from 32,768 sentences on there are fewer columns
-
-
-@dataclass(frozen=True)
-class SpokenSentence:
-    """A sentence of the transcript: words, seconds, quality (0..1, relative to the best), mean confidence (0..1)."""
-
-    text: str
-    start: float
-    end: float
-    score: float
-    confidence: float
 
 
 def sentences_of(transcript: Transcript) -> list[tuple[Word, ...]]:
@@ -90,7 +70,7 @@ def moment_saliency(spans: Sequence[tuple[float, float]], saliency: np.ndarray, 
     """[N]: mean saliency of the frames sampled in each span, at least one; 0 without frames, NaN counts 0."""
     values = np.nan_to_num(np.asarray(saliency, np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     if values.ndim != 1:
-        raise ValueError(f"summarise_transcript: saliency must be [T], got shape {values.shape}")
+        raise ValueError(f"moment_saliency: saliency must be [T], got shape {values.shape}")
     if not len(values):
         return np.zeros(len(spans))
     sums = np.concatenate([[0.0], np.cumsum(values)])
@@ -102,7 +82,7 @@ def moment_saliency(spans: Sequence[tuple[float, float]], saliency: np.ndarray, 
     return np.array(found)
 
 
-def _ranks(values: np.ndarray) -> np.ndarray:
+def ranks(values: np.ndarray) -> np.ndarray:
     """0..1 by rank; equal values share their mean rank, so that constant saliency says nothing."""
     if len(values) < 2 or np.ptp(values) == 0:
         return np.full(len(values), 0.5)
@@ -113,51 +93,3 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 def is_unsure(text: str, confidence: float) -> bool:
     """Whether a word heard with that confidence may make its sentence false: "the" and "of" hardly do."""
     return confidence < SURE and plain(text) not in FUNCTION_WORDS
-
-
-def summarise_transcript(
-    transcript: Transcript,
-    saliency: np.ndarray,
-    fps: float,
-    limit: int,
-) -> list[SpokenSentence]:
-    """The sentences of three words and more that tell best what was said, in order of time. One with an unsure word is
-    not among them.
-
-    Args:
-        transcript (Transcript): denoised, or with stops of its own, for the best sentences.
-        saliency (array): [T], of the frames sampled at `fps` a second from 0; may be empty.
-        fps (float): sampled frames a second, above 0.
-        limit (int): at most so many sentences; 0 gives none.
-    Returns:
-        list[SpokenSentence]: fewer than `limit` where there are no more, or where more would only repeat.
-    Raises:
-        ValueError: fps not above 0, a negative limit, saliency of another shape.
-    """
-    from vtsum.enhance.summary_refinement import greedy_map
-
-    if not 0 < fps < math.inf:
-        raise ValueError(f"summarise_transcript: fps must be above 0, got {fps}")
-    if limit < 0:
-        raise ValueError(f"summarise_transcript: limit must be at least 0, got {limit}")
-    sentences = [
-        words
-        for words in sentences_of(transcript)
-        if len(words) >= FEWEST and not any(is_unsure(w.text, w.confidence) for w in words)
-    ]
-    spans = [(s[0].start, max(w.end for w in s)) for s in sentences]
-    salient = moment_saliency(spans, saliency, fps)
-    if not sentences or limit == 0:
-        return []
-    words = [[plain(w.text) for w in s] for s in sentences]
-    features = topic_features(words)
-    sure = np.array([np.mean([w.confidence for w in s]) for s in sentences])
-    meaning = np.array([sum(w not in FUNCTION_WORDS and bool(w) for w in row) for row in words])
-    quality = np.exp(SALIENCY * _ranks(salient) + CENTRALITY * centrality(features) + CONFIDENCE * sure)
-    quality = quality * np.minimum(meaning / FULL, 1.0) ** 2
-    picked = sorted(greedy_map(quality, features, k=limit))
-    best = quality.max() if picked else 1.0
-    return [
-        SpokenSentence(" ".join(w.text for w in sentences[i]), *spans[i], float(quality[i] / best), float(sure[i]))
-        for i in picked
-    ]

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from vtsum.enhance.speech.activity import Stretch, missing_package, voice_activity, voiced
+from vtsum.enhance.speech.activity import MODEL, Stretch, missing_package, model_sha256, voice_activity, voiced
 from vtsum.enhance.speech.recognisers import Recogniser, is_understood, make_recogniser
 from vtsum.enhance.speech.sound import RATE, read_sound
 from vtsum.enhance.speech.subtitle_track import read_subtitle_track
@@ -113,8 +113,14 @@ def _listen(
     if unheard:
         minutes = [sum(lengths[sorted(chosen)]) / 60, lengths.sum() / 60]
         warnings.append(f"{minutes[0]:.1f} of {minutes[1]:.1f} minutes of voice were listened to, spread evenly")
+    digests: dict[str, str] = getattr(recogniser, "sha256", {})
     return Transcript(
-        tuple(kept), recogniser.name, recogniser.language if kept else None, tuple(warnings), tuple(unheard)
+        tuple(kept),
+        recogniser.name,
+        recogniser.language if kept else None,
+        tuple(warnings),
+        tuple(unheard),
+        (("voice activity", MODEL, model_sha256()), ("speech", recogniser.name, dict(digests))),
     )
 
 

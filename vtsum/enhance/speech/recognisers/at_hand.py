@@ -39,7 +39,7 @@ def best_at_hand() -> FasterWhisper:
     return carried()
 
 
-def carried() -> FasterWhisper:
+def carried(device: str = "auto") -> FasterWhisper:
     """The tiny English Whisper of the package that `vtsum[speech]` brings, if it is that very one.
 
     Raises:
@@ -52,7 +52,7 @@ def carried() -> FasterWhisper:
         path = folder / name
         if not path.is_file() or _sha256(path) != digest:
             raise VTSumError(f"{path} must be the file that VTSum was tested with (sha256 {digest[:16]}...): {_GET_IT}")
-    return FasterWhisper(str(folder), label=CARRIED, language="en")
+    return FasterWhisper(str(folder), label=CARRIED, language="en", device=device)
 
 
 def _cached() -> Iterator[tuple[str, Path]]:

@@ -10,7 +10,7 @@ from vtsum.enhance.speech.activity import Stretch
 from vtsum.enhance.speech.recognisers.base import is_repetitive, packs
 from vtsum.enhance.speech.transcript import Utterance
 from vtsum.errors import VTSumError
-from vtsum.model.pretrained import check_folder, first_line
+from vtsum.model.pretrained import check_folder, files_sha256, first_line
 
 
 class FasterWhisper:
@@ -64,6 +64,17 @@ class FasterWhisper:
             )
         self.name = f"faster-whisper:{label or source}"
         self.language = language
+        self._source = source
+
+    @property
+    def sha256(self) -> dict[str, str]:
+        """The digest of its file of weights."""
+        from faster_whisper.utils import download_model
+
+        folder = Path(self._source)
+        if not folder.is_dir():
+            folder = Path(download_model(self._source, local_files_only=True))
+        return files_sha256(folder, "model.bin")
 
     def recognise(self, stretches: Iterable[Stretch]) -> Iterator[Utterance]:
         """See `Recogniser`. Stretches are packed into sounds of up to 30 s, the length of Whisper's window."""

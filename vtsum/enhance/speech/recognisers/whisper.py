@@ -63,7 +63,7 @@ class Whisper:
         import torch
         from vtsum_kernels.integrations import torchvision_free
 
-        from vtsum.model.pretrained import from_pretrained, model_from_pretrained
+        from vtsum.model.pretrained import from_pretrained, model_from_pretrained, weights_sha256
 
         if batch_size < 1:
             raise ValueError(f"Whisper: batch_size must be at least 1, got {batch_size}")
@@ -90,6 +90,7 @@ class Whisper:
         self._wanted = language if self._languages else None
         self.language = language if self._languages else "en"  # checkpoints without languages know English only
         self.batch_size = batch_size
+        self.sha256 = {"weights": weights_sha256(model.state_dict())}
         self.longest = float(self._features.chunk_length)
 
     def recognise(self, stretches: Iterable[Stretch]) -> Iterator[Utterance]:

@@ -24,6 +24,7 @@ from vtsum.summary.facts import measured_text
 from vtsum.summary.listening import DENOISER, LIMIT, RECOGNISER, Listening
 from vtsum.summary.planning import Plan, Refine, make_plan
 from vtsum.summary.progress import ProgressCallback, ignore
+from vtsum.summary.spoken import summary_subtitles
 from vtsum.summary.staging import StagedFolder, writing_failed
 from vtsum.summary.text import Moment, describe, summary_text, text_file
 from vtsum.summary.watching import SAMPLERS, Sampler, Watched, WatchedFrames, watch
@@ -335,6 +336,8 @@ def _write(
     if "json" in formats:
         text = json.dumps(data, ensure_ascii=False, allow_nan=False, indent=1)
         (stage.path / "summary.json").write_text(escaped(text) + "\n", encoding="utf-8")
+    if "mp4" in formats and (subtitles := summary_subtitles(data)) is not None:
+        (stage.path / "summary.vtt").write_text(subtitles, encoding="utf-8")
     if "mp4" not in formats:
         (stage.path / "summary.mp4").unlink(missing_ok=True)
     if "keyframes" not in formats:

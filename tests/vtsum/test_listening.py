@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
+import os
 import threading
 import time
 from pathlib import Path
 
+import av
 import pytest
 
 import vtsum
@@ -19,6 +22,7 @@ from vtsum.enhance.speech.sound import RATE
 from vtsum.errors import VTSumError
 from vtsum.summary import listening, schema
 from vtsum.summary.progress import ignore
+from vtsum.summary.spoken import summary_subtitles
 from vtsum.video import probe
 
 TRANSCRIBE = importlib.import_module("vtsum.enhance.speech.transcribe")  # the package's name of it is the function
@@ -60,6 +64,49 @@ def test_the_users_words_are_in_the_text(told):
     text = told.files["txt"].read_text(encoding="utf-8")
     assert "[0:04-0:07] Heard: “Then stripes come past.”" in text
     assert "] Seen: Something" in text
+
+
+def test_subtitles_of_the_summary_are_on_its_clock(told):
+    clips = [shot["clip"] for shot in told.shots if shot["clip"]]
+    words = [word for u in told.data["speech"]["utterances"] for word in u["words"]]
+    inside = [w["text"] for c in clips for w in words if c["start"] <= (w["start"] + w["end"]) / 2 < c["end"]]
+    written = (told.output / "summary.vtt").read_text(encoding="utf-8")
+    assert written.startswith("WEBVTT\n")
+    cues = [block.split("\n") for block in written.strip().split("\n\n")[1:]]
+    assert " ".join(line for cue in cues for line in cue[1:]).split() == inside
+    assert inside
+    with av.open(told.output / "summary.vtt") as file:  # FFmpeg reads it, in order, within a clip each
+        packets = [p for p in file.demux() if p.pts is not None]
+        spans = [(float(p.pts * p.time_base), float((p.pts + p.duration) * p.time_base)) for p in packets]
+    assert len(spans) == len(cues)
+    for start, end in spans:
+        assert any(c["summary_start"] - 0.002 <= start < end <= c["summary_end"] + 0.002 for c in clips)
+
+
+def test_subtitles_are_ours_to_replace(clip, tmp_path):
+    (tmp_path / "o").mkdir()
+    for name in ("summary.mp4", "summary.vtt"):
+        (tmp_path / "o" / name).write_text("an older one")
+    vtsum.summarize(clip, tmp_path / "o", model=ColourModel(), speech=None, formats=["mp4"], overwrite=True)
+    assert os.listdir(tmp_path / "o") == ["summary.mp4"]  # nobody listened: no subtitles, least of all the older ones
+
+
+def test_hostile_words_stay_inside_their_cue(told):
+    data = copy.deepcopy(told.data)
+    clip = next(shot["clip"] for shot in data["shots"] if shot["clip"])
+    at = (clip["start"], clip["start"] + 0.5)
+    texts = ["-->", "<b>&lt;", "00:00:00.000", "NOTE", "word"]
+    words = [{"text": text, "start": at[0], "end": at[1], "confidence": 1.0} for text in texts]
+    data["speech"]["utterances"] = [{"start": at[0], "end": at[1], "words": words}]
+    data["speech"]["language"] = "en\n\n00:00.000 --> 00:01.000"
+    written = summary_subtitles(data)
+    assert written is not None
+    head, cue = written.strip().split("\n\n")
+    assert head == "WEBVTT"
+    assert [line.count("-->") for line in cue.split("\n")] == [1, 0]
+    assert cue.split("\n")[1] == "--&gt; &lt;b&gt;&amp;lt; 00:00:00.000 NOTE word"
+    data["speech"]["utterances"] = []
+    assert summary_subtitles(data) is None
 
 
 def test_the_page_shows_the_words(told):

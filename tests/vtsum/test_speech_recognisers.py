@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import wave
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from vtsum.enhance.speech.recognisers.base import is_repetitive, is_understood, 
 from vtsum.enhance.speech.sound import RATE
 from vtsum.enhance.speech.transcribe import evenly
 from vtsum.enhance.speech.wer import WordErrors, normalise, word_errors
-from vtsum.errors import VTSumError
+from vtsum.errors import Stopped, VTSumError
 
 
 def noise(seconds: float, seed: int = 0) -> np.ndarray:
@@ -242,7 +243,10 @@ def test_a_transcript_of_the_user_comes_first(shared, tmp_path):
     given = Transcript((), "mine", None)
     assert transcribe(clip, transcript=given) is given
     (tmp_path / "talk.txt").write_text("one two three four five six seven eight nine ten")
-    spread = transcribe(clip, transcript=tmp_path / "talk.txt")
+    shares: list[float] = []
+    spread = transcribe(clip, transcript=tmp_path / "talk.txt", progress=shares.append)
+    assert shares == sorted(shares)
+    assert (len(shares) > 20, shares[-1]) == (True, pytest.approx(1.0, abs=0.05))
     assert spread.words[0].start < 0.5
     assert not any(19.0 < word.start < 38.0 for word in spread.words)  # where the clip is silent
 
@@ -260,8 +264,28 @@ def test_the_recogniser_hears_the_voice_and_the_doubtful_is_left_out(shared):
     assert any("could not be understood" in warning for warning in heard.warnings)
     assert seconds == sorted(seconds)
     assert seconds[-1] == pytest.approx(1.0)
+    assert sum(share < 0.3 for share in seconds) > 20  # told second by second while the voice is looked for, too
+    assert max(b - a for a, b in pairwise(seconds[:20])) < 0.05
     marked = transcribe(clip, recogniser=Echo(), denoiser=lambda t: Transcript(t.utterances[:1], "marked", None))
     assert (marked.source, len(marked.words)) == ("marked", 1)
+
+
+def test_listening_is_done_where_there_is_no_voice(tmp_path):
+    pytest.importorskip("faster_whisper")
+    with wave.open(str(tmp_path / "still.wav"), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes(bytes(2 * RATE * 3))
+    shares: list[float] = []
+    assert transcribe(tmp_path / "still.wav", recogniser=Echo(), progress=shares.append).utterances == ()
+    assert (shares, shares[-1]) == (sorted(shares), 1.0)
+
+    def stop(share: float) -> None:
+        raise Stopped
+
+    with pytest.raises(Stopped):  # while the voice is looked for
+        transcribe(tmp_path / "still.wav", recogniser=Echo(), progress=stop)
 
 
 def test_what_is_understood_is_told_by_all_of_it():

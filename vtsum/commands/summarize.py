@@ -131,7 +131,7 @@ def summarize(
     ),
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no closing words.")] = False,
 ) -> None:
-    """Summarise a video: summary.mp4, summary.txt, summary.json, keyframes/ and report.html in one folder."""
+    """Summarise a video: summary.mp4, .vtt, .txt and .json, keyframes/ and report.html in one folder."""
     from vtsum.extras import require
 
     require("video", "summarize")

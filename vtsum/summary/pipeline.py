@@ -23,6 +23,7 @@ from vtsum.summary.listening import CARRIED, DENOISER, LIMIT, RECOGNISER, Listen
 from vtsum.summary.planning import Plan, Refine, make_plan
 from vtsum.summary.progress import Clock, ProgressCallback, ignore
 from vtsum.summary.seeing import CAPTIONERS, RESEARCH, captioner_at_hand, look, model_describes, named_captioner
+from vtsum.summary.spoken import summary_subtitles
 from vtsum.summary.staging import StagedFolder, writing_failed
 from vtsum.summary.text import Moment, describe, text_file
 from vtsum.summary.watching import SAMPLERS, Sampler, Watched, WatchedFrames, watch
@@ -350,6 +351,8 @@ def _write(
     if "json" in formats:
         content = json.dumps(data, ensure_ascii=False, allow_nan=False, indent=1)
         (stage.path / "summary.json").write_text(escaped(content) + "\n", encoding="utf-8")
+    if "mp4" in formats and (subtitles := summary_subtitles(data)) is not None:
+        (stage.path / "summary.vtt").write_text(subtitles, encoding="utf-8")
     if "mp4" not in formats:
         (stage.path / "summary.mp4").unlink(missing_ok=True)
     if "keyframes" not in formats:

@@ -26,7 +26,7 @@ from vtsum.video.source import (
     first_picture,
     open_container,
 )
-from vtsum.video.timeline import Timeline, stated_duration, time_base
+from vtsum.video.timeline import Timeline, claimed_duration, stated_duration, time_base
 
 RATE = 16_000  # samples a second: what every recogniser here is trained on
 _SLIP = 0.02  # seconds that sound may run off its timestamps before it is put right
@@ -61,6 +61,17 @@ def read_sound(
     container = open_container(path, "read_sound")
     video = shown_video(container, path, "read_sound")
     return _blocks(container, video, origin, rate, round(block * rate), Damage() if damage is None else damage)
+
+
+def claimed_seconds(path: str | os.PathLike[str]) -> float | None:
+    """How long a file says that the sound of `read_sound` lasts, which need not be true; None: it does not say.
+
+    Raises:
+        VTSumError: the file is missing, empty or nothing that FFmpeg knows.
+    """
+    with closing(open_container(path, "read_sound")) as container:
+        stream = choose_audio(container, shown_video(container, path, "read_sound"))
+        return None if stream is None else claimed_duration(container, stream)
 
 
 def shown_video(container: InputContainer, path: str | os.PathLike[str], function: str) -> VideoStream | None:

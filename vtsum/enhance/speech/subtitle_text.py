@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 
 from vtsum.enhance.speech.transcript import Transcript, Word
 
 LINE = 42  # characters a line; two lines a subtitle
 LONGEST = 6.0  # seconds
 SHORTEST = 0.8  # seconds, where the next subtitle leaves room
+_TAG = re.compile("[A-Za-z0-9]+(-[A-Za-z0-9]+)*")  # of a language, BCP 47
 PAUSE = 0.8  # seconds of silence at which a subtitle ends
 
 
@@ -24,10 +26,16 @@ def as_srt(transcript: Transcript) -> str:
 
 def as_vtt(transcript: Transcript) -> str:
     """The transcript as a WebVTT file's text."""
-    head = "WEBVTT\n" + (f"Language: {transcript.language}\n" if transcript.language else "")
+    return vtt(subtitles(transcript), transcript.language)
+
+
+def vtt(cues: Iterable[tuple[float, float, str]], language: str | None) -> str:
+    """Subtitles (start, end, text), as `subtitles` gives them, as a WebVTT file's text."""
+    tag = language if language and _TAG.fullmatch(language) else None  # an arrow in a head begins a subtitle
+    head = "WEBVTT\n" + (f"Language: {tag}\n" if tag else "")
     blocks = [
         f"\n{_stamp(start, '.')} --> {_stamp(end, '.')}\n{html.escape(text, quote=False)}\n"
-        for start, end, text in subtitles(transcript)
+        for start, end, text in cues
     ]
     return head + "".join(blocks)
 

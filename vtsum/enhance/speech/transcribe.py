@@ -11,7 +11,7 @@ import numpy as np
 
 from vtsum.enhance.speech.activity import MODEL, Stretch, missing_package, model_sha256, voice_activity, voiced
 from vtsum.enhance.speech.recognisers import Recogniser, is_understood, make_recogniser
-from vtsum.enhance.speech.sound import RATE, read_sound
+from vtsum.enhance.speech.sound import RATE, claimed_seconds, read_sound
 from vtsum.enhance.speech.subtitle_track import read_subtitle_track
 from vtsum.enhance.speech.subtitles import read_transcript
 from vtsum.enhance.speech.transcript import Transcript
@@ -19,6 +19,7 @@ from vtsum.video.damage import Damage, told
 from vtsum.video.source import show
 
 Denoiser = Callable[[Transcript], Transcript]
+_SCAN = 0.3  # of the work of listening: finding the voice, before any of it is recognised
 
 
 def transcribe(
@@ -41,7 +42,7 @@ def transcribe(
             or None.
         limit (float | None): a recogniser listens to at most so many seconds of voice, spread evenly over the video;
             what it leaves out is in `unheard`.
-        progress: called with the share of the work that is done, 0..1.
+        progress: called with the share of the work that is done, 0..1, as the sound is read and as it is recognised.
     Returns:
         Transcript: without utterances where nothing is said; `warnings` say what a reader should know.
     Raises:
@@ -53,7 +54,7 @@ def transcribe(
     if isinstance(transcript, Transcript):
         return transcript
     if transcript is not None:
-        length = _Length(path)
+        length = _Length(path, progress)
         stretches = voice_activity(length) if missing_package() is None else None
         for _ in length:  # what is left, for the length
             pass
@@ -74,16 +75,20 @@ def transcribe(
 
 
 class _Length:
-    """A file's blocks of sound, whose length and damage are known when they have been read."""
+    """A file's blocks of sound, whose length and damage are known when they have been read; tells how far it is."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], progress: Callable[[float], None] | None) -> None:
         self.damage = Damage()
         self._blocks = read_sound(path, damage=self.damage)
+        self._progress = progress
+        self._claimed = claimed_seconds(path) if progress is not None else None
         self.seconds = 0.0
 
     def __iter__(self) -> Iterator[tuple[float, np.ndarray]]:
         for start, block in self._blocks:
             self.seconds = start + len(block) / RATE
+            if self._progress is not None and self._claimed is not None:
+                self._progress(min(self.seconds / self._claimed, 1.0))
             yield start, block
 
 
@@ -92,7 +97,7 @@ def _listen(
 ) -> Transcript:
     """Find the voice, then listen to as much of it as `limit` allows, in order: by what stands beside a stretch a
     recogniser tells what is said in it."""
-    sound = _Length(path)
+    sound = _Length(path, None if progress is None else lambda done: progress(_SCAN * done))
     spans = [(stretch.start, stretch.end) for stretch in voiced(sound, recogniser.longest)]
     lengths = np.array([end - start for start, end in spans])
     chosen = evenly(lengths, limit)
@@ -138,19 +143,21 @@ def evenly(lengths: np.ndarray, limit: float) -> set[int]:
 
 
 class _Work:
-    """Hands chosen stretches to a recogniser and tells the share of their seconds that was handed over."""
+    """Hands chosen stretches to a recogniser and tells the share of the work that is done."""
 
     def __init__(self, progress: Callable[[float], None] | None, seconds: float) -> None:
         self._progress, self._whole, self._done = progress, max(seconds, 1e-9), 0.0
 
     def stretches(self, path: str | os.PathLike[str], longest: float, chosen: set[int]) -> Iterator[Stretch]:
         if not chosen:
+            if self._progress is not None:
+                self._progress(1.0)
             return
         for i, stretch in enumerate(voiced(read_sound(path), longest)):
             if i in chosen:
                 yield stretch
                 self._done += stretch.end - stretch.start
                 if self._progress is not None:
-                    self._progress(min(self._done / self._whole, 1.0))
+                    self._progress(_SCAN + (1 - _SCAN) * min(self._done / self._whole, 1.0))
             if i == max(chosen):
                 return

@@ -1,0 +1,41 @@
+"""What is said in a summary, on the clock of the summary: its subtitles."""
+
+from __future__ import annotations
+
+from vtsum.enhance.speech.subtitle_text import subtitles, vtt
+from vtsum.enhance.speech.transcript import Transcript, Utterance, Word
+from vtsum.summary.schema import SummaryDocument
+
+
+def summary_subtitles(data: SummaryDocument) -> str | None:
+    """A WebVTT file's text with what is said in the summary's clips; None where nothing is.
+
+    A word belongs to the clip that its middle lies in, and is shown no longer than the clip; no subtitle goes on over
+    a cut.
+    """
+    speech = data["speech"]
+    if speech is None:
+        return None
+    cues: list[tuple[float, float, str]] = []
+    clips = sorted((shot["clip"] for shot in data["shots"] if shot["clip"]), key=lambda clip: clip["summary_start"])
+    for clip in clips:
+        start, end = clip["start"], clip["end"]
+        first, last = clip["summary_start"], clip["summary_end"]
+        utterances = []
+        for utterance in speech["utterances"]:
+            words = [
+                Word(
+                    word["text"],
+                    first + min(max(word["start"], start) - start, last - first),
+                    first + min(min(word["end"], end) - start, last - first),
+                    word["confidence"],
+                )
+                for word in utterance["words"]
+                if start <= (word["start"] + word["end"]) / 2 < end
+            ]
+            if words:
+                utterances.append(Utterance(tuple(words)))
+        utterances.sort(key=lambda utterance: utterance.start)
+        here = Transcript(tuple(utterances), speech["source"], speech["language"])
+        cues += [(a, min(b, last), text) for a, b, text in subtitles(here) if min(b, last) > a]
+    return vtt(cues, speech["language"]) if cues else None

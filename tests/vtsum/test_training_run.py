@@ -39,7 +39,10 @@ def words(data: Path, run: Path, *more: str) -> list[str]:
 
 def measures(run: Path) -> list[dict[str, Any]]:
     """The lines of a run without the time they took."""
-    return [{k: v for k, v in line.items() if k != "seconds"} for line in read_metrics(run / "metrics.jsonl")]
+    return [
+        {k: v for k, v in line.items() if k not in ("seconds", "waited")}
+        for line in read_metrics(run / "metrics.jsonl")
+    ]
 
 
 def names(run: Path) -> list[str]:
@@ -254,12 +257,6 @@ def test_a_folder_in_use_is_refused(data, whole, tmp_path):
     with pytest.raises(VTSumError, match=r"output_dir must be new or empty, got .*--resume goes on"):
         main(words(data, whole))
     assert {p: p.stat().st_mtime_ns for p in whole.rglob("*")} == before
-
-
-def test_several_processes_need_deepspeed(data, tmp_path, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(VTSumError, match=r"--deepspeed must be given .*configs/ds_zero1.json, got 2 processes"):
-        main(words(data, tmp_path / "run"))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(data, tmp_path, monkeypatch):

@@ -82,7 +82,12 @@ def test_the_tt_model_has_no_local_attention():
         (["--bf16", "maybe"], "bf16 must be true or false"),
         (["stray"], "arguments must be flags and their values, got 'stray'"),
         (["--model", "gpt"], "model must be vtsum_blip_tt or vtsum_blip_tt_ca"),
-        (["--schedule", "linear"], "schedule must be one of cosine, cosine_epoch, constant, got 'linear'"),
+        (
+            ["--schedule", "sine"],
+            "schedule must be one of cosine, cosine_epoch, constant, linear, polynomial, cosine_wit",
+        ),
+        (["--optimizer", "LBFGS"], "optimizer must be one of AdamW, Adam, NAdam"),
+        (["--optimizer_options", "[1]"], "train: optimizer_options must hold an object"),
         (["--min_lr", "1"], "min_lr must be at most init_lr (2e-05), got 1.0"),
         (["--max_epoch", "0"], "max_epoch must be at least 1, got 0"),
         (["--config", "/nowhere.yaml"], "--config: /nowhere.yaml must be a readable file, got: no such file"),

@@ -40,6 +40,8 @@ _MAY_CHANGE = {
     "val_every",
     "patience",
     "gradient_checkpointing",
+    "trackers",
+    "callbacks",
 }
 
 
@@ -53,7 +55,7 @@ def check_folder(run: Path, settings: TrainSettings) -> None:
         raise VTSumError(
             f"train: output_dir must be new or empty, got {run} with files in it; --resume goes on with that run"
         )
-    own = [run / name for name in (METRICS, "tensorboard", "checkpoints", "model", "validation.jsonl", "best")]
+    own = [run / name for name in (METRICS, "tensorboard", "wandb", "checkpoints", "model", "validation.jsonl", "best")]
     check_no_links("train", run / CONFIG, *own)
     s = settings
     inputs = [s.data, s.ann_root, s.video_embeddings_root, s.pretrained, s.tokenizer, s.deepspeed]

@@ -21,7 +21,9 @@ from vtsum.data.videoxum import VideoXumDataset
 from vtsum.errors import VTSumError
 from vtsum.model import VTSum
 from vtsum.model.tokenizer import load_tokenizer
+from vtsum.training.checkpoints import Checkpoint
 from vtsum.training.engine import PlainEngine
+from vtsum.training.resuming import check_convertible
 from vtsum.training.schedule import rates
 from vtsum.training.settings import OPTIMIZERS, OWN_SCHEDULES, SCHEDULES, TrainSettings, build, parse
 from vtsum.training.train import main
@@ -200,6 +202,16 @@ def test_what_does_not_go_together_is_one_line(data, tmp_path, more, told):
     with pytest.raises(VTSumError, match=told):
         main(words(data, tmp_path / "run", *more))
     assert not (tmp_path / "run").exists()
+
+
+def test_groups_at_stage_3_stay_on_their_ranks(tmp_path):
+    """DeepSpeed's universal form would lose the optimizer of all groups but one, in silence."""
+    found = Checkpoint(tmp_path, {"ranks": 2})
+    grouped = TrainSettings(parameter_groups=GROUPS)
+    with pytest.raises(VTSumError, match=r"ranks must be 2 to resume .*, which has parameter_groups at stage 3, got 1"):
+        check_convertible(found, grouped, 3, 1)
+    check_convertible(found, grouped, 2, 1)
+    check_convertible(found, TrainSettings(), 3, 1)
 
 
 def test_what_another_optimizer_kept_is_refused(data, batches, tmp_path):

@@ -142,6 +142,16 @@ def check_resumable(found: Checkpoint, settings: TrainSettings, stage: int | Non
         raise VTSumError(f"train: data must be the videos that {found.folder} was trained on, got others")
 
 
+def check_convertible(found: Checkpoint, settings: TrainSettings, stage: int, ranks: int) -> None:
+    """Refuse to spread over other ranks what DeepSpeed would not: of stage 3 its universal form keeps one group's
+    optimizer alone, and the others' would start anew without a word (seen with DeepSpeed 0.19)."""
+    if stage == 3 and settings.parameter_groups:
+        raise VTSumError(
+            f"train: ranks must be {found.facts['ranks']} to resume {found.folder}, which has parameter_groups at "
+            f"stage 3, got {ranks}; runs of stages 1 and 2, and of torchrun without --deepspeed, go on with any"
+        )
+
+
 def _compare_settings(found: Checkpoint, settings: TrainSettings) -> None:
     """Refuse to resume with settings that would make it another run."""
     # A setting that the checkpoint does not know yet had its default's effect, but for those whose default changed what

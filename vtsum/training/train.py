@@ -40,7 +40,7 @@ from vtsum.training.deepspeed_engine import DeepSpeedEngine, convert
 from vtsum.training.engine import Engine, PlainEngine
 from vtsum.training.loading import steps
 from vtsum.training.records import METRICS, Display, Records, Silent
-from vtsum.training.resuming import CONFIG, check_anew, check_folder, check_resumable, claim
+from vtsum.training.resuming import CONFIG, check_anew, check_convertible, check_folder, check_resumable, claim
 from vtsum.training.sampler import Layout, StepSampler, spread
 from vtsum.training.saving import Saver
 from vtsum.training.schedule import rates
@@ -209,6 +209,7 @@ class _Run:
         stage = int(config["zero_optimization"]["stage"])
         other = found is not None and int(found.facts["ranks"]) != self.place.ranks and stage > 0
         if other and found is not None:
+            check_convertible(found, self.settings, stage, self.place.ranks)
             if self.place.first:
                 self.say(f"converting {found.folder} from {found.facts['ranks']} ranks to {self.place.ranks}")
                 convert(found.folder, stage)

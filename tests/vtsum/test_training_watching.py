@@ -18,10 +18,9 @@ from tests.vtsum.test_own_model import NO_JAVA
 from tests.vtsum.test_training_run import measures, words
 from tests.vtsum.training_corpus import write_corpus
 from vtsum.errors import VTSumError
+from vtsum.evaluation import java
 from vtsum.training.trackers import trackers_of
 from vtsum.training.train import main
-
-pytest.importorskip("wandb", reason="wandb is not installed")
 
 MINE = """
 import json
@@ -73,7 +72,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     code = "import sys; sys.path.remove(''); from vtsum.cli import main; sys.exit(main())"
-    own = {**NO_JAVA, "WANDB_MODE": "offline", "HOME": str(folder), **environment}
+    own = {**NO_JAVA, "HOME": str(folder), **environment}
     return subprocess.run(
         [sys.executable, "-c", code, "train", *arguments],
         cwd=folder,
@@ -132,10 +131,9 @@ def board(run: Path) -> dict[str, dict[int, float]]:
 def test_all_of_them_at_once_and_again_after_resuming(data, tmp_path):
     (tmp_path / "mine.py").write_text(MINE)
     run = tmp_path / "run"
-    own = ["--trackers", "tensorboard,wandb,mine:Tracker", "--callbacks", "mine:Callback"]
+    own = ["--trackers", "tensorboard,mine:Tracker", "--callbacks", "mine:Callback"]
     first = command(tmp_path, *words(data, run, "--val_every", "1", "--max_epoch", "1"), *own)
     assert first.returncode == 0, first.stderr
-    assert "wandb" not in first.stderr
     # A config.yaml does not name code; of our own it may.
     again = ["--resume", "--output_dir", str(run), "--max_epoch", "2"]
     for missing, said in (("trackers", own[2:]), ("callbacks", own[:2])):
@@ -165,14 +163,27 @@ def test_all_of_them_at_once_and_again_after_resuming(data, tmp_path):
     shown = board(run)
     assert shown["train/loss"] == pytest.approx({line["step"]: line["loss"] for line in lines}, rel=1e-6)
     assert set(shown["val/f1"]) == {4, 8}
+
+
+def test_wandb_keeps_a_run_offline_and_goes_on_in_the_same_one(data, tmp_path, monkeypatch, capfd):
+    pytest.importorskip("wandb", reason="wandb is not installed")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr(java, "_java", lambda: None)
+    run = tmp_path / "run"
+    for epochs, more in ((1, []), (2, ["--resume"])):
+        own = ["--trackers", "wandb", "--val_every", "1", "--max_epoch", str(epochs), *more]
+        assert main(words(data, run, *own)) == 0
+    assert "wandb" not in capfd.readouterr().err.replace(str(run), "")  # it keeps quiet
     kept = wandb_records(run)
     assert len(kept) == 2
     assert kept[0][0] == kept[1][0] == (run / "wandb" / "run-id").read_text()
     assert kept[0][2]["optimizer"] == "AdamW"
     logged = kept[0][1] | kept[1][1]
-    for line in lines:
+    for line in measures(run):
         assert logged[line["step"]]["train/loss"] == line["loss"]
-    assert logged[8]["val/f1"] == pytest.approx(shown["val/f1"][8])
+    validation = [json.loads(line) for line in (run / "validation.jsonl").read_text().splitlines()]
+    assert [logged[step]["val/f1"] for step in (4, 8)] == [line["f1"] for line in validation]
+    assert not (run / "tensorboard").exists()
 
 
 def test_none_leaves_the_lines_of_json_alone(data, tmp_path):
@@ -221,6 +232,7 @@ def test_a_package_that_is_missing_is_told_with_its_extra(monkeypatch, name, ext
 
 
 def test_wandb_without_an_account_is_one_line(data, tmp_path):
+    pytest.importorskip("wandb", reason="wandb is not installed")
     nobody = {"WANDB_MODE": "online", "WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": ""}
     done = command(tmp_path, *words(data, tmp_path / "run", "--trackers", "wandb"), **nobody)
     assert done.returncode == 2, done.stderr

@@ -1,10 +1,10 @@
 """Whether a training waits for its data, and what padding costs: the same steps padded, packed, and by length.
 
-    python -m bench.summary.training_data [--videos 48] [--size base|small]
+    python -m bench.summary.training_data [--videos 32] [--size base|small]
 
 Trains by `vtsum train` on drawn features, [T, 768] with T of 200 to 2,000 frames, 16 videos a step, texts of 32 tokens,
 without dropout. Ways: `padded`, `packed` (--packed), and both with --group_by_length, where other videos share a step.
-Of each: seconds a step, the share of the time spent waiting for data, the share of frames that are padding, and, for
+Of each: seconds a step by the clock and of the processor (which other work on the machine hardly changes), the share of the time spent waiting for data, the share of frames that are padding, and, for
 packed against padded, how far their losses are apart, step by step. What the first step waits for its readers to start
 is given by itself. One JSON line for each way goes to results/training_data.jsonl.
 """
@@ -18,6 +18,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,20 @@ FRAMES, WIDTH, BATCH, TOKENS = (200, 2000), 768, 16, 32
 WORDS = [a + b for a in ("ba", "de", "fi", "go", "lu", "ma", "ne", "pi", "so", "tu") for b in ("", "n", "r", "s", "t")]
 SMALL = {"width": 768, "num_heads": 12, "mlp_ratio": 1}
 SMALL_TEXT = {"hidden_size": 64, "num_layers": 1, "num_heads": 2, "intermediate_size": 64}
+
+
+class ProcessorTime:
+    """A tracker: what the rank's process has computed by the end of each step, in seconds of all its threads."""
+
+    def start(self, run: Path, step: int, settings: Mapping[str, Any]) -> None:
+        self.file = open(run / "processor", "w", encoding="utf-8")  # noqa: SIM115  # open until `finish`
+        print(time.process_time(), file=self.file)
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        print(time.process_time(), file=self.file)
+
+    def finish(self) -> None:
+        self.file.close()
 
 
 def write_corpus(root: Path, videos: int, frames: tuple[int, int]) -> None:
@@ -61,7 +77,8 @@ def train(data: Path, run: Path, options: argparse.Namespace, more: list[str]) -
     model |= {f"text.{k}": v for k, v in (SMALL_TEXT if options.size == "small" else {}).items()}
     words = [f for name, value in model.items() for f in (f"--model.{name}", str(value))]
     words += ["--model.text.dropout", "0", "--batch_size", str(options.batch), "--max_epoch", "1", "--ckpt_freq", "0"]
-    words += ["--max_video_length", str(options.frames[1]), "--num_workers", str(options.workers), "--trackers", "none"]
+    words += ["--max_video_length", str(options.frames[1]), "--num_workers", str(options.workers)]
+    words += ["--trackers", "bench.summary.training_data:ProcessorTime"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")])}
     command = [sys.executable, "-m", "vtsum.training.train", "--data", str(data), "--output_dir", str(run)]
     done = subprocess.run([*command, *words, *more], env=environment, capture_output=True, text=True, check=False)
@@ -89,7 +106,7 @@ def padding(data: Path, run: Path) -> float:
 
 def main() -> None:
     given = parser(__doc__, "training_data")
-    given.add_argument("--videos", type=int, default=48)
+    given.add_argument("--videos", type=int, default=32)
     given.add_argument("--frames", type=int, nargs=2, default=FRAMES, metavar=("LEAST", "MOST"))
     given.add_argument("--batch", type=int, default=BATCH)
     given.add_argument("--workers", type=int, default=2)
@@ -106,6 +123,7 @@ def main() -> None:
             losses[way] = [line["loss"] for line in lines]
             other = losses[way.replace("packed", "padded")]
             apart = max(abs(a - b) / abs(b) for a, b in zip(losses[way], other, strict=True))
+            used = [float(line) for line in (run / "processor").read_text().split()]
             busy, waited = (sum(line[name] for line in lines[1:]) for name in ("seconds", "waited"))
             record = {
                 "way": way,
@@ -114,6 +132,7 @@ def main() -> None:
                 "videos": options.videos,
                 "workers": options.workers,
                 "steps": len(lines),
+                "cpu_s": round((used[-1] - used[0]) / len(lines), 3),
                 "step_s": round(statistics.mean(line["seconds"] for line in lines), 4),
                 "waiting": round(waited / (busy + waited), 6),
                 "first_waited_s": lines[0]["waited"],

@@ -4,9 +4,10 @@
 
 Trains by `vtsum train` on drawn features, [T, 768] with T of 200 to 2,000 frames, 16 videos a step, texts of 32 tokens,
 without dropout. Ways: `padded`, `packed` (--packed), and both with --group_by_length, where other videos share a step.
-Of each: seconds a step by the clock and of the processor (which other work on the machine hardly changes), the share of the time spent waiting for data, the share of frames that are padding, and, for
-packed against padded, how far their losses are apart, step by step. What the first step waits for its readers to start
-is given by itself. One JSON line for each way goes to results/training_data.jsonl.
+Of each: seconds a step by the clock and of the processor (which other work on the machine hardly changes), the share of
+the time spent waiting for data, the share of frames that are padding, and, for packed against padded, how far their
+losses are apart, step by step. What the first step waits for its readers to start is given by itself. One JSON line for
+each way goes to results/training_data.jsonl.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ from tests.vtsum.test_training_launch import (
 from tests.vtsum.test_training_run import measures, names, words
 from tests.vtsum.training_corpus import write_corpus
 from vtsum.model import VTSum
+from vtsum.training.resuming import claim
 from vtsum.training.train import main
 
 __all__ = ["launch"]  # a fixture
@@ -86,13 +87,23 @@ def test_a_killed_rank_ends_the_job(launch, data, tmp_path):
     assert "go on with --resume" in launched.said()
 
 
-@pytest.mark.parametrize("where", ["features", "annotations"])
-def test_an_error_in_the_data_is_one_line_of_each_rank_and_status_2(launch, data, tmp_path, where):
-    """What all ranks find before they meet is told by the first one of the machine."""
-    broken = broken_copy(data, tmp_path / "broken", "cut off" if where == "features" else "too short")
+TOLD = {
+    "features": "must be a whole npz file",
+    "annotations": "train_videoxum.json: entry 0: ",
+    "folder": "output_dir must be one training's at a time",
+}
+
+
+@pytest.mark.parametrize("where", list(TOLD))
+def test_a_mistake_is_one_line_of_each_rank_and_status_2(launch, data, tmp_path, where):
+    """One that a rank alone finds, the other ranks tell as well; what all find before they meet, the first one of the
+    machine tells for all."""
+    broken, run = broken_copy(data, tmp_path / "broken", "cut off"), tmp_path / "run"
     if where == "annotations":
         (broken / "anno" / "train_videoxum.json").write_text("[{}]")
-    command = torchrun(*words(broken, tmp_path / "run", "--num_workers", "1"))
+    run.mkdir()
+    used = claim(run) if where == "folder" else None
+    command = torchrun(*words(broken, run, "--num_workers", "1"))
     command[3:3] = ["--log-dir", str(tmp_path / "logs"), "--redirects", "3"]
     launched = launch(command)
     assert launched.wait(90) != 0
@@ -102,10 +113,12 @@ def test_an_error_in_the_data_is_one_line_of_each_rank_and_status_2(launch, data
     assert set(said) == {"0", "1"}
     for rank, text in said.items():
         lines = text.splitlines()
-        assert len(lines) == (where == "features" or rank == "0"), text
+        assert len(lines) == (where != "annotations" or rank == "0"), text
         assert all(line.startswith("vtsum: ") and line.endswith(f"(rank {rank})") for line in lines)
-    told = "must be a whole npz file" if where == "features" else "train_videoxum.json: entry 0: "
-    assert any(told in text for text in said.values()), said
+    assert any(TOLD[where] in text for text in said.values()), said
+    if used is not None:
+        assert "another one is gone" in said["1"]
+        used.close()
 
 
 def test_ranks_that_nobody_launched_are_told(data, tmp_path):

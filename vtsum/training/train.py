@@ -107,7 +107,15 @@ def _train(given: Given, place: Place) -> int:
     with StopSignals() as signals:
         loaded = model.loading.describe().splitlines() if model.loading is not None else []
         notes = [*given.notes, *loaded]
-        return _Run(run, settings, sharding, place, videos, validation, watching, notes).train(model, signals)
+        try:
+            return _Run(run, settings, sharding, place, videos, validation, watching, notes).train(model, signals)
+        except RuntimeError as error:
+            if not any(words in str(error) for words in _LOST):
+                raise
+            raise VTSumError(
+                "train: all ranks must live, another one is gone (its own message says why); its last checkpoint is "
+                f"whole, go on with --resume --output_dir {run}"
+            ) from None
 
 
 class Watching(NamedTuple):
@@ -298,13 +306,6 @@ class _Run:
             raise VTSumError(
                 f"train: output_dir {self.folder} must be writable, got: {reason(error)}; older checkpoints "
                 "are untouched, make room and go on with --resume"
-            ) from None
-        except RuntimeError as error:
-            if not any(words in str(error) for words in _LOST):
-                raise
-            raise VTSumError(
-                "train: all ranks must live, another one is gone (its own message says why); its last checkpoint is "
-                f"whole, go on with --resume --output_dir {self.folder}"
             ) from None
         finally:
             self.show = _print

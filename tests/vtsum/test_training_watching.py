@@ -51,6 +51,10 @@ class Broken(Callback):
     def epoch_end(self, run, line):
         raise KeyError("mine")
 
+class Refused(Callback):
+    def epoch_end(self, run, line):
+        raise ConnectionRefusedError(111, "Connection refused")
+
 class Half:
     def start(self, run, step, settings): ...
 """
@@ -193,6 +197,14 @@ def test_none_leaves_the_lines_of_json_alone(data, tmp_path):
     assert len(measures(run)) == 4
 
 
+def test_a_failure_of_ones_own_part_is_not_the_runs(data, tmp_path, monkeypatch):
+    """A connection of theirs that is refused is no output_dir that cannot be written."""
+    (tmp_path / "theirs.py").write_text(MINE)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(VTSumError, match="epoch_end of theirs:Refused must not fail, got: Connection refused"):
+        main(words(data, tmp_path / "run", "--callbacks", "theirs:Refused"))
+
+
 def test_what_a_callback_raises_ends_the_run_in_one_line(data, tmp_path):
     (tmp_path / "mine.py").write_text(MINE)
     done = command(tmp_path, *words(data, tmp_path / "run", "--callbacks", "mine:Broken", "--print_freq", "100"))
@@ -213,10 +225,16 @@ def test_what_a_callback_raises_ends_the_run_in_one_line(data, tmp_path):
             ["--callbacks", "json:JSONDecoder"],
             "json:JSONDecoder must have what vtsum.protocols.Callback lists, got none",
         ),
+        (
+            ["--trackers", "half:Half"],
+            "half:Half must have what vtsum.protocols.Tracker lists, got none of its log, fin",
+        ),
         (["--callbacks", "nowhere:Mine"], "callback: nowhere:Mine must be a class that can be imported"),
     ],
 )
-def test_what_is_no_tracker_or_callback_is_told_before_anything_is_written(data, tmp_path, more, told):
+def test_what_is_no_tracker_or_callback_is_told_before_anything_is_written(data, tmp_path, monkeypatch, more, told):
+    (tmp_path / "half.py").write_text(MINE)
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(VTSumError, match=told):
         main(words(data, tmp_path / "run", *more))
     assert not (tmp_path / "run").exists()

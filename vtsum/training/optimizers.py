@@ -142,7 +142,9 @@ def moments_alone(optimizer: torch.optim.Optimizer) -> Iterator[None]:
     if not optimizer.state and _kept(optimizer, weights[0].shape):
         raise ValueError("no moments of the weights")
     for weight, held in optimizer.state.items():
-        for name, own in kept.setdefault(weight.shape, _kept(optimizer, weight.shape)).items():
+        if weight.shape not in kept:
+            kept[weight.shape] = _kept(optimizer, weight.shape)
+        for name, own in kept[weight.shape].items():
             if not isinstance(own, Tensor) or own.ndim == 0:
                 float(held[name])
             elif held[name].shape != own.shape:

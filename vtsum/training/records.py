@@ -15,6 +15,7 @@ from vtsum.errors import VTSumError
 from vtsum.files import write_text
 from vtsum.protocols import Tracker
 from vtsum.reading import parse_json, read_file
+from vtsum.training.trackers import tell
 
 METRICS = "metrics.jsonl"
 LIMIT = 2**30
@@ -48,8 +49,8 @@ class Records:
         with contextlib.ExitStack() as opened:
             self._file = opened.enter_context(open(path, "a", encoding="utf-8"))
             for tracker in trackers:
-                tracker.start(run, done, settings)
-                opened.callback(tracker.finish)
+                tell(tracker, "start", run, done, settings)
+                opened.callback(tell, tracker, "finish")
             self._closing = opened.pop_all()
         self._trackers = trackers
 
@@ -68,7 +69,7 @@ class Records:
     def _show(self, what: str, line: dict[str, Any]) -> None:
         values = {f"{what}/{k}": v for k, v in line.items() if k not in ("step", "epoch") and v is not None}
         for tracker in self._trackers:
-            tracker.log(values, line["step"])
+            tell(tracker, "log", values, line["step"])
 
     def close(self) -> None:
         self._closing.close()

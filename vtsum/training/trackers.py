@@ -15,7 +15,7 @@ from vtsum.files import write_text
 from vtsum.model.pretrained import first_line
 from vtsum.protocols import Tracker
 from vtsum.reading import read_file
-from vtsum.shown import full
+from vtsum.shown import full, reason
 from vtsum.training.settings import names_in
 
 
@@ -29,6 +29,21 @@ def trackers_of(names: str | None) -> list[Tracker]:
     if len(set(found)) < len(found):
         raise VTSumError(f"train: trackers must be named once each, got {names}")
     return [BUILT_IN[name]() if name in BUILT_IN else plugins.make("tracker", name) for name in found]
+
+
+def tell(part: Any, event: str, *values: Any) -> None:
+    """Call a tracker or a callback.
+
+    Raises:
+        VTSumError: one of the user's own met a file or a connection that failed, which is none of the run's.
+    """
+    try:
+        getattr(part, event)(*values)
+    except OSError as error:
+        if type(part) in BUILT_IN.values():
+            raise
+        name = f"{type(part).__module__}:{type(part).__qualname__}"
+        raise VTSumError(f"train: {event} of {name} must not fail, got: {reason(error)}") from error
 
 
 def _need(package: str, extra: str) -> None:

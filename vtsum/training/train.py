@@ -47,7 +47,7 @@ from vtsum.training.schedule import rates
 from vtsum.training.settings import Given, TrainSettings, names_in, parse, to_yaml
 from vtsum.training.start import fingerprint, make_model, tokenizer_of, training_videos
 from vtsum.training.stopping import STOPPING, StopSignals, follow_launcher
-from vtsum.training.trackers import trackers_of
+from vtsum.training.trackers import tell, trackers_of
 from vtsum.training.validation import Validation, describe
 
 # How gloo and NCCL tell that another process has ended.
@@ -123,6 +123,11 @@ class Watching(NamedTuple):
 
     trackers: list[Tracker]
     callbacks: list[Callback]
+
+    def tell(self, event: str, *values: Any) -> None:
+        """Call each callback."""
+        for callback in self.callbacks:
+            tell(callback, event, *values)
 
 
 class _Run:
@@ -298,8 +303,7 @@ class _Run:
                     if stopped:
                         break
                     if first:
-                        for callback in self.watching.callbacks:
-                            callback.epoch_end(self.folder, line)
+                        self.watching.tell("epoch_end", self.folder, line)
                 else:
                     self._enough(step, records, per_epoch)
         except OSError as error:
@@ -341,16 +345,14 @@ class _Run:
             validation.record(line)
             if records is not None:
                 records.add_validation(line)
-                for callback in self.watching.callbacks:
-                    callback.validated(self.folder, line)
+                self.watching.tell("validated", self.folder, line)
             self.say(describe(line))
         return validation.hopeless
 
     def _save(self, step: int) -> None:
         folder = self.saver.save(step)
         if self.place.first:
-            for callback in self.watching.callbacks:
-                callback.checkpoint_written(self.folder, folder, step)
+            self.watching.tell("checkpoint_written", self.folder, folder, step)
 
     def _due(self, step: int, per_epoch: int, total: int) -> bool:
         every, epochs = self.settings.ckpt_steps, self.settings.ckpt_freq

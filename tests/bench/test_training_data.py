@@ -42,6 +42,7 @@ def test_its_table_has_the_newest_record_of_each_way():
         "steps": 2,
         "device": "Some CPU",
         "threads": 2,
+        "load_before": 5.2,
         "versions": {"torch": "2.13.0"},
         "commit": "abc1234",
         "waiting": 0.00123,
@@ -51,6 +52,6 @@ def test_its_table_has_the_newest_record_of_each_way():
     lines = [{**base, "way": "padded", "step_s": step, "cpu_s": 90.0} for step in (70.0, 60.0)]
     lines.append({**base, "way": "packed", "step_s": 50.0, "cpu_s": 80.0, "padding": 0.0, "loss_apart": 2.3e-7})
     rows = report.training_data(lines).splitlines()
-    assert rows[2] == "| padded | 60 s | 90 s | 0.12% | 40% |  |"
-    assert rows[3] == "| packed | 50 s | 80 s | 0.12% | 0% | at most 2e-07 |"
+    assert rows[2] == "| padded | 90 s | 60 s | 0.12% | 40% |  |"
+    assert rows[3] == "| packed | 80 s | 50 s | 0.12% | 0% | at most 2e-07 apart |"
     assert report.training_data([{**lines[0], "size": "small"}]) == NOTHING

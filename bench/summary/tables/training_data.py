@@ -6,7 +6,14 @@ from bench.kit.plot import seconds
 from bench.kit.tables import Records, Tables, records, table
 
 WAYS = ("padded", "packed", "padded, by length", "packed, by length")
-HEAD = ["videos of a step", "a step", "processor's time", "waiting for data", "padding", "losses from padded"]
+HEAD = [
+    "videos of a step",
+    "processor's time a step",
+    "clock's",
+    "waiting for data",
+    "padding",
+    "losses and padded ones",
+]
 
 
 def training_data(lines: Records | None = None) -> str:
@@ -15,11 +22,11 @@ def training_data(lines: Records | None = None) -> str:
     rows = [
         [
             way,
-            seconds(r["step_s"]),
             seconds(r["cpu_s"]),
+            seconds(r["step_s"]),
             f"{100 * r['waiting']:.2f}%",
             f"{100 * r['padding']:.0f}%",
-            "" if r["loss_apart"] is None else f"at most {r['loss_apart']:.0e}",
+            "" if r["loss_apart"] is None else f"at most {r['loss_apart']:.0e} apart",
         ]
         for way in WAYS
         if (r := newest.get(way)) is not None
@@ -32,7 +39,8 @@ def training_data(lines: Records | None = None) -> str:
         HEAD,
         rows,
         f"{shape['B']} videos a step of {least} to {most} frames, width {shape['C']}, texts of {shape['tokens']} "
-        f"tokens, {last['workers']} reading processes, {last['steps']} steps each; waiting: from the second step on. "
+        f"tokens, {last['workers']} reading processes, {last['steps']} steps each; waiting: from the second step on. The "
+        f"clock counts other work on the machine (load {last['load_before']} before), the processor's time hardly. "
         f"{last['device']}, {last['threads']} threads, torch {last['versions']['torch']}, float32, commit "
         f"{last['commit']}. `python -m bench.summary.training_data`.",
     )

@@ -54,4 +54,5 @@ def test_its_table_has_the_newest_record_of_each_way():
     rows = report.training_data(lines).splitlines()
     assert rows[2] == "| padded | 90 s | 60 s | 0.12% | 40% |  |"
     assert rows[3] == "| packed | 80 s | 50 s | 0.12% | 0% | at most 2e-07 apart |"
+    assert report.training_data([{**lines[-1], "loss_apart": 0.0}]).splitlines()[2].endswith("| equal in float32 |")
     assert report.training_data([{**lines[0], "size": "small"}]) == NOTHING

@@ -26,7 +26,7 @@ def training_data(lines: Records | None = None) -> str:
             seconds(r["step_s"]),
             f"{100 * r['waiting']:.2f}%",
             f"{100 * r['padding']:.0f}%",
-            "" if r["loss_apart"] is None else f"at most {r['loss_apart']:.0e} apart",
+            _apart(r["loss_apart"]),
         ]
         for way in WAYS
         if (r := newest.get(way)) is not None
@@ -39,11 +39,17 @@ def training_data(lines: Records | None = None) -> str:
         HEAD,
         rows,
         f"{shape['B']} videos a step of {least} to {most} frames, width {shape['C']}, texts of {shape['tokens']} "
-        f"tokens, {last['workers']} reading processes, {last['steps']} steps each; waiting: from the second step on. The "
-        f"clock counts other work on the machine (load {last['load_before']} before), the processor's time hardly. "
+        f"tokens, {last['workers']} reading processes, {last['steps']} steps each; waiting: from the second step on. "
+        f"The clock counts other work on the machine (load {last['load_before']} before), the processor's time hardly. "
         f"{last['device']}, {last['threads']} threads, torch {last['versions']['torch']}, float32, commit "
         f"{last['commit']}. `python -m bench.summary.training_data`.",
     )
+
+
+def _apart(losses: float | None) -> str:
+    if losses is None:
+        return ""
+    return f"at most {losses:.0e} apart" if losses else "equal in float32"
 
 
 TABLES: Tables = {"training_data": training_data}

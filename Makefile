@@ -24,7 +24,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export VIDEO OUT
 
 OPS := $(patsubst bench/ops/%/cases.py,%,$(wildcard bench/ops/*/cases.py))
-MEASURED := encoder summarize training_step walkthrough
+MEASURED := encoder summarize training_data training_step walkthrough
 MEASURED_ON_DATA_TOO := ablation speech
 MEASURED_ON_DATA := event_segmentation frame_sampling memory_liveness screen_text summary_refinement
 

@@ -29,6 +29,7 @@ from bench.summary.tables import (
     screen_text,
     speech,
     summary_refinement,
+    training_data,
     training_step,
 )
 
@@ -43,6 +44,7 @@ SUMMARY = (
     speech,
     screen_text,
     frame_sampling,
+    training_data,
     training_step,
 )
 TABLES: Tables = {

@@ -25,6 +25,8 @@ KINDS: dict[str, type] = {
     "encoder": protocols.FrameEncoder,
     "loss": protocols.Loss,
     "metric": protocols.Metric,
+    "tracker": protocols.Tracker,
+    "callback": protocols.Callback,
 }
 _CLASS = re.compile(r"(?<![\w.])[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 

@@ -13,14 +13,17 @@ where an installed package lists it as an entry point. T counts sampled frames o
 | FrameEncoder | vtsum.encoders | `vtsum extract --encoder` |
 | Loss | vtsum.losses | `vtsum train --loss` |
 | Metric | vtsum.metrics | `vtsum evaluate --metric` |
+| Tracker | vtsum.trackers | `vtsum train --trackers` |
+| Callback | vtsum.callbacks | `vtsum train --callbacks` |
 
 A saliency of one's own comes with a Summarizer, captions with it or with a Captioner.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -253,4 +256,42 @@ class Metric(Protocol):
             saliency: float32 [T], the model's logits. labels: [A, T], 0 or 1, the annotators' choices.
             text: the model's. reference: the annotators' sentences, joined.
         """
+        ...
+
+
+class Tracker(Protocol):
+    """Shows how a training goes. Only the first rank has one."""
+
+    def start(self, run: Path, step: int, settings: Mapping[str, Any]) -> None:
+        """Before the first step.
+
+        Args:
+            run: the run's folder. step: done before, 0 in a new run; what was logged beyond it comes again.
+            settings: of the training, plain data.
+        """
+        ...
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """What was measured: of each step its losses, learning rate, gradient norm and seconds ("train/loss" ...), of a
+        validation all that it found ("val/f1" ...). A number may not be finite."""
+        ...
+
+    def finish(self) -> None:
+        """After the last step, or where the training stops or fails."""
+        ...
+
+
+class Callback(Protocol):
+    """Called on the way, on the first rank alone, while the others wait. What it raises ends the training."""
+
+    def checkpoint_written(self, run: Path, folder: Path, step: int) -> None:
+        """A checkpoint is whole in `folder`, and RUN/model holds its weights."""
+        ...
+
+    def epoch_end(self, run: Path, line: Mapping[str, Any]) -> None:
+        """An epoch is over, its checkpoint, where one was due, written; `line`: its last step, as in metrics.jsonl."""
+        ...
+
+    def validated(self, run: Path, line: Mapping[str, Any]) -> None:
+        """The model was measured on the val split; `line` as in validation.jsonl."""
         ...

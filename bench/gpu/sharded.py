@@ -32,7 +32,7 @@ def measured(stage: int, device: str, tiny: bool) -> dict[str, Any]:
     from vtsum.data.collate import Batch
     from vtsum.processes import Place
     from vtsum.training import deepspeed_config
-    from vtsum.training.engine import DeepSpeedEngine
+    from vtsum.training.deepspeed_engine import DeepSpeedEngine
     from vtsum.training.sampler import Layout
     from vtsum.training.settings import TrainSettings
 

@@ -22,7 +22,8 @@ from tests.vtsum.training_corpus import write_corpus
 from vtsum.errors import VTSumError
 from vtsum.training import checkpoints, shards
 from vtsum.training.checkpoints import Checkpoint
-from vtsum.training.engine import convert, moments_alone
+from vtsum.training.deepspeed_engine import convert
+from vtsum.training.optimizers import moments_alone
 from vtsum.training.resuming import claim
 from vtsum.training.train import main
 

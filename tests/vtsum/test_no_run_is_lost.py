@@ -209,7 +209,7 @@ def test_measures_that_are_none_are_not_dropped_in_silence(tmp_path: Path) -> No
 
 
 def test_a_converted_checkpoint_is_no_link(tmp_path: Path) -> None:
-    from vtsum.training.engine import convert
+    from vtsum.training.deepspeed_engine import convert
 
     (tmp_path / "home").mkdir()
     for name in ("universal", ".universal.part"):

@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from tests.once import once
 from tests.vtsum.training_corpus import flags, write_corpus
 from vtsum.errors import VTSumError
 from vtsum.model import VTSum
-from vtsum.training import checkpoints
+from vtsum.training import checkpoints, loading
 from vtsum.training.engine import PlainEngine
 from vtsum.training.records import read_metrics
 from vtsum.training.train import main
@@ -39,7 +40,10 @@ def words(data: Path, run: Path, *more: str) -> list[str]:
 
 def measures(run: Path) -> list[dict[str, Any]]:
     """The lines of a run without the time they took."""
-    return [{k: v for k, v in line.items() if k != "seconds"} for line in read_metrics(run / "metrics.jsonl")]
+    return [
+        {k: v for k, v in line.items() if k not in ("seconds", "waited")}
+        for line in read_metrics(run / "metrics.jsonl")
+    ]
 
 
 def names(run: Path) -> list[str]:
@@ -81,6 +85,37 @@ def test_a_run_leaves_its_settings_measures_checkpoints_and_model(whole):
     for name, value in model.state_dict().items():
         assert torch.equal(value, state[name]), name
     assert model.generate(torch.randn(1, 9, 32), num_beams=1, max_length=12, min_length=5)[0][0]
+
+
+def test_the_readers_go_on_from_one_epoch_to_the_next(data, whole, tmp_path, monkeypatch):
+    """Two of them read what one process reads; what a step waited for them is recorded."""
+    made: list[Any] = []
+
+    class Counted(DataLoader[Any]):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            made.append(options)
+            super().__init__(*args, **options)
+
+    monkeypatch.setattr(loading, "DataLoader", Counted)
+    run = tmp_path / "run"
+    assert main(words(data, run, "--num_workers", "2")) == 0
+    assert [options["num_workers"] for options in made] == [2]
+    assert measures(run) == measures(whole)
+    waited = [line["waited"] for line in read_metrics(run / "metrics.jsonl")]
+    assert all(0 <= seconds < 60 for seconds in waited)
+
+
+def test_steps_by_length_are_another_run_that_is_resumed_as_exactly(data, whole, tmp_path, monkeypatch):
+    run, again = tmp_path / "run", tmp_path / "again"
+    assert main(words(data, run, "--group_by_length")) == 0
+    assert measures(run) != measures(whole)
+    with monkeypatch.context() as patched:
+        at_step(patched, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        assert main(words(data, again, "--group_by_length")) == 143
+    with pytest.raises(VTSumError, match="group_by_length must be True to resume"):
+        main(["--resume", "--output_dir", str(again), "--group_by_length", "false"])
+    assert main(["--resume", "--output_dir", str(again)]) == 0
+    assert measures(again) == measures(run)
 
 
 def test_the_saved_settings_start_the_same_run(whole, tmp_path):
@@ -254,12 +289,6 @@ def test_a_folder_in_use_is_refused(data, whole, tmp_path):
     with pytest.raises(VTSumError, match=r"output_dir must be new or empty, got .*--resume goes on"):
         main(words(data, whole))
     assert {p: p.stat().st_mtime_ns for p in whole.rglob("*")} == before
-
-
-def test_several_processes_need_deepspeed(data, tmp_path, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(VTSumError, match=r"--deepspeed must be given .*configs/ds_zero1.json, got 2 processes"):
-        main(words(data, tmp_path / "run"))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(data, tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from vtsum.cli import main as vtsum
@@ -82,7 +83,12 @@ def test_the_tt_model_has_no_local_attention():
         (["--bf16", "maybe"], "bf16 must be true or false"),
         (["stray"], "arguments must be flags and their values, got 'stray'"),
         (["--model", "gpt"], "model must be vtsum_blip_tt or vtsum_blip_tt_ca"),
-        (["--schedule", "linear"], "schedule must be one of cosine, cosine_epoch, constant, got 'linear'"),
+        (
+            ["--schedule", "sine"],
+            "schedule must be one of cosine, cosine_epoch, constant, linear, polynomial, cosine_wit",
+        ),
+        (["--optimizer", "LBFGS"], "optimizer must be one of AdamW, Adam, NAdam"),
+        (["--optimizer_options", "[1]"], "train: optimizer_options must hold an object"),
         (["--min_lr", "1"], "min_lr must be at most init_lr (2e-05), got 1.0"),
         (["--max_epoch", "0"], "max_epoch must be at least 1, got 0"),
         (["--config", "/nowhere.yaml"], "--config: /nowhere.yaml must be a readable file, got: no such file"),
@@ -273,6 +279,28 @@ def test_the_released_cosine_falls_every_epoch():
     quarter = 2e-5 * (2 + 2**0.5) / 4  # cos of a quarter of pi
     assert rates == pytest.approx([2e-5] * 3 + [quarter] * 3 + [1e-5] * 3 + [2e-5 - quarter] * 3)
     assert learning_rate(dataclasses.replace(s, schedule="constant"), 11, 3) == 2e-5
+
+
+def test_steps_by_length_hold_the_same_videos_and_hardly_any_padding():
+    lengths = np.random.default_rng(0).integers(200, 2001, 170)
+    plain, alike = (StepSampler(170, Layout(16, 1, 1), 3, by) for by in (None, lengths))
+    for epoch in (0, 1):
+        mixed, ordered = plain.epoch(epoch).reshape(-1, 16), alike.epoch(epoch).reshape(-1, 16)
+        assert sorted(mixed.ravel()) == sorted(ordered.ravel())  # fewer than MIXED steps: the same ones are left out
+        padding = [1 - lengths[steps].sum() / (16 * lengths[steps].max(1)).sum() for steps in (mixed, ordered)]
+        assert padding[0] > 0.3
+        assert padding[1] < 0.1
+        order = lengths[ordered].mean(1)
+        assert not np.all(np.diff(order) > 0)  # not the short ones first
+    assert not np.array_equal(alike.epoch(0), alike.epoch(1))
+    ranks = StepSampler(170, Layout(4, 2, 2), 3, lengths)
+    assert np.array_equal(ranks.epoch(1).reshape(-1, 16), alike.epoch(1).reshape(-1, 16))
+    many = np.random.default_rng(1).integers(10, 100, 6000)
+    far = StepSampler(6000, Layout(16, 1, 1), 3, many).epoch(0).reshape(-1, 16)
+    assert len({tuple(sorted(step)) for step in far}) == 375
+    short = many[far].mean(1) < 20
+    assert short.sum() > 20  # of each MIXED steps some, not one run of them
+    assert np.diff(np.flatnonzero(short)).max() < 120
 
 
 def test_every_video_comes_once_an_epoch_on_all_ranks_together():

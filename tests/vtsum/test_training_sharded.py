@@ -22,21 +22,26 @@ from vtsum.training.schedule import learning_rate
 pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
 
 STAGES = ("0", "1", "2", "3", "3_offload")
+GROUPS = {"parameter_groups": {"text_decoder": {"lr": 2e-4, "weight_decay": 0}}}
 CASES: list[dict[str, Any]] = [{"name": s, "config": f"configs/ds_zero{s}.json"} for s in STAGES] + [
     {"name": "checkpointing", "config": "configs/ds_zero3.json", "settings": {"gradient_checkpointing": True}},
+    *({"name": f"groups_{s}", "config": f"configs/ds_zero{s}.json", "settings": GROUPS} for s in "13"),
     *({"name": f"bf16_{s}", "config": f"configs/ds_zero{s}.json", "settings": {"bf16": True}} for s in "123"),
 ]
 
 
-def reference(data: Path) -> dict[str, Any]:
+def reference(data: Path, of_text: float = 1.0, **options: float) -> dict[str, Any]:
     """The loss of all the step's videos, clipped, AdamW: nothing of the package's training code but the order."""
     model, settings, videos, sampler = prepare(data)
     model.train()
     ranks = [passes(videos, sampler, rank) for rank in range(RANKS)]
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=settings.weight_decay)
+    text = list(model.text_decoder.parameters())
+    others = [p for p in model.parameters() if not any(p is q for q in text)]
+    optimizer = torch.optim.AdamW([{"params": others}, {"params": text, **options}], weight_decay=settings.weight_decay)
     found: dict[str, Any] = {name: [] for name in (*LOSSES, "grad_norm")}
     for step in range(STEPS):
-        optimizer.param_groups[0]["lr"] = learning_rate(settings, step, sampler.steps_per_epoch)
+        for group, scale in zip(optimizer.param_groups, (1, of_text), strict=True):
+            group["lr"] = scale * learning_rate(settings, step, sampler.steps_per_epoch)
         optimizer.zero_grad()
         batches = [batch for rank in ranks for batch in rank[step]]
         outs = [model(**batch.model_inputs()) for batch in batches]
@@ -128,6 +133,15 @@ def test_the_gathered_weights_are_plain_pytorchs(found, expected, name):
     assert all("decoder" in n and "lm.cls" in n for n in tied), tied
     for parameter in ours:
         torch.testing.assert_close(ours[parameter], theirs[parameter], atol=2e-5, rtol=1e-4, msg=parameter)
+
+
+@pytest.mark.parametrize("name", ["groups_1", "groups_3"])
+def test_groups_of_weights_are_plain_pytorchs(found, expected, data, name):
+    grouped = reference(data, 0.1, weight_decay=0)
+    assert found[name]["loss"] == pytest.approx(grouped["loss"], rel=1e-6, abs=1e-5)
+    assert grouped["loss_tsum"][-1] > expected["loss_tsum"][-1] + 0.1
+    for parameter, weights in found[name]["weights"].items():
+        torch.testing.assert_close(weights, grouped["weights"][parameter], atol=2e-5, rtol=1e-4, msg=parameter)
 
 
 @pytest.mark.parametrize("name", ["bf16_1", "bf16_2", "bf16_3"])

@@ -23,7 +23,7 @@ from vtsum.model.tokenizer import load_tokenizer
 from vtsum.processes import Place
 from vtsum.training import deepspeed_config
 from vtsum.training.checkpoints import seed_everything
-from vtsum.training.engine import DeepSpeedEngine, join
+from vtsum.training.deepspeed_engine import DeepSpeedEngine, join
 from vtsum.training.sampler import Layout, StepSampler
 from vtsum.training.schedule import learning_rate
 from vtsum.training.settings import TrainSettings, build

@@ -8,7 +8,21 @@ from vtsum.commands import train  # isort: skip
 from vtsum.commands import evaluate  # isort: skip
 from vtsum.commands import score  # isort: skip
 from vtsum.commands import table  # isort: skip
+from vtsum.commands import push  # isort: skip
 from vtsum.commands import env  # isort: skip
 from vtsum.commands.app import Abort, UsageError, app
 
-__all__ = ["Abort", "UsageError", "app", "data", "env", "evaluate", "extract", "score", "summarize", "table", "train"]
+__all__ = [
+    "Abort",
+    "UsageError",
+    "app",
+    "data",
+    "env",
+    "evaluate",
+    "extract",
+    "push",
+    "score",
+    "summarize",
+    "table",
+    "train",
+]

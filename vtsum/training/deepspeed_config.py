@@ -13,7 +13,8 @@ from typing import Any
 from vtsum.errors import VTSumError
 from vtsum.reading import read_json
 from vtsum.training.sampler import Layout
-from vtsum.training.settings import TrainSettings, nearest
+from vtsum.training.settings import TrainSettings
+from vtsum.training.values import nearest
 
 # Name -> type. Nested names have a dict; they are those of DeepSpeed 0.19 that training on one model may want.
 _OFFLOAD: dict[str, Any] = {
@@ -73,11 +74,12 @@ _OURS = {
     "gradient_accumulation_steps": "--gradient_accumulation_steps",
     "gradient_clipping": "--gradient_clipping",
     "bf16": "--bf16",
-    "optimizer": "--init_lr and --weight_decay",
+    "optimizer": "--init_lr, --weight_decay, --optimizer_options and --parameter_groups",
     "scheduler": "--schedule, --warmup_steps and --min_lr",
     "activation_checkpointing": "--gradient_checkpointing",
     "steps_per_print": "--print_freq",
-    "tensorboard": "the run folder, which has a tensorboard/ of its own",
+    "tensorboard": "--trackers",
+    "wandb": "--trackers",
 }
 _NEVER = {"fp16": "float16 is not offered; use --bf16", "amp": "float16 is not offered; use --bf16"}
 
@@ -135,8 +137,13 @@ def complete(data: dict[str, Any], settings: TrainSettings, layout: Layout) -> d
     """The configuration as DeepSpeed gets it: the file's, and everything that the training settings decide.
 
     Raises:
-        VTSumError: bfloat16 at stage 0.
+        VTSumError: bfloat16 at stage 0; another optimizer than AdamW.
     """
+    if settings.optimizer != "AdamW":
+        raise VTSumError(
+            f"train: optimizer must be AdamW with --deepspeed, got {settings.optimizer}; torchrun without --deepspeed "
+            "trains with any"
+        )
     if settings.bf16 and data["zero_optimization"]["stage"] == 0:
         # Seen with DeepSpeed 0.19: its first step goes by a gradient of zero, and it trains on without a word.
         raise VTSumError(

@@ -1,9 +1,9 @@
-"""The batches of an epoch, read by processes of their own."""
+"""The batches of a training, read by processes of their own."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import torch
 from torch.utils.data import DataLoader
@@ -16,26 +16,33 @@ from vtsum.training.settings import TrainSettings
 from vtsum.training.stopping import heed_only_the_rank
 
 
+def _passes(sampler: StepSampler, done: int, rank: int, epochs: int) -> Iterator[list[int]]:
+    first, begin = divmod(done, sampler.steps_per_epoch)
+    for epoch in range(first, epochs):
+        yield from sampler.passes(epoch, begin if epoch == first else 0, rank)
+
+
 def steps(
-    videos: VideoXumDataset, sampler: StepSampler, epoch: int, first: int, rank: int, settings: TrainSettings
-) -> Iterator[list[Batch]]:
-    """The forward passes of this rank, a list a step, from the epoch's step `first` on.
+    videos: VideoXumDataset, sampler: StepSampler, done: int, rank: int, settings: TrainSettings
+) -> Generator[list[Batch], None, None]:
+    """The forward passes of this rank, a list a step, from the step after `done` to the end of the training: the
+    readers do not stop between epochs.
 
     Raises:
         VTSumError: a feature file that cannot be used.
     """
-    passes = list(sampler.passes(epoch, first, rank))
+    left = settings.max_epoch * sampler.steps_per_epoch - done
     loader = DataLoader(
         videos,
-        batch_sampler=passes,
+        batch_sampler=_passes(sampler, done, rank, settings.max_epoch),
         collate_fn=functools.partial(collate, packed=settings.packed),
-        num_workers=min(settings.num_workers, len(passes)),
+        num_workers=min(settings.num_workers, left * sampler.layout.accumulation),
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=heed_only_the_rank,
         generator=torch.Generator(),  # of its own: the global one is dropout's, and exact resuming counts its draws
     )
     batches = iter(loader)
-    for _ in range(len(passes) // sampler.layout.accumulation):
+    for _ in range(left):
         try:
             step = [next(batches) for _ in range(sampler.layout.accumulation)]
         except VTSumError as error:  # from another process it comes with that one's traceback before it

@@ -1,10 +1,11 @@
-"""What a run leaves to look at: a line of JSON a step, TensorBoard's files, and what the terminal shows."""
+"""What a run leaves to look at: a line of JSON a step, what its trackers keep, and what the terminal shows."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,8 +13,9 @@ from typing import Any
 from vtsum.bars import Bars
 from vtsum.errors import VTSumError
 from vtsum.files import write_text
+from vtsum.protocols import Tracker
 from vtsum.reading import parse_json, read_file
-from vtsum.shown import full
+from vtsum.training.trackers import tell
 
 METRICS = "metrics.jsonl"
 LIMIT = 2**30
@@ -36,21 +38,21 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 class Records:
-    """RUN/metrics.jsonl and RUN/tensorboard, from the step after `done` on; what was recorded beyond it is dropped."""
+    """RUN/metrics.jsonl and the trackers, from the step after `done` on; what was recorded beyond it is dropped."""
 
-    def __init__(self, run: Path, done: int) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise VTSumError("train: tensorboard must be installed: pip install vtsum[train]") from None
+    def __init__(self, run: Path, done: int, trackers: Sequence[Tracker], settings: Mapping[str, Any]) -> None:
         path = run / METRICS
         if path.exists():
             kept = [line for line in read_metrics(path) if line["step"] <= done]
             write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
-        # TensorBoard's thread prints a traceback of what its next call raises.
-        self._before, threading.excepthook = threading.excepthook, _quiet_when_full
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115  # open until `close`
-        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=done + 1)
+        self._closing = contextlib.ExitStack()
+        with contextlib.ExitStack() as opened:
+            self._file = opened.enter_context(open(path, "a", encoding="utf-8"))
+            for tracker in trackers:
+                tell(tracker, "start", run, done, settings)
+                opened.callback(tell, tracker, "finish")
+            self._closing = opened.pop_all()
+        self._trackers = trackers
 
     def add(self, line: dict[str, Any]) -> None:
         """Record one step."""
@@ -58,22 +60,19 @@ class Records:
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
         self._file.write(json.dumps(finite, allow_nan=False) + "\n")
         self._file.flush()
-        for name, value in line.items():
-            if name not in ("step", "epoch"):
-                self._board.add_scalar(f"train/{name}", value, line["step"])
+        self._show("train", line)
 
     def add_validation(self, line: dict[str, Any]) -> None:
         """Show a validation beside the steps; its own file has it."""
-        for name, value in line.items():
-            if name not in ("step", "epoch") and value is not None:
-                self._board.add_scalar(f"val/{name}", value, line["step"])
+        self._show("val", line)
+
+    def _show(self, what: str, line: dict[str, Any]) -> None:
+        values = {f"{what}/{k}": v for k, v in line.items() if k not in ("step", "epoch") and v is not None}
+        for tracker in self._trackers:
+            tell(tracker, "log", values, line["step"])
 
     def close(self) -> None:
-        threading.excepthook = self._before
-        try:
-            self._file.close()
-        finally:
-            self._board.close()
+        self._closing.close()
 
     def __enter__(self) -> Records:
         return self
@@ -86,11 +85,6 @@ class Records:
         except OSError:
             if error is None:
                 raise
-
-
-def _quiet_when_full(args: threading.ExceptHookArgs) -> None:
-    if not full(args.exc_value):
-        threading.__excepthook__(args)
 
 
 class Display:

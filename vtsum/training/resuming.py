@@ -40,6 +40,8 @@ _MAY_CHANGE = {
     "val_every",
     "patience",
     "gradient_checkpointing",
+    "trackers",
+    "callbacks",
 }
 
 
@@ -53,7 +55,7 @@ def check_folder(run: Path, settings: TrainSettings) -> None:
         raise VTSumError(
             f"train: output_dir must be new or empty, got {run} with files in it; --resume goes on with that run"
         )
-    own = [run / name for name in (METRICS, "tensorboard", "checkpoints", "model", "validation.jsonl", "best")]
+    own = [run / name for name in (METRICS, "tensorboard", "wandb", "checkpoints", "model", "validation.jsonl", "best")]
     check_no_links("train", run / CONFIG, *own)
     s = settings
     inputs = [s.data, s.ann_root, s.video_embeddings_root, s.pretrained, s.tokenizer, s.deepspeed]
@@ -138,6 +140,16 @@ def check_resumable(found: Checkpoint, settings: TrainSettings, stage: int | Non
     _compare_settings(found, settings)
     if found.facts["data"] != data:
         raise VTSumError(f"train: data must be the videos that {found.folder} was trained on, got others")
+
+
+def check_convertible(found: Checkpoint, settings: TrainSettings, stage: int, ranks: int) -> None:
+    """Refuse to spread over other ranks what DeepSpeed would not: of stage 3 its universal form keeps one group's
+    optimizer alone, and the others' would start anew without a word (seen with DeepSpeed 0.19)."""
+    if stage == 3 and settings.parameter_groups:
+        raise VTSumError(
+            f"train: ranks must be {found.facts['ranks']} to resume {found.folder}, which has parameter_groups at "
+            f"stage 3, got {ranks}; runs of stages 1 and 2, and of torchrun without --deepspeed, go on with any"
+        )
 
 
 def _compare_settings(found: Checkpoint, settings: TrainSettings) -> None:

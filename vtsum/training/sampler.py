@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from vtsum.errors import VTSumError
+
+MIXED = 50
+"""Steps whose videos are sorted together, by their lengths: as many as transformers' Trainer takes."""
 
 
 @dataclass(frozen=True)
@@ -51,16 +54,21 @@ class StepSampler:
     fills no step is left out of that epoch (other videos each time), as the original does: every rank then steps
     equally often.
 
+    With `lengths`, the steps are made of videos of like lengths: of each MIXED steps' worth of the random order, sorted
+    by length, and then taken in random order.
+
     Args:
         videos: their number.
         layout: see `Layout`.
         seed: of the order.
+        lengths: frames of each video, or None.
     Raises:
         VTSumError: fewer videos than one step takes.
     """
 
-    def __init__(self, videos: int, layout: Layout, seed: int) -> None:
+    def __init__(self, videos: int, layout: Layout, seed: int, lengths: Sequence[int] | None = None) -> None:
         self.videos = videos
+        self.lengths = None if lengths is None else np.asarray(lengths)
         self.layout = layout
         self.seed = seed
         self.steps_per_epoch = videos // layout.global_batch
@@ -72,9 +80,14 @@ class StepSampler:
 
     def epoch(self, epoch: int) -> np.ndarray:
         """[steps_per_epoch, accumulation * ranks, micro_batch] indices of videos."""
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.videos)
+        draw = np.random.default_rng([self.seed, epoch])
         layout = self.layout
-        used = order[: self.steps_per_epoch * layout.global_batch]
+        used = draw.permutation(self.videos)[: self.steps_per_epoch * layout.global_batch]
+        if self.lengths is not None:
+            size = MIXED * layout.global_batch
+            parts = [used[at : at + size] for at in range(0, len(used), size)]
+            alike = np.concatenate([part[np.argsort(self.lengths[part], kind="stable")] for part in parts])
+            used = draw.permutation(alike.reshape(self.steps_per_epoch, layout.global_batch))
         return used.reshape(self.steps_per_epoch, layout.accumulation * layout.ranks, layout.micro_batch)
 
     def passes(self, epoch: int, first_step: int, rank: int) -> Iterator[list[int]]:

@@ -8,11 +8,7 @@ What is unknown is refused, with the nearest name.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
-import difflib
-import os
-import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,12 +17,15 @@ from typing import Annotated, Any, NoReturn
 
 from vtsum.config import OneOf, Range, VTSumConfig, check_fields
 from vtsum.errors import VTSumError
+from vtsum.training.values import coerce, is_mapping, nearest
 from vtsum.training.yaml_file import read_mapping
 
-_LARGEST = 3e38  # training computes in float32
 _LOSSES = ("loss", "loss_vsum", "loss_tsum")
 BEST_BY = (*_LOSSES, "f1", "kendall", "spearman", "bleu4", "meteor", "rouge_l", "cider", "vt_clipscore")
-SCHEDULES = ("cosine", "cosine_epoch", "constant")
+OWN_SCHEDULES = ("cosine", "cosine_epoch", "constant")
+SCHEDULES = (*OWN_SCHEDULES, "linear", "polynomial", "cosine_with_restarts", "inverse_sqrt", "warmup_stable_decay")
+TRACKERS = ("tensorboard", "wandb")
+OPTIMIZERS = ("AdamW", "Adam", "NAdam", "RAdam", "Adamax", "Adadelta", "Adagrad", "Adafactor", "ASGD", "RMSprop", "SGD")
 
 # Names of VideoXum's script -> where the setting lies here.
 ALIASES = {
@@ -74,17 +73,29 @@ class TrainSettings:
     model: VTSumConfig = field(default=VTSumConfig())
     architecture: str | None = _option(None, "module:Class of your own for the model, derived from vtsum.model.VTSum")
     loss: str | None = _option(None, "module:Class of your own for the saliency's loss; left out: model.loss_type")
-    init_lr: Annotated[float, Range(0, 100, above=True)] = _option(2e-5, "highest learning rate of AdamW")
+    init_lr: Annotated[float, Range(0, 100, above=True)] = _option(2e-5, "highest learning rate")
     min_lr: Annotated[float, Range(0, 100)] = _option(0.0, "learning rate at the end")
     schedule: Annotated[str, OneOf(SCHEDULES)] = _option(
-        "cosine", "cosine (falls every step), cosine_epoch (every epoch, as released) or constant"
+        "cosine",
+        f"cosine (falls every step), cosine_epoch (every epoch, as released), constant, or, as transformers' "
+        f"get_scheduler has them: {', '.join(SCHEDULES[3:])}",
+    )
+    schedule_options: Mapping[str, Any] | None = _option(
+        None, 'of a schedule of transformers, as JSON, e.g. {"num_decay_steps": 100}'
     )
     warmup_steps: Annotated[int, Range(0)] = _option(0, "steps in which the learning rate rises from 0")
     max_epoch: Annotated[int, Range(1)] = _option(56, "times through the training videos")
     batch_size: Annotated[int, Range(1)] = _option(16, "videos a rank and forward pass")
     gradient_accumulation_steps: Annotated[int, Range(1)] = _option(1, "forward passes a step")
     gradient_clipping: Annotated[float, Range(0)] = _option(1.0, "largest norm of the gradient; 0: no clipping")
-    weight_decay: Annotated[float, Range(0, 100)] = _option(0.01, "of AdamW")
+    optimizer: Annotated[str, OneOf(OPTIMIZERS)] = _option("AdamW", f"of torch.optim: {', '.join(OPTIMIZERS)}")
+    optimizer_options: Mapping[str, Any] | None = _option(
+        None, 'more of its arguments as JSON, e.g. {"betas": [0.9, 0.98]}'
+    )
+    weight_decay: Annotated[float, Range(0, 100)] = _option(0.01, "of the optimizer")
+    parameter_groups: Mapping[str, Any] | None = _option(
+        None, 'learning rates and weight decays by the names of weights, e.g. {"text_decoder": {"lr": 1e-5}}'
+    )
     max_video_length: Annotated[int, Range(1)] = _option(
         512, "frames; the rest of a longer video is left out in training"
     )
@@ -92,6 +103,7 @@ class TrainSettings:
     bf16: bool = _option(False, "compute in bfloat16, keep float32 weights")
     gradient_checkpointing: bool = _option(False, "recompute activations in the backward pass: less memory, more time")
     deepspeed: str | None = _option(None, "configuration of DeepSpeed, e.g. configs/ds_zero2.json; left out: PyTorch")
+    group_by_length: bool = _option(False, "let a step's videos be of like lengths: less padding")
     seed: Annotated[int, Range(0)] = _option(42, "of the start weights, of the order of the videos and of dropout")
     num_workers: Annotated[int, Range(0, 256)] = _option(2, "processes that read features, a rank")
     ckpt_freq: Annotated[int, Range(0)] = _option(
@@ -108,6 +120,10 @@ class TrainSettings:
     val_caption_tokenizer: Annotated[str, OneOf(("plain", "ptb"))] = _option(
         "plain", "of the measures of texts on the val split; ptb, as published, needs Java"
     )
+    trackers: str | None = _option(
+        "tensorboard", f"what shows the curves: {', '.join(TRACKERS)} and module:Class of your own, by commas; or none"
+    )
+    callbacks: str | None = _option(None, "module:Class of your own to call on the way, several by commas")
     seeds: str | None = _option(None, "train once for each of these seeds, e.g. 0,1,2, in OUTPUT_DIR/seed-0 ...")
     resume: bool = _option(False, "go on from the newest whole checkpoint of output_dir, if it has one")
 
@@ -183,49 +199,9 @@ def leaves(cls: type = TrainSettings, prefix: str = "") -> Iterator[tuple[str, A
             yield prefix + f.name, hints[f.name], default, f.metadata.get("help", "")
 
 
-def nearest(name: str, known: Sequence[str]) -> str:
-    """`: did you mean "..."?`, or nothing where no known name is near."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    if not near:  # the last part of a dotted name may be all that was given
-        near = [k for k in known if k.rpartition(".")[2] == name][:1]
-    return f'; did you mean "{near[0]}"?' if near else ""
-
-
-def coerce(name: str, kind: Any, value: Any) -> Any:
-    """`value`, a word of the command line or plain data of the file, as the type of the setting `name`.
-
-    Raises:
-        VTSumError: it is of another type.
-    """
-    options = typing.get_args(kind) if isinstance(kind, types.UnionType) or typing.get_origin(kind) else (kind,)
-    if type(None) in options:
-        if value is None or (isinstance(value, str) and value.lower() in ("none", "null")):
-            return None
-        options = tuple(o for o in options if o is not type(None))
-    want = options[0]
-    if want is bool:
-        if isinstance(value, bool):
-            return value
-        if isinstance(value, str) and value.lower() in ("true", "false"):
-            return value.lower() == "true"
-    elif want in (int, float):
-        # A string too: YAML 1.1 reads 1e-5, without a point, as one.
-        if isinstance(value, str) or (isinstance(value, int | float) and not isinstance(value, bool)):
-            try:
-                number = float(value)
-                if want is float and abs(number) <= _LARGEST:
-                    return number
-                if want is int and number == int(number) and abs(number) < 2**63:
-                    return int(number)
-            except (ValueError, OverflowError):
-                pass
-    elif want is str and isinstance(value, str) and "\0" not in value:
-        with contextlib.suppress(UnicodeEncodeError):  # half a surrogate pair
-            os.fsencode(value)
-            return value
-    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-    rule = kinds.get(want, str(want)) + (" or none" if type(None) in typing.get_args(kind) else "")
-    raise VTSumError(f"train: {name} must be {rule}, got {value!r}")
+def names_in(value: str | None) -> list[str]:
+    """The names of a list by commas."""
+    return [word.strip() for word in (value or "").split(",") if word.strip()]
 
 
 def _put(values: dict[str, Any], dotted: str, value: Any) -> None:
@@ -259,7 +235,7 @@ def read_yaml(path: str | Path) -> tuple[dict[str, Any], list[str]]:
     for name, value in _flatten(data, _NESTED):
         if name in _NESTED and not (name == "model" and isinstance(value, str)):
             raise VTSumError(f"train: {name} of {path} must hold settings by name, got {_kind(value)}")
-        if isinstance(value, dict | list):
+        if isinstance(value, list) or (isinstance(value, dict) and not is_mapping(kinds.get(name))):
             raise VTSumError(f"train: {name} of {path} must be one value, got {_kind(value)}")
         if name == "model":
             found[name] = value
@@ -364,8 +340,9 @@ def parse(arguments: Sequence[str]) -> Given:
         own = Path(line.get("output_dir", TrainSettings.output_dir)) / "config.yaml"
         config = own if own.is_file() else None
     found, notes = read_yaml(config) if config is not None else ({}, [])
-    for dotted in ("loss", "architecture"):
-        if found.get(dotted) is not None and dotted not in line:
+    for dotted in ("loss", "architecture", "trackers", "callbacks"):
+        names = set(names_in(found.get(dotted))) - set(TRACKERS if dotted == "trackers" else ())
+        if names and dotted not in line:
             raise VTSumError(
                 f"train: {dotted} names code to run and must be given on the command line, got it from {config} alone: "
                 f"write --{dotted} {found[dotted]} if you trust it"

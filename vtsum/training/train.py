@@ -2,6 +2,7 @@
 
     vtsum train --config configs/vtsum_tt_ca.yaml --data DIR --output_dir RUN                      one process
     deepspeed --num_accelerators 2 --module vtsum.training.train ARGS --deepspeed configs/ds_zero2.json
+    torchrun --nproc_per_node 2 -m vtsum.training.train ARGS                    two, by DistributedDataParallel
     torchrun --nproc_per_node 2 -m vtsum.training.train ARGS --deepspeed configs/ds_zero2.json
 
 Several machines: `deepspeed --hostfile HOSTS ...`, where HOSTS has a line `name slots=4` for each and this package and
@@ -22,29 +23,32 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
 
 from vtsum import plugins
 from vtsum.data.videoxum import VideoXumDataset
 from vtsum.errors import VTSumError
 from vtsum.files import write_text
 from vtsum.processes import Place
+from vtsum.protocols import Callback, Tracker
 from vtsum.shown import clean, last_words, one_line, reason, say
-from vtsum.training import checkpoints, deepspeed_config, shards
+from vtsum.training import checkpoints, deepspeed_config, deepspeed_engine, engine, shards
 from vtsum.training.checkpoints import Checkpoint
-from vtsum.training.engine import DeepSpeedEngine, Engine, PlainEngine, convert, join
+from vtsum.training.deepspeed_engine import DeepSpeedEngine, convert
+from vtsum.training.engine import Engine, PlainEngine
 from vtsum.training.loading import steps
 from vtsum.training.records import METRICS, Display, Records, Silent
-from vtsum.training.resuming import CONFIG, check_anew, check_folder, check_resumable, claim
+from vtsum.training.resuming import CONFIG, check_anew, check_convertible, check_folder, check_resumable, claim
 from vtsum.training.sampler import Layout, StepSampler, spread
-from vtsum.training.schedule import learning_rate
-from vtsum.training.settings import Given, TrainSettings, parse, to_yaml
+from vtsum.training.saving import Saver
+from vtsum.training.schedule import rates
+from vtsum.training.settings import Given, TrainSettings, names_in, parse, to_yaml
 from vtsum.training.start import fingerprint, make_model, tokenizer_of, training_videos
 from vtsum.training.stopping import STOPPING, StopSignals, follow_launcher
-from vtsum.training.validation import BEST, Validation, describe
+from vtsum.training.trackers import tell, trackers_of
+from vtsum.training.validation import Validation, describe
 
 # How gloo and NCCL tell that another process has ended.
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
@@ -76,14 +80,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _train(given: Given, place: Place) -> int:
     """One training; its exit status."""
     settings = given.settings_without_model()
-    if place.ranks > 1 and settings.deepspeed is None:
-        raise VTSumError(
-            f"train: --deepspeed must be given where there are several processes, e.g. configs/ds_zero1.json, "
-            f"got {place.ranks} processes without it"
-        )
     sharding = deepspeed_config.read(settings.deepspeed) if settings.deepspeed is not None else None
     run = Path(settings.output_dir)
     check_folder(run, settings)
+    watching = Watching(
+        trackers_of(settings.trackers), [plugins.make("callback", name) for name in names_in(settings.callbacks)]
+    )
     follow_launcher()
     videos = training_videos(given)
     tokenizer = tokenizer_of(given)
@@ -96,13 +98,36 @@ def _train(given: Given, place: Place) -> int:
         model.gradient_checkpointing_enable()
     if sharding is not None:
         deepspeed_config.complete(sharding, settings, Layout(1, 1, 1))  # contradictions, before anything is started
-        join(place)
+        deepspeed_engine.join(place)
+    elif place.ranks > 1:
+        engine.join(place)
+    if torch.distributed.is_initialized():
         torch.distributed.barrier()  # no rank writes before all have looked at the folder
     validation = Validation(settings, run, videos, place) if settings.val_every else None
     with StopSignals() as signals:
         loaded = model.loading.describe().splitlines() if model.loading is not None else []
         notes = [*given.notes, *loaded]
-        return _Run(run, settings, sharding, place, videos, validation, notes).train(model, signals)
+        try:
+            return _Run(run, settings, sharding, place, videos, validation, watching, notes).train(model, signals)
+        except RuntimeError as error:
+            if not any(words in str(error) for words in _LOST):
+                raise
+            raise VTSumError(
+                "train: all ranks must live, another one is gone (its own message says why); its last checkpoint is "
+                f"whole, go on with --resume --output_dir {run}"
+            ) from None
+
+
+class Watching(NamedTuple):
+    """What the user has look on."""
+
+    trackers: list[Tracker]
+    callbacks: list[Callback]
+
+    def tell(self, event: str, *values: Any) -> None:
+        """Call each callback."""
+        for callback in self.callbacks:
+            tell(callback, event, *values)
 
 
 class _Run:
@@ -116,12 +141,13 @@ class _Run:
         place: Place,
         videos: VideoXumDataset,
         validation: Validation | None,
+        watching: Watching,
         notes: Sequence[str],
     ) -> None:
         self.folder, self.settings, self.sharding = folder, settings, sharding
         self.place, self.videos, self.validation = place, videos, validation
+        self.watching = watching
         self.data = fingerprint(videos)
-        self.saved = self.exported = -1
         self.claim: Any = None
         self.show: Callable[[str], None] = _print
         for line in notes:
@@ -140,16 +166,18 @@ class _Run:
         if found is not None:
             full = int(found.facts["global_batch"])
         layout = spread(full, settings.batch_size, place.ranks)
-        sampler = StepSampler(len(self.videos), layout, settings.seed)
+        lengths = self.videos.lengths if settings.group_by_length else None
+        sampler = StepSampler(len(self.videos), layout, settings.seed, lengths)
         if settings.warmup_steps >= (steps := settings.max_epoch * sampler.steps_per_epoch):
             raise VTSumError(
                 f"train: warmup_steps must be below the training's {steps} steps, got {settings.warmup_steps}"
             )
+        self.rate = rates(settings, sampler.steps_per_epoch)
         self.engine = self._engine(model, layout, found)
-        self.full = full
-        done = 0
+        done = 0 if found is None else found.step
+        saved = -1 if found is None else done
+        self.saver = Saver(self.folder, settings, place, self.engine, full, self.data, saved)
         if found is not None:
-            done = self.saved = found.step
             self.engine.load(found.folder)
             self.say(f"going on after step {done}, from {found.folder}")
             if (before := found.facts["settings"].get("max_epoch")) != settings.max_epoch:
@@ -187,13 +215,14 @@ class _Run:
 
     def _engine(self, model: Any, layout: Layout, found: Checkpoint | None) -> Engine:
         if self.sharding is None:
-            return PlainEngine(model, self.settings, layout.accumulation)
+            return PlainEngine(model, self.settings, layout.accumulation, self.place)
         config = deepspeed_config.complete(self.sharding, self.settings, layout)
         if found is not None:
             shards.check(found)
         stage = int(config["zero_optimization"]["stage"])
         other = found is not None and int(found.facts["ranks"]) != self.place.ranks and stage > 0
         if other and found is not None:
+            check_convertible(found, self.settings, stage, self.place.ranks)
             if self.place.first:
                 self.say(f"converting {found.folder} from {found.facts['ranks']} ranks to {self.place.ranks}")
                 convert(found.folder, stage)
@@ -227,19 +256,23 @@ class _Run:
         total = settings.max_epoch * per_epoch
         started, step = time.monotonic(), done
         stopped, first = 0, self.place.first
+        facts, none = dataclasses.asdict(settings), contextlib.nullcontext()
+        loading = steps(self.videos, sampler, done, self.place.rank, settings)
         try:
             with (
-                Records(self.folder, done) if first else contextlib.nullcontext() as records,
+                Records(self.folder, done, self.watching.trackers, facts) if first else none as records,
                 Display(total, done, settings.print_freq) if first else Silent() as display,
+                contextlib.closing(loading),
             ):
                 self.show = display.say  # above the bar, while there is one
                 for epoch in range(done // per_epoch, settings.max_epoch):
                     if self._enough(step, records, per_epoch):
                         break
-                    begin = step - epoch * per_epoch
-                    for batches in steps(self.videos, sampler, epoch, begin, self.place.rank, settings):
+                    while step < (epoch + 1) * per_epoch:
+                        waiting = time.monotonic()
+                        batches = next(loading)
                         before = time.monotonic()
-                        rate = learning_rate(settings, step, per_epoch)
+                        rate = self.rate(step)
                         flags = [float(signals.number == number) for number in STOPPING]
                         result = self.engine.step(batches, rate, flags)
                         step += 1
@@ -256,6 +289,7 @@ class _Run:
                             "lr": rate,
                             "grad_norm": result.grad_norm,
                             "seconds": round(now - before, 6),
+                            "waited": round(before - waiting, 6),
                         }
                         if records is not None:
                             records.add(line)
@@ -263,11 +297,13 @@ class _Run:
                         # `flags` are the sum over ranks, so all of them see the same signal at the same step.
                         stopped = next((n for n, flag in zip(STOPPING, result.flags, strict=True) if flag), 0)
                         if stopped or self._due(step, per_epoch, total):
-                            self.save(step)
+                            self._save(step)
                         if stopped:
                             break
                     if stopped:
                         break
+                    if first:
+                        self.watching.tell("epoch_end", self.folder, line)
                 else:
                     self._enough(step, records, per_epoch)
         except OSError as error:
@@ -275,22 +311,15 @@ class _Run:
                 f"train: output_dir {self.folder} must be writable, got: {reason(error)}; older checkpoints "
                 "are untouched, make room and go on with --resume"
             ) from None
-        except RuntimeError as error:
-            if not any(words in str(error) for words in _LOST):
-                raise
-            raise VTSumError(
-                "train: all ranks must live, another one is gone (its own message says why); its last checkpoint is "
-                f"whole, go on with --resume --output_dir {self.folder}"
-            ) from None
         finally:
             self.show = _print
         early = step < total and not stopped
         if step == total or early:
             stopped = 0  # a signal in the last step changes nothing
-            if self.saved != step:
-                self.save(step)
+            if self.saver.saved != step:
+                self._save(step)
             elif step == done:
-                self._export(step)  # the run may have ended between its last checkpoint and the model
+                self.saver.export(step)  # the run may have ended between its last checkpoint and the model
         self.engine.barrier()
         self.engine.close()
         if stopped:
@@ -309,16 +338,21 @@ class _Run:
         if validation is None:
             return False
         if step and validation.due(step, per_epoch):
-            if self.exported != step:
-                self._export(step)
+            if self.saver.exported != step:
+                self.saver.export(step)
             line, best = validation.measure(step, step // per_epoch, self.engine.model)
-            target, about = self.folder / BEST, self._about(step) | {"validation": line}
-            self._together(lambda: best.save_pretrained(target, facts={"training": about}) if best else None, target)
+            self.saver.keep_best(step, best, line)
             validation.record(line)
             if records is not None:
                 records.add_validation(line)
+                self.watching.tell("validated", self.folder, line)
             self.say(describe(line))
         return validation.hopeless
+
+    def _save(self, step: int) -> None:
+        folder = self.saver.save(step)
+        if self.place.first:
+            self.watching.tell("checkpoint_written", self.folder, folder, step)
 
     def _due(self, step: int, per_epoch: int, total: int) -> bool:
         every, epochs = self.settings.ckpt_steps, self.settings.ckpt_freq
@@ -327,55 +361,6 @@ class _Run:
             or (every > 0 and step % every == 0)
             or (epochs > 0 and step % per_epoch == 0 and (step // per_epoch) % epochs == 0)
         )
-
-    def save(self, step: int) -> None:
-        """A checkpoint of all ranks, and the model as `VTSum.from_pretrained` reads it.
-
-        Raises:
-            VTSumError: it cannot be written; on the ranks that could, that another one could not.
-        """
-        part = checkpoints.part_of(self.folder, step)
-        self._together(lambda: checkpoints.begin(self.folder, step) if self.place.first else None, part)
-        self._together(lambda: self._write(part), part)
-        facts = {
-            **self.engine.facts,
-            "ranks": self.place.ranks,
-            "global_batch": self.full,
-            "data": self.data,
-            "settings": dataclasses.asdict(self.settings),
-        }
-        keep = self.settings.keep_checkpoints
-        self._together(lambda: checkpoints.finish(self.folder, step, facts, keep) if self.place.first else None, part)
-        self.saved = step
-        self._export(step)
-
-    def _export(self, step: int) -> None:
-        """RUN/model, from the weights of all ranks."""
-        weights, target = self.engine.weights(), self.folder / "model"
-        about = {"training": self._about(step)}
-        self._together(
-            lambda: self.engine.model.save_pretrained(target, facts=about, state_dict=weights) if weights else None,
-            target,
-        )
-        self.exported = step
-
-    def _about(self, step: int) -> dict[str, Any]:
-        return {"steps": step, "settings": dataclasses.asdict(self.settings)}
-
-    def _write(self, part: Path) -> None:
-        self.engine.save(part)
-        checkpoints.save_random_states(part, self.place.rank)
-
-    def _together(self, action: Callable[[], Any], path: Path) -> None:
-        """Run a rank's part of writing; all ranks stop where one fails, so that none waits for it in vain."""
-        problem: VTSumError | None = None
-        try:
-            action()
-        except (OSError, RuntimeError, SafetensorError) as error:
-            problem = checkpoints.explain(error, path)
-        if self.engine.total(float(problem is not None)):
-            checkpoints.sweep(self.folder, None)
-            raise problem or VTSumError(f"train: a checkpoint must fit into {path}, another rank could not write it")
 
 
 def _print(text: str) -> None:

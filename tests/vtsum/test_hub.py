@@ -1,0 +1,177 @@
+"""`vtsum push` against a hub on this machine that speaks its protocol: what arrives is the model and an honest card."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.vtsum.hostile import ENVIRONMENT
+from tests.vtsum.videoxum_corpus import write_corpus, write_model
+from vtsum import cli
+from vtsum.evaluation import java
+from vtsum.evaluation.hub import card
+from vtsum.model import VTSum
+
+
+class Hub(ThreadingHTTPServer):
+    """Takes one repository; `refuse` answers everything with 403."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Asked)
+        self.created: list[dict[str, Any]] = []
+        self.large: dict[str, bytes] = {}
+        self.commits: list[list[dict[str, Any]]] = []
+        self.tokens: set[str | None] = set()
+        self.refuse = False
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def files(self) -> dict[str, bytes]:
+        """The content of the last commit."""
+        found = {}
+        for line in self.commits[-1]:
+            if line["key"] == "file":
+                found[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+            elif line["key"] == "lfsFile":
+                found[line["value"]["path"]] = self.large[line["value"]["oid"]]
+        return found
+
+
+class Asked(BaseHTTPRequestHandler):
+    server: Hub
+
+    def log_message(self, *words: Any) -> None:
+        pass
+
+    def body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            content = b""
+            while size := int(self.rfile.readline(), 16):
+                content += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+            return content
+        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+    def answer(self, content: Any, status: int = 200) -> None:
+        text = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def do_PUT(self) -> None:
+        self.server.large[self.path.rpartition("/")[2]] = self.body()
+        self.answer({})
+
+    def do_POST(self) -> None:
+        hub, body, path = self.server, self.body(), self.path.split("?")[0]
+        hub.tokens.add(self.headers.get("Authorization"))
+        if hub.refuse:
+            self.answer({"error": "no\nentry"}, 403)
+        elif path == "/api/repos/create":
+            hub.created.append(json.loads(body))
+            self.answer({"url": f"{hub.address}/me/mine"})
+        elif path == "/api/validate-yaml":
+            self.answer({"errors": [], "warnings": []})
+        elif path == "/api/models/me/mine/preupload/main":
+            names = [file["path"] for file in json.loads(body)["files"]]
+            modes = {name: "lfs" if name.endswith(".safetensors") else "regular" for name in names}
+            self.answer({"files": [{"path": n, "uploadMode": m, "shouldIgnore": False} for n, m in modes.items()]})
+        elif path == "/me/mine.git/info/lfs/objects/batch":
+            objects = json.loads(body)["objects"]
+            for each in objects:
+                each["actions"] = {"upload": {"href": f"{hub.address}/store/{each['oid']}"}}
+            self.answer({"transfer": "basic", "objects": objects})
+        elif path == "/api/models/me/mine/commit/main":
+            hub.commits.append([json.loads(line) for line in body.splitlines()])
+            self.answer({"success": True, "commitOid": "a" * 40, "commitUrl": f"{hub.address}/me/mine/commit/aaa"})
+        else:
+            self.answer({"error": f"no {path}"}, 404)
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with Hub() as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def push(hub: Hub, home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    own = {**ENVIRONMENT, "HF_ENDPOINT": hub.address, "HF_TOKEN": "hf_secret", "HF_HOME": str(home)}
+    own.pop("HF_HUB_OFFLINE")
+    own["HF_HUB_DISABLE_XET"] = "1"  # by plain HTTP: the other store's protocol is its library's
+    command = [sys.executable, "-m", "vtsum.cli", "push", *words]
+    return subprocess.run(command, env=own, capture_output=True, text=True, check=False)
+
+
+def test_what_arrives_is_the_model_and_a_card_with_the_protocol(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(java, "_java", lambda: None)
+    corpus, run, file = write_corpus(tmp_path / "corpus"), tmp_path / "run", tmp_path / "e.json"
+    model = write_model(run / "model")
+    words = ["--data", str(corpus), "--caption_tokenizer", "plain", "--resamples", "20", "-o", str(file)]
+    assert cli.main(["evaluate", "--checkpoint", str(run), *words, "--quiet"]) == 0
+    done = push(hub, tmp_path, str(run), "me/mine", "--evaluation", str(file), "--private")
+    assert (done.returncode, done.stdout) == (0, f"{hub.address}/me/mine\n"), done.stderr
+    assert hub.created[0]["name"] == "mine"
+    assert hub.created[0]["organization"] == "me"
+    assert hub.created[0].get("private") is True or hub.created[0].get("visibility") == "private"
+    assert hub.tokens == {"Bearer hf_secret"}
+    files = hub.files()
+    assert set(files) == {"config.json", "model.safetensors", "vocab.txt", "README.md"}
+    back = tmp_path / "back"
+    back.mkdir()
+    for name, content in files.items():
+        (back / name).write_bytes(content)
+    theirs = VTSum.from_pretrained(model).state_dict()
+    for name, value in VTSum.from_pretrained(back).state_dict().items():
+        assert torch.equal(value, theirs[name]), name
+    text = files["README.md"].decode()
+    found = json.loads(file.read_text())
+    assert text.startswith("---\nlibrary_name: vtsum\n")
+    assert 'VTSum.from_pretrained("me/mine")' in text
+    assert f"Protocol videoxum-strict (revision {found['protocol_revision']}), split test of corpus, 11 videos" in text
+    assert f"| me/mine | {100 * found['measures']['f1']['value']:.1f} |" in text
+    assert "| random |" in text
+
+
+def test_an_evaluation_of_other_weights_is_refused_before_anything_is_sent(hub, tmp_path):
+    model = write_model(tmp_path / "model")
+    digest = hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
+    evaluation = json.loads((Path(__file__).parents[2] / "bench" / "results" / "synthetic_memory.json").read_text())
+    (tmp_path / "e.json").write_text(json.dumps(evaluation))
+    done = push(hub, tmp_path, str(model), "me/mine", "--evaluation", str(tmp_path / "e.json"))
+    assert done.returncode == 2
+    assert f"must be an evaluation of {model / 'model.safetensors'} ({digest}), got one of" in done.stderr
+    assert not hub.tokens
+
+
+def test_a_hub_that_refuses_is_one_line(hub, tmp_path):
+    hub.refuse = True
+    done = push(hub, tmp_path, str(write_model(tmp_path / "model")), "me/mine")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "'me/mine' must be a repository of the hub that you may write to (hf auth login), got: " in line
+
+
+def test_the_card_of_an_unmeasured_model_says_so():
+    text = card("me/mine", {"model": {"width": 8}, "class": "own_model:TwoLayers"}, [])
+    assert "Nothing yet: no evaluation came with these weights." in text
+    assert 'from own_model import TwoLayers\n\nmodel = TwoLayers.from_pretrained("me/mine")' in text

@@ -1,0 +1,88 @@
+"""A trained model on the Hugging Face hub, with a card that says what was measured of it and under which protocol."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vtsum.errors import VTSumError
+from vtsum.evaluation.videoxum_file import read_evaluation
+from vtsum.evaluation.videoxum_table import results_table
+from vtsum.model.checkpoint import CONFIG, FORMAT, VOCABULARY, WEIGHTS
+from vtsum.model.files import read_safetensors
+from vtsum.model.pretrained import first_line
+from vtsum.reading import read_json
+
+CARD = "README.md"
+
+
+def push_to_hub(model: str | Path, name: str, evaluations: Sequence[Path] = (), *, private: bool = False) -> str:
+    """Upload a model folder as one commit: config.json, model.safetensors, vocab.txt and a card.
+
+    Args:
+        model: a model folder, or a run, whose model/ is meant. name: "owner/repository", made where it is not there.
+        evaluations: files of `vtsum evaluate` on these very weights, for the card.
+        private: a repository that is made is for its owner alone.
+    Returns:
+        str: the repository's address.
+    Raises:
+        VTSumError: no model, an evaluation of another one, or a hub that cannot be reached or refuses.
+    """
+    folder = Path(model)
+    if not (folder / CONFIG).is_file() and (folder / "model").is_dir():
+        folder /= "model"
+    config = read_json(folder / CONFIG, dict, "push")
+    if config.get("format") != FORMAT:
+        raise VTSumError(f"push: {folder} must be a model of VTSum's ({FORMAT}), got {config.get('format')!r:.80}")
+    read_safetensors(folder / WEIGHTS, "push")
+    with open(folder / WEIGHTS, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    measured = []
+    for path in evaluations:
+        measured.append(read_evaluation(path))
+        if (of := measured[-1]["checkpoint"].get("sha256")) != digest:
+            raise VTSumError(
+                f"push: {path} must be an evaluation of {folder / WEIGHTS} ({digest}), got one of {of!r:.80}"
+            )
+
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    files = [name for name in (CONFIG, WEIGHTS, VOCABULARY) if (folder / name).is_file()]
+    try:
+        api = HfApi()
+        where = api.create_repo(name, private=private, exist_ok=True)
+        added = [CommitOperationAdd(file, str(folder / file)) for file in files]
+        added.append(CommitOperationAdd(CARD, card(name, config, measured).encode()))
+        api.create_commit(name, added, commit_message="Upload a model of VTSum's")
+    except Exception as error:  # the hub's client and its transport raise a dozen kinds
+        raise VTSumError(
+            f"push: {name!r:.200} must be a repository of the hub that you may write to (hf auth login), got: "
+            f"{first_line(error)}"
+        ) from None
+    return str(where)
+
+
+def card(name: str, config: Mapping[str, Any], evaluations: Sequence[Mapping[str, Any]]) -> str:
+    """The model card: how to load the model, what was measured under which protocol, and what it was trained with.
+
+    Args:
+        config: the model's config.json. evaluations: contents of evaluation files, none of which may be left out.
+    """
+    of = config.get("class")
+    imported = f"from {of.split(':')[0]} import {of.split(':')[1]}" if of else "from vtsum.model import VTSum"
+    kind = of.split(":")[1] if of else "VTSum"
+    tables = [results_table([evaluation], [name]).strip() for evaluation in evaluations]
+    training = (config.get("facts") or {}).get("training") or {}
+    trained = f"Trained for {training['steps']} steps; config.json has all settings." if "steps" in training else ""
+    parts = [
+        "---\nlibrary_name: vtsum\ntags:\n- video-summarization\n- vtsum\n---",
+        f"# {name}",
+        f"A VTSum model on the frame features of `{config['model'].get('frame_encoder')}` (width "
+        f"{config['model'].get('width')}): a saliency for each frame of a video, and a text. {trained}".strip(),
+        f'```python\n{imported}\n\nmodel = {kind}.from_pretrained("{name}")\n```',
+        "## What was measured",
+        *(tables or ["Nothing yet: no evaluation came with these weights."]),
+    ]
+    return "\n\n".join(parts) + "\n"

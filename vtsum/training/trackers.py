@@ -1,0 +1,117 @@
+"""What shows the curves of a run while it goes on: TensorBoard, Weights & Biases, or the user's own."""
+
+from __future__ import annotations
+
+import importlib.util
+import secrets
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vtsum import plugins
+from vtsum.errors import VTSumError
+from vtsum.files import write_text
+from vtsum.model.pretrained import first_line
+from vtsum.protocols import Tracker
+from vtsum.reading import read_file
+from vtsum.shown import full, reason
+from vtsum.training.settings import names_in
+
+
+def trackers_of(names: str | None) -> list[Tracker]:
+    """The trackers that the settings name.
+
+    Raises:
+        VTSumError: one cannot be had, or is named twice.
+    """
+    found = names_in(names)
+    if len(set(found)) < len(found):
+        raise VTSumError(f"train: trackers must be named once each, got {names}")
+    return [BUILT_IN[name]() if name in BUILT_IN else plugins.make("tracker", name) for name in found]
+
+
+def tell(part: Any, event: str, *values: Any) -> None:
+    """Call a tracker or a callback.
+
+    Raises:
+        VTSumError: one of the user's own met a file or a connection that failed, which is none of the run's.
+    """
+    try:
+        getattr(part, event)(*values)
+    except OSError as error:
+        if type(part) in BUILT_IN.values():
+            raise
+        name = f"{type(part).__module__}:{type(part).__qualname__}"
+        raise VTSumError(f"train: {event} of {name} must not fail, got: {reason(error)}") from error
+
+
+def _need(package: str, extra: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise VTSumError(f"train: {package} must be installed: pip install vtsum[{extra}]; or --trackers none")
+
+
+class TensorBoard:
+    """RUN/tensorboard; what was shown beyond the step that a run goes on after is dropped."""
+
+    def __init__(self) -> None:
+        _need("tensorboard", "train")
+
+    def start(self, run: Path, step: int, settings: Mapping[str, Any]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        # Its thread prints a traceback of what its next call raises.
+        self._before, threading.excepthook = threading.excepthook, _quiet_when_full
+        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+
+    def finish(self) -> None:
+        threading.excepthook = self._before
+        self._board.close()
+
+
+def _quiet_when_full(args: threading.ExceptHookArgs) -> None:
+    if not full(args.exc_value):
+        threading.__excepthook__(args)
+
+
+class WeightsAndBiases:
+    """A run of wandb's, its files in RUN/wandb; a resumed training goes on in the same one. Its own variables say the
+    rest: WANDB_PROJECT, WANDB_MODE=offline and the like."""
+
+    def __init__(self) -> None:
+        _need("wandb", "wandb")
+
+    def start(self, run: Path, step: int, settings: Mapping[str, Any]) -> None:
+        import wandb
+
+        (run / "wandb").mkdir(exist_ok=True)
+        known = run / "wandb" / "run-id"
+        if not (step and known.exists()):
+            write_text(known, secrets.token_hex(8))
+        name = read_file(known, "train", 100).decode("ascii", "replace").strip()
+        quiet = wandb.Settings(silent=True, console="off", save_code=False)
+        try:
+            self._run = wandb.init(
+                dir=run, name=run.name, id=name, resume="allow", config=dict(settings), settings=quiet
+            )
+        except (wandb.Error, ValueError) as error:
+            raise VTSumError(
+                f"train: wandb must be ready (wandb login), or WANDB_MODE=offline be set, got: {first_line(error)}"
+            ) from None
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        self._run.log(dict(values), step=step)
+
+    def finish(self) -> None:
+        self._run.finish()
+
+
+BUILT_IN: dict[str, type[TensorBoard] | type[WeightsAndBiases]] = {
+    "tensorboard": TensorBoard,
+    "wandb": WeightsAndBiases,
+}
+"""The trackers that `settings.TRACKERS` names."""

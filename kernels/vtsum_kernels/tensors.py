@@ -21,6 +21,16 @@ def dense_rows(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 or x.shape[-1] <= 1 else x.clone(memory_format=torch.contiguous_format)
 
 
+#: Over 512 rows, the most that a tile of Triton's memory kernels spans, so many elements a row are counted in 32 bits.
+MAX_STEP = 2**22
+
+
+def near_rows(x: Tensor, dim: int) -> Tensor:
+    """`dense_rows` whose step from row to row, along `dim`, is less than MAX_STEP: else a copy."""
+    x = dense_rows(x)
+    return x if x.shape[dim] <= 1 or x.stride(dim) < MAX_STEP else x.clone(memory_format=torch.contiguous_format)
+
+
 def autocasts(device: torch.device) -> bool:
     """Whether torch.autocast is on for tensors of a device."""
     return device.type in ("cpu", "cuda") and torch.is_autocast_enabled(device.type)

@@ -155,6 +155,13 @@ def test_no_rows_no_launch_and_a_bias_without_gradient(lib: Library) -> None:
         assert torch.equal(got["dbias"], torch.zeros(2, 6))
 
 
+def test_more_entries_of_a_bias_than_a_grid_has_blocks(lib: Library) -> None:
+    check = Check(Case(left=20, right=20, frames=70, width=24, bias=True), FLOAT)
+    whole = check.run(lib, None)["dbias"]
+    with lib.most_blocks(3):
+        assert torch.equal(check.run(lib, None)["dbias"], whole)
+
+
 def test_what_no_kernel_takes_is_an_error(lib: Library) -> None:
     with pytest.raises(RuntimeError, match="cudaErrorInvalidValue"):
         lib.forward(Case(width=257).call(FLOAT))

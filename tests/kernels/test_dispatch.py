@@ -36,6 +36,7 @@ def test_explain_names_the_choice_and_the_reasons(cpp: None) -> None:
     text = vk.explain("sliding_window_attention", wide, wide, wide, (-1, -1))
     assert "   cpp: cannot: a window holds 3999 keys, more than 1025" in text
     assert "-> flash: serves this call (the fastest for it)" in text
+    assert text.count("a NaN may reach rows that do not see it") == 1
     text = vk.explain("sliding_window_attention", wide, wide, wide, 601, dropout_p=0.1)
     assert "   flash: cannot: it does not serve dropout" in text
     assert "-> cpp: serves this call (the best that can run)" in text

@@ -9,6 +9,7 @@ import pytest
 import torch
 import vtsum_kernels as vk
 from vtsum_kernels import dispatch
+from vtsum_kernels.tensors import near_rows
 
 X, BANK, WEIGHT = torch.zeros(4, 8), torch.zeros(5, 8), torch.zeros(6, 16)
 BATCH, PAIR = torch.zeros(3, 4, 8), (torch.zeros(2, 4), torch.zeros(3, 4))
@@ -177,6 +178,36 @@ def test_triton_has_no_top_k(monkeypatch: pytest.MonkeyPatch) -> None:
         NotImplementedError, match=r"backend triton cannot serve .*: it has no form of the ops that top_k"
     ):
         vk.memory_attention(X, BANK, top_k=2, backend="triton")
+
+
+def test_what_triton_cannot_count_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs of a grid, and in 32 bits the elements from one row of a tile to its last."""
+    monkeypatch.setattr(dispatch, "triton_can_run", lambda x: None)
+
+    def said(x: torch.Tensor, bank: torch.Tensor, **options: Any) -> str:
+        return vk.explain("memory_attention", x, bank, backend="triton", **options)
+
+    def of(*shape: int) -> torch.Tensor:
+        return torch.zeros(1).expand(shape)
+
+    assert "-> triton" in said(of(2**30 - 1, 8), of(5, 8), num_heads=2)
+    assert "B * H * max(T, S) must be at most 2147483647, got 2147483648" in said(of(2**30, 8), of(5, 8), num_heads=2)
+    assert "B * H * max(T, S) must be at most 2147483647, got 2147483648" in said(of(4, 8), of(2**30, 8), num_heads=2)
+    assert "-> triton" in said(of(4, 2**22 - 1), of(5, 2**22 - 1))
+    assert "rows must be of less than 4194304 numbers, got 4194304" in said(of(4, 2**22), of(5, 2**22))
+    assert "-> triton" in said(of(4, 8), of(2**22, 8))
+    assert "rows must be of less than 4194304 numbers, got 4194304" in said(of(4, 8), of(2**22, 8), dropout_p=0.1)
+    fused = vk.explain("memory_fuse", of(4, 8), of(5, 8), None, of(2**22, 16), backend="triton")
+    assert "rows must be of less than 4194304 numbers, got 4194304" in fused
+
+
+def test_rows_further_apart_than_32_bits_count_are_copied() -> None:
+    x = torch.empty_strided((2, 3, 4), (1, 2**22, 1), device="meta")
+    assert near_rows(x, 1).stride() == (12, 4, 1)
+    assert near_rows(x[:, :1], 1).stride() == (1, 2**22, 1)  # a single row
+    assert near_rows(x, 0) is x
+    x = torch.empty_strided((2, 3, 4), (1, 2**22 - 1, 1), device="meta")
+    assert near_rows(x, 1) is x
 
 
 @pytest.mark.gpu

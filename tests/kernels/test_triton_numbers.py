@@ -334,27 +334,51 @@ def test_a_packed_call_through_the_public_op() -> None:
         torch.testing.assert_close(got[first:last].transpose(0, 1)[None].double(), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"dilation": 3}, {"shift": True, "bias": True}], ids=["plain", "dilated", "shifted"]
-)
-@pytest.mark.parametrize("form", ["strip", "tile", "wide"], indirect=True)
+SPOILT: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "dilated": {"dilation": 3, "dlse": True},
+    "shifted": {"shift": True, "bias": True},
+    "packed": {"ends": [0, 17, 44, 44, 100], "bias": True, "padding": True},
+    "all": {"shift": True, "dilation": 2, "ends": [0, 44, 100], "p": 0.3, "sinks": True, "softcap": 0.8, "bias": True},
+}
+
+
+@pytest.mark.parametrize("options", SPOILT.values(), ids=SPOILT)
+@pytest.mark.parametrize("form", FORMS.keys(), indirect=True)
 def test_what_a_row_does_not_see_does_not_reach_it(form: Form, options: dict[str, Any]) -> None:
-    """Backward, tiles multiply what they hide by 0."""
-    both = form is FORMS["strip"]
+    """Nor do rows without a gradient, whatever they hold or see."""
+    wide = form is FORMS["wide"]
     inputs = Inputs((1, 1, 1, 100, 16), form.window, torch.float32, **options)
+    quiet = range(50, 100)
+    if inputs.dlse is not None:
+        inputs.dlse[..., 50:] = 0.0
+    if inputs.mask is not None:
+        inputs.mask = torch.arange(100)[None] % 7 != 2
 
     def compute(*qkvg: Tensor) -> list[Tensor]:
         inputs.q, inputs.k, inputs.v, inputs.dout = qkvg
-        if both:
-            found = inputs.run()
-            return [found[name] for name in ("out", "lse", "dq", "dk", "dv")]
-        given = (*qkvg[:3], None, None, inputs.bias, None)
-        tensors = (None if x is None else x.to(DEVICE) for x in given)
-        return [x.cpu() for x in sliding.forward(*tensors, *inputs.options, True)]
+        found = inputs.run()
+        return [found[name] for name in ("out", "lse", "dq", "dk", "dv")]
 
-    spots = {"q": [60], "k": [3, 42, 80], "v": [1, 20, 99]}
-    if form is FORMS["wide"]:  # what leaves some rows without any
-        spots = {"q": [60], "k": [80], "v": [1, 99]}
-    seen = seen_by(100, form.window, **{name: value for name, value in options.items() if name != "bias"})
-    names = ("out", "lse", "dq", "dk", "dv") if both else ("out", "lse")
-    hold_apart(compute, (inputs.q, inputs.k, inputs.v), inputs.dout, seen, spots, results=names)
+    # What leaves some rows without any.
+    spots = {"q": [60], "k": [80], "v": [1, 99]} if wide else {"q": [60], "k": [3, 42, 80], "v": [1, 20, 99]}
+    window = {name: options[name] for name in ("dilation", "shift", "ends") if name in options}
+    seen = seen_by(100, form.window, inputs.mask, **window)
+    hold_apart(compute, (inputs.q, inputs.k, inputs.v), inputs.dout, seen, spots, quiet, reaches=inputs.seed is None)
+
+
+@pytest.mark.parametrize("shift", [False, True])
+@pytest.mark.parametrize("form", FORMS.keys(), indirect=True)
+def test_the_gradient_of_a_bias_beside_what_nobody_sees(form: Form, shift: bool) -> None:
+    """Padding is zeroed as it is read; what another sequence holds is not, nor what a row without a gradient does."""
+    inputs = Inputs((1, 1, 1, 100, 16), form.window, torch.float32, ends=[0, 45, 100], bias=True, shift=shift)
+    inputs.dout[:, :, 45:] = 0.0
+    clean = inputs.run()
+    for x in (inputs.q, inputs.k, inputs.v):
+        x[:, :, 47] = torch.nan
+    found = inputs.run()
+    for name, x in found.items():
+        whole = x if name == "dbias" else x[:, :, :45]
+        torch.testing.assert_close(whole, clean[name] if name == "dbias" else clean[name][:, :, :45])
+    assert not found["dk"][:, :, 45:].any()
+    assert not found["dv"][:, :, 45:].any()

@@ -3,6 +3,8 @@
 // The first kernel gives each row its lse, its delta and dq; in the second each key gathers dk and dv from the rows
 // that see it; in a third, each entry of the bias gathers its gradient from a chunk of rows, and a last one adds up the
 // chunks. Every output is written once, by its owner, in a fixed order: no atomics, and the same bits each time.
+#include <algorithm>
+
 #include "general.h"
 
 namespace vts::sliding_window_attention {
@@ -159,61 +161,68 @@ __global__ void __launch_bounds__(THREADS) sliding_window_attention_bwd_keys_ker
     g.write(p.dv, at, dv);
 }
 
-// A group serves one entry of a head's bias, and a chunk of the B * T rows.
+// A group serves one entry of a head's bias, and a chunk of the B * T rows. There may be more of them than a grid has
+// blocks for: a block takes several turns.
 template <typename T, int LANES, bool WHOLE>
 __global__ void __launch_bounds__(THREADS) sliding_window_attention_bwd_bias_kernel(const __grid_constant__ params p) {
     const group<T, LANES, WHOLE> g(p);
     const scratch_of scratch(p);
     const int64_t entries = bias_entries(p), all = p.H * scratch.chunks * entries;
-    const int64_t index = g.index();
-    int64_t rest = index < all ? index : 0;
-    const int64_t h_and_chunk = divided(rest, entries);
-    const int entry = static_cast<int>(rest);
-    rest = h_and_chunk;
-    const int h = static_cast<int>(divided(rest, scratch.chunks)), key_head = g.key_head(h);
-    const int64_t first = rest * scratch.rows;
-    const int64_t end = first + scratch.rows < p.B * p.T ? first + scratch.rows : p.B * p.T;
     const float scale = static_cast<float>(p.scale), keep_scale = static_cast<float>(p.keep_scale);
-    const float bias = g.bias_of(h)[entry];
     const int dilation = dilation_of(p);
-    float sum = 0.0f;
-    spot at;
-    int64_t frame_of = first;
-    at.b = divided(frame_of, p.T), at.h = h, at.t = static_cast<int>(frame_of);
-    for (int64_t r = first; r < first + scratch.rows; ++r) {
-        const reach keys = keys_of_row(p, at.t);
-        const int step = entry - keys.entry;
-        bool live = r < end && step >= 0 && step < keys.count;
-        const int j = live ? keys.first + step * dilation : at.t;
-        live = live && !g.padded(at.b, j);
-        if (__any_sync(WARP, live)) {
-            float q[E], k[E], dout[E], v[E];
-            g.read(g.row(p.q, at.b, h) + at.t * p.q.stride_t, q);
-            g.read(g.row(p.k, at.b, key_head) + j * p.k.stride_t, k);
-            g.read(g.row(p.dout, at.b, h) + at.t * p.dout.stride_t, dout);
-            g.read(g.row(p.v, at.b, key_head) + j * p.v.stride_t, v);
-            const float s = g.capped(g.dot(q, k) * scale) + bias;
-            float dp = g.dot(dout, v);
-            if (p.seed != nullptr) {
-                const dropout drop(p.seed, p.drop_below, at.b * p.H + h, p.row_offset);
-                dp = drop.keeps(at.t, j) ? dp * keep_scale : 0.0f;
+    for (int64_t index = g.index(); __any_sync(WARP, index < all); index += gridDim.x * int64_t{THREADS / LANES}) {
+        int64_t rest = index < all ? index : 0;
+        const int64_t h_and_chunk = divided(rest, entries);
+        const int entry = static_cast<int>(rest);
+        rest = h_and_chunk;
+        const int h = static_cast<int>(divided(rest, scratch.chunks)), key_head = g.key_head(h);
+        const int64_t first = rest * scratch.rows;
+        const int64_t end = first + scratch.rows < p.B * p.T ? first + scratch.rows : p.B * p.T;
+        const float bias = g.bias_of(h)[entry];
+        float sum = 0.0f;
+        spot at;
+        int64_t frame_of = first;
+        at.b = divided(frame_of, p.T), at.h = h, at.t = static_cast<int>(frame_of);
+        for (int64_t r = first; r < first + scratch.rows; ++r) {
+            const reach keys = keys_of_row(p, at.t);
+            const int step = entry - keys.entry;
+            bool live = r < end && step >= 0 && step < keys.count;
+            const int j = live ? keys.first + step * dilation : at.t;
+            live = live && !g.padded(at.b, j);
+            if (__any_sync(WARP, live)) {
+                float q[E], k[E], dout[E], v[E];
+                g.read(g.row(p.q, at.b, h) + at.t * p.q.stride_t, q);
+                g.read(g.row(p.k, at.b, key_head) + j * p.k.stride_t, k);
+                g.read(g.row(p.dout, at.b, h) + at.t * p.dout.stride_t, dout);
+                g.read(g.row(p.v, at.b, key_head) + j * p.v.stride_t, v);
+                const float s = g.capped(g.dot(q, k) * scale) + bias;
+                float dp = g.dot(dout, v);
+                if (p.seed != nullptr) {
+                    const dropout drop(p.seed, p.drop_below, at.b * p.H + h, p.row_offset);
+                    dp = drop.keeps(at.t, j) ? dp * keep_scale : 0.0f;
+                }
+                const int64_t row = g.statistic(at, at.t);
+                if (live && scratch.lse[row] != INFINITY) sum += expf(s - scratch.lse[row]) * (dp - scratch.delta[row]);
             }
-            const int64_t row = g.statistic(at, at.t);
-            if (live && scratch.lse[row] != INFINITY) sum += expf(s - scratch.lse[row]) * (dp - scratch.delta[row]);
+            if (r + 1 < end && ++at.t == p.T) at.t = 0, ++at.b;
         }
-        if (r + 1 < end && ++at.t == p.T) at.t = 0, ++at.b;
+        if (index < all && g.lane == 0) scratch.partial[index] = sum;
     }
-    if (index < all && g.lane == 0) scratch.partial[index] = sum;
 }
 
 __global__ void __launch_bounds__(THREADS) sliding_window_attention_bwd_bias_sum_kernel(
     const float *partial, float *dbias, int64_t heads, int64_t chunks, int64_t entries) {
-    const int64_t index = static_cast<int64_t>(blockIdx.x) * THREADS + threadIdx.x;
-    if (index >= heads * entries) return;
-    const float *from = partial + index / entries * chunks * entries + index % entries;
-    float sum = 0.0f;
-    for (int64_t c = 0; c < chunks; ++c) sum += from[c * entries];
-    dbias[index] = sum;
+    int64_t index = static_cast<int64_t>(blockIdx.x) * THREADS + threadIdx.x;
+    for (; index < heads * entries; index += static_cast<int64_t>(gridDim.x) * THREADS) {
+        const float *from = partial + index / entries * chunks * entries + index % entries;
+        float sum = 0.0f;
+        for (int64_t c = 0; c < chunks; ++c) sum += from[c * entries];
+        dbias[index] = sum;
+    }
+}
+
+inline dim3 bias_grid(int64_t threads) {
+    return dim3(static_cast<unsigned>(std::min((threads + THREADS - 1) / THREADS, most_blocks())));
 }
 
 template <typename T, int LANES, bool WHOLE>
@@ -231,16 +240,13 @@ struct backward {
             return error;
         if (p.dbias == nullptr) return 0;
         const scratch_of scratch(p);
-        const int64_t entries = bias_entries(p), sums = p.H * scratch.chunks * entries;
-        const int64_t sum_blocks = (sums * LANES + THREADS - 1) / THREADS;
-        if (sum_blocks > 0x7FFFFFFF) return cudaErrorInvalidConfiguration;
+        const int64_t entries = bias_entries(p);
         if (const int error = VTS_LAUNCH(
-                sliding_window_attention_bwd_bias_kernel<T, LANES, WHOLE>, dim3(static_cast<unsigned>(sum_blocks)),
-                THREADS, 0, stream, p))
+                sliding_window_attention_bwd_bias_kernel<T, LANES, WHOLE>,
+                bias_grid(p.H * scratch.chunks * entries * LANES), THREADS, 0, stream, p))
             return error;
         return VTS_LAUNCH(
-            sliding_window_attention_bwd_bias_sum_kernel,
-            dim3(static_cast<unsigned>((p.H * entries + THREADS - 1) / THREADS)), THREADS, 0, stream, scratch.partial,
+            sliding_window_attention_bwd_bias_sum_kernel, bias_grid(p.H * entries), THREADS, 0, stream, scratch.partial,
             static_cast<float *>(p.dbias), p.H, scratch.chunks, entries);
     }
 };

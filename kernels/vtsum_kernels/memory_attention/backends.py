@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from .. import dispatch
-from ..tensors import acc_dtype
+from ..tensors import MAX_STEP, acc_dtype
 from . import cpu as _cpu  # noqa: F401  (registers the dense ops on the CPU)
 from . import plan
 from . import search as _search  # noqa: F401  (registers memory_topk on the CPU)
@@ -21,6 +21,8 @@ SUFFIX = {"cpp": "", "cuda": "", "triton": "_triton"}
 
 #: VTS_MEMORY_TOPK_MOST: what a block of CUDA threads sorts.
 TOP_K_MOST_CUDA = 1024
+#: A grid's, of one row or slot each and more.
+MAX_PROGRAMS_TRITON = 2**31 - 1
 
 
 def _too_many_choices(call: Any) -> str | None:
@@ -46,7 +48,26 @@ def _cuda_can_run(call: Any) -> str | None:
 
 def _triton_can_run(call: Any) -> str | None:
     reason = dispatch.triton_can_run(call.x)
-    return "it has no form of the ops that top_k needs" if reason is None and call.options.top_k is not None else reason
+    if reason is None and call.options.top_k is not None:
+        return "it has no form of the ops that top_k needs"
+    return reason or _beyond_triton(call)
+
+
+def _beyond_triton(call: Any) -> str | None:
+    """Which size of a call is more than Triton's kernels count in 32 bits: a grid's programs, a tile's offsets."""
+    bank, (groups, rows) = call.bank, call.x.shape[:2]
+    heads, slots, value_dim = bank.values.shape[1:]
+    if torch.compiler.is_exporting():
+        return None
+    programs = groups * heads * max(rows, slots)
+    if programs > MAX_PROGRAMS_TRITON:
+        return f"B * H * max(T, S) must be at most {MAX_PROGRAMS_TRITON}, got {programs}"
+    widths = [call.x.shape[-1], heads * bank.key_dim, heads * value_dim]
+    if call.options.dropout_p > 0 or max(bank.key_dim, value_dim) > plan.FLASH_DIM_GPU:
+        widths.append(heads * slots)  # weights are kept
+    if isinstance(weight := getattr(call, "weight", None), torch.Tensor):
+        widths.append(weight.shape[0])
+    return f"rows must be of less than {MAX_STEP} numbers, got {max(widths)}" if max(widths) >= MAX_STEP else None
 
 
 #: Those of `memory_fuse` too, whose call has the same x, bank and options.

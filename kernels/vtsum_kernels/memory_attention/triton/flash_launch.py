@@ -8,7 +8,7 @@ import torch
 import triton
 from torch import Tensor
 
-from ...tensors import contiguous, dense_rows
+from ...tensors import contiguous, dense_rows, near_rows
 from ...triton_kit.launch import launch, mask_arguments, on_its_device, power_of_two, run, strides
 from ...triton_kit.tuning import Config
 from . import configs
@@ -83,7 +83,7 @@ def flash_forward(
     if lse.numel() == 0 or slots == 0:
         usage = torch.zeros((groups, heads, slots) if need_usage else (0,), **statistics)
         return out.zero_(), lse.fill_(-torch.inf), usage
-    x, keys, values = dense_rows(x), dense_rows(keys), dense_rows(values)
+    x, keys, values = near_rows(x, 1), near_rows(keys, 2), near_rows(values, 2)
     arguments = _arguments(x, keys, values, factor, slot_bias, query_mask)
     arguments |= {"out_ptr": out, "lse_ptr": lse}
     pairs, width = groups * heads, power_of_two(max(dim, value_dim))
@@ -138,7 +138,8 @@ def flash_backward(
         dbias = torch.zeros((groups, heads, slots), **statistics)
         dkeys, dvalues = (torch.zeros(bank.shape, dtype=bank.dtype, device=x.device) for bank in (keys, values))
         return dx.zero_(), dkeys, dvalues, dfactor.zero_(), dbias
-    x, keys, values, dout, out = (dense_rows(tensor) for tensor in (x, keys, values, dout, out))
+    x, dout, out = (near_rows(tensor, 1) for tensor in (x, dout, out))
+    keys, values = near_rows(keys, 2), near_rows(values, 2)
     pairs, width = groups * heads, power_of_two(max(dim, value_dim))
     arguments = _arguments(x, keys, values, factor, slot_bias, query_mask)
     arguments |= {

@@ -8,7 +8,7 @@ import torch
 import triton
 from torch import Tensor
 
-from ...tensors import contiguous, dense_rows
+from ...tensors import contiguous, dense_rows, near_rows
 from ...triton_kit.launch import launch, mask_arguments, on_its_device, power_of_two, run, strides
 from ...triton_kit.tuning import Config
 from . import configs
@@ -39,7 +39,7 @@ def weights_forward(
     lse = torch.empty((groups, heads, n), **statistics)
     if weights.numel() == 0:
         return weights, lse.fill_(-torch.inf), torch.zeros((groups, heads, slots), **statistics)
-    x, keys = dense_rows(x), dense_rows(keys)
+    x, keys = near_rows(x, 1), near_rows(keys, 2)
     bias = None if slot_bias is None else dense_rows(slot_bias)
     step = configs.block_k(x.dtype)
     values: dict[str, Any] = {
@@ -107,7 +107,7 @@ def scores_backward(
     scaled = torch.empty((groups, heads, n, dim), dtype=x.dtype, device=x.device)
     if dscores.numel() == 0 or dim == 0:
         return dx.zero_(), torch.zeros(keys.shape, dtype=keys.dtype, device=x.device), factor.new_zeros(factor.shape)
-    x, keys = dense_rows(x), dense_rows(keys)
+    x, keys = near_rows(x, 1), near_rows(keys, 2)
     values: dict[str, Any] = {
         "dscores_ptr": dscores.contiguous(), "x_ptr": x, "keys_ptr": keys, "factor_ptr": factor.contiguous(),
         "dx_ptr": dx, "scaled_ptr": scaled, "n": n, "S": slots, "H": heads, "D": dim, "pairs_n": groups * heads * n,

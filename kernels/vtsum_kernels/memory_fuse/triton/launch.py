@@ -9,7 +9,7 @@ import triton
 from torch import Tensor
 
 from ...memory_attention.triton.configs import PRECISION, about, block_k, sizes_of
-from ...tensors import contiguous, dense_rows
+from ...tensors import contiguous, near_rows
 from ...triton_kit.launch import launch, on_its_device, power_of_two, run, strides
 from ...triton_kit.tuning import Config
 from .join import memory_join_fwd_kernel
@@ -45,8 +45,8 @@ def join(
     if y.numel() == 0:
         return y
     split = weights.dtype == torch.float32 and bank.dtype != torch.float32
-    x, weights, weight, bank = (dense_rows(tensor) for tensor in (x, weights, weight, bank))
-    residual = None if residual is None else dense_rows(residual)
+    x, weights, weight, bank = (near_rows(tensor, 0) for tensor in (x, weights, weight, bank))
+    residual = None if residual is None else near_rows(residual, 0)
     values: dict[str, Any] = {
         "x_ptr": x, "weights_ptr": weights, "weight_ptr": weight, "bank_ptr": bank, "residual_ptr": residual,
         "bias_ptr": contiguous(bias), "y_ptr": y, "N": n, "C": width, "R": bank_rows,

@@ -41,10 +41,12 @@ def fused_step(config: Config, problem: Problem) -> int:
 
 
 def _strips(block_d: int, backward: bool = False, capped: bool = False) -> list[Config]:
-    """Eight elements of a row tensor for each thread: of sixteen, some are spilled. Four of wide rows backward."""
+    """Eight elements of a row tensor a thread: of sixteen, some are spilled. Four of wide or capped rows backward."""
     rows = 1024 // block_d
     if backward and block_d > 128:
-        sizes = [(1, 4), (2, 8)] if capped else [(1, 2), (1, 4), (2, 8)]
+        sizes = [(2, 8), (1, 4)] if capped else [(1, 2), (1, 4), (2, 8)]
+    elif backward and capped:
+        sizes = [(rows // 2, 4), (rows, 8), (rows, 4)]
     else:
         sizes = [(rows, 4), (2 * rows, 8), (2 * rows, 4)] if backward else [(2 * rows, 8), (rows, 4), (2 * rows, 4)]
     return [Config("strip", m, 0, warps, 1) for m, warps in sizes]

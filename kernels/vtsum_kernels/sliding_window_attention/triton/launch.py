@@ -18,11 +18,8 @@ from ..dropout import drop_below
 from .common import sequence_bounds_kernel
 from .configs import Problem, backward_candidates, forward_candidates, fused_step, single_step
 from .fused import sliding_window_attention_fused_bwd_kernel
-from .strip import (
-    sliding_window_attention_strip_bwd_keys_kernel,
-    sliding_window_attention_strip_bwd_rows_kernel,
-    sliding_window_attention_strip_fwd_kernel,
-)
+from .strip import sliding_window_attention_strip_fwd_kernel
+from .strip_bwd import sliding_window_attention_strip_bwd_keys_kernel, sliding_window_attention_strip_bwd_rows_kernel
 from .tile import sliding_window_attention_tile_fwd_kernel
 from .tile_bwd import sliding_window_attention_tile_bwd_keys_kernel, sliding_window_attention_tile_bwd_rows_kernel
 

@@ -1,7 +1,8 @@
 """Tiles on tensor cores, backward: one kernel gives rows their dq and share of dbias, another keys their dk and dv.
 
 With SINGLE the rows' keys are one block, as in the forward kernel, and the rows kernel finds the softmax statistics
-itself. Else it takes lse from the forward pass, and delta from its output.
+itself. Else it takes lse from the forward pass, and delta from its output. A product takes 0 times NaN for NaN: where a
+gradient is not finite, its rows or keys are computed again as strips, which leave out what is not seen.
 """
 # mypy: disallow-untyped-defs=False
 
@@ -12,7 +13,14 @@ import triton.language as tl
 
 from ...triton_kit.arithmetic import LOG2_E, add_product, power, product
 from .common import cap_scores, join_sink, kept, keys_of, place, positions, rows_of, through_cap, unpadded
-from .tile import load_rows, store_rows, whole_blocks
+from .strip_bwd import keys_again, rows_again
+from .tile import SLOW, load_rows, store_rows, whole_blocks
+
+
+@triton.jit
+def all_finite(x):
+    """Whether all of x [M, N] is finite."""
+    return tl.max(tl.where(tl.abs(x.to(tl.float32)) < float("inf"), 0, 1)) == 0
 
 
 @triton.jit
@@ -95,39 +103,39 @@ def sliding_window_attention_tile_bwd_rows_kernel(
     if STEP < BLOCK_M:
         exists = exists & (n < STEP)
     low, high = keys_of(bounds_ptr, p, phase, T, left, right, dilation, exists, PACKED, SHIFT)
-    q_ptr += (b * q_b + h * q_h) * ALIGN
-    dout_ptr += (b * dout_b + h * dout_h) * ALIGN
-    k_ptr += (b * k_b + key_head * k_h) * ALIGN
-    v_ptr += (b * v_b + key_head * v_h) * ALIGN
-    q = load_rows(q_ptr, p0, phase, dilation, q_t, exists, D, BLOCK_M, BLOCK_D, ALIGN, WIDE)
-    dout = load_rows(dout_ptr, p0, phase, dilation, dout_t, exists, D, BLOCK_M, BLOCK_D, ALIGN, WIDE)
+    q_here = q_ptr + (b * q_b + h * q_h) * ALIGN
+    dout_here = dout_ptr + (b * dout_b + h * dout_h) * ALIGN
+    k_here = k_ptr + (b * k_b + key_head * k_h) * ALIGN
+    v_here = v_ptr + (b * v_b + key_head * v_h) * ALIGN
+    q = load_rows(q_here, p0, phase, dilation, q_t, exists, D, BLOCK_M, BLOCK_D, ALIGN, WIDE)
+    dout = load_rows(dout_here, p0, phase, dilation, dout_t, exists, D, BLOCK_M, BLOCK_D, ALIGN, WIDE)
     reach = left + right if SHIFT else left
     entries = (2 if SHIFT else 1) * (left + right) + 1
     head = b * H + h
     share = h * B * blocks * dilation + tile
-    if HAS_BIAS:
-        bias_ptr += h * entries
+    bias_here = bias_ptr + h * entries if HAS_BIAS else bias_ptr
     seed = tl.load(seed_ptr) if DROPOUT else 0
     statistic = head * T + phase + p.to(tl.int64) * dilation
     delta = tl.zeros([BLOCK_M], tl.float32)
+    loud = tl.sum(tl.abs(dout.to(tl.float32)), 1) != 0.0  # NaN is
     if HAS_DLSE:
         delta -= tl.load(dlse_ptr + statistic, mask=exists, other=0.0)
+        loud = loud | (delta != 0.0)
     dq = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     PLAIN: tl.constexpr = not (HAS_MASK or PACKED or SHIFT or HAS_BIAS or DROPOUT)
     if SINGLE:
         dq, ds, lse, delta = _rows_step(
             q, dout, delta, delta, dq, p, low, high, p0 - reach,
-            k_ptr, v_ptr, mask_ptr, bias_ptr, k_t, v_t, mask_b, mask_t, b, phase, count, dilation, scale, reach,
+            k_here, v_here, mask_ptr, bias_here, k_t, v_t, mask_b, mask_t, b, phase, count, dilation, scale, reach,
             seed, head, drop_below, keep_scale, row_offset, softcap, sinks_ptr, h,
             D, BLOCK_N, BLOCK_D, HAS_MASK, HAS_BIAS, DROPOUT, HAS_SINKS, CAPPED, ALIGN, WIDE, True, True, PRECISION,
         )  # fmt: skip
+        lse, delta = tl.where(loud, lse, float("inf")), tl.where(loud, delta, 0.0)
         if HAS_BIAS:
-            e = tl.arange(0, BLOCK_N)
-            sums = diagonals(tl.where(exists[:, None], ds, 0.0), 0, BLOCK_N, BLOCK_M, BLOCK_N)
-            tl.store(partial_ptr + share * entries + e, sums, mask=e < entries)
+            sums = diagonals(tl.where((exists & loud)[:, None], ds, 0.0), 0, BLOCK_N, BLOCK_M, BLOCK_N)
     else:
         lse = tl.load(lse_ptr + statistic, mask=exists, other=float("-inf"))
-        sees = lse != float("-inf")
+        sees = (lse != float("-inf")) & loud
         lse = tl.where(sees, lse * LOG2_E, float("inf"))
         out_ptr += (b * out_b + h * out_h) * ALIGN
         out = load_rows(out_ptr, p0, phase, dilation, out_t, exists, D, BLOCK_M, BLOCK_D, ALIGN, WIDE)
@@ -142,20 +150,36 @@ def sliding_window_attention_tile_bwd_rows_kernel(
             for j0 in range(start, stop, BLOCK_N):
                 dq, ds, _, _ = _rows_step(
                     q, dout, lse, delta, dq, p, low, high, j0,
-                    k_ptr, v_ptr, mask_ptr, bias_ptr, k_t, v_t, mask_b, mask_t, b, phase, count, dilation, scale, reach,
-                    seed, head, drop_below, keep_scale, row_offset, softcap, sinks_ptr, h,
+                    k_here, v_here, mask_ptr, bias_here, k_t, v_t, mask_b, mask_t, b, phase, count, dilation, scale,
+                    reach, seed, head, drop_below, keep_scale, row_offset, softcap, sinks_ptr, h,
                     D, BLOCK_N, BLOCK_D, HAS_MASK, HAS_BIAS, DROPOUT, HAS_SINKS, CAPPED, ALIGN, WIDE, part != 1,
                     False, PRECISION,
                 )  # fmt: skip
                 if HAS_BIAS:
                     tl.static_assert(BLOCK_M == BLOCK_N)
-                    sums = diagonals(tl.where(exists[:, None], ds, 0.0), 1 - BLOCK_M, 2 * BLOCK_N, BLOCK_M, BLOCK_N)
+                    mine = tl.where((exists & loud)[:, None], ds, 0.0)
+                    sums = diagonals(mine, 1 - BLOCK_M, 2 * BLOCK_N, BLOCK_M, BLOCK_N)
                     slot = share * key_blocks + (j0 - p0 + reach) // BLOCK_N
                     tl.store(partial_ptr + slot * (2 * BLOCK_N) + tl.arange(0, 2 * BLOCK_N), sums)
-    tl.store(stats_ptr + statistic, lse, mask=exists)
-    tl.store(stats_ptr + total_rows + statistic, delta, mask=exists)
-    dq_ptr += (b * dq_b + h * dq_h) * ALIGN
-    store_rows(dq_ptr, dq * scale, p0, phase, dilation, dq_t, exists, D, BLOCK_M, BLOCK_D, ALIGN, WIDE)
+    if all_finite(dq):
+        if SINGLE and HAS_BIAS:
+            e = tl.arange(0, BLOCK_N)
+            tl.store(partial_ptr + share * entries + e, sums, mask=e < entries)
+        tl.store(stats_ptr + statistic, lse, mask=exists)
+        tl.store(stats_ptr + total_rows + statistic, delta, mask=exists)
+        dq_ptr += (b * dq_b + h * dq_h) * ALIGN
+        store_rows(dq_ptr, dq * scale, p0, phase, dilation, dq_t, exists, D, BLOCK_M, BLOCK_D, ALIGN, WIDE)
+    else:
+        tl.debug_barrier()  # shares of dbias may be stored
+        rows_again(
+            q_ptr, k_ptr, v_ptr, dout_ptr, dq_ptr, mask_ptr, bounds_ptr, bias_ptr, seed_ptr, sinks_ptr, dlse_ptr,
+            stats_ptr, partial_ptr,
+            q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, dout_b, dout_h, dout_t, dq_b, dq_h, dq_t, mask_b, mask_t,
+            B, H, group, T, total_rows, blocks, left, right, dilation, scale, drop_below, keep_scale, row_offset,
+            key_blocks, softcap,
+            STEP, D, SLOW, BLOCK_D, 1, HAS_MASK, PACKED, SHIFT, HAS_BIAS, DROPOUT, HAS_SINKS, CAPPED, HAS_DLSE,
+            True, 0 if SINGLE else BLOCK_N, ALIGN, WIDE, HEADS_FIRST,
+        )  # fmt: skip
 
 
 @triton.jit
@@ -176,16 +200,16 @@ def sliding_window_attention_tile_bwd_keys_kernel(
     exists = p < count
     alive = unpadded(mask_ptr, b, p, phase, dilation, mask_b, mask_t, exists, HAS_MASK)
     low, high = rows_of(bounds_ptr, p, phase, T, left, right, dilation, alive, PACKED, SHIFT)
-    q_ptr += (b * q_b + h * q_h) * ALIGN
-    dout_ptr += (b * dout_b + h * dout_h) * ALIGN
-    k_ptr += (b * k_b + key_head * k_h) * ALIGN
-    v_ptr += (b * v_b + key_head * v_h) * ALIGN
-    k = load_rows(k_ptr, p0, phase, dilation, k_t, alive, D, BLOCK_N, BLOCK_D, ALIGN, WIDE)
-    v = load_rows(v_ptr, p0, phase, dilation, v_t, alive, D, BLOCK_N, BLOCK_D, ALIGN, WIDE)
+    q_here = q_ptr + (b * q_b + h * q_h) * ALIGN
+    dout_here = dout_ptr + (b * dout_b + h * dout_h) * ALIGN
+    k_here = k_ptr + (b * k_b + key_head * k_h) * ALIGN
+    v_here = v_ptr + (b * v_b + key_head * v_h) * ALIGN
+    k = load_rows(k_here, p0, phase, dilation, k_t, alive, D, BLOCK_N, BLOCK_D, ALIGN, WIDE)
+    v = load_rows(v_here, p0, phase, dilation, v_t, alive, D, BLOCK_N, BLOCK_D, ALIGN, WIDE)
     head = b * H + h
     if HAS_BIAS:
         centre = left + right if SHIFT else left
-        bias_ptr += h * ((2 if SHIFT else 1) * (left + right) + 1) + centre
+        bias_here = bias_ptr + h * ((2 if SHIFT else 1) * (left + right) + 1) + centre
     seed = tl.load(seed_ptr) if DROPOUT else 0
     dk = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
     dv = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
@@ -198,7 +222,7 @@ def sliding_window_attention_tile_bwd_keys_kernel(
         for i0 in range(start, stop, BLOCK_M):
             i = i0 + tl.arange(0, BLOCK_M)
             there = (i >= 0) & (i < count)
-            q = load_rows(q_ptr, i0, phase, dilation, q_t, there, D, BLOCK_M, BLOCK_D, ALIGN, WIDE)
+            q = load_rows(q_here, i0, phase, dilation, q_t, there, D, BLOCK_M, BLOCK_D, ALIGN, WIDE)
             statistic = head * T + phase + i.to(tl.int64) * dilation
             lse = tl.load(stats_ptr + statistic, mask=there, other=float("inf"))
             capped = cap_scores(product(k, tl.trans(q), PRECISION) * (scale * LOG2_E), softcap, CAPPED)
@@ -206,10 +230,10 @@ def sliding_window_attention_tile_bwd_keys_kernel(
             if part != 1:
                 visible = (i[None, :] >= low[:, None]) & (i[None, :] <= high[:, None])
                 if HAS_BIAS:
-                    s += tl.load(bias_ptr + (p[:, None] - i[None, :]), mask=visible, other=0.0) * LOG2_E
+                    s += tl.load(bias_here + (p[:, None] - i[None, :]), mask=visible, other=0.0) * LOG2_E
                 s = tl.where(visible, s, float("-inf"))
             weight = power(s - lse[None, :])
-            dout = load_rows(dout_ptr, i0, phase, dilation, dout_t, there, D, BLOCK_M, BLOCK_D, ALIGN, WIDE)
+            dout = load_rows(dout_here, i0, phase, dilation, dout_t, there, D, BLOCK_M, BLOCK_D, ALIGN, WIDE)
             dp = product(v, tl.trans(dout), PRECISION)
             delta = tl.load(stats_ptr + total_rows + statistic, mask=there, other=0.0)
             if DROPOUT:
@@ -221,7 +245,18 @@ def sliding_window_attention_tile_bwd_keys_kernel(
                 dv = add_product(dv, weight.to(dout.dtype), dout, PRECISION)
                 ds = weight * (dp - delta[None, :])
             dk = add_product(dk, through_cap(ds, capped, softcap, CAPPED).to(q.dtype), q, PRECISION)
-    dk_ptr += (b * dk_b + h * dk_h) * ALIGN
-    dv_ptr += (b * dv_b + h * dv_h) * ALIGN
-    store_rows(dk_ptr, dk * scale, p0, phase, dilation, dk_t, exists, D, BLOCK_N, BLOCK_D, ALIGN, WIDE)
-    store_rows(dv_ptr, dv, p0, phase, dilation, dv_t, exists, D, BLOCK_N, BLOCK_D, ALIGN, WIDE)
+    if all_finite(dk) and all_finite(dv):
+        dk_ptr += (b * dk_b + h * dk_h) * ALIGN
+        dv_ptr += (b * dv_b + h * dv_h) * ALIGN
+        store_rows(dk_ptr, dk * scale, p0, phase, dilation, dk_t, exists, D, BLOCK_N, BLOCK_D, ALIGN, WIDE)
+        store_rows(dv_ptr, dv, p0, phase, dilation, dv_t, exists, D, BLOCK_N, BLOCK_D, ALIGN, WIDE)
+    else:
+        keys_again(
+            q_ptr, k_ptr, v_ptr, dout_ptr, dk_ptr, dv_ptr, mask_ptr, bounds_ptr, bias_ptr, seed_ptr, None, None,
+            stats_ptr,
+            q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, dout_b, dout_h, dout_t, dk_b, dk_h, dk_t, dv_b, dv_h, dv_t,
+            mask_b, mask_t,
+            H, group, T, total_rows, blocks, left, right, dilation, scale, drop_below, keep_scale, row_offset, softcap,
+            BLOCK_N, D, SLOW, BLOCK_D, 1, HAS_MASK, PACKED, SHIFT, HAS_BIAS, DROPOUT, False, CAPPED, False,
+            True, ALIGN, WIDE, HEADS_FIRST,
+        )  # fmt: skip

@@ -6,7 +6,7 @@ import html
 import re
 from collections.abc import Iterable, Iterator
 
-from vtsum.enhance.speech.transcript import Transcript, Word
+from vtsum.enhance.speech.transcript import Transcript, Word, joined
 
 LINE = 42  # characters a line; two lines a subtitle
 LONGEST = 6.0  # seconds
@@ -78,7 +78,7 @@ def _lines(texts: list[str]) -> list[str]:
     lines = [texts[0]]
     for text in texts[1:]:
         if len(lines[-1]) + 1 + len(text) <= LINE:
-            lines[-1] += f" {text}"
+            lines[-1] = joined((lines[-1], text))
         else:
             lines.append(text)
     return lines

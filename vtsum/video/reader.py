@@ -164,6 +164,7 @@ class FrameSampler:
 
     def _sum_up(self, run: _Run) -> None:
         self.decoded_frames = run.count
+        self.duration = run.end
         self.damaged = run.damage.spans(self.duration)
         if run.breaks_off:
             self.broken_at = self.duration
@@ -198,6 +199,7 @@ class _Run:
         claimed = stated_duration(container, stream)
         self.timeline = Timeline(time_base(stream), self._step, claimed)
         self.end = 0.0
+        self._repeated_until = 0.0
         self.count = 0
         self._stream = stream
         # The picture on display at a grid point comes at most two steps before it. Below four steps between grid
@@ -274,6 +276,8 @@ class _Run:
             self._context.skip_frame = "NONREF" if skipped else "DEFAULT"
             errors = self.decoder.errors
             frames = self.decoder.decode(packet)
+            if not packet.size:
+                self._note_repeat(packet)
             time = self._time(packet, self.end)
             if self.decoder.errors > errors or (packet.is_corrupt and self._joins is None):
                 self.damage.add(time, time + self._step)
@@ -283,6 +287,8 @@ class _Run:
             if self.decoder.gave_up:
                 break
         yield from self._place(self.decoder.decode(None))
+        if Stays().believable(self._repeated_until - self.end):
+            self.end = max(self.end, self._repeated_until)
         if (self._holes is not None and self._holes.at_end()) or ("mp4" in self._format and breaks_off(self._path)):
             self.damage.add(self.end, self.end)
 
@@ -310,6 +316,12 @@ class _Run:
         duration = float(packet.duration * packet.time_base) if packet.duration else 0.0
         lead = max(2 * self._step, min(1.5 * duration, 1.0))
         return -time % self._period > lead
+
+    def _note_repeat(self, packet: Packet) -> None:
+        """An empty packet lets the picture before it stay: Theora's and AVI's way to say that nothing changed."""
+        time = self.timeline.peek(self.decoder.ticks(packet))
+        if time is not None:
+            self._repeated_until = max(self._repeated_until, self.timeline.end(time, packet.duration))
 
     def _note_sound(self, packet: Packet) -> None:
         if packet.pts is not None:

@@ -53,3 +53,16 @@ def test_a_length_stated_too_long_of_a_whole_flv(tmp_path):
     assert (sampler.duration, sampler.warnings, sampler.broken_at) == (pytest.approx(4.0, abs=0.05), [], None)
     clip.write_bytes(data[: len(data) * 6 // 10])
     assert any("breaks off" in line for line in sampled(clip)[1].warnings)
+
+
+def test_pictures_that_the_decoder_passes_over_are_told(tmp_path):
+    """A recording whose codec changes and changes back: MPEG-2's decoder says nothing of what it does not know."""
+    clip = numbered_clip(tmp_path / "c.mp4", 75, sound=tone(3.0, 48000, 1))
+    ffmpeg("-i", clip, "-c:v", "mpeg2video", "-q:v", "3", "-c:a", "copy", tmp_path / "a.ts")
+    ffmpeg("-i", clip, "-c", "copy", tmp_path / "b.ts")
+    first, other = (tmp_path / "a.ts").read_bytes(), (tmp_path / "b.ts").read_bytes()
+    for joined, places in ((first + other + first, [(3.0, 6.0)]), (first + other, [(3.0, 6.0)]), (first * 2, [])):
+        (tmp_path / "j.ts").write_bytes(joined)
+        sampler = sampled(tmp_path / "j.ts")[1]
+        found = [(start, end) for start, end in sampler.damaged if end - start > 1]
+        assert found == [pytest.approx(place, abs=0.2) for place in places]

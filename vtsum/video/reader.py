@@ -201,7 +201,7 @@ class _Run:
         self.timeline = Timeline(time_base(stream), self._step, claimed)
         self.end = 0.0
         self._repeated_until = 0.0
-        self._given: deque[float] = deque()  # when pictures are shown that the decoder was given, and owes
+        self._given: deque[float] = deque(maxlen=1000)  # when pictures are shown that the decoder was given, and owes
         self.count = 0
         self._stream = stream
         # The picture on display at a grid point comes at most two steps before it. Below four steps between grid

@@ -16,11 +16,10 @@ from vtsum.video.source import (
     PacketDecoder,
     choose_video,
     discard_others,
-    first_picture,
     open_container,
     show,
 )
-from vtsum.video.timeline import Timeline, frame_rate, stated_duration, time_base
+from vtsum.video.timeline import Timeline, first_picture, frame_rate, stated_duration, time_base
 
 _NEAR = 3.0  # seconds; decoding on over such a distance is quicker than a seek to an earlier key frame
 _BACK_OFF = (0.0, 2.0, 10.0, 60.0)  # seconds; a seek that lands late is tried again earlier, then from the front

@@ -31,6 +31,8 @@ def ends_early(path: str | os.PathLike[str], form: str) -> bool | None:
                         return False
                     at += 8 + int.from_bytes(head[4:], "little")
                 return at > size + 1
+            if form == "flv":
+                return not _ends_with_a_tag(path, size)
     except OSError:
         pass
     return None
@@ -59,3 +61,15 @@ def _matroska(head: bytes, size: int) -> bool | None:
             return None  # not known: a live recording
         at += 4 + width + length
     return at > size
+
+
+def _ends_with_a_tag(path: str | os.PathLike[str], size: int) -> bool:
+    """Whether an FLV's last four bytes tell the length of the tag before them."""
+    with open(path, "rb") as file:
+        file.seek(max(size - 4, 0))
+        length = int.from_bytes(file.read(4), "big")
+        if not 11 <= length <= size - 4:
+            return False
+        file.seek(size - 4 - length)
+        head = file.read(4)
+    return head[0] & 31 in (8, 9, 18) and int.from_bytes(head[1:], "big") == length - 11

@@ -9,8 +9,8 @@ from pathlib import Path
 from vtsum.errors import VTSumError
 from vtsum.shown import one_line
 from vtsum.video.picture import display_size, turn_of
-from vtsum.video.source import check_file, choose_audio, choose_video, first_picture, open_container, show
-from vtsum.video.timeline import claimed_duration, frame_rate, longest_duration
+from vtsum.video.source import check_file, choose_audio, choose_video, open_container, show
+from vtsum.video.timeline import claimed_duration, first_picture, frame_rate, longest_duration
 
 
 @dataclass(frozen=True)

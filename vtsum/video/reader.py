@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -164,12 +165,13 @@ class FrameSampler:
 
     def _sum_up(self, run: _Run) -> None:
         self.decoded_frames = run.count
-        self.damaged = run.damage.spans(self.duration)
+        self.duration = run.end
         if run.breaks_off:
             self.broken_at = self.duration
             self.warnings.append(f"the video breaks off at {self.duration:.1f} s")
         else:
             self.duration = run.shown_until
+        self.damaged = run.damage.spans(self.duration)
         if run.sound_before > _LOST_SOUND:
             self.warnings.append(f"{run.sound_before:.1f} s of sound before the first picture are left out")
         if run.decoder.errors:
@@ -201,6 +203,8 @@ class _Run:
         claimed = stated_duration(container, stream)
         self.timeline = Timeline(time_base(stream), self._step, claimed)
         self.end = 0.0
+        self._repeated_until = 0.0
+        self._given: deque[float] = deque(maxlen=1000)  # when pictures are shown that the decoder was given, and owes
         self.count = 0
         self._read_until = 0
         self._stream = stream
@@ -286,7 +290,11 @@ class _Run:
             self._context.skip_frame = "NONREF" if skipped else "DEFAULT"
             errors = self.decoder.errors
             frames = self.decoder.decode(packet)
+            if not packet.size:
+                self._note_repeat(packet)
             time = self._time(packet, self.end)
+            if packet.size and not skipped and not self.decoder.counted:
+                self._given.append(time)
             if self.decoder.errors > errors or (packet.is_corrupt and self._joins is None):
                 self.damage.add(time, time + self._step)
             if self._joins is not None and (lost := self._joins.damaged(packet, time)) is not None:
@@ -295,6 +303,9 @@ class _Run:
             if self.decoder.gave_up:
                 break
         yield from self._place(self.decoder.decode(None))
+        self._note_missing(max(self._given, default=0.0))
+        if Stays().believable(self._repeated_until - self.end):
+            self.end = max(self.end, self._repeated_until)
         if (self._holes is not None and self._holes.at_end()) or ("mp4" in self._format and breaks_off(self._path)):
             self.damage.add(self.end, self.end)
 
@@ -303,6 +314,7 @@ class _Run:
             self.count += 1
             time = self.timeline.place(self.decoder.ticks(frame))
             if time is not None:
+                self._note_missing(time)
                 self.end = self.timeline.end(time, frame.duration)
                 if self.decoder.concealed(frame):
                     self.damage.add(time, self.end)
@@ -322,6 +334,19 @@ class _Run:
         duration = packet.duration * self._tick if packet.duration else 0.0
         lead = max(2 * self._step, min(1.5 * duration, 1.0))
         return (_ROUNDING - time) % self._period - _ROUNDING > lead
+
+    def _note_missing(self, time: float) -> None:
+        """Tell pictures before `time` that the decoder passed over in silence, as after a change of codec."""
+        if time > self.end + _LOST_END and any(self.end + self._step < given < time for given in self._given):
+            self.damage.add(self.end, time)
+        while self._given and self._given[0] <= time:
+            self._given.popleft()
+
+    def _note_repeat(self, packet: Packet) -> None:
+        """An empty packet lets the picture before it stay: Theora's and AVI's way to say that nothing changed."""
+        time = self.timeline.peek(self.decoder.ticks(packet))
+        if time is not None:
+            self._repeated_until = max(self._repeated_until, self.timeline.end(time, packet.duration))
 
     def _note_sound(self, packet: Packet) -> None:
         if packet.pts is not None:

@@ -11,7 +11,6 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 
 import av
@@ -177,6 +176,8 @@ def _codec_name(stream: Stream) -> str:
 class PacketReader:
     """Reads the packets of some streams, going on after read errors for a while.
 
+    Empty packets with a time are among them: the picture before them stays.
+
     Attributes:
         errors (int): read errors so far.
     """
@@ -192,7 +193,7 @@ class PacketReader:
             try:
                 for packet in self._container.demux(self._streams):
                     in_a_row = 0
-                    if packet.size:  # an empty one would put the decoder into its final flush
+                    if packet.size or packet.dts is not None:
                         yield packet
                 return
             except IndexError:
@@ -240,6 +241,8 @@ class PacketDecoder:
     def decode(self, packet: Packet | None) -> list:
         """Return the frames that a packet completes; None as packet returns those still held back."""
         self._faulty = self.failed = False
+        if packet is not None and not packet.size:
+            return []  # it would put the decoder into its final flush
         if self._entry is None and packet is not None and packet.is_keyframe:
             self._entry = packet.pts
             self._decoded_from = packet.dts
@@ -259,8 +262,9 @@ class PacketDecoder:
             self._entered = True
         return frames
 
-    def ticks(self, frame: VideoFrame) -> int | None:
-        """When a picture just returned is shown, in ticks; None: one step after the one before it."""
+    def ticks(self, frame: VideoFrame | Packet) -> int | None:
+        """When a picture just returned, or one that an empty packet repeats, is shown, in ticks; None: one step after
+        the one before it."""
         if frame.pts is not None and not self.counted:
             return frame.pts
         if frame.dts is None:  # held back until the end
@@ -294,16 +298,3 @@ def discard_others(container: InputContainer, keep: list[Stream]) -> None:
         if stream.index not in kept:
             with contextlib.suppress(av.FFmpegError, ValueError, AttributeError):
                 stream.discard = Discard.all
-
-
-def first_picture(container: InputContainer, stream: VideoStream) -> tuple[VideoFrame, int | None] | None:
-    """Decode the first picture of a freshly opened container, and tell when it is shown, in ticks; None where none can
-    be decoded."""
-    decoder = PacketDecoder(stream)
-    for packet in chain(PacketReader(container, [stream]), [None]):
-        frames = decoder.decode(packet)
-        if frames:
-            return frames[0], decoder.ticks(frames[0])
-        if decoder.gave_up:
-            break
-    return None

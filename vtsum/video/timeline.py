@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from contextlib import closing
 from fractions import Fraction
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 
 import av
 from av.container import InputContainer
 from av.stream import Stream
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from vtsum.video.source import PacketReader, open_container
+from vtsum.video.source import PacketDecoder, PacketReader, open_container
 
 _MEASURED = 64  # packets
+_UNTIMED = 250  # pictures without a time that a file may begin with
 _SHORT = 1.0  # seconds that a picture may stay whatever the container says
 _BRIEF = 10.0  # seconds that any picture may stay
 _STILL = 3600.0  # seconds that one picture stays at most: a file of a few bytes may state years
@@ -131,6 +133,26 @@ def is_steady(stream: VideoStream) -> bool:
     return bool(average and base and abs(base / average - 1) < 0.01)
 
 
+def first_picture(container: InputContainer, stream: VideoStream) -> tuple[VideoFrame, int | None] | None:
+    """Decode the first picture of a freshly opened container, and tell when it is shown, in ticks; None where none can
+    be decoded.
+
+    Where the first pictures state no time, as those before Matroska's time 0, they lead up to the first that does.
+    """
+    decoder = PacketDecoder(stream)
+    first: VideoFrame | None = None
+    count = 0
+    for packet in chain(PacketReader(container, [stream]), [None]):
+        for frame in decoder.decode(packet):
+            first = first or frame
+            if (ticks := decoder.ticks(frame)) is not None:
+                return first, ticks - round(count / frame_rate(stream) / time_base(stream))
+            count += 1
+        if decoder.gave_up or count > _UNTIMED:
+            break
+    return None if first is None else (first, None)
+
+
 class Stays:
     """How long pictures are believed to stay, or sound to be silent: time is to follow what is decoded."""
 
@@ -152,7 +174,7 @@ class Timeline:
         time_base (Fraction): seconds per tick.
         step (float): seconds that a frame lasts by default.
         claimed (float | None): the duration stated by the container.
-        origin (float | None): raw seconds that become 0.
+        origin (float | None): raw seconds that become 0; frames without a time lead up to the first that has one.
 
     Attributes:
         last (float | None): the time of the last frame placed.
@@ -184,7 +206,7 @@ class Timeline:
         else:
             raw = ticks * self._tick
             if self.origin is None:
-                self.origin = raw
+                self.origin = raw if self.last is None else raw - self.last - self.step
             time = raw - self.origin
             if self.last is not None and time <= self.last:
                 return None  # a picture out of order or shown twice

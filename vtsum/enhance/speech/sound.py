@@ -23,10 +23,9 @@ from vtsum.video.source import (
     choose_audio,
     choose_video,
     discard_others,
-    first_picture,
     open_container,
 )
-from vtsum.video.timeline import Timeline, claimed_duration, stated_duration, time_base
+from vtsum.video.timeline import Timeline, claimed_duration, first_picture, stated_duration, time_base
 
 RATE = 16_000  # samples a second: what every recogniser here is trained on
 _SLIP = 0.02  # seconds that sound may run off its timestamps before it is put right

@@ -84,7 +84,7 @@ def _language(stream: av.stream.Stream) -> str | None:
 def _cues(container: InputContainer, stream: SubtitleStream, origin: float) -> Iterator[Cue]:
     base = float(time_base(stream))
     for packet in PacketReader(container, [stream]):
-        if packet.pts is None:
+        if packet.pts is None or not packet.size:
             continue
         try:
             found = stream.codec_context.decode2(packet)

@@ -46,3 +46,33 @@ def _matroska(head: bytes, size: int) -> bool | None:
             return None  # not known: a live recording
         at += 4 + width + length
     return at > size
+
+
+def gif_is_whole(path: str | os.PathLike[str]) -> bool:
+    """Whether the blocks of a GIF lead from its header to its trailer, or at least to the end of the file. libav looks
+    for the next picture wherever they do not, and says nothing.
+
+    Source: CompuServe, "Graphics Interchange Format, version 89a", 1990.
+    """
+    with open(path, "rb") as file:
+        head = file.read(13)
+        file.read(_colours(head[10]) if len(head) == 13 else 0)
+        while (mark := file.read(1)) not in (b"", b";"):
+            if mark == b"\0":  # some writers leave one between blocks
+                continue
+            if mark == b",":
+                place = file.read(9)
+                file.read(_colours(place[8]) if len(place) == 9 else 0)
+            elif mark != b"!":
+                return False
+            if not file.read(1):  # the extension's label, or the size of the picture's codes
+                return False
+            while (size := file.read(1)) != b"\0":
+                if not size or len(file.read(size[0])) < size[0]:
+                    return False
+    return True
+
+
+def _colours(flags: int) -> int:
+    """Bytes of the table of colours that stands behind these flags."""
+    return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0

@@ -26,5 +26,5 @@ if __name__ == "__main__":
     slow = "--slow" in sys.argv
     arguments = [word for word in sys.argv[1:] if word != "--slow"]
     deafen(pytest.MonkeyPatch())
-    pipeline.load_model = lambda model: SlowModel() if slow else ColourModel()
+    pipeline.load_model = lambda model, **_: SlowModel() if slow else ColourModel()
     sys.exit(main(arguments))

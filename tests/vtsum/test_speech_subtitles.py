@@ -121,19 +121,128 @@ def test_plain_text_without_times_is_spread_over_the_voice(tmp_path):
     [
         (b"", "must hold a transcript, got an empty file"),
         (b" \n\n", "got an empty file"),
-        (b"\x00\x01\x02" * 50, "must be text .SRT, WebVTT or plain., got binary data"),
+        (b"\x00\x01\x02" * 50, "must be text .subtitles or plain., got binary data"),
         (b"1\n00:00:01,000 -> 00:00:02,000\nHi\n", "has no times"),
         (
             b"1\n00:00:01,000 --> 00:0x:02,000\nHi\n",
-            r"line 2: must be two times around -->, got '00:00:01,000 --> 00:0x",
+            "found none; talk.srt: a subtitle has a time that cannot be read, the first in line 2",
         ),
         (b"1\n00:00:01,000 --> 00:00:02,000\n[music]\n", "must hold words, found none"),
-        (b"WEBVTT\n\n00:01.000 --> ", "line 3: must be two times"),
+        (b"WEBVTT\n\n00:01.000 --> ", "found none; talk.srt: a subtitle has a time that cannot be read, .* line 3"),
     ],
 )
 def test_a_broken_transcript_is_named(tmp_path, data, message):
     with pytest.raises(VTSumError, match=f"read_transcript: .*talk.srt: .*{message}"):
         read(tmp_path, data)
+
+
+HELLO = "1\n00:00:01,000 --> 00:00:04,000\nHello there.\n\n"
+
+
+def said(path: Path) -> list[tuple[float, str]]:
+    return [(u.start, u.text) for u in read_transcript(path, duration=60.0).utterances]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (HELLO + "2\n00:00:05,000 --> 00:00:06,000\nClick File --> Open.\n", [(5.0, "Click File --> Open.")]),
+        (HELLO + "2\n00:00:6,500 --> 00:00:8,00\nBy nobody.\n", [(6.5, "By nobody.")]),
+        (HELLO + "2\n00:00:05,000 --> 00:00:09,000\n\nStill America.\n\n", [(5.0, "Still America.")]),
+        (HELLO + "2\n00:00:05,000 --> 00:00:09,000\nOne line\n\nand one more.\n", [(5.0, "One line and one more.")]),
+        (
+            HELLO + "2\n00:00:05,000 --> 00:00:09,000\nIf x < 5 and y > 3 <i>stop</i>.\n",
+            [(5.0, "If x < 5 and y > 3 stop.")],
+        ),
+        (HELLO + "2\n00:00:05,000 --> 00:00:09,000\nIt costs $ 5.\n", [(5.0, "It costs $ 5.")]),
+    ],
+)
+def test_what_people_write_in_srt(tmp_path, text, found):
+    (tmp_path / "a.srt").write_text(text)
+    assert said(tmp_path / "a.srt") == [(1.0, "Hello there."), *found]
+
+
+def test_a_time_that_cannot_be_read_costs_its_subtitle_alone(tmp_path):
+    (tmp_path / "a.srt").write_text(HELLO + "2\n00:00:05,000 --> 00:0x:06,000\nLost.\n\n" + HELLO.replace("01,", "07,"))
+    made = read_transcript(tmp_path / "a.srt")
+    assert [(u.start, u.text) for u in made.utterances] == [(1.0, "Hello there.")]
+    assert any("a subtitle has a time that cannot be read, the first in line 6" in line for line in made.warnings)
+
+
+OTHERS = {
+    "a.ass": "[Script Info]\nTitle: x\n\n[Events]\nFormat: Layer, Start, End, Style, Text\n"
+    "Dialogue: 0,0:00:01.50,0:00:04.00,Default,{\\i1}Hello, you{\\i0}\\Nthere.\n"
+    "Dialogue: 0,0:00:05.00,0:00:06.00,Default,{\\p1}m 0 0 l 9 9\n",
+    "a.json": '{"text": "x", "segments": [{"id": 0, "start": 1.5, "end": 4.0, "text": " Hello, you there."}]}',
+    "cpp.json": '{"transcription": [{"offsets": {"from": 1500, "to": 4000}, "text": " Hello, you there."}]}',
+    "list.json": '[{"start": 1.5, "end": 4, "text": "Hello, you there."}, {"start": NULL}]'.replace("NULL", "null"),
+    "a.tsv": "start\tend\ttext\n1500\t4000\tHello, you there.\n",
+    "a.sbv": "0:00:01.500,0:00:04.000\nHello, you\nthere.\n\n",
+    "a.lrc": "[ar:Somebody]\n[00:01.50]Hello, you there.\n[00:04.00]\n",
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_kinds_of_subtitles(tmp_path, name):
+    (tmp_path / name).write_text(OTHERS[name])
+    assert said(tmp_path / name) == [(1.5, "Hello, you there.")]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('<?xml version="1.0"?><tt xmlns="http://www.w3.org/ns/ttml"/>', r"got XML \(TTML or SAMI\)"),
+        ("{1}{50}Hello", "got MicroDVD, which counts frames"),
+        ('{"words": []}', "must hold segments with start, end and text"),
+        (
+            '{"segments": [{"start": -1, "end": 2, "text": "x"}, {"start": 1e99, "end": 2, "text": "x"}]}',
+            "got other JSON",
+        ),
+        ('{"segments": [', "must be JSON"),
+    ],
+)
+def test_kinds_that_are_not_read_are_named(tmp_path, text, message):
+    (tmp_path / "a.txt").write_text(text)
+    with pytest.raises(VTSumError, match=message):
+        read_transcript(tmp_path / "a.txt", duration=60.0)
+
+
+RUSSIAN = "Сегодня мы поговорим о том, как делать короткие видео из длинных, и почему это бывает нужно."
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1251", RUSSIAN),
+        ("koi8-r", RUSSIAN),
+        ("gb18030", "今天我们来谈谈视频摘要的方法，然后看看几个例子，最后回答大家的问题。"),
+        ("cp932", "今日は動画の要約について話します。それからいくつかの例を見てみましょう。"),
+        ("cp1252", "Über Köln fährt heute kein Zug, denn alle Brücken sind gesperrt."),
+    ],
+)
+def test_encodings_of_old_are_guessed_and_told(tmp_path, encoding, text):
+    (tmp_path / "a.srt").write_bytes(HELLO.replace("Hello there.", text).encode(encoding))
+    made = read_transcript(tmp_path / "a.srt")
+    assert made.utterances[0].text == text
+    assert any("its encoding was guessed: " in line for line in made.warnings)
+
+
+@pytest.mark.parametrize("encoding", ["utf-32", "utf-16-le", "utf-16-be", "utf-32-le"])
+def test_wide_encodings_with_and_without_a_mark(tmp_path, encoding):
+    (tmp_path / "a.srt").write_bytes((HELLO + HELLO.replace("there", "Köln").replace(":01,", ":02,")).encode(encoding))
+    made = read_transcript(tmp_path / "a.srt")
+    assert [u.text for u in made.utterances] == ["Hello there.", "Hello Köln."]
+    assert made.warnings == () or all("guessed" not in line for line in made.warnings)
+
+
+def test_scripts_without_spaces_have_words_of_two_signs(tmp_path):
+    chinese, thai = "大家好，欢迎收看 AI 节目。", "สวัสดีครับ ยินดีต้อนรับ"
+    text = HELLO.replace("Hello there.", chinese) + f"2\n00:00:05,000 --> 00:00:06,000\n{thai}\n"
+    (tmp_path / "a.srt").write_text(text)
+    made = read_transcript(tmp_path / "a.srt")
+    assert [u.text for u in made.utterances] == ["大家好，欢迎收看 AI 节目。", "สวัสดีครับยินดีต้อนรับ"]
+    assert [w.text for w in made.utterances[0].words] == ["大家", "好，欢", "迎收", "看", "AI", "节目。"]
+    assert all(a.end <= b.start + 1e-9 for u in made.utterances for a, b in zip(u.words, u.words[1:], strict=False))
 
 
 def test_a_missing_transcript_is_named(tmp_path):
@@ -162,7 +271,8 @@ WORDS = st.tuples(st.text(string.ascii_lowercase + ".é&", min_size=1).filter(la
 def test_what_is_written_is_read_back(draws, kind):
     said = spoken(draws)
     text = as_srt(said) if kind == "srt" else as_vtt(said)
-    cues, language = parse_cues(text.splitlines(), "test")
+    cues, language, broken = parse_cues(text.splitlines(), "test")
+    assert broken == []
     assert language == ("en" if kind == "vtt" else None)
     back = utterances_of(cues, "test")
     assert [w.text for u in back for w in u.words] == [w.text for w in said.words]

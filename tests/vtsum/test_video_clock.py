@@ -77,6 +77,34 @@ def test_joined_recordings_of_which_one_has_less_sound(tmp_path):
     assert cut_heard == pytest.approx(cut_seen[1:], abs=0.09)
 
 
+def test_joined_recordings_of_which_one_has_no_sound_and_one_another_rate(tmp_path):
+    first = signals(tmp_path / "1.mkv", 100, 4.0)
+    for name, options in (
+        ("1.ts", ["-c", "copy"]),
+        ("2.ts", ["-c", "copy", "-an"]),
+        ("3.ts", ["-c:v", "copy", "-c:a", "aac", "-ar", "22050"]),
+    ):
+        ffmpeg("-i", first, *options, tmp_path / name)
+    path = tmp_path / "joined.ts"
+    path.write_bytes(b"".join((tmp_path / f"{n}.ts").read_bytes() for n in (1, 2, 3)))
+    seen, heard = flashes(path), beeps(path)
+    assert [round(time - 0.52) for time in seen] == list(range(12))
+    assert [round(time - 0.52) for time in heard] == [0, 1, 2, 3, 8, 9, 10, 11]
+    assert all(min(abs(beep - flash) for flash in seen) < 0.09 for beep in heard)
+    result = cut(path, [(7.0, 12.0)], tmp_path / "cut.mp4")
+    assert beeps(result.path) == pytest.approx(flashes(result.path)[1:], abs=0.09)
+
+
+def test_a_recording_that_is_not_read_is_told(tmp_path):
+    for suffix in (".mp4", ".flv"):
+        clip = numbered_clip(tmp_path / f"c{suffix}", 50, rate=25)
+        path = tmp_path / f"joined{suffix}"
+        path.write_bytes(clip.read_bytes() * 2)
+        _, sampler = sampled(path)
+        assert sampler.warnings == ["another recording follows in the file: it was not read"]
+        assert sampled(clip)[1].warnings == []
+
+
 def test_many_pieces_do_not_drift(tmp_path):
     piece = signals(tmp_path / "piece.ts", 25, 1.0).read_bytes()
     path = tmp_path / "pieces.ts"
@@ -159,6 +187,15 @@ def test_a_subtitle_past_the_end_breaks_nothing(tmp_path):
     (tmp_path / "t.mkv").write_bytes(untagged)
     _, sampler = sampled(tmp_path / "t.mkv")
     assert (sampler.duration, sampler.warnings) == (pytest.approx(4.0), [])
+
+
+def test_a_length_stated_too_long_with_sound_complete(tmp_path):
+    path = numbered_clip(tmp_path / "c.mkv", 100, sound=tone(4, 48000, 1))
+    data = path.read_bytes()
+    assert b"00:00:04.0" in data
+    path.write_bytes(data.replace(b"00:00:04.0", b"00:00:59.0"))  # of both streams
+    _, sampler = sampled(path)
+    assert (sampler.duration, sampler.warnings) == (pytest.approx(4.0, abs=0.05), [])
 
 
 def test_a_recording_cut_off_is_still_told(tmp_path):

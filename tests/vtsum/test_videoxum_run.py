@@ -332,7 +332,7 @@ def test_mistakes_are_named(corpus, model, tmp_path):
     ):
         with pytest.raises(VTSumError, match=message):
             evaluate(dataclasses.replace(settings_of(corpus, model), **changes))
-    with pytest.raises(VTSumError, match="device must be there, got 'cuda:77'"):
+    with pytest.raises(VTSumError, match="device must be one that PyTorch can use here, got 'cuda:77'"):
         evaluate(settings_of(corpus, model), device="cuda:77")
 
 

@@ -26,9 +26,7 @@ def extract(
         ),
     ] = "embedded",
     fps: Annotated[float, typer.Option(help="Frames a second.", parser=number, metavar="NUMBER")] = 1.0,
-    device: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Where the encoder runs. [default: cuda where there is one]")
-    ] = None,
+    device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, or auto.")] = "auto",
     batch_size: Annotated[int, typer.Option(metavar="N", help="Frames encoded at once.")] = 32,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no closing words.")] = False,
 ) -> None:

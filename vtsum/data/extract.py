@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vtsum.data.feature_files import array_header, check_id, cut_off, feature_file, write_npz
+from vtsum.devices import device_of
 from vtsum.errors import VTSumError
 from vtsum.files import check_inputs, check_no_links, write_text
 from vtsum.reading import read_json
@@ -97,7 +98,7 @@ def extract(
     *,
     encoder: str = "embedded",
     fps: float = 1.0,
-    device: str | None = None,
+    device: str = "auto",
     batch_size: int = 32,
     progress: ExtractProgress | None = None,
 ) -> ExtractReport:
@@ -150,19 +151,10 @@ def extract(
     return report
 
 
-def _load(encoder: str, device: str | None) -> FrameEncoder:
-    import torch
-
+def _load(encoder: str, device: str) -> FrameEncoder:
     from vtsum.model.encoders import load_frame_encoder
 
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise VTSumError(f"extract: device must be one that PyTorch can use here, got {device!r}: {reason}") from None
-    return load_frame_encoder(encoder, device)
+    return load_frame_encoder(encoder, device_of(device, "extract"))
 
 
 def _encode(

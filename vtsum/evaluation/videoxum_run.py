@@ -18,12 +18,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from vtsum import plugins
 from vtsum.data.feature_files import feature_file
 from vtsum.data.rules import read_matrix
 from vtsum.data.videoxum import CLIP_FEATURES, VideoXumDataset
+from vtsum.devices import device_of
 from vtsum.errors import VTSumError
 from vtsum.evaluation import java
 from vtsum.evaluation.clip_score import ClipText, load_clip_text
@@ -35,7 +34,7 @@ from vtsum.evaluation.videoxum_settings import EvaluationSettings
 from vtsum.extras import version_of
 from vtsum.files import check_inputs, check_new
 from vtsum.model import VTSum
-from vtsum.processes import Group, Place
+from vtsum.processes import Group
 
 
 def evaluate(
@@ -69,7 +68,7 @@ def evaluate(
             check_inputs("evaluate", path, settings.inputs)
             check_new("evaluate", path, overwrite)
         check_captions(settings)
-        where = _device(device, group.place)
+        where = device_of(device, "evaluate", group.place.local_rank)
         model, checkpoint = load_model(settings)
         model.position_embeddings.over = "video" if settings.protocol == STRICT else "batch"
         model = model.to(where).fold_()
@@ -153,18 +152,6 @@ def contents(
         "notes": [],
         "software": {n: version_of(n) for n in ("vtsum", "torch", "transformers", "pycocoevalcap")},
     }
-
-
-def _device(wanted: str, place: Place) -> str:
-    """ "auto": this process's GPU where there is one, else the CPU."""
-    if wanted == "auto":
-        return f"cuda:{place.local_rank % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=wanted)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise VTSumError(f"evaluate: device must be there, got {wanted!r}: {reason}") from None
-    return wanted
 
 
 def load_model(settings: EvaluationSettings) -> tuple[VTSum, str]:

@@ -34,18 +34,23 @@ class Caption:
 class VTSumSummarizer:
     """A VTSum model with its own frame encoder.
 
+    Args:
+        device: where the model runs; the encoder has its own.
     Attributes:
         facts: what the model's config.json says of its training.
     """
 
-    def __init__(self, name: str, checkpoint: Checkpoint, encoder: FrameEncoder, *, embedded: bool) -> None:
+    def __init__(
+        self, name: str, checkpoint: Checkpoint, encoder: FrameEncoder, *, embedded: bool, device: str = "cpu"
+    ) -> None:
         if encoder.dim != checkpoint.model.config.width:
             raise VTSumError(
                 f"VTSumSummarizer: the frame encoder's dimension must be the model's width "
                 f"{checkpoint.model.config.width}, got {encoder.dim} from {encoder.name!r}"
             )
         self.name = name
-        self.model = checkpoint.model.fold_()
+        self.device = device
+        self.model = checkpoint.model.to(device).fold_()
         self.encoder = encoder
         self.weights_sha256 = checkpoint.weights_sha256
         self.facts = checkpoint.facts
@@ -67,8 +72,8 @@ class VTSumSummarizer:
         """Features of the frames of one video in order, [T, C] -> float32 [T] in 0..1."""
         if len(features) == 0:
             return np.zeros(0, np.float32)
-        frames = self.model.encode(torch.from_numpy(np.ascontiguousarray(features))[None])
-        return self.model.saliency_logits(frames)[0].sigmoid().numpy()
+        frames = self.model.encode(self._one_video(features))
+        return self.model.saliency_logits(frames)[0].sigmoid().cpu().numpy()
 
     @torch.inference_mode()
     def boundaries(self, features: np.ndarray) -> np.ndarray | None:
@@ -78,8 +83,11 @@ class VTSumSummarizer:
             return None
         if len(features) == 0:
             return np.zeros(0, np.float32)
-        x = torch.from_numpy(np.ascontiguousarray(features))[None]
-        return self.model.boundary_logits(x, self.model.encode(x))[0].sigmoid().numpy()
+        x = self._one_video(features)
+        return self.model.boundary_logits(x, self.model.encode(x))[0].sigmoid().cpu().numpy()
+
+    def _one_video(self, features: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(features))[None].to(self.device)
 
     @torch.inference_mode()
     def describe(
@@ -94,7 +102,7 @@ class VTSumSummarizer:
         decoder = self.model.text_decoder
         if decoder is None or not spans:
             return []
-        frames = self.model.encode(torch.from_numpy(np.ascontiguousarray(features))[None])[0]
+        frames = self.model.encode(self._one_video(features))[0]
         gathered, mask = gather_spans(frames, spans)
         texts, ids = decoder.generate(gathered, mask, num_beams=3, max_length=32, repetition_penalty=1.2)
         log_probability = decoder.log_probability(gathered, mask, ids)
@@ -184,7 +192,7 @@ def join_signs(text: str) -> str:
     return " ".join(text.replace("' s ", "'s ").split())
 
 
-def load(name_or_path: str = "embedded", *, text: bool = True) -> Summarizer:
+def load(name_or_path: str = "embedded", *, text: bool = True, device: str = "cpu") -> Summarizer:
     """A summarizer by name or path.
 
     Args:
@@ -192,14 +200,15 @@ def load(name_or_path: str = "embedded", *, text: bool = True) -> Summarizer:
             the folder or hub name of a transformers BLIP or CLIP checkpoint; or one of the user's own
             (`vtsum.plugins`).
         text (bool): False where no caption of the embedded model will be asked for: it is loaded without its decoder.
+        device: where it runs, as PyTorch calls it (`vtsum.devices.device_of`); a user's own model knows by itself.
     Raises:
         VTSumError: an unknown name, or a checkpoint that is missing or broken.
     """
     if name_or_path == "embedded":
-        return _from_folder("embedded", EMBEDDED, embedded=True, text=text)
+        return _from_folder("embedded", EMBEDDED, device, embedded=True, text=text)
     folder = Path(name_or_path)
     if folder.is_dir() and not is_transformers(folder):
-        return _from_folder(name_or_path, folder, embedded=False)
+        return _from_folder(name_or_path, folder, device, embedded=False)
     source = KNOWN.get(name_or_path, name_or_path)
     if name_or_path not in KNOWN and not folder.is_dir() and "/" not in name_or_path:
         own: Summarizer | None = plugins.find("model", name_or_path)
@@ -209,12 +218,12 @@ def load(name_or_path: str = "embedded", *, text: bool = True) -> Summarizer:
         raise VTSumError(
             f"load: model must be one of {names}, a folder, a hub name or module:Class, got {name_or_path!r}"
         )
-    encoder = TransformersFrameEncoder(source, name_or_path)  # before the other: what can go wrong goes wrong here
-    base = _from_folder("embedded", EMBEDDED, embedded=True, text=text)
+    encoder = TransformersFrameEncoder(source, name_or_path, device)  # first: here things go wrong
+    base = _from_folder("embedded", EMBEDDED, device, embedded=True, text=text)
     return FullSizeSummarizer(name_or_path, base, encoder, source)
 
 
-def _from_folder(name: str, folder: Path, *, embedded: bool, text: bool = True) -> VTSumSummarizer:
+def _from_folder(name: str, folder: Path, device: str, *, embedded: bool, text: bool = True) -> VTSumSummarizer:
     checkpoint = VTSum.load_checkpoint(folder, text=text)
-    encoder = frame_encoder_of(checkpoint.model.config.frame_encoder, checkpoint.encoder_state)
-    return VTSumSummarizer(name, checkpoint, encoder, embedded=embedded)
+    encoder = frame_encoder_of(checkpoint.model.config.frame_encoder, checkpoint.encoder_state, device)
+    return VTSumSummarizer(name, checkpoint, encoder, embedded=embedded, device=device)

@@ -118,6 +118,11 @@ def breaks_off(path: str | os.PathLike[str]) -> bool:
     return begin + length != os.stat(path).st_size
 
 
+def holds_another(path: str | os.PathLike[str]) -> bool:
+    """Whether a second index follows the first, as where two files were joined byte by byte; it is never read."""
+    return sum(kind == b"moov" for kind, *_ in _top(path)) > 1
+
+
 def ends_inside_a_box(path: str | os.PathLike[str]) -> bool:
     """Whether a box of the file itself is longer than what is left of it."""
     size = os.stat(path).st_size

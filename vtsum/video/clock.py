@@ -23,6 +23,7 @@ from vtsum.video.timeline import Stays, claimed_duration, stated_duration, time_
 _SHORT_GAP = 1.0  # seconds; such a gap is believed whatever the container says
 _LONG_GAP = 60.0  # seconds; longer ones are not believed where recordings are joined freely
 _BACK = 0.1  # seconds that a decoding time may go back; times of pictures do so by up to _SHORT_GAP
+_BEHIND = 3.0  # seconds by which a packet may lie behind other streams where recordings are joined
 _AHEAD = 400  # packets looked at behind a jump, at most,
 _AHEAD_SECONDS = 1.0  # and seconds of the stream that jumped: so far apart lie the streams of a file
 _KNOWN = 3  # shifts that a packet may belong to
@@ -51,9 +52,10 @@ def is_continuous(container: InputContainer, stream: VideoStream) -> bool:
     """
     formats = _formats(container)
     if formats & _INDEXED:
-        track = _Track(_step(stream), claimed_duration(container, stream), joined=False, pictures=True)
+        tick = float(time_base(stream))
+        track = _Track(tick, _step(stream), claimed_duration(container, stream), joined=False, pictures=True)
         for entry in stream.index_entries:
-            time = float(entry.timestamp * time_base(stream))
+            time = entry.timestamp * tick
             if not track.believes(time, None):
                 return False
             track.put(time, time, False)
@@ -74,6 +76,7 @@ def _formats(container: InputContainer) -> set[str]:
 class _Track:
     """One stream's place on the clock, in seconds."""
 
+    tick: float  # seconds; as a float, since it is needed for every packet
     step: float
     claimed: float | None
     joined: bool
@@ -88,6 +91,8 @@ class _Track:
         """Whether a packet may follow at this time; `others`: how far other streams have come."""
         if self.last is None:
             return True
+        if self.joined and others is not None and time < others - _BEHIND:
+            return False
         gap = time - self.last
         if gap < (-_SHORT_GAP if self.loose else -_BACK):
             return False
@@ -133,8 +138,15 @@ class Clock:
         self.jumps = 0
         joined = bool(_formats(container) & _JOINED)
         self._tracks = {
-            s.index: _Track(_step(s), stated_duration(container, s), joined, s.type == "video", end=origin or 0.0)
-            for s in streams
+            stream.index: _Track(
+                float(time_base(stream)),
+                _step(stream),
+                stated_duration(container, stream),
+                joined,
+                stream.type == "video",
+                end=origin or 0.0,
+            )
+            for stream in streams
         }
         self._shifts = [0.0]
         self._origin = origin
@@ -142,47 +154,50 @@ class Clock:
 
     def place(self, packet: Packet, ahead: Iterable[Packet]) -> None:
         """Shift the times of the next packet; `ahead` are those behind it, which are looked at where time jumps."""
-        if packet.stream_index not in self._tracks:
+        index = packet.stream_index
+        track = self._tracks.get(index)
+        if track is None:
             return
-        if (found := _time(packet)) is None:
+        if (found := _time(packet, track)) is None:
             packet.pts = packet.dts = None
             return
-        track, (raw, loose) = self._tracks[packet.stream_index], found
-        shift = self._known(packet.stream_index, raw)
+        raw, loose = found
+        shift = self._known(index, raw)
         if shift is None:
             self.jumps += 1
             shift = self._jumped(packet, raw, ahead)
         if shift is None:
             time = (track.last or 0.0) + track.step
-            packet.pts = packet.dts = round(time / packet.time_base)
+            packet.pts = packet.dts = round(time / track.tick)
         else:
             time = raw + shift
-        if shift and (ticks := round(shift / packet.time_base)):
+        if shift and (ticks := round(shift / track.tick)):
             packet.pts = None if packet.pts is None else packet.pts + ticks
             packet.dts = None if packet.dts is None else packet.dts + ticks
-        if (
-            packet.pts is not None
-            and packet.dts is not None
-            and abs(packet.pts - packet.dts) * packet.time_base > _STRAY
-        ):
+        if abs(_apart(packet, track)) > _STRAY:
             packet.pts = packet.dts
             self.jumps += 1
-        track.put(time, max(time, _shown(packet, time)) + _length(packet, track), loose)
+        track.put(time, max(time, _shown(packet, track, time)) + _length(packet, track), loose)
 
     def _known(self, index: int, raw: float) -> float | None:
         """The shift with which a packet follows best on those before it in its stream, or None."""
         track = self._tracks[index]
         if track.last is None:
             return self._first(raw)
+        if len(self._shifts) == 1 and 0 <= raw + self._shifts[0] - track.last <= _SHORT_GAP:
+            return self._shifts[0]  # nearly always
         fit = [shift for shift in self._shifts if track.believes(raw + shift, self._others(index))]
         expected = track.last
         return min(fit, key=lambda shift: abs(raw + shift - expected), default=None)
 
     def _first(self, raw: float) -> float | None:
-        begun = [track.last for track in self._tracks.values() if track.last is not None]
-        against = max(begun) if begun else self._origin
-        far = against is not None and not self._sought and not Stays().believable(raw + self._shifts[0] - against)
-        return None if far else self._shifts[0]
+        begun = [(track.last, track.first, track.joined) for track in self._tracks.values() if track.last is not None]
+        against, first, joined = max(begun, default=(self._origin, 0.0, False))
+        if against is None or self._sought:
+            return self._shifts[0]
+        time = raw + self._shifts[0]
+        late = joined and against - first > _BEHIND and time < against - _BEHIND  # of a recording that joins later
+        return None if late or not Stays().believable(time - against) else self._shifts[0]
 
     def _others(self, index: int) -> float | None:
         return max((t.last for i, t in self._tracks.items() if i != index and t.last is not None), default=None)
@@ -190,26 +205,27 @@ class Clock:
     def _jumped(self, packet: Packet, raw: float, ahead: Iterable[Packet]) -> float | None:
         """The shift of a packet that follows on nothing; None where it alone has gone astray."""
         own = self._tracks[packet.stream_index]
-        starts = {packet.stream_index: _shown(packet, raw)}
+        starts = {packet.stream_index: _shown(packet, own, raw)}
         begun = [track.first for track in self._tracks.values() if track.last is not None]
         ends = {i: t.end if t.last is not None else max(begun, default=t.end) for i, t in self._tracks.items()}
         for number, other in enumerate(ahead):
-            index, found = other.stream_index, _time(other)
-            if index not in ends or found is None:
+            index = other.stream_index
+            track = self._tracks.get(index)
+            if track is None or (found := _time(other, track)) is None:
                 continue
             if number >= _AHEAD or len(starts) == len(ends):
                 break
             at, _ = found
-            shift = self._known(index, at)
+            known = self._known(index, at)
             if index == packet.stream_index:
-                if shift is not None and own.last is not None:
+                if known is not None and own.last is not None:
                     return None
                 if abs(at - raw) > _AHEAD_SECONDS:
                     break
-            elif shift is not None and self._tracks[index].last is not None:  # from before the jump
-                ends[index] = max(ends[index], _shown(other, at) + shift + _length(other, self._tracks[index]))
+            elif known is not None and track.last is not None:  # from before the jump
+                ends[index] = max(ends[index], _shown(other, track, at) + known + _length(other, track))
             else:
-                starts.setdefault(index, _shown(other, at))
+                starts.setdefault(index, _shown(other, track, at))
         # As early as none of the streams that jumped runs over its own end; sound may, by what encoders pad it with.
         shifts = {index: ends[index] - start for index, start in starts.items()}
         shift = max(shifts.values())
@@ -267,27 +283,27 @@ def _step(stream: Stream) -> float:
     return min(1.0 / float(rate), 1.0) if rate else 0.04
 
 
-def _time(packet: Packet) -> tuple[float, bool] | None:
+def _time(packet: Packet, track: _Track) -> tuple[float, bool] | None:
     """When a packet is decoded, in raw seconds, and whether only the time of its display is known; None where neither
     is."""
-    ticks = packet.pts if packet.dts is None else packet.dts
-    time = math.inf if ticks is None else float(ticks * packet.time_base)
-    return (time, packet.dts is None) if abs(time) <= _FARTHEST else None
+    dts = packet.dts
+    ticks = packet.pts if dts is None else dts
+    time = math.inf if ticks is None else ticks * track.tick
+    return (time, dts is None) if abs(time) <= _FARTHEST else None
 
 
-def _shown(packet: Packet, otherwise: float) -> float:
+def _shown(packet: Packet, track: _Track, otherwise: float) -> float:
     """When a packet that is decoded at `otherwise` is shown."""
-    apart = _apart(packet)
+    apart = _apart(packet, track)
     return otherwise + apart if abs(apart) <= _STRAY else otherwise
 
 
-def _apart(packet: Packet) -> float:
+def _apart(packet: Packet, track: _Track) -> float:
     """Seconds from a packet's decoding to its display; 0 where one of them is not known."""
-    if packet.pts is None or packet.dts is None:
-        return 0.0
-    return float((packet.pts - packet.dts) * packet.time_base)
+    pts, dts = packet.pts, packet.dts
+    return 0.0 if pts is None or dts is None else (pts - dts) * track.tick
 
 
 def _length(packet: Packet, track: _Track) -> float:
-    seconds = float(packet.duration * packet.time_base) if packet.duration else 0.0
+    seconds = packet.duration * track.tick if packet.duration else 0.0
     return seconds if 0 < seconds <= max(_SHORT_GAP, 5 * track.step) else track.step

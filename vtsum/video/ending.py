@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 
-from vtsum.video.boxes import ends_inside_a_box
+from vtsum.video.boxes import ends_inside_a_box, holds_another
+
+_REST = 0.05  # of a file that may lie behind its last packet
 
 
 def ends_early(path: str | os.PathLike[str], form: str) -> bool | None:
@@ -32,6 +34,17 @@ def ends_early(path: str | os.PathLike[str], form: str) -> bool | None:
     except OSError:
         pass
     return None
+
+
+def left_unread(path: str | os.PathLike[str], form: str, read_until: int) -> bool:
+    """Whether another recording follows in the file that is not read: MP4 joined byte by byte, or FLV.
+
+    Args:
+        form: libav's name of the format. read_until: where the last packet ends, in bytes.
+    """
+    if "mp4" in form:
+        return holds_another(path)
+    return form == "flv" and read_until > 0 and os.stat(path).st_size * (1 - _REST) > read_until
 
 
 def _matroska(head: bytes, size: int) -> bool | None:

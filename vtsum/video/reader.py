@@ -18,7 +18,7 @@ from vtsum.errors import VTSumError
 from vtsum.video.boxes import breaks_off
 from vtsum.video.clock import ClockedPackets, together
 from vtsum.video.damage import Damage, MatroskaHoles, TransportJoins
-from vtsum.video.ending import ends_early, gif_is_whole
+from vtsum.video.ending import ends_early, gif_is_whole, left_unread
 from vtsum.video.picture import Pictures, display_size, is_hdr, turn_of
 from vtsum.video.source import PacketDecoder, choose_audio, choose_video, discard_others, open_container, show
 from vtsum.video.timeline import (
@@ -176,6 +176,8 @@ class FrameSampler:
             self.warnings.append(f"{run.decoder.errors} damaged packets were passed over")
         if run.packets.errors:
             self.warnings.append(f"the file could not be read in {run.packets.errors} places")
+        if run.left_unread:
+            self.warnings.append("another recording follows in the file: it was not read")
         if run.packets.jumps:
             places = "1 place" if run.packets.jumps == 1 else f"{run.packets.jumps} places"
             self.warnings.append(f"timestamps jump in {places}: what follows was put behind what came before")
@@ -194,11 +196,13 @@ class _Run:
         self._path = path
         self._joins = TransportJoins() if "mpegts" in container.format.name else None
         self._context = stream.codec_context
+        self._tick = float(time_base(stream))
         self._step = 1.0 / float(frame_rate(stream))
         claimed = stated_duration(container, stream)
         self.timeline = Timeline(time_base(stream), self._step, claimed)
         self.end = 0.0
         self.count = 0
+        self._read_until = 0
         self._stream = stream
         # The picture on display at a grid point comes at most two steps before it. Below four steps between grid
         # points there is nothing to save.
@@ -209,10 +213,11 @@ class _Run:
         self._claimed = claimed
         self._claims_from = claims_from(container, stream)
         self._likely_end = claimed_duration(container, stream)
-        self._own_claim = own_duration(stream, container)
+        self._own_claim = own_duration(container, stream)
         self._sound: tuple[float, float] | None = None  # raw seconds of its start and end, if it is read
         self._stated_sound: tuple[float, float] | None = None  # else as it is stated
         audio = choose_audio(container, stream)
+        self._sound_tick = 0.0 if audio is None else float(time_base(audio))
         if audio is not None and audio not in streams and audio.duration:
             begin = float((audio.start_time or 0) * time_base(audio))
             self._stated_sound = begin, begin + float(audio.duration * time_base(audio))
@@ -233,14 +238,15 @@ class _Run:
 
     @property
     def shown_until(self) -> float:
-        """How long the last picture stays: as its stream states, and as long as there is sound."""
-        end = self.end
-        stays = Stays()
-        if self._own_claim is not None and stays.believable(self._own_claim - self._late - end):
-            end = max(end, self._own_claim - self._late)
-        if (sound := self._sound or self._stated_sound) is not None:
-            more = self._from_origin(sound[1]) - end
-            end += more if more > _HELD_FOR and stays.believable(more) else 0.0
+        """How long the last picture stays: while there is sound, and, where no sound ends with it, as is stated."""
+        end, stays = self.end, Stays()
+        sound = self._sound or self._stated_sound
+        heard_until = 0.0 if sound is None else self._from_origin(sound[1])
+        stated = 0.0 if self._own_claim is None else self._own_claim - self._late
+        if heard_until < end - _LOST_END and stays.believable(stated - end):
+            end = max(end, stated)
+        if heard_until > end + _HELD_FOR and stays.believable(heard_until - end):
+            end = heard_until
         return end
 
     @property
@@ -248,6 +254,11 @@ class _Run:
         """Seconds of sound before the first picture."""
         sound = self._sound or self._stated_sound
         return 0.0 if sound is None else max(-self._from_origin(sound[0]), 0.0)
+
+    @property
+    def left_unread(self) -> bool:
+        """Whether another recording follows in the file."""
+        return left_unread(self._path, self._format, self._read_until)
 
     def _from_origin(self, raw: float) -> float:
         return raw - (self.timeline.origin or 0.0)
@@ -265,6 +276,7 @@ class _Run:
 
     def frames(self) -> Iterator[tuple[float, VideoFrame]]:
         for packet in self.packets:
+            self._read_until = max(self._read_until, (packet.pos or 0) + packet.size)
             if self._holes is not None and self._holes.before(packet):
                 self.damage.add(self.end, self._time(packet, self.end))
             if packet.stream_index != self._stream.index:
@@ -309,12 +321,12 @@ class _Run:
             return False
         if self._likely_end is None or time > self._likely_end - self._late - 1.0:
             return False  # near the end every picture counts: the last one sets the duration
-        duration = float(packet.duration * packet.time_base) if packet.duration else 0.0
+        duration = packet.duration * self._tick if packet.duration else 0.0
         lead = max(2 * self._step, min(1.5 * duration, 1.0))
-        return -time % self._period > lead
+        return (_ROUNDING - time) % self._period - _ROUNDING > lead
 
     def _note_sound(self, packet: Packet) -> None:
         if packet.pts is not None:
-            begin = float(packet.pts * packet.time_base)
-            end = begin + float((packet.duration or 0) * packet.time_base)
+            begin = packet.pts * self._sound_tick
+            end = begin + (packet.duration or 0) * self._sound_tick
             self._sound = (begin, end) if self._sound is None else (self._sound[0], max(self._sound[1], end))

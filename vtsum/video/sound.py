@@ -21,6 +21,7 @@ from vtsum.video.timeline import Timeline, stated_duration, time_base
 
 _LEAD = (0.5, 5.0, 60.0)  # seconds decoded before a cut, so that the codec has settled; more where a seek lands late
 _SLIP = 0.02  # seconds that sound may run off its timestamps (they are rounded in Matroska) before it is put right
+_GUESSED = 0.25  # the same where the rate is not the header's: libav then guesses most timestamps by that
 
 
 class SoundCursor:
@@ -117,7 +118,8 @@ class SoundCursor:
     def _decode(self, base: float) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (number of the first sample, counted from `base` seconds, float32 [channels, n])."""
         decoder = PacketDecoder(self._stream)
-        step = 1024 / self._stream.codec_context.sample_rate
+        stated = self._stream.codec_context.sample_rate
+        step = 1024 / stated
         claimed = stated_duration(self._container, self._stream)
         timeline = Timeline(time_base(self._stream), step, claimed, origin=self._origin)
         packets = ClockedPackets(self._container, self._streams, origin=self._origin, sought=self._seekable)
@@ -138,7 +140,8 @@ class SoundCursor:
                     time = base + expected / self.rate
                 wanted = (time - base) * self.rate
                 new_form = (frame.format.name, frame.layout.name, frame.sample_rate)
-                if resampler is None or form != new_form or abs(wanted - expected) > _SLIP * self.rate:
+                slip = _SLIP if frame.sample_rate == stated else _GUESSED
+                if resampler is None or form != new_form or abs(wanted - expected) > slip * self.rate:
                     for samples in self._resample(resampler, None):
                         yield round(at), samples
                         at += samples.shape[1]

@@ -54,13 +54,10 @@ def _claims(container: InputContainer, stream: Stream) -> list[float]:
     return [claim for claim in claims if claim > 0]
 
 
-def own_duration(stream: Stream, container: InputContainer) -> float | None:
-    """Return how long a stream says that it lasts itself, or None; a file of one stream speaks for it."""
-    if not set(container.format.name.split(",")) & _STATES_DURATION:
-        return None
-    if (own := _stream_duration(stream)) is not None:
-        return own
-    return container.duration / av.time_base if container.duration and len(container.streams) == 1 else None
+def own_duration(container: InputContainer, stream: Stream) -> float | None:
+    """Return `stated_duration` where it is a statement about this stream, as where it is the only one; else None."""
+    alone = len(container.streams) == 1
+    return stated_duration(container, stream) if alone or _stream_duration(stream) is not None else None
 
 
 def _stream_duration(stream: Stream) -> float | None:
@@ -165,7 +162,7 @@ class Timeline:
     """
 
     def __init__(self, time_base: Fraction, step: float, claimed: float | None, *, origin: float | None = None) -> None:
-        self.time_base = time_base
+        self._tick = float(time_base)
         self.step = step
         self.claimed = claimed
         self.origin = origin
@@ -176,7 +173,7 @@ class Timeline:
         """Return where a packet with this timestamp would lie, without placing it."""
         if ticks is None or self.origin is None:
             return None
-        return float(ticks * self.time_base) - self.origin
+        return ticks * self._tick - self.origin
 
     def lost(self, ticks: int | None) -> float | None:
         """Return where a packet that does not decode would lie: not before what was placed, whatever it says."""
@@ -188,7 +185,7 @@ class Timeline:
         if ticks is None:
             time = 0.0 if self.last is None else self.last + self.step
         else:
-            raw = float(ticks * self.time_base)
+            raw = ticks * self._tick
             if self.origin is None:
                 self.origin = raw
             time = raw - self.origin
@@ -200,7 +197,7 @@ class Timeline:
     def end(self, time: float, duration: int | None) -> float:
         """Return when a frame placed at `time` ends, its stated duration in ticks being believed within reason."""
         if duration:
-            seconds = float(duration * self.time_base)
+            seconds = duration * self._tick
             inside = self.claimed is not None and time + seconds <= self.claimed + self.step
             inside = inside and self._stays.believable(seconds)
             if 0 < seconds <= max(_SHORT, 5 * self.step) or (seconds > 0 and inside):

@@ -30,6 +30,7 @@ from vtsum.video.timeline import Timeline, stated_duration, time_base
 
 RATE = 16_000  # samples a second: what every recogniser here is trained on
 _SLIP = 0.02  # seconds that sound may run off its timestamps before it is put right
+_GUESSED = 0.25  # the same where the rate is not the header's: libav then guesses most timestamps by that
 
 
 def read_sound(
@@ -126,6 +127,7 @@ def _decoded(
     packets = ClockedPackets(container, streams, origin=origin)
     decoder = PacketDecoder(stream)
     timeline = _timeline(container, stream, origin)
+    stated = stream.codec_context.sample_rate
     resampler: AudioResampler | None = None
     form: tuple[str, str, int] | None = None
     at = expected = 0.0  # samples out of the resampler, and where its input should have brought it
@@ -139,7 +141,8 @@ def _decoded(
             time = timeline.place(frame.pts)
             wanted = expected if time is None else time * rate
             new_form = (frame.format.name, frame.layout.name, frame.sample_rate)
-            if resampler is None or form != new_form or abs(wanted - expected) > _SLIP * rate:
+            slip = _SLIP if frame.sample_rate == stated else _GUESSED
+            if resampler is None or form != new_form or abs(wanted - expected) > slip * rate:
                 for samples in _resample(resampler, None):
                     yield round(at), samples
                     at += len(samples)

@@ -14,8 +14,9 @@ from av.subtitles.stream import SubtitleStream
 from av.subtitles.subtitle import AssSubtitle
 from av.video.stream import VideoStream
 
+from vtsum.enhance.speech.cues import MAX_LINE, Cue
 from vtsum.enhance.speech.sound import picture_origin, shown_video
-from vtsum.enhance.speech.subtitles import MAX_LINE, Cue, utterances_of
+from vtsum.enhance.speech.subtitles import utterances_of
 from vtsum.enhance.speech.transcript import Transcript
 from vtsum.video.source import PacketReader, choose_audio, discard_others, open_container, show
 from vtsum.video.timeline import time_base

@@ -1,15 +1,19 @@
-"""Transcripts that somebody else has written: SRT, WebVTT and plain text, and subtitle tracks inside a video."""
+"""Transcripts that somebody else has written: subtitles of many kinds (`other_subtitles`), plain text, and what the
+subtitle tracks inside a video hold."""
 
 from __future__ import annotations
 
 import html
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from vtsum.enhance.speech.transcript import Transcript, Utterance, Word
+from vtsum.enhance.speech.cues import MAX_LINE, Cue
+from vtsum.enhance.speech.other_subtitles import other_cues
+from vtsum.enhance.speech.text_encoding import decoded
+from vtsum.enhance.speech.transcript import Transcript, Utterance, Word, pieces
 from vtsum.errors import VTSumError
 from vtsum.reading import read_file
 from vtsum.shown import clean
@@ -17,27 +21,21 @@ from vtsum.video.source import show
 
 MAX_BYTES = 8 << 20  # a day's speech is 1 MB, with rolling captions 6
 MAX_WORDS = 300_000  # a day's speech is 200,000
-MAX_LINE = 10_000  # characters of a line of subtitles, which has 42 or so
 SLOWEST = 0.15  # seconds a character; a subtitle stays longer than its words take, so that it can be read
-_TIME = r"(?:(\d{1,3}):)?(\d{1,2}):(\d{2})(?:[.,](\d{1,3}))?"
+_TIME = r"(?:(\d{1,3}):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,3}))?"
 _TIMING = re.compile(rf"^\s*{_TIME}\s*-->\s*{_TIME}(?:\s.*)?$")
+_BROKEN = re.compile(r"^[\s\d:.,]*\d[\s\d:.,]*-->")  # meant for times
+_SBV = re.compile(rf"^\s*{_TIME},{_TIME}\s*$")
 _INLINE = re.compile(r"<((?:\d{1,3}:)?\d{2}:\d{2}\.\d{3})>")
-_LEADING = re.compile(rf"^[\[(]?({_TIME})[\])]?(?:\s*[-–:]?\s+(.*))?$")
+_LEADING = re.compile(rf"^(?:[\[(]({_TIME})[\])]|({_TIME}))(?:(?:(?<=[\])])|\s*[-–:]?\s+)(\S.*))?\s*$")
+_ABOUT = re.compile(r"^\[[A-Za-z#]{1,10}:.*\]$")  # of LRC: [ar:Somebody]
 # A bracket ends at the next of its kind, be it another beginning: a million "<" must not each be followed to the end.
-_TAG = re.compile(r"<[^<>]*>|\{\\[^{}]*\}")
+# "x < 5 and y > 3" holds none.
+_TAG = re.compile(r"</?[A-Za-z][^<>]*>|<[\d:.]+>|\{\\[^{}]*\}")
 _SOUND = re.compile(r"\[[^\[\]]*\]|\([^()]*\)")  # [applause], (laughs): heard, but not said
 _NUMBERED = re.compile(r"&#([0-9]{8,});?")  # a sign by its number, longer than any
 _SPEAKER = re.compile(r"^\s*(?:[-–—]\s*|>>+\s*)*(?:[A-Z][A-Z0-9 .'’]+:\s+)?")
 _LANGUAGE = re.compile(r"[a-z]{2}(-[A-Za-z0-9]{2,4})?")
-
-
-@dataclass(frozen=True)
-class Cue:
-    """A subtitle: seconds, and its lines as they stand in the file, with tags."""
-
-    start: float
-    end: float
-    lines: tuple[str, ...]
 
 
 def read_transcript(
@@ -51,27 +49,32 @@ def read_transcript(
     over `stretches`, or over the whole `duration`.
 
     Args:
-        path: the file, in UTF-8, UTF-16 or, failing both, Windows-1252.
+        path: the file, in UTF-8, UTF-16 or UTF-32; else its encoding is guessed, and a warning says so.
         stretches: (start, end) in seconds where somebody speaks, as `voice_activity` finds them; None: nobody could
             find out; for plain text.
         duration (float | None): of the video, in seconds; for plain text.
     Returns:
         Transcript: every confidence 1; `source` is the file's name.
     Raises:
-        VTSumError: the file is missing, empty, no text, of more than 8 MiB, has a broken line of times or one longer
-        than any subtitle, or holds no words or more than 300,000; or it is plain text without times and neither
-        stretches nor a duration are given.
+        VTSumError: the file is missing, empty, no text, of another kind of subtitles, of more than 8 MiB, has a line
+        longer than any subtitle's, or holds no words or more than 300,000; or it is plain text without times, and
+        neither stretches nor a duration are given.
     """
     name = show(Path(path).name)
     where = f"read_transcript: {show(path)}"
-    text = _read_text(path)
+    text, guessed = decoded(read_file(path, "read_transcript", MAX_BYTES), where)
     lines = text.splitlines()
     language = language_of(Path(path).name)
-    warnings: list[str] = []
-    if any("-->" in line for line in lines):
-        cues, stated = parse_cues(lines, where)
+    warnings = [] if guessed is None else [f"{name}: its encoding was guessed: {guessed}"]
+    if (others := other_cues(text, where)) is not None:
+        utterances = utterances_of(others, where)
+    elif any("-->" in line or _SBV.match(line) for line in lines):
+        cues, stated, broken = parse_cues([_SBV.sub(_arrow, line) for line in lines], where)
         language = stated or language
         utterances = utterances_of(cues, where)
+        if broken:
+            many = f"{len(broken)} subtitles have times" if len(broken) > 1 else "a subtitle has a time"
+            warnings.append(f"{name}: {many} that cannot be read, the first in line {broken[0]}, and are left out")
         if backwards := sum(cue.end < cue.start for cue in cues):
             warnings.append(f"{name}: {backwards} of {len(cues)} subtitles end before they begin and are left out")
     elif (timed := _timed_lines(lines, duration)) is not None:
@@ -86,7 +89,7 @@ def read_transcript(
         why = "; pip install 'vtsum[speech]' finds those with voice" if stretches is None else ""
         warnings.append(f"{name} has no times: its words are spread over {parts}{why}")
     if not utterances:
-        raise VTSumError(f"read_transcript: {show(path)}: must hold words, found none")
+        raise VTSumError(f"{where}: must hold words, found none" + "".join(f"; {line}" for line in warnings))
     return Transcript(utterances, name, language, tuple(warnings))
 
 
@@ -96,52 +99,81 @@ def language_of(name: str) -> str | None:
     return parts[-2] if len(parts) > 2 and _LANGUAGE.fullmatch(parts[-2]) else None
 
 
-def parse_cues(lines: Sequence[str], where: str) -> tuple[list[Cue], str | None]:
-    """The subtitles of an SRT or WebVTT file, in order of time, and the language that a WebVTT header states.
+def parse_cues(lines: Sequence[str], where: str) -> tuple[list[Cue], str | None, list[int]]:
+    """The subtitles of an SRT or WebVTT file, in order of time, the language that a WebVTT header states, and the
+    numbers of lines whose times cannot be read: what they belong to is left out.
+
+    In SRT a text may begin or go on behind an empty line, and hold an arrow.
 
     Raises:
-        VTSumError: a line with an arrow that is not "time --> time", or one of more than 10,000 characters; `where`
-        begins the message.
+        VTSumError: a line of more than 10,000 characters; `where` begins the message.
     """
-    cues: list[Cue] = []
-    language = None
-    block: list[str] = []
-    timing: tuple[float, float] | None = None
-
-    def close() -> None:
-        nonlocal timing
-        if timing is not None:
-            cues.append(Cue(*timing, tuple(block)))
-        timing = None
-        block.clear()
-
-    is_vtt = lines[0].startswith("WEBVTT") if lines else False
-    skipped = False  # inside a NOTE, STYLE or REGION of WebVTT
+    reader = _Reader(is_vtt=bool(lines) and lines[0].startswith("WEBVTT"))
     for number, line in enumerate(lines, 1):
         if len(line) > MAX_LINE:
             raise VTSumError(f"{where}: line {number}: must have at most {MAX_LINE} characters, got {len(line)}")
-        if not (line if is_vtt else line.strip()):  # WebVTT's rolling captions hold lines of a space
-            close()
-            skipped = False
-        elif skipped:
-            continue
-        elif timing is None and re.match(r"(NOTE|STYLE|REGION)\b", line) and "-->" not in line:
-            skipped = True
-        elif "-->" in line:
-            found = _TIMING.match(line)
-            if found is None:
-                raise VTSumError(f"{where}: line {number}: must be two times around -->, got {line.strip()[:60]!r}")
-            if timing is not None and block and block[-1].strip().isdigit():
-                block.pop()  # the next subtitle's number, where the empty line before it is missing
-            close()
-            parts = found.groups()
-            timing = (_seconds(parts[:4]), _seconds(parts[4:]))
-        elif timing is not None:
-            block.append(line)
+        reader.take(number, line)
+    reader.close()
+    reader.give_loose()
+    cues = [Cue(start, end, tuple(text)) for start, end, text in reader.cues]
+    return sorted(cues, key=lambda cue: cue.start), reader.language, reader.broken
+
+
+class _Reader:
+    """Takes the lines of an SRT or WebVTT file one by one."""
+
+    def __init__(self, *, is_vtt: bool) -> None:
+        self.is_vtt = is_vtt
+        self.cues: list[tuple[float, float, list[str]]] = []
+        self.language: str | None = None
+        self.broken: list[int] = []
+        self._timing: tuple[float, float] | None = None
+        self._block: list[str] = []
+        self._loose: list[str] = []  # lines behind a subtitle's end
+        self._skipped = False  # inside a NOTE, STYLE or REGION of WebVTT, or what broken times belong to
+
+    def take(self, number: int, line: str) -> None:
+        if not (line if self.is_vtt else line.strip()):  # WebVTT's rolling captions hold lines of a space
+            if self._block or self.is_vtt:
+                self.close()
+            self._skipped = False
+        elif "-->" in line and (found := _TIMING.match(line)) is not None:
+            self._begin((_seconds(found.groups()[:4]), _seconds(found.groups()[4:])))
+        elif "-->" in line and _BROKEN.match(line):
+            self.broken.append(number)
+            self._begin(None)
+            self._skipped = True
+        elif self._skipped:
+            return
+        elif self._timing is not None:
+            self._block.append(line)
+        elif self.is_vtt and re.match(r"(NOTE|STYLE|REGION)\b", line):
+            self._skipped = True
         elif stated := re.match(r"Language:\s*([A-Za-z-]+)", line):
-            language = stated[1]
-    close()
-    return sorted(cues, key=lambda cue: cue.start), language
+            self.language = stated[1]
+        else:
+            self._loose.append(line)
+
+    def _begin(self, timing: tuple[float, float] | None) -> None:
+        open_lines = self._block if self._timing is not None else self._loose
+        if open_lines and open_lines[-1].strip().isdigit():
+            open_lines.pop()  # the subtitle's number, which may stand without an empty line before it
+        self.close()
+        self.give_loose()
+        self._timing, self._skipped = timing, False
+
+    def close(self) -> None:
+        """The subtitle ends."""
+        if self._timing is not None:
+            self.cues.append((*self._timing, list(self._block)))
+        self._timing = None
+        self._block.clear()
+
+    def give_loose(self) -> None:
+        """Lines behind an empty one belong to the subtitle before it; in WebVTT they are names of the next."""
+        if self.cues and not self.is_vtt:
+            self.cues[-1][2].extend(self._loose)
+        self._loose.clear()
 
 
 def utterances_of(cues: Iterable[Cue], where: str) -> tuple[Utterance, ...]:
@@ -227,18 +259,20 @@ def _spoken(text: str) -> list[str]:
 
 
 def _tokens(text: str) -> list[str]:
-    return [word for word in text.split() if any(c.isalnum() for c in word)]
+    """Words, and signs that are read out, as < and $."""
+    words = [word for token in text.split() for word in pieces(token)]
+    return [word for word in words if any(c.isalnum() or unicodedata.category(c) in ("Sm", "Sc") for c in word)]
 
 
 def _timed_lines(lines: Sequence[str], duration: float | None) -> list[Cue] | None:
     """Plain text whose lines begin with times, as subtitles; None where fewer than half of its lines do, or times
     stand alone between them."""
     entries: list[tuple[float, list[str]]] = []
-    filled = [line.strip() for line in lines if line.strip()]
+    filled = [line.strip() for line in lines if line.strip() and not _ABOUT.match(line.strip())]
     for line in filled:
         found = _LEADING.match(line)
         if found is not None:
-            entries.append((_clock(found[1]), [found.groups()[-1]] if found.groups()[-1] else []))
+            entries.append((_clock(found[1] or found[6]), [found.groups()[-1]] if found.groups()[-1] else []))
         elif entries:
             entries[-1][1].append(line)
         else:
@@ -278,6 +312,11 @@ def _spread(lines: Sequence[str], spans: Sequence[tuple[float, float]]) -> tuple
     return tuple(found)
 
 
+def _arrow(found: re.Match[str]) -> str:
+    """A line of times as YouTube's SBV has it, as SRT has it."""
+    return found[0].replace(",", " --> ", 1)
+
+
 def _clock(text: str) -> float:
     found = re.fullmatch(_TIME, text)
     return _seconds(found.groups()) if found else 0.0
@@ -286,19 +325,3 @@ def _clock(text: str) -> float:
 def _seconds(parts: Sequence[str | None]) -> float:
     hours, minutes, seconds, fraction = parts
     return int(hours or 0) * 3600 + int(minutes or 0) * 60 + int(seconds or 0) + float(f"0.{fraction or 0}")
-
-
-def _read_text(path: str | os.PathLike[str]) -> str:
-    name = show(path)
-    data = read_file(path, "read_transcript", MAX_BYTES)
-    if not data.strip():
-        raise VTSumError(f"read_transcript: {name}: must hold a transcript, got an empty file")
-    for mark, encoding in ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
-        if data.startswith(mark):
-            return data.decode(encoding, "replace")
-    if b"\0" in data:
-        raise VTSumError(f"read_transcript: {name}: must be text (SRT, WebVTT or plain), got binary data")
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return data.decode("cp1252", "replace")

@@ -6,10 +6,44 @@ Every recogniser, subtitle reader and denoiser takes and gives these. They are v
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 PAUSE = 0.2  # seconds of silence from which a gap between words counts: a stop consonant's closure is under 0.15 s
+
+# Scripts written without spaces between words: Chinese and Japanese; Thai, Lao, Burmese and Khmer.
+_HAN = (
+    "\u2e80-\u2fdf\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f"
+    "\U00020000-\U0003ffff"
+)
+_THAI = (
+    "\u0e01-\u0e30\u0e32\u0e33\u0e40-\u0e46\u0e81-\u0eb0\u0eb2\u0eb3\u0ebd-\u0ec6\u1000-\u102a\u103f-\u1055"
+    "\u1780-\u17b3"
+)
+_UNSPACED = re.compile(f"[{_HAN}{_THAI}]")
+_OTHERS = f"[^{_HAN}{_THAI}]"
+# What counts as a word there, with the marks and signs behind it: about as long as their words are.
+_PIECE = re.compile(f"(?:[{_HAN}]{_OTHERS}*){{1,2}}|(?:[{_THAI}]{_OTHERS}*){{1,4}}|{_OTHERS}+")
+_WIDE = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\ua4cf\uf900-\ufaff\ufe30-\ufe4f\uff01-\uffef\U00020000-\U0003ffff]"
+)
+
+
+def pieces(token: str) -> list[str]:
+    """A token without white space as words: itself, or, in a script without spaces, two signs (Chinese, Japanese) or
+    four letters (Thai and its like) at a time, each with the marks and signs behind it."""
+    return _PIECE.findall(token) if _UNSPACED.search(token) else [token]
+
+
+def joined(words: Iterable[str]) -> str:
+    """Words as a text: with spaces between them, but for scripts that have none."""
+    text = ""
+    for word in words:
+        if text and not (_WIDE.match(text[-1]) and _WIDE.match(word[0])):
+            text += " "
+        text += word
+    return text
 
 
 @dataclass(frozen=True)
@@ -62,7 +96,7 @@ class Utterance:
 
     @property
     def text(self) -> str:
-        return " ".join(word.text for word in self.words)
+        return joined(word.text for word in self.words)
 
     @property
     def start(self) -> float:

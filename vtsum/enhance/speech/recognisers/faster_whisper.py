@@ -20,7 +20,7 @@ class FasterWhisper:
         source (str): a folder that ct2-transformers-converter wrote, or a name that faster-whisper knows ("base.en")
             or finds on the hub or in its local cache.
         language (str | None): "en", "de", ...; None: detected in the first piece of sound.
-        device (str): "auto", "cpu" or "cuda".
+        device (str): "auto", "cpu", "cuda", "cuda:1", ...
         compute_type (str): CTranslate2's; "auto" is int8 on a CPU, twice as fast.
         label (str | None): what the transcript names as its source after "faster-whisper:"; None: `source`.
     Raises:
@@ -49,7 +49,8 @@ class FasterWhisper:
         if compute_type == "auto":
             compute_type = "int8" if device == "cpu" or not _has_gpu() else "default"
         try:
-            self._model = WhisperModel(source, device=device, compute_type=compute_type)
+            kind, _, number = device.partition(":")
+            self._model = WhisperModel(source, device=kind, device_index=int(number or 0), compute_type=compute_type)
         except Exception as error:  # CTranslate2, tokenizers and the hub's client, each with kinds of its own
             raise VTSumError(
                 f"FasterWhisper: source must be a converted Whisper model in a folder, in the local cache or on the "

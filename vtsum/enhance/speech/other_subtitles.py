@@ -1,0 +1,102 @@
+"""Subtitles that are neither SRT nor WebVTT: ASS, and what Whisper writes (JSON, TSV); others are refused by name."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from vtsum.enhance.speech.cues import MAX_LINE, Cue
+from vtsum.errors import VTSumError
+from vtsum.reading import parse_json
+
+_LATEST = 1e7  # seconds
+_ASS_TIME = re.compile(r"\s*(\d{1,3}):(\d{1,2}):(\d{1,2}(?:[.:]\d{1,3})?)\s*")
+_OVERRIDE = re.compile(r"\{[^{}]*\}")
+_DRAWING = re.compile(r"\\p[1-9]")  # in an override: what follows is a shape, no words
+_FRAMES = re.compile(r"\{\d+\}\{\d*\}")
+
+
+def other_cues(text: str, where: str) -> list[Cue] | None:
+    """The subtitles in order of time; None for SRT, WebVTT and plain text.
+
+    Raises:
+        VTSumError: a kind that is not read (TTML, SAMI, MicroDVD), JSON of another form, or a line of more than 10,000
+        characters; `where` begins the message.
+    """
+    head = text[:4096].lstrip("\ufeff \t\r\n")
+    if re.match(r"<(\?xml|tt\b|sami\b)", head, re.IGNORECASE):
+        raise VTSumError(f"{where}: must be SRT, WebVTT, ASS or another kind that is read, got XML (TTML or SAMI)")
+    if _FRAMES.match(head):
+        raise VTSumError(f"{where}: must state times, got MicroDVD, which counts frames; make an SRT of it")
+    if re.match(r'\{\s*"|\[\s*\{\s*"', head):
+        found: Iterable[Cue] = _whisper_json(text, where)
+    elif re.match(r"start\tend\ttext\s*\n", head):
+        found = _whisper_tsv(text)
+    elif re.match(r"\[(Script Info|V4\+? Styles|Events)\]", head) or re.search(r"^Dialogue:.*,", head, re.MULTILINE):
+        found = _ass(text, where)
+    else:
+        return None
+    return sorted(found, key=lambda cue: cue.start)
+
+
+def _ass(text: str, where: str) -> Iterator[Cue]:
+    names = ["layer", "start", "end", "style", "name", "marginl", "marginr", "marginv", "effect", "text"]
+    events = False
+    for number, line in enumerate(text.splitlines(), 1):
+        if len(line) > MAX_LINE:
+            raise VTSumError(f"{where}: line {number}: must have at most {MAX_LINE} characters, got {len(line)}")
+        kind, _, rest = line.partition(":")
+        if line.startswith("["):
+            events = line.strip().lower() == "[events]"
+        elif kind == "Format" and events:
+            names = [name.strip().lower() for name in rest.split(",")]
+        elif kind == "Dialogue" and {"start", "end", "text"} <= set(names):
+            fields = dict(zip(names, rest.split(",", len(names) - 1), strict=False))
+            times = [_ASS_TIME.fullmatch(fields.get(name, "")) for name in ("start", "end")]
+            said = fields.get("text", "")
+            if None in times or _DRAWING.search(said):
+                continue
+            start, end = (
+                int(t[1]) * 3600 + int(t[2]) * 60 + float(t[3].replace(":", ".")) for t in times if t is not None
+            )
+            plain = _OVERRIDE.sub("", said).replace("\\h", " ").replace("\\n", "\\N")
+            yield Cue(start, end, tuple(plain.split("\\N")))
+
+
+def _whisper_tsv(text: str) -> Iterator[Cue]:
+    for line in text.splitlines()[1:]:
+        start, _, rest = line.partition("\t")
+        end, _, said = rest.partition("\t")
+        if start.isdecimal() and end.isdecimal() and len(start) < 12 and len(end) < 12:
+            yield Cue(int(start) / 1000, int(end) / 1000, (said[:MAX_LINE],))
+
+
+def _whisper_json(text: str, where: str) -> list[Cue]:
+    """Whisper's {"segments": [{"start", "end", "text"}]}, whisper.cpp's {"transcription": [{"offsets", "text"}]}, or a
+    list of such segments."""
+    data: Any = parse_json(text.lstrip("\ufeff"), object, where)
+    segments = data.get("segments", data.get("transcription")) if isinstance(data, dict) else data
+    found = []
+    for segment in segments if isinstance(segments, list) else ():
+        if not isinstance(segment, dict) or not isinstance(segment.get("text"), str):
+            continue
+        offsets = segment.get("offsets")
+        if isinstance(offsets, dict):
+            times = [_seconds(offsets.get(key), 1000) for key in ("from", "to")]
+        else:
+            times = [_seconds(segment.get(key), 1) for key in ("start", "end")]
+        if times[0] is not None and times[1] is not None:
+            found.append(Cue(times[0], times[1], (segment["text"][:MAX_LINE],)))
+    if not found:
+        raise VTSumError(
+            f"{where}: must hold segments with start, end and text, as Whisper writes them, got other JSON"
+        )
+    return found
+
+
+def _seconds(value: Any, by: int) -> float | None:
+    if type(value) not in (int, float) or not math.isfinite(value) or not 0 <= value / by <= _LATEST:
+        return None
+    return float(value / by)

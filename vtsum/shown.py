@@ -24,7 +24,7 @@ _JOINERS = "\u200c\u200d"  # needed in Persian, in Indic scripts and in emoji, a
 _NO_SIGN = rf"\x00-\x7f{_BREAKS}{_LONE}{_UNSEEN}{_JOINERS}"
 _UNFIT = re.compile(
     "(?P<flag>\U0001f3f4[\U000e0061-\U000e007a]{1,6}\U000e007f)"  # of England and the like: the one use of tags
-    f"|(?P<space>[{_BREAKS}])|(?P<lone>[{_LONE}])|[{_UNSEEN}\U000e0000-\U000e007f]"
+    f"|(?P<space>[{_BREAKS}]+)|(?P<lone>[{_LONE}]+)|[{_UNSEEN}\U000e0000-\U000e007f]+"
     f"|(?<![^{_NO_SIGN}])[{_JOINERS}]"
 )
 _HIDDEN = re.compile(f"[\x7f-\x9f\u2028\u2029{_LONE}{_UNSEEN}]")
@@ -38,7 +38,13 @@ def clean(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    return _UNFIT.sub(lambda m: {"flag": m[0], "space": " ", "lone": "?"}.get(m.lastgroup or "", ""), text)
+    return _UNFIT.sub(_fit, text)
+
+
+def _fit(found: re.Match[str]) -> str:
+    if found.lastgroup == "flag":
+        return found[0]
+    return {"space": " ", "lone": "?"}.get(found.lastgroup or "", "") * len(found[0])
 
 
 def one_line(text: str) -> str:

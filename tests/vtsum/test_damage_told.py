@@ -44,8 +44,12 @@ CLIPS = [
     ("libx265", ".mp4", {"preset": "ultrafast", "x265-params": "log-level=none"}, 0.3),
     ("libx265", ".mkv", {"preset": "ultrafast", "x265-params": "log-level=none"}, 0.3),
     ("ffv1", ".mkv", {"level": "3"}, 0.3),
+    ("libx264", ".h264", {"bf": "2"}, 0.9),
+    ("gif", ".gif", {}, 0.6),  # a bit changed in its pictures' codes gives other pictures
 ]
 SOUND = {".avi": "mp3", ".webm": "libopus"}
+PICTURES = {"mjpeg": "yuvj420p", "gif": "rgb8"}
+MUTE = {".h264", ".gif"}
 
 # Runs in a process of its own: a crash inside libav must fail the test, not end it.
 PROGRAM = """
@@ -79,9 +83,9 @@ def clip(path: Path, codec: str, options: dict[str, str], count: int = 100) -> P
         [n / 25 for n in range(count)],
         moving,
         codec=codec,
-        pix_fmt="yuvj420p" if codec == "mjpeg" else "yuv420p",
+        pix_fmt=PICTURES.get(codec, "yuv420p"),
         options=options,
-        sound=tone(count / 25, 48000, 1),
+        sound=None if path.suffix in MUTE else tone(count / 25, 48000, 1),
         sound_codec=SOUND.get(path.suffix, "aac"),
     )
 
@@ -152,8 +156,8 @@ def test_damage_is_told_and_nothing_else(tmp_path):
         shares = {kind: told[number][kind] / COPIES for kind in KINDS}
         inside = np.mean([shares[kind] for kind in KINDS if kind != "cut"])
         print(f"{codec:12}{ending:6} told: {inside:4.0%} inside  {shares}")
-        # Of an MPEG transport stream nobody knows how long it was.
-        if inside < least or shares["cut"] < (0.0 if ending == ".ts" else 0.8):
+        # Of an MPEG transport stream, or a bare one of H.264, nobody knows how long it was.
+        if inside < least or shares["cut"] < (0.0 if ending in (".ts", ".h264") else 0.8):
             missed.append((codec, ending, least, shares))
     assert not missed
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -22,6 +23,7 @@ from vtsum.enhance.speech.sound import read_sound
 from vtsum.errors import VTSumError
 from vtsum.video import FrameSampler, cut, probe
 from vtsum.video.clock import Clock
+from vtsum.video.timeline import stream_tag_duration
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")]), "OMP_NUM_THREADS": "1"}
@@ -172,6 +174,48 @@ def test_a_stated_time_of_decades_is_no_work(tmp_path):
     data = json.loads((tmp_path / "o" / "summary.json").read_text())
     assert data["source"]["duration"] == pytest.approx(2.0, abs=0.01)
     assert len(data["frames"]["time"]) == 2
+
+
+def test_a_stream_that_begins_ages_before_0_is_no_work(tmp_path):
+    """Pictures of a first cluster 30 years before those of the second, which were sampled 10^9 times."""
+    data = numbered_clip(tmp_path / "clip.mkv", 200).read_bytes()
+    segment = data.index(b"\x18S\x80g") + 4
+    one, two, *_ = (match.start() for match in re.finditer(b"\x1fC\xb6u", data) if match.start() > 500)
+    content = data.index(b"\xe7", one)
+    blocks = data[content + 2 + (data[content + 1] & 0x7F) : two]
+    cluster = b"\xe7\x88" + struct.pack(">q", -(10**12)) + blocks
+    early = tmp_path / "early.mkv"
+    early.write_bytes(
+        data[:segment]
+        + b"\x01"
+        + bytes([255] * 7)  # no length is stated
+        + data[segment + 8 : one]
+        + b"\x1fC\xb6u"
+        + (1 << 56 | len(cluster)).to_bytes(8, "big")
+        + cluster
+        + data[two:]
+    )
+    command = [*FAKE, "summarize", str(early), "-o", str(tmp_path / "o"), "--budget", "50%", "-f", "txt"]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "note: timestamps jump in 1 place" in done.stderr
+    assert "of 0:08\n" in (tmp_path / "o" / "summary.txt").read_text()
+
+
+def test_a_stated_time_without_end_is_none(tmp_path):
+    """Matroska states durations as text: to Python "inf" and "nan" are numbers."""
+    data = numbered_clip(tmp_path / "clip.mkv", 25).read_bytes()
+    for word in (b"inf:0:0", b"nan:0:0"):
+        odd = tmp_path / "odd.mkv"
+        odd.write_bytes(re.sub(rb"00:00:0[01]\.\d{9}", word.ljust(18, b"\0"), data))
+        assert odd.read_bytes() != data
+        with av.open(str(odd)) as container:
+            assert stream_tag_duration(container.streams.video[0]) is None
+        command = [*FAKE, "summarize", str(odd), "-o", str(tmp_path / "o"), "--overwrite", "-f", "txt"]
+        done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stderr.count("\n")) == (0, 0) or done.stderr.startswith("vtsum: note"), (
+            done.stderr
+        )
 
 
 def test_samples_follow_pictures(tmp_path):

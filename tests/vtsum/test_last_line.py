@@ -78,3 +78,29 @@ def test_the_training_module_has_a_last_line_too(tmp_path: Path) -> None:
     done = subprocess.run(command, env=ENVIRONMENT, cwd=tmp_path, capture_output=True, text=True, timeout=100)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (70, "", 1), done.stderr
     assert done.stderr.startswith("vtsum: this should not have happened, ZeroDivisionError: ")
+
+
+def test_a_launcher_that_counts_in_words_is_told_in_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "vtsum.training.train"]
+    environment = ENVIRONMENT | {"RANK": "first"}
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    assert "must be numbers, as torchrun sets them, got first" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "part", "words"),
+    [
+        ("vtsum.recipes.film", "vtsum.files.check_new", ["out.mp4"]),
+        ("vtsum.evaluation.tvsum_table", "vtsum.data.tvsum.load_tvsum", ["--shared", "."]),
+    ],
+)
+def test_other_modules_that_are_run_have_a_last_line_too(
+    module: str, part: str, words: list[str], tmp_path: Path
+) -> None:
+    holder, name = part.rsplit(".", 1)
+    broken = f"import runpy, sys, {holder} as h; h.{name} = lambda *words: 1 // 0; sys.argv[1:] = {words}; "
+    command = [sys.executable, "-c", broken + f"runpy.run_module({module!r}, run_name='__main__')"]
+    done = subprocess.run(command, env=ENVIRONMENT, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (70, "", 1), done.stderr
+    assert done.stderr.startswith("vtsum: this should not have happened, ZeroDivisionError: ")

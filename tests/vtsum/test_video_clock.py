@@ -103,6 +103,11 @@ def test_a_recording_that_is_not_read_is_told(tmp_path):
         _, sampler = sampled(path)
         assert sampler.warnings == ["another recording follows in the file: it was not read"]
         assert sampled(clip)[1].warnings == []
+    other = tmp_path / "other.ts"
+    ffmpeg("-i", numbered_clip(tmp_path / "c.ts", 50), "-c", "copy", "-mpegts_start_pid", "0x200", other)
+    path = tmp_path / "joined.ts"
+    path.write_bytes((tmp_path / "c.ts").read_bytes() + other.read_bytes())
+    assert "another recording follows in the file: it was not read" in sampled(path)[1].warnings
 
 
 def test_many_pieces_do_not_drift(tmp_path):

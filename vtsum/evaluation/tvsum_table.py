@@ -24,6 +24,7 @@ from vtsum.evaluation.baselines import (
     paired_difference,
 )
 from vtsum.evaluation.features import color_histogram
+from vtsum.shown import last_words, say
 
 
 def stored_features(videos: list[TVSumVideo]) -> dict[str, TimedFeatures]:
@@ -72,14 +73,21 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--shared", type=Path, required=True, metavar="DIR", help="folder that holds tvsum/")
     root = parser.parse_args(argv).shared / "tvsum"
     try:
-        videos = load_tvsum(root / "tvsum.h5")
-        splits = load_splits(root / "splits.json")
-        stored = stored_features(videos)
-        teacher = teacher_features(videos, root / "teacher")
-        histograms = histogram_features(videos, root / "frames")
+        print(_results(root))
     except VTSumError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(str(error))
         return 2
+    except Exception as error:
+        return last_words(error)
+    return 0
+
+
+def _results(root: Path) -> str:
+    videos = load_tvsum(root / "tvsum.h5")
+    splits = load_splits(root / "splits.json")
+    stored = stored_features(videos)
+    teacher = teacher_features(videos, root / "teacher")
+    histograms = histogram_features(videos, root / "frames")
     disjoint, fixed = splits["disjoint_folds"], every_fifth(videos)
     rows = [
         ("random, 5 draws", "none", evaluate_random(videos)),
@@ -91,9 +99,8 @@ def main(argv: list[str] | None = None) -> int:
     for name, features in (("teacher features, 1.5 fps", teacher), ("colour histograms, 1.5 fps", histograms)):
         rows.append((f"ridge, {name}", "disjoint folds", evaluate_folds(features, videos, disjoint)))
         rows.append((f"ridge, {name}", "every fifth", evaluate_features(features, videos, fixed.train, fixed.test)))
-    print("TVSum, Otani et al. 2019 (tau-b, rho at every 15th frame) and keyshot F; ± standard error over videos.\n")
-    print(table(rows, reference=("ridge, h5 features", "disjoint folds")))
-    return 0
+    heading = "TVSum, Otani et al. 2019 (tau-b, rho at every 15th frame) and keyshot F; ± standard error over videos.\n"
+    return f"{heading}\n{table(rows, reference=('ridge, h5 features', 'disjoint folds'))}"
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from types import FrameType
 from typing import Any
 
 from vtsum.errors import VTSumError
-from vtsum.shown import say
+from vtsum.shown import last_words, say
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:
@@ -16,7 +16,8 @@ def _terminated(number: int, frame: FrameType | None) -> None:
 
 
 def status(work: Callable[[], Any]) -> int:
-    """Do the work of a command; its exit status: 2, and one line, after a mistake that the user can mend.
+    """Do the work of a command; its exit status: 2, and one line, after a mistake that the user can mend; 70, and one
+    line too, after what nobody foresaw.
 
     SIGTERM and SIGHUP tidy up as Ctrl-C does.
     """
@@ -30,6 +31,8 @@ def status(work: Callable[[], Any]) -> int:
     except KeyboardInterrupt:
         say("stopped")
         return 130
+    except Exception as error:
+        return last_words(error)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -369,8 +369,9 @@ def _print(text: str) -> None:
 
 def _command() -> int:
     """`python -m vtsum.training.train`: one line for a mistake, from one rank a machine while all say the same."""
-    place = Place.here()
+    place = Place(0, 1, 0)
     try:
+        place = Place.here()
         return main()
     except VTSumError as error:
         if place.local_rank == 0 or (torch.distributed.is_available() and torch.distributed.is_initialized()):

@@ -107,12 +107,12 @@ class _Track:
         return not self.joined or gap <= _LONG_GAP
 
     def put(self, time: float, end: float, loose: bool) -> None:
-        if self.last is None:
-            self.first = time
+        if self.last is None:  # wherever a stream begins, be it ages before 0, what jumps follows on it
+            self.first, self.end = time, end
         else:
             self.stays.add(time - self.last)
+            self.end = max(self.end, end)
         self.last, self.loose = time, loose
-        self.end = max(self.end, end)
 
 
 class Clock:
@@ -206,7 +206,8 @@ class Clock:
         """The shift of a packet that follows on nothing; None where it alone has gone astray."""
         own = self._tracks[packet.stream_index]
         starts = {packet.stream_index: _shown(packet, own, raw)}
-        ends = {index: track.end for index, track in self._tracks.items()}
+        begun = [track.first for track in self._tracks.values() if track.last is not None]
+        ends = {i: t.end if t.last is not None else max(begun, default=t.end) for i, t in self._tracks.items()}
         for number, other in enumerate(ahead):
             index = other.stream_index
             track = self._tracks.get(index)

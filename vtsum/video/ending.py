@@ -39,14 +39,15 @@ def ends_early(path: str | os.PathLike[str], form: str) -> bool | None:
 
 
 def left_unread(path: str | os.PathLike[str], form: str, read_until: int) -> bool:
-    """Whether another recording follows in the file that is not read: MP4 joined byte by byte, or FLV.
+    """Whether another recording follows in the file that is not read: MP4 or FLV joined byte by byte, or a transport
+    stream whose second half has streams of its own.
 
     Args:
         form: libav's name of the format. read_until: where the last packet ends, in bytes.
     """
     if "mp4" in form:
         return holds_another(path)
-    return form == "flv" and read_until > 0 and os.stat(path).st_size * (1 - _REST) > read_until
+    return form in ("flv", "mpegts", "mpeg") and read_until > 0 and os.stat(path).st_size * (1 - _REST) > read_until
 
 
 def _matroska(head: bytes, size: int) -> bool | None:
@@ -73,3 +74,33 @@ def _ends_with_a_tag(path: str | os.PathLike[str], size: int) -> bool:
         file.seek(size - 4 - length)
         head = file.read(4)
     return head[0] & 31 in (8, 9, 18) and int.from_bytes(head[1:], "big") == length - 11
+
+
+def gif_is_whole(path: str | os.PathLike[str]) -> bool:
+    """Whether the blocks of a GIF lead from its header to its trailer, or at least to the end of the file. libav looks
+    for the next picture wherever they do not, and says nothing.
+
+    Source: CompuServe, "Graphics Interchange Format, version 89a", 1990.
+    """
+    with open(path, "rb") as file:
+        head = file.read(13)
+        file.read(_colours(head[10]) if len(head) == 13 else 0)
+        while (mark := file.read(1)) not in (b"", b";"):
+            if mark == b"\0":  # some writers leave one between blocks
+                continue
+            if mark == b",":
+                place = file.read(9)
+                file.read(_colours(place[8]) if len(place) == 9 else 0)
+            elif mark != b"!":
+                return False
+            if not file.read(1):  # the extension's label, or the size of the picture's codes
+                return False
+            while (size := file.read(1)) != b"\0":
+                if not size or len(file.read(size[0])) < size[0]:
+                    return False
+    return True
+
+
+def _colours(flags: int) -> int:
+    """Bytes of the table of colours that stands behind these flags."""
+    return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0

@@ -19,7 +19,7 @@ from vtsum.errors import VTSumError
 from vtsum.video.boxes import breaks_off
 from vtsum.video.clock import ClockedPackets, together
 from vtsum.video.damage import Damage, MatroskaHoles, TransportJoins
-from vtsum.video.ending import ends_early, left_unread
+from vtsum.video.ending import ends_early, gif_is_whole, left_unread
 from vtsum.video.picture import Pictures, display_size, is_hdr, turn_of
 from vtsum.video.source import PacketDecoder, choose_audio, choose_video, discard_others, open_container, show
 from vtsum.video.timeline import (
@@ -73,7 +73,7 @@ class FrameSampler:
         duration (float): the end of the last picture that could be decoded, in seconds.
         broken_at (float | None): where decoding failed for good before the end, in seconds.
         damaged (list[tuple[float, float]]): where pictures were concealed, could not be decoded, or were skipped with a
-            damaged part of the file; spans in seconds. Some codecs (VP8, VP9, HEVC) do not notice all damage.
+            damaged part of the file; spans in seconds. Some codecs (VP8, VP9, HEVC, GIF) do not notice all damage.
         warnings (list[str]): what else was passed over, one line each.
         decoded_frames (int): pictures decoded.
         largest (tuple[int, int]): width and height of the largest picture as stored: they may change midway.
@@ -308,6 +308,8 @@ class _Run:
             self.end = max(self.end, self._repeated_until)
         if (self._holes is not None and self._holes.at_end()) or ("mp4" in self._format and breaks_off(self._path)):
             self.damage.add(self.end, self.end)
+        if self._format == "gif" and not gif_is_whole(self._path):
+            self.damage.add(0.0, self.end)  # where, is not known
 
     def _place(self, frames: list[VideoFrame]) -> Iterator[tuple[float, VideoFrame]]:
         for frame in frames:

@@ -224,6 +224,7 @@ class PacketDecoder:
         self.failed = False
         self._entered = False
         self._faulty = False
+        self._key_shown = False
         self._entry: int | None = None
         self._in_a_row = 0
         self._tolerant: VideoCodecContext | None = None
@@ -279,7 +280,11 @@ class PacketDecoder:
         Frames before the first key picture refer to others that a recording which begins in mid-stream does not hold,
         nor what follows a seek: that is no damage.
         """
-        known = self._entry is not None and frame.pts is not None and frame.pts >= self._entry
+        if frame.pts is None:  # nothing is stated, as in a bare stream of H.264: a key picture is shown before the rest
+            self._key_shown = self._key_shown or frame.key_frame
+            known = self._key_shown
+        else:
+            known = self._entry is not None and frame.pts >= self._entry
         return self._faulty or (known and frame.is_corrupt)
 
     def _decode_tolerantly(self, packet: Packet | None) -> list:

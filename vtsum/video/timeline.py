@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import closing
 from fractions import Fraction
 from itertools import chain, islice, pairwise
@@ -89,7 +90,9 @@ def stream_tag_duration(stream: Stream) -> float | None:
                 hours, minutes, seconds = (float(part) for part in parts)
             except ValueError:
                 continue
-            return hours * 3600 + minutes * 60 + seconds
+            duration = hours * 3600 + minutes * 60 + seconds
+            if math.isfinite(duration):  # "inf" and "nan" are numbers to Python
+                return duration
     return None
 
 

@@ -190,15 +190,16 @@ def utterances_of(cues: Iterable[Cue], where: str) -> tuple[Utterance, ...]:
     for cue in cues:
         if cue.end < cue.start:
             continue
-        lines = [line for line in cue.lines if _plain(line)]
-        if not lines:
+        plain = [(line, text) for line in cue.lines if (text := _plain(line))]
+        if not plain:
             continue
         follows = cue.start - last_end < 0.1
         last_end = cue.end
-        if follows and _plain(lines[0]) == last and (rolling or len(lines) > 1):
-            lines = lines[1:]
-        if lines:
-            last = _plain(lines[-1])
+        if follows and plain[0][1] == last and (rolling or len(plain) > 1):
+            plain = plain[1:]
+        if plain:
+            last = plain[-1][1]
+            lines = [line for line, _ in plain]
             count += sum(len(line.split()) + line.count("<") for line in lines)  # inner times may stand without spaces
             _check_words(count, where)
             if words := _words(lines, cue.start, cue.end):

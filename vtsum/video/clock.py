@@ -17,7 +17,7 @@ from av.packet import Packet
 from av.stream import Stream
 from av.video.stream import VideoStream
 
-from vtsum.video.source import PacketReader, choose_audio
+from vtsum.video.source import LATEST, PacketReader, choose_audio
 from vtsum.video.timeline import Stays, claimed_duration, stated_duration, time_base
 
 _SHORT_GAP = 1.0  # seconds; such a gap is believed whatever the container says
@@ -27,7 +27,6 @@ _BEHIND = 3.0  # seconds by which a packet may lie behind other streams where re
 _AHEAD = 400  # packets looked at behind a jump, at most,
 _AHEAD_SECONDS = 1.0  # and seconds of the stream that jumped: so far apart lie the streams of a file
 _KNOWN = 3  # shifts that a packet may belong to
-_STRAY = 10.0  # seconds between a packet's two times; a picture is never shown so much later than it is decoded
 _PADDING = 0.15  # seconds of sound that may end behind its pictures at a join, and is cut there
 _FARTHEST = 1e11  # seconds that a float tells apart to a millisecond
 _JOINED = {"mpegts", "mpeg"}  # formats whose files are joined and cut freely
@@ -174,7 +173,7 @@ class Clock:
         if shift and (ticks := round(shift / track.tick)):
             packet.pts = None if packet.pts is None else packet.pts + ticks
             packet.dts = None if packet.dts is None else packet.dts + ticks
-        if abs(_apart(packet, track)) > _STRAY:
+        if abs(_apart(packet, track)) > LATEST:
             packet.pts = packet.dts
             self.jumps += 1
         track.put(time, max(time, _shown(packet, track, time)) + _length(packet, track), loose)
@@ -295,7 +294,7 @@ def _time(packet: Packet, track: _Track) -> tuple[float, bool] | None:
 def _shown(packet: Packet, track: _Track, otherwise: float) -> float:
     """When a packet that is decoded at `otherwise` is shown."""
     apart = _apart(packet, track)
-    return otherwise + apart if abs(apart) <= _STRAY else otherwise
+    return otherwise + apart if abs(apart) <= LATEST else otherwise
 
 
 def _apart(packet: Packet, track: _Track) -> float:

@@ -256,7 +256,8 @@ class _Run:
     @property
     def sound_before(self) -> float:
         """Seconds of sound before the first picture."""
-        sound = self._sound or self._stated_sound
+        stated = self._stated_sound if "mp4" in self._format else None  # AVI counts from 0, wherever sound begins
+        sound = self._sound or stated
         return 0.0 if sound is None else max(-self._from_origin(sound[0]), 0.0)
 
     @property

@@ -33,6 +33,7 @@ MAX_PIXELS = 36_000_000  # 8192 x 4320 and a little: above it a damaged header w
 MAX_ERRORS_IN_A_ROW = 1000  # packets; an intact part of a file never fails this often
 MAX_READ_ERRORS = 10
 _ENCRYPTED = "is encrypted (DRM) and cannot be decoded"
+LATEST = 10.0  # seconds; a picture is never shown so much later than it is decoded
 IO_TIMEOUT = 10.0  # seconds of one call into libav, which answers no signal meanwhile: holes of gigabytes are searched
 
 av.logging.set_level(None)
@@ -189,10 +190,14 @@ class PacketReader:
 
     def __iter__(self) -> Iterator[Packet]:
         in_a_row = 0
+        begun: set[int] = set()
         while True:
             try:
                 for packet in self._container.demux(self._streams):
                     in_a_row = 0
+                    if packet.stream_index not in begun:
+                        begun.add(packet.stream_index)
+                        _mend_start(packet)
                     if packet.size or packet.dts is not None:
                         yield packet
                 return
@@ -204,6 +209,13 @@ class PacketReader:
                 in_a_row += 1
                 if in_a_row >= MAX_READ_ERRORS:
                     return
+
+
+def _mend_start(packet: Packet) -> None:
+    """Of an AVI whose pictures begin late libav says that the first one is decoded at 0."""
+    pts, dts = packet.pts, packet.dts
+    if pts is not None and dts is not None and (pts - dts) * packet.time_base > LATEST:
+        packet.dts = pts
 
 
 class PacketDecoder:

@@ -34,6 +34,7 @@ MAX_ERRORS_IN_A_ROW = 1000  # packets; an intact part of a file never fails this
 MAX_READ_ERRORS = 10
 _ENCRYPTED = "is encrypted (DRM) and cannot be decoded"
 LATEST = 10.0  # seconds; a picture is never shown so much later than it is decoded
+MOST_HELD = 32  # pictures that a decoder holds back; codecs allow 16, of two fields each
 IO_TIMEOUT = 10.0  # seconds of one call into libav, which answers no signal meanwhile: holes of gigabytes are searched
 
 av.logging.set_level(None)
@@ -191,11 +192,12 @@ class PacketReader:
     def __iter__(self) -> Iterator[Packet]:
         in_a_row = 0
         begun: set[int] = set()
+        is_avi = "avi" in self._container.format.name
         while True:
             try:
                 for packet in self._container.demux(self._streams):
                     in_a_row = 0
-                    if packet.stream_index not in begun:
+                    if is_avi and packet.stream_index not in begun:
                         begun.add(packet.stream_index)
                         _mend_start(packet)
                     if packet.size or packet.dts is not None:
@@ -214,7 +216,8 @@ class PacketReader:
 def _mend_start(packet: Packet) -> None:
     """Of an AVI whose pictures begin late libav says that the first one is decoded at 0."""
     pts, dts = packet.pts, packet.dts
-    if pts is not None and dts is not None and (pts - dts) * packet.time_base > LATEST:
+    rate = packet.stream.average_rate if isinstance(packet.stream, VideoStream) else None
+    if rate and pts is not None and dts is not None and (pts - dts) * packet.time_base * rate > MOST_HELD:
         packet.dts = pts
 
 

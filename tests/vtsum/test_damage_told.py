@@ -192,7 +192,8 @@ def test_a_clock_that_begins_late_is_no_break(tmp_path, ending):
     for path in (whole, pictures_late):
         sampler = FrameSampler(path, size=(32, 32))
         assert sum(1 for _ in sampler) == 3
-        lost = ["4.0 s of sound before the first picture are left out"] if sound and path is pictures_late else []
+        known = sound and ending != ".avi"  # which does not say when sound begins
+        lost = ["4.0 s of sound before the first picture are left out"] if known and path is pictures_late else []
         assert (sampler.broken_at, sampler.damaged) == (None, []), path
         assert [re.sub(r"^[34]\.\d", "4.0", line) for line in sampler.warnings] == lost, path
 

@@ -28,6 +28,7 @@ from vtsum.errors import VTSumError
 from vtsum.shown import clean, reason
 from vtsum.video.boxes import excessive_index, is_encrypted, is_still
 from vtsum.video.formats import ALLOWED, HEAD, describe, refers_elsewhere
+from vtsum.video.matroska import excessive_tags
 
 MAX_PIXELS = 36_000_000  # 8192 x 4320 and a little: above it a damaged header would take gigabytes
 MAX_ERRORS_IN_A_ROW = 1000  # packets; an intact part of a file never fails this often
@@ -96,6 +97,8 @@ def open_container(path: str | os.PathLike[str], function: str) -> InputContaine
     if head[4:8] == b"ftyp" and is_still(found):
         raise VTSumError(f"{function}: {name}: must be a video file, found a still picture")
     if stated := excessive_index(found):
+        raise VTSumError(f"{function}: {name}: {stated}")
+    if head.startswith(b"\x1aE\xdf\xa3") and (stated := excessive_tags(found)):
         raise VTSumError(f"{function}: {name}: {stated}")
     try:
         return av.open(

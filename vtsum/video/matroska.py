@@ -1,0 +1,87 @@
+"""What a Matroska or WebM file's elements (RFC 8794 and 9559) say that libav does not tell, or takes ages over."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import BinaryIO
+
+_EBML, _SEGMENT, _SEEK_HEAD, _TAGS, _TAG = 0x1A45DFA3, 0x18538067, 0x114D9B74, 0x1254C367, 0x7373
+_SEEK, _SEEK_ID, _SEEK_POSITION = 0x4DBB, 0x53AB, 0x53AC
+_MOST_TAGS = 1000  # a track and a chapter have one each; libav's time grows with the square of their number
+_MOST_ELEMENTS = 200_000  # beside one another: a day of clusters has fewer
+
+
+def excessive_tags(path: str | os.PathLike[str]) -> str | None:
+    """What a file must do about its tags, which are more than libav reads in a second or so, or None."""
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            found = sum(1 for _ in _tags(file, size))
+    except OSError:
+        return None
+    return f"must hold at most {_MOST_TAGS} tags, got more" if found > _MOST_TAGS else None
+
+
+def _tags(file: BinaryIO, size: int) -> Iterator[int]:
+    """The places of tags, wherever libav looks for them; one more than may be at most."""
+    places: dict[int, int] = {}  # of Tags: where their content begins and ends
+    for kind, at, end in _elements(file, 0, size):
+        if kind != _SEGMENT:
+            continue
+        for inner, inner_at, inner_end in _elements(file, at, end):
+            if inner == _TAGS:
+                places[inner_at] = inner_end
+            elif inner == _SEEK_HEAD:
+                for target in _sought(file, inner_at, inner_end):
+                    for first, first_at, first_end in _elements(file, at + target, size):
+                        if first == _TAGS:
+                            places[first_at] = first_end
+                        break
+    count = 0
+    for at, end in places.items():
+        for kind, inner_at, _ in _elements(file, at, end):
+            if kind == _TAG:
+                count += 1
+                yield inner_at
+            if count > _MOST_TAGS:
+                return
+
+
+def _sought(file: BinaryIO, at: int, end: int) -> Iterator[int]:
+    """Where a seek head says that tags lie, from the segment's content on."""
+    for kind, inner_at, inner_end in _elements(file, at, end):
+        if kind != _SEEK:
+            continue
+        values = {k: (a, e) for k, a, e in _elements(file, inner_at, inner_end)}
+        if {_SEEK_ID, _SEEK_POSITION} <= set(values) and _number(file, *values[_SEEK_ID]) == _TAGS:
+            yield _number(file, *values[_SEEK_POSITION])
+
+
+def _number(file: BinaryIO, at: int, end: int) -> int:
+    file.seek(at)
+    return int.from_bytes(file.read(min(end - at, 8)), "big")
+
+
+def _elements(file: BinaryIO, at: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Kind, and where the content begins and ends, of each element; what is damaged, or has no stated size, ends
+    them."""
+    for _ in range(_MOST_ELEMENTS):
+        if at >= end:
+            return
+        file.seek(at)
+        head = file.read(12)
+        if len(head) < 2 or not head[0]:
+            return
+        width = 9 - head[0].bit_length()
+        if width > 4 or len(head) <= width or not head[width]:
+            return
+        more = 9 - head[width].bit_length()
+        kind = int.from_bytes(head[:width], "big")
+        length = int.from_bytes(head[width : width + more], "big") & ((1 << 7 * more) - 1)
+        known = length != (1 << 7 * more) - 1
+        content = at + width + more
+        yield kind, content, min(content + length, end) if known else end
+        if not known:
+            return
+        at = content + length

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import itertools
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -257,6 +258,42 @@ def test_clicks_and_keys_seek(browser, made):
     browser.key("ArrowRight")
     assert clips[1]["summary_start"] <= browser.run(PLAYED) <= clips[1]["summary_start"] + 0.5
     assert browser.run("document.getElementById('curve').getAttribute('aria-valuetext')")
+
+
+def test_what_is_said_is_shown_in_the_player_and_found_in_the_transcript(browser, clip, tmp_path):
+    lines = ["Nothing --> happens <b>here</b> & there.", EVIL + " said the second one.", "大家好，欢迎收看。"]
+    srt = "".join(f"{n}\n00:00:0{2 * n},000 --> 00:00:0{2 * n + 1},500\n{line}\n\n" for n, line in enumerate(lines, 1))
+    (tmp_path / "said.en.srt").write_text(srt, encoding="utf-8")
+    made = vtsum.summarize(
+        clip, tmp_path / "out", budget="100%", model=ColourModel(), transcript=tmp_path / "said.en.srt", ocr=False
+    )
+    browser.open(made.files["html"], 1280, 900)
+    browser.run(LOADED)
+    browser.run("document.getElementById('video').textTracks[0].mode = 'showing'")
+    ready = (
+        "new Promise((done) => { const track = document.querySelector('track');"
+        " const look = () => track.readyState >= 2 ? done(track.readyState) : setTimeout(look, 50); look(); })"
+    )
+    assert browser.run(ready) == 2
+    cues = browser.run(
+        "[...document.getElementById('video').textTracks[0].cues].map((c) => c.getCueAsHTML().textContent)"
+    )
+    assert cues[0] == "Nothing --> happens here & there."
+    assert cues[-1] == "大家好，欢迎收看。"
+    assert browser.run("document.title") != "owned"
+    assert browser.run("document.querySelector('track').srclang") == "en"
+
+    shown = (
+        "[...document.querySelectorAll('#said li')].filter((line) => getComputedStyle(line).display != 'none')"
+        ".map((line) => line.lastElementChild.textContent)"
+    )
+    assert len(browser.run(shown)) == 3
+    browser.run("document.getElementById('find').focus()")
+    for wanted, found in (("SECOND", 1), ("<b>", 0), ("欢迎", 1), ("here", 1), ("", 3)):
+        browser.run(f"(() => {{ const f = document.getElementById('find'); f.value = {json.dumps(wanted)};"
+                    " f.dispatchEvent(new Event('input', {bubbles: true})); })()")  # fmt: skip
+        assert len(browser.run(shown)) == found, wanted
+        assert browser.run("document.getElementById('found').textContent") == (f"{found} found" if wanted else "")
 
 
 def test_the_curve_tells_its_value_under_the_mouse(browser, made):

@@ -14,9 +14,12 @@ import jinja2
 import numpy as np
 from markupsafe import Markup, escape
 
+from vtsum.enhance.speech.subtitle_text import language_tag
 from vtsum.enhance.speech.summary import is_unsure
+from vtsum.enhance.speech.transcript import joined
 from vtsum.shown import clean
 from vtsum.summary.schema import Screen, SentenceEntry, ShotEntry, Speech, SummaryDocument
+from vtsum.summary.spoken import summary_subtitles
 from vtsum.summary.text import ORIGINS, clock_time, shown_sentence, shown_title
 
 MAX_EMBEDDED = 24_000_000  # bytes of video in the page; browsers take long to open more
@@ -106,6 +109,7 @@ def render(data: SummaryDocument, video: bytes, pictures: dict[int, bytes]) -> s
     low, high = _value_range(data["frames"]["saliency"])
     said = _said(data["speech"])
     origins = sorted({sentence["origin"] for sentence in data["text"]})
+    subtitles = summary_subtitles(data)
     return environment.get_template("report.html.j2").render(
         data=data,
         name=shown_title(data["title"]["text"], data["title"]["origin"]),
@@ -117,6 +121,8 @@ def render(data: SummaryDocument, video: bytes, pictures: dict[int, bytes]) -> s
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         video=_base64(video),
+        subtitles=_base64(None if subtitles is None else subtitles.encode()),
+        language=language_tag(data["speech"]["language"]) if data["speech"] else None,
         poster=_base64(pictures.get(best["index"])) if best else None,
         page_data=_for_script(_page_data(data)),
         chosen=chosen,
@@ -190,15 +196,16 @@ def _sentence(sentence: SentenceEntry, shots: Sequence[ShotEntry]) -> dict[str, 
 
 
 def _said(speech: Speech | None) -> list[dict[str, Any]]:
-    """The transcript: each utterance's time and words."""
-    utterances = speech["utterances"] if speech else []
-    return [
-        {
-            "at": u["start"],
-            "words": [{"text": w["text"], "unsure": is_unsure(w["text"], w["confidence"])} for w in u["words"]],
-        }
-        for u in utterances
-    ]
+    """The transcript: each utterance's time and words, and what stands before a word: a space, in most scripts."""
+    lines = []
+    for utterance in speech["utterances"] if speech else []:
+        words: list[dict[str, Any]] = []
+        for word in utterance["words"]:
+            before = words[-1]["text"] if words else ""
+            gap = " " if before and joined((before, word["text"])) != before + word["text"] else ""
+            words.append({"text": word["text"], "gap": gap, "unsure": is_unsure(word["text"], word["confidence"])})
+        lines.append({"at": utterance["start"], "words": words})
+    return lines
 
 
 def _band(start: float, end: float, duration: float) -> tuple[float, float]:

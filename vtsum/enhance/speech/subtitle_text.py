@@ -31,13 +31,18 @@ def as_vtt(transcript: Transcript) -> str:
 
 def vtt(cues: Iterable[tuple[float, float, str]], language: str | None) -> str:
     """Subtitles (start, end, text), as `subtitles` gives them, as a WebVTT file's text."""
-    tag = language if language and _TAG.fullmatch(language) else None  # an arrow in a head begins a subtitle
+    tag = language_tag(language)  # an arrow in a head begins a subtitle
     head = "WEBVTT\n" + (f"Language: {tag}\n" if tag else "")
     blocks = [
         f"\n{_stamp(start, '.')} --> {_stamp(end, '.')}\n{html.escape(text, quote=False)}\n"
         for start, end, text in cues
     ]
     return head + "".join(blocks)
+
+
+def language_tag(language: str | None) -> str | None:
+    """A language as it may stand in a file's head: nothing but what is shaped like a tag of BCP 47."""
+    return language if language and _TAG.fullmatch(language) else None
 
 
 def subtitles(transcript: Transcript) -> Iterator[tuple[float, float, str]]:

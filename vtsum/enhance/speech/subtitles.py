@@ -261,7 +261,11 @@ def _spoken(text: str) -> list[str]:
 def _tokens(text: str) -> list[str]:
     """Words, and signs that are read out, as < and $."""
     words = [word for token in text.split() for word in pieces(token)]
-    return [word for word in words if any(c.isalnum() or unicodedata.category(c) in ("Sm", "Sc") for c in word)]
+    return [
+        word
+        for word in words
+        if any(c.isalnum() or c in "&@%" or unicodedata.category(c) in ("Sm", "Sc") for c in word)
+    ]
 
 
 def _timed_lines(lines: Sequence[str], duration: float | None) -> list[Cue] | None:

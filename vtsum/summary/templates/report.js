@@ -85,6 +85,17 @@
       video.scrollIntoView({ block: "start", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth" });
   });
 
+  const find = document.getElementById("find");
+  if (find) find.addEventListener("input", () => {
+    const wanted = find.value.trim().toLowerCase();
+    let count = 0;
+    for (const line of document.querySelectorAll("#said li")) {
+      line.hidden = !line.lastElementChild.textContent.toLowerCase().includes(wanted);
+      count += line.hidden ? 0 : 1;
+    }
+    document.getElementById("found").textContent = wanted ? `${count} found` : "";
+  });
+
   const follow = () => { mark(); if (!video.paused && !video.ended) requestAnimationFrame(follow); };
   video.addEventListener("play", follow);
   for (const name of ["seeked", "timeupdate", "loadedmetadata"]) video.addEventListener(name, mark);

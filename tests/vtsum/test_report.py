@@ -279,7 +279,7 @@ def test_what_is_said_is_shown_in_the_player_and_found_in_the_transcript(browser
         "[...document.getElementById('video').textTracks[0].cues].map((c) => c.getCueAsHTML().textContent)"
     )
     assert cues[0] == "Nothing --> happens here & there."
-    assert cues[-1] == "大家好，欢迎收看。"
+    assert "".join(cues).endswith("大家好，欢迎收看。")  # a cut may lie in it
     assert browser.run("document.title") != "owned"
     assert browser.run("document.querySelector('track').srclang") == "en"
 

@@ -75,7 +75,7 @@ def test_vtt_with_headers_notes_settings_and_voices(tmp_path):
     )
     said = read(tmp_path, text, "talk.vtt")
     assert said.language == "en-GB"
-    assert [(u.text, u.start) for u in said.utterances] == [("Fish chips", 1.0), ("Bye", 3600.25)]
+    assert [(u.text, u.start) for u in said.utterances] == [("Fish & chips", 1.0), ("Bye", 3600.25)]
 
 
 def test_rolling_captions_say_each_line_once(tmp_path):

@@ -90,7 +90,9 @@ def summarize(
     ] = "auto",
     transcript: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A transcript of yours, taken instead of listening: SRT, WebVTT or text."),
+        typer.Option(
+            metavar="FILE", help="A transcript of yours, taken instead of listening: subtitles or plain text."
+        ),
     ] = None,
     denoiser: Annotated[
         str,

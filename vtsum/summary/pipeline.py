@@ -118,7 +118,8 @@ def summarize(
         refine: what chooses among the shots: "dpp", "knapsack" or "none" (`vtsum.summary.planning.make_plan`).
         speech (str | None): who listens, a recogniser's name (`vtsum.enhance.speech.make_recogniser`) or the user's
             own; None: nobody.
-        transcript: the user's own transcript, a file (SRT, WebVTT, plain text), taken instead of listening.
+        transcript: the user's own transcript, a file (`vtsum.enhance.speech.read_transcript`), taken instead of
+            listening.
         denoiser (str | None): what cleans the words heard: "embedded", the folder or hub name of a
             sequence-to-sequence checkpoint (BART), or None.
         speech_limit (float | None): seconds of voice that a recogniser listens to at most, above 0, spread evenly over

@@ -41,7 +41,8 @@ _LANGUAGE = re.compile(r"[a-z]{2}(-[A-Za-z0-9]{2,4})?")
 def read_transcript(
     path: str | os.PathLike[str], *, stretches: Sequence[tuple[float, float]] | None = (), duration: float | None = None
 ) -> Transcript:
-    """Read a transcript: SRT, WebVTT or plain text, told apart by what is in it.
+    """Read a transcript: SRT, WebVTT, SBV, ASS, LRC, what Whisper writes (JSON, TSV) or plain text, told apart by what
+    is in it.
 
     Words take their share of a subtitle's time by their length, or their own times where WebVTT gives them. Notes of
     sounds ("[applause]", "(laughs)"), tags, speakers' names in capitals and lines that a rolling caption shows twice

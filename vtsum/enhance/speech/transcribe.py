@@ -37,7 +37,7 @@ def transcribe(
     Args:
         path: a video or sound file in any format that FFmpeg knows.
         recogniser: a name (`recognisers.make_recogniser`), an object of that interface, or None: listen to nothing.
-        transcript: a transcript's file (SRT, WebVTT, plain text) or a Transcript, which then is the answer.
+        transcript: a transcript's file (`read_transcript`) or a Transcript, which then is the answer.
         denoiser: applied to what a recogniser heard, never to what somebody wrote: "embedded" (`denoise`), a function,
             or None.
         limit (float | None): a recogniser listens to at most so many seconds of voice, spread evenly over the video;

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import html
 import importlib
 import os
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 
 import vtsum
 from bench.summary.speech_corpus import speak
-from tests.vtsum.clips import number_picture, write_clip
+from tests.vtsum.clips import number_picture, numbered_clip, tone, write_clip
 from tests.vtsum.fakes import ColourModel
 from vtsum.commands.summarize import _limit
 from vtsum.enhance.speech import Transcript, Utterance, Word
@@ -23,7 +25,8 @@ from vtsum.errors import VTSumError
 from vtsum.summary import listening, schema
 from vtsum.summary.progress import ignore
 from vtsum.summary.spoken import summary_subtitles
-from vtsum.video import probe
+from vtsum.video import FrameSampler, cut, probe
+from vtsum.video.subtitled import add_subtitles
 
 TRANSCRIBE = importlib.import_module("vtsum.enhance.speech.transcribe")  # the package's name of it is the function
 SRT = """1
@@ -81,6 +84,34 @@ def test_subtitles_of_the_summary_are_on_its_clock(told):
     assert len(spans) == len(cues)
     for start, end in spans:
         assert any(c["summary_start"] - 0.002 <= start < end <= c["summary_end"] + 0.002 for c in clips)
+
+
+def test_subtitles_are_a_track_of_the_film(told, tmp_path):
+    written = (told.output / "summary.vtt").read_text(encoding="utf-8")
+    texts = [html.unescape(block.split("\n", 1)[1]) for block in written.strip().split("\n\n")[1:]]
+    with av.open(told.files["mp4"]) as film:
+        (track,) = film.streams.subtitles
+        assert track.codec_context.name == "mov_text"
+        assert track.metadata["language"] == {"en": "eng", None: "und"}[told.data["speech"]["language"]]
+        found = [bytes(p)[2:].decode() for p in film.demux(track) if p.size > 2]
+    assert found == texts
+    bare = cut(told.files["mp4"], [(0.0, 100.0)], tmp_path / "bare.mp4")  # which takes pictures and sound alone
+    assert probe(told.files["mp4"]).duration == pytest.approx(told.duration, abs=0.05)
+    assert bare.duration == pytest.approx(told.duration, abs=0.05)
+
+
+@pytest.mark.parametrize(("language", "three"), [("de-AT", "deu"), ("fil", "fil"), (None, "und"), ("x", "und")])
+def test_a_track_of_subtitles_names_its_language(tmp_path, language, three):
+    path = numbered_clip(tmp_path / "clip.mp4", 50, sound=tone(2.0, 48000, 1))
+    add_subtitles(path, [(0.5, 1.0, "One --> & <b>"), (1.2, 1.9, "two\nlines")], language)
+    entries = ["-show_entries", "stream=codec_name:stream_tags=language", "-of", "csv=p=0"]
+    done = subprocess.run(["ffprobe", "-v", "error", *entries, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["h264,und", "aac,und", f"mov_text,{three}"]
+    command = ["ffmpeg", "-v", "error", "-i", str(path), "-map", "0:s", "-f", "srt", "-"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "One --> & <b>" in shown
+    assert "00:00:01,200 --> 00:00:01,900\ntwo\nlines" in shown
+    assert len(list(FrameSampler(path, fps=25))) == 50
 
 
 def test_subtitles_are_ours_to_replace(clip, tmp_path):

@@ -23,7 +23,7 @@ from vtsum.summary.listening import CARRIED, DENOISER, LIMIT, RECOGNISER, Listen
 from vtsum.summary.planning import Plan, Refine, make_plan
 from vtsum.summary.progress import Clock, ProgressCallback, ignore
 from vtsum.summary.seeing import CAPTIONERS, RESEARCH, captioner_at_hand, look, model_describes, named_captioner
-from vtsum.summary.spoken import summary_subtitles
+from vtsum.summary.spoken import summary_cues, summary_subtitles
 from vtsum.summary.staging import StagedFolder, writing_failed
 from vtsum.summary.text import Moment, describe, text_file
 from vtsum.summary.watching import SAMPLERS, Sampler, Watched, WatchedFrames, watch
@@ -338,6 +338,10 @@ def _write(
     data = build_document(
         source.name, info, model, watched, said, plan, cut_result, text, settings, reader, captioner, writer
     )
+    if "mp4" in formats and data["speech"] and (cues := summary_cues(data)):
+        from vtsum.video.subtitled import add_subtitles
+
+        add_subtitles(stage.path / "summary.mp4", cues, data["speech"]["language"])
     if "html" in formats:
         from vtsum.summary.report import write_report
 

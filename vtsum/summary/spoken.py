@@ -8,14 +8,20 @@ from vtsum.summary.schema import SummaryDocument
 
 
 def summary_subtitles(data: SummaryDocument) -> str | None:
-    """A WebVTT file's text with what is said in the summary's clips; None where nothing is.
+    """A WebVTT file's text with what is said in the summary's clips; None where nothing is."""
+    cues = summary_cues(data)
+    return vtt(cues, data["speech"]["language"]) if cues and data["speech"] else None
+
+
+def summary_cues(data: SummaryDocument) -> list[tuple[float, float, str]]:
+    """(start, end, text) of what is said in the summary's clips, in seconds of the summary, in order.
 
     A word belongs to the clip that its middle lies in, and is shown no longer than the clip; no subtitle goes on over
     a cut.
     """
     speech = data["speech"]
     if speech is None:
-        return None
+        return []
     cues: list[tuple[float, float, str]] = []
     clips = sorted((shot["clip"] for shot in data["shots"] if shot["clip"]), key=lambda clip: clip["summary_start"])
     for clip in clips:
@@ -38,4 +44,4 @@ def summary_subtitles(data: SummaryDocument) -> str | None:
         utterances.sort(key=lambda utterance: utterance.start)
         here = Transcript(tuple(utterances), speech["source"], speech["language"])
         cues += [(a, min(b, last), text) for a, b, text in subtitles(here) if min(b, last) > a]
-    return vtt(cues, speech["language"]) if cues else None
+    return sorted(cues)

@@ -21,11 +21,12 @@ _BREAKS = "\x00-\x1f\x7f-\x9f\u2028\u2029"  # control characters, escape among t
 _LONE = "\ud800-\udfff"  # bytes of a file name that are no UTF-8
 _UNSEEN = "\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"  # order of writing, no width
 _JOINERS = "\u200c\u200d"  # needed in Persian, in Indic scripts and in emoji, always behind a sign of theirs
-_NO_SIGN = rf"\x00-\x7f{_BREAKS}{_LONE}{_UNSEEN}{_JOINERS}"
+_TAGS = "\U000e0000-\U000e007f"
+_NO_SIGN = rf"\x00-\x7f{_BREAKS}{_LONE}{_UNSEEN}{_TAGS}{_JOINERS}"
 _UNFIT = re.compile(
     "(?P<flag>\U0001f3f4[\U000e0061-\U000e007a]{1,6}\U000e007f)"  # of England and the like: the one use of tags
-    f"|(?P<space>[{_BREAKS}]+)|(?P<lone>[{_LONE}]+)|[{_UNSEEN}\U000e0000-\U000e007f]+"
-    f"|(?<![^{_NO_SIGN}])[{_JOINERS}]"
+    f"|(?P<space>[{_BREAKS}]+)|(?P<lone>[{_LONE}]+)|[{_UNSEEN}{_TAGS}]+"
+    f"|(?<![^{_NO_SIGN}])[{_JOINERS}]+"
 )
 _HIDDEN = re.compile(f"[\x7f-\x9f\u2028\u2029{_LONE}{_UNSEEN}]")
 

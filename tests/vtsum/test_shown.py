@@ -22,6 +22,7 @@ UNFIT = {
     "order": ("gpj\u202e.exe\u2066x\u2069\u200e\u200f\u061c", "gpj.exex"),
     "no width": ("pay\u200bpal\u2060\ufeff\u2063", "paypal"),
     "joiners in Latin": ("ad\u200dmin\u200c", "admin"),
+    "joiner behind a tag": ("\U000e0001\u200c\n\u200cok", " ok"),
     "hidden tags": ("ok\U000e0069\U000e0067\U000e007f", "ok"),
     "bytes that are no UTF-8": ("t\udcff.srt \ud800", "t?.srt ?"),
 }

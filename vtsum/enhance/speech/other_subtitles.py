@@ -12,7 +12,7 @@ from vtsum.errors import VTSumError
 from vtsum.reading import parse_json
 
 _LATEST = 1e7  # seconds
-_ASS_TIME = re.compile(r"\s*(\d{1,3}):(\d{1,2}):(\d{1,2}(?:[.:]\d{1,3})?)\s*")
+_ASS_TIME = re.compile(r"(\d{1,3}):(\d{1,2}):(\d{1,2}(?:[.:]\d{1,3})?)")
 _OVERRIDE = re.compile(r"\{[^{}]*\}")
 _DRAWING = re.compile(r"\\p[1-9]")  # in an override: what follows is a shape, no words
 _FRAMES = re.compile(r"\{\d+\}\{\d*\}")
@@ -54,7 +54,7 @@ def _ass(text: str, where: str) -> Iterator[Cue]:
             names = [name.strip().lower() for name in rest.split(",")]
         elif kind == "Dialogue" and {"start", "end", "text"} <= set(names):
             fields = dict(zip(names, rest.split(",", len(names) - 1), strict=False))
-            times = [_ASS_TIME.fullmatch(fields.get(name, "")) for name in ("start", "end")]
+            times = [_ASS_TIME.fullmatch(fields.get(name, "").strip()) for name in ("start", "end")]
             said = fields.get("text", "")
             if None in times or _DRAWING.search(said):
                 continue

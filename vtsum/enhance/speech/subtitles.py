@@ -24,7 +24,7 @@ MAX_WORDS = 300_000  # a day's speech is 200,000
 SLOWEST = 0.15  # seconds a character; a subtitle stays longer than its words take, so that it can be read
 _TIME = r"(?:(\d{1,3}):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,3}))?"
 _TIMING = re.compile(rf"^\s*{_TIME}\s*-->\s*{_TIME}(?:\s.*)?$")
-_BROKEN = re.compile(r"^[\s\d:.,]*\d[\s\d:.,]*-->")  # meant for times
+_BROKEN = re.compile(r"^[\s:.,]*\d[\s\d:.,]*-->")  # meant for times
 _SBV = re.compile(rf"^\s*{_TIME},{_TIME}\s*$")
 _INLINE = re.compile(r"<((?:\d{1,3}:)?\d{2}:\d{2}\.\d{3})>")
 _LEADING = re.compile(rf"^(?:[\[(]({_TIME})[\])]|({_TIME}))(?:(?:(?<=[\])])|\s*[-–:]?\s+)(\S.*))?\s*$")

@@ -146,6 +146,22 @@ def test_a_wrong_transcript_is_told_before_the_video_is_watched(
         vtsum.summarize(clip, tmp_path / "o", transcript=tmp_path / name)
 
 
+def test_a_megabyte_of_lines_that_are_nearly_times_is_read_at_once(tmp_path: Path) -> None:
+    clip = small_clip(tmp_path / "small.mp4").path
+    lines = "1" * 9990 + "x-->\n"
+    (tmp_path / "t.srt").write_text("00:00:00,000 --> 00:00:01,000\nhello there\n\n" + lines * 100)
+    done = subprocess.run(
+        [*FAKE, "summarize", clip, "-o", tmp_path / "o", "--transcript", tmp_path / "t.srt", "-f", "json", "-q"],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "hello" in (tmp_path / "o" / "summary.json").read_text()
+
+
 def test_a_command_that_reads_much_answers_to_a_signal(tmp_path: Path) -> None:
     clip = small_clip(tmp_path / "small.mp4").path
     (tmp_path / "t.txt").write_text("<a [b (c. " * 90_000)

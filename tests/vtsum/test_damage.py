@@ -9,6 +9,7 @@ import select
 import subprocess
 import sys
 import threading
+import types
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,8 @@ def test_streams_that_turn_up_in_mid_file(tmp_path):
     """PyAV raises IndexError at the end of such a file, which must pass for its end."""
 
     class Container:
+        format = types.SimpleNamespace(name="mpegts")
+
         def demux(self, streams):
             yield from packets
             raise IndexError("list index out of range")

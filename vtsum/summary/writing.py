@@ -29,7 +29,8 @@ Text: ... [2]
 Text: ... [3][4]
 {chapters}"""
 _CHAPTER = "Chapter {number}: a title from {quotations} [..]"
-_LINE = re.compile(r"\s*(Title|Text|Chapter (\d{1,3})):\s*(.+?)\s*((?:\[\d{1,4}(?:, ?\d{1,4})*\]\s*)+)\.?\s*")
+_HEAD = re.compile(r"(Title|Text|Chapter (\d{1,3})):")
+_CITED = re.compile(r"\d{1,4}(?:, ?\d{1,4})*")
 
 
 _BRACKETS = re.compile(r"[\[\]]")  # a quotation cites none
@@ -73,16 +74,31 @@ def _request(spans: Sequence[Span], given: Sequence[int], chapters: Sequence[tup
     return _REQUEST.format(quotations="\n".join(lines), chapters="\n".join(wanted)).strip()
 
 
+def _citing(line: str) -> tuple[str, list[int]]:
+    """A line without the numbers in brackets at its end, and those numbers, rising."""
+    line = line.strip().removesuffix(".").rstrip() if line.rstrip().endswith("].") else line.strip()
+    numbers: set[int] = set()
+    while line.endswith("]"):
+        at = line.rfind("[")
+        if at < 0 or not _CITED.fullmatch(line[at + 1 : -1]):
+            break
+        numbers |= {int(number) for number in line[at + 1 : -1].split(",")}
+        line = line[:at].rstrip()
+    return line, sorted(numbers)
+
+
 def _checked(answer: str, spans: Sequence[Span], given: Sequence[int], chapters: int, limit: int) -> Written:
     title, refused = None, 0
     sentences: list[tuple[str, list[int]]] = []
     called: dict[int, tuple[str, list[int]]] = {}
     for line in answer.splitlines():
-        found = _LINE.fullmatch(line)
+        found = _HEAD.match(line.strip())
         if found is None:
             continue
-        text = one_line(found[3])
-        numbers = sorted({int(n) for n in re.findall(r"\d+", found[4])})
+        said, numbers = _citing(line.strip()[found.end() :])
+        text = one_line(said)
+        if not text or not numbers:
+            continue
         cited = [given[n - 1] for n in numbers if 1 <= n <= len(given)]
         short = found[1] == "Text" and len(text.split()) < FEWEST
         if short or len(cited) < len(numbers) or not is_faithful(text, [spans[i].text for i in cited]):

@@ -184,4 +184,4 @@ def test_a_rate_that_no_clock_has(tmp_path):
     """Matroska without a default duration, of pictures that libav takes for a thousand a second."""
     times = [round(n * 1001 / 30) / 1000 for n in range(60)]
     path = write_clip(tmp_path / "c.mkv", times, lambda n, _: number_picture(n, 160, 90), rate=1000)
-    assert probe(path).fps == pytest.approx(29.97, abs=0.6)
+    assert probe(path).fps == pytest.approx(29.97, abs=0.05)

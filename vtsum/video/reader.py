@@ -64,13 +64,15 @@ class FrameSampler:
     Args:
         path: a video file.
         fps (float): grid points per second.
-        size (tuple[int, int] | None): width and height that frames are stretched to; None: as displayed.
+        size (tuple[int, int] | None): width and height that frames are stretched to; None: as the first is displayed,
+            those of another shape between black bars.
         skip_nonref (bool): leave out the decoding of pictures that nothing depends on.
         on_progress: called with the seconds decoded so far, about once for each sampled frame.
         on_picture: called with (time, frame) for every picture that was decoded, in order; frames as the codec gave
             them, not upright.
     Attributes, final once the iteration is over:
-        duration (float): the end of the last picture that could be decoded, in seconds.
+        duration (float): seconds until which the last picture that could be decoded stays: where nothing broke, to its
+            stated end, or as long as there is sound.
         broken_at (float | None): where decoding failed for good before the end, in seconds.
         damaged (list[tuple[float, float]]): where pictures were concealed, could not be decoded, or were skipped with a
             damaged part of the file; spans in seconds. Some codecs (VP8, VP9, HEVC, GIF) do not notice all damage.

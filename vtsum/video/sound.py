@@ -6,22 +6,18 @@ import contextlib
 import os
 from collections import deque
 from collections.abc import Iterator
-from itertools import chain
 
 import av
 import numpy as np
-from av.audio.frame import AudioFrame
-from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 
-from vtsum.video.clock import ClockedPackets, together
+from vtsum.video.clock import together
 from vtsum.video.damage import Damage
-from vtsum.video.source import PacketDecoder, choose_audio, discard_others, open_container
-from vtsum.video.timeline import Timeline, stated_duration, time_base
+from vtsum.video.samples import samples_of
+from vtsum.video.source import choose_audio, discard_others, open_container
+from vtsum.video.timeline import time_base
 
 _LEAD = (0.5, 5.0, 60.0)  # seconds decoded before a cut, so that the codec has settled; more where a seek lands late
-_SLIP = 0.02  # seconds that sound may run off its timestamps (they are rounded in Matroska) before it is put right
-_GUESSED = 0.25  # the same where the rate is not the header's: libav then guesses most timestamps by that
 
 
 class SoundCursor:
@@ -117,52 +113,14 @@ class SoundCursor:
 
     def _decode(self, base: float) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (number of the first sample, counted from `base` seconds, float32 [channels, n])."""
-        decoder = PacketDecoder(self._stream)
-        stated = self._stream.codec_context.sample_rate
-        step = 1024 / stated
-        claimed = stated_duration(self._container, self._stream)
-        timeline = Timeline(time_base(self._stream), step, claimed, origin=self._origin)
-        packets = ClockedPackets(self._container, self._streams, origin=self._origin, sought=self._seekable)
-        resampler: AudioResampler | None = None
-        form: tuple[str, str, int] | None = None
-        at = expected = 0.0
-        for packet in chain((p for p in packets if p.stream_index == self._stream.index), [None]):
-            frames = decoder.decode(packet)
-            if decoder.failed and packet is not None:
-                lost = timeline.lost(packet.pts)
-                if lost is not None and lost >= base:  # before it lies what a seek left incomplete
-                    self.damage.add(lost, lost + step)
-            for frame in frames:
-                if not frame.samples or not 0 < frame.sample_rate <= 768_000:
-                    continue
-                time = timeline.place(frame.pts)
-                if time is None:
-                    time = base + expected / self.rate
-                wanted = (time - base) * self.rate
-                new_form = (frame.format.name, frame.layout.name, frame.sample_rate)
-                slip = _SLIP if frame.sample_rate == stated else _GUESSED
-                if resampler is None or form != new_form or abs(wanted - expected) > slip * self.rate:
-                    for samples in self._resample(resampler, None):
-                        yield round(at), samples
-                        at += samples.shape[1]
-                    resampler = AudioResampler("fltp", self.layout, self.rate)
-                    form, at, expected = new_form, float(round(wanted)), wanted
-                expected += frame.samples * self.rate / frame.sample_rate
-                frame.pts = None  # the samples are counted; a jumping timestamp would only confuse the filter
-                for samples in self._resample(resampler, frame):
-                    yield round(at), samples
-                    at += samples.shape[1]
-            if decoder.gave_up:
-                break
-        for samples in self._resample(resampler, None):
-            yield round(at), samples
-            at += samples.shape[1]
-
-    def _resample(self, resampler: AudioResampler | None, frame: AudioFrame | None) -> list[np.ndarray]:
-        if resampler is None:
-            return []
-        try:
-            frames = resampler.resample(frame)
-        except (av.FFmpegError, ValueError, MemoryError):
-            return []  # a frame whose header was damaged
-        return [np.nan_to_num(out.to_ndarray(), copy=False) for out in frames if out is not None and out.samples]
+        return samples_of(
+            self._container,
+            self._streams,
+            self._stream,
+            origin=self._origin,
+            rate=self.rate,
+            damage=self.damage,
+            layout=self.layout,
+            base=base,
+            sought=self._seekable,
+        )

@@ -5,31 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import closing
-from itertools import chain
 
-import av
 import numpy as np
-from av.audio.frame import AudioFrame
-from av.audio.resampler import AudioResampler
-from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from vtsum.errors import VTSumError
-from vtsum.video.clock import ClockedPackets, together
+from vtsum.video.clock import together
 from vtsum.video.damage import Damage
+from vtsum.video.samples import samples_of
 from vtsum.video.source import (
-    PacketDecoder,
     choose_audio,
     choose_video,
     discard_others,
     open_container,
 )
-from vtsum.video.timeline import Timeline, claimed_duration, first_picture, stated_duration, time_base
+from vtsum.video.timeline import claimed_duration, first_picture, time_base
 
 RATE = 16_000  # samples a second: what every recogniser here is trained on
-_SLIP = 0.02  # seconds that sound may run off its timestamps before it is put right
-_GUESSED = 0.25  # the same where the rate is not the header's: libav then guesses most timestamps by that
 
 
 def read_sound(
@@ -134,53 +127,6 @@ def _decoded(
         return
     streams = together(container, video, stream)
     discard_others(container, streams)
-    packets = ClockedPackets(container, streams, origin=origin)
-    decoder = PacketDecoder(stream)
-    timeline = _timeline(container, stream, origin)
-    stated = stream.codec_context.sample_rate
-    resampler: AudioResampler | None = None
-    form: tuple[str, str, int] | None = None
-    at = expected = 0.0  # samples out of the resampler, and where its input should have brought it
-    for packet in chain((p for p in packets if p.stream_index == stream.index), [None]):
-        frames = decoder.decode(packet)
-        if decoder.failed and packet is not None and (lost := timeline.lost(packet.pts)) is not None:
-            damage.add(lost, lost + 1024 / stream.codec_context.sample_rate)
-        for frame in frames:
-            if not frame.samples or not 0 < frame.sample_rate <= 768_000:
-                continue
-            time = timeline.place(frame.pts)
-            wanted = expected if time is None else time * rate
-            new_form = (frame.format.name, frame.layout.name, frame.sample_rate)
-            slip = _SLIP if frame.sample_rate == stated else _GUESSED
-            if resampler is None or form != new_form or abs(wanted - expected) > slip * rate:
-                for samples in _resample(resampler, None):
-                    yield round(at), samples
-                    at += len(samples)
-                # libav's own mix to one channel makes a voice in the middle 3 dB louder, which could clip it.
-                resampler = AudioResampler("fltp", "mono" if frame.layout.nb_channels == 1 else "stereo", rate)
-                form, at, expected = new_form, float(round(wanted)), wanted
-            expected += frame.samples * rate / frame.sample_rate
-            frame.pts = None  # the samples are counted; a jumping timestamp would only confuse the filter
-            for samples in _resample(resampler, frame):
-                yield round(at), samples
-                at += len(samples)
-        if decoder.gave_up:
-            break
-    for samples in _resample(resampler, None):
-        yield round(at), samples
-        at += len(samples)
-
-
-def _timeline(container: InputContainer, stream: AudioStream, origin: float | None) -> Timeline:
-    step = 1024 / stream.codec_context.sample_rate
-    return Timeline(time_base(stream), step, stated_duration(container, stream), origin=origin)
-
-
-def _resample(resampler: AudioResampler | None, frame: AudioFrame | None) -> list[np.ndarray]:
-    if resampler is None:
-        return []
-    try:
-        frames = resampler.resample(frame)
-    except (av.FFmpegError, ValueError, MemoryError):
-        return []  # a frame whose header was damaged
-    return [np.nan_to_num(out.to_ndarray()).mean(axis=0) for out in frames if out is not None and out.samples]
+    for at, samples in samples_of(container, streams, stream, origin=origin, rate=rate, damage=damage):
+        # libav's own mix to one channel makes a voice in the middle 3 dB louder, which could clip it.
+        yield at, samples.mean(axis=0)

@@ -168,3 +168,11 @@ def sequence_bounds_kernel(
     belongs = (begin <= t) & (t < end)
     tl.store(bounds_ptr + t, tl.where(belongs, begin, 0), mask=t < T)
     tl.store(bounds_ptr + T + t, tl.where(belongs, end, 0), mask=t < T)
+
+
+@triton.jit
+def reach_of(p, low, high, before, after, SHIFT: tl.constexpr):
+    """The first and the last offset from p [BLOCK_T] that any of low..high [BLOCK_T] has."""
+    if SHIFT:
+        return tl.min(low - p, 0), tl.max(high - p, 0)
+    return -before, after

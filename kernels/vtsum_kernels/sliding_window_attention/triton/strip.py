@@ -11,7 +11,18 @@ import triton
 import triton.language as tl
 
 from ...triton_kit.arithmetic import LN_2, LOG2_E, power
-from .common import cap_scores, inside, join_sink, kept, keys_of, offsets, place, positions, unpadded
+from .common import (
+    cap_scores,
+    inside,
+    join_sink,
+    kept,
+    keys_of,
+    offsets,
+    place,
+    positions,
+    reach_of,
+    unpadded,
+)
 
 
 @triton.jit
@@ -35,10 +46,7 @@ def attend(
     exists = p < end
     low, high = keys_of(bounds_ptr, p, phase, T, left, right, dilation, exists, PACKED, SHIFT)
     q = load(q_ptr, p0, phase, dilation, q_t, exists, D, BLOCK_T, BLOCK_D, ALIGN, WIDE) * (scale * LOG2_E)
-    if SHIFT:
-        first, last = tl.min(low - p, 0), tl.max(high - p, 0)
-    else:
-        first, last = -left, right
+    first, last = reach_of(p, low, high, left, right, SHIFT)
     top = tl.full([BLOCK_T], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_T], tl.float32)
     out = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)

@@ -20,19 +20,12 @@ from .common import (
     offsets,
     place,
     positions,
+    reach_of,
     rows_of,
     through_cap,
     unpadded,
 )
 from .strip import load
-
-
-@triton.jit
-def reach_of(p, low, high, before, after, SHIFT: tl.constexpr):
-    """The first and the last offset from p [BLOCK_T] that any of low..high [BLOCK_T] has."""
-    if SHIFT:
-        return tl.min(low - p, 0), tl.max(high - p, 0)
-    return -before, after
 
 
 @triton.jit

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-#: Two processes, of about the same time, for two cores.
+#: Processes that run beside each other; the windows take most of the time.
 FILES = {
     "window": ["test_triton_numbers.py", "test_triton_layouts_numbers.py"],
     "memory": ["test_memory_triton_numbers.py", "test_memory_triton_join_numbers.py"],

@@ -171,6 +171,15 @@ def test_a_hub_that_refuses_is_one_line(hub, tmp_path):
     assert "'me/mine' must be a repository of the hub that you may write to (hf auth login), got: " in line
 
 
+def test_a_configuration_that_says_nothing_of_the_model_is_refused(hub, tmp_path):
+    model = write_model(tmp_path / "model")
+    (model / "config.json").write_text('{"format": "vtsum-model/1"}')
+    done = push(hub, tmp_path, str(model), "me/mine")
+    assert done.returncode == 2
+    assert done.stderr == f"vtsum: push: model of {model / 'config.json'} must be an object, got None\n"
+    assert not hub.tokens
+
+
 def test_the_card_of_an_unmeasured_model_says_so():
     text = card("me/mine", {"model": {"width": 8}, "class": "own_model:TwoLayers"}, [])
     assert "Nothing yet: no evaluation came with these weights." in text

@@ -13,6 +13,7 @@ from tests.vtsum.fakes import ColourModel
 from tests.vtsum.test_transcript_summary import talk
 from vtsum.enhance.screen_text import ScreenLine, ScreenSentence
 from vtsum.enhance.speech import Transcript, Utterance, Word
+from vtsum.enhance.speech.subtitles import read_transcript
 from vtsum.summary import schema
 from vtsum.summary.chapters import SHORTEST, chapters_of, title_of
 from vtsum.summary.choosing import ALIKE, choose, spans_of
@@ -85,6 +86,19 @@ def test_titles() -> None:
     heard = title_of(" ", "a.mp4", spans, lines[1:])
     assert (heard.origin, heard.text) == ("heard", BREAD.rstrip("."))
     assert title_of(None, "a.mp4", [], []).text == "a.mp4"
+
+
+def test_scripts_without_spaces_have_sentences_and_titles(tmp_path: Path) -> None:
+    """Read as a transcript is; what is too long for a title is none, though it holds no space."""
+    short, long = "今天我们来谈谈视频摘要。", "大家好，欢迎收看我们的节目，" * 4 + "谢谢。"
+    text = "".join(
+        f"{n}\n00:00:{5 * n:02},000 --> 00:00:{5 * n + 4:02},000\n{said}\n\n" for n, said in enumerate((long, short), 1)
+    )
+    (tmp_path / "said.srt").write_text(text, encoding="utf-8")
+    spans, _ = spans_of(read_transcript(tmp_path / "said.srt"), [], FLAT, 1.0)
+    assert [span.text for span in spans] == [long, short]
+    assert title_of(None, "a.mp4", spans, []).text == short
+    assert title_of(None, "a.mp4", spans[:1], []).origin == "name"
 
 
 def test_chapters_begin_with_sentences_where_the_topic_changes() -> None:

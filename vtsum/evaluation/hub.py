@@ -36,6 +36,8 @@ def push_to_hub(model: str | Path, name: str, evaluations: Sequence[Path] = (), 
     config = read_json(folder / CONFIG, dict, "push")
     if config.get("format") != FORMAT:
         raise VTSumError(f"push: {folder} must be a model of VTSum's ({FORMAT}), got {config.get('format')!r:.80}")
+    if not isinstance(config.get("model"), dict):
+        raise VTSumError(f"push: model of {folder / CONFIG} must be an object, got {config.get('model')!r:.80}")
     read_safetensors(folder / WEIGHTS, "push")
     with open(folder / WEIGHTS, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -17,7 +17,7 @@ import numpy as np
 from vtsum.enhance.event_segmentation.kernel import kts
 from vtsum.enhance.screen_text import ScreenLine
 from vtsum.enhance.speech.plain_words import plain
-from vtsum.summary.choosing import LEANING, Span
+from vtsum.summary.choosing import LEANING, Span, words_of
 
 FROM = 120.0  # seconds from which a video has chapters
 EACH = 150.0  # seconds of a chapter, about
@@ -141,7 +141,7 @@ def _heard(spans: Sequence[Span]) -> Title | None:
 
 
 def _titles(text: str) -> bool:
-    return len(text.split()) <= WORDS and sum(c.isalpha() for c in text) >= LETTERS
+    return len(words_of(text)) <= WORDS and sum(c.isalpha() for c in text) >= LETTERS
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

@@ -92,7 +92,7 @@ def spans_of(
         weight = SMALL_PRINT + (1 - SMALL_PRINT) * quotation.score / largest
         found.append((quotation.text, quotation.start, quotation.end, quotation.confidence, "read", weight))
     found.sort(key=lambda one: (one[1], one[4]))
-    features = topic_features([[plain(word) for word in _words(one[0])] for one in found])
+    features = topic_features([[plain(word) for word in words_of(one[0])] for one in found])
     if not found:
         return [], features
     worth = (
@@ -126,7 +126,8 @@ def choose(spans: Sequence[Span], features: np.ndarray, limit: int) -> list[int]
     return sorted(chosen)
 
 
-def _words(text: str) -> list[str]:
+def words_of(text: str) -> list[str]:
+    """The words of a text, in any script (`vtsum.enhance.speech.transcript.pieces`)."""
     return [word for token in re.findall(r"[\w'’]+", text) for word in pieces(token)]
 
 

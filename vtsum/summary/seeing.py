@@ -86,12 +86,14 @@ def look(
     spans = {shot: (start, end) for shot, start, end in clips}
     count = min(max(captioner.pictures, 1), 16)
     words = said.words if said is not None else ()
+    times = []
+    for start, end in (spans[moment.shot] for moment in best):
+        times += [start + (end - start) * (i + 0.5) / count for i in range(count)]
+    pictures = pictures_at(source, times)  # in one go: to open a broadcast is to read all of it
     scenes = []
-    for moment in best:
-        start, end = spans[moment.shot]
-        times = [start + (end - start) * (i + 0.5) / count for i in range(count)]
+    for number, moment in enumerate(best):
         heard = joined(w.text for w in words if moment.span[0] <= w.start < moment.span[1])
-        scenes.append(Scene(tuple(pictures_at(source, times)), heard))
+        scenes.append(Scene(tuple(pictures[number * count : (number + 1) * count]), heard))
     captions = list(captioner.describe(scenes)) if scenes else []
     if len(captions) != len(scenes):
         raise VTSumError(

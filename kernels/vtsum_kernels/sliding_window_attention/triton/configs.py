@@ -41,10 +41,10 @@ def fused_step(config: Config, problem: Problem) -> int:
 
 
 def _strips(block_d: int, backward: bool = False, capped: bool = False) -> list[Config]:
-    """Eight elements of a row tensor a thread: of sixteen, some are spilled. Four of wide or capped rows backward."""
+    """Eight elements of a row tensor a thread: of sixteen, some are spilled. Fewer of wide or capped rows backward."""
     rows = 1024 // block_d
     if backward and block_d > 128:
-        sizes = [(2, 8), (1, 4)] if capped else [(1, 2), (1, 4), (2, 8)]
+        sizes = [(1, 8), (1, 4), (2, 8)] if capped else [(1, 2), (1, 4), (2, 8)]
     elif backward and capped:
         sizes = [(rows // 2, 4), (rows, 8), (rows, 4)]
     else:
@@ -70,9 +70,8 @@ def forward_candidates(problem: Problem) -> list[Config]:
             return _strips(d)
         sizes = [(64, 64, 4), (32, 128, 4), (64, 128, 4)] if options else [(64, 64, 4), (64, 128, 4), (128, 128, 8)]
         sizes += [(32, 64, 2), (32, 64, 4), (16, 32, 1), (16, 64, 2)]
-        most = 64 if options else 128  # of d, for so few warps
         tiles = [
-            Config("tile", m, n, 8 if m >= 32 and (d > most or (problem.capped and n > 64)) else warps, 1)
+            Config("tile", m, n, 8 if m >= 32 and (d > 64 or (problem.capped and n > 64)) else warps, 1)
             for m, n, warps in sizes
             if _fits(m, n, problem.halo, d)
         ]
@@ -105,26 +104,31 @@ def backward_candidates(problem: Problem) -> list[Config]:
         return _wide([(32, 32, 8, 2 if options else 1)], problem, True)
     if d > 64:
         if options:
-            return _wide([(32, 32, 8, 2 if problem.capped else 1), (64, 64, 8, 2)], problem, True)
+            first = (32, 32, 16, 2) if problem.capped else (32, 32, 8, 1)
+            return _wide([first, (64, 64, 8, 2)], problem, True)
         return _wide([(64, 64, 8, 2), (64, 32, 8, 1), (128, 32, 8, 1), (32, 32, 8, 1)], problem, True)
     if options:
-        return _wide([(32, 32, 4, 2), (64, 64, 8, 2)], problem, True)
+        return _wide([(32, 32, 8 if problem.capped else 4, 2), (64, 64, 8, 2)], problem, True)
     return _wide([(64, 32, 4, 2), (64, 64, 4, 2), (64, 32, 4, 3), (128, 64, 8, 2), (128, 32, 8, 2)], problem, True)
 
 
 def _narrow_backward(problem: Problem) -> list[Config]:
     d, halo = problem.block_d, problem.left + problem.right
     found: list[Config] = []
-    large: list[Config] = []
+    large: list[Config] = []  # those that spill registers: none by default
+
+    def spills(n: int) -> bool:
+        return (n * d > 64 * 128 and problem.options) or (n * d >= 64 * 128 and problem.capped)
+
     if d <= 128:
-        sizes = [(64, 64, 4), (32, 64, 4), (16, 64, 4), (32, 128, 8), (16, 128, 8), (16, 128, 4), (64, 128, 8)]
+        sizes = [(64, 64, 4), (32, 64, 4)] if d <= 64 else [(32, 64, 4), (64, 64, 4)]
+        sizes += [(16, 64, 4), (32, 128, 8), (16, 128, 8), (16, 128, 4), (64, 128, 8)]
         if problem.options:
             sizes = [(16, 64, 4), (32, 64, 4), (64, 64, 4), (16, 128, 8), (32, 128, 8)]
         for m, n, warps in sizes:
             if 3 * (n - 2 * halo) >= n and (n * d <= 64 * 128 or not problem.options):
-                found.append(Config("fused", m, n, 8 if d > 64 else warps, 1))
+                (large if spills(n) else found).append(Config("fused", m, n, 8 if d > 64 else warps, 1))
     for m, n, warps in ((32, 64, 4), (64, 64, 4), (32, 128, 8), (16, 64, 4)):
         if _fits(m, n, problem.halo, d):
-            few = n * d <= 64 * 128 or not problem.options  # of those that spill registers, none by default
-            (found if few else large).append(Config("tile", m, n, 8 if d > 64 else warps, 1))
+            (large if spills(n) else found).append(Config("tile", m, n, 8 if d > 64 else warps, 1))
     return found + _strips(d, True, problem.capped)[:1] + large

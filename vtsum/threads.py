@@ -24,10 +24,11 @@ def torch_threads(*, spare: int | None = None, count: int | None = None) -> Iter
 
     Threads that wait for a core that others use spin, and small calls then take ten times as long as on one thread.
     """
-    torch = sys.modules.get("torch")
-    if torch is None:
+    if "torch" not in sys.modules:
         yield
         return
+    import torch  # where another thread is importing it, this waits until it is whole
+
     before = torch.get_num_threads()
     torch.set_num_threads(max(1, before - spare) if spare is not None else min(count or before, before))
     try:

@@ -15,7 +15,7 @@ from tests.vtsum.clips import tone, write_clip
 from tests.vtsum.fakes import ColourModel, Deaf, FakeCaption
 from tests.vtsum.samples import ENVIRONMENT
 from vtsum.summary import schema
-from vtsum.summary.facts import Loudness
+from vtsum.summary.loudness import Loudness
 
 pytestmark = pytest.mark.usefixtures("nobody_listens")
 SIZE = (48, 64)

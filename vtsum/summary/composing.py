@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from vtsum.summary.writing import Written, write
 if TYPE_CHECKING:
     from vtsum.enhance.speech import Transcript
     from vtsum.protocols import Writer
+    from vtsum.summary.loudness import Loudness
     from vtsum.summary.planning import Plan
     from vtsum.summary.watching import Watched
     from vtsum.video import VideoInfo
@@ -43,13 +44,14 @@ def compose(
     plan: Plan,
     captions: Sequence[ShotCaption],
     fps: float,
+    loudness: Callable[[], Loudness],
     writer: Writer | None = None,
 ) -> Text:
     """The text of a video: extracted, and rewritten where there is a writer and the quotations bear it out.
 
     Args:
         source, info, watched, said, plan: of the video; frames sampled at `fps` a second.
-        captions: of its pictures.
+        captions: of its pictures. loudness: asked for where words give too little.
     Returns:
         Text: two to five sentences in order of time.
     Raises:
@@ -83,7 +85,9 @@ def compose(
     sentences = merge_text(captions, heard, MAX_SENTENCES, quotations=read, clips=clips)
     sentences += [_sentence(text, [spans[i] for i in cited], clips) for text, cited in written.sentences]
     if len(sentences) < FEWEST:
-        sentences += measured_text(source, info, watched, plan)[: FEWEST - len(sentences) if sentences else None]
+        sentences += measured_text(info, watched, plan, loudness() if info.has_audio else None)[
+            : FEWEST - len(sentences) if sentences else None
+        ]
     return Text(title, sorted(sentences, key=lambda sentence: sentence.times[0][0]), chapters, notes)
 
 

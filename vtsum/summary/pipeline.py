@@ -20,6 +20,7 @@ from vtsum.summary import schema
 from vtsum.summary.composing import compose
 from vtsum.summary.document import build_document
 from vtsum.summary.listening import CARRIED, DENOISER, LIMIT, RECOGNISER, Listening
+from vtsum.summary.loudness import LoudnessAhead
 from vtsum.summary.planning import Plan, Refine, make_plan
 from vtsum.summary.progress import Clock, ProgressCallback, ignore
 from vtsum.summary.seeing import CAPTIONERS, RESEARCH, captioner_at_hand, look, model_describes, named_captioner
@@ -168,7 +169,12 @@ def summarize(
     inputs += [None if captioner in CAPTIONERS else captioner, writer]
     reader, unread = _reader() if ocr else (None, [])
     listener = CARRIED if offline_default and speech == RECOGNISER else speech
-    with StagedFolder(folder, overwrite, inputs) as stage:
+    # Where nobody listens or reads, the text is what was measured.
+    wordless = info.has_audio and speech is None and transcript is None and reader is None
+    with (
+        StagedFolder(folder, overwrite, inputs) as stage,
+        LoudnessAhead(source, ahead=wordless) as loudness,
+    ):
         describer = named_captioner(captioner)
         author = None if writer is None else _writer(writer)
         with Listening(source, info, listener, transcript, denoiser, speech_limit, tell) as listening:
@@ -221,7 +227,20 @@ def summarize(
         }
         try:
             data = _write(
-                stage, source, info, loaded, watched, said, plan, settings, clock, tell, reader, describer, author
+                stage,
+                source,
+                info,
+                loaded,
+                watched,
+                said,
+                plan,
+                settings,
+                clock,
+                tell,
+                reader,
+                describer,
+                author,
+                loudness,
             )
         except OSError as error:
             raise writing_failed(folder, error) from None
@@ -294,6 +313,7 @@ def _write(
     reader: RapidReader | None,
     captioner: Captioner | None,
     writer: Writer | None,
+    loudness: LoudnessAhead,
 ) -> schema.SummaryDocument:
     """Cut, write the text meanwhile, and put all files into the staged folder."""
     formats = settings["formats"]
@@ -328,7 +348,7 @@ def _write(
                             raise
                         captioner = None
                         watched.warnings.append(f"the pictures were not described: {error}")
-                text = compose(source, info, watched, said, plan, captions, settings["fps"], writer)
+                text = compose(source, info, watched, said, plan, captions, settings["fps"], loudness, writer)
                 tell("text", 1.0)
             if job is not None:
                 cut_result = job.result()

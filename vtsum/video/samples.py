@@ -95,4 +95,8 @@ def _resample(resampler: AudioResampler | None, frame: AudioFrame | None) -> lis
         frames = resampler.resample(frame)
     except (av.FFmpegError, ValueError, MemoryError):
         return []  # a frame whose header was damaged
-    return [np.nan_to_num(out.to_ndarray(), copy=False) for out in frames if out is not None and out.samples]
+    return [_finite(out.to_ndarray()) for out in frames if out is not None and out.samples]
+
+
+def _finite(samples: np.ndarray) -> np.ndarray:
+    return samples if np.isfinite(samples).all() else np.nan_to_num(samples, copy=False)

@@ -1,0 +1,118 @@
+"""How loud a video is over time, measured beside watching it or when it is asked for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from vtsum.errors import Stopped
+
+SILENT = 1e-3  # of full scale: the loudest tenth of a second of a stretch that is called silent
+BLOCK = 0.1  # seconds that are weighed together
+EDGE = 0.25  # seconds near the ends of a stretch that are not listened to: sound seldom changes with the very picture
+_PATIENCE = 2.0  # seconds that the thread is given to end
+STANDS_OUT = 1.5  # times the second: what is called the most lively or the loudest
+
+
+class LoudnessAhead:
+    """A video's loudness, for whoever may want it; leaving the `with` block stops what is still being measured.
+
+    Args:
+        source: the file.
+        ahead (bool): it is measured from now on, in a thread of its own; else when it is first asked for.
+    """
+
+    def __init__(self, source: Path, *, ahead: bool) -> None:
+        self._source = source
+        self._stop = threading.Event()
+        self._found: Future[Loudness] = Future()
+        self._thread = threading.Thread(target=self._measure, name="vtsum-loudness", daemon=True)
+        self._ahead = ahead
+
+    def __enter__(self) -> LoudnessAhead:
+        if self._ahead:
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        if self._ahead:
+            self._thread.join(timeout=_PATIENCE)
+
+    def __call__(self) -> Loudness:
+        """The loudness of all of the video.
+
+        Raises:
+            VTSumError: the file is gone.
+        """
+        if not self._ahead and not self._found.done():
+            self._measure()
+        return self._found.result()
+
+    def _measure(self) -> None:
+        try:
+            self._found.set_result(Loudness.of(self._source, self._stop))
+        except BaseException as error:  # handed to whoever asks
+            self._found.set_exception(error)
+
+
+class Loudness:
+    """How loud each tenth of a second of a video is (root mean square, of full scale), where it could be decoded.
+
+    Args:
+        times, levels: [N], the start of each tenth of a second in order, and how loud it is.
+        damaged: (start, end) in seconds, where sound could not be decoded.
+    """
+
+    def __init__(self, times: np.ndarray, levels: np.ndarray, damaged: Sequence[tuple[float, float]] = ()) -> None:
+        self._times, self._levels, self._damaged = times, levels, damaged
+
+    @classmethod
+    def of(cls, source: Path, stop: threading.Event) -> Loudness:
+        """Listen to a video's sound once, or until `stop` is set."""
+        from vtsum.enhance.speech.sound import read_sound
+        from vtsum.video.damage import Damage
+
+        damage = Damage()
+        found = []
+        for time, block in read_sound(source, rate=8_000, block=BLOCK, damage=damage):
+            if stop.is_set():
+                raise Stopped
+            found.append((time, float(np.sqrt(np.mean(np.square(block, dtype=np.float64))))))
+        heard = np.array(found).reshape(-1, 2)
+        return cls(heard[:, 0], heard[:, 1], damage.spans())
+
+    def is_silent(self, start: float, end: float) -> bool:
+        """Whether all of the stretch was decoded, and no tenth of a second of it is as loud as `SILENT`."""
+        if not len(self._times) or any(a < end and b > start for a, b in self._damaged):
+            return False
+        return self._loudest((self._times > start - BLOCK) & (self._times < end)) < SILENT
+
+    def stands_out(self, spans: Sequence[tuple[float, float]]) -> int | None:
+        """The part that is louder than all others by far, where everything was decoded."""
+        if len(spans) < 2 or not len(self._times) or self._damaged:
+            return None
+        cores = [inside(*span, spans[-1][1]) for span in spans]
+        inner = [self._loudest((self._times >= a) & (self._times + BLOCK <= b)) for a, b in cores]
+        best = int(np.argmax(inner))
+        start, end = spans[best]
+        # Where exactly sound changes beside a cut is not known: it may be a part's own that is heard beyond its edge.
+        beside = self._loudest((self._times < start - EDGE - BLOCK) | (self._times > end + EDGE))
+        return best if inner[best] > max(STANDS_OUT * max(beside, *inner[:best], *inner[best + 1 :]), SILENT) else None
+
+    def _loudest(self, which: np.ndarray) -> float:
+        return float(self._levels[which].max(initial=0.0))
+
+
+def inside(start: float, end: float, duration: float) -> tuple[float, float]:
+    """A part without its edges beside other parts."""
+    if end - start <= 4 * EDGE:
+        return start, end
+    return start + EDGE if start > 0 else start, end - EDGE if end < duration - EDGE else end

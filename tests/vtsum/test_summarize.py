@@ -72,7 +72,8 @@ def test_json_is_valid_and_says_why(made):
         "speech_limit": 3600.0,
         "ocr": True,
         "writer": None,
-        "offline_default": False,
+        "clock": "summary",
+            "offline_default": False,
     }
     assert len(data["frames"]["time"]) == 12
     assert data["frames"]["encoded_share"] == 1.0  # a short video is encoded whole

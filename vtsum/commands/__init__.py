@@ -2,6 +2,7 @@
 
 # In the order in which `vtsum --help` lists them.
 from vtsum.commands import summarize  # isort: skip
+from vtsum.commands import export  # isort: skip
 from vtsum.commands import data  # isort: skip
 from vtsum.commands import extract  # isort: skip
 from vtsum.commands import train  # isort: skip
@@ -19,6 +20,7 @@ __all__ = [
     "data",
     "env",
     "evaluate",
+    "export",
     "extract",
     "push",
     "score",

@@ -65,9 +65,17 @@ def summarize(
             "--format",
             "-f",
             metavar="NAMES",
-            help="mp4, txt, json, keyframes or html; several by commas. [default: all]",
+            help="mp4, txt, json, keyframes, html [default: these]; edl, otio, fcpxml, csv, srt, vtt, chapters, "
+            "ffmetadata, youtube; several by commas.",
         ),
     ] = None,
+    clock: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Times of subtitles and chapters in these: summary (of summary.mp4) or source (the video).",
+        ),
+    ] = "summary",
     sampler: Annotated[
         str, typer.Option(metavar="NAME", help="Frames that the encoder sees: coverage, uniform or all.")
     ] = "coverage",
@@ -152,6 +160,7 @@ def summarize(
             model=model,
             fps=fps,
             formats=names,
+            clock=clock,
             overwrite=overwrite,
             sampler=cast(Sampler, sampler),
             segmenter=segmenter,

@@ -19,6 +19,8 @@ from vtsum.shown import escaped
 from vtsum.summary import schema
 from vtsum.summary.composing import compose
 from vtsum.summary.document import build_document
+from vtsum.summary.exports import EXPORTS, export, file_of
+from vtsum.summary.exports.times import CLOCKS, Clocked
 from vtsum.summary.listening import CARRIED, DENOISER, LIMIT, RECOGNISER, Listening
 from vtsum.summary.loudness import LoudnessAhead
 from vtsum.summary.planning import Plan, Refine, make_plan
@@ -86,6 +88,7 @@ def summarize(
     model: str | os.PathLike[str] | Summarizer = "embedded",
     fps: float = 1.0,
     formats: Sequence[str] = FORMATS,
+    clock: str = "summary",
     overwrite: bool = False,
     sampler: Sampler = "coverage",
     segmenter: str = METHOD,
@@ -112,7 +115,9 @@ def summarize(
         model: "embedded", another model's name or folder, or a loaded model (`vtsum.model.load`).
             For model, segmenter and speech "module:Class" names a part of the user's own (`vtsum.plugins`).
         fps (float): frames sampled a second, 0.0001 to 30.
-        formats: any of "mp4", "txt", "json", "keyframes", "html".
+        formats: any of "mp4", "txt", "json", "keyframes", "html", and those of `vtsum.summary.exports.export`; of these
+            one that has nothing to hold, as subtitles where nobody speaks, is a warning.
+        clock (str): the times of subtitles and chapters among the exports, "summary" or "source".
         overwrite (bool): replace an older summary. A folder that holds anything else, or an input, is never replaced.
         sampler: which sampled frames the encoder sees: "coverage", "uniform" or "all" (`vtsum.summary.watching.watch`).
         segmenter: what finds the events, one of `vtsum.enhance.event_segmentation.METHODS` or the user's own.
@@ -141,7 +146,7 @@ def summarize(
     Raises:
         VTSumError: one line that names what is wrong: the file, an option, the output folder.
     """
-    clock = Clock()
+    timer = Clock()
     tell = progress or ignore
     wanted = parse_budget(budget)
     chosen_formats = check_formats(formats)
@@ -155,10 +160,12 @@ def summarize(
     ):
         if value not in known:
             raise VTSumError(f"summarize: {name} must be one of {', '.join(known)}, got {value!r}")
+    if clock not in CLOCKS:
+        raise VTSumError(f"summarize: clock must be {' or '.join(CLOCKS)}, got {clock!r}")
     find_segmenter(segmenter, "summarize: segmenter")
     from vtsum.video import probe
 
-    with clock("probe"):
+    with timer("probe"):
         source = Path(os.fsdecode(os.fspath(path)))
         info = probe(source)
         if info.stated_duration is not None:
@@ -178,7 +185,7 @@ def summarize(
         describer = named_captioner(captioner)
         author = None if writer is None else _writer(writer)
         with Listening(source, info, listener, transcript, denoiser, speech_limit, tell) as listening:
-            with clock("read"):
+            with timer("read"):
                 # Importing what a model needs takes seconds: the pictures are decoded meanwhile, where their size is
                 # known before.
                 ahead = WatchedFrames(source, info, fps, EMBEDDED_SIZE, tell, reader) if model == "embedded" else None
@@ -190,9 +197,9 @@ def summarize(
                 finally:
                     if ahead is not None:
                         ahead.close()
-            with clock("listen"):  # what is left of it
+            with timer("listen"):  # what is left of it
                 said = listening.said(watched.duration)
-        with clock("shots"):
+        with timer("shots"):
             tell("shots", 0.0)
             pauses = said.pauses(watched.duration) if said is not None and said.utterances else ()
             boundaries = loaded.boundaries(watched.features)
@@ -213,6 +220,7 @@ def summarize(
             "model": loaded.name,
             "fps": fps,
             "formats": chosen_formats,
+            "clock": clock,
             "sampler": sampler,
             "segmenter": segmenter,
             "refine": refine,
@@ -235,7 +243,7 @@ def summarize(
                 said,
                 plan,
                 settings,
-                clock,
+                timer,
                 tell,
                 reader,
                 describer,
@@ -249,8 +257,14 @@ def summarize(
             raise VTSumError(str(error).replace(str(stage.path), str(stage.final))) from None
         stage.commit()
         final = stage.final
-    names = {"mp4": "summary.mp4", "txt": "summary.txt", "json": "summary.json", "html": "report.html"}
-    return Summary(final, {name: final / names.get(name, name) for name in chosen_formats}, data)
+    files = {name: final / _file_of(name, clock) for name in chosen_formats}
+    return Summary(final, {name: path for name, path in files.items() if path.exists()}, data)
+
+
+def _file_of(name: str, clock: str) -> str:
+    """Where in a summary's folder a format is."""
+    own = {"mp4": "summary.mp4", "txt": "summary.txt", "json": "summary.json", "html": "report.html"}
+    return own.get(name) or (name if name in FORMATS else file_of(name, clock))
 
 
 def _reader() -> tuple[RapidReader | None, list[str]]:
@@ -292,11 +306,11 @@ def check_formats(formats: Sequence[str]) -> list[str]:
     """
     names = [formats] if isinstance(formats, str) else list(formats)
     for name in names:
-        if name not in FORMATS:
-            raise VTSumError(f"summarize: format must be among {', '.join(FORMATS)}, got {name!r}")
+        if name not in (*FORMATS, *EXPORTS):
+            raise VTSumError(f"summarize: format must be among {', '.join((*FORMATS, *EXPORTS))}, got {name!r}")
     if not names:
-        raise VTSumError(f"summarize: format must name at least one of {', '.join(FORMATS)}, got none")
-    return [name for name in FORMATS if name in names]
+        raise VTSumError(f"summarize: format must name at least one of {', '.join((*FORMATS, *EXPORTS))}, got none")
+    return [name for name in (*FORMATS, *EXPORTS) if name in names]
 
 
 def _write(
@@ -308,7 +322,7 @@ def _write(
     said: Transcript | None,
     plan: Plan,
     settings: schema.Settings,
-    clock: Clock,
+    timer: Clock,
     tell: ProgressCallback,
     reader: RapidReader | None,
     captioner: Captioner | None,
@@ -326,10 +340,10 @@ def _write(
         job = None
         try:
             if wants_pictures or "mp4" in formats:
-                job = pool.submit(_cut, stage.path, source, watched, plan, wants_pictures, stop, clock, tell)
+                job = pool.submit(_cut, stage.path, source, watched, plan, wants_pictures, stop, timer, tell)
             if reads_pictures and job is not None:
                 cut_result = job.result()
-            with clock("text"):
+            with timer("text"):
                 tell("text", 0.0)
                 captions = []
                 if captioned:
@@ -358,19 +372,29 @@ def _write(
     data = build_document(
         source.name, info, model, watched, said, plan, cut_result, text, settings, reader, captioner, writer
     )
-    if "mp4" in formats and data["speech"] and (cues := summary_cues(data)):
-        from vtsum.video.subtitled import add_subtitles
+    if "mp4" in formats:
+        cues, chapters = summary_cues(data), Clocked(data, "summary").chapters()
+        if cues or chapters:
+            from vtsum.video.tracks import add_tracks
 
-        add_subtitles(stage.path / "summary.mp4", cues, data["speech"]["language"])
+            add_tracks(
+                stage.path / "summary.mp4", cues, data["speech"]["language"] if data["speech"] else None, chapters
+            )
     if "html" in formats:
         from vtsum.summary.report import write_report
 
-        with clock("page"):
+        with timer("page"):
             tell("page", 0.0)
             write_report(stage.path / "report.html", data, stage.path)
             tell("page", 1.0)
+    for name in formats:
+        if name in EXPORTS:
+            try:
+                export(data, [name], stage.path, clock=settings["clock"], video=source)
+            except VTSumError as error:
+                data["warnings"].append(f"{name} was not written: {str(error).removeprefix('export: ')}")
     data["created"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    data["timings"] = clock.timings()
+    data["timings"] = timer.timings()
     if "txt" in formats:
         (stage.path / "summary.txt").write_text(text_file(data), encoding="utf-8")
     if "json" in formats:
@@ -405,7 +429,7 @@ def _cut(
     plan: Plan,
     pictures: bool,
     stop: threading.Event,
-    clock: Clock,
+    timer: Clock,
     tell: ProgressCallback,
 ) -> CutResult:
     """Write summary.mp4 and, if wanted, the key frames, in one pass over the chosen parts of the source."""
@@ -421,7 +445,7 @@ def _cut(
             raise Stopped
         tell("cut", min(done / whole, 0.99))
 
-    with clock("cut"):
+    with timer("cut"):
         result = cut(
             source,
             segments,

@@ -26,7 +26,7 @@ from vtsum.reading import read_json
 
 SCHEMA, BEFORE = "vtsum-summary/2", "vtsum-summary/1"
 _ADDED: dict[str, Any] = {"models": [], "chapters": []}
-_ADDED_SETTINGS: dict[str, Any] = {"offline_default": False, "writer": None}
+_ADDED_SETTINGS: dict[str, Any] = {"offline_default": False, "writer": None, "clock": "summary"}
 _LIMIT = 1 << 30  # bytes: a long video has every frame and every word in it
 _SLACK = 0.002  # seconds: times are rounded to milliseconds
 
@@ -56,6 +56,7 @@ class Settings(TypedDict):
     model: str
     fps: float  # sampled frames a second
     formats: list[str]
+    clock: str  # of subtitles and chapters among them: "summary" or "source"
     sampler: str  # which of the sampled frames the encoder saw
     segmenter: str  # what found the events
     refine: str  # what chose among the shots

@@ -15,9 +15,12 @@ from types import TracebackType
 from vtsum.errors import VTSumError
 from vtsum.files import AnyPath, check_inputs, plain, replace_folder, strangers
 from vtsum.shown import full, reason
+from vtsum.summary.exports import FILES
 
 # All that a finished output folder may hold; anything else in it belongs to the user and is never deleted.
-OURS = re.compile(r"summary\.(mp4|vtt|txt|json)|report\.html|keyframes/(shot_\d{4,}\.jpg)?")
+OURS = re.compile(
+    r"summary\.(mp4|vtt|txt|json)|report\.html|keyframes/(shot_\d{4,}\.jpg)?|" + "|".join(map(re.escape, FILES))
+)
 
 
 def writing_failed(folder: Path, error: OSError) -> VTSumError:

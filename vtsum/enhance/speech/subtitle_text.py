@@ -17,9 +17,14 @@ PAUSE = 0.8  # seconds of silence at which a subtitle ends
 
 def as_srt(transcript: Transcript) -> str:
     """The transcript as an SRT file's text; empty for a transcript without words."""
+    return srt(subtitles(transcript))
+
+
+def srt(cues: Iterable[tuple[float, float, str]]) -> str:
+    """Subtitles (start, end, text), as `subtitles` gives them, as an SRT file's text."""
     blocks = [
         f"{number}\n{_stamp(start, ',')} --> {_stamp(end, ',')}\n{text}\n"
-        for number, (start, end, text) in enumerate(subtitles(transcript), 1)
+        for number, (start, end, text) in enumerate(cues, 1)
     ]
     return "\n".join(blocks)
 

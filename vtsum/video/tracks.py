@@ -1,4 +1,4 @@
-"""Subtitles as a track of an MP4, which players show when they are asked to."""
+"""Subtitles and chapters of an MP4, which players show when they are asked to."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import av
 from av.stream import Stream
@@ -15,6 +16,9 @@ from vtsum.errors import VTSumError
 from vtsum.files import written
 from vtsum.shown import reason
 from vtsum.video.source import show
+
+if TYPE_CHECKING:
+    from av.container.core import Chapter
 
 _TICKS = 1000  # a second
 _LONGEST = 65_535  # bytes of a text, whose length takes two
@@ -27,13 +31,19 @@ _LANGUAGES = """
 """
 
 
-def add_subtitles(path: Path, cues: Sequence[tuple[float, float, str]], language: str | None) -> None:
-    """Put a track of subtitles (mov_text) into an MP4; pictures and sound stay as they are.
+def add_tracks(
+    path: Path,
+    cues: Sequence[tuple[float, float, str]],
+    language: str | None,
+    chapters: Sequence[tuple[float, float, str]] = (),
+) -> None:
+    """Put a track of subtitles (mov_text) and chapters into an MP4; pictures and sound stay as they are.
 
     Args:
         path: the MP4, which is replaced when the new one is whole.
-        cues: (start, end, text) in seconds, in order.
+        cues: (start, end, text) in seconds, in order; none: there is no track of them.
         language: of the texts, a tag of BCP 47.
+        chapters: (start, end, title) in seconds, in order.
     Raises:
         VTSumError: the file cannot be read or written.
     """
@@ -44,9 +54,11 @@ def add_subtitles(path: Path, cues: Sequence[tuple[float, float, str]], language
             av.open(os.fspath(part), "w", format="mp4", options={"movflags": "+faststart"}) as target,
         ):
             streams = {s.index: target.add_stream_from_template(s) for s in source.streams}
-            track = target.add_mux_stream("mov_text")
-            track.time_base = Fraction(1, _TICKS)
-            track.metadata["language"] = _three_letters(language)
+            if cues:
+                track = target.add_mux_stream("mov_text")
+                track.time_base = Fraction(1, _TICKS)
+                track.metadata["language"] = _three_letters(language)
+            target.set_chapters([_chapter(number, *chapter) for number, chapter in enumerate(chapters)])
             waiting = deque(cues)
             for packet in source.demux():
                 if packet.dts is None:
@@ -58,12 +70,22 @@ def add_subtitles(path: Path, cues: Sequence[tuple[float, float, str]], language
             for left in waiting:
                 target.mux(_packet(track, *left))
     except (av.FFmpegError, OSError) as error:
-        raise VTSumError(f"add_subtitles: {show(path)} must be an MP4 that can be replaced: {reason(error)}") from None
+        raise VTSumError(f"add_tracks: {show(path)} must be an MP4 that can be replaced: {reason(error)}") from None
 
 
 def _three_letters(language: str | None) -> str:
     first = (language or "").split("-")[0].lower()
     return dict(pair.split(":") for pair in _LANGUAGES.split()).get(first, first if len(first) == 3 else "und")
+
+
+def _chapter(number: int, start: float, end: float, title: str) -> Chapter:
+    return {
+        "id": number,
+        "start": round(start * _TICKS),
+        "end": round(end * _TICKS),
+        "time_base": Fraction(1, _TICKS),
+        "metadata": {"title": title},
+    }
 
 
 def _packet(track: Stream, start: float, end: float, text: str) -> av.Packet:

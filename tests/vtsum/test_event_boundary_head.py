@@ -191,3 +191,19 @@ def test_the_embedded_model_tells_boundaries():
     assert found[planted].min() > np.delete(found, planted).max()
     assert model.boundaries(x[:1]).shape == (1,)
     assert model.boundaries(x[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_parts_give_what_the_whole_gives(monkeypatch, packed):
+    """Without a gradient hours are compared a part at a time; videos end inside parts and across them."""
+    torch.manual_seed(0)
+    head = BoundaryHead(24)
+    shape = (57, 24) if packed else (3, 19, 24)
+    x, y = torch.randn(shape), torch.randn(shape)
+    mask = None if packed else torch.arange(19) < torch.tensor([[19], [7], [1]])
+    cu = torch.tensor([0, 1, 30, 57]) if packed else None
+    whole = head(x, y, mask, cu)
+    monkeypatch.setattr("vtsum.model.boundary.PART", 8)
+    with torch.no_grad():
+        parts = head(x, y, mask, cu)
+    torch.testing.assert_close(parts, whole.detach(), rtol=0, atol=1e-6)

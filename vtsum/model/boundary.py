@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,6 +17,8 @@ VIEWS, VIEW = 8, 16
 REACH = 2
 """Frames to either side whose contrasts are looked at too: a boundary is a peak."""
 HIDDEN = 32
+PART = 4096
+"""Rows that are compared at once where nothing is trained."""
 NEIGHBOUR = 0.5
 """What a boundary is worth at the frames beside it: annotators agree to a frame or so, not better."""
 
@@ -51,13 +55,24 @@ class BoundaryHead(nn.Module):
         Returns:
             Tensor: [B, T]; packed [total].
         """
-        both = torch.cat([F.layer_norm(x, x.shape[-1:]) for x in (embeddings, frames)], -1)
-        both = both.flatten(0, -2)
-        videos = _Videos(frames.shape[:-1], mask, cu_seqlens, frames.device, both.dtype)
-        found = torch.cat([_distances(both, 2, videos), _distances(self.views(both), VIEWS, videos)], 1)
+        rows = [x.flatten(0, -2) for x in (embeddings, frames)]
+        videos = _Videos(frames.shape[:-1], mask, cu_seqlens, frames.device, frames.dtype)
+        count = len(videos.at)
+        # What is compared takes a dozen times the frames' own memory: of hours, without a gradient, a part at a time.
+        part = count if torch.is_grad_enabled() or torch.compiler.is_compiling() else PART
+        parts = [self._contrasts(rows, videos, first, min(first + part, count)) for first in range(0, count, part)]
+        found = torch.cat(parts)
         found = torch.cat([found, found / (videos.mean(found) + 1e-3)], 1)
         near = [videos.shifted(found, offset)[0] for offset in range(-REACH, REACH + 1)]
         return self.mlp(torch.cat(near, 1))[:, 0].view(frames.shape[:-1])
+
+    def _contrasts(self, rows: list[Tensor], videos: _Videos, first: int, last: int) -> Tensor:
+        """d of rows first to last: [last - first, contrasts]."""
+        start, stop = max(first - max(WIDTHS), 0), min(last + max(WIDTHS), len(videos.at))
+        both = torch.cat([F.layer_norm(x[start:stop], x.shape[-1:]) for x in rows], -1)
+        near = videos if stop - start == len(videos.at) else videos.stretch(start, stop)
+        found = torch.cat([_distances(both, 2, near), _distances(self.views(both), VIEWS, near)], 1)
+        return found[first - start : last - start]
 
 
 class _Videos:
@@ -81,6 +96,15 @@ class _Videos:
         self.at = torch.arange(len(self.number), device=device)
         real = torch.ones_like(self.at, dtype=dtype) if mask is None else mask.flatten().to(dtype)
         self.real = real[:, None]
+
+    def stretch(self, start: int, stop: int) -> _Videos:
+        """Rows start to stop alone, as if videos began and ended with them."""
+        part = copy(self)
+        part.at = self.at[: stop - start]
+        part.starts = (self.starts[start:stop] - start).clamp_min(0)
+        part.ends = (self.ends[start:stop] - start).clamp_max(stop - start)
+        part.number, part.real = self.number[start:stop], self.real[start:stop]
+        return part
 
     def shifted(self, rows: Tensor, offset: int) -> tuple[Tensor, Tensor]:
         """The row `offset` further in the same video [N, D], zeros where there is none, and 1 or 0 [N, 1]."""

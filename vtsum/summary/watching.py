@@ -14,6 +14,7 @@ from vtsum.enhance.event_segmentation import PictureChanges
 from vtsum.enhance.frame_sampling import EvenChooser, FrameChooser, spread, thumbnail_features
 from vtsum.enhance.summary_refinement import smooth_scores
 from vtsum.errors import VTSumError
+from vtsum.memory import give_back
 from vtsum.summary.progress import ProgressCallback
 from vtsum.threads import torch_threads
 from vtsum.video.ahead import FramesAhead
@@ -138,6 +139,7 @@ def watch(
                 # A copy: the encoder's own small arrays lie between its large ones and would keep their memory taken,
                 # some 2 MiB a batch.
                 features.append(np.array(model.encode(batch)))
+    give_back()
     read = frames.sampler
     if not choice.picks:
         raise VTSumError(f"summarize: {source.name} must hold at least one picture that can be decoded, got none")

@@ -25,6 +25,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vtsum.errors import VTSumError
+from vtsum.memory import give_back
 from vtsum.shown import clean, reason
 from vtsum.video.boxes import excessive_index, is_encrypted, is_still
 from vtsum.video.formats import ALLOWED, HEAD, describe, refers_elsewhere
@@ -33,6 +34,7 @@ from vtsum.video.matroska import excessive_tags
 MAX_PIXELS = 36_000_000  # 8192 x 4320 and a little: above it a damaged header would take gigabytes
 MAX_ERRORS_IN_A_ROW = 1000  # packets; an intact part of a file never fails this often
 MAX_READ_ERRORS = 10
+_MANY = 300_000  # packets whose places a file's tables hold
 _ENCRYPTED = "is encrypted (DRM) and cannot be decoded"
 LATEST = 10.0  # seconds; a picture is never shown so much later than it is decoded
 MOST_HELD = 32  # pictures that a decoder holds back; codecs allow 16, of two fields each
@@ -101,7 +103,7 @@ def open_container(path: str | os.PathLike[str], function: str) -> InputContaine
     if head.startswith(b"\x1aE\xdf\xa3") and (stated := excessive_tags(found)):
         raise VTSumError(f"{function}: {name}: {stated}")
     try:
-        return av.open(
+        container = av.open(
             os.fspath(found),
             mode="r",
             metadata_errors="replace",
@@ -117,6 +119,9 @@ def open_container(path: str | os.PathLike[str], function: str) -> InputContaine
         if head[4:8] == b"ftyp" and is_encrypted(found):
             raise VTSumError(f"{function}: {name}: {_ENCRYPTED}") from None
         raise VTSumError(f"{function}: {name}: must be a video file, found {describe(head)}") from None
+    if sum(stream.frames for stream in container.streams) > _MANY:
+        give_back()
+    return container
 
 
 def choose_video(container: InputContainer, path: str | os.PathLike[str], function: str) -> VideoStream:

@@ -1,6 +1,9 @@
-"""Where networks run: one word for it in every command."""
+"""Where networks run: one word for it in every command, and what is said where it has too little memory."""
 
 from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
 
 from vtsum.errors import VTSumError
 
@@ -9,7 +12,7 @@ def device_of(wanted: str, what: str, rank: int = 0) -> str:
     """What PyTorch calls the device that is meant.
 
     Args:
-        wanted: "auto", a GPU where PyTorch sees one, else the CPU; "cpu", "cuda", "cuda:1", ...
+        wanted: "auto", a GPU where PyTorch can use one, else the CPU; "cpu", "cuda", "cuda:1", ...
         what: begins the message of an error. rank: of this process on its machine; "auto" deals GPUs out by it.
     Raises:
         VTSumError: PyTorch cannot use it here.
@@ -17,10 +20,54 @@ def device_of(wanted: str, what: str, rank: int = 0) -> str:
     import torch
 
     if wanted == "auto":
-        return f"cuda:{rank % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=wanted)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise VTSumError(f"{what}: device must be one that PyTorch can use here, got {wanted!r}: {reason}") from None
+        if not torch.cuda.is_available():
+            return "cpu"
+        device = f"cuda:{rank % torch.cuda.device_count()}"
+        return "cpu" if _unusable(device) else device
+    if reason := _unusable(wanted):
+        raise VTSumError(f"{what}: device must be one that PyTorch can use here, got {wanted!r}: {reason}")
     return wanted
+
+
+def gpu_left_unused() -> str | None:
+    """Why "auto" takes the CPU on a machine whose GPU PyTorch sees; None where it sees none, or takes it."""
+    import torch
+
+    return _unusable("cuda:0") if torch.cuda.is_available() else None
+
+
+def _unusable(device: str) -> str | None:
+    """Why PyTorch cannot compute there; a GPU that is seen may be too old for it, or full."""
+    import torch
+
+    try:
+        (torch.ones(1, device=device) + 1).item()
+    except (RuntimeError, AssertionError) as error:
+        return str(error).strip().splitlines()[0]
+    return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU's memory was too small; of PyTorch or CTranslate2."""
+    return isinstance(error, RuntimeError) and "out of memory" in str(error) and "CUDA" in str(error)
+
+
+@contextlib.contextmanager
+def memory_told(what: str, remedy: str) -> Iterator[None]:
+    """One line in place of a GPU's "out of memory".
+
+    Args:
+        what: begins the message. remedy: besides closing other programs and --device cpu, what helps.
+    Raises:
+        VTSumError: the GPU's memory was too small for what was done meanwhile.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        full = str(error).strip().splitlines()[0]
+        raise VTSumError(
+            f"{what}: the GPU's memory must be large enough, got: {full} Close what else uses the GPU, {remedy}, or "
+            "use --device cpu"
+        ) from None

@@ -240,6 +240,8 @@ def _patched_to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         device, rest = rest[0], rest[1:]
     elif rest and rest[0] is None:
         rest = rest[1:]
+    if rest and rest[0] is None:  # no dtype, as modules say it
+        rest = [self.dtype, *rest[1:]]
     if device is not None and torch.device(device).type not in (self.device.type, "meta"):
         _refuse_in_capture()
         self = _Move.apply(self)
@@ -256,11 +258,21 @@ def _patched_tensor(data: Any, *, dtype: Any = None, device: Any = None, require
     return made.requires_grad_() if requires_grad else made
 
 
+def _patched_as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
+    if isinstance(data, Tensor):
+        return data.to(device or data.device, dtype or data.dtype)
+    return _patched_tensor(data, dtype=dtype, device=device)
+
+
 def _patched_tolist(self: Tensor) -> Any:
     if isinstance(self, OnGpu):
         _refuse_in_capture()
         return _tolist(self.inner)
     return _tolist(self)
+
+
+class _AsItIs(contextlib.nullcontext[None], contextlib.ContextDecorator):
+    """In place of torch.inference_mode(False); inference mode's tensors can wrap none, so gradients alone are off."""
 
 
 class _Stream:
@@ -303,6 +315,7 @@ def install() -> None:
         "stream": lambda stream: contextlib.nullcontext(),
         "current_stream": lambda device=None: standard,
         "empty_cache": lambda: None,
+        "mem_get_info": lambda device=None: (1 << 32, 1 << 32),
         "_sleep": lambda cycles: None,
         "Stream": _Stream,
         "CUDAGraph": Graph,
@@ -316,9 +329,12 @@ def install() -> None:
     Tensor.tolist = _patched_tolist  # type: ignore[method-assign]
     Tensor.data_ptr = lambda self: _data_ptr(self.inner if isinstance(self, OnGpu) else self)  # type: ignore[method-assign]
     torch.tensor = _patched_tensor  # type: ignore[assignment]
+    torch.as_tensor = _patched_as_tensor  # type: ignore[assignment]
     # It asks what its input's device is below Python, where that is the CPU.
     one_hot = torch.nn.functional.one_hot
     torch.nn.functional.one_hot = lambda x, n=-1: one_hot(x.cpu(), n).to(x.device)
+    torch.__future__.set_overwrite_module_params_on_conversion(True)  # no tensor becomes one of another kind
+    torch.inference_mode = lambda mode=True: torch.no_grad() if mode else _AsItIs()  # type: ignore[misc,assignment]
     library._refused["_cuda"] = None
     launch.start = _start
 

@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.kernels import pretended_gpu
 from tests.once import once
 from tests.vtsum.fakes import deafen
 from tests.vtsum.samples import small_clip
+
+if pretended_gpu.PRETENDED:
+    pretended_gpu.install()
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,9 @@ class Deaf:
 
 def deafen(patch: pytest.MonkeyPatch) -> None:
     """Have nobody but Deaf to listen; sound is still read and searched for voice."""
-    patch.setattr(importlib.import_module("vtsum.enhance.speech.transcribe"), "make_recogniser", lambda name: Deaf())
+    patch.setattr(
+        importlib.import_module("vtsum.enhance.speech.transcribe"), "make_recogniser", lambda name, device: Deaf()
+    )
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,9 @@ MISTAKES = [
     (["{clip}", "--fps", "0"], ["fps must be 0.0001 to 30, got 0"]),
     (["{clip}", "--fps", "many"], ["--fps", "many"]),
     (["{clip}", "--format", "avi"], ["format must be among", "'avi'"]),
+    (["{clip}", "--device", "cuda:99"], ["device must be one that PyTorch can use here, got 'cuda:99'"]),
+    (["{clip}", "--device", "gpu"], ["device must be one that PyTorch can use here, got 'gpu'"]),
+    (["{clip}", "--device", "meta"], ["device must be one that PyTorch can use here, got 'meta'"]),
     (["{clip}", "--model", "gpt-17"], ["model must be", "'gpt-17'"]),
     (["{clip}", "-o", "{clip}"], ["output must be a folder"]),
     (["{clip}", "-o", "{clip}/inside"], ["output must lie in a folder"]),
@@ -187,7 +190,7 @@ def test_progress_on_a_terminal(clip, tmp_path):
 
 def test_help_is_quick():
     """Under half a second of CPU, and no heavy library."""
-    words = [sys.executable, "-m", "vtsum.cli", "--help"]
+    words = [sys.executable, "-m", "vtsum", "--help"]
     times = []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)

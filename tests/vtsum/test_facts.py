@@ -129,7 +129,7 @@ def test_captions_are_shown_by_their_chance(clip: Path, tmp_path: Path, monkeypa
     seen = [sentence for sentence in data["text"] if sentence["origin"] == "seen"]
     assert [s["text"] for s in seen] == ["Shown at 0.51."], "of chances .5 and .51 the higher one alone"
     assert not seen[0]["guess"]
-    assert {"part": "captions", "name": "mine", "sha256": {"a.safetensors": "d" * 64}} in data["models"]
+    assert {"part": "captions", "name": "mine", "sha256": {"a.safetensors": "d" * 64}, "device": None} in data["models"]
     told = (tmp_path / "told.txt").read_text().splitlines()
     assert len(told) >= 2
     assert all(line.startswith("2 (") for line in told)
@@ -160,13 +160,16 @@ def test_the_default_takes_nothing_from_caches(
     class Sure:
         name, sha256, pictures = "cached", {}, 1
 
+        def __init__(self, device):
+            assert device in ("auto", "cpu")
+
         def describe(self, scenes):
             return [FakeCaption("a striped field", 0.9, 0.9) for _ in scenes]
 
     monkeypatch.setattr("vtsum.model.captioners.best_at_hand", Sure)
     asked: list[str] = []
     made = importlib.import_module("vtsum.enhance.speech.transcribe")
-    monkeypatch.setattr(made, "make_recogniser", lambda name: asked.append(name) or Deaf())
+    monkeypatch.setattr(made, "make_recogniser", lambda name, device: asked.append(name) or Deaf())
     options = {"budget": "5s", "model": ColourModel(), "formats": ["json"], "ocr": False}
     with_cache = vtsum.summarize(clip, tmp_path / "a", **options)
     assert {s["origin"] for s in with_cache.data["text"]} == {"seen", "measured"}  # all captions alike: one sentence

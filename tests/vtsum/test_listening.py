@@ -171,14 +171,14 @@ def test_pauses_reach_the_plan(clip, tmp_path, monkeypatch):
 
 
 def test_nobody_listens_where_nobody_should(clip, tmp_path, monkeypatch):
-    monkeypatch.setattr(TRANSCRIBE, "make_recogniser", lambda name: pytest.fail("somebody listens"))
+    monkeypatch.setattr(TRANSCRIBE, "make_recogniser", lambda name, device: pytest.fail("somebody listens"))
     made = vtsum.summarize(clip, tmp_path / "o", budget="5s", model=ColourModel(), formats=["json"], speech=None)
     assert made.data["speech"] is None
     assert {sentence["origin"] for sentence in made.data["text"]} == {"measured"}
 
 
 def test_a_recogniser_that_cannot_be_had(clip, tmp_path, monkeypatch):
-    def refuse(name: str) -> None:
+    def refuse(name: str, device: str) -> None:
         raise VTSumError(f"{name} is not to be had")
 
     monkeypatch.setattr(TRANSCRIBE, "make_recogniser", refuse)
@@ -230,7 +230,7 @@ def test_a_reader_that_looks_at_nothing_keeps_nobody_from_leaving(
     try:
         with (
             pytest.raises(SystemExit),
-            listening.Listening(clip, probe(clip), None, tmp_path / "t.srt", None, None, ignore),
+            listening.Listening(clip, probe(clip), None, tmp_path / "t.srt", None, None, "cpu", ignore),
         ):
             raise SystemExit(143)
         assert time.monotonic() - began < 20

@@ -215,8 +215,16 @@ def test_the_whisper_at_hand(monkeypatch, tmp_path):
     monkeypatch.setattr("ctranslate2.get_cuda_device_count", lambda: 0)
     monkeypatch.setattr(at_hand, "FasterWhisper", Named)
     found = at_hand.best_at_hand()
-    assert (found.source, found.options) == (str(tmp_path / "base"), {"label": "base"})
+    assert (found.source, found.options) == (str(tmp_path / "base"), {"label": "base", "device": "cpu"})
     assert asked == ["small", "base"]  # nothing that a CPU cannot do while one waits
+    asked.clear()
+    monkeypatch.setattr("ctranslate2.get_cuda_device_count", lambda: 2)
+    assert at_hand.best_at_hand("cuda:1").options == {"label": "base", "device": "cuda:1"}
+    assert at_hand.best_at_hand().options["device"] == "cuda"
+    assert asked[:4] == ["large-v3", "large-v3-turbo", "medium", "small"]
+    asked.clear()
+    assert at_hand.best_at_hand("cpu").options["device"] == "cpu"
+    assert asked == ["small", "base"]
     monkeypatch.setattr(at_hand, "SHA256", {"config.json": "0" * 64})
     with pytest.raises(VTSumError, match=r"config\.json must be the file that VTSum was tested with \(sha256 0000"):
         at_hand.carried()

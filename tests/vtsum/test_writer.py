@@ -128,7 +128,7 @@ def test_hidden_instructions_are_data(clip: Path, tmp_path: Path) -> None:
     data = schema.read(tmp_path / "out" / "summary.json")
     assert [(s["origin"], s["text"]) for s in data["text"]] == [("written", "We glazed the bowls."), ("heard", order)]
     assert data["text"][0]["times"] == [{"start": 0.5, "end": 4.0}]
-    assert {"part": "text", "name": "obeys", "sha256": {"w": "e" * 64}} in data["models"]
+    assert {"part": "text", "name": "obeys", "sha256": {"w": "e" * 64}, "device": None} in data["models"]
     text = (tmp_path / "out" / "summary.txt").read_text()
     assert f"Heard: \u201c{order}\u201d" in text
     assert "] Written: We glazed the bowls.\n" in text

@@ -90,7 +90,7 @@ def evaluate(
     """Measure a model by F1, Kendall's tau, Spearman's rho, BLEU@4, METEOR, ROUGE-L, CIDEr and VT-CLIPScore.
 
     Values come with 95% intervals (bootstrap over videos) and beside a random and a uniform baseline. torchrun
-    --nproc_per_node N -m vtsum.cli evaluate ... shares the videos out; the figures are the same. An evaluation that was
+    --nproc_per_node N -m vtsum evaluate ... shares the videos out; the figures are the same. An evaluation that was
     interrupted resumes when it is started again.
     """
     from vtsum.extras import require

@@ -135,6 +135,9 @@ def summarize(
         bool,
         typer.Option("--offline-default", help="Take nothing from caches: the same summary on every machine."),
     ] = False,
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="Where models compute: cpu, cuda, cuda:1, or auto (a GPU, if usable).")
+    ] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older summary in the folder.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the content of summary.json on standard output.")] = (
         False
@@ -173,6 +176,7 @@ def summarize(
             writer=None if writer == "none" else writer,
             ocr=ocr,
             offline_default=offline_default,
+            device=device,
             progress=bars,
         )
     if as_json:

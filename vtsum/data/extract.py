@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vtsum.data.feature_files import array_header, check_id, cut_off, feature_file, write_npz
-from vtsum.devices import device_of
+from vtsum.devices import device_of, memory_told
 from vtsum.errors import VTSumError
 from vtsum.files import check_inputs, check_no_links, write_text
 from vtsum.reading import read_json
@@ -92,6 +92,7 @@ def find_videos(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:
     return found
 
 
+@memory_told("extract", "take a smaller batch_size")
 def extract(
     videos: Sequence[str | os.PathLike[str]],
     output: str | os.PathLike[str],
@@ -109,8 +110,8 @@ def extract(
 
     Args:
         videos: files, and folders that are searched. output: the folder. encoder (str): see load_frame_encoder.
-        fps (float): frames a second, at times 0, 1 / fps, 2 / fps, ... device: where the encoder runs; None: CUDA
-        where there is one, else the CPU. batch_size (int): frames encoded at once.
+        fps (float): frames a second, at times 0, 1 / fps, 2 / fps, ... device: where the encoder runs; "auto": a
+        GPU where there is one, else the CPU. batch_size (int): frames encoded at once.
     Raises:
         VTSumError: see find_videos; the encoder cannot be had, or is another one than the folder's; the folder cannot
             be written to, or holds an input or files of other origin under the videos' names.

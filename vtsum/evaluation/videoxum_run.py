@@ -22,7 +22,7 @@ from vtsum import plugins
 from vtsum.data.feature_files import feature_file
 from vtsum.data.rules import read_matrix
 from vtsum.data.videoxum import CLIP_FEATURES, VideoXumDataset
-from vtsum.devices import device_of
+from vtsum.devices import device_of, memory_told
 from vtsum.errors import VTSumError
 from vtsum.evaluation import java
 from vtsum.evaluation.clip_score import ClipText, load_clip_text
@@ -37,6 +37,7 @@ from vtsum.model import VTSum
 from vtsum.processes import Group
 
 
+@memory_told("evaluate", "take a smaller batch_size")
 def evaluate(
     settings: EvaluationSettings,
     output: str | Path | None = None,

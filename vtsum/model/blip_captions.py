@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from vtsum_kernels.integrations import torchvision_free
 
+from vtsum.devices import device_of
 from vtsum.model.chat import checkpoint_folder
 from vtsum.model.frame_encoder import normalisation, resize
 from vtsum.model.image_text import OP, SeenCaption
@@ -18,19 +19,21 @@ from vtsum.protocols import Seen
 
 
 class BlipCaptioner:
-    """A BLIP captioning checkpoint, which describes one picture of each shot."""
+    """A BLIP captioning checkpoint, which describes one picture of each shot; `device`: as for `Chat`."""
 
     pictures = 1
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, device: str = "auto") -> None:
         torchvision_free.prepare()
         from transformers import AutoTokenizer, BlipForConditionalGeneration
 
         folder = checkpoint_folder(source, OP)
         self.name = source
+        self.device = device_of(device, OP)
         self.sha256 = files_sha256(folder)
         self._tokenizer = from_pretrained(AutoTokenizer, folder, OP, OP)
-        self._network = model_from_pretrained(BlipForConditionalGeneration, folder, OP, OP, use_safetensors=True).eval()
+        network = model_from_pretrained(BlipForConditionalGeneration, folder, OP, OP, use_safetensors=True)
+        self._network = network.eval().to(self.device)
         self._mean, self._std = (np.array(values, np.float32) for values in normalisation(os.fspath(folder)))
         self._size = self._network.config.vision_config.image_size
 
@@ -43,7 +46,7 @@ class BlipCaptioner:
 
     def _pixels(self, picture: np.ndarray) -> Any:
         x = (resize(picture[None], self._size) / np.float32(255) - self._mean) / self._std
-        return torch.from_numpy(x).permute(0, 3, 1, 2).contiguous()
+        return torch.from_numpy(x).permute(0, 3, 1, 2).contiguous().to(self.device)
 
 
 def blip_caption(network: Any, tokenizer: Any, pixels: Any) -> tuple[str, float]:

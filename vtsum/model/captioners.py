@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vtsum import plugins
+from vtsum.devices import device_of
 from vtsum.errors import VTSumError
 from vtsum.model.frame_encoder import KNOWN
 from vtsum.model.image_text import OP, ImageTextCaptioner
@@ -25,12 +26,13 @@ CPU_CHECKPOINTS = (
 )
 
 
-def make_captioner(name: str) -> Captioner:
+def make_captioner(name: str, device: str = "auto") -> Captioner:
     """The captioner of that name.
 
     Args:
         name: "blip", "blip-large"; the folder or hub name of a BLIP captioning or an image-text-to-text checkpoint; or
             one of the user's own (`vtsum.plugins`).
+        device: as for `vtsum.model.chat.Chat`; the user's own knows by itself.
     Raises:
         VTSumError: there is none of that name.
     """
@@ -55,22 +57,22 @@ def make_captioner(name: str) -> Captioner:
     if kind == "blip":
         from vtsum.model.blip_captions import BlipCaptioner
 
-        return BlipCaptioner(source)
-    return ImageTextCaptioner(source)
+        return BlipCaptioner(source, device)
+    return ImageTextCaptioner(source, device=device)
 
 
-def best_at_hand() -> Captioner | None:
+def best_at_hand(device: str = "auto") -> Captioner | None:
     """The best image-text-to-text checkpoint in the hub's cache; None where there is none. Nothing is fetched."""
-    for name in _cached():
-        with contextlib.suppress(VTSumError):  # half a download
-            return ImageTextCaptioner(name, local=True)
+    where = device_of(device, OP)
+    for name in _cached(gpu=where.startswith("cuda")):
+        with contextlib.suppress(VTSumError):  # half a download, or a GPU too small for it
+            return ImageTextCaptioner(name, local=True, device=where)
     return None
 
 
-def _cached() -> Iterator[str]:
-    import torch
+def _cached(*, gpu: bool) -> Iterator[str]:
     from huggingface_hub import try_to_load_from_cache
 
-    for name in (*(GPU_CHECKPOINTS if torch.cuda.is_available() else ()), *CPU_CHECKPOINTS):
+    for name in (*(GPU_CHECKPOINTS if gpu else ()), *CPU_CHECKPOINTS):
         if isinstance(try_to_load_from_cache(name, "config.json"), str):
             yield name

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vtsum.devices import device_of, memory_told
 from vtsum.errors import VTSumError
 from vtsum.model.pretrained import check_folder, first_line, from_pretrained, model_from_pretrained, snapshot
 
@@ -64,18 +65,20 @@ def checkpoint_folder(source: str | os.PathLike[str], op: str, *, local: bool = 
 class Chat:
     """A checkpoint with a chat template.
 
-    Device, dtype and batch are those of the machine: a GPU where there is one, in bfloat16 (float16 where it has no
-    such), as many turns at once as its memory holds; else the CPU, in float32 where that leaves half of the free
+    Dtype and batch are those of the device: on a GPU bfloat16 (float16 where it has no such), in which such checkpoints
+    are published, and as many turns at once as its memory holds; on the CPU float32 where that leaves half of the free
     memory, one turn after the other.
 
     Args:
         source: a folder, or a name on the hub or in its local cache.
         pictures (bool): it reads pictures (AutoModelForImageTextToText), or text alone (AutoModelForCausalLM).
-        op: begins messages. local: nothing is fetched. device: a torch device; None: chosen.
+        op: begins messages. local: nothing is fetched. device: "cpu", "cuda", "cuda:1", ...; "auto": a GPU
+            where there is one.
     Attributes:
         folder (Path): where its files are. name (str): `source`.
     Raises:
-        VTSumError: there is no such checkpoint, it lacks weights or a chat template, or asks for code of its own.
+        VTSumError: there is no such checkpoint, it lacks weights or a chat template, or asks for code of its
+            own; PyTorch cannot use the device, or it is too small.
     """
 
     def __init__(
@@ -85,7 +88,7 @@ class Chat:
         pictures: bool,
         op: str,
         local: bool = False,
-        device: str | None = None,
+        device: str = "auto",
     ) -> None:
         import torch
         from vtsum_kernels.integrations import torchvision_free
@@ -107,7 +110,7 @@ class Chat:
             template = getattr(self._processor, "chat_template", None)
             if not template:
                 raise VTSumError(f"{op}: {self.name!r} must have a chat template, got none")
-            self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            self.device = torch.device(device_of(device, op))
             self.model = model_from_pretrained(
                 AutoModelForImageTextToText if pictures else AutoModelForCausalLM,
                 self.folder,
@@ -119,7 +122,8 @@ class Chat:
         finally:
             if bars:
                 logging.enable_progress_bar()
-        self.model.eval().to(self.device)
+        with memory_told(op, "take a smaller one"):
+            self.model.eval().to(self.device)
         self._tokenizer = getattr(self._processor, "tokenizer", self._processor)
         self._tokenizer.padding_side = "left"
         if self._tokenizer.pad_token is None:
@@ -207,7 +211,8 @@ class Chat:
             except torch.OutOfMemoryError:
                 if self.batch == 1:
                     raise VTSumError(
-                        f"{self._op}: {self.name!r} must fit the memory of {self.device}; take a smaller one"
+                        f"{self._op}: {self.name!r} must fit the memory of {self.device}; take a smaller one, or use "
+                        "--device cpu"
                     ) from None
                 self.batch = max(self.batch // 2, 1)
                 torch.cuda.empty_cache()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,18 @@ KNOWN = {
 # What transformers' BLIP and CLIP were trained with, where a checkpoint's preprocessor_config.json is not there to say.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@contextlib.contextmanager
+def float32_convolutions(device: torch.device) -> Iterator[None]:
+    """On a GPU PyTorch convolves float32 with the 10 bits of TF32, unless told otherwise. The frames' features decide
+    what is chosen: they are those of the CPU but for rounding."""
+    if device.type != "cuda":
+        yield
+        return
+    now = torch.backends.cudnn
+    with now.flags(enabled=now.enabled, benchmark=now.benchmark, deterministic=now.deterministic, allow_tf32=False):
+        yield
 
 
 def check_images(images: np.ndarray, size: int) -> None:
@@ -68,7 +81,8 @@ class EmbeddedFrameEncoder:
         check_images(images, self.image_size)
         # [N, H, W, 3] seen as [N, 3, H, W] already is channels-last: no copy but the conversion to float.
         x = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float().div_(255)
-        return self.network.embed(x).cpu().numpy()
+        with float32_convolutions(self.device):
+            return self.network.embed(x).cpu().numpy()
 
 
 class NetworkFrameEncoder(ABC):
@@ -112,7 +126,8 @@ class NetworkFrameEncoder(ABC):
 
     @torch.inference_mode()
     def encode(self, images: np.ndarray) -> np.ndarray:
-        return self.features(self.pixels(images)).float().cpu().numpy()
+        with float32_convolutions(self.device):
+            return self.features(self.pixels(images)).float().cpu().numpy()
 
 
 class TransformersFrameEncoder(NetworkFrameEncoder):

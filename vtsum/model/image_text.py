@@ -40,16 +40,19 @@ class ImageTextCaptioner:
     """An image-text-to-text checkpoint with a chat template, as a `Captioner`: SmolVLM, Qwen2.5-VL, LLaVA-OneVision.
 
     Args:
-        source: a folder, or a name on the hub or in its local cache. local: nothing is fetched.
+        source: a folder, or a name on the hub or in its local cache. local: nothing is fetched. device: as for `Chat`.
+    Attributes:
+        device (str): where it runs.
     Raises:
         VTSumError: see `Chat`.
     """
 
     pictures = 3
 
-    def __init__(self, source: str, *, local: bool = False) -> None:
-        self._chat = Chat(source, pictures=True, op=OP, local=local)
+    def __init__(self, source: str, *, local: bool = False, device: str = "auto") -> None:
+        self._chat = Chat(source, pictures=True, op=OP, local=local, device=device)
         self.name = source
+        self.device = str(self._chat.device)
         self.sha256 = files_sha256(self._chat.folder)
 
     def describe(self, scenes: Sequence[Seen]) -> list[SeenCaption]:

@@ -128,6 +128,7 @@ class FullSizeSummarizer:
     def __init__(self, name: str, base: VTSumSummarizer, encoder: TransformersFrameEncoder, source: str) -> None:
         self.name = name
         self.base = base
+        self.device = base.device
         self.full = encoder
         self.model = base.model
         self.encoder = encoder
@@ -138,7 +139,7 @@ class FullSizeSummarizer:
         self.image_size = encoder.image_size
         digest = hashlib.sha256(base.weights_sha256.encode())
         for key, value in sorted(encoder.network.state_dict().items()):
-            digest.update(key.encode() + value.float().numpy().tobytes())
+            digest.update(key.encode() + value.float().cpu().numpy().tobytes())
         self.weights_sha256 = digest.hexdigest()
         self._processor: Any | None = None
         self._source = source

@@ -18,14 +18,17 @@ class ChatWriter:
     """An instruct checkpoint (AutoModelForCausalLM with a chat template), as a `Writer`.
 
     Args:
-        source: a folder, or a name on the hub or in its local cache.
+        source: a folder, or a name on the hub or in its local cache. device: as for `Chat`.
+    Attributes:
+        device (str): where it runs.
     Raises:
         VTSumError: see `Chat`.
     """
 
-    def __init__(self, source: str) -> None:
-        self._chat = Chat(source, pictures=False, op=OP)
+    def __init__(self, source: str, device: str = "auto") -> None:
+        self._chat = Chat(source, pictures=False, op=OP, device=device)
         self.name = source
+        self.device = str(self._chat.device)
         self.sha256 = files_sha256(self._chat.folder)
 
     def write(self, request: str) -> str:
@@ -33,11 +36,12 @@ class ChatWriter:
         return self._chat.write(Turn(self._chat.data(request)), LONGEST)
 
 
-def make_writer(name: str) -> Writer:
+def make_writer(name: str, device: str = "auto") -> Writer:
     """The writer of that name.
 
     Args:
         name: the folder or hub name of an instruct checkpoint, or one of the user's own (`vtsum.plugins`).
+        device: as for `Chat`; the user's own knows by itself.
     Raises:
         VTSumError: there is none of that name.
     """
@@ -47,4 +51,4 @@ def make_writer(name: str) -> Writer:
             return own
         if "/" not in name:
             raise VTSumError(f"writer must be none, a folder, a hub name or module:Class, got {name!r}")
-    return ChatWriter(name)
+    return ChatWriter(name, device)

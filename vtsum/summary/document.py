@@ -161,16 +161,24 @@ def _models(
     captioner: Captioner | None,
     writer: Writer | None,
 ) -> list[ModelUsed]:
-    used: list[tuple[str, str, dict[str, str]]] = [("saliency", model.name, {"weights": model.weights_sha256})]
+    used: list[tuple[str, str, dict[str, str], str | None]] = [
+        ("saliency", model.name, {"weights": model.weights_sha256}, _device(model))
+    ]
     if said is not None:
         used += said.models
     if reader is not None:
-        used.append(("screen", reader.name, reader.sha256))
+        used.append(("screen", reader.name, reader.sha256, "cpu"))
     if captioner is not None:
-        used.append(("captions", captioner.name, dict(captioner.sha256)))
+        used.append(("captions", captioner.name, dict(captioner.sha256), _device(captioner)))
     if writer is not None:
-        used.append(("text", writer.name, dict(writer.sha256)))
-    return [{"part": part, "name": name, "sha256": digests} for part, name, digests in used]
+        used.append(("text", writer.name, dict(writer.sha256), _device(writer)))
+    return [{"part": part, "name": name, "sha256": digests, "device": device} for part, name, digests, device in used]
+
+
+def _device(part: object) -> str | None:
+    """Where a part computes, if it says so."""
+    device = getattr(part, "device", None)
+    return None if device is None else str(device)
 
 
 def _speech(said: Transcript, duration: float) -> Speech:

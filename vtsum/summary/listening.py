@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from vtsum.devices import memory_told
 from vtsum.enhance.speech.transcript import Transcript, Utterance
 from vtsum.errors import Stopped, VTSumError
 from vtsum.summary.progress import ProgressCallback
@@ -33,6 +34,7 @@ class Listening:
         transcript: the user's own, a file; it is taken as it is, without listening.
         denoiser (str | None): "embedded", a sequence-to-sequence checkpoint's name or folder, or None.
         limit (float | None): at most so many seconds of voice are listened to.
+        device (str): where recogniser and denoiser run.
         tell: told ("listen", fraction).
     """
 
@@ -44,11 +46,12 @@ class Listening:
         transcript: str | os.PathLike[str] | None,
         denoiser: str | None,
         limit: float | None,
+        device: str,
         tell: ProgressCallback,
     ) -> None:
         self._source, self._info = source, info
         self._speech, self._transcript, self._denoiser = speech, transcript, denoiser
-        self._limit, self._tell = limit, tell
+        self._limit, self._device, self._tell = limit, device, tell
         self._stop = threading.Event()
         self._job: Future[Transcript] | None = None
         # A daemon: what does not look at `_stop`, as a long transcript is read, must not keep the process from ending.
@@ -101,7 +104,8 @@ class Listening:
     def _run(self) -> None:
         assert self._job is not None
         try:
-            self._job.set_result(self._listen())
+            with memory_told("listening", "take a smaller --recogniser or --denoiser"):
+                self._job.set_result(self._listen())
         except BaseException as error:  # handed to the thread that waits for the words
             self._job.set_exception(error)
 
@@ -113,8 +117,9 @@ class Listening:
             self._source,
             recogniser=self._speech if self._info.has_audio else None,
             transcript=self._transcript,
-            denoiser=_denoiser(self._denoiser),
+            denoiser=_denoiser(self._denoiser, self._device),
             limit=self._limit,
+            device=self._device,
             progress=self._note,
         )
         self._tell("listen", 1.0)
@@ -126,7 +131,7 @@ class Listening:
         self._tell("listen", min(done, 0.99))
 
 
-def _denoiser(name: str | None) -> Denoiser | None:
+def _denoiser(name: str | None, device: str) -> Denoiser | None:
     if name is None:
         return None
     if name == DENOISER:
@@ -135,7 +140,7 @@ def _denoiser(name: str | None) -> Denoiser | None:
         return denoise
     from vtsum.enhance.speech.denoise_seq2seq import Seq2SeqDenoiser
 
-    return Seq2SeqDenoiser(name)
+    return Seq2SeqDenoiser(name, device=device)
 
 
 def within(transcript: Transcript, duration: float) -> Transcript:

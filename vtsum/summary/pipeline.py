@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+from vtsum.devices import device_of, gpu_left_unused, memory_told
 from vtsum.enhance.event_segmentation import METHOD, find_segmenter
 from vtsum.enhance.summary_refinement import Budget, parse_budget
 from vtsum.errors import Stopped, VTSumError
@@ -80,6 +81,7 @@ class Summary:
         return self.data["warnings"]
 
 
+@memory_told("summarize", "take smaller models")
 def summarize(
     path: str | os.PathLike[str],
     output: str | os.PathLike[str] | None = None,
@@ -101,6 +103,7 @@ def summarize(
     writer: str | None = None,
     ocr: bool = True,
     offline_default: bool = False,
+    device: str = "auto",
     progress: ProgressCallback | None = None,
 ) -> Summary:
     """Summarise a video file: a shorter video, a short text, and a page that shows both.
@@ -137,14 +140,18 @@ def summarize(
         writer (str | None): who writes the text: the folder or hub name of an instruct checkpoint, or one of the user's
             own; a sentence that what is heard and read does not bear out is not taken. None: the text is extracted.
         ocr (bool): read words on the screen, if what `vtsum[ocr]` brings is installed; else a warning says so.
-        offline_default (bool): "auto" takes nothing from this machine's caches, and listens on the CPU: the same
+        offline_default (bool): "auto" takes nothing from this machine's caches, and computes on the CPU: the same
             summary wherever the same packages are installed.
+        device (str): where everything that is loaded by name computes (model, recogniser, denoiser, captioner, writer):
+            "auto", a GPU where there is one that can be used, else the CPU; "cpu", "cuda", "cuda:1", ... A loaded model
+            stays where it is, and what is the user's own knows by itself. What decides what is shown computes in
+            float32 everywhere.
         progress: called with (stage, fraction 0..1), from several threads; stages are the keys of
             `vtsum.summary.progress.STAGES`.
     Returns:
         Summary: paths of the files, and the content of summary.json.
     Raises:
-        VTSumError: one line that names what is wrong: the file, an option, the output folder.
+        VTSumError: one line that names what is wrong: the file, an option, the device, the output folder.
     """
     timer = Clock()
     tell = progress or ignore
@@ -163,6 +170,9 @@ def summarize(
     if clock not in CLOCKS:
         raise VTSumError(f"summarize: clock must be {' or '.join(CLOCKS)}, got {clock!r}")
     find_segmenter(segmenter, "summarize: segmenter")
+    where = "cpu" if device == "auto" and offline_default else str(device)
+    if where not in ("auto", "cpu"):
+        device_of(where, "summarize")
     from vtsum.video import probe
 
     with timer("probe"):
@@ -182,23 +192,27 @@ def summarize(
         StagedFolder(folder, overwrite, inputs) as stage,
         LoudnessAhead(source, ahead=wordless) as loudness,
     ):
-        describer = named_captioner(captioner)
-        author = None if writer is None else _writer(writer)
-        with Listening(source, info, listener, transcript, denoiser, speech_limit, tell) as listening:
+        describer = named_captioner(captioner, where)
+        author = None if writer is None else _writer(writer, where)
+        with Listening(source, info, listener, transcript, denoiser, speech_limit, where, tell) as listening:
             with timer("read"):
                 # Importing what a model needs takes seconds: the pictures are decoded meanwhile, where their size is
                 # known before.
                 ahead = WatchedFrames(source, info, fps, EMBEDDED_SIZE, tell, reader) if model == "embedded" else None
                 try:
                     with quick_switches():
-                        loaded = load_model(model, text=captioner == "embedded")
+                        loaded = load_model(model, text=captioner == "embedded", device=where)
                     watched = watch(source, info, loaded, fps, tell, sampler=sampler, ahead=ahead, reader=reader)
                     watched.warnings.extend(unread)
+                    if where == "auto" and (why := gpu_left_unused()):
+                        watched.warnings.append(f"the GPU was not used: {why}")
                 finally:
                     if ahead is not None:
                         ahead.close()
             with timer("listen"):  # what is left of it
                 said = listening.said(watched.duration)
+                if where.startswith("cuda") and said and ("speech", "cpu") in {(m[0], m[3]) for m in said.models}:
+                    watched.warnings.append("what is said was listened to on the CPU: CTranslate2 cannot use the GPU")
         with timer("shots"):
             tell("shots", 0.0)
             pauses = said.pauses(watched.duration) if said is not None and said.utterances else ()
@@ -232,6 +246,7 @@ def summarize(
             "ocr": ocr,
             "writer": writer,
             "offline_default": offline_default,
+            "device": str(device),
         }
         try:
             data = _write(
@@ -243,6 +258,7 @@ def summarize(
                 said,
                 plan,
                 settings,
+                where,
                 timer,
                 tell,
                 reader,
@@ -283,19 +299,19 @@ def _short(name: str) -> str:
     return name if len(kept) <= _NAME else kept[:_NAME].decode(errors="ignore")
 
 
-def _writer(name: str) -> Writer:
+def _writer(name: str, device: str) -> Writer:
     from vtsum.model.writers import make_writer
 
-    return make_writer(name)
+    return make_writer(name, device)
 
 
-def load_model(model: str | os.PathLike[str] | Summarizer, *, text: bool = True) -> Summarizer:
-    """A model by name or path (`text`: of `vtsum.model.load`); a loaded one as it is."""
+def load_model(model: str | os.PathLike[str] | Summarizer, *, text: bool = True, device: str = "auto") -> Summarizer:
+    """A model by name or path (`text`: of `vtsum.model.load`) on that device; a loaded one as it is."""
     if not isinstance(model, str | os.PathLike):
         return model
     from vtsum.model import load
 
-    return load(os.fspath(model), text=text)
+    return load(os.fspath(model), text=text, device=device_of(device, "summarize"))
 
 
 def check_formats(formats: Sequence[str]) -> list[str]:
@@ -322,6 +338,7 @@ def _write(
     said: Transcript | None,
     plan: Plan,
     settings: schema.Settings,
+    device: str,
     timer: Clock,
     tell: ProgressCallback,
     reader: RapidReader | None,
@@ -352,7 +369,9 @@ def _write(
                     if settings["captioner"] == "embedded" and model.text_is_guess and captions:
                         watched.warnings.append(RESEARCH)
                 asked = captioner is not None
-                captioner = captioner or captioner_at_hand(settings["captioner"], model, settings["offline_default"])
+                captioner = captioner or captioner_at_hand(
+                    settings["captioner"], model, settings["offline_default"], device
+                )
                 spans = [(i, clip.start / plan.rate, clip.end / plan.rate) for i, clip in sorted(plan.clips.items())]
                 if captioner is not None:
                     try:

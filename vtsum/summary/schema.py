@@ -26,7 +26,7 @@ from vtsum.reading import read_json
 
 SCHEMA, BEFORE = "vtsum-summary/2", "vtsum-summary/1"
 _ADDED: dict[str, Any] = {"models": [], "chapters": []}
-_ADDED_SETTINGS: dict[str, Any] = {"offline_default": False, "writer": None, "clock": "summary"}
+_ADDED_SETTINGS: dict[str, Any] = {"offline_default": False, "writer": None, "clock": "summary", "device": "cpu"}
 _LIMIT = 1 << 30  # bytes: a long video has every frame and every word in it
 _SLACK = 0.002  # seconds: times are rounded to milliseconds
 
@@ -66,6 +66,7 @@ class Settings(TypedDict):
     captioner: str  # who describes the pictures
     writer: str | None  # who writes the text; null: it is extracted
     offline_default: bool  # nothing that only this machine's caches hold was taken
+    device: str  # where models were to compute: "auto", "cpu", "cuda:1"
     ocr: bool  # whether words on the screen were to be read
     speech_limit: float | None  # seconds of voice that were listened to at most
 
@@ -85,6 +86,7 @@ class ModelUsed(TypedDict):
     part: str  # "saliency", "voice activity", "speech", "denoiser", "screen", "captions", "text"
     name: str
     sha256: dict[str, str]  # by file; "weights": of a network's values, whatever file they came from
+    device: str | None  # where it computed; null: not known, as of the user's own
 
 
 class SummaryVideo(TypedDict):
@@ -369,4 +371,6 @@ def _filled(document: dict[str, Any]) -> dict[str, Any]:
     document = {**_ADDED, "title": {"text": own, "origin": origin, "times": []}, **document}
     if isinstance(document.get("settings"), dict):
         document["settings"] = {**_ADDED_SETTINGS, **document["settings"]}
+    if isinstance(document["models"], list):
+        document["models"] = [{"device": None, **m} if isinstance(m, dict) else m for m in document["models"]]
     return document

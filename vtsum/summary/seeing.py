@@ -36,8 +36,8 @@ class Scene:
     heard: str
 
 
-def named_captioner(name: str) -> Captioner | None:
-    """The captioner that the user names; None for the names in CAPTIONERS.
+def named_captioner(name: str, device: str = "auto") -> Captioner | None:
+    """The captioner that the user names, on that device (`make_captioner`); None for the names in CAPTIONERS.
 
     Raises:
         VTSumError: it cannot be had.
@@ -46,16 +46,16 @@ def named_captioner(name: str) -> Captioner | None:
         return None
     from vtsum.model.captioners import make_captioner
 
-    return make_captioner(name)
+    return make_captioner(name, device)
 
 
-def captioner_at_hand(name: str, model: Summarizer, offline_default: bool) -> Captioner | None:
+def captioner_at_hand(name: str, model: Summarizer, offline_default: bool, device: str = "auto") -> Captioner | None:
     """For "auto": the best that the hub's cache holds, where the model itself cannot describe pictures."""
     if name != "auto" or not model.text_is_guess or offline_default:
         return None
     from vtsum.model.captioners import best_at_hand
 
-    return best_at_hand()
+    return best_at_hand(device)
 
 
 def model_describes(name: str, model: Summarizer) -> bool:

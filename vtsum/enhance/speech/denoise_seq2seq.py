@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vtsum.devices import device_of
 from vtsum.enhance.speech.denoise import denoise
 from vtsum.enhance.speech.denoise_sentences import split_words
 from vtsum.enhance.speech.denoise_times import retime
@@ -46,9 +47,10 @@ class Seq2SeqDenoiser:
         num_beams (int): of the beam search; 1 is greedy.
         max_change (float): see `guard.judge`.
         fallback (Callable): what cleans a chunk whose rewriting is refused.
-        device (str): where the model runs.
+        device (str): where the model runs: "cpu", "cuda", "cuda:1", ...; "auto": a GPU where there is one.
     Raises:
-        VTSumError: transformers is not there, or reads no such model from the checkpoint.
+        VTSumError: transformers is not there, or reads no such model from the checkpoint; PyTorch cannot use the
+            device.
         ValueError: num_beams or max_change out of range.
     """
 
@@ -67,8 +69,8 @@ class Seq2SeqDenoiser:
         if not 0.0 <= max_change <= 1.0:
             raise ValueError(f"Seq2SeqDenoiser: max_change must be in 0..1, got {max_change}")
         self.checkpoint, self.prompt, self.num_beams, self.max_change = str(checkpoint), prompt, num_beams, max_change
-        self.fallback, self.device = fallback, device
-        self.tokenizer, self.model = _load(self.checkpoint, device)
+        self.fallback, self.device = fallback, device_of(device, "Seq2SeqDenoiser")
+        self.tokenizer, self.model = _load(self.checkpoint, self.device)
         from vtsum.model.pretrained import weights_sha256
 
         self.sha256 = weights_sha256(self.model.state_dict())
@@ -101,7 +103,7 @@ class Seq2SeqDenoiser:
         notes = transcript.warnings
         if refused:
             notes = (*notes, f"{refused} of {len(rewritings)} rewritings by {self.checkpoint} were refused")
-        used = (*transcript.models, ("denoiser", self.checkpoint, {"weights": self.sha256}))
+        used = (*transcript.models, ("denoiser", self.checkpoint, {"weights": self.sha256}, self.device))
         return replace(transcript, utterances=tuple(found), warnings=notes, models=used), rewritings
 
     def _chunks(self, words: list[Word]) -> list[list[Word]]:

@@ -29,6 +29,7 @@ def transcribe(
     transcript: str | os.PathLike[str] | Transcript | None = None,
     denoiser: Denoiser | Literal["embedded"] | None = "embedded",
     limit: float | None = None,
+    device: str = "auto",
     progress: Callable[[float], None] | None = None,
 ) -> Transcript:
     """The words of a video with their times: of a transcript that the user has, else of the subtitle track in the
@@ -42,6 +43,7 @@ def transcribe(
             or None.
         limit (float | None): a recogniser listens to at most so many seconds of voice, spread evenly over the video;
             what it leaves out is in `unheard`.
+        device (str): where a recogniser that is named listens (`make_recogniser`).
         progress: called with the share of the work that is done, 0..1, as the sound is read and as it is recognised.
     Returns:
         Transcript: without utterances where nothing is said; `warnings` say what a reader should know.
@@ -63,7 +65,7 @@ def transcribe(
         return track
     if recogniser is None:
         return Transcript((), "none", None)
-    found = make_recogniser(recogniser) if isinstance(recogniser, str) else recogniser
+    found = make_recogniser(recogniser, device) if isinstance(recogniser, str) else recogniser
     heard = _listen(path, found, math.inf if limit is None else limit, progress)
     if denoiser is None or not heard.utterances:
         return heard
@@ -125,8 +127,16 @@ def _listen(
         recogniser.language if kept else None,
         tuple(warnings),
         tuple(unheard),
-        (("voice activity", MODEL, model_sha256()), ("speech", recogniser.name, dict(digests))),
+        (
+            ("voice activity", MODEL, model_sha256(), "cpu"),
+            ("speech", recogniser.name, dict(digests), _device(recogniser)),
+        ),
     )
+
+
+def _device(recogniser: Recogniser) -> str | None:
+    device = getattr(recogniser, "device", None)
+    return None if device is None else str(device)
 
 
 def evenly(lengths: np.ndarray, limit: float) -> set[int]:

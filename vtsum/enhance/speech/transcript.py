@@ -117,7 +117,7 @@ class Transcript:
         language (str | None): a BCP 47 or ISO 639 tag as the source gives it ("en"); None: not known.
         warnings (tuple[str, ...]): what a reader should know of it, one line each.
         unheard (tuple[tuple[float, float], ...]): (start, end) in seconds of voice to which nobody listened.
-        models (tuple): (part, name, SHA-256 of its files) of all that listened and cleaned.
+        models (tuple): (part, name, SHA-256 of its files, device; None: not known) of all that listened and cleaned.
     Raises:
         ValueError: utterances out of order.
     """
@@ -127,7 +127,7 @@ class Transcript:
     language: str | None
     warnings: tuple[str, ...] = ()
     unheard: tuple[tuple[float, float], ...] = ()
-    models: tuple[tuple[str, str, dict[str, str]], ...] = ()
+    models: tuple[tuple[str, str, dict[str, str], str | None], ...] = ()
 
     def __post_init__(self) -> None:
         for one, other in zip(self.utterances, self.utterances[1:], strict=False):

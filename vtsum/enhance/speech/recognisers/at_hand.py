@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from vtsum.enhance.speech.recognisers.faster_whisper import FasterWhisper
+from vtsum.enhance.speech.recognisers.faster_whisper import FasterWhisper, has_gpu
 from vtsum.errors import VTSumError
 
 #: Best first; each hears a hundred languages. Those before "small" take longer on a CPU than the speech lasts.
@@ -27,21 +27,29 @@ SHA256 = {
 _GET_IT = "pip install 'vtsum[speech]'"
 
 
-def best_at_hand() -> FasterWhisper:
+def best_at_hand(device: str = "auto") -> FasterWhisper:
     """The best Whisper that can be had without a download.
 
+    Args:
+        device: as for `FasterWhisper`; where CTranslate2 cannot use a GPU, the best for the CPU, there.
     Raises:
         VTSumError: there is none; it says how to get one.
     """
-    for size, folder in _cached():
-        with contextlib.suppress(VTSumError):  # half a download
-            return FasterWhisper(str(folder), label=size)
-    return carried()
+    gpu = device != "cpu" and has_gpu()
+    for size, folder in _cached(GPU_SIZES + CPU_SIZES) if gpu else ():
+        with contextlib.suppress(VTSumError):  # half a download, a GPU too small for it, or one that cannot be used
+            return FasterWhisper(str(folder), label=size, device="cuda" if device == "auto" else device)
+    for size, folder in _cached(CPU_SIZES):
+        with contextlib.suppress(VTSumError):
+            return FasterWhisper(str(folder), label=size, device="cpu")
+    return carried(device if gpu else "cpu")
 
 
 def carried(device: str = "auto") -> FasterWhisper:
     """The tiny English Whisper of the package that `vtsum[speech]` brings, if it is that very one.
 
+    Args:
+        device: as for `FasterWhisper`; the CPU, where CTranslate2 cannot use that one.
     Raises:
         VTSumError: it is not installed, or its files are others.
     """
@@ -52,17 +60,19 @@ def carried(device: str = "auto") -> FasterWhisper:
         path = folder / name
         if not path.is_file() or _sha256(path) != digest:
             raise VTSumError(f"{path} must be the file that VTSum was tested with (sha256 {digest[:16]}...): {_GET_IT}")
-    return FasterWhisper(str(folder), label=CARRIED, language="en", device=device)
+    if device != "cpu":
+        with contextlib.suppress(VTSumError):
+            return FasterWhisper(str(folder), label=CARRIED, language="en", device=device)
+    return FasterWhisper(str(folder), label=CARRIED, language="en", device="cpu")
 
 
-def _cached() -> Iterator[tuple[str, Path]]:
-    """Names and folders of those in the hub's cache, the best first."""
+def _cached(sizes: Iterable[str]) -> Iterator[tuple[str, Path]]:
+    """Of these sizes, names and folders of those in the hub's cache."""
     if importlib.util.find_spec("faster_whisper") is None:
         return
-    import ctranslate2
     from faster_whisper.utils import download_model
 
-    for size in (*(GPU_SIZES if ctranslate2.get_cuda_device_count() else ()), *CPU_SIZES):
+    for size in sizes:
         try:
             folder = download_model(size, local_files_only=True)
         except Exception:  # not in the cache: the hub's client has errors of several kinds for it

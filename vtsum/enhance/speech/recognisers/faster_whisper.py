@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from vtsum.enhance.speech.activity import Stretch
 from vtsum.enhance.speech.recognisers.base import is_repetitive, packs
+from vtsum.enhance.speech.sound import RATE
 from vtsum.enhance.speech.transcript import Utterance
 from vtsum.errors import VTSumError
 from vtsum.model.pretrained import check_folder, files_sha256, first_line
+
+_GPU = re.compile("cuda|cublas|cudnn", re.IGNORECASE)  # what an error of the GPU's names
 
 
 class FasterWhisper:
@@ -20,11 +27,15 @@ class FasterWhisper:
         source (str): a folder that ct2-transformers-converter wrote, or a name that faster-whisper knows ("base.en")
             or finds on the hub or in its local cache.
         language (str | None): "en", "de", ...; None: detected in the first piece of sound.
-        device (str): "auto", "cpu", "cuda", "cuda:1", ...
-        compute_type (str): CTranslate2's; "auto" is int8 on a CPU, twice as fast.
+        device (str): "cpu", "cuda", "cuda:1", ...; "auto": a GPU where CTranslate2 can use one, else the CPU.
+        compute_type (str): CTranslate2's; "auto" is int8 on a CPU, twice as fast, and on a GPU what the weights
+            are stored in, mostly float16.
         label (str | None): what the transcript names as its source after "faster-whisper:"; None: `source`.
+    Attributes:
+        device (str): where it runs.
     Raises:
-        VTSumError: faster-whisper is not installed, there is no such model, or it does not know the language.
+        VTSumError: faster-whisper is not installed, there is no such model, it does not know the language, or
+            CTranslate2 cannot use the device.
     """
 
     longest = 30.0
@@ -43,19 +54,24 @@ class FasterWhisper:
     ) -> None:
         if importlib.util.find_spec("faster_whisper") is None:
             raise VTSumError("FasterWhisper: faster-whisper must be installed: pip install vtsum[speech]")
-        from faster_whisper import WhisperModel
 
         check_folder(Path(source), "FasterWhisper")
-        if compute_type == "auto":
-            compute_type = "int8" if device == "cpu" or not _has_gpu() else "default"
-        try:
-            kind, _, number = device.partition(":")
-            self._model = WhisperModel(source, device=kind, device_index=int(number or 0), compute_type=compute_type)
-        except Exception as error:  # CTranslate2, tokenizers and the hub's client, each with kinds of its own
-            raise VTSumError(
-                f"FasterWhisper: source must be a converted Whisper model in a folder, in the local cache or on the "
-                f"hub, got {source!r}: {first_line(error)}"
-            ) from None
+        tried = ["cuda", "cpu"] if device == "auto" and has_gpu() else ["cpu" if device == "auto" else device]
+        for self.device in tried:
+            try:
+                self._model = _load(source, self.device, compute_type)
+                break
+            except _GpuError as error:
+                if self.device == tried[-1]:
+                    raise VTSumError(
+                        f"FasterWhisper: device must be one that CTranslate2 can use here with {source!r}, got "
+                        f"{self.device!r}: {error}"
+                    ) from None
+            except Exception as error:  # CTranslate2, tokenizers and the hub's client, each with kinds of its own
+                raise VTSumError(
+                    f"FasterWhisper: source must be a converted Whisper model in a folder, in the local cache or on "
+                    f"the hub, got {source!r}: {first_line(error)}"
+                ) from None
         known = set(self._model.supported_languages)
         if language is not None and language not in known:
             raise VTSumError(
@@ -88,7 +104,38 @@ class FasterWhisper:
             yield from pack.utterances(heard)
 
 
-def _has_gpu() -> bool:
+class _GpuError(Exception):
+    """The GPU's, not the model's."""
+
+
+def _load(source: str, device: str, compute_type: str) -> Any:
+    """A WhisperModel. On a GPU it hears a moment of silence at once: CTranslate2 looks for CUDA's libraries, and for
+    memory, when it first computes."""
+    from faster_whisper import WhisperModel
+
+    kind, _, number = device.partition(":")
+    if kind != "cpu":
+        import torch  # noqa: F401  # CUDA's libraries, which come with it, are found once it is there
+
+        if not has_gpu():
+            raise _GpuError("it sees no GPU")
+    if compute_type == "auto":
+        compute_type = "int8" if kind == "cpu" else "default"
+    try:
+        model = WhisperModel(source, device=kind, device_index=int(number or 0), compute_type=compute_type)
+        if kind != "cpu":
+            list(model.transcribe(np.zeros(RATE, np.float32), language="en", beam_size=1, max_new_tokens=1)[0])
+    except (RuntimeError, ValueError) as error:
+        if kind != "cpu" and _GPU.search(str(error)):
+            raise _GpuError(first_line(error)) from None
+        raise
+    return model
+
+
+def has_gpu() -> bool:
+    """Whether CTranslate2 sees a GPU; False where it is not installed."""
+    if importlib.util.find_spec("ctranslate2") is None:
+        return False
     import ctranslate2
 
     return bool(ctranslate2.get_cuda_device_count())

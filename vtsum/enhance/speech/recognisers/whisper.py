@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from vtsum.devices import device_of
 from vtsum.enhance.speech.activity import Stretch
 from vtsum.enhance.speech.recognisers.base import is_repetitive, packs, words_of_tokens
 from vtsum.enhance.speech.sound import RATE
@@ -47,9 +48,9 @@ class Whisper:
         source (str): a folder, or a name on the hub or in its local cache ("openai/whisper-base").
         language (str | None): "en", "de", ...; None: detected in each piece of sound, for multilingual checkpoints.
         batch_size (int): pieces of up to 30 s recognised at once.
-        device (str | None): a torch device; None: a GPU where there is one, in float16, else the CPU.
+        device (str): "cpu", "cuda", "cuda:1", ...; "auto": a GPU where there is one. On a GPU in float16.
     Raises:
-        VTSumError: transformers finds no such checkpoint, or it is none of Whisper.
+        VTSumError: transformers finds no such checkpoint, it is none of Whisper, or PyTorch cannot use the device.
         ValueError: a batch size under 1.
     """
 
@@ -57,9 +58,7 @@ class Whisper:
     doubtful = understood = 0.2
     telling = 0
 
-    def __init__(
-        self, source: str, *, language: str | None = None, batch_size: int = 4, device: str | None = None
-    ) -> None:
+    def __init__(self, source: str, *, language: str | None = None, batch_size: int = 4, device: str = "auto") -> None:
         import torch
         from vtsum_kernels.integrations import torchvision_free
 
@@ -77,8 +76,8 @@ class Whisper:
             self._features = from_pretrained(WhisperFeatureExtractor, source, "a Whisper feature extractor")
             self._tokenizer = from_pretrained(WhisperTokenizer, source, "a Whisper tokenizer")
             model = model_from_pretrained(WhisperForConditionalGeneration, source, "a Whisper model")
-        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self._model = model.to(self._device, torch.float16 if self._device.type == "cuda" else torch.float32).eval()
+        self.device = device_of(device, "Whisper")
+        self._model = model.to(self.device, torch.float16 if self.device.startswith("cuda") else torch.float32).eval()
         settings = self._model.generation_config
         if getattr(settings, "alignment_heads", None) is None:
             layers, heads = model.config.decoder_layers, model.config.decoder_attention_heads
@@ -110,8 +109,8 @@ class Whisper:
             options = {"task": "transcribe", "language": self._wanted}
         with torch.inference_mode(), _quiet():
             out = self._model.generate(
-                found.input_features.to(self._device, self._model.dtype),
-                attention_mask=found.attention_mask.to(self._device),
+                found.input_features.to(self.device, self._model.dtype),
+                attention_mask=found.attention_mask.to(self.device),
                 return_timestamps=False,
                 return_token_timestamps=True,
                 return_dict_in_generate=True,

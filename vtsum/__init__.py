@@ -9,20 +9,30 @@ from vtsum.errors import VTSumError
 from vtsum.version import __version__
 
 if TYPE_CHECKING:
-    from vtsum.summary.pipeline import Summary, summarize
+    from vtsum.summary.exports import export
+    from vtsum.summary.making import Summary
+    from vtsum.summary.pipeline import summarize
+    from vtsum.summary.recut import recut
 
-__all__ = ["Summary", "VTSumError", "__version__", "summarize"]
+__all__ = ["Summary", "VTSumError", "__version__", "export", "recut", "summarize"]
+
+_WHERE = {
+    "Summary": "vtsum.summary.making",
+    "export": "vtsum.summary.exports",
+    "recut": "vtsum.summary.recut",
+    "summarize": "vtsum.summary.pipeline",
+}
 
 moved.serve_old_names()
 
 
 def __getattr__(name: str) -> Any:
     # `import vtsum` stays quick: NumPy and what follows are imported when they are first asked for.
-    if name in ("Summary", "summarize"):
+    if name in _WHERE:
         import importlib
 
         from vtsum.extras import require
 
         require("video", name)
-        return getattr(importlib.import_module("vtsum.summary.pipeline"), name)
+        return getattr(importlib.import_module(_WHERE[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,6 +2,7 @@
 
 # In the order in which `vtsum --help` lists them.
 from vtsum.commands import summarize  # isort: skip
+from vtsum.commands import recut  # isort: skip
 from vtsum.commands import export  # isort: skip
 from vtsum.commands import data  # isort: skip
 from vtsum.commands import extract  # isort: skip
@@ -23,6 +24,7 @@ __all__ = [
     "export",
     "extract",
     "push",
+    "recut",
     "score",
     "summarize",
     "table",

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from vtsum.bars import Bars
 from vtsum.commands.app import app, number, printable, write
 from vtsum.shown import say
+
+if TYPE_CHECKING:
+    from vtsum.summary.making import Summary
 
 
 def _limit(text: str) -> float | None:
@@ -65,8 +68,8 @@ def summarize(
             "--format",
             "-f",
             metavar="NAMES",
-            help="mp4, txt, json, keyframes, html [default: these]; edl, otio, fcpxml, csv, srt, vtt, chapters, "
-            "ffmetadata, youtube; several by commas.",
+            help="mp4, txt, json, keyframes, html, analysis (for recut) [default: these]; edl, otio, fcpxml, csv, srt, "
+            "vtt, chapters, ffmetadata, youtube; several by commas.",
         ),
     ] = None,
     clock: Annotated[
@@ -144,7 +147,7 @@ def summarize(
     ),
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no closing words.")] = False,
 ) -> None:
-    """Summarise a video: summary.mp4, .vtt, .txt and .json, keyframes/ and report.html in one folder."""
+    """Summarise a video: summary.mp4, .vtt, .txt and .json, keyframes/, report.html and analysis.npz in one folder."""
     from vtsum.extras import require
 
     require("video", "summarize")
@@ -184,13 +187,18 @@ def summarize(
     for warning in summary.warnings:
         say(f"note: {warning}")
     if not quiet and not as_json:
-        from vtsum.summary.text import clock_time
+        tell_summary(summary)
 
-        data = summary.data
-        chosen = sum(shot["chosen"] for shot in data["shots"])
-        write(
-            f"{clock_time(summary.duration)} of {clock_time(data['source']['duration'])}, "
-            f"{chosen} of {len(data['shots'])} shots, in {data['timings']['total']:.1f} s"
-        )
-        for path in summary.files.values():
-            write(printable(path))
+
+def tell_summary(summary: Summary) -> None:
+    """The closing words of a run."""
+    from vtsum.summary.text import clock_time
+
+    data = summary.data
+    chosen = sum(shot["chosen"] for shot in data["shots"])
+    write(
+        f"{clock_time(summary.duration)} of {clock_time(data['source']['duration'])}, "
+        f"{chosen} of {len(data['shots'])} shots, in {data['timings']['total']:.1f} s"
+    )
+    for path in summary.files.values():
+        write(printable(path))

@@ -12,7 +12,6 @@ from vtsum.summary.schema import (
     ClipEntry,
     ModelUsed,
     Screen,
-    Settings,
     ShotEntry,
     Span,
     Speech,
@@ -25,10 +24,9 @@ from vtsum.summary.watching import Watched
 from vtsum.version import __version__
 
 if TYPE_CHECKING:
-    from vtsum.enhance.screen_text import RapidReader
     from vtsum.enhance.speech import Transcript
-    from vtsum.model import Summarizer
     from vtsum.protocols import Captioner, Writer
+    from vtsum.summary.analysis import Analysis, ModelFacts, ReaderFacts
     from vtsum.summary.composing import Text
     from vtsum.video import CutResult, VideoInfo
 
@@ -36,16 +34,11 @@ _ALIKE = 0.5  # likeness to a better shot from which the reason mentions it
 
 
 def build_document(
-    name: str,
     info: VideoInfo,
-    model: Summarizer,
-    watched: Watched,
-    said: Transcript | None,
+    analysis: Analysis,
     plan: Plan,
     cut: CutResult | None,
     text: Text,
-    settings: Settings,
-    reader: RapidReader | None = None,
     captioner: Captioner | None = None,
     writer: Writer | None = None,
 ) -> SummaryDocument:
@@ -53,6 +46,8 @@ def build_document(
     `timings` are still to be filled in."""
     from vtsum.video.damage import damage_warning, join_spans
 
+    watched, said, settings, model = analysis.watched, analysis.said, analysis.settings, analysis.model
+    name, reader = analysis.name, analysis.reader
     duration = round(max(plan.shots[-1][1] / plan.rate, 1e-3), 3)
     formats = settings["formats"]
     clips = _clips(plan, cut, duration, pictures="keyframes" in formats or "html" in formats)
@@ -88,8 +83,8 @@ def build_document(
         "model": {
             "name": model.name,
             "weights_sha256": model.weights_sha256,
-            "embedded": bool(model.embedded),
-            "text_is_guess": bool(model.text_is_guess),
+            "embedded": model.embedded,
+            "text_is_guess": model.text_is_guess,
         },
         "models": _models(model, said, reader, captioner, writer),
         "summary": {
@@ -117,7 +112,7 @@ def build_document(
                 "text": sentence.text,
                 "origin": sentence.origin,
                 "confidence": round(sentence.confidence, 4),
-                "guess": sentence.origin == "seen" and captioner is None and bool(model.text_is_guess),
+                "guess": sentence.origin == "seen" and captioner is None and model.text_is_guess,
                 "times": [_within(span, duration) for span in sentence.times],
                 "shots": list(sentence.shots),
             }
@@ -155,14 +150,14 @@ def _within(span: tuple[float, float], duration: float) -> Span:
 
 
 def _models(
-    model: Summarizer,
+    model: ModelFacts,
     said: Transcript | None,
-    reader: RapidReader | None,
+    reader: ReaderFacts | None,
     captioner: Captioner | None,
     writer: Writer | None,
 ) -> list[ModelUsed]:
     used: list[tuple[str, str, dict[str, str], str | None]] = [
-        ("saliency", model.name, {"weights": model.weights_sha256}, _device(model))
+        ("saliency", model.name, {"weights": model.weights_sha256}, model.device)
     ]
     if said is not None:
         used += said.models
@@ -202,7 +197,7 @@ def _speech(said: Transcript, duration: float) -> Speech:
     }
 
 
-def _screen(watched: Watched, reader: RapidReader, duration: float) -> Screen:
+def _screen(watched: Watched, reader: ReaderFacts, duration: float) -> Screen:
     return {
         "source": reader.name,
         "sha256": reader.sha256,

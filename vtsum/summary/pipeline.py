@@ -2,83 +2,36 @@
 
 from __future__ import annotations
 
-import datetime
-import json
 import os
-import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from vtsum.devices import device_of, gpu_left_unused, memory_told
 from vtsum.enhance.event_segmentation import METHOD, find_segmenter
 from vtsum.enhance.summary_refinement import Budget, parse_budget
-from vtsum.errors import Stopped, VTSumError
-from vtsum.shown import escaped
+from vtsum.errors import VTSumError
 from vtsum.summary import schema
-from vtsum.summary.composing import compose
-from vtsum.summary.document import build_document
-from vtsum.summary.exports import EXPORTS, export, file_of
-from vtsum.summary.exports.times import CLOCKS, Clocked
+from vtsum.summary.analysis import Analysis, ModelFacts, ReaderFacts
+from vtsum.summary.exports.times import CLOCKS
 from vtsum.summary.listening import CARRIED, DENOISER, LIMIT, RECOGNISER, Listening
 from vtsum.summary.loudness import LoudnessAhead
-from vtsum.summary.planning import Plan, Refine, make_plan
+from vtsum.summary.making import FORMATS, Making, Summary, check_formats, choose, finish
+from vtsum.summary.planning import Refine
 from vtsum.summary.progress import Clock, ProgressCallback, ignore
-from vtsum.summary.seeing import CAPTIONERS, RESEARCH, captioner_at_hand, look, model_describes, named_captioner
-from vtsum.summary.spoken import summary_cues, summary_subtitles
-from vtsum.summary.staging import StagedFolder, writing_failed
-from vtsum.summary.text import Moment, describe, text_file
-from vtsum.summary.watching import SAMPLERS, Sampler, Watched, WatchedFrames, watch
-from vtsum.threads import quick_switches, torch_threads
+from vtsum.summary.seeing import CAPTIONERS, named_captioner
+from vtsum.summary.staging import StagedFolder
+from vtsum.summary.watching import SAMPLERS, Sampler, WatchedFrames, watch
+from vtsum.threads import quick_switches
 
 if TYPE_CHECKING:
     from vtsum.enhance.screen_text import RapidReader
-    from vtsum.enhance.speech import Transcript
     from vtsum.model import Summarizer
-    from vtsum.protocols import Captioner, Writer
-    from vtsum.video import CutResult, VideoInfo
+    from vtsum.protocols import Writer
 
-FORMATS = ("mp4", "txt", "json", "keyframes", "html")
 EMBEDDED_SIZE = 128  # pixels; the embedded frame encoder's pictures, known here without its imports
 _FPS = (1e-4, 30.0)
 _NAME = 100  # bytes of the video's name in that of the folder
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What `summarize` made.
-
-    Attributes:
-        output (Path): the folder.
-        files (dict[str, Path]): one path for each of the formats asked for; "keyframes" is a folder.
-        data (SummaryDocument): the content of summary.json, also where that was not asked for.
-    """
-
-    output: Path
-    files: dict[str, Path]
-    data: schema.SummaryDocument
-
-    @property
-    def duration(self) -> float:
-        """Length of the summary in seconds."""
-        return self.data["summary"]["duration"]
-
-    @property
-    def text(self) -> str:
-        """The sentences of the text summary, in order of time."""
-        return " ".join(sentence["text"] for sentence in self.data["text"])
-
-    @property
-    def shots(self) -> list[schema.ShotEntry]:
-        """All shots of the video; those with `chosen` are in the summary."""
-        return self.data["shots"]
-
-    @property
-    def warnings(self) -> list[str]:
-        """What the user should know, one line each."""
-        return self.data["warnings"]
 
 
 @memory_told("summarize", "take smaller models")
@@ -215,72 +168,40 @@ def summarize(
                     watched.warnings.append("what is said was listened to on the CPU: CTranslate2 cannot use the GPU")
         with timer("shots"):
             tell("shots", 0.0)
-            pauses = said.pauses(watched.duration) if said is not None and said.utterances else ()
-            boundaries = loaded.boundaries(watched.features)
-            plan = make_plan(
-                watched,
-                wanted,
-                info,
-                fps,
-                segmenter=segmenter,
-                refine=refine,
-                pauses=pauses,
-                boundary_scores=boundaries,
-            )
-            tell("shots", 1.0)
-        settings: schema.Settings = {
-            "budget": wanted.text,
-            "budget_seconds": round(plan.budget_seconds, 3),
-            "model": loaded.name,
-            "fps": fps,
-            "formats": chosen_formats,
-            "clock": clock,
-            "sampler": sampler,
-            "segmenter": segmenter,
-            "refine": refine,
-            "speech": speech,
-            "transcript": None if transcript is None else Path(os.fsdecode(os.fspath(transcript))).name,
-            "denoiser": denoiser,
-            "captioner": captioner,
-            "speech_limit": speech_limit,
-            "ocr": ocr,
-            "writer": writer,
-            "offline_default": offline_default,
-            "device": str(device),
-        }
-        try:
-            data = _write(
-                stage,
-                source,
-                info,
-                loaded,
+            settings: schema.Settings = {
+                "budget": wanted.text,
+                "budget_seconds": 0.0,
+                "model": loaded.name,
+                "fps": fps,
+                "formats": chosen_formats,
+                "clock": clock,
+                "sampler": sampler,
+                "segmenter": segmenter,
+                "refine": refine,
+                "speech": speech,
+                "transcript": None if transcript is None else Path(os.fsdecode(os.fspath(transcript))).name,
+                "denoiser": denoiser,
+                "captioner": captioner,
+                "speech_limit": speech_limit,
+                "ocr": ocr,
+                "writer": writer,
+                "offline_default": offline_default,
+                "device": str(device),
+            }
+            analysis = Analysis(
+                source.name,
+                info.size_bytes,
+                settings,
                 watched,
                 said,
-                plan,
-                settings,
-                where,
-                timer,
-                tell,
-                reader,
-                describer,
-                author,
-                loudness,
+                loaded.boundaries(watched.features),
+                ModelFacts.of(loaded),
+                None if reader is None else ReaderFacts.of(reader),
             )
-        except OSError as error:
-            raise writing_failed(folder, error) from None
-        except VTSumError as error:
-            # The cutter names the temporary folder, which is gone by the time the user reads of it.
-            raise VTSumError(str(error).replace(str(stage.path), str(stage.final))) from None
-        stage.commit()
-        final = stage.final
-    files = {name: final / _file_of(name, clock) for name in chosen_formats}
-    return Summary(final, {name: path for name, path in files.items() if path.exists()}, data)
-
-
-def _file_of(name: str, clock: str) -> str:
-    """Where in a summary's folder a format is."""
-    own = {"mp4": "summary.mp4", "txt": "summary.txt", "json": "summary.json", "html": "report.html"}
-    return own.get(name) or (name if name in FORMATS else file_of(name, clock))
+            plan = choose(analysis, wanted, info)
+            tell("shots", 1.0)
+        making = Making(stage, source, info, analysis, loaded, where, describer, author, loudness, timer, tell)
+        return finish(making, plan)
 
 
 def _reader() -> tuple[RapidReader | None, list[str]]:
@@ -312,168 +233,3 @@ def load_model(model: str | os.PathLike[str] | Summarizer, *, text: bool = True,
     from vtsum.model import load
 
     return load(os.fspath(model), text=text, device=device_of(device, "summarize"))
-
-
-def check_formats(formats: Sequence[str]) -> list[str]:
-    """The formats asked for, in canonical order.
-
-    Raises:
-        VTSumError: an unknown one, or none at all.
-    """
-    names = [formats] if isinstance(formats, str) else list(formats)
-    for name in names:
-        if name not in (*FORMATS, *EXPORTS):
-            raise VTSumError(f"summarize: format must be among {', '.join((*FORMATS, *EXPORTS))}, got {name!r}")
-    if not names:
-        raise VTSumError(f"summarize: format must name at least one of {', '.join((*FORMATS, *EXPORTS))}, got none")
-    return [name for name in (*FORMATS, *EXPORTS) if name in names]
-
-
-def _write(
-    stage: StagedFolder,
-    source: Path,
-    info: VideoInfo,
-    model: Summarizer,
-    watched: Watched,
-    said: Transcript | None,
-    plan: Plan,
-    settings: schema.Settings,
-    device: str,
-    timer: Clock,
-    tell: ProgressCallback,
-    reader: RapidReader | None,
-    captioner: Captioner | None,
-    writer: Writer | None,
-    loudness: LoudnessAhead,
-) -> schema.SummaryDocument:
-    """Cut, write the text meanwhile, and put all files into the staged folder."""
-    formats = settings["formats"]
-    captioned = model_describes(settings["captioner"], model)
-    reads_pictures = captioned and model.reads_pictures
-    wants_pictures = reads_pictures or bool({"keyframes", "html"} & set(formats))
-    cut_result: CutResult | None = None
-    stop = threading.Event()
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        job = None
-        try:
-            if wants_pictures or "mp4" in formats:
-                job = pool.submit(_cut, stage.path, source, watched, plan, wants_pictures, stop, timer, tell)
-            if reads_pictures and job is not None:
-                cut_result = job.result()
-            with timer("text"):
-                tell("text", 0.0)
-                captions = []
-                if captioned:
-                    with torch_threads(count=1):  # the other cores are cutting
-                        captions = describe(model, watched.features, _moments(plan, cut_result))
-                    if settings["captioner"] == "embedded" and model.text_is_guess and captions:
-                        watched.warnings.append(RESEARCH)
-                asked = captioner is not None
-                captioner = captioner or captioner_at_hand(
-                    settings["captioner"], model, settings["offline_default"], device
-                )
-                spans = [(i, clip.start / plan.rate, clip.end / plan.rate) for i, clip in sorted(plan.clips.items())]
-                if captioner is not None:
-                    try:
-                        captions = look(captioner, source, _moments(plan, None), spans, said)
-                    except VTSumError as error:
-                        if asked:
-                            raise
-                        captioner = None
-                        watched.warnings.append(f"the pictures were not described: {error}")
-                text = compose(source, info, watched, said, plan, captions, settings["fps"], loudness, writer)
-                tell("text", 1.0)
-            if job is not None:
-                cut_result = job.result()
-        except BaseException:
-            stop.set()  # the pool waits for its thread: let it end soon
-            raise
-    data = build_document(
-        source.name, info, model, watched, said, plan, cut_result, text, settings, reader, captioner, writer
-    )
-    if "mp4" in formats:
-        cues, chapters = summary_cues(data), Clocked(data, "summary").chapters()
-        if cues or chapters:
-            from vtsum.video.tracks import add_tracks
-
-            add_tracks(
-                stage.path / "summary.mp4", cues, data["speech"]["language"] if data["speech"] else None, chapters
-            )
-    if "html" in formats:
-        from vtsum.summary.report import write_report
-
-        with timer("page"):
-            tell("page", 0.0)
-            write_report(stage.path / "report.html", data, stage.path)
-            tell("page", 1.0)
-    for name in formats:
-        if name in EXPORTS:
-            try:
-                export(data, [name], stage.path, clock=settings["clock"], video=source)
-            except VTSumError as error:
-                data["warnings"].append(f"{name} was not written: {str(error).removeprefix('export: ')}")
-    data["created"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    data["timings"] = timer.timings()
-    if "txt" in formats:
-        (stage.path / "summary.txt").write_text(text_file(data), encoding="utf-8")
-    if "json" in formats:
-        content = json.dumps(data, ensure_ascii=False, allow_nan=False, indent=1)
-        (stage.path / "summary.json").write_text(escaped(content) + "\n", encoding="utf-8")
-    if "mp4" in formats and (subtitles := summary_subtitles(data)) is not None:
-        (stage.path / "summary.vtt").write_text(subtitles, encoding="utf-8")
-    if "mp4" not in formats:
-        (stage.path / "summary.mp4").unlink(missing_ok=True)
-    if "keyframes" not in formats:
-        for picture in (stage.path / "keyframes").glob("*.jpg"):
-            picture.unlink()
-        if (stage.path / "keyframes").is_dir():
-            (stage.path / "keyframes").rmdir()
-    return data
-
-
-def _moments(plan: Plan, cut: CutResult | None) -> list[Moment]:
-    """The chosen shots that may get a sentence; with their key frames where those were cut before."""
-    pictures = {} if cut is None else {shot.index: shot.keyframe for shot in cut.shots}
-    moments = []
-    for n, i in enumerate(sorted(plan.clips)):
-        if cut is None or pictures.get(n) is not None:
-            moments.append(Moment(i, plan.frames[i], plan.span(i), float(plan.scores[i]), pictures.get(n)))
-    return moments
-
-
-def _cut(
-    folder: Path,
-    source: Path,
-    watched: Watched,
-    plan: Plan,
-    pictures: bool,
-    stop: threading.Event,
-    timer: Clock,
-    tell: ProgressCallback,
-) -> CutResult:
-    """Write summary.mp4 and, if wanted, the key frames, in one pass over the chosen parts of the source."""
-    from vtsum.video import cut
-
-    tell("cut", 0.0)
-    order = sorted(plan.clips)
-    segments = [(plan.clips[i].start / plan.rate, plan.clips[i].end / plan.rate) for i in order]
-    whole = max(sum(end - start for start, end in segments), 1e-3)
-
-    def note(done: float) -> None:
-        if stop.is_set():
-            raise Stopped
-        tell("cut", min(done / whole, 0.99))
-
-    with timer("cut"):
-        result = cut(
-            source,
-            segments,
-            folder / "summary.mp4",
-            keyframe_dir=folder / "keyframes" if pictures else None,
-            keyframe_times=[plan.peaks[i] for i in order] if pictures else None,
-            duration=watched.duration,
-            largest=watched.largest,
-            on_progress=note,
-        )
-    tell("cut", 1.0)
-    return result

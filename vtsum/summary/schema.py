@@ -278,6 +278,17 @@ def _check_type(value: Any, kind: Any, where: str) -> None:
         raise VTSumError(f"summary.json: {where} must be {kind.__name__}, got {value!r}")
 
 
+def check_settings(value: Any) -> Settings:
+    """The settings of a summary, those that came to version 2 later as they were before.
+
+    Raises:
+        VTSumError: naming the first field that is missing, unknown or of a wrong type.
+    """
+    filled = {**_ADDED_SETTINGS, **value} if isinstance(value, dict) else value
+    _check_type(filled, Settings, "settings")
+    return typing.cast(Settings, filled)
+
+
 def _promise(kept: bool, what: str) -> None:
     if not kept:
         raise VTSumError(f"summary.json: {what}")

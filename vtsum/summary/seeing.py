@@ -15,7 +15,6 @@ from vtsum.summary.text import MAX_SENTENCES, Moment, ShotCaption, best_of, gath
 
 if TYPE_CHECKING:
     from vtsum.enhance.speech import Transcript
-    from vtsum.model import Summarizer
     from vtsum.protocols import Captioner
 
 CAPTIONERS = ("auto", "embedded", "none")
@@ -49,18 +48,18 @@ def named_captioner(name: str, device: str = "auto") -> Captioner | None:
     return make_captioner(name, device)
 
 
-def captioner_at_hand(name: str, model: Summarizer, offline_default: bool, device: str = "auto") -> Captioner | None:
-    """For "auto": the best that the hub's cache holds, where the model itself cannot describe pictures."""
-    if name != "auto" or not model.text_is_guess or offline_default:
+def captioner_at_hand(name: str, guesses: bool, offline_default: bool, device: str = "auto") -> Captioner | None:
+    """For "auto": the best that the hub's cache holds, where the model's own captions are `guesses`."""
+    if name != "auto" or not guesses or offline_default:
         return None
     from vtsum.model.captioners import best_at_hand
 
     return best_at_hand(device)
 
 
-def model_describes(name: str, model: Summarizer) -> bool:
-    """Whether the captions are the model's own."""
-    return name == "embedded" or (name == "auto" and not model.text_is_guess)
+def model_describes(name: str, guesses: bool) -> bool:
+    """Whether the captions are the model's own; `guesses`: they would be."""
+    return name == "embedded" or (name == "auto" and not guesses)
 
 
 def look(

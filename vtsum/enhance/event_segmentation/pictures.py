@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -24,6 +24,36 @@ class _Kept:
             self._runs.append((len(self.times), picture.shape, bytearray()))
         self._runs[-1][2].extend(picture.astype(np.uint8).tobytes())
         self.times.append(time)
+
+    def state(self) -> dict[str, np.ndarray]:
+        shapes = [(first, *shape) for first, shape, _ in self._runs]
+        pixels = [np.frombuffer(data, np.uint8) for _, _, data in self._runs]
+        return {
+            "kept_times": np.array(self.times),
+            "kept_runs": np.array(shapes, np.int64).reshape(-1, 3),
+            "kept": pixels[0] if len(pixels) == 1 else np.concatenate([np.zeros(0, np.uint8), *pixels]),
+        }
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, np.ndarray]) -> _Kept:
+        made = cls()
+        times, runs, pixels = state["kept_times"], state["kept_runs"], state["kept"]
+        if times.ndim != 1 or not np.isfinite(times).all() or (np.diff(times) < 0).any():
+            raise ValueError("kept_times must be finite and rise")
+        at = 0
+        firsts = [*runs[:, 0].tolist(), len(times)]
+        if firsts[0] != 0:
+            raise ValueError(f"kept_runs must begin with picture 0, got {firsts[0]}")
+        for (first, height, width), last in zip(runs.tolist(), firsts[1:], strict=True):
+            size = (last - first) * height * width
+            if min(height, width, last - first) < 1:
+                raise ValueError("kept_runs must be of pictures, one run after the other")
+            made._runs.append((first, (height, width), bytearray(pixels[at : at + size].tobytes())))
+            at += size
+        if at != len(pixels):
+            raise ValueError(f"kept must hold {at} pixels, got {len(pixels)}")
+        made.times = array("d", times.tobytes())
+        return made
 
     def runs(self) -> Iterator[tuple[int, np.ndarray]]:
         """The first picture's number and the pictures [n, H, W] of each stretch of one shape."""
@@ -62,6 +92,32 @@ class PictureChanges:
         self._changes = array("d")
         self._lasting = array("d")
         self._kept = _Kept()
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All that was noted, as arrays: `of_state` makes an equal one of it, for reading only."""
+        return {
+            "times": np.array(self._times),
+            "changes": np.array(self._changes),
+            "lasting": np.array(self._lasting),
+            **self._kept.state(),
+        }
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, np.ndarray]) -> PictureChanges:
+        """From what `state` gave.
+
+        Raises:
+            ValueError, KeyError: it is something else.
+        """
+        made = cls()
+        columns = [state[name] for name in ("times", "changes", "lasting")]
+        if any(column.shape != columns[0].shape or column.ndim != 1 for column in columns):
+            raise ValueError("times, changes and lasting must be of one length")
+        if not all(np.isfinite(column).all() for column in columns) or (np.diff(columns[0]) < 0).any():
+            raise ValueError("times, changes and lasting must be finite, and times must rise")
+        made._times, made._changes, made._lasting = (array("d", column.tobytes()) for column in columns)
+        made._kept = _Kept.of_state(state)
+        return made
 
     @classmethod
     def of(cls, pictures: Iterable[np.ndarray], rate: float) -> PictureChanges:

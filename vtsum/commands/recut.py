@@ -1,0 +1,79 @@
+"""`vtsum recut`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+
+from vtsum.bars import Bars
+from vtsum.commands.app import app, write
+from vtsum.commands.summarize import tell_summary
+from vtsum.shown import say
+
+
+@app.command(short_help="Make another summary of a video without watching it again.")
+def recut(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="What `vtsum summarize` wrote, with analysis.npz in it.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Folder for the results. [default: FOLDER_recut]"),
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(metavar="LENGTH", help="Of the summary: 15%, 30s, 2min, 1:30. [default: as before]")
+    ] = None,
+    video: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The video. [default: that of its name, in, beside or above FOLDER]"),
+    ] = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", "-f", metavar="NAMES", help="As for summarize. [default: as before]"),
+    ] = None,
+    clock: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Times of exports: summary or source. [default: as before]")
+    ] = None,
+    segmenter: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What finds the events. [default: as before]")
+    ] = None,
+    refine: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What chooses among the shots. [default: as before]")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older summary in the folder.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the content of summary.json on standard output.")] = (
+        False
+    ),
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no closing words.")] = False,
+) -> None:
+    """Make another summary of a video that was summarised before, from what was found then: only cutting takes time."""
+    from vtsum.extras import require
+
+    require("video", "recut")
+    from vtsum.summary.planning import Refine
+    from vtsum.summary.progress import STAGES
+    from vtsum.summary.recut import recut as run
+
+    names = [part.strip() for entry in formats for part in entry.split(",")] if formats else None
+    with Bars({name: STAGES[name] for name in ("shots", "text", "cut", "page")}, quiet=quiet) as bars:
+        summary = run(
+            folder,
+            output,
+            budget=budget,
+            video=video,
+            formats=names,
+            clock=clock,
+            segmenter=segmenter,
+            refine=cast(Refine | None, refine),
+            overwrite=overwrite,
+            progress=bars,
+        )
+    if as_json:
+        write(json.dumps(summary.data, ensure_ascii=True, allow_nan=False))
+    for warning in summary.warnings:
+        say(f"note: {warning}")
+    if not quiet and not as_json:
+        tell_summary(summary)

@@ -1,0 +1,212 @@
+"""What a video was found to be, kept beside its summary: enough to choose and write another one without watching again.
+
+`analysis.npz` holds plain arrays and one JSON text as bytes; nothing in it is run. For each minute it takes some 120 kB
+(features of 256 numbers a second, a small picture four times a second), less after compression.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vtsum.data.feature_files import read_array
+from vtsum.enhance.event_segmentation import PictureChanges
+from vtsum.enhance.screen_text import ScreenLine
+from vtsum.enhance.speech.transcript import Transcript, Utterance, Word
+from vtsum.errors import VTSumError
+from vtsum.files import plain, written
+from vtsum.reading import parse_json
+from vtsum.summary.schema import Settings, check_settings
+from vtsum.summary.watching import Watched
+
+if TYPE_CHECKING:
+    from vtsum.enhance.screen_text import RapidReader
+    from vtsum.model import Summarizer
+
+FORMAT = "vtsum-analysis/1"
+FILE = "analysis.npz"
+_EXACT = ("times", "changes", "lasting", "kept_times")  # float64, kept as the integers of the same bits
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a summary says of the model that gave its saliency."""
+
+    name: str
+    weights_sha256: str
+    embedded: bool
+    text_is_guess: bool
+    reads_pictures: bool
+    device: str | None
+
+    @classmethod
+    def of(cls, model: Summarizer) -> ModelFacts:
+        device = getattr(model, "device", None)
+        return cls(
+            model.name,
+            model.weights_sha256,
+            bool(model.embedded),
+            bool(model.text_is_guess),
+            bool(model.reads_pictures),
+            None if device is None else str(device),
+        )
+
+
+@dataclass(frozen=True)
+class ReaderFacts:
+    """What a summary says of who read the words on the screen."""
+
+    name: str
+    sha256: dict[str, str]
+
+    @classmethod
+    def of(cls, reader: RapidReader) -> ReaderFacts:
+        return cls(reader.name, dict(reader.sha256))
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A video after it was watched and listened to.
+
+    Attributes:
+        name (str), size_bytes (int): of the file. settings: with which it was analysed; what of them concerns the
+            choice alone (budget, formats and their like) is another summary's to choose.
+        watched, said: what was seen and heard; None: nobody listened. boundaries: [T] of the model's boundary head.
+    """
+
+    name: str
+    size_bytes: int
+    settings: Settings
+    watched: Watched
+    said: Transcript | None
+    boundaries: np.ndarray | None
+    model: ModelFacts
+    reader: ReaderFacts | None
+
+    def save(self, path: Path) -> None:
+        """Write the file, whole or not at all.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        watched = self.watched
+        arrays = {"features": watched.features, "saliency": watched.saliency, "encoded": watched.encoded}
+        if watched.event_features is not watched.features:
+            arrays["event_features"] = watched.event_features
+        if self.boundaries is not None:
+            arrays["boundaries"] = self.boundaries
+        state = watched.changes.state()
+        arrays |= {name: state[name].view(np.int64) if name in _EXACT else state[name] for name in state}
+        facts: dict[str, Any] = {
+            "format": FORMAT,
+            "name": os.fsencode(self.name).decode("utf-8", "replace"),
+            "size_bytes": self.size_bytes,
+            "settings": self.settings,
+            "model": dataclasses.asdict(self.model),
+            "reader": None if self.reader is None else dataclasses.asdict(self.reader),
+            "said": None if self.said is None else dataclasses.asdict(self.said),
+            "watched": {
+                "duration": watched.duration,
+                "broken_at": watched.broken_at,
+                "warnings": watched.warnings,
+                "damaged": watched.damaged,
+                "screen": [dataclasses.asdict(line) for line in watched.screen],
+                "largest": watched.largest,
+            },
+        }
+        text = json.dumps(facts, allow_nan=False).encode()
+        with written(path) as part, open(part, "wb") as file:
+            np.savez_compressed(file, allow_pickle=False, facts=np.frombuffer(text, np.uint8), **arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Analysis:
+        """Read the file.
+
+        Raises:
+            VTSumError: it is missing, damaged, or not what `save` writes.
+        """
+        where = plain(path)
+        facts = parse_json(read_array(path, "facts").tobytes(), dict, f"{where}: facts")
+        if facts.get("format") != FORMAT:
+            raise VTSumError(f"{where}: format must be {FORMAT!r}, got {facts.get('format')!r:.60}")
+        try:
+            return _checked(cls(**_read(Path(path), facts)))
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise VTSumError(f"{where} must be whole, as vtsum summarize writes it, got: {error!r:.200}") from None
+
+
+def _read(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    stored = _names(path)
+    arrays = {name: read_array(path, name) for name in stored if name != "facts"}
+    arrays |= {name: arrays[name].view(np.float64) for name in _EXACT}
+    seen = facts["watched"]
+    watched = Watched(
+        features=arrays["features"],
+        event_features=arrays.get("event_features", arrays["features"]),
+        saliency=arrays["saliency"],
+        duration=float(seen["duration"]),
+        broken_at=seen["broken_at"],
+        warnings=[str(line) for line in seen["warnings"]],
+        changes=PictureChanges.of_state(arrays),
+        encoded=arrays["encoded"],
+        damaged=[(float(start), float(end)) for start, end in seen["damaged"]],
+        screen=[ScreenLine(**{**line, "box": tuple(line["box"])}) for line in seen["screen"]],
+        largest=None if seen["largest"] is None else (int(seen["largest"][0]), int(seen["largest"][1])),
+    )
+    return {
+        "name": str(facts["name"]),
+        "size_bytes": int(facts["size_bytes"]),
+        "settings": check_settings(facts["settings"]),
+        "watched": watched,
+        "said": None if facts["said"] is None else _transcript(facts["said"]),
+        "boundaries": arrays.get("boundaries"),
+        "model": ModelFacts(**facts["model"]),
+        "reader": None if facts["reader"] is None else ReaderFacts(**facts["reader"]),
+    }
+
+
+def _names(path: Path) -> list[str]:
+    import zipfile
+
+    with zipfile.ZipFile(path) as archive:
+        return [name.removesuffix(".npy") for name in archive.namelist()]
+
+
+def _transcript(facts: Mapping[str, Any]) -> Transcript:
+    utterances = tuple(Utterance(tuple(Word(**word) for word in each["words"])) for each in facts["utterances"])
+    return Transcript(
+        utterances,
+        facts["source"],
+        facts["language"],
+        tuple(facts["warnings"]),
+        tuple((float(start), float(end)) for start, end in facts["unheard"]),
+        tuple((part, name, dict(digests), device) for part, name, digests, device in facts["models"]),
+    )
+
+
+def _checked(read: Analysis) -> Analysis:
+    """Refuse arrays that do not belong together: what is chosen from them would be wrong in silence."""
+    watched, count = read.watched, len(read.watched.saliency)
+    for name, array, dims in (
+        ("features", watched.features, 2),
+        ("event_features", watched.event_features, 2),
+        ("saliency", watched.saliency, 1),
+        ("encoded", watched.encoded, 1),
+        ("boundaries", read.boundaries, 1),
+    ):
+        if array is not None and (array.ndim != dims or len(array) != count or not count):
+            raise ValueError(f"{name} of shape {array.shape} for {count} frames")
+        if array is not None and not np.isfinite(array).all():
+            raise ValueError(f"{name} that is not finite")
+    if watched.encoded.dtype != bool or not watched.encoded.any():
+        raise ValueError("encoded must be bool and true for a frame")
+    if not 0 < watched.duration < float("inf"):
+        raise ValueError(f"duration {watched.duration}")
+    return read

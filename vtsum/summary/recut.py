@@ -1,0 +1,130 @@
+"""Another summary of a video that was analysed before: of another length, of other formats, without watching again."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from vtsum.devices import memory_told
+from vtsum.enhance.event_segmentation import find_segmenter
+from vtsum.enhance.summary_refinement import Budget, parse_budget
+from vtsum.errors import VTSumError
+from vtsum.files import plain
+from vtsum.summary.analysis import FILE, Analysis
+from vtsum.summary.exports.times import CLOCKS
+from vtsum.summary.loudness import LoudnessAhead
+from vtsum.summary.making import Making, Summary, check_formats, choose, finish
+from vtsum.summary.planning import Refine
+from vtsum.summary.progress import Clock, ProgressCallback, ignore
+from vtsum.summary.seeing import model_describes, named_captioner
+from vtsum.summary.staging import StagedFolder
+
+if TYPE_CHECKING:
+    from vtsum.model import Summarizer
+
+
+@memory_told("recut", "take smaller models")
+def recut(
+    folder: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
+    *,
+    budget: str | Budget | None = None,
+    video: str | os.PathLike[str] | None = None,
+    formats: Sequence[str] | None = None,
+    clock: str | None = None,
+    segmenter: str | None = None,
+    refine: Refine | None = None,
+    overwrite: bool = False,
+    progress: ProgressCallback | None = None,
+) -> Summary:
+    """Summarise a video again from what was found the first time: it takes about as long as cutting does.
+
+    What is chosen is, bit for bit, what `summarize` would choose with these options.
+
+    Args:
+        folder: what `summarize` wrote, with analysis.npz in it, or that file.
+        output: folder for the results; None: `<folder>_recut` beside it.
+        budget, formats, clock, segmenter, refine: as for `summarize`; None: as the first time.
+        video: the video; None: the file of that name in the folder, beside it or in the current folder.
+        overwrite, progress: as for `summarize`.
+    Returns:
+        Summary: as `summarize` returns it.
+    Raises:
+        VTSumError: one line that names what is wrong: the analysis, the video, an option, the output folder.
+    """
+    timer = Clock()
+    tell = progress or ignore
+    place = Path(os.fsdecode(os.fspath(folder)))
+    stored = place if place.is_file() else place / FILE
+    if not stored.exists() and place.is_dir():
+        raise VTSumError(f"recut: {plain(place)} must hold {FILE}, as vtsum summarize -f analysis writes it, got none")
+    analysis = Analysis.load(stored)
+    settings = analysis.settings
+    wanted = parse_budget(settings["budget"] if budget is None else budget)
+    settings["budget"] = wanted.text
+    settings["formats"] = check_formats(settings["formats"] if formats is None else formats, "recut")
+    if clock is not None:
+        settings["clock"] = clock
+    if segmenter is not None:
+        settings["segmenter"] = segmenter
+    if refine is not None:
+        settings["refine"] = refine
+    if settings["clock"] not in CLOCKS:
+        raise VTSumError(f"recut: clock must be {' or '.join(CLOCKS)}, got {settings['clock']!r}")
+    if settings["refine"] not in get_args(Refine):
+        raise VTSumError(f"recut: refine must be one of {', '.join(get_args(Refine))}, got {settings['refine']!r}")
+    find_segmenter(settings["segmenter"], "recut: segmenter")
+    source = _source(analysis, stored.parent) if video is None else Path(os.fsdecode(os.fspath(video)))
+    from vtsum.video import probe
+
+    with timer("probe"):
+        info = probe(source)
+    if info.size_bytes != analysis.size_bytes:
+        raise VTSumError(
+            f"recut: {plain(source)} must be the video that was summarised, of {analysis.size_bytes:,} bytes, "
+            f"got {info.size_bytes:,}"
+        )
+    analysis = dataclasses.replace(analysis, name=source.name)
+    target = Path(output) if output is not None else stored.parent.with_name(f"{stored.parent.name}_recut")
+    where = "cpu" if settings["device"] == "auto" and settings["offline_default"] else settings["device"]
+    with StagedFolder(target, overwrite, [source, stored]) as stage, LoudnessAhead(source, ahead=False) as loudness:
+        captioner, writer = named_captioner(settings["captioner"], where), None
+        if settings["writer"] is not None:
+            from vtsum.model.writers import make_writer
+
+            writer = make_writer(settings["writer"], where)
+        with timer("shots"):
+            tell("shots", 0.0)
+            plan = choose(analysis, wanted, info)
+            tell("shots", 1.0)
+        model = _model(analysis, where)
+        making = Making(stage, source, info, analysis, model, where, captioner, writer, loudness, timer, tell)
+        return finish(making, plan)
+
+
+def _source(analysis: Analysis, folder: Path) -> Path:
+    places = [folder, folder.resolve().parent, Path.cwd()]
+    for place in places:
+        if (place / analysis.name).is_file():
+            return place / analysis.name
+    raise VTSumError(
+        f"recut: {plain(analysis.name)} must lie beside {plain(folder)} or be named by --video, got neither"
+    )
+
+
+def _model(analysis: Analysis, device: str) -> Summarizer | None:
+    """The model, where the sentences about pictures are its own."""
+    if not model_describes(analysis.settings["captioner"], analysis.model.text_is_guess):
+        return None
+    from vtsum.devices import device_of
+    from vtsum.model import load
+
+    model = load(analysis.settings["model"], device=device_of(device, "recut"))
+    if model.weights_sha256 != analysis.model.weights_sha256:
+        raise VTSumError(
+            f"recut: {analysis.settings['model']} must be the model that the video was analysed with, got other weights"
+        )
+    return model

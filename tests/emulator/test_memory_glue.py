@@ -12,9 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 from vtsum_kernels import library
+from vtsum_kernels.memory_attention.read import factor_of
+from vtsum_kernels.memory_attention.reference import unit
 
 from tests.emulator.memory import close
 from tests.kernels.comparisons import RMS_BOUND
+from tests.kernels.definitions import directed, memory_weights
 
 OPS = ("weights_fwd", "weights_bwd", "flash_fwd", "flash_bwd", "join_fwd", "topk", "gather", "gather_dot", "scatter")
 SHAPES = [  # G, n, H, S, d, e, groups of the bias
@@ -95,6 +98,43 @@ def test_ops(emulated: Any, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     both.check("scatter", shares, index, dout, slots)
     ones = torch.ones(1, 1, 1, 1).expand(groups, frames, heads, 1)
     both.check("scatter", shares, index, ones, slots)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("op", ["weights", "flash"])
+def test_rows_and_keys_without_direction(emulated: Any, op: str, dtype: torch.dtype) -> None:
+    """A cosine as the package asks for it, norms and all: rows and keys of zeros have no gradient."""
+    torch.manual_seed(0)
+    x, keys, values = (torch.randn(s).to(dtype) for s in ((1, 12, 2, 16), (1, 2, 24, 16), (1, 2, 24, 8)))
+    x[0, 3::4], keys[0, :, 5] = 0.0, 0.0
+    dout, dlse = torch.randn(1, 12, 2, 8).to(dtype), torch.randn(1, 2, 12)
+    x.requires_grad_()
+    keys.requires_grad_()
+    factor, ready = factor_of(x, 4.0, True), unit(keys)
+    bank = (x.detach(), ready.detach(), factor.detach())
+    if op == "weights":
+        weights, lse, _ = emulated.memory_weights_fwd(*bank, None, None, dtype)
+        out = (weights.float() @ values.float()).transpose(1, 2)
+        dweights = (dout.transpose(1, 2) @ values.transpose(2, 3)).to(dtype)
+        dx, dkeys, dfactor, _ = emulated.memory_weights_bwd(dweights, dlse, None, weights, *bank, None, False)
+    else:
+        out, lse, _ = emulated.memory_flash_fwd(*bank[:2], values, bank[2], None, None, False)
+        gradients = (dout, dlse, None, *bank[:2], values, bank[2], None, None, out, lse)
+        dx, dkeys, _, dfactor, _ = emulated.memory_flash_bwd(*gradients)
+    found = torch.autograd.grad([x, factor, ready], [x, keys], [dx, dfactor, dkeys])
+
+    exact = [t.detach().double().requires_grad_() for t in (x, keys)]
+    queries, bank_there = directed(exact[0]), directed(exact[1])
+    wanted_weights, wanted_lse, _ = memory_weights(
+        queries, bank_there, torch.full((1, 2, 12), 4.0, dtype=torch.float64)
+    )
+    wanted_out = torch.einsum("ghns,ghse->gnhe", wanted_weights, values.double())
+    wanted = torch.autograd.grad([wanted_out, wanted_lse], exact, [dout.double(), dlse.double()])
+    mine, theirs = (out, lse, *found), (wanted_out, wanted_lse, *wanted)
+    for name, got, right in zip(("out", "lse", "dx", "dkeys"), mine, theirs, strict=True):
+        close(name, got, right, 2 * RMS_BOUND[dtype])
+    assert not found[0][0, 3::4].any()
+    assert not found[1][0, :, 5].any()
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

@@ -160,6 +160,26 @@ def test_through_the_public_op(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.testing.assert_close(got, expected, rtol=2e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize("keeps", [True, False])
+def test_rows_and_keys_without_direction(keeps: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of zeros: the slope at 0, 1e12, is more than float16 holds."""
+    monkeypatch.setattr(plan, "keeps_weights", lambda *_: keeps)
+    inputs = [torch.randn(size, 16, device=DEVICE).half() for size in (20, 18)]
+    inputs[0][3::5], inputs[1][4] = 0.0, 0.0
+    results = []
+    for backend, dtype in (("triton", torch.float16), ("reference", torch.float64)):
+        x, keys = (t.to(dtype).requires_grad_() for t in inputs)
+        values = torch.linspace(-1, 1, 18 * 16, device=DEVICE).view(18, 16).to(dtype)
+        out, lse = vk.memory_attention(
+            x, keys, values, num_heads=2, normalize=True, scale=5.0, return_lse=True, backend=backend
+        )
+        results.append([out, lse, *torch.autograd.grad(out.sum() + lse.sum(), (x, keys))])
+    for got, expected in zip(*results, strict=True):
+        torch.testing.assert_close(got.double(), expected, rtol=1e-2, atol=1e-2)
+    assert not results[0][2][3::5].any()
+    assert not results[0][3][4].any()
+
+
 @pytest.mark.parametrize(
     ("rows", "block", "programs"), [(16384, 64, 3), (16384, 64, 1), (100, 64, 1), (1, 16, 500), (4097, 32, 100)]
 )

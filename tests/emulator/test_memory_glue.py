@@ -148,10 +148,12 @@ def test_join(emulated: Any, dtype: torch.dtype) -> None:
             both.check("join_fwd", x, weights, weight, bank, some_bias, some_residual)
 
 
-def test_nothing_to_read(emulated: Any) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_nothing_to_read(emulated: Any, dtype: torch.dtype) -> None:
+    """No frames, no slots, no groups; banks whose rows lie apart."""
     calls = emulated
-    no_frames, no_slots = torch.empty(1, 0, 2, 8), torch.randn(1, 2, 0, 8)
-    keys, factor, none = torch.randn(1, 2, 5, 8), torch.empty(1, 2, 0), torch.ones(1, 2, 3)
+    no_frames, no_slots = torch.empty(1, 0, 2, 8, dtype=dtype), torch.randn(1, 2, 0, 8).to(dtype)
+    keys, factor, none = torch.randn(1, 2, 5, 8).to(dtype), torch.empty(1, 2, 0), torch.ones(1, 2, 3)
     weights, lse, usage = calls.memory_weights_fwd(no_frames, keys, factor, None, None, torch.float32)
     assert (usage == 0).all()
     _, dkeys, _, dbias = calls.memory_weights_bwd(weights, lse, None, weights, no_frames, keys, factor, None, True)
@@ -163,7 +165,7 @@ def test_nothing_to_read(emulated: Any) -> None:
         no_frames, None, None, no_frames, keys, keys, factor, None, None, no_frames, factor
     )
     assert all((g == 0).all() for g in gradients)
-    x = torch.randn(1, 3, 2, 8)
+    x = torch.randn(1, 3, 2, 8).to(dtype)
     out, lse, usage = calls.memory_flash_fwd(x, no_slots, no_slots[..., :4], none, None, None, False)
     assert (out == 0).all()
     assert (lse == -math.inf).all()
@@ -171,6 +173,14 @@ def test_nothing_to_read(emulated: Any) -> None:
     best, index = calls.memory_topk(x, no_slots, none, None, 2)
     assert (best == -math.inf).all()
     assert (index == 0).all()
+    for frames, groups in ((no_frames, 1), (x[:0], 0)):
+        apart = torch.randn(1, 2, 5, 16).to(dtype)[:groups, :, :, ::2]
+        best, index = calls.memory_topk(frames, apart, factor.new_ones(groups, 2, frames.shape[1]), None, 2)
+        assert best.shape == index.shape == (groups, 2, frames.shape[1], 2)
+        read = calls.memory_gather(best, index, apart)
+        assert read.shape == frames.shape
+        assert calls.memory_gather_dot(frames, index, apart).shape == index.shape
+        assert not calls.memory_scatter(best, index, frames, 5).any()
 
 
 def test_tensors_on_two_devices_are_refused(emulated: Any) -> None:

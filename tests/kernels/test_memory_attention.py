@@ -224,6 +224,23 @@ def test_a_row_or_key_without_direction_is_compared_as_zero_and_has_no_gradient(
     assert dx[[0, 3, 5, 6, 8]].abs().amax(1).min() > 0
 
 
+def test_second_derivatives_without_direction() -> None:
+    """Of plain PyTorch, forward over reverse and twice in reverse: a norm's at 0 would be NaN."""
+    x, keys, values = (torch.randn(size, 4, dtype=torch.float64) for size in (3, 5, 5))
+    x[1], keys[2] = 0.0, 0.0
+
+    def total(x: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+        read: torch.Tensor = vk.memory_attention(x, keys, values, normalize=True, scale=3.0, backend="reference")
+        return read.square().sum()
+
+    (of_x, _), (_, of_keys) = torch.func.hessian(total, (0, 1))(x, keys)
+    assert of_x.isfinite().all()
+    assert not of_x[1].any()
+    assert not of_keys[2].any()
+    twice = torch.autograd.functional.hessian(total, (x, keys))
+    torch.testing.assert_close((twice[0][0], twice[1][1]), (of_x, of_keys))
+
+
 def test_the_same_bits_with_any_number_of_threads(cpp: None) -> None:
     """Products aside, which are the BLAS's own affair."""
     threads, results = torch.get_num_threads(), []

@@ -89,8 +89,8 @@ def _apart(call: Call, folded: Folded, suffix: str) -> tuple[Tensor, Tensor]:
     retrieved, _, usage = read(_queries(call, folded), bank, call.options, suffix, True)
     m = retrieved.flatten(2)
     if call.norm is not None:
-        gain, shift, eps = call.norm
-        m = F.layer_norm(m, m.shape[-1:], *(None if t is None else t.to(m.dtype) for t in (gain, shift)), eps)
+        gain, shift = (None if t is None else t.to(m.dtype) for t in call.norm[:2])
+        m = F.layer_norm(m, m.shape[-1:], gain, shift, call.norm[2])
     return _join(call, m.flatten(0, 1), call.weight[:, call.x.shape[2] :].t().to(m.dtype), suffix), usage
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-import vtsum_kernels  # noqa: F401  (the schemas are its)
+from vtsum_kernels import library
 
 from tests.emulator.build import Unavailable, build_glue, compiler, cuda_include
 
@@ -36,3 +37,16 @@ def emulated(emulator: None) -> Any:
     torch.ops.load_library(str(build_glue()))
     yield torch.ops.vtsum_emulated
     del definitions  # which would take the ops along
+
+
+@pytest.fixture
+def through_the_glue(emulated: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The public window op's backend "cpp" is the CUDA glue over emulated kernels, forward and backward."""
+    for passed in ("sliding_window_attention_fwd", "sliding_window_attention_bwd"):
+        members = {"forward": staticmethod(_calls(getattr(emulated, passed)))}
+        function = type(passed, (library._TRANSFORMED[passed],), members)
+        monkeypatch.setitem(library._PLAIN, passed, function.apply)
+
+
+def _calls(op: Any) -> Callable[..., Any]:
+    return lambda *arguments: op(*arguments)

@@ -12,9 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 from vtsum_kernels import library
+from vtsum_kernels.memory_attention.read import factor_of
+from vtsum_kernels.memory_attention.reference import unit
 
 from tests.emulator.memory import close
 from tests.kernels.comparisons import RMS_BOUND
+from tests.kernels.definitions import directed, memory_weights
 
 OPS = ("weights_fwd", "weights_bwd", "flash_fwd", "flash_bwd", "join_fwd", "topk", "gather", "gather_dot", "scatter")
 SHAPES = [  # G, n, H, S, d, e, groups of the bias
@@ -98,6 +101,43 @@ def test_ops(emulated: Any, shape: tuple[int, ...], dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("op", ["weights", "flash"])
+def test_rows_and_keys_without_direction(emulated: Any, op: str, dtype: torch.dtype) -> None:
+    """A cosine as the package asks for it, norms and all: rows and keys of zeros have no gradient."""
+    torch.manual_seed(0)
+    x, keys, values = (torch.randn(s).to(dtype) for s in ((1, 12, 2, 16), (1, 2, 24, 16), (1, 2, 24, 8)))
+    x[0, 3::4], keys[0, :, 5] = 0.0, 0.0
+    dout, dlse = torch.randn(1, 12, 2, 8).to(dtype), torch.randn(1, 2, 12)
+    x.requires_grad_()
+    keys.requires_grad_()
+    factor, ready = factor_of(x, 4.0, True), unit(keys)
+    bank = (x.detach(), ready.detach(), factor.detach())
+    if op == "weights":
+        weights, lse, _ = emulated.memory_weights_fwd(*bank, None, None, dtype)
+        out = (weights.float() @ values.float()).transpose(1, 2)
+        dweights = (dout.transpose(1, 2) @ values.transpose(2, 3)).to(dtype)
+        dx, dkeys, dfactor, _ = emulated.memory_weights_bwd(dweights, dlse, None, weights, *bank, None, False)
+    else:
+        out, lse, _ = emulated.memory_flash_fwd(*bank[:2], values, bank[2], None, None, False)
+        gradients = (dout, dlse, None, *bank[:2], values, bank[2], None, None, out, lse)
+        dx, dkeys, _, dfactor, _ = emulated.memory_flash_bwd(*gradients)
+    found = torch.autograd.grad([x, factor, ready], [x, keys], [dx, dfactor, dkeys])
+
+    exact = [t.detach().double().requires_grad_() for t in (x, keys)]
+    queries, bank_there = directed(exact[0]), directed(exact[1])
+    wanted_weights, wanted_lse, _ = memory_weights(
+        queries, bank_there, torch.full((1, 2, 12), 4.0, dtype=torch.float64)
+    )
+    wanted_out = torch.einsum("ghns,ghse->gnhe", wanted_weights, values.double())
+    wanted = torch.autograd.grad([wanted_out, wanted_lse], exact, [dout.double(), dlse.double()])
+    mine, theirs = (out, lse, *found), (wanted_out, wanted_lse, *wanted)
+    for name, got, right in zip(("out", "lse", "dx", "dkeys"), mine, theirs, strict=True):
+        close(name, got, right, 2 * RMS_BOUND[dtype])
+    assert not found[0][0, 3::4].any()
+    assert not found[1][0, :, 5].any()
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
 def test_join(emulated: Any, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     both = Both(emulated, RMS_BOUND[dtype])
@@ -108,10 +148,12 @@ def test_join(emulated: Any, dtype: torch.dtype) -> None:
             both.check("join_fwd", x, weights, weight, bank, some_bias, some_residual)
 
 
-def test_nothing_to_read(emulated: Any) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_nothing_to_read(emulated: Any, dtype: torch.dtype) -> None:
+    """No frames, no slots, no groups; banks whose rows lie apart."""
     calls = emulated
-    no_frames, no_slots = torch.empty(1, 0, 2, 8), torch.randn(1, 2, 0, 8)
-    keys, factor, none = torch.randn(1, 2, 5, 8), torch.empty(1, 2, 0), torch.ones(1, 2, 3)
+    no_frames, no_slots = torch.empty(1, 0, 2, 8, dtype=dtype), torch.randn(1, 2, 0, 8).to(dtype)
+    keys, factor, none = torch.randn(1, 2, 5, 8).to(dtype), torch.empty(1, 2, 0), torch.ones(1, 2, 3)
     weights, lse, usage = calls.memory_weights_fwd(no_frames, keys, factor, None, None, torch.float32)
     assert (usage == 0).all()
     _, dkeys, _, dbias = calls.memory_weights_bwd(weights, lse, None, weights, no_frames, keys, factor, None, True)
@@ -123,7 +165,7 @@ def test_nothing_to_read(emulated: Any) -> None:
         no_frames, None, None, no_frames, keys, keys, factor, None, None, no_frames, factor
     )
     assert all((g == 0).all() for g in gradients)
-    x = torch.randn(1, 3, 2, 8)
+    x = torch.randn(1, 3, 2, 8).to(dtype)
     out, lse, usage = calls.memory_flash_fwd(x, no_slots, no_slots[..., :4], none, None, None, False)
     assert (out == 0).all()
     assert (lse == -math.inf).all()
@@ -131,6 +173,14 @@ def test_nothing_to_read(emulated: Any) -> None:
     best, index = calls.memory_topk(x, no_slots, none, None, 2)
     assert (best == -math.inf).all()
     assert (index == 0).all()
+    for frames, groups in ((no_frames, 1), (x[:0], 0)):
+        apart = torch.randn(1, 2, 5, 16).to(dtype)[:groups, :, :, ::2]
+        best, index = calls.memory_topk(frames, apart, factor.new_ones(groups, 2, frames.shape[1]), None, 2)
+        assert best.shape == index.shape == (groups, 2, frames.shape[1], 2)
+        read = calls.memory_gather(best, index, apart)
+        assert read.shape == frames.shape
+        assert calls.memory_gather_dot(frames, index, apart).shape == index.shape
+        assert not calls.memory_scatter(best, index, frames, 5).any()
 
 
 def test_tensors_on_two_devices_are_refused(emulated: Any) -> None:

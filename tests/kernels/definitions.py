@@ -205,7 +205,7 @@ def memory_attention(
     """out [N, E], lse [H, N] and usage [H, S] from x [N, D], keys [S, D] and values [S, E]; slot_bias [S] or [H, S]."""
     queries, bank, worth = x.unflatten(1, (heads, -1)), split(keys, heads), split(values, heads)
     if normalize:
-        queries, bank = F.normalize(queries, dim=-1), F.normalize(bank, dim=-1)
+        queries, bank = directed(queries), directed(bank)
     factor = torch.ones((1, heads, len(x)), dtype=x.dtype, device=x.device) * scale
     bias = None if slot_bias is None else slot_bias.expand(1, heads, len(keys))
     if slot_mask is not None:
@@ -242,6 +242,12 @@ def memory_fuse(
     y = y if bias is None else y + bias
     y = y if query_mask is None else y.masked_fill(~query_mask[:, None], 0.0)
     return y if residual is None else y + residual, usage
+
+
+def directed(x: Tensor) -> Tensor:
+    """Rows over their norms; a row whose norm is below 1e-12 is 0, and so is its gradient."""
+    live = torch.linalg.vector_norm(x.detach().double(), dim=-1, keepdim=True) >= 1e-12
+    return torch.where(live, F.normalize(torch.where(live, x, 1.0), dim=-1), 0.0)
 
 
 def split(bank: Tensor, heads: int) -> Tensor:

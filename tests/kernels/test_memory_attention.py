@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import vtsum_kernels as vk
+from vtsum_kernels.memory_attention import plan
 
 from tests.kernels import definitions
 from tests.kernels.comparisons import gradients, hold
@@ -191,12 +192,53 @@ def test_left_out_frames_and_slots_pass_nothing_on(backend: str) -> None:
     assert (none == 0).all()
 
 
-def test_zero_rows_have_no_direction_and_no_nan(backend: str) -> None:
-    x, bank = torch.zeros(3, 8, requires_grad=True), torch.randn(5, 8)
-    bank[2] = 0
-    out = vk.memory_attention(x, bank, normalize=True, backend=backend)
-    torch.testing.assert_close(out, bank.mean(0).expand(3, 8))
-    assert torch.autograd.grad(out.sum(), x)[0].isfinite().all()
+@pytest.mark.parametrize("top_k", [None, 3])
+@pytest.mark.parametrize("keeps", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_a_row_or_key_without_direction_is_compared_as_zero_and_has_no_gradient(
+    backend: str, dtype: torch.dtype, keeps: bool, top_k: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of zeros, and of a norm below 1e-12 where the dtype has such numbers."""
+    monkeypatch.setattr(plan, "keeps_weights", lambda *_: keeps)
+    inputs = [torch.randn(size, 16) for size in (9, 6, 6)]
+    inputs[0][1::3], inputs[0][2], inputs[1][2], inputs[1][4] = 0.0, 1e-14, 0.0, -1e-14
+    inputs = [t.to(dtype) for t in inputs]
+    bias = 4.0 * torch.randperm(6).float() if top_k else torch.randn(6)  # the best slots are the same in every dtype
+    results = []
+    for kind in ("got", "exact", "eager"):
+        leaves = [(t.double() if kind == "exact" else t).detach().clone().requires_grad_() for t in (*inputs, bias)]
+        if kind == "got":
+            options = {"slot_bias": leaves[3], "top_k": top_k, "backend": backend}
+            outputs = vk.memory_attention(
+                *leaves[:3], num_heads=2, scale=3.0, normalize=True, return_lse=True, return_usage=True, **options
+            )
+        else:
+            bias_there = leaves[3].to(leaves[0].dtype)
+            outputs = definitions.memory_attention(*leaves[:3], 2, 3.0, True, slot_bias=bias_there, top_k=top_k)
+        results.append([*outputs, *gradients(outputs, leaves, 1)])
+    for name, *three in zip(("out", "lse", "usage", "dx", "dkeys", "dvalues", "dbias"), *results, strict=True):
+        hold(name, *three, condition=4.0, dtype=dtype)
+    dx, dkeys = results[0][3:5]
+    assert not dx[[1, 2, 4, 7]].any()
+    assert not dkeys[[2, 4]].any()
+    assert dx[[0, 3, 5, 6, 8]].abs().amax(1).min() > 0
+
+
+def test_second_derivatives_without_direction() -> None:
+    """Of plain PyTorch, forward over reverse and twice in reverse: a norm's at 0 would be NaN."""
+    x, keys, values = (torch.randn(size, 4, dtype=torch.float64) for size in (3, 5, 5))
+    x[1], keys[2] = 0.0, 0.0
+
+    def total(x: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+        read: torch.Tensor = vk.memory_attention(x, keys, values, normalize=True, scale=3.0, backend="reference")
+        return read.square().sum()
+
+    (of_x, _), (_, of_keys) = torch.func.hessian(total, (0, 1))(x, keys)
+    assert of_x.isfinite().all()
+    assert not of_x[1].any()
+    assert not of_keys[2].any()
+    twice = torch.autograd.functional.hessian(total, (x, keys))
+    torch.testing.assert_close((twice[0][0], twice[1][1]), (of_x, of_keys))
 
 
 def test_the_same_bits_with_any_number_of_threads(cpp: None) -> None:

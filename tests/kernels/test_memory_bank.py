@@ -165,6 +165,41 @@ def test_product_keys_read_the_best_pairs(normalize: bool, fuse: str, query_proj
     torch.testing.assert_close(bank.usage().mass.sum(), torch.tensor(28.0))
 
 
+@pytest.mark.parametrize("product_keys", [True, False])
+@pytest.mark.parametrize("fuse", ["concat", "gate", "add"])
+def test_frames_and_keys_of_zeros_in_float16(fuse: str, product_keys: bool) -> None:
+    """They have no direction; 0 / 0 would be NaN, and 1e12, the slope at 0, is more than float16 holds."""
+    bank = MemoryBank(25, 16, 2, top_k=3, product_keys=product_keys, fuse=fuse, norm=False).half()
+    with torch.no_grad():
+        bank.memory[3] = 0.0
+        if bank.half_keys is not None:
+            bank.half_keys[:, :, 1] = 0.0
+    x = torch.randn(2, 7, 16).half()
+    x[0, 2], x[1] = 0.0, 0.0
+    x.requires_grad_()
+    y = bank(x)
+    found = torch.autograd.grad(y.square().sum(), [x, *bank.parameters()])
+    assert all(tensor.isfinite().all() for tensor in (y, *found))
+    wide, exact = bank.double(), x.detach().double().requires_grad_()
+    wanted = torch.autograd.grad(wide(exact).square().sum(), [exact, *wide.parameters()])
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert (ours.double() - theirs).abs().max() <= 2e-2 * theirs.abs().max()
+
+
+@pytest.mark.parametrize("rule", ["ema", "merge"])
+def test_a_slot_of_zeros_is_like_no_frame(rule: str) -> None:
+    """In float16 its cosine, 0 / 0, would be NaN, which argmax takes for the most alike."""
+    bank = plain(3, 4).half()
+    with torch.no_grad():
+        bank.memory.copy_(torch.tensor([[0.0, 0, 0, 0], [1.0, 0, 0, 0], [0.0, 1.0, 0, 0]]))
+        bank.counts[:3] = 1.0
+    bank.write(torch.tensor([[0.0, 3.0, 0.0, 0.0]]).half(), rule=rule, momentum=0.5)
+    wanted = {1: [1.0, 0, 0, 0], 2: [0.0, 2.0, 0, 0]}  # "merge": of slot 2 and the frame, "ema": of slot 2 half way
+    for slot, row in wanted.items():
+        assert bank.memory[slot].tolist() == row
+    assert bank.memory[0].tolist() == [0.0] * 4
+
+
 @pytest.mark.parametrize("norm", [True, False])
 @pytest.mark.parametrize("product_keys", [True, False])
 @pytest.mark.parametrize("fuse", ["concat", "gate", "add"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -74,14 +74,18 @@ WRITES: dict[str, Callable[[MemoryBank], None]] = {
 }
 
 
-@pytest.fixture(params=WRITES)
-def write(request: pytest.FixtureRequest, tmp_path: Any) -> Any:
-    if request.param != "collective":
-        yield WRITES[request.param]
-        return
+@pytest.fixture
+def process_group(tmp_path: Any) -> Iterator[None]:
     dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
-    yield WRITES[request.param]
+    yield
     dist.destroy_process_group()
+
+
+@pytest.fixture(params=WRITES)
+def write(request: pytest.FixtureRequest) -> Callable[[MemoryBank], None]:
+    if request.param == "collective":
+        request.getfixturevalue("process_group")
+    return WRITES[request.param]
 
 
 @torch.no_grad()
@@ -102,6 +106,21 @@ def test_a_write_after_folding_is_found_and_mended(write: Callable[[MemoryBank],
         reads.fold_check()
     torch.testing.assert_close(reads.fold_()(X), fresh(reads))
     reads.fold_check()
+
+
+@pytest.mark.parametrize("folded", [True, False])
+def test_no_step_of_ddp_leaves_something_stale(process_group: None, folded: bool) -> None:
+    """DeepSpeed's steps are tried in tests/vtsum/test_training_sharded.py."""
+    reads = bank().fold_() if folded else bank()
+    parallel, optimiser = nn.parallel.DistributedDataParallel(reads), torch.optim.AdamW(reads.parameters(), fused=True)
+    for _ in range(2):
+        with torch.no_grad():
+            before = reads(X)
+        parallel(X).square().sum().backward()
+        optimiser.step()
+        with torch.no_grad():
+            torch.testing.assert_close(reads(X), fresh(reads))
+            assert (reads(X) - before).abs().max() > 1e-4
 
 
 def test_the_functional_op_keeps_nothing_of_an_address_that_is_used_again() -> None:

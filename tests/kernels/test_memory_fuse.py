@@ -131,6 +131,72 @@ def test_a_folded_bank_is_taken_as_it_is(backend: str, options: dict[str, Any]) 
         torch.testing.assert_close(call(backend, True), call("reference", False), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("fold", [True, False])
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("projected", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_frames_without_direction_and_frames_of_nan_left_out(
+    backend: str, dtype: torch.dtype, projected: bool, heads: int, fold: bool
+) -> None:
+    """Frames of zeros have no gradient by a cosine, and what a frame that is left out holds is in nobody's."""
+    shapes = {"x": (7, 8), "keys": (5, 8), "weight": (4, 16), "projection": (8, 8)}
+    inputs = {name: torch.randn(shape).to(dtype) for name, shape in shapes.items()}
+    inputs["x"][[1, 4]], inputs["keys"][2] = 0.0, 0.0
+    mask = torch.arange(7) != 5
+    results = []
+    for kind in ("got", "exact", "eager"):
+        leaves = {
+            name: (t.double() if kind == "exact" else t).detach().clone().requires_grad_()
+            for name, t in inputs.items()
+            if name != "projection" or projected
+        }
+        x, keys, weight, *_ = leaves.values()
+        options = {"query_weight": leaves.get("projection"), "query_mask": mask, "normalize": True}
+        if kind == "got":
+            x.data[5] = torch.nan
+            options |= {"num_heads": heads, "scale": 3.0, "fold": fold, "return_usage": True, "backend": backend}
+            outputs = vk.memory_fuse(x, keys, None, weight, **options)
+        else:
+            outputs = definitions.memory_fuse(x, keys, keys, weight, None, heads, 3.0, **options)
+        results.append([*outputs, *gradients(outputs, list(leaves.values()), 1)])
+    for name, *three in zip(("y", "usage", *(f"d{key}" for key in leaves)), *results, strict=True):
+        hold(name, *three, condition=4.0, dtype=dtype)
+
+
+@pytest.mark.parametrize("fold", [True, False])
+def test_queries_next_to_zero_pass_a_finite_gradient_on(cpu_backend: str, fold: bool) -> None:
+    """A query of norm 3e-7 has a gradient of millions, which float16 does not hold; that of the projection is ordinary.
+
+    What a GPU multiplies is rounded to 16 bits between the two.
+    """
+    inputs = [torch.randn(shape).half() for shape in ((6, 8), (5, 8), (4, 16), (8, 8))]
+    inputs[0][2] *= torch.tensor([1e-7, 0.0]).repeat(4)
+
+    def dprojection(backend: str, dtype: torch.dtype) -> Tensor:
+        x, keys, weight, projection = (t.to(dtype).requires_grad_() for t in inputs)
+        options = {"normalize": True, "scale": 3.0, "fold": fold, "backend": backend}
+        y = vk.memory_fuse(x, keys, None, weight, query_weight=projection, **options)
+        return torch.autograd.grad(y.sum(), projection)[0]
+
+    exact = dprojection("reference", torch.float64)
+    torch.testing.assert_close(dprojection(cpu_backend, torch.float16).double(), exact, rtol=2e-3, atol=2e-3)
+
+
+def test_a_norm_of_two_features_that_are_alike(cpu_backend: str) -> None:
+    """Rounded to 16 bits before their norm, they would give a gradient of the rounding, the same one in every frame."""
+    x, keys, values = torch.randn(36, 8).half(), torch.randn(1, 8).half(), torch.tensor([[0.3, 0.35]]).half()
+    weight = torch.randn(4, 10).half()
+
+    def dvalues(backend: str, dtype: torch.dtype) -> Tensor:
+        leaf, norm = values.to(dtype).requires_grad_(), tuple(torch.tensor([2.0, -1.5]).to(dtype) for _ in range(2))
+        y = vk.memory_fuse(x.to(dtype), keys.to(dtype), leaf, weight.to(dtype), norm=(*norm, 1e-3), backend=backend)
+        along = torch.randn(36, 4, generator=torch.Generator().manual_seed(5)).half()
+        return torch.autograd.grad((y * along.to(dtype)).sum(), leaf)[0]
+
+    exact = dvalues("reference", torch.float64)
+    torch.testing.assert_close(dvalues(cpu_backend, torch.float16).double(), exact, rtol=2**-10, atol=0.0)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_a_folded_layer_is_as_exact_as_an_unfolded_one(dtype: torch.dtype) -> None:
     frames, slots, dim = 200, 40, 64

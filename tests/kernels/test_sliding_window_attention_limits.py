@@ -16,6 +16,8 @@ from vtsum_kernels import dispatch
 from vtsum_kernels.sliding_window_attention.backends import BACKENDS
 from vtsum_kernels.sliding_window_attention.call import Call
 
+from tests.kernels.window_calls import BEYOND, says_nothing_more
+
 MILLION = """
 import resource, torch, vtsum_kernels as vk
 q, k, v = (torch.randn(1, 1, 1_000_000, 8).requires_grad_() for _ in range(3))
@@ -49,44 +51,13 @@ def test_a_million_frames_in_bounded_memory(cpp: None) -> None:
     assert int(done.stdout) < 300, f"{done.stdout.strip()} MiB beyond the inputs"
 
 
-HUGE = {
-    "dilation": ({"dilation": 2**62}, {"dilation": 60}),
-    "dilation of a wide window": ({"dilation": 10**12, "window_size": (10**12, 0)}, {"dilation": 60}),
-    "window": ({"window_size": (2**62, 2**62)}, {"window_size": (-1, -1)}),
-    "one side": ({"window_size": (10**12, 3)}, {"window_size": (-1, 3)}),
-    "shift": ({"window_size": (2**62, 2**62), "border": "shift"}, {"window_size": (-1, -1)}),
-    "shift, one side": ({"window_size": (10**12, 1), "border": "shift"}, {"window_size": (-1, -1)}),
-    "shift, dilated": (
-        {"window_size": (10**12, 10**12), "border": "shift", "dilation": 7}, {"window_size": (-1, -1), "dilation": 7},
-    ),
-    "packed": (
-        {"window_size": (10**12, 2**62), "border": "shift", "cu_seqlens": [0, 20, 23, 60]},
-        {"window_size": (-1, -1), "cu_seqlens": [0, 20, 23, 60]},
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("case", HUGE.values(), ids=HUGE)
+@pytest.mark.parametrize("case", BEYOND.values(), ids=BEYOND)
 @pytest.mark.parametrize("compiled", [False, True], ids=["", "compiled"])
 @pytest.mark.parametrize("name", ["reference", "cpp", "blockwise"])
 def test_numbers_beyond_every_sequence_cost_and_say_nothing_more(
     cpp: None, name: str, compiled: bool, case: tuple[dict[str, Any], dict[str, Any]]
 ) -> None:
-    """compiled: the public call does not cut them then, and the op itself has to."""
-    results = []
-    for options in case:
-        options = {"window_size": (2, 2), **options}
-        packed = "cu_seqlens" in options
-        leaves = [torch.linspace(-1, n, 960).sin().view(1, 2, 60, 8).requires_grad_() for n in range(3, 6)]
-        given = [x[0].transpose(0, 1) for x in leaves] if packed else leaves
-        if packed:
-            options["cu_seqlens"] = torch.tensor(options["cu_seqlens"])
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(torch.compiler, "is_compiling", lambda: compiled)
-            out, lse = vk.sliding_window_attention(*given, return_lse=True, backend=name, **options)
-        results.append([out, lse, *torch.autograd.grad(out.square().sum() + lse.sum(), leaves)])
-    for got, wanted in zip(*results, strict=True):
-        torch.testing.assert_close(got, wanted)
+    says_nothing_more(name, compiled, case)
 
 
 @pytest.mark.parametrize(("border", "own"), [("truncate", 9000), ("shift", 16000)])

@@ -10,7 +10,7 @@ import vtsum_kernels as vk
 from torch import Tensor
 from vtsum_kernels.sliding_window_attention.dropout import philox
 
-from tests.kernels.window_calls import compare
+from tests.kernels.window_calls import compare, global_is_as_exact_as_windowed
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 
@@ -153,6 +153,11 @@ def test_gradients_of_the_global_softmax_are_rounded_once(backend: str, dtype: t
     assert exact.abs().max() < torch.finfo(torch.float16).max
     error = (dq(dtype) - exact).square().mean().sqrt() / exact.square().mean().sqrt()
     assert error < 0.5 * torch.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_gradients_of_the_global_softmax_are_as_exact_as_the_windows(dtype: torch.dtype, backend: str) -> None:
+    global_is_as_exact_as_windowed(backend, dtype)
 
 
 def test_global_softmax_of_several_blocks(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:

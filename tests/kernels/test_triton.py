@@ -14,9 +14,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-#: Processes that run beside each other; the windows take most of the time.
+#: Processes that run beside each other, of about the same time each.
 FILES = {
-    "window": ["test_triton_numbers.py", "test_triton_layouts_numbers.py"],
+    "spoilt": ["test_triton_spoilt_numbers.py"],
+    "window": ["test_triton_numbers.py", "test_triton_layouts_numbers.py", "test_triton_public_numbers.py"],
     "memory": ["test_memory_triton_numbers.py", "test_memory_triton_join_numbers.py"],
 }
 

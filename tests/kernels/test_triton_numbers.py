@@ -1,49 +1,23 @@
 """The Triton kernels' numbers against the definition in float64, each form of them with each option.
 
-On the GPU where there is one; else in Triton's interpreter, in the process that test_triton.py starts for it.
+See triton_windows.py for where they run.
 """
 
 from __future__ import annotations
 
 import itertools
-import os
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
-import vtsum_kernels as vk
-from torch import Tensor
-from vtsum_kernels.sliding_window_attention.reference import sliding_window_attention_reference
+from vtsum_kernels.sliding_window_attention.triton import launch as sliding
 
 from tests.kernels import definitions
 from tests.kernels.comparisons import hold
-from tests.kernels.pretended_gpu import PRETENDED
-from tests.kernels.spoilt import hold_apart, seen_by
+from tests.kernels.triton_reads import DEVICE, INTERPRETED, MARKS
+from tests.kernels.triton_windows import FORMS, SEED, Form, Inputs, take
 
-pytest.importorskip("triton", reason="the package triton is not installed (pip install triton)")
-
-from vtsum_kernels.sliding_window_attention.triton import launch as sliding
-from vtsum_kernels.triton_kit.tuning import Config
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1" and not PRETENDED
-pytestmark = [] if INTERPRETED else [pytest.mark.gpu]
-DEVICE = "cpu" if INTERPRETED else "cuda"
-SEED = (0x1234567 << 32) | 0x89ABCDEF
-
-
-class Form(NamedTuple):
-    forward: Config
-    backward: Config
-    window: tuple[int, int]
-
-
-TILE = Config("tile", 32, 64, 4, 1)
-FORMS = {
-    "strip": Form(Config("strip", 32, 0, 4, 1), Config("strip", 32, 0, 4, 1), (2, 1)),
-    "tile": Form(TILE, TILE, (3, 2)),
-    "fused": Form(TILE, Config("fused", 32, 64, 4, 1), (1, 4)),
-    "wide": Form(Config("tile", 16, 32, 4, 1), Config("tile", 32, 32, 4, 1), (18, 16)),
-}
+pytestmark = MARKS
 #: B, H, K, T, D and the options of a call. Sizes are no multiples of the tiles', and span several of them.
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {"shape": (1, 1, 1, 75, 16)},
@@ -70,92 +44,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Form:
-    """The forms' sizes, small here, in place of those for real GPUs."""
-    chosen = FORMS[request.param]
-    monkeypatch.setattr(sliding, "forward_candidates", lambda problem: [chosen.forward])
-    monkeypatch.setattr(sliding, "backward_candidates", lambda problem: [chosen.backward])
-    return chosen
-
-
-class Inputs:
-    """Random tensors for a call of the registered ops."""
-
-    def __init__(
-        self,
-        shape: tuple[int, int, int, int, int],
-        window: tuple[int, int],
-        dtype: torch.dtype,
-        *,
-        padding: bool = False,
-        dlse: bool = False,
-        bias: bool = False,
-        shift: bool = False,
-        ends: list[int] | None = None,
-        dilation: int = 1,
-        p: float = 0.0,
-        transposed: bool = False,
-        row_offset: int = 0,
-        sinks: bool = False,
-        softcap: float = 0.0,
-    ) -> None:
-        batch, heads, key_heads, frames, dim = shape
-        self.shape, self.dtype, self.ends = shape, dtype, ends
-
-        def tensor(count: int) -> Tensor:
-            if transposed:
-                return torch.randn(batch, frames, count, dim).to(dtype).transpose(1, 2)
-            return torch.randn(batch, count, frames, dim).to(dtype)
-
-        self.q, self.k, self.v, self.dout = tensor(heads), tensor(key_heads), tensor(key_heads), tensor(heads)
-        self.mask = torch.rand(batch, frames) > 0.3 if padding else None
-        if self.mask is not None:
-            self.mask[-1, frames // 2 :] = False  # rows that see nothing
-        left, right = window
-        self.bias = torch.randn(heads, (2 if shift else 1) * (left + right) + 1) if bias else None
-        self.dlse = torch.randn(batch, heads, frames) if dlse else None
-        self.seed = torch.tensor([SEED]) if p > 0 else None
-        self.options = (left, right, dilation, shift, 0.3, p, row_offset)
-        self.sinks = torch.linspace(-2.0, 2.0, heads) if sinks else None
-        self.softcap = softcap
-
-    def run(self, device: str = DEVICE) -> dict[str, Tensor]:
-        """out, lse and all gradients by the Triton kernels; what padded frames hold is NaN."""
-        k, v = self.k, self.v
-        if self.mask is not None:
-            k, v = (x.masked_fill(~self.mask[:, None, :, None], torch.nan) for x in (k, v))
-        ends = None if self.ends is None else torch.tensor(self.ends, dtype=torch.int32)
-        q, k, v, dout, mask, ends, bias, seed, dlse, sinks = (
-            None if x is None else x.to(device)
-            for x in (self.q, k, v, self.dout, self.mask, ends, self.bias, self.seed, self.dlse, self.sinks)
-        )
-        inputs = (q, k, v, mask, ends, bias, seed)
-        out, lse = sliding.forward(*inputs, *self.options, True, sinks, self.softcap)
-        dq, dk, dv, dbias = sliding.backward(dout, *inputs, dlse, out, lse, *self.options, sinks, self.softcap)
-        found = {"out": out, "lse": lse, "dq": dq, "dk": dk, "dv": dv}
-        if bias is None:
-            assert dbias.shape == (0,)
-        else:
-            found["dbias"] = dbias
-        return {name: x.cpu() for name, x in found.items()}
-
-    def expect(self, dtype: torch.dtype) -> dict[str, Tensor]:
-        """The same by dense attention in `dtype`: float64 is the definitions. dk and dv have the query's heads."""
-        left, right, dilation, shift, scale, p, row_offset = self.options
-        q, k, v = (x.to(dtype, copy=True) for x in (self.q, self.k, self.v))
-        k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], 1) for x in (k, v))
-        bias = None if self.bias is None else self.bias.to(dtype, copy=True)
-        leaves = [x.requires_grad_() for x in (q, k, v, bias) if x is not None]
-        out, lse = definitions.sliding_window_attention(
-            q, k, v, left, right, scale=scale, dilation=dilation, shift=shift, ends=self.ends, key_mask=self.mask,
-            bias=bias, seed=SEED if p > 0 else None, dropout_p=p, row_offset=row_offset, sinks=self.sinks,
-            softcap=self.softcap,
-        )  # fmt: skip
-        total = (out * self.dout.to(dtype)).sum()
-        if self.dlse is not None:
-            total = total + (lse.masked_fill(lse.isinf(), 0.0) * self.dlse.to(dtype)).sum()
-        grads = torch.autograd.grad(total, leaves)
-        names = ("out", "lse", "dq", "dk", "dv", "dbias")
-        return dict(zip(names, (out.detach(), lse.detach(), *grads), strict=False))
+    return take(FORMS[request.param], monkeypatch)
 
 
 def check(inputs: Inputs) -> None:
@@ -197,8 +86,9 @@ def test_offsets_of_64_bits(form: Form, monkeypatch: pytest.MonkeyPatch) -> None
     check(Inputs((1, 1, 1, 61, 8), form.window, torch.float32, dilation=3, transposed=True))
 
 
-def test_a_step_of_64_bits() -> None:
-    """From one frame of a phase to the next are 2^31 elements, of which hardly any is touched."""
+def test_a_step_of_64_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From one frame of a phase to the next are 2^31 elements, of which hardly any is touched: nor poisoned."""
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)
     q, k, v = (
         torch.empty(2**31 + 16, dtype=torch.bfloat16, device=DEVICE).as_strided((1, 1, 3, 16), (0, 0, 2**30, 1))
         for _ in range(3)
@@ -303,82 +193,3 @@ def test_where_sequences_begin_and_end() -> None:
     out, lse = sliding.forward(x, x, x, None, ends[:4].to(DEVICE), None, None, 2, 2, 1, False, 1.0, 0.0, 0, True)
     assert (lse[0, 0] == -torch.inf).tolist() == [True] * 2 + [False] * 3 + [True] * 5
     assert (out[0, 0, 5:] == 0).all()
-
-
-def test_through_the_public_op() -> None:
-    """The same seed drops the same weights as in the reference, and gradients of grouped heads are summed."""
-    leaves = [torch.randn(2, 30, h, 16).transpose(1, 2).to(DEVICE).requires_grad_() for h in (2, 1, 1)]
-    bias = torch.randn(2, 5, device=DEVICE, requires_grad=True)
-    results = []
-    for backend in ("triton", "reference"):
-        torch.manual_seed(3)
-        out, lse = vk.sliding_window_attention(
-            *leaves, 5, bias=bias, dropout_p=0.25, return_lse=True, key_mask=torch.tensor([30, 20]).to(DEVICE),
-            backend=backend,
-        )  # fmt: skip
-        loss = out.square().sum() + lse.masked_fill(lse.isinf(), 0.0).square().sum()
-        results.append([out, *torch.autograd.grad(loss, [*leaves, bias])])
-    for got, expected in zip(*results, strict=True):
-        torch.testing.assert_close(got, expected, rtol=2e-5, atol=2e-5)
-    reason = vk.explain("sliding_window_attention", *leaves, 5, backend="triton")
-    assert "-> triton: serves this call (asked for)" in reason
-
-
-def test_a_packed_call_through_the_public_op() -> None:
-    q, k, v = (torch.randn(40, 2, 16, device=DEVICE) for _ in range(3))
-    ends = torch.tensor([0, 13, 40], device=DEVICE)
-    got = vk.sliding_window_attention(q, k, v, 7, cu_seqlens=ends, border="shift", backend="triton")
-    for first, last in ((0, 13), (13, 40)):
-        alone = [x[first:last].transpose(0, 1)[None].double() for x in (q, k, v)]
-        expected, _ = sliding_window_attention_reference(*alone, 3, 3, scale=0.25, shift=True)
-        torch.testing.assert_close(got[first:last].transpose(0, 1)[None].double(), expected, rtol=1e-5, atol=1e-5)
-
-
-SPOILT: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "dilated": {"dilation": 3, "dlse": True},
-    "shifted": {"shift": True, "bias": True},
-    "packed": {"ends": [0, 17, 44, 44, 100], "bias": True, "padding": True},
-    "all": {"shift": True, "dilation": 2, "ends": [0, 44, 100], "p": 0.3, "sinks": True, "softcap": 0.8, "bias": True},
-}
-
-
-@pytest.mark.parametrize("options", SPOILT.values(), ids=SPOILT)
-@pytest.mark.parametrize("form", FORMS.keys(), indirect=True)
-def test_what_a_row_does_not_see_does_not_reach_it(form: Form, options: dict[str, Any]) -> None:
-    """Nor do rows without a gradient, whatever they hold or see."""
-    wide = form is FORMS["wide"]
-    inputs = Inputs((1, 1, 1, 100, 16), form.window, torch.float32, **options)
-    quiet = range(50, 100)
-    if inputs.dlse is not None:
-        inputs.dlse[..., 50:] = 0.0
-    if inputs.mask is not None:
-        inputs.mask = torch.arange(100)[None] % 7 != 2
-
-    def compute(*qkvg: Tensor) -> list[Tensor]:
-        inputs.q, inputs.k, inputs.v, inputs.dout = qkvg
-        found = inputs.run()
-        return [found[name] for name in ("out", "lse", "dq", "dk", "dv")]
-
-    # What leaves some rows without any.
-    spots = {"q": [60], "k": [80], "v": [1, 99]} if wide else {"q": [60], "k": [3, 42, 80], "v": [1, 20, 99]}
-    window = {name: options[name] for name in ("dilation", "shift", "ends") if name in options}
-    seen = seen_by(100, form.window, inputs.mask, **window)
-    hold_apart(compute, (inputs.q, inputs.k, inputs.v), inputs.dout, seen, spots, quiet, reaches=inputs.seed is None)
-
-
-@pytest.mark.parametrize("shift", [False, True])
-@pytest.mark.parametrize("form", FORMS.keys(), indirect=True)
-def test_the_gradient_of_a_bias_beside_what_nobody_sees(form: Form, shift: bool) -> None:
-    """Padding is zeroed as it is read; what another sequence holds is not, nor what a row without a gradient does."""
-    inputs = Inputs((1, 1, 1, 100, 16), form.window, torch.float32, ends=[0, 45, 100], bias=True, shift=shift)
-    inputs.dout[:, :, 45:] = 0.0
-    clean = inputs.run()
-    for x in (inputs.q, inputs.k, inputs.v):
-        x[:, :, 47] = torch.nan
-    found = inputs.run()
-    for name, x in found.items():
-        whole = x if name == "dbias" else x[:, :, :45]
-        torch.testing.assert_close(whole, clean[name] if name == "dbias" else clean[name][:, :, :45])
-    assert not found["dk"][:, :, 45:].any()
-    assert not found["dv"][:, :, 45:].any()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 import torch
 import vtsum_kernels as vk
 from torch import Tensor
@@ -118,3 +119,78 @@ def compare(
         torch.testing.assert_close(three[1], of_rows.sum((0, 2)))
         error, size = (three[0].double() - three[1]).abs(), of_rows.square().sum((0, 2)).sqrt()
         assert (error <= 4 * RMS_BOUND[dtype] * condition * size).all(), f"dsinks: {error} of {size}"
+
+
+#: Numbers beyond every sequence, and ordinary ones that say the same.
+BEYOND: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "dilation": ({"dilation": 2**62}, {"dilation": 60}),
+    "dilation of a wide window": ({"dilation": 10**12, "window_size": (10**12, 0)}, {"dilation": 60}),
+    "window": ({"window_size": (2**62, 2**62)}, {"window_size": (-1, -1)}),
+    "one side": ({"window_size": (10**12, 3)}, {"window_size": (-1, 3)}),
+    "shift": ({"window_size": (2**62, 2**62), "border": "shift"}, {"window_size": (-1, -1)}),
+    "shift, one side": ({"window_size": (10**12, 1), "border": "shift"}, {"window_size": (-1, -1)}),
+    "shift, dilated": (
+        {"window_size": (10**12, 10**12), "border": "shift", "dilation": 7}, {"window_size": (-1, -1), "dilation": 7},
+    ),
+    "packed": (
+        {"window_size": (10**12, 2**62), "border": "shift", "cu_seqlens": [0, 8, 11, 24]},
+        {"window_size": (-1, -1), "cu_seqlens": [0, 8, 11, 24]},
+    ),
+}  # fmt: skip
+
+
+def says_nothing_more(backend: str, compiled: bool, case: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    """A case of BEYOND, forward and backward, by both. compiled: as under torch.compile, where the public call does not
+    cut the numbers, and the op itself has to."""
+    results = []
+    for options in case:
+        options = {"window_size": (2, 2), **options}
+        packed = "cu_seqlens" in options
+        leaves = [torch.linspace(-1, n, 384).sin().view(1, 2, 24, 8).requires_grad_() for n in range(3, 6)]
+        given = [x[0].transpose(0, 1) for x in leaves] if packed else leaves
+        if packed:
+            options["cu_seqlens"] = torch.tensor(options["cu_seqlens"])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.compiler, "is_compiling", lambda: compiled)
+            out, lse = vk.sliding_window_attention(*given, return_lse=True, backend=backend, **options)
+        results.append([out, lse, *torch.autograd.grad(out.square().sum() + lse.sum(), leaves)])
+    for got, wanted in zip(*results, strict=True):
+        torch.testing.assert_close(got, wanted)
+
+
+#: Calls of `compare` whose queries are the last of more keys.
+FEWER_QUERIES: dict[str, dict[str, Any]] = {
+    "one": {"queries": 1, "sides": (9, 0)},
+    "all before them": {"queries": 5, "sides": (-1, 0), "key_heads": 1},
+    "padded": {"queries": 20, "sides": (3, 1), "padded": 0.3},
+    "dilated": {"queries": 9, "dilation": 3, "with_bias": True},
+    "shifted": {"queries": 9, "border": "shift", "dilation": 2, "with_bias": True, "padded": 0.2},
+    "global": {"queries": 9, "normalize": "global", "padded": 0.2},
+    "dropout": {"queries": 9, "dropout_p": 0.3, "row_offset": 2**32 - 30},
+    "sinks": {"queries": 9, "sinks": torch.tensor([0.5, -1.0]), "softcap": 1.5},
+    "packed": {"ends": [0, 20, 27, 27, 34, 50], "query_ends": [0, 1, 8, 8, 8, 20], "padded": 0.2},
+    "packed, dropout": {"ends": [0, 20, 27, 27, 34, 50], "query_ends": [0, 1, 8, 8, 8, 20], "dropout_p": 0.3},
+}
+for _options in FEWER_QUERIES.values():
+    _options["shape"] = (1 if "ends" in _options else 2, 2, 50, 16)
+
+
+def global_is_as_exact_as_windowed(backend: str, dtype: torch.dtype) -> None:
+    """Gradients of the softmax over the whole sequence beside those of the window's, in which nearly all weight lies:
+    the two parts that they are made of cancel."""
+    q = 6.0 * torch.nn.functional.normalize(torch.randn(2, 2, 64, 16), dim=-1)
+    v, dout = 1.0 + torch.randn(2, 2, 64, 16), 1.0 + torch.randn(2, 2, 64, 16)
+    qkv, dout = [x.to(dtype) for x in (q, q, v)], dout.to(dtype)
+
+    def errors(normalize: str) -> list[Tensor]:
+        found = []
+        for kind, by in ((dtype, backend), (torch.float64, "reference")):
+            leaves = [x.to(kind).requires_grad_() for x in qkv]
+            out = vk.sliding_window_attention(*leaves, 9, scale=0.25, normalize=normalize, backend=by)
+            found.append(torch.autograd.grad(out, leaves, dout.to(kind)))
+        pairs = zip(*found, strict=True)
+        return [(got.double() - exact).square().mean().sqrt() / exact.square().mean().sqrt() for got, exact in pairs]
+
+    for name, over_all, windowed in zip(("dq", "dk", "dv"), errors("global"), errors("window"), strict=True):
+        print(f"{name} {dtype}: RMS {over_all:.1e}, window {windowed:.1e}")
+        assert over_all <= 2 * windowed, name

@@ -155,7 +155,7 @@ def test_bfloat16_stays_near_float32(found, expected, name):
     assert not torch.equal(weight, weight.bfloat16().float())
 
 
-@pytest.mark.parametrize("name", ["0", "1", "2", "bf16_1", "bf16_2"])
+@pytest.mark.parametrize("name", ["0", "1", "2", "bf16_1", "bf16_2", "bank_0", "bank_1", "bank_2"])
 def test_no_step_of_deepspeed_leaves_a_bank_stale(found, name):
     """Its optimisers write into flat buffers that the parameters are views of: neither version nor address changes."""
     folds = found[name]["folds"]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from vtsum_kernels.nn import MemoryBank
 
 from tests.vtsum.training_corpus import SMALL
 from vtsum.config import VTSumConfig
@@ -75,6 +76,27 @@ def around(step: Callable[[], None], bank: Any) -> dict[str, Any]:
     return {"stale": float(stale), "moved": float((second - first).abs().max()), "told": told}
 
 
+def bank_alone(stage: int) -> dict[str, Any]:
+    """A bank in an engine of DeepSpeed's as anyone makes one, in bfloat16; at stage 0 too, which `vtsum train` refuses,
+    since the first step is without a gradient there: so it is the second that is looked at."""
+    import deepspeed
+
+    torch.manual_seed(7)
+    bank = MemoryBank(16, SMALL["width"], query_proj=True)
+    config = {"train_micro_batch_size_per_gpu": 1, "bf16": {"enabled": True}, "zero_optimization": {"stage": stage}}
+    config["zero_allow_untested_optimizer"] = True
+    engine, *_ = deepspeed.initialize(
+        model=bank, optimizer=torch.optim.AdamW(bank.parameters(), lr=0.05), config=config
+    )
+    folds = {}
+    for taken in range(2):
+        frames = torch.linspace(-1, 1, 9 * SMALL["width"]).view(1, 9, -1).to(bank.memory.dtype)
+        engine.backward(engine(frames).float().square().mean())
+        folds = around(engine.step, bank) if taken else engine.step()
+    engine.destroy()
+    return {"folds": folds}
+
+
 def train(data: Path, case: dict[str, Any], place: Place) -> dict[str, Any]:
     """Train one way; the losses and gradient norms of each step, the first step's gradients, the last weights."""
     from deepspeed.utils import safe_get_full_grad
@@ -133,6 +155,7 @@ def main() -> None:
         found[case["name"]] = train(Path(arguments.data), case, place)
         if place.first:
             print(case["name"], found[case["name"]]["loss"], flush=True)
+    found |= {f"bank_{stage}": bank_alone(stage) for stage in (0, 1, 2)}
     if place.first:
         torch.save(found, arguments.out)
     torch.distributed.barrier()

@@ -51,7 +51,8 @@ def memory_attention(
             themselves, unnormalised.
         num_heads (int): H; each head reads with its own d of the D features.
         scale (float | Tensor | None): factor of the scores; a tensor of one element may be learned. None: 1 / sqrt(d).
-        normalize (bool): cosine similarity in place of the plain product.
+        normalize (bool): cosine similarity in place of the plain product. A row or key of a norm below 1e-12 has no
+            direction: its scores are the bias alone, and pass no gradient on to it.
         slot_mask (Tensor | None): bool [S], or [B, S] for a bank a batch entry; True = usable. Where no slot is usable,
             the output is 0.
         slot_bias (Tensor | None): [S] or [H, S] (or [B, H, S]), any floating dtype, added to the scaled scores; -inf

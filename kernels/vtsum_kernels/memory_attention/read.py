@@ -13,7 +13,7 @@ from ..tensors import acc_dtype, dense_rows
 from . import plan
 from .call import Bank, Keys, Options
 from .products import matmul
-from .reference import NORM_FLOOR
+from .reference import NORM_FLOOR, unit
 from .sparse import memory_gather, memory_gather_dot, memory_scatter, memory_topk
 
 
@@ -32,17 +32,17 @@ def ready_keys(keys: Keys, normalize: bool) -> Keys:
         return tuple(ready_keys(half, False) for half in keys)  # type: ignore[return-value]
     wide = keys.to(acc_dtype(keys.dtype)) if normalize or keys.device.type == "cpu" else keys
     if normalize:
-        wide = F.normalize(wide, dim=-1, eps=NORM_FLOOR)
+        wide = unit(wide)
     # On a GPU products take the keys' own dtype.
     return wide if keys.device.type == "cpu" else wide.to(keys.dtype)
 
 
 def factor_of(x: Tensor, scale: float | Tensor, normalize: bool) -> Tensor:
-    """What a row's scores are multiplied by [G, H, n]: the scale, for cosine over the row's norm."""
+    """What a row's scores are multiplied by [G, H, n]: the scale, for cosine over the row's norm; 0 as `unit` is."""
     groups, rows, heads, _ = x.shape
     if normalize:
-        norms = torch.linalg.vector_norm(x, dim=-1, dtype=acc_dtype(x.dtype)).clamp_min(NORM_FLOOR)
-        return (scale / norms).transpose(1, 2).contiguous()
+        norms = torch.linalg.vector_norm(x, dim=-1, dtype=acc_dtype(x.dtype))
+        return (scale / norms.masked_fill(norms < NORM_FLOOR, torch.inf)).transpose(1, 2).contiguous()
     if isinstance(scale, Tensor):
         return scale.expand(groups, heads, rows).contiguous()
     return x.new_full((groups, heads, rows), scale, dtype=acc_dtype(x.dtype))

@@ -11,8 +11,19 @@ from torch import Tensor
 
 from ..tensors import acc_dtype
 
-#: Norms below this are taken for it, so that a zero row has the direction 0 and not NaN.
+#: A row of a norm below this has no direction.
 NORM_FLOOR = 1e-12
+
+
+def unit(x: Tensor) -> Tensor:
+    """x over its norm along the last dimension, computed in float32 at least; without a direction 0, and no gradient.
+
+    That of x / max(norm, floor) would be 1 / floor of what comes back: nothing that training could use or float16 hold.
+    Written with squares: a norm's second derivative at 0 is NaN.
+    """
+    wide = x.to(acc_dtype(x.dtype))
+    squares = wide.square().sum(-1, keepdim=True)
+    return (wide * squares.masked_fill(squares < NORM_FLOOR**2, torch.inf).rsqrt()).to(x.dtype)
 
 
 def paired_keys(first: Tensor, second: Tensor) -> Tensor:
@@ -43,7 +54,7 @@ def probabilities(
         tuple[Tensor, Tensor]: [G, H, n, S] and lse [G, H, n], both in x's dtype; where no slot is usable, 0 and -inf.
     """
     if normalize:
-        x, keys = F.normalize(x, dim=-1, eps=NORM_FLOOR), F.normalize(keys, dim=-1, eps=NORM_FLOOR)
+        x, keys = unit(x), unit(keys)
     scores = torch.matmul(x.transpose(1, 2), keys.transpose(2, 3)) * scale
     if slot_bias is not None:
         scores = scores + slot_bias[:, :, None]

@@ -14,6 +14,7 @@ from ..memory_attention.call import hidden, usable
 from ..memory_attention.products import matmul
 from ..memory_attention.read import keeps_weights, read, weigh
 from ..memory_attention.reference import dropout_keep
+from ..tensors import acc_dtype
 from .call import Call
 from .cpu import folded_layer, is_one_layer
 from .fold import Folded, fold
@@ -88,18 +89,30 @@ def _apart(call: Call, folded: Folded, suffix: str) -> tuple[Tensor, Tensor]:
     retrieved, _, usage = read(_queries(call, folded), bank, call.options, suffix, True)
     m = retrieved.flatten(2)
     if call.norm is not None:
-        m = F.layer_norm(m, m.shape[-1:], *call.norm)
-    return _join(call, m.flatten(0, 1), call.weight[:, call.x.shape[2] :].t(), suffix), usage
+        gain, shift = (None if t is None else t.to(m.dtype) for t in call.norm[:2])
+        m = F.layer_norm(m, m.shape[-1:], gain, shift, call.norm[2])
+    return _join(call, m.flatten(0, 1), call.weight[:, call.x.shape[2] :].t().to(m.dtype), suffix), usage
 
 
 def _queries(call: Call, folded: Folded) -> Tensor:
-    """Rows as queries [G, n, H, d]."""
+    """Rows as queries [G, n, H, d]; on the CPU in float32 at least, and so what is read by them.
+
+    Rounded to 16 bits, a query next to 0 would have a gradient that they do not hold, and the norm of two numbers that
+    are alike would be one of their rounding.
+    """
     x, key_dim = call.x, call.bank.key_dim
     if folded.projected:
         return x[:, :, None].expand(-1, -1, call.heads, -1)
-    if call.query_weight is not None:
-        x = matmul(x[:, None], call.query_weight.t().expand(x.shape[0], 1, -1, -1))[:, 0]
+    if (weight := call.query_weight) is None:
+        x = _wide(x)
+    else:  # 0 times NaN would be in the projection's gradient: only what is left in is projected
+        x, weight = _wide(_left_in(call)), _wide(weight)
+        x = matmul(x[:, None], weight.t().expand(x.shape[0], 1, -1, -1))[:, 0]
     return x.unflatten(2, (call.heads, key_dim))
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(acc_dtype(x.dtype)) if x.device.type == "cpu" else x
 
 
 def _left_in(call: Call) -> Tensor:

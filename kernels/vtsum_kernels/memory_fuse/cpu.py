@@ -57,12 +57,12 @@ def join_forward(
 
 
 def _factor(x: Tensor, scale: Tensor, normalize: bool) -> tuple[Tensor, Tensor]:
-    """factor [1, 1, N], and 1 / |x| [N] (for cosine, else empty); 0 where the norm is under the floor."""
+    """factor [1, 1, N], and 1 / |x| [N] (for cosine, else empty); both 0 where the norm is under the floor or NaN."""
     if not normalize:
         return scale.expand(1, 1, x.shape[0]).contiguous(), scale.new_empty(0)
     norms = torch.linalg.vector_norm(x, dim=-1, dtype=acc_dtype(x.dtype))
-    factor = (scale / norms.clamp_min(NORM_FLOOR)).view(1, 1, -1)
-    return factor, torch.where(norms > NORM_FLOOR, norms.reciprocal(), 0.0)
+    inverse = torch.where(norms >= NORM_FLOOR, norms.reciprocal(), 0.0)
+    return (scale * inverse).view(1, 1, -1), inverse
 
 
 def _even(weights: Tensor, dtype: torch.dtype) -> float:
@@ -139,7 +139,7 @@ def _backward(
         still = bool(scale == 0)
         factor = torch.ones_like(scale) if still else scale
         if normalize:
-            factor = factor * torch.where(inverse > 0, inverse, 1.0 / NORM_FLOOR)
+            factor = factor * inverse
         factor = factor.expand(1, 1, x.shape[0]).contiguous()
         t = product(dy, bank.t())
         shape = (1, 1, *t.shape)

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from ..memory_attention.reference import unit
 
 
 def _first_in_first_out(memory: Tensor, counts: Tensor, frames: Tensor, momentum: float) -> None:
@@ -24,7 +25,7 @@ def _first_in_first_out(memory: Tensor, counts: Tensor, frames: Tensor, momentum
 
 def _moving_average(memory: Tensor, counts: Tensor, frames: Tensor, momentum: float) -> None:
     for frame in frames:
-        slot = int((F.normalize(memory, dim=-1) @ F.normalize(frame, dim=-1)).argmax())
+        slot = int((unit(memory) @ unit(frame)).argmax())
         memory[slot] = memory[slot].lerp(frame, 1.0 - momentum)
         counts[slot] += 1.0
 
@@ -37,8 +38,8 @@ def _merge_neighbours(memory: Tensor, counts: Tensor, frames: Tensor, momentum: 
         if len(empty):
             gone = int(empty[0])
         else:
-            likeness = F.cosine_similarity(rows[:-1], rows[1:], dim=-1)
-            gone = int(likeness.argmax())
+            directions = unit(rows)
+            gone = int((directions[:-1] * directions[1:]).sum(-1).argmax())
             pair, share = rows[gone : gone + 2], weights[gone : gone + 2]
             rows[gone + 1] = (pair * share[:, None]).sum(0) / share.sum()
             weights[gone + 1] = share.sum()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .. import checks
 from ..library import transformed
 from ..memory_attention import memory_attention
+from ..memory_attention.reference import unit
 from ..memory_fuse import Folded, fold_bank, memory_fuse
 from ..tensors import autocast
 from . import bank_writing
@@ -171,9 +172,8 @@ class MemoryBank(nn.Module):
             keys = self.half_keys.to(dtype).unbind(0)
             if self.normalize:
                 # Halves of norm 1 / sqrt(2) make keys of norm 1, whichever two are paired.
-                keys = tuple(F.normalize(half, dim=-1) * 0.5**0.5 for half in keys)
-                by_head = queries.unflatten(-1, (self.num_heads, -1))
-                queries = F.normalize(by_head, dim=-1).flatten(-2)
+                keys = tuple(unit(half) * 0.5**0.5 for half in keys)
+                queries = unit(queries.unflatten(-1, (self.num_heads, -1))).flatten(-2)
         read, usage = memory_attention(queries, keys, values, **options)
         if weight is not None:
             joined = F.linear(torch.cat((hidden, read), -1), weight, bias)

@@ -31,7 +31,8 @@ def made(clip: Path, nobody_listens: None, tmp_path_factory: pytest.TempPathFact
 
 
 def test_files(made):
-    assert sorted(os.listdir(made.output)) == ["keyframes", "report.html", "summary.json", "summary.mp4", "summary.txt"]
+    names = ["analysis.npz", "keyframes", "report.html", "summary.json", "summary.mp4", "summary.txt"]
+    assert sorted(os.listdir(made.output)) == names
     assert made.files.keys() == {"mp4", "txt", "json", "keyframes", "html"}
     assert all(path.exists() for path in made.files.values())
     assert not [p for p in made.output.parent.iterdir() if p != made.output], "no temporary folder stays"
@@ -61,7 +62,7 @@ def test_json_is_valid_and_says_why(made):
         "budget_seconds": 5.0,
         "model": "colour",
         "fps": 1.0,
-        "formats": ["mp4", "txt", "json", "keyframes", "html"],
+        "formats": ["mp4", "txt", "json", "keyframes", "html", "analysis"],
         "sampler": "coverage",
         "segmenter": "joint",
         "refine": "dpp",

@@ -17,7 +17,7 @@ VIEWS, VIEW = 8, 16
 REACH = 2
 """Frames to either side whose contrasts are looked at too: a boundary is a peak."""
 HIDDEN = 32
-PART = 4096
+PART = 1024
 """Rows that are compared at once where nothing is trained."""
 NEIGHBOUR = 0.5
 """What a boundary is worth at the frames beside it: annotators agree to a frame or so, not better."""

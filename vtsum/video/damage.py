@@ -53,6 +53,29 @@ def told(spans: list[tuple[float, float]]) -> str:
     return first + (f" and {len(spans) - _TOLD} more places" if len(spans) > _TOLD else "")
 
 
+_ZEROS = 256  # bytes
+
+
+def is_zeroed(packet: Packet, codec: str) -> bool:
+    """Whether a part of a picture of H.264 or HEVC was replaced by zeros, as where a download left a hole.
+
+    Inside these codecs' units there are no three zeros in a row; behind one, and before the next, there may be any
+    number (ITU-T H.264, 7.4.1, and H.265, 7.4.2).
+    """
+    if codec not in ("h264", "hevc") or packet.size < _ZEROS:
+        return False
+    data = bytes(packet)
+    at = data.find(bytes(_ZEROS))
+    while at >= 0:
+        rest = data[at:].lstrip(b"\0")
+        if not rest and at:
+            return False
+        if rest[:1] != b"\1":
+            return True
+        at = data.find(bytes(_ZEROS), len(data) - len(rest))
+    return False
+
+
 _AFTER = 2  # packets: libav's parser, which looks ahead, marks the last packets before a join
 
 

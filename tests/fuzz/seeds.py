@@ -286,3 +286,20 @@ def films() -> list[bytes]:
         b"\xef\xbb\xbf\n#EXTM3U\npipe\n",
         b"RIFF\0\0\0\0WEBP",
     ]
+
+
+def recordings() -> list[bytes]:
+    """Of AVI, Ogg, ASF and MXF: a head and a few parts."""
+    chunk = b"00dc" + struct.pack("<I", 6) + bytes(6)
+    movie = b"LIST" + struct.pack("<I", 4 + 3 * len(chunk)) + b"movi" + 3 * chunk
+    page = b"OggS\0\2" + bytes(8) + struct.pack("<III", 7, 0, 0) + b"\2\1\1ab"
+    properties = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365") + bytes(76) + struct.pack("<II", 128, 128)
+    head = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c") + struct.pack("<Q", 30 + len(properties)) + bytes(6)
+    data = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c") + struct.pack("<Q", 50 + 256) + bytes(26)
+    key = b"\x06\x0e\x2b\x34" + bytes(12)
+    return [
+        b"RIFF" + struct.pack("<I", 4 + len(movie)) + b"AVI " + movie,
+        page + page[:5] + b"\0" + page[6:],
+        head + properties + data + 2 * (b"\x82\0\0" + bytes(125)),
+        key + b"\x02ab" + key + b"\x83\0\0\4abcd",
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterable
 
 from av.packet import Packet
@@ -54,6 +55,7 @@ def told(spans: list[tuple[float, float]]) -> str:
 
 
 _ZEROS = 256  # bytes
+_OTHER = re.compile(rb"[^\0]")
 
 
 def is_zeroed(packet: Packet, codec: str) -> bool:
@@ -67,12 +69,12 @@ def is_zeroed(packet: Packet, codec: str) -> bool:
     data = bytes(packet)
     at = data.find(bytes(_ZEROS))
     while at >= 0:
-        rest = data[at:].lstrip(b"\0")
-        if not rest and at:
-            return False
-        if rest[:1] != b"\1":
+        behind = _OTHER.search(data, at)
+        if behind is None:
+            return at == 0
+        if behind[0] != b"\1":
             return True
-        at = data.find(bytes(_ZEROS), len(data) - len(rest))
+        at = data.find(bytes(_ZEROS), behind.end())
     return False
 
 

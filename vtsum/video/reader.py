@@ -182,6 +182,8 @@ class FrameSampler:
             self.warnings.append(f"{run.decoder.errors} damaged packets were passed over")
         if run.packets.errors:
             self.warnings.append(f"the file could not be read in {run.packets.errors} places")
+        if run.packets.unseen and run.mute:
+            self.warnings.append("streams that begin in the middle of the file, perhaps its sound, were not read")
         if run.left_unread:
             self.warnings.append("another recording follows in the file: it was not read")
         if run.packets.jumps:
@@ -225,6 +227,7 @@ class _Run:
         self._sound: tuple[float, float] | None = None  # raw seconds of its start and end, if it is read
         self._stated_sound: tuple[float, float] | None = None  # else as it is stated
         audio = choose_audio(container, stream)
+        self.mute = audio is None
         self._sound_tick = 0.0 if audio is None else float(time_base(audio))
         if audio is not None and audio not in streams and (length := stream_duration(audio)):
             begin = float((audio.start_time or 0) * time_base(audio))

@@ -33,6 +33,7 @@ from vtsum.video.matroska import excessive_tags
 MAX_PIXELS = 36_000_000  # 8192 x 4320 and a little: above it a damaged header would take gigabytes
 MAX_ERRORS_IN_A_ROW = 1000  # packets; an intact part of a file never fails this often
 MAX_READ_ERRORS = 10
+_JOINED = {"mpegts", "mpeg"}  # formats whose files are joined freely
 _ENCRYPTED = "is encrypted (DRM) and cannot be decoded"
 LATEST = 10.0  # seconds; a picture is never shown so much later than it is decoded
 MOST_HELD = 32  # pictures that a decoder holds back; codecs allow 16, of two fields each
@@ -156,15 +157,13 @@ def choose_audio(container: InputContainer, video: VideoStream | None) -> AudioS
         best = container.streams.best("audio", related=video)
     except (av.FFmpegError, ValueError):
         best = None
-    candidates = [best, *container.streams.audio]
-    for stream in candidates:
-        if (
-            isinstance(stream, AudioStream)
-            and stream.codec_context is not None
-            and stream.codec_context.sample_rate > 0
-        ):
-            return stream
-    return None
+    candidates = [
+        s for s in (best, *container.streams.audio) if isinstance(s, AudioStream) and s.codec_context is not None
+    ]
+    known = [stream for stream in candidates if stream.codec_context.sample_rate > 0]
+    # Of sound that begins in a later part of a joined recording libav has seen the end alone.
+    later = [stream for stream in candidates if container.format.name in _JOINED and stream.start_time is not None]
+    return next(iter(known or later), None)
 
 
 def _pixels(stream: VideoStream) -> int:
@@ -184,13 +183,15 @@ class PacketReader:
     Empty packets with a time are among them: the picture before them stays.
 
     Attributes:
-        errors (int): read errors so far.
+        errors (int): read errors so far. unseen (bool): streams turned up in mid-file, whose packets PyAV does not hand
+            out; known at the end.
     """
 
     def __init__(self, container: InputContainer, streams: list[Stream]) -> None:
         self._container = container
         self._streams = streams
         self.errors = 0
+        self.unseen = False
 
     def __iter__(self) -> Iterator[Packet]:
         in_a_row = 0
@@ -208,6 +209,7 @@ class PacketReader:
                 return
             except IndexError:
                 # PyAV 18, while it flushes at the end, looks for streams that libav found in mid-file only.
+                self.unseen = True
                 return
             except (av.FFmpegError, OSError, MemoryError):
                 self.errors += 1

@@ -111,6 +111,10 @@ def test_sound_that_begins_only_in_a_later_recording(tmp_path):
     result = cut(path, [(0.0, 10.0)], tmp_path / "cut.mp4")
     assert beeps(result.path) == pytest.approx(flashes(result.path)[5:], abs=0.09)
 
+    pieces = [sound[at : at + 188] for at in range(0, len(sound), 188)]
+    path.write_bytes(b"".join(piece for piece in pieces if piece[1] & 31 != 1 or piece[2] != 1))
+    assert not probe(path).has_audio  # of sound that is announced, and never comes
+
     padding = (b"\x47\x1f\xff\x10" + bytes(184)) * 32_000
     path.write_bytes(mute + padding + sound + padding[: len(padding) // 8] + mute)
     assert not probe(path).has_audio

@@ -33,7 +33,7 @@ from vtsum.video.matroska import excessive_tags
 MAX_PIXELS = 36_000_000  # 8192 x 4320 and a little: above it a damaged header would take gigabytes
 MAX_ERRORS_IN_A_ROW = 1000  # packets; an intact part of a file never fails this often
 MAX_READ_ERRORS = 10
-_JOINED = {"mpegts", "mpeg"}  # formats whose files are joined freely
+_LOOKED_AT = 1 << 20  # bytes
 _ENCRYPTED = "is encrypted (DRM) and cannot be decoded"
 LATEST = 10.0  # seconds; a picture is never shown so much later than it is decoded
 MOST_HELD = 32  # pictures that a decoder holds back; codecs allow 16, of two fields each
@@ -162,8 +162,24 @@ def choose_audio(container: InputContainer, video: VideoStream | None) -> AudioS
     ]
     known = [stream for stream in candidates if stream.codec_context.sample_rate > 0]
     # Of sound that begins in a later part of a joined recording libav has seen the end alone.
-    later = [stream for stream in candidates if container.format.name in _JOINED and stream.start_time is not None]
-    return next(iter(known or later), None)
+    return next(iter(known), None) or next((stream for stream in candidates if _begins_late(container, stream)), None)
+
+
+def _begins_late(container: InputContainer, stream: AudioStream) -> bool:
+    """Whether a stream of MPEG-PS, or one of MPEG-TS whose packets (ISO/IEC 13818-1, 2.4.3) are at the file's end."""
+    if container.format.name != "mpegts":
+        return container.format.name == "mpeg"
+    with open(container.name, "rb") as file:
+        file.seek(-min(_LOOKED_AT, os.fstat(file.fileno()).st_size), os.SEEK_END)
+        data = file.read()
+    high, low = divmod(stream.id, 256)
+    for found in re.finditer(b"\x47" + re.escape(bytes([0x40 | high, low])), data):
+        at = found.end()
+        if data[at : at + 1] and data[at] & 0x20:  # an adaptation field comes first
+            at += 1 + data[at + 1] if data[at + 1 :] else 0
+        if data[at + 1 : at + 4] == b"\0\0\1":
+            return True
+    return False
 
 
 def _pixels(stream: VideoStream) -> int:

@@ -32,6 +32,7 @@ SRT = (
     "1\n00:00:01,000 --> 00:00:04,000\n<i>Hello</i> there [applause]\n\n2\n00:05 --> 00:07.5\nJOHN: &amp; &#39;x&#39;\n"
 )
 
+TTML = "<tt><body><div begin='1s'><p begin='00:00:01:12' dur='5f'>One,<br/>two &lt;</p></div></body></tt>"
 VTT = "WEBVTT\nLanguage: en\n\nNOTE x\n\n00:01.000 --> 00:04.000 align:start\nso<00:02.000><c> what</c>\n \n"
 
 PLAIN = "[0:12] So we begin.\n(1:02:03) - And end.\nMore of it!\n"

@@ -21,6 +21,7 @@ from tests.fuzz.seeds import (
     PLAIN,
     SRT,
     SUMMARY,
+    TTML,
     VIDEO,
     VTT,
     YAML,
@@ -231,7 +232,8 @@ _JSON_WORDS = tuple(
 )
 
 TARGETS = (
-    Target("transcript", "t.en.srt", texts(SRT, VTT, PLAIN, "just words. And more"), _transcript, (b"-->", b"00:01")),
+    Target("transcript", "t.en.srt", texts(SRT, VTT, PLAIN, "just words. And more", TTML, "{25}{50}Two|lines\n"),
+           _transcript, (b"-->", b"00:01")),
     Target("annotations", "train_videoxum.json", documents([VIDEO]), _annotations, _JSON_WORDS, True),
     Target("captions", "c.json", documents(CAPTIONS), _captions, _JSON_WORDS, True),
     Target("captions unpacked", "c.json.gz", documents(CAPTIONS), _captions, _JSON_WORDS, True, gzip.compress),

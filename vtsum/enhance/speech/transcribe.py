@@ -11,7 +11,7 @@ import numpy as np
 
 from vtsum.enhance.speech.activity import MODEL, Stretch, missing_package, model_sha256, voice_activity, voiced
 from vtsum.enhance.speech.recognisers import Recogniser, is_understood, make_recogniser
-from vtsum.enhance.speech.sound import RATE, claimed_seconds, read_sound
+from vtsum.enhance.speech.sound import RATE, claimed_seconds, picture_rate, read_sound
 from vtsum.enhance.speech.subtitle_track import read_subtitle_track
 from vtsum.enhance.speech.subtitles import read_transcript
 from vtsum.enhance.speech.transcript import Transcript
@@ -58,7 +58,8 @@ def transcribe(
         stretches = voice_activity(length) if missing_package() is None else None
         for _ in length:  # what is left, for the length
             pass
-        return read_transcript(transcript, stretches=stretches, duration=length.seconds or None)
+        seconds = length.seconds or None
+        return read_transcript(transcript, stretches=stretches, duration=seconds, rate=picture_rate(path))
     if (track := read_subtitle_track(path)) is not None:
         return track
     if recogniser is None:

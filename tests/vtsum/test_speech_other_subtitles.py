@@ -1,7 +1,10 @@
-"""Subtitles that state their times in other ways: TTML's many, and MicroDVD's pictures."""
+"""Subtitles that state their times in other ways, TTML's many and MicroDVD's pictures, and those that are pictures."""
 
 from __future__ import annotations
 
+from fractions import Fraction
+
+import av
 import pytest
 
 from tests.vtsum.clips import numbered_clip
@@ -39,3 +42,40 @@ def test_pictures_counted_without_a_rate_are_those_of_the_video(tmp_path):
     assert [w.start for w in read_transcript(tmp_path / "a.sub", rate=50.0).words][:1] == [1.0]
     (tmp_path / "a.sub").write_text("{1}{1}25\n{50}{100}Hello there.\n")
     assert transcribe(clip, transcript=tmp_path / "a.sub", recogniser=None).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("codecs", "kind"),
+    [
+        (["hdmv_pgs_subtitle"], "PGS"),
+        (["dvd_subtitle"], "DVD"),
+        (["dvb_subtitle"], "DVB"),
+        (["dvd_subtitle", "subrip"], ""),
+    ],
+)
+def test_subtitles_that_are_pictures_are_said_not_to_be_read(tmp_path, codecs, kind):
+    clip, path = numbered_clip(tmp_path / "clip.mkv", 50), tmp_path / "subtitled.mkv"
+    with av.open(str(clip)) as source, av.open(str(path), "w") as target:
+        film = target.add_stream_from_template(source.streams.video[0])
+        tracks = [target.add_mux_stream(codec) for codec in codecs]
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = film
+                target.mux(packet)
+        for track in tracks:
+            words = av.Packet(b"Hello.")
+            words.stream, words.time_base, words.pts, words.dts, words.duration = (
+                track,
+                Fraction(1, 1000),
+                500,
+                500,
+                900,
+            )
+            target.mux(words)
+    found = transcribe(path, recogniser=None)
+    if kind:
+        assert found.utterances == ()
+        assert found.warnings == (f"the subtitles in the file are pictures ({kind}): they were not read",)
+    else:
+        assert [u.text for u in found.utterances] == ["Hello."]
+        assert found.warnings == ()

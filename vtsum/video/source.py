@@ -173,12 +173,14 @@ def _begins_late(container: InputContainer, stream: AudioStream) -> bool:
         file.seek(-min(_LOOKED_AT, os.fstat(file.fileno()).st_size), os.SEEK_END)
         data = file.read()
     high, low = divmod(stream.id, 256)
-    for found in re.finditer(b"\x47" + re.escape(bytes([0x40 | high, low])), data):
-        at = found.end()
-        if data[at : at + 1] and data[at] & 0x20:  # an adaptation field comes first
-            at += 1 + data[at + 1] if data[at + 1 :] else 0
-        if data[at + 1 : at + 4] == b"\0\0\1":
+    begins = bytes([0x47, 0x40 | high, low])
+    at = data.find(begins)
+    while at >= 0:
+        flags = data[at + 3 : at + 5]
+        payload = at + 4 + (1 + flags[1] if len(flags) == 2 and flags[0] & 0x20 else 0)  # behind an adaptation field
+        if data[payload : payload + 3] == b"\0\0\1":
             return True
+        at = data.find(begins, at + 3)
     return False
 
 

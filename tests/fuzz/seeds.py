@@ -32,6 +32,7 @@ SRT = (
     "1\n00:00:01,000 --> 00:00:04,000\n<i>Hello</i> there [applause]\n\n2\n00:05 --> 00:07.5\nJOHN: &amp; &#39;x&#39;\n"
 )
 
+TTML = "<tt><body><div begin='1s'><p begin='00:00:01:12' dur='5f'>One,<br/>two &lt;</p></div></body></tt>"
 VTT = "WEBVTT\nLanguage: en\n\nNOTE x\n\n00:01.000 --> 00:04.000 align:start\nso<00:02.000><c> what</c>\n \n"
 
 PLAIN = "[0:12] So we begin.\n(1:02:03) - And end.\nMore of it!\n"
@@ -285,4 +286,21 @@ def films() -> list[bytes]:
         b"\x1aE\xdf\xa3" + bytes(60),
         b"\xef\xbb\xbf\n#EXTM3U\npipe\n",
         b"RIFF\0\0\0\0WEBP",
+    ]
+
+
+def recordings() -> list[bytes]:
+    """Of AVI, Ogg, ASF and MXF: a head and a few parts."""
+    chunk = b"00dc" + struct.pack("<I", 6) + bytes(6)
+    movie = b"LIST" + struct.pack("<I", 4 + 3 * len(chunk)) + b"movi" + 3 * chunk
+    page = b"OggS\0\2" + bytes(8) + struct.pack("<III", 7, 0, 0) + b"\2\1\1ab"
+    properties = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365") + bytes(76) + struct.pack("<II", 128, 128)
+    head = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c") + struct.pack("<Q", 30 + len(properties)) + bytes(6)
+    data = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c") + struct.pack("<Q", 50 + 256) + bytes(26)
+    key = b"\x06\x0e\x2b\x34" + bytes(12)
+    return [
+        b"RIFF" + struct.pack("<I", 4 + len(movie)) + b"AVI " + movie,
+        page + page[:5] + b"\0" + page[6:],
+        head + properties + data + 2 * (b"\x82\0\0" + bytes(125)),
+        key + b"\x02ab" + key + b"\x83\0\0\4abcd",
     ]

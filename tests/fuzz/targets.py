@@ -21,6 +21,7 @@ from tests.fuzz.seeds import (
     PLAIN,
     SRT,
     SUMMARY,
+    TTML,
     VIDEO,
     VTT,
     YAML,
@@ -36,6 +37,7 @@ from tests.fuzz.seeds import (
     of_another_zip,
     pickles,
     pictures,
+    recordings,
     texts,
     torch_saved,
 )
@@ -215,12 +217,23 @@ def _boxes(path: Path) -> None:
     excessive_index(path)
 
 
+def _structure(path: Path) -> None:
+    from vtsum.video.structure import holes_of
+
+    for form in ("avi", "ogg", "asf", "mxf"):
+        holes = holes_of(path, form)
+        assert holes is not None
+        assert holes.at_end() in (True, False)
+        holes.close()
+
+
 _JSON_WORDS = tuple(
     f'"{name}"'.encode() for name in ("video_id", "duration", "step", "format", "auto_map", "__class__")
 )
 
 TARGETS = (
-    Target("transcript", "t.en.srt", texts(SRT, VTT, PLAIN, "just words. And more"), _transcript, (b"-->", b"00:01")),
+    Target("transcript", "t.en.srt", texts(SRT, VTT, PLAIN, "just words. And more", TTML, "{25}{50}Two|lines\n"),
+           _transcript, (b"-->", b"00:01")),
     Target("annotations", "train_videoxum.json", documents([VIDEO]), _annotations, _JSON_WORDS, True),
     Target("captions", "c.json", documents(CAPTIONS), _captions, _JSON_WORDS, True),
     Target("captions unpacked", "c.json.gz", documents(CAPTIONS), _captions, _JSON_WORDS, True, gzip.compress),
@@ -261,4 +274,5 @@ TARGETS = (
     Target("summary", "summary.json", documents(SUMMARY), _summary, _JSON_WORDS, True),
     Target("boxes and first bytes", "a.mp4", lambda: [*films(), b"moovmoov" + bytes(17), FAR_BOX], _boxes,
            (b"moov", b"trak", b"elst", b"stsz", b"\0\0\0\1", b"ftyp")),
+    Target("parts of media", "a.avi", recordings, _structure, (b"RIFF", b"LIST", b"movi", b"OggS")),
 )  # fmt: skip

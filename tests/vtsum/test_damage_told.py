@@ -21,7 +21,7 @@ from vtsum.enhance.speech.sound import read_sound
 from vtsum.enhance.speech.transcribe import transcribe
 from vtsum.summary import schema
 from vtsum.video import FrameSampler, cut
-from vtsum.video.damage import Damage
+from vtsum.video.damage import Damage, is_zeroed
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")]), "OMP_NUM_THREADS": "1"}
@@ -37,7 +37,11 @@ CLIPS = [
     ("libx264", ".flv", {"bf": "2"}, 0.9),
     ("mpeg4", ".avi", {"b": "800k", "bf": "2"}, 0.9),
     ("mpeg4", ".mkv", {"b": "800k"}, 0.9),
-    ("mjpeg", ".avi", {}, 0.8),
+    ("libx264", ".avi", {"bf": "0"}, 0.9),
+    ("libvpx", ".ogv", VP, 0.9),
+    ("mpeg2video", ".mxf", {"b": "800k"}, 0.9),
+    ("wmv2", ".wmv", {"b": "800k"}, 0.6),  # a bit changed in its pictures gives other pictures
+    ("mjpeg", ".avi", {}, 0.9),
     ("mjpeg", ".mkv", {}, 0.8),
     ("libvpx-vp9", ".webm", VP, 0.3),
     ("libvpx-vp9", ".mp4", VP, 0.2),
@@ -48,7 +52,7 @@ CLIPS = [
     ("libx264", ".h264", {"bf": "2"}, 0.9),
     ("gif", ".gif", {}, 0.6),  # a bit changed in its pictures' codes gives other pictures
 ]
-SOUND = {".avi": "mp3", ".webm": "libopus"}
+SOUND = {".avi": "mp3", ".webm": "libopus", ".ogv": "libopus", ".wmv": "mp3", ".mxf": "pcm_s16le"}
 PICTURES = {"mjpeg": "yuvj420p", "gif": "rgb8"}
 MUTE = {".h264", ".gif"}
 
@@ -238,7 +242,13 @@ def test_odd_recordings_are_clean(shared):
 def test_a_cut_tells_damage_of_pictures_that_the_analysis_left_out(tmp_path):
     whole = clip(tmp_path / "clip.mp4", "libx264", {"bf": "2", "x264-params": "b-adapt=0"})
     path = tmp_path / "damaged.mp4"
-    path.write_bytes(damaged(whole.read_bytes(), "zeros", 3))
+    data = bytearray(whole.read_bytes())
+    with av.open(str(whole)) as container:
+        packets = [p for p in container.demux(video=0) if p.size > 200]
+    places = [(p.pos, p.size) for p in packets if 0.2 < p.pts * p.time_base < 0.7 and not bytes(p)[4] & 0x60]
+    for at, size in places:
+        data[at + 40 : at + size] = random.Random(at).randbytes(size - 40)
+    path.write_bytes(data)
     sampler = FrameSampler(path, size=(32, 32))
     assert sum(1 for _ in sampler) == 4
     assert sampler.damaged == []  # it lies in B-frames between the sampled ones
@@ -247,6 +257,31 @@ def test_a_cut_tells_damage_of_pictures_that_the_analysis_left_out(tmp_path):
     for source in (whole, open_gop):
         segments = [(0.1 + n, 0.6 + n) for n in range(3)] + ([(8.3, 9.1)] if source is open_gop else [])
         assert cut(source, segments, tmp_path / "out.mp4").damaged == []
+
+
+def test_a_hole_of_zeros_in_h264_is_told_wherever_it_lies(tmp_path):
+    """As a download leaves it that did not end. Zeros before a unit and behind the last may be there."""
+    whole = clip(tmp_path / "clip.mp4", "libx264", {"bf": "2", "x264-params": "b-adapt=0"})
+    with av.open(str(whole)) as container:
+        packets = [p for p in container.demux(video=0) if p.size > 600]
+    for packet in packets[5:8]:
+        data = bytearray(whole.read_bytes())
+        data[packet.pos + 300 : packet.pos + 560] = bytes(260)
+        (tmp_path / "hole.mp4").write_bytes(data)
+        sampler = FrameSampler(tmp_path / "hole.mp4", size=(32, 32))
+        assert sum(1 for _ in sampler) == 4
+        assert len(sampler.damaged) == 1
+        assert abs(sampler.damaged[0][0] - float(packet.pts * packet.time_base)) < 0.2
+    unit = b"\0\0\0\1\x41" + b"\x9a" * 300
+    for data, zeroed in (
+        (unit + bytes(1000), False),
+        (unit + bytes(1000) + unit, False),
+        (bytes(1000) + unit[2:], False),
+        (bytes(1000), True),
+        (unit + bytes(1000) + b"\x9a", True),
+    ):
+        assert is_zeroed(av.Packet(data), "h264") == zeroed
+        assert not is_zeroed(av.Packet(data), "mpeg2video")
 
 
 def test_sound_that_does_not_decode_is_told_by_the_cut_and_by_the_listener(tmp_path):

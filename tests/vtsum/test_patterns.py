@@ -61,7 +61,7 @@ def walk_outside_functions(node: ast.AST) -> Iterator[ast.AST]:
 def patterns_in(values: Iterable[object]) -> Iterator[str]:
     for value in values:
         if isinstance(value, re.Pattern):
-            yield value.pattern
+            yield value.pattern if isinstance(value.pattern, str) else value.pattern.decode("latin-1")
         elif isinstance(value, tuple | list):
             yield from patterns_in(value)
         elif isinstance(value, dict):

@@ -178,6 +178,11 @@ OTHERS = {
     "list.json": '[{"start": 1.5, "end": 4, "text": "Hello, you there."}, {"start": NULL}]'.replace("NULL", "null"),
     "a.tsv": "start\tend\ttext\n1500\t4000\tHello, you there.\n",
     "a.sbv": "0:00:01.500,0:00:04.000\nHello, you\nthere.\n\n",
+    "a.sub": "{1}{1}24\n{36}{96}{y:i}Hello, you|there.\n",
+    "a.mpl": "[15][40]/Hello, you|there.\n",
+    "a.ttml": '<?xml version="1.0" encoding="utf-16"?>\n<!-- made -->\n<tt xmlns="http://www.w3.org/ns/ttml"><head>'
+    "<title>No words</title></head><body>\n <div>\n  <p begin='00:00:01.500' end='4s'>Hello,\n  you<br/>there.</p>"
+    "</div></body></tt>",
     "a.lrc": "[ar:Somebody]\n[00:01.50]Hello, you there.\n[00:04.00]\n",
 }
 
@@ -191,8 +196,21 @@ def test_other_kinds_of_subtitles(tmp_path, name):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('<?xml version="1.0"?><tt xmlns="http://www.w3.org/ns/ttml"/>', r"got XML \(TTML or SAMI\)"),
-        ("{1}{50}Hello", "got MicroDVD, which counts frames"),
+        ("<SAMI><HEAD>", "got SAMI"),
+        (
+            '<?xml version="1.0"?><html xmlns="http://www.w3.org/1999/xhtml"/>',
+            "must be TTML where it is XML, got <html>",
+        ),
+        ("<tt><body><p begin='1s'>a</p>", "XML that is broken in line 1"),
+        ("<tt><body timeContainer='seq'><p dur='1s'>a</p></body></tt>", "got timeContainer seq"),
+        (
+            "<?xml version='1.0'?><!DOCTYPE tt [<!ENTITY a 'b'>]><tt><p begin='1s'>&a;</p></tt>",
+            "without a document type",
+        ),
+        ("<tt>" * 100, "at most 64 elements in one another"),
+        ("<tt><body><p begin='1s'>" + "a" * 10_001 + "</p></body></tt>", "at most 10000 characters"),
+        ("<tt><body><p>No time.</p><p begin='soon'>A bad one.</p></body></tt>", "must hold words, found none"),
+        ("{1}{50}Hello", "got MicroDVD, which counts pictures, without their rate"),
         ('{"words": []}', "must hold segments with start, end and text"),
         (
             '{"segments": [{"start": -1, "end": 2, "text": "x"}, {"start": 1e99, "end": 2, "text": "x"}]}',

@@ -22,8 +22,10 @@ def sampled(path: Path, fps: float = 1.0) -> tuple[list[int], FrameSampler]:
     return [number_of(frame.image) for frame in sampler], sampler
 
 
-def ffmpeg(*arguments: object) -> None:
-    subprocess.run(["ffmpeg", "-v", "error", "-y", *map(str, arguments)], check=True)
+def ffmpeg(*arguments: object, to: Path | None = None) -> None:
+    done = subprocess.run(["ffmpeg", "-v", "error", "-y", *map(str, arguments)], check=True, stdout=subprocess.PIPE)
+    if to is not None:  # what it writes to a pipe
+        to.write_bytes(done.stdout)
 
 
 def signals(path: Path, count: int, seconds: float, *, start: float = 0.0) -> Path:
@@ -95,6 +97,33 @@ def test_joined_recordings_of_which_one_has_no_sound_and_one_another_rate(tmp_pa
     assert beeps(result.path) == pytest.approx(flashes(result.path)[1:], abs=0.09)
 
 
+def test_sound_that_begins_only_in_a_later_recording(tmp_path):
+    """It is at its place; a note says that it was not read where neither the file's beginning nor its end has it."""
+    ffmpeg("-i", signals(tmp_path / "a.mkv", 125, 5.0), "-c", "copy", tmp_path / "sound.ts")
+    ffmpeg("-i", tmp_path / "a.mkv", "-c", "copy", "-an", tmp_path / "mute.ts")
+    mute, sound = ((tmp_path / f"{name}.ts").read_bytes() for name in ("mute", "sound"))
+    path = tmp_path / "joined.ts"
+    path.write_bytes(mute + sound)
+    assert probe(path).has_audio
+    seen, heard = flashes(path), beeps(path)
+    assert len(seen) == 10
+    assert heard == pytest.approx(seen[5:], abs=0.09)
+    result = cut(path, [(0.0, 10.0)], tmp_path / "cut.mp4")
+    assert beeps(result.path) == pytest.approx(flashes(result.path)[5:], abs=0.09)
+
+    pieces = [sound[at : at + 188] for at in range(0, len(sound), 188)]
+    path.write_bytes(b"".join(piece for piece in pieces if piece[1] & 31 != 1 or piece[2] != 1))
+    assert not probe(path).has_audio  # of sound that is announced, and never comes
+
+    padding = (b"\x47\x1f\xff\x10" + bytes(184)) * 32_000
+    path.write_bytes(mute + padding + sound + padding[: len(padding) // 8] + mute)
+    assert not probe(path).has_audio
+    _, sampler = sampled(path)
+    assert "streams that begin in the middle of the file, perhaps its sound, were not read" in sampler.warnings
+    path.write_bytes(mute + padding + mute)
+    assert sampled(path)[1].warnings == ["timestamps jump in 1 place: what follows was put behind what came before"]
+
+
 def test_a_recording_that_is_not_read_is_told(tmp_path):
     for suffix in (".mp4", ".flv"):
         clip = numbered_clip(tmp_path / f"c{suffix}", 50, rate=25)
@@ -133,6 +162,37 @@ def test_a_hole_is_the_same_for_pictures_and_sound(tmp_path, hole, suffix):
         ffmpeg("-fflags", "+genpts", "-i", path, "-c", "copy", "-dts_delta_threshold", 1000, tmp_path / "hole.mkv")
         path = tmp_path / "hole.mkv"
     in_step(path, tmp_path, 6)
+
+
+def test_padding_behind_the_last_picture_is_no_recording(tmp_path):
+    source = signals(tmp_path / "a.mkv", 50, 2.0)
+    for name, options in (
+        ("a.m2ts", ["-c:v", "libx264", "-c:a", "ac3", "-mpegts_m2ts_mode", "1"]),
+        ("a.vob", ["-f", "vob", "-c:v", "mpeg2video", "-c:a", "ac3"]),
+    ):
+        ffmpeg("-i", source, *options, tmp_path / name)
+        assert sampled(tmp_path / name)[1].warnings == []
+
+
+def test_an_avi_written_to_a_pipe_states_no_length(tmp_path):
+    """Its headers hold numbers as large as they can be."""
+    ffmpeg(
+        "-i",
+        signals(tmp_path / "a.mkv", 75, 3.0),
+        "-c:v",
+        "mpeg4",
+        "-c:a",
+        "mp3",
+        "-f",
+        "avi",
+        "pipe:1",
+        to=tmp_path / "a.avi",
+    )
+    assert probe(tmp_path / "a.avi").stated_duration is None
+    _, sampler = sampled(tmp_path / "a.avi")
+    assert sampler.duration == pytest.approx(3.0, abs=0.1)
+    assert sampler.warnings == []
+    assert sampler.damaged == []
 
 
 def test_a_still_without_a_stated_length(tmp_path):

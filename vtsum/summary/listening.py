@@ -68,7 +68,7 @@ class Listening:
         if self._transcript is not None:  # a wrong one is told before the video is watched
             from vtsum.enhance.speech.subtitles import read_transcript
 
-            read_transcript(self._transcript, duration=1.0)  # the times of plain text are found later
+            read_transcript(self._transcript, duration=1.0, rate=25.0)  # times that are not stated are found later
         if wanted:
             self._job = Future()
             self._thread.start()

@@ -238,7 +238,8 @@ class ClockedPackets:
     """Reads packets as `PacketReader` does, with times that only go forward on one clock.
 
     Attributes:
-        errors (int): read errors so far. jumps (int): timestamps that were not believed so far.
+        errors (int): read errors so far. jumps (int): timestamps that were not believed so far. unseen (bool): as
+            `PacketReader` has it.
     """
 
     def __init__(
@@ -255,6 +256,10 @@ class ClockedPackets:
     @property
     def errors(self) -> int:
         return self._packets.errors
+
+    @property
+    def unseen(self) -> bool:
+        return self._packets.unseen
 
     @property
     def jumps(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterable
 
 from av.packet import Packet
@@ -51,6 +52,30 @@ def told(spans: list[tuple[float, float]]) -> str:
     """The first places in words, and how many more there are."""
     first = ", ".join(f"{start:.1f} to {end:.1f} s" for start, end in spans[:_TOLD])
     return first + (f" and {len(spans) - _TOLD} more places" if len(spans) > _TOLD else "")
+
+
+_ZEROS = 256  # bytes
+_OTHER = re.compile(rb"[^\0]")
+
+
+def is_zeroed(packet: Packet, codec: str) -> bool:
+    """Whether a part of a picture of H.264 or HEVC was replaced by zeros, as where a download left a hole.
+
+    Inside these codecs' units there are no three zeros in a row; behind one, and before the next, there may be any
+    number (ITU-T H.264, 7.4.1, and H.265, 7.4.2).
+    """
+    if codec not in ("h264", "hevc") or packet.size < _ZEROS:
+        return False
+    data = bytes(packet)
+    at = data.find(bytes(_ZEROS))
+    while at >= 0:
+        behind = _OTHER.search(data, at)
+        if behind is None:
+            return at == 0
+        if behind[0] != b"\1":
+            return True
+        at = data.find(bytes(_ZEROS), behind.end())
+    return False
 
 
 _AFTER = 2  # packets: libav's parser, which looks ahead, marks the last packets before a join

@@ -54,6 +54,7 @@ class Encoder:
         self._sound = sound
         self._pending: VideoFrame | None = None
         self._last_time = -1.0
+        self._passed: tuple[VideoFrame, float] | None = None  # a picture that came too early
         self._key = True
         self._durations: dict[int, int] = {}
         self._samples = 0
@@ -99,9 +100,24 @@ class Encoder:
             self._fade_in = not joined
 
     def picture(self, frame: VideoFrame, time: float) -> None:
-        """Show a picture of the source from `time` on."""
+        """Show a picture of the source from `time` on, but for one that comes too soon and does not stay."""
+        self._show_passed(time)
         if time - self._last_time < _MIN_GAP and not self._key:
+            self._passed = frame, time
             return
+        self._show(frame, time)
+
+    def _show_passed(self, until: float) -> None:
+        """Show the picture that came too early, where it stays."""
+        if self._passed is None:
+            return
+        frame, time = self._passed
+        self._passed = None
+        time = max(time, self._last_time + _MIN_GAP)
+        if until - time >= _MIN_GAP:
+            self._show(frame, time)
+
+    def _show(self, frame: VideoFrame, time: float) -> None:
         self.last_picture = self._pictures.yuv(frame)
         ticks = round(time * _TICKS)
         self._send_pending(ticks)
@@ -130,7 +146,8 @@ class Encoder:
         self._push(samples[:, : samples.shape[1] - keep])
 
     def end_segment(self, time: float) -> None:
-        """Complete the segment's sound, so that it ends with its pictures."""
+        """Complete the segment's pictures and its sound, so that they end together."""
+        self._show_passed(time)
         self.sound_until(time)
 
     def finish(self, time: float) -> None:

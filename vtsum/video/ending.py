@@ -6,7 +6,7 @@ import os
 
 from vtsum.video.boxes import ends_inside_a_box, holds_another
 
-_REST = 0.05  # of a file that may lie behind its last packet
+_REST, _PADDING = 0.05, 16_000  # of a file, and bytes, that may lie behind its last packet: M2TS is filled up
 
 
 def ends_early(path: str | os.PathLike[str], form: str) -> bool | None:
@@ -27,9 +27,10 @@ def ends_early(path: str | os.PathLike[str], form: str) -> bool | None:
                 while at + 8 <= size:  # OpenDML has several
                     file.seek(at)
                     head = file.read(8)
-                    if head[:4] != b"RIFF":
+                    length = int.from_bytes(head[4:], "little")
+                    if head[:4] != b"RIFF" or length == 0xFFFFFFFF:  # written to a pipe
                         return False
-                    at += 8 + int.from_bytes(head[4:], "little")
+                    at += 8 + length
                 return at > size + 1
             if form == "flv":
                 return not _ends_with_a_tag(path, size)
@@ -47,7 +48,9 @@ def left_unread(path: str | os.PathLike[str], form: str, read_until: int) -> boo
     """
     if "mp4" in form:
         return holds_another(path)
-    return form in ("flv", "mpegts", "mpeg") and read_until > 0 and os.stat(path).st_size * (1 - _REST) > read_until
+    size = os.stat(path).st_size
+    rest = max(_REST * size, 0 if form == "flv" else _PADDING)
+    return form in ("flv", "mpegts", "mpeg") and 0 < read_until < size - rest
 
 
 def _matroska(head: bytes, size: int) -> bool | None:

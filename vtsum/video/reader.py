@@ -18,10 +18,11 @@ from av.video.stream import VideoStream
 from vtsum.errors import VTSumError
 from vtsum.video.boxes import breaks_off
 from vtsum.video.clock import ClockedPackets, together
-from vtsum.video.damage import Damage, MatroskaHoles, TransportJoins
+from vtsum.video.damage import Damage, TransportJoins, is_zeroed
 from vtsum.video.ending import ends_early, gif_is_whole, left_unread
 from vtsum.video.picture import Pictures, display_size, is_hdr, turn_of
 from vtsum.video.source import PacketDecoder, choose_audio, choose_video, discard_others, open_container, show
+from vtsum.video.structure import holes_of
 from vtsum.video.timeline import (
     Stays,
     Timeline,
@@ -30,6 +31,7 @@ from vtsum.video.timeline import (
     frame_rate,
     own_duration,
     stated_duration,
+    stream_duration,
     time_base,
 )
 
@@ -180,6 +182,8 @@ class FrameSampler:
             self.warnings.append(f"{run.decoder.errors} damaged packets were passed over")
         if run.packets.errors:
             self.warnings.append(f"the file could not be read in {run.packets.errors} places")
+        if run.packets.unseen and run.mute:
+            self.warnings.append("streams that begin in the middle of the file, perhaps its sound, were not read")
         if run.left_unread:
             self.warnings.append("another recording follows in the file: it was not read")
         if run.packets.jumps:
@@ -195,7 +199,7 @@ class _Run:
     ) -> None:
         self.decoder = PacketDecoder(stream)
         self.damage = Damage()
-        self._holes = MatroskaHoles(path) if "matroska" in container.format.name else None
+        self._holes = holes_of(path, container.format.name)
         self._format = container.format.name
         self._path = path
         self._joins = TransportJoins() if "mpegts" in container.format.name else None
@@ -223,10 +227,11 @@ class _Run:
         self._sound: tuple[float, float] | None = None  # raw seconds of its start and end, if it is read
         self._stated_sound: tuple[float, float] | None = None  # else as it is stated
         audio = choose_audio(container, stream)
+        self.mute = audio is None
         self._sound_tick = 0.0 if audio is None else float(time_base(audio))
-        if audio is not None and audio not in streams and audio.duration:
+        if audio is not None and audio not in streams and (length := stream_duration(audio)):
             begin = float((audio.start_time or 0) * time_base(audio))
-            self._stated_sound = begin, begin + float(audio.duration * time_base(audio))
+            self._stated_sound = begin, begin + length
 
     @property
     def breaks_off(self) -> bool:
@@ -240,6 +245,8 @@ class _Run:
             return False  # the sound lasts so long
         if self.packets.errors or any(end > self.end - _LOST_END for _, end in self.damage.spans(self.end)):
             return True
+        if "matroska" in self._format and 0 < self._read_until < os.stat(self._path).st_size / 2:
+            return True  # libav found nothing more behind a damaged part
         return ends_early(self._path, self._format) is not False
 
     @property
@@ -298,7 +305,8 @@ class _Run:
             time = self._time(packet, self.end)
             if packet.size and not skipped and not self.decoder.counted:
                 self._given.append(time)
-            if self.decoder.errors > errors or (packet.is_corrupt and self._joins is None):
+            corrupt = packet.is_corrupt and self._joins is None
+            if self.decoder.errors > errors or corrupt or is_zeroed(packet, self._context.name):
                 self.damage.add(time, time + self._step)
             if self._joins is not None and (lost := self._joins.damaged(packet, time)) is not None:
                 self.damage.add(lost, lost + self._step)

@@ -49,8 +49,8 @@ def samples_of(
         gaps and overlap slightly.
     """
     decoder = PacketDecoder(stream)
-    stated = stream.codec_context.sample_rate
-    step = 1024 / stated
+    stated = stream.codec_context.sample_rate  # 0: not known yet
+    step = 1024 / (stated or 48_000)
     timeline = Timeline(time_base(stream), step, stated_duration(container, stream), origin=origin)
     packets = ClockedPackets(container, streams, origin=origin, sought=sought)
     resampler: AudioResampler | None = None
@@ -68,7 +68,7 @@ def samples_of(
             time = timeline.place(frame.pts)
             wanted = expected if time is None else (time - base) * rate
             new_form = (frame.format.name, frame.layout.name, frame.sample_rate)
-            slip = _SLIP if frame.sample_rate == stated else _GUESSED
+            slip = _SLIP if frame.sample_rate == stated or not stated else _GUESSED
             if resampler is None or form != new_form or abs(wanted - expected) > slip * rate:
                 for samples in _resample(resampler, None):
                     yield round(at), samples

@@ -35,6 +35,7 @@ MAX_PIXELS = 36_000_000  # 8192 x 4320 and a little: above it a damaged header w
 MAX_ERRORS_IN_A_ROW = 1000  # packets; an intact part of a file never fails this often
 MAX_READ_ERRORS = 10
 _MANY = 300_000  # packets whose places a file's tables hold
+_LOOKED_AT = 1 << 20  # bytes
 _ENCRYPTED = "is encrypted (DRM) and cannot be decoded"
 LATEST = 10.0  # seconds; a picture is never shown so much later than it is decoded
 MOST_HELD = 32  # pictures that a decoder holds back; codecs allow 16, of two fields each
@@ -161,15 +162,31 @@ def choose_audio(container: InputContainer, video: VideoStream | None) -> AudioS
         best = container.streams.best("audio", related=video)
     except (av.FFmpegError, ValueError):
         best = None
-    candidates = [best, *container.streams.audio]
-    for stream in candidates:
-        if (
-            isinstance(stream, AudioStream)
-            and stream.codec_context is not None
-            and stream.codec_context.sample_rate > 0
-        ):
-            return stream
-    return None
+    candidates = [
+        s for s in (best, *container.streams.audio) if isinstance(s, AudioStream) and s.codec_context is not None
+    ]
+    known = [stream for stream in candidates if stream.codec_context.sample_rate > 0]
+    # Of sound that begins in a later part of a joined recording libav has seen the end alone.
+    return next(iter(known), None) or next((stream for stream in candidates if _begins_late(container, stream)), None)
+
+
+def _begins_late(container: InputContainer, stream: AudioStream) -> bool:
+    """Whether a stream of MPEG-PS, or one of MPEG-TS whose packets (ISO/IEC 13818-1, 2.4.3) are at the file's end."""
+    if container.format.name != "mpegts":
+        return container.format.name == "mpeg"
+    with open(container.name, "rb") as file:
+        file.seek(-min(_LOOKED_AT, os.fstat(file.fileno()).st_size), os.SEEK_END)
+        data = file.read()
+    high, low = divmod(stream.id, 256)
+    begins = bytes([0x47, 0x40 | high, low])
+    at = data.find(begins)
+    while at >= 0:
+        flags = data[at + 3 : at + 5]
+        payload = at + 4 + (1 + flags[1] if len(flags) == 2 and flags[0] & 0x20 else 0)  # behind an adaptation field
+        if data[payload : payload + 3] == b"\0\0\1":
+            return True
+        at = data.find(begins, at + 3)
+    return False
 
 
 def _pixels(stream: VideoStream) -> int:
@@ -189,13 +206,15 @@ class PacketReader:
     Empty packets with a time are among them: the picture before them stays.
 
     Attributes:
-        errors (int): read errors so far.
+        errors (int): read errors so far. unseen (bool): streams turned up in mid-file, whose packets PyAV does not hand
+            out; known at the end.
     """
 
     def __init__(self, container: InputContainer, streams: list[Stream]) -> None:
         self._container = container
         self._streams = streams
         self.errors = 0
+        self.unseen = False
 
     def __iter__(self) -> Iterator[Packet]:
         in_a_row = 0
@@ -213,6 +232,7 @@ class PacketReader:
                 return
             except IndexError:
                 # PyAV 18, while it flushes at the end, looks for streams that libav found in mid-file only.
+                self.unseen = True
                 return
             except (av.FFmpegError, OSError, MemoryError):
                 self.errors += 1

@@ -20,6 +20,7 @@ _UNTIMED = 250  # pictures without a time that a file may begin with
 _SHORT = 1.0  # seconds that a picture may stay whatever the container says
 _BRIEF = 10.0  # seconds that any picture may stay
 _STILL = 3600.0  # seconds that one picture stays at most: a file of a few bytes may state years
+_UNKNOWN = 1 << 30  # pictures: what AVI states where it was written to a pipe
 _STILLS = 28_800.0  # seconds that those which stay longer than _BRIEF do so in all
 
 
@@ -50,7 +51,9 @@ def longest_duration(container: InputContainer, stream: Stream) -> float | None:
 
 
 def _claims(container: InputContainer, stream: Stream) -> list[float]:
-    claims = [own] if (own := _stream_duration(stream)) is not None else []
+    if stream.frames >= _UNKNOWN:
+        return []
+    claims = [own] if (own := stream_duration(stream)) is not None else []
     if container.duration:
         claims.append(container.duration / av.time_base)
     return [claim for claim in claims if claim > 0]
@@ -59,10 +62,13 @@ def _claims(container: InputContainer, stream: Stream) -> list[float]:
 def own_duration(container: InputContainer, stream: Stream) -> float | None:
     """Return `stated_duration` where it is a statement about this stream, as where it is the only one; else None."""
     alone = len(container.streams) == 1
-    return stated_duration(container, stream) if alone or _stream_duration(stream) is not None else None
+    return stated_duration(container, stream) if alone or stream_duration(stream) is not None else None
 
 
-def _stream_duration(stream: Stream) -> float | None:
+def stream_duration(stream: Stream) -> float | None:
+    """Return how long the container says that this stream alone lasts, in seconds, or None."""
+    if stream.frames >= _UNKNOWN:
+        return None
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     return stream_tag_duration(stream)

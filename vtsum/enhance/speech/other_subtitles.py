@@ -1,4 +1,4 @@
-"""Subtitles that are neither SRT nor WebVTT: ASS, and what Whisper writes (JSON, TSV); others are refused by name."""
+"""Subtitles that are neither SRT nor WebVTT: ASS, TTML, MicroDVD, MPL2, and what Whisper writes (JSON, TSV)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from vtsum.enhance.speech.cues import MAX_LINE, Cue
+from vtsum.enhance.speech.ttml import ttml_cues
 from vtsum.errors import VTSumError
 from vtsum.reading import parse_json
 
@@ -15,30 +16,67 @@ _LATEST = 1e7  # seconds
 _ASS_TIME = re.compile(r"(\d{1,3}):(\d{1,2}):(\d{1,2}(?:[.:]\d{1,3})?)")
 _OVERRIDE = re.compile(r"\{[^{}]*\}")
 _DRAWING = re.compile(r"\\p[1-9]")  # in an override: what follows is a shape, no words
-_FRAMES = re.compile(r"\{\d+\}\{\d*\}")
+_COUNTED = re.compile(r"\{(\d{1,9})\}\{(\d{0,9})\}(.*)|\[(\d{1,9})\]\[(\d{0,9})\](.*)")  # MicroDVD, MPL2
+_CONTROL = re.compile(r"\{[A-Za-z]:[^{}]*\}")  # of MicroDVD: {y:i}
+_TENTHS = 10.0  # a second, which MPL2 counts
+_STAYS = 15.0  # seconds that a subtitle stays where nothing says it
 
 
-def other_cues(text: str, where: str) -> list[Cue] | None:
-    """The subtitles in order of time; None for SRT, WebVTT and plain text.
+def other_cues(text: str, where: str, rate: float | None) -> tuple[list[Cue], str | None] | None:
+    """The subtitles in order of time, and a note on what had to be taken for granted; None for SRT, WebVTT and plain
+    text.
 
+    Args:
+        rate: pictures a second of the video, for MicroDVD that does not state it.
     Raises:
-        VTSumError: a kind that is not read (TTML, SAMI, MicroDVD), JSON of another form, or a line of more than 10,000
-        characters; `where` begins the message.
+        VTSumError: a kind that is not read (SAMI), MicroDVD of an unknown rate, JSON of another form, or a line of more
+        than 10,000 characters; `where` begins the message.
     """
     head = text[:4096].lstrip("\ufeff \t\r\n")
-    if re.match(r"<(\?xml|tt\b|sami\b)", head, re.IGNORECASE):
-        raise VTSumError(f"{where}: must be SRT, WebVTT, ASS or another kind that is read, got XML (TTML or SAMI)")
-    if _FRAMES.match(head):
-        raise VTSumError(f"{where}: must state times, got MicroDVD, which counts frames; make an SRT of it")
-    if re.match(r'\{\s*"|\[\s*\{\s*"', head):
-        found: Iterable[Cue] = _whisper_json(text, where)
+    note = None
+    if re.match(r"<sami\b", head, re.IGNORECASE):
+        raise VTSumError(f"{where}: must be SRT, WebVTT, ASS, TTML or another kind that is read, got SAMI")
+    if re.match(r"<(\?xml|!--|(\w+:)?tt\b)", head):
+        found: Iterable[Cue] = ttml_cues(text, where)
+    elif _COUNTED.match(head):
+        found, note = _counted(text, where, rate)
+    elif re.match(r'\{\s*"|\[\s*\{\s*"', head):
+        found = _whisper_json(text, where)
     elif re.match(r"start\tend\ttext\s*\n", head):
         found = _whisper_tsv(text)
     elif re.match(r"\[(Script Info|V4\+? Styles|Events)\]", head) or re.search(r"^Dialogue:.*,", head, re.MULTILINE):
         found = _ass(text, where)
     else:
         return None
-    return sorted(found, key=lambda cue: cue.start)
+    return sorted(found, key=lambda cue: cue.start), note
+
+
+def _counted(text: str, where: str, rate: float | None) -> tuple[list[Cue], str | None]:
+    """MicroDVD, which counts pictures ("{25}{50}Two|lines"), and MPL2, which counts tenths of a second. The first line
+    of MicroDVD may state the pictures of a second ("{1}{1}23.976")."""
+    found: list[tuple[int, int | None, str]] = []
+    stated = None
+    tenths = False
+    for number, line in enumerate(text.lstrip("\ufeff").splitlines(), 1):
+        if len(line) > MAX_LINE:
+            raise VTSumError(f"{where}: line {number}: must have at most {MAX_LINE} characters, got {len(line)}")
+        if (match := _COUNTED.match(line.strip())) is None:
+            continue
+        tenths = match[4] is not None
+        start, end, said = match.groups()[3:] if tenths else match.groups()[:3]
+        if not found and start == end and not tenths and re.fullmatch(r"\s*\d{1,3}(?:[.,]\d{1,6})?\s*", said):
+            stated = float(said.replace(",", "."))
+        else:
+            found.append((int(start), int(end) if end else None, said))
+    scale = _TENTHS if tenths else stated or rate
+    if not scale:
+        raise VTSumError(f"{where}: must state times, got MicroDVD, which counts pictures, without their rate")
+    cues = []
+    for start, end, said in found:
+        lines = [line.lstrip("/") if tenths else _CONTROL.sub("", line) for line in said.split("|")]
+        cues.append(Cue(start / scale, start / scale + _STAYS if end is None else end / scale, tuple(lines)))
+    guessed = not tenths and not stated
+    return cues, f"it counts pictures: {scale:g} a second were taken, as in the video" if guessed else None
 
 
 def _ass(text: str, where: str) -> Iterator[Cue]:

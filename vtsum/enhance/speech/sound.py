@@ -20,7 +20,7 @@ from vtsum.video.source import (
     discard_others,
     open_container,
 )
-from vtsum.video.timeline import claimed_duration, first_picture, time_base
+from vtsum.video.timeline import claimed_duration, first_picture, frame_rate, time_base
 
 RATE = 16_000  # samples a second: what every recogniser here is trained on
 
@@ -88,6 +88,17 @@ def picture_origin(path: str | os.PathLike[str], function: str) -> float | None:
         found = first_picture(container, stream)
         ticks = None if found is None else found[1]
         return None if ticks is None else float(ticks * time_base(stream))
+
+
+def picture_rate(path: str | os.PathLike[str]) -> float | None:
+    """Pictures a second of a video; None for a file without pictures.
+
+    Raises:
+        VTSumError: the file is missing, empty or nothing that FFmpeg knows.
+    """
+    with closing(open_container(path, "picture_rate")) as container:
+        stream = shown_video(container, path, "picture_rate")
+        return None if stream is None else float(frame_rate(stream))
 
 
 def _blocks(

@@ -21,7 +21,12 @@ from vtsum.enhance.speech.transcript import Transcript
 from vtsum.video.source import PacketReader, choose_audio, discard_others, open_container, show
 from vtsum.video.timeline import time_base
 
-_PICTURES = {"dvd_subtitle", "dvb_subtitle", "hdmv_pgs_subtitle", "pgssub", "xsub", "dvdsub", "dvbsub"}
+_PICTURES = {  # libav's names of codecs and of their decoders
+    **dict.fromkeys(("dvd_subtitle", "dvdsub"), "DVD"),
+    **dict.fromkeys(("dvb_subtitle", "dvbsub"), "DVB"),
+    **dict.fromkeys(("hdmv_pgs_subtitle", "pgssub"), "PGS"),
+    "xsub": "XSUB",
+}
 _LONGEST = 15.0  # seconds that a subtitle stays where the file does not say
 _OVERRIDE = re.compile(r"\{[^{}]*\}")  # of ASS
 _DRAWING = re.compile(r"\\p[1-9]")  # in an override: what follows is a shape, no words
@@ -51,6 +56,21 @@ def read_subtitle_track(path: str | os.PathLike[str]) -> Transcript | None:
         cues = sorted(_cues(container, stream, origin), key=lambda cue: cue.start)
     utterances = utterances_of(cues, f"read_subtitle_track: {show(path)}")
     return Transcript(utterances, "subtitles", language) if utterances else None
+
+
+def unread_subtitles(path: str | os.PathLike[str]) -> str | None:
+    """A note where a video's only subtitles are pictures, which nobody reads, or None.
+
+    Raises:
+        VTSumError: the file is missing, empty or nothing that FFmpeg knows.
+    """
+    with closing(open_container(path, "unread_subtitles")) as container:
+        names = {s.codec_context.name for s in container.streams.subtitles if s.codec_context is not None}
+        drawn = sorted(names & set(_PICTURES))
+        if not drawn or names - set(_PICTURES):
+            return None
+        kinds = ", ".join(dict.fromkeys(_PICTURES[name] for name in drawn))
+        return f"the subtitles in the file are pictures ({kinds}): they were not read"
 
 
 def _choose(container: InputContainer, video: VideoStream | None) -> SubtitleStream | None:

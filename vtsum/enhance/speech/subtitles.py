@@ -39,10 +39,14 @@ _LANGUAGE = re.compile(r"[a-z]{2}(-[A-Za-z0-9]{2,4})?")
 
 
 def read_transcript(
-    path: str | os.PathLike[str], *, stretches: Sequence[tuple[float, float]] | None = (), duration: float | None = None
+    path: str | os.PathLike[str],
+    *,
+    stretches: Sequence[tuple[float, float]] | None = (),
+    duration: float | None = None,
+    rate: float | None = None,
 ) -> Transcript:
-    """Read a transcript: SRT, WebVTT, SBV, ASS, LRC, what Whisper writes (JSON, TSV) or plain text, told apart by what
-    is in it.
+    """Read a transcript: SRT, WebVTT, SBV, ASS, TTML, MicroDVD, MPL2, LRC, what Whisper writes (JSON, TSV) or plain
+    text, told apart by what is in it.
 
     Words take their share of a subtitle's time by their length, or their own times where WebVTT gives them. Notes of
     sounds ("[applause]", "(laughs)"), tags, speakers' names in capitals and lines that a rolling caption shows twice
@@ -54,6 +58,7 @@ def read_transcript(
         stretches: (start, end) in seconds where somebody speaks, as `voice_activity` finds them; None: nobody could
             find out; for plain text.
         duration (float | None): of the video, in seconds; for plain text.
+        rate (float | None): of the video's pictures, a second; for MicroDVD whose first line does not state it.
     Returns:
         Transcript: every confidence 1; `source` is the file's name.
     Raises:
@@ -67,8 +72,10 @@ def read_transcript(
     lines = text.splitlines()
     language = language_of(Path(path).name)
     warnings = [] if guessed is None else [f"{name}: its encoding was guessed: {guessed}"]
-    if (others := other_cues(text, where)) is not None:
-        utterances = utterances_of(others, where)
+    if (others := other_cues(text, where, rate)) is not None:
+        cues, note = others
+        utterances = utterances_of(cues, where)
+        warnings += [] if note is None else [f"{name}: {note}"]
     elif any("-->" in line or _SBV.match(line) for line in lines):
         cues, stated, broken = parse_cues([_SBV.sub(_arrow, line) for line in lines], where)
         language = stated or language

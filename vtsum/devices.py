@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 
 from vtsum.errors import VTSumError
+
+# Of CUDA itself, and of its libraries where they find no room for themselves.
+_FULL = re.compile(
+    r"CUDA.*out of memory|(CUBLAS|CUDNN)_STATUS_ALLOC_FAILED|cu(BLAS|DNN) failed with status .*ALLOC_FAIL"
+)
 
 
 def device_of(wanted: str, what: str, rank: int = 0) -> str:
@@ -49,7 +55,7 @@ def _unusable(device: str) -> str | None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a GPU's memory was too small; of PyTorch or CTranslate2."""
-    return isinstance(error, RuntimeError) and "out of memory" in str(error) and "CUDA" in str(error)
+    return isinstance(error, RuntimeError) and _FULL.search(str(error)) is not None
 
 
 @contextlib.contextmanager

@@ -16,7 +16,8 @@ where an installed package lists it as an entry point. T counts sampled frames o
 | Tracker | vtsum.trackers | `vtsum train --trackers` |
 | Callback | vtsum.callbacks | `vtsum train --callbacks` |
 
-A saliency of one's own comes with a Summarizer, captions with it or with a Captioner.
+A saliency of one's own comes with a Summarizer, captions with it or with a Captioner. A part computes where it
+wants to; where it says so, in an attribute `device` ("cpu", "cuda:0"), summary.json says it, too.
 """
 
 from __future__ import annotations

@@ -229,10 +229,11 @@ SUMMARY = {
             "ocr": True,
             "offline_default": False,
             "writer": None,
+            "device": "auto",
         },
     },
     "model": {"name": "embedded", "weights_sha256": "0", "embedded": True, "text_is_guess": True},
-    "models": [{"part": "saliency", "name": "embedded", "sha256": {"weights": "0"}}],
+    "models": [{"part": "saliency", "name": "embedded", "sha256": {"weights": "0"}, "device": "cpu"}],
     "summary": {"file": None, "duration": 1.0, "share": 0.2, "has_audio": False, "width": 160, "height": 90},
     "shots": [
         {"index": 0, "start": 0.0, "end": 3.0, "rank": 1, "chosen": True, "clip": _CLIP, **_SHOT},

@@ -21,6 +21,7 @@ from vtsum.devices import device_of, gpu_left_unused, memory_told
 from vtsum.enhance.speech.recognisers import at_hand, faster_whisper, make_recogniser
 from vtsum.errors import VTSumError
 from vtsum.model import encoders
+from vtsum.model.frame_encoder import float32_convolutions
 
 FULL = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 1.00 GiB.\nMore of it."
 
@@ -49,6 +50,20 @@ def test_auto_passes_over_a_gpu_that_cannot_compute(useless: None, clip: Path, t
     assert "the GPU was not used: CUDA error: no kernel image is available for execution on the device" in made.warnings
     assert made.data["settings"]["device"] == "auto"
     assert [model["device"] for model in made.data["models"]] == ["cpu"]
+
+
+def test_features_are_float32_proper() -> None:
+    """TF32 is off while frames are encoded on a GPU, and then as it was, also where PyTorch's settings were mixed."""
+    conv = torch.backends.cudnn.conv
+    before = conv.fp32_precision
+    for wanted in (before, "ieee", "tf32"):
+        conv.fp32_precision = wanted
+        with float32_convolutions(torch.device("cuda:0")):
+            assert conv.fp32_precision == "ieee"
+        assert conv.fp32_precision == wanted
+        with float32_convolutions(torch.device("cpu")):
+            assert conv.fp32_precision == wanted
+    conv.fp32_precision = before
 
 
 def test_every_part_is_told_where_to_compute(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,6 +112,8 @@ def test_a_full_gpu_is_one_line(clip: Path, tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(VTSumError, match=rf"^extract: {line}.*take a smaller batch_size, or use --device cpu$"):
         extract([clip], tmp_path / "f")
     assert not list(tmp_path.glob("*.npz"))
+    with pytest.raises(VTSumError, match="test: the GPU's memory must be"), memory_told("test", "do else"):
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
     with pytest.raises(RuntimeError, match="another"), memory_told("test", "do else"):
         raise RuntimeError("another")
 

@@ -11,6 +11,7 @@ from vtsum.commands import evaluate  # isort: skip
 from vtsum.commands import score  # isort: skip
 from vtsum.commands import table  # isort: skip
 from vtsum.commands import push  # isort: skip
+from vtsum.commands import models  # isort: skip
 from vtsum.commands import env  # isort: skip
 from vtsum.commands.app import Abort, UsageError, app
 
@@ -23,6 +24,7 @@ __all__ = [
     "evaluate",
     "export",
     "extract",
+    "models",
     "push",
     "recut",
     "score",

@@ -188,7 +188,10 @@ def summarize(
         say(f"note: {warning}")
     if not quiet and not as_json:
         tell_summary(summary)
+        from vtsum.catalogue import better
 
+        if (advice := better(summary.data)) is not None:
+            say(f"note: {advice}")
 
 def tell_summary(summary: Summary) -> None:
     """The closing words of a run."""

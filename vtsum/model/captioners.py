@@ -24,6 +24,8 @@ CPU_CHECKPOINTS = (
     *("HuggingFaceTB/SmolVLM-500M-Instruct", "HuggingFaceTB/SmolVLM2-256M-Video-Instruct"),
     "HuggingFaceTB/SmolVLM-256M-Instruct",
 )
+#: For who has none: small, and it asks for no package that is not ours.
+SUGGESTED = "HuggingFaceTB/SmolVLM-500M-Instruct"
 
 
 def make_captioner(name: str, device: str = "auto") -> Captioner:

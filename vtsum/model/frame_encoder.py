@@ -43,9 +43,13 @@ def float32_convolutions(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    now = torch.backends.cudnn
-    with now.flags(enabled=now.enabled, benchmark=now.benchmark, deterministic=now.deterministic, allow_tf32=False):
+    settings = torch.backends.cudnn.conv  # type: ignore[attr-defined]  # a module put in another one's place
+    before = settings.fp32_precision
+    settings.fp32_precision = "ieee"
+    try:
         yield
+    finally:
+        settings.fp32_precision = before
 
 
 def check_images(images: np.ndarray, size: int) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from vtsum.errors import VTSumError
 
 DETECTS_AT = 736  # pixels of the longer side at which letters are looked for; they are read at full size
+NAME = "PP-OCRv6 small"
 _GET_IT = "pip install 'vtsum[ocr]'"
 _DETECTION, _RECOGNITION = "PP-OCRv6_det_small.onnx", "PP-OCRv6_rec_small.onnx"
 
@@ -46,7 +47,7 @@ class RapidReader:
             # RapidOCR itself would download it.
             if not (self._folder / name).is_file():
                 raise VTSumError(f"{self._folder / name} must be there, got none: {_GET_IT}")
-        self.name = f"PP-OCRv6 small (rapidocr {version_of('rapidocr')})"
+        self.name = f"{NAME} (rapidocr {version_of('rapidocr')})"
 
     @cached_property
     def sha256(self) -> dict[str, str]:

@@ -20,6 +20,7 @@ from vtsum.video.damage import Damage, told
 from vtsum.video.source import show
 
 Denoiser = Callable[[Transcript], Transcript]
+NOT_UNDERSTOOD = "could not be understood: another language, noise or music?"
 _SCAN = 0.3  # of the work of listening: finding the voice, before any of it is recognised
 
 
@@ -121,7 +122,7 @@ def _listen(
         warnings.append(f"sound of {name} could not be decoded at {told(spans)}")
     if doubtful := len(heard) - len(kept):
         what = "stretch of sound" if doubtful == 1 else "stretches of sound"
-        warnings.append(f"{doubtful} {what} could not be understood: another language, noise or music?")
+        warnings.append(f"{doubtful} {what} {NOT_UNDERSTOOD}")
     if unheard:
         minutes = [sum(lengths[sorted(chosen)]) / 60, lengths.sum() / 60]
         warnings.append(f"{minutes[0]:.1f} of {minutes[1]:.1f} minutes of voice were listened to, spread evenly")

@@ -193,6 +193,7 @@ def summarize(
         if (advice := better(summary.data)) is not None:
             say(f"note: {advice}")
 
+
 def tell_summary(summary: Summary) -> None:
     """The closing words of a run."""
     from vtsum.summary.text import clock_time

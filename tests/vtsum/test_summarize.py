@@ -66,6 +66,8 @@ def test_json_is_valid_and_says_why(made):
         "sampler": "coverage",
         "segmenter": "joint",
         "refine": "dpp",
+        "keep": [],
+        "drop": [],
         "speech": "auto",
         "transcript": None,
         "denoiser": "embedded",

@@ -26,6 +26,13 @@ def recut(
     budget: Annotated[
         str | None, typer.Option(metavar="LENGTH", help="Of the summary: 15%, 30s, 2min, 1:30. [default: as before]")
     ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TIMES", help="Stretches that the summary shows whole: 0:10-0:20; several by commas."),
+    ] = None,
+    drop: Annotated[
+        list[str] | None, typer.Option(metavar="TIMES", help="Stretches of which it shows nothing.")
+    ] = None,
     video: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="The video. [default: that of its name, in, beside or above FOLDER]"),
@@ -63,6 +70,8 @@ def recut(
             folder,
             output,
             budget=budget,
+            keep=keep,
+            drop=drop,
             video=video,
             formats=names,
             clock=clock,

@@ -52,6 +52,13 @@ def summarize(
             metavar="LENGTH", help="Of the summary: 15%, 30s, 2min, 1:30, or 12frames (sampled frames, see --fps)."
         ),
     ] = "15%",
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TIMES", help="Stretches that the summary shows whole: 0:10-0:20; several by commas."),
+    ] = None,
+    drop: Annotated[
+        list[str] | None, typer.Option(metavar="TIMES", help="Stretches of which it shows nothing.")
+    ] = None,
     model: Annotated[
         str,
         typer.Option(
@@ -163,6 +170,8 @@ def summarize(
             video,
             output,
             budget=budget,
+            keep=keep or (),
+            drop=drop or (),
             model=model,
             fps=fps,
             formats=names,

@@ -281,7 +281,8 @@ def _reason(plan: Plan, i: int, chosen: bool) -> str:
         shown = ", which is in the summary" if not chosen and other in plan.clips else ""
         parts.append(f"much like the shot at {clock_time(plan.span(other)[0])}{shown} (novelty {plan.novelty[i]:.2f})")
     if not chosen:
-        parts.append("not decodable at the cut" if i in plan.clips else "left out for shots worth more of the budget")
+        out = "left out as asked" if i in plan.dropped else "left out for shots worth more of the budget"
+        parts.append("not decodable at the cut" if i in plan.clips else out)
     else:
         clip = plan.clips[i]
         seconds = len(clip) / plan.rate
@@ -290,6 +291,7 @@ def _reason(plan: Plan, i: int, chosen: bool) -> str:
                 "whole": "fits the budget",
                 "trimmed": f"its best {seconds:.1f} s fit the budget",
                 "filler": f"its best {seconds:.1f} s fill the rest of the budget",
+                "kept": "kept as asked",
             }[clip.part]
         )
     return ", ".join(parts)

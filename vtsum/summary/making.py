@@ -129,6 +129,8 @@ def choose(analysis: Analysis, budget: Budget, info: VideoInfo) -> Plan:
         refine=cast(Refine, settings["refine"]),
         pauses=said.pauses(watched.duration) if said is not None and said.utterances else (),
         boundary_scores=analysis.boundaries,
+        keep=[(span["start"], span["end"]) for span in settings["keep"]],
+        drop=[(span["start"], span["end"]) for span in settings["drop"]],
     )
     settings["budget_seconds"] = round(plan.budget_seconds, 3)
     return plan

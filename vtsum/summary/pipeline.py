@@ -13,6 +13,7 @@ from vtsum.enhance.summary_refinement import Budget, parse_budget
 from vtsum.errors import VTSumError
 from vtsum.summary import schema
 from vtsum.summary.analysis import Analysis, ModelFacts, ReaderFacts
+from vtsum.summary.by_hand import Range, spans_of
 from vtsum.summary.exports.times import CLOCKS
 from vtsum.summary.listening import CARRIED, DENOISER, LIMIT, RECOGNISER, Listening
 from vtsum.summary.loudness import LoudnessAhead
@@ -44,6 +45,8 @@ def summarize(
     fps: float = 1.0,
     formats: Sequence[str] = FORMATS,
     clock: str = "summary",
+    keep: str | Sequence[str | Range] = (),
+    drop: str | Sequence[str | Range] = (),
     overwrite: bool = False,
     sampler: Sampler = "coverage",
     segmenter: str = METHOD,
@@ -73,6 +76,8 @@ def summarize(
         fps (float): frames sampled a second, 0.0001 to 30.
         formats: any of "mp4", "txt", "json", "keyframes", "html", and those of `vtsum.summary.exports.export`; of these
             one that has nothing to hold, as subtitles where nobody speaks, is a warning.
+        keep, drop: stretches that the summary shows whole, or nothing of: "0:10-0:20, 1:02:03-1:02:30", or pairs of
+            seconds. What is kept counts towards the budget.
         clock (str): the times of subtitles and chapters among the exports, "summary" or "source".
         overwrite (bool): replace an older summary. A folder that holds anything else, or an input, is never replaced.
         sampler: which sampled frames the encoder sees: "coverage", "uniform" or "all" (`vtsum.summary.watching.watch`).
@@ -120,6 +125,7 @@ def summarize(
     ):
         if value not in known:
             raise VTSumError(f"summarize: {name} must be one of {', '.join(known)}, got {value!r}")
+    kept, dropped = (spans_of(ranges, f"summarize: {name}") for name, ranges in (("keep", keep), ("drop", drop)))
     if clock not in CLOCKS:
         raise VTSumError(f"summarize: clock must be {' or '.join(CLOCKS)}, got {clock!r}")
     find_segmenter(segmenter, "summarize: segmenter")
@@ -178,6 +184,8 @@ def summarize(
                 "sampler": sampler,
                 "segmenter": segmenter,
                 "refine": refine,
+                "keep": kept,
+                "drop": dropped,
                 "speech": speech,
                 "transcript": None if transcript is None else Path(os.fsdecode(os.fspath(transcript))).name,
                 "denoiser": denoiser,

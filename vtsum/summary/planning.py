@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from vtsum.enhance.event_segmentation import METHOD, Segment, find_shots
+from vtsum.enhance.event_segmentation import METHOD, Segment, find_shots, unit_mean
 from vtsum.enhance.summary_refinement import (
     MIN_CLIP,
     Budget,
@@ -25,6 +25,7 @@ from vtsum.enhance.summary_refinement import (
     snap_to_pauses,
 )
 from vtsum.errors import VTSumError
+from vtsum.summary.by_hand import ByHand, Range, split
 from vtsum.summary.watching import Watched
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Plan:
     warnings: list[str]
     refine: Refine
     boundary_scores: np.ndarray | None  # [T] of the model's boundary head
+    dropped: frozenset[int]  # shots that the user wants out of the summary
 
     def span(self, shot: int) -> tuple[float, float]:
         """Start and end of a shot in seconds."""
@@ -77,6 +79,8 @@ def make_plan(
     refine: Refine = "dpp",
     pauses: Sequence[tuple[float, float]] = (),
     boundary_scores: np.ndarray | None = None,
+    keep: Sequence[Range] = (),
+    drop: Sequence[Range] = (),
 ) -> Plan:
     """Decide what a summary shows.
 
@@ -89,10 +93,12 @@ def make_plan(
         pauses: (start, end) in seconds, where nobody speaks: cuts that fall into words are moved there. Empty: no cut
             is moved.
         boundary_scores: [T], 0..1, of the model's boundary head, for the segmenters that use them.
+        keep, drop: (start, end) in seconds, in order, which the summary shows whole, or nothing of.
     Returns:
         Plan: at least one clip where there is a shot; never longer than the budget.
     Raises:
-        VTSumError: an unknown `refine` or `segmenter`, or a budget longer than the video.
+        VTSumError: an unknown `refine` or `segmenter`, a budget longer than the video, more to keep than the budget,
+            or nothing left to show.
     """
     if refine not in get_args(Refine):
         raise VTSumError(f"summarize: refine must be one of {', '.join(get_args(Refine))}, got {refine!r}")
@@ -111,12 +117,24 @@ def make_plan(
     # The grid is the video's own, so that a clip holds whole frames; never coarser than the sampled frames.
     rate = max(info.fps if math.isfinite(info.fps) and info.fps > 0 else 25.0, fps)
     edges = _edges(watched, segments, fps, rate)
+    by_hand = ByHand(keep, drop, duration, rate)
+    marks = by_hand.part(edges)
     frames = [(s.start, s.end) for s in segments]
     runs = merge_short_shots(
         [(int(edges[a]), int(edges[b])) for a, b in frames], means, max(1, round(SHORTEST_SHOT * rate))
     )
     frames = [(frames[first][0], frames[last - 1][1]) for first, last in runs]
     means = np.array([np.average(means[a:b], axis=0, weights=[len(s) for s in segments[a:b]]) for a, b in runs])
+    if marks:
+        parts = split(frames, marks)
+        whole = [(a, b) == frames[number] for a, b, number in parts]
+        means = np.array(
+            [
+                means[number] if same else unit_mean(watched.event_features[a:b])
+                for (a, b, number), same in zip(parts, whole, strict=True)
+            ]
+        )
+        frames = [(a, b) for a, b, _ in parts]
     shots = [(int(edges[a]), int(edges[b])) for a, b in frames]
     saliency = np.array([float(watched.saliency[a:b].mean()) for a, b in frames])
     lively = _liveliness([watched.changes.liveliness(start / rate, end / rate) for start, end in shots])
@@ -127,18 +145,34 @@ def make_plan(
         new = np.divide(scores, worth, out=new, where=worth > 0)
     ticks = max(1, math.floor(budget_seconds * rate + 1e-6))
     scale = max(scatter, 1e-9) / 2
-    vectors = means if refine == "dpp" else None
-    chosen = plan_clips(shots, worth * new, watched.saliency, edges, ticks, rate, vectors, scale)
+    wanted = [Clip(i, start, end, "kept") for i, (start, end) in enumerate(shots) if by_hand.kept((start, end))]
+    dropped = frozenset(i for i, shot in enumerate(shots) if by_hand.dropped(shot))
+    left = ticks - sum(len(clip) for clip in wanted)
+    if left < 0:
+        kept_seconds = (ticks - left) / rate
+        raise VTSumError(
+            f"summarize: keep must be at most the budget of {budget_seconds:.1f} s, got {kept_seconds:.1f} s"
+        )
+    free = sorted(set(range(len(shots))) - dropped - {clip.shot for clip in wanted})
+    if not free and not wanted:
+        raise VTSumError("summarize: drop must leave something to show, got all of the video")
+    chosen: list[Clip] = []
+    if free and (not wanted or left >= MIN_CLIP * rate):
+        vectors = means[free] if refine == "dpp" else None
+        offered = [shots[i] for i in free]
+        found = plan_clips(offered, (worth * new)[free], watched.saliency, edges, left, rate, vectors, scale)
+        chosen = [replace(clip, shot=free[clip.shot]) for clip in found]
+    if refine != "none":
+        shortest = round(MIN_CLIP * rate)
+        chosen = align_to_shots(chosen, shots, round(NEAR_EDGE * rate))
+        chosen = close_gaps(chosen, shots, left, round(SHORT_GAP * rate), shortest)
+        chosen = snap_to_pauses(chosen, shots, pauses, left, rate, shortest)
+    chosen = sorted([*chosen, *wanted], key=lambda clip: clip.shot)
     if refine == "dpp":
         kept = [clip.shot for clip in chosen]
         offers = first_offers(np.array([end - start for start, end in shots]), ticks, rate)
         new = novelty(worth * offers, means, kept, scale=scale)
         like, twin = _most_alike(worth, likeness(means, means[kept], scale), kept)
-    if refine != "none":
-        shortest = round(MIN_CLIP * rate)
-        chosen = align_to_shots(chosen, shots, round(NEAR_EDGE * rate))
-        chosen = close_gaps(chosen, shots, ticks, round(SHORT_GAP * rate), shortest)
-        chosen = snap_to_pauses(chosen, shots, pauses, ticks, rate, shortest)
     clips = {clip.shot: clip for clip in chosen}
     peaks = {i: _key_frame_time(clip, watched, edges, means[i], rate) for i, clip in clips.items()}
     return Plan(
@@ -158,6 +192,7 @@ def make_plan(
         warnings=warnings,
         refine=refine,
         boundary_scores=boundary_scores,
+        dropped=dropped,
     )
 
 

@@ -14,6 +14,7 @@ from vtsum.enhance.summary_refinement import Budget, parse_budget
 from vtsum.errors import VTSumError
 from vtsum.files import plain
 from vtsum.summary.analysis import FILE, Analysis
+from vtsum.summary.by_hand import Range, spans_of
 from vtsum.summary.exports.times import CLOCKS
 from vtsum.summary.loudness import LoudnessAhead
 from vtsum.summary.making import Making, Summary, check_formats, choose, finish
@@ -35,6 +36,8 @@ def recut(
     video: str | os.PathLike[str] | None = None,
     formats: Sequence[str] | None = None,
     clock: str | None = None,
+    keep: str | Sequence[str | Range] | None = None,
+    drop: str | Sequence[str | Range] | None = None,
     segmenter: str | None = None,
     refine: Refine | None = None,
     overwrite: bool = False,
@@ -47,7 +50,7 @@ def recut(
     Args:
         folder: what `summarize` wrote, with analysis.npz in it, or that file.
         output: folder for the results; None: `<folder>_recut` beside it.
-        budget, formats, clock, segmenter, refine: as for `summarize`; None: as the first time.
+        budget, formats, clock, keep, drop, segmenter, refine: as for `summarize`; None: as the first time.
         video: the video; None: the file of that name in the folder, beside it or in the current folder.
         overwrite, progress: as for `summarize`.
     Returns:
@@ -68,6 +71,10 @@ def recut(
     settings["formats"] = check_formats(settings["formats"] if formats is None else formats, "recut")
     if clock is not None:
         settings["clock"] = clock
+    if keep is not None:
+        settings["keep"] = spans_of(keep, "recut: keep")
+    if drop is not None:
+        settings["drop"] = spans_of(drop, "recut: drop")
     if segmenter is not None:
         settings["segmenter"] = segmenter
     if refine is not None:

@@ -26,9 +26,23 @@ from vtsum.reading import read_json
 
 SCHEMA, BEFORE = "vtsum-summary/2", "vtsum-summary/1"
 _ADDED: dict[str, Any] = {"models": [], "chapters": []}
-_ADDED_SETTINGS: dict[str, Any] = {"offline_default": False, "writer": None, "clock": "summary", "device": "cpu"}
+_ADDED_SETTINGS: dict[str, Any] = {
+    "offline_default": False,
+    "writer": None,
+    "clock": "summary",
+    "device": "cpu",
+    "keep": [],
+    "drop": [],
+}
 _LIMIT = 1 << 30  # bytes: a long video has every frame and every word in it
 _SLACK = 0.002  # seconds: times are rounded to milliseconds
+
+
+class Span(TypedDict):
+    """A stretch of the source video."""
+
+    start: float
+    end: float
 
 
 class Source(TypedDict):
@@ -60,6 +74,8 @@ class Settings(TypedDict):
     sampler: str  # which of the sampled frames the encoder saw
     segmenter: str  # what found the events
     refine: str  # what chose among the shots
+    keep: list[Span]  # what the summary shows in any case
+    drop: list[Span]  # what it does not show in any case
     speech: str | None  # the recogniser; null: nobody listened
     transcript: str | None  # the user's own, a file's name
     denoiser: str | None  # of words that a recogniser heard
@@ -133,13 +149,6 @@ class Frames(TypedDict):
     saliency: list[float]
     encoded_share: float  # of the frames, that the model's encoder saw; the others took their neighbours' features
     boundary: list[float] | None  # probability that an event begins there; null without a boundary head
-
-
-class Span(TypedDict):
-    """A stretch of the source video."""
-
-    start: float
-    end: float
 
 
 class TitleEntry(TypedDict):

@@ -7,7 +7,15 @@ find_shots(features, fps, ...)              what a summary is planned with
 """
 
 from vtsum.enhance.event_segmentation.kernel import kts
-from vtsum.enhance.event_segmentation.methods import METHOD, METHODS, PENALTY, find_segmenter, find_shots, segment
+from vtsum.enhance.event_segmentation.methods import (
+    METHOD,
+    METHODS,
+    PENALTY,
+    find_segmenter,
+    find_shots,
+    segment,
+    unit_mean,
+)
 from vtsum.enhance.event_segmentation.pictures import PictureChanges
 from vtsum.enhance.event_segmentation.segments import Segment
 
@@ -21,4 +29,5 @@ __all__ = [
     "find_shots",
     "kts",
     "segment",
+    "unit_mean",
 ]

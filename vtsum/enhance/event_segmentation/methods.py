@@ -160,6 +160,11 @@ def find_shots(
     return shots, means, _scatter(x)
 
 
+def unit_mean(features: np.ndarray) -> np.ndarray:
+    """The mean unit features [C] of frames [T, C], as `find_shots` gives those of a shot."""
+    return np.asarray(_unit(np.asarray(features, np.float64)).mean(axis=0))
+
+
 def _unit(x: np.ndarray) -> np.ndarray:
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
 

@@ -54,13 +54,14 @@ def best_window(saliency: np.ndarray, edges: np.ndarray, start: int, end: int, l
 class Clip:
     """A part of a shot that the summary shows: its shot's index, first and last tick (exclusive), and why.
 
-    part: "whole", "trimmed" (the best part of a long shot) or "filler" (trimmed to what was left of the budget).
+    part: "whole", "trimmed" (the best part of a long shot), "filler" (trimmed to what was left of the budget) or "kept"
+    (the user wants it).
     """
 
     shot: int
     start: int
     end: int
-    part: Literal["whole", "trimmed", "filler"]
+    part: Literal["whole", "trimmed", "filler", "kept"]
 
     def __len__(self) -> int:
         return self.end - self.start
@@ -137,6 +138,6 @@ def plan_clips(
     clips = []
     for i in sorted(shown):
         start, end = best_window(saliency, edges, *shots[i], shown[i])
-        part: Literal["whole", "trimmed", "filler"] = "filler" if i in fillers else "trimmed"
+        part: Literal["trimmed", "filler"] = "filler" if i in fillers else "trimmed"
         clips.append(Clip(i, start, end, "whole" if shown[i] == lengths[i] else part))
     return clips

@@ -9,14 +9,16 @@ from vtsum.errors import VTSumError
 from vtsum.version import __version__
 
 if TYPE_CHECKING:
+    from vtsum.batches import batch
     from vtsum.summary.exports import export
     from vtsum.summary.making import Summary
     from vtsum.summary.pipeline import summarize
     from vtsum.summary.recut import recut
 
-__all__ = ["Summary", "VTSumError", "__version__", "export", "recut", "summarize"]
+__all__ = ["Summary", "VTSumError", "__version__", "batch", "export", "recut", "summarize"]
 
 _WHERE = {
+    "batch": "vtsum.batches",
     "Summary": "vtsum.summary.making",
     "export": "vtsum.summary.exports",
     "recut": "vtsum.summary.recut",

@@ -18,7 +18,7 @@ import vtsum
 from bench.summary.speech_corpus import speak
 from tests.vtsum.clips import number_picture, numbered_clip, tone, write_clip
 from tests.vtsum.fakes import ColourModel
-from vtsum.commands.summarize import _limit
+from vtsum.commands.summarize import seconds_or_all
 from vtsum.enhance.speech import Transcript, Utterance, Word
 from vtsum.enhance.speech.sound import RATE
 from vtsum.errors import VTSumError
@@ -202,13 +202,13 @@ def test_options_are_checked_before_the_work(clip, tmp_path, option):
 
 @pytest.mark.parametrize(("text", "seconds"), [("all", None), ("90s", 90.0), ("10min", 600.0), ("1:30", 90.0)])
 def test_a_limit_is_a_time(text, seconds):
-    assert _limit(text) == seconds
+    assert seconds_or_all(text, "x") == seconds
 
 
 @pytest.mark.parametrize("text", ["10%", "20frames", "much", "-1s", ""])
 def test_other_limits_are_refused(text):
     with pytest.raises(VTSumError, match=r"--speech-limit must be a time \(10min, 90s, 1:30\) or all, got "):
-        _limit(text)
+        seconds_or_all(text, "x")
 
 
 def test_words_after_the_end_are_left_out():

@@ -2,6 +2,7 @@
 
 # In the order in which `vtsum --help` lists them.
 from vtsum.commands import summarize  # isort: skip
+from vtsum.commands import batch  # isort: skip
 from vtsum.commands import recut  # isort: skip
 from vtsum.commands import export  # isort: skip
 from vtsum.commands import data  # isort: skip
@@ -19,6 +20,7 @@ __all__ = [
     "Abort",
     "UsageError",
     "app",
+    "batch",
     "data",
     "env",
     "evaluate",

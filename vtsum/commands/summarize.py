@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from vtsum.summary.making import Summary
 
 
-def _limit(text: str) -> float | None:
-    """Seconds of a time like 10min; None for "all"."""
+def seconds_or_all(text: str, what: str) -> float | None:
+    """Seconds of a time like 10min; None for "all"; `what` begins the message where it is neither."""
     from vtsum.enhance.summary_refinement import parse_budget
     from vtsum.errors import VTSumError
 
@@ -28,7 +28,7 @@ def _limit(text: str) -> float | None:
     except VTSumError:
         length = None
     if length is None or length.kind != "seconds":
-        raise VTSumError(f"summarize: --speech-limit must be a time (10min, 90s, 1:30) or all, got {text!r}")
+        raise VTSumError(f"{what} must be a time (10min, 90s, 1:30) or all, got {text!r}")
     return length.value
 
 
@@ -183,7 +183,7 @@ def summarize(
             speech=recogniser if speech else None,
             transcript=transcript,
             denoiser=None if denoiser == "none" else denoiser,
-            speech_limit=_limit(speech_limit),
+            speech_limit=seconds_or_all(speech_limit, "summarize: --speech-limit"),
             captioner=captioner,
             writer=None if writer == "none" else writer,
             ocr=ocr,

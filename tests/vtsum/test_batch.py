@@ -1,0 +1,197 @@
+"""Many videos: nothing is lost, nothing is done twice, one bad file stops nobody."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vtsum
+from tests.vtsum.clips import write_clip
+from tests.vtsum.samples import ENVIRONMENT
+from vtsum.batches.inputs import find_videos, place
+from vtsum.errors import VTSumError
+
+MODEL = "tests.vtsum.batch_models:Poisoned"
+OPTIONS = ["--model", MODEL, "--no-speech", "--no-ocr", "--captioner", "none", "-f", "mp4,json", "--budget", "1s"]
+COMMAND = [sys.executable, "-m", "vtsum.cli", "batch", *OPTIONS]
+OURS = '{"format": "vtsum-batch/1"}\n'
+
+
+def _clip(path: Path, level: int, seconds: float = 3.0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    times = [n / 5 for n in range(round(seconds * 5))]
+    return write_clip(path, times, lambda n, _: np.full((32, 32, 3), level, np.uint8), rate=5)
+
+
+def _run(*words: object) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [*COMMAND, *map(str, words)], env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def _started(*words: object) -> subprocess.Popen:
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen([*COMMAND, *map(str, words)], env=ENVIRONMENT, **quiet)
+
+
+def _entries(folder: Path) -> list[dict]:
+    """What the ledger says so far, but for a line that is being written."""
+    path = folder / "batch.jsonl"
+    lines = path.read_bytes().split(b"\n")[1:-1] if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def _whole(folder: Path) -> set[str]:
+    """The summaries that are there; a folder is there whole or not at all, and nothing else lies beside."""
+    names = set(os.listdir(folder)) - {"batch.jsonl"}
+    for name in names:
+        assert sorted(os.listdir(folder / name)) == ["summary.json", "summary.mp4"], name
+    return names
+
+
+def test_one_bad_file_stops_nobody(tmp_path):
+    place, out = tmp_path / "in", tmp_path / "out"
+    for name, level in {"a": 100, "sub/a": 120, "white": 255, "black": 0, "z": 90}.items():
+        _clip(place / f"{name}.mp4", level)
+    (place / "no.mp4").write_text("no video")
+    done = _run(place, "-o", out, "--workers", 2, "--limit", "25s")
+    assert done.returncode == 2
+    told = {line.split(": ", 2)[1]: line for line in done.stderr.splitlines()}
+    assert len(told) == 3, done.stderr
+    assert "must be a video file" in told[str(place / "no.mp4")]
+    assert "ended by signal 9 (SIGKILL)" in told[str(place / "white.mp4")]
+    assert "took longer than the limit of 25 s" in told[str(place / "black.mp4")]
+    assert done.stdout.splitlines() == [f"3 videos summarised, 3 failed, in {out}"]
+    assert _whole(out) == {"a", "sub_a", "z"}
+    made = {name: (out / name / "summary.json").stat().st_ino for name in ("a", "sub_a", "z")}
+    (place / "white.mp4").unlink()
+    (place / "no.mp4").unlink()
+    shutil.copy(place / "z.mp4", place / "black.mp4")
+    again = _run(place, "-o", out, "--json")
+    assert again.returncode == 0, again.stderr
+    rows = {Path(row["output"]).name: row["status"] for row in json.loads(again.stdout)}
+    assert rows == {"a": "skipped", "sub_a": "skipped", "z": "skipped", "black": "done"}
+    assert all((out / name / "summary.json").stat().st_ino == inode for name, inode in made.items())
+
+
+def _killed_after(folder: Path, words: list[object], count: int, number: int) -> int:
+    """Start a batch, and send it a signal once `count` videos are done or more; its exit status."""
+    process = _started(*words)
+    until = time.monotonic() + 120
+    while time.monotonic() < until and process.poll() is None:
+        if sum(entry["status"] == "done" for entry in _entries(folder)) >= count:
+            break
+        time.sleep(0.02)
+    process.send_signal(number)
+    return process.wait(30)
+
+
+def _kill_and_finish(tmp_path: Path, count: int, bad: int, kills: list[int]) -> None:
+    for number in range(count):
+        _clip(tmp_path / "in" / f"v{number:03}.mp4", 40 + number % 150, seconds=2)
+    for number in range(bad):
+        (tmp_path / "in" / f"bad{number}.mp4").write_bytes(b"\0" * 100)
+    out = tmp_path / "out"
+    words = [tmp_path / "in", "-o", out, "--workers", 2]
+    for turn, number in enumerate(kills):
+        before = count * (turn + 1) // (len(kills) + 1)
+        status = _killed_after(out, words, max(before, 1), number)
+        assert status == {signal.SIGKILL: -9, signal.SIGINT: 130}[number]
+    done = _run(*words)
+    assert done.returncode == (2 if bad else 0), done.stderr
+    assert len(done.stderr.splitlines()) == bad
+    assert _whole(out) == {f"v{number:03}" for number in range(count)}
+    told = Counter(entry["key"] for entry in _entries(out) if entry["status"] == "done")
+    assert set(told.values()) == {1}, "a video was done twice"
+    made = {json.loads((out / name / "summary.json").read_text())["source"]["name"] for name in _whole(out)}
+    assert len(made) == count
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_stopped_run_goes_on(tmp_path, number):
+    _kill_and_finish(tmp_path, count=6, bad=1, kills=[number])
+
+
+@pytest.mark.slow
+def test_a_hundred_videos_killed_twice(tmp_path):
+    _kill_and_finish(tmp_path, count=95, bad=5, kills=[signal.SIGKILL, signal.SIGKILL])
+
+
+def test_two_batches_do_not_work_in_one_folder(tmp_path):
+    video, out = _clip(tmp_path / "black.mp4", 0), tmp_path / "o"
+    first = _started(video, "-o", out)
+    try:
+        until = time.monotonic() + 60
+        while not _entries(out) and time.monotonic() < until:
+            time.sleep(0.05)
+        second = _run(video, "-o", out)
+        assert second.returncode == 2
+        assert "must be free, another batch is at work there" in second.stderr
+    finally:
+        first.terminate()
+        assert first.wait(30) == 143
+    assert os.listdir(out) == ["batch.jsonl"]
+
+
+def test_what_is_not_ours_is_left_alone(tmp_path):
+    video, mine = _clip(tmp_path / "a.mp4", 100), tmp_path / "o" / "a" / "mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    done = _run(video, "-o", tmp_path / "o")
+    assert done.returncode == 2
+    assert "mine.txt" in done.stderr
+    assert mine.read_text() == "mine"
+    ledger = tmp_path / "o" / "batch.jsonl"
+    climbing = OURS + '{"key": "k", "output": "../x", "status": "done"}\n'
+    for text in ("my notes\n", '{"format": "other"}\n', climbing):
+        ledger.write_text(text)
+        done = _run(video, "-o", tmp_path / "o")
+        assert done.returncode == 2
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+        assert ledger.read_text() == text
+
+
+def test_inputs(tmp_path):
+    for name in ("a.mp4", "b.mkv", "sub/a.mp4", "sub/.hidden/x.mp4", "note.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    a, b, other, note = (tmp_path / name for name in ("a.mp4", "b.mkv", "sub/a.mp4", "note.txt"))
+    assert find_videos([tmp_path]) == [a, b, other]
+    assert find_videos([str(tmp_path / "**" / "*.mp4")]) == [a, other]
+    (tmp_path / "list").write_text(f"# mine\n{b}\n\n{other.parent}\n")
+    assert find_videos([f"@{tmp_path / 'list'}", note, b]) == [b, other, note]
+    for wrong in ([tmp_path / "none.mp4"], [str(tmp_path / "*.avi")], [f"@{tmp_path / 'none'}"], []):
+        with pytest.raises(VTSumError, match=r"^batch: "):
+            find_videos(wrong)
+    assert [path.name for path in place([a, b, other], tmp_path / "o", {}).values()] == ["a", "b", "sub_a"]
+    assert place([other], tmp_path / "o", {other: "sub_a"})[other].name == "sub_a"
+
+
+def test_from_python(tmp_path):
+    video = _clip(tmp_path / "a.mp4", 100)
+    told: list[tuple] = []
+    report = vtsum.batch(
+        [video],
+        tmp_path / "o",
+        progress=lambda *what: told.append(what),
+        model=MODEL,
+        speech=None,
+        ocr=False,
+        formats=["json"],
+    )
+    assert [result.status for result in report.results] == ["done"], report
+    assert told[-1] == (1, 1, [])
+    wrong = {"workers must be 1 to 1024, got 0": {"workers": 0}, "limit must be above 0": {"limit": 0}}
+    for reason, options in wrong.items():
+        with pytest.raises(VTSumError, match=reason):
+            vtsum.batch([video], tmp_path / "o", **options)

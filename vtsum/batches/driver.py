@@ -1,0 +1,114 @@
+"""The one driver of many videos: which are to be done, by whom, and what became of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vtsum.batches.inputs import find_videos, place
+from vtsum.batches.ledger import Ledger
+from vtsum.batches.local import LocalExecutor, sweep
+from vtsum.batches.results import Job, Result
+from vtsum.errors import VTSumError
+from vtsum.files import check_inputs, plain
+from vtsum.summary.staging import check_output
+
+BatchProgress = Callable[[int, int, list[str]], None]
+"""progress(done, total, names of the videos at work)."""
+
+
+@dataclass
+class BatchReport:
+    """What became of each video, in the order in which they ended; those of runs before first."""
+
+    results: list[Result] = field(default_factory=list)
+
+    def of(self, status: str) -> list[Result]:
+        """Those that were "done", "failed" or "skipped"."""
+        return [result for result in self.results if result.status == status]
+
+
+def batch(
+    inputs: Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    *,
+    workers: int = 1,
+    limit: float | None = None,
+    progress: BatchProgress | None = None,
+    **options: Any,
+) -> BatchReport:
+    """Summarise many videos, each into a folder of its own in `output`.
+
+    A video that cannot be summarised does not keep the others from it. A run that was stopped, in whatever way, can be
+    started again and goes on: what is done is not done again, what failed is tried again.
+
+    Args:
+        inputs: files, folders, patterns and "@FILE" lists (`vtsum.batches.inputs.find_videos`).
+        output: the folder; batch.jsonl in it says what is done.
+        workers (int): processes, each with a model of its own.
+        limit (float | None): seconds that one video may take.
+        progress: told how many have ended, of how many, and which are at work.
+        options: of `vtsum.summarize`, for all of them; a model by its name.
+    Returns:
+        BatchReport: what became of each.
+    Raises:
+        VTSumError: an input names nothing, the folder cannot be used, or an option is wrong.
+    """
+    if not 1 <= workers <= 1024:
+        raise VTSumError(f"batch: workers must be 1 to 1024, got {workers}")
+    if limit is not None and not limit > 0:
+        raise VTSumError(f"batch: limit must be above 0 seconds, or None, got {limit:g}")
+    videos = find_videos(inputs)
+    folder = Path(os.path.abspath(os.fspath(output)))
+    check_inputs("batch", folder, videos)
+    report = BatchReport()
+    with Ledger(folder) as ledger:
+        jobs = _jobs(videos, folder, ledger)
+        left = []
+        for job in jobs:
+            if ledger.is_done(job):
+                report.results.append(Result(job.source, job.output, "skipped"))
+            elif (why := _in_the_way(job, bool(options.get("overwrite")))) is not None:
+                report.results.append(Result(job.source, job.output, "failed", why))
+            else:
+                sweep(job.output)
+                left.append(job)
+        running: list[str] = []
+        tell = progress or (lambda done, total, names: None)
+        tell(len(report.results), len(jobs), running)
+        with closing(LocalExecutor(workers, limit, ledger.path).run(left, options)) as events:
+            for job, result in events:
+                if result is None:
+                    ledger.begin(job)
+                    running.append(job.source.name)
+                else:
+                    ledger.end(job, result)
+                    running.remove(job.source.name)
+                    report.results.append(result)
+                tell(len(report.results), len(jobs), running)
+    return report
+
+
+def _jobs(videos: Sequence[Path], folder: Path, ledger: Ledger) -> list[Job]:
+    known = {}
+    for video in videos:
+        try:
+            name = ledger.name_of(Job(video, folder).key)
+        except OSError as error:
+            raise VTSumError(f"batch: {plain(video)}: cannot be read: {error.strerror}") from None
+        if name is not None:
+            known[video] = name
+    return [Job(video, place) for video, place in place(videos, folder, known).items()]
+
+
+def _in_the_way(job: Job, overwrite: bool) -> str | None:
+    """Why a summary cannot go to its folder, where something lies there that this batch did not make."""
+    try:
+        check_output(job.output, overwrite, [job.source])
+    except VTSumError as error:
+        return str(error)
+    return None

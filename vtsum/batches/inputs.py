@@ -1,0 +1,84 @@
+"""The videos of a batch: files, folders that are searched, globs, lists of these; and where their summaries go."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from vtsum.batches.ledger import FILE
+from vtsum.data.extract import ENDINGS
+from vtsum.errors import VTSumError
+from vtsum.files import plain
+from vtsum.reading import read_file
+
+_LISTS = 16 << 20  # bytes of a list
+_NAME = 100  # bytes of a folder's name
+
+
+def find_videos(inputs: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """All videos that the inputs name, each once, in order.
+
+    Args:
+        inputs: files; folders, searched for names that end as videos do; patterns ("talks/**/*.mp4"); "@FILE", a text
+            file with one of these a line.
+    Raises:
+        VTSumError: one of them names nothing.
+    """
+    found: dict[Path, None] = {}
+    for given in inputs:
+        for path in _named(os.fsdecode(os.fspath(given))):
+            found.setdefault(Path(os.path.abspath(path)))
+    if not found:
+        raise VTSumError("batch: inputs must name at least one video, got none")
+    return list(found)
+
+
+def _named(given: str, *, listed: bool = False) -> Iterator[Path]:
+    path = Path(given)
+    if given.startswith("@") and not listed and not path.exists():
+        for line in read_file(given[1:], "batch", _LISTS).decode("utf-8", "surrogateescape").splitlines():
+            if line.strip() and not line.startswith("#"):
+                yield from _named(line.strip(), listed=True)
+    elif path.is_dir():
+        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
+        inside = [p for p in inside if not any(part.startswith(".") for part in p.relative_to(path).parts)]
+        if not inside:
+            raise VTSumError(f"batch: {plain(given)} must hold videos, got a folder without any")
+        yield from inside
+    elif path.exists():
+        yield path
+    else:
+        matches = sorted(glob.glob(given, recursive=True)) if glob.has_magic(given) else []
+        if not matches:
+            raise VTSumError(f"batch: {plain(given)}: no such file")
+        yield from (Path(match) for match in matches if Path(match).is_file())
+
+
+def place(videos: Sequence[Path], folder: Path, known: Mapping[Path, str]) -> dict[Path, Path]:
+    """A folder for each summary: the video's name, with that of its folder or a number where two have one.
+
+    Args:
+        known: names that a run before gave.
+    """
+    taken = {FILE, *known.values()}
+    placed: dict[Path, Path] = {}
+    for video in videos:
+        name = known.get(video)
+        if name is None:
+            short = _short(video.stem) or "video"
+            names = [
+                short,
+                _short(f"{video.parent.name}_{short}"),
+                *(f"{short}_{n}" for n in range(2, len(videos) + 3)),
+            ]
+            name = next(n for n in names if n not in taken)
+            taken.add(name)
+        placed[video] = folder / name
+    return placed
+
+
+def _short(name: str) -> str:
+    kept = os.fsencode(name)[:_NAME]
+    return (name if len(kept) < _NAME else kept.decode(errors="ignore")).lstrip(".")

@@ -182,19 +182,20 @@ def test_queries_next_to_zero_pass_a_finite_gradient_on(cpu_backend: str, fold: 
     torch.testing.assert_close(dprojection(cpu_backend, torch.float16).double(), exact, rtol=2e-3, atol=2e-3)
 
 
-def test_a_norm_of_two_features_that_are_alike(cpu_backend: str) -> None:
+@pytest.mark.parametrize("rounded", [torch.float16, torch.bfloat16])
+def test_a_norm_of_two_features_that_are_alike(cpu_backend: str, rounded: torch.dtype) -> None:
     """Rounded to 16 bits before their norm, they would give a gradient of the rounding, the same one in every frame."""
-    x, keys, values = torch.randn(36, 8).half(), torch.randn(1, 8).half(), torch.tensor([[0.3, 0.35]]).half()
-    weight = torch.randn(4, 10).half()
+    drawn = torch.randn(36, 8), torch.randn(1, 8), torch.tensor([[0.3, 0.35]]), torch.randn(4, 10)
+    x, keys, values, weight = (t.to(rounded) for t in drawn)
 
     def dvalues(backend: str, dtype: torch.dtype) -> Tensor:
         leaf, norm = values.to(dtype).requires_grad_(), tuple(torch.tensor([2.0, -1.5]).to(dtype) for _ in range(2))
         y = vk.memory_fuse(x.to(dtype), keys.to(dtype), leaf, weight.to(dtype), norm=(*norm, 1e-3), backend=backend)
-        along = torch.randn(36, 4, generator=torch.Generator().manual_seed(5)).half()
+        along = torch.randn(36, 4, generator=torch.Generator().manual_seed(5)).to(rounded)
         return torch.autograd.grad((y * along.to(dtype)).sum(), leaf)[0]
 
-    exact = dvalues("reference", torch.float64)
-    torch.testing.assert_close(dvalues(cpu_backend, torch.float16).double(), exact, rtol=2**-10, atol=0.0)
+    exact, got = dvalues("reference", torch.float64), dvalues(cpu_backend, rounded)
+    torch.testing.assert_close(got.double(), exact, rtol=torch.finfo(rounded).eps, atol=0.0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

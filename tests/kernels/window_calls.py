@@ -55,7 +55,7 @@ def compare(
     if with_bias:
         inputs.append(torch.randn(heads, entries, dtype=wide).requires_grad_())
     if sinks is not None:
-        inputs.append(sinks.to(wide).requires_grad_())
+        inputs.append(sinks.to(qkv[0].device, wide).requires_grad_())
     key_mask = torch.rand(batch, frames) >= padded if padded else None
     if key_mask is not None and batch > 2:
         key_mask[1, 20:] = False  # a long padded end: rows there see nothing

@@ -176,17 +176,18 @@ __global__ void __launch_bounds__(THREADS) sliding_window_attention_bwd_bias_ker
         const int entry = static_cast<int>(rest);
         rest = h_and_chunk;
         const int h = static_cast<int>(divided(rest, scratch.chunks)), key_head = g.key_head(h);
-        const int64_t first = rest * scratch.rows;
-        const int64_t end = first + scratch.rows < p.B * p.T ? first + scratch.rows : p.B * p.T;
+        const int64_t first = rest * scratch.rows, behind = p.B * p.T - first;
+        const int rows = static_cast<int>(scratch.rows), own = behind < rows ? static_cast<int>(behind) : rows;
         const float bias = g.bias_of(h)[entry];
         float sum = 0.0f;
         spot at;
         int64_t frame_of = first;
         at.b = divided(frame_of, p.T), at.h = h, at.t = static_cast<int>(frame_of);
-        for (int64_t r = first; r < first + scratch.rows; ++r) {
+        // Less than 2^27 rows: counted in 64 bits, they take a register that sm_100 has only by a spill.
+        for (int r = 0; r < rows; ++r) {
             const reach keys = keys_of_row(p, at.t);
             const int step = entry - keys.entry;
-            bool live = r < end && step >= 0 && step < keys.count;
+            bool live = r < own && step >= 0 && step < keys.count;
             const int j = live ? keys.first + step * dilation : at.t;
             live = live && !g.padded(at.b, j);
             if (__any_sync(WARP, live)) {
@@ -204,7 +205,7 @@ __global__ void __launch_bounds__(THREADS) sliding_window_attention_bwd_bias_ker
                 const int64_t row = g.statistic(at, at.t);
                 if (live && scratch.lse[row] != INFINITY) sum += expf(s - scratch.lse[row]) * (dp - scratch.delta[row]);
             }
-            if (r + 1 < end && ++at.t == p.T) at.t = 0, ++at.b;
+            if (r + 1 < own && ++at.t == p.T) at.t = 0, ++at.b;
         }
         if (index < all && g.lane == 0) scratch.partial[index] = sum;
     }

@@ -95,24 +95,23 @@ def _apart(call: Call, folded: Folded, suffix: str) -> tuple[Tensor, Tensor]:
 
 
 def _queries(call: Call, folded: Folded) -> Tensor:
-    """Rows as queries [G, n, H, d]; on the CPU in float32 at least, and so what is read by them.
-
-    Rounded to 16 bits, a query next to 0 would have a gradient that they do not hold, and the norm of two numbers that
-    are alike would be one of their rounding.
-    """
+    """Rows as queries [G, n, H, d], and by their dtype what is read."""
     x, key_dim = call.x, call.bank.key_dim
     if folded.projected:
         return x[:, :, None].expand(-1, -1, call.heads, -1)
     if (weight := call.query_weight) is None:
-        x = _wide(x)
+        x = _wide(call, x)
     else:  # 0 times NaN would be in the projection's gradient: only what is left in is projected
-        x, weight = _wide(_left_in(call)), _wide(weight)
+        x, weight = _wide(call, _left_in(call)), _wide(call, weight)
         x = matmul(x[:, None], weight.t().expand(x.shape[0], 1, -1, -1))[:, 0]
     return x.unflatten(2, (call.heads, key_dim))
 
 
-def _wide(x: Tensor) -> Tensor:
-    return x.to(acc_dtype(x.dtype)) if x.device.type == "cpu" else x
+def _wide(call: Call, x: Tensor) -> Tensor:
+    """On the CPU in float32: float16 does not hold the gradient of a query next to 0, and the norm of a few numbers
+    that are alike is one of their rounding. bfloat16 without a norm stays what its products are quicker for."""
+    stays = x.device.type != "cpu" or (x.dtype == torch.bfloat16 and call.norm is None)
+    return x if stays else x.to(acc_dtype(x.dtype))
 
 
 def _left_in(call: Call) -> Tensor:

@@ -2,8 +2,8 @@
 
 Where a stream's timestamps jump, as where two recordings were joined, all streams are shifted alike, so that sound
 stays with its pictures: what lies behind the join begins as soon as both have ended before it. What cannot be told from
-sound that lags behind its pictures: that of a recording joined behind one of less than 3 s without sound, which may come
-as early as that one.
+sound that lags behind its pictures: that of a recording joined behind one of less than 3 s without sound, which may
+come as early as that one.
 """
 
 from __future__ import annotations

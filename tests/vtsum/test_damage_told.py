@@ -21,7 +21,7 @@ from vtsum.enhance.speech.sound import read_sound
 from vtsum.enhance.speech.transcribe import transcribe
 from vtsum.summary import schema
 from vtsum.video import FrameSampler, cut
-from vtsum.video.damage import Damage, is_zeroed
+from vtsum.video.damage import Damage, is_spoilt
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")]), "OMP_NUM_THREADS": "1"}
@@ -280,8 +280,28 @@ def test_a_hole_of_zeros_in_h264_is_told_wherever_it_lies(tmp_path):
         (bytes(1000), True),
         (unit + bytes(1000) + b"\x9a", True),
     ):
-        assert is_zeroed(av.Packet(data), "h264") == zeroed
-        assert not is_zeroed(av.Packet(data), "mpeg2video")
+        assert is_spoilt(av.Packet(data), "h264") == zeroed
+        assert not is_spoilt(av.Packet(data), "mpeg2video")
+
+
+def test_blocks_of_dv_that_are_out_of_order_are_told(tmp_path):
+    picture = np.zeros((576, 720, 3), np.uint8)
+    whole = write_clip(
+        tmp_path / "a.dv",
+        [n / 25 for n in range(50)],
+        lambda n, _: picture + n,
+        codec="dvvideo",
+        pix_fmt="yuv420p",
+        options={},
+    )
+    data = whole.read_bytes()
+    assert len(data) == 50 * 144_000
+    for kind in ("whole", "zeros", "shuffled"):
+        path = tmp_path / f"{kind}.dv"
+        path.write_bytes(data if kind == "whole" else damaged(data, kind, 1))
+        sampler = FrameSampler(path, size=(32, 32))
+        assert sum(1 for _ in sampler) == 2
+        assert bool(sampler.damaged) == (kind != "whole"), kind
 
 
 def test_sound_that_does_not_decode_is_told_by_the_cut_and_by_the_listener(tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 
 import av
 import pytest
@@ -66,3 +68,22 @@ def test_pictures_that_the_decoder_passes_over_are_told(tmp_path):
         sampler = sampled(tmp_path / "j.ts")[1]
         found = [(start, end) for start, end in sampler.damaged if end - start > 1]
         assert found == [pytest.approx(place, abs=0.2) for place in places]
+
+
+def test_sound_whose_channels_have_an_order_of_their_own(tmp_path):
+    """As a MOV of eight: in a process of its own, which PyAV ends where it reads such an order."""
+    path = tmp_path / "a.mov"
+    ffmpeg("-i", signals(tmp_path / "a.mkv", 50, 2.0), "-c:v", "copy", "-c:a", "pcm_s16le", "-ac", "8", path)
+    program = """
+import sys
+from pathlib import Path
+from tests.vtsum.test_video_clock import beeps, flashes
+from vtsum.video import cut
+made = cut(sys.argv[1], [(0.0, 2.0)], Path(sys.argv[1]).with_name("out.mp4")).path
+for path in (sys.argv[1], made):
+    seen, heard = flashes(path), beeps(path)
+    assert len(seen) == len(heard) == 2, (seen, heard)
+    assert max(abs(a - b) for a, b in zip(seen, heard)) < 0.09, (seen, heard)
+"""
+    done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (done.returncode, done.stderr[-500:])

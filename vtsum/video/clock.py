@@ -1,7 +1,9 @@
 """One clock for the streams of a file, whatever a damaged or joined file says: time only goes forward.
 
 Where a stream's timestamps jump, as where two recordings were joined, all streams are shifted alike, so that sound
-stays with its pictures: what lies behind the join begins as soon as both have ended before it.
+stays with its pictures: what lies behind the join begins as soon as both have ended before it. What cannot be told from
+sound that lags behind its pictures: that of a recording joined behind one of less than 3 s without sound, which may
+come as early as that one.
 """
 
 from __future__ import annotations

@@ -55,17 +55,29 @@ def told(spans: list[tuple[float, float]]) -> str:
 
 
 _ZEROS = 256  # bytes
+_DV_BLOCK, _DV_KINDS = 80, bytes([0, 1, 1, 2, 2, 2, *9 * [3, *15 * [4]]])
 _OTHER = re.compile(rb"[^\0]")
 
 
-def is_zeroed(packet: Packet, codec: str) -> bool:
-    """Whether a part of a picture of H.264 or HEVC was replaced by zeros, as where a download left a hole.
+def is_spoilt(packet: Packet, codec: str) -> bool:
+    """Whether the bytes of a picture cannot be what its codec writes, where its decoder does not notice: H.264 and HEVC
+    with a part replaced by zeros, as where a download left a hole, and DV whose blocks are out of order."""
+    if codec in ("h264", "hevc") and packet.size >= _ZEROS:
+        return _is_zeroed(packet)
+    return codec == "dvvideo" and packet.size > 0 and not _is_dv(packet)
 
-    Inside these codecs' units there are no three zeros in a row; behind one, and before the next, there may be any
-    number (ITU-T H.264, 7.4.1, and H.265, 7.4.2).
-    """
-    if codec not in ("h264", "hevc") or packet.size < _ZEROS:
-        return False
+
+def _is_dv(packet: Packet) -> bool:
+    """Whether each sequence of 150 blocks holds a header, two of subcode, three about the video, and nine times one of
+    sound and fifteen of pictures (IEC 61834-2, 314M of SMPTE)."""
+    kinds = bytes(byte >> 5 for byte in bytes(packet)[::_DV_BLOCK])
+    count, rest = divmod(packet.size, _DV_BLOCK * len(_DV_KINDS))
+    return not rest and kinds == _DV_KINDS * count
+
+
+def _is_zeroed(packet: Packet) -> bool:
+    """Inside these codecs' units there are no three zeros in a row; behind one, and before the next, there may be any
+    number (ITU-T H.264, 7.4.1, and H.265, 7.4.2)."""
     data = bytes(packet)
     at = data.find(bytes(_ZEROS))
     while at >= 0:

@@ -18,7 +18,7 @@ from av.video.stream import VideoStream
 from vtsum.errors import VTSumError
 from vtsum.video.boxes import breaks_off
 from vtsum.video.clock import ClockedPackets, together
-from vtsum.video.damage import Damage, TransportJoins, is_zeroed
+from vtsum.video.damage import Damage, TransportJoins, is_spoilt
 from vtsum.video.ending import ends_early, gif_is_whole, left_unread
 from vtsum.video.picture import Pictures, display_size, is_hdr, turn_of
 from vtsum.video.source import PacketDecoder, choose_audio, choose_video, discard_others, open_container, show
@@ -77,7 +77,7 @@ class FrameSampler:
             stated end, or as long as there is sound.
         broken_at (float | None): where decoding failed for good before the end, in seconds.
         damaged (list[tuple[float, float]]): where pictures were concealed, could not be decoded, or were skipped with a
-            damaged part of the file; spans in seconds. Some codecs (VP8, VP9, HEVC, GIF) do not notice all damage.
+            damaged part of the file; spans in seconds. Not all damage can be noticed (SECURITY.md).
         warnings (list[str]): what else was passed over, one line each.
         decoded_frames (int): pictures decoded.
         largest (tuple[int, int]): width and height of the largest picture as stored: they may change midway.
@@ -306,7 +306,7 @@ class _Run:
             if packet.size and not skipped and not self.decoder.counted:
                 self._given.append(time)
             corrupt = packet.is_corrupt and self._joins is None
-            if self.decoder.errors > errors or corrupt or is_zeroed(packet, self._context.name):
+            if self.decoder.errors > errors or corrupt or is_spoilt(packet, self._context.name):
                 self.damage.add(time, time + self._step)
             if self._joins is not None and (lost := self._joins.damaged(packet, time)) is not None:
                 self.damage.add(lost, lost + self._step)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import av
 import av.logging
+from av.audio.codeccontext import AudioCodecContext
 from av.audio.stream import AudioStream
 from av.codec.context import CodecContext
 from av.container import InputContainer
@@ -36,6 +37,7 @@ MAX_ERRORS_IN_A_ROW = 1000  # packets; an intact part of a file never fails this
 MAX_READ_ERRORS = 10
 _MANY = 300_000  # packets whose places a file's tables hold
 _LOOKED_AT = 1 << 20  # bytes
+_USUAL = ("mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1")  # of 1 to 8 channels, as libav has them
 _ENCRYPTED = "is encrypted (DRM) and cannot be decoded"
 LATEST = 10.0  # seconds; a picture is never shown so much later than it is decoded
 MOST_HELD = 32  # pictures that a decoder holds back; codecs allow 16, of two fields each
@@ -167,7 +169,19 @@ def choose_audio(container: InputContainer, video: VideoStream | None) -> AudioS
     ]
     known = [stream for stream in candidates if stream.codec_context.sample_rate > 0]
     # Of sound that begins in a later part of a joined recording libav has seen the end alone.
-    return next(iter(known), None) or next((stream for stream in candidates if _begins_late(container, stream)), None)
+    stream = next(iter(known), None) or next((each for each in candidates if _begins_late(container, each)), None)
+    if stream is not None and not stream.codec_context.is_open:
+        _order_channels(stream.codec_context)
+    return stream
+
+
+def _order_channels(context: AudioCodecContext) -> None:
+    """Let channels in an order of the file's own pass for as many in the usual one: PyAV 18 frees the table of such an
+    order once for the codec and once for each frame, which ends the process."""
+    layout = context.layout  # holds the codec's table, and takes it along
+    if "(" in layout.name:
+        count = layout.nb_channels
+        context.layout = _USUAL[count - 1] if count <= len(_USUAL) else f"{count} channels"
 
 
 def _begins_late(container: InputContainer, stream: AudioStream) -> bool:

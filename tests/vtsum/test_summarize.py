@@ -33,7 +33,7 @@ def made(clip: Path, nobody_listens: None, tmp_path_factory: pytest.TempPathFact
 def test_files(made):
     names = ["analysis.npz", "keyframes", "report.html", "summary.json", "summary.mp4", "summary.txt"]
     assert sorted(os.listdir(made.output)) == names
-    assert made.files.keys() == {"mp4", "txt", "json", "keyframes", "html"}
+    assert made.files.keys() == {"mp4", "txt", "json", "keyframes", "html", "analysis"}
     assert all(path.exists() for path in made.files.values())
     assert not [p for p in made.output.parent.iterdir() if p != made.output], "no temporary folder stays"
     chosen = [shot for shot in made.shots if shot["chosen"]]

@@ -56,7 +56,8 @@ def measured_text(source: Path, info: VideoInfo, watched: Watched, plan: Plan) -
 
 def _whole(spans: Sequence[tuple[float, float]], duration: float, has_audio: bool, sound: Loudness | None) -> Sentence:
     lengths = sorted(end - start for start, end in spans)
-    text = f"{clock_time(duration)} long; "
+    length = round(spans[-1][1], 3)  # that at the head of the text
+    text = f"{clock_time(length) if length >= 10 else f'{length:.1f} s'} long; "
     if len(spans) == 1:
         text += "no change of scene was found"
     elif len(spans) <= MAX_SENTENCES:

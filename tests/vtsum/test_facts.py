@@ -76,6 +76,21 @@ def test_one_part(tmp_path: Path, level: float | None, sound: str) -> None:
     assert _told(made) == [f"0:12 long; no change of scene was found; {sound}.", "All of it: hardly anything moves."]
 
 
+def test_of_a_small_thing_that_moves_it_is_not_said_that_it_moves_most(tmp_path: Path) -> None:
+    """It may lie on the pixels that are compared in one part, and between them in another, where it moves more."""
+
+    def picture(number: int, time: float) -> np.ndarray:
+        shown = _still(40 if time < 8 else 160)
+        at, level = ((15, 31), 250) if time < 8 else ((16, 30), 90)
+        if number % 2:
+            shown[at] = level
+        return shown
+
+    made = _summary(tmp_path, 16, picture)
+    assert len(made.shots) == 2
+    assert not any("change more" in text for text in _told(made))
+
+
 def test_the_length_is_that_at_the_head() -> None:
     """Where sound or pictures end a thousandth earlier, too; and less than a second is not no time."""
     for spans, duration, told in (

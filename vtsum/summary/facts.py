@@ -21,6 +21,7 @@ SILENT = 1e-3  # of full scale: the loudest tenth of a second of a stretch that 
 BLOCK = 0.1  # seconds that are weighed together
 EDGE = 0.25  # seconds near the ends of a stretch that are not listened to: sound seldom changes with the very picture
 STANDS_OUT = 1.5  # times the second: what is called the most lively or the loudest
+MOVES = 1.0  # levels of 255 from picture to picture: less may lie between the few hundred pixels that are compared
 
 
 def measured_text(source: Path, info: VideoInfo, watched: Watched, plan: Plan) -> list[Sentence]:
@@ -33,7 +34,7 @@ def measured_text(source: Path, info: VideoInfo, watched: Watched, plan: Plan) -
     spans = [plan.span(i) for i in range(len(plan.shots))]
     sound = Loudness.of(source) if info.has_audio else None
     lively = [watched.changes.liveliness(start, end) for start, end in spans]
-    most = _stands_out(lively)
+    most = _stands_out(lively, MOVES)
     loudest = sound.stands_out(spans) if sound is not None else None
     told: list[Sentence] = []
     for i in sorted(range(len(spans)), key=lambda i: plan.ranks[i]):
@@ -69,7 +70,7 @@ def _whole(spans: Sequence[tuple[float, float]], duration: float, has_audio: boo
         text += "; there is no sound"
     elif sound is not None and sound.is_silent(0.0, duration):
         text += "; the sound is silent"
-    return _sentence(text, (0.0, duration), ())
+    return _sentence(text, (0.0, length), ())
 
 
 def _sentence(text: str, span: tuple[float, float], shots: tuple[int, ...]) -> Sentence:
@@ -83,12 +84,12 @@ def _inside(start: float, end: float, duration: float) -> tuple[float, float]:
     return start + EDGE if start > 0 else start, end - EDGE if end < duration - EDGE else end
 
 
-def _stands_out(values: Sequence[float]) -> int | None:
-    """The index of the largest value, where it is so by far."""
+def _stands_out(values: Sequence[float], least: float) -> int | None:
+    """The index of the largest value, where it is so by far, and `least` or more."""
     if len(values) < 2:
         return None
     second, first = np.argsort(values)[-2:]
-    return int(first) if values[first] > max(STANDS_OUT * values[second], 1e-9) else None
+    return int(first) if values[first] >= max(STANDS_OUT * values[second], least) else None
 
 
 class Loudness:

@@ -1,13 +1,15 @@
 """Voice activity and recognition of speech: what they find, get wrong and cost.
 
-    python -m bench.summary.speech [--shared DIR] [--parts activity recognition again] [--recognisers auto ...] [--short]
+    python -m bench.summary.speech [--shared DIR] [--parts activity recognition again] [--recognisers auto ...]
+        [--short]
 
 activity: narrations by espeak-ng whose sentences' times are known, clean, clipped and under four noises at several
 levels: recall and precision in seconds. recognition: real clips whose words are known, and the narrations, clean and
 under noise and music: word error rate and the real-time factor (CPU seconds for a second of sound, voice activity
 included; the wall clock means little on a shared machine). again: the same, and how many of the sentences that might
-be quoted are true, heard once and heard again (vtsum.enhance.speech.again). One JSON line a measurement goes to results/speech.jsonl,
-and docs/speech.png is drawn from them: also from those of recognisers and detectors that lost, and are no more.
+be quoted are true, heard once and heard again (vtsum.enhance.speech.again). One JSON line a measurement goes to
+results/speech.jsonl, and docs/speech.png is drawn from them: also from those of recognisers and detectors that lost,
+and are no more.
 """
 
 from __future__ import annotations

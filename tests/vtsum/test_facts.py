@@ -195,6 +195,7 @@ def test_the_default_takes_nothing_from_caches(
     options = {"budget": "5s", "model": ColourModel(), "formats": ["json"], "ocr": False}
     with_cache = vtsum.summarize(clip, tmp_path / "a", **options)
     assert {s["origin"] for s in with_cache.data["text"]} == {"seen", "measured"}  # all captions alike: one sentence
+    assert any(w.startswith("what is said to be seen was written by cached,") for w in with_cache.warnings)
 
     class Fails(Sure):
         def describe(self, scenes):

@@ -45,7 +45,7 @@ BALANCE = 0.7  # of quality against difference
 ALIKE = 0.6  # the cosine from which one sentence repeats another
 LEANS = 0.5  # weight of a sentence that leans on the one before it
 SMALL_PRINT = 0.4  # weight of the smallest letters beside the largest
-SECOND = 48  # sentences that are listened to a second time, at most
+SECOND = 24  # sentences that are listened to a second time, at most
 #: With these a sentence leans on the one before it.
 LEANING = word_set(
     "and but so because or nor yet which then also it it's its they they're their them this that that's these those he "

@@ -59,15 +59,15 @@ def compose(
     words = said.words if said is not None else ()
     lines = quotations(watched.screen, [(word.text, word.start) for word in words])
     spans, rows = spans_of(said, lines, watched.saliency, fps)
+    once = any(span.origin == "heard" and span.score > 0 for span in spans)
     spans = heard_twice(said, spans, watched.duration)
-    limit = MAX_SENTENCES - shares(MAX_SENTENCES, (len(spans), len(captions)))[1]
+    twice = any(span.origin == "heard" and span.score > 0 for span in spans)
+    limit = MAX_SENTENCES - shares(MAX_SENTENCES, (sum(span.score > 0 for span in spans), len(captions)))[1]
     chosen = choose(spans, rows, limit)
     title = title_of(info.title, source.name, spans, watched.screen)
     shots = [plan.span(i) for i in range(len(plan.shots))]
     chapters = chapters_of(watched.duration, watched.event_features, fps, spans, rows, watched.screen, shots)
-    notes = []
-    if any(span.origin == "heard" for span in spans) and not any(s.score for s in spans if s.origin == "heard"):
-        notes.append("no sentence that was heard is sure enough to be quoted")
+    notes = ["no sentence that was heard is sure enough to be quoted"] if once and not twice else []
     written = Written()
     if writer is not None:
         written = write(writer, spans, [(chapter.start, chapter.end) for chapter in chapters], limit)

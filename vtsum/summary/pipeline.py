@@ -22,7 +22,15 @@ from vtsum.summary.document import build_document
 from vtsum.summary.listening import CARRIED, DENOISER, LIMIT, RECOGNISER, Listening
 from vtsum.summary.planning import Plan, Refine, make_plan
 from vtsum.summary.progress import Clock, ProgressCallback, ignore
-from vtsum.summary.seeing import CAPTIONERS, RESEARCH, captioner_at_hand, look, model_describes, named_captioner
+from vtsum.summary.seeing import (
+    CAPTIONERS,
+    RESEARCH,
+    UNCALIBRATED,
+    captioner_at_hand,
+    look,
+    model_describes,
+    named_captioner,
+)
 from vtsum.summary.spoken import summary_cues, summary_subtitles
 from vtsum.summary.staging import StagedFolder, writing_failed
 from vtsum.summary.text import Moment, describe, text_file
@@ -323,6 +331,8 @@ def _write(
                 if captioner is not None:
                     try:
                         captions = look(captioner, source, _moments(plan, None), spans, said)
+                        if captions and not asked:
+                            watched.warnings.append(UNCALIBRATED.format(captioner.name))
                     except VTSumError as error:
                         if asked:
                             raise

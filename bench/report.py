@@ -29,6 +29,7 @@ from bench.summary.tables import (
     screen_text,
     speech,
     summary_refinement,
+    text_sources,
     training_data,
     training_step,
 )
@@ -44,6 +45,7 @@ SUMMARY = (
     speech,
     screen_text,
     frame_sampling,
+    text_sources,
     training_data,
     training_step,
 )

@@ -57,7 +57,8 @@ class Recogniser(Protocol):
 
     def recognise(self, stretches: Iterable[Stretch]) -> Iterator[Utterance]:
         """Yield what was said, in order, reading `stretches` no further ahead than it must. Stretches in which no words
-        are found give nothing.
+        are found give nothing. It is called a second time, with the sentences that may be quoted, played a tenth faster
+        (`vtsum.enhance.speech.again`): what does not come out the same is not quoted.
 
         Raises:
             VTSumError: the recogniser stopped working.

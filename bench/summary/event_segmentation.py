@@ -33,7 +33,7 @@ from vtsum.data.tvsum import load_tvsum
 from vtsum.enhance.event_segmentation import METHODS, PictureChanges, kts, segment
 from vtsum.evaluation.baselines import every_fifth
 from vtsum.evaluation.boundaries import BoundaryScore, match_boundaries, total
-from vtsum.recipes.film import CUTS, PARTS
+from vtsum.recipes.film import HARBOUR
 from vtsum.recipes.procedural import EVENT_KINDS, Event, Scene, make_clip
 
 FILM = ROOT / "vtsum" / "assets" / "film.mp4"
@@ -73,8 +73,8 @@ def planted(path: Path, seed: int) -> list[tuple[float, str]]:
 
 def film() -> list[tuple[float, str]]:
     """The film's cuts and dissolves."""
-    kinds = ["dissolve" if part.dissolve else "cut" for part in PARTS[1:]]
-    return sorted(zip(CUTS, kinds, strict=True))
+    kinds = ["dissolve" if part.dissolve else "cut" for part in HARBOUR.parts[1:]]
+    return sorted(zip(HARBOUR.cuts, kinds, strict=True))
 
 
 def look(path: Path, model: Any, fps: float = 1.0) -> dict[str, Any]:

@@ -1,18 +1,23 @@
 """Voice activity and recognition of speech: what they find, get wrong and cost.
 
-    python -m bench.summary.speech [--shared DIR] [--parts activity recognition] [--recognisers auto ...] [--short]
+    python -m bench.summary.speech [--shared DIR] [--parts activity recognition again] [--recognisers auto ...]
+        [--short]
 
 activity: narrations by espeak-ng whose sentences' times are known, clean, clipped and under four noises at several
 levels: recall and precision in seconds. recognition: real clips whose words are known, and the narrations, clean and
 under noise and music: word error rate and the real-time factor (CPU seconds for a second of sound, voice activity
-included; the wall clock means little on a shared machine). One JSON line a measurement goes to results/speech.jsonl,
-and docs/speech.png is drawn from them: also from those of recognisers and detectors that lost, and are no more.
+included; the wall clock means little on a shared machine). again: the same, and how many of the sentences that might
+be quoted are true, heard once and heard again (vtsum.enhance.speech.again). One JSON line a measurement goes to
+results/speech.jsonl, and docs/speech.png is drawn from them: also from those of recognisers and detectors that lost,
+and are no more.
 """
 
 from __future__ import annotations
 
 import os
+import tempfile
 import time
+import wave
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,12 +28,16 @@ from bench.kit.command import keep, parser
 from bench.kit.record import DOCS, machine, read
 from bench.summary.speech_corpus import JFK, NOISES, PASSAGES, RATE, VOICES, Narration, clipped, narrate, with_noise
 from bench.summary.tables.speech import draw
+from vtsum.enhance.speech import transcribe
 from vtsum.enhance.speech.activity import voice_activity, voiced
+from vtsum.enhance.speech.again import repeats
 from vtsum.enhance.speech.recognisers import make_recogniser
 from vtsum.enhance.speech.sound import read_sound
 from vtsum.enhance.speech.subtitle_track import read_subtitle_track
 from vtsum.enhance.speech.wer import WordErrors, word_errors
+from vtsum.summary.choosing import heard_twice, spans_of
 
+PARTS = ("activity", "recognition", "again")
 PACKAGES = ("numpy", "av", "faster-whisper", "onnxruntime")
 LEVELS = (20, 10, 5, 0)
 SPOKEN_OVER: tuple[tuple[str, int | None], ...] = (("clean", None), ("white", 10), ("music", 10))
@@ -140,6 +149,47 @@ def measure_recognition(shared: Path | None, recognisers: list[str], short: bool
                 }
 
 
+def measure_again(shared: Path | None, recognisers: list[str], short: bool) -> Iterator[dict[str, Any]]:
+    """Sentences that might be quoted, heard once and heard again, and how many of them are what was said: all words
+    but the articles, in order. By clip and noise."""
+    for recogniser in map(make_recogniser, recognisers):
+        for clip, sounds in spoken(shared, short):
+            for noise, level in SPOKEN_OVER:
+                once, again = [0, 0], [0, 0]  # sentences, and those of them that are true
+                for text, samples in sounds:
+                    samples = samples if level is None else with_noise(samples, level, noise)
+                    with tempfile.TemporaryDirectory() as folder:
+                        path = write_sound(Path(folder) / "speech.wav", samples)
+                        said = transcribe(path, recogniser=recogniser)
+                        spans, _ = spans_of(said, [], np.zeros(0), 1.0)
+                        twice = heard_twice(said, spans, len(samples) / RATE)
+                    for found, counts in ((spans, once), (twice, again)):
+                        quoted = [span for span in found if span.score > 0]
+                        counts[0] += len(quoted)
+                        counts[1] += sum(repeats(span.text, text) for span in quoted)
+                yield {
+                    "op": "second_hearing",
+                    "recogniser": recogniser.name,
+                    "clip": clip,
+                    "noise": noise,
+                    "snr_db": level,
+                    "once": once[0],
+                    "once_true": once[1],
+                    "again": again[0],
+                    "again_true": again[1],
+                }
+
+
+def write_sound(path: Path, samples: np.ndarray) -> Path:
+    """Samples at 16 kHz as a WAV file."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
+    return path
+
+
 def _cpu_seconds() -> float:
     """Of this process and of those that it started and that have ended."""
     return sum(os.times()[:4])
@@ -147,7 +197,7 @@ def _cpu_seconds() -> float:
 
 def main() -> None:
     given = parser(__doc__, "speech", shared=None)
-    given.add_argument("--parts", nargs="+", default=["activity", "recognition"], choices=["activity", "recognition"])
+    given.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     given.add_argument("--recognisers", nargs="+", default=["auto"], help="default: %(default)s")
     given.add_argument("--short", action="store_true", help="three sentences of two narrations")
     options: Any = given.parse_args()
@@ -155,6 +205,9 @@ def main() -> None:
         keep(options.results, machine(PACKAGES), measure_activity(options.short))
     if "recognition" in options.parts:
         found = measure_recognition(options.shared, options.recognisers, options.short)
+        keep(options.results, machine(PACKAGES), found)
+    if "again" in options.parts:
+        found = measure_again(options.shared, options.recognisers, options.short)
         keep(options.results, machine(PACKAGES), found)
     draw(DOCS / "speech.png", read(options.results))
 

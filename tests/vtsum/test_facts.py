@@ -14,7 +14,7 @@ import vtsum
 from tests.vtsum.clips import tone, write_clip
 from tests.vtsum.fakes import ColourModel, Deaf, FakeCaption
 from tests.vtsum.samples import ENVIRONMENT
-from vtsum.summary import schema
+from vtsum.summary import facts, schema
 from vtsum.summary.loudness import Loudness
 
 pytestmark = pytest.mark.usefixtures("nobody_listens")
@@ -74,6 +74,31 @@ def test_one_part(tmp_path: Path, level: float | None, sound: str) -> None:
     samples = None if level is None else tone(12, 48000, 1, level=level)
     made = _summary(tmp_path, 12, lambda number, time: _still(120), samples)
     assert _told(made) == [f"0:12 long; no change of scene was found; {sound}.", "All of it: hardly anything moves."]
+
+
+def test_of_a_small_thing_that_moves_it_is_not_said_that_it_moves_most(tmp_path: Path) -> None:
+    """It may lie on the pixels that are compared in one part, and between them in another, where it moves more."""
+
+    def picture(number: int, time: float) -> np.ndarray:
+        shown = _still(40 if time < 8 else 160)
+        at, level = ((15, 31), 250) if time < 8 else ((16, 30), 90)
+        if number % 2:
+            shown[at] = level
+        return shown
+
+    made = _summary(tmp_path, 16, picture)
+    assert len(made.shots) == 2
+    assert not any("change more" in text for text in _told(made))
+
+
+def test_the_length_is_that_at_the_head() -> None:
+    """Where sound or pictures end a thousandth earlier, too; and less than a second is not no time."""
+    for spans, duration, told in (
+        ([(0.0, 12.0), (12.0, 30.0)], 29.999, "0:30 long; 2 parts"),
+        ([(0.0, 29.96)], 29.96, "0:29 long; no"),
+        ([(0.0, 0.967)], 0.967, "1.0 s long; no"),
+    ):
+        assert facts._whole(spans, duration, False, None).text.startswith(told)
 
 
 def test_a_model_whose_sentences_are_no_guesses_describes_the_pictures(clip: Path, tmp_path: Path) -> None:
@@ -173,6 +198,7 @@ def test_the_default_takes_nothing_from_caches(
     options = {"budget": "5s", "model": ColourModel(), "formats": ["json"], "ocr": False}
     with_cache = vtsum.summarize(clip, tmp_path / "a", **options)
     assert {s["origin"] for s in with_cache.data["text"]} == {"seen", "measured"}  # all captions alike: one sentence
+    assert any(w.startswith("what is said to be seen was written by cached,") for w in with_cache.warnings)
 
     class Fails(Sure):
         def describe(self, scenes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -15,8 +16,9 @@ import pytest
 import vtsum
 from tests.vtsum.fakes import ColourModel
 from tests.vtsum.samples import ENVIRONMENT, decode
+from vtsum.enhance.speech import Transcript, Utterance, Word
 from vtsum.errors import VTSumError
-from vtsum.summary.analysis import Analysis
+from vtsum.summary.analysis import Analysis, HeardAgain
 
 VTSUM = [sys.executable, "-m", "vtsum.cli"]
 SRT = (
@@ -173,3 +175,22 @@ def test_an_own_model_is_asked_once(clip, tmp_path):
         source, tmp_path / "f", model=ColourModel(), speech=None, captioner="none", **{**FIRST, "budget": "8s"}
     )
     assert _chosen(again) == _chosen(fresh)
+
+
+def test_what_was_heard_again_is_kept(first, tmp_path):
+    """A sentence is quoted where it was heard twice; the second hearing is not repeated either."""
+    _, made, _ = first
+    asked = []
+
+    def ask(spans):
+        asked.append(list(spans))
+        return [[Word("balls", 0.0, 1.0, 0.5)] for _ in spans]
+
+    once = Analysis.load(made.files["analysis"])
+    said = Transcript((Utterance((Word("Balls", 0.1 + 0.2, 1.0, 0.9),)),), "fake", "en", again=HeardAgain(ask))
+    assert said.again([(0.1 + 0.2, 1.0), (2.0, 3.0)]) == said.again([(0.1 + 0.2, 1.0), (2.0, 3.0)])
+    assert asked == [[(0.1 + 0.2, 1.0), (2.0, 3.0)]]
+    dataclasses.replace(once, said=said).save(tmp_path / "a.npz")
+    read = Analysis.load(tmp_path / "a.npz").said
+    assert read == said
+    assert [[w.text for w in words] for words in read.again([(0.1 + 0.2, 1.0), (5.0, 6.0)])] == [["balls"], []]

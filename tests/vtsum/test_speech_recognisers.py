@@ -19,6 +19,7 @@ from vtsum.enhance.speech import Transcript, Utterance, Word, transcribe
 from vtsum.enhance.speech.activity import Stretch
 from vtsum.enhance.speech.recognisers import make_recogniser
 from vtsum.enhance.speech.recognisers.base import is_repetitive, is_understood, packs, words_of_tokens
+from vtsum.enhance.speech.recognisers.faster_whisper import _hyphenated
 from vtsum.enhance.speech.sound import RATE
 from vtsum.enhance.speech.transcribe import evenly
 from vtsum.enhance.speech.wer import WordErrors, normalise, word_errors
@@ -75,6 +76,12 @@ def test_tokens_become_words():
     assert words_of_tokens([6, 7, 3], decode, "ja") == [("日", 0, 1), ("本,", 1, 3)]
     assert words_of_tokens([6, 7], decode, "fr") == [("日本", 0, 2)]
     assert words_of_tokens([], decode, None) == []
+
+
+def test_what_is_taken_off_at_a_hyphen_is_put_back():
+    heard = [(" ill", 0.0, 0.2, 0.9), ("-dis", 0.2, 0.4, 0.6), ("-posed.", 0.4, 0.5, 0.8), (" -5", 1.0, 1.2, 0.7)]
+    assert _hyphenated(heard) == [(" ill-dis-posed.", 0.0, 0.5, 0.6), (" -5", 1.0, 1.2, 0.7)]
+    assert _hyphenated([("-5", 0.0, 0.2, 0.9)]) == [("-5", 0.0, 0.2, 0.9)]
 
 
 def test_going_round_in_circles_is_noticed():

@@ -2,9 +2,10 @@
 
     python -m vtsum.recipes.film OUT.mp4
 
-It has six scenes, quiet stretches between lively moments, hard cuts and dissolves, spoken narration (by espeak-ng,
-which must be installed), music and noises. The same film comes out each time, but for the voice, which depends on
-espeak-ng's version. `vtsum/assets/film.mp4` was made by it.
+It has six scenes, quiet stretches between lively moments, hard cuts and dissolves, a title card and a lower third,
+spoken narration (by espeak-ng, which must be installed), music and noises. The same film comes out each time, but for
+the voice, which depends on espeak-ng's version. `vtsum/assets/film.mp4` was made by it. Another `Script` makes another
+film of the same scenes.
 """
 
 from __future__ import annotations
@@ -27,17 +28,20 @@ from vtsum.files import check_new, written
 from vtsum.recipes.command import status
 from vtsum.recipes.film_scenes import city, land, sea, sounds
 from vtsum.recipes.film_scenes.paint import Painter, Scene
+from vtsum.recipes.film_scenes.writing import Card, Writing
 from vtsum.recipes.procedural import SOUND_RATE, write_video
 from vtsum.shown import reason
 
 SIZE = (640, 360)
 RATE = Fraction(24)
-VOICE = ("-v", "en-gb", "-s", "142", "-p", "42", "-g", "3")  # espeak-ng: accent, words a minute, pitch, pauses
+VOICE = ("-v", "en-us+f2", "-s", "150", "-g", "6")  # espeak-ng: accent and voice, words a minute, pauses between them
+UNDER_VOICE = 0.1  # how loud music and noises are beside themselves while somebody speaks
 
 
 @dataclass(frozen=True)
 class Part:
-    """A scene of the film. Times are seconds; `lively` lies within the film, `dissolve` is the time it fades in."""
+    """A scene of the film, by its name. Times are seconds; `lively` lies within the film, `dissolve` is the time it
+    fades in."""
 
     name: str
     start: float
@@ -55,43 +59,68 @@ class Line:
     text: str
 
 
-PARTS = (
-    Part("sunrise", 0.0, 17.0, (8.0, 17.0)),
-    Part("train", 17.0, 15.0, (23.5, 31.0)),
-    Part("mist", 32.0, 8.0, None, dissolve=1.0),
-    Part("rain", 40.0, 16.0, (46.5, 56.0)),
-    Part("balloons", 56.0, 17.0, (61.5, 73.0)),
-    Part("fireworks", 73.0, 18.0, (78.5, 90.0), dissolve=1.0),
+@dataclass(frozen=True)
+class Script:
+    """What is shown, said and written in a film: its scenes one after the other, sentences and writing in order."""
+
+    parts: tuple[Part, ...]
+    narration: tuple[Line, ...]
+    writing: tuple[Writing, ...]
+
+    @property
+    def duration(self) -> float:
+        """Seconds."""
+        return self.parts[-1].start + self.parts[-1].duration
+
+    @property
+    def cuts(self) -> tuple[float, ...]:
+        """Seconds of the cuts, and of the middles of the dissolves."""
+        return tuple(part.start + part.dissolve / 2 for part in self.parts[1:])
+
+
+HARBOUR = Script(
+    parts=(
+        Part("sunrise", 0.0, 17.0, (8.0, 17.0)),
+        Part("train", 17.0, 15.0, (23.5, 31.0)),
+        Part("mist", 32.0, 8.0, None, dissolve=1.0),
+        Part("rain", 40.0, 16.0, (46.5, 56.0)),
+        Part("balloons", 56.0, 17.0, (61.5, 73.0)),
+        Part("fireworks", 73.0, 18.0, (78.5, 90.0), dissolve=1.0),
+    ),
+    narration=(
+        Line(1.0, 3.6, "Morning comes slowly to the harbour."),
+        Line(9.0, 13.8, "The sun is up, the gulls are out, and the first boat sails."),
+        Line(18.2, 20.6, "Up in the hills, it is quiet."),
+        Line(24.5, 28.8, "Here comes the little train, over the old stone bridge."),
+        Line(47.0, 53.6, "In the city it rains. Umbrellas bloom like flowers, and the yellow tram goes by."),
+        Line(62.5, 66.8, "In the afternoon, balloons rise over the snowy mountains."),
+        Line(74.5, 78.5, "Night falls, and the lighthouse turns on its light."),
+        Line(81.0, 86.0, "Fireworks! The whole town looks up, and the day is over."),
+    ),
+    writing=(
+        Writing(1.0, 6.5, ("A Day in Port Merrow", "From sunrise to fireworks"), "title"),
+        Writing(74.5, 79.5, ("The lighthouse", "Port Merrow, lit since 1871"), "lower third"),
+    ),
 )
-DURATION = PARTS[-1].start + PARTS[-1].duration
-CUTS = tuple(part.start + part.dissolve / 2 for part in PARTS[1:])
-
-NARRATION = (
-    Line(1.0, 3.6, "Morning comes slowly to the harbour."),
-    Line(9.0, 13.8, "The sun is up, the gulls are out, and the first boat sails."),
-    Line(18.2, 20.6, "Up in the hills, it is quiet."),
-    Line(24.5, 28.8, "Here comes the little train, over the old stone bridge."),
-    Line(47.0, 53.6, "In the city it rains. Umbrellas bloom like flowers, and the yellow tram goes by."),
-    Line(62.5, 66.8, "In the afternoon, balloons rise over the snowy mountains."),
-    Line(74.5, 78.5, "Night falls, and the lighthouse turns on its light."),
-    Line(81.0, 86.0, "Fireworks! The whole town looks up, and the day is over."),
-)
 
 
-def make_film(path: str | Path) -> None:
-    """Draw the film and write it as an MP4.
+def make_film(
+    path: str | Path, script: Script = HARBOUR, *, size: tuple[int, int] = SIZE, rate: Fraction = RATE
+) -> None:
+    """Draw a film and write it as an MP4: width and height in pixels, pictures a second.
 
     Raises:
         VTSumError: espeak-ng is not installed, or fails.
     """
-    sound = mix_sound()
+    sound = mix_sound(script)
     options = {"preset": "veryslow", "tune": "animation", "crf": "30", "x264-params": "keyint=240:aq-mode=3"}
-    write_video(path, frames(), RATE, SIZE, sound=sound, sound_bit_rate=36_000, options=options)
+    write_video(path, frames(script, size, rate), rate, size, sound=sound, sound_bit_rate=36_000, options=options)
 
 
-def frames() -> Iterator[np.ndarray]:
-    """Yield the film's pictures, uint8 [360, 640, 3]."""
-    canvas = Painter(*SIZE)
+def frames(script: Script = HARBOUR, size: tuple[int, int] = SIZE, rate: Fraction = RATE) -> Iterator[np.ndarray]:
+    """Yield a film's pictures, uint8 [height, width, 3]."""
+    parts = script.parts
+    canvas = Painter(*size)
     makers: dict[str, Callable[[Painter], Scene]] = {
         "sunrise": sea.Sunrise,
         "train": land.Train,
@@ -100,32 +129,35 @@ def frames() -> Iterator[np.ndarray]:
         "balloons": land.Balloons,
         "fireworks": sea.Fireworks,
     }
-    scenes = [makers[part.name](canvas) for part in PARTS]
+    scenes = [makers[part.name](canvas) for part in parts]
+    cards = [Card(writing, *size) for writing in script.writing]
     number = 0
-    for index in range(round(DURATION * RATE)):
-        time = float(index / RATE)
-        while number + 1 < len(PARTS) and time >= PARTS[number + 1].start:
+    for index in range(round(script.duration * rate)):
+        time = float(index / rate)
+        while number + 1 < len(parts) and time >= parts[number + 1].start:
             number += 1
-        part = PARTS[number]
+        part = parts[number]
         local = time - part.start
         if local < part.dissolve:
-            scenes[number - 1](canvas, time - PARTS[number - 1].start)
+            scenes[number - 1](canvas, time - parts[number - 1].start)
             before = np.clip(canvas.pixels, 0, 1)
             scenes[number](canvas, local)
             canvas.pixels = before + (np.clip(canvas.pixels, 0, 1) - before) * np.float32(local / part.dissolve)
         else:
             scenes[number](canvas, local)
-        black = min(1.0, time / 1.0 + 0.04, (DURATION - time) / 1.5)
+        for card in cards:
+            card(canvas, time)
+        black = min(1.0, time / 1.0 + 0.04, (script.duration - time) / 1.5)
         if black < 1:
             canvas.pixels = np.clip(canvas.pixels, 0, 1) * np.float32(black)
         yield canvas.image()
 
 
-def mix_sound() -> np.ndarray:
-    """Return the film's sound, float32 [n] at SOUND_RATE: narration over music and noises that make way for it."""
-    count = round(DURATION * SOUND_RATE)
+def mix_sound(script: Script = HARBOUR) -> np.ndarray:
+    """Return a film's sound, float32 [n] at SOUND_RATE: narration over music and noises that make way for it."""
+    count = round(script.duration * SOUND_RATE)
     ground = np.zeros(count)
-    for part in PARTS:
+    for part in script.parts:
         first, length = round(part.start * SOUND_RATE), round(part.duration * SOUND_RATE)
         wave_form = _ground(part)[:length]
         edge = round((part.dissolve or 0.15) * SOUND_RATE)
@@ -133,15 +165,15 @@ def mix_sound() -> np.ndarray:
         wave_form[-round(0.15 * SOUND_RATE) :] *= np.linspace(1, 0, round(0.15 * SOUND_RATE))
         ground[first : first + length] += wave_form
     voice, gain = np.zeros(count), np.ones(count)
-    for sentence in NARRATION:
+    for sentence in script.narration:
         spoken = speak(sentence.text)
         first = round(sentence.start * SOUND_RATE)
         voice[first : first + len(spoken)] += spoken[: count - first]
-        gain[max(0, first - SOUND_RATE // 4) : first + len(spoken) + SOUND_RATE // 4] = 0.35
+        gain[max(0, first - SOUND_RATE // 4) : first + len(spoken) + SOUND_RATE // 4] = UNDER_VOICE
     width = SOUND_RATE // 5
     steps = np.cumsum(np.concatenate([[0.0], np.pad(gain, (width // 2, width - width // 2), mode="edge")]))
     smooth = (steps[width:] - steps[:-width])[:count] / width
-    fade = np.clip((DURATION - np.arange(count) / SOUND_RATE) / 1.5, 0, 1)
+    fade = np.clip((script.duration - np.arange(count) / SOUND_RATE) / 1.5, 0, 1)
     sound = (ground * smooth * 1.2 + voice) * fade
     return np.asarray(np.tanh(sound), np.float32)
 

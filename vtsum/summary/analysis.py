@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from vtsum.enhance.screen_text import RapidReader
     from vtsum.model import Summarizer
 
+Ask = Callable[[Sequence[tuple[float, float]]], list[list[Word]]]
 FORMAT = "vtsum-analysis/1"
 FILE = "analysis.npz"
 _EXACT = ("times", "changes", "lasting", "kept_times")  # float64, kept as the integers of the same bits
@@ -111,7 +112,7 @@ class Analysis:
             "settings": self.settings,
             "model": dataclasses.asdict(self.model),
             "reader": None if self.reader is None else dataclasses.asdict(self.reader),
-            "said": None if self.said is None else dataclasses.asdict(self.said),
+            "said": None if self.said is None else _said(self.said),
             "watched": {
                 "duration": watched.duration,
                 "broken_at": watched.broken_at,
@@ -179,6 +180,28 @@ def _names(path: Path) -> list[str]:
         return [name.removesuffix(".npy") for name in archive.namelist()]
 
 
+class HeardAgain:
+    """What was heard again (`Transcript.again`), each stretch once: it is kept for another summary."""
+
+    def __init__(self, ask: Ask | None = None, known: Mapping[tuple[float, float], list[Word]] | None = None) -> None:
+        self._ask = ask
+        self.known = dict(known or {})
+
+    def __call__(self, spans: Sequence[tuple[float, float]]) -> list[list[Word]]:
+        new = [span for span in spans if span not in self.known]
+        if new and self._ask is not None:
+            self.known.update(zip(new, self._ask(new), strict=True))
+        return [self.known.get(span, []) for span in spans]
+
+
+def _said(said: Transcript) -> dict[str, Any]:
+    known = said.again.known if isinstance(said.again, HeardAgain) else {}
+    again = [[start, end, [dataclasses.asdict(word) for word in words]] for (start, end), words in known.items()]
+    kept = {name: getattr(said, name) for name in ("source", "language", "warnings", "unheard", "models")}
+    utterances = [dataclasses.asdict(utterance) for utterance in said.utterances]
+    return {**kept, "utterances": utterances, "again": None if said.again is None else again}
+
+
 def _transcript(facts: Mapping[str, Any]) -> Transcript:
     utterances = tuple(Utterance(tuple(Word(**word) for word in each["words"])) for each in facts["utterances"])
     return Transcript(
@@ -188,7 +211,12 @@ def _transcript(facts: Mapping[str, Any]) -> Transcript:
         tuple(facts["warnings"]),
         tuple((float(start), float(end)) for start, end in facts["unheard"]),
         tuple((part, name, dict(digests), device) for part, name, digests, device in facts["models"]),
+        None if facts["again"] is None else HeardAgain(known=_again(facts["again"])),
     )
+
+
+def _again(stored: Sequence[Any]) -> dict[tuple[float, float], list[Word]]:
+    return {(float(start), float(end)): [Word(**word) for word in words] for start, end, words in stored}
 
 
 def _checked(read: Analysis) -> Analysis:

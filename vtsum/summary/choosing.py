@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from vtsum.enhance.screen_text.sentences import ScreenSentence
 from vtsum.enhance.speech import Transcript, Word
+from vtsum.enhance.speech.again import repeats
 from vtsum.enhance.speech.denoise import is_english
 from vtsum.enhance.speech.denoise_sentences import ends_sentence, is_punctuated
 from vtsum.enhance.speech.denoise_words import tidy
@@ -44,6 +45,7 @@ BALANCE = 0.7  # of quality against difference
 ALIKE = 0.6  # the cosine from which one sentence repeats another
 LEANS = 0.5  # weight of a sentence that leans on the one before it
 SMALL_PRINT = 0.4  # weight of the smallest letters beside the largest
+SECOND = 24  # sentences that are listened to a second time, at most
 #: With these a sentence leans on the one before it.
 LEANING = word_set(
     "and but so because or nor yet which then also it it's its they they're their them this that that's these those he "
@@ -66,7 +68,7 @@ class Span:
     end: float
     confidence: float
     origin: Literal["heard", "read"]
-    score: float  # 0..1: its quality beside the best
+    score: float  # 0..1: its quality beside the best; 0: it is not to be quoted
 
 
 def spans_of(
@@ -102,6 +104,30 @@ def spans_of(
     ) * np.array([one[5] for one in found])
     worth = worth / max(float(worth.max()), 1e-9)
     return [Span(*one[:5], score=float(w)) for one, w in zip(found, worth, strict=True)], features
+
+
+def heard_twice(said: Transcript | None, spans: Sequence[Span], duration: float) -> list[Span]:
+    """The spans, with a score of 0 where a recogniser heard one and does not hear it again.
+
+    How: `vtsum.enhance.speech.again`. Asked is for `SECOND` of them at most, half of them the best, half the best of
+    their part of the video; the others are not to be quoted either.
+    """
+    if said is None or said.again is None:
+        return list(spans)
+    by_score = sorted(
+        (i for i, span in enumerate(spans) if span.origin == "heard" and span.score > 0), key=lambda i: -spans[i].score
+    )
+    asked = set(by_score[: SECOND // 2])
+    parts = {int(spans[i].start / max(duration, 1e-9) * (SECOND // 2)): i for i in reversed(by_score) if i not in asked}
+    order = sorted({*asked, *parts.values()})
+    english = is_english(said)
+    again = said.again([(spans[i].start, spans[i].end) for i in order])
+    kept = {
+        i
+        for i, words in zip(order, again, strict=True)
+        if repeats(spans[i].text, joined(w.text for w in tidy(words, english)))
+    }
+    return [span if span.origin == "read" or i in kept else replace(span, score=0.0) for i, span in enumerate(spans)]
 
 
 def choose(spans: Sequence[Span], features: np.ndarray, limit: int) -> list[int]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from vtsum.enhance.screen_text.sentences import quotations
 from vtsum.enhance.speech.merge import Sentence, merge_text, shares
 from vtsum.summary.chapters import Chapter, Title, chapters_of, title_of
-from vtsum.summary.choosing import Span, choose, spans_of
+from vtsum.summary.choosing import Span, choose, heard_twice, spans_of
 from vtsum.summary.facts import measured_text
 from vtsum.summary.text import MAX_SENTENCES, ShotCaption
 from vtsum.summary.writing import Written, write
@@ -61,12 +61,15 @@ def compose(
     words = said.words if said is not None else ()
     lines = quotations(watched.screen, [(word.text, word.start) for word in words])
     spans, rows = spans_of(said, lines, watched.saliency, fps)
-    limit = MAX_SENTENCES - shares(MAX_SENTENCES, (len(spans), len(captions)))[1]
+    once = any(span.origin == "heard" and span.score > 0 for span in spans)
+    spans = heard_twice(said, spans, watched.duration)
+    twice = any(span.origin == "heard" and span.score > 0 for span in spans)
+    limit = MAX_SENTENCES - shares(MAX_SENTENCES, (sum(span.score > 0 for span in spans), len(captions)))[1]
     chosen = choose(spans, rows, limit)
     title = title_of(info.title, source.name, spans, watched.screen)
     shots = [plan.span(i) for i in range(len(plan.shots))]
     chapters = chapters_of(watched.duration, watched.event_features, fps, spans, rows, watched.screen, shots)
-    notes = []
+    notes = ["no sentence that was heard is sure enough to be quoted"] if once and not twice else []
     written = Written()
     if writer is not None:
         written = write(writer, spans, [(chapter.start, chapter.end) for chapter in chapters], limit)

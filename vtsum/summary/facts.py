@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vtsum.video import VideoInfo
 
 DARK, BRIGHT = 50.0, 190.0  # levels of 255 of the mean picture
+MOVES = 1.0  # levels of 255 from picture to picture: less may lie between the few hundred pixels that are compared
 
 
 def measured_text(info: VideoInfo, watched: Watched, plan: Plan, sound: Loudness | None) -> list[Sentence]:
@@ -28,7 +29,7 @@ def measured_text(info: VideoInfo, watched: Watched, plan: Plan, sound: Loudness
     """
     spans = [plan.span(i) for i in range(len(plan.shots))]
     lively = [watched.changes.liveliness(start, end) for start, end in spans]
-    most = _stands_out(lively)
+    most = _stands_out(lively, MOVES)
     loudest = sound.stands_out(spans) if sound is not None else None
     told: list[Sentence] = []
     for i in sorted(range(len(spans)), key=lambda i: plan.ranks[i]):
@@ -51,7 +52,8 @@ def measured_text(info: VideoInfo, watched: Watched, plan: Plan, sound: Loudness
 
 def _whole(spans: Sequence[tuple[float, float]], duration: float, has_audio: bool, sound: Loudness | None) -> Sentence:
     lengths = sorted(end - start for start, end in spans)
-    text = f"{clock_time(duration)} long; "
+    length = round(spans[-1][1], 3)  # that at the head of the text
+    text = f"{clock_time(length) if length >= 10 else f'{length:.1f} s'} long; "
     if len(spans) == 1:
         text += "no change of scene was found"
     elif len(spans) <= MAX_SENTENCES:
@@ -63,16 +65,16 @@ def _whole(spans: Sequence[tuple[float, float]], duration: float, has_audio: boo
         text += "; there is no sound"
     elif sound is not None and sound.is_silent(0.0, duration):
         text += "; the sound is silent"
-    return _sentence(text, (0.0, duration), ())
+    return _sentence(text, (0.0, length), ())
 
 
 def _sentence(text: str, span: tuple[float, float], shots: tuple[int, ...]) -> Sentence:
     return Sentence(f"{text}.", 1.0, (span,), "measured", shots)
 
 
-def _stands_out(values: Sequence[float]) -> int | None:
-    """The index of the largest value, where it is so by far."""
+def _stands_out(values: Sequence[float], least: float) -> int | None:
+    """The index of the largest value, where it is so by far, and `least` or more."""
     if len(values) < 2:
         return None
     second, first = np.argsort(values)[-2:]
-    return int(first) if values[first] > max(STANDS_OUT * values[second], 1e-9) else None
+    return int(first) if values[first] >= max(STANDS_OUT * values[second], least) else None

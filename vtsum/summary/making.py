@@ -23,7 +23,7 @@ from vtsum.summary.exports.times import Clocked
 from vtsum.summary.loudness import LoudnessAhead
 from vtsum.summary.planning import Plan, Refine, make_plan
 from vtsum.summary.progress import Clock, ProgressCallback
-from vtsum.summary.seeing import RESEARCH, captioner_at_hand, look, model_describes
+from vtsum.summary.seeing import RESEARCH, UNCALIBRATED, captioner_at_hand, look, model_describes
 from vtsum.summary.spoken import summary_cues, summary_subtitles
 from vtsum.summary.staging import StagedFolder, writing_failed
 from vtsum.summary.text import Moment, describe, text_file
@@ -169,8 +169,7 @@ def _write(making: Making, plan: Plan) -> schema.SummaryDocument:
     captioned = model_describes(settings["captioner"], analysis.model.text_is_guess)
     reads_pictures = captioned and analysis.model.reads_pictures
     wants_pictures = reads_pictures or bool({"keyframes", "html"} & set(formats))
-    if "analysis" in formats:
-        analysis.save(folder / FILE)
+    notes: list[str] = []
     cut_result: CutResult | None = None
     stop = threading.Event()
     with ThreadPoolExecutor(max_workers=1) as pool:
@@ -188,7 +187,7 @@ def _write(making: Making, plan: Plan) -> schema.SummaryDocument:
                     with torch_threads(count=1):  # the other cores are cutting
                         captions = describe(model, watched.features, _moments(plan, cut_result))
                     if settings["captioner"] == "embedded" and model.text_is_guess and captions:
-                        watched.warnings.append(RESEARCH)
+                        notes.append(RESEARCH)
                 asked = captioner is not None
                 captioner = captioner or captioner_at_hand(
                     settings["captioner"], analysis.model.text_is_guess, settings["offline_default"], making.device
@@ -197,20 +196,25 @@ def _write(making: Making, plan: Plan) -> schema.SummaryDocument:
                 if captioner is not None:
                     try:
                         captions = look(captioner, source, _moments(plan, None), spans, said)
+                        if captions and not asked:
+                            notes.append(UNCALIBRATED.format(captioner.name))
                     except VTSumError as error:
                         if asked:
                             raise
                         captioner = None
-                        watched.warnings.append(f"the pictures were not described: {error}")
+                        notes.append(f"the pictures were not described: {error}")
                 text = compose(
                     source, info, watched, said, plan, captions, settings["fps"], making.loudness, making.writer
                 )
+                text.notes[:0] = notes
                 tell("text", 1.0)
             if job is not None:
                 cut_result = job.result()
         except BaseException:
             stop.set()  # the pool waits for its thread: let it end soon
             raise
+    if "analysis" in formats:  # with what was heard again for the text
+        analysis.save(folder / FILE)
     data = build_document(info, analysis, plan, cut_result, text, captioner, making.writer)
     if "mp4" in formats:
         cues, chapters = summary_cues(data), Clocked(data, "summary").chapters()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from vtsum.enhance.event_segmentation import METHOD, find_segmenter
 from vtsum.enhance.summary_refinement import Budget, parse_budget
 from vtsum.errors import VTSumError
 from vtsum.summary import schema
-from vtsum.summary.analysis import Analysis, ModelFacts, ReaderFacts
+from vtsum.summary.analysis import Analysis, HeardAgain, ModelFacts, ReaderFacts
 from vtsum.summary.by_hand import Range, spans_of
 from vtsum.summary.exports.times import CLOCKS
 from vtsum.summary.listening import CARRIED, DENOISER, LIMIT, RECOGNISER, Listening
@@ -170,6 +171,8 @@ def summarize(
                         ahead.close()
             with timer("listen"):  # what is left of it
                 said = listening.said(watched.duration)
+                if said is not None and said.again is not None:
+                    said = dataclasses.replace(said, again=HeardAgain(said.again))
                 if where.startswith("cuda") and said and ("speech", "cpu") in {(m[0], m[3]) for m in said.models}:
                     watched.warnings.append("what is said was listened to on the CPU: CTranslate2 cannot use the GPU")
         with timer("shots"):

@@ -25,6 +25,10 @@ than beside another video's. A captioner that cannot tell its chance (BLIP) is h
 RESEARCH = (
     "what is said to be seen was written by the embedded decoder, as --captioner embedded asks: most of it is not true"
 )
+UNCALIBRATED = (
+    "what is said to be seen was written by {}, found in the hub's cache, and is shown where it calls it true itself: "
+    "how often it is was not measured (--captioner none leaves it out)"
+)
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def write(writer: Writer, spans: Sequence[Span], chapters: Sequence[tuple[float,
         chapters: (start, end) of each in seconds.
         limit (int): at most so many sentences.
     """
-    fit = [i for i, span in enumerate(spans) if len(span.text) <= LETTERS]
+    fit = [i for i, span in enumerate(spans) if span.score > 0 and len(span.text) <= LETTERS]
     given = sorted(sorted(fit, key=lambda i: -spans[i].score)[:SPANS])
     if not given:
         return Written()

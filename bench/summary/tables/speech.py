@@ -70,6 +70,23 @@ def speech_recognition() -> str:
     return table(head, rows, _where(found))
 
 
+def second_hearing() -> str:
+    """Sentences heard once and heard again, and how many of them are true, by noise."""
+    found = newest(records("speech"), "recogniser", "clip", "noise", "snr_db", op="second_hearing")
+    rows = []
+    for noise, level in dict.fromkeys(key[2:] for key in found):
+        lines = [line for key, line in found.items() if key[2:] == (noise, level)]
+        rows.append([_noise(noise, level), *(_true(lines, which) for which in ("once", "again"))])
+    if rows:
+        rows.append(["all", *(_true(list(found.values()), which) for which in ("once", "again"))])
+    return table(["noise", "heard once: true of all", "heard again: true of all"], rows, _where(found))
+
+
+def _true(lines: Records, which: str) -> str:
+    said, true = (sum(line[key] for line in lines) for key in (which, f"{which}_true"))
+    return f"{true} of {said}" + (f" ({100 * true / said:.0f}%)" if said else "")
+
+
 def _where(found: dict[tuple[Any, ...], dict[str, Any]]) -> str:
     if not found:
         return ""
@@ -79,7 +96,11 @@ def _where(found: dict[tuple[Any, ...], dict[str, Any]]) -> str:
     return f"{last['device']}, CPU time under load {min(loads):.0f} to {max(loads):.0f}, commits {commits}."
 
 
-TABLES: Tables = {"speech_activity": speech_activity, "speech_recognition": speech_recognition}
+TABLES: Tables = {
+    "speech_activity": speech_activity,
+    "speech_recognition": speech_recognition,
+    "second_hearing": second_hearing,
+}
 
 
 def draw(path: Path, lines: Records) -> None:

@@ -6,11 +6,13 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
 
 from vtsum.enhance.speech.activity import MODEL, Stretch, missing_package, model_sha256, voice_activity, voiced
+from vtsum.enhance.speech.again import heard_again
 from vtsum.enhance.speech.recognisers import Recogniser, is_understood, make_recogniser
 from vtsum.enhance.speech.sound import RATE, claimed_seconds, picture_rate, read_sound
 from vtsum.enhance.speech.subtitle_track import read_subtitle_track, unread_subtitles
@@ -73,13 +75,13 @@ def transcribe(
     found = make_recogniser(recogniser, device) if isinstance(recogniser, str) else recogniser
     heard = _listen(path, found, math.inf if limit is None else limit, progress)
     heard = replace(heard, warnings=(*notes, *heard.warnings))
-    if denoiser is None or not heard.utterances:
-        return heard
     if denoiser == "embedded":
         from vtsum.enhance.speech.denoise import denoise
 
-        return denoise(heard)
-    return denoiser(heard)
+        denoiser = denoise
+    if denoiser is not None and heard.utterances:
+        heard = denoiser(heard)
+    return replace(heard, again=partial(heard_again, path, found))
 
 
 class _Length:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 PAUSE = 0.2  # seconds of silence from which a gap between words counts: a stop consonant's closure is under 0.15 s
 
@@ -118,6 +118,8 @@ class Transcript:
         warnings (tuple[str, ...]): what a reader should know of it, one line each.
         unheard (tuple[tuple[float, float], ...]): (start, end) in seconds of voice to which nobody listened.
         models (tuple): (part, name, SHA-256 of its files, device; None: not known) of all that listened and cleaned.
+        again (Callable | None): what is heard between these seconds the second time
+            (`vtsum.enhance.speech.again.heard_again`); None for what was written by a person.
     Raises:
         ValueError: utterances out of order.
     """
@@ -128,6 +130,9 @@ class Transcript:
     warnings: tuple[str, ...] = ()
     unheard: tuple[tuple[float, float], ...] = ()
     models: tuple[tuple[str, str, dict[str, str], str | None], ...] = ()
+    again: Callable[[Sequence[tuple[float, float]]], list[list[Word]]] | None = field(
+        default=None, compare=False, repr=False
+    )
 
     def __post_init__(self) -> None:
         for one, other in zip(self.utterances, self.utterances[1:], strict=False):

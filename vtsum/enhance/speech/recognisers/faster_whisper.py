@@ -101,7 +101,18 @@ class FasterWhisper:
             found = [segment for segment in segments if not is_repetitive(segment.text)]
             self.language = self.language or info.language
             heard = [(w.word, w.start, w.end, w.probability) for s in found for w in s.words or ()]
-            yield from pack.utterances(heard)
+            yield from pack.utterances(_hyphenated(heard))
+
+
+def _hyphenated(heard: Iterable[tuple[str, float, float, float]]) -> list[tuple[str, float, float, float]]:
+    """Words with what faster-whisper takes off them at a hyphen: " cold" and "-hearted" are one."""
+    whole: list[tuple[str, float, float, float]] = []
+    for text, start, end, confidence in heard:
+        if whole and text[:1] == "-":
+            before, start, _, other = whole.pop()
+            text, confidence = before + text, min(confidence, other)
+        whole.append((text, start, end, confidence))
+    return whole
 
 
 class _GpuError(Exception):

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from vtsum.enhance.speech.cues import MAX_LINE, Cue
+from vtsum.enhance.speech.cues import MAX_LINE, Cue, bounded
 from vtsum.errors import VTSumError
 from vtsum.reading import parse_json
 
@@ -38,7 +38,7 @@ def other_cues(text: str, where: str) -> list[Cue] | None:
         found = _ass(text, where)
     else:
         return None
-    return sorted(found, key=lambda cue: cue.start)
+    return sorted(bounded(found, where), key=lambda cue: cue.start)
 
 
 def _ass(text: str, where: str) -> Iterator[Cue]:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Literal
 
 import numpy as np
 
 from vtsum.enhance.speech.activity import MODEL, Stretch, missing_package, model_sha256, voice_activity, voiced
 from vtsum.enhance.speech.recognisers import Recogniser, is_understood, make_recogniser
-from vtsum.enhance.speech.sound import RATE, claimed_seconds, read_sound
+from vtsum.enhance.speech.sound import RATE, claimed_seconds, read_sound, shown_video
 from vtsum.enhance.speech.subtitle_track import read_subtitle_track
 from vtsum.enhance.speech.subtitles import read_transcript
 from vtsum.enhance.speech.transcript import Transcript
 from vtsum.video.damage import Damage, told
-from vtsum.video.source import show
+from vtsum.video.source import open_container, show
+from vtsum.video.timeline import claimed_duration
 
 Denoiser = Callable[[Transcript], Transcript]
 _SCAN = 0.3  # of the work of listening: finding the voice, before any of it is recognised
@@ -58,7 +60,7 @@ def transcribe(
         stretches = voice_activity(length) if missing_package() is None else None
         for _ in length:  # what is left, for the length
             pass
-        return read_transcript(transcript, stretches=stretches, duration=length.seconds or None)
+        return read_transcript(transcript, stretches=stretches, duration=length.seconds or _shown_seconds(path))
     if (track := read_subtitle_track(path)) is not None:
         return track
     if recogniser is None:
@@ -72,6 +74,13 @@ def transcribe(
 
         return denoise(heard)
     return denoiser(heard)
+
+
+def _shown_seconds(path: str | os.PathLike[str]) -> float | None:
+    """How long a file says that its pictures are shown; None: it does not say, or has none."""
+    with closing(open_container(path, "transcribe")) as container:
+        video = shown_video(container, path, "transcribe")
+        return None if video is None else claimed_duration(container, video)
 
 
 class _Length:

@@ -73,3 +73,22 @@ def test_what_a_spreadsheet_runs_gets_an_apostrophe(sign: str) -> None:
 
 def test_names_without_marks_stay_as_they_are() -> None:
     assert markdown("TT+CA+memory, 95% (a-b) 1.5 #2!") == "TT+CA+memory, 95% (a-b) 1.5 #2!"
+
+
+def test_a_name_without_end_is_drawn_as_far_as_it_is_read(tmp_path: Path) -> None:
+    """matplotlib lays a hundred thousand letters out for minutes."""
+    made = evaluation(checkpoint={"name": "x" * 100_000})
+    made["data"]["name"] = "y" * 100_000
+    (tmp_path / "e.json").write_text(json.dumps(made))
+    words = ["table", tmp_path / "e.json", "--plot", tmp_path / "p.svg", "-o", tmp_path / "t.md"]
+    done = subprocess.run(
+        [sys.executable, "-m", "vtsum.cli", *words],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "p.svg").stat().st_size < 1_000_000

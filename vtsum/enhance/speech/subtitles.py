@@ -70,7 +70,7 @@ def read_transcript(
     warnings = [] if guessed is None else [f"{name}: its encoding was guessed: {guessed}"]
     if (others := other_cues(text, where)) is not None:
         utterances = utterances_of(others, where)
-    elif any("-->" in line or _SBV.match(line) for line in lines):
+    elif text.startswith("WEBVTT") or any(map(_states_times, lines)):
         cues, stated, broken = parse_cues([_SBV.sub(_arrow, line) for line in lines], where)
         language = stated or language
         utterances = utterances_of(cues, where)
@@ -93,6 +93,12 @@ def read_transcript(
     if not utterances:
         raise VTSumError(f"{where}: must hold words, found none" + "".join(f"; {line}" for line in warnings))
     return Transcript(utterances, name, language, tuple(warnings))
+
+
+def _states_times(line: str) -> bool:
+    """Whether a line is one of times, be they broken; plain text may hold an arrow."""
+    arrow = "-->" in line and (_TIMING.match(line) or _BROKEN.match(line))
+    return bool(arrow or _SBV.match(line))
 
 
 def language_of(name: str) -> str | None:

@@ -190,6 +190,25 @@ def test_weights_of_another_size_are_told_by_name(tmp_path: Path) -> None:
     assert "1 others, vision_model.post_layernorm.weight of [3] for [" in message
 
 
+@pytest.mark.parametrize("what", ["weights", "scale"])
+def test_features_that_are_no_numbers_are_one_line(what: str, tmp_path: Path) -> None:
+    """Written into a feature file in silence, and a summary's "should not have happened"."""
+    video = str(small_clip(tmp_path / "clip.mp4").path)
+    tiny_clip(tmp_path)
+    if what == "weights":
+        weights = load_file(tmp_path / "model.safetensors")
+        weights["vision_model.post_layernorm.weight"].fill_(torch.nan)
+        save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+        told = "features of "
+    else:
+        (tmp_path / "preprocessor_config.json").write_text('{"image_std": [0, 1, 1]}')
+        told = f"image_std of {tmp_path / 'preprocessor_config.json'} must not be 0"
+    message = refused("extract", video, "-o", str(tmp_path / "o"), "--encoder", str(tmp_path), names=tmp_path)
+    assert told in message
+    assert not list((tmp_path / "o").glob("*.npz"))
+    assert told in refused("summarize", video, "-o", str(tmp_path / "s"), "--model", str(tmp_path), names=tmp_path)
+
+
 def test_weights_that_are_not_there_are_not_drawn_at_random(tmp_path: Path) -> None:
     tiny_clip(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")

@@ -122,18 +122,19 @@ def model_from_pretrained(
         VTSumError: see `from_pretrained`; or the checkpoint lacks weights, or has some of another size.
     """
     options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # which are told here, in one line
-    model, found = from_pretrained(kind, source, what, op, **options)
-    if missing := sorted(found["missing_keys"]):
-        raise VTSumError(
-            f"{op}: {what} must have all weights of {type(model).__name__}, got {os.fspath(source)!r} without "
-            f"{len(missing)} of them, {missing[0]} the first"
-        )
-    if other := sorted(found["mismatched_keys"]):
-        name, stored, stated = other[0]
-        raise VTSumError(
-            f"{op}: {what} must have weights of the sizes that its configuration states, got {os.fspath(source)!r} "
-            f"with {len(other)} others, {name} of {list(stored)} for {list(stated)} the first"
-        )
+    with _told_if_well():
+        model, found = from_pretrained(kind, source, what, op, **options)
+        if missing := sorted(found["missing_keys"]):
+            raise VTSumError(
+                f"{op}: {what} must have all weights of {type(model).__name__}, got {os.fspath(source)!r} without "
+                f"{len(missing)} of them, {missing[0]} the first"
+            )
+        if other := sorted(found["mismatched_keys"]):
+            name, stored, stated = other[0]
+            raise VTSumError(
+                f"{op}: {what} must have weights of the sizes that its configuration states, got {os.fspath(source)!r} "
+                f"with {len(other)} others, {name} of {list(stored)} for {list(stated)} the first"
+            )
     return model
 
 

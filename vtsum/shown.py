@@ -9,6 +9,7 @@ Source: Unicode Technical Report 36, "Unicode security considerations"; Boucher 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import sys
@@ -60,6 +61,14 @@ def cleaned(value: Any) -> Any:
     if isinstance(value, dict):
         return {clean(key): cleaned(item) for key, item in value.items()}
     return [cleaned(item) for item in value] if isinstance(value, list) else value
+
+
+class CleanRecords(logging.Filter):
+    """Of a handler of another library's log: what it writes is clean, line by line."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = "\n".join(map(clean, record.getMessage().split("\n"))), ()
+        return True
 
 
 def escaped(text: str) -> str:

@@ -22,6 +22,7 @@ from tests.vtsum.clips import number_picture, numbered_clip, tone, write_clip
 from vtsum.enhance.speech.sound import read_sound
 from vtsum.errors import VTSumError
 from vtsum.video import FrameSampler, cut, probe
+from vtsum.video.boxes import _in_chunks
 from vtsum.video.clock import Clock
 from vtsum.video.timeline import stream_tag_duration
 
@@ -295,6 +296,81 @@ def test_tags_without_number_are_refused_before_they_are_read(tmp_path, sought):
         probe(tmp_path / "tags.mkv")
     assert time.monotonic() - started < 5
     assert probe(tmp_path / "clip.mkv").duration == pytest.approx(1.0)
+
+
+def test_tags_in_one_another_are_no_work(tmp_path):
+    """A seek head may lead to as many lists of tags as it has entries, each of which goes on to the end of the file."""
+
+    def sized(kind: int, content: bytes) -> bytes:
+        size = (0x0100000000000000 + len(content)).to_bytes(8, "big")
+        return kind.to_bytes((kind.bit_length() + 7) // 8, "big") + size + content
+
+    data = numbered_clip(tmp_path / "clip.mkv", 25).read_bytes()
+    at = data.index(b"\x18\x53\x80\x67") + 4
+    count, step = 20_000, 9 + 12  # a head of tags hidden in each void element
+
+    def head(first: int) -> bytes:
+        places = (first + step * i + 9 for i in range(count))
+        name = sized(0x53AB, b"\x12\x54\xc3\x67")
+        return sized(0x114D9B74, b"".join(sized(0x4DBB, name + sized(0x53AC, p.to_bytes(8, "big"))) for p in places))
+
+    begin = len(head(0)) + len(data[at + 8 :])
+    voids = [
+        sized(0xEC, b"\x12\x54\xc3\x67" + (0x0100000000000000 + step * (count - 1 - i)).to_bytes(8, "big"))
+        for i in range(count)
+    ]
+    body = head(begin) + data[at + 8 :] + b"".join(voids)
+    path = tmp_path / "tags.mkv"
+    path.write_bytes(data[:at] + (0x0100000000000000 + len(body)).to_bytes(8, "big") + body)
+    done = summarize(path, tmp_path / "o")
+    assert (done.returncode, done.stderr) == (2, f"vtsum: probe: {path}: must hold at most 1000 tags, got more\n")
+
+
+@pytest.mark.parametrize("kind", ["behind", "in fragments", "in an index", "packed", "in a track", "packed often"])
+def test_boxes_without_number_are_refused_before_libav_reads_them(tmp_path, kind):
+    """A compressed index of 90 kB held eight million empty boxes, which took ten seconds to look at."""
+    data = numbered_clip(tmp_path / "clip.mp4", 25).read_bytes()
+    start = data[: struct.unpack(">I", data[:4])[0]]
+    empty = box(b"free", b"")
+    millions = box(b"moov", empty * 4_000_000)
+    index = struct.pack(">I", len(millions)) + zlib.compress(millions)
+    packed = box(b"moov", box(b"cmov", box(b"dcom", b"zlib") + box(b"cmvd", index)))
+    large = struct.pack(">I", 40 << 20) + zlib.compress(bytes(40 << 20))
+    tables = empty * 20_000
+    for holder in reversed([b"moov", *STBL]):
+        tables = box(holder, tables)
+    made, message = {
+        "behind": (data + empty * 600_000, "boxes"),
+        "in fragments": (data + box(b"moof", box(b"traf", b"")) * 200_000, "boxes"),
+        "in an index": (start + box(b"moov", empty * 600_000), "boxes"),
+        "packed": (start + packed, "200000 boxes"),
+        "in a track": (start + tables, "10000 boxes in a track"),
+        "packed often": (
+            start + box(b"moov", box(b"cmov", box(b"cmvd", large))) * 2,
+            "must hold an index of at most 67108864 bytes",
+        ),
+    }[kind]
+    path = tmp_path / "boxes.mp4"
+    path.write_bytes(made)
+    done = summarize(path, tmp_path / "o")
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(f"vtsum: probe: {path}: must hold ")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def summarize(path: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [*FAKE, "summarize", path, "-o", folder, "-q"]
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=30, check=False)
+
+
+def test_a_table_of_chunks_without_end_is_added_up_at_once():
+    table = memoryview(bytes(8) + struct.pack(">III", 1, 2, 1) + struct.pack(">III", 4, 3, 1))
+    assert _in_chunks(table, 5) == 3 * 2 + 2 * 3
+    assert _in_chunks(memoryview(b""), 5) == 0
+    started = time.process_time()
+    assert _in_chunks(memoryview(bytes(60 << 20)), 5) == 0
+    assert time.process_time() - started < 3
 
 
 def test_many_streams(tmp_path):

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.vtsum.hostile import Payload, refused
+from tests.vtsum.hostile import ENVIRONMENT, ROOT, Payload, refused
+from tests.vtsum.image_text_checkpoints import make_instruct
 from tests.vtsum.samples import small_clip
+from tests.vtsum.speech_checkpoints import make_whisper
 from tests.vtsum.test_checkpoint import model_folder, tiny_blip, tiny_clip
+from vtsum.enhance.speech.activity import Stretch
 from vtsum.enhance.speech.denoise_seq2seq import Seq2SeqDenoiser
 from vtsum.enhance.speech.recognisers.whisper import Whisper
 from vtsum.errors import VTSumError
@@ -25,7 +31,9 @@ from vtsum.model.frame_encoder import EMBEDDED
 from vtsum.model.tokenizer import load_tokenizer
 from vtsum.model.videoxum_checkpoint import read_weights
 from vtsum.model.vtsum import VTSum
+from vtsum.model.writers import ChatWriter
 from vtsum.recipes.tiny_clip import TinyClip
+from vtsum.shown import clean
 
 CODE = """
 from pathlib import Path
@@ -105,6 +113,100 @@ def test_nonsense_in_a_transformers_folder_is_one_line(name: str, kind: str, tmp
         load_frame_encoder(str(tmp_path))
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def written_by(folder: Path, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    """`vtsum summarize` of something said, with a folder that is to write the text."""
+    (tmp_path / "t.srt").write_text("1\n00:00:00,000 --> 00:00:05,000\nHello there, this is about green apples.\n")
+    clip = small_clip(tmp_path / "clip.mp4").path
+    words = ["summarize", clip, "-o", tmp_path / "o", "--transcript", tmp_path / "t.srt", "--no-ocr", "-f", "txt", "-q"]
+    return subprocess.run(
+        [sys.executable, "-m", "vtsum.cli", *words, "--writer", folder],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        ("{{ raise_exception('no\x1b[31m') }}", "no [31m"),
+        ("{% for", "unexpected 'end of template'"),
+        ("{{ cycler.__init__.__globals__.os.system('true') }}", "access to attribute '__init__'"),
+        ("{% for i in range(10 ** 9) %}a{% endfor %}", "Range too big"),
+        ("{{ 1 // 0 }}", "integer division or modulo by zero"),
+    ],
+)
+def test_a_chat_template_that_fails_is_one_line(template: str, told: str, tmp_path: Path) -> None:
+    folder = make_instruct(tmp_path / "model")
+    (folder / "chat_template.jinja").write_text(template)
+    with pytest.raises(VTSumError, match=r"^writer: .*must be a whole checkpoint whose parts fit, got: ") as caught:
+        ChatWriter(str(folder)).write("Hello")
+    assert told in str(caught.value)
+
+
+def test_a_command_tells_of_a_chat_template_that_fails_in_one_line(tmp_path: Path) -> None:
+    folder = make_instruct(tmp_path / "model")
+    (folder / "chat_template.jinja").write_text("{{ raise_exception('no') }}")
+    done = written_by(folder, tmp_path)
+    told = f"vtsum: writer: '{folder}' must be a whole checkpoint whose parts fit, got: no\n"
+    assert (done.returncode, done.stderr) == (2, told)
+    assert not (tmp_path / "o").exists()
+
+
+def test_names_of_weights_command_no_terminal(tmp_path: Path) -> None:
+    """transformers tells of weights that it does not know by their names, as they are."""
+    folder = make_instruct(tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    weights["\x1b]0;owned\x07\u202eextra"] = torch.zeros(1)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    done = written_by(folder, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert " ]0;owned extra" in done.stderr
+    assert all(clean(line) == line for line in done.stderr.split("\n"))
+
+
+@pytest.mark.parametrize("settings", [{"suppress_tokens": ["x"]}, {"eos_token_id": "x"}, {"alignment_heads": [[9, 9]]}])
+def test_nonsense_in_what_whisper_generates_by_is_one_line(settings: dict[str, Any], tmp_path: Path) -> None:
+    folder = make_whisper(tmp_path / "model")
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+    sound = np.random.default_rng(0).standard_normal(16000).astype(np.float32)
+    with pytest.raises(VTSumError, match=r"^Whisper: .*must be a whole checkpoint whose parts fit, got: "):
+        list(Whisper(str(folder)).recognise([Stretch(0.0, sound)]))
+
+
+def test_weights_of_another_size_are_told_by_name(tmp_path: Path) -> None:
+    video = str(small_clip(tmp_path / "clip.mp4").path)
+    tiny_clip(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["vision_model.post_layernorm.weight"] = torch.zeros(3)
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    message = refused("extract", video, "-o", str(tmp_path / "o"), "--encoder", str(tmp_path), names=tmp_path)
+    assert "must have weights of the sizes that its configuration states" in message
+    assert "1 others, vision_model.post_layernorm.weight of [3] for [" in message
+
+
+@pytest.mark.parametrize("what", ["weights", "scale"])
+def test_features_that_are_no_numbers_are_one_line(what: str, tmp_path: Path) -> None:
+    """Written into a feature file in silence, and a summary's "should not have happened"."""
+    video = str(small_clip(tmp_path / "clip.mp4").path)
+    tiny_clip(tmp_path)
+    if what == "weights":
+        weights = load_file(tmp_path / "model.safetensors")
+        weights["vision_model.post_layernorm.weight"].fill_(torch.nan)
+        save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+        told = "features of "
+    else:
+        (tmp_path / "preprocessor_config.json").write_text('{"image_std": [0, 1, 1]}')
+        told = f"image_std of {tmp_path / 'preprocessor_config.json'} must not be 0"
+    message = refused("extract", video, "-o", str(tmp_path / "o"), "--encoder", str(tmp_path), names=tmp_path)
+    assert told in message
+    assert not list((tmp_path / "o").glob("*.npz"))
+    assert told in refused("summarize", video, "-o", str(tmp_path / "s"), "--model", str(tmp_path), names=tmp_path)
 
 
 def test_weights_that_are_not_there_are_not_drawn_at_random(tmp_path: Path) -> None:

@@ -134,6 +134,65 @@ def test_more_words_than_a_day_has_are_refused(form: str, tmp_path: Path) -> Non
         read_transcript(tmp_path / "t.srt", duration=60.0)
 
 
+@pytest.mark.parametrize(
+    ("name", "line", "count", "message"),
+    [
+        ("t.txt", "0:12 a\n", 300_001, "words"),
+        ("t.txt", "0:12\n", 300_001, "words"),
+        ("t.srt", "0:1-->0:1\n", 300_002, "words"),
+        ("t.ass", "[Events]\nFormat:start,end,text\n" + "Dialogue:0:0:0,0:0:0,a\n" * 300_001, 1, "words"),
+        ("t.tsv", "start\tend\ttext\n" + "0\t1\ta\n" * 300_001, 1, "words"),
+        ("t.txt", "\u4e2d" * 600_002, 1, "words"),
+        ("t.srt", "0:1 --> 0:9\n" + ("\u0e01" * 9000 + "\n") * 134, 1, "words"),
+        ("t.txt", "0:12 a\n", (8 << 20) // 7, "lines, got 1198372"),
+        ("t.vtt", "WEBVTT\n\n" + "NOTE\n\n" * 300_000, 1, "lines, got 600002"),
+    ],
+)
+def test_subtitles_without_number_are_refused_before_they_are_read(
+    name: str, line: str, count: int, message: str, tmp_path: Path
+) -> None:
+    """8 MiB of the shortest subtitles took 12 s; scripts without spaces had no bound on their words."""
+    (tmp_path / name).write_text(line * count, encoding="utf-8")
+    started = time.process_time()
+    most = 300_000 if message == "words" else 600_000
+    with pytest.raises(VTSumError, match=rf"{name}: must (hold|have) at most {most} {message}"):
+        read_transcript(tmp_path / name, duration=60.0)
+    assert time.process_time() - started < 6
+
+
+def test_a_command_refuses_endless_lines_of_a_transcript(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("0:12 a\n" * 1_198_000)
+    clip = numbered_clip(tmp_path / "clip.mp4", 25)
+    done = subprocess.run(
+        [*FAKE, "summarize", clip, "-o", tmp_path / "o", "--transcript", tmp_path / "t.txt"],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    told = f"vtsum: read_transcript: {tmp_path}/t.txt: must have at most 600000 lines, got 1198000\n"
+    assert (done.returncode, done.stderr) == (2, told)
+    assert not (tmp_path / "o").exists()
+
+
+def test_plain_text_goes_with_a_video_without_sound(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("Hello there. This is said.")
+    clip = numbered_clip(tmp_path / "clip.mp4", 75)
+    done = subprocess.run(
+        [*FAKE, "summarize", clip, "-o", tmp_path / "o", "--transcript", tmp_path / "t.txt", "-f", "json", "-q"],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    words = [w for u in schema.read(tmp_path / "o" / "summary.json")["speech"]["utterances"] for w in u["words"]]
+    assert [word["text"] for word in words] == ["Hello", "there.", "This", "is", "said."]
+    assert words[-1]["end"] == pytest.approx(3.0, abs=0.1)
+
+
 @pytest.mark.parametrize("name", ["missing.srt", "empty.srt"])
 def test_a_wrong_transcript_is_told_before_the_video_is_watched(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -370,7 +429,7 @@ def test_a_hostile_evaluation_is_refused(tmp_path: Path, capsys: pytest.CaptureF
         assert f"{path} must be an evaluation, got {field} of another kind" in run(["table", str(path)], capsys)
     path.write_text(json.dumps(whole | {"checkpoint": {"name": "a\x1b[31m\n| $\\frac x"}}))
     assert cli.main(["table", str(path), "--plot", str(tmp_path / "p.svg")]) == 0
-    assert "\n| a [31m \\| $\\frac x |" in (printed := capsys.readouterr().out)
+    assert "\n| a \\[31m \\| \\$\\\\frac x |" in (printed := capsys.readouterr().out)
     assert not UNFIT.search(printed)
 
 

@@ -180,6 +180,37 @@ def test_a_configuration_that_says_nothing_of_the_model_is_refused(hub, tmp_path
     assert not hub.tokens
 
 
+def test_a_strangers_folder_uploads_no_file_of_the_users(hub, tmp_path):
+    model = write_model(tmp_path / "model")
+    secret = tmp_path / "id_rsa"
+    secret.write_text("-----BEGIN OPENSSH PRIVATE KEY-----\nabc\n")
+    (model / "vocab.txt").unlink()
+    (model / "vocab.txt").symlink_to(secret)
+    done = push(hub, tmp_path, str(model), "me/mine")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"vtsum: push: {model / 'vocab.txt'} must hold [PAD], [UNK], [CLS] and [SEP], got no")
+    assert not hub.tokens
+
+
+@pytest.mark.parametrize("of", ["os:system\n```\n", "a b:C", 7, ["a:B"]])
+def test_a_class_that_can_be_none_is_not_put_on_the_card(hub, tmp_path, of):
+    model = write_model(tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"class": of, "facts": [1]}))
+    done = push(hub, tmp_path, str(model), "me/mine")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("vtsum: push: class of config.json must be module:Class, got ")
+    assert not hub.tokens
+
+
+def test_a_strangers_words_are_text_on_the_card():
+    model = {"width": "<script>", "frame_encoder": "`![a](http://b)`\n# c"}
+    text = card("me/mine", {"model": model, "facts": {"training": {"steps": "[x](y)"}}}, [])
+    assert r"features of \`!\[a\](http://b)\` # c (width \<script>): a saliency" in text
+    assert "[x](y)" not in text
+    assert card("me/mine", {"model": {}, "facts": [1]}, []).count("Nothing yet") == 1
+
+
 def test_the_card_of_an_unmeasured_model_says_so():
     text = card("me/mine", {"model": {"width": 8}, "class": "own_model:TwoLayers"}, [])
     assert "Nothing yet: no evaluation came with these weights." in text

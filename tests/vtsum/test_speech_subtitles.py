@@ -370,3 +370,12 @@ def test_the_track_of_a_real_clip(shared):
     said = read_subtitle_track(shared / "media" / "nasa_13013.mp4")
     assert said.utterances[1].text == "space telescope in one of the largest cleanrooms in the world"
     assert said.words[-1].text == "successfully"
+
+
+def test_an_arrow_makes_no_subtitles_of_plain_text(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("Pictures --> features. That is it.")
+    (tmp_path / "t.lrc").write_text("[ar:A --> B]\n[00:01.00]Hello --> there\n[00:03.00]friends\n")
+    plain = read_transcript(tmp_path / "t.txt", duration=9.0)
+    assert plain.text.split("\n")[0].startswith("Pictures --> features.")
+    timed = read_transcript(tmp_path / "t.lrc", duration=9.0)
+    assert [(u.words[0].text, u.start) for u in timed.utterances] == [("Hello", 1.0), ("friends", 3.0)]

@@ -380,6 +380,25 @@ def test_a_matplotlibrc_in_the_current_folder_is_not_read(tmp_path):
     assert (done.returncode, done.stdout) == (0, "curves.png\n"), done.stderr
 
 
+def test_numbers_that_cannot_be_added_up_are_one_line(tmp_path):
+    lines = [{"step": step, **dict.fromkeys(PANELS, 1.0), "grad_norm": 1e308} for step in (1, 2, 3, 4)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    command = [sys.executable, "-P", "-m", "vtsum.cli", "plot", "."]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    told = "vtsum: plot: grad_norm in metrics.jsonl must be a number of at most 1e+39, got 1e+308\n"
+    assert (done.returncode, done.stderr) == (2, told)
+
+
+def test_a_run_whose_name_begins_with_an_underscore_is_in_the_legend(tmp_path):
+    run = tmp_path / "_run"
+    run.mkdir()
+    (run / "metrics.jsonl").write_text(json.dumps({"step": 1, **dict.fromkeys(PANELS, 1.0)}) + "\n", encoding="utf-8")
+    command = [sys.executable, "-P", "-m", "vtsum.cli", "plot", str(run), "-o", str(tmp_path / "c.svg")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert 'id="legend_1"' in (tmp_path / "c.svg").read_text(encoding="utf-8")
+
+
 def test_the_command_describes_and_refuses(capsys):
     with pytest.raises(SystemExit, match="0"):
         vtsum(["train", "--help"])

@@ -174,7 +174,7 @@ def test_the_table_in_markdown():
     text = results_table([evaluation(), evaluation(0.02)], ["TT+CA", "TT+CA+memory"])
     lines = text.splitlines()
     assert lines[0] == (
-        "Protocol videoxum-strict (revision 2), split test of a_corpus, 30 videos, captions by the PTB tokenizer. "
+        "Protocol videoxum-strict (revision 2), split test of a\\_corpus, 30 videos, captions by the PTB tokenizer. "
         "Rank correlations as they are, all others times 100."
     )
     rows = {
@@ -222,7 +222,7 @@ def test_what_differs_is_not_mixed():
     other = evaluation(split="val", data=data)
     with pytest.raises(VTSumError, match=r"got different split and data \(--mix allows it\)"):
         results_table([evaluation(), other], ["a", "b"])
-    assert "split test / val of a_corpus / b" in results_table([evaluation(), other], ["a", "b"], mix=True)
+    assert r"split test / val of a\_corpus / b" in results_table([evaluation(), other], ["a", "b"], mix=True)
     plain = evaluation(settings={"caption_tokenizer": "plain", "resamples": 100, "seed": 0})
     with pytest.raises(VTSumError, match="got different caption tokenizer"):
         results_table([evaluation(), plain], ["a", "b"])
@@ -295,7 +295,7 @@ def test_the_commands(tmp_path, monkeypatch, capsys):
     assert main(["table", *files]) == 0
     assert "| run1 | " in capsys.readouterr().out
     assert main(["table", files[0], files[0]]) == 0
-    assert "| evaluation_run0_test_videoxum-strict | " in capsys.readouterr().out
+    assert r"| evaluation\_run0\_test\_videoxum-strict | " in capsys.readouterr().out
     assert main(["table", *files, "-o", "t/table.csv", "--no_baselines"]) == 0
     assert (tmp_path / "t/table.csv").read_text().count("\n") == 3
     assert (tmp_path / "one.svg").read_text().count("<svg") == 1

@@ -162,6 +162,7 @@ def _encode(
     source: Path, network: FrameEncoder, fps: float, batch_size: int, tell: ExtractProgress
 ) -> tuple[np.ndarray, float, list[str]]:
     """Features float32 [T, C], seconds that could be decoded, and what was passed over."""
+    from vtsum.model.frame_encoder import encoded
     from vtsum.threads import torch_threads
     from vtsum.video import probe
     from vtsum.video.ahead import FramesAhead
@@ -176,8 +177,7 @@ def _encode(
         for batch in frames.batches(batch_size):
             # One core is left to the decoder as long as it works.
             with torch_threads(spare=int(not frames.finished)):
-                # A copy: the encoder's own small arrays lie between its large ones and would keep their memory taken.
-                parts.append(np.array(network.encode(batch), np.float32))
+                parts.append(encoded(network, batch, "extract"))
             count += len(batch)
             tell("frames", count, max(count, total), source.name)
     finally:

@@ -10,9 +10,11 @@ from typing import Any
 from vtsum.errors import VTSumError
 from vtsum.evaluation.videoxum_file import read_evaluation
 from vtsum.evaluation.videoxum_table import results_table
+from vtsum.markup import markdown
 from vtsum.model.checkpoint import CONFIG, FORMAT, VOCABULARY, WEIGHTS
 from vtsum.model.files import read_safetensors
 from vtsum.model.pretrained import first_line
+from vtsum.model.tokenizer import check_words
 from vtsum.reading import read_json
 
 CARD = "README.md"
@@ -28,7 +30,8 @@ def push_to_hub(model: str | Path, name: str, evaluations: Sequence[Path] = (), 
     Returns:
         str: the repository's address.
     Raises:
-        VTSumError: no model, an evaluation of another one, or a hub that cannot be reached or refuses.
+        VTSumError: no model, or one of which a file is something else, an evaluation of another one, or a hub that
+            cannot be reached or refuses. But for the last, nothing was sent.
     """
     folder = Path(model)
     if not (folder / CONFIG).is_file() and (folder / "model").is_dir():
@@ -39,6 +42,8 @@ def push_to_hub(model: str | Path, name: str, evaluations: Sequence[Path] = (), 
     if not isinstance(config.get("model"), dict):
         raise VTSumError(f"push: model of {folder / CONFIG} must be an object, got {config.get('model')!r:.80}")
     read_safetensors(folder / WEIGHTS, "push")
+    if (folder / VOCABULARY).is_file():  # it may be a stranger's link to what is nobody's business
+        check_words(folder / VOCABULARY, "push")
     with open(folder / WEIGHTS, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     measured = []
@@ -49,6 +54,8 @@ def push_to_hub(model: str | Path, name: str, evaluations: Sequence[Path] = (), 
                 f"push: {path} must be an evaluation of {folder / WEIGHTS} ({digest}), got one of {of!r:.80}"
             )
 
+    about = card(name, config, measured).encode()
+
     from huggingface_hub import CommitOperationAdd, HfApi
 
     files = [name for name in (CONFIG, WEIGHTS, VOCABULARY) if (folder / name).is_file()]
@@ -56,7 +63,7 @@ def push_to_hub(model: str | Path, name: str, evaluations: Sequence[Path] = (), 
         api = HfApi()
         where = api.create_repo(name, private=private, exist_ok=True)
         added = [CommitOperationAdd(file, str(folder / file)) for file in files]
-        added.append(CommitOperationAdd(CARD, card(name, config, measured).encode()))
+        added.append(CommitOperationAdd(CARD, about))
         api.create_commit(name, added, commit_message="Upload a model of VTSum's")
     except Exception as error:  # the hub's client and its transport raise a dozen kinds
         raise VTSumError(
@@ -71,20 +78,35 @@ def card(name: str, config: Mapping[str, Any], evaluations: Sequence[Mapping[str
 
     Args:
         config: the model's config.json. evaluations: contents of evaluation files, none of which may be left out.
+    Raises:
+        VTSumError: the configuration names a class that can be none.
     """
     of = config.get("class")
+    if of and not _is_class(of):  # it stands in a program to be copied
+        raise VTSumError(f"push: class of {CONFIG} must be module:Class, got {of!r:.80}")
     imported = f"from {of.split(':')[0]} import {of.split(':')[1]}" if of else "from vtsum.model import VTSum"
     kind = of.split(":")[1] if of else "VTSum"
     tables = [results_table([evaluation], [name]).strip() for evaluation in evaluations]
-    training = (config.get("facts") or {}).get("training") or {}
-    trained = f"Trained for {training['steps']} steps; config.json has all settings." if "steps" in training else ""
+    facts = config.get("facts")
+    training = facts.get("training") if isinstance(facts, dict) else None
+    steps = training.get("steps") if isinstance(training, dict) else None
+    trained = f"Trained for {steps} steps; config.json has all settings." if type(steps) is int else ""
     parts = [
         "---\nlibrary_name: vtsum\ntags:\n- video-summarization\n- vtsum\n---",
         f"# {name}",
-        f"A VTSum model on the frame features of `{config['model'].get('frame_encoder')}` (width "
-        f"{config['model'].get('width')}): a saliency for each frame of a video, and a text. {trained}".strip(),
+        f"A VTSum model on the frame features of {_shown(config, 'frame_encoder')} (width "
+        f"{_shown(config, 'width')}): a saliency for each frame of a video, and a text. {trained}".strip(),
         f'```python\n{imported}\n\nmodel = {kind}.from_pretrained("{name}")\n```',
         "## What was measured",
         *(tables or ["Nothing yet: no evaluation came with these weights."]),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _shown(config: Mapping[str, Any], field: str) -> str:
+    return markdown(f"{config['model'].get(field)!s:.200}")
+
+
+def _is_class(name: Any) -> bool:
+    parts = name.split(":") if isinstance(name, str) else ()
+    return len(parts) == 2 and parts[1].isidentifier() and all(map(str.isidentifier, parts[0].split(".")))

@@ -16,6 +16,7 @@ from vtsum.evaluation.videoxum_scores import (
     format_value,
 )
 from vtsum.evaluation.videoxum_seeds import MEMBERS, differences, grouped
+from vtsum.markup import csv_cell, markdown, tex
 from vtsum.shown import one_line
 
 FORMATS = ("md", "tex", "csv")
@@ -202,25 +203,20 @@ def _remarks(
 
 
 def _markdown(heading: str, rows: Sequence[tuple[str, list[str]]], remarks: Sequence[str]) -> str:
-    lines = [heading, "", "| | " + " | ".join(TITLES[m] for m in MEASURES) + " |"]
+    lines = [markdown(heading), "", "| | " + " | ".join(TITLES[m] for m in MEASURES) + " |"]
     lines.append("|---|" + "---:|" * len(MEASURES))
-    lines += [f"| {name.replace('|', chr(92) + '|')} | " + " | ".join(cells) + " |" for name, cells in rows]
-    return "\n".join([*lines, "", *remarks]).rstrip() + "\n"
+    lines += [f"| {markdown(name)} | " + " | ".join(cells) + " |" for name, cells in rows]
+    return "\n".join([*lines, "", *map(markdown, remarks)]).rstrip() + "\n"
 
 
 def _tex(heading: str, rows: Sequence[tuple[str, list[str]]], remarks: Sequence[str]) -> str:
-    titles = [_TEX_TITLES.get(m, _escaped(TITLES[m])) for m in MEASURES]
+    titles = [_TEX_TITLES.get(m, tex(TITLES[m])) for m in MEASURES]
     lines = [r"\begin{table}", r"\centering", r"\begin{tabular}{l" + "r" * len(MEASURES) + "}", r"\hline"]
     lines += [" & ".join(["", *titles]) + r" \\", r"\hline"]
     signed = [(name, [re.sub("-(?=[0-9])", "$-$", cell) for cell in cells]) for name, cells in rows]
-    lines += [" & ".join([_escaped(name), *cells]) + r" \\" for name, cells in signed]
-    text = _escaped(" ".join([heading, *remarks]))
+    lines += [" & ".join([tex(name), *cells]) + r" \\" for name, cells in signed]
+    text = tex(" ".join([heading, *remarks]))
     return "\n".join([*lines, r"\hline", r"\end{tabular}", rf"\caption{{{text}}}", r"\end{table}"]) + "\n"
-
-
-def _escaped(text: str) -> str:
-    table = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    return "".join(table.get(c, "\\" + c if c in "&%$#_{}" else c) for c in text)
 
 
 def _csv(
@@ -242,7 +238,7 @@ def _csv(
         facts = _facts(e)
         values = [e["measures"][m].get(p) for m in MEASURES for p in own]
         told = [changes.get(m, {}).get(p) for m in MEASURES for p in (*parts, *tests)]
-        writer.writerow([name, *facts, len(e[MEMBERS]), *values, *told])
+        writer.writerow([csv_cell(name), *facts, len(e[MEMBERS]), *values, *told])
     for kind in ("random", "uniform") if baselines else ():
         e = evaluations[0]
         facts = _facts(e)
@@ -253,4 +249,5 @@ def _csv(
 
 def _facts(e: Mapping[str, Any]) -> list[Any]:
     tokenizer = e["settings"]["caption_tokenizer"]
-    return [e["protocol"], e.get(_REVISION), e["split"], e["data"]["path"], len(e["videos"]), tokenizer]
+    facts = [e["protocol"], e.get(_REVISION), e["split"], e["data"]["path"], len(e["videos"]), tokenizer]
+    return [csv_cell(fact) for fact in facts]

@@ -14,7 +14,7 @@ from vtsum.devices import device_of
 from vtsum.model.chat import checkpoint_folder
 from vtsum.model.frame_encoder import normalisation, resize
 from vtsum.model.image_text import OP, SeenCaption
-from vtsum.model.pretrained import files_sha256, from_pretrained, model_from_pretrained
+from vtsum.model.pretrained import at_work, files_sha256, from_pretrained, model_from_pretrained
 from vtsum.protocols import Seen
 
 
@@ -39,10 +39,11 @@ class BlipCaptioner:
 
     def describe(self, scenes: Sequence[Seen]) -> list[SeenCaption]:
         """See `Captioner`."""
-        return [
-            SeenCaption(*blip_caption(self._network, self._tokenizer, self._pixels(scene.pictures[0])), None)
-            for scene in scenes
-        ]
+        with at_work(self.name, OP):
+            return [
+                SeenCaption(*blip_caption(self._network, self._tokenizer, self._pixels(scene.pictures[0])), None)
+                for scene in scenes
+            ]
 
     def _pixels(self, picture: np.ndarray) -> Any:
         x = (resize(picture[None], self._size) / np.float32(255) - self._mean) / self._std

@@ -17,7 +17,7 @@ import numpy as np
 
 from vtsum.devices import device_of, memory_told
 from vtsum.errors import VTSumError
-from vtsum.model.pretrained import check_folder, first_line, from_pretrained, model_from_pretrained, snapshot
+from vtsum.model.pretrained import at_work, check_folder, from_pretrained, model_from_pretrained, snapshot
 
 if TYPE_CHECKING:
     import torch
@@ -194,8 +194,8 @@ class Chat:
         while at < len(turns):
             batch = turns[at : at + self.batch]
             try:
-                inputs = self._inputs(batch)
-                with torch.inference_mode():
+                with at_work(self.name, self._op), torch.inference_mode():
+                    inputs = self._inputs(batch)
                     out = self.model.generate(
                         **inputs,
                         max_new_tokens=limit,
@@ -217,11 +217,6 @@ class Chat:
                 self.batch = max(self.batch // 2, 1)
                 torch.cuda.empty_cache()
                 continue
-            except (ValueError, RuntimeError, IndexError, TypeError) as error:  # a checkpoint whose parts do not fit
-                raise VTSumError(
-                    f"{self._op}: {self.name!r} must be a whole checkpoint that answers in turns, got: "
-                    f"{first_line(error)}"
-                ) from None
             made.append((out, inputs["input_ids"].shape[1]))
             at += len(batch)
         return made

@@ -18,6 +18,7 @@ from vtsum_kernels.integrations import torchvision_free
 from vtsum.errors import VTSumError
 from vtsum.model import embedded_encoder
 from vtsum.model.pretrained import from_pretrained, model_from_pretrained, weights_sha256
+from vtsum.protocols import FrameEncoder, Summarizer
 from vtsum.reading import read_json
 
 EMBEDDED = Path(__file__).parent.parent / "assets" / "embedded"
@@ -177,8 +178,25 @@ def normalisation(source: str) -> tuple[Sequence[float], Sequence[float]]:
         values = data.get(name, default)
         if not isinstance(values, Sequence) or len(values) != 3 or not all(isinstance(v, int | float) for v in values):
             raise VTSumError(f"load: {name} of {path} must be three numbers, got {values!r:.80}")
+        if default is STD and 0 in values:
+            raise VTSumError(f"load: {name} of {path} must not be 0, got {values!r:.80}")
         found.append(values)
     return found[0], found[1]
+
+
+def encoded(encoder: FrameEncoder | Summarizer, images: np.ndarray, op: str) -> np.ndarray:
+    """What an encoder makes of pictures (uint8 [N, S, S, 3]), float32 [N, C], a copy: its own small arrays lie between
+    its large ones and would keep their memory taken, some 2 MiB a batch.
+
+    Raises:
+        VTSumError: numbers that are not finite, as damaged weights give them.
+    """
+    features = np.array(encoder.encode(images), np.float32)
+    if not np.isfinite(features).all():
+        raise VTSumError(
+            f"{op}: features of {encoder.name!r} must be finite, got NaN or infinity; are its weights whole?"
+        )
+    return features
 
 
 def resize(images: np.ndarray, size: int) -> np.ndarray:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from vtsum.errors import VTSumError
 from vtsum.reading import read_json
+from vtsum.shown import CleanRecords
 
 CONFIGS = (
     *("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json"),
@@ -34,15 +39,72 @@ def from_pretrained(kind: Any, source: str | os.PathLike[str], what: str, op: st
     else:
         _check_hub(source, op)
     try:
-        made = kind.from_pretrained(source, trust_remote_code=False, **options)
-        if hasattr(made, "get_vocab") and not has_words(made):
-            raise ValueError("its tokenizer has no words (tokenizer.json or vocab.txt is missing)")
+        with _told_if_well():
+            made = kind.from_pretrained(source, trust_remote_code=False, **options)
+            if hasattr(made, "get_vocab") and not has_words(made):
+                raise ValueError("its tokenizer has no words (tokenizer.json or vocab.txt is missing)")
         return made
     except Exception as error:  # transformers, tokenizers, safetensors, pickle and the hub's client raise a dozen kinds
         raise VTSumError(
             f"{op}: {what} must be a transformers checkpoint in a folder, in the local cache or on the hub, "
             f"got {source!r}: {first_line(error)}"
         ) from None
+
+
+@contextmanager
+def at_work(source: str | os.PathLike[str], op: str) -> Iterator[None]:
+    """Within, a checkpoint works whose parts need not fit one another: what goes wrong then is told in one line.
+
+    Raises:
+        VTSumError: naming the checkpoint. torch.OutOfMemoryError: as it is.
+    """
+    try:
+        yield
+    except (VTSumError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # transformers, jinja, tokenizers and torch each raise kinds of their own
+        raise VTSumError(
+            f"{op}: {os.fspath(source)!r} must be a whole checkpoint whose parts fit, got: {first_line(error)}"
+        ) from None
+
+
+class _Held(logging.Filter):
+    """Holds back what this thread has to tell a handler."""
+
+    def __init__(self, handler: logging.Handler) -> None:
+        super().__init__()
+        self.handler, self.records = handler, list[logging.LogRecord]()
+        self._thread = threading.get_ident()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.thread != self._thread:
+            return True
+        self.records.append(record)
+        return False
+
+
+@contextmanager
+def _told_if_well() -> Iterator[None]:
+    """From now on transformers' log is clean, for it names what a stranger's files hold. What it has to say within, of
+    a checkpoint that is refused, is left out: the refusal says it."""
+    from transformers.utils import logging as log
+
+    log.get_logger("transformers")  # it has its handler from now on
+    handlers = [*logging.getLogger("transformers").handlers, *filter(None, [logging.lastResort])]
+    for handler in handlers:
+        if not any(isinstance(known, CleanRecords) for known in handler.filters):
+            handler.addFilter(CleanRecords())
+    held = [_Held(handler) for handler in handlers]
+    for each in held:
+        each.handler.addFilter(each)
+    try:
+        yield
+    finally:
+        for each in held:
+            each.handler.removeFilter(each)
+    for each in held:
+        for record in each.records:
+            each.handler.handle(record)
 
 
 def has_words(tokenizer: Any) -> bool:
@@ -53,17 +115,26 @@ def has_words(tokenizer: Any) -> bool:
 def model_from_pretrained(
     kind: Any, source: str | os.PathLike[str], what: str, op: str = "load", **options: Any
 ) -> Any:
-    """`from_pretrained` of a model all of whose weights are there: transformers would draw missing ones at random.
+    """`from_pretrained` of a model all of whose weights are there, in its sizes: transformers would draw others at
+    random.
 
     Raises:
-        VTSumError: see `from_pretrained`; or the checkpoint lacks weights.
+        VTSumError: see `from_pretrained`; or the checkpoint lacks weights, or has some of another size.
     """
-    model, found = from_pretrained(kind, source, what, op, output_loading_info=True, **options)
-    if missing := sorted(found["missing_keys"]):
-        raise VTSumError(
-            f"{op}: {what} must have all weights of {type(model).__name__}, got {os.fspath(source)!r} without "
-            f"{len(missing)} of them, {missing[0]} the first"
-        )
+    options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # which are told here, in one line
+    with _told_if_well():
+        model, found = from_pretrained(kind, source, what, op, **options)
+        if missing := sorted(found["missing_keys"]):
+            raise VTSumError(
+                f"{op}: {what} must have all weights of {type(model).__name__}, got {os.fspath(source)!r} without "
+                f"{len(missing)} of them, {missing[0]} the first"
+            )
+        if other := sorted(found["mismatched_keys"]):
+            name, stored, stated = other[0]
+            raise VTSumError(
+                f"{op}: {what} must have weights of the sizes that its configuration states, got {os.fspath(source)!r} "
+                f"with {len(other)} others, {name} of {list(stored)} for {list(stated)} the first"
+            )
     return model
 
 

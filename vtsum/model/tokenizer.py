@@ -32,7 +32,7 @@ def load_tokenizer(source: Any) -> Any:
         path = Path(source)
         vocabulary = path / "vocab.txt" if path.is_dir() else path
         if vocabulary.is_file():
-            _check_words(vocabulary)
+            check_words(vocabulary)
             tokenizer = BertTokenizer(vocab=str(vocabulary))
         elif isinstance(source, os.PathLike) or path.suffix == ".txt":
             raise VTSumError(f"load_tokenizer: source must be a word list, a folder or a hub name, got {source}")
@@ -48,17 +48,20 @@ def load_tokenizer(source: Any) -> Any:
     return tokenizer
 
 
-def _check_words(vocabulary: Path) -> None:
-    """transformers itself would add what is missing at the end of the list, under ids that no model has learnt."""
+def check_words(vocabulary: Path, op: str = "load_tokenizer") -> None:
+    """Refuse a word list without the words that no tokenizer can do without: transformers itself would add them at the
+    end of the list, under ids that no model has learnt.
+
+    Raises:
+        VTSumError: it is no text, or lacks one of them; `op` begins the message.
+    """
     try:
-        words = set(read_file(vocabulary, "load_tokenizer").decode("utf-8").splitlines())
+        words = set(read_file(vocabulary, op).decode("utf-8").splitlines())
     except UnicodeDecodeError:
-        raise VTSumError(
-            f"load_tokenizer: {vocabulary} must be a text file, one word a line, got other bytes"
-        ) from None
+        raise VTSumError(f"{op}: {vocabulary} must be a text file, one word a line, got other bytes") from None
     if missing := [word for word in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if word not in words]:
         raise VTSumError(
-            f"load_tokenizer: {vocabulary} must hold [PAD], [UNK], [CLS] and [SEP], got no {' and no '.join(missing)}"
+            f"{op}: {vocabulary} must hold [PAD], [UNK], [CLS] and [SEP], got no {' and no '.join(missing)}"
         )
 
 

@@ -125,6 +125,8 @@ def watch(
         VTSumError: the file cannot be read, or no picture can be decoded.
         ValueError: for another sampler.
     """
+    from vtsum.model.frame_encoder import encoded
+
     if sampler not in SAMPLERS:
         raise ValueError(f"watch: sampler must be one of {', '.join(SAMPLERS)}, got {sampler!r}")
     if ahead is not None and ahead.size != model.image_size:
@@ -136,9 +138,7 @@ def watch(
         for batch in choice.chosen(frames.batches(BATCH)):
             # One core is left to the decoder as long as it works.
             with torch_threads(spare=int(not frames.finished)):
-                # A copy: the encoder's own small arrays lie between its large ones and would keep their memory taken,
-                # some 2 MiB a batch.
-                features.append(np.array(model.encode(batch)))
+                features.append(encoded(model, batch, "summarize"))
     give_back()
     read = frames.sampler
     if not choice.picks:

@@ -22,6 +22,8 @@ PANELS = {
     "seconds": "seconds a step",
 }
 
+LARGEST = 1e39  # float32 holds no more; many of them can be added up
+
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
     """The mean of each value and those before it, at most `window`; the same length."""
@@ -57,8 +59,10 @@ def plot(runs: Sequence[Path], output: Path) -> None:
             raise VTSumError(f"plot: run must have trained a step, got {run} with an empty {METRICS}")
         for line in lines[run]:
             for key in PANELS:
-                if key not in line or not isinstance(line[key], int | float | None):
-                    raise VTSumError(f"plot: {key} in {path} must be a number, got {line.get(key)!r:.80}")
+                if key not in line or not isinstance(line[key], int | float | None) or abs(line[key] or 0) > LARGEST:
+                    raise VTSumError(
+                        f"plot: {key} in {path} must be a number of at most {LARGEST:g}, got {line.get(key)!r:.80}"
+                    )
     figure, axes = pyplot.subplots(2, 3, figsize=(13, 6.5), layout="constrained")
     for axis, (key, title) in zip(axes.flat, PANELS.items(), strict=True):
         for number, run in enumerate(runs):
@@ -68,7 +72,7 @@ def plot(runs: Sequence[Path], output: Path) -> None:
             if key != "lr":
                 axis.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)
                 values = smooth(values, max(1, len(values) // 50))
-            axis.plot(steps, values, color=color, label=clean(run.name or str(run)).replace("$", r"\$"))
+            axis.plot(steps, values, color=color, label=_label(run))
         axis.set_title(title)
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
@@ -80,3 +84,9 @@ def plot(runs: Sequence[Path], output: Path) -> None:
         raise VTSumError(f"plot: output {output} must be writable: {reason(error)}") from None
     finally:
         pyplot.close(figure)
+
+
+def _label(run: Path) -> str:
+    """A run's name that matplotlib takes for no formula, nor, as one that begins with an underscore, for none."""
+    name = clean(run.name or str(run)).replace("$", r"\$")
+    return f" {name}" if name.startswith("_") else name

@@ -30,7 +30,7 @@ import torch
 from vtsum import plugins
 from vtsum.data.videoxum import VideoXumDataset
 from vtsum.errors import VTSumError
-from vtsum.files import write_text
+from vtsum.files import check_no_links, write_text
 from vtsum.processes import Place
 from vtsum.protocols import Callback, Tracker
 from vtsum.shown import clean, last_words, one_line, reason, say
@@ -72,7 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if place.ranks > 1:
         raise VTSumError(f"train: seeds must be trained by one process each, got {place.ranks} processes")
     for seed in settings.each_seed:
-        if status := _train(given.of_seed(seed, Path(settings.output_dir) / f"seed-{seed}"), place):
+        folder = Path(settings.output_dir) / f"seed-{seed}"
+        check_no_links("train", folder)
+        if status := _train(given.of_seed(seed, folder), place):
             return status
     return 0
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import zlib
-from collections.abc import Iterator
-from itertools import takewhile
+from collections.abc import Callable, Iterator
+from itertools import islice, takewhile
 from pathlib import Path
 
-_MOST_BYTES = 64 << 20  # of an index that is looked at; an hour's takes about one
+import numpy as np
+
+_MOST_BYTES = 64 << 20  # of an index that is looked at, or unpacked; an hour's takes about one
 _MOST_BOXES = 1_000_000  # beside one another
+_FEW_BOXES = 200_000  # that any file may have, those in others counted
+_LEAST_BOX = 16  # bytes of a larger file for each further box: a fragment for every picture has 20 or more
+_MOST_TABLES = 10_000  # boxes in a track, which has 30 or so
 _FEW_ENTRIES = 1_000_000  # of libav's index, that any file may have
 _MOST_ENTRIES = 20_000_000  # where edits repeat them: half a gigabyte
 _DEEPEST = 10  # boxes in one another; libav goes no deeper
@@ -37,9 +42,12 @@ def excessive_index(path: Path) -> str | None:
     and of all that an edit shows, from the key picture before it on: some bytes of tables or edits make gigabytes.
     """
     size = os.stat(path).st_size
-    count = _Count()
-    for kind, content in _contents(path):
-        count.see(kind, memoryview(content), 0)
+    count = _Count(max(_FEW_BOXES, size // _LEAST_BOX))
+    try:
+        for kind, content in _contents(path, count.box):
+            count.see(kind, memoryview(content), 0)
+    except _TooManyError as error:
+        return str(error)
     if count.samples > max(_FEW_ENTRIES, size):
         return f"must hold the samples that its tables state, got {count.samples} in {size} bytes"
     if count.shown > max(_MOST_ENTRIES, size):
@@ -47,16 +55,38 @@ def excessive_index(path: Path) -> str | None:
     return None
 
 
+class _TooManyError(Exception):
+    """Boxes or bytes that take longer to look at than a file of its size may."""
+
+
 class _Count:
     """Samples that boxes state, wherever libav looks for them.
 
+    Args:
+        most: boxes that the file may have.
     Attributes:
         samples (int): of all tracks and fragments. shown (int): of all tracks by all edits. edits, edited (int): edits
             and samples of the track of which most is shown.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
         self.samples = self.shown = self.edits = self.edited = 0
+        self._most, self._boxes, self._unpacked = most, 0, 0
+
+    def box(self) -> None:
+        """One more box; too many are refused."""
+        self._boxes += 1
+        if self._boxes > self._most:
+            raise _TooManyError(f"must hold at most {self._most} boxes, got more")
+
+    def _inside(self, kind: bytes, content: memoryview) -> Iterator[tuple[bytes, memoryview]]:
+        for inner, body in _inside(kind, content):
+            self.box()
+            if kind == b"cmvd":
+                self._unpacked += len(body)
+                if self._unpacked > _MOST_BYTES:
+                    raise _TooManyError(f"must hold an index of at most {_MOST_BYTES} bytes, got more")
+            yield inner, body
 
     def see(self, kind: bytes, content: memoryview, depth: int) -> None:
         if kind == b"trak":
@@ -64,11 +94,13 @@ class _Count:
         elif kind == b"trun":
             self.samples += _number(content, 4)
         elif depth < _DEEPEST:
-            for inner, body in _inside(kind, content):
+            for inner, body in self._inside(kind, content):
                 self.see(inner, body, depth + 1)
 
     def _see_track(self, content: memoryview, depth: int) -> None:
-        tables = list(_tables(b"trak", content, depth))
+        tables = list(islice(self._tables(b"trak", content, depth), _MOST_TABLES + 1))
+        if len(tables) > _MOST_TABLES:
+            raise _TooManyError(f"must hold at most {_MOST_TABLES} boxes in a track, got more")
         sizes = max((_number(body, 8) for kind, body in tables if kind in (b"stsz", b"stz2")), default=0)
         chunks = max((_number(body, 4) for kind, body in tables if kind in (b"stco", b"co64")), default=0)
         runs = max((_in_chunks(body, chunks) for kind, body in tables if kind == b"stsc"), default=0)
@@ -84,22 +116,20 @@ class _Count:
             if edits * samples > self.edits * self.edited:
                 self.edits, self.edited = edits, samples
 
-
-def _tables(kind: bytes, content: memoryview, depth: int) -> Iterator[tuple[bytes, memoryview]]:
-    for inner, body in _inside(kind, content):
-        yield inner, body
-        if depth < _DEEPEST:
-            yield from _tables(inner, body, depth + 1)
+    def _tables(self, kind: bytes, content: memoryview, depth: int) -> Iterator[tuple[bytes, memoryview]]:
+        for inner, body in self._inside(kind, content):
+            yield inner, body
+            if depth < _DEEPEST:
+                yield from self._tables(inner, body, depth + 1)
 
 
 def _in_chunks(runs: memoryview, chunks: int) -> int:
     """Samples that a table of samples to chunks (stsc) gives to so many chunks."""
-    total = 0
-    for at in range(8, len(runs) - 11, 12):
-        first = _number(runs, at)
-        behind = _number(runs, at + 12) if at + 24 <= len(runs) else chunks + 1
-        total += max(min(behind, chunks + 1) - first, 0) * _number(runs, at + 4)
-    return total
+    entries = max(len(runs) - 8, 0) // 12
+    table = np.frombuffer(runs, ">u4", 3 * entries, 8 if entries else 0).reshape(-1, 3).astype(np.float64)
+    first = table[:, 0]
+    behind = np.minimum(np.append(first[1:], chunks + 1), chunks + 1)[:entries]
+    return int((np.maximum(behind - first, 0) * table[:, 1]).sum())
 
 
 def _number(content: bytes | memoryview, at: int) -> int:
@@ -134,13 +164,18 @@ def _moov(path: str | os.PathLike[str]) -> bytes:
     return next((content for kind, content in _contents(path) if kind == b"moov"), b"")
 
 
-def _contents(path: str | os.PathLike[str]) -> Iterator[tuple[bytes, bytes]]:
-    """Kind and content of the boxes of a file that hold others."""
-    for kind, at, head, length in _top(path):
-        if kind in _HOLDERS:
-            with contextlib.suppress(OSError, OverflowError, ValueError), open(path, "rb") as file:
-                left = os.fstat(file.fileno()).st_size - file.seek(at + head)
-                yield kind, file.read(max(min(length - head, left, _MOST_BYTES), 0))  # `read` takes the memory first
+def _contents(path: str | os.PathLike[str], each: Callable[[], None] = lambda: None) -> Iterator[tuple[bytes, bytes]]:
+    """Kind and content of the boxes of a file that hold others; `each` is called for every box."""
+    with open(path, "rb") as file:
+        for kind, at, head, length in _top(path):
+            each()
+            if kind in _HOLDERS:
+                try:
+                    left = os.fstat(file.fileno()).st_size - file.seek(at + head)
+                    content = file.read(max(min(length - head, left, _MOST_BYTES), 0))  # `read` takes the memory first
+                except (OSError, OverflowError, ValueError):
+                    continue
+                yield kind, content
 
 
 def _top(path: str | os.PathLike[str]) -> Iterator[tuple[bytes, int, int, int]]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import BinaryIO
 
-_EBML, _SEGMENT, _SEEK_HEAD, _TAGS, _TAG = 0x1A45DFA3, 0x18538067, 0x114D9B74, 0x1254C367, 0x7373
+_EBML, _SEGMENT, _SEEK_HEAD, _TAGS = 0x1A45DFA3, 0x18538067, 0x114D9B74, 0x1254C367
 _SEEK, _SEEK_ID, _SEEK_POSITION = 0x4DBB, 0x53AB, 0x53AC
 _MOST_TAGS = 1000  # a track and a chapter have one each; libav's time grows with the square of their number
 _MOST_ELEMENTS = 200_000  # beside one another: a day of clusters has fewer
@@ -24,7 +24,8 @@ def excessive_tags(path: str | os.PathLike[str]) -> str | None:
 
 
 def _tags(file: BinaryIO, size: int) -> Iterator[int]:
-    """The places of tags, wherever libav looks for them; one more than may be at most."""
+    """The places of tags, wherever libav looks for them, and of whatever else lies among them; one more than may be at
+    most."""
     places: dict[int, int] = {}  # of Tags: where their content begins and ends
     for kind, at, end in _elements(file, 0, size):
         if kind != _SEGMENT:
@@ -40,10 +41,9 @@ def _tags(file: BinaryIO, size: int) -> Iterator[int]:
                         break
     count = 0
     for at, end in places.items():
-        for kind, inner_at, _ in _elements(file, at, end):
-            if kind == _TAG:
-                count += 1
-                yield inner_at
+        for _, inner_at, _ in _elements(file, at, end):  # places may lie in one another: each must be short
+            count += 1
+            yield inner_at
             if count > _MOST_TAGS:
                 return
 

@@ -99,10 +99,10 @@ def open_container(path: str | os.PathLike[str], function: str) -> InputContaine
             f"{function}: {name}: must be a video file, got a playlist or another text that names files; "
             "give the video itself"
         )
+    if stated := excessive_index(found):  # before anything else looks at its boxes
+        raise VTSumError(f"{function}: {name}: {stated}")
     if head[4:8] == b"ftyp" and is_still(found):
         raise VTSumError(f"{function}: {name}: must be a video file, found a still picture")
-    if stated := excessive_index(found):
-        raise VTSumError(f"{function}: {name}: {stated}")
     if head.startswith(b"\x1aE\xdf\xa3") and (stated := excessive_tags(found)):
         raise VTSumError(f"{function}: {name}: {stated}")
     try:

@@ -1,10 +1,15 @@
-"""A subtitle as a file holds it."""
+"""A subtitle as a file holds it, and how many there may be."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from vtsum.errors import VTSumError
+
 MAX_LINE = 10_000  # characters of a line of subtitles, which has 42 or so
+MAX_LINES = 600_000  # of a transcript's file; a day of rolling captions has 350,000
+MAX_WORDS = 300_000  # a day's speech is 200,000
 
 
 @dataclass(frozen=True)
@@ -14,3 +19,24 @@ class Cue:
     start: float
     end: float
     lines: tuple[str, ...]
+
+
+def check_words(count: int, where: str) -> None:
+    """Refuse more than 300,000 words; `where` begins the message.
+
+    Raises:
+        VTSumError: there are more.
+    """
+    if count > MAX_WORDS:
+        raise VTSumError(f"{where}: must hold at most {MAX_WORDS} words, got more")
+
+
+def bounded(cues: Iterable[Cue], where: str) -> Iterator[Cue]:
+    """The subtitles, refused as soon as they are more than there may be words.
+
+    Raises:
+        VTSumError: see `check_words`.
+    """
+    for count, cue in enumerate(cues, 1):
+        check_words(count, where)
+        yield cue

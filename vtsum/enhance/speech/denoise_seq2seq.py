@@ -85,11 +85,19 @@ class Seq2SeqDenoiser:
         return self.rewrite(transcript)[0]
 
     def rewrite(self, transcript: Transcript) -> tuple[Transcript, list[Rewriting]]:
-        """The transcript rewritten, and what became of each chunk, in the order of the transcript."""
-        chunks = [chunk for u in transcript.utterances for chunk in self._chunks(list(u.words))]
-        texts = [joined(w.text for w in chunk) for chunk in chunks]
+        """The transcript rewritten, and what became of each chunk, in the order of the transcript.
+
+        Raises:
+            VTSumError: the checkpoint's parts do not fit one another.
+        """
+        from vtsum.model.pretrained import at_work
+
+        with at_work(self.checkpoint, "Seq2SeqDenoiser"):
+            chunks = [chunk for u in transcript.utterances for chunk in self._chunks(list(u.words))]
+            texts = [joined(w.text for w in chunk) for chunk in chunks]
+            generated = self._generate(texts)
         rewritings, words = [], []
-        for chunk, heard, rewritten in zip(chunks, texts, self._generate(texts), strict=True):
+        for chunk, heard, rewritten in zip(chunks, texts, generated, strict=True):
             verdict = judge(heard, rewritten, max_change=self.max_change)
             rewritings.append(Rewriting(heard, rewritten, verdict))
             if verdict.accepted and rewritten:

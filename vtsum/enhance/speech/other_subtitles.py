@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from vtsum.enhance.speech.cues import MAX_LINE, Cue
+from vtsum.enhance.speech.cues import MAX_LINE, Cue, bounded
 from vtsum.enhance.speech.ttml import ttml_cues
 from vtsum.errors import VTSumError
 from vtsum.reading import parse_json
@@ -48,7 +48,7 @@ def other_cues(text: str, where: str, rate: float | None) -> tuple[list[Cue], st
         found = _ass(text, where)
     else:
         return None
-    return sorted(found, key=lambda cue: cue.start), note
+    return sorted(bounded(found, where), key=lambda cue: cue.start), note
 
 
 def _counted(text: str, where: str, rate: float | None) -> tuple[list[Cue], str | None]:

@@ -14,7 +14,7 @@ from av.subtitles.stream import SubtitleStream
 from av.subtitles.subtitle import AssSubtitle
 from av.video.stream import VideoStream
 
-from vtsum.enhance.speech.cues import MAX_LINE, Cue
+from vtsum.enhance.speech.cues import MAX_LINE, Cue, bounded
 from vtsum.enhance.speech.sound import picture_origin, shown_video
 from vtsum.enhance.speech.subtitles import utterances_of
 from vtsum.enhance.speech.transcript import Transcript
@@ -46,6 +46,7 @@ def read_subtitle_track(path: str | os.PathLike[str]) -> Transcript | None:
     Raises:
         VTSumError: the file is missing, empty or nothing that FFmpeg knows, or the track holds more than 300,000 words.
     """
+    where = f"read_subtitle_track: {show(path)}"
     with closing(open_container(path, "read_subtitle_track")) as container:
         stream = _choose(container, shown_video(container, path, "read_subtitle_track"))
         if stream is None:
@@ -53,8 +54,8 @@ def read_subtitle_track(path: str | os.PathLike[str]) -> Transcript | None:
         language = _language(stream)
         origin = picture_origin(path, "read_subtitle_track") or 0.0
         discard_others(container, [stream])
-        cues = sorted(_cues(container, stream, origin), key=lambda cue: cue.start)
-    utterances = utterances_of(cues, f"read_subtitle_track: {show(path)}")
+        cues = sorted(bounded(_cues(container, stream, origin), where), key=lambda cue: cue.start)
+    utterances = utterances_of(cues, where)
     return Transcript(utterances, "subtitles", language) if utterances else None
 
 

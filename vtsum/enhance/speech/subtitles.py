@@ -10,17 +10,16 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from vtsum.enhance.speech.cues import MAX_LINE, Cue
+from vtsum.enhance.speech.cues import MAX_LINE, MAX_LINES, Cue, check_words
 from vtsum.enhance.speech.other_subtitles import other_cues
 from vtsum.enhance.speech.text_encoding import decoded
-from vtsum.enhance.speech.transcript import Transcript, Utterance, Word, pieces
+from vtsum.enhance.speech.transcript import Transcript, Utterance, Word, count_words, pieces
 from vtsum.errors import VTSumError
 from vtsum.reading import read_file
 from vtsum.shown import clean
 from vtsum.video.source import show
 
 MAX_BYTES = 8 << 20  # a day's speech is 1 MB, with rolling captions 6
-MAX_WORDS = 300_000  # a day's speech is 200,000
 SLOWEST = 0.15  # seconds a character; a subtitle stays longer than its words take, so that it can be read
 _TIME = r"(?:(\d{1,3}):)?(\d{1,2}):(\d{1,2})(?:[.,](\d{1,3}))?"
 _TIMING = re.compile(rf"^\s*{_TIME}\s*-->\s*{_TIME}(?:\s.*)?$")
@@ -62,21 +61,23 @@ def read_transcript(
     Returns:
         Transcript: every confidence 1; `source` is the file's name.
     Raises:
-        VTSumError: the file is missing, empty, no text, of another kind of subtitles, of more than 8 MiB, has a line
-        longer than any subtitle's, or holds no words or more than 300,000; or it is plain text without times, and
-        neither stretches nor a duration are given.
+        VTSumError: the file is missing, empty, no text, of another kind of subtitles, of more than 8 MiB or 600,000
+            lines, has a line longer than any subtitle's, or holds no words or more than 300,000; or it is plain text
+            without times, and neither stretches nor a duration are given.
     """
     name = show(Path(path).name)
     where = f"read_transcript: {show(path)}"
     text, guessed = decoded(read_file(path, "read_transcript", MAX_BYTES), where)
     lines = text.splitlines()
+    if len(lines) > MAX_LINES:
+        raise VTSumError(f"{where}: must have at most {MAX_LINES} lines, got {len(lines)}")
     language = language_of(Path(path).name)
     warnings = [] if guessed is None else [f"{name}: its encoding was guessed: {guessed}"]
     if (others := other_cues(text, where, rate)) is not None:
         cues, note = others
         utterances = utterances_of(cues, where)
         warnings += [] if note is None else [f"{name}: {note}"]
-    elif any("-->" in line or _SBV.match(line) for line in lines):
+    elif text.startswith("WEBVTT") or any(map(_states_times, lines)):
         cues, stated, broken = parse_cues([_SBV.sub(_arrow, line) for line in lines], where)
         language = stated or language
         utterances = utterances_of(cues, where)
@@ -85,13 +86,13 @@ def read_transcript(
             warnings.append(f"{name}: {many} that cannot be read, the first in line {broken[0]}, and are left out")
         if backwards := sum(cue.end < cue.start for cue in cues):
             warnings.append(f"{name}: {backwards} of {len(cues)} subtitles end before they begin and are left out")
-    elif (timed := _timed_lines(lines, duration)) is not None:
+    elif (timed := _timed_lines(lines, duration, where)) is not None:
         utterances = utterances_of(timed, where)
     else:
         spans = [(a, b) for a, b in stretches or () if b > a] or ([(0.0, duration)] if duration else [])
         if not spans:
             raise VTSumError(f"read_transcript: {show(path)}: has no times, and nothing says how long the video is")
-        _check_words(sum(len(line.split()) for line in lines), where)
+        check_words(count_words(text), where)
         utterances = _spread(lines, spans)
         parts = "the parts with voice" if stretches else "the whole video"
         why = "; pip install 'vtsum[speech]' finds those with voice" if stretches is None else ""
@@ -99,6 +100,12 @@ def read_transcript(
     if not utterances:
         raise VTSumError(f"{where}: must hold words, found none" + "".join(f"; {line}" for line in warnings))
     return Transcript(utterances, name, language, tuple(warnings))
+
+
+def _states_times(line: str) -> bool:
+    """Whether a line is one of times, be they broken; plain text may hold an arrow."""
+    arrow = "-->" in line and (_TIMING.match(line) or _BROKEN.match(line))
+    return bool(arrow or _SBV.match(line))
 
 
 def language_of(name: str) -> str | None:
@@ -114,13 +121,15 @@ def parse_cues(lines: Sequence[str], where: str) -> tuple[list[Cue], str | None,
     In SRT a text may begin or go on behind an empty line, and hold an arrow.
 
     Raises:
-        VTSumError: a line of more than 10,000 characters; `where` begins the message.
+        VTSumError: a line of more than 10,000 characters, or more subtitles than there may be words; `where` begins the
+            message.
     """
     reader = _Reader(is_vtt=bool(lines) and lines[0].startswith("WEBVTT"))
     for number, line in enumerate(lines, 1):
         if len(line) > MAX_LINE:
             raise VTSumError(f"{where}: line {number}: must have at most {MAX_LINE} characters, got {len(line)}")
         reader.take(number, line)
+        check_words(len(reader.cues), where)
     reader.close()
     reader.give_loose()
     cues = [Cue(start, end, tuple(text)) for start, end, text in reader.cues]
@@ -208,16 +217,11 @@ def utterances_of(cues: Iterable[Cue], where: str) -> tuple[Utterance, ...]:
         if plain:
             last = plain[-1][1]
             lines = [line for line, _ in plain]
-            count += sum(len(line.split()) + line.count("<") for line in lines)  # inner times may stand without spaces
-            _check_words(count, where)
+            count += sum(count_words(line) + line.count("<") for line in lines)  # inner times may stand without spaces
+            check_words(count, where)
             if words := _words(lines, cue.start, cue.end):
                 found.append(Utterance(words))
     return tuple(sorted(found, key=lambda u: u.start))
-
-
-def _check_words(count: int, where: str) -> None:
-    if count > MAX_WORDS:
-        raise VTSumError(f"{where}: must hold at most {MAX_WORDS} words, got more")
 
 
 def _words(lines: Sequence[str], start: float, end: float) -> tuple[Word, ...]:
@@ -276,15 +280,20 @@ def _tokens(text: str) -> list[str]:
     ]
 
 
-def _timed_lines(lines: Sequence[str], duration: float | None) -> list[Cue] | None:
+def _timed_lines(lines: Sequence[str], duration: float | None, where: str) -> list[Cue] | None:
     """Plain text whose lines begin with times, as subtitles; None where fewer than half of its lines do, or times
-    stand alone between them."""
+    stand alone between them.
+
+    Raises:
+        VTSumError: more times than there may be words; `where` begins the message.
+    """
     entries: list[tuple[float, list[str]]] = []
     filled = [line.strip() for line in lines if line.strip() and not _ABOUT.match(line.strip())]
     for line in filled:
         found = _LEADING.match(line)
         if found is not None:
             entries.append((_clock(found[1] or found[6]), [found.groups()[-1]] if found.groups()[-1] else []))
+            check_words(len(entries), where)
         elif entries:
             entries[-1][1].append(line)
         else:

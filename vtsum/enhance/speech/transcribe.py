@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import Literal
@@ -14,12 +15,13 @@ import numpy as np
 from vtsum.enhance.speech.activity import MODEL, Stretch, missing_package, model_sha256, voice_activity, voiced
 from vtsum.enhance.speech.again import heard_again
 from vtsum.enhance.speech.recognisers import Recogniser, is_understood, make_recogniser
-from vtsum.enhance.speech.sound import RATE, claimed_seconds, picture_rate, read_sound
+from vtsum.enhance.speech.sound import RATE, claimed_seconds, picture_rate, read_sound, shown_video
 from vtsum.enhance.speech.subtitle_track import read_subtitle_track, unread_subtitles
 from vtsum.enhance.speech.subtitles import read_transcript
 from vtsum.enhance.speech.transcript import Transcript
 from vtsum.video.damage import Damage, told
-from vtsum.video.source import show
+from vtsum.video.source import open_container, show
+from vtsum.video.timeline import claimed_duration
 
 Denoiser = Callable[[Transcript], Transcript]
 NOT_UNDERSTOOD = "could not be understood: another language, noise or music?"
@@ -64,7 +66,7 @@ def transcribe(
         stretches = voice_activity(length) if missing_package() is None else None
         for _ in length:  # what is left, for the length
             pass
-        seconds = length.seconds or None
+        seconds = length.seconds or _shown_seconds(path)
         return read_transcript(transcript, stretches=stretches, duration=seconds, rate=picture_rate(path))
     if (track := read_subtitle_track(path)) is not None:
         return track
@@ -82,6 +84,13 @@ def transcribe(
     if denoiser is not None and heard.utterances:
         heard = denoiser(heard)
     return replace(heard, again=partial(heard_again, path, found))
+
+
+def _shown_seconds(path: str | os.PathLike[str]) -> float | None:
+    """How long a file says that its pictures are shown; None: it does not say, or has none."""
+    with closing(open_container(path, "transcribe")) as container:
+        video = shown_video(container, path, "transcribe")
+        return None if video is None else claimed_duration(container, video)
 
 
 class _Length:

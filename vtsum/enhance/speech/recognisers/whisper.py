@@ -24,6 +24,8 @@ from vtsum.enhance.speech.sound import RATE
 from vtsum.enhance.speech.transcript import Utterance
 from vtsum.errors import VTSumError
 
+_LONGEST = 3600.0  # seconds that a checkpoint may take at once; Whisper's own take 30
+
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
@@ -62,7 +64,7 @@ class Whisper:
         import torch
         from vtsum_kernels.integrations import torchvision_free
 
-        from vtsum.model.pretrained import from_pretrained, model_from_pretrained, weights_sha256
+        from vtsum.model.pretrained import at_work, from_pretrained, model_from_pretrained, weights_sha256
 
         if batch_size < 1:
             raise ValueError(f"Whisper: batch_size must be at least 1, got {batch_size}")
@@ -76,27 +78,39 @@ class Whisper:
             self._features = from_pretrained(WhisperFeatureExtractor, source, "a Whisper feature extractor")
             self._tokenizer = from_pretrained(WhisperTokenizer, source, "a Whisper tokenizer")
             model = model_from_pretrained(WhisperForConditionalGeneration, source, "a Whisper model")
+        self._source = source
         self.device = device_of(device, "Whisper")
         self._model = model.to(self.device, torch.float16 if self.device.startswith("cuda") else torch.float32).eval()
-        settings = self._model.generation_config
-        if getattr(settings, "alignment_heads", None) is None:
-            layers, heads = model.config.decoder_layers, model.config.decoder_attention_heads
-            settings.alignment_heads = [list(p) for p in itertools.product(range(layers // 2, layers), range(heads))]
-        self._languages = {i: t.strip("<|>") for t, i in (getattr(settings, "lang_to_id", None) or {}).items()}
-        if language is not None and self._languages and language not in self._languages.values():
-            known = ", ".join(sorted(self._languages.values()))
-            raise VTSumError(f"Whisper: language must be one that {source!r} knows, got {language!r}; it knows {known}")
+        with at_work(source, "Whisper"):  # a configuration may say anything
+            if not 1.0 <= (longest := float(self._features.chunk_length)) <= _LONGEST:
+                raise ValueError(f"a chunk_length of {longest:g} seconds")
+            settings = self._model.generation_config
+            if getattr(settings, "alignment_heads", None) is None:
+                layers, heads = model.config.decoder_layers, model.config.decoder_attention_heads
+                settings.alignment_heads = [
+                    list(p) for p in itertools.product(range(layers // 2, layers), range(heads))
+                ]
+            self._languages = {i: t.strip("<|>") for t, i in (getattr(settings, "lang_to_id", None) or {}).items()}
+            if language is not None and self._languages and language not in self._languages.values():
+                known = ", ".join(sorted(self._languages.values()))
+                raise VTSumError(
+                    f"Whisper: language must be one that {source!r} knows, got {language!r}; it knows {known}"
+                )
         self._wanted = language if self._languages else None
         self.language = language if self._languages else "en"  # checkpoints without languages know English only
         self.batch_size = batch_size
         self.sha256 = {"weights": weights_sha256(model.state_dict())}
-        self.longest = float(self._features.chunk_length)
+        self.longest = longest
 
     def recognise(self, stretches: Iterable[Stretch]) -> Iterator[Utterance]:
         """See `Recogniser`. `batch_size` packs of stretches, each up to `longest` seconds, are recognised at once."""
+        from vtsum.model.pretrained import at_work
+
         gathered = packs(stretches, self.longest)
         while batch := list(itertools.islice(gathered, self.batch_size)):
-            for pack, heard in zip(batch, self._hear([pack.samples for pack in batch]), strict=True):
+            with at_work(self._source, "Whisper"):
+                all_heard = self._hear([pack.samples for pack in batch])
+            for pack, heard in zip(batch, all_heard, strict=True):
                 yield from pack.utterances(heard)
 
     def _hear(self, sounds: list[np.ndarray]) -> list[list[tuple[str, float, float, float]]]:

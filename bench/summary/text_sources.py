@@ -48,7 +48,8 @@ def measure(files: list[Path]) -> Iterator[dict[str, Any]]:
 
 
 def main() -> None:
-    options = parser(__doc__, "text_sources", shared=None).parse_args()
+    given = parser(__doc__, "text_sources", shared=None)
+    options = given.parse_args()
     clips = [] if options.shared is None else [options.shared / "media" / name for name in CLIPS]
     keep(options.results, machine(("faster-whisper", "rapidocr", "numpy")), measure([FILM, *clips]))
 

@@ -15,6 +15,7 @@ from tests.vtsum.clips import tone, write_clip
 from tests.vtsum.fakes import ColourModel
 from vtsum.enhance.speech import Stretch, Transcript, Utterance, Word, transcribe
 from vtsum.enhance.speech.again import heard_again, repeats
+from vtsum.errors import VTSumError
 from vtsum.summary.choosing import SECOND, Span, heard_twice
 
 RATE = 16_000
@@ -106,6 +107,8 @@ def test_a_sentence_that_is_heard_otherwise_is_quoted_nowhere(tmp_path: Path) ->
 
         def recognise(self, stretches: Iterable[Stretch]) -> Iterator[Utterance]:
             for stretch in stretches:
+                if not self.text:
+                    raise VTSumError("out of memory")
                 yield utterance(self.text, stretch.start)
 
     def utterance(text: str, start: float) -> Utterance:
@@ -120,16 +123,17 @@ def test_a_sentence_that_is_heard_otherwise_is_quoted_nowhere(tmp_path: Path) ->
         rate=1,
         sound=tone(150, 48_000, 1, level=0.1),
     )
-    for second, quoted in ((TRUE, True), (TRUE.replace("boat", "goat"), False)):
+    for second, quoted in ((TRUE, True), (TRUE.replace("boat", "goat"), False), ("", False)):
         again = partial(heard_again, clip, Says(second))
         said = Transcript((utterance(TRUE, 10.0), utterance(TRUE, 100.0)), "says", "en", again=again)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("vtsum.summary.listening.Listening._listen", lambda self, said=said: said)
-            made = vtsum.summarize(clip, tmp_path / second[8:12], model=ColourModel(), budget="20s", ocr=False)
+            made = vtsum.summarize(clip, tmp_path / f"o{second[8:12]}", model=ColourModel(), budget="20s", ocr=False)
         text = made.files["txt"].read_text(encoding="utf-8")
         assert ("boat" in text) is quoted
         assert ("goat" in text) is False
         assert (made.data["title"]["origin"] == "heard") is quoted
+        assert ("what was heard could not be heard again: out of memory" in text) is (not second)
         assert ("no sentence that was heard is sure enough to be quoted" in text) is not quoted
         assert made.data["speech"] is not None
         assert [u["words"][0]["text"] for u in made.data["speech"]["utterances"]] == ["The", "The"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from vtsum.enhance.screen_text.sentences import quotations
 from vtsum.enhance.speech.merge import Sentence, merge_text, shares
+from vtsum.errors import VTSumError
 from vtsum.summary.chapters import Chapter, Title, chapters_of, title_of
 from vtsum.summary.choosing import Span, choose, heard_twice, spans_of
 from vtsum.summary.facts import measured_text
@@ -61,15 +62,21 @@ def compose(
     words = said.words if said is not None else ()
     lines = quotations(watched.screen, [(word.text, word.start) for word in words])
     spans, rows = spans_of(said, lines, watched.saliency, fps)
+    notes = []
     once = any(span.origin == "heard" and span.score > 0 for span in spans)
-    spans = heard_twice(said, spans, watched.duration)
+    try:
+        spans = heard_twice(said, spans, watched.duration)
+    except VTSumError as error:  # at the end of all the work: it is summarised without
+        spans = [replace(span, score=0.0) if span.origin == "heard" else span for span in spans]
+        notes.append(f"what was heard could not be heard again: {error}")
     twice = any(span.origin == "heard" and span.score > 0 for span in spans)
     limit = MAX_SENTENCES - shares(MAX_SENTENCES, (sum(span.score > 0 for span in spans), len(captions)))[1]
     chosen = choose(spans, rows, limit)
     title = title_of(info.title, source.name, spans, watched.screen)
     shots = [plan.span(i) for i in range(len(plan.shots))]
     chapters = chapters_of(watched.duration, watched.event_features, fps, spans, rows, watched.screen, shots)
-    notes = ["no sentence that was heard is sure enough to be quoted"] if once and not twice else []
+    if once and not twice:
+        notes.append("no sentence that was heard is sure enough to be quoted")
     written = Written()
     if writer is not None:
         written = write(writer, spans, [(chapter.start, chapter.end) for chapter in chapters], limit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -207,6 +208,22 @@ def test_features_that_are_no_numbers_are_one_line(what: str, tmp_path: Path) ->
     assert told in message
     assert not list((tmp_path / "o").glob("*.npz"))
     assert told in refused("summarize", video, "-o", str(tmp_path / "s"), "--model", str(tmp_path), names=tmp_path)
+
+
+@pytest.mark.parametrize("part", ["boundary", "saliency"])
+def test_a_models_scores_that_are_no_numbers_are_one_line(part: str, tmp_path: Path) -> None:
+    """A saliency of NaN was taken for 0, in silence."""
+    folder = tmp_path / "model"
+    shutil.copytree(EMBEDDED, folder)
+    weights = load_file(folder / "model.safetensors")
+    for name, values in weights.items():
+        if part in name:
+            values.fill_(torch.nan)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    video = str(small_clip(tmp_path / "clip.mp4").path)
+    words = ["--model", str(folder), "--no-speech", "--no-ocr"]
+    message = refused("summarize", video, "-o", str(tmp_path / "o"), *words, names=folder)
+    assert f"of '{folder}' must be finite, got NaN or infinity; are its weights whole?" in message
 
 
 def test_weights_that_are_not_there_are_not_drawn_at_random(tmp_path: Path) -> None:

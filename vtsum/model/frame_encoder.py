@@ -192,11 +192,18 @@ def encoded(encoder: FrameEncoder | Summarizer, images: np.ndarray, op: str) -> 
         VTSumError: numbers that are not finite, as damaged weights give them.
     """
     features = np.array(encoder.encode(images), np.float32)
-    if not np.isfinite(features).all():
-        raise VTSumError(
-            f"{op}: features of {encoder.name!r} must be finite, got NaN or infinity; are its weights whole?"
-        )
+    check_finite(features, "features", encoder.name, op)
     return features
+
+
+def check_finite(values: np.ndarray, what: str, name: str, op: str) -> None:
+    """Refuse what a model gives that is no number, as damaged weights make it.
+
+    Raises:
+        VTSumError: naming the model.
+    """
+    if not np.isfinite(values).all():
+        raise VTSumError(f"{op}: {what} of {name!r} must be finite, got NaN or infinity; are its weights whole?")
 
 
 def resize(images: np.ndarray, size: int) -> np.ndarray:

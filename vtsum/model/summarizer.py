@@ -20,6 +20,7 @@ from vtsum.model.frame_encoder import (
     EMBEDDED,
     KNOWN,
     TransformersFrameEncoder,
+    check_finite,
     check_images,
     is_transformers,
     resize,
@@ -91,7 +92,9 @@ class VTSumSummarizer:
         if len(features) == 0:
             return np.zeros(0, np.float32)
         x = self._one_video(features)
-        return self.model.boundary_logits(x, self.model.encode(x))[0].sigmoid().cpu().numpy()
+        found = self.model.boundary_logits(x, self.model.encode(x))[0].sigmoid().cpu().numpy()
+        check_finite(found, "boundaries", self.name, "summarize")
+        return found
 
     def _one_video(self, features: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(features))[None].to(self.device)

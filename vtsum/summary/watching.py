@@ -125,7 +125,7 @@ def watch(
         VTSumError: the file cannot be read, or no picture can be decoded.
         ValueError: for another sampler.
     """
-    from vtsum.model.frame_encoder import encoded
+    from vtsum.model.frame_encoder import check_finite, encoded
 
     if sampler not in SAMPLERS:
         raise ValueError(f"watch: sampler must be one of {', '.join(SAMPLERS)}, got {sampler!r}")
@@ -144,8 +144,9 @@ def watch(
     if not choice.picks:
         raise VTSumError(f"summarize: {source.name} must hold at least one picture that can be decoded, got none")
     spread_features = choice.spread(np.concatenate(features))
-    saliency = np.clip(np.nan_to_num(model.saliency(spread_features)), 0.0, 1.0)
-    saliency = smooth_scores(saliency, "gaussian", SMOOTHING).astype(np.float32)
+    saliency = model.saliency(spread_features)
+    check_finite(saliency, "saliency", model.name, "summarize")
+    saliency = smooth_scores(np.clip(saliency, 0.0, 1.0), "gaussian", SMOOTHING).astype(np.float32)
     tell("read", 1.0)
     return Watched(
         features=spread_features,

@@ -14,7 +14,7 @@ import numpy as np
 _MOST_BYTES = 64 << 20  # of an index that is looked at, or unpacked; an hour's takes about one
 _MOST_BOXES = 1_000_000  # beside one another
 _FEW_BOXES = 200_000  # that any file may have, those in others counted
-_LEAST_BOX = 16  # bytes of a larger file for each further box: a fragment for every picture has 20 or more
+_LEAST_BOX = 12  # bytes of a larger file for each further box: a fragment for every picture has 15 or more
 _MOST_TABLES = 10_000  # boxes in a track, which has 30 or so
 _FEW_ENTRIES = 1_000_000  # of libav's index, that any file may have
 _MOST_ENTRIES = 20_000_000  # where edits repeat them: half a gigabyte

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from vtsum_kernels import library
 
 from tests.kernels.window_calls import (
@@ -43,3 +44,19 @@ def test_numbers_beyond_every_sequence_cost_and_say_nothing_more(compiled: bool,
 @pytest.mark.parametrize("dtype", HALVES)
 def test_gradients_of_the_global_softmax(dtype: torch.dtype) -> None:
     global_is_as_exact_as_windowed("cpp", dtype)
+
+
+def test_tensors_on_two_devices_are_refused(emulated: Any) -> None:
+    """Every tensor of the registered ops is looked at, whichever stands on another device."""
+    q, lse, ends = torch.randn(1, 2, 9, 8), torch.randn(1, 2, 9), torch.tensor([0, 9], dtype=torch.int32)
+    given = {"q": q, "k": q, "v": q, "key_mask": torch.ones(1, 9) > 0, "cu_seqlens": ends, "bias": torch.zeros(2, 3)}
+    given["seed"] = torch.ones(1, dtype=torch.int64)
+    options, variants = (1, 1, 1, False, 0.5, 0.1, 0), {"sinks": torch.zeros(2)}
+    backward = {"dout": q, **given, "dlse": lse, "out": q, "lse": lse}
+    for op, tensors, rest in (("fwd", given, (*options, True)), ("bwd", backward, options)):
+        call = getattr(emulated, f"sliding_window_attention_{op}")
+        call(*tensors.values(), *rest, variants["sinks"])
+        for name in (*tensors, "sinks"):
+            wrong: list[Tensor] = [x.to("meta") if name == key else x for key, x in (tensors | variants).items()]
+            with pytest.raises(RuntimeError, match=rf"attention_{op}: \w+ must be on the device of \w+, .+, got .+"):
+                call(*wrong[:-1], *rest, wrong[-1])

@@ -295,11 +295,11 @@ def test_the_registered_ops_refuse_tensors_of_another_device(cuda: None) -> None
     q = torch.randn(1, 2, 9, 16)
     mask = torch.ones(1, 9, dtype=torch.bool, device="cpu")
     options = (1, 1, 1, False, 0.25, 0.0, 0)
-    with pytest.raises(RuntimeError, match="all tensors must be on the device of q"):
+    with pytest.raises(RuntimeError, match="key_mask must be on the device of q, cuda:0, got cpu"):
         OPS.sliding_window_attention_fwd(q, q, q, mask, None, None, None, *options, False)
     x, keys, factor = torch.randn(1, 9, 2, 8), torch.randn(1, 2, 5, 8), torch.ones(1, 2, 9, device="cpu")
-    with pytest.raises(RuntimeError, match="all tensors must be on the device of the first"):
+    with pytest.raises(RuntimeError, match="factor must be on the device of x, cuda:0, got cpu"):
         OPS.memory_weights_fwd(x, keys, factor, None, None, torch.float32)
     index = torch.zeros(1, 2, 9, 3, dtype=torch.int32)
-    with pytest.raises(RuntimeError, match="all tensors must be on the device of the first"):
+    with pytest.raises(RuntimeError, match="weights must be on the device of table, cuda:0, got cpu"):
         OPS.memory_gather(torch.ones(1, 2, 9, 3, device="cpu"), index, keys)

@@ -265,6 +265,22 @@ def test_a_source_with_a_timecode(made, tmp_path):
     assert _spans(otio.adapters.read_from_file(str(files["fcpxml"]), "fcpx_xml"))[0][0] == start
 
 
+def test_a_strangers_summary_commands_nothing(made, tmp_path):
+    _, summary, _ = made
+    title = "\x1b[31mA\n\n--> \u202e <b>&\x00]]>"
+    data = {**_long(summary.data, [0.0, 20.0, 90.0]), "title": {**summary.data["title"], "text": title}}
+    data["chapters"] = [{**chapter, "title": title} for chapter in data["chapters"]]
+    for path in export(
+        data, ["edl", "otio", "fcpxml", "chapters", "ffmetadata", "youtube"], tmp_path, clock="source"
+    ).values():
+        text = path.read_text(encoding="utf-8")
+        assert not {"\x1b", "\u202e", "\x00"} & set(text), path
+    otio.adapters.read_from_file(str(tmp_path / "summary.fcpxml"), "fcpx_xml")
+    for fps in (0.0, -1.0, 1e300):
+        with pytest.raises(VTSumError, match=r"frame rate must be 0\.001 to 1000, got"):
+            export({**data, "source": {**data["source"], "fps": fps}}, ["edl"], tmp_path)
+
+
 @pytest.mark.parametrize(("rate", "drop"), [(Fraction(30000, 1001), True), (Fraction(60000, 1001), True), (25, False)])
 def test_timecodes_are_opentimelineios(rate, drop):
     rate = Fraction(rate)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vtsum.errors import VTSumError
 from vtsum.files import plain, write_text
-from vtsum.shown import reason
+from vtsum.shown import cleaned, reason
 from vtsum.summary.exports.chapters import chapter_list, ffmetadata, youtube
 from vtsum.summary.exports.cuts import edl, fcpxml, otio
 from vtsum.summary.exports.subtitle_files import srt, webvtt
@@ -59,6 +59,7 @@ def export(
             raise VTSumError(f"export: format must be among {', '.join(EXPORTS)}, got {name!r}")
     if clock not in CLOCKS:
         raise VTSumError(f"export: clock must be {' or '.join(CLOCKS)}, got {clock!r}")
+    document = cleaned(document)  # which may be a stranger's
     place = None if video is None else Path(os.path.abspath(os.fspath(video)))
     texts: dict[str, str] = {}
     for name in names:

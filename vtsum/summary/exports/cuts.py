@@ -57,6 +57,8 @@ def cuts_of(document: SummaryDocument, video: Path | None) -> Cuts:
         VTSumError: the video cannot be read, or is not the one that was summarised.
     """
     source = document["source"]
+    if not 0.001 <= source["fps"] <= 1000:
+        raise VTSumError(f"export: the video's frame rate must be 0.001 to 1000, got {source['fps']:g}")
     rate = editing_rate(source["fps"])
     begins, drop = (0, False) if video is None else _first_timecode(document, video, rate)
     chapters = [(round(chapter["start"] * rate), chapter["title"]) for chapter in document["chapters"]]

@@ -226,6 +226,21 @@ def test_a_models_scores_that_are_no_numbers_are_one_line(part: str, tmp_path: P
     assert f"of '{folder}' must be finite, got NaN or infinity; are its weights whole?" in message
 
 
+def test_a_captioners_confidence_that_is_no_number_is_one_line(tmp_path: Path) -> None:
+    folder = tmp_path / "blip"
+    folder.mkdir()
+    tiny_blip(folder)
+    weights = load_file(folder / "model.safetensors")
+    for values in weights.values():
+        if values.is_floating_point():
+            values.fill_(torch.nan)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    video = str(small_clip(tmp_path / "clip.mp4").path)
+    words = ["--captioner", str(folder), "--no-speech", "--no-ocr"]
+    message = refused("summarize", video, "-o", str(tmp_path / "o"), *words, names=folder)
+    assert f"captioner: confidences of '{folder}' must be finite, got NaN or infinity" in message
+
+
 def test_weights_that_are_not_there_are_not_drawn_at_random(tmp_path: Path) -> None:
     tiny_clip(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")

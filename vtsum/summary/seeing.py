@@ -81,8 +81,10 @@ def look(
         moments, said: as for `vtsum.summary.text`.
         clips: (shot, start, end) of the chosen shots, in seconds.
     Raises:
-        VTSumError: the captioner stopped working, or gave another number of captions than it was given shots.
+        VTSumError: the captioner stopped working, gave another number of captions than it was given shots, or a
+            confidence that is no number.
     """
+    from vtsum.model.frame_encoder import check_finite
     from vtsum.video.stills import pictures_at
 
     best = best_of(moments, MAX_SENTENCES)
@@ -102,6 +104,7 @@ def look(
         raise VTSumError(
             f"captioner: {captioner.name} must give a caption for each of {len(scenes)} shots, got {len(captions)}"
         )
+    check_finite(np.array([c.confidence for c in captions]), "confidences", captioner.name, "captioner")
     kept = [
         (moment, caption)
         for moment, caption in zip(best, captions, strict=True)

@@ -195,3 +195,20 @@ def test_from_python(tmp_path):
     for reason, options in wrong.items():
         with pytest.raises(VTSumError, match=reason):
             vtsum.batch([video], tmp_path / "o", **options)
+
+
+def test_only_what_a_killed_process_left_is_swept(tmp_path):
+    video, out = _clip(tmp_path / "a.mp4", 100), tmp_path / "o"
+    assert _killed_after(out, [video, "-o", out], 0, signal.SIGKILL) == -9
+    left, other, mine = (out / name for name in (".a.part-abcdefgh", ".a.part-notes", ".a.part-12345678"))
+    for folder in (left, other, mine):
+        (folder / "keyframes").mkdir(parents=True)
+    (left / ".summary.mp4.0123456789abcdef.part").write_text("half")
+    (left / "keyframes" / "shot_0001.jpg").write_text("one")
+    (mine / "thesis.txt").write_text("mine")
+    done = _run(video, "-o", out)
+    assert done.returncode == 0, done.stderr
+    assert sorted(os.listdir(out)) == [".a.part-12345678", ".a.part-notes", "a", "batch.jsonl"]
+    told = _run(video, "-o", tmp_path / "p", "--budget", "much")
+    assert told.returncode == 2
+    assert told.stderr.count("budget must be a share") == 1

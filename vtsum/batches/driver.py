@@ -13,6 +13,7 @@ from vtsum.batches.inputs import find_videos, place
 from vtsum.batches.ledger import Ledger
 from vtsum.batches.local import LocalExecutor, sweep
 from vtsum.batches.results import Job, Result
+from vtsum.enhance.summary_refinement import parse_budget
 from vtsum.errors import VTSumError
 from vtsum.files import check_inputs, plain
 from vtsum.summary.staging import check_output
@@ -62,6 +63,7 @@ def batch(
         raise VTSumError(f"batch: workers must be 1 to 1024, got {workers}")
     if limit is not None and not limit > 0:
         raise VTSumError(f"batch: limit must be above 0 seconds, or None, got {limit:g}")
+    parse_budget(options.get("budget", "15%"))  # a mistake is told once, not for each video
     videos = find_videos(inputs)
     folder = Path(os.path.abspath(os.fspath(output)))
     check_inputs("batch", folder, videos)
@@ -75,7 +77,8 @@ def batch(
             elif (why := _in_the_way(job, bool(options.get("overwrite")))) is not None:
                 report.results.append(Result(job.source, job.output, "failed", why))
             else:
-                sweep(job.output)
+                if ledger.name_of(job.key) is not None:
+                    sweep(job.output)
                 left.append(job)
         running: list[str] = []
         tell = progress or (lambda done, total, names: None)

@@ -7,6 +7,7 @@ import fcntl
 import glob
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import sys
@@ -16,11 +17,15 @@ from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from vtsum.batches.results import Job, Result
 from vtsum.errors import VTSumError
+from vtsum.files import strangers
+from vtsum.summary.staging import OURS
 
+_STAGED = re.compile(rf"{OURS.pattern}|(keyframes/)?\.[^/]{{1,32}}\.[0-9a-f]{{16}}\.part")
 _PATIENCE = 10.0  # seconds that a process is given to tidy up
 _TICK = 0.5  # seconds between two looks at the clock
 
@@ -31,8 +36,10 @@ def serve(calls: Connection, options: Mapping[str, Any], threads: int, held: Pat
     Args:
         threads: that PyTorch may use. held: a file that is locked (shared) as long as the worker lives.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's, which stops the workers
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    # Ctrl-C is the driver's, which stops the workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    signal.signal(signal.SIGTERM, _terminated)
     threading.Thread(target=_end_with_parent, name="vtsum-parent", daemon=True).start()
     fcntl.flock(os.open(held, os.O_RDONLY | os.O_CLOEXEC), fcntl.LOCK_SH)
     model: Any = None
@@ -57,6 +64,11 @@ def serve(calls: Connection, options: Mapping[str, Any], threads: int, held: Pat
                 calls.send(("failed", f"this should not have happened, {type(error).__name__}: {error}"))
 
 
+def _terminated(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one would fall into the tidying up
+    sys.exit(128 + number)
+
+
 def _end_with_parent() -> None:
     """Stop where the driver was killed: nobody would write down what is still made."""
     parent = multiprocessing.parent_process()
@@ -74,7 +86,11 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.calls, theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(theirs, options, threads, held), daemon=True)
-        self.process.start()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which a process that begins cannot refuse
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         self.job: Job | None = None
         self.since = 0.0
@@ -98,9 +114,10 @@ class _Worker:
 
 
 def sweep(output: Path) -> None:
-    """Remove the temporary folders of a summary whose process was killed; this batch alone makes them here."""
-    for left in output.parent.glob(f".{glob.escape(output.name[:60])}.part-*"):
-        if left.is_dir() and not left.is_symlink():
+    """Remove the temporary folders of a summary whose process was killed; this batch alone makes them here. One with
+    anything in it that a summary has not is left alone."""
+    for left in output.parent.glob(f".{glob.escape(output.name[:60])}.part-????????"):
+        if left.is_dir() and not left.is_symlink() and not strangers(left, _STAGED.fullmatch):
             shutil.rmtree(left, ignore_errors=True)
 
 

@@ -84,12 +84,12 @@ def test_one_bad_file_stops_nobody(tmp_path):
     assert all((out / name / "summary.json").stat().st_ino == inode for name, inode in made.items())
 
 
-def _killed_after(folder: Path, words: list[object], count: int, number: int) -> int:
-    """Start a batch, and send it a signal once `count` videos are done or more; its exit status."""
+def _killed_after(folder: Path, words: list[object], count: int, number: int, status: str = "done") -> int:
+    """Start a batch, and send it a signal once `count` videos are done or more (of that status); its exit status."""
     process = _started(*words)
     until = time.monotonic() + 120
     while time.monotonic() < until and process.poll() is None:
-        if sum(entry["status"] == "done" for entry in _entries(folder)) >= count:
+        if sum(entry["status"] == status for entry in _entries(folder)) >= count:
             break
         time.sleep(0.02)
     process.send_signal(number)
@@ -199,7 +199,8 @@ def test_from_python(tmp_path):
 
 def test_only_what_a_killed_process_left_is_swept(tmp_path):
     video, out = _clip(tmp_path / "a.mp4", 100), tmp_path / "o"
-    assert _killed_after(out, [video, "-o", out], 0, signal.SIGKILL) == -9
+    assert _killed_after(out, [video, "-o", out], 1, signal.SIGKILL, status="begun") == -9
+    shutil.rmtree(out / "a", ignore_errors=True)
     left, other, mine = (out / name for name in (".a.part-abcdefgh", ".a.part-notes", ".a.part-12345678"))
     for folder in (left, other, mine):
         (folder / "keyframes").mkdir(parents=True)

@@ -209,6 +209,22 @@ def test_a_folded_layer_is_as_exact_as_an_unfolded_one(dtype: torch.dtype) -> No
     hold("folded", folded, exact, unfolded)
 
 
+@pytest.mark.parametrize("fold", [True, False])
+@pytest.mark.parametrize("top_k", [None, 2])
+def test_results_on_the_cpu_are_rounded_once(fold: bool, top_k: int | None) -> None:
+    """What was read and what a residual is added to stay float32. float16, of which no machine's products are ours."""
+    generator = torch.Generator().manual_seed(1)
+    sizes = ((60, 8), (40, 8), (40, 8), (6, 16), (60, 6))
+    inputs = [torch.randn(size, generator=generator).half() for size in sizes]
+    x, keys, values, weight, residual = (t.double() for t in inputs)
+    (exact, *_) = definitions.memory_fuse(
+        x, keys, values, weight, weight.new_zeros(6), 1, 8**-0.5, residual=residual, top_k=top_k
+    )
+    got = vk.memory_fuse(*inputs[:4], residual=inputs[4], fold=fold, top_k=top_k, backend="cpp")
+    error = (got.double() - exact.view_as(got)).abs() - exact.view_as(got).abs() * 2**-11
+    assert error.max() < 1e-5
+
+
 def test_auto_folds_only_where_it_saves_work() -> None:
     weight = torch.zeros(64, 128)
     for frames, slots, heads, folds in ((1000, 16, 1, True), (8, 512, 1, False), (1000, 512, 8, False)):

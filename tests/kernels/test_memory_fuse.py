@@ -210,6 +210,27 @@ def test_a_folded_layer_is_as_exact_as_an_unfolded_one(dtype: torch.dtype) -> No
     hold("folded", folded, exact, unfolded)
 
 
+@pytest.mark.parametrize("form", ["folded", "apart", "keys folded"])
+@pytest.mark.parametrize("top_k", [None, 2])
+def test_results_on_the_cpu_are_rounded_once(form: str, top_k: int | None) -> None:
+    """What was read and what a residual is added to stay float32. float16, of which no machine's products are ours."""
+    generator = torch.Generator().manual_seed(1)
+    sizes = ((60, 8), (40, 16), (40, 8), (6, 16), (60, 6), (16, 8))
+    inputs = [torch.randn(size, generator=generator).half() for size in sizes]
+    x, keys, values, weight, residual, projection = (t.double() for t in inputs)
+    norm = (None, None, 1e-5) if form == "keys folded" else None  # of what was read, which keeps the values apart
+    (exact, *_) = definitions.memory_fuse(
+        x, keys, values, weight, weight.new_zeros(6), 1, 0.25, top_k=top_k, query_weight=projection, norm=norm,
+        residual=residual,
+    )  # fmt: skip
+    fold = {"folded": True, "apart": False, "keys folded": "auto"}[form]
+    got = vk.memory_fuse(
+        *inputs[:4], query_weight=inputs[5], norm=norm, residual=inputs[4], fold=fold, top_k=top_k, backend="cpp"
+    )
+    error = (got.double() - exact.view_as(got)).abs() - exact.view_as(got).abs() * 2**-11
+    assert error.max() < 1e-5
+
+
 def test_auto_folds_only_where_it_saves_work() -> None:
     weight = torch.zeros(64, 128)
     for frames, slots, heads, folds in ((1000, 16, 1, True), (8, 512, 1, False), (1000, 512, 8, False)):

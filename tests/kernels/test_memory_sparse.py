@@ -359,6 +359,19 @@ def test_a_large_bank_by_its_k_best(native: str, monkeypatch: pytest.MonkeyPatch
     torch.testing.assert_close(usage.sum(), torch.tensor(float(frames)), rtol=1e-4, atol=0)
 
 
+def test_gradients_of_product_keys_are_rounded_once(cpu_backend: str) -> None:
+    """A half's gradient is a sum over its pairs, in float32."""
+    x, first, second, values = (torch.randn(n, d).half() for n, d in ((50, 16), (12, 8), (10, 8), (120, 16)))
+
+    def halves(backend: str, dtype: torch.dtype) -> list[Tensor]:
+        keys = [half.to(dtype).requires_grad_() for half in (first, second)]
+        out = vk.memory_attention(x.to(dtype), tuple(keys), values.to(dtype), top_k=8, backend=backend)
+        return list(torch.autograd.grad(out, keys, torch.ones_like(out)))
+
+    for got, exact in zip(halves(cpu_backend, torch.float16), halves("reference", torch.float64), strict=True):
+        torch.testing.assert_close(got.double(), exact, rtol=2**-11, atol=1e-5)
+
+
 @pytest.mark.parametrize(("first", "second", "k"), [(9, 7, 1), (9, 7, 20), (9, 7, 63), (40, 3, 50), (30, 30, 64)])
 def test_the_best_pairs_of_product_keys(cpp: None, first: int, second: int, k: int) -> None:
     """Ties abound; and no more pairs are looked at than k log k, where all would be k k."""

@@ -70,7 +70,7 @@ each_call = pytest.mark.parametrize(("backend", "name"), on(list(CALLS)), indire
 @pytest.fixture(params=["cpp", *(pytest.param(name, marks=pytest.mark.gpu) for name in ("cuda", "triton"))])
 def backend(request: pytest.FixtureRequest) -> str:
     name = str(request.param)
-    if name != "cpp" and PRETENDED:
+    if name in ("cuda", "triton") and PRETENDED:
         pytest.skip("transforms wrap tensors, and see through those of a pretended GPU")
     needs_library(name)
     return name
@@ -130,12 +130,16 @@ def test_gradients_of_each_sample_and_vmap(backend: str, name: str) -> None:
     assert vmap(ours, (0, None, None))(none, bank, weight).shape == (0, *plain(x, bank, weight).shape)
 
 
+WINDOW = ["cpp", "blockwise", *(pytest.param(name, marks=pytest.mark.gpu) for name in ("cuda", "triton"))]
+
+
+@pytest.mark.parametrize("backend", WINDOW, indirect=True)
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("masks", ["none", "one", "each"])
 @pytest.mark.parametrize("biases", ["none", "one", "each"])
 def test_vmap_of_the_window(backend: str, packed: bool, masks: str, biases: str) -> None:
     """With fewer heads of keys. What is mapped becomes heads, batch entries or calls, by what each has of its own."""
-    kind: dict[str, Any] = {"dtype": torch.float64} if backend == "cpp" else {"device": "cuda"}
+    kind: dict[str, Any] = {"dtype": torch.float64} if backend in ("cpp", "blockwise") else {"device": "cuda"}
     frames = (9,) if packed else (2, 9)
     q, k, v = (torch.randn(shape, **kind) for shape in ((3, *frames, 4, 3), (*frames, 2, 3, 3), (*frames, 2, 3)))
     mask, bias = torch.rand(3, *frames, device=q.device) > 0.3, torch.randn(3, 4, 5, **kind)
@@ -196,6 +200,19 @@ def test_forward_mode(name: str) -> None:
     second = hessian(total(call))(*small)
     assert second.abs().max() > 0
     close([second], [jacrev(jacrev(total(plain)))(*small)])
+
+
+def test_forward_mode_of_wide_windows() -> None:
+    """They are blockwise's, which has none: "auto" takes plain PyTorch, who asks for it is refused by name."""
+    x, along = (torch.randn(1, 1, 300, 2, dtype=torch.float64) for _ in range(2))
+    for window in (81, (-1, -1)):
+        auto, plain, asked = (
+            lambda x, backend=backend: vk.sliding_window_attention(x, x, x, window, backend=backend)  # noqa: B023
+            for backend in ("auto", "reference", "blockwise")
+        )
+        close(jvp(auto, (x,), (along,)), jvp(plain, (x,), (along,)))
+        with pytest.raises(NotImplementedError, match=r"blockwise cannot serve .*forward-mode.*reference"):
+            jvp(asked, (x,), (along,))
 
 
 @each_call

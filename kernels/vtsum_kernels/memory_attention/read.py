@@ -127,10 +127,10 @@ def _best_pairs(x: Tensor, keys: tuple[Tensor, Tensor], factor: Tensor, k: int) 
 
 
 def apply(found: Weights, values: Tensor, dropout_p: float, dtype: torch.dtype) -> Tensor:
-    """Weights times values [G, n, H, e], in `dtype`."""
+    """Weights times values [G, n, H, e], in `dtype`: not rounded to values of less."""
     weights = F.dropout(found.weights, dropout_p) if dropout_p > 0 else found.weights
     if found.chosen is not None:
-        return memory_gather(weights, found.chosen, dense_rows(values)).to(dtype)
+        return memory_gather(weights, found.chosen, dense_rows(values.to(dtype)))
     if values.device.type != "cpu" and values.dtype in (torch.float16, torch.bfloat16):
         return centred_product(weights, values, found.lse > -torch.inf).to(dtype)
     return matmul(weights, values.to(weights.dtype)).transpose(1, 2).to(dtype)

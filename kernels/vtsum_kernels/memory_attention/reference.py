@@ -103,8 +103,9 @@ def memory_attention_reference(
         mass. lse and usage are those before dropout.
     """
     dtype, wide = x.dtype, acc_dtype(x.dtype)
-    keys = paired_keys(*keys) if isinstance(keys, tuple) else keys
-    x, keys, values = x.to(wide), keys.to(wide), values.to(wide)
+    # Widened before halves are paired, whose gradients are sums over their pairs.
+    keys = paired_keys(*(half.to(wide) for half in keys)) if isinstance(keys, tuple) else keys.to(wide)
+    x, values = x.to(wide), values.to(wide)
     if query_mask is not None:
         x = x.masked_fill(~query_mask[:, :, None, None], 0.0)
     weights, lse = probabilities(x, keys, scale, normalize, slot_bias, top_k)

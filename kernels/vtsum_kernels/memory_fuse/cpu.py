@@ -92,7 +92,6 @@ def _forward(
         common = bank.sum(0) * even
         bias = common if bias is None else common.add_(bias)
     y = joined(x, weight, bias, ((weights - even) if even else weights).to(x.dtype), bank.to(x.dtype))
-    y = y.to(x.dtype)
     if query_mask is not None:
         y.masked_fill_(~query_mask[:, None], 0.0)
     return y, weights, usage.view(-1), inverse
@@ -120,9 +119,8 @@ def _backward(
     if query_mask is not None:
         x = x.masked_fill(~query_mask[:, None], 0.0)  # what left-out rows hold, NaN too, must not reach a sum
         mask = query_mask.reshape(1, -1).contiguous()
-    if dy is None:
-        dy = x.new_zeros(x.shape[0], weight.shape[0])
-    elif query_mask is not None:
+    dy = x.new_zeros(x.shape[0], weight.shape[0]) if dy is None else dy.to(x.dtype)
+    if query_mask is not None:
         dy = dy.masked_fill(~query_mask[:, None], 0.0)
     even = _even(weights, x.dtype)
     dy_sum = dy.sum(0, dtype=weights.dtype) if want_bias or (want_bank and even) else dbias
@@ -170,7 +168,7 @@ def _forward_fake(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     rows, slots = x.shape[0], keys.shape[0]
     weights, usage, inverse = (scale.new_empty(shape) for shape in ((rows, slots), slots, rows if norm else 0))
-    return x.new_empty(rows, weight.shape[0]), weights, usage, inverse
+    return scale.new_empty(rows, weight.shape[0]), weights, usage, inverse
 
 
 def _backward_fake(
@@ -280,5 +278,5 @@ def folded_layer(call: Call, folded: Folded) -> tuple[Tensor, Tensor]:
         None if options.query_mask is None else options.query_mask[0],
         options.normalize,
     )
-    y = y.to(x.dtype)[None]
-    return (y if call.residual is None else y + call.residual), usage[None, None]
+    y = y[None] if call.residual is None else y + call.residual
+    return y.to(x.dtype), usage[None, None]

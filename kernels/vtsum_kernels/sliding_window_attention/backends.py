@@ -77,7 +77,7 @@ def _beyond_gpu(call: Call, most_rows: int) -> str | None:
 
 def _blockwise_can_run(call: Call) -> str | None:
     device = call.q.device
-    return None if device.type == "cpu" else f"it runs on the CPU, the tensors are on {device}"
+    return library.no_forward_mode() if device.type == "cpu" else f"it runs on the CPU, the tensors are on {device}"
 
 
 def preferred(call: Call) -> str | None:
@@ -95,6 +95,8 @@ def preferred(call: Call) -> str | None:
     flash_serves = flash.can_run(call) is None
     if call.q.device.type != "cpu":
         return "flash" if keys >= FLASH_FROM_CUDA and flash_serves else None
+    if _blockwise_can_run(call) is not None:
+        return None
     if _cpp_can_run(call) is not None:
         wide = keys >= BLOCKWISE_FROM_UNCOMPILED
     else:

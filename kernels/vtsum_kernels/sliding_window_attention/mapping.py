@@ -35,9 +35,13 @@ def mapped(mask_at: int) -> library.Rule:
         results = op(*map(folded, range(len(arguments))))
         q, dim = arguments[mask_at - 3], in_dims[mask_at - 3]
         count = q.shape[at if dim is None or dim > at else at + 1]
+
+        def apart(x: Tensor, to: int | None) -> Tensor:
+            # By the result's own count, which for dk and dv may be that of the keys' heads.
+            return x if to is None else x.unflatten(to, (size, x.shape[to] // size if size else count))
+
         # dbias is [H, N]; what is left out comes back as [0].
         dims = tuple({1: None, 2: 0}.get(x.dim(), at) for x in results)
-        split = (x if to is None else x.unflatten(to, (size, count)) for x, to in zip(results, dims, strict=True))
-        return tuple(split), dims
+        return tuple(map(apart, results, dims)), dims
 
     return rule

@@ -48,6 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
         say(str(error))
         return 2
     except UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # the command alone: its message is the help, of many lines
+            print(error.ctx.get_help() if error.ctx else error.format_message(), file=sys.stderr)
+            return 2
         say(f"{error.format_message()} (see {error.ctx.command_path if error.ctx else 'vtsum'} --help)")
         return 2
     except (KeyboardInterrupt, Abort):

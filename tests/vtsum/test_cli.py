@@ -188,6 +188,14 @@ def test_progress_on_a_terminal(clip, tmp_path):
     assert "100%" in text
 
 
+@pytest.mark.parametrize("words", [[], ["data"]])
+def test_a_command_alone_shows_its_help(words, capsys):
+    status, _, shown = run(words, capsys)
+    assert status == 2
+    assert f"Usage: {' '.join(['vtsum', *words])} [OPTIONS] COMMAND" in shown
+    assert "\nCommands:\n" in shown
+
+
 def test_help_is_quick():
     """Under half a second of CPU, and no heavy library."""
     words = [sys.executable, "-m", "vtsum", "--help"]

@@ -98,7 +98,7 @@ def _queries(call: Call, folded: Folded) -> Tensor:
     """Rows as queries [G, n, H, d], and by their dtype what is read."""
     x, key_dim = call.x, call.bank.key_dim
     if folded.projected:
-        return _wide(x)[:, :, None].expand(-1, -1, call.heads, -1)
+        return _wide(call, x)[:, :, None].expand(-1, -1, call.heads, -1)
     if (weight := call.query_weight) is None:
         x = _wide(call, x)
     else:  # 0 times NaN would be in the projection's gradient: only what is left in is projected

@@ -24,7 +24,13 @@ CASES: dict[str, dict[str, Any]] = {
     "packed, shifted": {"sides": (6, 6), "shift": True, "ends": [0, 90, 107, 200]},
     "padded": {"sides": (9, 9), "padded": [3, 40, 41, 150]},
     "dropout": {"sides": (5, 5), "dropout_p": 0.3},
-}
+    "softcap": {"sides": (5, 5), "softcap": 4.0},
+    "global": {"sides": (4, 4), "normalize": "global", "spots": {"q": [100], "v": [160, 199]}},
+    "global, packed": {
+        "sides": (4, 4), "normalize": "global", "ends": [0, 90, 150, 200], "sees": (-1, -1),
+        "spots": {"q": [99], "k": [152, 170]}, "quiet": range(90, 200),
+    },
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("dim", [64, 12])
@@ -41,7 +47,7 @@ def test_what_a_row_does_not_see_does_not_reach_it(
         key_mask[:, case["padded"]] = False
     options: dict[str, Any] = {"key_mask": key_mask, "dilation": case.get("dilation", 1)}
     options["border"] = "shift" if case.get("shift") else "truncate"
-    options["dropout_p"] = case.get("dropout_p", 0.0)
+    options.update({key: case[key] for key in ("dropout_p", "softcap", "normalize") if key in case})
     if ends is not None:
         options["cu_seqlens"] = torch.tensor(ends)
 
@@ -58,8 +64,9 @@ def test_what_a_row_does_not_see_does_not_reach_it(
     spots = case.get("spots", {"q": [100], "k": [3, 40, 150], "v": [0, 41, 160, 199]})
     quiet = case.get("quiet", range(90, 200))
     hold_apart(
-        compute, qkv, torch.randn(1, 2, frames, dim), seen_by(frames, case["sides"], key_mask, **window), spots, quiet,
-        reaches=name != "reference" and "dropout_p" not in case,
+        compute, qkv, torch.randn(1, 2, frames, dim),
+        seen_by(frames, case.get("sees", case["sides"]), key_mask, **window), spots, quiet,
+        reaches=name != "reference" and "dropout_p" not in case and "normalize" not in case,
     )  # fmt: skip
 
 

@@ -304,7 +304,9 @@ struct worker {
                 add_up(dscores + w.right, scored, w.keys, count, dbias_of(task) + bias_offset(w));
                 for (int64_t i = 0; i < scored * w.keys; ++i) dscores[i] *= (A)p.scale;
             }
-            for (int64_t i = 0; caps && i < scored * w.keys; ++i) dscores[i] *= caps[i];
+            // A row without a gradient passes nothing to a key of NaN, whose cap has a slope of NaN.
+            for (int64_t i = 0; caps && i < scored * w.keys; ++i)
+                dscores[i] = dscores[i] == 0 ? 0 : dscores[i] * caps[i];
             if (p.seed) drop_weights(at, w, first_row, scored, weights);
             const decltype(rk) own_keys = {rk.at(w.right), rk.stride};
             put(dscores + w.right, 1 - scored, scored, own_keys, w.keys, count, of(p.dq, at, at.h), at.start, spare,

@@ -257,8 +257,9 @@ __global__ void __launch_bounds__(WARPS * 32, BWD_RESIDENTS)
 #pragma unroll
                 for (int m = HALO - 1; m >= 0; --m)
                     sum.template add<CAREFUL>(g.of_row(before, (c + R - m) % R, m), entry[(c + R - m) % R]);
+                // A hidden key's is 0, whatever the rows around it hold: 0 times NaN is NaN.
                 if (static_cast<unsigned>(row + c - (keys - 1)) < static_cast<unsigned>(u.rows))
-                    store_16(to.row(c), sum.get());
+                    store_16(to.row(c), seen[c] ? sum.get() : make_uint4(0, 0, 0, 0));
             }
             from.advance(), to.advance();
             cp_async_commit();

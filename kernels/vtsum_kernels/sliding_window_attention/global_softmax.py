@@ -6,6 +6,8 @@ With lse the log-sum-exp over the window and LSE that over the whole sequence, t
 
 so the band costs what it always costs, and only LSE, which no band can give, takes T x T work. It is computed block by
 block of rows and never stored: memory O(T). A head's sink counts in LSE, and not in lse.
+
+A row that holds or sees what is not finite is NaN, and passes no gradient on: 0 times NaN would be in those of others.
 """
 
 from __future__ import annotations
@@ -36,12 +38,24 @@ def rescale(call: Call, out: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
         whole = _forward(*inputs, *options)
     else:
         whole = library.call("global_lse_fwd", *inputs, *options)
+    spoilt = whole.isnan()
+    whole = whole.masked_fill(spoilt, 0.0)
     if call.sinks is not None:  # which the windowed softmax went without
         none = (call.sinks == -torch.inf)[:, None]
         whole = torch.where(none, whole, torch.logaddexp(whole, call.sinks[:, None].masked_fill(none, 0.0)))
-    seen = lse > -torch.inf
+    lost = spoilt | ~out.isfinite().all(-1)
+    seen = (lse > -torch.inf) & ~lost
     share = torch.where(seen, torch.exp(torch.where(seen, lse - whole, torch.zeros_like(lse))), torch.zeros_like(lse))
-    return (out * share[..., None]).to(out.dtype), whole
+    out = (out.masked_fill(lost[..., None], 0.0) * share[..., None]).to(out.dtype)
+    return out.masked_fill(lost[..., None], torch.nan), whole.masked_fill(spoilt, torch.nan)
+
+
+def _finite(q: Tensor, k: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """q and k with 0 in frames that are padded or not finite, and which are not finite: [B, H, T] and [B, K, T]."""
+    if mask is not None:
+        k = k.masked_fill(~mask[:, None, :, None], 0.0)
+    of_q, of_k = (~x.isfinite().all(-1) for x in (q, k))
+    return q.masked_fill(of_q[..., None], 0.0), k.masked_fill(of_k[..., None], 0.0), of_q, of_k
 
 
 def _blocks(q: Tensor, cu_seqlens: Tensor | None) -> Iterator[tuple[slice, slice]]:
@@ -106,11 +120,11 @@ def _forward(
         return q.new_full(q.shape[:3], -torch.inf, dtype=acc_dtype(q.dtype))
     parts = []
     before = left + right if shift else left
-    if mask is not None:
-        k = k.masked_fill(~mask[:, None, :, None], 0.0)
+    q, k, of_q, of_k = _finite(q, k, mask)
     for rows, keys in blocks:
         scores = _scores(q, k, mask, bias, rows, keys, before, dilation, scale)
-        parts.append(torch.logsumexp(scores, -1).flatten(1, 2))
+        spoilt = of_q[:, :, rows].unflatten(1, (k.shape[1], -1)) | of_k[:, :, None, keys].any(-1, keepdim=True)
+        parts.append(torch.logsumexp(scores, -1).masked_fill(spoilt, torch.nan).flatten(1, 2))
     outside = blocks[0][0].start, q.shape[2] - blocks[-1][0].stop  # rows of no sequence
     return F.pad(torch.cat(parts, 2), outside, value=-torch.inf)
 
@@ -135,14 +149,14 @@ def _backward(
     if q.numel() == 0:
         return dq.to(q.dtype), dk.to(k.dtype), dbias
     before = left + right if shift else left
-    if mask is not None:
-        k = k.masked_fill(~mask[:, None, :, None], 0.0)
+    q, k, *_ = _finite(q, k, mask)
     heads = (k.shape[1], -1)
     for rows, keys in _blocks(q, cu_seqlens):
         scores = _scores(q, k, mask, bias, rows, keys, before, dilation, scale)
         top = lse[:, :, rows].unflatten(1, heads)[..., None]
         ds = torch.exp(scores - torch.where(top > -torch.inf, top, torch.zeros_like(top)))
-        ds = ds * dlse[:, :, rows].unflatten(1, heads)[..., None]
+        back = dlse[:, :, rows].unflatten(1, heads)[..., None]
+        ds = (ds * back).masked_fill(back == 0, 0.0)
         dq[:, :, rows] = (ds @ k[:, :, None, keys].to(wide)).flatten(1, 2) * scale
         x = q[:, :, rows].to(wide).unflatten(1, heads)
         dk[:, :, keys] += (ds.transpose(-1, -2) @ x).sum(2) * scale

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import glob
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import sys
@@ -16,12 +16,16 @@ from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from vtsum.batches.results import Job, Result
 from vtsum.errors import VTSumError
+from vtsum.files import strangers
+from vtsum.summary.staging import OURS
 
 _PATIENCE = 10.0  # seconds that a process is given to tidy up
+_UNFINISHED = re.compile(rf"{OURS.pattern}|(keyframes/)?\..+\.[0-9a-f]{{16}}\.part")
 _TICK = 0.5  # seconds between two looks at the clock
 
 
@@ -32,7 +36,7 @@ def serve(calls: Connection, options: Mapping[str, Any], threads: int, held: Pat
         threads: that PyTorch may use. held: a file that is locked (shared) as long as the worker lives.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's, which stops the workers
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    signal.signal(signal.SIGTERM, _terminated)
     threading.Thread(target=_end_with_parent, name="vtsum-parent", daemon=True).start()
     fcntl.flock(os.open(held, os.O_RDONLY | os.O_CLOEXEC), fcntl.LOCK_SH)
     model: Any = None
@@ -55,6 +59,11 @@ def serve(calls: Connection, options: Mapping[str, Any], threads: int, held: Pat
                 calls.send(("failed", str(error)))
             except Exception as error:  # one video must not end the others' run
                 calls.send(("failed", f"this should not have happened, {type(error).__name__}: {error}"))
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one would break off the tidying up, with a traceback at exit
+    sys.exit(128 + number)
 
 
 def _end_with_parent() -> None:
@@ -98,10 +107,14 @@ class _Worker:
 
 
 def sweep(output: Path) -> None:
-    """Remove the temporary folders of a summary whose process was killed; this batch alone makes them here."""
-    for left in output.parent.glob(f".{glob.escape(output.name[:60])}.part-*"):
-        if left.is_dir() and not left.is_symlink():
-            shutil.rmtree(left, ignore_errors=True)
+    """Remove the temporary folders of a summary whose process was killed: what is called as they are and holds nothing
+    but a summary's files, some half-written."""
+    name = re.compile(rf"\.{re.escape(output.name[:60])}\.part-[a-z0-9_]{{8}}")
+    for left in list(output.parent.iterdir()):
+        if name.fullmatch(left.name) and left.is_dir() and not left.is_symlink():
+            with contextlib.suppress(OSError):
+                if not strangers(left, _UNFINISHED.fullmatch):
+                    shutil.rmtree(left, ignore_errors=True)
 
 
 class LocalExecutor:

@@ -90,6 +90,19 @@ def find_class(kind: str, name: str, base: type) -> type:
     return found
 
 
+def check_vouched(kind: str, name: str, where: str) -> None:
+    """Refuse a class that only a file names: that of a stranger would have code run. `where` names the file.
+
+    Raises:
+        VTSumError: it is "module:Class", and no installed package offers it.
+    """
+    if _CLASS.fullmatch(name) and not is_installed(kind, name):
+        raise VTSumError(
+            f"{where}: {kind} must not be a class that neither you name nor an installed package offers as an entry "
+            f"point of {group(kind)}, got {name!r:.80}"
+        )
+
+
 def is_installed(kind: str, name: str) -> bool:
     """Whether an installed package offers "module:Class" under some name: whoever installed it lets it run."""
     return any(point.value == name for point in metadata.entry_points(group=group(kind)))

@@ -206,7 +206,7 @@ def test_what_youtube_shows(made, tmp_path):
     assert path.read_text(encoding="utf-8") == "0:00 C0\n0:30 C1\n1:00 C3\n"  # the others are too short for it
     hours = _long(summary.data, [0.0, 30.0, 3700.0])
     hours["source"] = {**hours["source"], "duration": 4000.0}
-    export(hours, ["youtube"], tmp_path, clock="source")
+    export(hours, ["youtube"], tmp_path, clock="source", overwrite=True)
     assert path.read_text(encoding="utf-8") == "0:00:00 C0\n0:00:30 C1\n1:01:40 C2\n"
     with pytest.raises(VTSumError, match="YouTube wants 3 chapters of at least 10 s, got 2"):
         export(_long(summary.data, [0.0, 30.0, 35.0]), ["youtube"], tmp_path, clock="source")

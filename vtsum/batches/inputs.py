@@ -80,5 +80,5 @@ def place(videos: Sequence[Path], folder: Path, known: Mapping[Path, str]) -> di
 
 
 def _short(name: str) -> str:
-    kept = os.fsencode(name)[:_NAME]
-    return (name if len(kept) < _NAME else kept.decode(errors="ignore")).lstrip(".")
+    whole = os.fsencode(name).decode(errors="replace")  # the ledger is in Unicode
+    return whole.encode()[:_NAME].decode(errors="ignore").lstrip(".")

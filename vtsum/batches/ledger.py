@@ -118,7 +118,7 @@ class Ledger:
                 "source": clean(str(job.source)),
                 "output": job.output.name,
                 "status": result.status,
-                "reason": result.reason,
+                "reason": result.reason and clean(result.reason),
                 "seconds": round(result.seconds, 1),
             }
         )

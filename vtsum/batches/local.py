@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import glob
 import multiprocessing
 import os
 import re
@@ -25,8 +24,8 @@ from vtsum.errors import VTSumError
 from vtsum.files import strangers
 from vtsum.summary.staging import OURS
 
-_STAGED = re.compile(rf"{OURS.pattern}|(keyframes/)?\.[^/]{{1,32}}\.[0-9a-f]{{16}}\.part")
 _PATIENCE = 10.0  # seconds that a process is given to tidy up
+_UNFINISHED = re.compile(rf"{OURS.pattern}|(keyframes/)?\..+\.[0-9a-f]{{16}}\.part")
 _TICK = 0.5  # seconds between two looks at the clock
 
 
@@ -65,7 +64,7 @@ def serve(calls: Connection, options: Mapping[str, Any], threads: int, held: Pat
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_IGN)  # a second one would fall into the tidying up
+    signal.signal(number, signal.SIG_IGN)  # a second one would break off the tidying up, with a traceback at exit
     sys.exit(128 + number)
 
 
@@ -114,11 +113,14 @@ class _Worker:
 
 
 def sweep(output: Path) -> None:
-    """Remove the temporary folders of a summary whose process was killed; this batch alone makes them here. One with
-    anything in it that a summary has not is left alone."""
-    for left in output.parent.glob(f".{glob.escape(output.name[:60])}.part-????????"):
-        if left.is_dir() and not left.is_symlink() and not strangers(left, _STAGED.fullmatch):
-            shutil.rmtree(left, ignore_errors=True)
+    """Remove the temporary folders of a summary whose process was killed: what is called as they are and holds nothing
+    but a summary's files, some half-written."""
+    name = re.compile(rf"\.{re.escape(output.name[:60])}\.part-[a-z0-9_]{{8}}")
+    for left in list(output.parent.iterdir()):
+        if name.fullmatch(left.name) and left.is_dir() and not left.is_symlink():
+            with contextlib.suppress(OSError):
+                if not strangers(left, _UNFINISHED.fullmatch):
+                    shutil.rmtree(left, ignore_errors=True)
 
 
 class LocalExecutor:

@@ -38,6 +38,7 @@ def export(
         Path | None,
         typer.Option(metavar="FILE", help="The source video: cuts then name its place and its own timecode."),
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files of the same names.")] = False,
 ) -> None:
     """Write a finished summary in the formats of other programs. The video is not watched again."""
     from vtsum.extras import require
@@ -48,6 +49,6 @@ def export(
 
     path = summary / "summary.json" if summary.is_dir() else summary
     names = [part.strip() for entry in formats for part in entry.split(",")]
-    files = run(read(path), names, output or path.parent, clock=clock, video=video)
+    files = run(read(path), names, output or path.parent, clock=clock, video=video, overwrite=overwrite)
     for file in files.values():
         write(printable(file))

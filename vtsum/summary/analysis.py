@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
-from vtsum.data.feature_files import read_array
+from vtsum.data.feature_files import array_header, read_array
 from vtsum.enhance.event_segmentation import PictureChanges
 from vtsum.enhance.screen_text import ScreenLine
 from vtsum.enhance.speech.transcript import Transcript, Utterance, Word
 from vtsum.errors import VTSumError
 from vtsum.files import plain, written
-from vtsum.reading import parse_json
-from vtsum.summary.schema import Settings, check_settings
-from vtsum.summary.watching import Watched
+from vtsum.reading import LIMIT, parse_json
+from vtsum.summary.schema import Settings, check_type, filled_settings
+from vtsum.summary.watching import FPS, Watched
+from vtsum.video.source import MAX_PIXELS
 
 if TYPE_CHECKING:
     from vtsum.enhance.screen_text import RapidReader
@@ -34,6 +36,15 @@ Ask = Callable[[Sequence[tuple[float, float]]], list[list[Word]]]
 FORMAT = "vtsum-analysis/1"
 FILE = "analysis.npz"
 _EXACT = ("times", "changes", "lasting", "kept_times")  # float64, kept as the integers of the same bits
+_OPTIONAL = ("event_features", "boundaries")
+_ARRAYS = {
+    **dict.fromkeys(("features", "event_features"), (np.dtype(np.float32), 2)),
+    **dict.fromkeys(("saliency", "boundaries"), (np.dtype(np.float32), 1)),
+    "encoded": (np.dtype(bool), 1),
+    **dict.fromkeys(_EXACT, (np.dtype(np.int64), 1)),
+    "kept_runs": (np.dtype(np.int64), 2),
+    "kept": (np.dtype(np.uint8), 1),
+}
 
 
 @dataclass(frozen=True)
@@ -70,6 +81,46 @@ class ReaderFacts:
     @classmethod
     def of(cls, reader: RapidReader) -> ReaderFacts:
         return cls(reader.name, dict(reader.sha256))
+
+
+class _Uttered(TypedDict):
+    words: list[Word]
+
+
+class _Heard(TypedDict):
+    """A transcript, as JSON has it."""
+
+    source: str
+    language: str | None
+    warnings: list[str]
+    unheard: list[tuple[float, float]]
+    models: list[tuple[str, str, dict[str, str], str | None]]
+    utterances: list[_Uttered]
+    again: list[tuple[float, float, list[Word]]] | None
+
+
+class _Seen(TypedDict):
+    """What was watched, but for arrays."""
+
+    duration: float
+    broken_at: float | None
+    warnings: list[str]
+    damaged: list[tuple[float, float]]
+    screen: list[ScreenLine]
+    largest: tuple[int, int] | None
+
+
+class _Facts(TypedDict):
+    """The JSON of the file."""
+
+    format: str
+    name: str
+    size_bytes: int
+    settings: Settings
+    model: ModelFacts
+    reader: ReaderFacts | None
+    said: _Heard | None
+    watched: _Seen
 
 
 @dataclass(frozen=True)
@@ -134,18 +185,28 @@ class Analysis:
             VTSumError: it is missing, damaged, or not what `save` writes.
         """
         where = plain(path)
+        size = array_header(path, "facts")[0]
+        if max(size, default=0) > LIMIT:
+            raise VTSumError(f"{where}: facts must have at most {LIMIT:,} bytes, got {max(size):,}")
         facts = parse_json(read_array(path, "facts").tobytes(), dict, f"{where}: facts")
         if facts.get("format") != FORMAT:
             raise VTSumError(f"{where}: format must be {FORMAT!r}, got {facts.get('format')!r:.60}")
+        facts["settings"] = filled_settings(facts.get("settings"))
+        check_type(facts, _Facts, f"{where}: facts")
         try:
             return _checked(cls(**_read(Path(path), facts)))
+        except VTSumError:
+            raise
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise VTSumError(f"{where} must be whole, as vtsum summarize writes it, got: {error!r:.200}") from None
 
 
 def _read(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
-    stored = _names(path)
-    arrays = {name: read_array(path, name) for name in stored if name != "facts"}
+    arrays = {}
+    for name in sorted({*_ARRAYS} - {*_OPTIONAL} | {*_ARRAYS} & _names(path)):
+        arrays[name] = read_array(path, name)
+        if (arrays[name].dtype, arrays[name].ndim) != _ARRAYS[name]:
+            raise ValueError(f"{name} of {arrays[name].ndim} dimensions of {arrays[name].dtype}")
     arrays |= {name: arrays[name].view(np.float64) for name in _EXACT}
     seen = facts["watched"]
     watched = Watched(
@@ -164,7 +225,7 @@ def _read(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": str(facts["name"]),
         "size_bytes": int(facts["size_bytes"]),
-        "settings": check_settings(facts["settings"]),
+        "settings": facts["settings"],
         "watched": watched,
         "said": None if facts["said"] is None else _transcript(facts["said"]),
         "boundaries": arrays.get("boundaries"),
@@ -173,11 +234,11 @@ def _read(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _names(path: Path) -> list[str]:
+def _names(path: Path) -> set[str]:
     import zipfile
 
     with zipfile.ZipFile(path) as archive:
-        return [name.removesuffix(".npy") for name in archive.namelist()]
+        return {name.removesuffix(".npy") for name in archive.namelist()}
 
 
 class HeardAgain:
@@ -221,20 +282,40 @@ def _again(stored: Sequence[Any]) -> dict[tuple[float, float], list[Word]]:
 
 def _checked(read: Analysis) -> Analysis:
     """Refuse arrays that do not belong together: what is chosen from them would be wrong in silence."""
-    watched, count = read.watched, len(read.watched.saliency)
-    for name, array, dims in (
-        ("features", watched.features, 2),
-        ("event_features", watched.event_features, 2),
-        ("saliency", watched.saliency, 1),
-        ("encoded", watched.encoded, 1),
-        ("boundaries", read.boundaries, 1),
+    watched, boundaries, count = read.watched, read.boundaries, len(read.watched.saliency)
+    for name, array in (
+        ("features", watched.features),
+        ("event_features", watched.event_features),
+        ("saliency", watched.saliency),
+        ("encoded", watched.encoded),
+        ("boundaries", boundaries),
     ):
-        if array is not None and (array.ndim != dims or len(array) != count or not count):
+        if array is not None and (len(array) != count or not array.size):
             raise ValueError(f"{name} of shape {array.shape} for {count} frames")
         if array is not None and not np.isfinite(array).all():
             raise ValueError(f"{name} that is not finite")
-    if watched.encoded.dtype != bool or not watched.encoded.any():
-        raise ValueError("encoded must be bool and true for a frame")
-    if not 0 < watched.duration < float("inf"):
-        raise ValueError(f"duration {watched.duration}")
+    if not watched.encoded.any():
+        raise ValueError("encoded must be true for a frame")
+    if watched.saliency.min() < 0 or watched.saliency.max() > 1:
+        raise ValueError("saliency must lie in 0..1")
+    fps = read.settings["fps"]
+    if not FPS[0] <= fps <= FPS[1]:
+        raise ValueError(f"fps {fps:g}")
+    if not 0 < watched.duration * fps <= count + 2:  # a frame was taken at each k / fps
+        raise ValueError(f"{count} frames, {fps:g} a second, of {watched.duration:g} s")
+    if boundaries is not None and (boundaries.min() < 0 or boundaries.max() > 1):
+        raise ValueError("boundaries must lie in 0..1")
+    if Path(read.name).name != read.name or "\0" in read.name:
+        raise ValueError(f"name must be a file's without its folder, got {read.name!r:.80}")
+    if watched.largest is not None and (min(watched.largest) < 1 or math.prod(watched.largest) > MAX_PIXELS):
+        raise ValueError(f"largest {watched.largest}")
+    if watched.broken_at is not None and watched.broken_at < 0:
+        raise ValueError(f"broken_at {watched.broken_at}")
+    said = [] if read.said is None else read.said.unheard
+    for start, end in (*watched.damaged, *((line.start, line.end) for line in watched.screen), *said):
+        if not 0 <= start <= end:
+            raise ValueError(f"a stretch of {start} to {end} s")
+    for line in watched.screen:
+        if not 0 <= line.score <= 1:
+            raise ValueError(f"a score of {line.score}")
     return read

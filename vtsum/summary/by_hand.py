@@ -110,8 +110,9 @@ class ByHand:
 
 
 def _ticks(span: Range, rate: float, last: int) -> tuple[int, int]:
-    start = min(round(span[0] * rate), last - 1)
-    return start, max(min(round(span[1] * rate), last), start + 1)
+    start, end = (round(min(second * rate, last)) for second in span)
+    start = min(start, last - 1)
+    return start, max(end, start + 1)
 
 
 def split(frames: Sequence[tuple[int, int]], at: Sequence[int]) -> list[tuple[int, int, int]]:

@@ -23,7 +23,7 @@ from vtsum.summary.planning import Refine
 from vtsum.summary.progress import Clock, ProgressCallback, ignore
 from vtsum.summary.seeing import CAPTIONERS, named_captioner
 from vtsum.summary.staging import StagedFolder
-from vtsum.summary.watching import SAMPLERS, Sampler, WatchedFrames, watch
+from vtsum.summary.watching import FPS, SAMPLERS, Sampler, WatchedFrames, watch
 from vtsum.threads import quick_switches
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from vtsum.protocols import Writer
 
 EMBEDDED_SIZE = 128  # pixels; the embedded frame encoder's pictures, known here without its imports
-_FPS = (1e-4, 30.0)
 _NAME = 100  # bytes of the video's name in that of the folder
 
 
@@ -116,8 +115,8 @@ def summarize(
     tell = progress or ignore
     wanted = parse_budget(budget)
     chosen_formats = check_formats(formats)
-    if not _FPS[0] <= fps <= _FPS[1]:
-        raise VTSumError(f"summarize: fps must be {_FPS[0]:g} to {_FPS[1]:g}, got {fps:g}")
+    if not FPS[0] <= fps <= FPS[1]:
+        raise VTSumError(f"summarize: fps must be {FPS[0]:g} to {FPS[1]:g}, got {fps:g}")
     if speech_limit is not None and not speech_limit > 0:
         raise VTSumError(f"summarize: speech_limit must be above 0 seconds, or None, got {speech_limit:g}")
     for name, value, known in (

@@ -13,6 +13,7 @@ from vtsum.enhance.event_segmentation import find_segmenter
 from vtsum.enhance.summary_refinement import Budget, parse_budget
 from vtsum.errors import VTSumError
 from vtsum.files import plain
+from vtsum.plugins import check_vouched
 from vtsum.summary.analysis import FILE, Analysis
 from vtsum.summary.by_hand import Range, spans_of
 from vtsum.summary.exports.times import CLOCKS
@@ -71,11 +72,18 @@ def recut(
     settings["formats"] = check_formats(settings["formats"] if formats is None else formats, "recut")
     if clock is not None:
         settings["clock"] = clock
-    if keep is not None:
-        settings["keep"] = spans_of(keep, "recut: keep")
-    if drop is not None:
-        settings["drop"] = spans_of(drop, "recut: drop")
-    if segmenter is not None:
+    kept, dropped = ([(span["start"], span["end"]) for span in settings[name]] for name in ("keep", "drop"))
+    settings["keep"] = spans_of(kept if keep is None else keep, "recut: keep")
+    settings["drop"] = spans_of(dropped if drop is None else drop, "recut: drop")
+    for kind, name in (
+        ("model", settings["model"]),
+        ("captioner", settings["captioner"]),
+        ("writer", settings["writer"]),
+    ):
+        check_vouched(kind, name or "", plain(stored))
+    if segmenter is None:
+        check_vouched("segmenter", settings["segmenter"], plain(stored))
+    else:
         settings["segmenter"] = segmenter
     if refine is not None:
         settings["refine"] = refine

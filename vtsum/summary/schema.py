@@ -15,6 +15,8 @@ gaps or overlaps, clips inside their shots, sentences that speak of times inside
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
 import types
 import typing
@@ -257,45 +259,53 @@ class SummaryDocument(TypedDict):
     timings: dict[str, float]  # seconds of wall time per stage; "cut" and "text" run at the same time
 
 
-def _check_type(value: Any, kind: Any, where: str) -> None:
-    origin = typing.get_origin(kind)
-    if typing.is_typeddict(kind):
-        hints = typing.get_type_hints(kind)
-        if not isinstance(value, dict):
-            raise VTSumError(f"summary.json: {where} must be an object, got {type(value).__name__}")
-        for name in sorted(hints.keys() ^ value.keys()):
-            raise VTSumError(f"summary.json: {where}.{name} is {'missing' if name in hints else 'unknown'}")
-        for name, inner in hints.items():
-            _check_type(value[name], inner, f"{where}.{name}")
-    elif origin is list:
-        if not isinstance(value, list):
-            raise VTSumError(f"summary.json: {where} must be a list, got {type(value).__name__}")
-        for i, item in enumerate(value):
-            _check_type(item, typing.get_args(kind)[0], f"{where}[{i}]")
-    elif origin is dict:
-        if not isinstance(value, dict):
-            raise VTSumError(f"summary.json: {where} must be an object, got {type(value).__name__}")
-        for name, item in value.items():
-            _check_type(item, typing.get_args(kind)[1], f"{where}.{name}")
-    elif origin is types.UnionType:
-        if value is not None:
-            _check_type(value, next(k for k in typing.get_args(kind) if k is not types.NoneType), where)
-    elif kind is float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise VTSumError(f"summary.json: {where} must be a finite number, got {value!r}")
-    elif not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise VTSumError(f"summary.json: {where} must be {kind.__name__}, got {value!r}")
+_hints = functools.cache(typing.get_type_hints)
 
 
-def check_settings(value: Any) -> Settings:
-    """The settings of a summary, those that came to version 2 later as they were before.
+def check_type(value: Any, kind: Any, where: str) -> None:
+    """Check decoded JSON against a TypedDict, a dataclass, or what these are made of.
 
     Raises:
-        VTSumError: naming the first field that is missing, unknown or of a wrong type.
+        VTSumError: naming the first field that is missing, unknown or of a wrong type; `where` begins the message.
     """
-    filled = {**_ADDED_SETTINGS, **value} if isinstance(value, dict) else value
-    _check_type(filled, Settings, "settings")
-    return typing.cast(Settings, filled)
+    origin = typing.get_origin(kind)
+    if typing.is_typeddict(kind) or dataclasses.is_dataclass(kind):
+        hints = _hints(kind)
+        if not isinstance(value, dict):
+            raise VTSumError(f"{where} must be an object, got {type(value).__name__}")
+        for name in sorted(hints.keys() ^ value.keys()):
+            raise VTSumError(f"{where}.{name:.80} is {'missing' if name in hints else 'unknown'}")
+        for name, inner in hints.items():
+            check_type(value[name], inner, f"{where}.{name}")
+    elif origin is tuple:
+        kinds = typing.get_args(kind)
+        if not isinstance(value, list) or len(value) != len(kinds):
+            raise VTSumError(f"{where} must be a list of {len(kinds)}, got {value!r:.80}")
+        for i, item in enumerate(value):
+            check_type(item, kinds[i], f"{where}[{i}]")
+    elif origin is list:
+        if not isinstance(value, list):
+            raise VTSumError(f"{where} must be a list, got {type(value).__name__}")
+        for i, item in enumerate(value):
+            check_type(item, typing.get_args(kind)[0], f"{where}[{i}]")
+    elif origin is dict:
+        if not isinstance(value, dict):
+            raise VTSumError(f"{where} must be an object, got {type(value).__name__}")
+        for name, item in value.items():
+            check_type(item, typing.get_args(kind)[1], f"{where}.{name:.80}")
+    elif origin is types.UnionType:
+        if value is not None:
+            check_type(value, next(k for k in typing.get_args(kind) if k is not types.NoneType), where)
+    elif kind is float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise VTSumError(f"{where} must be a finite number, got {value!r:.80}")
+    elif not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise VTSumError(f"{where} must be {kind.__name__}, got {value!r:.80}")
+
+
+def filled_settings(value: Any) -> Any:
+    """The settings of a summary, those that came to version 2 later as they were before."""
+    return {**_ADDED_SETTINGS, **value} if isinstance(value, dict) else value
 
 
 def _promise(kept: bool, what: str) -> None:
@@ -310,8 +320,8 @@ def validate(document: Any) -> SummaryDocument:
         VTSumError: naming the first field that is missing, unknown, of a wrong type, or breaks a promise.
     """
     if isinstance(document, dict) and document.get("schema") != SCHEMA:
-        raise VTSumError(f"summary.json: schema must be {SCHEMA!r}, got {document.get('schema')!r}")
-    _check_type(document, SummaryDocument, "document")
+        raise VTSumError(f"summary.json: schema must be {SCHEMA!r}, got {document.get('schema')!r:.80}")
+    check_type(document, SummaryDocument, "summary.json: document")
     checked = typing.cast(SummaryDocument, document)
     duration = checked["source"]["duration"]
     before, played = 0.0, 0.0
@@ -353,8 +363,14 @@ def validate(document: Any) -> SummaryDocument:
         before = chapter["start"]
     for span in checked["title"]["times"]:
         _promise(0 <= span["start"] <= span["end"] <= duration + _SLACK, "title.times must lie in the video")
+    spoken = 0.0
     for i, utterance in enumerate((checked["speech"] or {"utterances": []})["utterances"]):
+        starts = [word["start"] for word in utterance["words"]]
+        _promise(bool(starts) and starts == sorted(starts), f"speech.utterances[{i}].words must be there and in order")
+        _promise(spoken <= starts[0], f"speech.utterances[{i}] must follow the one before")
+        spoken = starts[0]
         for word in utterance["words"]:
+            _promise(0 <= word["confidence"] <= 1, f"speech.utterances[{i}].words must have confidences in 0..1")
             inside = 0 <= word["start"] <= word["end"] <= duration + _SLACK
             _promise(inside, f"speech.utterances[{i}].words must lie in the video")
     for i, line in enumerate((checked["screen"] or {"lines": []})["lines"]):
@@ -389,8 +405,8 @@ def _filled(document: dict[str, Any]) -> dict[str, Any]:
     own = source.get("title") or source.get("name") if isinstance(source, dict) else None
     origin = "file" if isinstance(source, dict) and source.get("title") else "name"
     document = {**_ADDED, "title": {"text": own, "origin": origin, "times": []}, **document}
-    if isinstance(document.get("settings"), dict):
-        document["settings"] = {**_ADDED_SETTINGS, **document["settings"]}
+    if "settings" in document:
+        document["settings"] = filled_settings(document["settings"])
     if isinstance(document["models"], list):
         document["models"] = [{"device": None, **m} if isinstance(m, dict) else m for m in document["models"]]
     return document

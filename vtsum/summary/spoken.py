@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+
 from vtsum.enhance.speech.subtitle_text import subtitles, vtt
 from vtsum.enhance.speech.transcript import Transcript, Utterance, Word
 from vtsum.summary.schema import SummaryDocument
@@ -24,23 +26,26 @@ def summary_cues(data: SummaryDocument) -> list[tuple[float, float, str]]:
         return []
     cues: list[tuple[float, float, str]] = []
     clips = sorted((shot["clip"] for shot in data["shots"] if shot["clip"]), key=lambda clip: clip["summary_start"])
-    for clip in clips:
-        start, end = clip["start"], clip["end"]
-        first, last = clip["summary_start"], clip["summary_end"]
-        utterances = []
-        for utterance in speech["utterances"]:
-            words = [
-                Word(
-                    word["text"],
-                    first + min(max(word["start"], start) - start, last - first),
-                    first + min(min(word["end"], end) - start, last - first),
-                    word["confidence"],
+    ends = [clip["end"] for clip in clips]
+    heard: list[list[Utterance]] = [[] for _ in clips]
+    for utterance in speech["utterances"]:
+        parts: dict[int, list[Word]] = {}
+        for word in utterance["words"]:
+            middle = (word["start"] + word["end"]) / 2
+            number = bisect_right(ends, middle)
+            if number < len(clips) and clips[number]["start"] <= middle:
+                clip = clips[number]
+                start, end, first = clip["start"], clip["end"], clip["summary_start"]
+                begin = first + min(max(word["start"], start) - start, clip["summary_end"] - first)
+                until = first + min(min(word["end"], end) - start, clip["summary_end"] - first)
+                parts.setdefault(number, []).extend(
+                    Word(text, begin, until, word["confidence"]) for text in word["text"].split()
                 )
-                for word in utterance["words"]
-                if start <= (word["start"] + word["end"]) / 2 < end
-            ]
+        for number, words in parts.items():
             if words:
-                utterances.append(Utterance(tuple(words)))
+                heard[number].append(Utterance(tuple(words)))
+    for clip, utterances in zip(clips, heard, strict=True):
+        last = clip["summary_end"]
         utterances.sort(key=lambda utterance: utterance.start)
         here = Transcript(tuple(utterances), speech["source"], speech["language"])
         cues += [(a, min(b, last), text) for a, b, text in subtitles(here) if min(b, last) > a]

@@ -32,6 +32,7 @@ SHARE = 0.25  # of the sampled frames that are encoded
 AT_LEAST = 40  # frames are encoded where the video has so many: a short one is encoded whole
 _GREY = 80  # pixels a side, of which changes compare 20
 SMOOTHING = 1.0  # frames, of the Gaussian over saliency: nearer to raters (docs/summary_refinement.md)
+FPS = (1e-4, 30.0)  # frames a second that may be looked at: least, most
 Sampler = Literal["coverage", "uniform", "all"]
 SAMPLERS: tuple[Sampler, ...] = ("coverage", "uniform", "all")
 

@@ -38,8 +38,8 @@ class _Kept:
     def of_state(cls, state: Mapping[str, np.ndarray]) -> _Kept:
         made = cls()
         times, runs, pixels = state["kept_times"], state["kept_runs"], state["kept"]
-        if times.ndim != 1 or not np.isfinite(times).all() or (np.diff(times) < 0).any():
-            raise ValueError("kept_times must be finite and rise")
+        if times.ndim != 1 or runs.shape[1:] != (3,) or not np.isfinite(times).all() or (np.diff(times) < 0).any():
+            raise ValueError("kept_times must be finite and rise, kept_runs be rows of 3")
         at = 0
         firsts = [*runs[:, 0].tolist(), len(times)]
         if firsts[0] != 0:
@@ -115,6 +115,8 @@ class PictureChanges:
             raise ValueError("times, changes and lasting must be of one length")
         if not all(np.isfinite(column).all() for column in columns) or (np.diff(columns[0]) < 0).any():
             raise ValueError("times, changes and lasting must be finite, and times must rise")
+        if any(len(column) and not (column.min() >= 0 and column.max() <= 255) for column in columns[1:]):
+            raise ValueError("changes and lasting must be levels, 0..255")
         made._times, made._changes, made._lasting = (array("d", column.tobytes()) for column in columns)
         made._kept = _Kept.of_state(state)
         return made

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vtsum.errors import VTSumError
-from vtsum.files import plain, write_text
+from vtsum.files import check_new, plain, replacing
 from vtsum.shown import cleaned, reason
 from vtsum.summary.exports.chapters import chapter_list, ffmetadata, youtube
 from vtsum.summary.exports.cuts import edl, fcpxml, otio
@@ -34,6 +34,7 @@ def export(
     *,
     clock: str = "summary",
     video: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
 ) -> dict[str, Path]:
     """Write a summary in the formats of other programs.
 
@@ -42,10 +43,11 @@ def export(
         names: "edl" (CMX 3600), "otio" (OpenTimelineIO) and "fcpxml" (Final Cut Pro), the summary's clips as cuts of
             the source video; "csv", a row for each shot; "srt" and "vtt", subtitles of what is said; "chapters" (OGM,
             as mkvmerge and MP4Box read it), "ffmetadata" (FFmpeg) and "youtube" (lines for a description), chapters.
-        folder: where the files go; older ones of the same names are replaced.
+        folder: where the files go.
         clock: the times of subtitles and chapters: "summary", those of summary.mp4, or "source", the video's own.
         video: the source video, for cuts that name its place and count from its own timecode; None: they name the file
             alone, and count from 0.
+        overwrite: replace files of the same names.
     Returns:
         dict[str, Path]: the files by format: summary.edl, summary.otio, summary.fcpxml, summary.csv; summary.srt or
         source.srt by their clock, and likewise vtt, chapters.txt, ffmetadata and youtube.txt.
@@ -69,11 +71,13 @@ def export(
             texts[name] = _TIMED[name][1](Clocked(document, clock))
         else:
             texts[name] = csv(document)
-    files: dict[str, Path] = {}
+    files = {name: Path(folder) / file_of(name, clock) for name in texts}
+    for file in files.values():
+        check_new("export", file, overwrite)
     try:
-        for name, text in texts.items():
-            files[name] = Path(folder) / file_of(name, clock)
-            write_text(files[name], text)
+        with replacing(Path(folder)) as part:
+            for name, text in texts.items():
+                part(files[name].name).write_text(text, encoding="utf-8")
     except OSError as error:
         raise VTSumError(f"export: {plain(folder)}: cannot be written to: {reason(error)}") from None
     return files

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+
 from vtsum.enhance.speech.subtitle_text import subtitles
 from vtsum.enhance.speech.transcript import Transcript, Utterance, Word
 from vtsum.summary.schema import ClipEntry, SummaryDocument
@@ -25,6 +27,7 @@ class Clocked:
 
     def __init__(self, document: SummaryDocument, clock: str) -> None:
         self._document = document
+        self._clips = clips_of(document)
         self.clock = clock
         self.duration = document["summary" if clock == "summary" else "source"]["duration"]
         self.title = document["title"]["text"]
@@ -37,10 +40,13 @@ class Clocked:
         speech = self._document["speech"]
         if speech is None:
             return []
-        spoken = tuple(
-            Utterance(tuple(Word(w["text"], w["start"], w["end"], w["confidence"]) for w in utterance["words"]))
-            for utterance in speech["utterances"]
+        utterances = (
+            tuple(
+                Word(part, w["start"], w["end"], w["confidence"]) for w in each["words"] for part in w["text"].split()
+            )
+            for each in speech["utterances"]
         )
+        spoken = tuple(Utterance(words) for words in utterances if words)
         cues = subtitles(Transcript(spoken, speech["source"], speech["language"]))
         return [(start, min(end, self.duration), text) for start, end, text in cues if start < self.duration]
 
@@ -61,7 +67,8 @@ class Clocked:
 
     def _shown(self, start: float, end: float) -> float | None:
         """When the summary first shows something of a stretch of the source; None where it does not."""
-        for clip in clips_of(self._document):
-            if clip["end"] > start and clip["start"] < end:
-                return clip["summary_start"] + max(0.0, start - clip["start"])
-        return None
+        first = bisect_right(self._clips, start, key=lambda clip: clip["end"])
+        clip = self._clips[first] if first < len(self._clips) else None
+        if clip is None or clip["start"] >= end:
+            return None
+        return clip["summary_start"] + max(0.0, start - clip["start"])

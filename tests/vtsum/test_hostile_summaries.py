@@ -1,0 +1,150 @@
+"""What others left beside a summary (analysis.npz, summary.json, a batch's ledger and folders), read by the command."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vtsum
+from tests.vtsum.clips import numbered_clip
+from tests.vtsum.hostile import ENVIRONMENT, ROOT, refused
+
+QUIET: dict[str, Any] = {"speech": None, "ocr": False, "captioner": "none"}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A video and its summary."""
+    folder = tmp_path_factory.mktemp("summary")
+    numbered_clip(folder / "a.mp4", 75)
+    vtsum.summarize(folder / "a.mp4", folder / "a", budget="50%", formats=["json", "analysis"], **QUIET)
+    return folder / "a.mp4", folder / "a"
+
+
+def _recut(made: tuple[Path, Path], folder: Path, facts: Callable[[dict[str, Any]], Any], **arrays: np.ndarray) -> str:
+    with np.load(made[1] / "analysis.npz") as stored:
+        all_arrays = {**stored, **arrays}
+    stated = json.loads(all_arrays["facts"].tobytes())
+    facts(stated)
+    path = folder / "analysis.npz"
+    np.savez(path, **{**all_arrays, "facts": np.frombuffer(json.dumps(stated).encode(), np.uint8)})
+    return refused("recut", str(folder), "-f", "json", "--video", str(made[0]), names=path)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value", "said"),
+    [
+        ("model", "weights_sha256", True, "facts.model.weights_sha256 must be str"),
+        ("watched", "broken_at", "x", "facts.watched.broken_at must be a finite number"),
+        ("watched", "largest", [2**62, 2**62], "largest"),
+        ("watched", "duration", 1e300, "frames"),
+        ("watched", "screen", [{"text": "a", "start": 0.0, "end": 1.0, "score": 1.0, "box": []}], "screen[0].box"),
+        ("settings", "fps", 1e-300, "fps"),
+    ],
+)
+def test_what_an_analysis_states_has_its_type_and_range(
+    made: tuple[Path, Path], tmp_path: Path, part: str, name: str, value: object, said: str
+) -> None:
+    assert said in _recut(made, tmp_path, lambda facts: facts[part].update({name: value}))
+
+
+def test_an_array_of_an_analysis_has_its_type_and_range(made: tuple[Path, Path], tmp_path: Path) -> None:
+    with np.load(made[1] / "analysis.npz") as stored:
+        boundaries, kept = stored["boundaries"], stored["kept"]
+    assert "boundaries" in _recut(made, tmp_path, dict, boundaries=boundaries - 2)
+    assert "kept" in _recut(made, tmp_path, dict, kept=kept.astype(np.int64))
+
+
+@pytest.mark.parametrize("kind", ["segmenter", "captioner", "writer", "model"])
+def test_a_class_that_only_an_analysis_names_is_not_imported(
+    made: tuple[Path, Path], tmp_path: Path, kind: str
+) -> None:
+    said = _recut(made, tmp_path, lambda facts: facts["settings"].update({kind: "tests.vtsum.hostile:Payload"}))
+    assert f"{kind} must not be a class that neither you name" in said
+
+
+def test_an_analysis_names_no_file_elsewhere(made: tuple[Path, Path], tmp_path: Path) -> None:
+    said = _recut(made, tmp_path, lambda facts: facts.update(name=f"../{made[0].name}"))
+    assert "without its folder" in said
+
+
+def test_a_stretch_of_any_end_is_cut_to_the_video(made: tuple[Path, Path], tmp_path: Path) -> None:
+    words = ["recut", str(made[1]), "-o", str(tmp_path / "o"), "-f", "json", "--drop", f"0:01-{'9' * 308}"]
+    done = _run(*words)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        [{"text": "a", "start": 0.5, "end": 0.5, "confidence": 7.0}],
+        [{"text": "a", "start": t, "end": t, "confidence": 1.0} for t in (1.0, 0.5)],
+    ],
+)
+def test_words_of_a_strangers_summary_are_checked(
+    made: tuple[Path, Path], tmp_path: Path, words: list[dict[str, Any]]
+) -> None:
+    (tmp_path / "summary.json").write_text(json.dumps(_spoken(made[1], words)))
+    done = _run("export", str(tmp_path), "-f", "srt", "--clock", "source")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "speech.utterances[0]" in done.stderr
+
+
+def test_a_word_that_is_two_is_exported_as_two(made: tuple[Path, Path], tmp_path: Path) -> None:
+    words = [{"text": " a b", "start": 0.1, "end": 0.5, "confidence": 1.0}]
+    (tmp_path / "summary.json").write_text(json.dumps(_spoken(made[1], words)))
+    done = _run("export", str(tmp_path), "-f", "srt", "--clock", "source")
+    assert done.returncode == 0, done.stderr
+    assert "a b\n" in (tmp_path / "source.srt").read_text()
+
+
+def test_an_export_replaces_nothing_unasked(made: tuple[Path, Path], tmp_path: Path) -> None:
+    mine = tmp_path / "summary.edl"
+    mine.write_text("mine")
+    assert "--overwrite" in refused("export", str(made[1]), "-o", str(tmp_path), "-f", "csv,edl", names=mine)
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"summary.edl": "mine"}
+    assert _run("export", str(made[1]), "-o", str(tmp_path), "-f", "csv,edl", "--overwrite").returncode == 0
+    assert mine.read_text() != "mine"
+
+
+def test_a_batch_goes_on_after_a_name_that_is_no_unicode_and_leaves_the_users_folders(tmp_path: Path) -> None:
+    video = os.fsencode(tmp_path) + b"/\xff.mp4"
+    numbered_clip(tmp_path / "a.mp4", 25)
+    os.rename(tmp_path / "a.mp4", video)
+    mine = tmp_path / "o" / ".\ufffd.part-mine1234" / "mine"
+    mine.parent.mkdir(parents=True)
+    mine.touch()
+    words = ["batch", os.fsdecode(video), "-o", str(tmp_path / "o"), "-f", "json", "--no-speech", "--no-ocr"]
+    for said in ("1 videos summarised", "1 were there already"):
+        done = _run(*words, "--captioner", "none")
+        assert done.returncode == 0, done.stderr
+        assert said in done.stdout
+        assert "Traceback" not in done.stderr
+    assert mine.exists()
+
+
+def _spoken(folder: Path, words: list[dict[str, Any]]) -> dict[str, Any]:
+    document = json.loads((folder / "summary.json").read_text())
+    utterance = {"start": 0.0, "end": 1.0, "words": words}
+    return {**document, "speech": {"source": "x", "language": None, "utterances": [utterance], "warnings": []}}
+
+
+def _run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "vtsum.cli", *words],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,13 +13,13 @@ from vtsum.errors import VTSumError
 from vtsum.summary.chapters import Chapter, Title, chapters_of, title_of
 from vtsum.summary.choosing import Span, choose, heard_twice, spans_of
 from vtsum.summary.facts import measured_text
+from vtsum.summary.loudness import Loudness
 from vtsum.summary.text import MAX_SENTENCES, ShotCaption
 from vtsum.summary.writing import Written, write
 
 if TYPE_CHECKING:
     from vtsum.enhance.speech import Transcript
     from vtsum.protocols import Writer
-    from vtsum.summary.loudness import Loudness
     from vtsum.summary.planning import Plan
     from vtsum.summary.watching import Watched
     from vtsum.video import VideoInfo
@@ -45,14 +45,13 @@ def compose(
     plan: Plan,
     captions: Sequence[ShotCaption],
     fps: float,
-    loudness: Callable[[], Loudness],
     writer: Writer | None = None,
 ) -> Text:
     """The text of a video: extracted, and rewritten where there is a writer and the quotations bear it out.
 
     Args:
         source, info, watched, said, plan: of the video; frames sampled at `fps` a second.
-        captions: of its pictures. loudness: asked for where words give too little.
+        captions: of its pictures.
     Returns:
         Text: two to five sentences in order of time.
     Raises:
@@ -95,9 +94,9 @@ def compose(
     sentences = merge_text(captions, heard, MAX_SENTENCES, quotations=read, clips=clips)
     sentences += [_sentence(text, [spans[i] for i in cited], clips) for text, cited in written.sentences]
     if len(sentences) < FEWEST:
-        sentences += measured_text(info, watched, plan, loudness() if info.has_audio else None)[
-            : FEWEST - len(sentences) if sentences else None
-        ]
+        loudness = Loudness.of(source) if info.has_audio else None
+        measured = measured_text(info, watched, plan, loudness)
+        sentences += measured[: FEWEST - len(sentences) if sentences else None]
     return Text(title, sorted(sentences, key=lambda sentence: sentence.times[0][0]), chapters, notes)
 
 

@@ -1,66 +1,16 @@
-"""How loud a video is over time, measured beside watching it or when it is asked for."""
+"""How loud a video is over time."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
-from concurrent.futures import Future
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
-
-from vtsum.errors import Stopped
 
 SILENT = 1e-3  # of full scale: the loudest tenth of a second of a stretch that is called silent
 BLOCK = 0.1  # seconds that are weighed together
 EDGE = 0.25  # seconds near the ends of a stretch that are not listened to: sound seldom changes with the very picture
-_PATIENCE = 2.0  # seconds that the thread is given to end
 STANDS_OUT = 1.5  # times the second: what is called the most lively or the loudest
-
-
-class LoudnessAhead:
-    """A video's loudness, for whoever may want it; leaving the `with` block stops what is still being measured.
-
-    Args:
-        source: the file.
-        ahead (bool): it is measured from now on, in a thread of its own; else when it is first asked for.
-    """
-
-    def __init__(self, source: Path, *, ahead: bool) -> None:
-        self._source = source
-        self._stop = threading.Event()
-        self._found: Future[Loudness] = Future()
-        self._thread = threading.Thread(target=self._measure, name="vtsum-loudness", daemon=True)
-        self._ahead = ahead
-
-    def __enter__(self) -> LoudnessAhead:
-        if self._ahead:
-            self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        if self._ahead:
-            self._thread.join(timeout=_PATIENCE)
-
-    def __call__(self) -> Loudness:
-        """The loudness of all of the video.
-
-        Raises:
-            VTSumError: the file is gone.
-        """
-        if not self._ahead and not self._found.done():
-            self._measure()
-        return self._found.result()
-
-    def _measure(self) -> None:
-        try:
-            self._found.set_result(Loudness.of(self._source, self._stop))
-        except BaseException as error:  # handed to whoever asks
-            self._found.set_exception(error)
 
 
 class Loudness:
@@ -75,17 +25,16 @@ class Loudness:
         self._times, self._levels, self._damaged = times, levels, damaged
 
     @classmethod
-    def of(cls, source: Path, stop: threading.Event) -> Loudness:
-        """Listen to a video's sound once, or until `stop` is set."""
+    def of(cls, source: Path) -> Loudness:
+        """Listen to a video's sound once."""
         from vtsum.enhance.speech.sound import read_sound
         from vtsum.video.damage import Damage
 
         damage = Damage()
-        found = []
-        for time, block in read_sound(source, rate=8_000, block=BLOCK, damage=damage):
-            if stop.is_set():
-                raise Stopped
-            found.append((time, float(np.sqrt(np.mean(np.square(block, dtype=np.float64))))))
+        found = [
+            (time, float(np.sqrt(np.mean(np.square(block, dtype=np.float64)))))
+            for time, block in read_sound(source, rate=8_000, block=BLOCK, damage=damage)
+        ]
         heard = np.array(found).reshape(-1, 2)
         return cls(heard[:, 0], heard[:, 1], damage.spans())
 

@@ -20,7 +20,6 @@ from vtsum.summary.composing import compose
 from vtsum.summary.document import build_document
 from vtsum.summary.exports import EXPORTS, export, file_of
 from vtsum.summary.exports.times import Clocked
-from vtsum.summary.loudness import LoudnessAhead
 from vtsum.summary.planning import Plan, Refine, make_plan
 from vtsum.summary.progress import Clock, ProgressCallback
 from vtsum.summary.seeing import RESEARCH, UNCALIBRATED, captioner_at_hand, look, model_describes
@@ -81,7 +80,7 @@ class Making:
         stage: where its files are put together. source, info: the video. analysis: what was found in it; its settings
             are this summary's. model: what gave the saliency, and captions where `model_describes`; None where it is
             not needed any more. device: of models that are still to be loaded. captioner, writer: asked for by name.
-        loudness: asked for where words give too little. timer, tell: of the run.
+        timer, tell: of the run.
     """
 
     stage: StagedFolder
@@ -92,7 +91,6 @@ class Making:
     device: str
     captioner: Captioner | None
     writer: Writer | None
-    loudness: LoudnessAhead
     timer: Clock
     tell: ProgressCallback
 
@@ -203,9 +201,7 @@ def _write(making: Making, plan: Plan) -> schema.SummaryDocument:
                             raise
                         captioner = None
                         notes.append(f"the pictures were not described: {error}")
-                text = compose(
-                    source, info, watched, said, plan, captions, settings["fps"], making.loudness, making.writer
-                )
+                text = compose(source, info, watched, said, plan, captions, settings["fps"], making.writer)
                 text.notes[:0] = notes
                 tell("text", 1.0)
             if job is not None:

@@ -17,7 +17,6 @@ from vtsum.summary.analysis import Analysis, HeardAgain, ModelFacts, ReaderFacts
 from vtsum.summary.by_hand import Range, spans_of
 from vtsum.summary.exports.times import CLOCKS
 from vtsum.summary.listening import CARRIED, DENOISER, LIMIT, RECOGNISER, Listening
-from vtsum.summary.loudness import LoudnessAhead
 from vtsum.summary.making import FORMATS, Making, Summary, check_formats, choose, finish
 from vtsum.summary.planning import Refine
 from vtsum.summary.progress import Clock, ProgressCallback, ignore
@@ -145,12 +144,7 @@ def summarize(
     inputs += [None if captioner in CAPTIONERS else captioner, writer]
     reader, unread = _reader() if ocr else (None, [])
     listener = CARRIED if offline_default and speech == RECOGNISER else speech
-    # Where nobody listens or reads, the text is what was measured.
-    wordless = info.has_audio and speech is None and transcript is None and reader is None
-    with (
-        StagedFolder(folder, overwrite, inputs) as stage,
-        LoudnessAhead(source, ahead=wordless) as loudness,
-    ):
+    with StagedFolder(folder, overwrite, inputs) as stage:
         describer = named_captioner(captioner, where)
         author = None if writer is None else _writer(writer, where)
         with Listening(source, info, listener, transcript, denoiser, speech_limit, where, tell) as listening:
@@ -210,7 +204,7 @@ def summarize(
             )
             plan = choose(analysis, wanted, info)
             tell("shots", 1.0)
-        making = Making(stage, source, info, analysis, loaded, where, describer, author, loudness, timer, tell)
+        making = Making(stage, source, info, analysis, loaded, where, describer, author, timer, tell)
         return finish(making, plan)
 
 

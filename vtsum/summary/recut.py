@@ -17,7 +17,6 @@ from vtsum.plugins import check_vouched
 from vtsum.summary.analysis import FILE, Analysis
 from vtsum.summary.by_hand import Range, spans_of
 from vtsum.summary.exports.times import CLOCKS
-from vtsum.summary.loudness import LoudnessAhead
 from vtsum.summary.making import Making, Summary, check_formats, choose, finish
 from vtsum.summary.planning import Refine
 from vtsum.summary.progress import Clock, ProgressCallback, ignore
@@ -105,7 +104,7 @@ def recut(
     analysis = dataclasses.replace(analysis, name=source.name)
     target = Path(output) if output is not None else stored.parent.with_name(f"{stored.parent.name}_recut")
     where = "cpu" if settings["device"] == "auto" and settings["offline_default"] else settings["device"]
-    with StagedFolder(target, overwrite, [source, stored]) as stage, LoudnessAhead(source, ahead=False) as loudness:
+    with StagedFolder(target, overwrite, [source, stored]) as stage:
         captioner, writer = named_captioner(settings["captioner"], where), None
         if settings["writer"] is not None:
             from vtsum.model.writers import make_writer
@@ -116,7 +115,7 @@ def recut(
             plan = choose(analysis, wanted, info)
             tell("shots", 1.0)
         model = _model(analysis, where)
-        making = Making(stage, source, info, analysis, model, where, captioner, writer, loudness, timer, tell)
+        making = Making(stage, source, info, analysis, model, where, captioner, writer, timer, tell)
         return finish(making, plan)
 
 

@@ -77,9 +77,13 @@ def test_an_analysis_names_no_file_elsewhere(made: tuple[Path, Path], tmp_path: 
 
 
 def test_a_stretch_of_any_end_is_cut_to_the_video(made: tuple[Path, Path], tmp_path: Path) -> None:
-    words = ["recut", str(made[1]), "-o", str(tmp_path / "o"), "-f", "json", "--drop", f"0:01-{'9' * 308}"]
-    done = _run(*words)
+    words = ["recut", str(made[1]), "-o", str(tmp_path / "o"), "-f", "json", "--drop"]
+    done = _run(*words, f"0:01-{'9' * 18}")
     assert done.returncode == 0, done.stderr
+    done = _run(*words, f"0:01-{'9' * 308}")
+    assert done.returncode == 2
+    assert "drop must be stretches such as 0:10-0:20" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

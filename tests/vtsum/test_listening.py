@@ -152,13 +152,13 @@ def test_the_page_shows_the_words(told):
 def test_pauses_reach_the_plan(clip, tmp_path, monkeypatch):
     """What becomes of them there is held in test_refinement_*; that they are the transcript's is held here."""
     found: list[object] = []
-    plan = importlib.import_module("vtsum.summary.pipeline").make_plan
+    plan = importlib.import_module("vtsum.summary.making").make_plan
 
     def note(*given: object, **options: object) -> object:
         found.append(options["pauses"])
         return plan(*given, **options)
 
-    monkeypatch.setattr(importlib.import_module("vtsum.summary.pipeline"), "make_plan", note)
+    monkeypatch.setattr(importlib.import_module("vtsum.summary.making"), "make_plan", note)
     (tmp_path / "small.srt").write_text(SRT, encoding="utf-8")
     options = {"budget": "5s", "model": ColourModel(), "formats": ["json"]}
     vtsum.summarize(clip, tmp_path / "a", transcript=tmp_path / "small.srt", **options)
@@ -202,13 +202,13 @@ def test_options_are_checked_before_the_work(clip, tmp_path, option):
 
 @pytest.mark.parametrize(("text", "seconds"), [("all", None), ("90s", 90.0), ("10min", 600.0), ("1:30", 90.0)])
 def test_a_limit_is_a_time(text, seconds):
-    assert seconds_or_all(text, "x") == seconds
+    assert seconds_or_all(text, "summarize: --speech-limit") == seconds
 
 
 @pytest.mark.parametrize("text", ["10%", "20frames", "much", "-1s", ""])
 def test_other_limits_are_refused(text):
     with pytest.raises(VTSumError, match=r"--speech-limit must be a time \(10min, 90s, 1:30\) or all, got "):
-        seconds_or_all(text, "x")
+        seconds_or_all(text, "summarize: --speech-limit")
 
 
 def test_words_after_the_end_are_left_out():

@@ -345,6 +345,7 @@ def test_no_more_voice_is_heard_than_asked_for(monkeypatch):
     spoken = [Stretch(20.0 * i, np.zeros(10 * RATE, np.float32)) for i in range(30)]  # 300 s of voice in 10 minutes
     monkeypatch.setattr(module, "read_sound", lambda path, **_: iter([(0.0, np.zeros(RATE, np.float32))]))
     monkeypatch.setattr(module, "read_subtitle_track", lambda path: None)
+    monkeypatch.setattr(module, "unread_subtitles", lambda path: None)
     monkeypatch.setattr(module, "voiced", lambda sound, longest: iter([*(list(sound) and []), *spoken]))
 
     class Steady(Echo):

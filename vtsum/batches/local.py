@@ -25,7 +25,8 @@ from vtsum.files import strangers
 from vtsum.summary.staging import OURS
 
 _PATIENCE = 10.0  # seconds that a process is given to tidy up
-_UNFINISHED = re.compile(rf"{OURS.pattern}|(keyframes/)?\..+\.[0-9a-f]{{16}}\.part")
+_UNFINISHED = re.compile(rf"{OURS.pattern}|(keyframes/)?\.[^/]{{1,64}}\.[0-9a-f]{{16}}\.part")
+_RANDOM = re.compile("[a-z0-9_]{8}")  # what tempfile puts behind a name
 _TICK = 0.5  # seconds between two looks at the clock
 
 
@@ -115,9 +116,10 @@ class _Worker:
 def sweep(output: Path) -> None:
     """Remove the temporary folders of a summary whose process was killed: what is called as they are and holds nothing
     but a summary's files, some half-written."""
-    name = re.compile(rf"\.{re.escape(output.name[:60])}\.part-[a-z0-9_]{{8}}")
+    begins = f".{output.name[:60]}.part-"
     for left in list(output.parent.iterdir()):
-        if name.fullmatch(left.name) and left.is_dir() and not left.is_symlink():
+        is_ours = left.name.startswith(begins) and _RANDOM.fullmatch(left.name.removeprefix(begins))
+        if is_ours and left.is_dir() and not left.is_symlink():
             with contextlib.suppress(OSError):
                 if not strangers(left, _UNFINISHED.fullmatch):
                     shutil.rmtree(left, ignore_errors=True)

@@ -13,8 +13,8 @@ from vtsum.summary.schema import Span
 from vtsum.summary.text import clock_time
 
 Range = tuple[float, float]
-_TIME = r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)s?"
-_RANGE = re.compile(rf"\s*{_TIME}\s*[-–]\s*{_TIME}\s*")
+_TIME = r"(?:(?:(\d{1,9}):)?(\d{1,9}):)?(\d{1,18}(?:\.\d{1,18})?)s?"
+_RANGE = re.compile(rf"{_TIME}\s?[-–]\s?{_TIME}")
 
 
 def parse_ranges(given: str | Sequence[str | Range], what: str) -> list[Range]:
@@ -41,7 +41,7 @@ def spans_of(given: str | Sequence[str | Range], what: str) -> list[Span]:
 
 
 def _range(part: str | Range, what: str) -> Range:
-    found = _RANGE.fullmatch(part) if isinstance(part, str) else None
+    found = _RANGE.fullmatch(part.strip()) if isinstance(part, str) else None
     if found is not None:
         numbers = [float(number or 0) for number in found.groups()]
         start, end = ((hours * 60 + minutes) * 60 + seconds for hours, minutes, seconds in (numbers[:3], numbers[3:]))

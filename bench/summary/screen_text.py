@@ -1,6 +1,6 @@
 """How well words on the screen are read, and what that costs: writing drawn over real footage, and footage without any.
 
-    python -m bench.summary.screen_text --shared DIR [--only drawn|plain|cost]
+    python -m bench.summary.screen_text --shared DIR [--only drawn|plain|cost|chinese]
 
 Ten typefaces in four heights of letters, each four seconds, over each of FOOTAGE, H.264 at 640 x 360; every third in a
 colour near the picture's own, every fourth moving. A line is right if at most a fifth of its letters are wrong. Lines
@@ -8,6 +8,8 @@ go to results/screen_text.jsonl:
 
     drawn    by height, contrast and movement: lines found, wrong letters in them, and found lines that are none
     plain    footage without writing: lines found, all of them wrong
+    chinese  as drawn, of Chinese in five typefaces; only where it is asked for, and Debian's fonts-noto-cjk and
+             fonts-wqy-zenhei are installed
     cost     ten drawn minutes with grain: seconds of processor time and memory of the whole job, with and without
 """
 
@@ -60,6 +62,18 @@ TEXTS = (
 )
 
 
+CHINESE_FONTS = (
+    *(Path("/usr/share/fonts/opentype/noto", f"Noto{kind}CJK-{face}.ttc") for kind in ("Sans", "Serif")
+      for face in ("Regular", "Bold")),
+    Path("/usr/share/fonts/truetype/wqy/wqy-zenhei.ttc"),
+)  # fmt: skip
+SIMPLIFIED = 2  # of the languages in Noto's files
+CHINESE = (
+    *("二零二六年预算报告", "天文学家王小明", "第三章：实验结果", "加入两杯面粉", "港口的清晨"),
+    *("来自里斯本的直播", "订阅我们的频道", "第二次实验", "在桥边向左转", "感谢您的观看"),
+)
+
+
 @dataclass(frozen=True)
 class Drawn:
     """A text over a clip, from `start` for EACH seconds."""
@@ -71,16 +85,31 @@ class Drawn:
     moves: bool
 
 
-def draw(source: Path, path: Path, seconds: float, height: float) -> list[Drawn]:
+def typefaces(em: int, chinese: bool) -> list[Any]:
+    """One for each text."""
+    import matplotlib
+    from PIL import ImageFont
+
+    if not chinese:
+        folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+        return [ImageFont.truetype(str(folder / name), em) for name in FONTS]
+    if missing := [path.name for path in CHINESE_FONTS if not path.exists()]:
+        raise SystemExit(
+            f"bench.summary.screen_text: {', '.join(missing)}: fonts-noto-cjk, fonts-wqy-zenhei are missing"
+        )
+    faces = [(path, SIMPLIFIED if "Noto" in path.name else 0) for path in CHINESE_FONTS]
+    return [ImageFont.truetype(str(path), em, index=index) for path, index in faces] * 2
+
+
+def draw(source: Path, path: Path, seconds: float, height: float, chinese: bool) -> list[Drawn]:
     """Footage over and over, with a text in each typeface."""
     import av
-    import matplotlib
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw
 
-    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     em = round(height * SIZE[1])
-    fonts = [ImageFont.truetype(str(folder / name), em) for name in FONTS]
-    drawn = [Drawn(text, i * (EACH + PAUSE) + PAUSE, height, i % 3 == 2, i % 4 == 3) for i, text in enumerate(TEXTS)]
+    fonts = typefaces(em, chinese)
+    texts = CHINESE if chinese else TEXTS
+    drawn = [Drawn(text, i * (EACH + PAUSE) + PAUSE, height, i % 3 == 2, i % 4 == 3) for i, text in enumerate(texts)]
     end = drawn[-1].start + EACH + PAUSE
     with av.open(str(path), "w") as out:
         stream = out.add_stream("libx264", rate=RATE, options={"crf": str(CRF), "preset": "veryfast"})
@@ -136,14 +165,14 @@ def wrong(found: str, true: str) -> float:
     return distance(true, found) / len(true)
 
 
-def bench_drawn(folder: Path, media: Path, reader: RapidReader) -> list[dict[str, Any]]:
+def bench_drawn(folder: Path, media: Path, reader: RapidReader, chinese: bool = False) -> list[dict[str, Any]]:
     groups: dict[tuple[str, str], list[float | None]] = defaultdict(list)
     false: list[str] = []
     total, reads, length = 0, 0, 0.0
     for name, seconds in FOOTAGE.items():
         for height in HEIGHTS:
             path = folder / f"{Path(name).stem}_{height}.mp4"
-            drawn = draw(media / name, path, seconds, height)
+            drawn = draw(media / name, path, seconds, height, chinese)
             lines, count, duration = lines_in(path, reader)
             reads, length, total = reads + count, length + duration, total + len(lines)
             matched = set()
@@ -167,6 +196,8 @@ def bench_drawn(folder: Path, media: Path, reader: RapidReader) -> list[dict[str
         rows.append({"case": "drawn", "by": by, "of": value, "lines": len(rates), "found": found, "wrong": letters})
     whole = next(row for row in rows if row["by"] == "all")
     precision = round(1 - len(false) / max(total, 1), 4)
+    if chinese:
+        rows, whole["by"], whole["of"] = [whole], "script", "Chinese"
     whole |= {"false": false, "precision": precision, "reads_a_minute": round(60 * reads / length, 2)}
     return rows
 
@@ -209,7 +240,7 @@ def bench_cost(folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     given = parser(__doc__, "screen_text", shared=True)
-    given.add_argument("--only", choices=("drawn", "plain", "cost"))
+    given.add_argument("--only", choices=("drawn", "plain", "cost", "chinese"))
     options = given.parse_args()
     reader = RapidReader()
     media = options.shared / "media"
@@ -220,6 +251,9 @@ def main() -> None:
             "plain": lambda: [bench_plain(media, reader, Path(folder))],
             "cost": lambda: [bench_cost(Path(folder))],
         }
+        if options.only == "chinese":
+            keep(options.results, facts, bench_drawn(Path(folder), media, reader, chinese=True))
+            return
         for case in [options.only] if options.only else cases:
             keep(options.results, facts, cases[case]())
 

@@ -12,10 +12,10 @@ def drawn(lines: Records | None = None) -> str:
     plain, cost = newest(all_lines, case="plain"), newest(all_lines, case="cost")
     rows = []
     for by, of in sorted(
-        found, key=lambda key: (("all", "height", "contrast", "writing").index(key[0]), len(key[1]), key)
+        found, key=lambda key: (("all", "height", "contrast", "writing", "script").index(key[0]), len(key[1]), key)
     ):
         line = found[by, of]
-        name = "all" if by == "all" else f"{by} {of}" if by != "writing" else f"{of} writing"
+        name = {"all": "all", "writing": f"{of} writing", "script": f"{of}, likewise"}.get(by, f"{by} {of}")
         rows.append([name, str(line["lines"]), f"{line['found']:.1%}", f"{line['wrong']:.1%}"])
     if not rows or not plain or not cost:
         return ""

@@ -341,7 +341,7 @@ class Nobody:
         return iter([u for _ in stretches for u in ()])
 
 
-@pytest.mark.parametrize(("codec", "ending"), [("libx264", ".mp4"), ("libvpx-vp9", ".webm")])
+@pytest.mark.parametrize(("codec", "ending"), [("libx264", ".mp4"), ("libvpx-vp9", ".webm"), ("mpeg4", ".avi")])
 def test_the_summary_says_where_the_file_is_damaged(tmp_path, codec, ending):
     path = clip(tmp_path / f"clip{ending}", codec, VP if codec == "libvpx-vp9" else {}, 250)
     data = bytearray(path.read_bytes())

@@ -191,7 +191,7 @@ def _begins_late(container: InputContainer, stream: AudioStream) -> bool:
     with open(container.name, "rb") as file:
         file.seek(-min(_LOOKED_AT, os.fstat(file.fileno()).st_size), os.SEEK_END)
         data = file.read()
-    high, low = divmod(stream.id, 256)
+    high, low = divmod(stream.id & 0x1FFF, 256)
     begins = bytes([0x47, 0x40 | high, low])
     at = data.find(begins)
     while at >= 0:

@@ -213,3 +213,17 @@ def test_only_what_a_killed_process_left_is_swept(tmp_path):
     told = _run(video, "-o", tmp_path / "p", "--budget", "much")
     assert told.returncode == 2
     assert told.stderr.count("budget must be a share") == 1
+
+
+@pytest.mark.parametrize("left", [OURS[:9], OURS + '{"key": "half', OURS])
+def test_a_line_that_was_being_written_is_no_hindrance(tmp_path, left):
+    """Neither to the next run nor to the one after."""
+    video, out = _clip(tmp_path / "a.mp4", 100), tmp_path / "o"
+    out.mkdir()
+    (out / "batch.jsonl").write_text(left)
+    for words in ("1 videos summarised", "0 videos summarised, 1 were there already"):
+        done = _run(video, "-o", out)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(words)
+    assert (out / "batch.jsonl").read_text().startswith(OURS)
+    assert [entry["status"] for entry in _entries(out)] == ["begun", "done"]

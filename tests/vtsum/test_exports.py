@@ -238,9 +238,15 @@ def test_a_command_exports_a_finished_summary(made, tmp_path):
 def test_nothing_to_hold_is_told(clip, tmp_path):
     """In a run it is a warning, and the summary is there; the command that was asked for nothing else refuses."""
     made = vtsum.summarize(
-        clip, tmp_path / "o", model=ColourModel(), speech=None, ocr=False, formats=["json", "srt", "youtube", "edl"]
+        clip,
+        tmp_path / "o",
+        model=ColourModel(),
+        speech=None,
+        ocr=False,
+        formats=["json", "html", "srt", "youtube", "edl"],
     )
-    assert sorted(made.files) == ["edl", "json"]
+    assert sorted(made.files) == ["edl", "html", "json"]
+    assert "srt was not written" in made.files["html"].read_text(encoding="utf-8")
     assert [w for w in made.warnings if "not written" in w] == [
         "srt was not written: something must be heard in the summary's clips for subtitles, got no words",
         "youtube was not written: the summary must have chapters, got none: its video is of two minutes or less",

@@ -6,6 +6,7 @@ that is there although its line says "begun" was made by a process that was kill
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -73,11 +74,14 @@ class Ledger:
         return self._path
 
     def _read(self) -> None:
-        lines = read_file(self._path, "batch", _LIMIT).split(b"\n")
-        if lines == [b""]:
+        content = read_file(self._path, "batch", _LIMIT)
+        *whole, rest = content.split(b"\n")
+        if not whole and _line({"format": FORMAT}).startswith(rest):  # new, or killed while it wrote its first line
+            os.ftruncate(self._file, 0)
             self._add({"format": FORMAT})
             return
-        whole, rest = lines[:-1], lines[-1]
+        if not whole:
+            raise VTSumError(f"batch: {plain(self._path)} must be a batch's own, of {FORMAT}")
         for number, line in enumerate(whole):
             entry = parse_json(line, dict, f"batch: {self._path}: line {number + 1}") if line else {}
             if number == 0:
@@ -85,10 +89,8 @@ class Ledger:
                     raise VTSumError(f"batch: {plain(self._path)} must be a batch's own, of {FORMAT}")
             elif line:
                 self._take(entry, number + 1)
-        if rest:  # a process was killed while it wrote this
-            os.write(self._file, b"\n")
-        if not whole:
-            raise VTSumError(f"batch: {plain(self._path)} must be a batch's own, of {FORMAT}")
+        if rest:  # a process was killed while it wrote this, or the disk was full
+            os.ftruncate(self._file, len(content) - len(rest))
 
     def _take(self, entry: dict[str, Any], number: int) -> None:
         key, name, status = entry.get("key"), entry.get("output"), entry.get("status")
@@ -127,7 +129,9 @@ class Ledger:
         if "key" in entry:
             self._entries[entry["key"]] = entry
         try:
-            os.write(self._file, json.dumps(entry).encode() + b"\n")
+            line = _line(entry)
+            if os.write(self._file, line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise VTSumError(f"batch: {plain(self._path)} must have room: {reason(error)}") from None
 
@@ -138,3 +142,7 @@ class Ledger:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         os.close(self._file)
+
+
+def _line(entry: dict[str, Any]) -> bytes:
+    return json.dumps(entry).encode() + b"\n"

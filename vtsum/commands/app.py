@@ -16,7 +16,7 @@ from vtsum.version import __version__
 # typer carries click under a private name in newer versions and depends on it in older ones; both derive this from it.
 UsageError: type[Any] = typer.BadParameter.__mro__[1]
 
-__all__ = ["Abort", "UsageError", "app", "number", "printable", "write"]
+__all__ = ["Abort", "UsageError", "app", "listed", "number", "printable", "write"]
 
 app = typer.Typer(
     name="vtsum",
@@ -40,6 +40,11 @@ def number(text: str) -> float:
         return float(text)
     except ValueError:
         raise typer.BadParameter(f"must be a number, got {text!r}") from None
+
+
+def listed(names: list[str] | None) -> list[str] | None:
+    """The names of an option that takes several, one at a time or by commas."""
+    return [part.strip() for entry in names for part in entry.split(",")] if names else None
 
 
 def write(text: str) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vtsum.bars import Bars
-from vtsum.commands.app import app, number, printable, write
+from vtsum.commands.app import app, listed, number, printable, write
 from vtsum.commands.summarize import seconds_or_all
 from vtsum.shown import say
 
@@ -60,7 +60,6 @@ def batch(
     from vtsum.batches import batch as run
     from vtsum.summary.making import FORMATS, check_formats
 
-    names = [part.strip() for entry in formats for part in entry.split(",")] if formats else list(FORMATS)
     with Bars({"videos": "Videos"}, quiet=quiet) as bars:
         report = run(
             inputs,
@@ -71,7 +70,7 @@ def batch(
             budget=budget,
             model=model,
             fps=fps,
-            formats=check_formats(names, "batch"),
+            formats=check_formats(listed(formats) or FORMATS, "batch"),
             clock=clock,
             segmenter=segmenter,
             refine=refine,

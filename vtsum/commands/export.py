@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vtsum.commands.app import app, printable, write
+from vtsum.commands.app import app, listed, printable, write
 
 
 @app.command(short_help="Write a summary for other programs: EDL, FCPXML, subtitles, chapters.")
@@ -48,7 +48,6 @@ def export(
     from vtsum.summary.schema import read
 
     path = summary / "summary.json" if summary.is_dir() else summary
-    names = [part.strip() for entry in formats for part in entry.split(",")]
-    files = run(read(path), names, output or path.parent, clock=clock, video=video, overwrite=overwrite)
+    files = run(read(path), listed(formats) or [], output or path.parent, clock=clock, video=video, overwrite=overwrite)
     for file in files.values():
         write(printable(file))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, cast
 
 import typer
 
 from vtsum.bars import Bars
-from vtsum.commands.app import app, write
+from vtsum.commands.app import app, listed
 from vtsum.commands.summarize import tell_summary
-from vtsum.shown import say
 
 
 @app.command(short_help="Make another summary of a video without watching it again.")
@@ -64,7 +62,6 @@ def recut(
     from vtsum.summary.progress import STAGES
     from vtsum.summary.recut import recut as run
 
-    names = [part.strip() for entry in formats for part in entry.split(",")] if formats else None
     with Bars({name: STAGES[name] for name in ("shots", "text", "cut", "page")}, quiet=quiet) as bars:
         summary = run(
             folder,
@@ -73,16 +70,11 @@ def recut(
             keep=keep,
             drop=drop,
             video=video,
-            formats=names,
+            formats=listed(formats),
             clock=clock,
             segmenter=segmenter,
             refine=cast(Refine | None, refine),
             overwrite=overwrite,
             progress=bars,
         )
-    if as_json:
-        write(json.dumps(summary.data, ensure_ascii=True, allow_nan=False))
-    for warning in summary.warnings:
-        say(f"note: {warning}")
-    if not quiet and not as_json:
-        tell_summary(summary)
+    tell_summary(summary, as_json=as_json, quiet=quiet)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from vtsum.bars import Bars
-from vtsum.commands.app import app, number, printable, write
+from vtsum.commands.app import app, listed, number, printable, write
 from vtsum.shown import say
 
 if TYPE_CHECKING:
@@ -164,7 +164,6 @@ def summarize(
     from vtsum.summary.progress import STAGES
     from vtsum.summary.watching import Sampler
 
-    names = [part.strip() for entry in formats for part in entry.split(",")] if formats else FORMATS
     with Bars(STAGES, quiet=quiet) as bars:
         summary = run(
             video,
@@ -174,7 +173,7 @@ def summarize(
             drop=drop or (),
             model=model,
             fps=fps,
-            formats=names,
+            formats=listed(formats) or FORMATS,
             clock=clock,
             overwrite=overwrite,
             sampler=cast(Sampler, sampler),
@@ -191,21 +190,24 @@ def summarize(
             device=device,
             progress=bars,
         )
-    if as_json:
-        write(json.dumps(summary.data, ensure_ascii=True, allow_nan=False))
-    for warning in summary.warnings:
-        say(f"note: {warning}")
+    tell_summary(summary, as_json=as_json, quiet=quiet)
     if not quiet and not as_json:
-        tell_summary(summary)
         from vtsum.catalogue import better
 
         if (advice := better(summary.data)) is not None:
             say(f"note: {advice}")
 
 
-def tell_summary(summary: Summary) -> None:
-    """The closing words of a run."""
+def tell_summary(summary: Summary, *, as_json: bool, quiet: bool) -> None:
+    """What a run prints at its end: summary.json or, unless quiet, the closing words; and its warnings."""
     from vtsum.summary.text import clock_time
+
+    if as_json:
+        write(json.dumps(summary.data, ensure_ascii=True, allow_nan=False))
+    for warning in summary.warnings:
+        say(f"note: {warning}")
+    if quiet or as_json:
+        return
 
     data = summary.data
     chosen = sum(shot["chosen"] for shot in data["shots"])

@@ -1,7 +1,7 @@
 """What a video was found to be, kept beside its summary: enough to choose and write another one without watching again.
 
-`analysis.npz` holds plain arrays and one JSON text as bytes; nothing in it is run. For each minute it takes some 120 kB
-(features of 256 numbers a second, a small picture four times a second), less after compression.
+`analysis.npz` holds plain arrays and one JSON text as bytes; nothing in it is run. Features of 256 numbers a second and
+a small picture four times a second take some 250 kB a minute, about half of that after compression.
 """
 
 from __future__ import annotations

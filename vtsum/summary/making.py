@@ -218,6 +218,12 @@ def _write(making: Making, plan: Plan) -> schema.SummaryDocument:
             from vtsum.video.tracks import add_tracks
 
             add_tracks(folder / "summary.mp4", cues, data["speech"]["language"] if data["speech"] else None, chapters)
+    for name in formats:
+        if name in EXPORTS:
+            try:
+                export(data, [name], folder, clock=settings["clock"], video=source)
+            except VTSumError as error:
+                data["warnings"].append(f"{name} was not written: {str(error).removeprefix('export: ')}")
     if "html" in formats:
         from vtsum.summary.report import write_report
 
@@ -225,12 +231,6 @@ def _write(making: Making, plan: Plan) -> schema.SummaryDocument:
             tell("page", 0.0)
             write_report(folder / "report.html", data, folder)
             tell("page", 1.0)
-    for name in formats:
-        if name in EXPORTS:
-            try:
-                export(data, [name], folder, clock=settings["clock"], video=source)
-            except VTSumError as error:
-                data["warnings"].append(f"{name} was not written: {str(error).removeprefix('export: ')}")
     data["created"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     data["timings"] = timer.timings()
     if "txt" in formats:

@@ -45,7 +45,8 @@ def recut(
 ) -> Summary:
     """Summarise a video again from what was found the first time: it takes about as long as cutting does.
 
-    What is chosen is, bit for bit, what `summarize` would choose with these options.
+    What is chosen is, bit for bit, what `summarize` would choose with these options. A part of the user's own
+    ("module:Class") that the analysis alone names is not imported: an analysis may be a stranger's.
 
     Args:
         folder: what `summarize` wrote, with analysis.npz in it, or that file.

@@ -89,7 +89,7 @@ class ByHand:
         Raises:
             VTSumError: two edges lie so near each other that there is no frame between them.
         """
-        placed: dict[int, int] = {}
+        placed: list[int] = []
         for tick in sorted({edge for span in (*self.keep, *self.drop) for edge in span} - {0, self._last}):
             k = int(np.argmin(np.abs(edges[1:-1] - tick))) + 1 if len(edges) > 2 else 0
             if not 0 < k < len(edges) - 1 or k in placed or not edges[k - 1] < tick < edges[k + 1]:
@@ -99,8 +99,8 @@ class ByHand:
                     f"(--fps), got an edge too near another at {where}"
                 )
             edges[k] = tick
-            placed[k] = tick
-        return sorted(placed)
+            placed.append(k)
+        return placed
 
     def kept(self, shot: tuple[int, int]) -> bool:
         return any(start <= shot[0] and shot[1] <= end for start, end in self.keep)

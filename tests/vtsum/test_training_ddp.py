@@ -28,6 +28,7 @@ from tests.vtsum.test_training_launch import (
 from tests.vtsum.test_training_run import measures, names, words
 from tests.vtsum.training_corpus import write_corpus
 from vtsum.model import VTSum
+from vtsum.training import train
 from vtsum.training.resuming import claim
 from vtsum.training.train import main
 
@@ -129,3 +130,16 @@ def test_ranks_that_nobody_launched_are_told(data, tmp_path):
     assert len(done.stderr.splitlines()) == 1
     assert "2 processes must find each other, as torchrun has them do, got: " in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_rank_that_nobody_ended_speaks_for_itself(data, tmp_path, monkeypatch, capfd):
+    """The others' first rank may not have found what this one has."""
+    monkeypatch.setattr(train, "_FIRST_SPEAKS_SECONDS", 0.01)
+    for name in ("RANK", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(sys, "argv", ["train", *words(data, tmp_path / "run", "--batch_size", "none")])
+    assert train._command() == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "batch_size" in line
+    assert line.endswith("(rank 1)")

@@ -7,6 +7,7 @@ import json
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,8 @@ def stored(content: bytes) -> Iterator[bytes]:
             at += left
             continue
         length, kind = struct.unpack_from("<HB", content, at + 4)
+        if at + 7 + length > len(content):
+            return  # still being written
         record += content[at + 7 : at + 7 + length]
         at += 7 + length
         if kind in (1, 4):
@@ -103,17 +106,26 @@ def stored(content: bytes) -> Iterator[bytes]:
             record = b""
 
 
-def wandb_records(run: Path) -> list[tuple[str, dict[int, dict[str, Any]], dict[str, Any]]]:
-    """Of each offline run below RUN: its id, what was logged by steps, and its configuration."""
+def whole(path: Path) -> list[Any]:
+    """The records of a run of wandb's; its service may still be writing the last of them when `finish` returns."""
     from wandb.proto import wandb_internal_pb2
 
+    deadline = time.monotonic() + 30
+    while True:
+        records = [wandb_internal_pb2.Record.FromString(content) for content in stored(path.read_bytes())]
+        if any(record.HasField("exit") for record in records):
+            return records
+        assert time.monotonic() < deadline, f"{path} has no end"
+        time.sleep(0.1)
+
+
+def wandb_records(run: Path) -> list[tuple[str, dict[int, dict[str, Any]], dict[str, Any]]]:
+    """Of each offline run below RUN: its id, what was logged by steps, and its configuration."""
     found = []
     for path in sorted(run.glob("wandb/offline-run-*/*.wandb")):
         name, config = "", {}
         logged: dict[int, dict[str, Any]] = {}
-        for content in stored(path.read_bytes()):
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(content)
+        for record in whole(path):
             if record.HasField("run"):
                 name = record.run.run_id
                 config |= {item.key: json.loads(item.value_json) for item in record.run.config.update}

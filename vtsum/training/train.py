@@ -53,6 +53,10 @@ from vtsum.training.validation import Validation, describe
 # How gloo and NCCL tell that another process has ended.
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
 
+# What all ranks find before they meet, the first one of the machine tells, and its launcher ends the others once it is
+# gone. One that left before it would have it ended unheard; one that nobody ends by then found something of its own.
+_FIRST_SPEAKS_SECONDS = 20
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train as the command line says.
@@ -370,14 +374,15 @@ def _print(text: str) -> None:
 
 
 def _command() -> int:
-    """`python -m vtsum.training.train`: one line for a mistake, from one rank a machine while all say the same."""
+    """`python -m vtsum.training.train`: one line for a mistake, from one rank a machine where all find the same."""
     place = Place(0, 1, 0)
     try:
         place = Place.here()
         return main()
     except VTSumError as error:
-        if place.local_rank == 0 or (torch.distributed.is_available() and torch.distributed.is_initialized()):
-            say(f"{error} (rank {place.rank})" if place.ranks > 1 else str(error))
+        if place.local_rank and not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            time.sleep(_FIRST_SPEAKS_SECONDS)
+        say(f"{error} (rank {place.rank})" if place.ranks > 1 else str(error))
         return 2
     except Exception as error:
         return last_words(error)

@@ -20,6 +20,7 @@ from vtsum.video.timeline import Timeline, stated_duration, time_base
 
 _SLIP = 0.02  # seconds that sound may run off its timestamps (they are rounded in Matroska) before it is put right
 _GUESSED = 0.25  # the same where the rate is not the header's: libav then guesses most timestamps by that
+_TOGETHER = 4096  # samples that are handed on at once: a packet's are a few dozen at low rates
 _FASTEST = 768_000  # samples a second; a damaged header may state any number
 
 
@@ -74,7 +75,7 @@ def samples_of(
                     yield round(at), samples
                     at += samples.shape[1]
                 channels = layout or ("mono" if frame.layout.nb_channels == 1 else "stereo")
-                resampler = AudioResampler("fltp", channels, rate)
+                resampler = AudioResampler("fltp", channels, rate, frame_size=_TOGETHER)
                 form, at, expected = new_form, float(round(wanted)), wanted
             expected += frame.samples * rate / frame.sample_rate
             frame.pts = None  # the samples are counted; a jumping timestamp would only confuse the filter

@@ -59,11 +59,12 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
-def memory_told(what: str, remedy: str) -> Iterator[None]:
+def memory_told(what: str, remedy: str, kind: type[VTSumError] = VTSumError) -> Iterator[None]:
     """One line in place of a GPU's "out of memory".
 
     Args:
         what: begins the message. remedy: besides closing other programs and --device cpu, what helps.
+        kind: what is raised.
     Raises:
         VTSumError: the GPU's memory was too small for what was done meanwhile.
     """
@@ -73,7 +74,7 @@ def memory_told(what: str, remedy: str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         full = str(error).strip().splitlines()[0]
-        raise VTSumError(
+        raise kind(
             f"{what}: the GPU's memory must be large enough, got: {full} Close what else uses the GPU, {remedy}, or "
             "use --device cpu"
         ) from None

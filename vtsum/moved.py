@@ -11,7 +11,8 @@ MOVED = {
     f"{old}.{name}": f"{new}.{name}"
     for old, new, names in (
         ("vtsum", "vtsum.summary", "document listening planning progress report schema staging text watching"),
-        ("vtsum", "vtsum.data", "extract"),
+        ("vtsum", "vtsum.batches", "extract"),
+        ("vtsum.data", "vtsum.batches", "extract"),
         ("vtsum.data", "vtsum.recipes", "film film_scenes procedural synthetic synthetic_scenes"),
         ("vtsum.training", "vtsum.recipes", "boundaries distill embedded joint tiny_clip words"),
     )

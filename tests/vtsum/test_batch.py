@@ -166,13 +166,13 @@ def test_inputs(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x")
     a, b, other, note = (tmp_path / name for name in ("a.mp4", "b.mkv", "sub/a.mp4", "note.txt"))
-    assert find_videos([tmp_path]) == [a, b, other]
-    assert find_videos([str(tmp_path / "**" / "*.mp4")]) == [a, other]
+    assert find_videos([tmp_path], "batch") == [a, b, other]
+    assert find_videos([str(tmp_path / "**" / "*.mp4")], "batch") == [a, other]
     (tmp_path / "list").write_text(f"# mine\n{b}\n\n{other.parent}\n")
-    assert find_videos([f"@{tmp_path / 'list'}", note, b]) == [b, other, note]
+    assert find_videos([f"@{tmp_path / 'list'}", note, b], "batch") == [b, other, note]
     for wrong in ([tmp_path / "none.mp4"], [str(tmp_path / "*.avi")], [f"@{tmp_path / 'none'}"], []):
         with pytest.raises(VTSumError, match=r"^batch: "):
-            find_videos(wrong)
+            find_videos(wrong, "batch")
     assert [path.name for path in place([a, b, other], tmp_path / "o", {}).values()] == ["a", "b", "sub_a"]
     assert place([other], tmp_path / "o", {other: "sub_a"})[other].name == "sub_a"
 

@@ -16,7 +16,7 @@ import torch
 import vtsum
 from tests.vtsum.fakes import ColourModel, Deaf
 from vtsum import cli
-from vtsum.data.extract import extract
+from vtsum.batches.extract import extract
 from vtsum.devices import device_of, gpu_left_unused, memory_told
 from vtsum.enhance.speech.recognisers import at_hand, faster_whisper, make_recogniser
 from vtsum.errors import VTSumError

@@ -17,8 +17,10 @@ import pytest
 from tests.vtsum.clips import number_of, number_picture, write_clip
 from tests.vtsum.samples import ENVIRONMENT
 from vtsum import cli
-from vtsum.data.extract import FeatureFolder, extract, find_videos
+from vtsum.batches.extract import by_id, extract
+from vtsum.batches.inputs import find_videos
 from vtsum.data.feature_files import read_array
+from vtsum.data.features import FeatureFolder
 from vtsum.errors import VTSumError
 from vtsum.model import encoders
 from vtsum.video import FrameSampler
@@ -144,16 +146,36 @@ def test_other_folders_are_refused(films, tmp_path, numbers):
 
 
 def test_videos_are_found_by_name(films, tmp_path):
-    assert list(find_videos([films])) == ["a", "b"]
-    assert find_videos([films / "a.mp4", films]) == {"a": films / "a.mp4", "b": films / "below/b.mkv"}
-    (tmp_path / "a.avi").touch()
-    with pytest.raises(VTSumError, match=r"names of their own, got .*a\.mp4 and .*a\.avi"):
-        find_videos([films, tmp_path])
-    with pytest.raises(VTSumError, match=r"nowhere\.mp4: no such file"):
-        find_videos([films, films / "nowhere.mp4"])
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(VTSumError, match=r"got none in .*empty"):
-        find_videos([tmp_path / "empty"])
+    assert by_id(find_videos([films / "a.mp4", films], "extract")) == {
+        "a": films / "a.mp4",
+        "b": films / "below/b.mkv",
+    }
+    shutil.copy(films / "a.mp4", tmp_path / "a.avi")
+    with pytest.raises(VTSumError, match=r"^extract: videos must have names of their own, got .*a\.mp4 and .*a\.avi"):
+        extract([films, tmp_path], tmp_path / "f")
+    with pytest.raises(VTSumError, match=r"^extract: .*nowhere\.mp4: no such file"):
+        extract([films, films / "nowhere.mp4"], tmp_path / "f")
+
+
+def test_processes_give_the_same_and_one_bad_file_stops_nobody(films, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/bad.mp4").write_text("no video")
+    (tmp_path / "list").write_text(f"{films}/**/*.m*\n")
+    extract([films], tmp_path / "one")
+    words = ["extract", str(tmp_path / "in"), f"@{tmp_path / 'list'}", "-o", str(tmp_path / "two"), "--workers", "2"]
+    done = subprocess.run(
+        [sys.executable, "-m", "vtsum", *words], env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stdout == f"2 videos encoded, 1 failed; 18 frames of 256 numbers, in {tmp_path / 'two'}\n"
+    assert "bad.mp4" in done.stderr
+    for name in ("a", "b"):
+        one, two = (read_array(tmp_path / folder / f"{name}.npz", "features") for folder in ("one", "two"))
+        np.testing.assert_allclose(one, two, atol=1e-5)
+    late = extract([films], tmp_path / "late", limit=0.01)
+    assert set(late.failed) == {str(films / "a.mp4"), str(films / "below/b.mkv")}
+    for path, why in late.failed.items():
+        assert why == f"{path}: took longer than the limit of 0.01 s"
 
 
 def test_another_video_of_the_same_name_is_refused(films, tmp_path, numbers):

@@ -1,4 +1,4 @@
-"""The one driver of many videos: which are to be done, by whom, and what became of them."""
+"""The summaries of many videos: which are to be made, by whom, and what became of them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 
 from vtsum.batches.inputs import find_videos, place
 from vtsum.batches.ledger import Ledger
-from vtsum.batches.local import LocalExecutor, sweep
+from vtsum.batches.local import LocalExecutor, check_workers
 from vtsum.batches.results import Job, Result
+from vtsum.batches.summaries import Summaries, sweep
 from vtsum.enhance.summary_refinement import parse_budget
 from vtsum.errors import VTSumError
 from vtsum.files import check_inputs, plain
@@ -59,12 +60,9 @@ def batch(
     Raises:
         VTSumError: an input names nothing, the folder cannot be used, or an option is wrong.
     """
-    if not 1 <= workers <= 1024:
-        raise VTSumError(f"batch: workers must be 1 to 1024, got {workers}")
-    if limit is not None and not limit > 0:
-        raise VTSumError(f"batch: limit must be above 0 seconds, or None, got {limit:g}")
+    check_workers("batch", workers, limit)
     parse_budget(options.get("budget", "15%"))  # a mistake is told once, not for each video
-    videos = find_videos(inputs)
+    videos = find_videos(inputs, "batch")
     folder = Path(os.path.abspath(os.fspath(output)))
     check_inputs("batch", folder, videos)
     report = BatchReport()
@@ -83,7 +81,7 @@ def batch(
         running: list[str] = []
         tell = progress or (lambda done, total, names: None)
         tell(len(report.results), len(jobs), running)
-        with closing(LocalExecutor(workers, limit, ledger.path).run(left, options)) as events:
+        with closing(LocalExecutor(workers, limit, ledger.path).run(left, Summaries(options))) as events:
             for job, result in events:
                 if result is None:
                     ledger.begin(job)

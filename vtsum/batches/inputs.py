@@ -8,51 +8,58 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from vtsum.batches.ledger import FILE
-from vtsum.data.extract import ENDINGS
 from vtsum.errors import VTSumError
 from vtsum.files import plain
 from vtsum.reading import read_file
+
+ENDINGS = frozenset(
+    {
+        *(".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".mpg", ".mpeg"),
+        *(".ts", ".m2ts", ".mts", ".flv", ".wmv", ".3gp", ".ogv", ".vob"),
+    }
+)
+"""What a folder is searched for; a file that is named itself may end in anything."""
 
 _LISTS = 16 << 20  # bytes of a list
 _NAME = 100  # bytes of a folder's name
 
 
-def find_videos(inputs: Sequence[str | os.PathLike[str]]) -> list[Path]:
+def find_videos(inputs: Sequence[str | os.PathLike[str]], op: str) -> list[Path]:
     """All videos that the inputs name, each once, in order.
 
     Args:
         inputs: files; folders, searched for names that end as videos do; patterns ("talks/**/*.mp4"); "@FILE", a text
-            file with one of these a line.
+            file with one of these a line. op: begins messages.
     Raises:
         VTSumError: one of them names nothing.
     """
     found: dict[Path, None] = {}
     for given in inputs:
-        for path in _named(os.fsdecode(os.fspath(given))):
+        for path in _named(os.fsdecode(os.fspath(given)), op):
             found.setdefault(Path(os.path.abspath(path)))
     if not found:
-        raise VTSumError("batch: inputs must name at least one video, got none")
+        raise VTSumError(f"{op}: inputs must name at least one video, got none")
     return list(found)
 
 
-def _named(given: str, *, listed: bool = False) -> Iterator[Path]:
+def _named(given: str, op: str, *, listed: bool = False) -> Iterator[Path]:
     path = Path(given)
     if given.startswith("@") and not listed and not path.exists():
-        for line in read_file(given[1:], "batch", _LISTS).decode("utf-8", "surrogateescape").splitlines():
+        for line in read_file(given[1:], op, _LISTS).decode("utf-8", "surrogateescape").splitlines():
             if line.strip() and not line.startswith("#"):
-                yield from _named(line.strip(), listed=True)
+                yield from _named(line.strip(), op, listed=True)
     elif path.is_dir():
         inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
         inside = [p for p in inside if not any(part.startswith(".") for part in p.relative_to(path).parts)]
         if not inside:
-            raise VTSumError(f"batch: {plain(given)} must hold videos, got a folder without any")
+            raise VTSumError(f"{op}: {plain(given)} must hold videos, got a folder without any")
         yield from inside
     elif path.exists():
         yield path
     else:
         matches = sorted(glob.glob(given, recursive=True)) if glob.has_magic(given) else []
         if not matches:
-            raise VTSumError(f"batch: {plain(given)}: no such file")
+            raise VTSumError(f"{op}: {plain(given)}: no such file")
         yield from (Path(match) for match in matches if Path(match).is_file())
 
 

@@ -1,4 +1,4 @@
-"""Processes of this machine that summarise videos one after the other, each with a model of its own."""
+"""Processes of this machine that work on videos one after the other, each with a model of its own."""
 
 from __future__ import annotations
 
@@ -6,32 +6,27 @@ import contextlib
 import fcntl
 import multiprocessing
 import os
-import re
-import shutil
 import signal
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
-from vtsum.batches.results import Job, Result
+from vtsum.batches.results import Hopeless, Job, Result, Work
 from vtsum.errors import VTSumError
-from vtsum.files import strangers
-from vtsum.summary.staging import OURS
 
 _PATIENCE = 10.0  # seconds that a process is given to tidy up
-_UNFINISHED = re.compile(rf"{OURS.pattern}|(keyframes/)?\.[^/]{{1,64}}\.[0-9a-f]{{16}}\.part")
-_RANDOM = re.compile("[a-z0-9_]{8}")  # what tempfile puts behind a name
 _TICK = 0.5  # seconds between two looks at the clock
 
 
-def serve(calls: Connection, options: Mapping[str, Any], threads: int, held: Path) -> None:
-    """A worker's life: take (source, output), give ("done", notes) or ("failed", reason), until nothing more comes.
+def serve(calls: Connection, work: Work, threads: int, held: Path | None) -> None:
+    """A worker's life: take a job, give ("done", notes), ("failed", reason) or ("hopeless", reason), until nothing more
+    comes.
 
     Args:
         threads: that PyTorch may use. held: a file that is locked (shared) as long as the worker lives.
@@ -41,23 +36,18 @@ def serve(calls: Connection, options: Mapping[str, Any], threads: int, held: Pat
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.signal(signal.SIGTERM, _terminated)
     threading.Thread(target=_end_with_parent, name="vtsum-parent", daemon=True).start()
-    fcntl.flock(os.open(held, os.O_RDONLY | os.O_CLOEXEC), fcntl.LOCK_SH)
-    model: Any = None
+    if held is not None:
+        fcntl.flock(os.open(held, os.O_RDONLY | os.O_CLOEXEC), fcntl.LOCK_SH)
+    do: Callable[[Job], tuple[str, ...]] | None = None
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
-            source, output = calls.recv()
+            job = calls.recv()
             try:
-                from vtsum.summary.pipeline import load_model, summarize
-
-                if model is None:
-                    import torch
-
-                    torch.set_num_threads(threads)
-                    named = options.get("model", "embedded")
-                    guesses = options.get("captioner") == "embedded"
-                    model = load_model(named, text=guesses, device=options.get("device", "auto"))
-                made = summarize(source, output, **{**options, "model": model})
-                calls.send(("done", tuple(made.warnings)))
+                if do is None:
+                    do = work.begin(threads)
+                calls.send(("done", do(job)))
+            except Hopeless as error:
+                calls.send(("hopeless", str(error)))
             except VTSumError as error:
                 calls.send(("failed", str(error)))
             except Exception as error:  # one video must not end the others' run
@@ -82,10 +72,11 @@ def _end_with_parent() -> None:
 class _Worker:
     """A process, and what it is at."""
 
-    def __init__(self, options: Mapping[str, Any], threads: int, held: Path) -> None:
+    def __init__(self, work: Work, threads: int, held: Path | None) -> None:
         context = multiprocessing.get_context("spawn")
         self.calls, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs, options, threads, held), daemon=True)
+        self._work = work
+        self.process = context.Process(target=serve, args=(theirs, work, threads, held), daemon=True)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which a process that begins cannot refuse
         try:
             self.process.start()
@@ -99,7 +90,7 @@ class _Worker:
     def give(self, job: Job) -> None:
         self.job, self.since = job, time.monotonic()
         with contextlib.suppress(OSError):  # a process that has died meanwhile is noticed as one that dies at it
-            self.calls.send((job.source, job.output))
+            self.calls.send(job)
 
     def stop(self) -> None:
         """End the process, and remove what it had not finished."""
@@ -110,40 +101,48 @@ class _Worker:
             self.process.join()
         self.calls.close()
         if self.job is not None:
-            sweep(self.job.output)
+            self._work.sweep(self.job)
 
 
-def sweep(output: Path) -> None:
-    """Remove the temporary folders of a summary whose process was killed: what is called as they are and holds nothing
-    but a summary's files, some half-written."""
-    begins = f".{output.name[:60]}.part-"
-    for left in list(output.parent.iterdir()):
-        is_ours = left.name.startswith(begins) and _RANDOM.fullmatch(left.name.removeprefix(begins))
-        if is_ours and left.is_dir() and not left.is_symlink():
-            with contextlib.suppress(OSError):
-                if not strangers(left, _UNFINISHED.fullmatch):
-                    shutil.rmtree(left, ignore_errors=True)
+class InThisProcess:
+    """Runs jobs one after the other where it is called; what ends the process ends the run."""
+
+    def run(self, jobs: Sequence[Job], work: Work) -> Generator[tuple[Job, Result | None], None, None]:
+        """As `LocalExecutor` has it."""
+        do: Callable[[Job], tuple[str, ...]] | None = None
+        for job in jobs:
+            yield job, None
+            since = time.monotonic()
+            try:
+                if do is None:
+                    do = work.begin(None)
+                result = Result(job.source, job.output, "done", notes=do(job))
+            except Hopeless:
+                raise
+            except VTSumError as error:
+                result = Result(job.source, job.output, "failed", str(error))
+            yield job, replace(result, seconds=time.monotonic() - since)
 
 
 class LocalExecutor:
     """Runs jobs in `workers` processes of this machine.
 
-    Another executor takes its place by having the same `run`.
+    Another executor takes its place by having the same `run`, as `InThisProcess` does.
 
     Args:
-        workers (int): processes. limit (float | None): seconds that a video may take. held (Path): a file that workers
-            hold locked (shared) as long as they live.
+        workers (int): processes. limit (float | None): seconds that a video may take. held (Path | None): a file that
+            workers hold locked (shared) as long as they live.
     """
 
-    def __init__(self, workers: int, limit: float | None, held: Path) -> None:
+    def __init__(self, workers: int, limit: float | None, held: Path | None) -> None:
         self._count, self._limit, self._held = workers, limit, held
         self._threads = max(1, processors() // workers)
 
-    def run(self, jobs: Sequence[Job], options: Mapping[str, Any]) -> Generator[tuple[Job, Result | None], None, None]:
+    def run(self, jobs: Sequence[Job], work: Work) -> Generator[tuple[Job, Result | None], None, None]:
         """(job, None) before it begins, and (job, its result) when it ended; a job that ends its process has failed.
 
-        Args:
-            options: of `vtsum.summarize`, values that can be pickled.
+        Raises:
+            Hopeless: as the work does.
         """
         waiting = deque(jobs)
         workers: list[_Worker] = []
@@ -156,7 +155,7 @@ class LocalExecutor:
                         worker.give(job)
                 busy = sum(worker.job is not None for worker in workers)
                 if waiting and busy == len(workers) < self._count:
-                    workers.append(_Worker(options, self._threads, self._held))
+                    workers.append(_Worker(work, self._threads, self._held))
                     continue
                 wait([worker.calls for worker in workers if worker.job is not None], timeout=_TICK)
                 for worker in list(workers):
@@ -182,6 +181,8 @@ class LocalExecutor:
         if worker.calls.poll():
             with contextlib.suppress(EOFError, OSError):
                 status, told = worker.calls.recv()
+                if status == "hopeless":
+                    raise Hopeless(told)
                 if status == "done":
                     return Result(job.source, job.output, "done", None, seconds, told)
                 return Result(job.source, job.output, "failed", told, seconds)
@@ -205,3 +206,13 @@ def _death(code: int | None) -> str:
 def processors() -> int:
     """The processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_workers(op: str, workers: int, limit: float | None) -> None:
+    """Raises:
+    VTSumError: a number of processes, or seconds for a video, that cannot be.
+    """
+    if not 1 <= workers <= 1024:
+        raise VTSumError(f"{op}: workers must be 1 to 1024, got {workers}")
+    if limit is not None and not limit > 0:
+        raise VTSumError(f"{op}: limit must be above 0 seconds, or None, got {limit:g}")

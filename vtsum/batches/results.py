@@ -1,16 +1,20 @@
-"""A video of a batch, and what became of it."""
+"""A video of many, what is done with it, and what became of it."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
+
+from vtsum.errors import VTSumError
 
 
 @dataclass(frozen=True)
 class Job:
-    """A video and the folder of its summary."""
+    """A video, and the file or folder that is made of it."""
 
     source: Path
     output: Path
@@ -38,3 +42,22 @@ class Result:
     reason: str | None = None
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+
+
+class Work(Protocol):
+    """What is done with each video. It travels, pickled, to the processes that do it."""
+
+    def begin(self, threads: int | None) -> Callable[[Job], tuple[str, ...]]:
+        """Load what all videos need, once in each process, for PyTorch with so many threads (None: as many as it has).
+
+        Returns:
+            What makes a job's output, and returns notes; a VTSumError of it is that video's failure, `Hopeless` all
+            videos'.
+        """
+
+    def sweep(self, job: Job) -> None:
+        """Remove what a process that was killed at a job has left half-made."""
+
+
+class Hopeless(VTSumError):
+    """No other video can be done either."""

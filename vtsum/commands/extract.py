@@ -9,13 +9,18 @@ import typer
 
 from vtsum.bars import Bars
 from vtsum.commands.app import app, number, printable, write
+from vtsum.commands.summarize import seconds_or_all
 from vtsum.shown import say
 
 
 @app.command(short_help="Encode the frames of videos, for training and evaluation.")
 def extract(
     videos: Annotated[
-        list[Path], typer.Argument(metavar="VIDEOS...", help="Video files, and folders that are searched for them.")
+        list[str],
+        typer.Argument(
+            metavar="VIDEOS...",
+            help="Video files, folders, patterns ('talks/**/*.mp4'), @FILE with one of these a line.",
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FEATS", help="Folder of the feature files.")],
     encoder: Annotated[
@@ -28,6 +33,10 @@ def extract(
     fps: Annotated[float, typer.Option(help="Frames a second.", parser=number, metavar="NUMBER")] = 1.0,
     device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, or auto.")] = "auto",
     batch_size: Annotated[int, typer.Option(metavar="N", help="Frames encoded at once.")] = 32,
+    workers: Annotated[int, typer.Option(metavar="N", help="Processes at work, each with an encoder of its own.")] = 1,
+    limit: Annotated[
+        str, typer.Option(metavar="LENGTH", help="What one video may take: 10min, 90s, or all (the time it needs).")
+    ] = "all",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no closing words.")] = False,
 ) -> None:
     """Write FEATS/VIDEO.npz, as VideoXum's layout wants it, for each video; those that are there are left alone.
@@ -36,10 +45,20 @@ def extract(
     from vtsum.extras import require
 
     require("video", "extract")
-    from vtsum.data.extract import extract as run
+    from vtsum.batches.extract import extract as run
 
     with Bars({"videos": "Videos", "frames": "Frames"}, quiet=quiet) as bars:
-        report = run(videos, output, encoder=encoder, fps=fps, device=device, batch_size=batch_size, progress=bars)
+        report = run(
+            videos,
+            output,
+            encoder=encoder,
+            fps=fps,
+            device=device,
+            batch_size=batch_size,
+            workers=workers,
+            limit=seconds_or_all(limit, "extract: --limit"),
+            progress=bars,
+        )
     for name, notes in report.notes.items():
         say(f"note: {name}: {'; '.join(notes)}")
     for why in report.failed.values():  # each names its file

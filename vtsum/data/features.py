@@ -13,18 +13,16 @@ import fcntl
 import json
 import math
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vtsum.data.feature_files import array_header, check_id, cut_off, feature_file, write_npz
-from vtsum.devices import device_of, memory_told
+from vtsum.data.feature_files import array_header, cut_off, feature_file, write_npz
 from vtsum.errors import VTSumError
-from vtsum.files import check_inputs, check_no_links, write_text
+from vtsum.files import check_no_links, write_text
 from vtsum.reading import read_json
 from vtsum.shown import reason
 
@@ -33,132 +31,12 @@ if TYPE_CHECKING:
 
 FORMAT = "vtsum-features/1"
 MANIFEST, LOCK = "manifest.json", ".manifest.json.lock"
-ENDINGS = frozenset(
-    {
-        *(".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".mpg", ".mpeg"),
-        *(".ts", ".m2ts", ".mts", ".flv", ".wmv", ".3gp", ".ogv", ".vob"),
-    }
-)
-"""What a folder is searched for; a file that is named itself may end in anything."""
 
 ExtractProgress = Callable[[str, int, int, str], None]
 """progress(stage, done, total, name): stage "videos" counts videos, stage "frames" those of the video `name`."""
 
 
-@dataclass
-class ExtractReport:
-    """What became of each video.
-
-    Attributes:
-        done, skipped (list[str]): ids; skipped ones were there already. failed (dict[str, str]): path -> why.
-        notes (dict[str, list[str]]): id -> what was passed over in a video that is damaged but could be read.
-        frames (int): encoded in this run. dim (int): C.
-    """
-
-    done: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-    notes: dict[str, list[str]] = field(default_factory=dict)
-    frames: int = 0
-    dim: int = 0
-
-
-def find_videos(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:
-    """The video files that are named, and those in the folders that are named, by id.
-
-    Raises:
-        VTSumError: a path does not exist, there is no video, or two have one id.
-    """
-    found: dict[str, Path] = {}
-    for given in map(Path, paths):
-        if given.is_dir():
-            files = sorted(
-                path
-                for path in given.rglob("*")
-                if path.suffix.lower() in ENDINGS and path.is_file() and not _hidden(path.relative_to(given))
-            )
-        elif given.exists():
-            files = [given]
-        else:
-            raise VTSumError(f"extract: {given}: no such file")
-        for path in files:
-            other = found.setdefault(path.stem, path)
-            if not os.path.samefile(other, path):
-                raise VTSumError(f"extract: videos must have names of their own, got {other} and {path}")
-    if not found:
-        raise VTSumError(
-            f"extract: videos must be files or folders with videos, got none in {', '.join(map(str, paths))}"
-        )
-    return found
-
-
-@memory_told("extract", "take a smaller batch_size")
-def extract(
-    videos: Sequence[str | os.PathLike[str]],
-    output: str | os.PathLike[str],
-    *,
-    encoder: str = "embedded",
-    fps: float = 1.0,
-    device: str = "auto",
-    batch_size: int = 32,
-    progress: ExtractProgress | None = None,
-) -> ExtractReport:
-    """Encode the frames of videos, each decoded once in a fixed amount of memory.
-
-    Videos that are there already are left alone: a run that was stopped can be started again, and several may fill
-    one folder. A video that cannot be read does not keep the others from being done.
-
-    Args:
-        videos: files, and folders that are searched. output: the folder. encoder (str): see load_frame_encoder.
-        fps (float): frames a second, at times 0, 1 / fps, 2 / fps, ... device: where the encoder runs; "auto": a
-        GPU where there is one, else the CPU. batch_size (int): frames encoded at once.
-    Raises:
-        VTSumError: see find_videos; the encoder cannot be had, or is another one than the folder's; the folder cannot
-            be written to, or holds an input or files of other origin under the videos' names.
-    """
-    if not 1e-4 <= fps <= 1000:
-        raise VTSumError(f"extract: fps must be 0.0001 to 1000, got {fps}")
-    if not 1 <= batch_size <= 1 << 20:
-        raise VTSumError(f"extract: batch_size must be 1 to {1 << 20}, got {batch_size}")
-    tell = progress or (lambda stage, done, total, name: None)
-    found = find_videos(videos)
-    check_inputs("extract", output, [*found.values(), encoder, encoder.partition("@")[2]])  # timm:NAME@FILE
-    network = _load(encoder, device)
-    report = ExtractReport(dim=network.dim)
-    for video, source in list(found.items()):
-        try:
-            check_id(video, f"extract: {source}: its name without its ending")
-        except VTSumError as error:
-            report.failed[str(source)] = str(error)
-            del found[video]
-    folder = FeatureFolder(output, network, fps)
-    folder.check(found)
-    for number, (video, source) in enumerate(found.items()):
-        tell("videos", number, len(found), "")
-        if folder.has(video, source):
-            report.skipped.append(video)
-            continue
-        try:
-            features, duration, notes = _encode(source, network, fps, batch_size, tell)
-        except VTSumError as error:
-            report.failed[str(source)] = str(error)
-            continue
-        folder.add(video, source, features, duration)
-        report.done.append(video)
-        report.frames += len(features)
-        if notes:
-            report.notes[video] = notes
-    tell("videos", len(found), len(found), "")
-    return report
-
-
-def _load(encoder: str, device: str) -> FrameEncoder:
-    from vtsum.model.encoders import load_frame_encoder
-
-    return load_frame_encoder(encoder, device_of(device, "extract"))
-
-
-def _encode(
+def encode_video(
     source: Path, network: FrameEncoder, fps: float, batch_size: int, tell: ExtractProgress
 ) -> tuple[np.ndarray, float, list[str]]:
     """Features float32 [T, C], seconds that could be decoded, and what was passed over."""
@@ -318,6 +196,7 @@ class FeatureFolder:
             raise VTSumError(f"extract: {path} must be a manifest of features, got: {error!r}") from None
         return videos
 
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+    def frames_of(self, videos: Collection[str]) -> int:
+        """How many frames the features of these videos are of, as the manifest is by now."""
+        found = self._read()
+        return sum(found[video]["frames"] for video in videos)

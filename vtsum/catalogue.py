@@ -17,7 +17,7 @@ from vtsum.model.captioners import CPU_CHECKPOINTS, GPU_CHECKPOINTS, SUGGESTED
 from vtsum.model.downloads import cached, is_begun, is_converted
 from vtsum.model.frame_encoder import EMBEDDED, KNOWN
 from vtsum.model.pretrained import files_sha256
-from vtsum.reading import read_json
+from vtsum.reading import read_file, read_json
 
 PARTS = ("recogniser", "voice activity", "screen text", "captioner", "writer", "encoder", "denoiser", "frame sampling")
 INSTALLED, CACHED, BEGUN, MISSING = "installed", "cached", "begun", "missing"
@@ -254,7 +254,6 @@ def _licence(folder: Path) -> str | None:
 
 def _text(path: Path) -> str:
     try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            return file.read(1 << 20)
-    except OSError:
+        return read_file(path, "models").decode("utf-8", "replace")[: 1 << 20]
+    except VTSumError:
         return ""

@@ -64,12 +64,10 @@ def _flat(value: object, name: str = "") -> list[str]:
 
 
 def _models() -> list[str]:
-    from vtsum.errors import VTSumError
-
     try:
         from vtsum.model import load
 
         model = load("embedded")
-    except (VTSumError, ImportError) as error:
+    except (ValueError, ImportError) as error:  # VTSumError; settings that a library cannot be imported with
         return [f"  embedded: cannot be loaded: {error}"]
     return [f"  embedded: sha256 {model.weights_sha256[:16]}"]

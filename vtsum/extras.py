@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from importlib import metadata
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from vtsum.errors import VTSumError
+
+_HUB = ("HF_ENDPOINT", "HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT")
 
 
 def extras() -> dict[str, list[str]]:
@@ -30,10 +34,29 @@ def extras() -> dict[str, list[str]]:
 
 
 def require(extra: str, function: str) -> None:
-    """Raise VTSumError, naming the packages and the command that installs them, if an extra is not complete."""
+    """Raise VTSumError, naming the packages and the command that installs them, if an extra is not complete; or
+    where the environment keeps the hub's client from being imported."""
     missing = [name for name in extras()[extra] if version_of(name) is None]
     if missing:
         raise VTSumError(f"{function}: {', '.join(missing)} must be installed: pip install vtsum[{extra}]")
+    _check_hub(function)
+
+
+def _check_hub(function: str) -> None:
+    """Raise VTSumError where the environment has settings of the hub's client by which it, and transformers with it,
+    cannot be imported."""
+    try:
+        from huggingface_hub import constants
+
+        _ = urlsplit(constants.ENDPOINT).port
+    except ImportError:
+        return  # who needs it says so
+    except ValueError as error:
+        found = ", ".join(f"{name}={os.environ[name]}" for name in _HUB if os.environ.get(name))
+        raise VTSumError(
+            f"{function}: HF_ENDPOINT must be an address (https://HOST) and HF_HUB_*_TIMEOUT whole seconds, got "
+            f"{found}: {error}"
+        ) from None
 
 
 def version_of(distribution: str) -> str | None:

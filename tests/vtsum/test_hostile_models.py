@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -259,6 +260,18 @@ def test_layers_without_end_are_refused_before_they_are_made(tmp_path: Path) -> 
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(VTSumError, match=r"config\.json must have at most 1000 for num_hidden_layers, got 10000000"):
         load_frame_encoder(str(tmp_path))
+
+
+def test_a_pipe_in_a_folder_is_not_waited_for(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    tiny_clip(folder)
+    pipe = folder / "model.safetensors"
+    pipe.unlink()
+    os.mkfifo(pipe)
+    video = str(small_clip(tmp_path / "clip.mp4").path)
+    message = refused("extract", video, "-o", str(tmp_path / "o"), "--encoder", str(folder), names=pipe)
+    assert message.endswith(f"{pipe} must be a file or a folder, got a pipe, a socket or a device")
 
 
 def test_weights_that_unpack_to_more_than_they_are_are_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -16,12 +17,15 @@ from typing import Any
 import pytest
 
 from tests.vtsum.image_text_checkpoints import make_instruct
+from tests.vtsum.samples import small_clip
 from tests.vtsum.stub_hub import COMMIT, StubHub, blobs, running
 from vtsum import catalogue, cli
 from vtsum.catalogue import better
 from vtsum.enhance.speech.recognisers import at_hand
+from vtsum.enhance.speech.recognisers.faster_whisper import FasterWhisper
+from vtsum.errors import VTSumError
 from vtsum.model import downloads
-from vtsum.model.captioners import CPU_CHECKPOINTS
+from vtsum.model.captioners import CPU_CHECKPOINTS, best_at_hand, make_captioner
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -151,6 +155,51 @@ def test_what_the_hub_refuses_is_one_line(hub: StubHub, run: Run, checkpoint: Pa
     assert said == "vtsum: models get: HF_HUB_OFFLINE must not be set to fetch me/writer, got '1'\n"
     said = refused(command(hub, tmp_path, "get", "me/writer", env={"HF_ENDPOINT": "http://127.0.0.1:9"}))
     assert "http://127.0.0.1:9/me/writer must be reachable, got: " in said
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HF_ENDPOINT", "http://[::1"),
+        ("HF_ENDPOINT", "http://user@[bad]/"),
+        ("HF_ENDPOINT", "http://localhost:99999"),
+        ("HF_HUB_ETAG_TIMEOUT", "soon"),
+    ],
+)
+def test_settings_that_the_hubs_client_cannot_read_are_one_line(
+    hub: StubHub, tmp_path: Path, name: str, value: str
+) -> None:
+    """By them neither it nor transformers can be imported: no command could be run."""
+    said = refused(command(hub, tmp_path, "get", "me/writer", env={name: value}))
+    told = "models get: HF_ENDPOINT must be an address (https://HOST) and HF_HUB_*_TIMEOUT whole seconds, got "
+    assert said.startswith(f"vtsum: {told}")
+    assert f"{name}={value}" in said
+
+
+def test_a_pipe_in_the_cache_is_not_waited_for(hub: StubHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    captioner, whisper = CPU_CHECKPOINTS[-1], "Systran/faster-whisper-small"
+    for name in ("me/writer", captioner, whisper):
+        refs = tmp_path / "hub" / f"models--{name.replace('/', '--')}" / "refs"
+        refs.mkdir(parents=True)
+        os.mkfifo(refs / "main")
+    status, told, errors = command(hub, tmp_path, timeout=120)
+    assert (status, errors) == (0, "")
+    assert f"vtsum models get {captioner}" in told
+    clip, output = str(small_clip(tmp_path / "clip.mp4").path), str(tmp_path / "o")
+    words = ["summarize", clip, "-o", output, "-q", "--no-speech", "--no-ocr", "--writer", "me/writer"]
+    line = [sys.executable, "-m", "vtsum", *words]
+    environment = hub.environment(tmp_path) | {"HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    rule = "/refs/main must be a file or a folder, got a pipe, a socket or a device"
+    assert rule in refused((done.returncode, done.stdout, done.stderr))
+    hub.here(monkeypatch, tmp_path / "hub")
+    with pytest.raises(VTSumError, match=rule):
+        make_captioner(captioner)
+    assert best_at_hand() is None
+    pytest.importorskip("faster_whisper")
+    assert list(at_hand._cached(at_hand.CPU_SIZES)) == []
+    with pytest.raises(VTSumError, match=rule):
+        FasterWhisper("small")
 
 
 def test_what_is_no_data_is_refused(hub: StubHub, run: Run, checkpoint: Path) -> None:

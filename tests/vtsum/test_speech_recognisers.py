@@ -200,16 +200,17 @@ def test_the_whisper_at_hand_recognises_real_speech(shared):
 
 
 def test_the_whisper_at_hand(monkeypatch, tmp_path):
+    pytest.importorskip("faster_whisper")
+    from faster_whisper.utils import _MODELS
+
     from vtsum.enhance.speech.recognisers import at_hand
 
     asked = []
+    sizes = {_MODELS[size]: size for size in at_hand.GPU_SIZES + at_hand.CPU_SIZES}
 
-    def download(size: str, local_files_only: bool) -> str:
-        assert local_files_only
-        asked.append(size)
-        if size not in ("small", "base"):
-            raise OSError(f"{size} is not in the cache")
-        return str(tmp_path / size)
+    def cached(name: str) -> Path | None:
+        asked.append(sizes[name])
+        return tmp_path / sizes[name] if sizes[name] in ("small", "base") else None
 
     class Named:
         def __init__(self, source: str, **options: object) -> None:
@@ -217,8 +218,7 @@ def test_the_whisper_at_hand(monkeypatch, tmp_path):
                 raise VTSumError("half a download")
             self.source, self.options = source, options
 
-    pytest.importorskip("faster_whisper")
-    monkeypatch.setattr("faster_whisper.utils.download_model", download)
+    monkeypatch.setattr(at_hand, "cached", cached)
     monkeypatch.setattr("ctranslate2.get_cuda_device_count", lambda: 0)
     monkeypatch.setattr(at_hand, "FasterWhisper", Named)
     found = at_hand.best_at_hand()

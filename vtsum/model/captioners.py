@@ -9,6 +9,7 @@ from pathlib import Path
 from vtsum import plugins
 from vtsum.devices import device_of
 from vtsum.errors import VTSumError
+from vtsum.model.downloads import cached
 from vtsum.model.frame_encoder import KNOWN
 from vtsum.model.image_text import OP, ImageTextCaptioner
 from vtsum.model.pretrained import from_pretrained
@@ -73,8 +74,6 @@ def best_at_hand(device: str = "auto") -> Captioner | None:
 
 
 def _cached(*, gpu: bool) -> Iterator[str]:
-    from huggingface_hub import try_to_load_from_cache
-
     for name in (*(GPU_CHECKPOINTS if gpu else ()), *CPU_CHECKPOINTS):
-        if isinstance(try_to_load_from_cache(name, "config.json"), str):
+        if cached(name) is not None:
             yield name

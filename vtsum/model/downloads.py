@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 
 from vtsum.errors import VTSumError
 from vtsum.model.chat import FILES
-from vtsum.model.pretrained import check_folder, first_line
+from vtsum.model.pretrained import cache_of, check_cache, check_folder, first_line
+from vtsum.reading import read_file, read_json
 from vtsum.shown import full
 
 CONVERTED = ("config.json", "preprocessor_config.json", "model.bin", "tokenizer.json", "vocabulary.*")
@@ -28,6 +29,7 @@ CONVERTED = ("config.json", "preprocessor_config.json", "model.bin", "tokenizer.
 ABOUT = ("README.md", "LICENSE*")
 OP = "models get"
 Progress = Callable[[int, int], None]
+_LONGEST_REF = 1000  # bytes of the name of a revision
 _LOOK = 0.25  # seconds between two looks at how much has arrived
 
 
@@ -100,7 +102,8 @@ def fetch(wanted: Offer, progress: Progress | None = None) -> Path:
     """
     from huggingface_hub import snapshot_download
 
-    cache = _cache(wanted.name)
+    cache = cache_of(wanted.name)
+    check_cache(wanted.name, OP)
     missing = wanted.size - _arrived(cache, wanted)
     above = next(folder for folder in (cache, *cache.parents) if folder.exists())
     if (free := shutil.disk_usage(above).free) < missing:
@@ -154,10 +157,10 @@ def cached(name: str) -> Path | None:
     """The folder of a repository in the cache, if all that VTSum takes of it is there; nothing is asked of the hub."""
     from huggingface_hub import constants
 
-    folder = _cache(name)
+    folder = cache_of(name)
     try:
-        commit = (folder / "refs" / constants.DEFAULT_REVISION).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
+        commit = read_file(folder / "refs" / constants.DEFAULT_REVISION, OP, _LONGEST_REF).decode().strip()
+    except ValueError:  # VTSumError and UnicodeDecodeError
         return None
     snapshot = folder / "snapshots" / commit
     return snapshot if is_whole(snapshot) else None
@@ -165,13 +168,11 @@ def cached(name: str) -> Path | None:
 
 def is_begun(name: str) -> bool:
     """Whether some of a repository is in the cache."""
-    return any((_cache(name) / "blobs").glob("*")) or any((_cache(name) / "snapshots").glob("*"))
+    return any((cache_of(name) / "blobs").glob("*")) or any((cache_of(name) / "snapshots").glob("*"))
 
 
 def is_whole(folder: Path) -> bool:
     """Whether a checkpoint's folder has its configuration and all its weights."""
-    from vtsum.reading import read_json
-
     if not (folder / "config.json").is_file():
         return False
     index = folder / "model.safetensors.index.json"
@@ -189,12 +190,6 @@ def is_whole(folder: Path) -> bool:
 def size_in_words(size: int) -> str:
     """Bytes as 484 MB, 3.1 GB."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
-
-
-def _cache(name: str) -> Path:
-    from huggingface_hub import constants
-
-    return Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
 
 
 def _arrived(cache: Path, wanted: Offer) -> int:

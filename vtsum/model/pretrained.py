@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import stat
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ CONFIGS = (
 """What transformers reads of a folder beside weights and word lists."""
 MOST_LAYERS = 1000
 """transformers makes a configuration's layers before it looks at the weights, and would not end with 10 million."""
+_MOST_FILES = 10_000  # of a folder that are looked at; no model has so many
 
 
 def from_pretrained(kind: Any, source: str | os.PathLike[str], what: str, op: str = "load", **options: Any) -> Any:
@@ -140,19 +143,44 @@ def model_from_pretrained(
 
 def check_folder(folder: Path, op: str) -> None:
     """Refuse a model folder whose configuration is no plain JSON, or asks for code that is not transformers' own, or
-    for more layers than a model has.
+    for more layers than a model has; or in which a pipe or a device lies, for which libraries would wait.
 
     Raises:
         VTSumError: naming the file.
     """
+    _check_kinds(folder, op)
     for path in (folder / name for name in CONFIGS):
         if path.exists():
             # Of tokenizers without a limit, model_max_length has 100 bits.
             _check_config(read_json(path, dict, op, bits=128), f"{op}: {path}")
 
 
+def _check_kinds(folder: Path, op: str) -> None:
+    for path in islice(folder.rglob("*"), _MOST_FILES):
+        try:
+            mode = path.stat().st_mode
+        except OSError:  # a link to nothing
+            continue
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise VTSumError(f"{op}: {path} must be a file or a folder, got a pipe, a socket or a device")
+
+
+def check_cache(name: str, op: str) -> None:
+    """Refuse what the hub's cache has of a repository where a pipe or a device lies in it; see `check_folder`."""
+    _check_kinds(cache_of(name), op)
+
+
+def cache_of(name: str) -> Path:
+    """Where the hub's cache keeps a repository, there or not."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
+
+
 def _check_hub(name: str, op: str) -> None:
     from transformers import PretrainedConfig
+
+    check_cache(name, op)
 
     try:
         config = PretrainedConfig.get_config_dict(name)[0]
@@ -190,6 +218,7 @@ def snapshot(name: str, files: list[str], *, local: bool = False) -> Path:
     """
     from huggingface_hub import snapshot_download
 
+    check_cache(name, "from_pretrained")
     try:
         return Path(snapshot_download(name, allow_patterns=files, local_files_only=local))
     except (OSError, ValueError, RuntimeError) as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vtsum.enhance.speech.recognisers.faster_whisper import FasterWhisper, has_gpu
 from vtsum.errors import VTSumError
+from vtsum.model.downloads import cached
 
 #: Best first; each hears a hundred languages. Those before "small" take longer on a CPU than the speech lasts.
 GPU_SIZES = ("large-v3", "large-v3-turbo", "medium")
@@ -70,14 +71,11 @@ def _cached(sizes: Iterable[str]) -> Iterator[tuple[str, Path]]:
     """Of these sizes, names and folders of those in the hub's cache."""
     if importlib.util.find_spec("faster_whisper") is None:
         return
-    from faster_whisper.utils import download_model
+    from faster_whisper.utils import _MODELS
 
     for size in sizes:
-        try:
-            folder = download_model(size, local_files_only=True)
-        except Exception:  # not in the cache: the hub's client has errors of several kinds for it
-            continue
-        yield size, Path(folder)
+        if size in _MODELS and (folder := cached(_MODELS[size])) is not None:
+            yield size, folder
 
 
 def _sha256(path: Path) -> str:

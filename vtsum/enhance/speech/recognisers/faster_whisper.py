@@ -15,7 +15,7 @@ from vtsum.enhance.speech.recognisers.base import is_repetitive, packs
 from vtsum.enhance.speech.sound import RATE
 from vtsum.enhance.speech.transcript import Utterance
 from vtsum.errors import VTSumError
-from vtsum.model.pretrained import check_folder, files_sha256, first_line
+from vtsum.model.pretrained import check_cache, check_folder, files_sha256, first_line
 
 _GPU = re.compile("cuda|cublas|cudnn", re.IGNORECASE)  # what an error of the GPU's names
 
@@ -55,7 +55,10 @@ class FasterWhisper:
         if importlib.util.find_spec("faster_whisper") is None:
             raise VTSumError("FasterWhisper: faster-whisper must be installed: pip install vtsum[speech]")
 
-        check_folder(Path(source), "FasterWhisper")
+        if Path(source).exists():
+            check_folder(Path(source), "FasterWhisper")
+        else:
+            check_cache(_repository(source), "FasterWhisper")
         tried = ["cuda", "cpu"] if device == "auto" and has_gpu() else ["cpu" if device == "auto" else device]
         for self.device in tried:
             try:
@@ -117,6 +120,13 @@ def _hyphenated(heard: Iterable[tuple[str, float, float, float]]) -> list[tuple[
 
 class _GpuError(Exception):
     """The GPU's, not the model's."""
+
+
+def _repository(name: str) -> str:
+    """What a name of faster-whisper's own stands for on the hub."""
+    from faster_whisper.utils import _MODELS
+
+    return str(_MODELS.get(name, name))
 
 
 def _load(source: str, device: str, compute_type: str) -> Any:

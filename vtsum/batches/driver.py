@@ -7,15 +7,16 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from vtsum.batches.inputs import find_videos, place
 from vtsum.batches.ledger import Ledger
 from vtsum.batches.local import LocalExecutor, sweep
 from vtsum.batches.results import Job, Result
-from vtsum.enhance.summary_refinement import parse_budget
 from vtsum.errors import VTSumError
 from vtsum.files import check_inputs, plain
+from vtsum.summary.declaring import declared, taken, with_options
+from vtsum.summary.options import Options
 from vtsum.summary.staging import check_output
 
 BatchProgress = Callable[[int, int, list[str]], None]
@@ -33,14 +34,16 @@ class BatchReport:
         return [result for result in self.results if result.status == status]
 
 
+@with_options(Options)
 def batch(
     inputs: Sequence[str | os.PathLike[str]],
     output: str | os.PathLike[str],
     *,
     workers: int = 1,
     limit: float | None = None,
+    overwrite: bool = False,
     progress: BatchProgress | None = None,
-    **options: Any,
+    **options: Unpack[Options],
 ) -> BatchReport:
     """Summarise many videos, each into a folder of its own in `output`.
 
@@ -53,7 +56,8 @@ def batch(
         workers (int): processes, each with a model of its own.
         limit (float | None): seconds that one video may take.
         progress: told how many have ended, of how many, and which are at work.
-        options: of `vtsum.summarize`, for all of them; a model by its name.
+        overwrite (bool): replace summaries in the folder that this batch did not make.
+        options: of `vtsum.summarize`, for all of them, but those that are of one video; a model by its name.
     Returns:
         BatchReport: what became of each.
     Raises:
@@ -63,7 +67,7 @@ def batch(
         raise VTSumError(f"batch: workers must be 1 to 1024, got {workers}")
     if limit is not None and not limit > 0:
         raise VTSumError(f"batch: limit must be above 0 seconds, or None, got {limit:g}")
-    parse_budget(options.get("budget", "15%"))  # a mistake is told once, not for each video
+    asked = _asked(options)
     videos = find_videos(inputs)
     folder = Path(os.path.abspath(os.fspath(output)))
     check_inputs("batch", folder, videos)
@@ -74,7 +78,7 @@ def batch(
         for job in jobs:
             if ledger.is_done(job):
                 report.results.append(Result(job.source, job.output, "skipped"))
-            elif (why := _in_the_way(job, bool(options.get("overwrite")))) is not None:
+            elif (why := _in_the_way(job, overwrite)) is not None:
                 report.results.append(Result(job.source, job.output, "failed", why))
             else:
                 if ledger.name_of(job.key) is not None:
@@ -83,7 +87,7 @@ def batch(
         running: list[str] = []
         tell = progress or (lambda done, total, names: None)
         tell(len(report.results), len(jobs), running)
-        with closing(LocalExecutor(workers, limit, ledger.path).run(left, options)) as events:
+        with closing(LocalExecutor(workers, limit, ledger.path).run(left, {**asked, "overwrite": overwrite})) as events:
             for job, result in events:
                 if result is None:
                     ledger.begin(job)
@@ -94,6 +98,14 @@ def batch(
                     report.results.append(result)
                 tell(len(report.results), len(jobs), running)
     return report
+
+
+def _asked(options: Options) -> dict[str, Any]:
+    """The options, checked: a mistake is told once, not for each video."""
+    for name, option in declared(Options).items():
+        if option.alone and options.get(name) is not None:
+            raise VTSumError(f"batch: {name} must be left out, it is of one video; give it to vtsum summarize")
+    return taken(Options, options, "batch")
 
 
 def _jobs(videos: Sequence[Path], folder: Path, ledger: Ledger) -> list[Job]:

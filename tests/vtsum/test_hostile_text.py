@@ -375,7 +375,7 @@ def test_pipes_devices_and_folders_are_no_files(
     [
         (["summarize", "{clip}", "--budget", f"{NINES}:10:10"], "budget must be"),
         (["summarize", "{clip}", "--budget", f"{NINES}s"], "budget must be"),
-        (["summarize", "{clip}", "--speech-limit", f"{NINES}min"], "--speech-limit must be"),
+        (["summarize", "{clip}", "--speech-limit", f"{NINES}min"], "speech_limit must be"),
         (["summarize", "{clip}", "--fps", NINES], "fps must be"),
         (["summarize", "{clip}", "--fps", "1e-320"], "fps must be"),
         (["extract", "{clip}", "-o", "o", "--batch-size", "9" * 40], "batch_size must be"),

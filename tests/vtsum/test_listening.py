@@ -18,13 +18,13 @@ import vtsum
 from bench.summary.speech_corpus import speak
 from tests.vtsum.clips import number_picture, numbered_clip, tone, write_clip
 from tests.vtsum.fakes import ColourModel
-from vtsum.commands.summarize import seconds_or_all
 from vtsum.enhance.speech import Transcript, Utterance, Word
 from vtsum.enhance.speech.sound import RATE
 from vtsum.errors import VTSumError
 from vtsum.summary import listening, schema
 from vtsum.summary.progress import ignore
 from vtsum.summary.spoken import summary_subtitles
+from vtsum.summary.values import seconds_or_all
 from vtsum.video import FrameSampler, cut, probe
 from vtsum.video.tracks import add_tracks
 

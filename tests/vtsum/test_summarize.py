@@ -68,6 +68,8 @@ def test_json_is_valid_and_says_why(made):
         "refine": "dpp",
         "keep": [],
         "drop": [],
+        "margin": [0.0, 0.0],
+        "min_shot": None,
         "speech": "auto",
         "transcript": None,
         "denoiser": "embedded",

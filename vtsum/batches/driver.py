@@ -7,16 +7,17 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from vtsum.batches.inputs import find_videos, place
 from vtsum.batches.ledger import Ledger
 from vtsum.batches.local import LocalExecutor, check_workers
 from vtsum.batches.results import Job, Result
 from vtsum.batches.summaries import Summaries, sweep
-from vtsum.enhance.summary_refinement import parse_budget
 from vtsum.errors import VTSumError
 from vtsum.files import check_inputs, plain
+from vtsum.summary.declaring import declared, taken, with_options
+from vtsum.summary.options import Options
 from vtsum.summary.staging import check_output
 
 BatchProgress = Callable[[int, int, list[str]], None]
@@ -34,14 +35,16 @@ class BatchReport:
         return [result for result in self.results if result.status == status]
 
 
+@with_options(Options)
 def batch(
     inputs: Sequence[str | os.PathLike[str]],
     output: str | os.PathLike[str],
     *,
     workers: int = 1,
     limit: float | None = None,
+    overwrite: bool = False,
     progress: BatchProgress | None = None,
-    **options: Any,
+    **options: Unpack[Options],
 ) -> BatchReport:
     """Summarise many videos, each into a folder of its own in `output`.
 
@@ -54,14 +57,15 @@ def batch(
         workers (int): processes, each with a model of its own.
         limit (float | None): seconds that one video may take.
         progress: told how many have ended, of how many, and which are at work.
-        options: of `vtsum.summarize`, for all of them; a model by its name.
+        overwrite (bool): replace summaries in the folder that this batch did not make.
+        options: of `vtsum.summarize`, for all of them, but those that are of one video; a model by its name.
     Returns:
         BatchReport: what became of each.
     Raises:
         VTSumError: an input names nothing, the folder cannot be used, or an option is wrong.
     """
     check_workers("batch", workers, limit)
-    parse_budget(options.get("budget", "15%"))  # a mistake is told once, not for each video
+    asked = _asked(options)
     videos = find_videos(inputs, "batch")
     folder = Path(os.path.abspath(os.fspath(output)))
     check_inputs("batch", folder, videos)
@@ -72,7 +76,7 @@ def batch(
         for job in jobs:
             if ledger.is_done(job):
                 report.results.append(Result(job.source, job.output, "skipped"))
-            elif (why := _in_the_way(job, bool(options.get("overwrite")))) is not None:
+            elif (why := _in_the_way(job, overwrite)) is not None:
                 report.results.append(Result(job.source, job.output, "failed", why))
             else:
                 if ledger.name_of(job.key) is not None:
@@ -81,7 +85,8 @@ def batch(
         running: list[str] = []
         tell = progress or (lambda done, total, names: None)
         tell(len(report.results), len(jobs), running)
-        with closing(LocalExecutor(workers, limit, ledger.path).run(left, Summaries(options))) as events:
+        work = Summaries({**asked, "overwrite": overwrite})
+        with closing(LocalExecutor(workers, limit, ledger.path).run(left, work)) as events:
             for job, result in events:
                 if result is None:
                     ledger.begin(job)
@@ -92,6 +97,14 @@ def batch(
                     report.results.append(result)
                 tell(len(report.results), len(jobs), running)
     return report
+
+
+def _asked(options: Options) -> dict[str, Any]:
+    """The options, checked: a mistake is told once, not for each video."""
+    for name, option in declared(Options).items():
+        if option.alone and options.get(name) is not None:
+            raise VTSumError(f"batch: {name} must be left out, it is of one video; give it to vtsum summarize")
+    return taken(Options, options, "batch")
 
 
 def _jobs(videos: Sequence[Path], folder: Path, ledger: Ledger) -> list[Job]:

@@ -9,8 +9,8 @@ import typer
 
 from vtsum.bars import Bars
 from vtsum.commands.app import app, number, printable, write
-from vtsum.commands.summarize import seconds_or_all
 from vtsum.shown import say
+from vtsum.summary.values import seconds_or_all
 
 
 @app.command(short_help="Encode the frames of videos, for training and evaluation.")

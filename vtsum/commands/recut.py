@@ -3,78 +3,48 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Any
 
 import typer
 
 from vtsum.bars import Bars
-from vtsum.commands.app import app, listed
+from vtsum.commands.app import app
+from vtsum.commands.options import Grouped, Run, with_options
 from vtsum.commands.summarize import tell_summary
+from vtsum.summary.options import FILES, Choice
 
 
-@app.command(short_help="Make another summary of a video without watching it again.")
+@app.command(cls=Grouped, short_help="Make another summary of a video without watching it again.")
+@with_options(Choice, defaults=False)
 def recut(
     folder: Annotated[
         Path, typer.Argument(metavar="FOLDER", help="What `vtsum summarize` wrote, with analysis.npz in it.")
     ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="DIR", help="Folder for the results. [default: FOLDER_recut]"),
-    ] = None,
-    budget: Annotated[
-        str | None, typer.Option(metavar="LENGTH", help="Of the summary: 15%, 30s, 2min, 1:30. [default: as before]")
-    ] = None,
-    keep: Annotated[
-        list[str] | None,
-        typer.Option(metavar="TIMES", help="Stretches that the summary shows whole: 0:10-0:20; several by commas."),
-    ] = None,
-    drop: Annotated[
-        list[str] | None, typer.Option(metavar="TIMES", help="Stretches of which it shows nothing.")
+        typer.Option(
+            "--output",
+            "-o",
+            rich_help_panel=FILES,
+            metavar="DIR",
+            help="Folder for the results. [default: FOLDER_recut]",
+        ),
     ] = None,
     video: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="The video. [default: that of its name, in, beside or above FOLDER]"),
     ] = None,
-    formats: Annotated[
-        list[str] | None,
-        typer.Option("--format", "-f", metavar="NAMES", help="As for summarize. [default: as before]"),
-    ] = None,
-    clock: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Times of exports: summary or source. [default: as before]")
-    ] = None,
-    segmenter: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What finds the events. [default: as before]")
-    ] = None,
-    refine: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What chooses among the shots. [default: as before]")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older summary in the folder.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the content of summary.json on standard output.")] = (
-        False
-    ),
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no closing words.")] = False,
+    *,
+    run: Run,
+    options: Any,
 ) -> None:
     """Make another summary of a video that was summarised before, from what was found then: only cutting takes time."""
     from vtsum.extras import require
 
     require("video", "recut")
-    from vtsum.summary.planning import Refine
     from vtsum.summary.progress import STAGES
-    from vtsum.summary.recut import recut as run
+    from vtsum.summary.recut import recut as work
 
-    with Bars({name: STAGES[name] for name in ("shots", "text", "cut", "page")}, quiet=quiet) as bars:
-        summary = run(
-            folder,
-            output,
-            budget=budget,
-            keep=keep,
-            drop=drop,
-            video=video,
-            formats=listed(formats),
-            clock=clock,
-            segmenter=segmenter,
-            refine=cast(Refine | None, refine),
-            overwrite=overwrite,
-            progress=bars,
-        )
-    tell_summary(summary, as_json=as_json, quiet=quiet)
+    with Bars({name: STAGES[name] for name in ("shots", "text", "cut", "page")}, quiet=run.quiet) as bars:
+        summary = work(folder, output, video=video, overwrite=run.overwrite, progress=bars, **options)
+    tell_summary(summary, run)

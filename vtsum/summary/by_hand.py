@@ -14,6 +14,7 @@ from vtsum.summary.text import clock_time
 
 Range = tuple[float, float]
 _TIME = r"(?:(?:(\d{1,9}):)?(\d{1,9}):)?(\d{1,18}(?:\.\d{1,18})?)s?"
+_ONE = re.compile(_TIME)
 _RANGE = re.compile(rf"{_TIME}\s?[-–]\s?{_TIME}")
 
 
@@ -40,11 +41,21 @@ def spans_of(given: str | Sequence[str | Range], what: str) -> list[Span]:
     return [{"start": round(start, 3), "end": round(end, 3)} for start, end in parse_ranges(given, what)]
 
 
+def seconds_in(text: str) -> float | None:
+    """Seconds of a time such as 90, 2.5s, 1:30 or 1:02:03.5; None where it is something else."""
+    found = _ONE.fullmatch(text)
+    return None if found is None else _seconds(found.groups())
+
+
+def _seconds(groups: Sequence[str | None]) -> float:
+    hours, minutes, seconds = (float(number or 0) for number in groups)
+    return (hours * 60 + minutes) * 60 + seconds
+
+
 def _range(part: str | Range, what: str) -> Range:
     found = _RANGE.fullmatch(part.strip()) if isinstance(part, str) else None
     if found is not None:
-        numbers = [float(number or 0) for number in found.groups()]
-        start, end = ((hours * 60 + minutes) * 60 + seconds for hours, minutes, seconds in (numbers[:3], numbers[3:]))
+        start, end = _seconds(found.groups()[:3]), _seconds(found.groups()[3:])
     elif not isinstance(part, str) and len(part) == 2:
         start, end = float(part[0]), float(part[1])
     else:

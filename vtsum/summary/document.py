@@ -235,6 +235,7 @@ def _clips(plan: Plan, cut: CutResult | None, duration: float, pictures: bool) -
                 continue
             done = by_segment[n]
             low, high = plan.span(i)
+            low, high = min(low, start), max(high, end)  # beyond the shot lies a margin
             # The cut is snapped to real frames, which may lie up to one beside the shot's own edge.
             shown = (min(max(done.start, low), high), max(min(done.end, high), low), done.out_start, done.out_end)
             keyframe = f"keyframes/{done.keyframe.name}" if done.keyframe is not None and pictures else None

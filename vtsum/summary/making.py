@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import json
 import threading
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from vtsum.summary.seeing import RESEARCH, UNCALIBRATED, captioner_at_hand, look
 from vtsum.summary.spoken import summary_cues, summary_subtitles
 from vtsum.summary.staging import StagedFolder, writing_failed
 from vtsum.summary.text import Moment, describe, text_file
+from vtsum.summary.values import FORMATS
 from vtsum.threads import torch_threads
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from vtsum.protocols import Captioner, Writer
     from vtsum.video import CutResult, VideoInfo
 
-FORMATS = ("mp4", "txt", "json", "keyframes", "html", "analysis")
 _FILES = {"mp4": "summary.mp4", "txt": "summary.txt", "json": "summary.json", "html": "report.html", "analysis": FILE}
 
 
@@ -95,22 +94,6 @@ class Making:
     tell: ProgressCallback
 
 
-def check_formats(formats: Sequence[str], op: str = "summarize") -> list[str]:
-    """The formats asked for, in canonical order.
-
-    Raises:
-        VTSumError: an unknown one, or none at all.
-    """
-    names = [formats] if isinstance(formats, str) else list(formats)
-    known = (*FORMATS, *EXPORTS)
-    for name in names:
-        if name not in known:
-            raise VTSumError(f"{op}: format must be among {', '.join(known)}, got {name!r}")
-    if not names:
-        raise VTSumError(f"{op}: format must name at least one of {', '.join(known)}, got none")
-    return [name for name in known if name in names]
-
-
 def choose(analysis: Analysis, budget: Budget, info: VideoInfo) -> Plan:
     """What the summary shows, by the analysis's settings; `budget_seconds` is written there.
 
@@ -129,6 +112,8 @@ def choose(analysis: Analysis, budget: Budget, info: VideoInfo) -> Plan:
         boundary_scores=analysis.boundaries,
         keep=[(span["start"], span["end"]) for span in settings["keep"]],
         drop=[(span["start"], span["end"]) for span in settings["drop"]],
+        margin=settings["margin"],
+        min_shot=settings["min_shot"],
     )
     settings["budget_seconds"] = round(plan.budget_seconds, 3)
     return plan

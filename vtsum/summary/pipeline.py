@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Unpack, cast
 
 from vtsum.devices import device_of, gpu_left_unused, memory_told
-from vtsum.enhance.event_segmentation import METHOD, find_segmenter
-from vtsum.enhance.summary_refinement import Budget, parse_budget
 from vtsum.errors import VTSumError
 from vtsum.summary import schema
 from vtsum.summary.analysis import Analysis, HeardAgain, ModelFacts, ReaderFacts
-from vtsum.summary.by_hand import Range, spans_of
-from vtsum.summary.exports.times import CLOCKS
-from vtsum.summary.listening import CARRIED, DENOISER, LIMIT, RECOGNISER, Listening
-from vtsum.summary.making import FORMATS, Making, Summary, check_formats, choose, finish
-from vtsum.summary.planning import Refine
+from vtsum.summary.declaring import taken, with_options
+from vtsum.summary.listening import CARRIED, RECOGNISER, Listening
+from vtsum.summary.making import Making, Summary, choose, finish
+from vtsum.summary.options import Options
 from vtsum.summary.progress import Clock, ProgressCallback, ignore
 from vtsum.summary.seeing import CAPTIONERS, named_captioner
 from vtsum.summary.staging import StagedFolder
-from vtsum.summary.watching import FPS, SAMPLERS, Sampler, WatchedFrames, watch
+from vtsum.summary.watching import WatchedFrames, watch
 from vtsum.threads import quick_switches
 
 if TYPE_CHECKING:
@@ -34,32 +30,15 @@ EMBEDDED_SIZE = 128  # pixels; the embedded frame encoder's pictures, known here
 _NAME = 100  # bytes of the video's name in that of the folder
 
 
+@with_options(Options)
 @memory_told("summarize", "take smaller models")
 def summarize(
     path: str | os.PathLike[str],
     output: str | os.PathLike[str] | None = None,
     *,
-    budget: str | Budget = "15%",
-    model: str | os.PathLike[str] | Summarizer = "embedded",
-    fps: float = 1.0,
-    formats: Sequence[str] = FORMATS,
-    clock: str = "summary",
-    keep: str | Sequence[str | Range] = (),
-    drop: str | Sequence[str | Range] = (),
     overwrite: bool = False,
-    sampler: Sampler = "coverage",
-    segmenter: str = METHOD,
-    refine: Refine = "dpp",
-    speech: str | None = RECOGNISER,
-    transcript: str | os.PathLike[str] | None = None,
-    denoiser: str | None = DENOISER,
-    speech_limit: float | None = LIMIT,
-    captioner: str = "auto",
-    writer: str | None = None,
-    ocr: bool = True,
-    offline_default: bool = False,
-    device: str = "auto",
     progress: ProgressCallback | None = None,
+    **options: Unpack[Options],
 ) -> Summary:
     """Summarise a video file: a shorter video, a short text, and a page that shows both.
 
@@ -105,6 +84,7 @@ def summarize(
             float32 everywhere.
         progress: called with (stage, fraction 0..1), from several threads; stages are the keys of
             `vtsum.summary.progress.STAGES`.
+        options: these and the others, each declared in `vtsum.summary.options`.
     Returns:
         Summary: paths of the files, and the content of summary.json.
     Raises:
@@ -112,22 +92,12 @@ def summarize(
     """
     timer = Clock()
     tell = progress or ignore
-    wanted = parse_budget(budget)
-    chosen_formats = check_formats(formats)
-    if not FPS[0] <= fps <= FPS[1]:
-        raise VTSumError(f"summarize: fps must be {FPS[0]:g} to {FPS[1]:g}, got {fps:g}")
-    if speech_limit is not None and not speech_limit > 0:
-        raise VTSumError(f"summarize: speech_limit must be above 0 seconds, or None, got {speech_limit:g}")
-    for name, value, known in (
-        ("sampler", sampler, SAMPLERS),
-        ("refine", refine, get_args(Refine)),
-    ):
-        if value not in known:
-            raise VTSumError(f"summarize: {name} must be one of {', '.join(known)}, got {value!r}")
-    kept, dropped = (spans_of(ranges, f"summarize: {name}") for name, ranges in (("keep", keep), ("drop", drop)))
-    if clock not in CLOCKS:
-        raise VTSumError(f"summarize: clock must be {' or '.join(CLOCKS)}, got {clock!r}")
-    find_segmenter(segmenter, "summarize: segmenter")
+    asked = taken(Options, options, "summarize")
+    wanted, fps, model, speech = asked["budget"], asked["fps"], asked["model"], asked["speech"]
+    transcript, denoiser, captioner, writer = (
+        asked[name] for name in ("transcript", "denoiser", "captioner", "writer")
+    )
+    device, offline_default = asked["device"], asked["offline_default"]
     where = "cpu" if device == "auto" and offline_default else str(device)
     if where not in ("auto", "cpu"):
         device_of(where, "summarize")
@@ -142,12 +112,12 @@ def summarize(
     inputs = [source, transcript, model if isinstance(model, str | os.PathLike) else None, denoiser]
     inputs.append(speech.partition(":")[2] if speech else None)  # the folder of whisper:FOLDER
     inputs += [None if captioner in CAPTIONERS else captioner, writer]
-    reader, unread = _reader() if ocr else (None, [])
+    reader, unread = _reader() if asked["ocr"] else (None, [])
     listener = CARRIED if offline_default and speech == RECOGNISER else speech
     with StagedFolder(folder, overwrite, inputs) as stage:
         describer = named_captioner(captioner, where)
         author = None if writer is None else _writer(writer, where)
-        with Listening(source, info, listener, transcript, denoiser, speech_limit, where, tell) as listening:
+        with Listening(source, info, listener, transcript, denoiser, asked["speech_limit"], where, tell) as listening:
             with timer("read"):
                 # Importing what a model needs takes seconds: the pictures are decoded meanwhile, where their size is
                 # known before.
@@ -155,7 +125,9 @@ def summarize(
                 try:
                     with quick_switches():
                         loaded = load_model(model, text=captioner == "embedded", device=where)
-                    watched = watch(source, info, loaded, fps, tell, sampler=sampler, ahead=ahead, reader=reader)
+                    watched = watch(
+                        source, info, loaded, fps, tell, sampler=asked["sampler"], ahead=ahead, reader=reader
+                    )
                     watched.warnings.extend(unread)
                     if where == "auto" and (why := gpu_left_unused()):
                         watched.warnings.append(f"the GPU was not used: {why}")
@@ -170,28 +142,17 @@ def summarize(
                     watched.warnings.append("what is said was listened to on the CPU: CTranslate2 cannot use the GPU")
         with timer("shots"):
             tell("shots", 0.0)
-            settings: schema.Settings = {
-                "budget": wanted.text,
-                "budget_seconds": 0.0,
-                "model": loaded.name,
-                "fps": fps,
-                "formats": chosen_formats,
-                "clock": clock,
-                "sampler": sampler,
-                "segmenter": segmenter,
-                "refine": refine,
-                "keep": kept,
-                "drop": dropped,
-                "speech": speech,
-                "transcript": None if transcript is None else Path(os.fsdecode(os.fspath(transcript))).name,
-                "denoiser": denoiser,
-                "captioner": captioner,
-                "speech_limit": speech_limit,
-                "ocr": ocr,
-                "writer": writer,
-                "offline_default": offline_default,
-                "device": str(device),
-            }
+            settings = cast(
+                schema.Settings,
+                {
+                    **asked,
+                    "budget": wanted.text,
+                    "budget_seconds": 0.0,
+                    "model": loaded.name,
+                    "transcript": None if transcript is None else Path(os.fsdecode(os.fspath(transcript))).name,
+                    "device": str(device),
+                },
+            )
             analysis = Analysis(
                 source.name,
                 info.size_bytes,

@@ -21,8 +21,10 @@ from vtsum.enhance.summary_refinement import (
     likeness,
     merge_short_shots,
     novelty,
+    overrun,
     plan_clips,
     snap_to_pauses,
+    with_margins,
 )
 from vtsum.errors import VTSumError
 from vtsum.summary.by_hand import ByHand, Range, split
@@ -36,6 +38,7 @@ Refine = Literal["dpp", "knapsack", "none"]
 LIVELY = 0.3  # weight of a shot's liveliness beside its saliency: motion tells a viewer's interest, too
 SHORTEST_SHOT = 0.5  # seconds; a shorter one becomes part of the neighbour that looks more like it
 NEAR_EDGE = 0.25  # seconds beside a boundary of its shot from which a clip is moved onto it
+TRIES = 8  # halvings of what a choice may take beside its margins
 SHORT_GAP = 0.5  # seconds between two clips that are not left out
 
 
@@ -81,6 +84,8 @@ def make_plan(
     boundary_scores: np.ndarray | None = None,
     keep: Sequence[Range] = (),
     drop: Sequence[Range] = (),
+    margin: Sequence[float] = (0.0, 0.0),
+    min_shot: float | None = None,
 ) -> Plan:
     """Decide what a summary shows.
 
@@ -94,11 +99,14 @@ def make_plan(
             is moved.
         boundary_scores: [T], 0..1, of the model's boundary head, for the segmenters that use them.
         keep, drop: (start, end) in seconds, in order, which the summary shows whole, or nothing of.
+        margin: seconds added before and after each chosen piece (`with_margins`), for which the choice leaves room.
+        min_shot (float | None): seconds that a shot and a piece of it last at least, but for those at the edges of
+            what is kept or dropped; None: SHORTEST_SHOT, and MIN_CLIP.
     Returns:
         Plan: at least one clip where there is a shot; never longer than the budget.
     Raises:
-        VTSumError: an unknown `refine` or `segmenter`, a budget longer than the video, more to keep than the budget,
-            or nothing left to show.
+        VTSumError: an unknown `refine` or `segmenter`, a budget longer than the video or shorter than `min_shot`, more
+            to keep than the budget, or nothing left to show.
     """
     if refine not in get_args(Refine):
         raise VTSumError(f"summarize: refine must be one of {', '.join(get_args(Refine))}, got {refine!r}")
@@ -111,6 +119,11 @@ def make_plan(
             raise
         budget_seconds = duration
         warnings.append(f"the budget of {budget.text} is longer than the {duration:.1f} s that could be read")
+    if min_shot is not None and min_shot > budget_seconds + 1e-6:
+        raise VTSumError(
+            f"summarize: min_shot must be at most the budget of {budget_seconds:.1f} s, got {min_shot:g} s"
+        )
+    least = MIN_CLIP if min_shot is None else min_shot
     segments, means, scatter = find_shots(
         watched.event_features, fps, method=segmenter, boundary_scores=boundary_scores, changes=watched.changes
     )
@@ -120,9 +133,8 @@ def make_plan(
     by_hand = ByHand(keep, drop, duration, rate)
     marks = by_hand.part(edges)
     frames = [(s.start, s.end) for s in segments]
-    runs = merge_short_shots(
-        [(int(edges[a]), int(edges[b])) for a, b in frames], means, max(1, round(SHORTEST_SHOT * rate))
-    )
+    shortest = max(1, round((SHORTEST_SHOT if min_shot is None else min_shot) * rate))
+    runs = merge_short_shots([(int(edges[a]), int(edges[b])) for a, b in frames], means, shortest)
     frames = [(frames[first][0], frames[last - 1][1]) for first, last in runs]
     means = np.array([np.average(means[a:b], axis=0, weights=[len(s) for s in segments[a:b]]) for a, b in runs])
     if marks:
@@ -156,21 +168,41 @@ def make_plan(
     free = sorted(set(range(len(shots))) - dropped - {clip.shot for clip in wanted})
     if not free and not wanted:
         raise VTSumError("summarize: drop must leave something to show, got all of the video")
-    chosen: list[Clip] = []
-    if free and (not wanted or left >= MIN_CLIP * rate):
-        vectors = means[free] if refine == "dpp" else None
-        offered = [shots[i] for i in free]
-        found = plan_clips(offered, (worth * new)[free], watched.saliency, edges, left, rate, vectors, scale)
-        chosen = [replace(clip, shot=free[clip.shot]) for clip in found]
-    if refine != "none":
-        shortest = round(MIN_CLIP * rate)
-        chosen = align_to_shots(chosen, shots, round(NEAR_EDGE * rate))
-        chosen = close_gaps(chosen, shots, left, round(SHORT_GAP * rate), shortest)
-        chosen = snap_to_pauses(chosen, shots, pauses, left, rate, shortest)
-    chosen = sorted([*chosen, *wanted], key=lambda clip: clip.shot)
+    if min_shot is not None:
+        free = [i for i in free if shots[i][1] - shots[i][0] >= shortest]
+        if not free and not wanted:
+            raise VTSumError(
+                f"summarize: min_shot must leave something to show, got {min_shot:g} s and no shot so long"
+            )
+
+    def clips_within(room: int) -> list[Clip]:
+        chosen: list[Clip] = []
+        if free and (not wanted or room >= least * rate):
+            vectors = means[free] if refine == "dpp" else None
+            offered = [shots[i] for i in free]
+            found = plan_clips(offered, (worth * new)[free], watched.saliency, edges, room, rate, vectors, scale, least)
+            chosen = [replace(clip, shot=free[clip.shot]) for clip in found]
+        if refine != "none":
+            chosen = align_to_shots(chosen, shots, round(NEAR_EDGE * rate))
+            chosen = close_gaps(chosen, shots, room, round(SHORT_GAP * rate), round(least * rate))
+            chosen = snap_to_pauses(chosen, shots, pauses, room, rate, round(least * rate))
+        return sorted([*chosen, *wanted], key=lambda clip: clip.shot)
+
+    before, after = (round(seconds * rate) for seconds in margin)
+    chosen, last = clips_within(left), shots[-1][1]
+    low, high = 0 if wanted else math.ceil(least * rate), left
+    if overrun(chosen, before, after, ticks, last):  # a shorter choice, the longest found that has room for its margins
+        chosen = clips_within(low)
+        for _ in range(TRIES if high > low else 0):
+            shorter = clips_within(room := (low + high) // 2)
+            if overrun(shorter, before, after, ticks, last):
+                high = room
+            else:
+                low, chosen = room, shorter
+    chosen = with_margins(chosen, before, after, ticks, last, by_hand.drop)
     if refine == "dpp":
         kept = [clip.shot for clip in chosen]
-        offers = first_offers(np.array([end - start for start, end in shots]), ticks, rate)
+        offers = first_offers(np.array([end - start for start, end in shots]), ticks, rate, least)
         new = novelty(worth * offers, means, kept, scale=scale)
         like, twin = _most_alike(worth, likeness(means, means[kept], scale), kept)
     clips = {clip.shot: clip for clip in chosen}

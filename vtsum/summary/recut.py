@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from vtsum.devices import memory_told
-from vtsum.enhance.event_segmentation import find_segmenter
-from vtsum.enhance.summary_refinement import Budget, parse_budget
 from vtsum.errors import VTSumError
 from vtsum.files import plain
 from vtsum.plugins import check_vouched
 from vtsum.summary.analysis import FILE, Analysis
-from vtsum.summary.by_hand import Range, spans_of
-from vtsum.summary.exports.times import CLOCKS
-from vtsum.summary.making import Making, Summary, check_formats, choose, finish
-from vtsum.summary.planning import Refine
+from vtsum.summary.declaring import changed, declared, taken, with_options
+from vtsum.summary.making import Making, Summary, choose, finish
+from vtsum.summary.options import Choice
 from vtsum.summary.progress import Clock, ProgressCallback, ignore
+from vtsum.summary.schema import Settings
 from vtsum.summary.seeing import model_describes, named_captioner
 from vtsum.summary.staging import StagedFolder
 
@@ -27,21 +24,16 @@ if TYPE_CHECKING:
     from vtsum.model import Summarizer
 
 
+@with_options(Choice, defaults=False)
 @memory_told("recut", "take smaller models")
 def recut(
     folder: str | os.PathLike[str],
     output: str | os.PathLike[str] | None = None,
     *,
-    budget: str | Budget | None = None,
     video: str | os.PathLike[str] | None = None,
-    formats: Sequence[str] | None = None,
-    clock: str | None = None,
-    keep: str | Sequence[str | Range] | None = None,
-    drop: str | Sequence[str | Range] | None = None,
-    segmenter: str | None = None,
-    refine: Refine | None = None,
     overwrite: bool = False,
     progress: ProgressCallback | None = None,
+    **options: Unpack[Choice],
 ) -> Summary:
     """Summarise a video again from what was found the first time: it takes about as long as cutting does.
 
@@ -51,9 +43,9 @@ def recut(
     Args:
         folder: what `summarize` wrote, with analysis.npz in it, or that file.
         output: folder for the results; None: `<folder>_recut` beside it.
-        budget, formats, clock, keep, drop, segmenter, refine: as for `summarize`; None: as the first time.
         video: the video; None: the file of that name in the folder, beside it or in the current folder.
-        overwrite, progress: as for `summarize`.
+        overwrite, progress: as for `summarize`. options: those of `vtsum.summary.options.Choice`, as for `summarize`;
+            left out or None: as the first time.
     Returns:
         Summary: as `summarize` returns it.
     Raises:
@@ -61,37 +53,20 @@ def recut(
     """
     timer = Clock()
     tell = progress or ignore
+    changes = changed(Choice, options, "recut")
     place = Path(os.fsdecode(os.fspath(folder)))
     stored = place if place.is_file() else place / FILE
     if not stored.exists() and place.is_dir():
         raise VTSumError(f"recut: {plain(place)} must hold {FILE}, as vtsum summarize -f analysis writes it, got none")
     analysis = Analysis.load(stored)
     settings = analysis.settings
-    wanted = parse_budget(settings["budget"] if budget is None else budget)
-    settings["budget"] = wanted.text
-    settings["formats"] = check_formats(settings["formats"] if formats is None else formats, "recut")
-    if clock is not None:
-        settings["clock"] = clock
-    kept, dropped = ([(span["start"], span["end"]) for span in settings[name]] for name in ("keep", "drop"))
-    settings["keep"] = spans_of(kept if keep is None else keep, "recut: keep")
-    settings["drop"] = spans_of(dropped if drop is None else drop, "recut: drop")
-    for kind, name in (
-        ("model", settings["model"]),
-        ("captioner", settings["captioner"]),
-        ("writer", settings["writer"]),
-    ):
-        check_vouched(kind, name or "", plain(stored))
-    if segmenter is None:
-        check_vouched("segmenter", settings["segmenter"], plain(stored))
-    else:
-        settings["segmenter"] = segmenter
-    if refine is not None:
-        settings["refine"] = refine
-    if settings["clock"] not in CLOCKS:
-        raise VTSumError(f"recut: clock must be {' or '.join(CLOCKS)}, got {settings['clock']!r}")
-    if settings["refine"] not in get_args(Refine):
-        raise VTSumError(f"recut: refine must be one of {', '.join(get_args(Refine))}, got {settings['refine']!r}")
-    find_segmenter(settings["segmenter"], "recut: segmenter")
+    named = cast(dict[str, Any], settings)
+    for kind in ("model", "captioner", "writer", "segmenter"):
+        if kind not in changes:
+            check_vouched(kind, named[kind] or "", plain(stored))
+    chosen = taken(Choice, {**{name: named[name] for name in declared(Choice)}, **changes}, "recut")
+    wanted = chosen["budget"]
+    settings.update(cast(Settings, {**chosen, "budget": wanted.text}))
     source = _source(analysis, stored.parent) if video is None else Path(os.fsdecode(os.fspath(video)))
     from vtsum.video import probe
 

@@ -10,7 +10,7 @@ files are as they are, bytes that are no UTF-8 as question marks; what a termina
 file as its number (\\u202e).
 
 `validate` checks types, unknown and missing fields, and the promises that types cannot express: shots in order, without
-gaps or overlaps, clips inside their shots, sentences that speak of times inside the video.
+gaps or overlaps, clips inside their shots (and the margin asked for), sentences that speak of times inside the video.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ _ADDED_SETTINGS: dict[str, Any] = {
     "device": "cpu",
     "keep": [],
     "drop": [],
+    "margin": [0.0, 0.0],
+    "min_shot": None,
 }
 _LIMIT = 1 << 30  # bytes: a long video has every frame and every word in it
 _SLACK = 0.002  # seconds: times are rounded to milliseconds
@@ -78,6 +80,8 @@ class Settings(TypedDict):
     refine: str  # what chose among the shots
     keep: list[Span]  # what the summary shows in any case
     drop: list[Span]  # what it does not show in any case
+    margin: list[float]  # seconds added before and after each chosen piece, where the budget has room
+    min_shot: float | None  # seconds that a shot and a piece of it last at least; null: shots 0.5, pieces 1
     speech: str | None  # the recogniser; null: nobody listened
     transcript: str | None  # the user's own, a file's name
     denoiser: str | None  # of words that a recogniser heard
@@ -119,7 +123,7 @@ class SummaryVideo(TypedDict):
 
 
 class ClipEntry(TypedDict):
-    """The part of a shot that the summary shows."""
+    """The part of a shot that the summary shows; with a margin it may reach into the shots beside."""
 
     start: float
     end: float
@@ -324,7 +328,9 @@ def validate(document: Any) -> SummaryDocument:
     check_type(document, SummaryDocument, "summary.json: document")
     checked = typing.cast(SummaryDocument, document)
     duration = checked["source"]["duration"]
-    before, played = 0.0, 0.0
+    before, played, shown = 0.0, 0.0, 0.0
+    margin = checked["settings"]["margin"]
+    _promise(len(margin) == 2 and min(margin) >= 0, "settings.margin must be two numbers of at least 0")
     for i, shot in enumerate(checked["shots"]):
         where = f"shots[{i}]"
         _promise(shot["index"] == i, f"{where}.index must be {i}, got {shot['index']}")
@@ -334,9 +340,11 @@ def validate(document: Any) -> SummaryDocument:
         before = shot["end"]
         if clip := shot["clip"]:
             _promise(
-                shot["start"] - _SLACK <= clip["start"] < clip["end"] <= shot["end"] + _SLACK,
-                f"{where}.clip must lie inside the shot",
+                shot["start"] - margin[0] - _SLACK <= clip["start"] < clip["end"] <= shot["end"] + margin[1] + _SLACK,
+                f"{where}.clip must lie inside the shot and its margin",
             )
+            _promise(shown - _SLACK <= clip["start"], f"{where}.clip must begin where the one before ended, or later")
+            shown = clip["end"]
             _promise(clip["summary_start"] >= played - _SLACK, f"{where}.clip must follow the clip before")
             _promise(clip["summary_start"] < clip["summary_end"], f"{where}.clip must last")
             played = clip["summary_end"]

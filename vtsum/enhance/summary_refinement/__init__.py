@@ -16,6 +16,7 @@ from vtsum.enhance.summary_refinement.cuts import align_to_shots, close_gaps, me
 from vtsum.enhance.summary_refinement.diverse import STRENGTH, likeness, novelty, select_diverse
 from vtsum.enhance.summary_refinement.dpp import greedy_map
 from vtsum.enhance.summary_refinement.knapsack import select_shots
+from vtsum.enhance.summary_refinement.margins import overrun, with_margins
 from vtsum.enhance.summary_refinement.repeats import discount_repeats
 from vtsum.enhance.summary_refinement.sampling import sample_kdpp
 from vtsum.enhance.summary_refinement.smoothing import smooth_scores
@@ -38,6 +39,7 @@ __all__ = [
     "likeness",
     "merge_short_shots",
     "novelty",
+    "overrun",
     "parse_budget",
     "plan_clips",
     "sample_kdpp",
@@ -45,4 +47,5 @@ __all__ = [
     "select_shots",
     "smooth_scores",
     "snap_to_pauses",
+    "with_margins",
 ]

@@ -67,9 +67,11 @@ class Clip:
         return self.end - self.start
 
 
-def first_offers(lengths: np.ndarray, budget: int, ticks_per_second: float) -> np.ndarray:
-    """How much of each shot is weighed at first: [M] ticks, all of a short shot and the best part of a long one."""
-    limit = int(min(max(budget / LIMIT_SHARE, LEAST_LIMIT * ticks_per_second), MOST_LIMIT * ticks_per_second))
+def first_offers(lengths: np.ndarray, budget: int, ticks_per_second: float, least: float = MIN_CLIP) -> np.ndarray:
+    """How much of each shot is weighed at first: [M] ticks, all of a short shot and the best part of a long one, of
+    `least` seconds or more."""
+    shortest, longest = max(LEAST_LIMIT, least) * ticks_per_second, max(MOST_LIMIT, least) * ticks_per_second
+    limit = int(min(max(budget / LIMIT_SHARE, shortest), longest))
     return np.minimum(lengths, max(1, min(limit, budget)))
 
 
@@ -82,6 +84,7 @@ def plan_clips(
     ticks_per_second: float,
     vectors: np.ndarray | None = None,
     scale: float | None = None,
+    least: float = MIN_CLIP,
 ) -> list[Clip]:
     """Choose what the summary shows.
 
@@ -98,6 +101,7 @@ def plan_clips(
         ticks_per_second (float): the frame rate of the grid.
         vectors (array | None): [M, C], mean features of the shots: choose different ones. None: the knapsack.
         scale (float | None): with vectors, as for select_diverse.
+        least (float): seconds that a clip lasts at least, where its shot and the budget do.
     Returns:
         list[Clip]: in order of time; at least one if there is a shot.
     """
@@ -105,10 +109,10 @@ def plan_clips(
     second = max(1, round(ticks_per_second))
     floor = 1e-3 * max(float(np.max(scores, initial=0.0)), 1e-12)
     worth = np.maximum(np.asarray(scores, dtype=np.float64), floor)
-    if budget < 2 * MIN_CLIP * second and (roomy := lengths >= 0.8 * budget).any():
+    if budget < 2 * least * second and (roomy := lengths >= 0.8 * budget).any():
         # Room for one clip: a shot too short to fill it would leave a rest too short for another.
         worth = np.where(roomy, worth, 0.0)
-    offers = first_offers(lengths, budget, ticks_per_second)
+    offers = first_offers(lengths, budget, ticks_per_second, least)
     if vectors is None:
         chosen = select_shots(worth * offers, offers, budget)
     else:
@@ -119,21 +123,21 @@ def plan_clips(
     best_first = [int(i) for i in np.argsort(-worth, kind="stable")]
     left = budget - sum(shown.values())
 
-    def open_another(least: int) -> None:
+    def open_another(needed: int) -> None:
         nonlocal left
         for i in best_first:
-            if left >= least and i not in shown and lengths[i] >= least:
+            if left >= needed and i not in shown and lengths[i] >= needed:
                 shown[i] = int(min(lengths[i], left))
                 fillers.add(i)
                 left -= shown[i]
 
-    open_another(round(NEW_CLIP * second))
+    open_another(round(max(NEW_CLIP, least) * second))
     for i in best_first:
         if i in shown:
             more = int(min(lengths[i] - shown[i], left))
             shown[i] += more
             left -= more
-    open_another(round(MIN_CLIP * second))
+    open_another(round(least * second))
 
     clips = []
     for i in sorted(shown):

@@ -1,0 +1,218 @@
+"""The options of a summary, each declared once: for `summarize`, `recut` and `batch`, as functions and commands.
+
+What `Choice` holds is decided anew by `recut`; the rest of `Options` before a video is watched. A value is checked by
+`taken` wherever it comes from; what a command line gives is text, which Python may give, too.
+"""
+
+# No `from __future__ import annotations` here: the declarations are read without the types they name, some of which
+# are in heavy modules.
+from typing import TYPE_CHECKING, Annotated, TypedDict
+
+from vtsum.summary.declaring import Option
+from vtsum.summary.values import (
+    FORMATS,
+    a_budget,
+    a_limit,
+    a_margin,
+    known_formats,
+    known_segmenter,
+    number_in,
+    one_of,
+    or_none,
+    seconds_or_none,
+    stretches,
+)
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from vtsum.enhance.summary_refinement import Budget
+    from vtsum.model import Summarizer
+    from vtsum.summary.by_hand import Range
+
+GROUPS = ("What is shown", "What is seen", "What is heard", "What is written", "The files", "The run")
+SHOWN, SEEN, HEARD, WRITTEN, FILES, RUN = GROUPS
+
+
+class Choice(TypedDict, total=False):
+    """What a summary shows, and as what: another one of the same video may have it otherwise."""
+
+    budget: Annotated[
+        "str | Budget | None",
+        Option(
+            "15%",
+            SHOWN,
+            "Of the summary: 15%, 30s, 2min, 1:30, or 12frames (sampled frames, see --fps).",
+            "LENGTH",
+            a_budget,
+        ),
+    ]
+    keep: Annotated[
+        "str | Sequence[str | Range] | None",
+        Option(
+            (),
+            SHOWN,
+            "Stretches that the summary shows whole: 0:10-0:20; several by commas.",
+            "TIMES",
+            stretches,
+            many=True,
+        ),
+    ]
+    drop: Annotated[
+        "str | Sequence[str | Range] | None",
+        Option((), SHOWN, "Stretches of which it shows nothing.", "TIMES", stretches, many=True),
+    ]
+    margin: Annotated[
+        "str | float | Sequence[float] | None",
+        Option(
+            (0.0, 0.0),
+            SHOWN,
+            "Seconds added before and after each chosen piece, within the budget: 0.2,0.5, or one number for both.",
+            "BEFORE,AFTER",
+            a_margin,
+            shown="none",
+        ),
+    ]
+    min_shot: Annotated[
+        "str | float | None",
+        Option(
+            None,
+            SHOWN,
+            "Seconds that a shot and a piece of it last at least. [default: shots 0.5, pieces 1]",
+            "SECONDS",
+            seconds_or_none,
+        ),
+    ]
+    segmenter: Annotated[
+        "str | None",
+        Option(
+            "joint",
+            SHOWN,
+            "What finds the events: joint, kts, learned, cuts, uniform or module:Class.",
+            take=known_segmenter,
+        ),
+    ]
+    refine: Annotated[
+        "str | None",
+        Option(
+            "dpp",
+            SHOWN,
+            "What chooses among the shots: dpp, knapsack or none.",
+            take=one_of("dpp", "knapsack", "none"),
+        ),
+    ]
+    formats: Annotated[
+        "Sequence[str] | None",
+        Option(
+            FORMATS,
+            FILES,
+            f"{', '.join(FORMATS)} (for recut); edl, otio, fcpxml, csv, srt, vtt, chapters, ffmetadata, youtube; "
+            "several by commas.",
+            "NAMES",
+            known_formats,
+            names=("--format", "-f"),
+            many=True,
+            shown="the first six",
+        ),
+    ]
+    clock: Annotated[
+        "str | None",
+        Option(
+            "summary",
+            FILES,
+            "Times of subtitles and chapters in these: summary (of summary.mp4) or source (the video).",
+            take=one_of("summary", "source"),
+        ),
+    ]
+
+
+class Options(Choice, total=False):
+    """All options of `summarize`."""
+
+    model: Annotated[
+        "str | os.PathLike[str] | Summarizer",
+        Option(
+            "embedded",
+            SEEN,
+            "The model: embedded (shipped with vtsum), another's name, a folder, or module:Class.",
+            "NAME|PATH",
+        ),
+    ]
+    fps: Annotated[float, Option(1.0, SEEN, "Frames looked at per second of video.", "NUMBER", number_in(1e-4, 30))]
+    sampler: Annotated[
+        str,
+        Option(
+            "coverage",
+            SEEN,
+            "Frames that the encoder sees: coverage, uniform or all.",
+            take=one_of("coverage", "uniform", "all"),
+        ),
+    ]
+    speech: Annotated[
+        "str | None",
+        Option(
+            "auto",
+            HEARD,
+            "Who listens: auto (the best Whisper at hand), carried (tiny.en), whisper:NAME_OR_FOLDER, "
+            "faster-whisper:NAME_OR_FOLDER or module:Class.",
+            names=("--recogniser",),
+            switch="--speech/--no-speech",
+            switched="Listen to what is said.",
+        ),
+    ]
+    transcript: Annotated[
+        "str | os.PathLike[str] | None",
+        Option(
+            None,
+            HEARD,
+            "A transcript of yours, taken instead of listening: subtitles or plain text.",
+            "FILE",
+            alone=True,
+        ),
+    ]
+    denoiser: Annotated[
+        "str | None",
+        Option(
+            "embedded",
+            HEARD,
+            "What cleans the words heard: embedded, none, or a BART checkpoint's name or folder.",
+            "NAME|PATH",
+            or_none,
+        ),
+    ]
+    speech_limit: Annotated[
+        "str | float | None",
+        Option(
+            3600.0,
+            HEARD,
+            "How much voice is listened to, spread over the video: 60min, 90s, or all.",
+            "LENGTH",
+            a_limit,
+            shown="60min",
+        ),
+    ]
+    ocr: Annotated[bool, Option(True, SEEN, "Read what is written on the screen.", switch="--ocr/--no-ocr")]
+    captioner: Annotated[
+        str,
+        Option(
+            "auto",
+            WRITTEN,
+            "Who describes the pictures: auto (the model if it can, else the best in the hub's cache), blip, an "
+            "image-text-to-text checkpoint's name or folder, module:Class, none, or embedded (for research).",
+            "NAME|PATH",
+        ),
+    ]
+    writer: Annotated[
+        "str | None",
+        Option(
+            None,
+            WRITTEN,
+            "Who writes the text: none (extraction), an instruct checkpoint's name or folder, or module:Class.",
+            "NAME|PATH",
+            or_none,
+            shown="none",
+        ),
+    ]
+    offline_default: Annotated[bool, Option(False, RUN, "Take nothing from caches: the same summary on every machine.")]
+    device: Annotated[str, Option("auto", RUN, "Where models compute: cpu, cuda, cuda:1, or auto (a GPU, if usable).")]

@@ -1,0 +1,152 @@
+"""The values that options take: what a command line or Python gives, checked and brought to one form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from vtsum.errors import VTSumError
+
+if TYPE_CHECKING:
+    from vtsum.enhance.summary_refinement import Budget
+    from vtsum.summary.schema import Span
+
+Take = Callable[[Any, str], Any]
+FORMATS = ("mp4", "txt", "json", "keyframes", "html", "analysis")
+
+
+def one_of(*words: str) -> Take:
+    """One of some words."""
+    rule = " or ".join(words) if len(words) == 2 else f"one of {', '.join(words)}"
+
+    def take(value: Any, where: str) -> str:
+        if value not in words:
+            raise VTSumError(f"{where} must be {rule}, got {value!r}")
+        return str(value)
+
+    return take
+
+
+def number_in(low: float, high: float) -> Take:
+    """A number in a range."""
+
+    def take(value: Any, where: str) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            got = f"{value:g}" if isinstance(value, int | float) else repr(value)
+            raise VTSumError(f"{where} must be {low:g} to {high:g}, got {got}")
+        return value
+
+    return take
+
+
+def or_none(value: Any, where: str) -> Any:
+    """A name; "none" is None."""
+    return None if value == "none" else value
+
+
+def a_budget(value: Any, where: str) -> Budget:
+    """A length: `vtsum.enhance.summary_refinement.parse_budget`."""
+    from vtsum.enhance.summary_refinement import parse_budget
+
+    return parse_budget(value)
+
+
+def a_limit(value: Any, where: str) -> float | None:
+    """Seconds above 0, or a time like 10min; None, or "all": as long as it takes."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return seconds_or_all(value, where)
+    if not value > 0:
+        raise VTSumError(f"{where} must be above 0 seconds, or None, got {value:g}")
+    return float(value)
+
+
+def seconds_or_all(text: str, where: str) -> float | None:
+    """Seconds of a time like 10min; None for "all"; `where` begins the message where it is neither."""
+    from vtsum.enhance.summary_refinement import parse_budget
+
+    if text.strip().lower() == "all":
+        return None
+    try:
+        length = parse_budget(text)
+    except VTSumError:
+        length = None
+    if length is None or length.kind != "seconds":
+        raise VTSumError(f"{where} must be a time (10min, 90s, 1:30) or all, got {text!r}")
+    return length.value
+
+
+def stretches(value: Any, where: str) -> list[Span]:
+    """Stretches of a video (`vtsum.summary.by_hand`), as summary.json has them."""
+    from vtsum.summary.by_hand import spans_of
+
+    if not isinstance(value, str):
+        value = [(one["start"], one["end"]) if isinstance(one, dict) else one for one in value]
+    return spans_of(value, where)
+
+
+def known_segmenter(value: Any, where: str) -> str:
+    """A segmenter's name."""
+    from vtsum.enhance.event_segmentation import find_segmenter
+
+    find_segmenter(value, where)
+    return str(value)
+
+
+def known_formats(value: str | Sequence[str], where: str) -> list[str]:
+    """Formats of a summary, in canonical order.
+
+    Raises:
+        VTSumError: an unknown one, or none at all.
+    """
+    from vtsum.summary.exports import EXPORTS
+
+    names = [name.strip() for name in value.split(",")] if isinstance(value, str) else list(value)
+    known = (*FORMATS, *EXPORTS)
+    where = where.removesuffix("s")
+    for name in names:
+        if name not in known:
+            raise VTSumError(f"{where} must be among {', '.join(known)}, got {name!r}")
+    if not names:
+        raise VTSumError(f"{where} must name at least one of {', '.join(known)}, got none")
+    return [name for name in known if name in names]
+
+
+def seconds_of(value: Any, where: str, *, most: float = 1e6) -> float:
+    """Seconds of a number, or of a text such as 90, 2.5s, 2min, 1:30 or 1:02:03.
+
+    Raises:
+        VTSumError: it is neither, below 0 or above `most`.
+    """
+    from vtsum.enhance.summary_refinement import parse_budget
+    from vtsum.summary.by_hand import seconds_in
+
+    found: float | None = None
+    if isinstance(value, str):
+        found = seconds_in(value.strip())
+        if found is None:
+            try:
+                length = parse_budget(value)
+            except VTSumError:
+                length = None
+            found = length.value if length is not None and length.kind == "seconds" else None
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        found = float(value)
+    if found is None or not 0 <= found <= most:
+        raise VTSumError(f"{where} must be seconds or a time (2.5, 90s, 1:30), 0 to {most:g} s, got {value!r:.60}")
+    return found
+
+
+def seconds_or_none(value: Any, where: str) -> float | None:
+    """The same; None is None."""
+    return None if value is None else seconds_of(value, where)
+
+
+def a_margin(value: Any, where: str) -> list[float]:
+    """Seconds before and after a piece."""
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+    if not 1 <= len(parts) <= 2:
+        raise VTSumError(f"{where} must be one or two numbers of seconds (0.2,0.5), got {value!r:.60}")
+    first, last = (seconds_of(part, where, most=60) for part in (parts[0], parts[-1]))
+    return [first, last]

@@ -78,10 +78,13 @@ class Browser:
         self._buffer = b""
         self._number = 0
         self.requests: list[str] = []  # what was asked for since `open`, the page itself included, but not data: URLs
+        self.errors: list[str] = []  # what scripts threw, and what the page's policy refused
         target = next(t for t in self._call("Target.getTargets")["targetInfos"] if t["type"] == "page")
         self._session = self._call("Target.attachToTarget", targetId=target["targetId"], flatten=True)["sessionId"]
         self._call("Page.enable")
         self._call("Network.enable")
+        self._call("Runtime.enable")
+        self._call("Log.enable")
 
     def _message(self, deadline: float) -> dict[str, Any]:
         while b"\0" not in self._buffer:
@@ -96,6 +99,10 @@ class Browser:
             url = found["params"]["request"]["url"]
             if not url.startswith("data:"):
                 self.requests.append(url)
+        if found.get("method") == "Runtime.exceptionThrown":
+            self.errors.append(str(found["params"]["exceptionDetails"]))
+        if found.get("method") == "Log.entryAdded" and found["params"]["entry"]["source"] == "security":
+            self.errors.append(found["params"]["entry"]["text"])
         return found
 
     def _call(self, method: str, **params: Any) -> dict[str, Any]:
@@ -114,15 +121,22 @@ class Browser:
                     raise RuntimeError(f"{method}: {answer['error']}")
                 return dict(answer["result"])
 
-    def open(self, page: Path, width: int, height: int, *, dark: bool = False) -> None:
+    def open(self, page: Path, width: int, height: int, *, dark: bool = False, fragment: str = "") -> None:
         """Show a file at the given size in CSS pixels, as a phone below 600 px."""
+        if fragment:  # else it might be a step inside the page
+            self._go("about:blank")
         self._call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._call("Emulation.setEmulatedMedia", features=[scheme])
+        self._call("Emulation.setTouchEmulationEnabled", enabled=width < 600)
         self.requests.clear()
-        self._call("Page.navigate", url=page.resolve().as_uri())
+        self.errors.clear()
+        self._go(page.resolve().as_uri() + fragment)
+
+    def _go(self, url: str) -> None:
+        self._call("Page.navigate", url=url)
         deadline = time.monotonic() + self._timeout
         while self._message(deadline).get("method") != "Page.loadEventFired":
             pass
@@ -134,15 +148,44 @@ class Browser:
             raise RuntimeError(result["exceptionDetails"])
         return result["result"].get("value")
 
-    def key(self, name: str) -> None:
+    def key(self, name: str, *, alt: bool = False, control: bool = False) -> None:
         """Press and release a key."""
+        typed = {"text": name} if len(name) == 1 else {}
         for kind in ("keyDown", "keyUp"):
-            self._call("Input.dispatchKeyEvent", type=kind, key=name)
+            self._call("Input.dispatchKeyEvent", type=kind, key=name, modifiers=alt + 2 * control, **typed)
 
     def click(self, x: float, y: float) -> None:
         """Press and release the mouse at a place of the window."""
         for kind in ("mousePressed", "mouseReleased"):
             self._call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def tap(self, x: float, y: float) -> None:
+        """Touch a place of the window with a finger."""
+        self._call("Input.dispatchTouchEvent", type="touchStart", touchPoints=[{"x": x, "y": y}])
+        self._call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+
+    def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        """Press the mouse at one place and release it at another."""
+        for kind, (x, y) in (("mousePressed", start), ("mouseMoved", end), ("mouseReleased", end)):
+            self._call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=1)
+
+    def choose(self, selector: str, file: Path) -> None:
+        """Have a file input hold a file."""
+        found = self._call("Runtime.evaluate", expression=f"document.querySelector({json.dumps(selector)})")
+        self._call("DOM.setFileInputFiles", files=[str(file)], objectId=found["result"]["objectId"])
+
+    def see(self, *, media: str = "", **features: str) -> None:
+        """Emulate a medium, "print", and its features: forced_colors="active"."""
+        named = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
+        self._call("Emulation.setEmulatedMedia", media=media, features=named)
+
+    def scripts(self, run: bool) -> None:
+        """Whether the pages opened from now on may run scripts of theirs."""
+        self._call("Emulation.setScriptExecutionDisabled", value=not run)
+
+    def print(self) -> bytes:
+        """The page as a PDF."""
+        return base64.b64decode(self._call("Page.printToPDF")["data"])
 
     def move(self, x: float, y: float) -> None:
         """Move the mouse to a place of the window."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.once import once
+from tests.vtsum.chromium import Browser
 from tests.vtsum.fakes import deafen
 from tests.vtsum.samples import small_clip
 
@@ -21,6 +22,14 @@ if os.environ.get("VTSUM_PRETENDED_GPU") == "1":
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return once(tmp_path_factory, "small.mp4", small_clip)
+
+
+@pytest.fixture(scope="session")
+def browser(needs_program: Callable[[str], str]) -> Iterator[Browser]:
+    """One browser for the tests of all pages; each opens its own."""
+    needs_program("chromium")
+    with Browser() as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ DARK, BRIGHT = 55.0, 185.0  # levels of 255, five nearer the middle than where t
 STILL = 1.0  # levels of 255, from one picture to the next
 SILENT = 2e-3  # of full scale
 _ARTICLES = {"a", "an", "the"}
-_LINE = re.compile(r"\[(?P<span>[\d:]+-[\d:]+)\] (?P<told>.*)")
+_LINE = re.compile(r"\[(?P<span>[\d:]+-[\d:]+)\] (?P<told>.*?)(?: \((?:not )?in the summary(?: at [\d:, ]+)?\))?")
 
 
 @dataclass(frozen=True)

@@ -271,16 +271,17 @@ def _shot(plan: Plan, i: int, clip: ClipEntry | None, duration: float) -> ShotEn
 
 
 def _reason(plan: Plan, i: int, chosen: bool) -> str:
-    """Why a shot is in the summary or not, in words."""
+    """Why a shot is in the summary or not, in words that anybody knows: interest is saliency, movement liveliness."""
     parts = [
-        f"saliency {plan.saliency[i]:.2f}",
-        f"liveliness {plan.lively[i]:.2f}",
+        f"interest {plan.saliency[i]:.2f}",
+        f"movement {plan.lively[i]:.2f}",
         f"rank {plan.ranks[i]} of {len(plan.shots)}",
     ]
     if plan.like[i] >= _ALIKE and plan.twin[i] >= 0:
         other = int(plan.twin[i])
         shown = ", which is in the summary" if not chosen and other in plan.clips else ""
-        parts.append(f"much like the shot at {clock_time(plan.span(other)[0])}{shown} (novelty {plan.novelty[i]:.2f})")
+        new = f"{100 * plan.novelty[i]:.0f}% new"
+        parts.append(f"{new}, much like the shot at {clock_time(plan.span(other)[0])}{shown}")
     if not chosen:
         out = "left out as asked" if i in plan.dropped else "left out for shots worth more of the budget"
         parts.append("not decodable at the cut" if i in plan.clips else out)

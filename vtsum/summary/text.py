@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vtsum.shown import one_line
+from vtsum.summary.moments import Clips, moments_of
+from vtsum.summary.moments import Moment as ShownMoment
 
 if TYPE_CHECKING:
     from vtsum.model import Summarizer
@@ -131,17 +133,26 @@ def shown_sentence(sentence: SentenceEntry) -> str:
     return f"\u201c{sentence['text']}\u201d" if sentence["origin"] == "heard" else sentence["text"]
 
 
+def _where(moments: Sequence[ShownMoment]) -> str:
+    """Where the summary shows what a sentence speaks of."""
+    shown = [clock_time(moment.summary) for moment in moments if moment.summary is not None]
+    return f"in the summary at {', '.join(shown)}" if shown else "not in the summary"
+
+
 def text_file(data: SummaryDocument) -> str:
-    """The content of summary.txt: title, sentences with their times, chapters, and notes."""
+    """The content of summary.txt: title, sentences with their times and where the summary shows them, chapters."""
     source, made = data["source"], data["summary"]
     lengths = f"{clock_time(made['duration'])} of {clock_time(source['duration'])}"
     named = data["title"]["origin"] in ("file", "name")
     title = data["title"]
     lines = [shown_title(title["text"], title["origin"]), lengths if named else f"{source['name']}, {lengths}", ""]
+    clips = Clips(data["shots"])
     for sentence in data["text"]:
-        times = ", ".join(span_text(t["start"], t["end"]) for t in sentence["times"])
+        moments = moments_of(sentence, data["shots"], clips)
+        times = ", ".join(span_text(moment.start, moment.end) for moment in moments)
         label = "" if sentence["origin"] == "read" else f"{ORIGINS[sentence['origin']]}: "  # a quotation says it itself
-        lines.append(f"[{times}] {label}{shown_sentence(sentence)}")
+        where = "" if sentence["origin"] == "measured" or not made["file"] else f" ({_where(moments)})"
+        lines.append(f"[{times}] {label}{shown_sentence(sentence)}{where}")
     if not data["text"]:
         lines.append("No sentence was found for this video.")
     if data["chapters"]:

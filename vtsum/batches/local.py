@@ -22,6 +22,7 @@ from typing import Any
 from vtsum.batches.results import Job, Result
 from vtsum.errors import VTSumError
 from vtsum.files import strangers
+from vtsum.shown import clean_libraries
 from vtsum.summary.staging import OURS
 
 _PATIENCE = 10.0  # seconds that a process is given to tidy up
@@ -36,6 +37,7 @@ def serve(calls: Connection, options: Mapping[str, Any], threads: int, held: Pat
     Args:
         threads: that PyTorch may use. held: a file that is locked (shared) as long as the worker lives.
     """
+    clean_libraries()
     # Ctrl-C is the driver's, which stops the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

@@ -22,8 +22,10 @@ def main(arguments: list[str] | None = None) -> int:
             where). To a caller with arguments of its own that is an exception.
     """
     from vtsum.errors import VTSumError
-    from vtsum.shown import last_words, say
+    from vtsum.shown import clean_libraries, last_words, say
 
+    if arguments is None:
+        clean_libraries()
     try:
         from vtsum.commands import Abort, UsageError, app
     except ModuleNotFoundError as error:

@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import sys
+import warnings
 from typing import Any
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # a disk, a user's share, a limit of a file
@@ -63,12 +64,32 @@ def cleaned(value: Any) -> Any:
     return [cleaned(item) for item in value] if isinstance(value, list) else value
 
 
+def _clean_lines(text: str) -> str:
+    return "\n".join(map(clean, text.split("\n")))
+
+
 class CleanRecords(logging.Filter):
     """Of a handler of another library's log: what it writes is clean, line by line."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = "\n".join(map(clean, record.getMessage().split("\n"))), ()
+        record.msg, record.args = _clean_lines(record.getMessage()), ()
         return True
+
+
+class _CleanRecord(logging.LogRecord):
+    def getMessage(self) -> str:
+        return _clean_lines(super().getMessage())
+
+
+def clean_libraries() -> None:
+    """From now on what libraries log and warn of in this process is clean: it names what strangers' files hold."""
+    as_it_is = warnings.formatwarning
+
+    def formatted(*values: Any, **options: Any) -> str:
+        return _clean_lines(as_it_is(*values, **options))
+
+    logging.setLogRecordFactory(_CleanRecord)
+    warnings.formatwarning = formatted
 
 
 def escaped(text: str) -> str:

@@ -22,6 +22,9 @@ from vtsum.summary.staging import StagedFolder
 
 if TYPE_CHECKING:
     from vtsum.model import Summarizer
+    from vtsum.video import VideoInfo
+
+_NEAR = 0.5  # seconds by which what a file states may differ from what was watched
 
 
 @with_options(Choice, defaults=False)
@@ -77,6 +80,7 @@ def recut(
             f"recut: {plain(source)} must be the video that was summarised, of {analysis.size_bytes:,} bytes, "
             f"got {info.size_bytes:,}"
         )
+    _check_length(analysis, info)
     analysis = dataclasses.replace(analysis, name=source.name)
     target = Path(output) if output is not None else stored.parent.with_name(f"{stored.parent.name}_recut")
     where = "cpu" if settings["device"] == "auto" and settings["offline_default"] else settings["device"]
@@ -93,6 +97,26 @@ def recut(
         model = _model(analysis, where)
         making = Making(stage, source, info, analysis, model, where, captioner, writer, timer, tell)
         return finish(making, plan)
+
+
+def _check_length(analysis: Analysis, info: VideoInfo) -> None:
+    """Refuse an analysis of another length than the video's: shots behind its end would show the last picture.
+
+    Only where the file states another length, too, as a damaged one may, is it decoded to know.
+    """
+    from vtsum.video import FrameSampler
+
+    length = analysis.watched.duration
+    if any(abs(claim - length) <= _NEAR for claim in (info.duration, info.stated_duration) if claim is not None):
+        return
+    sampler = FrameSampler(info.path, fps=analysis.settings["fps"], size=(16, 16))
+    for _ in sampler:
+        pass
+    if abs(sampler.duration - length) > _NEAR:
+        raise VTSumError(
+            f"recut: {plain(info.path)} must be the video that was summarised, of {length:.1f} s, "
+            f"got {sampler.duration:.1f} s"
+        )
 
 
 def _source(analysis: Analysis, folder: Path) -> Path:

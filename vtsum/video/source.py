@@ -29,7 +29,7 @@ from vtsum.errors import VTSumError
 from vtsum.memory import give_back
 from vtsum.shown import clean, reason
 from vtsum.video.boxes import excessive_index, is_encrypted, is_still
-from vtsum.video.formats import ALLOWED, HEAD, describe, refers_elsewhere
+from vtsum.video.formats import ALLOWED, HEAD, STILL, describe, is_pattern, refers_elsewhere
 from vtsum.video.matroska import excessive_tags
 
 MAX_PIXELS = 36_000_000  # 8192 x 4320 and a little: above it a damaged header would take gigabytes
@@ -102,7 +102,7 @@ def open_container(path: str | os.PathLike[str], function: str) -> InputContaine
     if stated := excessive_index(found):  # before anything else looks at its boxes
         raise VTSumError(f"{function}: {name}: {stated}")
     if head[4:8] == b"ftyp" and is_still(found):
-        raise VTSumError(f"{function}: {name}: must be a video file, found a still picture")
+        raise VTSumError(f"{function}: {name}: must be a video file, found {STILL}")
     if head.startswith(b"\x1aE\xdf\xa3") and (stated := excessive_tags(found)):
         raise VTSumError(f"{function}: {name}: {stated}")
     try:
@@ -121,7 +121,13 @@ def open_container(path: str | os.PathLike[str], function: str) -> InputContaine
     except (av.FFmpegError, OSError, ValueError):
         if head[4:8] == b"ftyp" and is_encrypted(found):
             raise VTSumError(f"{function}: {name}: {_ENCRYPTED}") from None
-        raise VTSumError(f"{function}: {name}: must be a video file, found {describe(head)}") from None
+        content = describe(head)
+        if is_pattern(found.name) and content != STILL:
+            raise VTSumError(
+                f"{function}: {name}: must not be named as FFmpeg names many pictures at once, got a picture's ending "
+                "and one of %d * ? {; rename it"
+            ) from None
+        raise VTSumError(f"{function}: {name}: must be a video file, found {content}") from None
     if sum(stream.frames for stream in container.streams) > _MANY:
         give_back()
     return container

@@ -186,7 +186,9 @@ def _write(making: Making, plan: Plan) -> schema.SummaryDocument:
                             raise
                         captioner = None
                         notes.append(f"the pictures were not described: {error}")
-                text = compose(source, info, watched, said, plan, captions, settings["fps"], making.writer)
+                text = compose(
+                    source, info, watched, said, plan, captions, settings["fps"], making.writer, settings["title"]
+                )
                 text.notes[:0] = notes
                 tell("text", 1.0)
             if job is not None:
@@ -199,10 +201,11 @@ def _write(making: Making, plan: Plan) -> schema.SummaryDocument:
     data = build_document(info, analysis, plan, cut_result, text, captioner, making.writer)
     if "mp4" in formats:
         cues, chapters = summary_cues(data), Clocked(data, "summary").chapters()
-        if cues or chapters:
+        if cues or chapters or settings["title"]:
             from vtsum.video.tracks import add_tracks
 
-            add_tracks(folder / "summary.mp4", cues, data["speech"]["language"] if data["speech"] else None, chapters)
+            language = data["speech"]["language"] if data["speech"] else None
+            add_tracks(folder / "summary.mp4", cues, language, chapters, settings["title"])
     for name in formats:
         if name in EXPORTS:
             try:

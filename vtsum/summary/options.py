@@ -19,8 +19,10 @@ from vtsum.summary.values import (
     number_in,
     one_of,
     or_none,
+    seconds_of,
     seconds_or_none,
     stretches,
+    words_or_none,
 )
 
 if TYPE_CHECKING:
@@ -102,6 +104,18 @@ class Choice(TypedDict, total=False):
             take=one_of("dpp", "knapsack", "none"),
         ),
     ]
+    title: Annotated[
+        "str | None",
+        Option(
+            None,
+            WRITTEN,
+            "What the summary is called: on the page, in summary.txt and in the metadata of summary.mp4.",
+            "TEXT",
+            words_or_none,
+            alone=True,
+            shown="found in the video",
+        ),
+    ]
     formats: Annotated[
         "Sequence[str] | None",
         Option(
@@ -129,6 +143,23 @@ class Choice(TypedDict, total=False):
 
 class Options(Choice, total=False):
     """All options of `summarize`."""
+
+    start: Annotated[
+        "str | float",
+        Option(
+            0.0,
+            SEEN,
+            "Where the part of the video begins that is summarised; nothing else is watched.",
+            "TIME",
+            seconds_of,
+            shown="the start",
+            names=("--from",),
+        ),
+    ]
+    end: Annotated[
+        "str | float | None",
+        Option(None, SEEN, "Where it ends.", "TIME", seconds_or_none, shown="the end", names=("--to",)),
+    ]
 
     model: Annotated[
         "str | os.PathLike[str] | Summarizer",

@@ -18,7 +18,7 @@ from vtsum.summary.options import Options
 from vtsum.summary.progress import Clock, ProgressCallback, ignore
 from vtsum.summary.seeing import CAPTIONERS, named_captioner
 from vtsum.summary.staging import StagedFolder
-from vtsum.summary.watching import WatchedFrames, watch
+from vtsum.summary.watching import Part, WatchedFrames, watch
 from vtsum.threads import quick_switches
 
 if TYPE_CHECKING:
@@ -98,16 +98,20 @@ def summarize(
         asked[name] for name in ("transcript", "denoiser", "captioner", "writer")
     )
     device, offline_default = asked["device"], asked["offline_default"]
+    if asked["end"] is not None and asked["end"] <= asked["start"]:
+        raise VTSumError(f"summarize: end must be after start, {asked['start']:g} s, got {asked['end']:g} s")
     where = "cpu" if device == "auto" and offline_default else str(device)
     if where not in ("auto", "cpu"):
         device_of(where, "summarize")
+    part = (asked["start"], asked["end"])
     from vtsum.video import probe
 
     with timer("probe"):
         source = Path(os.fsdecode(os.fspath(path)))
         info = probe(source)
         if info.stated_duration is not None:
-            wanted.seconds(info.stated_duration, fps)  # refuses a budget longer than the video before the work
+            # Refuses a budget longer than the video, and a part beyond it, before the work.
+            wanted.seconds(_length(part, info.stated_duration), fps)
     folder = Path(output) if output is not None else Path.cwd() / f"{_short(source.stem) or 'video'}_summary"
     inputs = [source, transcript, model if isinstance(model, str | os.PathLike) else None, denoiser]
     inputs.append(speech.partition(":")[2] if speech else None)  # the folder of whisper:FOLDER
@@ -117,16 +121,20 @@ def summarize(
     with StagedFolder(folder, overwrite, inputs) as stage:
         describer = named_captioner(captioner, where)
         author = None if writer is None else _writer(writer, where)
-        with Listening(source, info, listener, transcript, denoiser, asked["speech_limit"], where, tell) as listening:
+        with Listening(
+            source, info, listener, transcript, denoiser, asked["speech_limit"], where, tell, part
+        ) as listening:
             with timer("read"):
                 # Importing what a model needs takes seconds: the pictures are decoded meanwhile, where their size is
                 # known before.
-                ahead = WatchedFrames(source, info, fps, EMBEDDED_SIZE, tell, reader) if model == "embedded" else None
+                ahead = (
+                    WatchedFrames(source, info, fps, EMBEDDED_SIZE, tell, reader, part) if model == "embedded" else None
+                )
                 try:
                     with quick_switches():
                         loaded = load_model(model, text=captioner == "embedded", device=where)
                     watched = watch(
-                        source, info, loaded, fps, tell, sampler=asked["sampler"], ahead=ahead, reader=reader
+                        source, info, loaded, fps, tell, sampler=asked["sampler"], ahead=ahead, reader=reader, part=part
                     )
                     watched.warnings.extend(unread)
                     if where == "auto" and (why := gpu_left_unused()):
@@ -177,6 +185,18 @@ def _reader() -> tuple[RapidReader | None, list[str]]:
         return RapidReader(), []
     except VTSumError as error:
         return None, [f"words on the screen were not read: {error}"]
+
+
+def _length(part: Part, duration: float) -> float:
+    """Seconds of a part of a video.
+
+    Raises:
+        VTSumError: it lies beyond the video's end.
+    """
+    start, end = part
+    if start >= duration:
+        raise VTSumError(f"summarize: start must lie in the video of {duration:.1f} s, got {start:g} s")
+    return min(duration, duration if end is None else end) - start
 
 
 def _short(name: str) -> str:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 from vtsum.summary.declaring import Option
 from vtsum.summary.values import (
     FORMATS,
+    OneOf,
     a_budget,
     a_limit,
     a_margin,
     known_formats,
     known_segmenter,
     number_in,
-    one_of,
     or_none,
     seconds_of,
     seconds_or_none,
@@ -101,7 +101,7 @@ class Choice(TypedDict, total=False):
             "dpp",
             SHOWN,
             "What chooses among the shots: dpp, knapsack or none.",
-            take=one_of("dpp", "knapsack", "none"),
+            take=OneOf("dpp", "knapsack", "none"),
         ),
     ]
     title: Annotated[
@@ -136,7 +136,7 @@ class Choice(TypedDict, total=False):
             "summary",
             FILES,
             "Times of subtitles and chapters in these: summary (of summary.mp4) or source (the video).",
-            take=one_of("summary", "source"),
+            take=OneOf("summary", "source"),
         ),
     ]
 
@@ -177,7 +177,7 @@ class Options(Choice, total=False):
             "coverage",
             SEEN,
             "Frames that the encoder sees: coverage, uniform or all.",
-            take=one_of("coverage", "uniform", "all"),
+            take=OneOf("coverage", "uniform", "all"),
         ),
     ]
     speech: Annotated[

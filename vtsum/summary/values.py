@@ -16,16 +16,17 @@ Take = Callable[[Any, str], Any]
 FORMATS = ("mp4", "txt", "json", "keyframes", "html", "analysis")
 
 
-def one_of(*words: str) -> Take:
+class OneOf:
     """One of some words."""
-    rule = " or ".join(words) if len(words) == 2 else f"one of {', '.join(words)}"
 
-    def take(value: Any, where: str) -> str:
-        if value not in words:
+    def __init__(self, *words: str) -> None:
+        self.words = words
+
+    def __call__(self, value: Any, where: str) -> str:
+        if value not in self.words:
+            rule = " or ".join(self.words) if len(self.words) == 2 else f"one of {', '.join(self.words)}"
             raise VTSumError(f"{where} must be {rule}, got {value!r}")
         return str(value)
-
-    return take
 
 
 def number_in(low: float, high: float) -> Take:

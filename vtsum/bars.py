@@ -1,13 +1,16 @@
-"""Progress bars on a terminal."""
+"""Progress: bars on a terminal, or lines for a program."""
 
 from __future__ import annotations
 
+import json
 import sys
+import threading
+import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from vtsum.shown import clean, one_line
+from vtsum.shown import LOG, clean, one_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -72,3 +75,60 @@ class Bars:
     ) -> None:
         if self._bars is not None:
             self._bars.stop()
+
+
+class Lines:
+    """The same as one JSON object a line on standard error: stage, done, total, and eta, the seconds that are left of
+    the stage, or null where that is not known yet. A stage tells its beginning, its end, and what lies between ten
+    times a second at most."""
+
+    PACE = 0.1  # seconds
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._begun: dict[str, tuple[float, float]] = {}  # when, and what was done by then
+        self._told: dict[str, tuple[float, float]] = {}
+
+    def __call__(self, stage: str, done: float, total: int | None = None, note: str = "") -> None:
+        whole = 1 if total is None else total
+        with self._lock:
+            now = time.monotonic()
+            since, first = self._begun.setdefault(stage, (now, done))
+            at, last = self._told.get(stage, (-1.0, -1.0))
+            if done <= last or (now - at < self.PACE and done < whole):
+                return
+            self._told[stage] = now, done
+            left = (now - since) * (whole - done) / (done - first) if done > first else None
+            line = {
+                "stage": stage,
+                "done": round(done, 4),
+                "total": whole,
+                "eta": None if left is None else round(left, 1),
+            }
+            print(json.dumps(line), file=sys.stderr, flush=True)
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+
+class Logged:
+    """Progress that is also written to the log: when a stage, or each step of one that has a total, begins and ends."""
+
+    def __init__(self, shown: Bars | Lines) -> None:
+        self._shown = shown
+        self._told: dict[str, str] = {}
+
+    def __call__(self, stage: str, done: float, total: int | None = None, note: str = "") -> None:
+        self._shown(stage, done, total, note)
+        if total is None:
+            state = "done" if done >= 1 else "begun"
+        else:
+            state = f"{done} of {total}" + (f", at work: {clean(note)}" if note else "")
+        if self._told.get(stage) != state:
+            self._told[stage] = state
+            LOG.info("%s: %s", stage, state)

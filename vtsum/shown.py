@@ -9,6 +9,7 @@ Source: Unicode Technical Report 36, "Unicode security considerations"; Boucher 
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import re
@@ -113,9 +114,23 @@ def reason(error: BaseException) -> str:
     return " ".join(str(getattr(error, "strerror", None) or str(error) or type(error).__name__).split())
 
 
+LOG = logging.getLogger("vtsum")
+"""What a command does, a line each, for `--log` and for whoever listens to Python's logging."""
+LOG.setLevel(logging.INFO)
+_form = "words"
+
+
+def speak(form: str) -> None:
+    """Let what a command says on standard error be "words", or "json": an object a line."""
+    global _form
+    _form = form
+
+
 def say(message: str) -> None:
-    """A line of the command's on standard error."""
-    print(f"vtsum: {one_line(message)}", file=sys.stderr, flush=True)
+    """A line of the command's on standard error, and in the log."""
+    message = one_line(message)
+    LOG.info(message)
+    print(json.dumps({"message": message}) if _form == "json" else f"vtsum: {message}", file=sys.stderr, flush=True)
 
 
 def last_words(error: Exception) -> int:

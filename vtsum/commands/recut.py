@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from vtsum.bars import Bars
 from vtsum.commands.app import app
 from vtsum.commands.options import Grouped, Run, with_options
 from vtsum.commands.summarize import tell_summary
@@ -21,13 +20,13 @@ def recut(
         Path, typer.Argument(metavar="FOLDER", help="What `vtsum summarize` wrote, with analysis.npz in it.")
     ],
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--output",
             "-o",
             rich_help_panel=FILES,
             metavar="DIR",
-            help="Folder for the results. [default: FOLDER_recut]",
+            help="Folder for the results, as for summarize. [default: FOLDER_recut]",
         ),
     ] = None,
     video: Annotated[
@@ -45,6 +44,8 @@ def recut(
     from vtsum.summary.progress import STAGES
     from vtsum.summary.recut import recut as work
 
-    with Bars({name: STAGES[name] for name in ("shots", "text", "cut", "page")}, quiet=run.quiet) as bars:
-        summary = work(folder, output, video=video, overwrite=run.overwrite, progress=bars, **options)
+    with run.shown({name: STAGES[name] for name in ("shots", "text", "cut", "page")}) as bars:
+        summary = work(
+            folder, output, video=video, overwrite=run.overwrite, dry_run=run.dry_run, progress=bars, **options
+        )
     tell_summary(summary, run)

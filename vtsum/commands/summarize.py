@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtsum.bars import Bars
 from vtsum.commands.app import app, printable, write
 from vtsum.commands.options import Grouped, Run, with_options
 from vtsum.shown import say
@@ -25,13 +24,14 @@ def summarize(
         Path, typer.Argument(metavar="VIDEO", help="The video file: any usual container, any codec that FFmpeg reads.")
     ],
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--output",
             "-o",
             rich_help_panel=FILES,
             metavar="DIR",
-            help="Folder for the results. [default: <name>_summary in the current folder]",
+            help="Folder for the results; {stem}, {budget} and {date} stand for what they are. "
+            "[default: <name>_summary in the current folder]",
         ),
     ] = None,
     *,
@@ -45,10 +45,10 @@ def summarize(
     from vtsum.summary.pipeline import summarize as work
     from vtsum.summary.progress import STAGES
 
-    with Bars(STAGES, quiet=run.quiet) as bars:
-        summary = work(video, output, overwrite=run.overwrite, progress=bars, **options)
+    with run.shown(STAGES) as bars:
+        summary = work(video, output, overwrite=run.overwrite, dry_run=run.dry_run, progress=bars, **options)
     tell_summary(summary, run)
-    if not run.quiet and not run.as_json:
+    if not run.quiet and not run.as_json and not run.dry_run:
         from vtsum.catalogue import better
 
         if (advice := better(summary.data)) is not None:
@@ -67,10 +67,15 @@ def tell_summary(summary: Summary, run: Run) -> None:
         return
 
     data = summary.data
-    chosen = sum(shot["chosen"] for shot in data["shots"])
+    chosen = [shot for shot in data["shots"] if shot["clip"] is not None]
+    for shot in chosen if run.dry_run else ():
+        clip = shot["clip"]
+        assert clip is not None
+        write(f"{clock_time(clip['start'])}-{clock_time(clip['end'])}  {shot['reason']}")
     write(
         f"{clock_time(summary.duration)} of {clock_time(data['source']['duration'])}, "
-        f"{chosen} of {len(data['shots'])} shots, in {data['timings']['total']:.1f} s"
+        f"{len(chosen)} of {len(data['shots'])} shots, in {data['timings']['total']:.1f} s"
+        + (f"; nothing was written to {printable(summary.output)}" if run.dry_run else "")
     )
     for path in summary.files.values():
         write(printable(path))

@@ -22,6 +22,7 @@ from vtsum.summary.schema import (
 from vtsum.summary.text import clock_time
 from vtsum.summary.watching import Watched
 from vtsum.version import __version__
+from vtsum.video.part import first_frame
 
 if TYPE_CHECKING:
     from vtsum.enhance.speech import Transcript
@@ -48,9 +49,10 @@ def build_document(
 
     watched, said, settings, model = analysis.watched, analysis.said, analysis.settings, analysis.model
     name, reader = analysis.name, analysis.reader
-    duration = round(max(plan.shots[-1][1] / plan.rate, 1e-3), 3)
+    watched_until = round(max(plan.shots[-1][1] / plan.rate, 1e-3), 3)
+    duration = watched_until if settings["end"] is None else max(watched_until, round(info.duration, 3))
     formats = settings["formats"]
-    clips = _clips(plan, cut, duration, pictures="keyframes" in formats or "html" in formats)
+    clips = _clips(plan, cut, watched_until, pictures="keyframes" in formats or "html" in formats)
     made = cut.duration if cut else sum(len(c) for c in plan.clips.values()) / plan.rate
     damaged = join_spans([*watched.damaged, *(cut.damaged if cut else [])], duration)
     warnings = [*watched.warnings, *plan.warnings, *text.notes]
@@ -95,9 +97,9 @@ def build_document(
             "width": cut.width if cut else info.width,
             "height": cut.height if cut else info.height,
         },
-        "shots": [_shot(plan, i, clips.get(i), duration) for i in range(len(plan.shots))],
+        "shots": [_shot(plan, i, clips.get(i), watched_until) for i in range(len(plan.shots))],
         "frames": {
-            "time": [round(i / settings["fps"], 3) for i in range(len(watched.saliency))],
+            "time": _times(watched, settings["fps"]),
             "saliency": [round(float(s), 4) for s in watched.saliency],
             "encoded_share": round(watched.encoded_share, 4),
             "boundary": None if boundary is None else [round(float(p), 4) for p in boundary],
@@ -137,6 +139,11 @@ def build_document(
     if settings["transcript"] is not None:
         made_fit["settings"]["transcript"] = _name(settings["transcript"])
     return made_fit
+
+
+def _times(watched: Watched, fps: float) -> list[float]:
+    first = first_frame(watched.start, fps)
+    return [round(max((first + i) / fps, watched.start), 3) for i in range(len(watched.saliency))]
 
 
 def _name(text: str) -> str:

@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 from vtsum.summary.declaring import Option
 from vtsum.summary.values import (
     FORMATS,
+    OneOf,
     a_budget,
     a_limit,
     a_margin,
     known_formats,
     known_segmenter,
     number_in,
-    one_of,
     or_none,
+    seconds_of,
     seconds_or_none,
     stretches,
+    words_or_none,
 )
 
 if TYPE_CHECKING:
@@ -99,7 +101,19 @@ class Choice(TypedDict, total=False):
             "dpp",
             SHOWN,
             "What chooses among the shots: dpp, knapsack or none.",
-            take=one_of("dpp", "knapsack", "none"),
+            take=OneOf("dpp", "knapsack", "none"),
+        ),
+    ]
+    title: Annotated[
+        "str | None",
+        Option(
+            None,
+            WRITTEN,
+            "What the summary is called: on the page, in summary.txt and in the metadata of summary.mp4.",
+            "TEXT",
+            words_or_none,
+            alone=True,
+            shown="found in the video",
         ),
     ]
     formats: Annotated[
@@ -122,13 +136,30 @@ class Choice(TypedDict, total=False):
             "summary",
             FILES,
             "Times of subtitles and chapters in these: summary (of summary.mp4) or source (the video).",
-            take=one_of("summary", "source"),
+            take=OneOf("summary", "source"),
         ),
     ]
 
 
 class Options(Choice, total=False):
     """All options of `summarize`."""
+
+    start: Annotated[
+        "str | float",
+        Option(
+            0.0,
+            SEEN,
+            "Where the part of the video begins that is summarised; nothing else is watched.",
+            "TIME",
+            seconds_of,
+            shown="the start",
+            names=("--from",),
+        ),
+    ]
+    end: Annotated[
+        "str | float | None",
+        Option(None, SEEN, "Where it ends.", "TIME", seconds_or_none, shown="the end", names=("--to",)),
+    ]
 
     model: Annotated[
         "str | os.PathLike[str] | Summarizer",
@@ -146,7 +177,7 @@ class Options(Choice, total=False):
             "coverage",
             SEEN,
             "Frames that the encoder sees: coverage, uniform or all.",
-            take=one_of("coverage", "uniform", "all"),
+            take=OneOf("coverage", "uniform", "all"),
         ),
     ]
     speech: Annotated[

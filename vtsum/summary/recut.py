@@ -14,6 +14,7 @@ from vtsum.plugins import check_vouched
 from vtsum.summary.analysis import FILE, Analysis
 from vtsum.summary.declaring import changed, declared, taken, with_options
 from vtsum.summary.making import Making, Summary, choose, finish
+from vtsum.summary.naming import fields_of, filled
 from vtsum.summary.options import Choice
 from vtsum.summary.progress import Clock, ProgressCallback, ignore
 from vtsum.summary.schema import Settings
@@ -35,6 +36,7 @@ def recut(
     *,
     video: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
+    dry_run: bool = False,
     progress: ProgressCallback | None = None,
     **options: Unpack[Choice],
 ) -> Summary:
@@ -45,10 +47,10 @@ def recut(
 
     Args:
         folder: what `summarize` wrote, with analysis.npz in it, or that file.
-        output: folder for the results; None: `<folder>_recut` beside it.
+        output: folder for the results, as for `summarize`; None: `<folder>_recut` beside it.
         video: the video; None: the file of that name in the folder, beside it or in the current folder.
-        overwrite, progress: as for `summarize`. options: those of `vtsum.summary.options.Choice`, as for `summarize`;
-            left out or None: as the first time.
+        overwrite, dry_run, progress: as for `summarize`.
+        options: those of `vtsum.summary.options.Choice`, as for `summarize`; left out or None: as the first time.
     Returns:
         Summary: as `summarize` returns it.
     Raises:
@@ -82,9 +84,10 @@ def recut(
         )
     _check_length(analysis, info)
     analysis = dataclasses.replace(analysis, name=source.name)
-    target = Path(output) if output is not None else stored.parent.with_name(f"{stored.parent.name}_recut")
+    usual = stored.parent.with_name(f"{stored.parent.name}_recut")
+    target = usual if output is None else filled(output, fields_of(wanted, source), "recut")
     where = "cpu" if settings["device"] == "auto" and settings["offline_default"] else settings["device"]
-    with StagedFolder(target, overwrite, [source, stored]) as stage:
+    with StagedFolder(target, overwrite, [source, stored], dry=dry_run) as stage:
         captioner, writer = named_captioner(settings["captioner"], where), None
         if settings["writer"] is not None:
             from vtsum.model.writers import make_writer

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vtsum.errors import VTSumError
+from vtsum.shown import one_line
 
 if TYPE_CHECKING:
     from vtsum.enhance.summary_refinement import Budget
@@ -15,16 +16,17 @@ Take = Callable[[Any, str], Any]
 FORMATS = ("mp4", "txt", "json", "keyframes", "html", "analysis")
 
 
-def one_of(*words: str) -> Take:
+class OneOf:
     """One of some words."""
-    rule = " or ".join(words) if len(words) == 2 else f"one of {', '.join(words)}"
 
-    def take(value: Any, where: str) -> str:
-        if value not in words:
+    def __init__(self, *words: str) -> None:
+        self.words = words
+
+    def __call__(self, value: Any, where: str) -> str:
+        if value not in self.words:
+            rule = " or ".join(self.words) if len(self.words) == 2 else f"one of {', '.join(self.words)}"
             raise VTSumError(f"{where} must be {rule}, got {value!r}")
         return str(value)
-
-    return take
 
 
 def number_in(low: float, high: float) -> Take:
@@ -141,6 +143,16 @@ def seconds_of(value: Any, where: str, *, most: float = 1e6) -> float:
 def seconds_or_none(value: Any, where: str) -> float | None:
     """The same; None is None."""
     return None if value is None else seconds_of(value, where)
+
+
+def words_or_none(value: Any, where: str) -> str | None:
+    """One clean line of at most 300 letters; None is None."""
+    if value is None:
+        return None
+    text = one_line(value) if isinstance(value, str) else ""
+    if not 0 < len(text) <= 300:
+        raise VTSumError(f"{where} must be words on one line, at most 300 letters, got {value!r:.60}")
+    return text
 
 
 def a_margin(value: Any, where: str) -> list[float]:

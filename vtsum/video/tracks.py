@@ -36,14 +36,16 @@ def add_tracks(
     cues: Sequence[tuple[float, float, str]],
     language: str | None,
     chapters: Sequence[tuple[float, float, str]] = (),
+    title: str | None = None,
 ) -> None:
-    """Put a track of subtitles (mov_text) and chapters into an MP4; pictures and sound stay as they are.
+    """Put a track of subtitles (mov_text), chapters and a title into an MP4; pictures and sound stay as they are.
 
     Args:
         path: the MP4, which is replaced when the new one is whole.
         cues: (start, end, text) in seconds, in order; none: there is no track of them.
         language: of the texts, a tag of BCP 47.
         chapters: (start, end, title) in seconds, in order.
+        title: for the file's metadata.
     Raises:
         VTSumError: the file cannot be read or written.
     """
@@ -58,6 +60,8 @@ def add_tracks(
                 track = target.add_mux_stream("mov_text")
                 track.time_base = Fraction(1, _TICKS)
                 track.metadata["language"] = _three_letters(language)
+            if title:
+                target.metadata["title"] = title
             target.set_chapters([_chapter(number, *chapter) for number, chapter in enumerate(chapters)])
             waiting = deque(cues)
             for packet in source.demux():

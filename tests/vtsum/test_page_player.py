@@ -94,8 +94,8 @@ def test_the_same_times_stand_in_the_text_and_it_says_what_the_video_shows(brows
         " !row.querySelector('.time').classList.contains('outside'), row.querySelector('.sentence').textContent])"
     )
     assert len(told) == len(shown) >= 2
-    for line, (time, inside, text) in zip(told, shown, strict=True):
-        assert line.startswith(f"[{time}] ")
+    for line, (span, inside, text) in zip(told, shown, strict=True):
+        assert line.startswith(f"[{span}] ")
         assert text in line
         assert ("(not in the summary)" in line) == (not inside)
     second = data["shots"][-1]["clip"]

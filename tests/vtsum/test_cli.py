@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -16,7 +17,8 @@ import pytest
 
 from tests.vtsum.samples import ENVIRONMENT, ROOT
 from vtsum import __version__, cli
-from vtsum.summary import schema
+from vtsum.bars import Bars
+from vtsum.summary import progress, schema
 
 FAKE = [sys.executable, str(Path(__file__).with_name("cli_with_fake_model.py"))]
 
@@ -158,14 +160,15 @@ def test_interruption_leaves_no_debris(clip, tmp_path, number, code):
     assert os.listdir(tmp_path) == []
 
 
-def test_progress_on_a_terminal(clip, tmp_path):
-    """On a terminal every stage is named, with the time left."""
+@pytest.mark.parametrize("columns", [110, 40])
+def test_progress_on_a_terminal(clip, tmp_path, columns):
+    """On a terminal every stage is named, and all of them together, with the time left, in one row each."""
     import pty
 
     parent, child = pty.openpty()
     process = subprocess.Popen(
         [*FAKE, "summarize", str(clip), "-o", str(tmp_path / "o")],
-        env={**ENVIRONMENT, "TERM": "xterm", "COLUMNS": "110"},
+        env={**ENVIRONMENT, "TERM": "xterm", "COLUMNS": str(columns)},
         stdout=subprocess.DEVNULL,
         stderr=child,
     )
@@ -181,11 +184,26 @@ def test_progress_on_a_terminal(clip, tmp_path):
         shown += part
     os.close(parent)
     assert process.wait(timeout=60) == 0
-    text = shown.decode("utf-8", "replace")
-    for stage in ("Watching the video", "Finding events", "Writing the text", "Cutting the summary", "Making the page"):
-        assert stage in text
-    assert "left" in text
-    assert "100%" in text
+    rows = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode("utf-8", "replace")).replace("\r", "\n").split("\n")
+    rows = [row for row in rows if not row.startswith("vtsum: ")]
+    stages = ("Watching the video", "Finding events", "Writing the text", "Cutting the summary", "Making the page")
+    for stage in ("All of it", *stages):
+        assert any(re.match(rf"{stage} .*100%.* left +\d", row) for row in rows), stage
+    assert max(map(len, rows)) <= columns
+
+
+def test_what_is_done_of_all():
+    """Stages side by side are done when the slowest is; one that never begins is over when the next begins."""
+    bars = Bars(progress.STAGES, phases=progress.PHASES)
+    done = []
+    for stage, part in (("read", 0.5), ("listen", 0.25), ("read", 1.0), ("listen", 1.0), ("shots", 0.0), ("cut", 0.5),
+                        ("text", 1.0), ("page", 1.0)):  # fmt: skip
+        bars._done[stage] = part
+        done.append(round(bars._overall(), 4))
+    assert done == [0.375, 0.1875, 0.1875, 0.75, 0.75, 0.88, 0.88, 1.0]
+    quiet = Bars({name: progress.STAGES[name] for name in ("shots", "cut")}, phases=progress.PHASES)
+    quiet._done["cut"] = 0.5
+    assert quiet._overall() == pytest.approx((2 + 11) / 24)
 
 
 @pytest.mark.parametrize("words", [[], ["data"]])

@@ -59,10 +59,10 @@ def recut(
 
     require("video", "recut")
     from vtsum.summary.planning import Refine
-    from vtsum.summary.progress import STAGES
+    from vtsum.summary.progress import PHASES, STAGES
     from vtsum.summary.recut import recut as run
 
-    with Bars({name: STAGES[name] for name in ("shots", "text", "cut", "page")}, quiet=quiet) as bars:
+    with Bars({name: STAGES[name] for name in ("shots", "text", "cut", "page")}, quiet=quiet, phases=PHASES) as bars:
         summary = run(
             folder,
             output,

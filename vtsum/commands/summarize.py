@@ -161,10 +161,10 @@ def summarize(
     from vtsum.summary.pipeline import FORMATS
     from vtsum.summary.pipeline import summarize as run
     from vtsum.summary.planning import Refine
-    from vtsum.summary.progress import STAGES
+    from vtsum.summary.progress import PHASES, STAGES
     from vtsum.summary.watching import Sampler
 
-    with Bars(STAGES, quiet=quiet) as bars:
+    with Bars(STAGES, quiet=quiet, phases=PHASES) as bars:
         summary = run(
             video,
             output,

@@ -43,7 +43,10 @@ def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, 
 MISTAKES = [
     (["{bad}/missing.mp4"], ["missing.mp4", "no such file"]),
     (["{bad}/empty.mp4"], ["empty.mp4", "must be a video file", "0 bytes"]),
-    (["http://127.0.0.1:9/v.mp4"], ["must be a file on this machine, got an address; download it first"]),
+    (
+        ["http://127.0.0.1:9/v.mp4"],
+        ["http://127.0.0.1:9/v.mp4: must be a file on this machine, got an address; download it first"],
+    ),
     (["{bad}/new\nline.mp4"], ["new line.mp4", "must be a video file"]),
     (["{clip}", "--budget", "-5%"], ["budget must be", "'-5%'"]),
     (["{clip}", "--budget", "0s"], ["budget must be above zero", "'0s'"]),
@@ -134,11 +137,39 @@ def test_a_run_tells_where_things_are(clip, tmp_path, capsys):
     assert " of 0:12, " in done.stdout
     for name in ("summary.mp4", "summary.txt", "summary.json", "keyframes", "report.html"):
         assert str(out / name) in done.stdout
+    assert done.stdout.splitlines()[-1] == f"Open {out / 'report.html'} to look at it", "the last line is the page"
     code, _, errors = run(words, capsys)
     assert code == 2
-    assert "--overwrite" in errors
+    assert errors.endswith("must not exist yet (-o names another, --overwrite replaces it)\n")
     quiet = subprocess.run([*FAKE, *words, "--overwrite", "-q"], env=ENVIRONMENT, capture_output=True, text=True)
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
+
+
+def test_open_shows_the_page(clip, tmp_path):
+    """In the browser of this machine, here a script; where there is no display it is a note and no error."""
+    (tmp_path / "browser").write_text(f'#!/bin/sh\necho "$1" > "{tmp_path}/opened"\n')
+    (tmp_path / "browser").chmod(0o755)
+    out = tmp_path / "a # folder"
+    bare = {k: v for k, v in ENVIRONMENT.items() if k not in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY")}
+    words = ["summarize", str(clip), "-o", str(out), "--captioner", "none", "--no-ocr", "--no-speech", "--open"]
+    seeing = {**bare, "BROWSER": str(tmp_path / "browser")}
+    shown = subprocess.run([*FAKE, *words], env=seeing, capture_output=True, text=True)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert (tmp_path / "opened").read_text().strip() == (out / "report.html").as_uri()
+    (tmp_path / "opened").unlink()
+    words = ["recut", str(out), "--video", str(clip), "-o", str(tmp_path / "again"), "--open"]
+    blind = subprocess.run([*FAKE, *words], env=bare, capture_output=True, text=True)
+    assert blind.returncode == 0, blind.stderr
+    page = tmp_path / "again" / "report.html"
+    assert f"vtsum: note: --open: there is no display here; {page} is the page\n" in blind.stderr
+    assert not (tmp_path / "opened").exists()
+
+
+def test_open_needs_a_page(clip, tmp_path, capsys):
+    code, _, errors = run(["summarize", str(clip), "-o", str(tmp_path / "o"), "-f", "mp4,txt", "--open"], capsys)
+    assert (code, errors.count("\n")) == (2, 1)
+    assert "--open must come with the format html, got mp4, txt" in errors
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])

@@ -9,6 +9,7 @@ import typer
 
 from vtsum.bars import Bars
 from vtsum.commands.app import app, listed
+from vtsum.commands.opening import check_opening
 from vtsum.commands.summarize import tell_summary
 
 
@@ -52,6 +53,7 @@ def recut(
     as_json: Annotated[bool, typer.Option("--json", help="Print the content of summary.json on standard output.")] = (
         False
     ),
+    show: Annotated[bool, typer.Option("--open", help="Open report.html in the browser at the end.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no closing words.")] = False,
 ) -> None:
     """Make another summary of a video that was summarised before, from what was found then: only cutting takes time."""
@@ -62,6 +64,9 @@ def recut(
     from vtsum.summary.progress import PHASES, STAGES
     from vtsum.summary.recut import recut as run
 
+    chosen = listed(formats)
+    if show and chosen is not None:
+        check_opening(chosen, "recut")
     with Bars({name: STAGES[name] for name in ("shots", "text", "cut", "page")}, quiet=quiet, phases=PHASES) as bars:
         summary = run(
             folder,
@@ -70,11 +75,11 @@ def recut(
             keep=keep,
             drop=drop,
             video=video,
-            formats=listed(formats),
+            formats=chosen,
             clock=clock,
             segmenter=segmenter,
             refine=cast(Refine | None, refine),
             overwrite=overwrite,
             progress=bars,
         )
-    tell_summary(summary, as_json=as_json, quiet=quiet)
+    tell_summary(summary, as_json=as_json, quiet=quiet, show=show)

@@ -10,6 +10,7 @@ import typer
 
 from vtsum.bars import Bars
 from vtsum.commands.app import app, listed, number, printable, write
+from vtsum.commands.opening import check_opening, open_page
 from vtsum.shown import say
 
 if TYPE_CHECKING:
@@ -152,6 +153,7 @@ def summarize(
     as_json: Annotated[bool, typer.Option("--json", help="Print the content of summary.json on standard output.")] = (
         False
     ),
+    show: Annotated[bool, typer.Option("--open", help="Open report.html in the browser at the end.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no closing words.")] = False,
 ) -> None:
     """Summarise a video: summary.mp4, .vtt, .txt and .json, keyframes/, report.html and analysis.npz in one folder."""
@@ -164,6 +166,9 @@ def summarize(
     from vtsum.summary.progress import PHASES, STAGES
     from vtsum.summary.watching import Sampler
 
+    chosen = listed(formats) or FORMATS
+    if show:
+        check_opening(chosen, "summarize")
     with Bars(STAGES, quiet=quiet, phases=PHASES) as bars:
         summary = run(
             video,
@@ -173,7 +178,7 @@ def summarize(
             drop=drop or (),
             model=model,
             fps=fps,
-            formats=listed(formats) or FORMATS,
+            formats=chosen,
             clock=clock,
             overwrite=overwrite,
             sampler=cast(Sampler, sampler),
@@ -190,7 +195,7 @@ def summarize(
             device=device,
             progress=bars,
         )
-    tell_summary(summary, as_json=as_json, quiet=quiet)
+    tell_summary(summary, as_json=as_json, quiet=quiet, show=show)
     if not quiet and not as_json:
         from vtsum.catalogue import better
 
@@ -198,14 +203,18 @@ def summarize(
             say(f"note: {advice}")
 
 
-def tell_summary(summary: Summary, *, as_json: bool, quiet: bool) -> None:
-    """What a run prints at its end: summary.json or, unless quiet, the closing words; and its warnings."""
+def tell_summary(summary: Summary, *, as_json: bool, quiet: bool, show: bool) -> None:
+    """What a run prints at its end: summary.json or, unless quiet, the closing words; and its warnings. It opens the
+    page, if that is to be shown."""
     from vtsum.summary.text import clock_time
 
     if as_json:
         write(json.dumps(summary.data, ensure_ascii=True, allow_nan=False))
     for warning in summary.warnings:
         say(f"note: {warning}")
+    page = summary.files.get("html")
+    if show:
+        open_page(page)
     if quiet or as_json:
         return
 
@@ -216,4 +225,7 @@ def tell_summary(summary: Summary, *, as_json: bool, quiet: bool) -> None:
         f"{chosen} of {len(data['shots'])} shots, in {data['timings']['total']:.1f} s"
     )
     for path in summary.files.values():
-        write(printable(path))
+        if path != page:
+            write(printable(path))
+    if page is not None:
+        write(f"Open {printable(page)} to look at it")

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from vtsum.bars import Bars, Lines, Logged
+from vtsum.bars import Bars, Lines, Logged, Phases
 from vtsum.commands.app import number
 from vtsum.commands.config_file import read_config
 from vtsum.commands.log_file import log_to
@@ -62,9 +62,10 @@ class Run:
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no closing words.")] = False
 
     @contextmanager
-    def shown(self, titles: Mapping[str, str]) -> Iterator[Logged]:
-        """What shows progress while the run goes on: called with (stage, done, total)."""
-        with Lines() if self.progress == "json" and not self.quiet else Bars(titles, quiet=self.quiet) as shown:
+    def shown(self, titles: Mapping[str, str], phases: Phases = ()) -> Iterator[Logged]:
+        """What shows progress while the run goes on: called with (stage, done, total). Args: as `Bars` has them."""
+        lines = self.progress == "json" and not self.quiet
+        with Lines() if lines else Bars(titles, quiet=self.quiet, phases=phases) as shown:
             yield Logged(shown)
 
     def begin(self, command: str) -> None:

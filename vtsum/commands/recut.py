@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from vtsum.commands.app import app
+from vtsum.commands.opening import check_opening
 from vtsum.commands.options import Grouped, Run, with_options
 from vtsum.commands.summarize import tell_summary
-from vtsum.summary.options import FILES, Choice
+from vtsum.summary.options import FILES, RUN, Choice
 
 
 @app.command(cls=Grouped, short_help="Make another summary of a video without watching it again.")
@@ -33,6 +34,9 @@ def recut(
         Path | None,
         typer.Option(metavar="FILE", help="The video. [default: that of its name, in, beside or above FOLDER]"),
     ] = None,
+    show: Annotated[
+        bool, typer.Option("--open", rich_help_panel=RUN, help="Open report.html in the browser at the end.")
+    ] = False,
     *,
     run: Run,
     options: Any,
@@ -41,11 +45,13 @@ def recut(
     from vtsum.extras import require
 
     require("video", "recut")
-    from vtsum.summary.progress import STAGES
+    if show and "formats" in options:
+        check_opening(options["formats"], "recut")
+    from vtsum.summary.progress import PHASES, STAGES
     from vtsum.summary.recut import recut as work
 
-    with run.shown({name: STAGES[name] for name in ("shots", "text", "cut", "page")}) as bars:
+    with run.shown({name: STAGES[name] for name in ("shots", "text", "cut", "page")}, PHASES) as bars:
         summary = work(
             folder, output, video=video, overwrite=run.overwrite, dry_run=run.dry_run, progress=bars, **options
         )
-    tell_summary(summary, run)
+    tell_summary(summary, run, show=show)

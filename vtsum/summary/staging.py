@@ -56,7 +56,9 @@ def check_output(folder: Path, overwrite: bool, inputs: Sequence[AnyPath | None]
         )
     check_inputs("summarize", folder, inputs)
     if not empty and not overwrite:
-        raise VTSumError(f"summarize: output {plain(folder)} must not exist yet (--overwrite replaces it)")
+        raise VTSumError(
+            f"summarize: output {plain(folder)} must not exist yet (-o names another, --overwrite replaces it)"
+        )
 
 
 class StagedFolder:

@@ -63,9 +63,10 @@ def check_file(path: str | os.PathLike[str], function: str) -> Path:
         found = Path(os.path.abspath(os.fspath(path)))
         status = os.stat(found)
     except FileNotFoundError:
-        if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", name):
+        if address := re.match(r"([A-Za-z][A-Za-z0-9+.-]*):/+", name):
+            whole = f"{address[1]}://{name[address.end() :]}"  # of two slashes a Path keeps one
             raise VTSumError(
-                f"{function}: {name}: must be a file on this machine, got an address; download it first"
+                f"{function}: {whole}: must be a file on this machine, got an address; download it first"
             ) from None
         raise VTSumError(f"{function}: {name}: no such file") from None
     except (OSError, ValueError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import struct
@@ -127,6 +128,21 @@ def test_a_video_of_that_name_but_another_length_is_not_taken(browser, alone):
     browser.run("document.getElementById('show-original').click()")
     browser.run(ASKED)
     assert browser.run(STATE)[0] == "summary"
+
+
+def test_what_the_summary_shows_too_little_of_plays_the_original(browser, folder, data, tmp_path):
+    """A sentence of two seconds that begins in the last tenth of a clip's; a cut would end it."""
+    cut = copy.deepcopy(data)
+    end = next(shot["clip"]["end"] for shot in cut["shots"] if shot["clip"])
+    line = cut["speech"]["utterances"][0]
+    line |= {"start": end - 0.1, "end": end + 1.9, "words": [line["words"][0] | {"start": end - 0.1, "end": end + 1.9}]}
+    (tmp_path / "report.html").write_text(report.render(cut, (folder / "o" / "summary.mp4").read_bytes(), {}))
+    shutil.copy(folder / "small.mp4", tmp_path)
+    browser.open(tmp_path / "report.html", 1280, 900)
+    browser.run("document.querySelector('#said .time').click()")
+    which, at, _ = settled(browser, "one === o")
+    assert which == "original"
+    assert end - 0.15 <= at <= end + 1
 
 
 def test_the_viewer_may_stay_with_the_original(browser, folder):

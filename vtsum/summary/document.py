@@ -12,6 +12,7 @@ from vtsum.summary.schema import (
     ClipEntry,
     ModelUsed,
     Screen,
+    Settings,
     ShotEntry,
     Span,
     Speech,
@@ -62,6 +63,7 @@ def build_document(
         warnings.append(f"{len(plan.clips) - len(clips)} chosen shots could not be decoded for the summary")
     if said is not None and (not said.utterances or settings["transcript"] is not None):
         warnings += said.warnings
+    warnings += cut_warnings(settings, cut)
     boundary = plan.boundary_scores
     document: SummaryDocument = {
         "schema": SCHEMA,
@@ -139,6 +141,17 @@ def build_document(
     if settings["transcript"] is not None:
         made_fit["settings"]["transcript"] = _name(settings["transcript"])
     return made_fit
+
+
+def cut_warnings(settings: Settings, cut: CutResult | None) -> list[str]:
+    """What is to be said of how summary.mp4 was made."""
+    found = []
+    if cut is not None and cut.softer:
+        pieces = "1 piece is" if cut.softer == 1 else f"{cut.softer} pieces are"
+        found.append(f"{pieces} softer than {settings['loudness']:g} LUFS: their peaks, or noise, leave no room")
+    if settings["encoder"] != "libx264" and "mp4" in settings["formats"]:
+        found.append(f"summary.mp4 is encoded by {settings['encoder']}: not every player shows that")
+    return found
 
 
 def _times(watched: Watched, fps: float) -> list[float]:

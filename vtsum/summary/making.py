@@ -23,10 +23,10 @@ from vtsum.summary.exports.times import Clocked
 from vtsum.summary.planning import Plan, Refine, make_plan
 from vtsum.summary.progress import Clock, ProgressCallback
 from vtsum.summary.seeing import RESEARCH, UNCALIBRATED, captioner_at_hand, look, model_describes
-from vtsum.summary.spoken import summary_cues, summary_subtitles
+from vtsum.summary.spoken import kept_subtitles, summary_cues, summary_subtitles
 from vtsum.summary.staging import StagedFolder, writing_failed
 from vtsum.summary.text import Moment, describe, text_file
-from vtsum.summary.values import FORMATS
+from vtsum.summary.values import FORMATS, coding_of
 from vtsum.threads import torch_threads
 
 if TYPE_CHECKING:
@@ -219,12 +219,15 @@ def _write(making: Making, plan: Plan) -> schema.SummaryDocument:
         analysis.save(folder / FILE)
     data = build_document(info, analysis, plan, cut_result, text, captioner, making.writer)
     if "mp4" in formats:
-        cues, chapters = summary_cues(data), Clocked(data, "summary").chapters()
-        if cues or chapters or settings["title"]:
-            from vtsum.video.tracks import add_tracks
+        from vtsum.video.tracks import Track, add_tracks
 
-            language = data["speech"]["language"] if data["speech"] else None
-            add_tracks(folder / "summary.mp4", cues, language, chapters, settings["title"])
+        cues, chapters = summary_cues(data), Clocked(data, "summary").chapters()
+        tracks = [Track(cues, data["speech"]["language"] if data["speech"] else None)] if cues else []
+        if settings["tracks"] == "all":
+            kept = kept_subtitles(source, data)
+            tracks = [*kept, *tracks] if said is None or said.source != "subtitles" else kept
+        if tracks or chapters or settings["title"]:
+            add_tracks(folder / "summary.mp4", tracks, chapters, settings["title"])
     for name in formats:
         if name in EXPORTS:
             try:
@@ -271,6 +274,7 @@ def _cut(making: Making, plan: Plan, pictures: bool, stop: threading.Event) -> C
     from vtsum.video import cut
 
     tell, folder, watched = making.tell, making.stage.path, making.analysis.watched
+    settings = making.analysis.settings
     tell("cut", 0.0)
     order = sorted(plan.clips)
     segments = [(plan.clips[i].start / plan.rate, plan.clips[i].end / plan.rate) for i in order]
@@ -290,6 +294,9 @@ def _cut(making: Making, plan: Plan, pictures: bool, stop: threading.Event) -> C
             keyframe_times=[plan.peaks[i] for i in order] if pictures else None,
             duration=watched.duration,
             largest=watched.largest,
+            coding=coding_of(settings, "cut"),
+            loudness=settings["loudness"],
+            all_sound=settings["tracks"] == "all",
             on_progress=note,
         )
     tell("cut", 1.0)

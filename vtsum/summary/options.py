@@ -13,8 +13,11 @@ from vtsum.summary.values import (
     FORMATS,
     OneOf,
     a_budget,
+    a_fade,
     a_limit,
+    a_loudness,
     a_margin,
+    known_encoder,
     known_formats,
     known_segmenter,
     number_in,
@@ -22,6 +25,7 @@ from vtsum.summary.values import (
     seconds_of,
     seconds_or_none,
     stretches,
+    whole_or_none,
     words_or_none,
 )
 
@@ -128,6 +132,48 @@ class Choice(TypedDict, total=False):
             names=("--format", "-f"),
             many=True,
             shown="the first six",
+        ),
+    ]
+    fade: Annotated[
+        "str | float | None",
+        Option(
+            0.005,
+            FILES,
+            "Seconds of fade at each cut of the sound, against clicks; 0: none.",
+            "SECONDS",
+            a_fade,
+        ),
+    ]
+    loudness: Annotated[
+        "str | float | None",
+        Option(
+            None,
+            FILES,
+            "Bring the sound of all pieces to one loudness in LUFS (EBU R 128): -16, -23.",
+            "LUFS",
+            a_loudness,
+            shown="as it is",
+        ),
+    ]
+    encoder: Annotated[
+        "str | None",
+        Option("libx264", FILES, "What encodes summary.mp4: libx264, libx265 or libsvtav1.", take=known_encoder),
+    ]
+    crf: Annotated[
+        "str | int | None",
+        Option(None, FILES, "Its quality, the lower the better. [default: 23, 28 and 35]", "NUMBER", whole_or_none),
+    ]
+    preset: Annotated[
+        "str | None",
+        Option(None, FILES, "Its speed: ultrafast to placebo, or 13 to 0. [default: superfast, superfast and 8]"),
+    ]
+    tracks: Annotated[
+        "str | None",
+        Option(
+            "best",
+            FILES,
+            "Tracks of the video kept in summary.mp4: best (of its sound), or all of its sound and subtitles.",
+            take=OneOf("best", "all"),
         ),
     ]
     clock: Annotated[

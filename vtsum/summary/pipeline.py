@@ -19,6 +19,7 @@ from vtsum.summary.options import Options
 from vtsum.summary.progress import Clock, ProgressCallback, ignore
 from vtsum.summary.seeing import CAPTIONERS, named_captioner
 from vtsum.summary.staging import StagedFolder
+from vtsum.summary.values import coding_of
 from vtsum.summary.watching import Part, WatchedFrames, watch
 from vtsum.threads import quick_switches
 
@@ -102,6 +103,7 @@ def summarize(
         asked[name] for name in ("transcript", "denoiser", "captioner", "writer")
     )
     device, offline_default = asked["device"], asked["offline_default"]
+    coding_of(asked, "summarize")  # a mistake is told before the work
     if asked["end"] is not None and asked["end"] <= asked["start"]:
         raise VTSumError(f"summarize: end must be after start, {asked['start']:g} s, got {asked['end']:g} s")
     where = "cpu" if device == "auto" and offline_default else str(device)

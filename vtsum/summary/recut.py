@@ -20,6 +20,7 @@ from vtsum.summary.progress import Clock, ProgressCallback, ignore
 from vtsum.summary.schema import Settings
 from vtsum.summary.seeing import model_describes, named_captioner
 from vtsum.summary.staging import StagedFolder
+from vtsum.summary.values import coding_of
 
 if TYPE_CHECKING:
     from vtsum.model import Summarizer
@@ -70,6 +71,7 @@ def recut(
         if kind not in changes:
             check_vouched(kind, named[kind] or "", plain(stored))
     chosen = taken(Choice, {**{name: named[name] for name in declared(Choice)}, **changes}, "recut")
+    coding_of(chosen, "recut")
     wanted = chosen["budget"]
     settings.update(cast(Settings, {**chosen, "budget": wanted.text}))
     source = _source(analysis, stored.parent) if video is None else Path(os.fsdecode(os.fspath(video)))

@@ -37,6 +37,12 @@ _ADDED_SETTINGS: dict[str, Any] = {
     "start": 0.0,
     "end": None,
     "title": None,
+    "fade": 0.005,
+    "loudness": None,
+    "encoder": "libx264",
+    "crf": None,
+    "preset": None,
+    "tracks": "best",
 }
 _LIMIT = 1 << 30  # bytes: a long video has every frame and every word in it
 _SLACK = 0.002  # seconds: times are rounded to milliseconds
@@ -75,6 +81,12 @@ class Settings(TypedDict):
     model: str
     fps: float  # sampled frames a second
     formats: list[str]
+    fade: float  # seconds at each cut of the sound
+    loudness: float | None  # LUFS that the sound of each piece was brought to; null: it stays as it is
+    encoder: str  # libav's, of summary.mp4
+    crf: int | None  # its quality; null: the encoder's usual one here
+    preset: str | None  # its speed; null: the encoder's usual one here
+    tracks: str  # of the source in summary.mp4: "best" (of its sound) or "all"
     clock: str  # of subtitles and chapters among them: "summary" or "source"
     sampler: str  # which of the sampled frames the encoder saw
     start: float  # the part of the video that was watched: from here, in seconds

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vtsum.errors import VTSumError
@@ -11,6 +12,7 @@ from vtsum.shown import one_line
 if TYPE_CHECKING:
     from vtsum.enhance.summary_refinement import Budget
     from vtsum.summary.schema import Span
+    from vtsum.video.coding import Coding
 
 Take = Callable[[Any, str], Any]
 FORMATS = ("mp4", "txt", "json", "keyframes", "html", "analysis")
@@ -153,6 +155,55 @@ def words_or_none(value: Any, where: str) -> str | None:
     if not 0 < len(text) <= 300:
         raise VTSumError(f"{where} must be words on one line, at most 300 letters, got {value!r:.60}")
     return text
+
+
+def a_fade(value: Any, where: str) -> float:
+    """Seconds of a fade."""
+    return seconds_of(value, where, most=0.2)
+
+
+def a_loudness(value: Any, where: str) -> float | None:
+    """LUFS that sound is brought to; None is None."""
+    if value is None:
+        return None
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        found = math.nan
+    if not -70 <= found <= -5:
+        raise VTSumError(f"{where} must be -70 to -5 LUFS, got {value!r:.60}")
+    return found
+
+
+def whole_or_none(value: Any, where: str) -> int | None:
+    """A whole number of at least 0; None is None."""
+    if value is None:
+        return None
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 10:
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise VTSumError(f"{where} must be a whole number, got {value!r:.60}")
+    return value
+
+
+def known_encoder(value: Any, where: str) -> str:
+    """One of the encoders of a cut."""
+    from vtsum.video.coding import ENCODERS
+
+    return OneOf(*ENCODERS)(value, where)
+
+
+def coding_of(asked: Mapping[str, Any], op: str) -> Coding:
+    """How a cut is encoded, by the options for it.
+
+    Raises:
+        VTSumError: they do not go together.
+    """
+    from vtsum.video.coding import Coding
+
+    coding = Coding(asked["encoder"], asked["crf"], asked["preset"], asked["fade"])
+    coding.check(op)
+    return coding
 
 
 def a_margin(value: Any, where: str) -> list[float]:

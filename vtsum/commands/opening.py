@@ -10,16 +10,18 @@ from pathlib import Path
 
 from vtsum.errors import VTSumError
 from vtsum.shown import clean, say
+from vtsum.summary.values import known_formats
 
 
-def check_opening(formats: Sequence[str], command: str) -> None:
+def check_opening(formats: str | Sequence[str], command: str) -> None:
     """Refuse to open a page that is not asked for.
 
     Raises:
-        VTSumError: html is not among the formats.
+        VTSumError: html is not among the formats, or they are none.
     """
-    if "html" not in formats:
-        raise VTSumError(f"{command}: --open must come with the format html, got {', '.join(formats)}")
+    names = known_formats(formats, f"{command}: formats")
+    if "html" not in names:
+        raise VTSumError(f"{command}: --open must come with the format html, got {', '.join(names)}")
 
 
 def open_page(page: Path | None) -> None:

@@ -1,6 +1,7 @@
 """How frames of a stream are put into a bank: three rules, each in place.
 
-memory [S, C]; counts int64 [S + 1]: the frames that each slot stands for, and last the slot that the next frame replaces.
+memory [S, C]; counts int64 [S + 1]: the frames that each slot stands for, and last the slot that the next frame
+replaces.
 """
 
 from __future__ import annotations

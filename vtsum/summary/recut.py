@@ -111,13 +111,17 @@ def _check_length(analysis: Analysis, info: VideoInfo) -> None:
     """
     from vtsum.video import FrameSampler
 
-    length = analysis.watched.duration
-    if any(abs(claim - length) <= _NEAR for claim in (info.duration, info.stated_duration) if claim is not None):
+    length, cut_off = analysis.watched.duration, analysis.settings["end"] is not None
+
+    def fits(claim: float) -> bool:  # of a part that ends before the video does, only so much is known
+        return claim >= length - _NEAR if cut_off else abs(claim - length) <= _NEAR
+
+    if any(fits(claim) for claim in (info.duration, info.stated_duration) if claim is not None):
         return
     sampler = FrameSampler(info.path, fps=analysis.settings["fps"], size=(16, 16))
     for _ in sampler:
         pass
-    if abs(sampler.duration - length) > _NEAR:
+    if not fits(sampler.duration):
         raise VTSumError(
             f"recut: {plain(info.path)} must be the video that was summarised, of {length:.1f} s, "
             f"got {sampler.duration:.1f} s"

@@ -65,8 +65,9 @@ def add_tracks(
         ):
             streams = {s.index: target.add_stream_from_template(s) for s in source.streams}
             for stream in source.streams.audio:
-                named = {key: stream.metadata[key] for key in ("language", "handler_name") if key in stream.metadata}
-                streams[stream.index].metadata.update(named)
+                for key in ("language", "handler_name"):
+                    if key in stream.metadata:
+                        streams[stream.index].metadata[key] = stream.metadata[key]
             waiting: list[tuple[float, float, str, Stream]] = []
             for subtitles in tracks:
                 track = target.add_mux_stream("mov_text")

@@ -272,6 +272,7 @@ def _moments(plan: Plan, cut: CutResult | None) -> list[Moment]:
 def _cut(making: Making, plan: Plan, pictures: bool, stop: threading.Event) -> CutResult:
     """Write summary.mp4 and, if wanted, the key frames, in one pass over the chosen parts of the source."""
     from vtsum.video import cut
+    from vtsum.video.copying import copy
 
     tell, folder, watched = making.tell, making.stage.path, making.analysis.watched
     settings = making.analysis.settings
@@ -285,19 +286,32 @@ def _cut(making: Making, plan: Plan, pictures: bool, stop: threading.Event) -> C
             raise Stopped
         tell("cut", min(done / whole, 0.99))
 
+    target, keyframes = folder / "summary.mp4", folder / "keyframes" if pictures else None
+    times, all_sound = [plan.peaks[i] for i in order], settings["tracks"] == "all"
     with making.timer("cut"):
-        result = cut(
-            making.source,
-            segments,
-            folder / "summary.mp4",
-            keyframe_dir=folder / "keyframes" if pictures else None,
-            keyframe_times=[plan.peaks[i] for i in order] if pictures else None,
-            duration=watched.duration,
-            largest=watched.largest,
-            coding=coding_of(settings, "cut"),
-            loudness=settings["loudness"],
-            all_sound=settings["tracks"] == "all",
-            on_progress=note,
-        )
+        if settings["stream_copy"]:
+            result = copy(
+                making.source,
+                segments,
+                target,
+                keyframe_dir=keyframes,
+                keyframe_times=times,
+                all_sound=all_sound,
+                on_progress=note,
+            )
+        else:
+            result = cut(
+                making.source,
+                segments,
+                target,
+                keyframe_dir=keyframes,
+                keyframe_times=times if pictures else None,
+                duration=watched.duration,
+                largest=watched.largest,
+                coding=coding_of(settings, "cut"),
+                loudness=settings["loudness"],
+                all_sound=all_sound,
+                on_progress=note,
+            )
     tell("cut", 1.0)
     return result

@@ -65,7 +65,9 @@ def add_tracks(
         ):
             streams = {s.index: target.add_stream_from_template(s) for s in source.streams}
             for stream in source.streams.audio:
-                named = {key: stream.metadata[key] for key in ("language", "handler_name") if key in stream.metadata}
+                named: dict[str, str] = {
+                    key: stream.metadata[key] for key in ("language", "handler_name") if key in stream.metadata
+                }
                 streams[stream.index].metadata.update(named)
             waiting: list[tuple[float, float, str, Stream]] = []
             for subtitles in tracks:

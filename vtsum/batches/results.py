@@ -7,17 +7,22 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from vtsum.video.incoming import Address
+
 
 @dataclass(frozen=True)
 class Job:
     """A video and the folder of its summary."""
 
-    source: Path
+    source: Path | Address
     output: Path
 
     @property
     def key(self) -> str:
-        """A digest of the file's place, length and time: another file in its place is another video."""
+        """A digest of the file's place, length and time: another file in its place is another video. Of an address
+        on the web, of that alone."""
+        if isinstance(self.source, Address):
+            return hashlib.sha256(self.source.encode(errors="surrogateescape")).hexdigest()[:32]
         status = self.source.stat()
         facts = (os.fsencode(os.path.abspath(self.source)), status.st_size, status.st_mtime_ns)
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
@@ -33,7 +38,7 @@ class Result:
         notes: warnings of its summary.
     """
 
-    source: Path
+    source: Path | Address
     output: Path
     status: str
     reason: str | None = None

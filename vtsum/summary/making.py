@@ -81,7 +81,7 @@ class Making:
         stage: where its files are put together. source, info: the video. analysis: what was found in it; its settings
             are this summary's. model: what gave the saliency, and captions where `model_describes`; None where it is
             not needed any more. device: of models that are still to be loaded. captioner, writer: asked for by name.
-        timer, tell: of the run.
+        timer, tell: of the run. stays (bool): the video stays where it is, and other programs may be told so.
     """
 
     stage: StagedFolder
@@ -94,6 +94,7 @@ class Making:
     writer: Writer | None
     timer: Clock
     tell: ProgressCallback
+    stays: bool = True
 
 
 def choose(analysis: Analysis, budget: Budget, info: VideoInfo) -> Plan:
@@ -231,7 +232,7 @@ def _write(making: Making, plan: Plan) -> schema.SummaryDocument:
     for name in formats:
         if name in EXPORTS:
             try:
-                export(data, [name], folder, clock=settings["clock"], video=source)
+                export(data, [name], folder, clock=settings["clock"], video=source if making.stays else None)
             except VTSumError as error:
                 data["warnings"].append(f"{name} was not written: {str(error).removeprefix('export: ')}")
     if "html" in formats:

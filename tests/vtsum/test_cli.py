@@ -43,10 +43,7 @@ def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, 
 MISTAKES = [
     (["{bad}/missing.mp4"], ["missing.mp4", "no such file"]),
     (["{bad}/empty.mp4"], ["empty.mp4", "must be a video file", "0 bytes"]),
-    (
-        ["http://127.0.0.1:9/v.mp4"],
-        ["http://127.0.0.1:9/v.mp4: must be a file on this machine, got an address; download it first"],
-    ),
+    (["http://127.0.0.1:9/v.mp4"], ["http://127.0.0.1:9/v.mp4 must be an address that can be read", "refused"]),
     (["{bad}/new\nline.mp4"], ["new line.mp4", "must be a video file"]),
     (["{clip}", "--budget", "-5%"], ["budget must be", "'-5%'"]),
     (["{clip}", "--budget", "0s"], ["budget must be above zero", "'0s'"]),

@@ -79,6 +79,7 @@ def test_json_is_valid_and_says_why(made):
         "crf": None,
         "preset": None,
         "tracks": "best",
+        "stream_copy": False,
         "speech": "auto",
         "transcript": None,
         "denoiser": "embedded",

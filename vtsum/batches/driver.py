@@ -20,6 +20,7 @@ from vtsum.summary.declaring import declared, taken, with_options
 from vtsum.summary.naming import fields_of, filled, parted
 from vtsum.summary.options import Options
 from vtsum.summary.staging import check_output
+from vtsum.video.incoming import Address
 
 BatchProgress = Callable[[int, int, list[str]], None]
 """progress(done, total, names of the videos at work)."""
@@ -116,13 +117,13 @@ def _asked(options: Options) -> dict[str, Any]:
     return taken(Options, options, "batch")
 
 
-def _jobs(videos: Sequence[Path], folder: Path, ledger: Ledger, name: Callable[[str], str]) -> list[Job]:
-    known = {}
+def _jobs(videos: Sequence[Path | Address], folder: Path, ledger: Ledger, name: Callable[[str], str]) -> list[Job]:
+    known: dict[Path | Address, str] = {}
     for video in videos:
         try:
             before = ledger.name_of(Job(video, folder).key)
         except OSError as error:
-            raise VTSumError(f"batch: {plain(video)}: cannot be read: {error.strerror}") from None
+            raise VTSumError(f"batch: {plain(str(video))}: cannot be read: {error.strerror}") from None
         if before is not None:
             known[video] = before
     return [Job(video, place) for video, place in place(videos, folder, known, name).items()]

@@ -17,6 +17,7 @@ from vtsum.data.features import ExtractProgress, FeatureFolder, encode_video
 from vtsum.devices import device_of, memory_told
 from vtsum.errors import VTSumError
 from vtsum.files import check_inputs
+from vtsum.video.incoming import Address
 
 if TYPE_CHECKING:
     from vtsum.protocols import FrameEncoder
@@ -61,8 +62,8 @@ def extract(
     one folder. A video that cannot be read does not keep the others from being done.
 
     Args:
-        videos: files, folders, patterns and "@FILE" lists (`vtsum.batches.inputs.find_videos`). output: the folder.
-        encoder (str): see load_frame_encoder. fps (float): frames a second, at times 0, 1 / fps, 2 / fps, ...
+        videos: files, folders, patterns and "@FILE" lists (`vtsum.batches.inputs.find_videos`), but no addresses.
+        output: the folder. encoder (str): see load_frame_encoder. fps (float): frames a second, at times 0, 1 / fps, 2 / fps, ...
         device: where the encoder runs; "auto": a GPU where there is one, else the CPU.
         batch_size (int): frames encoded at once.
         workers (int): processes, each with an encoder of its own. limit (float | None): seconds that one video may
@@ -78,7 +79,7 @@ def extract(
         raise VTSumError(f"extract: batch_size must be 1 to {1 << 20}, got {batch_size}")
     check_workers("extract", workers, limit)
     tell = progress or _silent
-    found = by_id(find_videos(videos, "extract"))
+    found = by_id(files_among(find_videos(videos, "extract")))
     check_inputs("extract", output, [*found.values(), encoder, encoder.partition("@")[2]])  # timm:NAME@FILE
     features = Features(Path(os.path.abspath(os.fspath(output))), encoder, fps, device, batch_size)
     network = features.load()
@@ -120,6 +121,20 @@ def extract(
                 report.notes[job.source.stem] = list(result.notes)
     report.frames = folder.frames_of(report.done)
     return report
+
+
+def files_among(videos: Iterable[Path | Address]) -> list[Path]:
+    """Videos on this machine.
+
+    Raises:
+        VTSumError: one is on the web.
+    """
+    files = []
+    for video in videos:
+        if isinstance(video, Address):
+            raise VTSumError(f"extract: {video} must be a file on this machine, got an address; download it first")
+        files.append(video)
+    return files
 
 
 def by_id(paths: Iterable[Path]) -> dict[str, Path]:
@@ -167,9 +182,10 @@ class Features:
 
         @memory_told("extract", _SMALLER, Hopeless)
         def do(job: Job) -> tuple[str, ...]:
-            values, duration, notes = encode_video(job.source, network, self.fps, self.batch_size, self.tell)
+            source = Path(job.source)
+            values, duration, notes = encode_video(source, network, self.fps, self.batch_size, self.tell)
             try:
-                folder.add(job.source.stem, job.source, values, duration)
+                folder.add(source.stem, source, values, duration)
             except VTSumError as error:
                 raise Hopeless(str(error)) from None
             return tuple(notes)

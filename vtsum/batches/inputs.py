@@ -6,11 +6,13 @@ import glob
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from vtsum.batches.ledger import FILE
 from vtsum.errors import VTSumError
 from vtsum.files import plain
 from vtsum.reading import read_file
+from vtsum.video.incoming import Address, is_address
 
 ENDINGS = frozenset(
     {
@@ -24,27 +26,29 @@ _LISTS = 16 << 20  # bytes of a list
 _NAME = 100  # bytes of a folder's name
 
 
-def find_videos(inputs: Sequence[str | os.PathLike[str]], op: str) -> list[Path]:
+def find_videos(inputs: Sequence[str | os.PathLike[str]], op: str) -> list[Path | Address]:
     """All videos that the inputs name, each once, in order.
 
     Args:
-        inputs: files; folders, searched for names that end as videos do; patterns ("talks/**/*.mp4"); "@FILE", a text
-            file with one of these a line. op: begins messages.
+        inputs: files; addresses on the web (http, https); folders, searched for names that end as videos do; patterns
+            ("talks/**/*.mp4"); "@FILE", a text file with one of these a line. op: begins messages.
     Raises:
         VTSumError: one of them names nothing.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path | Address, None] = {}
     for given in inputs:
         for path in _named(os.fsdecode(os.fspath(given)), op):
-            found.setdefault(Path(os.path.abspath(path)))
+            found.setdefault(path if isinstance(path, Address) else Path(os.path.abspath(path)))
     if not found:
         raise VTSumError(f"{op}: inputs must name at least one video, got none")
     return list(found)
 
 
-def _named(given: str, op: str, *, listed: bool = False) -> Iterator[Path]:
+def _named(given: str, op: str, *, listed: bool = False) -> Iterator[Path | Address]:
     path = Path(given)
-    if given.startswith("@") and not listed and not path.exists():
+    if is_address(given):
+        yield Address(given)
+    elif given.startswith("@") and not listed and not path.exists():
         for line in read_file(given[1:], op, _LISTS).decode("utf-8", "surrogateescape").splitlines():
             if line.strip() and not line.startswith("#"):
                 yield from _named(line.strip(), op, listed=True)
@@ -64,28 +68,36 @@ def _named(given: str, op: str, *, listed: bool = False) -> Iterator[Path]:
 
 
 def place(
-    videos: Sequence[Path], folder: Path, known: Mapping[Path, str], called: Callable[[str], str] = str
-) -> dict[Path, Path]:
+    videos: Sequence[Path | Address],
+    folder: Path,
+    known: Mapping[Path | Address, str],
+    called: Callable[[str], str] = str,
+) -> dict[Path | Address, Path]:
     """A folder for each summary: the video's name, with that of its folder or a number where two have one.
 
     Args:
         known: names that a run before gave. called: from the name of a video to that of its folder.
     """
     taken = {FILE, *known.values()}
-    placed: dict[Path, Path] = {}
+    placed: dict[Path | Address, Path] = {}
     for video in videos:
         name = known.get(video)
         if name is None:
             short = _short(video.stem) or "video"
             names = [
                 short,
-                _short(f"{video.parent.name}_{short}"),
+                _short(f"{_around(video)}_{short}"),
                 *(f"{short}_{n}" for n in range(2, len(videos) + 3)),
             ]
             name = next(n for n in map(called, names) if n not in taken)
             taken.add(name)
         placed[video] = folder / name
     return placed
+
+
+def _around(video: Path | Address) -> str:
+    """Where a video is: the name of its folder, or of its machine."""
+    return urlsplit(video).hostname or "web" if isinstance(video, Address) else video.parent.name
 
 
 def _short(name: str) -> str:

@@ -10,18 +10,22 @@ from pathlib import Path
 from typing import Protocol
 
 from vtsum.errors import VTSumError
+from vtsum.video.incoming import Address
 
 
 @dataclass(frozen=True)
 class Job:
     """A video, and the file or folder that is made of it."""
 
-    source: Path
+    source: Path | Address
     output: Path
 
     @property
     def key(self) -> str:
-        """A digest of the file's place, length and time: another file in its place is another video."""
+        """A digest of the file's place, length and time: another file in its place is another video. Of an address
+        on the web, of that alone."""
+        if isinstance(self.source, Address):
+            return hashlib.sha256(self.source.encode(errors="surrogateescape")).hexdigest()[:32]
         status = self.source.stat()
         facts = (os.fsencode(os.path.abspath(self.source)), status.st_size, status.st_mtime_ns)
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
@@ -37,7 +41,7 @@ class Result:
         notes: warnings of its summary.
     """
 
-    source: Path
+    source: Path | Address
     output: Path
     status: str
     reason: str | None = None

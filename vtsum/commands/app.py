@@ -74,6 +74,6 @@ def _main(
     """Make a shorter video and a short text out of a long video, on this machine."""
 
 
-def printable(path: Path) -> str:
+def printable(path: str | Path) -> str:
     """A path as any terminal can show it, on one line."""
     return clean(str(path))

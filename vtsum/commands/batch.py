@@ -21,7 +21,7 @@ def batch(
         list[str],
         typer.Argument(
             metavar="INPUTS...",
-            help="Video files, folders, patterns ('talks/**/*.mp4'), @FILE with one of these a line.",
+            help="Video files, http(s) addresses, folders, patterns ('talks/**/*.mp4'), @FILE (one of these a line).",
         ),
     ],
     output: Annotated[

@@ -31,7 +31,7 @@ def recut(
         ),
     ] = None,
     video: Annotated[
-        Path | None,
+        str | None,
         typer.Option(metavar="FILE", help="The video. [default: that of its name, in, beside or above FOLDER]"),
     ] = None,
     show: Annotated[

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,7 +21,12 @@ if TYPE_CHECKING:
 @with_options(Options)
 def summarize(
     video: Annotated[
-        Path, typer.Argument(metavar="VIDEO", help="The video file: any usual container, any codec that FFmpeg reads.")
+        str,
+        typer.Argument(
+            metavar="VIDEO",
+            help="The video: a file of any usual container and any codec that FFmpeg reads, an http(s) address, "
+            "a pipe, or - (standard input).",
+        ),
     ],
     output: Annotated[
         str | None,

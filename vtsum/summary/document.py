@@ -53,7 +53,8 @@ def build_document(
     watched_until = round(max(plan.shots[-1][1] / plan.rate, 1e-3), 3)
     duration = watched_until if settings["end"] is None else max(watched_until, round(info.duration, 3))
     formats = settings["formats"]
-    clips = _clips(plan, cut, watched_until, pictures="keyframes" in formats or "html" in formats)
+    copied = cut is not None and settings["stream_copy"]
+    clips = _clips(plan, cut, watched_until, copied, pictures="keyframes" in formats or "html" in formats)
     made = cut.duration if cut else sum(len(c) for c in plan.clips.values()) / plan.rate
     damaged = join_spans([*watched.damaged, *(cut.damaged if cut else [])], duration)
     warnings = [*watched.warnings, *plan.warnings, *text.notes]
@@ -63,7 +64,7 @@ def build_document(
         warnings.append(f"{len(plan.clips) - len(clips)} chosen shots could not be decoded for the summary")
     if said is not None and (not said.utterances or settings["transcript"] is not None):
         warnings += said.warnings
-    warnings += cut_warnings(settings, cut)
+    warnings += _cut_warnings(settings, cut) + _moved(clips)
     boundary = plan.boundary_scores
     document: SummaryDocument = {
         "schema": SCHEMA,
@@ -143,7 +144,7 @@ def build_document(
     return made_fit
 
 
-def cut_warnings(settings: Settings, cut: CutResult | None) -> list[str]:
+def _cut_warnings(settings: Settings, cut: CutResult | None) -> list[str]:
     """What is to be said of how summary.mp4 was made."""
     found = []
     if cut is not None and cut.softer:
@@ -152,6 +153,20 @@ def cut_warnings(settings: Settings, cut: CutResult | None) -> list[str]:
     if settings["encoder"] != "libx264" and "mp4" in settings["formats"]:
         found.append(f"summary.mp4 is encoded by {settings['encoder']}: not every player shows that")
     return found
+
+
+def _moved(clips: dict[int, ClipEntry]) -> list[str]:
+    """What cutting at key frames cost in exactness."""
+    pairs = [(clip["asked"], clip) for clip in clips.values() if clip["asked"] is not None]
+    if not pairs:
+        return []
+    far = max(max(abs(clip["start"] - span["start"]), abs(clip["end"] - span["end"])) for span, clip in pairs)
+    asked, made = (sum(each[n]["end"] - each[n]["start"] for each in pairs) for n in (0, 1))
+    pieces = "1 piece" if len(pairs) == 1 else f"{len(pairs)} pieces"
+    return [
+        f"cut at key frames without encoding: the edges of {pieces} lie up to {far:.1f} s from where they were asked "
+        f"for, {made:.1f} s are shown for {asked:.1f} s"
+    ]
 
 
 def _times(watched: Watched, fps: float) -> list[float]:
@@ -239,7 +254,7 @@ def _box(sides: tuple[float, float, float, float]) -> Box:
     return {"left": left, "top": top, "right": right, "bottom": bottom}
 
 
-def _clips(plan: Plan, cut: CutResult | None, duration: float, pictures: bool) -> dict[int, ClipEntry]:
+def _clips(plan: Plan, cut: CutResult | None, duration: float, copied: bool, pictures: bool) -> dict[int, ClipEntry]:
     """What the summary shows of each chosen shot: as it was cut, or as planned where nothing was cut."""
     order = sorted(plan.clips)
     clips: dict[int, ClipEntry] = {}
@@ -256,6 +271,8 @@ def _clips(plan: Plan, cut: CutResult | None, duration: float, pictures: bool) -
             done = by_segment[n]
             low, high = plan.span(i)
             low, high = min(low, start), max(high, end)  # beyond the shot lies a margin
+            if copied:
+                low, high = 0.0, duration  # key frames lie where they lie
             # The cut is snapped to real frames, which may lie up to one beside the shot's own edge.
             shown = (min(max(done.start, low), high), max(min(done.end, high), low), done.out_start, done.out_end)
             keyframe = f"keyframes/{done.keyframe.name}" if done.keyframe is not None and pictures else None
@@ -268,6 +285,7 @@ def _clips(plan: Plan, cut: CutResult | None, duration: float, pictures: bool) -
             "end": min(last, duration),
             "summary_start": out_first,
             "summary_end": out_last,
+            "asked": {"start": round(start, 3), "end": min(round(end, 3), duration)} if copied else None,
             "keyframe": keyframe,
             "keyframe_time": round(min(max(plan.peaks[i], first), last), 3),
         }

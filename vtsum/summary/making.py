@@ -81,7 +81,7 @@ class Making:
         stage: where its files are put together. source, info: the video. analysis: what was found in it; its settings
             are this summary's. model: what gave the saliency, and captions where `model_describes`; None where it is
             not needed any more. device: of models that are still to be loaded. captioner, writer: asked for by name.
-        timer, tell: of the run.
+        timer, tell: of the run. stays (bool): the video stays where it is, and other programs may be told so.
     """
 
     stage: StagedFolder
@@ -94,6 +94,7 @@ class Making:
     writer: Writer | None
     timer: Clock
     tell: ProgressCallback
+    stays: bool = True
 
 
 def choose(analysis: Analysis, budget: Budget, info: VideoInfo) -> Plan:
@@ -231,7 +232,7 @@ def _write(making: Making, plan: Plan) -> schema.SummaryDocument:
     for name in formats:
         if name in EXPORTS:
             try:
-                export(data, [name], folder, clock=settings["clock"], video=source)
+                export(data, [name], folder, clock=settings["clock"], video=source if making.stays else None)
             except VTSumError as error:
                 data["warnings"].append(f"{name} was not written: {str(error).removeprefix('export: ')}")
     if "html" in formats:
@@ -272,6 +273,7 @@ def _moments(plan: Plan, cut: CutResult | None) -> list[Moment]:
 def _cut(making: Making, plan: Plan, pictures: bool, stop: threading.Event) -> CutResult:
     """Write summary.mp4 and, if wanted, the key frames, in one pass over the chosen parts of the source."""
     from vtsum.video import cut
+    from vtsum.video.copying import copy
 
     tell, folder, watched = making.tell, making.stage.path, making.analysis.watched
     settings = making.analysis.settings
@@ -285,19 +287,32 @@ def _cut(making: Making, plan: Plan, pictures: bool, stop: threading.Event) -> C
             raise Stopped
         tell("cut", min(done / whole, 0.99))
 
+    target, keyframes = folder / "summary.mp4", folder / "keyframes" if pictures else None
+    times, all_sound = [plan.peaks[i] for i in order], settings["tracks"] == "all"
     with making.timer("cut"):
-        result = cut(
-            making.source,
-            segments,
-            folder / "summary.mp4",
-            keyframe_dir=folder / "keyframes" if pictures else None,
-            keyframe_times=[plan.peaks[i] for i in order] if pictures else None,
-            duration=watched.duration,
-            largest=watched.largest,
-            coding=coding_of(settings, "cut"),
-            loudness=settings["loudness"],
-            all_sound=settings["tracks"] == "all",
-            on_progress=note,
-        )
+        if settings["stream_copy"]:
+            result = copy(
+                making.source,
+                segments,
+                target,
+                keyframe_dir=keyframes,
+                keyframe_times=times,
+                all_sound=all_sound,
+                on_progress=note,
+            )
+        else:
+            result = cut(
+                making.source,
+                segments,
+                target,
+                keyframe_dir=keyframes,
+                keyframe_times=times if pictures else None,
+                duration=watched.duration,
+                largest=watched.largest,
+                coding=coding_of(settings, "cut"),
+                loudness=settings["loudness"],
+                all_sound=all_sound,
+                on_progress=note,
+            )
     tell("cut", 1.0)
     return result

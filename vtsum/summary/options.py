@@ -167,6 +167,15 @@ class Choice(TypedDict, total=False):
         "str | None",
         Option(None, FILES, "Its speed: ultrafast to placebo, or 13 to 0. [default: superfast, superfast and 8]"),
     ]
+    stream_copy: Annotated[
+        "bool | None",
+        Option(
+            False,
+            FILES,
+            "Cut at key frames without encoding: quick, and every picture as it was, but the edges of pieces move.",
+            switch="--stream-copy/--no-stream-copy",
+        ),
+    ]
     tracks: Annotated[
         "str | None",
         Option(

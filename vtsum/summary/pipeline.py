@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack, cast
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from vtsum.devices import device_of, gpu_left_unused, memory_told
 from vtsum.errors import VTSumError
@@ -18,7 +20,7 @@ from vtsum.summary.naming import fields_of, filled, short
 from vtsum.summary.options import Options
 from vtsum.summary.progress import Clock, ProgressCallback, ignore
 from vtsum.summary.seeing import CAPTIONERS, named_captioner
-from vtsum.summary.staging import StagedFolder
+from vtsum.summary.staging import StagedFolder, check_output
 from vtsum.summary.values import coding_of
 from vtsum.summary.watching import Part, WatchedFrames, watch
 from vtsum.threads import quick_switches
@@ -48,7 +50,9 @@ def summarize(
     memory does not grow with the pictures. The output folder appears whole at the end, or not at all.
 
     Args:
-        path: the video, anything that PyAV reads.
+        path: the video, anything that PyAV reads: a file, "-" (standard input), a pipe, or an address on the web
+            (http, https). What is no file becomes one in the system's temporary folder meanwhile
+            (`vtsum.video.incoming`).
         output: folder for the results; None: `<name of the video>_summary` in the current folder. In a text {stem}
             stands for the video's name, {budget} for what was asked for, {date} for today's; a path object is taken as
             it is.
@@ -98,34 +102,63 @@ def summarize(
     timer = Clock()
     tell = progress or ignore
     asked = taken(Options, options, "summarize")
+    coding_of(asked, "summarize")  # a mistake is told before the work
+    if asked["end"] is not None and asked["end"] <= asked["start"]:
+        raise VTSumError(f"summarize: end must be after start, {asked['start']:g} s, got {asked['end']:g} s")
+    where = "cpu" if asked["device"] == "auto" and asked["offline_default"] else str(asked["device"])
+    if where not in ("auto", "cpu"):
+        device_of(where, "summarize")
+    from vtsum.video.incoming import as_file, comes_from_elsewhere, name_of
+
+    name = Path(name_of(path))
+    usual = Path.cwd() / f"{short(name.stem) or 'video'}_summary"
+    folder = usual if output is None else filled(output, fields_of(asked["budget"], name), "summarize")
+    fetched = comes_from_elsewhere(path)
+    if fetched:
+        check_output(folder, overwrite)
+        tell("fetch", 0.0)
+    with as_file(path, "summarize", lambda share: tell("fetch", share)) as source:
+        if fetched:
+            tell("fetch", 1.0)
+        return _summarise(_Run(source, not fetched, folder, overwrite, dry_run, where, timer, tell), asked)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What `summarize` works with beside its options: the video, and whether it stays where it is; the output; where
+    models compute."""
+
+    source: Path
+    stays: bool
+    folder: Path
+    overwrite: bool
+    dry_run: bool
+    where: str
+    timer: Clock
+    tell: ProgressCallback
+
+
+def _summarise(run: _Run, asked: Mapping[str, Any]) -> Summary:
+    source, where, timer, tell = run.source, run.where, run.timer, run.tell
     wanted, fps, model, speech = asked["budget"], asked["fps"], asked["model"], asked["speech"]
     transcript, denoiser, captioner, writer = (
         asked[name] for name in ("transcript", "denoiser", "captioner", "writer")
     )
-    device, offline_default = asked["device"], asked["offline_default"]
-    coding_of(asked, "summarize")  # a mistake is told before the work
-    if asked["end"] is not None and asked["end"] <= asked["start"]:
-        raise VTSumError(f"summarize: end must be after start, {asked['start']:g} s, got {asked['end']:g} s")
-    where = "cpu" if device == "auto" and offline_default else str(device)
-    if where not in ("auto", "cpu"):
-        device_of(where, "summarize")
+    offline_default = asked["offline_default"]
     part = (asked["start"], asked["end"])
     from vtsum.video import probe
 
     with timer("probe"):
-        source = Path(os.fsdecode(os.fspath(path)))
         info = probe(source)
         if info.stated_duration is not None:
             # Refuses a budget longer than the video, and a part beyond it, before the work.
             wanted.seconds(_length(part, info.stated_duration), fps)
-    usual = Path.cwd() / f"{short(source.stem) or 'video'}_summary"
-    folder = usual if output is None else filled(output, fields_of(wanted, source), "summarize")
     inputs = [source, transcript, model if isinstance(model, str | os.PathLike) else None, denoiser]
     inputs.append(speech.partition(":")[2] if speech else None)  # the folder of whisper:FOLDER
     inputs += [None if captioner in CAPTIONERS else captioner, writer]
     reader, unread = _reader() if asked["ocr"] else (None, [])
     listener = CARRIED if offline_default and speech == RECOGNISER else speech
-    with StagedFolder(folder, overwrite, inputs, dry=dry_run) as stage:
+    with StagedFolder(run.folder, run.overwrite, inputs, dry=run.dry_run) as stage:
         describer = named_captioner(captioner, where)
         author = None if writer is None else _writer(writer, where)
         with Listening(
@@ -165,7 +198,7 @@ def summarize(
                     "budget_seconds": 0.0,
                     "model": loaded.name,
                     "transcript": None if transcript is None else Path(os.fsdecode(os.fspath(transcript))).name,
-                    "device": str(device),
+                    "device": str(asked["device"]),
                 },
             )
             analysis = Analysis(
@@ -180,7 +213,7 @@ def summarize(
             )
             plan = choose(analysis, wanted, info)
             tell("shots", 1.0)
-        making = Making(stage, source, info, analysis, loaded, where, describer, author, timer, tell)
+        making = Making(stage, source, info, analysis, loaded, where, describer, author, timer, tell, run.stays)
         return finish(making, plan)
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 ProgressCallback = Callable[[str, float], None]
 
 STAGES = {
+    "fetch": "Fetching the video",
     "read": "Watching the video",
     "listen": "Listening",
     "shots": "Finding events",

@@ -23,6 +23,7 @@ from vtsum.summary.staging import StagedFolder
 from vtsum.summary.values import coding_of
 
 if TYPE_CHECKING:
+    from vtsum.enhance.summary_refinement import Budget
     from vtsum.model import Summarizer
     from vtsum.video import VideoInfo
 
@@ -49,7 +50,8 @@ def recut(
     Args:
         folder: what `summarize` wrote, with analysis.npz in it, or that file.
         output: folder for the results, as for `summarize`; None: `<folder>_recut` beside it.
-        video: the video; None: the file of that name in the folder, beside it or in the current folder.
+        video: the video, a file or what else `summarize` takes; None: the file of that name in the folder, beside it or
+            in the current folder.
         overwrite, dry_run, progress: as for `summarize`.
         options: those of `vtsum.summary.options.Choice`, as for `summarize`; left out or None: as the first time.
     Returns:
@@ -74,9 +76,29 @@ def recut(
     coding_of(chosen, "recut")
     wanted = chosen["budget"]
     settings.update(cast(Settings, {**chosen, "budget": wanted.text}))
-    source = _source(analysis, stored.parent) if video is None else Path(os.fsdecode(os.fspath(video)))
+    from vtsum.video.incoming import as_file, comes_from_elsewhere
+
+    found = _source(analysis, stored.parent) if video is None else video
+    with as_file(found, "recut") as source:
+        stays = not comes_from_elsewhere(found)
+        return _recut(analysis, wanted, source, stored, output, overwrite, dry_run, stays, timer, tell)
+
+
+def _recut(
+    analysis: Analysis,
+    wanted: Budget,
+    source: Path,
+    stored: Path,
+    output: str | os.PathLike[str] | None,
+    overwrite: bool,
+    dry_run: bool,
+    stays: bool,
+    timer: Clock,
+    tell: ProgressCallback,
+) -> Summary:
     from vtsum.video import probe
 
+    settings = analysis.settings
     with timer("probe"):
         info = probe(source)
     if info.size_bytes != analysis.size_bytes:
@@ -100,7 +122,7 @@ def recut(
             plan = choose(analysis, wanted, info)
             tell("shots", 1.0)
         model = _model(analysis, where)
-        making = Making(stage, source, info, analysis, model, where, captioner, writer, timer, tell)
+        making = Making(stage, source, info, analysis, model, where, captioner, writer, timer, tell, stays)
         return finish(making, plan)
 
 

@@ -43,6 +43,7 @@ _ADDED_SETTINGS: dict[str, Any] = {
     "crf": None,
     "preset": None,
     "tracks": "best",
+    "stream_copy": False,
 }
 _LIMIT = 1 << 30  # bytes: a long video has every frame and every word in it
 _SLACK = 0.002  # seconds: times are rounded to milliseconds
@@ -86,6 +87,7 @@ class Settings(TypedDict):
     encoder: str  # libav's, of summary.mp4
     crf: int | None  # its quality; null: the encoder's usual one here
     preset: str | None  # its speed; null: the encoder's usual one here
+    stream_copy: bool  # cut at key frames without encoding
     tracks: str  # of the source in summary.mp4: "best" (of its sound) or "all"
     clock: str  # of subtitles and chapters among them: "summary" or "source"
     sampler: str  # which of the sampled frames the encoder saw
@@ -145,6 +147,7 @@ class ClipEntry(TypedDict):
     end: float
     summary_start: float
     summary_end: float
+    asked: Span | None  # what was to be shown, where it was cut at key frames; null: it was cut where it was to be
     keyframe: str | None  # path inside the output folder
     keyframe_time: float
 
@@ -313,8 +316,11 @@ def validate(document: Any) -> SummaryDocument:
         _promise(shot["chosen"] == (shot["clip"] is not None), f"{where}.clip must be there exactly if chosen")
         before = shot["end"]
         if clip := shot["clip"]:
+            meant = clip["asked"] or clip
+            low, high = shot["start"] - margin[0] - _SLACK, shot["end"] + margin[1] + _SLACK
+            _promise(clip["start"] < clip["end"], f"{where}.clip must end after its start")
             _promise(
-                shot["start"] - margin[0] - _SLACK <= clip["start"] < clip["end"] <= shot["end"] + margin[1] + _SLACK,
+                low <= meant["start"] < meant["end"] <= high,
                 f"{where}.clip must lie inside the shot and its margin",
             )
             _promise(shown - _SLACK <= clip["start"], f"{where}.clip must begin where the one before ended, or later")
@@ -390,6 +396,13 @@ def _filled(document: dict[str, Any]) -> dict[str, Any]:
     document = {**_ADDED, "title": {"text": own, "origin": origin, "times": []}, **document}
     if "settings" in document:
         document["settings"] = filled_settings(document["settings"])
+    if isinstance(document.get("shots"), list):
+        document["shots"] = [_filled_shot(shot) for shot in document["shots"]]
     if isinstance(document["models"], list):
         document["models"] = [{"device": None, **m} if isinstance(m, dict) else m for m in document["models"]]
     return document
+
+
+def _filled_shot(shot: Any) -> Any:
+    clip = shot.get("clip") if isinstance(shot, dict) else None
+    return {**shot, "clip": {"asked": None, **clip}} if isinstance(clip, dict) else shot

@@ -201,7 +201,11 @@ def coding_of(asked: Mapping[str, Any], op: str) -> Coding:
     """
     from vtsum.video.coding import Coding
 
-    coding = Coding(asked["encoder"], asked["crf"], asked["preset"], asked["fade"])
+    usual, given = Coding(), {name: asked[name] for name in ("encoder", "crf", "preset", "fade")}
+    for name, value in {**given, "loudness": asked["loudness"]}.items() if asked["stream_copy"] else ():
+        if value != getattr(usual, name, None):
+            raise VTSumError(f"{op}: stream_copy must be without {name}, which is of encoding, got {value!r:.60}")
+    coding = Coding(**given)
     coding.check(op)
     return coding
 

@@ -1,0 +1,145 @@
+"""Videos that are no files yet: standard input, pipes, and addresses on the web. They become a file for as long as they
+are needed, so that what holds for files holds for them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import unquote, urlsplit
+
+import av
+
+from vtsum.errors import VTSumError
+from vtsum.shown import clean, reason
+from vtsum.video.source import show
+
+LIMIT = 64 << 30  # bytes of a video that comes from elsewhere
+_PIECE = 1 << 20
+_PATIENCE = 30.0  # seconds of one call into libav, which answers no signal meanwhile
+_LONGEST = 100  # bytes of a name
+_ADDRESS = re.compile(r"https?://", re.IGNORECASE)
+# No redirection leads to a file, and none to another machine's protocol than these.
+_PROTOCOLS = "http,https,tcp,tls,httpproxy"
+AnyPath = str | os.PathLike[str]
+
+
+class Address(str):
+    """An address on the web where a path may stand, with what else is asked of a path."""
+
+    @property
+    def name(self) -> str:
+        """The name that its file would have."""
+        return name_of(self)
+
+    @property
+    def stem(self) -> str:
+        """That name without its ending."""
+        return Path(self.name).stem
+
+
+def is_address(path: AnyPath) -> bool:
+    """Whether a path is the address of something on the web."""
+    return isinstance(path, str) and _ADDRESS.match(path) is not None
+
+
+def comes_from_elsewhere(path: AnyPath) -> bool:
+    """Whether a path is "-" (standard input), a pipe or an address on the web, and no file."""
+    if path == "-" or is_address(path):
+        return True
+    try:
+        return stat.S_ISFIFO(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def name_of(path: AnyPath) -> str:
+    """The name that a video has, or would have as a file."""
+    text = os.fsdecode(os.fspath(path))
+    if path == "-":
+        return "stdin"
+    name = Path(text).name
+    if is_address(path):
+        name = clean(unquote(urlsplit(text).path.rpartition("/")[2])).replace("/", "_").replace("\0", "")
+        stem, dot, ending = name.rpartition(".")
+        if len(os.fsencode(name)) > _LONGEST:
+            name = os.fsencode(stem or ending)[: _LONGEST - 10].decode(errors="ignore") + dot + ending[:8]
+    return "video" if name in ("", ".", "..") else name
+
+
+@contextmanager
+def as_file(path: AnyPath, op: str, progress: Callable[[float], None] | None = None) -> Iterator[Path]:
+    """A file with the video that a path names: itself, or, of what comes from elsewhere, a copy in a folder of its own
+    in the system's temporary folder, which is removed in the end.
+
+    Args:
+        op: begins the message. progress: told the share of it that has come, where its size is known.
+    Raises:
+        VTSumError: it cannot be had, breaks off, or has more than LIMIT bytes; in what is raised meanwhile the copy is
+            called as it was given.
+    """
+    if not comes_from_elsewhere(path):
+        yield Path(os.fsdecode(os.fspath(path)))
+        return
+    shown = "standard input" if path == "-" else show(path)
+    folder = Path(tempfile.mkdtemp(prefix="vtsum-"))
+    copy = folder / name_of(path)
+    try:
+        try:
+            with open(copy, "wb") as file:
+                if is_address(path):
+                    _fetch(os.fspath(path), file, f"{op}: {shown}", progress)
+                elif path == "-":
+                    _spool(sys.stdin.buffer, file, f"{op}: {shown}")
+                else:
+                    with open(path, "rb") as pipe:
+                        _spool(pipe, file, f"{op}: {shown}")
+        except (OSError, av.FFmpegError) as error:
+            raise VTSumError(f"{op}: {shown} could not be kept in {show(folder.parent)}: {reason(error)}") from None
+        yield copy
+    except VTSumError as error:
+        raise VTSumError(str(error).replace(str(copy), shown)) from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _spool(source: BinaryIO, file: BinaryIO, where: str) -> None:
+    size = 0
+    while piece := source.read(_PIECE):
+        size += len(piece)
+        _check(size, where)
+        file.write(piece)
+
+
+def _fetch(address: str, file: BinaryIO, where: str, progress: Callable[[float], None] | None) -> None:
+    """Read what lies at an address by FFmpeg, as bytes and no more."""
+    options = {"protocol_whitelist": _PROTOCOLS, "user_agent": "vtsum"}
+    try:
+        with av.open(address, format="data", timeout=_PATIENCE, options=options) as source:
+            whole = source.size
+            if whole > 0:
+                _check(whole, where)
+            size = 0
+            for packet in source.demux():
+                data = bytes(packet)
+                size += len(data)
+                _check(size, where)
+                file.write(data)
+                if progress is not None and whole > 0:
+                    progress(min(size / whole, 0.99))
+    except av.FFmpegError as error:
+        raise VTSumError(f"{where} must be an address that can be read, got: {reason(error)}") from None
+    if whole > 0 and size < whole:
+        raise VTSumError(f"{where} must come whole, got {size:,} of {whole:,} bytes; try again")
+
+
+def _check(size: int, where: str) -> None:
+    if size > LIMIT:
+        raise VTSumError(f"{where} must have at most {LIMIT:,} bytes, got more")

@@ -29,6 +29,7 @@ _UNFIT = re.compile(
     f"|(?P<space>[{_BREAKS}]+)|(?P<lone>[{_LONE}]+)|[{_UNSEEN}{_TAGS}]+"
     f"|(?<![^{_NO_SIGN}])[{_JOINERS}]+"
 )
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(?=[^/])")
 _HIDDEN = re.compile(f"[\x7f-\x9f\u2028\u2029{_LONE}{_UNSEEN}]")
 
 
@@ -69,6 +70,16 @@ class CleanRecords(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = "\n".join(map(clean, record.getMessage().split("\n"))), ()
         return True
+
+
+def with_slashes(name: str) -> str:
+    """A path's name; of an address that was taken for one both slashes, of which a Path keeps one."""
+    return _ADDRESS.sub(r"\1://", name, count=1) if is_address(name) else name
+
+
+def is_address(name: str) -> bool:
+    """Whether a path's name is an address of the net that was taken for one."""
+    return _ADDRESS.match(name) is not None
 
 
 def escaped(text: str) -> str:

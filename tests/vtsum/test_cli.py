@@ -47,6 +47,7 @@ MISTAKES = [
         ["http://127.0.0.1:9/v.mp4"],
         ["http://127.0.0.1:9/v.mp4: must be a file on this machine, got an address; download it first"],
     ),
+    (["{clip}", "--transcript", "http://127.0.0.1:9/v.srt"], [" http://127.0.0.1:9/v.srt must be a readable file"]),
     (["{bad}/new\nline.mp4"], ["new line.mp4", "must be a video file"]),
     (["{clip}", "--budget", "-5%"], ["budget must be", "'-5%'"]),
     (["{clip}", "--budget", "0s"], ["budget must be above zero", "'0s'"]),

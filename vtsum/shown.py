@@ -55,6 +55,16 @@ def one_line(text: str) -> str:
     return " ".join(clean(text).split())
 
 
+def with_slashes(name: str) -> str:
+    """A path's name; of an address that was taken for one both slashes, of which a Path keeps one."""
+    return _ADDRESS.sub(r"\1://", name, count=1) if is_address(name) else name
+
+
+def is_address(name: str) -> bool:
+    """Whether a path's name is an address of the net that was taken for one."""
+    return _ADDRESS.match(name) is not None
+
+
 def cleaned(value: Any) -> Any:
     """Lists and objects as JSON has them, with every text in them clean."""
     if isinstance(value, str):
@@ -70,16 +80,6 @@ class CleanRecords(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = "\n".join(map(clean, record.getMessage().split("\n"))), ()
         return True
-
-
-def with_slashes(name: str) -> str:
-    """A path's name; of an address that was taken for one both slashes, of which a Path keeps one."""
-    return _ADDRESS.sub(r"\1://", name, count=1) if is_address(name) else name
-
-
-def is_address(name: str) -> bool:
-    """Whether a path's name is an address of the net that was taken for one."""
-    return _ADDRESS.match(name) is not None
 
 
 def escaped(text: str) -> str:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from vtsum.errors import VTSumError
+from vtsum.shown import with_slashes
 
 LIMIT = 64 * 2**20
 """Bytes that a file may have, unless its reader says otherwise."""
@@ -72,7 +73,8 @@ def read_json(path: str | os.PathLike[str], kind: type[_T], op: str, limit: int 
 
 
 def _where(path: str | os.PathLike[str], op: str) -> str:
-    return f"{op}: {os.fspath(path)}" if op else os.fspath(path)
+    name = with_slashes(os.fsdecode(path))
+    return f"{op}: {name}" if op else name
 
 
 def parse_json(text: bytes | str, kind: type[_T], where: str, bits: int = 64) -> _T:

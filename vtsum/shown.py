@@ -31,6 +31,7 @@ _UNFIT = re.compile(
     f"|(?P<space>[{_BREAKS}]+)|(?P<lone>[{_LONE}]+)|[{_UNSEEN}{_TAGS}]+"
     f"|(?<![^{_NO_SIGN}])[{_JOINERS}]+"
 )
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(?=[^/])")
 _HIDDEN = re.compile(f"[\x7f-\x9f\u2028\u2029{_LONE}{_UNSEEN}]")
 
 
@@ -54,6 +55,16 @@ def _fit(found: re.Match[str]) -> str:
 def one_line(text: str) -> str:
     """Clean text with single spaces and none at its ends: for prose; a path may hold two spaces."""
     return " ".join(clean(text).split())
+
+
+def with_slashes(name: str) -> str:
+    """A path's name; of an address that was taken for one both slashes, of which a Path keeps one."""
+    return _ADDRESS.sub(r"\1://", name, count=1) if is_address(name) else name
+
+
+def is_address(name: str) -> bool:
+    """Whether a path's name is an address of the net that was taken for one."""
+    return _ADDRESS.match(name) is not None
 
 
 def cleaned(value: Any) -> Any:

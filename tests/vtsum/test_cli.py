@@ -44,6 +44,7 @@ MISTAKES = [
     (["{bad}/missing.mp4"], ["missing.mp4", "no such file"]),
     (["{bad}/empty.mp4"], ["empty.mp4", "must be a video file", "0 bytes"]),
     (["http://127.0.0.1:9/v.mp4"], ["http://127.0.0.1:9/v.mp4 must be an address that can be read", "refused"]),
+    (["{clip}", "--transcript", "http://127.0.0.1:9/v.srt"], [" http://127.0.0.1:9/v.srt must be a readable file"]),
     (["{bad}/new\nline.mp4"], ["new line.mp4", "must be a video file"]),
     (["{clip}", "--budget", "-5%"], ["budget must be", "'-5%'"]),
     (["{clip}", "--budget", "0s"], ["budget must be above zero", "'0s'"]),

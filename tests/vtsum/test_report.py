@@ -119,6 +119,9 @@ def test_curve_keeps_its_extremes():
     assert curve[np.argmax(curve[:, 1])] == pytest.approx([4999 / 7.2, 97], abs=0.1)
     short = points(report_timeline.curve_path([0.0, 1.0], [0.2, 0.4], 2.0, 0.2, 0.4))
     assert short.tolist() == [[0, 97], [500, 3], [1000, 3]]
+    part = report_timeline.curve_path([60.0, 61.0, 62.0], [0.2, 0.4, 0.4], 100.0, 0.2, 0.4)
+    assert points(part).tolist() == [[600, 97], [610, 3], [620, 3], [630, 3]], "nothing where nobody looked"
+    assert report_timeline.area_path(part) == f"{part}L630.0,100L600.0,100Z"
 
 
 @pytest.mark.parametrize("duration", [0.04, 1, 12, 59, 600, 3601, 7200, 86400, 1e6])

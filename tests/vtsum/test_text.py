@@ -153,5 +153,5 @@ def test_title_and_chapters_are_shown(tmp_path: Path) -> None:
     assert "\n1:12 \u201cThe boat sails out of the harbour\u201d\n" in text
     assert "Heard: \u201cThe boat sails out of the harbour.\u201d" in text
     page = made.files["html"].read_text(encoding="utf-8")
-    assert 'data-at="72.0" aria-label="Play at 1:12"' in page
+    assert 'data-at="72.0" aria-label="Play 1:12' in page
     assert "guess" not in page + text

@@ -131,7 +131,7 @@ def test_hidden_instructions_are_data(clip: Path, tmp_path: Path) -> None:
     assert {"part": "text", "name": "obeys", "sha256": {"w": "e" * 64}, "device": None} in data["models"]
     text = (tmp_path / "out" / "summary.txt").read_text()
     assert f"Heard: \u201c{order}\u201d" in text
-    assert "] Written: We glazed the bowls.\n" in text
+    assert "] Written: We glazed the bowls. (in the summary at 0:00)\n" in text
     assert "one line by obeys was not borne out" in text
 
 

@@ -63,8 +63,9 @@ def extract(
 
     Args:
         videos: files, folders, patterns and "@FILE" lists (`vtsum.batches.inputs.find_videos`), but no addresses.
-        output: the folder. encoder (str): see load_frame_encoder. fps (float): frames a second, at times 0, 1 / fps, 2 / fps, ...
-        device: where the encoder runs; "auto": a GPU where there is one, else the CPU.
+        output: the folder. encoder (str): see load_frame_encoder.
+        fps (float): frames a second, at times 0, 1 / fps, 2 / fps, ... device: where the encoder runs; "auto": a GPU
+        where there is one, else the CPU.
         batch_size (int): frames encoded at once.
         workers (int): processes, each with an encoder of its own. limit (float | None): seconds that one video may
             take. With one worker and no limit all is done in this process, whose progress counts frames, too.

@@ -98,6 +98,7 @@ def render(data: SummaryDocument, video: bytes, pictures: dict[int, bytes]) -> s
     duration = data["source"]["duration"]
     frames = data["frames"]
     low, high = timeline.value_range(frames["saliency"])
+    line = timeline.curve_path(frames["time"], frames["saliency"], duration, low, high)
     clips = Clips(data["shots"])
     said = words.transcript(data, clips)
     subtitles = summary_subtitles(data)
@@ -126,7 +127,8 @@ def render(data: SummaryDocument, video: bytes, pictures: dict[int, bytes]) -> s
         written=words.screen(data, clips),
         shots=words.shots(data, clips),
         recut="analysis" in data["settings"]["formats"],
-        line=timeline.curve_path(frames["time"], frames["saliency"], duration, low, high),
+        line=line,
+        area=timeline.area_path(line),
         voices=timeline.bands([(line["start"], line["end"]) for line in said], duration),
         bands=timeline.bands([(s["clip"]["start"], s["clip"]["end"]) for s in chosen if s["clip"]], duration),
         boundaries=[round(shot["start"] / duration * timeline.WIDTH, 3) for shot in data["shots"][1:]],
@@ -167,12 +169,14 @@ def _for_script(value: Any) -> Markup:
 
 
 def _page_data(data: SummaryDocument, low: float, high: float) -> dict[str, Any]:
+    times, fps = data["frames"]["time"], data["settings"]["fps"]
     clips = [(shot["index"], shot["clip"]) for shot in data["shots"] if shot["clip"]]
     return {
         "name": data["source"]["name"],
         "size": data["source"]["size_bytes"],
         "duration": data["source"]["duration"],
-        "fps": data["settings"]["fps"],
+        "fps": fps,
+        "first": round(times[-1] * fps) - len(times) + 1,  # number of the first frame that was looked at
         "range": [low, high],
         "saliency": [round(value, 3) for value in data["frames"]["saliency"]],
         "clips": [[i, c["start"], c["end"], c["summary_start"], c["summary_end"]] for i, c in clips if c],

@@ -29,9 +29,17 @@ def curve_path(times: Sequence[float], saliency: Sequence[float], duration: floa
         t, s = t[kept], s[kept]
     x = np.clip(t / duration, 0, 1) * WIDTH
     y = (1 - (s - low) / max(high - low, 1e-9)) * (HEIGHT - 6) + 3
-    # The last frame stays on the screen until the end.
-    points = [*zip(x, y, strict=True), (WIDTH, y[-1])]
+    # The last frame stays on the screen until the next one would have come, or the end.
+    step = times[-1] - times[-2] if len(times) > 1 else duration
+    end = WIDTH if times[-1] + 2 * step >= duration else (times[-1] + step) / duration * WIDTH
+    points = [*zip(x, y, strict=True), (end, y[-1])]
     return "M" + "L".join(f"{a:.1f},{b:.1f}" for a, b in points)
+
+
+def area_path(line: str) -> str:
+    """What lies under a curve."""
+    first, last = (point.split(",")[0] for point in (line[1:].split("L")[0], line.split("L")[-1]))
+    return f"{line}L{last},{HEIGHT:g}L{first},{HEIGHT:g}Z"
 
 
 def bands(spans: Sequence[tuple[float, float]], duration: float) -> list[tuple[float, float]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +26,7 @@ from av.video.stream import VideoStream
 
 from vtsum.errors import VTSumError
 from vtsum.memory import give_back
-from vtsum.shown import clean, reason
+from vtsum.shown import clean, is_address, reason, with_slashes
 from vtsum.video.boxes import excessive_index, is_encrypted, is_still
 from vtsum.video.formats import ALLOWED, HEAD, STILL, describe, is_pattern, refers_elsewhere
 from vtsum.video.matroska import excessive_tags
@@ -63,10 +62,9 @@ def check_file(path: str | os.PathLike[str], function: str) -> Path:
         found = Path(os.path.abspath(os.fspath(path)))
         status = os.stat(found)
     except FileNotFoundError:
-        if address := re.match(r"([A-Za-z][A-Za-z0-9+.-]*):/+", name):
-            whole = f"{address[1]}://{name[address.end() :]}"  # of two slashes a Path keeps one
+        if is_address(name):
             raise VTSumError(
-                f"{function}: {whole}: must be a file on this machine, got an address; download it first"
+                f"{function}: {with_slashes(name)}: must be a file on this machine, got an address; download it first"
             ) from None
         raise VTSumError(f"{function}: {name}: no such file") from None
     except (OSError, ValueError) as error:

@@ -13,8 +13,11 @@ const copy = async (text, button) => {
   const label = button.dataset.label || button.textContent;
   button.dataset.label = label;
   button.textContent = "Copied";
-  setTimeout(() => { button.textContent = label; }, 1500);
   tell("Copied.");
+  setTimeout(() => {
+    button.textContent = label;
+    if (told.textContent === "Copied.") tell("");
+  }, 1500);
 };
 
 byId("copy").addEventListener("click", (event) => copy(data.text, event.currentTarget));

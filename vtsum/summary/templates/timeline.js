@@ -26,10 +26,11 @@ const drawCurve = () => {
   if (fine || zoom === 1) return;
   fine = true;
   const [low, high] = data.range, y = (s) => ((1 - (s - low) / Math.max(high - low, 1e-9)) * 94 + 3).toFixed(1);
-  const points = data.saliency.map((s, i) => `${(Math.min(i / data.fps / data.duration, 1) * 1000).toFixed(3)},${y(s)}`);
-  const line = `M${points.join("L")}L1000,${y(data.saliency.at(-1))}`;
+  const x = (i) => (clamp((data.first + i) / data.fps / data.duration, 0, 1) * 1000).toFixed(3), last = data.saliency.length;
+  const points = data.saliency.map((s, i) => `${x(i)},${y(s)}`);
+  const line = `M${points.join("L")}L${x(last)},${y(data.saliency.at(-1))}`;
   byId("line").setAttribute("d", line);
-  byId("area").setAttribute("d", `${line}L1000,100L0,100Z`);
+  byId("area").setAttribute("d", `${line}L${x(last)},100L${x(0)},100Z`);
 };
 
 const draw = () => {
@@ -66,11 +67,11 @@ curve.addEventListener("pointermove", (event) => {
   if (event.pointerType !== "mouse") return;
   const t = timeAt(event.clientX), inside = clipAt(t) ? "" : ", not in the summary";
   const box = scroller.getBoundingClientRect(), share = (event.clientX - box.left) / box.width;
-  const value = data.saliency[Math.min(Math.floor(t * data.fps + 1e-6), data.saliency.length - 1)];
+  const value = data.saliency[Math.floor(t * data.fps + 1e-6) - data.first];
   hover.hidden = false;
   hover.style.left = `${(100 * t) / data.duration}%`;
   hover.className = `hover${share < 0.25 ? " near-start" : share > 0.75 ? " near-end" : ""}`;
-  hover.firstElementChild.textContent = `${clock(t)}, interest ${value.toFixed(2)}${inside}`;
+  hover.firstElementChild.textContent = `${clock(t)}${value === undefined ? "" : `, interest ${value.toFixed(2)}`}${inside}`;
 });
 curve.addEventListener("pointerleave", () => { hover.hidden = true; });
 curve.addEventListener("keydown", (event) => {

@@ -12,16 +12,18 @@ RMS_BOUND = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 5e-3, tor
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 3e-5, torch.float16: 8e-3, torch.bfloat16: 6e-2}
 
 
-def gradients(outputs: Sequence[Tensor], inputs: Sequence[Tensor], seed: int) -> list[Tensor]:
+def gradients(
+    outputs: Sequence[Tensor], inputs: Sequence[Tensor], seed: int, held_in: torch.dtype = torch.float64
+) -> list[Tensor]:
     """Gradients of a random linear functional of the outputs; rows of -inf count for nothing.
 
-    Its factors are numbers of 16 bits, so that outputs of any dtype get the same gradients.
+    Its factors are numbers of `held_in`, so that outputs of that dtype and wider ones get the same gradients.
     """
     generator = torch.Generator(device="cpu").manual_seed(seed)
     total = torch.zeros((), dtype=torch.float64)
     for output in outputs:
         along = torch.randn(output.shape, generator=generator, dtype=torch.float64, device="cpu")
-        along = along.bfloat16().double().to(output.device)
+        along = along.to(held_in).double().to(output.device)
         finite = torch.where(output.isinf(), torch.zeros_like(output), output)
         total = total + (finite.double() * along).sum()
     return list(torch.autograd.grad(total, list(inputs), allow_unused=False))

@@ -56,7 +56,7 @@ __global__ void __launch_bounds__(WARPS * 32, BWD_RESIDENTS)
     const int key_head = u.h / (static_cast<int>(p.H) / static_cast<int>(p.K));
     const int origin = u.first - right, key_origin = origin - static_cast<int>(p.left);
     const float scale = static_cast<float>(p.scale);
-    const float *const dlse = p.dlse == nullptr ? nullptr : static_cast<const float *>(p.dlse) + u.statistic(p, origin);
+    const int64_t statistics = u.statistic(p, origin);  // where those of the first row are
 
     // Rows count from `origin`, keys from `key_origin`; those of block n are 8 n, ..., 8 n + 7.
     const int wanted = u.rows == 0 ? 0 : u.rows + keys - 1;
@@ -161,7 +161,10 @@ __global__ void __launch_bounds__(WARPS * 32, BWD_RESIDENTS)
             if (CAREFUL && p.cu_seqlens != nullptr) window &= own_keys(p, origin + row + g.row(i), u.frames);
             softmax<W>(scores.scores[i], window, scale * LOG2_E, p, u.h, keys);
             const int own = row + g.row(i);
-            const float down = dlse != nullptr && own >= row_low && own < row_end ? dlse[own * p.dilation] : 0.0f;
+            const int64_t statistic = statistics + own * p.dilation;
+            const float down = p.dlse != nullptr && own >= row_low && own < row_end
+                                   ? static_cast<const float *>(p.dlse)[statistic]
+                                   : 0.0f;
             float delta = -down, mass = 0.0f;
 #pragma unroll
             for (int o = 0; o < W; ++o) {
@@ -171,7 +174,7 @@ __global__ void __launch_bounds__(WARPS * 32, BWD_RESIDENTS)
             }
             if (p.delta != nullptr && (LANES <= R || g.lane < R) &&
                 static_cast<unsigned>(own - right) < static_cast<unsigned>(u.rows))
-                static_cast<float *>(p.delta)[u.statistic(p, origin + own)] = delta;
+                static_cast<float *>(p.delta)[statistic] = delta;
             odd[i] = window != 0 && down == 0.0f && !(fmaf(delta, 0.0f, mass) > 0.0f);  // NaN, or scores of -inf
 #pragma unroll
             for (int o = 0; o < W; ++o) {

@@ -21,9 +21,30 @@ def main(arguments: list[str] | None = None) -> int:
             command's own where something went wrong that nobody foresaw (told in one line too; VTSUM_TRACEBACK=1 shows
             where). To a caller with arguments of its own that is an exception.
     """
-    from vtsum.errors import VTSumError
-    from vtsum.shown import last_words, say
+    from vtsum.shown import LOG, speak
 
+    code = 70
+    try:
+        code = _run(arguments)
+        return code
+    except SystemExit as stop:  # a signal
+        code = stop.code if isinstance(stop.code, int) else code
+        raise
+    finally:
+        if LOG.handlers:
+            from vtsum.commands.log_file import close_logs
+
+            LOG.info("exit status %d", code)
+            close_logs()
+        speak("words")
+
+
+def _run(arguments: list[str] | None) -> int:
+    from vtsum.errors import VTSumError
+    from vtsum.shown import clean_libraries, last_words, say
+
+    if arguments is None:
+        clean_libraries()
     try:
         from vtsum.commands import Abort, UsageError, app
     except ModuleNotFoundError as error:

@@ -9,10 +9,12 @@ Source: Unicode Technical Report 36, "Unicode security considerations"; Boucher 
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import re
 import sys
+import warnings
 from typing import Any
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # a disk, a user's share, a limit of a file
@@ -63,12 +65,32 @@ def cleaned(value: Any) -> Any:
     return [cleaned(item) for item in value] if isinstance(value, list) else value
 
 
+def _clean_lines(text: str) -> str:
+    return "\n".join(map(clean, text.split("\n")))
+
+
 class CleanRecords(logging.Filter):
     """Of a handler of another library's log: what it writes is clean, line by line."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = "\n".join(map(clean, record.getMessage().split("\n"))), ()
+        record.msg, record.args = _clean_lines(record.getMessage()), ()
         return True
+
+
+class _CleanRecord(logging.LogRecord):
+    def getMessage(self) -> str:
+        return _clean_lines(super().getMessage())
+
+
+def clean_libraries() -> None:
+    """From now on what libraries log and warn of in this process is clean: it names what strangers' files hold."""
+    as_it_is = warnings.formatwarning
+
+    def formatted(*values: Any, **options: Any) -> str:
+        return _clean_lines(as_it_is(*values, **options))
+
+    logging.setLogRecordFactory(_CleanRecord)
+    warnings.formatwarning = formatted
 
 
 def escaped(text: str) -> str:
@@ -92,9 +114,23 @@ def reason(error: BaseException) -> str:
     return " ".join(str(getattr(error, "strerror", None) or str(error) or type(error).__name__).split())
 
 
+LOG = logging.getLogger("vtsum")
+"""What a command does, a line each, for `--log` and for whoever listens to Python's logging."""
+LOG.setLevel(logging.INFO)
+_form = "words"
+
+
+def speak(form: str) -> None:
+    """Let what a command says on standard error be "words", or "json": an object a line."""
+    global _form
+    _form = form
+
+
 def say(message: str) -> None:
-    """A line of the command's on standard error."""
-    print(f"vtsum: {one_line(message)}", file=sys.stderr, flush=True)
+    """A line of the command's on standard error, and in the log."""
+    message = one_line(message)
+    LOG.info(message)
+    print(json.dumps({"message": message}) if _form == "json" else f"vtsum: {message}", file=sys.stderr, flush=True)
 
 
 def last_words(error: Exception) -> int:

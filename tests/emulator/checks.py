@@ -30,11 +30,12 @@ def expected(call: Call, dout: Tensor, dlse: Tensor | None, dtype: torch.dtype) 
         bias=leaves.get("bias"), seed=None if call.seed is None else int(call.seed), dropout_p=call.dropout_p,
         row_offset=call.row_offset, sinks=call.sinks, softcap=call.softcap,
     )  # fmt: skip
-    total = (out * dout.to(dtype)).sum()
+    total, delta = (out * dout.to(dtype)).sum(), (out.detach() * dout.to(dtype)).sum(-1)
     if dlse is not None:
-        total = total + (lse.masked_fill(lse.isinf(), 0.0) * dlse.to(dtype)).sum()
+        total, delta = total + (lse.masked_fill(lse.isinf(), 0.0) * dlse.to(dtype)).sum(), delta - dlse
     grads = torch.autograd.grad(total, list(leaves.values()), allow_unused=True, materialize_grads=True)
-    return {"out": out.detach(), "lse": lse.detach()} | {f"d{name}": g for name, g in zip(leaves, grads, strict=True)}
+    found = {"out": out.detach(), "lse": lse.detach()} | {f"d{name}": g for name, g in zip(leaves, grads, strict=True)}
+    return found if call.sinks is None else found | {"delta": delta}
 
 
 def results(
@@ -43,9 +44,9 @@ def results(
     """Forward and backward; `hand_on`: the backward is given out and lse."""
     out, lse = lib.forward(call, family)
     assert lse is not None
-    dq, dk, dv, dbias = lib.backward(call, dout, dlse, family, **({"out": out, "lse": lse} if hand_on else {}))
+    dq, dk, dv, *others = lib.backward(call, dout, dlse, family, **({"out": out, "lse": lse} if hand_on else {}))
     got = {"out": out, "lse": lse, "dq": dq, "dk": dk, "dv": dv}
-    return got if dbias is None else got | {"dbias": dbias}
+    return got | {name: x for name, x in zip(("dbias", "delta"), others, strict=True) if x is not None}
 
 
 class Check:
@@ -70,7 +71,9 @@ class Check:
         for family, got in found.items():
             assert got.keys() == exact.keys()
             for name, x in got.items():
-                hold(f"{family or 'dispatched'} {name}", x, exact[name], eager[name], self.condition, self.dtype)
+                # Of weights as they were computed, or of out as it was rounded.
+                dtype = torch.float32 if name == "delta" and not self.hand_on else self.dtype
+                hold(f"{family or 'dispatched'} {name}", x, exact[name], eager[name], self.condition, dtype)
             alone = exact["lse"].isinf()
             assert not got["out"][alone].any()
             assert not got["dq"][alone].any()

@@ -40,6 +40,7 @@ class Params(ctypes.Structure):
         ("row_offset", c_uint32),
         ("sinks", c_void_p),
         ("softcap", c_double),
+        ("delta", c_void_p),
     ]
 
 
@@ -168,8 +169,11 @@ class Library(Emulated):
         *,
         out: Tensor | None = None,
         lse: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """dq, dk, dv (dk and dv of q's heads) and dbias; out and lse as the op hands them on for wide windows."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+        """dq, dk, dv (dk and dv of q's heads), dbias, and with sinks delta.
+
+        out and lse as the op hands them on for wide windows.
+        """
         keep: list[Tensor] = []
         p = _params(call, keep)
         dq, dk, dv = (poisoned(call.q) for _ in range(3))
@@ -179,6 +183,8 @@ class Library(Emulated):
         p.lse = None if lse is None else lse.data_ptr()
         p.dlse = None if dlse is None else dlse.data_ptr()
         p.dbias = None if dbias is None else dbias.data_ptr()
+        delta = None if call.sinks is None else torch.full(call.q.shape[:3], math.nan)
+        p.delta = None if delta is None else delta.data_ptr()
         name = None if family is None else family.encode()
         if name is None:
             size = self.c.vts_sliding_window_attention_bwd_cuda_scratch(ctypes.byref(p))
@@ -190,7 +196,7 @@ class Library(Emulated):
             self.check(self.c.vts_sliding_window_attention_bwd_cuda(ctypes.byref(p), None))
         else:
             self.check(self.c.emulator_bwd(name, ctypes.byref(p)))
-        return dq, dk, dv, dbias
+        return dq, dk, dv, dbias, delta
 
 
 @cache

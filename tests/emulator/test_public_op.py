@@ -35,6 +35,15 @@ def test_more_keys_than_queries_by_tensor_cores(dtype: torch.dtype, sides: tuple
     compare("cpp", dtype, shape=(2, 2, 50, 16), queries=9, sides=sides)
 
 
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("sides", [(2, 2), (12, 4)])
+def test_sums_over_rows_are_not_rounded(dtype: torch.dtype, sides: tuple[int, int], with_bias: bool) -> None:
+    """Those of sinks, of a bias beside them; by the ring, by tensor cores and by the general kernels."""
+    sinks = torch.tensor([0.5, -1.0])
+    compare("cpp", dtype, shape=(1, 2, 40, 32), sides=sides, with_bias=with_bias, sinks=sinks)
+
+
 @pytest.mark.parametrize("case", BEYOND.values(), ids=BEYOND)
 @pytest.mark.parametrize("compiled", [False, True], ids=["", "compiled"])
 def test_numbers_beyond_every_sequence_cost_and_say_nothing_more(compiled: bool, case: Any) -> None:

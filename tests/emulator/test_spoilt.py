@@ -68,7 +68,8 @@ def test_what_a_row_does_not_see_does_not_reach_it(
     spots = {"q": [60, 41], "k": [3, 42, 80], "v": [1, 20, 99]}  # row 41, which has a gradient, beside padding
     beside = 2e-2 if family in ("strip", "tile") else 0.0  # a bfloat16 weight is off by 4e-3
     sees = seen_by(frames, sides, key_mask, **window)
-    hold_apart(compute, (q, k, v), dout, sees, spots, quiet, beside=beside)
+    of_rows = ("out", "lse", "dq", "dk", "dv", *["delta"] * (sinks is not None))
+    hold_apart(compute, (q, k, v), dout, sees, spots, quiet, results=of_rows, beside=beside)
 
 
 @pytest.mark.parametrize("family", ["ring", "general"])

@@ -13,11 +13,15 @@ TOLERANCE = {torch.float64: 1e-10, torch.float32: 3e-5, torch.float16: 8e-3, tor
 
 
 def gradients(outputs: Sequence[Tensor], inputs: Sequence[Tensor], seed: int) -> list[Tensor]:
-    """Gradients of a random linear functional of the outputs; rows of -inf count for nothing."""
+    """Gradients of a random linear functional of the outputs; rows of -inf count for nothing.
+
+    Its factors are numbers of 16 bits, so that outputs of any dtype get the same gradients.
+    """
     generator = torch.Generator(device="cpu").manual_seed(seed)
     total = torch.zeros((), dtype=torch.float64)
     for output in outputs:
-        along = torch.randn(output.shape, generator=generator, dtype=torch.float64, device="cpu").to(output.device)
+        along = torch.randn(output.shape, generator=generator, dtype=torch.float64, device="cpu")
+        along = along.bfloat16().double().to(output.device)
         finite = torch.where(output.isinf(), torch.zeros_like(output), output)
         total = total + (finite.double() * along).sum()
     return list(torch.autograd.grad(total, list(inputs), allow_unused=False))

@@ -193,7 +193,7 @@ def _flash_backward(func: Any) -> Callable[..., Any]:
         left, right = kwargs["window_size_left"], kwargs["window_size_right"]
         rows = [x.transpose(1, 2) for x in (dout, q, k, v)]
         options = (None, None, None, None, None, None, None, left, right, 1, False, scale, 0.0, 0)
-        dq, dk, dv, _ = _OPS.sliding_window_attention_bwd(*rows, *options)
+        dq, dk, dv, *_ = _OPS.sliding_window_attention_bwd(*rows, *options)
         shared = (x.unflatten(1, (k.shape[2], -1)).sum(2) for x in (dk, dv))
         return tuple(x.transpose(1, 2) for x in (dq, *shared))
 

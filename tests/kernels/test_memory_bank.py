@@ -38,6 +38,29 @@ def test_fifo_replaces_the_oldest_slot() -> None:
     assert torch.equal(one_by_one.memory, at_once.memory)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_bank_of_16_bits_counts_as_any(dtype: torch.dtype) -> None:
+    """bfloat16 holds no 257, float16 no 70,000 and no 1e-8: where slots go, and what they got, is not kept in them."""
+    bank = plain(600, 2).to(dtype)
+    frames = torch.arange(600, dtype=torch.float32)[:, None].expand(-1, 2).remainder(128).to(dtype) + 1
+    for frame in frames:
+        bank.write(frame)
+    assert torch.equal(bank.memory.detach(), frames)
+    merging = plain(1, 2).to(dtype)
+    for n in (500, 300):
+        merging.write(torch.full((n, 2), 1.0 + (n == 300)).to(dtype), rule="merge")
+    assert merging.counts[0] == 800
+    reads = plain(3, 2, temperature=16.0).to(dtype)
+    with torch.no_grad():
+        reads.memory.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]))
+        reads(torch.tensor([1.0, 0.0]).to(dtype).expand(1, 70_000, 2))
+    mass, perplexity, dead = reads.usage()
+    shares = torch.softmax(torch.tensor([16.0, 0.0, -16.0]).double(), 0)
+    torch.testing.assert_close(mass[0].double(), 70_000 * shares, rtol=1e-4, atol=0.0)
+    assert perplexity == pytest.approx(float((-(shares * shares.log()).sum()).exp()), rel=1e-4)
+    assert dead == 2
+
+
 def test_the_moving_average_goes_to_the_most_similar_slot() -> None:
     bank = plain()
     with torch.no_grad():

@@ -108,6 +108,21 @@ def test_a_write_after_folding_is_found_and_mended(write: Callable[[MemoryBank],
     reads.fold_check()
 
 
+@pytest.mark.parametrize("normalize", [True, False])
+def test_a_snapshot_follows_no_tensor(normalize: bool) -> None:
+    """Keys that need no work are none of the bank's own memory, and nothing wants a gradient."""
+    reads = bank(normalize=normalize, query_proj=False).fold_()
+    with torch.no_grad():
+        before = reads(X)
+        reads.memory.mul_(0.5)
+        assert torch.equal(reads(X), before)
+    with pytest.raises(RuntimeError, match=r"^MemoryBank: fold_check: .* call fold_\(\) again"):
+        reads.fold_check()
+    keys, weight = (torch.randn(shape, requires_grad=True) for shape in ((7, 8), (5, 16)))
+    folded = vk.fold_bank(keys, None, weight, normalize=normalize)
+    assert not any(x.requires_grad for x in folded[:2] if isinstance(x, Tensor))
+
+
 @pytest.mark.parametrize("folded", [True, False])
 def test_no_step_of_ddp_leaves_something_stale(process_group: None, folded: bool) -> None:
     """DeepSpeed's steps are tried in tests/vtsum/test_training_sharded.py."""

@@ -66,8 +66,13 @@ def test_with_each_option_blockwise(backend: str, name: str, sinks: bool, softca
 @dtypes
 def test_each_dtype(backend: str, dtype: torch.dtype, sinks: bool, softcap: float | None) -> None:
     given = SINKS.to(device_of(backend)) if sinks else None
-    compare(backend, dtype, padded=0.2, sinks=given, softcap=softcap)
-    compare(backend, dtype, shape=(1, 2, 70, 64), sides=(20, 20), sinks=given, softcap=softcap)
+    compare(backend, dtype, padded=0.2, with_bias=True, sinks=given, softcap=softcap)
+    compare(backend, dtype, shape=(1, 2, 70, 64), sides=(20, 20), with_bias=True, sinks=given, softcap=softcap)
+
+
+@dtypes
+def test_each_dtype_blockwise(dtype: torch.dtype) -> None:
+    compare("blockwise", dtype, padded=0.2, with_bias=True, sinks=SINKS, softcap=1.5)
 
 
 @dtypes

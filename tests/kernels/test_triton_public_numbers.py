@@ -65,6 +65,12 @@ def test_more_keys_than_queries_in_16_bits(dtype: torch.dtype) -> None:
     compare("triton", dtype, shape=(1, 2, 50, 16), queries=9, sides=(12, 0))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_sums_over_rows_are_not_rounded(dtype: torch.dtype) -> None:
+    sinks = torch.tensor([0.5, -1.0])
+    compare("triton", dtype, shape=(1, 2, 30, 16), sides=(4, 2), with_bias=True, sinks=sinks)
+
+
 @pytest.mark.parametrize("case", BEYOND.values(), ids=BEYOND)
 def test_numbers_beyond_every_sequence_cost_and_say_nothing_more(case: Any) -> None:
     """Compiled: else they are cut before, whatever the backend."""

@@ -47,6 +47,7 @@ def test_what_a_row_does_not_see_does_not_reach_it(form: Form, options: dict[str
     wide = form is FORMS["wide"]
     inputs = Inputs((1, 1, 1, 100, 16), form.window, torch.float32, **options)
     quiet = range(50, 100)
+    of_rows = ("out", "lse", "dq", "dk", "dv", *["delta"] * (inputs.sinks is not None))
     if inputs.dlse is not None:
         inputs.dlse[..., 50:] = 0.0
     if inputs.mask is not None:
@@ -55,13 +56,14 @@ def test_what_a_row_does_not_see_does_not_reach_it(form: Form, options: dict[str
     def compute(*qkvg: Tensor) -> list[Tensor]:
         inputs.q, inputs.k, inputs.v, inputs.dout = qkvg
         found = inputs.run()
-        return [found[name] for name in ("out", "lse", "dq", "dk", "dv")]
+        return [found[name] for name in of_rows]
 
     # What leaves some rows without any.
     spots = {"q": [60], "k": [80], "v": [1, 99]} if wide else {"q": [60], "k": [3, 42, 80], "v": [1, 20, 99]}
     window = {name: options[name] for name in ("dilation", "shift", "ends") if name in options}
     seen = seen_by(100, form.window, inputs.mask, **window)
-    hold_apart(compute, (inputs.q, inputs.k, inputs.v), inputs.dout, seen, spots, quiet, reaches=inputs.seed is None)
+    qkv = (inputs.q, inputs.k, inputs.v)
+    hold_apart(compute, qkv, inputs.dout, seen, spots, quiet, reaches=inputs.seed is None, results=of_rows)
 
 
 @pytest.mark.parametrize("shift", [False, True])

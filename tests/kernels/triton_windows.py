@@ -97,12 +97,16 @@ class Inputs:
         )
         inputs = (q, k, v, mask, ends, bias, seed)
         out, lse = sliding.forward(*inputs, *self.options, True, sinks, self.softcap)
-        dq, dk, dv, dbias = sliding.backward(dout, *inputs, dlse, out, lse, *self.options, sinks, self.softcap)
+        dq, dk, dv, dbias, delta = sliding.backward(dout, *inputs, dlse, out, lse, *self.options, sinks, self.softcap)
         found = {"out": out, "lse": lse, "dq": dq, "dk": dk, "dv": dv}
         if bias is None:
             assert dbias.shape == (0,)
         else:
             found["dbias"] = dbias
+        if sinks is None:
+            assert delta.shape == (0,)
+        else:
+            found["delta"] = delta
         return {name: x.cpu() for name, x in found.items()}
 
     def expect(self, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -117,9 +121,11 @@ class Inputs:
             bias=bias, seed=SEED if p > 0 else None, dropout_p=p, row_offset=row_offset, sinks=self.sinks,
             softcap=self.softcap,
         )  # fmt: skip
-        total = (out * self.dout.to(dtype)).sum()
+        total, delta = (out * self.dout.to(dtype)).sum(), (out.detach() * self.dout.to(dtype)).sum(-1)
         if self.dlse is not None:
             total = total + (lse.masked_fill(lse.isinf(), 0.0) * self.dlse.to(dtype)).sum()
+            delta = delta - self.dlse
         grads = torch.autograd.grad(total, leaves)
         names = ("out", "lse", "dq", "dk", "dv", "dbias")
-        return dict(zip(names, (out.detach(), lse.detach(), *grads), strict=False))
+        found = dict(zip(names, (out.detach(), lse.detach(), *grads), strict=False))
+        return found if self.sinks is None else found | {"delta": delta}

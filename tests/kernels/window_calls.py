@@ -106,11 +106,15 @@ def compare(
     got = [out, lse, *gradients([out, lse], inputs, 1)]
     exact = dense([x.detach().double().requires_grad_() for x in inputs])
     names = ["out", "lse", "dq", "dk", "dv", *["dbias"] * with_bias, *["dsinks"] * (sinks is not None)]
+    # Sums over rows in float32, of what was never rounded to 16 bits: but a GPU's wide windows read out as it was.
+    of_out = backend in ("cuda", "triton") and sum(sides) >= 33
+    of_sums = dtype if of_out else wide
     for name, *three in zip(names, got, exact, dense(inputs), strict=True):
         # In float32 the factor of the global softmax is a second rounding; 16 bits are rounded to at the end, once.
         twice = normalize == "global" and dtype == torch.float32
         if name != "dsinks":
-            hold(name, *three, condition=2.0 if twice else condition, dtype=dtype)
+            of = of_sums if name == "dbias" else dtype
+            hold(name, *three, condition=2.0 if twice else condition, dtype=of)
             continue
         # A sum over all rows, of either sign: it cancels, and their rounding, which is the house's bound, adds up.
         leaves = [x.detach().double() for x in inputs]
@@ -118,7 +122,7 @@ def compare(
         of_rows = dense([x.requires_grad_() for x in leaves])[-1]
         torch.testing.assert_close(three[1], of_rows.sum((0, 2)))
         error, size = (three[0].double() - three[1]).abs(), of_rows.square().sum((0, 2)).sqrt()
-        assert (error <= 4 * RMS_BOUND[dtype] * condition * size).all(), f"dsinks: {error} of {size}"
+        assert (error <= 4 * RMS_BOUND[of_sums] * condition * size).all(), f"dsinks: {error} of {size}"
 
 
 #: Numbers beyond every sequence, and ordinary ones that say the same.

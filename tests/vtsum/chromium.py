@@ -150,7 +150,9 @@ class Browser:
 
     def key(self, name: str, *, alt: bool = False, control: bool = False) -> None:
         """Press and release a key."""
-        typed = {"text": name} if len(name) == 1 else {}
+        typed: dict[str, Any] = {"text": name} if len(name) == 1 else {}
+        if name == "Tab":
+            typed = {"windowsVirtualKeyCode": 9}  # by which it moves the focus
         for kind in ("keyDown", "keyUp"):
             self._call("Input.dispatchKeyEvent", type=kind, key=name, modifiers=alt + 2 * control, **typed)
 

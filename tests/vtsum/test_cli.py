@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -16,7 +17,8 @@ import pytest
 
 from tests.vtsum.samples import ENVIRONMENT, ROOT
 from vtsum import __version__, cli
-from vtsum.summary import schema
+from vtsum.bars import Bars
+from vtsum.summary import progress, schema
 
 FAKE = [sys.executable, str(Path(__file__).with_name("cli_with_fake_model.py"))]
 
@@ -41,7 +43,10 @@ def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, 
 MISTAKES = [
     (["{bad}/missing.mp4"], ["missing.mp4", "no such file"]),
     (["{bad}/empty.mp4"], ["empty.mp4", "must be a video file", "0 bytes"]),
-    (["http://127.0.0.1:9/v.mp4"], ["must be a file on this machine, got an address; download it first"]),
+    (
+        ["http://127.0.0.1:9/v.mp4"],
+        ["http://127.0.0.1:9/v.mp4: must be a file on this machine, got an address; download it first"],
+    ),
     (["{bad}/new\nline.mp4"], ["new line.mp4", "must be a video file"]),
     (["{clip}", "--budget", "-5%"], ["budget must be", "'-5%'"]),
     (["{clip}", "--budget", "0s"], ["budget must be above zero", "'0s'"]),
@@ -132,11 +137,39 @@ def test_a_run_tells_where_things_are(clip, tmp_path, capsys):
     assert " of 0:12, " in done.stdout
     for name in ("summary.mp4", "summary.txt", "summary.json", "keyframes", "report.html"):
         assert str(out / name) in done.stdout
+    assert done.stdout.splitlines()[-1] == f"Open {out / 'report.html'} to look at it", "the last line is the page"
     code, _, errors = run(words, capsys)
     assert code == 2
-    assert "--overwrite" in errors
+    assert errors.endswith("must not exist yet (-o names another, --overwrite replaces it)\n")
     quiet = subprocess.run([*FAKE, *words, "--overwrite", "-q"], env=ENVIRONMENT, capture_output=True, text=True)
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
+
+
+def test_open_shows_the_page(clip, tmp_path):
+    """In the browser of this machine, here a script; where there is no display it is a note and no error."""
+    (tmp_path / "browser").write_text(f'#!/bin/sh\necho "$1" > "{tmp_path}/opened"\n')
+    (tmp_path / "browser").chmod(0o755)
+    out = tmp_path / "a # folder"
+    bare = {k: v for k, v in ENVIRONMENT.items() if k not in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY")}
+    words = ["summarize", str(clip), "-o", str(out), "--captioner", "none", "--no-ocr", "--no-speech", "--open"]
+    seeing = {**bare, "BROWSER": str(tmp_path / "browser")}
+    shown = subprocess.run([*FAKE, *words], env=seeing, capture_output=True, text=True)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert (tmp_path / "opened").read_text().strip() == (out / "report.html").as_uri()
+    (tmp_path / "opened").unlink()
+    words = ["recut", str(out), "--video", str(clip), "-o", str(tmp_path / "again"), "--open"]
+    blind = subprocess.run([*FAKE, *words], env=bare, capture_output=True, text=True)
+    assert blind.returncode == 0, blind.stderr
+    page = tmp_path / "again" / "report.html"
+    assert f"vtsum: note: --open: there is no display here; {page} is the page\n" in blind.stderr
+    assert not (tmp_path / "opened").exists()
+
+
+def test_open_needs_a_page(clip, tmp_path, capsys):
+    code, _, errors = run(["summarize", str(clip), "-o", str(tmp_path / "o"), "-f", "mp4,txt", "--open"], capsys)
+    assert (code, errors.count("\n")) == (2, 1)
+    assert "--open must come with the format html, got mp4, txt" in errors
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
@@ -158,14 +191,15 @@ def test_interruption_leaves_no_debris(clip, tmp_path, number, code):
     assert os.listdir(tmp_path) == []
 
 
-def test_progress_on_a_terminal(clip, tmp_path):
-    """On a terminal every stage is named, with the time left."""
+@pytest.mark.parametrize("columns", [110, 40])
+def test_progress_on_a_terminal(clip, tmp_path, columns):
+    """On a terminal every stage is named, and all of them together, with the time left, in one row each."""
     import pty
 
     parent, child = pty.openpty()
     process = subprocess.Popen(
         [*FAKE, "summarize", str(clip), "-o", str(tmp_path / "o")],
-        env={**ENVIRONMENT, "TERM": "xterm", "COLUMNS": "110"},
+        env={**ENVIRONMENT, "TERM": "xterm", "COLUMNS": str(columns)},
         stdout=subprocess.DEVNULL,
         stderr=child,
     )
@@ -181,11 +215,26 @@ def test_progress_on_a_terminal(clip, tmp_path):
         shown += part
     os.close(parent)
     assert process.wait(timeout=60) == 0
-    text = shown.decode("utf-8", "replace")
-    for stage in ("Watching the video", "Finding events", "Writing the text", "Cutting the summary", "Making the page"):
-        assert stage in text
-    assert "left" in text
-    assert "100%" in text
+    rows = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode("utf-8", "replace")).replace("\r", "\n").split("\n")
+    rows = [row for row in rows if not row.startswith("vtsum: ")]
+    stages = ("Watching the video", "Finding events", "Writing the text", "Cutting the summary", "Making the page")
+    for stage in ("All of it", *stages):
+        assert any(re.match(rf"{stage} .*100%.* left +\d", row) for row in rows), stage
+    assert max(map(len, rows)) <= columns
+
+
+def test_what_is_done_of_all():
+    """Stages side by side are done when the slowest is; one that never begins is over when the next begins."""
+    bars = Bars(progress.STAGES, phases=progress.PHASES)
+    done = []
+    for stage, part in (("read", 0.5), ("listen", 0.25), ("read", 1.0), ("listen", 1.0), ("shots", 0.0), ("cut", 0.5),
+                        ("text", 1.0), ("page", 1.0)):  # fmt: skip
+        bars._done[stage] = part
+        done.append(round(bars._overall(), 4))
+    assert done == [0.375, 0.1875, 0.1875, 0.75, 0.75, 0.88, 0.88, 1.0]
+    quiet = Bars({name: progress.STAGES[name] for name in ("shots", "cut")}, phases=progress.PHASES)
+    quiet._done["cut"] = 0.5
+    assert quiet._overall() == pytest.approx((2 + 11) / 24)
 
 
 @pytest.mark.parametrize("words", [[], ["data"]])

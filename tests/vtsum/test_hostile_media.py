@@ -82,6 +82,8 @@ def test_files_that_name_others_are_refused_unopened(tmp_path):
     found["names.m3u"] = "found text"
     (folder / "picture%d.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
     found["picture%d.png"] = "found a still picture"
+    (folder / "film%03d.jpg").write_bytes(whole)
+    found["film%03d.jpg"] = "must not be named as FFmpeg names many pictures at once"
     (folder / "alias.mov").write_bytes(changed(whole, [b"moov", *STBL[:3], b"dinf", b"dref"], lambda _: alias))
     found["alias.mov"] = "no picture could be decoded"
     found["pipe"] = "got a pipe"

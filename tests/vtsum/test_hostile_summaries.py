@@ -29,14 +29,20 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "a.mp4", folder / "a"
 
 
-def _recut(made: tuple[Path, Path], folder: Path, facts: Callable[[dict[str, Any]], Any], **arrays: np.ndarray) -> str:
+def _recut(
+    made: tuple[Path, Path],
+    folder: Path,
+    facts: Callable[[dict[str, Any]], Any],
+    names: Path | None = None,
+    **arrays: np.ndarray,
+) -> str:
     with np.load(made[1] / "analysis.npz") as stored:
         all_arrays = {**stored, **arrays}
     stated = json.loads(all_arrays["facts"].tobytes())
     facts(stated)
     path = folder / "analysis.npz"
     np.savez(path, **{**all_arrays, "facts": np.frombuffer(json.dumps(stated).encode(), np.uint8)})
-    return refused("recut", str(folder), "-f", "json", "--video", str(made[0]), names=path)
+    return refused("recut", str(folder), "-f", "json", "--video", str(made[0]), names=names or path)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +60,29 @@ def test_what_an_analysis_states_has_its_type_and_range(
     made: tuple[Path, Path], tmp_path: Path, part: str, name: str, value: object, said: str
 ) -> None:
     assert said in _recut(made, tmp_path, lambda facts: facts[part].update({name: value}))
+
+
+@pytest.mark.parametrize("frames", [2, 9])
+def test_an_analysis_is_of_a_video_of_its_length(made: tuple[Path, Path], tmp_path: Path, frames: int) -> None:
+    """Of nine frames, the last of a video of three seconds was shown for as long as shots were chosen behind it."""
+    with np.load(made[1] / "analysis.npz") as stored:
+        of_frames = ("features", "event_features", "saliency", "encoded", "boundaries")
+        arrays = {
+            name: np.resize(stored[name], (frames, *stored[name].shape[1:])) for name in of_frames if name in stored
+        }
+    said = _recut(made, tmp_path, lambda facts: facts["watched"].update(duration=frames), made[0], **arrays)
+    assert f"must be the video that was summarised, of {frames}.0 s, got 3.0 s" in said
+
+
+def test_a_video_that_states_another_length_than_it_has_is_cut_again(made: tuple[Path, Path], tmp_path: Path) -> None:
+    whole = numbered_clip(tmp_path / "whole.mkv", 125).read_bytes()
+    (tmp_path / "a.mkv").write_bytes(whole[: len(whole) * 3 // 5])
+    vtsum.summarize(tmp_path / "a.mkv", tmp_path / "a", budget="50%", formats=["json", "analysis"], **QUIET)
+    done = _run("recut", str(tmp_path / "a"), "-f", "json")
+    assert done.returncode == 0, done.stderr
+    first, again = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("a", "a_recut"))
+    assert first["truncated_at"] < 4
+    assert again["shots"] == first["shots"]
 
 
 def test_an_array_of_an_analysis_has_its_type_and_range(made: tuple[Path, Path], tmp_path: Path) -> None:

@@ -76,6 +76,33 @@ def test_no_name_title_or_word_commands_the_terminal(tmp_path: Path) -> None:
     assert said == clean(said) == "Hello [2J [31m there my friend👩\u200d💻 می\u200cخواهم."
 
 
+_TELLS = """
+import logging
+import warnings
+
+class Tells:
+    def boundaries(self, features, fps):
+        warnings.warn("a\\x1b]0;owned\\x07 file\\u202e")
+        logging.getLogger("a_library").warning("a %s\\nkey", "\\x9b2J")
+        return [1.0] * len(features)
+"""
+
+
+@pytest.mark.parametrize("command", ["summarize", "batch"])
+def test_what_a_library_warns_and_logs_of_commands_no_terminal(tmp_path: Path, command: str) -> None:
+    (tmp_path / "tells.py").write_text(_TELLS)
+    numbered_clip(tmp_path / "clip.mp4", 75)
+    words = [command, "clip.mp4", "-o", "o", "--segmenter", "tells:Tells", "--no-speech", "--no-ocr", "-f", "txt", "-q"]
+    done = subprocess.run(
+        [sys.executable, "-m", "vtsum.cli", *words], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, timeout=100
+    )
+    told = done.stderr.decode()
+    assert done.returncode == 0, told
+    assert "UserWarning: a ]0;owned  file\n" in told
+    assert "a  2J\nkey\n" in told
+    assert not UNFIT.search(told)
+
+
 def test_error_lines_and_lists_of_problems_are_clean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "anno").mkdir()
     (tmp_path / "anno" / "train_videoxum.json").write_text(json.dumps([ENTRY | {"video_id": "v\u202e\x9b[red]"}]))

@@ -26,7 +26,7 @@ from vtsum.summary.progress import ignore
 from vtsum.summary.spoken import summary_subtitles
 from vtsum.summary.values import seconds_or_all
 from vtsum.video import FrameSampler, cut, probe
-from vtsum.video.tracks import add_tracks
+from vtsum.video.tracks import Track, add_tracks
 
 TRANSCRIBE = importlib.import_module("vtsum.enhance.speech.transcribe")  # the package's name of it is the function
 SRT = """1
@@ -103,7 +103,7 @@ def test_subtitles_are_a_track_of_the_film(told, tmp_path):
 @pytest.mark.parametrize(("language", "three"), [("de-AT", "deu"), ("fil", "fil"), (None, "und"), ("x", "und")])
 def test_a_track_of_subtitles_names_its_language(tmp_path, language, three):
     path = numbered_clip(tmp_path / "clip.mp4", 50, sound=tone(2.0, 48000, 1))
-    add_tracks(path, [(0.5, 1.0, "One --> & <b>"), (1.2, 1.9, "two\nlines")], language)
+    add_tracks(path, [Track([(0.5, 1.0, "One --> & <b>"), (1.2, 1.9, "two\nlines")], language)])
     entries = ["-show_entries", "stream=codec_name:stream_tags=language", "-of", "csv=p=0"]
     done = subprocess.run(["ffprobe", "-v", "error", *entries, str(path)], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["h264,und", "aac,und", f"mov_text,{three}"]

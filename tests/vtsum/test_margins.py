@@ -110,7 +110,7 @@ def test_margins_keep_order_budget_and_what_is_forbidden(drawn, before, after, s
     clips, last = drawn
     budget = sum(map(len, clips)) + spare
     forbidden = [(a.end + 2, b.start - 1) for a, b in itertools.pairwise(clips) if a.end + 2 < b.start - 1]
-    wide = with_margins(clips, before, after, budget, last, forbidden)
+    wide = with_margins(clips, before, after, budget, 0, last, forbidden)
     assert sum(map(len, wide)) <= budget
     assert all(a.end <= b.start for a, b in itertools.pairwise(wide))
     assert wide[0].start >= 0
@@ -119,8 +119,8 @@ def test_margins_keep_order_budget_and_what_is_forbidden(drawn, before, after, s
         assert clip.start - before <= other.start <= clip.start
         assert clip.end <= other.end <= clip.end + after
         assert not any(other.start < end and start < other.end for start, end in forbidden)
-    if not overrun(clips, before, after, budget, last):
-        free = with_margins(clips, before, after, budget, last)
+    if not overrun(clips, before, after, budget, 0, last):
+        free = with_margins(clips, before, after, budget, 0, last)
         ends = [0, *(clip.end for clip in free)]
         assert all(
             clip.start in (max(own.start - before, 0), end) for clip, own, end in zip(free, clips, ends, strict=False)

@@ -49,6 +49,20 @@ def test_a_strangers_run_sweeps_nothing_elsewhere(data: Path, tmp_path: Path) ->
     )
 
 
+def test_the_folder_of_a_seed_is_no_link(data: Path, tmp_path: Path) -> None:
+    """Found before the first seed is trained: in the home that the second one's leads to lies what a run writes."""
+    (tmp_path / "home").mkdir()
+    for name in ("config.yaml", "metrics.jsonl"):
+        (tmp_path / "home" / name).touch()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "seed-5").symlink_to("../home")
+    refused(
+        [*REAL, *words(data, "run", "--seeds", "3,5")],
+        tmp_path,
+        "train: run/seed-5 must lie where it is named, got a symbolic link",
+    )
+
+
 def test_a_sweep_knows_the_names_of_checkpoints_alone(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     for name in (".ssh", "step-notes", "step-00000099x", ".step-1.part"):

@@ -65,5 +65,5 @@ def test_help_is_grouped_by_purpose(capsys):
     assert cli.main(["recut", "--help"]) == 0
     shown = capsys.readouterr().out
     heads = [line for line in shown.splitlines() if line.endswith(":") and not line.startswith(" ")]
-    assert heads == ["Arguments:", "What is shown:", "The files:", "The run:", "Options:"]
+    assert heads == ["Arguments:", "What is shown:", "What is written:", "The files:", "The run:", "Options:"]
     assert shown.index("What is shown:") < shown.index("--budget") < shown.index("The files:") < shown.index("--clock")

@@ -17,6 +17,7 @@ import pytest
 from tests.vtsum.clips import number_of, number_picture, numbered_clip, tone, write_clip
 from vtsum.errors import VTSumError
 from vtsum.video import FrameSampler, cut, probe
+from vtsum.video.coding import Coding
 
 
 def decode(path: Path) -> tuple[list[int], list[float], np.ndarray, int]:
@@ -273,10 +274,14 @@ def test_bad_arguments(tmp_path):
             cut(source, segments, out)
     with pytest.raises(ValueError, match="keyframe_times must"):
         cut(source, [(0, 1)], out, keyframe_times=[0.1, 0.2])
-    with pytest.raises(ValueError, match="crf must"):
-        cut(source, [(0, 1)], out, crf=99)
-    with pytest.raises(VTSumError, match="preset must"):
-        cut(source, [(0, 1)], out, preset="warpspeed")
+    for wrong, reason in (
+        (Coding(crf=99), "cut: crf must be 0 to 51 for libx264, got 99"),
+        (Coding(preset="warpspeed"), "cut: preset must be one of ultrafast, .* for libx264, got 'warpspeed'"),
+        (Coding(encoder="mpeg1video"), "cut: encoder must be one of libx264, libx265, libsvtav1, got 'mpeg1video'"),
+        (Coding(fade=0.5), "cut: fade must be 0 to 0.2 s, got 0.5"),
+    ):
+        with pytest.raises(VTSumError, match=reason):
+            cut(source, [(0, 1)], out, coding=wrong)
     with pytest.raises(VTSumError, match="folder of the output must exist"):
         cut(source, [(0, 1)], tmp_path / "nowhere" / "out.mp4")
     with pytest.raises(VTSumError, match="source itself"):
@@ -304,9 +309,9 @@ def test_full_disk(tmp_path):
     program = (
         "import resource, sys\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
-        "from vtsum.video import cut\n"
+        "from vtsum.video import cut\nfrom vtsum.video.coding import Coding\n"
         "from vtsum.errors import VTSumError\n"
-        "try:\n    cut(sys.argv[1], [(0, 9)], sys.argv[2], crf=5)\n"
+        "try:\n    cut(sys.argv[1], [(0, 9)], sys.argv[2], coding=Coding(crf=5))\n"
         "except VTSumError as error:\n    print(error)\n"
     )
     (tmp_path / "out").mkdir()
@@ -322,8 +327,8 @@ def test_interrupted_by_the_user(tmp_path):
     source = numbered_clip(tmp_path / "clip.mp4", 1500, size=(320, 180))
     (tmp_path / "out").mkdir()
     program = (
-        "import sys; from vtsum.video import cut; print('go', flush=True); "
-        "cut(sys.argv[1], [(0, 60)], sys.argv[2], preset='placebo')"
+        "import sys; from vtsum.video import cut; from vtsum.video.coding import Coding; print('go', flush=True); "
+        "cut(sys.argv[1], [(0, 60)], sys.argv[2], coding=Coding(preset='placebo'))"
     )
     command = [sys.executable, "-c", program, str(source), str(tmp_path / "out" / "summary.mp4")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

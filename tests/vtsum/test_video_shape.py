@@ -14,6 +14,7 @@ import vtsum
 from tests.vtsum.clips import number_picture, numbered_clip, write_clip
 from vtsum.errors import VTSumError
 from vtsum.video import FrameSampler, cut, probe
+from vtsum.video.coding import Coding
 
 
 def corners(_number: int, _time: float) -> np.ndarray:
@@ -107,7 +108,7 @@ def test_still_lines_of_interlaced_pictures_are_kept(tmp_path):
     path = write_clip(
         tmp_path / "i.mkv", [i / 25 for i in range(10)], lambda *_: lines, options={"flags": "+ildct", "qp": "0"}
     )
-    with av.open(str(cut(path, [(0, 0.4)], tmp_path / "cut.mp4", crf=0).path)) as container:
+    with av.open(str(cut(path, [(0, 0.4)], tmp_path / "cut.mp4", coding=Coding(crf=0)).path)) as container:
         grey = next(container.decode(video=0)).to_ndarray(format="gray").astype(float)
     assert abs(grey[4] - grey[5]).mean() > 20
 
@@ -126,7 +127,7 @@ def test_extreme_sizes(tmp_path, size):
 def test_what_cannot_be_encoded_is_told_rightly(tmp_path):
     path = numbered_clip(tmp_path / "clip.mp4", 5)
     with pytest.raises(VTSumError, match=r"preset must be one of ultrafast, superfast, .*, got 'quick'"):
-        cut(path, [(0, 0.1)], tmp_path / "cut.mp4", preset="quick")
+        cut(path, [(0, 0.1)], tmp_path / "cut.mp4", coding=Coding(preset="quick"))
 
 
 def test_high_dynamic_range_is_told(tmp_path):

@@ -17,6 +17,7 @@ from vtsum.batches.summaries import Summaries, sweep
 from vtsum.errors import VTSumError
 from vtsum.files import check_inputs, plain
 from vtsum.summary.declaring import declared, taken, with_options
+from vtsum.summary.naming import fields_of, filled, parted
 from vtsum.summary.options import Options
 from vtsum.summary.staging import check_output
 
@@ -31,7 +32,7 @@ class BatchReport:
     results: list[Result] = field(default_factory=list)
 
     def of(self, status: str) -> list[Result]:
-        """Those that were "done", "failed" or "skipped"."""
+        """Those that were "done", "failed", "skipped" or "planned"."""
         return [result for result in self.results if result.status == status]
 
 
@@ -43,6 +44,7 @@ def batch(
     workers: int = 1,
     limit: float | None = None,
     overwrite: bool = False,
+    dry_run: bool = False,
     progress: BatchProgress | None = None,
     **options: Unpack[Options],
 ) -> BatchReport:
@@ -53,10 +55,12 @@ def batch(
 
     Args:
         inputs: files, folders, patterns and "@FILE" lists (`vtsum.batches.inputs.find_videos`).
-        output: the folder; batch.jsonl in it says what is done.
+        output: the folder, in which batch.jsonl says what is done; in a text {budget} and {date} stand for what they
+            are (`vtsum.summarize`), and the last part of it may be a template of the summaries' names: out/{stem}_30s.
         workers (int): processes, each with a model of its own.
         limit (float | None): seconds that one video may take.
         progress: told how many have ended, of how many, and which are at work.
+        dry_run (bool): only say what would be done, in results that are "planned"; nothing is watched or written.
         overwrite (bool): replace summaries in the folder that this batch did not make.
         options: of `vtsum.summarize`, for all of them, but those that are of one video; a model by its name.
     Returns:
@@ -67,17 +71,22 @@ def batch(
     check_workers("batch", workers, limit)
     asked = _asked(options)
     videos = find_videos(inputs, "batch")
-    folder = Path(os.path.abspath(os.fspath(output)))
+    place_of, names = parted(output)
+    fields = fields_of(asked["budget"])
+    folder = Path(os.path.abspath(filled(place_of, fields, "batch")))
+    filled(names, {**fields, "stem": "video"}, "batch")
     check_inputs("batch", folder, videos)
     report = BatchReport()
-    with Ledger(folder) as ledger:
-        jobs = _jobs(videos, folder, ledger)
+    with Ledger(folder, dry=dry_run) as ledger:
+        jobs = _jobs(videos, folder, ledger, lambda stem: str(filled(names, {**fields, "stem": stem}, "batch")))
         left = []
         for job in jobs:
             if ledger.is_done(job):
                 report.results.append(Result(job.source, job.output, "skipped"))
             elif (why := _in_the_way(job, overwrite)) is not None:
                 report.results.append(Result(job.source, job.output, "failed", why))
+            elif dry_run:
+                report.results.append(Result(job.source, job.output, "planned"))
             else:
                 if ledger.name_of(job.key) is not None:
                     sweep(job.output)
@@ -107,16 +116,16 @@ def _asked(options: Options) -> dict[str, Any]:
     return taken(Options, options, "batch")
 
 
-def _jobs(videos: Sequence[Path], folder: Path, ledger: Ledger) -> list[Job]:
+def _jobs(videos: Sequence[Path], folder: Path, ledger: Ledger, name: Callable[[str], str]) -> list[Job]:
     known = {}
     for video in videos:
         try:
-            name = ledger.name_of(Job(video, folder).key)
+            before = ledger.name_of(Job(video, folder).key)
         except OSError as error:
             raise VTSumError(f"batch: {plain(video)}: cannot be read: {error.strerror}") from None
-        if name is not None:
-            known[video] = name
-    return [Job(video, place) for video, place in place(videos, folder, known).items()]
+        if before is not None:
+            known[video] = before
+    return [Job(video, place) for video, place in place(videos, folder, known, name).items()]
 
 
 def _in_the_way(job: Job, overwrite: bool) -> str | None:

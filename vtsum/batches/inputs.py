@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from vtsum.batches.ledger import FILE
@@ -63,11 +63,13 @@ def _named(given: str, op: str, *, listed: bool = False) -> Iterator[Path]:
         yield from (Path(match) for match in matches if Path(match).is_file())
 
 
-def place(videos: Sequence[Path], folder: Path, known: Mapping[Path, str]) -> dict[Path, Path]:
+def place(
+    videos: Sequence[Path], folder: Path, known: Mapping[Path, str], called: Callable[[str], str] = str
+) -> dict[Path, Path]:
     """A folder for each summary: the video's name, with that of its folder or a number where two have one.
 
     Args:
-        known: names that a run before gave.
+        known: names that a run before gave. called: from the name of a video to that of its folder.
     """
     taken = {FILE, *known.values()}
     placed: dict[Path, Path] = {}
@@ -80,7 +82,7 @@ def place(videos: Sequence[Path], folder: Path, known: Mapping[Path, str]) -> di
                 _short(f"{video.parent.name}_{short}"),
                 *(f"{short}_{n}" for n in range(2, len(videos) + 3)),
             ]
-            name = next(n for n in names if n not in taken)
+            name = next(n for n in map(called, names) if n not in taken)
             taken.add(name)
         placed[video] = folder / name
     return placed

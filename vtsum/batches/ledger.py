@@ -34,13 +34,21 @@ class Ledger:
 
     Raises:
         VTSumError: the folder cannot be written to, another batch is at work in it, or the file is not ours.
+
+    Args:
+        dry (bool): only read the file, where there is one; nothing is locked, made or written.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, dry: bool = False) -> None:
         self.folder = folder
         self._path = folder / FILE
         self._entries: dict[str, dict[str, Any]] = {}
+        self._file: int | None = None
         check_no_links("batch", folder, self._path)
+        if dry:
+            if self._path.exists():
+                self._read()
+            return
         try:
             folder.mkdir(parents=True, exist_ok=True)
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -56,6 +64,7 @@ class Ledger:
 
     def _lock(self) -> None:
         """Wait a little: the workers of a batch that was killed end by themselves, and hold the lock until then."""
+        assert self._file is not None
         until = time.monotonic() + _PATIENCE
         while True:
             try:
@@ -77,8 +86,9 @@ class Ledger:
         content = read_file(self._path, "batch", _LIMIT)
         *whole, rest = content.split(b"\n")
         if not whole and _line({"format": FORMAT}).startswith(rest):  # new, or killed while it wrote its first line
-            os.ftruncate(self._file, 0)
-            self._add({"format": FORMAT})
+            if self._file is not None:
+                os.ftruncate(self._file, 0)
+                self._add({"format": FORMAT})
             return
         if not whole:
             raise VTSumError(f"batch: {plain(self._path)} must be a batch's own, of {FORMAT}")
@@ -89,7 +99,7 @@ class Ledger:
                     raise VTSumError(f"batch: {plain(self._path)} must be a batch's own, of {FORMAT}")
             elif line:
                 self._take(entry, number + 1)
-        if rest:  # a process was killed while it wrote this, or the disk was full
+        if rest and self._file is not None:  # a process was killed while it wrote this, or the disk was full
             os.ftruncate(self._file, len(content) - len(rest))
 
     def _take(self, entry: dict[str, Any], number: int) -> None:
@@ -128,6 +138,7 @@ class Ledger:
     def _add(self, entry: dict[str, Any]) -> None:
         if "key" in entry:
             self._entries[entry["key"]] = entry
+        assert self._file is not None
         try:
             line = _line(entry)
             if os.write(self._file, line) != len(line):
@@ -141,7 +152,8 @@ class Ledger:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self._file)
+        if self._file is not None:
+            os.close(self._file)
 
 
 def _line(entry: dict[str, Any]) -> bytes:

@@ -19,6 +19,7 @@ from types import FrameType
 
 from vtsum.batches.results import Hopeless, Job, Result, Work
 from vtsum.errors import VTSumError
+from vtsum.shown import clean_libraries
 
 _PATIENCE = 10.0  # seconds that a process is given to tidy up
 _TICK = 0.5  # seconds between two looks at the clock
@@ -31,6 +32,7 @@ def serve(calls: Connection, work: Work, threads: int, held: Path | None) -> Non
     Args:
         threads: that PyTorch may use. held: a file that is locked (shared) as long as the worker lives.
     """
+    clean_libraries()
     # Ctrl-C is the driver's, which stops the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

@@ -33,7 +33,8 @@ class Result:
 
     Attributes:
         source, output (Path): the file, and the folder of its summary. status: "done", "failed" or "skipped" (a run
-        before did it). reason (str | None): of a failure. seconds (float): it took. notes: warnings of its summary.
+        before did it) or "planned" (by a dry run). reason (str | None): of a failure. seconds (float): it took.
+        notes: warnings of its summary.
     """
 
     source: Path

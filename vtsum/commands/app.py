@@ -18,11 +18,16 @@ UsageError: type[Any] = typer.BadParameter.__mro__[1]
 
 __all__ = ["Abort", "UsageError", "app", "listed", "number", "printable", "write"]
 
+EXIT_CODES = (
+    "Exit status: 0 done; 2 what you can mend, told in one line, of a batch also where a video failed; 70 what nobody "
+    "foresaw; 130 Ctrl-C; 129 and 143 a terminal that closed, and kill; 1 whoever read the output went away."
+)
+
 app = typer.Typer(
     name="vtsum",
     help="Make a shorter video and a short text out of a long video, on this machine.",
     no_args_is_help=True,
-    add_completion=False,
+    epilog=EXIT_CODES,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},

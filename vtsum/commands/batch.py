@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from vtsum.bars import Bars
 from vtsum.commands.app import app, printable, write
 from vtsum.commands.options import Grouped, Run, with_options
 from vtsum.shown import say
@@ -26,8 +25,14 @@ def batch(
         ),
     ],
     output: Annotated[
-        Path,
-        typer.Option("--output", "-o", rich_help_panel=FILES, metavar="DIR", help="Folder of the summaries' folders."),
+        str,
+        typer.Option(
+            "--output",
+            "-o",
+            rich_help_panel=FILES,
+            metavar="DIR",
+            help="Folder of the summaries' folders; 'DIR/{stem}_{budget}' names these, {date} stands for today.",
+        ),
     ],
     workers: Annotated[int, typer.Option(metavar="N", help="Processes at work, each with a model of its own.")] = 1,
     limit: Annotated[
@@ -46,7 +51,7 @@ def batch(
     from vtsum.batches import batch as work
     from vtsum.summary.values import seconds_or_all
 
-    with Bars({"videos": "Videos"}, quiet=run.quiet) as bars:
+    with run.shown({"videos": "Videos"}) as bars:
         report = work(
             inputs,
             output,
@@ -54,6 +59,7 @@ def batch(
             limit=seconds_or_all(limit, "batch: --limit"),
             progress=lambda done, total, running: bars("videos", done, total, ", ".join(running)),
             overwrite=run.overwrite,
+            dry_run=run.dry_run,
             **options,
         )
     failed = report.of("failed")
@@ -67,9 +73,12 @@ def batch(
     for result in failed:
         say(f"{printable(result.source)}: {result.reason}")
     if not run.quiet and not run.as_json:
-        done, skipped = len(report.of("done")), len(report.of("skipped"))
+        for result in report.of("planned"):
+            write(f"{printable(result.source)}: to {printable(result.output)}")
+        done, skipped = len(report.of("planned" if run.dry_run else "done")), len(report.of("skipped"))
         before = f", {skipped:,} were there already" if skipped else ""
         lost = f", {len(failed):,} failed" if failed else ""
-        write(f"{done:,} videos summarised{before}{lost}, in {printable(output)}")
+        verb = "to be summarised" if run.dry_run else "summarised"
+        write(f"{done:,} videos {verb}{before}{lost}, in {printable(Path(output))}")
     if failed:
         raise typer.Exit(2)

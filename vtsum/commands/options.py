@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
+from vtsum.bars import Bars, Lines, Logged, Phases
 from vtsum.commands.app import number
+from vtsum.commands.config_file import read_config
+from vtsum.commands.log_file import log_to
+from vtsum.errors import VTSumError
+from vtsum.shown import LOG, clean, speak
 from vtsum.summary.declaring import Option, declared
 from vtsum.summary.options import GROUPS, RUN
+from vtsum.version import __version__
 
 
 @dataclass(frozen=True)
@@ -24,7 +34,52 @@ class Run:
     as_json: Annotated[bool, typer.Option("--json", help="Print the content of summary.json on standard output.")] = (
         False
     )
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be kept, or of a batch what would be done; write nothing.")
+    ] = False
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            help="A YAML file of options by the names they have here, budget: 30s; the command line wins.",
+            is_eager=True,
+            callback=read_config,
+        ),
+    ] = None
+    progress: Annotated[
+        str,
+        typer.Option(
+            "--progress",
+            metavar="FORM",
+            help="How progress is shown on standard error: bars (on a terminal), or json, an object a line: stage, "
+            "done, total, eta; and message, for what else is said.",
+        ),
+    ] = "bars"
+    log: Annotated[
+        Path | None, typer.Option("--log", metavar="FILE", help="Write down what is done and said, line by line.")
+    ] = None
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no closing words.")] = False
+
+    @contextmanager
+    def shown(self, titles: Mapping[str, str], phases: Phases = ()) -> Iterator[Logged]:
+        """What shows progress while the run goes on: called with (stage, done, total). Args: as `Bars` has them."""
+        lines = self.progress == "json" and not self.quiet
+        with Lines() if lines else Bars(titles, quiet=self.quiet, phases=phases) as shown:
+            yield Logged(shown)
+
+    def begin(self, command: str) -> None:
+        """Take up the log, and the form of what is said.
+
+        Raises:
+            VTSumError: another form, or a file that is no log of ours.
+        """
+        if self.progress not in ("bars", "json"):
+            raise VTSumError(f"{command}: progress must be bars or json, got {self.progress!r}")
+        speak("json" if self.progress == "json" and not self.quiet else "words")
+        if self.log is not None:
+            log_to(self.log, command)
+            LOG.info("vtsum %s %s", __version__, clean(shlex.join(sys.argv[1:])))
 
 
 class Grouped(TyperCommand):
@@ -66,6 +121,7 @@ def with_options(kind: type, *, batch: bool = False, defaults: bool = True) -> C
         def run_with(**given: Any) -> None:
             run = Run(**{name: given.pop(name) for name in runs})
             asked = {name: _asked(name, option, given) for name, option in options.items()}
+            run.begin(command.__name__)
             command(**given, run=run, options={name: value for name, value in asked.items() if value is not _LEFT})
 
         run_with.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -73,6 +129,12 @@ def with_options(kind: type, *, batch: bool = False, defaults: bool = True) -> C
         return run_with
 
     return made
+
+
+def _completed(option: Option) -> Callable[[str], list[str]] | None:
+    """What a shell may complete an option's value with; None: it knows best."""
+    known: tuple[str, ...] = getattr(option.take, "words", ())
+    return (lambda incomplete: [word for word in known if word.startswith(incomplete)]) if known else None
 
 
 _LEFT = object()  # not given, and without a default that a command line could give
@@ -89,6 +151,7 @@ def _parameters(name: str, option: Option, defaults: bool) -> list[inspect.Param
     told["rich_help_panel"] = option.group
     if shown is not None:
         told["help"] += f" [default: {shown}]"
+    told["autocompletion"] = _completed(option)
     words = option.names or (f"--{name.replace('_', '-')}",)
     default = option.default if defaults else None
     if isinstance(option.default, bool):

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from vtsum.bars import Bars
 from vtsum.commands.app import app
+from vtsum.commands.opening import check_opening
 from vtsum.commands.options import Grouped, Run, with_options
 from vtsum.commands.summarize import tell_summary
-from vtsum.summary.options import FILES, Choice
+from vtsum.summary.options import FILES, RUN, Choice
 
 
 @app.command(cls=Grouped, short_help="Make another summary of a video without watching it again.")
@@ -21,19 +21,22 @@ def recut(
         Path, typer.Argument(metavar="FOLDER", help="What `vtsum summarize` wrote, with analysis.npz in it.")
     ],
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--output",
             "-o",
             rich_help_panel=FILES,
             metavar="DIR",
-            help="Folder for the results. [default: FOLDER_recut]",
+            help="Folder for the results, as for summarize. [default: FOLDER_recut]",
         ),
     ] = None,
     video: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="The video. [default: that of its name, in, beside or above FOLDER]"),
     ] = None,
+    show: Annotated[
+        bool, typer.Option("--open", rich_help_panel=RUN, help="Open report.html in the browser at the end.")
+    ] = False,
     *,
     run: Run,
     options: Any,
@@ -42,9 +45,13 @@ def recut(
     from vtsum.extras import require
 
     require("video", "recut")
-    from vtsum.summary.progress import STAGES
+    if show and "formats" in options:
+        check_opening(options["formats"], "recut")
+    from vtsum.summary.progress import PHASES, STAGES
     from vtsum.summary.recut import recut as work
 
-    with Bars({name: STAGES[name] for name in ("shots", "text", "cut", "page")}, quiet=run.quiet) as bars:
-        summary = work(folder, output, video=video, overwrite=run.overwrite, progress=bars, **options)
-    tell_summary(summary, run)
+    with run.shown({name: STAGES[name] for name in ("shots", "text", "cut", "page")}, PHASES) as bars:
+        summary = work(
+            folder, output, video=video, overwrite=run.overwrite, dry_run=run.dry_run, progress=bars, **options
+        )
+    tell_summary(summary, run, show=show)

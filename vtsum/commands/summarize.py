@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtsum.bars import Bars
 from vtsum.commands.app import app, printable, write
+from vtsum.commands.opening import check_opening, open_page
 from vtsum.commands.options import Grouped, Run, with_options
 from vtsum.shown import say
-from vtsum.summary.options import FILES, Options
+from vtsum.summary.options import FILES, RUN, Options
 
 if TYPE_CHECKING:
     from vtsum.summary.making import Summary
@@ -25,15 +25,19 @@ def summarize(
         Path, typer.Argument(metavar="VIDEO", help="The video file: any usual container, any codec that FFmpeg reads.")
     ],
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--output",
             "-o",
             rich_help_panel=FILES,
             metavar="DIR",
-            help="Folder for the results. [default: <name>_summary in the current folder]",
+            help="Folder for the results; {stem}, {budget} and {date} stand for what they are. "
+            "[default: <name>_summary in the current folder]",
         ),
     ] = None,
+    show: Annotated[
+        bool, typer.Option("--open", rich_help_panel=RUN, help="Open report.html in the browser at the end.")
+    ] = False,
     *,
     run: Run,
     options: Any,
@@ -42,35 +46,49 @@ def summarize(
     from vtsum.extras import require
 
     require("video", "summarize")
+    if show and "formats" in options:
+        check_opening(options["formats"], "summarize")
     from vtsum.summary.pipeline import summarize as work
-    from vtsum.summary.progress import STAGES
+    from vtsum.summary.progress import PHASES, STAGES
 
-    with Bars(STAGES, quiet=run.quiet) as bars:
-        summary = work(video, output, overwrite=run.overwrite, progress=bars, **options)
-    tell_summary(summary, run)
-    if not run.quiet and not run.as_json:
+    with run.shown(STAGES, PHASES) as bars:
+        summary = work(video, output, overwrite=run.overwrite, dry_run=run.dry_run, progress=bars, **options)
+    tell_summary(summary, run, show=show)
+    if not run.quiet and not run.as_json and not run.dry_run:
         from vtsum.catalogue import better
 
         if (advice := better(summary.data)) is not None:
             say(f"note: {advice}")
 
 
-def tell_summary(summary: Summary, run: Run) -> None:
-    """What a run prints at its end: summary.json or, unless quiet, the closing words; and its warnings."""
+def tell_summary(summary: Summary, run: Run, *, show: bool) -> None:
+    """What a run prints at its end: summary.json or, unless quiet, the closing words; and its warnings. It opens the
+    page, if that is to be shown."""
     from vtsum.summary.text import clock_time
 
     if run.as_json:
         write(json.dumps(summary.data, ensure_ascii=True, allow_nan=False))
     for warning in summary.warnings:
         say(f"note: {warning}")
+    page = summary.files.get("html")
+    if show and not run.dry_run:
+        open_page(page)
     if run.quiet or run.as_json:
         return
 
     data = summary.data
-    chosen = sum(shot["chosen"] for shot in data["shots"])
+    chosen = [shot for shot in data["shots"] if shot["clip"] is not None]
+    for shot in chosen if run.dry_run else ():
+        clip = shot["clip"]
+        assert clip is not None
+        write(f"{clock_time(clip['start'])}-{clock_time(clip['end'])}  {shot['reason']}")
     write(
         f"{clock_time(summary.duration)} of {clock_time(data['source']['duration'])}, "
-        f"{chosen} of {len(data['shots'])} shots, in {data['timings']['total']:.1f} s"
+        f"{len(chosen)} of {len(data['shots'])} shots, in {data['timings']['total']:.1f} s"
+        + (f"; nothing was written to {printable(summary.output)}" if run.dry_run else "")
     )
     for path in summary.files.values():
-        write(printable(path))
+        if path != page:
+            write(printable(path))
+    if page is not None:
+        write(f"Open {printable(page)} to look at it")

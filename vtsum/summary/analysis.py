@@ -24,7 +24,8 @@ from vtsum.enhance.speech.transcript import Transcript, Utterance, Word
 from vtsum.errors import VTSumError
 from vtsum.files import plain, written
 from vtsum.reading import LIMIT, parse_json
-from vtsum.summary.schema import Settings, check_type, filled_settings
+from vtsum.summary.schema import Settings, filled_settings
+from vtsum.summary.typed import check_type
 from vtsum.summary.watching import FPS, Watched
 from vtsum.video.source import MAX_PIXELS
 
@@ -221,6 +222,7 @@ def _read(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
         damaged=[(float(start), float(end)) for start, end in seen["damaged"]],
         screen=[ScreenLine(**{**line, "box": tuple(line["box"])}) for line in seen["screen"]],
         largest=None if seen["largest"] is None else (int(seen["largest"][0]), int(seen["largest"][1])),
+        start=float(facts["settings"]["start"]),
     )
     return {
         "name": str(facts["name"]),
@@ -301,8 +303,8 @@ def _checked(read: Analysis) -> Analysis:
     fps = read.settings["fps"]
     if not FPS[0] <= fps <= FPS[1]:
         raise ValueError(f"fps {fps:g}")
-    if not 0 < watched.duration * fps <= count + 2:  # a frame was taken at each k / fps
-        raise ValueError(f"{count} frames, {fps:g} a second, of {watched.duration:g} s")
+    if not (watched.start >= 0 and 0 < watched.length * fps <= count + 2):  # a frame was taken at each k / fps
+        raise ValueError(f"{count} frames, {fps:g} a second, of {watched.start:g} to {watched.duration:g} s")
     if boundaries is not None and (boundaries.min() < 0 or boundaries.max() > 1):
         raise ValueError("boundaries must lie in 0..1")
     if Path(read.name).name != read.name or "\0" in read.name:

@@ -69,28 +69,32 @@ class ByHand:
     """The stretches to keep and to drop, as ticks of a video, and its frames parted at their edges.
 
     Args:
-        keep, drop: stretches in seconds. duration: of the video. rate: ticks a second.
+        keep, drop: stretches in seconds. part: start and end of what is watched. rate: ticks a second.
     Attributes:
         keep, drop (list[tuple[int, int]]): in ticks.
     Raises:
         VTSumError: a stretch lies beyond the video, or one to keep meets one to drop.
     """
 
-    def __init__(self, keep: Sequence[Range], drop: Sequence[Range], duration: float, rate: float) -> None:
+    def __init__(self, keep: Sequence[Range], drop: Sequence[Range], part: Range, rate: float) -> None:
+        begin, duration = part
         for name, ranges in (("keep", keep), ("drop", drop)):
             for start, end in ranges:
+                span = f"{clock_time(start)}-{clock_time(end)}"
+                if end <= begin:
+                    raise VTSumError(f"summarize: {name} must lie in the part from {begin:.1f} s on, got {span}")
                 if start >= duration:
-                    span = f"{clock_time(start)}-{clock_time(end)}"
                     raise VTSumError(f"summarize: {name} must lie in the video of {duration:.1f} s, got {span}")
         for start, end in keep:
             for other, until in drop:
                 if start < until and other < end:
                     both = f"{clock_time(max(start, other))}-{clock_time(min(end, until))}"
                     raise VTSumError(f"summarize: keep and drop must not meet, got {both} in both")
-        last = max(round(duration * rate), 1)
-        self.keep = [_ticks(span, rate, last) for span in keep]
-        self.drop = [_ticks(span, rate, last) for span in drop]
-        self._rate, self._last = rate, last
+        first = round(begin * rate)
+        last = max(round(duration * rate), first + 1)
+        self.keep = [_ticks(span, rate, first, last) for span in keep]
+        self.drop = [_ticks(span, rate, first, last) for span in drop]
+        self._rate, self._ends = rate, {first, last}
 
     def part(self, edges: np.ndarray) -> list[int]:
         """Move the nearest edges of frames onto those of the stretches, in place; their numbers, rising.
@@ -101,7 +105,7 @@ class ByHand:
             VTSumError: two edges lie so near each other that there is no frame between them.
         """
         placed: list[int] = []
-        for tick in sorted({edge for span in (*self.keep, *self.drop) for edge in span} - {0, self._last}):
+        for tick in sorted({edge for span in (*self.keep, *self.drop) for edge in span} - self._ends):
             k = int(np.argmin(np.abs(edges[1:-1] - tick))) + 1 if len(edges) > 2 else 0
             if not 0 < k < len(edges) - 1 or k in placed or not edges[k - 1] < tick < edges[k + 1]:
                 where = clock_time(tick / self._rate)
@@ -120,8 +124,8 @@ class ByHand:
         return any(start <= shot[0] and shot[1] <= end for start, end in self.drop)
 
 
-def _ticks(span: Range, rate: float, last: int) -> tuple[int, int]:
-    start, end = (round(min(second * rate, last)) for second in span)
+def _ticks(span: Range, rate: float, first: int, last: int) -> tuple[int, int]:
+    start, end = (round(min(max(second * rate, first), last)) for second in span)
     start = min(start, last - 1)
     return start, max(end, start + 1)
 

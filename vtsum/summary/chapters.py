@@ -33,7 +33,8 @@ PENALTIES = (1.0, 0.5, 0.25, 0.1)  # of the segmentation; the first that finds m
 
 @dataclass(frozen=True)
 class Title:
-    """A title: "file" (the file's own), "read", "heard", "written", "name" (of the file) or "number"; when it was."""
+    """A title: "given" (by the user), "file" (the file's own), "read", "heard", "written", "name" (of the file) or
+    "number"; when it was."""
 
     text: str
     origin: str
@@ -64,37 +65,41 @@ def chapters_of(
     rows: np.ndarray,
     lines: Sequence[ScreenLine],
     shots: Sequence[tuple[float, float]],
+    start: float = 0.0,
 ) -> list[Chapter]:
-    """The chapters of a video, in order, the first from 0; none for one of two minutes and less.
+    """The chapters of a video, in order, the first from its start; none for one of two minutes and less.
 
     Args:
-        duration (float): seconds.
+        duration (float), start (float): seconds at which it, or the part of it that was watched, ends and begins.
         features (array): [T, C], of the frames sampled at `fps` a second.
         spans, rows: what is heard and read, and its tf-idf rows [N, C'] (`vtsum.summary.choosing.spans_of`).
         lines: on the screen. shots: (start, end) in seconds.
     """
-    if duration <= FROM or not len(features):
+    if duration - start <= FROM or not len(features):
         return []
-    starts = [0.0]
-    for time in _changes(duration, features, fps, spans, rows):
+    starts = [start]
+    for time in _changes(start, duration, features, fps, spans, rows):
         begin = _moved(time, spans, [start for start, _ in shots])
         if begin is not None and begin - starts[-1] >= SHORTEST and duration - begin >= SHORTEST:
             starts.append(begin)
     found: list[Chapter] = []
     called: set[str] = set()
-    for number, (start, end) in enumerate(itertools.pairwise([*starts, duration]), 1):
+    for number, (first, end) in enumerate(itertools.pairwise([*starts, duration]), 1):
         title = (
-            _written([line for line in lines if start - 1 <= line.start < end and line.text not in called])
-            or _heard([span for span in spans if start <= span.start < end and span.text not in called])
+            _written([line for line in lines if first - 1 <= line.start < end and line.text not in called])
+            or _heard([span for span in spans if first <= span.start < end and span.text not in called])
             or Title(f"Part {number}", "number")
         )
         called.add(title.text)
-        found.append(Chapter(start, end, title))
+        found.append(Chapter(first, end, title))
     return found
 
 
-def _changes(duration: float, features: np.ndarray, fps: float, spans: Sequence[Span], rows: np.ndarray) -> list[float]:
+def _changes(
+    begin: float, end: float, features: np.ndarray, fps: float, spans: Sequence[Span], rows: np.ndarray
+) -> list[float]:
     """Seconds at which pictures and words change together."""
+    duration = end - begin
     block = max(BLOCK, duration / 1000)
     count = math.ceil(duration / block)
     at = np.minimum((np.arange(len(features)) / fps / block).astype(int), count - 1)
@@ -102,7 +107,8 @@ def _changes(duration: float, features: np.ndarray, fps: float, spans: Sequence[
     np.add.at(pictures, at, features)
     words = np.zeros((count, rows.shape[1] if len(rows) else 1))
     for span, row in zip(spans, rows, strict=True):
-        first, last = (min(max(int(t / block), 0), count - 1) for t in (span.start - AROUND, span.end + AROUND))
+        around = (span.start - begin - AROUND, span.end - begin + AROUND)
+        first, last = (min(max(int(t / block), 0), count - 1) for t in around)
         words[first : last + 1] += row
     x = np.concatenate([_unit(pictures - pictures.mean(0)), _unit(words)], axis=1)
     few = min(max(round(duration / EACH), 2), MOST)
@@ -112,7 +118,7 @@ def _changes(duration: float, features: np.ndarray, fps: float, spans: Sequence[
         parts = kts(x, max_segments=few, min_length=shortest, penalty=penalty)
         if len(parts) > 1:
             break
-    return [part.start * block for part in parts[1:]]
+    return [begin + part.start * block for part in parts[1:]]
 
 
 def _moved(time: float, spans: Sequence[Span], shots: Sequence[float]) -> float | None:

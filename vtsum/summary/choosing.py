@@ -72,13 +72,17 @@ class Span:
 
 
 def spans_of(
-    said: Transcript | None, quotations: Sequence[ScreenSentence], saliency: np.ndarray, fps: float
+    said: Transcript | None,
+    quotations: Sequence[ScreenSentence],
+    saliency: np.ndarray,
+    fps: float,
+    start: float = 0.0,
 ) -> tuple[list[Span], np.ndarray]:
     """All that may be quoted, in order of time, and its tf-idf rows [N, C] of length 1.
 
     Args:
         said: the transcript. quotations: of the screen.
-        saliency (array): [T], of the frames sampled at `fps` a second.
+        saliency (array): [T], of the frames sampled at `fps` a second. start (float): when the first of them is.
     """
     english = said is None or is_english(said)
     sentences = _whole_sentences(said, english) if said is not None else []
@@ -98,7 +102,7 @@ def spans_of(
     if not found:
         return [], features
     worth = (
-        SALIENCY * ranks(moment_saliency([(one[1], one[2]) for one in found], saliency, fps))
+        SALIENCY * ranks(moment_saliency([(max(one[1] - start, 0.0), one[2] - start) for one in found], saliency, fps))
         + CENTRALITY * centrality(features)
         + CONFIDENCE * np.array([one[3] for one in found])
     ) * np.array([one[5] for one in found])

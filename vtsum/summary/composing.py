@@ -46,12 +46,13 @@ def compose(
     captions: Sequence[ShotCaption],
     fps: float,
     writer: Writer | None = None,
+    given: str | None = None,
 ) -> Text:
     """The text of a video: extracted, and rewritten where there is a writer and the quotations bear it out.
 
     Args:
         source, info, watched, said, plan: of the video; frames sampled at `fps` a second.
-        captions: of its pictures.
+        captions: of its pictures. given: the title that the user wants.
     Returns:
         Text: two to five sentences in order of time.
     Raises:
@@ -60,7 +61,7 @@ def compose(
     clips = [(i, clip.start / plan.rate, clip.end / plan.rate) for i, clip in sorted(plan.clips.items())]
     words = said.words if said is not None else ()
     lines = quotations(watched.screen, [(word.text, word.start) for word in words])
-    spans, rows = spans_of(said, lines, watched.saliency, fps)
+    spans, rows = spans_of(said, lines, watched.saliency, fps, watched.start)
     notes = []
     once = any(span.origin == "heard" and span.score > 0 for span in spans)
     try:
@@ -71,9 +72,12 @@ def compose(
     twice = any(span.origin == "heard" and span.score > 0 for span in spans)
     limit = MAX_SENTENCES - shares(MAX_SENTENCES, (sum(span.score > 0 for span in spans), len(captions)))[1]
     chosen = choose(spans, rows, limit)
-    title = title_of(info.title, source.name, spans, watched.screen)
+    own = title_of(info.title, source.name, spans, watched.screen)
+    title = own if given is None else Title(given, "given")
     shots = [plan.span(i) for i in range(len(plan.shots))]
-    chapters = chapters_of(watched.duration, watched.event_features, fps, spans, rows, watched.screen, shots)
+    chapters = chapters_of(
+        watched.duration, watched.event_features, fps, spans, rows, watched.screen, shots, watched.start
+    )
     if once and not twice:
         notes.append("no sentence that was heard is sure enough to be quoted")
     written = Written()
@@ -84,7 +88,7 @@ def compose(
             borne = "was" if written.refused == 1 else "were"
             notes.append(f"{were} by {writer.name} {borne} not borne out by what is heard and read, and left out")
         chapters = [_retitled(chapter, i, written, spans) for i, chapter in enumerate(chapters)]
-        if written.title is not None and title.origin != "file":
+        if written.title is not None and title.origin not in ("given", "file"):
             title = Title(written.title[0], "written", _span_of(written.title[1], spans))
     told = {i for _, cited in written.sentences for i in cited}
     room = limit - len(written.sentences)
@@ -94,7 +98,7 @@ def compose(
     sentences = merge_text(captions, heard, MAX_SENTENCES, quotations=read, clips=clips)
     sentences += [_sentence(text, [spans[i] for i in cited], clips) for text, cited in written.sentences]
     if len(sentences) < FEWEST:
-        loudness = Loudness.of(source) if info.has_audio else None
+        loudness = Loudness.of(source, watched.start, watched.duration) if info.has_audio else None
         measured = measured_text(info, watched, plan, loudness)
         sentences += measured[: FEWEST - len(sentences) if sentences else None]
     return Text(title, sorted(sentences, key=lambda sentence: sentence.times[0][0]), chapters, notes)

@@ -12,6 +12,7 @@ from vtsum.summary.schema import (
     ClipEntry,
     ModelUsed,
     Screen,
+    Settings,
     ShotEntry,
     Span,
     Speech,
@@ -22,6 +23,7 @@ from vtsum.summary.schema import (
 from vtsum.summary.text import clock_time
 from vtsum.summary.watching import Watched
 from vtsum.version import __version__
+from vtsum.video.part import first_frame
 
 if TYPE_CHECKING:
     from vtsum.enhance.speech import Transcript
@@ -48,9 +50,10 @@ def build_document(
 
     watched, said, settings, model = analysis.watched, analysis.said, analysis.settings, analysis.model
     name, reader = analysis.name, analysis.reader
-    duration = round(max(plan.shots[-1][1] / plan.rate, 1e-3), 3)
+    watched_until = round(max(plan.shots[-1][1] / plan.rate, 1e-3), 3)
+    duration = watched_until if settings["end"] is None else max(watched_until, round(info.duration, 3))
     formats = settings["formats"]
-    clips = _clips(plan, cut, duration, pictures="keyframes" in formats or "html" in formats)
+    clips = _clips(plan, cut, watched_until, pictures="keyframes" in formats or "html" in formats)
     made = cut.duration if cut else sum(len(c) for c in plan.clips.values()) / plan.rate
     damaged = join_spans([*watched.damaged, *(cut.damaged if cut else [])], duration)
     warnings = [*watched.warnings, *plan.warnings, *text.notes]
@@ -60,6 +63,7 @@ def build_document(
         warnings.append(f"{len(plan.clips) - len(clips)} chosen shots could not be decoded for the summary")
     if said is not None and (not said.utterances or settings["transcript"] is not None):
         warnings += said.warnings
+    warnings += cut_warnings(settings, cut)
     boundary = plan.boundary_scores
     document: SummaryDocument = {
         "schema": SCHEMA,
@@ -95,9 +99,9 @@ def build_document(
             "width": cut.width if cut else info.width,
             "height": cut.height if cut else info.height,
         },
-        "shots": [_shot(plan, i, clips.get(i), duration) for i in range(len(plan.shots))],
+        "shots": [_shot(plan, i, clips.get(i), watched_until) for i in range(len(plan.shots))],
         "frames": {
-            "time": [round(i / settings["fps"], 3) for i in range(len(watched.saliency))],
+            "time": _times(watched, settings["fps"]),
             "saliency": [round(float(s), 4) for s in watched.saliency],
             "encoded_share": round(watched.encoded_share, 4),
             "boundary": None if boundary is None else [round(float(p), 4) for p in boundary],
@@ -137,6 +141,22 @@ def build_document(
     if settings["transcript"] is not None:
         made_fit["settings"]["transcript"] = _name(settings["transcript"])
     return made_fit
+
+
+def cut_warnings(settings: Settings, cut: CutResult | None) -> list[str]:
+    """What is to be said of how summary.mp4 was made."""
+    found = []
+    if cut is not None and cut.softer:
+        pieces = "1 piece is" if cut.softer == 1 else f"{cut.softer} pieces are"
+        found.append(f"{pieces} softer than {settings['loudness']:g} LUFS: their peaks, or noise, leave no room")
+    if settings["encoder"] != "libx264" and "mp4" in settings["formats"]:
+        found.append(f"summary.mp4 is encoded by {settings['encoder']}: not every player shows that")
+    return found
+
+
+def _times(watched: Watched, fps: float) -> list[float]:
+    first = first_frame(watched.start, fps)
+    return [round(max((first + i) / fps, watched.start), 3) for i in range(len(watched.saliency))]
 
 
 def _name(text: str) -> str:

@@ -40,19 +40,22 @@ def measured_text(info: VideoInfo, watched: Watched, plan: Plan, sound: Loudness
             found += ["dark pictures"] if light < DARK else ["bright pictures"] if light > BRIGHT else []
             found += ["hardly anything moves"] if watched.changes.is_still(start, end) else []
         found += ["its pictures change more than those of any other"] if i == most else []
-        if sound is not None and not sound.is_silent(0.0, watched.duration):
+        if sound is not None and not sound.is_silent(watched.start, watched.duration):
             inner = inside(start, end, watched.duration)
             found += ["silent"] if sound.is_silent(*inner) else ["louder than any other"] if i == loudest else []
         if found and len(told) < MAX_SENTENCES - 1:
             which = f"Part {i + 1}" if len(spans) > 1 else "All of it"
             told.append(_sentence(f"{which}: {', '.join(found)}", (start, end), (i,) if i in plan.clips else ()))
-    whole = _whole(spans, watched.duration, info.has_audio, sound)
+    whole = _whole(spans, (watched.start, watched.duration), info.has_audio, sound)
     return [whole, *sorted(told, key=lambda sentence: sentence.times)]
 
 
-def _whole(spans: Sequence[tuple[float, float]], duration: float, has_audio: bool, sound: Loudness | None) -> Sentence:
+def _whole(
+    spans: Sequence[tuple[float, float]], part: tuple[float, float], has_audio: bool, sound: Loudness | None
+) -> Sentence:
     lengths = sorted(end - start for start, end in spans)
-    length = round(spans[-1][1], 3)  # that at the head of the text
+    begin, end = round(spans[0][0], 3), round(spans[-1][1], 3)  # those at the head of the text
+    length = end - begin
     text = f"{clock_time(length) if length >= 10 else f'{length:.1f} s'} long; "
     if len(spans) == 1:
         text += "no change of scene was found"
@@ -63,9 +66,9 @@ def _whole(spans: Sequence[tuple[float, float]], duration: float, has_audio: boo
         text += f"{len(spans)} parts were found, of {lengths[0]:.0f} to {lengths[-1]:.0f} s"
     if not has_audio:
         text += "; there is no sound"
-    elif sound is not None and sound.is_silent(0.0, duration):
+    elif sound is not None and sound.is_silent(*part):
         text += "; the sound is silent"
-    return _sentence(text, (0.0, length), ())
+    return _sentence(text, (begin, end), ())
 
 
 def _sentence(text: str, span: tuple[float, float], shots: tuple[int, ...]) -> Sentence:

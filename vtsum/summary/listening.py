@@ -36,6 +36,7 @@ class Listening:
         limit (float | None): at most so many seconds of voice are listened to.
         device (str): where recogniser and denoiser run.
         tell: told ("listen", fraction).
+        part: start and end in seconds of what is listened to; None: the end.
     """
 
     def __init__(
@@ -48,10 +49,12 @@ class Listening:
         limit: float | None,
         device: str,
         tell: ProgressCallback,
+        part: tuple[float, float | None] = (0.0, None),
     ) -> None:
         self._source, self._info = source, info
         self._speech, self._transcript, self._denoiser = speech, transcript, denoiser
         self._limit, self._device, self._tell = limit, device, tell
+        self._part = part
         self._stop = threading.Event()
         self._job: Future[Transcript] | None = None
         # A daemon: what does not look at `_stop`, as a long transcript is read, must not keep the process from ending.
@@ -99,7 +102,7 @@ class Listening:
             if self._transcript is not None or asked:
                 raise
             return Transcript((), "none", None, (f"what is said was not listened to: {error}",))
-        return within(found, duration)
+        return within(found, duration, self._part)
 
     def _run(self) -> None:
         assert self._job is not None
@@ -121,6 +124,7 @@ class Listening:
             limit=self._limit,
             device=self._device,
             progress=self._note,
+            part=self._part,
         )
         self._tell("listen", 1.0)
         return found
@@ -143,16 +147,20 @@ def _denoiser(name: str | None, device: str) -> Denoiser | None:
     return Seq2SeqDenoiser(name, device=device)
 
 
-def within(transcript: Transcript, duration: float) -> Transcript:
-    """The words that begin before `duration` seconds, none of them ending later; a warning tells of others."""
+def within(transcript: Transcript, duration: float, part: tuple[float, float | None] = (0.0, None)) -> Transcript:
+    """The words that begin in a part of a video of `duration` seconds, none of them ending later; a warning tells of
+    those past the video's end."""
     kept = []
-    late = sum(word.start >= duration for word in transcript.words)
+    start, until = part
+    late = 0 if until is not None else sum(word.start >= duration for word in transcript.words)
     for utterance in transcript.utterances:
-        words = [replace(w, end=min(w.end, duration)) for w in utterance.words if w.start < duration]
+        words = [replace(w, end=min(w.end, duration)) for w in utterance.words if start <= w.start < duration]
         if words:
             kept.append(Utterance(tuple(words)))
     if late:
         told = "1 word" if late == 1 else f"{late} words"
         warning = f"{told} past the end of the video ({duration:.0f} s) were left out"
         transcript = replace(transcript, warnings=(*transcript.warnings, warning))
-    return replace(transcript, utterances=tuple(kept), unheard=tuple(u for u in transcript.unheard if u[0] < duration))
+    return replace(
+        transcript, utterances=tuple(kept), unheard=tuple(u for u in transcript.unheard if start <= u[0] < duration)
+    )

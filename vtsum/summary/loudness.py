@@ -25,15 +25,15 @@ class Loudness:
         self._times, self._levels, self._damaged = times, levels, damaged
 
     @classmethod
-    def of(cls, source: Path) -> Loudness:
-        """Listen to a video's sound once."""
+    def of(cls, source: Path, start: float = 0.0, end: float | None = None) -> Loudness:
+        """Listen once to a video's sound, or to that of a part of it."""
         from vtsum.enhance.speech.sound import read_sound
         from vtsum.video.damage import Damage
 
         damage = Damage()
         found = [
             (time, float(np.sqrt(np.mean(np.square(block, dtype=np.float64)))))
-            for time, block in read_sound(source, rate=8_000, block=BLOCK, damage=damage)
+            for time, block in read_sound(source, rate=8_000, block=BLOCK, damage=damage, part=(start, end))
         ]
         heard = np.array(found).reshape(-1, 2)
         return cls(heard[:, 0], heard[:, 1], damage.spans())

@@ -15,17 +15,18 @@ from vtsum.errors import Stopped, VTSumError
 from vtsum.shown import escaped
 from vtsum.summary import schema
 from vtsum.summary.analysis import FILE, Analysis
-from vtsum.summary.composing import compose
+from vtsum.summary.chapters import Title, title_of
+from vtsum.summary.composing import Text, compose
 from vtsum.summary.document import build_document
 from vtsum.summary.exports import EXPORTS, export, file_of
 from vtsum.summary.exports.times import Clocked
 from vtsum.summary.planning import Plan, Refine, make_plan
 from vtsum.summary.progress import Clock, ProgressCallback
 from vtsum.summary.seeing import RESEARCH, UNCALIBRATED, captioner_at_hand, look, model_describes
-from vtsum.summary.spoken import summary_cues, summary_subtitles
+from vtsum.summary.spoken import kept_subtitles, summary_cues, summary_subtitles
 from vtsum.summary.staging import StagedFolder, writing_failed
 from vtsum.summary.text import Moment, describe, text_file
-from vtsum.summary.values import FORMATS
+from vtsum.summary.values import FORMATS, coding_of
 from vtsum.threads import torch_threads
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ class Summary:
 
     Attributes:
         output (Path): the folder.
-        files (dict[str, Path]): one path for each of the formats asked for; "keyframes" is a folder.
+        files (dict[str, Path]): one path for each of the formats asked for; "keyframes" is a folder. None after a dry
+            run, whose `data` has no text either.
         data (SummaryDocument): the content of summary.json, also where that was not asked for.
     """
 
@@ -120,12 +122,14 @@ def choose(analysis: Analysis, budget: Budget, info: VideoInfo) -> Plan:
 
 
 def finish(making: Making, plan: Plan) -> Summary:
-    """Make all files of a summary and put its folder in place.
+    """Make all files of a summary and put its folder in place; of a dry run, tell what it would show.
 
     Raises:
         VTSumError: the source cannot be read, or a file cannot be written.
     """
     stage, settings = making.stage, making.analysis.settings
+    if stage.dry:
+        return Summary(stage.final, {}, _foreseen(making, plan))
     try:
         data = _write(making, plan)
     except OSError as error:
@@ -136,6 +140,21 @@ def finish(making: Making, plan: Plan) -> Summary:
     stage.commit()
     files = {name: stage.final / _file_of(name, settings["clock"]) for name in settings["formats"]}
     return Summary(stage.final, {name: path for name, path in files.items() if path.exists()}, data)
+
+
+def _foreseen(making: Making, plan: Plan) -> schema.SummaryDocument:
+    """The content of summary.json before anything is cut and any text is written."""
+    settings, own = making.analysis.settings, making.info.title
+    named = Title(settings["title"], "given") if settings["title"] else title_of(own, making.source.name, (), ())
+    data = build_document(making.info, making.analysis, plan, None, Text(named, [], [], []))
+    data["summary"]["file"] = None
+    return _stamped(data, making.timer)
+
+
+def _stamped(data: schema.SummaryDocument, timer: Clock) -> schema.SummaryDocument:
+    data["created"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    data["timings"] = timer.timings()
+    return data
 
 
 def _file_of(name: str, clock: str) -> str:
@@ -186,7 +205,9 @@ def _write(making: Making, plan: Plan) -> schema.SummaryDocument:
                             raise
                         captioner = None
                         notes.append(f"the pictures were not described: {error}")
-                text = compose(source, info, watched, said, plan, captions, settings["fps"], making.writer)
+                text = compose(
+                    source, info, watched, said, plan, captions, settings["fps"], making.writer, settings["title"]
+                )
                 text.notes[:0] = notes
                 tell("text", 1.0)
             if job is not None:
@@ -198,11 +219,15 @@ def _write(making: Making, plan: Plan) -> schema.SummaryDocument:
         analysis.save(folder / FILE)
     data = build_document(info, analysis, plan, cut_result, text, captioner, making.writer)
     if "mp4" in formats:
-        cues, chapters = summary_cues(data), Clocked(data, "summary").chapters()
-        if cues or chapters:
-            from vtsum.video.tracks import add_tracks
+        from vtsum.video.tracks import Track, add_tracks
 
-            add_tracks(folder / "summary.mp4", cues, data["speech"]["language"] if data["speech"] else None, chapters)
+        cues, chapters = summary_cues(data), Clocked(data, "summary").chapters()
+        tracks = [Track(cues, data["speech"]["language"] if data["speech"] else None)] if cues else []
+        if settings["tracks"] == "all":
+            kept = kept_subtitles(source, data)
+            tracks = [*kept, *tracks] if said is None or said.source != "subtitles" else kept
+        if tracks or chapters or settings["title"]:
+            add_tracks(folder / "summary.mp4", tracks, chapters, settings["title"])
     for name in formats:
         if name in EXPORTS:
             try:
@@ -216,8 +241,7 @@ def _write(making: Making, plan: Plan) -> schema.SummaryDocument:
             tell("page", 0.0)
             write_report(folder / "report.html", data, folder)
             tell("page", 1.0)
-    data["created"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    data["timings"] = timer.timings()
+    _stamped(data, timer)
     if "txt" in formats:
         (folder / "summary.txt").write_text(text_file(data), encoding="utf-8")
     if "json" in formats:
@@ -250,6 +274,7 @@ def _cut(making: Making, plan: Plan, pictures: bool, stop: threading.Event) -> C
     from vtsum.video import cut
 
     tell, folder, watched = making.tell, making.stage.path, making.analysis.watched
+    settings = making.analysis.settings
     tell("cut", 0.0)
     order = sorted(plan.clips)
     segments = [(plan.clips[i].start / plan.rate, plan.clips[i].end / plan.rate) for i in order]
@@ -269,6 +294,9 @@ def _cut(making: Making, plan: Plan, pictures: bool, stop: threading.Event) -> C
             keyframe_times=[plan.peaks[i] for i in order] if pictures else None,
             duration=watched.duration,
             largest=watched.largest,
+            coding=coding_of(settings, "cut"),
+            loudness=settings["loudness"],
+            all_sound=settings["tracks"] == "all",
             on_progress=note,
         )
     tell("cut", 1.0)

@@ -11,16 +11,22 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 from vtsum.summary.declaring import Option
 from vtsum.summary.values import (
     FORMATS,
+    OneOf,
     a_budget,
+    a_fade,
     a_limit,
+    a_loudness,
     a_margin,
+    known_encoder,
     known_formats,
     known_segmenter,
     number_in,
-    one_of,
     or_none,
+    seconds_of,
     seconds_or_none,
     stretches,
+    whole_or_none,
+    words_or_none,
 )
 
 if TYPE_CHECKING:
@@ -99,7 +105,19 @@ class Choice(TypedDict, total=False):
             "dpp",
             SHOWN,
             "What chooses among the shots: dpp, knapsack or none.",
-            take=one_of("dpp", "knapsack", "none"),
+            take=OneOf("dpp", "knapsack", "none"),
+        ),
+    ]
+    title: Annotated[
+        "str | None",
+        Option(
+            None,
+            WRITTEN,
+            "What the summary is called: on the page, in summary.txt and in the metadata of summary.mp4.",
+            "TEXT",
+            words_or_none,
+            alone=True,
+            shown="found in the video",
         ),
     ]
     formats: Annotated[
@@ -116,19 +134,78 @@ class Choice(TypedDict, total=False):
             shown="the first six",
         ),
     ]
+    fade: Annotated[
+        "str | float | None",
+        Option(
+            0.005,
+            FILES,
+            "Seconds of fade at each cut of the sound, against clicks; 0: none.",
+            "SECONDS",
+            a_fade,
+        ),
+    ]
+    loudness: Annotated[
+        "str | float | None",
+        Option(
+            None,
+            FILES,
+            "Bring the sound of all pieces to one loudness in LUFS (EBU R 128): -16, -23.",
+            "LUFS",
+            a_loudness,
+            shown="as it is",
+        ),
+    ]
+    encoder: Annotated[
+        "str | None",
+        Option("libx264", FILES, "What encodes summary.mp4: libx264, libx265 or libsvtav1.", take=known_encoder),
+    ]
+    crf: Annotated[
+        "str | int | None",
+        Option(None, FILES, "Its quality, the lower the better. [default: 23, 28 and 35]", "NUMBER", whole_or_none),
+    ]
+    preset: Annotated[
+        "str | None",
+        Option(None, FILES, "Its speed: ultrafast to placebo, or 13 to 0. [default: superfast, superfast and 8]"),
+    ]
+    tracks: Annotated[
+        "str | None",
+        Option(
+            "best",
+            FILES,
+            "Tracks of the video kept in summary.mp4: best (of its sound), or all of its sound and subtitles.",
+            take=OneOf("best", "all"),
+        ),
+    ]
     clock: Annotated[
         "str | None",
         Option(
             "summary",
             FILES,
             "Times of subtitles and chapters in these: summary (of summary.mp4) or source (the video).",
-            take=one_of("summary", "source"),
+            take=OneOf("summary", "source"),
         ),
     ]
 
 
 class Options(Choice, total=False):
     """All options of `summarize`."""
+
+    start: Annotated[
+        "str | float",
+        Option(
+            0.0,
+            SEEN,
+            "Where the part of the video begins that is summarised; nothing else is watched.",
+            "TIME",
+            seconds_of,
+            shown="the start",
+            names=("--from",),
+        ),
+    ]
+    end: Annotated[
+        "str | float | None",
+        Option(None, SEEN, "Where it ends.", "TIME", seconds_or_none, shown="the end", names=("--to",)),
+    ]
 
     model: Annotated[
         "str | os.PathLike[str] | Summarizer",
@@ -146,7 +223,7 @@ class Options(Choice, total=False):
             "coverage",
             SEEN,
             "Frames that the encoder sees: coverage, uniform or all.",
-            take=one_of("coverage", "uniform", "all"),
+            take=OneOf("coverage", "uniform", "all"),
         ),
     ]
     speech: Annotated[

@@ -14,11 +14,13 @@ from vtsum.summary.analysis import Analysis, HeardAgain, ModelFacts, ReaderFacts
 from vtsum.summary.declaring import taken, with_options
 from vtsum.summary.listening import CARRIED, RECOGNISER, Listening
 from vtsum.summary.making import Making, Summary, choose, finish
+from vtsum.summary.naming import fields_of, filled, short
 from vtsum.summary.options import Options
 from vtsum.summary.progress import Clock, ProgressCallback, ignore
 from vtsum.summary.seeing import CAPTIONERS, named_captioner
 from vtsum.summary.staging import StagedFolder
-from vtsum.summary.watching import WatchedFrames, watch
+from vtsum.summary.values import coding_of
+from vtsum.summary.watching import Part, WatchedFrames, watch
 from vtsum.threads import quick_switches
 
 if TYPE_CHECKING:
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from vtsum.protocols import Writer
 
 EMBEDDED_SIZE = 128  # pixels; the embedded frame encoder's pictures, known here without its imports
-_NAME = 100  # bytes of the video's name in that of the folder
 
 
 @with_options(Options)
@@ -37,6 +38,7 @@ def summarize(
     output: str | os.PathLike[str] | None = None,
     *,
     overwrite: bool = False,
+    dry_run: bool = False,
     progress: ProgressCallback | None = None,
     **options: Unpack[Options],
 ) -> Summary:
@@ -47,7 +49,9 @@ def summarize(
 
     Args:
         path: the video, anything that PyAV reads.
-        output: folder for the results; None: `<name of the video>_summary` in the current folder.
+        output: folder for the results; None: `<name of the video>_summary` in the current folder. In a text {stem}
+            stands for the video's name, {budget} for what was asked for, {date} for today's; a path object is taken as
+            it is.
         budget: "15%" of the video, "30s", "2min", "1:30", or "12frames" (sampled frames).
         model: "embedded", another model's name or folder, or a loaded model (`vtsum.model.load`).
             For model, segmenter and speech "module:Class" names a part of the user's own (`vtsum.plugins`).
@@ -58,6 +62,7 @@ def summarize(
             seconds. What is kept counts towards the budget.
         clock (str): the times of subtitles and chapters among the exports, "summary" or "source".
         overwrite (bool): replace an older summary. A folder that holds anything else, or an input, is never replaced.
+        dry_run (bool): find out what the summary would show, and write nothing.
         sampler: which sampled frames the encoder sees: "coverage", "uniform" or "all" (`vtsum.summary.watching.watch`).
         segmenter: what finds the events, one of `vtsum.enhance.event_segmentation.METHODS` or the user's own.
         refine: what chooses among the shots: "dpp", "knapsack" or "none" (`vtsum.summary.planning.make_plan`).
@@ -98,35 +103,45 @@ def summarize(
         asked[name] for name in ("transcript", "denoiser", "captioner", "writer")
     )
     device, offline_default = asked["device"], asked["offline_default"]
+    coding_of(asked, "summarize")  # a mistake is told before the work
+    if asked["end"] is not None and asked["end"] <= asked["start"]:
+        raise VTSumError(f"summarize: end must be after start, {asked['start']:g} s, got {asked['end']:g} s")
     where = "cpu" if device == "auto" and offline_default else str(device)
     if where not in ("auto", "cpu"):
         device_of(where, "summarize")
+    part = (asked["start"], asked["end"])
     from vtsum.video import probe
 
     with timer("probe"):
         source = Path(os.fsdecode(os.fspath(path)))
         info = probe(source)
         if info.stated_duration is not None:
-            wanted.seconds(info.stated_duration, fps)  # refuses a budget longer than the video before the work
-    folder = Path(output) if output is not None else Path.cwd() / f"{_short(source.stem) or 'video'}_summary"
+            # Refuses a budget longer than the video, and a part beyond it, before the work.
+            wanted.seconds(_length(part, info.stated_duration), fps)
+    usual = Path.cwd() / f"{short(source.stem) or 'video'}_summary"
+    folder = usual if output is None else filled(output, fields_of(wanted, source), "summarize")
     inputs = [source, transcript, model if isinstance(model, str | os.PathLike) else None, denoiser]
     inputs.append(speech.partition(":")[2] if speech else None)  # the folder of whisper:FOLDER
     inputs += [None if captioner in CAPTIONERS else captioner, writer]
     reader, unread = _reader() if asked["ocr"] else (None, [])
     listener = CARRIED if offline_default and speech == RECOGNISER else speech
-    with StagedFolder(folder, overwrite, inputs) as stage:
+    with StagedFolder(folder, overwrite, inputs, dry=dry_run) as stage:
         describer = named_captioner(captioner, where)
         author = None if writer is None else _writer(writer, where)
-        with Listening(source, info, listener, transcript, denoiser, asked["speech_limit"], where, tell) as listening:
+        with Listening(
+            source, info, listener, transcript, denoiser, asked["speech_limit"], where, tell, part
+        ) as listening:
             with timer("read"):
                 # Importing what a model needs takes seconds: the pictures are decoded meanwhile, where their size is
                 # known before.
-                ahead = WatchedFrames(source, info, fps, EMBEDDED_SIZE, tell, reader) if model == "embedded" else None
+                ahead = (
+                    WatchedFrames(source, info, fps, EMBEDDED_SIZE, tell, reader, part) if model == "embedded" else None
+                )
                 try:
                     with quick_switches():
                         loaded = load_model(model, text=captioner == "embedded", device=where)
                     watched = watch(
-                        source, info, loaded, fps, tell, sampler=asked["sampler"], ahead=ahead, reader=reader
+                        source, info, loaded, fps, tell, sampler=asked["sampler"], ahead=ahead, reader=reader, part=part
                     )
                     watched.warnings.extend(unread)
                     if where == "auto" and (why := gpu_left_unused()):
@@ -179,10 +194,16 @@ def _reader() -> tuple[RapidReader | None, list[str]]:
         return None, [f"words on the screen were not read: {error}"]
 
 
-def _short(name: str) -> str:
-    """A name of at most 100 bytes: one may be as long as the file system allows, with nothing to spare."""
-    kept = os.fsencode(name)
-    return name if len(kept) <= _NAME else kept[:_NAME].decode(errors="ignore")
+def _length(part: Part, duration: float) -> float:
+    """Seconds of a part of a video.
+
+    Raises:
+        VTSumError: it lies beyond the video's end.
+    """
+    start, end = part
+    if start >= duration:
+        raise VTSumError(f"summarize: start must lie in the video of {duration:.1f} s, got {start:g} s")
+    return min(duration, duration if end is None else end) - start
 
 
 def _writer(name: str, device: str) -> Writer:

@@ -29,6 +29,7 @@ from vtsum.enhance.summary_refinement import (
 from vtsum.errors import VTSumError
 from vtsum.summary.by_hand import ByHand, Range, split
 from vtsum.summary.watching import Watched
+from vtsum.video.part import first_frame
 
 if TYPE_CHECKING:
     from vtsum.video import VideoInfo
@@ -111,26 +112,30 @@ def make_plan(
     if refine not in get_args(Refine):
         raise VTSumError(f"summarize: refine must be one of {', '.join(get_args(Refine))}, got {refine!r}")
     warnings: list[str] = []
-    duration = watched.duration
     try:
-        budget_seconds = budget.seconds(duration, fps)
+        budget_seconds = budget.seconds(watched.length, fps)
     except VTSumError:
         if watched.broken_at is None:
             raise
-        budget_seconds = duration
-        warnings.append(f"the budget of {budget.text} is longer than the {duration:.1f} s that could be read")
+        budget_seconds = watched.length
+        warnings.append(f"the budget of {budget.text} is longer than the {watched.length:.1f} s that could be read")
     if min_shot is not None and min_shot > budget_seconds + 1e-6:
         raise VTSumError(
             f"summarize: min_shot must be at most the budget of {budget_seconds:.1f} s, got {min_shot:g} s"
         )
     least = MIN_CLIP if min_shot is None else min_shot
     segments, means, scatter = find_shots(
-        watched.event_features, fps, method=segmenter, boundary_scores=boundary_scores, changes=watched.changes
+        watched.event_features,
+        fps,
+        method=segmenter,
+        boundary_scores=boundary_scores,
+        changes=watched.changes,
+        start=first_frame(watched.start, fps) / fps,
     )
     # The grid is the video's own, so that a clip holds whole frames; never coarser than the sampled frames.
     rate = max(info.fps if math.isfinite(info.fps) and info.fps > 0 else 25.0, fps)
     edges = _edges(watched, segments, fps, rate)
-    by_hand = ByHand(keep, drop, duration, rate)
+    by_hand = ByHand(keep, drop, (watched.start, watched.duration), rate)
     marks = by_hand.part(edges)
     frames = [(s.start, s.end) for s in segments]
     shortest = max(1, round((SHORTEST_SHOT if min_shot is None else min_shot) * rate))
@@ -191,15 +196,17 @@ def make_plan(
     before, after = (round(seconds * rate) for seconds in margin)
     chosen, last = clips_within(left), shots[-1][1]
     low, high = 0 if wanted else math.ceil(least * rate), left
-    if overrun(chosen, before, after, ticks, last):  # a shorter choice, the longest found that has room for its margins
+    if overrun(
+        chosen, before, after, ticks, shots[0][0], last
+    ):  # a shorter choice, the longest found that has room for its margins
         chosen = clips_within(low)
         for _ in range(TRIES if high > low else 0):
             shorter = clips_within(room := (low + high) // 2)
-            if overrun(shorter, before, after, ticks, last):
+            if overrun(shorter, before, after, ticks, shots[0][0], last):
                 high = room
             else:
                 low, chosen = room, shorter
-    chosen = with_margins(chosen, before, after, ticks, last, by_hand.drop)
+    chosen = with_margins(chosen, before, after, ticks, shots[0][0], last, by_hand.drop)
     if refine == "dpp":
         kept = [clip.shot for clip in chosen]
         offers = first_offers(np.array([end - start for start, end in shots]), ticks, rate, least)
@@ -231,13 +238,14 @@ def make_plan(
 def _edges(watched: Watched, segments: Sequence[Segment], fps: float, rate: float) -> np.ndarray:
     """Ticks at which the turns of the sampled frames begin, and the last one ends; cuts are where the pictures say."""
     count = len(watched.saliency)
-    last = max(round(watched.duration * rate), 1)
-    edges = np.minimum(np.round(np.arange(count + 1) / fps * rate).astype(np.int64), last)
-    edges[-1] = last
+    last = max(round(watched.duration * rate), round(watched.start * rate) + 1)
+    first = first_frame(watched.start, fps)
+    edges = np.minimum(np.round((first + np.arange(count + 1)) / fps * rate).astype(np.int64), last)
+    edges[0], edges[-1] = round(watched.start * rate), last
     for segment in segments[1:]:
         k = segment.start
         # Pictures are looked at only at the grid points; the cut itself lies somewhere between two of them.
-        exact = watched.changes.boundary((k - 1) / fps, k / fps)
+        exact = watched.changes.boundary((first + k - 1) / fps, (first + k) / fps)
         if exact is not None:
             edges[k] = min(max(round(exact * rate), int(edges[k - 1]) + 1), int(edges[k]))
     return edges

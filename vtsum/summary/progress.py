@@ -17,6 +17,8 @@ STAGES = {
     "cut": "Cutting the summary",
     "page": "Making the page",
 }
+# Which of them run side by side, and about what share of the time each takes: talk over slides, on two cores.
+PHASES = ((("read", "listen"), 75.0), (("shots",), 2.0), (("text", "cut"), 22.0), (("page",), 1.0))
 
 
 def ignore(stage: str, fraction: float) -> None:

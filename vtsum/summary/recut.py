@@ -14,14 +14,19 @@ from vtsum.plugins import check_vouched
 from vtsum.summary.analysis import FILE, Analysis
 from vtsum.summary.declaring import changed, declared, taken, with_options
 from vtsum.summary.making import Making, Summary, choose, finish
+from vtsum.summary.naming import fields_of, filled
 from vtsum.summary.options import Choice
 from vtsum.summary.progress import Clock, ProgressCallback, ignore
 from vtsum.summary.schema import Settings
 from vtsum.summary.seeing import model_describes, named_captioner
 from vtsum.summary.staging import StagedFolder
+from vtsum.summary.values import coding_of
 
 if TYPE_CHECKING:
     from vtsum.model import Summarizer
+    from vtsum.video import VideoInfo
+
+_NEAR = 0.5  # seconds by which what a file states may differ from what was watched
 
 
 @with_options(Choice, defaults=False)
@@ -32,6 +37,7 @@ def recut(
     *,
     video: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
+    dry_run: bool = False,
     progress: ProgressCallback | None = None,
     **options: Unpack[Choice],
 ) -> Summary:
@@ -42,10 +48,10 @@ def recut(
 
     Args:
         folder: what `summarize` wrote, with analysis.npz in it, or that file.
-        output: folder for the results; None: `<folder>_recut` beside it.
+        output: folder for the results, as for `summarize`; None: `<folder>_recut` beside it.
         video: the video; None: the file of that name in the folder, beside it or in the current folder.
-        overwrite, progress: as for `summarize`. options: those of `vtsum.summary.options.Choice`, as for `summarize`;
-            left out or None: as the first time.
+        overwrite, dry_run, progress: as for `summarize`.
+        options: those of `vtsum.summary.options.Choice`, as for `summarize`; left out or None: as the first time.
     Returns:
         Summary: as `summarize` returns it.
     Raises:
@@ -65,6 +71,7 @@ def recut(
         if kind not in changes:
             check_vouched(kind, named[kind] or "", plain(stored))
     chosen = taken(Choice, {**{name: named[name] for name in declared(Choice)}, **changes}, "recut")
+    coding_of(chosen, "recut")
     wanted = chosen["budget"]
     settings.update(cast(Settings, {**chosen, "budget": wanted.text}))
     source = _source(analysis, stored.parent) if video is None else Path(os.fsdecode(os.fspath(video)))
@@ -77,10 +84,12 @@ def recut(
             f"recut: {plain(source)} must be the video that was summarised, of {analysis.size_bytes:,} bytes, "
             f"got {info.size_bytes:,}"
         )
+    _check_length(analysis, info)
     analysis = dataclasses.replace(analysis, name=source.name)
-    target = Path(output) if output is not None else stored.parent.with_name(f"{stored.parent.name}_recut")
+    usual = stored.parent.with_name(f"{stored.parent.name}_recut")
+    target = usual if output is None else filled(output, fields_of(wanted, source), "recut")
     where = "cpu" if settings["device"] == "auto" and settings["offline_default"] else settings["device"]
-    with StagedFolder(target, overwrite, [source, stored]) as stage:
+    with StagedFolder(target, overwrite, [source, stored], dry=dry_run) as stage:
         captioner, writer = named_captioner(settings["captioner"], where), None
         if settings["writer"] is not None:
             from vtsum.model.writers import make_writer
@@ -93,6 +102,30 @@ def recut(
         model = _model(analysis, where)
         making = Making(stage, source, info, analysis, model, where, captioner, writer, timer, tell)
         return finish(making, plan)
+
+
+def _check_length(analysis: Analysis, info: VideoInfo) -> None:
+    """Refuse an analysis of another length than the video's: shots behind its end would show the last picture.
+
+    Only where the file states another length, too, as a damaged one may, is it decoded to know.
+    """
+    from vtsum.video import FrameSampler
+
+    length, cut_off = analysis.watched.duration, analysis.settings["end"] is not None
+
+    def fits(claim: float) -> bool:  # of a part that ends before the video does, only so much is known
+        return claim >= length - _NEAR if cut_off else abs(claim - length) <= _NEAR
+
+    if any(fits(claim) for claim in (info.duration, info.stated_duration) if claim is not None):
+        return
+    sampler = FrameSampler(info.path, fps=analysis.settings["fps"], size=(16, 16))
+    for _ in sampler:
+        pass
+    if not fits(sampler.duration):
+        raise VTSumError(
+            f"recut: {plain(info.path)} must be the video that was summarised, of {length:.1f} s, "
+            f"got {sampler.duration:.1f} s"
+        )
 
 
 def _source(analysis: Analysis, folder: Path) -> Path:

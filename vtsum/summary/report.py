@@ -49,11 +49,12 @@ def embedded_video(folder: Path) -> bytes:
     if video.stat().st_size <= MAX_EMBEDDED:
         return video.read_bytes()
     from vtsum.video import cut, probe
+    from vtsum.video.coding import Coding
 
     proxy = folder / "page.mp4"
     duration = probe(video).duration
     for height, crf in _PROXIES:
-        cut(video, [(0.0, duration)], proxy, max_height=height, crf=crf, preset="superfast")
+        cut(video, [(0.0, duration)], proxy, max_height=height, coding=Coding(crf=crf))
         if proxy.stat().st_size <= MAX_EMBEDDED:
             break
     content = proxy.read_bytes()

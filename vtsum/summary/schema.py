@@ -15,16 +15,13 @@ gaps or overlaps, clips inside their shots (and the margin asked for), sentences
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import math
-import types
 import typing
 from pathlib import Path
 from typing import Any, TypedDict
 
 from vtsum.errors import VTSumError
 from vtsum.reading import read_json
+from vtsum.summary.typed import check_type
 
 SCHEMA, BEFORE = "vtsum-summary/2", "vtsum-summary/1"
 _ADDED: dict[str, Any] = {"models": [], "chapters": []}
@@ -37,6 +34,15 @@ _ADDED_SETTINGS: dict[str, Any] = {
     "drop": [],
     "margin": [0.0, 0.0],
     "min_shot": None,
+    "start": 0.0,
+    "end": None,
+    "title": None,
+    "fade": 0.005,
+    "loudness": None,
+    "encoder": "libx264",
+    "crf": None,
+    "preset": None,
+    "tracks": "best",
 }
 _LIMIT = 1 << 30  # bytes: a long video has every frame and every word in it
 _SLACK = 0.002  # seconds: times are rounded to milliseconds
@@ -50,7 +56,8 @@ class Span(TypedDict):
 
 
 class Source(TypedDict):
-    """The video that was summarised. `duration` is what could really be decoded."""
+    """The video that was summarised. `duration` is what could really be decoded, or, where the part that was watched
+    ends before, what is stated."""
 
     name: str  # file name without its folder, as it is
     title: str | None  # from the file's own metadata
@@ -74,8 +81,17 @@ class Settings(TypedDict):
     model: str
     fps: float  # sampled frames a second
     formats: list[str]
+    fade: float  # seconds at each cut of the sound
+    loudness: float | None  # LUFS that the sound of each piece was brought to; null: it stays as it is
+    encoder: str  # libav's, of summary.mp4
+    crf: int | None  # its quality; null: the encoder's usual one here
+    preset: str | None  # its speed; null: the encoder's usual one here
+    tracks: str  # of the source in summary.mp4: "best" (of its sound) or "all"
     clock: str  # of subtitles and chapters among them: "summary" or "source"
     sampler: str  # which of the sampled frames the encoder saw
+    start: float  # the part of the video that was watched: from here, in seconds
+    end: float | None  # to here; null: to its end
+    title: str | None  # what the user calls the summary
     segmenter: str  # what found the events
     refine: str  # what chose among the shots
     keep: list[Span]  # what the summary shows in any case
@@ -161,7 +177,8 @@ class TitleEntry(TypedDict):
     """What the summary is called."""
 
     text: str
-    origin: str  # "file": its own; "read" or "heard": a quotation; "written" after them; "name" of the file
+    # "given" by the user; "file": its own; "read" or "heard": a quotation; "written" after them; "name" of the file
+    origin: str
     times: list[Span]  # of what is quoted; empty else
 
 
@@ -263,50 +280,6 @@ class SummaryDocument(TypedDict):
     timings: dict[str, float]  # seconds of wall time per stage; "cut" and "text" run at the same time
 
 
-_hints = functools.cache(typing.get_type_hints)
-
-
-def check_type(value: Any, kind: Any, where: str) -> None:
-    """Check decoded JSON against a TypedDict, a dataclass, or what these are made of.
-
-    Raises:
-        VTSumError: naming the first field that is missing, unknown or of a wrong type; `where` begins the message.
-    """
-    origin = typing.get_origin(kind)
-    if typing.is_typeddict(kind) or dataclasses.is_dataclass(kind):
-        hints = _hints(kind)
-        if not isinstance(value, dict):
-            raise VTSumError(f"{where} must be an object, got {type(value).__name__}")
-        for name in sorted(hints.keys() ^ value.keys()):
-            raise VTSumError(f"{where}.{name:.80} is {'missing' if name in hints else 'unknown'}")
-        for name, inner in hints.items():
-            check_type(value[name], inner, f"{where}.{name}")
-    elif origin is tuple:
-        kinds = typing.get_args(kind)
-        if not isinstance(value, list) or len(value) != len(kinds):
-            raise VTSumError(f"{where} must be a list of {len(kinds)}, got {value!r:.80}")
-        for i, item in enumerate(value):
-            check_type(item, kinds[i], f"{where}[{i}]")
-    elif origin is list:
-        if not isinstance(value, list):
-            raise VTSumError(f"{where} must be a list, got {type(value).__name__}")
-        for i, item in enumerate(value):
-            check_type(item, typing.get_args(kind)[0], f"{where}[{i}]")
-    elif origin is dict:
-        if not isinstance(value, dict):
-            raise VTSumError(f"{where} must be an object, got {type(value).__name__}")
-        for name, item in value.items():
-            check_type(item, typing.get_args(kind)[1], f"{where}.{name:.80}")
-    elif origin is types.UnionType:
-        if value is not None:
-            check_type(value, next(k for k in typing.get_args(kind) if k is not types.NoneType), where)
-    elif kind is float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise VTSumError(f"{where} must be a finite number, got {value!r:.80}")
-    elif not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise VTSumError(f"{where} must be {kind.__name__}, got {value!r:.80}")
-
-
 def filled_settings(value: Any) -> Any:
     """The settings of a summary, those that came to version 2 later as they were before."""
     return {**_ADDED_SETTINGS, **value} if isinstance(value, dict) else value
@@ -328,8 +301,9 @@ def validate(document: Any) -> SummaryDocument:
     check_type(document, SummaryDocument, "summary.json: document")
     checked = typing.cast(SummaryDocument, document)
     duration = checked["source"]["duration"]
-    before, played, shown = 0.0, 0.0, 0.0
-    margin = checked["settings"]["margin"]
+    settings = checked["settings"]
+    before, played, shown = settings["start"], 0.0, 0.0
+    margin = settings["margin"]
     _promise(len(margin) == 2 and min(margin) >= 0, "settings.margin must be two numbers of at least 0")
     for i, shot in enumerate(checked["shots"]):
         where = f"shots[{i}]"
@@ -348,7 +322,8 @@ def validate(document: Any) -> SummaryDocument:
             _promise(clip["summary_start"] >= played - _SLACK, f"{where}.clip must follow the clip before")
             _promise(clip["summary_start"] < clip["summary_end"], f"{where}.clip must last")
             played = clip["summary_end"]
-    _promise(not checked["shots"] or abs(before - duration) <= _SLACK, "shots must cover the video")
+    whole = before <= duration + _SLACK if settings["end"] is not None else abs(before - duration) <= _SLACK
+    _promise(not checked["shots"] or whole, "shots must cover the video, or the part of it that was watched")
     _promise(played <= checked["summary"]["duration"] + 0.1, "clips must lie inside the summary")
     ranks = sorted(shot["rank"] for shot in checked["shots"])
     _promise(ranks == list(range(1, len(ranks) + 1)), "ranks must be 1..number of shots")

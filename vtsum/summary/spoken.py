@@ -3,16 +3,41 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vtsum.enhance.speech.subtitle_text import subtitles, vtt
 from vtsum.enhance.speech.transcript import Transcript, Utterance, Word
 from vtsum.summary.schema import SummaryDocument
+
+if TYPE_CHECKING:
+    from vtsum.video.tracks import Track
 
 
 def summary_subtitles(data: SummaryDocument) -> str | None:
     """A WebVTT file's text with what is said in the summary's clips; None where nothing is."""
     cues = summary_cues(data)
     return vtt(cues, data["speech"]["language"]) if cues and data["speech"] else None
+
+
+def kept_subtitles(source: Path, data: SummaryDocument) -> list[Track]:
+    """All tracks of words in a video, each with what is said in the summary's clips, on the clock of the summary; a
+    subtitle that begins before a clip, or ends after it, is shown within it."""
+    from vtsum.enhance.speech.subtitle_track import subtitle_tracks
+    from vtsum.video.tracks import Track, apart
+
+    clips = [shot["clip"] for shot in data["shots"] if shot["clip"]]
+    kept = []
+    for track in subtitle_tracks(source):
+        cues = []
+        for start, end, text in track.cues:
+            for clip in clips:
+                first, last = max(start, clip["start"]), min(end, clip["end"])
+                moved = clip["summary_start"] - clip["start"]
+                if last > first:
+                    cues.append((first + moved, min(last + moved, clip["summary_end"]), text))
+        kept.append(Track(apart(cues), track.language, track.title))
+    return [track for track in kept if track.cues]
 
 
 def summary_cues(data: SummaryDocument) -> list[tuple[float, float, str]]:

@@ -56,7 +56,9 @@ def check_output(folder: Path, overwrite: bool, inputs: Sequence[AnyPath | None]
         )
     check_inputs("summarize", folder, inputs)
     if not empty and not overwrite:
-        raise VTSumError(f"summarize: output {plain(folder)} must not exist yet (--overwrite replaces it)")
+        raise VTSumError(
+            f"summarize: output {plain(folder)} must not exist yet (-o names another, --overwrite replaces it)"
+        )
 
 
 class StagedFolder:
@@ -67,19 +69,25 @@ class StagedFolder:
 
     Args:
         inputs: what is read meanwhile, and must not lie in `final`.
+        dry (bool): make nothing; only refuse what would be refused.
     Raises:
         VTSumError: the place cannot be written to, or would be destroyed (see check_output).
     """
 
-    def __init__(self, final: Path, overwrite: bool, inputs: Sequence[AnyPath | None] = ()) -> None:
+    def __init__(
+        self, final: Path, overwrite: bool, inputs: Sequence[AnyPath | None] = (), *, dry: bool = False
+    ) -> None:
         self.final = Path(os.path.realpath(final))
-        self.overwrite, self.inputs = overwrite, inputs
+        self.overwrite, self.inputs, self.dry = overwrite, inputs, dry
         check_output(self.final, overwrite, inputs)
         base = self.final.parent
         while not base.exists():
             base = base.parent
         if not base.is_dir():
             raise VTSumError(f"summarize: output must lie in a folder, got {plain(self.final)} below a file")
+        if dry:
+            self.path = self.final
+            return
         try:
             self.path = Path(tempfile.mkdtemp(prefix=f".{self.final.name[:60]}.part-", dir=base))
             os.chmod(self.path, 0o777 & ~_umask())
@@ -119,8 +127,9 @@ class StagedFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(OSError):
-            shutil.rmtree(self.path, ignore_errors=True)
+        if not self.dry:
+            with contextlib.suppress(OSError):
+                shutil.rmtree(self.path, ignore_errors=True)
 
 
 def _umask() -> int:

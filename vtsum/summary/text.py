@@ -143,6 +143,9 @@ def text_file(data: SummaryDocument) -> str:
     """The content of summary.txt: title, sentences with their times and where the summary shows them, chapters."""
     source, made = data["source"], data["summary"]
     lengths = f"{clock_time(made['duration'])} of {clock_time(source['duration'])}"
+    settings = data["settings"]
+    if settings["start"] or settings["end"] is not None:
+        lengths += f", summarised from {span_text(data['shots'][0]['start'], data['shots'][-1]['end'])}"
     named = data["title"]["origin"] in ("file", "name")
     title = data["title"]
     lines = [shown_title(title["text"], title["origin"]), lengths if named else f"{source['name']}, {lengths}", ""]

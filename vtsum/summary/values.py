@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vtsum.errors import VTSumError
+from vtsum.shown import one_line
 
 if TYPE_CHECKING:
     from vtsum.enhance.summary_refinement import Budget
     from vtsum.summary.schema import Span
+    from vtsum.video.coding import Coding
 
 Take = Callable[[Any, str], Any]
 FORMATS = ("mp4", "txt", "json", "keyframes", "html", "analysis")
 
 
-def one_of(*words: str) -> Take:
+class OneOf:
     """One of some words."""
-    rule = " or ".join(words) if len(words) == 2 else f"one of {', '.join(words)}"
 
-    def take(value: Any, where: str) -> str:
-        if value not in words:
+    def __init__(self, *words: str) -> None:
+        self.words = words
+
+    def __call__(self, value: Any, where: str) -> str:
+        if value not in self.words:
+            rule = " or ".join(self.words) if len(self.words) == 2 else f"one of {', '.join(self.words)}"
             raise VTSumError(f"{where} must be {rule}, got {value!r}")
         return str(value)
-
-    return take
 
 
 def number_in(low: float, high: float) -> Take:
@@ -141,6 +145,65 @@ def seconds_of(value: Any, where: str, *, most: float = 1e6) -> float:
 def seconds_or_none(value: Any, where: str) -> float | None:
     """The same; None is None."""
     return None if value is None else seconds_of(value, where)
+
+
+def words_or_none(value: Any, where: str) -> str | None:
+    """One clean line of at most 300 letters; None is None."""
+    if value is None:
+        return None
+    text = one_line(value) if isinstance(value, str) else ""
+    if not 0 < len(text) <= 300:
+        raise VTSumError(f"{where} must be words on one line, at most 300 letters, got {value!r:.60}")
+    return text
+
+
+def a_fade(value: Any, where: str) -> float:
+    """Seconds of a fade."""
+    return seconds_of(value, where, most=0.2)
+
+
+def a_loudness(value: Any, where: str) -> float | None:
+    """LUFS that sound is brought to; None is None."""
+    if value is None:
+        return None
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        found = math.nan
+    if not -70 <= found <= -5:
+        raise VTSumError(f"{where} must be -70 to -5 LUFS, got {value!r:.60}")
+    return found
+
+
+def whole_or_none(value: Any, where: str) -> int | None:
+    """A whole number of at least 0; None is None."""
+    if value is None:
+        return None
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 10:
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise VTSumError(f"{where} must be a whole number, got {value!r:.60}")
+    return value
+
+
+def known_encoder(value: Any, where: str) -> str:
+    """One of the encoders of a cut."""
+    from vtsum.video.coding import ENCODERS
+
+    return OneOf(*ENCODERS)(value, where)
+
+
+def coding_of(asked: Mapping[str, Any], op: str) -> Coding:
+    """How a cut is encoded, by the options for it.
+
+    Raises:
+        VTSumError: they do not go together.
+    """
+    from vtsum.video.coding import Coding
+
+    coding = Coding(asked["encoder"], asked["crf"], asked["preset"], asked["fade"])
+    coding.check(op)
+    return coding
 
 
 def a_margin(value: Any, where: str) -> list[float]:

@@ -33,6 +33,7 @@ AT_LEAST = 40  # frames are encoded where the video has so many: a short one is 
 _GREY = 80  # pixels a side, of which changes compare 20
 SMOOTHING = 1.0  # frames, of the Gaussian over saliency: nearer to raters (docs/summary_refinement.md)
 FPS = (1e-4, 30.0)  # frames a second that may be looked at: least, most
+Part = tuple[float, float | None]
 Sampler = Literal["coverage", "uniform", "all"]
 SAMPLERS: tuple[Sampler, ...] = ("coverage", "uniform", "all")
 
@@ -52,6 +53,12 @@ class Watched:
     damaged: list[tuple[float, float]] = field(default_factory=list)  # where the file is; seconds
     screen: list[ScreenLine] = field(default_factory=list)  # what is written on the screen
     largest: tuple[int, int] | None = None  # width and height of the largest picture as stored
+    start: float = 0.0  # seconds from which the video was watched; up to `duration`
+
+    @property
+    def length(self) -> float:
+        """Seconds that were watched."""
+        return self.duration - self.start
 
     @property
     def encoded_share(self) -> float:
@@ -63,7 +70,7 @@ class WatchedFrames(FramesAhead):
     """The frames of a video that `watch` takes; they are decoded from now on.
 
     Attributes:
-        changes (PictureChanges): of all pictures decoded.
+        part (Part): of the video that is looked at. changes (PictureChanges): of all pictures decoded there.
         screen (ScreenText | None): what `reader` reads in some of them.
     """
 
@@ -75,16 +82,23 @@ class WatchedFrames(FramesAhead):
         size: int,
         tell: ProgressCallback,
         reader: Reader | None = None,
+        part: Part = (0.0, None),
     ) -> None:
+        self.part = part
         self.changes = PictureChanges()
         self.screen = None
         if reader is not None:
             from vtsum.enhance.screen_text import ScreenText
 
             self.screen = ScreenText(reader)
-        whole = max(info.duration, 1e-3)
+        start, end = part
+        whole = max(min(info.duration, end or info.duration) - start, 1e-3)
         tell("read", 0.0)
-        super().__init__(source, fps, size, lambda done: tell("read", min(done / whole, 0.99)), self._see)
+
+        def told(seconds: float) -> None:
+            tell("read", min((seconds - start) / whole, 0.99))
+
+        super().__init__(source, fps, size, told, self._see, part)
 
     def _see(self, time: float, frame: VideoFrame) -> None:
         if self.screen is not None:
@@ -108,6 +122,7 @@ def watch(
     sampler: Sampler = "coverage",
     ahead: WatchedFrames | None = None,
     reader: Reader | None = None,
+    part: Part = (0.0, None),
 ) -> Watched:
     """Sample a video and encode the frames that matter, in one pass.
 
@@ -121,7 +136,8 @@ def watch(
             ones), or "all" (every sampled frame is encoded).
         ahead: the frames, where their decoding was begun before; dropped where they are of another size than the
             model's.
-        reader: who reads words on the screen; None: nobody. Not for frames begun before, which have their own.
+        reader: who reads words on the screen; None: nobody. part: start and end in seconds of what is watched; None:
+            the end of the video. Neither is for frames begun before, which have their own.
     Raises:
         VTSumError: the file cannot be read, or no picture can be decoded.
         ValueError: for another sampler.
@@ -133,7 +149,7 @@ def watch(
     if ahead is not None and ahead.size != model.image_size:
         ahead.close()
         ahead = None
-    with closing(ahead or WatchedFrames(source, info, fps, model.image_size, tell, reader)) as frames:
+    with closing(ahead or WatchedFrames(source, info, fps, model.image_size, tell, reader, part)) as frames:
         choice = _Choice(sampler)
         features = []
         for batch in choice.chosen(frames.batches(BATCH)):
@@ -161,6 +177,7 @@ def watch(
         damaged=list(read.damaged),
         screen=frames.screen.lines(read.duration) if frames.screen else [],
         largest=read.largest,
+        start=frames.part[0],
     )
 
 

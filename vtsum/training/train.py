@@ -33,7 +33,7 @@ from vtsum.errors import VTSumError
 from vtsum.files import check_no_links, write_text
 from vtsum.processes import Place
 from vtsum.protocols import Callback, Tracker
-from vtsum.shown import clean, last_words, one_line, reason, say
+from vtsum.shown import clean, clean_libraries, last_words, one_line, reason, say
 from vtsum.training import checkpoints, deepspeed_config, deepspeed_engine, engine, shards
 from vtsum.training.checkpoints import Checkpoint
 from vtsum.training.deepspeed_engine import DeepSpeedEngine, convert
@@ -75,9 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _train(given, place)
     if place.ranks > 1:
         raise VTSumError(f"train: seeds must be trained by one process each, got {place.ranks} processes")
-    for seed in settings.each_seed:
-        folder = Path(settings.output_dir) / f"seed-{seed}"
-        check_no_links("train", folder)
+    folders = {seed: Path(settings.output_dir) / f"seed-{seed}" for seed in settings.each_seed}
+    check_no_links("train", *folders.values())
+    for seed, folder in folders.items():
         if status := _train(given.of_seed(seed, folder), place):
             return status
     return 0
@@ -375,6 +375,7 @@ def _print(text: str) -> None:
 
 def _command() -> int:
     """`python -m vtsum.training.train`: one line for a mistake, from one rank a machine where all find the same."""
+    clean_libraries()
     place = Place(0, 1, 0)
     try:
         place = Place.here()

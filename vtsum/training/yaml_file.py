@@ -19,13 +19,15 @@ _YAML_DEPTH = 16  # lists and mappings in one another; settings have three
 _YAML_PLAIN = 1000  # characters of a value without quotes: Python shows no whole number of more than 4,300 digits
 
 
-def read_mapping(path: str | Path) -> dict[Any, Any]:
+def read_mapping(path: str | Path, op: str = "train", *, words: bool = False) -> dict[Any, Any]:
     """The mapping in a YAML file.
 
+    Args:
+        op: begins the message. words: values are the words that stand there: YAML would take 1:30 for the number 90.
     Raises:
         VTSumError: it is not readable or no such mapping, or a name stands twice in one.
     """
-    content, where = read_file(path, "train: --config", _YAML_LIMIT), f"train: --config {path}"
+    content, where = read_file(path, f"{op}: --config", _YAML_LIMIT), f"{op}: --config {path}"
     depth = 0
     try:
         text = content.decode("utf-8")
@@ -40,7 +42,7 @@ def read_mapping(path: str | Path) -> dict[Any, Any]:
             if depth > _YAML_DEPTH:
                 raise VTSumError(f"{where} must be YAML of at most {_YAML_DEPTH} levels, got more")
         _check_once(yaml.compose(text, yaml.SafeLoader), where)
-        data = yaml.safe_load(text)
+        data = yaml.load(text, yaml.BaseLoader if words else yaml.SafeLoader)
     except VTSumError:
         raise
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a number of 5,000 digits, a 99th of the month

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vtsum.errors import Stopped
+from vtsum.video.part import PartSampler
 from vtsum.video.reader import FrameSampler
 
 if TYPE_CHECKING:
@@ -25,9 +26,10 @@ class FramesAhead:
     Args:
         source: the file. fps: frames a second. size: frames are stretched to size x size.
         on_progress: told the seconds decoded. on_picture: shown each decoded picture with its time.
+        part: start and end in seconds of what is looked at; None: the end of the video.
 
     Attributes:
-        sampler (FrameSampler): its duration, warnings and so on are final once all batches were taken.
+        sampler (FrameSampler | PartSampler): its duration, warnings and so on are final once all batches were taken.
         size (int): of a frame's side.
         finished (bool): everything is decoded.
     """
@@ -39,11 +41,20 @@ class FramesAhead:
         size: int,
         on_progress: Callable[[float], None] | None = None,
         on_picture: Callable[[float, VideoFrame], None] | None = None,
+        part: tuple[float, float | None] = (0.0, None),
     ) -> None:
         self.size = size
         self.finished = False
         self._show = on_picture
-        self.sampler = FrameSampler(source, fps=fps, size=(size, size), on_progress=on_progress, on_picture=self._note)
+        self.sampler: FrameSampler | PartSampler
+        if part == (0.0, None):
+            self.sampler = FrameSampler(
+                source, fps=fps, size=(size, size), on_progress=on_progress, on_picture=self._note
+            )
+        else:
+            self.sampler = PartSampler(
+                source, *part, fps=fps, size=(size, size), on_progress=on_progress, on_picture=self._note
+            )
         self._ahead: queue.Queue[np.ndarray | BaseException | None] = queue.Queue(max(AHEAD_BYTES // (3 * size**2), 8))
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._decode, name="vtsum-decode", daemon=True)

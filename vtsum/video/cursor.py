@@ -71,6 +71,10 @@ class PictureCursor:
             container.close()
             raise
 
+    @property
+    def container(self) -> InputContainer:
+        return self._container
+
     def close(self) -> None:
         self._container.close()
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import mimetypes
+import re
+
 # libav's names of the demuxers that may open a file. Lists (HLS, DASH, concat, SDP, cue), picture sequences and folders
 # of parts (image2, imf, mlv, vobsub) and generated media (lavfi, avisynth) follow names in the file: they are not here.
 _VIDEO = """
@@ -20,12 +23,19 @@ _REFERRING = (
     *(b"# vobsub", b'file "', b"rem ", b"file:", b"http:", b"https:", b"rtsp:", b"rtmp:", b"mms:", b"ftp:", b"<"),
 )
 _PICTURES = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"II*\0", b"MM\0*", b"8BPS", b"\0\0\1\0", b"\xff\x0a", b"P5", b"P6")
+STILL = "a still picture"
 HEAD = 4096  # bytes of a file's start that the functions here look at
 
 
 def refers_elsewhere(head: bytes) -> bool:
     """Whether a file that starts so is a list, a manifest or a link: text that names other files."""
     return head.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(_REFERRING)
+
+
+def is_pattern(name: str) -> bool:
+    """Whether libav takes a file's name for those of many pictures, whatever is in the file."""
+    kind, _ = mimetypes.guess_type(name)
+    return (kind or "").startswith("image/") and re.search(r"%\d*d|[*?{]", name) is not None
 
 
 def describe(head: bytes) -> str:
@@ -39,7 +49,7 @@ def describe(head: bytes) -> str:
     if head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and head[20:21] and head[20] & 2:
         return "an animated WebP, which FFmpeg does not decode; make a GIF or a video of it"
     if head.startswith(_PICTURES) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
-        return "a still picture"
+        return STILL
     if not any(byte < 32 and byte not in b"\t\n\r\f\x1b" for byte in head):
         return "text"
     return "nothing playable"

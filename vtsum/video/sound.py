@@ -25,15 +25,20 @@ class SoundCursor:
 
     Args:
         path: the file. video_index (int): the stream whose sound is wanted. origin (float): raw seconds of the
-            pictures' time 0. seekable (bool): False reads the file once, from front to back.
+            pictures' time 0. seekable (bool): False reads the file once, from front to back. index (int | None): of
+            another stream of sound than the best one.
     Attributes:
         available (bool): there is sound that can be decoded; everything else needs that.
+        index (int): of the stream. named: language and title, for the metadata of a track of it.
         rate (int): 44100 or 48000. channels (int): 1 or 2. layout (str): "mono" or "stereo".
         damage (Damage): where sound could not be decoded, since a seek from its target on.
     """
 
-    def __init__(self, path: str | os.PathLike[str], video_index: int, origin: float, *, seekable: bool) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], video_index: int, origin: float, *, seekable: bool, index: int | None = None
+    ) -> None:
         self._path = path
+        self._index = index
         self._video_index = video_index
         self.damage = Damage()
         stream = self._open()
@@ -41,6 +46,9 @@ class SoundCursor:
         if stream is None:
             return
         context = stream.codec_context
+        names = (("language", "language"), ("handler_name", "title"))
+        self.named = {name: stream.metadata[own] for name, own in names if stream.metadata.get(own)}
+        self.index = stream.index
         self._origin = origin
         self._seekable = seekable
         self.rate = context.sample_rate if context.sample_rate in (44100, 48000) else 48000
@@ -55,8 +63,11 @@ class SoundCursor:
         self._container = open_container(self._path, "cut")
         video = next((s for s in self._container.streams.video if s.index == self._video_index), None)
         stream = choose_audio(self._container, video)
+        if self._index is not None:
+            stream = next((s for s in self._container.streams.audio if s.index == self._index), None)
         if stream is not None:
-            self._stream, self._streams = stream, together(self._container, video, stream)
+            streams = together(self._container, video, stream)
+            self._stream, self._streams = stream, streams if stream in streams else [*streams, stream]
             discard_others(self._container, self._streams)
         return stream
 

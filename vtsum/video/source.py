@@ -29,7 +29,7 @@ from vtsum.errors import VTSumError
 from vtsum.memory import give_back
 from vtsum.shown import clean, reason
 from vtsum.video.boxes import excessive_index, is_encrypted, is_still
-from vtsum.video.formats import ALLOWED, HEAD, describe, refers_elsewhere
+from vtsum.video.formats import ALLOWED, HEAD, STILL, describe, is_pattern, refers_elsewhere
 from vtsum.video.matroska import excessive_tags
 
 MAX_PIXELS = 36_000_000  # 8192 x 4320 and a little: above it a damaged header would take gigabytes
@@ -63,9 +63,10 @@ def check_file(path: str | os.PathLike[str], function: str) -> Path:
         found = Path(os.path.abspath(os.fspath(path)))
         status = os.stat(found)
     except FileNotFoundError:
-        if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", name):
+        if address := re.match(r"([A-Za-z][A-Za-z0-9+.-]*):/+", name):
+            whole = f"{address[1]}://{name[address.end() :]}"  # of two slashes a Path keeps one
             raise VTSumError(
-                f"{function}: {name}: must be a file on this machine, got an address; download it first"
+                f"{function}: {whole}: must be a file on this machine, got an address; download it first"
             ) from None
         raise VTSumError(f"{function}: {name}: no such file") from None
     except (OSError, ValueError) as error:
@@ -102,7 +103,7 @@ def open_container(path: str | os.PathLike[str], function: str) -> InputContaine
     if stated := excessive_index(found):  # before anything else looks at its boxes
         raise VTSumError(f"{function}: {name}: {stated}")
     if head[4:8] == b"ftyp" and is_still(found):
-        raise VTSumError(f"{function}: {name}: must be a video file, found a still picture")
+        raise VTSumError(f"{function}: {name}: must be a video file, found {STILL}")
     if head.startswith(b"\x1aE\xdf\xa3") and (stated := excessive_tags(found)):
         raise VTSumError(f"{function}: {name}: {stated}")
     try:
@@ -121,7 +122,13 @@ def open_container(path: str | os.PathLike[str], function: str) -> InputContaine
     except (av.FFmpegError, OSError, ValueError):
         if head[4:8] == b"ftyp" and is_encrypted(found):
             raise VTSumError(f"{function}: {name}: {_ENCRYPTED}") from None
-        raise VTSumError(f"{function}: {name}: must be a video file, found {describe(head)}") from None
+        content = describe(head)
+        if is_pattern(found.name) and content != STILL:
+            raise VTSumError(
+                f"{function}: {name}: must not be named as FFmpeg names many pictures at once, got a picture's ending "
+                "and one of %d * ? {; rename it"
+            ) from None
+        raise VTSumError(f"{function}: {name}: must be a video file, found {content}") from None
     if sum(stream.frames for stream in container.streams) > _MANY:
         give_back()
     return container

@@ -14,9 +14,11 @@ import av
 from vtsum.errors import VTSumError
 from vtsum.files import written
 from vtsum.shown import reason
+from vtsum.video.coding import Coding
 from vtsum.video.cursor import PictureCursor
 from vtsum.video.damage import join_spans
 from vtsum.video.encoder import Encoder
+from vtsum.video.levels import gains
 from vtsum.video.picture import display_size, save_jpeg, turn_of
 from vtsum.video.sound import SoundCursor
 from vtsum.video.source import show
@@ -49,7 +51,8 @@ class CutShot:
 class CutResult:
     """What `cut` wrote. `duration` is in seconds, `width` and `height` in pixels as displayed.
 
-    `damaged` are the spans, in seconds of the source, whose pictures or sound were not decoded whole.
+    `damaged` are the spans, in seconds of the source, whose pictures or sound were not decoded whole; `softer` counts
+    the segments whose sound could not be made as loud as was asked for.
     """
 
     path: Path
@@ -59,6 +62,7 @@ class CutResult:
     width: int
     height: int
     damaged: list[tuple[float, float]]
+    softer: int = 0
 
 
 def cut(
@@ -72,8 +76,9 @@ def cut(
     max_height: int | None = None,
     duration: float = 0.0,
     largest: tuple[int, int] | None = None,
-    crf: int = 23,
-    preset: str = "superfast",
+    coding: Coding = Coding(),  # noqa: B008 - it cannot change
+    loudness: float | None = None,
+    all_sound: bool = False,
     on_progress: Callable[[float], None] | None = None,
 ) -> CutResult:
     """Write the given segments of a video as one MP4 (H.264, AAC, index in front), sound in step with the pictures.
@@ -87,7 +92,9 @@ def cut(
         duration (float): of the source in seconds, as `FrameSampler` found it: the last picture stays until then.
         largest: width and height, as stored, of the source's largest picture, where their size changes: what is written
             is as large, smaller ones between black bars. None: the first one's.
-        crf (int): x264's quality, 0 (lossless) to 51. preset (str): x264's speed, "ultrafast" to "veryslow".
+        coding: encoder, quality, speed, fades. loudness (float | None): LUFS to which the sound of each segment is
+            brought (`vtsum.video.levels`); None: it stays as it is. all_sound (bool): keep all tracks of sound, and not
+            the best one alone.
         on_progress: called with the seconds of output written.
     Returns:
         CutResult: segments that lie beyond the last picture that can be decoded are missing from its shots.
@@ -95,7 +102,8 @@ def cut(
         ValueError: the segments are not finite, empty, out of order or overlap; other arguments out of range.
         VTSumError: the source cannot be read, the output cannot be written, or no segment holds a picture.
     """
-    _check(segments, keyframe_times, keyframe_height, max_height, crf)
+    _check(segments, keyframe_times, keyframe_height, max_height)
+    coding.check("cut")
     target = Path(os.path.abspath(os.fspath(out_path)))
     times = list(keyframe_times) if keyframe_times is not None else [(start + end) / 2 for start, end in segments]
     folder = None if keyframe_dir is None else Path(keyframe_dir)
@@ -107,9 +115,10 @@ def cut(
         with written(target) as part:
             job = _Job(path, part, folder, keyframe_height, max_height, duration, largest, on_progress)
             try:
-                job.open(crf, preset)
+                job.open(coding, all_sound)
+                factors, short = job.gains(segments, loudness)
                 for index, (start, end) in enumerate(segments):
-                    job.add(index, start, end, times[index])
+                    job.add(index, start, end, times[index], factors[index])
                 if not job.shots:
                     raise VTSumError(f"cut: {show(path)}: no segment holds a picture that can be decoded")
                 job.finish()
@@ -121,7 +130,7 @@ def cut(
     except (av.FFmpegError, OSError) as error:
         # What is raised while reading is a VTSumError already; the rest comes from the output.
         raise VTSumError(f"cut: {show(target.parent)}: cannot be written to: {reason(error)}") from None
-    return CutResult(target, float(job.out_end), job.shots, job.has_audio, *job.size, job.damaged)
+    return CutResult(target, float(job.out_end), job.shots, job.has_audio, *job.size, job.damaged, len(short))
 
 
 def _check(
@@ -129,7 +138,6 @@ def _check(
     keyframe_times: Sequence[float] | None,
     keyframe_height: int,
     max_height: int | None,
-    crf: int,
 ) -> None:
     before = 0.0
     for start, end in segments:
@@ -144,8 +152,6 @@ def _check(
         raise ValueError(f"cut: keyframe_times must be one a segment ({len(segments)}), got {len(keyframe_times)}")
     if keyframe_height < 16 or (max_height is not None and max_height < 16):
         raise ValueError(f"cut: heights must be at least 16, got {keyframe_height} and {max_height}")
-    if not 0 <= crf <= 51:
-        raise ValueError(f"cut: crf must be 0 to 51, got {crf}")
 
 
 def _snap(time: float, pictures: PictureCursor) -> float:
@@ -181,7 +187,7 @@ class _Job:
         self._max_height = max_height
         self._on_progress = on_progress
         self._pictures: PictureCursor | None = None
-        self._sound: SoundCursor | None = None
+        self._sounds: list[SoundCursor] = []
         self._encoder: Encoder | None = None
         self._written: list[Path] = []
         self._made_dir = False
@@ -191,17 +197,38 @@ class _Job:
 
     @property
     def has_audio(self) -> bool:
-        return self._sound is not None and self._sound.available
+        return bool(self._sounds)
 
     @property
     def damaged(self) -> list[tuple[float, float]]:
-        found = [cursor.damage.spans() for cursor in (self._pictures, self._sound) if cursor is not None]
+        found = [cursor.damage.spans() for cursor in (self._pictures, *self._sounds) if cursor is not None]
         return join_spans([span for each in found for span in each], math.inf)
 
-    def open(self, crf: int, preset: str) -> None:
+    def _sound(self, index: int | None = None) -> SoundCursor:
+        pictures = self._pictures
+        assert pictures is not None
+        return SoundCursor(self._path, pictures.stream.index, pictures.origin, seekable=pictures.seekable, index=index)
+
+    def gains(self, segments: Sequence[tuple[float, float]], loudness: float | None) -> tuple[list[float], list[int]]:
+        """How many times as loud each segment's sound is to be, and which ones cannot be as loud as asked for."""
+        if loudness is None or not self._sounds:
+            return [1.0] * len(segments), []
+        heard = self._sound()
+        try:
+            return gains(heard, segments, loudness)
+        finally:
+            heard.close()
+
+    def open(self, coding: Coding, all_sound: bool) -> None:
         self._pictures = pictures = PictureCursor(self._path, "cut", self._duration)
         stream = pictures.stream
-        self._sound = SoundCursor(self._path, stream.index, pictures.origin, seekable=pictures.seekable)
+        others = [s.index for s in pictures.container.streams.audio] if all_sound else []
+        for index in (None, *others):
+            sound = self._sound(index)
+            if sound.available and all(sound.index != other.index for other in self._sounds):
+                self._sounds.append(sound)
+            else:
+                sound.close()
         turn = turn_of(pictures.first)
         stored = self._largest or (pictures.first.width, pictures.first.height)
         width, height = display_size(*stored, stream.sample_aspect_ratio, turn)
@@ -220,16 +247,15 @@ class _Job:
             turn,
             rate,
             pictures.first,
-            self._sound if self.has_audio else None,
-            crf,
-            preset,
+            self._sounds,
+            coding,
             shape=(width, height),
             aspect=stream.sample_aspect_ratio,
             steady=is_steady(stream),
         )
 
-    def add(self, index: int, start: float, end: float, keyframe_time: float) -> None:
-        """Write one segment, or nothing where it lies beyond the last picture."""
+    def add(self, index: int, start: float, end: float, keyframe_time: float, gain: float = 1.0) -> None:
+        """Write one segment, its sound `gain` times as loud, or nothing where it lies beyond the last picture."""
         pictures, encoder = self._pictures, self._encoder
         assert pictures is not None
         assert encoder is not None
@@ -245,7 +271,7 @@ class _Job:
                 return
         out_start = self.out_end
         joined = bool(self.shots) and abs(begin - self.shots[-1].end) < 1e-3
-        encoder.begin_segment(begin, out_start, joined)
+        encoder.begin_segment(begin, joined, gain)
         keyframe: Path | None = None
         sound_at = out_start
         stop = begin
@@ -303,6 +329,6 @@ class _Job:
             self._keyframe_dir.rmdir()
 
     def close(self) -> None:
-        for cursor in (self._pictures, self._sound):
+        for cursor in (self._pictures, *self._sounds):
             if cursor is not None:
                 cursor.close()

@@ -234,12 +234,12 @@ struct worker {
         const int64_t keys = p.border == VTS_SHIFT ? 2 * c.reach + 1 : c.keys, seen = scored + keys - 1;
         if (!reserve(
                 (p.softcap > 0 ? 3 : 2) * bytes_of(scored * keys) + 2 * bytes_of(scored * width) +
-                2 * bytes_of(seen * width) + bytes_of(c.rows * width) + 2 * bytes_of(scored) + bytes_of(seen)))
+                2 * bytes_of(seen * width) + bytes_of(c.rows * width) + 3 * bytes_of(scored) + bytes_of(seen)))
             return false;
         A *weights = take(scored * keys), *dscores = take(scored * keys);
         A *caps = p.softcap > 0 ? take(scored * keys) : nullptr;
         A *sq = take(scored * width), *sg = take(scored * width), *sk = take(seen * width), *sv = take(seen * width);
-        A *spare = take(c.rows * width), *dlse = take(scored);
+        A *spare = take(c.rows * width), *dlse = take(scored), *delta = take(scored);
         uint8_t *visible = (uint8_t *)take(seen), *live = (uint8_t *)take(scored);
         for (int64_t task = begin; task < end; ++task) {
             const strip at = where.find(task);
@@ -251,7 +251,7 @@ struct worker {
             if (count <= 0) continue;
             backward_strip(
                 task, at, count, ahead.find(task + 1 < end ? task + 1 : task), weights, dscores, caps, sq, sg, sk, sv,
-                spare, p.dlse ? dlse : nullptr, visible, live);
+                spare, p.dlse ? dlse : nullptr, p.delta ? delta : nullptr, visible, live);
         }
         return true;
     }
@@ -261,7 +261,7 @@ struct worker {
 
     void backward_strip(
         int64_t task, const strip &at, int64_t count, const strip &next, A *weights, A *dscores, A *caps, A *sq, A *sg,
-        A *sk, A *sv, A *spare, A *dlse, uint8_t *visible, uint8_t *live) const {
+        A *sk, A *sv, A *spare, A *dlse, A *delta, uint8_t *visible, uint8_t *live) const {
         const band w = band_of(at, count);
         const int64_t scored = scored_of(at, w), seen = scored + w.keys - 1;
         const view q = of(p.q, at, at.h), k = of(p.k, at, at.key_head), v = of(p.v, at, at.key_head);
@@ -290,7 +290,7 @@ struct worker {
                 band_products(rg, rv, scored, w.keys, vectors, (A)1, dscores);
                 if (p.seed) drop_weights(at, w, first_row, scored, dscores);
                 if (careful) hide<A>(c, at, w, first_row, scored, visible, live, 0, dscores);
-                softmax_columns_backward<A>(scored, w.keys, weights, dscores, dlse, p.dbias ? (A)1 : (A)p.scale);
+                softmax_columns_backward<A>(scored, w.keys, weights, dscores, dlse, p.dbias ? (A)1 : (A)p.scale, delta);
                 if (careful) hide<A>(c, at, w, first_row, scored, visible, live, 0, dscores);
             };
             slopes(false);
@@ -298,6 +298,10 @@ struct worker {
             if (!all_finite<A>(dscores, scored)) {
                 if (unstaged) return false;
                 slopes(true);
+            }
+            if (delta) {
+                A *to = (A *)p.delta + (at.b * p.H + at.h) * p.T;
+                for (int64_t r = 0; r < count; ++r) to[at.frame(p, at.start + r)] = delta[w.right + r];
             }
             const bool odd_q = odd(w, rq, scored), odd_g = odd(w, rg, scored), odd_k = odd(w, rk, seen);
             if (p.dbias) {

@@ -137,13 +137,14 @@ void softmax_columns(int64_t count, int64_t n, A *table, A *lse, const A *sink) 
     }
 }
 
-// dscores = factor * p * (dp - sum_o p dp + dlse), in place of dp.
+// dscores = factor * p * (dp - delta), in place of dp; deltas (null: not wanted) = sum_o p dp - dlse.
 template <typename A>
-void softmax_columns_backward(int64_t count, int64_t n, const A *p, A *dp, const A *dlse, A factor) {
+void softmax_columns_backward(int64_t count, int64_t n, const A *p, A *dp, const A *dlse, A factor, A *deltas) {
     constexpr int L = VL<A>;
     for (int64_t r = 0; r < count; r += L) {
         vec<A> delta = dlse ? -load(dlse + r) : vec<A>{};
         for (int64_t o = 0; o < n; ++o) delta += load(p + o * count + r) * load(dp + o * count + r);
+        if (deltas) store(deltas + r, delta);
         for (int64_t o = 0; o < n; ++o) {
             const vec<A> w = load(p + o * count + r) * factor;
             store(dp + o * count + r, w * (load(dp + o * count + r) - delta));

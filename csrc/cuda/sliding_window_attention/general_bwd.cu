@@ -102,6 +102,7 @@ __global__ void __launch_bounds__(THREADS, CAPPED ? 4 : 1)
     if (g.lane == 0) {
         const scratch_of scratch(p);
         scratch.lse[g.statistic(at, at.t)] = lse, scratch.delta[g.statistic(at, at.t)] = delta;
+        if (p.delta != nullptr) static_cast<float *>(p.delta)[g.statistic(at, at.t)] = delta;
     }
 }
 

@@ -169,6 +169,9 @@ __global__ void __launch_bounds__(WARPS * 32, BWD_RESIDENTS)
                 delta = fmaf(scores.scores[i][o], dscores.scores[i][o], delta);
                 mass += scores.scores[i][o];
             }
+            if (p.delta != nullptr && (LANES <= R || g.lane < R) &&
+                static_cast<unsigned>(own - right) < static_cast<unsigned>(u.rows))
+                static_cast<float *>(p.delta)[u.statistic(p, origin + own)] = delta;
             odd[i] = window != 0 && down == 0.0f && !(fmaf(delta, 0.0f, mass) > 0.0f);  // NaN, or scores of -inf
 #pragma unroll
             for (int o = 0; o < W; ++o) {

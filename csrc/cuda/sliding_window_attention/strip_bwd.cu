@@ -154,6 +154,11 @@ __global__ void __launch_bounds__(32, resident<bwd_shared<T, D, BLOCKS>::bytes>)
                 if (visible.sees(n, e)) delta[e / 2] = fmaf(s[n][e], dp[n][e], delta[e / 2]);
             }
         delta[0] = row_sum(delta[0]), delta[1] = row_sum(delta[1]);
+        if (p.delta != nullptr && u >= walk.begin && threadIdx.x % 4 == 0) {
+            float *const to = static_cast<float *>(p.delta) + (static_cast<int64_t>(walk.b) * p.H + walk.h) * p.T;
+            if (exist >> g & 1) to[u * STRIP + g] = delta[0];
+            if (exist >> (g + 8) & 1) to[u * STRIP + g + 8] = delta[1];
+        }
 #pragma unroll
         for (int n = 0; n < 2 * BLOCKS; ++n)
 #pragma unroll

@@ -108,7 +108,10 @@ __global__ void __launch_bounds__(TILE_THREADS, RESIDENT<D>) sliding_window_atte
     for (int half = 0; half < 2; ++half) {
         const int r = g + 8 * half;
         delta[half] += deltas[warp][r];
-        if (t == 0 && (exist >> r & 1) != 0) static_cast<float *>(p.scratch)[statistic + r] = delta[half];
+        if (t == 0 && (exist >> r & 1) != 0) {
+            static_cast<float *>(p.scratch)[statistic + r] = delta[half];
+            if (p.delta != nullptr) static_cast<float *>(p.delta)[statistic + r] = delta[half];
+        }
     }
 
     float dq[D / 8][4] = {};

@@ -29,7 +29,8 @@ enum vts_border : int32_t {
 //
 // A score is scale q_i . k_j; with softcap > 0, softcap tanh(scale q_i . k_j / softcap); the bias is added to that.
 // With sinks, exp(sinks[h]) is added to the sum over a row's keys by which its weights are divided, and lse counts it:
-// out and lse handed on to the backward pass do. The gradient of sinks is the caller's.
+// out and lse handed on to the backward pass do. The gradient of sinks is the caller's, who makes it of lse and delta.
+// A row without a gradient may have any delta.
 //
 // Dropout: the weight of key j in row i is kept where word 0 of Philox4x32-10, key = the two halves of *seed (low half
 // first), counter = (row_offset + i, row_offset + j, b * H + h, 0), is at least drop_below; what is kept is multiplied
@@ -61,6 +62,7 @@ struct vts_sliding_window_attention_params {
     uint32_t row_offset;
     const void *sinks;  // [H], in the statistics' type; null: none
     double softcap;     // 0: none
+    void *delta;        // backward: written unless null. [B, H, T], in the statistics' type: sum_j p_j dp_j - dlse
 };
 
 // CPU. The work is cut into independent tasks, so that the caller's thread pool serves them: run every task in

@@ -48,7 +48,7 @@ std::tuple<Tensor, Tensor> forward(
         {mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p, row_offset, sinks, softcap});
     check_sequences(fwd_name, p);
     Tensor out = torch::stable::empty_like(q);
-    Tensor lse = empty_lse(q, need_lse);
+    Tensor lse = empty_statistics(q, need_lse);
     p.out = bhtd(out);
     p.lse = need_lse ? lse.data_ptr() : nullptr;
     if (out.numel() > 0)
@@ -56,7 +56,7 @@ std::tuple<Tensor, Tensor> forward(
     return {out, lse};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> backward(
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
     Tensor dout, Tensor q, Tensor k, Tensor v, std::optional<Tensor> mask, std::optional<Tensor> cu_seqlens,
     std::optional<Tensor> bias, std::optional<Tensor> seed, std::optional<Tensor> dlse, std::optional<Tensor>,
     std::optional<Tensor>, int64_t left, int64_t right, int64_t dilation, bool shift, double scale, double dropout_p,
@@ -73,20 +73,22 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(
     Tensor dq = torch::stable::empty_like(q), dk = empty_key_gradient(q, k), dv = empty_key_gradient(q, v);
     Tensor dbias =
         bias.has_value() ? torch::stable::empty_like(*bias) : torch::stable::new_empty(q, {0}, statistics_of(q));
+    Tensor delta = empty_statistics(q, sinks.has_value());
     p.dout = bhtd(dout), p.dq = bhtd(dq), p.dk = bhtd(dk), p.dv = bhtd(dv);
+    p.delta = sinks.has_value() ? delta.data_ptr() : nullptr;
     if (dlse.has_value()) {
         check_dlse(bwd_name, *dlse, q);
         p.dlse = dlse->data_ptr();
     }
     if (dq.numel() == 0) {
         if (bias.has_value()) torch::stable::zero_(dbias);
-        return {dq, dk, dv, dbias};
+        return {dq, dk, dv, dbias, delta};
     }
     Tensor scratch = torch::stable::new_empty(q, {vts_sliding_window_attention_bwd_cpu_scratch(&p)}, ScalarType::Byte);
     if (bias.has_value()) p.dbias = dbias.data_ptr(), p.scratch = scratch.data_ptr();
     run(p, bwd_name, vts_sliding_window_attention_bwd_cpu_tasks(&p), vts_sliding_window_attention_bwd_cpu);
     if (bias.has_value()) vts_sliding_window_attention_bwd_cpu_finish(&p);
-    return {dq, dk, dv, dbias};
+    return {dq, dk, dv, dbias, delta};
 }
 
 std::string cpu_level() { return vts_cpu_level(); }

@@ -50,14 +50,14 @@ std::tuple<Tensor, Tensor> forward(
         {mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p, row_offset, sinks, softcap});
     const Tensor bounds = bounds_of(fwd_name, q, p);
     Tensor out = torch::stable::empty_like(q);
-    Tensor lse = empty_lse(q, need_lse);
+    Tensor lse = empty_statistics(q, need_lse);
     p.out = bhtd(out);
     p.lse = need_lse ? lse.data_ptr() : nullptr;
     check_launch(fwd_name, vts_sliding_window_attention_fwd_cuda(&p, stream_of(q)));
     return {out, lse};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> backward(
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
     Tensor dout, Tensor q, Tensor k, Tensor v, std::optional<Tensor> mask, std::optional<Tensor> cu_seqlens,
     std::optional<Tensor> bias, std::optional<Tensor> seed, std::optional<Tensor> dlse, std::optional<Tensor> out,
     std::optional<Tensor> lse, int64_t left, int64_t right, int64_t dilation, bool shift, double scale,
@@ -101,13 +101,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> backward(
     Tensor dq = torch::stable::empty_like(q), dk = empty_key_gradient(q, k), dv = empty_key_gradient(q, v);
     Tensor dbias =
         bias.has_value() ? torch::stable::empty_like(*bias) : torch::stable::new_empty(q, {0}, ScalarType::Float);
+    Tensor delta = empty_statistics(q, sinks.has_value());
     p.dout = bhtd(dout), p.dq = bhtd(dq), p.dk = bhtd(dk), p.dv = bhtd(dv);
+    p.delta = sinks.has_value() ? delta.data_ptr() : nullptr;
     p.dbias = bias.has_value() ? dbias.data_ptr() : nullptr;
     const Tensor scratch =
         torch::stable::new_empty(q, {vts_sliding_window_attention_bwd_cuda_scratch(&p)}, ScalarType::Byte);
     p.scratch = scratch.data_ptr();
     check_launch(bwd_name, vts_sliding_window_attention_bwd_cuda(&p, stream_of(q)));
-    return {dq, dk, dv, dbias};
+    return {dq, dk, dv, dbias, delta};
 }
 
 // Which kernels serve a call forward and backward, in words.
@@ -122,7 +124,7 @@ std::string form(
     auto p = checked(
         op, q, k, v,
         {mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p, row_offset, sinks, softcap});
-    const Tensor out = torch::stable::empty_like(q), lse = empty_lse(q, need_lse);
+    const Tensor out = torch::stable::empty_like(q), lse = empty_statistics(q, need_lse);
     const Tensor dk = empty_key_gradient(q, k), dv = empty_key_gradient(q, v);
     p.bounds = p.cu_seqlens;  // there as the bounds will be
     p.out = bhtd(out);

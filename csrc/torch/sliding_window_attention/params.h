@@ -111,7 +111,7 @@ inline vts_sliding_window_attention_params params_of(
 }
 
 // Contiguous [B, H, T] in the statistics' dtype, or [0] where they were not asked for.
-inline Tensor empty_lse(const Tensor &q, bool wanted) {
+inline Tensor empty_statistics(const Tensor &q, bool wanted) {
     if (wanted) return torch::stable::new_empty(q, {q.size(0), q.size(1), q.size(2)}, statistics_of(q));
     return torch::stable::new_empty(q, {0}, statistics_of(q));
 }

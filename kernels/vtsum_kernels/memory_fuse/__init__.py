@@ -58,8 +58,9 @@ def fold_bank(
     bank = check_bank(op, x, keys, values, num_heads, check_query_weight(op, x, query_weight))
     check_weight(op, x, weight, num_heads * bank.values.shape[3])
     which = saves(bank, 1, x.shape[1], weight.shape[0], top_k, made=True)
-    with torch.autocast(keys.device.type, enabled=False):
-        return fold(bank, weight, query_weight, normalize, *which)
+    with torch.no_grad(), torch.autocast(keys.device.type, enabled=False):
+        folded = fold(bank, weight, query_weight, normalize, *which)
+    return folded._replace(keys=folded.keys.clone()) if isinstance(folded.keys, Tensor) else folded
 
 
 @dispatch.op(BACKENDS, run, holds=holds)

@@ -1,6 +1,7 @@
 """How frames of a stream are put into a bank: three rules, each in place.
 
-memory [S, C]; counts [S + 1]: the frames that each slot stands for, and last the slot that the next frame replaces.
+memory [S, C]; counts int64 [S + 1]: the frames that each slot stands for, and last the slot that the next frame
+replaces.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..memory_attention.reference import unit
+from ..tensors import acc_dtype
 
 
 def _first_in_first_out(memory: Tensor, counts: Tensor, frames: Tensor, momentum: float) -> None:
@@ -20,14 +22,14 @@ def _first_in_first_out(memory: Tensor, counts: Tensor, frames: Tensor, momentum
     kept = frames[-slots:]  # what lies before would be overwritten in turn
     where = (start + torch.arange(len(frames) - len(kept), len(frames), device=memory.device)) % slots
     memory[where] = kept
-    counts[where] = 1.0
+    counts[where] = 1
 
 
 def _moving_average(memory: Tensor, counts: Tensor, frames: Tensor, momentum: float) -> None:
     for frame in frames:
         slot = int((unit(memory) @ unit(frame)).argmax())
         memory[slot] = memory[slot].lerp(frame, 1.0 - momentum)
-        counts[slot] += 1.0
+        counts[slot] += 1
 
 
 def _merge_neighbours(memory: Tensor, counts: Tensor, frames: Tensor, momentum: float) -> None:
@@ -40,9 +42,9 @@ def _merge_neighbours(memory: Tensor, counts: Tensor, frames: Tensor, momentum: 
         else:
             directions = unit(rows)
             gone = int((directions[:-1] * directions[1:]).sum(-1).argmax())
-            pair, share = rows[gone : gone + 2], weights[gone : gone + 2]
+            pair, share = rows[gone : gone + 2], weights[gone : gone + 2].to(acc_dtype(rows.dtype))
             rows[gone + 1] = (pair * share[:, None]).sum(0) / share.sum()
-            weights[gone + 1] = share.sum()
+            weights[gone + 1] += weights[gone]
         keep = torch.arange(len(rows), device=rows.device) != gone
         memory.copy_(rows[keep])
         counts[:-1] = weights[keep]

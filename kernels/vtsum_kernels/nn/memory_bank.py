@@ -14,7 +14,7 @@ from ..library import transformed
 from ..memory_attention import memory_attention
 from ..memory_attention.reference import unit
 from ..memory_fuse import Folded, fold_bank, memory_fuse
-from ..tensors import autocast
+from ..tensors import acc_dtype, autocast
 from . import bank_writing
 
 #: Where a learned temperature starts for cosine similarity. 1 / sqrt(C) keeps every logit so near 0 that the softmax
@@ -125,9 +125,11 @@ class MemoryBank(nn.Module):
             checks.fail(name, "temperature", '"learned" or a finite float', repr(temperature))
         self.mass: Tensor
         self.counts: Tensor
-        self.register_buffer("mass", torch.zeros(num_heads, num_slots), persistent=False)
-        # What `write` keeps: how many frames each slot stands for, and (last) where the next one goes.
-        self.register_buffer("counts", torch.zeros(num_slots + 1), persistent=False)
+        wide = acc_dtype(self.memory.dtype)
+        self.register_buffer("mass", torch.zeros(num_heads, num_slots, dtype=wide), persistent=False)
+        # What `write` keeps: how many frames each slot stands for, and (last) where the next one goes. Integers, which
+        # no conversion touches: bfloat16 counts to 256.
+        self.register_buffer("counts", torch.zeros(num_slots + 1, dtype=torch.int64), persistent=False)
         self._usage: Tensor | None = None
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -320,7 +322,11 @@ class MemoryBank(nn.Module):
 
     def _apply(self, *args: Any, **kwargs: Any) -> MemoryBank:  # to, cuda, half, share_memory and the like
         self._folded = None
-        return super()._apply(*args, **kwargs)
+        mass = self.mass
+        super()._apply(*args, **kwargs)
+        if acc_dtype(self.mass.dtype) != self.mass.dtype:  # float16 holds neither the mass of many frames nor a trace
+            self.mass = mass.to(self.mass.device)
+        return self
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self._folded = None

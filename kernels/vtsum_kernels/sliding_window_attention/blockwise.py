@@ -323,12 +323,13 @@ def _backward(
     row_offset: int,
     sinks: Tensor | None = None,
     softcap: float = 0.0,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     o, wide = _Options(left, right, dilation, shift, scale, dropout_p, row_offset, softcap), acc_dtype(q.dtype)
     dq, dk, dv = (torch.empty_like(dense_rows(x)) for x in (q, k, v))
     dbias = q.new_zeros(0 if bias is None else bias.shape, dtype=wide)
+    deltas = q.new_empty(0 if sinks is None else q.shape[:3], dtype=wide)
     if q.numel() == 0:
-        return dq, dk, dv, dbias
+        return dq, dk, dv, dbias, deltas
     blocks = list(_blocks(q.shape[2], cu_seqlens, o))
     for b, heads, rows, part in _parts(q, k, v, dout, mask, cu_seqlens, bias, seed, sinks, o):
         assert part.dout is not None
@@ -353,7 +354,10 @@ def _backward(
                 back, hidden = looks.transpose(1, 2), ~looks.view(shape)
                 weights.masked_fill_(hidden, 0.0)
                 delta = torch.linalg.vecdot(weights, ds.masked_fill_(hidden, 0.0))
-            ds -= (delta if down is None else delta - down)[..., None]
+            delta = delta if down is None else delta - down
+            if sinks is not None:
+                deltas[b, rows, at.rows] = delta.flatten(0, 1)
+            ds -= delta[..., None]
             ds *= weights
             if looks is not None:
                 ds.masked_fill_(hidden, 0.0)
@@ -372,7 +376,7 @@ def _backward(
             _add_sums(dkeys[:, at.keys], _flat(ds).transpose(1, 2), _flat(x), back)
             _add_sums(dvalues[:, at.keys], _flat(weights).transpose(1, 2), _flat(g), back)
         dk[b, heads], dv[b, heads] = dkeys.to(k.dtype), dvalues.to(v.dtype)
-    return dq, dk, dv, dbias
+    return dq, dk, dv, dbias, deltas
 
 
 library.LIB.impl(f"{NAME}_blockwise_fwd", in_full_precision(_forward), "CPU")

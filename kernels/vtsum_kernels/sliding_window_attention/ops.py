@@ -58,17 +58,19 @@ def _backward_fake(
     cu_seqlens: Tensor | None,
     bias: Tensor | None,
     *rest: Any,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     wide = acc_dtype(q.dtype)
     dbias = q.new_empty(0, dtype=wide) if bias is None else bias.new_empty(bias.shape)
+    sinks = rest[11] if len(rest) > 11 else None  # behind seed, dlse, out, lse and the options
+    delta = q.new_empty(0 if sinks is None else q.shape[:3], dtype=wide)
     q, k, v = dense_rows(q), dense_rows(k), dense_rows(v)
-    return torch.empty_like(q), key_gradient(q, k), key_gradient(q, v), dbias
+    return torch.empty_like(q), key_gradient(q, k), key_gradient(q, v), dbias, delta
 
 
 def _summed_backward_fake(dout: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     """Of a backend that adds up the query heads of a key head itself."""
-    dq, _, _, dbias = _backward_fake(dout, q, k, v, *rest)
-    return dq, torch.empty_like(dense_rows(k)), torch.empty_like(dense_rows(v)), dbias
+    dq, _, _, *rows = _backward_fake(dout, q, k, v, *rest)
+    return dq, torch.empty_like(dense_rows(k)), torch.empty_like(dense_rows(v)), *rows
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -76,8 +78,8 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
     left, right = ctx.options[:2]
     ctx.set_materialize_grads(False)
     wide = left < 0 or right < 0 or left + right + 1 > MAX_KEYS_RECOMPUTED
-    handed = ctx.need_lse and (wide or sinks is not None)
-    out, lse = output if handed else (None, None)
+    out = output[0] if ctx.need_lse and wide else None
+    lse = output[1] if ctx.need_lse and (wide or sinks is not None) else None
     ctx.save_for_backward(q, k, v, mask, cu_seqlens, bias, seed, out, lse, sinks)
 
 
@@ -87,14 +89,10 @@ def _sum_groups(gradient: Tensor, keys: Tensor) -> Tensor:
     return gradient.unflatten(1, (keys.shape[1], -1)).sum(2)
 
 
-def _gradient_of_sinks(
-    sinks: Tensor, dout: Tensor, dlse: Tensor | None, out: Tensor | None, lse: Tensor | None
-) -> Tensor:
+def _gradient_of_sinks(sinks: Tensor, dout: Tensor, dlse: Tensor | None, delta: Tensor, lse: Tensor | None) -> Tensor:
     """A sink is a key whose value is 0: dp = 0 in all rows, and its weight there is exp(sink - lse)."""
-    if out is None or lse is None:
+    if lse is None:
         raise ValueError(f"{NAME}_fwd: need_lse must be True where sinks have a gradient, got False")
-    delta = torch.linalg.vecdot(dout.to(lse.dtype), out.to(lse.dtype))
-    delta = delta if dlse is None else delta - dlse
     weight = torch.exp(torch.where(lse > -torch.inf, sinks[:, None] - lse, -torch.inf))
     # A row without a gradient adds nothing, whatever it holds.
     live = (dout != 0).any(-1)
@@ -108,10 +106,10 @@ def _gradient_by(op: str) -> Callable[..., tuple[Tensor | None, ...]]:
         dlse = dlse if ctx.need_lse else None
         dout = torch.zeros_like(q) if dout is None else dout
         given = dout, q, k, v, mask, cu_seqlens, bias, seed, dlse, out, lse
-        dq, dk, dv, dbias = library.call(op, *given, *ctx.options, sinks, ctx.softcap)
+        dq, dk, dv, dbias, delta = library.call(op, *given, *ctx.options, sinks, ctx.softcap)
         rest = (None,) * (len(ctx.options) + 1)
         wanted = sinks is not None and ctx.needs_input_grad[7 + len(rest)]
-        dsinks = _gradient_of_sinks(sinks, dout, dlse, out, lse) if wanted else None
+        dsinks = _gradient_of_sinks(sinks, dout, dlse, delta, lse) if wanted else None
         dbias = None if bias is None else dbias
         return (dq, _sum_groups(dk, k), _sum_groups(dv, v), None, None, dbias, None, *rest, dsinks, None)
 
@@ -128,7 +126,7 @@ for _prefix in (NAME, f"{NAME}_triton", f"{NAME}_blockwise"):
     )
     library.define(
         f"{_prefix}_bwd(Tensor dout, {_INPUTS}, Tensor? dlse, Tensor? out, Tensor? lse, {_OPTIONS}, {_VARIANTS}) "
-        "-> (Tensor, Tensor, Tensor, Tensor)",
+        "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
         _summed_backward_fake if _prefix.endswith("blockwise") else _backward_fake,
         library.refuse_double_backward(NAME),
         vmap=mapped(4),

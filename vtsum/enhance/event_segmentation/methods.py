@@ -35,6 +35,7 @@ def segment(
     max_length: float | None = LONGEST,
     boundary_scores: np.ndarray | None = None,
     changes: PictureChanges | None = None,
+    start: float = 0.0,
 ) -> list[Segment]:
     """Cut a video into its events.
 
@@ -59,6 +60,7 @@ def segment(
             (`Summarizer.boundaries`); for "learned", and for "joint" where there is one.
         changes (PictureChanges | None): of the video's pictures; for "cuts", and for "joint" where there is one. With
             any method it puts a boundary's time at the cut itself; else that is the middle between the two frames.
+        start (float): when frame 0 is, in seconds of `changes`.
     Returns:
         list[Segment]: in order, covering all frames and 0..duration seconds without gaps; empty for T = 0. A video
             shorter than min_length is one.
@@ -80,7 +82,7 @@ def segment(
         raise VTSumError("segment: boundary_scores must be given for 'learned' (the model needs a boundary head)")
     if method == "cuts" and changes is None:
         raise VTSumError("segment: changes must be given for 'cuts' (PictureChanges of the video's pictures)")
-    cuts = changes.cuts() if changes is not None else []
+    cuts = [(time - start, strength) for time, strength in changes.cuts()] if changes is not None else []
     shortest, longest = _lengths(frames, fps, min_length, max_length)
     if frames <= shortest:
         found = [Segment(0, frames)] if frames else []
@@ -134,12 +136,13 @@ def find_shots(
     method: str = METHOD,
     boundary_scores: np.ndarray | None = None,
     changes: PictureChanges | None = None,
+    start: float = 0.0,
 ) -> tuple[list[Segment], np.ndarray, float]:
     """The events of a video, and what a summary wants to know of them.
 
     Args:
-        features, fps, method, boundary_scores, changes: as for `segment`. shortest, longest (float): its min_length and
-            max_length, in seconds.
+        features, fps, method, boundary_scores, changes, start: as for `segment`.
+        shortest, longest (float): its min_length and max_length, in seconds.
     Returns:
         (list[Segment], array, float): the shots, [M, C] their mean unit features, and the mean squared distance of the
             frames to their mean.
@@ -154,6 +157,7 @@ def find_shots(
         max_length=longest,
         boundary_scores=boundary_scores,
         changes=changes,
+        start=start,
     )
     x = _unit(np.asarray(features, np.float64))
     means = np.array([x[shot.start : shot.end].mean(axis=0) for shot in shots]).reshape(len(shots), x.shape[1])

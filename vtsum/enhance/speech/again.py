@@ -16,7 +16,7 @@ import numpy as np
 
 from vtsum.enhance.speech.activity import Stretch
 from vtsum.enhance.speech.plain_words import plain, word_set
-from vtsum.enhance.speech.sound import RATE, read_sound
+from vtsum.enhance.speech.sound import RATE, WHOLE, Part, read_sound
 from vtsum.enhance.speech.transcript import Word, pieces
 from vtsum.protocols import Recogniser
 
@@ -27,13 +27,16 @@ _ARTICLES = word_set("a an the")
 
 
 def heard_again(
-    path: str | os.PathLike[str], recogniser: Recogniser, spans: Sequence[tuple[float, float]]
+    path: str | os.PathLike[str],
+    recogniser: Recogniser,
+    spans: Sequence[tuple[float, float]],
+    part: Part = WHOLE,
 ) -> list[list[Word]]:
     """What a recogniser hears in stretches of a file's sound that are played a tenth faster.
 
     Args:
         path: the file. recogniser: who listens.
-        spans: (start, end) in seconds, in the order of their starts.
+        spans: (start, end) in seconds, in the order of their starts. part: of the file that they lie in.
     Returns:
         list: the words of each, with times of no meaning; none where nothing is heard, nor in a stretch that is longer
         than the recogniser takes.
@@ -45,7 +48,7 @@ def heard_again(
 
     def handed() -> Iterator[Stretch]:
         at = 0.0
-        for samples in _cut(path, [spans[i] for i in fit]):
+        for samples in _cut(path, [spans[i] for i in fit], part):
             placed.append(Stretch(at, _faster(samples)))
             at = placed[-1].end + _APART
             yield placed[-1]
@@ -70,10 +73,10 @@ def _words(text: str) -> list[str]:
     return [word for word in words if word and word not in _ARTICLES]
 
 
-def _cut(path: str | os.PathLike[str], spans: Sequence[tuple[float, float]]) -> Iterator[np.ndarray]:
+def _cut(path: str | os.PathLike[str], spans: Sequence[tuple[float, float]], part: Part) -> Iterator[np.ndarray]:
     """The sound of each span and what lies around it, read once from front to back."""
     held, origin = np.zeros(0, np.float32), 0  # the sound from sample `origin` on
-    blocks = read_sound(path)
+    blocks = read_sound(path, part=part)
     for start, end in spans:
         first, last = (max(round(t * RATE), 0) for t in (start - AROUND, end + AROUND))
         for time, block in blocks if origin + len(held) < last else ():

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass
 
 import av
 from av.container import InputContainer
@@ -16,7 +17,7 @@ from av.video.stream import VideoStream
 
 from vtsum.enhance.speech.cues import MAX_LINE, Cue, bounded
 from vtsum.enhance.speech.sound import picture_origin, shown_video
-from vtsum.enhance.speech.subtitles import utterances_of
+from vtsum.enhance.speech.subtitles import untagged, utterances_of
 from vtsum.enhance.speech.transcript import Transcript
 from vtsum.video.source import PacketReader, choose_audio, discard_others, open_container, show
 from vtsum.video.timeline import time_base
@@ -59,6 +60,40 @@ def read_subtitle_track(path: str | os.PathLike[str]) -> Transcript | None:
     return Transcript(utterances, "subtitles", language) if utterances else None
 
 
+@dataclass(frozen=True)
+class SubtitleTrack:
+    """A track of words: (start, end, text) in seconds from the first picture, its language and title as stated."""
+
+    cues: list[tuple[float, float, str]]
+    language: str | None
+    title: str | None
+
+
+def subtitle_tracks(path: str | os.PathLike[str]) -> list[SubtitleTrack]:
+    """All tracks of words in a video, forced ones among them, in the order of the file; none of pictures.
+
+    Raises:
+        VTSumError: the file is missing, empty or nothing that FFmpeg knows, or a track holds too many words.
+    """
+    where = f"subtitle_tracks: {show(path)}"
+    with closing(open_container(path, "subtitle_tracks")) as container:
+        found = [s.index for s in container.streams.subtitles if _is_words(s)]
+    origin = picture_origin(path, "subtitle_tracks") or 0.0 if found else 0.0
+    tracks = []
+    for index in found:  # each from the front: a reader of one stream passes over the others
+        with closing(open_container(path, "subtitle_tracks")) as container:
+            stream = next(s for s in container.streams.subtitles if s.index == index)
+            discard_others(container, [stream])
+            cues = sorted(bounded(_cues(container, stream, origin), where), key=lambda cue: cue.start)
+            texts = [(cue.start, cue.end, "\n".join(map(untagged, cue.lines))) for cue in cues]
+            tracks.append(SubtitleTrack(texts, _language(stream), stream.metadata.get("title") or None))
+    return tracks
+
+
+def _is_words(stream: SubtitleStream) -> bool:
+    return stream.codec_context is not None and stream.codec_context.name not in _PICTURES
+
+
 def unread_subtitles(path: str | os.PathLike[str]) -> str | None:
     """A note where a video's only subtitles are pictures, which nobody reads, or None.
 
@@ -77,13 +112,7 @@ def unread_subtitles(path: str | os.PathLike[str]) -> str | None:
 def _choose(container: InputContainer, video: VideoStream | None) -> SubtitleStream | None:
     spoken = choose_audio(container, video)
     wanted = None if spoken is None else _language(spoken)
-    usable = [
-        s
-        for s in container.streams.subtitles
-        if s.codec_context is not None
-        and s.codec_context.name not in _PICTURES
-        and not s.disposition & Disposition.forced
-    ]
+    usable = [s for s in container.streams.subtitles if _is_words(s) and not s.disposition & Disposition.forced]
     if not usable:
         return None
     return max(

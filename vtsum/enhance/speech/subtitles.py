@@ -250,7 +250,7 @@ def spread_words(texts: Sequence[str], start: float, end: float) -> tuple[Word, 
     return tuple(words)
 
 
-def _untagged(text: str) -> str:
+def untagged(text: str) -> str:
     """A piece of a subtitle without tags, its signs written out and clean, line by line."""
     text = _NUMBERED.sub(lambda m: f"&#{m[1].lstrip('0')[:8] or 0};", _TAG.sub("", text))
     return "\n".join(map(clean, html.unescape(text).split("\n")))
@@ -258,12 +258,12 @@ def _untagged(text: str) -> str:
 
 def _plain(line: str) -> str:
     """A line without tags, for comparison."""
-    return " ".join(_untagged(line).split())
+    return " ".join(untagged(line).split())
 
 
 def _spoken(text: str) -> list[str]:
     """The words said in a piece of a subtitle."""
-    text = _untagged(text)
+    text = untagged(text)
     for _ in range(2):  # a bracket may hold another
         text = _SOUND.sub(" ", text)
     lines = [_SPEAKER.sub("", line) for line in text.splitlines() if not line.lstrip().startswith(("♪", "♫", "#"))]

@@ -15,7 +15,7 @@ import numpy as np
 from vtsum.enhance.speech.activity import MODEL, Stretch, missing_package, model_sha256, voice_activity, voiced
 from vtsum.enhance.speech.again import heard_again
 from vtsum.enhance.speech.recognisers import Recogniser, is_understood, make_recogniser
-from vtsum.enhance.speech.sound import RATE, claimed_seconds, picture_rate, read_sound, shown_video
+from vtsum.enhance.speech.sound import RATE, WHOLE, Part, claimed_seconds, picture_rate, read_sound, shown_video
 from vtsum.enhance.speech.subtitle_track import read_subtitle_track, unread_subtitles
 from vtsum.enhance.speech.subtitles import read_transcript
 from vtsum.enhance.speech.transcript import Transcript
@@ -37,6 +37,7 @@ def transcribe(
     limit: float | None = None,
     device: str = "auto",
     progress: Callable[[float], None] | None = None,
+    part: Part = WHOLE,
 ) -> Transcript:
     """The words of a video with their times: of a transcript that the user has, else of the subtitle track in the
     file, else of a recogniser that listens to the stretches with voice.
@@ -51,6 +52,7 @@ def transcribe(
             what it leaves out is in `unheard`.
         device (str): where a recogniser that is named listens (`make_recogniser`).
         progress: called with the share of the work that is done, 0..1, as the sound is read and as it is recognised.
+        part: start and end in seconds of what a recogniser listens to; None: the end.
     Returns:
         Transcript: without utterances where nothing is said; `warnings` say what a reader should know.
     Raises:
@@ -75,7 +77,7 @@ def transcribe(
     if recogniser is None:
         return Transcript((), "none", None, notes)
     found = make_recogniser(recogniser, device) if isinstance(recogniser, str) else recogniser
-    heard = _listen(path, found, math.inf if limit is None else limit, progress)
+    heard = _listen(path, found, math.inf if limit is None else limit, progress, part)
     heard = replace(heard, warnings=(*notes, *heard.warnings))
     if denoiser == "embedded":
         from vtsum.enhance.speech.denoise import denoise
@@ -83,7 +85,7 @@ def transcribe(
         denoiser = denoise
     if denoiser is not None and heard.utterances:
         heard = denoiser(heard)
-    return replace(heard, again=partial(heard_again, path, found))
+    return replace(heard, again=partial(heard_again, path, found, part=part))
 
 
 def _shown_seconds(path: str | os.PathLike[str]) -> float | None:
@@ -96,9 +98,12 @@ def _shown_seconds(path: str | os.PathLike[str]) -> float | None:
 class _Length:
     """A file's blocks of sound, whose length and damage are known when they have been read; tells how far it is."""
 
-    def __init__(self, path: str | os.PathLike[str], progress: Callable[[float], None] | None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], progress: Callable[[float], None] | None, part: Part = WHOLE
+    ) -> None:
         self.damage = Damage()
-        self._blocks = read_sound(path, damage=self.damage)
+        self._blocks = read_sound(path, damage=self.damage, part=part)
+        self._part = part
         self._progress = progress
         self._claimed = claimed_seconds(path) if progress is not None else None
         self.seconds = 0.0
@@ -107,21 +112,27 @@ class _Length:
         for start, block in self._blocks:
             self.seconds = start + len(block) / RATE
             if self._progress is not None and self._claimed is not None:
-                self._progress(min(self.seconds / self._claimed, 1.0))
+                begin, end = self._part
+                whole = min(self._claimed, end or self._claimed) - begin
+                self._progress(min((self.seconds - begin) / max(whole, 1e-9), 1.0))
             yield start, block
 
 
 def _listen(
-    path: str | os.PathLike[str], recogniser: Recogniser, limit: float, progress: Callable[[float], None] | None
+    path: str | os.PathLike[str],
+    recogniser: Recogniser,
+    limit: float,
+    progress: Callable[[float], None] | None,
+    part: Part,
 ) -> Transcript:
     """Find the voice, then listen to as much of it as `limit` allows, in order: by what stands beside a stretch a
     recogniser tells what is said in it."""
-    sound = _Length(path, None if progress is None else lambda done: progress(_SCAN * done))
+    sound = _Length(path, None if progress is None else lambda done: progress(_SCAN * done), part)
     spans = [(stretch.start, stretch.end) for stretch in voiced(sound, recogniser.longest)]
     lengths = np.array([end - start for start, end in spans])
     chosen = evenly(lengths, limit)
     work = _Work(progress, float(sum(lengths[sorted(chosen)])))
-    heard = list(recogniser.recognise(work.stretches(path, recogniser.longest, chosen)))
+    heard = list(recogniser.recognise(work.stretches(path, recogniser.longest, chosen, part)))
     understood = is_understood(recogniser, heard)
     kept = [u for u in heard if understood and np.mean([w.confidence for w in u.words]) >= recogniser.doubtful]
     unheard = [span for i, span in enumerate(spans) if i not in chosen] if understood else []
@@ -175,12 +186,14 @@ class _Work:
     def __init__(self, progress: Callable[[float], None] | None, seconds: float) -> None:
         self._progress, self._whole, self._done = progress, max(seconds, 1e-9), 0.0
 
-    def stretches(self, path: str | os.PathLike[str], longest: float, chosen: set[int]) -> Iterator[Stretch]:
+    def stretches(
+        self, path: str | os.PathLike[str], longest: float, chosen: set[int], part: Part
+    ) -> Iterator[Stretch]:
         if not chosen:
             if self._progress is not None:
                 self._progress(1.0)
             return
-        for i, stretch in enumerate(voiced(read_sound(path), longest)):
+        for i, stretch in enumerate(voiced(read_sound(path, part=part), longest)):
             if i in chosen:
                 yield stretch
                 self._done += stretch.end - stretch.start

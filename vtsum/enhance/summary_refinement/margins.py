@@ -7,9 +7,11 @@ from dataclasses import replace
 
 from vtsum.enhance.summary_refinement.clips import Clip
 
+Spans = Sequence[tuple[int, int]]
+
 
 def with_margins(
-    clips: Sequence[Clip], before: int, after: int, budget: int, last: int, forbidden: Sequence[tuple[int, int]] = ()
+    clips: Sequence[Clip], before: int, after: int, budget: int, first: int, last: int, forbidden: Spans = ()
 ) -> list[Clip]:
     """The clips with what lies before and after each of them, also beyond its shot; clips whose margins meet follow
     each other without a gap.
@@ -17,7 +19,7 @@ def with_margins(
     Args:
         clips (list): in order, without overlap, no longer in total than the budget.
         before, after (int): ticks wanted; where the budget has no room for all of them, earlier clips get theirs first.
-        budget, last (int): ticks of the summary, and of the video.
+        budget, first, last (int): ticks of the summary; where the video, or the part of it, begins and ends.
         forbidden: (start, end) in ticks, in order, into which no margin reaches.
     Returns:
         list[Clip]: in order, without overlap, no longer in total than the budget.
@@ -25,7 +27,7 @@ def with_margins(
     wide = list(clips)
     left = budget - sum(map(len, wide))
     for n, clip in enumerate(clips):
-        low = wide[n - 1].end if n else 0
+        low = wide[n - 1].end if n else first
         low = max([low, *(end for _, end in forbidden if end <= clip.start)])
         by = max(min(before, clip.start - low, left), 0)
         left -= by
@@ -38,7 +40,7 @@ def with_margins(
     return wide
 
 
-def overrun(clips: Sequence[Clip], before: int, after: int, budget: int, last: int) -> int:
+def overrun(clips: Sequence[Clip], before: int, after: int, budget: int, first: int, last: int) -> int:
     """Ticks by which clips with all of their margins would exceed the budget; 0 where they fit."""
     endless = budget + len(clips) * (before + after)
-    return max(sum(map(len, with_margins(clips, before, after, endless, last))) - budget, 0)
+    return max(sum(map(len, with_margins(clips, before, after, endless, first, last))) - budget, 0)

@@ -30,10 +30,10 @@ const start = (which) => {
   if (started) started.catch(() => {});
 };
 
-// Seconds of the source; `run` false: go there and wait.
-const playAt = (t, run = true) => {
+// Seconds of the source; `run` false: go there and wait; `whole`: of what begins there the summary shows too little.
+const playAt = (t, run = true, whole = false) => {
   const clip = clipAt(t);
-  if (wanted === original || !clip) {
+  if (wanted === original || whole || !clip) {
     playOriginal(t, run);
     return;
   }
@@ -56,11 +56,12 @@ const intoSight = () => {
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-at]");
   if (button) {
-    playAt(Number(button.dataset.at));
+    playAt(Number(button.dataset.at), true, button.classList.contains("outside"));
     return;
   }
   const row = event.target.closest("[data-play]");
-  if (row && !event.target.closest("label, input, button") && getSelection().isCollapsed) playAt(Number(row.dataset.play));
+  if (row && !event.target.closest("label, input, button") && getSelection().isCollapsed)
+    playAt(Number(row.dataset.play), true, row.classList.contains("out"));
 });
 
 byId("show-summary").addEventListener("click", () => {

@@ -26,9 +26,10 @@ def sliding_window_attention_fused_bwd_kernel(
     dlse_ptr,  # [B, H, T] float32
     dq_ptr, dk_ptr, dv_ptr,  # [B, H, T, D]
     partial_ptr,  # [H, programs of a head, N] float32: shares of dbias
+    stats_ptr,  # [2, B, H, T] float32, whose second half is delta, written for sinks alone
     q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, dout_b, dout_h, dout_t, dq_b, dq_h, dq_t, dk_b, dk_h, dk_t,
     dv_b, dv_h, dv_t, mask_b, mask_t,
-    B, H, group, T, blocks, dilation, scale, drop_below, keep_scale, row_offset, softcap,
+    B, H, group, T, total_rows, blocks, dilation, scale, drop_below, keep_scale, row_offset, softcap,
     LEFT: tl.constexpr, RIGHT: tl.constexpr, D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr, STEP: tl.constexpr, HAS_MASK: tl.constexpr, PACKED: tl.constexpr, SHIFT: tl.constexpr,
     HAS_BIAS: tl.constexpr, DROPOUT: tl.constexpr, HAS_SINKS: tl.constexpr, CAPPED: tl.constexpr,
@@ -95,6 +96,8 @@ def sliding_window_attention_fused_bwd_kernel(
         small = through_cap(ds, capped, softcap, CAPPED).to(k.dtype)
         dk = add_product(dk, tl.trans(small), q, PRECISION)
         own = there & (i >= p0) & (i < p0 + STEP)
+        if HAS_SINKS:
+            tl.store(stats_ptr + total_rows + head * T + phase + i.to(tl.int64) * dilation, delta, mask=own)
         dq = product(small, k, PRECISION) * scale
         store_rows(dq_here, dq, i0, phase, dilation, dq_t, own, D, BLOCK_M, BLOCK_D, ALIGN, WIDE)
         if HAS_BIAS:  # column n of row i is entry n + j0 - i + CENTRE
@@ -111,12 +114,12 @@ def sliding_window_attention_fused_bwd_kernel(
     else:
         tl.debug_barrier()  # dq is stored
         rows_again(
-            q_ptr, k_ptr, v_ptr, dout_ptr, dq_ptr, mask_ptr, bounds_ptr, bias_ptr, seed_ptr, sinks_ptr, dlse_ptr, None,
-            partial_ptr,
+            q_ptr, k_ptr, v_ptr, dout_ptr, dq_ptr, mask_ptr, bounds_ptr, bias_ptr, seed_ptr, sinks_ptr, dlse_ptr,
+            stats_ptr, partial_ptr,
             q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, dout_b, dout_h, dout_t, dq_b, dq_h, dq_t, mask_b, mask_t,
-            B, H, group, T, 0, blocks, LEFT, RIGHT, dilation, scale, drop_below, keep_scale, row_offset, 0, softcap,
-            STEP, D, SLOW, BLOCK_D, 1, HAS_MASK, PACKED, SHIFT, HAS_BIAS, DROPOUT, HAS_SINKS, CAPPED, HAS_DLSE,
-            False, 0, ALIGN, WIDE, HEADS_FIRST,
+            B, H, group, T, total_rows, blocks, LEFT, RIGHT, dilation, scale, drop_below, keep_scale, row_offset, 0,
+            softcap, STEP, D, SLOW, BLOCK_D, 1, HAS_MASK, PACKED, SHIFT, HAS_BIAS, DROPOUT, HAS_SINKS, CAPPED, HAS_DLSE,
+            HAS_SINKS, 0, ALIGN, WIDE, HEADS_FIRST,
         )  # fmt: skip
         keys_again(
             q_ptr, k_ptr, v_ptr, dout_ptr, dk_ptr, dv_ptr, mask_ptr, bounds_ptr, bias_ptr, seed_ptr, sinks_ptr,

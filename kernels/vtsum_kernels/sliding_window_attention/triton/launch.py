@@ -222,12 +222,13 @@ def backward(
     row_offset: int,
     sinks: Tensor | None = None,
     softcap: float = 0.0,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The op `sliding_window_attention_triton_bwd`. Wide windows need out and lse; without them they are computed."""
     q, k, v, dout = (dense_rows(x) for x in (q, k, v, dout))
     dq, dk, dv = torch.empty_like(q), key_gradient(q, k), key_gradient(q, v)
     if q.numel() == 0:
-        return dq, dk, dv, q.new_zeros(0 if bias is None else bias.shape, dtype=torch.float32)
+        dbias = q.new_zeros(0 if bias is None else bias.shape, dtype=torch.float32)
+        return dq, dk, dv, dbias, q.new_empty(0 if sinks is None else q.shape[:3], dtype=torch.float32)
     options = (mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p, row_offset)
     window = left, right, dilation, shift
     call = Launcher(q, k, mask, cu_seqlens, bias, seed, window, scale, dropout_p, row_offset, sinks, softcap)
@@ -242,30 +243,32 @@ def backward(
         call.values["lse_ptr"] = lse.contiguous()
     call.align()
     candidates = backward_candidates(call.problem)
-    dbias = call.run("bwd", candidates, lambda config: _backward_with(call, config))
+    dbias, delta = call.run("bwd", candidates, lambda config: _backward_with(call, config))
     if dbias is None:
         dbias = q.new_empty(0, dtype=torch.float32)
-    return dq, dk, dv, dbias
+    delta = q.new_empty(0, dtype=torch.float32) if sinks is None else delta.view(q.shape[:3])
+    return dq, dk, dv, dbias, delta
 
 
-def _backward_with(call: Launcher, config: Config) -> Tensor | None:
-    """Launches a backward pass; gives dbias."""
+def _backward_with(call: Launcher, config: Config) -> tuple[Tensor | None, Tensor]:
+    """Launches a backward pass; gives dbias, and delta of all rows."""
     problem, entries = call.problem, 0
     entries = (2 if problem.shift else 1) * (problem.left + problem.right) + 1
+    wanted = config.form != "fused" or call.values["HAS_SINKS"]
+    stats = torch.empty((2, call.values["total_rows"] if wanted else 0), dtype=torch.float32, device=call.device)
     if config.form == "fused":
         step = fused_step(config, problem)
         shares = call.shares(step, entries)
-        sizes = {"BLOCK_M": config.block_m, "BLOCK_N": config.block_n, "partial_ptr": shares}
+        sizes = {"BLOCK_M": config.block_m, "BLOCK_N": config.block_n, "partial_ptr": shares, "stats_ptr": stats}
         call.launch(sliding_window_attention_fused_bwd_kernel, step, config, **sizes)
-        return None if shares is None else shares.sum(1)
-    stats = torch.empty(2 * call.values["total_rows"], dtype=torch.float32, device=call.device)
+        return None if shares is None else shares.sum(1), stats[1]
     if config.form == "strip":
         step = config.block_m
         shares = call.shares(step, entries)
         others = {"BLOCK_T": step, "stats_ptr": stats, "partial_ptr": shares}
         call.launch(sliding_window_attention_strip_bwd_rows_kernel, step, config, **others)
         call.launch(sliding_window_attention_strip_bwd_keys_kernel, step, config, **others)
-        return None if shares is None else shares.sum(1)
+        return None if shares is None else shares.sum(1), stats[1]
     m, n = config.block_m, config.block_n
     others = {"stats_ptr": stats, "SINGLE": problem.narrow}
     if problem.narrow:
@@ -282,10 +285,10 @@ def _backward_with(call: Launcher, config: Config) -> Tensor | None:
     # Programs of the second kernel own keys, and walk over rows.
     call.launch(sliding_window_attention_tile_bwd_keys_kernel, m, config, **others, BLOCK_M=n, BLOCK_N=m)
     if shares is None or problem.narrow:
-        return None if shares is None else shares.sum(1)
+        return None if shares is None else shares.sum(1), stats[1]
     # Diagonal e of key block c is entry c n + e + 1 - n: the halves of neighbouring blocks' diagonals overlap.
     sums = shares.sum(1)
     diagonals = sums.new_zeros(sums.shape[0], (key_blocks + 1) * n)
     diagonals[:, : key_blocks * n] += sums[:, :, :n].flatten(1)
     diagonals[:, n:] += sums[:, :, n:].flatten(1)
-    return diagonals[:, n - 1 : n - 1 + entries].contiguous()
+    return diagonals[:, n - 1 : n - 1 + entries].contiguous(), stats[1]

@@ -13,6 +13,7 @@ from vtsum.commands import score  # isort: skip
 from vtsum.commands import table  # isort: skip
 from vtsum.commands import push  # isort: skip
 from vtsum.commands import models  # isort: skip
+from vtsum.commands import serve  # isort: skip
 from vtsum.commands import env  # isort: skip
 from vtsum.commands.app import Abort, UsageError, app
 
@@ -30,6 +31,7 @@ __all__ = [
     "push",
     "recut",
     "score",
+    "serve",
     "summarize",
     "table",
     "train",

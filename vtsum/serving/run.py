@@ -1,0 +1,69 @@
+"""The server itself: on this machine's own address only, under an address that nobody can guess."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import uvicorn
+
+from vtsum.errors import VTSumError
+from vtsum.serving.app import make_app
+from vtsum.serving.store import Store
+from vtsum.shown import reason
+
+HOST = "127.0.0.1"
+LARGEST = 64 << 30  # bytes of a video
+
+
+def serve(
+    folder: str | os.PathLike[str],
+    *,
+    port: int = 0,
+    largest: int = LARGEST,
+    ready: Callable[[str], None] | None = None,
+) -> None:
+    """Serve a page on which videos are summarised, until Ctrl-C or SIGTERM, which stop what runs.
+
+    Args:
+        folder: where videos and summaries are kept; made if need be.
+        port (int): 0 takes a free one. largest (int): bytes of a video.
+        ready: told the page's address once it answers.
+    Raises:
+        VTSumError: the folder cannot be used, or the port is taken.
+    """
+    if not 0 <= port <= 65_535:
+        raise VTSumError(f"serve: port must be 0 to 65535, got {port}")
+    if largest < 1:
+        raise VTSumError(f"serve: largest must be at least 1 byte, got {largest}")
+    store = Store(Path(os.path.abspath(os.fspath(folder))))
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            bound.bind((HOST, port))
+        except OSError as error:
+            raise VTSumError(f"serve: port must be free, got {port}: {reason(error)}") from None
+        port = bound.getsockname()[1]
+        token = secrets.token_urlsafe(24)
+        app = make_app(store, token, [f"{HOST}:{port}", f"localhost:{port}"], largest)
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=3
+        )
+        server = _Server(config, lambda: ready(f"http://{HOST}:{port}/{token}/") if ready else None)
+        server.run(sockets=[bound])
+
+
+class _Server(uvicorn.Server):
+    """Says when it answers."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._ready()

@@ -232,6 +232,26 @@ def test_packets_lost_in_a_transport_stream_are_told_where_the_decoder_shows_no_
         assert abs(sampler.damaged[0][0] - share / 8 * 4.0) < 1.0
 
 
+@pytest.mark.parametrize(("ending", "codec"), [(".mkv", "libx264"), (".ogv", "libvpx"), (".mxf", "mpeg2video")])
+def test_a_tag_behind_a_recording_is_no_damage(tmp_path, ending, codec):
+    path = clip(tmp_path / f"clip{ending}", codec, VP if codec == "libvpx" else {})
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    tag = b"TAG" + b"A title".ljust(125, b"\0")
+    lyrics = b"LYRICSBEGIN" + bytes(2000)  # behind a Matroska segment, which states its size, anything may lie
+    copies = {
+        "tag": whole + tag,
+        "cut": whole[:-300] + tag,
+        "hole": whole[:middle] + bytes(4096) + whole[middle + 4096 :] + tag,
+    }
+    for kind, copy in copies.items() if ending != ".mkv" else {**copies, "lyrics": whole + lyrics}.items():
+        path.write_bytes(copy)
+        sampler = FrameSampler(path, size=(32, 32))
+        assert sum(1 for _ in sampler) >= 3
+        told = bool(sampler.damaged or sampler.broken_at)
+        assert told == (kind in ("cut", "hole")), kind
+
+
 def test_odd_recordings_are_clean(shared):
     for name in ("browser_recording.webm", "no_default_duration.mkv"):
         sampler = FrameSampler(shared / "media" / "odd" / name, size=(32, 32))

@@ -14,7 +14,7 @@ from vtsum.devices import device_of
 from vtsum.model.chat import checkpoint_folder
 from vtsum.model.frame_encoder import normalisation, resize
 from vtsum.model.image_text import OP, SeenCaption
-from vtsum.model.pretrained import at_work, files_sha256, from_pretrained, model_from_pretrained
+from vtsum.model.pretrained import ScoresAreNumbers, at_work, files_sha256, from_pretrained, model_from_pretrained
 from vtsum.protocols import Seen
 
 
@@ -54,7 +54,13 @@ def blip_caption(network: Any, tokenizer: Any, pixels: Any) -> tuple[str, float]
     """BLIP's sentence on a picture [1, 3, S, S], and the mean probability of its tokens."""
     with torch.inference_mode():
         made = network.generate(
-            pixel_values=pixels, num_beams=3, max_new_tokens=30, output_scores=True, return_dict_in_generate=True
+            pixel_values=pixels,
+            num_beams=3,
+            num_return_sequences=1,
+            max_new_tokens=30,
+            logits_processor=[ScoresAreNumbers()],
+            output_scores=True,
+            return_dict_in_generate=True,
         )
     text = tokenizer.decode(made.sequences[0], skip_special_tokens=True)
     return join_signs(text), float(made.sequences_scores[0].exp())

@@ -17,7 +17,14 @@ import numpy as np
 
 from vtsum.devices import device_of, memory_told
 from vtsum.errors import VTSumError
-from vtsum.model.pretrained import at_work, check_folder, from_pretrained, model_from_pretrained, snapshot
+from vtsum.model.pretrained import (
+    ScoresAreNumbers,
+    at_work,
+    check_folder,
+    from_pretrained,
+    model_from_pretrained,
+    snapshot,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -100,28 +107,21 @@ class Chat:
             raise VTSumError(f"{op}: torchvision must be installed for {self.name!r}: pip install 'vtsum[models]'")
         torchvision_free.prepare()
         from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
-        from transformers.utils import logging
 
-        bars = logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()
-        try:
-            reader = AutoProcessor if pictures else AutoTokenizer
-            self._processor = from_pretrained(reader, self.folder, "checkpoint", op)
-            template = getattr(self._processor, "chat_template", None)
-            if not template:
-                raise VTSumError(f"{op}: {self.name!r} must have a chat template, got none")
-            self.device = torch.device(device_of(device, op))
-            self.model = model_from_pretrained(
-                AutoModelForImageTextToText if pictures else AutoModelForCausalLM,
-                self.folder,
-                "checkpoint",
-                op,
-                use_safetensors=True,
-                dtype=_dtype(self.device, self.folder),
-            )
-        finally:
-            if bars:
-                logging.enable_progress_bar()
+        reader = AutoProcessor if pictures else AutoTokenizer
+        self._processor = from_pretrained(reader, self.folder, "checkpoint", op)
+        template = getattr(self._processor, "chat_template", None)
+        if not template:
+            raise VTSumError(f"{op}: {self.name!r} must have a chat template, got none")
+        self.device = torch.device(device_of(device, op))
+        self.model = model_from_pretrained(
+            AutoModelForImageTextToText if pictures else AutoModelForCausalLM,
+            self.folder,
+            "checkpoint",
+            op,
+            use_safetensors=True,
+            dtype=_dtype(self.device, self.folder),
+        )
         with memory_told(op, "take a smaller one"):
             self.model.eval().to(self.device)
         self._tokenizer = getattr(self._processor, "tokenizer", self._processor)
@@ -201,10 +201,12 @@ class Chat:
                         max_new_tokens=limit,
                         do_sample=False,
                         num_beams=1,
+                        num_return_sequences=1,
                         temperature=None,
                         top_p=None,
                         top_k=None,
                         pad_token_id=self._tokenizer.pad_token_id,
+                        logits_processor=[ScoresAreNumbers()],
                         return_dict_in_generate=True,
                         output_scores=scores,
                     )

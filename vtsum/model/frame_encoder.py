@@ -17,7 +17,7 @@ from vtsum_kernels.integrations import torchvision_free
 
 from vtsum.errors import VTSumError
 from vtsum.model import embedded_encoder
-from vtsum.model.pretrained import from_pretrained, model_from_pretrained, weights_sha256
+from vtsum.model.pretrained import at_work, from_pretrained, model_from_pretrained, weights_sha256
 from vtsum.protocols import FrameEncoder, Summarizer
 from vtsum.reading import read_json
 
@@ -131,7 +131,7 @@ class NetworkFrameEncoder(ABC):
 
     @torch.inference_mode()
     def encode(self, images: np.ndarray) -> np.ndarray:
-        with float32_convolutions(self.device):
+        with at_work(self.name, "encode"), float32_convolutions(self.device):
             return self.features(self.pixels(images)).float().cpu().numpy()
 
 

@@ -27,6 +27,8 @@ CONFIGS = (
 """What transformers reads of a folder beside weights and word lists."""
 MOST_LAYERS = 1000
 """transformers makes a configuration's layers before it looks at the weights, and would not end with 10 million."""
+MOST_LABELS = 100_000
+"""transformers makes a name for each."""
 _MOST_FILES = 10_000  # of a folder that are looked at; no model has so many
 
 
@@ -71,6 +73,15 @@ def at_work(source: str | os.PathLike[str], op: str) -> Iterator[None]:
         ) from None
 
 
+class ScoresAreNumbers:
+    """One of `generate`'s logits processors: of scores that are NaN, a token is chosen all the same, in silence."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        if scores.isnan().any():
+            raise ValueError("scores of tokens that are no numbers (NaN); are its weights whole?")
+        return scores
+
+
 class _Held(logging.Filter):
     """Holds back what this thread has to tell a handler."""
 
@@ -89,8 +100,11 @@ class _Held(logging.Filter):
 @contextmanager
 def _told_if_well() -> Iterator[None]:
     """From now on transformers' log is clean, for it names what a stranger's files hold. What it has to say within, of
-    a checkpoint that is refused, is left out: the refusal says it."""
+    a checkpoint that is refused, is left out: the refusal says it. So are its bars."""
     from transformers.utils import logging as log
+
+    bars = log.is_progress_bar_enabled()
+    log.disable_progress_bar()
 
     log.get_logger("transformers")  # it has its handler from now on
     handlers = [*logging.getLogger("transformers").handlers, *filter(None, [logging.lastResort])]
@@ -103,6 +117,8 @@ def _told_if_well() -> Iterator[None]:
     try:
         yield
     finally:
+        if bars:
+            log.enable_progress_bar()
         for each in held:
             each.handler.removeFilter(each)
     for each in held:
@@ -143,7 +159,7 @@ def model_from_pretrained(
 
 def check_folder(folder: Path, op: str) -> None:
     """Refuse a model folder whose configuration is no plain JSON, or asks for code that is not transformers' own, or
-    for more layers than a model has; or in which a pipe or a device lies, for which libraries would wait.
+    for more layers or labels than a model has; or in which a pipe or a device lies, for which libraries would wait.
 
     Raises:
         VTSumError: naming the file.
@@ -152,7 +168,7 @@ def check_folder(folder: Path, op: str) -> None:
     for path in (folder / name for name in CONFIGS):
         if path.exists():
             # Of tokenizers without a limit, model_max_length has 100 bits.
-            _check_config(read_json(path, dict, op, bits=128), f"{op}: {path}")
+            check_config(read_json(path, dict, op, bits=128), f"{op}: {path}")
 
 
 def _check_kinds(folder: Path, op: str) -> None:
@@ -186,10 +202,10 @@ def _check_hub(name: str, op: str) -> None:
         config = PretrainedConfig.get_config_dict(name)[0]
     except Exception:  # what cannot be had, or has no config.json: the attempt to load it tells
         return
-    _check_config(config, f"{op}: {name!r}")
+    check_config(config, f"{op}: {name!r}")
 
 
-def _check_config(config: Any, where: str) -> None:
+def check_config(config: Any, where: str) -> None:
     """Refuse a configuration for which, nested parts included, transformers would run code from elsewhere, or not end
     making layers."""
     waiting = [config]
@@ -205,8 +221,11 @@ def _check_config(config: Any, where: str) -> None:
                     raise VTSumError(
                         f"{where} must do with the code of transformers, got {key} {str(item)!r:.120}; it is never run"
                     )
-                if key.endswith("layers") and isinstance(item, int) and item > MOST_LAYERS:
-                    raise VTSumError(f"{where} must have at most {MOST_LAYERS} for {key}, got {item}")
+                layers = key.endswith(("layers", "depth", "depths"))  # of each stage, where it is a list
+                most = MOST_LAYERS if layers else MOST_LABELS if key == "num_labels" else None
+                for number in item if isinstance(item, list) else [item]:
+                    if most is not None and isinstance(number, int) and number > most:
+                        raise VTSumError(f"{where} must have at most {most} for {key}, got {number}")
             waiting += value.values()
 
 

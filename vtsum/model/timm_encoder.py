@@ -13,7 +13,7 @@ from vtsum_kernels.integrations import torchvision_free
 from vtsum.errors import VTSumError
 from vtsum.model.files import read_pt, read_safetensors
 from vtsum.model.frame_encoder import NetworkFrameEncoder
-from vtsum.model.pretrained import first_line
+from vtsum.model.pretrained import at_work, check_config, first_line
 from vtsum.reading import read_json
 
 PREFIX = "timm:"
@@ -49,7 +49,7 @@ class TimmFrameEncoder(NetworkFrameEncoder):
                 f"load_frame_encoder: {name!r} must read square pictures, got {height} x {width} by its configuration"
             )
         network.eval()
-        with torch.inference_mode():
+        with at_work(name, "load_frame_encoder"), torch.inference_mode():
             dim = network(torch.zeros(1, 3, height, width)).shape[1]
         super().__init__(name, network, height, dim, data["mean"], data["std"], device)
 
@@ -124,6 +124,7 @@ def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         numbers = isinstance(values, list) and len(values) == 3 and all(type(v) in (int, float) for v in values)
         if not numbers or (name == "input_size" and not all(type(v) is int and 0 < v <= LARGEST for v in values)):
             raise VTSumError(f"load_frame_encoder: {name} of {path} must be three sensible numbers, got {values!r:.80}")
+    check_config(parts[1], f"load_frame_encoder: {path}")
     arguments = {k: v for k, v in parts[1].items() if k != "num_classes"}
     if loading := set(arguments) & set(inspect.signature(timm.create_model).parameters):
         raise VTSumError(f"load_frame_encoder: model_args of {path} must be the model's, got {min(loading)}")

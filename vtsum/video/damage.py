@@ -9,6 +9,8 @@ from collections.abc import Iterable
 
 from av.packet import Packet
 
+from vtsum.video.ending import HEAD, end_of_media, matroska_end
+
 _APART = 1.0  # seconds; damaged places closer than this are one
 _TOLD = 3  # places in a warning; the others are counted
 
@@ -141,6 +143,7 @@ class MatroskaHoles:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._file = open(path, "rb")  # noqa: SIM115 - as long as this object
+        self._end = self._found_end()
         self._last: Packet | None = None
         self._exact: dict[int, int] = {}
 
@@ -166,7 +169,20 @@ class MatroskaHoles:
         last = self._last
         if last is None or last.pos is None or self._exact.get(last.stream_index, 0) < _EXACT:
             return False
-        return not self._joined(last, self._file.seek(0, os.SEEK_END), ending=True)
+        return not self._joined(last, self._end, ending=True)
+
+    def _found_end(self) -> int:
+        """Where the last segment ends: anything but another one may lie behind it, as tags do."""
+        end, at = end_of_media(self._file), 0
+        while at < end:
+            self._file.seek(at)
+            head = self._file.read(HEAD)
+            if at and head[:4] != b"\x1a\x45\xdf\xa3":
+                return at
+            if (length := matroska_end(head)) is None:
+                return end
+            at += length
+        return end
 
     def _joined(self, last: Packet, until: int, *, ending: bool = False) -> bool:
         """Whether known elements lead from the end of a packet's block to the block whose content begins at `until`,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from typing import BinaryIO
 
 from vtsum.video.boxes import ends_inside_a_box, holds_another
 
+HEAD = 4096
+"""Bytes of a Matroska file's beginning that tell its segment's size."""
 _REST, _PADDING = 0.05, 16_000  # of a file, and bytes, that may lie behind its last packet: M2TS is filled up
 
 
@@ -21,7 +24,8 @@ def ends_early(path: str | os.PathLike[str], form: str) -> bool | None:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if "matroska" in form:
-                return _matroska(file.read(4096), size)
+                end = matroska_end(file.read(HEAD))
+                return None if end is None else end > size
             if "avi" in form:
                 at = 0
                 while at + 8 <= size:  # OpenDML has several
@@ -53,8 +57,8 @@ def left_unread(path: str | os.PathLike[str], form: str, read_until: int) -> boo
     return form in ("flv", "mpegts", "mpeg") and 0 < read_until < size - rest
 
 
-def _matroska(head: bytes, size: int) -> bool | None:
-    """Of the EBML header and the segment (RFC 8794 and 9559)."""
+def matroska_end(head: bytes) -> int | None:
+    """Where the segment of a file that begins so ends by its own statement, or None (RFC 8794 and 9559)."""
     at = 0
     for kind in (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"):
         if head[at : at + 4] != kind or at + 4 >= len(head) or not head[at + 4]:
@@ -64,7 +68,17 @@ def _matroska(head: bytes, size: int) -> bool | None:
         if length == (1 << 7 * width) - 1:
             return None  # not known: a live recording
         at += 4 + width + length
-    return at > size
+    return at
+
+
+_ID3V1 = 128  # bytes of a tag that some programs put behind whatever they play
+
+
+def end_of_media(file: BinaryIO) -> int:
+    """Bytes of a file without an ID3v1 tag at its end."""
+    size = file.seek(0, os.SEEK_END)
+    at = file.seek(max(size - _ID3V1, 0))
+    return at if file.read(3) == b"TAG" else size
 
 
 def _ends_with_a_tag(path: str | os.PathLike[str], size: int) -> bool:

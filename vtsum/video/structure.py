@@ -11,6 +11,7 @@ from typing import Protocol
 from av.packet import Packet
 
 from vtsum.video.damage import MatroskaHoles
+from vtsum.video.ending import end_of_media
 
 
 class Holes(Protocol):
@@ -48,7 +49,7 @@ class _Parts:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - as long as this object
-        self._size = os.fstat(self._file.fileno()).st_size
+        self._size = end_of_media(self._file)
         self._end = self._size
         self._last = 0
         self._at = self.first()

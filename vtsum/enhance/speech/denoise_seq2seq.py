@@ -71,13 +71,14 @@ class Seq2SeqDenoiser:
         self.checkpoint, self.prompt, self.num_beams, self.max_change = str(checkpoint), prompt, num_beams, max_change
         self.fallback, self.device = fallback, device_of(device, "Seq2SeqDenoiser")
         self.tokenizer, self.model = _load(self.checkpoint, self.device)
-        from vtsum.model.pretrained import weights_sha256
+        from vtsum.model.pretrained import at_work, weights_sha256
 
         self.sha256 = weights_sha256(self.model.state_dict())
         limits = [
             getattr(self.model.config, name, None) for name in ("max_position_embeddings", "n_positions")
         ]  # T5 has relative positions and neither binds it
-        known = [int(limit) for limit in [*limits, self.tokenizer.model_max_length] if limit]
+        with at_work(self.checkpoint, "Seq2SeqDenoiser"):
+            known = [int(limit) for limit in [*limits, self.tokenizer.model_max_length] if limit]
         self.max_tokens = min([*known, 1024])
 
     def __call__(self, transcript: Transcript) -> Transcript:
@@ -130,6 +131,8 @@ class Seq2SeqDenoiser:
         """The model's rewritings, in the order of `texts`; computed by falling length, in batches of `BATCH_TOKENS`."""
         import torch
 
+        from vtsum.model.pretrained import ScoresAreNumbers
+
         encoded = self._encode(texts) if texts else []
         order = sorted(range(len(texts)), key=lambda i: (-len(encoded[i]), i))
         written = [""] * len(texts)
@@ -147,9 +150,11 @@ class Seq2SeqDenoiser:
                     input_ids=inputs["input_ids"],
                     attention_mask=inputs["attention_mask"],
                     num_beams=self.num_beams,
+                    num_return_sequences=1,
                     do_sample=False,
                     max_length=most,
                     min_length=0,
+                    logits_processor=[ScoresAreNumbers()],
                 )
             for i, row in zip(batch, ids, strict=True):
                 written[i] = " ".join(self.tokenizer.decode(row, skip_special_tokens=True).split())

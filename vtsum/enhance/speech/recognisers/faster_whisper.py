@@ -15,7 +15,8 @@ from vtsum.enhance.speech.recognisers.base import is_repetitive, packs
 from vtsum.enhance.speech.sound import RATE
 from vtsum.enhance.speech.transcript import Utterance
 from vtsum.errors import VTSumError
-from vtsum.model.pretrained import check_cache, check_folder, files_sha256, first_line
+from vtsum.model.pretrained import at_work, check_cache, check_folder, files_sha256, first_line
+from vtsum.reading import read_file, read_json
 
 _GPU = re.compile("cuda|cublas|cudnn", re.IGNORECASE)  # what an error of the GPU's names
 
@@ -75,6 +76,10 @@ class FasterWhisper:
                     f"FasterWhisper: source must be a converted Whisper model in a folder, in the local cache or on "
                     f"the hub, got {source!r}: {first_line(error)}"
                 ) from None
+        self._model.hf_tokenizer.no_padding()  # a file may ask for either, which Whisper's own never does
+        self._model.hf_tokenizer.no_truncation()
+        self._source = source
+        self._check_ids()
         known = set(self._model.supported_languages)
         if language is not None and language not in known:
             raise VTSumError(
@@ -83,25 +88,38 @@ class FasterWhisper:
             )
         self.name = f"faster-whisper:{label or source}"
         self.language = language
-        self._source = source
 
     @property
     def sha256(self) -> dict[str, str]:
         """The digest of its file of weights."""
+        return files_sha256(self._folder, "model.bin")
+
+    @property
+    def _folder(self) -> Path:
         from faster_whisper.utils import download_model
 
         folder = Path(self._source)
-        if not folder.is_dir():
-            folder = Path(download_model(self._source, local_files_only=True))
-        return files_sha256(folder, "model.bin")
+        return folder if folder.is_dir() else Path(download_model(self._source, local_files_only=True))
+
+    def _check_ids(self) -> None:
+        """Refuse numbers of tokens that the model does not have: CTranslate2 reads and writes wherever they lead."""
+        with at_work(self._source, "FasterWhisper"):
+            words = _count_words(self._folder)
+            config = read_json(self._folder / "config.json", dict, "FasterWhisper")
+            stated = [i for name in ("suppress_ids", "suppress_ids_begin", "lang_ids") for i in config.get(name) or []]
+            known = self._model.hf_tokenizer.get_vocab(with_added_tokens=True).values()
+            for number in (*stated, *known):
+                if not (isinstance(number, int) and 0 <= number < words):
+                    raise ValueError(f"the number {number!r:.40} of a token of {words}")
 
     def recognise(self, stretches: Iterable[Stretch]) -> Iterator[Utterance]:
         """See `Recogniser`. Stretches are packed into sounds of up to 30 s, the length of Whisper's window."""
         for pack in packs(stretches, self.longest):
-            segments, info = self._model.transcribe(
-                pack.samples, language=self.language, word_timestamps=True, condition_on_previous_text=False
-            )
-            found = [segment for segment in segments if not is_repetitive(segment.text)]
+            with at_work(self._source, "FasterWhisper"):
+                segments, info = self._model.transcribe(
+                    pack.samples, language=self.language, word_timestamps=True, condition_on_previous_text=False
+                )
+                found = [segment for segment in segments if not is_repetitive(segment.text)]
             self.language = self.language or info.language
             heard = [(w.word, w.start, w.end, w.probability) for s in found for w in s.words or ()]
             yield from pack.utterances(_hyphenated(heard))
@@ -120,6 +138,14 @@ def _hyphenated(heard: Iterable[tuple[str, float, float, float]]) -> list[tuple[
 
 class _GpuError(Exception):
     """The GPU's, not the model's."""
+
+
+def _count_words(folder: Path) -> int:
+    """How many tokens a converted model has."""
+    stored = folder / "vocabulary.json"
+    if stored.is_file():
+        return len(read_json(stored, list, "FasterWhisper"))
+    return len(read_file(folder / "vocabulary.txt", "FasterWhisper").removesuffix(b"\n").split(b"\n"))
 
 
 def _repository(name: str) -> str:

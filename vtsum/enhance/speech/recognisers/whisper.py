@@ -117,6 +117,8 @@ class Whisper:
         """(text, start, end, confidence) of the words in each sound, in seconds from its start."""
         import torch
 
+        from vtsum.model.pretrained import ScoresAreNumbers
+
         found = self._features(sounds, sampling_rate=RATE, return_tensors="pt", return_attention_mask=True)
         options: dict[str, Any] = {}
         if self._languages:
@@ -125,6 +127,10 @@ class Whisper:
             out = self._model.generate(
                 found.input_features.to(self.device, self._model.dtype),
                 attention_mask=found.attention_mask.to(self.device),
+                logits_processor=[ScoresAreNumbers()],
+                num_beams=1,  # whatever the checkpoint says: each step's scores are taken for the one row's
+                num_return_sequences=1,
+                do_sample=False,
                 return_timestamps=False,
                 return_token_timestamps=True,
                 return_dict_in_generate=True,

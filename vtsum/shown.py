@@ -31,7 +31,7 @@ _UNFIT = re.compile(
     f"|(?P<space>[{_BREAKS}]+)|(?P<lone>[{_LONE}]+)|[{_UNSEEN}{_TAGS}]+"
     f"|(?<![^{_NO_SIGN}])[{_JOINERS}]+"
 )
-_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(?=[^/])")
+_ADDRESS = re.compile(r"\A([A-Za-z][A-Za-z0-9+.-]+):/+(?=[^/])")
 _HIDDEN = re.compile(f"[\x7f-\x9f\u2028\u2029{_LONE}{_UNSEEN}]")
 
 

@@ -121,8 +121,8 @@ class Browser:
                     raise RuntimeError(f"{method}: {answer['error']}")
                 return dict(answer["result"])
 
-    def open(self, page: Path, width: int, height: int, *, dark: bool = False, fragment: str = "") -> None:
-        """Show a file at the given size in CSS pixels, as a phone below 600 px."""
+    def open(self, page: Path | str, width: int, height: int, *, dark: bool = False, fragment: str = "") -> None:
+        """Show a file, or what an address leads to, at the given size in CSS pixels, as a phone below 600 px."""
         if fragment:  # else it might be a step inside the page
             self._go("about:blank")
         self._call(
@@ -133,7 +133,7 @@ class Browser:
         self._call("Emulation.setTouchEmulationEnabled", enabled=width < 600)
         self.requests.clear()
         self.errors.clear()
-        self._go(page.resolve().as_uri() + fragment)
+        self._go((page if isinstance(page, str) else page.resolve().as_uri()) + fragment)
 
     def _go(self, url: str) -> None:
         self._call("Page.navigate", url=url)

@@ -12,6 +12,7 @@ from typing import Any
 
 from vtsum.batches.results import Job
 from vtsum.files import strangers
+from vtsum.reuse import keep_models
 from vtsum.summary.staging import OURS
 
 _UNFINISHED = re.compile(rf"{OURS.pattern}|(keyframes/)?\.[^/]{{1,64}}\.[0-9a-f]{{16}}\.part")
@@ -31,6 +32,7 @@ class Summaries:
 
         if threads is not None:
             torch.set_num_threads(threads)
+        keep_models()
         named, guesses = self.options.get("model", "embedded"), self.options.get("captioner") == "embedded"
         model = load_model(named, text=guesses, device=self.options.get("device", "auto"))
         return lambda job: tuple(summarize(job.source, job.output, **{**self.options, "model": model}).warnings)

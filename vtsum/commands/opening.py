@@ -28,9 +28,14 @@ def open_page(page: Path | None) -> None:
     """Show a page in the browser, or say why not: a browser in the terminal itself would show no video."""
     if page is None:  # a recut of what was made without
         say("note: --open: no page was made; --format html makes one")
-        return
+    else:
+        open_address(page.resolve().as_uri(), clean(str(page)))
+
+
+def open_address(address: str, shown: str) -> None:
+    """Show what lies at an address in the browser, or say why not, with the address as it is to be `shown`."""
     linux = sys.platform not in ("darwin", "win32")
     if linux and not any(os.environ.get(name) for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY")):
-        say(f"note: --open: there is no display here; {clean(str(page))} is the page")
-    elif not webbrowser.open(page.resolve().as_uri()):
-        say(f"note: --open: no browser was found; {clean(str(page))} is the page")
+        say(f"note: --open: there is no display here; {shown} is the page")
+    elif not webbrowser.open(address):
+        say(f"note: --open: no browser was found; {shown} is the page")

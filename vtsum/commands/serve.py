@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from vtsum.commands.app import app, write
+from vtsum.commands.opening import open_address
 
 
 @app.command(short_help="Serve a page on this machine that summarises what is dropped on it.")
@@ -18,7 +19,7 @@ def serve(
     ] = Path("vtsum_videos"),
     port: Annotated[int, typer.Option(metavar="N", help="The port; 0 takes a free one.")] = 0,
     largest: Annotated[int, typer.Option(metavar="GIB", help="What a video may have at most.")] = 64,
-    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
     """Serve a page to this machine alone: drop a video on it, watch its summary being made, tick moments to keep or to
     drop, cut again, download. Its address is printed; Ctrl-C ends it."""
@@ -30,10 +31,8 @@ def serve(
 
     def ready(address: str) -> None:
         write(address)
-        if open_page:
-            import webbrowser
-
-            webbrowser.open(address)
+        if show:
+            open_address(address, address)
 
     with contextlib.suppress(KeyboardInterrupt):  # the way to end it
         run(folder, port=port, largest=largest << 30, ready=ready)

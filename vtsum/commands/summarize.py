@@ -91,8 +91,10 @@ def tell_summary(summary: Summary, run: Run, *, show: bool) -> None:
         f"{len(chosen)} of {len(data['shots'])} shots, in {data['timings']['total']:.1f} s"
         + (f"; nothing was written to {printable(summary.output)}" if run.dry_run else "")
     )
-    for path in summary.files.values():
-        if path != page:
+    for name, path in summary.files.items():
+        if name == "analysis":
+            write(f"{printable(path)} ({path.stat().st_size / 1e6:.1f} MB, for vtsum recut)")
+        elif path != page:
             write(printable(path))
     if page is not None:
         write(f"Open {printable(page)} to look at it")

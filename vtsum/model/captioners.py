@@ -14,6 +14,7 @@ from vtsum.model.frame_encoder import KNOWN
 from vtsum.model.image_text import OP, ImageTextCaptioner
 from vtsum.model.pretrained import from_pretrained
 from vtsum.protocols import Captioner
+from vtsum.reuse import reused
 
 #: Those looked for in the hub's cache, the best first; the first line only where there is a GPU.
 GPU_CHECKPOINTS = (
@@ -29,6 +30,7 @@ CPU_CHECKPOINTS = (
 SUGGESTED = "HuggingFaceTB/SmolVLM-500M-Instruct"
 
 
+@reused
 def make_captioner(name: str, device: str = "auto") -> Captioner:
     """The captioner of that name.
 
@@ -64,6 +66,7 @@ def make_captioner(name: str, device: str = "auto") -> Captioner:
     return ImageTextCaptioner(source, device=device)
 
 
+@reused
 def best_at_hand(device: str = "auto") -> Captioner | None:
     """The best image-text-to-text checkpoint in the hub's cache; None where there is none. Nothing is fetched."""
     where = device_of(device, OP)

@@ -9,6 +9,7 @@ from vtsum.errors import VTSumError
 from vtsum.model.chat import Chat, Turn
 from vtsum.model.pretrained import files_sha256
 from vtsum.protocols import Writer
+from vtsum.reuse import reused
 
 LONGEST = 400  # tokens that it writes
 OP = "writer"
@@ -36,6 +37,7 @@ class ChatWriter:
         return self._chat.write(Turn(self._chat.data(request)), LONGEST)
 
 
+@reused
 def make_writer(name: str, device: str = "auto") -> Writer:
     """The writer of that name.
 

@@ -21,7 +21,7 @@ def summarize_words(video: Path, output: Path, asked: Mapping[str, Any]) -> list
     Raises:
         VTSumError: a value that cannot be.
     """
-    words = ["summarize", f"--output={output}", f"--budget={_budget(asked)}", *_PROGRESS]
+    words = ["summarize", f"--output={_plain(output)}", f"--budget={_budget(asked)}", *_PROGRESS]
     for name in ("speech", "ocr"):
         if asked.get(name) is False:
             words.append(f"--no-{name}")
@@ -36,7 +36,7 @@ def recut_words(folder: Path, video: Path, output: Path, asked: Mapping[str, Any
     Raises:
         VTSumError: a value that cannot be.
     """
-    words = ["recut", f"--output={output}", f"--video={video}", f"--budget={_budget(asked)}", *_PROGRESS]
+    words = ["recut", f"--output={_plain(output)}", f"--video={video}", f"--budget={_budget(asked)}", *_PROGRESS]
     for name in ("keep", "drop"):
         given = asked.get(name) or []
         if not isinstance(given, list) or not all(map(_is_pair, given)):
@@ -49,6 +49,11 @@ def recut_words(folder: Path, video: Path, output: Path, asked: Mapping[str, Any
 
 def _is_pair(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(type(number) in (int, float) for number in value)
+
+
+def _plain(output: Path) -> str:
+    """A path in which braces stand for themselves."""
+    return str(output).replace("{", "{{").replace("}", "}}")
 
 
 def _budget(asked: Mapping[str, Any]) -> str:

@@ -142,13 +142,16 @@ class Jobs:
 
 def _heed(job: Job, line: str, said: list[str]) -> None:
     """A line of a command's: how far it is, as --progress json tells it, or something to be told."""
-    if line.startswith("{"):
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            found = json.loads(line)
+    text = line
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        found = json.loads(line)
+        if "message" in found:
+            text = str(found["message"])
+        else:
             job.stage = STAGES.get(found["stage"], clean(str(found["stage"])))
             job.share = min(max(found["done"] / max(found["total"], 1), 0.0), 1.0)
             job.left = None if found["eta"] is None else max(float(found["eta"]), 0.0)
             return
-    if text := one_line(line.removeprefix("vtsum: "))[:2000]:
+    if text := one_line(text)[:2000]:
         said.append(text)
         del said[:-50]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from vtsum.devices import memory_told
 from vtsum.enhance.speech.transcript import Transcript, Utterance
 from vtsum.errors import Stopped, VTSumError
+from vtsum.reuse import reused
 from vtsum.summary.progress import ProgressCallback
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def _denoiser(name: str | None, device: str) -> Denoiser | None:
         return denoise
     from vtsum.enhance.speech.denoise_seq2seq import Seq2SeqDenoiser
 
-    return Seq2SeqDenoiser(name, device=device)
+    return reused(Seq2SeqDenoiser)(name, device=device)
 
 
 def within(transcript: Transcript, duration: float, part: tuple[float, float | None] = (0.0, None)) -> Transcript:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from vtsum.errors import VTSumError
+from vtsum.reuse import reused
 
 DETECTS_AT = 736  # pixels of the longer side at which letters are looked for; they are read at full size
 NAME = "PP-OCRv6 small"
@@ -60,19 +61,7 @@ class RapidReader:
 
     @cached_property
     def _engine(self) -> Any:
-        from rapidocr import RapidOCR
-
-        return RapidOCR(
-            params={
-                "Global.use_cls": False,  # writing upside down is not looked for
-                "Global.log_level": "critical",  # that a picture holds no text is no news
-                "Det.limit_side_len": DETECTS_AT,
-                "Det.limit_type": "max",
-                "Det.model_path": str(self._folder / _DETECTION),
-                "Rec.model_path": str(self._folder / _RECOGNITION),
-                "EngineConfig.onnxruntime.intra_op_num_threads": 1,  # the other cores decode, encode and listen
-            }
-        )
+        return _load(self._folder)
 
     def read(self, picture: np.ndarray) -> list[Reading]:
         """What is written in a picture, uint8 [H, W, 3] RGB, from top to bottom.
@@ -92,6 +81,23 @@ class RapidReader:
             (left, top), (right, bottom) = box.min(0).tolist(), box.max(0).tolist()
             readings.append(Reading(text, float(score), (left, top, right, bottom)))
         return rows(readings)
+
+
+@reused
+def _load(folder: Path) -> Any:
+    from rapidocr import RapidOCR
+
+    return RapidOCR(
+        params={
+            "Global.use_cls": False,  # writing upside down is not looked for
+            "Global.log_level": "critical",  # that a picture holds no text is no news
+            "Det.limit_side_len": DETECTS_AT,
+            "Det.limit_type": "max",
+            "Det.model_path": str(folder / _DETECTION),
+            "Rec.model_path": str(folder / _RECOGNITION),
+            "EngineConfig.onnxruntime.intra_op_num_threads": 1,  # the other cores decode, encode and listen
+        }
+    )
 
 
 def rows(words: list[Reading]) -> list[Reading]:

@@ -9,6 +9,7 @@
     return hours ? `${hours}:${two(minutes)}:${two(whole % 60)}` : `${minutes}:${two(whole % 60)}`;
   };
   const address = (...parts) => parts.map(encodeURIComponent).join("/").replaceAll("%2F", "/");
+  const KINDS = { "summary.mp4": "Video", "summary.txt": "Text", "summary.json": "Data", "summary.vtt": "Subtitles" };
   const sending = new Map();  // names of videos on their way, and how much of each is here
   let summaries = [], shown = "", changed = null;
 
@@ -99,7 +100,7 @@
       for (const name of made.files) {
         if (name === "report.html") continue;
         const link = document.createElement("a");
-        Object.assign(link, { className: "button", href: `${place(name)}?download`, download: "", textContent: name.replace("summary.", "") });
+        Object.assign(link, { className: "button", href: `${place(name)}?download`, download: "", textContent: KINDS[name] || name });
         link.setAttribute("aria-label", `Download ${name}`);
         item.querySelector(".files").append(link);
       }

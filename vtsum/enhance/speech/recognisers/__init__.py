@@ -6,12 +6,14 @@ from vtsum import plugins
 from vtsum.enhance.speech.recognisers.base import is_understood
 from vtsum.errors import VTSumError
 from vtsum.protocols import Recogniser
+from vtsum.reuse import reused
 
 NAMES = ("auto", "carried", "whisper:NAME_OR_FOLDER", "faster-whisper:NAME_OR_FOLDER", "module:Class")
 
 __all__ = ["NAMES", "Recogniser", "is_understood", "make_recogniser"]
 
 
+@reused
 def make_recogniser(name: str, device: str = "auto") -> Recogniser:
     """The recogniser of that name, loaded as far as it must be to know that it can be had.
 

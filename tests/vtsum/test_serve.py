@@ -1,0 +1,289 @@
+"""`vtsum serve`: the page in a real browser, and what is refused to everybody else."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import pytest
+
+from tests.vtsum.chromium import Browser
+from tests.vtsum.samples import ENVIRONMENT
+from vtsum.errors import VTSumError
+from vtsum.serving.asked import recut_words, summarize_words
+from vtsum.serving.store import Store
+
+SERVE = "from vtsum.serving import serve; serve({!r}, largest={}, ready=lambda a: print(a, flush=True))"
+
+
+class Served:
+    """A server's process, and how to ask it."""
+
+    def __init__(self, command: list[str]) -> None:
+        self.process = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert self.process.stdout is not None
+        self.address = self.process.stdout.readline().decode().strip()
+        found = urlsplit(self.address)
+        self.host, self.path = found.netloc, found.path
+
+    def ask(
+        self, method: str, path: str, body: Any = None, *, whole: bool = False, **headers: str
+    ) -> tuple[int, bytes, dict[str, str]]:
+        """Status, content and headers of an answer; whole: the path is not one below the page's."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection = http.client.HTTPConnection(self.host, timeout=30)
+        with contextlib.closing(connection):
+            content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+            connection.request(method, path if whole else self.path + path, content, named)
+            answer = connection.getresponse()
+            return answer.status, answer.read(), {name.lower(): value for name, value in answer.getheaders()}
+
+    def state(self) -> Any:
+        return json.loads(self.ask("GET", "api/state")[1])
+
+    def wait(self, *ends: str, seconds: float = 120) -> dict[str, Any]:
+        """The newest job, once it is in one of these states."""
+        deadline = time.monotonic() + seconds
+        while True:
+            job = self.state()["jobs"][0]
+            if job["state"] in ends:
+                return dict(job)
+            assert time.monotonic() < deadline, job
+            time.sleep(0.1)
+
+    def end(self, number: int = signal.SIGINT) -> tuple[int, str]:
+        """Its exit status, and what it said on standard error."""
+        self.process.send_signal(number)
+        said = self.process.communicate(timeout=60)[1]
+        return self.process.returncode, said.decode()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("served")
+
+
+@pytest.fixture(scope="module")
+def served(folder: Path) -> Iterator[Served]:
+    """One that takes videos of at most 3 MB."""
+    server = Served([sys.executable, "-c", SERVE.format(str(folder), 3_000_000)])
+    yield server
+    server.end()
+
+
+def test_nobody_else_is_answered(served):
+    assert served.ask("GET", "")[0] == 200
+    for path in ("/", "/api/state", "/x/api/state", served.path[:-2] + "/"):
+        assert served.ask("GET", path, whole=True)[0] == 404
+    port = served.host.rpartition(":")[2]
+    assert served.ask("GET", "api/state", host=f"localhost:{port}")[0] == 200
+    for host in (f"evil.example:{port}", "127.0.0.1", f"127.0.0.1:{port}.evil.example", ""):
+        assert served.ask("GET", "api/state", host=host)[0] == 403
+    asked = {"video": "none.mp4"}
+    for headers in ({"origin": "http://evil.example"}, {"origin": "null"}, {"sec_fetch_site": "cross-site"}):
+        for method, path in (("POST", "api/summaries"), ("PUT", "api/videos?name=a.mp4"), ("DELETE", "api/jobs/1")):
+            assert served.ask(method, path, asked, **headers)[0] == 403
+    assert served.ask("POST", "api/summaries", asked, origin=f"http://{served.host}")[0] == 404
+    assert served.ask("POST", "api/state", asked)[0] == 405
+
+
+def test_every_answer_says_what_a_page_may_do(served):
+    for path in ("", "serve.js", "api/state", "nothing", "summaries/a/b"):
+        headers = served.ask("GET", path)[2]
+        assert headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'")
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"  # the address is the secret
+        assert headers["cross-origin-resource-policy"] == "same-origin"
+        assert "access-control-allow-origin" not in headers
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "summaries/..%2f..%2fetc/passwd",
+        "summaries/%2e%2e/videos/x",
+        "summaries/videos/..%2fbatch.jsonl",
+        "summaries/made/keyframes/..%2fnotes.txt",
+        "summaries/made/notes.txt",
+        "summaries/made/summary.txt%00.mp4",
+        "summaries/made/summary.srt",
+        "summaries/link/summary.json",
+        "videos/..%2fmade%2fsummary.json",
+        "videos/link.mp4",
+        "videos/.hidden.mp4",
+        "static/index.html",
+        "..%2fserve.js",
+    ],
+)
+def test_no_other_file_is_given(served, folder, path):
+    made = folder / "made"
+    if not made.exists():
+        made.mkdir()
+        for name in ("summary.json", "notes.txt"):
+            (made / name).write_text("{}")
+        (made / "summary.srt").symlink_to("/etc/passwd")
+        (folder / "link").symlink_to(made)
+        (folder / "videos/link.mp4").symlink_to("/etc/passwd")
+        (folder / "videos/.hidden.mp4").write_text("x")
+    assert served.ask("GET", path)[0] == 404
+    assert served.ask("GET", "summaries/made/summary.json?download")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("../../.ssh/authorized_keys", "authorized_keys"),
+        ("C:\\films\\a b.MP4", "a b.MP4"),
+        (".profile", "profile"),
+        ("-o=x.mp4", "o=x.mp4"),
+        ("a\x1b]0;x\x07\u202ec.mp4", "a ]0;x c.mp4"),
+        ("", "video"),
+        ("x" * 400 + ".mkv", "x" * 100 + ".mkv"),
+        ("{stem}.mp4", "{stem}.mp4"),
+        ("a.mp4/", "video_3"),
+    ],
+)
+def test_a_video_is_kept_under_a_name_of_ours(served, folder, name, kept):
+    before = set((folder / "videos").iterdir())
+    status, content, _ = served.ask("PUT", f"api/videos?name={quote(name)}", b"x")
+    assert (status, json.loads(content)) == (200, {"video": kept})
+    (new,) = set((folder / "videos").iterdir()) - before
+    assert new == folder / "videos" / kept
+    assert json.loads(served.ask("PUT", f"api/videos?name={quote(name)}", b"yy")[1])["video"] != kept
+    assert new.read_bytes() == b"x"
+
+
+def test_what_cannot_be_is_told_and_nothing_left(served, folder):
+    before = sorted((folder / "videos").iterdir())
+    assert served.ask("PUT", "api/videos?name=b.mp4", b"x" * 3_000_001)[:2] == (
+        400,
+        b"serve: a video must have at most 3,000,000 bytes, got more",
+    )
+    assert served.ask("PUT", "api/videos?name=b.mp4", b"")[0] == 400
+    connection = http.client.HTTPConnection(served.host)  # one that goes away midway
+    connection.putrequest("PUT", f"{served.path}api/videos?name=b.mp4")
+    connection.putheader("Content-Length", "2000000")
+    connection.endheaders(b"x" * 1_000_000)
+    connection.close()
+    for body, told in (
+        (b"[]", b"must hold an object"),
+        (b"{" * 100, b"must be JSON"),
+        (b'{"video": "' + b"x" * 70_000 + b'"}', b"at most 65,536 bytes"),
+        ({"video": "o=x.mp4", "budget": "all of it"}, b"budget must be a share"),
+        ({"video": "o=x.mp4", "budget": ["1"]}, b"budget must be text"),
+    ):
+        status, content, _ = served.ask("POST", "api/summaries", body)
+        assert (status, told in content) == (400, True), content
+    deadline = time.monotonic() + 10
+    while sorted((folder / "videos").iterdir()) != before:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_what_is_asked_for_cannot_become_an_option(tmp_path):
+    words = summarize_words(tmp_path / "-x.mp4", tmp_path / "{a}", {"budget": " 30s ", "speech": False})
+    assert words[-2:] == ["--", str(tmp_path / "-x.mp4")]
+    assert f"--output={tmp_path}/{{{{a}}}}" in words
+    assert "--budget=30s" in words
+    words = recut_words(tmp_path, tmp_path / "v.mp4", tmp_path / "o", {"keep": [[1, 2.5], [4, 5]]})
+    assert "--keep=1.000-2.500,4.000-5.000" in words
+    assert "--drop=" in words
+    for keep in ("--overwrite", [["1", "2"]], [[2, 1]], [[1, 2], [1.5, 3]], [[True, 2]], [[1]], [[float("nan"), 2]]):
+        with pytest.raises(VTSumError, match="keep must"):
+            recut_words(tmp_path, tmp_path / "v.mp4", tmp_path / "o", {"keep": keep})
+
+
+def test_a_video_that_fails_is_told_and_ctrl_c_stops_what_runs(tmp_path, clip):
+    server = Served([sys.executable, "-m", "vtsum", "serve", str(tmp_path / "d")])
+    assert server.address.startswith("http://127.0.0.1:")
+    for name, content in (("bad.mp4", b"no video"), ("good.mp4", clip.read_bytes())):
+        server.ask("PUT", f"api/videos?name={name}", content)
+    server.ask("POST", "api/summaries", {"video": "bad.mp4"})
+    assert "must be a video file" in server.wait("failed")["error"]
+    for _ in range(2):
+        assert server.ask("POST", "api/summaries", {"video": "good.mp4"})[0] == 202
+    waiting = server.state()["jobs"][0]
+    assert waiting["state"] == "waiting"
+    assert server.ask("DELETE", f"api/jobs/{waiting['number']}")[0] == 204
+    assert server.ask("DELETE", f"api/jobs/{waiting['number']}")[0] == 404
+    assert server.wait("stopped")["name"] == "good.mp4"
+    assert server.end() == (0, "")
+    assert sorted(path.name for path in (tmp_path / "d").iterdir()) == ["videos"]  # no summary, whole or half
+
+
+def test_the_whole_way_in_a_browser(tmp_path, clip, browser: Browser):
+    """Choose a file, watch its summary being made, look at it, keep a shot that it had left out, and cut again."""
+    server = Served([sys.executable, "-m", "vtsum", "serve", str(tmp_path / "d")])
+    try:
+        film = tmp_path / 'a "film" <b>&amp;.mp4'
+        os.link(clip, film)
+        browser.open(server.address, 1280, 800)
+        browser.run("document.getElementById('speech').click(); document.getElementById('ocr').click(); 0")
+        browser.run("document.getElementById('budget').value = '30%'; 0")
+        browser.choose("#files", film)
+        until(browser, "document.querySelector('#jobs .name')?.textContent")
+        assert browser.run("document.querySelector('#jobs .name').textContent") == film.name
+        until(browser, "document.querySelector('#jobs progress')?.value > 0")
+        until(browser, "document.querySelectorAll('#summaries > li').length === 1")
+        (made,) = server.state()["summaries"]
+        assert browser.run("document.querySelector('#summaries h3').textContent") == made["title"]
+        assert 0 < made["lasts"] < made["seconds"]
+        browser.run("document.querySelector('#summaries video').play().then(() => 0)")
+        until(browser, "document.querySelector('#summaries video').currentTime > 0.1")
+        picture = next(shot["picture"] for shot in made["shots"] if shot["picture"])
+        assert server.ask("GET", f"summaries/{quote(made['name'])}/{picture}")[2]["content-type"] == "image/jpeg"
+        page = server.ask("GET", f"summaries/{quote(made['name'])}/report.html")[2]
+        assert page["content-security-policy"].startswith("sandbox allow-scripts")
+        left = next(i for i, shot in enumerate(made["shots"]) if not shot["chosen"])
+        browser.run("document.querySelector('.change').click()")
+        if where := os.environ.get("VTSUM_PICTURES"):
+            browser.picture(Path(where) / "serve_change.png", whole=False)
+        browser.run(f"document.querySelectorAll('.shot .time')[{left}].click()")
+        until(browser, f"document.getElementById('original').currentTime >= {made['shots'][left]['start'] - 0.1}")
+        browser.run(f"document.querySelectorAll('.shot select')[{left}].value = 'keep'; 0")
+        browser.run("document.getElementById('new-budget').value = '60%'; document.getElementById('again').click()")
+        until(browser, "document.querySelectorAll('#summaries > li').length === 2")
+        new = server.state()["summaries"][0]
+        assert new["name"] == made["name"] + "_2"
+        assert new["shots"][left]["chosen"]
+        assert new["budget"] == "60%"
+        assert not browser.errors
+        assert all(urlsplit(url).netloc == server.host for url in browser.requests if not url.startswith("blob:"))
+        for width in (1280, 360):
+            browser.open(server.address, width, 800, dark=width == 360)
+            until(browser, "document.querySelectorAll('#summaries > li').length === 2")
+            assert browser.run("document.documentElement.scrollWidth") <= width
+            if where := os.environ.get("VTSUM_PICTURES"):
+                browser.picture(Path(where) / f"serve_{width}.png")
+        assert server.end(signal.SIGTERM)[0] in (0, 143)
+    finally:
+        server.process.kill()
+
+
+def until(browser: Browser, condition: str, seconds: float = 120) -> None:
+    """Wait until a condition holds in the page."""
+    deadline = time.monotonic() + seconds
+    while not browser.run(f"Boolean({condition})"):
+        assert time.monotonic() < deadline, (condition, browser.run("document.getElementById('told')?.textContent"))
+        time.sleep(0.05)
+
+
+def test_a_folder_that_is_a_link_and_a_port_that_is_taken_are_refused(tmp_path, served):
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(VTSumError, match=r"serve: .*link must lie where it is named"):
+        Store(tmp_path / "link")
+    port = served.host.rpartition(":")[2]
+    command = [sys.executable, "-m", "vtsum", "serve", str(tmp_path / "d"), "--port", port]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"vtsum: serve: port must be free, got {port}: ")

@@ -250,7 +250,7 @@ def test_an_error_that_breaks_the_gpu_leaves_the_other_tests_to_a_new_process(
     )
     lines = without_xdist(run_suite(suite, context(tmp_path)), processes)
     line = lines.pop("tests/test_break.py")
-    assert line.result == "failed"
+    assert line.result == "failed", (line.detail, (suite / "ran.txt").read_text())
     assert line.detail == "11 passed, 1 failed; test_it[3]: RuntimeError: CUDA error: illegal access"
     assert sorted(ran(suite)) == sorted(f"tests/test_break.py::test_it[{i}]" for i in range(12))
     pids = dict(line.split() for line in (suite / "ran.txt").read_text().splitlines())

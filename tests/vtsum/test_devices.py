@@ -130,6 +130,7 @@ def ctranslate2(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         def __init__(self, source: str, *, device: str, device_index: int, compute_type: str) -> None:
             tried.append(f"{device}:{device_index} {compute_type}")
             self.device = device
+            self.hf_tokenizer = SimpleNamespace(no_padding=lambda: None, no_truncation=lambda: None)
 
         def transcribe(self, sound: np.ndarray, **options: Any) -> Any:
             def segments() -> Iterator[Any]:
@@ -140,6 +141,7 @@ def ctranslate2(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
             return segments(), SimpleNamespace(language="en")
 
     monkeypatch.setattr("faster_whisper.WhisperModel", Model)
+    monkeypatch.setattr(faster_whisper.FasterWhisper, "_check_ids", lambda self: None)  # there is no file of weights
     monkeypatch.setattr("ctranslate2.get_cuda_device_count", lambda: 2)
     return tried
 

@@ -332,7 +332,7 @@ def test_the_screen_is_quoted_by_command(titled: Path, tmp_path: Path) -> None:
     assert data["title"] == {"text": TITLE, "origin": "read", "times": [{"start": only["start"], "end": only["end"]}]}
     page = (tmp_path / "s" / "report.html").read_text()
     assert "Words on the screen" in page
-    assert f"<span>{TITLE}</span>" in page
+    assert f'<span class="line">{TITLE}</span>' in page
     done = subprocess.run([*command, "--no-ocr", "-o", str(tmp_path / "n")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     data = schema.read(tmp_path / "n" / "summary.json")

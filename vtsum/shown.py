@@ -32,6 +32,7 @@ _UNFIT = re.compile(
     f"|(?<![^{_NO_SIGN}])[{_JOINERS}]+"
 )
 _ADDRESS = re.compile(r"\A([A-Za-z][A-Za-z0-9+.-]+):/+(?=[^/])")
+_USER = re.compile(r"(https?://)[^/@\s]{1,1000}@", re.IGNORECASE)
 _HIDDEN = re.compile(f"[\x7f-\x9f\u2028\u2029{_LONE}{_UNSEEN}]")
 
 
@@ -50,6 +51,11 @@ def _fit(found: re.Match[str]) -> str:
     if found.lastgroup == "flag":
         return found[0]
     return {"space": " ", "lone": "?"}.get(found.lastgroup or "", "") * len(found[0])
+
+
+def without_secrets(text: str) -> str:
+    """Text in which addresses have no user's name and password, for what is kept or shown."""
+    return _USER.sub(r"\1", text)
 
 
 def one_line(text: str) -> str:

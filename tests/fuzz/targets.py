@@ -148,6 +148,20 @@ def _transformers(path: Path) -> None:
     check_folder(path.parent, "load")
 
 
+def _entry(path: Path) -> object:
+    from vtsum.video.entry_points import begins_anew
+
+    data = path.read_bytes()
+    forms = (b"", b"\x01" + bytes(20) + b"\x03", b"\x01\0\0\0\x03")
+    return [begins_anew(data, codec, form) for codec in ("h264", "hevc") for form in forms]
+
+
+def _options(path: Path) -> object:
+    from vtsum.training.yaml_file import read_mapping
+
+    return read_mapping(path, "recut", words=True)
+
+
 def _settings(path: Path) -> None:
     from vtsum.config import VTSumConfig
     from vtsum.training.settings import build, parse, to_yaml
@@ -274,5 +288,11 @@ TARGETS = (
     Target("summary", "summary.json", documents(SUMMARY), _summary, _JSON_WORDS, True),
     Target("boxes and first bytes", "a.mp4", lambda: [*films(), b"moovmoov" + bytes(17), FAR_BOX], _boxes,
            (b"moov", b"trak", b"elst", b"stsz", b"\0\0\0\1", b"ftyp")),
+    Target("pictures that stand alone", "packet", lambda: [
+        b"\0\0\0\1\x09\xf0\0\0\1\x65\x88" + bytes(9), b"\0\0\0\2\x09\xf0\0\0\0\5\x65\x88\x80\x10\0", b"\0\0\1\x26\1"
+    ], _entry, (b"\0\0\1", b"\0\0\0\0", b"\xff\xff\xff\xff")),
+    Target("options of a command", "o.yaml", texts("budget: 1:30\nkeep: [0:10-0:20, 1-2]\nquiet: true\n", YAML, BOMB),
+           _options, (b"? ", b"- ", b": ", b"|2+\n", b"<<: ", b"&a *a"),
+           True),
     Target("parts of media", "a.avi", recordings, _structure, (b"RIFF", b"LIST", b"movi", b"OggS")),
 )  # fmt: skip

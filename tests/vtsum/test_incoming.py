@@ -122,6 +122,8 @@ def test_what_an_address_cannot_be(server, spool, tmp_path, monkeypatch):
     for nowhere in ("ftp://127.0.0.1/x.mp4", "file:///etc/hostname", "concat:a|b", "http:x.mp4"):
         with pytest.raises(VTSumError, match=r"no such file|must be a file on this machine"):
             vtsum.summarize(nowhere, tmp_path / "o", model=ColourModel(), **OPTIONS)
+    with pytest.raises(VTSumError, match=r"summarize: http://127\.0\.0\.1:9/x must be an address"):  # no password
+        vtsum.summarize("http://me:word@127.0.0.1:9/x", tmp_path / "o", model=ColourModel(), **OPTIONS)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").touch()
     with pytest.raises(VTSumError, match="output must be a new or empty folder"):  # before anything is fetched

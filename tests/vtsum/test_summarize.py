@@ -80,6 +80,7 @@ def test_json_is_valid_and_says_why(made):
         "preset": None,
         "tracks": "best",
         "stream_copy": False,
+        "crop": None,
         "speech": "auto",
         "transcript": None,
         "denoiser": "embedded",

@@ -20,7 +20,7 @@ from vtsum.batches.results import Job, Result
 from vtsum.errors import VTSumError
 from vtsum.files import check_no_links, plain
 from vtsum.reading import parse_json, read_file
-from vtsum.shown import clean, reason
+from vtsum.shown import clean, reason, without_secrets
 
 FILE, FORMAT = "batch.jsonl", "vtsum-batch/1"
 _LIMIT = 1 << 30  # bytes
@@ -121,13 +121,20 @@ class Ledger:
         return entry is not None and entry["status"] in ("done", "begun") and job.output.is_dir()
 
     def begin(self, job: Job) -> None:
-        self._add({"key": job.key, "source": clean(str(job.source)), "output": job.output.name, "status": "begun"})
+        self._add(
+            {
+                "key": job.key,
+                "source": without_secrets(clean(str(job.source))),
+                "output": job.output.name,
+                "status": "begun",
+            }
+        )
 
     def end(self, job: Job, result: Result) -> None:
         self._add(
             {
                 "key": job.key,
-                "source": clean(str(job.source)),
+                "source": without_secrets(clean(str(job.source))),
                 "output": job.output.name,
                 "status": result.status,
                 "reason": result.reason and clean(result.reason),

@@ -10,7 +10,7 @@ import typer
 
 from vtsum.commands.app import app, printable, write
 from vtsum.commands.options import Grouped, Run, with_options
-from vtsum.shown import say
+from vtsum.shown import say, without_secrets
 from vtsum.summary.options import FILES, Options
 
 
@@ -71,10 +71,10 @@ def batch(
         ]
         write(json.dumps(rows))
     for result in failed:
-        say(f"{printable(result.source)}: {result.reason}")
+        say(f"{without_secrets(printable(result.source))}: {result.reason}")
     if not run.quiet and not run.as_json:
         for result in report.of("planned"):
-            write(f"{printable(result.source)}: to {printable(result.output)}")
+            write(f"{without_secrets(printable(result.source))}: to {printable(result.output)}")
         done, skipped = len(report.of("planned" if run.dry_run else "done")), len(report.of("skipped"))
         before = f", {skipped:,} were there already" if skipped else ""
         lost = f", {len(failed):,} failed" if failed else ""

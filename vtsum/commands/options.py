@@ -20,7 +20,7 @@ from vtsum.commands.app import number
 from vtsum.commands.config_file import read_config
 from vtsum.commands.log_file import log_to
 from vtsum.errors import VTSumError
-from vtsum.shown import LOG, clean, speak
+from vtsum.shown import LOG, clean, speak, without_secrets
 from vtsum.summary.declaring import Option, declared
 from vtsum.summary.options import GROUPS, RUN
 from vtsum.version import __version__
@@ -79,7 +79,7 @@ class Run:
         speak("json" if self.progress == "json" and not self.quiet else "words")
         if self.log is not None:
             log_to(self.log, command)
-            LOG.info("vtsum %s %s", __version__, clean(shlex.join(sys.argv[1:])))
+            LOG.info("vtsum %s %s", __version__, without_secrets(clean(shlex.join(sys.argv[1:]))))
 
 
 class Grouped(TyperCommand):

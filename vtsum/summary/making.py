@@ -26,7 +26,7 @@ from vtsum.summary.seeing import RESEARCH, UNCALIBRATED, captioner_at_hand, look
 from vtsum.summary.spoken import kept_subtitles, summary_cues, summary_subtitles
 from vtsum.summary.staging import StagedFolder, writing_failed
 from vtsum.summary.text import Moment, describe, text_file
-from vtsum.summary.values import FORMATS, coding_of
+from vtsum.summary.values import FORMATS, coding_of, shape_of
 from vtsum.threads import torch_threads
 
 if TYPE_CHECKING:
@@ -312,6 +312,7 @@ def _cut(making: Making, plan: Plan, pictures: bool, stop: threading.Event) -> C
                 coding=coding_of(settings, "cut"),
                 loudness=settings["loudness"],
                 all_sound=all_sound,
+                crop=shape_of(settings["crop"]),
                 on_progress=note,
             )
     tell("cut", 1.0)

@@ -17,6 +17,7 @@ from vtsum.summary.values import (
     a_limit,
     a_loudness,
     a_margin,
+    a_shape,
     known_encoder,
     known_formats,
     known_segmenter,
@@ -174,6 +175,17 @@ class Choice(TypedDict, total=False):
             FILES,
             "Cut at key frames without encoding: quick, and every picture as it was, but the edges of pieces move.",
             switch="--stream-copy/--no-stream-copy",
+        ),
+    ]
+    crop: Annotated[
+        "str | None",
+        Option(
+            None,
+            FILES,
+            "Show a part of the pictures, of this width to height, that follows what is salient: 9:16, 1:1.",
+            "W:H",
+            a_shape,
+            shown="all of them",
         ),
     ]
     tracks: Annotated[

@@ -21,39 +21,13 @@ from typing import Any, TypedDict
 
 from vtsum.errors import VTSumError
 from vtsum.reading import read_json
+from vtsum.summary.settings import Settings, Span, filled_settings
 from vtsum.summary.typed import check_type
 
 SCHEMA, BEFORE = "vtsum-summary/2", "vtsum-summary/1"
 _ADDED: dict[str, Any] = {"models": [], "chapters": []}
-_ADDED_SETTINGS: dict[str, Any] = {
-    "offline_default": False,
-    "writer": None,
-    "clock": "summary",
-    "device": "cpu",
-    "keep": [],
-    "drop": [],
-    "margin": [0.0, 0.0],
-    "min_shot": None,
-    "start": 0.0,
-    "end": None,
-    "title": None,
-    "fade": 0.005,
-    "loudness": None,
-    "encoder": "libx264",
-    "crf": None,
-    "preset": None,
-    "tracks": "best",
-    "stream_copy": False,
-}
 _LIMIT = 1 << 30  # bytes: a long video has every frame and every word in it
 _SLACK = 0.002  # seconds: times are rounded to milliseconds
-
-
-class Span(TypedDict):
-    """A stretch of the source video."""
-
-    start: float
-    end: float
 
 
 class Source(TypedDict):
@@ -72,43 +46,6 @@ class Source(TypedDict):
     rotation: int  # degrees clockwise: 0, 90, 180, 270
     fps: float
     duration: float
-
-
-class Settings(TypedDict):
-    """What the user asked for."""
-
-    budget: str  # as written: "15%", "30s", "12frames"
-    budget_seconds: float  # what that is for this video
-    model: str
-    fps: float  # sampled frames a second
-    formats: list[str]
-    fade: float  # seconds at each cut of the sound
-    loudness: float | None  # LUFS that the sound of each piece was brought to; null: it stays as it is
-    encoder: str  # libav's, of summary.mp4
-    crf: int | None  # its quality; null: the encoder's usual one here
-    preset: str | None  # its speed; null: the encoder's usual one here
-    stream_copy: bool  # cut at key frames without encoding
-    tracks: str  # of the source in summary.mp4: "best" (of its sound) or "all"
-    clock: str  # of subtitles and chapters among them: "summary" or "source"
-    sampler: str  # which of the sampled frames the encoder saw
-    start: float  # the part of the video that was watched: from here, in seconds
-    end: float | None  # to here; null: to its end
-    title: str | None  # what the user calls the summary
-    segmenter: str  # what found the events
-    refine: str  # what chose among the shots
-    keep: list[Span]  # what the summary shows in any case
-    drop: list[Span]  # what it does not show in any case
-    margin: list[float]  # seconds added before and after each chosen piece, where the budget has room
-    min_shot: float | None  # seconds that a shot and a piece of it last at least; null: shots 0.5, pieces 1
-    speech: str | None  # the recogniser; null: nobody listened
-    transcript: str | None  # the user's own, a file's name
-    denoiser: str | None  # of words that a recogniser heard
-    captioner: str  # who describes the pictures
-    writer: str | None  # who writes the text; null: it is extracted
-    offline_default: bool  # nothing that only this machine's caches hold was taken
-    device: str  # where models were to compute: "auto", "cpu", "cuda:1"
-    ocr: bool  # whether words on the screen were to be read
-    speech_limit: float | None  # seconds of voice that were listened to at most
 
 
 class Model(TypedDict):
@@ -281,11 +218,6 @@ class SummaryDocument(TypedDict):
     damaged: list[Span]  # where the decoder concealed or skipped something that it noticed
     warnings: list[str]
     timings: dict[str, float]  # seconds of wall time per stage; "cut" and "text" run at the same time
-
-
-def filled_settings(value: Any) -> Any:
-    """The settings of a summary, those that came to version 2 later as they were before."""
-    return {**_ADDED_SETTINGS, **value} if isinstance(value, dict) else value
 
 
 def _promise(kept: bool, what: str) -> None:

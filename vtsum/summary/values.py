@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -175,6 +177,24 @@ def a_loudness(value: Any, where: str) -> float | None:
     return found
 
 
+def a_shape(value: Any, where: str) -> str | None:
+    """Width to height, as "9:16"; None is None."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"([1-9]\d{0,3}):([1-9]\d{0,3})", value.strip()) if isinstance(value, str) else None
+    if found is None or not 0.1 <= int(found[1]) / int(found[2]) <= 10:
+        raise VTSumError(f"{where} must be width to height, such as 9:16, from 1:10 to 10:1, got {value!r:.60}")
+    return found[0]
+
+
+def shape_of(text: str | None) -> tuple[int, int] | None:
+    """The two numbers of `a_shape`."""
+    if text is None:
+        return None
+    width, height = map(int, text.split(":"))
+    return width, height
+
+
 def whole_or_none(value: Any, where: str) -> int | None:
     """A whole number of at least 0; None is None."""
     if value is None:
@@ -201,10 +221,11 @@ def coding_of(asked: Mapping[str, Any], op: str) -> Coding:
     """
     from vtsum.video.coding import Coding
 
-    usual, given = Coding(), {name: asked[name] for name in ("encoder", "crf", "preset", "fade")}
-    for name, value in {**given, "loudness": asked["loudness"]}.items() if asked["stream_copy"] else ():
-        if value != getattr(usual, name, None):
-            raise VTSumError(f"{op}: stream_copy must be without {name}, which is of encoding, got {value!r:.60}")
+    given = {name: asked[name] for name in ("encoder", "crf", "preset", "fade")}
+    usual = {**dataclasses.asdict(Coding()), "loudness": None, "crop": None}
+    for name in usual if asked["stream_copy"] else ():
+        if asked[name] != usual[name]:
+            raise VTSumError(f"{op}: stream_copy must be without {name}, which is of encoding, got {asked[name]!r:.60}")
     coding = Coding(**given)
     coding.check(op)
     return coding

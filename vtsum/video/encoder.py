@@ -15,6 +15,7 @@ from av.video.stream import VideoStream
 
 from vtsum.errors import VTSumError
 from vtsum.video.coding import Coding
+from vtsum.video.following import Window
 from vtsum.video.picture import Pictures, Turn
 from vtsum.video.sound import SoundCursor
 from vtsum.video.sound_track import SoundTrack
@@ -30,7 +31,7 @@ class Encoder:
         path (Path): the file. size: width and height, even. turn (Turn): how pictures are made upright.
         rate (Fraction): nominal frame rate. sample (VideoFrame): a picture of the source, for its colours.
         sounds: where the tracks of sound come from. coding: how it is encoded. shape, aspect: of `Pictures`.
-            steady (bool): pictures follow each other at one rate.
+            steady (bool): pictures follow each other at one rate. window: the part of them that is shown; None: all.
     """
 
     def __init__(
@@ -46,14 +47,17 @@ class Encoder:
         shape: tuple[int, int],
         aspect: Fraction | None,
         steady: bool,
+        window: Window | None = None,
     ) -> None:
-        self._pictures = Pictures(size, turn, shape=shape, aspect=aspect, threads=0)
+        self._window = window
+        self._shift = 0.0  # seconds from the output's clock to the source's
+        self._pictures = Pictures(size if window is None else window.full, turn, shape=shape, aspect=aspect, threads=0)
         self._pending: VideoFrame | None = None
         self._last_time = -1.0
         self._passed: tuple[VideoFrame, float] | None = None  # a picture that came too early
         self._key = True
         self._durations: dict[int, int] = {}
-        self.last_picture = self._pictures.yuv(sample)
+        self.last_picture = self._yuv(sample, 0.0)
         self._container = av.open(os.fspath(path), mode="w", format="mp4", options={"movflags": "+faststart"})
         try:
             self._video: VideoStream = self._container.add_stream(coding.encoder, rate=rate)  # type: ignore[assignment]
@@ -77,10 +81,14 @@ class Encoder:
                 raise
             raise VTSumError(f"cut: pictures of {size[0]} x {size[1]} cannot be encoded: {error}") from None
 
-    def begin_segment(self, source_time: float, joined: bool, gain: float = 1.0) -> None:
-        """Start a segment that lies at `source_time` in the source, its sound `gain` times as loud; joined: it goes on
-        where the last one ended."""
-        self._key = True
+    def _yuv(self, frame: VideoFrame, time: float) -> VideoFrame:
+        picture = self._pictures.yuv(frame)
+        return picture if self._window is None else self._window.cut_out(picture, time + self._shift)
+
+    def begin_segment(self, source_time: float, out_time: float, joined: bool, gain: float = 1.0) -> None:
+        """Start a segment that lies at `source_time` in the source and `out_time` in the output, its sound `gain` times
+        as loud; joined: it goes on where the last one ended."""
+        self._key, self._shift = True, source_time - out_time
         for track in self._tracks:
             track.begin(source_time, joined, gain)
 
@@ -103,7 +111,7 @@ class Encoder:
             self._show(frame, time)
 
     def _show(self, frame: VideoFrame, time: float) -> None:
-        self.last_picture = self._pictures.yuv(frame)
+        self.last_picture = self._yuv(frame, time)
         ticks = round(time * _TICKS)
         self._send_pending(ticks)
         picture = self.last_picture

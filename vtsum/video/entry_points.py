@@ -21,8 +21,13 @@ def stands_alone(packet: Packet, codec: str, extradata: bytes | None) -> bool:
     """
     if not packet.is_keyframe or codec not in _IDR:
         return bool(packet.is_keyframe)
+    return begins_anew(bytes(packet), codec, extradata or b"")
+
+
+def begins_anew(data: bytes, codec: str, extradata: bytes) -> bool:
+    """Whether the first picture in a packet of H.264 or HEVC is an instantaneous decoding refresh, or breaks links."""
     kinds = _IDR[codec]
-    for number, unit in enumerate(_units(bytes(packet), codec, extradata or b"")):
+    for number, unit in enumerate(_units(data, codec, extradata)):
         if number == _LOOKED_AT or not unit:
             break
         kind = unit[0] & 0x1F if codec == "h264" else unit[0] >> 1 & 0x3F

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 import av
 
 from vtsum.errors import VTSumError
-from vtsum.shown import clean, reason
+from vtsum.shown import clean, reason, without_secrets
 from vtsum.video.source import show
 
 LIMIT = 64 << 30  # bytes of a video that comes from elsewhere
@@ -88,7 +88,7 @@ def as_file(path: AnyPath, op: str, progress: Callable[[float], None] | None = N
     if not comes_from_elsewhere(path):
         yield Path(os.fsdecode(os.fspath(path)))
         return
-    shown = "standard input" if path == "-" else show(path)
+    shown = "standard input" if path == "-" else without_secrets(show(path))
     folder = Path(tempfile.mkdtemp(prefix="vtsum-"))
     copy = folder / name_of(path)
     try:

@@ -18,6 +18,7 @@ from vtsum.video.coding import Coding
 from vtsum.video.cursor import PictureCursor
 from vtsum.video.damage import join_spans
 from vtsum.video.encoder import Encoder
+from vtsum.video.following import window_of
 from vtsum.video.levels import gains
 from vtsum.video.picture import display_size, save_jpeg, turn_of
 from vtsum.video.sound import SoundCursor
@@ -79,6 +80,7 @@ def cut(
     coding: Coding = Coding(),  # noqa: B008 - it cannot change
     loudness: float | None = None,
     all_sound: bool = False,
+    crop: tuple[int, int] | None = None,
     on_progress: Callable[[float], None] | None = None,
 ) -> CutResult:
     """Write the given segments of a video as one MP4 (H.264, AAC, index in front), sound in step with the pictures.
@@ -94,7 +96,8 @@ def cut(
             is as large, smaller ones between black bars. None: the first one's.
         coding: encoder, quality, speed, fades. loudness (float | None): LUFS to which the sound of each segment is
             brought (`vtsum.video.levels`); None: it stays as it is. all_sound (bool): keep all tracks of sound, and not
-            the best one alone.
+            the best one alone. crop: width to height of a part of the pictures that follows what is salient
+            (`vtsum.video.following`); None: all of them is shown.
         on_progress: called with the seconds of output written.
     Returns:
         CutResult: segments that lie beyond the last picture that can be decoded are missing from its shots.
@@ -115,7 +118,7 @@ def cut(
         with written(target) as part:
             job = _Job(path, part, folder, keyframe_height, max_height, duration, largest, on_progress)
             try:
-                job.open(coding, all_sound)
+                job.open(coding, all_sound, crop, segments)
                 factors, short = job.gains(segments, loudness)
                 for index, (start, end) in enumerate(segments):
                     job.add(index, start, end, times[index], factors[index])
@@ -219,7 +222,13 @@ class _Job:
         finally:
             heard.close()
 
-    def open(self, coding: Coding, all_sound: bool) -> None:
+    def open(
+        self,
+        coding: Coding,
+        all_sound: bool,
+        crop: tuple[int, int] | None,
+        segments: Sequence[tuple[float, float]],
+    ) -> None:
         self._pictures = pictures = PictureCursor(self._path, "cut", self._duration)
         stream = pictures.stream
         others = [s.index for s in pictures.container.streams.audio] if all_sound else []
@@ -234,6 +243,8 @@ class _Job:
         width, height = display_size(*stored, stream.sample_aspect_ratio, turn)
         scale = min(1.0, (self._max_height or height) / height, _MAX_SIDE / max(width, height))
         self.size = (max(2, round(width * scale) // 2 * 2), max(2, round(height * scale) // 2 * 2))
+        window = None if crop is None else window_of(pictures, self.size, crop, segments)
+        self.size = self.size if window is None else window.size
         rate = min(Fraction(_MAX_FPS), Fraction(1) / Fraction(pictures.step).limit_denominator(100_000))
         if self._keyframe_dir is not None and not self._keyframe_dir.is_dir():
             try:
@@ -252,6 +263,7 @@ class _Job:
             shape=(width, height),
             aspect=stream.sample_aspect_ratio,
             steady=is_steady(stream),
+            window=window,
         )
 
     def add(self, index: int, start: float, end: float, keyframe_time: float, gain: float = 1.0) -> None:
@@ -271,7 +283,7 @@ class _Job:
                 return
         out_start = self.out_end
         joined = bool(self.shots) and abs(begin - self.shots[-1].end) < 1e-3
-        encoder.begin_segment(begin, joined, gain)
+        encoder.begin_segment(begin, out_start, joined, gain)
         keyframe: Path | None = None
         sound_at = out_start
         stop = begin

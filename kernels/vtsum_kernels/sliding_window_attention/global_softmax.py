@@ -43,7 +43,7 @@ def rescale(call: Call, out: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
     if call.sinks is not None:  # which the windowed softmax went without
         none = (call.sinks == -torch.inf)[:, None]
         whole = torch.where(none, whole, torch.logaddexp(whole, call.sinks[:, None].masked_fill(none, 0.0)))
-    lost = spoilt | ~out.isfinite().all(-1)
+    lost = spoilt | _not_finite(out)
     seen = (lse > -torch.inf) & ~lost
     share = torch.where(seen, torch.exp(torch.where(seen, lse - whole, torch.zeros_like(lse))), torch.zeros_like(lse))
     out = (out.masked_fill(lost[..., None], 0.0) * share[..., None]).to(out.dtype)
@@ -54,8 +54,13 @@ def _finite(q: Tensor, k: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, 
     """q and k with 0 in frames that are padded or not finite, and which are not finite: [B, H, T] and [B, K, T]."""
     if mask is not None:
         k = k.masked_fill(~mask[:, None, :, None], 0.0)
-    of_q, of_k = (~x.isfinite().all(-1) for x in (q, k))
+    of_q, of_k = _not_finite(q), _not_finite(k)
     return q.masked_fill(of_q[..., None], 0.0), k.masked_fill(of_k[..., None], 0.0), of_q, of_k
+
+
+def _not_finite(x: Tensor) -> Tensor:
+    """[..., D] -> [...]: whether one of D is infinite or NaN, which nothing times 0 is; isfinite takes twice the time."""
+    return (x.detach() * 0.0).sum(-1).isnan()
 
 
 def _blocks(q: Tensor, cu_seqlens: Tensor | None) -> Iterator[tuple[slice, slice]]:
@@ -154,9 +159,9 @@ def _backward(
     for rows, keys in _blocks(q, cu_seqlens):
         scores = _scores(q, k, mask, bias, rows, keys, before, dilation, scale)
         top = lse[:, :, rows].unflatten(1, heads)[..., None]
-        ds = torch.exp(scores - torch.where(top > -torch.inf, top, torch.zeros_like(top)))
         back = dlse[:, :, rows].unflatten(1, heads)[..., None]
-        ds = (ds * back).masked_fill(back == 0, 0.0)
+        ds = scores.sub_(torch.where(top > -torch.inf, top, torch.zeros_like(top))).exp_()  # in place: T x T
+        ds = ds.mul_(back).masked_fill_(back == 0, 0.0)
         dq[:, :, rows] = (ds @ k[:, :, None, keys].to(wide)).flatten(1, 2) * scale
         x = q[:, :, rows].to(wide).unflatten(1, heads)
         dk[:, :, keys] += (ds.transpose(-1, -2) @ x).sum(2) * scale

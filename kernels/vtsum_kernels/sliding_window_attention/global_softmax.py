@@ -59,7 +59,7 @@ def _finite(q: Tensor, k: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, 
 
 
 def _not_finite(x: Tensor) -> Tensor:
-    """[..., D] -> [...]: whether one of D is infinite or NaN, which nothing times 0 is; isfinite takes twice the time."""
+    """[..., D] -> [...]: whether one of D is infinite or NaN, which nothing times 0 is; isfinite takes longer."""
     return (x.detach() * 0.0).sum(-1).isnan()
 
 

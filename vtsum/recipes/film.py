@@ -113,7 +113,8 @@ def make_film(
         VTSumError: espeak-ng is not installed, or fails.
     """
     sound = mix_sound(script)
-    options = {"preset": "veryslow", "tune": "animation", "crf": "30", "x264-params": "keyint=240:aq-mode=3"}
+    # x264's bytes would vary from run to run with mbtree, and what is read off the pictures with them.
+    options = {"preset": "veryslow", "tune": "animation", "crf": "30", "x264-params": "keyint=240:aq-mode=3:mbtree=0"}
     write_video(path, frames(script, size, rate), rate, size, sound=sound, sound_bit_rate=36_000, options=options)
 
 

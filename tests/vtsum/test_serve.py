@@ -190,6 +190,30 @@ def test_what_cannot_be_is_told_and_nothing_left(served, folder):
         time.sleep(0.05)
 
 
+def test_a_strangers_summary_does_not_hide_the_others(tmp_path, served, folder):
+    good = {
+        **{
+            "title": {"text": "\u202egood"},
+            "source": {"name": "../x.mp4", "duration": 2.0},
+            "summary": {"duration": 1.0},
+        },
+        **{"settings": {"budget": "15%"}, "text": [], "shots": [{"start": 0, "end": 1.5, "clip": None}]},
+    }
+    odd = [
+        [],
+        {**good, "shots": [{"start": "x", "end": 1, "clip": None}]},
+        {**good, "shots": 7},
+        {**good, "title": None},
+    ]
+    for number, content in enumerate([*odd, good]):
+        (folder / f"odd{number}").mkdir()
+        (folder / f"odd{number}" / "summary.json").write_text(json.dumps(content))
+    listed = {summary["name"]: summary for summary in served.state()["summaries"]}
+    assert set(listed) == {f"odd{len(odd)}"}
+    assert listed[f"odd{len(odd)}"]["recut"] is False
+    assert listed[f"odd{len(odd)}"]["title"] == "good"
+
+
 def test_what_is_asked_for_cannot_become_an_option(tmp_path):
     words = summarize_words(tmp_path / "-x.mp4", tmp_path / "{a}", {"budget": " 30s ", "speech": False})
     assert words[-2:] == ["--", str(tmp_path / "-x.mp4")]

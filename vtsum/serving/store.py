@@ -118,25 +118,21 @@ class Store:
         """What there is of each summary, the newest first."""
         found = []
         for folder in self._summaries():
-            path = folder / "summary.json"
-            changed = path.stat().st_mtime_ns
-            if self._read.get(folder.name, (0,))[0] != changed:
-                try:
-                    self._read[folder.name] = changed, _told(read_json(path, dict, "serve", _LARGEST))
-                except (VTSumError, KeyError, TypeError, AttributeError):
-                    continue  # none of ours, or just being replaced
-            video = self._read[folder.name][1]["video"]
-            files = [p for p in sorted(folder.iterdir()) if _FILES.fullmatch(p.name) and _is_regular(p)]
-            found.append(
-                {
-                    **self._read[folder.name][1],
-                    "name": folder.name,
-                    "made": changed,
-                    "files": [p.name for p in files],
-                    "recut": _is_regular(folder / "analysis.npz") and self.video(video) is not None,
-                }
-            )
+            try:
+                found.append(self._described(folder))
+            except (VTSumError, OSError, KeyError, TypeError, ValueError, AttributeError):
+                continue  # none of ours, or just being replaced
         return sorted(found, key=lambda summary: -summary["made"])
+
+    def _described(self, folder: Path) -> dict[str, Any]:
+        path = folder / "summary.json"
+        changed = path.stat().st_mtime_ns
+        if self._read.get(folder.name, (0,))[0] != changed:
+            self._read[folder.name] = changed, _told(read_json(path, dict, "serve", _LARGEST))
+        told = self._read[folder.name][1]
+        files = [p.name for p in sorted(folder.iterdir()) if _FILES.fullmatch(p.name) and _is_regular(p)]
+        again = _is_regular(folder / "analysis.npz") and self.video(told["video"]) is not None
+        return {**told, "name": folder.name, "made": changed, "files": files, "recut": again}
 
     def _summaries(self) -> Iterator[Path]:
         for path in self.folder.iterdir():
@@ -156,12 +152,12 @@ def _told(data: dict[str, Any]) -> dict[str, Any]:
         for shot in data["shots"]
     ]
     return {
-        "title": str(data["title"]["text"]),
+        "title": one_line(str(data["title"]["text"])),
         "video": str(data["source"]["name"]),
         "seconds": float(data["source"]["duration"]),
         "lasts": float(data["summary"]["duration"]),
         "budget": str(data["settings"]["budget"]),
-        "text": [str(sentence["text"]) for sentence in data["text"]],
+        "text": [one_line(str(sentence["text"])) for sentence in data["text"]],
         "shots": shots,
     }
 

@@ -130,7 +130,7 @@ def test_damage_is_the_same_for_the_same_seed(tmp_path):
 
 
 def test_streams_that_turn_up_in_mid_file(tmp_path):
-    """PyAV raises IndexError at the end of such a file, which must pass for its end."""
+    """PyAV may raise IndexError at the end of such a file, which must pass for its end."""
 
     class Container:
         format = types.SimpleNamespace(name="mpegts")

@@ -182,7 +182,7 @@ class FrameSampler:
             self.warnings.append(f"{run.decoder.errors} damaged packets were passed over")
         if run.packets.errors:
             self.warnings.append(f"the file could not be read in {run.packets.errors} places")
-        if run.packets.unseen and run.mute:
+        if run.mute and run.packets.unseen:
             self.warnings.append("streams that begin in the middle of the file, perhaps its sound, were not read")
         if run.left_unread:
             self.warnings.append("another recording follows in the file: it was not read")

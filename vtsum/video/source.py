@@ -7,6 +7,7 @@ may still decode. libav's own log never reaches the terminal.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import stat
 from collections.abc import Iterator
@@ -225,15 +226,26 @@ class PacketReader:
     Empty packets with a time are among them: the picture before them stays.
 
     Attributes:
-        errors (int): read errors so far. unseen (bool): streams turned up in mid-file, whose packets PyAV does not hand
-            out; known at the end.
+        errors (int): read errors so far. unseen (bool): streams turned up so far, whose packets PyAV does not hand out.
     """
 
     def __init__(self, container: InputContainer, streams: list[Stream]) -> None:
         self._container = container
         self._streams = streams
         self.errors = 0
-        self.unseen = False
+
+    @property
+    def unseen(self) -> bool:
+        """PyAV 18 tells the number of streams only where it refuses to read one beyond it."""
+        with av.open(io.BytesIO(), "w", format="matroska") as other:
+            streams = [other.add_stream("rawvideo") for _ in range(len(self._container.streams) + 1)]
+            try:
+                next(self._container.demux(streams[-1]), None)
+            except (IndexError, av.FFmpegError, OSError, MemoryError):
+                return True
+            except ValueError:
+                return False
+        return True
 
     def __iter__(self) -> Iterator[Packet]:
         in_a_row = 0
@@ -250,8 +262,7 @@ class PacketReader:
                         yield packet
                 return
             except IndexError:
-                # PyAV 18, while it flushes at the end, looks for streams that libav found in mid-file only.
-                self.unseen = True
+                # PyAV 18, while it flushes at the end, looks for streams that turned up, or not: by unset memory.
                 return
             except (av.FFmpegError, OSError, MemoryError):
                 self.errors += 1

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
@@ -22,10 +24,12 @@ from vtsum.video.sound_track import SoundTrack
 
 _TICKS = 90_000  # a second; frame times of 24, 25, 30, 50, 60 and 29.97 fps are whole numbers of it
 _MIN_GAP = 1 / 60.5  # seconds between pictures: sources above 60 a second are thinned
+_BEHIND = 4  # calls that wait for the encoders, each with a picture at most
 
 
 class Encoder:
-    """Encodes and muxes. Times are seconds of the output.
+    """Encodes and muxes, in a thread of its own, so that pictures are decoded meanwhile: what fails there is raised by a
+    later call. Times are seconds of the output.
 
     Args:
         path (Path): the file. size: width and height, even. turn (Turn): how pictures are made upright.
@@ -67,6 +71,7 @@ class Encoder:
             context.time_base = Fraction(1, _TICKS)
             context.gop_size = max(12, round(float(rate) * 5))
             coding.set_up(self._video)
+            context.thread_type = "FRAME"  # x264 makes the next pictures meanwhile, and needs no slices
             if not steady:  # an MP4 whose pictures are decoded out of order is as long as its decoding takes
                 context.options = {**context.options, **coding.in_order}
             context.color_range = int(ColorRange.MPEG)
@@ -75,11 +80,18 @@ class Encoder:
             context.color_trc = self.last_picture.color_trc
             self._tracks = [SoundTrack(self._container, sound, coding.fade) for sound in sounds]
             self._container.start_encoding()
+            self._thread = ThreadPoolExecutor(1, "vtsum-encode")
+            self._waiting: deque[Future[None]] = deque()
         except (av.FFmpegError, ValueError) as error:
             self._container.close()
             if isinstance(error, OSError):
                 raise
             raise VTSumError(f"cut: pictures of {size[0]} x {size[1]} cannot be encoded: {error}") from None
+
+    def _behind(self, call: Callable[..., None], *arguments: object) -> None:
+        self._waiting.append(self._thread.submit(call, *arguments))
+        while len(self._waiting) > _BEHIND:
+            self._waiting.popleft().result()
 
     def _yuv(self, frame: VideoFrame, time: float) -> VideoFrame:
         picture = self._pictures.yuv(frame)
@@ -90,7 +102,7 @@ class Encoder:
         as loud; joined: it goes on where the last one ended."""
         self._key, self._shift = True, source_time - out_time
         for track in self._tracks:
-            track.begin(source_time, joined, gain)
+            self._behind(track.begin, source_time, joined, gain)
 
     def picture(self, frame: VideoFrame, time: float) -> None:
         """Show a picture of the source from `time` on, but for one that comes too soon and does not stay."""
@@ -122,7 +134,7 @@ class Encoder:
     def sound_until(self, time: float) -> None:
         """Write the sound that belongs to the pictures so far."""
         for track in self._tracks:
-            track.until(time)
+            self._behind(track.until, time)
 
     def end_segment(self, time: float) -> None:
         """Complete the segment's pictures and its sound, so that they end together."""
@@ -132,13 +144,17 @@ class Encoder:
     def finish(self, time: float) -> None:
         """Write what is left and complete the file, which lasts until `time`."""
         self._send_pending(round(time * _TICKS))
-        self._mux(self._video.codec_context.encode(None))
+        self._behind(self._encode, None)
         for track in self._tracks:
-            track.finish()
-        self._container.close()
+            self._behind(track.finish)
+        self._behind(self._container.close)
+        while self._waiting:
+            self._waiting.popleft().result()
+        self._thread.shutdown()
 
     def abandon(self) -> None:
         """Close the file as it is; it will be removed."""
+        self._thread.shutdown(cancel_futures=True)
         with contextlib.suppress(av.FFmpegError, OSError, ValueError):
             self._container.close()
 
@@ -148,11 +164,11 @@ class Encoder:
         duration = max(1, until - (self._pending.pts or 0))
         self._pending.duration = duration
         self._durations[self._pending.pts or 0] = duration
-        self._mux(self._video.codec_context.encode(self._pending))
+        self._behind(self._encode, self._pending)
         self._pending = None
 
-    def _mux(self, packets: list[av.Packet]) -> None:
-        for packet in packets:
+    def _encode(self, picture: VideoFrame | None) -> None:
+        for packet in self._video.codec_context.encode(picture):
             packet.stream = self._video
             packet.duration = self._durations.pop(packet.pts or 0, packet.duration or 0)
             self._container.mux(packet)

@@ -159,8 +159,9 @@ def choose_video(container: InputContainer, path: str | os.PathLike[str], functi
     context = stream.codec_context
     context.options = {"max_pixels": str(min(MAX_PIXELS, max(2_200_000, 4 * _pixels(stream))))}
     context.thread_type = "AUTO"
-    # Each decoding thread holds whole pictures: enough to be quick, few enough for large pictures to fit in memory.
-    context.thread_count = min(os.cpu_count() or 1, 4 if _pixels(stream) > 4_000_000 else 8)
+    # More threads than cores: each waits for parts of the picture before its own. Each holds whole pictures: few enough
+    # for large ones to fit in memory.
+    context.thread_count = min(2 * (os.cpu_count() or 1), 4 if _pixels(stream) > 4_000_000 else 8)
     return stream
 
 

@@ -161,7 +161,7 @@ def choose_video(container: InputContainer, path: str | os.PathLike[str], functi
     context.thread_type = "AUTO"
     # More threads than cores: each waits for parts of the picture before its own. Each holds whole pictures: few enough
     # for large ones to fit in memory.
-    context.thread_count = min(2 * (os.cpu_count() or 1), 4 if _pixels(stream) > 4_000_000 else 8)
+    context.thread_count = min(4 * (os.cpu_count() or 1), 4 if _pixels(stream) > 4_000_000 else 8)
     return stream
 
 

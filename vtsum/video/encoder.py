@@ -28,8 +28,8 @@ _BEHIND = 4  # calls that wait for the encoders, each with a picture at most
 
 
 class Encoder:
-    """Encodes and muxes, in a thread of its own, so that pictures are decoded meanwhile: what fails there is raised by a
-    later call. Times are seconds of the output.
+    """Encodes and muxes, in a thread of its own, so that pictures are decoded meanwhile. What fails there is raised by
+    a later call. Times are seconds of the output.
 
     Args:
         path (Path): the file. size: width and height, even. turn (Turn): how pictures are made upright.

@@ -21,6 +21,12 @@ def plain(path: AnyPath) -> str:
     return os.fsdecode(path).encode("utf-8", "replace").decode("utf-8").replace("\n", " ")
 
 
+def shortened(name: str, most: int) -> str:
+    """A name, or as many letters of it as `most` bytes hold."""
+    kept = os.fsencode(name)
+    return name if len(kept) <= most else kept[:most].decode(errors="ignore")
+
+
 class _Part:
     """A new file beside `path` under a name that nobody knows before, readable as any new file of the user's is."""
 

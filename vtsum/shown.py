@@ -65,10 +65,10 @@ def one_line(text: str) -> str:
 
 def with_slashes(name: str) -> str:
     """A path's name; of an address that was taken for one both slashes, of which a Path keeps one."""
-    return _ADDRESS.sub(r"\1://", name, count=1) if is_address(name) else name
+    return _ADDRESS.sub(r"\1://", name, count=1) if looks_like_address(name) else name
 
 
-def is_address(name: str) -> bool:
+def looks_like_address(name: str) -> bool:
     """Whether a path's name is an address of the net that was taken for one."""
     return _ADDRESS.match(name) is not None
 

@@ -31,6 +31,19 @@ def number_of(image: np.ndarray) -> int:
     return sum(1 << bit for bit, value in enumerate(values[1:-1]) if value > middle)
 
 
+def numbered_scene(number: int, time: float) -> np.ndarray:
+    """A small picture with its number, and below it the colour of its scene: another one every ten seconds."""
+    picture = number_picture(number, 96, 54)
+    picture[30:] = ((200, 40, 40), (30, 200, 60), (40, 60, 220), (220, 210, 40))[int(time // 10)]
+    return picture
+
+
+def numbers_shown(path: Path) -> list[int]:
+    """The numbers of the pictures that a film shows."""
+    with av.open(str(path)) as film:
+        return [number_of(frame.to_ndarray(format="rgb24")) for frame in film.decode(video=0)]
+
+
 def tone(seconds: float, rate: int, channels: int, frequency: float = 440.0, level: float = 0.2) -> np.ndarray:
     """Return float32 [channels, n] of a sine."""
     wave = level * np.sin(2 * np.pi * frequency * np.arange(round(seconds * rate)) / rate)

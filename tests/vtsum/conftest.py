@@ -10,6 +10,7 @@ import pytest
 
 from tests.once import once
 from tests.vtsum.chromium import Browser
+from tests.vtsum.clips import numbered_scene, write_clip
 from tests.vtsum.fakes import deafen
 from tests.vtsum.samples import small_clip
 
@@ -22,6 +23,16 @@ if os.environ.get("VTSUM_PRETENDED_GPU") == "1":
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return once(tmp_path_factory, "small.mp4", small_clip)
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three scenes of ten seconds, ten numbered pictures a second."""
+    return once(
+        tmp_path_factory,
+        "scenes.mp4",
+        lambda path: write_clip(path, [n / 10 for n in range(300)], numbered_scene, rate=10, gop=10),
+    )
 
 
 @pytest.fixture(scope="session")

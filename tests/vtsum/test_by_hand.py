@@ -5,47 +5,24 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-import numpy as np
 import pytest
 
 import vtsum
-from tests.vtsum.clips import number_of, number_picture, write_clip
+from tests.vtsum.clips import numbers_shown
 from tests.vtsum.fakes import ColourModel
 from tests.vtsum.samples import ENVIRONMENT
 from vtsum.errors import VTSumError
 from vtsum.summary.by_hand import parse_ranges
 
-RATE, SECONDS = 10, 30
 OPTIONS = {"speech": None, "ocr": False, "captioner": "none", "formats": ["mp4", "json", "analysis"]}
 
 
-def _picture(number: int, time: float) -> np.ndarray:
-    picture = number_picture(number, 96, 54)
-    picture[30:] = ((200, 40, 40), (30, 200, 60), (40, 60, 220))[int(time // 10)]
-    return picture
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory) -> Path:
-    times = [n / RATE for n in range(RATE * SECONDS)]
-    return write_clip(tmp_path_factory.mktemp("by_hand") / "clip.mp4", times, _picture, rate=RATE, gop=10)
-
-
-def _shown(summary: vtsum.Summary) -> set[int]:
-    """The numbers of the source's pictures that summary.mp4 shows."""
-    import av
-
-    with av.open(str(summary.files["mp4"])) as film:
-        return {number_of(frame.to_ndarray(format="rgb24")) for frame in film.decode(video=0)}
-
-
 @pytest.mark.parametrize("refine", ["dpp", "knapsack", "none"])
-def test_what_is_kept_is_shown_whole_and_what_is_dropped_is_not(source, tmp_path, refine):
+def test_what_is_kept_is_shown_whole_and_what_is_dropped_is_not(scenes, tmp_path, refine):
     options = {**OPTIONS, "refine": refine, "budget": "8s", "model": ColourModel()}
-    made = vtsum.summarize(source, tmp_path / "o", keep="0:03.3-5.2, 0:21-0:22", drop=[(10.0, 24.0 - 3.0)], **options)
-    shown = _shown(made)
+    made = vtsum.summarize(scenes, tmp_path / "o", keep="0:03.3-5.2, 0:21-0:22", drop=[(10.0, 24.0 - 3.0)], **options)
+    shown = set(numbers_shown(made.files["mp4"]))
     assert shown >= {*range(33, 52), *range(210, 220)}
     assert not shown & set(range(100, 210))
     assert 7.5 <= made.duration <= 8.05
@@ -53,23 +30,23 @@ def test_what_is_kept_is_shown_whole_and_what_is_dropped_is_not(source, tmp_path
     reasons = {(shot["start"], shot["end"]): shot["reason"] for shot in made.shots}
     assert reasons[3.3, 5.2].endswith("kept as asked")
     assert all(shot["reason"].endswith("left out as asked") for shot in made.shots if 10 <= shot["start"] < 21)
-    again = vtsum.recut(made.output, tmp_path / "r", video=source)
+    again = vtsum.recut(made.output, tmp_path / "r", video=scenes)
     assert again.shots == made.shots
 
 
-def test_what_is_kept_may_be_all(source, tmp_path):
+def test_what_is_kept_may_be_all(scenes, tmp_path):
     made = vtsum.summarize(
-        source, tmp_path / "o", keep=[(2.0, 6.0)], drop="0-1", budget="4.5s", model=ColourModel(), **OPTIONS
+        scenes, tmp_path / "o", keep=[(2.0, 6.0)], drop="0-1", budget="4.5s", model=ColourModel(), **OPTIONS
     )
-    assert _shown(made) == set(range(20, 60))  # half a second is too little for another clip
-    none = vtsum.recut(made.output, tmp_path / "r", keep=(), drop=(), video=source)
-    plain = vtsum.summarize(source, tmp_path / "p", budget="4.5s", model=ColourModel(), **OPTIONS)
+    assert set(numbers_shown(made.files["mp4"])) == set(range(20, 60))  # half a second is too little for another clip
+    none = vtsum.recut(made.output, tmp_path / "r", keep=(), drop=(), video=scenes)
+    plain = vtsum.summarize(scenes, tmp_path / "p", budget="4.5s", model=ColourModel(), **OPTIONS)
     assert none.shots == plain.shots
 
 
-def test_a_command_keeps_and_drops(source, tmp_path):
+def test_a_command_keeps_and_drops(scenes, tmp_path):
     """And one that cannot says why before anything is written."""
-    run = [sys.executable, "-m", "vtsum.cli", "summarize", str(source), "--no-speech", "--no-ocr", "-f", "mp4"]
+    run = [sys.executable, "-m", "vtsum.cli", "summarize", str(scenes), "--no-speech", "--no-ocr", "-f", "mp4"]
     words = ["--budget", "5s", "--keep", "0:01-0:02,0:12-0:13", "--keep", "25-26.5", "--drop", "0:03-0:09"]
     done = subprocess.run([*run, *words, "-o", str(tmp_path / "o")], env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -5,82 +5,60 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
-from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import vtsum
-from tests.vtsum.clips import number_of, number_picture, write_clip
+from tests.vtsum.clips import numbers_shown
 from tests.vtsum.fakes import ColourModel
 from tests.vtsum.samples import ENVIRONMENT
 from vtsum.enhance.summary_refinement import Clip, overrun, with_margins
 from vtsum.errors import VTSumError
 from vtsum.summary import schema
 
-RATE, SECONDS = 10, 30
 OPTIONS = {"speech": None, "ocr": False, "captioner": "none", "formats": ["mp4", "json", "analysis"]}
 
 
-def _picture(number: int, time: float) -> np.ndarray:
-    picture = number_picture(number, 96, 54)
-    picture[30:] = ((200, 40, 40), (30, 200, 60), (40, 60, 220))[int(time // 10)]
-    return picture
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory) -> Path:
-    times = [n / RATE for n in range(RATE * SECONDS)]
-    return write_clip(tmp_path_factory.mktemp("margins") / "clip.mp4", times, _picture, rate=RATE, gop=10)
-
-
-def _shown(summary: vtsum.Summary) -> list[int]:
-    import av
-
-    with av.open(str(summary.files["mp4"])) as film:
-        return [number_of(frame.to_ndarray(format="rgb24")) for frame in film.decode(video=0)]
-
-
-def test_a_margin_is_shown_round_each_piece(source, tmp_path):
+def test_a_margin_is_shown_round_each_piece(scenes, tmp_path):
     """Beyond its shot too, once where two meet, nothing of what is dropped, and never more than the budget."""
     options = {**OPTIONS, "model": ColourModel(), "keep": "4-6, 7-8, 20-21", "drop": "21-22"}
-    made = vtsum.summarize(source, tmp_path / "o", budget="7s", margin="0.3,1.2", **options)
-    assert _shown(made) == [*range(37, 92), *range(197, 210)]
+    made = vtsum.summarize(scenes, tmp_path / "o", budget="7s", margin="0.3,1.2", **options)
+    assert numbers_shown(made.files["mp4"]) == [*range(37, 92), *range(197, 210)]
     assert schema.read(made.files["json"])["settings"]["margin"] == [0.3, 1.2]
-    again = vtsum.recut(made.output, tmp_path / "r", video=source, margin=(0, 0), budget="4s")
-    assert _shown(again) == [*range(40, 60), *range(70, 80), *range(200, 210)]
-    tight = vtsum.recut(made.output, tmp_path / "t", video=source, budget="4.5s")
-    assert len(_shown(tight)) == 45
+    again = vtsum.recut(made.output, tmp_path / "r", video=scenes, margin=(0, 0), budget="4s")
+    assert numbers_shown(again.files["mp4"]) == [*range(40, 60), *range(70, 80), *range(200, 210)]
+    tight = vtsum.recut(made.output, tmp_path / "t", video=scenes, budget="4.5s")
+    assert len(numbers_shown(tight.files["mp4"])) == 45
     with pytest.raises(VTSumError, match=r"recut: margin must be seconds or a time \(2.5, 90s, 1:30\), 0 to 60 s"):
-        vtsum.recut(made.output, tmp_path / "x", video=source, margin="-1,0")
+        vtsum.recut(made.output, tmp_path / "x", video=scenes, margin="-1,0")
 
 
 @pytest.mark.parametrize("refine", ["dpp", "knapsack", "none"])
-def test_the_choice_leaves_room_for_margins(source, tmp_path, refine):
+def test_the_choice_leaves_room_for_margins(scenes, tmp_path, refine):
     options = {**OPTIONS, "model": ColourModel(), "refine": refine, "budget": "9s"}
-    made = vtsum.summarize(source, tmp_path / "o", margin=0.5, **options)
-    plain = vtsum.recut(made.output, tmp_path / "p", video=source, margin=0)
+    made = vtsum.summarize(scenes, tmp_path / "o", margin=0.5, **options)
+    plain = vtsum.recut(made.output, tmp_path / "p", video=scenes, margin=0)
     assert 8 <= made.duration <= 9.05
     assert 8.5 <= plain.duration <= 9.05
     clips = [shot["clip"] for shot in made.shots if shot["clip"]]
     assert all(clip["end"] - clip["start"] >= 1.5 for clip in clips)
 
 
-def test_no_shot_and_no_piece_is_shorter_than_asked(source, tmp_path):
+def test_no_shot_and_no_piece_is_shorter_than_asked(scenes, tmp_path):
     options = {**OPTIONS, "model": ColourModel(), "segmenter": "cuts"}
-    made = vtsum.summarize(source, tmp_path / "o", budget="14s", min_shot=4.5, **options)
+    made = vtsum.summarize(scenes, tmp_path / "o", budget="14s", min_shot=4.5, **options)
     clips = [shot["clip"] for shot in made.shots if shot["clip"]]
     assert len(clips) > 1
     assert min(clip["end"] - clip["start"] for clip in clips) >= 4.5 - 0.05
-    long = vtsum.recut(made.output, tmp_path / "long", video=source, budget="14s", min_shot="12s")
+    long = vtsum.recut(made.output, tmp_path / "long", video=scenes, budget="14s", min_shot="12s")
     assert min(shot["end"] - shot["start"] for shot in long.shots) >= 12
     assert len([shot for shot in long.shots if shot["clip"]]) == 1
 
 
-def test_a_command_takes_margins_and_a_least_length(source, tmp_path):
-    run = [sys.executable, "-m", "vtsum.cli", "summarize", str(source), "--no-speech", "--no-ocr", "-f", "json"]
+def test_a_command_takes_margins_and_a_least_length(scenes, tmp_path):
+    run = [sys.executable, "-m", "vtsum.cli", "summarize", str(scenes), "--no-speech", "--no-ocr", "-f", "json"]
     words = ["--margin", "0.2,0.5", "--min-shot", "2s", "--budget", "6s", "-o", str(tmp_path / "o")]
     done = subprocess.run([*run, *words], env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

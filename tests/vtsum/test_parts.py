@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import vtsum
-from tests.vtsum.clips import number_of, number_picture, write_clip
+from tests.vtsum.clips import number_of, numbered_scene, numbers_shown, write_clip
 from tests.vtsum.fakes import ColourModel
 from tests.vtsum.samples import ENVIRONMENT
 from vtsum.enhance.speech import read_sound
@@ -30,12 +30,6 @@ SRT = (
 )
 
 
-def _picture(number: int, time: float) -> np.ndarray:
-    picture = number_picture(number, 96, 54)
-    picture[30:] = ((200, 40, 40), (30, 200, 60), (40, 60, 220), (220, 210, 40))[int(time // 10)]
-    return picture
-
-
 def _chirp() -> np.ndarray:
     """No two seconds of it are the same."""
     t = np.arange(SECONDS * 48_000) / 48_000
@@ -46,12 +40,7 @@ def _chirp() -> np.ndarray:
 def source(request, tmp_path_factory) -> Path:
     times = [n / RATE for n in range(RATE * SECONDS)]
     path = tmp_path_factory.mktemp("parts") / f"clip.{request.param}"
-    return write_clip(path, times, _picture, rate=RATE, gop=20, sound=_chirp())
-
-
-def _numbers(path: Path) -> list[int]:
-    with av.open(str(path)) as film:
-        return [number_of(frame.to_ndarray(format="rgb24")) for frame in film.decode(video=0)]
+    return write_clip(path, times, numbered_scene, rate=RATE, gop=20, sound=_chirp())
 
 
 @pytest.mark.parametrize(("start", "end"), [(0.0, 9.0), (12.3, 31.05), (25.0, None)])
@@ -104,7 +93,7 @@ def test_a_part_is_summarised_in_source_time(source, tmp_path):
     assert (shots[0]["start"], shots[-1]["end"]) == (12.0, 31.0)
     assert {20.0, 25.0, 27.0, 30.0} <= {shot["start"] for shot in shots}  # cuts of the film, and what is kept
     assert data["frames"]["time"] == [float(k) for k in range(12, 31)]
-    shown = _numbers(made.files["mp4"])
+    shown = numbers_shown(made.files["mp4"])
     assert set(range(250, 270)) <= set(shown) <= set(range(120, 310))
     words = [word["text"] for utterance in data["speech"]["utterances"] for word in utterance["words"]]
     assert " ".join(words) == "The red balls roll over the table."

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from vtsum.batches.ledger import FILE
 from vtsum.errors import VTSumError
-from vtsum.files import plain
+from vtsum.files import plain, shortened
 from vtsum.reading import read_file
 from vtsum.video.incoming import Address, is_address
 
@@ -102,4 +102,4 @@ def _around(video: Path | Address) -> str:
 
 def _short(name: str) -> str:
     whole = os.fsencode(name).decode(errors="replace")  # the ledger is in Unicode
-    return whole.encode()[:_NAME].decode(errors="ignore").lstrip(".")
+    return shortened(whole, _NAME).lstrip(".")

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
@@ -32,7 +32,7 @@ class Job:
         words: gives those of `vtsum`, when it begins. name: of what is made.
         state: "waiting", "running", "done", "failed" or "stopped".
         stage, share: what it is at, in words, and how much of that is done. left: seconds, if that is known.
-        error: why it failed. notes: what else it said.
+        error: why it failed.
     """
 
     number: int
@@ -43,10 +43,9 @@ class Job:
     share: float = 0.0
     left: float | None = None
     error: str | None = None
-    notes: list[str] = field(default_factory=list)
 
     def told(self) -> dict[str, Any]:
-        keys = ("number", "name", "state", "stage", "share", "left", "error", "notes")
+        keys = ("number", "name", "state", "stage", "share", "left", "error")
         return {key: getattr(self, key) for key in keys}
 
 
@@ -124,7 +123,7 @@ class Jobs:
         if job.state == "stopped":
             return
         if code == 0:
-            job.state, job.share, job.notes = "done", 1.0, said
+            job.state, job.share = "done", 1.0
         else:
             job.state, job.error = "failed", said[-1] if said else f"its process ended with status {code}"
 

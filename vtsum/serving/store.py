@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vtsum.errors import VTSumError
-from vtsum.files import check_no_links, plain, written
+from vtsum.files import check_no_links, plain, shortened, written
 from vtsum.reading import read_json
 from vtsum.shown import one_line, reason
 
@@ -109,7 +109,7 @@ class Store:
         stem, ending = os.path.splitext(name)
         if not _ENDING.fullmatch(ending):
             stem, ending = name, ""
-        stem = stem.encode("utf-8", "ignore")[:_NAME].decode("utf-8", "ignore").strip().lstrip(".-") or "video"
+        stem = shortened(stem, _NAME).strip().lstrip(".-") or "video"
         names = (f"{stem}{ending}", *(f"{stem}_{n}{ending}" for n in range(2, 100_000)))
         places = (self.videos / name for name in names)
         return next(path for path in places if path not in self._coming and not os.path.lexists(path))

@@ -15,6 +15,7 @@ from vtsum.enhance.speech.transcript import Transcript, Utterance
 from vtsum.errors import Stopped, VTSumError
 from vtsum.reuse import reused
 from vtsum.summary.progress import ProgressCallback
+from vtsum.video.part import WHOLE, Part
 
 if TYPE_CHECKING:
     from vtsum.enhance.speech.transcribe import Denoiser
@@ -50,7 +51,7 @@ class Listening:
         limit: float | None,
         device: str,
         tell: ProgressCallback,
-        part: tuple[float, float | None] = (0.0, None),
+        part: Part = WHOLE,
     ) -> None:
         self._source, self._info = source, info
         self._speech, self._transcript, self._denoiser = speech, transcript, denoiser
@@ -148,7 +149,7 @@ def _denoiser(name: str | None, device: str) -> Denoiser | None:
     return reused(Seq2SeqDenoiser)(name, device=device)
 
 
-def within(transcript: Transcript, duration: float, part: tuple[float, float | None] = (0.0, None)) -> Transcript:
+def within(transcript: Transcript, duration: float, part: Part = WHOLE) -> Transcript:
     """The words that begin in a part of a video of `duration` seconds, none of them ending later; a warning tells of
     those past the video's end."""
     kept = []

@@ -74,27 +74,42 @@ class Summary:
 
 
 @dataclass(frozen=True)
+class Run:
+    """What a command works with beside its options.
+
+    Attributes:
+        source: the video. stays (bool): it stays where it is, and other programs may be told so. folder: the output.
+        overwrite, dry_run (bool): as for `summarize`. device: of models that are loaded. timer, tell: who hears how far
+            it is.
+    """
+
+    source: Path
+    stays: bool
+    folder: Path
+    overwrite: bool
+    dry_run: bool
+    device: str
+    timer: Clock
+    tell: ProgressCallback
+
+
+@dataclass(frozen=True)
 class Making:
     """A summary in the making.
 
     Attributes:
-        stage: where its files are put together. source, info: the video. analysis: what was found in it; its settings
-            are this summary's. model: what gave the saliency, and captions where `model_describes`; None where it is
-            not needed any more. device: of models that are still to be loaded. captioner, writer: asked for by name.
-        timer, tell: of the run. stays (bool): the video stays where it is, and other programs may be told so.
+        run: what it is made with. stage: where its files are put together. info: of the video. analysis: what was found
+            in it; its settings are this summary's. model: what gave the saliency, and captions where `model_describes`;
+            None where it is not needed any more. captioner, writer: asked for by name.
     """
 
+    run: Run
     stage: StagedFolder
-    source: Path
     info: VideoInfo
     analysis: Analysis
     model: Summarizer | None
-    device: str
     captioner: Captioner | None
     writer: Writer | None
-    timer: Clock
-    tell: ProgressCallback
-    stays: bool = True
 
 
 def choose(analysis: Analysis, budget: Budget, info: VideoInfo) -> Plan:
@@ -146,10 +161,10 @@ def finish(making: Making, plan: Plan) -> Summary:
 def _foreseen(making: Making, plan: Plan) -> schema.SummaryDocument:
     """The content of summary.json before anything is cut and any text is written."""
     settings, own = making.analysis.settings, making.info.title
-    named = Title(settings["title"], "given") if settings["title"] else title_of(own, making.source.name, (), ())
+    named = Title(settings["title"], "given") if settings["title"] else title_of(own, making.run.source.name, (), ())
     data = build_document(making.info, making.analysis, plan, None, Text(named, [], [], []))
     data["summary"]["file"] = None
-    return _stamped(data, making.timer)
+    return _stamped(data, making.run.timer)
 
 
 def _stamped(data: schema.SummaryDocument, timer: Clock) -> schema.SummaryDocument:
@@ -165,9 +180,9 @@ def _file_of(name: str, clock: str) -> str:
 
 def _write(making: Making, plan: Plan) -> schema.SummaryDocument:
     """Cut, write the text meanwhile, and put all files into the staged folder."""
-    analysis, folder, source, info = making.analysis, making.stage.path, making.source, making.info
+    analysis, folder, source, info = making.analysis, making.stage.path, making.run.source, making.info
     watched, said, settings, model = analysis.watched, analysis.said, analysis.settings, making.model
-    captioner, timer, tell = making.captioner, making.timer, making.tell
+    captioner, timer, tell = making.captioner, making.run.timer, making.run.tell
     formats = settings["formats"]
     captioned = model_describes(settings["captioner"], analysis.model.text_is_guess)
     reads_pictures = captioned and analysis.model.reads_pictures
@@ -193,7 +208,7 @@ def _write(making: Making, plan: Plan) -> schema.SummaryDocument:
                         notes.append(RESEARCH)
                 asked = captioner is not None
                 captioner = captioner or captioner_at_hand(
-                    settings["captioner"], analysis.model.text_is_guess, settings["offline_default"], making.device
+                    settings["captioner"], analysis.model.text_is_guess, settings["offline_default"], making.run.device
                 )
                 spans = [(i, clip.start / plan.rate, clip.end / plan.rate) for i, clip in sorted(plan.clips.items())]
                 if captioner is not None:
@@ -232,7 +247,7 @@ def _write(making: Making, plan: Plan) -> schema.SummaryDocument:
     for name in formats:
         if name in EXPORTS:
             try:
-                export(data, [name], folder, clock=settings["clock"], video=source if making.stays else None)
+                export(data, [name], folder, clock=settings["clock"], video=source if making.run.stays else None)
             except VTSumError as error:
                 data["warnings"].append(f"{name} was not written: {str(error).removeprefix('export: ')}")
     if "html" in formats:
@@ -275,7 +290,7 @@ def _cut(making: Making, plan: Plan, pictures: bool, stop: threading.Event) -> C
     from vtsum.video import cut
     from vtsum.video.copying import copy
 
-    tell, folder, watched = making.tell, making.stage.path, making.analysis.watched
+    tell, folder, watched = making.run.tell, making.stage.path, making.analysis.watched
     settings = making.analysis.settings
     tell("cut", 0.0)
     order = sorted(plan.clips)
@@ -289,10 +304,10 @@ def _cut(making: Making, plan: Plan, pictures: bool, stop: threading.Event) -> C
 
     target, keyframes = folder / "summary.mp4", folder / "keyframes" if pictures else None
     times, all_sound = [plan.peaks[i] for i in order], settings["tracks"] == "all"
-    with making.timer("cut"):
+    with making.run.timer("cut"):
         if settings["stream_copy"]:
             result = copy(
-                making.source,
+                making.run.source,
                 segments,
                 target,
                 keyframe_dir=keyframes,
@@ -302,7 +317,7 @@ def _cut(making: Making, plan: Plan, pictures: bool, stop: threading.Event) -> C
             )
         else:
             result = cut(
-                making.source,
+                making.run.source,
                 segments,
                 target,
                 keyframe_dir=keyframes,

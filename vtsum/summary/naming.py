@@ -10,14 +10,14 @@ from pathlib import Path
 
 from vtsum.enhance.summary_refinement import Budget
 from vtsum.errors import VTSumError
+from vtsum.files import shortened
 
 LONGEST = 100  # bytes of a video's name in that of a folder
 
 
 def short(name: str) -> str:
     """A name of at most 100 bytes: one may be as long as the file system allows, with nothing to spare."""
-    kept = os.fsencode(name)
-    return name if len(kept) <= LONGEST else kept[:LONGEST].decode(errors="ignore")
+    return shortened(name, LONGEST)
 
 
 def fields_of(budget: Budget, source: Path | None = None) -> dict[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
@@ -15,20 +14,21 @@ from vtsum.summary import schema
 from vtsum.summary.analysis import Analysis, HeardAgain, ModelFacts, ReaderFacts
 from vtsum.summary.declaring import taken, with_options
 from vtsum.summary.listening import CARRIED, RECOGNISER, Listening
-from vtsum.summary.making import Making, Summary, choose, finish
+from vtsum.summary.making import Making, Run, Summary, choose, finish
 from vtsum.summary.naming import fields_of, filled, short
 from vtsum.summary.options import Options
 from vtsum.summary.progress import Clock, ProgressCallback, ignore
 from vtsum.summary.seeing import CAPTIONERS, named_captioner
 from vtsum.summary.staging import StagedFolder, check_output
 from vtsum.summary.values import coding_of
-from vtsum.summary.watching import Part, WatchedFrames, watch
+from vtsum.summary.watching import WatchedFrames, watch
+from vtsum.summary.writing import named_writer
 from vtsum.threads import quick_switches
+from vtsum.video.part import Part
 
 if TYPE_CHECKING:
     from vtsum.enhance.screen_text import RapidReader
     from vtsum.model import Summarizer
-    from vtsum.protocols import Writer
 
 EMBEDDED_SIZE = 128  # pixels; the embedded frame encoder's pictures, known here without its imports
 
@@ -120,26 +120,11 @@ def summarize(
     with as_file(path, "summarize", lambda share: tell("fetch", share)) as source:
         if fetched:
             tell("fetch", 1.0)
-        return _summarise(_Run(source, not fetched, folder, overwrite, dry_run, where, timer, tell), asked)
+        return _summarise(Run(source, not fetched, folder, overwrite, dry_run, where, timer, tell), asked)
 
 
-@dataclass(frozen=True)
-class _Run:
-    """What `summarize` works with beside its options: the video, and whether it stays where it is; the output; where
-    models compute."""
-
-    source: Path
-    stays: bool
-    folder: Path
-    overwrite: bool
-    dry_run: bool
-    where: str
-    timer: Clock
-    tell: ProgressCallback
-
-
-def _summarise(run: _Run, asked: Mapping[str, Any]) -> Summary:
-    source, where, timer, tell = run.source, run.where, run.timer, run.tell
+def _summarise(run: Run, asked: Mapping[str, Any]) -> Summary:
+    source, where, timer, tell = run.source, run.device, run.timer, run.tell
     wanted, fps, model, speech = asked["budget"], asked["fps"], asked["model"], asked["speech"]
     transcript, denoiser, captioner, writer = (
         asked[name] for name in ("transcript", "denoiser", "captioner", "writer")
@@ -160,7 +145,7 @@ def _summarise(run: _Run, asked: Mapping[str, Any]) -> Summary:
     listener = CARRIED if offline_default and speech == RECOGNISER else speech
     with StagedFolder(run.folder, run.overwrite, inputs, dry=run.dry_run) as stage:
         describer = named_captioner(captioner, where)
-        author = None if writer is None else _writer(writer, where)
+        author = named_writer(writer, where)
         with Listening(
             source, info, listener, transcript, denoiser, asked["speech_limit"], where, tell, part
         ) as listening:
@@ -213,7 +198,7 @@ def _summarise(run: _Run, asked: Mapping[str, Any]) -> Summary:
             )
             plan = choose(analysis, wanted, info)
             tell("shots", 1.0)
-        making = Making(stage, source, info, analysis, loaded, where, describer, author, timer, tell, run.stays)
+        making = Making(run, stage, info, analysis, loaded, describer, author)
         return finish(making, plan)
 
 
@@ -237,12 +222,6 @@ def _length(part: Part, duration: float) -> float:
     if start >= duration:
         raise VTSumError(f"summarize: start must lie in the video of {duration:.1f} s, got {start:g} s")
     return min(duration, duration if end is None else end) - start
-
-
-def _writer(name: str, device: str) -> Writer:
-    from vtsum.model.writers import make_writer
-
-    return make_writer(name, device)
 
 
 def load_model(model: str | os.PathLike[str] | Summarizer, *, text: bool = True, device: str = "auto") -> Summarizer:

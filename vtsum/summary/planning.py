@@ -196,9 +196,8 @@ def make_plan(
     before, after = (round(seconds * rate) for seconds in margin)
     chosen, last = clips_within(left), shots[-1][1]
     low, high = 0 if wanted else math.ceil(least * rate), left
-    if overrun(
-        chosen, before, after, ticks, shots[0][0], last
-    ):  # a shorter choice, the longest found that has room for its margins
+    if overrun(chosen, before, after, ticks, shots[0][0], last):
+        # A shorter choice, the longest found that has room for its margins.
         chosen = clips_within(low)
         for _ in range(TRIES if high > low else 0):
             shorter = clips_within(room := (low + high) // 2)

@@ -13,7 +13,7 @@ from vtsum.files import plain
 from vtsum.plugins import check_vouched
 from vtsum.summary.analysis import FILE, Analysis
 from vtsum.summary.declaring import changed, declared, taken, with_options
-from vtsum.summary.making import Making, Summary, choose, finish
+from vtsum.summary.making import Making, Run, Summary, choose, finish
 from vtsum.summary.naming import fields_of, filled
 from vtsum.summary.options import Choice
 from vtsum.summary.progress import Clock, ProgressCallback, ignore
@@ -21,6 +21,7 @@ from vtsum.summary.schema import Settings
 from vtsum.summary.seeing import model_describes, named_captioner
 from vtsum.summary.staging import StagedFolder
 from vtsum.summary.values import coding_of
+from vtsum.summary.writing import named_writer
 
 if TYPE_CHECKING:
     from vtsum.enhance.summary_refinement import Budget
@@ -80,26 +81,18 @@ def recut(
 
     found = _source(analysis, stored.parent) if video is None else video
     with as_file(found, "recut") as source:
+        usual = stored.parent.with_name(f"{stored.parent.name}_recut")
+        target = usual if output is None else filled(output, fields_of(wanted, source), "recut")
+        where = "cpu" if settings["device"] == "auto" and settings["offline_default"] else settings["device"]
         stays = not comes_from_elsewhere(found)
-        return _recut(analysis, wanted, source, stored, output, overwrite, dry_run, stays, timer, tell)
+        return _recut(Run(source, stays, target, overwrite, dry_run, where, timer, tell), analysis, wanted, stored)
 
 
-def _recut(
-    analysis: Analysis,
-    wanted: Budget,
-    source: Path,
-    stored: Path,
-    output: str | os.PathLike[str] | None,
-    overwrite: bool,
-    dry_run: bool,
-    stays: bool,
-    timer: Clock,
-    tell: ProgressCallback,
-) -> Summary:
+def _recut(run: Run, analysis: Analysis, wanted: Budget, stored: Path) -> Summary:
     from vtsum.video import probe
 
-    settings = analysis.settings
-    with timer("probe"):
+    settings, source = analysis.settings, run.source
+    with run.timer("probe"):
         info = probe(source)
     if info.size_bytes != analysis.size_bytes:
         raise VTSumError(
@@ -108,22 +101,15 @@ def _recut(
         )
     _check_length(analysis, info)
     analysis = dataclasses.replace(analysis, name=source.name)
-    usual = stored.parent.with_name(f"{stored.parent.name}_recut")
-    target = usual if output is None else filled(output, fields_of(wanted, source), "recut")
-    where = "cpu" if settings["device"] == "auto" and settings["offline_default"] else settings["device"]
-    with StagedFolder(target, overwrite, [source, stored], dry=dry_run) as stage:
-        captioner, writer = named_captioner(settings["captioner"], where), None
-        if settings["writer"] is not None:
-            from vtsum.model.writers import make_writer
-
-            writer = make_writer(settings["writer"], where)
-        with timer("shots"):
-            tell("shots", 0.0)
+    with StagedFolder(run.folder, run.overwrite, [source, stored], dry=run.dry_run) as stage:
+        captioner = named_captioner(settings["captioner"], run.device)
+        writer = named_writer(settings["writer"], run.device)
+        with run.timer("shots"):
+            run.tell("shots", 0.0)
             plan = choose(analysis, wanted, info)
-            tell("shots", 1.0)
-        model = _model(analysis, where)
-        making = Making(stage, source, info, analysis, model, where, captioner, writer, timer, tell, stays)
-        return finish(making, plan)
+            run.tell("shots", 1.0)
+        model = _model(analysis, run.device)
+        return finish(Making(run, stage, info, analysis, model, captioner, writer), plan)
 
 
 def _check_length(analysis: Analysis, info: VideoInfo) -> None:

@@ -161,19 +161,23 @@ def words_or_none(value: Any, where: str) -> str | None:
 
 def a_fade(value: Any, where: str) -> float:
     """Seconds of a fade."""
-    return seconds_of(value, where, most=0.2)
+    from vtsum.video.coding import LONGEST_FADE
+
+    return seconds_of(value, where, most=LONGEST_FADE)
 
 
 def a_loudness(value: Any, where: str) -> float | None:
     """LUFS that sound is brought to; None is None."""
     if value is None:
         return None
+    from vtsum.video.levels import LOUDEST, SOFTEST
+
     try:
         found = float(value)
     except (TypeError, ValueError):
         found = math.nan
-    if not -70 <= found <= -5:
-        raise VTSumError(f"{where} must be -70 to -5 LUFS, got {value!r:.60}")
+    if not SOFTEST <= found <= LOUDEST:
+        raise VTSumError(f"{where} must be {SOFTEST:g} to {LOUDEST:g} LUFS, got {value!r:.60}")
     return found
 
 

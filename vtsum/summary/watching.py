@@ -18,6 +18,7 @@ from vtsum.memory import give_back
 from vtsum.summary.progress import ProgressCallback
 from vtsum.threads import torch_threads
 from vtsum.video.ahead import FramesAhead
+from vtsum.video.part import WHOLE, Part
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -33,7 +34,6 @@ AT_LEAST = 40  # frames are encoded where the video has so many: a short one is 
 _GREY = 80  # pixels a side, of which changes compare 20
 SMOOTHING = 1.0  # frames, of the Gaussian over saliency: nearer to raters (docs/summary_refinement.md)
 FPS = (1e-4, 30.0)  # frames a second that may be looked at: least, most
-Part = tuple[float, float | None]
 Sampler = Literal["coverage", "uniform", "all"]
 SAMPLERS: tuple[Sampler, ...] = ("coverage", "uniform", "all")
 
@@ -82,7 +82,7 @@ class WatchedFrames(FramesAhead):
         size: int,
         tell: ProgressCallback,
         reader: Reader | None = None,
-        part: Part = (0.0, None),
+        part: Part = WHOLE,
     ) -> None:
         self.part = part
         self.changes = PictureChanges()
@@ -122,7 +122,7 @@ def watch(
     sampler: Sampler = "coverage",
     ahead: WatchedFrames | None = None,
     reader: Reader | None = None,
-    part: Part = (0.0, None),
+    part: Part = WHOLE,
 ) -> Watched:
     """Sample a video and encode the frames that matter, in one pass.
 

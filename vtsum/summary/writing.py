@@ -46,6 +46,19 @@ class Written:
     refused: int = 0  # lines that the quotations do not bear out
 
 
+def named_writer(name: str | None, device: str = "auto") -> Writer | None:
+    """The writer that the user names, on that device (`make_writer`); None: nobody.
+
+    Raises:
+        VTSumError: it cannot be had.
+    """
+    if name is None:
+        return None
+    from vtsum.model.writers import make_writer
+
+    return make_writer(name, device)
+
+
 def write(writer: Writer, spans: Sequence[Span], chapters: Sequence[tuple[float, float]], limit: int) -> Written:
     """Ask a writer, and keep what is borne out.
 

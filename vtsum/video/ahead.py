@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vtsum.errors import Stopped
-from vtsum.video.part import PartSampler
+from vtsum.video.part import WHOLE, Part, PartSampler
 from vtsum.video.reader import FrameSampler
 
 if TYPE_CHECKING:
@@ -41,13 +41,13 @@ class FramesAhead:
         size: int,
         on_progress: Callable[[float], None] | None = None,
         on_picture: Callable[[float, VideoFrame], None] | None = None,
-        part: tuple[float, float | None] = (0.0, None),
+        part: Part = WHOLE,
     ) -> None:
         self.size = size
         self.finished = False
         self._show = on_picture
         self.sampler: FrameSampler | PartSampler
-        if part == (0.0, None):
+        if part == WHOLE:
             self.sampler = FrameSampler(
                 source, fps=fps, size=(size, size), on_progress=on_progress, on_picture=self._note
             )

@@ -20,6 +20,7 @@ from av.video.frame import VideoFrame
 
 from vtsum.video.cursor import PictureCursor
 from vtsum.video.picture import Pictures, turn_of
+from vtsum.video.timeline import touching
 
 SPEED = 0.25  # of the picture's longer way that a window pans a second, at most
 _PACE = 0.125  # seconds between two pictures looked at
@@ -93,22 +94,12 @@ def window_of(
         return None
     times: list[float] = []
     starts: list[float] = []
-    for start, end in _runs(segments):
-        seen, pictures = _look(cursor, start, end, sideways)
+    for run in touching(segments):
+        seen, pictures = _look(cursor, segments[run[0]][0], segments[run[-1]][1], sideways)
         if seen:
             times += seen
             starts += list(_way(_salience(pictures), inner / length, length, np.diff(seen)))
     return Window(full, size, times, starts)
-
-
-def _runs(segments: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    runs: list[tuple[float, float]] = []
-    for start, end in segments:
-        if runs and abs(start - runs[-1][1]) < 1e-3:
-            runs[-1] = (runs[-1][0], end)
-        else:
-            runs.append((start, end))
-    return runs
 
 
 def _look(cursor: PictureCursor, start: float, end: float, sideways: bool) -> tuple[list[float], np.ndarray]:

@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 import av
 
 from vtsum.errors import VTSumError
+from vtsum.files import AnyPath, shortened
 from vtsum.shown import clean, reason, without_secrets
 from vtsum.video.source import show
 
@@ -28,7 +29,6 @@ _LONGEST = 100  # bytes of a name
 _ADDRESS = re.compile(r"https?://", re.IGNORECASE)
 # No redirection leads to a file, and none to another machine's protocol than these.
 _PROTOCOLS = "http,https,tcp,tls,httpproxy"
-AnyPath = str | os.PathLike[str]
 
 
 class Address(str):
@@ -70,7 +70,7 @@ def name_of(path: AnyPath) -> str:
         name = clean(unquote(urlsplit(text).path.rpartition("/")[2])).replace("/", "_").replace("\0", "")
         stem, dot, ending = name.rpartition(".")
         if len(os.fsencode(name)) > _LONGEST:
-            name = os.fsencode(stem or ending)[: _LONGEST - 10].decode(errors="ignore") + dot + ending[:8]
+            name = shortened(stem or ending, _LONGEST - 10) + dot + ending[:8]
     return "video" if name in ("", ".", "..") else name
 
 

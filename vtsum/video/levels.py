@@ -15,6 +15,7 @@ from av.audio.frame import AudioFrame
 from av.filter import Graph
 
 from vtsum.video.sound import SoundCursor
+from vtsum.video.timeline import touching
 
 LOUDEST, SOFTEST = -5.0, -70.0  # LUFS that may be asked for
 _MOST = 20.0  # dB by which a piece is made louder, at most: noise is not made speech
@@ -32,14 +33,8 @@ def gains(sound: SoundCursor, segments: Sequence[tuple[float, float]], target: f
     Args:
         sound: read from front to back. segments: (start, end) in seconds, in order.
     """
-    runs: list[list[int]] = []
-    for i, (start, _) in enumerate(segments):
-        if runs and abs(start - segments[runs[-1][-1]][1]) < 1e-3:
-            runs[-1].append(i)
-        else:
-            runs.append([i])
     factors, short = [1.0] * len(segments), []
-    for run in runs:
+    for run in touching(segments):
         start, end = segments[run[0]][0], segments[run[-1]][1]
         sound.begin(start)
         step = round(_BLOCK * sound.rate)

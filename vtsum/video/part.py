@@ -13,17 +13,17 @@ from av.video.frame import VideoFrame
 from vtsum.errors import VTSumError
 from vtsum.video.cursor import PictureCursor
 from vtsum.video.picture import Pictures, is_hdr, turn_of
-from vtsum.video.reader import SampledFrame
+from vtsum.video.reader import LOST_END, ROUNDING, SampledFrame
 from vtsum.video.source import show
 from vtsum.video.timeline import stated_duration
 
-_ROUNDING = 1e-4  # seconds, as in `vtsum.video.reader`
-_LOST_END = 2.0  # seconds that may be missing against the container's statement before the end counts as broken
+Part = tuple[float, float | None]  # its start and end in seconds; None: the end of the video
+WHOLE: Part = (0.0, None)
 
 
 def first_frame(start: float, fps: float) -> int:
     """The number of the grid point k / fps at or before the start of a part."""
-    return math.floor(start * fps + _ROUNDING)
+    return math.floor(start * fps + ROUNDING)
 
 
 class PartSampler:
@@ -82,12 +82,12 @@ class PartSampler:
         index = first_frame(self._start, self._fps)
         image: np.ndarray | None = None
         self._show(cursor)
-        while index / self._fps < self._end - _ROUNDING:
-            while cursor.next_time is not None and cursor.next_time <= index / self._fps + _ROUNDING:
+        while index / self._fps < self._end - ROUNDING:
+            while cursor.next_time is not None and cursor.next_time <= index / self._fps + ROUNDING:
                 cursor.advance()
                 self._show(cursor)
                 image = None
-            if cursor.next_time is None and index / self._fps >= cursor.end - _ROUNDING:
+            if cursor.next_time is None and index / self._fps >= cursor.end - ROUNDING:
                 break
             if image is None:
                 image = pictures.rgb(cursor.frame)
@@ -95,7 +95,7 @@ class PartSampler:
             index += 1
             if self._on_progress:
                 self._on_progress(index / self._fps)
-        while cursor.next_time is not None and cursor.next_time < self._end - _ROUNDING:
+        while cursor.next_time is not None and cursor.next_time < self._end - ROUNDING:
             cursor.advance()
             self._show(cursor)
 
@@ -112,7 +112,7 @@ class PartSampler:
     def _sum_up(self, cursor: PictureCursor) -> None:
         self.duration = self._end if cursor.next_time is not None else min(cursor.end, self._end)
         claimed = stated_duration(cursor.container, cursor.stream)
-        if claimed is not None and cursor.next_time is None and min(claimed, self._end) - cursor.end > _LOST_END:
+        if claimed is not None and cursor.next_time is None and min(claimed, self._end) - cursor.end > LOST_END:
             self.broken_at = self.duration
             self.warnings.append(f"the video breaks off at {self.duration:.1f} s")
         self.damaged = [(max(a, self._start), min(b, self.duration)) for a, b in cursor.damage.spans()]

@@ -35,10 +35,10 @@ from vtsum.video.timeline import (
     time_base,
 )
 
-_LOST_END = 2.0  # seconds that may be missing against the container's statement before the end counts as broken
+LOST_END = 2.0  # seconds that may be missing against the container's statement before the end counts as broken
 _HELD_FOR = 0.5  # seconds of sound behind the last picture for which it stays
 _LOST_SOUND = 1.0  # seconds of sound before the first picture that are told
-_ROUNDING = 1e-4  # seconds; timestamps in milliseconds or 90 kHz ticks fall this close beside the grid
+ROUNDING = 1e-4  # seconds; timestamps in milliseconds or 90 kHz ticks fall this close beside the grid
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class FrameSampler:
                 pictures = Pictures(self.size or native, turn, shape=shape, aspect=stream.sample_aspect_ratio)
             if frame.width * frame.height > self.largest[0] * self.largest[1]:
                 self.largest = frame.width, frame.height
-            while shown is not None and index / self.fps < time - _ROUNDING:
+            while shown is not None and index / self.fps < time - ROUNDING:
                 if image is None:
                     image = pictures.rgb(shown)
                 yield SampledFrame(index, index / self.fps, image)
@@ -159,7 +159,7 @@ class FrameSampler:
                 f"{run.decoder.errors} damaged packets)"
             )
         self._sum_up(run)
-        while index == 0 or index / self.fps < self.duration - _ROUNDING:
+        while index == 0 or index / self.fps < self.duration - ROUNDING:
             if image is None:
                 image = pictures.rgb(shown)
             yield SampledFrame(index, index / self.fps, image)
@@ -239,11 +239,11 @@ class _Run:
         nothing else accounts for that."""
         if self.decoder.gave_up:
             return True
-        if self._claimed is None or self._claimed - self._late - self.end <= _LOST_END:
+        if self._claimed is None or self._claimed - self._late - self.end <= LOST_END:
             return False
-        if self._sound is not None and self._from_origin(self._sound[1]) > self._claimed - self._late - _LOST_END:
+        if self._sound is not None and self._from_origin(self._sound[1]) > self._claimed - self._late - LOST_END:
             return False  # the sound lasts so long
-        if self.packets.errors or any(end > self.end - _LOST_END for _, end in self.damage.spans(self.end)):
+        if self.packets.errors or any(end > self.end - LOST_END for _, end in self.damage.spans(self.end)):
             return True
         if "matroska" in self._format and 0 < self._read_until < os.stat(self._path).st_size / 2:
             return True  # libav found nothing more behind a damaged part
@@ -256,7 +256,7 @@ class _Run:
         sound = self._sound or self._stated_sound
         heard_until = 0.0 if sound is None else self._from_origin(sound[1])
         stated = 0.0 if self._own_claim is None else self._own_claim - self._late
-        if heard_until < end - _LOST_END and stays.believable(stated - end):
+        if heard_until < end - LOST_END and stays.believable(stated - end):
             end = max(end, stated)
         if heard_until > end + _HELD_FOR and stays.believable(heard_until - end):
             end = heard_until
@@ -346,11 +346,11 @@ class _Run:
             return False  # near the end every picture counts: the last one sets the duration
         duration = packet.duration * self._tick if packet.duration else 0.0
         lead = max(2 * self._step, min(1.5 * duration, 1.0))
-        return (_ROUNDING - time) % self._period - _ROUNDING > lead
+        return (ROUNDING - time) % self._period - ROUNDING > lead
 
     def _note_missing(self, time: float) -> None:
         """Tell pictures before `time` that the decoder passed over in silence, as after a change of codec."""
-        if time > self.end + _LOST_END and any(self.end + self._step < given < time for given in self._given):
+        if time > self.end + LOST_END and any(self.end + self._step < given < time for given in self._given):
             self.damage.add(self.end, time)
         while self._given and self._given[0] <= time:
             self._given.popleft()

@@ -27,7 +27,7 @@ from av.video.stream import VideoStream
 
 from vtsum.errors import VTSumError
 from vtsum.memory import give_back
-from vtsum.shown import clean, is_address, reason, with_slashes
+from vtsum.shown import clean, looks_like_address, reason, with_slashes
 from vtsum.video.boxes import excessive_index, is_encrypted, is_still
 from vtsum.video.formats import ALLOWED, HEAD, STILL, describe, is_pattern, refers_elsewhere
 from vtsum.video.matroska import excessive_tags
@@ -63,7 +63,7 @@ def check_file(path: str | os.PathLike[str], function: str) -> Path:
         found = Path(os.path.abspath(os.fspath(path)))
         status = os.stat(found)
     except FileNotFoundError:
-        if is_address(name):
+        if looks_like_address(name):
             raise VTSumError(
                 f"{function}: {with_slashes(name)}: must be a file on this machine, got an address; download it first"
             ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import closing
 from fractions import Fraction
 from itertools import chain, islice, pairwise
@@ -231,3 +232,14 @@ class Timeline:
             if 0 < seconds <= max(_SHORT, 5 * self.step) or (seconds > 0 and inside):
                 return time + seconds
         return time + self.step
+
+
+def touching(segments: Sequence[tuple[float, float]]) -> list[list[int]]:
+    """The numbers of segments, (start, end) in order, by runs of which each begins where the one before it ends."""
+    runs: list[list[int]] = []
+    for number, (start, _) in enumerate(segments):
+        if runs and abs(start - segments[runs[-1][-1]][1]) < 1e-3:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return runs

@@ -57,11 +57,22 @@ def _backward_fake(
     key_mask: Tensor | None,
     cu_seqlens: Tensor | None,
     bias: Tensor | None,
-    *rest: Any,
+    seed: Tensor | None,
+    dlse: Tensor | None,
+    out: Tensor | None,
+    lse: Tensor | None,
+    left: int,
+    right: int,
+    dilation: int,
+    shift: bool,
+    scale: float,
+    dropout_p: float,
+    row_offset: int,
+    sinks: Tensor | None = None,
+    softcap: float = 0.0,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     wide = acc_dtype(q.dtype)
     dbias = q.new_empty(0, dtype=wide) if bias is None else bias.new_empty(bias.shape)
-    sinks = rest[11] if len(rest) > 11 else None  # behind seed, dlse, out, lse and the options
     delta = q.new_empty(0 if sinks is None else q.shape[:3], dtype=wide)
     q, k, v = dense_rows(q), dense_rows(k), dense_rows(v)
     return torch.empty_like(q), key_gradient(q, k), key_gradient(q, v), dbias, delta

@@ -16,9 +16,10 @@ import numpy as np
 
 from vtsum.enhance.speech.activity import Stretch
 from vtsum.enhance.speech.plain_words import plain, word_set
-from vtsum.enhance.speech.sound import RATE, WHOLE, Part, read_sound
+from vtsum.enhance.speech.sound import RATE, read_sound
 from vtsum.enhance.speech.transcript import Word, pieces
 from vtsum.protocols import Recogniser
+from vtsum.video.part import WHOLE, Part
 
 FASTER = 1.1
 AROUND = 0.25  # seconds of sound before and after a sentence

@@ -16,6 +16,7 @@ from av.video.stream import VideoStream
 from vtsum.errors import VTSumError
 from vtsum.video.clock import is_continuous, together
 from vtsum.video.damage import Damage
+from vtsum.video.part import WHOLE, Part
 from vtsum.video.samples import samples_of
 from vtsum.video.source import (
     choose_audio,
@@ -25,8 +26,6 @@ from vtsum.video.source import (
 )
 from vtsum.video.timeline import claimed_duration, first_picture, frame_rate, time_base
 
-Part = tuple[float, float | None]
-WHOLE: Part = (0.0, None)
 _LEAD = 1.0  # seconds decoded before a part, so that the codec has settled
 RATE = 16_000  # samples a second: what every recogniser here is trained on
 

@@ -15,11 +15,12 @@ import numpy as np
 from vtsum.enhance.speech.activity import MODEL, Stretch, missing_package, model_sha256, voice_activity, voiced
 from vtsum.enhance.speech.again import heard_again
 from vtsum.enhance.speech.recognisers import Recogniser, is_understood, make_recogniser
-from vtsum.enhance.speech.sound import RATE, WHOLE, Part, claimed_seconds, picture_rate, read_sound, shown_video
+from vtsum.enhance.speech.sound import RATE, claimed_seconds, picture_rate, read_sound, shown_video
 from vtsum.enhance.speech.subtitle_track import read_subtitle_track, unread_subtitles
 from vtsum.enhance.speech.subtitles import read_transcript
 from vtsum.enhance.speech.transcript import Transcript
 from vtsum.video.damage import Damage, told
+from vtsum.video.part import WHOLE, Part
 from vtsum.video.source import open_container, show
 from vtsum.video.timeline import claimed_duration
 

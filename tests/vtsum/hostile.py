@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -45,3 +46,8 @@ def refused(*words: str, names: Path) -> str:
     assert "Traceback" not in done.stderr
     assert len([line for line in said if str(names) in line]) == 1, done.stderr[-3000:]
     return said[-1]
+
+
+def changed_json(folder: Path, name: str, **fields: Any) -> None:
+    """Let an object in a file of a folder have these fields too."""
+    (folder / name).write_text(json.dumps(json.loads((folder / name).read_text()) | fields))

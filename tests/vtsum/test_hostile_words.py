@@ -1,0 +1,193 @@
+"""Folders of a stranger for what hears and writes words: recognisers, denoisers, writers. What is wrong is one line."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.vtsum.hostile import ENVIRONMENT, ROOT, changed_json
+from tests.vtsum.image_text_checkpoints import make_instruct
+from tests.vtsum.samples import small_clip
+from tests.vtsum.speech_checkpoints import convert, make_whisper
+from vtsum.enhance.speech.activity import Stretch
+from vtsum.enhance.speech.denoise_seq2seq import Seq2SeqDenoiser
+from vtsum.enhance.speech.recognisers.faster_whisper import FasterWhisper
+from vtsum.enhance.speech.recognisers.whisper import Whisper
+from vtsum.enhance.speech.transcript import Transcript, Utterance, Word
+from vtsum.errors import VTSumError
+from vtsum.model.writers import ChatWriter
+from vtsum.shown import clean
+
+
+def written_by(folder: Path, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    """`vtsum summarize` of something said, with a folder that is to write the text."""
+    (tmp_path / "t.srt").write_text("1\n00:00:00,000 --> 00:00:05,000\nHello there, this is about green apples.\n")
+    clip = small_clip(tmp_path / "clip.mp4").path
+    words = ["summarize", clip, "-o", tmp_path / "o", "--transcript", tmp_path / "t.srt", "--no-ocr", "-f", "txt", "-q"]
+    return subprocess.run(
+        [sys.executable, "-m", "vtsum.cli", *words, "--writer", folder],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        ("{{ raise_exception('no\x1b[31m') }}", "no [31m"),
+        ("{% for", "unexpected 'end of template'"),
+        ("{{ cycler.__init__.__globals__.os.system('true') }}", "access to attribute '__init__'"),
+        ("{% for i in range(10 ** 9) %}a{% endfor %}", "Range too big"),
+        ("{{ 1 // 0 }}", "integer division or modulo by zero"),
+    ],
+)
+def test_a_chat_template_that_fails_is_one_line(template: str, told: str, tmp_path: Path) -> None:
+    folder = make_instruct(tmp_path / "model")
+    (folder / "chat_template.jinja").write_text(template)
+    with pytest.raises(VTSumError, match=r"^writer: .*must be a whole checkpoint whose parts fit, got: ") as caught:
+        ChatWriter(str(folder)).write("Hello")
+    assert told in str(caught.value)
+
+
+def test_a_command_tells_of_a_chat_template_that_fails_in_one_line(tmp_path: Path) -> None:
+    folder = make_instruct(tmp_path / "model")
+    (folder / "chat_template.jinja").write_text("{{ raise_exception('no') }}")
+    done = written_by(folder, tmp_path)
+    told = f"vtsum: writer: '{folder}' must be a whole checkpoint whose parts fit, got: no\n"
+    assert (done.returncode, done.stderr) == (2, told)
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("settings", [{"suppress_tokens": ["x"]}, {"eos_token_id": "x"}, {"alignment_heads": [[9, 9]]}])
+def test_nonsense_in_what_whisper_generates_by_is_one_line(settings: dict[str, Any], tmp_path: Path) -> None:
+    folder = make_whisper(tmp_path / "model")
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+    sound = np.random.default_rng(0).standard_normal(16000).astype(np.float32)
+    with pytest.raises(VTSumError, match=r"^Whisper: .*must be a whole checkpoint whose parts fit, got: "):
+        list(Whisper(str(folder)).recognise([Stretch(0.0, sound)]))
+
+
+def _spoilt(folder: Path) -> Path:
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: torch.full_like(v, torch.nan) for name, v in weights.items()}, folder / "model.safetensors")
+    return folder
+
+
+def test_words_of_scores_that_are_no_numbers_are_not_taken(tmp_path: Path) -> None:
+    """Nothing was heard, or written, in silence."""
+    told = "must be a whole checkpoint whose parts fit, got: scores of tokens that are no numbers (NaN)"
+    done = written_by(_spoilt(make_instruct(tmp_path / "writer")), tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert told in done.stderr
+    sound = np.random.default_rng(0).standard_normal(16000).astype(np.float32)
+    with pytest.raises(VTSumError, match=re.escape(told)):
+        list(Whisper(str(_spoilt(make_whisper(tmp_path / "whisper")))).recognise([Stretch(0.0, sound)]))
+
+
+def test_a_whisper_hears_greedily_whatever_its_folder_says(tmp_path: Path) -> None:
+    """Fifty answers of fifty beams took eight gigabytes, and the scores of one row were another one's."""
+    folder = make_whisper(tmp_path / "model")
+    path = folder / "generation_config.json"
+    more = {"num_beams": 5, "num_return_sequences": 3, "do_sample": True}
+    sound = np.random.default_rng(0).standard_normal(16000).astype(np.float32)
+    before = list(Whisper(str(folder)).recognise([Stretch(0.0, sound)]))
+    path.write_text(json.dumps(json.loads(path.read_text()) | more))
+    assert list(Whisper(str(folder)).recognise([Stretch(0.0, sound)])) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "told"),
+    [
+        ("config.json", {"suppress_ids": [10**9]}, "the number 1000000000 of a token of "),  # ended the process
+        ("preprocessor_config.json", {"feature_size": 128}, "Invalid input features shape"),
+        ("tokenizer.json", {"post_processor": None, "added_tokens": []}, "of a token of |not found|NoneType"),
+    ],
+)
+def test_a_converted_whisper_whose_parts_do_not_fit_is_one_line(
+    name: str, fields: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("faster_whisper")
+    folder = convert(make_whisper(tmp_path / "model"), tmp_path / "converted")
+    changed_json(folder, name, **fields)
+    program = (
+        "import sys, numpy as np\n"
+        "from vtsum.enhance.speech.activity import Stretch\n"
+        "from vtsum.enhance.speech.recognisers.faster_whisper import FasterWhisper\n"
+        "from vtsum.errors import VTSumError\n"
+        "sound = np.random.default_rng(0).standard_normal(16000).astype(np.float32)\n"
+        "try:\n"
+        "    list(FasterWhisper(sys.argv[1]).recognise([Stretch(0.0, sound)]))\n"
+        "except VTSumError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, folder], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(
+        rf"FasterWhisper: '{folder}' must be a whole checkpoint whose parts fit, got: .+\n", done.stdout
+    )
+    assert re.search(told, done.stdout)
+
+
+def test_padding_that_a_converted_whispers_tokenizer_asks_for_is_left_out(tmp_path: Path) -> None:
+    """Each text was to be as long as memory."""
+    pytest.importorskip("faster_whisper")
+    folder = convert(make_whisper(tmp_path / "model"), tmp_path / "converted")
+    sound = np.random.default_rng(0).standard_normal(16000).astype(np.float32)
+
+    def heard() -> list[tuple[str, float, float]]:  # how sure it is varies a little by itself
+        said = FasterWhisper(str(folder)).recognise([Stretch(0.0, sound)])
+        return [(word.text, word.start, word.end) for utterance in said for word in utterance.words]
+
+    before = heard()
+    padding = {"strategy": {"Fixed": 10**9}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0}
+    truncation = {"direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 0}
+    changed_json(
+        folder, "tokenizer.json", padding={**padding, "pad_type_id": 0, "pad_token": "x"}, truncation=truncation
+    )
+    assert heard() == before
+    assert before
+
+
+@pytest.mark.parametrize("changed", [{"model_max_length": "x"}, {"model_max_length": -5}])
+def test_nonsense_in_what_a_denoiser_takes_is_one_line(changed: dict[str, Any], tmp_path: Path) -> None:
+    from transformers import BartConfig, BartForConditionalGeneration
+
+    BartForConditionalGeneration(
+        BartConfig(vocab_size=300, d_model=8, encoder_layers=1, decoder_layers=1, encoder_attention_heads=1,
+                   decoder_attention_heads=1, encoder_ffn_dim=8, decoder_ffn_dim=8)
+    ).save_pretrained(tmp_path)  # fmt: skip
+    make_instruct(tmp_path / "other")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tmp_path / "other" / name, tmp_path)
+    changed_json(tmp_path, "tokenizer_config.json", **changed)
+    said = Transcript((Utterance((Word("hello", 0.0, 1.0, 1.0),)),), "test", "en", ())
+    with pytest.raises(VTSumError, match=r"^Seq2SeqDenoiser: .*must be a whole checkpoint whose parts fit, got: "):
+        Seq2SeqDenoiser(tmp_path)(said)
+
+
+def test_names_of_weights_command_no_terminal(tmp_path: Path) -> None:
+    """transformers tells of weights that it does not know by their names, as they are."""
+    folder = make_instruct(tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    weights["\x1b]0;owned\x07\u202eextra"] = torch.zeros(1)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    done = written_by(folder, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert " ]0;owned extra" in done.stderr
+    assert all(clean(line) == line for line in done.stderr.split("\n"))

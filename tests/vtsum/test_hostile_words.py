@@ -150,9 +150,9 @@ def test_padding_that_a_converted_whispers_tokenizer_asks_for_is_left_out(tmp_pa
     folder = convert(make_whisper(tmp_path / "model"), tmp_path / "converted")
     sound = np.random.default_rng(0).standard_normal(16000).astype(np.float32)
 
-    def heard() -> list[tuple[str, float, float]]:  # how sure it is varies a little by itself
+    def heard() -> list[str]:  # how sure it is, and when of noise, varies by itself
         said = FasterWhisper(str(folder)).recognise([Stretch(0.0, sound)])
-        return [(word.text, word.start, word.end) for utterance in said for word in utterance.words]
+        return [word.text for utterance in said for word in utterance.words]
 
     before = heard()
     padding = {"strategy": {"Fixed": 10**9}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0}

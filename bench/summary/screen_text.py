@@ -6,7 +6,8 @@ Ten typefaces in four heights of letters, each four seconds, over each of FOOTAG
 colour near the picture's own, every fourth moving. A line is right if at most a fifth of its letters are wrong. Lines
 go to results/screen_text.jsonl:
 
-    drawn    by height, contrast and movement: lines found, wrong letters in them, and found lines that are none
+    drawn    by height, contrast and movement: lines found, wrong letters in them, and found lines that are none; the
+             same of confirmed lines alone, those that may be quoted, and the share of right lines that are not
     plain    footage without writing: lines found, all of them wrong
     chinese  as drawn, of Chinese in five typefaces; only where it is asked for, and Debian's fonts-noto-cjk and
              fonts-wqy-zenhei are installed
@@ -165,16 +166,22 @@ def wrong(found: str, true: str) -> float:
     return distance(true, found) / len(true)
 
 
+def mean(shares: list[float]) -> float | None:
+    """None of none."""
+    return sum(shares) / len(shares) if shares else None
+
+
 def bench_drawn(folder: Path, media: Path, reader: RapidReader, chinese: bool = False) -> list[dict[str, Any]]:
-    groups: dict[tuple[str, str], list[float | None]] = defaultdict(list)
-    false: list[str] = []
-    total, reads, length = 0, 0, 0.0
+    groups: dict[tuple[str, str], list[tuple[float | None, bool]]] = defaultdict(list)
+    false: list[ScreenLine] = []
+    total, confirmed, reads, length = 0, 0, 0, 0.0
     for name, seconds in FOOTAGE.items():
         for height in HEIGHTS:
             path = folder / f"{Path(name).stem}_{height}.mp4"
             drawn = draw(media / name, path, seconds, height, chinese)
             lines, count, duration = lines_in(path, reader)
             reads, length, total = reads + count, length + duration, total + len(lines)
+            confirmed += sum(line.confirmed for line in lines)
             matched = set()
             for one in drawn:
                 near = [line for line in lines if line.start < one.start + EACH + 1 and line.end > one.start - 1]
@@ -186,19 +193,25 @@ def bench_drawn(folder: Path, media: Path, reader: RapidReader, chinese: bool = 
                     rate = None
                 kinds = [("height", f"{100 * height:.0f}%"), ("contrast", "low" if one.faint else "high")]
                 for kind in [*kinds, ("writing", "moving" if one.moves else "still"), ("all", "all")]:
-                    groups[kind].append(rate)
-            false += [line.text for line in lines if id(line) not in matched]
+                    groups[kind].append((rate, best is not None and best.confirmed))
+            false += [line for line in lines if id(line) not in matched]
     rows: list[dict[str, Any]] = []
-    for (by, value), rates in groups.items():
-        right = [rate for rate in rates if rate is not None]
-        found = round(len(right) / len(rates), 4)
-        letters = round(sum(right) / len(right), 4) if right else None
-        rows.append({"case": "drawn", "by": by, "of": value, "lines": len(rates), "found": found, "wrong": letters})
+    for (by, value), lines_read in groups.items():
+        right = [rate for rate, _ in lines_read if rate is not None]
+        sure = [rate for rate, twice in lines_read if rate is not None and twice]
+        row = {"found": len(right) / len(lines_read), "wrong": mean(right)}
+        row |= {"confirmed": len(sure) / len(lines_read), "confirmed_wrong": mean(sure)}
+        row["lost"] = mean([float(not twice) for rate, twice in lines_read if rate == 0])
+        shares = {name: None if share is None else round(share, 4) for name, share in row.items()}
+        rows.append({"case": "drawn", "by": by, "of": value, "lines": len(lines_read), **shares})
     whole = next(row for row in rows if row["by"] == "all")
     precision = round(1 - len(false) / max(total, 1), 4)
     if chinese:
         rows, whole["by"], whole["of"] = [whole], "script", "Chinese"
-    whole |= {"false": false, "precision": precision, "reads_a_minute": round(60 * reads / length, 2)}
+    sure_false = [line.text for line in false if line.confirmed]
+    whole |= {"false": [line.text for line in false], "precision": precision, "confirmed_false": sure_false}
+    whole["confirmed_precision"] = round(1 - len(sure_false) / max(confirmed, 1), 4)
+    whole["reads_a_minute"] = round(60 * reads / length, 2)
     return rows
 
 

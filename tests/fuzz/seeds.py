@@ -258,7 +258,7 @@ SUMMARY = {
         **{"source": "PP-OCRv6", "sha256": {"a.onnx": "0"}},
         "lines": [
             {
-                **{"text": "NEWS", "start": 1.0, "end": 2.0, "score": 0.9},
+                **{"text": "NEWS", "start": 1.0, "end": 2.0, "score": 0.9, "confirmed": True},
                 "box": {"left": 0.1, "top": 0.1, "right": 0.5, "bottom": 0.2},
             }
         ],

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -56,6 +57,18 @@ class Told:
         return [Reading(self.text, self.score, (m, m, width - m, height - m))] if self.text else []
 
 
+class Unsteady(Told):
+    """Reads something else every second time."""
+
+    def __init__(self, text: str = TITLE, again: str = "Harbour at down") -> None:
+        super().__init__(text)
+        self.again = again
+
+    def read(self, picture: np.ndarray) -> list[Reading]:
+        found = super().read(picture)
+        return found if len(self.sizes) % 2 else [replace(one, text=self.again) for one in found]
+
+
 def show(screen: ScreenText, pictures: list[np.ndarray], first: float = 0.0) -> None:
     for i, one in enumerate(pictures):
         grey = np.asarray(Image.fromarray(one).convert("L"))
@@ -69,8 +82,33 @@ def test_a_title_is_read_once_however_long_it_stands() -> None:
     (line,) = screen.lines(60.0)
     assert line.text == TITLE
     assert (line.start, line.end) == (3.0, 11.0)
-    assert len(told.sizes) == 1
+    assert screen.read == 1
+    assert len(told.sizes) == 2  # and what lies around it again
     assert told.sizes[0][1] < HEIGHT / 2  # of the picture, the part with the title
+
+
+@pytest.mark.parametrize(
+    ("again", "confirmed"),
+    [(TITLE, True), ("Harbour  at dawn ", True), ("Harbour at down", False), ("Harbour atdawn", False), ("", False)],
+)
+def test_a_line_is_confirmed_by_a_second_reading(again: str, confirmed: bool) -> None:
+    unsteady = Unsteady(again=again)
+    screen = ScreenText(unsteady)
+    show(screen, [picture(TITLE)] * 4)
+    (found,) = screen.lines(60.0)
+    assert (found.text, found.confirmed) == (TITLE, confirmed)
+    first, second = unsteady.sizes
+    assert second != first
+    assert [q.text for q in quotations([found])] == ["On screen: \u201cHarbour at dawn\u201d."] * confirmed
+
+
+def test_what_cannot_be_paid_for_is_not_read_again() -> None:
+    told = Told()
+    screen = ScreenText(told, _purse=0.3)
+    show(screen, [picture(TITLE, size=40)] * 3)
+    (found,) = screen.lines(60.0)
+    assert not found.confirmed
+    assert len(told.sizes) == 1
 
 
 def test_a_title_over_pictures_that_change_keeps_its_time() -> None:
@@ -79,7 +117,7 @@ def test_a_title_over_pictures_that_change_keeps_its_time() -> None:
     show(screen, [picture(TITLE if 2 <= i < 9 else "", seed=i) for i in range(12)])
     (line,) = screen.lines(60.0)
     assert (line.start, line.end) == (2.0, 8.0)
-    assert len(told.sizes) == 1
+    assert screen.read == 1
 
 
 def test_the_next_slide_is_read_too() -> None:
@@ -92,7 +130,7 @@ def test_the_next_slide_is_read_too() -> None:
         (TITLE, 0.0, 3.0),
         ("The second part", 4.0, 7.0),
     ]
-    assert len(told.sizes) == 2
+    assert screen.read == 2
 
 
 def test_pictures_without_letters_are_not_read() -> None:
@@ -122,7 +160,7 @@ def test_a_line_that_goes_on_outside_of_what_was_read_is_read_whole() -> None:
     show(screen, [picture(TITLE)] * 3)
     assert told.sizes[0][0] < WIDTH
     assert told.sizes[1][0] == WIDTH
-    assert len(told.sizes) == 2
+    assert screen.read == 2
     (line,) = screen.lines(60.0)
     assert (line.box[0], line.box[2]) == (0.0, 1.0)
 
@@ -138,7 +176,7 @@ def test_names_that_roll_by_are_read_now_and_then() -> None:
             ImageDraw.Draw(one).text(at, f"Somebody Else {i} {row}", font=ImageFont.load_default(22), fill="white")
         moving.append(np.asarray(one))
     show(screen, moving)
-    assert 2 <= len(told.sizes) <= 6
+    assert 2 <= screen.read <= 6
     assert (WIDTH, HEIGHT) in told.sizes
 
 
@@ -181,7 +219,7 @@ def test_what_rapidocr_raises_is_one_line(monkeypatch: pytest.MonkeyPatch, error
 
 
 def line(text: str, start: float, end: float, score: float = 0.99, top: float = 0.1, height: float = 0.1) -> ScreenLine:
-    return ScreenLine(text, start, end, score, (0.1, top, 0.5, top + height))
+    return ScreenLine(text, start, end, score, (0.1, top, 0.5, top + height), confirmed=True)
 
 
 def test_readings_of_one_line_become_one() -> None:
@@ -193,6 +231,17 @@ def test_readings_of_one_line_become_one() -> None:
         "Sales rose",
         "Costs fell",
     ]
+
+
+def test_of_readings_of_one_line_a_confirmed_one_stays() -> None:
+    sure = line("Harbour at dawn", 5, 7, score=0.95)
+    doubtful = replace(line("Harbour at davvn", 2, 4, score=0.99), confirmed=False)
+    later = replace(doubtful, start=8, end=9)
+    (found,) = lines_of([doubtful, sure, later], 60.0)
+    assert (found.text, found.confirmed) == ("Harbour at dawn", True)
+    whole = replace(line("Harbour at dawn in davvn", 5, 7), confirmed=False)  # what is confirmed is a part of it alone
+    (found,) = lines_of([line("Harbour", 2, 4), whole], 60.0)
+    assert (found.text, found.confirmed) == (whole.text, False)
 
 
 @pytest.mark.parametrize(
@@ -338,6 +387,28 @@ def test_the_screen_is_quoted_by_command(titled: Path, tmp_path: Path) -> None:
     data = schema.read(tmp_path / "n" / "summary.json")
     assert data["screen"] is None
     assert TITLE not in (tmp_path / "n" / "summary.txt").read_text()
+
+
+def test_what_is_read_otherwise_again_is_marked_and_quoted_nowhere(
+    titled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deafen(monkeypatch)
+    monkeypatch.setattr(pipeline, "_reader", lambda: (Unsteady(), []))
+    made = vtsum.summarize(titled, tmp_path / "s", model=ColourModel(), formats=["txt", "json", "html"])
+    assert "Harbour" not in made.files["txt"].read_text()
+    assert "no line on the screen is sure enough to be quoted" in made.warnings
+    data = schema.read(made.files["json"])
+    assert data["title"]["origin"] == "name"
+    assert "read" not in {sentence["origin"] for sentence in data["text"]}
+    assert data["screen"] is not None
+    assert [(found["text"], found["confirmed"]) for found in data["screen"]["lines"]] == [(TITLE, False)]
+    page = made.files["html"].read_text()
+    assert page.count("Harbour") == page.count(f'<u class="unsure">{TITLE}</u>') == 1
+    assert "not read alike twice" in page
+    older = json.loads(made.files["json"].read_text())
+    del older["screen"]["lines"][0]["confirmed"]
+    (tmp_path / "older.json").write_text(json.dumps(older))
+    assert schema.read(tmp_path / "older.json") == data
 
 
 def test_hostile_writing_is_harmless(titled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

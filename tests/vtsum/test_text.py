@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,7 @@ def test_saliency_of_the_moment_and_both_kinds() -> None:
 
 
 def line(text: str, start: float, height: float = 0.1) -> ScreenLine:
-    return ScreenLine(text, start, start + 4, 0.99, (0.1, 0.1, 0.6, 0.1 + height))
+    return ScreenLine(text, start, start + 4, 0.99, (0.1, 0.1, 0.6, 0.1 + height), confirmed=True)
 
 
 def test_titles() -> None:
@@ -85,6 +86,9 @@ def test_titles() -> None:
     assert (read.text, read.origin, read.span) == ("Baking bread", "read", (3.0, 7.0))
     heard = title_of(" ", "a.mp4", spans, lines[1:])
     assert (heard.origin, heard.text) == ("heard", BREAD.rstrip("."))
+    doubtful = replace(line("Baking broad", 5.0, 0.3), confirmed=False)
+    assert title_of(None, "a.mp4", spans, [doubtful, *lines]).text == "Baking bread"
+    assert title_of(None, "a.mp4", [], [doubtful]).text == "a.mp4"
     assert title_of(None, "a.mp4", [], []).text == "a.mp4"
 
 
@@ -114,6 +118,9 @@ def test_chapters_begin_with_sentences_where_the_topic_changes() -> None:
     assert [c.start for c in found] == [0.0, 100.0]
     assert [c.title.origin for c in found] == ["heard", "read"]
     assert found[1].title.text == "Boats of the harbour"
+    doubtful = [replace(lines[0], confirmed=False)]
+    found = chapters_of(200.0, features, 1.0, spans, rows, doubtful, [(0.0, 98.0), (98.0, 200.0)])
+    assert [c.title.origin for c in found] == ["heard", "heard"]
     assert chapters_of(120.0, features[:120], 1.0, spans, rows, lines, [(0.0, 120.0)]) == []
     silent = chapters_of(200.0, features, 1.0, [], np.zeros((0, 1)), [], [(0.0, 98.0), (98.0, 200.0)])
     assert [(c.start, c.title.text) for c in silent] == [(0.0, "Part 1"), (98.0, "Part 2")]

@@ -133,8 +133,8 @@ def _moved(time: float, spans: Sequence[Span], shots: Sequence[float]) -> float 
 
 
 def _written(lines: Sequence[ScreenLine]) -> Title | None:
-    """The largest line, and longest of the equally large, if its letters are large enough."""
-    fit = [line for line in lines if line.height >= LARGE and _titles(line.text)]
+    """The largest confirmed line, and longest of the equally large, if its letters are large enough."""
+    fit = [line for line in lines if line.confirmed and line.height >= LARGE and _titles(line.text)]
     best = max(fit, key=lambda line: line.height * min(max(line.end - line.start, 1.0), 5.0) ** 0.5, default=None)
     return None if best is None else Title(best.text, "read", (best.start, best.end))
 

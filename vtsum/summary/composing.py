@@ -80,6 +80,8 @@ def compose(
     )
     if once and not twice:
         notes.append("no sentence that was heard is sure enough to be quoted")
+    if watched.screen and not any(line.confirmed for line in watched.screen):
+        notes.append("no line on the screen is sure enough to be quoted")
     written = Written()
     if writer is not None:
         written = write(writer, spans, [(chapter.start, chapter.end) for chapter in chapters], limit)

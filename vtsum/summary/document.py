@@ -243,6 +243,7 @@ def _screen(watched: Watched, reader: ReaderFacts, duration: float) -> Screen:
                 "end": round(min(line.end, duration), 3),
                 "score": round(line.score, 4),
                 "box": _box(line.box),
+                "confirmed": line.confirmed,
             }
             for line in watched.screen
         ],

@@ -89,7 +89,8 @@ def screen(data: SummaryDocument, clips: Clips) -> list[dict[str, Any]]:
     for line in data["screen"]["lines"] if data["screen"] else []:
         moment = clips.moment(line["start"], line["end"])
         button = _button(moment, clock_time(moment.start))
-        lines.append({"start": moment.start, "end": moment.end, "button": button, "text": line["text"]})
+        words = {"text": line["text"], "unsure": not line["confirmed"]}
+        lines.append({"start": moment.start, "end": moment.end, "button": button, **words})
     return lines
 
 

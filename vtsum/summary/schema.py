@@ -185,6 +185,7 @@ class ScreenLineEntry(TypedDict):
     end: float
     score: float  # how sure the reader is, 0..1
     box: Box
+    confirmed: bool  # read alike twice, as all that is quoted; false where a summary from before does not say
 
 
 class Screen(TypedDict):
@@ -330,6 +331,10 @@ def _filled(document: dict[str, Any]) -> dict[str, Any]:
         document["settings"] = filled_settings(document["settings"])
     if isinstance(document.get("shots"), list):
         document["shots"] = [_filled_shot(shot) for shot in document["shots"]]
+    screen = document.get("screen")
+    if isinstance(screen, dict) and isinstance(screen.get("lines"), list):
+        lines = [{"confirmed": False, **line} if isinstance(line, dict) else line for line in screen["lines"]]
+        document["screen"] = {**screen, "lines": lines}
     if isinstance(document["models"], list):
         document["models"] = [{"device": None, **m} if isinstance(m, dict) else m for m in document["models"]]
     return document

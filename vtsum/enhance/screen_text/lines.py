@@ -28,6 +28,7 @@ class ScreenLine:
         text (str). score (float): how sure the reader is, 0..1.
         start, end (float): seconds, of the first and the last picture in which it was seen; one a second is looked at.
         box: left, top, right, bottom, as shares of the picture.
+        confirmed (bool): read alike twice (`vtsum.enhance.screen_text.again`); what was not is never quoted.
     """
 
     text: str
@@ -35,6 +36,7 @@ class ScreenLine:
     end: float
     score: float
     box: tuple[float, float, float, float]
+    confirmed: bool = False
 
     @property
     def height(self) -> float:
@@ -119,8 +121,8 @@ def _plain(text: str) -> str:
 
 
 def _merged(read: Sequence[ScreenLine]) -> list[ScreenLine]:
-    """Readings of the same text soon after each other as one line, with the words of the surest, or of the
-    whole line where some are parts of it."""
+    """Readings of the same text soon after each other as one line, with the words of the surest, a confirmed
+    one before others, or of the whole line where some are parts of it."""
     found: list[ScreenLine] = []
     recent: list[ScreenLine] = []
     for line in sorted(read, key=lambda line: (line.start, line.box[1], line.box[0])):
@@ -129,8 +131,10 @@ def _merged(read: Sequence[ScreenLine]) -> list[ScreenLine]:
             alike = _alike(_plain(line.text), _plain(other.text))
             if alike or _part(line, other):
                 other.end = max(other.end, line.end)
-                if line.score > other.score if alike else len(line.text) > len(other.text):
+                surer = (line.confirmed, line.score) > (other.confirmed, other.score)
+                if surer if alike else len(line.text) > len(other.text):
                     other.text, other.score, other.box = line.text, line.score, line.box
+                    other.confirmed = line.confirmed
                 break
         else:
             recent.append(replace(line))

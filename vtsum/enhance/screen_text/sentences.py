@@ -1,4 +1,4 @@
-"""What the text summary quotes of the screen: the largest writing of each picture, once, unless it was also said."""
+"""What the text summary quotes of the screen: the largest confirmed writing of each picture, unless it was said too."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def quotations(lines: Sequence[ScreenLine], said: Sequence[tuple[str, float]] = 
     """One quotation for each picture with writing, in order of time.
 
     Args:
-        lines: from `lines_of`.
+        lines: from `lines_of`; those that are not confirmed are not quoted.
         said: (word, seconds) of what is said: subtitles of it are not quoted.
     Returns:
         list[ScreenSentence]: ranked by the size of the largest letters and, less, how long they stand.
     """
     pages: list[list[ScreenLine]] = []
     for line in sorted(lines, key=lambda line: line.start):
-        if _is_said(line, said):
+        if not line.confirmed or _is_said(line, said):
             continue
         if pages and line.start - pages[-1][0].start <= TOGETHER:
             pages[-1].append(line)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import numpy as np
 from av.error import FFmpegError
 
+from vtsum.enhance.screen_text.again import read_again, surroundings
 from vtsum.enhance.screen_text.areas import SIDE, Area, areas, around, edges, lasting, overlap, parts, stays, within
 from vtsum.enhance.screen_text.lines import ScreenLine, lines_of, tells
 from vtsum.errors import VTSumError
@@ -72,7 +73,7 @@ class ScreenText:
     """
 
     reader: Reader
-    read: int = 0  # pictures, or parts of them
+    read: int = 0  # pictures, or parts of them; not what was read again
     warnings: list[str] = field(default_factory=list)
     _purse: float = PURSE
     _next: float = 0.0  # seconds, when a picture is looked at next
@@ -165,10 +166,20 @@ class ScreenText:
                 cut.append(area)
                 continue
             shares = (box[0] / width, box[1] / height, box[2] / width, box[3] / height)
-            line = ScreenLine(reading.text, since, time, reading.score, shares)
+            line = ScreenLine(reading.text, since, time, reading.score, shares, self._again(image, x0, y0, reading))
             self._lines.append(line)
             self._shown.append(_Shown(line, area, self._lasting))
         return cut
+
+    def _again(self, image: np.ndarray, x0: int, y0: int, reading: Reading) -> bool:
+        """Whether what was read in a part of an image, from x0 and y0 on, is read again, if that can be paid for."""
+        left, top, right, bottom = reading.box
+        part = surroundings((x0 + left, y0 + top, x0 + right, y0 + bottom), (image.shape[1], image.shape[0]))
+        cost = max(part.w * part.h / (image.shape[0] * image.shape[1]), LEAST)
+        if not tells(reading) or cost > self._purse:
+            return False
+        self._purse -= cost * (1 - GIVEN_BACK)
+        return read_again(self.reader.read, reading.text, image[part.slices])
 
     def lines(self, duration: float) -> list[ScreenLine]:
         """The lines of a video of `duration` seconds, in order of time, each once."""

@@ -202,12 +202,16 @@ def test_a_strangers_summary_does_not_hide_the_others(tmp_path, served, folder):
     odd = [
         [],
         {**good, "shots": [{"start": "x", "end": 1, "clip": None}]},
+        {**good, "shots": [{"start": 0, "end": "inf", "clip": None}]},
+        {**good, "summary": {"duration": "nan"}},
         {**good, "shots": 7},
         {**good, "title": None},
     ]
-    for number, content in enumerate([*odd, good]):
-        (folder / f"odd{number}").mkdir()
-        (folder / f"odd{number}" / "summary.json").write_text(json.dumps(content))
+    named = {os.fsencode(f"odd{number}"): content for number, content in enumerate([*odd, good])}
+    named |= {b"\xff": good, b"two\nlines": good}  # which no address can name
+    for name, content in named.items():
+        (folder / os.fsdecode(name)).mkdir()
+        (folder / os.fsdecode(name) / "summary.json").write_text(json.dumps(content))
     listed = {summary["name"]: summary for summary in served.state()["summaries"]}
     assert set(listed) == {f"odd{len(odd)}"}
     assert listed[f"odd{len(odd)}"]["recut"] is False

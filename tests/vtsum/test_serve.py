@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -245,8 +246,21 @@ def test_a_video_that_fails_is_told_and_ctrl_c_stops_what_runs(tmp_path, clip):
     assert server.ask("DELETE", f"api/jobs/{waiting['number']}")[0] == 204
     assert server.ask("DELETE", f"api/jobs/{waiting['number']}")[0] == 404
     assert server.wait("stopped")["name"] == "good.mp4"
-    assert server.end() == (0, "")
+    half = f"PUT {server.path}api/videos?name=half.mp4 HTTP/1.1\r\nHost: {server.host}\r\nContent-Length: 9\r\n\r\nhalf"
+    with socket.create_connection(server.host.split(":"), timeout=30) as sending:
+        sending.sendall(half.encode())
+        until_there(tmp_path / "d" / "videos", ".half.mp4.*.part")
+        assert server.end() == (0, "")
     assert sorted(path.name for path in (tmp_path / "d").iterdir()) == ["videos"]  # no summary, whole or half
+    assert sorted(path.name for path in (tmp_path / "d" / "videos").iterdir()) == ["bad.mp4", "good.mp4"]
+
+
+def until_there(folder: Path, pattern: str, seconds: float = 30) -> None:
+    """Wait until a folder holds a file of such a name."""
+    deadline = time.monotonic() + seconds
+    while not any(folder.glob(pattern)):
+        assert time.monotonic() < deadline, pattern
+        time.sleep(0.05)
 
 
 def test_the_whole_way_in_a_browser(tmp_path, clip, browser: Browser):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -22,6 +23,7 @@ from tests.vtsum.chromium import Browser
 from tests.vtsum.samples import ENVIRONMENT
 from vtsum.errors import VTSumError
 from vtsum.serving.asked import recut_words, summarize_words
+from vtsum.serving.jobs import Jobs
 from vtsum.serving.store import Store
 
 SERVE = "from vtsum.serving import serve; serve({!r}, largest={}, ready=lambda a: print(a, flush=True))"
@@ -253,6 +255,29 @@ def test_a_video_that_fails_is_told_and_ctrl_c_stops_what_runs(tmp_path, clip):
         assert server.end() == (0, "")
     assert sorted(path.name for path in (tmp_path / "d").iterdir()) == ["videos"]  # no summary, whole or half
     assert sorted(path.name for path in (tmp_path / "d" / "videos").iterdir()) == ["bad.mp4", "good.mp4"]
+
+
+def test_a_job_that_is_stopped_while_its_process_begins_ends(monkeypatch):
+    begin, begun = asyncio.create_subprocess_exec, []
+
+    async def slowly(*words: str, **options: Any) -> asyncio.subprocess.Process:
+        process = await begin(sys.executable, "-c", "import time; time.sleep(60)", **options)
+        begun.append(process)
+        assert jobs.stop(1)
+        return process
+
+    async def run() -> None:
+        jobs.add(lambda: [], "film.mp4")
+        running = asyncio.create_task(jobs.run())
+        while not begun:
+            await asyncio.sleep(0.01)
+        assert await asyncio.wait_for(begun[0].wait(), 30) == -signal.SIGTERM
+        running.cancel()
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", slowly)
+    jobs = Jobs()
+    asyncio.run(run())
+    assert jobs.told()[0]["state"] == "stopped"
 
 
 def until_there(folder: Path, pattern: str, seconds: float = 30) -> None:

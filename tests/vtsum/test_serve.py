@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,6 +23,7 @@ from tests.vtsum.chromium import Browser
 from tests.vtsum.samples import ENVIRONMENT
 from vtsum.errors import VTSumError
 from vtsum.serving.asked import recut_words, summarize_words
+from vtsum.serving.jobs import Jobs
 from vtsum.serving.store import Store
 
 SERVE = "from vtsum.serving import serve; serve({!r}, largest={}, ready=lambda a: print(a, flush=True))"
@@ -202,12 +205,16 @@ def test_a_strangers_summary_does_not_hide_the_others(tmp_path, served, folder):
     odd = [
         [],
         {**good, "shots": [{"start": "x", "end": 1, "clip": None}]},
+        {**good, "shots": [{"start": 0, "end": "inf", "clip": None}]},
+        {**good, "summary": {"duration": "nan"}},
         {**good, "shots": 7},
         {**good, "title": None},
     ]
-    for number, content in enumerate([*odd, good]):
-        (folder / f"odd{number}").mkdir()
-        (folder / f"odd{number}" / "summary.json").write_text(json.dumps(content))
+    named = {os.fsencode(f"odd{number}"): content for number, content in enumerate([*odd, good])}
+    named |= {b"\xff": good, b"two\nlines": good}  # which no address can name
+    for name, content in named.items():
+        (folder / os.fsdecode(name)).mkdir()
+        (folder / os.fsdecode(name) / "summary.json").write_text(json.dumps(content))
     listed = {summary["name"]: summary for summary in served.state()["summaries"]}
     assert set(listed) == {f"odd{len(odd)}"}
     assert listed[f"odd{len(odd)}"]["recut"] is False
@@ -241,8 +248,44 @@ def test_a_video_that_fails_is_told_and_ctrl_c_stops_what_runs(tmp_path, clip):
     assert server.ask("DELETE", f"api/jobs/{waiting['number']}")[0] == 204
     assert server.ask("DELETE", f"api/jobs/{waiting['number']}")[0] == 404
     assert server.wait("stopped")["name"] == "good.mp4"
-    assert server.end() == (0, "")
+    half = f"PUT {server.path}api/videos?name=half.mp4 HTTP/1.1\r\nHost: {server.host}\r\nContent-Length: 9\r\n\r\nhalf"
+    with socket.create_connection(server.host.split(":"), timeout=30) as sending:
+        sending.sendall(half.encode())
+        until_there(tmp_path / "d" / "videos", ".half.mp4.*.part")
+        assert server.end() == (0, "")
     assert sorted(path.name for path in (tmp_path / "d").iterdir()) == ["videos"]  # no summary, whole or half
+    assert sorted(path.name for path in (tmp_path / "d" / "videos").iterdir()) == ["bad.mp4", "good.mp4"]
+
+
+def test_a_job_that_is_stopped_while_its_process_begins_ends(monkeypatch):
+    begin, begun = asyncio.create_subprocess_exec, []
+
+    async def slowly(*words: str, **options: Any) -> asyncio.subprocess.Process:
+        process = await begin(sys.executable, "-c", "import time; time.sleep(60)", **options)
+        begun.append(process)
+        assert jobs.stop(1)
+        return process
+
+    async def run() -> None:
+        jobs.add(lambda: [], "film.mp4")
+        running = asyncio.create_task(jobs.run())
+        while not begun:
+            await asyncio.sleep(0.01)
+        assert await asyncio.wait_for(begun[0].wait(), 30) == -signal.SIGTERM
+        running.cancel()
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", slowly)
+    jobs = Jobs()
+    asyncio.run(run())
+    assert jobs.told()[0]["state"] == "stopped"
+
+
+def until_there(folder: Path, pattern: str, seconds: float = 30) -> None:
+    """Wait until a folder holds a file of such a name."""
+    deadline = time.monotonic() + seconds
+    while not any(folder.glob(pattern)):
+        assert time.monotonic() < deadline, pattern
+        time.sleep(0.05)
 
 
 def test_the_whole_way_in_a_browser(tmp_path, clip, browser: Browser):

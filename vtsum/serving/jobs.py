@@ -112,6 +112,8 @@ class Jobs:
         assert process.stderr is not None
         said: list[str] = []
         try:
+            if job.state == "stopped":  # while its process began
+                process.terminate()
             with contextlib.suppress(ValueError):  # a line beyond all measure
                 async for line in process.stderr:
                     _heed(job, line.decode("utf-8", "replace"), said)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import secrets
 import socket
@@ -50,10 +52,17 @@ def serve(
         token = secrets.token_urlsafe(24)
         app = make_app(store, token, [f"{HOST}:{port}", f"localhost:{port}"], largest)
         config = uvicorn.Config(
-            app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=3
+            app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=1
         )
+        logging.getLogger("uvicorn.error").addFilter(_is_wrong)
         server = _Server(config, lambda: ready(f"http://{HOST}:{port}/{token}/") if ready else None)
         server.run(sockets=[bound])
+
+
+def _is_wrong(record: logging.LogRecord) -> bool:
+    """False of what only says that the end broke something off: a film that plays, a video that is being sent."""
+    broken = record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError)
+    return not broken and not str(record.msg).startswith("Cancel %s running task(s)")
 
 
 class _Server(uvicorn.Server):

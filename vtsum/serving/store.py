@@ -26,6 +26,7 @@ VIDEOS = "videos"
 SPARE = 1 << 30  # bytes of the disk that uploads leave free
 _NAME = 100  # bytes of a name without its ending
 _ENDING = re.compile(r"\.[A-Za-z0-9]{1,8}")
+_ASKABLE = re.compile("(?!\\.)[^\n\ud800-\udfff]+")  # a folder's name that an address can hold, and that is not hidden
 _LARGEST = 256 << 20  # bytes of a summary.json
 _FILES = re.compile(
     r"report\.html|summary\.(mp4|txt|json|vtt|edl|otio|fcpxml|csv|srt|ffmetadata)|keyframes/shot_[0-9]{4,6}\.jpg"
@@ -136,7 +137,9 @@ class Store:
 
     def _summaries(self) -> Iterator[Path]:
         for path in self.folder.iterdir():
-            if not path.name.startswith(".") and not path.is_symlink() and _is_regular(path / "summary.json"):
+            if not _ASKABLE.fullmatch(path.name) or path.is_symlink():
+                continue
+            if _is_regular(path / "summary.json"):
                 yield path
 
 
@@ -144,8 +147,8 @@ def _told(data: dict[str, Any]) -> dict[str, Any]:
     """What the page shows of a summary.json."""
     shots = [
         {
-            "start": float(shot["start"]),
-            "end": float(shot["end"]),
+            "start": _number(shot["start"]),
+            "end": _number(shot["end"]),
             "chosen": shot["clip"] is not None,
             "picture": str(shot["clip"]["keyframe"]) if shot["clip"] and shot["clip"]["keyframe"] else None,
         }
@@ -154,12 +157,19 @@ def _told(data: dict[str, Any]) -> dict[str, Any]:
     return {
         "title": one_line(str(data["title"]["text"])),
         "video": str(data["source"]["name"]),
-        "seconds": float(data["source"]["duration"]),
-        "lasts": float(data["summary"]["duration"]),
+        "seconds": _number(data["source"]["duration"]),
+        "lasts": _number(data["summary"]["duration"]),
         "budget": str(data["settings"]["budget"]),
         "text": [one_line(str(sentence["text"])) for sentence in data["text"]],
         "shots": shots,
     }
+
+
+def _number(value: Any) -> float:
+    """A number of JSON's; "nan" in a text would be one, too, and no answer could hold it."""
+    if type(value) not in (int, float):
+        raise TypeError(value)
+    return float(value)
 
 
 def _regular(folder: Path) -> Iterator[Path]:

@@ -79,6 +79,7 @@ def test_a_tone_of_known_loudness():
     assert level((-23, 20)) == pytest.approx(-23, abs=0.1)
     assert level((-36, 10), (-23, 60), (-36, 10)) == pytest.approx(-23, abs=0.1)
     assert level((-72, 10), (-36, 10), (-23, 60), (-36, 10), (-72, 10)) == pytest.approx(-23, abs=0.1)
+    assert level((-23, 0.25)) == pytest.approx(-23, abs=0.1)  # shorter than what loudness is defined of
     assert level((-200, 2)) == -np.inf
 
 

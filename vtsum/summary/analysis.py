@@ -24,7 +24,7 @@ from vtsum.enhance.speech.transcript import Transcript, Utterance, Word
 from vtsum.errors import VTSumError
 from vtsum.files import plain, written
 from vtsum.reading import LIMIT, parse_json
-from vtsum.summary.schema import Settings, filled_settings
+from vtsum.summary.schema import Settings, filled_lines, filled_settings
 from vtsum.summary.typed import check_type
 from vtsum.summary.watching import FPS, Watched
 from vtsum.video.source import MAX_PIXELS
@@ -193,6 +193,8 @@ class Analysis:
         if facts.get("format") != FORMAT:
             raise VTSumError(f"{where}: format must be {FORMAT!r}, got {facts.get('format')!r:.60}")
         facts["settings"] = filled_settings(facts.get("settings"))
+        if isinstance(seen := facts.get("watched"), dict):
+            seen["screen"] = filled_lines(seen.get("screen"))
         check_type(facts, _Facts, f"{where}: facts")
         try:
             return _checked(cls(**_read(Path(path), facts)))

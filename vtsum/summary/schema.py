@@ -321,6 +321,13 @@ def read(path: str | Path) -> SummaryDocument:
     return validate(_filled(document))
 
 
+def filled_lines(lines: Any) -> Any:
+    """Lines on the screen; those from before there was a second reading were not confirmed."""
+    if not isinstance(lines, list):
+        return lines
+    return [{"confirmed": False, **line} if isinstance(line, dict) else line for line in lines]
+
+
 def _filled(document: dict[str, Any]) -> dict[str, Any]:
     """With the fields that came to version 2 later, as they were before."""
     source = document.get("source")
@@ -332,9 +339,8 @@ def _filled(document: dict[str, Any]) -> dict[str, Any]:
     if isinstance(document.get("shots"), list):
         document["shots"] = [_filled_shot(shot) for shot in document["shots"]]
     screen = document.get("screen")
-    if isinstance(screen, dict) and isinstance(screen.get("lines"), list):
-        lines = [{"confirmed": False, **line} if isinstance(line, dict) else line for line in screen["lines"]]
-        document["screen"] = {**screen, "lines": lines}
+    if isinstance(screen, dict):
+        document["screen"] = {**screen, "lines": filled_lines(screen.get("lines"))}
     if isinstance(document["models"], list):
         document["models"] = [{"device": None, **m} if isinstance(m, dict) else m for m in document["models"]]
     return document

@@ -10,6 +10,7 @@
   };
   const address = (...parts) => parts.map(encodeURIComponent).join("/").replaceAll("%2F", "/");
   const KINDS = { "summary.mp4": "Video", "summary.txt": "Text", "summary.json": "Data", "summary.vtt": "Subtitles" };
+  const SILENT = "The server does not answer; start vtsum serve again.";
   const sending = new Map();  // names of videos on their way, and how much of each is here
   let summaries = [], shown = "", changed = null;
 
@@ -53,6 +54,7 @@
     const list = [...sending].map(([file, share]) => ({ name: file.name, state: "running", stage: "Being taken here", share }));
     list.push(...jobs.filter((job) => job.state !== "done"));
     find("work").hidden = !list.length;
+    const at = document.activeElement.matches("#jobs .stop") ? document.activeElement.getAttribute("aria-label") : "";
     find("jobs").replaceChildren(...list.map((job) => {
       const item = copy("job"), active = job.state === "running" || job.state === "waiting";
       item.classList.add(job.state);
@@ -70,6 +72,9 @@
       }[job.state];
       return item;
     }));
+    for (const stop of at ? find("jobs").querySelectorAll(".stop") : []) {
+      if (stop.getAttribute("aria-label") === at) stop.focus();  // it was under the user's hand
+    }
   }
 
   function showSummaries() {
@@ -158,7 +163,10 @@
     showSummaries();
   }
   async function watch() {
-    try { await look(); } catch { tell("The server does not answer; start vtsum serve again."); }
+    try {
+      await look();
+      if (find("told").textContent === SILENT) tell("");
+    } catch { tell(SILENT); }
     setTimeout(watch, jobs.some((job) => job.state === "running" || job.state === "waiting") ? 500 : 3000);
   }
   watch();

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import av
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
@@ -332,6 +333,15 @@ def test_a_drawn_picture_is_read() -> None:
     assert 120 < bottom < 150
     assert RapidReader().read(picture()) == []
     assert RapidReader().read(np.zeros((2, 2, 3), np.uint8)) == []
+
+
+@pytest.mark.parametrize("text", ["Straße nach Köln: 45 €", "Łódź i Kraków", "Ελληνικά νέα"])
+def test_accents_are_read_and_greek_is_left_out(text: str) -> None:
+    """Greek would be read without its accents, and in every reading so."""
+    image = Image.fromarray(picture())
+    font = ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), 30)
+    ImageDraw.Draw(image).text((60, 100), text, font=font, fill="white")
+    assert [one.text for one in RapidReader().read(np.asarray(image))] == [text] * text.startswith(("S", "Ł"))
 
 
 def test_a_reader_that_is_not_installed_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_a_line_is_confirmed_by_a_second_reading(again: str, confirmed: bool) ->
 
 def test_what_cannot_be_paid_for_is_not_read_again() -> None:
     told = Told()
-    screen = ScreenText(told, _purse=0.3)
+    screen = ScreenText(told, _second_purse=0.0)
     show(screen, [picture(TITLE, size=40)] * 3)
     (found,) = screen.lines(60.0)
     assert not found.confirmed

@@ -17,7 +17,7 @@ def drawn(lines: Records | None = None) -> str:
     ):
         line = found[by, of]
         name = {"all": "all", "writing": f"{of} writing", "script": f"{of}, likewise"}.get(by, f"{by} {of}")
-        shares = [line[share] for share in ("found", "wrong", "confirmed", "confirmed_wrong")]
+        shares = [line.get(share) for share in ("found", "wrong", "confirmed", "confirmed_wrong")]
         rows.append([name, str(line["lines"]), *("-" if share is None else f"{share:.1%}" for share in shares)])
     if not rows or not plain or not cost:
         return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,8 @@ from vtsum.reuse import reused
 DETECTS_AT = 736  # pixels of the longer side at which letters are looked for; they are read at full size
 NAME = "PP-OCRv6 small"
 _GET_IT = "pip install 'vtsum[ocr]'"
+# The models know Greek letters as signs of formulas, without accents: a word is never whole, and alike in each reading.
+_GREEK = re.compile("[\u0370-\u03ff]{2}")
 _DETECTION, _RECOGNITION = "PP-OCRv6_det_small.onnx", "PP-OCRv6_rec_small.onnx"
 
 
@@ -30,7 +33,7 @@ class Reading:
 
 
 class RapidReader:
-    """Reads Latin letters, Chinese and Japanese, each picture by itself.
+    """Reads Latin letters, Chinese and Japanese, each picture by itself; lines with Greek words are left out.
 
     Attributes:
         name (str): of the models, with the version of the package that carries them.
@@ -80,7 +83,7 @@ class RapidReader:
         for text, score, box in zip(found.txts, found.scores, found.boxes, strict=True):
             (left, top), (right, bottom) = box.min(0).tolist(), box.max(0).tolist()
             readings.append(Reading(text, float(score), (left, top, right, bottom)))
-        return rows(readings)
+        return [row for row in rows(readings) if not _GREEK.search(row.text)]
 
 
 @reused

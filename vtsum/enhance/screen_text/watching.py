@@ -5,7 +5,7 @@ it was last read is read, once. Later pictures only tell how long its edges stay
 long it is shown, and a clip without writing few. Writing that moves, as the names at a film's end do, never stays: for
 it a whole picture with rows of letters is read now and then, less often where nothing is found. Readings are paid for
 from a purse that fills with the seconds of the video, so that no video's cost grows beyond a share of its length; found
-lines give some of it back.
+lines give some of it back. A second reading of each has a purse of its own.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ class ScreenText:
     read: int = 0  # pictures, or parts of them; not what was read again
     warnings: list[str] = field(default_factory=list)
     _purse: float = PURSE
+    _second_purse: float = PURSE  # for what is read again, so that no line is missed for it
     _next: float = 0.0  # seconds, when a picture is looked at next
     _last: float = 0.0  # seconds, of the last one looked at
     _edge: np.ndarray | None = None
@@ -108,7 +109,8 @@ class ScreenText:
         """The same for a grey picture, uint8 [H, W], and a function that gives it in colour and full size."""
         edge = edges(grey)
         before, self._edge = self._edge, edge
-        self._purse = min(self._purse + EARNED * (time - self._last), PURSE)
+        earned = EARNED * (time - self._last)
+        self._purse, self._second_purse = (min(p + earned, PURSE) for p in (self._purse, self._second_purse))
         last, self._last = self._last, time
         if before is None or before.shape != edge.shape:
             self._shown, self._known = [], np.zeros_like(edge)
@@ -176,9 +178,9 @@ class ScreenText:
         left, top, right, bottom = reading.box
         part = surroundings((x0 + left, y0 + top, x0 + right, y0 + bottom), (image.shape[1], image.shape[0]))
         cost = max(part.w * part.h / (image.shape[0] * image.shape[1]), LEAST)
-        if not tells(reading) or cost > self._purse:
+        if not tells(reading) or cost > self._second_purse:
             return False
-        self._purse -= cost * (1 - GIVEN_BACK)
+        self._second_purse -= cost * (1 - GIVEN_BACK)
         return read_again(self.reader.read, reading.text, image[part.slices])
 
     def lines(self, duration: float) -> list[ScreenLine]:

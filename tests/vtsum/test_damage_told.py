@@ -238,18 +238,22 @@ def test_a_tag_behind_a_recording_is_no_damage(tmp_path, ending, codec):
     whole = path.read_bytes()
     middle = len(whole) // 2
     tag = b"TAG" + b"A title".ljust(125, b"\0")
-    lyrics = b"LYRICSBEGIN" + bytes(2000)  # behind a Matroska segment, which states its size, anything may lie
+    lyrics = b"LYRICSBEGIN" + bytes(2000)  # behind an end that the format states, anything may lie
     copies = {
         "tag": whole + tag,
+        "lyrics": whole + lyrics,
+        "APE": whole + b"APETAGEX" + bytes(200) + b"APETAGEX" + bytes(24),
+        "zeros": whole + bytes(5000),
         "cut": whole[:-300] + tag,
         "hole": whole[:middle] + bytes(4096) + whole[middle + 4096 :] + tag,
+        "end of zeros": whole[:-4096] + bytes(4096),
     }
-    for kind, copy in copies.items() if ending != ".mkv" else {**copies, "lyrics": whole + lyrics}.items():
+    for kind, copy in copies.items():
         path.write_bytes(copy)
         sampler = FrameSampler(path, size=(32, 32))
         assert sum(1 for _ in sampler) >= 3
         told = bool(sampler.damaged or sampler.broken_at)
-        assert told == (kind in ("cut", "hole")), kind
+        assert told == (kind in ("cut", "hole", "end of zeros")), kind
 
 
 def test_odd_recordings_are_clean(shared):

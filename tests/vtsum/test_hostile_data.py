@@ -190,12 +190,26 @@ def references(group: h5py.Group) -> None:
     group.create_dataset("picks", data=np.array([group.ref] * 7, dtype=h5py.ref_dtype))
 
 
+def never_written(group: h5py.Group) -> None:
+    del group["features"]
+    group.create_dataset("features", (7, 3 * 10**7), np.float32, chunks=(1, 1024))
+
+
+def many_names(group: h5py.Group) -> None:
+    del group["features"]
+    group.create_dataset("features", (7, 10**6), np.float32, chunks=(1, 1024))
+    for i in range(2, 7):
+        group.file[f"video_{i}"] = group
+
+
 H5: dict[str, tuple[Callable[[h5py.Group], None], str]] = {
     "a link to another file": (linked(lambda p: h5py.ExternalLink(p, "secret")), "gtscore must lie in the file itself"),
     "a link within": (linked(lambda p: h5py.SoftLink("/video_1/features")), "gtscore must lie in the file itself"),
     "mapped from another file": (mapped, "gtscore must lie in the file itself, got one mapped"),
     "stored in another file": (stored_outside, "gtscore must lie in the file itself, got one mapped"),
     "10^12 numbers": (large, "features must have at most 1073741824 bytes"),
+    "840 MB that were never written": (never_written, "must hold what it states, got a file that unpacks to more"),
+    "one video by six names": (many_names, "must hold what it states, got a file that unpacks to more"),
     "references": (references, "picks must hold numbers or text"),
     "a list for a number": (replace("n_frames", np.arange(3)), "must be an h5 file in TVSum's schema, got: "),
     "text for numbers": (replace("picks", "many"), "must be an h5 file in TVSum's schema, got: "),

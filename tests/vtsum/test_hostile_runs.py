@@ -253,6 +253,13 @@ def leading_away(run: Path, mark: Path) -> Path:
     return path
 
 
+def other_ranks(run: Path, mark: Path) -> Path:
+    """It went on with status 0."""
+    path = run / STEP / checkpoints.MARKER
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"ranks": 10**12}))
+    return path
+
+
 CHANGES: dict[str, tuple[Callable[[Path, Path], Path], str]] = {
     "code": (code, r"must hold tensors and plain data alone, got posix\.mkdir"),
     "code in the old form": (old_form, "must hold tensors and plain data alone, got posix.mkdir"),
@@ -261,6 +268,7 @@ CHANGES: dict[str, tuple[Callable[[Path, Path], Path], str]] = {
     "code in the universal form": (converted, "must hold tensors and plain data alone"),
     "a link": (link, "must be a file of its own"),
     "a linked folder": (linked_folder, "must be a file of its own"),
+    "another number of ranks": (other_ranks, r"must be those whose shards it lists, \[0\], got 1000000000000"),
     "a name that leads away": (leading_away, r"must name parameters, got '\.\./"),
 }
 

@@ -25,6 +25,8 @@ from vtsum.enhance.speech.recognisers.faster_whisper import FasterWhisper
 from vtsum.enhance.speech.recognisers.whisper import Whisper
 from vtsum.enhance.speech.transcript import Transcript, Utterance, Word
 from vtsum.errors import VTSumError
+from vtsum.model.chat_template import around
+from vtsum.model.pretrained import at_work
 from vtsum.model.writers import ChatWriter
 from vtsum.shown import clean
 
@@ -44,6 +46,9 @@ def written_by(folder: Path, tmp_path: Path) -> subprocess.CompletedProcess[str]
     )
 
 
+LOOPS = "{% for i in range(99999) %}" * 3 + "{% endfor %}" * 3
+
+
 @pytest.mark.parametrize(
     ("template", "told"),
     [
@@ -51,6 +56,8 @@ def written_by(folder: Path, tmp_path: Path) -> subprocess.CompletedProcess[str]
         ("{% for", "unexpected 'end of template'"),
         ("{{ cycler.__init__.__globals__.os.system('true') }}", "access to attribute '__init__'"),
         ("{% for i in range(10 ** 9) %}a{% endfor %}", "Range too big"),
+        ("Hello", "a chat template that says the text of a turn 0 times"),
+        ("{{ messages[0].content }}{{ 'a' * 200000 }}", "a chat template that takes more than 5 s"),
         ("{{ 1 // 0 }}", "integer division or modulo by zero"),
     ],
 )
@@ -62,13 +69,60 @@ def test_a_chat_template_that_fails_is_one_line(template: str, told: str, tmp_pa
     assert told in str(caught.value)
 
 
-def test_a_command_tells_of_a_chat_template_that_fails_in_one_line(tmp_path: Path) -> None:
+LIMITS = "a chat template that takes more than 5 s, 1024 MiB or 100000 characters"
+
+
+@pytest.mark.parametrize(("template", "told"), [("{{ raise_exception('no') }}", "no"), (LOOPS, LIMITS)])
+def test_a_command_tells_of_a_chat_template_that_fails_in_one_line(template: str, told: str, tmp_path: Path) -> None:
+    """One of loops in loops did not end."""
     folder = make_instruct(tmp_path / "model")
-    (folder / "chat_template.jinja").write_text("{{ raise_exception('no') }}")
+    (folder / "chat_template.jinja").write_text(template)
     done = written_by(folder, tmp_path)
-    told = f"vtsum: writer: '{folder}' must be a whole checkpoint whose parts fit, got: no\n"
+    told = f"vtsum: writer: '{folder}' must be a whole checkpoint whose parts fit, got: {told}\n"
     assert (done.returncode, done.stderr) == (2, told)
     assert not (tmp_path / "o").exists()
+
+
+def test_a_chat_template_that_doubles_a_text_again_and_again_is_ended() -> None:
+    """It took the memory there was."""
+    template = "{% set ns = namespace(a='ab') %}{% for i in range(40) %}{% set ns.a = ns.a * 2 %}{% endfor %}"
+    with pytest.raises(ValueError, match=LIMITS):
+        around(template, 0, {})
+
+
+def test_a_panic_of_tokenizers_is_one_line() -> None:
+    """As of a pattern without end. It is no Exception: it was a traceback."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.BPE({"a": 0}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("(a+)+b"), "isolated")
+    with (
+        pytest.raises(VTSumError, match=r"^op: 'x' must be a whole checkpoint .*got: .*retry-limit"),
+        at_work("x", "op"),
+    ):
+        tokenizer.encode("a" * 60)
+    with pytest.raises(KeyboardInterrupt), at_work("x", "op"):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("part", ["normalizer", "decoder"])
+def test_a_tokenizer_that_doubles_a_text_again_and_again_is_refused(part: str, tmp_path: Path) -> None:
+    """It took the memory there was."""
+    folder = make_instruct(tmp_path / "model")
+    twice = {"type": "Replace", "pattern": {"Regex": "."}, "content": "ab"}
+    steps = {"normalizer": "normalizers", "decoder": "decoders"}[part]
+    changed_json(folder, "tokenizer.json", **{part: {"type": "Sequence", steps: [twice] * 40}})
+    with pytest.raises(VTSumError, match=rf"tokenizer\.json must make at most 1000 letters of one, its {part} makes"):
+        ChatWriter(str(folder))
+
+
+def test_a_refusal_stands_alone(tmp_path: Path) -> None:
+    """transformers remarked on the configuration while the tokenizer was read, before its model was refused."""
+    folder = make_instruct(tmp_path / "model")
+    changed_json(folder, "config.json", vocab_size=5)
+    done = written_by(folder, tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.startswith("vtsum: writer: checkpoint must be a transformers checkpoint")
 
 
 @pytest.mark.parametrize("settings", [{"suppress_tokens": ["x"]}, {"eos_token_id": "x"}, {"alignment_heads": [[9, 9]]}])

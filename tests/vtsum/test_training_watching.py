@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from tests.vtsum.test_training_run import measures, words
 from tests.vtsum.training_corpus import write_corpus
 from vtsum.errors import VTSumError
 from vtsum.evaluation import java
-from vtsum.training.trackers import trackers_of
+from vtsum.training.trackers import WeightsAndBiases, trackers_of
 from vtsum.training.train import main
 
 MINE = """
@@ -179,6 +180,16 @@ def test_all_of_them_at_once_and_again_after_resuming(data, tmp_path):
     shown = board(run)
     assert shown["train/loss"] == pytest.approx({line["step"]: line["loss"] for line in lines}, rel=1e-6)
     assert set(shown["val/f1"]) == {4, 8}
+
+
+def test_a_strangers_link_tells_wandb_of_no_other_file(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", ModuleType("wandb"))
+    (tmp_path / "secret").write_text("key")
+    (tmp_path / "run" / "wandb").mkdir(parents=True)
+    (tmp_path / "run" / "wandb" / "run-id").symlink_to(tmp_path / "secret")
+    board = WeightsAndBiases.__new__(WeightsAndBiases)  # wandb need not be installed
+    with pytest.raises(VTSumError, match="run-id must lie where it is named, got a symbolic link"):
+        board.start(tmp_path / "run", 1, {})
 
 
 def test_wandb_keeps_a_run_offline_and_goes_on_in_the_same_one(data, tmp_path, monkeypatch, capfd):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,9 @@ from vtsum.reading import read_json
 
 H5_LIMIT = 2**30
 """Bytes that one field of a video may have."""
+_PACKED, _SPARE = 1100, 1 << 26
+"""Bytes that one byte of a file unpacks to at most (zlib's are 1,032), and those that it may have besides: HDF5 reads
+what was never written as zeros, and one field by many names."""
 _MMSS = re.compile(r"([0-9]{1,6}):([0-5][0-9])")
 
 
@@ -167,7 +170,15 @@ def _load_h5(path: Path, dataset: str) -> list[TVSumVideo]:
             keys = sorted((key for key in file if re.fullmatch(r"video_[0-9]{1,9}", key)), key=lambda key: int(key[6:]))
             if not keys:
                 raise VTSumError(f"{function}: {path} must have groups video_1, video_2 ..., got {sorted(file)[:3]}")
-            return [_video(file, key, dataset, f"{function}: {path}: {key}") for key in keys]
+            left = _PACKED * path.stat().st_size + _SPARE
+
+            def take(count: int) -> None:
+                nonlocal left
+                left -= count
+                if left < 0:
+                    raise VTSumError(f"{function}: {path} must hold what it states, got a file that unpacks to more")
+
+            return [_video(file, key, dataset, f"{function}: {path}: {key}", take) for key in keys]
     except VTSumError:
         raise
     except Exception as error:  # HDF5 and NumPy on what a broken file holds, each with kinds of its own
@@ -197,13 +208,16 @@ def _own(group: Any, name: str, kind: type, where: str) -> Any:
     return found
 
 
-def _video(file: Any, key: str, dataset: str, where: str) -> TVSumVideo:
+def _video(file: Any, key: str, dataset: str, where: str, take: Callable[[int], None]) -> TVSumVideo:
+    """take: is told the bytes of each field before it is read."""
     import h5py
 
     group = _own(file, key, h5py.Group, where)
 
     def read(name: str) -> Any:
-        return _own(group, name, h5py.Dataset, where)[()]
+        found = _own(group, name, h5py.Dataset, where)
+        take(found.nbytes)
+        return found[()]
 
     def text(name: str) -> str:
         value = read(name) if name in group else b""

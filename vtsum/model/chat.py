@@ -17,6 +17,7 @@ import numpy as np
 
 from vtsum.devices import device_of, memory_told
 from vtsum.errors import VTSumError
+from vtsum.model.chat_template import around
 from vtsum.model.pretrained import (
     ScoresAreNumbers,
     at_work,
@@ -111,6 +112,8 @@ class Chat:
         reader = AutoProcessor if pictures else AutoTokenizer
         self._processor = from_pretrained(reader, self.folder, "checkpoint", op)
         template = getattr(self._processor, "chat_template", None)
+        if isinstance(template, dict):
+            template = template.get("default")
         if not template:
             raise VTSumError(f"{op}: {self.name!r} must have a chat template, got none")
         self.device = torch.device(device_of(device, op))
@@ -132,7 +135,8 @@ class Chat:
         marks = {*self._tokenizer.all_special_tokens, *self._tokenizer.get_added_vocab(), "<image>", "<video>"}
         self._marks = sorted((mark for mark in marks if mark.strip()), key=len, reverse=True)
         # A checkpoint that thinks aloud is asked not to.
-        self._template_options = {"enable_thinking": False} if "enable_thinking" in str(template) else {}
+        self._template_options = {"enable_thinking": False} if "enable_thinking" in template else {}
+        self._template, self._around = template, dict[int, tuple[str, str]]()
         self._op = op
 
     def data(self, text: str) -> str:
@@ -223,22 +227,18 @@ class Chat:
             at += len(batch)
         return made
 
+    def _said(self, turn: Turn) -> str:
+        count = len(turn.pictures)
+        if count not in self._around:
+            values = {**self._tokenizer.special_tokens_map, **self._template_options}
+            self._around[count] = around(self._template, count, values)
+        before, after = self._around[count]
+        return before + turn.text + after
+
     def _inputs(self, turns: Sequence[Turn]) -> Any:
         from PIL import Image
 
-        texts = []
-        for turn in turns:
-            content: Any = turn.text
-            if turn.pictures:
-                content = [*({"type": "image"} for _ in turn.pictures), {"type": "text", "text": turn.text}]
-            texts.append(
-                self._processor.apply_chat_template(
-                    [{"role": "user", "content": content}],
-                    add_generation_prompt=True,
-                    tokenize=False,
-                    **self._template_options,
-                )
-            )
+        texts = [self._said(turn) for turn in turns]
         start = self._tokenizer.bos_token
         options: dict[str, Any] = {"return_tensors": "pt", "padding": True}
         options["add_special_tokens"] = not (start and texts[0].startswith(start))

@@ -29,6 +29,9 @@ MOST_LAYERS = 1000
 """transformers makes a configuration's layers before it looks at the weights, and would not end with 10 million."""
 MOST_LABELS = 100_000
 """transformers makes a name for each."""
+MOST_GROWTH = 1000
+"""By what a tokenizer's rules may lengthen a text; published ones have 3 at most."""
+TOKENIZER, _TOKENIZER_LIMIT = "tokenizer.json", 1 << 27  # bytes
 _MOST_FILES = 10_000  # of a folder that are looked at; no model has so many
 
 
@@ -49,7 +52,8 @@ def from_pretrained(kind: Any, source: str | os.PathLike[str], what: str, op: st
             if hasattr(made, "get_vocab") and not has_words(made):
                 raise ValueError("its tokenizer has no words (tokenizer.json or vocab.txt is missing)")
         return made
-    except Exception as error:  # transformers, tokenizers, safetensors, pickle and the hub's client raise a dozen kinds
+    except BaseException as error:  # transformers, tokenizers, safetensors and the hub's client raise a dozen kinds
+        _check_foreseen(error)
         raise VTSumError(
             f"{op}: {what} must be a transformers checkpoint in a folder, in the local cache or on the hub, "
             f"got {source!r}: {first_line(error)}"
@@ -67,10 +71,18 @@ def at_work(source: str | os.PathLike[str], op: str) -> Iterator[None]:
         yield
     except (VTSumError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # transformers, jinja, tokenizers and torch each raise kinds of their own
+    except BaseException as error:  # transformers, jinja, tokenizers and torch each raise kinds of their own
+        _check_foreseen(error)
         raise VTSumError(
             f"{op}: {os.fspath(source)!r} must be a whole checkpoint whose parts fit, got: {first_line(error)}"
         ) from None
+
+
+def _check_foreseen(error: BaseException) -> None:
+    """Raise again what is no fault of a checkpoint's: a signal. A panic of tokenizers, which is written in Rust, is no
+    Exception either, and is one: of a pattern that goes back and forth without end, for one."""
+    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        raise error
 
 
 class ScoresAreNumbers:
@@ -169,6 +181,23 @@ def check_folder(folder: Path, op: str) -> None:
         if path.exists():
             # Of tokenizers without a limit, model_max_length has 100 bits.
             check_config(read_json(path, dict, op, bits=128), f"{op}: {path}")
+    if (path := folder / TOKENIZER).exists():
+        _check_growth(read_json(path, dict, op, limit=_TOKENIZER_LIMIT, bits=128), f"{op}: {path}")
+
+
+def _check_growth(tokenizer: dict[str, Any], where: str) -> None:
+    """Refuse a tokenizer that would replace each letter by many, and each of these again, until memory ends."""
+    for part in ("normalizer", "pre_tokenizer", "decoder"):
+        waiting, growth = [tokenizer.get(part)], 1
+        while waiting:
+            value = waiting.pop()
+            if isinstance(value, dict):
+                growth *= max(len(str(value.get("content", ""))), 1) if value.get("type") == "Replace" else 1
+                waiting += value.values()
+            elif isinstance(value, list):
+                waiting += value
+            if growth > MOST_GROWTH:
+                raise VTSumError(f"{where} must make at most {MOST_GROWTH} letters of one, its {part} makes more")
 
 
 def _check_kinds(folder: Path, op: str) -> None:

@@ -10,6 +10,7 @@ them itself, PyTorch is told to keep to the same, whatever DeepSpeed asks of it.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,10 +20,11 @@ import torch
 
 from vtsum.errors import VTSumError
 from vtsum.model.files import read_pt
-from vtsum.training.checkpoints import Checkpoint
+from vtsum.training.checkpoints import MARKER, Checkpoint
 
 ZERO, UNIVERSAL = "zero", "universal"
 """Folders of a checkpoint: what DeepSpeed wrote, and the form of it that any number of ranks can load."""
+_SHARD = re.compile(re.escape(ZERO + os.sep) + r"(?:bf16_)?zero_pp_rank_([0-9]{1,6})_mp_rank_00_optim_states\.pt")
 _FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 
@@ -68,6 +70,13 @@ def check(checkpoint: Checkpoint) -> None:
             if place == ZERO and str(path.relative_to(checkpoint.folder)) not in checkpoint.facts["files"]:
                 raise VTSumError(f"train: {path} must be listed in the checkpoint's marker, got a file that is not")
             _check_file(path)
+    found = {int(match[1]) for name in checkpoint.facts["files"] if (match := _SHARD.fullmatch(name))}
+    ranks = checkpoint.facts["ranks"]
+    if checkpoint.facts.get("stage") and (len(found) != ranks or max(found) != ranks - 1):
+        raise VTSumError(
+            f"train: ranks of {checkpoint.folder / MARKER} must be those whose shards it lists, {sorted(found)!s:.80}, "
+            f"got {ranks}"
+        )
 
 
 def _check_file(path: Path) -> None:

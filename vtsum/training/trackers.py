@@ -11,7 +11,7 @@ from typing import Any
 
 from vtsum import plugins
 from vtsum.errors import VTSumError
-from vtsum.files import write_text
+from vtsum.files import check_no_links, write_text
 from vtsum.model.pretrained import first_line
 from vtsum.protocols import Tracker
 from vtsum.reading import read_file
@@ -90,6 +90,7 @@ class WeightsAndBiases:
 
         (run / "wandb").mkdir(exist_ok=True)
         known = run / "wandb" / "run-id"
+        check_no_links("train", known)  # what it holds goes to wandb's server
         if not (step and known.exists()):
             write_text(known, secrets.token_hex(8))
         name = read_file(known, "train", 100).decode("ascii", "replace").strip()

@@ -30,7 +30,8 @@ class _Kind:
 
 
 # Those of libav's encoders of MP4's codecs that take a crf. Macroblock-tree rate control costs x264's quickest presets
-# little and halves their files; a lookahead in threads of its own would make its bytes vary from run to run. x265 and SVT-AV1 would write to the terminal.
+# little and halves their files; a lookahead in threads of its own would make its bytes vary from run to run. x265 and
+# SVT-AV1 would write to the terminal.
 ENCODERS = {
     "libx264": _Kind(
         51, 23, PRESETS, "superfast", None, {"x264-params": "mbtree=1:rc-lookahead=10:sync-lookahead=0"}, {"bf": "0"}

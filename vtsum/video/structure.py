@@ -46,6 +46,7 @@ class _Parts:
 
     head = 0  # bytes between the beginning of a part and where libav says that its packet lies
     whole = True  # no packet begins inside a part
+    ended = False  # the part seen last is one behind which, by the format's own statement, none follows
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - as long as this object
@@ -85,7 +86,7 @@ class _Parts:
             length = self.length(self._at)
             if length is None or self._at + length > self._size + 1:  # the last one's padding may be missing
                 self._at = max(until, self._at + 1)
-                return True
+                return not self.ended or until < self._end  # tags and zeros may lie behind it
             self._last, self._at = self._at, self._at + length
         return False
 
@@ -124,6 +125,7 @@ class _Ogg(_Parts):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path)
         self._next: dict[bytes, int] = {}  # the number of each stream's next page, once its headers are over
+        self._open: set[bytes] = set()  # streams that have begun and not ended
 
     def first(self) -> int | None:
         return 0 if self.read(0, 4) == b"OggS" else None
@@ -139,6 +141,11 @@ class _Ogg(_Parts):
         if len(page) < length or found.to_bytes(4, "big").translate(self._TURNED) != stated:
             return None
         stream, number = page[14:18], int.from_bytes(page[18:22], "little")
+        if page[5] & 2:
+            self._open.add(stream)
+        if page[5] & 4:
+            self._open.discard(stream)
+        self.ended = not self._open
         missing = self._next.get(stream, number) != number and not page[5] & 2
         if any(page[6:14]):  # not of a header
             self._next[stream] = number + 1
@@ -173,6 +180,7 @@ class _Mxf(_Parts):
 
     whole = False
     _KEY = b"\x06\x0e\x2b\x34"
+    _INDEX = bytes.fromhex("0d01020101110100")  # of a random index pack, which is the last one; after the version
 
     def first(self) -> int | None:
         return 0 if self.read(0, 4) == self._KEY else None
@@ -181,6 +189,7 @@ class _Mxf(_Parts):
         head = self.read(at, 25)
         if head[:4] != self._KEY or len(head) < 17:
             return None
+        self.ended = head[8:16] == self._INDEX
         more = head[16] & 127 if head[16] & 128 else 0
         if more > 8 or (head[16] & 128 and not more):
             return None

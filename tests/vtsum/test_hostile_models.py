@@ -207,6 +207,15 @@ def test_a_tokenizer_that_doubles_a_text_again_and_again_is_refused(part: str, t
         ChatWriter(str(folder))
 
 
+def test_a_refusal_stands_alone(tmp_path: Path) -> None:
+    """transformers remarked on the configuration while the tokenizer was read, before its model was refused."""
+    folder = make_instruct(tmp_path / "model")
+    _changed(folder, "config.json", vocab_size=5)
+    done = written_by(folder, tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.startswith("vtsum: writer: checkpoint must be a transformers checkpoint")
+
+
 def test_names_of_weights_command_no_terminal(tmp_path: Path) -> None:
     """transformers tells of weights that it does not know by their names, as they are."""
     folder = make_instruct(tmp_path / "model")

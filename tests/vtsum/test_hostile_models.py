@@ -244,11 +244,19 @@ def test_weights_that_unpack_to_more_than_they_are_are_refused(tmp_path: Path) -
         read_pt(tmp_path / "a.pt", "test")
 
 
-@pytest.mark.parametrize("content", ["{", "[1]", '{"model": {"type": "BPE", "vocab": 3}}', "[" * 100_000])
-def test_nonsense_in_a_tokenizer_is_one_line(content: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("{", r"tokenizer\.json must be JSON, got: "),
+        ("[1]", r"tokenizer\.json must hold an object, got a list"),
+        ('{"model": {"type": "BPE", "vocab": 3}}', "tokenizer must be a transformers checkpoint"),
+        ("[" * 100_000, r"tokenizer\.json must be JSON of at most 64 levels"),
+    ],
+)
+def test_nonsense_in_a_tokenizer_is_one_line(content: str, told: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "clip"}')
     (tmp_path / "tokenizer.json").write_text(content)
-    with pytest.raises(VTSumError, match="tokenizer must be a transformers checkpoint") as caught:
+    with pytest.raises(VTSumError, match=told) as caught:
         load_tokenizer(str(tmp_path))
     assert "\n" not in str(caught.value)
 

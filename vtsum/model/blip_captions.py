@@ -14,7 +14,14 @@ from vtsum.devices import device_of
 from vtsum.model.chat import checkpoint_folder
 from vtsum.model.frame_encoder import normalisation, resize
 from vtsum.model.image_text import OP, SeenCaption
-from vtsum.model.pretrained import ScoresAreNumbers, at_work, files_sha256, from_pretrained, model_from_pretrained
+from vtsum.model.pretrained import (
+    ScoresAreNumbers,
+    at_work,
+    files_sha256,
+    from_pretrained,
+    model_from_pretrained,
+    told_if_well,
+)
 from vtsum.protocols import Seen
 
 
@@ -23,6 +30,7 @@ class BlipCaptioner:
 
     pictures = 1
 
+    @told_if_well()
     def __init__(self, source: str, device: str = "auto") -> None:
         torchvision_free.prepare()
         from transformers import AutoTokenizer, BlipForConditionalGeneration

@@ -12,7 +12,7 @@ from vtsum.errors import VTSumError
 from vtsum.model.downloads import cached
 from vtsum.model.frame_encoder import KNOWN
 from vtsum.model.image_text import OP, ImageTextCaptioner
-from vtsum.model.pretrained import from_pretrained
+from vtsum.model.pretrained import from_pretrained, told_if_well
 from vtsum.protocols import Captioner
 from vtsum.reuse import reused
 
@@ -56,14 +56,15 @@ def make_captioner(name: str, device: str = "auto") -> Captioner:
     torchvision_free.prepare()
     from transformers import AutoConfig
 
-    kind = from_pretrained(AutoConfig, source, "a checkpoint", OP).model_type
-    if kind == "clip":
-        raise VTSumError(f"captioner: {name!r} must be a checkpoint that writes sentences, got one of {kind!r}")
-    if kind == "blip":
-        from vtsum.model.blip_captions import BlipCaptioner
+    with told_if_well():
+        kind = from_pretrained(AutoConfig, source, "a checkpoint", OP).model_type
+        if kind == "clip":
+            raise VTSumError(f"captioner: {name!r} must be a checkpoint that writes sentences, got one of {kind!r}")
+        if kind == "blip":
+            from vtsum.model.blip_captions import BlipCaptioner
 
-        return BlipCaptioner(source, device)
-    return ImageTextCaptioner(source, device=device)
+            return BlipCaptioner(source, device)
+        return ImageTextCaptioner(source, device=device)
 
 
 @reused

@@ -25,6 +25,7 @@ from vtsum.model.pretrained import (
     from_pretrained,
     model_from_pretrained,
     snapshot,
+    told_if_well,
 )
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ class Chat:
             own; PyTorch cannot use the device, or it is too small.
     """
 
+    @told_if_well()
     def __init__(
         self,
         source: str | os.PathLike[str],

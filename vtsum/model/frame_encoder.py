@@ -17,7 +17,7 @@ from vtsum_kernels.integrations import torchvision_free
 
 from vtsum.errors import VTSumError
 from vtsum.model import embedded_encoder
-from vtsum.model.pretrained import at_work, from_pretrained, model_from_pretrained, weights_sha256
+from vtsum.model.pretrained import at_work, from_pretrained, model_from_pretrained, told_if_well, weights_sha256
 from vtsum.protocols import FrameEncoder, Summarizer
 from vtsum.reading import read_json
 
@@ -142,6 +142,7 @@ class TransformersFrameEncoder(NetworkFrameEncoder):
     (see `vtsum.model.blip_vision`); transformers' `pooler_output` of BLIP has gone through that norm a second time.
     """
 
+    @told_if_well()
     def __init__(self, source: str, name: str | None = None, device: str | torch.device = "cpu") -> None:
         torchvision_free.prepare()
         from transformers import AutoConfig, BlipForConditionalGeneration, CLIPVisionModelWithProjection

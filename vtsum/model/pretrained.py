@@ -47,7 +47,7 @@ def from_pretrained(kind: Any, source: str | os.PathLike[str], what: str, op: st
     else:
         _check_hub(source, op)
     try:
-        with _told_if_well():
+        with told_if_well():
             made = kind.from_pretrained(source, trust_remote_code=False, **options)
             if hasattr(made, "get_vocab") and not has_words(made):
                 raise ValueError("its tokenizer has no words (tokenizer.json or vocab.txt is missing)")
@@ -110,9 +110,10 @@ class _Held(logging.Filter):
 
 
 @contextmanager
-def _told_if_well() -> Iterator[None]:
+def told_if_well() -> Iterator[None]:
     """From now on transformers' log is clean, for it names what a stranger's files hold. What it has to say within, of
-    a checkpoint that is refused, is left out: the refusal says it. So are its bars."""
+    a checkpoint that is refused, is left out: the refusal says it. So are its bars. Where a checkpoint has parts, it is
+    told once all are well: this goes around the reading of them, as a block or a decorator."""
     from transformers.utils import logging as log
 
     bars = log.is_progress_bar_enabled()
@@ -153,7 +154,7 @@ def model_from_pretrained(
         VTSumError: see `from_pretrained`; or the checkpoint lacks weights, or has some of another size.
     """
     options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # which are told here, in one line
-    with _told_if_well():
+    with told_if_well():
         model, found = from_pretrained(kind, source, what, op, **options)
         if missing := sorted(found["missing_keys"]):
             raise VTSumError(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import av
@@ -39,6 +41,23 @@ ENCODERS = {
     "libx265": _Kind(51, 28, PRESETS, "superfast", "hvc1", {"x265-params": "log-level=none"}, {"bf": "0"}),
     "libsvtav1": _Kind(63, 35, tuple(map(str, range(14))), "8", None, {}, {"svtav1-params": "pred-struct=1"}),
 }
+
+
+@contextlib.contextmanager
+def as_urgent_as_before() -> Iterator[None]:
+    """Around the opening of an encoder: where root does that, SVT-AV1 gives its threads, and the one that opens it, a
+    real-time priority above all else on the machine, which what is begun later inherits."""
+    if not hasattr(os, "sched_getscheduler"):  # Linux has it
+        yield
+        return
+    policy, priority = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        for thread in os.listdir("/proc/self/task"):
+            with contextlib.suppress(OSError):  # it has ended
+                if os.sched_getscheduler(int(thread)) == os.SCHED_FIFO != policy:
+                    os.sched_setscheduler(int(thread), policy, priority)
 
 
 @dataclass(frozen=True)

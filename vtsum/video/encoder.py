@@ -16,7 +16,7 @@ from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 
 from vtsum.errors import VTSumError
-from vtsum.video.coding import Coding
+from vtsum.video.coding import Coding, as_urgent_as_before
 from vtsum.video.following import Window
 from vtsum.video.picture import Pictures, Turn
 from vtsum.video.sound import SoundCursor
@@ -79,7 +79,8 @@ class Encoder:
             context.color_primaries = self.last_picture.color_primaries
             context.color_trc = self.last_picture.color_trc
             self._tracks = [SoundTrack(self._container, sound, coding.fade) for sound in sounds]
-            self._container.start_encoding()
+            with as_urgent_as_before():
+                self._container.start_encoding()
             self._thread = ThreadPoolExecutor(1, "vtsum-encode")
             self._waiting: deque[Future[None]] = deque()
         except (av.FFmpegError, ValueError) as error:

@@ -211,6 +211,7 @@ class _Run:
         self.end = 0.0
         self._repeated_until = 0.0
         self._given: deque[float] = deque(maxlen=1000)  # when pictures are shown that the decoder was given, and owes
+        self._early: list[int] = []  # ticks of damaged packets before the first picture
         self.count = 0
         self._read_until = 0
         self._stream = stream
@@ -307,7 +308,7 @@ class _Run:
                 self._given.append(time)
             corrupt = packet.is_corrupt and self._joins is None
             if self.decoder.errors > errors or corrupt or is_spoilt(packet, self._context.name):
-                self.damage.add(time, time + self._step)
+                self._note_damage(packet, time)
             if self._joins is not None and (lost := self._joins.damaged(packet, time)) is not None:
                 self.damage.add(lost, lost + self._step)
             yield from self._place(frames)
@@ -322,10 +323,18 @@ class _Run:
         if self._format == "gif" and not gif_is_whole(self._path):
             self.damage.add(0.0, self.end)  # where, is not known
 
+    def _note_damage(self, packet: Packet, time: float) -> None:
+        if self.timeline.origin is None and packet.pts is not None:
+            self._early.append(packet.pts)  # when that is, is known with the first picture
+        else:
+            self.damage.add(time, time + self._step)
+
     def _place(self, frames: list[VideoFrame]) -> Iterator[tuple[float, VideoFrame]]:
         for frame in frames:
             self.count += 1
             time = self.timeline.place(self.decoder.ticks(frame))
+            while self._early and (early := self.timeline.peek(self._early.pop())) is not None:
+                self.damage.add(early, early + self._step)
             if time is not None:
                 self._note_missing(time)
                 self.end = self.timeline.end(time, frame.duration)

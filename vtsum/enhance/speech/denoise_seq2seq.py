@@ -165,7 +165,7 @@ def _load(checkpoint: str, device: str) -> tuple[Any, Any]:
     try:
         from vtsum_kernels.integrations import torchvision_free
 
-        from vtsum.model.pretrained import from_pretrained, model_from_pretrained
+        from vtsum.model.pretrained import from_pretrained, model_from_pretrained, told_if_well
 
         torchvision_free.prepare()
         from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
@@ -173,7 +173,7 @@ def _load(checkpoint: str, device: str) -> tuple[Any, Any]:
         raise VTSumError(
             f"Seq2SeqDenoiser: transformers must be installed: pip install vtsum[video] ({error})"
         ) from None
-    with warnings.catch_warnings():
+    with told_if_well(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         tokenizer = from_pretrained(AutoTokenizer, checkpoint, "checkpoint", "Seq2SeqDenoiser")
         model = model_from_pretrained(AutoModelForSeq2SeqLM, checkpoint, "checkpoint", "Seq2SeqDenoiser")

@@ -255,6 +255,7 @@ TARGETS = (
     Target("TVSum's captions and splits", "s.json", documents(
         {"video_1": [{"caption": "A cat.", "start_mmss": "0:00", "end_mmss": "1:02"}]},
         {"folds": [{"train": ["video_1"], "test": ["video_2"]}]},
+        [{"train_keys": ["a.h5/video_1"], "test_keys": ["a.h5/video_2"]}],
     ), _tvsum, _JSON_WORDS, True),
     Target("npz", "a.npz", lambda: [as_member(array) for array in arrays()], _features,
            (b"PK\x03\x04", b"PK\x01\x02")),

@@ -63,8 +63,8 @@ class TVSumVideo:
 
     @property
     def ratings(self) -> np.ndarray | None:
-        """What each rater said at the picks, [U, P]: importance 1 to 5, of SumMe 1 for the frames that a user would keep
-        and 0 for others; None where the file has the raters' mean alone."""
+        """What each rater said at the picks, [U, P]: importance 1 to 5, of SumMe 1 for the frames that a user would
+        keep and 0 for others; None where the file has the raters' mean alone."""
         if self.dataset == "SumMe":
             return self.user_summary[:, self.picks].astype(np.uint8)
         return None if self.user_scores is None else self.user_scores[:, self.picks]
@@ -140,9 +140,9 @@ def load_captions(json_path: str | Path) -> dict[str, list[Caption]]:
 def load_splits(path: str | Path) -> dict[str, list[Split]]:
     """Splits by name, such as `disjoint_folds` (CSTA's, no test video twice) and `random_splits` (PGL-SUM's).
 
-    A .json, or a .yml or .yaml, in one of the two layouts that are exchanged: {name: [{"train": [...], "test": [...]}]},
-    or a list alone, [{"train_keys": [...], "test_keys": [...]}], which gets the name "splits"; of a key such as
-    "../datasets/tvsum.h5/video_1" the last part counts.
+    A .json, or a .yml or .yaml, in one of the two layouts that are exchanged: {name: [{"train": [...], "test":
+    [...]}]}, or a list alone, [{"train_keys": [...], "test_keys": [...]}], which gets the name "splits"; of a key such
+    as "../datasets/tvsum.h5/video_1" the last part counts.
 
     Raises:
         VTSumError: the file is missing or in neither layout, or a split has no videos or shares one between train and

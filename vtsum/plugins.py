@@ -27,6 +27,7 @@ KINDS: dict[str, type] = {
     "metric": protocols.Metric,
     "tracker": protocols.Tracker,
     "callback": protocols.Callback,
+    "method": protocols.Method,
 }
 _CLASS = re.compile(r"(?<![\w.])[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 

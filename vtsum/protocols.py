@@ -15,6 +15,7 @@ where an installed package lists it as an entry point. T counts sampled frames o
 | Metric | vtsum.metrics | `vtsum evaluate --metric` |
 | Tracker | vtsum.trackers | `vtsum train --trackers` |
 | Callback | vtsum.callbacks | `vtsum train --callbacks` |
+| Method | vtsum.methods | `vtsum benchmark --method` |
 
 A saliency of one's own comes with a Summarizer, captions with it or with a Captioner. A part computes where it
 wants to; where it says so, in an attribute `device` ("cpu", "cuda:0"), summary.json says it, too.
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from vtsum.data.tvsum import TVSumVideo
     from vtsum.enhance.speech.activity import Stretch
     from vtsum.enhance.speech.transcript import Utterance
 
@@ -296,4 +298,24 @@ class Callback(Protocol):
 
     def validated(self, run: Path, line: Mapping[str, Any]) -> None:
         """The model was measured on the val split; `line` as in validation.jsonl."""
+        ...
+
+
+class Method(Protocol):
+    """A model of saliency among others on TVSum or SumMe. A new one is made for each fold and seed."""
+
+    def fit(self, videos: Sequence[TVSumVideo], validation: Sequence[TVSumVideo], seed: int) -> None:
+        """Learn from rated videos.
+
+        Args:
+            videos: to learn from: `features` [P, C] at every 15th frame (P differs), `ratings` [U, P] of each rater or
+                None, `gtscore` [P], the raters' mean.
+            validation: training videos to select by; `vtsum.evaluation.baselines.score_video` is what a row is measured
+                by.
+            seed: of everything that is drawn.
+        """
+        ...
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """The scores of a video that was not seen before, [P, C] -> [P]; finite, the greater the more it matters."""
         ...

@@ -48,6 +48,17 @@ VIDEO = {
 
 CAPTIONS = {"v_1": {"duration": 9.5, "timestamps": [[0, 4.0], [9, 3]], "sentences": ["A cat. ", " "]}}
 
+_FOLDS = [{"train": ["video_1", "video_2"], "test": ["video_3"]}]
+_ROW = {"code": None, "fold": 0, "seed": 0, "seconds": 0.5, "device": "", "vtsum": "1.0"}
+BENCHMARK = b"\n".join(
+    json.dumps(line).encode()
+    for line in (
+        {"format": "vtsum-benchmark/1", "benchmark": "tvsum", "h5_sha256": "a", "folds_name": "b", "folds": _FOLDS},
+        {"method": "ridge", **_ROW, "videos": {"video_3": [0.25, 0.5, 1]}},
+        {"method": "a|b", **_ROW, "videos": {"video_3": [None, None, 0.5]}},
+    )
+)
+
 
 def _npy(*arrays: np.ndarray) -> list[bytes]:
     made = []

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.fuzz.guard import MEMORY
 from tests.fuzz.seeds import (
+    BENCHMARK,
     BOMB,
     CAPTIONS,
     DEEPSPEED,
@@ -220,6 +221,16 @@ def _tvsum(path: Path) -> None:
         load_splits(path)
 
 
+def _benchmark(path: Path) -> None:
+    from vtsum.benchmarks.figures import figures
+    from vtsum.benchmarks.records import parse_records
+    from vtsum.benchmarks.table import table
+    from vtsum.reading import read_file
+
+    head, rows = parse_records(read_file(path, "benchmark"), "benchmark: b.jsonl")
+    assert table(head, figures(head, rows))
+
+
 def _boxes(path: Path) -> None:
     from vtsum.video.boxes import excessive_index, is_encrypted
     from vtsum.video.formats import HEAD, describe, refers_elsewhere
@@ -255,7 +266,9 @@ TARGETS = (
     Target("TVSum's captions and splits", "s.json", documents(
         {"video_1": [{"caption": "A cat.", "start_mmss": "0:00", "end_mmss": "1:02"}]},
         {"folds": [{"train": ["video_1"], "test": ["video_2"]}]},
+        [{"train_keys": ["a.h5/video_1"], "test_keys": ["a.h5/video_2"]}],
     ), _tvsum, _JSON_WORDS, True),
+    Target("rows of a benchmark", "b.jsonl", lambda: [BENCHMARK], _benchmark, (b'"videos"', b'"folds"', b"\n")),
     Target("npz", "a.npz", lambda: [as_member(array) for array in arrays()], _features,
            (b"PK\x03\x04", b"PK\x01\x02")),
     Target("npy within an npz", "a.npz", arrays, _features, (b"'shape': (", b"'|O'", b"'<f8'", b"\x93NUMPY\x03\0"),

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from vtsum.data.frames import FRAME_INDEX_RATE, read_frames, read_teacher
-from vtsum.data.tvsum import Caption, load_captions, load_splits, load_summe, load_tvsum
+from vtsum.data.tvsum import Caption, Split, load_captions, load_splits, load_summe, load_tvsum
 from vtsum.errors import VTSumError
 
 
@@ -76,6 +76,8 @@ def test_ratings_at_times_are_those_of_the_frame_shown(tmp_path):
         (replace("change_points", np.array([[0, 29], [31, 31], [32, 99]])), "change_points must tile frames 0 to 99"),
         (replace("n_frame_per_seg", np.array([30, 2, 68])), "n_frame_per_seg must be the lengths"),
         (replace("features", np.ones((6, 4))), r"features must be of shape \[7, 4\], got \[6, 4\]"),
+        (replace("features", np.full((7, 4), np.nan)), "features must be finite, got nan"),
+        (replace("user_scores", np.full((20, 100), np.inf)), "user_scores must be finite, got inf"),
         (lambda group: group.pop("fps"), "must have the field fps, got"),
     ],
 )
@@ -104,6 +106,21 @@ def test_summe_needs_no_scores(tmp_path):
     assert video.user_scores is None
     with pytest.raises(VTSumError, match="must have importance scores, got SumMe video_1"):
         video.ratings_at(np.zeros(1))
+
+
+def test_the_file_that_the_field_exchanges_has_the_mean_rating_alone(tmp_path):
+    def exchanged(group: h5py.Group) -> None:
+        for name in ("user_scores", "fps", "title", "category", "video_name"):
+            del group[name]
+
+    path = write_h5(tmp_path / "a.h5", exchanged)
+    video = load_tvsum(path, exchanged=True)[0]
+    assert (video.user_scores, video.ratings) == (None, None)
+    assert np.isnan(video.duration)
+    summe = load_summe(path, exchanged=True)[0]
+    assert np.array_equal(summe.ratings, summe.user_summary[:, ::15])
+    whole = load_tvsum(write_h5(tmp_path / "b.h5"), exchanged=True)[0]
+    assert (whole.fps, np.array_equal(whole.ratings, whole.user_scores[:, ::15])) == (30.0, True)
 
 
 def test_captions_in_seconds(tmp_path):
@@ -139,6 +156,29 @@ def test_splits_never_test_on_a_training_video(tmp_path):
         load_splits(path)
     path.write_text("{")
     with pytest.raises(VTSumError, match="must be JSON, got"):
+        load_splits(path)
+
+
+@pytest.mark.parametrize("name", ["splits.json", "splits.yml"])
+def test_splits_as_others_exchange_them(tmp_path, name):
+    """JSON is YAML too, as far as these files go."""
+    path, folder = tmp_path / name, "../datasets/eccv16_dataset_tvsum_google_pool5.h5"
+    path.write_text(json.dumps([{"train_keys": [f"{folder}/video_1", "video_3"], "test_keys": [f"{folder}/video_2"]}]))
+    assert load_splits(path) == {"splits": [Split(("video_1", "video_3"), ("video_2",))]}
+    path.write_text(json.dumps([{"train_keys": ["video_1", "a/video_1"], "test_keys": ["video_2"]}]))
+    with pytest.raises(VTSumError, match=r"splits\[0\]: train must name each video once"):
+        load_splits(path)
+    path.write_text(json.dumps([{"train_keys": ["video_1"]}]))
+    with pytest.raises(VTSumError, match=r"splits\[0\] must have the lists train and test, got"):
+        load_splits(path)
+
+
+def test_splits_in_yaml_are_plain_yaml(tmp_path):
+    path = tmp_path / "splits.yaml"
+    path.write_text("- train_keys: [video_1]\n  test_keys: [x/video_2]\n")
+    assert load_splits(path)["splits"][0].test == ("video_2",)
+    path.write_text("- &a [video_1]\n- *a\n")
+    with pytest.raises(VTSumError, match=r"load_splits: .*splits\.yaml: line 2: must be plain YAML without aliases"):
         load_splits(path)
 
 

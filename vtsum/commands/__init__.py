@@ -11,6 +11,7 @@ from vtsum.commands import train  # isort: skip
 from vtsum.commands import evaluate  # isort: skip
 from vtsum.commands import score  # isort: skip
 from vtsum.commands import table  # isort: skip
+from vtsum.commands import benchmark  # isort: skip
 from vtsum.commands import push  # isort: skip
 from vtsum.commands import models  # isort: skip
 from vtsum.commands import serve  # isort: skip
@@ -22,6 +23,7 @@ __all__ = [
     "UsageError",
     "app",
     "batch",
+    "benchmark",
     "data",
     "env",
     "evaluate",

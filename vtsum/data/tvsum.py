@@ -19,6 +19,7 @@ import numpy as np
 from vtsum.data.feature_files import check_id
 from vtsum.errors import VTSumError
 from vtsum.reading import read_json
+from vtsum.yaml_file import read_yaml
 
 H5_LIMIT = 2**30
 """Bytes that one field of a video may have."""
@@ -37,11 +38,11 @@ class TVSumVideo:
         key: "video_1" ... as in the splits.
         name: YouTube id (TVSum) or title with underscores (SumMe).
         title, category: of the TVSum list; empty for SumMe.
-        fps: frames a second of the annotated file.
+        fps: frames a second of the annotated file; NaN where the h5 file does not say.
         n_frames: N.
         picks: int64 [P], the frames that features and scores belong to: every 15th, from 0.
         features: float32 [P, C] at the picks, or None where the file has none.
-        user_scores: uint8 [U, N], importance 1 to 5 by each rater, or None (SumMe).
+        user_scores: uint8 [U, N], importance 1 to 5 by each rater, or None (SumMe, and TVSum as it is exchanged).
         user_summary: bool [U, N], the frames each user would keep.
         change_points: int64 [G, 2], first and last frame of each shot, both inclusive (by KTS).
         n_frame_per_seg: int64 [G], frames of each shot.
@@ -62,6 +63,14 @@ class TVSumVideo:
     change_points: np.ndarray
     n_frame_per_seg: np.ndarray
     gtscore: np.ndarray
+
+    @property
+    def ratings(self) -> np.ndarray | None:
+        """What each rater said at the picks, [U, P]: importance 1 to 5, of SumMe 1 for the frames that a user would
+        keep and 0 for others; None where the file has the raters' mean alone."""
+        if self.dataset == "SumMe":
+            return self.user_summary[:, self.picks].astype(np.uint8)
+        return None if self.user_scores is None else self.user_scores[:, self.picks]
 
     @property
     def duration(self) -> float:
@@ -95,20 +104,21 @@ class Split:
     test: tuple[str, ...]
 
 
-def load_tvsum(h5_path: str | Path) -> list[TVSumVideo]:
+def load_tvsum(h5_path: str | Path, *, exchanged: bool = False) -> list[TVSumVideo]:
     """TVSum's annotated videos, in order video_1, video_2 ...
 
     Args:
-        h5_path: the h5 file, which must also hold `user_scores`.
+        h5_path: the h5 file, which must also hold `user_scores` and `fps`.
+        exchanged: take it without these two, which the file that most of the field exchanges lacks.
     Raises:
         VTSumError: the file is missing, is no h5 file, or a video lacks a field or has one of the wrong shape.
     """
-    return _load_h5(Path(h5_path), "TVSum")
+    return _load_h5(Path(h5_path), "TVSum", exchanged)
 
 
-def load_summe(h5_path: str | Path) -> list[TVSumVideo]:
+def load_summe(h5_path: str | Path, *, exchanged: bool = False) -> list[TVSumVideo]:
     """SumMe's annotated videos through the same schema: no `user_scores`, and features only where the file has some."""
-    return _load_h5(Path(h5_path), "SumMe")
+    return _load_h5(Path(h5_path), "SumMe", exchanged)
 
 
 def load_captions(json_path: str | Path) -> dict[str, list[Caption]]:
@@ -130,34 +140,50 @@ def load_captions(json_path: str | Path) -> dict[str, list[Caption]]:
     return captions
 
 
-def load_splits(json_path: str | Path) -> dict[str, list[Split]]:
-    """Splits by name: `disjoint_folds` (CSTA's, no test video twice) and `random_splits` (PGL-SUM's, overlapping).
+def load_splits(path: str | Path) -> dict[str, list[Split]]:
+    """Splits by name, such as `disjoint_folds` (CSTA's, no test video twice) and `random_splits` (PGL-SUM's).
+
+    A .json, or a .yml or .yaml, in one of the two layouts that are exchanged: {name: [{"train": [...], "test":
+    [...]}]}, or a list alone, [{"train_keys": [...], "test_keys": [...]}], which gets the name "splits"; of a key such
+    as "../datasets/tvsum.h5/video_1" the last part counts.
 
     Raises:
-        VTSumError: the file is missing, is no JSON, or a split has no videos or shares one between train and test.
+        VTSumError: the file is missing or in neither layout, or a split has no videos or shares one between train and
+            test.
     """
-    path = Path(json_path)
-    splits: dict[str, list[Split]] = {}
-    for name, entries in read_json(path, dict, "load_splits").items():
-        splits[name] = []
-        if not isinstance(entries, list):
-            raise VTSumError(f"load_splits: {path}: {name} must be a list of splits, got {type(entries).__name__}")
-        for i, entry in enumerate(entries):
-            where = f"load_splits: {path}: {name}[{i}]"
-            if not isinstance(entry, Mapping) or not all(_are_keys(entry.get(part)) for part in ("train", "test")):
-                raise VTSumError(f"{where} must have the lists train and test, got {entry!r:.80}")
-            both = set(entry["train"]) & set(entry["test"])
-            if both:
-                raise VTSumError(f"{where} must not train on a test video, got {sorted(both)}")
-            splits[name].append(Split(tuple(entry["train"]), tuple(entry["test"])))
-    return splits
+    op = f"load_splits: {path}"
+    if Path(path).suffix.lower() in (".yml", ".yaml"):
+        content = read_yaml(path, "load_splits", op)
+    else:
+        content = read_json(path, object, "load_splits")
+    if isinstance(content, list):
+        content = {"splits": content}
+    if not isinstance(content, dict):
+        raise VTSumError(f"{op} must hold an object or a list, got {content!r:.80}")
+    return {str(name): _splits(entries, f"{op}: {name}") for name, entries in content.items()}
 
 
-def _are_keys(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(key, str) for key in value)
+def _splits(entries: Any, where: str) -> list[Split]:
+    if not isinstance(entries, list):
+        raise VTSumError(f"{where} must be a list of splits, got {type(entries).__name__}")
+    return [_split(entry, f"{where}[{i}]") for i, entry in enumerate(entries)]
 
 
-def _load_h5(path: Path, dataset: str) -> list[TVSumVideo]:
+def _split(entry: Any, where: str) -> Split:
+    parts = []
+    for name in ("train", "test"):
+        keys = entry.get(name, entry.get(f"{name}_keys")) if isinstance(entry, Mapping) else None
+        if not (isinstance(keys, list) and keys and all(isinstance(key, str) for key in keys)):
+            raise VTSumError(f"{where} must have the lists train and test, got {entry!r:.80}")
+        parts.append(tuple(key.rpartition("/")[2] for key in keys))
+        if len(set(parts[-1])) < len(keys):
+            raise VTSumError(f"{where}: {name} must name each video once, got {keys!s:.80}")
+    if both := set(parts[0]) & set(parts[1]):
+        raise VTSumError(f"{where} must not train on a test video, got {sorted(both)}")
+    return Split(*parts)
+
+
+def _load_h5(path: Path, dataset: str, exchanged: bool) -> list[TVSumVideo]:
     function = f"load_{dataset.lower()}"
     try:
         import h5py
@@ -178,7 +204,7 @@ def _load_h5(path: Path, dataset: str) -> list[TVSumVideo]:
                 if left < 0:
                     raise VTSumError(f"{function}: {path} must hold what it states, got a file that unpacks to more")
 
-            return [_video(file, key, dataset, f"{function}: {path}: {key}", take) for key in keys]
+            return [_video(file, key, dataset, exchanged, f"{function}: {path}: {key}", take) for key in keys]
     except VTSumError:
         raise
     except Exception as error:  # HDF5 and NumPy on what a broken file holds, each with kinds of its own
@@ -208,7 +234,7 @@ def _own(group: Any, name: str, kind: type, where: str) -> Any:
     return found
 
 
-def _video(file: Any, key: str, dataset: str, where: str, take: Callable[[int], None]) -> TVSumVideo:
+def _video(file: Any, key: str, dataset: str, exchanged: bool, where: str, take: Callable[[int], None]) -> TVSumVideo:
     """take: is told the bytes of each field before it is read."""
     import h5py
 
@@ -226,17 +252,22 @@ def _video(file: Any, key: str, dataset: str, where: str, take: Callable[[int], 
     def checked(name: str, array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
         if array.shape != tuple(shape):
             raise VTSumError(f"{where}: {name} must be of shape {list(shape)}, got {list(array.shape)}")
+        if not np.isfinite(array).all():
+            raise VTSumError(f"{where}: {name} must be finite, got {array[~np.isfinite(array)][0]}")
         return array
 
-    n_frames, fps = int(read("n_frames")), float(read("fps"))
-    if not (n_frames > 0 and math.isfinite(fps) and fps > 0):
+    def has(name: str) -> bool:
+        return not exchanged or name in group
+
+    n_frames, fps = int(read("n_frames")), float(read("fps")) if has("fps") else math.nan
+    if not (n_frames > 0 and (not has("fps") or (math.isfinite(fps) and fps > 0))):
         raise VTSumError(f"{where}: n_frames and fps must be positive, got {n_frames} and {fps}")
     picks = np.asarray(read("picks"), dtype=np.int64)
     if picks.ndim != 1 or len(picks) == 0 or picks[0] < 0 or picks[-1] >= n_frames or np.any(np.diff(picks) <= 0):
         raise VTSumError(f"{where}: picks must rise within 0 to {n_frames - 1}, got {picks[:2]} ... {picks[-2:]}")
     summary = np.asarray(read("user_summary"))
     checked("user_summary", summary, (len(summary), n_frames))
-    scores = np.asarray(read("user_scores")) if dataset == "TVSum" else None
+    scores = np.asarray(read("user_scores")) if dataset == "TVSum" and has("user_scores") else None
     if scores is not None:
         checked("user_scores", scores, (len(summary), n_frames))
     shots = np.asarray(read("change_points"), dtype=np.int64)

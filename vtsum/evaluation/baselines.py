@@ -16,7 +16,7 @@ import numpy as np
 from vtsum.data.tvsum import Split, TVSumVideo
 from vtsum.evaluation.features import neighbourhood_features
 from vtsum.evaluation.fscore import f_score, summary_f_score
-from vtsum.evaluation.rank import correlate, rank_correlation
+from vtsum.evaluation.rank import correlate
 
 Measure = Literal["tau", "rho", "f"]
 TimedFeatures = tuple[np.ndarray, np.ndarray]
@@ -80,10 +80,23 @@ def paired_difference(a: Evaluation, b: Evaluation, measure: Measure = "rho") ->
     return Difference(float(np.mean(differences)), _standard_error(differences), len(differences))
 
 
-def evaluate_scores(scores: Mapping[str, np.ndarray], videos: Iterable[TVSumVideo]) -> Evaluation:
-    """Scores at the picks, by video key, under both protocols; videos without scores are left out.
+def score_video(scores: np.ndarray, video: TVSumVideo) -> VideoScore:
+    """The scores [P] of one video under both protocols: against what each rater said at the picks
+    (`TVSumVideo.ratings`), tau and rho NaN where the file has the raters' mean alone, and against the users' summaries.
 
-    F needs scores above 0, rank correlation does not care: for F they are rescaled to 0..1 within each video.
+    F needs scores above 0, rank correlation does not care: for F they are rescaled to 0..1.
+
+    Raises:
+        ValueError: scores of the wrong number or not finite.
+    """
+    own = np.asarray(scores, dtype=np.float64)
+    tau, rho = (np.nan, np.nan) if video.ratings is None else correlate(own, video.ratings)
+    scaled = (own - own.min()) / max(float(np.ptp(own)), 1e-12)
+    return VideoScore(tau, rho, f_score(scaled, video))
+
+
+def evaluate_scores(scores: Mapping[str, np.ndarray], videos: Iterable[TVSumVideo]) -> Evaluation:
+    """Scores at the picks, by video key, under both protocols (`score_video`); videos without scores are left out.
 
     Raises:
         ValueError: no video has scores, or scores are of the wrong number or not finite.
@@ -91,10 +104,8 @@ def evaluate_scores(scores: Mapping[str, np.ndarray], videos: Iterable[TVSumVide
     per_video = {}
     for video in videos:
         if video.key in scores:
-            own = np.asarray(scores[video.key], dtype=np.float64)
-            tau, rho = rank_correlation(own, video)
-            scaled = (own - own.min()) / max(float(np.ptp(own)), 1e-12)
-            per_video[video.key] = VideoScore(tau, rho, f_score(scaled, video))
+            _ratings(video)
+            per_video[video.key] = score_video(scores[video.key], video)
     if not per_video:
         raise ValueError(f"evaluate_scores: scores must be of the videos given, got {sorted(scores)[:5]}")
     return Evaluation(per_video)
@@ -126,21 +137,26 @@ def random_scores(videos: Sequence[TVSumVideo], draws: int = 5, seed: int = 0) -
 def evaluate_random(videos: Sequence[TVSumVideo], draws: int = 5, seed: int = 0) -> Evaluation:
     """The result of `random_scores`."""
     runs = [evaluate_scores(scores, videos).per_video for scores in random_scores(videos, draws, seed)]
-    return Evaluation({video.key: _average([run[video.key] for run in runs]) for video in videos})
+    return Evaluation({video.key: average_scores([run[video.key] for run in runs]) for video in videos})
 
 
 def evaluate_human(videos: Sequence[TVSumVideo]) -> Evaluation:
     """Each rater in turn against each of the others: what one more human would score."""
-    per_video = {}
     for video in videos:
-        ratings = _ratings(video)[:, video.picks]
-        scores = []
-        for rater in range(len(ratings)):
+        _ratings(video)
+    return Evaluation({video.key: score_human(video) for video in videos})
+
+
+def score_human(video: TVSumVideo) -> VideoScore:
+    """The mean over raters of each one's score against the others; tau and rho NaN as in `score_video`."""
+    ratings, scores = video.ratings, []
+    for rater, summary in enumerate(video.user_summary):
+        tau, rho = (np.nan, np.nan)
+        if ratings is not None:
             tau, rho = correlate(ratings[rater], np.delete(ratings, rater, axis=0))
-            others = np.delete(video.user_summary, rater, axis=0)
-            scores.append(VideoScore(tau, rho, summary_f_score(video.user_summary[rater], others, video.dataset)))
-        per_video[video.key] = _average(scores)
-    return Evaluation(per_video)
+        others = np.delete(video.user_summary, rater, axis=0)
+        scores.append(VideoScore(tau, rho, summary_f_score(summary, others, video.dataset)))
+    return average_scores(scores)
 
 
 def evaluate_mean_rating(videos: Sequence[TVSumVideo]) -> Evaluation:
@@ -199,16 +215,16 @@ def evaluate_folds(
     columns = {key: neighbourhood_features(features, reach) for key, (_, features) in inputs.items()}
     # A ridge needs only sums over rows; keeping them by video makes every further split nearly free.
     moments = {
-        key: _moments(columns[key], known[key].ratings_at(inputs[key][0]).mean(axis=0))
+        key: ridge_moments(columns[key], known[key].ratings_at(inputs[key][0]).mean(axis=0))
         for key in dict.fromkeys(key for split in splits for key in split.train)
     }
     tested: dict[str, list[VideoScore]] = {}
     for split in splits:
-        weights = _ridge([moments[key] for key in split.train], penalty)
+        weights = solve_ridge([moments[key] for key in split.train], penalty)
         for key in split.test:
             picked = scores_at_picks(inputs[key][0], columns[key] @ weights, known[key])
             tested.setdefault(key, []).append(evaluate_scores({key: picked}, [known[key]]).per_video[key])
-    return Evaluation({video.key: _average(tested[video.key]) for video in videos if video.key in tested})
+    return Evaluation({video.key: average_scores(tested[video.key]) for video in videos if video.key in tested})
 
 
 def every_fifth(videos: Sequence[TVSumVideo]) -> Split:
@@ -218,7 +234,7 @@ def every_fifth(videos: Sequence[TVSumVideo]) -> Split:
 
 
 @dataclass(frozen=True)
-class _Moments:
+class RidgeMoments:
     rows: int
     target: float  # sum of the targets
     first: np.ndarray  # [F] sum of the rows
@@ -226,9 +242,9 @@ class _Moments:
     second: np.ndarray  # [F, F] sum of outer products of the rows
 
 
-def _moments(rows: np.ndarray, target: np.ndarray) -> _Moments:
+def ridge_moments(rows: np.ndarray, target: np.ndarray) -> RidgeMoments:
     # float32 products of unit rows, float64 sums over videos: exact enough by far beside the penalty.
-    return _Moments(
+    return RidgeMoments(
         len(rows),
         float(target.sum(dtype=np.float64)),
         rows.sum(axis=0, dtype=np.float64),
@@ -237,7 +253,7 @@ def _moments(rows: np.ndarray, target: np.ndarray) -> _Moments:
     )
 
 
-def _ridge(parts: Sequence[_Moments], penalty: float) -> np.ndarray:
+def solve_ridge(parts: Sequence[RidgeMoments], penalty: float) -> np.ndarray:
     rows = sum(part.rows for part in parts)
     mean = np.sum([part.first for part in parts], axis=0) / rows
     second = np.zeros((len(mean), len(mean)))
@@ -265,7 +281,8 @@ def _ratings(video: TVSumVideo) -> np.ndarray:
     return video.user_scores
 
 
-def _average(scores: Sequence[VideoScore]) -> VideoScore:
+def average_scores(scores: Sequence[VideoScore]) -> VideoScore:
+    """Measure by measure."""
     return VideoScore(*(float(np.mean([getattr(score, name) for score in scores])) for name in ("tau", "rho", "f")))
 
 

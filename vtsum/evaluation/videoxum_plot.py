@@ -64,7 +64,7 @@ def draw(evaluations: Sequence[Mapping[str, Any]], names: Sequence[str], path: P
         if not shown:
             panel.text(0.5, 0.5, "not computed", ha="center", va="center", transform=panel.transAxes, color="grey")
         panel.set_xticks(
-            range(len(names)), [_plain(name, NAME) for name in names], rotation=15 if len(names) > 1 else 0, fontsize=9
+            range(len(names)), [label(name, NAME) for name in names], rotation=15 if len(names) > 1 else 0, fontsize=9
         )
         low, high = panel.get_ylim()
         short = (0.02 if times == 1 else 1.0) - (high - low)  # differences below that are no finding
@@ -72,7 +72,7 @@ def draw(evaluations: Sequence[Mapping[str, Any]], names: Sequence[str], path: P
             panel.set_ylim(low - short / 2, high + short / 2)
         panel.set_xlim(-0.6, len(names) - 0.4)
     panels.flat[0].legend(fontsize=8)
-    figure.suptitle(_plain(caption(evaluations), CAPTION), fontsize=8)
+    figure.suptitle(label(caption(evaluations), CAPTION), fontsize=8)
     try:
         with written(path) as part:
             figure.savefig(
@@ -85,7 +85,7 @@ def draw(evaluations: Sequence[Mapping[str, Any]], names: Sequence[str], path: P
         raise VTSumError(f"plot: {path} must be writable: {reason(error)}") from None
 
 
-def _plain(text: str, most: int) -> str:
+def label(text: str, most: int) -> str:
     """Text that matplotlib takes for no formula, and of which no more is drawn than anybody reads."""
     line = one_line(text)
     return (line if len(line) <= most else f"{line[: most - 1]}\u2026").replace("$", r"\$")

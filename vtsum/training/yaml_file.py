@@ -1,66 +1,24 @@
-"""A file of settings in YAML, read strictly.
-
-A few lines of YAML can stand for more than any memory holds (aliases), and tags for values that are none: files of
-settings have no use for either.
-"""
+"""A file of settings in YAML."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from vtsum.errors import VTSumError
-from vtsum.reading import read_file
-
-_YAML_LIMIT = 1 << 16  # bytes
-_YAML_DEPTH = 16  # lists and mappings in one another; settings have three
-_YAML_PLAIN = 1000  # characters of a value without quotes: Python shows no whole number of more than 4,300 digits
+from vtsum.yaml_file import read_yaml
 
 
 def read_mapping(path: str | Path, op: str = "train", *, words: bool = False) -> dict[Any, Any]:
     """The mapping in a YAML file.
 
     Args:
-        op: begins the message. words: values are the words that stand there: YAML would take 1:30 for the number 90.
+        op: begins the message. words: see `read_yaml`.
     Raises:
         VTSumError: it is not readable or no such mapping, or a name stands twice in one.
     """
-    content, where = read_file(path, f"{op}: --config", _YAML_LIMIT), f"{op}: --config {path}"
-    depth = 0
-    try:
-        text = content.decode("utf-8")
-        for event in yaml.parse(text, yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) is not None:
-                line = event.start_mark.line + 1
-                raise VTSumError(f"{where}: line {line}: must be plain YAML without aliases (*) and tags (!)")
-            if isinstance(event, yaml.ScalarEvent) and event.implicit[0] and len(event.value) > _YAML_PLAIN:
-                line = event.start_mark.line + 1
-                raise VTSumError(f"{where}: line {line}: must be at most {_YAML_PLAIN} characters, or stand in quotes")
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > _YAML_DEPTH:
-                raise VTSumError(f"{where} must be YAML of at most {_YAML_DEPTH} levels, got more")
-        _check_once(yaml.compose(text, yaml.SafeLoader), where)
-        data = yaml.load(text, yaml.BaseLoader if words else yaml.SafeLoader)
-    except VTSumError:
-        raise
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a number of 5,000 digits, a 99th of the month
-        raise VTSumError(f"{where} must be YAML, got: {error}") from None
+    where = f"{op}: --config {path}"
+    data = read_yaml(path, f"{op}: --config", where, words=words)
     if not isinstance(data, dict | None):
         raise VTSumError(f"{where} must hold settings by name, got {type(data).__name__}")
     return data or {}
-
-
-def _check_once(node: Any, where: str) -> None:
-    """Refuse a name that stands in a mapping twice: YAML's reader would take the last one in silence."""
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if (name := str(key.value)) in seen:
-                raise VTSumError(f"{where}: line {key.start_mark.line + 1}: must set {name} once, got it again")
-            seen.add(name)
-            _check_once(value, where)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            _check_once(value, where)

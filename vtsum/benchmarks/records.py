@@ -1,0 +1,208 @@
+"""The rows that are done, a JSON line each, so that what was killed goes on where it stood."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from vtsum.benchmarks.data import VALIDATION, Data
+from vtsum.data.tvsum import Split
+from vtsum.errors import VTSumError
+from vtsum.evaluation.baselines import VideoScore
+from vtsum.files import check_regular, plain
+from vtsum.reading import parse_json, read_file
+from vtsum.shown import reason
+from vtsum.version import __version__
+
+FORMAT = "vtsum-benchmark/1"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one fold with one seed.
+
+    Attributes:
+        method, code: see `vtsum.benchmarks.methods.Entry`. seconds: it took to fit and predict. device: of networks of
+            ours, "" of others. videos: the result on each test video, by key.
+    """
+
+    method: str
+    code: str | None
+    fold: int
+    seed: int
+    seconds: float
+    device: str
+    videos: dict[str, VideoScore]
+
+
+@dataclass(frozen=True)
+class Head:
+    """What all rows of a file share: the file's first line."""
+
+    benchmark: str
+    h5_sha256: str
+    folds_name: str
+    folds: tuple[Split, ...]
+
+    @classmethod
+    def of(cls, data: Data) -> Head:
+        return cls(data.benchmark, data.h5_sha256, data.folds_name, data.folds)
+
+    def line(self) -> dict[str, Any]:
+        folds = [{"train": list(fold.train), "test": list(fold.test)} for fold in self.folds]
+        return {"format": FORMAT, **asdict(self), "folds": folds, "validation": f"1 in {VALIDATION}"}
+
+
+class Records:
+    """A file of rows, written by one process at a time; a context manager.
+
+    Args:
+        path: there or not. head: of the rows that will be added. overwrite: begin anew.
+    Attributes:
+        rows: those that the file has.
+    Raises:
+        VTSumError: it is another file, one of other data or folds, broken, or in use; or the place cannot be written.
+    """
+
+    def __init__(self, path: Path, head: Head, *, overwrite: bool = False) -> None:
+        self.path, self.rows = path, list[Row]()
+        where = f"benchmark: {plain(path)}"
+        try:
+            check_regular(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file: BinaryIO = open(path, "ab")  # noqa: SIM115 (kept open until the end)
+        except OSError as error:
+            raise VTSumError(f"{where} must be a file that can be written: {reason(error)}") from None
+        try:
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise VTSumError(
+                    f"{where} must be written by one benchmark at a time, got another at work; wait for it, or give "
+                    "other --records"
+                ) from None
+            content = read_file(path, "benchmark")
+            _check_ours(content, where)
+            whole = b"" if overwrite else content[: content.rfind(b"\n") + 1]  # a line broken off is not continued
+            if whole:
+                found, self.rows = parse_records(whole, where)
+                if found != head:
+                    raise VTSumError(
+                        f"{where} must hold rows of the same h5 file and folds, got those of others; give other "
+                        "--records, or --overwrite to begin anew"
+                    )
+            os.truncate(path, len(whole))
+            if not whole:
+                self._write(head.line())
+        except OSError as error:
+            self._file.close()
+            raise VTSumError(f"{where} must be writable: {reason(error)}") from None
+        except BaseException:
+            self._file.close()
+            raise
+
+    def add(self, row: Row) -> None:
+        """Keep a row.
+
+        Raises:
+            VTSumError: the disk is full.
+        """
+        videos = {key: [_number(value) for value in (s.tau, s.rho, s.f)] for key, s in row.videos.items()}
+        own = {name: getattr(row, name) for name in ("method", "code", "fold", "seed", "seconds", "device")}
+        try:
+            self._write({**own, "vtsum": __version__, "videos": videos})
+        except OSError as error:
+            raise VTSumError(f"benchmark: {plain(self.path)} must be writable: {reason(error)}") from None
+        self.rows.append(row)
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self._file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
+        self._file.flush()
+
+    def __enter__(self) -> Records:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
+def parse_records(content: bytes, where: str) -> tuple[Head, list[Row]]:
+    """What whole lines of a file of rows say.
+
+    Raises:
+        VTSumError: they say nothing of the kind; `where` begins the message.
+    """
+    lines = content.splitlines()
+    head = parse_json(lines[0], dict, f"{where}: line 1")
+    try:
+        if head["format"] != FORMAT:
+            raise ValueError("another format")
+        folds = tuple(Split(_keys(fold["train"]), _keys(fold["test"])) for fold in head["folds"])
+        made = Head(_text(head["benchmark"]), _text(head["h5_sha256"]), _text(head["folds_name"]), folds)
+    except (KeyError, TypeError, ValueError) as error:
+        raise VTSumError(f"{where}: line 1 must be the head of a benchmark ({FORMAT}), got: {error}") from None
+    rows = []
+    for i, line in enumerate(lines[1:], 2):
+        values = parse_json(line, dict, f"{where}: line {i}")
+        try:
+            rows.append(_row(values, made))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise VTSumError(f"{where}: line {i} must be a row of a benchmark, got: {error!r:.80}") from None
+    return made, rows
+
+
+def _row(values: dict[str, Any], head: Head) -> Row:
+    videos = {key: VideoScore(*map(_score, scores)) for key, scores in values["videos"].items()}
+    fold, seed, seconds = values["fold"], values["seed"], values["seconds"]
+    if type(fold) is not int or type(seed) is not int or not 0 <= fold < len(head.folds) or type(seconds) is not float:
+        raise ValueError(f"fold {fold}, seed {seed}, {seconds} seconds")
+    if videos.keys() != set(head.folds[fold].test):
+        raise ValueError(f"videos other than those that fold {fold} tests on")
+    code = values["code"]
+    return Row(
+        _text(values["method"]),
+        code if code is None else _text(code),
+        fold,
+        seed,
+        seconds,
+        _text(values["device"]),
+        videos,
+    )
+
+
+def _check_ours(content: bytes, where: str) -> None:
+    begin = json.dumps({"format": FORMAT}).encode()[:-1]
+    if not begin.startswith(content[: len(begin)]):
+        raise VTSumError(f"{where} must be a file of rows of a benchmark, or not there yet, got another file")
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _score(value: Any) -> float:
+    if value is None:
+        return math.nan
+    if type(value) not in (int, float) or not -1 <= value <= 1:
+        raise ValueError(f"a score of {value!r:.20}")
+    return float(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r:.20} for text")
+    return value
+
+
+def _keys(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise ValueError(f"{value!r:.20} for keys")
+    return tuple(map(_text, value))

@@ -39,6 +39,8 @@ def test_what_is_kept_may_be_all(scenes, tmp_path):
         scenes, tmp_path / "o", keep=[(2.0, 6.0)], drop="0-1", budget="4.5s", model=ColourModel(), **OPTIONS
     )
     assert set(numbers_shown(made.files["mp4"])) == set(range(20, 60))  # half a second is too little for another clip
+    exact = vtsum.recut(made.output, tmp_path / "e", keep=[(6.04, 7.03)], drop=(), budget="0.99s", video=scenes)
+    assert numbers_shown(exact.files["mp4"]) == [*range(60, 70)]  # whole frames, and not a tenth of one too much
     none = vtsum.recut(made.output, tmp_path / "r", keep=(), drop=(), video=scenes)
     plain = vtsum.summarize(scenes, tmp_path / "p", budget="4.5s", model=ColourModel(), **OPTIONS)
     assert none.shots == plain.shots

@@ -163,10 +163,17 @@ def test_open_shows_the_page(clip, tmp_path):
     assert not (tmp_path / "opened").exists()
 
 
-def test_open_needs_a_page(clip, tmp_path, capsys):
-    code, _, errors = run(["summarize", str(clip), "-o", str(tmp_path / "o"), "-f", "mp4,txt", "--open"], capsys)
-    assert (code, errors.count("\n")) == (2, 1)
-    assert "--open must come with the format html, got mp4, txt" in errors
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("-f mp4,txt --open", "summarize: --open must come with the format html, got mp4, txt"),
+        ("--dry-run --open", "summarize: --open must be without --dry-run, which makes no page, got both"),
+        ("--no-speech --recogniser carried", "--recogniser must be without --no-speech, got 'carried'"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(clip, tmp_path, capsys, options, told):
+    code, _, errors = run(["summarize", str(clip), "-o", str(tmp_path / "o"), *options.split()], capsys)
+    assert (code, errors) == (2, f"vtsum: {told}\n")
     assert os.listdir(tmp_path) == []
 
 

@@ -13,12 +13,16 @@ from vtsum.shown import clean, say
 from vtsum.summary.values import known_formats
 
 
-def check_opening(formats: str | Sequence[str], command: str) -> None:
-    """Refuse to open a page that is not asked for.
+def check_opening(formats: str | Sequence[str] | None, command: str, dry_run: bool) -> None:
+    """Refuse to open a page that is not asked for; formats: None where they are as before.
 
     Raises:
-        VTSumError: html is not among the formats, or they are none.
+        VTSumError: html is not among the formats, or they are none; or nothing is written.
     """
+    if dry_run:
+        raise VTSumError(f"{command}: --open must be without --dry-run, which makes no page, got both")
+    if formats is None:
+        return
     names = known_formats(formats, f"{command}: formats")
     if "html" not in names:
         raise VTSumError(f"{command}: --open must come with the format html, got {', '.join(names)}")

@@ -176,6 +176,9 @@ def _asked(name: str, option: Option, given: dict[str, Any]) -> Any:
     """What a command line says of an option."""
     value = given.pop(name)
     if not given.pop(f"{name}_on", True):
+        if value is not None and value != option.default:
+            off = (option.switch or "").rpartition("/")[2]
+            raise VTSumError(f"{(option.names or (name,))[0]} must be without {off}, got {value!r:.60}")
         return None
     if value is None:
         return _LEFT

@@ -45,8 +45,8 @@ def recut(
     from vtsum.extras import require
 
     require("video", "recut")
-    if show and "formats" in options:
-        check_opening(options["formats"], "recut")
+    if show:
+        check_opening(options.get("formats"), "recut", run.dry_run)
     from vtsum.summary.progress import PHASES, STAGES
     from vtsum.summary.recut import recut as work
 

@@ -50,8 +50,8 @@ def summarize(
     from vtsum.extras import require
 
     require("video", "summarize")
-    if show and "formats" in options:
-        check_opening(options["formats"], "summarize")
+    if show:
+        check_opening(options.get("formats"), "summarize", run.dry_run)
     from vtsum.summary.pipeline import summarize as work
     from vtsum.summary.progress import PHASES, STAGES
 
@@ -75,7 +75,7 @@ def tell_summary(summary: Summary, run: Run, *, show: bool) -> None:
     for warning in summary.warnings:
         say(f"note: {warning}")
     page = summary.files.get("html")
-    if show and not run.dry_run:
+    if show:
         open_page(page)
     if run.quiet or run.as_json:
         return

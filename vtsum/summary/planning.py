@@ -104,7 +104,8 @@ def make_plan(
         min_shot (float | None): seconds that a shot and a piece of it last at least, but for those at the edges of
             what is kept or dropped; None: SHORTEST_SHOT, and MIN_CLIP.
     Returns:
-        Plan: at least one clip where there is a shot; never longer than the budget.
+        Plan: at least one clip where there is a shot; never longer than the budget, but for frames at the edges of what
+            is kept.
     Raises:
         VTSumError: an unknown `refine` or `segmenter`, a budget longer than the video or shorter than `min_shot`, more
             to keep than the budget, or nothing left to show.
@@ -165,6 +166,8 @@ def make_plan(
     wanted = [Clip(i, start, end, "kept") for i, (start, end) in enumerate(shots) if by_hand.kept((start, end))]
     dropped = frozenset(i for i, shot in enumerate(shots) if by_hand.dropped(shot))
     left = ticks - sum(len(clip) for clip in wanted)
+    if left < 0 and sum(end - start for start, end in keep) <= budget_seconds + 1e-6:
+        ticks, left = ticks - left, 0  # its edges lie within frames, which are shown
     if left < 0:
         kept_seconds = (ticks - left) / rate
         raise VTSumError(

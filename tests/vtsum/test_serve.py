@@ -358,3 +358,21 @@ def test_a_folder_that_is_a_link_and_a_port_that_is_taken_are_refused(tmp_path, 
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith(f"vtsum: serve: port must be free, got {port}: ")
+
+
+def test_what_a_killed_server_left_of_a_video_is_removed(tmp_path):
+    """And not what another one is still being sent."""
+    command = [sys.executable, "-m", "vtsum", "serve", str(tmp_path / "d")]
+    mine = tmp_path / "d" / "videos" / ".notes.part"
+    killed = Served(command)
+    mine.touch()
+    with contextlib.closing(http.client.HTTPConnection(killed.host, timeout=30)) as connection:
+        connection.putrequest("PUT", f"{killed.path}api/videos?name=a.mp4")
+        connection.putheader("Content-Length", "100000")
+        connection.endheaders(b"x" * 1000)
+        until_there(tmp_path / "d", "videos/.a.mp4.*.part")
+        assert Served(command).end()[0] in (0, 130)
+        assert len(os.listdir(mine.parent)) == 2
+        killed.end(signal.SIGKILL)
+    assert Served(command).end()[0] in (0, 130)
+    assert os.listdir(mine.parent) == [mine.name]

@@ -18,7 +18,7 @@ def serve(
         Path, typer.Argument(metavar="DIR", help="Folder of the videos and their summaries; made if need be.")
     ] = Path("vtsum_videos"),
     port: Annotated[int, typer.Option(metavar="N", help="The port; 0 takes a free one.")] = 0,
-    largest: Annotated[int, typer.Option(metavar="GIB", help="What a video may have at most.")] = 64,
+    largest: Annotated[int, typer.Option(metavar="GIB", min=1, help="What a video may have at most.")] = 64,
     show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
     """Serve a page to this machine alone: drop a video on it, watch its summary being made, tick moments to keep or to

@@ -41,13 +41,13 @@ def serve(
         raise VTSumError(f"serve: port must be 0 to 65535, got {port}")
     if largest < 1:
         raise VTSumError(f"serve: largest must be at least 1 byte, got {largest}")
-    store = Store(Path(os.path.abspath(os.fspath(folder))))
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as bound:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             bound.bind((HOST, port))
         except OSError as error:
             raise VTSumError(f"serve: port must be free, got {port}: {reason(error)}") from None
+        store = Store(Path(os.path.abspath(os.fspath(folder))))
         port = bound.getsockname()[1]
         token = secrets.token_urlsafe(24)
         app = make_app(store, token, [f"{HOST}:{port}", f"localhost:{port}"], largest)

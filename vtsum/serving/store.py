@@ -8,12 +8,14 @@ Everything is found by looking: names that come from a browser are only ever com
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
 import stat
 import unicodedata
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ SPARE = 1 << 30  # bytes of the disk that uploads leave free
 _NAME = 100  # bytes of a name without its ending
 _ENDING = re.compile(r"\.[A-Za-z0-9]{1,8}")
 _ASKABLE = re.compile("(?!\\.)[^\n\ud800-\udfff]+")  # a folder's name that an address can hold, and that is not hidden
+_PART = re.compile(r"\..{1,32}\.[0-9a-f]{16}\.part")  # as `vtsum.files.written` names it
 _LARGEST = 256 << 20  # bytes of a summary.json
 _FILES = re.compile(
     r"report\.html|summary\.(mp4|txt|json|vtt|edl|otio|fcpxml|csv|srt|ffmetadata)|keyframes/shot_[0-9]{4,6}\.jpg"
@@ -48,8 +51,17 @@ class Store:
             self.videos.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise VTSumError(f"serve: folder {plain(folder)} must be one to write to: {reason(error)}") from None
+        self._sweep()
         self._read: dict[str, tuple[int, dict[str, Any]]] = {}
         self._coming: set[Path] = set()  # places of videos that are being sent
+
+    def _sweep(self) -> None:
+        """Remove videos of which the end never came: a server was killed while they were sent."""
+        for path in self.videos.iterdir():
+            if _PART.fullmatch(path.name) and _is_regular(path):
+                with suppress(OSError), path.open("rb") as file:  # another server's, which is at it, stays
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
 
     def video(self, name: str) -> Path | None:
         """A video by its name, or None."""
@@ -90,6 +102,7 @@ class Store:
         self._coming.add(target)
         try:
             with written(target) as part, part.open("wb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
                 async for piece in pieces:
                     size += len(piece)
                     if size > most:

@@ -71,12 +71,13 @@ def check(checkpoint: Checkpoint) -> None:
                 raise VTSumError(f"train: {path} must be listed in the checkpoint's marker, got a file that is not")
             _check_file(path)
     found = {int(match[1]) for name in checkpoint.facts["files"] if (match := _SHARD.fullmatch(name))}
-    ranks = checkpoint.facts["ranks"]
-    if checkpoint.facts.get("stage") and (len(found) != ranks or max(found) != ranks - 1):
-        raise VTSumError(
-            f"train: ranks of {checkpoint.folder / MARKER} must be those whose shards it lists, {sorted(found)!s:.80}, "
-            f"got {ranks}"
-        )
+    if checkpoint.facts.get("stage"):
+        ranks = checkpoint.facts["ranks"]
+        if len(found) != ranks or max(found) != ranks - 1:
+            raise VTSumError(
+                f"train: ranks of {checkpoint.folder / MARKER} must be those whose shards it lists, "
+                f"{sorted(found)!s:.80}, got {ranks}"
+            )
 
 
 def _check_file(path: Path) -> None:

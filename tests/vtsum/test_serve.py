@@ -300,11 +300,6 @@ def test_the_whole_way_in_a_browser(tmp_path, clip, browser: Browser):
         browser.choose("#files", film)
         until(browser, "document.querySelector('#jobs .name')?.textContent")
         assert browser.run("document.querySelector('#jobs .name').textContent") == film.name
-        until(browser, "document.querySelector('#jobs .stop:not([hidden])')")
-        stop = "document.querySelector('#jobs .stop:not([hidden])')"  # what is still being sent has none
-        browser.run(f"window.held = {stop}; held.focus(); 0")
-        until(browser, f"{stop} && held !== {stop}")
-        assert browser.run(f"document.activeElement === {stop}")
         until(browser, "document.querySelector('#jobs progress')?.value > 0")
         until(browser, "document.querySelectorAll('#summaries > li').length === 1")
         (made,) = server.state()["summaries"]

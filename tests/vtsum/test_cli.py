@@ -168,7 +168,7 @@ def test_open_shows_the_page(clip, tmp_path):
     [
         ("-f mp4,txt --open", "summarize: --open must come with the format html, got mp4, txt"),
         ("--dry-run --open", "summarize: --open must be without --dry-run, which makes no page, got both"),
-        ("--no-speech --recogniser carried", "--recogniser must be without --no-speech, got 'carried'"),
+        ("--no-speech --recogniser carried", "summarize: --recogniser must be without --no-speech, got 'carried'"),
     ],
 )
 def test_what_does_not_go_together_is_refused(clip, tmp_path, capsys, options, told):

@@ -32,17 +32,6 @@ class Data:
     folds: tuple[Split, ...]
 
     @property
-    def disjoint(self) -> bool:
-        """Whether no video is tested in two folds."""
-        tested = [key for fold in self.folds for key in fold.test]
-        return len(set(tested)) == len(tested)
-
-    @property
-    def rated(self) -> bool:
-        """Whether the file says what each rater said, without which there is no rank correlation."""
-        return all(video.ratings is not None for video in self.videos.values())
-
-    @property
     def without_features(self) -> list[str]:
         return [key for key, video in self.videos.items() if video.features is None]
 

@@ -120,7 +120,7 @@ def with_options(kind: type, *, batch: bool = False, defaults: bool = True) -> C
         @functools.wraps(command)
         def run_with(**given: Any) -> None:
             run = Run(**{name: given.pop(name) for name in runs})
-            asked = {name: _asked(name, option, given) for name, option in options.items()}
+            asked = {name: _asked(name, option, given, command.__name__) for name, option in options.items()}
             run.begin(command.__name__)
             command(**given, run=run, options={name: value for name, value in asked.items() if value is not _LEFT})
 
@@ -172,13 +172,13 @@ def _parameters(name: str, option: Option, defaults: bool) -> list[inspect.Param
     return found
 
 
-def _asked(name: str, option: Option, given: dict[str, Any]) -> Any:
-    """What a command line says of an option."""
+def _asked(name: str, option: Option, given: dict[str, Any], op: str) -> Any:
+    """What a command line says of an option; `op` begins the message of one that contradicts itself."""
     value = given.pop(name)
     if not given.pop(f"{name}_on", True):
         if value is not None and value != option.default:
             off = (option.switch or "").rpartition("/")[2]
-            raise VTSumError(f"{(option.names or (name,))[0]} must be without {off}, got {value!r:.60}")
+            raise VTSumError(f"{op}: {(option.names or (name,))[0]} must be without {off}, got {value!r:.60}")
         return None
     if value is None:
         return _LEFT

@@ -15,6 +15,7 @@ from typing import Any
 
 SECONDS, MEMORY, LONGEST = 5, 1 << 30, 100_000  # of computing; bytes; characters
 _WAIT = 120  # seconds by the clock, on a machine that has other things to do
+_TOO_MUCH = f"a chat template that takes more than {SECONDS} s, {MEMORY >> 20} MiB or {LONGEST} characters"
 _TEXT = "\ue000"  # stands for what is said; of private use, no template says it itself
 
 
@@ -39,11 +40,15 @@ def around(template: str, pictures: int, values: Mapping[str, Any]) -> tuple[str
             timeout=_WAIT,
             check=False,
         )
+    except subprocess.TimeoutExpired:
+        raise ValueError(_TOO_MUCH) from None
+    if done.returncode < 0:  # a signal, of its limits
+        raise ValueError(_TOO_MUCH)
+    try:
         found = json.loads(done.stdout)
-    except (subprocess.TimeoutExpired, ValueError):  # its limits ended it
-        raise ValueError(
-            f"a chat template that takes more than {SECONDS} s, {MEMORY >> 20} MiB or {LONGEST} characters"
-        ) from None
+    except ValueError:
+        last = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
+        raise ValueError(f"a chat template whose process ended with status {done.returncode}: {last[:300]}") from None
     if "failed" in found:
         raise ValueError(found["failed"])
     before, *after = found["text"].split(_TEXT)
@@ -70,13 +75,12 @@ def _main() -> None:
     _limit()
     try:
         text = render_jinja_template(**asked)[0][0]
-        told = {"text": text} if len(text) <= LONGEST else None
+        told = {"text": text} if len(text) <= LONGEST else {"failed": _TOO_MUCH}
     except MemoryError:
-        told = None
+        told = {"failed": _TOO_MUCH}
     except Exception as error:  # whatever a template raises
         told = {"failed": (str(error).strip() or type(error).__name__).splitlines()[0][:1000]}
-    if told is not None:
-        json.dump(told, sys.stdout)
+    json.dump(told, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -45,9 +46,9 @@ ENCODERS = {
 
 @contextlib.contextmanager
 def as_urgent_as_before() -> Iterator[None]:
-    """Around the opening of an encoder: where root does that, SVT-AV1 gives its threads, and the one that opens it, a
-    real-time priority above all else on the machine, which what is begun later inherits."""
-    if not hasattr(os, "sched_getscheduler"):  # Linux has it
+    """Around the opening of an encoder. To a process of root's SVT-AV1 gives real-time priority over all else on the
+    machine: to its own threads and to the one that opens it, from which all that is begun later inherits it."""
+    if sys.platform != "linux":
         yield
         return
     policy, priority = os.sched_getscheduler(0), os.sched_getparam(0)

@@ -315,6 +315,8 @@ class _Run:
             if self.decoder.gave_up:
                 break
         yield from self._place(self.decoder.decode(None))
+        if self._early:
+            self.damage.add(0.0, self.end)  # no picture says when it is shown
         self._note_missing(max(self._given, default=0.0))
         if Stays().believable(self._repeated_until - self.end):
             self.end = max(self.end, self._repeated_until)
@@ -333,8 +335,10 @@ class _Run:
         for frame in frames:
             self.count += 1
             time = self.timeline.place(self.decoder.ticks(frame))
-            while self._early and (early := self.timeline.peek(self._early.pop())) is not None:
-                self.damage.add(early, early + self._step)
+            if self._early and self.timeline.origin is not None:
+                for early in self._early:
+                    self.damage.add(begin := early * self._tick - self.timeline.origin, begin + self._step)
+                self._early = []
             if time is not None:
                 self._note_missing(time)
                 self.end = self.timeline.end(time, frame.duration)

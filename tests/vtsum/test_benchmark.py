@@ -17,6 +17,9 @@ from tests.vtsum.annotated import plain_rho, plain_tau_b
 from tests.vtsum.hostile import ENVIRONMENT, ROOT
 from vtsum import cli
 from vtsum.benchmarks.data import divide, draw_folds
+from vtsum.benchmarks.figures import figures
+from vtsum.benchmarks.records import parse_records
+from vtsum.benchmarks.table import table
 from vtsum.data.tvsum import load_tvsum
 
 FRAMES, VIDEOS, RATERS = 600, 6, 3
@@ -195,6 +198,19 @@ def test_what_was_interrupted_goes_on_where_it_stood(here: Path, capsys: pytest.
     assert benchmark("--method", "spy:Spy", "--seeds", "1") == 0
     after = cells(capsys.readouterr().out, "spy:Spy")
     assert before[2] == f"-{after[2]}"
+
+
+def test_videos_that_no_fold_tests_are_told(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As with another data set's splits, whose keys are the same."""
+    (here / "few.json").write_text(json.dumps({"folds": [{"train": ["video_1", "video_2"], "test": ["video_3"]}]}))
+    assert benchmark("--splits", "few.json") == 0
+    told = f"note: {VIDEOS - 1} of the h5 file's {VIDEOS} videos are tested in no fold; are these its splits?"
+    assert told in capsys.readouterr().err
+
+
+def test_the_page_says_what_the_records_do() -> None:
+    head, rows = parse_records((ROOT / "bench/results/benchmark_tvsum.jsonl").read_bytes(), "benchmark")
+    assert table(head, figures(head, rows)) in (ROOT / "docs/benchmark.md").read_text()
 
 
 def test_summe_and_a_file_without_single_ratings(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -86,6 +86,8 @@ def benchmark(
         from vtsum.benchmarks.plot import draw
 
         draw(head, found, plot)
+    if untested := len(data.videos) - len({key for fold in data.folds for key in fold.test}):
+        say(f"note: {untested} of the h5 file's {len(data.videos)} videos are tested in no fold; are these its splits?")
     if data.without_features:
         say(f"note: no ridge: the h5 file has no features of {', '.join(data.without_features[:3])}")
     if not quiet:

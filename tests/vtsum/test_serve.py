@@ -167,6 +167,7 @@ def test_a_video_is_kept_under_a_name_of_ours(served, folder, name, kept):
 
 
 def test_what_cannot_be_is_told_and_nothing_left(served, folder):
+    video = json.loads(served.ask("PUT", "api/videos?name=there.mp4", b"x")[1])["video"]
     before = sorted((folder / "videos").iterdir())
     assert served.ask("PUT", "api/videos?name=b.mp4", b"x" * 3_000_001)[:2] == (
         400,
@@ -182,11 +183,13 @@ def test_what_cannot_be_is_told_and_nothing_left(served, folder):
         (b"[]", b"must hold an object"),
         (b"{" * 100, b"must be JSON"),
         (b'{"video": "' + b"x" * 70_000 + b'"}', b"at most 65,536 bytes"),
-        ({"video": "o=x.mp4", "budget": "all of it"}, b"budget must be a share"),
-        ({"video": "o=x.mp4", "budget": ["1"]}, b"budget must be text"),
+        ({"video": video, "budget": "all of it"}, b"budget must be a share"),
+        ({"video": video, "budget": ["1"]}, b"budget must be text"),
     ):
         status, content, _ = served.ask("POST", "api/summaries", body)
         assert (status, told in content) == (400, True), content
+    assert served.ask("POST", "api/check", {"budget": "all of it"})[0] == 400
+    assert served.ask("POST", "api/check", {"budget": "2min", "ocr": False})[:2] == (204, b"")
     deadline = time.monotonic() + 10
     while sorted((folder / "videos").iterdir()) != before:
         assert time.monotonic() < deadline
@@ -296,6 +299,10 @@ def test_the_whole_way_in_a_browser(tmp_path, clip, browser: Browser):
         os.link(clip, film)
         browser.open(server.address, 1280, 800)
         browser.run("document.getElementById('speech').click(); document.getElementById('ocr').click(); 0")
+        browser.run("document.getElementById('budget').value = 'abc'; 0")
+        browser.choose("#files", film)
+        until(browser, "document.getElementById('told').textContent.includes('budget must be')")
+        assert os.listdir(tmp_path / "d" / "videos") == []  # told before it is sent
         browser.run("document.getElementById('budget').value = '30%'; 0")
         browser.choose("#files", film)
         until(browser, "document.querySelector('#jobs .name')?.textContent")

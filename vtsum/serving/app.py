@@ -71,6 +71,7 @@ class _Pages:
             Route("/", self.page),
             Route("/{name:str}", self.page),
             Route("/api/state", self.state),
+            Route("/api/check", self.check, methods=["POST"]),
             Route("/api/videos", self.take, methods=["PUT"]),
             Route("/api/summaries", self.summarize, methods=["POST"]),
             Route("/api/recut", self.recut, methods=["POST"]),
@@ -88,6 +89,11 @@ class _Pages:
     async def state(self, request: Request) -> Response:
         listed = await anyio.to_thread.run_sync(self._store.listed)
         return JSONResponse({"jobs": request.state.jobs.told(), "summaries": listed})
+
+    async def check(self, request: Request) -> Response:
+        """What cannot be asked for is told before a video is sent."""
+        summarize_words(Path("video"), Path("output"), await _asked(request))
+        return Response(status_code=204)
 
     async def take(self, request: Request) -> Response:
         try:

@@ -35,6 +35,12 @@
 
   async function take(files) {
     const asked = { budget: find("budget").value, speech: find("speech").checked, ocr: find("ocr").checked };
+    try {
+      await ask("POST", "api/check", asked);
+    } catch (error) {
+      tell(error.message);
+      return;
+    }
     for (const file of files) sending.set(file, 0);
     showJobs();
     for (const file of files) {

@@ -31,7 +31,7 @@ from pathlib import Path
 from types import FrameType
 
 from bench.gpu import machine
-from bench.gpu.stage import CHECK, LOG, SCRATCH, TABLE, TESTS, TUNED, Context, Line
+from bench.gpu.stage import CHECK, LOG, SCRATCH, SIGNALS, TABLE, TESTS, TUNED, Context, Line
 from bench.gpu.table import final, shorter
 from bench.kit.record import run_name
 
@@ -47,7 +47,6 @@ RESERVE = 30 / 600
 #: With --tune, the kernels' share is so much larger.
 TUNING = 3
 OURS = ("bench", "vtsum", "vtsum_kernels", "tests")
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Interrupted(SystemExit):

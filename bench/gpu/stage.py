@@ -21,6 +21,7 @@ from typing import Any, Literal
 from bench.kit.record import ROOT, append, read
 
 SCRATCH = ROOT / "build" / "gpu"
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # by which somebody ends the check
 CHECK, TABLE, LOG, TESTS, TUNED = "check.jsonl", "table.md", "log.txt", "tests.txt", "tuned.json"
 Result = Literal["ok", "failed", "absent", "skipped"]
 Command = Sequence[str | os.PathLike[str]]
@@ -148,18 +149,28 @@ class Program:
         self.process: subprocess.Popen[bytes] | None = None
         self.result = Done(None, "", 0.0) if seconds <= 0 else None
         if self.result is None:
+            # A signal that came after a program began, and before its number is known, would leave it behind.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             try:
-                self.process = subprocess.Popen(
-                    [os.fspath(part) for part in command],
-                    stdin=subprocess.DEVNULL,
-                    stdout=self.output,
-                    stderr=subprocess.STDOUT,
-                    env={**os.environ, **(environment or {})},
-                    cwd=cwd,
-                    process_group=0,  # not a session: whoever ends our session ends this too
-                )
-            except OSError as error:
-                self.result = Done(127, f"{os.fspath(command[0])}: {error.strerror}", 0.0)
+                try:
+                    self.process = subprocess.Popen(
+                        [os.fspath(part) for part in command],
+                        stdin=subprocess.DEVNULL,
+                        stdout=self.output,
+                        stderr=subprocess.STDOUT,
+                        env={**os.environ, **(environment or {})},
+                        cwd=cwd,
+                        process_group=0,  # not a session: whoever ends our session ends this too
+                        preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, before),
+                    )
+                except OSError as error:
+                    self.result = Done(127, f"{os.fspath(command[0])}: {error.strerror}", 0.0)
+                finally:
+                    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            except BaseException:
+                self.end()
+                self.output.close()
+                raise
 
     def __enter__(self) -> Program:
         return self

@@ -167,6 +167,30 @@ def gone(pid: int) -> bool:
     return False
 
 
+def test_a_program_that_is_just_beginning_is_ended_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a signal that comes before its number is known."""
+    numbers: list[int] = []
+
+    class Slow(subprocess.Popen[bytes]):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            numbers.append(self.pid)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)
+
+    def stop(*_: object) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr(subprocess, "Popen", Slow)
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with pytest.raises(InterruptedError):
+            Program(["sleep", "600"], 600.0)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert gone(numbers[0])
+
+
 def test_what_a_part_notes_and_the_time_that_it_leaves_over_are_the_next_ones(
     parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,7 +31,7 @@ from pathlib import Path
 from types import FrameType
 
 from bench.gpu import machine
-from bench.gpu.stage import CHECK, LOG, SCRATCH, SIGNALS, TABLE, TESTS, TUNED, Context, Line
+from bench.gpu.stage import CHECK, LOG, SCRATCH, TABLE, TESTS, TUNED, Context, Line, interrupt
 from bench.gpu.table import final, shorter
 from bench.kit.record import run_name
 
@@ -47,6 +47,7 @@ RESERVE = 30 / 600
 #: With --tune, the kernels' share is so much larger.
 TUNING = 3
 OURS = ("bench", "vtsum", "vtsum_kernels", "tests")
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Interrupted(SystemExit):
@@ -177,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def stop(number: int, frame: FrameType | None) -> None:
         for one in SIGNALS:
             signal.signal(one, signal.SIG_IGN)  # the table comes first now
-        raise Interrupted(128 + number)
+        interrupt(Interrupted(128 + number))
 
     options = parse(arguments)
     before = {number: signal.signal(number, stop) for number in SIGNALS}

@@ -12,8 +12,8 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,10 +21,33 @@ from typing import Any, Literal
 from bench.kit.record import ROOT, append, read
 
 SCRATCH = ROOT / "build" / "gpu"
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # by which somebody ends the check
 CHECK, TABLE, LOG, TESTS, TUNED = "check.jsonl", "table.md", "log.txt", "tests.txt", "tuned.json"
 Result = Literal["ok", "failed", "absent", "skipped"]
 Command = Sequence[str | os.PathLike[str]]
+
+
+_uninterrupted = False
+_came: list[BaseException] = []
+
+
+def interrupt(error: BaseException) -> None:
+    """For a handler of signals: raise an error, within `uninterrupted` at its end."""
+    if not _uninterrupted:
+        raise error
+    _came.append(error)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Around the beginning of a program: before its number is known, an interruption would leave it behind."""
+    global _uninterrupted
+    _uninterrupted = True
+    try:
+        yield
+    finally:
+        _uninterrupted = False
+    if _came:
+        raise _came.pop()
 
 
 @dataclass(frozen=True)
@@ -149,24 +172,20 @@ class Program:
         self.process: subprocess.Popen[bytes] | None = None
         self.result = Done(None, "", 0.0) if seconds <= 0 else None
         if self.result is None:
-            # A signal that came after a program began, and before its number is known, would leave it behind.
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             try:
-                try:
-                    self.process = subprocess.Popen(
-                        [os.fspath(part) for part in command],
-                        stdin=subprocess.DEVNULL,
-                        stdout=self.output,
-                        stderr=subprocess.STDOUT,
-                        env={**os.environ, **(environment or {})},
-                        cwd=cwd,
-                        process_group=0,  # not a session: whoever ends our session ends this too
-                        preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, before),
-                    )
-                except OSError as error:
-                    self.result = Done(127, f"{os.fspath(command[0])}: {error.strerror}", 0.0)
-                finally:
-                    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+                with uninterrupted():
+                    try:
+                        self.process = subprocess.Popen(
+                            [os.fspath(part) for part in command],
+                            stdin=subprocess.DEVNULL,
+                            stdout=self.output,
+                            stderr=subprocess.STDOUT,
+                            env={**os.environ, **(environment or {})},
+                            cwd=cwd,
+                            process_group=0,  # not a session: whoever ends our session ends this too
+                        )
+                    except OSError as error:
+                        self.result = Done(127, f"{os.fspath(command[0])}: {error.strerror}", 0.0)
             except BaseException:
                 self.end()
                 self.output.close()

@@ -178,13 +178,10 @@ def test_a_program_that_is_just_beginning_is_ended_too(tmp_path: Path, monkeypat
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.1)
 
-    def stop(*_: object) -> None:
-        raise InterruptedError
-
     monkeypatch.setattr(subprocess, "Popen", Slow)
-    before = signal.signal(signal.SIGTERM, stop)
+    before = signal.signal(signal.SIGTERM, lambda *_: stage.interrupt(gpu_check.Interrupted(143)))
     try:
-        with pytest.raises(InterruptedError):
+        with pytest.raises(gpu_check.Interrupted):
             Program(["sleep", "600"], 600.0)
     finally:
         signal.signal(signal.SIGTERM, before)

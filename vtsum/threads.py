@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def quick_switches() -> Iterator[None]:
-    """Let threads take turns ten times as often: an import holds the interpreter, and the decoder asks for it often."""
+    """Let threads take turns fifty times as often: an import holds the interpreter, the decoder asks for it often."""
     before = sys.getswitchinterval()
-    sys.setswitchinterval(before / 10)
+    sys.setswitchinterval(before / 50)
     try:
         yield
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,6 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+from av.packet import Packet
 from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
@@ -27,9 +29,32 @@ _MIN_GAP = 1 / 60.5  # seconds between pictures: sources above 60 a second are t
 _BEHIND = 4  # calls that wait for the encoders, each with a picture at most
 
 
+class _Behind:
+    """Calls that a thread of its own makes, one after the other. What fails there is raised by a later call here."""
+
+    def __init__(self, name: str) -> None:
+        self._thread = ThreadPoolExecutor(1, name)
+        self._waiting: deque[Future[None]] = deque()
+
+    def __call__(self, call: Callable[..., None], *arguments: object) -> None:
+        self._waiting.append(self._thread.submit(call, *arguments))
+        while len(self._waiting) > _BEHIND:
+            self._waiting.popleft().result()
+
+    def finish(self) -> None:
+        """Wait for all of them."""
+        while self._waiting:
+            self._waiting.popleft().result()
+        self._thread.shutdown()
+
+    def abandon(self) -> None:
+        """Drop those not begun, and wait for the one that is."""
+        self._thread.shutdown(cancel_futures=True)
+
+
 class Encoder:
-    """Encodes and muxes, in a thread of its own, so that pictures are decoded meanwhile. What fails there is raised by
-    a later call. Times are seconds of the output.
+    """Encodes and muxes, pictures and sound in a thread each, so that pictures are decoded meanwhile. What fails there
+    is raised by a later call. Times are seconds of the output.
 
     Args:
         path (Path): the file. size: width and height, even. turn (Turn): how pictures are made upright.
@@ -78,21 +103,16 @@ class Encoder:
             context.colorspace = self.last_picture.colorspace
             context.color_primaries = self.last_picture.color_primaries
             context.color_trc = self.last_picture.color_trc
-            self._tracks = [SoundTrack(self._container, sound, coding.fade) for sound in sounds]
+            self._muxing = threading.Lock()
+            self._tracks = [SoundTrack(self._container, sound, coding.fade, self._mux) for sound in sounds]
             with as_urgent_as_before():
                 self._container.start_encoding()
-            self._thread = ThreadPoolExecutor(1, "vtsum-encode")
-            self._waiting: deque[Future[None]] = deque()
+            self._seen, self._heard = _Behind("vtsum-encode"), _Behind("vtsum-encode-sound")
         except (av.FFmpegError, ValueError) as error:
             self._container.close()
             if isinstance(error, OSError):
                 raise
             raise VTSumError(f"cut: pictures of {size[0]} x {size[1]} cannot be encoded: {error}") from None
-
-    def _behind(self, call: Callable[..., None], *arguments: object) -> None:
-        self._waiting.append(self._thread.submit(call, *arguments))
-        while len(self._waiting) > _BEHIND:
-            self._waiting.popleft().result()
 
     def _yuv(self, frame: VideoFrame, time: float) -> VideoFrame:
         picture = self._pictures.yuv(frame)
@@ -103,7 +123,7 @@ class Encoder:
         as loud; joined: it goes on where the last one ended."""
         self._key, self._shift = True, source_time - out_time
         for track in self._tracks:
-            self._behind(track.begin, source_time, joined, gain)
+            self._heard(track.begin, source_time, joined, gain)
 
     def picture(self, frame: VideoFrame, time: float) -> None:
         """Show a picture of the source from `time` on, but for one that comes too soon and does not stay."""
@@ -135,7 +155,7 @@ class Encoder:
     def sound_until(self, time: float) -> None:
         """Write the sound that belongs to the pictures so far."""
         for track in self._tracks:
-            self._behind(track.until, time)
+            self._heard(track.until, time)
 
     def end_segment(self, time: float) -> None:
         """Complete the segment's pictures and its sound, so that they end together."""
@@ -145,17 +165,17 @@ class Encoder:
     def finish(self, time: float) -> None:
         """Write what is left and complete the file, which lasts until `time`."""
         self._send_pending(round(time * _TICKS))
-        self._behind(self._encode, None)
+        self._seen(self._encode, None)
         for track in self._tracks:
-            self._behind(track.finish)
-        self._behind(self._container.close)
-        while self._waiting:
-            self._waiting.popleft().result()
-        self._thread.shutdown()
+            self._heard(track.finish)
+        self._seen.finish()
+        self._heard.finish()
+        self._container.close()
 
     def abandon(self) -> None:
         """Close the file as it is; it will be removed."""
-        self._thread.shutdown(cancel_futures=True)
+        self._seen.abandon()
+        self._heard.abandon()
         with contextlib.suppress(av.FFmpegError, OSError, ValueError):
             self._container.close()
 
@@ -165,11 +185,15 @@ class Encoder:
         duration = max(1, until - (self._pending.pts or 0))
         self._pending.duration = duration
         self._durations[self._pending.pts or 0] = duration
-        self._behind(self._encode, self._pending)
+        self._seen(self._encode, self._pending)
         self._pending = None
 
     def _encode(self, picture: VideoFrame | None) -> None:
         for packet in self._video.codec_context.encode(picture):
             packet.stream = self._video
             packet.duration = self._durations.pop(packet.pts or 0, packet.duration or 0)
+            self._mux(packet)
+
+    def _mux(self, packet: Packet) -> None:
+        with self._muxing:
             self._container.mux(packet)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
 from av.audio.frame import AudioFrame
 from av.container import OutputContainer
+from av.packet import Packet
 
 from vtsum.video.sound import SoundCursor
 
@@ -19,10 +21,13 @@ class SoundTrack:
 
     Args:
         container: the MP4. sound (SoundCursor): where it comes from. fade (float): seconds at each cut, against clicks.
+        mux: takes each packet.
     """
 
-    def __init__(self, container: OutputContainer, sound: SoundCursor, fade: float) -> None:
-        self._container, self._sound = container, sound
+    def __init__(
+        self, container: OutputContainer, sound: SoundCursor, fade: float, mux: Callable[[Packet], None]
+    ) -> None:
+        self._sound, self._mux = sound, mux
         self._fade = round(fade * sound.rate)
         self._keep = max(round(_HELD * sound.rate), self._fade)
         self._stream = container.add_stream("aac", rate=sound.rate, layout=sound.layout)
@@ -64,7 +69,7 @@ class SoundTrack:
         """Write what is left."""
         self._flush_held(fade=True)
         self._push(np.zeros((self._sound.channels, 0), np.float32), last=True)
-        self._container.mux(self._stream.encode(None))
+        self._encode(None)
 
     def _flush_held(self, fade: bool) -> None:
         if self._held is None:
@@ -90,5 +95,9 @@ class SoundTrack:
             frame.sample_rate = self._sound.rate
             frame.pts, frame.time_base = self._sent, Fraction(1, self._sound.rate)
             self._sent += part.shape[1]
-            self._container.mux(self._stream.encode(frame))
+            self._encode(frame)
         self._queue, self._queued = [block], block.shape[1]
+
+    def _encode(self, frame: AudioFrame | None) -> None:
+        for packet in self._stream.encode(frame):
+            self._mux(packet)

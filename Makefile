@@ -18,7 +18,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -qq --constraint constraints.txt
 NATIVE := $(shell find csrc \( -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' \))
-PYTHON_CODE := $(wildcard vtsum kernels bench tests setup.py)
+PYTHON_CODE := $(wildcard vtsum kernels bench tests examples setup.py docs/conf.py)
 # The build looks for ninja on the path.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export VIDEO OUT
@@ -28,7 +28,7 @@ MEASURED := encoder summarize training_data training_step walkthrough
 MEASURED_ON_DATA_TOO := ablation speech text_sources
 MEASURED_ON_DATA := event_segmentation frame_sampling memory_liveness screen_text summary_refinement
 
-.PHONY: help demo test test-slow lint check bench gpu-check clean
+.PHONY: help demo test test-slow lint docs check bench gpu-check clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -55,6 +55,9 @@ lint: .venv/.stamp-test  ## Check style, formatting, types and which module may 
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: .venv/.stamp-test  ## Build the site into docs/_build, warnings as errors
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
+
 check: lint  ## Lint, and compile the GPU kernels ahead of time
 	$(BIN)/python -m tests.build.compile_gpu
 
@@ -70,7 +73,7 @@ gpu-check:  ## Build, test and measure the kernels on this machine's GPU: result
 	@"$(PYTHON)" -m bench.gpu.check --out "$$OUT" --part $(PART) --minutes $(MINUTES) $(if $(TUNE),--tune)
 
 clean:  ## Remove .venv, build products and caches; summaries in out/ stay
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist docs/_build docs/commands.md *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find vtsum kernels bench tests -name __pycache__ -prune -exec rm -rf {} +
 	find vtsum kernels -name '*.so' -delete
 

@@ -1,4 +1,4 @@
-"""Write the tables of the README and of docs/*.md, and the plots, from the newest records in bench/results.
+"""Write the tables of README.md and docs/*.md, and the plots, from the newest records in bench/results.
 
     python -m bench.report [--check]
 

@@ -1,10 +1,10 @@
-"""The README's way from nothing to a table of results: how long it takes, and what it comes to.
+"""The way of docs/train_and_evaluate.md from nothing to a table of results: how long it takes, and what it comes to.
 
     python -m bench.summary.walkthrough [--stop-after 60]
 
-Every line between the README's `walkthrough` marks is run as it stands, in a folder of its own; the first training is
+Every line between its `walkthrough` marks is run as it stands, in a folder of its own; the first training is
 stopped by SIGTERM after `--stop-after` seconds, as a reader may, and the next line resumes it. One JSON line goes to
-results/walkthrough.jsonl, the two evaluations go to results/synthetic_*.json, where the README's table comes from, and
+results/walkthrough.jsonl, the two evaluations go to results/synthetic_*.json, where its table comes from, and
 what each protocol makes of them to results/protocols.jsonl.
 """
 
@@ -31,12 +31,12 @@ STOPPED = 128 + signal.SIGTERM
 LONGEST = 1200.0  # seconds for a line; the slowest takes a tenth of it
 
 
-def readme_lines() -> list[list[str]]:
+def walkthrough_lines() -> list[list[str]]:
     """The words of each line of the walkthrough."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "train_and_evaluate.md").read_text(encoding="utf-8")
     block = re.search(r"<!-- walkthrough -->\n```\n(.*?)```", text, re.DOTALL)
     if block is None:
-        raise SystemExit("walkthrough: README.md must hold a walkthrough between its marks, got none")
+        raise SystemExit("walkthrough: docs/train_and_evaluate.md must hold a walkthrough between its marks, got none")
     return [shlex.split(line) for line in block[1].splitlines()]
 
 
@@ -57,7 +57,7 @@ def follow(
     paths = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")])}
     taken: list[float] = []
     trained = False
-    for words in readme_lines():
+    for words in walkthrough_lines():
         name = words[2] if words[1] == "data" else words[1]
         command = [sys.executable, "-m", "vtsum.cli", *words[1:], *more.get(name, ())]
         began = time.monotonic()
@@ -104,7 +104,7 @@ def main() -> None:
             shutil.copyfile(path, options.results.parent / f"synthetic_{model}.json")
         compared = compare(folder / "corpus", [read_evaluation(path) for path in evaluations.values()])
         keep(options.results.with_name("protocols.jsonl"), {"op": "protocols", **facts}, [compared])
-    commands = [" ".join(words[: 3 if words[1] == "data" else 2]) for words in readme_lines()]
+    commands = [" ".join(words[: 3 if words[1] == "data" else 2]) for words in walkthrough_lines()]
     lines_s = [[command, round(seconds, 1)] for command, seconds in zip(commands, taken, strict=True)]
     line = {"stop_after_s": options.stop_after, "lines_s": lines_s, "total_s": round(sum(taken), 1)}
     keep(options.results, {"op": "walkthrough", **facts}, [line])

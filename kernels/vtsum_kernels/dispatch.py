@@ -166,7 +166,7 @@ def explain(op: str | Callable[..., Any], *args: Any, **kwargs: Any) -> str:
     Args:
         op: a public op or its name, such as ``"sliding_window_attention"``, whose call is looked at and not made; or
             whatever calls ops: a function of `integrations`, a module. That is run.
-        *args, **kwargs: the call's own arguments, exactly as it takes them.
+        args, kwargs: the call's own arguments, exactly as it takes them.
     Returns:
         str: for each call of an op, one line a backend, best first; the chosen one is marked with ``->``. Those that
         can run say what memory they hold beside the call's own tensors.

@@ -182,9 +182,9 @@ def test_a_shell_completes_commands_options_and_values(tmp_path):
         assert done.stdout.split() == [found], done.stderr
 
 
-def test_exit_codes_are_told_in_help_and_readme(capsys):
+def test_exit_codes_are_told_in_help_and_docs(capsys):
     assert cli.main(["--help"]) == 0
     assert " ".join(EXIT_CODES.split()) in " ".join(capsys.readouterr().out.split())
-    readme = (ROOT / "README.md").read_text()
+    page = (ROOT / "docs" / "summarize.md").read_text()
     for code in re.findall(r"\b\d+\b", EXIT_CODES):
-        assert re.search(rf"^\| `{code}` \| ", readme, re.MULTILINE), code
+        assert re.search(rf"^\| `{code}` \| ", page, re.MULTILINE), code

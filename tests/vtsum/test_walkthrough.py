@@ -1,4 +1,4 @@
-"""The README's way from nothing to a table of results, line by line, on a smaller corpus and with fewer epochs."""
+"""The documented way from nothing to a table of results, line by line, on a smaller corpus and with fewer epochs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def begin_corpus(folder: Path, other: Path) -> None:
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
-def test_the_readme_leads_to_a_table(tmp_path, tmp_path_factory, needs_program):
+def test_the_walkthrough_leads_to_a_table(tmp_path, tmp_path_factory, needs_program):
     needs_program("java")
     begin_corpus(tmp_path / "corpus", synthetic_corpus(tmp_path_factory))
     metrics = tmp_path / "runs" / "memory" / "metrics.jsonl"

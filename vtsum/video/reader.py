@@ -61,7 +61,7 @@ class FrameSampler:
     """Yields the picture on display at each grid point k / fps within a video's duration.
 
     The file is decoded once, from front to back. Pictures that no other depends on are not decoded where they lie
-    between grid points; what comes out is the same.
+    between grid points; what comes out is the same. The attributes are final once the iteration is over.
 
     Args:
         path: a video file.
@@ -72,7 +72,7 @@ class FrameSampler:
         on_progress: called with the seconds decoded so far, about once for each sampled frame.
         on_picture: called with (time, frame) for every picture that was decoded, in order; frames as the codec gave
             them, not upright.
-    Attributes, final once the iteration is over:
+    Attributes:
         duration (float): seconds until which the last picture that could be decoded stays: where nothing broke, to its
             stated end, or as long as there is sound.
         broken_at (float | None): where decoding failed for good before the end, in seconds.

@@ -35,6 +35,7 @@ from bench.kit.tables import (
 
 OP = "sliding_window_attention"
 WINDOW = 5
+BRIEF = (WINDOW, 33)
 #: What was aimed at, at window 5 and the length at which all windows were measured.
 FORWARD_TIMES_COPY, BOTH_TIMES_COPY, HALF_PRECISION, OVERHEAD, WIDEST_AHEAD = 1.15, 1.5, 1.6, 1.5, 65
 
@@ -90,6 +91,13 @@ def windows(device: str, lines: Records | None = None) -> str:
     chosen = _plain(comparisons, T=_middle(comparisons))
     label = f"window, T {_middle(comparisons)}"
     return grid(label, chosen, lambda one: str(one["shape"]["window"]), _cell, _shape(chosen))
+
+
+def brief(device: str, lines: Records | None = None) -> str:
+    """The README's: two windows at one length."""
+    comparisons = _case("sweep", device, lines)
+    chosen = [one for one in _plain(comparisons, T=_middle(comparisons)) if any_of(one)["shape"]["window"] in BRIEF]
+    return grid("window", chosen, lambda one: str(one["shape"]["window"]), _cell, _shape(chosen))
 
 
 def frames(device: str, lines: Records | None = None) -> str:
@@ -184,5 +192,5 @@ def pictures(lines: Records | None = None) -> dict[str, Picture]:
 
 
 TABLES: Tables = on_both(
-    "sliding_window", windows=windows, frames=frames, all=all_at_one_size, overhead=overhead, aims=aims
+    "sliding_window", windows=windows, brief=brief, frames=frames, all=all_at_one_size, overhead=overhead, aims=aims
 )

@@ -1,4 +1,4 @@
-"""The tables of the whole job, of the frame encoder and of the README's walkthrough."""
+"""The tables of the whole job, of the frame encoder and of the walkthrough."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def encoder() -> str:
 
 
 def walkthrough() -> str:
-    """How long the README's walkthrough took."""
+    """How long the walkthrough took."""
     last = records("walkthrough")[-1]
     minutes, longest = last["total_s"] / 60, max(seconds for _, seconds in last["lines_s"]) / 60
     return (
@@ -43,7 +43,7 @@ def walkthrough() -> str:
 
 
 def synthetic() -> str:
-    """The README's walkthrough: what its two evaluations say."""
+    """The walkthrough: what its two evaluations say."""
     from vtsum.evaluation.videoxum_file import read_evaluation
     from vtsum.evaluation.videoxum_table import results_table
 

@@ -1,10 +1,10 @@
 """Speech: voice activity, recognition with word times, subtitles, denoising, and summaries of what was said.
 
-from vtsum.enhance.speech import transcribe
+    from vtsum.enhance.speech import transcribe
 
-said = transcribe("talk.mp4")  # the subtitle track in the file, else the best Whisper at hand, denoised
-for utterance in said.utterances:
-    print(utterance.start, utterance.text)
+    said = transcribe("talk.mp4")  # the subtitle track in the file, else the best Whisper at hand, denoised
+    for utterance in said.utterances:
+        print(utterance.start, utterance.text)
 
 Cleaning and measuring words: `speech.denoise`, `speech.denoise_seq2seq`, `speech.wer`; what a sentence is worth:
 `speech.summary`.

@@ -275,6 +275,7 @@ TARGETS = (
         {"video_1": [{"caption": "A cat.", "start_mmss": "0:00", "end_mmss": "1:02"}]},
         {"folds": [{"train": ["video_1"], "test": ["video_2"]}]},
         [{"train_keys": ["a.h5/video_1"], "test_keys": ["a.h5/video_2"]}],
+        {"train_keys": ["video_1"], "val_keys": ["video_3"], "test_keys": ["video_2"]},
     ), _tvsum, _JSON_WORDS, True),
     Target("ratings", "r.json", documents({"a": {"x": [[0, 2], [2.5, 4]], "y": [[0, 3]]}}), _ratings, _JSON_WORDS,
            True),

@@ -158,9 +158,8 @@ def test_dsnet_wants_the_pieces_of_a_summary() -> None:
     wanted = dsnet.wanted_pieces(kept)
     assert wanted.tolist() == [[1, 0, 2], [1, 1, 1], [1, 2, 0], [0, 0, 0], [1, 0, 0], [0, 0, 0]]
     p, reaches, m = [0.9, 0.8, 0.6, 0.3, 0.5, 0.2], [[1.0, 2], [1, 1], [4, 1], [1, 1], [1, 2], [1, 1]], [0.5] * 6
-    found = dsnet.loss(
-        torch.logit(torch.tensor(p)), torch.tensor(reaches).log(), torch.logit(torch.tensor(m)), torch.tensor(wanted)
-    )
+    said = (torch.logit(torch.tensor(p)), torch.tensor(reaches).log(), torch.logit(torch.tensor(m)))
+    found = dsnet.loss(said, torch.tensor(wanted))
     right = [p if inside else 1 - p for p, inside in zip(p, kept, strict=True)]
     focal = -sum((1 - p) ** 2 * math.log(p) for p in right) / 4
     overlaps = [2 / 3, 1.0, 2 / 5, 0.0]

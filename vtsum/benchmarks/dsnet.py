@@ -61,16 +61,17 @@ class DSNet:
 
     def fit(self, videos: Sequence[TVSumVideo], validation: Sequence[TVSumVideo], seed: int) -> None:
         wanted = [(v.features, wanted_pieces(machine_summary(v.gtscore, v)[v.picks])) for v in videos]
+        width = self._tensor(videos[0].features).shape[1]
         # A video without keyshots, of one long shot or of scores 0 throughout, says nothing of pieces.
         examples = [(self._tensor(features), self._tensor(pieces)) for features, pieces in wanted if pieces[:, 0].any()]
         with seeded(seed):
-            self._model = model = Network(np.shape(videos[0].features)[1]).to(self._device)
+            self._model = model = Network(width).to(self._device)
             train_selected(
                 model,
                 examples,
                 validation,
                 predict=self.predict,
-                loss=lambda x, pieces: loss(*model(x), pieces),
+                loss=lambda x, pieces: loss(model(x), pieces),
                 optimizer=torch.optim.Adam(model.parameters(), lr=self._learning_rate, weight_decay=1e-5),
                 epochs=self._epochs,
                 select="f",
@@ -100,8 +101,9 @@ def wanted_pieces(kept: np.ndarray) -> np.ndarray:
     return wanted
 
 
-def loss(chosen: Tensor, reach: Tensor, middle: Tensor, wanted: Tensor) -> Tensor:
+def loss(said: tuple[Tensor, Tensor, Tensor], wanted: Tensor) -> Tensor:
     """What `Network` says of each pick against `wanted_pieces` [P, 3]."""
+    chosen, reach, middle = said
     kept = wanted[:, 0] > 0
     missed = F.binary_cross_entropy_with_logits(chosen, wanted[:, 0], reduction="none")
     # No weights of the classes: the released form adds up alpha and 1 - alpha for each pick.

@@ -211,6 +211,14 @@ def _summary(path: Path) -> None:
     read(path)
 
 
+def _ratings(path: Path) -> None:
+    from vtsum.data.ratings import load_ratings
+
+    for raters in load_ratings(path).values():
+        for rating in raters.values():
+            assert len(rating.starts) == len(rating.scores) > 0
+
+
 def _tvsum(path: Path) -> None:
     from vtsum.data.tvsum import load_captions, load_splits
     from vtsum.errors import VTSumError
@@ -267,7 +275,12 @@ TARGETS = (
         {"video_1": [{"caption": "A cat.", "start_mmss": "0:00", "end_mmss": "1:02"}]},
         {"folds": [{"train": ["video_1"], "test": ["video_2"]}]},
         [{"train_keys": ["a.h5/video_1"], "test_keys": ["a.h5/video_2"]}],
+        {"train_keys": ["video_1"], "val_keys": ["video_3"], "test_keys": ["video_2"]},
     ), _tvsum, _JSON_WORDS, True),
+    Target("ratings", "r.json", documents({"a": {"x": [[0, 2], [2.5, 4]], "y": [[0, 3]]}}), _ratings, _JSON_WORDS,
+           True),
+    Target("ratings in lines", "r.csv", texts('video,rater,start,score\na,x,0,2\na,x,2.5,4\n"a, b",y,0,1e3\n'),
+           _ratings, (b'"', b",", b"\r\n", b"1e999")),
     Target("rows of a benchmark", "b.jsonl", lambda: [BENCHMARK], _benchmark, (b'"videos"', b'"folds"', b"\n")),
     Target("npz", "a.npz", lambda: [as_member(array) for array in arrays()], _features,
            (b"PK\x03\x04", b"PK\x01\x02")),

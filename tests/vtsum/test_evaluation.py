@@ -71,7 +71,7 @@ def test_summaries_refuse_what_they_cannot_use():
         machine_summary(np.zeros(4), video, 1.5)
     with pytest.raises(ValueError, match=r"users must be \[U, 60\], got \[3, 59\]"):
         summary_f_score(np.zeros(60, bool), np.zeros((3, 59), bool), "TVSum")
-    with pytest.raises(ValueError, match="dataset must be TVSum or SumMe, got 'tvsum'"):
+    with pytest.raises(ValueError, match="dataset must be TVSum, MrHiSum, S-VideoXum or SumMe, got 'tvsum'"):
         summary_f_score(np.zeros(60, bool), np.zeros((3, 60), bool), "tvsum")
 
 

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from vtsum.data.large_sets import load_mrhisum, load_script_videoxum
 from vtsum.data.tvsum import Split, TVSumVideo, load_splits, load_summe, load_tvsum
 from vtsum.errors import VTSumError
 
-BENCHMARKS = {"tvsum": load_tvsum, "summe": load_summe}
+BENCHMARKS: dict[str, Callable[[Path, Collection[str] | None], list[TVSumVideo]]] = {
+    "tvsum": lambda h5, only: load_tvsum(h5, exchanged=True),
+    "summe": lambda h5, only: load_summe(h5, exchanged=True),
+    "mrhisum": load_mrhisum,
+    "s-videoxum": load_script_videoxum,
+}
+"""Videos of an h5 file: of large sets only those that a splits file names."""
+ONE_RATER = ("mrhisum",)
 FOLDS = 5
 VALIDATION = 5
 """One training video in so many is for selection."""
@@ -32,6 +40,11 @@ class Data:
     folds: tuple[Split, ...]
 
     @property
+    def one_rater(self) -> bool:
+        """Whether no rater can be held against another."""
+        return self.benchmark in ONE_RATER
+
+    @property
     def without_features(self) -> list[str]:
         return [key for key, video in self.videos.items() if video.features is None]
 
@@ -42,30 +55,33 @@ def load_data(
     """Read the h5 file, and the splits file where there is one.
 
     Args:
-        benchmark: "tvsum" or "summe". splits: None: five disjoint folds, drawn by `split_seed`. folds: which of the
+        benchmark: one of BENCHMARKS. splits: None: five disjoint folds, drawn by `split_seed`. folds: which of the
             splits file's; None: its disjoint_folds, or the only ones.
     Raises:
         VTSumError: what is missing, broken or does not go together.
     """
     if benchmark not in BENCHMARKS:
         raise VTSumError(f"benchmark: name must be {' or '.join(BENCHMARKS)}, got {benchmark!r:.40}")
-    videos = {video.key: video for video in BENCHMARKS[benchmark](h5, exchanged=True)}
+    chosen: list[Split] = []
+    if splits is not None:
+        name, chosen = _chosen(splits, folds)
+    named = {key for fold in chosen for key in (*fold.train, *fold.test, *fold.validation)}
+    videos = {video.key: video for video in BENCHMARKS[benchmark](h5, named or None)}
+    least = 1 if benchmark in ONE_RATER else 2
     for key, video in videos.items():
-        if len(video.user_summary) < 2 or len(video.picks) < 2:
+        if len(video.user_summary) < least or len(video.picks) < 2:
             raise VTSumError(
-                f"benchmark: {h5}: {key} must have at least 2 raters and 2 picks, got {len(video.user_summary)} and "
-                f"{len(video.picks)}"
+                f"benchmark: {h5}: {key} must have at least {least} rater{'s'[: least - 1]} and 2 picks, got "
+                f"{len(video.user_summary)} and {len(video.picks)}"
             )
     if len({video.features.shape[1] for video in videos.values() if video.features is not None}) > 1:
         raise VTSumError(f"benchmark: {h5}: features must be as wide in every video, got several widths")
     if splits is None:
         name, chosen = f"drawn by seed {split_seed}", draw_folds(list(videos), split_seed)
-    else:
-        name, chosen = _chosen(splits, folds)
+    elif strange := sorted(named - videos.keys()):
+        raise VTSumError(f"benchmark: {splits}: {name} must name videos of {h5}, got {strange[:3]}")
     for fold in chosen:
-        if strange := sorted({*fold.train, *fold.test} - videos.keys()):
-            raise VTSumError(f"benchmark: {splits}: {name} must name videos of {h5}, got {strange[:3]}")
-        if len(fold.train) < 2:
+        if len(fold.train) < 2 and not fold.validation:
             raise VTSumError(
                 f"benchmark: {splits or h5}: each fold must have 2 training videos or more, one of them to select on, "
                 f"got {len(fold.train)}"
@@ -92,7 +108,7 @@ def draw_folds(keys: Sequence[str], seed: int, count: int = FOLDS) -> list[Split
 
 
 def divide(train: Sequence[str], seed: int) -> tuple[list[str], list[str]]:
-    """Training videos to learn from and to select on; the same for every method."""
+    """Training videos to learn from and to select on, where the fold has none for that; the same for every method."""
     shuffled = np.random.default_rng(seed).permutation(len(train))
     held = set(shuffled[: max(1, round(len(train) / VALIDATION))].tolist())
     return [key for i, key in enumerate(train) if i not in held], [train[i] for i in sorted(held)]

@@ -27,6 +27,8 @@ ALWAYS = (*BASELINES, REFERENCE)
 # Module of this folder, class, and what it is made with; imported where it is asked for: the command's help lists them.
 _NETWORKS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "vasnet": ("vasnet", "VASNet", {}),
+    "pgl-sum": ("pgl_sum", "PGLSum", {}),
+    "dsnet": ("dsnet", "DSNet", {}),
     "vtsum": ("visual_path", "VisualPath", {}),
     **{f"vtsum-window-{size}": ("visual_path", "VisualPath", {"kernel_size": size}) for size in (3, 15, 33, 65)},
     "vtsum-no-local": ("visual_path", "VisualPath", {"kernel_size": None}),

@@ -55,8 +55,13 @@ class Head:
         return cls(data.benchmark, data.h5_sha256, data.folds_name, data.folds)
 
     def line(self) -> dict[str, Any]:
-        folds = [{"train": list(fold.train), "test": list(fold.test)} for fold in self.folds]
-        return {"format": FORMAT, **asdict(self), "folds": folds, "validation": f"1 in {VALIDATION}"}
+        folds = [
+            {"train": list(fold.train), "test": list(fold.test)}
+            | ({"val": list(fold.validation)} if fold.validation else {})
+            for fold in self.folds
+        ]
+        held = "of the folds" if any(fold.validation for fold in self.folds) else f"1 in {VALIDATION}"
+        return {"format": FORMAT, **asdict(self), "folds": folds, "validation": held}
 
 
 class Records:
@@ -145,9 +150,11 @@ def parse_records(content: bytes, where: str) -> tuple[Head, list[Row]]:
     try:
         if head["format"] != FORMAT:
             raise ValueError("another format")
-        folds = tuple(Split(_keys(fold["train"]), _keys(fold["test"])) for fold in head["folds"])
+        folds = tuple(
+            Split(_keys(fold["train"]), _keys(fold["test"]), _keys(fold.get("val", []))) for fold in head["folds"]
+        )
         made = Head(_text(head["benchmark"]), _text(head["h5_sha256"]), _text(head["folds_name"]), folds)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise VTSumError(f"{where}: line 1 must be the head of a benchmark ({FORMAT}), got: {error}") from None
     rows = []
     for i, line in enumerate(lines[1:], 2):

@@ -22,7 +22,8 @@ class Ridge:
     """After `vtsum.protocols.Method`. It learns from the validation videos too, since it selects nothing."""
 
     def fit(self, videos: Sequence[TVSumVideo], validation: Sequence[TVSumVideo], seed: int) -> None:
-        parts = [ridge_moments(self._columns(video.features), rank_target(video)) for video in [*videos, *validation]]
+        seen = [*videos, *validation]
+        parts = (ridge_moments(self._columns(video.features), rank_target(video)) for video in seen)
         self._weights = solve_ridge(parts, PENALTY)
 
     def predict(self, features: np.ndarray) -> np.ndarray:

@@ -21,7 +21,8 @@ def entries_of(names: Sequence[str], data: Data, device: str) -> list[Entry]:
     Raises:
         VTSumError: a name that stands for nothing, or for something that needs features which the file has not.
     """
-    always = [name for name in ALWAYS if name != REFERENCE or not data.without_features]
+    missing = {name for name, lacks in ((REFERENCE, data.without_features), ("human", data.one_rater)) if lacks}
+    always = [name for name in ALWAYS if name not in missing]
     entries = [entry_of(name, device) for name in dict.fromkeys([*always, *names])]
     for entry in entries:
         if entry.learns and data.without_features:
@@ -70,7 +71,12 @@ def _scores(data: Data, entry: Entry, fold: int, seed: int, device: str) -> dict
     if not entry.learns:
         measure = getattr(baselines, entry.name)
         return {video.key: measure(video, seed) for video in tested}
-    keys, held = (list(split.train), list(split.test)) if entry.on_test else divide(split.train, seed)
+    if entry.on_test:
+        keys, held = [*split.train, *split.validation], list(split.test)
+    elif split.validation:
+        keys, held = list(split.train), list(split.validation)
+    else:
+        keys, held = divide(split.train, seed)
     method = entry.make(device)
     method.fit([data.videos[key] for key in keys], [data.videos[key] for key in held], seed)
     found = {}

@@ -1,4 +1,4 @@
-"""Training a network on rated videos, one a step, and keeping it as it was after its best epoch."""
+"""Training a network on rated videos, one a step or a few, and keeping it as it was after its best epoch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vtsum.data.tvsum import TVSumVideo
 from vtsum.evaluation.baselines import Measure, score_video
 
 Example = tuple[Tensor, Tensor]
-"""Features [P, C] and wanted scores [P]."""
+"""Features [P, C] and what is wanted at each pick: a score, [P], or several numbers, [P, K]."""
 
 
 @contextmanager
@@ -35,21 +35,28 @@ def train_selected(
     optimizer: torch.optim.Optimizer,
     epochs: int,
     select: Measure,
+    batch: int = 1,
+    clip: float | None = None,
 ) -> None:
     """Train `model` in place, in an order drawn anew each epoch; it is left as it was after the epoch of the best mean
     `select` over the validation videos, the first of several, in evaluation mode.
 
     Args:
-        predict: features [P, C] to scores [P] by the model. loss: from features [1, P, C] and wanted scores [P].
-        select: where the file has the raters' mean alone, F instead.
+        predict: features [P, C] to scores [P] by the model. loss: from features [1, P, C] and what is wanted.
+        select: where the file has the raters' mean alone, F instead. batch: videos a step, whose losses are added up.
+        clip: the greatest norm that the gradient of a step may have; None: any.
     """
     best, kept = -np.inf, copy.deepcopy(model.state_dict())
     for _ in range(epochs):
         model.train()
-        for i in torch.randperm(len(examples)).tolist():
-            features, wanted = examples[i]
+        order = torch.randperm(len(examples)).tolist()
+        for first in range(0, len(order), batch):
             optimizer.zero_grad()
-            loss(features[None], wanted).backward()
+            for i in order[first : first + batch]:
+                features, wanted = examples[i]
+                loss(features[None], wanted).backward()
+            if clip is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), clip)
             optimizer.step()
         model.eval()
         found = float(np.mean([_measured(predict, video, select) for video in validation]))

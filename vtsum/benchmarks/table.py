@@ -12,19 +12,31 @@ from vtsum.benchmarks.records import Head
 from vtsum.evaluation.baselines import Evaluation, Measure
 
 TITLES: dict[Measure, str] = {"tau": "tau", "rho": "rho", "f": "F"}
-_RATERS = {"tvsum": "rater's importance scores", "summe": "user's binary summary"}
-_F = {"tvsum": "mean over users", "summe": "best user"}
+_KEYSHOTS = "F of keyshot summaries of 15%, "
+_PROTOCOLS = {
+    "tvsum": ("TVSum", f"rater's importance scores at every 15th frame, the mean; {_KEYSHOTS}mean over users"),
+    "summe": ("SumMe", f"user's binary summary at every 15th frame, the mean; {_KEYSHOTS}best user"),
+    "mrhisum": ("Mr. HiSum", f"second's most-replayed score; {_KEYSHOTS}against the file's own"),
+    "s-videoxum": (
+        "S-VideoXum",
+        "annotator's marks of the seconds, the mean; F of the best 15% of the seconds, mean over annotators",
+    ),
+}
 
 
 def caption(head: Head) -> str:
     """What the figures are, in a paragraph."""
     tested = [key for fold in head.folds for key in fold.test]
     kind = "disjoint" if len(set(tested)) == len(tested) else "overlapping"
-    name = "TVSum" if head.benchmark == "tvsum" else "SumMe"
+    name, figures = _PROTOCOLS[head.benchmark]
+    folds = f"{len(set(tested))} videos, {len(head.folds)} {kind} folds ({head.folds_name})"
+    if len(head.folds) == 1:
+        learned, held = len(head.folds[0].train), len(head.folds[0].validation)
+        folds = f"{len(tested)} videos tested, {learned} to learn from" + (f", {held} to select on" if held else "")
+    own = any(fold.validation for fold in head.folds)
     return (
-        f"{name}, {len(set(tested))} videos, {len(head.folds)} {kind} folds ({head.folds_name}). tau-b and rho of raw "
-        f"scores against each {_RATERS[head.benchmark]} at every 15th frame, the mean; F of keyshot summaries of 15%, "
-        f"{_F[head.benchmark]}. Epochs selected on one in {VALIDATION} training videos; with {ON_TEST} on the test "
+        f"{name}, {folds}. tau-b and rho of raw scores against each {figures}. Epochs selected on "
+        f"{'the validation videos' if own else f'one in {VALIDATION} training videos'}; with {ON_TEST} on the test "
         "videos, as much published code does: a leak. ± after a figure: standard deviation over seeds; after a "
         f"difference to {REFERENCE}: standard error over videos, paired."
     )

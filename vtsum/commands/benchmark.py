@@ -16,11 +16,16 @@ from vtsum.shown import say
 STAGES = {"rows": "Training and testing"}
 
 
-@app.command(short_help="Compare models of saliency on TVSum or SumMe by the field's protocols.")
+@app.command(short_help="Compare models of saliency on TVSum, SumMe and the like by the field's protocols.")
 def benchmark(
-    name: Annotated[str, typer.Argument(metavar="tvsum|summe", help="The data set.")],
+    name: Annotated[str, typer.Argument(metavar="tvsum|summe|mrhisum|s-videoxum", help="The data set.")],
     h5: Annotated[
-        Path, typer.Option(metavar="FILE", help="Features and annotations in the field's h5 layout, such as tvsum.h5.")
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="Features and annotations in the field's h5 layout, such as tvsum.h5; of "
+            "the other two sets in theirs.",
+        ),
     ],
     splits: Annotated[
         Path | None,
@@ -86,7 +91,9 @@ def benchmark(
         from vtsum.benchmarks.plot import draw
 
         draw(head, found, plot)
-    if untested := len(data.videos) - len({key for fold in data.folds for key in fold.test}):
+    one_split = any(fold.validation for fold in data.folds)
+    untested = len(data.videos) - len({key for fold in data.folds for key in fold.test})
+    if untested and not one_split:
         say(f"note: {untested} of the h5 file's {len(data.videos)} videos are tested in no fold; are these its splits?")
     if data.without_features:
         say(f"note: no ridge: the h5 file has no features of {', '.join(data.without_features[:3])}")

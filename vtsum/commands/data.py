@@ -14,10 +14,10 @@ from vtsum.shown import one_line, say
 
 data = typer.Typer(
     no_args_is_help=True,
-    help="Make, check and import data sets in VideoXum's layout.",
+    help="Make, check and import data sets: VideoXum's layout, and the h5 file of vtsum benchmark.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(data, name="data", short_help="Make, check and import data sets in VideoXum's layout.")
+app.add_typer(data, name="data", short_help="Make, check and import data sets.")
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no closing words.")]
 
@@ -128,3 +128,43 @@ def activitynet(
     write_videoxum_annotations(entries, output)
     if not quiet:
         write(f"{len(entries):,} of {len(videos):,} videos, in {printable(output)}")
+
+
+@data.command(short_help="Write what raters said of your own videos as an h5 file for vtsum benchmark.")
+def ratings(
+    said: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RATINGS",
+            help="A .csv with the columns video, rater, start (seconds) and score, which holds until the rater's next; "
+            'or a .json, {"VIDEO": {"RATER": [[START, SCORE], ...]}}.',
+        ),
+    ],
+    features: Annotated[Path, typer.Option(metavar="FEATS", help="What vtsum extract made of the videos.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Such as mine.h5.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older file.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write the field's h5 layout for your own videos: features, shots by KTS, scores, each rater's 15% summary.
+
+    vtsum benchmark tvsum --h5 FILE takes it, and so does other code for that layout. Two raters a video or more."""
+    from vtsum.extras import require
+
+    require("eval", "ratings")
+    from vtsum.benchmarks.own_data import write_h5
+    from vtsum.data.ratings import load_ratings
+    from vtsum.files import check_inputs, check_new
+
+    check_inputs("ratings", output, [said, features])
+    check_new("ratings", output, overwrite)
+    made = write_h5(load_ratings(said), features, output)
+    if made.unrated:
+        more = f" and {len(made.unrated) - 3} more" if len(made.unrated) > 3 else ""
+        say(f"note: left out, as nobody rated them: {', '.join(made.unrated[:3])}{more}")
+    if not quiet:
+        least, most = made.raters
+        raters = f"{least}" if least == most else f"{least} to {most}"
+        write(
+            f"{made.videos:,} videos, {made.seconds / 3600:.1f} hours, {made.shots:,} shots, {raters} raters each, in "
+            f"{printable(output)}"
+        )

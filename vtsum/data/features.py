@@ -15,12 +15,13 @@ import math
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vtsum.data.feature_files import array_header, cut_off, feature_file, write_npz
+from vtsum.data.feature_files import array_header, check_id, cut_off, feature_file, write_npz
 from vtsum.errors import VTSumError
 from vtsum.files import check_no_links, write_text
 from vtsum.reading import read_json
@@ -64,6 +65,41 @@ def encode_video(
     read = frames.sampler
     damage = [damage_warning(read.damaged)] if read.damaged else []
     return np.concatenate(parts), read.duration, [*damage, *read.warnings]
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What a manifest says: `fps`, frames a second, and of each video its `frames` and its `duration` in seconds."""
+
+    fps: float
+    frames: dict[str, int]
+    duration: dict[str, float]
+
+
+def read_extracted(folder: Path, op: str) -> Extracted:
+    """The manifest of a folder that `vtsum extract` made; a video of no frames is one whose features are not done.
+
+    Raises:
+        VTSumError: there is none, or it is none; `op` begins the message.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise VTSumError(f"{op}: features must be a folder that vtsum extract made, got {folder} without {MANIFEST}")
+    found = read_json(path, dict, op)
+    try:
+        if found["format"] != FORMAT:
+            raise ValueError(f"format {found['format']!r:.40}")
+        fps, videos = found["fps"], found["videos"]
+        made = Extracted(
+            float(fps),
+            {check_id(name, "a video"): int(entry["frames"]) for name, entry in videos.items()},
+            {name: float(entry.get("duration", entry["frames"] / fps)) for name, entry in videos.items()},
+        )
+        if not (1e-4 <= made.fps <= 1000 and all(0 <= seconds < math.inf for seconds in made.duration.values())):
+            raise ValueError(f"fps {fps!r:.40} or a duration that is none")
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError, OverflowError) as error:
+        raise VTSumError(f"{op}: {path} must be a manifest of features, got: {error!r:.80}") from None
+    return made
 
 
 class FeatureFolder:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,24 +17,20 @@ from typing import Any
 import numpy as np
 
 from vtsum.data.feature_files import check_id
+from vtsum.data.h5_file import H5Group, opened
 from vtsum.errors import VTSumError
 from vtsum.reading import read_json
 from vtsum.yaml_file import read_yaml
 
-H5_LIMIT = 2**30
-"""Bytes that one field of a video may have."""
-_PACKED, _SPARE = 1100, 1 << 26
-"""Bytes that one byte of a file unpacks to at most (zlib's are 1,032), and those that it may have besides: HDF5 reads
-what was never written as zeros, and one field by many names."""
 _MMSS = re.compile(r"([0-9]{1,6}):([0-5][0-9])")
 
 
 @dataclass(frozen=True, eq=False)
 class TVSumVideo:
-    """One annotated video of TVSum or SumMe. N: frames of the video, P: picks, U: raters, G: shots.
+    """One annotated video of TVSum, SumMe or a set like them. N: frames of the video, P: picks, U: raters, G: shots.
 
     Attributes:
-        dataset: "TVSum" or "SumMe".
+        dataset: "TVSum" or "SumMe"; "MrHiSum" or "S-VideoXum" (`vtsum.data.large_sets`).
         key: "video_1" ... as in the splits.
         name: YouTube id (TVSum) or title with underscores (SumMe).
         title, category: of the TVSum list; empty for SumMe.
@@ -42,7 +38,8 @@ class TVSumVideo:
         n_frames: N.
         picks: int64 [P], the frames that features and scores belong to: every 15th, from 0.
         features: float32 [P, C] at the picks, or None where the file has none.
-        user_scores: uint8 [U, N], importance 1 to 5 by each rater, or None (SumMe, and TVSum as it is exchanged).
+        user_scores: uint8 [U, N], importance 1 to 5 by each rater, or None (SumMe, and TVSum as it is exchanged); of
+            other sets any numbers.
         user_summary: bool [U, N], the frames each user would keep.
         change_points: int64 [G, 2], first and last frame of each shot, both inclusive (by KTS).
         n_frame_per_seg: int64 [G], frames of each shot.
@@ -98,10 +95,11 @@ class Caption:
 
 @dataclass(frozen=True)
 class Split:
-    """Video keys to train on and to test on; no key is in both."""
+    """Video keys to train on, to test on and, where the file has them, to select on; no key is in two."""
 
     train: tuple[str, ...]
     test: tuple[str, ...]
+    validation: tuple[str, ...] = ()
 
 
 def load_tvsum(h5_path: str | Path, *, exchanged: bool = False) -> list[TVSumVideo]:
@@ -143,13 +141,14 @@ def load_captions(json_path: str | Path) -> dict[str, list[Caption]]:
 def load_splits(path: str | Path) -> dict[str, list[Split]]:
     """Splits by name, such as `disjoint_folds` (CSTA's, no test video twice) and `random_splits` (PGL-SUM's).
 
-    A .json, or a .yml or .yaml, in one of the two layouts that are exchanged: {name: [{"train": [...], "test":
-    [...]}]}, or a list alone, [{"train_keys": [...], "test_keys": [...]}], which gets the name "splits"; of a key such
-    as "../datasets/tvsum.h5/video_1" the last part counts.
+    A .json, or a .yml or .yaml, in one of the layouts that are exchanged: {name: [{"train": [...], "test": [...]}]}, or
+    a list alone, [{"train_keys": [...], "test_keys": [...]}], which gets the name "splits"; of a key such as
+    "../datasets/tvsum.h5/video_1" the last part counts. Or one split alone, as larger sets have, with "val" or
+    "val_keys" to select on: it gets the name "split".
 
     Raises:
-        VTSumError: the file is missing or in neither layout, or a split has no videos or shares one between train and
-            test.
+        VTSumError: the file is missing or in no such layout, or a split has no videos or shares one between train,
+            test and validation.
     """
     op = f"load_splits: {path}"
     if Path(path).suffix.lower() in (".yml", ".yaml"):
@@ -158,6 +157,8 @@ def load_splits(path: str | Path) -> dict[str, list[Split]]:
         content = read_json(path, object, "load_splits")
     if isinstance(content, list):
         content = {"splits": content}
+    elif isinstance(content, dict) and {"train", "train_keys"} & content.keys():
+        content = {"split": [content]}
     if not isinstance(content, dict):
         raise VTSumError(f"{op} must hold an object or a list, got {content!r:.80}")
     return {str(name): _splits(entries, f"{op}: {name}") for name, entries in content.items()}
@@ -170,91 +171,37 @@ def _splits(entries: Any, where: str) -> list[Split]:
 
 
 def _split(entry: Any, where: str) -> Split:
-    parts = []
-    for name in ("train", "test"):
+    parts: dict[str, tuple[str, ...]] = {}
+    for name in ("train", "test", "val"):
         keys = entry.get(name, entry.get(f"{name}_keys")) if isinstance(entry, Mapping) else None
+        if name == "val" and keys is None:
+            continue
         if not (isinstance(keys, list) and keys and all(isinstance(key, str) for key in keys)):
             raise VTSumError(f"{where} must have the lists train and test, got {entry!r:.80}")
-        parts.append(tuple(key.rpartition("/")[2] for key in keys))
-        if len(set(parts[-1])) < len(keys):
+        parts[name] = tuple(key.rpartition("/")[2] for key in keys)
+        if len(set(parts[name])) < len(keys):
             raise VTSumError(f"{where}: {name} must name each video once, got {keys!s:.80}")
-    if both := set(parts[0]) & set(parts[1]):
+    train, test, held = (set(parts.get(name, ())) for name in ("train", "test", "val"))
+    if both := train & test:
         raise VTSumError(f"{where} must not train on a test video, got {sorted(both)}")
-    return Split(*parts)
+    if both := (train | test) & held:
+        raise VTSumError(f"{where}: val must be videos of neither train nor test, got {sorted(both)[:3]}")
+    return Split(parts["train"], parts["test"], parts.get("val", ()))
 
 
 def _load_h5(path: Path, dataset: str, exchanged: bool) -> list[TVSumVideo]:
     function = f"load_{dataset.lower()}"
-    try:
-        import h5py
-    except ImportError:
-        raise VTSumError(f"{function}: h5py must be installed to read {path}; pip install 'vtsum[eval]'") from None
-    if not path.is_file():
-        raise VTSumError(f"{function}: h5_path must be a file, got {path}")
-    try:
-        with h5py.File(path, "r") as file:
-            keys = sorted((key for key in file if re.fullmatch(r"video_[0-9]{1,9}", key)), key=lambda key: int(key[6:]))
-            if not keys:
-                raise VTSumError(f"{function}: {path} must have groups video_1, video_2 ..., got {sorted(file)[:3]}")
-            left = _PACKED * path.stat().st_size + _SPARE
-
-            def take(count: int) -> None:
-                nonlocal left
-                left -= count
-                if left < 0:
-                    raise VTSumError(f"{function}: {path} must hold what it states, got a file that unpacks to more")
-
-            return [_video(file, key, dataset, exchanged, f"{function}: {path}: {key}", take) for key in keys]
-    except VTSumError:
-        raise
-    except Exception as error:  # HDF5 and NumPy on what a broken file holds, each with kinds of its own
-        reason = " ".join(str(error).split())
-        raise VTSumError(f"{function}: {path} must be an h5 file in TVSum's schema, got: {reason:.200}") from None
+    with opened(path, function, "TVSum's schema") as file:
+        keys = sorted(
+            (key for key in file.keys if re.fullmatch(r"video_[0-9]{1,9}", key)), key=lambda key: int(key[6:])
+        )
+        if not keys:
+            raise VTSumError(f"{function}: {path} must have groups video_1, video_2 ..., got {sorted(file.keys)[:3]}")
+        return [_video(file.group(key), key, dataset, exchanged) for key in keys]
 
 
-def _own(group: Any, name: str, kind: type, where: str) -> Any:
-    """A member of `group` that lies in this very file: links and mapped data could show any other file's content."""
-    import h5py
-
-    if name not in group:
-        raise VTSumError(f"{where} must have the field {name}, got {sorted(group)}")
-    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-        raise VTSumError(f"{where}: {name} must lie in the file itself, got a link")
-    found: Any = group[name]
-    right = isinstance(found, kind)  # apart from the `if`, which would have mypy forget what `found` can do
-    if not right:
-        raise VTSumError(f"{where}: {name} must be an h5 {kind.__name__.lower()}, got {type(found).__name__}")
-    if kind is h5py.Dataset:
-        if found.is_virtual or found.external:
-            raise VTSumError(f"{where}: {name} must lie in the file itself, got one mapped from elsewhere")
-        if found.dtype.kind not in "fiub" and h5py.check_string_dtype(found.dtype) is None:
-            raise VTSumError(f"{where}: {name} must hold numbers or text, got {found.dtype}")
-        if found.shape is None or found.nbytes > H5_LIMIT:
-            raise VTSumError(f"{where}: {name} must have at most {H5_LIMIT} bytes, got shape {found.shape!s:.80}")
-    return found
-
-
-def _video(file: Any, key: str, dataset: str, exchanged: bool, where: str, take: Callable[[int], None]) -> TVSumVideo:
-    """take: is told the bytes of each field before it is read."""
-    import h5py
-
-    group = _own(file, key, h5py.Group, where)
-
-    def read(name: str) -> Any:
-        found = _own(group, name, h5py.Dataset, where)
-        take(found.nbytes)
-        return found[()]
-
-    def text(name: str) -> str:
-        value = read(name) if name in group else b""
-        return value.decode("utf-8") if isinstance(value, bytes) else str(value)
-
-    def checked(name: str, array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-        if array.shape != tuple(shape):
-            raise VTSumError(f"{where}: {name} must be of shape {list(shape)}, got {list(array.shape)}")
-        if not np.isfinite(array).all():
-            raise VTSumError(f"{where}: {name} must be finite, got {array[~np.isfinite(array)][0]}")
-        return array
+def _video(group: H5Group, key: str, dataset: str, exchanged: bool) -> TVSumVideo:
+    where, read, checked = group.where, group.read, group.checked
 
     def has(name: str) -> bool:
         return not exchanged or name in group
@@ -283,9 +230,9 @@ def _video(file: Any, key: str, dataset: str, exchanged: bool, where: str, take:
     return TVSumVideo(
         dataset=dataset,
         key=key,
-        name=check_id(text("video_name"), f"{where}: video_name") if "video_name" in group else "",
-        title=text("title"),
-        category=text("category"),
+        name=check_id(group.text("video_name"), f"{where}: video_name") if "video_name" in group else "",
+        title=group.text("title"),
+        category=group.text("category"),
         fps=fps,
         n_frames=n_frames,
         picks=picks,

@@ -253,16 +253,19 @@ def ridge_moments(rows: np.ndarray, target: np.ndarray) -> RidgeMoments:
     )
 
 
-def solve_ridge(parts: Sequence[RidgeMoments], penalty: float) -> np.ndarray:
-    rows = sum(part.rows for part in parts)
-    mean = np.sum([part.first for part in parts], axis=0) / rows
-    second = np.zeros((len(mean), len(mean)))
-    for part in parts:
+def solve_ridge(parts: Iterable[RidgeMoments], penalty: float) -> np.ndarray:
+    """Weights [F] of the parts' rows together; one part at a time is kept, of large sets there are thousands."""
+    left = iter(parts)
+    part = next(left)
+    rows, target, first, cross = part.rows, part.target, part.first, part.cross
+    second = part.second.astype(np.float64)
+    for part in left:
+        rows, target, first, cross = rows + part.rows, target + part.target, first + part.first, cross + part.cross
         second += part.second
+    mean = first / rows
     second -= rows * np.outer(mean, mean)
     second[np.diag_indices_from(second)] += penalty
-    cross = np.sum([part.cross for part in parts], axis=0) - mean * sum(part.target for part in parts)
-    return np.asarray(np.linalg.solve(second, cross), dtype=np.float32)
+    return np.asarray(np.linalg.solve(second, cross - mean * target), dtype=np.float32)
 
 
 def _checked(key: str, times: np.ndarray, features: np.ndarray) -> TimedFeatures:

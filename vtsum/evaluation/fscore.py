@@ -11,6 +11,8 @@ import numpy as np
 from vtsum.data.tvsum import TVSumVideo
 from vtsum.enhance.summary_refinement import select_shots
 
+_MEAN = ("TVSum", "MrHiSum", "S-VideoXum")
+"""Where F is the mean over users; SumMe takes the best."""
 SUMMARY_SHARE = 0.15
 """Length of a summary as a share of the video's frames."""
 
@@ -48,7 +50,7 @@ def machine_summary(scores: np.ndarray, video: TVSumVideo, share: float = SUMMAR
 
 
 def f_score(scores: np.ndarray, video: TVSumVideo) -> float:
-    """F of the summary by `scores` [P] against the users' summaries: their mean on TVSum, the best on SumMe; 0 to 1.
+    """F of the summary by `scores` [P] against the users' summaries: the best on SumMe, else their mean; 0 to 1.
 
     Raises:
         ValueError: as machine_summary.
@@ -60,16 +62,16 @@ def summary_f_score(summary: np.ndarray, users: np.ndarray, dataset: str) -> flo
     """F of `summary` (bool [N]) against each row of `users` (bool [U, N]), joined as `dataset` is customarily.
 
     Raises:
-        ValueError: shapes that do not match, or a data set other than "TVSum" and "SumMe".
+        ValueError: shapes that do not match, or an unknown data set.
     """
     if summary.ndim != 1 or users.ndim != 2 or users.shape[1:] != summary.shape:
         raise ValueError(f"summary_f_score: users must be [U, {len(summary)}], got {list(users.shape)}")
-    if dataset not in ("TVSum", "SumMe"):
-        raise ValueError(f"summary_f_score: dataset must be TVSum or SumMe, got {dataset!r}")
+    if dataset not in (*_MEAN, "SumMe"):
+        raise ValueError(f"summary_f_score: dataset must be {', '.join(_MEAN)} or SumMe, got {dataset!r}")
     overlap = (users & summary).sum(axis=1)
     # The released code's guards against empty summaries, which also move F by 1e-12: kept to reproduce its records.
     precision = overlap / (summary.sum() + 1e-8)
     recall = overlap / (users.sum(axis=1) + 1e-8)
     total = precision + recall
     f = np.divide(2.0 * precision * recall, total, out=np.zeros_like(total), where=total > 0)
-    return float(f.mean() if dataset == "TVSum" else f.max())
+    return float(f.mean() if dataset in _MEAN else f.max())

@@ -1,0 +1,117 @@
+"""h5 files of a stranger: a group a video, whose fields lie in the file itself and unpack to what it can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vtsum.errors import VTSumError
+
+H5_LIMIT = 2**30
+"""Bytes that one field of a video may have."""
+_PACKED, _SPARE = 1100, 1 << 26
+"""Bytes that one byte of a file unpacks to at most (zlib's are 1,032), and those that it may have besides: HDF5 reads
+what was never written as zeros, and one field by many names."""
+
+
+@contextmanager
+def opened(path: Path, function: str, layout: str) -> Iterator[H5File]:
+    """The file, open; whatever goes wrong with it inside the block is told in one line.
+
+    Args:
+        function: begins messages. layout: what the file is to be in, such as "TVSum's schema".
+    Raises:
+        VTSumError: h5py is not installed, the file is missing or no h5 file, or the block failed on what it holds.
+    """
+    try:
+        import h5py
+    except ImportError:
+        raise VTSumError(f"{function}: h5py must be installed to read {path}; pip install 'vtsum[eval]'") from None
+    if not path.is_file():
+        raise VTSumError(f"{function}: h5_path must be a file, got {path}")
+    try:
+        with h5py.File(path, "r") as file:
+            yield H5File(file, path, function)
+    except VTSumError:
+        raise
+    except Exception as error:  # HDF5 and NumPy on what a broken file holds, each with kinds of its own
+        reason = " ".join(str(error).split())
+        raise VTSumError(f"{function}: {path} must be an h5 file in {layout}, got: {reason:.200}") from None
+
+
+class H5File:
+    """An open file. `keys`: of its groups, in no order of meaning."""
+
+    def __init__(self, file: Any, path: Path, function: str) -> None:
+        self._file, self._where = file, f"{function}: {path}"
+        self._left = _PACKED * path.stat().st_size + _SPARE
+        self.keys: list[str] = list(file)
+
+    def group(self, key: str) -> H5Group:
+        import h5py
+
+        where = f"{self._where}: {key}"
+        return H5Group(_own(self._file, key, h5py.Group, where), where, self)
+
+    def take(self, count: int) -> None:
+        """Count bytes that are about to be read."""
+        self._left -= count
+        if self._left < 0:
+            raise VTSumError(f"{self._where} must hold what it states, got a file that unpacks to more")
+
+
+class H5Group:
+    """What there is of a video. `where` begins messages."""
+
+    def __init__(self, group: Any, where: str, file: H5File) -> None:
+        self._group, self.where, self._file = group, where, file
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._group
+
+    def read(self, name: str) -> Any:
+        """A field: an array of numbers, a number or text."""
+        import h5py
+
+        found = _own(self._group, name, h5py.Dataset, self.where)
+        self._file.take(found.nbytes)
+        return found[()]
+
+    def text(self, name: str) -> str:
+        """ "" where there is no such field."""
+        value = self.read(name) if name in self else b""
+        return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+
+    def checked(self, name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """The array, once it was found to be of that shape and finite."""
+        if array.shape != shape:
+            raise VTSumError(f"{self.where}: {name} must be of shape {list(shape)}, got {list(array.shape)}")
+        if not np.isfinite(array).all():
+            raise VTSumError(f"{self.where}: {name} must be finite, got {array[~np.isfinite(array)][0]}")
+        return array
+
+
+def _own(group: Any, name: str, kind: type, where: str) -> Any:
+    """A member of `group` that lies in this very file: links and mapped data could show any other file's content."""
+    import h5py
+
+    if name not in group:
+        raise VTSumError(f"{where} must have the field {name}, got {sorted(group)}")
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise VTSumError(f"{where}: {name} must lie in the file itself, got a link")
+    found: Any = group[name]
+    right = isinstance(found, kind)  # apart from the `if`, which would have mypy forget what `found` can do
+    if not right:
+        raise VTSumError(f"{where}: {name} must be an h5 {kind.__name__.lower()}, got {type(found).__name__}")
+    if kind is h5py.Dataset:
+        if found.is_virtual or found.external:
+            raise VTSumError(f"{where}: {name} must lie in the file itself, got one mapped from elsewhere")
+        if found.dtype.kind not in "fiub" and h5py.check_string_dtype(found.dtype) is None:
+            raise VTSumError(f"{where}: {name} must hold numbers or text, got {found.dtype}")
+        if found.shape is None or found.nbytes > H5_LIMIT:
+            raise VTSumError(f"{where}: {name} must have at most {H5_LIMIT} bytes, got shape {found.shape!s:.80}")
+    return found

@@ -64,9 +64,14 @@ def copy_entry(device: str, moved: int, sets: int, most: int = COPY_BYTES) -> En
     return Entry(COPY, start, limited=False)
 
 
-def product_entry(device: str, dtype: str, size: int | None = None) -> Entry:
-    """A large square matrix product of that dtype, by the library that torch carries."""
-    size = PRODUCT_SIZE[device] if size is None else size
+def product_size(device: str, work: int) -> int:
+    """How large a product it takes for comparing that many operations with: beside tiny work, as in a dry run, a large
+    one would take all the time, minutes where a processor has no product in 16 bits."""
+    return TINY_SIZE if work <= 2 * TINY_SIZE**3 else PRODUCT_SIZE[device]
+
+
+def product_entry(device: str, dtype: str, size: int) -> Entry:
+    """A square matrix product of that dtype and size, by the library that torch carries."""
 
     def start() -> Call:
         generator = torch.Generator(device).manual_seed(0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
@@ -18,19 +17,9 @@ if pretended_gpu.PRETENDED:
 
 
 if os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("triton") is not None:
-    from triton.runtime.interpreter import InterpretedFunction
+    from tests.kernels import quick_interpreter
 
-    patch_and_call, patched = InterpretedFunction.__call__, set()
-
-    def call(function: Any, *arguments: Any, **options: Any) -> Any:
-        """Triton's interpreter patches the language at a launch, and for functions that a kernel calls once more at
-        every call: a third of all its time. Once is enough for those, too."""
-        if function.fn in patched:
-            return function.rewrite()(*arguments, **options)
-        patched.add(function.fn)
-        return patch_and_call(function, *arguments, **options)
-
-    InterpretedFunction.__call__ = call
+    quick_interpreter.install()
 
 
 @pytest.hookimpl(trylast=True)

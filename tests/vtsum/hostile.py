@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from tests import forked
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {
@@ -31,15 +32,12 @@ class Payload:
 
 def refused(*words: str, names: Path) -> str:
     """`vtsum WORDS` with "y" on standard input: exit status 2 and one line, which names the file; what it says."""
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, "-m", "vtsum.cli", *words],
         cwd=ROOT,
         env=ENVIRONMENT,
         input="y\n" * 9,
-        capture_output=True,
-        text=True,
         timeout=240,
-        check=False,
     )
     said = [line for line in done.stderr.splitlines() if line.startswith("vtsum: ")]
     assert done.returncode == 2, done.stderr[-3000:]

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import vtsum
+from tests import forked
 from tests.vtsum.clips import write_clip
 from tests.vtsum.samples import ENVIRONMENT
 from vtsum.batches.inputs import find_videos, place
@@ -34,9 +35,7 @@ def _clip(path: Path, level: int, seconds: float = 3.0) -> Path:
 
 
 def _run(*words: object) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [*COMMAND, *map(str, words)], env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False
-    )
+    return forked.run([*COMMAND, *map(str, words)], env=ENVIRONMENT, timeout=300)
 
 
 def _started(*words: object) -> subprocess.Popen:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
+from tests import forked
 from tests.vtsum.annotated import plain_rho, plain_tau_b
 from tests.vtsum.hostile import ENVIRONMENT, ROOT
 from vtsum import cli
@@ -305,13 +305,10 @@ def test_the_example_joins_the_table_as_a_command(here: Path) -> None:
     code = "import sys; sys.path.remove(''); from vtsum.cli import main; sys.exit(main())"
     own = ["--method", "own_saliency:TwoLayers", "--method", "own_saliency:TwoLayers@test", "--seeds", "1"]
     files = ["--h5", str(here / "a.h5"), "--records", str(here / "r.jsonl"), "--plot", str(here / "p.svg")]
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, "-c", code, "benchmark", "tvsum", *files, *own],
         cwd=ROOT / "examples",
         env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert float(cells(done.stdout, "own_saliency:TwoLayers")[2].split()[0]) > 0.3

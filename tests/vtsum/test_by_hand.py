@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 
 import pytest
 
 import vtsum
+from tests import forked
 from tests.vtsum.clips import numbers_shown
 from tests.vtsum.fakes import ColourModel
 from tests.vtsum.samples import ENVIRONMENT
@@ -50,7 +50,7 @@ def test_a_command_keeps_and_drops(scenes, tmp_path):
     """And one that cannot says why before anything is written."""
     run = [sys.executable, "-m", "vtsum.cli", "summarize", str(scenes), "--no-speech", "--no-ocr", "-f", "mp4"]
     words = ["--budget", "5s", "--keep", "0:01-0:02,0:12-0:13", "--keep", "25-26.5", "--drop", "0:03-0:09"]
-    done = subprocess.run([*run, *words, "-o", str(tmp_path / "o")], env=ENVIRONMENT, capture_output=True, text=True)
+    done = forked.run([*run, *words, "-o", str(tmp_path / "o")], env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     for words, reason in {
         "--keep 0:10": "summarize: keep must be stretches such as 0:10-0:20, got '0:10'",
@@ -62,9 +62,7 @@ def test_a_command_keeps_and_drops(scenes, tmp_path):
         "--drop 0-100": "drop must leave something to show, got all of the video",
         "--keep 5-5.1": "must be of stretches longer than the time between two frames looked at (--fps)",
     }.items():
-        told = subprocess.run(
-            [*run, *words.split(), "-o", str(tmp_path / "x")], env=ENVIRONMENT, capture_output=True, text=True
-        )
+        told = forked.run([*run, *words.split(), "-o", str(tmp_path / "x")], env=ENVIRONMENT)
         assert told.returncode == 2, words
         assert reason in told.stderr
         assert len(told.stderr.splitlines()) == 1, told.stderr

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import forked
 from tests.vtsum.samples import ENVIRONMENT, ROOT
 from vtsum import __version__, cli
 from vtsum.bars import Bars
@@ -112,12 +113,10 @@ def test_a_reader_of_the_output_that_is_full_is_no_traceback(clip, tmp_path):
 
 
 def test_a_run(clip, tmp_path):
-    done = subprocess.run(
+    done = forked.run(
         [*FAKE, "summarize", str(clip), "--budget", "4s", "--format", "mp4,txt", "-f", "json", "--json"],
         env=ENVIRONMENT,
         cwd=tmp_path,
-        capture_output=True,
-        text=True,
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == "", "no progress where nobody looks"
@@ -130,7 +129,7 @@ def test_a_run(clip, tmp_path):
 def test_a_run_tells_where_things_are(clip, tmp_path, capsys):
     out = tmp_path / "o"
     words = ["summarize", str(clip), "-o", str(out)]
-    done = subprocess.run([*FAKE, *words], env=ENVIRONMENT, capture_output=True, text=True)
+    done = forked.run([*FAKE, *words], env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     assert " of 0:12, " in done.stdout
     for name in ("summary.mp4", "summary.txt", "summary.json", "keyframes", "report.html"):
@@ -139,7 +138,7 @@ def test_a_run_tells_where_things_are(clip, tmp_path, capsys):
     code, _, errors = run(words, capsys)
     assert code == 2
     assert errors.endswith("must not exist yet (-o names another, --overwrite replaces it)\n")
-    quiet = subprocess.run([*FAKE, *words, "--overwrite", "-q"], env=ENVIRONMENT, capture_output=True, text=True)
+    quiet = forked.run([*FAKE, *words, "--overwrite", "-q"], env=ENVIRONMENT)
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
 
 
@@ -151,12 +150,12 @@ def test_open_shows_the_page(clip, tmp_path):
     bare = {k: v for k, v in ENVIRONMENT.items() if k not in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY")}
     words = ["summarize", str(clip), "-o", str(out), "--captioner", "none", "--no-ocr", "--no-speech", "--open"]
     seeing = {**bare, "BROWSER": str(tmp_path / "browser")}
-    shown = subprocess.run([*FAKE, *words], env=seeing, capture_output=True, text=True)
+    shown = forked.run([*FAKE, *words], env=seeing)
     assert (shown.returncode, shown.stderr) == (0, "")
     assert (tmp_path / "opened").read_text().strip() == (out / "report.html").as_uri()
     (tmp_path / "opened").unlink()
     words = ["recut", str(out), "--video", str(clip), "-o", str(tmp_path / "again"), "--open"]
-    blind = subprocess.run([*FAKE, *words], env=bare, capture_output=True, text=True)
+    blind = forked.run([*FAKE, *words], env=bare)
     assert blind.returncode == 0, blind.stderr
     page = tmp_path / "again" / "report.html"
     assert f"vtsum: note: --open: there is no display here; {page} is the page\n" in blind.stderr

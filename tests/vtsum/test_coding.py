@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import vtsum
+from tests import forked
 from tests.vtsum.clips import numbered_clip, tone, write_clip
 from tests.vtsum.fakes import ColourModel
 from tests.vtsum.samples import ENVIRONMENT
@@ -184,7 +185,7 @@ def test_options_of_coding_are_checked_before_the_work(uneven, tmp_path):
 def test_a_command_says_how_it_is_encoded(uneven, tmp_path):
     run = [sys.executable, "-m", "vtsum.cli", "summarize", str(uneven), "--no-speech", "--no-ocr", "-f", "mp4,json"]
     words = ["--encoder", "libx265", "--crf", "40", "--loudness", "-16", "--fade", "0.01", "-o", str(tmp_path / "o")]
-    done = subprocess.run([*run, *words], env=ENVIRONMENT, capture_output=True, text=True)
+    done = forked.run([*run, *words], env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     assert "note: summary.mp4 is encoded by libx265: not every player shows that" in done.stderr
     with av.open(str(tmp_path / "o" / "summary.mp4")) as film:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 
 import vtsum
+from tests import forked
 from tests.vtsum.clips import tone, write_clip
 from tests.vtsum.fakes import ColourModel
 from tests.vtsum.samples import ENVIRONMENT
@@ -111,7 +111,7 @@ def test_where_nothing_moves_the_middle_is_shown(tmp_path):
 def test_a_command_crops(source, tmp_path):
     run = [sys.executable, "-m", "vtsum.cli", "summarize", str(source), "--no-speech", "--no-ocr", "--budget", "6s"]
     words = ["--crop", "9:16", "-f", "mp4,json,keyframes,html,analysis", "-o", str(tmp_path / "o")]
-    done = subprocess.run([*run, *words], env=ENVIRONMENT, capture_output=True, text=True)
+    done = forked.run([*run, *words], env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     data = schema.read(tmp_path / "o" / "summary.json")
     assert (data["summary"]["width"], data["summary"]["height"], data["settings"]["crop"]) == (100, 180, "9:16")

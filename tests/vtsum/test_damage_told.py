@@ -16,6 +16,7 @@ import av
 import numpy as np
 import pytest
 
+from tests import forked
 from tests.vtsum.clips import tone, write_clip
 from vtsum.enhance.speech.sound import read_sound
 from vtsum.enhance.speech.transcribe import transcribe
@@ -372,13 +373,10 @@ def test_the_summary_says_where_the_file_is_damaged(tmp_path, codec, ending):
     middle = len(data) // 2
     data[middle : middle + 4096] = bytes(4096)
     path.write_bytes(data)
-    done = subprocess.run(
+    done = forked.run(
         [*FAKE, "summarize", str(path), "-o", str(tmp_path / "o"), "-q"],
         env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
         timeout=60,
-        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert "vtsum: note: the file is damaged at " in done.stderr

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import vtsum
+from tests import forked
 from tests.vtsum.clips import number_of, number_picture, tone, write_clip
 from tests.vtsum.fakes import ColourModel
 from tests.vtsum.samples import ENVIRONMENT
@@ -215,7 +216,7 @@ def test_what_youtube_shows(made, tmp_path):
 def test_a_command_exports_a_finished_summary(made, tmp_path):
     _, summary, _ = made
     words = ["export", str(summary.output), "-f", "edl,srt", "-f", "csv", "--clock", "source", "-o", str(tmp_path)]
-    done = subprocess.run([*VTSUM, *words], env=ENVIRONMENT, capture_output=True, text=True)
+    done = forked.run([*VTSUM, *words], env=ENVIRONMENT)
     assert (done.returncode, done.stderr) == (0, "")
     assert sorted(os.listdir(tmp_path)) == ["source.srt", "summary.csv", "summary.edl"]
     assert done.stdout.split() == [str(tmp_path / n) for n in ("summary.edl", "source.srt", "summary.csv")]
@@ -228,7 +229,7 @@ def test_a_command_exports_a_finished_summary(made, tmp_path):
     }
     for options, reason in refused.items():
         words = ["export", str(summary.output), *options.split(), "-o", str(tmp_path / "none")]
-        done = subprocess.run([*VTSUM, *words], env=ENVIRONMENT, capture_output=True, text=True)
+        done = forked.run([*VTSUM, *words], env=ENVIRONMENT)
         assert done.returncode == 2
         assert reason in done.stderr
         assert len(done.stderr.splitlines()) == 1

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests import forked
 from tests.vtsum.clips import number_of, number_picture, write_clip
 from tests.vtsum.samples import ENVIRONMENT
 from vtsum import cli
@@ -163,9 +164,7 @@ def test_processes_give_the_same_and_one_bad_file_stops_nobody(films, tmp_path):
     (tmp_path / "list").write_text(f"{films}/**/*.m*\n")
     extract([films], tmp_path / "one")
     words = ["extract", str(tmp_path / "in"), f"@{tmp_path / 'list'}", "-o", str(tmp_path / "two"), "--workers", "2"]
-    done = subprocess.run(
-        [sys.executable, "-m", "vtsum", *words], env=ENVIRONMENT, capture_output=True, text=True, check=False
-    )
+    done = forked.run([sys.executable, "-m", "vtsum", *words], env=ENVIRONMENT)
     assert done.returncode == 2
     assert done.stdout == f"2 videos encoded, 1 failed; 18 frames of 256 numbers, in {tmp_path / 'two'}\n"
     assert "bad.mp4" in done.stderr

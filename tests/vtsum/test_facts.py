@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 
 import vtsum
+from tests import forked
 from tests.vtsum.clips import tone, write_clip
 from tests.vtsum.fakes import ColourModel, Deaf, FakeCaption
 from tests.vtsum.samples import ENVIRONMENT
@@ -145,10 +145,10 @@ def test_captions_are_shown_by_their_chance(clip: Path, tmp_path: Path, monkeypa
     (tmp_path / "mine.py").write_text(CAPTIONER)
     (tmp_path / "talk.srt").write_text("1\n00:00:00,500 --> 00:00:11,500\nLook at the bouncing balls over there.\n")
     command = [sys.executable, "-m", "vtsum.cli", "summarize", str(clip), "--captioner", "mine:Captioner", "-o", "out"]
-    done = subprocess.run(
+    done = forked.run(
         [*command, "--budget", "9s", "--transcript", "talk.srt", "--no-ocr", "-f", "json,txt,html", "-q"],
-        capture_output=True, text=True, env=ENVIRONMENT,
-    )  # fmt: skip
+        env=ENVIRONMENT,
+    )
     assert (done.returncode, done.stderr) == (0, "")
     data = schema.read(tmp_path / "out" / "summary.json")
     seen = [sentence for sentence in data["text"] if sentence["origin"] == "seen"]

@@ -18,6 +18,7 @@ import av
 import numpy as np
 import pytest
 
+from tests import forked
 from tests.vtsum.clips import number_picture, numbered_clip, tone, write_clip
 from vtsum.enhance.speech.sound import read_sound
 from vtsum.errors import VTSumError
@@ -88,13 +89,10 @@ def test_files_that_name_others_are_refused_unopened(tmp_path):
     found["alias.mov"] = "no picture could be decoded"
     found["pipe"] = "got a pipe"
     files = [folder / name for name in found]
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, "-m", "vtsum.cli", "extract", *map(str, files), "-o", str(tmp_path / "out"), "-q"],
         env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
         timeout=120,
-        check=False,
     )
     assert done.returncode == 2, done.stderr
     lines = done.stderr.splitlines()
@@ -114,13 +112,10 @@ def test_edits_that_repeat_a_track_are_refused_before_an_index_is_made_of_them(t
     repeated = struct.pack(">II", 0, edits) + struct.pack(">IiI", 4_000_000, 0, 65536) * edits
     path = tmp_path / "repeats.mp4"
     path.write_bytes(changed(data, [b"moov", b"trak", b"edts", b"elst"], lambda _: repeated))
-    done = subprocess.run(
+    done = forked.run(
         [*FAKE, "summarize", str(path), "-o", str(tmp_path / "o")],
         env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
         timeout=30,
-        check=False,
     )
     assert done.returncode == 2
     assert done.stderr == (
@@ -146,13 +141,10 @@ def test_samples_that_a_file_cannot_hold_are_refused_before_an_index_is_made_of_
         hidden = box(b"dcom", b"zlib") + box(b"cmvd", struct.pack(">I", length) + small)
         data = data[:at] + box(b"moov", box(b"cmov", hidden)) + data[at + length :]
     path.write_bytes(data)
-    done = subprocess.run(
+    done = forked.run(
         [*FAKE, "summarize", str(path), "-o", str(tmp_path / "o")],
         env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
         timeout=30,
-        check=False,
     )
     assert done.returncode == 2
     stated = samples if where != "fragment" else samples + 25
@@ -164,13 +156,10 @@ def test_samples_that_a_file_cannot_hold_are_refused_before_an_index_is_made_of_
 def test_a_stated_time_of_decades_is_no_work(tmp_path):
     """Two pictures 10^9 s apart, and a sound that begins as late: 30 kB that were sampled 10^9 times."""
     video = write_clip(tmp_path / "v.mkv", [0.0, 0.5, 1e9, 1e9 + 0.5], picture, rate=2, sound=tone(2.0, 48000, 1))
-    done = subprocess.run(
+    done = forked.run(
         [*FAKE, "summarize", str(video), "-o", str(tmp_path / "o"), "--budget", "50%"],
         env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
         timeout=60,
-        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert "note: timestamps jump in 1 place" in done.stderr
@@ -199,7 +188,7 @@ def test_a_stream_that_begins_ages_before_0_is_no_work(tmp_path):
         + data[two:]
     )
     command = [*FAKE, "summarize", str(early), "-o", str(tmp_path / "o"), "--budget", "50%", "-f", "txt"]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False)
+    done = forked.run(command, env=ENVIRONMENT, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "note: timestamps jump in 1 place" in done.stderr
     assert "of 0:08\n" in (tmp_path / "o" / "summary.txt").read_text()
@@ -215,7 +204,7 @@ def test_a_stated_time_without_end_is_none(tmp_path):
         with av.open(str(odd)) as container:
             assert stream_tag_duration(container.streams.video[0]) is None
         command = [*FAKE, "summarize", str(odd), "-o", str(tmp_path / "o"), "--overwrite", "-f", "txt"]
-        done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False)
+        done = forked.run(command, env=ENVIRONMENT, timeout=60)
         assert (done.returncode, done.stderr.count("\n")) == (0, 0) or done.stderr.startswith("vtsum: note"), (
             done.stderr
         )
@@ -363,7 +352,7 @@ def test_boxes_without_number_are_refused_before_libav_reads_them(tmp_path, kind
 
 def summarize(path: Path, folder: Path) -> subprocess.CompletedProcess[str]:
     command = [*FAKE, "summarize", path, "-o", folder, "-q"]
-    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=30, check=False)
+    return forked.run(command, env=ENVIRONMENT, timeout=30)
 
 
 def test_a_table_of_chunks_without_end_is_added_up_at_once():

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests import forked
 from tests.vtsum.hostile import ENVIRONMENT, ROOT, Payload, refused
 from tests.vtsum.test_training_run import words
 from tests.vtsum.training_corpus import write_corpus
@@ -188,7 +189,7 @@ def sharded(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("sharded") / "run"
     arguments = words(data, run, "--max_epoch", "1", "--deepspeed", "configs/ds_zero1.json")
     command = [sys.executable, "-m", "vtsum.cli", "train", *arguments]
-    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    done = forked.run(command, cwd=ROOT, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr[-3000:]
     return run
 

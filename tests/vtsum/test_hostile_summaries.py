@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import vtsum
+from tests import forked
 from tests.vtsum.clips import numbered_clip
 from tests.vtsum.hostile import ENVIRONMENT, ROOT, refused
 
@@ -173,12 +174,9 @@ def _spoken(folder: Path, words: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _run(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    return forked.run(
         [sys.executable, "-m", "vtsum.cli", *words],
         cwd=ROOT,
         env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
         timeout=240,
-        check=False,
     )

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import vtsum
+from tests import forked
 from tests.vtsum.clips import numbered_clip
 from tests.vtsum.samples import small_clip
 from vtsum import cli
@@ -136,11 +137,9 @@ def test_a_transcript_of_a_megabyte_of_signs_is_read_at_once(form: str, tmp_path
 def test_a_line_of_subtitles_longer_than_any_is_refused(tmp_path: Path) -> None:
     clip = small_clip(tmp_path / "small.mp4").path
     (tmp_path / "t.srt").write_text("1\n00:01 --> 00:09\n" + "<" * (1 << 20))
-    done = subprocess.run(
+    done = forked.run(
         [*FAKE, "summarize", clip, "-o", tmp_path / "o", "--transcript", tmp_path / "t.srt"],
         env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
         timeout=60,
     )
     assert done.returncode == 2
@@ -190,13 +189,10 @@ def test_subtitles_without_number_are_refused_before_they_are_read(
 def test_a_command_refuses_endless_lines_of_a_transcript(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("0:12 a\n" * 1_198_000)
     clip = numbered_clip(tmp_path / "clip.mp4", 25)
-    done = subprocess.run(
+    done = forked.run(
         [*FAKE, "summarize", clip, "-o", tmp_path / "o", "--transcript", tmp_path / "t.txt"],
         env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
         timeout=60,
-        check=False,
     )
     told = f"vtsum: read_transcript: {tmp_path}/t.txt: must have at most 600000 lines, got 1198000\n"
     assert (done.returncode, done.stderr) == (2, told)
@@ -206,13 +202,10 @@ def test_a_command_refuses_endless_lines_of_a_transcript(tmp_path: Path) -> None
 def test_plain_text_goes_with_a_video_without_sound(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("Hello there. This is said.")
     clip = numbered_clip(tmp_path / "clip.mp4", 75)
-    done = subprocess.run(
+    done = forked.run(
         [*FAKE, "summarize", clip, "-o", tmp_path / "o", "--transcript", tmp_path / "t.txt", "-f", "json", "-q"],
         env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
         timeout=60,
-        check=False,
     )
     assert done.returncode == 0, done.stderr
     words = [w for u in schema.read(tmp_path / "o" / "summary.json")["speech"]["utterances"] for w in u["words"]]
@@ -236,13 +229,10 @@ def test_a_megabyte_of_lines_that_are_nearly_times_is_read_at_once(tmp_path: Pat
     clip = small_clip(tmp_path / "small.mp4").path
     lines = "1" * 9990 + "x-->\n"
     (tmp_path / "t.srt").write_text("00:00:00,000 --> 00:00:01,000\nhello there\n\n" + lines * 100)
-    done = subprocess.run(
+    done = forked.run(
         [*FAKE, "summarize", clip, "-o", tmp_path / "o", "--transcript", tmp_path / "t.srt", "-f", "json", "-q"],
         env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
         timeout=30,
-        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert "hello" in (tmp_path / "o" / "summary.json").read_text()

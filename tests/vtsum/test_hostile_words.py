@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests import forked
 from tests.vtsum.hostile import ENVIRONMENT, ROOT, changed_json
 from tests.vtsum.image_text_checkpoints import make_instruct
 from tests.vtsum.samples import small_clip
@@ -36,13 +37,10 @@ def written_by(folder: Path, tmp_path: Path) -> subprocess.CompletedProcess[str]
     (tmp_path / "t.srt").write_text("1\n00:00:00,000 --> 00:00:05,000\nHello there, this is about green apples.\n")
     clip = small_clip(tmp_path / "clip.mp4").path
     words = ["summarize", clip, "-o", tmp_path / "o", "--transcript", tmp_path / "t.srt", "--no-ocr", "-f", "txt", "-q"]
-    return subprocess.run(
+    return forked.run(
         [sys.executable, "-m", "vtsum.cli", *words, "--writer", folder],
         cwd=ROOT,
         env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=False,
     )
 
 
@@ -188,9 +186,7 @@ def test_a_converted_whisper_whose_parts_do_not_fit_is_one_line(
         "except VTSumError as error:\n"
         "    print(error)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, folder], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False
-    )
+    done = forked.run([sys.executable, "-c", program, folder], cwd=ROOT, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(
         rf"FasterWhisper: '{folder}' must be a whole checkpoint whose parts fit, got: .+\n", done.stdout

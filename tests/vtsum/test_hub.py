@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests import forked
 from tests.vtsum.hostile import ENVIRONMENT
 from tests.vtsum.videoxum_corpus import write_corpus, write_model
 from vtsum import cli
@@ -119,7 +120,7 @@ def push(hub: Hub, home: Path, *words: str) -> subprocess.CompletedProcess[str]:
     own.pop("HF_HUB_OFFLINE")
     own["HF_HUB_DISABLE_XET"] = "1"  # by plain HTTP: the other store's protocol is its library's
     command = [sys.executable, "-m", "vtsum.cli", "push", *words]
-    return subprocess.run(command, env=own, capture_output=True, text=True, check=False)
+    return forked.run(command, env=own)
 
 
 def test_what_arrives_is_the_model_and_a_card_with_the_protocol(hub, tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import vtsum
+from tests import forked
 from tests.vtsum.fakes import ColourModel
 from tests.vtsum.samples import ENVIRONMENT
 from vtsum.errors import VTSumError
@@ -177,12 +178,12 @@ def test_a_batch_takes_addresses(server, spool, tmp_path):
     words = ["batch", f"@{tmp_path / 'list'}", "-o", str(tmp_path / "out"), "-f", "json", "--budget", "2s", *model]
     run = [sys.executable, "-m", "vtsum.cli", *words, "--json"]
     environment = {**ENVIRONMENT, "TMPDIR": str(spool)}
-    done = subprocess.run(run, env=environment, capture_output=True, text=True)
+    done = forked.run(run, env=environment)
     assert done.returncode == 2
     rows = {row["source"]: row for row in json.loads(done.stdout)}
     assert rows[f"{server}/a%20talk.mp4"]["status"] == "done", done.stderr
     assert "404" in rows[f"{server}/none.mp4"]["reason"]
     assert (tmp_path / "out" / "a talk" / "summary.json").exists()
-    again = subprocess.run(run, env=environment, capture_output=True, text=True)
+    again = forked.run(run, env=environment)
     assert {row["status"] for row in json.loads(again.stdout)} == {"skipped", "failed"}
     assert [name for name in os.listdir(spool) if name.startswith("vtsum-")] == []

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests import forked
 from tests.vtsum.hostile import ENVIRONMENT
 from vtsum import cli
 from vtsum.shown import last_words
@@ -20,13 +20,11 @@ def test_what_nobody_foresaw_is_one_line_to_a_process_and_an_exception_to_a_call
 ) -> None:
     broken = "import vtsum.env, vtsum.cli, sys; vtsum.env.report = lambda: 1 // 0; sys.argv[1:] = ['env']; "
     command = [sys.executable, "-c", broken + "sys.exit(vtsum.cli.main())"]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+    done = forked.run(command, env=ENVIRONMENT, timeout=60)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (70, "", 1)
     assert done.stderr.startswith("vtsum: this should not have happened, ZeroDivisionError: ")
     assert "VTSUM_TRACEBACK=1" in done.stderr
-    shown = subprocess.run(
-        command, env=ENVIRONMENT | {"VTSUM_TRACEBACK": "1"}, capture_output=True, text=True, timeout=60
-    )
+    shown = forked.run(command, env=ENVIRONMENT | {"VTSUM_TRACEBACK": "1"}, timeout=60)
     assert shown.returncode == 1
     assert "Traceback" in shown.stderr
     monkeypatch.setattr("vtsum.env.report", lambda: 1 // 0)
@@ -59,12 +57,10 @@ LONG = "x" * 300
     ids=lambda words: words[0],
 )
 def test_a_name_that_the_system_refuses_is_told_in_one_line(words: list[str], tmp_path: Path) -> None:
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, "-m", "vtsum.cli", *words],
         env=ENVIRONMENT,
         cwd=tmp_path,
-        capture_output=True,
-        text=True,
         timeout=100,
     )
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
@@ -75,7 +71,7 @@ def test_a_name_that_the_system_refuses_is_told_in_one_line(words: list[str], tm
 def test_the_training_module_has_a_last_line_too(tmp_path: Path) -> None:
     broken = "import runpy, sys, vtsum.training.settings as s; s.parse = lambda words: 1 // 0; sys.argv[1:] = []; "
     command = [sys.executable, "-c", broken + "runpy.run_module('vtsum.training.train', run_name='__main__')"]
-    done = subprocess.run(command, env=ENVIRONMENT, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    done = forked.run(command, env=ENVIRONMENT, cwd=tmp_path, timeout=100)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (70, "", 1), done.stderr
     assert done.stderr.startswith("vtsum: this should not have happened, ZeroDivisionError: ")
 
@@ -83,7 +79,7 @@ def test_the_training_module_has_a_last_line_too(tmp_path: Path) -> None:
 def test_a_launcher_that_counts_in_words_is_told_in_one_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "vtsum.training.train"]
     environment = ENVIRONMENT | {"RANK": "first"}
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    done = forked.run(command, env=environment, cwd=tmp_path, timeout=100)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
     assert "must be numbers, as torchrun sets them, got first" in done.stderr
 
@@ -101,6 +97,6 @@ def test_other_modules_that_are_run_have_a_last_line_too(
     holder, name = part.rsplit(".", 1)
     broken = f"import runpy, sys, {holder} as h; h.{name} = lambda *words: 1 // 0; sys.argv[1:] = {words}; "
     command = [sys.executable, "-c", broken + f"runpy.run_module({module!r}, run_name='__main__')"]
-    done = subprocess.run(command, env=ENVIRONMENT, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    done = forked.run(command, env=ENVIRONMENT, cwd=tmp_path, timeout=100)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (70, "", 1), done.stderr
     assert done.stderr.startswith("vtsum: this should not have happened, ZeroDivisionError: ")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
 import sys
 
 import pytest
@@ -11,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import vtsum
+from tests import forked
 from tests.vtsum.clips import numbers_shown
 from tests.vtsum.fakes import ColourModel
 from tests.vtsum.samples import ENVIRONMENT
@@ -60,15 +60,13 @@ def test_no_shot_and_no_piece_is_shorter_than_asked(scenes, tmp_path):
 def test_a_command_takes_margins_and_a_least_length(scenes, tmp_path):
     run = [sys.executable, "-m", "vtsum.cli", "summarize", str(scenes), "--no-speech", "--no-ocr", "-f", "json"]
     words = ["--margin", "0.2,0.5", "--min-shot", "2s", "--budget", "6s", "-o", str(tmp_path / "o")]
-    done = subprocess.run([*run, *words], env=ENVIRONMENT, capture_output=True, text=True)
+    done = forked.run([*run, *words], env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     settings = schema.read(tmp_path / "o" / "summary.json")["settings"]
     assert (settings["margin"], settings["min_shot"]) == ([0.2, 0.5], 2.0)
-    wrong = subprocess.run(
+    wrong = forked.run(
         [*run, "--min-shot", "7s", "--budget", "6s", "-o", str(tmp_path / "x")],
         env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
     )
     assert (wrong.returncode, wrong.stderr) == (
         2,

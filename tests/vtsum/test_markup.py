@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests import forked
 from tests.vtsum.hostile import ENVIRONMENT, ROOT
 from tests.vtsum.test_videoxum_table import evaluation
 from vtsum.markup import csv_cell, markdown, tex
@@ -24,13 +24,10 @@ def table(folder: Path, form: str) -> str:
     made["data"] |= {"name": NAME, "path": '=HYPERLINK("http://e")'}
     made["measures"]["meteor"]["reason"] = NAME
     (folder / "e.json").write_text(json.dumps(made))
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, "-m", "vtsum.cli", "table", folder / "e.json", "-o", folder / f"t.{form}"],
         cwd=ROOT,
         env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
     return (folder / f"t.{form}").read_text(encoding="utf-8")
@@ -81,14 +78,11 @@ def test_a_name_without_end_is_drawn_as_far_as_it_is_read(tmp_path: Path) -> Non
     made["data"]["name"] = "y" * 100_000
     (tmp_path / "e.json").write_text(json.dumps(made))
     words = ["table", tmp_path / "e.json", "--plot", tmp_path / "p.svg", "-o", tmp_path / "t.md"]
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, "-m", "vtsum.cli", *words],
         cwd=ROOT,
         env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
         timeout=60,
-        check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "p.svg").stat().st_size < 1_000_000

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests import forked
 from tests.vtsum.image_text_checkpoints import make_instruct
 from tests.vtsum.samples import small_clip
 from tests.vtsum.stub_hub import COMMIT, StubHub, blobs, running
@@ -69,7 +70,7 @@ def command(hub: StubHub, home: Path, *words: str, **options: Any) -> tuple[int,
     """The same in one of its own."""
     environment = hub.environment(home) | options.pop("env", {})
     line = [sys.executable, "-m", "vtsum", "models", *words]
-    done = subprocess.run(line, env=environment, capture_output=True, text=True, **options)
+    done = forked.run(line, env=environment, **options)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -189,7 +190,7 @@ def test_a_pipe_in_the_cache_is_not_waited_for(hub: StubHub, tmp_path: Path, mon
     words = ["summarize", clip, "-o", output, "-q", "--no-speech", "--no-ocr", "--writer", "me/writer"]
     line = [sys.executable, "-m", "vtsum", *words]
     environment = hub.environment(tmp_path) | {"HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = forked.run(line, env=environment, timeout=120)
     rule = "/refs/main must be a file or a folder, got a pipe, a socket or a device"
     assert rule in refused((done.returncode, done.stdout, done.stderr))
     hub.here(monkeypatch, tmp_path / "hub")

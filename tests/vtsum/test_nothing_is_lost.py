@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 
 import vtsum
+from tests import forked
 from tests.vtsum.fakes import ColourModel, deafen
 from tests.vtsum.samples import small_clip
 from tests.vtsum.training_corpus import write_corpus
@@ -45,7 +45,7 @@ def content(folder: Path) -> dict[str, Any]:
 def refused(command: list[str], folder: Path, *told: str) -> None:
     """The command ends with status 2 and one line, and has changed nothing in the folder."""
     before = content(folder)
-    done = subprocess.run(command, env=ENVIRONMENT, cwd=folder, capture_output=True, text=True)
+    done = forked.run(command, env=ENVIRONMENT, cwd=folder)
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     assert done.stderr.count("\n") == 1
     for part in told:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests import forked
 from tests.vtsum.hostile import ENVIRONMENT, ROOT
 from tests.vtsum.training_corpus import flags
 from tests.vtsum.videoxum_corpus import VIDEOS, write_corpus, write_model
@@ -39,13 +39,10 @@ NO_JAVA = {k: v for k, v in ENVIRONMENT.items() if k != "JAVA_HOME"} | {"PATH": 
 def command(*words: str) -> None:
     """`vtsum WORDS` in examples/, as its console script runs it."""
     code = "import sys; sys.path.remove(''); from vtsum.cli import main; sys.exit(main())"
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, "-c", code, *words],
         cwd=ROOT / "examples",
         env=NO_JAVA,
-        capture_output=True,
-        text=True,
-        check=False,
     )
     assert done.returncode == 0, done.stderr
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 
 import vtsum
+from tests import forked
 from tests.vtsum.clips import number_of, numbered_scene, numbers_shown, write_clip
 from tests.vtsum.fakes import ColourModel
 from tests.vtsum.samples import ENVIRONMENT
@@ -136,7 +136,7 @@ def test_a_part_that_is_none(source, tmp_path):
 def test_a_command_watches_a_part(source, tmp_path):
     run = [sys.executable, "-m", "vtsum.cli", "summarize", str(source), "--no-speech", "--no-ocr", "--json"]
     words = ["-f", "json", "--from", "0:10", "--to", "20s", "--title", "Ten seconds", "-o", str(tmp_path / "o")]
-    done = subprocess.run([*run, *words], env=ENVIRONMENT, capture_output=True, text=True)
+    done = forked.run([*run, *words], env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     data = schema.validate(json.loads(done.stdout))
     assert (data["shots"][0]["start"], data["shots"][-1]["end"]) == (10.0, 20.0)

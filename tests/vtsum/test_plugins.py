@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests import forked
 from tests.vtsum.samples import ENVIRONMENT, small_clip
 from tests.vtsum.training_corpus import flags
 from tests.vtsum.training_corpus import write_corpus as write_training_corpus
@@ -103,9 +103,7 @@ def mine(tmp_path, monkeypatch):
 def command(folder: Path, *words: str) -> None:
     """Run `vtsum` as its console script does: without the current folder on Python's path."""
     code = "import sys; sys.path.remove(''); from vtsum.cli import main; sys.exit(main())"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *words], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True
-    )
+    done = forked.run([sys.executable, "-c", code, *words], cwd=folder, env=ENVIRONMENT)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import vtsum
+from tests import forked
 from tests.vtsum.fakes import ColourModel
 from tests.vtsum.samples import ENVIRONMENT, decode
 from vtsum.enhance.speech import Transcript, Utterance, Word
@@ -95,7 +96,7 @@ def test_captions_of_the_model_want_the_model(clip, tmp_path):
 
 
 def _command(*words: str) -> tuple[int, str]:
-    done = subprocess.run([*VTSUM, "recut", *words], env=ENVIRONMENT, capture_output=True, text=True)
+    done = forked.run([*VTSUM, "recut", *words], env=ENVIRONMENT)
     return done.returncode, done.stderr
 
 

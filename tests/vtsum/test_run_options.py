@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import vtsum
+from tests import forked
 from tests.vtsum.fakes import ColourModel
 from tests.vtsum.samples import ENVIRONMENT, ROOT
 from vtsum import cli
@@ -29,7 +30,7 @@ TODAY = datetime.date.today().isoformat()
 
 def _run(program: list[str], *words: object, cwd: Path, **more) -> subprocess.CompletedProcess:
     command = [*program, *map(str, words)]
-    return subprocess.run(command, cwd=cwd, env={**ENVIRONMENT, **more}, capture_output=True, text=True)
+    return forked.run(command, cwd=cwd, env={**ENVIRONMENT, **more})
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
+from tests import forked
 from tests.vtsum.chromium import Browser
 from tests.vtsum.samples import ENVIRONMENT
 from vtsum.errors import VTSumError
@@ -358,7 +359,7 @@ def test_a_folder_that_is_a_link_and_a_port_that_is_taken_are_refused(tmp_path, 
         Store(tmp_path / "link")
     port = served.host.rpartition(":")[2]
     command = [sys.executable, "-m", "vtsum", "serve", str(tmp_path / "d"), "--port", port]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    done = forked.run(command, env=ENVIRONMENT)
     assert done.returncode == 2
     assert done.stderr.startswith(f"vtsum: serve: port must be free, got {port}: ")
 

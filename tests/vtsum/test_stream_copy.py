@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 
 import vtsum
+from tests import forked
 from tests.vtsum.clips import number_of, number_picture, numbered_clip, tone, write_clip
 from tests.vtsum.fakes import ColourModel
 from tests.vtsum.samples import ENVIRONMENT
@@ -142,7 +142,7 @@ def test_a_command_copies(tmp_path):
     source = numbered_clip(tmp_path / "clip.mp4", 500, gop=50)
     run = [sys.executable, "-m", "vtsum.cli", "summarize", str(source), "--no-speech", "--no-ocr", "-f", "mp4"]
     words = ["--stream-copy", "--budget", "6s", "-o", str(tmp_path / "o")]
-    done = subprocess.run([*run, *words], env=ENVIRONMENT, capture_output=True, text=True)
+    done = forked.run([*run, *words], env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     assert "note: cut at key frames without encoding" in done.stderr
     assert set(_payload(tmp_path / "o" / "summary.mp4")) <= set(_payload(source))

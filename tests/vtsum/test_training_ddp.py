@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests import forked
 from tests.once import once
 from tests.vtsum.samples import ROOT
 from tests.vtsum.test_training_launch import (
@@ -125,7 +125,7 @@ def test_a_mistake_is_one_line_of_each_rank_and_status_2(launch, data, tmp_path,
 def test_ranks_that_nobody_launched_are_told(data, tmp_path):
     command = [sys.executable, "-m", "vtsum.training.train", *words(data, tmp_path / "run")]
     lonely = {**environment(), "WORLD_SIZE": "2"}
-    done = subprocess.run(command, cwd=ROOT, env=lonely, capture_output=True, text=True, check=False)
+    done = forked.run(command, cwd=ROOT, env=lonely)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "2 processes must find each other, as torchrun has them do, got: " in done.stderr

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests import forked
 from tests.vtsum.hostile import ENVIRONMENT, ROOT
 from tests.vtsum.test_training_run import at_step, measures, words
 from tests.vtsum.training_corpus import write_corpus
@@ -148,13 +148,10 @@ def test_a_video_of_both_splits_is_refused(data: Path, tmp_path: Path) -> None:
 def test_a_command_trains_once_for_each_seed(data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = ["train", *words(data, run, "--max_epoch", "1", "--seeds", "3,5")]
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, "-m", "vtsum.cli", *command],
         cwd=ROOT,
         env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in run.iterdir()) == ["seed-3", "seed-5"]

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests import forked
 from tests.once import once
 from tests.vtsum.test_own_model import NO_JAVA
 from tests.vtsum.test_training_run import measures, words
@@ -79,13 +80,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def command(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     code = "import sys; sys.path.remove(''); from vtsum.cli import main; sys.exit(main())"
     own = {**NO_JAVA, "HOME": str(folder), **environment}
-    return subprocess.run(
+    return forked.run(
         [sys.executable, "-c", code, "train", *arguments],
         cwd=folder,
         env=own,
-        capture_output=True,
-        text=True,
-        check=False,
     )
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from tests import forked
 from tests.vtsum.image_text_checkpoints import make_instruct
 from tests.vtsum.samples import ENVIRONMENT
 from vtsum.errors import VTSumError
@@ -119,9 +119,8 @@ def test_hidden_instructions_are_data(clip: Path, tmp_path: Path) -> None:
         f"2\n00:00:04,500 --> 00:00:09,000\n{order}\n"
     )
     command = [sys.executable, "-m", "vtsum.cli", "summarize", str(clip), "--transcript", "talk.srt", "--no-ocr"]
-    done = subprocess.run(
-        [*command, "--writer", "mine:Writer", "-o", "out", "-q"],
-        capture_output=True, text=True, env=ENVIRONMENT, cwd=tmp_path,
+    done = forked.run(
+        [*command, "--writer", "mine:Writer", "-o", "out", "-q"], env=ENVIRONMENT, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stderr == ("vtsum: note: one line by obeys was not borne out by what is heard and read, and left out\n")

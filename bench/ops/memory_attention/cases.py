@@ -19,7 +19,7 @@ from bench.kit.comparison import Comparison, Entry
 from bench.kit.kernels import served
 from bench.kit.op import Op, Options, Rival, entry_of
 from bench.kit.record import COPY, OURS, PRODUCT
-from bench.kit.roofline import TRITON_INTERPRETED, copy_entry, input_sets, product_entry
+from bench.kit.roofline import TRITON_INTERPRETED, copy_entry, input_sets, product_entry, product_size
 from bench.ops.memory_attention.check import Check
 from bench.ops.memory_attention.rivals import RIVALS
 from bench.ops.memory_attention.setting import (
@@ -219,7 +219,8 @@ def _entries(setting: Setting, rivals: Sequence[Rival], sets: int) -> list[Entry
     if setting.case == "gather":
         entries = [copy_entry(setting.device, moved_bytes(setting), sets)]
     else:
-        entries = [product_entry(setting.device, setting.dtype)]
+        size = product_size(setting.device, least_work(setting))
+        entries = [product_entry(setting.device, setting.dtype, size)]
     for name, (what, backend) in _ours(setting).items():
         entries.append(
             Entry(

@@ -1,0 +1,82 @@
+"""Python programs in processes of their own that import PyTorch no more: copies of one process that did only that.
+
+To start Python and import PyTorch takes two to four seconds of a processor, more than most commands on a small input
+take for the rest. What is tested before or while PyTorch is imported, under other variables that libraries read
+when they are imported, or by signals, starts with subprocess as ever.
+"""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+#: No module of ours, nor any that reads variables of the environment which a test sets.
+IMPORTED = ["numpy", "torch", "av", "jinja2", "typer", "pydantic", "PIL.Image", "pytest"]
+
+
+def run(
+    words: Sequence[object],
+    *,
+    env: Mapping[str, str],
+    cwd: Path | str | None = None,
+    input: str = "",
+    timeout: float | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """As `subprocess.run(words, capture_output=True, text=True)` does for `[sys.executable, FILE or -m MODULE or
+    -c CODE, ...]`."""
+    interpreter, *command = map(str, words)
+    assert interpreter == sys.executable, words
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(IMPORTED)
+    with tempfile.TemporaryDirectory() as folder:
+        files = [f"{folder}/{name}" for name in ("in", "out", "err")]
+        Path(files[0]).write_text(input, encoding="utf-8")
+        process = context.Process(target=_begin, args=(command, dict(env), str(cwd or os.getcwd()), files))
+        process.start()
+        process.join(timeout)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            raise subprocess.TimeoutExpired(list(map(str, words)), timeout or 0.0)
+        printed = [Path(file).read_text(encoding="utf-8", errors="replace") for file in files[1:]]
+        return subprocess.CompletedProcess(list(map(str, words)), process.exitcode, *printed)
+
+
+def _begin(command: list[str], env: dict[str, str], cwd: str, files: list[str]) -> None:
+    """Run in the new process: what the interpreter does for its command line."""
+    flags = (os.O_RDONLY, *[os.O_WRONLY | os.O_CREAT | os.O_TRUNC] * 2)
+    for number, (file, how) in enumerate(zip(files, flags, strict=True)):
+        opened = os.open(file, how, 0o666)
+        os.dup2(opened, number)
+        os.close(opened)
+    sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
+    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
+    os.environ.clear()
+    os.environ.update(env)
+    os.chdir(cwd)
+    sys.path[:0] = [folder for folder in env.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    kind, *rest = command
+    try:
+        if kind == "-m":
+            sys.path.insert(0, cwd)
+            sys.argv = rest
+            runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+        elif kind == "-c":
+            sys.path.insert(0, "")
+            sys.argv = ["-c", *rest[1:]]
+            exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__"})
+        else:
+            sys.path.insert(0, str(Path(kind).parent))
+            sys.argv = command
+            runpy.run_path(kind, run_name="__main__")
+    finally:
+        atexit._run_exitfuncs()  # which a child of multiprocessing leaves out

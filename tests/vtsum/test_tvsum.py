@@ -77,7 +77,7 @@ def test_ratings_at_times_are_those_of_the_frame_shown(tmp_path):
         (replace("n_frame_per_seg", np.array([30, 2, 68])), "n_frame_per_seg must be the lengths"),
         (replace("features", np.ones((6, 4))), r"features must be of shape \[7, 4\], got \[6, 4\]"),
         (replace("features", np.full((7, 4), np.nan)), "features must be finite, got nan"),
-        (replace("user_scores", np.full((20, 100), np.inf)), "user_scores must be finite, got inf"),
+        (replace("user_scores", np.full((20, 100), np.inf)), "user_scores must be from 1 to 5, got inf"),
         (lambda group: group.pop("fps"), "must have the field fps, got"),
     ],
 )

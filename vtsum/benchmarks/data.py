@@ -64,7 +64,7 @@ def load_data(
         name, chosen = _chosen(splits, folds)
     for fold in chosen:
         if strange := sorted({*fold.train, *fold.test} - videos.keys()):
-            raise VTSumError(f"benchmark: {splits}: {name} must name videos of {h5}, got {strange[:3]}")
+            raise VTSumError(f"benchmark: {splits}: {name:.80} must name videos of {h5}, got {strange[:3]!s:.200}")
         if len(fold.train) < 2:
             raise VTSumError(
                 f"benchmark: {splits or h5}: each fold must have 2 training videos or more, one of them to select on, "
@@ -103,5 +103,7 @@ def _chosen(path: Path, folds: str | None) -> tuple[str, list[Split]]:
     if folds is None:
         folds = next(iter(offered)) if len(offered) == 1 else "disjoint_folds"
     if folds not in offered:
-        raise VTSumError(f"benchmark: folds must be among {', '.join(offered) or 'none'} of {path}, got {folds!r:.40}")
+        raise VTSumError(
+            f"benchmark: folds must be among {', '.join(offered) or 'none':.200} of {path}, got {folds!r:.40}"
+        )
     return folds, offered[folds]

@@ -17,12 +17,15 @@ from typing import Any
 import numpy as np
 
 from vtsum.data.feature_files import check_id
+from vtsum.data.rules import LONGEST
 from vtsum.errors import VTSumError
 from vtsum.reading import read_json
 from vtsum.yaml_file import read_yaml
 
 H5_LIMIT = 2**30
-"""Bytes that one field of a video may have."""
+"""Bytes that one field of a video may have, as numbers of 4 bytes or more."""
+MOST_WORK = 3 * 10**8
+"""Shots times frames of a video: what the choice of shots takes grows with it. TVSum's largest have 3 million."""
 _PACKED, _SPARE = 1100, 1 << 26
 """Bytes that one byte of a file unpacks to at most (zlib's are 1,032), and those that it may have besides: HDF5 reads
 what was never written as zeros, and one field by many names."""
@@ -160,7 +163,7 @@ def load_splits(path: str | Path) -> dict[str, list[Split]]:
         content = {"splits": content}
     if not isinstance(content, dict):
         raise VTSumError(f"{op} must hold an object or a list, got {content!r:.80}")
-    return {str(name): _splits(entries, f"{op}: {name}") for name, entries in content.items()}
+    return {str(name): _splits(entries, f"{op}: {name!s:.80}") for name, entries in content.items()}
 
 
 def _splits(entries: Any, where: str) -> list[Split]:
@@ -216,9 +219,10 @@ def _own(group: Any, name: str, kind: type, where: str) -> Any:
     """A member of `group` that lies in this very file: links and mapped data could show any other file's content."""
     import h5py
 
-    if name not in group:
-        raise VTSumError(f"{where} must have the field {name}, got {sorted(group)}")
-    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+    link = group.get(name, getlink=True)  # first: to ask whether `name in group` would follow the link
+    if link is None:
+        raise VTSumError(f"{where} must have the field {name}, got {sorted(group)!s:.200}")
+    if not isinstance(link, h5py.HardLink):
         raise VTSumError(f"{where}: {name} must lie in the file itself, got a link")
     found: Any = group[name]
     right = isinstance(found, kind)  # apart from the `if`, which would have mypy forget what `found` can do
@@ -227,9 +231,13 @@ def _own(group: Any, name: str, kind: type, where: str) -> Any:
     if kind is h5py.Dataset:
         if found.is_virtual or found.external:
             raise VTSumError(f"{where}: {name} must lie in the file itself, got one mapped from elsewhere")
-        if found.dtype.kind not in "fiub" and h5py.check_string_dtype(found.dtype) is None:
-            raise VTSumError(f"{where}: {name} must hold numbers or text, got {found.dtype}")
-        if found.shape is None or found.nbytes > H5_LIMIT:
+        text = h5py.check_string_dtype(found.dtype) is not None
+        if found.dtype.kind not in "fiub" and not text:
+            raise VTSumError(f"{where}: {name} must hold numbers or text, got {found.dtype!s:.80}")
+        if text and found.shape != ():  # each of many texts may be the same long one
+            raise VTSumError(f"{where}: {name} must be one text or hold numbers, got text of shape {found.shape!s:.80}")
+        # Numbers become float32 at least.
+        if found.shape is None or found.size * max(found.dtype.itemsize, 4) > H5_LIMIT:
             raise VTSumError(f"{where}: {name} must have at most {H5_LIMIT} bytes, got shape {found.shape!s:.80}")
     return found
 
@@ -242,48 +250,79 @@ def _video(file: Any, key: str, dataset: str, exchanged: bool, where: str, take:
 
     def read(name: str) -> Any:
         found = _own(group, name, h5py.Dataset, where)
-        take(found.nbytes)
+        take(found.size * max(found.dtype.itemsize, 4))
         return found[()]
 
     def text(name: str) -> str:
-        value = read(name) if name in group else b""
+        value = read(name) if there(name) else b""
         return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+
+    def there(name: str) -> bool:
+        return group.get(name, getlink=True) is not None
+
+    def numbers(name: str, dtype: type, dimensions: int) -> Any:
+        """A field as finite numbers of a kind, int64 if they must be whole; one number where it has no dimensions."""
+        array = np.asarray(read(name))
+        if array.dtype.kind not in "fiub":
+            raise VTSumError(f"{where}: {name} must hold numbers, got text")
+        if array.ndim != dimensions:
+            raise VTSumError(f"{where}: {name} must have {dimensions} dimensions, got shape {list(array.shape)}")
+        with np.errstate(over="ignore", invalid="ignore"):  # what does not fit is told
+            made = array.astype(dtype)
+            bad = made != array if dtype is np.int64 else ~np.isfinite(made)
+        if bad.any():
+            rule = "whole numbers" if dtype is np.int64 else "finite"
+            raise VTSumError(f"{where}: {name} must be {rule}, got {array[bad][0]}")
+        return made if dimensions else made.item()
 
     def checked(name: str, array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
         if array.shape != tuple(shape):
             raise VTSumError(f"{where}: {name} must be of shape {list(shape)}, got {list(array.shape)}")
-        if not np.isfinite(array).all():
-            raise VTSumError(f"{where}: {name} must be finite, got {array[~np.isfinite(array)][0]}")
+        return array
+
+    def rated(name: str, least: int, most: int) -> np.ndarray:
+        """What each rater said of each frame."""
+        array = np.asarray(read(name))
+        checked(name, array, (*array.shape[:1], n_frames))
+        if array.dtype.kind not in "fiub" or not (good := (least <= array) & (array <= most)).all():
+            found = array.dtype if array.dtype.kind not in "fiub" else array[~good][0]
+            raise VTSumError(f"{where}: {name} must be from {least} to {most}, got {found}")
         return array
 
     def has(name: str) -> bool:
-        return not exchanged or name in group
+        return not exchanged or there(name)
 
-    n_frames, fps = int(read("n_frames")), float(read("fps")) if has("fps") else math.nan
-    if not (n_frames > 0 and (not has("fps") or (math.isfinite(fps) and fps > 0))):
+    n_frames, fps = numbers("n_frames", np.int64, 0), numbers("fps", np.float64, 0) if has("fps") else math.nan
+    if n_frames <= 0 or fps <= 0:  # NaN, of a file without any, is neither
         raise VTSumError(f"{where}: n_frames and fps must be positive, got {n_frames} and {fps}")
-    picks = np.asarray(read("picks"), dtype=np.int64)
+    if n_frames / fps > LONGEST:
+        raise VTSumError(f"{where}: n_frames / fps must be at most {LONGEST:,} s, got {n_frames} / {fps}")
+    picks = numbers("picks", np.int64, 1)
     if picks.ndim != 1 or len(picks) == 0 or picks[0] < 0 or picks[-1] >= n_frames or np.any(np.diff(picks) <= 0):
         raise VTSumError(f"{where}: picks must rise within 0 to {n_frames - 1}, got {picks[:2]} ... {picks[-2:]}")
-    summary = np.asarray(read("user_summary"))
-    checked("user_summary", summary, (len(summary), n_frames))
-    scores = np.asarray(read("user_scores")) if dataset == "TVSum" and has("user_scores") else None
+    summary = rated("user_summary", 0, 1)
+    scores = rated("user_scores", 1, 5) if dataset == "TVSum" and has("user_scores") else None
     if scores is not None:
         checked("user_scores", scores, (len(summary), n_frames))
-    shots = np.asarray(read("change_points"), dtype=np.int64)
+    shots = numbers("change_points", np.int64, 2)
     checked("change_points", shots, (len(shots), 2))
-    if shots[0, 0] != 0 or shots[-1, 1] != n_frames - 1 or np.any(shots[1:, 0] != shots[:-1, 1] + 1):
+    tiled = len(shots) > 0 and shots[0, 0] == 0 and shots[-1, 1] == n_frames - 1
+    if not tiled or np.any(shots[1:, 0] != shots[:-1, 1] + 1) or np.any(shots[:, 1] < shots[:, 0]):
         raise VTSumError(f"{where}: change_points must tile frames 0 to {n_frames - 1}, got {shots.tolist()!s:.80}")
-    lengths = np.asarray(read("n_frame_per_seg"), dtype=np.int64)
+    if len(shots) * n_frames > MOST_WORK:
+        raise VTSumError(
+            f"{where}: shots times frames must be at most {MOST_WORK:,}, got {len(shots):,} of {n_frames:,} frames"
+        )
+    lengths = numbers("n_frame_per_seg", np.int64, 1)
     if not np.array_equal(lengths, shots[:, 1] - shots[:, 0] + 1):
         raise VTSumError(f"{where}: n_frame_per_seg must be the lengths of change_points, got {lengths.tolist()!s:.80}")
-    features = np.asarray(read("features"), dtype=np.float32) if "features" in group else None
+    features = numbers("features", np.float32, 2) if there("features") else None
     if features is not None:
-        checked("features", features, (len(picks), features.shape[-1]))
+        checked("features", features, (len(picks), features.shape[1]))
     return TVSumVideo(
         dataset=dataset,
         key=key,
-        name=check_id(text("video_name"), f"{where}: video_name") if "video_name" in group else "",
+        name=check_id(text("video_name"), f"{where}: video_name") if there("video_name") else "",
         title=text("title"),
         category=text("category"),
         fps=fps,
@@ -294,7 +333,7 @@ def _video(file: Any, key: str, dataset: str, exchanged: bool, where: str, take:
         user_summary=summary > 0,
         change_points=shots,
         n_frame_per_seg=lengths,
-        gtscore=checked("gtscore", np.asarray(read("gtscore"), dtype=np.float32), (len(picks),)),
+        gtscore=checked("gtscore", numbers("gtscore", np.float32, 1), (len(picks),)),
     )
 
 

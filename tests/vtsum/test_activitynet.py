@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.vtsum.hostile import refused
 from vtsum import cli
 from vtsum.data.activitynet import (
     ActivityNetVideo,
@@ -47,7 +48,11 @@ def test_sentences_are_cleaned_and_spans_put_right(tmp_path, name):
             {"v_1": {"duration": 1, "timestamps": []}},
             r"v_1 must have duration, timestamps and sentences, got \['duration'",
         ),
-        ({"v_1": {"duration": 1, "timestamps": [[0]], "sentences": ["x"]}}, "v_1 must have duration, timestamps"),
+        ({"v_1": {"duration": 1, "timestamps": [[0]], "sentences": ["x"]}}, "v_1: timestamps must be pairs of seconds"),
+        (
+            {"v_1": {"duration": 1, "timestamps": [[0, 1]], "sentences": [True]}},
+            "v_1: sentences must be a list of texts",
+        ),
         ({"v_1": {"duration": 1, "timestamps": [[0, 1]], "sentences": []}}, "a sentence for each span, got 1 and 0"),
         ({"v_1": 3}, "v_1 must have duration, timestamps and sentences, got int"),
     ],
@@ -56,6 +61,39 @@ def test_a_wrong_entry_is_named(tmp_path, content, message):
     path = write(tmp_path / "a.json", content)
     with pytest.raises(VTSumError, match=rf"load_activitynet_captions: .*a\.json.*{message}"):
         load_activitynet_captions(path)
+
+
+@pytest.mark.parametrize("value", ["1e300", "-5", "0", "NaN", "1" + "0" * 400, "10000001", '"1e300"', '"10"', "true"])
+def test_a_number_that_is_no_length_of_a_video_is_refused_by_name(tmp_path, value):
+    path = tmp_path / "a.json"
+    path.write_text(f'{{"v_1": {{"duration": {value}, "timestamps": [[0, 1]], "sentences": ["A cat."]}}}}')
+    told = "must be JSON, got: a number" if value == "NaN" or len(value) > 400 else ": v_1: duration must be a number"
+    with pytest.raises(VTSumError, match=rf"a\.json{' ' * (told[0] == 'm')}{told}"):
+        load_activitynet_captions(path)
+
+
+def test_the_command_writes_nothing_where_a_duration_is_none(tmp_path):
+    path = write(tmp_path / "a.json", {"v_1": entry(8.0, "A cat."), "v_2": entry(1e300, "A cat.")})
+    assert "v_2: duration must be" in refused("data", "activitynet", str(path), "-o", str(tmp_path / "o"), names=path)
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("value", ["1e300", "-1e300", '"nan"', '"inf"', '"3"', "false", str(2**63)])
+def test_a_time_that_is_none_is_not_clipped_to_the_video(tmp_path, value):
+    path = tmp_path / "a.json"
+    path.write_text(f'{{"v_1": {{"duration": 9, "timestamps": [[0, {value}]], "sentences": ["A cat."]}}}}')
+    with pytest.raises(VTSumError, match="v_1: timestamps must be pairs of seconds, none beyond 10,000,000"):
+        load_activitynet_captions(path)
+
+
+@pytest.mark.parametrize(
+    "features", [np.float32(3), np.zeros((0, 4), np.float32), np.zeros((10_000_001, 1), np.float16)]
+)
+def test_features_that_are_no_frames_are_refused_where_they_give_the_length(tmp_path, features):
+    captions = write(tmp_path / "val.json", {"v_a": entry(3.0, "A cat sleeps.")})
+    write_npz(tmp_path / "v_a.npz", features=features)
+    with pytest.raises(VTSumError, match=r"v_a\.npz: features must "):
+        videoxum_entries(load_activitynet_captions(captions), tmp_path)
 
 
 def test_a_broken_file_is_named(tmp_path):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import resource
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +20,7 @@ from tests.vtsum.hostile import Payload, refused
 from tests.vtsum.test_training_run import words
 from tests.vtsum.test_tvsum import replace, write_h5
 from tests.vtsum.training_corpus import write_corpus
+from vtsum.benchmarks.data import load_data
 from vtsum.data.feature_files import array_header, read_array
 from vtsum.data.frames import read_frames, read_teacher
 from vtsum.data.tvsum import load_captions, load_splits, load_tvsum
@@ -202,6 +205,19 @@ def many_names(group: h5py.Group) -> None:
         group.file[f"video_{i}"] = group
 
 
+def shots_of_a_frame(group: h5py.Group) -> None:
+    """A small file of which the choice of shots would be work for hours."""
+    frames = 20_000
+    for name, value in {
+        "n_frames": frames,
+        "user_summary": np.ones((20, frames), np.uint8),
+        "user_scores": np.ones((20, frames), np.uint8),
+        "change_points": np.repeat(np.arange(frames), 2).reshape(-1, 2),
+        "n_frame_per_seg": np.ones(frames, np.int64),
+    }.items():
+        replace(name, value)(group)
+
+
 H5: dict[str, tuple[Callable[[h5py.Group], None], str]] = {
     "a link to another file": (linked(lambda p: h5py.ExternalLink(p, "secret")), "gtscore must lie in the file itself"),
     "a link within": (linked(lambda p: h5py.SoftLink("/video_1/features")), "gtscore must lie in the file itself"),
@@ -211,8 +227,44 @@ H5: dict[str, tuple[Callable[[h5py.Group], None], str]] = {
     "840 MB that were never written": (never_written, "must hold what it states, got a file that unpacks to more"),
     "one video by six names": (many_names, "must hold what it states, got a file that unpacks to more"),
     "references": (references, "picks must hold numbers or text"),
-    "a list for a number": (replace("n_frames", np.arange(3)), "must be an h5 file in TVSum's schema, got: "),
-    "text for numbers": (replace("picks", "many"), "must be an h5 file in TVSum's schema, got: "),
+    "a list for a number": (replace("n_frames", np.arange(3)), r"n_frames must have 0 dimensions, got shape \[3\]"),
+    "text for numbers": (replace("picks", "many"), "picks must hold numbers, got text"),
+    "text for a number": (replace("n_frames", "100"), "n_frames must hold numbers, got text"),
+    "text for ratings": (
+        replace("user_summary", np.full((20, 100), b"1")),
+        "user_summary must be one text or hold num",
+    ),
+    "many texts": (
+        replace("title", np.full(9, b"same")),
+        r"title must be one text or hold numbers, got text of .* \(9,\)",
+    ),
+    "a pick that is none": (
+        replace("picks", np.array([0, 15, 30, 45, 60, 75, np.nan])),
+        "picks must be whole numbers, got nan",
+    ),
+    "a pick between frames": (replace("picks", np.arange(0, 100, 15) + 0.5), "picks must be whole numbers, got 0.5"),
+    "a pick of 64 bits": (
+        replace("picks", np.array([2**64 - 1] * 7, np.uint64)),
+        "picks must be whole numbers, got 18",
+    ),
+    "half a frame": (replace("n_frames", 100.5), "n_frames must be whole numbers, got 100.5"),
+    "frames without end": (replace("n_frames", 1e300), r"n_frames must be whole numbers, got 1e\+300"),
+    "no number of frames": (replace("n_frames", np.nan), "n_frames must be whole numbers, got nan"),
+    "a rate of none": (replace("fps", np.nan), "fps must be finite, got nan"),
+    "a rate of next to nothing": (replace("fps", 1e-300), "n_frames / fps must be at most 10,000,000 s"),
+    "a score beyond float32": (replace("gtscore", np.full(7, 1e300)), r"gtscore must be finite, got 1e\+300"),
+    "features beyond float32": (replace("features", np.full((7, 4), -1e300)), "features must be finite, got -1e"),
+    "ratings beyond the scale": (
+        replace("user_scores", np.full((20, 100), -6)),
+        r"user_scores must be from 0 to 1e\+06, got -6",
+    ),
+    "more than kept": (replace("user_summary", np.full((20, 100), 2.0)), "user_summary must be from 0 to 1, got 2.0"),
+    "a shot for each frame": (shots_of_a_frame, "shots times frames must be at most 300,000,000, got 20,000 of 20,000"),
+    "no shots": (replace("change_points", np.zeros((0, 2), int)), "change_points must tile frames 0 to 99"),
+    "a shot that ends before it starts": (
+        replace("change_points", np.array([[0, 49], [50, 20], [21, 99]])),
+        "change_points must tile frames 0 to 99",
+    ),
     "no text": (replace("title", np.bytes_(b"\xff\xfe")), "must be an h5 file in TVSum's schema, got: "),
     "no rate": (replace("fps", 0.0), "n_frames and fps must be positive, got 100 and 0.0"),
 }
@@ -222,8 +274,10 @@ H5: dict[str, tuple[Callable[[h5py.Group], None], str]] = {
 def test_a_hostile_h5_file_is_one_line(kind: str, tmp_path: Path, little_memory: Any) -> None:
     change, message = H5[kind]
     path = write_h5(tmp_path / "a.h5", change, keys=(1,))
-    with pytest.raises(VTSumError, match=message) as caught:
-        load_tvsum(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a command would show one before its own line
+        with pytest.raises(VTSumError, match=message) as caught:
+            load_tvsum(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -244,6 +298,18 @@ def test_hostile_captions_and_splits_are_one_line(content: str, tmp_path: Path) 
         with pytest.raises(VTSumError) as caught:
             read(path)
         assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["n", "n" * 100_000])
+def test_what_a_splits_file_calls_things_fills_no_screen(name: str, tmp_path: Path) -> None:
+    path, h5 = tmp_path / "a.json", write_h5(tmp_path / "a.h5")
+    fold = {"train": ["video_1", "video_2"], "test": ["k" * 100_000]}
+    for content in ({name: 3}, {name: [fold]}, {f"{name}{number}": [fold] for number in range(100)}):
+        path.write_text(json.dumps(content))
+        with pytest.raises(VTSumError) as caught:
+            load_data("tvsum", h5, path)
+        assert str(path) in str(caught.value)
+        assert len(str(caught.value)) < 500 + 2 * len(str(path))
 
 
 def test_splits_name_videos(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def load_data(
     if splits is None:
         name, chosen = f"drawn by seed {split_seed}", draw_folds(list(videos), split_seed)
     elif strange := sorted(named - videos.keys()):
-        raise VTSumError(f"benchmark: {splits}: {name} must name videos of {h5}, got {strange[:3]}")
+        raise VTSumError(f"benchmark: {splits}: {name:.80} must name videos of {h5}, got {strange[:3]!s:.200}")
     for fold in chosen:
         if len(fold.train) < 2 and not fold.validation:
             raise VTSumError(
@@ -119,5 +119,7 @@ def _chosen(path: Path, folds: str | None) -> tuple[str, list[Split]]:
     if folds is None:
         folds = next(iter(offered)) if len(offered) == 1 else "disjoint_folds"
     if folds not in offered:
-        raise VTSumError(f"benchmark: folds must be among {', '.join(offered) or 'none'} of {path}, got {folds!r:.40}")
+        raise VTSumError(
+            f"benchmark: folds must be among {', '.join(offered) or 'none':.200} of {path}, got {folds!r:.40}"
+        )
     return folds, offered[folds]

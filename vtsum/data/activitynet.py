@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vtsum.data.feature_files import array_header, check_id, feature_file
+from vtsum.data.rules import LONGEST, is_duration, misshapen, spans_in
 from vtsum.errors import VTSumError
 from vtsum.files import plain, write_text
 from vtsum.reading import LIMIT, parse_json, read_at_most, read_file
@@ -83,7 +84,10 @@ def videoxum_entries(
             path = feature_file(features, video.id)
             if not path.exists():
                 continue
-            frames = array_header(path, "features")[0][0]
+            shape, dtype = array_header(path, "features")
+            if problem := misshapen(path, "features", shape, dtype, None):
+                raise VTSumError(problem)
+            frames = shape[0]
         entries.append(
             {
                 "video_id": video.id,
@@ -110,20 +114,22 @@ def write_videoxum_annotations(entries: Sequence[Mapping[str, Any]], path: str |
 
 def _video(video: str, entry: Any, path: Path) -> ActivityNetVideo:
     where = f"load_activitynet_captions: {path}: {video}"
-    try:
-        duration = float(entry["duration"])
-        spans = [(float(start), float(end)) for start, end in entry["timestamps"]]
-        sentences = entry["sentences"]
-        if not (0 < duration < math.inf and all(math.isfinite(time) for span in spans for time in span)):
-            raise ValueError("times that are none")
-        if not isinstance(sentences, list):
-            raise TypeError("sentences that are no list")
-    except (KeyError, TypeError, ValueError) as error:
+    if not (isinstance(entry, Mapping) and {"duration", "timestamps", "sentences"} <= entry.keys()):
         found = sorted(entry) if isinstance(entry, Mapping) else type(entry).__name__
-        raise VTSumError(f"{where} must have duration, timestamps and sentences, got {found} ({error!r})") from None
-    if len(spans) != len(sentences) or not all(isinstance(sentence, str) for sentence in sentences):
+        raise VTSumError(f"{where} must have duration, timestamps and sentences, got {found!s:.80}")
+    given, spans, sentences = entry["duration"], spans_in(entry["timestamps"]), entry["sentences"]
+    if not is_duration(given):
+        raise VTSumError(f"{where}: duration must be a number of seconds above 0, up to {LONGEST:,}, got {given!r:.60}")
+    if spans is None:
+        found = entry["timestamps"]
+        raise VTSumError(
+            f"{where}: timestamps must be pairs of seconds, none beyond {LONGEST:,} either way, got {found!r:.60}"
+        )
+    if not (isinstance(sentences, list) and all(isinstance(sentence, str) for sentence in sentences)):
+        raise VTSumError(f"{where}: sentences must be a list of texts, got {sentences!r:.60}")
+    if len(spans) != len(sentences):
         raise VTSumError(f"{where} must have a sentence for each span, got {len(spans)} and {len(sentences)}")
-    kept = []
+    duration, kept = float(given), []
     for (start, end), sentence in zip(spans, sentences, strict=True):
         text = " ".join(sentence.split())
         if text:

@@ -12,7 +12,7 @@ import numpy as np
 from vtsum.errors import VTSumError
 
 H5_LIMIT = 2**30
-"""Bytes that one field of a video may have."""
+"""Bytes that one field of a video may have, as numbers of 4 bytes or more."""
 _PACKED, _SPARE = 1100, 1 << 26
 """Bytes that one byte of a file unpacks to at most (zlib's are 1,032), and those that it may have besides: HDF5 reads
 what was never written as zeros, and one field by many names."""
@@ -71,15 +71,38 @@ class H5Group:
         self._group, self.where, self._file = group, where, file
 
     def __contains__(self, name: str) -> bool:
-        return name in self._group
+        return self._group.get(name, getlink=True) is not None  # `name in` would follow a link
 
     def read(self, name: str) -> Any:
         """A field: an array of numbers, a number or text."""
         import h5py
 
         found = _own(self._group, name, h5py.Dataset, self.where)
-        self._file.take(found.nbytes)
+        self._file.take(_size(found))
         return found[()]
+
+    def numbers(self, name: str, dtype: type, dimensions: int) -> Any:
+        """A field as finite numbers of a kind, int64 if they must be whole; one number where it has no dimensions."""
+        array = np.asarray(self.read(name))
+        if array.dtype.kind not in "fiub":
+            raise VTSumError(f"{self.where}: {name} must hold numbers, got text")
+        if array.ndim != dimensions:
+            raise VTSumError(f"{self.where}: {name} must have {dimensions} dimensions, got shape {list(array.shape)}")
+        with np.errstate(over="ignore", invalid="ignore"):  # what does not fit is told
+            made = array.astype(dtype)
+            bad = made != array if dtype is np.int64 else ~np.isfinite(made)
+        if bad.any():
+            rule = "whole numbers" if dtype is np.int64 else "finite"
+            raise VTSumError(f"{self.where}: {name} must be {rule}, got {array[bad][0]}")
+        return made if dimensions else made.item()
+
+    def rated(self, name: str, frames: int, most: float) -> np.ndarray:
+        """What each rater said of each frame, [raters, frames] from 0 to `most`."""
+        array = np.asarray(self.read(name))
+        self.checked(name, array, (*array.shape[:1], frames))
+        if not (good := (array >= 0) & (array <= most)).all():
+            raise VTSumError(f"{self.where}: {name} must be from 0 to {most:g}, got {array[~good][0]}")
+        return array
 
     def text(self, name: str) -> str:
         """ "" where there is no such field."""
@@ -90,6 +113,8 @@ class H5Group:
         """The array, once it was found to be of that shape and finite."""
         if array.shape != shape:
             raise VTSumError(f"{self.where}: {name} must be of shape {list(shape)}, got {list(array.shape)}")
+        if array.dtype.kind not in "fiub":
+            raise VTSumError(f"{self.where}: {name} must hold numbers, got text")
         if not np.isfinite(array).all():
             raise VTSumError(f"{self.where}: {name} must be finite, got {array[~np.isfinite(array)][0]}")
         return array
@@ -99,9 +124,10 @@ def _own(group: Any, name: str, kind: type, where: str) -> Any:
     """A member of `group` that lies in this very file: links and mapped data could show any other file's content."""
     import h5py
 
-    if name not in group:
-        raise VTSumError(f"{where} must have the field {name}, got {sorted(group)}")
-    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+    link = group.get(name, getlink=True)  # first: to ask whether `name in group` would follow the link
+    if link is None:
+        raise VTSumError(f"{where} must have the field {name}, got {sorted(group)!s:.200}")
+    if not isinstance(link, h5py.HardLink):
         raise VTSumError(f"{where}: {name} must lie in the file itself, got a link")
     found: Any = group[name]
     right = isinstance(found, kind)  # apart from the `if`, which would have mypy forget what `found` can do
@@ -110,8 +136,16 @@ def _own(group: Any, name: str, kind: type, where: str) -> Any:
     if kind is h5py.Dataset:
         if found.is_virtual or found.external:
             raise VTSumError(f"{where}: {name} must lie in the file itself, got one mapped from elsewhere")
-        if found.dtype.kind not in "fiub" and h5py.check_string_dtype(found.dtype) is None:
-            raise VTSumError(f"{where}: {name} must hold numbers or text, got {found.dtype}")
-        if found.shape is None or found.nbytes > H5_LIMIT:
+        text = h5py.check_string_dtype(found.dtype) is not None
+        if found.dtype.kind not in "fiub" and not text:
+            raise VTSumError(f"{where}: {name} must hold numbers or text, got {found.dtype!s:.80}")
+        if text and found.shape != ():  # each of many texts may be the same long one
+            raise VTSumError(f"{where}: {name} must be one text or hold numbers, got text of shape {found.shape!s:.80}")
+        if found.shape is None or _size(found) > H5_LIMIT:
             raise VTSumError(f"{where}: {name} must have at most {H5_LIMIT} bytes, got shape {found.shape!s:.80}")
     return found
+
+
+def _size(found: Any) -> int:
+    """Bytes of a field; its numbers become float32 at least."""
+    return int(found.size * max(found.dtype.itemsize, 4))

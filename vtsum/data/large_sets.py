@@ -61,19 +61,17 @@ def _in_order(key: str) -> tuple[int, str]:
 
 
 def _mrhisum(group: H5Group, key: str) -> TVSumVideo:
-    score = np.asarray(group.read("gtscore"), dtype=np.float32)
-    group.checked("gtscore", score, (len(score),))
+    score = group.numbers("gtscore", np.float32, 1)
     name = "gtsummary" if "gt_summary" not in group and "gtsummary" in group else "gt_summary"
     summary = np.asarray(group.read(name))
     group.checked(name, summary, score.shape)
-    shots = _tiling(np.asarray(group.read("change_points"), dtype=np.int64), len(score), group.where)
+    shots = _tiling(group.numbers("change_points", np.int64, 2), len(score), group.where)
     return _made("MrHiSum", key, score[None], summary[None] > 0, score, shots, _features(group, "features", len(score)))
 
 
 def _script_videoxum(group: H5Group, key: str) -> TVSumVideo:
-    marks = np.asarray(group.read("gtscores"))
-    seconds = int(group.read("n_frames"))
-    group.checked("gtscores", marks, (len(marks), seconds))
+    seconds = group.numbers("n_frames", np.int64, 0)
+    marks = group.rated("gtscores", seconds, 1)
     if not np.isin(marks, (0, 1)).all():
         raise VTSumError(f"{group.where}: gtscores must be 0 or 1, got {marks[~np.isin(marks, (0, 1))][0]}")
     at = np.arange(seconds)
@@ -85,13 +83,13 @@ def _script_videoxum(group: H5Group, key: str) -> TVSumVideo:
 def _features(group: H5Group, name: str, rows: int) -> np.ndarray | None:
     if name not in group:
         return None
-    found = np.asarray(group.read(name), dtype=np.float32)
-    return group.checked(name, found, (rows, found.shape[-1]))
+    found = group.numbers(name, np.float32, 2)
+    return group.checked(name, found, (rows, found.shape[1]))
 
 
 def _tiling(shots: np.ndarray, frames: int, where: str) -> np.ndarray:
     """First and last frame of each shot, from that or from its first frame and the first one after it."""
-    if shots.ndim == 2 and shots.shape[1] == 2 and len(shots):
+    if shots.shape[1] == 2 and len(shots):
         for after in (0, 1):
             ends = shots - [0, after]
             edges = np.append(ends[:, 0], frames)

@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 
 from vtsum.data.feature_files import check_id
+from vtsum.data.rules import HIGHEST, LONGEST
 from vtsum.errors import VTSumError
 from vtsum.reading import parse_json, read_file
 from vtsum.shown import with_slashes
 
 COLUMNS = ("video", "rater", "start", "score")
-_LONGEST, _GREATEST = 10_000_000, 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,7 @@ def load_ratings(path: Path) -> dict[str, dict[str, Rating]]:
         check_id(video, f"{place}: video")
         if not rater:
             raise VTSumError(f"{place}: rater must have a name, got none")
-        point = (_number(start, _LONGEST, f"{place}: start"), _number(score, _GREATEST, f"{place}: score"))
+        point = (_number(start, LONGEST, f"{place}: start"), _number(score, HIGHEST, f"{place}: score"))
         found.setdefault(video, {}).setdefault(rater, []).append(point)
     if not found:
         raise VTSumError(f"{where} must hold ratings, got none")

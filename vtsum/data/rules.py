@@ -1,10 +1,11 @@
-"""What a feature file of VideoXum's layout must hold: one rule for who checks files and for who trains on them."""
+"""What files of VideoXum's layout must hold: one rule for who checks or makes them and for who trains on them."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,30 @@ from vtsum.errors import VTSumError
 
 SLACK = 2
 """Frames by which the lengths of features and labels may differ; the longer one is cut. Released data needs it."""
+LONGEST = 10_000_000
+"""Seconds, and frames, that a video may have: some four months."""
+HIGHEST = 1_000_000
+"""The most that a rater may give."""
+
+
+def is_duration(value: Any) -> bool:
+    """Whether a value of an annotation file is the length of a video in seconds: a number above 0, up to LONGEST."""
+    return type(value) in (int, float) and 0 < value <= LONGEST
+
+
+def spans_in(value: Any) -> tuple[tuple[float, float], ...] | None:
+    """The spans of an annotation file, each a list of two numbers of seconds; None where they are something else.
+
+    A time may lie before the video or behind its end, as released ones do, but no further than LONGEST.
+    """
+    if not isinstance(value, list):
+        return None
+    for span in value:
+        if not (isinstance(span, list) and len(span) == 2):
+            return None
+        if not all(type(time) in (int, float) and abs(time) <= LONGEST for time in span):
+            return None
+    return tuple((float(start), float(end)) for start, end in value)
 
 
 def misshapen(
@@ -31,6 +56,8 @@ def misshapen(
         return None
     if len(shape) != 2 or 0 in shape:
         return f"{path}: {key} must be [T, C], got {list(shape)}"
+    if shape[0] > LONGEST:
+        return f"{path}: {key} must have at most {LONGEST:,} frames, got {shape[0]:,}"
     if frames is not None and abs(shape[0] - frames) > SLACK:
         return f"{path}: {key} must have as many frames as the labels ({frames}), give or take {SLACK}, got {shape[0]}"
     return None

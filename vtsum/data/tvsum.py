@@ -18,10 +18,13 @@ import numpy as np
 
 from vtsum.data.feature_files import check_id
 from vtsum.data.h5_file import H5Group, opened
+from vtsum.data.rules import HIGHEST, LONGEST
 from vtsum.errors import VTSumError
 from vtsum.reading import read_json
 from vtsum.yaml_file import read_yaml
 
+MOST_WORK = 3 * 10**8
+"""Shots times frames of a video: what the choice of shots takes grows with it. TVSum's largest have 3 million."""
 _MMSS = re.compile(r"([0-9]{1,6}):([0-5][0-9])")
 
 
@@ -161,7 +164,7 @@ def load_splits(path: str | Path) -> dict[str, list[Split]]:
         content = {"split": [content]}
     if not isinstance(content, dict):
         raise VTSumError(f"{op} must hold an object or a list, got {content!r:.80}")
-    return {str(name): _splits(entries, f"{op}: {name}") for name, entries in content.items()}
+    return {str(name): _splits(entries, f"{op}: {name!s:.80}") for name, entries in content.items()}
 
 
 def _splits(entries: Any, where: str) -> list[Split]:
@@ -201,32 +204,39 @@ def _load_h5(path: Path, dataset: str, exchanged: bool) -> list[TVSumVideo]:
 
 
 def _video(group: H5Group, key: str, dataset: str, exchanged: bool) -> TVSumVideo:
-    where, read, checked = group.where, group.read, group.checked
+    where, numbers, checked = group.where, group.numbers, group.checked
 
     def has(name: str) -> bool:
         return not exchanged or name in group
 
-    n_frames, fps = int(read("n_frames")), float(read("fps")) if has("fps") else math.nan
-    if not (n_frames > 0 and (not has("fps") or (math.isfinite(fps) and fps > 0))):
+    n_frames, fps = numbers("n_frames", np.int64, 0), numbers("fps", np.float64, 0) if has("fps") else math.nan
+    if n_frames <= 0 or fps <= 0:  # NaN, of a file without any, is neither
         raise VTSumError(f"{where}: n_frames and fps must be positive, got {n_frames} and {fps}")
-    picks = np.asarray(read("picks"), dtype=np.int64)
-    if picks.ndim != 1 or len(picks) == 0 or picks[0] < 0 or picks[-1] >= n_frames or np.any(np.diff(picks) <= 0):
+    if n_frames / fps > LONGEST:
+        raise VTSumError(f"{where}: n_frames / fps must be at most {LONGEST:,} s, got {n_frames} / {fps}")
+    picks = numbers("picks", np.int64, 1)
+    if len(picks) == 0 or picks[0] < 0 or picks[-1] >= n_frames or np.any(np.diff(picks) <= 0):
         raise VTSumError(f"{where}: picks must rise within 0 to {n_frames - 1}, got {picks[:2]} ... {picks[-2:]}")
-    summary = np.asarray(read("user_summary"))
-    checked("user_summary", summary, (len(summary), n_frames))
-    scores = np.asarray(read("user_scores")) if dataset == "TVSum" and has("user_scores") else None
+    summary = group.rated("user_summary", n_frames, 1)
+    # TVSum's raters give 1 to 5, others what their scale is.
+    scores = group.rated("user_scores", n_frames, HIGHEST) if dataset == "TVSum" and has("user_scores") else None
     if scores is not None:
         checked("user_scores", scores, (len(summary), n_frames))
-    shots = np.asarray(read("change_points"), dtype=np.int64)
+    shots = numbers("change_points", np.int64, 2)
     checked("change_points", shots, (len(shots), 2))
-    if shots[0, 0] != 0 or shots[-1, 1] != n_frames - 1 or np.any(shots[1:, 0] != shots[:-1, 1] + 1):
+    tiled = len(shots) > 0 and shots[0, 0] == 0 and shots[-1, 1] == n_frames - 1
+    if not tiled or np.any(shots[1:, 0] != shots[:-1, 1] + 1) or np.any(shots[:, 1] < shots[:, 0]):
         raise VTSumError(f"{where}: change_points must tile frames 0 to {n_frames - 1}, got {shots.tolist()!s:.80}")
-    lengths = np.asarray(read("n_frame_per_seg"), dtype=np.int64)
+    if len(shots) * n_frames > MOST_WORK:
+        raise VTSumError(
+            f"{where}: shots times frames must be at most {MOST_WORK:,}, got {len(shots):,} of {n_frames:,} frames"
+        )
+    lengths = numbers("n_frame_per_seg", np.int64, 1)
     if not np.array_equal(lengths, shots[:, 1] - shots[:, 0] + 1):
         raise VTSumError(f"{where}: n_frame_per_seg must be the lengths of change_points, got {lengths.tolist()!s:.80}")
-    features = np.asarray(read("features"), dtype=np.float32) if "features" in group else None
+    features = numbers("features", np.float32, 2) if "features" in group else None
     if features is not None:
-        checked("features", features, (len(picks), features.shape[-1]))
+        checked("features", features, (len(picks), features.shape[1]))
     return TVSumVideo(
         dataset=dataset,
         key=key,
@@ -241,7 +251,7 @@ def _video(group: H5Group, key: str, dataset: str, exchanged: bool) -> TVSumVide
         user_summary=summary > 0,
         change_points=shots,
         n_frame_per_seg=lengths,
-        gtscore=checked("gtscore", np.asarray(read("gtscore"), dtype=np.float32), (len(picks),)),
+        gtscore=checked("gtscore", numbers("gtscore", np.float32, 1), (len(picks),)),
     )
 
 

@@ -24,13 +24,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from vtsum.data.feature_files import array_header, check_id, feature_file
-from vtsum.data.rules import SLACK, misshapen, most, odd_width, read_matrix, widths
+from vtsum.data.rules import LONGEST, SLACK, is_duration, misshapen, most, odd_width, read_matrix, spans_in, widths
 from vtsum.errors import VTSumError
 from vtsum.reading import read_json
 
 SPLITS = ("train", "val", "test")
 MAX_WORDS = 512
-_LONGEST = 10_000_000  # seconds, and frames: some four months
 _LIMIT = 1 << 30  # bytes of an annotation file; the published ones have up to 60 MB
 FEATURES, CLIP_FEATURES = Path("feat", "blip"), Path("feat", "vt_clipscore")
 
@@ -103,24 +102,27 @@ def parse_annotation(entry: Any, *, unannotated: bool = False) -> Annotation:
     if missing:
         raise VTSumError(f"{video}: {' and '.join(missing)} must be there, got {', '.join(sorted(map(str, entry)))}")
     duration = entry["duration"]
-    if isinstance(duration, bool) or not isinstance(duration, int | float) or not 0 < duration <= _LONGEST:
-        raise VTSumError(f"{video}: duration must be a number of seconds above 0, up to {_LONGEST:,}, got {duration!r}")
+    if not is_duration(duration):
+        raise VTSumError(
+            f"{video}: duration must be a number of seconds above 0, up to {LONGEST:,}, got {_short(duration)}"
+        )
     tsum = [entry["tsum"]] if isinstance(entry["tsum"], str) else entry["tsum"]
     if not isinstance(tsum, list) or not all(isinstance(sentence, str) for sentence in tsum):
         raise VTSumError(f"{video}: tsum must be a list of sentences, got {_short(tsum)}")
     if not join_sentences(tsum):
         raise VTSumError(f"{video}: tsum must hold at least one word, got {_short(tsum)}")
     frames = entry.get("sampled_frames")
-    if frames is not None and (isinstance(frames, bool) or not isinstance(frames, int) or not 1 <= frames <= _LONGEST):
-        raise VTSumError(f"{video}: sampled_frames must be a whole number from 1 to {_LONGEST:,}, got {frames!r}")
+    if frames is not None and not (type(frames) is int and 1 <= frames <= LONGEST):
+        raise VTSumError(f"{video}: sampled_frames must be a whole number from 1 to {LONGEST:,}, got {_short(frames)}")
     labels = _labels(video, entry["vsum_onehot"]) if "vsum_onehot" in entry else None
     if labels is None:
         frames = frames or max(1, round(duration))
         labels = np.zeros((0, frames), np.uint8)
-    try:
-        spans = tuple((float(start), float(end)) for start, end in entry.get("timestamps", ()))
-    except (TypeError, ValueError):
-        raise VTSumError(f"{video}: timestamps must be pairs of seconds, got {_short(entry['timestamps'])}") from None
+    spans = spans_in(entry.get("timestamps", []))
+    if spans is None:
+        raise VTSumError(
+            f"{video}: timestamps must be pairs of seconds, none beyond {LONGEST:,}, got {_short(entry['timestamps'])}"
+        )
     return Annotation(video, float(duration), frames or labels.shape[1], spans, tuple(tsum), labels)
 
 

@@ -268,7 +268,7 @@ def _video(file: Any, key: str, dataset: str, exchanged: bool, where: str, take:
         if array.ndim != dimensions:
             raise VTSumError(f"{where}: {name} must have {dimensions} dimensions, got shape {list(array.shape)}")
         with np.errstate(over="ignore", invalid="ignore"):  # what does not fit is told
-            made = array.astype(dtype)
+            made: np.ndarray = array.astype(dtype)
             bad = made != array if dtype is np.int64 else ~np.isfinite(made)
         if bad.any():
             rule = "whole numbers" if dtype is np.int64 else "finite"

@@ -49,6 +49,16 @@ def test_a_strangers_run_sweeps_nothing_elsewhere(data: Path, tmp_path: Path) ->
     )
 
 
+def test_a_link_for_the_lock_is_named(data: Path, tmp_path: Path) -> None:
+    """It is never followed; but "too many levels of symbolic links" names none."""
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "run").mkdir()
+    for name in ("config.yaml", "metrics.jsonl"):
+        (tmp_path / "run" / name).touch()
+    (tmp_path / "run" / ".lock").symlink_to("../mine")
+    refused([*REAL, *words(data, "run")], tmp_path, "train: run/.lock must lie where it is named, got a symbolic link")
+
+
 def test_the_folder_of_a_seed_is_no_link(data: Path, tmp_path: Path) -> None:
     """Found before the first seed is trained: in the home that the second one's leads to lies what a run writes."""
     (tmp_path / "home").mkdir()

@@ -89,7 +89,7 @@ class H5Group:
         if array.ndim != dimensions:
             raise VTSumError(f"{self.where}: {name} must have {dimensions} dimensions, got shape {list(array.shape)}")
         with np.errstate(over="ignore", invalid="ignore"):  # what does not fit is told
-            made = array.astype(dtype)
+            made: Any = array.astype(dtype)
             bad = made != array if dtype is np.int64 else ~np.isfinite(made)
         if bad.any():
             rule = "whole numbers" if dtype is np.int64 else "finite"

@@ -11,6 +11,7 @@ import os
 # Before torch is imported: two processes with two threads each on two cores only get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import gc
 import random
 import shutil
 import signal
@@ -46,6 +47,27 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(SkipReport(Path(path)), "skip-report")
     if ProgressBar.wanted(config):
         config.pluginmanager.register(ProgressBar(config), "progress-bar")
+
+
+#: Files with tests that take a minute or so.
+LONG = (
+    *("bench/test_gpu_check.py", "kernels/test_triton.py", "kernels/test_pretended_gpu.py"),
+    *("vtsum/test_training_sharded.py", "vtsum/test_walkthrough.py", "vtsum/test_training_launch.py"),
+    *("build/test_cpu_sanitizers.py", "emulator/test_sanitizers.py", "vtsum/test_planted.py", "vtsum/test_batch.py"),
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those begin first: begun last, one of them keeps a processor busy long after the others have nothing to do."""
+    items.sort(key=lambda item: not item.path.as_posix().endswith(LONG))
+
+
+def pytest_collection_finish() -> None:
+    """What is there by now stays: without this each look for garbage goes through all of PyTorch's and the tests' own
+    objects, half a second or more, and libraries ask for many."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

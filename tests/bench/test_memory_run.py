@@ -147,3 +147,18 @@ def test_choices_narrow_the_plan_and_sizes_replace_it() -> None:
     numbers = {"slots": (8, 16), "heads": (1, 2)}
     sized = planned(FUSE, "cpu", cases=("fuse",), passes=("fwd",), dtypes=("float32",), numbers=numbers)
     assert sorted((s.slots, s.heads, s.tokens) for s in sized) == [(s, h, 4096) for s in (8, 16) for h in (1, 2)]
+
+
+def test_tiny_work_is_compared_with_a_tiny_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a dry run, whose 16-bit product would take minutes on a processor that has none; nothing that is published."""
+    monkeypatch.setattr(roofline, "PRODUCT_SIZE", {"cpu": 2048, "cuda": 8192})
+
+    def size(setting: Setting) -> int:
+        return roofline.product_size(setting.device, least_work(setting))
+
+    assert [size(setting) for setting, _ in benchmark(FUSE).tiny] == [roofline.TINY_SIZE]
+    for device, whole in (("cpu", 2048), ("cuda", 8192)):
+        for op in (ATTENTION, FUSE):
+            dense = [s for s in benchmark(op).settings(Options(device, quick=True)) if s.case != "gather"]
+            assert dense
+            assert {size(setting) for setting in dense} == {whole}

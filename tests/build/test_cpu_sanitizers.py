@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import re
 import shutil
 import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,8 +35,9 @@ DRIVERS = {
 }
 
 
-def compile_with(folder: Path, op: str, sanitizer: str, levels: dict[str, list[str]]) -> Path:
-    """The op's driver with the portable kernels and those of `levels`."""
+def compile_with(op: str, sanitizer: str, levels: dict[str, list[str]]) -> Path:
+    """The op's driver with the portable kernels and those of `levels`. It is kept in build/sanitizers under a name made
+    from what it was compiled from."""
     driver = DRIVERS[op]
     compiler = os.environ.get("CXX") or shutil.which("c++")
     if compiler is None:
@@ -44,22 +48,36 @@ def compile_with(folder: Path, op: str, sanitizer: str, levels: dict[str, list[s
     for source in [KERNELS / "level.cpp", *sorted((KERNELS / op).glob("*.cpp"))]:
         if source.stem in levels or source.stem not in LEVELS:
             sources.append((source, levels.get(source.stem, [])))
-    objects = []
-    for source, extra in sources:
-        objects.append(folder / f"{source.stem}.o")
-        subprocess.run([compiler, *flags, *extra, "-c", str(source), "-o", str(objects[-1])], check=True)
-    program = folder / "sanitized"
-    subprocess.run([compiler, *flags, *map(str, objects), "-o", str(program)], check=True)
+    headers = sorted(path for folder in (KERNELS, ROOT / "csrc" / "include") for path in folder.rglob("*.h"))
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
+    content = [path.read_bytes() for path in (*headers, *(source for source, _ in sources))]
+    key = hashlib.sha256(b"".join([version, *content, repr((flags, sources)).encode()])).hexdigest()[:16]
+    program = ROOT / "build" / "sanitizers" / f"{op}-{key}"
+    if not program.is_file():
+        with tempfile.TemporaryDirectory() as folder:
+            objects = [Path(folder, f"{source.stem}.o") for source, _ in sources]
+            jobs = [
+                [compiler, *flags, *extra, "-c", str(source), "-o", str(made)]
+                for (source, extra), made in zip(sources, objects, strict=True)
+            ]
+            with ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1))) as pool:
+                list(pool.map(lambda job: subprocess.run(job, check=True), jobs))
+            whole = Path(folder, "sanitized")
+            subprocess.run([compiler, *flags, *map(str, objects), "-o", str(whole)], check=True)
+            program.parent.mkdir(parents=True, exist_ok=True)
+            partial = program.with_suffix(f".{os.getpid()}")
+            shutil.copy(whole, partial)
+            partial.replace(program)
     return program
 
 
 @pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
 @pytest.mark.parametrize("op", DRIVERS)
-def test_the_kernels_run_clean(tmp_path: Path, op: str, sanitizer: str) -> None:
+def test_the_kernels_run_clean(op: str, sanitizer: str) -> None:
     x86 = platform.machine().lower() in ("x86_64", "amd64")
     # What threads share is the same at every level.
     levels = LEVELS if x86 and sanitizer != "thread" else {}
-    program = compile_with(tmp_path, op, sanitizer, levels)
+    program = compile_with(op, sanitizer, levels)
     for level in ("avx512", "avx2", "portable") if levels else ("portable",):
         done = subprocess.run(
             [str(program)],

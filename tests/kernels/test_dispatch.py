@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 
 import pytest
@@ -14,13 +13,13 @@ from vtsum_kernels.integrations.natten import na1d
 from vtsum_kernels.integrations.sdpa import scaled_dot_product_attention
 from vtsum_kernels.nn import MemoryBank, SlidingWindowAttention
 
+from tests import forked
+
 QKV = tuple(torch.zeros(1, 2, 9, 8) for _ in range(3))
 
 
 def python(code: str, **environment: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, timeout=300
-    )
+    done = forked.run([sys.executable, "-c", code], env={**os.environ, **environment}, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

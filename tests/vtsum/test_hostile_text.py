@@ -94,10 +94,8 @@ def test_what_a_library_warns_and_logs_of_commands_no_terminal(tmp_path: Path, c
     (tmp_path / "tells.py").write_text(_TELLS)
     numbered_clip(tmp_path / "clip.mp4", 75)
     words = [command, "clip.mp4", "-o", "o", "--segmenter", "tells:Tells", "--no-speech", "--no-ocr", "-f", "txt", "-q"]
-    done = subprocess.run(
-        [sys.executable, "-m", "vtsum.cli", *words], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, timeout=100
-    )
-    told = done.stderr.decode()
+    done = forked.run([sys.executable, "-m", "vtsum.cli", *words], cwd=tmp_path, env=ENVIRONMENT, timeout=100)
+    told = done.stderr
     assert done.returncode == 0, told
     assert "UserWarning: a ]0;owned  file\n" in told
     assert "a  2J\nkey\n" in told

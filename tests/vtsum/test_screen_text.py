@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -17,7 +16,9 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 import vtsum
+from tests import forked
 from tests.vtsum.fakes import ColourModel, deafen
+from tests.vtsum.samples import ENVIRONMENT
 from vtsum.enhance.screen_text import RapidReader, Reading, ScreenLine, ScreenText, lines_of, quotations
 from vtsum.enhance.screen_text import reader as rapid
 from vtsum.enhance.screen_text.reader import rows
@@ -378,7 +379,7 @@ def titled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_screen_is_quoted_by_command(titled: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "vtsum.cli", "summarize", str(titled), "--no-speech", "-f", "txt,json,html"]
-    done = subprocess.run([*command, "-o", str(tmp_path / "s")], capture_output=True, text=True)
+    done = forked.run([*command, "-o", str(tmp_path / "s")], env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     assert "[0:03-0:07] On screen: \u201cHarbour at dawn\u201d." in (tmp_path / "s" / "summary.txt").read_text()
     data = schema.read(tmp_path / "s" / "summary.json")
@@ -392,7 +393,7 @@ def test_the_screen_is_quoted_by_command(titled: Path, tmp_path: Path) -> None:
     page = (tmp_path / "s" / "report.html").read_text()
     assert "Words on the screen" in page
     assert f'<span class="line">{TITLE}</span>' in page
-    done = subprocess.run([*command, "--no-ocr", "-o", str(tmp_path / "n")], capture_output=True, text=True)
+    done = forked.run([*command, "--no-ocr", "-o", str(tmp_path / "n")], env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     data = schema.read(tmp_path / "n" / "summary.json")
     assert data["screen"] is None

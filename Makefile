@@ -18,7 +18,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -qq --constraint constraints.txt
 NATIVE := $(shell find csrc \( -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' \))
-PYTHON_CODE := $(wildcard vtsum kernels bench tests examples setup.py docs/conf.py)
+PYTHON_CODE := $(wildcard vtsum kernels bench tests examples setup.py docs/conf.py docs/made_pages.py)
 # The build looks for ninja on the path.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export VIDEO OUT
@@ -73,7 +73,7 @@ gpu-check:  ## Build, test and measure the kernels on this machine's GPU: result
 	@"$(PYTHON)" -m bench.gpu.check --out "$$OUT" --part $(PART) --minutes $(MINUTES) $(if $(TUNE),--tune)
 
 clean:  ## Remove .venv, build products and caches; summaries in out/ stay
-	rm -rf .venv build dist docs/_build docs/commands.md *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist docs/_build docs/commands.md docs/summary_json.md *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find vtsum kernels bench tests -name __pycache__ -prune -exec rm -rf {} +
 	find vtsum kernels -name '*.so' -delete
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,9 @@ from typing import Any
 from vtsum import __version__
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+import made_pages  # noqa: E402 - it lies beside this file
+
 project, author, version, release = "VTSum", "the VTSum authors", __version__, __version__
 copyright = f"{author}, Apache-2.0"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
@@ -67,19 +69,9 @@ def _docstring(app: Any, what: str, name: str, thing: Any, options: Any, lines: 
     lines[:] = made
 
 
-def _said(*words: str) -> str:
-    return subprocess.run([sys.executable, "-m", *words], check=True, capture_output=True, text=True).stdout
-
-
-def _commands() -> str:
-    """The page of all commands, as the program tells of them."""
-    pages = _said("typer", "vtsum.commands", "utils", "docs", "--name", "vtsum", "--title", "Commands")
-    settings = f"## All settings of `vtsum train`\n\n```text\n{_said('vtsum', 'train', '--help')}```\n"
-    return pages.replace("**Usage**:\n\n```console\n$ ", "```text\n") + "\n" + settings
-
-
 def setup(app: Any) -> None:
-    (HERE / "commands.md").write_text(_commands(), encoding="utf-8")
+    (HERE / "commands.md").write_text(made_pages.commands(), encoding="utf-8")
+    (HERE / "summary_json.md").write_text(made_pages.summary_json(), encoding="utf-8")
     app.connect("source-read", _linked)
     app.connect("autodoc-process-docstring", _docstring, priority=400)
     app.connect("include-read", _included)

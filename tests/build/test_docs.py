@@ -20,6 +20,7 @@ def test_the_site_builds_without_a_warning_and_holds_the_reference(tmp_path: Pat
     assert 'id="vtsum_kernels.sliding_window_attention"' in text["api"]
     assert "--budget" in text["commands"]
     assert "--model.memory_slots" in text["commands"]
+    assert "encoded_share" in text["summary_json"]
 
 
 def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:

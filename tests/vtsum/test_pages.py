@@ -185,3 +185,12 @@ def test_every_command_and_option_that_the_pages_name_is_there(capsys: pytest.Ca
             if words and (words[0] == "vtsum" or words[0].startswith("--")):
                 named = {word for word in words if re.fullmatch(r"--[\w.-]+", word)}
                 assert named <= offered | others, (page, line)
+
+
+def test_the_messages_that_are_explained_are_the_programs() -> None:
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    messages = re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE)
+    assert len(messages) > 10
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "vtsum").rglob("*.py"))
+    code = re.sub(r'"\n\s+f?"', "", code)  # texts over several lines
+    assert [message for message in messages if message not in code] == []

@@ -114,7 +114,7 @@ def _torch_in_full() -> list[str]:
 
 def _kernels_in_full() -> list[str]:
     if util.find_spec("vtsum_kernels") is None or util.find_spec("torch") is None:
-        return ["libraries: not to be loaded"]
+        return ["libraries: none without torch and vtsum_kernels"]
     import vtsum_kernels
 
     return _flat(vtsum_kernels.build_info())
@@ -155,6 +155,8 @@ def _torch() -> list[str]:
 def _kernels() -> list[str]:
     if util.find_spec("vtsum_kernels") is None:
         return ["  vtsum_kernels is not installed"]
+    if util.find_spec("torch") is None:
+        return ["  without torch there are none"]
     import vtsum_kernels
 
     info = vtsum_kernels.build_info()

@@ -10,6 +10,7 @@ PART ?= all
 MINUTES ?= 10
 FUZZ_MINUTES ?= 60
 SHARED ?=
+DIST ?= dist
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -20,7 +21,7 @@ PIP := $(BIN)/python -m pip install -qq --constraint constraints.txt
 NATIVE := $(shell find csrc \( -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' \))
 PYTHON_CODE := $(wildcard vtsum kernels bench tests examples setup.py docs/conf.py docs/made_pages.py)
 # The build looks for ninja on the path.
-export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PATH := $(abspath $(BIN)):$(PATH)
 export VIDEO OUT
 
 OPS := $(patsubst bench/ops/%/cases.py,%,$(wildcard bench/ops/*/cases.py))
@@ -28,7 +29,7 @@ MEASURED := encoder summarize training_data training_step walkthrough
 MEASURED_ON_DATA_TOO := ablation speech text_sources
 MEASURED_ON_DATA := event_segmentation frame_sampling memory_liveness screen_text summary_refinement
 
-.PHONY: help demo test test-slow lint docs check bench gpu-check clean
+.PHONY: help demo test test-slow lint docs wheel check bench gpu-check clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -57,6 +58,17 @@ lint: .venv/.stamp-test  ## Check style, formatting, types and which module may 
 
 docs: .venv/.stamp-test  ## Build the site into docs/_build, warnings as errors
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
+
+# The sources first, and the wheel from them: what they lack is noticed. torch's libraries are the user's own, so they stay
+# out of the wheel, and auditwheel's tag names the oldest glibc that what is left runs on: this machine's compiler decides.
+wheel: export VTSUM_BUILD_CPP := 1
+wheel: export VTSUM_BUILD_CUDA ?= 0
+wheel: .venv/.stamp-test  ## Build what is published into DIST: the sources, and a wheel for every Python and glibc it may run on
+	@work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; \
+	  $(BIN)/python -m build --no-isolation --outdir "$$work" .; \
+	  $(BIN)/python -m auditwheel repair --exclude 'libtorch*' --exclude 'libc10*' --exclude 'libcud*' \
+	    --wheel-dir "$(DIST)" "$$work"/*.whl; \
+	  mv "$$work"/*.tar.gz "$(DIST)"; ls -l "$(DIST)"
 
 check: lint  ## Lint, and compile the GPU kernels ahead of time
 	$(BIN)/python -m tests.build.compile_gpu

@@ -50,10 +50,11 @@ def _run(arguments: list[str] | None) -> int:
     except ModuleNotFoundError as error:
         if error.name not in {"typer", "rich"}:
             raise
-        if (sys.argv[1:] if arguments is None else arguments) == ["env"]:  # what is missing is what it is asked for
-            from vtsum.env import report
+        words = sys.argv[1:] if arguments is None else arguments
+        if words in (["env"], ["env", "--report"]):  # what is missing is what it is asked for
+            from vtsum.env import public_report, report
 
-            print(report())
+            print(public_report() if words[1:] else report())
             return 0
         say(f"{error.name} must be installed: pip install vtsum[video]")
         return 2

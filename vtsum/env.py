@@ -1,11 +1,17 @@
-"""What `vtsum env` prints: the machine, PyTorch, the kernels and why, and the optional packages."""
+"""What `vtsum env` prints: the machine, PyTorch, the kernels and why, and the optional packages; and what of it a bug
+report may carry to strangers."""
 
 from __future__ import annotations
 
+import getpass
 import os
 import platform
+import re
+import shutil
+import subprocess
 import sys
 from importlib import util
+from pathlib import Path
 
 from vtsum.extras import extras, version_of
 from vtsum.version import __version__
@@ -31,6 +37,108 @@ def report() -> str:
     return "\n".join(lines)
 
 
+def public_report() -> str:
+    """What a bug report needs, one fact a line: versions, the kernels' state, FFmpeg, the hardware. Names of files, of
+    users and of the machine are left out, also where an error's words have them."""
+    lines = [
+        f"vtsum: {__version__}",
+        f"python: {platform.python_implementation()} {platform.python_version()}",
+        f"system: {platform.system()} {platform.release()}, {' '.join(platform.libc_ver()) or 'no glibc'}",
+        f"processor: {_processor()}, {platform.machine()}, {_cores()} cores, {_memory()}",
+        *_torch_in_full(),
+        *(f"kernels.{line}" for line in _kernels_in_full()),
+        *_ffmpeg(),
+    ]
+    for extra, names in extras().items():
+        if extra not in ("dev", "bench"):
+            lines.append(f"vtsum[{extra}]: " + ", ".join(f"{n} {version_of(n) or 'missing'}" for n in names))
+    lines += [f"model {line.strip()}" for line in _models()]
+    told = sorted(name for name in os.environ if name.startswith("VTSUM_"))
+    lines.append(f"variables that are set: {', '.join(told) or 'none'}")
+    return "\n".join(_anonymous(line) for line in lines)
+
+
+def _anonymous(line: str) -> str:
+    """A line without paths, this user's name and this machine's. A path may hold spaces: all up to the next closing
+    mark, colon or bracket goes."""
+    line = re.sub(r"""(?:[^\s'"(=,:]|(?<=\b[A-Za-z]):)*[/\\].*?(?=\s\(|:\s|[)'"]|$)""", "<path>", line)
+    for name, kind in ((_user(), "<user>"), (platform.node(), "<host>"), (platform.node().split(".")[0], "<host>")):
+        if name:
+            line = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", kind, line)
+    return line
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user may have no name
+        return ""
+
+
+def _processor() -> str:
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1].strip() if found else platform.processor() or "unknown processor"
+
+
+def _cores() -> str:
+    """The cores that this process may use, of those there are."""
+    there = os.cpu_count() or 0
+    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else there
+    return str(there) if mine == there else f"{mine} of {there}"
+
+
+def _memory() -> str:
+    try:
+        return f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB"
+    except (AttributeError, OSError, ValueError):  # Windows has no sysconf
+        return "memory unknown"
+
+
+def _torch_in_full() -> list[str]:
+    if util.find_spec("torch") is None:
+        return ["torch: missing"]
+    import torch
+
+    capability = torch.backends.cpu.get_cpu_capability()
+    cuda = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
+    lines = [f"torch: {torch.__version__}, {cuda}, {torch.get_num_threads()} threads, {capability}"]
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    for index in range(count):
+        gpu = torch.cuda.get_device_properties(index)
+        lines.append(f"gpu: {gpu.name}, sm_{gpu.major}{gpu.minor}, {gpu.total_memory / 2**30:.1f} GiB")
+    return lines if count else [*lines, "gpu: none that this torch can use"]
+
+
+def _kernels_in_full() -> list[str]:
+    if util.find_spec("vtsum_kernels") is None or util.find_spec("torch") is None:
+        return ["libraries: none without torch and vtsum_kernels"]
+    import vtsum_kernels
+
+    return _flat(vtsum_kernels.build_info())
+
+
+def _ffmpeg() -> list[str]:
+    """The libraries that PyAV brings, and the program, which a test or a user may hold results against."""
+    lines = ["libav: missing"]
+    if util.find_spec("av") is not None:
+        import av
+
+        versions = (f"{name} {'.'.join(map(str, version))}" for name, version in av.library_versions.items())
+        lines = [f"libav: PyAV {av.__version__}, {', '.join(versions)}"]
+    program = shutil.which("ffmpeg")
+    if program is None:
+        return [*lines, "ffmpeg: none on the path"]
+    try:
+        said = subprocess.run([program, "-version"], capture_output=True, text=True, timeout=10).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        return [*lines, f"ffmpeg: does not run: {type(error).__name__}"]
+    found = re.match(r"ffmpeg version (\S+)", said)
+    return [*lines, f"ffmpeg: {found[1] if found else 'says no version'}"]
+
+
 def _torch() -> list[str]:
     if util.find_spec("torch") is None:
         return ["torch       missing: pip install torch"]
@@ -47,6 +155,8 @@ def _torch() -> list[str]:
 def _kernels() -> list[str]:
     if util.find_spec("vtsum_kernels") is None:
         return ["  vtsum_kernels is not installed"]
+    if util.find_spec("torch") is None:
+        return ["  without torch there are none"]
     import vtsum_kernels
 
     info = vtsum_kernels.build_info()

@@ -35,6 +35,14 @@ _NETWORKS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "vtsum-no-memory": ("visual_path", "VisualPath", {"memory_slots": 0}),
 }
 NETWORKS = tuple(_NETWORKS)
+# In closed form, without seeds: class RidgeSpread of ridge_spread.py, and parts of it alone.
+_RIDGES: dict[str, dict[str, bool]] = {
+    "ridge-spread": {},
+    "ridge-spread-as-is": {"reshape": False},
+    "ridge-log-ranks": {"spread": False},
+    "ridge-by-video": {"spread": False, "reshape": False},
+}
+RIDGES = tuple(_RIDGES)
 _SEEDED = ("random",)
 
 
@@ -58,7 +66,7 @@ class Entry:
     @property
     def seeded(self) -> bool:
         """Whether another seed may give another result."""
-        return self.name in _SEEDED or self.name not in ALWAYS
+        return self.name in _SEEDED or self.name not in (*ALWAYS, *RIDGES)
 
     @property
     def is_network(self) -> bool:
@@ -81,7 +89,7 @@ def entry_of(name: str, device: str) -> Entry:
         VTSumError: there is none of that name, or it is not as `vtsum.protocols.Method` asks.
     """
     plain = name.removesuffix(ON_TEST)
-    if plain != name and plain in ALWAYS:
+    if plain != name and plain in (*ALWAYS, *RIDGES):
         raise VTSumError(f"benchmark: method must be without {ON_TEST} where nothing is selected, got {name}")
     if plain in BASELINES:
         return Entry(name, None)
@@ -92,13 +100,15 @@ def entry_of(name: str, device: str) -> Entry:
 def _make(name: str, device: str) -> Any:
     if name == REFERENCE:
         return import_module("vtsum.benchmarks.ridge").Ridge()
+    if name in _RIDGES:
+        return import_module("vtsum.benchmarks.ridge_spread").RidgeSpread(**_RIDGES[name])
     if name in _NETWORKS:
         module, kind, settings = _NETWORKS[name]
         return getattr(import_module(f"vtsum.benchmarks.{module}"), kind)(device=device, **settings)
     made = plugins.find("method", name)
     if made is None:
         raise VTSumError(
-            f"benchmark: method must be one of {', '.join((*ALWAYS, *NETWORKS))}, module:Class or the name of an entry "
-            f"point of {plugins.group('method')}, got {name!r:.60}"
+            f"benchmark: method must be one of {', '.join((*ALWAYS, *RIDGES, *NETWORKS))}, module:Class or the name of "
+            f"an entry point of {plugins.group('method')}, got {name!r:.60}"
         )
     return made

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vtsum.bars import Bars
-from vtsum.benchmarks.methods import ALWAYS, NETWORKS, ON_TEST
+from vtsum.benchmarks.methods import ALWAYS, NETWORKS, ON_TEST, RIDGES
 from vtsum.commands.app import app, listed, write
 from vtsum.errors import VTSumError
 from vtsum.shown import say
@@ -40,8 +40,9 @@ def benchmark(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help=f"{', '.join(NETWORKS)}; or one of your own, module:Class (docs/plugins.md). With {ON_TEST} after it, "
-            "it is selected on the test videos, as much published code does: a leak, to be measured. Can be repeated. "
+            help=f"{', '.join((*RIDGES, *NETWORKS))}; or one of your own, module:Class (docs/plugins.md). With "
+            f"{ON_TEST} after it, it is selected on the test videos, as much published code does: a leak, to be "
+            "measured. Can be repeated. "
             f"{', '.join(ALWAYS)} are always there.",
         ),
     ] = None,

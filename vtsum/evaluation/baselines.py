@@ -235,7 +235,7 @@ def every_fifth(videos: Sequence[TVSumVideo]) -> Split:
 
 @dataclass(frozen=True)
 class RidgeMoments:
-    rows: int
+    rows: float  # a fraction where videos are weighted
     target: float  # sum of the targets
     first: np.ndarray  # [F] sum of the rows
     cross: np.ndarray  # [F] sum of row * target

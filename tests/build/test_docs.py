@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
+
+import vtsum
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -29,3 +33,10 @@ def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if not link.startswith("http")]
     assert len(links) > 10
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_citation_names_this_version_and_the_work_that_is_followed() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (cited["version"], cited["license"]) == (vtsum.__version__, "Apache-2.0")
+    assert {"cff-version", "message", "title", "authors"} <= cited.keys()
+    assert cited["references"][0]["identifiers"][0]["value"] == "arXiv:2303.12060"

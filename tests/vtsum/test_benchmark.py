@@ -239,7 +239,7 @@ SPLITS = {"disjoint_folds": [{"train": ["video_1", "video_2"], "test": ["video_3
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--method", "nobody"], "method must be one of random, uniform, human, ceiling, ridge, vasnet"),
+        (["--method", "nobody"], "method must be one of random, uniform, human, ceiling, ridge, ridge-spread"),
         (["--method", "ridge@test"], "method must be without @test where nothing is selected, got ridge@test"),
         (["--method", "spy:Halfway"], "must have what vtsum.protocols.Method lists, got none of its predict"),
         (["--method", "spy:Short"], "spy:Short: predict must give 40 finite numbers for video_"),

@@ -27,7 +27,7 @@ WIDTH = 256
 """Principal components of the training frames that the ridge is on: it ranks as well as on all features."""
 PARTS = 5
 """Of the training videos; on each the ridge of the others is tried."""
-SHARES = (0.0, 0.3, 0.5, 0.7, 0.85, 1.0)
+SHARES = (0.0, 0.4, 0.7, 1.0)
 """Of the spread scores in the result, of which one is chosen."""
 SPREAD_REACHES = (2, 15)
 """Picks to either side of the windows by which frames are alike: 1 and 7 seconds at 30 frames a second."""
@@ -97,10 +97,10 @@ class RidgeSpread:
 
     def _columns(self, features: np.ndarray | None) -> np.ndarray:
         rows = _units(features)
-        around = [window_means(rows, reach) for reach in REACHES]
-        narrow = [(part - self._mean) @ self._basis for part in (rows, *around)]
+        narrow = (rows - self._mean) @ self._basis
+        around = [window_means(narrow, reach) for reach in REACHES]
         # The similarity to the whole video and the position are of the features as they were.
-        return np.column_stack([*narrow, neighbourhood_features(rows, ())[:, -3:]]).astype(np.float32)
+        return np.column_stack([narrow, *around, neighbourhood_features(rows, ())[:, -3:]]).astype(np.float32)
 
 
 def mixed(scores: np.ndarray, features: np.ndarray | None, share: float) -> np.ndarray:

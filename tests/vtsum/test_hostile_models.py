@@ -24,6 +24,7 @@ from vtsum.evaluation.clip_score import load_clip_text
 from vtsum.model.encoders import load_frame_encoder
 from vtsum.model.files import read_pt
 from vtsum.model.frame_encoder import EMBEDDED
+from vtsum.model.pretrained import at_work, check_folder
 from vtsum.model.tokenizer import load_tokenizer
 from vtsum.model.videoxum_checkpoint import read_weights
 from vtsum.model.vtsum import VTSum
@@ -74,6 +75,43 @@ def test_clipscores_folder_that_asks_for_its_own_code_is_refused(tmp_path: Path)
     with pytest.raises(VTSumError, match="auto_map"):
         load_clip_text(folder)
     assert not (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("video_preprocessor_config.json", {"auto_map": OWN}),
+        ("processor_config.json", {"audio_tokenizer": {"audio_tokenizer_class": "AutoModel"}}),
+        ("audio_tokenizer_config.json", {"audio_tokenizer_class": "AutoModel"}),
+        ("config.json", {"configuration_files": ["config.5.0.0.json"]}),
+        ("config.json", {"_attn_implementation_internal": "someone/kernel"}),
+        ("tokenizer_config.json", {"fast_tokenizer_files": ["tokenizer.5.0.0.json"]}),
+    ],
+)
+def test_what_leads_to_code_or_to_files_that_were_not_looked_at_is_refused(
+    name: str, fields: dict[str, Any], tmp_path: Path
+) -> None:
+    """An audio tokenizer, which no other part needs, had code run that lay beside it."""
+    (tmp_path / name).write_text(json.dumps(fields))
+    with pytest.raises(VTSumError, match=rf"{name} must .*, got {next(iter(fields))}"):
+        check_folder(tmp_path, "load")
+
+
+def test_nobody_is_asked_whether_code_may_be_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers asks for parts that it was told nothing of; a caller's own checkpoints are none of ours."""
+    from transformers import AutoConfig
+
+    asked, answers = list[str](), iter("yn")
+    monkeypatch.setattr("builtins.input", lambda question: asked.append(question) or next(answers))
+    folder = asks_for_code(tmp_path / "model", tmp_path / "mark", "config.json", model_type="unheard_of")
+    with pytest.raises(VTSumError, match=r"must be a whole checkpoint .* contains custom code"), at_work("x", "load"):
+        AutoConfig.from_pretrained(folder)
+    assert asked == []
+    assert not (tmp_path / "mark").exists()
+    next(answers)
+    with pytest.raises(ValueError, match="contains custom code"):
+        AutoConfig.from_pretrained(folder)
+    assert len(asked) == 1
 
 
 def test_attention_from_the_hub_is_refused(tmp_path: Path) -> None:

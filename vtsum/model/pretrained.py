@@ -9,6 +9,7 @@ import stat
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from vtsum.shown import CleanRecords
 CONFIGS = (
     *("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json"),
     *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "adapter_config.json"),
+    *("video_preprocessor_config.json", "audio_tokenizer_config.json"),
 )
 """What transformers reads of a folder beside weights and word lists."""
 MOST_LAYERS = 1000
@@ -33,6 +35,9 @@ MOST_GROWTH = 1000
 """By what a tokenizer's rules may lengthen a text; published ones have 3 at most."""
 TOKENIZER, _TOKENIZER_LIMIT = "tokenizer.json", 1 << 27  # bytes
 _MOST_FILES = 10_000  # of a folder that are looked at; no model has so many
+_ELSEWHERE = ("configuration_files", "fast_tokenizer_files", "audio_tokenizer", "audio_tokenizer_class")
+"""What has transformers read another file, or another checkpoint, than those that were looked at."""
+_reading = ContextVar("reading a stranger's checkpoint", default=False)
 
 
 def from_pretrained(kind: Any, source: str | os.PathLike[str], what: str, op: str = "load", **options: Any) -> Any:
@@ -47,7 +52,7 @@ def from_pretrained(kind: Any, source: str | os.PathLike[str], what: str, op: st
     else:
         _check_hub(source, op)
     try:
-        with told_if_well():
+        with told_if_well(), _nobody_is_asked():
             made = kind.from_pretrained(source, trust_remote_code=False, **options)
             if hasattr(made, "get_vocab") and not has_words(made):
                 raise ValueError("its tokenizer has no words (tokenizer.json or vocab.txt is missing)")
@@ -61,6 +66,25 @@ def from_pretrained(kind: Any, source: str | os.PathLike[str], what: str, op: st
 
 
 @contextmanager
+def _nobody_is_asked() -> Iterator[None]:
+    """Within, transformers asks nobody whether code may be run: of parts of a checkpoint it does not know what it was
+    told of the whole, and takes a "y" on standard input for consent. Who loads other models meanwhile is asked."""
+    from transformers import dynamic_module_utils
+
+    def ask(question: str) -> str:
+        if _reading.get():
+            raise ValueError("it asks for code of its own")
+        return input(question)
+
+    setattr(dynamic_module_utils, "input", ask)  # noqa: B010  # before Python's own, by which it asks
+    before = _reading.set(True)
+    try:
+        yield
+    finally:
+        _reading.reset(before)
+
+
+@contextmanager
 def at_work(source: str | os.PathLike[str], op: str) -> Iterator[None]:
     """Within, a checkpoint works whose parts need not fit one another: what goes wrong then is told in one line.
 
@@ -68,7 +92,8 @@ def at_work(source: str | os.PathLike[str], op: str) -> Iterator[None]:
         VTSumError: naming the checkpoint. torch.OutOfMemoryError: as it is.
     """
     try:
-        yield
+        with _nobody_is_asked():
+            yield
     except (VTSumError, torch.OutOfMemoryError):
         raise
     except BaseException as error:  # transformers, jinja, tokenizers and torch each raise kinds of their own
@@ -224,15 +249,12 @@ def cache_of(name: str) -> Path:
 
 
 def _check_hub(name: str, op: str) -> None:
-    from transformers import PretrainedConfig
-
     check_cache(name, op)
-
     try:
-        config = PretrainedConfig.get_config_dict(name)[0]
-    except Exception:  # what cannot be had, or has no config.json: the attempt to load it tells
+        folder = snapshot(name, ["*.json"])
+    except VTSumError:  # what cannot be had: the attempt to load it tells
         return
-    check_config(config, f"{op}: {name!r}")
+    check_folder(folder, op)
 
 
 def check_config(config: Any, where: str) -> None:
@@ -246,11 +268,13 @@ def check_config(config: Any, where: str) -> None:
         if isinstance(value, dict):
             for key, item in value.items():
                 # A name with a slash is that of a kernel on the hub.
-                elsewhere = key.endswith("_implementation") and "/" in str(item)
+                elsewhere = "_implementation" in key and "/" in str(item)
                 if (key == "auto_map" and item) or elsewhere:
                     raise VTSumError(
                         f"{where} must do with the code of transformers, got {key} {str(item)!r:.120}; it is never run"
                     )
+                if key in _ELSEWHERE and item:
+                    raise VTSumError(f"{where} must name no other file or checkpoint, got {key} {str(item)!r:.120}")
                 layers = key.endswith(("layers", "depth", "depths"))  # of each stage, where it is a list
                 most = MOST_LAYERS if layers else MOST_LABELS if key == "num_labels" else None
                 for number in item if isinstance(item, list) else [item]:

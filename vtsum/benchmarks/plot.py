@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,7 +43,8 @@ def draw(head: Head, rows: Sequence[Figures], path: Path) -> None:
                     panel.axvline(value, linestyle="--", color="grey", linewidth=1)
         panel.set_yticks(range(len(rows)), [label(row.method, NAME) for row in rows])
         panel.grid(axis="x", alpha=0.3)
-    figure.suptitle(f"Mean and standard error over videos. {caption(head).partition(' Epochs')[0]}", fontsize=8)
+    said = f"Mean and standard error over videos. {caption(head).partition(' Epochs')[0]}"
+    figure.suptitle("\n".join(textwrap.wrap(said, 160)), fontsize=8)
     kind = path.suffix[1:].lower()
     try:
         with written(path) as part:

@@ -16,6 +16,8 @@ from pathlib import Path
 from vtsum.extras import extras, version_of
 from vtsum.version import __version__
 
+_PATH = re.compile(r"""(?:[^\s'"(=,:]|(?<=\b[A-Za-z]):)*[/\\].*?(?=\s\(|:\s|[)'"]|$)""")
+
 
 def report() -> str:
     """The whole report, one fact a line."""
@@ -61,11 +63,20 @@ def public_report() -> str:
 def _anonymous(line: str) -> str:
     """A line without paths, this user's name and this machine's. A path may hold spaces: all up to the next closing
     mark, colon or bracket goes."""
-    line = re.sub(r"""(?:[^\s'"(=,:]|(?<=\b[A-Za-z]):)*[/\\].*?(?=\s\(|:\s|[)'"]|$)""", "<path>", line)
+    line = _PATH.sub("<path>", line)
     for name, kind in ((_user(), "<user>"), (platform.node(), "<host>"), (platform.node().split(".")[0], "<host>")):
         if name:
-            line = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", kind, line)
+            line = _renamed(line, name, kind)
     return line
+
+
+def _renamed(line: str, name: str, kind: str) -> str:
+    """The line with `kind` wherever `name` stands by itself, and is no part of a longer word."""
+    made, *rest = line.split(name)
+    for after in rest:
+        beside = made[-1:] + after[:1]
+        made += (name if any(letter.isalnum() or letter == "_" for letter in beside) else kind) + after
+    return made
 
 
 def _user() -> str:

@@ -16,8 +16,6 @@ from pathlib import Path
 from vtsum.extras import extras, version_of
 from vtsum.version import __version__
 
-_PATH = re.compile(r"""(?:[^\s'"(=,:]|(?<=\b[A-Za-z]):)*[/\\].*?(?=\s\(|:\s|[)'"]|$)""")
-
 
 def report() -> str:
     """The whole report, one fact a line."""
@@ -63,11 +61,26 @@ def public_report() -> str:
 def _anonymous(line: str) -> str:
     """A line without paths, this user's name and this machine's. A path may hold spaces: all up to the next closing
     mark, colon or bracket goes."""
-    line = _PATH.sub("<path>", line)
+    line = _without_paths(line)
     for name, kind in ((_user(), "<user>"), (platform.node(), "<host>"), (platform.node().split(".")[0], "<host>")):
         if name:
             line = _renamed(line, name, kind)
     return line
+
+
+def _without_paths(line: str) -> str:
+    made, at = "", 0
+    while (slash := min((i for i in (line.find("/", at), line.find("\\", at)) if i >= 0), default=-1)) >= 0:
+        start = slash
+        while start > at and line[start - 1] not in " \t'\"(=,:":
+            start -= 1
+        if start - at >= 2 and line[start - 1] == ":" and line[start - 2].isalpha():  # a drive's letter
+            start -= 2
+        made += line[at:start] + "<path>"
+        at = min(
+            (i for i in (line.find(mark, slash) for mark in (" (", ": ", ")", "'", '"')) if i >= 0), default=len(line)
+        )
+    return made + line[at:]
 
 
 def _renamed(line: str, name: str, kind: str) -> str:

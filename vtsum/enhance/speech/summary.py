@@ -17,7 +17,7 @@ from vtsum.enhance.speech.transcript import Transcript, Word
 
 SALIENCY, CENTRALITY, CONFIDENCE = 1.0, 1.0, 0.5
 FULL = 4  # words with a meaning of their own from which a sentence counts as full
-SURE = 0.5  # confidence under which a word with a meaning of its own makes its sentence one that was not understood
+SURE = 0.6  # confidence under which a word with a meaning of its own makes its sentence one that was not understood
 FEWEST = 3  # words; what is shorter ("Yes." "This half") tells nothing by itself
 _DAMPING, _STEPS = 0.85, 60
 _COLUMNS = 1024  # of the tf-idf features: words share columns beyond it

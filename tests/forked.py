@@ -2,7 +2,8 @@
 
 To start Python and import PyTorch takes two to four seconds of a processor, more than most commands on a small input
 take for the rest. What is tested before or while PyTorch is imported, under other variables that libraries read
-when they are imported, or by signals, starts with subprocess as ever.
+when they are imported, by signals, or on a disk that is full (what is printed goes to files), starts with subprocess
+as ever.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import runpy
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -64,19 +66,30 @@ def _begin(command: list[str], env: dict[str, str], cwd: str, files: list[str]) 
     os.environ.update(env)
     os.chdir(cwd)
     sys.path[:0] = [folder for folder in env.get("PYTHONPATH", "").split(os.pathsep) if folder]
-    kind, *rest = command
     try:
-        if kind == "-m":
-            sys.path.insert(0, cwd)
-            sys.argv = rest
-            runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
-        elif kind == "-c":
-            sys.path.insert(0, "")
-            sys.argv = ["-c", *rest[1:]]
-            exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__"})
-        else:
-            sys.path.insert(0, str(Path(kind).parent))
-            sys.argv = command
-            runpy.run_path(kind, run_name="__main__")
-    finally:
-        atexit._run_exitfuncs()  # which a child of multiprocessing leaves out
+        _execute(command, cwd)
+        code: object = 0
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    # Only now, when nothing holds on to what the command had: a loader's processes end with it, and are waited for.
+    atexit._run_exitfuncs()  # which a child of multiprocessing leaves out
+    sys.exit(code)  # type: ignore[arg-type]
+
+
+def _execute(command: list[str], cwd: str) -> None:
+    kind, *rest = command
+    if kind == "-m":
+        sys.path.insert(0, cwd)
+        sys.argv = rest
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    elif kind == "-c":
+        sys.path.insert(0, "")
+        sys.argv = ["-c", *rest[1:]]
+        exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__"})
+    else:
+        sys.path.insert(0, str(Path(kind).parent))
+        sys.argv = command
+        runpy.run_path(kind, run_name="__main__")

@@ -296,8 +296,14 @@ CAPTIONS = {
     "deep": ("[" * 100_000, "at most 64 levels"),
     "a list": ([], "must hold an object"),
     "endless": ('{"v": {"duration": 1e400}}', "not finite"),
-    "no time": ({"v": {"duration": -1, "timestamps": [], "sentences": []}}, "must have duration"),
-    "a text for sentences": ({"v": {"duration": 1, "timestamps": [[0, 1]], "sentences": "x"}}, "must have duration"),
+    "no time": (
+        {"v": {"duration": -1, "timestamps": [], "sentences": []}},
+        "duration must be a number of seconds above 0",
+    ),
+    "a text for sentences": (
+        {"v": {"duration": 1, "timestamps": [[0, 1]], "sentences": "x"}},
+        "sentences must be a list of texts",
+    ),
 }
 
 

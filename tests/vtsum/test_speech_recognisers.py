@@ -148,6 +148,26 @@ def test_faster_whisper_reads_a_converted_checkpoint(english, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("machine", "flags", "exact"),
+    [
+        ("x86_64", "flags\t\t: fpu sse2 avx2 avx512f avx512_vnni", True),
+        ("AMD64", "flags\t\t: fpu sse2 avx2 avx_vnni", True),
+        ("x86_64", "flags\t\t: fpu sse2 avx2 avx512f avx512_4vnniw", False),
+        ("x86_64", "", False),
+        ("x86_64", None, False),
+        ("aarch64", None, True),
+    ],
+)
+def test_eight_bits_are_summed_where_that_is_exact(machine, flags, exact, tmp_path, monkeypatch):
+    module = importlib.import_module("vtsum.enhance.speech.recognisers.faster_whisper")
+    if flags is not None:
+        (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{flags}\n")
+    monkeypatch.setattr(module, "_PROCESSORS", tmp_path / "cpuinfo")
+    monkeypatch.setattr(module.platform, "machine", lambda: machine)
+    assert module.sums_int8() is exact
+
+
+@pytest.mark.parametrize(
     ("name", "message"),
     [
         ("pocketsphinx", "recogniser must be one of auto, carried, whisper:NAME_OR_FOLDER, faster-whisper:"),

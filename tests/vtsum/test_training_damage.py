@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests import forked
 from tests.once import once
 from tests.vtsum.hostile import ENVIRONMENT, ROOT, refused
 from tests.vtsum.test_nothing_is_lost import content
@@ -119,7 +119,7 @@ def test_a_full_disk_is_told_in_those_words_wherever_it_fills(data, tmp_path):
     """The settings, the measures (TensorBoard's too, which writes in a thread of its own), a checkpoint."""
     command = [sys.executable, "-c", FULL, "train", *words(data, tmp_path, "--ckpt_freq", "0", "--print_freq", "99")]
     command = [*command, str(tmp_path / "run")]
-    done = forked.run(command, cwd=ROOT, env=ENVIRONMENT)
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
     lines = [line for line in done.stderr.splitlines() if not line.startswith("step ")]
     assert lines[1::2] == ["status 2"] * 3, done.stderr
     for line, where in zip(lines[::2], ("/run must be", "/run must be", "/.step-00000008.part, got"), strict=True):

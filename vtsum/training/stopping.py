@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -109,7 +110,9 @@ def heed_only_the_rank(worker: int) -> None:
     if not hasattr(signal, "sigwaitinfo"):
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
-    rank = os.getppid()
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a reader is a process of multiprocessing"
+    rank = parent.pid  # os.getppid() is that of a server of forks where one made this process: Python 3.14's default
 
     def wait() -> None:
         while True:

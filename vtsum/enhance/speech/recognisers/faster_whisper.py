@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import platform
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from vtsum.errors import VTSumError
 from vtsum.model.pretrained import at_work, check_cache, check_folder, files_sha256, first_line
 from vtsum.reading import read_file, read_json
 
+_PROCESSORS = Path("/proc/cpuinfo")
 _GPU = re.compile("cuda|cublas|cudnn", re.IGNORECASE)  # what an error of the GPU's names
 
 
@@ -29,8 +31,8 @@ class FasterWhisper:
             or finds on the hub or in its local cache.
         language (str | None): "en", "de", ...; None: detected in the first piece of sound.
         device (str): "cpu", "cuda", "cuda:1", ...; "auto": a GPU where CTranslate2 can use one, else the CPU.
-        compute_type (str): CTranslate2's; "auto" is int8 on a CPU, twice as fast, and on a GPU what the weights
-            are stored in, mostly float16.
+        compute_type (str): CTranslate2's; "auto" on a CPU is int8, up to twice as fast, where the processor sums it
+            exactly (`sums_int8`), else float32; on a GPU what the weights are stored in, mostly float16.
         label (str | None): what the transcript names as its source after "faster-whisper:"; None: `source`.
     Attributes:
         device (str): where it runs.
@@ -167,7 +169,7 @@ def _load(source: str, device: str, compute_type: str) -> Any:
         if not has_gpu():
             raise _GpuError("it sees no GPU")
     if compute_type == "auto":
-        compute_type = "int8" if kind == "cpu" else "default"
+        compute_type = "default" if kind != "cpu" else "int8" if sums_int8() else "float32"
     try:
         model = WhisperModel(source, device=kind, device_index=int(number or 0), compute_type=compute_type)
         if kind != "cpu":
@@ -177,6 +179,22 @@ def _load(source: str, device: str, compute_type: str) -> Any:
             raise _GpuError(first_line(error)) from None
         raise
     return model
+
+
+def sums_int8() -> bool:
+    """Whether products of 8-bit numbers are summed in 32 bits here.
+
+    An x86 processor without VNNI adds them up in pairs of 16 bits first, and what is larger is cut off: other words
+    come out, in silence (oneDNN's developer guide, "Nuances of int8 computations"). Where it cannot be found out, no.
+    """
+    if platform.machine().lower() not in ("x86_64", "amd64", "i386", "i686"):
+        return True
+    try:
+        told = _PROCESSORS.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    flags = next((line.split() for line in told.splitlines() if line.startswith("flags")), [])
+    return "avx512_vnni" in flags or "avx_vnni" in flags
 
 
 def has_gpu() -> bool:

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from vtsum.shown import LOG, clean, one_line
+from vtsum.signals import check
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -69,6 +70,7 @@ class Bars:
 
     def __call__(self, stage: str, done: float, total: int | None = None, note: str = "") -> None:
         """Move a stage's bar: to `done` of `total`, or, without a total, to a share of 0 to 1."""
+        check()
         if self._bars is None:
             return
         if self._phases and total is None:
@@ -126,6 +128,7 @@ class Lines:
         self._told: dict[str, tuple[float, float]] = {}
 
     def __call__(self, stage: str, done: float, total: int | None = None, note: str = "") -> None:
+        check()
         whole = 1 if total is None else total
         with self._lock:
             now = time.monotonic()

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from types import FrameType
-
-
-def _terminated(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,6 +16,7 @@ def main(arguments: list[str] | None = None) -> int:
             where). To a caller with arguments of its own that is an exception.
     """
     from vtsum.shown import LOG, speak
+    from vtsum.signals import end, heeded
 
     code = 70
     try:
@@ -37,11 +32,14 @@ def main(arguments: list[str] | None = None) -> int:
             LOG.info("exit status %d", code)
             close_logs()
         speak("words")
+        if arguments is None and heeded():
+            end(code)
 
 
 def _run(arguments: list[str] | None) -> int:
     from vtsum.errors import VTSumError
     from vtsum.shown import clean_libraries, last_words, say
+    from vtsum.signals import stopping
 
     if arguments is None:
         clean_libraries()
@@ -58,11 +56,9 @@ def _run(arguments: list[str] | None) -> int:
             return 0
         say(f"{error.name} must be installed: pip install vtsum[video]")
         return 2
-    # A service manager's SIGTERM and a terminal that is closed tidy up as Ctrl-C does; nohup has SIGHUP ignored.
-    numbers = (n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN)
-    previous = {number: signal.signal(number, _terminated) for number in numbers}
     try:
-        code = app(args=arguments, prog_name="vtsum", standalone_mode=False)
+        with stopping():  # a service manager's SIGTERM and a terminal that is closed tidy up as Ctrl-C does
+            code = app(args=arguments, prog_name="vtsum", standalone_mode=False)
         if code == 130:  # typer turns Ctrl-C into this
             say("stopped")
         return code if isinstance(code, int) else 0
@@ -86,9 +82,6 @@ def _run(arguments: list[str] | None) -> int:
         if arguments is not None:
             raise
         return last_words(error)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

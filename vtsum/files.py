@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vtsum.errors import VTSumError
+from vtsum.signals import begun, over
 
 AnyPath = str | os.PathLike[str]
 _KINDS = ((stat.S_ISLNK, "a symbolic link"), (stat.S_ISDIR, "a folder"))
@@ -35,6 +36,7 @@ class _Part:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.final = path
         self.path = path.with_name(f".{path.name[:32]}.{secrets.token_hex(8)}.part")
+        begun(self.path)
         handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         self._mode = stat.S_IMODE(os.fstat(handle).st_mode)
         os.close(handle)
@@ -45,8 +47,7 @@ class _Part:
         os.replace(self.path, self.final)
 
     def drop(self) -> None:
-        with suppress(OSError):
-            self.path.unlink(missing_ok=True)
+        over(self.path)
 
 
 @contextmanager

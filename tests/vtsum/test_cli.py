@@ -88,10 +88,10 @@ def test_mistakes_are_one_line_and_status_2(words, expected, bad, clip, tmp_path
 def test_an_unwritable_folder(clip, tmp_path, capsys, monkeypatch):
     """Root may write anywhere, so the refusal itself is staged."""
 
-    def refuse(**_):
+    def refuse(path, *_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("vtsum.summary.staging.tempfile.mkdtemp", refuse)
+    monkeypatch.setattr(Path, "mkdir", refuse)
     code, _, errors = run(["summarize", str(clip), "-o", str(tmp_path / "o")], capsys)
     assert code == 2
     assert errors == f"vtsum: summarize: output {tmp_path / 'o'} must be writable: Permission denied\n"

@@ -7,7 +7,6 @@ import fcntl
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 from collections import deque
@@ -15,11 +14,11 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from types import FrameType
 
 from vtsum.batches.results import Hopeless, Job, Result, Work
 from vtsum.errors import VTSumError
 from vtsum.shown import clean_libraries
+from vtsum.signals import end, heed
 
 _PATIENCE = 10.0  # seconds that a process is given to tidy up
 _TICK = 0.5  # seconds between two looks at the clock
@@ -36,10 +35,17 @@ def serve(calls: Connection, work: Work, threads: int, held: Path | None) -> Non
     # Ctrl-C is the driver's, which stops the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGTERM, heed)
     threading.Thread(target=_end_with_parent, name="vtsum-parent", daemon=True).start()
     if held is not None:
         fcntl.flock(os.open(held, os.O_RDONLY | os.O_CLOEXEC), fcntl.LOCK_SH)
+    try:
+        _work(calls, work, threads)
+    except SystemExit as stop:  # SIGTERM
+        end(int(stop.code or 0))
+
+
+def _work(calls: Connection, work: Work, threads: int) -> None:
     do: Callable[[Job], tuple[str, ...]] | None = None
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
@@ -54,11 +60,6 @@ def serve(calls: Connection, work: Work, threads: int, held: Path | None) -> Non
                 calls.send(("failed", str(error)))
             except Exception as error:  # one video must not end the others' run
                 calls.send(("failed", f"this should not have happened, {type(error).__name__}: {error}"))
-
-
-def _terminated(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_IGN)  # a second one would break off the tidying up, with a traceback at exit
-    sys.exit(128 + number)
 
 
 def _end_with_parent() -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import re
-import shutil
-import tempfile
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +13,7 @@ from types import TracebackType
 from vtsum.errors import VTSumError
 from vtsum.files import AnyPath, check_inputs, plain, replace_folder, strangers
 from vtsum.shown import full, reason
+from vtsum.signals import begun, over
 from vtsum.summary.exports import FILES
 
 # All that a finished output folder may hold; anything else in it belongs to the user and is never deleted.
@@ -88,9 +87,10 @@ class StagedFolder:
         if dry:
             self.path = self.final
             return
+        self.path = base / f".{self.final.name[:60]}.part-{secrets.token_hex(4)}"
+        begun(self.path)
         try:
-            self.path = Path(tempfile.mkdtemp(prefix=f".{self.final.name[:60]}.part-", dir=base))
-            os.chmod(self.path, 0o777 & ~_umask())
+            self.path.mkdir()
         except OSError as error:
             raise writing_failed(self.final, error) from None
 
@@ -128,12 +128,4 @@ class StagedFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if not self.dry:
-            with contextlib.suppress(OSError):
-                shutil.rmtree(self.path, ignore_errors=True)
-
-
-def _umask() -> int:
-    """The process's umask; mkdtemp makes folders private, a summary should be as public as any new folder."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
+            over(self.path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
+import secrets
 import stat
 import sys
 import tempfile
@@ -20,6 +20,7 @@ import av
 from vtsum.errors import VTSumError
 from vtsum.files import AnyPath, shortened
 from vtsum.shown import clean, reason, without_secrets
+from vtsum.signals import begun, over
 from vtsum.video.source import show
 
 LIMIT = 64 << 30  # bytes of a video that comes from elsewhere
@@ -89,7 +90,9 @@ def as_file(path: AnyPath, op: str, progress: Callable[[float], None] | None = N
         yield Path(os.fsdecode(os.fspath(path)))
         return
     shown = "standard input" if path == "-" else without_secrets(show(path))
-    folder = Path(tempfile.mkdtemp(prefix="vtsum-"))
+    folder = Path(tempfile.gettempdir(), f"vtsum-{secrets.token_hex(8)}")
+    begun(folder)
+    folder.mkdir(mode=0o700)
     copy = folder / name_of(path)
     try:
         try:
@@ -107,7 +110,7 @@ def as_file(path: AnyPath, op: str, progress: Callable[[float], None] | None = N
     except VTSumError as error:
         raise VTSumError(str(error).replace(str(copy), shown)) from None
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        over(folder)
 
 
 def _spool(source: BinaryIO, file: BinaryIO, where: str) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from vtsum.evaluation.baselines import score_video
-from vtsum.evaluation.features import neighbourhood_features
+from vtsum.model.neighbourhood import neighbourhood_features
 
 
 def columns(features):

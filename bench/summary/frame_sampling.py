@@ -40,8 +40,8 @@ from vtsum.enhance.frame_sampling import FrameChooser, choose_frames, spread, th
 from vtsum.enhance.summary_refinement import parse_budget
 from vtsum.evaluation.baselines import Evaluation, evaluate_scores, every_fifth, paired_difference, scores_at_picks
 from vtsum.evaluation.boundaries import match_boundaries
-from vtsum.evaluation.features import neighbourhood_features
 from vtsum.model import load
+from vtsum.model.neighbourhood import neighbourhood_features
 from vtsum.recipes.procedural import EVENT_KINDS, Event, Scene, make_clip
 from vtsum.summary.planning import make_plan
 from vtsum.summary.progress import ignore

@@ -31,9 +31,9 @@ from vtsum.enhance.summary_refinement import (
     smooth_scores,
 )
 from vtsum.evaluation.baselines import every_fifth, random_scores
-from vtsum.evaluation.features import neighbourhood_features
 from vtsum.evaluation.fscore import SUMMARY_SHARE, summary_f_score
 from vtsum.evaluation.rank import rank_correlation
+from vtsum.model.neighbourhood import neighbourhood_features
 from vtsum.summary.planning import Refine, make_plan
 from vtsum.summary.watching import SMOOTHING, Watched
 from vtsum.video.info import VideoInfo

@@ -20,9 +20,10 @@ from vtsum.evaluation.baselines import (
     paired_difference,
     scores_at_picks,
 )
-from vtsum.evaluation.features import color_histogram, neighbourhood_features
+from vtsum.evaluation.features import color_histogram
 from vtsum.evaluation.rank import rank_correlation
 from vtsum.evaluation.tvsum_table import main, stored_features, table, teacher_features
+from vtsum.model.neighbourhood import neighbourhood_features
 
 
 def planted(count: int = 6) -> tuple[list[TVSumVideo], dict[str, tuple[np.ndarray, np.ndarray]]]:

@@ -15,16 +15,16 @@ from vtsum.benchmarks.ridge import rank_target
 from vtsum.benchmarks.ridge_spread import (
     PARTS,
     SHARES,
+    SPREAD_REACHES,
     RidgeSpread,
     as_they_are,
     log_ranks,
-    mixed,
     principal_components,
-    spread,
 )
 from vtsum.data.tvsum import TVSumVideo, load_tvsum
 from vtsum.evaluation.baselines import score_video
-from vtsum.evaluation.features import window_means
+from vtsum.model.neighbourhood import window_means
+from vtsum.model.ridge_saliency import mixed, spread
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_spread_is_its_sum() -> None:
     around = np.concatenate([window_means(unit, 2), window_means(unit, 15)], axis=1)
     around = around - around.mean(axis=0)
     wanted = [sum((around[t] @ around[i]) * scores[i] for i in range(30)) for t in range(30)]
-    assert np.allclose(spread(scores, features.astype(np.float32)), wanted, atol=1e-5)
+    assert np.allclose(spread(scores, features.astype(np.float32), SPREAD_REACHES), wanted, atol=1e-5)
 
 
 def test_a_share_of_nothing_leaves_the_order_and_of_all_takes_the_scores_own_noise_away(
@@ -74,9 +74,11 @@ def test_a_share_of_nothing_leaves_the_order_and_of_all_takes_the_scores_own_noi
 ) -> None:
     video = subjects(1, 0)
     noisy = rank_target(video) + np.random.default_rng(0).normal(0, 0.4, len(video.picks))
-    assert np.array_equal(np.argsort(mixed(noisy, video.features, 0.0)), np.argsort(noisy))
-    assert score_video(mixed(noisy, video.features, 1.0), video).rho > score_video(noisy, video).rho + 0.1
-    assert not mixed(np.ones(40), videos[0].features, 0.5).any()  # all alike: nothing to tell, and no division by 0
+    none, all_of_it = (mixed(noisy, video.features, share, SPREAD_REACHES) for share in (0.0, 1.0))
+    assert np.array_equal(np.argsort(none), np.argsort(noisy))
+    assert score_video(all_of_it, video).rho > score_video(noisy, video).rho + 0.1
+    # All alike: nothing to tell, and no division by 0.
+    assert not mixed(np.ones(40), videos[0].features, 0.5, SPREAD_REACHES).any()
 
 
 def test_log_ranks_keep_the_order_and_ties() -> None:

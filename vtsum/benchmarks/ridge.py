@@ -9,7 +9,7 @@ from scipy.stats import rankdata
 
 from vtsum.data.tvsum import TVSumVideo
 from vtsum.evaluation.baselines import ridge_moments, solve_ridge
-from vtsum.evaluation.features import neighbourhood_features, window_means
+from vtsum.model.neighbourhood import neighbourhood_features, window_means
 
 REACHES = (4, 15, 40)
 """Picks to either side that the three windows reach: 2, 8 and 20 seconds at 30 frames a second."""

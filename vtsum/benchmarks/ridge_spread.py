@@ -1,10 +1,7 @@
 """Ridge regression whose scores are spread over what is alike in the same video, nothing but closed forms.
 
-The ridge knows what mattered in other videos; which of its differences are a matter of this video, the video's own
-features tell: a direction in which its frames hardly differ is no subject of it. So each frame is given, beside its own
-score, the scores of all frames of its video, weighted by the covariance of their features with its own. That is one
-step of power iteration, and the same as multiplying the weights by the video's own covariance. No rating of the video
-is needed, and its frames are there when it is scored.
+How and why, `vtsum.model.ridge_saliency` says, which is the same with these settings for frames a second apart. No
+rating of the video is needed, and its frames are there when it is scored.
 
 How much is spread, and in what form the scores are handed out, is chosen on parts of the training videos that the
 ridge did not see.
@@ -21,7 +18,8 @@ from scipy.stats import rankdata
 from vtsum.benchmarks.ridge import PENALTY, REACHES, SMOOTHING, rank_target
 from vtsum.data.tvsum import TVSumVideo
 from vtsum.evaluation.baselines import Measure, RidgeMoments, ridge_moments, score_video, solve_ridge
-from vtsum.evaluation.features import neighbourhood_features, window_means
+from vtsum.model.neighbourhood import neighbourhood_features, window_means
+from vtsum.model.ridge_saliency import mixed, units
 
 WIDTH = 256
 """Principal components of the training frames that the ridge is on: it ranks as well as on all features."""
@@ -62,7 +60,7 @@ class RidgeSpread:
 
     def fit(self, videos: Sequence[TVSumVideo], validation: Sequence[TVSumVideo], seed: int) -> None:
         seen = [*videos, *validation]
-        self._mean, self._basis = principal_components([_units(video.features) for video in seen], WIDTH)
+        self._mean, self._basis = principal_components([units(_had(video.features)) for video in seen], WIDTH)
         parts = [seen[i::PARTS] for i in range(min(PARTS, len(seen)))]
         length = float(np.mean([len(video.picks) for video in seen]))
         moments = [reduce(_added, (self._moments(video, length) for video in part)) for part in parts]
@@ -70,7 +68,7 @@ class RidgeSpread:
         self._weights = solve_ridge(moments, PENALTY)
 
     def predict(self, features: np.ndarray) -> np.ndarray:
-        return self._form(mixed(self._ranked(features, self._weights), features, self._share))
+        return self._form(mixed(self._ranked(features, self._weights), features, self._share, SPREAD_REACHES))
 
     def _chosen(self, parts: list[list[TVSumVideo]], moments: list[RidgeMoments]) -> tuple[float, Form]:
         """The share of the best rho and, with it, the form of the best F; the first of several."""
@@ -80,7 +78,10 @@ class RidgeSpread:
         for i, part in enumerate(parts):
             weights = solve_ridge([other for j, other in enumerate(moments) if j != i], PENALTY)
             tried += [(video, self._ranked(video.features, weights)) for video in part]
-        shared = [[(video, mixed(scores, video.features, share)) for video, scores in tried] for share in self._shares]
+        shared = [
+            [(video, mixed(scores, _had(video.features), share, SPREAD_REACHES)) for video, scores in tried]
+            for share in self._shares
+        ]
         best = _best([_mean(rows, "rho") for rows in shared])
         formed = [[(video, form(scores)) for video, scores in shared[best]] for form in self._forms]
         return self._shares[best], self._forms[_best([_mean(rows, "f") for rows in formed])]
@@ -96,26 +97,11 @@ class RidgeSpread:
         return window_means(self._columns(features) @ weights, SMOOTHING)
 
     def _columns(self, features: np.ndarray | None) -> np.ndarray:
-        rows = _units(features)
+        rows = units(_had(features))
         narrow = (rows - self._mean) @ self._basis
         around = [window_means(narrow, reach) for reach in REACHES]
         # The similarity to the whole video and the position are of the features as they were.
         return np.column_stack([narrow, *around, neighbourhood_features(rows, ())[:, -3:]]).astype(np.float32)
-
-
-def mixed(scores: np.ndarray, features: np.ndarray | None, share: float) -> np.ndarray:
-    """Scores [P] and what `spread` makes of them, standardised both, `share` of the latter: [P]."""
-    own = _standardised(scores)
-    return own if share == 0 else (1 - share) * own + share * _standardised(spread(own, features))
-
-
-def spread(scores: np.ndarray, features: np.ndarray | None) -> np.ndarray:
-    """The sum of all frames' scores, each weighted by the covariance of its surroundings' features with the frame's:
-    X X' scores, where the rows of X are window means (SPREAD_REACHES) less their mean over the video; [P] -> [P]."""
-    rows = _units(features)
-    around = np.column_stack([window_means(rows, reach) for reach in SPREAD_REACHES])
-    around -= around.mean(axis=0)
-    return np.asarray(around @ (around.T @ scores))
 
 
 def principal_components(parts: Sequence[np.ndarray], width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -141,11 +127,6 @@ def _best(values: Sequence[float]) -> int:
     return int(np.argmax(values))
 
 
-def _standardised(scores: np.ndarray) -> np.ndarray:
-    return (scores - scores.mean()) / max(float(scores.std()), 1e-12)
-
-
-def _units(features: np.ndarray | None) -> np.ndarray:
+def _had(features: np.ndarray | None) -> np.ndarray:
     assert features is not None  # `run` refuses a video without
-    rows = features.astype(np.float64)
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return features

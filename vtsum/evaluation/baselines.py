@@ -14,9 +14,9 @@ from typing import Literal
 import numpy as np
 
 from vtsum.data.tvsum import Split, TVSumVideo
-from vtsum.evaluation.features import neighbourhood_features
 from vtsum.evaluation.fscore import f_score, summary_f_score
 from vtsum.evaluation.rank import correlate
+from vtsum.model.neighbourhood import neighbourhood_features
 
 Measure = Literal["tau", "rho", "f"]
 TimedFeatures = tuple[np.ndarray, np.ndarray]

@@ -2,8 +2,9 @@
 
 config.json: {"format": "vtsum-model/1", "model": the fields of VTSumConfig, "facts": what it was trained on and how
 well it did, and, of a class of the user's own, "class": "module:Class"}. model.safetensors: the summarizer's weights
-under "model.", those of the embedded frame encoder, where the model has one, under "encoder."; float16 or float32.
-vocab.txt: the text decoder's WordPiece list; a model without a text decoder has none.
+under "model.", those of the embedded frame encoder, where the model has one, under "encoder.", and what the shipped
+model gives saliency by in place of its head under "saliency."; float16 or float32. vocab.txt: the text decoder's
+WordPiece list; a model without a text decoder has none.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from vtsum.errors import VTSumError
 from vtsum.files import check_regular, replacing
 from vtsum.model.files import read_safetensors, write_safetensors
 from vtsum.model.pretrained import snapshot
+from vtsum.model.ridge_saliency import RidgeSaliency
 from vtsum.model.tokenizer import load_tokenizer, vocabulary_text
 
 if TYPE_CHECKING:
@@ -41,12 +43,14 @@ DECODER = "model.text_decoder."
 
 @dataclass
 class Checkpoint:
-    """The model in evaluation mode, the embedded encoder's weights (or none), its facts and its weights' hash."""
+    """The model in evaluation mode, the embedded encoder's weights (or none), its facts and its weights' hash; and the
+    ridge that gives saliency in place of its head, where there is one."""
 
     model: VTSum
     encoder_state: dict[str, Tensor]
     facts: dict[str, Any]
     weights_sha256: str
+    ridge: RidgeSaliency | None = None
 
 
 def tied_names(model: VTSum) -> set[str]:
@@ -61,6 +65,7 @@ def pack(
     encoder: torch.nn.Module | Mapping[str, Tensor] | None,
     dtype: torch.dtype = torch.float16,
     state_dict: Mapping[str, Tensor] | None = None,
+    ridge: RidgeSaliency | None = None,
 ) -> dict[str, Tensor]:
     """The weights as they lie in model.safetensors; tied weights once."""
     tied = tied_names(model)
@@ -75,8 +80,11 @@ def pack(
     for name, value in (encoder or {}).items():
         if not name.endswith("num_batches_tracked"):
             state[f"encoder.{name}"] = value
+    ridged = {} if ridge is None else {f"saliency.{name}": value for name, value in ridge.state().items()}
     # A copy of each: safetensors takes no two names for one memory.
-    return {k: v.detach().cpu().to(dtype if v.is_floating_point() else v.dtype, copy=True) for k, v in state.items()}
+    return ridged | {
+        k: v.detach().cpu().to(dtype if v.is_floating_point() else v.dtype, copy=True) for k, v in state.items()
+    }
 
 
 def config_text(config: VTSumConfig, facts: Mapping[str, Any], of: str | None = None) -> str:
@@ -245,6 +253,14 @@ def load_checkpoint(source: str | Path, kind: type[VTSum], *, text: bool = True)
     if model.text_decoder is not None:
         model.text_decoder.lm.tie_weights()
     model.encoder_state = {k.removeprefix("encoder."): v.float() for k, v in state.items() if k.startswith("encoder.")}
+    ridge = None
+    if ridged := {k.removeprefix("saliency."): v for k, v in state.items() if k.startswith("saliency.")}:
+        try:
+            ridge = RidgeSaliency.from_state(ridged)
+            if ridge.mean.size != config.width:
+                raise ValueError(f"saliency.mean must be as wide as the model, {config.width}, got {ridge.mean.size}")
+        except ValueError as error:
+            raise VTSumError(f"load_checkpoint: weights of {folder} must fit its config, got: {error}") from None
     with (folder / WEIGHTS).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Checkpoint(model.eval(), model.encoder_state, data.get("facts", {}), digest)
+    return Checkpoint(model.eval(), model.encoder_state, data.get("facts", {}), digest, ridge)

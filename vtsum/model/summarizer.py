@@ -59,6 +59,7 @@ class VTSumSummarizer:
         self.name = name
         self.device = device
         self.model = checkpoint.model.to(device).fold_()
+        self.ridge = checkpoint.ridge
         self.encoder = encoder
         self.weights_sha256 = checkpoint.weights_sha256
         self.facts = checkpoint.facts
@@ -77,9 +78,12 @@ class VTSumSummarizer:
 
     @torch.inference_mode()
     def saliency(self, features: np.ndarray) -> np.ndarray:
-        """Features of the frames of one video in order, [T, C] -> float32 [T] in 0..1."""
+        """Features of the frames of one video in order, [T, C] -> float32 [T] in 0..1: by the checkpoint's ridge, where
+        it has one (`vtsum.model.ridge_saliency`), else by the model's head."""
         if len(features) == 0:
             return np.zeros(0, np.float32)
+        if self.ridge is not None:
+            return self.ridge.saliency(features)
         frames = self.model.encode(self._one_video(features))
         return self.model.saliency_logits(frames)[0].sigmoid().cpu().numpy()
 

@@ -34,6 +34,7 @@ from vtsum.model.boundary import BoundaryHead, boundary_loss, boundary_targets
 from vtsum.model.checkpoint import CONFIG, VOCABULARY, WEIGHTS, config_text, pack
 from vtsum.model.encoders import frame_encoder_of
 from vtsum.model.files import write_safetensors
+from vtsum.model.ridge_saliency import RidgeSaliency
 from vtsum.model.summarizer import EMBEDDED
 from vtsum.model.tokenizer import vocabulary_text
 from vtsum.model.vtsum import VTSum
@@ -196,11 +197,11 @@ def embed(folder: Path, shared: Path, videos: list[TVSumVideo], cache: Path) -> 
     return {v.key: Example.make(v, stored(v, "features"), stored(v, "index"), []) for v in videos}
 
 
-def write(model: VTSum, facts: dict[str, Any], folder: Path) -> None:
+def write(model: VTSum, facts: dict[str, Any], folder: Path, ridge: RidgeSaliency | None = None) -> None:
     """A model folder as the embedded one lies in the package: half precision, its encoder's weights with it."""
     assert model.text_decoder is not None
     with replacing(folder) as part:
-        write_safetensors(pack(model, model.encoder_state), part(WEIGHTS))
+        write_safetensors(pack(model, model.encoder_state, ridge=ridge), part(WEIGHTS))
         part(VOCABULARY).write_text(vocabulary_text(model.text_decoder.tokenizer), encoding="utf-8")
         part(CONFIG).write_text(config_text(model.config, facts), encoding="utf-8")
     VTSum.load_checkpoint(folder)
@@ -232,7 +233,7 @@ def main(arguments: list[str] | None = None) -> int:
         checkpoint = VTSum.load_checkpoint(a.model)
         made, facts = add_boundaries(checkpoint.model, examples, BoundarySettings(epochs=a.epochs, seed=a.seed))
         check_new("boundaries", a.out / "model", a.overwrite)  # somebody may have put it there meanwhile
-        write(made, {**checkpoint.facts, "boundaries": facts}, a.out / "model")
+        write(made, {**checkpoint.facts, "boundaries": facts}, a.out / "model", checkpoint.ridge)
         print(json.dumps(facts, indent=1))
         if a.install:
             install(a.out / "model")

@@ -1,0 +1,112 @@
+"""Saliency in closed form: ridge regression on frames and their surroundings, its scores spread over what is alike.
+
+The ridge knows what mattered in other videos; which of its differences are a matter of this video, the video's own
+features tell: a direction in which its frames hardly differ is no subject of it. So each frame is given, beside its own
+score, the scores of all frames of its video, weighted by the covariance of their features with its own. That is one
+step of power iteration, and the same as multiplying the weights by the video's own covariance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vtsum.model.neighbourhood import neighbourhood_features, window_means
+
+REACHES = (2, 8, 20)
+"""Frames to either side of the windows that the ridge looks at; seconds, at one frame a second."""
+SMOOTHING = 1
+"""Frames to either side over which its scores are averaged."""
+SPREAD_REACHES = (1, 7)
+"""Frames to either side of the windows by which frames are alike."""
+SHARE = 0.7
+"""Of the spread scores in the result."""
+
+
+@dataclass(frozen=True)
+class RidgeSaliency:
+    """What the shipped model says a frame is worth.
+
+    Attributes:
+        mean: [C], of features of length 1 over the training videos.
+        weights: [(1 + R) C + 3], of the columns of `columns`.
+        calibration: slope and offset of the straight line from `scores` to the share of viewers who keep a frame.
+    """
+
+    mean: np.ndarray
+    weights: np.ndarray
+    calibration: np.ndarray
+
+    def __post_init__(self) -> None:
+        wanted = {"mean": self.mean.shape, "calibration": (2,)}
+        wanted["weights"] = ((1 + len(REACHES)) * self.mean.size + 3,)
+        for name, shape in wanted.items():
+            found = getattr(self, name)
+            if found.shape != shape or found.ndim != 1 or not np.isfinite(found).all():
+                raise ValueError(f"saliency.{name} must be {len(shape) and list(shape)} finite numbers")
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor]) -> RidgeSaliency:
+        """From what `state` gives.
+
+        Raises:
+            ValueError: a tensor is missing or of another shape, or a number is not finite.
+        """
+        if set(state) != set(cls.__dataclass_fields__):
+            raise ValueError(
+                f"saliency must have {', '.join(cls.__dataclass_fields__)}, got {', '.join(sorted(state))}"
+            )
+        return cls(**{name: value.double().numpy() for name, value in state.items()})
+
+    def state(self) -> dict[str, Tensor]:
+        return {name: torch.from_numpy(getattr(self, name)).float() for name in self.__dataclass_fields__}
+
+    def scores(self, features: np.ndarray) -> np.ndarray:
+        """Features of one video's frames in order, a second apart, [T, C] -> [T] of mean 0 and deviation 1; 0 where all
+        frames are alike."""
+        own = window_means(columns(features, self.mean) @ self.weights, SMOOTHING)
+        return standardised(mixed(own, features, SHARE, SPREAD_REACHES))
+
+    def saliency(self, features: np.ndarray) -> np.ndarray:
+        """The share of viewers who would keep each frame in a summary of 15%, as those of the training videos did:
+        [T, C] -> float32 [T] in 0..1."""
+        slope, offset = self.calibration
+        return np.clip(slope * self.scores(features) + offset, 0, 1).astype(np.float32)
+
+
+def columns(features: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """What the ridge is on: each frame of length 1, less `mean`, and the means around it (REACHES), and the likeness to
+    the whole video and the position as `neighbourhood_features` has them: [T, C] -> [T, (1 + R) C + 3]."""
+    narrow = units(features) - mean
+    around = [window_means(narrow, reach) for reach in REACHES]
+    return np.column_stack([narrow, *around, neighbourhood_features(features, ())[:, -3:]])
+
+
+def mixed(scores: np.ndarray, features: np.ndarray, share: float, reaches: Sequence[int]) -> np.ndarray:
+    """Scores [T] and what `spread` makes of them, standardised both, `share` of the latter: [T]."""
+    own = standardised(scores)
+    return own if share == 0 else (1 - share) * own + share * standardised(spread(own, features, reaches))
+
+
+def spread(scores: np.ndarray, features: np.ndarray, reaches: Sequence[int]) -> np.ndarray:
+    """The sum of all frames' scores, each weighted by the covariance of its surroundings' features with the frame's:
+    X X' scores, where the rows of X are means of windows of these reaches less their mean over the video: [T] -> [T].
+    """
+    rows = units(features)
+    around = np.column_stack([window_means(rows, reach) for reach in reaches])
+    around -= around.mean(axis=0)
+    return np.asarray(around @ (around.T @ scores))
+
+
+def standardised(scores: np.ndarray) -> np.ndarray:
+    return np.asarray((scores - scores.mean()) / max(float(scores.std()), 1e-12))
+
+
+def units(features: np.ndarray) -> np.ndarray:
+    """Each row of length 1; rows of zeros stay."""
+    rows = features.astype(np.float64)
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12))

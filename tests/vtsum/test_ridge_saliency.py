@@ -1,4 +1,4 @@
-"""The shipped model's saliency: its closed forms written out, its fit, and what a damaged file of it gives."""
+"""Saliency by a ridge: its closed forms written out, its fit, and what a damaged file of it gives."""
 
 from __future__ import annotations
 
@@ -23,10 +23,18 @@ from vtsum.recipes.saliency import calibrate, evaluated, fit
 WIDTH = 5
 
 
-def drawn(seed: int = 0) -> RidgeSaliency:
-    rng = np.random.default_rng(seed)
-    weights = rng.standard_normal((1 + len(REACHES)) * WIDTH + 3)
-    return RidgeSaliency(rng.standard_normal(WIDTH), weights, np.array([0.05, 0.15]))
+def drawn(width: int = WIDTH) -> RidgeSaliency:
+    rng = np.random.default_rng(0)
+    weights = rng.standard_normal((1 + len(REACHES)) * width + 3)
+    return RidgeSaliency(rng.standard_normal(width), weights, np.array([0.05, 0.15]))
+
+
+def model_with(folder: Path, state: dict[str, torch.Tensor]) -> Path:
+    """The embedded model's folder with a ridge in its file of weights."""
+    shutil.copytree(EMBEDDED, folder)
+    path = folder / "model.safetensors"
+    save_file(load_file(path) | {f"saliency.{name}": value for name, value in state.items()}, path)
+    return folder
 
 
 def test_saliency_is_its_sums_written_out() -> None:
@@ -72,32 +80,23 @@ def test_a_file_gives_back_the_same() -> None:
 
 @pytest.mark.parametrize("damage", ["missing", "narrow", "short", "NaN"])
 def test_a_damaged_file_is_refused(damage: str, tmp_path: Path) -> None:
-    shutil.copytree(EMBEDDED, tmp_path / "model")
-    path = tmp_path / "model" / "model.safetensors"
-    state = load_file(path)
+    state = drawn(WIDTH if damage == "narrow" else 256).state()
     if damage == "missing":
-        del state["saliency.calibration"]
-    elif damage == "narrow":
-        ridge = drawn().state()
-        state |= {f"saliency.{name}": value for name, value in ridge.items()}
+        del state["calibration"]
     elif damage == "short":
-        state["saliency.weights"] = state["saliency.weights"][:-1].clone()
-    else:
-        state["saliency.mean"][3] = torch.nan
-    save_file(state, path)
+        state["weights"] = state["weights"][:-1].clone()
+    elif damage == "NaN":
+        state["mean"][3] = torch.nan
     with pytest.raises(VTSumError, match=r"load_checkpoint: weights of .* must fit its config, got: saliency"):
-        VTSum.load_checkpoint(tmp_path / "model")
+        VTSum.load_checkpoint(model_with(tmp_path / "model", state))
 
 
-def test_a_copy_that_a_training_goes_on_from_gives_its_own_heads_saliency(tmp_path: Path) -> None:
-    VTSum.from_pretrained(EMBEDDED).save_pretrained(tmp_path / "own")
-    features = np.random.default_rng(3).standard_normal((40, 256)).astype(np.float32)
-    shipped, own = load("embedded"), load(str(tmp_path / "own"))
-    with torch.inference_mode():
-        frames = own.model.encode(torch.from_numpy(features)[None])
-        head = own.model.saliency_logits(frames)[0].sigmoid().numpy()
-    assert np.allclose(own.saliency(features), head, atol=1e-6)
-    assert not np.allclose(shipped.saliency(features), head, atol=0.01)
+def test_a_ridge_takes_the_heads_place_but_not_in_a_copy_that_is_trained_further(tmp_path: Path) -> None:
+    ridge, features = drawn(256), np.random.default_rng(3).standard_normal((40, 256)).astype(np.float32)
+    folder = model_with(tmp_path / "ridge", ridge.state())
+    assert np.allclose(load(str(folder)).saliency(features), ridge.saliency(features), atol=1e-5)
+    VTSum.from_pretrained(folder).save_pretrained(tmp_path / "own")
+    assert np.allclose(load(str(tmp_path / "own")).saliency(features), load("embedded").saliency(features), atol=1e-6)
 
 
 def examples(seeds: range) -> list[Example]:

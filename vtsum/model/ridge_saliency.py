@@ -29,7 +29,7 @@ SHARE = 0.7
 
 @dataclass(frozen=True)
 class RidgeSaliency:
-    """What the shipped model says a frame is worth.
+    """What a model says a frame is worth, in place of its head.
 
     Attributes:
         mean: [C], of features of length 1 over the training videos.

@@ -1,12 +1,12 @@
-"""Give the embedded model its saliency: ridge regression on its own features, fitted to TVSum's raters.
+"""Give the embedded model another saliency: ridge regression on its own features, fitted to TVSum's raters.
 
-    python -m vtsum.recipes.saliency --shared ../shared --out runs/saliency --install
+    python -m vtsum.recipes.saliency --shared ../shared --out runs/saliency
 
 Closed forms, a minute's work (`vtsum.model.ridge_saliency`); the network and its sentences stay as they are. It learns
 from the forty training videos. The calibration is of scores that each of five parts of them got from the other four.
 The figures: the ten held-out videos, the network's own head on them, and five disjoint folds of all fifty, each scored
-by a ridge that has not seen it (the frame encoder has seen the frames of forty of the videos, but no rating).
-`vtsum.recipes.embedded` calls this as its last stage.
+by a ridge that has not seen it (the frame encoder has seen the frames of forty of the videos, but no rating). It does
+not ship: docs/model.md says why.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from vtsum.files import check_inputs, check_new
 from vtsum.model.ridge_saliency import RidgeSaliency, columns, units
 from vtsum.model.summarizer import EMBEDDED
 from vtsum.model.vtsum import VTSum
-from vtsum.recipes.boundaries import embed, install, write
+from vtsum.recipes.boundaries import embed, write
 from vtsum.recipes.command import status
 from vtsum.recipes.joint import Example, evaluate, grid
 
@@ -139,7 +139,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--shared", type=Path, required=True, help="folder that holds tvsum/")
     parser.add_argument("--model", type=Path, default=EMBEDDED, help="model folder to start from")
     parser.add_argument("--out", type=Path, default=Path("runs/saliency"))
-    parser.add_argument("--install", action="store_true", help="copy the model into vtsum/assets/embedded")
     parser.add_argument("--overwrite", action="store_true", help="replace an older model")
     a = parser.parse_args(arguments)
 
@@ -155,8 +154,6 @@ def main(arguments: list[str] | None = None) -> int:
         check_new("saliency", a.out / "model", a.overwrite)  # somebody may have put it there meanwhile
         write(checkpoint.model, {**checkpoint.facts, "saliency": facts}, a.out / "model", ridge)
         print(json.dumps(facts, indent=1))
-        if a.install:
-            install(a.out / "model")
 
     return status(work)
 

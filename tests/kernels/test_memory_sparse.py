@@ -337,10 +337,8 @@ def test_product_keys_are_the_keys_written_out(native: str, heads: int, k: int, 
     bound = 1e-10 if dtype == torch.float64 else 1e-4
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=bound, atol=bound)
-    first, second = (
-        torch.randn_like(first),
-        torch.randn_like(second),
-    )  # the reference's scores are the BLAS's: it may part what ties
+    # The reference's scores are the BLAS's, which may part what ties: nothing does here.
+    first, second = torch.randn_like(first), torch.randn_like(second)
     options["return_usage"] = False
     both = [vk.memory_attention(x, (first, second), values, backend=b, **options) for b in ("reference", native)]
     torch.testing.assert_close(*both)

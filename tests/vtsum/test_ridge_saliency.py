@@ -62,15 +62,14 @@ def test_saliency_is_its_sums_written_out() -> None:
 
 
 @pytest.mark.parametrize("frames", [1, 2, 400])
-def test_frames_that_are_all_alike_are_worth_what_any_frame_is(frames: int) -> None:
+def test_frames_that_are_all_alike_have_a_saliency_too(frames: int) -> None:
     for row in (np.zeros(WIDTH), np.arange(WIDTH)):
         saliency = drawn().saliency(np.tile(row, (frames, 1)).astype(np.float32))
         assert saliency.dtype == np.float32
-        assert np.isfinite(saliency).all()
-        if not row.any():
-            continue
-        assert (saliency >= 0).all()
-        assert (saliency <= 1).all()
+        assert saliency.shape == (frames,)
+        assert ((saliency >= 0) & (saliency <= 1)).all()  # false of NaN
+        if frames == 1:
+            assert saliency[0] == np.float32(0.15)
 
 
 def test_a_file_gives_back_the_same() -> None:
@@ -112,8 +111,7 @@ def test_what_is_fitted_ranks_unseen_videos_and_is_calibrated() -> None:
     stated = np.concatenate([ridge.saliency(e.features) for e in unseen])
     kept = np.concatenate([e.video.user_summary[:, e.video.picks].mean(axis=0) for e in unseen])
     assert abs(stated.mean() - kept.mean()) < 0.05
-    high = stated > np.quantile(stated, 0.8)
-    assert abs(stated[high].mean() - kept[high].mean()) < 0.15  # a line, where shares end at 1
+    assert 0.75 < np.polyfit(stated, kept, 1)[0] < 1.33  # as much more is kept as is stated
 
 
 def test_the_calibration_is_the_line_of_least_squares() -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import rankdata
 
 from vtsum.data.tvsum import TVSumVideo
 from vtsum.evaluation.baselines import ridge_moments, solve_ridge
+from vtsum.evaluation.rank import mean_ranks
 from vtsum.model.neighbourhood import neighbourhood_features, window_means
 
 REACHES = (4, 15, 40)
@@ -36,8 +36,5 @@ class Ridge:
 
 
 def rank_target(video: TVSumVideo) -> np.ndarray:
-    """Where each pick stands among the others, 0..1, the mean over raters: float32 [P]. Raters use the scale unlike one
-    another; of their order alone tau and rho know."""
-    ratings = video.gtscore[None] if video.ratings is None else video.ratings
-    ranks = np.asarray(rankdata(ratings, axis=1))
-    return ((ranks - 0.5) / ranks.shape[1]).mean(axis=0).astype(np.float32)
+    """`mean_ranks` of what is known of the raters: float32 [P]."""
+    return mean_ranks(video.gtscore[None] if video.ratings is None else video.ratings)

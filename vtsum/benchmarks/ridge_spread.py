@@ -87,11 +87,7 @@ class RidgeSpread:
         return self._shares[best], self._forms[_best([_mean(rows, "f") for rows in formed])]
 
     def _moments(self, video: TVSumVideo, length: float) -> RidgeMoments:
-        found = ridge_moments(self._columns(video.features), rank_target(video))
-        weight = length / found.rows
-        return RidgeMoments(
-            length, weight * found.target, weight * found.first, weight * found.cross, weight * found.second
-        )
+        return ridge_moments(self._columns(video.features), rank_target(video)).counted_as(length)
 
     def _ranked(self, features: np.ndarray | None, weights: np.ndarray) -> np.ndarray:
         return window_means(self._columns(features) @ weights, SMOOTHING)

@@ -241,6 +241,11 @@ class RidgeMoments:
     cross: np.ndarray  # [F] sum of row * target
     second: np.ndarray  # [F, F] sum of outer products of the rows
 
+    def counted_as(self, rows: float) -> RidgeMoments:
+        """The same part with the weight of so many rows, so that videos count alike, long or short."""
+        share = rows / self.rows
+        return RidgeMoments(rows, share * self.target, share * self.first, share * self.cross, share * self.second)
+
 
 def ridge_moments(rows: np.ndarray, target: np.ndarray) -> RidgeMoments:
     # float32 products of unit rows, float64 sums over videos: exact enough by far beside the penalty.

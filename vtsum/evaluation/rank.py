@@ -68,6 +68,15 @@ def correlate(scores: np.ndarray, ratings: np.ndarray) -> RankCorrelation:
     return RankCorrelation(float(np.mean(taus)), float(np.mean(rhos)))
 
 
+def mean_ranks(ratings: np.ndarray) -> np.ndarray:
+    """Where each frame stands among the others, 0..1, the mean over raters: [U, T] -> float32 [T]. Raters use the scale
+    unlike one another; of their order alone tau and rho know."""
+    from scipy.stats import rankdata
+
+    ranks = np.asarray(rankdata(ratings, axis=1))
+    return np.asarray(((ranks - 0.5) / ranks.shape[1]).mean(axis=0), dtype=np.float32)
+
+
 def _standardised(values: np.ndarray) -> np.ndarray:
     centred = values - values.mean()
     return np.asarray(centred / np.linalg.norm(centred))

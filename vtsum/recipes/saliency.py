@@ -21,12 +21,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 
 from vtsum.data.tvsum import Split, load_splits, load_tvsum
 from vtsum.evaluation.baselines import (
     Evaluation,
-    RidgeMoments,
     evaluate_scores,
     every_fifth,
     paired_difference,
@@ -34,6 +32,7 @@ from vtsum.evaluation.baselines import (
     scores_at_picks,
     solve_ridge,
 )
+from vtsum.evaluation.rank import mean_ranks
 from vtsum.files import check_inputs, check_new
 from vtsum.model.ridge_saliency import RidgeSaliency, columns, units
 from vtsum.model.summarizer import EMBEDDED
@@ -67,20 +66,9 @@ def _ridge(examples: Sequence[Example]) -> RidgeSaliency:
     length = float(np.mean([len(times) for times in grids]))
     moments = []
     for example, times, rows in zip(examples, grids, features, strict=True):
-        found = ridge_moments(columns(rows, mean).astype(np.float32), _ranks(example, times))
-        weight = length / found.rows
-        moments.append(
-            RidgeMoments(
-                length, weight * found.target, weight * found.first, weight * found.cross, weight * found.second
-            )
-        )
+        found = ridge_moments(columns(rows, mean).astype(np.float32), mean_ranks(example.at(times)[1]))
+        moments.append(found.counted_as(length))
     return RidgeSaliency(mean, solve_ridge(moments, PENALTY).astype(np.float64), np.array([1.0, 0.0]))
-
-
-def _ranks(example: Example, times: np.ndarray) -> np.ndarray:
-    """Where each frame stands among the others, 0..1, the mean over raters: float32 [T]."""
-    ranks = np.asarray(rankdata(example.at(times)[1], axis=1))
-    return ((ranks - 0.5) / ranks.shape[1]).mean(axis=0).astype(np.float32)
 
 
 def _kept(example: Example, times: np.ndarray) -> np.ndarray:

@@ -87,7 +87,7 @@ class StagedFolder:
         if dry:
             self.path = self.final
             return
-        self.path = base / f".{self.final.name[:60]}.part-{secrets.token_hex(4)}"
+        self.path = base / f".{self.final.name[:60]}.part-{secrets.token_hex(8)}"
         begun(self.path)
         try:
             self.path.mkdir()

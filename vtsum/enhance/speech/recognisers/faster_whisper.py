@@ -119,7 +119,11 @@ class FasterWhisper:
         for pack in packs(stretches, self.longest):
             with at_work(self._source, "FasterWhisper"):
                 segments, info = self._model.transcribe(
-                    pack.samples, language=self.language, word_timestamps=True, condition_on_previous_text=False
+                    pack.samples,
+                    language=self.language,
+                    word_timestamps=True,
+                    condition_on_previous_text=False,
+                    temperature=0.0,  # where it is unsure it would draw words by chance, others each time
                 )
                 found = [segment for segment in segments if not is_repetitive(segment.text)]
             self.language = self.language or info.language

@@ -1,4 +1,4 @@
-"""Saliency by a ridge: its closed forms written out, its fit, and what a damaged file of it gives."""
+"""The shipped model's saliency: its closed forms written out, its fit, and what a damaged file of it gives."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tests.vtsum.test_benchmark_ridges import subjects
 from vtsum.errors import VTSumError
 from vtsum.model import load
-from vtsum.model.ridge_saliency import REACHES, SHARE, SMOOTHING, SPREAD_REACHES, RidgeSaliency
+from vtsum.model.ridge_saliency import NETWORK, REACHES, SHARE, SMOOTHING, SPREAD_REACHES, RidgeSaliency
 from vtsum.model.summarizer import EMBEDDED
 from vtsum.model.vtsum import VTSum
 from vtsum.recipes.joint import Example
@@ -23,22 +23,15 @@ from vtsum.recipes.saliency import calibrate, evaluated, fit
 WIDTH = 5
 
 
-def drawn(width: int = WIDTH) -> RidgeSaliency:
+def drawn() -> RidgeSaliency:
     rng = np.random.default_rng(0)
-    weights = rng.standard_normal((1 + len(REACHES)) * width + 3)
-    return RidgeSaliency(rng.standard_normal(width), weights, np.array([0.05, 0.15]))
-
-
-def model_with(folder: Path, state: dict[str, torch.Tensor]) -> Path:
-    """The embedded model's folder with a ridge in its file of weights."""
-    shutil.copytree(EMBEDDED, folder)
-    path = folder / "model.safetensors"
-    save_file(load_file(path) | {f"saliency.{name}": value for name, value in state.items()}, path)
-    return folder
+    weights = rng.standard_normal((1 + len(REACHES)) * WIDTH + 3)
+    return RidgeSaliency(rng.standard_normal(WIDTH), weights, np.array([0.05, 0.15]))
 
 
 def test_saliency_is_its_sums_written_out() -> None:
-    ridge, features = drawn(), np.random.default_rng(1).standard_normal((60, WIDTH)) + 1
+    ridge, rng = drawn(), np.random.default_rng(1)
+    features, network = rng.standard_normal((60, WIDTH)) + 1, rng.standard_normal(60) * 3 - 2
 
     def around(rows: np.ndarray, t: int, reach: int) -> np.ndarray:
         return rows[max(t - reach, 0) : t + reach + 1].mean(axis=0)
@@ -57,14 +50,15 @@ def test_saliency_is_its_sums_written_out() -> None:
     alike = alike - alike.mean(axis=0)
     spread = np.array([sum(alike[t] @ alike[i] * own[i] for i in range(60)) for t in range(60)])
     both = (1 - SHARE) * own + SHARE * (spread - spread.mean()) / spread.std()
+    both = (1 - NETWORK) * (both - both.mean()) / both.std() + NETWORK * (network - network.mean()) / network.std()
     wanted = 0.05 * (both - both.mean()) / both.std() + 0.15
-    assert np.allclose(ridge.saliency(features), np.clip(wanted, 0, 1), atol=1e-5)
+    assert np.allclose(ridge.saliency(features, network), np.clip(wanted, 0, 1), atol=1e-5)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 400])
 def test_frames_that_are_all_alike_have_a_saliency_too(frames: int) -> None:
     for row in (np.zeros(WIDTH), np.arange(WIDTH)):
-        saliency = drawn().saliency(np.tile(row, (frames, 1)).astype(np.float32))
+        saliency = drawn().saliency(np.tile(row, (frames, 1)).astype(np.float32), np.full(frames, 2.0, np.float32))
         assert saliency.dtype == np.float32
         assert saliency.shape == (frames,)
         assert ((saliency >= 0) & (saliency <= 1)).all()  # false of NaN
@@ -74,28 +68,39 @@ def test_frames_that_are_all_alike_have_a_saliency_too(frames: int) -> None:
 
 def test_a_file_gives_back_the_same() -> None:
     ridge, features = drawn(), np.random.default_rng(2).standard_normal((30, WIDTH))
-    assert np.allclose(RidgeSaliency.from_state(ridge.state()).saliency(features), ridge.saliency(features), atol=1e-6)
+    found = RidgeSaliency.from_state(ridge.state())
+    network = features[:, 0]
+    assert np.allclose(found.saliency(features, network), ridge.saliency(features, network), atol=1e-6)
 
 
 @pytest.mark.parametrize("damage", ["missing", "narrow", "short", "NaN"])
 def test_a_damaged_file_is_refused(damage: str, tmp_path: Path) -> None:
-    state = drawn(WIDTH if damage == "narrow" else 256).state()
+    shutil.copytree(EMBEDDED, tmp_path / "model")
+    path = tmp_path / "model" / "model.safetensors"
+    state = load_file(path)
     if damage == "missing":
-        del state["calibration"]
+        del state["saliency.calibration"]
+    elif damage == "narrow":
+        ridge = drawn().state()
+        state |= {f"saliency.{name}": value for name, value in ridge.items()}
     elif damage == "short":
-        state["weights"] = state["weights"][:-1].clone()
-    elif damage == "NaN":
-        state["mean"][3] = torch.nan
+        state["saliency.weights"] = state["saliency.weights"][:-1].clone()
+    else:
+        state["saliency.mean"][3] = torch.nan
+    save_file(state, path)
     with pytest.raises(VTSumError, match=r"load_checkpoint: weights of .* must fit its config, got: saliency"):
-        VTSum.load_checkpoint(model_with(tmp_path / "model", state))
+        VTSum.load_checkpoint(tmp_path / "model")
 
 
-def test_a_ridge_takes_the_heads_place_but_not_in_a_copy_that_is_trained_further(tmp_path: Path) -> None:
-    ridge, features = drawn(256), np.random.default_rng(3).standard_normal((40, 256)).astype(np.float32)
-    folder = model_with(tmp_path / "ridge", ridge.state())
-    assert np.allclose(load(str(folder)).saliency(features), ridge.saliency(features), atol=1e-5)
-    VTSum.from_pretrained(folder).save_pretrained(tmp_path / "own")
-    assert np.allclose(load(str(tmp_path / "own")).saliency(features), load("embedded").saliency(features), atol=1e-6)
+def test_a_copy_that_a_training_goes_on_from_gives_its_own_heads_saliency(tmp_path: Path) -> None:
+    VTSum.from_pretrained(EMBEDDED).save_pretrained(tmp_path / "own")
+    features = np.random.default_rng(3).standard_normal((40, 256)).astype(np.float32)
+    shipped, own = load("embedded"), load(str(tmp_path / "own"))
+    with torch.inference_mode():
+        frames = own.model.encode(torch.from_numpy(features)[None])
+        head = own.model.saliency_logits(frames)[0].sigmoid().numpy()
+    assert np.allclose(own.saliency(features), head, atol=1e-6)
+    assert not np.allclose(shipped.saliency(features), head, atol=0.01)
 
 
 def examples(seeds: range) -> list[Example]:
@@ -107,8 +112,8 @@ def examples(seeds: range) -> list[Example]:
 def test_what_is_fitted_ranks_unseen_videos_and_is_calibrated() -> None:
     ridge = fit(examples(range(20)))
     unseen = examples(range(20, 40))
-    assert evaluated(ridge, unseen).rho > 0.5
-    stated = np.concatenate([ridge.saliency(e.features) for e in unseen])
+    assert evaluated(ridge.scores, unseen).rho > 0.5
+    stated = np.concatenate([ridge.saliency(e.features, ridge.scores(e.features)) for e in unseen])
     kept = np.concatenate([e.video.user_summary[:, e.video.picks].mean(axis=0) for e in unseen])
     assert abs(stated.mean() - kept.mean()) < 0.05
     assert 0.75 < np.polyfit(stated, kept, 1)[0] < 1.33  # as much more is kept as is stated

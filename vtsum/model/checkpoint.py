@@ -2,9 +2,9 @@
 
 config.json: {"format": "vtsum-model/1", "model": the fields of VTSumConfig, "facts": what it was trained on and how
 well it did, and, of a class of the user's own, "class": "module:Class"}. model.safetensors: the summarizer's weights
-under "model.", those of the embedded frame encoder, where the model has one, under "encoder.", and what gives
-saliency in place of the model's head, where something does, under "saliency."; float16 or float32. vocab.txt: the text
-decoder's WordPiece list; a model without a text decoder has none.
+under "model.", those of the embedded frame encoder, where the model has one, under "encoder.", and what the shipped
+model gives saliency by beside its head under "saliency."; float16 or float32. vocab.txt: the text decoder's
+WordPiece list; a model without a text decoder has none.
 """
 
 from __future__ import annotations

@@ -4,6 +4,9 @@ The ridge knows what mattered in other videos; which of its differences are a ma
 features tell: a direction in which its frames hardly differ is no subject of it. So each frame is given, beside its own
 score, the scores of all frames of its video, weighted by the covariance of their features with its own. That is one
 step of power iteration, and the same as multiplying the weights by the video's own covariance.
+
+What a video is mostly about it finds better than a network does, rare moments worse: so a network's scores make half of
+the result.
 """
 
 from __future__ import annotations
@@ -24,12 +27,14 @@ SMOOTHING = 1
 SPREAD_REACHES = (1, 7)
 """Frames to either side of the windows by which frames are alike."""
 SHARE = 0.7
-"""Of the spread scores in the result."""
+"""Of the spread scores in the ridge's."""
+NETWORK = 0.5
+"""Of the network's scores in the result."""
 
 
 @dataclass(frozen=True)
 class RidgeSaliency:
-    """What a model says a frame is worth, in place of its head.
+    """What the shipped model says a frame is worth, beside its head.
 
     Attributes:
         mean: [C], of features of length 1 over the training videos.
@@ -71,11 +76,12 @@ class RidgeSaliency:
         own = window_means(columns(features, self.mean) @ self.weights, SMOOTHING)
         return standardised(mixed(own, features, SHARE, SPREAD_REACHES))
 
-    def saliency(self, features: np.ndarray) -> np.ndarray:
+    def saliency(self, features: np.ndarray, network: np.ndarray) -> np.ndarray:
         """The share of viewers who would keep each frame in a summary of 15%, as those of the training videos did:
-        [T, C] -> float32 [T] in 0..1."""
+        features [T, C], the network's scores of the same frames [T] -> float32 [T] in 0..1."""
+        both = standardised((1 - NETWORK) * self.scores(features) + NETWORK * standardised(network.astype(np.float64)))
         slope, offset = self.calibration
-        return np.clip(slope * self.scores(features) + offset, 0, 1).astype(np.float32)
+        return np.clip(slope * both + offset, 0, 1).astype(np.float32)
 
 
 def columns(features: np.ndarray, mean: np.ndarray) -> np.ndarray:

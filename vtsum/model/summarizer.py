@@ -78,14 +78,14 @@ class VTSumSummarizer:
 
     @torch.inference_mode()
     def saliency(self, features: np.ndarray) -> np.ndarray:
-        """Features of the frames of one video in order, [T, C] -> float32 [T] in 0..1: by the checkpoint's ridge, where
-        it has one (`vtsum.model.ridge_saliency`), else by the model's head."""
+        """Features of the frames of one video in order, [T, C] -> float32 [T] in 0..1: by the model's head, and the
+        checkpoint's ridge beside it, where it has one (`vtsum.model.ridge_saliency`)."""
         if len(features) == 0:
             return np.zeros(0, np.float32)
+        logits = self.model.saliency_logits(self.model.encode(self._one_video(features)))[0]
         if self.ridge is not None:
-            return self.ridge.saliency(features)
-        frames = self.model.encode(self._one_video(features))
-        return self.model.saliency_logits(frames)[0].sigmoid().cpu().numpy()
+            return self.ridge.saliency(features, logits.float().cpu().numpy())
+        return logits.sigmoid().cpu().numpy()
 
     @torch.inference_mode()
     def boundaries(self, features: np.ndarray) -> np.ndarray | None:

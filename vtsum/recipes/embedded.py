@@ -5,8 +5,9 @@
 The stages, each kept in `--out` and not done again when it is there: the frame encoder is distilled (`distill`); all
 frames are embedded; the text decoder learns words (`words`); saliency and captions are trained jointly (`joint`), first
 with a fifth of the training videos set aside to choose the number of epochs, then on all training videos; the boundary
-head is trained on top, everything else frozen (`boundaries`); the figures are computed on the ten held-out videos; the
-model folder is written. `--install` copies it to vtsum/assets/embedded.
+head is trained on top, everything else frozen (`boundaries`), and the ridge that gives saliency is fitted (`saliency`);
+the figures are computed on the ten held-out videos; the model folder is written. `--install` copies it to
+vtsum/assets/embedded.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from vtsum.config import TextConfig, VTSumConfig
 from vtsum.data.activitynet import load_activitynet_captions
 from vtsum.data.feature_files import read_array, write_npz
 from vtsum.data.frames import FRAME_INDEX_RATE, read_frames, read_teacher
-from vtsum.data.tvsum import TVSumVideo, load_captions, load_tvsum
+from vtsum.data.tvsum import TVSumVideo, load_captions, load_splits, load_tvsum
 from vtsum.evaluation.baselines import evaluate_features, evaluate_random, every_fifth, paired_difference
 from vtsum.evaluation.features import color_histogram
 from vtsum.files import check_inputs, check_new, replacing, write_text
@@ -41,6 +42,7 @@ from vtsum.recipes.boundaries import BoundarySettings, add_boundaries, install
 from vtsum.recipes.command import status
 from vtsum.recipes.distill import distill, encode_all
 from vtsum.recipes.joint import Example, JointSettings, caption_nll, evaluate, train_joint
+from vtsum.recipes.saliency import add_saliency
 from vtsum.recipes.words import clean, learn_words, write_vocabulary
 
 VOCABULARY_SIZE = 3000
@@ -157,6 +159,8 @@ def make(shared: Path, out: Path, settings: JointSettings) -> dict[str, Any]:
         dataclasses.replace(settings, epochs=epochs),
     )
     average, boundary_facts = add_boundaries(average, examples, BoundarySettings(seed=settings.seed))
+    folds = load_splits(shared / "tvsum" / "splits.json")["disjoint_folds"]
+    ridge, saliency_facts = add_saliency(average, examples, folds)
     facts = {
         "trained": time.strftime("%Y-%m-%d"),
         "data": "40 TVSum videos (frames, 20 raters, captions), ActivityNet Captions (words)",
@@ -172,10 +176,11 @@ def make(shared: Path, out: Path, settings: JointSettings) -> dict[str, Any]:
         },
         "held_out_figures": figures(average, tested, videos, arrays, shared),
         "boundaries": boundary_facts,
+        "saliency": saliency_facts,
     }
     folder = out / "model"
     with replacing(folder) as part:
-        write_safetensors(pack(average, encoder), part(WEIGHTS))
+        write_safetensors(pack(average, encoder, ridge=ridge), part(WEIGHTS))
         shutil.copyfile(out / VOCABULARY, part(VOCABULARY))
         part(CONFIG).write_text(config_text(average.config, facts), encoding="utf-8")
     VTSum.load_checkpoint(folder)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 Refine = Literal["dpp", "knapsack", "none"]
-LIVELY = 0.3  # weight of a shot's liveliness beside its saliency: motion tells a viewer's interest, too
+LIVELY = 0.4  # weight of a shot's liveliness beside its saliency: motion tells a viewer's interest, too
 SHORTEST_SHOT = 0.5  # seconds; a shorter one becomes part of the neighbour that looks more like it
 NEAR_EDGE = 0.25  # seconds beside a boundary of its shot from which a clip is moved onto it
 TRIES = 8  # halvings of what a choice may take beside its margins

@@ -95,7 +95,7 @@ class ShotEntry(TypedDict):
     index: int
     start: float
     end: float
-    saliency: float  # mean over its frames, 0..1
+    saliency: float  # mean over its frames, 0..1; of the embedded model: the share of viewers who would keep it
     liveliness: float  # how much its pictures change, 0..1 within this video
     score: float  # what the selection weighed: both of them, lowered for shots that look like a better one
     rank: int  # 1 is the highest score

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.kit import record
-from bench.kit.tables import Tables, formatted, records
+from bench.kit.tables import NOTHING, Tables, formatted, records
 
 SUMMARIZE = {
     "video, 640 x 360, H.264": "{shape[minutes]} min",
@@ -17,6 +17,31 @@ ENCODER = {
     "embedded frame encoder": "{threads} threads, batches of {shape[batch]}",
     "frames a second": "{frames_a_second[p50]:.0f}",
 }
+
+
+OTHER_TOOLS = {
+    "job": "{job}",
+    "time": "{job_s[p50]:.0f} s",
+    "CPU time": "{cpu_s[p50]:.0f} s",
+    "peak memory of a process": "{peak_mib:.0f} MiB",
+    "video made": "{made_s:.0f} s",
+}
+
+
+def other_tools() -> str:
+    """The whole job beside other tools' on the same file, all of the newest run."""
+    found = records("other_tools")
+    if not found:
+        return NOTHING
+    last = found[-1]
+    rows = [r for r in found if r["commit"] == last["commit"] and r["shape"] == last["shape"]]
+    tools = ", ".join(f"{name} {version}" for name, version in last["tools"].items() if version is not None)
+    about = (
+        f"{last['shape']['seconds'] / 60:.0f} minutes of {last['shape']['width']} x {last['shape']['height']}, H.264; "
+        f"median of {last['repeats']} runs, in turn; {tools}. {last['device']}, {last['threads']} threads, load "
+        f"{last['load_before']} before, commit {last['commit']}. `python -m bench.summary.other_tools`."
+    )
+    return formatted(OTHER_TOOLS, rows, about)
 
 
 def summarize() -> str:
@@ -51,4 +76,10 @@ def synthetic() -> str:
     return results_table(found, ["TT+CA", "TT+CA+memory"]).strip()
 
 
-TABLES: Tables = {"summarize": summarize, "encoder": encoder, "walkthrough": walkthrough, "synthetic": synthetic}
+TABLES: Tables = {
+    "summarize": summarize,
+    "other_tools": other_tools,
+    "encoder": encoder,
+    "walkthrough": walkthrough,
+    "synthetic": synthetic,
+}

@@ -174,7 +174,7 @@ def test_a_build_serves_beside_pips_package_what_that_serves(built: Path) -> Non
         pytest.skip(f"compiled CPU kernels: {why}")
     done = run("-m", "tests.build.hub_beside_pip", built, PYTHONPATH=str(ROOT / "kernels"))
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.startswith("_vtsum_kernels_cpu_0abc123 vtsum_kernels {'loaded': True")
+    assert "_vtsum_kernels_cpu_0abc123 vtsum_kernels {'loaded': True, 'reason': None}\n" in done.stdout
 
 
 def test_what_the_builder_runs_passes_on_a_build(layout: Path, built: Path, tmp_path: Path) -> None:

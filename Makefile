@@ -29,7 +29,7 @@ MEASURED := encoder summarize training_data training_step walkthrough
 MEASURED_ON_DATA_TOO := ablation speech text_sources
 MEASURED_ON_DATA := event_segmentation frame_sampling memory_liveness screen_text summary_refinement
 
-.PHONY: help demo test test-slow lint docs wheel check bench gpu-check clean
+.PHONY: help demo test test-slow lint docs wheel hub-layout check bench gpu-check clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -69,6 +69,9 @@ wheel: .venv/.stamp-test  ## Build what is published into DIST: the sources, and
 	  $(BIN)/python -m auditwheel repair --exclude 'libtorch*' --exclude 'libc10*' --exclude 'libcud*' \
 	    --wheel-dir "$(DIST)" "$$work"/*.whl; \
 	  mv "$$work"/*.tar.gz "$(DIST)"; ls -l "$(DIST)"
+
+hub-layout: .venv/.stamp-torch  ## Write the kernels into OUT as the Hugging Face kernels hub's builder wants their sources
+	@$(BIN)/python kernels/hub_layout.py "$$OUT"
 
 check: lint  ## Lint, and compile the GPU kernels ahead of time
 	$(BIN)/python -m tests.build.compile_gpu

@@ -4,6 +4,8 @@ Two libraries, loaded by ``torch.ops.load_library`` and free of Python: ``vtsum_
 is found, ``vtsum_kernels/_cuda`` where torch has CUDA and nvcc is there too. Without a compiler the installation
 succeeds all the same, and the ops run in plain PyTorch. What happened is written to ``vtsum_kernels/_build.json``.
 
+The lists of sources and flags here are the only ones: kernels/hub_layout.py reads them, too.
+
 Environment variables:
     VTSUM_BUILD_CPP   auto (default), 0 (leave it out), 1 (fail if it cannot be built)
     VTSUM_BUILD_CUDA  the same, for the CUDA library
@@ -40,6 +42,9 @@ X86_LEVELS = {"avx512bf16": [*_AVX512, "-mavx512bf16"], "avx512": _AVX512, "avx2
 # No -march=native: the library must run on machines older than this one. Wider instructions are chosen at run time.
 CXX_FLAGS = ["-O3", "-g0", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra"]
 STRICT_FLAGS = ["-Werror", "-Wno-error=unused-parameter"]  # torch's own headers leave parameters unused
+LEVELS_FLAG = "-DVTS_X86_LEVELS"
+NVCC_FLAGS = ["-O3", "--expt-relaxed-constexpr", "-Xcompiler=-fvisibility=hidden"]
+CUDA_ARCHITECTURES = ["8.0", "9.0", "10.0", "12.0+PTX"]  # of nvcc 12.8 and newer
 
 
 class CannotBuild(RuntimeError):
@@ -118,7 +123,22 @@ def cuda_architectures(nvcc: Path) -> str:
         r"release (\d+)\.(\d+)", subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
     )
     known = (int(release[1]), int(release[2])) if release else (0, 0)
-    return "8.0;9.0;10.0;12.0+PTX" if known >= (12, 8) else "8.0;9.0+PTX"
+    return ";".join(CUDA_ARCHITECTURES) if known >= (12, 8) else "8.0;9.0+PTX"
+
+
+def cpu_sources() -> list[Path]:
+    """Those of the CPU library that any processor of the kind runs."""
+    kernels = [path for path in sorted(CSRC.glob("cpu/**/*.cpp")) if path.stem not in X86_LEVELS]
+    return [*kernels, *sorted(CSRC.glob("torch/*/*cpu.cpp"))]
+
+
+def level_sources(level: str) -> list[Path]:
+    """A file named after a level holds an op's kernels compiled for it: cpu/<op>/avx2.cpp."""
+    return sorted(CSRC.glob(f"cpu/*/{level}.cpp"))
+
+
+def cuda_sources() -> list[Path]:
+    return [*sorted(CSRC.glob("cuda/**/*.cu")), *sorted(CSRC.glob("torch/*/*cuda.cpp"))]
 
 
 def cpu_extension() -> tuple[Extension, dict[str, Any]]:
@@ -127,21 +147,17 @@ def cpu_extension() -> tuple[Extension, dict[str, Any]]:
     from torch.utils.cpp_extension import CppExtension
 
     levels = X86_LEVELS if platform.machine().lower() in ("x86_64", "amd64") else {}
-    # A file named after a level holds an op's kernels compiled for it: cpu/<op>/avx2.cpp.
-    sources = [str(path) for path in sorted(CSRC.glob("cpu/**/*.cpp")) if path.stem not in X86_LEVELS]
-    sources += [str(path) for path in sorted(CSRC.glob("torch/*/*cpu.cpp"))]
     flags = CXX_FLAGS + (STRICT_FLAGS if os.environ.get("VTSUM_WERROR") == "1" else [])
-    flags += [f"-DTORCH_TARGET_VERSION={TARGET}"] + (["-DVTS_X86_LEVELS"] if levels else [])
+    flags += [f"-DTORCH_TARGET_VERSION={TARGET}"] + ([LEVELS_FLAG] if levels else [])
     extension = CppExtension(
         "vtsum_kernels._cpu",
-        sources,
+        [str(path) for path in cpu_sources()],
         include_dirs=[str(ROOT / CSRC / "include")],
         extra_compile_args={"cxx": flags},
         py_limited_api=True,  # nothing of Python inside: no libtorch_python, one file for every Python
     )
     extension.vtsum_levels = [
-        (sorted(str(path) for path in CSRC.glob(f"cpu/*/{level}.cpp")), [*flags, *wider])
-        for level, wider in levels.items()
+        ([str(path) for path in level_sources(level)], [*flags, *wider]) for level, wider in levels.items()
     ]
     record = {
         "compiler": compiler,
@@ -165,12 +181,10 @@ def cuda_extension() -> tuple[Extension, dict[str, Any]]:
     os.environ.setdefault("TORCH_CUDA_ARCH_LIST", cuda_architectures(home / "bin" / "nvcc"))
     strict = os.environ.get("VTSUM_WERROR") == "1"
     flags = [*CXX_FLAGS, f"-DTORCH_TARGET_VERSION={TARGET}", "-DUSE_CUDA"] + (STRICT_FLAGS if strict else [])
-    nvcc_flags = ["-O3", "--expt-relaxed-constexpr", "-Xcompiler", "-fvisibility=hidden"]
-    nvcc_flags += ["-Werror", "all-warnings"] if strict else []
-    sources = [str(path) for path in (*sorted(CSRC.glob("cuda/**/*.cu")), *sorted(CSRC.glob("torch/*/*cuda.cpp")))]
+    nvcc_flags = [*NVCC_FLAGS, *(["-Werror", "all-warnings"] if strict else [])]
     extension = cpp_extension.CUDAExtension(
         "vtsum_kernels._cuda",
-        sources,
+        [str(path) for path in cuda_sources()],
         include_dirs=[str(ROOT / CSRC / "include")],
         extra_compile_args={"cxx": flags, "nvcc": nvcc_flags},
         py_limited_api=True,
@@ -326,9 +340,10 @@ class _Builder:
         super().build_extension(extension)  # type: ignore[misc]
 
 
-setup(
-    # A placeholder tells setuptools that this is a platform's wheel; BuildKernels replaces it.
-    ext_modules=[Extension("vtsum_kernels._cpu", sources=[])],
-    cmdclass={"build_ext": BuildKernels},
-    options={"bdist_wheel": {"py_limited_api": "cp311"}},
-)
+if __name__ == "__main__":
+    setup(
+        # A placeholder tells setuptools that this is a platform's wheel; BuildKernels replaces it.
+        ext_modules=[Extension("vtsum_kernels._cpu", sources=[])],
+        cmdclass={"build_ext": BuildKernels},
+        options={"bdist_wheel": {"py_limited_api": "cp311"}},
+    )

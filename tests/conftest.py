@@ -53,7 +53,8 @@ def pytest_configure(config: pytest.Config) -> None:
 LONG = (
     *("bench/test_gpu_check.py", "kernels/test_triton.py", "kernels/test_pretended_gpu.py"),
     *("vtsum/test_training_sharded.py", "vtsum/test_walkthrough.py", "vtsum/test_training_launch.py"),
-    *("build/test_cpu_sanitizers.py", "emulator/test_sanitizers.py", "vtsum/test_planted.py", "vtsum/test_batch.py"),
+    *("build/test_cpu_sanitizers.py", "build/test_hub_layout.py", "emulator/test_sanitizers.py"),
+    *("vtsum/test_planted.py", "vtsum/test_batch.py"),
 )
 
 

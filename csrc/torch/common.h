@@ -11,6 +11,12 @@
 
 #include "vtsum/common.h"
 
+// Where the ops are registered: under the package's name, unless the build says otherwise. Builds for the Hugging Face
+// kernels hub do: a process may hold several of them, beside this one.
+#ifndef VTS_NAMESPACE
+#define VTS_NAMESPACE vtsum_kernels
+#endif
+
 namespace vts::glue {
 
 using torch::headeronly::ScalarType;

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from typing import Any
 
-import torch
+from .namespace import OPS
 
 _COUNTER = "torch.utils.flop_counter"
 Shape = Sequence[int]
@@ -124,7 +124,7 @@ for _suffix in ("", "_triton"):
 
 def _hand_over(counter: Any) -> None:
     for name, formula in FORMULAS.items():
-        counter.register_flop_formula(getattr(torch.ops.vtsum_kernels, name))(formula)
+        counter.register_flop_formula(getattr(OPS, name))(formula)
 
 
 class _WhenImported(importlib.abc.MetaPathFinder):

@@ -1,4 +1,4 @@
-"""The op library: loading of the compiled kernels, and the schemas, fake and autograd registrations, once, in Python.
+"""The op library: the schemas, fake and autograd registrations, once, in Python, and which compiled kernels are loaded.
 
 Ops are registered with ``torch.library.Library`` rather than ``custom_op``, whose call costs twice as much. The
 compiled libraries only add implementations for their device to the schemas given here.
@@ -7,23 +7,19 @@ compiled libraries only add implementations for their device to the schemas give
 from __future__ import annotations
 
 import importlib
-import json
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-NAMESPACE = "vtsum_kernels"
+from .namespace import LIBRARIES, NAMESPACE, OPS, add_op_namespace_prefix, load, read_record
+
 AUTO = "auto"
 ENVIRONMENT_VARIABLE = "VTSUM_KERNELS_BACKEND"
 ENVIRONMENT_BACKEND = os.environ.get(ENVIRONMENT_VARIABLE, "").strip().lower() or AUTO
-_FOLDER = Path(__file__).resolve().parent
-_RECORD = _FOLDER / "_build.json"
-_LIBRARIES = ("_cpu", "_cuda")
 
 LIB = torch.library.Library(NAMESPACE, "DEF")
 
@@ -66,10 +62,10 @@ def define(
     """Registers an op's schema, its fake (shapes, strides and dtypes alone), its gradient and how it is vmapped."""
     name = schema.split("(", 1)[0]
     LIB.define(schema)
-    qualified = f"{NAMESPACE}::{name}"
+    qualified = add_op_namespace_prefix(name)
     torch.library.register_fake(qualified, fake, lib=LIB)
     torch.library.register_autograd(qualified, backward, setup_context=setup_context, lib=LIB)
-    plain = _PLAIN[name] = getattr(getattr(torch.ops, NAMESPACE), name).default
+    plain = _PLAIN[name] = getattr(OPS, name).default
 
     def jvp(ctx: Any, *tangents: Any) -> Any:
         raise NotImplementedError(
@@ -129,31 +125,6 @@ def refuse_double_backward(op: str) -> Callable[..., Any]:
     return backward
 
 
-def _read_record() -> dict[str, Any]:
-    try:
-        record = json.loads(_RECORD.read_text())
-        return record if isinstance(record, dict) else {}
-    except (OSError, ValueError):
-        return {}
-
-
-def _load(name: str) -> str | None:
-    entry = _read_record().get("libraries", {}).get(name, {})
-    if name == "_cuda" and torch.version.cuda is None:
-        return entry.get("reason") or "this torch has no CUDA"
-    files = sorted([*_FOLDER.glob(f"{name}.*so"), *_FOLDER.glob(f"{name}.*pyd")])
-    if not files:
-        reason = entry.get("reason", "the package was not installed (pip install .), or not built")
-        return f"not built: {reason}"
-    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 11):
-        return f"built for torch 2.11 or later, this is {torch.__version__}"
-    try:
-        torch.ops.load_library(str(files[0]))
-    except OSError as error:
-        return f"{files[0].name} does not load: {error}"
-    return None
-
-
 def refusal(name: str) -> str | None:
     """None when the compiled library `name` ("_cpu" or "_cuda") is loaded, else why it is not."""
     return _refused[name]
@@ -170,9 +141,9 @@ def build_info() -> dict[str, Any]:
     """
     level = None
     if _refused["_cpu"] is None:
-        level = str(getattr(torch.ops, NAMESPACE).cpu_level())
+        level = str(OPS.cpu_level())
     return {
-        "build": _read_record(),
+        "build": read_record(),
         "libraries": {name: {"loaded": reason is None, "reason": reason} for name, reason in _refused.items()},
         "cpu_level": level,
         "backend": ENVIRONMENT_BACKEND,
@@ -182,6 +153,6 @@ def build_info() -> dict[str, Any]:
 
 LIB.define("cpu_level() -> str")
 if os.environ.get("VTSUM_KERNELS_DISABLE_COMPILED") == "1":
-    _refused.update(dict.fromkeys(_LIBRARIES, "VTSUM_KERNELS_DISABLE_COMPILED=1"))
+    _refused.update(dict.fromkeys(LIBRARIES, "VTSUM_KERNELS_DISABLE_COMPILED=1"))
 else:
-    _refused.update({name: _load(name) for name in _LIBRARIES})
+    _refused.update({name: load(name) for name in LIBRARIES})

@@ -71,7 +71,7 @@ def test_without_a_compiler_the_wheel_is_built_all_the_same_and_says_why(tmp_pat
         assert "vtsum = vtsum.cli:main" in archive.read(entry_points).decode()
         metadata = archive.read(next(name for name in names if name.endswith("METADATA"))).decode()
         archive.extractall(tmp_path / "site")
-    modules = {str(path.relative_to(ROOT / "kernels")) for path in (ROOT / "kernels").rglob("*.py")}
+    modules = {str(path.relative_to(ROOT / "kernels")) for path in (ROOT / "kernels" / "vtsum_kernels").rglob("*.py")}
     assert modules | {"vtsum/errors.py", "vtsum/assets/probe.bin", "vtsum_kernels/py.typed"} <= names
     assert not [
         name for name in names if name.endswith((".so", ".cpp", ".cu")) or name.startswith(("tests", "kernels"))

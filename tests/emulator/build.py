@@ -99,7 +99,8 @@ def build_glue() -> Path:
     kernels, glue = (build(), build_memory()), CSRC / "torch"
     sources = sorted(glue.glob("*/*cuda.cpp"))
     flags = ["-std=c++20", "-O1", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror"]
-    flags += ["-DTORCH_TARGET_VERSION=0x020b000000000000", "-include", str(HERE / "glue.h")]
+    flags += ["-DTORCH_TARGET_VERSION=0x020b000000000000", "-DVTS_NAMESPACE=vtsum_emulated"]
+    flags += ["-include", str(HERE / "glue.h")]
     flags += [f"-I{glue}", f"-I{CSRC / 'include'}"]
     flags += [flag for path in include_paths() for flag in ("-isystem", path)]
     torch_libraries = Path(torch.__file__).parent / "lib"

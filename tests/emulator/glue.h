@@ -38,4 +38,3 @@ inline void multiply_add(const Tensor &c, const Tensor &x, const Tensor &y, cons
 // Where the ops are registered, after torch's headers, which have these words, too: for tensors of every kind, so that
 // one on another device gets as far as it does on CUDA.
 #define CUDA CompositeExplicitAutograd
-#define vtsum_kernels vtsum_emulated

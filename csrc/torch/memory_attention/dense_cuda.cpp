@@ -296,7 +296,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> flash_backward(
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(vtsum_kernels, CUDA, m) {
+STABLE_TORCH_LIBRARY_IMPL(VTS_NAMESPACE, CUDA, m) {
     m.impl("memory_weights_fwd", TORCH_BOX(&weights_forward));
     m.impl("memory_weights_bwd", TORCH_BOX(&weights_backward));
     m.impl("memory_flash_fwd", TORCH_BOX(&flash_forward));

@@ -41,8 +41,8 @@ void product(Tensor out, Tensor a, Tensor b, bool add) {
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(vtsum_kernels, CPU, m) { m.impl("memory_product_", TORCH_BOX(&product)); }
-STABLE_TORCH_LIBRARY_IMPL(vtsum_kernels, CompositeExplicitAutograd, m) {
+STABLE_TORCH_LIBRARY_IMPL(VTS_NAMESPACE, CPU, m) { m.impl("memory_product_", TORCH_BOX(&product)); }
+STABLE_TORCH_LIBRARY_IMPL(VTS_NAMESPACE, CompositeExplicitAutograd, m) {
     m.impl("memory_product_pays", TORCH_BOX(&pays));
 }
 

@@ -82,7 +82,7 @@ void unproject(Tensor u, Tensor x, Tensor share) {
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(vtsum_kernels, CPU, m) {
+STABLE_TORCH_LIBRARY_IMPL(VTS_NAMESPACE, CPU, m) {
     m.impl("memory_rows_softmax_", TORCH_BOX(&softmax));
     m.impl("memory_rows_slopes_", TORCH_BOX(&softmax_backward));
     m.impl("memory_unproject_", TORCH_BOX(&unproject));

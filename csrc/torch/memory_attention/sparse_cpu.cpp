@@ -191,7 +191,7 @@ void shortlist(
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(vtsum_kernels, CPU, m) {
+STABLE_TORCH_LIBRARY_IMPL(VTS_NAMESPACE, CPU, m) {
     m.impl("memory_gather", TORCH_BOX(&gather));
     m.impl("memory_gather_dot", TORCH_BOX(&gather_dot));
     m.impl("memory_scatter", TORCH_BOX(&scatter));

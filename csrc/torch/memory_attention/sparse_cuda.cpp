@@ -120,7 +120,7 @@ Tensor scatter(Tensor weights, Tensor index, Tensor rows, int64_t slots) {
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(vtsum_kernels, CUDA, m) {
+STABLE_TORCH_LIBRARY_IMPL(VTS_NAMESPACE, CUDA, m) {
     m.impl("memory_topk", TORCH_BOX(&topk));
     m.impl("memory_gather", TORCH_BOX(&gather));
     m.impl("memory_gather_dot", TORCH_BOX(&gather_dot));

@@ -38,6 +38,6 @@ Tensor join_forward(
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(vtsum_kernels, CUDA, m) { m.impl("memory_join_fwd", TORCH_BOX(&join_forward)); }
+STABLE_TORCH_LIBRARY_IMPL(VTS_NAMESPACE, CUDA, m) { m.impl("memory_join_fwd", TORCH_BOX(&join_forward)); }
 
 }  // namespace vts::glue

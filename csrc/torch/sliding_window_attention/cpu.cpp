@@ -95,12 +95,12 @@ std::string cpu_level() { return vts_cpu_level(); }
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(vtsum_kernels, CPU, m) {
+STABLE_TORCH_LIBRARY_IMPL(VTS_NAMESPACE, CPU, m) {
     m.impl("sliding_window_attention_fwd", TORCH_BOX(&forward));
     m.impl("sliding_window_attention_bwd", TORCH_BOX(&backward));
 }
 
 // An op without tensors has no device to be chosen by.
-STABLE_TORCH_LIBRARY_IMPL(vtsum_kernels, CompositeExplicitAutograd, m) { m.impl("cpu_level", TORCH_BOX(&cpu_level)); }
+STABLE_TORCH_LIBRARY_IMPL(VTS_NAMESPACE, CompositeExplicitAutograd, m) { m.impl("cpu_level", TORCH_BOX(&cpu_level)); }
 
 }  // namespace vts::glue

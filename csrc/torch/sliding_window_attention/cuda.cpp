@@ -137,7 +137,7 @@ std::string form(
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(vtsum_kernels, CUDA, m) {
+STABLE_TORCH_LIBRARY_IMPL(VTS_NAMESPACE, CUDA, m) {
     m.impl("sliding_window_attention_fwd", TORCH_BOX(&forward));
     m.impl("sliding_window_attention_bwd", TORCH_BOX(&backward));
     m.impl("sliding_window_attention_form", TORCH_BOX(&form));

@@ -26,8 +26,8 @@ library.LIB.define(
     "memory_rows_slopes_(Tensor(a!) dweights, Tensor? dlse, Tensor? dusage, Tensor weights, Tensor? factor, "
     "Tensor? query_mask, bool need_bias) -> Tensor"
 )
-rows_softmax = torch.ops.vtsum_kernels.memory_rows_softmax_.default
-rows_softmax_backward = torch.ops.vtsum_kernels.memory_rows_slopes_.default
+rows_softmax = library.OPS.memory_rows_softmax_.default
+rows_softmax_backward = library.OPS.memory_rows_slopes_.default
 
 
 def in_full_precision(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -17,12 +17,12 @@ from .mapping import by_group
 
 library.LIB.define("memory_product_(Tensor(a!) out, Tensor a, Tensor b, bool add) -> ()")
 library.LIB.define("memory_product_pays(ScalarType dtype) -> bool")
-_product = torch.ops.vtsum_kernels.memory_product_.default
+_product = library.OPS.memory_product_.default
 #: The dtypes whose products are ours on this machine.
 OURS = frozenset(
     dtype
     for dtype in (torch.float32, torch.bfloat16)
-    if library.refusal("_cpu") is None and torch.ops.vtsum_kernels.memory_product_pays(dtype)
+    if library.refusal("_cpu") is None and library.OPS.memory_product_pays(dtype)
 )
 
 

@@ -25,7 +25,7 @@ library.LIB.define(
     "Tensor factor, Tensor? slot_bias, int first, int d, Tensor(a!) floors, Tensor(b!) counts, Tensor(c!) kept, "
     "Tensor(d!) ceilings) -> ()"
 )
-_OPS = torch.ops.vtsum_kernels
+_OPS = library.OPS
 
 
 def _fast_bfloat16() -> bool:

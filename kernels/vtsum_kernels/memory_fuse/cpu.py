@@ -34,7 +34,7 @@ _TENSORS = "Tensor x, Tensor keys, Tensor bank, Tensor weight, Tensor? bias, Ten
 _INPUTS = f"{_TENSORS}, Tensor? query_mask, bool normalize"
 
 library.LIB.define("memory_unproject_(Tensor(a!) u, Tensor x, Tensor share) -> ()")
-_unproject = torch.ops.vtsum_kernels.memory_unproject_.default
+_unproject = library.OPS.memory_unproject_.default
 
 
 def joined(x: Tensor, weight: Tensor, bias: Tensor | None, weights: Tensor, bank: Tensor) -> Tensor:

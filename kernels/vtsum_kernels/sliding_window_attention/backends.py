@@ -207,7 +207,7 @@ def form(backend: str, call: Call) -> str | None:
     tensors = call.q, call.k, call.v, call.mask, call.cu_seqlens, call.bias
     seed = call.q.new_zeros(1, dtype=torch.int64) if call.dropout_p > 0 else None
     options = call.left, call.right, call.dilation, call.shift, call.scale, call.dropout_p, call.row_offset
-    said: str = getattr(torch.ops.vtsum_kernels, f"{NAME}_form")(
+    said: str = getattr(library.OPS, f"{NAME}_form")(
         *tensors, seed, *options, window_keys(call) > MAX_KEYS_RECOMPUTED, call.sinks, call.softcap
     )
     return said

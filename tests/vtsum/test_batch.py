@@ -260,3 +260,31 @@ def test_a_line_that_was_being_written_is_no_hindrance(tmp_path, left):
         assert done.stdout.startswith(words)
     assert (out / "batch.jsonl").read_text().startswith(OURS)
     assert [entry["status"] for entry in _entries(out)] == ["begun", "done"]
+
+
+STOPPED_AS_A_WORKER_BEGINS = """
+import os, signal, sys
+from multiprocessing import util
+
+begin = util.spawnv_passfds
+
+def begin_and_stop(path, words, fds):
+    begun = begin(path, words, fds)
+    if b"--multiprocessing-fork" in map(os.fsencode, words):
+        os.kill(os.getpid(), signal.SIGTERM)
+    return begun
+
+util.spawnv_passfds = begin_and_stop
+from vtsum.cli import main
+
+sys.exit(main())
+"""
+
+
+def test_a_batch_that_is_stopped_as_a_worker_begins_says_no_word(tmp_path):
+    """What the worker is to do was not told yet: it ended with a traceback of its own."""
+    video = _clip(tmp_path / "a.mp4", 100)
+    command = [sys.executable, "-c", STOPPED_AS_A_WORKER_BEGINS, "batch", *OPTIONS, video, "-o", tmp_path / "o"]
+    done = subprocess.run([*map(str, command)], env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (143, "")
+    assert os.listdir(tmp_path / "o") == ["batch.jsonl"]

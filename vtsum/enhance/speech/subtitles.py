@@ -74,9 +74,9 @@ def read_transcript(
     language = language_of(Path(path).name)
     warnings = [] if guessed is None else [f"{name}: its encoding was guessed: {guessed}"]
     if (others := other_cues(text, where, rate)) is not None:
-        cues, note, broken = others
+        cues, note, left_out = others
         utterances = utterances_of(cues, where)
-        warnings += [*([] if note is None else [f"{name}: {note}"]), *_left_out(name, cues, broken)]
+        warnings += [*([] if note is None else [f"{name}: {note}"]), *_left_out(name, cues, left_out)]
     elif text.startswith("WEBVTT") or any(map(_states_times, lines)):
         cues, stated, broken = parse_cues([_SBV.sub(_arrow, line) for line in lines], where)
         language = stated or language

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import stat
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +23,12 @@ def plain(path: AnyPath) -> str:
     return os.fsdecode(path).encode("utf-8", "replace").decode("utf-8").replace("\n", " ")
 
 
+OLD = ".old"
+"""How the name of a folder ends for which another one is put in its place."""
+_DIGITS = 8  # random bytes in a temporary file's name
+_RANDOM = re.compile(rf"[0-9a-f]{{{2 * _DIGITS}}}\.part")
+
+
 def shortened(name: str, most: int) -> str:
     """A name, or as many letters of it as `most` bytes hold."""
     kept = os.fsencode(name)
@@ -35,7 +42,7 @@ class _Part:
         check_regular(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         self.final = path
-        self.path = path.with_name(f".{path.name[:32]}.{secrets.token_hex(8)}.part")
+        self.path = path.with_name(f"{_begins(path.name)}{secrets.token_hex(_DIGITS)}.part")
         begun(self.path)
         handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         self._mode = stat.S_IMODE(os.fstat(handle).st_mode)
@@ -66,6 +73,23 @@ def written(path: AnyPath) -> Iterator[Path]:
         part.take_place()
     finally:
         part.drop()
+
+
+def _begins(name: str) -> str:
+    return f".{name[:32]}."
+
+
+def unfinished(folder: Path, names: Iterable[str]) -> list[Path]:
+    """What processes that were killed have left of files of these names in a folder, half-written, under the names that
+    `written` and `replacing` give; and what others are at work on. Links are none."""
+    begins = {_begins(name) for name in names}
+    try:
+        with os.scandir(folder) as found:
+            files = [entry.name for entry in found if entry.is_file(follow_symlinks=False)]
+    except OSError:  # there is no such folder
+        return []
+    ends = 2 * _DIGITS + len(".part")
+    return [folder / name for name in files if name[:-ends] in begins and _RANDOM.fullmatch(name[-ends:])]
 
 
 def write_text(path: AnyPath, text: str) -> None:
@@ -221,7 +245,7 @@ def replace_folder(made: Path, final: Path, ours: Callable[[str], object]) -> No
         raise FileExistsError(errno.EEXIST, "a symbolic link is in its place", str(final))
     if os.path.lexists(final) and os.listdir(final):
         _refuse_strangers(final, ours)
-        old = made.with_name(f"{made.name}.old")
+        old = made.with_name(made.name + OLD)
         os.rename(final, old)
     try:
         if old is not None:

@@ -29,6 +29,7 @@ _IMPORT = "<frozen importlib._bootstrap>"
 _unfinished: set[Path] = set()
 _heeded: tuple[int, float] | None = None  # the last signal that was raised as an exception, and when
 _waits: float | None = None  # since when one waits
+_busy = False  # in what is not to be broken off
 
 
 @contextmanager
@@ -52,14 +53,26 @@ def stopping() -> Iterator[None]:
             _sweep()
 
 
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Within, in the main thread, a signal waits: for what is short and must not be broken off."""
+    global _busy
+    before, _busy = _busy, True
+    try:
+        yield
+    finally:
+        _busy = before
+
+
 def heed(number: int, frame: FrameType | None) -> None:
-    """The handler: raises, later where the main thread imports something, and not again while it tidies up."""
+    """The handler: raises, later where the main thread imports something or is at what must not be broken off, and not
+    again while it tidies up."""
     global _heeded, _waits
     now = time.monotonic()
     if _heeded and now - _heeded[1] < _PATIENCE:
         return
     _waits = now if _waits is None else _waits
-    if _imports(frame) and now - _waits < _LONGEST:
+    if (_busy or _imports(frame)) and now - _waits < _LONGEST:
         _thread.start_new_thread(_again, (number,))  # not threading's, whose lock the main thread may hold
         return
     _heeded, _waits = (number, now), None

@@ -20,6 +20,7 @@ from tests import forked
 from tests.vtsum.clips import write_clip
 from tests.vtsum.samples import ENVIRONMENT
 from vtsum.batches.inputs import find_videos, place
+from vtsum.batches.summaries import sweep
 from vtsum.errors import VTSumError
 from vtsum.summary.staging import temporary
 
@@ -202,7 +203,8 @@ def test_only_what_a_killed_process_left_is_swept(tmp_path):
     assert _killed_after(out, [video, "-o", out], 1, signal.SIGKILL, status="begun") == -9
     shutil.rmtree(out / "a", ignore_errors=True)
     left, other, mine = (out / name for name in (temporary("a"), ".a.part-notes", temporary("a")))
-    for folder in (left, other, mine):
+    older = left.with_name(f"{temporary('a')}.old")
+    for folder in (left, other, mine, older):
         (folder / "keyframes").mkdir(parents=True)
     (left / ".summary.mp4.0123456789abcdef.part").write_text("half")
     (left / "keyframes" / "shot_0001.jpg").write_text("one")
@@ -213,6 +215,37 @@ def test_only_what_a_killed_process_left_is_swept(tmp_path):
     told = _run(video, "-o", tmp_path / "p", "--budget", "much")
     assert told.returncode == 2
     assert told.stderr.count("budget must be a share") == 1
+
+
+def test_an_older_summary_is_not_taken_for_what_a_killed_process_was_at(tmp_path):
+    """Nor is an empty folder."""
+    video, out = _clip(tmp_path / "a.mp4", 100), tmp_path / "o"
+    assert _run(video, "-o", out).returncode == 0
+    for old in (out / "a" / "summary.json", None):
+        before = old and old.stat().st_ino
+        (out / "batch.jsonl").unlink()
+        if old is None:
+            shutil.rmtree(out / "a")
+            (out / "a").mkdir()
+        words = [video, "-o", out, *(["--overwrite"] if old else [])]
+        assert _killed_after(out, words, 1, signal.SIGKILL, status="begun") == -9
+        done = _run(*words)
+        assert done.stdout.startswith("1 videos summarised"), done
+        assert _whole(out) == {"a"}
+        assert (out / "a" / "summary.json").stat().st_ino != before
+    again = _run(video, "-o", out)
+    assert again.stdout.startswith("0 videos summarised, 1 were there already")
+
+
+def test_an_older_summary_stays_until_there_is_another(tmp_path):
+    old = tmp_path / f"{temporary('a')}.old"
+    old.mkdir()
+    (old / "summary.txt").write_text("words")
+    sweep([tmp_path / "a"])
+    assert (old / "summary.txt").read_text() == "words"
+    (tmp_path / "a").mkdir()
+    sweep([tmp_path / "a"])
+    assert os.listdir(tmp_path) == ["a"]
 
 
 @pytest.mark.parametrize("left", [OURS[:9], OURS + '{"key": "half', OURS])
@@ -227,3 +260,31 @@ def test_a_line_that_was_being_written_is_no_hindrance(tmp_path, left):
         assert done.stdout.startswith(words)
     assert (out / "batch.jsonl").read_text().startswith(OURS)
     assert [entry["status"] for entry in _entries(out)] == ["begun", "done"]
+
+
+STOPPED_AS_A_WORKER_BEGINS = """
+import os, signal, sys
+from multiprocessing import util
+
+begin = util.spawnv_passfds
+
+def begin_and_stop(path, words, fds):
+    begun = begin(path, words, fds)
+    if b"--multiprocessing-fork" in map(os.fsencode, words):
+        os.kill(os.getpid(), signal.SIGTERM)
+    return begun
+
+util.spawnv_passfds = begin_and_stop
+from vtsum.cli import main
+
+sys.exit(main())
+"""
+
+
+def test_a_batch_that_is_stopped_as_a_worker_begins_says_no_word(tmp_path):
+    """What the worker is to do was not told yet: it ended with a traceback of its own."""
+    video = _clip(tmp_path / "a.mp4", 100)
+    command = [sys.executable, "-c", STOPPED_AS_A_WORKER_BEGINS, "batch", *OPTIONS, video, "-o", tmp_path / "o"]
+    done = subprocess.run([*map(str, command)], env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (143, "")
+    assert os.listdir(tmp_path / "o") == ["batch.jsonl"]

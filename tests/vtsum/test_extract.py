@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ from tests.vtsum.samples import ENVIRONMENT
 from vtsum import cli
 from vtsum.batches.extract import by_id, extract
 from vtsum.batches.inputs import find_videos
+from vtsum.data import features
 from vtsum.data.feature_files import read_array
 from vtsum.data.features import FeatureFolder
 from vtsum.errors import VTSumError
@@ -279,3 +281,33 @@ def test_stopped_run_leaves_nothing_half_written(films, tmp_path, number):
     assert 2 <= len(written) < 60
     for name in written:
         assert read_array(tmp_path / "f" / f"{name}.npz", "features").shape == (12, 256)
+
+
+def test_what_a_killed_run_left_half_written_is_swept(films, tmp_path, numbers):
+    out, left = tmp_path / "out", "0123456789abcdef.part"
+    extract([films / "a.mp4"], out)
+    (tmp_path / "mine").write_text("mine")
+    for name in (f".a.npz.{left}", f".manifest.json.{left}", f".b.npz.{left}", ".a.npz.notes.part", f"a.npz.{left}"):
+        (out / name).write_text("half")
+    (out / ".a.npz.fedcba9876543210.part").symlink_to(tmp_path / "mine")
+    extract([films / "a.mp4"], out)
+    kept = [".a.npz.fedcba9876543210.part", ".a.npz.notes.part", f".b.npz.{left}", f"a.npz.{left}"]
+    assert sorted(os.listdir(out)) == sorted([*kept, "a.npz", "manifest.json", ".manifest.json.lock"])
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_what_another_run_is_writing_is_not_swept(films, tmp_path, numbers, monkeypatch):
+    """It holds the lock as long as a file has but its temporary name."""
+    written, told = features.write_npz, []
+
+    def write(path, **arrays):
+        other = os.open(tmp_path / "out" / ".manifest.json.lock", os.O_RDWR)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(other)
+        told.append(path)
+        written(path, **arrays)
+
+    monkeypatch.setattr(features, "write_npz", write)
+    extract([films / "a.mp4"], tmp_path / "out")
+    assert told == [tmp_path / "out" / "a.npz"]

@@ -22,7 +22,7 @@ from vtsum.enhance.speech.recognisers.whisper import Whisper
 from vtsum.errors import VTSumError
 from vtsum.evaluation.clip_score import load_clip_text
 from vtsum.model.encoders import load_frame_encoder
-from vtsum.model.files import read_pt
+from vtsum.model.files import read_pt, read_safetensors
 from vtsum.model.frame_encoder import EMBEDDED
 from vtsum.model.pretrained import at_work, check_folder
 from vtsum.model.tokenizer import load_tokenizer
@@ -430,3 +430,18 @@ def test_commands_refuse_a_strangers_model(tmp_path: Path) -> None:
     refused(*words, names=tmp_path / "blip.pth")
     assert not mark.exists()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["blip.pth", "clip.mp4", "model"]
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a folder", "a device"])
+def test_weights_that_are_no_file_are_not_waited_for(kind: str, tmp_path: Path) -> None:
+    for path in (tmp_path / "model.safetensors", tmp_path / "state.pt"):
+        if kind == "a pipe":
+            os.mkfifo(path)
+        elif kind == "a folder":
+            path.mkdir()
+        else:
+            path.symlink_to("/dev/zero")
+    with pytest.raises(VTSumError, match=r"push: .*model\.safetensors must be a regular file, got something else"):
+        read_safetensors(tmp_path / "model.safetensors", "push")
+    with pytest.raises(VTSumError, match=r"train: .*state\.pt must be a regular file, got something else"):
+        read_pt(tmp_path / "state.pt", "train")

@@ -208,12 +208,26 @@ def test_a_run_writes_into_no_folder_of_another_kind(
         assert content(tmp_path) == before, run
 
 
+def test_what_a_killed_training_left_half_written_is_swept(data: Path, tmp_path: Path) -> None:
+    run, left = tmp_path / "run", "0123456789abcdef.part"
+    assert cli.main(words(data, run)) == 0
+    mine = ["model/.model.safetensors.notes.part", f"model/.other.{left}", f".curves.png.{left}"]
+    half = [f"model/.model.safetensors.{left}", f"best/.config.json.{left}", f".metrics.jsonl.{left}"]
+    (run / "best").mkdir()
+    for name in (*mine, *half):
+        (run / name).write_text("half")
+    assert cli.main(words(data, run)) == 0
+    assert [name for name in (*mine, *half) if (run / name).exists()] == mine
+
+
 def test_a_folder_in_which_a_training_found_no_room_is_as_good_as_new(tmp_path: Path) -> None:
     from vtsum.training.resuming import check_folder
     from vtsum.training.settings import TrainSettings
 
     for name in (".lock", "metrics.jsonl"):
         (tmp_path / name).touch()
+    check_folder(tmp_path, TrainSettings())
+    (tmp_path / ".config.yaml.0123456789abcdef.part").write_text("half")  # the disk was full, or it was killed
     check_folder(tmp_path, TrainSettings())
     (tmp_path / "metrics.jsonl").write_text("mine")
     with pytest.raises(VTSumError, match=r"output_dir must be new or empty, got .* with files in it"):

@@ -209,6 +209,8 @@ def test_other_kinds_of_subtitles(tmp_path, name):
         ),
         ("<tt>" * 100, "at most 64 elements in one another"),
         ("<tt><body><p begin='1s'>" + "a" * 10_001 + "</p></body></tt>", "at most 10000 characters"),
+        ('{"segments": [{"start": 0, "end": 2, "text": "' + "a" * 10_001 + '"}]}', "at most 10000 characters"),
+        ("start\tend\ttext\n0\t900\t" + "a" * 10_001, "at most 10000 characters"),
         ("<tt><body><p>No time.</p><p begin='soon'>A bad one.</p></body></tt>", "must hold words, found none"),
         ("{1}{50}Hello", "got MicroDVD, which counts pictures, without their rate"),
         ('{"words": []}', "must hold segments with start, end and text"),
@@ -223,6 +225,28 @@ def test_kinds_that_are_not_read_are_named(tmp_path, text, message):
     (tmp_path / "a.txt").write_text(text)
     with pytest.raises(VTSumError, match=message):
         read_transcript(tmp_path / "a.txt", duration=60.0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"segments": [{"start": 1, "end": 2, "text": "One."}, {"start": "x", "end": 3, "text": "Two."}, '
+        '{"start": 5, "end": 4, "text": "Three."}]}',
+        "start\tend\ttext\n1000\t2000\tOne.\n5000\t4000\tThree.\nsoon\t3000\tTwo.\n",
+        "[Events]\nFormat: Start, End, Text\nDialogue: 0:00:01.00,0:00:02.00,One.\nDialogue: soon,0:00:03.00,Two.\n"
+        "Dialogue: 0:00:05.00,0:00:04.00,Three.\n",
+    ],
+)
+def test_what_is_left_out_of_other_subtitles_is_told(tmp_path, text):
+    (tmp_path / "a.txt").write_text(text)
+    found = read_transcript(tmp_path / "a.txt", duration=60.0)
+    assert [utterance.text for utterance in found.utterances] == ["One."]
+    broken, backwards = found.warnings
+    assert (
+        "a subtitle has a time that cannot be read, the first in " + ("segment 2" if text[0] == "{" else "line 4")
+        in broken
+    )
+    assert "1 of 2 subtitles end before they begin and are left out" in backwards
 
 
 RUSSIAN = "Сегодня мы поговорим о том, как делать короткие видео из длинных, и почему это бывает нужно."

@@ -190,6 +190,17 @@ def test_a_strangers_link_tells_wandb_of_no_other_file(tmp_path, monkeypatch):
         board.start(tmp_path / "run", 1, {})
 
 
+def test_a_strangers_run_sends_wandb_to_no_server_of_theirs(tmp_path, monkeypatch):
+    """wandb takes the settings that lie in the folder in which it is started, its server's address among them."""
+    monkeypatch.setitem(sys.modules, "wandb", ModuleType("wandb"))
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "wandb" / "settings").write_text("[default]\nbase_url = http://theirs\n")
+    monkeypatch.chdir(tmp_path)
+    board = WeightsAndBiases.__new__(WeightsAndBiases)
+    with pytest.raises(VTSumError, match=r"settings must not say which server wandb tells, .*; move it away"):
+        board.start(Path(), 1, {})
+
+
 def test_wandb_keeps_a_run_offline_and_goes_on_in_the_same_one(data, tmp_path, monkeypatch, capfd):
     pytest.importorskip("wandb", reason="wandb is not installed")
     monkeypatch.setenv("WANDB_MODE", "offline")

@@ -89,9 +89,9 @@ def batch(
             elif dry_run:
                 report.results.append(Result(job.source, job.output, "planned"))
             else:
-                if ledger.name_of(job.key) is not None:
-                    sweep(job.output)
                 left.append(job)
+        known = [] if dry_run else [job.output for job in jobs if ledger.name_of(job.key) is not None]
+        sweep(known)
         running: list[str] = []
         tell = progress or (lambda done, total, names: None)
         tell(len(report.results), len(jobs), running)
@@ -106,6 +106,7 @@ def batch(
                     running.remove(job.source.name)
                     report.results.append(result)
                 tell(len(report.results), len(jobs), running)
+        sweep(known)  # older summaries that were to be replaced by what was made only now
     return report
 
 

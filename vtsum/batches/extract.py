@@ -93,6 +93,7 @@ def extract(
             del found[video]
     folder = FeatureFolder(features.folder, network, fps)
     folder.check(found)
+    folder.sweep()
     jobs = []
     for video, source in found.items():
         if folder.has(video, source):
@@ -194,4 +195,5 @@ class Features:
         return do
 
     def sweep(self, job: Job) -> None:
-        """Nothing: a process that is asked to end removes what it has half-written, and no other name is left."""
+        """Nothing: a process that is asked to end removes what it has half-written, and the next run what one that was
+        killed has."""

@@ -1,7 +1,8 @@
 """What a batch has done: a file in its folder, one JSON object a line, to which lines are only added.
 
 A line is written before a video is begun and after it has ended. A summary's folder appears whole or not at all: one
-that is there although its line says "begun" was made by a process that was killed before it could say so.
+that is there although its line says "begun", and not the one that lay there then (by its inode, "older"), was made by a
+process that was killed before it could say so.
 """
 
 from __future__ import annotations
@@ -118,7 +119,9 @@ class Ledger:
     def is_done(self, job: Job) -> bool:
         """Whether the summary of this very file is there."""
         entry = self._entries.get(job.key)
-        return entry is not None and entry["status"] in ("done", "begun") and job.output.is_dir()
+        if entry is None or not job.output.is_dir():
+            return False
+        return entry["status"] == "done" or (entry["status"] == "begun" and entry.get("older") != _inode(job.output))
 
     def begin(self, job: Job) -> None:
         self._add(
@@ -127,6 +130,7 @@ class Ledger:
                 "source": without_secrets(clean(str(job.source))),
                 "output": job.output.name,
                 "status": "begun",
+                "older": _inode(job.output),
             }
         )
 
@@ -161,6 +165,14 @@ class Ledger:
     ) -> None:
         if self._file is not None:
             os.close(self._file)
+
+
+def _inode(folder: Path) -> int | None:
+    """The number of what a path leads to, which no other thing on its disk has; None where that is nothing."""
+    try:
+        return os.stat(folder).st_ino
+    except OSError:
+        return None
 
 
 def _line(entry: dict[str, Any]) -> bytes:

@@ -18,7 +18,7 @@ from pathlib import Path
 from vtsum.batches.results import Hopeless, Job, Result, Work
 from vtsum.errors import VTSumError
 from vtsum.shown import clean_libraries
-from vtsum.signals import end, heed
+from vtsum.signals import end, heed, undisturbed
 
 _PATIENCE = 10.0  # seconds that a process is given to tidy up
 _TICK = 0.5  # seconds between two looks at the clock
@@ -82,7 +82,8 @@ class _Worker:
         self.process = context.Process(target=serve, args=(theirs, work, threads, held), daemon=True)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which a process that begins cannot refuse
         try:
-            self.process.start()
+            with undisturbed():  # or it would end in a traceback, not having been told what to do
+                self.process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()

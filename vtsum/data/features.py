@@ -23,7 +23,7 @@ import numpy as np
 
 from vtsum.data.feature_files import array_header, check_id, cut_off, feature_file, write_npz
 from vtsum.errors import VTSumError
-from vtsum.files import check_no_links, write_text
+from vtsum.files import check_no_links, unfinished, write_text
 from vtsum.reading import read_json
 from vtsum.shown import reason
 
@@ -175,21 +175,40 @@ class FeatureFolder:
         """Write the features, and the manifest with what other runs have added to it meanwhile."""
         entry = {"source": source.name, "bytes": source.stat().st_size, "frames": 0, "duration": round(duration, 3)}
         try:
-            # Named before it is there, with no frames yet: a file that the manifest does not name is the user's.
-            self._enter(video, entry)
-            write_npz(feature_file(self.path, video), features=features)
-            self._enter(video, {**entry, "frames": len(features)})
+            self.path.mkdir(parents=True, exist_ok=True)
+            with self._locked():
+                # Named before it is there, with no frames yet: a file that the manifest does not name is the user's.
+                self._enter(video, entry)
+                write_npz(feature_file(self.path, video), features=features)
+                self._enter(video, {**entry, "frames": len(features)})
         except OSError as error:
             raise VTSumError(f"extract: output {self.path} must be writable and have room: {reason(error)}") from None
 
+    def sweep(self) -> None:
+        """Remove what processes that were killed have left half-written; who holds the lock writes alone.
+
+        Raises:
+            VTSumError: the lock cannot be had.
+        """
+        if not self._unfinished():
+            return
+        try:
+            with self._locked():
+                for path in self._unfinished():
+                    path.unlink(missing_ok=True)
+        except OSError as error:
+            raise VTSumError(f"extract: output {self.path} must be writable and have room: {reason(error)}") from None
+
+    def _unfinished(self) -> list[Path]:
+        return unfinished(self.path, [MANIFEST, *(f"{video}.npz" for video in self._videos)])
+
     def _enter(self, video: str, entry: Mapping[str, Any]) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
-        with self._locked():
-            self._videos = self._read()
-            self.check([video])
-            self._videos[video] = entry
-            text = json.dumps({**self._head, "videos": self._videos}, indent=1, ensure_ascii=True) + "\n"
-            write_text(self.path / MANIFEST, text)
+        """Have the manifest name a video; for who holds the lock."""
+        self._videos = self._read()
+        self.check([video])
+        self._videos[video] = entry
+        text = json.dumps({**self._head, "videos": self._videos}, indent=1, ensure_ascii=True) + "\n"
+        write_text(self.path / MANIFEST, text)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

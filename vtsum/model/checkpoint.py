@@ -38,6 +38,7 @@ __all__ = ["Checkpoint", "config_text", "load_checkpoint", "load_tokenizer", "pa
 
 FORMAT = "vtsum-model/1"
 WEIGHTS, CONFIG, VOCABULARY = "model.safetensors", "config.json", "vocab.txt"
+FILES = (WEIGHTS, CONFIG, VOCABULARY)
 DECODER = "model.text_decoder."
 
 
@@ -135,7 +136,7 @@ def save_checkpoint(
     except TypeError as error:
         raise VTSumError(f"save_pretrained: facts must be plain data for JSON, got: {error}") from None
     older = _is_model(folder)
-    names = (WEIGHTS, CONFIG) if model.text_decoder is None else (WEIGHTS, CONFIG, VOCABULARY)
+    names = (WEIGHTS, CONFIG) if model.text_decoder is None else FILES
     there = [name for name in names if os.path.lexists(folder / name)]
     if there and not older:
         raise VTSumError(

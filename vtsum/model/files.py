@@ -53,6 +53,7 @@ def read_pt(path: str | os.PathLike[str], op: str, *, mmap: bool = False) -> Any
         VTSumError: the file is broken or no such file, or holds something else, or a tensor of more numbers than the
             file has.
     """
+    _check_regular(path, op)
     try:
         _check_size(path)
         archived = _is_archive(path)
@@ -127,12 +128,19 @@ def _check_size(path: str | os.PathLike[str]) -> None:
             raise ValueError(f"{size} bytes that unpack to {unpacked}")
 
 
+def _check_regular(path: str | os.PathLike[str], op: str) -> None:
+    """Raise VTSumError where something else than a file lies: a pipe would be waited for."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise VTSumError(f"{op}: {path} must be a regular file, got something else")
+
+
 def read_safetensors(path: str | os.PathLike[str], op: str) -> dict[str, Tensor]:
     """The weights of a safetensors file.
 
     Raises:
         VTSumError: the file is missing or broken.
     """
+    _check_regular(path, op)
     try:
         return load_file(path)
     except Exception as error:  # safetensors and the file system, each with kinds of its own

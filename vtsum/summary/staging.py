@@ -6,12 +6,12 @@ import errno
 import os
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 
 from vtsum.errors import VTSumError
-from vtsum.files import AnyPath, check_inputs, plain, replace_folder, strangers
+from vtsum.files import OLD, AnyPath, check_inputs, plain, replace_folder, strangers
 from vtsum.shown import full, reason
 from vtsum.signals import begun, over
 from vtsum.summary.exports import FILES
@@ -24,7 +24,7 @@ OURS = re.compile(
 
 
 _DIGITS = 8  # random bytes behind a temporary folder's name
-_RANDOM = re.compile(rf"[0-9a-f]{{{2 * _DIGITS}}}")
+_TEMPORARY = re.compile(rf"(?P<begins>\..*\.part-)[0-9a-f]{{{2 * _DIGITS}}}({re.escape(OLD)})?", re.DOTALL)
 
 
 def temporary(name: str) -> str:
@@ -32,10 +32,19 @@ def temporary(name: str) -> str:
     return f"{_begins(name)}{secrets.token_hex(_DIGITS)}"
 
 
-def is_temporary(found: str, name: str) -> bool:
-    """Whether a name is one that `temporary` gives."""
-    random = found.removeprefix(_begins(name))
-    return random != found and _RANDOM.fullmatch(random) is not None
+def temporaries(folder: Path, names: Iterable[str]) -> list[tuple[Path, list[str]]]:
+    """The folders in a folder whose names are such as `temporary` gives for these, links left out, each with the names
+    that it may be for; among them what `replace_folder` makes of an older summary while a new one takes its place."""
+    begins: dict[str, list[str]] = {}
+    for name in names:
+        begins.setdefault(_begins(name), []).append(name)
+    found = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            parts = _TEMPORARY.fullmatch(entry.name)
+            if parts and parts["begins"] in begins and entry.is_dir(follow_symlinks=False):
+                found.append((folder / entry.name, begins[parts["begins"]]))
+    return found
 
 
 def _begins(name: str) -> str:

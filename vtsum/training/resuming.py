@@ -3,6 +3,7 @@ run."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import fcntl
@@ -12,11 +13,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from vtsum.errors import VTSumError
-from vtsum.files import check_inputs, check_no_links
+from vtsum.files import check_inputs, check_no_links, unfinished
+from vtsum.model.checkpoint import FILES as MODEL_FILES
 from vtsum.training.checkpoints import Checkpoint, any_finished, begun, checkpoint_folder
 from vtsum.training.checkpoints import check as check_checkpoints
 from vtsum.training.records import METRICS, read_metrics
 from vtsum.training.settings import TrainSettings, leaves, read_yaml
+from vtsum.training.validation import BEST, VALIDATION
 
 CONFIG, LOCK = "config.yaml", ".lock"
 
@@ -49,7 +52,7 @@ def check_folder(run: Path, settings: TrainSettings) -> None:
     """Refuse an output folder in which a run would write or sweep over anything but an older part of its own."""
     if run.exists() and not run.is_dir():
         raise VTSumError(f"train: output_dir must be a folder, got the file {run}")
-    if not run.is_dir() or all(_empty(path) for path in run.iterdir()):
+    if not run.is_dir() or all(_empty(path) or path in unfinished(run, [CONFIG]) for path in run.iterdir()):
         return
     if not settings.resume:
         raise VTSumError(
@@ -118,6 +121,15 @@ def claim(run: Path) -> IO[bytes]:
                 f"train: output_dir must be one training's at a time, got {run}, in which another is at work"
             ) from None
     return file
+
+
+def sweep(run: Path) -> None:
+    """Remove what a process that was killed has left half-written of a run's own files; for who has claimed it."""
+    names = {".": (CONFIG, METRICS, VALIDATION), "model": MODEL_FILES, BEST: MODEL_FILES}
+    for folder, files in names.items():
+        for path in unfinished(run / folder, files):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def check_resumable(found: Checkpoint, settings: TrainSettings, stage: int | None, data: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import secrets
 import threading
 from collections.abc import Mapping
@@ -89,6 +90,12 @@ class WeightsAndBiases:
         import wandb
 
         (run / "wandb").mkdir(exist_ok=True)
+        settings_of = run / "wandb" / "settings"
+        if os.path.samefile(run, os.curdir) and os.path.lexists(settings_of):  # where wandb looks for them
+            raise VTSumError(
+                f"train: {settings_of} must not say which server wandb tells, a run may be a stranger's; move it away, "
+                "or start from another folder"
+            )
         known = run / "wandb" / "run-id"
         check_no_links("train", known)  # what it holds goes to wandb's server
         if not (step and known.exists()):

@@ -40,7 +40,7 @@ from vtsum.training.deepspeed_engine import DeepSpeedEngine, convert
 from vtsum.training.engine import Engine, PlainEngine
 from vtsum.training.loading import steps
 from vtsum.training.records import METRICS, Display, Records, Silent
-from vtsum.training.resuming import CONFIG, check_anew, check_convertible, check_folder, check_resumable, claim
+from vtsum.training.resuming import CONFIG, check_anew, check_convertible, check_folder, check_resumable, claim, sweep
 from vtsum.training.sampler import Layout, StepSampler, spread
 from vtsum.training.saving import Saver
 from vtsum.training.schedule import rates
@@ -249,6 +249,7 @@ class _Run:
 
         self._writable(begin)
         checkpoints.sweep(self.folder, done)
+        sweep(self.folder)
         print("\n".join(map(clean, text.split("\n"))), flush=True)
 
     def _writable(self, action: Callable[[], Any]) -> Any:

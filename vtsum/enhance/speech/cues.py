@@ -35,8 +35,12 @@ def bounded(cues: Iterable[Cue], where: str) -> Iterator[Cue]:
     """The subtitles, refused as soon as they are more than there may be words.
 
     Raises:
-        VTSumError: see `check_words`.
+        VTSumError: see `check_words`; or one has a line of more than 10,000 characters.
     """
     for count, cue in enumerate(cues, 1):
         check_words(count, where)
+        if (longest := max(map(len, cue.lines), default=0)) > MAX_LINE:
+            raise VTSumError(
+                f"{where}: subtitle {count}: must have at most {MAX_LINE} characters a line, got {longest}"
+            )
         yield cue

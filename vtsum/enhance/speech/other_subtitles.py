@@ -22,9 +22,9 @@ _TENTHS = 10.0  # a second, which MPL2 counts
 _STAYS = 15.0  # seconds that a subtitle stays where nothing says it
 
 
-def other_cues(text: str, where: str, rate: float | None) -> tuple[list[Cue], str | None] | None:
-    """The subtitles in order of time, and a note on what had to be taken for granted; None for SRT, WebVTT and plain
-    text.
+def other_cues(text: str, where: str, rate: float | None) -> tuple[list[Cue], str | None, list[str]] | None:
+    """The subtitles in order of time, a note on what had to be taken for granted, and which ("line 7", "segment 2") are
+    left out since their times cannot be read; None for SRT, WebVTT and plain text.
 
     Args:
         rate: pictures a second of the video, for MicroDVD that does not state it.
@@ -34,6 +34,7 @@ def other_cues(text: str, where: str, rate: float | None) -> tuple[list[Cue], st
     """
     head = text[:4096].lstrip("\ufeff \t\r\n")
     note = None
+    broken: list[str] = []
     if re.match(r"<sami\b", head, re.IGNORECASE):
         raise VTSumError(f"{where}: must be SRT, WebVTT, ASS, TTML or another kind that is read, got SAMI")
     if re.match(r"<(\?xml|!--|(\w+:)?tt\b)", head):
@@ -41,14 +42,14 @@ def other_cues(text: str, where: str, rate: float | None) -> tuple[list[Cue], st
     elif _COUNTED.match(head):
         found, note = _counted(text, where, rate)
     elif re.match(r'\{\s*"|\[\s*\{\s*"', head):
-        found = _whisper_json(text, where)
+        found = _whisper_json(text, where, broken)
     elif re.match(r"start\tend\ttext\s*\n", head):
-        found = _whisper_tsv(text)
+        found = _whisper_tsv(text, broken)
     elif re.match(r"\[(Script Info|V4\+? Styles|Events)\]", head) or re.search(r"^Dialogue:.*,", head, re.MULTILINE):
-        found = _ass(text, where)
+        found = _ass(text, where, broken)
     else:
         return None
-    return sorted(bounded(found, where), key=lambda cue: cue.start), note
+    return sorted(bounded(found, where), key=lambda cue: cue.start), note, broken
 
 
 def _counted(text: str, where: str, rate: float | None) -> tuple[list[Cue], str | None]:
@@ -79,7 +80,7 @@ def _counted(text: str, where: str, rate: float | None) -> tuple[list[Cue], str 
     return cues, f"it counts pictures: {scale:g} a second were taken, as in the video" if guessed else None
 
 
-def _ass(text: str, where: str) -> Iterator[Cue]:
+def _ass(text: str, where: str, broken: list[str]) -> Iterator[Cue]:
     names = ["layer", "start", "end", "style", "name", "marginl", "marginr", "marginv", "effect", "text"]
     events = False
     for number, line in enumerate(text.splitlines(), 1):
@@ -94,7 +95,10 @@ def _ass(text: str, where: str) -> Iterator[Cue]:
             fields = dict(zip(names, rest.split(",", len(names) - 1), strict=False))
             times = [_ASS_TIME.fullmatch(fields.get(name, "").strip()) for name in ("start", "end")]
             said = fields.get("text", "")
-            if None in times or _DRAWING.search(said):
+            if _DRAWING.search(said):
+                continue
+            if None in times:
+                broken.append(f"line {number}")
                 continue
             start, end = (
                 int(t[1]) * 3600 + int(t[2]) * 60 + float(t[3].replace(":", ".")) for t in times if t is not None
@@ -103,21 +107,23 @@ def _ass(text: str, where: str) -> Iterator[Cue]:
             yield Cue(start, end, tuple(plain.split("\\N")))
 
 
-def _whisper_tsv(text: str) -> Iterator[Cue]:
-    for line in text.splitlines()[1:]:
+def _whisper_tsv(text: str, broken: list[str]) -> Iterator[Cue]:
+    for number, line in enumerate(text.splitlines()[1:], 2):
         start, _, rest = line.partition("\t")
         end, _, said = rest.partition("\t")
         if start.isdecimal() and end.isdecimal() and len(start) < 12 and len(end) < 12:
-            yield Cue(int(start) / 1000, int(end) / 1000, (said[:MAX_LINE],))
+            yield Cue(int(start) / 1000, int(end) / 1000, (said,))
+        elif line.strip():
+            broken.append(f"line {number}")
 
 
-def _whisper_json(text: str, where: str) -> list[Cue]:
+def _whisper_json(text: str, where: str, broken: list[str]) -> list[Cue]:
     """Whisper's {"segments": [{"start", "end", "text"}]}, whisper.cpp's {"transcription": [{"offsets", "text"}]}, or a
     list of such segments."""
     data: Any = parse_json(text.lstrip("\ufeff"), object, where)
     segments = data.get("segments", data.get("transcription")) if isinstance(data, dict) else data
     found = []
-    for segment in segments if isinstance(segments, list) else ():
+    for number, segment in enumerate(segments if isinstance(segments, list) else (), 1):
         if not isinstance(segment, dict) or not isinstance(segment.get("text"), str):
             continue
         offsets = segment.get("offsets")
@@ -126,7 +132,9 @@ def _whisper_json(text: str, where: str) -> list[Cue]:
         else:
             times = [_seconds(segment.get(key), 1) for key in ("start", "end")]
         if times[0] is not None and times[1] is not None:
-            found.append(Cue(times[0], times[1], (segment["text"][:MAX_LINE],)))
+            found.append(Cue(times[0], times[1], (segment["text"],)))
+        else:
+            broken.append(f"segment {number}")
     if not found:
         raise VTSumError(
             f"{where}: must hold segments with start, end and text, as Whisper writes them, got other JSON"

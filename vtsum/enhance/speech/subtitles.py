@@ -74,18 +74,14 @@ def read_transcript(
     language = language_of(Path(path).name)
     warnings = [] if guessed is None else [f"{name}: its encoding was guessed: {guessed}"]
     if (others := other_cues(text, where, rate)) is not None:
-        cues, note = others
+        cues, note, left_out = others
         utterances = utterances_of(cues, where)
-        warnings += [] if note is None else [f"{name}: {note}"]
+        warnings += [*([] if note is None else [f"{name}: {note}"]), *_left_out(name, cues, left_out)]
     elif text.startswith("WEBVTT") or any(map(_states_times, lines)):
         cues, stated, broken = parse_cues([_SBV.sub(_arrow, line) for line in lines], where)
         language = stated or language
         utterances = utterances_of(cues, where)
-        if broken:
-            many = f"{len(broken)} subtitles have times" if len(broken) > 1 else "a subtitle has a time"
-            warnings.append(f"{name}: {many} that cannot be read, the first in line {broken[0]}, and are left out")
-        if backwards := sum(cue.end < cue.start for cue in cues):
-            warnings.append(f"{name}: {backwards} of {len(cues)} subtitles end before they begin and are left out")
+        warnings += _left_out(name, cues, [f"line {number}" for number in broken])
     elif (timed := _timed_lines(lines, duration, where)) is not None:
         utterances = utterances_of(timed, where)
     else:
@@ -100,6 +96,17 @@ def read_transcript(
     if not utterances:
         raise VTSumError(f"{where}: must hold words, found none" + "".join(f"; {line}" for line in warnings))
     return Transcript(utterances, name, language, tuple(warnings))
+
+
+def _left_out(name: str, cues: Sequence[Cue], broken: Sequence[str]) -> list[str]:
+    """What is to be said of subtitles that are left out; `broken`: where those are whose times cannot be read."""
+    said = []
+    if broken:
+        many = f"{len(broken)} subtitles have times" if len(broken) > 1 else "a subtitle has a time"
+        said.append(f"{name}: {many} that cannot be read, the first in {broken[0]}, and are left out")
+    if backwards := sum(cue.end < cue.start for cue in cues):
+        said.append(f"{name}: {backwards} of {len(cues)} subtitles end before they begin and are left out")
+    return said
 
 
 def _states_times(line: str) -> bool:

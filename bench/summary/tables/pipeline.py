@@ -38,7 +38,7 @@ def other_tools() -> str:
     tools = ", ".join(f"{name} {version}" for name, version in last["tools"].items() if version is not None)
     about = (
         f"{last['shape']['seconds'] / 60:.0f} minutes of {last['shape']['width']} x {last['shape']['height']}, H.264; "
-        f"median of {last['repeats']} runs, in turn; {tools}. {last['device']}, {last['threads']} threads, load "
+        f"runs of each, in turn: {last['repeats']}; {tools}. {last['device']}, {last['threads']} threads, load "
         f"{last['load_before']} before, commit {last['commit']}. `python -m bench.summary.other_tools`."
     )
     return formatted(OTHER_TOOLS, rows, about)

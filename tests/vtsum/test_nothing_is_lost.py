@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -156,6 +158,33 @@ def test_what_is_laid_in_meanwhile_is_kept_and_so_is_the_summary(
     assert content(o) == {**before, "notes.txt": b"mine"}
     assert sorted(os.listdir(tmp_path)) == ["o", "o_2"]
     schema.read(tmp_path / "o_2" / "summary.json")
+
+
+KILLED = """
+import os, pathlib, signal, sys
+from vtsum.summary.staging import StagedFolder
+rename, made = os.rename, []
+def killed(*paths):
+    if made:
+        os.kill(os.getpid(), signal.SIGKILL)
+    made.append(rename(*paths))
+os.rename = killed
+with StagedFolder(pathlib.Path(sys.argv[1]), overwrite=True) as stage:
+    (stage.path / "summary.txt").write_text("new")
+    stage.commit()
+"""
+
+
+def test_an_older_summary_is_put_back_where_a_process_was_killed_as_it_replaced_it(o: Path) -> None:
+    from vtsum.summary.staging import StagedFolder
+
+    before = content(o)
+    done = subprocess.run([sys.executable, "-c", KILLED, str(o)], env=ENVIRONMENT, timeout=100)
+    assert done.returncode == -signal.SIGKILL
+    assert not o.exists()
+    with pytest.raises(VTSumError, match="must not exist yet"):
+        StagedFolder(o, overwrite=False)
+    assert content(o) == before
 
 
 def test_a_mounted_disk_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

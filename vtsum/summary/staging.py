@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -49,6 +50,17 @@ def temporaries(folder: Path, names: Iterable[str]) -> list[tuple[Path, list[str
 
 def _begins(name: str) -> str:
     return f".{name[:60]}.part-"
+
+
+def _restore(final: Path) -> None:
+    """Put back an older summary that a process had renamed away to put another in its place, when it was killed."""
+    if os.path.lexists(final) or not final.parent.is_dir():
+        return
+    with contextlib.suppress(OSError):
+        found = [path for path, _ in temporaries(final.parent, [final.name]) if path.name.endswith(OLD)]
+        # Of a longer name, or of several, nobody knows which one it is.
+        if len(found) == 1 and _begins(final.name) == f".{final.name}.part-":
+            os.rename(found[0], final)
 
 
 def writing_failed(folder: Path, error: OSError) -> VTSumError:
@@ -106,6 +118,8 @@ class StagedFolder:
     ) -> None:
         self.final = Path(os.path.realpath(final))
         self.overwrite, self.inputs, self.dry = overwrite, inputs, dry
+        if not dry:
+            _restore(self.final)
         check_output(self.final, overwrite, inputs)
         base = self.final.parent
         while not base.exists():

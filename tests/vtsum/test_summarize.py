@@ -66,6 +66,7 @@ def test_json_is_valid_and_says_why(made):
         "sampler": "coverage",
         "segmenter": "joint",
         "refine": "dpp",
+        "about": None,
         "keep": [],
         "drop": [],
         "margin": [0.0, 0.0],

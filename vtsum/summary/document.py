@@ -316,6 +316,8 @@ def _reason(plan: Plan, i: int, chosen: bool) -> str:
         f"movement {plan.lively[i]:.2f}",
         f"rank {plan.ranks[i]} of {len(plan.shots)}",
     ]
+    if plan.words[i]:
+        parts.append(f"heard or read there: {', '.join(f'“{word}”' for word in plan.words[i])}")
     if plan.like[i] >= _ALIKE and plan.twin[i] >= 0:
         other = int(plan.twin[i])
         shown = ", which is in the summary" if not chosen and other in plan.clips else ""

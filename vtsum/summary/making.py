@@ -14,6 +14,7 @@ from vtsum.enhance.summary_refinement import Budget
 from vtsum.errors import Stopped, VTSumError
 from vtsum.shown import escaped
 from vtsum.summary import schema
+from vtsum.summary.about import passages
 from vtsum.summary.analysis import FILE, Analysis
 from vtsum.summary.chapters import Title, title_of
 from vtsum.summary.composing import Text, compose
@@ -132,6 +133,8 @@ def choose(analysis: Analysis, budget: Budget, info: VideoInfo) -> Plan:
         drop=[(span["start"], span["end"]) for span in settings["drop"]],
         margin=settings["margin"],
         min_shot=settings["min_shot"],
+        about=settings["about"],
+        told=passages(said, watched.screen) if settings["about"] else (),
     )
     settings["budget_seconds"] = round(plan.budget_seconds, 3)
     return plan

@@ -18,6 +18,7 @@ from vtsum.summary.values import (
     a_loudness,
     a_margin,
     a_shape,
+    a_topic,
     known_encoder,
     known_formats,
     known_segmenter,
@@ -53,6 +54,16 @@ class Choice(TypedDict, total=False):
             "Of the summary: 15%, 30s, 2min, 1:30, or 12frames (sampled frames, see --fps).",
             "LENGTH",
             a_budget,
+        ),
+    ]
+    about: Annotated[
+        "str | None",
+        Option(
+            None,
+            SHOWN,
+            "Prefer what tells of this, by the words that are heard and read: 'the harvest'.",
+            "TEXT",
+            a_topic,
         ),
     ]
     keep: Annotated[

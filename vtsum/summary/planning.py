@@ -27,6 +27,7 @@ from vtsum.enhance.summary_refinement import (
     with_margins,
 )
 from vtsum.errors import VTSumError
+from vtsum.summary.about import WEIGHT, Passage, relevance, words_told
 from vtsum.summary.by_hand import ByHand, Range, split
 from vtsum.summary.watching import Watched
 from vtsum.video.part import first_frame
@@ -66,6 +67,7 @@ class Plan:
     refine: Refine
     boundary_scores: np.ndarray | None  # [T] of the model's boundary head
     dropped: frozenset[int]  # shots that the user wants out of the summary
+    words: list[list[str]]  # of what the user asks about, those that are heard or read in each shot
 
     def span(self, shot: int) -> tuple[float, float]:
         """Start and end of a shot in seconds."""
@@ -87,6 +89,8 @@ def make_plan(
     drop: Sequence[Range] = (),
     margin: Sequence[float] = (0.0, 0.0),
     min_shot: float | None = None,
+    about: str | None = None,
+    told: Sequence[Passage] = (),
 ) -> Plan:
     """Decide what a summary shows.
 
@@ -103,6 +107,8 @@ def make_plan(
         margin: seconds added before and after each chosen piece (`with_margins`), for which the choice leaves room.
         min_shot (float | None): seconds that a shot and a piece of it last at least, but for those at the edges of
             what is kept or dropped; None: SHORTEST_SHOT, and MIN_CLIP.
+        about, told: what the user asks about, and all that is heard and read, of which shots that tell of it are worth
+            more (`vtsum.summary.about`).
     Returns:
         Plan: at least one clip where there is a shot; never longer than the budget, but for frames at the edges of what
             is kept.
@@ -157,6 +163,18 @@ def make_plan(
     saliency = np.array([float(watched.saliency[a:b].mean()) for a, b in frames])
     lively = _liveliness([watched.changes.liveliness(start / rate, end / rate) for start, end in shots])
     worth = (1 - LIVELY) * _contrast(saliency) + LIVELY * lively
+    frame_worth = watched.saliency
+    words: list[list[str]] = [[] for _ in shots]
+    if about is not None:
+        relevant = relevance(about, told, edges / rate)
+        if relevant.any():
+            frame_worth = (1 - WEIGHT) * watched.saliency + WEIGHT * relevant
+            worth = (1 - WEIGHT) * worth + WEIGHT * np.array([float(relevant[a:b].max()) for a, b in frames])
+            words = [list(words_told(about, told, start / rate, end / rate)) for start, end in shots]
+        else:
+            warnings.append(
+                f"no word of “{about}” is surely heard or read in the video: what is shown was chosen without it"
+            )
     like, twin, new = np.zeros(len(shots)), np.full(len(shots), -1), np.ones(len(shots))
     if refine == "knapsack":
         scores, like, twin = discount_repeats(worth, means, scatter)
@@ -188,7 +206,7 @@ def make_plan(
         if free and (not wanted or room >= least * rate):
             vectors = means[free] if refine == "dpp" else None
             offered = [shots[i] for i in free]
-            found = plan_clips(offered, (worth * new)[free], watched.saliency, edges, room, rate, vectors, scale, least)
+            found = plan_clips(offered, (worth * new)[free], frame_worth, edges, room, rate, vectors, scale, least)
             chosen = [replace(clip, shot=free[clip.shot]) for clip in found]
         if refine != "none":
             chosen = align_to_shots(chosen, shots, round(NEAR_EDGE * rate))
@@ -234,6 +252,7 @@ def make_plan(
         refine=refine,
         boundary_scores=boundary_scores,
         dropped=dropped,
+        words=words,
     )
 
 

@@ -126,6 +126,7 @@ def facts(data: SummaryDocument) -> list[tuple[str, str]]:
         ("Sound", "yes" if source["has_audio"] else "none"),
         ("Length", f"{source['duration']:.1f} s; summary {made['duration']:.1f} s ({100 * made['share']:.1f}%)"),
         ("Asked for", f"{settings['budget']} = {settings['budget_seconds']:.1f} s"),
+        *([] if settings["about"] is None else [("Preferred", f"what tells of “{settings['about']}”")]),
         ("Speech", _speech_fact(data)),
         ("Words on the screen", _screen_fact(data)),
         ("Made by", f"VTSum {data['vtsum_version']}"),

@@ -159,6 +159,16 @@ def words_or_none(value: Any, where: str) -> str | None:
     return text
 
 
+def a_topic(value: Any, where: str) -> str | None:
+    """`words_or_none` of which one tells of a topic."""
+    from vtsum.summary.about import terms
+
+    text = words_or_none(value, where)
+    if text is not None and not terms(text):
+        raise VTSumError(f"{where} must hold a word that tells of a topic, got {text!r:.60}")
+    return text
+
+
 def a_fade(value: Any, where: str) -> float:
     """Seconds of a fade."""
     from vtsum.video.coding import LONGEST_FADE

@@ -1,0 +1,126 @@
+"""What the user asks about: what is heard and read of it is worth more."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vtsum
+from tests import forked
+from tests.vtsum.fakes import ColourModel
+from tests.vtsum.samples import ENVIRONMENT
+from vtsum.enhance.screen_text.lines import ScreenLine
+from vtsum.enhance.speech.transcript import Transcript, Utterance, Word
+from vtsum.errors import VTSumError
+from vtsum.summary import schema
+from vtsum.summary.about import K1, B, Passage, passages, relevance, terms, words_told
+
+SRT = """1
+00:00:03,000 --> 00:00:05,000
+First we drive to the fields.
+
+2
+00:00:14,000 --> 00:00:16,000
+Now the harvests begin, and berries too.
+"""
+OPTIONS: dict[str, Any] = {"ocr": False, "captioner": "none", "formats": ["json", "html", "txt", "analysis"]}
+
+
+def test_words_are_compared_without_endings_and_without_what_tells_nothing() -> None:
+    assert terms("The Farmers' berries, and the train’s WHEELS!") == ["farmer", "berry", "train", "wheel"]
+    assert terms("glass bus trees shoes was his") == ["glass", "bus", "trees", "shoes"]
+    assert terms("of the and") == []
+
+
+def test_the_scores_are_the_formulas() -> None:
+    found = [Passage(0, 2, ("corn", "corn", "field")), Passage(4, 6, ("corn",)), Passage(6, 9, ("rain",) * 4)]
+    mean, rarity = 8 / 3, math.log(1 + (3 - 2 + 0.5) / (2 + 0.5))
+
+    def score(count: int, length: int) -> float:
+        return rarity * count * (K1 + 1) / (count + K1 * (1 - B + B * length / mean))
+
+    told = relevance("corn in the barn", found, np.arange(11.0))
+    best = max(score(2, 3), score(1, 1))
+    wanted = [score(2, 3) / best] * 2 + [0] * 2 + [score(1, 1) / best] * 2 + [0] * 4
+    assert told == pytest.approx(wanted)
+    assert not relevance("barn", found, np.arange(11.0)).any()
+    assert not relevance("corn", [], np.arange(11.0)).any()
+    assert list(words_told("Corn, corn or rains", found, 5, 7)) == ["Corn", "rains"]
+
+
+def test_a_short_word_between_two_frames_counts_for_the_one_that_is_shown() -> None:
+    assert list(relevance("corn", [Passage(2.2, 2.4, ("corn",))], np.arange(5.0))) == [0, 0, 1, 0]
+    assert list(relevance("corn", [Passage(3.9, 99.0, ("corn",))], np.arange(5.0))) == [0, 0, 0, 1]
+
+
+def test_only_what_is_sure_counts() -> None:
+    said = Transcript((Utterance((Word("corn", 1, 2, 0.3), Word("rain", 2, 3, 0.9))),), "mine", None)
+    box = (0.0, 0.0, 1.0, 0.1)
+    lines = [ScreenLine("Corn", 4, 5, 0.9, box, False), ScreenLine("Barn", 6, 7, 0.9, box, True)]
+    assert passages(said, lines) == [Passage(1, 3, ("rain",)), Passage(6, 7, ("barn",))]
+    assert passages(None, []) == []
+
+
+@pytest.fixture
+def talk(tmp_path: Path) -> Path:
+    path = tmp_path / "talk.srt"
+    path.write_text(SRT)
+    return path
+
+
+def shown(made: vtsum.Summary, start: float, end: float) -> float:
+    """Seconds of a stretch that a summary shows."""
+    clips = [shot["clip"] for shot in made.shots if shot["clip"]]
+    return sum(max(0.0, min(end, clip["end"]) - max(start, clip["start"])) for clip in clips)
+
+
+@pytest.mark.parametrize("refine", ["dpp", "knapsack"])
+def test_what_is_asked_about_is_shown(scenes: Path, talk: Path, tmp_path: Path, refine: str) -> None:
+    options = {**OPTIONS, "model": ColourModel(), "transcript": talk, "budget": "4s", "refine": refine}
+    plain = vtsum.summarize(scenes, tmp_path / "plain", **options)
+    for about, start, other in (("the harvest", 14.0, 3.0), ("fields", 3.0, 14.0)):
+        made = vtsum.summarize(scenes, tmp_path / about, about=about, **options)
+        assert made.data["settings"]["about"] == about
+        assert shown(made, start, start + 2) >= 1.5
+        assert shown(made, other, other + 2) <= shown(plain, other, other + 2)
+        (shot,) = [shot for shot in made.shots if f"heard or read there: “{about.split()[-1]}”" in shot["reason"]]
+        assert shot["chosen"]
+        assert shot["start"] < start + 2
+        assert shot["end"] > start
+        assert f"what tells of “{about}”" in (made.output / "report.html").read_text(encoding="utf-8")
+        again = vtsum.recut(plain.output, tmp_path / f"again {about}", video=scenes, about=about)
+        assert [shot["clip"] for shot in again.shots] == [shot["clip"] for shot in made.shots]
+    assert max(shown(plain, 14, 16), shown(plain, 3, 5)) < 1.5
+
+
+def test_what_nobody_says_changes_nothing_and_is_told(scenes: Path, talk: Path, tmp_path: Path) -> None:
+    options = {**OPTIONS, "model": ColourModel(), "transcript": talk, "budget": "4s"}
+    plain = vtsum.summarize(scenes, tmp_path / "plain", **options)
+    made = vtsum.summarize(scenes, tmp_path / "o", about="volcanoes", **options)
+    assert made.shots == plain.shots
+    told = "no word of “volcanoes” is surely heard or read in the video: what is shown was chosen without it"
+    assert [warning for warning in made.warnings if warning not in plain.warnings] == [told]
+
+
+@pytest.mark.parametrize("about", ["of the", "?!", "x" * 301])
+def test_a_text_that_names_no_topic_is_refused(scenes: Path, tmp_path: Path, about: str) -> None:
+    with pytest.raises(VTSumError, match="summarize: about must "):
+        vtsum.summarize(scenes, tmp_path / "o", about=about, **OPTIONS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_command_takes_it(scenes: Path, talk: Path, tmp_path: Path) -> None:
+    words = ["summarize", str(scenes), "--transcript", str(talk), "--no-ocr", "-f", "json", "--budget", "4s"]
+    run = [sys.executable, "-m", "vtsum.cli", *words]
+    done = forked.run([*run, "--about", "berry", "-o", str(tmp_path / "o")], env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+    shots = schema.read(tmp_path / "o" / "summary.json")["shots"]
+    assert any("heard or read there: “berry”" in shot["reason"] for shot in shots if shot["chosen"])
+    wrong = forked.run([*run, "--about", "of the", "-o", str(tmp_path / "x")], env=ENVIRONMENT)
+    told = "vtsum: summarize: about must hold a word that tells of a topic, got 'of the'\n"
+    assert (wrong.returncode, wrong.stderr) == (2, told)

@@ -209,7 +209,7 @@ def test_only_what_a_killed_process_left_is_swept(tmp_path):
     (left / ".summary.mp4.0123456789abcdef.part").write_text("half")
     (left / "keyframes" / "shot_0001.jpg").write_text("one")
     (mine / "thesis.txt").write_text("mine")
-    done = _run(video, "-o", out)
+    done = _run(video, "-o", out, "--overwrite")  # as the run must have been that had renamed an older summary
     assert done.returncode == 0, done.stderr
     assert sorted(os.listdir(out)) == sorted([mine.name, other.name, "a", "batch.jsonl"])
     told = _run(video, "-o", tmp_path / "p", "--budget", "much")

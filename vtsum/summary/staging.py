@@ -25,7 +25,8 @@ OURS = re.compile(
 
 
 _DIGITS = 8  # random bytes behind a temporary folder's name
-_TEMPORARY = re.compile(rf"(?P<begins>\..*\.part-)[0-9a-f]{{{2 * _DIGITS}}}({re.escape(OLD)})?", re.DOTALL)
+_RANDOM = re.compile(rf"[0-9a-f]{{{2 * _DIGITS}}}")
+_PART = ".part-"
 
 
 def temporary(name: str) -> str:
@@ -42,14 +43,15 @@ def temporaries(folder: Path, names: Iterable[str]) -> list[tuple[Path, list[str
     found = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            parts = _TEMPORARY.fullmatch(entry.name)
-            if parts and parts["begins"] in begins and entry.is_dir(follow_symlinks=False):
-                found.append((folder / entry.name, begins[parts["begins"]]))
+            head, part, random = entry.name.rpartition(_PART)
+            ours = head + part in begins and _RANDOM.fullmatch(random.removesuffix(OLD))
+            if ours and entry.is_dir(follow_symlinks=False):
+                found.append((folder / entry.name, begins[head + part]))
     return found
 
 
 def _begins(name: str) -> str:
-    return f".{name[:60]}.part-"
+    return f".{name[:60]}{_PART}"
 
 
 def _restore(final: Path) -> None:
@@ -59,7 +61,7 @@ def _restore(final: Path) -> None:
     with contextlib.suppress(OSError):
         found = [path for path, _ in temporaries(final.parent, [final.name]) if path.name.endswith(OLD)]
         # Of a longer name, or of several, nobody knows which one it is.
-        if len(found) == 1 and _begins(final.name) == f".{final.name}.part-":
+        if len(found) == 1 and _begins(final.name) == f".{final.name}{_PART}":
             os.rename(found[0], final)
 
 

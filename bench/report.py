@@ -30,6 +30,7 @@ from bench.summary.tables import (
     speech,
     summary_refinement,
     text_sources,
+    topics,
     training_data,
     training_step,
 )
@@ -46,6 +47,7 @@ SUMMARY = (
     screen_text,
     frame_sampling,
     text_sources,
+    topics,
     training_data,
     training_step,
 )

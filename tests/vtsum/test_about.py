@@ -18,7 +18,8 @@ from vtsum.enhance.screen_text.lines import ScreenLine
 from vtsum.enhance.speech.transcript import Transcript, Utterance, Word
 from vtsum.errors import VTSumError
 from vtsum.summary import schema
-from vtsum.summary.about import K1, B, Passage, passages, relevance, terms, words_told
+from vtsum.summary.about import K1, B, Passage, passages, ranked, relevance, terms, words_told
+from vtsum.summary.choosing import Span, preferring
 
 SRT = """1
 00:00:03,000 --> 00:00:05,000
@@ -64,6 +65,15 @@ def test_only_what_is_sure_counts() -> None:
     lines = [ScreenLine("Corn", 4, 5, 0.9, box, False), ScreenLine("Barn", 6, 7, 0.9, box, True)]
     assert passages(said, lines) == [Passage(1, 3, ("rain",)), Passage(6, 7, ("barn",))]
     assert passages(None, []) == []
+
+
+def test_sentences_about_it_come_first_and_none_is_quoted_that_was_not_to_be() -> None:
+    texts = {"Rain fell on the hills.": 1.0, "The corn grew well.": 0.2, "Corn was what I heard.": 0.0}
+    spans = [Span(text, i, i + 1, 0.9, "heard", score) for i, (text, score) in enumerate(texts.items())]
+    scores = [span.score for span in preferring("corn", spans)]
+    assert scores[1] > scores[0] > scores[2] == 0
+    assert preferring("wheat", spans) == preferring(None, spans) == spans
+    assert not ranked("corn", ["of the", "and"]).any()
 
 
 @pytest.fixture

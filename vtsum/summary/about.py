@@ -54,6 +54,12 @@ def passages(said: Transcript | None, screen: Sequence[ScreenLine]) -> list[Pass
     return [passage for passage in found if passage.words]
 
 
+def ranked(text: str, sentences: Sequence[str]) -> np.ndarray:
+    """How much each sentence is about a text, 1 for the best: float64 [N]; all 0 where none is."""
+    scores = _bm25(terms(text), [terms(sentence) for sentence in sentences])
+    return scores / max(float(scores.max(initial=0.0)), 1e-12)
+
+
 def relevance(text: str, found: Sequence[Passage], edges: np.ndarray) -> np.ndarray:
     """How much of what is heard and read at each frame is about a text, 1 for the best passage: float64 [T].
 
@@ -76,7 +82,7 @@ def _bm25(query: Sequence[str], documents: Sequence[Sequence[str]]) -> np.ndarra
     """The score of each document, [N]."""
     counts = [Counter(words) for words in documents]
     lengths = np.array([len(words) for words in documents], np.float64)
-    mean = lengths.mean() if len(lengths) else 1.0
+    mean = max(float(lengths.mean()), 1.0) if len(lengths) else 1.0  # one of nothing but function words has none
     scores = np.zeros(len(documents))
     for word in set(query):
         held = np.array([count[word] for count in counts], np.float64)

@@ -40,6 +40,7 @@ from vtsum.enhance.speech.summary import (
     topic_features,
 )
 from vtsum.enhance.speech.transcript import joined, pieces
+from vtsum.summary.about import WEIGHT, ranked
 
 BALANCE = 0.7  # of quality against difference
 ALIKE = 0.6  # the cosine from which one sentence repeats another
@@ -108,6 +109,17 @@ def spans_of(
     ) * np.array([one[5] for one in found])
     worth = worth / max(float(worth.max()), 1e-9)
     return [Span(*one[:5], score=float(w)) for one, w in zip(found, worth, strict=True)], features
+
+
+def preferring(about: str | None, spans: Sequence[Span]) -> list[Span]:
+    """The spans, those with a higher score that are about what the user asks for; what is not to be quoted stays so."""
+    told = np.zeros(len(spans)) if about is None else ranked(about, [span.text for span in spans])
+    if not told.any():
+        return list(spans)
+    return [
+        replace(span, score=(1 - WEIGHT) * span.score + WEIGHT * float(more)) if span.score > 0 else span
+        for span, more in zip(spans, told, strict=True)
+    ]
 
 
 def heard_twice(said: Transcript | None, spans: Sequence[Span], duration: float) -> list[Span]:

@@ -11,7 +11,7 @@ from vtsum.enhance.screen_text.sentences import quotations
 from vtsum.enhance.speech.merge import Sentence, merge_text, shares
 from vtsum.errors import VTSumError
 from vtsum.summary.chapters import Chapter, Title, chapters_of, title_of
-from vtsum.summary.choosing import Span, choose, heard_twice, spans_of
+from vtsum.summary.choosing import Span, choose, heard_twice, preferring, spans_of
 from vtsum.summary.facts import measured_text
 from vtsum.summary.loudness import Loudness
 from vtsum.summary.text import MAX_SENTENCES, ShotCaption
@@ -47,12 +47,13 @@ def compose(
     fps: float,
     writer: Writer | None = None,
     given: str | None = None,
+    about: str | None = None,
 ) -> Text:
     """The text of a video: extracted, and rewritten where there is a writer and the quotations bear it out.
 
     Args:
         source, info, watched, said, plan: of the video; frames sampled at `fps` a second.
-        captions: of its pictures. given: the title that the user wants.
+        captions: of its pictures. given: the title that the user wants. about: what sentences are preferred of.
     Returns:
         Text: two to five sentences in order of time.
     Raises:
@@ -62,7 +63,8 @@ def compose(
     words = said.words if said is not None else ()
     lines = quotations(watched.screen, [(word.text, word.start) for word in words])
     spans, rows = spans_of(said, lines, watched.saliency, fps, watched.start)
-    notes = []
+    notes, scores = [], [span.score for span in spans]
+    spans = preferring(about, spans)
     once = any(span.origin == "heard" and span.score > 0 for span in spans)
     try:
         spans = heard_twice(said, spans, watched.duration)
@@ -72,11 +74,14 @@ def compose(
     twice = any(span.origin == "heard" and span.score > 0 for span in spans)
     limit = MAX_SENTENCES - shares(MAX_SENTENCES, (sum(span.score > 0 for span in spans), len(captions)))[1]
     chosen = choose(spans, rows, limit)
-    own = title_of(info.title, source.name, spans, watched.screen)
+    entitling = [
+        replace(span, score=score if span.score > 0 else 0.0) for span, score in zip(spans, scores, strict=True)
+    ]
+    own = title_of(info.title, source.name, entitling, watched.screen)
     title = own if given is None else Title(given, "given")
     shots = [plan.span(i) for i in range(len(plan.shots))]
     chapters = chapters_of(
-        watched.duration, watched.event_features, fps, spans, rows, watched.screen, shots, watched.start
+        watched.duration, watched.event_features, fps, entitling, rows, watched.screen, shots, watched.start
     )
     if once and not twice:
         notes.append("no sentence that was heard is sure enough to be quoted")

@@ -225,7 +225,16 @@ def _write(making: Making, plan: Plan) -> schema.SummaryDocument:
                         captioner = None
                         notes.append(f"the pictures were not described: {error}")
                 text = compose(
-                    source, info, watched, said, plan, captions, settings["fps"], making.writer, settings["title"]
+                    source,
+                    info,
+                    watched,
+                    said,
+                    plan,
+                    captions,
+                    settings["fps"],
+                    making.writer,
+                    settings["title"],
+                    settings["about"],
                 )
                 text.notes[:0] = notes
                 tell("text", 1.0)

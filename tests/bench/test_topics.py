@@ -1,0 +1,63 @@
+"""The benchmark of --about: what is asked, what is measured, and its table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.kit import record
+from bench.summary import topics
+from bench.summary.tables import topics as tables
+from tests.vtsum.clips import numbered_scene, write_clip
+from tests.vtsum.fakes import ColourModel
+from vtsum.enhance.speech.transcript import Transcript
+from vtsum.summary.progress import ignore
+from vtsum.summary.watching import watch
+from vtsum.video import probe
+
+SENTENCES = [
+    topics.Sentence(4.0, 6.0, "The harvest begins early."),
+    topics.Sentence(14.0, 16.0, "Rain fills the barrels early."),
+    topics.Sentence(24.0, 26.0, "So it was early."),
+]
+
+
+def test_sentences_are_asked_about_by_words_of_their_own() -> None:
+    assert topics.asked(SENTENCES) == [(SENTENCES[0], "harvest begin"), (SENTENCES[1], "rain fill")]
+    said = topics.written(SENTENCES)
+    assert [(u.start, u.end, u.text) for u in said.utterances] == [(s.start, s.end, s.text) for s in SENTENCES]
+
+
+def test_what_is_shown_is_measured_without_and_with_it(tmp_path: Path) -> None:
+    scenes = write_clip(tmp_path / "scenes.mp4", [n / 10 for n in range(300)], numbered_scene, rate=10, gop=10)
+    info = probe(scenes)
+    watched = watch(scenes, info, ColourModel(), 1.0, ignore)
+    deaf = topics.Talk(info, watched, None, SENTENCES, Transcript((), "none", None))
+    by_transcript, by_recogniser = topics.measured([deaf])
+    assert (by_transcript["sentences"], by_transcript["matched"], by_recogniser["matched"]) == (2, 2, 0)
+    assert by_transcript["half_shown"][1] == 2
+    assert by_transcript["seconds_shown"][1] > by_transcript["seconds_shown"][0] + 0.5
+    assert len(set(by_recogniser["half_shown"])) == 1  # nothing is heard: nothing changes
+    plan = topics.plan_of(deaf, deaf.heard, [], None)
+    assert topics.shown(plan, topics.Sentence(0.0, 30.0, "")) == pytest.approx(3.0, abs=0.2)
+
+
+def test_what_is_read_fits_the_video(needs_program: Callable[[str], str]) -> None:
+    needs_program("espeak-ng")
+    samples, sentences = topics.read_over(60.0, 0)
+    assert len(samples) == 60 * topics.RATE
+    assert all(0 <= s.start < s.end <= 60 for s in sentences)
+    loud = [float(np.abs(samples[round(s.start * topics.RATE) : round(s.end * topics.RATE)]).max()) for s in sentences]
+    assert min(loud) > 0.05
+
+
+def test_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    assert tables.topics() == "Not measured yet."
+    line = {"words": "transcript", "videos": 5, "budget": "10%", "sentences": 90, "matched": 88, "seconds": 4.6}
+    line |= {"seconds_shown": [0.51, 2.9], "half_shown": [9, 60], "commit": "abc"}
+    record.append(tmp_path / "topics.jsonl", line)
+    assert "| transcript | 90, of 4.6 s | 88 | 9 → 60 | 0.5 → 2.9 |" in tables.topics()

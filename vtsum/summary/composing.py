@@ -74,6 +74,7 @@ def compose(
     twice = any(span.origin == "heard" and span.score > 0 for span in spans)
     limit = MAX_SENTENCES - shares(MAX_SENTENCES, (sum(span.score > 0 for span in spans), len(captions)))[1]
     chosen = choose(spans, rows, limit)
+    # The titles are the video's, whatever somebody asks about.
     entitling = [
         replace(span, score=score if span.score > 0 else 0.0) for span, score in zip(spans, scores, strict=True)
     ]

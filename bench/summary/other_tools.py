@@ -1,4 +1,4 @@
-"""The whole job beside those of other tools on the same file: time, memory, and how much is left to watch.
+"""The whole job beside those of other tools on the same file: time, and how much is left to watch.
 
     python -m bench.summary.other_tools [--scenedetect PYTHON] [--auto-editor PYTHON] [--minutes 10] [--repeats 2]
 
@@ -57,14 +57,15 @@ def seconds_in(folder: Path) -> float:
 
 def measured(video: Path, jobs: dict[str, list[str]], repeats: int) -> Iterator[dict[str, Any]]:
     """One record for each job."""
-    runs: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in jobs}
+    runs: dict[str, list[tuple[float, float, float]]] = {name: [] for name in jobs}
     for _ in range(repeats):
         for name, words in jobs.items():
             with tempfile.TemporaryDirectory() as out:
-                wall, cpu, peak, _ = run([word.replace("{out}", out) for word in words])
-                runs[name].append((wall, cpu, peak, seconds_in(Path(out))))
+                # Its peak memory is not kept: Linux counts the process that started it, where that one's was higher.
+                wall, cpu, _, _ = run([word.replace("{out}", out) for word in words])
+                runs[name].append((wall, cpu, seconds_in(Path(out))))
     for name, found in runs.items():
-        walls, cpus, peaks, lengths = zip(*found, strict=True)
+        walls, cpus, lengths = zip(*found, strict=True)
         yield {
             "job": name,
             "video": video.name,
@@ -72,7 +73,6 @@ def measured(video: Path, jobs: dict[str, list[str]], repeats: int) -> Iterator[
             "repeats": repeats,
             "job_s": quantiles(list(walls)),
             "cpu_s": quantiles(list(cpus)),
-            "peak_mib": round(max(peaks), 1),
             "made_s": round(max(lengths), 1),
         }
 

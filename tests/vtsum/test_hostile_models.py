@@ -209,7 +209,7 @@ def test_a_models_scores_that_are_no_numbers_are_one_line(part: str, tmp_path: P
     shutil.copytree(EMBEDDED, folder)
     weights = load_file(folder / "model.safetensors")
     for name, values in weights.items():
-        if part in name:
+        if part in name and not name.startswith("saliency."):  # which are looked at when they are loaded
             values.fill_(torch.nan)
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     video = str(small_clip(tmp_path / "clip.mp4").path)

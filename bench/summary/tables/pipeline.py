@@ -23,7 +23,6 @@ OTHER_TOOLS = {
     "job": "{job}",
     "time": "{job_s[p50]:.0f} s",
     "CPU time": "{cpu_s[p50]:.0f} s",
-    "peak memory of a process": "{peak_mib:.0f} MiB",
     "video made": "{made_s:.0f} s",
 }
 

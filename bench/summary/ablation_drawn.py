@@ -37,16 +37,19 @@ LOUD = 0.005  # of a reading at an RMS of 0.1
 EDGE = 0.02  # seconds that a cut may lie within a word
 COLUMNS = ("events_shown", "seconds_shown", "boundary_f", "cuts_in_words", "encoded", "budget_used")
 Spans = list[tuple[float, float]]
+Sentence = tuple[float, float, str]
+"""Start and end in seconds, and what is read."""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What was planted, in seconds: boundaries, events, and where somebody speaks."""
+    """What was planted, in seconds: boundaries, events, where somebody speaks, and which sentences are read."""
 
     duration: float
     boundaries: list[float]
     events: Spans
     words: Spans
+    sentences: tuple[Sentence, ...] = ()
 
     @property
     def pauses(self) -> Spans:
@@ -55,17 +58,18 @@ class Truth:
         return [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if b > a]
 
 
-def reading(duration: float, seed: int) -> np.ndarray:
-    """As many passages as fit, one after the other: float32 [n] at 16 kHz."""
-    out = np.zeros(round(duration * RATE), np.float32)
+def reading(duration: float, seed: int) -> tuple[np.ndarray, tuple[Sentence, ...]]:
+    """As many passages as fit, one after the other: float32 [n] at 16 kHz, and their sentences."""
+    out, sentences = np.zeros(round(duration * RATE), np.float32), []
     at = 0
     for turn in range(len(PASSAGES)):
         passage = narrate(list(PASSAGES)[(seed + turn) % len(PASSAGES)], voice=VOICE, speed=SPEED, seed=seed)
         if at + len(passage.samples) > duration * RATE:
             break
         out[at : at + len(passage.samples)] = passage.samples
+        sentences += [(at / RATE + start, at / RATE + end, text) for start, end, text in passage.sentences]
         at += len(passage.samples)
-    return out
+    return out, tuple(sentences)
 
 
 def spoken(samples: np.ndarray) -> Spans:
@@ -87,12 +91,12 @@ def draw_video(path: Path, seed: int) -> Truth:
     silent = path.with_name("silent.mp4")
     scenes = [*drawn(FIRST_SEED + 2 * seed), *drawn(FIRST_SEED + 2 * seed + 1)]
     made: ClipTruth = make_clip(silent, scenes, fps=FPS, size=SIZE, seed=FIRST_SEED + seed, audio=False)
-    samples = reading(made.duration, seed)
+    samples, sentences = reading(made.duration, seed)
     add_sound(silent, samples, path)
     silent.unlink()
     events = [(event.start, event.end) for event in made.events]
     boundaries = sorted([*made.cuts, *(time for event in events for time in event)])
-    return Truth(made.duration, boundaries, events, spoken(samples))
+    return Truth(made.duration, boundaries, events, spoken(samples), sentences)
 
 
 def add_sound(silent: Path, samples: np.ndarray, path: Path) -> None:

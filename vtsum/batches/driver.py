@@ -102,6 +102,8 @@ def batch(
                     ledger.begin(job)
                     running.append(job.source.name)
                 else:
+                    if ledger.is_made(job):
+                        result = result.made()
                     ledger.end(job, result)
                     running.remove(job.source.name)
                     report.results.append(result)

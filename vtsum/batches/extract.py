@@ -114,6 +114,8 @@ def extract(
                 continue
             ended += 1
             tell("videos", ended, len(found), "")
+            if result.lost and folder.has(job.source.stem, Path(job.source)):
+                result = result.made()
             if result.status == "failed":
                 named = str(result.reason)
                 report.failed[str(job.source)] = named if job.source.name in named else f"{job.source}: {named}"

@@ -119,9 +119,14 @@ class Ledger:
     def is_done(self, job: Job) -> bool:
         """Whether the summary of this very file is there."""
         entry = self._entries.get(job.key)
-        if entry is None or not job.output.is_dir():
+        return entry is not None and ((entry["status"] == "done" and job.output.is_dir()) or self.is_made(job))
+
+    def is_made(self, job: Job) -> bool:
+        """Whether a summary has come to the place of one that was begun and has not been said to have ended."""
+        entry = self._entries.get(job.key)
+        if entry is None or entry["status"] != "begun" or not job.output.is_dir():
             return False
-        return entry["status"] == "done" or (entry["status"] == "begun" and entry.get("older") != _inode(job.output))
+        return bool(entry.get("older") != _inode(job.output))
 
     def begin(self, job: Job) -> None:
         self._add(

@@ -193,11 +193,11 @@ class LocalExecutor:
             worker.process.join(_PATIENCE)  # its end of the pipe is closed
         if not worker.process.is_alive():
             worker.lost = True
-            return Result(job.source, job.output, "failed", _death(worker.process.exitcode), seconds)
+            return Result(job.source, job.output, "failed", _death(worker.process.exitcode), seconds, lost=True)
         if self._limit is not None and seconds > self._limit:
             worker.lost = True
             why = f"took longer than the limit of {self._limit:g} s"
-            return Result(job.source, job.output, "failed", why, seconds)
+            return Result(job.source, job.output, "failed", why, seconds, lost=True)
         return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -38,7 +38,7 @@ class Result:
     Attributes:
         source, output (Path): the file, and the folder of its summary. status: "done", "failed" or "skipped" (a run
         before did it) or "planned" (by a dry run). reason (str | None): of a failure. seconds (float): it took.
-        notes: warnings of its summary.
+        notes: warnings of its summary. lost: its process ended, or was ended, before it said what became of it.
     """
 
     source: Path | Address
@@ -47,6 +47,14 @@ class Result:
     reason: str | None = None
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+    lost: bool = False
+
+    def made(self) -> Result:
+        """As it is where the output of a lost process stands there all the same."""
+        if not (self.lost and self.reason):
+            return self
+        note = f"{self.reason}, after all was made: what it would have told is not known here"
+        return replace(self, status="done", reason=None, notes=(note,))
 
 
 class Work(Protocol):

@@ -70,6 +70,9 @@ def batch(
             for r in report.results
         ]
         write(json.dumps(rows))
+    for result in report.results:
+        if result.notes:
+            say(f"note: {without_secrets(printable(result.source))}: {'; '.join(result.notes)}")
     for result in failed:
         say(f"{without_secrets(printable(result.source))}: {result.reason}")
     if not run.quiet and not run.as_json:

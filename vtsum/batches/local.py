@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import Any
 
 from vtsum.batches.results import Hopeless, Job, Result, Work
 from vtsum.errors import VTSumError
@@ -25,8 +26,7 @@ _TICK = 0.5  # seconds between two looks at the clock
 
 
 def serve(calls: Connection, work: Work, threads: int, held: Path | None) -> None:
-    """A worker's life: take a job, give ("done", notes), ("failed", reason) or ("hopeless", reason), until nothing more
-    comes.
+    """A worker's life: take a job, answer what became of it, until nothing more comes.
 
     Args:
         threads: that PyTorch may use. held: a file that is locked (shared) as long as the worker lives.
@@ -46,20 +46,45 @@ def serve(calls: Connection, work: Work, threads: int, held: Path | None) -> Non
 
 
 def _work(calls: Connection, work: Work, threads: int) -> None:
-    do: Callable[[Job], tuple[str, ...]] | None = None
+    do = Answers(work, threads)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
-            job = calls.recv()
-            try:
-                if do is None:
-                    do = work.begin(threads)
-                calls.send(("done", do(job)))
-            except Hopeless as error:
-                calls.send(("hopeless", str(error)))
-            except VTSumError as error:
-                calls.send(("failed", str(error)))
-            except Exception as error:  # one video must not end the others' run
-                calls.send(("failed", f"this should not have happened, {type(error).__name__}: {error}"))
+            calls.send(do(calls.recv()))
+
+
+class Answers:
+    """What is inside a process that works: loads all that is needed at its first job."""
+
+    def __init__(self, work: Work, threads: int) -> None:
+        self._work, self._threads = work, threads
+        self._do: Callable[[Job], tuple[str, ...]] | None = None
+
+    def __call__(self, job: Job) -> tuple[str, Any]:
+        """What became of a job: ("done", notes), ("failed", reason) or ("hopeless", reason)."""
+        try:
+            if self._do is None:
+                self._do = self._work.begin(self._threads)
+            return "done", self._do(job)
+        except Hopeless as error:
+            return "hopeless", str(error)
+        except VTSumError as error:
+            return "failed", str(error)
+        except Exception as error:  # one video must not end the others' run
+            return "failed", f"this should not have happened, {type(error).__name__}: {error}"
+
+
+def ended(job: Job, answer: tuple[str, Any], seconds: float) -> Result:
+    """The result that a worker's answer tells.
+
+    Raises:
+        Hopeless: where it says so.
+    """
+    status, told = answer
+    if status == "hopeless":
+        raise Hopeless(told)
+    if status == "done":
+        return Result(job.source, job.output, "done", None, seconds, told)
+    return Result(job.source, job.output, "failed", told, seconds)
 
 
 def _end_with_parent() -> None:
@@ -184,21 +209,20 @@ class LocalExecutor:
         seconds = time.monotonic() - worker.since
         if worker.calls.poll():
             with contextlib.suppress(EOFError, OSError):
-                status, told = worker.calls.recv()
-                if status == "hopeless":
-                    raise Hopeless(told)
-                if status == "done":
-                    return Result(job.source, job.output, "done", None, seconds, told)
-                return Result(job.source, job.output, "failed", told, seconds)
+                return ended(job, worker.calls.recv(), seconds)
             worker.process.join(_PATIENCE)  # its end of the pipe is closed
         if not worker.process.is_alive():
             worker.lost = True
             return Result(job.source, job.output, "failed", _death(worker.process.exitcode), seconds, lost=True)
         if self._limit is not None and seconds > self._limit:
             worker.lost = True
-            why = f"took longer than the limit of {self._limit:g} s"
-            return Result(job.source, job.output, "failed", why, seconds, lost=True)
+            return Result(job.source, job.output, "failed", too_long(self._limit), seconds, lost=True)
         return None
+
+
+def too_long(limit: float) -> str:
+    """Why a job was given up."""
+    return f"took longer than the limit of {limit:g} s"
 
 
 def _death(code: int | None) -> str:

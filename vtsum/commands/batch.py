@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vtsum.commands.app import app, printable, write
+from vtsum.commands.app import app, number, printable, write
 from vtsum.commands.options import Grouped, Run, with_options
 from vtsum.shown import say, without_secrets
 from vtsum.summary.options import FILES, Options
@@ -21,7 +21,8 @@ def batch(
         list[str],
         typer.Argument(
             metavar="INPUTS...",
-            help="Video files, http(s) addresses, folders, patterns ('talks/**/*.mp4'), @FILE (one of these a line).",
+            help="Video files, http(s) addresses, folders, patterns ('talks/**/*.mp4'), @FILE (one of these a line; "
+            "of a .parquet file its column path).",
         ),
     ],
     output: Annotated[
@@ -38,6 +39,17 @@ def batch(
     limit: Annotated[
         str, typer.Option(metavar="LENGTH", help="What one video may take: 10min, 90s, or all (the time it needs).")
     ] = "all",
+    executor: Annotated[
+        str, typer.Option(metavar="NAME", help="Where workers are: local (this machine) or ray (a Ray cluster).")
+    ] = "local",
+    gpus_per_worker: Annotated[
+        float,
+        typer.Option(metavar="NUMBER", parser=number, help="Of a GPU, or GPUs, for each worker of Ray's."),
+    ] = 0.0,
+    table: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A .parquet file for what became of each video.", rich_help_panel=FILES),
+    ] = None,
     *,
     run: Run,
     options: Any,
@@ -57,6 +69,9 @@ def batch(
             output,
             workers=workers,
             limit=seconds_or_all(limit, "batch: --limit"),
+            executor=executor,
+            gpus_per_worker=gpus_per_worker,
+            table=table,
             progress=lambda done, total, running: bars("videos", done, total, ", ".join(running)),
             overwrite=run.overwrite,
             dry_run=run.dry_run,

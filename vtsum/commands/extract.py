@@ -19,7 +19,8 @@ def extract(
         list[str],
         typer.Argument(
             metavar="VIDEOS...",
-            help="Video files, folders, patterns ('talks/**/*.mp4'), @FILE with one of these a line.",
+            help="Video files, folders, patterns ('talks/**/*.mp4'), @FILE with one of these a line (of a .parquet "
+            "file its column path).",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FEATS", help="Folder of the feature files.")],
@@ -37,6 +38,13 @@ def extract(
     limit: Annotated[
         str, typer.Option(metavar="LENGTH", help="What one video may take: 10min, 90s, or all (the time it needs).")
     ] = "all",
+    executor: Annotated[
+        str, typer.Option(metavar="NAME", help="Where workers are: local (this machine) or ray (a Ray cluster).")
+    ] = "local",
+    gpus_per_worker: Annotated[
+        float,
+        typer.Option(metavar="NUMBER", parser=number, help="Of a GPU, or GPUs, for each worker of Ray's."),
+    ] = 0.0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no closing words.")] = False,
 ) -> None:
     """Write FEATS/VIDEO.npz, as VideoXum's layout wants it, for each video; those that are there are left alone.
@@ -57,6 +65,8 @@ def extract(
             batch_size=batch_size,
             workers=workers,
             limit=seconds_or_all(limit, "extract: --limit"),
+            executor=executor,
+            gpus_per_worker=gpus_per_worker,
             progress=bars,
         )
     for name, notes in report.notes.items():

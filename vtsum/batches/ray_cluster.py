@@ -1,0 +1,201 @@
+"""Actors of a Ray cluster that work on videos one after the other, each with a model of its own.
+
+Ray's actors and not its data sets: which videos are left, what became of each and what a killed run had made is the
+batch's own ledger's to say, on a cluster as on one machine, and a decoder of ours reads the files.
+
+Source: Ray's documentation, "Actors" and "Fault tolerance"; an actor is a process, and a task of an actor that died
+raises ActorDiedError.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import math
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from vtsum.batches.local import Answers, ended, processors, too_long
+from vtsum.batches.results import Job, Result, Work
+from vtsum.errors import VTSumError
+from vtsum.shown import clean_libraries
+
+_TICK = 0.5  # seconds between two looks at the clock
+_TRIES = 2  # a machine may be lost at any job; a job at which two workers are lost is set aside
+
+
+class _Actor:
+    """A worker's inside, on whatever machine.
+
+    Args:
+        held: a file that is locked (shared) as long as the process lives, where this machine has it.
+    """
+
+    def __init__(self, work: Work, threads: int, held: Path | None) -> None:
+        clean_libraries()
+        if held is not None:
+            with contextlib.suppress(OSError):  # some disks of a network know no locks
+                fcntl.flock(os.open(held, os.O_RDONLY | os.O_CLOEXEC), fcntl.LOCK_SH)
+        self._do = Answers(work, threads)
+
+    def ready(self) -> int:
+        """Its process's number."""
+        return os.getpid()
+
+    def do(self, job: Job) -> tuple[str, Any]:
+        return self._do(job)
+
+
+@dataclass
+class _At:
+    """An actor, what it was last told to do, and since when."""
+
+    actor: Any
+    answer: Any
+    job: Job | None = None
+    since: float = 0.0
+
+
+class RayExecutor:
+    """Runs jobs in `workers` actors, on all machines of the cluster of RAY_ADDRESS; without one, of a cluster that is
+    begun on this machine for as long as it takes. All machines must have VTSum and reach the videos and the output by
+    the same paths.
+
+    Args:
+        op: begins messages. workers (int): actors. limit (float | None): seconds that a video may take.
+        gpus (float): of a GPU, or GPUs, for each actor. held (Path | None): a file that workers hold locked (shared) as
+            long as they live.
+    """
+
+    def __init__(self, op: str, workers: int, limit: float | None, gpus: float, held: Path | None) -> None:
+        self._op, self._count, self._limit, self._gpus, self._held = op, workers, limit, gpus, held
+
+    def run(self, jobs: Sequence[Job], work: Work) -> Generator[tuple[Job, Result | None], None, None]:
+        """As `LocalExecutor` has it; but a job at which a worker was lost is given to one more.
+
+        Raises:
+            VTSumError: there is no such cluster, or no place in it for the workers.
+            Hopeless: as the work does.
+        """
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
+        os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # a paragraph on standard output for each lost worker
+        import ray
+
+        own = not ray.is_initialized()
+        if own:
+            _connect(self._op, ray)
+        try:
+            yield from self._run(ray, jobs, work)
+        finally:
+            if own:
+                ray.shutdown()
+
+    def _run(self, ray: Any, jobs: Sequence[Job], work: Work) -> Generator[tuple[Job, Result | None], None, None]:
+        threads = threads_each(self._op, ray.nodes(), self._count, self._gpus)
+        begin = ray.remote(num_cpus=threads, num_gpus=self._gpus, max_restarts=0)(_Actor)
+        waiting, tries = deque(jobs), Counter[Path]()
+        workers: list[_At] = []
+        try:
+            while waiting or any(worker.job for worker in workers):
+                while len(workers) < min(self._count, len(waiting) + sum(w.job is not None for w in workers)):
+                    actor = begin.remote(work, threads, self._held)
+                    workers.append(_At(actor, actor.ready.remote()))
+                known, _ = ray.wait([worker.answer for worker in workers], num_returns=1, timeout=_TICK)
+                for worker in list(workers):
+                    seconds = time.monotonic() - worker.since
+                    result: Result | None = None
+                    if worker.answer in known:
+                        try:
+                            answer = ray.get(worker.answer)
+                        except ray.exceptions.RayError as error:
+                            workers.remove(worker)
+                            result = self._lost(worker, work, seconds, _reason(error))
+                        else:
+                            result = ended(worker.job, answer, seconds) if worker.job is not None else None
+                    elif worker.job is not None and self._limit is not None and seconds > self._limit:
+                        workers.remove(worker)
+                        _end(ray, worker.actor)
+                        assert self._limit is not None
+                        tries[worker.job.output] = _TRIES  # it would take as long again
+                        result = self._lost(worker, work, seconds, too_long(self._limit))
+                    else:
+                        continue
+                    if worker.job is not None and result is not None:
+                        tries[worker.job.output] += 1
+                        # Where something has come to its place, who keeps the ledger knows whether it is this job's.
+                        if result.lost and tries[worker.job.output] < _TRIES and not worker.job.output.exists():
+                            waiting.append(worker.job)
+                        else:
+                            if result.lost and tries[worker.job.output] == _TRIES:
+                                result = replace(result, reason=f"{result.reason}, for the second time")
+                            yield worker.job, result
+                        worker.job = None
+                    if worker in workers and waiting:
+                        job = waiting.popleft()
+                        if not tries[job.output]:
+                            yield job, None
+                        worker.job, worker.since = job, time.monotonic()
+                        worker.answer = worker.actor.do.remote(job)
+                    elif worker in workers:  # there is nothing left to do
+                        workers.remove(worker)
+                        _end(ray, worker.actor)
+        finally:
+            for worker in workers:
+                _end(ray, worker.actor)
+                if worker.job is not None:
+                    work.sweep(worker.job)
+
+    def _lost(self, worker: _At, work: Work, seconds: float, why: str) -> Result | None:
+        """The result of a job whose process is no more; of one that was lost as it began, none."""
+        if worker.job is None:
+            raise VTSumError(f"{self._op}: a worker could not begin: {why}")
+        work.sweep(worker.job)
+        return Result(worker.job.source, worker.job.output, "failed", why, seconds, lost=True)
+
+
+def _connect(op: str, ray: Any) -> None:
+    address = os.environ.get("RAY_ADDRESS")
+    alone = {"address": "local", "num_cpus": processors(), "include_dashboard": False}
+    try:
+        with contextlib.redirect_stdout(None):
+            ray.init(**(alone if not address else {"address": address}), log_to_driver=False, logging_level="error")
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = f"RAY_ADDRESS={address}" if address else "a cluster on this machine"
+        raise VTSumError(f"{op}: {where} must be a Ray cluster that answers: {error}") from None
+
+
+def threads_each(op: str, nodes: Sequence[Mapping[str, Any]], workers: int, gpus: float) -> int:
+    """The most processors that each worker can have with all of them at work at once.
+
+    Args:
+        nodes: of the cluster, as ray.nodes() gives them: "Alive", and "Resources" with "CPU" and "GPU".
+    Raises:
+        VTSumError: there is no place for so many workers.
+    """
+    sizes = [(r.get("CPU", 0.0), r.get("GPU", 0.0)) for node in nodes if node["Alive"] for r in [node["Resources"]]]
+    of_gpus = [math.floor(1 / gpus) * have if 0 < gpus < 1 else have // gpus if gpus else math.inf for _, have in sizes]
+    if sum(of_gpus) < workers:
+        raise VTSumError(
+            f"{op}: gpus_per_worker must be such that the cluster's GPUs are enough for {workers} workers, got {gpus:g}"
+            f" with {sum(have for _, have in sizes):g} GPUs"
+        )
+    for threads in range(int(max((cpus for cpus, _ in sizes), default=0)), 0, -1):
+        if sum(min(cpus // threads, most) for (cpus, _), most in zip(sizes, of_gpus, strict=True)) >= workers:
+            return threads
+    have = sum(cpus for cpus, _ in sizes)
+    raise VTSumError(f"{op}: workers must be at most the processors of the cluster, {have:g}, got {workers}")
+
+
+def _end(ray: Any, actor: Any) -> None:
+    with contextlib.suppress(ray.exceptions.RayError):
+        ray.kill(actor, no_restart=True)
+
+
+def _reason(error: Exception) -> str:
+    """Ray's account of a lost worker, in a few words."""
+    return "its machine was lost" if "node has died" in str(error) else "its worker was lost"

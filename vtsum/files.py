@@ -178,6 +178,21 @@ def check_inputs(op: str, output: AnyPath, inputs: Iterable[AnyPath | None]) -> 
             raise VTSumError(f"{op}: output {plain(output)} {rule}, got {plain(given)}; give another output")
 
 
+def check_apart(op: str, **outputs: AnyPath) -> None:
+    """Refuse two outputs that are one file: the later would take the place of the other.
+
+    Args:
+        outputs: files that the command will write, there or not, by what they are called on the command line.
+    Raises:
+        VTSumError: two of them lead to one place.
+    """
+    places: dict[str, str] = {}
+    for name, path in outputs.items():
+        other = places.setdefault(os.path.realpath(path), name)
+        if other != name:
+            raise VTSumError(f"{op}: --{name} must be another file than --{other}, got {plain(path)} for both")
+
+
 def _identity(path: AnyPath) -> tuple[int, int] | None:
     """Device and inode of what a path leads to; None where that is nothing."""
     try:

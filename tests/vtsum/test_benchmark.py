@@ -251,6 +251,7 @@ SPLITS = {"disjoint_folds": [{"train": ["video_1", "video_2"], "test": ["video_3
         (["--records", "a.h5"], "output a.h5 must not be an input"),
         (["--records", "spy.py"], "spy.py must be a file of rows of a benchmark, or not there yet, got another file"),
         (["--records", "old.jsonl"], "must hold rows of the same h5 file and folds, got those of others"),
+        (["--plot", "new.png", "--records", "new.png"], "--plot must be another file than --records, got new.png for"),
         (["--plot", "a.gif"], "file must end in .png or .svg"),
     ],
 )

@@ -220,6 +220,25 @@ def test_what_is_lost_at_the_end_or_between_fragments_is_told(tmp_path):
             assert len(sampler.damaged) == (kind != "whole"), (name, kind)
 
 
+@pytest.mark.parametrize("chunk", [3, 20])
+def test_pictures_that_an_index_seeks_behind_the_files_end_are_told(tmp_path, chunk, needs_program):
+    """The sound goes on, so that nothing seems to be missing."""
+    path = tmp_path / "a.mp4"
+    make = [needs_program("ffmpeg"), "-v", "error", "-f", "lavfi", "-i", "testsrc2=s=64x48:r=10:d=6"]
+    make += ["-f", "lavfi", "-i", "sine=d=6", "-g", "10"]
+    subprocess.run([*make, "-c:v", "libx264", "-c:a", "aac", str(path)], check=True, timeout=60)
+    content = bytearray(path.read_bytes())
+    at = content.index(b"stco") + 12 + 4 * chunk
+    command = [*FAKE, "summarize", str(path), "-f", "json", "--no-speech", "--no-ocr", "-q", "-o"]
+    for name, damaged in (("whole", False), ("lost", True)):
+        done = forked.run([*command, str(tmp_path / name)], env=ENVIRONMENT)
+        assert done.returncode == 0, done.stderr
+        assert bool(schema.read(tmp_path / name / "summary.json")["damaged"]) is damaged
+        assert ("damaged" in done.stderr) is damaged
+        content[at : at + 4] = (2**31 - 1).to_bytes(4, "big")
+        path.write_bytes(content)
+
+
 def test_packets_lost_in_a_transport_stream_are_told_where_the_decoder_shows_no_fault(tmp_path):
     refreshed = {"x264-params": "intra-refresh=1:keyint=25", "bf": "0"}  # no later key picture, as beside a join
     data = clip(tmp_path / "clip.ts", "libx264", refreshed).read_bytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -149,6 +150,20 @@ def test_an_export_replaces_nothing_unasked(made: tuple[Path, Path], tmp_path: P
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"summary.edl": "mine"}
     assert _run("export", str(made[1]), "-o", str(tmp_path), "-f", "csv,edl", "--overwrite").returncode == 0
     assert mine.read_text() != "mine"
+
+
+def test_an_export_replaces_no_input(made: tuple[Path, Path], tmp_path: Path) -> None:
+    """Neither the summary.json nor the video, under whatever name."""
+    shutil.copy(made[1] / "summary.json", tmp_path / "summary.otio")
+    os.link(made[0], tmp_path / "summary.csv")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for name, words in {
+        "summary.otio": ["-f", "edl,otio"],
+        "summary.csv": ["-f", "edl,csv", "--video", str(made[0])],
+    }.items():
+        given = ["export", str(tmp_path / "summary.otio"), "-o", str(tmp_path), "--overwrite", *words]
+        assert f"{name} must not be an input" in refused(*given, names=tmp_path / name)
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_batch_goes_on_after_a_name_that_is_no_unicode_and_leaves_the_users_folders(tmp_path: Path) -> None:

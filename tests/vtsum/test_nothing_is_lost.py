@@ -282,6 +282,7 @@ def test_an_output_file_is_no_input_and_no_older_file(
     for recipe, words, told in (
         (film, ["mine.png"], "film: output mine.png must not exist yet (--overwrite replaces it)"),
         (distill, ["--shared", "run", "--out", "mine.md"], "distill: output mine.md must not exist yet"),
+        (distill, ["--shared", "run", "--out", "new.json"], "distill: out must not end in .json, as its figures do"),
         (distill, ["--shared", "run", "--out", "captions.pth"], "distill: output captions.json must not exist yet"),
         (boundaries, ["--shared", "run", "--out", "out"], "boundaries: output out/model must not exist yet"),
         (embedded, ["--shared", "run", "--out", "out"], "embedded: output out/model must not exist yet"),

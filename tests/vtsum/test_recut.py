@@ -125,6 +125,15 @@ def test_what_is_refused(first, tmp_path):
     assert stored.exists()
 
 
+@pytest.mark.parametrize(("inside", "named"), [("", "."), ("", "analysis.npz"), ("keyframes", "..")])
+def test_a_folder_is_named_from_within(first, tmp_path, inside, named):
+    source, made, _ = first
+    here = Path(shutil.copytree(made.output, tmp_path / "o")) / inside
+    done = forked.run([*VTSUM, "recut", named, "--video", str(source), "-f", "txt"], env=ENVIRONMENT, cwd=here)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["o", "o_recut"]
+
+
 def _changed(path: Path, **arrays) -> Path:
     with np.load(path) as stored:
         kept = {**stored, **arrays}

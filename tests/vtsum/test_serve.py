@@ -197,15 +197,18 @@ def test_what_cannot_be_is_told_and_nothing_left(served, folder):
         time.sleep(0.05)
 
 
+LISTED = {
+    **{
+        "title": {"text": "\u202egood"},
+        "source": {"name": "../x.mp4", "duration": 2.0},
+        "summary": {"duration": 1.0},
+    },
+    **{"settings": {"budget": "15%"}, "text": [], "shots": [{"start": 0, "end": 1.5, "clip": None}]},
+}
+
+
 def test_a_strangers_summary_does_not_hide_the_others(tmp_path, served, folder):
-    good = {
-        **{
-            "title": {"text": "\u202egood"},
-            "source": {"name": "../x.mp4", "duration": 2.0},
-            "summary": {"duration": 1.0},
-        },
-        **{"settings": {"budget": "15%"}, "text": [], "shots": [{"start": 0, "end": 1.5, "clip": None}]},
-    }
+    good = LISTED
     odd = [
         [],
         {**good, "shots": [{"start": "x", "end": 1, "clip": None}]},
@@ -213,6 +216,7 @@ def test_a_strangers_summary_does_not_hide_the_others(tmp_path, served, folder):
         {**good, "summary": {"duration": "nan"}},
         {**good, "shots": 7},
         {**good, "title": None},
+        {**good, "shots": good["shots"] * 100_001},
     ]
     named = {os.fsencode(f"odd{number}"): content for number, content in enumerate([*odd, good])}
     named |= {b"\xff": good, b"two\nlines": good}  # which no address can name
@@ -223,6 +227,38 @@ def test_a_strangers_summary_does_not_hide_the_others(tmp_path, served, folder):
     assert set(listed) == {f"odd{len(odd)}"}
     assert listed[f"odd{len(odd)}"]["recut"] is False
     assert listed[f"odd{len(odd)}"]["title"] == "good"
+
+
+def test_what_is_wrong_with_a_strangers_summary_is_found_out_once(tmp_path):
+    made = tmp_path / "made"
+    made.mkdir()
+    store = Store(tmp_path)
+    for content, listed in (("[" * 20_000_000, 0), (json.dumps(LISTED), 1)):
+        (made / "summary.json").write_text(content)
+        store.listed()
+        began = time.process_time()
+        assert [len(store.listed()) for _ in range(20)] == [listed] * 20
+        assert time.process_time() - began < 1
+
+
+def test_names_of_folders_are_shown_clean(tmp_path):
+    folder = tmp_path / "a\u202egpj.exe"
+    folder.mkdir()
+    (folder / "summary.json").write_text(json.dumps({**LISTED, "settings": {"budget": "\x1b[31m15%"}}))
+    (told,) = Store(tmp_path).listed()
+    assert (told["name"], told["shown"], told["budget"]) == (folder.name, "agpj.exe", "[31m15%")
+
+
+def test_who_goes_away_while_asking_is_no_mishap(tmp_path):
+    server = Served([sys.executable, "-c", SERVE.format(str(tmp_path / "d"), 1000)])
+    for path in ("api/summaries", "api/recut", "api/check", "api/videos?name=a.mp4"):
+        connection = http.client.HTTPConnection(server.host, timeout=30)
+        connection.putrequest("PUT" if "videos" in path else "POST", server.path + path)
+        connection.putheader("Content-Length", "100")
+        connection.endheaders(b'{"video": ')
+        connection.close()
+    assert server.state()["jobs"] == []
+    assert "Disconnect" not in server.end()[1]
 
 
 def test_what_is_asked_for_cannot_become_an_option(tmp_path):

@@ -71,13 +71,14 @@ def benchmark(
     from vtsum.benchmarks.table import table
     from vtsum.devices import device_of
     from vtsum.evaluation.videoxum_plot import check_plot
-    from vtsum.files import check_inputs, check_new
+    from vtsum.files import check_apart, check_inputs, check_new
 
     kept = records or Path(f"benchmark_{name}.jsonl")
     if plot is not None:
         check_plot(plot)
         check_inputs("benchmark", plot, [h5, splits, kept])
         check_new("benchmark", plot, overwrite)
+        check_apart("benchmark", records=kept, plot=plot)
     check_inputs("benchmark", kept, [h5, splits])
     if folds is not None and splits is None:
         raise VTSumError(f"benchmark: folds must come with --splits, whose they are, got {folds!r:.40} alone")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -105,7 +104,7 @@ def evaluate(
     from vtsum.evaluation.videoxum_run import evaluate as run
     from vtsum.evaluation.videoxum_settings import EvaluationSettings
     from vtsum.evaluation.videoxum_table import describe
-    from vtsum.files import check_inputs, check_new
+    from vtsum.files import check_apart, check_inputs, check_new
 
     settings = EvaluationSettings(
         checkpoint=str(checkpoint),
@@ -134,8 +133,7 @@ def evaluate(
         check_plot(plot)
         check_inputs("evaluate", plot, settings.inputs)
         check_new("evaluate", plot, overwrite)
-        if os.path.realpath(plot) == os.path.realpath(path):
-            raise VTSumError(f"evaluate: --plot must be another file than --output, got {printable(plot)} for both")
+        check_apart("evaluate", output=path, plot=plot)
     with Bars(STAGES, quiet=quiet or not Place.here().first) as progress:
         content = run(settings, path, device=device, overwrite=overwrite, progress=progress)
     if content is None:

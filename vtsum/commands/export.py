@@ -48,6 +48,14 @@ def export(
     from vtsum.summary.schema import read
 
     path = summary / "summary.json" if summary.is_dir() else summary
-    files = run(read(path), listed(formats) or [], output or path.parent, clock=clock, video=video, overwrite=overwrite)
+    files = run(
+        read(path),
+        listed(formats) or [],
+        output or path.parent,
+        clock=clock,
+        video=video,
+        overwrite=overwrite,
+        inputs=[path],
+    )
     for file in files.values():
         write(printable(file))

@@ -29,7 +29,7 @@ from vtsum.data.frames import read_frames, read_teacher
 from vtsum.data.tvsum import TVSumVideo, load_tvsum
 from vtsum.errors import VTSumError
 from vtsum.evaluation.baselines import every_fifth
-from vtsum.files import check_inputs, check_new, write_text
+from vtsum.files import check_inputs, check_new, plain, write_text
 from vtsum.model.embedded_encoder import EMBEDDING_DIM, IMAGE_SIZE, EmbeddedEncoder
 from vtsum.model.files import save_safetensors
 from vtsum.recipes.command import status
@@ -225,6 +225,8 @@ def main(arguments: list[str] | None = None) -> int:
     a = parser.parse_args(arguments)
 
     def work() -> None:
+        if a.out.suffix == ".json":
+            raise VTSumError(f"distill: out must not end in .json, as its figures do, got {plain(a.out)}")
         for path in (a.out, a.out.with_suffix(".json")):
             check_inputs("distill", path, [a.shared])
             check_new("distill", path, a.overwrite)

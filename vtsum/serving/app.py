@@ -46,7 +46,7 @@ def make_app(store: Store, token: str, hosts: Iterable[str], largest: int) -> St
     return Starlette(
         routes=[Mount(f"/{token}", routes=_Pages(store, largest).routes)],
         middleware=[Middleware(Guard, hosts=hosts)],
-        exception_handlers={VTSumError: _told},
+        exception_handlers={VTSumError: _told, ClientDisconnect: _gone},
         lifespan=_lifespan,
     )
 
@@ -62,6 +62,10 @@ async def _lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
 
 def _told(request: Request, error: Exception) -> Response:
     return PlainTextResponse(one_line(str(error)), status_code=400)
+
+
+def _gone(request: Request, error: Exception) -> Response:
+    return Response(status_code=400)  # nobody is there to read it
 
 
 class _Pages:
@@ -96,10 +100,7 @@ class _Pages:
         return Response(status_code=204)
 
     async def take(self, request: Request) -> Response:
-        try:
-            video = await self._store.take(request.query_params.get("name", ""), request.stream(), self._largest)
-        except ClientDisconnect:
-            return Response(status_code=400)
+        video = await self._store.take(request.query_params.get("name", ""), request.stream(), self._largest)
         return JSONResponse({"video": video.name})
 
     async def summarize(self, request: Request) -> Response:

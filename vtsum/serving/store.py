@@ -22,7 +22,7 @@ from typing import Any
 from vtsum.errors import VTSumError
 from vtsum.files import check_no_links, plain, shortened, written
 from vtsum.reading import read_json
-from vtsum.shown import one_line, reason
+from vtsum.shown import clean, one_line, reason
 
 VIDEOS = "videos"
 SPARE = 1 << 30  # bytes of the disk that uploads leave free
@@ -31,6 +31,8 @@ _ENDING = re.compile(r"\.[A-Za-z0-9]{1,8}")
 _ASKABLE = re.compile("(?!\\.)[^\n\ud800-\udfff]+")  # a folder's name that an address can hold, and that is not hidden
 _PART = re.compile(r"\..{1,32}\.[0-9a-f]{16}\.part")  # as `vtsum.files.written` names it
 _LARGEST = 256 << 20  # bytes of a summary.json
+_SHOTS = 100_000  # of a day, some second each
+_SENTENCES = 100
 _FILES = re.compile(
     r"report\.html|summary\.(mp4|txt|json|vtt|edl|otio|fcpxml|csv|srt|ffmetadata)|keyframes/shot_[0-9]{4,6}\.jpg"
 )
@@ -52,7 +54,7 @@ class Store:
         except OSError as error:
             raise VTSumError(f"serve: folder {plain(folder)} must be one to write to: {reason(error)}") from None
         self._sweep()
-        self._read: dict[str, tuple[int, dict[str, Any]]] = {}
+        self._read: dict[str, tuple[int, dict[str, Any] | None]] = {}  # None: what cannot be shown is not read again
         self._coming: set[Path] = set()  # places of videos that are being sent
 
     def _sweep(self) -> None:
@@ -142,11 +144,15 @@ class Store:
         path = folder / "summary.json"
         changed = path.stat().st_mtime_ns
         if self._read.get(folder.name, (0,))[0] != changed:
+            self._read[folder.name] = changed, None
             self._read[folder.name] = changed, _told(read_json(path, dict, "serve", _LARGEST))
         told = self._read[folder.name][1]
+        if told is None:
+            raise ValueError(folder.name)
         files = [p.name for p in sorted(folder.iterdir()) if _FILES.fullmatch(p.name) and _is_regular(p)]
         again = _is_regular(folder / "analysis.npz") and self.video(told["video"]) is not None
-        return {**told, "name": folder.name, "made": changed, "files": files, "recut": again}
+        own = {"name": folder.name, "shown": clean(folder.name), "made": changed, "files": files, "recut": again}
+        return {**told, **own}
 
     def _summaries(self) -> Iterator[Path]:
         for path in self.folder.iterdir():
@@ -157,7 +163,9 @@ class Store:
 
 
 def _told(data: dict[str, Any]) -> dict[str, Any]:
-    """What the page shows of a summary.json."""
+    """What the page shows of a summary.json; all of it is sent again and again."""
+    if len(data["shots"]) > _SHOTS:
+        raise ValueError(len(data["shots"]))
     shots = [
         {
             "start": _number(shot["start"]),
@@ -172,8 +180,8 @@ def _told(data: dict[str, Any]) -> dict[str, Any]:
         "video": str(data["source"]["name"]),
         "seconds": _number(data["source"]["duration"]),
         "lasts": _number(data["summary"]["duration"]),
-        "budget": str(data["settings"]["budget"]),
-        "text": [one_line(str(sentence["text"])) for sentence in data["text"]],
+        "budget": one_line(str(data["settings"]["budget"])),
+        "text": [one_line(str(sentence["text"])) for sentence in data["text"][:_SENTENCES]],
         "shots": shots,
     }
 

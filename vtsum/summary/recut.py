@@ -81,7 +81,8 @@ def recut(
 
     found = _source(analysis, stored.parent) if video is None else video
     with as_file(found, "recut") as source:
-        usual = stored.parent.with_name(f"{stored.parent.name}_recut")
+        beside = stored.parent if stored.parent.name not in ("", "..") else stored.parent.resolve()  # ".", "/"
+        usual = beside.parent / f"{beside.name}_recut"
         target = usual if output is None else filled(output, fields_of(wanted, source), "recut")
         where = "cpu" if settings["device"] == "auto" and settings["offline_default"] else settings["device"]
         stays = not comes_from_elsewhere(found)

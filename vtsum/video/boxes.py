@@ -159,6 +159,26 @@ def ends_inside_a_box(path: str | os.PathLike[str]) -> bool:
     return any(at + length > size for _, at, _, length in _top(path))
 
 
+def points_outside(path: str | os.PathLike[str]) -> bool:
+    """Whether the index has pictures or sound behind the end of a file that is not cut short: libav gives nothing from
+    there on, or leaves them out, and says nothing."""
+    if ends_inside_a_box(path):
+        return False
+    size = os.stat(path).st_size
+    return any(last > size for last in _last_chunks(b"moov", memoryview(_moov(path)), 0))
+
+
+def _last_chunks(kind: bytes, content: memoryview, depth: int) -> Iterator[int]:
+    """Of each table of chunks (stco, co64) in a box, where the chunk begins that lies furthest behind."""
+    for inner, body in _inside(kind, content):
+        if inner in (b"stco", b"co64"):
+            width = 4 if inner == b"stco" else 8
+            count = min(_number(body, 4), max(len(body) - 8, 0) // width)
+            yield int(np.frombuffer(body, f">u{width}", count, 8).max()) if count else 0
+        elif depth < _DEEPEST:
+            yield from _last_chunks(inner, body, depth + 1)
+
+
 def _moov(path: str | os.PathLike[str]) -> bytes:
     """The content of the first moov box, or nothing; the words of its tables mean nothing inside mdat."""
     return next((content for kind, content in _contents(path) if kind == b"moov"), b"")

@@ -16,7 +16,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vtsum.errors import VTSumError
-from vtsum.video.boxes import breaks_off
+from vtsum.video.boxes import breaks_off, points_outside
 from vtsum.video.clock import ClockedPackets, together
 from vtsum.video.damage import Damage, TransportJoins, is_spoilt
 from vtsum.video.ending import ends_early, gif_is_whole, left_unread
@@ -322,6 +322,8 @@ class _Run:
             self.end = max(self.end, self._repeated_until)
         if (self._holes is not None and self._holes.at_end()) or ("mp4" in self._format and breaks_off(self._path)):
             self.damage.add(self.end, self.end)
+        if "mp4" in self._format and points_outside(self._path):
+            self.damage.add(0.0, self.end)  # where, is not known
         if self._format == "gif" and not gif_is_whole(self._path):
             self.damage.add(0.0, self.end)  # where, is not known
 

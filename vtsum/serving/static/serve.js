@@ -92,7 +92,7 @@
       const item = copy("summary"), place = (name) => address("summaries", made.name, name);
       const video = item.querySelector("video"), page = item.querySelector(".page"), change = item.querySelector(".change");
       item.querySelector("h3").textContent = made.title;
-      item.querySelector(".lengths").textContent = `${clock(made.lasts)} of ${clock(made.seconds)} · ${made.name}`;
+      item.querySelector(".lengths").textContent = `${clock(made.lasts)} of ${clock(made.seconds)} · ${made.shown}`;
       item.querySelector(".text").textContent = made.text.join(" ");
       video.hidden = !made.files.includes("summary.mp4");
       video.setAttribute("aria-label", `Summary of ${made.title}`);

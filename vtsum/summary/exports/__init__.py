@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vtsum.errors import VTSumError
-from vtsum.files import check_new, plain, replacing
+from vtsum.files import AnyPath, check_inputs, check_new, plain, replacing
 from vtsum.shown import cleaned, reason
 from vtsum.summary.exports.chapters import chapter_list, ffmetadata, youtube
 from vtsum.summary.exports.cuts import edl, fcpxml, otio
@@ -35,6 +35,7 @@ def export(
     clock: str = "summary",
     video: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
+    inputs: Sequence[AnyPath] = (),
 ) -> dict[str, Path]:
     """Write a summary in the formats of other programs.
 
@@ -47,7 +48,8 @@ def export(
         clock: the times of subtitles and chapters: "summary", those of summary.mp4, or "source", the video's own.
         video: the source video, for cuts that name its place and count from its own timecode; None: they name the file
             alone, and count from 0.
-        overwrite: replace files of the same names.
+        overwrite: replace files of the same names, but for the video.
+        inputs: other files that are not to be replaced, such as the summary.json that was read.
     Returns:
         dict[str, Path]: the files by format: summary.edl, summary.otio, summary.fcpxml, summary.csv; summary.srt or
         source.srt by their clock, and likewise vtt, chapters.txt, ffmetadata and youtube.txt.
@@ -73,6 +75,7 @@ def export(
             texts[name] = csv(document)
     files = {name: Path(folder) / file_of(name, clock) for name in texts}
     for file in files.values():
+        check_inputs("export", file, [video, *inputs])
         check_new("export", file, overwrite)
     try:
         with replacing(Path(folder)) as part:

@@ -30,7 +30,7 @@ MEASURED := encoder other_tools summarize topics training_data training_step wal
 MEASURED_ON_DATA_TOO := ablation speech text_sources
 MEASURED_ON_DATA := event_segmentation frame_sampling memory_liveness screen_text summary_refinement
 
-.PHONY: help demo test test-slow lint docs wheel hub-layout check check-cuda bench gpu-check clean
+.PHONY: help demo test test-slow test-hosts lint docs wheel hub-layout check check-cuda bench gpu-check clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -42,13 +42,16 @@ demo: .venv/.stamp-demo  ## Summarise VIDEO=path, or else the short film that co
 	  printf '\nThe summary:  %s\nThe page:     %s\n' "$$target/summary.mp4" "$$target/report.html"
 
 # Hundreds of processes import the same code: it is kept compiled, also where the environment would not have that.
-test test-slow: export PYTHONDONTWRITEBYTECODE :=
+test test-slow test-hosts: export PYTHONDONTWRITEBYTECODE :=
 
 test: .venv/.stamp-test  ## Run the tests (TESTS=path for a part of them, JOBS=n processes)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 --dist worksteal -m "not slow" -ra $(TESTS)
 
 test-slow: .venv/.stamp-test  ## Run the tests that take minutes to hours: packages, long fuzzing (FUZZ_MINUTES=60 in all)
 	@OMP_NUM_THREADS=1 VTSUM_FUZZ_MINUTES=$(FUZZ_MINUTES) $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 -m slow -ra $(TESTS)
+
+test-hosts: .venv/.stamp-test  ## Run what needs two machines: root, and two network namespaces in their place
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow -ra tests/vtsum/test_hosts.py
 
 lint: .venv/.stamp-test  ## Check style, formatting, types and which module may import which
 	$(BIN)/ruff check $(PYTHON_CODE)

@@ -13,6 +13,8 @@ import contextlib
 import fcntl
 import math
 import os
+import secrets
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import Generator, Mapping, Sequence
@@ -23,7 +25,7 @@ from typing import Any
 from vtsum.batches.local import Answers, ended, processors, too_long
 from vtsum.batches.results import Job, Result, Work
 from vtsum.errors import VTSumError
-from vtsum.shown import clean_libraries
+from vtsum.shown import clean_libraries, reason
 
 _TICK = 0.5  # seconds between two looks at the clock
 _TRIES = 2  # a machine may be lost at any job; a job at which two workers are lost is set aside
@@ -84,6 +86,10 @@ class RayExecutor:
         """
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
         os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # a paragraph on standard output for each lost worker
+        if not os.environ.get("RAY_ADDRESS") and "ray" not in sys.modules:  # which reads this as it is imported
+            # A cluster runs what it is sent, and listens on the net: ours takes nothing from others.
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         import ray
 
         own = not ray.is_initialized()
@@ -160,13 +166,18 @@ class RayExecutor:
 
 def _connect(op: str, ray: Any) -> None:
     address = os.environ.get("RAY_ADDRESS")
+    if (
+        not address
+    ):  # a cluster runs what it is sent, and listens on this machine's network: from others it takes nothing
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     alone = {"address": "local", "num_cpus": processors(), "include_dashboard": False}
     try:
         with contextlib.redirect_stdout(None):
             ray.init(**(alone if not address else {"address": address}), log_to_driver=False, logging_level="error")
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         where = f"RAY_ADDRESS={address}" if address else "a cluster on this machine"
-        raise VTSumError(f"{op}: {where} must be a Ray cluster that answers: {error}") from None
+        raise VTSumError(f"{op}: {where} must be a Ray cluster that answers: {reason(error)}") from None
 
 
 def threads_each(op: str, nodes: Sequence[Mapping[str, Any]], workers: int, gpus: float) -> int:

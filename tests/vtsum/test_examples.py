@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
 from safetensors.torch import save_file
 
 from tests import forked
@@ -87,3 +90,19 @@ def test_a_backbone_of_timm_is_an_encoder(tmp_path: Path) -> None:
     assert features.shape == (6, sum(stage["num_chs"] for stage in network.feature_info[-2:]))
     apart = np.linalg.norm(features - features[0], axis=1)
     assert int(apart.argmax()) == 2
+
+
+@pytest.mark.slow
+def test_a_library_is_summarised_on_ray(tmp_path: Path) -> None:
+    """And the table of what became of it does not stand in the way of the next run."""
+    good, bad = clip(tmp_path / "good.mp4", bright=2), tmp_path / "bad.mp4"
+    bad.write_text("no video")
+    parquet.write_table(pa.table({"path": [str(good), str(bad)]}), tmp_path / "library.parquet")
+    words = [str(EXAMPLES / "ray_batch.py"), str(tmp_path / "library.parquet"), str(tmp_path / "out"), "1"]
+    for status in ("done", "skipped"):
+        done = forked.run([sys.executable, *words], env=ENVIRONMENT, timeout=300)
+        assert done.returncode == 0, done.stderr
+        *_, counted, failed = done.stdout.splitlines()
+        assert counted in (f"{{'{status}': 1, 'failed': 1}}", f"{{'failed': 1, '{status}': 1}}")
+        assert failed.startswith(f"{bad}: ")
+        assert (tmp_path / "out" / "good" / "summary.mp4").exists()

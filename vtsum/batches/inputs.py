@@ -39,6 +39,8 @@ def find_videos(inputs: Sequence[str | os.PathLike[str]], op: str) -> list[Path 
     """
     found: dict[Path | Address, None] = {}
     for given in inputs:
+        if not os.fspath(given):  # Path would have it that this is the folder where one is
+            raise VTSumError(f"{op}: inputs must name videos, got an empty name")
         for path in _named(os.fsdecode(os.fspath(given)), op):
             found.setdefault(path if isinstance(path, Address) else Path(os.path.abspath(path)))
     if not found:

@@ -149,7 +149,7 @@ def main() -> None:
         parser.add_argument(f"--{name}")
     arguments = parser.parse_args()
     place = Place.here()
-    join(place)
+    join(place, 10.0)
     found = {}
     for case in json.loads(arguments.cases):
         found[case["name"]] = train(Path(arguments.data), case, place)

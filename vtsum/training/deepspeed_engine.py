@@ -9,12 +9,14 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Sequence
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed import distributed_c10d
 
 from vtsum.data.collate import Batch
 from vtsum.errors import VTSumError
@@ -43,7 +45,7 @@ class DeepSpeedEngine:
     def __init__(
         self, model: VTSum, settings: TrainSettings, config: dict[str, Any], place: Place, *, universal: bool = False
     ) -> None:
-        deepspeed = join(place)
+        deepspeed = join(place, settings.rank_timeout)
         zero = config["zero_optimization"]
         self.place = place
         self.stage = int(zero["stage"])
@@ -64,6 +66,7 @@ class DeepSpeedEngine:
         self.engine: Any = deepspeed.initialize(
             model=Losses(model), optimizer=optimizer, model_parameters=model.parameters(), config=config
         )[0]
+        _wait(settings.rank_timeout)
         self.engine.train()
         self.device: torch.device = self.engine.device
 
@@ -146,9 +149,18 @@ class DeepSpeedEngine:
             torch.distributed.destroy_process_group()
 
 
-def join(place: Place) -> Any:
+def _wait(minutes: float) -> None:
+    """Let all groups of processes wait so long and no longer: torch gives those that DeepSpeed adds, in which the
+    gradients travel, its own 10 or 30 minutes and not the first group's."""
+    for group in list(distributed_c10d._world.pg_map):
+        distributed_c10d._set_pg_timeout(timedelta(minutes=minutes), group)
+
+
+def join(place: Place, minutes: float) -> Any:
     """Import DeepSpeed quietly and join the group of processes; its module.
 
+    Args:
+        minutes: that ranks wait for one that is silent.
     Raises:
         VTSumError: DeepSpeed is not installed.
     """
@@ -175,7 +187,8 @@ def join(place: Place) -> Any:
 
             deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
             backend = "gloo"
-        deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
+        wait = timedelta(minutes=minutes)
+        deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False, timeout=wait)
     return deepspeed
 
 

@@ -12,6 +12,7 @@ import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -121,16 +122,19 @@ def total_of(value: float, device: torch.device) -> float:
     return float(tensor)
 
 
-def join(place: Place) -> None:
+def join(place: Place, minutes: float) -> None:
     """Join the group of processes that torchrun started.
 
+    Args:
+        minutes: that ranks wait for one that is silent.
     Raises:
         VTSumError: it started none.
     """
     if torch.cuda.is_available():
         torch.cuda.set_device(place.local_rank)
     try:
-        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        torch.distributed.init_process_group(backend, timeout=timedelta(minutes=minutes))
     except (RuntimeError, ValueError) as error:
         raise VTSumError(
             f"train: {place.ranks} processes must find each other, as torchrun has them do, got: {first_line(error)}"

@@ -33,6 +33,7 @@ _MAY_CHANGE = {
     "pretrained",
     "deepspeed",
     "num_workers",
+    "rank_timeout",
     "max_epoch",  # but not to fewer
     "ckpt_freq",
     "ckpt_steps",

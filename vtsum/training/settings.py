@@ -106,6 +106,9 @@ class TrainSettings:
     group_by_length: bool = _option(False, "let a step's videos be of like lengths: less padding")
     seed: Annotated[int, Range(0)] = _option(42, "of the start weights, of the order of the videos and of dropout")
     num_workers: Annotated[int, Range(0, 256)] = _option(2, "processes that read features, a rank")
+    rank_timeout: Annotated[float, Range(0.1, 10_000)] = _option(
+        10.0, "minutes that ranks wait for one that is silent, as where its machine is lost, before they end"
+    )
     ckpt_freq: Annotated[int, Range(0)] = _option(
         1, "epochs between checkpoints; 0: only at the end, at a signal and by ckpt_steps"
     )

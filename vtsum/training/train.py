@@ -52,6 +52,8 @@ from vtsum.training.validation import Validation, describe
 
 # How gloo and NCCL tell that another process has ended.
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
+# And that it says nothing any more.
+_SILENT = ("Timed out waiting", "before timing out", "No route to host", "Connection timed out")
 
 # What all ranks find before they meet, the first one of the machine tells, and its launcher ends the others once it is
 # gone. One that left before it would have it ended unheard; one that nobody ends by then found something of its own.
@@ -104,9 +106,9 @@ def _train(given: Given, place: Place) -> int:
         model.gradient_checkpointing_enable()
     if sharding is not None:
         deepspeed_config.complete(sharding, settings, Layout(1, 1, 1))  # contradictions, before anything is started
-        deepspeed_engine.join(place)
+        deepspeed_engine.join(place, settings.rank_timeout)
     elif place.ranks > 1:
-        engine.join(place)
+        engine.join(place, settings.rank_timeout)
     if torch.distributed.is_initialized():
         torch.distributed.barrier()  # no rank writes before all have looked at the folder
     validation = Validation(settings, run, videos, place) if settings.val_every else None
@@ -116,11 +118,15 @@ def _train(given: Given, place: Place) -> int:
         try:
             return _Run(run, settings, sharding, place, videos, validation, watching, notes).train(model, signals)
         except RuntimeError as error:
-            if not any(words in str(error) for words in _LOST):
+            if any(words in str(error) for words in _LOST):
+                found = "another one is gone (its own message says why)"
+            elif any(words in str(error) for words in _SILENT):
+                found = f"another one said nothing for {settings.rank_timeout:g} minutes or cannot be reached"
+            else:
                 raise
             raise VTSumError(
-                "train: all ranks must live, another one is gone (its own message says why); its last checkpoint is "
-                f"whole, go on with --resume --output_dir {run}"
+                f"train: all ranks must live, {found}; its last checkpoint is whole, go on with "
+                f"--resume --output_dir {run}"
             ) from None
 
 

@@ -31,8 +31,6 @@
 
 namespace vts::sliding_window_attention::ring {
 
-constexpr unsigned ALL = 0xFFFFFFFFu;
-
 // Where a unit lies. `rows` is 0 for groups past the last unit: they shuffle along with their warp.
 struct unit {
     int b, h, phase, first, rows, frames;  // first row, rows and the rows of the whole phase, in steps of the dilation

@@ -25,19 +25,18 @@ struct plan {
 };
 
 // Warps of this kernel that the device holds at a time: strips are cut so that all are at work from beginning to end.
-template <typename Kernel>
-int resident_warps(Kernel kernel, size_t shared_bytes) {
+template <auto KERNEL>
+int resident_warps(size_t shared_bytes) {
 #ifdef __CUDACC__
     int device = 0, processors = 0, blocks = 0;
-    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
-    cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
-    if (cudaGetDevice(&device) != cudaSuccess ||
+    cudaFuncSetAttribute(KERNEL, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
+    if (allow_shared<KERNEL>(shared_bytes) != cudaSuccess || cudaGetDevice(&device) != cudaSuccess ||
         cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device) != cudaSuccess ||
-        cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, WARPS * 32, shared_bytes) != cudaSuccess)
+        cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, KERNEL, WARPS * 32, shared_bytes) != cudaSuccess)
         return WARPS;  // a launch that cannot be says so itself
     return std::max(1, processors * blocks) * WARPS;
 #else
-    (void)kernel, (void)shared_bytes;
+    (void)shared_bytes;
     return 8;
 #endif
 }
@@ -45,14 +44,11 @@ int resident_warps(Kernel kernel, size_t shared_bytes) {
 // The same, asked once for each device: it costs more than a small launch does.
 template <auto KERNEL>
 int known_resident_warps(size_t shared_bytes) {
-    constexpr int MOST_DEVICES = 64;
     static std::atomic<int> known[MOST_DEVICES];
     int device = 0;
-#ifdef __CUDACC__
-    if (cudaGetDevice(&device) != cudaSuccess || device >= MOST_DEVICES) return resident_warps(KERNEL, shared_bytes);
-#endif
+    if (cudaGetDevice(&device) != cudaSuccess || device >= MOST_DEVICES) return resident_warps<KERNEL>(shared_bytes);
     int warps = known[device].load(std::memory_order_relaxed);
-    if (warps == 0) known[device].store(warps = resident_warps(KERNEL, shared_bytes), std::memory_order_relaxed);
+    if (warps == 0) known[device].store(warps = resident_warps<KERNEL>(shared_bytes), std::memory_order_relaxed);
     return warps;
 }
 

@@ -41,7 +41,7 @@ int dbias_of_units(const params &p, const plan &cut, cudaStream_t stream) {
 
 bool ring_takes(const params &p, bool backward) {
     using namespace ring;
-    if (p.seed != nullptr || p.border != VTS_TRUNCATE || p.softcap > 0) return false;
+    if (p.border != VTS_TRUNCATE || p.softcap > 0) return false;
     if (p.cu_seqlens != nullptr && (p.dilation != 1 || p.B != 1 || p.bounds == nullptr)) return false;
     if (p.left < 0 || p.right < 0 || p.left + p.right + 1 > MOST_KEYS || p.dilation < 1 || p.dilation > 0x7FFFFFFF)
         return false;

@@ -163,6 +163,11 @@ __global__ void __launch_bounds__(WARPS * 32, BWD_RESIDENTS)
             if (CAREFUL && p.cu_seqlens != nullptr) window &= own_keys(p, origin + row + g.row(i), u.frames);
             softmax<W>(scores.scores[i], window, scale * LOG2_E, p, u.h, keys);
             const int own = row + g.row(i);
+            uint32_t kept = 0;
+            if (p.seed != nullptr) {
+                kept = kept_keys(p, u, origin + own, keys);
+                drop_out(dscores.scores[i], kept, p);
+            }
             const int64_t statistic = statistics + own * p.dilation;
             const float down = p.dlse != nullptr && own >= row_low && own < row_end
                                    ? static_cast<const float *>(p.dlse)[statistic]
@@ -183,6 +188,7 @@ __global__ void __launch_bounds__(WARPS * 32, BWD_RESIDENTS)
                 const float ds = scores.scores[i][o] * (dscores.scores[i][o] - delta);
                 dscores.scores[i][o] = (window >> o & 1) == 0 ? 0.0f : ds;
             }
+            if (p.seed != nullptr) drop_out(scores.scores[i], kept, p);
         }
         if (__any_sync(ALL, any_of(odd))) {
             // A row without a gradient is as one of zeros, whatever it and its keys hold.

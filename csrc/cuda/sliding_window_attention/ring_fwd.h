@@ -95,6 +95,7 @@ __global__ void __launch_bounds__(WARPS * 32, (fwd_residents<T, W, CAREFUL>))
             if (CAREFUL && p.cu_seqlens != nullptr) window &= own_keys(p, u.first + n * R + row, u.frames);
             const float statistic = softmax<W>(sums.scores[i], window, scale_log2, p, u.h, keys);
             if (lse != nullptr && row < left_over) lse[(n * R + row) * p.dilation] = statistic;
+            if (p.seed != nullptr) drop_out(sums.scores[i], kept_keys(p, u, u.first + n * R + row, keys), p);
         }
 
 #pragma unroll

@@ -65,3 +65,13 @@ def test_a_join_makes_nothing_but_its_result(emulated: Any, bias: bool, residual
     assert torch.allclose(emulated.memory_join_fwd(x, weights, weight, bank, *extra), wanted, atol=1e-5)
     assert found["allocated"] == (not (bias and residual))  # the sum of both is y
     assert found["copied"] == (bias != residual)  # by the CPU's addmm, into its result
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_join_of_few_slots_lays_down_all_but_one_product_at_once(emulated: Any, bias: bool) -> None:
+    """Of 16 bits: nothing is copied into y, whose rows are read and written once before the last product is added."""
+    shapes = (50, 24), (50, 8), (16, 24), (8, 16), (50, 16)
+    x, weights, weight, bank, residual = (torch.randn(shape).bfloat16() for shape in shapes)
+    some_bias = torch.randn(16).bfloat16() if bias else None
+    found = asked(lambda: emulated.memory_join_fwd(x, weights, weight, bank, some_bias, residual))
+    assert found == {"allocated": 1}

@@ -126,6 +126,16 @@ def cuda_architectures(nvcc: Path) -> str:
     return ";".join(CUDA_ARCHITECTURES) if known >= (12, 8) else "8.0;9.0+PTX"
 
 
+def nvcc_threads(units: int, architectures: str) -> int:
+    """How many architectures of a unit nvcc compiles at once: where cores are left over beside the other units.
+
+    MAX_JOBS is what somebody allows whose memory is small: then one.
+    """
+    if "MAX_JOBS" in os.environ:
+        return 1
+    return max(1, min(len(re.split(r"[; ]+", architectures.strip("; "))), (os.cpu_count() or 1) // max(units, 1)))
+
+
 def cpu_sources() -> list[Path]:
     """Those of the CPU library that any processor of the kind runs."""
     kernels = [path for path in sorted(CSRC.glob("cpu/**/*.cpp")) if path.stem not in X86_LEVELS]
@@ -181,7 +191,8 @@ def cuda_extension() -> tuple[Extension, dict[str, Any]]:
     os.environ.setdefault("TORCH_CUDA_ARCH_LIST", cuda_architectures(home / "bin" / "nvcc"))
     strict = os.environ.get("VTSUM_WERROR") == "1"
     flags = [*CXX_FLAGS, f"-DTORCH_TARGET_VERSION={TARGET}", "-DUSE_CUDA"] + (STRICT_FLAGS if strict else [])
-    nvcc_flags = [*NVCC_FLAGS, *(["-Werror", "all-warnings"] if strict else [])]
+    threads = nvcc_threads(len(cuda_sources()), os.environ["TORCH_CUDA_ARCH_LIST"])
+    nvcc_flags = [*NVCC_FLAGS, f"--threads={threads}", *(["-Werror", "all-warnings"] if strict else [])]
     extension = cpp_extension.CUDAExtension(
         "vtsum_kernels._cuda",
         [str(path) for path in cuda_sources()],

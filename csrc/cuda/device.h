@@ -7,8 +7,10 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <mutex>
 #include <type_traits>
 
 #ifdef __CUDACC__
@@ -20,8 +22,8 @@
 #endif
 
 // VTS_DYNAMIC_SHARED(float, rows); declares `float *rows`, aligned to 16 bytes: the launch's dynamic shared memory.
-// VTS_LAUNCH(kernel<T, 8>, grid, block, shared_bytes, stream, arguments...); gives 0 or a cudaError_t, of which
-// vts_cuda_error_text (vtsum/common.h) says the kernel's name, too.
+// VTS_LAUNCH((kernel<T, 8>), grid, block, shared_bytes, stream, arguments...); gives 0 or a cudaError_t, of which
+// vts_cuda_error_text (vtsum/common.h) says the kernel's name, too. The kernel is a constant.
 #ifdef __CUDACC__
 #define VTS_DYNAMIC_SHARED(type, name)                                  \
     extern __shared__ __align__(16) unsigned char vts_dynamic_shared[]; \
@@ -29,34 +31,50 @@
 #else
 #define VTS_DYNAMIC_SHARED(type, name) type *const name = static_cast<type *>(vts::emulator::dynamic_shared())
 #endif
-#define VTS_LAUNCH(kernel, ...) ::vts::launch(#kernel, kernel, __VA_ARGS__)
+#define VTS_LAUNCH(kernel, ...) ::vts::launch<kernel>(#kernel, __VA_ARGS__)
 
 namespace vts {
 
 // The kernel whose launch failed last on this thread; null where its name was asked for since.
 inline thread_local const char *failed_kernel = nullptr;
 
-template <typename... Parameters, typename... Arguments>
+constexpr int MOST_DEVICES = 64;  // of which something is remembered
+
+// Lets launches of a kernel have this much dynamic shared memory, which beyond 48 KiB must be asked for: once a device
+// and kernel, since asking takes the driver's lock and about as long as a launch. Any number of threads may call it.
+template <auto KERNEL>
+inline int allow_shared(size_t bytes) {
+    static std::atomic<size_t> allowed[MOST_DEVICES];
+    static std::mutex asking;
+    if (bytes <= 48 * 1024) return cudaSuccess;
+    int device = 0;
+    if (const cudaError_t error = cudaGetDevice(&device); error != cudaSuccess) return error;
+    const bool remembered = device < MOST_DEVICES;
+    if (remembered && bytes <= allowed[device].load(std::memory_order_acquire)) return cudaSuccess;
+    const std::lock_guard<std::mutex> alone(asking);  // so that nobody's smaller wish takes back a greater one
+    if (remembered && bytes <= allowed[device].load(std::memory_order_relaxed)) return cudaSuccess;
+    const int error = cudaFuncSetAttribute(
+        reinterpret_cast<const void *>(KERNEL), cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+    if (error == cudaSuccess && remembered) allowed[device].store(bytes, std::memory_order_release);
+    return error;
+}
+
+template <auto KERNEL, typename... Arguments>
 inline int launch(
-    const char *name, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
-    const Arguments &...arguments) {
+    const char *name, dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream, const Arguments &...arguments) {
     if (grid.x == 0 || grid.y == 0 || grid.z == 0) return cudaSuccess;
     // What is found below is this launch's: an error that an earlier call left behind was told to that call's caller.
     (void)cudaGetLastError();
-    int error = cudaSuccess;
-#ifdef __CUDACC__
-    if (shared_bytes > 48 * 1024)  // so much must be asked for
-        error =
-            cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
+    int error = allow_shared<KERNEL>(shared_bytes);
     if (error == cudaSuccess) {
-        kernel<<<grid, block, shared_bytes, stream>>>(arguments...);
+#ifdef __CUDACC__
+        KERNEL<<<grid, block, shared_bytes, stream>>>(arguments...);
+#else
+        (void)stream;
+        emulator::run(grid, block, shared_bytes, [&] { KERNEL(arguments...); });
+#endif
         error = cudaGetLastError();
     }
-#else
-    (void)stream;
-    emulator::run(grid, block, shared_bytes, [&] { kernel(arguments...); });
-    error = cudaGetLastError();
-#endif
     if (error != cudaSuccess) failed_kernel = name;
     return error;
 }

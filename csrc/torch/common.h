@@ -44,4 +44,14 @@ inline std::optional<Tensor> contiguous(const std::optional<Tensor> &x) {
     return x.has_value() ? std::optional<Tensor>(torch::stable::contiguous(*x)) : x;
 }
 
+// Memory for a kernel to work in; where it needs none, nothing is asked of torch.
+struct workspace {
+    std::optional<Tensor> memory;
+
+    workspace(const Tensor &like, int64_t bytes) {
+        if (bytes > 0) memory = torch::stable::new_empty(like, {bytes}, ScalarType::Byte);
+    }
+    void *data() const { return memory.has_value() ? memory->data_ptr() : nullptr; }
+};
+
 }  // namespace vts::glue

@@ -64,6 +64,13 @@ def spills(ptxas: str) -> str | None:
     return "\n".join([f"{len(bad)} of {len(reports)} kernels spill (bytes):", *lines]) if bad else None
 
 
+def has_kernels(source: Path) -> bool:
+    """Whether a file, or one of ours that it includes, defines a kernel."""
+    text = source.read_text()
+    included = (source.parent / name for name in re.findall(r'^#include "(.+)"$', text, re.MULTILINE))
+    return "__global__" in text or any(has_kernels(path) for path in included if path.is_file())
+
+
 # As setup.py and torch's extension builder set them, warnings as errors besides.
 NVCC_FLAGS = ["-std=c++17", "-O3", "--expt-relaxed-constexpr", "-Werror", "all-warnings", "-Xptxas", "-v"]
 NVCC_FLAGS += ["-Xcompiler", "-Wall,-Wextra,-Werror,-fvisibility=hidden"]
@@ -86,7 +93,7 @@ def compile_cuda(nvcc: str, report: Report, folder: Path) -> None:
         for (source, architecture), (done, seconds) in zip(jobs, pool.map(compile_one, jobs), strict=True):
             output = done.stdout + done.stderr
             problem = output[-4000:] if done.returncode else None
-            if problem is None and "__global__" in source.read_text():
+            if problem is None and has_kernels(source):
                 problem = spills(output)
             registers = max(map(int, REGISTERS.findall(output)), default=0)
             detail = f"{len(SPILL.findall(output))} kernels, at most {registers} registers, {seconds:.0f} s"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -114,6 +115,18 @@ def test_source_distribution_to_wheel_to_an_environment_of_its_own(tmp_path: Pat
     assert Path(file).is_relative_to(tmp_path)
     assert "'loaded': True" in library
     assert "-> cpp" in "\n".join(told)
+
+
+def test_nvcc_takes_the_cores_that_units_leave_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = runpy.run_path(str(ROOT / "setup.py"), run_name="lists")["nvcc_threads"]
+    monkeypatch.delenv("MAX_JOBS", raising=False)
+    for cores, units, wanted in ((2, 30, 1), (59, 30, 1), (60, 30, 2), (500, 30, 4), (None, 30, 1)):
+        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        assert threads(units, "8.0;9.0;10.0;12.0+PTX") == wanted
+    monkeypatch.setattr(os, "cpu_count", lambda: 500)
+    assert threads(30, "9.0") == 1
+    monkeypatch.setenv("MAX_JOBS", "2")
+    assert threads(30, "8.0;9.0") == 1
 
 
 def setup(tmp_path: Path, *, torch_with_cuda: bool = False, **environment: str) -> subprocess.CompletedProcess[str]:

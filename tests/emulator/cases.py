@@ -232,6 +232,18 @@ OF_FAMILY: dict[str, list[tuple[Case, torch.dtype]]] = {
             for sides, width, dtype in [((2, 2), 64, BRAIN), ((1, 2), 32, FLOAT), ((4, 4), 128, HALF)]
         ),
         (one(2, 1, 90, 64, heads=2, bias=True, lengths=(20, 1, 69)), FLOAT),
+        # Numbers of frames that wrap round, and rows before the first one and after the last.
+        *(
+            (one(keys // 2, keys // 2, 45, width, heads=2, dropout_p=0.3, row_offset=2**32 - 20), dtype)
+            for keys, width, dtype in [
+                (3, 32, HALF), (5, 64, BRAIN), (5, 128, FLOAT), (7, 32, FLOAT), (9, 128, BRAIN), (9, 64, FLOAT),
+            ]
+        ),
+        (one(3, 1, 260, 64, heads=3, transposed=True, dropout_p=0.5), BRAIN),
+        (one(2, 3, 70, 64, batch=2, heads=2, dilation=3, mask=True, dropout_p=0.2, row_offset=7), BRAIN),
+        (one(2, 2, 150, 64, batch=2, heads=3, bias=True, mask=True, sinks=True, dropout_p=0.4), FLOAT),
+        (one(1, 3, sum(_MANY), 64, heads=2, transposed=True, lengths=_MANY, bias=True, dropout_p=0.3), BRAIN),
+        (one(2, 2, 50, 64, **_GROUPED, scale=-0.2, dropout_p=0.9), HALF),
     ],
     "strip": [
         *((one(s, s, 75, width, heads=2), dtype) for s, width, dtype in product((8, 16), (32, 64, 128), (HALF, BRAIN))),
@@ -246,6 +258,11 @@ OF_FAMILY: dict[str, list[tuple[Case, torch.dtype]]] = {
         *((Case(left=side, right=side, width=64, frames=130, mask=True), BRAIN) for side in (5, 16)),
         *((Case(left=side, right=side, width=64, frames=130, mask=True, sinks=True), HALF) for side in (5, 16)),
         *((one(10, 12, 50, 64, **_GROUPED, **scale), HALF) for scale in _SCALES),
+        *(
+            (one(s, s, 75, width, heads=2, mask=width == 64, dropout_p=0.3, row_offset=2**32 - 20), dtype)
+            for s, width, dtype in [(8, 32, BRAIN), (8, 64, HALF), (16, 64, BRAIN), (16, 128, HALF)]
+        ),
+        (one(20, 5, 130, sinks=True, dropout_p=0.5, **_GROUPED), BRAIN),
     ],
     "tile": [
         *((wide(40, 33, 210, width), dtype) for width, dtype in product((32, 64, 128), (HALF, BRAIN))),
@@ -268,6 +285,11 @@ OF_FAMILY: dict[str, list[tuple[Case, torch.dtype]]] = {
         *((wide(30, 30, 80, **_GROUPED, **scale), HALF) for scale in _SCALES),
         *((wide(30, 30, 80, sinks=True, **_GROUPED, **scale), HALF) for scale in _SCALES),
         *((wide(127, 0, 250, width, heads=2, sinks=True, mask=True), BRAIN) for width in (64, 128)),
+        *(
+            (wide(*sides, 150, width, mask=width == 64, dropout_p=0.3, row_offset=2**32 - 20), dtype)
+            for sides, width, dtype in [((20, 25), 32, HALF), ((-1, 40), 64, BRAIN), ((60, 0), 128, HALF)]
+        ),
+        (wide(30, 30, 80, sinks=True, dropout_p=0.5, **_GROUPED), BRAIN),
     ],
     "general": [
         (case, dtype)

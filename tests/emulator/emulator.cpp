@@ -22,6 +22,7 @@ namespace vts::emulator {
 
 dim3 thread_index, block_index, block_size, grid_size;
 int64_t most_blocks = 0x7FFFFFFF;
+int device = 0, asked = 0;
 
 namespace {
 
@@ -329,6 +330,8 @@ unsigned vts_emulator_blocks() { return vts::emulator::grid_size.x; }
 void vts_emulator_reverse(int reverse) { vts::emulator::reversed = reverse != 0; }
 void vts_emulator_leave_error() { vts::emulator::last_error = cudaErrorInvalidValue; }
 void vts_emulator_most_blocks(int64_t most) { vts::emulator::most_blocks = most; }
+void vts_emulator_device(int device) { vts::emulator::device = device; }
+int vts_emulator_asked() { return vts::emulator::asked; }
 
 const char *cudaGetErrorName(cudaError_t error) {
     return error == cudaErrorLaunchFailure          ? "cudaErrorLaunchFailure"
@@ -340,7 +343,11 @@ const char *cudaGetErrorString(cudaError_t error) {
     return error == cudaErrorLaunchFailure ? vts::emulator::error.c_str() : "refused";
 }
 cudaError_t cudaGetLastError(void) { return std::exchange(vts::emulator::last_error, cudaSuccess); }
-cudaError_t cudaGetDevice(int *device) { return *device = 0, cudaSuccess; }
+cudaError_t cudaGetDevice(int *device) { return *device = vts::emulator::device, cudaSuccess; }
+cudaError_t cudaFuncSetAttribute(const void *, cudaFuncAttribute, int) {
+    ++vts::emulator::asked;
+    return cudaSuccess;
+}
 cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int) {
     switch (attribute) {
         case cudaDevAttrMultiProcessorCount: *value = 4; break;

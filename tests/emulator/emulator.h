@@ -45,6 +45,7 @@ extern dim3 thread_index, block_index, block_size, grid_size;  // of the fiber t
 
 // The most blocks that device.h lets a grid have; tests lower it, so that blocks take several turns.
 extern int64_t most_blocks;
+extern int device, asked;
 
 // Runs body once for every thread of every block. cudaGetLastError() says what became of it, cudaGetErrorString() why.
 void run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()> &body);
@@ -271,9 +272,11 @@ inline float __uint_as_float(uint32_t bits) {
 }
 
 extern "C" {
-unsigned vts_emulator_blocks();    // of the last launch, along x
+unsigned vts_emulator_blocks();  // of the last launch, along x
 // Threads run in rising order, or, where not 0, in falling order: a kernel without races gives the same bits in both.
 void vts_emulator_reverse(int reverse);
 void vts_emulator_most_blocks(int64_t most);
-void vts_emulator_leave_error();  // as an earlier call does that failed, and whose caller did not clear its error
+void vts_emulator_device(int device);  // the one that cudaGetDevice names
+int vts_emulator_asked();              // how often a kernel's attribute was set
+void vts_emulator_leave_error();       // as an earlier call does that failed, and whose caller did not clear its error
 }

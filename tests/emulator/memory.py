@@ -68,6 +68,16 @@ class FactorBwdParams(ctypes.Structure):
     ]
 
 
+class JoinParams(ctypes.Structure):
+    """vts_memory_join_params."""
+
+    _fields_ = [
+        *((name, c_void_p) for name in ("weights", "bank", "bias", "residual", "y")),
+        *((name, c_int64) for name in ("N", "R", "O")),
+        ("dtype", c_int32),
+    ]
+
+
 class GatherParams(ctypes.Structure):
     """vts_memory_gather_params."""
 
@@ -218,6 +228,14 @@ class Library(Emulated):
     def add(self, total: Tensor, term: Tensor) -> None:
         pointers = c_void_p(total.data_ptr()), c_void_p(term.data_ptr())
         self.check(self.c.vts_memory_add_cuda(*pointers, c_int64(total.numel()), None))
+
+    def join(self, weights: Tensor, bank: Tensor, bias: Tensor | None, residual: Tensor) -> Tensor:
+        """weights bank + bias + residual [N, O]."""
+        y = unset(*residual.shape, dtype=residual.dtype)
+        p = JoinParams(N=weights.shape[0], R=bank.shape[0], O=bank.shape[1], dtype=DTYPES[y.dtype], y=y.data_ptr())
+        p.weights, p.bank, p.residual, p.bias = map(pointer, (weights, bank, residual, bias))
+        self.check(self.c.vts_memory_join_cuda(ctypes.byref(p), None))
+        return y
 
     def topk(
         self, scores: Tensor, factor: Tensor, slot_bias: Tensor | None, k: int, blocks: list[int], row_block: int = 1000

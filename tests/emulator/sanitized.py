@@ -33,6 +33,9 @@ CASES = [
     Case(left=3, right=2, width=24, frames=21, dilation=3, bias=True, shift=True),
     Case(left=8, right=8, width=8, frames=7, bias=True, shift=True, dropout_p=0.3),
     Case(**PACKED, left=2, right=3, width=16, bias=True, dropout_p=0.3),
+    Case(**PACKED, left=2, right=2, width=64, dropout_p=0.3, row_offset=2**32 - 9),
+    Case(left=9, right=9, width=32, frames=23, dropout_p=0.3, row_offset=2**32 - 9),
+    Case(left=20, right=15, width=64, frames=40, batch=1, hand_on=True, dropout_p=0.3),
     Case(**PACKED, left=2, right=1, width=13, shift=True, dilation=2),
 ]  # fmt: skip
 

@@ -30,6 +30,11 @@ def weights(lib: Library, slots: int, width: int, dtype: torch.dtype) -> None:
     lib.weights(x, keys, torch.rand(2, 1, 37), None, None, torch.float32)
 
 
+def join(lib: Library, frames: int, slots: int, width: int, dtype: torch.dtype) -> None:
+    weights, bank = torch.randn(frames, slots).to(dtype), torch.randn(slots, width).to(dtype)
+    lib.join(weights, bank, torch.randn(width).to(dtype), torch.randn(frames, width).to(dtype))
+
+
 def sums(lib: Library, width: int, slots: int, dtype: torch.dtype) -> None:
     for frames, k in ((3, 9), (60, 10)):
         index = (torch.rand(1, 2, frames, k).square() * slots).int()
@@ -52,6 +57,9 @@ def main(path: Path) -> None:
     for slots, width, dtype in ((4, 8, FLOATS[1]), (68, 40, FLOATS[2]), (256, 40, FLOATS[1]), (132, 8, FLOATS[2])):
         print(f"weights {slots} {width} {dtype}", flush=True)
         weights(lib, slots, width, dtype)
+    for frames, slots, width in ((1, 8, 8), (64, 64, 64), (65, 72, 136), (20, 256, 72)):
+        print(f"join {frames} {slots} {width}", flush=True)
+        join(lib, frames, slots, width, FLOATS[1 + slots % 64 // 8 % 2])
     for (width, slots), dtype in product(((1, 700), (6, 1), (8, 700), (264, 1)), FLOATS):
         print(f"sums {width} {slots} {dtype}", flush=True)
         sums(lib, width, slots, dtype)

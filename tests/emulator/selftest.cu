@@ -100,6 +100,12 @@ __global__ void wrong_kernel(wrong what, float *global) {
     if (what == PAST_GLOBAL) global[t + 1] = 0.0f;
 }
 
+// Two that are told apart by their number alone.
+template <int NUMBER>
+__global__ void roomy_kernel(int *to) {
+    *to = NUMBER;
+}
+
 }  // namespace
 
 extern "C" {
@@ -126,4 +132,9 @@ int selftest_early(const float *x, float *to) { return VTS_LAUNCH(early_kernel, 
 int selftest_wrong(int what, float *global) {
     return VTS_LAUNCH(wrong_kernel, 1, 40, 40 * sizeof(float), nullptr, static_cast<wrong>(what), global);
 }
+int selftest_roomy(int number, int bytes, int *to) {
+    return number == 0 ? VTS_LAUNCH(roomy_kernel<0>, 1, 1, static_cast<size_t>(bytes), nullptr, to)
+                       : VTS_LAUNCH(roomy_kernel<1>, 1, 1, static_cast<size_t>(bytes), nullptr, to);
+}
+int selftest_allow(int bytes) { return vts::allow_shared<roomy_kernel<0>>(static_cast<size_t>(bytes)); }
 }

@@ -6,7 +6,8 @@ import ctypes
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -109,6 +110,42 @@ def test_a_launch_that_fails_is_named(lib: Library) -> None:
 def test_an_error_that_an_earlier_call_left_is_not_the_launchs(lib: Library) -> None:
     lib.c.vts_emulator_leave_error()
     test_warps_reduce_and_blocks_add_up(lib)
+
+
+@pytest.fixture
+def asked(lib: Library) -> Iterator[Callable[[int, int, int], int]]:
+    """How often a kernel (0 or 1), a launch's bytes and a device make the launch ask for shared memory."""
+    to = torch.empty(1, dtype=torch.int32)
+
+    def launch(kernel: int, bytes_: int, device: int) -> int:
+        before = lib.c.vts_emulator_asked()
+        lib.c.vts_emulator_device(device)
+        lib.check(lib.c.selftest_roomy(kernel, bytes_, pointer(to)))
+        assert to == kernel
+        return int(lib.c.vts_emulator_asked() - before)
+
+    yield launch
+    lib.c.vts_emulator_device(0)
+
+
+DEVICES = iter(range(1, 60))  # a fresh one for each test: what was asked is remembered as long as the process
+
+
+def test_shared_memory_is_asked_for_once_a_device_and_kernel(asked: Callable[[int, int, int], int]) -> None:
+    one, other, much, more = next(DEVICES), next(DEVICES), 60 * 1024, 80 * 1024
+    assert [asked(0, 48 * 1024, one), asked(0, much, one), asked(0, much, one), asked(0, 100, one)] == [0, 1, 0, 0]
+    assert [asked(1, much, one), asked(1, much, one)] == [1, 0]
+    assert [asked(0, much, other), asked(0, much, other), asked(0, much, one)] == [1, 0, 0]
+    assert [asked(0, more, one), asked(0, much, one), asked(0, more, one)] == [1, 0, 0]
+    assert [asked(0, much, 64), asked(0, much, 64)] == [1, 1]  # of more devices than are remembered
+
+
+def test_threads_ask_for_shared_memory_once(lib: Library, asked: Callable[[int, int, int], int]) -> None:
+    lib.c.vts_emulator_device(next(DEVICES))
+    before = lib.c.vts_emulator_asked()
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lib.c.selftest_allow, [60 * 1024] * 200)) == [0] * 200
+    assert lib.c.vts_emulator_asked() - before == 1
 
 
 def test_a_write_past_the_end_of_shared_memory_is_found(emulator: None) -> None:

@@ -99,27 +99,27 @@ TAKES: dict[str, tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]
     # A call, then what may be changed in it and what not.
     "ring": (
         {"left": 4, "right": 4, "width": 64},
-        [{}, {"left": 8, "right": 0}, {"bias": True}, {"dtype": FLOAT}, {"sinks": True}],
+        [{}, {"left": 8, "right": 0}, {"bias": True}, {"dtype": FLOAT}, {"sinks": True}, {"dropout_p": 0.1}],
         [
             {"left": 5}, {"left": 5, "right": 0, "width": 32}, {"left": -1}, {"right": -1}, {"shift": True},
-            {"dilation": 2, "batch": 1, "frames": 40, "lengths": (40,)}, {"dropout_p": 0.1}, {"width": 48},
+            {"dilation": 2, "batch": 1, "frames": 40, "lengths": (40,)}, {"width": 48},
             {"offset": 1}, {"softcap": 1.0},
         ],
     ),
     "strip": (
         {"left": 16, "right": 16, "width": 64},
-        [{}, {"key_heads": 1, "mask": True, "transposed": True}, {"sinks": True}],
+        [{}, {"key_heads": 1, "mask": True, "transposed": True}, {"sinks": True}, {"dropout_p": 0.1}],
         [
-            {"left": 17}, {"left": -1}, {"dilation": 2}, {"shift": True}, {"bias": True}, {"dropout_p": 0.1},
+            {"left": 17}, {"left": -1}, {"dilation": 2}, {"shift": True}, {"bias": True},
             {"batch": 1, "frames": 40, "lengths": (10, 30)}, {"width": 48}, {"offset": 1}, {"dtype": FLOAT},
             {"softcap": 1.0},
         ],
     ),
     "tile": (
         {"left": 40, "right": -1, "width": 64},
-        [{}, {"key_heads": 1, "mask": True, "transposed": True}, {"sinks": True}],
+        [{}, {"key_heads": 1, "mask": True, "transposed": True}, {"sinks": True}, {"dropout_p": 0.1}],
         [
-            {"dilation": 2}, {"shift": True, "right": 40}, {"bias": True, "right": 40}, {"dropout_p": 0.1},
+            {"dilation": 2}, {"shift": True, "right": 40}, {"bias": True, "right": 40},
             {"batch": 1, "frames": 40, "lengths": (10, 30)}, {"width": 48}, {"offset": 1}, {"dtype": FLOAT},
             {"softcap": 1.0},
         ],

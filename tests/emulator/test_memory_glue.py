@@ -138,10 +138,15 @@ def test_rows_and_keys_without_direction(emulated: Any, op: str, dtype: torch.dt
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-def test_join(emulated: Any, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    ("frames", "slots", "width"),
+    [(20, 12, 10), (20, 8, 16), (1, 64, 64), (64, 64, 136), (65, 72, 8), (150, 256, 72), (150, 264, 72)],
+)
+def test_join(emulated: Any, frames: int, slots: int, width: int, dtype: torch.dtype) -> None:
+    """By a kernel of our own, of 16 bits with a residual and up to 256 slots, or by a BLAS."""
     torch.manual_seed(0)
     both = Both(emulated, RMS_BOUND[dtype])
-    shapes = ((20, 16), (20, 12), (10, 16), (12, 10), (10,), (20, 10))
+    shapes = ((frames, 16), (frames, slots), (width, 16), (slots, width), (width,), (frames, width))
     x, weights, weight, bank, bias, residual = (torch.randn(shape).to(dtype) for shape in shapes)
     for some_bias in (None, bias):
         for some_residual in (None, residual):

@@ -13,6 +13,7 @@ from tests.emulator.checks import results
 from tests.emulator.run import Call, Library, library
 from tests.kernels.spoilt import hold_apart, seen_by
 
+DROPPED = {"ring": (2, 2), "strip": (9, 9), "tile": (12, 8), "general": (4, 4)}
 CASES: dict[str, tuple[str, tuple[int, int], dict[str, Any]]] = {
     "ring": ("ring", (2, 2), {}),
     "general": ("general", (4, 4), {}),
@@ -35,6 +36,7 @@ CASES: dict[str, tuple[str, tuple[int, int], dict[str, Any]]] = {
     "tile, one-sided": ("tile", (0, 14), {}),
     "tile, sinks": ("tile", (9, 9), {"sinks": [1.5]}),
     "tile, padded": ("tile", (9, 9), {"padded": [3, 40, 80]}),
+    **{f"{family}, dropout": (family, sides, {"dropout_p": 0.3}) for family, sides in DROPPED.items()},
 }
 
 
@@ -48,7 +50,8 @@ def test_what_a_row_does_not_see_does_not_reach_it(
     lib: Library, family: str, sides: tuple[int, int], window: dict[str, Any]
 ) -> None:
     window, frames = dict(window), 100
-    padded, sinks = window.pop("padded", None), window.pop("sinks", None)
+    padded, sinks, dropout_p = window.pop("padded", None), window.pop("sinks", None), window.pop("dropout_p", 0.0)
+    seed = torch.tensor([5]) if dropout_p else None
     sinks = None if sinks is None else torch.tensor(sinks)
     key_mask = None
     if padded is not None:
@@ -59,7 +62,18 @@ def test_what_a_row_does_not_see_does_not_reach_it(
     cu_seqlens = None if ends is None else torch.tensor(ends, dtype=torch.int32)
 
     def compute(q: Tensor, k: Tensor, v: Tensor, dout: Tensor) -> Sequence[Tensor]:
-        call = Call(q, k, v, *sides, **options, mask=key_mask, cu_seqlens=cu_seqlens, sinks=sinks)
+        call = Call(
+            q,
+            k,
+            v,
+            *sides,
+            **options,
+            mask=key_mask,
+            cu_seqlens=cu_seqlens,
+            sinks=sinks,
+            seed=seed,
+            dropout_p=dropout_p,
+        )
         return [x.float() for x in results(lib, family, call, dout, None, hand_on=family == "tile").values()]
 
     torch.manual_seed(0)
@@ -69,7 +83,7 @@ def test_what_a_row_does_not_see_does_not_reach_it(
     beside = 2e-2 if family in ("strip", "tile") else 0.0  # a bfloat16 weight is off by 4e-3
     sees = seen_by(frames, sides, key_mask, **window)
     of_rows = ("out", "lse", "dq", "dk", "dv", *["delta"] * (sinks is not None))
-    hold_apart(compute, (q, k, v), dout, sees, spots, quiet, results=of_rows, beside=beside)
+    hold_apart(compute, (q, k, v), dout, sees, spots, quiet, results=of_rows, beside=beside, reaches=not dropout_p)
 
 
 @pytest.mark.parametrize("family", ["ring", "general"])

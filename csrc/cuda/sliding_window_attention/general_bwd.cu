@@ -233,18 +233,21 @@ struct backward {
         const int64_t rows = p.B * p.H * p.T, blocks = (rows * LANES + THREADS - 1) / THREADS;
         if (blocks > 0x7FFFFFFF) return cudaErrorInvalidConfiguration;
         const dim3 grid(static_cast<unsigned>(blocks));
-        const auto general_bwd_rows_kernel = p.softcap > 0
-                                                 ? sliding_window_attention_bwd_rows_kernel<T, LANES, WHOLE, true>
-                                                 : sliding_window_attention_bwd_rows_kernel<T, LANES, WHOLE, false>;
-        if (const int error = VTS_LAUNCH(general_bwd_rows_kernel, grid, THREADS, 0, stream, p)) return error;
+        const int of_rows =
+            p.softcap > 0
+                ? VTS_LAUNCH(
+                      (sliding_window_attention_bwd_rows_kernel<T, LANES, WHOLE, true>), grid, THREADS, 0, stream, p)
+                : VTS_LAUNCH(
+                      (sliding_window_attention_bwd_rows_kernel<T, LANES, WHOLE, false>), grid, THREADS, 0, stream, p);
+        if (of_rows != cudaSuccess) return of_rows;
         if (const int error =
-                VTS_LAUNCH(sliding_window_attention_bwd_keys_kernel<T, LANES, WHOLE>, grid, THREADS, 0, stream, p))
+                VTS_LAUNCH((sliding_window_attention_bwd_keys_kernel<T, LANES, WHOLE>), grid, THREADS, 0, stream, p))
             return error;
         if (p.dbias == nullptr) return 0;
         const scratch_of scratch(p);
         const int64_t entries = bias_entries(p);
         if (const int error = VTS_LAUNCH(
-                sliding_window_attention_bwd_bias_kernel<T, LANES, WHOLE>,
+                (sliding_window_attention_bwd_bias_kernel<T, LANES, WHOLE>),
                 bias_grid(p.H * scratch.chunks * entries * LANES), THREADS, 0, stream, p))
             return error;
         return VTS_LAUNCH(

@@ -73,7 +73,7 @@ struct forward {
         const int64_t rows = p.B * p.H * p.T, blocks = (rows * LANES + THREADS - 1) / THREADS;
         if (blocks > 0x7FFFFFFF) return cudaErrorInvalidConfiguration;
         return VTS_LAUNCH(
-            sliding_window_attention_fwd_kernel<T, LANES, WHOLE>, dim3(static_cast<unsigned>(blocks)), THREADS, 0,
+            (sliding_window_attention_fwd_kernel<T, LANES, WHOLE>), dim3(static_cast<unsigned>(blocks)), THREADS, 0,
             stream, p);
     }
 };

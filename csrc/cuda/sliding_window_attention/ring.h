@@ -27,11 +27,10 @@
 #pragma once
 
 #include "../device.h"
+#include "dropout.h"
 #include "ring_plan.h"
 
 namespace vts::sliding_window_attention::ring {
-
-constexpr unsigned ALL = 0xFFFFFFFFu;
 
 // Where a unit lies. `rows` is 0 for groups past the last unit: they shuffle along with their warp.
 struct unit {
@@ -313,6 +312,28 @@ __device__ __forceinline__ float softmax(
 #pragma unroll
     for (int o = 0; o < W; ++o) s[o] = seen >> o & 1 ? s[o] * share : 0.0f;  // share may be NaN
     return total == 0.0f ? -INFINITY : fmaf(log2f(total), LN_2, statistic * LN_2);
+}
+
+// Dropout: a bit for each key of a row's window that is kept. Beside the rings there are few registers: one word at a
+// time is drawn, and `kept` is all that stays.
+__device__ __forceinline__ uint32_t kept_keys(const params &p, const unit &u, int row, int keys) {
+    const dropout drop(p.seed, p.drop_below, static_cast<int64_t>(u.b) * p.H + u.h, p.row_offset);
+    const unsigned dilation = static_cast<unsigned>(p.dilation);  // what lies outside of the sequence may wrap round
+    const unsigned frame = u.phase + static_cast<unsigned>(row) * dilation;
+    unsigned key = frame - static_cast<unsigned>(p.left) * dilation;
+    uint32_t kept = 0;
+#pragma unroll 1
+    for (int o = 0; o < keys; ++o, key += dilation)
+        kept |= drop.keeps(static_cast<int>(frame), static_cast<int>(key)) ? 1u << o : 0u;
+    return kept;
+}
+
+// What dropout makes of the weights of a row, or of the gradients with respect to them.
+template <int W>
+__device__ __forceinline__ void drop_out(float (&s)[W], uint32_t kept, const params &p) {
+    const float keep_scale = static_cast<float>(p.keep_scale);
+#pragma unroll
+    for (int o = 0; o < W; ++o) s[o] = kept >> o & 1 ? s[o] * keep_scale : 0.0f;
 }
 
 }  // namespace vts::sliding_window_attention::ring

@@ -14,6 +14,7 @@ constexpr int R = 8;         // rows of a block
 constexpr int HALF = R / 2;  // of a block: what is asked and waited for at a time
 constexpr int WARPS = 2;     // of a thread block
 constexpr int MOST_KEYS = 9;
+constexpr unsigned ALL = 0xFFFFFFFFu;
 
 // How the work is cut: a unit is a strip of one phase (frames t with t % dilation == phase) of a head of a batch entry.
 struct plan {
@@ -24,19 +25,18 @@ struct plan {
 };
 
 // Warps of this kernel that the device holds at a time: strips are cut so that all are at work from beginning to end.
-template <typename Kernel>
-int resident_warps(Kernel kernel, size_t shared_bytes) {
+template <auto KERNEL>
+int resident_warps(size_t shared_bytes) {
 #ifdef __CUDACC__
     int device = 0, processors = 0, blocks = 0;
-    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
-    cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
-    if (cudaGetDevice(&device) != cudaSuccess ||
+    cudaFuncSetAttribute(KERNEL, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared);
+    if (allow_shared<KERNEL>(shared_bytes) != cudaSuccess || cudaGetDevice(&device) != cudaSuccess ||
         cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device) != cudaSuccess ||
-        cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, WARPS * 32, shared_bytes) != cudaSuccess)
+        cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, KERNEL, WARPS * 32, shared_bytes) != cudaSuccess)
         return WARPS;  // a launch that cannot be says so itself
     return std::max(1, processors * blocks) * WARPS;
 #else
-    (void)kernel, (void)shared_bytes;
+    (void)shared_bytes;
     return 8;
 #endif
 }
@@ -44,14 +44,11 @@ int resident_warps(Kernel kernel, size_t shared_bytes) {
 // The same, asked once for each device: it costs more than a small launch does.
 template <auto KERNEL>
 int known_resident_warps(size_t shared_bytes) {
-    constexpr int MOST_DEVICES = 64;
     static std::atomic<int> known[MOST_DEVICES];
     int device = 0;
-#ifdef __CUDACC__
-    if (cudaGetDevice(&device) != cudaSuccess || device >= MOST_DEVICES) return resident_warps(KERNEL, shared_bytes);
-#endif
+    if (cudaGetDevice(&device) != cudaSuccess || device >= MOST_DEVICES) return resident_warps<KERNEL>(shared_bytes);
     int warps = known[device].load(std::memory_order_relaxed);
-    if (warps == 0) known[device].store(warps = resident_warps(KERNEL, shared_bytes), std::memory_order_relaxed);
+    if (warps == 0) known[device].store(warps = resident_warps<KERNEL>(shared_bytes), std::memory_order_relaxed);
     return warps;
 }
 
@@ -79,53 +76,65 @@ inline unsigned blocks_for(const plan &cut, int lanes) {
     return static_cast<unsigned>((cut.units + a_block - 1) / a_block);
 }
 
-// Calls act(T{}, constants LANES, W, CAREFUL) for the kernel that serves these parameters. Kernels that are not careful
-// have windows of W keys and no packed sequences; the careful ones serve every other window of up to W keys, too.
-template <typename T, int LANES, int W, bool CAREFUL, typename Act>
+// Calls act(constants LANES, W, CAREFUL) for the kernel that serves these parameters. Kernels that are not careful have
+// windows of W keys and no packed sequences; the careful ones serve every other window of up to W keys, too.
+template <int LANES, int W, bool CAREFUL, typename Act>
 int call(Act act) {
     return act(
-        T{}, std::integral_constant<int, LANES>{}, std::integral_constant<int, W>{},
+        std::integral_constant<int, LANES>{}, std::integral_constant<int, W>{},
         std::integral_constant<bool, CAREFUL>{});
 }
 
-template <typename T, int LANES, typename Act>
+template <int LANES, typename Act>
 int for_keys(const params &p, Act act) {
     const int64_t keys = p.left + p.right + 1;
-    if (p.cu_seqlens == nullptr && keys == 3) return call<T, LANES, 3, false>(act);
-    if (p.cu_seqlens == nullptr && keys == 5) return call<T, LANES, 5, false>(act);
-    if (p.cu_seqlens == nullptr && keys == 7) return call<T, LANES, 7, false>(act);
-    if (p.cu_seqlens == nullptr && keys == 9) return call<T, LANES, 9, false>(act);
-    if (keys <= 5) return call<T, LANES, 5, true>(act);
+    if (p.cu_seqlens == nullptr && keys == 3) return call<LANES, 3, false>(act);
+    if (p.cu_seqlens == nullptr && keys == 5) return call<LANES, 5, false>(act);
+    if (p.cu_seqlens == nullptr && keys == 7) return call<LANES, 7, false>(act);
+    if (p.cu_seqlens == nullptr && keys == 9) return call<LANES, 9, false>(act);
+    if (keys <= 5) return call<LANES, 5, true>(act);
     if constexpr (LANES < 8)
         return cudaErrorInvalidValue;  // it would take more registers than there are: other families serve it
     else
-        return call<T, LANES, 9, true>(act);
+        return call<LANES, 9, true>(act);
 }
 
-template <typename T, int NARROWEST, typename Act>
-int for_width(const params &p, Act act) {
+template <typename T, typename Act>
+int for_kernel(const params &p, Act act) {
     switch (p.D * static_cast<int64_t>(sizeof(T)) / 16) {
         case 4:
-            if constexpr (NARROWEST <= 4) return for_keys<T, 4>(p, act);
+            if constexpr (sizeof(T) == 2) return for_keys<4>(p, act);
             break;
-        case 8: return for_keys<T, 8>(p, act);
-        case 16: return for_keys<T, 16>(p, act);
+        case 8: return for_keys<8>(p, act);
+        case 16: return for_keys<16>(p, act);
         case 32:
-            if constexpr (sizeof(T) == 4) return for_keys<T, 32>(p, act);
+            if constexpr (sizeof(T) == 4) return for_keys<32>(p, act);
             break;
         default: break;
     }
     return cudaErrorInvalidValue;
 }
 
+// Calls act(T{}) for the dtype.
 template <typename Act>
-int for_kernel(const params &p, Act act) {
+int for_dtype(const params &p, Act act) {
     switch (p.dtype) {
-        case VTS_FLOAT32: return for_width<float, 8>(p, act);
-        case VTS_FLOAT16: return for_width<__half, 4>(p, act);
-        case VTS_BFLOAT16: return for_width<__nv_bfloat16, 4>(p, act);
+        case VTS_FLOAT32: return act(float{});
+        case VTS_FLOAT16: return act(__half{});
+        case VTS_BFLOAT16: return act(__nv_bfloat16{});
         default: return cudaErrorInvalidValue;
     }
 }
+
+// What each dtype's units (ring_fwd_*.cu, ring_bwd_*.cu) define: the launches, and how many strips the backward makes.
+template <typename T>
+int fwd(const params &p, cudaStream_t stream);
+template <typename T>
+int bwd(const params &p, cudaStream_t stream);
+template <typename T>
+int64_t bwd_units(const params &p);
+
+// dbias from what each of the backward's strips left in scratch.
+int dbias_of_units(const params &p, const plan &cut, cudaStream_t stream);
 
 }  // namespace vts::sliding_window_attention::ring

@@ -7,6 +7,7 @@
 // its keys are found in the same way.
 #pragma once
 
+#include "dropout.h"
 #include "families.h"
 
 namespace vts::sliding_window_attention {
@@ -30,7 +31,8 @@ struct one_by_one {
 
     const params &p;
     const int b, h, key_head, frames, left, right, lane;
-    const float scale, factor;
+    const float scale, factor, keep_scale;
+    const dropout drop;
 
     __device__ __forceinline__ one_by_one(const params &p_, int b_, int h_)
         : p(p_),
@@ -42,7 +44,9 @@ struct one_by_one {
           right(static_cast<uint64_t>(p_.right) < static_cast<uint64_t>(frames) ? static_cast<int>(p_.right) : frames),
           lane(threadIdx.x % 32),
           scale(static_cast<float>(p_.scale)),
-          factor(static_cast<float>(p_.scale) * LOG2_E) {}
+          factor(static_cast<float>(p_.scale) * LOG2_E),
+          keep_scale(static_cast<float>(p_.keep_scale)),
+          drop(p_.seed, p_.drop_below, static_cast<int64_t>(b_) * p_.H + h_, p_.row_offset) {}
 
     __device__ __forceinline__ T *address(const vts_bhtd &x, int head, int t) const {
         return static_cast<T *>(x.data) + b * x.stride_b + head * x.stride_h + t * x.stride_t + lane;
@@ -81,6 +85,10 @@ struct one_by_one {
         for (int n = 0; n < N; ++n) nan = nan || row[n] != row[n];
         return __any_sync(0xFFFFFFFFu, nan) != 0;
     }
+    // What dropout makes of row i's weight of key j, or of the gradient with respect to it.
+    __device__ __forceinline__ float dropped(float x, int i, int j) const {
+        return p.seed == nullptr ? x : drop.keeps(i, j) ? x * keep_scale : 0.0f;
+    }
     __device__ __forceinline__ bool padded(int t) const {
         return p.mask != nullptr && p.mask[b * p.mask_stride_b + t * p.mask_stride_t] == 0;
     }
@@ -104,8 +112,9 @@ struct one_by_one {
             const float base = higher == -INFINITY ? 0.0f : higher;
             const float keep = power_of_2(top - base), weight = power_of_2(s - base);
             total = fmaf(total, keep, weight), top = higher;
+            const float left_over = dropped(weight, i, j);
 #pragma unroll
-            for (int n = 0; n < N; ++n) sum[n] = fmaf(weight, given[n], sum[n] * keep);
+            for (int n = 0; n < N; ++n) sum[n] = fmaf(left_over, given[n], sum[n] * keep);
         }
         const float keep = join_sink(p, h, top, total);
 #pragma unroll
@@ -158,7 +167,7 @@ struct one_by_one {
                 if (padded(j)) continue;
                 float k[N], v[N];
                 read(k, p.k, key_head, j), read(v, p.v, key_head, j);
-                add(dq, power_of_2(fmaf(dot(q, k), factor, -row.lse)) * (dot(dout, v) - row.delta), k);
+                add(dq, power_of_2(fmaf(dot(q, k), factor, -row.lse)) * (dropped(dot(dout, v), i, j) - row.delta), k);
             }
             write(p.dq, i, dq, scale);
         }
@@ -193,7 +202,7 @@ struct one_by_one {
                 }
                 if (row.lse == INFINITY) continue;
                 const float weight = power_of_2(fmaf(dot(q, k), factor, -row.lse));
-                add(dk, weight * (dot(dout, v) - row.delta), q), add(dv, weight, dout);
+                add(dk, weight * (dropped(dot(dout, v), i, j) - row.delta), q), add(dv, dropped(weight, i, j), dout);
             }
             write(p.dk, j, dk, scale), write(p.dv, j, dv, 1.0f);
         }

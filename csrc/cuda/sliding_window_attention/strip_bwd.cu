@@ -39,7 +39,7 @@ __device__ __forceinline__ void transpose_a(uint32_t (&to)[4], const uint32_t (&
 
 // The parts of p or ds (transposed, as operands a) that the strips of the last BLOCKS steps left for blocks of keys.
 template <int BLOCKS>
-struct kept {
+struct kept_parts {
     uint32_t part[BLOCKS][BLOCKS][4] = {};  // [steps ago][block of that strip]; wanted where block >= steps ago
 
     // The transpose of what the strips left for the block that is the latest strip's first, times their rows, of which
@@ -121,7 +121,7 @@ __global__ void __launch_bounds__(32, resident<bwd_shared<T, D, BLOCKS>::bytes>)
     cp_async_commit();
 
     uint32_t odd = 0;
-    kept<BLOCKS> weights, dscores;
+    kept_parts<BLOCKS> weights, dscores;
     for (int u = first, slot = 0; u < walk.end; ++u, slot = around<SLOTS>(slot, 1), seen >>= STRIP) {
         if (u + 1 < walk.end) {
             fetch_rows(u + 1, around<SLOTS>(slot, 1));
@@ -142,6 +142,11 @@ __global__ void __launch_bounds__(32, resident<bwd_shared<T, D, BLOCKS>::bytes>)
         strip_products<D, BLOCKS>(s, queries + slot * SLOT, keys, slot);
         strip_softmax(s, visible, scale * LOG2_E, top, total);
         strip_products<D, BLOCKS>(dp, douts + slot * SLOT, values, slot);
+        uint32_t kept = 0;
+        if (p.seed != nullptr) {
+            kept = kept_elements<2 * BLOCKS>(p, walk.b, walk.h, u * STRIP, u * STRIP - left);
+            drop_out(dp, kept, p);
+        }
         const float keep[2] = {join_sink(p, walk.h, top[0], total[0]), join_sink(p, walk.h, top[1], total[1])};
         const float share[2] = {
             total[0] == 0.0f ? 0.0f : __fdividef(keep[0], total[0]),
@@ -164,6 +169,7 @@ __global__ void __launch_bounds__(32, resident<bwd_shared<T, D, BLOCKS>::bytes>)
 #pragma unroll
             for (int e = 0; e < 4; ++e)  // dp of a key that is not seen may be NaN
                 dp[n][e] = visible.sees(n, e) ? s[n][e] * (dp[n][e] - delta[e / 2]) : 0.0f;
+        if (p.seed != nullptr) drop_out(s, kept, p);
 
         uint32_t ds[BLOCKS][4];
         weights.grow_older(), dscores.grow_older();

@@ -69,6 +69,8 @@ __global__ void __launch_bounds__(32, resident<fwd_shared<T, D, BLOCKS>::bytes>)
         float s[2 * BLOCKS][4], top[2], total[2], out[D / 8][4] = {};
         strip_products<D, BLOCKS>(s, rows, keys, slot);
         strip_softmax(s, visible, factor, top, total);
+        if (p.seed != nullptr)
+            drop_out(s, kept_elements<2 * BLOCKS>(p, walk.b, walk.h, u * STRIP, u * STRIP - left), p);
 #pragma unroll
         for (int m = 0; m < BLOCKS; ++m) {
             uint32_t weights[4];

@@ -130,6 +130,7 @@ __global__ void __launch_bounds__(TILE_THREADS, RESIDENT<D>) sliding_window_atte
             float s[PART / 8][4], dp[PART / 8][4];
             tile_products<D>(s, queries, part_keys);
             tile_products<D>(dp, douts, part_keys + KEYS * D);
+            if (p.seed != nullptr) drop_out(dp, kept_elements<PART / 8>(p, at.b, at.h, row, first), p);
 #pragma unroll
             for (int c = 0; c < PART / 8; ++c)
 #pragma unroll
@@ -227,6 +228,11 @@ __global__ void __launch_bounds__(TILE_THREADS, RESIDENT<D>) sliding_window_atte
             float s[NARROW_PART / 8][4], dp[NARROW_PART / 8][4];  // transposed: [keys, rows]
             tile_products<D>(s, keys, part_rows);
             tile_products<D>(dp, values, part_douts);
+            uint32_t kept = 0;
+            if (p.seed != nullptr) {
+                kept = kept_elements<NARROW_PART / 8, true>(p, at.b, at.h, first, key);
+                drop_out(dp, kept, p);
+            }
 #pragma unroll
             for (int c = 0; c < NARROW_PART / 8; ++c) {
                 const float2 l = *reinterpret_cast<const float2 *>(less + 8 * c + 2 * t);
@@ -248,6 +254,7 @@ __global__ void __launch_bounds__(TILE_THREADS, RESIDENT<D>) sliding_window_atte
                         dp[c][e] = visible.sees(c, e) ? dp[c][e] : 0.0f;
                     }
             }
+            if (p.seed != nullptr) drop_out(s, kept, p);
 #pragma unroll
             for (int m = 0; m < NARROW_PART / 16; ++m) {
                 uint32_t a[4];

@@ -97,6 +97,7 @@ __global__ void __launch_bounds__(TILE_THREADS, RESIDENT<D>)
                     s[c][e] = power_of_2(fmaf(s[c][e], factor, -base[e / 2]));
                     total[e / 2] += s[c][e];
                 }
+            if (p.seed != nullptr) drop_out(s, kept_elements<PART / 8>(p, at.b, at.h, row, first), p);
 #pragma unroll
             for (int c = 0; c < D / 8; ++c)
 #pragma unroll

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "../tensor_core_operands.h"
+#include "dropout.h"
 #include "families.h"
 
 namespace vts::sliding_window_attention {
@@ -104,6 +105,34 @@ struct sight {
     __device__ __forceinline__ bool sees(int n, int e) const { return (row[e / 2] >> (8 * n + e % 2) & 1) != 0; }
 };
 
+// Dropout of a product [16, 8 N] of rows with keys, or, TRANSPOSED, of keys with rows, whose first ones these are: bit
+// 4 n + e is set where what this lane holds in element e of tile n is kept. A word at a time: registers are dear.
+template <int N, bool TRANSPOSED = false>
+__device__ __forceinline__ uint32_t kept_elements(const params &p, int b, int h, int first_row, int first_key) {
+    static_assert(4 * N <= 32);
+    const dropout drop(p.seed, p.drop_below, static_cast<int64_t>(b) * p.H + h, p.row_offset);
+    const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    uint32_t kept = 0;
+#pragma unroll 1
+    for (int i = 0; i < 4 * N; ++i) {
+        const int down = g + i / 2 % 2 * 8, across = i / 4 * 8 + 2 * t + i % 2;
+        const bool keeps = TRANSPOSED ? drop.keeps(first_row + across, first_key + down)
+                                      : drop.keeps(first_row + down, first_key + across);
+        kept |= keeps ? 1u << i : 0u;
+    }
+    return kept;
+}
+
+// What dropout makes of weights, or of the gradients with respect to them.
+template <int N>
+__device__ __forceinline__ void drop_out(float (&x)[N][4], uint32_t kept, const params &p) {
+    const float keep_scale = static_cast<float>(p.keep_scale);
+#pragma unroll
+    for (int n = 0; n < N; ++n)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) x[n][e] = kept >> (4 * n + e) & 1 ? x[n][e] * keep_scale : 0.0f;
+}
+
 // Heads run fastest in the grid where they lie closest in memory.
 inline bool heads_run_fastest(const params &p) { return p.q.stride_h < p.q.stride_t; }
 
@@ -113,12 +142,12 @@ inline bool rows_of_chunks(const vts_bhtd &x) {
     return x.data == nullptr || (reinterpret_cast<uintptr_t>(x.data) % 16 == 0 && steps % 8 == 0);
 }
 
-// What tensor cores are used for: 16-bit tensors of common widths, truncated windows without bias or dropout.
+// What tensor cores are used for: 16-bit tensors of common widths, truncated windows without bias.
 inline bool tensor_cores_take(const params &p) {
     if (p.dtype != VTS_FLOAT16 && p.dtype != VTS_BFLOAT16) return false;
     if (p.D != 32 && p.D != 64 && p.D != 128) return false;
     if (p.dilation != 1 || p.border != VTS_TRUNCATE) return false;
-    if (p.bias != nullptr || p.seed != nullptr || p.cu_seqlens != nullptr || p.softcap > 0) return false;
+    if (p.bias != nullptr || p.cu_seqlens != nullptr || p.softcap > 0) return false;
     constexpr int64_t rows = 16;  // of a block, at least
     if (p.T > (int64_t{1} << 29) || p.B * p.H * ((p.T + rows - 1) / rows) > 0x7FFFFFFF) return false;
     for (const vts_bhtd *x : {&p.q, &p.k, &p.v, &p.out, &p.dout, &p.dq, &p.dk, &p.dv})

@@ -111,6 +111,20 @@ int vts_memory_factor_bwd_cuda(const vts_memory_factor_bwd_params *p, void *stre
 // sum += term, `length` numbers.
 int vts_memory_add_cuda(float *sum, const float *term, int64_t length, void *stream);
 
+// CUDA. y = weights bank + bias + residual: what memory_fuse adds its other product to. All are contiguous, of one
+// 16-bit dtype, their O and R multiples of 8, their addresses of 16; of up to 256 rows of the bank.
+struct vts_memory_join_params {
+    const void *weights;   // [N, R]
+    const void *bank;      // [R, O]
+    const void *bias;      // null, or [O]
+    const void *residual;  // [N, O]
+    void *y;               // [N, O], written
+    int64_t N, R, O;
+    vts_dtype dtype;
+};
+bool vts_memory_join_cuda_takes(const vts_memory_join_params *p);
+int vts_memory_join_cuda(const vts_memory_join_params *p, void *stream);
+
 // --- The k best slots of each row, and sums over them ----------------------------------------------------------------
 
 // Rows are numbered as for the softmax: (g * H + h) * n + i. A stands for float, or double where dtype is VTS_FLOAT64.

@@ -28,10 +28,6 @@ inline Tensor new_float(const Tensor &like, std::initializer_list<int64_t> shape
     return torch::stable::new_empty(like, shape, ScalarType::Float);
 }
 
-inline Tensor new_bytes(const Tensor &like, int64_t bytes) {
-    return torch::stable::new_empty(like, {bytes}, ScalarType::Byte);
-}
-
 inline Tensor part_of(Tensor x, int64_t dim, int64_t first, int64_t length) {
     return torch::stable::narrow(x, dim, first, length);
 }

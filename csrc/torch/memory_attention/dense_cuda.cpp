@@ -76,8 +76,8 @@ bool weights_at_once(const call &c, const bias_of_slots &bias, Tensor &weights, 
     p.G = c.G, p.H = c.H, p.n = c.n, p.S = c.S, p.d = c.d;
     p.dtype = dtype_of(c.x, c.op), p.weights_dtype = dtype_of(weights, c.op);
     if (!vts_memory_weights_cuda_takes(&p)) return false;
-    const Tensor partial = new_bytes(c.x, vts_memory_weights_cuda_scratch(&p));
-    p.partial = static_cast<float *>(partial.data_ptr());
+    const workspace partial(c.x, vts_memory_weights_cuda_scratch(&p));
+    p.partial = static_cast<float *>(partial.data());
     check_launch(c.op, vts_memory_weights_fwd_cuda(&p, stream_of(c.x)));
     return true;
 }
@@ -91,8 +91,8 @@ void weigh(const call &c, const bias_of_slots &bias, Tensor &weights, Tensor &ls
     p.scores = scores.data_ptr(), p.lse = lse.data_ptr();
     p.usage = usage == nullptr ? nullptr : usage->data_ptr();
     p.slot_bias = bias.data, p.bias_stride_g = bias.stride_g, p.bias_stride_h = bias.stride_h;
-    const Tensor partial = new_bytes(c.x, usage == nullptr ? 0 : vts_memory_softmax_cuda_scratch(&p));
-    p.partial = partial.data_ptr();
+    const workspace partial(c.x, usage == nullptr ? 0 : vts_memory_softmax_cuda_scratch(&p));
+    p.partial = partial.data();
     check_launch(c.op, vts_memory_softmax_fwd_cuda(&p, stream_of(c.x)));
 }
 
@@ -114,8 +114,8 @@ Tensor softmax_backward(
     p.dusage = gradient(c, "dusage", dusage, {c.G, c.H, c.S}, ScalarType::Float);
     p.dweights_dtype = p.weights_dtype, p.dscores_dtype = dtype_of(c.x, c.op);
     p.dscores = ds.data_ptr(), p.dslot_bias = dslot_bias == nullptr ? nullptr : dslot_bias->data_ptr();
-    const Tensor partial = new_bytes(c.x, dslot_bias == nullptr ? 0 : vts_memory_softmax_cuda_scratch(&p));
-    p.partial = partial.data_ptr();
+    const workspace partial(c.x, dslot_bias == nullptr ? 0 : vts_memory_softmax_cuda_scratch(&p));
+    p.partial = partial.data();
     check_launch(c.op, vts_memory_softmax_bwd_cuda(&p, stream_of(c.x)));
     return ds;
 }
@@ -193,17 +193,19 @@ std::tuple<Tensor, Tensor, Tensor> flash_forward(
     Tensor out = new_empty(c.x, {c.G, c.n, c.H, values.size(3)}, c.x.scalar_type());
     Tensor lse = new_float(c.x, {c.G, c.H, c.n});
     const int64_t step = rows_of_block(c), blocks = (c.n + step - 1) / step;
-    Tensor usages = new_float(c.x, {std::max<int64_t>(blocks, 1), c.G, c.H, need_usage ? c.S : 0});
+    Tensor usages = need_usage ? new_float(c.x, {std::max<int64_t>(blocks, 1), c.G, c.H, c.S}) : new_float(c.x, {0});
     if (blocks == 0) (void)torch::stable::zero_(usages);
     for (int64_t b = 0; b < blocks; ++b) {
         const call part = c.rows(b * step, std::min(step, c.n - b * step));
         Tensor weights = new_empty(c.x, {c.G, c.H, part.n, c.S}, c.x.scalar_type());
-        Tensor own_lse = new_float(c.x, {c.G, c.H, part.n}), usage = torch::stable::select(usages, 0, b);
-        weigh(part, bias, weights, own_lse, need_usage ? &usage : nullptr);
+        Tensor own_lse = blocks == 1 ? lse : new_float(c.x, {c.G, c.H, part.n});
+        std::optional<Tensor> usage;
+        if (need_usage) usage = torch::stable::select(usages, 0, b);
+        weigh(part, bias, weights, own_lse, need_usage ? &*usage : nullptr);
         multiply(weights, values, by_head(part_of(out, 1, b * step, part.n)));
-        copy_to(part_of(lse, 2, b * step, part.n), own_lse);
+        if (blocks > 1) copy_to(part_of(lse, 2, b * step, part.n), own_lse);
     }
-    if (!need_usage) return {out, lse, new_float(c.x, {0})};
+    if (!need_usage) return {out, lse, usages};
     return {out, lse, blocks <= 1 ? torch::stable::select(usages, 0, 0) : torch::stable::sum(usages, {{0}})};
 }
 
@@ -284,9 +286,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> flash_backward(
         if (dlse.has_value()) own_dlse = torch::stable::contiguous(part_of(*dlse, 2, first, part.n));
         Tensor own_bias = torch::stable::select(biases, 0, b);
         const Tensor ds = softmax_backward(part, dweights, own_dlse, dusage, weights, &own_bias);
-        Tensor own_dx = new_empty(c.x, {c.G, part.n, c.H, c.d}, type), own_dfactor = new_float(c.x, {c.G, c.H, part.n});
+        Tensor own_dx = blocks == 1 ? dx : new_empty(c.x, {c.G, part.n, c.H, c.d}, type);
+        Tensor own_dfactor = blocks == 1 ? dfactor : new_float(c.x, {c.G, c.H, part.n});
         const Tensor scaled = rows_backward(part, ds, own_dx, own_dfactor);
         dkeys.add(transposed(ds), by_head(scaled));
+        if (blocks == 1) break;
         copy_to(part_of(dx, 1, first, part.n), own_dx);
         copy_to(part_of(dfactor, 2, first, part.n), own_dfactor);
     }

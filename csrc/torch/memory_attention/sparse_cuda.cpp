@@ -113,8 +113,8 @@ Tensor scatter(Tensor weights, Tensor index, Tensor rows, int64_t slots) {
         index.size(2) * index.size(3));
     Tensor table = new_empty(rows, {rows.size(0), rows.size(2), slots, rows.size(3)}, rows.scalar_type());
     const auto p = params_of(op, weights, index, table, rows);
-    const Tensor scratch = new_bytes(rows, vts_memory_scatter_cuda_scratch(&p));
-    check_launch(op, vts_memory_scatter_cuda(&p, scratch.data_ptr(), stream_of(rows)));
+    const workspace scratch(rows, vts_memory_scatter_cuda_scratch(&p));
+    check_launch(op, vts_memory_scatter_cuda(&p, scratch.data(), stream_of(rows)));
     return table;
 }
 

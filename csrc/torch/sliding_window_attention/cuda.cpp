@@ -18,12 +18,12 @@ vts_sliding_window_attention_params checked(
     return p;
 }
 
-// The sequence of each frame, or an empty tensor where nothing is packed. The kernels are queued behind its own, and
-// the memory is not given to others on this stream before they are done.
-Tensor bounds_of(const char *op, const Tensor &q, vts_sliding_window_attention_params &p) {
-    Tensor bounds = torch::stable::new_empty(q, {2, p.cu_seqlens == nullptr ? 0 : p.T}, ScalarType::Int);
+// The sequence of each frame, where they are packed. The kernels are queued behind its own, and the memory is not given
+// to others on this stream before they are done.
+workspace bounds_of(const char *op, const Tensor &q, vts_sliding_window_attention_params &p) {
+    workspace bounds(q, p.cu_seqlens == nullptr ? 0 : 2 * p.T * static_cast<int64_t>(sizeof(int32_t)));
     if (p.cu_seqlens == nullptr) return bounds;
-    int32_t *to = static_cast<int32_t *>(bounds.data_ptr());
+    int32_t *to = static_cast<int32_t *>(bounds.data());
     check_launch(op, vts_sequence_bounds_cuda(p.cu_seqlens, p.sequences, p.T, to, stream_of(q)));
     p.bounds = to;
     return bounds;
@@ -48,7 +48,7 @@ std::tuple<Tensor, Tensor> forward(
     auto p = checked(
         fwd_name, q, k, v,
         {mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p, row_offset, sinks, softcap});
-    const Tensor bounds = bounds_of(fwd_name, q, p);
+    const workspace bounds = bounds_of(fwd_name, q, p);
     Tensor out = torch::stable::empty_like(q);
     Tensor lse = empty_statistics(q, need_lse);
     p.out = bhtd(out);
@@ -97,7 +97,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
         out = with_dense_rows(*out);
         p.out = bhtd(*out), p.lse = lse->data_ptr();
     }
-    const Tensor bounds = bounds_of(bwd_name, q, p);
+    const workspace bounds = bounds_of(bwd_name, q, p);
     Tensor dq = torch::stable::empty_like(q), dk = empty_key_gradient(q, k), dv = empty_key_gradient(q, v);
     Tensor dbias =
         bias.has_value() ? torch::stable::empty_like(*bias) : torch::stable::new_empty(q, {0}, ScalarType::Float);
@@ -105,9 +105,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> backward(
     p.dout = bhtd(dout), p.dq = bhtd(dq), p.dk = bhtd(dk), p.dv = bhtd(dv);
     p.delta = sinks.has_value() ? delta.data_ptr() : nullptr;
     p.dbias = bias.has_value() ? dbias.data_ptr() : nullptr;
-    const Tensor scratch =
-        torch::stable::new_empty(q, {vts_sliding_window_attention_bwd_cuda_scratch(&p)}, ScalarType::Byte);
-    p.scratch = scratch.data_ptr();
+    const workspace scratch(q, vts_sliding_window_attention_bwd_cuda_scratch(&p));
+    p.scratch = scratch.data();
     check_launch(bwd_name, vts_sliding_window_attention_bwd_cuda(&p, stream_of(q)));
     return {dq, dk, dv, dbias, delta};
 }

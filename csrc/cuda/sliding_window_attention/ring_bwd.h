@@ -9,6 +9,8 @@
 //   dk, dv:  the block's first 8 keys, which no later row sees, from ds and q, p and dout of this block and the last
 // Each of these holds only one window of rows in registers; but that of v stays from block to block. q, dout and k stay
 // in shared memory for two blocks, and a slot is filled anew when it has been read for the last time.
+#pragma once
+
 #include "ring.h"
 
 namespace vts::sliding_window_attention {
@@ -161,6 +163,11 @@ __global__ void __launch_bounds__(WARPS * 32, BWD_RESIDENTS)
             if (CAREFUL && p.cu_seqlens != nullptr) window &= own_keys(p, origin + row + g.row(i), u.frames);
             softmax<W>(scores.scores[i], window, scale * LOG2_E, p, u.h, keys);
             const int own = row + g.row(i);
+            uint32_t kept = 0;
+            if (p.seed != nullptr) {
+                kept = kept_keys(p, u, origin + own, keys);
+                drop_out(dscores.scores[i], kept, p);
+            }
             const int64_t statistic = statistics + own * p.dilation;
             const float down = p.dlse != nullptr && own >= row_low && own < row_end
                                    ? static_cast<const float *>(p.dlse)[statistic]
@@ -181,6 +188,7 @@ __global__ void __launch_bounds__(WARPS * 32, BWD_RESIDENTS)
                 const float ds = scores.scores[i][o] * (dscores.scores[i][o] - delta);
                 dscores.scores[i][o] = (window >> o & 1) == 0 ? 0.0f : ds;
             }
+            if (p.seed != nullptr) drop_out(scores.scores[i], kept, p);
         }
         if (__any_sync(ALL, any_of(odd))) {
             // A row without a gradient is as one of zeros, whatever it and its keys hold.
@@ -283,22 +291,6 @@ __global__ void __launch_bounds__(WARPS * 32, BWD_RESIDENTS)
     }
 }
 
-// dbias [H, keys] from the sums of every unit and row: a warp for each element, always in the same order.
-__global__ void sliding_window_attention_ring_dbias_kernel(
-    const __grid_constant__ params p, const __grid_constant__ plan cut) {
-    const int64_t keys = p.left + p.right + 1, h = blockIdx.x / keys, o = blockIdx.x % keys;
-    const int64_t strips = static_cast<int64_t>(cut.phases) * cut.strips, units = p.B * strips;
-    float sum = 0.0f;
-    for (int64_t j = threadIdx.x; j < units * R; j += 32) {
-        const int64_t i = j / R, r = j % R;
-        const int64_t unit = cut.heads_fastest ? i * p.H + h : (i / strips * p.H + h) * strips + i % strips;
-        sum += static_cast<const float *>(p.scratch)[(unit * R + r) * keys + o];
-    }
-#pragma unroll
-    for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(ALL, sum, step);
-    if (threadIdx.x == 0) static_cast<float *>(p.dbias)[blockIdx.x] = sum;
-}
-
 template <typename T, int LANES, int W, bool CAREFUL>
 plan bwd_cut(const params &p) {
     constexpr auto kernel = sliding_window_attention_ring_bwd_kernel<T, LANES, W, CAREFUL>;
@@ -306,34 +298,28 @@ plan bwd_cut(const params &p) {
 }
 
 }  // namespace
-}  // namespace ring
 
-int ring_bwd(const params &p, cudaStream_t stream) {
-    using namespace ring;
-    const unsigned entries = p.dbias == nullptr ? 0 : static_cast<unsigned>(p.H * (p.left + p.right + 1));
-    if (p.B * p.H * p.T == 0 && entries == 0) return cudaSuccess;
-    return for_kernel(p, [&](auto element, auto lanes, auto keys, auto careful) {
-        using T = decltype(element);
+template <typename T>
+int bwd(const params &p, cudaStream_t stream) {
+    return for_kernel<T>(p, [&](auto lanes, auto keys, auto careful) {
         constexpr auto ring_bwd_kernel =
             sliding_window_attention_ring_bwd_kernel<T, lanes.value, keys.value, careful.value>;
         const plan made = bwd_cut<T, lanes.value, keys.value, careful.value>(p);
         const int error =
             VTS_LAUNCH(ring_bwd_kernel, dim3(blocks_for(made, lanes.value)), dim3(WARPS * 32), SHARED, stream, p, made);
-        if (error != cudaSuccess || entries == 0) return error;
-        return VTS_LAUNCH(sliding_window_attention_ring_dbias_kernel, dim3(entries), dim3(32), 0, stream, p, made);
+        return error != cudaSuccess || p.dbias == nullptr ? error : dbias_of_units(p, made, stream);
     });
 }
 
-int64_t ring_bwd_scratch(const params &p) {
-    using namespace ring;
-    if (p.dbias == nullptr) return 0;
-    int64_t bytes = 0;
-    for_kernel(p, [&](auto element, auto lanes, auto keys, auto careful) {
-        const plan made = bwd_cut<decltype(element), lanes.value, keys.value, careful.value>(p);
-        bytes = made.units * R * (p.left + p.right + 1) * static_cast<int64_t>(sizeof(float));
+template <typename T>
+int64_t bwd_units(const params &p) {
+    int64_t units = 0;
+    for_kernel<T>(p, [&](auto lanes, auto keys, auto careful) {
+        units = bwd_cut<T, lanes.value, keys.value, careful.value>(p).units;
         return 0;
     });
-    return bytes;
+    return units;
 }
 
+}  // namespace ring
 }  // namespace vts::sliding_window_attention

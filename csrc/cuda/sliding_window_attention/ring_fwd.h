@@ -4,6 +4,8 @@
 // the row's dot products with the window go into the butterfly. Then lane r takes the softmax of row r, and, row by
 // row, the value that enters the window is unpacked, the row's weights are fetched from lane r and out is summed and
 // stored. Rows of the next block are asked for as soon as their slots have been read.
+#pragma once
+
 #include "ring.h"
 
 namespace vts::sliding_window_attention {
@@ -93,6 +95,7 @@ __global__ void __launch_bounds__(WARPS * 32, (fwd_residents<T, W, CAREFUL>))
             if (CAREFUL && p.cu_seqlens != nullptr) window &= own_keys(p, u.first + n * R + row, u.frames);
             const float statistic = softmax<W>(sums.scores[i], window, scale_log2, p, u.h, keys);
             if (lse != nullptr && row < left_over) lse[(n * R + row) * p.dilation] = statistic;
+            if (p.seed != nullptr) drop_out(sums.scores[i], kept_keys(p, u, u.first + n * R + row, keys), p);
         }
 
 #pragma unroll
@@ -115,45 +118,18 @@ __global__ void __launch_bounds__(WARPS * 32, (fwd_residents<T, W, CAREFUL>))
     }
 }
 
-bool aligned(const vts_bhtd &x, int64_t element, const params &p) {
-    const auto bytes = reinterpret_cast<uintptr_t>(x.data) | static_cast<uintptr_t>(x.stride_b * element) |
-                       static_cast<uintptr_t>(x.stride_h * element) | static_cast<uintptr_t>(x.stride_t * element);
-    const int64_t step = x.stride_t * element;  // times the dilation, it must fit 31 bits
-    return bytes % 16 == 0 && step >= 0 && step <= 0x7FFFFFFF / p.dilation;
-}
-
 }  // namespace
-}  // namespace ring
 
-bool ring_takes(const params &p, bool backward) {
-    using namespace ring;
-    if (p.seed != nullptr || p.border != VTS_TRUNCATE || p.softcap > 0) return false;
-    if (p.cu_seqlens != nullptr && (p.dilation != 1 || p.B != 1 || p.bounds == nullptr)) return false;
-    if (p.left < 0 || p.right < 0 || p.left + p.right + 1 > MOST_KEYS || p.dilation < 1 || p.dilation > 0x7FFFFFFF)
-        return false;
-    const int64_t units = p.B * p.H * (p.T / R + p.dilation);  // at least as many as there can be
-    if (p.T > 0x7FFFFF00 || units > 0x7FFFFFFF || p.H > 0xFFFFFF) return false;
-    if (for_kernel(p, [](auto, auto, auto, auto) { return 0; }) != 0) return false;
-    const int64_t element = p.dtype == VTS_FLOAT32 ? 4 : 2;
-    if (p.D * element % 16 != 0) return false;
-    for (const vts_bhtd *x : {&p.q, &p.k, &p.v})
-        if (!aligned(*x, element, p)) return false;
-    if (!backward) return aligned(p.out, element, p);
-    for (const vts_bhtd *x : {&p.dout, &p.dq, &p.dk, &p.dv})
-        if (!aligned(*x, element, p)) return false;
-    return true;
-}
-
-int ring_fwd(const params &p, cudaStream_t stream) {
-    using namespace ring;
-    if (p.B * p.H * p.T == 0) return cudaSuccess;
-    return for_kernel(p, [&](auto element, auto lanes, auto keys, auto careful) {
+template <typename T>
+int fwd(const params &p, cudaStream_t stream) {
+    return for_kernel<T>(p, [&](auto lanes, auto keys, auto careful) {
         constexpr auto ring_fwd_kernel =
-            sliding_window_attention_ring_fwd_kernel<decltype(element), lanes.value, keys.value, careful.value>;
+            sliding_window_attention_ring_fwd_kernel<T, lanes.value, keys.value, careful.value>;
         const plan made = cut(p, lanes.value, 0, known_resident_warps<ring_fwd_kernel>(SHARED));
         return VTS_LAUNCH(
             ring_fwd_kernel, dim3(blocks_for(made, lanes.value)), dim3(WARPS * 32), SHARED, stream, p, made);
     });
 }
 
+}  // namespace ring
 }  // namespace vts::sliding_window_attention

@@ -1,0 +1,7 @@
+// Sliding-window attention for windows of at most 9 keys, backward, of float32.
+#include "ring_bwd.h"
+
+namespace vts::sliding_window_attention::ring {
+template int bwd<float>(const params &, cudaStream_t);
+template int64_t bwd_units<float>(const params &);
+}  // namespace vts::sliding_window_attention::ring

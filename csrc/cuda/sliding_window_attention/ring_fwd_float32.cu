@@ -1,0 +1,6 @@
+// Sliding-window attention for windows of at most 9 keys, forward, of float32.
+#include "ring_fwd.h"
+
+namespace vts::sliding_window_attention::ring {
+template int fwd<float>(const params &, cudaStream_t);
+}  // namespace vts::sliding_window_attention::ring

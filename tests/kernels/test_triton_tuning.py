@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import subprocess
+import sys
+import time
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -47,7 +52,7 @@ def test_the_quickest_is_chosen_and_remembered(path: Path) -> None:
     again = tuner(path)
     assert again.choose("a", [SMALL, LARGE], never) == LARGE
     assert again.choose("b", [SMALL, LARGE], never) == SMALL
-    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+    assert {entry.name for entry in path.parent.iterdir()} == {path.name, f"{path.name}.lock"}
 
 
 def test_choices_of_two_processes_are_kept(path: Path) -> None:
@@ -56,6 +61,50 @@ def test_choices_of_two_processes_are_kept(path: Path) -> None:
     one.choose("a", [SMALL, LARGE], TIMES.__getitem__)
     other.choose("b", [SMALL], TIMES.__getitem__)
     assert tuner(path).read() == {"a": LARGE, "b": SMALL}
+
+
+def alone(program: str, *arguments: object, **options: Any) -> subprocess.Popen[str]:
+    """A process that runs a program with what tuning.py defines; the package, and torch with it, stays unread."""
+    load = f"tuning = SourceFileLoader('tuning', {tuning.__file__!r}).load_module()"
+    lines = ["from importlib.machinery import SourceFileLoader", load, "Config, Tuner = tuning.Config, tuning.Tuner"]
+    program = "\n".join([*lines, program])
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, arguments)], stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+#: Adds some choices to a file, one by one, beginning with others.
+ADDING = """
+import sys, time
+from pathlib import Path
+path, name, begin = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+tuner = Tuner("1", lambda: path)
+time.sleep(max(begin - time.time(), 0.0))
+for n in range(25):
+    tuner.write(f"{name} {n}", Config("tile", 16, 32, 1, 1))
+"""
+
+
+def test_processes_that_write_at_once_lose_nothing(path: Path) -> None:
+    begin = time.time() + 2.0
+    adding = [alone(ADDING, path, name, begin) for name in "abc"]
+    said = [process.communicate()[1] for process in adding]
+    assert [process.returncode for process in adding] == [0, 0, 0], said
+    assert set(tuner(path).read()) == {f"{name} {n}" for name in "abc" for n in range(25)}
+
+
+def test_a_lock_that_is_never_given_back_is_waited_for_a_while(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "PATIENCE", 0.05)
+    with tuning.locked(path):
+        tuner(path).write("a", SMALL)
+    assert tuner(path).read() == {"a": SMALL}
+
+
+def test_what_another_process_measured_meanwhile_is_not_measured_again(path: Path) -> None:
+    here = tuner(path)
+    assert here.choose("a", [SMALL, LARGE], TIMES.__getitem__) == LARGE
+    tuner(path).choose("b", [SMALL, LARGE], TIMES.__getitem__)
+    assert here.choose("b", [SMALL, LARGE], never) == LARGE
 
 
 def test_a_choice_no_longer_offered_is_measured_anew(path: Path) -> None:
@@ -84,6 +133,29 @@ def test_no_place_to_write_is_a_warning(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.warns(UserWarning, match="cannot write the tuned sizes"):
         assert tuner(tmp_path / "file" / "triton.json").choose("a", [SMALL, LARGE], TIMES.__getitem__) == LARGE
+
+
+NO_HOME = """
+import pwd, warnings
+def nobody(number):
+    raise KeyError(number)
+pwd.getpwuid = nobody
+assert tuning.cache_file() is None, tuning.cache_file()
+tuner, tile = Tuner("1"), Config("tile", 16, 32, 1, 1)
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    assert tuner.choose("a", [tile], lambda config: 1.0) == tile
+assert "tuned sizes are not kept" in str(said[0].message), said
+assert tuner.choose("a", [tile], None) == tile
+"""
+
+
+def test_a_user_without_a_home_keeps_choices_for_as_long_as_the_process() -> None:
+    """As in a container that is run for a number: neither HOME nor a line in /etc/passwd."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("HOME", "XDG_CACHE_HOME")}
+    process = alone(NO_HOME, env=environment)
+    said = process.communicate()[1]
+    assert process.returncode == 0, said
 
 
 def test_where_choices_are_kept_and_whether_any_are_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -177,6 +249,57 @@ def test_nonsense_from_elsewhere_is_not_taken(size: dict[str, int]) -> None:
     assert tuning.admitted(LARGE, [SMALL, LARGE]) == LARGE
     assert tuning.admitted(LARGE._replace(**size), [SMALL, LARGE]) is None
     assert tuning.admitted(None, [SMALL, LARGE]) is None
+
+
+def test_a_capture_reads_what_was_measured_before(gpu: None, monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    """In another process: in this one nothing was called before the capture."""
+    monkeypatch.setenv("VTSUM_KERNELS_AUTOTUNE", "1")
+    tuner(path).choose("a GPU fwd torch.float32 D=16 narrow 2 2 few", [SMALL, LARGE], TIMES.__getitem__)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    run = Recorder(set())
+    launcher("cuda").run("fwd", [SMALL, LARGE], run)
+    assert run.ran == [LARGE]
+    monkeypatch.setenv("VTSUM_KERNELS_AUTOTUNE", "0")
+    launcher("cuda").run("fwd", [SMALL, LARGE], run)
+    assert run.ran == [LARGE, SMALL]
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("an illegal access")])
+def test_what_failed_while_it_was_measured_is_not_written(
+    gpu: None, monkeypatch: pytest.MonkeyPatch, path: Path, error: RuntimeError
+) -> None:
+    """Another process, with more memory to itself, measures it again; this one no more, but where nothing ran."""
+    monkeypatch.setenv("VTSUM_KERNELS_AUTOTUNE", "1")
+    failing = {LARGE, SMALL}
+    ran = []
+
+    def call(config: Config) -> str:
+        ran.append(config)
+        if config in failing:
+            raise error
+        return config.form
+
+    with pytest.raises(type(error)):
+        launcher("cuda").run("fwd", [LARGE, SMALL], call)
+    assert ran == [LARGE, SMALL, LARGE]
+    failing.remove(SMALL)
+    launcher("cuda").run("fwd", [LARGE, SMALL], call)
+    assert ran[3:] == [LARGE, SMALL, SMALL]
+    launcher("cuda").run("fwd", [LARGE, SMALL], call)
+    assert ran[6:] == [SMALL]
+    assert tuner(path).read() == {}
+    failing.clear()
+    monkeypatch.setattr(kit, "TUNER", tuner(path))
+    launcher("cuda").run("fwd", [LARGE, SMALL], call)
+    assert ran[7:] == [LARGE, SMALL, LARGE]
+    assert list(tuner(path).read().values()) == [LARGE]
+
+
+def test_where_nothing_has_room_nothing_is_written(gpu: None, monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    monkeypatch.setenv("VTSUM_KERNELS_AUTOTUNE", "1")
+    with pytest.raises(triton.runtime.errors.OutOfResources):
+        launcher("cuda").run("fwd", [SMALL, LARGE], Recorder({SMALL, LARGE}))
+    assert tuner(path).read() == {}
 
 
 def test_a_slow_strip_is_not_measured_for_a_wide_window(gpu: None) -> None:

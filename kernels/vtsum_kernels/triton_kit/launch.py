@@ -14,7 +14,7 @@ from torch import Tensor
 from triton.errors import TritonError
 from triton.runtime.errors import OutOfResources
 
-from .tuning import Config, Tuner, milliseconds, wanted
+from .tuning import Config, Tuner, elsewhere, milliseconds, wanted
 
 R = TypeVar("R")
 TUNER = Tuner(f"triton {triton.__version__}")
@@ -77,8 +77,12 @@ def run(
     """
     if device.type == "cuda":
         key = " ".join(map(str, (torch.cuda.get_device_name(device), *words)))
-        may = wanted() and not torch.cuda.is_current_stream_capturing()
-        best = TUNER.choose(key, measured or candidates, lambda config: _time(lambda: call(config)), may)
+        worth = measured or candidates
+        if wanted():
+            may = not torch.cuda.is_current_stream_capturing()
+            best = TUNER.choose(key, worth, lambda config: _time(lambda: call(config)), may)
+        else:
+            best = elsewhere(key, worth) or worth[0]
         candidates = [best, *candidates]
     for config in candidates[:-1]:
         try:
@@ -88,8 +92,11 @@ def run(
     return call(candidates[-1])
 
 
-def _time(run: Callable[[], Any]) -> float:
+def _time(run: Callable[[], Any]) -> float | None:
+    """As `Tuner.choose` wants it. What fails for good, as it is beyond this compiler, looks like what may pass."""
     try:
         return milliseconds(run)
-    except (TritonError, RuntimeError):  # no room, or beyond this compiler: the first candidate's error is raised later
+    except OutOfResources:
         return math.inf
+    except (TritonError, RuntimeError):  # the first candidate's error is raised later
+        return None

@@ -204,6 +204,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
     monkeypatch.setattr(kit, "TUNER", tuner(path))
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    monkeypatch.setattr(kit, "cached_bytes", lambda device: 50 << 20)
+    monkeypatch.setattr(sliding, "cached_bytes", lambda device: 50 << 20)
     monkeypatch.setattr(kit, "milliseconds", lambda run: (run(), 1.0)[1])
 
 
@@ -262,6 +264,20 @@ def test_a_capture_reads_what_was_measured_before(gpu: None, monkeypatch: pytest
     monkeypatch.setenv("VTSUM_KERNELS_AUTOTUNE", "0")
     launcher("cuda").run("fwd", [SMALL, LARGE], run)
     assert run.ran == [LARGE, SMALL]
+
+
+def test_a_small_call_does_not_decide_for_one_beyond_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor one that leaves the GPU idle for one that fills it. A million rows never share a choice with 40,000."""
+    monkeypatch.setattr(sliding, "cached_bytes", lambda device: 50 << 20)
+    kinds = {}
+    for frames in (300, 40_000, 100_000, 110_000, 1_000_000):  # 50 MiB are 102,400 rows of four tensors
+        q = torch.empty(1, frames, dtype=torch.bfloat16).expand(64, -1, -1).permute(1, 2, 0)[None]
+        assert q.shape == (1, 1, frames, 64)
+        call = sliding.Launcher(q, q, None, None, None, None, (2, 2, 1, False), 1.0, 0.0, 0)
+        call.tensor(q=q, k=q, v=q, out=q)
+        kinds[frames] = call.words("fwd")
+    assert [words[-1] for words in kinds.values()] == ["few", "many", "many", "beyond-L2", "beyond-L2"]
+    assert len({memory_configs.about(rows) for rows in (300, 40_000, 100_000, 1_000_000)}) == 4
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("an illegal access")])

@@ -57,6 +57,12 @@ def mask_arguments(mask: Tensor | None, axes: str) -> dict[str, Any]:
     return {"mask_ptr": pointer, "HAS_MASK": mask is not None, **strides("mask", mask, axes)}
 
 
+@functools.cache
+def cached_bytes(device: torch.device) -> int:
+    """Bytes that the L2 cache of a GPU holds; of the CPU's, where the interpreter runs, an H100's."""
+    return int(torch.cuda.get_device_properties(device).L2_cache_size) if device.type == "cuda" else 50 << 20
+
+
 def power_of_two(count: int, least: int = 16) -> int:
     """The sizes of a tile that holds `count`."""
     return max(triton.next_power_of_2(count), least)

@@ -11,7 +11,7 @@ import triton
 from torch import Tensor
 
 from ...tensors import contiguous, dense_rows
-from ...triton_kit.launch import launch, mask_arguments, on_its_device, power_of_two, run, strides
+from ...triton_kit.launch import cached_bytes, launch, mask_arguments, on_its_device, power_of_two, run, strides
 from ...triton_kit.tuning import Config
 from ..call import key_gradient
 from ..dropout import drop_below
@@ -126,15 +126,18 @@ class Launcher:
         return run(self.words(name), self.device, candidates, call, measured)
 
     def words(self, name: str) -> tuple[Any, ...]:
-        """What a choice depends on: the kind of call, its window (exactly where narrow), and if it fills the GPU."""
+        """What a choice depends on: the kind of call, its window (exactly where narrow), and if it fills the GPU, or
+        its cache too: then the memory behind it decides."""
         problem, values = self.problem, self.values
         sides = (problem.left, problem.right)
         window = sides if problem.narrow else tuple(side.bit_length() for side in sides)
         known = ("HAS_MASK", "PACKED", "SHIFT", "HAS_BIAS", "DROPOUT", "HAS_SINKS", "CAPPED", "HEADS_FIRST")
         options = [option for option in known if values[option]]
-        many = "many" if values["total_rows"] >= 1 << 15 else "few"
+        size = "many" if values["total_rows"] >= 1 << 15 else "few"
+        if sum(values[f"{tensor}_ptr"].nbytes for tensor in self.tensors) > cached_bytes(self.device):
+            size = "beyond-L2"
         return (
-            name, self.q.dtype, f"D={values['D']}", "narrow" if problem.narrow else "wide", *window, *options, many
+            name, self.q.dtype, f"D={values['D']}", "narrow" if problem.narrow else "wide", *window, *options, size
         )  # fmt: skip
 
 

@@ -198,6 +198,15 @@ def test_sizes_that_have_no_room_give_way_to_the_next() -> None:
         launcher("cpu").run("fwd", [SMALL, LARGE], Recorder({SMALL, LARGE}))
 
 
+def test_what_a_shifted_window_sees_is_counted_in_32_bits() -> None:
+    """Its end is a position and both sides: of the longest sequence there may be, more than 2^31 if both are whole."""
+    frames = 2**30 - 2**12
+    q = torch.zeros(16).expand(1, 1, frames, 16)
+    call = sliding.Launcher(q, q, None, None, None, None, (-1, frames, 1, True), 1.0, 0.0, 0)
+    assert frames + call.values["left"] + call.values["right"] < 2**31
+    assert call.values["left"] + call.values["right"] == frames - 1
+
+
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
     """A GPU that none is, on which everything takes a millisecond."""

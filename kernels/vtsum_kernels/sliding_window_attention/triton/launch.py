@@ -50,6 +50,8 @@ class Launcher:
         reach = (frames - 1) // dilation
         if bias is None:  # a bias counts its entries from `left`
             left, right = (reach if side < 0 else min(side, reach) for side in (left, right))
+            if shift and left + right > reach:  # whole sequences either way, and sums with positions stay in 32 bits
+                left, right = reach, 0
         self.dilation = min(dilation, frames)
         self.rows, self.longest = batch * heads, triton.cdiv(frames, self.dilation)
         options = shift or softcap > 0 or not (cu_seqlens is None and bias is None and seed is None)

@@ -142,18 +142,23 @@ def usage(told: str) -> Usage:
     return Usage(int(registers[1]), int(spilled[1]), int(spilled[2]))
 
 
+def compiled(architecture: int, launch: Launch) -> tuple[Any, Usage]:
+    """The kernel in all its forms, down to the cubin, and what it uses."""
+    told = io.StringIO()
+    with knobs.compilation.scope(), knobs.nvidia.scope(), contextlib.redirect_stdout(told):
+        knobs.compilation.always_compile, knobs.nvidia.dump_ptxas_log = True, True
+        made = triton.compile(
+            source(launch.kernel, launch.arguments),
+            target=GPUTarget("cuda", architecture, 32),
+            options={"num_warps": launch.config.warps, "num_stages": launch.config.stages},
+        )
+    return made, usage(told.getvalue())
+
+
 def compile_for(architecture: int, launch: Launch) -> tuple[str | None, str]:
     """What went wrong (None: nothing), and what the kernel uses."""
-    told = io.StringIO()
     try:
-        with knobs.compilation.scope(), knobs.nvidia.scope(), contextlib.redirect_stdout(told):
-            knobs.compilation.always_compile, knobs.nvidia.dump_ptxas_log = True, True
-            made = triton.compile(
-                source(launch.kernel, launch.arguments),
-                target=GPUTarget("cuda", architecture, 32),
-                options={"num_warps": launch.config.warps, "num_stages": launch.config.stages},
-            )
-        used = usage(told.getvalue())
+        made, used = compiled(architecture, launch)
     except Exception as error:  # the compiler fails in many ways; each is a finding
         return f"{type(error).__name__}: {str(error)[-1500:]}", ""
     shared = made.metadata.shared

@@ -110,10 +110,10 @@ def source(kernel: Any, arguments: dict[str, Any]) -> ASTSource:
     signature: dict[str, str] = {}
     constants: dict[str, Any] = {}
     attributes: dict[tuple[int, ...], list[list[Any]]] = {}
-    constexprs = {parameter.name for parameter in kernel.params if parameter.is_constexpr}
-    for position, name in enumerate(kernel.arg_names):
+    for position, parameter in enumerate(kernel.params):
+        name, plain = parameter.name, parameter.do_not_specialize
         value = arguments[name]
-        if name in constexprs or value is None or (type(value) is int and value == 1):
+        if parameter.is_constexpr or value is None or (type(value) is int and value == 1 and not plain):
             signature[name], constants[name] = "constexpr", value
         elif isinstance(value, torch.Tensor):
             signature[name] = f"*{TYPES[value.dtype]}"
@@ -122,7 +122,7 @@ def source(kernel: Any, arguments: dict[str, Any]) -> ASTSource:
             signature[name] = "fp32"
         else:
             signature[name] = "i32" if -(1 << 31) <= value < 1 << 31 else "i64"
-            if value % 16 == 0:
+            if value % 16 == 0 and not plain:
                 attributes[(position,)] = [["tt.divisibility", 16]]
     return ASTSource(kernel, signature, constants, attributes)
 

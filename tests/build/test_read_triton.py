@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
+from typing import Any
 
 import pytest
 import torch
 
 pytest.importorskip("triton", reason="the package triton is not installed (pip install triton)")
 
-from tests.build import read_triton
+from vtsum_kernels.sliding_window_attention import triton as sliding
+from vtsum_kernels.triton_kit import launch as kit
+
+from tests.build import compile_triton, read_triton
 from tests.build.compile_triton import Case, Usage
 
 
@@ -26,6 +30,27 @@ def test_values_are_loaded_beside_keys() -> None:
     assert found.usage[1:] == (0, 0)
     assert warps >= 24
     assert set(found.loads) == {128}
+
+
+@pytest.mark.parametrize("window", [5, 129])
+def test_one_kernel_serves_all_lengths(window: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled once for each kind of call: not for each way in which 16 divides its lengths and strides, or not."""
+    compiled = defaultdict(set)
+
+    def record(kernel: Any, grid: Any, arguments: dict[str, Any], config: Any) -> None:
+        source = compile_triton.source(kernel, arguments)
+        facts = (source.signature, source.constants, source.attrs)
+        compiled[kernel.__name__].add(repr([sorted(fact.items(), key=repr) for fact in facts]))
+
+    monkeypatch.setattr(kit, "start", record)
+    options = (None, None, None, None, window // 2, window // 2, 1, False, 0.1, 0.0, 0)
+    for frames in (2 * window + 1, 300, 304, 1024, 4099, 8192, 10_006):
+        for batch in (1, 2):
+            q = torch.empty(batch, 4, frames, 64, dtype=torch.bfloat16)
+            out, lse = sliding.forward(q, q, q, *options, True)
+            sliding.backward(q, q, q, q, *options[:4], None, out, lse, *options[4:])
+    assert {name: len(kinds) for name, kinds in compiled.items()} == dict.fromkeys(compiled, 1)
+    assert len(compiled) == (2 if window == 5 else 3)
 
 
 def test_what_is_counted() -> None:

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from ...triton_kit.arithmetic import LN_2, LOG2_E, add_product, power, product
-from .common import cap_scores, inside, join_sink, kept, keys_of, offsets, place, positions, unpadded
+from .common import COUNTS, cap_scores, inside, join_sink, kept, keys_of, offsets, place, positions, unpadded
 from .strip import attend
 
 #: Rows at a time where a tile holds NaN or infinities: few, for few registers.
@@ -87,7 +87,7 @@ def _step(
     return out, total * shrink + sums, higher
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def sliding_window_attention_tile_fwd_kernel(
     q_ptr,  # [B, H, T, D], as out
     k_ptr, v_ptr,  # [B, K, T, D]

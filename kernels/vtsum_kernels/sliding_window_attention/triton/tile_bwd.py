@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from ...triton_kit.arithmetic import LOG2_E, add_product, power, product
-from .common import cap_scores, join_sink, kept, keys_of, place, positions, rows_of, through_cap, unpadded
+from .common import COUNTS, cap_scores, join_sink, kept, keys_of, place, positions, rows_of, through_cap, unpadded
 from .strip_bwd import keys_again, rows_again
 from .tile import SLOW, load_rows, store_rows, whole_blocks
 
@@ -78,7 +78,7 @@ def _rows_step(
     return add_product(dq, through_cap(ds, capped, softcap, CAPPED).to(k.dtype), k, PRECISION), ds, lse, delta
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def sliding_window_attention_tile_bwd_rows_kernel(
     q_ptr, k_ptr, v_ptr, dout_ptr, mask_ptr, bounds_ptr, bias_ptr, seed_ptr, sinks_ptr,
     dlse_ptr,  # [B, H, T] float32
@@ -182,7 +182,7 @@ def sliding_window_attention_tile_bwd_rows_kernel(
         )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def sliding_window_attention_tile_bwd_keys_kernel(
     q_ptr, k_ptr, v_ptr, dout_ptr, mask_ptr, bounds_ptr, bias_ptr, seed_ptr, stats_ptr,
     dk_ptr, dv_ptr,  # [B, H, T, D]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -170,6 +171,40 @@ def test_where_choices_are_kept_and_whether_any_are_made(monkeypatch: pytest.Mon
     assert not tuning.wanted()
 
 
+@pytest.mark.parametrize(("window", "most"), [(5, (65, 90)), (129, (65, 115))])
+def test_a_call_is_not_host_bound(window: int, most: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A short video takes the GPU a few microseconds; each function called in Python takes about half of one.
+
+    What is the same in every call of a kind is found out once.
+    """
+    monkeypatch.setattr(kit, "start", lambda kernel, grid, arguments, config: None)
+    q = torch.zeros(1, 4, 300, 64, dtype=torch.bfloat16)
+    options = (None, None, None, None, window // 2, window // 2, 1, False, 0.1, 0.0, 0)
+
+    def forward() -> tuple[torch.Tensor, torch.Tensor]:
+        return sliding.forward(q, q, q, *options, True)
+
+    out, lse = forward()
+
+    def backward() -> Any:
+        return sliding.backward(q, q, q, q, *options[:4], None, out, lse, *options[4:])
+
+    backward()
+    assert calls_of(forward) <= most[0]
+    assert calls_of(backward) <= most[1]
+
+
+def calls_of(run: Callable[[], Any]) -> int:
+    """Functions that are called, those of C among them."""
+    events: list[str] = []
+    sys.setprofile(lambda frame, event, argument: events.append(event))
+    try:
+        run()
+    finally:
+        sys.setprofile(None)
+    return events.count("call") + events.count("c_call")
+
+
 class Recorder:
     """Stands for a launch: what it was run with, and which sizes have no room."""
 
@@ -283,7 +318,7 @@ def test_a_small_call_does_not_decide_for_one_beyond_the_cache(monkeypatch: pyte
         q = torch.empty(1, frames, dtype=torch.bfloat16).expand(64, -1, -1).permute(1, 2, 0)[None]
         assert q.shape == (1, 1, frames, 64)
         call = sliding.Launcher(q, q, None, None, None, None, (2, 2, 1, False), 1.0, 0.0, 0)
-        call.tensor(q=q, k=q, v=q, out=q)
+        call.tensors(q=q, k=q, v=q, out=q)
         kinds[frames] = call.words("fwd")
     assert [words[-1] for words in kinds.values()] == ["few", "many", "many", "beyond-L2", "beyond-L2"]
     assert len({memory_configs.about(rows) for rows in (300, 40_000, 100_000, 1_000_000)}) == 4

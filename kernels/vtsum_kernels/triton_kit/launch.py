@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
+import inspect
 import math
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -26,7 +27,9 @@ def on_its_device(op: Callable[..., R]) -> Callable[..., R]:
     @functools.wraps(op)
     def call(*inputs: Any) -> R:
         device = next(tensor for tensor in inputs if tensor is not None).device
-        with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+        if device.type != "cuda" or device.index == torch.cuda.current_device():
+            return op(*inputs)
+        with torch.cuda.device(device):
             return op(*inputs)
 
     return call
@@ -39,15 +42,28 @@ def start(kernel: Any, grid: tuple[int], arguments: dict[str, Any], config: Conf
 
 def launch(kernel: Any, programs: int, config: Config, values: dict[str, Any], **others: Any) -> None:
     """Runs a kernel with those of the values that it takes."""
-    values = {**values, **others}
-    start(kernel, (programs,), {name: values[name] for name in kernel.arg_names}, config)
+    names, take = _arguments(kernel.fn)
+    start(kernel, (programs,), dict(zip(names, take({**values, **others}), strict=True)), config)
+
+
+@functools.cache
+def _arguments(function: Callable[..., Any]) -> tuple[tuple[str, ...], Callable[[dict[str, Any]], tuple[Any, ...]]]:
+    """The names of a kernel's arguments, and what takes their values. By its function: its own hash is slow."""
+    names = tuple(inspect.signature(function).parameters)
+    return names, operator.itemgetter(*names)
 
 
 def strides(name: str, x: Tensor | None, axes: str) -> dict[str, int]:
     """Strides of x's first dimensions as a kernel's arguments; 0 where the dimension is one element, or x is None."""
     if x is None:
         return {f"{name}_{axis}": 0 for axis in axes}
-    sizes = zip(axes, x.shape, x.stride(), strict=False)
+    return strides_of(name, x.shape, x.stride(), axes)
+
+
+@functools.lru_cache(maxsize=4096)
+def strides_of(name: str, shape: Sequence[int], strides: Sequence[int], axes: str) -> dict[str, int]:
+    """`strides` of a tensor of this shape and these strides."""
+    sizes = zip(axes, shape, strides, strict=False)
     return {f"{name}_{axis}": stride if size > 1 else 0 for axis, size, stride in sizes}
 
 
@@ -63,9 +79,14 @@ def cached_bytes(device: torch.device) -> int:
     return int(torch.cuda.get_device_properties(device).L2_cache_size) if device.type == "cuda" else 50 << 20
 
 
+def cdiv(count: int, step: int) -> int:
+    """Steps that hold `count`. Triton's own takes a microsecond: it may meet constants of a kernel."""
+    return -(-count // step)
+
+
 def power_of_two(count: int, least: int = 16) -> int:
     """The sizes of a tile that holds `count`."""
-    return max(triton.next_power_of_2(count), least)
+    return max(1 << (count - 1).bit_length() if count > 1 else 1, least)
 
 
 def run(
@@ -82,7 +103,7 @@ def run(
         measured: those of the candidates that are worth measuring; all where none is named.
     """
     if device.type == "cuda":
-        key = " ".join(map(str, (torch.cuda.get_device_name(device), *words)))
+        key = _key(device, *words)
         worth = measured or candidates
         if wanted():
             may = not torch.cuda.is_current_stream_capturing()
@@ -96,6 +117,11 @@ def run(
         except OutOfResources:
             continue
     return call(candidates[-1])
+
+
+@functools.lru_cache(maxsize=4096)
+def _key(device: torch.device, *words: Any) -> str:
+    return " ".join(map(str, (torch.cuda.get_device_name(device), *words)))
 
 
 def _time(run: Callable[[], Any]) -> float | None:

@@ -14,8 +14,8 @@ import triton.language as tl
 from ...triton_kit.arithmetic import LOG2_E, power, tanh
 
 #: Arguments whose values are none of a compiled kernel's business: else one is compiled for each way in which 16
-#: divides them or not, a dozen for a dozen lengths. What loads rely on is ALIGN. H and group are a model's, and dilation and
-#: mask_t are nearly always 1, which saves divisions and widens the loads of a mask.
+#: divides them or not, a dozen for a dozen lengths. What loads rely on is ALIGN. H and group are a model's; dilation
+#: and mask_t are nearly always 1, which saves divisions and widens the loads of a mask.
 COUNTS = (
     *(f"{name}_{axis}" for name in ("q", "k", "v", "dout", "out", "dq", "dk", "dv") for axis in "bht"),
     *("mask_b", "B", "T", "total_rows", "blocks", "left", "right", "drop_below", "row_offset", "key_blocks"),

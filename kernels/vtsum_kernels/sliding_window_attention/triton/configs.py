@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from ...triton_kit.tuning import Config
@@ -63,6 +64,7 @@ def _fits(m: int, n: int, halo: int, block_d: int) -> bool:
     return 2 * min(m, n - halo) >= min(m, n // 2) and n * block_d <= 128 * 128
 
 
+@lru_cache(maxsize=1024)
 def forward_candidates(problem: Problem) -> list[Config]:
     d, options = problem.block_d, problem.options
     if problem.narrow:
@@ -92,6 +94,7 @@ def forward_candidates(problem: Problem) -> list[Config]:
     return _wide([(64, 32, 8, 2), (64, 64, 8, 2), (128, 32, 8, 2)], problem)
 
 
+@lru_cache(maxsize=1024)
 def backward_candidates(problem: Problem) -> list[Config]:
     d, options = problem.block_d, problem.options
     if problem.narrow:

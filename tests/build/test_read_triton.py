@@ -11,13 +11,15 @@ import torch
 pytest.importorskip("triton", reason="the package triton is not installed (pip install triton)")
 
 from vtsum_kernels.sliding_window_attention import triton as sliding
+from vtsum_kernels.sliding_window_attention.triton import launch as sliding_launch
 from vtsum_kernels.triton_kit import launch as kit
+from vtsum_kernels.triton_kit.tuning import Config
 
-from tests.build import compile_triton, read_triton
+from tests.build import compile_triton, read_triton, triton_memory
 from tests.build.compile_triton import Case, Usage
 
 
-def only(case: Case, kernel: str) -> tuple[read_triton.Read, int]:
+def only(case: Case | triton_memory.Case, kernel: str) -> tuple[read_triton.Read, int]:
     """What one kernel of a case became for an H100, and how many warps of it fit an SM."""
     (launch,) = [made for made in read_triton.launches(case, False) if kernel in made.kernel.__name__]
     found = read_triton.read(90, launch)
@@ -30,6 +32,25 @@ def test_values_are_loaded_beside_keys() -> None:
     assert found.usage[1:] == (0, 0)
     assert warps >= 24
     assert set(found.loads) == {128}
+
+
+def test_all_rows_that_see_a_key_of_a_narrow_window_are_one_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A walk over blocks of them is compiled three times: 234 registers, and of a hundred loads most are seldom made."""
+    monkeypatch.setattr(sliding_launch, "backward_candidates", lambda problem: [Config("tile", 64, 64, 4, 1)])
+    found, warps = only(Case(torch.bfloat16, 64, 5, False), "tile_bwd_keys")
+    assert found.usage[1:] == (0, 0)
+    assert warps >= 12
+    assert found.instructions < 2500
+
+
+@pytest.mark.parametrize("kernel", ["weights_fwd", "weights_bwd", "scores_bwd"])
+def test_rows_of_weights_that_8_divides_and_16_does_not_move_16_bytes_a_time(kernel: str) -> None:
+    """Of 1,000 slots. Two bytes a time, an SM has eight times as many loads and stores to begin."""
+    found, _ = only(triton_memory.Case("weights", torch.bfloat16, 384, 1000, 1, False), kernel)
+    assert found.usage[1:] == (0, 0)
+    assert found.loads[128] > 8
+    assert found.loads[16] == found.stores[16] == 0
+    assert found.stores[128] > 0
 
 
 @pytest.mark.parametrize("window", [5, 129])

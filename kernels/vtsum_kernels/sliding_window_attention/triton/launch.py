@@ -326,8 +326,8 @@ def _backward_with(call: Launcher, config: Config) -> tuple[Tensor | None, Tenso
         shares = call.shares(step, key_blocks, 2 * n)
     rows = {"BLOCK_M": m, "BLOCK_N": n, "partial_ptr": shares, "key_blocks": key_blocks}
     call.launch(sliding_window_attention_tile_bwd_rows_kernel, step, config, **others, **rows)
-    # Programs of the second kernel own keys, and walk over rows.
-    call.launch(sliding_window_attention_tile_bwd_keys_kernel, m, config, **others, BLOCK_M=n, BLOCK_N=m)
+    # Programs of the second kernel own keys: as many as rows, since as many rows see a key as keys are seen by a row.
+    call.launch(sliding_window_attention_tile_bwd_keys_kernel, step, config, **others, BLOCK_M=n, BLOCK_N=m)
     if shares is None or problem.narrow:
         return None if shares is None else shares.sum(1), stats[1]
     # Diagonal e of key block c is entry c n + e + 1 - n: the halves of neighbouring blocks' diagonals overlap.

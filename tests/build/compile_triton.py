@@ -150,7 +150,7 @@ def compiled(architecture: int, launch: Launch) -> tuple[Any, Usage]:
         made = triton.compile(
             source(launch.kernel, launch.arguments),
             target=GPUTarget("cuda", architecture, 32),
-            options={"num_warps": launch.config.warps, "num_stages": launch.config.stages},
+            options=kit.options(launch.config),
         )
     return made, usage(told.getvalue())
 

@@ -11,12 +11,16 @@ import torch
 pytest.importorskip("triton", reason="the package triton is not installed (pip install triton)")
 
 from vtsum_kernels.sliding_window_attention import triton as sliding
+from vtsum_kernels.sliding_window_attention.triton import configs
 from vtsum_kernels.sliding_window_attention.triton import launch as sliding_launch
 from vtsum_kernels.triton_kit import launch as kit
 from vtsum_kernels.triton_kit.tuning import Config
 
 from tests.build import compile_triton, read_triton, triton_memory
 from tests.build.compile_triton import Case, Usage
+
+CASE = Case(torch.bfloat16, 64, 5, False)
+PROBLEM = configs.Problem(False, 64, 2, 2, False, False)
 
 
 def only(case: Case | triton_memory.Case, kernel: str) -> tuple[read_triton.Read, int]:
@@ -28,16 +32,28 @@ def only(case: Case | triton_memory.Case, kernel: str) -> tuple[read_triton.Read
 
 def test_values_are_loaded_beside_keys() -> None:
     """Loaded after the softmax, they wait for memory once more, and only 16 or 20 warps fit."""
-    found, warps = only(Case(torch.bfloat16, 64, 5, False), "tile_fwd")
+    found, warps = only(CASE, "tile_fwd")
     assert found.usage[1:] == (0, 0)
     assert warps >= 24
     assert set(found.loads) == {128}
 
 
+def test_in_fewer_registers_more_warps_fit_and_none_spills() -> None:
+    configs_held = [config for config in configs.forward_candidates(PROBLEM) if config.registers]
+    assert len(configs_held) == 2
+    for held in configs_held:
+        launches = [made for made in read_triton.launches(CASE, True) if made.config == held]
+        assert [made.kernel.__name__ for made in launches] == ["sliding_window_attention_tile_fwd_kernel"]
+        found = read_triton.read(90, launches[0])
+        assert found.usage[1:] == (0, 0), held
+        assert found.usage.registers <= held.registers
+        assert read_triton.warps_an_sm(90, found, held.warps) == 16
+
+
 def test_all_rows_that_see_a_key_of_a_narrow_window_are_one_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A walk over blocks of them is compiled three times: 234 registers, and of a hundred loads most are seldom made."""
+    """A walk over blocks of them is compiled three times: 234 registers, and most of its loads are seldom made."""
     monkeypatch.setattr(sliding_launch, "backward_candidates", lambda problem: [Config("tile", 64, 64, 4, 1)])
-    found, warps = only(Case(torch.bfloat16, 64, 5, False), "tile_bwd_keys")
+    found, warps = only(CASE, "tile_bwd_keys")
     assert found.usage[1:] == (0, 0)
     assert warps >= 12
     assert found.instructions < 2500

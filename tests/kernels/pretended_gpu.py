@@ -291,8 +291,10 @@ class _Stream:
 
 def _start(kernel: Any, grid: Any, arguments: dict[str, Any], config: Any) -> None:
     """As the launchers' own, of the numbers themselves."""
+    from vtsum_kernels.triton_kit import launch
+
     plain = {name: x.inner if isinstance(x, OnGpu) else x for name, x in arguments.items()}
-    kernel[grid](**plain, num_warps=config.warps, num_stages=config.stages)
+    kernel[grid](**plain, **launch.options(config))
 
 
 def install() -> None:

@@ -275,7 +275,7 @@ def test_a_gpu_runs_what_was_measured_unless_told_otherwise(
 
 
 def test_what_was_measured_elsewhere_is_taken_without_measuring(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
-    other_warps = LARGE._replace(warps=4, stages=3)
+    other_warps = LARGE._replace(warps=4, stages=3, registers=128)
     unknown = LARGE._replace(block_m=256)
     monkeypatch.setattr(tuning, "tuned", lambda: {"a": LARGE, "b": other_warps, "c": unknown})
     here = tuner(path)
@@ -290,7 +290,10 @@ def test_what_was_measured_elsewhere_is_taken_without_measuring(monkeypatch: pyt
     assert tuner(path).choose("c", [SMALL, LARGE], never) == LARGE
 
 
-@pytest.mark.parametrize("size", [{"warps": 3}, {"warps": 32}, {"stages": 0}, {"stages": 9}, {"block_n": 32}])
+@pytest.mark.parametrize(
+    "size",
+    [{"warps": 3}, {"warps": 32}, {"stages": 0}, {"stages": 9}, {"block_n": 32}, {"registers": 8}, {"registers": 256}],
+)
 def test_nonsense_from_elsewhere_is_not_taken(size: dict[str, int]) -> None:
     assert tuning.admitted(LARGE, [SMALL, LARGE]) == LARGE
     assert tuning.admitted(LARGE._replace(**size), [SMALL, LARGE]) is None
@@ -414,6 +417,15 @@ def test_every_candidate_covers_its_window() -> None:
             elif backward and problem.options:
                 assert config.block_m == config.block_n, (problem, config)
     assert min(vars(seen).values()) > 50
+
+
+def test_a_config_says_how_many_registers_a_kernel_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert kit.options(LARGE) == {"num_warps": 8, "num_stages": 2}
+    assert kit.options(LARGE._replace(registers=128)) == {"num_warps": 8, "num_stages": 2, "maxnreg": 128}
+    monkeypatch.setattr(torch.version, "hip", "6.0")
+    assert kit.options(LARGE._replace(registers=128)) == kit.options(LARGE)  # AMD's compiler knows no such thing
+    held = [config for problem in problems() for config in configs.forward_candidates(problem)[:1] if config.registers]
+    assert not held  # the default is the compiler's own
 
 
 def test_every_kind_of_memory_call_has_sizes() -> None:

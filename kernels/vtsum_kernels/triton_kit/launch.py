@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import math
 import operator
 from collections.abc import Callable, Sequence
@@ -35,22 +34,30 @@ def on_its_device(op: Callable[..., R]) -> Callable[..., R]:
     return call
 
 
+def options(config: Config) -> dict[str, int]:
+    """What Triton's compiler is told of a config."""
+    found = {"num_warps": config.warps, "num_stages": config.stages}
+    if config.registers and torch.version.hip is None:
+        found["maxnreg"] = config.registers
+    return found
+
+
 def start(kernel: Any, grid: tuple[int], arguments: dict[str, Any], config: Config) -> None:
     """Every launch there is: who counts or records launches takes this one's place."""
-    kernel[grid](**arguments, num_warps=config.warps, num_stages=config.stages)
+    kernel[grid](**arguments, **options(config))
 
 
 def launch(kernel: Any, programs: int, config: Config, values: dict[str, Any], **others: Any) -> None:
     """Runs a kernel with those of the values that it takes."""
-    names, take = _arguments(kernel.fn)
-    start(kernel, (programs,), dict(zip(names, take({**values, **others}), strict=True)), config)
+    names = tuple(kernel.arg_names)
+    start(kernel, (programs,), dict(zip(names, _taking(names)({**values, **others}), strict=True)), config)
 
 
 @functools.cache
-def _arguments(function: Callable[..., Any]) -> tuple[tuple[str, ...], Callable[[dict[str, Any]], tuple[Any, ...]]]:
-    """The names of a kernel's arguments, and what takes their values. By its function: its own hash is slow."""
-    names = tuple(inspect.signature(function).parameters)
-    return names, operator.itemgetter(*names)
+def _taking(names: tuple[str, ...]) -> Callable[[dict[str, Any]], tuple[Any, ...]]:
+    """What takes the values of these arguments out of all, in C."""
+    take = operator.itemgetter(*names)
+    return take if len(names) > 1 else lambda values: (take(values),)
 
 
 def strides(name: str, x: Tensor | None, axes: str) -> dict[str, int]:
@@ -77,6 +84,17 @@ def mask_arguments(mask: Tensor | None, axes: str) -> dict[str, Any]:
 def cached_bytes(device: torch.device) -> int:
     """Bytes that the L2 cache of a GPU holds; of the CPU's, where the interpreter runs, an H100's."""
     return int(torch.cuda.get_device_properties(device).L2_cache_size) if device.type == "cuda" else 50 << 20
+
+
+def aligned(name: str, count: int, *others: int) -> dict[str, int]:
+    """A count, and as ALIGN_NAME the largest power of two up to 16 that divides it and others: what loads rely on."""
+    return {name: count, f"ALIGN_{name.upper()}": math.gcd(16, count, *others)}
+
+
+def aligned_strides(name: str, x: Tensor, axes: str) -> dict[str, int]:
+    """`strides`, and as ALIGN_NAME what divides all of them."""
+    found = strides(name, x, axes)
+    return {**found, f"ALIGN_{name.upper()}": math.gcd(16, *found.values())}
 
 
 def cdiv(count: int, step: int) -> int:

@@ -2,8 +2,8 @@
 
 A choice changes how fast a call is, and its result by no more than rounding. Two files hold choices, in one format:
 
-    {"format": 2, "made_with": "triton 3.6.0",
-     "choices": {"NVIDIA H200 fwd torch.bfloat16 D=64 narrow 2 2 many": ["tile", 64, 64, 4, 1]}}
+    {"format": 3, "made_with": "triton 3.6.0",
+     "choices": {"NVIDIA H200 fwd torch.bfloat16 D=64 narrow 2 2 many": ["tile", 64, 64, 4, 1, 0]}}
 
 - What this machine measured: `$XDG_CACHE_HOME/vtsum_kernels/triton.json` (by default under `~/.cache`; a user without a
   home keeps nothing), of this version of Triton. Delete the file to measure anew. Processes change it in turns.
@@ -38,7 +38,7 @@ except ImportError:  # Windows
 
 AUTOTUNE_VARIABLE = "VTSUM_KERNELS_AUTOTUNE"
 TUNED_VARIABLE = "VTSUM_KERNELS_TUNED"
-FORMAT = 2
+FORMAT = 3
 #: Cycles that the GPU waits before a call is timed, about 0.2 ms: it has been launched by then, and launching it is
 #: not what is measured.
 LAUNCHING = 400_000
@@ -47,13 +47,15 @@ PATIENCE = 5.0
 
 
 class Config(NamedTuple):
-    """A form of a kernel ("tile", "strip" ...) and its sizes: rows, keys or columns, warps and pipeline stages."""
+    """A form of a kernel ("tile", "strip" ...) and its sizes: rows, keys or columns, warps, pipeline stages, and the
+    most registers a thread may have, where the compiler shall not decide (0): fewer, and more warps fit an SM."""
 
     form: str
     block_m: int
     block_n: int
     warps: int
     stages: int
+    registers: int = 0
 
 
 class Choices(NamedTuple):
@@ -155,7 +157,7 @@ def tuned() -> dict[str, Config]:
 
 def _config(entry: Any) -> Config:
     form, *sizes = entry
-    if not isinstance(form, str) or len(sizes) != 4 or not all(type(size) is int for size in sizes):
+    if not isinstance(form, str) or len(sizes) != 5 or not all(type(size) is int for size in sizes):
         raise ValueError(f"{entry!r} is no choice")
     return Config(form, *sizes)
 
@@ -178,11 +180,13 @@ def milliseconds(run: Callable[[], Any], repeats: int = 9, enough: float = 100.0
 
 
 def admitted(config: Config | None, candidates: Sequence[Config]) -> Config | None:
-    """A choice made elsewhere, where it is a candidate but for its warps and stages; else None."""
+    """A choice made elsewhere, where it is a candidate but for its warps, stages and registers; else None."""
     if config is None:
         return None
     sizes = {candidate[:3] for candidate in candidates}
-    return config if config[:3] in sizes and config.warps in (1, 2, 4, 8, 16) and 1 <= config.stages <= 8 else None
+    sensible = config.warps in (1, 2, 4, 8, 16) and 1 <= config.stages <= 8
+    sensible = sensible and (config.registers == 0 or 32 <= config.registers <= 255)
+    return config if sensible and config[:3] in sizes else None
 
 
 def elsewhere(key: str, candidates: Sequence[Config]) -> Config | None:

@@ -77,6 +77,9 @@ def forward_candidates(problem: Problem) -> list[Config]:
             for m, n, warps in sizes
             if _fits(m, n, problem.halo, d)
         ]
+        # In 128 registers twice as many programs of the first fit an SM, and a third more of the second: none spills.
+        held = [(128, 128, 8), (64, 128, 4)] if d == 64 and not options else []
+        tiles += [Config("tile", *size, 1, 128) for size in held if _fits(*size[:2], problem.halo, d)]
         return tiles + _strips(d)[: 2 if problem.left + problem.right < 9 else 1]
     if problem.float32:
         if d <= 64:
@@ -131,6 +134,8 @@ def _narrow_backward(problem: Problem) -> list[Config]:
         for m, n, warps in sizes:
             if 3 * (n - 2 * halo) >= n and (n * d <= 64 * 128 or not problem.options):
                 (large if spills(n) else found).append(Config("fused", m, n, 8 if d > 64 else warps, 1))
+    if d == 64 and not problem.options and 3 * (128 - 2 * halo) >= 128:  # 8 and 40 bytes spilled, for twice the warps
+        large += [Config("fused", m, 128, 8, 1, 128) for m in (16, 32)]
     for m, n, warps in ((32, 64, 4), (64, 64, 4), (32, 128, 8), (16, 64, 4)):
         if _fits(m, n, problem.halo, d):
             (large if spills(n) else found).append(Config("tile", m, n, 8 if d > 64 else warps, 1))

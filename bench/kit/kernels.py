@@ -58,7 +58,7 @@ def launched(found: dict[str, set[Used]]) -> Iterator[None]:
     before = launch.start
 
     def start(kernel: Any, grid: tuple[int], arguments: dict[str, Any], config: Any) -> None:
-        made = kernel[grid](**arguments, num_warps=config.warps, num_stages=config.stages)
+        made = kernel[grid](**arguments, **launch.options(config))
         if made is not None:
             used = Used(int(made.n_regs), 4 * int(made.n_spills), int(made.metadata.shared))  # spills of 32 bits each
             found.setdefault(kernel.__name__, set()).add(used)

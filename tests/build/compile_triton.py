@@ -110,10 +110,10 @@ def source(kernel: Any, arguments: dict[str, Any]) -> ASTSource:
     signature: dict[str, str] = {}
     constants: dict[str, Any] = {}
     attributes: dict[tuple[int, ...], list[list[Any]]] = {}
-    constexprs = {parameter.name for parameter in kernel.params if parameter.is_constexpr}
-    for position, name in enumerate(kernel.arg_names):
+    for position, parameter in enumerate(kernel.params):
+        name, plain = parameter.name, parameter.do_not_specialize
         value = arguments[name]
-        if name in constexprs or value is None or (type(value) is int and value == 1):
+        if parameter.is_constexpr or value is None or (type(value) is int and value == 1 and not plain):
             signature[name], constants[name] = "constexpr", value
         elif isinstance(value, torch.Tensor):
             signature[name] = f"*{TYPES[value.dtype]}"
@@ -122,7 +122,7 @@ def source(kernel: Any, arguments: dict[str, Any]) -> ASTSource:
             signature[name] = "fp32"
         else:
             signature[name] = "i32" if -(1 << 31) <= value < 1 << 31 else "i64"
-            if value % 16 == 0:
+            if value % 16 == 0 and not plain:
                 attributes[(position,)] = [["tt.divisibility", 16]]
     return ASTSource(kernel, signature, constants, attributes)
 
@@ -142,18 +142,23 @@ def usage(told: str) -> Usage:
     return Usage(int(registers[1]), int(spilled[1]), int(spilled[2]))
 
 
+def compiled(architecture: int, launch: Launch) -> tuple[Any, Usage]:
+    """The kernel in all its forms, down to the cubin, and what it uses."""
+    told = io.StringIO()
+    with knobs.compilation.scope(), knobs.nvidia.scope(), contextlib.redirect_stdout(told):
+        knobs.compilation.always_compile, knobs.nvidia.dump_ptxas_log = True, True
+        made = triton.compile(
+            source(launch.kernel, launch.arguments),
+            target=GPUTarget("cuda", architecture, 32),
+            options=kit.options(launch.config),
+        )
+    return made, usage(told.getvalue())
+
+
 def compile_for(architecture: int, launch: Launch) -> tuple[str | None, str]:
     """What went wrong (None: nothing), and what the kernel uses."""
-    told = io.StringIO()
     try:
-        with knobs.compilation.scope(), knobs.nvidia.scope(), contextlib.redirect_stdout(told):
-            knobs.compilation.always_compile, knobs.nvidia.dump_ptxas_log = True, True
-            made = triton.compile(
-                source(launch.kernel, launch.arguments),
-                target=GPUTarget("cuda", architecture, 32),
-                options={"num_warps": launch.config.warps, "num_stages": launch.config.stages},
-            )
-        used = usage(told.getvalue())
+        made, used = compiled(architecture, launch)
     except Exception as error:  # the compiler fails in many ways; each is a finding
         return f"{type(error).__name__}: {str(error)[-1500:]}", ""
     shared = made.metadata.shared

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -290,8 +291,10 @@ class _Stream:
 
 def _start(kernel: Any, grid: Any, arguments: dict[str, Any], config: Any) -> None:
     """As the launchers' own, of the numbers themselves."""
+    from vtsum_kernels.triton_kit import launch
+
     plain = {name: x.inner if isinstance(x, OnGpu) else x for name, x in arguments.items()}
-    kernel[grid](**plain, num_warps=config.warps, num_stages=config.stages)
+    kernel[grid](**plain, **launch.options(config))
 
 
 def install() -> None:
@@ -308,6 +311,7 @@ def install() -> None:
         "current_device": lambda: 0,
         "synchronize": lambda device=None: _refuse_in_capture(),
         "get_device_name": lambda device=None: "pretended",
+        "get_device_properties": lambda device=None: types.SimpleNamespace(L2_cache_size=50 << 20),
         "get_device_capability": lambda device=None: (9, 0),
         "is_bf16_supported": lambda *_: True,
         "is_current_stream_capturing": lambda: Graph.capturing is not None,

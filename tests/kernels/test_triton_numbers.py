@@ -86,19 +86,24 @@ def test_offsets_of_64_bits(form: Form, monkeypatch: pytest.MonkeyPatch) -> None
     check(Inputs((1, 1, 1, 61, 8), form.window, torch.float32, dilation=3, transposed=True))
 
 
-def test_a_step_of_64_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("form", ["strip", "tile", "fused"], indirect=True)
+def test_a_step_of_64_bits(form: Form, monkeypatch: pytest.MonkeyPatch) -> None:
     """From one frame of a phase to the next are 2^31 elements, of which hardly any is touched: nor poisoned."""
     monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)
-    q, k, v = (
+    far = [
         torch.empty(2**31 + 16, dtype=torch.bfloat16, device=DEVICE).as_strided((1, 1, 3, 16), (0, 0, 2**30, 1))
-        for _ in range(3)
-    )
-    for x in (q, k, v):
+        for _ in range(4)
+    ]
+    for x in far:
         x.copy_(torch.randn(1, 1, 3, 16))
-    options = (None, None, None, None, 1, 1, 2, False, 0.25, 0.0, 0, True)
-    out, _ = sliding.forward(q, k, v, *options)
-    near, _ = sliding.forward(q.contiguous(), k.contiguous(), v.contiguous(), *options)
-    assert torch.equal(out, near)
+    options = (None, None, None, None, 1, 1, 2, False, 0.25, 0.0, 0)
+    results = []
+    for q, k, v, dout in (far, [x.contiguous() for x in far]):
+        out, lse = sliding.forward(q, k, v, *options, True)
+        gradients = sliding.backward(dout, q, k, v, *options[:4], None, out, lse, *options[4:])
+        results.append([out, lse, *gradients])
+    for got, near in zip(*results, strict=True):
+        assert torch.equal(got, near)
 
 
 @pytest.mark.parametrize("form", FORMS.keys(), indirect=True)
@@ -164,6 +169,8 @@ def test_strides_and_layouts_of_every_kind() -> None:
 def test_few_frames_or_none() -> None:
     check(Inputs((1, 2, 1, 1, 8), (2, 2), torch.float32, bias=True))
     check(Inputs((1, 1, 1, 2, 8), (40, 40), torch.float32, dilation=5))
+    check(Inputs((1, 1, 1, 21, 8), (9, 40), torch.float32, shift=True, dilation=2, ends=[0, 5, 21]))
+    check(Inputs((1, 1, 1, 40, 8), (33, 33), torch.float32, shift=True))
     for shape in ((1, 2, 1, 0, 8), (0, 2, 1, 9, 8)):
         found = Inputs(shape, (2, 2), torch.float32, bias=True).run()
         assert found["out"].shape == (*shape[:2], *shape[3:])

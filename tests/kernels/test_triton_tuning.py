@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import subprocess
+import sys
+import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -47,7 +53,7 @@ def test_the_quickest_is_chosen_and_remembered(path: Path) -> None:
     again = tuner(path)
     assert again.choose("a", [SMALL, LARGE], never) == LARGE
     assert again.choose("b", [SMALL, LARGE], never) == SMALL
-    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+    assert {entry.name for entry in path.parent.iterdir()} == {path.name, f"{path.name}.lock"}
 
 
 def test_choices_of_two_processes_are_kept(path: Path) -> None:
@@ -56,6 +62,50 @@ def test_choices_of_two_processes_are_kept(path: Path) -> None:
     one.choose("a", [SMALL, LARGE], TIMES.__getitem__)
     other.choose("b", [SMALL], TIMES.__getitem__)
     assert tuner(path).read() == {"a": LARGE, "b": SMALL}
+
+
+def alone(program: str, *arguments: object, **options: Any) -> subprocess.Popen[str]:
+    """A process that runs a program with what tuning.py defines; the package, and torch with it, stays unread."""
+    load = f"tuning = SourceFileLoader('tuning', {tuning.__file__!r}).load_module()"
+    lines = ["from importlib.machinery import SourceFileLoader", load, "Config, Tuner = tuning.Config, tuning.Tuner"]
+    program = "\n".join([*lines, program])
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, arguments)], stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+#: Adds some choices to a file, one by one, beginning with others.
+ADDING = """
+import sys, time
+from pathlib import Path
+path, name, begin = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+tuner = Tuner("1", lambda: path)
+time.sleep(max(begin - time.time(), 0.0))
+for n in range(25):
+    tuner.write(f"{name} {n}", Config("tile", 16, 32, 1, 1))
+"""
+
+
+def test_processes_that_write_at_once_lose_nothing(path: Path) -> None:
+    begin = time.time() + 2.0
+    adding = [alone(ADDING, path, name, begin) for name in "abc"]
+    said = [process.communicate()[1] for process in adding]
+    assert [process.returncode for process in adding] == [0, 0, 0], said
+    assert set(tuner(path).read()) == {f"{name} {n}" for name in "abc" for n in range(25)}
+
+
+def test_a_lock_that_is_never_given_back_is_waited_for_a_while(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "PATIENCE", 0.05)
+    with tuning.locked(path):
+        tuner(path).write("a", SMALL)
+    assert tuner(path).read() == {"a": SMALL}
+
+
+def test_what_another_process_measured_meanwhile_is_not_measured_again(path: Path) -> None:
+    here = tuner(path)
+    assert here.choose("a", [SMALL, LARGE], TIMES.__getitem__) == LARGE
+    tuner(path).choose("b", [SMALL, LARGE], TIMES.__getitem__)
+    assert here.choose("b", [SMALL, LARGE], never) == LARGE
 
 
 def test_a_choice_no_longer_offered_is_measured_anew(path: Path) -> None:
@@ -86,6 +136,29 @@ def test_no_place_to_write_is_a_warning(tmp_path: Path) -> None:
         assert tuner(tmp_path / "file" / "triton.json").choose("a", [SMALL, LARGE], TIMES.__getitem__) == LARGE
 
 
+NO_HOME = """
+import pwd, warnings
+def nobody(number):
+    raise KeyError(number)
+pwd.getpwuid = nobody
+assert tuning.cache_file() is None, tuning.cache_file()
+tuner, tile = Tuner("1"), Config("tile", 16, 32, 1, 1)
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    assert tuner.choose("a", [tile], lambda config: 1.0) == tile
+assert "tuned sizes are not kept" in str(said[0].message), said
+assert tuner.choose("a", [tile], None) == tile
+"""
+
+
+def test_a_user_without_a_home_keeps_choices_for_as_long_as_the_process() -> None:
+    """As in a container that is run for a number: neither HOME nor a line in /etc/passwd."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("HOME", "XDG_CACHE_HOME")}
+    process = alone(NO_HOME, env=environment)
+    said = process.communicate()[1]
+    assert process.returncode == 0, said
+
+
 def test_where_choices_are_kept_and_whether_any_are_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert tuning.cache_file() == tmp_path / "vtsum_kernels" / "triton.json"
@@ -96,6 +169,40 @@ def test_where_choices_are_kept_and_whether_any_are_made(monkeypatch: pytest.Mon
     assert tuning.wanted()
     monkeypatch.setenv("VTSUM_KERNELS_AUTOTUNE", "0")
     assert not tuning.wanted()
+
+
+@pytest.mark.parametrize(("window", "most"), [(5, (65, 90)), (129, (65, 115))])
+def test_a_call_is_not_host_bound(window: int, most: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A short video takes the GPU a few microseconds; each function called in Python takes about half of one.
+
+    What is the same in every call of a kind is found out once.
+    """
+    monkeypatch.setattr(kit, "start", lambda kernel, grid, arguments, config: None)
+    q = torch.zeros(1, 4, 300, 64, dtype=torch.bfloat16)
+    options = (None, None, None, None, window // 2, window // 2, 1, False, 0.1, 0.0, 0)
+
+    def forward() -> tuple[torch.Tensor, torch.Tensor]:
+        return sliding.forward(q, q, q, *options, True)
+
+    out, lse = forward()
+
+    def backward() -> Any:
+        return sliding.backward(q, q, q, q, *options[:4], None, out, lse, *options[4:])
+
+    backward()
+    assert calls_of(forward) <= most[0]
+    assert calls_of(backward) <= most[1]
+
+
+def calls_of(run: Callable[[], Any]) -> int:
+    """Functions that are called, those of C among them."""
+    events: list[str] = []
+    sys.setprofile(lambda frame, event, argument: events.append(event))
+    try:
+        run()
+    finally:
+        sys.setprofile(None)
+    return events.count("call") + events.count("c_call")
 
 
 class Recorder:
@@ -126,12 +233,23 @@ def test_sizes_that_have_no_room_give_way_to_the_next() -> None:
         launcher("cpu").run("fwd", [SMALL, LARGE], Recorder({SMALL, LARGE}))
 
 
+def test_what_a_shifted_window_sees_is_counted_in_32_bits() -> None:
+    """Its end is a position and both sides: of the longest sequence there may be, more than 2^31 if both are whole."""
+    frames = 2**30 - 2**12
+    q = torch.zeros(16).expand(1, 1, frames, 16)
+    call = sliding.Launcher(q, q, None, None, None, None, (-1, frames, 1, True), 1.0, 0.0, 0)
+    assert frames + call.values["left"] + call.values["right"] < 2**31
+    assert call.values["left"] + call.values["right"] == frames - 1
+
+
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
     """A GPU that none is, on which everything takes a millisecond."""
     monkeypatch.setattr(kit, "TUNER", tuner(path))
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    monkeypatch.setattr(kit, "cached_bytes", lambda device: 50 << 20)
+    monkeypatch.setattr(sliding, "cached_bytes", lambda device: 50 << 20)
     monkeypatch.setattr(kit, "milliseconds", lambda run: (run(), 1.0)[1])
 
 
@@ -157,7 +275,7 @@ def test_a_gpu_runs_what_was_measured_unless_told_otherwise(
 
 
 def test_what_was_measured_elsewhere_is_taken_without_measuring(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
-    other_warps = LARGE._replace(warps=4, stages=3)
+    other_warps = LARGE._replace(warps=4, stages=3, registers=128)
     unknown = LARGE._replace(block_m=256)
     monkeypatch.setattr(tuning, "tuned", lambda: {"a": LARGE, "b": other_warps, "c": unknown})
     here = tuner(path)
@@ -172,11 +290,79 @@ def test_what_was_measured_elsewhere_is_taken_without_measuring(monkeypatch: pyt
     assert tuner(path).choose("c", [SMALL, LARGE], never) == LARGE
 
 
-@pytest.mark.parametrize("size", [{"warps": 3}, {"warps": 32}, {"stages": 0}, {"stages": 9}, {"block_n": 32}])
+@pytest.mark.parametrize(
+    "size",
+    [{"warps": 3}, {"warps": 32}, {"stages": 0}, {"stages": 9}, {"block_n": 32}, {"registers": 8}, {"registers": 256}],
+)
 def test_nonsense_from_elsewhere_is_not_taken(size: dict[str, int]) -> None:
     assert tuning.admitted(LARGE, [SMALL, LARGE]) == LARGE
     assert tuning.admitted(LARGE._replace(**size), [SMALL, LARGE]) is None
     assert tuning.admitted(None, [SMALL, LARGE]) is None
+
+
+def test_a_capture_reads_what_was_measured_before(gpu: None, monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    """In another process: in this one nothing was called before the capture."""
+    monkeypatch.setenv("VTSUM_KERNELS_AUTOTUNE", "1")
+    tuner(path).choose("a GPU fwd torch.float32 D=16 narrow 2 2 few", [SMALL, LARGE], TIMES.__getitem__)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    run = Recorder(set())
+    launcher("cuda").run("fwd", [SMALL, LARGE], run)
+    assert run.ran == [LARGE]
+    monkeypatch.setenv("VTSUM_KERNELS_AUTOTUNE", "0")
+    launcher("cuda").run("fwd", [SMALL, LARGE], run)
+    assert run.ran == [LARGE, SMALL]
+
+
+def test_a_small_call_does_not_decide_for_one_beyond_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor one that leaves the GPU idle for one that fills it. A million rows never share a choice with 40,000."""
+    monkeypatch.setattr(sliding, "cached_bytes", lambda device: 50 << 20)
+    kinds = {}
+    for frames in (300, 40_000, 100_000, 110_000, 1_000_000):  # 50 MiB are 102,400 rows of four tensors
+        q = torch.empty(1, frames, dtype=torch.bfloat16).expand(64, -1, -1).permute(1, 2, 0)[None]
+        assert q.shape == (1, 1, frames, 64)
+        call = sliding.Launcher(q, q, None, None, None, None, (2, 2, 1, False), 1.0, 0.0, 0)
+        call.tensors(q=q, k=q, v=q, out=q)
+        kinds[frames] = call.words("fwd")
+    assert [words[-1] for words in kinds.values()] == ["few", "many", "many", "beyond-L2", "beyond-L2"]
+    assert len({memory_configs.about(rows) for rows in (300, 40_000, 100_000, 1_000_000)}) == 4
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("an illegal access")])
+def test_what_failed_while_it_was_measured_is_not_written(
+    gpu: None, monkeypatch: pytest.MonkeyPatch, path: Path, error: RuntimeError
+) -> None:
+    """Another process, with more memory to itself, measures it again; this one no more, but where nothing ran."""
+    monkeypatch.setenv("VTSUM_KERNELS_AUTOTUNE", "1")
+    failing = {LARGE, SMALL}
+    ran = []
+
+    def call(config: Config) -> str:
+        ran.append(config)
+        if config in failing:
+            raise error
+        return config.form
+
+    with pytest.raises(type(error)):
+        launcher("cuda").run("fwd", [LARGE, SMALL], call)
+    assert ran == [LARGE, SMALL, LARGE]
+    failing.remove(SMALL)
+    launcher("cuda").run("fwd", [LARGE, SMALL], call)
+    assert ran[3:] == [LARGE, SMALL, SMALL]
+    launcher("cuda").run("fwd", [LARGE, SMALL], call)
+    assert ran[6:] == [SMALL]
+    assert tuner(path).read() == {}
+    failing.clear()
+    monkeypatch.setattr(kit, "TUNER", tuner(path))
+    launcher("cuda").run("fwd", [LARGE, SMALL], call)
+    assert ran[7:] == [LARGE, SMALL, LARGE]
+    assert list(tuner(path).read().values()) == [LARGE]
+
+
+def test_where_nothing_has_room_nothing_is_written(gpu: None, monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    monkeypatch.setenv("VTSUM_KERNELS_AUTOTUNE", "1")
+    with pytest.raises(triton.runtime.errors.OutOfResources):
+        launcher("cuda").run("fwd", [SMALL, LARGE], Recorder({SMALL, LARGE}))
+    assert tuner(path).read() == {}
 
 
 def test_a_slow_strip_is_not_measured_for_a_wide_window(gpu: None) -> None:
@@ -231,6 +417,15 @@ def test_every_candidate_covers_its_window() -> None:
             elif backward and problem.options:
                 assert config.block_m == config.block_n, (problem, config)
     assert min(vars(seen).values()) > 50
+
+
+def test_a_config_says_how_many_registers_a_kernel_may_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert kit.options(LARGE) == {"num_warps": 8, "num_stages": 2}
+    assert kit.options(LARGE._replace(registers=128)) == {"num_warps": 8, "num_stages": 2, "maxnreg": 128}
+    monkeypatch.setattr(torch.version, "hip", "6.0")
+    assert kit.options(LARGE._replace(registers=128)) == kit.options(LARGE)  # AMD's compiler knows no such thing
+    held = [config for problem in problems() for config in configs.forward_candidates(problem)[:1] if config.registers]
+    assert not held  # the default is the compiler's own
 
 
 def test_every_kind_of_memory_call_has_sizes() -> None:

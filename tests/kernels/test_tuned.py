@@ -49,12 +49,13 @@ def test_the_package_s_own_file_is_the_default(monkeypatch: pytest.MonkeyPatch) 
         "[]",
         "7",
         "{}",
+        '{"format": 2, "made_with": "1", "choices": {"a": ["tile", 64, 64, 4, 1]}}',
         '{"format": 1, "made_with": "1", "choices": {}}',
-        '{"format": 2, "choices": {}}',
-        '{"format": 2, "made_with": "1", "choices": 3}',
-        '{"format": 2, "made_with": "1", "choices": {"a": ["tile", 64, 64, 4]}}',
-        '{"format": 2, "made_with": "1", "choices": {"a": ["tile", 64, 64, 4, "1"]}}',
-        '{"format": 2, "made_with": "1", "choices": {"a": 5}}',
+        '{"format": 3, "choices": {}}',
+        '{"format": 3, "made_with": "1", "choices": 3}',
+        '{"format": 3, "made_with": "1", "choices": {"a": ["tile", 64, 64, 4, 1]}}',
+        '{"format": 3, "made_with": "1", "choices": {"a": ["tile", 64, 64, 4, 1, "0"]}}',
+        '{"format": 3, "made_with": "1", "choices": {"a": 5}}',
     ],
 )
 def test_a_broken_file_is_named_and_ignored(tmp_path: Path, text: str) -> None:

@@ -7,6 +7,8 @@ slots or columns of the output. float32 is multiplied in float32, without tensor
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 
 from ...triton_kit.launch import power_of_two
@@ -32,6 +34,7 @@ def sizes_of(form: str, *sizes: tuple[int, int, int, int]) -> list[Config]:
     return [Config(form, *size) for size in sizes]
 
 
+@lru_cache(maxsize=1024)
 def weights_forward_candidates(dtype: torch.dtype, slots: int) -> list[Config]:
     """ "tiles": block_n holds half of the slots at least. "walk": it need not."""
     width = power_of_two(slots)
@@ -55,6 +58,7 @@ def weights_forward_candidates(dtype: torch.dtype, slots: int) -> list[Config]:
     return walks
 
 
+@lru_cache(maxsize=1024)
 def weights_backward_candidates(slots: int) -> list[Config]:
     width = power_of_two(slots)
     if width > 2048:
@@ -63,6 +67,7 @@ def weights_backward_candidates(slots: int) -> list[Config]:
     return sizes_of("single", (rows, width, 4, 1), (2 * rows, width, 8, 1), (rows // 2, width, 4, 1))
 
 
+@lru_cache(maxsize=1024)
 def scores_backward_candidates(dtype: torch.dtype, columns: int) -> list[Config]:
     if dtype == torch.float32:
         return sizes_of("tile", (128, 64, 8, 3), (64, 64, 8, 2), (32, 64, 4, 2))
@@ -72,6 +77,7 @@ def scores_backward_candidates(dtype: torch.dtype, columns: int) -> list[Config]
     return sizes_of("tile", *sizes)
 
 
+@lru_cache(maxsize=1024)
 def flash_forward_candidates(dtype: torch.dtype, width: int, options: bool) -> list[Config]:
     """`width`: the wider of keys and values, rounded up to a power of two. `options`: a slot bias or a query mask."""
     if dtype == torch.float32:
@@ -87,12 +93,14 @@ def flash_forward_candidates(dtype: torch.dtype, width: int, options: bool) -> l
     return sizes_of("tile", *(sizes[1:] + sizes[:1] if options else sizes))
 
 
+@lru_cache(maxsize=1024)
 def usage_candidates(dtype: torch.dtype) -> list[Config]:
     if dtype == torch.float32:
         return sizes_of("tile", (16, 32, 4, 1), (32, 32, 8, 1), (64, 32, 8, 1))
     return sizes_of("tile", (64, 64, 4, 3), (64, 64, 8, 3), (128, 64, 8, 3), (64, 128, 8, 2))
 
 
+@lru_cache(maxsize=1024)
 def flash_backward_candidates(dtype: torch.dtype, width: int, options: bool) -> list[Config]:
     """block_m rows and block_n slots for both kernels: each owns the ones and walks over the others.
 

@@ -75,7 +75,7 @@ def memory_flash_fwd_kernel(
         values = load_tile(ahead(values_ptr, s0, values_s), values_s, step, e, there, E, E == BLOCK_E)
         if HALF:
             mean = (sums / usable(bias_ptr, s0, S, BLOCK_N, HAS_BIAS)).to(values.dtype).to(tl.float32)
-            of_block = tl.load(sums_ptr + s0 // BLOCK_N * E + e, mask=e < E, other=0.0)
+            of_block = tl.load(ahead(sums_ptr, s0 // BLOCK_N, E) + e, mask=e < E, other=0.0)
             out = out * shrink[:, None] + mean[:, None] * of_block[None, :]
             weights -= mean[:, None]
         else:

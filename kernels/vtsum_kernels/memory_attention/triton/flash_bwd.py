@@ -177,7 +177,7 @@ def memory_flash_bwd_slots_kernel(
             else:
                 count = tl.minimum(n - m0, BLOCK_M).to(tl.float32)
             mean = (tl.sum(weights, 1) / count).to(dout.dtype).to(tl.float32)
-            of_block = tl.load(sums_ptr + m0 // BLOCK_M * E + e, mask=e < E, other=0.0)
+            of_block = tl.load(ahead(sums_ptr, m0 // BLOCK_M, E) + e, mask=e < E, other=0.0)
             dvalues += mean[:, None] * of_block[None, :]
             weights -= mean[:, None]
         dvalues = add_product(dvalues, weights.to(dout.dtype), dout, PRECISION)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
 from ...tensors import contiguous, dense_rows, near_rows
-from ...triton_kit.launch import launch, mask_arguments, on_its_device, power_of_two, run, strides
+from ...triton_kit.launch import cdiv, launch, mask_arguments, on_its_device, power_of_two, run, strides
 from ...triton_kit.tuning import Config
 from . import configs
 from .configs import PRECISION, about
@@ -91,7 +90,7 @@ def flash_forward(
 
     def call(config: Config) -> None:
         m, block = config.block_m, config.block_n
-        blocks, slot_blocks = triton.cdiv(n, m), triton.cdiv(slots, block)
+        blocks, slot_blocks = cdiv(n, m), cdiv(slots, block)
         sizes = {"BLOCK_M": m, "BLOCK_N": block, "EVEN_S": slots % block == 0}
         others = {"blocks": blocks, "slot_blocks": slot_blocks, **sizes}
         sums = block_sums(values, block) if arguments["HALF"] else None
@@ -99,7 +98,7 @@ def flash_forward(
 
     def call_usage(config: Config) -> Tensor:
         m, block = config.block_m, config.block_n
-        slot_blocks = triton.cdiv(slots, block)
+        slot_blocks = cdiv(slots, block)
         chunks, chunk_rows = cut(n, m, pairs * slot_blocks)
         shares = torch.empty((chunks, groups, heads, slots), **statistics)
         sizes = {"BLOCK_M": m, "BLOCK_N": block, "EVEN_S": slots % block == 0, "partial_ptr": shares}
@@ -151,7 +150,7 @@ def flash_backward(
 
     def call(config: Config) -> tuple[Tensor, Tensor, Tensor]:
         m, block = config.block_m, config.block_n
-        row_blocks, slot_blocks = triton.cdiv(n, m), triton.cdiv(slots, block)
+        row_blocks, slot_blocks = cdiv(n, m), cdiv(slots, block)
         sums = torch.empty((groups, heads, row_blocks, value_dim), **statistics)
         sizes = {"BLOCK_M": m, "BLOCK_N": block, "EVEN_S": slots % block == 0, "sums_ptr": sums}
         launch(memory_flash_bwd_rows_kernel, pairs * row_blocks, config, arguments, blocks=row_blocks, **sizes)

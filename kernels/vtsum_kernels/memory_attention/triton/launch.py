@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
 from ...tensors import contiguous, dense_rows, near_rows
-from ...triton_kit.launch import launch, mask_arguments, on_its_device, power_of_two, run, strides
+from ...triton_kit.launch import cdiv, launch, mask_arguments, on_its_device, power_of_two, run, strides
 from ...triton_kit.tuning import Config
 from . import configs
 from .configs import PRECISION, about
@@ -50,11 +49,11 @@ def weights_forward(
     }  # fmt: skip
 
     def call(config: Config) -> Tensor:
-        blocks = triton.cdiv(n, config.block_m)
+        blocks = cdiv(n, config.block_m)
         shares = torch.empty((groups, heads, blocks, slots), **statistics)
         sizes = {"BLOCK_M": config.block_m, "BLOCK_S": config.block_n, "BLOCK_K": min(step, power_of_two(dim))}
         even = {"EVEN_D": dim % sizes["BLOCK_K"] == 0, "EVEN_S": slots % config.block_n == 0}
-        tiles = 0 if config.form == "walk" else triton.cdiv(slots, config.block_n)
+        tiles = 0 if config.form == "walk" else cdiv(slots, config.block_n)
         others = {"blocks": blocks, "partial_ptr": shares, "TILES": tiles, **sizes, **even}
         launch(memory_weights_fwd_kernel, groups * heads * blocks, config, values, **others)
         return shares.sum(2)
@@ -85,7 +84,7 @@ def _dscores(
     }  # fmt: skip
 
     def call(config: Config) -> Tensor:
-        blocks = triton.cdiv(n, config.block_m)
+        blocks = cdiv(n, config.block_m)
         shares = weights.new_empty((groups, heads, blocks, slots) if need_bias else (0, 0, 0), dtype=torch.float32)
         sizes = {"BLOCK_M": config.block_m, "BLOCK_S": config.block_n, "EVEN_S": slots % config.block_n == 0}
         others = {"blocks": blocks, "partial_ptr": shares if need_bias else None, "SINGLE": config.form == "single"}
@@ -116,7 +115,7 @@ def scores_backward(
     }  # fmt: skip
 
     def call(config: Config) -> Tensor:
-        row_blocks, column_blocks = triton.cdiv(n, config.block_m), triton.cdiv(dim, config.block_n)
+        row_blocks, column_blocks = cdiv(n, config.block_m), cdiv(dim, config.block_n)
         step = configs.block_k(x.dtype)
         shares = torch.empty((column_blocks, groups, heads, n), dtype=torch.float32, device=x.device)
         sizes = {"BLOCK_M": config.block_m, "BLOCK_N": config.block_n, "BLOCK_K": step}

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
 from ...memory_attention.triton.configs import PRECISION, about, block_k, sizes_of
 from ...tensors import contiguous, near_rows
-from ...triton_kit.launch import launch, on_its_device, power_of_two, run, strides
+from ...triton_kit.launch import cdiv, launch, on_its_device, power_of_two, run, strides
 from ...triton_kit.tuning import Config
 from .join import memory_join_fwd_kernel
 
 
+@lru_cache(maxsize=1024)
 def join_candidates(dtype: torch.dtype, columns: int, split: bool) -> list[Config]:
     """`split`: of weights in two terms, which are made in registers."""
     if dtype == torch.float32:
@@ -57,7 +58,7 @@ def join(
     }  # fmt: skip
 
     def call(config: Config) -> None:
-        row_blocks, column_blocks = triton.cdiv(n, config.block_m), triton.cdiv(out_dim, config.block_n)
+        row_blocks, column_blocks = cdiv(n, config.block_m), cdiv(out_dim, config.block_n)
         step = block_k(x.dtype)
         sizes = {"BLOCK_M": config.block_m, "BLOCK_N": config.block_n, "BLOCK_K": step}
         even = {"EVEN_C": width % step == 0, "EVEN_R": bank_rows % step == 0, "EVEN_O": out_dim % config.block_n == 0}

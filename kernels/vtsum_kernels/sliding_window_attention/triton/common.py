@@ -13,6 +13,14 @@ import triton.language as tl
 
 from ...triton_kit.arithmetic import LOG2_E, power, tanh
 
+#: Arguments whose values are none of a compiled kernel's business: else one is compiled for each way in which 16
+#: divides them or not, a dozen for a dozen lengths. What loads rely on is ALIGN. H and group are a model's; dilation
+#: and mask_t are nearly always 1, which saves divisions and widens the loads of a mask.
+COUNTS = (
+    *(f"{name}_{axis}" for name in ("q", "k", "v", "dout", "out", "dq", "dk", "dv") for axis in "bht"),
+    *("mask_b", "B", "T", "total_rows", "blocks", "left", "right", "drop_below", "row_offset", "key_blocks"),
+)
+
 
 @triton.jit
 def place(H, group, blocks, dilation, STEP: tl.constexpr, HEADS_FIRST: tl.constexpr):
@@ -149,7 +157,7 @@ def join_sink(sinks_ptr, h, top, total, HAS_SINKS: tl.constexpr):
     return keep, top, total
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("sequences", "steps"))
 def sequence_bounds_kernel(
     cu_seqlens_ptr,  # [sequences + 1]
     bounds_ptr,  # [2, T]: first frame of each frame's sequence and one past its last

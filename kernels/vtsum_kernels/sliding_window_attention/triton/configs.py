@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from ...triton_kit.tuning import Config
@@ -63,6 +64,7 @@ def _fits(m: int, n: int, halo: int, block_d: int) -> bool:
     return 2 * min(m, n - halo) >= min(m, n // 2) and n * block_d <= 128 * 128
 
 
+@lru_cache(maxsize=1024)
 def forward_candidates(problem: Problem) -> list[Config]:
     d, options = problem.block_d, problem.options
     if problem.narrow:
@@ -75,6 +77,9 @@ def forward_candidates(problem: Problem) -> list[Config]:
             for m, n, warps in sizes
             if _fits(m, n, problem.halo, d)
         ]
+        # In 128 registers twice as many programs of the first fit an SM, and a third more of the second: none spills.
+        held = [(128, 128, 8), (64, 128, 4)] if d == 64 and not options else []
+        tiles += [Config("tile", *size, 1, 128) for size in held if _fits(*size[:2], problem.halo, d)]
         return tiles + _strips(d)[: 2 if problem.left + problem.right < 9 else 1]
     if problem.float32:
         if d <= 64:
@@ -92,6 +97,7 @@ def forward_candidates(problem: Problem) -> list[Config]:
     return _wide([(64, 32, 8, 2), (64, 64, 8, 2), (128, 32, 8, 2)], problem)
 
 
+@lru_cache(maxsize=1024)
 def backward_candidates(problem: Problem) -> list[Config]:
     d, options = problem.block_d, problem.options
     if problem.narrow:
@@ -128,6 +134,8 @@ def _narrow_backward(problem: Problem) -> list[Config]:
         for m, n, warps in sizes:
             if 3 * (n - 2 * halo) >= n and (n * d <= 64 * 128 or not problem.options):
                 (large if spills(n) else found).append(Config("fused", m, n, 8 if d > 64 else warps, 1))
+    if d == 64 and not problem.options and 3 * (128 - 2 * halo) >= 128:  # 8 and 40 bytes spilled, for twice the warps
+        large += [Config("fused", m, 128, 8, 1, 128) for m in (16, 32)]
     for m, n, warps in ((32, 64, 4), (64, 64, 4), (32, 128, 8), (16, 64, 4)):
         if _fits(m, n, problem.halo, d):
             (large if spills(n) else found).append(Config("tile", m, n, 8 if d > 64 else warps, 1))

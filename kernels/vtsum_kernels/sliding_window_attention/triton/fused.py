@@ -14,13 +14,13 @@ import triton
 import triton.language as tl
 
 from ...triton_kit.arithmetic import LOG2_E, add_product, power, product
-from .common import cap_scores, join_sink, kept, keys_of, place, positions, through_cap, unpadded
+from .common import COUNTS, cap_scores, join_sink, kept, keys_of, place, positions, through_cap, unpadded
 from .strip_bwd import keys_again, rows_again
 from .tile import SLOW, load_rows, store_rows
 from .tile_bwd import all_finite, diagonals
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def sliding_window_attention_fused_bwd_kernel(
     q_ptr, k_ptr, v_ptr, dout_ptr, mask_ptr, bounds_ptr, bias_ptr, seed_ptr, sinks_ptr,
     dlse_ptr,  # [B, H, T] float32

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
 from ...tensors import contiguous, dense_rows
-from ...triton_kit.launch import launch, mask_arguments, on_its_device, power_of_two, run, strides
+from ...triton_kit.launch import (
+    cached_bytes,
+    cdiv,
+    launch,
+    mask_arguments,
+    on_its_device,
+    power_of_two,
+    run,
+    strides_of,
+)
 from ...triton_kit.tuning import Config
 from ..call import key_gradient
 from ..dropout import drop_below
@@ -45,97 +54,133 @@ class Launcher:
         sinks: Tensor | None = None,
         softcap: float = 0.0,
     ) -> None:
-        batch, heads, frames, dim = q.shape
-        left, right, dilation, shift = window
-        reach = (frames - 1) // dilation
-        if bias is None:  # a bias counts its entries from `left`
-            left, right = (reach if side < 0 else min(side, reach) for side in (left, right))
-        self.dilation = min(dilation, frames)
-        self.rows, self.longest = batch * heads, triton.cdiv(frames, self.dilation)
-        options = shift or softcap > 0 or not (cu_seqlens is None and bias is None and seed is None)
-        self.problem = Problem(q.dtype == torch.float32, power_of_two(dim), left, right, shift, options, softcap > 0)
         self.q, self.device = q, q.device
+        given = (cu_seqlens is not None, bias is not None, seed is not None, sinks is not None)
+        heads_first = q.stride(1) < q.stride(2)
+        kind = (q.shape, k.shape[1], q.dtype, window, given, heads_first, scale, dropout_p, softcap)
+        self.problem, self.longest, values = settled(*kind)
+        self.rows, self.dilation = q.shape[0] * q.shape[1], values["dilation"]
         self.values: dict[str, Any] = {
+            **values,
             **mask_arguments(mask, "bt"),
-            "bounds_ptr": None if cu_seqlens is None else sequence_bounds(cu_seqlens, frames),
+            "bounds_ptr": None if cu_seqlens is None else sequence_bounds(cu_seqlens, q.shape[2]),
             "bias_ptr": contiguous(bias),
             "seed_ptr": seed,
             "sinks_ptr": contiguous(sinks),
-            "B": batch,
-            "H": heads,
-            "group": heads // k.shape[1],
-            "T": frames,
-            "total_rows": batch * heads * frames,
-            "dilation": self.dilation,
-            "scale": scale,
-            "drop_below": signed(drop_below(dropout_p)),
-            "keep_scale": 1.0 / (1.0 - dropout_p),
             "row_offset": 0 if seed is None else signed(row_offset & 0xFFFFFFFF),
-            "softcap": softcap * math.log2(math.e),
-            "left": left,
-            "right": right,
-            "LEFT": left,
-            "RIGHT": right,
-            "D": dim,
-            "BLOCK_D": self.problem.block_d,
-            "PACKED": cu_seqlens is not None,
-            "SHIFT": shift,
-            "HAS_BIAS": bias is not None,
-            "DROPOUT": seed is not None,
-            "HAS_SINKS": sinks is not None,
-            "CAPPED": softcap > 0,
-            "HEADS_FIRST": q.stride(1) < q.stride(2),
-            # In three TF32 products, float32 loses next to nothing. AMD's GPUs multiply it as it is.
-            "PRECISION": "tf32x3" if self.problem.float32 and torch.version.hip is None else "ieee",
-            # Short windows are unrolled whole, so that all of their loads are in flight.
-            "UNROLL": left + right + 1 if left + right < 9 and not shift else 2,
         }
-        self.tensors: list[str] = []
+        self.bytes = 0
 
-    def tensor(self, **named: Tensor) -> None:
-        """Adds [B, H, T, D] tensors."""
+    def tensors(self, **named: Tensor) -> None:
+        """The call's [B, H, T, D] tensors, by name."""
+        laid_out = tuple([(x.shape, x.stride()) for x in named.values()])
+        self.values |= steps(tuple(named), laid_out, self.q.element_size(), self.dilation * MAX_TILE)
         for name, x in named.items():
-            self.values |= {f"{name}_ptr": x, **strides(name, x, "bht")}
-            self.tensors.append(name)
-
-    def align(self) -> None:
-        """Takes out of all strides the largest factor, up to 16 bytes, that they share: what loads can rely on."""
-        names = [f"{name}_{axis}" for name in self.tensors for axis in "bht"]
-        align = math.gcd(16 // self.q.element_size(), *(self.values[name] for name in names))
-        furthest = max(self.values[f"{name}_t"] for name in self.tensors) * self.dilation * MAX_TILE
-        for name in names:
-            self.values[name] //= align
-        self.values |= {"ALIGN": align, "WIDE": furthest >= 1 << 31}
+            self.values[f"{name}_ptr"] = x
+            self.bytes += x.nbytes
 
     def launch(self, kernel: Any, step: int, config: Config, **others: Any) -> None:
         """Runs a kernel whose programs own `step` positions each."""
-        blocks = triton.cdiv(self.longest, step)
+        blocks = cdiv(self.longest, step)
         launch(kernel, self.rows * blocks * self.dilation, config, self.values, blocks=blocks, STEP=step, **others)
 
     def shares(self, step: int, *shape: int) -> Tensor | None:
         """Room for each program's share of dbias: [H, programs of a head, *shape], or None where none is wanted."""
         if self.values["bias_ptr"] is None:
             return None
-        programs = self.values["B"] * triton.cdiv(self.longest, step) * self.dilation
+        programs = self.values["B"] * cdiv(self.longest, step) * self.dilation
         return torch.zeros((self.values["H"], programs, *shape), dtype=torch.float32, device=self.device)
 
     def run(self, name: str, candidates: list[Config], call: Callable[[Config], Any]) -> Any:
         """Runs with the best of the candidates that has room."""
         # A strip stands behind wide tiles for want of room alone: measuring it could take seconds.
-        measured = [config for config in candidates if config.form != "strip" or self.problem.narrow]
+        measured = [] if self.problem.narrow else [config for config in candidates if config.form != "strip"]
         return run(self.words(name), self.device, candidates, call, measured)
 
     def words(self, name: str) -> tuple[Any, ...]:
-        """What a choice depends on: the kind of call, its window (exactly where narrow), and if it fills the GPU."""
+        """What a choice depends on: the kind of call, its window (exactly where narrow), and if it fills the GPU, or
+        its cache too: then the memory behind it decides."""
         problem, values = self.problem, self.values
         sides = (problem.left, problem.right)
         window = sides if problem.narrow else tuple(side.bit_length() for side in sides)
         known = ("HAS_MASK", "PACKED", "SHIFT", "HAS_BIAS", "DROPOUT", "HAS_SINKS", "CAPPED", "HEADS_FIRST")
         options = [option for option in known if values[option]]
-        many = "many" if values["total_rows"] >= 1 << 15 else "few"
+        size = "many" if values["total_rows"] >= 1 << 15 else "few"
+        if self.bytes > cached_bytes(self.device):
+            size = "beyond-L2"
         return (
-            name, self.q.dtype, f"D={values['D']}", "narrow" if problem.narrow else "wide", *window, *options, many
+            name, self.q.dtype, f"D={values['D']}", "narrow" if problem.narrow else "wide", *window, *options, size
         )  # fmt: skip
+
+
+@lru_cache(maxsize=1024)
+def settled(
+    shape: tuple[int, int, int, int],
+    key_heads: int,
+    dtype: torch.dtype,
+    window: tuple[int, int, int, bool],
+    given: tuple[bool, bool, bool, bool],
+    heads_first: bool,
+    scale: float,
+    dropout_p: float,
+    softcap: float,
+) -> tuple[Problem, int, dict[str, Any]]:
+    """What is the same in every call of a kind: which kernels can serve it, the frames of its longest phase, and those
+    arguments that are no tensors. `given`: whether there are sequences, a bias, dropout, sinks."""
+    batch, heads, frames, dim = shape
+    left, right, dilation, shift = window
+    packed, biased, drops, sinks = given
+    reach = (frames - 1) // dilation
+    if not biased:  # a bias counts its entries from `left`
+        left, right = (reach if side < 0 else min(side, reach) for side in (left, right))
+        if shift and left + right > reach:  # whole sequences either way, and sums with positions stay in 32 bits
+            left, right = reach, 0
+    dilation = min(dilation, frames)
+    options = shift or softcap > 0 or packed or biased or drops
+    problem = Problem(dtype == torch.float32, power_of_two(dim), left, right, shift, options, softcap > 0)
+    values = {
+        "B": batch,
+        "H": heads,
+        "group": heads // key_heads,
+        "T": frames,
+        "total_rows": batch * heads * frames,
+        "dilation": dilation,
+        "scale": scale,
+        "drop_below": signed(drop_below(dropout_p)),
+        "keep_scale": 1.0 / (1.0 - dropout_p),
+        "softcap": softcap * math.log2(math.e),
+        "left": left,
+        "right": right,
+        "LEFT": left,
+        "RIGHT": right,
+        "D": dim,
+        "BLOCK_D": problem.block_d,
+        "PACKED": packed,
+        "SHIFT": shift,
+        "HAS_BIAS": biased,
+        "DROPOUT": drops,
+        "HAS_SINKS": sinks,
+        "CAPPED": softcap > 0,
+        "HEADS_FIRST": heads_first,
+        # In three TF32 products, float32 loses next to nothing. AMD's GPUs multiply it as it is.
+        "PRECISION": "tf32x3" if problem.float32 and torch.version.hip is None else "ieee",
+        # Short windows are unrolled whole, so that all of their loads are in flight.
+        "UNROLL": left + right + 1 if left + right < 9 and not shift else 2,
+    }
+    return problem, cdiv(frames, dilation), values
+
+
+@lru_cache(maxsize=1024)
+def steps(names: tuple[str, ...], laid_out: tuple[Any, ...], size: int, span: int) -> dict[str, Any]:
+    """Strides of [B, H, T, D] tensors, of elements of `size` bytes, from each one's shape and strides. ALIGN, the
+    largest factor up to 16 bytes that they share, is taken out of them: it is what loads can rely on. `span`: the most
+    frames that a tile reaches over."""
+    found: dict[str, Any] = {}
+    for name, (shape, strides) in zip(names, laid_out, strict=True):
+        found |= strides_of(name, shape, strides, "bht")
+    align = math.gcd(16 // size, *found.values())
+    furthest = max(found[f"{name}_t"] for name in names) * span
+    return {name: step // align for name, step in found.items()} | {"ALIGN": align, "WIDE": furthest >= 1 << 31}
 
 
 def signed(word: int) -> int:
@@ -151,7 +196,7 @@ def sequence_bounds(cu_seqlens: Tensor, frames: int) -> Tensor:
         config = Config("bounds", 256, 0, 4, 1)
         arguments = {"cu_seqlens_ptr": cu_seqlens, "bounds_ptr": bounds, "T": frames, "sequences": sequences}
         arguments |= {"steps": sequences.bit_length(), "BLOCK": config.block_m}
-        launch(sequence_bounds_kernel, triton.cdiv(frames, config.block_m), config, arguments)
+        launch(sequence_bounds_kernel, cdiv(frames, config.block_m), config, arguments)
     return bounds
 
 
@@ -183,8 +228,7 @@ def forward(
         return out, lse
     window = left, right, dilation, shift
     call = Launcher(q, k, mask, cu_seqlens, bias, seed, window, scale, dropout_p, row_offset, sinks, softcap)
-    call.tensor(q=q, k=k, v=v, out=out)
-    call.align()
+    call.tensors(q=q, k=k, v=v, out=out)
     call.values |= {"lse_ptr": lse if need_lse else None, "HAS_LSE": need_lse}
 
     def launch_with(config: Config) -> None:
@@ -232,16 +276,16 @@ def backward(
     options = (mask, cu_seqlens, bias, seed, left, right, dilation, shift, scale, dropout_p, row_offset)
     window = left, right, dilation, shift
     call = Launcher(q, k, mask, cu_seqlens, bias, seed, window, scale, dropout_p, row_offset, sinks, softcap)
-    call.tensor(q=q, k=k, v=v, dout=dout, dq=dq, dk=dk, dv=dv)
+    tensors = {"q": q, "k": k, "v": v, "dout": dout, "dq": dq, "dk": dk, "dv": dv}
     call.values |= {"dlse_ptr": contiguous(dlse), "HAS_DLSE": dlse is not None, "lse_ptr": None}
     if call.problem.narrow:
         call.values |= {"out_ptr": None, "out_b": 0, "out_h": 0, "out_t": 0}
     else:
         if out is None or lse is None:
             out, lse = forward(q, k, v, *options, True, sinks, softcap)
-        call.tensor(out=dense_rows(out))
+        tensors["out"] = dense_rows(out)
         call.values["lse_ptr"] = lse.contiguous()
-    call.align()
+    call.tensors(**tensors)
     candidates = backward_candidates(call.problem)
     dbias, delta = call.run("bwd", candidates, lambda config: _backward_with(call, config))
     if dbias is None:
@@ -282,8 +326,8 @@ def _backward_with(call: Launcher, config: Config) -> tuple[Tensor | None, Tenso
         shares = call.shares(step, key_blocks, 2 * n)
     rows = {"BLOCK_M": m, "BLOCK_N": n, "partial_ptr": shares, "key_blocks": key_blocks}
     call.launch(sliding_window_attention_tile_bwd_rows_kernel, step, config, **others, **rows)
-    # Programs of the second kernel own keys, and walk over rows.
-    call.launch(sliding_window_attention_tile_bwd_keys_kernel, m, config, **others, BLOCK_M=n, BLOCK_N=m)
+    # Programs of the second kernel own keys: as many as rows, since as many rows see a key as keys are seen by a row.
+    call.launch(sliding_window_attention_tile_bwd_keys_kernel, step, config, **others, BLOCK_M=n, BLOCK_N=m)
     if shares is None or problem.narrow:
         return None if shares is None else shares.sum(1), stats[1]
     # Diagonal e of key block c is entry c n + e + 1 - n: the halves of neighbouring blocks' diagonals overlap.

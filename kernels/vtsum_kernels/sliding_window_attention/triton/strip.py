@@ -12,6 +12,7 @@ import triton.language as tl
 
 from ...triton_kit.arithmetic import LN_2, LOG2_E, power
 from .common import (
+    COUNTS,
     cap_scores,
     inside,
     join_sink,
@@ -78,7 +79,7 @@ def attend(
         tl.store(lse_ptr + head * T + phase + p.to(tl.int64) * dilation, lse, mask=exists)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def sliding_window_attention_strip_fwd_kernel(
     q_ptr,  # [B, H, T, D], as out
     k_ptr, v_ptr,  # [B, K, T, D]

@@ -12,6 +12,7 @@ import triton.language as tl
 
 from ...triton_kit.arithmetic import LOG2_E, power
 from .common import (
+    COUNTS,
     cap_scores,
     inside,
     join_sink,
@@ -234,7 +235,7 @@ rows_again = triton.jit(differentiate_rows.fn, noinline=True)
 keys_again = triton.jit(differentiate_keys.fn, noinline=True)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def sliding_window_attention_strip_bwd_rows_kernel(
     q_ptr, k_ptr, v_ptr, dout_ptr, mask_ptr, bounds_ptr, bias_ptr, seed_ptr, sinks_ptr,
     dlse_ptr,  # [B, H, T] float32
@@ -259,7 +260,7 @@ def sliding_window_attention_strip_bwd_rows_kernel(
     )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def sliding_window_attention_strip_bwd_keys_kernel(
     q_ptr, k_ptr, v_ptr, dout_ptr, mask_ptr, bounds_ptr, bias_ptr, seed_ptr, stats_ptr,
     dk_ptr, dv_ptr,  # [B, H, T, D]

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from ...triton_kit.arithmetic import LN_2, LOG2_E, add_product, power, product
-from .common import cap_scores, inside, join_sink, kept, keys_of, offsets, place, positions, unpadded
+from .common import COUNTS, cap_scores, inside, join_sink, kept, keys_of, offsets, place, positions, unpadded
 from .strip import attend
 
 #: Rows at a time where a tile holds NaN or infinities: few, for few registers.
@@ -49,15 +49,18 @@ def _step(
     seed, head, drop_below, keep_scale, row_offset, softcap,
     D: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HAS_MASK: tl.constexpr, HAS_BIAS: tl.constexpr,
     DROPOUT: tl.constexpr, CAPPED: tl.constexpr, ALIGN: tl.constexpr, WIDE: tl.constexpr, MASKED: tl.constexpr,
-    FIRST: tl.constexpr, PRECISION: tl.constexpr,
+    FIRST: tl.constexpr, BESIDE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """One block of keys. MASKED: some row may not see all of it. FIRST: nothing was summed yet."""
+    """One block of keys. MASKED: some row may not see all of it. FIRST: nothing was summed yet. BESIDE: values are
+    loaded with the keys, so that one latency is waited for, and not after the softmax."""
     j = j0 + tl.arange(0, BLOCK_N)
     if MASKED:
         valid = unpadded(mask_ptr, b, j, phase, dilation, mask_b, mask_t, (j >= 0) & (j < count), HAS_MASK)
     else:
         valid = j >= 0
     k = load_rows(k_ptr, j0, phase, dilation, k_t, valid, D, BLOCK_N, BLOCK_D, ALIGN, WIDE)
+    if BESIDE:
+        v = load_rows(v_ptr, j0, phase, dilation, v_t, valid, D, BLOCK_N, BLOCK_D, ALIGN, WIDE)
     s = cap_scores(product(q, tl.trans(k), PRECISION) * (scale * LOG2_E), softcap, CAPPED)
     if MASKED:
         visible = (j[None, :] >= low[:, None]) & (j[None, :] <= high[:, None])
@@ -71,7 +74,8 @@ def _step(
     higher = tl.max(s, 1) if FIRST else tl.maximum(top, tl.max(s, 1))
     base = tl.where(higher == float("-inf"), 0.0, higher)
     weight = power(s - base[:, None])
-    v = load_rows(v_ptr, j0, phase, dilation, v_t, valid, D, BLOCK_N, BLOCK_D, ALIGN, WIDE)
+    if not BESIDE:
+        v = load_rows(v_ptr, j0, phase, dilation, v_t, valid, D, BLOCK_N, BLOCK_D, ALIGN, WIDE)
     sums = tl.sum(weight, 1)
     if DROPOUT:
         row, key = phase + p * dilation, phase + j * dilation
@@ -83,7 +87,7 @@ def _step(
     return out, total * shrink + sums, higher
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def sliding_window_attention_tile_fwd_kernel(
     q_ptr,  # [B, H, T, D], as out
     k_ptr, v_ptr,  # [B, K, T, D]
@@ -119,6 +123,8 @@ def sliding_window_attention_tile_fwd_kernel(
     head = b * H + h
     seed = tl.load(seed_ptr) if DROPOUT else 0
     PLAIN: tl.constexpr = not (HAS_MASK or PACKED or SHIFT or HAS_BIAS or DROPOUT)
+    # Values are then held in shared memory. Tiles of few rows, or with options, gain no registers, and may lose some.
+    BESIDE: tl.constexpr = BLOCK_M >= 32 and PLAIN
     out = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
     top = tl.full([BLOCK_M], float("-inf"), tl.float32)
@@ -127,7 +133,8 @@ def sliding_window_attention_tile_fwd_kernel(
             q, out, total, top, p, low, high, p0 - reach,
             k_ptr, v_ptr, mask_ptr, bias_ptr, k_t, v_t, mask_b, mask_t, b, phase, count, dilation, scale, reach,
             seed, head, drop_below, keep_scale, row_offset, softcap,
-            D, BLOCK_N, BLOCK_D, HAS_MASK, HAS_BIAS, DROPOUT, CAPPED, ALIGN, WIDE, True, True, PRECISION,
+            D, BLOCK_N, BLOCK_D, HAS_MASK, HAS_BIAS, DROPOUT, CAPPED, ALIGN, WIDE, True, True, BESIDE,
+            PRECISION,
         )  # fmt: skip
     else:
         begin, end = tl.min(low, 0), tl.max(high, 0) + 1
@@ -140,7 +147,8 @@ def sliding_window_attention_tile_fwd_kernel(
                     q, out, total, top, p, low, high, j0,
                     k_ptr, v_ptr, mask_ptr, bias_ptr, k_t, v_t, mask_b, mask_t, b, phase, count, dilation, scale, reach,
                     seed, head, drop_below, keep_scale, row_offset, softcap,
-                    D, BLOCK_N, BLOCK_D, HAS_MASK, HAS_BIAS, DROPOUT, CAPPED, ALIGN, WIDE, part != 1, False, PRECISION,
+                    D, BLOCK_N, BLOCK_D, HAS_MASK, HAS_BIAS, DROPOUT, CAPPED, ALIGN, WIDE, part != 1, False, False,
+                    PRECISION,
                 )  # fmt: skip
     keep, top, total = join_sink(sinks_ptr, h, top, total, HAS_SINKS)
     sees = total != 0.0

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from ...triton_kit.arithmetic import LOG2_E, add_product, power, product
-from .common import cap_scores, join_sink, kept, keys_of, place, positions, rows_of, through_cap, unpadded
+from .common import COUNTS, cap_scores, join_sink, kept, keys_of, place, positions, rows_of, through_cap, unpadded
 from .strip_bwd import keys_again, rows_again
 from .tile import SLOW, load_rows, store_rows, whole_blocks
 
@@ -78,7 +78,7 @@ def _rows_step(
     return add_product(dq, through_cap(ds, capped, softcap, CAPPED).to(k.dtype), k, PRECISION), ds, lse, delta
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def sliding_window_attention_tile_bwd_rows_kernel(
     q_ptr, k_ptr, v_ptr, dout_ptr, mask_ptr, bounds_ptr, bias_ptr, seed_ptr, sinks_ptr,
     dlse_ptr,  # [B, H, T] float32
@@ -183,21 +183,63 @@ def sliding_window_attention_tile_bwd_rows_kernel(
 
 
 @triton.jit
+def _keys_step(
+    dk, dv, k, v, p, low, high, i0,
+    q_ptr, dout_ptr, bias_ptr, stats_ptr, q_t, dout_t, total_rows, head, T, phase, count, dilation, scale,
+    seed, drop_below, keep_scale, row_offset, softcap,
+    D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr, HAS_BIAS: tl.constexpr, DROPOUT: tl.constexpr,
+    CAPPED: tl.constexpr, ALIGN: tl.constexpr, WIDE: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """One block of rows. MASKED: some key may not be seen by all of it."""
+    i = i0 + tl.arange(0, BLOCK_M)
+    there = (i >= 0) & (i < count)
+    q = load_rows(q_ptr, i0, phase, dilation, q_t, there, D, BLOCK_M, BLOCK_D, ALIGN, WIDE)
+    statistic = head * T + phase + i.to(tl.int64) * dilation
+    lse = tl.load(stats_ptr + statistic, mask=there, other=float("inf"))
+    capped = cap_scores(product(k, tl.trans(q), PRECISION) * (scale * LOG2_E), softcap, CAPPED)
+    s = capped
+    if MASKED:
+        visible = (i[None, :] >= low[:, None]) & (i[None, :] <= high[:, None])
+        if HAS_BIAS:
+            s += tl.load(bias_ptr + (p[:, None] - i[None, :]), mask=visible, other=0.0) * LOG2_E
+        s = tl.where(visible, s, float("-inf"))
+    weight = power(s - lse[None, :])
+    dout = load_rows(dout_ptr, i0, phase, dilation, dout_t, there, D, BLOCK_M, BLOCK_D, ALIGN, WIDE)
+    dp = product(v, tl.trans(dout), PRECISION)
+    delta = tl.load(stats_ptr + total_rows + statistic, mask=there, other=0.0)
+    if DROPOUT:
+        row, key = phase + i * dilation, phase + p * dilation
+        keep = kept(seed, row[None, :], key[:, None], head, drop_below, keep_scale, row_offset)
+        dv = add_product(dv, (weight * keep).to(dout.dtype), dout, PRECISION)
+        ds = weight * (dp * keep - delta[None, :])
+    else:
+        dv = add_product(dv, weight.to(dout.dtype), dout, PRECISION)
+        ds = weight * (dp - delta[None, :])
+    dk = add_product(dk, through_cap(ds, capped, softcap, CAPPED).to(q.dtype), q, PRECISION)
+    return dk, dv
+
+
+@triton.jit(do_not_specialize=COUNTS)
 def sliding_window_attention_tile_bwd_keys_kernel(
     q_ptr, k_ptr, v_ptr, dout_ptr, mask_ptr, bounds_ptr, bias_ptr, seed_ptr, stats_ptr,
     dk_ptr, dv_ptr,  # [B, H, T, D]
     q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, dout_b, dout_h, dout_t, dk_b, dk_h, dk_t, dv_b, dv_h, dv_t,
     mask_b, mask_t,
     H, group, T, total_rows, blocks, left, right, dilation, scale, drop_below, keep_scale, row_offset, softcap,
-    D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HAS_MASK: tl.constexpr,
-    PACKED: tl.constexpr, SHIFT: tl.constexpr, HAS_BIAS: tl.constexpr, DROPOUT: tl.constexpr, CAPPED: tl.constexpr,
-    ALIGN: tl.constexpr, WIDE: tl.constexpr, HEADS_FIRST: tl.constexpr, PRECISION: tl.constexpr,
+    D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, STEP: tl.constexpr,
+    SINGLE: tl.constexpr, HAS_MASK: tl.constexpr, PACKED: tl.constexpr, SHIFT: tl.constexpr, HAS_BIAS: tl.constexpr,
+    DROPOUT: tl.constexpr, CAPPED: tl.constexpr, ALIGN: tl.constexpr, WIDE: tl.constexpr, HEADS_FIRST: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """BLOCK_N keys of a program against blocks of BLOCK_M rows; scores are kept as [keys, rows]."""
-    b, h, key_head, phase, p0, _ = place(H, group, blocks, dilation, BLOCK_N, HEADS_FIRST)
-    p = p0 + tl.arange(0, BLOCK_N)
+    """STEP keys of a program, BLOCK_N at most, against blocks of BLOCK_M rows; with SINGLE one holds all that see
+    them. Scores are kept as [keys, rows]."""
+    b, h, key_head, phase, p0, _ = place(H, group, blocks, dilation, STEP, HEADS_FIRST)
+    n = tl.arange(0, BLOCK_N)
+    p = p0 + n
     count = positions(phase, T, dilation)
     exists = p < count
+    if STEP < BLOCK_N:
+        exists = exists & (n < STEP)
     alive = unpadded(mask_ptr, b, p, phase, dilation, mask_b, mask_t, exists, HAS_MASK)
     low, high = rows_of(bounds_ptr, p, phase, T, left, right, dilation, alive, PACKED, SHIFT)
     q_here = q_ptr + (b * q_b + h * q_h) * ALIGN
@@ -207,44 +249,35 @@ def sliding_window_attention_tile_bwd_keys_kernel(
     k = load_rows(k_here, p0, phase, dilation, k_t, alive, D, BLOCK_N, BLOCK_D, ALIGN, WIDE)
     v = load_rows(v_here, p0, phase, dilation, v_t, alive, D, BLOCK_N, BLOCK_D, ALIGN, WIDE)
     head = b * H + h
+    bias_here = bias_ptr
     if HAS_BIAS:
         centre = left + right if SHIFT else left
-        bias_here = bias_ptr + h * ((2 if SHIFT else 1) * (left + right) + 1) + centre
+        bias_here += h * ((2 if SHIFT else 1) * (left + right) + 1) + centre
     seed = tl.load(seed_ptr) if DROPOUT else 0
     dk = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
     dv = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
-    begin, end = tl.min(low, 0), tl.max(high, 0) + 1
-    PLAIN: tl.constexpr = not (HAS_MASK or PACKED or SHIFT or HAS_BIAS or DROPOUT)
-    full, full_end = whole_blocks(low, high, exists, begin, end, BLOCK_M)
-    for part in tl.static_range(3 if PLAIN else 1):
-        start = begin if part == 0 else (full if part == 1 else full_end)
-        stop = (full if part == 0 else (full_end if part == 1 else end)) if PLAIN else end
-        for i0 in range(start, stop, BLOCK_M):
-            i = i0 + tl.arange(0, BLOCK_M)
-            there = (i >= 0) & (i < count)
-            q = load_rows(q_here, i0, phase, dilation, q_t, there, D, BLOCK_M, BLOCK_D, ALIGN, WIDE)
-            statistic = head * T + phase + i.to(tl.int64) * dilation
-            lse = tl.load(stats_ptr + statistic, mask=there, other=float("inf"))
-            capped = cap_scores(product(k, tl.trans(q), PRECISION) * (scale * LOG2_E), softcap, CAPPED)
-            s = capped
-            if part != 1:
-                visible = (i[None, :] >= low[:, None]) & (i[None, :] <= high[:, None])
-                if HAS_BIAS:
-                    s += tl.load(bias_here + (p[:, None] - i[None, :]), mask=visible, other=0.0) * LOG2_E
-                s = tl.where(visible, s, float("-inf"))
-            weight = power(s - lse[None, :])
-            dout = load_rows(dout_here, i0, phase, dilation, dout_t, there, D, BLOCK_M, BLOCK_D, ALIGN, WIDE)
-            dp = product(v, tl.trans(dout), PRECISION)
-            delta = tl.load(stats_ptr + total_rows + statistic, mask=there, other=0.0)
-            if DROPOUT:
-                row, key = phase + i * dilation, phase + p * dilation
-                keep = kept(seed, row[None, :], key[:, None], head, drop_below, keep_scale, row_offset)
-                dv = add_product(dv, (weight * keep).to(dout.dtype), dout, PRECISION)
-                ds = weight * (dp * keep - delta[None, :])
-            else:
-                dv = add_product(dv, weight.to(dout.dtype), dout, PRECISION)
-                ds = weight * (dp - delta[None, :])
-            dk = add_product(dk, through_cap(ds, capped, softcap, CAPPED).to(q.dtype), q, PRECISION)
+    if SINGLE:
+        before = left + right if SHIFT else right
+        dk, dv = _keys_step(
+            dk, dv, k, v, p, low, high, p0 - before,
+            q_here, dout_here, bias_here, stats_ptr, q_t, dout_t, total_rows, head, T, phase, count, dilation, scale,
+            seed, drop_below, keep_scale, row_offset, softcap,
+            D, BLOCK_M, BLOCK_D, HAS_BIAS, DROPOUT, CAPPED, ALIGN, WIDE, True, PRECISION,
+        )  # fmt: skip
+    else:
+        begin, end = tl.min(low, 0), tl.max(high, 0) + 1
+        PLAIN: tl.constexpr = not (HAS_MASK or PACKED or SHIFT or HAS_BIAS or DROPOUT)
+        full, full_end = whole_blocks(low, high, exists, begin, end, BLOCK_M)
+        for part in tl.static_range(3 if PLAIN else 1):
+            start = begin if part == 0 else (full if part == 1 else full_end)
+            stop = (full if part == 0 else (full_end if part == 1 else end)) if PLAIN else end
+            for i0 in range(start, stop, BLOCK_M):
+                dk, dv = _keys_step(
+                    dk, dv, k, v, p, low, high, i0,
+                    q_here, dout_here, bias_here, stats_ptr, q_t, dout_t, total_rows, head, T, phase, count, dilation,
+                    scale, seed, drop_below, keep_scale, row_offset, softcap,
+                    D, BLOCK_M, BLOCK_D, HAS_BIAS, DROPOUT, CAPPED, ALIGN, WIDE, part != 1, PRECISION,
+                )  # fmt: skip
     if all_finite(dk) and all_finite(dv):
         dk_ptr += (b * dk_b + h * dk_h) * ALIGN
         dv_ptr += (b * dv_b + h * dv_h) * ALIGN
@@ -257,6 +290,6 @@ def sliding_window_attention_tile_bwd_keys_kernel(
             q_b, q_h, q_t, k_b, k_h, k_t, v_b, v_h, v_t, dout_b, dout_h, dout_t, dk_b, dk_h, dk_t, dv_b, dv_h, dv_t,
             mask_b, mask_t,
             H, group, T, total_rows, blocks, left, right, dilation, scale, drop_below, keep_scale, row_offset, softcap,
-            BLOCK_N, D, SLOW, BLOCK_D, 1, HAS_MASK, PACKED, SHIFT, HAS_BIAS, DROPOUT, False, CAPPED, False,
+            STEP, D, SLOW, BLOCK_D, 1, HAS_MASK, PACKED, SHIFT, HAS_BIAS, DROPOUT, False, CAPPED, False,
             True, ALIGN, WIDE, HEADS_FIRST,
         )  # fmt: skip

@@ -1,0 +1,376 @@
+"""A rank of the tests of vtsum_kernels.distributed: `python -m tests.kernels.sequence_parallel FOLDER RANK RANKS PROGRAM`.
+
+What a rank finds goes to FOLDER/RANK.json.
+"""
+
+from __future__ import annotations
+
+import datetime
+import faulthandler
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import vtsum_kernels as vk
+from torch import Tensor
+from vtsum_kernels import distributed
+from vtsum_kernels.distributed import attention, group
+
+FRAMES = 40
+#: How 40 frames lie on ranks: uneven, shorter than a window, none at all; and as they would without thought.
+SHARES: dict[int, list[list[int]]] = {
+    2: [[9, 31], [20, 20]],
+    3: [[17, 2, 21], [40, 0, 0]],
+    4: [[13, 0, 5, 22], [1, 1, 1, 37]],
+}
+#: Which processes are in the group of so many.
+MEMBERS = {2: [3, 1], 3: [0, 2, 3], 4: [0, 1, 2, 3]}
+
+CASES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "float32": {"dtype": torch.float32},
+    "float16": {"dtype": torch.float16},
+    "bfloat16": {"dtype": torch.bfloat16},
+    "one key": {"window_size": 1},
+    "all keys before": {"window_size": (-1, 2)},
+    "all keys": {"window_size": (-1, -1)},
+    "far beyond": {"window_size": (2**62, 3), "dilation": 2},
+    "before alone": {"window_size": (6, 0)},
+    "after alone": {"window_size": (0, 6)},
+    "causal": {"window_size": 7, "causal": True},
+    "dilated": {"window_size": (2, 3), "dilation": 4},
+    "mask": {"mask": True},
+    "lengths": {"lengths_mask": True},
+    "bias": {"bias": True, "window_size": (4, 2)},
+    "bias, float32": {"bias": True, "dtype": torch.float32},
+    "dilated bias": {"bias": True, "dilation": 3, "window_size": (3, 5)},
+    "sinks": {"sinks": True},
+    "softcap": {"softcap": 0.7},
+    "grouped heads": {"key_heads": 2},
+    "scale": {"scale": 0.9},
+    "shift": {"border": "shift"},
+    "shift, uneven": {"border": "shift", "window_size": (5, 1), "bias": True},
+    "shift, dilated": {"border": "shift", "window_size": (1, 3), "dilation": 3, "mask": True},
+    "shift, all": {"border": "shift", "window_size": (30, 30)},
+    "dropout": {"dropout_p": 0.4},
+    "dropout, all": {"dropout_p": 0.4, "window_size": (-1, -1)},
+    "dropout, float32": {"dropout_p": 0.3, "dtype": torch.float32, "window_size": (9, 4)},
+    "everything": {
+        "dropout_p": 0.2, "mask": True, "bias": True, "sinks": True, "softcap": 3.0, "key_heads": 1, "dilation": 2,
+        "window_size": (4, 3), "dtype": torch.float64,
+    },
+    "everything, summed": {
+        "dropout_p": 0.2, "lengths_mask": True, "bias": True, "sinks": True, "sum_gradients": True, "border": "shift",
+        "dtype": torch.float32,
+    },
+    "reference": {"backend": "reference", "bias": True},
+}  # fmt: skip
+
+
+def launch(folder: Path, program: str, ranks: int, timeout: float = 300) -> list[dict[str, Any]]:
+    """What each rank has found; of one that wrote nothing, nothing."""
+    folder.mkdir()
+    words = [sys.executable, "-m", __name__, str(folder)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    started = []
+    for rank in range(ranks):
+        with open(folder / f"{rank}.log", "wb") as log:
+            started.append(subprocess.Popen([*words, str(rank), str(ranks), program], env=env, stdout=log, stderr=log))
+    try:
+        for process in started:
+            process.wait(timeout)
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+    said = [folder / f"{rank}.json" for rank in range(ranks)]
+    return [json.loads(path.read_text()) if path.exists() else {} for path in said]
+
+
+def options_of(case: dict[str, Any]) -> tuple[torch.dtype, int, dict[str, Any], list[Tensor]]:
+    """The dtype, the number of key heads, the options of both calls, and the leaves of the whole: q, k, v, bias, sinks."""
+    case = dict(case)
+    generator = torch.Generator().manual_seed(5)
+    dtype = case.pop("dtype", torch.float64)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    heads = case.pop("key_heads", 4)
+    options: dict[str, Any] = {"window_size": case.pop("window_size", 5), "return_lse": True}
+    leaves = [torch.randn(2, n, FRAMES, 16, generator=generator).to(dtype) for n in (4, heads, heads)]
+    if case.pop("bias", False):
+        left, right = (2, 2) if options["window_size"] == 5 else options["window_size"]
+        entries = (2 if case.get("border") == "shift" else 1) * (left + right) + 1
+        leaves.append(torch.randn(4, entries, generator=generator, dtype=wide))
+        options["bias"] = len(leaves) - 1
+    if case.pop("sinks", False):
+        leaves.append(torch.randn(4, generator=generator, dtype=wide))
+        options["sinks"] = len(leaves) - 1
+    if case.pop("mask", False):
+        options["key_mask"] = torch.rand(2, FRAMES, generator=generator) > 0.3
+        options["key_mask"][1, :15] = False
+    if case.pop("lengths_mask", False):
+        options["key_mask"] = torch.tensor([33, 14], dtype=torch.int32)
+    return dtype, heads, {**options, **case}, leaves
+
+
+def filled(options: dict[str, Any], leaves: list[Tensor]) -> dict[str, Any]:
+    return {**options, **{name: leaves[options[name]] for name in ("bias", "sinks") if name in options}}
+
+
+def results(call: Any, options: dict[str, Any], leaves: list[Tensor], weights: Tensor) -> list[Tensor]:
+    """out, lse and all gradients of a loss that looks at both."""
+    leaves = [x.detach().clone().requires_grad_() for x in leaves]
+    torch.manual_seed(17)
+    out, lse = call(*leaves[:3], **filled(options, leaves))
+    seen = torch.where(lse.isfinite(), lse, 0.0)
+    loss = (out * weights).sum(dtype=torch.float64) + (seen * weights[..., 0]).sum(dtype=torch.float64)
+    return [out.detach(), lse.detach(), *torch.autograd.grad(loss, leaves)]
+
+
+def difference(got: Tensor, wanted: Tensor) -> float:
+    """The largest, relative to 1 or the largest number; of 16 bits the RMS ratio."""
+    if got.dtype.itemsize == 2:
+        return float((got.double() - wanted.double()).square().sum().sqrt() / wanted.double().square().sum().sqrt())
+    finite = wanted.isfinite()
+    if not torch.equal(got.isfinite(), finite):
+        return float("inf")
+    got, wanted = got[finite], wanted[finite]
+    return float((got - wanted).abs().max() / max(1.0, float(wanted.abs().max()))) if wanted.numel() else 0.0
+
+
+def compare(handle: Any, ranks: int, rank: int, shares: list[int], case: dict[str, Any]) -> dict[str, float]:
+    """How far this rank's results are from one process's."""
+    dtype, _, options, leaves = options_of(case)
+    weights = torch.randn(2, 4, FRAMES, 16, generator=torch.Generator().manual_seed(6)).to(dtype)
+    summed = options.pop("sum_gradients", False)
+    exact = [x.double() for x in leaves] if dtype.itemsize == 2 else leaves
+    whole = results(vk.sliding_window_attention, options, exact, weights.to(exact[0].dtype))
+    first = sum(shares[:rank])
+    own = slice(first, first + shares[rank])
+    mask = options.get("key_mask")
+    if mask is not None and mask.dim() == 2:
+        options["key_mask"] = mask[:, own]
+    ours = [x[:, :, own] for x in leaves[:3]] + leaves[3:]
+    options |= {"group": handle, "sum_gradients": summed}
+    got = results(distributed.sliding_window_attention, options, ours, weights[:, :, own])
+    named = ["out", "lse", "dq", "dk", "dv", *(f"d{name}" for name in ("bias", "sinks") if name in options)]
+    found = {}
+    for name, x, y in zip(named, got, whole, strict=True):
+        if name in ("dbias", "dsinks"):
+            if not summed:  # each rank has its rows' share
+                found[f"{name} is a share"] = float(torch.allclose(x, y, atol=1e-9))
+                x = x.clone()
+                dist.all_reduce(x, group=handle)
+        else:
+            y = y[:, :, own]
+            if dtype.itemsize == 2 and y.numel() == 0:
+                continue
+        if x.shape != y.shape:
+            found[name] = float("inf")
+            continue
+        found[name] = difference(x, y)
+    return found
+
+
+def kept(handle: Any, rank: int, shares: list[int]) -> dict[str, int]:
+    """Of rows without scores, and values of one frame in each feature, results tell which weights dropout kept: in how
+    many a rank differs from one process; and how many it kept."""
+    q, marks = torch.zeros(1, 2, FRAMES, FRAMES), torch.eye(FRAMES).expand(1, 2, -1, -1)
+    whole = vk.sliding_window_attention(q, q, marks, 9, dropout_p=0.5, dropout_seed=torch.tensor([99])) > 0
+    own = slice(sum(shares[:rank]), sum(shares[: rank + 1]))
+    parts = [x[:, :, own] for x in (q, q, marks)]
+    options = {"dropout_p": 0.5, "dropout_seed": torch.tensor([99]), "group": handle, "lengths": shares}
+    got = distributed.sliding_window_attention(*parts, 9, **options) > 0
+    return {"different": int((got != whole[:, :, own]).sum()), "kept": int(got.sum()), "of": int(whole.sum())}
+
+
+def message(call: Any) -> str:
+    try:
+        call()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing raised"
+
+
+#: What the first rank of a group says otherwise than the others.
+DISAGREEMENTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "dilation": ({"dilation": 2}, {}),
+    "window": ({"window_size": (3, 0)}, {"window_size": (3, 1)}),
+    "border": ({"border": "shift"}, {}),
+    "softcap": ({"softcap": 2.5}, {}),
+    "mask": ({"key_mask": torch.tensor([20])}, {}),
+    "bias": ({"bias": torch.zeros(2, 5)}, {}),
+    "dtype": ({"dtype": torch.float64}, {}),
+    "batch": ({"batch": 3}, {}),
+    "gradient": ({"gradient": True}, {}),
+    "seed": ({"dropout_seed": torch.tensor([1]), "dropout_p": 0.5}, {"dropout_seed": torch.tensor([2]), "dropout_p": 0.5}),
+    "lengths": ({"lengths": [10, 11], "dropout_p": 0.5}, {"lengths": [10, 10], "dropout_p": 0.5}),
+    "some lengths": ({"lengths": [10, 10], "dropout_p": 0.5}, {"dropout_p": 0.5}),
+}  # fmt: skip
+
+
+def disagree(handle: Any, first: dict[str, Any], others: dict[str, Any]) -> str:
+    options = dict(first if dist.get_rank(handle) == 0 else others)
+    x = torch.ones(options.pop("batch", 1), 2, 10, 8, dtype=options.pop("dtype", torch.float32))
+    x.requires_grad_(options.pop("gradient", False))
+    window = options.pop("window_size", 5)
+    return message(lambda: distributed.sliding_window_attention(x, x, x, window, group=handle, **options))
+
+
+def order(handle: Any) -> list[str]:
+    """What one call and its gradient do, in order: messages, waits and calls of the op, each with its rows."""
+    said: list[str] = []
+
+    class Told(group.Post):
+        def __init__(self, of: Any, messages: Any, what: str) -> None:
+            said.append(f"post {what}")
+            self.what = what
+            super().__init__(of, messages, what)
+
+        def wait(self) -> None:
+            said.append(f"wait {self.what}")
+            super().wait()
+
+        def finish(self) -> None:
+            said.append(f"finish {self.what}")
+            super().finish()
+
+    def told(q: Tensor, *rest: Any, **options: Any) -> Any:
+        said.append(f"rows {q.shape[2]}")
+        frames = q.shape[2]
+        if q.requires_grad:
+            q.register_hook(lambda _: said.append(f"gradient of rows {frames}"))
+        return op(q, *rest, **options)
+
+    from vtsum_kernels.distributed import exchange
+
+    op = attention.one_process
+    told.__wrapped__ = op.__wrapped__  # type: ignore[attr-defined]
+    exchange.Post, attention.one_process = Told, told  # type: ignore[misc,assignment]
+    try:
+        x = torch.randn(1, 1, 20, 8, requires_grad=True)
+        distributed.sliding_window_attention(x, x, x, 5, group=handle, lengths=[20, 20, 20]).sum().backward()
+    finally:
+        exchange.Post, attention.one_process = group.Post, op  # type: ignore[misc]
+    return said
+
+
+def compiled(handle: Any) -> dict[str, Any]:
+    """The call within what torch compiles."""
+
+    def step(x: Tensor) -> Tensor:
+        y = x.sin() * 2
+        return distributed.sliding_window_attention(y, y, y, 5, group=handle).cos()
+
+    found = []
+    for call in (step, torch.compile(step, backend="eager")):
+        torch.manual_seed(1)
+        x = torch.randn(1, 2, 12, 8, requires_grad=True)
+        y = call(x)
+        found.append([y.detach(), *torch.autograd.grad(y.sum(), x)])
+    return {"same": all(torch.equal(a, b) for a, b in zip(*found, strict=True))}
+
+
+def all_of_it(rank: int, ranks: int) -> dict[str, Any]:
+    """Every case in groups of 2, 3 and 4."""
+    from torch.distributed.device_mesh import DeviceMesh
+
+    found: dict[str, Any] = {}
+    for n, members in MEMBERS.items():
+        # Of a mesh its own ranks' order counts: the first of two is process 3.
+        handle: Any = None if n == ranks else dist.new_group(sorted(members))
+        if n == 2:
+            grid = DeviceMesh("cpu", [[3, 1], [0, 2]], mesh_dim_names=("data", "sequence"))
+            handle = grid["sequence"]
+            if rank in members:
+                x = torch.ones(1, 1, 4, 4)
+                found["mesh of two dimensions"] = message(
+                    lambda x=x, grid=grid: distributed.sliding_window_attention(x, x, x, 3, group=grid)
+                )
+        if rank not in members:
+            continue
+        of = handle.get_group() if n == 2 else handle
+        place = dist.get_rank(of)
+        for shares in SHARES[n]:
+            for name, case in CASES.items():
+                found[f"{n} {shares} {name}"] = compare(of if "sum" in name else handle, n, place, shares, case) if n != 2 else compare(of, n, place, shares, case)
+            found[f"{n} {shares} kept"] = kept(handle, place, shares)
+        if n == 2:
+            found["disagree"] = {name: disagree(of, *two) for name, two in DISAGREEMENTS.items()}
+            found["compiled"] = compiled(handle)
+        if n == 3:
+            found["order"] = order(handle)
+            x = torch.ones(1, 1, 4, 4)
+            for name, options in WRONG.items():
+                found[name] = message(
+                    lambda x=x, options=options: distributed.sliding_window_attention(
+                        x, x, x, 3, **{"group": handle, **options}
+                    )
+                )
+            found["outside"] = ""
+    return found
+
+
+#: Refused before anything is sent.
+WRONG: dict[str, dict[str, Any]] = {
+    "too few lengths": {"lengths": [4, 4]},
+    "other lengths": {"lengths": [5, 5, 5]},
+    "no group": {"group": "data"},
+}
+
+
+def lost(rank: int, ranks: int) -> dict[str, Any]:
+    """Process 1 is missing: it does not answer, goes no way back, and at last has ended."""
+    patience = datetime.timedelta(seconds=3)
+    groups = [dist.new_group(list(range(ranks)), timeout=patience) for _ in range(4)]
+    x = torch.randn(1, 1, 6, 8, requires_grad=True)
+    found = {}
+
+    def call(n: int, **options: Any) -> Tensor:
+        return distributed.sliding_window_attention(x, x, x, 5, group=groups[n], **options)
+
+    dist.barrier()
+    if rank == 1:
+        call(2, lengths=[6] * ranks)
+        time.sleep(12)
+        os._exit(0)
+    for n, name, options in ((0, "options", {}), (1, "keys", {"lengths": [6] * ranks})):
+        begun = time.monotonic()
+        found[name] = message(lambda n=n, options=options: call(n, **options))
+        found[f"{name}, s"] = str(time.monotonic() - begun)
+    out = call(2, lengths=[6] * ranks)
+    found["gradients"] = message(lambda: out.sum().backward())
+    time.sleep(5)
+    found["ended"] = message(lambda: call(3))
+    return found
+
+
+PROGRAMS = {"all_of_it": all_of_it, "lost": lost}
+
+
+def main() -> None:
+    folder, rank, ranks, program = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+    torch.set_num_threads(1)
+    faulthandler.dump_traceback_later(100, exit=True)
+    store = dist.FileStore(str(folder / "store"), ranks)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=ranks, timeout=datetime.timedelta(seconds=60))
+    found = PROGRAMS[program](rank, ranks)
+    (folder / f"{rank}.json").write_text(json.dumps(found))
+    os._exit(0)  # a group with a lost rank is left as it is
+
+
+def cases() -> Iterator[tuple[int, list[int], str]]:
+    for n, several in SHARES.items():
+        for shares in several:
+            for name in CASES:
+                yield n, shares, name
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""A rank of the tests of vtsum_kernels.distributed: `python -m tests.kernels.sequence_parallel FOLDER RANK RANKS PROGRAM`.
+"""A rank of the tests of vtsum_kernels.distributed: `-m tests.kernels.sequence_parallel FOLDER RANK RANKS PROGRAM`.
 
 What a rank finds goes to FOLDER/RANK.json.
 """
@@ -18,8 +18,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.utils.checkpoint
 import vtsum_kernels as vk
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 from vtsum_kernels import distributed
 from vtsum_kernels.distributed import attention, group
 
@@ -31,7 +33,7 @@ SHARES: dict[int, list[list[int]]] = {
     4: [[13, 0, 5, 22], [1, 1, 1, 37]],
 }
 #: Which processes are in the group of so many.
-MEMBERS = {2: [3, 1], 3: [0, 2, 3], 4: [0, 1, 2, 3]}
+MEMBERS = {2: [1, 3], 3: [0, 2, 3], 4: [0, 1, 2, 3]}
 
 CASES: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -90,12 +92,14 @@ def launch(folder: Path, program: str, ranks: int, timeout: float = 300) -> list
         for process in started:
             process.kill()
             process.wait()
+    for rank, process in enumerate(started):
+        assert process.returncode == 0, f"rank {rank}:\n" + (folder / f"{rank}.log").read_text()[-4000:]
     said = [folder / f"{rank}.json" for rank in range(ranks)]
     return [json.loads(path.read_text()) if path.exists() else {} for path in said]
 
 
-def options_of(case: dict[str, Any]) -> tuple[torch.dtype, int, dict[str, Any], list[Tensor]]:
-    """The dtype, the number of key heads, the options of both calls, and the leaves of the whole: q, k, v, bias, sinks."""
+def options_of(case: dict[str, Any]) -> tuple[torch.dtype, dict[str, Any], list[Tensor]]:
+    """The dtype, the options of both calls, and the leaves of the whole: q, k, v, bias, sinks."""
     case = dict(case)
     generator = torch.Generator().manual_seed(5)
     dtype = case.pop("dtype", torch.float64)
@@ -116,7 +120,7 @@ def options_of(case: dict[str, Any]) -> tuple[torch.dtype, int, dict[str, Any], 
         options["key_mask"][1, :15] = False
     if case.pop("lengths_mask", False):
         options["key_mask"] = torch.tensor([33, 14], dtype=torch.int32)
-    return dtype, heads, {**options, **case}, leaves
+    return dtype, {**options, **case}, leaves
 
 
 def filled(options: dict[str, Any], leaves: list[Tensor]) -> dict[str, Any]:
@@ -144,9 +148,9 @@ def difference(got: Tensor, wanted: Tensor) -> float:
     return float((got - wanted).abs().max() / max(1.0, float(wanted.abs().max()))) if wanted.numel() else 0.0
 
 
-def compare(handle: Any, ranks: int, rank: int, shares: list[int], case: dict[str, Any]) -> dict[str, float]:
+def compare(handle: Any, rank: int, shares: list[int], case: dict[str, Any]) -> dict[str, float]:
     """How far this rank's results are from one process's."""
-    dtype, _, options, leaves = options_of(case)
+    dtype, options, leaves = options_of(case)
     weights = torch.randn(2, 4, FRAMES, 16, generator=torch.Generator().manual_seed(6)).to(dtype)
     summed = options.pop("sum_gradients", False)
     exact = [x.double() for x in leaves] if dtype.itemsize == 2 else leaves
@@ -166,7 +170,7 @@ def compare(handle: Any, ranks: int, rank: int, shares: list[int], case: dict[st
             if not summed:  # each rank has its rows' share
                 found[f"{name} is a share"] = float(torch.allclose(x, y, atol=1e-9))
                 x = x.clone()
-                dist.all_reduce(x, group=handle)
+                dist.all_reduce(x, group=handle.get_group() if isinstance(handle, DeviceMesh) else handle)
         else:
             y = y[:, :, own]
             if dtype.itemsize == 2 and y.numel() == 0:
@@ -209,7 +213,7 @@ DISAGREEMENTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "dtype": ({"dtype": torch.float64}, {}),
     "batch": ({"batch": 3}, {}),
     "gradient": ({"gradient": True}, {}),
-    "seed": ({"dropout_seed": torch.tensor([1]), "dropout_p": 0.5}, {"dropout_seed": torch.tensor([2]), "dropout_p": 0.5}),
+    "seed": tuple({"dropout_seed": torch.tensor([n]), "dropout_p": 0.5} for n in (1, 2)),
     "lengths": ({"lengths": [10, 11], "dropout_p": 0.5}, {"lengths": [10, 10], "dropout_p": 0.5}),
     "some lengths": ({"lengths": [10, 10], "dropout_p": 0.5}, {"dropout_p": 0.5}),
 }  # fmt: skip
@@ -279,42 +283,50 @@ def compiled(handle: Any) -> dict[str, Any]:
 
 def all_of_it(rank: int, ranks: int) -> dict[str, Any]:
     """Every case in groups of 2, 3 and 4."""
-    from torch.distributed.device_mesh import DeviceMesh
-
     found: dict[str, Any] = {}
     for n, members in MEMBERS.items():
-        # Of a mesh its own ranks' order counts: the first of two is process 3.
-        handle: Any = None if n == ranks else dist.new_group(sorted(members))
-        if n == 2:
-            grid = DeviceMesh("cpu", [[3, 1], [0, 2]], mesh_dim_names=("data", "sequence"))
-            handle = grid["sequence"]
-            if rank in members:
-                x = torch.ones(1, 1, 4, 4)
-                found["mesh of two dimensions"] = message(
-                    lambda x=x, grid=grid: distributed.sliding_window_attention(x, x, x, 3, group=grid)
-                )
+        handle: Any = None if n == ranks else dist.new_group(members)
         if rank not in members:
+            found["not a member"] = refused(handle)
             continue
-        of = handle.get_group() if n == 2 else handle
-        place = dist.get_rank(of)
+        place = dist.get_rank(handle)
         for shares in SHARES[n]:
             for name, case in CASES.items():
-                found[f"{n} {shares} {name}"] = compare(of if "sum" in name else handle, n, place, shares, case) if n != 2 else compare(of, n, place, shares, case)
+                found[f"{n} {shares} {name}"] = compare(handle, place, shares, case)
             found[f"{n} {shares} kept"] = kept(handle, place, shares)
         if n == 2:
-            found["disagree"] = {name: disagree(of, *two) for name, two in DISAGREEMENTS.items()}
+            found["disagree"] = {name: disagree(handle, *two) for name, two in DISAGREEMENTS.items()}
             found["compiled"] = compiled(handle)
+            found["checkpointed"] = checkpointed(handle)
         if n == 3:
             found["order"] = order(handle)
-            x = torch.ones(1, 1, 4, 4)
             for name, options in WRONG.items():
-                found[name] = message(
-                    lambda x=x, options=options: distributed.sliding_window_attention(
-                        x, x, x, 3, **{"group": handle, **options}
-                    )
-                )
-            found["outside"] = ""
+                found[name] = refused(**{"group": handle, **options})
+    mesh = DeviceMesh("cpu", [[0, 2], [1, 3]], mesh_dim_names=("data", "sequence"))
+    found["mesh"] = compare(mesh["sequence"], rank // 2, SHARES[2][0], CASES["everything"])
+    found["mesh of two dimensions"] = refused(mesh)
+    found["falling mesh"] = refused(DeviceMesh("cpu", [3, 2, 1, 0]))
     return found
+
+
+def refused(group: Any, **options: Any) -> str:
+    x = torch.ones(1, 1, 4, 4)
+    return message(lambda: distributed.sliding_window_attention(x, x, x, 3, group=group, **options))
+
+
+def checkpointed(handle: Any) -> dict[str, Any]:
+    """The call as all that is computed anew on the way back: what saves its last tensor ends that by an exception."""
+    found = []
+    for checkpoint in (False, True):
+        torch.manual_seed(1)
+        x = torch.randn(1, 2, 12, 8, requires_grad=True)
+
+        def call(x: Tensor) -> Tensor:
+            return distributed.sliding_window_attention(x, x, x, 5, group=handle, dropout_p=0.3)
+
+        y = torch.utils.checkpoint.checkpoint(call, x, use_reentrant=False) if checkpoint else call(x)
+        found.append([y.detach(), *torch.autograd.grad(y.square().sum(), x)])
+    return {"same": all(torch.equal(a, b) for a, b in zip(*found, strict=True))}
 
 
 #: Refused before anything is sent.
@@ -357,7 +369,7 @@ PROGRAMS = {"all_of_it": all_of_it, "lost": lost}
 def main() -> None:
     folder, rank, ranks, program = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
     torch.set_num_threads(1)
-    faulthandler.dump_traceback_later(100, exit=True)
+    faulthandler.dump_traceback_later(200, exit=True)
     store = dist.FileStore(str(folder / "store"), ranks)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=ranks, timeout=datetime.timedelta(seconds=60))
     found = PROGRAMS[program](rank, ranks)

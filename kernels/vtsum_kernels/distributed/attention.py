@@ -27,6 +27,7 @@ _CHOICES: dict[str, tuple[Value, ...]] = {
 }
 
 
+@torch.compiler.disable  # what it imports is what PyTorch's optimizers import
 def sliding_window_attention(
     q: Tensor,
     k: Tensor,
@@ -123,16 +124,13 @@ def sliding_window_attention(
     if sum_gradients:
         bias, sinks = (None if x is None else sum_gradient(members, x.to(acc_dtype(q.dtype))) for x in (bias, sinks))
     options |= {"bias": bias, "sinks": sinks, "dropout_seed": seed}
-    return _attend(
-        members,
-        plan(lengths, members.rank, Window(left, right, dilation, checked.shift)),
-        q,
-        k,
-        v,
-        (left, right),
-        key_mask,
-        options,
-    )
+    own_plan = plan(lengths, members.rank, Window(left, right, dilation, checked.shift))
+    exchange = Exchange(members, own_plan, k, key_mask)
+    try:
+        return _attend(exchange, own_plan, q, k, v, (left, right), key_mask, options)
+    finally:
+        # Whatever happens here, the neighbours have theirs: checkpointing ends a recomputation by an exception.
+        exchange.settle()
 
 
 def _check_lengths(group: Group, lengths: Sequence[int], own: int) -> None:
@@ -144,10 +142,10 @@ def _check_lengths(group: Group, lengths: Sequence[int], own: int) -> None:
 
 
 def _attend(
-    group: Group, plan: Plan, q: Tensor, k: Tensor, v: Tensor, sides: tuple[int, int], mask: Tensor | None,
+    exchange: Exchange, plan: Plan, q: Tensor, k: Tensor, v: Tensor, sides: tuple[int, int], mask: Tensor | None,
     options: dict[str, Any],
 ) -> Any:  # fmt: skip
-    exchange = Exchange(group, plan, k, mask)
+    """Out of this rank's rows, with lse where it is asked for; `mask` as the call has it."""
     k, v, *pieces = Begin.apply(exchange, k, v)
     if mask is not None and mask.dim() == 1:
         mask = valid_frames(mask, plan.first, plan.end)
@@ -189,7 +187,6 @@ def _attend(
             parts.insert(0, rows(0, head, -plan.before, min(head + plan.right, frames)))
         if tail:
             parts.append(rows(frames - tail, frames, max(frames - tail - plan.left, 0), frames + plan.after))
-    exchange.settle()
     results = [_joined(list(x), 2) for x in zip(*parts, strict=True)]
     return tuple(results) if options["return_lse"] else results[0]
 

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from .. import checks
 
-
 #: What travels. Each has its tag: a rank that makes other calls than the rest is waited for, and never takes one for
 #: another (NCCL has no tags).
 OPTIONS, KEYS, GRADIENTS, SHARED = "options", "keys and values", "gradients", "share of a sum"
@@ -45,7 +44,13 @@ def group_of(op: str, group: Any) -> Group:
     elif callable(getattr(group, "get_group", None)):
         if group.ndim != 1:
             checks.fail(op, "group", "a DeviceMesh of one dimension (mesh[name] is one)", f"{group.ndim} dimensions")
-        group = group.get_group()
+        place = group.get_coordinate()
+        if place is None:
+            checks.fail(op, "group", "one that this process is in", "another")
+        mesh, group = group, group.get_group()
+        if place[0] != dist.get_rank(group):
+            rule = "a DeviceMesh whose processes rise, as the ranks of its group do"
+            checks.fail(op, "group", rule, mesh.mesh.tolist())
     if group == dist.GroupMember.NON_GROUP_MEMBER:
         checks.fail(op, "group", "one that this process is in", "another")
     if not isinstance(group, dist.ProcessGroup):

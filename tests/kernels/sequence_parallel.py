@@ -347,18 +347,18 @@ def lost(rank: int, ranks: int) -> dict[str, Any]:
     def call(n: int, **options: Any) -> Tensor:
         return distributed.sliding_window_attention(x, x, x, 5, group=groups[n], **options)
 
-    dist.barrier()
+    out = call(2, lengths=[6] * ranks)
+    store = dist.distributed_c10d._get_default_store()
     if rank == 1:
-        call(2, lengths=[6] * ranks)
-        time.sleep(12)
+        store.wait(["0", "2"], datetime.timedelta(seconds=60))
         os._exit(0)
     for n, name, options in ((0, "options", {}), (1, "keys", {"lengths": [6] * ranks})):
         begun = time.monotonic()
         found[name] = message(lambda n=n, options=options: call(n, **options))
         found[f"{name}, s"] = str(time.monotonic() - begun)
-    out = call(2, lengths=[6] * ranks)
     found["gradients"] = message(lambda: out.sum().backward())
-    time.sleep(5)
+    store.set(str(rank), "")
+    time.sleep(1)
     found["ended"] = message(lambda: call(3))
     return found
 

@@ -73,17 +73,18 @@ class Post:
         self._group, self._what = group, what
         self._messages = [message for message in messages if message.tensor.numel()]
         self._works: list[Any] = []
-        if self._messages:
+        # On a GPU all at once, of which NCCL makes one work; on the CPU one by one, to know whose fails.
+        together = any(message.tensor.is_cuda for message in self._messages)
+        for batch in [self._messages] if together else [[message] for message in self._messages]:
             try:
-                self._works = dist.batch_isend_irecv([self._operation(message) for message in self._messages])
+                self._works += dist.batch_isend_irecv([self._operation(message) for message in batch])
             except RuntimeError as error:
-                raise self._lost([message.peer for message in self._messages], error) from error
+                raise self._lost([message.peer for message in batch], error) from error
 
     def _operation(self, message: Message) -> dist.P2POp:
         peer = dist.get_global_rank(self._group.handle, message.peer)
-        return dist.P2POp(
-            dist.isend if message.sent else dist.irecv, message.tensor, peer, self._group.handle, _TAGS[self._what]
-        )
+        kind = dist.isend if message.sent else dist.irecv
+        return dist.P2POp(kind, message.tensor, peer, self._group.handle, _TAGS[self._what])
 
     def wait(self) -> None:
         """Until what is received is there; then what was sent may still be under way."""

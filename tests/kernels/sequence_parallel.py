@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from vtsum_kernels import distributed
 from vtsum_kernels.distributed import attention, group
+from vtsum_kernels.nn import MemoryBank
 
 FRAMES = 40
 #: How 40 frames lie on ranks: uneven, shorter than a window, none at all; and as they would without thought.
@@ -293,6 +294,7 @@ def all_of_it(rank: int, ranks: int) -> dict[str, Any]:
         for shares in SHARES[n]:
             for name, case in CASES.items():
                 found[f"{n} {shares} {name}"] = compare(handle, place, shares, case)
+            found[f"{n} {shares} bank"] = bank_usage(handle, place, shares)
             found[f"{n} {shares} kept"] = kept(handle, place, shares)
         if n == 2:
             found["disagree"] = {name: disagree(handle, *two) for name, two in DISAGREEMENTS.items()}
@@ -327,6 +329,29 @@ def checkpointed(handle: Any) -> dict[str, Any]:
         y = torch.utils.checkpoint.checkpoint(call, x, use_reentrant=False) if checkpoint else call(x)
         found.append([y.detach(), *torch.autograd.grad(y.square().sum(), x)])
     return {"same": all(torch.equal(a, b) for a, b in zip(*found, strict=True))}
+
+
+def bank_usage(handle: Any, rank: int, shares: list[int]) -> dict[str, float]:
+    """A bank's usage and balance over all ranks: how far from one process's; and what its own rank's would be."""
+    x = torch.randn(2, FRAMES, 16, generator=torch.Generator().manual_seed(3)).double()
+    torch.manual_seed(4)
+    bank = MemoryBank(12, 16, num_heads=2).double()
+    bank(x)
+    loss, whole = bank.balance_loss(), bank.usage()
+    gradient = torch.autograd.grad(loss, bank.memory)[0]
+    bank(x[:, sum(shares[:rank]) : sum(shares[: rank + 1])])
+    alone = bank.usage().mass
+    bank.sum_usage(handle)
+    used, ours = bank.usage(), bank.balance_loss()
+    share = torch.autograd.grad(ours, bank.memory)[0]
+    dist.all_reduce(share, group=handle)
+    return {
+        "mass": difference(used.mass, whole.mass),
+        "perplexity": abs(used.perplexity - whole.perplexity),
+        "balance": difference(ours.detach(), loss.detach()),
+        "gradient": difference(share, gradient),
+        "alone": difference(alone, whole.mass),
+    }
 
 
 #: Refused before anything is sent.

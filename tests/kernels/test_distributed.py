@@ -62,6 +62,15 @@ def test_dropout_keeps_the_weights_that_one_process_keeps(ranks: list[dict[str, 
             assert sum(one["kept"] for one in kept) == kept[0]["of"] > 100
 
 
+def test_a_bank_is_used_over_all_ranks_as_in_one_process(ranks: list[dict[str, Any]]) -> None:
+    for n, members in MEMBERS.items():
+        for shares in SHARES[n]:
+            for rank in members:
+                apart = dict(ranks[rank][f"{n} {shares} bank"])
+                assert (apart.pop("alone") > 0.01) == (shares[0] < FRAMES or rank > 0)
+                assert max(apart.values()) <= 1e-12
+
+
 def test_what_travels_is_under_way_while_other_rows_are_computed(ranks: list[dict[str, Any]]) -> None:
     """Forward and backward: the rank in the middle has two neighbours."""
     assert ranks[2]["order"] == [

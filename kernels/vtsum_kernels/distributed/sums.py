@@ -1,4 +1,4 @@
-"""Sums over a group: of the gradients of what all ranks share."""
+"""Sums over a group: of gradients of what all ranks share, of what each rank counts."""
 
 from __future__ import annotations
 
@@ -21,6 +21,23 @@ class _SumGradient(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return summed(ctx.group, gradient), None
+
+
+class _SumValue(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: Group) -> Tensor:
+        return summed(group, x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
+
+
+def sum_value(group: Group, x: Tensor) -> Tensor:
+    """The sum of all ranks' x. Its gradient is that of one loss, which every rank makes of it: no message."""
+    result: Tensor = _SumValue.apply(x, group)
+    return result
 
 
 def sum_gradient(group: Group, x: Tensor) -> Tensor:

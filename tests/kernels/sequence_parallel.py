@@ -12,7 +12,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,57 +23,9 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from vtsum_kernels import distributed
 from vtsum_kernels.distributed import attention, group
-from vtsum_kernels.nn import MemoryBank
+from vtsum_kernels.nn import MemoryBank, SlidingWindowAttention
 
-FRAMES = 40
-#: How 40 frames lie on ranks: uneven, shorter than a window, none at all; and as they would without thought.
-SHARES: dict[int, list[list[int]]] = {
-    2: [[9, 31], [20, 20]],
-    3: [[17, 2, 21], [40, 0, 0]],
-    4: [[13, 0, 5, 22], [1, 1, 1, 37]],
-}
-#: Which processes are in the group of so many.
-MEMBERS = {2: [1, 3], 3: [0, 2, 3], 4: [0, 1, 2, 3]}
-
-CASES: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "float32": {"dtype": torch.float32},
-    "float16": {"dtype": torch.float16},
-    "bfloat16": {"dtype": torch.bfloat16},
-    "one key": {"window_size": 1},
-    "all keys before": {"window_size": (-1, 2)},
-    "all keys": {"window_size": (-1, -1)},
-    "far beyond": {"window_size": (2**62, 3), "dilation": 2},
-    "before alone": {"window_size": (6, 0)},
-    "after alone": {"window_size": (0, 6)},
-    "causal": {"window_size": 7, "causal": True},
-    "dilated": {"window_size": (2, 3), "dilation": 4},
-    "mask": {"mask": True},
-    "lengths": {"lengths_mask": True},
-    "bias": {"bias": True, "window_size": (4, 2)},
-    "bias, float32": {"bias": True, "dtype": torch.float32},
-    "dilated bias": {"bias": True, "dilation": 3, "window_size": (3, 5)},
-    "sinks": {"sinks": True},
-    "softcap": {"softcap": 0.7},
-    "grouped heads": {"key_heads": 2},
-    "scale": {"scale": 0.9},
-    "shift": {"border": "shift"},
-    "shift, uneven": {"border": "shift", "window_size": (5, 1), "bias": True},
-    "shift, dilated": {"border": "shift", "window_size": (1, 3), "dilation": 3, "mask": True},
-    "shift, all": {"border": "shift", "window_size": (30, 30)},
-    "dropout": {"dropout_p": 0.4},
-    "dropout, all": {"dropout_p": 0.4, "window_size": (-1, -1)},
-    "dropout, float32": {"dropout_p": 0.3, "dtype": torch.float32, "window_size": (9, 4)},
-    "everything": {
-        "dropout_p": 0.2, "mask": True, "bias": True, "sinks": True, "softcap": 3.0, "key_heads": 1, "dilation": 2,
-        "window_size": (4, 3), "dtype": torch.float64,
-    },
-    "everything, summed": {
-        "dropout_p": 0.2, "lengths_mask": True, "bias": True, "sinks": True, "sum_gradients": True, "border": "shift",
-        "dtype": torch.float32,
-    },
-    "reference": {"backend": "reference", "bias": True},
-}  # fmt: skip
+from tests.kernels.sequence_parallel_cases import CASES, DISAGREEMENTS, FRAMES, MEMBERS, SHARES, WRONG
 
 
 def launch(folder: Path, program: str, ranks: int, timeout: float = 300) -> list[dict[str, Any]]:
@@ -203,23 +154,6 @@ def message(call: Any) -> str:
     return "nothing raised"
 
 
-#: What the first rank of a group says otherwise than the others.
-DISAGREEMENTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "dilation": ({"dilation": 2}, {}),
-    "window": ({"window_size": (3, 0)}, {"window_size": (3, 1)}),
-    "border": ({"border": "shift"}, {}),
-    "softcap": ({"softcap": 2.5}, {}),
-    "mask": ({"key_mask": torch.tensor([20])}, {}),
-    "bias": ({"bias": torch.zeros(2, 5)}, {}),
-    "dtype": ({"dtype": torch.float64}, {}),
-    "batch": ({"batch": 3}, {}),
-    "gradient": ({"gradient": True}, {}),
-    "seed": tuple({"dropout_seed": torch.tensor([n]), "dropout_p": 0.5} for n in (1, 2)),
-    "lengths": ({"lengths": [10, 11], "dropout_p": 0.5}, {"lengths": [10, 10], "dropout_p": 0.5}),
-    "some lengths": ({"lengths": [10, 10], "dropout_p": 0.5}, {"dropout_p": 0.5}),
-}  # fmt: skip
-
-
 def disagree(handle: Any, first: dict[str, Any], others: dict[str, Any]) -> str:
     options = dict(first if dist.get_rank(handle) == 0 else others)
     x = torch.ones(options.pop("batch", 1), 2, 10, 8, dtype=options.pop("dtype", torch.float32))
@@ -294,6 +228,7 @@ def all_of_it(rank: int, ranks: int) -> dict[str, Any]:
         for shares in SHARES[n]:
             for name, case in CASES.items():
                 found[f"{n} {shares} {name}"] = compare(handle, place, shares, case)
+            found[f"{n} {shares} module"] = module(handle, place, shares)
             found[f"{n} {shares} bank"] = bank_usage(handle, place, shares)
             found[f"{n} {shares} kept"] = kept(handle, place, shares)
         if n == 2:
@@ -308,6 +243,28 @@ def all_of_it(rank: int, ranks: int) -> dict[str, Any]:
     found["mesh"] = compare(mesh["sequence"], rank // 2, SHARES[2][0], CASES["everything"])
     found["mesh of two dimensions"] = refused(mesh)
     found["falling mesh"] = refused(DeviceMesh("cpu", [3, 2, 1, 0]))
+    return found
+
+
+def module(handle: Any, rank: int, shares: list[int]) -> dict[str, float]:
+    """nn.SlidingWindowAttention with all that it learns, while training: how far from one process's."""
+    x = torch.randn(2, FRAMES, 16, generator=torch.Generator().manual_seed(3)).double()
+    mask = torch.rand(2, FRAMES, generator=torch.Generator().manual_seed(4)) > 0.2
+    torch.manual_seed(5)
+    layer = SlidingWindowAttention(16, 4, 7, dilation=2, relative_bias=True, dropout=0.2, sinks=True).double()
+    parameters = list(layer.parameters())
+    torch.manual_seed(6)
+    y = layer(x, mask)
+    wanted = torch.autograd.grad(y.square().sum(), parameters)
+    own = slice(sum(shares[:rank]), sum(shares[: rank + 1]))
+    torch.manual_seed(6)
+    part = layer(x[:, own], mask[:, own], group=handle or dist.group.WORLD)
+    got = torch.autograd.grad(part.square().sum(), parameters)
+    found = {"out": difference(part.detach(), y.detach()[:, own])}
+    for (name, _), gradient, whole in zip(layer.named_parameters(), got, wanted, strict=True):
+        total = gradient.clone()
+        dist.all_reduce(total, group=handle)
+        found[name] = difference(total, whole)
     return found
 
 
@@ -354,14 +311,6 @@ def bank_usage(handle: Any, rank: int, shares: list[int]) -> dict[str, float]:
     }
 
 
-#: Refused before anything is sent.
-WRONG: dict[str, dict[str, Any]] = {
-    "too few lengths": {"lengths": [4, 4]},
-    "other lengths": {"lengths": [5, 5, 5]},
-    "no group": {"group": "data"},
-}
-
-
 def lost(rank: int, ranks: int) -> dict[str, Any]:
     """Process 1 is missing: it does not answer, goes no way back, and at last has ended."""
     patience = datetime.timedelta(seconds=3)
@@ -400,13 +349,6 @@ def main() -> None:
     found = PROGRAMS[program](rank, ranks)
     (folder / f"{rank}.json").write_text(json.dumps(found))
     os._exit(0)  # a group with a lost rank is left as it is
-
-
-def cases() -> Iterator[tuple[int, list[int], str]]:
-    for n, several in SHARES.items():
-        for shares in several:
-            for name in CASES:
-                yield n, shares, name
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from vtsum_kernels.distributed.plan import Window, plan
 
 from tests.kernels import sequence_parallel
 from tests.kernels.comparisons import RMS_BOUND
-from tests.kernels.sequence_parallel import CASES, DISAGREEMENTS, FRAMES, MEMBERS, SHARES
+from tests.kernels.sequence_parallel_cases import CASES, DISAGREEMENTS, FRAMES, MEMBERS, SHARES
 from tests.once import once
 
 BOUNDS = {torch.float64: 1e-12, torch.float32: 1e-5}
@@ -60,6 +60,15 @@ def test_dropout_keeps_the_weights_that_one_process_keeps(ranks: list[dict[str, 
             kept = [ranks[rank][f"{n} {shares} kept"] for rank in members]
             assert sum(one["different"] for one in kept) == 0
             assert sum(one["kept"] for one in kept) == kept[0]["of"] > 100
+
+
+def test_the_module_s_parameters_have_the_gradients_of_one_process(ranks: list[dict[str, Any]]) -> None:
+    for n, members in MEMBERS.items():
+        for shares in SHARES[n]:
+            for rank in members:
+                apart = ranks[rank][f"{n} {shares} module"]
+                assert len(apart) == 7
+                assert max(apart.values()) <= 1e-12, (n, shares, rank, apart)
 
 
 def test_a_bank_is_used_over_all_ranks_as_in_one_process(ranks: list[dict[str, Any]]) -> None:

@@ -27,6 +27,7 @@ from bench.summary.tables import (
     pipeline,
     protocols,
     screen_text,
+    sequence_parallel,
     speech,
     summary_refinement,
     text_sources,
@@ -50,6 +51,7 @@ SUMMARY = (
     topics,
     training_data,
     training_step,
+    sequence_parallel,
 )
 TABLES: Tables = {
     name: make for part in (*SUMMARY, *(tables(op) for op in OPS), predictions) for name, make in part.TABLES.items()

@@ -227,6 +227,8 @@ def test_two_parts_drop_what_the_whole_drops(
         q, k, v, dout = (x[:, :, own].detach().requires_grad_() for x in inputs)
         torch.manual_seed(11)
         options: dict[str, Any] = {"dilation": dilation, "dropout_p": 0.4, "row_offset": own.start + offset}
+        if last - first < frames:  # the whole draws the same one
+            options["dropout_seed"] = torch.randint(2**62, (1,))
         out = vk.sliding_window_attention(q, k, v, sides, backend=backend, **options)
         keep = slice(first - own.start, last - own.start)
         return [x[:, :, keep].detach() for x in (out, *torch.autograd.grad(out, (q, k, v), dout))]
@@ -259,6 +261,14 @@ def test_two_parts_drop_what_the_whole_drops(
         ),
         (((2, 3), (2, 4)), {"row_offset": 1.0}, TypeError, "row_offset must be an int, got float"),
         (((2, 3), (2, 4)), {"row_offset": True}, TypeError, "row_offset must be an int, got bool"),
+        (((2, 3), (2, 4)), {"dropout_seed": 7}, TypeError, "dropout_seed must be a torch.Tensor, got int"),
+        (((2, 3), (2, 4)), {"dropout_seed": torch.ones(1)}, TypeError, "dropout_seed must be int64, got torch.float32"),
+        (
+            ((2, 3), (2, 4)),
+            {"dropout_seed": torch.tensor([1, 2])},
+            ValueError,
+            r"dropout_seed must be of shape \[1\] = \[1\], got \[2\]",
+        ),
         (
             ((2, 3), (2, 4)),
             {"key_mask": torch.ones(1, 3, dtype=torch.bool)},

@@ -34,6 +34,14 @@ def test_attention_is_multihead_attention_under_a_band_mask() -> None:
     assert SlidingWindowAttention(24, 3, 5, qkv_bias=False).qkv.bias is None
 
 
+def test_a_group_and_its_lengths_come_together_and_without_packing() -> None:
+    layer, x = SlidingWindowAttention(16, 2, 9), torch.randn(20, 16)
+    with pytest.raises(ValueError, match="cu_seqlens must be None with a group, got Tensor"):
+        layer(x, cu_seqlens=torch.tensor([0, 20]), group=object())
+    with pytest.raises(ValueError, match=r"lengths must be None without a group, got \[20\]"):
+        layer(x[None], lengths=[20])
+
+
 def test_causal_attention_does_not_see_ahead() -> None:
     layer, x = SlidingWindowAttention(16, 2, 9, causal=True), torch.randn(1, 20, 16)
     changed = x.clone()

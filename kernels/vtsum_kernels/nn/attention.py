@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -64,17 +67,43 @@ class SlidingWindowAttention(nn.Module):
         self.relative_bias = None if entries is None else nn.Parameter(entries)
         self.sinks = nn.Parameter(torch.zeros(num_heads)) if sinks else None
 
-    def forward(self, x: Tensor, key_mask: Tensor | None = None, cu_seqlens: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        key_mask: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+        *,
+        group: Any = None,
+        lengths: Sequence[int] | None = None,
+    ) -> Tensor:
         """x [B, T, C], key_mask bool [B, T], True = valid, or lengths [B]; with cu_seqlens [N + 1], packed
         sequences [total, C] and a mask [total]. Returns x's shape.
 
+        group: x is this rank's stretch of a sequence on the ranks of a process group (or a DeviceMesh of one
+        dimension; torch.distributed.group.WORLD: on all processes), `lengths` how many frames each has; see
+        `vtsum_kernels.distributed`. Parameters get the gradients of this rank's rows.
+
         Rows of padded frames hold values nobody should read.
+
+        Raises:
+            ValueError: a group with cu_seqlens, or lengths without a group; what the op refuses.
         """
+        name = type(self).__name__
+        if group is not None and cu_seqlens is not None:
+            checks.fail(name, "cu_seqlens", "None with a group", type(cu_seqlens).__name__)
+        if group is None and lengths is not None:
+            checks.fail(name, "lengths", "None without a group", list(lengths))
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # [..., T, 3, H, D]
         q, k, v = qkv.unbind(-3)
         if cu_seqlens is None:
             q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-        out = sliding_window_attention(
+        attend: Callable[..., Tensor] = sliding_window_attention
+        where: dict[str, Any] = {"cu_seqlens": cu_seqlens}
+        if group is not None:
+            from ..distributed import sliding_window_attention as attend
+
+            where = {"group": group, "lengths": lengths}
+        out = attend(
             q,
             k,
             v,
@@ -82,11 +111,11 @@ class SlidingWindowAttention(nn.Module):
             dilation=self.dilation,
             causal=self.causal,
             key_mask=key_mask,
-            cu_seqlens=cu_seqlens,
             bias=self.relative_bias,
             border=self.border,
             dropout_p=self.dropout if self.training else 0.0,
             sinks=self.sinks,
+            **where,
         )
         if cu_seqlens is None:
             out = out.transpose(1, 2)

@@ -219,6 +219,26 @@ class MemoryBank(nn.Module):
         dead = (share < 0.01 / mass.shape[1]).all(0)
         return MemoryUsage(mass, float(entropy.exp().mean()), int(dead.sum()))
 
+    def sum_usage(self, group: Any = None) -> None:
+        """Add up how all ranks of a group, each with a stretch of a sequence, used the slots in the last forward.
+
+        `usage` and `balance_loss` then tell of the whole sequence, on every rank. Retrieval itself needs no other rank.
+
+        The gradients of balance_loss by a rank's parameters are its frames' share, as those of any loss of its frames.
+
+        Args:
+            group: a ProcessGroup, a DeviceMesh of one dimension, or None: all processes. All of its ranks call this.
+        Raises:
+            RuntimeError: there is no process group, or a rank does not answer; it is named.
+        """
+        from ..distributed.group import group_of
+        from ..distributed.sums import sum_value
+
+        members = group_of(f"{type(self).__name__}.sum_usage", group)
+        whole = sum_value(members, self.mass if self._usage is None else self._usage)
+        self.mass.copy_(whole.detach())
+        self._usage = None if self._usage is None else whole
+
     @torch.no_grad()
     def write(self, x: Tensor, rule: str = "fifo", mask: Tensor | None = None, momentum: float = 0.9) -> None:
         """Put frames of a stream into the bank, in their order; nothing of it is learned.

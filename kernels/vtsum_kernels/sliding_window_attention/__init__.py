@@ -22,6 +22,7 @@ from .call import (
     check_mask,
     check_more_keys,
     check_row_offset,
+    check_seed,
     check_sequences,
     check_sinks,
 )
@@ -48,6 +49,7 @@ def sliding_window_attention(
     normalize: str = "window",
     dropout_p: float = 0.0,
     row_offset: int = 0,
+    dropout_seed: Tensor | None = None,
     sinks: Tensor | None = None,
     softcap: float | None = None,
     return_lse: bool = False,
@@ -94,6 +96,8 @@ def sliding_window_attention(
             by the seed, batch entry, head, and the numbers of the row and the key, counted along k.
         row_offset (int): the number of k's first frame in a sequence of which these are a part; dropout drops what it
             would drop in the whole, for the same seed. Counted modulo 2**32; nothing else depends on it.
+        dropout_seed (Tensor | None): int64 [1] on q's device, the seed; None draws one from torch's generator. Calls
+            for parts of a sequence share it.
         sinks (Tensor | None): [H], any float dtype: a logit a head that takes part in the softmax beside the row's keys
             and belongs to no value, so that a row's weights sum to less than 1. It is neither scaled nor capped. Its
             gradient is summed in float32 (float64 for float64). A row that sees no key still gives 0.
@@ -184,5 +188,6 @@ def sliding_window_attention(
         longest,
         None if sinks is None else check_sinks(sinks, q, heads),
         softcap,
+        None if dropout_seed is None else check_seed(dropout_seed, q),
     )
     return call if packed or not call.more_keys else without_unseen(call)

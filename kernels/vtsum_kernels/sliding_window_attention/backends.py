@@ -134,7 +134,9 @@ BACKENDS: dict[str, dispatch.Predicate] = {
 
 
 def _seed(call: Call) -> Tensor | None:
-    return draw_seed(call.q.device) if call.dropout_p > 0 else None
+    if call.dropout_p == 0:
+        return None
+    return draw_seed(call.q.device) if call.seed is None else call.seed
 
 
 def _reference(call: Call, need_lse: bool) -> tuple[Tensor, Tensor]:

@@ -41,6 +41,7 @@ class Call(NamedTuple):
     longest: int  # keys of the longest sequence; all of them where packed ones' lengths would have to be waited for
     sinks: Tensor | None  # [H], in the statistics' dtype, contiguous
     softcap: float  # 0: none
+    seed: Tensor | None = None  # int64 [1]; None: drawn where there is dropout
 
     @property
     def more_keys(self) -> bool:
@@ -159,6 +160,17 @@ def check_row_offset(row_offset: Any) -> int:
     if isinstance(row_offset, bool) or not isinstance(row_offset, (int, torch.SymInt)):
         checks.fail(NAME, "row_offset", "an int", type(row_offset).__name__, TypeError)
     return cast(int, row_offset) % (1 << 32)
+
+
+def check_seed(seed: Any, q: Tensor) -> Tensor:
+    name = "dropout_seed"
+    checks.is_tensor(NAME, name, seed)
+    if seed.dtype != torch.int64:
+        checks.fail(NAME, name, "int64", seed.dtype, TypeError)
+    checks.has_shape(NAME, name, seed, (1,), "[1]")
+    if seed.device != q.device:
+        checks.fail(NAME, name, f"on the device of q, {q.device}", seed.device)
+    return cast(Tensor, seed)
 
 
 def check_bias(bias: Any, q: Tensor, heads: int, left: int, right: int, shift: bool) -> Tensor:

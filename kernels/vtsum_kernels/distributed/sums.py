@@ -1,0 +1,51 @@
+"""Sums over a group: of gradients of what all ranks share, of what each rank counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .group import SHARED, Group, everyones
+
+
+class _SumGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: Group) -> Tensor:
+        ctx.group = group
+        return x.view_as(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return summed(ctx.group, gradient), None
+
+
+class _SumValue(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: Group) -> Tensor:
+        return summed(group, x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
+
+
+def sum_value(group: Group, x: Tensor) -> Tensor:
+    """The sum of all ranks' x. Its gradient is that of one loss, which every rank makes of it: no message."""
+    result: Tensor = _SumValue.apply(x, group)
+    return result
+
+
+def sum_gradient(group: Group, x: Tensor) -> Tensor:
+    """x, whose gradient is the sum of all ranks'."""
+    result: Tensor = _SumGradient.apply(x, group)
+    return result
+
+
+def summed(group: Group, x: Tensor) -> Tensor:
+    """The sum of all ranks' x, added in the order of ranks, so that every rank has the same bits."""
+    return torch.stack(everyones(group, x, SHARED)).sum(0)

@@ -162,8 +162,9 @@ def make_plan(
         frames = [(a, b) for a, b, _ in parts]
     shots = [(int(edges[a]), int(edges[b])) for a, b in frames]
     saliency = np.array([float(watched.saliency[a:b].mean()) for a, b in frames])
-    lively = _liveliness([watched.changes.liveliness(start / rate, end / rate) for start, end in shots])
-    worth = (1 - LIVELY) * _contrast(saliency) + LIVELY * lively
+    levels = np.log1p(np.array([watched.changes.liveliness(start / rate, end / rate) for start, end in shots]))
+    lively = lively_levels(levels, float(levels.min()), float(levels.max()))
+    worth = (1 - LIVELY) * contrast(saliency, float(saliency.min()), float(saliency.max())) + LIVELY * lively
     frame_worth = watched.saliency
     words: list[list[str]] = [[] for _ in shots]
     if about is not None:
@@ -342,17 +343,23 @@ def _most_alike(worth: np.ndarray, like: np.ndarray, kept: list[int]) -> tuple[n
     return most, np.where(most > 0, np.array(kept)[nearest], -1)
 
 
-def _contrast(saliency: np.ndarray) -> np.ndarray:
-    """Stretch a video's saliency to 0.2..1: models differ in their range, and within a video only the order counts."""
-    low, high = float(saliency.min()), float(saliency.max())
+def contrast(saliency: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Stretch a video's saliency, which lies between `low` and `high`, to 0.2..1: models differ in their range, and
+    within a video only the order counts."""
     return 0.2 + 0.8 * (saliency - low) / (high - low) if high - low > 1e-6 else np.ones_like(saliency)
 
 
-def _liveliness(changes: list[float]) -> np.ndarray:
-    """Changes of the picture as 0..1 within a video, on a scale of ratios; all 0 where they hardly differ."""
-    levels = np.log1p(np.array(changes))
-    low, high = levels.min(), levels.max()
+def lively_levels(levels: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Levels of change (log1p) between `low` and `high` as 0..1; all 0 where they hardly differ."""
     return (levels - low) / (high - low) if high - low > 0.1 else np.zeros_like(levels)
+
+
+def most_telling(event_features: np.ndarray, saliency: np.ndarray, mean: np.ndarray) -> int:
+    """Which of the frames [T, C] of a shot is salient, and like the rest of it."""
+    x = event_features.astype(np.float64)
+    x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    distance = ((x - mean) ** 2).sum(axis=1)
+    return int(np.argmax(saliency - distance / max(float(distance.max()), 1e-9) * 0.1))
 
 
 def _key_frame_time(clip: Clip, watched: Watched, edges: np.ndarray, mean: np.ndarray, rate: float) -> float:
@@ -360,8 +367,5 @@ def _key_frame_time(clip: Clip, watched: Watched, edges: np.ndarray, mean: np.nd
     inside = np.flatnonzero((edges[:-1] >= clip.start) & (edges[:-1] < clip.end))
     if not len(inside):
         return (clip.start + clip.end) / 2 / rate
-    x = watched.event_features[inside].astype(np.float64)
-    x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-    distance = ((x - mean) ** 2).sum(axis=1)
-    worth = watched.saliency[inside] - distance / max(float(distance.max()), 1e-9) * 0.1
-    return float(edges[inside[np.argmax(worth)]] / rate)
+    best = most_telling(watched.event_features[inside], watched.saliency[inside], mean)
+    return float(edges[inside[best]] / rate)

@@ -66,8 +66,7 @@ def test_a_frame_is_given_once_those_it_depends_on_have_come_and_the_rest_change
         given.append(stream.see(x[n : n + 1]))
         rest = stream.rest()
         assert stream.given + len(rest) == n + 1
-        reach = len(model.temporal.blocks) + 1  # layers, of a block's halo each
-        assert stream.given >= n + 1 - BLOCK * (reach + 1)
+        assert stream.given >= n + 1 - stream.lag
         np.testing.assert_allclose(np.concatenate([*given, rest]), whole(model, x[: n + 1]), rtol=0, atol=1e-14)
 
 

@@ -54,6 +54,11 @@ class _Windowed:
         self.qkv = weight.new_zeros(0, 3 * width)
         self.first = self.done = 0
 
+    @property
+    def lag(self) -> int:
+        """Frames that have to come behind a block before it is finished."""
+        return self._halo
+
     def __call__(self, rows: Tensor, last: bool) -> Tensor:
         """The next rows, whole blocks but at the last -> those that are finished now."""
         for block in rows.split(BLOCK):
@@ -142,6 +147,11 @@ class LocalStream:
     def _positions(self, first: int, count: int) -> Tensor:
         table = self._model.position_embeddings.weight
         return table[position_at(torch.arange(first, first + count, device=table.device), len(table))]
+
+    @property
+    def lag(self) -> int:
+        """Frames that may have to come behind one before its saliency is known, at most."""
+        return BLOCK - 1 + sum(layer.lag for layer in self._layers())
 
     def _layers(self) -> list[_Windowed]:
         return [*self._blocks, *([] if self._local is None else [self._local])]

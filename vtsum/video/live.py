@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 
 import av
 from av.container import InputContainer
@@ -63,7 +64,7 @@ class LiveInfo:
 
     Attributes:
         rate: pictures a second, as stated; 25 where nothing is. width, height: as stored. codec, container: libav's
-            names.
+            names. aspect: width of a stored pixel over its height; None: they are square.
     """
 
     rate: float
@@ -71,6 +72,7 @@ class LiveInfo:
     height: int
     codec: str
     container: str
+    aspect: Fraction | None
 
 
 def scheme_of(source: AnyPath) -> str | None:
@@ -208,7 +210,9 @@ class LivePictures:
         def placed(frames: list[VideoFrame]) -> Iterator[tuple[float, VideoFrame]]:
             for frame in frames:
                 if self.info is None:
-                    self.info = LiveInfo(rate, frame.width, frame.height, context.name, container.format.name)
+                    self.info = LiveInfo(
+                        rate, frame.width, frame.height, context.name, container.format.name, stream.sample_aspect_ratio
+                    )
                 found = timeline.place(decoder.ticks(frame))
                 if found is not None:
                     self.until = max(self.until, timeline.end(found, frame.duration))

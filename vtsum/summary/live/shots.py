@@ -15,6 +15,7 @@ since f is submodular: what new shots add to all that came before is at most wha
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -213,7 +214,7 @@ class Store:
 def _joined(shots: Sequence[Shot]) -> tuple[np.ndarray, np.ndarray]:
     """Edges [T + 1] and saliency [T] of all frames of the shots; what lies between two of them is a frame of none."""
     edges, saliency = [shots[0].edges], [shots[0].saliency]
-    for before, shot in zip(shots, shots[1:], strict=False):
+    for before, shot in itertools.pairwise(shots):
         if shot.edges[0] > before.edges[-1]:
             edges.append(shot.edges)
             saliency.append(np.zeros(1, np.float32))

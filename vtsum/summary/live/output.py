@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,7 @@ class LiveFolder:
         self._state = self.path / state.FILE
         goes_on = self._state.is_file() and not self._state.is_symlink() and not overwrite
         check_output(self.path, overwrite or goes_on, inputs)
+        self._made = not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._handle = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -65,8 +67,11 @@ class LiveFolder:
                 (self.path / name).unlink()
 
     def close(self) -> None:
-        """Let another run have it."""
+        """Let another run have it; one in which nothing was written goes, if it was not there before."""
         os.close(self._handle)
+        if self._made:
+            with suppress(OSError):
+                self.path.rmdir()
 
     def write(
         self,

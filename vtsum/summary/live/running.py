@@ -323,6 +323,8 @@ class _Writing:
         self._run, self._model, self._identity = run, model, identity
         self._frames, self._folder, self._live = frames, folder, live
         self._whole = True  # no frame is half taken
+        self._file: str | None = None
+        self._uncut: tuple[str, ...] = () if run.again else _NOTES[1:]
 
     def summaries(self) -> Iterator[LiveSummary]:
         every, fresh = self._run.asked.every, False
@@ -345,6 +347,9 @@ class _Writing:
                             summary = self._summary("running")
                         yield summary
                     due, fresh = time.monotonic() + every, False
+            if self._live is not None:
+                self._live.window.note(self._frames.tail)
+                self._cut(self._live)
         except BaseException:
             if self._whole and self._live is not None and self._folder is not None:
                 with undisturbed():
@@ -352,8 +357,6 @@ class _Writing:
             raise
         if self._live is None:
             raise VTSumError(f"stream: {self._run.name} must have had a picture before it was stopped, got none")
-        for moment, small in self._frames.tail:
-            self._live.window.changes.note(moment, small)
         with undisturbed():
             summary = self._summary("ended")
         yield summary
@@ -367,12 +370,29 @@ class _Writing:
         self._live.see(frame)
         self._whole = True
 
+    def _end(self, live: _Stream) -> float:
+        """Seconds that the stream has, now that it has ended."""
+        end, step = live.window.count / self._run.asked.fps, 1.0 / self._run.asked.fps
+        return self._frames.end if end - step < self._frames.end <= end else end
+
+    def _cut(self, live: _Stream) -> None:
+        """Make summary.mp4, where the source can be read again."""
+        run, end = self._run, self._end(live)
+        if self._folder is None or not run.again or run.path is None:
+            return
+        from vtsum.video import cut
+
+        spans = [(moment["start"], moment["end"]) for moment in live.moments(end)[0]]
+        try:
+            cut(run.path, spans, self._folder.path / "summary.mp4", duration=end)
+            self._file = "summary.mp4"
+        except VTSumError as error:
+            self._uncut = (f"summary.mp4 was not made: {error}",)
+
     def _summary(self, state: str) -> LiveSummary:
         live, run, frames = self._live, self._run, self._frames
         assert live is not None
-        end = live.window.count / run.asked.fps
-        if state == "ended" and frames.end > end - 1.0 / run.asked.fps:
-            end = frames.end
+        end = self._end(live) if state == "ended" else live.window.count / run.asked.fps
         moments, pictures = live.moments(end)
         store, info = live.store, frames.pictures.info
         document: LiveDocument = {
@@ -402,7 +422,7 @@ class _Writing:
             "frames": live.window.count,
             "duration": round(end, 3),
             "summary_duration": round(sum(moment["end"] - moment["start"] for moment in moments), 3),
-            "file": None,
+            "file": self._file,
             "shots": {
                 "settled": store.totals.shots,
                 "kept": len(store.shots),
@@ -429,4 +449,4 @@ class _Writing:
             found.append(f"{pictures.errors} damaged packets, or places that could not be read, were passed over")
         if pictures.jumps:
             found.append(f"timestamps jump in {pictures.jumps} places: what follows was put behind what came before")
-        return [*found, _NOTES[0], *(() if self._run.again else _NOTES[1:])]
+        return [*found, _NOTES[0], *self._uncut]

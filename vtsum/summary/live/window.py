@@ -60,6 +60,7 @@ class Window:
         self._features: list[np.ndarray] = []  # of each frame from `first` on
         self._pictures: list[bytes] = []  # of each frame from `settled` on
         self.local: LocalStream | None = None
+        self._noted = -1.0  # seconds
         self._known: list[float] = []  # saliency of frames from `first` on, as `local` gave it
         self._set_up()
 
@@ -87,13 +88,19 @@ class Window:
             features: float32 [C], as the model encodes it. picture: a JPEG. seen: time and `PictureChanges.small` of
                 each picture that was decoded since the frame before.
         """
-        for time, small in seen:
-            self.changes.note(time, small)
+        self.note(seen)
         self._features.append(features)
         self._pictures.append(picture)
         if self.local is not None:
             self._known += _probabilities(self.local.see(features[None]))
         self.count += 1
+
+    def note(self, seen: Sequence[tuple[float, np.ndarray]]) -> None:
+        """Take pictures as `see` does, without a frame behind them; those that were taken before are passed over."""
+        for time, small in seen:
+            if time > self._noted:
+                self.changes.note(time, small)
+                self._noted = time
 
     @property
     def is_full(self) -> bool:
@@ -179,6 +186,7 @@ class Window:
         found = {
             "window": np.array([self.count, self.first, self.settled, self.begin], np.int64),
             "features": np.stack(self._features) if self._features else np.zeros((0, 1), np.float32),
+            "noted": np.array([self._noted]),
             "known": np.array(self._known, np.float64),
             "pictures": np.concatenate([np.zeros(0, np.uint8), *pictures]),
             "picture_sizes": np.array([len(picture) for picture in pictures], np.int64),
@@ -202,6 +210,7 @@ class Window:
         import torch
 
         count, first, settled, begin = (int(n) for n in state["window"])
+        (noted,) = state["noted"].tolist()
         features, known, sizes = state["features"], state["known"], state["picture_sizes"]
         if not (0 <= first <= settled <= count and begin >= 0 and count - first <= FRAMES):
             raise ValueError(f"window must be of numbers that fit each other, got {[count, first, settled, begin]}")
@@ -230,7 +239,7 @@ class Window:
         self.count, self.first, self.settled, self.begin = count, first, settled, begin
         self._features, self._known = [row.copy() for row in features], known.tolist()
         self._pictures = pieces(state["pictures"], sizes, count - settled)
-        self.changes = changes
+        self.changes, self._noted = changes, noted
 
 
 def pieces(data: np.ndarray, sizes: np.ndarray, count: int) -> list[bytes]:

@@ -11,17 +11,20 @@ from vtsum.version import __version__
 if TYPE_CHECKING:
     from vtsum.batches import batch
     from vtsum.summary.exports import export
+    from vtsum.summary.live import LiveSummary, stream
     from vtsum.summary.making import Summary
     from vtsum.summary.pipeline import summarize
     from vtsum.summary.recut import recut
 
-__all__ = ["Summary", "VTSumError", "__version__", "batch", "export", "recut", "summarize"]
+__all__ = ["LiveSummary", "Summary", "VTSumError", "__version__", "batch", "export", "recut", "stream", "summarize"]
 
 _WHERE = {
     "batch": "vtsum.batches",
+    "LiveSummary": "vtsum.summary.live",
     "Summary": "vtsum.summary.making",
     "export": "vtsum.summary.exports",
     "recut": "vtsum.summary.recut",
+    "stream": "vtsum.summary.live",
     "summarize": "vtsum.summary.pipeline",
 }
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vtsum.commands.app import app, printable, write
+from vtsum.commands.app import app, number, printable, write
+from vtsum.commands.live import check_options, run_live
 from vtsum.commands.opening import check_opening, open_page
 from vtsum.commands.options import Grouped, Run, with_options
 from vtsum.shown import say
-from vtsum.summary.options import FILES, RUN, Options
+from vtsum.summary.options import FILES, RUN, SEEN, Options
 
 if TYPE_CHECKING:
     from vtsum.summary.making import Summary
@@ -42,7 +43,46 @@ def summarize(
     show: Annotated[
         bool, typer.Option("--open", rich_help_panel=RUN, help="Open report.html in the browser at the end.")
     ] = False,
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live",
+            rich_help_panel=RUN,
+            help="VIDEO has no end yet: a file that grows, a pipe, -, or an address (http, https, rtsp, udp, tcp). The "
+            "summary is written anew as it goes on; one that was stopped goes on when it is started again.",
+        ),
+    ] = False,
+    every: Annotated[
+        float | None,
+        typer.Option(
+            "--every",
+            rich_help_panel=RUN,
+            metavar="SECONDS",
+            parser=number,
+            help="With --live: from one summary to the next. [default: 60]",
+        ),
+    ] = None,
+    patience: Annotated[
+        float | None,
+        typer.Option(
+            "--patience",
+            rich_help_panel=RUN,
+            metavar="SECONDS",
+            parser=number,
+            help="With --live: without anything new, after which a file or an address has ended. [default: 10]",
+        ),
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory",
+            rich_help_panel=SEEN,
+            metavar="RULE",
+            help="With --live: how frames are written to the model's memory bank, fifo, ema or merge. [default: not]",
+        ),
+    ] = None,
     *,
+    context: typer.Context,
     run: Run,
     options: Any,
 ) -> None:
@@ -50,6 +90,10 @@ def summarize(
     from vtsum.extras import require
 
     require("video", "summarize")
+    check_options(context, live)
+    if live:
+        run_live(context, video, output, run, options, {"every": every, "patience": patience, "memory": memory})
+        return
     if show:
         check_opening(options.get("formats"), "summarize", run.dry_run)
     from vtsum.summary.pipeline import summarize as work

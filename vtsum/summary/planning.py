@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from vtsum.enhance.event_segmentation import METHOD, Segment, find_shots, unit_mean
+from vtsum.enhance.event_segmentation import METHOD, PictureChanges, find_shots, unit_mean
 from vtsum.enhance.summary_refinement import (
     MIN_CLIP,
     Budget,
@@ -131,24 +131,25 @@ def make_plan(
             f"summarize: min_shot must be at most the budget of {budget_seconds:.1f} s, got {min_shot:g} s"
         )
     least = MIN_CLIP if min_shot is None else min_shot
-    segments, means, scatter = find_shots(
-        watched.event_features,
-        fps,
-        method=segmenter,
-        boundary_scores=boundary_scores,
-        changes=watched.changes,
-        start=first_frame(watched.start, fps) / fps,
-    )
     # The grid is the video's own, so that a clip holds whole frames; never coarser than the sampled frames.
-    rate = max(info.fps if math.isfinite(info.fps) and info.fps > 0 else 25.0, fps)
-    edges = _edges(watched, segments, fps, rate)
+    rate = tick_rate(info.fps, fps)
+    first, begin = first_frame(watched.start, fps), round(watched.start * rate)
+    shortest = max(1, round((SHORTEST_SHOT if min_shot is None else min_shot) * rate))
+    found = find_runs(
+        watched.event_features,
+        watched.changes,
+        fps,
+        rate,
+        segmenter=segmenter,
+        boundary_scores=boundary_scores,
+        first=first,
+        begin=begin,
+        end=max(round(watched.duration * rate), begin + 1),
+        shortest=shortest,
+    )
+    edges, frames, means, scatter = found.edges, found.frames, found.means, found.scatter
     by_hand = ByHand(keep, drop, (watched.start, watched.duration), rate)
     marks = by_hand.part(edges)
-    frames = [(s.start, s.end) for s in segments]
-    shortest = max(1, round((SHORTEST_SHOT if min_shot is None else min_shot) * rate))
-    runs = merge_short_shots([(int(edges[a]), int(edges[b])) for a, b in frames], means, shortest)
-    frames = [(frames[first][0], frames[last - 1][1]) for first, last in runs]
-    means = np.array([np.average(means[a:b], axis=0, weights=[len(s) for s in segments[a:b]]) for a, b in runs])
     if marks:
         parts = split(frames, marks)
         whole = [(a, b) == frames[number] for a, b, number in parts]
@@ -161,8 +162,9 @@ def make_plan(
         frames = [(a, b) for a, b, _ in parts]
     shots = [(int(edges[a]), int(edges[b])) for a, b in frames]
     saliency = np.array([float(watched.saliency[a:b].mean()) for a, b in frames])
-    lively = _liveliness([watched.changes.liveliness(start / rate, end / rate) for start, end in shots])
-    worth = (1 - LIVELY) * _contrast(saliency) + LIVELY * lively
+    levels = np.log1p(np.array([watched.changes.liveliness(start / rate, end / rate) for start, end in shots]))
+    lively = lively_levels(levels, float(levels.min()), float(levels.max()))
+    worth = (1 - LIVELY) * contrast(saliency, float(saliency.min()), float(saliency.max())) + LIVELY * lively
     frame_worth = watched.saliency
     words: list[list[str]] = [[] for _ in shots]
     if about is not None:
@@ -256,20 +258,68 @@ def make_plan(
     )
 
 
-def _edges(watched: Watched, segments: Sequence[Segment], fps: float, rate: float) -> np.ndarray:
-    """Ticks at which the turns of the sampled frames begin, and the last one ends; cuts are where the pictures say."""
-    count = len(watched.saliency)
-    last = max(round(watched.duration * rate), round(watched.start * rate) + 1)
-    first = first_frame(watched.start, fps)
-    edges = np.minimum(np.round((first + np.arange(count + 1)) / fps * rate).astype(np.int64), last)
-    edges[0], edges[-1] = round(watched.start * rate), last
+@dataclass(frozen=True)
+class Runs:
+    """The shots of a stretch of frames before anything is chosen.
+
+    Attributes:
+        edges: [T + 1], ticks at which the turns of the sampled frames begin, and the last one ends.
+        frames: of each shot its first frame and the one behind its last, counted in the stretch.
+        means: [M, C] mean unit features. scatter: the mean squared distance of the frames to their mean.
+    """
+
+    edges: np.ndarray
+    frames: list[tuple[int, int]]
+    means: np.ndarray
+    scatter: float
+
+
+def tick_rate(stated: float, fps: float) -> float:
+    """Ticks a second for a video of `stated` frames a second, of which `fps` are sampled."""
+    return max(stated if math.isfinite(stated) and stated > 0 else 25.0, fps)
+
+
+def find_runs(
+    event_features: np.ndarray,
+    changes: PictureChanges,
+    fps: float,
+    rate: float,
+    *,
+    segmenter: str,
+    boundary_scores: np.ndarray | None,
+    first: int,
+    begin: int,
+    end: int,
+    shortest: int,
+) -> Runs:
+    """The shots of frames [T, C] that are sampled one after the other; those under `shortest` ticks join a neighbour.
+
+    Args:
+        first: the number of the first frame in the video; it is at first / fps seconds. begin, end: ticks of the whole.
+    Raises:
+        VTSumError: see `find_shots`.
+    """
+    segments, means, scatter = find_shots(
+        event_features,
+        fps,
+        method=segmenter,
+        boundary_scores=boundary_scores,
+        changes=changes,
+        start=first / fps,
+    )
+    edges = np.minimum(np.round((first + np.arange(len(event_features) + 1)) / fps * rate).astype(np.int64), end)
+    edges[0], edges[-1] = begin, end
     for segment in segments[1:]:
         k = segment.start
         # Pictures are looked at only at the grid points; the cut itself lies somewhere between two of them.
-        exact = watched.changes.boundary((first + k - 1) / fps, (first + k) / fps)
+        exact = changes.boundary((first + k - 1) / fps, (first + k) / fps)
         if exact is not None:
             edges[k] = min(max(round(exact * rate), int(edges[k - 1]) + 1), int(edges[k]))
-    return edges
+    frames = [(s.start, s.end) for s in segments]
+    runs = merge_short_shots([(int(edges[a]), int(edges[b])) for a, b in frames], means, shortest)
+    joined = [(frames[low][0], frames[high - 1][1]) for low, high in runs]
+    means = np.array([np.average(means[a:b], axis=0, weights=[len(s) for s in segments[a:b]]) for a, b in runs])
+    return Runs(edges, joined, means, scatter)
 
 
 def _ranks(scores: np.ndarray) -> list[int]:
@@ -293,17 +343,23 @@ def _most_alike(worth: np.ndarray, like: np.ndarray, kept: list[int]) -> tuple[n
     return most, np.where(most > 0, np.array(kept)[nearest], -1)
 
 
-def _contrast(saliency: np.ndarray) -> np.ndarray:
-    """Stretch a video's saliency to 0.2..1: models differ in their range, and within a video only the order counts."""
-    low, high = float(saliency.min()), float(saliency.max())
+def contrast(saliency: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Stretch a video's saliency, which lies between `low` and `high`, to 0.2..1: models differ in their range, and
+    within a video only the order counts."""
     return 0.2 + 0.8 * (saliency - low) / (high - low) if high - low > 1e-6 else np.ones_like(saliency)
 
 
-def _liveliness(changes: list[float]) -> np.ndarray:
-    """Changes of the picture as 0..1 within a video, on a scale of ratios; all 0 where they hardly differ."""
-    levels = np.log1p(np.array(changes))
-    low, high = levels.min(), levels.max()
+def lively_levels(levels: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Levels of change (log1p) between `low` and `high` as 0..1; all 0 where they hardly differ."""
     return (levels - low) / (high - low) if high - low > 0.1 else np.zeros_like(levels)
+
+
+def most_telling(event_features: np.ndarray, saliency: np.ndarray, mean: np.ndarray) -> int:
+    """Which of the frames [T, C] of a shot is salient, and like the rest of it."""
+    x = event_features.astype(np.float64)
+    x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    distance = ((x - mean) ** 2).sum(axis=1)
+    return int(np.argmax(saliency - distance / max(float(distance.max()), 1e-9) * 0.1))
 
 
 def _key_frame_time(clip: Clip, watched: Watched, edges: np.ndarray, mean: np.ndarray, rate: float) -> float:
@@ -311,8 +367,5 @@ def _key_frame_time(clip: Clip, watched: Watched, edges: np.ndarray, mean: np.nd
     inside = np.flatnonzero((edges[:-1] >= clip.start) & (edges[:-1] < clip.end))
     if not len(inside):
         return (clip.start + clip.end) / 2 / rate
-    x = watched.event_features[inside].astype(np.float64)
-    x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-    distance = ((x - mean) ** 2).sum(axis=1)
-    worth = watched.saliency[inside] - distance / max(float(distance.max()), 1e-9) * 0.1
-    return float(edges[inside[np.argmax(worth)]] / rate)
+    best = most_telling(watched.event_features[inside], watched.saliency[inside], mean)
+    return float(edges[inside[best]] / rate)

@@ -103,13 +103,20 @@ class WatchedFrames(FramesAhead):
     def _see(self, time: float, frame: VideoFrame) -> None:
         if self.screen is not None:
             self.screen.see(time, frame)
-        form = frame.format
-        first = form.components[0]
-        if first.bits != 8 or not first.is_luma or form.has_palette:  # deeper, RGB, a palette: brought to 8-bit grey
-            frame = frame.reformat(min(frame.width, _GREY), min(frame.height, _GREY), "gray")
-        if frame.planes:
-            plane = frame.planes[0]
-            self.changes.see(time, memoryview(plane), plane.line_size, plane.width, plane.height)
+        if (small := small_picture(frame)) is not None:
+            self.changes.note(time, small)
+
+
+def small_picture(frame: VideoFrame) -> np.ndarray | None:
+    """What `PictureChanges.note` takes of a decoded picture, a view into it; None where it has nothing to show."""
+    form = frame.format
+    first = form.components[0]
+    if first.bits != 8 or not first.is_luma or form.has_palette:  # deeper, RGB, a palette: brought to 8-bit grey
+        frame = frame.reformat(min(frame.width, _GREY), min(frame.height, _GREY), "gray")
+    if not frame.planes:
+        return None
+    plane = frame.planes[0]
+    return PictureChanges.small(memoryview(plane), plane.line_size, plane.width, plane.height)
 
 
 def watch(

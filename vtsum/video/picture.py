@@ -222,7 +222,12 @@ def deinterlaced(frame: VideoFrame) -> VideoFrame:
 
 
 def save_jpeg(frame: VideoFrame, path: Path, height: int, quality: int = 4) -> None:
-    """Write a frame as a JPEG of the given height, aspect kept, never enlarged.
+    """Write a frame as a JPEG; `height` and `quality` as for `jpeg`."""
+    path.write_bytes(jpeg(frame, height, quality))
+
+
+def jpeg(frame: VideoFrame, height: int, quality: int = 4) -> bytes:
+    """A frame as a JPEG of the given height, aspect kept, never enlarged.
 
     Args:
         quality (int): libav's scale, 2 (best) to 31; 4 is about 85 of 100.
@@ -234,5 +239,4 @@ def save_jpeg(frame: VideoFrame, path: Path, height: int, quality: int = 4) -> N
     context.width, context.height, context.pix_fmt = width, height, "yuvj420p"
     context.framerate = Fraction(25)
     context.options = {"qmin": str(quality), "qmax": str(quality)}
-    data = b"".join(bytes(packet) for packet in [*context.encode(small), *context.encode(None)])
-    path.write_bytes(data)
+    return b"".join(bytes(packet) for packet in [*context.encode(small), *context.encode(None)])

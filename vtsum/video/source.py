@@ -146,7 +146,7 @@ def choose_video(container: InputContainer, path: str | os.PathLike[str], functi
         found = [f"{s.type} ({_codec_name(s)})" for s in container.streams][:4]
         what = "only sound" if container.streams.audio else "no video stream"
         raise VTSumError(f"{function}: {name}: must hold a video, got {what}: {', '.join(found) or 'no streams'}")
-    if "mp4" in container.format.name and is_encrypted(path):
+    if "mp4" in container.format.name and os.path.isfile(path) and is_encrypted(path):
         raise VTSumError(f"{function}: {name}: {_ENCRYPTED}")
     usable = [s for s in pictures if s.codec_context is not None and s.codec_context.width > 0]
     if not usable:

@@ -55,6 +55,16 @@ class _Kept:
         made.times = array("d", times.tobytes())
         return made
 
+    def since(self, time: float) -> _Kept:
+        """Those at a time and later."""
+        first = int(np.searchsorted(np.frombuffer(self.times), time))
+        made = _Kept()
+        made.times = self.times[first:]
+        for at, run in self.runs():
+            if len(left := run[max(first - at, 0) :]):
+                made._runs.append((max(at - first, 0), run.shape[1:], bytearray(left.tobytes())))
+        return made
+
     def runs(self) -> Iterator[tuple[int, np.ndarray]]:
         """The first picture's number and the pictures [n, H, W] of each stretch of one shape."""
         for first, shape, data in self._runs:
@@ -132,8 +142,17 @@ class PictureChanges:
 
     def see(self, time: float, plane: memoryview, line_size: int, width: int, height: int) -> None:
         """Take note of a picture: its time in seconds, and its first plane of 8-bit values."""
+        self.note(time, self.small(plane, line_size, width, height))
+
+    @classmethod
+    def small(cls, plane: memoryview, line_size: int, width: int, height: int) -> np.ndarray:
+        """What `note` takes of a picture: the pixels of its first plane that are compared, uint8, a view."""
         rows = np.frombuffer(plane, np.uint8, count=line_size * height).reshape(height, line_size)
-        small = rows[:: max(height // self.GRID, 1), : width : max(width // self.GRID, 1)].astype(np.float32)
+        return rows[:: max(height // cls.GRID, 1), : width : max(width // cls.GRID, 1)]
+
+    def note(self, time: float, small: np.ndarray) -> None:
+        """`see`, in two steps: the first may be another thread's."""
+        small = small.astype(np.float32)
         if self._last is not None and self._last.shape == small.shape:
             self._times.append(time)
             self._changes.append(float(np.abs(small - self._last).mean()))
@@ -145,6 +164,30 @@ class PictureChanges:
         self._last = small
         if not self._kept.times or time >= self._kept.times[-1] + self.PACE:
             self._kept.add(time, small)
+
+    def forget(self, before: float) -> None:
+        """Drop what was noted before a time, in seconds: a stream's memory does not grow."""
+        first = int(np.searchsorted(np.frombuffer(self._times), before))
+        # One that is viewed cannot be made shorter: others take their place.
+        self._times, self._changes, self._lasting = (
+            column[first:] for column in (self._times, self._changes, self._lasting)
+        )
+        self._kept = self._kept.since(before)
+
+    def recent(self) -> np.ndarray:
+        """The last few pictures, float32 [n, h, w]: with `state` all that is needed to go on noting (`go_on`)."""
+        return np.stack(self._recent) if self._recent else np.zeros((0, 1, 1), np.float32)
+
+    def go_on(self, recent: np.ndarray) -> None:
+        """Let what `of_state` made note more pictures: `recent` is what `recent()` gave.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        if recent.ndim != 3 or len(recent) > self.AFTER or not np.isfinite(recent).all():
+            raise ValueError(f"recent must be at most {self.AFTER} finite pictures, got shape {list(recent.shape)}")
+        self._recent.extend(recent.astype(np.float32))
+        self._last = self._recent[-1] if self._recent else None
 
     def boundary(self, after: float, until: float) -> float | None:
         """The time of the first picture after a hard cut in after < t <= until, or None where there is no clear one."""

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from vtsum.enhance.summary_refinement.diverse import novelty, select_diverse
+from vtsum.enhance.summary_refinement.diverse import STRENGTH, novelty, select_diverse
 from vtsum.enhance.summary_refinement.knapsack import select_shots
 
 MIN_CLIP = 1.0  # seconds; a clip shorter than this is not worth its cut
@@ -85,6 +85,7 @@ def plan_clips(
     vectors: np.ndarray | None = None,
     scale: float | None = None,
     least: float = MIN_CLIP,
+    strength: float = STRENGTH,
 ) -> list[Clip]:
     """Choose what the summary shows.
 
@@ -100,7 +101,7 @@ def plan_clips(
         budget (int): ticks, at least 1.
         ticks_per_second (float): the frame rate of the grid.
         vectors (array | None): [M, C], mean features of the shots: choose different ones. None: the knapsack.
-        scale (float | None): with vectors, as for select_diverse.
+        scale (float | None), strength (float): with vectors, as for select_diverse.
         least (float): seconds that a clip lasts at least, where its shot and the budget do.
     Returns:
         list[Clip]: in order of time; at least one if there is a shot.
@@ -116,8 +117,8 @@ def plan_clips(
     if vectors is None:
         chosen = select_shots(worth * offers, offers, budget)
     else:
-        chosen = select_diverse(worth * offers, offers, budget, vectors, scale=scale)
-        worth = worth * novelty(worth * offers, vectors, chosen, scale=scale)
+        chosen = select_diverse(worth * offers, offers, budget, vectors, strength=strength, scale=scale)
+        worth = worth * novelty(worth * offers, vectors, chosen, strength=strength, scale=scale)
     shown = {i: int(offers[i]) for i in chosen}
     fillers: set[int] = set()
     best_first = [int(i) for i in np.argsort(-worth, kind="stable")]

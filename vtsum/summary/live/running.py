@@ -30,6 +30,7 @@ from vtsum.summary.live.state import FORMAT, Facts, shots_state, store_of
 from vtsum.summary.live.window import MOST_FPS, Window
 from vtsum.summary.planning import tick_rate
 from vtsum.summary.values import known_segmenter
+from vtsum.threads import torch_threads
 from vtsum.version import __version__
 from vtsum.video.live import LivePictures, is_file, scheme_of
 
@@ -209,7 +210,8 @@ class _Stream:
     def see(self, frame: Frame) -> None:
         from vtsum.model.frame_encoder import encoded
 
-        features = encoded(self.window.model, frame.image[None], "stream")[0]
+        with torch_threads(count=1):  # of one picture, two threads share too little to wait for each other
+            features = encoded(self.window.model, frame.image[None], "stream")[0]
         if self.window.is_full:
             self.store.add(*self.window.settle())
         self.window.see(features, frame.picture, frame.seen)

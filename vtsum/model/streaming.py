@@ -10,6 +10,7 @@ MKL does; else, and with a bank, to rounding).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,8 @@ class LocalStream:
             raise VTSumError("LocalStream: model must have a temporal_window, got one whose frames attend to all")
         check_rule(model, rule)
         self._model, self._rule = model, rule
-        self._blocks = [_Windowed(block.norm1, block.attn, config.width) for block in model.temporal.blocks]
+        blocks: list[Any] = list(model.temporal.blocks)
+        self._blocks = [_Windowed(block.norm1, block.attn, config.width) for block in blocks]
         local = model.local_attention
         self._local = None if local is None else _Windowed(local.norm1, local.attn, config.width)
         self._waiting = model.saliency_head.weight.new_zeros(0, config.width)
@@ -126,18 +128,19 @@ class LocalStream:
         model, config = self._model, self._model.config
         x = rows[:whole]
         if model.memory is not None and config.memory_position == "before":
-            x = _in_blocks(x, lambda block: _read(model.memory, block, rule))
+            x = _in_blocks(x, partial(_read, model.memory, rule=rule))
         x = x + self._positions(self._entered, len(x))
         self._entered += len(x)
-        for layer, block in zip(self._blocks, model.temporal.blocks, strict=True):
+        blocks: list[Any] = list(model.temporal.blocks)
+        for layer, block in zip(self._blocks, blocks, strict=True):
             x = layer(x, last)
             if block.memory is not None:
-                x = _in_blocks(x, lambda rows, bank=block.memory: _read(bank, rows, rule))
-            x = _in_blocks(x, lambda rows, block=block: rows + block.mlp(block.norm2(rows)))
+                x = _in_blocks(x, partial(_read, block.memory, rule=rule))
+            x = _in_blocks(x, partial(_through_mlp, block))
         x = _in_blocks(x, model.temporal.norm) + self._positions(self._left, len(x))
         self._left += len(x)
         if model.memory is not None and config.memory_position == "after":
-            x = _in_blocks(x, lambda block: _read(model.memory, block, rule))
+            x = _in_blocks(x, partial(_read, model.memory, rule=rule))
         if self._local is not None:
             x = self._local(x, last)
         self.given += len(x)
@@ -203,13 +206,17 @@ def check_rule(model: VTSum, rule: str | None) -> None:
         raise VTSumError(f"stream: memory must be None for a model without a memory bank, got {rule!r}")
 
 
+def _through_mlp(block: Any, rows: Tensor) -> Tensor:
+    found: Tensor = rows + block.mlp(block.norm2(rows))
+    return found
+
+
 @torch.inference_mode()
 def write_banks(model: VTSum, features: np.ndarray, first: int, last: int, rule: str) -> None:
     """Put frames first to last of a stretch [T, C] into each bank of a model, as the bank sees them within it."""
     seen: dict[MemoryBank, Tensor] = {}
     hooks = [
-        bank.register_forward_pre_hook(lambda bank, given: seen.update({bank: given[0]}))  # type: ignore[misc]
-        for bank in model.banks()
+        bank.register_forward_pre_hook(lambda bank, given: seen.update({bank: given[0]})) for bank in model.banks()
     ]
     try:
         model.encode(torch.from_numpy(np.ascontiguousarray(features))[None].to(model.saliency_head.weight))

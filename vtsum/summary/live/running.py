@@ -9,7 +9,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +84,7 @@ def stream(
     rate: float = 25.0,
     device: str = "auto",
     overwrite: bool = False,
-) -> Iterator[LiveSummary]:
+) -> Generator[LiveSummary, None, None]:
     """Summarise what has no end yet: a running summary within a budget, given anew every few seconds.
 
         for summary in vtsum.stream("rtsp://camera/", budget="1min"):
@@ -256,7 +256,7 @@ class _Stream:
         self.store = store
 
 
-def _running(run: _Run, model: str | os.PathLike[str] | Summarizer, device: str) -> Iterator[LiveSummary]:
+def _running(run: _Run, model: str | os.PathLike[str] | Summarizer, device: str) -> Generator[LiveSummary, None, None]:
     from vtsum.model import load
 
     with ExitStack() as stack:
@@ -328,7 +328,7 @@ class _Writing:
         self._file: str | None = None
         self._uncut: tuple[str, ...] = () if run.again else _NOTES[1:]
 
-    def summaries(self) -> Iterator[LiveSummary]:
+    def summaries(self) -> Generator[LiveSummary, None, None]:
         every, fresh = self._run.asked.every, False
         due = time.monotonic() + every
         try:

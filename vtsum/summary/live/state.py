@@ -70,7 +70,8 @@ def store_of(state: Mapping[str, np.ndarray], budget: int, rate: float) -> Store
         if not np.isfinite(state[name]).all():
             raise ValueError(f"{name} must be finite")
     pictures = pieces(state["pictures"], sizes, len(frames))
-    shots, at = [], 0
+    shots: list[Any] = []
+    at = 0
     for i, count in enumerate(frames.tolist()):
         edges = state["edges"][at + i : at + i + count + 1]
         saliency = state["saliency"][at : at + count]

@@ -35,7 +35,7 @@ CASES = [
     Case("weights", HALF, 384, 1000, 1, True),
     Case("weights", torch.float16, 64, 500, 12, True),
     *(Case("weights", SINGLE, dim, slots, 1, True) for dim, slots in ((768, 512), (96, 60))),
-    *(Case("join", HALF, 768, slots, 1, True) for slots in (128, 256, 512)),
+    *(Case("join", HALF, 768, slots, 1, True) for slots in (128, 256, 512, 1000)),
     Case("join", HALF, 40, 300, 2, False),
     Case("join", torch.float16, 384, 64, 1, False),
     Case("join", SINGLE, 768, 512, 1, True),

@@ -74,6 +74,8 @@ def joined(
         ((70, 40, 50, 72), {}),
         ((33, 17, 9, 31), {"bias": True, "residual": True, "strided": True}),
         ((65, 64, 96, 128), {"bias": True, "float_weights": True}),
+        ((20, 24, 40, 56), {"bias": True, "residual": True}),
+        ((20, 24, 40, 56), {"residual": True, "strided": True}),
         ((20, 0, 40, 24), {"residual": True}),
         ((20, 24, 0, 24), {"bias": True}),
         ((1, 1, 1, 1), {}),

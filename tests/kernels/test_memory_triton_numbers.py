@@ -58,6 +58,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "bias for all": {"shape": (2, 18, 2, 17, 8), "bias": "", "gradients": "u"},
     "strided": {"shape": (2, 17, 2, 33, 17), "strided": True, "mask": True},
     "whole blocks": {"shape": (1, 32, 1, 64, 16), "gradients": "wl", "mask": True},
+    "steps of eight": {"shape": (2, 20, 2, 40, 24), "bias": "GH", "mask": True},
     "chunks": {"shape": (1, 150, 1, 30, 16), "bias": "H"},
     "one": {"shape": (1, 1, 1, 1, 1)},
 }

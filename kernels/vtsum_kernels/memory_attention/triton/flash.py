@@ -12,7 +12,19 @@ import triton
 import triton.language as tl
 
 from ...triton_kit.arithmetic import LN_2, LOG2_E, add_product, power
-from .tiles import ahead, biased, counts, load_tile, one_product, place, row_scale, store_tile
+from .tiles import (
+    COUNTS,
+    ahead,
+    biased,
+    counts,
+    load_tile,
+    multiple,
+    multiples,
+    one_product,
+    place,
+    row_scale,
+    store_tile,
+)
 
 
 @triton.jit
@@ -25,7 +37,7 @@ def usable(bias_ptr, s0, S, BLOCK_N: tl.constexpr, HAS_BIAS: tl.constexpr):
     return tl.minimum(S - s0, BLOCK_N).to(tl.float32)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def memory_flash_fwd_kernel(
     x_ptr,  # [G, n, H, d]
     keys_ptr,  # [G, H, S, d]
@@ -41,7 +53,12 @@ def memory_flash_fwd_kernel(
     D: tl.constexpr, E: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
     BLOCK_E: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr, EVEN_S: tl.constexpr,
     HALF: tl.constexpr, PRECISION: tl.constexpr,
+    ALIGN_X: tl.constexpr, ALIGN_KEYS: tl.constexpr, ALIGN_VALUES: tl.constexpr, ALIGN_S: tl.constexpr,
 ):  # fmt: skip
+    x_g, x_n, x_h = multiples(x_g, x_n, x_h, ALIGN_X)
+    keys_g, keys_h, keys_s = multiples(keys_g, keys_h, keys_s, ALIGN_KEYS)
+    values_g, values_h, values_s = multiples(values_g, values_h, values_s, ALIGN_VALUES)
+    S = multiple(S, ALIGN_S)
     gh, g, h, block = place(blocks, H)
     m0 = block * BLOCK_M
     row, d, e = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_E)
@@ -92,7 +109,7 @@ def memory_flash_fwd_kernel(
     tl.store(lse_ptr + gh * n + rows, lse, mask=exists)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def memory_usage_kernel(
     x_ptr,  # [G, n, H, d]
     keys_ptr,  # [G, H, S, d]
@@ -105,8 +122,12 @@ def memory_usage_kernel(
     n, S, H, slot_blocks, chunks, chunk_rows, pairs,
     D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, HAS_BIAS: tl.constexpr,
     HAS_MASK: tl.constexpr, EVEN_S: tl.constexpr, HALF: tl.constexpr, PRECISION: tl.constexpr,
+    ALIGN_X: tl.constexpr, ALIGN_KEYS: tl.constexpr, ALIGN_S: tl.constexpr,
 ):  # fmt: skip
     """The weights' sums over the rows of a chunk, from their lse: BLOCK_N slots a program."""
+    x_g, x_n, x_h = multiples(x_g, x_n, x_h, ALIGN_X)
+    keys_g, keys_h, keys_s = multiples(keys_g, keys_h, keys_s, ALIGN_KEYS)
+    S = multiple(S, ALIGN_S)
     gh, g, h, tile = place(slot_blocks * chunks, H)
     slot_block, chunk = tile % slot_blocks, tile // slot_blocks
     s0 = slot_block * BLOCK_N

@@ -12,7 +12,19 @@ import triton
 import triton.language as tl
 
 from ...triton_kit.arithmetic import LOG2_E, add_product, power
-from .tiles import ahead, biased, counts, load_tile, one_product, place, row_scale, store_tile
+from .tiles import (
+    COUNTS,
+    ahead,
+    biased,
+    counts,
+    load_tile,
+    multiple,
+    multiples,
+    one_product,
+    place,
+    row_scale,
+    store_tile,
+)
 
 
 @triton.jit
@@ -22,7 +34,7 @@ def row_lse(lse_ptr, rows, valid):
     return tl.where(lse == float("-inf"), float("inf"), lse)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def memory_flash_bwd_rows_kernel(
     dout_ptr, out_ptr,  # [G, n, H, e]
     dlse_ptr,  # [G, H, n] float32
@@ -42,7 +54,15 @@ def memory_flash_bwd_rows_kernel(
     D: tl.constexpr, E: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
     BLOCK_E: tl.constexpr, HAS_DLSE: tl.constexpr, HAS_DUSAGE: tl.constexpr, HAS_BIAS: tl.constexpr,
     HAS_MASK: tl.constexpr, EVEN_S: tl.constexpr, HALF: tl.constexpr, PRECISION: tl.constexpr,
+    ALIGN_X: tl.constexpr, ALIGN_KEYS: tl.constexpr, ALIGN_VALUES: tl.constexpr, ALIGN_DOUT: tl.constexpr,
+    ALIGN_OUT: tl.constexpr, ALIGN_S: tl.constexpr,
 ):  # fmt: skip
+    x_g, x_n, x_h = multiples(x_g, x_n, x_h, ALIGN_X)
+    keys_g, keys_h, keys_s = multiples(keys_g, keys_h, keys_s, ALIGN_KEYS)
+    values_g, values_h, values_s = multiples(values_g, values_h, values_s, ALIGN_VALUES)
+    dout_g, dout_n, dout_h = multiples(dout_g, dout_n, dout_h, ALIGN_DOUT)
+    out_g, out_n, out_h = multiples(out_g, out_n, out_h, ALIGN_OUT)
+    S = multiple(S, ALIGN_S)
     gh, g, h, block = place(blocks, H)
     m0 = block * BLOCK_M
     row, d, e = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_E)
@@ -102,7 +122,7 @@ def memory_flash_bwd_rows_kernel(
     store_tile(dx_ptr, H * D, row, d, u * scale[:, None], exists, D, D == BLOCK_D)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def memory_flash_bwd_slots_kernel(
     dout_ptr,  # [G, n, H, e]
     dusage_ptr,  # [G, H, S] float32
@@ -122,8 +142,15 @@ def memory_flash_bwd_slots_kernel(
     D: tl.constexpr, E: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
     BLOCK_E: tl.constexpr, HAS_DUSAGE: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr,
     HALF: tl.constexpr, PRECISION: tl.constexpr,
+    ALIGN_X: tl.constexpr, ALIGN_KEYS: tl.constexpr, ALIGN_VALUES: tl.constexpr, ALIGN_DOUT: tl.constexpr,
+    ALIGN_S: tl.constexpr,
 ):  # fmt: skip
     """BLOCK_N slots of a program against the rows of a chunk; scores are kept as [slots, rows]."""
+    x_g, x_n, x_h = multiples(x_g, x_n, x_h, ALIGN_X)
+    keys_g, keys_h, keys_s = multiples(keys_g, keys_h, keys_s, ALIGN_KEYS)
+    values_g, values_h, values_s = multiples(values_g, values_h, values_s, ALIGN_VALUES)
+    dout_g, dout_n, dout_h = multiples(dout_g, dout_n, dout_h, ALIGN_DOUT)
+    S = multiple(S, ALIGN_S)
     gh, g, h, tile = place(slot_blocks * chunks, H)
     slot_block, chunk = tile % slot_blocks, tile // slot_blocks
     s0 = slot_block * BLOCK_N

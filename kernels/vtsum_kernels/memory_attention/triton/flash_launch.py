@@ -8,7 +8,17 @@ import torch
 from torch import Tensor
 
 from ...tensors import contiguous, dense_rows, near_rows
-from ...triton_kit.launch import cdiv, launch, mask_arguments, on_its_device, power_of_two, run, strides
+from ...triton_kit.launch import (
+    aligned,
+    aligned_strides,
+    cdiv,
+    launch,
+    mask_arguments,
+    on_its_device,
+    power_of_two,
+    run,
+    strides,
+)
 from ...triton_kit.tuning import Config
 from . import configs
 from .configs import PRECISION, about
@@ -46,10 +56,10 @@ def _arguments(
     bias = None if slot_bias is None else dense_rows(slot_bias)
     return {
         "x_ptr": x, "keys_ptr": keys, "values_ptr": values, "factor_ptr": factor.contiguous(), "bias_ptr": bias,
-        "n": n, "S": slots, "H": heads, "D": dim, "E": value_dim, "BLOCK_D": power_of_two(dim),
+        "n": n, **aligned("S", slots), "H": heads, "D": dim, "E": value_dim, "BLOCK_D": power_of_two(dim),
         "BLOCK_E": power_of_two(value_dim), "HAS_BIAS": bias is not None, "PRECISION": PRECISION,
-        "HALF": x.dtype != torch.float32, **strides("x", x, "gnh"), **strides("keys", keys, "ghs"),
-        **strides("values", values, "ghs"), **strides("bias", bias, "gh"), **mask_arguments(query_mask, "gn"),
+        "HALF": x.dtype != torch.float32, **aligned_strides("x", x, "gnh"), **aligned_strides("keys", keys, "ghs"),
+        **aligned_strides("values", values, "ghs"), **strides("bias", bias, "gh"), **mask_arguments(query_mask, "gn"),
     }  # fmt: skip
 
 
@@ -145,7 +155,8 @@ def flash_backward(
         "dout_ptr": dout, "out_ptr": out, "lse_ptr": lse.contiguous(), "dx_ptr": dx, "dfactor_ptr": dfactor,
         "dlse_ptr": contiguous(dlse), "HAS_DLSE": dlse is not None,
         "dusage_ptr": contiguous(dusage), "HAS_DUSAGE": dusage is not None,
-        "delta_ptr": torch.empty_like(dfactor), **strides("dout", dout, "gnh"), **strides("out", out, "gnh"),
+        "delta_ptr": torch.empty_like(dfactor),
+        **aligned_strides("dout", dout, "gnh"), **aligned_strides("out", out, "gnh"),
     }  # fmt: skip
 
     def call(config: Config) -> tuple[Tensor, Tensor, Tensor]:

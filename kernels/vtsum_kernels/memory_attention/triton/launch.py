@@ -8,7 +8,17 @@ import torch
 from torch import Tensor
 
 from ...tensors import contiguous, dense_rows, near_rows
-from ...triton_kit.launch import cdiv, launch, mask_arguments, on_its_device, power_of_two, run, strides
+from ...triton_kit.launch import (
+    aligned,
+    aligned_strides,
+    cdiv,
+    launch,
+    mask_arguments,
+    on_its_device,
+    power_of_two,
+    run,
+    strides,
+)
 from ...triton_kit.tuning import Config
 from . import configs
 from .configs import PRECISION, about
@@ -43,8 +53,9 @@ def weights_forward(
     step = configs.block_k(x.dtype)
     values: dict[str, Any] = {
         "x_ptr": x, "keys_ptr": keys, "factor_ptr": factor.contiguous(), "bias_ptr": bias, "weights_ptr": weights,
-        "lse_ptr": lse, "n": n, "S": slots, "H": heads, "D": dim, "HAS_BIAS": bias is not None, "PRECISION": PRECISION,
-        **strides("x", x, "gnh"), **strides("keys", keys, "ghs"), **strides("bias", bias, "gh"),
+        "lse_ptr": lse, "n": n, **aligned("S", slots), "H": heads, "D": dim, "HAS_BIAS": bias is not None,
+        "PRECISION": PRECISION,
+        **aligned_strides("x", x, "gnh"), **aligned_strides("keys", keys, "ghs"), **strides("bias", bias, "gh"),
         **mask_arguments(query_mask, "gn"),
     }  # fmt: skip
 
@@ -79,7 +90,7 @@ def _dscores(
         "dweights_ptr": contiguous(dweights),
         "dlse_ptr": contiguous(dlse),
         "dusage_ptr": contiguous(dusage),
-        "n": n, "S": slots, "H": heads, "HAS_DWEIGHTS": dweights is not None, "HAS_DLSE": dlse is not None,
+        "n": n, **aligned("S", slots), "H": heads, "HAS_DWEIGHTS": dweights is not None, "HAS_DLSE": dlse is not None,
         "HAS_DUSAGE": dusage is not None, "NEED_BIAS": need_bias, **mask_arguments(query_mask, "gn"),
     }  # fmt: skip
 
@@ -109,8 +120,9 @@ def scores_backward(
     x, keys = near_rows(x, 1), near_rows(keys, 2)
     values: dict[str, Any] = {
         "dscores_ptr": dscores.contiguous(), "x_ptr": x, "keys_ptr": keys, "factor_ptr": factor.contiguous(),
-        "dx_ptr": dx, "scaled_ptr": scaled, "n": n, "S": slots, "H": heads, "D": dim, "pairs_n": groups * heads * n,
-        "GROUP": 8, "PRECISION": PRECISION, **strides("x", x, "gnh"), **strides("keys", keys, "ghs"),
+        "dx_ptr": dx, "scaled_ptr": scaled, "n": n, **aligned("S", slots), "H": heads,
+        **aligned("D", dim), "pairs_n": groups * heads * n,
+        "GROUP": 8, "PRECISION": PRECISION, **aligned_strides("x", x, "gnh"), **aligned_strides("keys", keys, "ghs"),
         **mask_arguments(query_mask, "gn"),
     }  # fmt: skip
 

@@ -7,10 +7,10 @@ import triton
 import triton.language as tl
 
 from ...triton_kit.arithmetic import add_product
-from .tiles import ahead, counts, load_tile, place, row_scale, store_tile, tile_of
+from .tiles import COUNTS, ahead, counts, load_tile, multiple, multiples, place, row_scale, store_tile, tile_of
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def memory_scores_bwd_kernel(
     dscores_ptr,  # [G, H, n, S]
     x_ptr,  # [G, n, H, d]
@@ -24,7 +24,11 @@ def memory_scores_bwd_kernel(
     n, S, H, D, pairs_n, row_blocks, column_blocks,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP: tl.constexpr,
     HAS_MASK: tl.constexpr, EVEN_D: tl.constexpr, EVEN_S: tl.constexpr, PRECISION: tl.constexpr,
+    ALIGN_X: tl.constexpr, ALIGN_KEYS: tl.constexpr, ALIGN_D: tl.constexpr, ALIGN_S: tl.constexpr,
 ):  # fmt: skip
+    x_g, x_n, x_h = multiples(x_g, x_n, x_h, ALIGN_X)
+    keys_g, keys_h, keys_s = multiples(keys_g, keys_h, keys_s, ALIGN_KEYS)
+    S, D = multiple(S, ALIGN_S), multiple(D, ALIGN_D)
     gh, g, h, tile = place(row_blocks * column_blocks, H)
     row_block, column_block = tile_of(tile, row_blocks, column_blocks, GROUP)
     m0, d0 = row_block * BLOCK_M, column_block * BLOCK_N

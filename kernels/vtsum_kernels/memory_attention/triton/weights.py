@@ -13,7 +13,20 @@ import triton
 import triton.language as tl
 
 from ...triton_kit.arithmetic import LN_2, power
-from .tiles import ahead, biased, counts, load_tile, place, products, row_scale, store_tile, two_products
+from .tiles import (
+    COUNTS,
+    ahead,
+    biased,
+    counts,
+    load_tile,
+    multiple,
+    multiples,
+    place,
+    products,
+    row_scale,
+    store_tile,
+    two_products,
+)
 
 
 @triton.jit
@@ -23,7 +36,7 @@ def _store(weights_ptr, partial_ptr, weights, local, slots, exists, S, EVEN_S: t
     tl.store(partial_ptr + slots, tl.sum(weights, 0), mask=slots < S)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def memory_weights_fwd_kernel(
     x_ptr,  # [G, n, H, d]
     keys_ptr,  # [G, H, S, d]
@@ -38,7 +51,11 @@ def memory_weights_fwd_kernel(
     D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_S: tl.constexpr, BLOCK_K: tl.constexpr, TILES: tl.constexpr,
     HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr, EVEN_D: tl.constexpr, EVEN_S: tl.constexpr,
     PRECISION: tl.constexpr,
+    ALIGN_X: tl.constexpr, ALIGN_KEYS: tl.constexpr, ALIGN_S: tl.constexpr,
 ):  # fmt: skip
+    x_g, x_n, x_h = multiples(x_g, x_n, x_h, ALIGN_X)
+    keys_g, keys_h, keys_s = multiples(keys_g, keys_h, keys_s, ALIGN_KEYS)
+    S = multiple(S, ALIGN_S)
     gh, g, h, block = place(blocks, H)
     rows, local = block * BLOCK_M + tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_M)
     exists = rows < n
@@ -115,7 +132,7 @@ def _load_dweights(
     return weights, tl.where(weights != 0.0, dweights, 0.0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def memory_weights_bwd_kernel(
     weights_ptr, dweights_ptr,  # [G, H, n, S]
     dlse_ptr,  # [G, H, n] float32
@@ -127,8 +144,10 @@ def memory_weights_bwd_kernel(
     BLOCK_M: tl.constexpr, BLOCK_S: tl.constexpr, SINGLE: tl.constexpr, HAS_DWEIGHTS: tl.constexpr,
     HAS_DLSE: tl.constexpr, HAS_DUSAGE: tl.constexpr, HAS_MASK: tl.constexpr, NEED_BIAS: tl.constexpr,
     EVEN_S: tl.constexpr,
+    ALIGN_S: tl.constexpr,
 ):  # fmt: skip
     """ds = w (dP - sum w dP + dlse), with dP = dw + dusage. Reads each weight once where SINGLE, else twice."""
+    S = multiple(S, ALIGN_S)
     gh, g, _, block = place(blocks, H)
     rows, local = block * BLOCK_M + tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_M)
     exists = rows < n

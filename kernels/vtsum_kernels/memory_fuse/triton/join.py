@@ -10,11 +10,17 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ...memory_attention.triton.tiles import ahead, load_tile, store_tile, tile_of
+from ...memory_attention.triton.tiles import ahead, load_tile, multiple, store_tile, tile_of
 from ...triton_kit.arithmetic import add_product
 
+#: See `memory_attention.triton.tiles`.
+COUNTS = (
+    *("x_n", "weights_n", "weight_o", "bank_r", "residual_n"),
+    *("N", "C", "R", "out_dim", "row_blocks", "column_blocks"),
+)
 
-@triton.jit
+
+@triton.jit(do_not_specialize=COUNTS)
 def memory_join_fwd_kernel(
     x_ptr,  # [N, C]
     weights_ptr,  # [N, R]
@@ -27,8 +33,13 @@ def memory_join_fwd_kernel(
     N, C, R, out_dim, row_blocks, column_blocks,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP: tl.constexpr, SPLIT: tl.constexpr,
     HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, EVEN_C: tl.constexpr, EVEN_R: tl.constexpr,
-    EVEN_O: tl.constexpr, PRECISION: tl.constexpr,
+    EVEN_O: tl.constexpr, ALIGN_C: tl.constexpr, ALIGN_R: tl.constexpr, ALIGN_OUT_DIM: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
+    C, x_n, weight_o = multiple(C, ALIGN_C), multiple(x_n, ALIGN_C), multiple(weight_o, ALIGN_C)
+    R, weights_n = multiple(R, ALIGN_R), multiple(weights_n, ALIGN_R)
+    out_dim, bank_r = multiple(out_dim, ALIGN_OUT_DIM), multiple(bank_r, ALIGN_OUT_DIM)
+    residual_n = multiple(residual_n, ALIGN_OUT_DIM)
     row_block, column_block = tile_of(tl.program_id(0), row_blocks, column_blocks, GROUP)
     m0, o0 = row_block * BLOCK_M, column_block * BLOCK_N
     row, column = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_N)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...memory_attention.triton.configs import PRECISION, about, block_k, sizes_of
 from ...tensors import contiguous, near_rows
-from ...triton_kit.launch import cdiv, launch, on_its_device, power_of_two, run, strides
+from ...triton_kit.launch import aligned, cdiv, launch, on_its_device, power_of_two, run, strides
 from ...triton_kit.tuning import Config
 from .join import memory_join_fwd_kernel
 
@@ -48,13 +48,16 @@ def join(
     split = weights.dtype == torch.float32 and bank.dtype != torch.float32
     x, weights, weight, bank = (near_rows(tensor, 0) for tensor in (x, weights, weight, bank))
     residual = None if residual is None else near_rows(residual, 0)
+    steps = {
+        **strides("x", x, "n"), **strides("weights", weights, "n"), **strides("weight", weight, "o"),
+        **strides("bank", bank, "r"), **strides("residual", residual, "n"),
+    }  # fmt: skip
     values: dict[str, Any] = {
         "x_ptr": x, "weights_ptr": weights, "weight_ptr": weight, "bank_ptr": bank, "residual_ptr": residual,
-        "bias_ptr": contiguous(bias), "y_ptr": y, "N": n, "C": width, "R": bank_rows,
-        "out_dim": out_dim, "GROUP": 8, "SPLIT": split, "HAS_BIAS": bias is not None,
-        "HAS_RESIDUAL": residual is not None, "PRECISION": PRECISION, **strides("x", x, "n"),
-        **strides("weights", weights, "n"), **strides("weight", weight, "o"), **strides("bank", bank, "r"),
-        **strides("residual", residual, "n"),
+        "bias_ptr": contiguous(bias), "y_ptr": y, "N": n, "GROUP": 8, "SPLIT": split, "HAS_BIAS": bias is not None,
+        "HAS_RESIDUAL": residual is not None, "PRECISION": PRECISION, **steps,
+        **aligned("C", width, steps["x_n"], steps["weight_o"]), **aligned("R", bank_rows, steps["weights_n"]),
+        **aligned("out_dim", out_dim, steps["bank_r"], steps["residual_n"]),
     }  # fmt: skip
 
     def call(config: Config) -> None:

@@ -130,7 +130,10 @@ __global__ void __launch_bounds__(TILE_THREADS, RESIDENT<D>) sliding_window_atte
             float s[PART / 8][4], dp[PART / 8][4];
             tile_products<D>(s, queries, part_keys);
             tile_products<D>(dp, douts, part_keys + KEYS * D);
-            if (p.seed != nullptr) drop_out(dp, kept_elements<PART / 8>(p, at.b, at.h, row, first), p);
+            if (p.seed != nullptr) {
+                const tile_place here(grid, static_cast<int>(p.H), anew(static_cast<int>(blockIdx.x)));
+                drop_out(dp, kept_elements<PART / 8>(p, here.b, here.h, row, first), p);
+            }
 #pragma unroll
             for (int c = 0; c < PART / 8; ++c)
 #pragma unroll
@@ -152,12 +155,15 @@ __global__ void __launch_bounds__(TILE_THREADS, RESIDENT<D>) sliding_window_atte
         }
     }
 
+    // Where the results go is found anew: so the loop has its registers to itself.
+    const tile_place to(grid, static_cast<int>(p.H), anew(static_cast<int>(blockIdx.x)));
+    const int own = to.first + warp * 16;
     uint32_t odd = 0;
     put<D>(queries, dq, scale, scale);
     __syncwarp();
-    lane.store(lane.template address<T>(p.dq, at.b, at.h, row), queries, p.dq.stride_t, exist, odd);
+    lane.store(lane.template address<T>(p.dq, to.b, to.h, own), queries, p.dq.stride_t, inside(own, 0, frames), odd);
     __syncwarp();  // what its other lanes have written is read
-    if (any_odd<T>(odd)) one_by_one<T, D, true>(p, at.b, at.h).mend_dq(row, row + 16);
+    if (any_odd<T>(odd)) one_by_one<T, D, true>(p, to.b, to.h).mend_dq(own, own + 16);
 }
 
 template <typename T, int D>

@@ -12,19 +12,17 @@ import triton.language as tl
 
 from ...triton_kit.arithmetic import LOG2_E, add_product, product
 
-#: Arguments whose values are none of a compiled kernel's business: else one is compiled for each way in which 16
-#: divides them or not. What loads rely on are ALIGN_X ... H and D are a model's, and mask_n is nearly always 1.
-COUNTS = (
-    *(f"{name}_{axis}" for name in ("x", "dout", "out") for axis in "gnh"),
-    *(f"{name}_{axis}" for name in ("keys", "values") for axis in "ghs"),
-    *("mask_g", "n", "S", "blocks", "row_blocks", "column_blocks", "slot_blocks", "chunks", "chunk_rows"),
-    *("pairs", "pairs_n"),
-)
+#: Arguments that grow with the number of rows, whose values are none of a compiled kernel's business: else one is
+#: compiled for each way in which 16 divides them or not. Strides and sizes of a model stay as they are.
+COUNTS = ("mask_g", "n", "blocks", "row_blocks", "slot_blocks", "chunks", "chunk_rows", "pairs", "pairs_n")
 
 
 @triton.jit
 def multiple(count, ALIGN: tl.constexpr):
-    """`count`, of which the compiler then knows that ALIGN divides it: rows that start so are read 16 bytes a time."""
+    """`count`, of which the compiler then knows that ALIGN divides it: rows that start so are read 16 bytes a time. It
+    knows of 16 by itself, and what is said takes a register."""
+    if ALIGN == 16 or ALIGN == 1:
+        return count
     return count // ALIGN * ALIGN
 
 

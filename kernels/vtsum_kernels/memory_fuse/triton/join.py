@@ -13,14 +13,8 @@ import triton.language as tl
 from ...memory_attention.triton.tiles import ahead, load_tile, multiple, store_tile, tile_of
 from ...triton_kit.arithmetic import add_product
 
-#: See `memory_attention.triton.tiles`.
-COUNTS = (
-    *("x_n", "weights_n", "weight_o", "bank_r", "residual_n"),
-    *("N", "C", "R", "out_dim", "row_blocks", "column_blocks"),
-)
 
-
-@triton.jit(do_not_specialize=COUNTS)
+@triton.jit(do_not_specialize=("N", "row_blocks"))
 def memory_join_fwd_kernel(
     x_ptr,  # [N, C]
     weights_ptr,  # [N, R]

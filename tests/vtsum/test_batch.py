@@ -60,6 +60,32 @@ def _whole(folder: Path) -> set[str]:
     return names
 
 
+def test_a_pattern_ends_where_links_lead_back(tmp_path):
+    """Two links to the folder that they lie in, and a pattern that goes to any depth; each video comes once."""
+    _clip(tmp_path / "in" / "sub" / "a.mp4", 100)
+    for name in ("back", "b/again", "sub/up", "sub/here"):
+        (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "in" / name).symlink_to(tmp_path / "in", target_is_directory=True)
+    for pattern in ("**/*.mp4", "*/*/*/*/*/*/*/*/*/*/*/*/*/*/*/*/*/*/*/*/*/*/*/*.mp4"):
+        words = [
+            sys.executable,
+            "-m",
+            "vtsum.cli",
+            "batch",
+            tmp_path / "in" / pattern,
+            "-o",
+            tmp_path / "o",
+            "--dry-run",
+        ]
+        done = forked.run(words, env=ENVIRONMENT, timeout=60)
+        assert (done.returncode, done.stderr) == (0, ""), done
+        assert done.stdout.startswith(f"{tmp_path / 'in'}/"), done.stdout
+        assert done.stdout.count("\n") == 2, done.stdout
+    linked = tmp_path / "other"
+    linked.symlink_to(tmp_path / "in" / "sub", target_is_directory=True)
+    assert find_videos([str(tmp_path / "oth*" / "**" / "*.mp4")], "batch") == [linked / "a.mp4"]
+
+
 def test_one_bad_file_stops_nobody(tmp_path):
     place, out = tmp_path / "in", tmp_path / "out"
     for name, level in {"a": 100, "sub/a": 120, "white": 255, "black": 0, "z": 90}.items():

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from vtsum.batches.ledger import FILE
+from vtsum.batches.patterns import matching
 from vtsum.batches.tables import ENDING, read_paths
 from vtsum.errors import VTSumError
 from vtsum.files import plain, shortened
@@ -46,11 +47,21 @@ def find_videos(inputs: Sequence[str | os.PathLike[str]], op: str) -> list[Path 
     return list(found)
 
 
+def lists_among(inputs: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """The files that are read as lists of videos."""
+    names = [os.fsdecode(os.fspath(given)) for given in inputs]
+    return [Path(name[1:]) for name in names if _is_list(name)]
+
+
+def _is_list(given: str) -> bool:
+    return given.startswith("@") and not Path(given).exists()
+
+
 def _named(given: str, op: str, *, listed: bool = False) -> Iterator[Path | Address]:
     path = Path(given)
     if is_address(given):
         yield Address(given)
-    elif given.startswith("@") and not listed and not path.exists():
+    elif _is_list(given) and not listed:
         if path.suffix.lower() == ENDING:
             lines = read_paths(given[1:], op)
         else:
@@ -67,10 +78,10 @@ def _named(given: str, op: str, *, listed: bool = False) -> Iterator[Path | Addr
     elif path.exists():
         yield path
     else:
-        matches = sorted(glob.glob(given, recursive=True)) if glob.has_magic(given) else []
+        matches = matching(given) if glob.has_magic(given) else []
         if not matches:
             raise VTSumError(f"{op}: {plain(given)}: no such file")
-        yield from (Path(match) for match in matches if Path(match).is_file())
+        yield from (match for match in matches if match.is_file())
 
 
 def place(

@@ -139,3 +139,13 @@ def test_tables_that_cannot_be(tmp_path):
         assert reason in done.stderr
         assert not (tmp_path / "o").exists()
     assert video.stat().st_nlink == 2
+
+
+def test_a_place_for_no_table_is_told_before_the_work(tmp_path):
+    video = _clip(tmp_path / "a.mp4", 100)
+    (tmp_path / "file").write_text("")
+    for place in ("/proc", tmp_path / "file"):
+        done = _run(video, "-o", tmp_path / "o", "--table", f"{place}/t.parquet")
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done
+        assert f"table {place}/t.parquet must " in done.stderr
+        assert not (tmp_path / "o").exists()

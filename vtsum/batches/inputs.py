@@ -14,6 +14,7 @@ from vtsum.batches.tables import ENDING, read_paths
 from vtsum.errors import VTSumError
 from vtsum.files import plain, shortened
 from vtsum.reading import read_file
+from vtsum.shown import reason
 from vtsum.video.incoming import Address, is_address
 
 ENDINGS = frozenset(
@@ -47,6 +48,23 @@ def find_videos(inputs: Sequence[str | os.PathLike[str]], op: str) -> list[Path 
     return list(found)
 
 
+def _inside(folder: Path) -> Iterator[Path]:
+    """The videos in a folder, at any depth; not in links to folders, nor what is hidden.
+
+    Raises:
+        OSError: it, or a folder in it, cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for place, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in (Path(place, name) for name in files if not name.startswith(".")):
+            if path.suffix.lower() in ENDINGS and path.is_file():
+                yield path
+
+
 def lists_among(inputs: Sequence[str | os.PathLike[str]]) -> list[Path]:
     """The files that are read as lists of videos."""
     names = [os.fsdecode(os.fspath(given)) for given in inputs]
@@ -70,8 +88,10 @@ def _named(given: str, op: str, *, listed: bool = False) -> Iterator[Path | Addr
         for line in lines:
             yield from _named(line, op, listed=True)
     elif path.is_dir():
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
-        inside = [p for p in inside if not any(part.startswith(".") for part in p.relative_to(path).parts)]
+        try:
+            inside = sorted(_inside(path))
+        except OSError as error:  # what is in it would be left out in silence
+            raise VTSumError(f"{op}: {plain(error.filename or given)}: cannot be read: {reason(error)}") from None
         if not inside:
             raise VTSumError(f"{op}: {plain(given)} must hold videos, got a folder without any")
         yield from inside

@@ -80,6 +80,9 @@ def check_table(op: str, path: AnyPath | None, inputs: Sequence[AnyPath], overwr
         check_regular(Path(path))
     except OSError as error:
         raise VTSumError(f"{op}: table {plain(path)} must be a file or new: {reason(error)}") from None
+    place = next(folder for folder in Path(os.path.abspath(path)).parents if folder.exists())
+    if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):  # hours before it is tried
+        raise VTSumError(f"{op}: table {plain(path)} must lie in a folder to write to, got {plain(place)}")
     if os.path.lexists(path) and not overwrite and not _is_ours(path):
         raise VTSumError(
             f"{op}: table {plain(path)} must be new or an older table of a batch, got another file "

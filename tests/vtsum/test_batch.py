@@ -60,6 +60,51 @@ def _whole(folder: Path) -> set[str]:
     return names
 
 
+def test_a_pattern_ends_where_links_lead_back(tmp_path):
+    """Two links to the folder that they lie in, and a pattern that goes to any depth; each video comes once."""
+    _clip(tmp_path / "in" / "sub" / "a.mp4", 100)
+    for name in ("back", "b/again", "sub/up", "sub/here"):
+        (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "in" / name).symlink_to(tmp_path / "in", target_is_directory=True)
+    for pattern in ("**/*.mp4", "*/*/*/*/*/*/*/*/*/*/*/*/*/*/*/*/*/*/*/*/*/*/*/*.mp4"):
+        words = [
+            sys.executable,
+            "-m",
+            "vtsum.cli",
+            "batch",
+            tmp_path / "in" / pattern,
+            "-o",
+            tmp_path / "o",
+            "--dry-run",
+        ]
+        done = forked.run(words, env=ENVIRONMENT, timeout=60)
+        assert (done.returncode, done.stderr) == (0, ""), done
+        assert done.stdout.startswith(f"{tmp_path / 'in'}/"), done.stdout
+        assert done.stdout.count("\n") == 2, done.stdout
+    linked = tmp_path / "other"
+    linked.symlink_to(tmp_path / "in" / "sub", target_is_directory=True)
+    assert find_videos([str(tmp_path / "oth*" / "**" / "*.mp4")], "batch") == [linked / "a.mp4"]
+
+
+def test_a_folder_that_cannot_be_looked_into_is_told(tmp_path):
+    """What lies in it would be left out in silence, or the folder be said to hold nothing."""
+    closed = tmp_path / "in" / "closed"
+    for path in (tmp_path / "in" / "a.mp4", closed / "b.mp4"):
+        _clip(path, 100)
+    closed.chmod(0)
+    kept = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"] if os.getuid() == 0 else []
+    if kept and not shutil.which("setpriv"):
+        pytest.skip("root may look into every folder, and there is no setpriv")
+    try:
+        for place in (tmp_path / "in", closed):
+            words = [*kept, sys.executable, "-m", "vtsum.cli", "batch", place, "-o", tmp_path / "o", "--dry-run"]
+            done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False)
+            told = f"vtsum: batch: {closed}: cannot be read: Permission denied\n"
+            assert (done.returncode, done.stdout, done.stderr) == (2, "", told)
+    finally:
+        closed.chmod(0o755)
+
+
 def test_one_bad_file_stops_nobody(tmp_path):
     place, out = tmp_path / "in", tmp_path / "out"
     for name, level in {"a": 100, "sub/a": 120, "white": 255, "black": 0, "z": 90}.items():

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from tests.vtsum.samples import ENVIRONMENT
 from tests.vtsum.test_batch import _clip, _run
 from vtsum.batches.inputs import find_videos
 from vtsum.errors import VTSumError
+
+#: The command, in at most 6 GiB (most of which is what libraries reserve).
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
+from vtsum.cli import main
+sys.exit(main())
+"""
 
 
 def _list(path, values, name="path", kind=None):
@@ -60,6 +71,60 @@ def test_lists_that_are_none(tmp_path):
         assert "\x1b" not in str(told.value)
 
 
+def _repeated(path, text, rows, groups=8):
+    """A small file of many rows: the text is kept once, and each row says that it is this one."""
+    column = pa.DictionaryArray.from_arrays(pa.array([0] * (rows // groups), pa.int32()), pa.array([text]))
+    table = pa.table({"path": column})
+    with parquet.ParquetWriter(path, table.schema, compression="zstd", store_schema=False) as writer:
+        for _ in range(groups):
+            writer.write_table(table, row_group_size=len(table))
+    return path
+
+
+def _not_utf8(path):
+    bytes_of = pa.array([b"\xff\xfe.mp4"], pa.binary())
+    parquet.write_table(pa.table({"path": pa.Array.from_buffers(pa.string(), 1, bytes_of.buffers())}), path)
+    return path
+
+
+def test_hostile_lists_are_one_line(tmp_path):
+    """What unpacks to gigabytes or to millions of names, bytes that are no text, a link to itself."""
+    loop = tmp_path / "loop.parquet"
+    loop.symlink_to(loop)
+    wrong = {
+        _repeated(tmp_path / "large.parquet", "x" * (1 << 20), 16_000): " bytes of texts, got more",
+        _repeated(tmp_path / "many.parquet", "/x", 2_000_000): "must have at most 1048576 rows and ",
+        _not_utf8(tmp_path / "bytes.parquet"): "column 'path' must be of texts in UTF-8, got other bytes",
+        loop: "must be a Parquet file that can be read: ",
+    }
+    for path, reason in wrong.items():
+        words = [sys.executable, "-c", LIMITED, "batch", f"@{path}", "-o", str(tmp_path / "o")]
+        done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done
+        assert reason in done.stderr, done
+    assert not (tmp_path / "o").exists()
+
+
+def test_no_file_but_an_older_table_is_replaced(tmp_path):
+    """A list that the videos come from never; what else lies there, with --overwrite."""
+    video = _clip(tmp_path / "a.mp4", 100)
+    listed, mine = _list(tmp_path / "list.parquet", [str(video)]), tmp_path / "mine.parquet"
+    _list(mine, ["precious"])
+    before = {path: path.read_bytes() for path in (tmp_path / "list.parquet", mine)}
+    for table, more, reason in [
+        ("list.parquet", ["--overwrite"], "must not be an input, got "),
+        ("mine.parquet", [], "must be new or an older table of a batch, got another file (--overwrite replaces it)"),
+    ]:
+        done = _run(listed, "-o", tmp_path / "o", "--table", tmp_path / table, *more)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done
+        assert reason in done.stderr
+    assert {path: path.read_bytes() for path in before} == before
+    assert not (tmp_path / "o").exists()
+    for more in (["--overwrite"], []):  # another file, an older table
+        assert _run(listed, "-o", tmp_path / "o", "--table", mine, *more).returncode == 0
+        assert parquet.read_table(mine).column_names[0] == "source"
+
+
 def test_tables_that_cannot_be(tmp_path):
     video = _clip(tmp_path / "a.mp4", 100)
     (tmp_path / "folder.parquet").mkdir()
@@ -74,3 +139,13 @@ def test_tables_that_cannot_be(tmp_path):
         assert reason in done.stderr
         assert not (tmp_path / "o").exists()
     assert video.stat().st_nlink == 2
+
+
+def test_a_place_for_no_table_is_told_before_the_work(tmp_path):
+    video = _clip(tmp_path / "a.mp4", 100)
+    (tmp_path / "file").write_text("")
+    for place in ("/proc", tmp_path / "file"):
+        done = _run(video, "-o", tmp_path / "o", "--table", f"{place}/t.parquet")
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done
+        assert f"table {place}/t.parquet must " in done.stderr
+        assert not (tmp_path / "o").exists()

@@ -189,7 +189,31 @@ def test_a_strangers_folder_uploads_no_file_of_the_users(hub, tmp_path):
     (model / "vocab.txt").symlink_to(secret)
     done = push(hub, tmp_path, str(model), "me/mine")
     assert done.returncode == 2
+    assert done.stderr.startswith(f"vtsum: push: {model / 'vocab.txt'} must lie where it is named, got a symbolic link")
+    assert not hub.tokens
+    (model / "vocab.txt").unlink()
+    secret.rename(model / "vocab.txt")
+    done = push(hub, tmp_path, str(model), "me/mine")
+    assert done.returncode == 2
     assert done.stderr.startswith(f"vtsum: push: {model / 'vocab.txt'} must hold [PAD], [UNK], [CLS] and [SEP], got no")
+    assert not hub.tokens
+
+
+@pytest.mark.parametrize("linked", ["model.safetensors", "vocab.txt", "config.json", "model"])
+def test_a_strangers_run_uploads_no_model_of_the_users(hub, tmp_path, linked):
+    """What a link leads to may be whole and of the right kind, and still not meant to be published."""
+    own = write_model(tmp_path / "own" / "model")
+    theirs = write_model(tmp_path / "theirs" / "model")
+    if linked == "model":
+        theirs.rename(tmp_path / "gone")
+        theirs.symlink_to(own)
+    else:
+        (theirs / linked).unlink()
+        (theirs / linked).symlink_to(own / linked)
+    done = push(hub, tmp_path, str(theirs.parent), "me/mine")
+    assert done.returncode == 2, done
+    place = theirs if linked == "model" else theirs / linked
+    assert done.stderr == f"vtsum: push: {place} must lie where it is named, got a symbolic link; remove the link\n"
     assert not hub.tokens
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from vtsum.batches.executors import check_executor, executor_of
-from vtsum.batches.inputs import find_videos, place
+from vtsum.batches.inputs import find_videos, lists_among, place
 from vtsum.batches.ledger import Ledger
 from vtsum.batches.results import Job, Result
 from vtsum.batches.summaries import Summaries, sweep
@@ -68,10 +68,10 @@ def batch(
             this machine; the videos and `output` have the same paths on all its machines.
         gpus_per_worker (float): of a GPU, or GPUs, for each of Ray's actors.
         table: a Parquet file for what became of each video (`vtsum.batches.tables.write_table`); an older one is
-            replaced.
+            replaced, another file only with `overwrite`.
         progress: told how many have ended, of how many, and which are at work.
         dry_run (bool): only say what would be done, in results that are "planned"; nothing is watched or written.
-        overwrite (bool): replace summaries in the folder that this batch did not make.
+        overwrite (bool): replace summaries in the folder that this batch did not make, and any file that is `table`.
         options: of `vtsum.summarize`, for all of them, but those that are of one video; a model by its name.
     Returns:
         BatchReport: what became of each.
@@ -86,7 +86,7 @@ def batch(
     folder = Path(os.path.abspath(filled(place_of, fields, "batch")))
     filled(names, {**fields, "stem": "video"}, "batch")
     check_inputs("batch", folder, videos)
-    check_table("batch", table, videos)
+    check_table("batch", table, [*videos, *lists_among(inputs)], overwrite)
     report = BatchReport()
     with Ledger(folder, dry=dry_run) as ledger:
         jobs = _jobs(videos, folder, ledger, lambda stem: str(filled(names, {**fields, "stem": stem}, "batch")))

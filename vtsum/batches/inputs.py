@@ -9,10 +9,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from vtsum.batches.ledger import FILE
+from vtsum.batches.patterns import matching
 from vtsum.batches.tables import ENDING, read_paths
 from vtsum.errors import VTSumError
 from vtsum.files import plain, shortened
 from vtsum.reading import read_file
+from vtsum.shown import reason
 from vtsum.video.incoming import Address, is_address
 
 ENDINGS = frozenset(
@@ -48,11 +50,38 @@ def find_videos(inputs: Sequence[str | os.PathLike[str]], op: str) -> list[Path 
     return list(found)
 
 
+def _inside(folder: Path) -> Iterator[Path]:
+    """The videos in a folder, at any depth; not in links to folders, nor what is hidden.
+
+    Raises:
+        OSError: it, or a folder in it, cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for place, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in (Path(place, name) for name in files if not name.startswith(".")):
+            if path.suffix.lower() in ENDINGS and path.is_file():
+                yield path
+
+
+def lists_among(inputs: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """The files that are read as lists of videos."""
+    names = [os.fsdecode(os.fspath(given)) for given in inputs]
+    return [Path(name[1:]) for name in names if _is_list(name)]
+
+
+def _is_list(given: str) -> bool:
+    return given.startswith("@") and not Path(given).exists()
+
+
 def _named(given: str, op: str, *, listed: bool = False) -> Iterator[Path | Address]:
     path = Path(given)
     if is_address(given):
         yield Address(given)
-    elif given.startswith("@") and not listed and not path.exists():
+    elif _is_list(given) and not listed:
         if path.suffix.lower() == ENDING:
             lines = read_paths(given[1:], op)
         else:
@@ -61,18 +90,20 @@ def _named(given: str, op: str, *, listed: bool = False) -> Iterator[Path | Addr
         for line in lines:
             yield from _named(line, op, listed=True)
     elif path.is_dir():
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
-        inside = [p for p in inside if not any(part.startswith(".") for part in p.relative_to(path).parts)]
+        try:
+            inside = sorted(_inside(path))
+        except OSError as error:  # what is in it would be left out in silence
+            raise VTSumError(f"{op}: {plain(error.filename or given)}: cannot be read: {reason(error)}") from None
         if not inside:
             raise VTSumError(f"{op}: {plain(given)} must hold videos, got a folder without any")
         yield from inside
     elif path.exists():
         yield path
     else:
-        matches = sorted(glob.glob(given, recursive=True)) if glob.has_magic(given) else []
+        matches = matching(given) if glob.has_magic(given) else []
         if not matches:
             raise VTSumError(f"{op}: {plain(given)}: no such file")
-        yield from (Path(match) for match in matches if Path(match).is_file())
+        yield from (match for match in matches if match.is_file())
 
 
 def place(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,17 @@ from vtsum.shown import clean, reason, without_secrets
 
 ENDING = ".parquet"
 COLUMN = "path"
+_COLUMNS = ["source", "output", "status", "reason", "seconds", "notes"]
+_ROWS, _LETTERS = 1 << 20, 64 << 20  # of a list, at most; bytes
+_AT_ONCE = 16  # rows: one text that is kept once may stand in a million of them
 
 
 def read_paths(path: AnyPath, op: str) -> list[str]:
     """The videos that a Parquet file lists: its column "path", of texts; empty ones are passed over.
 
     Raises:
-        VTSumError: it cannot be read, has no such column, or another kind of values in it.
+        VTSumError: it cannot be read, has no such column or another kind of values in it, or more than a million rows
+            or 64 MiB of texts.
     """
     require("cluster", op)
     import pyarrow as pa
@@ -28,7 +33,7 @@ def read_paths(path: AnyPath, op: str) -> list[str]:
 
     where = f"{op}: {plain(path)}"
     try:
-        check_regular(Path(path).resolve())  # a pipe would be waited for
+        check_regular(Path(os.path.realpath(path)))  # a pipe would be waited for
         file = parquet.ParquetFile(path, memory_map=False)
         names = file.schema_arrow.names
         if names.count(COLUMN) != 1:
@@ -36,13 +41,31 @@ def read_paths(path: AnyPath, op: str) -> list[str]:
         kind = file.schema_arrow.field(COLUMN).type
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
             raise VTSumError(f"{where}: column {COLUMN!r} must be of texts, got {kind}")
-        return [value for value in file.read([COLUMN]).column(0).to_pylist() if value and value.strip()]
+        return [value for value in _texts(file, where) if value and value.strip()]
+    except UnicodeDecodeError:
+        raise VTSumError(f"{where}: column {COLUMN!r} must be of texts in UTF-8, got other bytes") from None
     except (OSError, pa.ArrowException) as error:
         raise VTSumError(f"{where} must be a Parquet file that can be read: {_line(error)}") from None
 
 
-def check_table(op: str, path: AnyPath | None, inputs: Sequence[AnyPath]) -> None:
-    """Refuse a table that could not be written, or would be written over an input.
+def _texts(file: Any, where: str) -> Iterator[str | None]:
+    """The column's values; what a small file unpacks to is looked at before it is there."""
+    at = [number for number in range(len(file.schema)) if file.schema.column(number).path == COLUMN]
+    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+    sizes = [group.column(number).total_uncompressed_size for group in groups for number in at]
+    if file.metadata.num_rows > _ROWS or sum(sizes) > _LETTERS:
+        raise VTSumError(f"{where} must have at most {_ROWS} rows and {_LETTERS} bytes of texts, got more")
+    left = _LETTERS
+    for rows in file.iter_batches(_AT_ONCE, columns=[COLUMN], use_threads=False):
+        left -= rows.nbytes
+        if left < 0:
+            raise VTSumError(f"{where} must have at most {_LETTERS} bytes of texts, got more")
+        yield from rows.column(0).to_pylist()
+
+
+def check_table(op: str, path: AnyPath | None, inputs: Sequence[AnyPath], overwrite: bool) -> None:
+    """Refuse a table that could not be written, or would be written over an input or, without `overwrite`, over a file
+    that is no such table.
 
     Raises:
         VTSumError: so.
@@ -57,6 +80,24 @@ def check_table(op: str, path: AnyPath | None, inputs: Sequence[AnyPath]) -> Non
         check_regular(Path(path))
     except OSError as error:
         raise VTSumError(f"{op}: table {plain(path)} must be a file or new: {reason(error)}") from None
+    place = next(folder for folder in Path(os.path.abspath(path)).parents if folder.exists())
+    if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):  # hours before it is tried
+        raise VTSumError(f"{op}: table {plain(path)} must lie in a folder to write to, got {plain(place)}")
+    if os.path.lexists(path) and not overwrite and not _is_ours(path):
+        raise VTSumError(
+            f"{op}: table {plain(path)} must be new or an older table of a batch, got another file "
+            "(--overwrite replaces it)"
+        )
+
+
+def _is_ours(path: AnyPath) -> bool:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        return bool(parquet.read_schema(path, memory_map=False).names == _COLUMNS)
+    except (OSError, pa.ArrowException):
+        return False
 
 
 def write_table(op: str, path: AnyPath, results: Sequence[Result]) -> None:
@@ -70,7 +111,7 @@ def write_table(op: str, path: AnyPath, results: Sequence[Result]) -> None:
 
     schema = pa.schema(
         [
-            *((name, pa.string()) for name in ("source", "output", "status", "reason")),
+            *((name, pa.string()) for name in _COLUMNS[:4]),
             ("seconds", pa.float64()),
             ("notes", pa.list_(pa.string())),
         ]

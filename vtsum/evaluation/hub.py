@@ -10,6 +10,7 @@ from typing import Any
 from vtsum.errors import VTSumError
 from vtsum.evaluation.videoxum_file import read_evaluation
 from vtsum.evaluation.videoxum_table import results_table
+from vtsum.files import check_no_links
 from vtsum.markup import markdown
 from vtsum.model.checkpoint import CONFIG, FORMAT, VOCABULARY, WEIGHTS
 from vtsum.model.files import read_safetensors
@@ -18,6 +19,7 @@ from vtsum.model.tokenizer import check_words
 from vtsum.reading import read_json
 
 CARD = "README.md"
+_FILES = (CONFIG, WEIGHTS, VOCABULARY)
 
 
 def push_to_hub(model: str | Path, name: str, evaluations: Sequence[Path] = (), *, private: bool = False) -> str:
@@ -30,19 +32,21 @@ def push_to_hub(model: str | Path, name: str, evaluations: Sequence[Path] = (), 
     Returns:
         str: the repository's address.
     Raises:
-        VTSumError: no model, or one of which a file is something else, an evaluation of another one, or a hub that
-            cannot be reached or refuses. But for the last, nothing was sent.
+        VTSumError: no model, or one of which a file is something else or a link, an evaluation of another one, or a
+            hub that cannot be reached or refuses. But for the last, nothing was sent.
     """
     folder = Path(model)
     if not (folder / CONFIG).is_file() and (folder / "model").is_dir():
         folder /= "model"
+    # A stranger's folder may name what is nobody's business: other weights of the user's would be uploaded.
+    check_no_links("push", *([folder] if folder != Path(model) else []), *(folder / file for file in _FILES))
     config = read_json(folder / CONFIG, dict, "push")
     if config.get("format") != FORMAT:
         raise VTSumError(f"push: {folder} must be a model of VTSum's ({FORMAT}), got {config.get('format')!r:.80}")
     if not isinstance(config.get("model"), dict):
         raise VTSumError(f"push: model of {folder / CONFIG} must be an object, got {config.get('model')!r:.80}")
     read_safetensors(folder / WEIGHTS, "push")
-    if (folder / VOCABULARY).is_file():  # it may be a stranger's link to what is nobody's business
+    if (folder / VOCABULARY).is_file():
         check_words(folder / VOCABULARY, "push")
     with open(folder / WEIGHTS, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -58,7 +62,7 @@ def push_to_hub(model: str | Path, name: str, evaluations: Sequence[Path] = (), 
 
     from huggingface_hub import CommitOperationAdd, HfApi
 
-    files = [name for name in (CONFIG, WEIGHTS, VOCABULARY) if (folder / name).is_file()]
+    files = [name for name in _FILES if (folder / name).is_file()]
     try:
         api = HfApi()
         where = api.create_repo(name, private=private, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -81,8 +82,13 @@ def check_table(op: str, path: AnyPath | None, inputs: Sequence[AnyPath], overwr
     except OSError as error:
         raise VTSumError(f"{op}: table {plain(path)} must be a file or new: {reason(error)}") from None
     place = next(folder for folder in Path(os.path.abspath(path)).parents if folder.exists())
-    if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):  # hours before it is tried
-        raise VTSumError(f"{op}: table {plain(path)} must lie in a folder to write to, got {plain(place)}")
+    try:
+        with tempfile.TemporaryFile(dir=place):  # hours before the table is; os.access knows of modes alone
+            pass
+    except OSError as error:
+        raise VTSumError(
+            f"{op}: table {plain(path)} must lie in a folder to write to, got {plain(place)}: {reason(error)}"
+        ) from None
     if os.path.lexists(path) and not overwrite and not _is_ours(path):
         raise VTSumError(
             f"{op}: table {plain(path)} must be new or an older table of a batch, got another file "

@@ -85,6 +85,50 @@ def as_member(content: bytes) -> bytes:
     return file.getvalue()
 
 
+def stream_arrays() -> list[bytes]:
+    """The edges of three shots of a stream, and what is no such array."""
+    return [*_npy(np.array([0, 1, 2, 2, 3, 3, 5], np.int64)), *arrays()]
+
+
+def as_stream_state(content: bytes) -> bytes:
+    """A stream's state whose shots' edges are these."""
+    facts = {"format": "vtsum-live-state/1", "asked": {"fps": "1"}, "rate": 1.0, "restarts": 0, "warnings": []}
+    exact = np.array([[0.6, 0.8], [1.0, 0.0], [0.0, 1.0]]).view(np.int64)
+    kept = {
+        "facts": np.frombuffer(json.dumps(facts).encode(), np.uint8),
+        "saliency": np.array([0.1, 0.5, 0.2, 0.9], np.float32),
+        "frames": np.array([2, 1, 1]),
+        "means.f64": exact,
+        "levels.f64": np.array([1.0, 2.0, 0.5]).view(np.int64),
+        "peaks": np.array([1, 2, 4]),
+        "pictures": np.arange(6, dtype=np.uint8),
+        "sizes": np.array([1, 2, 3]),
+        "rows.f64": np.array([1.0, 2.0]).view(np.int64),
+        "numbers.f64": np.array([0.1, 0.9, 0.5, 2.0, 3.0, 1.0, 2.0, 3.0, 0.0]).view(np.int64),
+        "counts": np.array([3, 4, 0]),
+    }
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("edges.npy", content)
+        for name, (array,) in ((name, _npy(value)) for name, value in kept.items()):
+            archive.writestr(f"{name}.npy", array)
+    return file.getvalue()
+
+
+def parquet_lists() -> list[bytes]:
+    """Lists of videos, and files that are none."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    made = []
+    for table in ({"path": ["a.mp4", None, "b/c.mkv"] * 40}, {"path": [1, 2]}, {"other": ["a.mp4"]}):
+        for packed in ("none", "snappy"):
+            file = io.BytesIO()
+            parquet.write_table(pa.table(table), file, compression=packed)
+            made.append(file.getvalue())
+    return made
+
+
 def pictures() -> list[bytes]:
     from PIL import Image
 

@@ -29,6 +29,7 @@ from tests.fuzz.seeds import (
     arrays,
     as_frames,
     as_member,
+    as_stream_state,
     as_torch_archive,
     documents,
     evaluations,
@@ -36,9 +37,11 @@ from tests.fuzz.seeds import (
     markers,
     model_configs,
     of_another_zip,
+    parquet_lists,
     pickles,
     pictures,
     recordings,
+    stream_arrays,
     texts,
     torch_saved,
 )
@@ -87,6 +90,23 @@ def _features(path: Path) -> None:
 
     shape, _ = array_header(path, "features")
     assert read_array(path, "features").shape == shape
+
+
+def _stream_state(path: Path) -> None:
+    from vtsum.errors import VTSumError
+    from vtsum.summary.live import state
+
+    _, arrays = state.load(path)
+    try:
+        state.store_of(arrays, 30, 1.0)
+    except (KeyError, TypeError, ValueError, IndexError) as error:  # as a run that goes on has it
+        raise VTSumError(f"{path}: {error!r:.200}") from None
+
+
+def _parquet_list(path: Path) -> None:
+    from vtsum.batches.tables import read_paths
+
+    read_paths(path, "batch")
 
 
 def _frames(path: Path) -> None:
@@ -286,6 +306,9 @@ TARGETS = (
            (b"PK\x03\x04", b"PK\x01\x02")),
     Target("npy within an npz", "a.npz", arrays, _features, (b"'shape': (", b"'|O'", b"'<f8'", b"\x93NUMPY\x03\0"),
            wrap=as_member),
+    Target("state of a stream", "live.npz", stream_arrays, _stream_state,
+           (b"'shape': (", b"'|O'", b"'<f8'", b"\xff" * 8), wrap=as_stream_state),
+    Target("list in Parquet", "list.parquet", parquet_lists, _parquet_list, (b"PAR1", b"\xff" * 4)),
     Target("frames", "v.zip", lambda: [*(as_frames(picture) for picture in pictures()), of_another_zip()],
            _frames),
     Target("picture within frames", "v.zip", pictures, _frames, (b"\xff\xc0", b"\xff\xd9"), wrap=as_frames),

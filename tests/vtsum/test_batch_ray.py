@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -76,10 +78,33 @@ def test_a_killed_driver_loses_nothing_and_leaves_nobody(tmp_path):
     assert all(rows[name] == "skipped" for name in made)
     assert all((out / name).stat().st_ino == inode for name, inode in made.items())
     assert _whole(out) == {f"{n}" for n in range(5)}
-    until = time.monotonic() + 30
+    until = time.monotonic() + 150  # Ray's own agents take a minute to notice
     while not _clusters() <= before:
         assert time.monotonic() < until, "Ray's processes outlive the driver that was killed"
         time.sleep(0.5)
+
+
+@pytest.mark.slow
+def test_a_cluster_of_ours_takes_nothing_from_others(tmp_path):
+    """It listens on the net, and whoever may speak to it has it run what they like."""
+    before = _clusters()
+    video = _clip(tmp_path / "black.mp4", 0)  # takes a minute
+    words = [*COMMAND, "batch", *OPTIONS, video, "-o", tmp_path / "o", "--executor", "ray"]
+    batch = subprocess.Popen([*map(str, words)], env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + 120
+        while not any(entry["status"] == "begun" for entry in _entries(tmp_path / "o")):
+            assert time.monotonic() < until
+            time.sleep(0.2)
+        found = [Path(f"/proc/{pid}/cmdline").read_bytes().decode() for pid in _clusters() - before]
+        (address,) = {at[1] for words in found if (at := re.search(r"--gcs-address=([\d.]+:\d+)", words))}
+        speak = f"import ray; ray.init(address={address!r}, log_to_driver=False)"
+        done = forked.run([sys.executable, "-c", speak], env=ENVIRONMENT, timeout=120)
+        assert done.returncode != 0
+        assert "AuthenticationError" in done.stderr, done.stderr[-2000:]
+    finally:
+        batch.terminate()
+        batch.wait(90)
 
 
 @pytest.mark.slow

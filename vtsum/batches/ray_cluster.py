@@ -54,13 +54,24 @@ class _Actor:
 
 
 @dataclass
-class _At:
-    """An actor, what it was last told to do, and since when."""
+class _Worker:
+    """An actor, what it was last told to do, and since when.
+
+    Attributes:
+        free: it has nothing to do. lost: its process is no more; late: because a job took too long.
+    """
 
     actor: Any
     answer: Any
     job: Job | None = None
     since: float = 0.0
+    free: bool = False
+    lost: bool = False
+    late: bool = False
+
+    def give(self, job: Job) -> None:
+        self.job, self.since, self.free = job, time.monotonic(), False
+        self.answer = self.actor.do.remote(job)
 
 
 class RayExecutor:
@@ -104,50 +115,39 @@ class RayExecutor:
     def _run(self, ray: Any, jobs: Sequence[Job], work: Work) -> Generator[tuple[Job, Result | None], None, None]:
         threads = threads_each(self._op, ray.nodes(), self._count, self._gpus)
         begin = ray.remote(num_cpus=threads, num_gpus=self._gpus, max_restarts=0)(_Actor)
-        waiting, tries = deque(jobs), Counter[Path]()
-        workers: list[_At] = []
+        waiting, losses, unborn = deque(jobs), Counter[Path](), 0
+        workers: list[_Worker] = []
         try:
             while waiting or any(worker.job for worker in workers):
                 while len(workers) < min(self._count, len(waiting) + sum(w.job is not None for w in workers)):
                     actor = begin.remote(work, threads, self._held)
-                    workers.append(_At(actor, actor.ready.remote()))
-                known, _ = ray.wait([worker.answer for worker in workers], num_returns=1, timeout=_TICK)
+                    workers.append(_Worker(actor, actor.ready.remote()))
+                ray.wait([worker.answer for worker in workers], num_returns=1, timeout=_TICK)
                 for worker in list(workers):
-                    seconds = time.monotonic() - worker.since
-                    result: Result | None = None
-                    if worker.answer in known:
-                        try:
-                            answer = ray.get(worker.answer)
-                        except ray.exceptions.RayError as error:
-                            workers.remove(worker)
-                            result = self._lost(worker, work, seconds, _reason(error))
-                        else:
-                            result = ended(worker.job, answer, seconds) if worker.job is not None else None
-                    elif worker.job is not None and self._limit is not None and seconds > self._limit:
+                    job, result = worker.job, self._ended(ray, worker)
+                    if worker.lost:
                         workers.remove(worker)
-                        _end(ray, worker.actor)
-                        assert self._limit is not None
-                        tries[worker.job.output] = _TRIES  # it would take as long again
-                        result = self._lost(worker, work, seconds, too_long(self._limit))
-                    else:
-                        continue
-                    if worker.job is not None and result is not None:
-                        tries[worker.job.output] += 1
-                        # Where something has come to its place, who keeps the ledger knows whether it is this job's.
-                        if result.lost and tries[worker.job.output] < _TRIES and not worker.job.output.exists():
-                            waiting.append(worker.job)
-                        else:
-                            if result.lost and tries[worker.job.output] == _TRIES:
-                                result = replace(result, reason=f"{result.reason}, for the second time")
-                            yield worker.job, result
+                        unborn += job is None
+                        if unborn == _TRIES:
+                            raise VTSumError(f"{self._op}: workers must be able to begin, {_TRIES} of them were lost")
+                    if job is not None and result is not None:
                         worker.job = None
-                    if worker in workers and waiting:
+                        if worker.lost:
+                            work.sweep(job)
+                            losses[job.output] += 1
+                            if not worker.late and losses[job.output] == _TRIES:
+                                result = replace(result, reason=f"{result.reason}, for the second time")
+                        # Where something has come to its place, who keeps the ledger knows whether it is this job's.
+                        if result.lost and not worker.late and losses[job.output] < _TRIES and not job.output.exists():
+                            waiting.append(job)
+                        else:
+                            yield job, result
+                    if worker.free and waiting:
                         job = waiting.popleft()
-                        if not tries[job.output]:
+                        if not losses[job.output]:
                             yield job, None
-                        worker.job, worker.since = job, time.monotonic()
-                        worker.answer = worker.actor.do.remote(job)
-                    elif worker in workers:  # there is nothing left to do
+                        worker.give(job)
+                    elif worker.free:  # there is nothing left to do
                         workers.remove(worker)
                         _end(ray, worker.actor)
         finally:
@@ -156,21 +156,27 @@ class RayExecutor:
                 if worker.job is not None:
                     work.sweep(worker.job)
 
-    def _lost(self, worker: _At, work: Work, seconds: float, why: str) -> Result | None:
-        """The result of a job whose process is no more; of one that was lost as it began, none."""
-        if worker.job is None:
-            raise VTSumError(f"{self._op}: a worker could not begin: {why}")
-        work.sweep(worker.job)
-        return Result(worker.job.source, worker.job.output, "failed", why, seconds, lost=True)
+    def _ended(self, ray: Any, worker: _Worker) -> Result | None:
+        """The result of a worker's job, where there is one by now; notes whether the worker is free or lost."""
+        job, seconds = worker.job, time.monotonic() - worker.since
+        if ray.wait([worker.answer], timeout=0)[0]:
+            try:
+                answer = ray.get(worker.answer)
+            except ray.exceptions.RayError as error:
+                worker.lost, why = True, _reason(error)
+            else:
+                worker.free = True
+                return None if job is None else ended(job, answer, seconds)
+        elif job is not None and self._limit is not None and seconds > self._limit:
+            _end(ray, worker.actor)
+            worker.lost, worker.late, why = True, True, too_long(self._limit)
+        else:
+            return None
+        return None if job is None else Result(job.source, job.output, "failed", why, seconds, lost=True)
 
 
 def _connect(op: str, ray: Any) -> None:
     address = os.environ.get("RAY_ADDRESS")
-    if (
-        not address
-    ):  # a cluster runs what it is sent, and listens on this machine's network: from others it takes nothing
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     alone = {"address": "local", "num_cpus": processors(), "include_dashboard": False}
     try:
         with contextlib.redirect_stdout(None):

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from vtsum.commands.app import app, number, printable, write
-from vtsum.commands.options import Grouped, Run, with_options
+from vtsum.commands.app import app, printable, write
+from vtsum.commands.options import Executor, GpusPerWorker, Grouped, Limit, Run, with_options
 from vtsum.shown import say, without_secrets
 from vtsum.summary.options import FILES, Options
 
@@ -36,16 +36,9 @@ def batch(
         ),
     ],
     workers: Annotated[int, typer.Option(metavar="N", help="Processes at work, each with a model of its own.")] = 1,
-    limit: Annotated[
-        str, typer.Option(metavar="LENGTH", help="What one video may take: 10min, 90s, or all (the time it needs).")
-    ] = "all",
-    executor: Annotated[
-        str, typer.Option(metavar="NAME", help="Where workers are: local (this machine) or ray (a Ray cluster).")
-    ] = "local",
-    gpus_per_worker: Annotated[
-        float,
-        typer.Option(metavar="NUMBER", parser=number, help="Of a GPU, or GPUs, for each worker of Ray's."),
-    ] = 0.0,
+    limit: Limit = "all",
+    executor: Executor = "local",
+    gpus_per_worker: GpusPerWorker = 0.0,
     table: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="A .parquet file for what became of each video.", rich_help_panel=FILES),

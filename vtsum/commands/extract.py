@@ -9,6 +9,7 @@ import typer
 
 from vtsum.bars import Bars
 from vtsum.commands.app import app, number, printable, write
+from vtsum.commands.options import Executor, GpusPerWorker, Limit
 from vtsum.shown import say
 from vtsum.summary.values import seconds_or_all
 
@@ -35,16 +36,9 @@ def extract(
     device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, or auto.")] = "auto",
     batch_size: Annotated[int, typer.Option(metavar="N", help="Frames encoded at once.")] = 32,
     workers: Annotated[int, typer.Option(metavar="N", help="Processes at work, each with an encoder of its own.")] = 1,
-    limit: Annotated[
-        str, typer.Option(metavar="LENGTH", help="What one video may take: 10min, 90s, or all (the time it needs).")
-    ] = "all",
-    executor: Annotated[
-        str, typer.Option(metavar="NAME", help="Where workers are: local (this machine) or ray (a Ray cluster).")
-    ] = "local",
-    gpus_per_worker: Annotated[
-        float,
-        typer.Option(metavar="NUMBER", parser=number, help="Of a GPU, or GPUs, for each worker of Ray's."),
-    ] = 0.0,
+    limit: Limit = "all",
+    executor: Executor = "local",
+    gpus_per_worker: GpusPerWorker = 0.0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no closing words.")] = False,
 ) -> None:
     """Write FEATS/VIDEO.npz, as VideoXum's layout wants it, for each video; those that are there are left alone.

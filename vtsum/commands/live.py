@@ -16,7 +16,6 @@ from vtsum.shown import say
 
 _OWN = ("every", "patience", "memory")
 _TAKEN = ("budget", "model", "fps", "segmenter", "device")
-_USUAL = {"budget": "30s"}
 _RUN = {"overwrite", "as_json", "config", "progress", "log", "quiet", "video", "output", "live", *_OWN, *_TAKEN}
 
 
@@ -55,8 +54,6 @@ def run_live(
         source_of = context.get_parameter_source(name)
         if name in given and source_of is not None and source_of.name != "DEFAULT":
             options[name] = float(given[name]) if name == "fps" else given[name]
-        elif name in _USUAL:
-            options[name] = _USUAL[name]
     last = None
     with closing(stream(source, output=output, overwrite=run.overwrite, **options)) as summaries:
         for last in summaries:

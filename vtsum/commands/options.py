@@ -25,6 +25,17 @@ from vtsum.summary.declaring import Option, declared
 from vtsum.summary.options import GROUPS, RUN
 from vtsum.version import __version__
 
+# Of the commands that work on many videos.
+Limit = Annotated[
+    str, typer.Option(metavar="LENGTH", help="What one video may take: 10min, 90s, or all (the time it needs).")
+]
+Executor = Annotated[
+    str, typer.Option(metavar="NAME", help="Where workers are: local (this machine) or ray (a Ray cluster).")
+]
+GpusPerWorker = Annotated[
+    float, typer.Option(metavar="NUMBER", parser=number, help="Of a GPU, or GPUs, for each worker of Ray's.")
+]
+
 
 @dataclass(frozen=True)
 class Run:

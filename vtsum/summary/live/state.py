@@ -22,6 +22,7 @@ FILE = "live.npz"
 FORMAT = "vtsum-live-state/1"
 _EXACT = ".f64"  # ends the names of arrays of 64-bit numbers, which are kept as integers of the same bits
 _LIMIT = 1 << 20  # bytes of facts
+_MOST = 1 << 29  # bytes of all that is kept; a window's pictures and those of a store are some 30 MB
 
 
 class Facts(TypedDict):
@@ -135,6 +136,8 @@ def load(path: Path) -> tuple[Facts, dict[str, np.ndarray]]:
         raise VTSumError(f"{where}: format must be {FORMAT!r}, got {facts.get('format')!r:.60}")
     check_type(facts, Facts, f"{where}: facts")
     with zipfile.ZipFile(path) as archive:
+        if sum(info.file_size for info in archive.infolist()) > _MOST:
+            raise VTSumError(f"{where}: arrays must have at most {_MOST:,} bytes together, got more")
         names = {name.removesuffix(".npy") for name in archive.namelist()} - {"facts"}
     arrays = {}
     for name in sorted(names):

@@ -59,7 +59,7 @@ def build_info():
 """
 
 
-def context(tmp_path: Path, seconds: float = 60.0, dry_run: bool = False) -> Context:
+def context(tmp_path: Path, seconds: float = 300.0, dry_run: bool = False) -> Context:
     out = tmp_path / "out"
     out.mkdir(exist_ok=True)
     device = "cpu" if dry_run else "cuda"

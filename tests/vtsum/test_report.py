@@ -175,7 +175,9 @@ LOADED = """new Promise((done, fail) => {
 })"""
 PLAYED = """new Promise((done) => {
   const video = document.getElementById("video");
-  const wait = () => !video.seeking && video.readyState >= 2 ? done(video.currentTime) : setTimeout(wait, 20);
+  // Shown: the original has its pictures before the page hears of them and goes to the moment asked for.
+  const there = () => !video.hidden && !video.seeking && video.readyState >= 2;
+  const wait = () => there() ? done(video.currentTime) : setTimeout(wait, 20);
   setTimeout(wait, 20);
 })"""
 

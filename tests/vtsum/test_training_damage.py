@@ -106,7 +106,7 @@ import os, resource, shutil, sys
 from vtsum import cli
 *words, run = sys.argv[1:]
 sys.stdout = open(os.devnull, "w")
-for limit in (100, 1500, 40_000):
+for limit in (100, 3000, 40_000):
     shutil.rmtree(run, ignore_errors=True)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, -1))
     status = cli.main([*words, "--output_dir", run])

@@ -55,7 +55,7 @@ PROTOCOLS = {
     "udp": "udp",
     "tcp": "tcp",
 }
-_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]{0,30})://", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

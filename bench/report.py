@@ -26,6 +26,7 @@ from bench.summary.tables import (
     memory_liveness,
     pipeline,
     protocols,
+    scale,
     screen_text,
     sequence_parallel,
     speech,
@@ -52,6 +53,7 @@ SUMMARY = (
     training_data,
     training_step,
     sequence_parallel,
+    scale,
 )
 TABLES: Tables = {
     name: make for part in (*SUMMARY, *(tables(op) for op in OPS), predictions) for name, make in part.TABLES.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import time
@@ -13,7 +14,11 @@ from vtsum.summary.staging import StagedFolder
 
 
 class Poisoned(ColourModel):
-    """Ends its process at a white picture; takes a minute over a black one."""
+    """Ends its process at a white picture; takes a minute over a black one; holds a semaphore as tqdm does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = multiprocessing.RLock()
 
     def encode(self, images: np.ndarray) -> np.ndarray:
         level = float(images.mean())

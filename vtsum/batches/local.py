@@ -7,11 +7,13 @@ import fcntl
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -97,6 +99,16 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
+def _start_tracker() -> None:
+    """Have multiprocessing's own process, which removes what killed workers leave of semaphores (libraries make them
+    for their progress bars), do so without a warning: why a worker was killed is told."""
+    sys.warnoptions.append("ignore::UserWarning:multiprocessing.resource_tracker")
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        sys.warnoptions.pop()
+
+
 class _Worker:
     """A process, and what it is at."""
 
@@ -105,6 +117,7 @@ class _Worker:
         self.calls, theirs = context.Pipe()
         self._work = work
         self.process = context.Process(target=serve, args=(theirs, work, threads, held), daemon=True)
+        _start_tracker()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which a process that begins cannot refuse
         try:
             with undisturbed():  # or it would end in a traceback, not having been told what to do
@@ -121,9 +134,16 @@ class _Worker:
         with contextlib.suppress(OSError):  # a process that has died meanwhile is noticed as one that dies at it
             self.calls.send(job)
 
+    def leave(self) -> None:
+        """Tell the process to end: one that is at nothing by itself, which gives back what its libraries hold."""
+        if self.job is None:
+            self.calls.close()
+        else:
+            self.process.terminate()
+
     def stop(self) -> None:
         """End the process, and remove what it had not finished."""
-        self.process.terminate()
+        self.leave()
         self.process.join(_PATIENCE)
         if self.process.is_alive():
             self.process.kill()
@@ -198,7 +218,7 @@ class LocalExecutor:
                     yield job, result
         finally:
             for worker in workers:
-                worker.process.terminate()
+                worker.leave()
             for worker in workers:
                 worker.stop()
 

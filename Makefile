@@ -30,10 +30,10 @@ MEASURED := encoder library other_tools sequence_parallel summarize topics train
 MEASURED_ON_DATA_TOO := ablation speech text_sources
 MEASURED_ON_DATA := event_segmentation frame_sampling memory_liveness screen_text summary_refinement
 
-.PHONY: help demo test test-slow test-hosts lint docs wheel hub-layout check check-cuda bench gpu-check clean
+.PHONY: help demo test test-slow test-hosts lint docs wheel hub-layout check check-cuda check-aarch64 bench gpu-check clean
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 demo: .venv/.stamp-demo  ## Summarise VIDEO=path, or else the short film that comes along
 	@name=$$(basename -- "$$VIDEO"); target="$$OUT/$${name%.*}_summary"; mkdir -p "$$OUT"; \
@@ -93,6 +93,9 @@ check-cuda: .venv-cuda/.stamp  ## Build the wheel with CUDA into DIST, and look 
 	  cp tests/build/check_cuda.py "$$work"; (cd "$$work" && "$$python" check_cuda.py); \
 	  mkdir -p "$(DIST)"; mv "$$work"/repaired/*.whl "$(DIST)"; ls -l "$(DIST)"
 
+check-aarch64: .venv/.stamp-torch  ## Build the CPU's kernels for AArch64 and run their tests, emulated: Linux, root (9 GB)
+	@$(BIN)/python tests/build/check_aarch64.py "$$PWD/.aarch64"
+
 bench: .venv/.stamp-bench  ## Measure on this machine, with SHARED=DIR on the data sets there too; results go to bench/results
 	@run() { echo "==> $$*"; $(BIN)/python -m "$$@"; }; \
 	  for op in $(OPS); do run bench.run --op $$op; done; \
@@ -105,7 +108,7 @@ gpu-check:  ## Build, test and measure the kernels on this machine's GPU: result
 	@"$(PYTHON)" -m bench.gpu.check --out "$$OUT" --part $(PART) --minutes $(MINUTES) $(if $(TUNE),--tune)
 
 clean:  ## Remove .venv, build products and caches; summaries in out/ stay
-	rm -rf .venv .venv-cuda build dist docs/_build docs/commands.md docs/summary_json.md *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-cuda .aarch64 build dist docs/_build docs/commands.md docs/summary_json.md *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find vtsum kernels bench tests -name __pycache__ -prune -exec rm -rf {} +
 	find vtsum kernels -name '*.so' -delete
 

@@ -222,6 +222,19 @@ def test_what_a_killed_training_left_half_written_is_swept(data: Path, tmp_path:
     assert [name for name in (*mine, *half) if (run / name).exists()] == mine
 
 
+def test_a_checkpoint_that_a_killed_training_half_removed_is_swept(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert cli.main(words(data, run)) == 0
+    old = run / "checkpoints" / "step-00000000"
+    old.mkdir()
+    (old / "state.pt").write_text("old")
+    for keep, left in ((2, True), (1, False)):
+        done = forked.run([*REAL, *words(data, run, "--keep_checkpoints", str(keep))], env=ENVIRONMENT)
+        assert done.returncode == 0, done.stderr
+        assert old.exists() == left
+        assert (run / "checkpoints" / "step-00000001" / "complete.json").is_file()
+
+
 def test_a_first_model_that_was_half_in_its_place_is_gone_on_with(data: Path, tmp_path: Path) -> None:
     """Killed when the weights had taken their place and the configuration had not: they were taken for another's."""
     run = tmp_path / "run"

@@ -254,7 +254,7 @@ class _Run:
             write_text(self.folder / CONFIG, text)
 
         self._writable(begin)
-        checkpoints.sweep(self.folder, done)
+        checkpoints.sweep(self.folder, done, self.settings.keep_checkpoints)
         sweep(self.folder)
         print("\n".join(map(clean, text.split("\n"))), flush=True)
 

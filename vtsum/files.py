@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import secrets
@@ -36,7 +37,8 @@ def shortened(name: str, most: int) -> str:
 
 
 class _Part:
-    """A new file beside `path` under a name that nobody knows before, readable as any new file of the user's is."""
+    """A new file beside `path` under a name that nobody knows before, readable as any new file of the user's is. It is
+    locked (shared) as long as this process lives and works on it, where the disk knows locks: see `sweep`."""
 
     def __init__(self, path: Path) -> None:
         check_regular(path)
@@ -44,9 +46,10 @@ class _Part:
         self.final = path
         self.path = path.with_name(f"{_begins(path.name)}{secrets.token_hex(_DIGITS)}.part")
         begun(self.path)
-        handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        self._mode = stat.S_IMODE(os.fstat(handle).st_mode)
-        os.close(handle)
+        self._held = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        with suppress(OSError):
+            fcntl.flock(self._held, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        self._mode = stat.S_IMODE(os.fstat(self._held).st_mode)
 
     def take_place(self) -> None:
         check_regular(self.final)  # what was put there meanwhile is not lost either
@@ -55,6 +58,7 @@ class _Part:
 
     def drop(self) -> None:
         over(self.path)
+        os.close(self._held)
 
 
 @contextmanager
@@ -90,6 +94,18 @@ def unfinished(folder: Path, names: Iterable[str]) -> list[Path]:
         return []
     ends = 2 * _DIGITS + len(".part")
     return [folder / name for name in files if name[:-ends] in begins and _RANDOM.fullmatch(name[-ends:])]
+
+
+def sweep(folder: Path, names: Iterable[str]) -> None:
+    """Remove what `unfinished` finds, but for what a living process holds."""
+    for path in unfinished(folder, names):
+        with suppress(OSError):
+            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+            finally:
+                os.close(handle)
 
 
 def write_text(path: AnyPath, text: str) -> None:
@@ -136,9 +152,11 @@ def check_regular(path: Path) -> None:
 
 
 def check_new(op: str, output: Path, overwrite: bool) -> None:
-    """Raise VTSumError where `output` exists and nobody said that it may be replaced."""
+    """Raise VTSumError where `output` exists and nobody said that it may be replaced. Where it may be written, what
+    processes that were killed left of it half-written is swept."""
     if os.path.lexists(output) and not overwrite:
         raise VTSumError(f"{op}: output {plain(output)} must not exist yet (--overwrite replaces it)")
+    sweep(output.parent, [output.name])
 
 
 def check_no_links(op: str, *paths: Path) -> None:

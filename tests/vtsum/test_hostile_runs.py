@@ -26,6 +26,7 @@ from vtsum.training.checkpoints import Checkpoint
 from vtsum.training.deepspeed_engine import convert
 from vtsum.training.optimizers import moments_alone
 from vtsum.training.resuming import claim
+from vtsum.training.settings import TrainSettings
 from vtsum.training.train import main
 
 STEP = "checkpoints/step-00000004"
@@ -62,7 +63,7 @@ def list_anew(run: Path) -> None:
 def test_two_trainings_do_not_share_a_folder(data: Path, plain: Path, tmp_path: Path) -> None:
     run = copy(plain, tmp_path)
     before = sorted(p.name for p in run.rglob("*"))
-    with claim(run):
+    with claim(run, TrainSettings(resume=True)):
         refused(
             "train",
             *words(data, run, "--max_epoch", "1", "--resume"),

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests import forked
+from tests.vtsum.samples import ENVIRONMENT
 from tests.vtsum.test_nothing_is_lost import REAL, content, refused
 from tests.vtsum.training_corpus import flags, write_corpus
 from vtsum import cli
@@ -218,6 +220,68 @@ def test_what_a_killed_training_left_half_written_is_swept(data: Path, tmp_path:
         (run / name).write_text("half")
     assert cli.main(words(data, run)) == 0
     assert [name for name in (*mine, *half) if (run / name).exists()] == mine
+
+
+def test_a_checkpoint_that_a_killed_training_half_removed_is_swept(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert cli.main(words(data, run)) == 0
+    old = run / "checkpoints" / "step-00000000"
+    old.mkdir()
+    (old / "state.pt").write_text("old")
+    for keep, left in ((2, True), (1, False)):
+        done = forked.run([*REAL, *words(data, run, "--keep_checkpoints", str(keep))], env=ENVIRONMENT)
+        assert done.returncode == 0, done.stderr
+        assert old.exists() == left
+        assert (run / "checkpoints" / "step-00000001" / "complete.json").is_file()
+
+
+def test_a_first_model_that_was_half_in_its_place_is_gone_on_with(data: Path, tmp_path: Path) -> None:
+    """Killed when the weights had taken their place and the configuration had not: they were taken for another's."""
+    run = tmp_path / "run"
+    assert cli.main(words(data, run)) == 0
+    whole, part = content(run / "model"), run / "model" / ".config.json.0123456789abcdef.part"
+    (run / "model" / "config.json").rename(part)
+    done = forked.run([*REAL, *words(data, run)], env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+    assert content(run / "model") == whole
+    (run / "model" / "config.json").unlink()  # of weights that nothing says of, nobody knows whose they are
+    part.write_text('{"format": "another\'s"}')
+    done = forked.run([*REAL, *words(data, run)], env=ENVIRONMENT)
+    assert done.returncode == 2
+    assert "model with another model.safetensors" in done.stderr
+
+
+MEANWHILE = """
+import os, subprocess, sys
+
+
+class Callback:
+    def __init__(self):
+        words = sys.argv[1:]
+        if "mine:Callback" in words:
+            at = words.index("--callbacks")
+            subprocess.run([sys.executable, "-m", "vtsum.cli", *words[:at], *words[at + 2 :]], check=True)
+
+    def checkpoint_written(self, *told): ...
+
+    epoch_end = validated = checkpoint_written
+"""
+
+
+def test_what_another_training_has_done_meanwhile_is_not_lost(data: Path, tmp_path: Path) -> None:
+    """Two are started at once; one has ended when the other, which had found an empty folder, comes to write."""
+    (tmp_path / "mine.py").write_text(MEANWHILE)
+    path = os.pathsep.join([str(tmp_path), ENVIRONMENT["PYTHONPATH"]])
+    for run in ("new", "empty"):
+        anew = [word for word in words(data, run, "--print_freq", "1") if word != "--resume"]
+        if run == "empty":
+            (tmp_path / run).mkdir()
+        command = [*REAL, *anew, "--callbacks", "mine:Callback"]
+        done = forked.run(command, env={**ENVIRONMENT, "PYTHONPATH": path}, cwd=tmp_path)
+        assert done.returncode == 2, done.stderr
+        assert f"output_dir must be new or empty, got {run} with files in it" in done.stderr.splitlines()[-1]
+        assert "callbacks: null" in (tmp_path / run / "config.yaml").read_text()
+        assert (tmp_path / run / "metrics.jsonl").read_text().count("\n") == 1
 
 
 def test_a_folder_in_which_a_training_found_no_room_is_as_good_as_new(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ from tests.vtsum.samples import small_clip
 from tests.vtsum.training_corpus import write_corpus
 from vtsum import cli
 from vtsum.errors import VTSumError
+from vtsum.files import written
 from vtsum.recipes import boundaries, distill, embedded, film
 from vtsum.summary import schema
 
@@ -294,6 +296,64 @@ def test_an_output_file_is_no_input_and_no_older_file(
         assert printed.count("\n") == 1
         shutil.rmtree("new", ignore_errors=True)
         assert content(tmp_path) == before, words
+
+
+def test_what_killed_commands_left_half_written_is_swept(tmp_path: Path) -> None:
+    """Beside the output that they would have made, and nothing that a living process holds."""
+    (tmp_path / "captions.json").write_text('{"v": {"duration": 9, "timestamps": [[0, 9]], "sentences": ["A dog."]}}')
+    half, left = tmp_path / ".train.json.0123456789abcdef.part", tmp_path / ".train.json.fedcba9876543210.part"
+    mine = [".train.json.notes.part", ".other.json.0123456789abcdef.part", ".train.json.0123456789abcdef.part.txt"]
+    for name in (half.name, left.name, *mine):
+        (tmp_path / name).write_text("half")
+    words = [*REAL, "data", "activitynet", "captions.json", "-o", "train.json"]
+    with left.open() as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        assert forked.run(words, env=ENVIRONMENT, cwd=tmp_path).returncode == 0
+        assert left.exists()
+        assert not half.exists()
+    half.write_text("half")
+    refused(words, tmp_path, "must not exist yet")
+    assert forked.run([*words, "--overwrite"], env=ENVIRONMENT, cwd=tmp_path).returncode == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"captions.json", "train.json", *mine}
+
+
+def test_a_file_at_work_is_not_swept(tmp_path: Path) -> None:
+    """By another command that makes the same one."""
+    (tmp_path / "captions.json").write_text('{"v": {"duration": 9, "timestamps": [[0, 9]], "sentences": ["A dog."]}}')
+    with written(tmp_path / "train.json") as part:
+        part.write_text("[]")
+        words = [*REAL, "data", "activitynet", "captions.json", "-o", "train.json"]
+        assert forked.run(words, env=ENVIRONMENT, cwd=tmp_path).returncode == 0
+        assert part.exists()
+    assert (tmp_path / "train.json").read_text() == "[]"
+
+
+DISTILLED = """
+import os, sys
+from pathlib import Path
+
+import numpy as np
+
+from vtsum.recipes import distill
+
+random = np.random.default_rng(0)
+frames = distill.FrameSet(random.integers(0, 255, (8, 128, 128, 3), np.uint8), random.random((8, 1024), np.float32))
+distill.distill = lambda shared, out, **options: distill.train_encoder(frames, frames, out, epochs=2, batch=8)
+figures = distill.cosine_report
+distill.cosine_report = lambda *words: os.kill(os.getpid(), 9) if Path("once").exists() else Path("once").touch() or {}
+sys.exit(distill.main(["--shared", "shared", "--out", "encoder.safetensors", "--overwrite"]))
+"""
+
+
+def test_weights_of_a_killed_distillation_do_not_lie_beside_older_figures(tmp_path: Path) -> None:
+    """They were taken for a whole one's by the recipe that goes on with them."""
+    for name in ("encoder.safetensors", "encoder.json"):
+        (tmp_path / name).write_text("older")
+    done = forked.run([sys.executable, "-c", DISTILLED], env=ENVIRONMENT, cwd=tmp_path)
+    assert done.returncode == -9, done.stderr
+    assert (tmp_path / "once").exists()
+    for name in ("encoder.safetensors", "encoder.json"):
+        assert (tmp_path / name).read_text() == "older"
 
 
 def test_a_film_laid_in_meanwhile_is_kept(

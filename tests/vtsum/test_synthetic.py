@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests import forked
+from tests.vtsum.samples import ENVIRONMENT
 from tests.vtsum.synthetic_corpus import SHORT, SIZES, synthetic_corpus
 from vtsum import cli
 from vtsum.data.collate import collate
@@ -270,6 +273,24 @@ def test_what_was_stopped_is_continued(corpus, tmp_path):
     made = {name: content for name, (_, content) in files(folder).items()}
     expected = {name: content for name, (_, content) in files(corpus).items() if "videos" not in name}
     assert made == expected
+
+
+def test_what_a_killed_process_left_half_written_is_swept(corpus, tmp_path):
+    folder, end = tmp_path / "killed", "0123456789abcdef.part"
+    shutil.copytree(corpus, folder)
+    shutil.rmtree(folder / "clip")
+    (folder / ".clip.abcd0123").mkdir()
+    half = [".manifest.json", ".vocab.txt", "anno/.val_videoxum.json", "feat/blip/.v_val_00000.npz"]
+    half = [*(f"{name}.{end}" for name in (*half, "feat/vt_clipscore/.v_val_00000.npz")), ".clip.abcd0123/config.json"]
+    mine = [f"feat/blip/.other.npz.{end}", "feat/blip/.v_val_00000.npz.part", ".clip.notes"]
+    for name in (*half, *mine):
+        (folder / name).write_text("half")
+    words = "import sys; from tests.vtsum.synthetic_corpus import SIZES, make_corpus; make_corpus(sys.argv[1], **SIZES)"
+    done = forked.run([sys.executable, "-c", words, folder], env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+    assert [name for name in (*half, *mine) if (folder / name).exists()] == mine
+    assert not (folder / ".clip.abcd0123").exists()
+    assert (folder / "clip/model.safetensors").is_file()
 
 
 def test_broken_clip_is_told_and_made_anew(corpus, tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from vtsum.errors import VTSumError
 from vtsum.model import VTSum
 from vtsum.training import checkpoints
 from vtsum.training.resuming import claim
+from vtsum.training.settings import TrainSettings
 from vtsum.training.train import main
 
 
@@ -65,7 +66,7 @@ def test_all_damaged_is_refused_and_nothing_overwritten(data, whole, tmp_path):
     with pytest.raises(VTSumError, match=f"got damaged ones alone, .* move {run} away or give another --output_dir"):
         main(words(data, run, "--resume"))
     assert content(run) == before
-    with claim(run):  # another training is told before any of this, which may be the first one's work half done
+    with claim(run, TrainSettings(resume=True)):  # another is told first: it may be at work on this
         refused("train", *words(data, run, "--resume"), names=Path("one training's at a time"))
     assert content(run) == before
 

@@ -30,6 +30,7 @@ from tests.vtsum.training_corpus import write_corpus
 from vtsum.model import VTSum
 from vtsum.training import train
 from vtsum.training.resuming import claim
+from vtsum.training.settings import TrainSettings
 from vtsum.training.train import main
 
 __all__ = ["launch"]  # a fixture
@@ -103,7 +104,7 @@ def test_a_mistake_is_one_line_of_each_rank_and_status_2(launch, data, tmp_path,
     if where == "annotations":
         (broken / "anno" / "train_videoxum.json").write_text("[{}]")
     run.mkdir()
-    used = claim(run) if where == "folder" else None
+    used = claim(run, TrainSettings(resume=True)) if where == "folder" else None
     command = torchrun(*words(broken, run, "--num_workers", "1"))
     command[3:3] = ["--log-dir", str(tmp_path / "logs"), "--redirects", "3"]
     launched = launch(command)

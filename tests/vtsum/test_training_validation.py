@@ -104,6 +104,23 @@ def test_resuming_goes_on_with_the_validations(data: Path, whole: Path, tmp_path
     assert all(value.equal(theirs[name]) for name, value in ours.items())
 
 
+@pytest.mark.parametrize(
+    ("about", "told"),
+    [([], "f1"), ({"validation": [1]}, "f1"), ({"validation": {"f1": 1, "step": 4}}, "f1")]
+    + [({"validation": {"f1": 0.5, **more}}, "step") for more in ({}, {"step": "4"}, {"step": 4.5}, {"step": True})],
+)
+def test_a_best_model_that_says_nothing_of_itself_is_one_line(
+    whole: Path, tmp_path: Path, about: object, told: str
+) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    path = run / "best" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"facts": {"training": about}}))
+    words = [sys.executable, "-m", "vtsum.cli", "train", "--resume", "--output_dir", run, "--max_epoch", "4"]
+    done = forked.run(words, cwd=ROOT, env=ENVIRONMENT)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1] == f"vtsum: train: {path} must say what was measured of it, got no {told}"
+
+
 def test_no_better_validations_end_training(data: Path, tmp_path: Path, capsys) -> None:
     """With a rate that moves nothing, no validation is better than the first."""
     run = tmp_path / "run"

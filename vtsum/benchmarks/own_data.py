@@ -60,7 +60,7 @@ def write_h5(ratings: Mapping[str, Mapping[str, Rating]], features: Path, output
         raise VTSumError(f"ratings: scores must differ, got {low:g} throughout")
     raters, seconds, shots = [], 0.0, 0
     try:
-        with written(output) as part, h5py.File(part, "w") as file:
+        with written(output) as part, h5py.File(part, "w", locking=False) as file:  # the part is locked already
             for i, (name, said) in enumerate(ratings.items(), 1):
                 if not known.frames.get(name):
                     held = ", ".join(sorted(known.frames)[:3]) or "none"

@@ -238,7 +238,7 @@ def _whole_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
             value: dict[str, Any] = parse_json(line, dict, str(path))
         except VTSumError:
             break
-        if lines and not (isinstance(value.get("batch"), int) and isinstance(value.get("videos"), list)):
+        if lines and not (type(value.get("batch")) is int and isinstance(value.get("videos"), list)):
             break
         lines.append(value)
         length += len(line) + 1

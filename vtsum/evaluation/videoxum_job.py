@@ -25,6 +25,8 @@ from vtsum.evaluation.videoxum_settings import EvaluationSettings
 from vtsum.model import VTSum
 from vtsum.protocols import Metric
 
+_OF_FRAMES = ("f1", "kendall", "spearman")
+
 
 class Measuring:
     """One evaluation: the videos in fixed batches, and what is measured of each by itself."""
@@ -68,7 +70,7 @@ class Measuring:
             "text": text,
             "reference": self.references[index],
             **found._asdict(),
-            "random": {name: [getattr(one, name) for one in chances] for name in ("f1", "kendall", "spearman")},
+            "random": {name: [getattr(one, name) for one in chances] for name in _OF_FRAMES},
             # Evenly spaced frames are a choice without an order: no rank correlation, which counts as 0.
             "uniform": {"f1": float(f1_scores(even, labels).mean()), "kendall": 0.0, "spearman": 0.0},
             "random_videos": [int(other[index]) for other in self.others],
@@ -91,6 +93,34 @@ class Measuring:
                 raise VTSumError(f"evaluate: {bad[0]} of {item.video_id} must be finite, got NaN or infinity")
         record["saliency_logits"] = [float(f"{value:.9g}") for value in logits]
         return record
+
+    def could_be(self, number: int, records: list[Any]) -> bool:
+        """Whether records that were read may be those of a batch: of its videos, with all that is counted on later."""
+        if not 0 <= number < len(self.batches) or len(records) != len(self.batches[number]):
+            return False
+        return all(map(self._could_be, self.batches[number], records))
+
+    def _could_be(self, index: int, record: Any) -> bool:
+        given = {"video_id": self.dataset.video_ids[index], "index": index, "reference": self.references[index]}
+        given["random_videos"] = [int(other[index]) for other in self.others]
+        if not isinstance(record, dict) or any(record.get(name) != value for name, value in given.items()):
+            return False
+        random, uniform, own = (record.get(name, {}) for name in ("random", "uniform", "own_metrics"))
+        if not (isinstance(record.get("text"), str) and all(isinstance(part, dict) for part in (random, uniform, own))):
+            return False
+        names = [*_OF_FRAMES, *(["vt_clipscore"] if self.clip is not None else [])]
+        numbers = [part.get(name) for part in (record, uniform) for name in names]
+        numbers += [own.get(metric.name) for metric in self.metrics]
+        numbers += [value for name, value in record.items() if name.startswith("boundary_") and value is not None]
+        draws = dict.fromkeys(_OF_FRAMES, self.settings.random_draws)
+        if self.clip is not None and self.others:
+            draws["vt_clipscore"] = len(self.others)
+        for name, count in draws.items():
+            drawn = random.get(name)
+            if not isinstance(drawn, list) or len(drawn) != count:
+                return False
+            numbers += drawn
+        return all(type(value) in (int, float) for value in numbers)
 
     def _text(self, text: str) -> tuple[np.ndarray, bool]:
         assert self.clip is not None  # `measure` asks only where there is one

@@ -197,6 +197,12 @@ def _all_videos(
     done: dict[int, list[dict[str, Any]]] = {}
     for found in group.everyone(part.read() if part else {}):
         done.update(found)
+    for number in done:
+        if part and not job.could_be(number, done[number]):
+            raise VTSumError(
+                f"evaluate: {part.path} must hold batches of this evaluation, got another one as number {number}; "
+                "--overwrite begins anew"
+            )
     left = [number for number in range(len(job.batches)) if number not in done]
     finished = sum(len(batch) for batch in done.values())
     if progress:

@@ -24,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 from vtsum import plugins
 from vtsum.config import VTSumConfig, from_dict, to_dict
 from vtsum.errors import VTSumError
-from vtsum.files import check_regular, replacing
+from vtsum.files import check_regular, replacing, unfinished
 from vtsum.model.files import read_safetensors, write_safetensors
 from vtsum.model.pretrained import snapshot
 from vtsum.model.ridge_saliency import RidgeSaliency
@@ -135,7 +135,8 @@ def save_checkpoint(
         config = config_text(model.config, facts, class_name(type(model)))
     except TypeError as error:
         raise VTSumError(f"save_pretrained: facts must be plain data for JSON, got: {error}") from None
-    older = _is_model(folder)
+    finish(folder)
+    older = _is_model(folder / CONFIG)
     names = (WEIGHTS, CONFIG) if model.text_decoder is None else FILES
     there = [name for name in names if os.path.lexists(folder / name)]
     if there and not older:
@@ -152,11 +153,19 @@ def save_checkpoint(
         (folder / VOCABULARY).unlink(missing_ok=True)  # the older model's
 
 
-def _is_model(folder: Path) -> bool:
-    """Whether a folder holds what `save_checkpoint` wrote."""
+def finish(folder: Path) -> None:
+    """Give a new model its configuration where a process was killed as its files took their places, that one last:
+    without it they are anybody's."""
+    if os.path.lexists(folder / WEIGHTS) and not os.path.lexists(folder / CONFIG):
+        for path in filter(_is_model, unfinished(folder, [CONFIG])):
+            os.replace(path, folder / CONFIG)
+
+
+def _is_model(config: Path) -> bool:
+    """Whether a file is a configuration that `save_checkpoint` wrote."""
     try:
-        check_regular(folder / CONFIG)
-        data = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        check_regular(config)
+        data = json.loads(config.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(data, dict) and data.get("format") == FORMAT

@@ -29,9 +29,9 @@ from vtsum.data.frames import read_frames, read_teacher
 from vtsum.data.tvsum import TVSumVideo, load_tvsum
 from vtsum.errors import VTSumError
 from vtsum.evaluation.baselines import every_fifth
-from vtsum.files import check_inputs, check_new, plain, write_text
+from vtsum.files import check_inputs, check_new, plain, replacing
 from vtsum.model.embedded_encoder import EMBEDDING_DIM, IMAGE_SIZE, EmbeddedEncoder
-from vtsum.model.files import save_safetensors
+from vtsum.model.files import write_safetensors
 from vtsum.recipes.command import status
 
 
@@ -209,9 +209,10 @@ def train_encoder(
         record |= cosine_report(average, test, components)
         history.append(record)
         print("\r" + json.dumps({k: round(v, 4) for k, v in record.items()}), flush=True)
-        save_safetensors(average.state_dict(), out)
     report = {**history[-1], "history": history, "epochs": epochs, "batch": batch, "lr": lr, "seed": seed}
-    write_text(out.with_suffix(".json"), json.dumps(report, indent=1))
+    with replacing(out.parent) as part:  # those of one training lie beside each other, killed or not
+        write_safetensors(average.state_dict(), part(out.name))
+        part(out.with_suffix(".json").name).write_text(json.dumps(report, indent=1), encoding="utf-8")
     return report
 
 

@@ -26,7 +26,7 @@ import numpy as np
 from vtsum.data.feature_files import array_header, cut_off, write_npz
 from vtsum.data.videoxum import CLIP_FEATURES, FEATURES, SPLITS, join_sentences
 from vtsum.errors import VTSumError
-from vtsum.files import check_no_links, write_text
+from vtsum.files import check_no_links, sweep, write_text
 from vtsum.model.files import read_safetensors
 from vtsum.reading import read_json
 from vtsum.recipes.synthetic_scenes import (
@@ -109,6 +109,7 @@ def make_corpus(
     plans = {split: [plan_video(seed, split, n, parameters) for n in range(counts[split])] for split in SPLITS}
     try:
         _write_manifest(folder, {**manifest, "complete": False, "videos": counts})
+        _sweep(folder, plans)
         _write_vocabulary(folder / VOCABULARY)
         for split, planned in plans.items():
             _write_annotations(folder / "anno" / f"{split}_videoxum.json", planned, parameters)
@@ -165,6 +166,16 @@ def _admit(folder: Path, manifest: dict[str, Any], counts: dict[str, int]) -> No
                 raise VTSumError(f"synth: {split} must be at least {count}, as {folder} holds, got {counts[split]}")
     except (KeyError, TypeError, AttributeError) as error:
         raise VTSumError(f"synth: {path} must be a corpus's manifest, got: {error!r}") from None
+
+
+def _sweep(folder: Path, plans: Mapping[str, list[VideoPlan]]) -> None:
+    """Remove what processes that were killed have left half-written."""
+    videos = [plan.video_id for planned in plans.values() for plan in planned]
+    sweep(folder, [MANIFEST, VOCABULARY])
+    sweep(folder / "anno", [f"{split}_videoxum.json" for split in plans])
+    for below in (FEATURES, CLIP_FEATURES):
+        sweep(folder / below, [f"{video}.npz" for video in videos])
+    sweep(folder / VIDEOS, [f"{video}.mp4" for video in videos])
 
 
 def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:

@@ -7,11 +7,14 @@ frames of the same video that it does not speak of are among the wrong answers.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +27,7 @@ from torch import Tensor
 from vtsum_kernels.integrations import torchvision_free
 
 from vtsum.errors import VTSumError
-from vtsum.files import replace_folder
+from vtsum.files import remove_folder, replace_folder
 from vtsum.model.files import read_safetensors
 from vtsum.model.frame_encoder import MEAN, STD
 from vtsum.model.pretrained import first_line, from_pretrained
@@ -198,7 +201,10 @@ def save_tiny_clip(clip: TinyClip, folder: str | os.PathLike[str]) -> None:
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    held = os.open(part, os.O_RDONLY | os.O_CLOEXEC)
     try:
+        with suppress(OSError):  # some disks of a network know no locks
+            fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
         os.chmod(part, 0o755)
         clip.model.config.architectures = ["CLIPModel"]
         clip.model.config.save_pretrained(part)
@@ -215,13 +221,29 @@ def save_tiny_clip(clip: TinyClip, folder: str | os.PathLike[str]) -> None:
         }
         (part / "preprocessor_config.json").write_text(json.dumps(prepared, indent=1) + "\n", encoding="utf-8")
         names = {path.relative_to(part).as_posix() for path in part.rglob("*") if path.is_file()}
+        _sweep(folder, names)
         replace_folder(part, folder, names.__contains__)
     except FileExistsError as error:
         raise VTSumError(
             f"save_tiny_clip: {folder} must hold nothing but an older tiny CLIP: {error.strerror}; move it away"
         ) from None
     finally:
+        os.close(held)
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _sweep(folder: Path, names: set[str]) -> None:
+    """Remove what `save_tiny_clip` has left in processes that were killed; a living one holds its folder."""
+    ours = re.compile(rf"\.{re.escape(folder.name)}\.[a-z0-9_]{{8}}(\.old)?")
+    for path in folder.parent.iterdir():
+        if ours.fullmatch(path.name) and not path.is_symlink():
+            with suppress(OSError):
+                handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    remove_folder(path, names.__contains__)
+                finally:
+                    os.close(handle)
 
 
 def _see(model: Any, images: np.ndarray) -> Tensor:

@@ -206,12 +206,15 @@ def _remove(folder: Path) -> None:
         remove_folder(folder, _OURS.fullmatch)
 
 
-def sweep(run: Path, newest: int | None) -> None:
-    """Delete what was never finished, and what lies after the step `newest` (of a resumed run: found broken); nothing
-    but folders that a run makes."""
+def sweep(run: Path, newest: int | None, keep: int | None = None) -> None:
+    """Delete what was never finished, and what lies after the step `newest` (of a resumed run: found broken); with
+    `keep`, all but the so many newest (a process that was killed has half removed one); nothing but folders that a run
+    makes."""
     over = _folders(run, _UNFINISHED)
     if newest is not None:
-        over += [path for path in _folders(run, _WHOLE) if path.name > name_of(newest)]
+        whole = _folders(run, _WHOLE)
+        older = [path for path in whole if path.name <= name_of(newest)]
+        over += [path for path in whole if path not in older] + older[len(older) if keep is None else keep :]
     for path in over:
         _remove(path)
 

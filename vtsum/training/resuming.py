@@ -15,6 +15,7 @@ from typing import IO, Any
 from vtsum.errors import VTSumError
 from vtsum.files import check_inputs, check_no_links, unfinished
 from vtsum.model.checkpoint import FILES as MODEL_FILES
+from vtsum.model.checkpoint import finish
 from vtsum.training.checkpoints import Checkpoint, any_finished, begun, checkpoint_folder
 from vtsum.training.checkpoints import check as check_checkpoints
 from vtsum.training.records import METRICS, read_metrics
@@ -105,11 +106,12 @@ def check_anew(run: Path) -> None:
         )
 
 
-def claim(run: Path) -> IO[bytes]:
+def claim(run: Path, settings: TrainSettings) -> IO[bytes]:
     """A file that keeps every other process from training in `run` as long as it is open.
 
     Raises:
-        VTSumError: another one does, and what it writes would be swept away.
+        VTSumError: another one does, and what it writes would be swept away; or one has done so since the folder was
+            looked at.
     """
     handle = os.open(run / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     file = open(handle, "r+b")  # noqa: SIM115  # open as long as the run goes on
@@ -121,6 +123,11 @@ def claim(run: Path) -> IO[bytes]:
             raise VTSumError(
                 f"train: output_dir must be one training's at a time, got {run}, in which another is at work"
             ) from None
+    try:
+        check_folder(run, settings)
+    except BaseException:
+        file.close()
+        raise
     return file
 
 
@@ -128,6 +135,8 @@ def sweep(run: Path) -> None:
     """Remove what a process that was killed has left half-written of a run's own files; for who has claimed it."""
     names = {".": (CONFIG, METRICS, VALIDATION), "model": MODEL_FILES, BEST: MODEL_FILES}
     for folder, files in names.items():
+        with contextlib.suppress(OSError):
+            finish(run / folder)
         for path in unfinished(run / folder, files):
             with contextlib.suppress(OSError):
                 path.unlink()

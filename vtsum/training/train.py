@@ -172,7 +172,7 @@ class _Run:
     def train(self, model: Any, signals: StopSignals) -> int:
         settings, place = self.settings, self.place
         if place.first and self.folder.is_dir():  # before anything in it is looked at that another one may be writing
-            self.claim = self._writable(lambda: claim(self.folder))
+            self.claim = self._writable(lambda: claim(self.folder, settings))
         found = self._to_resume()
         full = settings.batch_size * settings.gradient_accumulation_steps * place.ranks
         if found is not None:
@@ -249,12 +249,12 @@ class _Run:
 
         def begin() -> None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self.claim = self.claim or claim(self.folder)
+            self.claim = self.claim or claim(self.folder, self.settings)
             (self.folder / METRICS).touch()  # before the settings: by both a run's folder is known
             write_text(self.folder / CONFIG, text)
 
         self._writable(begin)
-        checkpoints.sweep(self.folder, done)
+        checkpoints.sweep(self.folder, done, self.settings.keep_checkpoints)
         sweep(self.folder)
         print("\n".join(map(clean, text.split("\n"))), flush=True)
 

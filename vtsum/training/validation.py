@@ -85,10 +85,13 @@ class Validation:
         path, held = self.run / VALIDATION, self.run / BEST / "config.json"
         self.lines = [line for line in read_metrics(path) if line["step"] <= done] if path.exists() else []
         if held.exists():
-            facts = read_json(held, dict, "train").get("facts", {})
-            self.best = facts.get("training", {}).get("validation") if isinstance(facts, dict) else None
-            if not isinstance(self.best, dict) or not isinstance(self.best.get(self.settings.best_by), float):
-                raise VTSumError(f"train: {held} must say what was measured of it, got no {self.settings.best_by}")
+            found: Any = read_json(held, dict, "train")
+            for name in ("facts", "training", "validation"):
+                found = found.get(name) if isinstance(found, dict) else None
+            self.best = found if isinstance(found, dict) else {}
+            for name, kind in ((self.settings.best_by, float), ("step", int)):
+                if type(self.best.get(name)) is not kind:
+                    raise VTSumError(f"train: {held} must say what was measured of it, got no {name}")
         if self.place.first and path.exists():
             write_text(path, "".join(json.dumps(line) + "\n" for line in self.lines))
 

@@ -7,6 +7,7 @@ attention's output. A learnable memory bank stands where the configuration asks 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import pairwise
@@ -284,20 +285,11 @@ class VTSum(nn.Module):
             ValueError: ranks of a group differ in what must be alike, on all of them.
             RuntimeError: a rank does not answer within the group's timeout, or is gone; it is named.
         """
-        mask, _ = self._check(video_embeddings, video_mask, cu_seqlens)
-        stretch = self._stretch(
-            group,
-            video_embeddings,
-            mask,
-            cu_seqlens,
-            **{
-                "annotators of vsum_labels": -1 if vsum_labels is None else vsum_labels.shape[-2],
-                "tsum_labels": -1 if tsum_labels is None else fingerprint(tsum_labels),
-                "max_text_length": max_text_length or 0,
-                "frames of counts": -1.0 if counts is None else float(counts.frames),
-                "words of counts": -1.0 if counts is None else float(counts.words),
-            },
-        )
+        stretch = None
+        if group is not None:
+            mask, _ = self._check(video_embeddings, video_mask, cu_seqlens)
+            alike = _alike(vsum_labels, tsum_labels, max_text_length, counts)
+            stretch = self._stretch(group, video_embeddings, mask, cu_seqlens, **alike)
         # A model of one's own need not know of groups as long as there are none.
         where: dict[str, Any] = {} if stretch is None else {"group": stretch}
         frames = self.encode(video_embeddings, video_mask, cu_seqlens, **where)
@@ -454,3 +446,19 @@ class VTSum(nn.Module):
             **options,
         )
         return texts, ids, self.saliency_logits(frames)
+
+
+def _alike(
+    vsum_labels: Tensor | None,
+    tsum_labels: list[str] | Tensor | None,
+    max_text_length: int | None,
+    counts: LossCounts | None,
+) -> dict[str, int | float]:
+    """What all ranks of a group must say alike when they call `VTSum.forward`, as numbers."""
+    return {
+        "rows of vsum_labels": -1 if vsum_labels is None else math.prod(vsum_labels.shape[:-1]),
+        "tsum_labels": -1 if tsum_labels is None else fingerprint(tsum_labels),
+        "max_text_length": max_text_length or 0,
+        "frames of counts": -1.0 if counts is None else float(counts.frames),
+        "words of counts": -1.0 if counts is None else float(counts.words),
+    }

@@ -23,8 +23,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from tests.vtsum.training_corpus import WORDS
 from vtsum.config import TextConfig, VTSumConfig
 from vtsum.model import VTSum
+from vtsum.model.losses import LossCounts
 from vtsum.model.tokenizer import load_tokenizer
-from vtsum.model.vtsum import LossCounts
 
 RANKS, FRAMES, WIDTH, VIDEOS = 4, 40, 24, 3
 #: How 40 frames lie on ranks: uneven, shorter than a window or a halo, none at all.
@@ -44,7 +44,10 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "as published": {"memory_form": "student", "memory_position": "before", "loss_type": "l2", "memory_top_k": 3},
     "bare": {"memory_slots": 0, "kernel_size": None, "mask": False, "counts": True},
-    "recomputed": {"depth": 2, "temporal_window": 5, "boundary_head": True, "recompute": True, "lambda_balance": 1.0},
+    "recomputed": {
+        "memory_position": "inside", "depth": 2, "temporal_window": 5, "boundary_head": True, "recompute": True,
+        "lambda_balance": 1.0,
+    },
     "recomputed, all frames": {"depth": 2, "memory_slots": 0, "recompute": True},
 }  # fmt: skip
 

@@ -7,15 +7,13 @@ attention's output. A learnable memory bank stands where the configuration asks 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from vtsum_kernels.distributed.stretch import Stretch, stretch_of
@@ -25,40 +23,11 @@ from vtsum.config import VTSumConfig
 from vtsum.errors import VTSumError
 from vtsum.model.boundary import BoundaryHead, boundary_loss, boundary_targets
 from vtsum.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from vtsum.model.losses import LossCounts, VTSumOutput, alike_on_ranks, frames_counted, saliency_loss
 from vtsum.model.memory import make_bank, read_bank
 from vtsum.model.temporal import LocalAttention, PositionEmbedding, TemporalTransformer, run
-from vtsum.model.text_decoder import TextDecoder, fingerprint
+from vtsum.model.text_decoder import TextDecoder
 from vtsum.model.videoxum_checkpoint import LoadReport, from_videoxum
-
-
-class VTSumOutput(NamedTuple):
-    """loss = lambda_vsum * loss_vsum + lambda_tsum * loss_tsum + lambda_boundary * loss_boundary +, while gradients are
-    recorded, lambda_balance * the mean of the banks' balance losses; what was not asked for is None.
-
-    saliency_logits [B, T] and frames [B, T, C], or [total] and [total, C] for packed videos; text_logits [B, L, V];
-    decoder_targets [B, L], -100 where a token carries no loss. Logits predict the token after the one they stand at.
-    boundary_logits [B, T] or [total], of models with a boundary head: that an event begins at the frame.
-    (A tuple, in which sharded training finds the tensors that its hooks belong to.)
-    """
-
-    saliency_logits: Tensor
-    frames: Tensor
-    loss: Tensor | None = None
-    loss_vsum: Tensor | None = None
-    loss_tsum: Tensor | None = None
-    text_logits: Tensor | None = None
-    decoder_targets: Tensor | None = None
-    loss_balance: Tensor | None = None
-    boundary_logits: Tensor | None = None
-    loss_boundary: Tensor | None = None
-
-
-class LossCounts(NamedTuple):
-    """What the losses of a forward pass are divided by: real frames that somebody annotated, and words (tokens that
-    carry a loss)."""
-
-    frames: float
-    words: float
 
 
 class VTSum(nn.Module):
@@ -288,7 +257,7 @@ class VTSum(nn.Module):
         stretch = None
         if group is not None:
             mask, _ = self._check(video_embeddings, video_mask, cu_seqlens)
-            alike = _alike(vsum_labels, tsum_labels, max_text_length, counts)
+            alike = alike_on_ranks(vsum_labels, tsum_labels, max_text_length, counts)
             stretch = self._stretch(group, video_embeddings, mask, cu_seqlens, **alike)
         # A model of one's own need not know of groups as long as there are none.
         where: dict[str, Any] = {} if stretch is None else {"group": stretch}
@@ -301,7 +270,7 @@ class VTSum(nn.Module):
         if vsum_labels is not None:
             of_vsum = of_boundary = None if counts is None else counts.frames
             if stretch is not None and counts is None:
-                of_vsum, of_boundary = self._frames_counted(stretch, len(video_embeddings))
+                of_vsum, of_boundary = frames_counted(self.config, stretch, len(video_embeddings))
             loss_vsum = self.video_loss(saliency_logits, video_mask, vsum_labels, of_vsum)
             if stretch is not None:
                 loss_vsum = stretch.whole(loss_vsum)
@@ -341,13 +310,6 @@ class VTSum(nn.Module):
             boundary_logits,
             loss_boundary,
         )
-
-    def _frames_counted(self, stretch: Stretch, videos: int) -> tuple[float, float]:
-        """Of what the losses of saliency and boundaries are means, over all ranks."""
-        every = videos * stretch.total
-        real = every if stretch.mask is None else max(1, int(stretch.mask.sum()))
-        released = self.config.loss_mean == "released" and self.config.loss_type == "cross_entropy"
-        return every if released else real, real
 
     @staticmethod
     def _padded(frames: Tensor, mask: Tensor | None, cu_seqlens: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -392,20 +354,7 @@ class VTSum(nn.Module):
             )
         if self.own_loss is not None:
             return self.own_loss(logits, labels, None if mask is None else mask.bool())
-        dtype = torch.promote_types(logits.dtype, torch.float32)
-        labels = labels.to(dtype)
-        logits = logits.to(dtype).unsqueeze(-2).expand_as(labels)
-        counted = torch.ones_like(labels) if mask is None else mask.to(dtype).unsqueeze(-2).expand_as(labels)
-        if self.config.loss_type == "l2":
-            each = (logits.sigmoid() - labels).square()
-        else:
-            each = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
-        total = (each * counted).sum()
-        if frames is not None:
-            return total / (frames * labels.shape[-2])
-        if self.config.loss_mean == "released" and self.config.loss_type == "cross_entropy":
-            return total / labels.numel()
-        return total / counted.sum().clamp_min(1)
+        return saliency_loss(self.config, logits, mask, labels, frames)
 
     @torch.no_grad()
     def generate(
@@ -446,19 +395,3 @@ class VTSum(nn.Module):
             **options,
         )
         return texts, ids, self.saliency_logits(frames)
-
-
-def _alike(
-    vsum_labels: Tensor | None,
-    tsum_labels: list[str] | Tensor | None,
-    max_text_length: int | None,
-    counts: LossCounts | None,
-) -> dict[str, int | float]:
-    """What all ranks of a group must say alike when they call `VTSum.forward`, as numbers."""
-    return {
-        "rows of vsum_labels": -1 if vsum_labels is None else math.prod(vsum_labels.shape[:-1]),
-        "tsum_labels": -1 if tsum_labels is None else fingerprint(tsum_labels),
-        "max_text_length": max_text_length or 0,
-        "frames of counts": -1.0 if counts is None else float(counts.frames),
-        "words of counts": -1.0 if counts is None else float(counts.words),
-    }

@@ -26,8 +26,9 @@ from torch.nn.parallel import DistributedDataParallel
 from vtsum.data.collate import Batch
 from vtsum.errors import VTSumError
 from vtsum.model.files import read_pt, write_pt
+from vtsum.model.losses import LossCounts, VTSumOutput
 from vtsum.model.pretrained import first_line
-from vtsum.model.vtsum import LossCounts, VTSum, VTSumOutput
+from vtsum.model.vtsum import VTSum
 from vtsum.processes import Place
 from vtsum.training.optimizers import make_optimizer, moments_alone, set_rate
 from vtsum.training.settings import TrainSettings

@@ -40,6 +40,7 @@ from vtsum.training.checkpoints import Checkpoint
 from vtsum.training.deepspeed_engine import DeepSpeedEngine, convert
 from vtsum.training.engine import Engine, PlainEngine
 from vtsum.training.loading import steps
+from vtsum.training.lost import lost
 from vtsum.training.records import METRICS, Display, Records, Silent
 from vtsum.training.resuming import CONFIG, check_anew, check_convertible, check_folder, check_resumable, claim, sweep
 from vtsum.training.sampler import Layout, StepSampler, spread
@@ -50,11 +51,6 @@ from vtsum.training.start import fingerprint, make_model, tokenizer_of, training
 from vtsum.training.stopping import STOPPING, StopSignals, follow_launcher
 from vtsum.training.trackers import tell, trackers_of
 from vtsum.training.validation import Validation, describe
-
-# How gloo and NCCL tell that another process has ended.
-_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
-# And that it says nothing any more.
-_SILENT = ("Timed out waiting", "before timing out", "No route to host", "Connection timed out")
 
 # What all ranks find before they meet, the first one of the machine tells, and its launcher ends the others once it is
 # gone. One that left before it would have it ended unheard; one that nobody ends by then found something of its own.
@@ -98,7 +94,8 @@ def _train(given: Given, place: Place) -> int:
     follow_launcher()
     if place.ranks % settings.sequence_parallel_size:
         raise VTSumError(
-            f"train: sequence_parallel_size must divide the ranks, {place.ranks}, got {settings.sequence_parallel_size}"
+            f"train: sequence_parallel_size must divide the ranks, {place.ranks}, got {settings.sequence_parallel_size}; "
+            "1 gives each whole videos"
         )
     videos = training_videos(given)
     tokenizer = tokenizer_of(given)
@@ -123,16 +120,9 @@ def _train(given: Given, place: Place) -> int:
         try:
             return _Run(run, settings, sharding, place, videos, validation, watching, notes).train(model, signals)
         except RuntimeError as error:
-            if any(words in str(error) for words in _LOST):
-                found = "another one is gone (its own message says why)"
-            elif any(words in str(error) for words in _SILENT):
-                found = f"another one said nothing for {settings.rank_timeout:g} minutes or cannot be reached"
-            else:
+            if (told := lost(error, settings.rank_timeout, run)) is None:
                 raise
-            raise VTSumError(
-                f"train: all ranks must live, {found}; its last checkpoint is whole, go on with "
-                f"--resume --output_dir {run}"
-            ) from None
+            raise told from None
 
 
 class Watching(NamedTuple):

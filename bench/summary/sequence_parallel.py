@@ -1,6 +1,7 @@
-"""Windows over a sequence in stretches on ranks: a halo against gathering k and v whole, and against Ulysses.
+"""Windows over a sequence in stretches on ranks: a halo against gathering k and v whole, and against Ulysses. With
+`--all` every frame sees every other: frames exchanged for heads against a ring, and against gathering.
 
-    python -m bench.summary.sequence_parallel [--ranks 2 4] [--frames 2048 8192 32768] [--window 65]
+    python -m bench.summary.sequence_parallel [--ranks 2 4] [--frames 2048 8192 32768] [--window 65 | --all]
 
 Each rank is a process of its own on this machine, by gloo, of one thread. Measured are forward and backward of the
 attention alone (B 1, H 12, D 64), all ranks starting together: the time of the slowest, the median of `--repeats`
@@ -36,8 +37,10 @@ def measure(options: argparse.Namespace, rank: int, ranks: int, store: str) -> I
     import torch
     import torch.distributed as dist
 
-    from bench.summary import sequence_parallel_ways as ways
+    from bench.summary import full_attention_ways, sequence_parallel_ways
 
+    ways = sequence_parallel_ways
+    each = full_attention_ways.WAYS if options.all else ways.WAYS
     torch.set_num_threads(1)
     dist.init_process_group("gloo", store=dist.FileStore(store, ranks), rank=rank, world_size=ranks)
     ways.count_messages()
@@ -47,7 +50,7 @@ def measure(options: argparse.Namespace, rank: int, ranks: int, store: str) -> I
         own = slice(rank * frames // ranks, (rank + 1) * frames // ranks)
         q, k, v = (x[:, :, own].clone().requires_grad_() for x in whole[:3])
         dout = whole[3][:, :, own].clone()
-        wanted = [x[:, :, own].clone() for x in _one_process(whole, options.window)]
+        wanted = [x[:, :, own].clone() for x in _one_process(whole, None if options.all else options.window)]
         del whole
 
         def step(way: ways.Way, inputs: Any = (q, k, v), dout: Any = dout) -> list[torch.Tensor]:
@@ -55,28 +58,28 @@ def measure(options: argparse.Namespace, rank: int, ranks: int, store: str) -> I
             return [out.detach(), *torch.autograd.grad(out, inputs, dout)]
 
         apart: dict[str, float] = {}
-        for name, way in ways.WAYS.items():
+        for name, way in each.items():
             found = step(way)
             worst = max(float((x - y).abs().max() / y.abs().max()) for x, y in zip(found, wanted, strict=True))
             apart[name] = max(_everyones(worst))
-        taken: dict[str, list[float]] = {name: [] for name in ways.WAYS}
+        taken: dict[str, list[float]] = {name: [] for name in each}
         sent: dict[str, int] = {}
         for _ in range(options.repeats):
-            for name, way in ways.WAYS.items():
+            for name, way in each.items():
                 ways.handed = 0
                 dist.barrier()
                 began = time.perf_counter()
                 step(way)
                 taken[name].append(max(_everyones(time.perf_counter() - began)))
                 sent[name] = ways.handed
-        for name in ways.WAYS:
+        for name in each:
             right = apart[name] <= TOLERANCE
             yield {
                 "op": "sequence_parallel",
                 "way": name,
                 "ranks": ranks,
                 "shape": {"B": BATCH, "H": HEADS, "T": frames, "D": DIM},
-                "window": options.window,
+                "window": None if options.all else options.window,
                 "dtype": "float32",
                 "device_type": "cpu",
                 "difference": apart[name],
@@ -88,12 +91,15 @@ def measure(options: argparse.Namespace, rank: int, ranks: int, store: str) -> I
     dist.destroy_process_group()
 
 
-def _one_process(whole: list[Any], window: int) -> list[Any]:
+def _one_process(whole: list[Any], window: int | None) -> list[Any]:
     import torch
     from vtsum_kernels import sliding_window_attention
 
     inputs = [x.detach().requires_grad_() for x in whole[:3]]
-    out = sliding_window_attention(inputs[0], inputs[1], inputs[2], window)
+    if window is None:
+        out = torch.nn.functional.scaled_dot_product_attention(inputs[0], inputs[1], inputs[2])
+    else:
+        out = sliding_window_attention(inputs[0], inputs[1], inputs[2], window)
     return [out.detach(), *torch.autograd.grad(out, inputs, whole[3])]
 
 
@@ -115,7 +121,8 @@ def together(options: argparse.Namespace, ranks: int) -> list[dict[str, Any]]:
     }
     with tempfile.TemporaryDirectory() as folder:
         words = [sys.executable, "-m", "bench.summary.sequence_parallel", "--frames", *map(str, options.frames)]
-        words += ["--window", str(options.window), "--repeats", str(options.repeats), "--results", os.devnull]
+        words += ["--all"] if options.all else ["--window", str(options.window)]
+        words += ["--repeats", str(options.repeats), "--results", os.devnull]
         started = []
         for rank in range(ranks):
             with open(Path(folder) / f"{rank}.out", "wb") as out:
@@ -137,6 +144,7 @@ def main() -> None:
     given.add_argument("--ranks", type=int, nargs="+", default=[2, 4], help="divisors of 12 heads and of all lengths")
     given.add_argument("--frames", type=int, nargs="+", default=[2048, 8192, 32768], help="of the whole sequence")
     given.add_argument("--window", type=int, default=65)
+    given.add_argument("--all", action="store_true", help="every frame sees every other")
     given.add_argument("--repeats", type=int, default=15)
     given.add_argument("--timeout", type=float, default=1200.0, help="seconds for one number of ranks")
     given.add_argument("--measure", nargs=3, metavar=("RANK", "RANKS", "STORE"), help=argparse.SUPPRESS)
@@ -152,9 +160,9 @@ def main() -> None:
             raise SystemExit(f"sequence_parallel: ranks must divide {HEADS} heads and all frames, got {ranks}")
         lines = together(options, ranks)
         keep(options.results, machine(("torch",)), lines)
-        wrong = wrong or any(line["way"] == "halo" and not line["right"] for line in lines)
+        wrong = wrong or any(line["way"] in ("halo", "heads") and not line["right"] for line in lines)
     if wrong:
-        raise SystemExit("sequence_parallel: the halo's results must be those of one process, are not")
+        raise SystemExit("sequence_parallel: our results must be those of one process, are not")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ Way = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 handed = 0
 
 
-def _hand(x: Tensor, share: float) -> None:
+def hand(x: Tensor, share: float) -> None:
     global handed
     handed += round(x.numel() * x.element_size() * share)
 
@@ -28,7 +28,7 @@ class _Gather(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ranks = dist.get_world_size()
         whole = x.new_empty(ranks * x.shape[0], *x.shape[1:])
-        _hand(x, ranks - 1)
+        hand(x, ranks - 1)
         dist.all_gather(list(whole.chunk(ranks)), x.contiguous())
         return whole
 
@@ -36,7 +36,7 @@ class _Gather(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         ranks = dist.get_world_size()
         own = gradient.new_empty(gradient.shape[0] // ranks, *gradient.shape[1:])
-        _hand(own, ranks - 1)
+        hand(own, ranks - 1)
         dist.reduce_scatter(own, list(gradient.contiguous().chunk(ranks)))
         return own
 
@@ -55,7 +55,7 @@ class _Swap(torch.autograd.Function):
 
 def _swapped(x: Tensor) -> Tensor:
     ranks = dist.get_world_size()
-    _hand(x, (ranks - 1) / ranks)
+    hand(x, (ranks - 1) / ranks)
     found = torch.empty_like(x, memory_format=torch.contiguous_format)
     dist.all_to_all_single(found, x.contiguous())
     return found
@@ -69,15 +69,21 @@ def halo(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
     return out
 
 
+def gathered(k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """k and v of all ranks, [B, H, T, D]."""
+    whole = _Gather.apply(torch.stack([k, v]).permute(3, 0, 1, 2, 4)).permute(1, 2, 3, 0, 4)
+    return whole[0], whole[1]
+
+
 def gather(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
     """k and v whole on every rank; the rows are computed with those of them that the window needs."""
     from vtsum_kernels import sliding_window_attention
 
     frames, rank, side = q.shape[2], dist.get_rank(), window // 2
-    kv = _Gather.apply(torch.stack([k, v]).permute(3, 0, 1, 2, 4))
+    k, v = gathered(k, v)
     first, end = rank * frames, (rank + 1) * frames
-    lowest, highest = max(first - side, 0), min(end + side, kv.shape[0])
-    k, v = kv[lowest:highest].permute(1, 2, 3, 0, 4)
+    lowest, highest = max(first - side, 0), min(end + side, k.shape[2])
+    k, v = k[:, :, lowest:highest], v[:, :, lowest:highest]
     out: Tensor = sliding_window_attention(F.pad(q, (0, 0, first - lowest, highest - end)), k, v, window)
     return out[:, :, first - lowest : end - lowest]
 
@@ -108,12 +114,12 @@ WAYS: dict[str, Way] = {"halo": halo, "ulysses": ulysses, "gather": gather, "alo
 
 def count_messages() -> None:
     """Have `handed` count what our own messages hold, too."""
-    from vtsum_kernels.distributed import exchange, group
+    from vtsum_kernels.distributed import exchange, group, heads
 
     class Counted(group.Post):
         def __init__(self, of: group.Group, messages: Any, what: str) -> None:
             for message in messages:
-                _hand(message.tensor, message.sent)
+                hand(message.tensor, message.sent)
             super().__init__(of, messages, what)
 
-    exchange.Post = group.Post = Counted  # type: ignore[misc,assignment]
+    exchange.Post = heads.Post = group.Post = Counted  # type: ignore[misc,assignment]

@@ -9,7 +9,7 @@ from pathlib import Path
 from bench.kit.record import read
 from bench.kit.tables import NOTHING
 from bench.summary.sequence_parallel import DIM, HEADS
-from bench.summary.tables.sequence_parallel import sequence_parallel
+from bench.summary.tables.sequence_parallel import full_attention, sequence_parallel
 
 
 def test_ways_are_right_and_the_halo_s_bytes_do_not_grow(tmp_path: Path) -> None:
@@ -32,6 +32,27 @@ def test_ways_are_right_and_the_halo_s_bytes_do_not_grow(tmp_path: Path) -> None
     assert sent["gather", 96] == 2 * sent["gather", 48]
     assert sent["ulysses", 48] == 8 * 24 * item // 2  # q, k, v, out, and their gradients; half stays
     assert sent["alone", 48] == 0
+
+
+def test_all_frames_for_heads_are_right_and_hand_over_least(tmp_path: Path) -> None:
+    path = tmp_path / "found.jsonl"
+    words = ["--all", "--ranks", "4", "--frames", "48", "--repeats", "2", "--results", str(path)]
+    command = [sys.executable, "-m", "bench.summary.sequence_parallel", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = {line["way"]: line for line in read(path)}
+    assert {way: line["right"] for way, line in found.items()} == {
+        "heads": True, "ring": True, "gather": True, "alone": False,
+    }  # fmt: skip
+    own = 4 * HEADS * DIM * 48 // 4  # bytes of a rank's q
+    sent = {way: line["sent_bytes"] for way, line in found.items()}
+    assert sent == {
+        "heads": 8 * own * 3 // 4,  # q, k, v, out, and their gradients; a fourth of each stays
+        "ring": (2 * 3 + 4 * 4) * own,
+        "gather": 4 * 3 * own,
+        "alone": 0,
+    }
+    assert "ring" in full_attention(list(found.values()) * 2)
 
 
 def test_the_table_leaves_out_a_time_of_wrong_numbers() -> None:

@@ -23,10 +23,22 @@ pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
 
 STAGES = ("0", "1", "2", "3", "3_offload")
 GROUPS = {"parameter_groups": {"text_decoder": {"lr": 2e-4, "weight_decay": 0}}}
+SHARED = {"sequence_parallel_size": 2}
+"""The two ranks share out the frames of each video."""
 CASES: list[dict[str, Any]] = [{"name": s, "config": f"configs/ds_zero{s}.json"} for s in STAGES] + [
     {"name": "checkpointing", "config": "configs/ds_zero3.json", "settings": {"gradient_checkpointing": True}},
     *({"name": f"groups_{s}", "config": f"configs/ds_zero{s}.json", "settings": GROUPS} for s in "13"),
     *({"name": f"bf16_{s}", "config": f"configs/ds_zero{s}.json", "settings": {"bf16": True}} for s in "123"),
+    *({"name": f"shared_{s}", "config": f"configs/ds_zero{s}.json", "settings": SHARED} for s in "123"),
+    *(
+        {"name": f"shared_bf16_{s}", "config": f"configs/ds_zero{s}.json", "settings": {**SHARED, "bf16": True}}
+        for s in "123"
+    ),
+    {
+        "name": "shared_checkpointing",
+        "config": "configs/ds_zero3.json",
+        "settings": {**SHARED, "gradient_checkpointing": True},
+    },
 ]
 
 
@@ -100,7 +112,7 @@ def run_ranks(data: Path, out: Path) -> None:
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]
 
 
-EXACT = [*STAGES, "checkpointing"]
+EXACT = [*STAGES, "checkpointing", "shared_1", "shared_2", "shared_3", "shared_checkpointing"]
 
 
 @pytest.mark.parametrize("name", EXACT)
@@ -144,7 +156,7 @@ def test_groups_of_weights_are_plain_pytorchs(found, expected, data, name):
         torch.testing.assert_close(weights, grouped["weights"][parameter], atol=2e-5, rtol=1e-4, msg=parameter)
 
 
-@pytest.mark.parametrize("name", ["bf16_1", "bf16_2", "bf16_3"])
+@pytest.mark.parametrize("name", [f"{kind}_{stage}" for kind in ("bf16", "shared_bf16") for stage in "123"])
 def test_bfloat16_stays_near_float32(found, expected, name):
     apart = [abs(a - b) / b for a, b in zip(found[name]["loss"], expected["loss"], strict=True)]
     print(f"{name}: at most {max(apart):.1e} of the loss apart")

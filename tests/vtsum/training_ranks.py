@@ -34,7 +34,10 @@ STEPS, MICRO, ACCUMULATION, RANKS = 6, 2, 2, 2
 
 
 def prepare(data: Path, **changes: Any) -> tuple[VTSum, TrainSettings, VideoXumDataset, StepSampler]:
-    """The same start everywhere: model, settings, videos and the order in which they are taken. No dropout."""
+    """The same start everywhere: model, settings, videos and the order in which they are taken. No dropout.
+
+    Ranks that share the frames of a pass take all passes one after the other.
+    """
     tokenizer = load_tokenizer(data / "vocab.txt")
     text = {**SMALL["text"], "dropout": 0.0, "vocab_size": len(tokenizer)}
     asked = {**SMALL, "lambda_balance": 2.0, "boundary_head": True, "text": text}
@@ -42,17 +45,21 @@ def prepare(data: Path, **changes: Any) -> tuple[VTSum, TrainSettings, VideoXumD
     settings = TrainSettings(model=model_config, init_lr=2e-3, max_epoch=4, batch_size=MICRO, **changes)
     seed_everything(7)
     videos = VideoXumDataset(data)
-    return VTSum(model_config, tokenizer), settings, videos, StepSampler(len(videos), Layout(MICRO, 2, RANKS), 7)
+    sharing = settings.sequence_parallel_size
+    layout = Layout(MICRO, ACCUMULATION * sharing, RANKS // sharing)
+    return VTSum(model_config, tokenizer), settings, videos, StepSampler(len(videos), layout, 7)
 
 
-def passes(videos: VideoXumDataset, sampler: StepSampler, rank: int) -> list[list[Batch]]:
-    """The forward passes of `rank`, a list a step."""
+def passes(
+    videos: VideoXumDataset, sampler: StepSampler, rank: int, frames: tuple[int, int] = (0, 1)
+) -> list[list[Batch]]:
+    """The forward passes of `rank`, a list a step; `frames` as `collate` takes them."""
     out: list[Batch] = []
-    epoch = 0
-    while len(out) < STEPS * ACCUMULATION:
-        out += [collate([videos[i] for i in part]) for part in sampler.passes(epoch, 0, rank)]
+    epoch, each = 0, sampler.layout.accumulation
+    while len(out) < STEPS * each:
+        out += [collate([videos[i] for i in part], part=frames) for part in sampler.passes(epoch, 0, rank)]
         epoch += 1
-    return [out[i * ACCUMULATION : (i + 1) * ACCUMULATION] for i in range(STEPS)]
+    return [out[i * each : (i + 1) * each] for i in range(STEPS)]
 
 
 def around(step: Callable[[], None], bank: Any) -> dict[str, Any]:
@@ -117,7 +124,7 @@ def train(data: Path, case: dict[str, Any], place: Place) -> dict[str, Any]:
     def step() -> None:
         nonlocal calls
         calls += 1
-        if calls == ACCUMULATION:
+        if calls == sampler.layout.accumulation:
             for name, parameter in model.named_parameters():
                 gradient = safe_get_full_grad(parameter)
                 if gradient is not None:
@@ -129,7 +136,9 @@ def train(data: Path, case: dict[str, Any], place: Place) -> dict[str, Any]:
 
     engine.engine.step = step
     results = []
-    for number, batches in enumerate(passes(videos, sampler, place.rank)):
+    sharing = settings.sequence_parallel_size
+    own = passes(videos, sampler, place.rank // sharing, (place.rank % sharing, sharing))
+    for number, batches in enumerate(own):
         rate = learning_rate(settings, number, sampler.steps_per_epoch)
         results.append(engine.step(batches, rate, [float(place.rank)]))
     weights = engine.weights()

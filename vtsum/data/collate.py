@@ -74,11 +74,12 @@ class Batch:
         return Batch(**{field.name: changed(getattr(self, field.name)) for field in dataclasses.fields(self)})
 
 
-def collate(items: Sequence[VideoXumItem], *, packed: bool = False) -> Batch:
+def collate(items: Sequence[VideoXumItem], *, packed: bool = False, part: tuple[int, int] = (0, 1)) -> Batch:
     """A batch of items of a VideoXumDataset.
 
     Args:
         items: at least one. packed (bool): lay the videos end to end instead of padding them.
+        part: (n, N): of the batch's T frames only those of part n of N about equal ones; not packed.
     Raises:
         VTSumError: there is none, or they differ in the features' width or in the number of annotators.
     """
@@ -97,16 +98,17 @@ def collate(items: Sequence[VideoXumItem], *, packed: bool = False) -> Batch:
                 f"collate: videos must all have {theirs} annotators ({first.video_id}), got {ours} ({item.video_id})"
             )
     mask = cu_seqlens = None
+    frames = max(len(item.features) for item in items)
+    own = slice(frames * part[0] // part[1], frames * (part[0] + 1) // part[1])
     lengths = torch.tensor([len(item.features) for item in items])
     if packed:
         embeddings = torch.cat([item.features for item in items])
         labels = torch.cat([item.vsum_labels for item in items], 1)
         cu_seqlens = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)]).to(torch.int32)
     else:
-        embeddings = torch.nn.utils.rnn.pad_sequence([item.features for item in items], batch_first=True)
-        turned = torch.nn.utils.rnn.pad_sequence([item.vsum_labels.T for item in items], batch_first=True)
-        labels = turned.transpose(1, 2).contiguous()
-        mask = torch.arange(int(lengths.max()))[None] < lengths[:, None]
+        embeddings = _padded([item.features[own] for item in items], own.stop - own.start)
+        labels = _padded([item.vsum_labels.T[own] for item in items], own.stop - own.start).transpose(1, 2).contiguous()
+        mask = torch.arange(own.start, own.stop)[None] < lengths[:, None]
     return Batch(
         video_ids=[item.video_id for item in items],
         video_embeddings=embeddings,
@@ -117,3 +119,8 @@ def collate(items: Sequence[VideoXumItem], *, packed: bool = False) -> Batch:
         clip_vision=[item.clip_vision for item in items],
         clip_text=[item.clip_text for item in items],
     )
+
+
+def _padded(rows: Sequence[Tensor], length: int) -> Tensor:
+    """[n, D] each -> [B, length, D], with zeros at the end."""
+    return torch.stack([torch.nn.functional.pad(row, (0, 0, 0, length - len(row))) for row in rows])

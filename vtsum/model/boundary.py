@@ -7,6 +7,7 @@ from copy import copy
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from vtsum_kernels.distributed.stretch import Stretch
 
 from vtsum.errors import VTSumError
 
@@ -17,6 +18,8 @@ VIEWS, VIEW = 8, 16
 REACH = 2
 """Frames to either side whose contrasts are looked at too: a boundary is a peak."""
 HIDDEN = 32
+HALO = max(WIDTHS) + REACH
+"""Frames to either side that a logit sees."""
 PART = 1024
 """Rows that are compared at once where nothing is trained."""
 NEIGHBOUR = 0.5
@@ -44,7 +47,12 @@ class BoundaryHead(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(2 * contrasts * (2 * REACH + 1), HIDDEN), nn.GELU(), nn.Linear(HIDDEN, 1))
 
     def forward(
-        self, embeddings: Tensor, frames: Tensor, mask: Tensor | None = None, cu_seqlens: Tensor | None = None
+        self,
+        embeddings: Tensor,
+        frames: Tensor,
+        mask: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+        stretch: Stretch | None = None,
     ) -> Tensor:
         """Logits.
 
@@ -52,19 +60,46 @@ class BoundaryHead(nn.Module):
             embeddings, frames: [B, T, C]; packed [total, C].
             mask: bool [B, T], True for a real frame; None where all are, and with cu_seqlens.
             cu_seqlens: int [B + 1], where each packed video starts and the last one ends.
+            stretch: what the others are this rank's part of.
         Returns:
             Tensor: [B, T]; packed [total].
         """
+        if stretch is not None:
+            return self._of_stretch(embeddings, frames, mask, stretch)
         rows = [x.flatten(0, -2) for x in (embeddings, frames)]
         videos = _Videos(frames.shape[:-1], mask, cu_seqlens, frames.device, frames.dtype)
+        found = self._compared(rows, videos)
+        return self._logits(found, videos, videos.mean(found)).view(frames.shape[:-1])
+
+    def _of_stretch(self, embeddings: Tensor, frames: Tensor, mask: Tensor | None, stretch: Stretch) -> Tensor:
+        """With the frames beside the stretch, and the means of whole videos."""
+        own = torch.ones(frames.shape[:-1], dtype=torch.bool, device=frames.device) if mask is None else mask
+        dtype, length = torch.promote_types(embeddings.dtype, frames.dtype), frames.shape[1]
+        x, y, real, before = stretch.with_halo(embeddings.to(dtype), frames.to(dtype), own, HALO)
+        videos = _Videos(y.shape[:-1], real, None, y.device, y.dtype)
+        found = self._compared([x.flatten(0, -2), y.flatten(0, -2)], videos)
+        # Frames of the halo count where they belong.
+        there = torch.zeros_like(real)
+        there[:, before : before + length] = own
+        sums, counts = videos.sums(found, there.flatten()[:, None].to(found.dtype))
+        whole = stretch.sum(torch.cat([sums, counts], 1))
+        means = (whole[:, :-1] / whole[:, -1:].clamp_min(1))[videos.number]
+        return self._logits(found, videos, means).view(y.shape[:-1])[:, before : before + length]
+
+    def _compared(self, rows: list[Tensor], videos: _Videos) -> Tensor:
+        """d of all rows, [N, contrasts]."""
         count = len(videos.at)
         # What is compared takes a dozen times the frames' own memory: of hours, without a gradient, a part at a time.
         part = count if torch.is_grad_enabled() or torch.compiler.is_compiling() else PART
-        parts = [self._contrasts(rows, videos, first, min(first + part, count)) for first in range(0, count, part)]
-        found = torch.cat(parts)
-        found = torch.cat([found, found / (videos.mean(found) + 1e-3)], 1)
+        starts = range(0, max(count, 1), max(part, 1))  # a stretch may be empty
+        return torch.cat([self._contrasts(rows, videos, first, min(first + part, count)) for first in starts])
+
+    def _logits(self, found: Tensor, videos: _Videos, means: Tensor) -> Tensor:
+        """[N], from d and the mean of d in each row's video."""
+        found = torch.cat([found, found / (means + 1e-3)], 1)
         near = [videos.shifted(found, offset)[0] for offset in range(-REACH, REACH + 1)]
-        return self.mlp(torch.cat(near, 1))[:, 0].view(frames.shape[:-1])
+        logits: Tensor = self.mlp(torch.cat(near, 1))[:, 0]
+        return logits
 
     def _contrasts(self, rows: list[Tensor], videos: _Videos, first: int, last: int) -> Tensor:
         """d of rows first to last: [last - first, contrasts]."""
@@ -116,9 +151,13 @@ class _Videos:
 
     def mean(self, rows: Tensor) -> Tensor:
         """The mean of each video's real rows, at each of its rows: [N, D]."""
-        sums = rows.new_zeros(self.count, rows.shape[1]).index_add(0, self.number, rows * self.real)
-        counts = rows.new_zeros(self.count, 1).index_add(0, self.number, self.real)
+        sums, counts = self.sums(rows, self.real)
         return (sums / counts.clamp_min(1))[self.number]
+
+    def sums(self, rows: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Of each video, the weighted sum of its rows [B, D] and of the weights [N, 1] -> [B, 1]."""
+        sums = rows.new_zeros(self.count, rows.shape[1]).index_add(0, self.number, rows * weights)
+        return sums, rows.new_zeros(self.count, 1).index_add(0, self.number, weights)
 
 
 def _distances(rows: Tensor, parts: int, videos: _Videos) -> Tensor:
@@ -141,11 +180,13 @@ def _distances(rows: Tensor, parts: int, videos: _Videos) -> Tensor:
     found = []
     for (later, there), (earlier, also) in zip(after, before, strict=True):
         difference = (later - earlier) * (there * also)
-        found.append(difference.square().view(len(rows), parts, -1).mean(-1))
+        found.append(difference.square().unflatten(1, (parts, -1)).mean(-1))
     return torch.cat(found, 1)
 
 
-def boundary_targets(labels: Tensor, mask: Tensor | None = None, cu_seqlens: Tensor | None = None) -> Tensor:
+def boundary_targets(
+    labels: Tensor, mask: Tensor | None = None, cu_seqlens: Tensor | None = None, stretch: Stretch | None = None
+) -> Tensor:
     """The share of annotators for whom something begins or ends at a frame, and half of it at its neighbours.
 
         share[t] = mean_a |labels[a, t] - labels[a, t - 1]|        target[t] = max(share[t], share[t +- 1] / 2)
@@ -154,10 +195,17 @@ def boundary_targets(labels: Tensor, mask: Tensor | None = None, cu_seqlens: Ten
 
     Args:
         labels: [B, A, T] in 0..1, what each annotator chose; packed [A, total].
-        mask, cu_seqlens: as `BoundaryHead.forward` takes them.
+        mask, cu_seqlens, stretch: as `BoundaryHead.forward` takes them.
     Returns:
         Tensor: [B, T] in 0..1; packed [total].
     """
+    if stretch is not None:
+        rows, length = labels.transpose(1, 2), labels.shape[-1]
+        own = torch.ones(rows.shape[:-1], dtype=torch.bool, device=rows.device) if mask is None else mask.bool()
+        rows, _, real, before = stretch.with_halo(rows, rows, own, 2)
+        if not length:
+            return rows.new_zeros(rows.shape[:2])
+        return boundary_targets(rows.transpose(1, 2), real)[:, before : before + length]
     share = F.pad((labels[..., 1:] - labels[..., :-1]).abs().mean(-2), (1, 0))
     inside = torch.ones_like(share, dtype=torch.bool)  # a change between this frame and the one before it counts
     inside[..., :1] = False

@@ -3,7 +3,7 @@
 Source: VideoXum (arXiv 2303.12060) and its released code: pre-norm blocks, LayerNorm eps 1e-6, a final norm.
 
 Frames come padded, [B, T, C], or packed, [total, C], where `cu_seqlens` (int [B + 1]) says where each video starts and
-where the last one ends.
+where the last one ends. Padded ones may be a stretch of the videos, whose other frames other ranks hold.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from vtsum_kernels import distributed
+from vtsum_kernels.distributed.stretch import Stretch
 from vtsum_kernels.nn import MemoryBank, SlidingWindowAttention
 
 from vtsum.model.memory import read_bank
@@ -59,11 +61,21 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, key_mask: Tensor | None = None, cu_seqlens: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        key_mask: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+        stretch: Stretch | None = None,
+    ) -> Tensor:
         # [..., T, 3, H, D] -> three times [..., H, T, D]
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).transpose(-4, -2).unbind(-3)
         dropout = self.dropout if self.training else 0.0
-        if cu_seqlens is None:
+        if stretch is not None:
+            out = distributed.full_attention(
+                q, k, v, lengths=stretch.lengths, group=stretch.handle, key_mask=stretch.mask, dropout_p=dropout
+            )
+        elif cu_seqlens is None:
             mask = None if key_mask is None else key_mask[:, None, None, :]
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
         else:
@@ -74,6 +86,17 @@ class Attention(nn.Module):
             ]
             out = torch.cat(parts, 1)
         return self.proj(out.transpose(-3, -2).flatten(-2))
+
+
+def _attend(attention: nn.Module, x: Tensor, mask: Tensor | None, cu: Tensor | None, stretch: Stretch | None) -> Tensor:
+    found: Tensor
+    if stretch is None:
+        found = attention(x, mask, cu)
+    elif isinstance(attention, Attention):
+        found = attention(x, stretch=stretch)
+    else:
+        found = attention(x, mask, group=stretch.handle, lengths=stretch.lengths)
+    return found
 
 
 class Mlp(nn.Module):
@@ -102,8 +125,10 @@ class Block(nn.Module):
         self.mlp = Mlp(dim, mlp_ratio * dim)
         self.drop = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, mask: Tensor | None, cu_seqlens: Tensor | None) -> Tensor:
-        x = x + self.drop(self.attn(self.norm1(x), mask, cu_seqlens))
+    def forward(
+        self, x: Tensor, mask: Tensor | None, cu_seqlens: Tensor | None, stretch: Stretch | None = None
+    ) -> Tensor:
+        x = x + self.drop(_attend(self.attn, self.norm1(x), mask, cu_seqlens, stretch))
         if self.memory is not None:
             x = read_bank(self.memory, x, mask)
         return x + self.drop(self.mlp(self.norm2(x)))
@@ -113,7 +138,8 @@ class TemporalTransformer(nn.Module):
     """`depth` pre-norm transformer blocks over the frames and a final norm.
 
     forward(x, mask, cu_seqlens): x [B, T, C] with mask bool [B, T] (True: a real frame) or None, or x [total, C] with
-    cu_seqlens -> x's shape. Rows of padding hold numbers without meaning; nothing may read them.
+    cu_seqlens -> x's shape. Rows of padding hold numbers without meaning; nothing may read them. With a stretch, x and
+    mask are this rank's.
 
     Args:
         window: None, or an odd number of frames that each frame attends to, itself in the middle.
@@ -138,12 +164,18 @@ class TemporalTransformer(nn.Module):
         self.recompute = False
         self.apply(start_small)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, cu_seqlens: Tensor | None = None) -> Tensor:
-        # A graph that is captured serves any mask: it cannot look.
-        if mask is not None and not torch.compiler.is_compiling() and bool(torch.all(mask)):
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+        stretch: Stretch | None = None,
+    ) -> Tensor:
+        # A graph that is captured serves any mask: it cannot look. Nor may one rank decide for all.
+        if mask is not None and stretch is None and not torch.compiler.is_compiling() and bool(torch.all(mask)):
             mask = None  # without a mask PyTorch takes its flash kernel
         for block in self.blocks:
-            x = run(block, x, mask, cu_seqlens, recompute=self.recompute)
+            x = run(block, x, mask, cu_seqlens, stretch, recompute=self.recompute)
         return self.norm(x)
 
 
@@ -156,8 +188,14 @@ class LocalAttention(nn.Module):
         self.attn = SlidingWindowAttention(dim, num_heads, kernel_size)
         self.apply(start_small)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, cu_seqlens: Tensor | None = None) -> Tensor:
-        return x + self.attn(self.norm1(x), mask, cu_seqlens)
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+        stretch: Stretch | None = None,
+    ) -> Tensor:
+        return x + _attend(self.attn, self.norm1(x), mask, cu_seqlens, stretch)
 
 
 class PositionEmbedding(nn.Module):
@@ -177,9 +215,13 @@ class PositionEmbedding(nn.Module):
         else:
             nn.init.trunc_normal_(self.weight, std=0.02)
 
-    def forward(self, lengths: int | Sequence[int], mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, lengths: int | Sequence[int], mask: Tensor | None = None, stretch: Stretch | None = None
+    ) -> Tensor:
         """[T, C] for videos of T frames, or [B, T, C] where the lengths in `mask`, bool [B, T], ask for it; for packed
-        videos of several lengths, one after the other, [total, C]."""
+        videos of several lengths, one after the other, [total, C]. With a stretch its own frames' alone."""
+        if stretch is not None:
+            return self._part(stretch)
         if isinstance(lengths, int | torch.SymInt):
             if mask is None or self.over == "batch" or lengths <= self.weight.shape[0]:
                 return self._table(lengths)
@@ -189,6 +231,38 @@ class PositionEmbedding(nn.Module):
         if self.over == "batch":
             return torch.cat([self._table(max(lengths))[:t] for t in lengths])
         return torch.cat([self._table(t) for t in lengths])
+
+    def _part(self, stretch: Stretch) -> Tensor:
+        first, end, total, mask = stretch.first, stretch.end, stretch.total, stretch.mask
+        if mask is None or self.over == "batch" or total <= self.weight.shape[0]:
+            return self._rows(first, end, total)
+        ends = (mask * torch.arange(1, total + 1, device=mask.device)).amax(1).tolist()
+        parts = [self._rows(first, max(first, min(end, t)), t) for t in ends]
+        return torch.stack([F.pad(part, (0, 0, 0, end - first - len(part))) for part in parts])
+
+    def _rows(self, first: int, end: int, t: int) -> Tensor:
+        """`_table(t)[first:end]`, without the rest of it."""
+        positions = self.weight.shape[0]
+        if t <= positions:
+            return self.weight[first:end]
+        # As F.interpolate has it: each row from four, by the cubic convolution of A = -0.75.
+        wide = torch.promote_types(self.weight.dtype, torch.float32)
+        places = torch.arange(first, end, device=self.weight.device).to(wide)
+        places = (places + 0.5) * (torch.ones((), dtype=wide) * positions / t).item() - 0.5
+        lowest = places.floor()
+        x, a = places - lowest, -0.75
+        y = 1 - x
+        weights = [
+            ((a * (x + 1) - 5 * a) * (x + 1) + 8 * a) * (x + 1) - 4 * a,
+            ((a + 2) * x - (a + 3)) * x * x + 1,
+            ((a + 2) * y - (a + 3)) * y * y + 1,
+            ((a * (y + 1) - 5 * a) * (y + 1) + 8 * a) * (y + 1) - 4 * a,
+        ]
+        found = self.weight.new_zeros(end - first, self.weight.shape[1], dtype=wide)
+        for offset, weight in enumerate(weights, -1):
+            near = (lowest.long() + offset).clamp(0, positions - 1)
+            found = found + self.weight[near] * weight[:, None]
+        return found.to(self.weight.dtype)
 
     def _table(self, t: int) -> Tensor:
         if t <= self.weight.shape[0]:

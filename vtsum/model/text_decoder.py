@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from vtsum_kernels.distributed.stretch import Stretch
 from vtsum_kernels.integrations import torchvision_free
 
 from vtsum.config import TextConfig
 from vtsum.errors import VTSumError
-from vtsum.model.temporal import checkpointed
+
+if TYPE_CHECKING:
+    from vtsum.model.cross_attention import FrameAttention
 
 IGNORED = -100
 
@@ -29,6 +35,12 @@ class TextBatch:
     def words(self) -> Tensor:
         """How many tokens carry a loss; the first is given, never predicted."""
         return (self.targets[:, 1:] != IGNORED).sum()
+
+
+def fingerprint(texts: list[str] | Tensor) -> int:
+    """A number that tells sentences, or their ids, from others."""
+    found = texts.tolist() if isinstance(texts, Tensor) else texts
+    return zlib.crc32(repr(found).encode("utf-8", "surrogatepass"))
 
 
 def _use_encoder_mask(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -48,6 +60,8 @@ class TextDecoder(nn.Module):
         torchvision_free.prepare()
         from transformers.models.blip.configuration_blip import BlipTextConfig
         from transformers.models.blip.modeling_blip_text import BlipTextLMHeadModel
+
+        from vtsum.model.cross_attention import attend_over_ranks
 
         self.tokenizer = tokenizer
         self.label_smoothing = label_smoothing
@@ -73,16 +87,33 @@ class TextDecoder(nn.Module):
             tie_word_embeddings=True,
         )
         self.lm = BlipTextLMHeadModel(blip)
+        for layer in self._layers:
+            attend_over_ranks(layer)
         for name, module in self.lm.named_modules():
             if name.endswith("crossattention.self"):
                 module.register_forward_pre_hook(_use_encoder_mask, with_kwargs=True)
 
     def gradient_checkpointing_enable(self) -> None:
         """Compute each layer again in the backward pass. transformers' own switch refuses BLIP's text model."""
-        layers: Any = self.lm.bert.encoder.layer
-        for layer in layers:
+        from vtsum.model.cross_attention import recomputing
+
+        for layer in self._layers:
             layer.gradient_checkpointing = True
-            layer._gradient_checkpointing_func = checkpointed
+            layer._gradient_checkpointing_func = recomputing(layer)
+
+    @property
+    def _layers(self) -> list[Any]:
+        layers: Any = self.lm.bert.encoder.layer
+        return list(layers)
+
+    @contextlib.contextmanager
+    def _over(self, stretch: Stretch | None, device: torch.device, draws: bool) -> Iterator[None]:
+        """Within, the frames are those of all ranks where there is a stretch; `draws`: and random numbers the same."""
+        from vtsum.model.cross_attention import over, same_draws
+
+        modules: list[FrameAttention] = [layer.crossattention.self for layer in self._layers]
+        with over(modules, stretch), same_draws(stretch, device) if draws and stretch else contextlib.nullcontext():
+            yield
 
     def batch(self, texts: list[str] | Tensor, max_length: int, device: torch.device) -> TextBatch:
         """Sentences, or their ids [B, L] as the tokenizer gives them; the first id becomes [DEC], the prompt carries
@@ -123,18 +154,28 @@ class TextDecoder(nn.Module):
         return len(self.tokenizer(self.prompt).input_ids) - 1
 
     def forward(
-        self, frames: Tensor, frame_mask: Tensor, text: TextBatch, words: float | None = None
+        self,
+        frames: Tensor,
+        frame_mask: Tensor,
+        text: TextBatch,
+        words: float | None = None,
+        stretch: Stretch | None = None,
     ) -> tuple[Tensor, Tensor]:
         """frames [B, T, C], frame_mask [B, T] -> (loss, logits [B, L, V]): the mean over the text's words; `words`:
-        their number, where it is not that of the text's own."""
-        logits = self.lm(
-            input_ids=text.input_ids,
-            attention_mask=text.attention_mask,
-            encoder_hidden_states=frames,
-            encoder_attention_mask=frame_mask.to(text.attention_mask.dtype),
-            use_cache=False,
-            return_dict=True,
-        ).logits
+        their number, where it is not that of the text's own. With a stretch of the frames the same on all ranks, of
+        which each has the whole loss."""
+        dropout = self.training and bool(
+            self.lm.config.hidden_dropout_prob or self.lm.config.attention_probs_dropout_prob
+        )
+        with self._over(stretch, frames.device, dropout):
+            logits = self.lm(
+                input_ids=text.input_ids,
+                attention_mask=text.attention_mask,
+                encoder_hidden_states=frames,
+                encoder_attention_mask=frame_mask.to(text.attention_mask.dtype),
+                use_cache=False,
+                return_dict=True,
+            ).logits
         total = F.cross_entropy(
             logits[:, :-1].flatten(0, 1).float(),
             text.targets[:, 1:].flatten(),
@@ -154,9 +195,11 @@ class TextDecoder(nn.Module):
         max_length: int = 32,
         min_length: int = 5,
         repetition_penalty: float = 1.0,
+        stretch: Stretch | None = None,
         **options: Any,
     ) -> tuple[list[str], Tensor]:
-        """One sentence a row; `options` are those of transformers' `generate` (do_sample, top_p, ...).
+        """One sentence a row; `options` are those of transformers' `generate` (do_sample, top_p, ...). With a stretch
+        of the frames the same on all ranks.
 
         Returns:
             texts without the prompt, ids [B, L] with it.
@@ -171,19 +214,22 @@ class TextDecoder(nn.Module):
         prompt = prompt.to(frames.device).expand(frames.shape[0], -1).clone()
         prompt[:, 0] = self.bos
         lm: Any = self.lm  # its annotations do not admit a call of generate
-        ids: Tensor = lm.generate(
-            input_ids=prompt,
-            attention_mask=torch.ones_like(prompt),
-            encoder_hidden_states=frames,
-            encoder_attention_mask=frame_mask.long(),
-            num_beams=num_beams,
-            max_length=max_length,
-            min_length=min_length,
-            repetition_penalty=repetition_penalty,
-            eos_token_id=self.eos,
-            pad_token_id=self.pad,
-            **({"do_sample": False} | options),
-        )
+        with self._over(stretch, frames.device, True):
+            ids: Tensor = lm.generate(
+                input_ids=prompt,
+                attention_mask=torch.ones_like(prompt),
+                encoder_hidden_states=frames,
+                encoder_attention_mask=frame_mask.long(),
+                num_beams=num_beams,
+                max_length=max_length,
+                min_length=min_length,
+                repetition_penalty=repetition_penalty,
+                eos_token_id=self.eos,
+                pad_token_id=self.pad,
+                **({"do_sample": False} | options),
+            )
+        if stretch is not None:
+            stretch.agree({"generated sentences": fingerprint(ids)}, frames.device)
         texts = [t[len(self.prompt) :].strip() for t in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
         return texts, ids
 

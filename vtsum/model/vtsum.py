@@ -11,52 +11,23 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
+from vtsum_kernels.distributed.stretch import Stretch, stretch_of
 from vtsum_kernels.nn import MemoryBank
 
 from vtsum.config import VTSumConfig
 from vtsum.errors import VTSumError
 from vtsum.model.boundary import BoundaryHead, boundary_loss, boundary_targets
 from vtsum.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from vtsum.model.losses import LossCounts, VTSumOutput, alike_on_ranks, frames_counted, saliency_loss
 from vtsum.model.memory import make_bank, read_bank
 from vtsum.model.temporal import LocalAttention, PositionEmbedding, TemporalTransformer, run
 from vtsum.model.text_decoder import TextDecoder
 from vtsum.model.videoxum_checkpoint import LoadReport, from_videoxum
-
-
-class VTSumOutput(NamedTuple):
-    """loss = lambda_vsum * loss_vsum + lambda_tsum * loss_tsum + lambda_boundary * loss_boundary +, while gradients are
-    recorded, lambda_balance * the mean of the banks' balance losses; what was not asked for is None.
-
-    saliency_logits [B, T] and frames [B, T, C], or [total] and [total, C] for packed videos; text_logits [B, L, V];
-    decoder_targets [B, L], -100 where a token carries no loss. Logits predict the token after the one they stand at.
-    boundary_logits [B, T] or [total], of models with a boundary head: that an event begins at the frame.
-    (A tuple, in which sharded training finds the tensors that its hooks belong to.)
-    """
-
-    saliency_logits: Tensor
-    frames: Tensor
-    loss: Tensor | None = None
-    loss_vsum: Tensor | None = None
-    loss_tsum: Tensor | None = None
-    text_logits: Tensor | None = None
-    decoder_targets: Tensor | None = None
-    loss_balance: Tensor | None = None
-    boundary_logits: Tensor | None = None
-    loss_boundary: Tensor | None = None
-
-
-class LossCounts(NamedTuple):
-    """What the losses of a forward pass are divided by: real frames that somebody annotated, and words (tokens that
-    carry a loss)."""
-
-    frames: float
-    words: float
 
 
 class VTSum(nn.Module):
@@ -154,20 +125,48 @@ class VTSum(nn.Module):
             self.text_decoder.gradient_checkpointing_enable()
 
     def encode(
-        self, video_embeddings: Tensor, video_mask: Tensor | None = None, cu_seqlens: Tensor | None = None
+        self,
+        video_embeddings: Tensor,
+        video_mask: Tensor | None = None,
+        cu_seqlens: Tensor | None = None,
+        *,
+        group: Any = None,
     ) -> Tensor:
-        """[B, T, C], or packed [total, C] -> the same shape: what the saliency head and the text decoder read."""
+        """[B, T, C], or packed [total, C] -> the same shape: what the saliency head and the text decoder read.
+
+        group: the frames are this rank's stretch of the videos, see `forward`.
+        """
         mask, lengths = self._check(video_embeddings, video_mask, cu_seqlens)
+        stretch = self._stretch(group, video_embeddings, mask, cu_seqlens)
+        if stretch is not None:
+            mask = stretch.own_mask
         x = video_embeddings
         if self.memory is not None and self.config.memory_position == "before":
             x = read_bank(self.memory, x, mask)
-        position = self.position_embeddings(x.shape[1] if lengths is None else lengths, mask)
-        x = self.temporal(self.drop(x + position), mask, cu_seqlens) + position
+        position = self.position_embeddings(x.shape[1] if lengths is None else lengths, mask, stretch)
+        x = self.temporal(self.drop(x + position), mask, cu_seqlens, stretch) + position
         if self.memory is not None and self.config.memory_position == "after":
             x = read_bank(self.memory, x, mask)
         if self.local_attention is not None:
-            x = run(self.local_attention, x, mask, cu_seqlens, recompute=self.recompute)
+            x = run(self.local_attention, x, mask, cu_seqlens, stretch, recompute=self.recompute)
+        if stretch is not None:
+            for bank in self.banks():
+                bank.sum_usage(stretch.handle)
         return x
+
+    def _stretch(self, group: Any, x: Tensor, mask: Tensor | None, cu: Tensor | None, **alike: Any) -> Stretch | None:
+        """What this rank holds of videos that lie on a group's ranks, once all have said the same of `alike`."""
+        if group is None or isinstance(group, Stretch):
+            return group
+        if cu is not None:
+            raise VTSumError("VTSum: cu_seqlens must be None with a group, whose ranks hold padded videos, got some")
+        alike |= {"training": self.training, "gradients recorded": torch.is_grad_enabled()}
+        if self.own_loss is not None:
+            raise VTSumError("VTSum: group must be None with a loss of one's own, which sees a stretch alone, got one")
+        stretch = stretch_of("VTSum", group, x, None if mask is None else mask.bool(), alike)
+        if not stretch.total:
+            raise VTSumError("VTSum: video_embeddings must have frames on some rank of the group, got none on any")
+        return stretch
 
     def banks(self) -> list[MemoryBank]:
         """Every memory bank of the model: one, or one a temporal block, or none."""
@@ -208,6 +207,8 @@ class VTSum(nn.Module):
         frames: Tensor,
         video_mask: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
+        *,
+        group: Any = None,
     ) -> Tensor:
         """That an event begins at a frame, from the embeddings and what `encode` made of them: [B, T] or [total].
 
@@ -216,7 +217,9 @@ class VTSum(nn.Module):
         """
         if self.boundary_head is None:
             raise VTSumError("boundary_logits: the model must have a boundary head, got one without (boundary_head)")
-        return self.boundary_head(video_embeddings, frames, video_mask, cu_seqlens)
+        stretch = self._stretch(group, video_embeddings, video_mask, cu_seqlens)
+        mask = video_mask if stretch is None else stretch.own_mask
+        return self.boundary_head(video_embeddings, frames, mask, cu_seqlens, stretch)
 
     def forward(
         self,
@@ -228,6 +231,7 @@ class VTSum(nn.Module):
         cu_seqlens: Tensor | None = None,
         max_text_length: int | None = None,
         counts: LossCounts | None = None,
+        group: Any = None,
     ) -> VTSumOutput:
         """Losses where labels are given.
 
@@ -240,31 +244,54 @@ class VTSum(nn.Module):
             max_text_length: of sentences, in ids; None takes the configuration's.
             counts: what the losses are divided by; None: this batch's own `loss_counts`. Where a step has several
                 passes, each gets a pass's share of the whole step's: the mean of their losses is then the step's.
+            group: a ProcessGroup or a DeviceMesh of one dimension, whose every rank calls this with its stretch of the
+                same videos, one after the other: [B, T_r, C], mask and labels of those frames, any number or none, and
+                all sentences. `frames` and the logits of frames are then those of the stretch; losses and text logits
+                are the whole's, the same on all ranks. Gradients are shares: summed over the ranks (where a wrapper
+                takes their mean, of the loss times the ranks) they are those of one process.
         Raises:
-            VTSumError: shapes that do not fit.
+            VTSumError: shapes that do not fit; packed videos, or a loss of one's own, with a group.
+            ValueError: ranks of a group differ in what must be alike, on all of them.
+            RuntimeError: a rank does not answer within the group's timeout, or is gone; it is named.
         """
-        frames = self.encode(video_embeddings, video_mask, cu_seqlens)
+        stretch = None
+        if group is not None:
+            mask, _ = self._check(video_embeddings, video_mask, cu_seqlens)
+            alike = alike_on_ranks(vsum_labels, tsum_labels, max_text_length, counts)
+            stretch = self._stretch(group, video_embeddings, mask, cu_seqlens, **alike)
+        # A model of one's own need not know of groups as long as there are none.
+        where: dict[str, Any] = {} if stretch is None else {"group": stretch}
+        frames = self.encode(video_embeddings, video_mask, cu_seqlens, **where)
         saliency_logits = self.saliency_logits(frames)
         losses: list[Tensor] = []
         loss_vsum = loss_tsum = loss_balance = loss_boundary = text_logits = targets = boundary_logits = None
         if self.boundary_head is not None:
-            boundary_logits = self.boundary_logits(video_embeddings, frames, video_mask, cu_seqlens)
+            boundary_logits = self.boundary_logits(video_embeddings, frames, video_mask, cu_seqlens, **where)
         if vsum_labels is not None:
-            frames_counted = None if counts is None else counts.frames
-            loss_vsum = self.video_loss(saliency_logits, video_mask, vsum_labels, frames_counted)
+            of_vsum = of_boundary = None if counts is None else counts.frames
+            if stretch is not None and counts is None:
+                of_vsum, of_boundary = frames_counted(self.config, stretch, len(video_embeddings))
+            loss_vsum = self.video_loss(saliency_logits, video_mask, vsum_labels, of_vsum)
+            if stretch is not None:
+                loss_vsum = stretch.whole(loss_vsum)
             losses.append(self.config.lambda_vsum * loss_vsum)
             if boundary_logits is not None:
-                wanted = boundary_targets(vsum_labels.float(), video_mask, cu_seqlens)
-                loss_boundary = boundary_loss(boundary_logits, wanted, video_mask, frames_counted)
+                wanted = boundary_targets(vsum_labels.float(), video_mask, cu_seqlens, stretch)
+                loss_boundary = boundary_loss(boundary_logits, wanted, video_mask, of_boundary)
+                if stretch is not None:
+                    loss_boundary = stretch.whole(loss_boundary)
                 losses.append(self.config.lambda_boundary * loss_boundary)
         if tsum_labels is not None:
             if self.text_decoder is None:
                 raise VTSumError("VTSum: tsum_labels must be None for a model without a text decoder, got sentences")
-            padded, mask = self._padded(frames, video_mask, cu_seqlens)
+            padded, text_mask = self._padded(frames, video_mask, cu_seqlens)
             if len(tsum_labels) != len(padded):
                 raise VTSumError(f"VTSum: tsum_labels must hold {len(padded)} sentences, got {len(tsum_labels)}")
             text = self.text_decoder.batch(tsum_labels, max_text_length or self.config.max_text_length, frames.device)
-            loss_tsum, text_logits = self.text_decoder(padded, mask, text, None if counts is None else counts.words)
+            words = None if counts is None else counts.words
+            loss_tsum, text_logits = self.text_decoder(padded, text_mask, text, words, stretch)
+            if stretch is not None:
+                loss_tsum = stretch.whole(loss_tsum / stretch.ranks)  # each has all of it
             losses.append(self.config.lambda_tsum * loss_tsum)
             targets = text.targets
         if losses and self.config.lambda_balance and self.config.memory_slots and torch.is_grad_enabled():
@@ -327,20 +354,7 @@ class VTSum(nn.Module):
             )
         if self.own_loss is not None:
             return self.own_loss(logits, labels, None if mask is None else mask.bool())
-        dtype = torch.promote_types(logits.dtype, torch.float32)
-        labels = labels.to(dtype)
-        logits = logits.to(dtype).unsqueeze(-2).expand_as(labels)
-        counted = torch.ones_like(labels) if mask is None else mask.to(dtype).unsqueeze(-2).expand_as(labels)
-        if self.config.loss_type == "l2":
-            each = (logits.sigmoid() - labels).square()
-        else:
-            each = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
-        total = (each * counted).sum()
-        if frames is not None:
-            return total / (frames * labels.shape[-2])
-        if self.config.loss_mean == "released" and self.config.loss_type == "cross_entropy":
-            return total / labels.numel()
-        return total / counted.sum().clamp_min(1)
+        return saliency_loss(self.config, logits, mask, labels, frames)
 
     @torch.no_grad()
     def generate(
@@ -352,6 +366,7 @@ class VTSum(nn.Module):
         max_length: int | None = None,
         min_length: int = 10,
         repetition_penalty: float = 1.0,
+        group: Any = None,
         **options: Any,
     ) -> tuple[list[str], Tensor, Tensor]:
         """A sentence and the saliency of each video; call `eval()` first, or dropout stays on.
@@ -359,13 +374,16 @@ class VTSum(nn.Module):
         Args:
             video_embeddings, video_mask: as `forward` takes them, padded.
             max_length, min_length: of the sentence in ids, the prompt included; None: config.max_text_length.
+            group: as `forward` takes it; the sentences are the same on all ranks, the logits those of the stretch.
             options: more of transformers' `generate`, such as do_sample=True with num_beams=1 and top_p.
         Returns:
             texts without the prompt, ids [B, L] with it, saliency logits [B, T].
         """
         if self.text_decoder is None:
             raise VTSumError("generate: the model must have a text decoder, got one made without a tokenizer")
-        frames, mask = self._padded(self.encode(video_embeddings, video_mask), video_mask, None)
+        stretch = self._stretch(group, video_embeddings, video_mask, None)
+        where: dict[str, Any] = {} if stretch is None else {"group": stretch}
+        frames, mask = self._padded(self.encode(video_embeddings, video_mask, **where), video_mask, None)
         texts, ids = self.text_decoder.generate(
             frames,
             mask,
@@ -373,6 +391,7 @@ class VTSum(nn.Module):
             max_length=self.config.max_text_length if max_length is None else max_length,
             min_length=min_length,
             repetition_penalty=repetition_penalty,
+            stretch=stretch,
             **options,
         )
         return texts, ids, self.saliency_logits(frames)

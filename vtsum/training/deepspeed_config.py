@@ -154,7 +154,8 @@ def complete(data: dict[str, Any], settings: TrainSettings, layout: Layout) -> d
         **data,
         "train_micro_batch_size_per_gpu": layout.micro_batch,
         "gradient_accumulation_steps": layout.accumulation,
-        "train_batch_size": layout.global_batch,
+        # As DeepSpeed counts: it takes the ranks that share a video's frames for so many videos.
+        "train_batch_size": layout.global_batch * settings.sequence_parallel_size,
         "gradient_clipping": settings.gradient_clipping,  # left out, it would be 1.0
         "bf16": {"enabled": settings.bf16},
         "steps_per_print": 2**31 - 1,

@@ -26,7 +26,7 @@ from vtsum.model.files import write_pt
 from vtsum.model.pretrained import first_line
 from vtsum.processes import Place
 from vtsum.training import shards
-from vtsum.training.engine import LOSSES, Losses, StepResult, add, result_of, step_counts, total_of
+from vtsum.training.engine import LOSSES, Losses, StepResult, add, result_of, sharing_group, step_counts, total_of
 from vtsum.training.optimizers import make_optimizer, moments_alone, set_rate
 from vtsum.training.settings import TrainSettings
 from vtsum.training.shards import UNIVERSAL, ZERO
@@ -66,6 +66,8 @@ class DeepSpeedEngine:
         self.engine: Any = deepspeed.initialize(
             model=Losses(model), optimizer=optimizer, model_parameters=model.parameters(), config=config
         )[0]
+        self.sharing = settings.sequence_parallel_size
+        self.group = sharing_group(place, self.sharing, settings.rank_timeout)
         _wait(settings.rank_timeout)
         self.engine.train()
         self.device: torch.device = self.engine.device
@@ -74,11 +76,12 @@ class DeepSpeedEngine:
         sums = torch.zeros(LOSSES, dtype=torch.float64, device=self.device)
         set_rate(self.engine.optimizer, rate)
         norm: Any = None
-        counts = step_counts(self.model, batches, self.place.ranks, self.device)
+        counts = step_counts(self.model, batches, self.place.ranks, self.device, self.sharing)
+        where: dict[str, Any] = {} if self.group is None else {"group": self.group}
         dtype = torch.bfloat16 if self.bf16 else None
         for i, batch in enumerate(batches):
-            out = self.engine(**batch.to(self.device, dtype).model_inputs(), counts=counts)
-            self.engine.backward(out[0])  # divides by the number of passes
+            out = self.engine(**batch.to(self.device, dtype).model_inputs(), counts=counts, **where)
+            self.engine.backward(out[0] * self.sharing)  # divides by the number of passes
             add(sums, out)
             if self.stage == 0 and i == len(batches) - 1:
                 grads = [p.grad for p in self.model.parameters() if p.grad is not None]

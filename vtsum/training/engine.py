@@ -4,6 +4,9 @@ Both take the gradient of the mean of the losses of a step's forward passes, ove
 does in the original. What the losses of a pass are divided by is its share of the step's frames and words, so that this
 mean is the loss of the step's videos, whichever of them share a pass; with model.loss_mean "released", and for the
 memory's balance loss and a loss of the user's own, a pass's own mean. See `StepSampler` for which videos share one.
+
+Where ranks share out the frames of a pass (`--sequence_parallel_size`), each has the pass's whole loss and a share of
+its gradient: times their number, the mean over all ranks is their sum within a pass, and the mean over passes.
 """
 
 from __future__ import annotations
@@ -23,8 +26,9 @@ from torch.nn.parallel import DistributedDataParallel
 from vtsum.data.collate import Batch
 from vtsum.errors import VTSumError
 from vtsum.model.files import read_pt, write_pt
+from vtsum.model.losses import LossCounts, VTSumOutput
 from vtsum.model.pretrained import first_line
-from vtsum.model.vtsum import LossCounts, VTSum, VTSumOutput
+from vtsum.model.vtsum import VTSum
 from vtsum.processes import Place
 from vtsum.training.optimizers import make_optimizer, moments_alone, set_rate
 from vtsum.training.settings import TrainSettings
@@ -88,10 +92,12 @@ def add(sums: Tensor, losses: Sequence[Tensor | None]) -> None:
             sums[i] += value.detach().double()
 
 
-def step_counts(model: VTSum, batches: Sequence[Batch], ranks: int, device: torch.device) -> LossCounts | None:
-    """A pass's share of the annotated frames and words of a whole step, of which this rank has `batches`: the mean of
-    the passes' losses is then the loss of all their videos at once, however they are dealt out. None with loss_mean
-    "released", where each pass counts its own."""
+def step_counts(
+    model: VTSum, batches: Sequence[Batch], ranks: int, device: torch.device, sharing: int = 1
+) -> LossCounts | None:
+    """A pass's share of the annotated frames and words of a whole step, of which this rank has `batches`, or stretches
+    where `sharing` ranks have a pass together: the mean of the passes' losses is then the loss of all their videos at
+    once, however they are dealt out. None with loss_mean "released", where each pass counts its own."""
     if model.config.loss_mean == "released":
         return None
     found = torch.zeros(2, dtype=torch.float64)
@@ -102,8 +108,10 @@ def step_counts(model: VTSum, batches: Sequence[Batch], ranks: int, device: torc
     if ranks > 1:
         found = found.to(device)
         torch.distributed.all_reduce(found)
-    frames, words = (max(1.0, count) / (len(batches) * ranks) for count in found.tolist())
-    return LossCounts(frames, words)
+    frames, words = found.tolist()
+    passes = len(batches) * ranks / sharing
+    # Each of those that share a pass has other frames, and the same words.
+    return LossCounts(max(1.0, frames) / passes, max(1.0, words / sharing) / passes)
 
 
 def result_of(means: Tensor, norm: float, flags: Sequence[float], ranks: int) -> StepResult:
@@ -120,6 +128,23 @@ def total_of(value: float, device: torch.device) -> float:
     tensor = torch.tensor([value], dtype=torch.float64, device=device)
     torch.distributed.all_reduce(tensor)
     return float(tensor)
+
+
+def sharing_group(place: Place, size: int, minutes: float) -> Any:
+    """The group of the `size` ranks, one after the other, that share out the frames of a pass with this one; None where
+    each has whole videos.
+
+    Args:
+        minutes: that they wait for one that is silent.
+    """
+    if size == 1:
+        return None
+    own = None
+    for first in range(0, place.ranks, size):  # every rank makes every group
+        members = list(range(first, first + size))
+        group = torch.distributed.new_group(members, timeout=timedelta(minutes=minutes))
+        own = group if place.rank in members else own
+    return own
 
 
 def join(place: Place, minutes: float) -> None:
@@ -171,6 +196,8 @@ class PlainEngine:
         self.optimizer = make_optimizer(model, settings)
         self.facts: dict[str, Any] = {"engine": "plain"}
         self.passes: nn.Module = Losses(model)
+        self.sharing = settings.sequence_parallel_size
+        self.group = sharing_group(place, self.sharing, settings.rank_timeout)
         if place.ranks > 1:
             # A model of the user's own may have weights that a step does not use.
             unused = settings.architecture is not None
@@ -179,12 +206,14 @@ class PlainEngine:
     def step(self, batches: Sequence[Batch], rate: float, flags: Sequence[float] = ()) -> StepResult:
         sums = torch.zeros(LOSSES, dtype=torch.float64, device=self.device)
         self.optimizer.zero_grad(set_to_none=True)
-        counts = step_counts(self.model, batches, self.place.ranks, self.device)
+        counts = step_counts(self.model, batches, self.place.ranks, self.device, self.sharing)
+        # A model of the user's own need not know of groups.
+        where: dict[str, Any] = {} if self.group is None else {"group": self.group}
         for batch in batches:
             with self._apart(batch is not batches[-1]):
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bf16):
-                    losses = self.passes(**batch.to(self.device).model_inputs(), counts=counts)
-                (losses[0] / self.accumulation).backward()
+                    losses = self.passes(**batch.to(self.device).model_inputs(), counts=counts, **where)
+                (losses[0] * self.sharing / self.accumulation).backward()
             add(sums, losses)
         clip = self.settings.gradient_clipping
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), clip if clip > 0 else math.inf)

@@ -23,10 +23,15 @@ def _passes(sampler: StepSampler, done: int, rank: int, epochs: int) -> Iterator
 
 
 def steps(
-    videos: VideoXumDataset, sampler: StepSampler, done: int, rank: int, settings: TrainSettings
+    videos: VideoXumDataset,
+    sampler: StepSampler,
+    done: int,
+    rank: int,
+    settings: TrainSettings,
+    part: tuple[int, int] = (0, 1),
 ) -> Generator[list[Batch], None, None]:
     """The forward passes of this rank, a list a step, from the step after `done` to the end of the training: the
-    readers do not stop between epochs.
+    readers do not stop between epochs. `part`: of which frames, as `collate` takes it; `rank` is then the sampler's.
 
     Raises:
         VTSumError: a feature file that cannot be used.
@@ -35,7 +40,7 @@ def steps(
     loader = DataLoader(
         videos,
         batch_sampler=_passes(sampler, done, rank, settings.max_epoch),
-        collate_fn=functools.partial(collate, packed=settings.packed),
+        collate_fn=functools.partial(collate, packed=settings.packed, part=part),
         num_workers=min(settings.num_workers, left * sampler.layout.accumulation),
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=heed_only_the_rank,

@@ -35,6 +35,7 @@ _MAY_CHANGE = {
     "deepspeed",
     "num_workers",
     "rank_timeout",
+    "sequence_parallel_size",
     "max_epoch",  # but not to fewer
     "ckpt_freq",
     "ckpt_steps",

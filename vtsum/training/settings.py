@@ -100,6 +100,9 @@ class TrainSettings:
         512, "frames; the rest of a longer video is left out in training"
     )
     packed: bool = _option(False, "join the videos of a batch end to end instead of padding them")
+    sequence_parallel_size: Annotated[int, Range(1)] = _option(
+        1, "ranks that share out the frames of each video, for videos too long for one; a divisor of the ranks"
+    )
     bf16: bool = _option(False, "compute in bfloat16, keep float32 weights")
     gradient_checkpointing: bool = _option(False, "recompute activations in the backward pass: less memory, more time")
     deepspeed: str | None = _option(None, "configuration of DeepSpeed, e.g. configs/ds_zero2.json; left out: PyTorch")
@@ -136,6 +139,18 @@ class TrainSettings:
             raise VTSumError(f"train: min_lr must be at most init_lr ({self.init_lr}), got {self.min_lr}")
         if self.patience and not self.val_every:
             raise VTSumError(f"train: patience must be 0 without --val_every, got {self.patience}")
+        if self.sequence_parallel_size > 1:
+            without = {
+                "packed": (self.packed, False, "whose videos are padded"),
+                "loss": (self.loss, None, "of which a rank would see a stretch alone"),
+                "architecture": (self.architecture, None, "which need not know of stretches"),
+            }
+            for name, (value, must, reason) in without.items():
+                if value != must:
+                    raise VTSumError(
+                        f"train: {name} must be left out with sequence_parallel_size {self.sequence_parallel_size}, "
+                        f"{reason}, got {value}"
+                    )
         m = self.model
         if not (m.lambda_vsum or m.lambda_tsum or (m.boundary_head and m.lambda_boundary)):
             raise VTSumError(

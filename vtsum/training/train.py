@@ -4,6 +4,7 @@
     deepspeed --num_accelerators 2 --module vtsum.training.train ARGS --deepspeed configs/ds_zero2.json
     torchrun --nproc_per_node 2 -m vtsum.training.train ARGS                    two, by DistributedDataParallel
     torchrun --nproc_per_node 2 -m vtsum.training.train ARGS --deepspeed configs/ds_zero2.json
+    torchrun --nproc_per_node 2 -m vtsum.training.train ARGS --sequence_parallel_size 2     two, each half of a video
 
 Several machines: `deepspeed --hostfile HOSTS ...`, where HOSTS has a line `name slots=4` for each and this package and
 the data lie at the same place on all of them; or the same torchrun command on each, with its --nnodes and --rdzv
@@ -39,6 +40,7 @@ from vtsum.training.checkpoints import Checkpoint
 from vtsum.training.deepspeed_engine import DeepSpeedEngine, convert
 from vtsum.training.engine import Engine, PlainEngine
 from vtsum.training.loading import steps
+from vtsum.training.lost import lost
 from vtsum.training.records import METRICS, Display, Records, Silent
 from vtsum.training.resuming import CONFIG, check_anew, check_convertible, check_folder, check_resumable, claim, sweep
 from vtsum.training.sampler import Layout, StepSampler, spread
@@ -49,11 +51,6 @@ from vtsum.training.start import fingerprint, make_model, tokenizer_of, training
 from vtsum.training.stopping import STOPPING, StopSignals, follow_launcher
 from vtsum.training.trackers import tell, trackers_of
 from vtsum.training.validation import Validation, describe
-
-# How gloo and NCCL tell that another process has ended.
-_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
-# And that it says nothing any more.
-_SILENT = ("Timed out waiting", "before timing out", "No route to host", "Connection timed out")
 
 # What all ranks find before they meet, the first one of the machine tells, and its launcher ends the others once it is
 # gone. One that left before it would have it ended unheard; one that nobody ends by then found something of its own.
@@ -95,6 +92,11 @@ def _train(given: Given, place: Place) -> int:
         trackers_of(settings.trackers), [plugins.make("callback", name) for name in names_in(settings.callbacks)]
     )
     follow_launcher()
+    if place.ranks % settings.sequence_parallel_size:
+        raise VTSumError(
+            f"train: sequence_parallel_size must divide the ranks, {place.ranks}, got {settings.sequence_parallel_size}; "
+            "1 gives each whole videos"
+        )
     videos = training_videos(given)
     tokenizer = tokenizer_of(given)
     checkpoints.seed_everything(settings.seed)  # all ranks start from the same weights
@@ -118,16 +120,9 @@ def _train(given: Given, place: Place) -> int:
         try:
             return _Run(run, settings, sharding, place, videos, validation, watching, notes).train(model, signals)
         except RuntimeError as error:
-            if any(words in str(error) for words in _LOST):
-                found = "another one is gone (its own message says why)"
-            elif any(words in str(error) for words in _SILENT):
-                found = f"another one said nothing for {settings.rank_timeout:g} minutes or cannot be reached"
-            else:
+            if (told := lost(error, settings.rank_timeout, run)) is None:
                 raise
-            raise VTSumError(
-                f"train: all ranks must live, {found}; its last checkpoint is whole, go on with "
-                f"--resume --output_dir {run}"
-            ) from None
+            raise told from None
 
 
 class Watching(NamedTuple):
@@ -174,10 +169,12 @@ class _Run:
         if place.first and self.folder.is_dir():  # before anything in it is looked at that another one may be writing
             self.claim = self._writable(lambda: claim(self.folder, settings))
         found = self._to_resume()
-        full = settings.batch_size * settings.gradient_accumulation_steps * place.ranks
+        sharing = settings.sequence_parallel_size
+        dealt = place.ranks // sharing  # so many ranks, or groups of them, get videos of their own
+        full = settings.batch_size * settings.gradient_accumulation_steps * dealt
         if found is not None:
             full = int(found.facts["global_batch"])
-        layout = spread(full, settings.batch_size, place.ranks)
+        layout = spread(full, settings.batch_size, dealt)
         lengths = self.videos.lengths if settings.group_by_length else None
         sampler = StepSampler(len(self.videos), layout, settings.seed, lengths)
         if settings.warmup_steps >= (steps := settings.max_epoch * sampler.steps_per_epoch):
@@ -199,8 +196,9 @@ class _Run:
                 )
             if layout.micro_batch != settings.batch_size:
                 by = ": losses differ slightly, since padding is counted within a pass"
+                who = f"{dealt} ranks" if sharing == 1 else f"{dealt} groups of {sharing} ranks"
                 self.say(
-                    f"{place.ranks} ranks share {full} videos a step as {layout.micro_batch} a forward pass, not "
+                    f"{who} share {full} videos a step as {layout.micro_batch} a forward pass, not "
                     f"{settings.batch_size}{by if settings.model.loss_mean == 'released' else ''}"
                 )
         self._start_folder(done if found is not None else None)
@@ -270,7 +268,8 @@ class _Run:
         started, step = time.monotonic(), done
         stopped, first = 0, self.place.first
         facts, none = dataclasses.asdict(settings), contextlib.nullcontext()
-        loading = steps(self.videos, sampler, done, self.place.rank, settings)
+        number, part = divmod(self.place.rank, settings.sequence_parallel_size)
+        loading = steps(self.videos, sampler, done, number, settings, (part, settings.sequence_parallel_size))
         try:
             with (
                 Records(self.folder, done, self.watching.trackers, facts) if first else none as records,

@@ -15,7 +15,7 @@ from ..sliding_window_attention.dropout import draw_seed
 from ..tensors import acc_dtype, autocast
 from .agreement import Value, agree
 from .exchange import Begin, Exchange, Finish, valid_frames
-from .group import Group, group_of
+from .group import check_lengths, group_of
 from .plan import Plan, Window, plan
 from .sums import sum_gradient
 
@@ -98,7 +98,7 @@ def sliding_window_attention(
         checks.fail(NAME, "k", f"as long as q, which has {q.shape[2]} frames", k.shape[2])
     left, right = checks.window(NAME, window_size, causal)
     if lengths is not None:
-        _check_lengths(members, lengths, q.shape[2])
+        check_lengths(NAME, members, lengths, q.shape[2])
     seed = dropout_seed
     if dropout_p > 0 and seed is None:
         seed = draw_seed(q.device)
@@ -131,14 +131,6 @@ def sliding_window_attention(
     finally:
         # Whatever happens here, the neighbours have theirs: checkpointing ends a recomputation by an exception.
         exchange.settle()
-
-
-def _check_lengths(group: Group, lengths: Sequence[int], own: int) -> None:
-    if len(lengths) != group.ranks:
-        checks.fail(NAME, "lengths", f"a number for each of the group's {group.ranks} ranks", list(lengths))
-    if lengths[group.rank] != own or min(lengths) < 0:
-        rule = f"the ranks' numbers of frames, {own} at this one, the group's rank {group.rank}"
-        checks.fail(NAME, "lengths", rule, list(lengths))
 
 
 def _attend(

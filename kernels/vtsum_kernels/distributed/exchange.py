@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .group import GRADIENTS, KEYS, Group, Message, Post
-from .plan import Piece, Plan
+from .plan import Piece, Plan, Window, plan
 
 
 class Exchange:
@@ -91,6 +91,31 @@ class Exchange:
 def valid_frames(lengths: Tensor, first: int, end: int) -> Tensor:
     """bool [B, n], True for the frames from `first` to before `end` that sequences of these lengths have."""
     return torch.arange(first, end, device=lengths.device)[None] < lengths[:, None]
+
+
+def with_halo(
+    group: Group, lengths: Sequence[int], x: Tensor, y: Tensor, mask: Tensor, reach: int
+) -> tuple[Tensor, Tensor, Tensor, int]:
+    """x, y and mask with `reach` frames of the stretches before and after, as far as there are any; how many before.
+
+    Args:
+        x, y: [B, T, D], of one shape and dtype: this rank's frames. Neighbours add to their gradients.
+        mask: bool [B, T].
+    """
+    own = plan(lengths, group.rank, Window(reach, reach, 1, False))
+    exchange = Exchange(group, own, x[:, None], mask)
+    try:
+        x, y, *pieces = Begin.apply(exchange, x[:, None], y[:, None])
+        if pieces:
+            pieces = [piece.unbind(0) for piece in Finish.apply(exchange, *pieces)]
+    finally:
+        exchange.settle()
+    before = sum(piece.first < own.first for piece in own.received)
+    x, y = (
+        torch.cat([*(p[n] for p in pieces[:before]), z, *(p[n] for p in pieces[before:])], 2)[:, 0]
+        for n, z in enumerate((x, y))
+    )
+    return x, y, torch.cat([*exchange.masks[:before], mask, *exchange.masks[before:]], 1), own.before
 
 
 class Begin(torch.autograd.Function):

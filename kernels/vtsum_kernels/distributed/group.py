@@ -13,8 +13,8 @@ from .. import checks
 
 #: What travels. Each has its tag: a rank that makes other calls than the rest is waited for, and never takes one for
 #: another (NCCL has no tags).
-OPTIONS, KEYS, GRADIENTS, SHARED = "options", "keys and values", "gradients", "share of a sum"
-_TAGS = {OPTIONS: 1, KEYS: 2, GRADIENTS: 3, SHARED: 4}
+OPTIONS, KEYS, GRADIENTS, SHARED, HEADS = "options", "keys and values", "gradients", "share of a sum", "heads"
+_TAGS = {OPTIONS: 1, KEYS: 2, GRADIENTS: 3, SHARED: 4, HEADS: 5}
 
 
 class Group(NamedTuple):
@@ -56,6 +56,15 @@ def group_of(op: str, group: Any) -> Group:
     if not isinstance(group, dist.ProcessGroup):
         checks.fail(op, "group", "a ProcessGroup, a DeviceMesh or None", type(group).__name__, TypeError)
     return Group(op, group, dist.get_rank(group), dist.get_world_size(group))
+
+
+def check_lengths(name: str, group: Group, lengths: Sequence[int], own: int) -> None:
+    """Refuse lengths that are not those of the ranks, as far as this one knows."""
+    if len(lengths) != group.ranks:
+        checks.fail(name, "lengths", f"a number for each of the group's {group.ranks} ranks", list(lengths))
+    if lengths[group.rank] != own or min(lengths) < 0:
+        rule = f"the ranks' numbers of frames, {own} at this one, the group's rank {group.rank}"
+        checks.fail(name, "lengths", rule, list(lengths))
 
 
 class Message(NamedTuple):

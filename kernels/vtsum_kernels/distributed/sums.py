@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .group import SHARED, Group, everyones
+from .group import SHARED, Group, Message, Post, everyones
 
 
 class _SumGradient(torch.autograd.Function):
@@ -34,6 +34,37 @@ class _SumValue(torch.autograd.Function):
         return gradient, None
 
 
+class _SumShared(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: Group) -> Tensor:
+        ctx.group = group
+        return summed(group, x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return summed(ctx.group, gradient), None
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: Group) -> Tensor:
+        ctx.group = group
+        return torch.stack(everyones(group, x, SHARED))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        group: Group = ctx.group
+        sent = gradient.contiguous()
+        found = [sent[rank] if rank == group.rank else torch.empty_like(sent[rank]) for rank in range(group.ranks)]
+        others = [rank for rank in range(group.ranks) if rank != group.rank]
+        messages = [Message(rank, sent[rank], True) for rank in others]
+        messages += [Message(rank, found[rank], False) for rank in others]
+        Post(group, messages, SHARED).finish()
+        return torch.stack(found).sum(0), None
+
+
 def sum_value(group: Group, x: Tensor) -> Tensor:
     """The sum of all ranks' x. Its gradient is that of one loss, which every rank makes of it: no message."""
     result: Tensor = _SumValue.apply(x, group)
@@ -43,6 +74,19 @@ def sum_value(group: Group, x: Tensor) -> Tensor:
 def sum_gradient(group: Group, x: Tensor) -> Tensor:
     """x, whose gradient is the sum of all ranks'."""
     result: Tensor = _SumGradient.apply(x, group)
+    return result
+
+
+def sum_shared(group: Group, x: Tensor) -> Tensor:
+    """The sum of all ranks' x, with which each rank goes on as it likes: its gradient is the sum of all ranks'."""
+    result: Tensor = _SumShared.apply(x, group)
+    return result
+
+
+def gather_shared(group: Group, x: Tensor) -> Tensor:
+    """[ranks, ...]: all ranks' x, of one shape, with which each rank goes on as it likes: the gradient of x is the sum
+    of what all ranks have for it."""
+    result: Tensor = _Gather.apply(x, group)
     return result
 
 

@@ -155,7 +155,7 @@ def flash_backward(
         "dout_ptr": dout, "out_ptr": out, "lse_ptr": lse.contiguous(), "dx_ptr": dx, "dfactor_ptr": dfactor,
         "dlse_ptr": contiguous(dlse), "HAS_DLSE": dlse is not None,
         "dusage_ptr": contiguous(dusage), "HAS_DUSAGE": dusage is not None,
-        "delta_ptr": torch.empty_like(dfactor),
+        **{f"{name}_ptr": torch.empty_like(dfactor) for name in ("steep", "shift", "delta")},
         **aligned_strides("dout", dout, "gnh"), **aligned_strides("out", out, "gnh"),
     }  # fmt: skip
 

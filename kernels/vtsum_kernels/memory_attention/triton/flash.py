@@ -82,7 +82,7 @@ def memory_flash_fwd_kernel(
         sums_ptr += gh * slot_blocks * E
     PRODUCTS: tl.constexpr = HALF and not HAS_BIAS  # the running maximum is of products, not of scores
     if PRODUCTS:
-        x = tl.where(scale[:, None] < 0.0, -x, x)
+        x = (x.to(tl.float32) * tl.where(scale < 0.0, -1.0, 1.0)[:, None]).to(x.dtype)
         steep = tl.maximum(tl.abs(scale) * LOG2_E, LEAST)
     out = tl.zeros([BLOCK_M, BLOCK_E], tl.float32)
     top = tl.full([BLOCK_M], float("-inf"), tl.float32)

@@ -43,11 +43,11 @@ def memory_flash_bwd_rows_kernel(
     dx_ptr,  # [G, n, H, d]
     dfactor_ptr,  # [G, H, n] float32
     steep_ptr, shift_ptr, delta_ptr,  # [G, H, n] float32, for the slots' kernel
-    sums_ptr,  # [G, H, blocks, e] float32: the sums of the blocks' dout
+    sums_ptr,  # [G, H, n over SUMMED, e] float32: sums of dout over SUMMED rows
     dout_g, dout_n, dout_h, out_g, out_n, out_h, x_g, x_n, x_h, keys_g, keys_h, keys_s, values_g, values_h, values_s,
     bias_g, bias_h, mask_g, mask_n, n, S, H, blocks,
     D: tl.constexpr, E: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
-    BLOCK_E: tl.constexpr, HAS_DLSE: tl.constexpr, HAS_DUSAGE: tl.constexpr, HAS_BIAS: tl.constexpr,
+    BLOCK_E: tl.constexpr, SUMMED: tl.constexpr, HAS_DLSE: tl.constexpr, HAS_DUSAGE: tl.constexpr, HAS_BIAS: tl.constexpr,
     HAS_MASK: tl.constexpr, EVEN_S: tl.constexpr, HALF: tl.constexpr, PRECISION: tl.constexpr,
     ALIGN_X: tl.constexpr, ALIGN_KEYS: tl.constexpr, ALIGN_VALUES: tl.constexpr, ALIGN_DOUT: tl.constexpr,
     ALIGN_OUT: tl.constexpr, ALIGN_S: tl.constexpr,
@@ -71,7 +71,14 @@ def memory_flash_bwd_rows_kernel(
     reads = lse != float("inf")
     dout_ptr = ahead(dout_ptr + g * dout_g + h * dout_h, m0, dout_n)
     dout = load_tile(dout_ptr, dout_n, row, e, reads, E, E == BLOCK_E)
-    tl.store(sums_ptr + (gh * blocks + block) * E + e, tl.sum(dout.to(tl.float32), 0), mask=e < E)
+    if HALF:
+        parts: tl.constexpr = BLOCK_M // SUMMED
+        sums = tl.sum(tl.reshape(dout.to(tl.float32), [parts, SUMMED, BLOCK_E]), 1)
+        part = tl.arange(0, parts)
+        sums_ptr += (gh * tl.cdiv(n, SUMMED) + block * parts) * E
+        tl.store(
+            sums_ptr + part[:, None] * E + e[None, :], sums, mask=(m0 + part * SUMMED < n)[:, None] & (e < E)[None, :]
+        )
     out_ptr = ahead(out_ptr + g * out_g + h * out_h, m0, out_n)
     out = load_tile(out_ptr, out_n, row, e, reads, E, E == BLOCK_E)
     delta = tl.sum(dout.to(tl.float32) * out.to(tl.float32), 1)
@@ -129,14 +136,14 @@ def memory_flash_bwd_slots_kernel(
     values_ptr,  # [G, H, S, e]
     bias_ptr,  # [G, H, S]
     steep_ptr, shift_ptr, delta_ptr,  # [G, H, n] float32
-    sums_ptr,  # [G, H, row blocks, e] float32
+    sums_ptr,  # [G, H, n over SUMMED, e] float32
     dkeys_ptr,  # [chunks, G, H, S, d]
     dvalues_ptr,  # [chunks, G, H, S, e]
     dbias_ptr,  # [chunks, G, H, S] float32
     dout_g, dout_n, dout_h, x_g, x_n, x_h, keys_g, keys_h, keys_s, values_g, values_h, values_s,
-    bias_g, bias_h, n, S, H, row_blocks, slot_blocks, chunks, chunk_rows, pairs,
+    bias_g, bias_h, n, S, H, slot_blocks, chunks, chunk_rows, pairs,
     D: tl.constexpr, E: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
-    BLOCK_E: tl.constexpr, HAS_DUSAGE: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr,
+    BLOCK_E: tl.constexpr, SUMMED: tl.constexpr, HAS_DUSAGE: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr,
     HALF: tl.constexpr, PRECISION: tl.constexpr,
     ALIGN_X: tl.constexpr, ALIGN_KEYS: tl.constexpr, ALIGN_VALUES: tl.constexpr, ALIGN_DOUT: tl.constexpr,
     ALIGN_S: tl.constexpr,
@@ -165,7 +172,8 @@ def memory_flash_bwd_slots_kernel(
         dusage = tl.load(dusage_ptr + gh * S + slots, mask=usable, other=0.0)
     x_ptr += g * x_g + h * x_h
     dout_ptr += g * dout_g + h * dout_h
-    sums_ptr += gh * row_blocks * E
+    if HALF:
+        sums_ptr += gh * tl.cdiv(n, SUMMED) * E
     dkeys = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
     dvalues = tl.zeros([BLOCK_N, BLOCK_E], tl.float32)
     dbias = tl.zeros([BLOCK_N], tl.float32)
@@ -202,7 +210,11 @@ def memory_flash_bwd_slots_kernel(
             else:
                 count = tl.minimum(n - m0, BLOCK_M).to(tl.float32)
             mean = (tl.sum(weights, 1) / count).to(dout.dtype).to(tl.float32)
-            of_block = tl.load(ahead(sums_ptr, m0 // BLOCK_M, E) + e, mask=e < E, other=0.0)
+            of_rows_ptr = ahead(sums_ptr, m0 // SUMMED, E) + e
+            of_block = tl.load(of_rows_ptr, mask=e < E, other=0.0)
+            for part in tl.static_range(1, BLOCK_M // SUMMED):
+                there = (e < E) & (m0 + part * SUMMED < n)
+                of_block += tl.load(of_rows_ptr + part * E, mask=there, other=0.0)
             dvalues += mean[:, None] * of_block[None, :]
             weights -= mean[:, None]
         dvalues = add_product(dvalues, weights.to(dout.dtype), dout, PRECISION)

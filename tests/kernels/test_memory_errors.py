@@ -9,6 +9,7 @@ import pytest
 import torch
 import vtsum_kernels as vk
 from vtsum_kernels import dispatch
+from vtsum_kernels.memory_attention import plan
 from vtsum_kernels.tensors import near_rows
 
 X, BANK, WEIGHT = torch.zeros(4, 8), torch.zeros(5, 8), torch.zeros(6, 16)
@@ -201,6 +202,55 @@ def test_what_triton_cannot_count_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     assert "rows must be of less than 4194304 numbers, got 4194304" in fused
 
 
+def test_triton_is_preferred_where_it_alone_stores_no_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many scores of 16-bit rows and many slots, each no wider than its tiles; else the compiled library is."""
+    monkeypatch.setattr(dispatch, "cpp_can_run", lambda x: "it runs on the CPU")
+    monkeypatch.setattr(dispatch, "cuda_can_run", lambda x: None)
+    monkeypatch.setattr(dispatch, "triton_can_run", lambda x: None)
+    monkeypatch.setattr(plan, "keeps_weights", lambda *_: False)  # as on a GPU; of it, `holds` alone is seen here
+
+    def of(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+        return torch.zeros(1, dtype=dtype).expand(shape)
+
+    def said(*tensors: torch.Tensor, op: str = "memory_attention", **options: Any) -> str:
+        return vk.explain(op, *tensors, **options)
+
+    rows, bank = of(8192, 64), of(1024, 64)
+    text = said(rows, bank)
+    assert "-> triton: serves this call (the fastest for it); holds no weights" in text
+    assert "   cuda: could run; another is faster for it; holds 48.0 MiB of weights at a time" in text
+    assert "-> triton" in said(of(8192, 64, dtype=torch.float16), of(1024, 64, dtype=torch.float16))
+    assert "-> triton" in said(of(2, 4096, 64), of(2, 1, 1024, 64))
+    assert "-> triton" in said(of(8192, 256), of(1024, 256))
+    assert "-> cuda" in said(rows, bank, backend="cuda")
+    for tensors, options in (
+        ((of(8191, 64), bank), {}),
+        ((of(16384, 64), of(1023, 64)), {}),
+        ((of(8192, 257), of(1024, 257)), {}),
+        ((rows, bank, of(1024, 257)), {}),
+        ((of(8192, 64, dtype=torch.float32), of(1024, 64, dtype=torch.float32)), {}),
+        ((rows, bank), {"top_k": 4}),
+        ((rows, bank), {"dropout_p": 0.1}),
+    ):
+        assert "-> cuda: serves this call (the best that can run)" in said(*tensors, **options)
+    # Of memory_fuse, what is read after folding counts: frames and results are wider than tiles.
+    heads, weight = {"num_heads": 12, "op": "memory_fuse"}, of(768, 1536)
+    assert "-> triton" in said(of(8192, 768), of(1024, 768), None, weight, fold=False, **heads)
+    assert "-> cuda" in said(of(8192, 768), of(1024, 768), None, weight, fold=True, **heads)
+    fused = {"op": "memory_fuse", "query_weight": of(256, 300)}
+    narrow = of(8192, 300), of(1024, 256), None, of(2000, 556)
+    assert "-> triton" in said(*narrow, **fused, fold=False)
+    assert "-> cuda" in said(*narrow, **fused)
+    assert "-> triton" in said(*narrow, **fused, normalize=True)  # whose keys do not fold
+    with torch.no_grad():
+        folded = vk.fold_bank(*narrow[1:], query_weight=fused["query_weight"])
+        assert folded.projected
+        assert folded.values is None
+        assert "-> cuda" in said(*narrow, **fused, fold=folded)
+    monkeypatch.setattr(dispatch, "triton_can_run", lambda x: "the package triton is not installed")
+    assert "-> cuda: serves this call (the best that can run); holds 48.0 MiB" in said(rows, bank)
+
+
 def test_rows_further_apart_than_32_bits_count_are_copied() -> None:
     x = torch.empty_strided((2, 3, 4), (1, 2**22, 1), device="meta")
     assert near_rows(x, 1).stride() == (12, 4, 1)
@@ -220,3 +270,7 @@ def test_which_backend_serves_a_call(cuda: None) -> None:
     torch.testing.assert_close(vk.memory_attention(x.double(), bank.double()).cpu(), exact)
     with pytest.raises(NotImplementedError, match="backend triton cannot serve this call: it has no form of the ops"):
         vk.memory_attention(x, bank, top_k=2, backend="triton")
+    if dispatch.HAS_TRITON:
+        many = torch.zeros(1, dtype=torch.bfloat16)
+        text = vk.explain("memory_attention", many.expand(8192, 64), many.expand(1024, 64))
+        assert "-> triton: serves this call (the fastest for it)" in text

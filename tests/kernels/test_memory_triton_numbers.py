@@ -34,7 +34,9 @@ def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     if small is None:
         monkeypatch.setattr(configs, "flash_forward_candidates", lambda *_: [Config("tile", 16, 32, 4, 1)])
         monkeypatch.setattr(configs, "usage_candidates", lambda *_: [Config("tile", 32, 16, 4, 1)])
-        monkeypatch.setattr(configs, "flash_backward_candidates", lambda *_: [Config("tile", 16, 16, 4, 1)])
+        monkeypatch.setattr(configs, "flash_rows_candidates", lambda *_: [Config("tile", 32, 16, 4, 1)])
+        sizes = [Config("tile", 16, 16, 4, 1), Config("tile", 32, 16, 4, 1)]  # dout is summed over the fewest rows
+        monkeypatch.setattr(configs, "flash_slots_candidates", lambda *_: sizes[::-1])
         monkeypatch.setattr(flash_launch, "ENOUGH_PROGRAMS", 12)
         return str(request.param)
     whole = FORMS["single"] if small.form == "single" else small
@@ -86,6 +88,22 @@ def test_half_precision(form: str, dtype: torch.dtype) -> None:
 )
 def test_default_sizes(dtype: torch.dtype, slots: int, dim: int, width: int | None) -> None:
     Read((1, 70, 1, slots, dim), dtype, bias="H", mask=True, width=width).check()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("options", [{}, {"bias": "H", "mask": True}], ids=["plain", "bias and mask"])
+@pytest.mark.parametrize("slots", [1000, 1024, 4096])
+def test_many_slots(slots: int, dtype: torch.dtype, options: dict[str, Any]) -> None:
+    """With the default sizes, from the number of slots on that flash attention serves."""
+    Read((1, 20, 1, slots, 64), dtype, width=64, **options).check()
+
+
+@pytest.mark.parametrize("slots", [64, 50])
+def test_factors_of_any_sign(slots: int) -> None:
+    """The running maximum is of products, where there is no bias: of a row's turned round, and of those times nothing."""
+    call = Read((1, 40, 2, slots, 48), torch.bfloat16, width=24, mask=True)
+    call.factor *= torch.tensor([1.0, -1.0, 0.0, -8.0]).repeat(10)
+    call.check()
 
 
 def test_rows_and_slots_left_out_give_zeros(form: str) -> None:

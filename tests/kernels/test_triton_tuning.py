@@ -441,7 +441,11 @@ def test_every_kind_of_memory_call_has_sizes() -> None:
         for width in (16, 64, 128, memory_configs.MAX_DIM_FLASH):
             for options in (False, True):
                 found.append(memory_configs.flash_forward_candidates(dtype, width, options))
-                found.append(memory_configs.flash_backward_candidates(dtype, width, options))
+                rows = memory_configs.flash_rows_candidates(dtype, width, options)
+                slots = memory_configs.flash_slots_candidates(dtype, width, options)
+                found += [rows, slots]
+                fewest = min(config.block_m for config in rows + slots)  # rows that one kernel sums for the other
+                assert all(config.block_m % fewest == 0 for config in rows + slots)
         found.append(memory_configs.usage_candidates(dtype))
     for candidates in found:
         assert candidates

@@ -138,6 +138,18 @@ int launch(const topk_params &p, cudaStream_t stream) {
 }  // namespace
 }  // namespace vts::memory
 
+extern "C" int64_t vts_memory_topk_cuda_block(void) {
+#ifdef __CUDACC__
+    int device = 0, bytes = 0;
+    cudaGetDevice(&device);
+    cudaDeviceGetAttribute(&bytes, cudaDevAttrL2CacheSize, device);
+    const int64_t held = int64_t{bytes} / 8 * 5 / int64_t{sizeof(float)};  // the rest is for rows and keys on their way
+    return held < 1 << 21 ? 1 << 21 : held > 1 << 24 ? 1 << 24 : held;
+#else
+    return 512;  // small tensors have several blocks
+#endif
+}
+
 extern "C" int vts_memory_topk_merge_cuda(const vts_memory_topk_params *p, void *stream) {
     if (p->dtype != VTS_FLOAT32 || p->k > VTS_MEMORY_TOPK_MOST || p->rows > 0x7FFFFFFF || p->S > 0x7FFFFFFF)
         return cudaErrorInvalidValue;

@@ -186,6 +186,8 @@ struct vts_memory_topk_params {
 };
 enum : int64_t { VTS_MEMORY_TOPK_MOST = 1024 };  // the greatest k
 int vts_memory_topk_merge_cuda(const vts_memory_topk_params *p, void *stream);
+// How many scores a block shall have: what the L2 cache of the current device holds of them.
+int64_t vts_memory_topk_cuda_block(void);
 
 // --- The search for the k best on the CPU: every score, or first a shortlist by rounded products ---------------------
 

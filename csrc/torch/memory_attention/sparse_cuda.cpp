@@ -9,7 +9,22 @@ namespace {
 
 using torch::stable::new_empty;
 
-// The k best of each row, by blocks of rows: the scores of one block are all that is ever stored. 16-bit products are
+// Rows and slots of a block of some `most` scores: all slots where as many rows fit as a GPU merges at once, else slots
+// in blocks of much the same size, so that the scores stay in the L2 cache until they are merged.
+struct topk_block {
+    int64_t heads, rows, slots;
+
+    topk_block(int64_t most, int64_t H, int64_t n, int64_t S) {
+        const int64_t together = std::max(most / std::max<int64_t>(S, 1), 2 * BLOCK_ROWS);
+        heads = H * n <= together ? H : 1;  // all heads of a group where they fit, else each by itself
+        rows = std::min(n, std::max<int64_t>(together / heads, 1));
+        const int64_t blocks = std::max<int64_t>((heads * rows * S + most - 1) / most, 1);
+        const int64_t each = (S + blocks - 1) / blocks;
+        slots = (each + BLOCK_ROWS - 1) / BLOCK_ROWS * BLOCK_ROWS;
+    }
+};
+
+// The k best of each row, by blocks of scores: those of one block are all that is ever stored. 16-bit products are
 // summed in float32; those of float32 are as exact as torch's (allow TF32 there, and they are rounded to it).
 std::tuple<Tensor, Tensor> topk(Tensor x, Tensor keys, Tensor factor, std::optional<Tensor> slot_bias, int64_t k) {
     const char *op = "memory_topk";
@@ -31,27 +46,30 @@ std::tuple<Tensor, Tensor> topk(Tensor x, Tensor keys, Tensor factor, std::optio
     p.factor = dense(op, "factor", factor, {G, H, n}, ScalarType::Float);
     p.slot_bias = bias.data, p.bias_stride_g = bias.stride_g, p.bias_stride_h = bias.stride_h;
     p.best = best.data_ptr(), p.index = static_cast<int32_t *>(index.data_ptr());
-    p.G = G, p.H = H, p.n = n, p.S = S, p.k = k, p.slots = S, p.start = true, p.dtype = VTS_FLOAT32;
-    // Rows of scores begin at multiples of 16 bytes.
-    p.scores_stride = (S + 3) / 4 * 4;
-    const int64_t most = std::max(BLOCK_PRODUCTS / std::max<int64_t>(p.scores_stride, 1), BLOCK_ROWS);
-    const Tensor all = by_head(x), columns = transposed(keys);
+    p.G = G, p.H = H, p.n = n, p.S = S, p.k = k, p.dtype = VTS_FLOAT32;
     if (best.numel() == 0) return {best, index};
-    for (int64_t g = 0; g < G; ++g) {
-        // All heads of a group where they fit, else each by itself, in blocks.
-        const int64_t heads = H * n <= most ? H : 1, step = std::min(n, std::max<int64_t>(most / heads, 1));
-        Tensor scores = new_float(x, {heads, step, p.scores_stride});
-        p.scores = scores.data_ptr();
-        for (int64_t h = 0; h < H; h += heads)
-            for (int64_t first = 0; first < n; first += step) {
-                const int64_t rows = std::min(step, n - first);
-                const Tensor own = part_of(part_of(torch::stable::select(all, 0, g), 0, h, heads), 1, first, rows);
-                const Tensor bank = part_of(torch::stable::select(columns, 0, g), 0, h, heads);
-                if (S > 0) multiply_batch(own, bank, part_of(part_of(scores, 1, 0, rows), 2, 0, S));
-                p.row_first = (g * H + h) * n + first, p.rows = heads * rows;
-                check_launch(op, vts_memory_topk_merge_cuda(&p, stream_of(x)));
+    const topk_block block(vts_memory_topk_cuda_block(), H, n, S);
+    p.scores_stride = block.slots;  // rows of scores begin at multiples of 16 bytes
+    const Tensor all = by_head(x), columns = transposed(keys);
+    const Tensor scores = new_float(x, {block.heads, block.rows, block.slots});
+    p.scores = scores.data_ptr();
+    for (int64_t g = 0; g < G; ++g)
+        for (int64_t h = 0; h < H; h += block.heads) {
+            const Tensor bank = part_of(torch::stable::select(columns, 0, g), 0, h, block.heads);
+            const Tensor frames = part_of(torch::stable::select(all, 0, g), 0, h, block.heads);
+            for (int64_t first = 0; first < n; first += block.rows) {
+                const int64_t rows = std::min(block.rows, n - first);
+                const Tensor own = part_of(frames, 1, first, rows), own_scores = part_of(scores, 1, 0, rows);
+                p.row_first = (g * H + h) * n + first, p.rows = block.heads * rows, p.first = 0;
+                do {  // of no slots once, too, for what is found then
+                    p.slots = std::min(block.slots, S - p.first), p.start = p.first == 0;
+                    if (p.slots > 0)
+                        multiply_batch(own, part_of(bank, 2, p.first, p.slots), part_of(own_scores, 2, 0, p.slots));
+                    check_launch(op, vts_memory_topk_merge_cuda(&p, stream_of(x)));
+                    p.first += block.slots;
+                } while (p.first < S);
             }
-    }
+        }
     return {best, index};
 }
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .. import dispatch
 from ..tensors import autocast
-from .backends import BACKENDS, holds, run
+from .backends import BACKENDS, holds, preferred, run
 from .call import Call, check_bank, check_options, check_rows, rows_of
 from .reference import memory_attention_reference
 
@@ -17,7 +17,7 @@ __all__ = ["memory_attention", "memory_attention_reference"]
 _NAME = "memory_attention"
 
 
-@dispatch.op(BACKENDS, run, holds=holds)
+@dispatch.op(BACKENDS, run, preferred, holds=holds)
 def memory_attention(
     x: Tensor,
     keys: Tensor | tuple[Tensor, Tensor],

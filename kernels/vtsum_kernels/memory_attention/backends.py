@@ -79,6 +79,20 @@ BACKENDS: dict[str, dispatch.Predicate] = {
 }
 
 
+def preferred(call: Call) -> str | None:
+    """Flash attention over many slots is Triton's: the compiled library's stores the scores of a block of rows."""
+    return prefers_triton(call, call.bank.key_dim, call.bank.values.shape[3])
+
+
+def prefers_triton(call: Any, key_dim: int, value_dim: int) -> str | None:
+    """The same of `memory_fuse` too, whose rows are compared with keys and read values of these widths."""
+    (groups, rows), (heads, slots), options = call.x.shape[:2], call.bank.values.shape[1:3], call.options
+    if options.top_k is not None or options.dropout_p > 0 or _cuda_can_run(call) is not None:
+        return None
+    fused = plan.fuses(call.x.dtype, groups * rows, heads, slots, max(key_dim, value_dim))
+    return "triton" if fused and _triton_can_run(call) is None else None
+
+
 def holds(backend: str, call: Any) -> str:
     """What a backend holds beside inputs and results, in words; of `memory_fuse` too."""
     bank, options, item = call.bank, call.options, acc_dtype(call.x.dtype).itemsize
@@ -95,8 +109,14 @@ def holds(backend: str, call: Any) -> str:
     kept = plan.keeps_weights(call.x.device, rows, heads, slots, widest, item, torch.is_grad_enabled())
     if kept or options.dropout_p > 0:
         return f"holds {dispatch.amount(all_scores)} of weights"
-    block = heads * slots * item * min(plan.block_rows(slots), call.x.shape[1]) if backend == "cpp" else 0
-    return f"holds {dispatch.amount(block)} of weights at a time" if block else "holds no weights"
+    if backend == "triton":
+        return "holds no weights"
+    if backend == "cpp":
+        block = heads * slots * item * min(plan.block_rows(slots), call.x.shape[1])
+    else:  # and of as many in the dtype of x
+        together = call.x.shape[0] * heads * slots
+        block = together * (item + call.x.dtype.itemsize) * min(plan.block_rows_cuda(together), call.x.shape[1])
+    return f"holds {dispatch.amount(block)} of weights at a time"
 
 
 def run(backend: str, call: Call) -> Any:

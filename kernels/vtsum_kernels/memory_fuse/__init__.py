@@ -11,7 +11,7 @@ from .. import checks, dispatch
 from ..memory_attention.backends import BACKENDS, holds
 from ..memory_attention.call import check_bank, check_options, check_rows, rows_of
 from ..tensors import autocast
-from .backends import run
+from .backends import preferred, run
 from .call import NAME, Call, Norm, check_folded, check_norm, check_query_weight, check_weight
 from .fold import Folded, fold, saves
 from .reference import memory_fuse_reference
@@ -63,7 +63,7 @@ def fold_bank(
     return folded._replace(keys=folded.keys.clone()) if isinstance(folded.keys, Tensor) else folded
 
 
-@dispatch.op(BACKENDS, run, holds=holds)
+@dispatch.op(BACKENDS, run, preferred, holds=holds)
 def memory_fuse(
     x: Tensor,
     keys: Tensor | tuple[Tensor, Tensor],

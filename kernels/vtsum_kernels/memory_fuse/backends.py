@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import library
-from ..memory_attention.backends import SUFFIX
+from ..memory_attention.backends import SUFFIX, prefers_triton
 from ..memory_attention.call import hidden, usable
 from ..memory_attention.products import matmul
 from ..memory_attention.read import keeps_weights, read, weigh
@@ -17,8 +17,20 @@ from ..memory_attention.reference import dropout_keep
 from ..tensors import acc_dtype
 from .call import Call
 from .cpu import folded_layer, is_one_layer
-from .fold import Folded, fold
+from .fold import Folded, can_fold_keys, fold
 from .reference import memory_fuse_reference
+
+
+def preferred(call: Call) -> str | None:
+    """As `memory_attention`'s, of the rows and the bank that folding leaves."""
+    folded = call.fold
+    if isinstance(folded, Folded):
+        keys, values = folded.projected, folded.values is not None
+    else:
+        keys, values = folded
+        keys = keys and can_fold_keys(call.bank, call.query_weight, call.options.normalize)
+    key_dim = call.x.shape[2] if keys else call.bank.key_dim
+    return prefers_triton(call, key_dim, call.weight.shape[0] if values else call.bank.values.shape[3])
 
 
 def run(backend: str, call: Call) -> Any:

@@ -79,17 +79,21 @@ def scores_backward_candidates(dtype: torch.dtype, columns: int) -> list[Config]
 
 @lru_cache(maxsize=1024)
 def flash_forward_candidates(dtype: torch.dtype, width: int, options: bool) -> list[Config]:
-    """`width`: the wider of keys and values, rounded up to a power of two. `options`: a slot bias or a query mask."""
+    """`width`: the wider of keys and values, rounded up to a power of two. `options`: a slot bias or a query mask.
+
+    Where a product feeds another, a warp has 16 rows to itself before sm_100: more warps do each other's work again.
+    They are the default only where fewer would spill registers.
+    """
     if dtype == torch.float32:
         return sizes_of(
             "tile", *([(32, 32, 4, 1), (64, 32, 8, 1)] if width <= 128 else [(16, 32, 4, 1), (32, 32, 8, 1)])
         )
     if width <= 64:
-        sizes = [(128, 64, 8, 3), (64, 64, 8, 3), (64, 64, 4, 3), (128, 128, 8, 2), (128, 64, 4, 3), (64, 128, 4, 2)]
+        sizes = [(128, 64, 8, 3), (64, 64, 4, 3), (128, 128, 8, 2), (128, 64, 4, 3), (64, 128, 4, 2)]
     elif width <= 128:
-        sizes = [(128, 64, 8, 2), (64, 64, 8, 2), (64, 64, 4, 3), (128, 64, 8, 3), (128, 128, 8, 2)]
+        sizes = [(128, 64, 8, 2), (64, 32, 4, 2), (64, 64, 4, 3), (128, 64, 8, 3), (128, 128, 8, 2)]
     else:
-        return sizes_of("tile", (64, 32, 8, 2), (64, 64, 8, 2), (128, 64, 8, 2), (128, 32, 8, 2))
+        return sizes_of("tile", (64, 32, 8, 2), (64, 32, 4, 2), (128, 64, 8, 2), (128, 32, 8, 2))
     return sizes_of("tile", *(sizes[1:] + sizes[:1] if options else sizes))
 
 
@@ -100,22 +104,34 @@ def usage_candidates(dtype: torch.dtype) -> list[Config]:
     return sizes_of("tile", (64, 64, 4, 3), (64, 64, 8, 3), (128, 64, 8, 3), (64, 128, 8, 2))
 
 
-@lru_cache(maxsize=1024)
-def flash_backward_candidates(dtype: torch.dtype, width: int, options: bool) -> list[Config]:
-    """block_m rows and block_n slots for both kernels: each owns the ones and walks over the others.
+#: Of backward passes over rows that leave no registers for tensor cores' tiles of 16 rows a warp.
+_WIDE = ((32, 32, 8, 1), (32, 16, 8, 1), (64, 32, 8, 1), (64, 64, 8, 1), (32, 64, 8, 1))
 
-    `options`: a slot bias, a query mask, a gradient of usage or odd sizes, all of which take registers.
-    """
-    if dtype == torch.float32:
-        if width <= 64:
-            return sizes_of("tile", (32, 32, 4, 1), (32, 32, 8, 1))
-        return sizes_of(
-            "tile", *([(32, 16, 4, 1), (32, 32, 8, 1)] if width <= 128 else [(32, 32, 8, 1), (16, 16, 8, 1)])
-        )
+
+def _flash_backward_float32(width: int) -> list[Config]:
     if width <= 64:
-        sizes = [(64, 64, 8, 2), (32, 64, 8, 1), (64, 64, 4, 2), (64, 128, 8, 2), (128, 64, 8, 2), (64, 64, 4, 3)]
-    elif width <= 128:
-        sizes = [(64, 64, 8, 2), (32, 64, 8, 2), (64, 128, 8, 2), (32, 64, 8, 1)]
-    else:
-        sizes = [(32, 32, 8, 1), (32, 16, 8, 1), (64, 32, 8, 1), (64, 64, 8, 1), (32, 64, 8, 1)]
-    return sizes_of("tile", *(sizes[1:] + sizes[:1] if options else sizes))
+        return sizes_of("tile", (32, 32, 4, 1), (32, 32, 8, 1))
+    return sizes_of("tile", *([(32, 16, 4, 1), (32, 32, 8, 1)] if width <= 128 else [(32, 32, 8, 1), (16, 16, 8, 1)]))
+
+
+@lru_cache(maxsize=1024)
+def flash_rows_candidates(dtype: torch.dtype, width: int, options: bool) -> list[Config]:
+    """`options`: a slot bias, a query mask, a gradient of usage or odd sizes, all of which take registers."""
+    if dtype == torch.float32:
+        return _flash_backward_float32(width)
+    if width > 128:
+        return sizes_of("tile", *_WIDE)
+    sizes = [(64, 64, 4, 2), (64, 32, 4, 2), (128, 64, 8, 2), (128, 32, 8, 2)]
+    return sizes_of("tile", *(sizes[1:] + sizes[:1] if options or width > 64 else sizes))
+
+
+@lru_cache(maxsize=1024)
+def flash_slots_candidates(dtype: torch.dtype, width: int, options: bool) -> list[Config]:
+    """block_n slots of a program, of which a warp has 16; block_m are the rows of a step."""
+    if dtype == torch.float32:
+        return _flash_backward_float32(width)
+    if width > 128:
+        return sizes_of("tile", *_WIDE)
+    if width > 64 or options:
+        return sizes_of("tile", (32, 64, 4, 2), (32, 128, 8, 2), (32, 128, 8, 1), (32, 64, 4, 1))
+    return sizes_of("tile", (64, 64, 4, 2), (64, 128, 8, 2), (64, 64, 4, 1))

@@ -3,6 +3,9 @@
 Rows of a program walk over blocks of slots with a running maximum. Weights of half precision would lose what little
 tells them apart where the softmax is nearly uniform. So each row's mean weight over the block, m, is taken off before
 they are rounded, and m times the sum of the block's values is added in float32, for no more than the rescaling costs.
+
+Without a bias the maximum is that of the products themselves: scaling a product and taking the maximum off is then one
+instruction. A factor below 0 turns the row's signs for it, and one of 0 becomes the least normal number.
 """
 # mypy: disallow-untyped-defs=False
 
@@ -25,6 +28,9 @@ from .tiles import (
     row_scale,
     store_tile,
 )
+
+#: The least factor of products: one of 0 would make NaN of the -inf of a slot that does not exist.
+LEAST = tl.constexpr(2.0**-126)
 
 
 @triton.jit
@@ -74,6 +80,10 @@ def memory_flash_fwd_kernel(
         bias_ptr += g * bias_g + h * bias_h
     if HALF:
         sums_ptr += gh * slot_blocks * E
+    PRODUCTS: tl.constexpr = HALF and not HAS_BIAS  # the running maximum is of products, not of scores
+    if PRODUCTS:
+        x = (x.to(tl.float32) * tl.where(scale < 0.0, -1.0, 1.0)[:, None]).to(x.dtype)
+        steep = tl.maximum(tl.abs(scale) * LOG2_E, LEAST)
     out = tl.zeros([BLOCK_M, BLOCK_E], tl.float32)
     top = tl.full([BLOCK_M], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
@@ -83,11 +93,18 @@ def memory_flash_fwd_kernel(
         block_ptr = ahead(keys_ptr, s0, keys_s)
         keys = load_tile(block_ptr, keys_s, step, d, there, D, D == BLOCK_D)
         raw = one_product(x, x_ptr, x_n, valid, keys, block_ptr, keys_s, there, D, BLOCK_M, BLOCK_N, HALF, PRECISION)
-        scores = biased(raw, scale, bias_ptr, s0 + step, S, HAS_BIAS, EVEN_S)
-        higher = tl.maximum(top, tl.max(scores, 1))
-        base = tl.where(higher == float("-inf"), 0.0, higher)
-        weights = power(scores - base[:, None])
-        shrink = power(top - base)
+        if PRODUCTS:
+            if not EVEN_S:
+                raw = tl.where(there[None, :], raw, float("-inf"))
+            higher = tl.maximum(top, tl.max(raw, 1))
+            weights = power(raw * steep[:, None] - (higher * steep)[:, None])
+            shrink = power((top - higher) * steep)
+        else:
+            scores = biased(raw, scale, bias_ptr, s0 + step, S, HAS_BIAS, EVEN_S)
+            higher = tl.maximum(top, tl.max(scores, 1))
+            base = tl.where(higher == float("-inf"), 0.0, higher)
+            weights = power(scores - base[:, None])
+            shrink = power(top - base)
         sums = tl.sum(weights, 1)
         values = load_tile(ahead(values_ptr, s0, values_s), values_s, step, e, there, E, E == BLOCK_E)
         if HALF:
@@ -100,6 +117,8 @@ def memory_flash_fwd_kernel(
         out = add_product(out, weights.to(values.dtype), values, PRECISION)
         total = total * shrink + sums
         top = higher
+    if PRODUCTS:
+        top *= steep
     sees = valid & (total != 0.0)
     safe = tl.where(sees, total, 1.0)
     out *= tl.where(sees, 1.0 / safe, 0.0)[:, None]

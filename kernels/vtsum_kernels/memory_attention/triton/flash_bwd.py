@@ -1,7 +1,8 @@
 """Retrieval from many slots, backward: a kernel that owns rows, then one that owns slots. Nothing is added twice.
 
-The rows' kernel gives dx and the factor's gradient, and leaves for the slots' kernel each row's delta = sum P dP - dlse
-and, for each of its blocks, the sum of dout. Each slot's mean weight over a block of rows is taken off before weights
+The rows' kernel gives dx and the factor's gradient, and leaves for the slots' kernel what that wants of each row: its
+factor and its lse to base 2, 0 and +inf where it reads nothing, and delta = sum P dP - dlse; of each block of rows the
+sum of dout. Each slot's mean weight over a block of rows is taken off before weights
 are rounded for dvalues, and comes back in float32 times that sum, as in the forward pass.
 """
 # mypy: disallow-untyped-defs=False
@@ -11,7 +12,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ...triton_kit.arithmetic import LOG2_E, add_product, power
+from ...triton_kit.arithmetic import LN_2, LOG2_E, add_product, power
 from .tiles import (
     COUNTS,
     ahead,
@@ -27,13 +28,6 @@ from .tiles import (
 )
 
 
-@triton.jit
-def row_lse(lse_ptr, rows, valid):
-    """lse to base 2; +inf, which makes all weights 0, for rows that read nothing."""
-    lse = tl.load(lse_ptr + rows, mask=valid, other=float("-inf")) * LOG2_E
-    return tl.where(lse == float("-inf"), float("inf"), lse)
-
-
 @triton.jit  # with counts that may be anything its float32 form spills
 def memory_flash_bwd_rows_kernel(
     dout_ptr, out_ptr,  # [G, n, H, e]
@@ -47,12 +41,13 @@ def memory_flash_bwd_rows_kernel(
     mask_ptr,  # [G, n] bytes
     lse_ptr,  # [G, H, n] float32
     dx_ptr,  # [G, n, H, d]
-    dfactor_ptr, delta_ptr,  # [G, H, n] float32
-    sums_ptr,  # [G, H, blocks, e] float32: the sums of the blocks' dout
+    dfactor_ptr,  # [G, H, n] float32
+    steep_ptr, shift_ptr, delta_ptr,  # [G, H, n] float32, for the slots' kernel
+    sums_ptr,  # [G, H, n over SUMMED, e] float32: sums of dout over SUMMED rows
     dout_g, dout_n, dout_h, out_g, out_n, out_h, x_g, x_n, x_h, keys_g, keys_h, keys_s, values_g, values_h, values_s,
     bias_g, bias_h, mask_g, mask_n, n, S, H, blocks,
     D: tl.constexpr, E: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
-    BLOCK_E: tl.constexpr, HAS_DLSE: tl.constexpr, HAS_DUSAGE: tl.constexpr, HAS_BIAS: tl.constexpr,
+    BLOCK_E: tl.constexpr, SUMMED: tl.constexpr, HAS_DLSE: tl.constexpr, HAS_DUSAGE: tl.constexpr, HAS_BIAS: tl.constexpr,
     HAS_MASK: tl.constexpr, EVEN_S: tl.constexpr, HALF: tl.constexpr, PRECISION: tl.constexpr,
     ALIGN_X: tl.constexpr, ALIGN_KEYS: tl.constexpr, ALIGN_VALUES: tl.constexpr, ALIGN_DOUT: tl.constexpr,
     ALIGN_OUT: tl.constexpr, ALIGN_S: tl.constexpr,
@@ -71,11 +66,19 @@ def memory_flash_bwd_rows_kernel(
     exists = rows < n
     valid = counts(mask_ptr, g * mask_g, mask_n, rows, n, HAS_MASK)
     scale = row_scale(factor_ptr + gh * n, rows, valid)
-    lse = row_lse(lse_ptr + gh * n, rows, valid)
+    lse = tl.load(lse_ptr + gh * n + rows, mask=valid, other=float("-inf")) * LOG2_E
+    lse = tl.where(lse == float("-inf"), float("inf"), lse)  # makes all weights 0
     reads = lse != float("inf")
     dout_ptr = ahead(dout_ptr + g * dout_g + h * dout_h, m0, dout_n)
     dout = load_tile(dout_ptr, dout_n, row, e, reads, E, E == BLOCK_E)
-    tl.store(sums_ptr + (gh * blocks + block) * E + e, tl.sum(dout.to(tl.float32), 0), mask=e < E)
+    if HALF:
+        parts: tl.constexpr = BLOCK_M // SUMMED
+        sums = tl.sum(tl.reshape(dout.to(tl.float32), [parts, SUMMED, BLOCK_E]), 1)
+        part = tl.arange(0, parts)
+        sums_ptr += (gh * tl.cdiv(n, SUMMED) + block * parts) * E
+        tl.store(
+            sums_ptr + part[:, None] * E + e[None, :], sums, mask=(m0 + part * SUMMED < n)[:, None] & (e < E)[None, :]
+        )
     out_ptr = ahead(out_ptr + g * out_g + h * out_h, m0, out_n)
     out = load_tile(out_ptr, out_n, row, e, reads, E, E == BLOCK_E)
     delta = tl.sum(dout.to(tl.float32) * out.to(tl.float32), 1)
@@ -116,6 +119,8 @@ def memory_flash_bwd_rows_kernel(
         if HAS_DUSAGE:
             slopes += tl.load(dusage_ptr + slots, mask=slots < S, other=0.0)[None, :]
         u = add_product(u, (weights * slopes).to(keys.dtype), keys, PRECISION)
+    tl.store(steep_ptr + gh * n + rows, tl.where(reads, scale * LOG2_E, 0.0), mask=exists)
+    tl.store(shift_ptr + gh * n + rows, lse, mask=exists)
     tl.store(delta_ptr + gh * n + rows, delta, mask=exists)
     tl.store(dfactor_ptr + gh * n + rows, tl.sum(x.to(tl.float32) * u, 1), mask=exists)
     dx_ptr = ahead(dx_ptr + (g * n * H + h) * D, m0, H * D)
@@ -129,18 +134,16 @@ def memory_flash_bwd_slots_kernel(
     x_ptr,  # [G, n, H, d]
     keys_ptr,  # [G, H, S, d]
     values_ptr,  # [G, H, S, e]
-    factor_ptr,  # [G, H, n] float32
     bias_ptr,  # [G, H, S]
-    mask_ptr,  # [G, n] bytes
-    lse_ptr, delta_ptr,  # [G, H, n] float32
-    sums_ptr,  # [G, H, row blocks, e] float32
+    steep_ptr, shift_ptr, delta_ptr,  # [G, H, n] float32
+    sums_ptr,  # [G, H, n over SUMMED, e] float32
     dkeys_ptr,  # [chunks, G, H, S, d]
     dvalues_ptr,  # [chunks, G, H, S, e]
     dbias_ptr,  # [chunks, G, H, S] float32
     dout_g, dout_n, dout_h, x_g, x_n, x_h, keys_g, keys_h, keys_s, values_g, values_h, values_s,
-    bias_g, bias_h, mask_g, mask_n, n, S, H, row_blocks, slot_blocks, chunks, chunk_rows, pairs,
+    bias_g, bias_h, n, S, H, slot_blocks, chunks, chunk_rows, pairs,
     D: tl.constexpr, E: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
-    BLOCK_E: tl.constexpr, HAS_DUSAGE: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr,
+    BLOCK_E: tl.constexpr, SUMMED: tl.constexpr, HAS_DUSAGE: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr,
     HALF: tl.constexpr, PRECISION: tl.constexpr,
     ALIGN_X: tl.constexpr, ALIGN_KEYS: tl.constexpr, ALIGN_VALUES: tl.constexpr, ALIGN_DOUT: tl.constexpr,
     ALIGN_S: tl.constexpr,
@@ -162,55 +165,62 @@ def memory_flash_bwd_slots_kernel(
     keys = load_tile(keys_ptr, keys_s, step, d, usable, D, D == BLOCK_D)
     values_ptr = ahead(values_ptr + g * values_g + h * values_h, s0, values_s)
     values = load_tile(values_ptr, values_s, step, e, usable, E, E == BLOCK_E)
-    bias = tl.where(usable, 0.0, float("-inf"))
     if HAS_BIAS:
         bias = tl.load(bias_ptr + g * bias_g + h * bias_h + slots, mask=usable, other=float("-inf")).to(tl.float32)
-    bias *= LOG2_E
+        bias *= LOG2_E
     if HAS_DUSAGE:
         dusage = tl.load(dusage_ptr + gh * S + slots, mask=usable, other=0.0)
     x_ptr += g * x_g + h * x_h
     dout_ptr += g * dout_g + h * dout_h
-    sums_ptr += gh * row_blocks * E
+    if HALF:
+        sums_ptr += gh * tl.cdiv(n, SUMMED) * E
     dkeys = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
     dvalues = tl.zeros([BLOCK_N, BLOCK_E], tl.float32)
     dbias = tl.zeros([BLOCK_N], tl.float32)
     for m0 in range(chunk * chunk_rows, tl.minimum((chunk + 1) * chunk_rows, n), BLOCK_M):
         rows = m0 + row
-        valid = counts(mask_ptr, g * mask_g, mask_n, rows, n, HAS_MASK)
-        scale = row_scale(factor_ptr + gh * n, rows, valid)
-        lse = row_lse(lse_ptr + gh * n, rows, valid)
-        reads = lse != float("inf")
+        exists = rows < n
+        steep = tl.load(steep_ptr + gh * n + rows, mask=exists, other=0.0)
+        shift = tl.load(shift_ptr + gh * n + rows, mask=exists, other=float("inf"))
+        reads = shift != float("inf") if HAS_BIAS or HAS_MASK else exists
         block_ptr, of_dout_ptr = ahead(x_ptr, m0, x_n), ahead(dout_ptr, m0, dout_n)
-        x = load_tile(block_ptr, x_n, row, d, valid, D, D == BLOCK_D)
+        x = load_tile(block_ptr, x_n, row, d, reads, D, D == BLOCK_D)
         raw = one_product(
-            keys, keys_ptr, keys_s, slots < S, x, block_ptr, x_n, valid, D, BLOCK_N, BLOCK_M, HALF, PRECISION
+            keys, keys_ptr, keys_s, slots < S, x, block_ptr, x_n, reads, D, BLOCK_N, BLOCK_M, HALF, PRECISION
         )
-        weights = power(raw * (scale * LOG2_E)[None, :] + bias[:, None] - lse[None, :])
+        scores = raw * steep[None, :] - shift[None, :]
+        if HAS_BIAS:
+            scores += bias[:, None]
+        weights = power(scores)
         dout = load_tile(of_dout_ptr, dout_n, row, e, reads, E, E == BLOCK_E)
         slopes = one_product(
             values, values_ptr, values_s, slots < S, dout, of_dout_ptr, dout_n, reads,
             E, BLOCK_N, BLOCK_M, HALF, PRECISION,
         )  # fmt: skip
-        delta = tl.load(delta_ptr + gh * n + rows, mask=valid, other=0.0)
+        delta = tl.load(delta_ptr + gh * n + rows, mask=exists, other=0.0)
         if HAS_DUSAGE:
             slopes += dusage[:, None]
         dscores = weights * (slopes - delta[None, :])
         if HAS_BIAS:
             dbias += tl.sum(dscores, 1)
-        dkeys = add_product(dkeys, (dscores * scale[None, :]).to(x.dtype), x, PRECISION)
+        dkeys = add_product(dkeys, (dscores * steep[None, :]).to(x.dtype), x, PRECISION)
         if HALF:
             if HAS_MASK:
                 count = tl.maximum(tl.sum(reads.to(tl.float32), 0), 1.0)
             else:
                 count = tl.minimum(n - m0, BLOCK_M).to(tl.float32)
             mean = (tl.sum(weights, 1) / count).to(dout.dtype).to(tl.float32)
-            of_block = tl.load(ahead(sums_ptr, m0 // BLOCK_M, E) + e, mask=e < E, other=0.0)
+            of_rows_ptr = ahead(sums_ptr, m0 // SUMMED, E) + e
+            of_block = tl.load(of_rows_ptr, mask=e < E, other=0.0)
+            for part in tl.static_range(1, BLOCK_M // SUMMED):
+                there = (e < E) & (m0 + part * SUMMED < n)
+                of_block += tl.load(of_rows_ptr + part * E, mask=there, other=0.0)
             dvalues += mean[:, None] * of_block[None, :]
             weights -= mean[:, None]
         dvalues = add_product(dvalues, weights.to(dout.dtype), dout, PRECISION)
     at = chunk * pairs + gh
     dkeys_ptr = ahead(dkeys_ptr + at * S * D, s0, D)
-    store_tile(dkeys_ptr, D, step, d, dkeys, slots < S, D, D == BLOCK_D)
+    store_tile(dkeys_ptr, D, step, d, dkeys * LN_2, slots < S, D, D == BLOCK_D)
     dvalues_ptr = ahead(dvalues_ptr + at * S * E, s0, E)
     store_tile(dvalues_ptr, E, step, e, dvalues, slots < S, E, E == BLOCK_E)
     if HAS_BIAS:

@@ -150,21 +150,29 @@ def flash_backward(
     x, dout, out = (near_rows(tensor, 1) for tensor in (x, dout, out))
     keys, values = near_rows(keys, 2), near_rows(values, 2)
     pairs, width = groups * heads, power_of_two(max(dim, value_dim))
+    options = any(option is not None for option in (slot_bias, query_mask, dusage)) or (dim | value_dim) % 16 != 0
+    by_rows = configs.flash_rows_candidates(x.dtype, width, options)
+    by_slots = configs.flash_slots_candidates(x.dtype, width, options)
+    summed = min(config.block_m for config in (*by_rows, *by_slots))  # rows whose dout one kernel sums for the other
     arguments = _arguments(x, keys, values, factor, slot_bias, query_mask)
     arguments |= {
         "dout_ptr": dout, "out_ptr": out, "lse_ptr": lse.contiguous(), "dx_ptr": dx, "dfactor_ptr": dfactor,
         "dlse_ptr": contiguous(dlse), "HAS_DLSE": dlse is not None,
         "dusage_ptr": contiguous(dusage), "HAS_DUSAGE": dusage is not None,
-        "delta_ptr": torch.empty_like(dfactor),
+        **{f"{name}_ptr": torch.empty_like(dfactor) for name in ("steep", "shift", "delta")},
+        "sums_ptr": torch.empty((groups, heads, cdiv(n, summed), value_dim), **statistics), "SUMMED": summed,
         **aligned_strides("dout", dout, "gnh"), **aligned_strides("out", out, "gnh"),
     }  # fmt: skip
 
-    def call(config: Config) -> tuple[Tensor, Tensor, Tensor]:
+    def call_rows(config: Config) -> None:
         m, block = config.block_m, config.block_n
-        row_blocks, slot_blocks = cdiv(n, m), cdiv(slots, block)
-        sums = torch.empty((groups, heads, row_blocks, value_dim), **statistics)
-        sizes = {"BLOCK_M": m, "BLOCK_N": block, "EVEN_S": slots % block == 0, "sums_ptr": sums}
-        launch(memory_flash_bwd_rows_kernel, pairs * row_blocks, config, arguments, blocks=row_blocks, **sizes)
+        blocks = cdiv(n, m)
+        others = {"BLOCK_M": m, "BLOCK_N": block, "EVEN_S": slots % block == 0, "blocks": blocks}
+        launch(memory_flash_bwd_rows_kernel, pairs * blocks, config, arguments, **others)
+
+    def call_slots(config: Config) -> tuple[Tensor, Tensor, Tensor]:
+        m, block = config.block_m, config.block_n
+        slot_blocks = cdiv(slots, block)
         chunks, chunk_rows = cut(n, m, pairs * slot_blocks)
         dtype = x.dtype if chunks == 1 else torch.float32
         shape = (chunks, groups, heads, slots)
@@ -172,16 +180,16 @@ def flash_backward(
         dvalues = torch.empty((*shape, value_dim), dtype=dtype, device=x.device)
         dbias = None if slot_bias is None else torch.empty(shape, **statistics)
         others = {
-            "row_blocks": row_blocks, "slot_blocks": slot_blocks, "chunks": chunks, "chunk_rows": chunk_rows,
+            "BLOCK_M": m, "BLOCK_N": block, "slot_blocks": slot_blocks, "chunks": chunks, "chunk_rows": chunk_rows,
             "pairs": pairs, "dkeys_ptr": dkeys, "dvalues_ptr": dvalues, "dbias_ptr": dbias,
         }  # fmt: skip
-        programs = pairs * slot_blocks * chunks
-        launch(memory_flash_bwd_slots_kernel, programs, config, arguments, **sizes, **others)
+        launch(memory_flash_bwd_slots_kernel, pairs * slot_blocks * chunks, config, arguments, **others)
         if chunks > 1:
             dkeys, dvalues = (share.sum(0, keepdim=True).to(x.dtype) for share in (dkeys, dvalues))
         return dkeys[0], dvalues[0], dfactor.new_zeros(shape[1:]) if dbias is None else dbias.sum(0)
 
-    words = (*_words("flash_bwd", arguments, pairs * n), dusage is not None)
-    options = any(option is not None for option in (slot_bias, query_mask, dusage)) or (dim | value_dim) % 16 != 0
-    dkeys, dvalues, dbias = run(words, x.device, configs.flash_backward_candidates(x.dtype, width, options), call)
+    told = dusage is not None
+    run((*_words("flash_rows", arguments, pairs * n), told), x.device, by_rows, call_rows)
+    words = (*_words("flash_slots", arguments, pairs * n), told)
+    dkeys, dvalues, dbias = run(words, x.device, by_slots, call_slots)
     return dx, dkeys, dvalues, dfactor, dbias

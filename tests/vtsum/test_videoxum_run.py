@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests import forked
+from tests.vtsum.samples import ENVIRONMENT
 from tests.vtsum.videoxum_corpus import VIDEOS, write_corpus, write_model
 from vtsum.data.feature_files import write_npz
 from vtsum.data.videoxum import VideoXumDataset
@@ -206,6 +209,39 @@ def test_an_interrupted_evaluation_resumes(corpus, model, evaluated, tmp_path, m
     assert ran == [0, 1, 2]
     assert again is not None
     assert same_but_for_time(again, content)
+
+
+def test_batches_in_a_part_file_that_are_none_of_its_evaluation_are_one_line(corpus, model, tmp_path, monkeypatch):
+    run, output = videoxum_run.Job.run, tmp_path / "e.json"
+
+    def stops(job: Any, number: int) -> list[dict[str, Any]]:
+        if number == 1:
+            raise KeyboardInterrupt
+        return run(job, number)
+
+    monkeypatch.setattr(videoxum_run.Job, "run", stops)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(settings_of(corpus, model, num_beams=1), output)
+    part = tmp_path / "e.json.part.jsonl"
+    head, batch = part.read_text().splitlines()
+    videos = json.loads(batch)["videos"]
+    words = ["evaluate", "--checkpoint", model, "--data", corpus, "-o", output, "--caption_tokenizer", "plain", "-q"]
+    words += ["--batch_size", "4", "--num_beams", "1", "--device", "cpu"]
+    for number, found in (
+        (0, [{}] * 4),
+        (99, videos),
+        (0, videos[::-1]),
+        (0, [{**video, "f1": "1"} for video in videos]),
+        (0, [{**video, "random": {}} for video in videos]),
+    ):
+        part.write_text(f"{head}\n{json.dumps({'batch': number, 'videos': found})}\n")
+        before = part.read_bytes()
+        done = forked.run([sys.executable, "-m", "vtsum.cli", *words], env=ENVIRONMENT)
+        assert done.returncode == 2, done.stderr
+        assert done.stderr.count("\n") == 1
+        assert f"must hold batches of this evaluation, got another one as number {number}; --overwrite" in done.stderr
+        assert part.read_bytes() == before
+        assert not output.exists()
 
 
 def test_one_evaluation_at_a_time_writes_a_part_file(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -18,8 +19,8 @@ import torch
 from tests import forked
 from tests.vtsum.samples import ENVIRONMENT
 from tests.vtsum.videoxum_corpus import VIDEOS, write_corpus, write_model
-from vtsum.data.feature_files import write_npz
-from vtsum.data.videoxum import VideoXumDataset
+from vtsum.data.feature_files import feature_file, write_npz
+from vtsum.data.videoxum import FEATURES, VideoXumDataset
 from vtsum.errors import VTSumError
 from vtsum.evaluation import java, videoxum_run
 from vtsum.evaluation.captions import bleu, bleu_counts, cider, plain_tokenize, rouge_l
@@ -169,6 +170,16 @@ def same_but_for_time(a: dict[str, Any], b: dict[str, Any]) -> bool:
     return json.dumps(a | strip) == json.dumps(b | strip)
 
 
+@contextlib.contextmanager
+def other_features(corpus: Path) -> Iterator[None]:
+    """Within, one video's features are other ones of the same shape."""
+    path = feature_file(corpus / FEATURES, VideoXumDataset(corpus, "test").video_ids[0])
+    before = path.read_bytes()
+    np.savez(path, features=np.load(path)["features"] + 1)
+    yield
+    path.write_bytes(before)
+
+
 def test_an_interrupted_evaluation_resumes(corpus, model, evaluated, tmp_path, monkeypatch):
     """Stopped in its second batch, its part file torn besides: one batch is kept, the figures are the same."""
     settings, output = settings_of(corpus, model), tmp_path / "deep" / "e.json"
@@ -194,6 +205,8 @@ def test_an_interrupted_evaluation_resumes(corpus, model, evaluated, tmp_path, m
         later.setitem(REVISIONS, STRICT, REVISIONS[STRICT] + 1)
         with pytest.raises(VTSumError, match="an evaluation with another protocol_revision"):
             evaluate(settings, output)
+    with other_features(corpus), pytest.raises(VTSumError, match="an evaluation with another features"):
+        evaluate(settings, output)
     told: list[tuple[str, int, int]] = []
     content = evaluate(settings, output, progress=lambda *step: told.append(step))
     assert ran == [1, 2]

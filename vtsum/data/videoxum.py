@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -327,6 +327,13 @@ class VideoXumDataset(Dataset[VideoXumItem]):
             clip_vision=None if vision is None else torch.from_numpy(vision[:length]),
             clip_text=None if text is None else torch.from_numpy(text),
         )
+
+    def files(self, count: int) -> Iterator[Path]:
+        """The files that the first `count` items are read from, beside the annotations."""
+        for annotation in self.annotations[:count]:
+            yield self._features(annotation)
+            if self.clip_root is not None:
+                yield feature_file(self.clip_root, annotation.video_id)
 
     def _features(self, annotation: Annotation) -> Path:
         if self.video_embeddings_root is None:

@@ -90,7 +90,7 @@ def evaluate(
             },
             "clip": {"path": job.clip_path, "sha256": clip.sha256} if clip else None,
         }
-        part = PartFile(path, group.place.rank, group.place.ranks, _binding(settings, identity)) if path else None
+        part = PartFile(path, group.place.rank, group.place.ranks, _binding(settings, identity, job)) if path else None
         with contextlib.closing(part) if part else contextlib.nullcontext():
             videos = _all_videos(job, group, part, overwrite, progress)
         content: dict[str, Any] | None = None
@@ -264,16 +264,18 @@ def _notes(
     return notes
 
 
-def _binding(settings: EvaluationSettings, identity: dict[str, Any]) -> dict[str, Any]:
+def _binding(settings: EvaluationSettings, identity: dict[str, Any], job: Job) -> dict[str, Any]:
     """What a batch's records depend on: a part file is of use to an evaluation with the same alone."""
     own = asdict(settings) | {"metrics": list(settings.metrics)}  # as JSON gives it back
     for name in ("checkpoint", "data", "clip", "caption_tokenizer", "resamples"):
         del own[name]
     clip = identity["clip"]
+    features = hashlib.sha256("".join(map(_sha256, job.dataset.files(job.count))).encode())
     return own | {
         "protocol_revision": REVISIONS[settings.protocol],
         "checkpoint": identity["checkpoint"]["sha256"],
         "data": identity["data"]["annotations_sha256"],
+        "features": features.hexdigest(),
         "clip": clip["sha256"] if clip else None,
     }
 

@@ -82,7 +82,13 @@ def library(folder: Path, out: Path) -> None:
     """The CPU's library, from the sources and by the flags that setup.py has for a processor without levels."""
     setup = runpy.run_path(str(ROOT / "setup.py"), run_name="setup")
     torch = torch_of(folder)
-    flags = ["-std=c++17", "-fPIC", *setup["CXX_FLAGS"], f"-DTORCH_TARGET_VERSION={setup['TARGET']}"]
+    flags = [
+        "-std=c++17",
+        "-fPIC",
+        *setup["CXX_FLAGS"],
+        "-Wno-unused-parameter",
+        f"-DTORCH_TARGET_VERSION={setup['TARGET']}",
+    ]
     flags += [f"-I{path}" for path in (ROOT / "csrc" / "include", torch / "include")]
     with tempfile.TemporaryDirectory() as work, ThreadPoolExecutor(os.cpu_count()) as pool:
         sources = [ROOT / path for path in setup["cpu_sources"]()]

@@ -10,15 +10,16 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from transformers.models.blip.modeling_blip_text import BlipTextSelfAttention
-from vtsum_kernels import distributed
-from vtsum_kernels.distributed.stretch import Stretch
 
 from vtsum.model.temporal import checkpointed
+
+if TYPE_CHECKING:
+    from vtsum_kernels.distributed.stretch import Stretch
 
 
 class FrameAttention(BlipTextSelfAttention):
@@ -40,6 +41,8 @@ class FrameAttention(BlipTextSelfAttention):
                 hidden_states, attention_mask, encoder_hidden_states, encoder_attention_mask, past_key_values, **options
             )
             return found
+        from vtsum_kernels import distributed
+
         queries = self._of_heads(self.query(hidden_states))
         keys, values = self._keys(encoder_hidden_states, past_key_values)
         scores = queries @ keys.transpose(-1, -2) / math.sqrt(self.attention_head_size)

@@ -253,10 +253,12 @@ def lost(folder: Path, rank: int) -> dict[str, Any]:
     return found
 
 
-def engine(folder: Path, sharing: int, accumulation: int, place: Place) -> tuple[PlainEngine, list[VideoXumItem]]:
+def engine(
+    folder: Path, sharing: int, accumulation: int, place: Place, bf16: bool = False
+) -> tuple[PlainEngine, list[VideoXumItem]]:
     """The same start whatever the ranks, and eight videos of several lengths."""
     model = make(folder, {"boundary_head": True, "lambda_balance": 1.0}, torch.float32)
-    settings = TrainSettings(model=model.config, sequence_parallel_size=sharing, rank_timeout=4.0)
+    settings = TrainSettings(model=model.config, sequence_parallel_size=sharing, rank_timeout=4.0, bf16=bf16)
     generator = torch.Generator().manual_seed(9)
     items = []
     for number in range(8):
@@ -282,12 +284,14 @@ def trained(folder: Path, rank: int) -> dict[str, Any]:
     """Two groups of two ranks each, that take two of four passes each, against one process that takes all."""
     alone = steps_of(*engine(folder, 1, 4, ALONE), Layout(2, 4, 1), 0, (0, 1))
     ours = steps_of(*engine(folder, 2, 2, Place(rank, RANKS, rank)), Layout(2, 2, 2), rank // 2, (rank % 2, 2))
+    half = steps_of(*engine(folder, 2, 2, Place(rank, RANKS, rank), True), Layout(2, 2, 2), rank // 2, (rank % 2, 2))
     weights = [apart(value, alone["weights"][name]) for name, value in ours["weights"].items()]
     return {
         "losses": apart(torch.tensor(ours["losses"]), torch.tensor(alone["losses"])),
         "norms": apart(torch.tensor(ours["norms"]), torch.tensor(alone["norms"])),
         "weights": max(weights),
         "flags": ours["flags"],
+        "bfloat16": apart(torch.tensor(half["losses"]), torch.tensor(alone["losses"])),
         "moved": abs(alone["losses"][0][0] - alone["losses"][1][0]),
     }
 

@@ -108,6 +108,7 @@ def test_groups_that_share_frames_train_as_one_process_does(tmp_path_factory: py
         # AdamW takes the sign of a gradient that is nought but for rounding.
         assert found["weights"] <= 1e-4
         assert found["flags"] == [[RANKS * 1.0]] * 2
+        assert 0 < found["bfloat16"] < 3e-3
         assert found["moved"] > 1e-3  # the first step did something
 
 

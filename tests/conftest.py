@@ -55,6 +55,7 @@ LONG = (
     *("vtsum/test_training_sharded.py", "vtsum/test_walkthrough.py", "vtsum/test_training_launch.py"),
     *("build/test_cpu_sanitizers.py", "build/test_hub_layout.py", "emulator/test_sanitizers.py"),
     *("vtsum/test_planted.py", "vtsum/test_batch.py"),
+    *("vtsum/test_sequence_parallel.py", "vtsum/test_sequence_parallel_training.py"),
 )
 
 

@@ -12,11 +12,13 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 import torch.utils.checkpoint
 import vtsum_kernels as vk
 from torch import Tensor
@@ -25,7 +27,7 @@ from vtsum_kernels import distributed
 from vtsum_kernels.distributed import attention, group
 from vtsum_kernels.nn import MemoryBank, SlidingWindowAttention
 
-from tests.kernels.sequence_parallel_cases import CASES, DISAGREEMENTS, FRAMES, MEMBERS, SHARES, WRONG
+from tests.kernels.sequence_parallel_cases import CASES, DISAGREEMENTS, FRAMES, MEMBERS, SHARES, WRONG, WRONG_FULL
 
 
 def launch(folder: Path, program: str, ranks: int, timeout: float = 300) -> list[dict[str, Any]]:
@@ -231,6 +233,9 @@ def all_of_it(rank: int, ranks: int) -> dict[str, Any]:
             found[f"{n} {shares} module"] = module(handle, place, shares)
             found[f"{n} {shares} bank"] = bank_usage(handle, place, shares)
             found[f"{n} {shares} kept"] = kept(handle, place, shares)
+            for heads, masked in ((3, False), (5, True), (1, True)):
+                found[f"{n} {shares} full {heads} {masked}"] = full(handle, place, shares, heads, masked)
+            found[f"{n} {shares} merged"] = merged(handle, place, shares)
         if n == 2:
             found["disagree"] = {name: disagree(handle, *two) for name, two in DISAGREEMENTS.items()}
             found["compiled"] = compiled(handle)
@@ -239,6 +244,7 @@ def all_of_it(rank: int, ranks: int) -> dict[str, Any]:
             found["order"] = order(handle)
             for name, options in WRONG.items():
                 found[name] = refused(**{"group": handle, **options})
+            found |= refused_in_full(handle)
     mesh = DeviceMesh("cpu", [[0, 2], [1, 3]], mesh_dim_names=("data", "sequence"))
     found["mesh"] = compare(mesh["sequence"], rank // 2, SHARES[2][0], CASES["everything"])
     found["mesh of two dimensions"] = refused(mesh)
@@ -266,6 +272,58 @@ def module(handle: Any, rank: int, shares: list[int]) -> dict[str, float]:
         dist.all_reduce(total, group=handle)
         found[name] = difference(total, whole)
     return found
+
+
+def full(handle: Any, rank: int, shares: list[int], heads: int, masked: bool) -> dict[str, float]:
+    """Attention to all frames and its gradients, in float64 and bfloat16: how far from one process's."""
+    generator = torch.Generator().manual_seed(7)
+    whole = [torch.randn(2, heads, FRAMES, 8, generator=generator).double() for _ in range(4)]
+    mask = (torch.rand(2, FRAMES, generator=generator) > 0.4) if masked else None
+    own = slice(sum(shares[:rank]), sum(shares[: rank + 1]))
+    found = {}
+    for dtype in (torch.float64, torch.bfloat16):
+        leaves = [x.to(dtype).double().requires_grad_() for x in whole[:3]]
+        wanted = F.scaled_dot_product_attention(*leaves, attn_mask=None if mask is None else mask[:, None, None])
+        wanted_gradients = torch.autograd.grad((wanted * whole[3]).sum(), leaves)
+        ours = [x[:, :, own].to(dtype).requires_grad_() for x in whole[:3]]
+        got = distributed.full_attention(*ours, group=handle, lengths=shares, key_mask=mask)
+        gradients = torch.autograd.grad((got * whole[3][:, :, own].to(dtype)).sum(), ours)
+        for name, x, y in zip(("out", "dq", "dk", "dv"), (got, *gradients), (wanted, *wanted_gradients), strict=True):
+            y = y[:, :, own]
+            if y.numel():
+                found[f"{dtype} {name}"] = difference(x.detach(), y.detach())
+    return found
+
+
+def refused_in_full(handle: Any) -> dict[str, str]:
+    x = torch.ones(1, 1, 4, 4)
+
+    def call(k: Tensor = x, **options: Any) -> Tensor:
+        return distributed.full_attention(x, k, x, group=handle, **{"lengths": [4, 4, 4], **options})
+
+    found = {name: message(partial(call, **options)) for name, options in WRONG_FULL.items()}
+    return found | {"lse": message(lambda: distributed.merge_attention(x, x, group=handle))}
+
+
+def merged(handle: Any, rank: int, shares: list[int]) -> dict[str, float]:
+    """The same queries on all ranks, each rank's attention to its own keys, and a loss that differs between ranks: how
+    far what is merged, and the gradients of queries (summed) and keys, are from one process's."""
+    generator = torch.Generator().manual_seed(8)
+    q, k, v = (torch.randn(2, 3, n, 8, generator=generator).double() for n in (5, FRAMES, FRAMES))
+    weights = torch.randn(len(shares), 2, 3, 5, 8, generator=generator).double()
+    leaves = [x.clone().requires_grad_() for x in (q, k, v)]
+    wanted = F.scaled_dot_product_attention(*leaves)
+    wanted_gradients = torch.autograd.grad((wanted * weights.sum(0)).sum(), leaves)
+    own = slice(sum(shares[:rank]), sum(shares[: rank + 1]))
+    ours = [x.clone().requires_grad_() for x in (q, k[:, :, own], v[:, :, own])]
+    scores = ours[0] @ ours[1].mT / 8**0.5
+    lse = scores.logsumexp(-1)
+    got = distributed.merge_attention((scores - lse[..., None]).exp() @ ours[2], lse, group=handle)
+    dq, dk, dv = torch.autograd.grad((got * weights[rank]).sum(), ours)
+    dist.all_reduce(dq, group=handle)
+    found = {"out": difference(got.detach(), wanted.detach()), "dq": difference(dq, wanted_gradients[0])}
+    pairs = (("dk", dk, wanted_gradients[1]), ("dv", dv, wanted_gradients[2]))
+    return found | {name: difference(x, y[:, :, own]) for name, x, y in pairs}
 
 
 def refused(group: Any, **options: Any) -> str:

@@ -78,3 +78,11 @@ WRONG: dict[str, dict[str, Any]] = {
     "other lengths": {"lengths": [5, 5, 5]},
     "no group": {"group": "data"},
 }
+
+#: The same of attention to all frames.
+WRONG_FULL: dict[str, dict[str, Any]] = {
+    "full, too few lengths": {"lengths": [4, 4]},
+    "full, other lengths": {"lengths": [5, 5, 5]},
+    "full, other shapes": {"k": torch.ones(1, 1, 5, 4)},
+    "full, mask of a stretch": {"key_mask": torch.ones(1, 4, dtype=torch.bool)},
+}

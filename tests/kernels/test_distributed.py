@@ -80,6 +80,27 @@ def test_a_bank_is_used_over_all_ranks_as_in_one_process(ranks: list[dict[str, A
                 assert max(apart.values()) <= 1e-12
 
 
+@pytest.mark.parametrize("heads", ["3 False", "5 True", "1 True"])
+def test_attention_to_all_frames_is_that_of_one_process(ranks: list[dict[str, Any]], heads: str) -> None:
+    """Also with fewer heads than ranks, and with heads that do not divide by them."""
+    for n, members in MEMBERS.items():
+        for shares in SHARES[n]:
+            for place, rank in enumerate(members):
+                apart = ranks[rank][f"{n} {shares} full {heads}"]
+                assert len(apart) == (8 if shares[place] else 0)
+                for what, error in apart.items():
+                    bound = 1e-12 if "float64" in what else RMS_BOUND[torch.bfloat16]
+                    assert error <= bound, (n, shares, rank, what)
+
+
+def test_what_ranks_find_among_their_own_keys_is_merged(ranks: list[dict[str, Any]]) -> None:
+    for n, members in MEMBERS.items():
+        for shares in SHARES[n]:
+            for rank in members:
+                apart = ranks[rank][f"{n} {shares} merged"]
+                assert max(apart.values()) <= 1e-12, (n, shares, rank, apart)
+
+
 def test_what_travels_is_under_way_while_other_rows_are_computed(ranks: list[dict[str, Any]]) -> None:
     """Forward and backward: the rank in the middle has two neighbours."""
     assert ranks[2]["order"] == [
@@ -142,6 +163,30 @@ def test_a_wrong_group_or_lengths_are_refused_before_anything_is_sent(
     texts = [rank[name] for rank in ranks if name in rank]
     assert texts
     assert texts[0].startswith(said.format("distributed.sliding_window_attention"))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "full, too few lengths",
+            "full_attention: lengths must be a number for each of the group's 3 ranks, got [4, 4]",
+        ),
+        (
+            "full, other lengths",
+            "full_attention: lengths must be the ranks' numbers of frames, 4 at this one, the group",
+        ),
+        (
+            "full, other shapes",
+            "full_attention: q, k and v must be of one shape [B, H, T, D], got [[1, 1, 4, 4], [1, 1",
+        ),
+        ("full, mask of a stretch", "full_attention: key_mask must be [B, 12], of the whole sequence, got [1, 4]"),
+        ("lse", "merge_attention: lse must be of out's shape without its last dimension, [1, 1, 4], got [1, 1, 4, 4]"),
+    ],
+)
+def test_wrong_arguments_are_told_before_anything_is_sent(ranks: list[dict[str, Any]], name: str, said: str) -> None:
+    for rank in MEMBERS[3]:
+        assert ranks[rank][name].startswith(f"ValueError: distributed.{said}")
 
 
 def test_without_a_process_group_it_says_so() -> None:

@@ -22,9 +22,15 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from tests.vtsum.training_corpus import WORDS
 from vtsum.config import TextConfig, VTSumConfig
+from vtsum.data.collate import collate
+from vtsum.data.videoxum import VideoXumItem
 from vtsum.model import VTSum
 from vtsum.model.losses import LossCounts
 from vtsum.model.tokenizer import load_tokenizer
+from vtsum.processes import Place
+from vtsum.training.engine import ALONE, PlainEngine
+from vtsum.training.sampler import Layout, StepSampler
+from vtsum.training.settings import TrainSettings
 
 RANKS, FRAMES, WIDTH, VIDEOS = 4, 40, 24, 3
 #: How 40 frames lie on ranks: uneven, shorter than a window or a halo, none at all.
@@ -247,7 +253,50 @@ def lost(folder: Path, rank: int) -> dict[str, Any]:
     return found
 
 
-PROGRAMS = {"all_of_it": all_of_it, "lost": lost}
+def engine(
+    folder: Path, sharing: int, accumulation: int, place: Place, bf16: bool = False
+) -> tuple[PlainEngine, list[VideoXumItem]]:
+    """The same start whatever the ranks, and eight videos of several lengths."""
+    model = make(folder, {"boundary_head": True, "lambda_balance": 1.0}, torch.float32)
+    settings = TrainSettings(model=model.config, sequence_parallel_size=sharing, rank_timeout=4.0, bf16=bf16)
+    generator = torch.Generator().manual_seed(9)
+    items = []
+    for number in range(8):
+        frames = 7 + 5 * number
+        features = torch.randn(frames, WIDTH, generator=generator)
+        labels = (torch.rand(4, frames, generator=generator) > 0.5).float()
+        items.append(VideoXumItem(f"v{number}", float(frames), features, labels, " ".join(WORDS[: 3 + number])))
+    return PlainEngine(model, settings, accumulation, place), items
+
+
+def steps_of(engine: PlainEngine, items: list[VideoXumItem], layout: Layout, number: int, part: Any) -> dict[str, Any]:
+    """Two steps' losses and norms, and the weights after them."""
+    sampler = StepSampler(len(items), layout, seed=3)
+    results = []
+    for epoch in range(2):
+        batches = [collate([items[n] for n in videos], part=part) for videos in sampler.passes(epoch, 0, number)]
+        results.append(engine.step(batches, rate=0.01, flags=[1.0]))
+    values = {"losses": [list(one.losses.values()) for one in results], "norms": [one.grad_norm for one in results]}
+    return {**values, "flags": [one.flags for one in results], "weights": engine.model.state_dict()}
+
+
+def trained(folder: Path, rank: int) -> dict[str, Any]:
+    """Two groups of two ranks each, that take two of four passes each, against one process that takes all."""
+    alone = steps_of(*engine(folder, 1, 4, ALONE), Layout(2, 4, 1), 0, (0, 1))
+    ours = steps_of(*engine(folder, 2, 2, Place(rank, RANKS, rank)), Layout(2, 2, 2), rank // 2, (rank % 2, 2))
+    half = steps_of(*engine(folder, 2, 2, Place(rank, RANKS, rank), True), Layout(2, 2, 2), rank // 2, (rank % 2, 2))
+    weights = [apart(value, alone["weights"][name]) for name, value in ours["weights"].items()]
+    return {
+        "losses": apart(torch.tensor(ours["losses"]), torch.tensor(alone["losses"])),
+        "norms": apart(torch.tensor(ours["norms"]), torch.tensor(alone["norms"])),
+        "weights": max(weights),
+        "flags": ours["flags"],
+        "bfloat16": apart(torch.tensor(half["losses"]), torch.tensor(alone["losses"])),
+        "moved": abs(alone["losses"][0][0] - alone["losses"][1][0]),
+    }
+
+
+PROGRAMS = {"all_of_it": all_of_it, "lost": lost, "trained": trained}
 
 
 def main() -> None:

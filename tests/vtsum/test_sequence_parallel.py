@@ -100,6 +100,18 @@ def test_what_ranks_cannot_do_is_refused_on_all_of_them(ranks: list[dict[str, An
     assert said[0].startswith(REFUSED[what])
 
 
+def test_groups_that_share_frames_train_as_one_process_does(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Two groups of two ranks, each with videos of its own and two passes a step."""
+    for found in found_by(tmp_path_factory, "trained"):
+        assert found["losses"] <= 1e-6
+        assert found["norms"] <= 1e-5
+        # AdamW takes the sign of a gradient that is nought but for rounding.
+        assert found["weights"] <= 1e-4
+        assert found["flags"] == [[RANKS * 1.0]] * 2
+        assert 0 < found["bfloat16"] < 3e-3
+        assert found["moved"] > 1e-3  # the first step did something
+
+
 def test_a_lost_rank_is_named_and_nobody_waits_for_ever(tmp_path_factory: pytest.TempPathFactory) -> None:
     ranks = found_by(tmp_path_factory, "lost")
     for rank in (0, 2, 3):

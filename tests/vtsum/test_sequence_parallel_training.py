@@ -57,9 +57,8 @@ def test_two_ranks_with_half_of_each_video_train_as_one_process_does_stopped_or_
     shutil.copytree(run, copy)
     same = launch(torchrun(*arguments[:2], "--output_dir", str(copy), *arguments[4:], *SHARED, "--resume"))
     assert same.wait() == 0, same.said()[-3000:]
-    assert (
-        main([*arguments, "--resume", "--sequence_parallel_size", "1"]) == 0
-    )  # and on a single one, with whole videos
+    alone = [*arguments, "--sequence_parallel_size", "1"]  # with whole videos
+    assert main([*alone, "--resume"]) == 0
     for each in (copy, run):
         compare(each, reference, 1e-5)
         ours, theirs = (VTSum.from_pretrained(r / "model").state_dict() for r in (each, whole))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from copy import copy
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from vtsum_kernels.distributed.stretch import Stretch
 
 from vtsum.errors import VTSumError
+
+if TYPE_CHECKING:
+    from vtsum_kernels.distributed.stretch import Stretch
 
 WIDTHS = (1, 2, 4)
 """Frames before and after a boundary whose means are compared."""

@@ -10,15 +10,16 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from transformers.models.blip.modeling_blip_text import BlipTextSelfAttention
-from vtsum_kernels import distributed
-from vtsum_kernels.distributed.stretch import Stretch
 
 from vtsum.model.temporal import checkpointed
+
+if TYPE_CHECKING:
+    from vtsum_kernels.distributed.stretch import Stretch
 
 
 class FrameAttention(BlipTextSelfAttention):
@@ -26,25 +27,17 @@ class FrameAttention(BlipTextSelfAttention):
 
     stretch: Stretch | None = None
 
-    def forward(
-        self,
-        hidden_states: Tensor,
-        attention_mask: Tensor | None = None,
-        encoder_hidden_states: Tensor | None = None,
-        encoder_attention_mask: Tensor | None = None,
-        past_key_values: Any = None,
-        **options: Any,
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, hidden_states: Tensor, *args: Any, **options: Any) -> tuple[Any, ...]:
         if self.stretch is None:
-            found: tuple[Tensor, Tensor] = super().forward(
-                hidden_states, attention_mask, encoder_hidden_states, encoder_attention_mask, past_key_values, **options
-            )
+            found: tuple[Any, ...] = super().forward(hidden_states, *args, **options)
             return found
+        from vtsum_kernels import distributed
+
         queries = self._of_heads(self.query(hidden_states))
-        keys, values = self._keys(encoder_hidden_states, past_key_values)
+        keys, values = self._keys(options["encoder_hidden_states"], options.get("past_key_values"))
         scores = queries @ keys.transpose(-1, -2) / math.sqrt(self.attention_head_size)
-        if encoder_attention_mask is not None:
-            scores = scores + encoder_attention_mask
+        if (mask := options.get("encoder_attention_mask")) is not None:
+            scores = scores + mask
         scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
         lse = scores.logsumexp(-1)
         weights = (scores - lse[..., None]).exp()
@@ -56,7 +49,7 @@ class FrameAttention(BlipTextSelfAttention):
         """[B, L, H * D] -> [B, H, L, D]."""
         return x.unflatten(-1, (self.num_attention_heads, -1)).transpose(1, 2)
 
-    def _keys(self, frames: Tensor | None, cache: Any) -> tuple[Tensor, Tensor]:
+    def _keys(self, frames: Tensor, cache: Any) -> tuple[Tensor, Tensor]:
         """Keys and values of this rank's frames, once for all words of a sentence where there is a cache."""
         if cache is not None and cache.is_updated.get(self.layer_idx):
             layer = cache.cross_attention_cache.layers[self.layer_idx]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from vtsum_kernels.distributed.stretch import Stretch
 
 from vtsum.config import VTSumConfig
-from vtsum.model.text_decoder import fingerprint
+
+if TYPE_CHECKING:
+    from vtsum_kernels.distributed.stretch import Stretch
 
 
 class VTSumOutput(NamedTuple):
@@ -74,19 +74,3 @@ def frames_counted(config: VTSumConfig, stretch: Stretch, videos: int) -> tuple[
     every = videos * stretch.total
     real = every if stretch.mask is None else max(1, int(stretch.mask.sum()))
     return every if _released(config) else real, real
-
-
-def alike_on_ranks(
-    vsum_labels: Tensor | None,
-    tsum_labels: list[str] | Tensor | None,
-    max_text_length: int | None,
-    counts: LossCounts | None,
-) -> dict[str, int | float]:
-    """What all ranks of a group must say alike when they call `VTSum.forward`, as numbers."""
-    return {
-        "rows of vsum_labels": -1 if vsum_labels is None else math.prod(vsum_labels.shape[:-1]),
-        "tsum_labels": -1 if tsum_labels is None else fingerprint(tsum_labels),
-        "max_text_length": max_text_length or 0,
-        "frames of counts": -1.0 if counts is None else float(counts.frames),
-        "words of counts": -1.0 if counts is None else float(counts.words),
-    }

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from vtsum_kernels import distributed
-from vtsum_kernels.distributed.stretch import Stretch
 from vtsum_kernels.nn import MemoryBank, SlidingWindowAttention
 
 from vtsum.model.memory import read_bank
+
+if TYPE_CHECKING:
+    from vtsum_kernels.distributed.stretch import Stretch
 
 NORM_EPS = 1e-6
 
@@ -72,6 +73,8 @@ class Attention(nn.Module):
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).transpose(-4, -2).unbind(-3)
         dropout = self.dropout if self.training else 0.0
         if stretch is not None:
+            from vtsum_kernels import distributed  # imports what only training needs
+
             out = distributed.full_attention(
                 q, k, v, lengths=stretch.lengths, group=stretch.handle, key_mask=stretch.mask, dropout_p=dropout
             )

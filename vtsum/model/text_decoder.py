@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from vtsum_kernels.distributed.stretch import Stretch
 from vtsum_kernels.integrations import torchvision_free
 
 from vtsum.config import TextConfig
 from vtsum.errors import VTSumError
 
 if TYPE_CHECKING:
+    from vtsum_kernels.distributed.stretch import Stretch
+
     from vtsum.model.cross_attention import FrameAttention
 
 IGNORED = -100

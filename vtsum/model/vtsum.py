@@ -16,15 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from vtsum_kernels.distributed.stretch import Stretch, stretch_of
 from vtsum_kernels.nn import MemoryBank
 
 from vtsum.config import VTSumConfig
 from vtsum.errors import VTSumError
 from vtsum.model.boundary import BoundaryHead, boundary_loss, boundary_targets
 from vtsum.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from vtsum.model.losses import LossCounts, VTSumOutput, alike_on_ranks, frames_counted, saliency_loss
+from vtsum.model.losses import LossCounts, VTSumOutput, frames_counted, saliency_loss
 from vtsum.model.memory import make_bank, read_bank
+from vtsum.model.sequence_parallel import alike_on_ranks, stretch_of
 from vtsum.model.temporal import LocalAttention, PositionEmbedding, TemporalTransformer, run
 from vtsum.model.text_decoder import TextDecoder
 from vtsum.model.videoxum_checkpoint import LoadReport, from_videoxum
@@ -137,7 +137,7 @@ class VTSum(nn.Module):
         group: the frames are this rank's stretch of the videos, see `forward`.
         """
         mask, lengths = self._check(video_embeddings, video_mask, cu_seqlens)
-        stretch = self._stretch(group, video_embeddings, mask, cu_seqlens)
+        stretch = stretch_of(self, group, video_embeddings, mask, cu_seqlens)
         if stretch is not None:
             mask = stretch.own_mask
         x = video_embeddings
@@ -153,20 +153,6 @@ class VTSum(nn.Module):
             for bank in self.banks():
                 bank.sum_usage(stretch.handle)
         return x
-
-    def _stretch(self, group: Any, x: Tensor, mask: Tensor | None, cu: Tensor | None, **alike: Any) -> Stretch | None:
-        """What this rank holds of videos that lie on a group's ranks, once all have said the same of `alike`."""
-        if group is None or isinstance(group, Stretch):
-            return group
-        if cu is not None:
-            raise VTSumError("VTSum: cu_seqlens must be None with a group, whose ranks hold padded videos, got some")
-        alike |= {"training": self.training, "gradients recorded": torch.is_grad_enabled()}
-        if self.own_loss is not None:
-            raise VTSumError("VTSum: group must be None with a loss of one's own, which sees a stretch alone, got one")
-        stretch = stretch_of("VTSum", group, x, None if mask is None else mask.bool(), alike)
-        if not stretch.total:
-            raise VTSumError("VTSum: video_embeddings must have frames on some rank of the group, got none on any")
-        return stretch
 
     def banks(self) -> list[MemoryBank]:
         """Every memory bank of the model: one, or one a temporal block, or none."""
@@ -217,7 +203,7 @@ class VTSum(nn.Module):
         """
         if self.boundary_head is None:
             raise VTSumError("boundary_logits: the model must have a boundary head, got one without (boundary_head)")
-        stretch = self._stretch(group, video_embeddings, video_mask, cu_seqlens)
+        stretch = stretch_of(self, group, video_embeddings, video_mask, cu_seqlens)
         mask = video_mask if stretch is None else stretch.own_mask
         return self.boundary_head(video_embeddings, frames, mask, cu_seqlens, stretch)
 
@@ -258,7 +244,7 @@ class VTSum(nn.Module):
         if group is not None:
             mask, _ = self._check(video_embeddings, video_mask, cu_seqlens)
             alike = alike_on_ranks(vsum_labels, tsum_labels, max_text_length, counts)
-            stretch = self._stretch(group, video_embeddings, mask, cu_seqlens, **alike)
+            stretch = stretch_of(self, group, video_embeddings, mask, cu_seqlens, **alike)
         # A model of one's own need not know of groups as long as there are none.
         where: dict[str, Any] = {} if stretch is None else {"group": stretch}
         frames = self.encode(video_embeddings, video_mask, cu_seqlens, **where)
@@ -381,7 +367,7 @@ class VTSum(nn.Module):
         """
         if self.text_decoder is None:
             raise VTSumError("generate: the model must have a text decoder, got one made without a tokenizer")
-        stretch = self._stretch(group, video_embeddings, video_mask, None)
+        stretch = stretch_of(self, group, video_embeddings, video_mask, None)
         where: dict[str, Any] = {} if stretch is None else {"group": stretch}
         frames, mask = self._padded(self.encode(video_embeddings, video_mask, **where), video_mask, None)
         texts, ids = self.text_decoder.generate(

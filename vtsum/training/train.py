@@ -92,10 +92,10 @@ def _train(given: Given, place: Place) -> int:
         trackers_of(settings.trackers), [plugins.make("callback", name) for name in names_in(settings.callbacks)]
     )
     follow_launcher()
-    if place.ranks % settings.sequence_parallel_size:
+    if place.ranks % (sharing := settings.sequence_parallel_size):
         raise VTSumError(
-            f"train: sequence_parallel_size must divide the ranks, {place.ranks}, got {settings.sequence_parallel_size}; "
-            "1 gives each whole videos"
+            f"train: sequence_parallel_size must divide the ranks, {place.ranks}, got {sharing}; "
+            "with 1 each has whole videos"
         )
     videos = training_videos(given)
     tokenizer = tokenizer_of(given)

@@ -93,6 +93,7 @@ def valid_frames(lengths: Tensor, first: int, end: int) -> Tensor:
     return torch.arange(first, end, device=lengths.device)[None] < lengths[:, None]
 
 
+@torch.compiler.disable  # as sliding_window_attention
 def with_halo(
     group: Group, lengths: Sequence[int], x: Tensor, y: Tensor, mask: Tensor, reach: int
 ) -> tuple[Tensor, Tensor, Tensor, int]:

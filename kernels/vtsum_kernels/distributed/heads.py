@@ -28,6 +28,7 @@ class _Shares(NamedTuple):
     heads: list[tuple[int, int]]
 
 
+@torch.compiler.disable  # as sliding_window_attention
 def full_attention(
     q: Tensor,
     k: Tensor,

@@ -15,6 +15,7 @@ from .sums import gather_shared
 NAME = "distributed.merge_attention"
 
 
+@torch.compiler.disable  # as sliding_window_attention
 def merge_attention(out: Tensor, lse: Tensor, *, group: Any = None) -> Tensor:
     """Attention of the same queries on all ranks to the keys of all, from each rank's attention to its own keys.
 

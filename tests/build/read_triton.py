@@ -3,7 +3,8 @@
 A line a launch of the cases of compile_triton.py whose name is given: registers, what is spilled, shared memory, warps
 that fit an SM, instructions and barriers, and of the loads and stores of global memory how many bits each moves.
 ``--candidates`` has it for every size that is tried, not the default alone. Instructions are those of the whole kernel,
-the way for NaN and infinities included, which is called and seldom runs.
+the way for NaN and infinities included, which is called and seldom runs; and of its longest loop without another in it,
+where powers of two tell how many scores each thread computes in a step: several threads may compute the same.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ LAUNCHERS = (
     "memory_attention.triton.flash_launch",
     "memory_fuse.triton.launch",
 )
+LABEL = re.compile(r"^(\.L_\w+):|^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)([^;]*)", re.MULTILINE)
 INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", re.MULTILINE)
 WIDTH = re.compile(r"\.(128|64|[US]16|[US]8)\b")
 
@@ -48,6 +50,12 @@ class Read(NamedTuple):
     barriers: int
     loads: Counter[int]  # by bits a thread; those into shared memory among them
     stores: Counter[int]
+    loop: list[str]  # names of the longest loop's instructions
+
+    @property
+    def powers(self) -> int:
+        """Powers of two in the longest loop."""
+        return self.loop.count("MUFU.EX2")
 
 
 def read(architecture: int, launch: Launch) -> Read:
@@ -61,7 +69,25 @@ def read(architecture: int, launch: Launch) -> Read:
     names = INSTRUCTION.findall(text)
     moved = {kind: Counter(bits(name) for name in names if re.match(kind, name)) for kind in ("LDG", "STG")}
     barriers = sum(name.startswith("BAR.SYNC") for name in names)
-    return Read(used, int(made.metadata.shared), len(names), barriers, moved["LDG"], moved["STG"])
+    return Read(used, int(made.metadata.shared), len(names), barriers, moved["LDG"], moved["STG"], longest_loop(text))
+
+
+def longest_loop(text: str) -> list[str]:
+    """The names of the instructions in the longest of the loops that have no other in them."""
+    names: list[str] = []
+    labels: dict[str, int] = {}
+    loops: list[tuple[int, int]] = []
+    for label, name, rest in LABEL.findall(text):
+        if label:
+            labels[label] = len(names)
+            continue
+        names.append(name)
+        target = re.search(r"\.L_\w+", rest) if name.startswith("BRA") else None
+        if target is not None and target[0] in labels:
+            loops.append((labels[target[0]], len(names)))
+    inner = [(a, b) for a, b in loops if not any((a, b) != (c, d) and a <= c and d <= b for c, d in loops)]
+    first, end = max(inner, key=lambda loop: loop[1] - loop[0], default=(0, 0))
+    return names[first:end]
 
 
 def bits(name: str) -> int:
@@ -121,7 +147,8 @@ def main() -> int:
             spilled = f" {found.usage.stored} + {found.usage.loaded} bytes spilled," if found.usage.stored else ""
             print(
                 f"{name}: {found.usage.registers} registers,{spilled} {found.shared} bytes shared, {warps} warps an SM,"
-                f" {found.instructions} instructions, {found.barriers} barriers; "
+                f" {found.instructions} instructions, {len(found.loop)} of them and {found.powers} powers of two in the"
+                f" longest loop, {found.barriers} barriers; "
                 f"loads {told(found.loads)}; stores {told(found.stores)} bits",
                 flush=True,
             )

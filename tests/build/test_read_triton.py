@@ -69,6 +69,18 @@ def test_rows_of_weights_that_8_divides_and_16_does_not_move_16_bytes_a_time(ker
     assert found.stores[128] > 0
 
 
+@pytest.mark.parametrize("kernel", ["flash_fwd", "flash_bwd_rows", "flash_bwd_slots"])
+@pytest.mark.parametrize("dim", [64, 128])
+def test_no_score_of_flash_attention_is_computed_by_two_warps(dim: int, kernel: str) -> None:
+    """As by eight warps of 64 rows, where a product feeds another: half of all their work."""
+    case = triton_memory.Case("flash", torch.bfloat16, dim, 4096, 768 // dim)
+    (launch,) = [made for made in read_triton.launches(case, False) if kernel in made.kernel.__name__]
+    found, config = read_triton.read(90, launch), launch.config
+    assert found.usage[1:] == (0, 0)
+    scores = config.block_m * config.block_n / (32 * config.warps)
+    assert scores <= found.powers <= scores + 4  # and of the maximum, and others
+
+
 @pytest.mark.parametrize("window", [5, 129])
 def test_one_kernel_serves_all_lengths(window: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Compiled once for each kind of call: not for each way in which 16 divides its lengths and strides, or not."""
@@ -96,8 +108,14 @@ def test_what_is_counted() -> None:
     line = "        /*0a10*/              @!P0 LDG.E.128 R4, desc[UR4][R2.64] ;\n        /*0a20*/   BAR.SYNC 0x0 ;\n"
     assert read_triton.INSTRUCTION.findall(line) == ["LDG.E.128", "BAR.SYNC"]
 
+    text = ".L_x_1:\n{0}.L_x_2:\n{0}{0}{1}2 ;\n{1}1 ;\n.L_x_3:\n{0}{1}3 ;\n".format(
+        "        /*0010*/    MUFU.EX2 R1, R2 ;\n", "        /*0020*/    @P0 BRA `.L_x_"
+    ).replace(" ;\n        /*0020*/", "` ;\n        /*0020*/")
+    assert read_triton.longest_loop(text) == ["MUFU.EX2", "MUFU.EX2", "BRA"]
+    assert read_triton.longest_loop("") == []
+
     def warps(registers: int, shared: int) -> int:
-        used = read_triton.Read(Usage(registers, 0, 0), shared, 0, 0, Counter(), Counter())
+        used = read_triton.Read(Usage(registers, 0, 0), shared, 0, 0, Counter(), Counter(), [])
         return read_triton.warps_an_sm(90, used, 4)
 
     assert [warps(128, 0), warps(129, 0), warps(32, 0), warps(32, 100 * 1024)] == [16, 12, 64, 8]

@@ -100,7 +100,7 @@ def test_many_slots(slots: int, dtype: torch.dtype, options: dict[str, Any]) -> 
 
 @pytest.mark.parametrize("slots", [64, 50])
 def test_factors_of_any_sign(slots: int) -> None:
-    """The running maximum is of products, where there is no bias: of a row's turned round, and of those times nothing."""
+    """Without a bias the running maximum is of products: of those turned round, and of those that count for nothing."""
     call = Read((1, 40, 2, slots, 48), torch.bfloat16, width=24, mask=True)
     call.factor *= torch.tensor([1.0, -1.0, 0.0, -8.0]).repeat(10)
     call.check()

@@ -127,11 +127,12 @@ def flash_rows_candidates(dtype: torch.dtype, width: int, options: bool) -> list
 
 @lru_cache(maxsize=1024)
 def flash_slots_candidates(dtype: torch.dtype, width: int, options: bool) -> list[Config]:
-    """block_n slots of a program, of which a warp has 16; block_m are the rows of a step."""
+    """block_n slots of a program, of which a warp has 16 where registers allow it; block_m are the rows of a step."""
     if dtype == torch.float32:
         return _flash_backward_float32(width)
     if width > 128:
         return sizes_of("tile", *_WIDE)
     if width > 64 or options:
-        return sizes_of("tile", (32, 64, 4, 2), (32, 128, 8, 2), (32, 128, 8, 1), (32, 64, 4, 1))
+        sizes = [(32, 64, 4, 2), (32, 128, 8, 2), (32, 128, 8, 1), (32, 64, 4, 1)]
+        return sizes_of("tile", *([(32, 64, 8, 2), *sizes] if width > 64 and options else sizes))
     return sizes_of("tile", (64, 64, 4, 2), (64, 128, 8, 2), (64, 64, 4, 1))

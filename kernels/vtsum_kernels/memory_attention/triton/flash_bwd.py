@@ -47,8 +47,8 @@ def memory_flash_bwd_rows_kernel(
     dout_g, dout_n, dout_h, out_g, out_n, out_h, x_g, x_n, x_h, keys_g, keys_h, keys_s, values_g, values_h, values_s,
     bias_g, bias_h, mask_g, mask_n, n, S, H, blocks,
     D: tl.constexpr, E: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
-    BLOCK_E: tl.constexpr, SUMMED: tl.constexpr, HAS_DLSE: tl.constexpr, HAS_DUSAGE: tl.constexpr, HAS_BIAS: tl.constexpr,
-    HAS_MASK: tl.constexpr, EVEN_S: tl.constexpr, HALF: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_E: tl.constexpr, SUMMED: tl.constexpr, HAS_DLSE: tl.constexpr, HAS_DUSAGE: tl.constexpr,
+    HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr, EVEN_S: tl.constexpr, HALF: tl.constexpr, PRECISION: tl.constexpr,
     ALIGN_X: tl.constexpr, ALIGN_KEYS: tl.constexpr, ALIGN_VALUES: tl.constexpr, ALIGN_DOUT: tl.constexpr,
     ALIGN_OUT: tl.constexpr, ALIGN_S: tl.constexpr,
 ):  # fmt: skip
@@ -143,8 +143,8 @@ def memory_flash_bwd_slots_kernel(
     dout_g, dout_n, dout_h, x_g, x_n, x_h, keys_g, keys_h, keys_s, values_g, values_h, values_s,
     bias_g, bias_h, n, S, H, slot_blocks, chunks, chunk_rows, pairs,
     D: tl.constexpr, E: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
-    BLOCK_E: tl.constexpr, SUMMED: tl.constexpr, HAS_DUSAGE: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_MASK: tl.constexpr,
-    HALF: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_E: tl.constexpr, SUMMED: tl.constexpr, HAS_DUSAGE: tl.constexpr, HAS_BIAS: tl.constexpr,
+    HAS_MASK: tl.constexpr, HALF: tl.constexpr, PRECISION: tl.constexpr,
     ALIGN_X: tl.constexpr, ALIGN_KEYS: tl.constexpr, ALIGN_VALUES: tl.constexpr, ALIGN_DOUT: tl.constexpr,
     ALIGN_S: tl.constexpr,
 ):  # fmt: skip

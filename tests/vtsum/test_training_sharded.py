@@ -106,7 +106,7 @@ def run_ranks(data: Path, out: Path) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=560,
+        timeout=900,
         check=False,
     )
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-4000:]

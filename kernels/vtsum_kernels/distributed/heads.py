@@ -75,7 +75,8 @@ def full_attention(
     of_heads: Tensor = _ToHeads.apply(torch.stack([q, k, v]), shares)
     if of_heads.numel():
         mask = None if key_mask is None else key_mask[:, None, None]
-        out = F.scaled_dot_product_attention(*of_heads.unbind(0), attn_mask=mask, dropout_p=dropout_p)
+        q, k, v = of_heads.unbind(0)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p)
     else:
         out = of_heads.sum(0)
     whole: Tensor = _ToFrames.apply(out[None], shares)

@@ -134,5 +134,7 @@ def flash_slots_candidates(dtype: torch.dtype, width: int, options: bool) -> lis
         return sizes_of("tile", *_WIDE)
     if width > 64 or options:
         sizes = [(32, 64, 4, 2), (32, 128, 8, 2), (32, 128, 8, 1), (32, 64, 4, 1)]
-        return sizes_of("tile", *([(32, 64, 8, 2), *sizes] if width > 64 and options else sizes))
+        if options:
+            sizes = [(32, 64, 8, 2), *sizes] if width > 64 else sizes[1:] + sizes[:1]
+        return sizes_of("tile", *sizes)
     return sizes_of("tile", (64, 64, 4, 2), (64, 128, 8, 2), (64, 64, 4, 1))

@@ -85,9 +85,9 @@ def flash_forward_candidates(dtype: torch.dtype, width: int, options: bool) -> l
     They are the default only where fewer would spill registers.
     """
     if dtype == torch.float32:
-        return sizes_of(
-            "tile", *([(32, 32, 4, 1), (64, 32, 8, 1)] if width <= 128 else [(16, 32, 4, 1), (32, 32, 8, 1)])
-        )
+        if width > 128:
+            return sizes_of("tile", (16, 32, 4, 1), (32, 32, 8, 1))
+        return sizes_of("tile", *([(32, 16, 4, 1)] if width <= 64 else []), (32, 32, 4, 1), (64, 32, 8, 1))
     if width <= 64:
         sizes = [(128, 64, 8, 3), (64, 64, 4, 3), (128, 128, 8, 2), (128, 64, 4, 3), (64, 128, 4, 2)]
     elif width <= 128:
@@ -108,17 +108,17 @@ def usage_candidates(dtype: torch.dtype) -> list[Config]:
 _WIDE = ((32, 32, 8, 1), (32, 16, 8, 1), (64, 32, 8, 1), (64, 64, 8, 1), (32, 64, 8, 1))
 
 
-def _flash_backward_float32(width: int) -> list[Config]:
+def _flash_backward_float32(width: int, *of_128: tuple[int, int, int, int]) -> list[Config]:
     if width <= 64:
         return sizes_of("tile", (32, 32, 4, 1), (32, 32, 8, 1))
-    return sizes_of("tile", *([(32, 16, 4, 1), (32, 32, 8, 1)] if width <= 128 else [(32, 32, 8, 1), (16, 16, 8, 1)]))
+    return sizes_of("tile", *(of_128 if width <= 128 else [(32, 32, 8, 1), (16, 16, 8, 1)]))
 
 
 @lru_cache(maxsize=1024)
 def flash_rows_candidates(dtype: torch.dtype, width: int, options: bool) -> list[Config]:
     """`options`: a slot bias, a query mask, a gradient of usage or odd sizes, all of which take registers."""
     if dtype == torch.float32:
-        return _flash_backward_float32(width)
+        return _flash_backward_float32(width, (64, 16, 8, 1), (32, 16, 4, 1), (32, 32, 8, 1))
     if width > 128:
         return sizes_of("tile", *_WIDE)
     sizes = [(64, 64, 4, 2), (64, 32, 4, 2), (128, 64, 8, 2), (128, 32, 8, 2)]
@@ -129,10 +129,12 @@ def flash_rows_candidates(dtype: torch.dtype, width: int, options: bool) -> list
 def flash_slots_candidates(dtype: torch.dtype, width: int, options: bool) -> list[Config]:
     """block_n slots of a program, of which a warp has 16 where registers allow it; block_m are the rows of a step."""
     if dtype == torch.float32:
-        return _flash_backward_float32(width)
+        return _flash_backward_float32(width, (16, 16, 4, 1), (32, 16, 4, 1), (32, 32, 8, 1))
     if width > 128:
         return sizes_of("tile", *_WIDE)
     if width > 64 or options:
         sizes = [(32, 64, 4, 2), (32, 128, 8, 2), (32, 128, 8, 1), (32, 64, 4, 1)]
-        return sizes_of("tile", *([(32, 64, 8, 2), *sizes] if width > 64 and options else sizes))
+        if options:
+            sizes = [(32, 64, 8, 2), *sizes] if width > 64 else sizes[1:] + sizes[:1]
+        return sizes_of("tile", *sizes)
     return sizes_of("tile", (64, 64, 4, 2), (64, 128, 8, 2), (64, 64, 4, 1))

@@ -69,6 +69,8 @@ def memory_flash_bwd_rows_kernel(
     lse = tl.load(lse_ptr + gh * n + rows, mask=valid, other=float("-inf")) * LOG2_E
     lse = tl.where(lse == float("-inf"), float("inf"), lse)  # makes all weights 0
     reads = lse != float("inf")
+    tl.store(steep_ptr + gh * n + rows, tl.where(reads, scale * LOG2_E, 0.0), mask=exists)
+    tl.store(shift_ptr + gh * n + rows, lse, mask=exists)
     dout_ptr = ahead(dout_ptr + g * dout_g + h * dout_h, m0, dout_n)
     dout = load_tile(dout_ptr, dout_n, row, e, reads, E, E == BLOCK_E)
     if HALF:
@@ -119,8 +121,6 @@ def memory_flash_bwd_rows_kernel(
         if HAS_DUSAGE:
             slopes += tl.load(dusage_ptr + slots, mask=slots < S, other=0.0)[None, :]
         u = add_product(u, (weights * slopes).to(keys.dtype), keys, PRECISION)
-    tl.store(steep_ptr + gh * n + rows, tl.where(reads, scale * LOG2_E, 0.0), mask=exists)
-    tl.store(shift_ptr + gh * n + rows, lse, mask=exists)
     tl.store(delta_ptr + gh * n + rows, delta, mask=exists)
     tl.store(dfactor_ptr + gh * n + rows, tl.sum(x.to(tl.float32) * u, 1), mask=exists)
     dx_ptr = ahead(dx_ptr + (g * n * H + h) * D, m0, H * D)

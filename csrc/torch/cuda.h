@@ -16,7 +16,8 @@ namespace vts::glue {
 using torch::stable::accelerator::DeviceGuard;
 
 // Products of a block of rows that an op holds at once, and rows that a block has at least. 64 MB in float32: more than
-// the L2 cache of most GPUs holds, but of smaller blocks the calls, some 20 for each, would take longer than the kernels.
+// the L2 cache of most GPUs holds, but of smaller blocks the calls, some 20 for each, would take longer than the
+// kernels.
 constexpr int64_t BLOCK_PRODUCTS = int64_t{1} << 24, BLOCK_ROWS = 256;
 
 inline void *stream_of(const Tensor &x) {

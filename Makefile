@@ -26,7 +26,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export VIDEO OUT
 
 OPS := $(patsubst bench/ops/%/cases.py,%,$(wildcard bench/ops/*/cases.py))
-MEASURED := encoder library other_tools sequence_parallel summarize topics training_data training_step walkthrough
+MEASURED := encoder many_videos other_tools sequence_parallel summarize topics training_data training_step walkthrough
 MEASURED_ON_DATA_TOO := ablation speech text_sources
 MEASURED_ON_DATA := event_segmentation frame_sampling memory_liveness screen_text summary_refinement
 

@@ -106,9 +106,9 @@ def libraries() -> str:
     return table(head, rows, "A projection: the rates above times the hours; a machine has two cores.")
 
 
-def library(lines: Records | None = None) -> str:
+def many_videos(lines: Records | None = None) -> str:
     """The same short videos by one process, two and Ray: the newest run of each way."""
-    found = list(newest(records("library", lines), "way").values())
+    found = list(newest(records("many_videos", lines), "way").values())
     if not found:
         return NOTHING
     last = found[-1]
@@ -127,8 +127,8 @@ def library(lines: Records | None = None) -> str:
         rows,
         f"Videos of {last['shape']['seconds']:g} s, {last['shape']['width']} x {last['shape']['height']}; runs of "
         f"each, in turn: {last['repeats']}. {last['device']}, {last['threads']} threads, load {last['load_before']}, "
-        f"ray {last['versions']['ray']}, commit {last['commit']}. `python -m bench.summary.library`.",
+        f"ray {last['versions']['ray']}, commit {last['commit']}. `python -m bench.summary.many_videos`.",
     )
 
 
-TABLES: Tables = {"scale_rates": rates, "scale": libraries, "library": library}
+TABLES: Tables = {"scale_rates": rates, "scale": libraries, "many_videos": many_videos}

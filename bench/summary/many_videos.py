@@ -1,11 +1,11 @@
 """A library of short videos: `vtsum batch` by one process, by two, and by Ray.
 
-    python -m bench.summary.library [--videos 200] [--seconds 8] [--repeats 1] [--folder DIR]
+    python -m bench.summary.many_videos [--videos 200] [--seconds 8] [--repeats 1] [--folder DIR]
 
 The videos are drawn, so many files of some twenty kinds. Each way is the command as it is typed, in a process of its
 own; it must do all of them. A library of two videos by the same way tells what its start costs: the time left when the
 time of a video, as the large library has it, is taken off twice. One JSON line for each way goes to
-results/library.jsonl.
+results/many_videos.jsonl.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def took(videos: Path, words: list[str]) -> float:
         seconds = run(command)[0]
         made = [json.loads(path.read_text())["summary"]["duration"] for path in Path(out).glob("*/summary.json")]
         if len(made) != len(list(videos.glob("*.mp4"))) or min(made) <= 0:
-            raise SystemExit(f"library: all videos must be summarised by {' '.join(words)}, got {len(made)}")
+            raise SystemExit(f"many_videos: all videos must be summarised by {' '.join(words)}, got {len(made)}")
     return seconds
 
 
@@ -80,7 +80,7 @@ def measured(library: Path, few: Path, seconds: float, repeats: int) -> Iterator
 
 
 def main() -> None:
-    given = parser(__doc__, "library")
+    given = parser(__doc__, "many_videos")
     given.add_argument("--videos", type=int, default=200)
     given.add_argument("--seconds", type=float, default=8.0, help="length of each")
     given.add_argument("--repeats", type=int, default=1)
@@ -93,7 +93,7 @@ def main() -> None:
         library, few = folder / f"library_{options.videos}", folder / f"library_{FEW}"
         make_library(library, options.videos, options.seconds)
         make_library(few, FEW, options.seconds)
-        facts = {"op": "library", **machine(("torch", "av", "ray"))}
+        facts = {"op": "many_videos", **machine(("torch", "av", "ray"))}
         keep(options.results, facts, measured(library, few, options.seconds, options.repeats))
 
 

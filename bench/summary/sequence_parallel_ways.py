@@ -114,7 +114,7 @@ WAYS: dict[str, Way] = {"halo": halo, "ulysses": ulysses, "gather": gather, "alo
 
 def count_messages() -> None:
     """Have `handed` count what our own messages hold, too."""
-    from vtsum_kernels.distributed import exchange, group, heads
+    from vtsum_kernels.distributed import exchange, group
 
     class Counted(group.Post):
         def __init__(self, of: group.Group, messages: Any, what: str) -> None:
@@ -122,4 +122,4 @@ def count_messages() -> None:
                 hand(message.tensor, message.sent)
             super().__init__(of, messages, what)
 
-    exchange.Post = heads.Post = group.Post = Counted  # type: ignore[misc,assignment]
+    exchange.Post = group.Post = Counted  # type: ignore[misc,assignment]

@@ -46,7 +46,7 @@ mount --bind "$1/processor" "$1/proc/cpuinfo" && exec chroot "$1" sh -c "$2"
 TESTS = ["sliding_window_attention", "sliding_window_attention_options", "sinks_and_softcap", "more_keys"]
 TESTS += ["memory_attention", "memory_sparse", "memory_fuse"]
 #: What asks for a compiler inside, or for another machine.
-NOT = "not compile and not triton and not cuda"
+NOT = "not compile and not triton and not cuda and not gpu"
 
 
 def run(*words: object) -> None:

@@ -11,10 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.once import once
-from tests.vtsum.test_training_launch import LONG, SHORT, STEPS, compare, launch, torchrun, until_step
+from tests.vtsum.test_training_launch import LONG, SHORT, STEPS, compare, data, launch, torchrun, until_step
 from tests.vtsum.test_training_run import measures, names, words
-from tests.vtsum.training_corpus import write_corpus
 from vtsum.data.collate import collate
 from vtsum.data.videoxum import VideoXumDataset
 from vtsum.errors import VTSumError
@@ -22,15 +20,10 @@ from vtsum.model import VTSum
 from vtsum.training.settings import parse
 from vtsum.training.train import main
 
-__all__ = ["launch"]  # a fixture
+__all__ = ["data", "launch"]  # fixtures
 
 SHARED = ["--sequence_parallel_size", "2"]
 MODEL = ["--model.boundary_head", "true", "--model.lambda_balance", "1"]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return once(tmp_path_factory, "corpus_of_32", lambda folder: write_corpus(folder, videos=32))
 
 
 @pytest.fixture(scope="module")

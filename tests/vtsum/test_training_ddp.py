@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from tests import forked
-from tests.once import once
 from tests.vtsum.samples import ROOT
 from tests.vtsum.test_training_launch import (
     LONG,
@@ -20,25 +19,20 @@ from tests.vtsum.test_training_launch import (
     STEPS,
     broken_copy,
     compare,
+    data,
     environment,
     launch,
     torchrun,
     until_step,
 )
 from tests.vtsum.test_training_run import measures, names, words
-from tests.vtsum.training_corpus import write_corpus
 from vtsum.model import VTSum
 from vtsum.training import train
 from vtsum.training.resuming import claim
 from vtsum.training.settings import TrainSettings
 from vtsum.training.train import main
 
-__all__ = ["launch"]  # a fixture
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return once(tmp_path_factory, "corpus_of_32", lambda folder: write_corpus(folder, videos=32))
+__all__ = ["data", "launch"]  # fixtures
 
 
 @pytest.fixture(scope="module")

@@ -170,6 +170,20 @@ def same_but_for_time(a: dict[str, Any], b: dict[str, Any]) -> bool:
     return json.dumps(a | strip) == json.dumps(b | strip)
 
 
+def stop_in_second_batch(settings: EvaluationSettings, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = videoxum_run.Job.run
+
+    def stops(job: Any, number: int) -> list[dict[str, Any]]:
+        if number == 1:
+            raise KeyboardInterrupt
+        return run(job, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(videoxum_run.Job, "run", stops)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(settings, output)
+
+
 @contextlib.contextmanager
 def other_features(corpus: Path) -> Iterator[None]:
     """Within, one video's features are other ones of the same shape."""
@@ -185,15 +199,7 @@ def test_an_interrupted_evaluation_resumes(corpus, model, evaluated, tmp_path, m
     settings, output = settings_of(corpus, model), tmp_path / "deep" / "e.json"
     run = videoxum_run.Job.run
     ran: list[int] = []
-
-    def stops(job: Any, number: int) -> list[dict[str, Any]]:
-        if number == 1:
-            raise KeyboardInterrupt
-        return run(job, number)
-
-    monkeypatch.setattr(videoxum_run.Job, "run", stops)
-    with pytest.raises(KeyboardInterrupt):
-        evaluate(settings, output)
+    stop_in_second_batch(settings, output, monkeypatch)
     part = output.with_name("e.json.part.jsonl")
     assert os.listdir(tmp_path / "deep") == [part.name]
     with open(part, "a") as file:
@@ -225,16 +231,8 @@ def test_an_interrupted_evaluation_resumes(corpus, model, evaluated, tmp_path, m
 
 
 def test_batches_in_a_part_file_that_are_none_of_its_evaluation_are_one_line(corpus, model, tmp_path, monkeypatch):
-    run, output = videoxum_run.Job.run, tmp_path / "e.json"
-
-    def stops(job: Any, number: int) -> list[dict[str, Any]]:
-        if number == 1:
-            raise KeyboardInterrupt
-        return run(job, number)
-
-    monkeypatch.setattr(videoxum_run.Job, "run", stops)
-    with pytest.raises(KeyboardInterrupt):
-        evaluate(settings_of(corpus, model, num_beams=1), output)
+    output = tmp_path / "e.json"
+    stop_in_second_batch(settings_of(corpus, model, num_beams=1), output, monkeypatch)
     part = tmp_path / "e.json.part.jsonl"
     head, batch = part.read_text().splitlines()
     videos = json.loads(batch)["videos"]

@@ -238,34 +238,10 @@ class PositionEmbedding(nn.Module):
     def _part(self, stretch: Stretch) -> Tensor:
         first, end, total, mask = stretch.first, stretch.end, stretch.total, stretch.mask
         if mask is None or self.over == "batch" or total <= self.weight.shape[0]:
-            return self._rows(first, end, total)
+            return self._table(total)[first:end]
         ends = (mask * torch.arange(1, total + 1, device=mask.device)).amax(1).tolist()
-        parts = [self._rows(first, max(first, min(end, t)), t) for t in ends]
+        parts = [self._table(t)[first:end] for t in ends]
         return torch.stack([F.pad(part, (0, 0, 0, end - first - len(part))) for part in parts])
-
-    def _rows(self, first: int, end: int, t: int) -> Tensor:
-        """`_table(t)[first:end]`, without the rest of it."""
-        positions = self.weight.shape[0]
-        if t <= positions:
-            return self.weight[first:end]
-        # As F.interpolate has it: each row from four, by the cubic convolution of A = -0.75.
-        wide = torch.promote_types(self.weight.dtype, torch.float32)
-        places = torch.arange(first, end, device=self.weight.device).to(wide)
-        places = (places + 0.5) * (torch.ones((), dtype=wide) * positions / t).item() - 0.5
-        lowest = places.floor()
-        x, a = places - lowest, -0.75
-        y = 1 - x
-        weights = [
-            ((a * (x + 1) - 5 * a) * (x + 1) + 8 * a) * (x + 1) - 4 * a,
-            ((a + 2) * x - (a + 3)) * x * x + 1,
-            ((a + 2) * y - (a + 3)) * y * y + 1,
-            ((a * (y + 1) - 5 * a) * (y + 1) + 8 * a) * (y + 1) - 4 * a,
-        ]
-        found = self.weight.new_zeros(end - first, self.weight.shape[1], dtype=wide)
-        for offset, weight in enumerate(weights, -1):
-            near = (lowest.long() + offset).clamp(0, positions - 1)
-            found = found + self.weight[near] * weight[:, None]
-        return found.to(self.weight.dtype)
 
     def _table(self, t: int) -> Tensor:
         if t <= self.weight.shape[0]:

@@ -51,7 +51,8 @@ def summarize() -> str:
 
 def encoder() -> str:
     """Frames a second of the embedded encoder."""
-    newest = {(r["threads"], r["shape"]["batch"]): r for r in records("encoder") if r.get("device_type") != "cuda"}
+    ours = [r for r in records("encoder") if r["op"] == "embedded_encoder" and r.get("device_type") != "cuda"]
+    newest = {(r["threads"], r["shape"]["batch"]): r for r in ours}
     return formatted(ENCODER, [newest[key] for key in sorted(newest)])
 
 

@@ -130,14 +130,22 @@ class Post:
         )
 
 
+def swap(group: Group, given: Sequence[Tensor], taken: list[Tensor], what: str) -> None:
+    """Give the n-th tensor to rank n of the group and take one of each: what comes is written into `taken`, where the
+    rank's own gift stands in its place."""
+    taken[group.rank] = given[group.rank]
+    others = [rank for rank in range(group.ranks) if rank != group.rank]
+    messages = [Message(rank, given[rank].contiguous(), True) for rank in others]
+    messages += [Message(rank, taken[rank], False) for rank in others]
+    Post(group, messages, what).finish()
+
+
 def everyones(group: Group, own: Tensor, what: str) -> list[Tensor]:
     """Each rank's tensor, all of one shape and dtype, on all of them. For small ones: each goes to everyone.
 
     By messages rather than by a collective, which would not say which rank is missing.
     """
     own = own.contiguous()
-    found = [own if rank == group.rank else torch.empty_like(own) for rank in range(group.ranks)]
-    others = [rank for rank in range(group.ranks) if rank != group.rank]
-    messages = [Message(rank, own, True) for rank in others] + [Message(rank, found[rank], False) for rank in others]
-    Post(group, messages, what).finish()
+    found = [torch.empty_like(own) for _ in range(group.ranks)]
+    swap(group, [own] * group.ranks, found, what)
     return found

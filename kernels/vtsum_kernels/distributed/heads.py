@@ -5,7 +5,6 @@ After DeepSpeed-Ulysses (Jacobs et al. 2023, arXiv 2309.14509), for stretches of
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,17 +14,20 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .. import checks
-from .group import HEADS, Group, Message, Post, check_lengths, group_of
+from .group import HEADS, Group, check_lengths, group_of, swap
 
 NAME = "distributed.full_attention"
 
 
 class _Shares(NamedTuple):
-    """Which frames are whose, and which heads: [first, end) of each rank."""
+    """How a dimension of [N, B, H, T, D] is shared out: how many of it each rank has, one rank after the other."""
 
-    group: Group
-    frames: list[tuple[int, int]]
-    heads: list[tuple[int, int]]
+    dim: int
+    sizes: list[int]
+
+    def of(self, x: Tensor) -> list[Tensor]:
+        """Each rank's part."""
+        return list(x.split(self.sizes, self.dim))
 
 
 @torch.compiler.disable  # as sliding_window_attention
@@ -69,65 +71,37 @@ def full_attention(
     total = sum(lengths)
     if key_mask is not None and key_mask.shape != (q.shape[0], total):
         checks.fail(NAME, "key_mask", f"[B, {total}], of the whole sequence", list(key_mask.shape))
-    frames = list(itertools.pairwise(itertools.accumulate(lengths, initial=0)))
-    heads = [(q.shape[1] * r // members.ranks, q.shape[1] * (r + 1) // members.ranks) for r in range(members.ranks)]
-    shares = _Shares(members, frames, heads)
-    of_heads: Tensor = _ToHeads.apply(torch.stack([q, k, v]), shares)
+    count, ranks = q.shape[1], members.ranks
+    heads = _Shares(2, [count * (rank + 1) // ranks - count * rank // ranks for rank in range(ranks)])
+    frames = _Shares(3, list(lengths))
+    of_heads: Tensor = _Swap.apply(torch.stack([q, k, v]), members, heads, frames)
     if of_heads.numel():
         mask = None if key_mask is None else key_mask[:, None, None]
         q, k, v = of_heads.unbind(0)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p)
     else:
         out = of_heads.sum(0)
-    whole: Tensor = _ToFrames.apply(out[None], shares)
+    whole: Tensor = _Swap.apply(out[None], members, frames, heads)
     return whole[0]
 
 
-def _to_heads(x: Tensor, shares: _Shares) -> Tensor:
-    """[N, B, H, T_r, D] -> [N, B, H_r, T, D]."""
-    group, (first, end) = shares.group, shares.heads[shares.group.rank]
-    n, batch, _, _, dim = x.shape
-    parts = [x.new_empty(n, batch, end - first, b - a, dim) for a, b in shares.frames]
-    parts[group.rank] = x[:, :, first:end]
-    others = [rank for rank in range(group.ranks) if rank != group.rank]
-    messages = [Message(rank, x[:, :, slice(*shares.heads[rank])].contiguous(), True) for rank in others]
-    messages += [Message(rank, parts[rank], False) for rank in others]
-    Post(group, messages, HEADS).finish()
-    return torch.cat(parts, 3)
+class _Swap(torch.autograd.Function):
+    """What each rank has of the `taken` dimension, with its own share of the `given` one; backward the other way."""
 
-
-def _to_frames(x: Tensor, shares: _Shares) -> Tensor:
-    """[N, B, H_r, T, D] -> [N, B, H, T_r, D]."""
-    group, (first, end) = shares.group, shares.frames[shares.group.rank]
-    n, batch, _, _, dim = x.shape
-    parts = [x.new_empty(n, batch, b - a, end - first, dim) for a, b in shares.heads]
-    parts[group.rank] = x[:, :, :, first:end]
-    others = [rank for rank in range(group.ranks) if rank != group.rank]
-    messages = [Message(rank, x[:, :, :, slice(*shares.frames[rank])].contiguous(), True) for rank in others]
-    messages += [Message(rank, parts[rank], False) for rank in others]
-    Post(group, messages, HEADS).finish()
-    return torch.cat(parts, 2)
-
-
-class _ToHeads(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, shares: _Shares) -> Tensor:
-        ctx.shares = shares
-        return _to_heads(x, shares)
+    def forward(ctx: Any, x: Tensor, group: Group, given: _Shares, taken: _Shares) -> Tensor:
+        ctx.exchange = group, taken, given
+        return _swapped(x, group, given, taken)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return _to_frames(gradient, ctx.shares), None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        return _swapped(gradient, *ctx.exchange), None, None, None
 
 
-class _ToFrames(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, shares: _Shares) -> Tensor:
-        ctx.shares = shares
-        return _to_frames(x, shares)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return _to_heads(gradient, ctx.shares), None
+def _swapped(x: Tensor, group: Group, given: _Shares, taken: _Shares) -> Tensor:
+    parts = given.of(x)
+    sizes = list(parts[group.rank].shape)
+    found = [x.new_empty([*sizes[: taken.dim], size, *sizes[taken.dim + 1 :]]) for size in taken.sizes]
+    swap(group, parts, found, HEADS)
+    return torch.cat(found, taken.dim)

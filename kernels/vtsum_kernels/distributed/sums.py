@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .group import SHARED, Group, Message, Post, everyones
+from .group import SHARED, Group, everyones, swap
 
 
 class _SumGradient(torch.autograd.Function):
@@ -57,11 +57,8 @@ class _Gather(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         group: Group = ctx.group
         sent = gradient.contiguous()
-        found = [sent[rank] if rank == group.rank else torch.empty_like(sent[rank]) for rank in range(group.ranks)]
-        others = [rank for rank in range(group.ranks) if rank != group.rank]
-        messages = [Message(rank, sent[rank], True) for rank in others]
-        messages += [Message(rank, found[rank], False) for rank in others]
-        Post(group, messages, SHARED).finish()
+        found = [torch.empty_like(part) for part in sent]
+        swap(group, list(sent), found, SHARED)
         return torch.stack(found).sum(0), None
 
 

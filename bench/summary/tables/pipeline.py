@@ -53,7 +53,10 @@ def encoder() -> str:
     """Frames a second of the embedded encoder."""
     ours = [r for r in records("encoder") if r["op"] == "embedded_encoder" and r.get("device_type") != "cuda"]
     newest = {(r["threads"], r["shape"]["batch"]): r for r in ours}
-    return formatted(ENCODER, [newest[key] for key in sorted(newest)])
+    about = "; ".join(
+        dict.fromkeys(f"{r['device']}, {r.get('cpu_level', '')}, commit {r['commit']}" for r in newest.values())
+    )
+    return formatted(ENCODER, [newest[key] for key in sorted(newest)], about)
 
 
 def walkthrough() -> str:

@@ -37,6 +37,7 @@ PATCH, WIDTH, LAYERS, HEADS, PROJECTION = 16, 64, 2, 4, 64
 MAX_TOKENS = 77
 BATCH, FRAMES_AN_EVENT = 24, 2
 START, END = "<|startoftext|>", "<|endoftext|>"
+_RANDOM = re.compile(r"[a-z0-9_]{8}(\.old)?")  # what mkdtemp and replace_folder end their names with
 
 
 @dataclass(frozen=True)
@@ -234,9 +235,10 @@ def save_tiny_clip(clip: TinyClip, folder: str | os.PathLike[str]) -> None:
 
 def _sweep(folder: Path, names: set[str]) -> None:
     """Remove what `save_tiny_clip` has left in processes that were killed; a living one holds its folder."""
-    ours = re.compile(rf"\.{re.escape(folder.name)}\.[a-z0-9_]{{8}}(\.old)?")
+    begins = f".{folder.name}."
     for path in folder.parent.iterdir():
-        if ours.fullmatch(path.name) and not path.is_symlink():
+        ours = path.name.startswith(begins) and _RANDOM.fullmatch(path.name[len(begins) :])
+        if ours and not path.is_symlink():
             with suppress(OSError):
                 handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 try:

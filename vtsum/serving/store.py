@@ -61,7 +61,7 @@ class Store:
         """Remove videos of which the end never came: a server was killed while they were sent."""
         for path in self.videos.iterdir():
             if _PART.fullmatch(path.name) and _is_regular(path):
-                with suppress(OSError), path.open("rb") as file:  # another server's, which is at it, stays
+                with suppress(OSError), path.open("rb") as file:  # another server's, which is at it and holds it, stays
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     path.unlink()
 
@@ -104,7 +104,6 @@ class Store:
         self._coming.add(target)
         try:
             with written(target) as part, part.open("wb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
                 async for piece in pieces:
                     size += len(piece)
                     if size > most:

@@ -6,7 +6,6 @@ import glob
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from vtsum.batches.ledger import FILE
 from vtsum.batches.patterns import matching
@@ -14,8 +13,9 @@ from vtsum.batches.tables import ENDING, read_paths
 from vtsum.errors import VTSumError
 from vtsum.files import plain, shortened
 from vtsum.reading import read_file
-from vtsum.shown import reason
-from vtsum.video.incoming import Address, is_address
+from vtsum.shown import clean, reason
+from vtsum.video.incoming import Address, host_of, is_address
+from vtsum.video.stores import in_store, objects
 
 ENDINGS = frozenset(
     {
@@ -33,9 +33,10 @@ def find_videos(inputs: Sequence[str | os.PathLike[str]], op: str) -> list[Path 
     """All videos that the inputs name, each once, in order.
 
     Args:
-        inputs: files; addresses on the web (http, https); folders, searched for names that end as videos do; patterns
-            ("talks/**/*.mp4"); "@FILE", a text file with one of these a line; "@FILE.parquet", whose column "path" has
-            them. op: begins messages.
+        inputs: files; addresses on the web (http, https) or in an object store (s3, gs, az); folders, searched for
+            names that end as videos do ("talks", "s3://talks/2026/"); patterns ("talks/**/*.mp4",
+            "s3://talks/**/*.mp4"); "@FILE", a text file with one of these a line; "@FILE.parquet", whose column "path"
+            has them. op: begins messages.
     Raises:
         VTSumError: one of them names nothing.
     """
@@ -79,7 +80,9 @@ def _is_list(given: str) -> bool:
 
 def _named(given: str, op: str, *, listed: bool = False) -> Iterator[Path | Address]:
     path = Path(given)
-    if is_address(given):
+    if in_store(given):
+        yield from map(Address, objects(given, f"{op}: {clean(given)}", ENDINGS))
+    elif is_address(given):
         yield Address(given)
     elif _is_list(given) and not listed:
         if path.suffix.lower() == ENDING:
@@ -136,7 +139,7 @@ def place(
 
 def _around(video: Path | Address) -> str:
     """Where a video is: the name of its folder, or of its machine."""
-    return urlsplit(video).hostname or "web" if isinstance(video, Address) else video.parent.name
+    return clean(host_of(video)) or "web" if isinstance(video, Address) else video.parent.name
 
 
 def _short(name: str) -> str:

@@ -21,8 +21,8 @@ def batch(
         list[str],
         typer.Argument(
             metavar="INPUTS...",
-            help="Video files, http(s) addresses, folders, patterns ('talks/**/*.mp4'), @FILE (one of these a line; "
-            "of a .parquet file its column path).",
+            help="Video files, http(s) and s3:// addresses, folders ('talks', s3://talks/2026/), patterns "
+            "('talks/**/*.mp4'), @FILE (one of these a line; of a .parquet file its column path).",
         ),
     ],
     output: Annotated[

@@ -25,8 +25,8 @@ def summarize(
         str,
         typer.Argument(
             metavar="VIDEO",
-            help="The video: a file of any usual container and any codec that FFmpeg reads, an http(s) address, "
-            "a pipe, or - (standard input).",
+            help="The video: a file of any usual container and any codec that FFmpeg reads, an http(s) or s3:// "
+            "address, a pipe, or - (standard input).",
         ),
     ],
     output: Annotated[

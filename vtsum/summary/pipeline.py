@@ -51,8 +51,8 @@ def summarize(
 
     Args:
         path: the video, anything that PyAV reads: a file, "-" (standard input), a pipe, or an address on the web
-            (http, https). What is no file becomes one in the system's temporary folder meanwhile
-            (`vtsum.video.incoming`).
+            (http, https) or in an object store (s3, gs, az). What is no file becomes one in the system's temporary
+            folder meanwhile (`vtsum.video.incoming`).
         output: folder for the results; None: `<name of the video>_summary` in the current folder. In a text {stem}
             stands for the video's name, {budget} for what was asked for, {date} for today's; a path object is taken as
             it is.

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import av
 
@@ -22,18 +22,21 @@ from vtsum.files import AnyPath, shortened
 from vtsum.shown import clean, reason, without_secrets
 from vtsum.signals import begun, over
 from vtsum.video.source import show
+from vtsum.video.stores import in_store, pieces
 
 LIMIT = 64 << 30  # bytes of a video that comes from elsewhere
 _PIECE = 1 << 20
 _PATIENCE = 30.0  # seconds of one call into libav, which answers no signal meanwhile
 _LONGEST = 100  # bytes of a name
-_ADDRESS = re.compile(r"https?://", re.IGNORECASE)
+_WEB = re.compile(r"https?://", re.IGNORECASE)
+# What urllib makes of it would be an error where brackets are at odds; that is for who asks for it to tell.
+_PARTS = re.compile(r"[A-Za-z0-9]{1,8}://(?:[^/?#@]*@)?(?P<host>\[[^]/?#]*|[^:/?#]*)[^/?#]*(?P<path>[^?#]*)")
 # No redirection leads to a file, and none to another machine's protocol than these.
 _PROTOCOLS = "http,https,tcp,tls,httpproxy"
 
 
 class Address(str):
-    """An address on the web where a path may stand, with what else is asked of a path."""
+    """An address on the web or in an object store where a path may stand, with what else is asked of a path."""
 
     @property
     def name(self) -> str:
@@ -47,12 +50,23 @@ class Address(str):
 
 
 def is_address(path: AnyPath) -> bool:
-    """Whether a path is the address of something on the web."""
-    return isinstance(path, str) and _ADDRESS.match(path) is not None
+    """Whether a path is the address of something on the web or in an object store."""
+    return isinstance(path, str) and (_WEB.match(path) is not None or in_store(path))
+
+
+def host_of(address: str) -> str:
+    """The name of the machine, or of the store's bucket, that an address begins with."""
+    return _on_web(address)["host"].removeprefix("[")
+
+
+def _on_web(address: str) -> re.Match[str]:
+    found = _PARTS.match(address)
+    assert found is not None  # it begins with a scheme
+    return found
 
 
 def comes_from_elsewhere(path: AnyPath) -> bool:
-    """Whether a path is "-" (standard input), a pipe or an address on the web, and no file."""
+    """Whether a path is "-" (standard input), a pipe or an address, and no file."""
     if path == "-" or is_address(path):
         return True
     try:
@@ -68,7 +82,8 @@ def name_of(path: AnyPath) -> str:
         return "stdin"
     name = Path(text).name
     if is_address(path):
-        name = clean(unquote(urlsplit(text).path.rpartition("/")[2])).replace("/", "_").replace("\0", "")
+        name = text.rpartition("/")[2] if in_store(text) else unquote(_on_web(text)["path"].rpartition("/")[2])
+        name = clean(name).replace("/", "_").replace("\0", "")
         stem, dot, ending = name.rpartition(".")
         if len(os.fsencode(name)) > _LONGEST:
             name = shortened(stem or ending, _LONGEST - 10) + dot + ending[:8]
@@ -122,25 +137,29 @@ def _spool(source: BinaryIO, file: BinaryIO, where: str) -> None:
 
 
 def _fetch(address: str, file: BinaryIO, where: str, progress: Callable[[float], None] | None) -> None:
-    """Read what lies at an address by FFmpeg, as bytes and no more."""
+    """Read what lies at an address, as bytes and no more."""
+    size = whole = 0
+    for data, whole in pieces(address, where) if in_store(address) else _of_web(address, where):
+        _check(whole, where)
+        size += len(data)
+        _check(size, where)
+        file.write(data)
+        if progress is not None and whole > 0:
+            progress(min(size / whole, 0.99))
+    if whole > 0 and size < whole:
+        raise VTSumError(f"{where} must come whole, got {size:,} of {whole:,} bytes; try again")
+
+
+def _of_web(address: str, where: str) -> Iterator[tuple[bytes, int]]:
+    """What FFmpeg reads at an address, piece by piece, each with the whole size; 0, where that is not known."""
     options = {"protocol_whitelist": _PROTOCOLS, "user_agent": "vtsum"}
     try:
         with av.open(address, format="data", timeout=_PATIENCE, options=options) as source:
-            whole = source.size
-            if whole > 0:
-                _check(whole, where)
-            size = 0
+            whole = max(source.size, 0)
             for packet in source.demux():
-                data = bytes(packet)
-                size += len(data)
-                _check(size, where)
-                file.write(data)
-                if progress is not None and whole > 0:
-                    progress(min(size / whole, 0.99))
+                yield bytes(packet), whole
     except av.FFmpegError as error:
         raise VTSumError(f"{where} must be an address that can be read, got: {reason(error)}") from None
-    if whole > 0 and size < whole:
-        raise VTSumError(f"{where} must come whole, got {size:,} of {whole:,} bytes; try again")
 
 
 def _check(size: int, where: str) -> None:

@@ -18,6 +18,7 @@ def run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.slow  # minutes of compiling
 @pytest.mark.parametrize(("module", "library"), [("sanitized", build), ("sanitized_memory", build_memory)])
 def test_no_kernel_leaves_its_tensors_or_does_what_is_undefined(emulator: None, module: str, library: Any) -> None:
     done = run(module, str(library(sanitized=True)))

@@ -59,6 +59,7 @@ def test_two_ranks_with_half_of_each_video_train_as_one_process_does_stopped_or_
             torch.testing.assert_close(value, theirs[name], atol=1e-5, rtol=1e-4, msg=name)
 
 
+@pytest.mark.slow
 def test_a_killed_rank_ends_the_job_and_the_run_goes_on(launch, data, tmp_path):
     run = tmp_path / "run"
     arguments = words(data, run, *LONG, "--print_freq", "1", "--batch_size", "4", "--ckpt_steps", "4", *SHARED)
@@ -76,6 +77,7 @@ def test_a_killed_rank_ends_the_job_and_the_run_goes_on(launch, data, tmp_path):
     assert f"going on after step {saved}" in again.said()
 
 
+@pytest.mark.slow
 def test_ranks_that_cannot_be_shared_out_are_refused(launch, data, tmp_path):
     """Before anything is written."""
     run = tmp_path / "run"

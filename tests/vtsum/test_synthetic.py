@@ -279,13 +279,16 @@ def test_what_a_killed_process_left_half_written_is_swept(corpus, tmp_path):
     folder, end = tmp_path / "killed", "0123456789abcdef.part"
     shutil.copytree(corpus, folder)
     shutil.rmtree(folder / "clip")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "clip": {**manifest["clip"], "steps": 20}}))
     (folder / ".clip.abcd0123").mkdir()
     half = [".manifest.json", ".vocab.txt", "anno/.val_videoxum.json", "feat/blip/.v_val_00000.npz"]
     half = [*(f"{name}.{end}" for name in (*half, "feat/vt_clipscore/.v_val_00000.npz")), ".clip.abcd0123/config.json"]
     mine = [f"feat/blip/.other.npz.{end}", "feat/blip/.v_val_00000.npz.part", ".clip.notes"]
     for name in (*half, *mine):
         (folder / name).write_text("half")
-    words = "import sys; from tests.vtsum.synthetic_corpus import SIZES, make_corpus; make_corpus(sys.argv[1], **SIZES)"
+    words = "import sys; from tests.vtsum.synthetic_corpus import SIZES, make_corpus; make_corpus(sys.argv[1], **SIZES"
+    words += " | {'clip_steps': 20})"
     done = forked.run([sys.executable, "-c", words, folder], env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     assert [name for name in (*half, *mine) if (folder / name).exists()] == mine
@@ -321,7 +324,7 @@ def test_broken_clip_is_told_and_made_anew(corpus, tmp_path, monkeypatch):
         ({"train": 0}, "train must be at least 1, got 0"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"films": 13}, "films must be at most the 12 test videos, got 13"),
-        ({"clip_steps": 1}, "clip_steps must be at least 10, got 1"),
+        ({"clip_steps": 19}, "clip_steps must be at least 20, got 19"),
     ],
 )
 def test_mistakes(corpus, changes, told):

@@ -69,6 +69,7 @@ def test_two_ranks_train_as_one_process_does_stopped_or_not(launch, data, tmp_pa
             torch.testing.assert_close(value, theirs[name], atol=1e-5, rtol=1e-4, msg=name)
 
 
+@pytest.mark.slow
 def test_a_killed_rank_ends_the_job(launch, data, tmp_path):
     run = tmp_path / "run"
     launched = launch(torchrun(*words(data, run, *LONG, "--print_freq", "1", "--batch_size", "2", "--ckpt_steps", "4")))
@@ -90,7 +91,9 @@ TOLD = {
 }
 
 
-@pytest.mark.parametrize("where", list(TOLD))
+@pytest.mark.parametrize(
+    "where", ["features", *(pytest.param(name, marks=pytest.mark.slow) for name in ("annotations", "folder"))]
+)
 def test_a_mistake_is_one_line_of_each_rank_and_status_2(launch, data, tmp_path, where):
     """One that a rank alone finds, the other ranks tell as well; what all find before they meet, the first one of the
     machine tells for all."""

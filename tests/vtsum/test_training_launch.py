@@ -1,4 +1,5 @@
-"""The command under real launchers, two CPU ranks: stopped, killed, resumed, on other ranks, with a full disk."""
+"""The command under real launchers, two CPU ranks: stopped, killed, resumed, on other ranks, with a full disk. A launch
+takes half a minute of a core before its first step: where another one goes the same way, a test is a slow one."""
 
 from __future__ import annotations
 
@@ -145,7 +146,7 @@ def until_step(launched: Launched, step: int) -> None:
     launched.until(f"step {step}/")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_no_rank_outlives_the_launcher(launch, data, tmp_path, number):
     """DeepSpeed's launcher leaves its ranks behind; ours notice, write a checkpoint and end."""
     run = tmp_path / "run"
@@ -180,9 +181,9 @@ def broken_copy(data: Path, folder: Path, kind: str) -> Path:
     ("kind", "workers", "by"),
     [
         ("cut off", "1", "python"),
-        ("missing", "2", "python"),
+        pytest.param("missing", "2", "python", marks=pytest.mark.slow),
         ("too short", "1", "python"),
-        ("too short", "2", "deepspeed"),
+        pytest.param("too short", "2", "deepspeed", marks=pytest.mark.slow),
     ],
 )
 def test_data_that_a_reader_cannot_read_ends_the_run(launch, data, tmp_path, kind, workers, by):
@@ -239,6 +240,7 @@ def test_a_stopped_run_goes_on_with_as_many_ranks_and_with_fewer(launch, data, t
         torch.testing.assert_close(value, theirs[name], atol=1e-5, rtol=1e-4, msg=name)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_with_more_ranks(launch, data, tmp_path, whole):
     run = tmp_path / "run"
     arguments = words(data, run, *SHORT, "--gradient_accumulation_steps", "2", "--deepspeed", "configs/ds_zero3.json")
@@ -254,6 +256,7 @@ def test_a_stopped_run_goes_on_with_more_ranks(launch, data, tmp_path, whole):
     compare(run, whole, 1e-5)
 
 
+@pytest.mark.slow
 def test_a_disk_full_on_one_rank_stops_all_and_spoils_nothing(launch, data, tmp_path):
     """No file may grow beyond a limit that the measures keep to and the optimizer's shards do not."""
     run = tmp_path / "run"
@@ -290,6 +293,7 @@ def test_a_killed_rank_takes_the_others_down(launch, data, tmp_path):
     assert found.step >= 4
 
 
+@pytest.mark.slow
 def test_settings_that_do_not_go_together_are_told_once(launch, data, tmp_path):
     run = tmp_path / "run"
     launched = launch(torchrun(*words(data, run, *SHORT, "--optimizer", "SGD", "--deepspeed", "configs/ds_zero1.json")))

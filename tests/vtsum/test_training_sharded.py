@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,12 @@ CASES: list[dict[str, Any]] = [{"name": s, "config": f"configs/ds_zero{s}.json"}
         "settings": {**SHARED, "gradient_checkpointing": True},
     },
 ]
+SLOW = {"checkpointing", "groups_1", "bf16_1", "bf16_3", "shared_1", "shared_2", *(f"shared_bf16_{s}" for s in "123")}
+"""Of which each is another one's way with one option more or less."""
+
+
+def params(names: Iterable[str]) -> list[Any]:
+    return [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in names]
 
 
 def reference(data: Path, of_text: float = 1.0, **options: float) -> dict[str, Any]:
@@ -88,20 +95,34 @@ def expected(data: Path) -> dict[str, Any]:
     return reference(data)
 
 
+class Found(dict[str, Any]):
+    """What each way of training came to; the slow ones in one launch and the others in another one: starting two
+    processes takes longer than training in them."""
+
+    def __init__(self, data: Path, factory: pytest.TempPathFactory) -> None:
+        self._data, self._factory = data, factory
+
+    def __missing__(self, name: str) -> Any:
+        slow = name in SLOW
+        cases = [case for case in CASES if (case["name"] in SLOW) == slow]
+        made = f"training_ranks_{'slow' if slow else 'quick'}.pt"
+        path = once(self._factory, made, lambda out: run_ranks(self._data, out, cases))
+        self.update(torch.load(path, weights_only=False))
+        return self[name]
+
+
 @pytest.fixture(scope="module")
-def found(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """All the ways of training in one launch: starting two processes takes longer than training in them."""
-    out = once(tmp_path_factory, "training_ranks.pt", lambda out: run_ranks(data, out))
-    return dict(torch.load(out, weights_only=False))
+def found(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Found:
+    return Found(data, tmp_path_factory)
 
 
-def run_ranks(data: Path, out: Path) -> None:
+def run_ranks(data: Path, out: Path, cases: list[dict[str, Any]]) -> None:
     launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_accelerators", "2", "--log_level", "warning"]
     launcher += ["--master_addr", "127.0.0.1", "--master_port", str(free_port())]
     words = ["--module", "tests.vtsum.training_ranks", "--data", str(data), "--out", str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(ROOT)}
     run = subprocess.run(
-        [*launcher, *words, "--cases", json.dumps(CASES)],
+        [*launcher, *words, "--cases", json.dumps(cases)],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -115,7 +136,7 @@ def run_ranks(data: Path, out: Path) -> None:
 EXACT = [*STAGES, "checkpointing", "shared_1", "shared_2", "shared_3", "shared_checkpointing"]
 
 
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("name", params(EXACT))
 def test_the_losses_and_the_gradient_norm_before_clipping_are_plain_pytorchs(found, expected, name):
     for measure in LOSSES:
         errors = [abs(a - b) for a, b in zip(found[name][measure], expected[measure], strict=True)]
@@ -127,7 +148,7 @@ def test_the_losses_and_the_gradient_norm_before_clipping_are_plain_pytorchs(fou
     assert max(expected["grad_norm"]) > 1  # so that clipping was at work
 
 
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("name", params(EXACT))
 def test_every_parameter_has_plain_pytorchs_gradient(found, expected, name):
     ours, theirs = found[name]["gradients"], expected["gradients"]
     assert set(ours) >= set(theirs)
@@ -138,7 +159,7 @@ def test_every_parameter_has_plain_pytorchs_gradient(found, expected, name):
         assert worst <= 1e-4 * scale, f"{parameter}: {worst:.1e} of {scale:.1e}"
 
 
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("name", params(EXACT))
 def test_the_gathered_weights_are_plain_pytorchs(found, expected, name):
     ours, theirs = found[name]["weights"], expected["weights"]
     tied = {n for n in theirs if n not in ours}
@@ -147,7 +168,7 @@ def test_the_gathered_weights_are_plain_pytorchs(found, expected, name):
         torch.testing.assert_close(ours[parameter], theirs[parameter], atol=2e-5, rtol=1e-4, msg=parameter)
 
 
-@pytest.mark.parametrize("name", ["groups_1", "groups_3"])
+@pytest.mark.parametrize("name", params(["groups_1", "groups_3"]))
 def test_groups_of_weights_are_plain_pytorchs(found, expected, data, name):
     grouped = reference(data, 0.1, weight_decay=0)
     assert found[name]["loss"] == pytest.approx(grouped["loss"], rel=1e-6, abs=1e-5)
@@ -156,7 +177,7 @@ def test_groups_of_weights_are_plain_pytorchs(found, expected, data, name):
         torch.testing.assert_close(weights, grouped["weights"][parameter], atol=2e-5, rtol=1e-4, msg=parameter)
 
 
-@pytest.mark.parametrize("name", [f"{kind}_{stage}" for kind in ("bf16", "shared_bf16") for stage in "123"])
+@pytest.mark.parametrize("name", params(f"{kind}_{stage}" for kind in ("bf16", "shared_bf16") for stage in "123"))
 def test_bfloat16_stays_near_float32(found, expected, name):
     apart = [abs(a - b) / b for a, b in zip(found[name]["loss"], expected["loss"], strict=True)]
     print(f"{name}: at most {max(apart):.1e} of the loss apart")
@@ -167,7 +188,7 @@ def test_bfloat16_stays_near_float32(found, expected, name):
     assert not torch.equal(weight, weight.bfloat16().float())
 
 
-@pytest.mark.parametrize("name", ["0", "1", "2", "bf16_1", "bf16_2", "bank_0", "bank_1", "bank_2"])
+@pytest.mark.parametrize("name", params(["0", "1", "2", "bf16_1", "bf16_2", "bank_0", "bank_1", "bank_2"]))
 def test_no_step_of_deepspeed_leaves_a_bank_stale(found, name):
     """Its optimisers write into flat buffers that the parameters are views of: neither version nor address changes."""
     folds = found[name]["folds"]

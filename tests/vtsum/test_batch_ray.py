@@ -85,6 +85,31 @@ def test_a_killed_driver_loses_nothing_and_leaves_nobody(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_disk_that_is_full_costs_the_videos_it_has_no_room_for(tmp_path):
+    """Each is told, none is half there, and with room the next run does those alone. Needs root: a disk of memory."""
+    disk, out = tmp_path / "disk", tmp_path / "disk" / "out"
+    videos = [_clip(tmp_path / f"{n}.mp4", 60 + 10 * n) for n in range(5)]
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24k", "none", disk], check=True)
+    try:
+        full = _run("batch", *OPTIONS, *videos, "-o", out, *RAY)
+        assert full.returncode == 2, full
+        told = full.stderr.splitlines()
+        assert 0 < len(told) < 5
+        assert all(line.endswith("the disk is full") for line in told), told
+        made = _whole(out)
+        assert len(made) == 5 - len(told)
+        assert sorted(path.name for path in out.iterdir()) == sorted([*made, "batch.jsonl"])
+        subprocess.run(["mount", "-o", "remount,size=1M", disk], check=True)
+        again = _run("batch", *OPTIONS, *videos, "-o", out, *RAY)
+        assert (again.returncode, again.stderr) == (0, ""), again
+        assert again.stdout.startswith(f"{len(told)} videos summarised, {len(made)} were there already")
+        assert _whole(out) == {f"{n}" for n in range(5)}
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+@pytest.mark.slow
 def test_a_cluster_of_ours_takes_nothing_from_others(tmp_path):
     """It listens on the net, and whoever may speak to it has it run what they like."""
     before = _clusters()

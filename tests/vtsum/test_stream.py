@@ -22,6 +22,7 @@ import vtsum
 from tests.vtsum.clips import numbered_scene, write_clip
 from tests.vtsum.drawn_stream import drawn
 from tests.vtsum.fakes import ColourModel
+from tests.vtsum.rtsp_server import camera
 from vtsum.enhance.event_segmentation import PictureChanges
 from vtsum.enhance.summary_refinement import parse_budget, smooth_scores
 from vtsum.errors import VTSumError
@@ -353,6 +354,23 @@ def test_datagrams_are_a_stream_until_none_come(tmp_path):
     assert data["source"]["kind"] == "address"
     assert 15 <= data["frames"] <= 21
     assert data["moments"]
+
+
+@pytest.mark.parametrize("breaks_off", [False, True])
+def test_a_camera_is_a_stream_until_it_shows_nothing_more(tmp_path, breaks_off):
+    film = film_of(tmp_path / "film.ts", 40, gop=5)
+    with camera(film, breaks_off=breaks_off) as address:
+        done = run_live(address, "-o", tmp_path / "out", "--budget", "8s", "--patience", "3", "-q")
+    assert done.returncode == 0, done.stderr
+    data = validate_live(json.loads((tmp_path / "out" / "summary.json").read_text()))
+    assert data["state"] == "ended"
+    assert data["source"]["kind"] == "address"
+    assert data["moments"]
+    assert abs(data["frames"] - (20 if breaks_off else 40)) <= 1
+    if not breaks_off:
+        by_file = run_live(film, "-o", tmp_path / "file", "--budget", "8s", "--patience", "0.5", "-q")
+        assert by_file.returncode == 0, by_file.stderr
+        assert data["moments"] == json.loads((tmp_path / "file" / "summary.json").read_text())["moments"]
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])

@@ -32,7 +32,12 @@ _UNFIT = re.compile(
     f"|(?<![^{_NO_SIGN}])[{_JOINERS}]+"
 )
 _ADDRESS = re.compile(r"\A([A-Za-z][A-Za-z0-9+.-]+):/+(?=[^/])")
-_USER = re.compile(r"(https?://)[^/@\s]{1,1000}@", re.IGNORECASE)
+# Of an address in Azure's store the container stands before the "@".
+_USER = re.compile(r"(?<![a-z0-9+.-])(?!abfss?:)([a-z][a-z0-9+.-]{1,15}://)[^/\s]{1,1000}@", re.IGNORECASE)
+# What lets in whoever has the address, as signed ones do.
+_KEY = re.compile(
+    r"([?&][^=&?#\s]{0,40}(?:sig|token|key|secret|pass|auth(?!or)|credential)[^=&?#\s]{0,40}=)[^&#\s]+", re.IGNORECASE
+)
 _HIDDEN = re.compile(f"[\x7f-\x9f\u2028\u2029{_LONE}{_UNSEEN}]")
 
 
@@ -54,8 +59,9 @@ def _fit(found: re.Match[str]) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """Text in which addresses have no user's name and password, for what is kept or shown."""
-    return _USER.sub(r"\1", text)
+    """Text in which addresses have no user's name and password, and no values of keys and signatures, for what is kept
+    or shown."""
+    return _KEY.sub(r"\1...", _USER.sub(r"\1", text))
 
 
 def one_line(text: str) -> str:

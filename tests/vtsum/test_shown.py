@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vtsum.errors import LONGEST, VTSumError
-from vtsum.shown import clean, cleaned, escaped, one_line
+from vtsum.shown import clean, cleaned, escaped, one_line, without_secrets
 
 UNFIT = {
     "colour": ("a\x1b[31mb", "a [31mb"),
@@ -64,6 +64,25 @@ def test_clean_text_is_valid_holds_no_control_and_stays_clean(text: str) -> None
     )
     assert clean(found) == found
     assert one_line(found) == " ".join(found.split())
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("rtsp://admin:p@ss@10.0.0.1/cam", "rtsp://10.0.0.1/cam"),
+        ("HTTPS://me:w@h:80/x@y", "HTTPS://h:80/x@y"),
+        ("https://h/a?v=1&token=zz#f", "https://h/a?v=1&token=...#f"),
+        ("https://h/a?X-Amz-Signature=c&x=1 z", "https://h/a?X-Amz-Signature=...&x=1 z"),
+        ("https://h/a?sv=1&sig=c%3D", "https://h/a?sv=1&sig=..."),
+        ("https://h/a?author=me", "https://h/a?author=me"),
+        ("abfss://talks@me.dfs.core.windows.net/a.mp4", "abfss://talks@me.dfs.core.windows.net/a.mp4"),
+        ("s3://talks/a@b.mp4", "s3://talks/a@b.mp4"),
+        ("a b@c", "a b@c"),
+    ],
+)  # fmt: skip
+def test_an_address_is_shown_without_what_lets_in(address: str, shown: str) -> None:
+    assert without_secrets(address) == shown
+    assert without_secrets(f"x: {address} y") == f"x: {shown} y"
 
 
 def test_texts_within_lists_and_objects_are_cleaned() -> None:

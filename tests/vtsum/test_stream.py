@@ -360,9 +360,13 @@ def test_datagrams_are_a_stream_until_none_come(tmp_path):
 def test_a_camera_is_a_stream_until_it_shows_nothing_more(tmp_path, breaks_off):
     film = film_of(tmp_path / "film.ts", 40, gop=5)
     with camera(film, breaks_off=breaks_off) as address:
+        address = address.replace("rtsp://", "rtsp://me:secret@")
         done = run_live(address, "-o", tmp_path / "out", "--budget", "8s", "--patience", "3", "-q")
     assert done.returncode == 0, done.stderr
-    data = validate_live(json.loads((tmp_path / "out" / "summary.json").read_text()))
+    assert b"secret" not in done.stderr
+    text = (tmp_path / "out" / "summary.json").read_text()
+    assert "secret" not in text
+    data = validate_live(json.loads(text))
     assert data["state"] == "ended"
     assert data["source"]["kind"] == "address"
     assert data["moments"]

@@ -15,8 +15,12 @@ _NAMESPACE = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
 
 
 @contextmanager
-def serving(objects: Mapping[str, bytes]) -> Iterator[tuple[str, list[str]]]:
-    """The address of a store that has these objects, and what it was asked for."""
+def serving(objects: Mapping[str, bytes], *, ends: bool = True) -> Iterator[tuple[str, list[str]]]:
+    """The address of a store that has these objects, and what it was asked for.
+
+    Args:
+        ends: False of a store that always says that there is more under a prefix than it has told yet.
+    """
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -59,7 +63,10 @@ def serving(objects: Mapping[str, bytes]) -> Iterator[tuple[str, list[str]]]:
                 for key in keys
             ]
             rows += [f"<CommonPrefixes><Prefix>{escape(name)}</Prefix></CommonPrefixes>" for name in sorted(folders)]
-            head = f"<Name>{BUCKET}</Name><IsTruncated>false</IsTruncated><KeyCount>{len(rows)}</KeyCount>"
+            more = "<IsTruncated>false</IsTruncated>"
+            if not ends:
+                more = f"<IsTruncated>true</IsTruncated><NextContinuationToken>{len(asked)}</NextContinuationToken>"
+            head = f"<Name>{BUCKET}</Name>{more}<KeyCount>{len(rows)}</KeyCount>"
             self._send(200, f"<ListBucketResult {_NAMESPACE}>{head}{''.join(rows)}</ListBucketResult>".encode(), False)
 
         def _error(self, status: int, code: str, head: bool) -> None:

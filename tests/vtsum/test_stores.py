@@ -36,10 +36,15 @@ def store(clip, monkeypatch) -> Iterator[list[str]]:
     with serving(objects) as (address, asked):
         for name, value in environment(address).items():
             monkeypatch.setenv(name, value)
-        import s3fs
-
-        s3fs.S3FileSystem.clear_instance_cache()  # another store's, of the test before
+        forget()
         yield asked
+
+
+def forget() -> None:
+    """Let what s3fs keeps of another store, of the test before, be forgotten."""
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def environment(address: str) -> dict[str, str]:
@@ -120,6 +125,35 @@ def test_an_address_leads_to_no_other_file_system(store, spool, tmp_path):
             vtsum.summarize(address, tmp_path / "o", model=ColourModel(), **OPTIONS)
     with pytest.raises(VTSumError, match=r"no such file|must be a file on this machine"):
         vtsum.summarize(f"simplecache::s3://talks/{ODD}", tmp_path / "o", model=ColourModel(), **OPTIONS)
+
+
+def test_an_object_that_grew_after_it_was_listed_comes_whole(monkeypatch):
+    objects = {"2026/a.mp4": b"a" * 1000}
+    with serving(objects) as (address, _):
+        for name, value in environment(address).items():
+            monkeypatch.setenv(name, value)
+        forget()
+        assert find_videos(["s3://talks/2026/*.mp4"], "batch") == ["s3://talks/2026/a.mp4"]
+        objects["2026/a.mp4"] = b"b" * 3000
+        assert list(stores.pieces("s3://talks/2026/a.mp4", "here")) == [(b"b" * 3000, 3000)]
+
+
+def test_a_list_without_end_is_one_line(tmp_path):
+    objects = {f"{number}.mp4": b"" for number in range(1000)}
+    code = (
+        "import sys; from vtsum.video import stores; from vtsum.cli import main; stores._LISTED = 3; sys.exit(main())"
+    )
+    with serving(objects, ends=False) as (address, _):
+        for given in ("s3://talks/", "s3://talks/**/*.mp4", "s3://talks/*.mp4"):
+            words = ["batch", given, "-o", tmp_path / "out", "--dry-run"]
+            done = forked.run(
+                [sys.executable, "-c", code, *words], env={**ENVIRONMENT, **environment(address)}, timeout=120
+            )
+            assert done.returncode == 2, done.stderr
+            assert (
+                done.stderr
+                == f"vtsum: batch: {given} must be listed within 3 s, got more and more; name a part of it\n"
+            )
 
 
 def test_a_batch_takes_a_folder_of_a_store(store, spool, tmp_path):

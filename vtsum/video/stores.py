@@ -7,6 +7,7 @@ import importlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from vtsum.errors import VTSumError
@@ -18,6 +19,7 @@ PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": 
 _ADDRESS = re.compile(f"({'|'.join(PACKAGES)})://", re.IGNORECASE)
 _PIECE = 16 << 20  # bytes of one request
 _MOST = 1 << 20  # videos under one address
+_LISTED = 600  # seconds in which a store has told what it has under one address
 
 
 def in_store(path: object) -> bool:
@@ -50,7 +52,13 @@ def objects(address: str, where: str, endings: frozenset[str]) -> list[str]:
     with _store(address, where) as (store, path):
         # A pattern's brackets and question marks stand for themselves: names in stores have them.
         pattern = path.replace("[", "[[]").replace("?", "[?]")
-        listed = store.glob(pattern, detail=True) if "*" in path else store.find(path, detail=True)
+        ask = partial(store.glob, pattern) if "*" in path else partial(store.find, path)
+        try:
+            listed = ask(detail=True, timeout=_LISTED)  # a store may go on telling for ever
+        except TimeoutError:
+            raise VTSumError(
+                f"{where} must be listed within {_LISTED} s, got more and more; name a part of it"
+            ) from None
         names = sorted(name for name, told in listed.items() if told["type"] == "file")
     if "*" not in address:
         names = [name for name in names if name[name.rfind(".") :].lower() in endings]
@@ -74,8 +82,11 @@ def _store(address: str, where: str) -> Iterator[tuple[Any, str]]:
     import fsspec
 
     try:
-        # The path as it is: fsspec's own reading of addresses would follow "::" to other file systems.
-        yield fsspec.filesystem(scheme.lower()), path
+        # The path as it is: fsspec's own reading of addresses would follow "::" to other file systems. What was listed
+        # once is not believed later: an object that became longer would be cut short.
+        yield fsspec.filesystem(scheme.lower(), use_listings_cache=False), path
+    except VTSumError:
+        raise
     except Exception as error:  # each store's package has errors of its own
         why = clean(reason(error))[:300]
         if isinstance(error, FileNotFoundError) and why.endswith(path):

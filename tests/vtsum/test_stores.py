@@ -156,6 +156,23 @@ def test_a_list_without_end_is_one_line(tmp_path):
             )
 
 
+def test_an_object_that_stalls_is_one_line_that_says_so(tmp_path, spool):
+    code = (
+        "import sys, s3fs; from vtsum.cli import main; "
+        "s3fs.S3FileSystem.read_timeout = 1; s3fs.S3FileSystem.retries = 2; sys.exit(main())"
+    )
+    with serving({"stalled/a.mp4": b"a" * 1000}) as (address, _):
+        words = ["summarize", "s3://talks/stalled/a.mp4", "-o", tmp_path / "out"]
+        ours = {**ENVIRONMENT, **environment(address), "TMPDIR": str(spool)}
+        done = forked.run([sys.executable, "-c", code, *words], env=ours, timeout=120)
+    assert done.returncode == 2, done.stderr
+    begin = "vtsum: summarize: s3://talks/stalled/a.mp4 must be an address that can be read, got: "
+    assert done.stderr.startswith(begin)
+    assert "time" in done.stderr.removeprefix(begin).lower()
+    assert len(done.stderr.splitlines()) == 1
+    assert [name for name in os.listdir(spool) if name.startswith("vtsum-")] == []
+
+
 def test_a_batch_takes_a_folder_of_a_store(store, spool, tmp_path):
     model = ["--model", "tests.vtsum.batch_models:Poisoned", "--captioner", "none", "--no-speech", "--no-ocr"]
     words = ["batch", "s3://talks/2026/", "s3://talks/none.mp4", "-o", str(tmp_path / "out"), "-f", "json", *model]

@@ -88,7 +88,8 @@ def _store(address: str, where: str) -> Iterator[tuple[Any, str]]:
     except VTSumError:
         raise
     except Exception as error:  # each store's package has errors of its own
-        why = clean(reason(error))[:300]
+        # s3fs looks into an error for what a time that ran out does not have, and so tells of a tuple's index.
+        why = clean(reason((isinstance(error, LookupError) and error.__context__) or error))[:300]
         if isinstance(error, FileNotFoundError) and why.endswith(path):
             why = "no such object"
         raise VTSumError(f"{where} must be an address that can be read, got: {why}") from None

@@ -321,7 +321,7 @@ def test_broken_clip_is_told_and_made_anew(corpus, tmp_path, monkeypatch):
         ({"train": 0}, "train must be at least 1, got 0"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"films": 13}, "films must be at most the 12 test videos, got 13"),
-        ({"clip_steps": 1}, "clip_steps must be at least 10, got 1"),
+        ({"clip_steps": 10}, "clip_steps must be at least 11, got 10"),
     ],
 )
 def test_mistakes(corpus, changes, told):

@@ -91,8 +91,8 @@ def make_corpus(
             raise VTSumError(f"synth: {name} must be at most {most}, got {value}")
     if films > test:
         raise VTSumError(f"synth: films must be at most the {test} test videos, got {films}")
-    if clip_steps < 10:
-        raise VTSumError(f"synth: clip_steps must be at least 10, got {clip_steps}")
+    if clip_steps < 11:  # the rate of learning rises over a tenth of them, which must be more than one
+        raise VTSumError(f"synth: clip_steps must be at least 11, got {clip_steps}")
     tell = progress or (lambda stage, done, total: None)
     parameters = parameters or CorpusParameters()
     from vtsum.model.encoders import load_frame_encoder

@@ -225,6 +225,16 @@ def test_inputs(tmp_path):
     assert place([other], tmp_path / "o", {other: "sub_a"})[other].name == "sub_a"
 
 
+def test_many_videos_of_one_name_are_placed_in_time_that_goes_with_their_number(tmp_path):
+    (tmp_path / "list").write_text("".join(f"https://example.org/{n}/a.mp4\n" for n in range(30_000)))
+    words = ["batch", f"@{tmp_path / 'list'}", "-o", tmp_path / "o", "--dry-run", "--json"]
+    done = forked.run([sys.executable, "-m", "vtsum.cli", *words], env=ENVIRONMENT, timeout=90)
+    assert done.returncode == 0, done.stderr
+    names = [Path(row["output"]).name for row in json.loads(done.stdout)]
+    assert names[:3] == ["a", "example.org_a", "a_2"]
+    assert len(set(names)) == 30_000
+
+
 def test_from_python(tmp_path):
     video = _clip(tmp_path / "a.mp4", 100)
     told: list[tuple] = []

@@ -36,10 +36,15 @@ def store(clip, monkeypatch) -> Iterator[list[str]]:
     with serving(objects) as (address, asked):
         for name, value in environment(address).items():
             monkeypatch.setenv(name, value)
-        import s3fs
-
-        s3fs.S3FileSystem.clear_instance_cache()  # another store's, of the test before
+        forget()
         yield asked
+
+
+def forget() -> None:
+    """Let what s3fs keeps of another store, of the test before, be forgotten."""
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 def environment(address: str) -> dict[str, str]:
@@ -76,9 +81,29 @@ def test_folders_and_patterns_of_a_store(store):
         odd: [odd],
     }.items():
         assert [str(video) for video in find_videos([given], "batch")] == wanted, given
-    for given in ("s3://talks/2026/a?*", "s3://talks/2026/[ab]*", "s3://talks/2026/de*"):
+    for given in ("2026/a?*", "2026/[ab]*", "2026/de*", f"**/{'*a' * 30}*"):
         with pytest.raises(VTSumError, match=r"must hold videos, got none there"):
-            find_videos([given], "batch")
+            find_videos([f"s3://talks/{given}"], "batch")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "fits"),
+    [
+        ("t/*.mp4", "t/a.mp4", True),
+        ("t/*.mp4", "t/b/a.mp4", False),
+        ("t/**/*.mp4", "t/a.mp4", True),
+        ("t/**/*.mp4", "t/b/c/a.mp4", True),
+        ("t/**", "t/b/c/a.mp4", True),
+        ("**/c/**/a*", "t/b/c/a.mp4", True),
+        ("t/**/y/*", "t/x/z/y", False),
+        ("t/**/**/a", "t/a", True),
+        ("t/[x]?*", "t/[x]?a", True),
+        ("t/[x]?*", "t/xya", False),
+        (f"t/{'*a' * 30}b", f"t/{'a' * 1000}", False),
+    ],
+)
+def test_a_pattern_fits_names_in_linear_time(pattern, name, fits):
+    assert stores._fits(name.split("/"), pattern.split("/")) == fits
 
 
 def test_what_an_address_in_a_store_cannot_be(store, spool, tmp_path, monkeypatch):
@@ -120,6 +145,52 @@ def test_an_address_leads_to_no_other_file_system(store, spool, tmp_path):
             vtsum.summarize(address, tmp_path / "o", model=ColourModel(), **OPTIONS)
     with pytest.raises(VTSumError, match=r"no such file|must be a file on this machine"):
         vtsum.summarize(f"simplecache::s3://talks/{ODD}", tmp_path / "o", model=ColourModel(), **OPTIONS)
+
+
+def test_an_object_that_grew_after_it_was_listed_comes_whole(monkeypatch):
+    objects = {"2026/a.mp4": b"a" * 1000}
+    with serving(objects) as (address, _):
+        for name, value in environment(address).items():
+            monkeypatch.setenv(name, value)
+        forget()
+        assert find_videos(["s3://talks/2026/*.mp4"], "batch") == ["s3://talks/2026/a.mp4"]
+        objects["2026/a.mp4"] = b"b" * 3000
+        assert list(stores.pieces("s3://talks/2026/a.mp4", "here")) == [(b"b" * 3000, 3000)]
+
+
+def test_a_list_without_end_is_one_line(tmp_path):
+    objects = {f"{number}.mp4": b"" for number in range(1000)}
+    code = (
+        "import sys; from vtsum.video import stores; from vtsum.cli import main; stores._LISTED = 3; sys.exit(main())"
+    )
+    with serving(objects, ends=False) as (address, _):
+        for given in ("s3://talks/", "s3://talks/**/*.mp4", "s3://talks/*.mp4"):
+            words = ["batch", given, "-o", tmp_path / "out", "--dry-run"]
+            done = forked.run(
+                [sys.executable, "-c", code, *words], env={**ENVIRONMENT, **environment(address)}, timeout=120
+            )
+            assert done.returncode == 2, done.stderr
+            assert (
+                done.stderr
+                == f"vtsum: batch: {given} must be listed within 3 s, got more and more; name a part of it\n"
+            )
+
+
+def test_an_object_that_stalls_is_one_line_that_says_so(tmp_path, spool):
+    code = (
+        "import sys, s3fs; from vtsum.cli import main; "
+        "s3fs.S3FileSystem.read_timeout = 1; s3fs.S3FileSystem.retries = 2; sys.exit(main())"
+    )
+    with serving({"stalled/a.mp4": b"a" * 1000}) as (address, _):
+        words = ["summarize", "s3://talks/stalled/a.mp4", "-o", tmp_path / "out"]
+        ours = {**ENVIRONMENT, **environment(address), "TMPDIR": str(spool)}
+        done = forked.run([sys.executable, "-c", code, *words], env=ours, timeout=120)
+    assert done.returncode == 2, done.stderr
+    begin = "vtsum: summarize: s3://talks/stalled/a.mp4 must be an address that can be read, got: "
+    assert done.stderr.startswith(begin)
+    assert "time" in done.stderr.removeprefix(begin).lower()
+    assert len(done.stderr.splitlines()) == 1
+    assert [name for name in os.listdir(spool) if name.startswith("vtsum-")] == []
 
 
 def test_a_batch_takes_a_folder_of_a_store(store, spool, tmp_path):

@@ -121,18 +121,20 @@ def place(
         known: names that a run before gave. called: from the name of a video to that of its folder.
     """
     taken = {FILE, *known.values()}
+    numbers: dict[str, int] = {}  # the first that may be free: a list may have a million videos of one name
     placed: dict[Path | Address, Path] = {}
     for video in videos:
         name = known.get(video)
         if name is None:
             short = _short(video.stem) or "video"
-            names = [
-                short,
-                _short(f"{_around(video)}_{short}"),
-                *(f"{short}_{n}" for n in range(2, len(videos) + 3)),
-            ]
-            name = next(n for n in map(called, names) if n not in taken)
-            taken.add(name)
+            names = (called(given) for given in (short, _short(f"{_around(video)}_{short}")))
+            name = next((given for given in names if given not in taken), None)
+        if name is None:
+            number = numbers.get(short, 2)
+            while (name := called(f"{short}_{number}")) in taken:
+                number += 1
+            numbers[short] = number + 1
+        taken.add(name)
         placed[video] = folder / name
     return placed
 

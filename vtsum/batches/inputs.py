@@ -124,12 +124,12 @@ def place(
     numbers: dict[str, int] = {}  # the first that may be free: a list may have a million videos of one name
     placed: dict[Path | Address, Path] = {}
     for video in videos:
-        name = known.get(video)
-        if name is None:
+        name = known.get(video, "")
+        if not name:
             short = _short(video.stem) or "video"
             names = (called(given) for given in (short, _short(f"{_around(video)}_{short}")))
-            name = next((given for given in names if given not in taken), None)
-        if name is None:
+            name = next((given for given in names if given not in taken), "")
+        if not name:
             number = numbers.get(short, 2)
             while (name := called(f"{short}_{number}")) in taken:
                 number += 1

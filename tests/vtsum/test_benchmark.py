@@ -298,7 +298,20 @@ def test_a_broken_row_is_named(here: Path, change: Any, told: str, capsys: pytes
     Path("benchmark_tvsum.jsonl").write_text("".join(json.dumps(line) + "\n" for line in (head, row, *rest)))
     assert benchmark("--seeds", "1") == 2
     assert told in capsys.readouterr().err
-    assert benchmark("--seeds", "1", "--overwrite") == 0
+    before = Path("benchmark_tvsum.jsonl").read_bytes()
+    assert benchmark("--seeds", "1", "--overwrite") == 2
+    assert Path("benchmark_tvsum.jsonl").read_bytes() == before
+    Path("benchmark_tvsum.jsonl").unlink()
+    assert benchmark("--seeds", "1") == 0
+
+
+def test_a_plot_is_replaced_and_no_row_is_lost(here: Path) -> None:
+    """Rows are hours of work: who asks for another plot does not ask for their end."""
+    assert benchmark("--seeds", "1", "--plot", "p.svg") == 0
+    before, drawn = Path("benchmark_tvsum.jsonl").read_bytes(), Path("p.svg").stat().st_ino
+    assert benchmark("--seeds", "1", "--plot", "p.svg", "--overwrite") == 0
+    assert Path("benchmark_tvsum.jsonl").read_bytes() == before
+    assert Path("p.svg").stat().st_ino != drawn
 
 
 def test_the_example_joins_the_table_as_a_command(here: Path) -> None:

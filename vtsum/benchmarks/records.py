@@ -68,14 +68,14 @@ class Records:
     """A file of rows, written by one process at a time; a context manager.
 
     Args:
-        path: there or not. head: of the rows that will be added. overwrite: begin anew.
+        path: there or not; hours of work, so what is in it is never replaced. head: of the rows that will be added.
     Attributes:
         rows: those that the file has.
     Raises:
         VTSumError: it is another file, one of other data or folds, broken, or in use; or the place cannot be written.
     """
 
-    def __init__(self, path: Path, head: Head, *, overwrite: bool = False) -> None:
+    def __init__(self, path: Path, head: Head) -> None:
         self.path, self.rows = path, list[Row]()
         where = f"benchmark: {plain(path)}"
         try:
@@ -94,13 +94,13 @@ class Records:
                 ) from None
             content = read_file(path, "benchmark")
             _check_ours(content, where)
-            whole = b"" if overwrite else content[: content.rfind(b"\n") + 1]  # a line broken off is not continued
+            whole = content[: content.rfind(b"\n") + 1]  # a line broken off is not continued
             if whole:
                 found, self.rows = parse_records(whole, where)
                 if found != head:
                     raise VTSumError(
                         f"{where} must hold rows of the same h5 file and folds, got those of others; give other "
-                        "--records, or --overwrite to begin anew"
+                        "--records, or remove it"
                     )
             os.truncate(path, len(whole))
             if not whole:

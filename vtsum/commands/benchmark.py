@@ -53,7 +53,9 @@ def benchmark(
     ] = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the table, as .png or .svg.")] = None,
     device: Annotated[str, typer.Option(help="Of the built-in networks: cpu, cuda, cuda:1, or auto.")] = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace older files, and begin anew.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an older plot; records are only added to.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no table.")] = False,
 ) -> None:
     """Train and test each method on each fold with each seed; show tau, rho and F of all that the records hold.
@@ -86,7 +88,7 @@ def benchmark(
     place = device_of(device, "benchmark")
     entries = entries_of(listed(method) or [], data, place)
     head = Head.of(data)
-    with Records(kept, head, overwrite=overwrite) as rows, Bars(STAGES, quiet=quiet) as progress:
+    with Records(kept, head) as rows, Bars(STAGES, quiet=quiet) as progress:
         run(data, entries, seeds, rows, place, progress)
         found = figures(head, rows.rows)
     if plot is not None:

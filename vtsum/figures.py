@@ -23,6 +23,8 @@ def load_matplotlib() -> Any:
             import matplotlib
     except ImportError:
         raise VTSumError("plot: matplotlib must be installed: pip install vtsum[train]") from None
+    if matplotlib.rcParams["svg.hashsalt"] is None:  # the same picture would be another file each time
+        matplotlib.rcParams["svg.hashsalt"] = "vtsum"
     return matplotlib
 
 

@@ -309,9 +309,11 @@ def test_a_plot_is_replaced_and_no_row_is_lost(here: Path) -> None:
     """Rows are hours of work: who asks for another plot does not ask for their end."""
     assert benchmark("--seeds", "1", "--plot", "p.svg") == 0
     before, drawn = Path("benchmark_tvsum.jsonl").read_bytes(), Path("p.svg").stat().st_ino
+    picture = Path("p.svg").read_bytes()
     assert benchmark("--seeds", "1", "--plot", "p.svg", "--overwrite") == 0
     assert Path("benchmark_tvsum.jsonl").read_bytes() == before
     assert Path("p.svg").stat().st_ino != drawn
+    assert Path("p.svg").read_bytes() == picture  # the same rows, the same file
 
 
 def test_the_example_joins_the_table_as_a_command(here: Path) -> None:

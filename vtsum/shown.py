@@ -32,8 +32,7 @@ _UNFIT = re.compile(
     f"|(?<![^{_NO_SIGN}])[{_JOINERS}]+"
 )
 _ADDRESS = re.compile(r"\A([A-Za-z][A-Za-z0-9+.-]+):/+(?=[^/])")
-# Of an address in Azure's store the container stands before the "@".
-_USER = re.compile(r"(?<![a-z0-9+.-])(?!abfss?:)([a-z][a-z0-9+.-]{1,15}://)[^/\s]{1,1000}@", re.IGNORECASE)
+_USER = re.compile(r"([a-z][a-z0-9+.-]{1,15}://)[^/\s]{1,1000}@", re.IGNORECASE)
 # What lets in whoever has the address, as signed ones do.
 _KEY = re.compile(
     r"([?&][^=&?#\s]{0,40}(?:sig|token|key|secret|pass|auth(?!or)|credential)[^=&?#\s]{0,40}=)[^&#\s]+", re.IGNORECASE

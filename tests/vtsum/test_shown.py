@@ -75,7 +75,6 @@ def test_clean_text_is_valid_holds_no_control_and_stays_clean(text: str) -> None
         ("https://h/a?X-Amz-Signature=c&x=1 z", "https://h/a?X-Amz-Signature=...&x=1 z"),
         ("https://h/a?sv=1&sig=c%3D", "https://h/a?sv=1&sig=..."),
         ("https://h/a?author=me", "https://h/a?author=me"),
-        ("abfss://talks@me.dfs.core.windows.net/a.mp4", "abfss://talks@me.dfs.core.windows.net/a.mp4"),
         ("s3://talks/a@b.mp4", "s3://talks/a@b.mp4"),
         ("a b@c", "a b@c"),
     ],

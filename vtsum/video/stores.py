@@ -59,7 +59,9 @@ def objects(address: str, where: str, endings: frozenset[str]) -> list[str]:
             # A store may go on telling for ever.
             listed = store.find(folder, maxdepth=depth, detail=True, timeout=_LISTED)
         except TimeoutError:
-            raise VTSumError(f"{where} must be listed within {_LISTED} s, got more and more; name a part of it") from None
+            raise VTSumError(
+                f"{where} must be listed within {_LISTED} s, got more and more; name a part of it"
+            ) from None
         names = sorted(name for name, told in listed.items() if told["type"] == "file")
     if wanted:
         names = [name for name in names if _fits(name.split("/"), wanted)]

@@ -60,6 +60,8 @@ def _fit(found: re.Match[str]) -> str:
 def without_secrets(text: str) -> str:
     """Text in which addresses have no user's name and password, and no values of keys and signatures, for what is kept
     or shown."""
+    if "://" not in text:  # a file's name may look like the end of one
+        return text
     return _KEY.sub(r"\1...", _USER.sub(r"\1", text))
 
 

@@ -76,6 +76,7 @@ def test_clean_text_is_valid_holds_no_control_and_stays_clean(text: str) -> None
         ("https://h/a?sv=1&sig=c%3D", "https://h/a?sv=1&sig=..."),
         ("https://h/a?author=me", "https://h/a?author=me"),
         ("s3://talks/a@b.mp4", "s3://talks/a@b.mp4"),
+        ("talks/a?token=b.mp4", "talks/a?token=b.mp4"),
         ("a b@c", "a b@c"),
     ],
 )  # fmt: skip

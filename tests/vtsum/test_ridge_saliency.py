@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,10 +24,10 @@ from vtsum.recipes.saliency import calibrate, evaluated, fit
 WIDTH = 5
 
 
-def drawn() -> RidgeSaliency:
+def drawn(width: int = WIDTH) -> RidgeSaliency:
     rng = np.random.default_rng(0)
-    weights = rng.standard_normal((1 + len(REACHES)) * WIDTH + 3)
-    return RidgeSaliency(rng.standard_normal(WIDTH), weights, np.array([0.05, 0.15]))
+    weights = rng.standard_normal((1 + len(REACHES)) * width + 3)
+    return RidgeSaliency(rng.standard_normal(width), weights, np.array([0.05, 0.15]))
 
 
 def test_saliency_is_its_sums_written_out() -> None:
@@ -64,6 +65,16 @@ def test_frames_that_are_all_alike_have_a_saliency_too(frames: int) -> None:
         assert ((saliency >= 0) & (saliency <= 1)).all()  # false of NaN
         if frames == 1:
             assert saliency[0] == np.float32(0.15)
+
+
+def test_what_is_computed_of_a_long_video_stays_a_few_times_its_features() -> None:
+    features = np.random.default_rng(5).standard_normal((20_000, 64)).astype(np.float32)
+    network = features[:, 0].copy()
+    tracemalloc.start()
+    drawn(64).saliency(features, network)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 6 * features.astype(np.float64).nbytes  # 8.5 where all columns of the ridge stand side by side
 
 
 def test_a_file_gives_back_the_same() -> None:

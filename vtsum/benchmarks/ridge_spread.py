@@ -18,8 +18,8 @@ from scipy.stats import rankdata
 from vtsum.benchmarks.ridge import PENALTY, REACHES, SMOOTHING, rank_target
 from vtsum.data.tvsum import TVSumVideo
 from vtsum.evaluation.baselines import Measure, RidgeMoments, ridge_moments, score_video, solve_ridge
-from vtsum.model.neighbourhood import neighbourhood_features, window_means
-from vtsum.model.ridge_saliency import mixed, units
+from vtsum.model.neighbourhood import place_features, units, window_means
+from vtsum.model.ridge_saliency import mixed
 
 WIDTH = 256
 """Principal components of the training frames that the ridge is on: it ranks as well as on all features."""
@@ -97,7 +97,7 @@ class RidgeSpread:
         narrow = (rows - self._mean) @ self._basis
         around = [window_means(narrow, reach) for reach in REACHES]
         # The similarity to the whole video and the position are of the features as they were.
-        return np.column_stack([narrow, *around, neighbourhood_features(rows, ())[:, -3:]]).astype(np.float32)
+        return np.column_stack([narrow, *around, place_features(rows)]).astype(np.float32)
 
 
 def principal_components(parts: Sequence[np.ndarray], width: int) -> tuple[np.ndarray, np.ndarray]:

@@ -25,21 +25,36 @@ def neighbourhood_features(features: np.ndarray, reach: int | Sequence[int] = 15
     reaches = [reach] if isinstance(reach, int) else list(reach)
     if min(reaches, default=0) < 0:
         raise ValueError(f"neighbourhood_features: reach must be at least 0, got {reach}")
-    unit = features.astype(np.float64)
-    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
-    steps = len(unit)
+    unit = units(features)
     around = [window_means(unit, reach) for reach in reaches]
+    return np.column_stack([unit, *around, place_features(features)]).astype(np.float32)
+
+
+def place_features(features: np.ndarray) -> np.ndarray:
+    """Each frame's place in the video: the last three columns of `neighbourhood_features`, [T, C] -> [T, 3]."""
+    unit = units(features)
     whole = unit.mean(axis=0)
     similarity = unit @ (whole / max(float(np.linalg.norm(whole)), 1e-12))
-    position = np.arange(steps) / max(steps - 1, 1)
-    return np.column_stack([unit, *around, similarity, position, position**2]).astype(np.float32)
+    position = np.arange(len(unit)) / max(len(unit) - 1, 1)
+    return np.column_stack([similarity, position, position**2])
+
+
+def units(features: np.ndarray) -> np.ndarray:
+    """Each row of length 1, float64; rows of zeros stay: [T, C] -> the same shape."""
+    rows = features.astype(np.float64)
+    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return rows
 
 
 def window_means(rows: np.ndarray, reach: int) -> np.ndarray:
     """The mean of the rows within `reach` steps of each, fewer at the ends: [T, C], or [T], -> the same shape."""
     steps = len(rows)
-    sums = np.concatenate([np.zeros_like(rows[:1], dtype=np.float64), np.cumsum(rows, axis=0, dtype=np.float64)])
+    sums = np.zeros((steps + 1, *rows.shape[1:]))
+    np.cumsum(rows, axis=0, out=sums[1:])
     first = np.maximum(np.arange(steps) - reach, 0)
     last = np.minimum(np.arange(steps) + reach + 1, steps)
     counts = (last - first).reshape(-1, *[1] * (rows.ndim - 1))
-    return np.asarray((sums[last] - sums[first]) / counts)
+    means: np.ndarray = sums[last]
+    means -= sums[first]
+    means /= counts
+    return means

@@ -11,14 +11,14 @@ the result.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vtsum.model.neighbourhood import neighbourhood_features, window_means
+from vtsum.model.neighbourhood import place_features, units, window_means
 
 REACHES = (2, 8, 20)
 """Frames to either side of the windows that the ridge looks at; seconds, at one frame a second."""
@@ -73,7 +73,11 @@ class RidgeSaliency:
     def scores(self, features: np.ndarray) -> np.ndarray:
         """Features of one video's frames in order, a second apart, [T, C] -> [T] of mean 0 and deviation 1; 0 where all
         frames are alike."""
-        own = window_means(columns(features, self.mean) @ self.weights, SMOOTHING)
+        raw, first = np.zeros(len(features)), 0
+        for block in _blocks(features, self.mean):
+            raw += block @ self.weights[first : first + block.shape[1]]
+            first += block.shape[1]
+        own = window_means(raw, SMOOTHING)
         return standardised(mixed(own, features, SHARE, SPREAD_REACHES))
 
     def saliency(self, features: np.ndarray, network: np.ndarray) -> np.ndarray:
@@ -86,10 +90,18 @@ class RidgeSaliency:
 
 def columns(features: np.ndarray, mean: np.ndarray) -> np.ndarray:
     """What the ridge is on: each frame of length 1, less `mean`, and the means around it (REACHES), and the likeness to
-    the whole video and the position as `neighbourhood_features` has them: [T, C] -> [T, (1 + R) C + 3]."""
-    narrow = units(features) - mean
-    around = [window_means(narrow, reach) for reach in REACHES]
-    return np.column_stack([narrow, *around, neighbourhood_features(features, ())[:, -3:]])
+    the whole video and the position as `place_features` has them: [T, C] -> [T, (1 + R) C + 3]."""
+    return np.column_stack(list(_blocks(features, mean)))
+
+
+def _blocks(features: np.ndarray, mean: np.ndarray) -> Iterator[np.ndarray]:
+    """`columns`, a few at a time: of a day of video all together take gigabytes."""
+    narrow = units(features)
+    narrow -= mean
+    yield narrow
+    for reach in REACHES:
+        yield window_means(narrow, reach)
+    yield place_features(features).astype(np.float32)
 
 
 def mixed(scores: np.ndarray, features: np.ndarray, share: float, reaches: Sequence[int]) -> np.ndarray:
@@ -103,16 +115,13 @@ def spread(scores: np.ndarray, features: np.ndarray, reaches: Sequence[int]) -> 
     X X' scores, where the rows of X are means of windows of these reaches less their mean over the video: [T] -> [T].
     """
     rows = units(features)
-    around = np.column_stack([window_means(rows, reach) for reach in reaches])
-    around -= around.mean(axis=0)
-    return np.asarray(around @ (around.T @ scores))
+    total = np.zeros(len(rows))
+    for reach in reaches:
+        around = window_means(rows, reach)
+        around -= around.mean(axis=0)
+        total += around @ (around.T @ scores)
+    return total
 
 
 def standardised(scores: np.ndarray) -> np.ndarray:
     return np.asarray((scores - scores.mean()) / max(float(scores.std()), 1e-12))
-
-
-def units(features: np.ndarray) -> np.ndarray:
-    """Each row of length 1; rows of zeros stay."""
-    rows = features.astype(np.float64)
-    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12))

@@ -35,7 +35,8 @@ from vtsum.evaluation.baselines import (
 )
 from vtsum.evaluation.rank import mean_ranks
 from vtsum.files import check_inputs, check_new
-from vtsum.model.ridge_saliency import RidgeSaliency, columns, units
+from vtsum.model.neighbourhood import units
+from vtsum.model.ridge_saliency import RidgeSaliency, columns
 from vtsum.model.summarizer import EMBEDDED
 from vtsum.model.vtsum import VTSum
 from vtsum.recipes.boundaries import embed, install, write

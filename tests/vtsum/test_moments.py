@@ -53,6 +53,16 @@ def test_a_sentence_on_pictures_has_the_times_of_what_its_describer_looked_at():
     assert moments_of(heard, SHOTS, clips) == [Moment(9, 15, 10, 0)]
 
 
+def test_writing_that_stands_is_shown_by_a_glance_at_it():
+    clips = Clips(SHOTS)
+    assert clips.moment(0, 10.5, stands=True) == Moment(0, 10.5, 10, 0)
+    assert clips.moment(0, 10.4, stands=True) == Moment(0, 10.4)
+    assert clips.moment(13.5, 14.5, stands=True) == Moment(13.5, 14.5, 13.5, 3.5)  # half of what is shorter
+    read = {"origin": "read", "times": [{"start": 0, "end": 11}], "shots": [0]}
+    assert moments_of(read, SHOTS, clips) == [Moment(0, 11, 10, 0)]
+    assert moments_of(read | {"origin": "heard"}, SHOTS, clips) == [Moment(0, 11)]
+
+
 def test_the_first_clip_of_a_chapter():
     assert Clips(SHOTS).first_in(14, 30) == Moment(20, 22, 20, 4)
     assert Clips(SHOTS).first_in(23, 30) is None

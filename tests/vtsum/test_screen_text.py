@@ -135,6 +135,61 @@ def test_the_next_slide_is_read_too() -> None:
     assert screen.read == 2
 
 
+def slides(shown: list[list[str]], moving: bool = False) -> list[ScreenLine]:
+    """The lines of slides of four seconds each, a row of letters under the other."""
+    screen = ScreenText(RapidReader())
+    for number, texts in enumerate(shown):
+        for second in range(4 * number, 4 * number + 4):
+            image = Image.fromarray(picture(seed=second if moving else 0))
+            for row, text in enumerate(texts):
+                ImageDraw.Draw(image).text((40, 60 + 70 * row), text, font=ImageFont.load_default(26), fill="white")
+            show(screen, [np.asarray(image)], first=float(second))
+    return screen.lines(600.0)
+
+
+@pytest.mark.parametrize("moving", [False, True])
+def test_slides_of_one_layout_are_told_apart(moving: bool) -> None:
+    """Letters of one size at one place have most of their edges near those of others."""
+    texts = [
+        "Welcome to bees",
+        "Why bees matter",
+        "The hive in winter",
+        "Honey and wax",
+        "Threats to bees",
+        "Thank you",
+    ]
+    found = slides([[text] for text in texts], moving)
+    assert [(one.text, one.start, one.end) for one in found] == [
+        (text, 4.0 * i, 4.0 * i + 3) for i, text in enumerate(texts)
+    ]
+    assert all(one.confirmed for one in found)
+
+
+def test_a_line_of_which_one_digit_changes_is_another() -> None:
+    """And what stands above and below it stays."""
+    found = slides([["Sales this year", f"Total: {number} units", "Source: own count"] for number in (381, 384)])
+    assert [(one.text, one.start, one.end) for one in found] == [
+        ("Sales this year", 0.0, 7.0),
+        ("Total: 381 units", 0.0, 3.0),
+        ("Source: own count", 0.0, 7.0),
+        ("Total: 384 units", 4.0, 7.0),
+    ]
+
+
+def test_a_clock_takes_no_reading_a_second() -> None:
+    screen = ScreenText(RapidReader())
+    show(screen, [picture(f"Bell {number} o'clock") for number in range(11, 31)])
+    assert screen.read <= 10  # some of the first take two
+    assert screen.lines(600.0) == []
+
+
+def test_what_a_pointer_makes_of_letters_is_no_line() -> None:
+    read = [line("point 2 of slide 2", 0, 9), line("point 2 of slidel", 10, 10), line("point 2 of slide 2", 11, 20)]
+    assert [(one.text, one.start, one.end) for one in lines_of(read, 600.0)] == [("point 2 of slide 2", 0, 20)]
+    elsewhere = replace(read[1], box=(0.1, 0.6, 0.5, 0.7))
+    assert elsewhere.text in [one.text for one in lines_of([read[0], elsewhere, read[2]], 600.0)]
+
+
 def test_pictures_without_letters_are_not_read() -> None:
     told = Told()
     show(ScreenText(told), [picture(seed=i // 3) for i in range(12)])
@@ -227,6 +282,8 @@ def line(text: str, start: float, end: float, score: float = 0.99, top: float = 
 def test_readings_of_one_line_become_one() -> None:
     read = [line("Harb", 0, 1), line("Harbour at dawn", 2, 4), line("Harbour at davvn", 5, 7, score=0.95)]
     assert [(one.text, one.start, one.end) for one in lines_of(read, 60.0)] == [("Harbour at dawn", 0, 7)]
+    numbered = [line("Results of week 12", 0, 4), line("Results of week 13", 5, 9)]
+    assert [(one.text, one.end) for one in lines_of(numbered, 60.0)] == [(one.text, one.end) for one in numbered]
     again = [line("Harbour at dawn", 0, 1), line("Harbour at dawn", 30, 32)]
     assert [(one.start, one.end) for one in lines_of(again, 60.0)] == [(0, 1), (30, 32)]
     assert [one.text for one in lines_of([line("Sales rose", 0, 1), line("Costs fell", 0, 1, top=0.4)], 60.0)] == [

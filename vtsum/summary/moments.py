@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from vtsum.summary.schema import ClipEntry, SentenceEntry, ShotEntry
 
 ENOUGH = 0.5  # of a stretch: if the summary shows less, it does not show it
+GLANCE = 0.5  # seconds of writing that stands on the screen: who sees so much of it has seen it
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,11 @@ class Clips:
         self._clips = sorted(clips, key=lambda clip: clip["start"])
         self._ends = [clip["end"] for clip in self._clips]
 
-    def moment(self, start: float, end: float | None = None) -> Moment:
-        """A stretch, or a point where there is no end, which a clip shows that it lies in."""
+    def moment(self, start: float, end: float | None = None, *, stands: bool = False) -> Moment:
+        """A stretch, or a point where there is no end, which a clip shows that it lies in. `stands`: the same is there
+        all the while, as writing is, so that a glance shows it."""
         until = start if end is None else end
+        enough = ENOUGH * (until - start)
         first: ClipEntry | None = None
         shown = 0.0
         for clip in self._clips[bisect_right(self._ends, start) :]:
@@ -44,7 +47,7 @@ class Clips:
                 break
             first = first or clip
             shown += min(clip["end"], until) - max(clip["start"], start)
-        if first is None or shown < ENOUGH * (until - start):
+        if first is None or shown < (min(enough, GLANCE) if stands else enough):
             return Moment(start, until)
         at = max(start, first["start"])
         speed = (first["summary_end"] - first["summary_start"]) / (first["end"] - first["start"])
@@ -63,4 +66,4 @@ def moments_of(sentence: SentenceEntry, shots: Sequence[ShotEntry], clips: Clips
         for i, index in enumerate(sentence["shots"]):
             if clip := shots[index]["clip"]:
                 spans[i] = (clip["start"], clip["end"])
-    return [clips.moment(start, end) for start, end in spans]
+    return [clips.moment(start, end, stands=sentence["origin"] == "read") for start, end in spans]

@@ -87,7 +87,7 @@ def screen(data: SummaryDocument, clips: Clips) -> list[dict[str, Any]]:
     """Each line on the screen, and its time."""
     lines = []
     for line in data["screen"]["lines"] if data["screen"] else []:
-        moment = clips.moment(line["start"], line["end"])
+        moment = clips.moment(line["start"], line["end"], stands=True)
         button = _button(moment, clock_time(moment.start))
         words = {"text": line["text"], "unsure": not line["confirmed"]}
         lines.append({"start": moment.start, "end": moment.end, "button": button, **words})

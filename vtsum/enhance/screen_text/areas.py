@@ -2,10 +2,14 @@
 
 Letters are strokes: many strong edges close together, in rows. Writing also stays: an area whose edges are where they
 were in the picture before is worth reading once, and again only when its edges have changed.
+
+Letters have so many edges that those of any other letters lie beside most of them: whether edges are near tells writing
+from what moves (`lingers`), and only whether they lie on each other one writing from another (`stays`).
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +22,9 @@ LOWEST = 6  # pixels
 NARROWEST = 20  # pixels
 DENSE = (0.18, 0.85)  # the share of edges in a row of letters
 STAYS = 0.6  # the share of an area's edges, above what chance gives, that must still be there
+STILL = 4  # levels of 255 by which the middle pixel of an area that stands still has changed at most
+ANOTHER = 48  # levels by which 3 x 3 of its pixels have changed where there is another letter
+_BESIDE = tuple(itertools.product((-1, 0, 1), repeat=2))  # a pixel up or down, left or right: what film does
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,41 @@ def areas(edge: np.ndarray) -> list[Area]:
 
 
 def stays(area: Area, before: np.ndarray, now: np.ndarray, share: float = STAYS) -> bool:
-    """Whether a share of the edges of an area of one edge picture is there in another, a pixel beside at most."""
+    """Whether a share of the edges of an area of one edge picture lies on edges of another, all moved by a pixel at
+    most; above what edges as many in each row would give by chance."""
+    was = before[area.slices]
+    count = int(was.sum())
+    for down, right in _BESIDE if count else ():
+        there = _moved(now, area, down, right)
+        chance = float(was.sum(axis=1) @ there.mean(axis=1)) / count
+        if float((was & there).sum()) / count - chance >= share * (1 - chance):
+            return True
+    return False
+
+
+def letters_change(area: Area, was: np.ndarray, now: np.ndarray) -> bool:
+    """Whether a grey picture, uint8 [H, W], has other letters in an area that had `was`, [h, w], and stands still but
+    for these: one digit of a line changes too few edges."""
+    import cv2
+
+    def small(change: np.ndarray) -> bool:
+        return bool(cv2.blur(change, (3, 3)).max() < ANOTHER)
+
+    if small(cv2.absdiff(now[area.slices], was)):
+        return False
+    change = min((cv2.absdiff(_moved(now, area, *beside), was) for beside in _BESIDE), key=np.mean)
+    return bool(np.median(change) <= STILL) and not small(change)
+
+
+def _moved(picture: np.ndarray, area: Area, down: int, right: int) -> np.ndarray:
+    """What lies so many pixels beside an area, as large; at the picture's edge its last pixels again."""
+    rows = np.clip(np.arange(area.y, area.y + area.h) + down, 0, picture.shape[0] - 1)
+    columns = np.clip(np.arange(area.x, area.x + area.w) + right, 0, picture.shape[1] - 1)
+    return np.asarray(picture[rows][:, columns])
+
+
+def lingers(area: Area, before: np.ndarray, now: np.ndarray) -> bool:
+    """Whether the edges of an area of one edge picture are near edges of another: other letters may be there."""
     import cv2
 
     was = before[area.slices]
@@ -89,7 +130,7 @@ def stays(area: Area, before: np.ndarray, now: np.ndarray, share: float = STAYS)
     if not was.any():
         return False
     chance = float(near.mean())  # as many of any edges would lie near
-    return float(near[was].mean()) - chance >= share * (1 - chance)
+    return float(near[was].mean()) - chance >= STAYS * (1 - chance)
 
 
 def lasting(before: np.ndarray, now: np.ndarray) -> np.ndarray:

@@ -57,8 +57,18 @@ def lines_of(read: Iterable[ScreenLine], duration: float) -> list[ScreenLine]:
         for line in merged
         if id(line) not in clocks and line.start < duration
     ]
+    kept = [line for line in kept if not any(_covers(other, line) for other in kept)]
     standing = _standing(kept, duration) if duration >= LONG else set()
     return [line for line in kept if _plain(line.text) not in standing]
+
+
+def _covers(one: ScreenLine, other: ScreenLine) -> bool:
+    """Whether one line was at its place before and after another, of which it is a better reading: a pointer that moves
+    over letters makes others of them."""
+    if not (one.start < other.start and other.end < one.end):
+        return False
+    high = min(one.box[3], other.box[3]) - max(one.box[1], other.box[1])
+    return high > 0.5 * other.height and _ratio(_plain(one.text), _plain(other.text)) >= SAME
 
 
 def _standing(lines: Sequence[ScreenLine], duration: float) -> set[str]:
@@ -99,14 +109,23 @@ def tells(line: Scored) -> bool:
 
 
 def _alike(one: str, other: str) -> bool:
-    """Whether two texts, both from `_plain`, are readings of the same."""
+    """Whether two texts, both from `_plain`, are readings of the same; what differs in a digit is not."""
     if one == other:
         return True
+    return min(len(one), len(other)) > 3 and _digits(one) == _digits(other) and _ratio(one, other) >= SAME
+
+
+def _ratio(one: str, other: str) -> float:
+    """How alike two texts are, 0..1; 0 for what is below SAME."""
     short, long = sorted((len(one), len(other)))
-    if short <= 3 or 2 * short < SAME * (short + long):  # no ratio of such lengths is high enough
-        return False
+    if 2 * short < SAME * (short + long):  # no ratio of such lengths is high enough
+        return 0.0
     compared = SequenceMatcher(None, one, other, autojunk=False)
-    return compared.quick_ratio() >= SAME and compared.ratio() >= SAME  # the quick one is never the lower
+    return compared.ratio() if compared.quick_ratio() >= SAME else 0.0  # the quick one is never the lower
+
+
+def _digits(text: str) -> str:
+    return "".join(filter(str.isdigit, text))
 
 
 def _part(one: ScreenLine, other: ScreenLine) -> bool:
@@ -142,11 +161,19 @@ def _merged(read: Sequence[ScreenLine]) -> list[ScreenLine]:
     return found
 
 
+def counts_on(one: ScreenLine, other: ScreenLine) -> bool:
+    """Whether two lines may be the same clock or counter: at one place, alike but for their digits."""
+    return _counted(one) == _counted(other) and bool(_digits(one.text))
+
+
+def _counted(line: ScreenLine) -> tuple[str, int, int]:
+    return re.sub(r"\d+", "0", line.text), round(line.box[0] * 20), round(line.box[1] * 20)
+
+
 def _clocks(lines: Sequence[ScreenLine]) -> set[int]:
     """Those of which there are several at the same place, the same but for their digits."""
     alike: dict[tuple[str, int, int], list[ScreenLine]] = {}
     for line in lines:
-        if re.search(r"\d", line.text):
-            place = (re.sub(r"\d+", "0", line.text), round(line.box[0] * 20), round(line.box[1] * 20))
-            alike.setdefault(place, []).append(line)
+        if _digits(line.text):
+            alike.setdefault(_counted(line), []).append(line)
     return {id(line) for group in alike.values() if len({o.text for o in group}) >= COUNTS for line in group}

@@ -1,11 +1,12 @@
 """What is written on the screen, found while a video is decoded: few pictures are read, the others are compared.
 
 Every second one picture's edges are looked at. An area that may hold writing, stays for a second and has changed since
-it was last read is read, once. Later pictures only tell how long its edges stay. So a slide costs one reading however
-long it is shown, and a clip without writing few. Writing that moves, as the names at a film's end do, never stays: for
-it a whole picture with rows of letters is read now and then, less often where nothing is found. Readings are paid for
-from a purse that fills with the seconds of the video, so that no video's cost grows beyond a share of its length; found
-lines give some of it back. A second reading of each has a purse of its own.
+it was last read is read, once. Later pictures only tell how long its edges stay and, where nothing moves behind them,
+its letters; a clock's change unread. So a slide costs one reading however long it is shown, and a clip without writing
+few. Writing that moves, as the names at a film's end do, never stays: for it a whole picture with rows of letters is
+read now and then, less often where nothing is found. Readings are paid for from a purse that fills with the seconds of
+the video, so that no video's cost grows beyond a share of its length; found lines give some of it back. A second
+reading of each has a purse of its own.
 """
 
 from __future__ import annotations
@@ -18,8 +19,20 @@ import numpy as np
 from av.error import FFmpegError
 
 from vtsum.enhance.screen_text.again import read_again, surroundings
-from vtsum.enhance.screen_text.areas import SIDE, Area, areas, around, edges, lasting, overlap, parts, stays, within
-from vtsum.enhance.screen_text.lines import ScreenLine, lines_of, tells
+from vtsum.enhance.screen_text.areas import (
+    SIDE,
+    Area,
+    areas,
+    around,
+    edges,
+    lasting,
+    letters_change,
+    lingers,
+    parts,
+    stays,
+    within,
+)
+from vtsum.enhance.screen_text.lines import COUNTS, ScreenLine, counts_on, lines_of, tells
 from vtsum.errors import VTSumError
 
 if TYPE_CHECKING:
@@ -33,7 +46,7 @@ READ_SIDE = 1920  # pixels of the longer side of what is read, at most
 PURSE = 3.0  # whole pictures that can be read at once
 EARNED = 1 / 24  # whole pictures a second of the video
 LEAST = 0.02  # of a whole picture: what the smallest part costs
-COVERED = 0.75  # the share of a line's edges that must still be there: another line covers many of them
+OVER_MOTION = 0.4  # the share of an area's edges that must stay: of letters over a picture that moves, its own do not
 GIVEN_BACK = 2 / 3  # of what a reading cost, where it found a line
 ROWS, WIDE = 2, 3.0  # areas at least, and so many times as wide as high, that may be moving rows of letters
 AFTER_FIND, AT_FIRST, AT_MOST = 3.0, 8.0, 64.0  # seconds between looks at moving rows
@@ -62,6 +75,13 @@ class _Shown:
     line: ScreenLine
     area: Area
     edge: np.ndarray  # bool, of the whole picture: those that lasted when it was read
+    grey: np.ndarray  # of the area, then
+    counted: int = 0  # how often in a row nothing but its digits had changed
+
+    def stays(self, edge: np.ndarray, grey: np.ndarray) -> bool:
+        """Whether an edge picture, and the grey one it is of, still show it; of a clock, any time."""
+        clock = not tells(self.line) or self.counted >= COUNTS
+        return stays(self.area, self.edge, edge) and (clock or not letters_change(self.area, self.grey, grey))
 
 
 @dataclass
@@ -80,11 +100,15 @@ class ScreenText:
     _next: float = 0.0  # seconds, when a picture is looked at next
     _last: float = 0.0  # seconds, of the last one looked at
     _edge: np.ndarray | None = None
+    _edge_before: np.ndarray | None = None
+    _grey: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.uint8))
+    _grey_before: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.uint8))
     _lasting: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), bool))
     _known: np.ndarray | None = None  # edges where and when an area was last read
     _wait: float = AT_FIRST
     _moving: float = AT_FIRST  # when moving rows are looked for next
     _shown: list[_Shown] = field(default_factory=list)
+    _gone: list[_Shown] = field(default_factory=list)  # of those shown before, what is so no more
     _lines: list[ScreenLine] = field(default_factory=list)
 
     def see(self, time: float, frame: VideoFrame) -> None:
@@ -108,7 +132,9 @@ class ScreenText:
     def look(self, time: float, grey: np.ndarray, picture: Picture) -> None:
         """The same for a grey picture, uint8 [H, W], and a function that gives it in colour and full size."""
         edge = edges(grey)
-        before, self._edge = self._edge, edge
+        before = self._edge_before = self._edge
+        self._edge = edge
+        self._grey_before, self._grey = self._grey, grey
         earned = EARNED * (time - self._last)
         self._purse, self._second_purse = (min(p + earned, PURSE) for p in (self._purse, self._second_purse))
         last, self._last = self._last, time
@@ -117,13 +143,22 @@ class ScreenText:
             return
         assert self._known is not None
         self._lasting = lasting(before, edge)
-        self._shown = [s for s in self._shown if stays(s.area, s.edge, edge, COVERED)]
-        for shown in self._shown:
-            shown.line.end = time
+        shown, self._shown, self._gone = self._shown, [], []
+        for one in shown:
+            if one.stays(edge, grey):
+                one.line.end = time
+                self._shown.append(one)
+            else:
+                self._known[one.area.slices] = False
+                self._gone.append(one)
         found = areas(edge)
         whole = Area(0, 0, edge.shape[1], edge.shape[0])
         new = [a for a in found if not any(within(a, shown.area) for shown in self._shown)]
-        fresh = [a for a in new if stays(a, edge, before) and not stays(a, edge, self._known)]
+        fresh = [
+            a
+            for a in new
+            if lingers(a, edge, before) and not lingers(a, edge, self._known) and stays(a, edge, before, OVER_MOTION)
+        ]
         done: list[Area] = []
         for part in parts(fresh, whole):
             if any(within(part, other) for other in done):
@@ -132,7 +167,7 @@ class ScreenText:
             if cut := self._read(picture, part, last, time):  # a line goes on beside what was read
                 done.append(around([part, *cut], whole, across=True))
                 self._read(picture, done[-1], last, time, whole_lines=True)
-        moving = [a for a in new if a.w >= WIDE * a.h and not stays(a, edge, before)]
+        moving = [a for a in new if a.w >= WIDE * a.h and not lingers(a, edge, before)]
         if not fresh and time >= self._moving and len(moving) >= ROWS:
             before_it = len(self._lines)
             self._read(picture, whole, time, time)
@@ -158,7 +193,6 @@ class ScreenText:
         self.read += 1
         self._purse -= cost * (1 - GIVEN_BACK * any(tells(reading) for reading in found))
         self._known[part.slices] = self._edge[part.slices]
-        self._shown = [s for s in self._shown if not overlap(s.area, part)]
         cut = []
         for reading in found:
             box = [(x0 + reading.box[0]) / right, (y0 + reading.box[1]) / down]
@@ -167,11 +201,26 @@ class ScreenText:
             if not whole_lines and area.near_edge(part, (width, height)):
                 cut.append(area)
                 continue
+            if any(within(area, s.area) for s in self._shown):
+                continue  # known: it has not changed
             shares = (box[0] / width, box[1] / height, box[2] / width, box[3] / height)
-            line = ScreenLine(reading.text, since, time, reading.score, shares, self._again(image, x0, y0, reading))
+            begins = since
+            if since < time and not self._was_there(area):
+                begins = time
+            line = ScreenLine(reading.text, begins, time, reading.score, shares, self._again(image, x0, y0, reading))
             self._lines.append(line)
-            self._shown.append(_Shown(line, area, self._lasting))
+            edge = self._lasting if begins < time else self._edge  # of what moves, or has just come, nothing lasted
+            self._shown = [s for s in self._shown if not within(s.area, area)]
+            counted = max((g.counted + 1 for g in self._gone if counts_on(g.line, line)), default=0)
+            self._shown.append(_Shown(line, area, edge, self._grey[area.slices].copy(), counted))
         return cut
+
+    def _was_there(self, area: Area) -> bool:
+        """Whether the letters of a line were in the picture before too."""
+        assert self._edge is not None
+        assert self._edge_before is not None
+        changed = letters_change(area, self._grey_before[area.slices], self._grey)
+        return not changed and stays(area, self._edge, self._edge_before)
 
     def _again(self, image: np.ndarray, x0: int, y0: int, reading: Reading) -> bool:
         """Whether what was read in a part of an image, from x0 and y0 on, is read again, if that can be paid for."""

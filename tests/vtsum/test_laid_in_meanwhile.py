@@ -71,19 +71,38 @@ def test_a_picture_that_was_put_there_while_a_benchmark_ran_is_kept(tmp_path: Pa
     assert (tmp_path / "benchmark_tvsum.jsonl").read_text().count("spy:Spy") > 1, "the rows are kept"
 
 
-def test_a_file_that_was_put_there_while_ratings_were_written_is_kept(tmp_path: Path) -> None:
+@pytest.fixture
+def rated(tmp_path: Path) -> list[str]:
+    """The words that make m.h5 of one video."""
     write_npz(tmp_path / "feats" / "a.npz", features=np.eye(20, 4, dtype=np.float32))
     video = {"source": "a.mp4", "bytes": 1, "frames": 20, "duration": 10.0}
     head = {"format": "vtsum-features/1", "encoder": "x", "weights_sha256": "a", "fps": 2.0, "image_size": 64, "dim": 4}
     (tmp_path / "feats" / "manifest.json").write_text(json.dumps({**head, "videos": {"a": video}}))
     (tmp_path / "r.json").write_text(json.dumps({"a": {"x": [[0, 2], [6, 4]], "y": [[0, 3]]}}))
-    words = ["data", "ratings", "r.json", "--features", "feats", "-o", "m.h5"]
-    done = forked.run([sys.executable, "-c", RATED, *words], env=ENVIRONMENT, cwd=tmp_path)
+    return ["data", "ratings", "r.json", "--features", "feats", "-o", "m.h5"]
+
+
+def test_a_disk_without_room_for_ratings_is_one_line(rated: list[str], tmp_path: Path) -> None:
+    """HDF5 ended the process, and left what it had written."""
+    full = "import resource, signal, sys, vtsum.benchmarks.own_data, h5py; from vtsum.cli import main; "
+    full += "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+    full += "resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600)); sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", full, *rated], env=ENVIRONMENT, cwd=tmp_path, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("vtsum: ratings: output m.h5 must be writable: ")
+    assert done.stderr.count("\n") == 1
+    assert sorted(os.listdir(tmp_path)) == ["feats", "r.json"]
+
+
+def test_a_file_that_was_put_there_while_ratings_were_written_is_kept(rated: list[str], tmp_path: Path) -> None:
+    done = forked.run([sys.executable, "-c", RATED, *rated], env=ENVIRONMENT, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert done.stderr.splitlines() == ["vtsum: ratings: output m.h5 must not exist yet (--overwrite replaces it)"]
     assert (tmp_path / "m.h5").read_text() == "mine"
     assert sorted(os.listdir(tmp_path)) == ["feats", "m.h5", "r.json"]
-    done = forked.run([sys.executable, "-c", RATED, *words, "--overwrite"], env=ENVIRONMENT, cwd=tmp_path)
+    done = forked.run([sys.executable, "-c", RATED, *rated, "--overwrite"], env=ENVIRONMENT, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "m.h5").read_bytes()[1:4] == b"HDF"
 

@@ -6,6 +6,7 @@ whatever the videos' own are: with two features a second thirty.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,7 +63,9 @@ def write_h5(
         raise VTSumError(f"ratings: scores must differ, got {low:g} throughout")
     raters, seconds, shots = [], 0.0, 0
     try:
-        with written(output) as part, h5py.File(part, "w", locking=False) as file:  # the part is locked already
+        # In memory first: HDF5 ends the process where a file has no room.
+        memory = io.BytesIO()
+        with h5py.File(memory, "w") as file:
             for i, (name, said) in enumerate(ratings.items(), 1):
                 if not known.frames.get(name):
                     held = ", ".join(sorted(known.frames)[:3]) or "none"
@@ -74,7 +77,9 @@ def write_h5(
                 raters.append(len(said))
                 seconds += duration
                 shots += len(video.change_points)
-            check_new("ratings", output, overwrite)  # somebody may have put it there meanwhile
+        check_new("ratings", output, overwrite)  # somebody may have put it there meanwhile
+        with written(output) as part:
+            part.write_bytes(memory.getbuffer())
     except OSError as error:
         raise VTSumError(f"ratings: output {plain(output)} must be writable: {reason(error)}") from None
     unrated = tuple(sorted(known.frames.keys() - ratings.keys()))

@@ -2,8 +2,8 @@
 
 Python raises the exception of a signal between any two instructions of the main thread. Amid an import of PyTorch that
 leaves half a library, at which the process crashes as soon as anybody imports it again; between a new folder's making
-and the block that removes it, it leaves the folder; in a destructor it is lost. An interpreter that ends while another
-thread is at work in such a library crashes too.
+and the block that removes it, it leaves the folder; in a destructor it is lost, amid a traceback. An interpreter that
+ends while another thread is at work in such a library crashes too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -28,6 +28,7 @@ _IMPORT = "<frozen importlib._bootstrap>"
 
 _unfinished: set[Path] = set()
 _heeded: tuple[int, float] | None = None  # the last signal that was raised as an exception, and when
+_lost = False  # its exception went down in a destructor
 _waits: float | None = None  # since when one waits
 _busy = False  # in what is not to be broken off
 
@@ -37,8 +38,11 @@ def stopping() -> Iterator[None]:
     """Within, SIGINT, SIGTERM and SIGHUP, as far as they are not ignored (nohup), are raised in the main thread:
     KeyboardInterrupt, or SystemExit(128 + number). After one, whatever was begun and is not over is removed, and an
     error is taken for what became of it on its way through a library."""
-    global _heeded, _waits
+    global _heeded, _lost, _waits
     _heeded = _waits = None
+    _lost = False
+    unraised = sys.unraisablehook
+    sys.unraisablehook = lambda told: _sink(told, unraised)
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     previous = {n: signal.signal(n, heed) for n in numbers if signal.getsignal(n) != signal.SIG_IGN}
     try:
@@ -49,6 +53,7 @@ def stopping() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+        sys.unraisablehook = unraised
         if _heeded:
             _sweep()
 
@@ -67,22 +72,34 @@ def undisturbed() -> Iterator[None]:
 def heed(number: int, frame: FrameType | None) -> None:
     """The handler: raises, later where the main thread imports something or is at what must not be broken off, and not
     again while it tidies up."""
-    global _heeded, _waits
+    global _heeded, _lost, _waits
     now = time.monotonic()
-    if _heeded and now - _heeded[1] < _PATIENCE:
+    if _heeded and not _lost and now - _heeded[1] < _PATIENCE:
         return
     _waits = now if _waits is None else _waits
     if (_busy or _imports(frame)) and now - _waits < _LONGEST:
         _thread.start_new_thread(_again, (number,))  # not threading's, whose lock the main thread may hold
         return
-    _heeded, _waits = (number, now), None
+    _heeded, _lost, _waits = (number, now), False, None
     _raise(number)
 
 
 def _again(number: int) -> None:
     time.sleep(0.02)
+    if signal.getsignal(number) is not heed:  # the work has ended meanwhile
+        return
     with contextlib.suppress(ProcessLookupError):
         signal.pthread_kill(threading.main_thread().ident or 0, number)
+
+
+def _sink(told: sys.UnraisableHookArgs, unraised: Callable[[sys.UnraisableHookArgs], object]) -> None:
+    """A destructor cannot raise: where a signal came in one, it comes again."""
+    global _lost
+    if _heeded and isinstance(told.exc_value, KeyboardInterrupt | SystemExit):
+        _lost = True
+        _thread.start_new_thread(_again, (_heeded[0],))
+    else:
+        unraised(told)
 
 
 def _imports(frame: FrameType | None) -> bool:

@@ -309,6 +309,20 @@ def test_a_worker_that_is_killed_once_all_is_made_has_made_it(tmp_path):
         assert _run(video, "-o", out).stdout.startswith("0 videos summarised, 1 were there already")
 
 
+def test_what_a_killed_driver_could_not_say_the_next_one_does(tmp_path):
+    """Its ledger said "begun" for ever of a summary that is there; a dry run writes nothing."""
+    video, out = _clip(tmp_path / "a.mp4", 100), tmp_path / "o"
+    assert _run(video, "-o", out).returncode == 0
+    ledger = out / "batch.jsonl"
+    begun = "".join(ledger.read_text().splitlines(keepends=True)[:-1])
+    ledger.write_text(begun)
+    assert _run(video, "-o", out, "--dry-run").returncode == 0
+    assert ledger.read_text() == begun
+    for _ in range(2):
+        assert _run(video, "-o", out).stdout.startswith("0 videos summarised, 1 were there already")
+        assert [entry["status"] for entry in _entries(out)] == ["begun", "done"]
+
+
 def test_an_older_summary_stays_until_there_is_another(tmp_path):
     old = tmp_path / f"{temporary('a')}.old"
     old.mkdir()

@@ -53,6 +53,20 @@ with signals.stopping():
 """,
         "lost\n",
     ),
+    "in a destructor": (
+        """
+class Dropped:
+    def __del__(self):
+        me()
+
+with signals.stopping():
+    Dropped()
+    for _ in range(500):
+        time.sleep(0.01)
+    said("lost")
+""",
+        "",
+    ),
     "turned into an error": (
         """
 with signals.stopping():
@@ -105,7 +119,7 @@ def test_a_signal_ends_a_process_wherever_it_comes(when: str, tmp_path: Path) ->
     program, printed = PROGRAMS[when]
     command = [sys.executable, "-c", BEGIN + program]
     done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=50)
-    assert (done.returncode, done.stdout) == (143, printed), done.stderr
+    assert (done.returncode, done.stdout, done.stderr) == (143, printed, "")
     assert {path.name for path in tmp_path.iterdir()} <= {"half.py", "__pycache__"}
 
 

@@ -93,6 +93,8 @@ def batch(
         left = []
         for job in jobs:
             if ledger.is_done(job):
+                if not dry_run and ledger.is_made(job):  # by a process that was killed before it could say so
+                    ledger.end(job, Result(job.source, job.output, "done"))
                 report.results.append(Result(job.source, job.output, "skipped"))
             elif (why := _in_the_way(job, overwrite)) is not None:
                 report.results.append(Result(job.source, job.output, "failed", why))

@@ -6,6 +6,7 @@ whatever the videos' own are: with two features a second thirty.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from vtsum.data.tvsum import TVSumVideo
 from vtsum.enhance.event_segmentation import segment
 from vtsum.errors import VTSumError
 from vtsum.evaluation.fscore import machine_summary
-from vtsum.files import plain, written
+from vtsum.files import check_new, plain, written
 from vtsum.shown import reason
 
 STEP = 15
@@ -40,16 +41,18 @@ class Made:
     unrated: tuple[str, ...]
 
 
-def write_h5(ratings: Mapping[str, Mapping[str, Rating]], features: Path, output: Path) -> Made:
+def write_h5(
+    ratings: Mapping[str, Mapping[str, Rating]], features: Path, output: Path, *, overwrite: bool = True
+) -> Made:
     """Write video_1, video_2 ... in the order of `ratings`: features, shots by KTS, what each rater said (user_scores),
     the 15% summary of whole shots by each one's scores (user_summary) and by the mean (gtsummary), and the mean itself,
     from 0 for the lowest score that any rater gave to 1 for the highest (gtscore).
 
     Args:
-        features: a folder that `vtsum extract` made.
+        features: a folder that `vtsum extract` made. overwrite: replace a file that is there in the end.
     Raises:
-        VTSumError: a video has no features, fewer than 2 raters or 2 frames, or a rating beyond its end; all scores
-            are the same; the file cannot be written.
+        VTSumError: there is one and it is not to be replaced; a video has no features, fewer than 2 raters or 2
+            frames, or a rating beyond its end; all scores are the same; the file cannot be written.
     """
     import h5py
 
@@ -60,7 +63,9 @@ def write_h5(ratings: Mapping[str, Mapping[str, Rating]], features: Path, output
         raise VTSumError(f"ratings: scores must differ, got {low:g} throughout")
     raters, seconds, shots = [], 0.0, 0
     try:
-        with written(output) as part, h5py.File(part, "w", locking=False) as file:  # the part is locked already
+        # In memory first: HDF5 ends the process where a file has no room.
+        memory = io.BytesIO()
+        with h5py.File(memory, "w") as file:
             for i, (name, said) in enumerate(ratings.items(), 1):
                 if not known.frames.get(name):
                     held = ", ".join(sorted(known.frames)[:3]) or "none"
@@ -72,6 +77,9 @@ def write_h5(ratings: Mapping[str, Mapping[str, Rating]], features: Path, output
                 raters.append(len(said))
                 seconds += duration
                 shots += len(video.change_points)
+        check_new("ratings", output, overwrite)  # somebody may have put it there meanwhile
+        with written(output) as part:
+            part.write_bytes(memory.getbuffer())
     except OSError as error:
         raise VTSumError(f"ratings: output {plain(output)} must be writable: {reason(error)}") from None
     unrated = tuple(sorted(known.frames.keys() - ratings.keys()))

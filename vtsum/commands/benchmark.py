@@ -94,6 +94,7 @@ def benchmark(
     if plot is not None:
         from vtsum.benchmarks.plot import draw
 
+        check_new("benchmark", plot, overwrite)  # somebody may have put it there meanwhile
         draw(head, found, plot)
     one_split = any(fold.validation for fold in data.folds)
     untested = len(data.videos) - len({key for fold in data.folds for key in fold.test})

@@ -157,7 +157,7 @@ def ratings(
 
     check_inputs("ratings", output, [said, features])
     check_new("ratings", output, overwrite)
-    made = write_h5(load_ratings(said), features, output)
+    made = write_h5(load_ratings(said), features, output, overwrite=overwrite)
     if made.unrated:
         more = f" and {len(made.unrated) - 3} more" if len(made.unrated) > 3 else ""
         say(f"note: left out, as nobody rated them: {', '.join(made.unrated[:3])}{more}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -134,13 +134,16 @@ def evaluate(
         check_inputs("evaluate", plot, settings.inputs)
         check_new("evaluate", plot, overwrite)
         check_apart("evaluate", output=path, plot=plot)
+
+    def finish(content: dict[str, Any]) -> None:
+        if plot is not None:
+            check_new("evaluate", plot, overwrite)  # somebody may have put it there meanwhile
+            draw([content], [name], plot)
+
     with Bars(STAGES, quiet=quiet or not Place.here().first) as progress:
-        content = run(settings, path, device=device, overwrite=overwrite, progress=progress)
+        content = run(settings, path, device=device, overwrite=overwrite, progress=progress, finish=finish)
     if content is None:
         return
-    if plot is not None:
-        check_new("evaluate", plot, overwrite)  # somebody may have put it there meanwhile
-        draw([content], [name], plot)
     for note in content["notes"]:
         say(f"note: {note}")
     if not quiet:

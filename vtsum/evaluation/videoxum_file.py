@@ -137,7 +137,7 @@ class PartFile:
         """
         self.check()
         done: dict[int, list[dict[str, Any]]] = {}
-        for path in self._all():
+        for path in part_files(self.output):
             lines, _ = _whole_lines(path)
             self._check_head(path, lines)
             done.update({line["batch"]: line["videos"] for line in lines[1:]})
@@ -158,7 +158,7 @@ class PartFile:
 
     def check(self) -> None:
         """Raise VTSumError where something under a part file's name is none: it would be cut off, or removed."""
-        for path in self._all():
+        for path in part_files(self.output):
             try:
                 check_regular(path)
                 with open(path, "rb") as file:
@@ -190,10 +190,7 @@ class PartFile:
                     self._write({"format": PART, "settings": self.settings})
             self._write({"batch": batch, "videos": videos})
         except BlockingIOError:
-            raise VTSumError(
-                f"evaluate: {self.path} must be written by one evaluation at a time, got another at work; wait for it, "
-                "or give another output"
-            ) from None
+            raise _busy(self.path) from None
         except OSError as error:
             raise VTSumError(f"evaluate: {self.path} must be writable: {reason(error)}") from None
 
@@ -208,24 +205,50 @@ class PartFile:
                 self._file.close()
             self._file = None
 
-    def remove(self) -> None:
-        """Remove every part file of the output.
+    def remove(self, *, anew: bool = False) -> None:
+        """Remove every part file of the output but those that another evaluation has begun to write.
 
+        Args:
+            anew: to begin anew; one that another evaluation is at is a mistake then.
         Raises:
             VTSumError: another file under the name of one.
         """
         self.close()
         self.check()
-        for path in self._all():
-            with contextlib.suppress(OSError):
+        for path in part_files(self.output):
+            with contextlib.suppress(OSError), open(path, "rb") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: all processes of a run come by here
+                except BlockingIOError:
+                    if anew:
+                        raise _busy(path) from None
+                    continue
                 path.unlink()
 
-    def _all(self) -> list[Path]:
-        start = f"{self.output.name}.part"
-        if not self.output.parent.is_dir():
-            return []
-        found = (p for p in self.output.parent.iterdir() if p.name.startswith(start) and p.suffix == ".jsonl")
-        return sorted(p for p in found if p.name[len(start) : -6].lstrip("-").isdigit() or p.name == start + ".jsonl")
+
+def part_files(output: Path) -> list[Path]:
+    """The part files of an output: an evaluation that has not come to its end."""
+    start = f"{output.name}.part"
+    if not output.parent.is_dir():
+        return []
+    found = (p for p in output.parent.iterdir() if p.name.startswith(start) and p.suffix == ".jsonl")
+    return sorted(p for p in found if p.name[len(start) : -6].lstrip("-").isdigit() or p.name == start + ".jsonl")
+
+
+def _busy(path: Path) -> VTSumError:
+    return VTSumError(
+        f"evaluate: {path} must be written by one evaluation at a time, got another at work; wait for it, or give "
+        "another output"
+    )
+
+
+def is_written(data: Mapping[str, Any], path: Path) -> bool:
+    """Whether an evaluation file holds these very figures, whatever time they took."""
+    try:
+        found = read_evaluation(path)
+    except VTSumError:
+        return False
+    return found | {"timings": None} == cleaned(json.loads(json.dumps({**data, "timings": None})))
 
 
 def _whole_lines(path: Path) -> tuple[list[dict[str, Any]], int]:

@@ -14,6 +14,7 @@ import hashlib
 import os
 import re
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from vtsum.errors import VTSumError
 from vtsum.evaluation import java
 from vtsum.evaluation.clip_score import ClipText, load_clip_text
 from vtsum.evaluation.videoxum_figures import Progress, boundary_figures, figures, own_figures
-from vtsum.evaluation.videoxum_file import FORMAT, PartFile, write_evaluation
+from vtsum.evaluation.videoxum_file import FORMAT, PartFile, is_written, part_files, write_evaluation
 from vtsum.evaluation.videoxum_frames import REVISIONS, STRICT
 from vtsum.evaluation.videoxum_job import Job, Measuring
 from vtsum.evaluation.videoxum_settings import EvaluationSettings
@@ -45,6 +46,7 @@ def evaluate(
     device: str = "auto",
     overwrite: bool = False,
     progress: Progress | None = None,
+    finish: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any] | None:
     """Evaluate a model and write the evaluation file; under torchrun, this process's share of it.
 
@@ -56,6 +58,7 @@ def evaluate(
         device: "cpu", "cuda", "cuda:1"; "auto": this process's GPU where there is one.
         overwrite: replace an older file, and begin anew.
         progress: told ("videos", done, all), of the whole run as far as this process knows, and ("texts", done, all).
+        finish: told the content once it is written; where that is broken off, the same evaluation takes it up again.
     Returns:
         dict | None: the file's content (see `vtsum.evaluation.videoxum_file`); None on processes other than the first.
     Raises:
@@ -67,7 +70,8 @@ def evaluate(
         path = Path(output) if output is not None else None
         if path is not None:
             check_inputs("evaluate", path, settings.inputs)
-            check_new("evaluate", path, overwrite)
+            # One beside its own part file was written by a process that was killed before it came to its end.
+            check_new("evaluate", path, overwrite or bool(part_files(path)))
         check_captions(settings)
         where = device_of(device, "evaluate", group.place.local_rank)
         model, checkpoint = load_model(settings)
@@ -91,21 +95,23 @@ def evaluate(
             "clip": {"path": job.clip_path, "sha256": clip.sha256} if clip else None,
         }
         part = PartFile(path, group.place.rank, group.place.ranks, _binding(settings, identity, job)) if path else None
+        content: dict[str, Any] | None = None
         with contextlib.closing(part) if part else contextlib.nullcontext():
             videos = _all_videos(job, group, part, overwrite, progress)
-        content: dict[str, Any] | None = None
-        if group.place.first:
-            content = contents(settings, identity, videos, reason, progress)
-            content["settings"]["max_length"] = job.max_length
-            content["notes"] += _notes(model, clip, videos, content.get("boundaries"))
-            content["timings"] = {
-                "seconds": time.monotonic() - start,
-                "processes": group.place.ranks,
-                "device": where,
-            }
-            if path:
-                check_new("evaluate", path, overwrite)  # somebody may have put it there meanwhile
-                write_evaluation(content, path)
+            if group.place.first:
+                content = contents(settings, identity, videos, reason, progress)
+                content["settings"]["max_length"] = job.max_length
+                content["notes"] += _notes(model, clip, videos, content.get("boundaries"))
+                content["timings"] = {
+                    "seconds": time.monotonic() - start,
+                    "processes": group.place.ranks,
+                    "device": where,
+                }
+                if path and (overwrite or not is_written(content, path)):
+                    check_new("evaluate", path, overwrite)  # somebody may have put it there meanwhile
+                    write_evaluation(content, path)
+                if finish:
+                    finish(content)
         group.everyone(None)  # the file is there: what led to it may go
         if part:
             part.remove()
@@ -192,7 +198,7 @@ def _all_videos(
 ) -> list[dict[str, Any]]:
     """Every video's record in the data set's order: those done before, and those of all processes."""
     if part and overwrite:
-        part.remove()
+        part.remove(anew=True)
         group.everyone(None)
     done: dict[int, list[dict[str, Any]]] = {}
     for found in group.everyone(part.read() if part else {}):
@@ -204,6 +210,8 @@ def _all_videos(
                 "--overwrite begins anew"
             )
     left = [number for number in range(len(job.batches)) if number not in done]
+    if part and left:
+        check_new("evaluate", part.output, overwrite)  # an older one lies beside what is not done yet
     finished = sum(len(batch) for batch in done.values())
     if progress:
         progress("videos", finished, job.count)

@@ -29,7 +29,7 @@ from vtsum.data.frames import read_frames
 from vtsum.data.tvsum import TVSumVideo, load_tvsum
 from vtsum.evaluation.baselines import every_fifth
 from vtsum.evaluation.boundaries import average_precision
-from vtsum.files import check_inputs, check_new, replacing
+from vtsum.files import check_inputs, replacing
 from vtsum.model.boundary import BoundaryHead, boundary_loss, boundary_targets
 from vtsum.model.checkpoint import CONFIG, VOCABULARY, WEIGHTS, config_text, pack
 from vtsum.model.encoders import frame_encoder_of
@@ -38,7 +38,7 @@ from vtsum.model.ridge_saliency import RidgeSaliency
 from vtsum.model.summarizer import EMBEDDED
 from vtsum.model.tokenizer import vocabulary_text
 from vtsum.model.vtsum import VTSum
-from vtsum.recipes.command import status
+from vtsum.recipes.command import FEATURES, check_model, status
 from vtsum.recipes.joint import Example, grid
 
 
@@ -227,12 +227,12 @@ def main(arguments: list[str] | None = None) -> int:
 
     def work() -> None:
         check_inputs("boundaries", a.out / "model", [a.model, a.shared])
-        check_new("boundaries", a.out / "model", a.overwrite)
+        check_model("boundaries", a.out, a.overwrite)
         videos = load_tvsum(a.shared / "tvsum" / "tvsum.h5")
-        examples = embed(a.model, a.shared, videos, a.out / "features.npz")
+        examples = embed(a.model, a.shared, videos, a.out / FEATURES)
         checkpoint = VTSum.load_checkpoint(a.model)
         made, facts = add_boundaries(checkpoint.model, examples, BoundarySettings(epochs=a.epochs, seed=a.seed))
-        check_new("boundaries", a.out / "model", a.overwrite)  # somebody may have put it there meanwhile
+        check_model("boundaries", a.out, a.overwrite)  # somebody may have put it there meanwhile
         write(made, {**checkpoint.facts, "boundaries": facts}, a.out / "model", checkpoint.ridge)
         print(json.dumps(facts, indent=1))
         if a.install:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from vtsum.errors import VTSumError
+from vtsum.files import check_new, sweep, unfinished
+from vtsum.model.checkpoint import CONFIG, VOCABULARY, WEIGHTS
 from vtsum.shown import last_words, say
 from vtsum.signals import stopping
 
@@ -28,3 +32,19 @@ def status(work: Callable[[], Any]) -> int:
     except Exception as error:
         return last_words(error)
     return 0
+
+
+FEATURES = "features.npz"
+"""Beside the model that a recipe makes: the embeddings of all frames, kept for the next time."""
+
+
+def check_model(op: str, out: Path, overwrite: bool) -> None:
+    """`check_new` of OUT/model; a folder in which killed processes have left nothing but half-written files is none."""
+    model = out / "model"
+    sweep(out, [FEATURES])
+    names = [CONFIG, VOCABULARY, WEIGHTS]
+    if not model.is_symlink() and unfinished(model, names):
+        sweep(model, names)
+        with suppress(OSError):  # there is more in it
+            model.rmdir()
+    check_new(op, model, overwrite)

@@ -140,19 +140,28 @@ def cosine_report(encoder: EmbeddedEncoder, test: FrameSet, components: Componen
     }
 
 
-def distill(shared: Path, out: Path, *, epochs: int = 14, seed: int = 0) -> dict[str, Any]:
+def distill(shared: Path, out: Path, *, epochs: int = 14, seed: int = 0, overwrite: bool = True) -> dict[str, Any]:
     """Train on the frames of 40 TVSum videos, report on the other ten; see `train_encoder`."""
     videos = load_tvsum(shared / "tvsum" / "tvsum.h5")
     split = every_fifth(videos)
     train = load_frames(shared, [v for v in videos if v.key in split.train])
     test = load_frames(shared, [v for v in videos if v.key in split.test])
-    return train_encoder(train, test, out, epochs=epochs, seed=seed)
+    return train_encoder(train, test, out, epochs=epochs, seed=seed, overwrite=overwrite)
 
 
 def train_encoder(
-    train: FrameSet, test: FrameSet, out: Path, *, epochs: int, batch: int = 128, lr: float = 2e-3, seed: int = 0
+    train: FrameSet,
+    test: FrameSet,
+    out: Path,
+    *,
+    epochs: int,
+    batch: int = 128,
+    lr: float = 2e-3,
+    seed: int = 0,
+    overwrite: bool = True,
 ) -> dict[str, Any]:
-    """Train the encoder and write its weights (an average over steps) to `out`, the figures beside it as JSON.
+    """Train the encoder and write its weights (an average over steps) to `out`, the figures beside it as JSON; without
+    `overwrite` not over files that are there in the end.
 
     Returns:
         The last epoch's loss and held-out cosines, and the `history` of all epochs.
@@ -210,10 +219,16 @@ def train_encoder(
         history.append(record)
         print("\r" + json.dumps({k: round(v, 4) for k, v in record.items()}), flush=True)
     report = {**history[-1], "history": history, "epochs": epochs, "batch": batch, "lr": lr, "seed": seed}
+    _check_new(out, overwrite)  # somebody may have put it there meanwhile
     with replacing(out.parent) as part:  # those of one training lie beside each other, killed or not
         write_safetensors(average.state_dict(), part(out.name))
         part(out.with_suffix(".json").name).write_text(json.dumps(report, indent=1), encoding="utf-8")
     return report
+
+
+def _check_new(out: Path, overwrite: bool) -> None:
+    for path in (out, out.with_suffix(".json")):
+        check_new("distill", path, overwrite)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -230,8 +245,8 @@ def main(arguments: list[str] | None = None) -> int:
             raise VTSumError(f"distill: out must not end in .json, as its figures do, got {plain(a.out)}")
         for path in (a.out, a.out.with_suffix(".json")):
             check_inputs("distill", path, [a.shared])
-            check_new("distill", path, a.overwrite)
-        distill(a.shared, a.out, epochs=a.epochs, seed=a.seed)
+        _check_new(a.out, a.overwrite)
+        distill(a.shared, a.out, epochs=a.epochs, seed=a.seed, overwrite=a.overwrite)
 
     return status(work)
 

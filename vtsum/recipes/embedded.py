@@ -32,14 +32,14 @@ from vtsum.data.frames import FRAME_INDEX_RATE, read_frames, read_teacher
 from vtsum.data.tvsum import TVSumVideo, load_captions, load_splits, load_tvsum
 from vtsum.evaluation.baselines import evaluate_features, evaluate_random, every_fifth, paired_difference
 from vtsum.evaluation.features import color_histogram
-from vtsum.files import check_inputs, check_new, replacing, write_text
+from vtsum.files import check_inputs, replacing, write_text
 from vtsum.model.checkpoint import CONFIG, VOCABULARY, WEIGHTS, config_text, load_tokenizer, pack
 from vtsum.model.embedded_encoder import EMBEDDING_DIM, EmbeddedEncoder
 from vtsum.model.files import save_safetensors, write_safetensors
 from vtsum.model.text_decoder import TextDecoder
 from vtsum.model.vtsum import VTSum
 from vtsum.recipes.boundaries import BoundarySettings, add_boundaries, install
-from vtsum.recipes.command import status
+from vtsum.recipes.command import FEATURES, check_model, status
 from vtsum.recipes.distill import distill, encode_all
 from vtsum.recipes.joint import Example, JointSettings, caption_nll, evaluate, train_joint
 from vtsum.recipes.saliency import add_saliency
@@ -125,8 +125,9 @@ def best_epoch(values: list[float], reach: int = 2) -> int:
     return 1 + int(np.argmax(means))
 
 
-def make(shared: Path, out: Path, settings: JointSettings) -> dict[str, Any]:
-    """Every stage; returns the facts that go into config.json."""
+def make(shared: Path, out: Path, settings: JointSettings, overwrite: bool = True) -> dict[str, Any]:
+    """Every stage; returns the facts that go into config.json. Without `overwrite` no model that is there in the end is
+    replaced."""
     out.mkdir(parents=True, exist_ok=True)
     videos = load_tvsum(shared / "tvsum" / "tvsum.h5")
     captions = load_captions(shared / "tvsum" / "captions.json")
@@ -138,7 +139,7 @@ def make(shared: Path, out: Path, settings: JointSettings) -> dict[str, Any]:
     distilled = json.loads(encoder_path.with_suffix(".json").read_text())
     encoder = EmbeddedEncoder()
     encoder.load_state_dict(load_file(encoder_path), strict=True)
-    arrays = embed_frames(encoder, shared, videos, out / "features.npz")
+    arrays = embed_frames(encoder, shared, videos, out / FEATURES)
     examples = {
         v.key: Example.make(v, arrays[f"{v.key}/features"], arrays[f"{v.key}/index"], captions[v.key]) for v in videos
     }
@@ -179,6 +180,7 @@ def make(shared: Path, out: Path, settings: JointSettings) -> dict[str, Any]:
         "saliency": saliency_facts,
     }
     folder = out / "model"
+    check_model("embedded", out, overwrite)  # somebody may have put it there meanwhile
     with replacing(folder) as part:
         write_safetensors(pack(average, encoder, ridge=ridge), part(WEIGHTS))
         shutil.copyfile(out / VOCABULARY, part(VOCABULARY))
@@ -225,9 +227,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     def work() -> None:
         check_inputs("embedded", a.out / "model", [a.shared])
-        check_new("embedded", a.out / "model", a.overwrite)
+        check_model("embedded", a.out, a.overwrite)
         settings = JointSettings(epochs=a.epochs, text_epochs=a.text_epochs, seed=a.seed)
-        print(json.dumps(make(a.shared, a.out, settings), indent=1))
+        print(json.dumps(make(a.shared, a.out, settings, a.overwrite), indent=1))
         if a.install:
             install(a.out / "model")
 

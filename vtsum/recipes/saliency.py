@@ -34,13 +34,13 @@ from vtsum.evaluation.baselines import (
     solve_ridge,
 )
 from vtsum.evaluation.rank import mean_ranks
-from vtsum.files import check_inputs, check_new
+from vtsum.files import check_inputs
 from vtsum.model.neighbourhood import units
 from vtsum.model.ridge_saliency import RidgeSaliency, columns
 from vtsum.model.summarizer import EMBEDDED
 from vtsum.model.vtsum import VTSum
 from vtsum.recipes.boundaries import embed, install, write
-from vtsum.recipes.command import status
+from vtsum.recipes.command import FEATURES, check_model, status
 from vtsum.recipes.joint import Example, evaluate, grid
 
 PENALTY = 150.0
@@ -162,14 +162,14 @@ def main(arguments: list[str] | None = None) -> int:
 
     def work() -> None:
         check_inputs("saliency", a.out / "model", [a.model, a.shared])
-        check_new("saliency", a.out / "model", a.overwrite)
+        check_model("saliency", a.out, a.overwrite)
         torch.manual_seed(0)
         videos = load_tvsum(a.shared / "tvsum" / "tvsum.h5")
-        examples = embed(a.model, a.shared, videos, a.out / "features.npz")
+        examples = embed(a.model, a.shared, videos, a.out / FEATURES)
         checkpoint = VTSum.load_checkpoint(a.model)
         folds = load_splits(a.shared / "tvsum" / "splits.json")["disjoint_folds"]
         ridge, facts = add_saliency(checkpoint.model, examples, folds)
-        check_new("saliency", a.out / "model", a.overwrite)  # somebody may have put it there meanwhile
+        check_model("saliency", a.out, a.overwrite)  # somebody may have put it there meanwhile
         write(checkpoint.model, {**checkpoint.facts, "saliency": facts}, a.out / "model", ridge)
         print(json.dumps(facts, indent=1))
         if a.install:

@@ -85,8 +85,9 @@ def batch(
     fields = fields_of(asked["budget"])
     folder = Path(os.path.abspath(filled(place_of, fields, "batch")))
     filled(names, {**fields, "stem": "video"}, "batch")
+    lists = lists_among(inputs)
     check_inputs("batch", folder, videos)
-    check_table("batch", table, [*videos, *lists_among(inputs)], overwrite)
+    check_table("batch", table, [*videos, *lists], overwrite)
     report = BatchReport()
     with Ledger(folder, dry=dry_run) as ledger:
         jobs = _jobs(videos, folder, ledger, lambda stem: str(filled(names, {**fields, "stem": stem}, "batch")))
@@ -94,7 +95,7 @@ def batch(
         for job in jobs:
             if ledger.is_done(job):
                 report.results.append(Result(job.source, job.output, "skipped"))
-            elif (why := _in_the_way(job, overwrite)) is not None:
+            elif (why := _in_the_way(job, overwrite, lists)) is not None:
                 report.results.append(Result(job.source, job.output, "failed", why))
             elif dry_run:
                 report.results.append(Result(job.source, job.output, "planned"))
@@ -145,10 +146,10 @@ def _jobs(videos: Sequence[Path | Address], folder: Path, ledger: Ledger, name: 
     return [Job(video, place) for video, place in place(videos, folder, known, name).items()]
 
 
-def _in_the_way(job: Job, overwrite: bool) -> str | None:
+def _in_the_way(job: Job, overwrite: bool, lists: Sequence[Path]) -> str | None:
     """Why a summary cannot go to its folder, where something lies there that this batch did not make."""
     try:
-        check_output(job.output, overwrite, [job.source])
+        check_output(job.output, overwrite, [job.source, *lists])
     except VTSumError as error:
         return str(error)
     return None

@@ -162,6 +162,19 @@ def test_a_list_of_videos_in_an_older_summary_is_not_deleted(clip: Path, o: Path
     assert content(listed.parent) == before
 
 
+@pytest.mark.parametrize("elsewhere", ["o", "nothing"])
+def test_a_batchs_folder_leads_to_no_summary_elsewhere(clip: Path, o: Path, tmp_path: Path, elsewhere: str) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / clip.stem).symlink_to(tmp_path / elsewhere)
+    before = content(o)
+    command = [*FAKE, "batch", str(clip), "-o", "out", "--overwrite"]
+    done = forked.run(command, env=ENVIRONMENT, cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"{tmp_path / 'out' / clip.stem} must lie where it is named, got a symbolic link" in done.stderr
+    assert content(o) == before
+    assert not (tmp_path / "nothing").exists()
+
+
 @pytest.mark.parametrize("name", ["summary.txt", "keyframes", "keyframes/shot_0001.jpg"])
 def test_a_link_under_one_of_our_names_is_not_deleted(clip: Path, o: Path, tmp_path: Path, name: str) -> None:
     elsewhere = tmp_path / "elsewhere"

@@ -16,7 +16,7 @@ from vtsum.batches.results import Job, Result
 from vtsum.batches.summaries import Summaries, sweep
 from vtsum.batches.tables import check_table, write_table
 from vtsum.errors import VTSumError
-from vtsum.files import check_inputs, plain
+from vtsum.files import check_inputs, check_no_links, plain
 from vtsum.summary.declaring import declared, taken, with_options
 from vtsum.summary.naming import fields_of, filled, parted
 from vtsum.summary.options import Options
@@ -149,6 +149,7 @@ def _jobs(videos: Sequence[Path | Address], folder: Path, ledger: Ledger, name: 
 def _in_the_way(job: Job, overwrite: bool, lists: Sequence[Path]) -> str | None:
     """Why a summary cannot go to its folder, where something lies there that this batch did not make."""
     try:
+        check_no_links("batch", job.output)  # a stranger's folder may lead to an older summary elsewhere
         check_output(job.output, overwrite, [job.source, *lists])
     except VTSumError as error:
         return str(error)

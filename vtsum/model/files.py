@@ -22,6 +22,7 @@ from vtsum.files import written
 from vtsum.model.pretrained import first_line
 from vtsum.zips import opened
 
+_LITTLE = 1 << 16  # bytes that may be asked for without a look at how many there are
 _LIST = 1 << 24  # bytes of the list of an archive's tensors: a hundred thousand of them
 
 
@@ -96,6 +97,8 @@ class _Bounded(io.BufferedReader):
     classes in a pickle, are as short as such names are."""
 
     def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and 0 <= size <= _LITTLE:  # a sign of a pickle, and another, and another
+            return super().read(size)
         left = os.fstat(self.fileno()).st_size - self.tell()
         return super().read(left if size is None or size < 0 else min(size, left))
 

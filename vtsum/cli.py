@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
@@ -43,6 +44,11 @@ def _run(arguments: list[str] | None) -> int:
 
     if arguments is None:
         clean_libraries()
+    try:
+        os.getcwd()  # what libraries make of it when they are loaded, torch's own among them, is no line
+    except OSError:
+        say("the current folder must exist, got one that was removed; go to another")
+        return 2
     try:
         from vtsum.commands import Abort, UsageError, app
     except ModuleNotFoundError as error:

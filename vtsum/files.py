@@ -28,6 +28,7 @@ OLD = ".old"
 """How the name of a folder ends for which another one is put in its place."""
 _DIGITS = 8  # random bytes in a temporary file's name
 _RANDOM = re.compile(rf"[0-9a-f]{{{2 * _DIGITS}}}\.part")
+_MOUNT = re.compile(r"^mnt_id:\s{0,8}(\d{1,20})$", re.MULTILINE)
 
 
 def shortened(name: str, most: int) -> str:
@@ -187,11 +188,7 @@ def check_inputs(op: str, output: AnyPath, inputs: Iterable[AnyPath | None]) -> 
         found = None if given is None else _identity(given)
         if given is None or found is None:
             continue
-        if (
-            any(own in _line(path) for path in (given, *_links(given)))
-            or (folder and _hard_linked(given, output))
-            or (not folder and found in _line(output))
-        ):
+        if any(_lies_in(path, output) for path in (given, *_links(given))) or (not folder and _lies_in(output, given)):
             rule = "must not hold an input" if folder else "must not be an input"
             raise VTSumError(f"{op}: output {plain(output)} {rule}, got {plain(given)}; give another output")
 
@@ -211,13 +208,18 @@ def check_apart(op: str, **outputs: AnyPath) -> None:
             raise VTSumError(f"{op}: --{name} must be another file than --{other}, got {plain(path)} for both")
 
 
-def _identity(path: AnyPath) -> tuple[int, int] | None:
-    """Device and inode of what a path leads to; None where that is nothing."""
+def _status(path: AnyPath, *, follow: bool = True) -> os.stat_result | None:
+    """What a path leads to; None where that is nothing."""
     try:
-        found = os.stat(path)
+        return os.stat(path, follow_symlinks=follow)
     except (OSError, ValueError):
         return None
-    return found.st_dev, found.st_ino
+
+
+def _identity(path: AnyPath, *, follow: bool = True) -> tuple[int, int] | None:
+    """Device and inode of what a path leads to; None where that is nothing."""
+    found = _status(path, follow=follow)
+    return None if found is None else (found.st_dev, found.st_ino)
 
 
 def _line(path: AnyPath) -> set[tuple[int, int] | None]:
@@ -232,12 +234,29 @@ def _links(folder: AnyPath) -> Iterator[Path]:
         yield from (path for name in (*folders, *files) if (path := Path(place, name)).is_symlink())
 
 
-def _hard_linked(given: AnyPath, folder: AnyPath) -> bool:
-    """Whether a file lies in a folder under another name too."""
-    if os.path.isdir(given) or os.stat(given).st_nlink == 1:
-        return False
-    found = _identity(given)
-    return any(_identity(Path(place, name)) == found for place, _, files in os.walk(folder) for name in files)
+def _lies_in(path: AnyPath, place: AnyPath) -> bool:
+    """Whether a path is a file or folder, or lies in it, be it under another name: a hard link, or what is mounted."""
+    line, found, there = _line(path), _status(path), _status(place)
+    if found is None or there is None or not os.path.isdir(place) or _identity(place) in line:
+        return _identity(place) in line
+    linked = not stat.S_ISDIR(found.st_mode) and found.st_nlink > 1
+    mounted = found.st_dev == there.st_dev and _mount(path) != _mount(place)
+    if not linked and not mounted:
+        return False  # without a look at all that lies in a folder, a million summaries perhaps
+    within = (Path(at, name) for at, folders, files in os.walk(place) for name in (*folders, *files))
+    return any(_identity(name, follow=False) in line for name in within)
+
+
+def _mount(path: AnyPath) -> str | None:
+    """The number of what is mounted where a path leads to; None where the system does not tell."""
+    with suppress(OSError, ValueError, AttributeError):
+        handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            told = _MOUNT.search(Path(f"/proc/self/fdinfo/{handle}").read_text())
+            return told and told[1]
+        finally:
+            os.close(handle)
+    return None
 
 
 def strangers(folder: AnyPath, ours: Callable[[str], object]) -> list[str]:

@@ -85,6 +85,16 @@ def test_mistakes_are_one_line_and_status_2(words, expected, bad, clip, tmp_path
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("command", ["env", "summarize /no.mp4 -o /no", "train --data /no --output_dir /no/run"])
+def test_a_current_folder_that_was_removed(tmp_path, command):
+    place = tmp_path / "gone"
+    place.mkdir()
+    words = f'cd "{place}" && rmdir "{place}" && exec "{sys.executable}" -m vtsum {command}'
+    done = subprocess.run(["sh", "-c", words], env=ENVIRONMENT, capture_output=True, text=True)
+    told = "vtsum: the current folder must exist, got one that was removed; go to another\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", told)
+
+
 def test_an_unwritable_folder(clip, tmp_path, capsys, monkeypatch):
     """Root may write anywhere, so the refusal itself is staged."""
 

@@ -56,6 +56,13 @@ def encrypted(path: Path, mark: Path) -> None:
     path.write_bytes(content)
 
 
+def crowded(path: Path, mark: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("features.npy", b"")
+        for number in range(3000):
+            archive.writestr(f"{number}.npy", b"")
+
+
 NPZ: dict[str, tuple[Callable[[Path, Path], None], str]] = {
     "a pickle": (pickled, "must hold real numbers, got dtype object"),
     "encrypted": (encrypted, "must be a whole NumPy array, got: .*encrypted"),
@@ -69,6 +76,7 @@ NPZ: dict[str, tuple[Callable[[Path, Path], None], str]] = {
     "a deep header": (member(npy("(" * 9000)), "must be a whole NumPy array"),
     "a header that calls": (member(npy("__import__('os').mkdir('mark')")), "must be a whole NumPy array"),
     "no array": (member(b"hello"), "must be a whole NumPy array"),
+    "members without number": (crowded, "must be a whole npz file, got .*a list of its members of"),
 }
 
 
@@ -316,6 +324,13 @@ def test_splits_name_videos(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"a": [{"train": [["video_1"]], "test": [{}]}]}')
     with pytest.raises(VTSumError, match="must have the lists train and test"):
         load_splits(tmp_path / "a.json")
+
+
+def test_a_command_refuses_members_without_number_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "analysis.npz"
+    crowded(path, tmp_path / "mark")
+    told = refused("recut", str(tmp_path), "-o", str(tmp_path / "o"), names=path)
+    assert "a list of its members of" in told
 
 
 def test_a_command_refuses_a_feature_file_that_holds_code(tmp_path: Path) -> None:

@@ -366,6 +366,17 @@ def test_weights_of_a_model_folder_that_hold_code_are_refused(tmp_path: Path) ->
     assert not (tmp_path / "mark").exists()
 
 
+def test_a_file_of_nothing_but_signs_is_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system is not asked for the file's size at every byte."""
+    asked = []
+    status = os.fstat
+    monkeypatch.setattr("vtsum.model.files.os.fstat", lambda handle: asked.append(handle) or status(handle))
+    (tmp_path / "a.pth").write_bytes(b"\x80\x02" + b"]" * 10_000 + b".")
+    with pytest.raises(VTSumError, match=r"a\.pth must be whole and written by torch\.save"):
+        read_pt(tmp_path / "a.pth", "read")
+    assert len(asked) < 100
+
+
 def test_tensors_larger_than_their_file_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     for tensor in (torch.zeros(1).expand(10**12), torch.zeros(1).to_sparse(), torch.empty(10**12, device="meta")):

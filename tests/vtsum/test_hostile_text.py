@@ -197,6 +197,20 @@ def test_a_command_refuses_endless_lines_of_a_transcript(tmp_path: Path) -> None
     assert not (tmp_path / "o").exists()
 
 
+def test_a_command_refuses_a_book_for_a_clip(tmp_path: Path) -> None:
+    """Its words would be spread over seconds, and chosen among for minutes."""
+    (tmp_path / "t.txt").write_text("e.g. this. " * 80_000)
+    clip = numbered_clip(tmp_path / "clip.mp4", 75)
+    done = forked.run(
+        [*FAKE, "summarize", clip, "-o", tmp_path / "o", "--transcript", tmp_path / "t.txt", "-q"],
+        env=ENVIRONMENT,
+        timeout=60,
+    )
+    told = "vtsum: summarize: transcript must be of the video, got 160,000 words in 3 s, more than anybody can say\n"
+    assert (done.returncode, done.stderr) == (2, told)
+    assert not (tmp_path / "o").exists()
+
+
 def test_plain_text_goes_with_a_video_without_sound(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("Hello there. This is said.")
     clip = numbered_clip(tmp_path / "clip.mp4", 75)

@@ -172,6 +172,16 @@ def _pour(source: Path, pipe: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("secret", ["none.mp4;token=s3cret", "none.mp4?a=1;sig=s3cret", "none.mp4#access_token=s3cret"])
+def test_what_lets_in_is_neither_told_nor_kept(server, tmp_path, secret):
+    words = ["summarize", f"{server}/{secret}", "-o", str(tmp_path / "o"), "--log", str(tmp_path / "log")]
+    done = forked.run([sys.executable, "-m", "vtsum.cli", *words], env=ENVIRONMENT)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "none.mp4" in done.stderr
+    assert "s3cret" not in done.stderr + (tmp_path / "log").read_text()
+    assert incoming.name_of(f"{server}/{secret}") == "none.mp4"
+
+
 def test_a_batch_takes_addresses(server, spool, tmp_path):
     (tmp_path / "list").write_text(f"{server}/a%20talk.mp4\n{server}/none.mp4\n")
     model = ["--model", "tests.vtsum.batch_models:Poisoned", "--captioner", "none", "--no-speech", "--no-ocr"]

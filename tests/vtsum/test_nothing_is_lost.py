@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -119,6 +120,59 @@ def test_no_input_of_a_summary_is_deleted(
     assert cli.main(["summarize", *(word.format(clip=clip) for word in words), "--overwrite"]) == 2
     assert "must not hold an input" in capsys.readouterr().err
     assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("mounted", ["summary.mp4", "keyframes"])
+def test_a_source_that_is_mounted_from_the_output_is_not_deleted(o: Path, tmp_path: Path, mounted: str) -> None:
+    """What is mounted has the inode that it has in the output, and no second link."""
+    film = shutil.copyfile(o / "summary.mp4", o / "keyframes" / "shot_0099.jpg")
+    place = tmp_path / "elsewhere"
+    (place.mkdir if mounted == "keyframes" else place.touch)()
+    source = place / film.name if mounted == "keyframes" else place
+    command = shlex.join([*FAKE, "summarize", str(source), "-o", "o", "--overwrite"])
+    mount = ["unshare", "--mount", "sh", "-c", f"mount --bind o/{mounted} elsewhere && exec {command}"]
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
+        mount = ["unshare", "--map-root-user", *mount[1:]]
+    before = content(o)
+    done = subprocess.run(mount, env=ENVIRONMENT, cwd=tmp_path, capture_output=True, text=True)
+    if "unshare: " in done.stderr or "mount: " in done.stderr:  # a container that forbids it
+        return
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "must not hold an input, got" in done.stderr
+    assert content(o) == before
+
+
+@pytest.mark.parametrize("words", [["{clip}", "--config", "o/summary.txt"], ["{clip}", "--config", "hard.yaml"]])
+def test_what_options_are_read_from_is_not_deleted(clip: Path, o: Path, tmp_path: Path, words: list[str]) -> None:
+    (o / "summary.txt").write_text("budget: 3s\n")
+    os.link(o / "summary.txt", tmp_path / "hard.yaml")
+    given = [word.format(clip=clip) for word in words]
+    refused([*FAKE, "summarize", *given, "-o", "o", "--overwrite"], tmp_path, "must not hold an input, got")
+
+
+def test_a_list_of_videos_in_an_older_summary_is_not_deleted(clip: Path, o: Path, tmp_path: Path) -> None:
+    listed = tmp_path / "out" / clip.stem / "summary.txt"
+    shutil.copytree(o, listed.parent)
+    listed.write_text(f"{clip}\n")
+    before = content(listed.parent)
+    command = [*FAKE, "batch", f"@{listed}", "-o", "out", "--overwrite"]
+    done = forked.run(command, env=ENVIRONMENT, cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"must not hold an input, got {listed}" in done.stderr
+    assert content(listed.parent) == before
+
+
+@pytest.mark.parametrize("elsewhere", ["o", "nothing"])
+def test_a_batchs_folder_leads_to_no_summary_elsewhere(clip: Path, o: Path, tmp_path: Path, elsewhere: str) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / clip.stem).symlink_to(tmp_path / elsewhere)
+    before = content(o)
+    command = [*FAKE, "batch", str(clip), "-o", "out", "--overwrite"]
+    done = forked.run(command, env=ENVIRONMENT, cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"{tmp_path / 'out' / clip.stem} must lie where it is named, got a symbolic link" in done.stderr
+    assert content(o) == before
+    assert not (tmp_path / "nothing").exists()
 
 
 @pytest.mark.parametrize("name", ["summary.txt", "keyframes", "keyframes/shot_0001.jpg"])

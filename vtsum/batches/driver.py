@@ -16,7 +16,7 @@ from vtsum.batches.results import Job, Result
 from vtsum.batches.summaries import Summaries, sweep
 from vtsum.batches.tables import check_table, write_table
 from vtsum.errors import VTSumError
-from vtsum.files import check_inputs, plain
+from vtsum.files import check_inputs, check_no_links, plain
 from vtsum.summary.declaring import declared, taken, with_options
 from vtsum.summary.naming import fields_of, filled, parted
 from vtsum.summary.options import Options
@@ -85,8 +85,9 @@ def batch(
     fields = fields_of(asked["budget"])
     folder = Path(os.path.abspath(filled(place_of, fields, "batch")))
     filled(names, {**fields, "stem": "video"}, "batch")
+    lists = lists_among(inputs)
     check_inputs("batch", folder, videos)
-    check_table("batch", table, [*videos, *lists_among(inputs)], overwrite)
+    check_table("batch", table, [*videos, *lists], overwrite)
     report = BatchReport()
     with Ledger(folder, dry=dry_run) as ledger:
         jobs = _jobs(videos, folder, ledger, lambda stem: str(filled(names, {**fields, "stem": stem}, "batch")))
@@ -96,7 +97,7 @@ def batch(
                 if not dry_run and ledger.is_made(job):  # by a process that was killed before it could say so
                     ledger.end(job, Result(job.source, job.output, "done"))
                 report.results.append(Result(job.source, job.output, "skipped"))
-            elif (why := _in_the_way(job, overwrite)) is not None:
+            elif (why := _in_the_way(job, overwrite, lists)) is not None:
                 report.results.append(Result(job.source, job.output, "failed", why))
             elif dry_run:
                 report.results.append(Result(job.source, job.output, "planned"))
@@ -147,10 +148,11 @@ def _jobs(videos: Sequence[Path | Address], folder: Path, ledger: Ledger, name: 
     return [Job(video, place) for video, place in place(videos, folder, known, name).items()]
 
 
-def _in_the_way(job: Job, overwrite: bool) -> str | None:
+def _in_the_way(job: Job, overwrite: bool, lists: Sequence[Path]) -> str | None:
     """Why a summary cannot go to its folder, where something lies there that this batch did not make."""
     try:
-        check_output(job.output, overwrite, [job.source])
+        check_no_links("batch", job.output)  # a stranger's folder may lead to an older summary elsewhere
+        check_output(job.output, overwrite, [job.source, *lists])
     except VTSumError as error:
         return str(error)
     return None

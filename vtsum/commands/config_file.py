@@ -22,6 +22,7 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
     """
     if path is None:
         return None
+    from vtsum.summary.staging import READ
     from vtsum.training.yaml_file import read_mapping
 
     command = str(context.info_name)
@@ -40,6 +41,7 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
             raise VTSumError(f"{where}: must name options of vtsum {command}, got {str(name)!r:.60}{hint}")
         parameter = known[name]
         given[str(parameter.name)] = _value(parameter, value, f"{where}: {name}")
+    READ.append(path)
     context.default_map = {**(context.default_map or {}), **given}
     return path
 

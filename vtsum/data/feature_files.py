@@ -9,7 +9,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -18,6 +18,7 @@ import numpy as np
 from vtsum.errors import VTSumError
 from vtsum.files import written
 from vtsum.shown import reason
+from vtsum.zips import opened
 
 LIMIT = 2**30
 """Bytes that an array may have: a day of frames, one a second, 3,000 numbers of 32 bits each."""
@@ -112,7 +113,12 @@ def _header(file: IO[bytes], size: int, where: str) -> tuple[tuple[int, ...], np
 @contextmanager
 def _member(path: Path, key: str) -> Iterator[tuple[IO[bytes], int]]:
     """The stored file of one array and its bytes; what goes wrong with it is told in one line."""
-    with _open(path, key) as archive:
+    with ExitStack() as stack:
+        archive = _open(path, stack)
+        names = archive.namelist()
+        if f"{key}.npy" not in names:
+            stored = ", ".join(sorted(name.removesuffix(".npy")[:40] for name in names)[:5]) or "nothing"
+            raise VTSumError(f"{path} must hold an array {key!r}, got {stored}")
         try:
             # NumPy reads a header as Python, whose compiler remarks on odd numbers in it.
             with warnings.catch_warnings(), archive.open(f"{key}.npy") as file:
@@ -124,28 +130,22 @@ def _member(path: Path, key: str) -> Iterator[tuple[IO[bytes], int]]:
             raise VTSumError(f"{path}: {key} must be a whole NumPy array, got: {reason(error)}") from None
 
 
-def _open(path: Path, key: str) -> zipfile.ZipFile:
+def _open(path: Path, stack: ExitStack) -> zipfile.ZipFile:
     try:
         size = path.stat().st_size
         if not path.is_file():
             raise VTSumError(f"{path} must be an npz file, got {'a folder' if path.is_dir() else 'no regular file'}")
         if size == 0:
             raise VTSumError(f"{path} must be an npz file, got an empty file (0 bytes)")
-        archive = zipfile.ZipFile(path)
+        return stack.enter_context(opened(path))
     except FileNotFoundError:
         raise VTSumError(f"{path} must exist, got no such file") from None
     except _BROKEN as error:
         if isinstance(error, VTSumError):
             raise
-        with_head = _head(path) == b"PK\x03\x04"
+        with_head = _head(path) == b"PK\x03\x04" and not zipfile.is_zipfile(path)
         found = f"one that is cut off at {size} bytes" if with_head else f"no zip archive ({reason(error)})"
         raise VTSumError(f"{path} must be a whole npz file, got {found}") from None
-    names = archive.namelist()
-    if f"{key}.npy" not in names:
-        archive.close()
-        stored = ", ".join(sorted(name.removesuffix(".npy")[:40] for name in names)[:5]) or "nothing"
-        raise VTSumError(f"{path} must hold an array {key!r}, got {stored}")
-    return archive
 
 
 def _head(path: Path) -> bytes:

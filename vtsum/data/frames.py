@@ -12,12 +12,15 @@ import numpy as np
 
 from vtsum.data.feature_files import read_array
 from vtsum.errors import VTSumError
+from vtsum.zips import opened
 
 _FRAME_NAME = re.compile(r"([0-9]{1,12})\.jpe?g")
 FRAME_LIMIT = 2**26
 """Bytes that a stored frame may have, and its picture."""
 FRAMES_LIMIT = 2**32
 """Bytes that the pictures of one video may have."""
+FRAME_LIST = 2**23
+"""Bytes that the list of a video's frames may have: a day of them, one a second."""
 
 FRAME_INDEX_RATE = 3.0
 """Indices a second of video in the stored TVSum frames: a frame with index i was shown at i / 3 seconds."""
@@ -39,7 +42,7 @@ def read_frames(zip_path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     if not path.is_file():
         raise VTSumError(f"read_frames: zip_path must be a file, got {path}")
     try:
-        with zipfile.ZipFile(path) as archive:
+        with opened(path, FRAME_LIST) as archive:
             names = {name: _FRAME_NAME.fullmatch(name) for name in archive.namelist()}
             odd = [name for name, match in names.items() if match is None]
             if odd or not names:

@@ -20,6 +20,10 @@ from torch import Tensor
 from vtsum.errors import VTSumError
 from vtsum.files import written
 from vtsum.model.pretrained import first_line
+from vtsum.zips import opened
+
+_LITTLE = 1 << 16  # bytes that may be asked for without a look at how many there are
+_LIST = 1 << 24  # bytes of the list of an archive's tensors: a hundred thousand of them
 
 
 def save_safetensors(state: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
@@ -93,6 +97,8 @@ class _Bounded(io.BufferedReader):
     classes in a pickle, are as short as such names are."""
 
     def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and 0 <= size <= _LITTLE:  # a sign of a pickle, and another, and another
+            return super().read(size)
         left = os.fstat(self.fileno()).st_size - self.tell()
         return super().read(left if size is None or size < 0 else min(size, left))
 
@@ -122,7 +128,7 @@ def _is_archive(path: str | os.PathLike[str]) -> bool:
 def _check_size(path: str | os.PathLike[str]) -> None:
     """Raise ValueError for an archive that would unpack to more than it is: torch.save compresses nothing."""
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
+        with opened(path, _LIST) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
         if unpacked > (size := os.path.getsize(path)):
             raise ValueError(f"{size} bytes that unpack to {unpacked}")

@@ -28,6 +28,7 @@ from vtsum.summary.schema import Settings, filled_lines, filled_settings
 from vtsum.summary.typed import check_type
 from vtsum.summary.watching import FPS, Watched
 from vtsum.video.source import MAX_PIXELS
+from vtsum.zips import opened
 
 if TYPE_CHECKING:
     from vtsum.enhance.screen_text import RapidReader
@@ -239,9 +240,7 @@ def _read(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _names(path: Path) -> set[str]:
-    import zipfile
-
-    with zipfile.ZipFile(path) as archive:
+    with opened(path) as archive:
         return {name.removesuffix(".npy") for name in archive.namelist()}
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 RECOGNISER, CARRIED = "auto", "carried"  # the default, and the same on every machine
 DENOISER = "embedded"
 _PATIENCE = 2.0  # seconds that a thread nobody waits for any more is given to tidy up
+_AT_LEAST, _A_SECOND = 1000, 25  # words that a video may have; ten times what is said, in two languages at once
 LIMIT = 3600.0  # seconds of voice that are listened to: Whisper's tiny.en takes some two minutes of two cores for them
 
 
@@ -104,7 +105,14 @@ class Listening:
             if self._transcript is not None or asked:
                 raise
             return Transcript((), "none", None, (f"what is said was not listened to: {error}",))
-        return within(found, duration, self._part)
+        found = within(found, duration, self._part)
+        count, seconds = len(found.words), min(self._part[1] or duration, duration) - self._part[0]
+        if count <= _AT_LEAST + _A_SECOND * seconds:
+            return found
+        told = f"{count:,} words in {seconds:.0f} s, more than anybody can say"
+        if self._transcript is not None:
+            raise VTSumError(f"summarize: transcript must be of the video, got {told}")
+        return Transcript((), "none", None, (*found.warnings, f"the words of the video were left out: {told}"))
 
     def _run(self) -> None:
         assert self._job is not None

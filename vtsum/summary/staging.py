@@ -24,6 +24,8 @@ OURS = re.compile(
 )
 
 
+READ: list[Path] = []
+"""Files that a command's options were read from: no summary takes their place either."""
 _DIGITS = 8  # random bytes behind a temporary folder's name
 _RANDOM = re.compile(rf"[0-9a-f]{{{2 * _DIGITS}}}")
 _PART = ".part-"
@@ -95,7 +97,7 @@ def check_output(folder: Path, overwrite: bool, inputs: Sequence[AnyPath | None]
             f"summarize: output must be a new or empty folder or an older summary, "
             f"got {plain(folder)} with {plain(foreign[0])} in it"
         )
-    check_inputs("summarize", folder, inputs)
+    check_inputs("summarize", folder, [*inputs, *READ])
     if not empty and not overwrite:
         raise VTSumError(
             f"summarize: output {plain(folder)} must not exist yet (-o names another, --overwrite replaces it)"

@@ -82,12 +82,17 @@ def name_of(path: AnyPath) -> str:
         return "stdin"
     name = Path(text).name
     if is_address(path):
-        name = text.rpartition("/")[2] if in_store(text) else unquote(_on_web(text)["path"].rpartition("/")[2])
+        name = text.rpartition("/")[2] if in_store(text) else unquote(_last(_on_web(text)["path"]))
         name = clean(name).replace("/", "_").replace("\0", "")
         stem, dot, ending = name.rpartition(".")
         if len(os.fsencode(name)) > _LONGEST:
             name = shortened(stem or ending, _LONGEST - 10) + dot + ending[:8]
     return "video" if name in ("", ".", "..") else name
+
+
+def _last(path: str) -> str:
+    """The last part of an address's path, without the parameters that may stand behind it."""
+    return path.rpartition("/")[2].partition(";")[0]
 
 
 @contextmanager

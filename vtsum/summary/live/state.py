@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
@@ -17,11 +16,13 @@ from vtsum.reading import parse_json
 from vtsum.summary.live.shots import Shot, Store, Totals
 from vtsum.summary.live.window import pieces
 from vtsum.summary.typed import check_type
+from vtsum.zips import opened
 
 FILE = "live.npz"
 FORMAT = "vtsum-live-state/1"
 _EXACT = ".f64"  # ends the names of arrays of 64-bit numbers, which are kept as integers of the same bits
 _LIMIT = 1 << 20  # bytes of facts
+_ARRAYS = 64  # in the file, more than there are; each is opened by itself
 _MOST = 1 << 29  # bytes of all that is kept; a window's pictures and those of a store are some 30 MB
 
 
@@ -135,9 +136,13 @@ def load(path: Path) -> tuple[Facts, dict[str, np.ndarray]]:
     if facts.get("format") != FORMAT:
         raise VTSumError(f"{where}: format must be {FORMAT!r}, got {facts.get('format')!r:.60}")
     check_type(facts, Facts, f"{where}: facts")
-    with zipfile.ZipFile(path) as archive:
-        if sum(info.file_size for info in archive.infolist()) > _MOST:
-            raise VTSumError(f"{where}: arrays must have at most {_MOST:,} bytes together, got more")
+    with opened(path) as archive:
+        found = archive.infolist()
+        if len(found) > _ARRAYS or sum(info.file_size for info in found) > _MOST:
+            raise VTSumError(
+                f"{where} must have at most {_ARRAYS} arrays, of {_MOST:,} bytes together, got {len(found)}, of "
+                f"{sum(info.file_size for info in found):,}"
+            )
         names = {name.removesuffix(".npy") for name in archive.namelist()} - {"facts"}
     arrays = {}
     for name in sorted(names):

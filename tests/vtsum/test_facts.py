@@ -37,11 +37,13 @@ def _night(number: int) -> np.ndarray:
     return picture
 
 
-def _summary(folder: Path, seconds: float, picture, sound: np.ndarray | None = None) -> vtsum.Summary:
+def _summary(
+    folder: Path, seconds: float, picture, sound: np.ndarray | None = None, segmenter: str = "cuts"
+) -> vtsum.Summary:
     times = [i / RATE for i in range(round(seconds * RATE))]
     clip = write_clip(folder / "clip.mp4", times, picture, rate=RATE, sound=sound)
     return vtsum.summarize(
-        clip, folder / "o", budget="5s", model=ColourModel(), segmenter="cuts", formats=["json", "txt"]
+        clip, folder / "o", budget="5s", model=ColourModel(), segmenter=segmenter, formats=["json", "txt"]
     )
 
 
@@ -74,6 +76,19 @@ def test_one_part(tmp_path: Path, level: float | None, sound: str) -> None:
     samples = None if level is None else tone(12, 48000, 1, level=level)
     made = _summary(tmp_path, 12, lambda number, time: _still(120), samples)
     assert _told(made) == [f"0:12 long; no change of scene was found; {sound}.", "All of it: hardly anything moves."]
+
+
+@pytest.mark.parametrize("segmenter", ["cuts", "joint"])
+def test_a_picture_that_stands_longer_than_any_shot_is_one_part(segmenter: str, tmp_path: Path) -> None:
+    made = _summary(tmp_path, 70, lambda number, time: _still(20), segmenter=segmenter)
+    assert len(made.data["shots"]) == 2
+    assert _told(made) == [
+        "1:10 long; no change of scene was found; there is no sound.",
+        "All of it: dark pictures, hardly anything moves.",
+    ]
+    (part,) = made.data["text"][1]["times"]
+    assert (part["start"], part["end"]) == (0.0, 70.0)
+    assert made.data["text"][1]["shots"] == [i for i, shot in enumerate(made.data["shots"]) if shot["chosen"]]
 
 
 def test_of_a_small_thing_that_moves_it_is_not_said_that_it_moves_most(tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vtsum.enhance.event_segmentation import unit_mean
 from vtsum.enhance.speech.merge import Sentence
 from vtsum.summary.loudness import STANDS_OUT, Loudness, inside
 from vtsum.summary.text import MAX_SENTENCES, clock_time
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from vtsum.video import VideoInfo
 
 DARK, BRIGHT = 50.0, 190.0  # levels of 255 of the mean picture
+ALIKE = 1e-5  # squared distance of the mean features of two shots that show the same; slides differ by ten times that
 MOVES = 1.0  # levels of 255 from picture to picture: less may lie between the few hundred pixels that are compared
 
 
@@ -27,12 +30,13 @@ def measured_text(info: VideoInfo, watched: Watched, plan: Plan, sound: Loudness
     changes most or the loudest where it is so by far. Night is not told from a dark room, nor movement from
     a flickering light. Where sound could not be decoded, nothing is said of silence or loudness.
     """
-    spans = [plan.span(i) for i in range(len(plan.shots))]
+    parts = _parts(watched, plan)
+    spans = [(plan.span(shots[0])[0], plan.span(shots[-1])[1]) for shots in parts]
     lively = [watched.changes.liveliness(start, end) for start, end in spans]
     most = _stands_out(lively, MOVES)
     loudest = sound.stands_out(spans) if sound is not None else None
     told: list[Sentence] = []
-    for i in sorted(range(len(spans)), key=lambda i: plan.ranks[i]):
+    for i in sorted(range(len(spans)), key=lambda i: min(plan.ranks[shot] for shot in parts[i])):
         start, end = spans[i]
         found = []
         light = watched.changes.brightness(start, end)
@@ -45,9 +49,22 @@ def measured_text(info: VideoInfo, watched: Watched, plan: Plan, sound: Loudness
             found += ["silent"] if sound.is_silent(*inner) else ["louder than any other"] if i == loudest else []
         if found and len(told) < MAX_SENTENCES - 1:
             which = f"Part {i + 1}" if len(spans) > 1 else "All of it"
-            told.append(_sentence(f"{which}: {', '.join(found)}", (start, end), (i,) if i in plan.clips else ()))
+            shown = tuple(shot for shot in parts[i] if shot in plan.clips)
+            told.append(_sentence(f"{which}: {', '.join(found)}", (start, end), shown))
     whole = _whole(spans, (watched.start, watched.duration), info.has_audio, sound)
     return [whole, *sorted(told, key=lambda sentence: sentence.times)]
+
+
+def _parts(watched: Watched, plan: Plan) -> list[list[int]]:
+    """The shots of each part: a picture that stands for long is cut into several, of which none begins anything."""
+    means = [unit_mean(watched.event_features[start:end]) for start, end in plan.frames]
+    parts = [[0]]
+    for shot, (before, mean) in enumerate(pairwise(means), 1):
+        if float(((mean - before) ** 2).sum()) < ALIKE:
+            parts[-1].append(shot)
+        else:
+            parts.append([shot])
+    return parts
 
 
 def _whole(

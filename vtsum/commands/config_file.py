@@ -20,9 +20,11 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
     Raises:
         VTSumError: it cannot be read, names what is no option of the command, or gives a value of another kind.
     """
+    from vtsum.summary.staging import READ
+
+    READ.clear()  # what another command of this process read
     if path is None:
         return None
-    from vtsum.summary.staging import READ
     from vtsum.training.yaml_file import read_mapping
 
     command = str(context.info_name)

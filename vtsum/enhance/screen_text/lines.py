@@ -57,9 +57,21 @@ def lines_of(read: Iterable[ScreenLine], duration: float) -> list[ScreenLine]:
         for line in merged
         if id(line) not in clocks and line.start < duration
     ]
-    kept = [line for line in kept if not any(_covers(other, line) for other in kept)]
+    kept = _uncovered(kept)
     standing = _standing(kept, duration) if duration >= LONG else set()
     return [line for line in kept if _plain(line.text) not in standing]
+
+
+def _uncovered(lines: Iterable[ScreenLine]) -> list[ScreenLine]:
+    """Of lines in order of their starts, those that no other one covers."""
+    kept: list[ScreenLine] = []
+    standing: list[ScreenLine] = []  # few at a time, of however many lines
+    for line in lines:
+        standing = [other for other in standing if other.end > line.start]
+        if not any(_covers(other, line) for other in standing):
+            kept.append(line)
+        standing.append(line)
+    return kept
 
 
 def _covers(one: ScreenLine, other: ScreenLine) -> bool:

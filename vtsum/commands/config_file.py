@@ -20,11 +20,9 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
     Raises:
         VTSumError: it cannot be read, names what is no option of the command, or gives a value of another kind.
     """
-    from vtsum.summary.staging import READ
-
-    READ.clear()  # what another command of this process read
     if path is None:
         return None
+    from vtsum.summary.staging import READ
     from vtsum.training.yaml_file import read_mapping
 
     command = str(context.info_name)
@@ -44,6 +42,7 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
         parameter = known[name]
         given[str(parameter.name)] = _value(parameter, value, f"{where}: {name}")
     READ.append(path)
+    context.call_on_close(READ.clear)  # another command of this process has not read it
     context.default_map = {**(context.default_map or {}), **given}
     return path
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vtsum.errors import VTSumError
+from vtsum.shown import reason
 from vtsum.signals import begun, over
 
 AnyPath = str | os.PathLike[str]
@@ -153,10 +154,14 @@ def check_regular(path: Path) -> None:
 
 
 def check_new(op: str, output: Path, overwrite: bool) -> None:
-    """Raise VTSumError where `output` exists and nobody said that it may be replaced. Where it may be written, what
-    processes that were killed left of it half-written is swept."""
+    """Raise VTSumError where `output` exists and nobody said that it may be replaced, or is what no file takes the place
+    of. Where it may be written, what processes that were killed left of it half-written is swept."""
     if os.path.lexists(output) and not overwrite:
         raise VTSumError(f"{op}: output {plain(output)} must not exist yet (--overwrite replaces it)")
+    try:
+        check_regular(output)
+    except OSError as error:
+        raise VTSumError(f"{op}: output {plain(output)} must be writable: {reason(error)}") from None
     sweep(output.parent, [output.name])
 
 

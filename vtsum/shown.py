@@ -33,9 +33,11 @@ _UNFIT = re.compile(
 )
 _ADDRESS = re.compile(r"\A([A-Za-z][A-Za-z0-9+.-]+):/+(?=[^/])")
 _USER = re.compile(r"([a-z][a-z0-9+.-]{1,15}://)[^/\s]{1,1000}@", re.IGNORECASE)
-# What lets in whoever has the address, as signed ones do; it may stand behind the path's last part and the # too.
+# What lets in whoever has the address, as signed ones do; it may stand behind the path's last part and the # too. A
+# name with a letter by its number may be any name.
 _KEY = re.compile(
-    r"([?&;#][^=&;?#\s]{0,40}(?:sig|token|key|secret|pass|pwd|auth(?!or)|credential|jwt|hmac|hdn|session|ticket)"
+    r"([?&;#][^=&;?#\s]{0,40}"
+    r"(?:sig|token|key|secret|pass|pwd|auth(?!or)|credential|jwt|hmac|hdn|session|ticket|policy|%[46][1-9a-f]|%[57][0-9a])"
     r"[^=&;?#\s]{0,40}=)[^&#\s]+",
     re.IGNORECASE,
 )

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests import forked
+from tests.vtsum.hostile import ENVIRONMENT
 from vtsum.errors import VTSumError
 from vtsum.files import check_inputs, replace_folder, replacing, strangers, write_text, written
 
@@ -63,6 +66,38 @@ def test_no_link_is_followed_or_replaced(tmp_path: Path) -> None:
             action()
     assert (tmp_path / "mine").read_text() == "mine"
     assert sorted(os.listdir(tmp_path)) == ["folder", "late", "link", "mine"]
+
+
+@pytest.mark.parametrize("kind", ["a symbolic link", "a folder", "no regular file"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evaluate", "--checkpoint", "none", "--data", "none", "--overwrite", "-o"],
+        ["evaluate", "--checkpoint", "none", "--data", "none", "--overwrite", "--plot"],
+        ["score", "none.json", "--data", "none", "--overwrite", "-o"],
+        ["table", "none.json", "--overwrite", "-o"],
+        ["table", "none.json", "--overwrite", "--plot"],
+        ["plot", "none", "--overwrite", "-o"],
+        ["benchmark", "tvsum", "--h5", "none.h5", "--plot"],
+        ["data", "activitynet", "none.json", "--overwrite", "-o"],
+        ["data", "ratings", "none.csv", "--features", "none", "--overwrite", "-o"],
+    ],
+    ids=lambda words: " ".join(words[:2]) + " " + words[-1],
+)
+def test_what_no_file_takes_the_place_of_is_refused_before_the_work(words: list[str], kind: str, tmp_path: Path) -> None:
+    """An evaluation said so after its hours."""
+    name = "taken.md" if words[0] == "table" and words[-1] == "-o" else "taken.png"
+    taken = tmp_path / name
+    if kind == "a folder":
+        taken.mkdir()
+    elif kind == "no regular file":
+        os.mkfifo(taken)
+    else:
+        taken.symlink_to("elsewhere")
+    words = [*words, name] if words[0] != "benchmark" else [*words, name, "--overwrite"]
+    done = forked.run([sys.executable, "-m", "vtsum.cli", *words], env=ENVIRONMENT, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines() == [f"vtsum: {words[0]}: output {name} must be writable: {kind} is in its place"]
 
 
 def test_inputs_are_known_through_links(tmp_path: Path) -> None:

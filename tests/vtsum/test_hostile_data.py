@@ -73,6 +73,7 @@ NPZ: dict[str, tuple[Callable[[Path, Path], None], str]] = {
     "numbers that do not fit": (shaped("(3,)"), "must be a whole NumPy array, got: shape"),
     "large items": (shaped("(1,)", "|V64"), "must hold real numbers"),
     "a header that is no header": (member(npy("{" * 3000)), "must be a whole NumPy array"),
+    "a long header": (member(npy(" " * 11_000)), "got: a header of more than 10,000 bytes$"),
     "a deep header": (member(npy("(" * 9000)), "must be a whole NumPy array"),
     "a header that calls": (member(npy("__import__('os').mkdir('mark')")), "must be a whole NumPy array"),
     "no array": (member(b"hello"), "must be a whole NumPy array"),

@@ -326,6 +326,16 @@ def test_nonsense_in_a_models_configuration_is_one_line(changes: Any, message: s
         VTSum.load_checkpoint(folder)
 
 
+@pytest.mark.parametrize(("name", "value"), [("auto_map", OWN), ("architecture", "os:system")])
+def test_what_a_models_configuration_has_no_place_for_is_refused(name: str, value: Any, tmp_path: Path) -> None:
+    """It was passed over: nothing ran, and nobody was told that the folder asks for code."""
+    folder = model_folder(tmp_path)
+    data = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(data | {name: value}))
+    with pytest.raises(VTSumError, match=f"config.json must hold format, class, model and facts alone, got '{name}'"):
+        VTSum.load_checkpoint(folder)
+
+
 def test_sizes_that_fit_one_by_one_must_fit_together(tmp_path: Path) -> None:
     """A long row of zeros among the weights does not let all sizes be as long: 10^6 x 10^6 numbers."""
     folder = model_folder(tmp_path)

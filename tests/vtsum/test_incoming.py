@@ -90,6 +90,7 @@ def test_an_address_is_summarised_as_its_file(server, spool, of_file, tmp_path, 
     monkeypatch.chdir(tmp_path)
     told: list[str] = []
     note = lambda stage, done: told.append(stage)  # noqa: E731
+    server = server.replace("http", "HTTP") if "to" in place else server
     made = vtsum.summarize(server + place, model=ColourModel(), progress=note, **OPTIONS)
     _same(made, of_file)
     name = "a talk" if "talk" in place else "to-clip"

@@ -78,6 +78,8 @@ def test_clean_text_is_valid_holds_no_control_and_stays_clean(text: str) -> None
         ("https://h/a.mp4;token=zz&b=1", "https://h/a.mp4;token=...&b=1"),
         ("https://h/a?x=1;sig=zz&b=1", "https://h/a?x=1;sig=...&b=1"),
         ("https://h/a#access_token=zz", "https://h/a#access_token=..."),
+        ("https://h/a?v=1&%73ig=zz&p%61ss=b", "https://h/a?v=1&%73ig=...&p%61ss=..."),
+        ("https://h/a?in%5B0%5D=b&Policy=zz", "https://h/a?in%5B0%5D=b&Policy=..."),
         ("https://h/a?jwt=z.z.z&hdnts=exp=1~hmac=z", "https://h/a?jwt=...&hdnts=..."),
         ("s3://talks/a@b.mp4", "s3://talks/a@b.mp4"),
         ("talks/a?token=b.mp4", "talks/a?token=b.mp4"),

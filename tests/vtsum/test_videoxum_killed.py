@@ -21,8 +21,17 @@ import os, sys
 from vtsum.cli import main
 from vtsum.evaluation import videoxum_plot, videoxum_run
 
-if sys.argv.pop(1) == "first":
-    videoxum_plot.draw = lambda *words: os.kill(os.getpid(), 9)
+when, draw = sys.argv.pop(1), videoxum_plot.draw
+
+
+def killed(*words):
+    if when == "after":
+        draw(*words)
+    os.kill(os.getpid(), 9)
+
+
+if when != "again":
+    videoxum_plot.draw = killed
 else:
     videoxum_run.Job.run = lambda *words: sys.exit("a batch that was done is done again")
 sys.exit(main())
@@ -45,7 +54,7 @@ def test_one_that_was_killed_before_its_plot_was_drawn_goes_on(words: list[str],
     """It was refused, its own figures being in the way, and its part file stayed."""
     line, env, out = [sys.executable, "-c", KILLED], environment(tmp_path), tmp_path / "o"
     out.mkdir()
-    done = subprocess.run([*line, "first", *words], env=env, cwd=out, timeout=200)
+    done = subprocess.run([*line, "before", *words], env=env, cwd=out, timeout=200)
     assert done.returncode == -signal.SIGKILL
     assert sorted(os.listdir(out)) == ["e.json", "e.json.part.jsonl"]
     whole = (out / "e.json").read_bytes()
@@ -58,6 +67,25 @@ def test_one_that_was_killed_before_its_plot_was_drawn_goes_on(words: list[str],
     assert again.returncode == 0, again.stderr
     assert sorted(os.listdir(out)) == ["e.json", "e.png"]
     assert (out / "e.json").read_bytes() == whole
+
+
+def test_one_that_was_killed_after_its_plot_was_drawn_comes_to_its_end(words: list[str], tmp_path: Path) -> None:
+    """It was refused, its own picture being in the way."""
+    line, env, out = [sys.executable, "-c", KILLED], environment(tmp_path), tmp_path / "o"
+    out.mkdir()
+    done = subprocess.run([*line, "after", *words], env=env, cwd=out, timeout=200)
+    assert done.returncode == -signal.SIGKILL
+    assert sorted(os.listdir(out)) == ["e.json", "e.json.part.jsonl", "e.png"]
+    drawn = (out / "e.png").read_bytes()
+    (out / "e.png").write_bytes(b"mine")
+    refused = forked.run([*line, "again", *words], env=env, cwd=out)
+    assert "output e.png must not exist yet" in refused.stderr
+    assert (out / "e.png").read_bytes() == b"mine"
+    (out / "e.png").write_bytes(drawn)
+    again = forked.run([*line, "again", *words], env=env, cwd=out)
+    assert again.returncode == 0, again.stderr
+    assert sorted(os.listdir(out)) == ["e.json", "e.png"]
+    assert (out / "e.png").read_bytes() == drawn
 
 
 def test_what_another_one_at_work_has_done_is_not_removed(words: list[str], tmp_path: Path) -> None:

@@ -125,6 +125,7 @@ def activitynet(
     entries = videoxum_entries(videos, features)
     if not entries:
         raise VTSumError(f"activitynet: CAPTIONS must hold videos with text (and features), got none of {len(videos)}")
+    check_new("activitynet", output, overwrite)  # somebody may have put it there meanwhile
     write_videoxum_annotations(entries, output)
     if not quiet:
         write(f"{len(entries):,} of {len(videos):,} videos, in {printable(output)}")

@@ -99,7 +99,8 @@ def evaluate(
 
     if util.find_spec("scipy") is None:
         raise VTSumError("evaluate: scipy must be installed: pip install vtsum[eval]")
-    from vtsum.evaluation.videoxum_plot import check_plot, draw
+    from vtsum.evaluation.videoxum_file import part_files
+    from vtsum.evaluation.videoxum_plot import check_plot, draw, is_drawn
     from vtsum.evaluation.videoxum_run import checkpoint_name
     from vtsum.evaluation.videoxum_run import evaluate as run
     from vtsum.evaluation.videoxum_settings import EvaluationSettings
@@ -129,14 +130,15 @@ def evaluate(
     )
     name = checkpoint_name(checkpoint)
     path = output or Path(f"evaluation_{name}_{split}_{protocol}.json")
+    unfinished = bool(part_files(path))  # of a process that was killed: it may have come as far as the picture
     if plot is not None:
         check_plot(plot)
         check_inputs("evaluate", plot, settings.inputs)
-        check_new("evaluate", plot, overwrite)
+        check_new("evaluate", plot, overwrite or unfinished)
         check_apart("evaluate", output=path, plot=plot)
 
     def finish(content: dict[str, Any]) -> None:
-        if plot is not None:
+        if plot is not None and not (unfinished and is_drawn([content], [name], plot)):
             check_new("evaluate", plot, overwrite)  # somebody may have put it there meanwhile
             draw([content], [name], plot)
 

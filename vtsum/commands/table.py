@@ -70,6 +70,8 @@ def table(
     evaluations = [read_evaluation(path) for path in files]
     rows = [name.strip() for name in names.split(",")] if names else row_names(evaluations, files)
     text = results_table(evaluations, rows, form=form, baselines=baselines, mix=mix)
+    for path in filter(None, (output, plot)):
+        check_new("table", path, overwrite)  # somebody may have put it there meanwhile
     if plot is not None:
         draw(*grouped(evaluations, rows), plot)
     if output is None:

@@ -98,7 +98,12 @@ def _header(file: IO[bytes], size: int, where: str) -> tuple[tuple[int, ...], np
     """Shape and dtype at the start of a stored array, once they were found to be those of the bytes that follow."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
+    try:
+        shape, _, dtype = read(file)
+    except ValueError as error:
+        if "max_header_size" in str(error):  # NumPy would have the file trusted
+            raise ValueError("a header of more than 10,000 bytes") from None
+        raise
     stored = size - file.tell()
     if dtype.kind not in "fiub":
         raise VTSumError(f"{where} must hold real numbers, got dtype {dtype!s:.40}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from importlib import util
 from pathlib import Path
@@ -26,12 +27,28 @@ def check_plot(path: Path) -> None:
 
 
 def draw(evaluations: Sequence[Mapping[str, Any]], names: Sequence[str], path: Path) -> None:
-    """One panel a measure, one point an evaluation with its 95% interval, dashed lines for the baselines.
+    """Write `picture` of evaluations to a file.
 
     Raises:
         VTSumError: another ending than .png or .svg, no matplotlib, or a place that cannot be written to.
     """
     check_plot(path)
+    drawn = picture(evaluations, names, path.suffix[1:].lower())
+    try:
+        with written(path) as part:
+            part.write_bytes(drawn)
+    except OSError as error:
+        raise VTSumError(f"plot: {path} must be writable: {reason(error)}") from None
+
+
+def is_drawn(evaluations: Sequence[Mapping[str, Any]], names: Sequence[str], path: Path) -> bool:
+    """Whether a file is what `draw` would make of it."""
+    return path.is_file() and path.read_bytes() == picture(evaluations, names, path.suffix[1:].lower())
+
+
+def picture(evaluations: Sequence[Mapping[str, Any]], names: Sequence[str], form: str) -> bytes:
+    """One panel a measure, one point an evaluation with its 95% interval, dashed lines for the baselines: a PNG or SVG
+    file, the same each time."""
     load_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -73,16 +90,9 @@ def draw(evaluations: Sequence[Mapping[str, Any]], names: Sequence[str], path: P
         panel.set_xlim(-0.6, len(names) - 0.4)
     panels.flat[0].legend(fontsize=8)
     figure.suptitle(label(caption(evaluations), CAPTION), fontsize=8)
-    try:
-        with written(path) as part:
-            figure.savefig(
-                part,
-                format=path.suffix[1:].lower(),
-                dpi=150,
-                metadata={"Creator": None, "Date": None} if path.suffix.lower() == ".svg" else None,
-            )
-    except OSError as error:
-        raise VTSumError(f"plot: {path} must be writable: {reason(error)}") from None
+    file = io.BytesIO()
+    figure.savefig(file, format=form, dpi=150, metadata={"Creator": None, "Date": None} if form == "svg" else None)
+    return file.getvalue()
 
 
 def label(text: str, most: int) -> str:

@@ -228,6 +228,10 @@ def load_checkpoint(source: str | Path, kind: type[VTSum], *, text: bool = True)
     data = read_json(folder / CONFIG, dict, "load_checkpoint")
     if data.get("format") != FORMAT:
         raise VTSumError(f"load_checkpoint: format of {folder / CONFIG} must be {FORMAT!r}, got {data.get('format')!r}")
+    if unknown := [name for name in data if name not in ("format", "class", "model", "facts")]:
+        raise VTSumError(
+            f"load_checkpoint: {folder / CONFIG} must hold format, class, model and facts alone, got {unknown[0]!r:.80}"
+        )
     kind = _class_to_load(data.get("class"), kind, folder / CONFIG)
     for name, part in (("model", data.get("model")), ("facts", data.get("facts", {}))):
         if not isinstance(part, dict):

@@ -158,6 +158,8 @@ def _fetch(address: str, file: BinaryIO, where: str, progress: Callable[[float],
 def _of_web(address: str, where: str) -> Iterator[tuple[bytes, int]]:
     """What FFmpeg reads at an address, piece by piece, each with the whole size; 0, where that is not known."""
     options = {"protocol_whitelist": _PROTOCOLS, "user_agent": "vtsum"}
+    scheme, colon, rest = address.partition(":")
+    address = scheme.lower() + colon + rest  # FFmpeg knows protocols by small letters alone
     try:
         with av.open(address, format="data", timeout=_PATIENCE, options=options) as source:
             whole = max(source.size, 0)

@@ -85,6 +85,30 @@ def test_a_killed_driver_loses_nothing_and_leaves_nobody(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_cluster_without_machines_is_not_waited_for(tmp_path):
+    """Ray's own agents killed, with whom its machine leaves; it was waited for without end."""
+    out, before = tmp_path / "out", _clusters()
+    videos = [_clip(tmp_path / f"{n}.mp4", level) for n, level in enumerate((90, 120, 0))]  # the last takes a minute
+    words = [*COMMAND, "batch", *OPTIONS, *videos, "-o", out, *RAY]
+    batch = subprocess.Popen([*map(str, words)], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 120
+    while not any(entry["source"].endswith("2.mp4") for entry in _entries(out)):
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    for pid in _clusters() - before:
+        if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::"):
+            os.kill(pid, signal.SIGKILL)
+    assert batch.communicate(timeout=100)[1].splitlines()[-1:] == [
+        "vtsum: batch: the cluster must have a machine for a worker, all were lost"
+    ]
+    assert batch.returncode == 2
+    assert _clusters() <= before
+    assert _whole(out) <= {"0", "1"}
+    again = _run("batch", *OPTIONS, *videos[:2], "-o", out, *RAY)
+    assert (again.returncode, _whole(out)) == (0, {"0", "1"}), again
+
+
+@pytest.mark.slow
 def test_a_disk_that_is_full_costs_the_videos_it_has_no_room_for(tmp_path):
     """Each is told, none is half there, and with room the next run does those alone. Needs root: a disk of memory."""
     disk, out = tmp_path / "disk", tmp_path / "disk" / "out"

@@ -84,7 +84,9 @@ def test_no_link_is_followed_or_replaced(tmp_path: Path) -> None:
     ],
     ids=lambda words: " ".join(words[:2]) + " " + words[-1],
 )
-def test_what_no_file_takes_the_place_of_is_refused_before_the_work(words: list[str], kind: str, tmp_path: Path) -> None:
+def test_what_no_file_takes_the_place_of_is_refused_before_the_work(
+    words: list[str], kind: str, tmp_path: Path
+) -> None:
     """An evaluation said so after its hours."""
     name = "taken.md" if words[0] == "table" and words[-1] == "-o" else "taken.png"
     taken = tmp_path / name
@@ -97,7 +99,8 @@ def test_what_no_file_takes_the_place_of_is_refused_before_the_work(words: list[
     words = [*words, name] if words[0] != "benchmark" else [*words, name, "--overwrite"]
     done = forked.run([sys.executable, "-m", "vtsum.cli", *words], env=ENVIRONMENT, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
-    assert done.stderr.splitlines() == [f"vtsum: {words[0]}: output {name} must be writable: {kind} is in its place"]
+    op = words[1] if words[0] == "data" else words[0]
+    assert done.stderr.splitlines() == [f"vtsum: {op}: output {name} must be writable: {kind} is in its place"]
 
 
 def test_inputs_are_known_through_links(tmp_path: Path) -> None:

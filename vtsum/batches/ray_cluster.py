@@ -28,6 +28,7 @@ from vtsum.errors import VTSumError
 from vtsum.shown import clean_libraries, reason
 
 _TICK = 0.5  # seconds between two looks at the clock
+_LOOK = 5.0  # seconds between two looks at the cluster's machines
 _TRIES = 2  # a machine may be lost at any job; a job at which two workers are lost is set aside
 
 
@@ -92,7 +93,7 @@ class RayExecutor:
         """As `LocalExecutor` has it; but a job at which a worker was lost is given to one more.
 
         Raises:
-            VTSumError: there is no such cluster, or no place in it for the workers.
+            VTSumError: there is no such cluster, or no place in it for the workers; or it was lost.
             Hopeless: as the work does.
         """
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
@@ -117,12 +118,17 @@ class RayExecutor:
         begin = ray.remote(num_cpus=threads, num_gpus=self._gpus, max_restarts=0)(_Actor)
         waiting, losses, unborn = deque(jobs), Counter[Path](), 0
         workers: list[_Worker] = []
+        looked = time.monotonic()
         try:
             while waiting or any(worker.job for worker in workers):
                 while len(workers) < min(self._count, len(waiting) + sum(w.job is not None for w in workers)):
                     actor = begin.remote(work, threads, self._held)
                     workers.append(_Worker(actor, actor.ready.remote()))
                 ray.wait([worker.answer for worker in workers], num_returns=1, timeout=_TICK)
+                if time.monotonic() - looked > _LOOK:  # Ray itself would wait for machines that nobody may bring
+                    looked = time.monotonic()
+                    if not _places(ray.nodes(), threads, self._gpus):
+                        raise VTSumError(f"{self._op}: the cluster must have a machine for a worker, all were lost")
                 for worker in list(workers):
                     job, result = worker.job, self._ended(ray, worker)
                     if worker.lost:
@@ -206,6 +212,12 @@ def threads_each(op: str, nodes: Sequence[Mapping[str, Any]], workers: int, gpus
             return threads
     have = sum(cpus for cpus, _ in sizes)
     raise VTSumError(f"{op}: workers must be at most the processors of the cluster, {have:g}, got {workers}")
+
+
+def _places(nodes: Sequence[Mapping[str, Any]], threads: int, gpus: float) -> bool:
+    """Whether a machine of the cluster that is left could ever hold a worker."""
+    left = [node["Resources"] for node in nodes if node["Alive"]]
+    return any(has.get("CPU", 0.0) >= threads and has.get("GPU", 0.0) >= gpus for has in left)
 
 
 def _end(ray: Any, actor: Any) -> None:

@@ -80,7 +80,9 @@ def _whole(
         starts = [clock_time(start) for start, _ in spans]
         text += f"{len(spans)} parts were found, beginning at {', '.join(starts[:-1])} and {starts[-1]}"
     else:
-        text += f"{len(spans)} parts were found, of {lengths[0]:.0f} to {lengths[-1]:.0f} s"
+        least, most = f"{lengths[0]:.0f}", f"{lengths[-1]:.0f}"
+        lasting = f"about {least} s each" if least == most else f"{least} to {most} s"
+        text += f"{len(spans)} parts were found, of {lasting}"
     if not has_audio:
         text += "; there is no sound"
     elif sound is not None and sound.is_silent(*part):

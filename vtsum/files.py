@@ -154,8 +154,8 @@ def check_regular(path: Path) -> None:
 
 
 def check_new(op: str, output: Path, overwrite: bool) -> None:
-    """Raise VTSumError where `output` exists and nobody said that it may be replaced, or where it is a link, a folder or
-    the like. Where it may be written, what processes that were killed left of it half-written is swept."""
+    """Raise VTSumError where `output` exists and nobody said that it may be replaced, or is a link, a folder or the
+    like. Where it may be written, what processes that were killed left of it half-written is swept."""
     if os.path.lexists(output) and not overwrite:
         raise VTSumError(f"{op}: output {plain(output)} must not exist yet (--overwrite replaces it)")
     try:

@@ -10,6 +10,8 @@ import os
 
 # Before torch is imported: two processes with two threads each on two cores only get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Before huggingface_hub is: no test asks the hub on the net for anything.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import gc
 import random

@@ -1,14 +1,15 @@
 """Python programs in processes of their own that import PyTorch no more: copies of one process that did only that.
 
-To start Python and import PyTorch takes two to four seconds of a processor, more than most commands on a small input
-take for the rest. What is tested before or while PyTorch is imported, under other variables that libraries read
-when they are imported, by signals, or on a disk that is full (what is printed goes to files), starts with subprocess
-as ever.
+To start Python and import PyTorch takes two to four seconds of a processor, and transformers' text models four more:
+more than most commands on a small input take for the rest. What is tested before or while PyTorch is imported, by
+signals, or on a disk that is full (what is printed goes to files), starts with subprocess as ever; so does, of itself,
+what has other variables that libraries read when they are imported.
 """
 
 from __future__ import annotations
 
 import atexit
+import functools
 import multiprocessing
 import os
 import runpy
@@ -17,10 +18,13 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Mapping, Sequence
+from multiprocessing import forkserver
 from pathlib import Path
 
-#: No module of ours, nor any that reads variables of the environment which a test sets.
-IMPORTED = ["numpy", "torch", "av", "jinja2", "typer", "pydantic", "PIL.Image", "pytest"]
+FIRST = dict(os.environ)
+
+#: Of variables that they read then.
+READ = ("HF_", "HUGGINGFACE_", "TRANSFORMERS_", "TORCH", "XDG_", "HOME", "USE_", "DISABLE_", "TOKENIZERS_")
 
 
 def run(
@@ -35,8 +39,12 @@ def run(
     -c CODE, ...]`."""
     interpreter, *command = map(str, words)
     assert interpreter == sys.executable, words
+    if _read(env) != _read(FIRST):
+        return subprocess.run(
+            list(map(str, words)), env=env, cwd=cwd, input=input, timeout=timeout, capture_output=True, text=True
+        )
+    _start()
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(IMPORTED)
     with tempfile.TemporaryDirectory() as folder:
         files = [f"{folder}/{name}" for name in ("in", "out", "err")]
         Path(files[0]).write_text(input, encoding="utf-8")
@@ -49,6 +57,25 @@ def run(
             raise subprocess.TimeoutExpired(list(map(str, words)), timeout or 0.0)
         printed = [Path(file).read_text(encoding="utf-8", errors="replace") for file in files[1:]]
         return subprocess.CompletedProcess(list(map(str, words)), process.exitcode, *printed)
+
+
+def _read(env: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in env.items() if name.startswith(READ)}
+
+
+@functools.cache
+def _start() -> None:
+    """Begin the process that is copied, with the variables that were there before any test set others."""
+    now = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(FIRST)
+    try:
+        os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parent.parent)
+        forkserver.set_forkserver_preload(["tests.preloaded"])
+        forkserver.ensure_running()
+    finally:
+        os.environ.clear()
+        os.environ.update(now)
 
 
 def _begin(command: list[str], env: dict[str, str], cwd: str, files: list[str]) -> None:
@@ -65,6 +92,7 @@ def _begin(command: list[str], env: dict[str, str], cwd: str, files: list[str]) 
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)
+    sys.path.remove(str(Path(__file__).resolve().parent.parent))
     sys.path[:0] = [folder for folder in env.get("PYTHONPATH", "").split(os.pathsep) if folder]
     try:
         _execute(command, cwd)

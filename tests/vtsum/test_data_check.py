@@ -47,9 +47,9 @@ def test_good_data_is_good(root, capsys):
     assert train.seconds == 81 + 4.5
     assert cli.main(["data", "check", str(root)]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "train: 9 videos, 0.0 hours, 81 frames (5 to 13 a video), 10 annotators",
-        "val: 2 videos, 0.0 hours, 11 frames (5 to 6 a video), 10 annotators",
-        "test: 3 videos, 0.0 hours, 18 frames (5 to 7 a video), 10 annotators",
+        "train: 9 videos, 1.4 minutes, 81 frames (5 to 13 a video), 10 annotators",
+        "val: 2 videos, 0.2 minutes, 11 frames (5 to 6 a video), 10 annotators",
+        "test: 3 videos, 0.3 minutes, 18 frames (5 to 7 a video), 10 annotators",
         "28 feature files, C 6, D 4, all good; 1 belong to no video",
     ]
 

@@ -64,7 +64,7 @@ def test_from_clips_and_ratings_to_the_table(tmp_path: Path) -> None:
     (tmp_path / "ratings.csv").write_text("\n".join(lines) + "\n")
     run("extract", ".", "-o", "feats", "--fps", "2", "--quiet", cwd=tmp_path)
     told = run("data", "ratings", "ratings.csv", "--features", "feats", "-o", "mine.h5", cwd=tmp_path)
-    assert told.startswith(f"{CLIPS} videos, 0.0 hours, ")
+    assert told.startswith(f"{CLIPS} videos, 2.0 minutes, ")
     assert told.endswith(f" shots, {RATERS} raters each, in mine.h5\n")
     table = run("benchmark", "tvsum", "--h5", "mine.h5", "--seeds", "1", cwd=tmp_path)
     rows = {line.split(" | ")[0].strip("| "): line.split(" | ") for line in table.splitlines() if line[:2] == "| "}
@@ -99,7 +99,7 @@ def test_every_field_is_as_its_definition_says(here: Path, capsys: pytest.Captur
     Path("r.json").write_text(json.dumps(GOOD))
     assert cli.main(["data", "ratings", "r.json", "--features", "feats", "-o", "m.h5"]) == 0
     said = capsys.readouterr()
-    assert (said.out, said.err) == ("2 videos, 0.0 hours, 4 shots, 2 raters each, in m.h5\n", "")
+    assert (said.out, said.err) == ("2 videos, 0.2 minutes, 4 shots, 2 raters each, in m.h5\n", "")
     b, a = load_tvsum("m.h5")
     assert [(v.key, v.name, v.fps, v.n_frames) for v in (b, a)] == [
         ("video_1", "b", 30.0, 138),

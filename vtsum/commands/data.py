@@ -44,7 +44,7 @@ def synth(
         made = make_corpus(folder, train=train, val=val, test=test, seed=seed, films=films, progress=bars)
     if not quiet:
         counts = ", ".join(f"{count} {split}" for split, count in made["videos"].items())
-        write(f"{counts} videos, {made['frames'] / 3600:.1f} hours, in {printable(folder)}")
+        write(f"{counts} videos, {_lasting(made['frames'])}, in {printable(folder)}")
 
 
 @data.command(short_help="Find every missing or broken file of a data set, by name.")
@@ -87,7 +87,7 @@ def check(
         return
     for name, facts in report.splits.items():
         write(
-            f"{name}: {facts.videos:,} videos, {facts.seconds / 3600:.1f} hours, {facts.frames:,} frames "
+            f"{name}: {facts.videos:,} videos, {_lasting(facts.seconds)}, {facts.frames:,} frames "
             f"({facts.shortest} to {facts.longest} a video), {facts.annotators} annotators"
         )
     widths = f"C {report.width}" + (f", D {report.clip_width}" if report.clip_width else "")
@@ -166,6 +166,10 @@ def ratings(
         least, most = made.raters
         raters = f"{least}" if least == most else f"{least} to {most}"
         write(
-            f"{made.videos:,} videos, {made.seconds / 3600:.1f} hours, {made.shots:,} shots, {raters} raters each, in "
+            f"{made.videos:,} videos, {_lasting(made.seconds)}, {made.shots:,} shots, {raters} raters each, in "
             f"{printable(output)}"
         )
+
+
+def _lasting(seconds: float) -> str:
+    return f"{seconds / 3600:,.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"

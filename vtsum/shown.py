@@ -22,7 +22,8 @@ _FULL_WORDS = tuple(os.strerror(number) for number in _FULL)  # as libraries in 
 
 _BREAKS = "\x00-\x1f\x7f-\x9f\u2028\u2029"  # control characters, escape among them, and ends of lines
 _LONE = "\ud800-\udfff"  # bytes of a file name that are no UTF-8
-_UNSEEN = "\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"  # order of writing, no width
+# The order of writing, no width; the last two are no letters, and XML may not hold them.
+_UNSEEN = "\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ufffe\uffff"
 _JOINERS = "\u200c\u200d"  # needed in Persian, in Indic scripts and in emoji, always behind a sign of theirs
 _TAGS = "\U000e0000-\U000e007f"
 _NO_SIGN = rf"\x00-\x7f{_BREAKS}{_LONE}{_UNSEEN}{_TAGS}{_JOINERS}"

@@ -8,6 +8,7 @@ import resource
 import struct
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,21 @@ def many_names(group: h5py.Group) -> None:
         group.file[f"video_{i}"] = group
 
 
+def packed(group: h5py.Group, chunk: tuple[int, int], raw: int, times: int) -> None:
+    """Features whose one chunk, of zlib's words, unpacks `times` over to `raw` bytes."""
+    del group["features"]
+    made = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    made.set_chunk(chunk)
+    for _ in range(times):
+        made.set_filter(h5py.h5z.FILTER_DEFLATE, 0, (9,))
+    space = h5py.h5s.create_simple((7, 4), (h5py.h5s.UNLIMITED,) * 2)
+    h5py.h5d.create(group.id, b"features", h5py.h5t.NATIVE_FLOAT, space, made)
+    stored = bytes(raw)
+    for _ in range(times):
+        stored = zlib.compress(stored)
+    group["features"].id.write_direct_chunk((0, 0), stored, 0)
+
+
 def shots_of_a_frame(group: h5py.Group) -> None:
     """A small file of which the choice of shots would be work for hours."""
     frames = 20_000
@@ -235,6 +251,18 @@ H5: dict[str, tuple[Callable[[h5py.Group], None], str]] = {
     "10^12 numbers": (large, "features must have at most 1073741824 bytes"),
     "840 MB that were never written": (never_written, "must hold what it states, got a file that unpacks to more"),
     "one video by six names": (many_names, "must hold what it states, got a file that unpacks to more"),
+    "a chunk of 2 GB for 28 numbers": (
+        lambda group: packed(group, (1 << 15, 1 << 14), 28, 1),
+        r"features must have at most 1073741824 bytes, got shape \(7, 4\) in chunks of \(32768, 16384\)",
+    ),
+    "a chunk of 256 MB for 28 numbers": (
+        lambda group: packed(group, (1 << 13, 1 << 13), 28, 1),
+        "must hold what it states, got a file that unpacks to more",
+    ),
+    "28 numbers packed twice": (
+        lambda group: packed(group, (7, 4), 1 << 28, 2),
+        "features must be packed at most once, got 2 times",
+    ),
     "references": (references, "picks must hold numbers or text"),
     "a list for a number": (replace("n_frames", np.arange(3)), r"n_frames must have 0 dimensions, got shape \[3\]"),
     "text for numbers": (replace("picks", "many"), "picks must hold numbers, got text"),
@@ -289,6 +317,13 @@ def test_a_hostile_h5_file_is_one_line(kind: str, tmp_path: Path, little_memory:
             load_tvsum(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_command_refuses_an_h5_file_that_unpacks_to_a_million_times_its_size(tmp_path: Path) -> None:
+    path = write_h5(tmp_path / "a.h5", lambda group: packed(group, (7, 4), 1 << 28, 3))
+    assert path.stat().st_size < 100_000
+    told = refused("benchmark", "tvsum", "--h5", str(path), "--records", str(tmp_path / "r.jsonl"), names=path)
+    assert "features must be packed at most once, got 3 times" in told
 
 
 def test_a_whole_video_may_not_be_a_link(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -10,7 +11,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
+import av
 import numpy as np
 import pytest
 
@@ -141,6 +144,28 @@ def test_a_word_that_is_two_is_exported_as_two(made: tuple[Path, Path], tmp_path
     done = _run("export", str(tmp_path), "-f", "srt", "--clock", "source")
     assert done.returncode == 0, done.stderr
     assert "a b\n" in (tmp_path / "source.srt").read_text()
+
+
+def test_a_strangers_words_are_read_as_words(made: tuple[Path, Path], tmp_path: Path) -> None:
+    """By a spreadsheet, which would run a formula; by XML, which has no such letters; by FFmpeg, to which an arrow says
+    that a subtitle begins."""
+    arrow = [
+        {"text": text, "start": 0.1, "end": 0.9, "confidence": 1.0} for text in ["0:00:05,000", "-->", "0:00:09,000"]
+    ]
+    document = _spoken(made[1], arrow)
+    document["title"]["text"] = document["source"]["name"] = "a\ufffe\uffffb"
+    document["shots"][0]["reason"] = "=cmd|'/c calc'!A1"
+    (tmp_path / "summary.json").write_text(json.dumps(document))
+    done = _run("export", str(tmp_path), "-f", "csv,fcpxml,srt", "--clock", "source")
+    assert done.returncode == 0, done.stderr
+    with open(tmp_path / "summary.csv", newline="") as file:
+        assert next(csv.DictReader(file))["reason"] == "'=cmd|'/c calc'!A1"
+    found = ElementTree.parse(tmp_path / "summary.fcpxml").find(".//asset")
+    assert found is not None
+    assert found.get("name") == "ab"
+    with av.open(str(tmp_path / "source.srt")) as subtitles:
+        (words,) = (bytes(packet) for packet in subtitles.demux() if packet.size)
+    assert words.decode() == "0:00:05,000 → 0:00:09,000"
 
 
 def test_an_export_replaces_nothing_unasked(made: tuple[Path, Path], tmp_path: Path) -> None:

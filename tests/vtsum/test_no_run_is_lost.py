@@ -61,6 +61,18 @@ def test_a_link_for_the_lock_is_named(data: Path, tmp_path: Path) -> None:
     refused([*REAL, *words(data, "run")], tmp_path, "train: run/.lock must lie where it is named, got a symbolic link")
 
 
+@pytest.mark.parametrize("name", ["model/config.json", "best/model.safetensors"])
+def test_a_link_for_what_is_written_at_the_end_is_told_before_the_work(name: str, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "run" / name).parent.mkdir(parents=True)
+    for file in ("config.yaml", "metrics.jsonl"):
+        (tmp_path / "run" / file).touch()
+    (tmp_path / "run" / name).symlink_to("../../mine")
+    refused(
+        [*REAL, *words(data, "run")], tmp_path, f"train: run/{name} must lie where it is named, got a symbolic link"
+    )
+
+
 def test_the_folder_of_a_seed_is_no_link(data: Path, tmp_path: Path) -> None:
     """Found before the first seed is trained: in the home that the second one's leads to lies what a run writes."""
     (tmp_path / "home").mkdir()

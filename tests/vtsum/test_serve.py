@@ -297,6 +297,16 @@ def test_a_video_that_fails_is_told_and_ctrl_c_stops_what_runs(tmp_path, clip):
     assert sorted(path.name for path in (tmp_path / "d" / "videos").iterdir()) == ["bad.mp4", "good.mp4"]
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGHUP, 129), (signal.SIGTERM, 143)])
+def test_a_terminal_that_closes_and_kill_stop_what_runs(tmp_path, clip, number, status):
+    server = Served([sys.executable, "-m", "vtsum", "serve", str(tmp_path / "d")])
+    server.ask("PUT", "api/videos?name=good.mp4", clip.read_bytes())
+    server.ask("POST", "api/summaries", {"video": "good.mp4"})
+    server.wait("running")
+    assert server.end(number) == (status, "")
+    assert os.listdir(tmp_path / "d") == ["videos"]
+
+
 def test_a_job_that_is_stopped_while_its_process_begins_ends(monkeypatch):
     begin, begun = asyncio.create_subprocess_exec, []
 

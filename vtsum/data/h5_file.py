@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -142,10 +143,26 @@ def _own(group: Any, name: str, kind: type, where: str) -> Any:
         if text and found.shape != ():  # each of many texts may be the same long one
             raise VTSumError(f"{where}: {name} must be one text or hold numbers, got text of shape {found.shape!s:.80}")
         if found.shape is None or _size(found) > H5_LIMIT:
-            raise VTSumError(f"{where}: {name} must have at most {H5_LIMIT} bytes, got shape {found.shape!s:.80}")
+            parts = f" in chunks of {found.chunks!s:.80}" if found.chunks else ""
+            raise VTSumError(
+                f"{where}: {name} must have at most {H5_LIMIT} bytes, got shape {found.shape!s:.80}{parts}"
+            )
+        if (packed := _times_packed(found)) > 1:
+            raise VTSumError(f"{where}: {name} must be packed at most once, got {packed} times")
     return found
 
 
 def _size(found: Any) -> int:
-    """Bytes of a field; its numbers become float32 at least."""
-    return int(found.size * max(found.dtype.itemsize, 4))
+    """Bytes of a field, with what its chunks, each unpacked whole, have beyond it; numbers become float32 at least."""
+    chunks = found.chunks or found.shape
+    numbers = math.prod(-(-length // part) * part for length, part in zip(found.shape, chunks, strict=True) if length)
+    return int((numbers if found.size else 0) * max(found.dtype.itemsize, 4))
+
+
+def _times_packed(found: Any) -> int:
+    """How often each chunk is to be unpacked; twice, and a small file becomes a million times its size on the way."""
+    import h5py
+
+    same_size = (h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32)
+    made = found.id.get_create_plist()
+    return sum(made.get_filter(number)[0] not in same_size for number in range(made.get_nfilters()))

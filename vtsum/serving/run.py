@@ -6,8 +6,11 @@ import asyncio
 import logging
 import os
 import secrets
+import signal
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
@@ -28,7 +31,7 @@ def serve(
     largest: int = LARGEST,
     ready: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve a page on which videos are summarised, until Ctrl-C or SIGTERM, which stop what runs.
+    """Serve a page on which videos are summarised, until Ctrl-C, SIGTERM or SIGHUP, which stop what runs.
 
     Args:
         folder: where videos and summaries are kept; made if need be.
@@ -66,11 +69,24 @@ def _is_wrong(record: logging.LogRecord) -> bool:
 
 
 class _Server(uvicorn.Server):
-    """Says when it answers."""
+    """Says when it answers, and ends for a terminal that closes (not for nohup's) as it does for kill."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
         super().__init__(config)
         self._ready = ready
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        with super().capture_signals():  # which raises anew, as it ends, what came
+            before = signal.getsignal(signal.SIGHUP)
+            heard = threading.current_thread() is threading.main_thread() and before != signal.SIG_IGN
+            if heard:
+                signal.signal(signal.SIGHUP, self.handle_exit)
+            try:
+                yield
+            finally:
+                if heard:
+                    signal.signal(signal.SIGHUP, before)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

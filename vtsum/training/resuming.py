@@ -62,7 +62,8 @@ def check_folder(run: Path, settings: TrainSettings) -> None:
             f"train: output_dir must be new or empty, got {run} with files in it; --resume goes on with that run"
         )
     own = [run / name for name in (METRICS, "tensorboard", "wandb", "checkpoints", "model", "validation.jsonl", "best")]
-    check_no_links("train", run / CONFIG, run / LOCK, *own)
+    written = [run / folder / name for folder in ("model", BEST) for name in MODEL_FILES]  # at the end, of hours
+    check_no_links("train", run / CONFIG, run / LOCK, *own, *written)
     s = settings
     inputs = [s.data, s.ann_root, s.video_embeddings_root, s.pretrained, s.tokenizer, s.deepspeed]
     for path in own:

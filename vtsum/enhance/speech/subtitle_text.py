@@ -21,9 +21,12 @@ def as_srt(transcript: Transcript) -> str:
 
 
 def srt(cues: Iterable[tuple[float, float, str]]) -> str:
-    """Subtitles (start, end, text), as `subtitles` gives them, as an SRT file's text."""
+    """Subtitles (start, end, text), as `subtitles` gives them, as an SRT file's text.
+
+    Its arrow would make a line of words the next subtitle's times, and nothing can be escaped there: it becomes a sign.
+    """
     blocks = [
-        f"{number}\n{_stamp(start, ',')} --> {_stamp(end, ',')}\n{text}\n"
+        f"{number}\n{_stamp(start, ',')} --> {_stamp(end, ',')}\n{text.replace('-->', '→')}\n"
         for number, (start, end, text) in enumerate(cues, 1)
     ]
     return "\n".join(blocks)

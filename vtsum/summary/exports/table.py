@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv as _csv
 import io
 
+from vtsum.markup import csv_cell
 from vtsum.summary.schema import SummaryDocument
 
 _SHOT = ("index", "start", "end", "saliency", "liveliness", "score", "rank", "chosen", "reason")
@@ -18,5 +19,6 @@ def csv(document: SummaryDocument) -> str:
     rows.writerow([*_SHOT, *(f"clip_{name}" if name in _SHOT else name for name in _CLIP)])
     for shot in document["shots"]:
         own, clip = dict(shot), dict(shot["clip"] or {})
-        rows.writerow([*(own[name] for name in _SHOT), *(clip.get(name, "") for name in _CLIP)])
+        cells = [*(own[name] for name in _SHOT), *(clip.get(name, "") for name in _CLIP)]
+        rows.writerow([csv_cell(cell) for cell in cells])
     return out.getvalue()

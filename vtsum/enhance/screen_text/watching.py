@@ -21,6 +21,7 @@ from av.error import FFmpegError
 from vtsum.enhance.screen_text.again import read_again, surroundings
 from vtsum.enhance.screen_text.areas import (
     SIDE,
+    STAYS,
     Area,
     areas,
     around,
@@ -76,12 +77,14 @@ class _Shown:
     area: Area
     edge: np.ndarray  # bool, of the whole picture: those that lasted when it was read
     grey: np.ndarray  # of the area, then
+    share: float  # of these edges, that must stay
     counted: int = 0  # how often in a row nothing but its digits had changed
 
     def stays(self, edge: np.ndarray, grey: np.ndarray) -> bool:
         """Whether an edge picture, and the grey one it is of, still show it; of a clock, any time."""
         clock = not tells(self.line) or self.counted >= COUNTS
-        return stays(self.area, self.edge, edge) and (clock or not letters_change(self.area, self.grey, grey))
+        there = stays(self.area, self.edge, edge, self.share)
+        return there and (clock or not letters_change(self.area, self.grey, grey))
 
 
 @dataclass
@@ -105,6 +108,8 @@ class ScreenText:
     _grey_before: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.uint8))
     _lasting: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), bool))
     _known: np.ndarray | None = None  # edges where and when an area was last read
+    _past: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), bool))  # where lines were that are no more
+    _told: bool = False  # whether what was read last has words, known or not
     _wait: float = AT_FIRST
     _moving: float = AT_FIRST  # when moving rows are looked for next
     _shown: list[_Shown] = field(default_factory=list)
@@ -139,7 +144,7 @@ class ScreenText:
         self._purse, self._second_purse = (min(p + earned, PURSE) for p in (self._purse, self._second_purse))
         last, self._last = self._last, time
         if before is None or before.shape != edge.shape:
-            self._shown, self._known = [], np.zeros_like(edge)
+            self._shown, self._known, self._past = [], np.zeros_like(edge), np.zeros_like(edge)
             return
         assert self._known is not None
         self._lasting = lasting(before, edge)
@@ -149,15 +154,13 @@ class ScreenText:
                 one.line.end = time
                 self._shown.append(one)
             else:
-                self._known[one.area.slices] = False
+                self._past[one.area.slices] = True
                 self._gone.append(one)
         found = areas(edge)
         whole = Area(0, 0, edge.shape[1], edge.shape[0])
         new = [a for a in found if not any(within(a, shown.area) for shown in self._shown)]
         fresh = [
-            a
-            for a in new
-            if lingers(a, edge, before) and not lingers(a, edge, self._known) and stays(a, edge, before, OVER_MOTION)
+            a for a in new if lingers(a, edge, before) and (not lingers(a, edge, self._known) or self._is_another(a))
         ]
         done: list[Area] = []
         for part in parts(fresh, whole):
@@ -169,10 +172,9 @@ class ScreenText:
                 self._read(picture, done[-1], last, time, whole_lines=True)
         moving = [a for a in new if a.w >= WIDE * a.h and not lingers(a, edge, before)]
         if not fresh and time >= self._moving and len(moving) >= ROWS:
-            before_it = len(self._lines)
+            self._told = False
             self._read(picture, whole, time, time)
-            found_any = any(tells(line) for line in self._lines[before_it:])
-            self._wait = AFTER_FIND if found_any else min(2 * self._wait, AT_MOST)
+            self._wait = AFTER_FIND if self._told else min(2 * self._wait, AT_MOST)
             self._moving = time + self._wait
 
     def _read(
@@ -191,8 +193,10 @@ class ScreenText:
         x0, y0 = int(part.x * right), int(part.y * down)
         found = self.reader.read(image[y0 : int((part.y + part.h) * down), x0 : int((part.x + part.w) * right)])
         self.read += 1
-        self._purse -= cost * (1 - GIVEN_BACK * any(tells(reading) for reading in found))
+        self._told = any(tells(reading) for reading in found)
+        self._purse -= cost * (1 - GIVEN_BACK * self._told)
         self._known[part.slices] = self._edge[part.slices]
+        self._past[part.slices] = False
         cut = []
         for reading in found:
             box = [(x0 + reading.box[0]) / right, (y0 + reading.box[1]) / down]
@@ -209,18 +213,26 @@ class ScreenText:
                 begins = time
             line = ScreenLine(reading.text, begins, time, reading.score, shares, self._again(image, x0, y0, reading))
             self._lines.append(line)
-            edge = self._lasting if begins < time else self._edge  # of what moves, or has just come, nothing lasted
+            # Of what moves, or has just come, nothing lasted.
+            edge, share = (self._lasting, STAYS) if begins < time else (self._edge, OVER_MOTION)
             self._shown = [s for s in self._shown if not within(s.area, area)]
             counted = max((g.counted + 1 for g in self._gone if counts_on(g.line, line)), default=0)
-            self._shown.append(_Shown(line, area, edge, self._grey[area.slices].copy(), counted))
+            self._shown.append(_Shown(line, area, edge, self._grey[area.slices].copy(), share, counted))
         return cut
+
+    def _is_another(self, area: Area) -> bool:
+        """Whether other letters stand where a line was that is no more; of one that moves, the same do not stand."""
+        assert self._edge is not None
+        assert self._edge_before is not None
+        past = float(self._past[area.slices].mean())
+        return past >= 0.5 and stays(area, self._edge, self._edge_before, OVER_MOTION)
 
     def _was_there(self, area: Area) -> bool:
         """Whether the letters of a line were in the picture before too."""
         assert self._edge is not None
         assert self._edge_before is not None
         changed = letters_change(area, self._grey_before[area.slices], self._grey)
-        return not changed and stays(area, self._edge, self._edge_before)
+        return not changed and stays(area, self._edge, self._edge_before, OVER_MOTION)
 
     def _again(self, image: np.ndarray, x0: int, y0: int, reading: Reading) -> bool:
         """Whether what was read in a part of an image, from x0 and y0 on, is read again, if that can be paid for."""

@@ -161,6 +161,29 @@ def test_slides_of_one_layout_are_told_apart(moving: bool) -> None:
     assert all(one.confirmed for one in found)
 
 
+@pytest.mark.parametrize(("speed", "pan"), [(0, 0), (0, 9), (15, 0)])
+def test_writing_over_footage_is_found_whether_it_stands_or_moves(speed: int, pan: int) -> None:
+    """What told slides apart had lost the lines that move, and readings to what moves behind others."""
+    rng = np.random.default_rng(0)
+    ground = np.asarray(
+        Image.fromarray(rng.integers(0, 256, (HEIGHT // 12, WIDTH // 12, 3), np.uint8)).resize((WIDTH, HEIGHT))
+    )
+    texts = ["Harbour at dawn", "Jane Miller, astronomer", "Add two cups of flour", "The second experiment"]
+    screen = ScreenText(RapidReader())
+    for second in range(4 * 6):
+        image = Image.fromarray((np.roll(ground, pan * second, 1) // 2).copy())
+        draw, step = ImageDraw.Draw(image), second % 6
+        draw.ellipse((60 * second, 30, 60 * second + 40, 70), fill=(90, 60, 30))  # passes behind the first
+        if step >= 2:
+            draw.text(
+                (30 + speed * step, 40 + 55 * (second // 6)), texts[second // 6], "white", ImageFont.load_default(26)
+            )
+        shown = np.asarray(image)
+        screen.look(float(second), np.asarray(image.convert("L")), lambda shown=shown: shown)
+    found = [line.text for line in screen.lines(24.0)]
+    assert [text for text in texts if text not in found] == []
+
+
 def test_a_line_of_which_one_digit_changes_is_another() -> None:
     """And what stands above and below it stays."""
     found = slides([["Sales this year", f"Total: {number} units", "Source: own count"] for number in (381, 384)])

@@ -221,3 +221,15 @@ def test_what_is_missing_or_broken_is_said():
         segment(x, "uniform")
     with pytest.raises(ValueError, match=r"features must be \[T, C\], got shape \(20,\)"):
         segment(np.ones(20))
+
+
+def test_features_that_hardly_differ_have_events_but_for_a_picture_that_stands():
+    """An encoder's features may have one direction that outweighs all others; coding noise is as small."""
+    x = np.zeros((60, 8))
+    x[:, 0], x[20:, 1], x[40:, 2] = 1.0, 5e-4, 5e-4
+    x += np.random.default_rng(0).normal(0, 2e-5, x.shape)
+    assert [s.start for s in segment(x, "kts")] == [0, 20, 40]
+    stands = PictureChanges.of(np.full((120, 20, 20), 90, np.uint8), 2.0)
+    moves = PictureChanges.of(np.full((120, 20, 20), 90, np.uint8) + 20 * (np.arange(120) % 2)[:, None, None], 2.0)
+    assert len(segment(x, "kts", changes=stands)) == 1
+    assert len(segment(x, "kts", changes=moves)) == 3

@@ -60,7 +60,8 @@ def _parts(watched: Watched, plan: Plan) -> list[list[int]]:
     means = [unit_mean(watched.event_features[start:end]) for start, end in plan.frames]
     parts = [[0]]
     for shot, (before, mean) in enumerate(pairwise(means), 1):
-        if float(((mean - before) ** 2).sum()) < ALIKE:
+        stands = watched.changes.is_still(plan.span(shot - 1)[0], plan.span(shot)[1])
+        if stands and float(((mean - before) ** 2).sum()) < ALIKE:
             parts[-1].append(shot)
         else:
             parts.append([shot])

@@ -19,7 +19,9 @@ METHOD = "joint"  # measured best on planted boundaries, and no worse than KTS o
 PENALTY = 0.5  # of KTS here, in units of the mean scatter of the video's frames
 SHORTEST, LONGEST = 2.0, 60.0  # seconds; a video of less than ten times the first may have segments half as long
 THRESHOLD = 0.5  # the probability from which the boundary head speaks for a change point
-STILL = 1e-5  # scatter of unit features below which nothing changes: slides have ten times as much, coding less
+# Scatter of unit features below which pictures that stand still show no events: slides have ten times as much, coding
+# noise less. Of other encoders it may be far less all along.
+STILL = 1e-5
 HEAD_WEIGHT = 0.1  # "joint": what a log-odds of 1 from the boundary head takes off a change point, in penalties
 CUT_WEIGHT = 1.0  # "joint": what a cut takes off, in penalties
 EVEN = 5.0  # seconds of a segment of "uniform"
@@ -41,8 +43,8 @@ def segment(
     """Cut a video into its events.
 
     "kts": kernel temporal segmentation of the features at unit length, with a penalty of PENALTY times the video's own
-    scatter, but at least four times its frame-to-frame noise, and STILL, so that the flicker of a still scene makes no
-    events.
+    scatter, but at least four times its frame-to-frame noise, so that the flicker of a still scene makes no events; and
+    at least STILL where `changes` are of pictures that stand still throughout.
     "learned": the boundaries b that maximise the sum of logit(boundary_scores[b]) - logit(THRESHOLD). "joint": KTS
     whose change points cost less where the boundary head or the pictures say so. "cuts": the cuts and dissolves of the
     pictures, the clearest first. "uniform": equal lengths near EVEN seconds. All are exact among segmentations whose
@@ -93,7 +95,10 @@ def segment(
         if own is not None:
             found = _by_prices(_own_prices(own, method, x, fps), shortest, longest, max_segments)
         elif method in ("kts", "joint"):
-            penalty = _penalty(x)
+            stands = changes is not None and changes.is_still(
+                start, start + (frames / fps if duration is None else duration)
+            )
+            penalty = max(_penalty(x), STILL if stands else 0.0)
             prices = penalty * _evidence(scores, cuts, fps, frames) if method == "joint" else None
             found = kts(
                 x,
@@ -182,7 +187,7 @@ def _scatter(x: np.ndarray) -> float:
 def _penalty(x: np.ndarray) -> float:
     # Half the median squared step: boundaries are rare, so the median is the noise inside shots.
     noise = float(np.median(((x[1:] - x[:-1]) ** 2).sum(axis=1))) / 2 if len(x) > 1 else 0.0
-    return max(PENALTY * _scatter(x), 4.0 * noise, STILL)
+    return max(PENALTY * _scatter(x), 4.0 * noise)
 
 
 def _lengths(frames: int, fps: float, min_length: float | None, max_length: float | None) -> tuple[int, int]:

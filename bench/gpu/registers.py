@@ -38,14 +38,20 @@ def read_resources(text: str) -> dict[str, list[Used]]:
     return found
 
 
+def find_cuobjdump(path: str | None = None) -> str | None:
+    """The program, on that PATH or in Triton's package; None where there is none."""
+    for folder in map(Path, sys.path):
+        program = folder / "triton" / "backends" / "nvidia" / "bin" / "cuobjdump"
+        if program.is_file():
+            return shutil.which("cuobjdump", path=path) or str(program)
+    return shutil.which("cuobjdump", path=path)
+
+
 def resources(context: Context) -> Line:
     """Registers, spills and shared memory of the CUDA kernels as they were built."""
     check = "CUDA kernels' registers and spills"
     libraries = sorted((ROOT / "kernels" / "vtsum_kernels").glob("_cuda.*so"))
-    program = shutil.which("cuobjdump", path=context.environment.get("PATH"))
-    for folder in map(Path, sys.path):  # Triton's package has one, too
-        path = folder / "triton" / "backends" / "nvidia" / "bin" / "cuobjdump"
-        program = program or (str(path) if path.is_file() else None)
+    program = find_cuobjdump(context.environment.get("PATH"))
     if program is None or not libraries:
         return Line(check, "absent", "cuobjdump was not found" if libraries else "the CUDA kernels are not built")
     done = context.call([program, "--dump-resource-usage", libraries[0]], min(60.0, context.left()))

@@ -14,7 +14,7 @@ import re
 import sys
 from pathlib import Path
 
-from bench.gpu import predictions
+from bench.gpu import cost, predictions
 from bench.kit import record
 from bench.kit.plot import Picture
 from bench.kit.tables import Tables
@@ -55,9 +55,8 @@ SUMMARY = (
     sequence_parallel,
     scale,
 )
-TABLES: Tables = {
-    name: make for part in (*SUMMARY, *(tables(op) for op in OPS), predictions) for name, make in part.TABLES.items()
-}
+PARTS = (*SUMMARY, *(tables(op) for op in OPS), predictions, cost)
+TABLES: Tables = {name: make for part in PARTS for name, make in part.TABLES.items()}
 
 
 def filled(text: str) -> str:

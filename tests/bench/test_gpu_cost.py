@@ -1,0 +1,53 @@
+"""What the window kernels should take on a GPU: how machine code is read, and the arithmetic of the prediction."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.gpu import cost
+from bench.gpu.predictions import COPY, VIDEO
+from bench.gpu.sass import Loop, longest_loop
+from bench.kit.tables import records
+
+SASS = """
+        /*0010*/                   MOV R1, c[0x0][0x28] ;                   /* 0x00000a0000017a02 */
+                                                                            /* 0x000fe20000000f00 */
+        /*0020*/               @P0 EXIT ;
+        /*0030*/                   MUFU.EX2 R4, R5 ;
+        /*0040*/                   HMMA.16816.F32.BF16 R8, R4, R6, R8 ;
+        /*0050*/                   BRA.DIV UR5, 0x90 ;
+        /*0060*/                   NOP ;
+        /*0070*/              @!P1 BRA 0x30 ;
+        /*0080*/                   EXIT ;
+        /*0090*/                   WARPSYNC.COLLECTIVE R3, 0xb0 ;
+        /*00a0*/                   BRA 0x10 ;
+        /*00b0*/                   BRA 0xb0;
+"""
+
+
+def test_the_longest_loop_is_told_from_what_lies_behind_the_end() -> None:
+    """Code for diverged lanes branches back into the function from behind its end, and makes no loop of it."""
+    assert longest_loop(SASS) == Loop(instructions=4, products=1, specials=1)
+    assert longest_loop(SASS.replace("@!P1 BRA 0x30", "@!P1 BRA 0x90")).instructions == 10  # none: all of it
+
+
+@pytest.mark.parametrize("kernel", cost.KERNELS, ids=lambda kernel: f"{kernel.what} {kernel.window}")
+def test_no_prediction_is_below_the_bytes_or_above_the_sum_of_all(kernel: cost.Kernel) -> None:
+    card, loop = cost.CARDS["H200"], Loop(1000, 40, 20)
+    found = cost.predicted(kernel, 160, loop, card)
+    floor = sum(kernel.tensors) * VIDEO["B"] * VIDEO["H"] * VIDEO["T"] * VIDEO["D"] * 2 / COPY
+    assert floor <= found["times"]["memory"] < 1.1 * floor
+    assert found["times"][found["bound"]] <= found["predicted_s"] < 1.2 * found["times"][found["bound"]]
+    work = kernel.work(kernel, found["resident"] * card.processors)
+    rows_a_loop = {cost.ring: 32, cost.strip: 16}.get(kernel.work, 64 / (kernel.warps * 6))
+    assert 1 <= work.loops * rows_a_loop / (VIDEO["B"] * VIDEO["H"] * VIDEO["T"]) < 1.15
+    slow = cost.predicted(kernel, 160, loop._replace(instructions=100_000), card)
+    assert (slow["bound"], slow["resident"]) == ("issue", found["resident"])
+    assert cost.predicted(kernel, 255, loop, card)["resident"] <= found["resident"]
+
+
+def test_every_kernel_has_a_record_and_a_row() -> None:
+    kept = {(line["kernel"], line["window"], line["card"]) for line in records("gpu_cost")}
+    assert kept == {(kernel.what, kernel.window, card) for kernel in cost.KERNELS for card in cost.CARDS}
+    text = cost.costs()
+    assert all(f"| {kernel.what}, window {kernel.window} | " in text for kernel in cost.KERNELS)

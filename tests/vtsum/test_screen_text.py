@@ -408,7 +408,7 @@ def test_without_a_reader_the_summary_says_so(titled: Path, tmp_path: Path, monk
     made = vtsum.summarize(titled, tmp_path / "s", model=ColourModel(), formats=["json"])
     assert made.data["screen"] is None
     assert [w for w in made.warnings if "screen" in w] == [
-        "words on the screen were not read: words on the screen: rapidocr must be installed: pip install vtsum[ocr]"
+        "words on the screen were not read: rapidocr must be installed: pip install vtsum[ocr]"
     ]
 
 

@@ -209,7 +209,7 @@ def _reader() -> tuple[RapidReader | None, list[str]]:
     try:
         return RapidReader(), []
     except VTSumError as error:
-        return None, [f"words on the screen were not read: {error}"]
+        return None, [f"words on the screen were not read: {str(error).removeprefix('words on the screen: ')}"]
 
 
 def _length(part: Part, duration: float) -> float:

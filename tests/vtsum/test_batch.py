@@ -96,7 +96,7 @@ def test_a_folder_that_cannot_be_looked_into_is_told(tmp_path):
     if kept and not shutil.which("setpriv"):
         pytest.skip("root may look into every folder, and there is no setpriv")
     try:
-        for place in (tmp_path / "in", closed):
+        for place in (tmp_path / "in", closed, tmp_path / "in" / "**" / "*.mp4", tmp_path / "in" / "*" / "*"):
             words = [*kept, sys.executable, "-m", "vtsum.cli", "batch", place, "-o", tmp_path / "o", "--dry-run"]
             done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False)
             told = f"vtsum: batch: {closed}: cannot be read: Permission denied\n"

@@ -103,7 +103,10 @@ def _named(given: str, op: str, *, listed: bool = False) -> Iterator[Path | Addr
     elif path.exists():
         yield path
     else:
-        matches = matching(given) if glob.has_magic(given) else []
+        try:
+            matches = matching(given) if glob.has_magic(given) else []
+        except OSError as error:
+            raise VTSumError(f"{op}: {plain(error.filename or given)}: cannot be read: {reason(error)}") from None
         if not matches:
             raise VTSumError(f"{op}: {plain(given)}: no such file")
         yield from (match for match in matches if match.is_file())

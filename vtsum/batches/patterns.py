@@ -16,7 +16,11 @@ from pathlib import Path
 
 def matching(pattern: str) -> list[Path]:
     """What a pattern names: "*", "?" and "[a-z]" within a name, "**" for folders at any depth; hidden names only where
-    the pattern has the dot. In order of their names."""
+    the pattern has the dot. In order of their names.
+
+    Raises:
+        OSError: a folder on the way cannot be read; what is in it would be left out in silence.
+    """
     path = Path(pattern)
     parts = list(path.parts[1:] if path.anchor else path.parts)
     if parts and parts[-1] == "**":
@@ -39,7 +43,7 @@ def _fits(name: str, part: str) -> bool:
 def _names(folder: Path) -> list[str]:
     try:
         return os.listdir(folder)
-    except OSError:  # no folder, or one that others may not see
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 

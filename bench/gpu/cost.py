@@ -103,7 +103,7 @@ def ring(kernel: Kernel, blocks: int) -> Work:
 def strip(kernel: Kernel, blocks: int) -> Work:
     """As `cut_walks` of strip.h: walks of one warp over 16-row units."""
     lines, units = VIDEO["B"] * VIDEO["H"], math.ceil(VIDEO["T"] / 16)
-    extra = 3 if kernel.tensors == (3, 1) else 5
+    extra = 3 if kernel.what == "strip forward" else 5  # 16-row blocks that a walk reads besides its own
     ways = []
     for per_warp in range(1, 9):
         count = min(max(per_warp * blocks // lines, 1), units)
@@ -168,6 +168,7 @@ def compiled(arch: int, nvcc: str, cuobjdump: str) -> dict[str, tuple[int, Loop]
 
 
 def lines(arch: int, found: dict[str, tuple[int, Loop]]) -> Iterator[dict[str, Any]]:
+    """A record a kernel and card, from what `compiled` gave."""
     for kernel in KERNELS:
         registers, loop = next(value for name, value in found.items() if kernel.name in name)
         for name, card in CARDS.items():

@@ -32,7 +32,7 @@ def test_the_longest_loop_is_told_from_what_lies_behind_the_end() -> None:
 
 
 @pytest.mark.parametrize("kernel", cost.KERNELS, ids=lambda kernel: f"{kernel.what} {kernel.window}")
-def test_no_prediction_is_below_the_bytes_or_above_the_sum_of_all(kernel: cost.Kernel) -> None:
+def test_a_prediction_covers_all_rows_and_is_no_less_than_what_binds_it(kernel: cost.Kernel) -> None:
     card, loop = cost.CARDS["H200"], Loop(1000, 40, 20)
     found = cost.predicted(kernel, 160, loop, card)
     floor = sum(kernel.tensors) * VIDEO["B"] * VIDEO["H"] * VIDEO["T"] * VIDEO["D"] * 2 / COPY

@@ -50,42 +50,27 @@ def environment(folder: Path) -> dict[str, str]:
     return {k: v for k, v in ENVIRONMENT.items() if k != "JAVA_HOME"} | {"PATH": str(folder / "empty")}
 
 
-def test_one_that_was_killed_before_its_plot_was_drawn_goes_on(words: list[str], tmp_path: Path) -> None:
-    """It was refused, its own figures being in the way, and its part file stayed."""
+@pytest.mark.parametrize(("when", "last"), [("before", "e.json"), ("after", "e.png")])
+def test_one_that_was_killed_as_its_plot_was_drawn_comes_to_its_end(
+    words: list[str], when: str, last: str, tmp_path: Path
+) -> None:
+    """It was refused, its own figures, or its own picture, being in the way, and its part file stayed."""
     line, env, out = [sys.executable, "-c", KILLED], environment(tmp_path), tmp_path / "o"
     out.mkdir()
-    done = subprocess.run([*line, "before", *words], env=env, cwd=out, timeout=200)
+    done = subprocess.run([*line, when, *words], env=env, cwd=out, timeout=200)
     assert done.returncode == -signal.SIGKILL
-    assert sorted(os.listdir(out)) == ["e.json", "e.json.part.jsonl"]
-    whole = (out / "e.json").read_bytes()
-    (out / "e.json").write_bytes(b"mine")
+    made = ["e.json", "e.json.part.jsonl", *(["e.png"] if when == "after" else [])]
+    assert sorted(os.listdir(out)) == made
+    whole = (out / last).read_bytes()
+    (out / last).write_bytes(b"mine")
     refused = forked.run([*line, "again", *words], env=env, cwd=out)
-    assert "output e.json must not exist yet" in refused.stderr
-    assert (out / "e.json").read_bytes() == b"mine"
-    (out / "e.json").write_bytes(whole)
+    assert f"output {last} must not exist yet" in refused.stderr
+    assert (out / last).read_bytes() == b"mine"
+    (out / last).write_bytes(whole)
     again = forked.run([*line, "again", *words], env=env, cwd=out)
     assert again.returncode == 0, again.stderr
     assert sorted(os.listdir(out)) == ["e.json", "e.png"]
-    assert (out / "e.json").read_bytes() == whole
-
-
-def test_one_that_was_killed_after_its_plot_was_drawn_comes_to_its_end(words: list[str], tmp_path: Path) -> None:
-    """It was refused, its own picture being in the way."""
-    line, env, out = [sys.executable, "-c", KILLED], environment(tmp_path), tmp_path / "o"
-    out.mkdir()
-    done = subprocess.run([*line, "after", *words], env=env, cwd=out, timeout=200)
-    assert done.returncode == -signal.SIGKILL
-    assert sorted(os.listdir(out)) == ["e.json", "e.json.part.jsonl", "e.png"]
-    drawn = (out / "e.png").read_bytes()
-    (out / "e.png").write_bytes(b"mine")
-    refused = forked.run([*line, "again", *words], env=env, cwd=out)
-    assert "output e.png must not exist yet" in refused.stderr
-    assert (out / "e.png").read_bytes() == b"mine"
-    (out / "e.png").write_bytes(drawn)
-    again = forked.run([*line, "again", *words], env=env, cwd=out)
-    assert again.returncode == 0, again.stderr
-    assert sorted(os.listdir(out)) == ["e.json", "e.png"]
-    assert (out / "e.png").read_bytes() == drawn
+    assert (out / last).read_bytes() == whole
 
 
 def test_what_another_one_at_work_has_done_is_not_removed(words: list[str], tmp_path: Path) -> None:

@@ -23,25 +23,20 @@ from __future__ import annotations
 
 import argparse
 import math
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench.gpu.nvcc import CSRC, find_nvcc, nvcc_flags
 from bench.gpu.predictions import COPY, VIDEO
 from bench.gpu.registers import find_cuobjdump
-from bench.gpu.sass import Loop, read
+from bench.gpu.sass import Function, read
 from bench.kit.command import keep
 from bench.kit.plot import seconds
-from bench.kit.record import RESULTS, ROOT, machine
+from bench.kit.record import RESULTS, machine
 from bench.kit.tables import Records, Tables, newest, records, table
-
-CSRC = ROOT / "csrc"
-FLAGS = ["-cubin", "-std=c++17", "-O3", "--expt-relaxed-constexpr", f"-I{CSRC / 'include'}"]
-FLAGS += [f"-D__CUDA_NO_{what}__" for what in ("HALF_OPERATORS", "HALF_CONVERSIONS", "HALF2_OPERATORS")]
-FLAGS += ["-D__CUDA_NO_BFLOAT16_CONVERSIONS__"]
 
 #: Of a multiprocessor of compute capability 9.0; of its shared memory 1 KiB a block is the system's.
 SCHEDULERS, SPECIAL, REGISTERS, SHARED, WARPS = 4, 4, 65536, 228 * 1024, 64
@@ -64,6 +59,14 @@ class Card(NamedTuple):
 
 #: The H100's copy has the same share of its data sheet's bandwidth as the H200's, which was measured.
 CARDS = {"H100": Card(132, COPY * 3.35 / 4.8, 989.4e12), "H200": Card(132, COPY, 989.4e12)}
+
+
+class Loop(NamedTuple):
+    """Instructions of a loop: all, tensor products (HMMA), special functions (MUFU)."""
+
+    instructions: int
+    products: int
+    specials: int
 
 
 class Work(NamedTuple):
@@ -156,21 +159,28 @@ def predicted(kernel: Kernel, registers: int, loop: Loop, card: Card) -> dict[st
     return {"resident": blocks, "times": times, "bound": bound, "predicted_s": times[bound] / work.busy}
 
 
-def compiled(arch: int, nvcc: str, cuobjdump: str) -> dict[str, tuple[int, Loop]]:
+def counted(names: list[str]) -> Loop:
+    return Loop(len(names), sum(n.startswith("HMMA") for n in names), sum(n.startswith("MUFU") for n in names))
+
+
+def compiled(arch: int, nvcc: str, cuobjdump: str) -> dict[str, Function]:
     """Every kernel of the files that KERNELS names, by mangled name."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for unit in dict.fromkeys(kernel.unit for kernel in KERNELS):
             source, cubin = CSRC / "cuda" / "sliding_window_attention" / f"{unit}.cu", Path(folder, f"{unit}.cubin")
-            subprocess.run([nvcc, *FLAGS, f"-arch=sm_{arch}", "-o", str(cubin), str(source)], check=True)
+            subprocess.run(
+                [nvcc, "-cubin", *nvcc_flags(), f"-arch=sm_{arch}", "-o", str(cubin), str(source)], check=True
+            )
             found.update(read(cuobjdump, cubin))
     return found
 
 
-def lines(arch: int, found: dict[str, tuple[int, Loop]]) -> Iterator[dict[str, Any]]:
+def lines(arch: int, found: dict[str, Function]) -> Iterator[dict[str, Any]]:
     """A record a kernel and card, from what `compiled` gave."""
     for kernel in KERNELS:
-        registers, loop = next(value for name, value in found.items() if kernel.name in name)
+        function = next(function for name, function in found.items() if kernel.name in name)
+        registers, loop = function.registers, counted(function.loop)
         for name, card in CARDS.items():
             yield {
                 "op": "gpu_cost",
@@ -218,7 +228,7 @@ def main() -> None:
     given.add_argument("--arch", type=int, default=90, help="compute capability, of Hopper's cards 90")
     given.add_argument("--results", type=Path, default=RESULTS / "gpu_cost.jsonl", help="default: %(default)s")
     options = given.parse_args()
-    nvcc, cuobjdump = shutil.which("nvcc"), find_cuobjdump()
+    nvcc, cuobjdump = find_nvcc(), find_cuobjdump()
     if nvcc is None or cuobjdump is None:
         raise SystemExit(f"cost: {'nvcc' if nvcc is None else 'cuobjdump'} must be on the path, was not found")
     said = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout

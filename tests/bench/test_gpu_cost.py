@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from bench.gpu import cost
+from bench.gpu.cost import Loop
 from bench.gpu.predictions import COPY, VIDEO
-from bench.gpu.sass import Loop, longest_loop
+from bench.gpu.sass import parse
 from bench.kit.tables import records
 
 SASS = """
@@ -27,8 +28,17 @@ SASS = """
 
 def test_the_longest_loop_is_told_from_what_lies_behind_the_end() -> None:
     """Code for diverged lanes branches back into the function from behind its end, and makes no loop of it."""
-    assert longest_loop(SASS) == Loop(instructions=4, products=1, specials=1)
-    assert longest_loop(SASS.replace("@!P1 BRA 0x30", "@!P1 BRA 0x90")).instructions == 10  # none: all of it
+    found = parse(32, SASS)
+    assert found.loop == found.inner == ["MUFU.EX2", "HMMA.16816.F32.BF16", "BRA.DIV", "BRA"]
+    assert cost.counted(found.loop) == Loop(instructions=4, products=1, specials=1)
+    without = parse(32, SASS.replace("@!P1 BRA 0x30", "@!P1 BRA 0x90"))
+    assert (len(without.names), without.loop, without.inner) == (10, without.names, [])
+
+
+def test_a_loop_within_a_loop() -> None:
+    found = parse(32, SASS.replace("BRA.DIV UR5, 0x90", "@P2 BRA 0x40"))
+    assert found.inner == ["HMMA.16816.F32.BF16", "BRA"]
+    assert len(found.loop) == 4
 
 
 @pytest.mark.parametrize("kernel", cost.KERNELS, ids=lambda kernel: f"{kernel.what} {kernel.window}")

@@ -20,8 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-CSRC = ROOT / "csrc"
+from bench.gpu.nvcc import CSRC, find_nvcc, nvcc_flags
+
 CUDA_ARCHITECTURES = (80, 90, 100, 120)
 SPILL = re.compile(
     r"Function properties for (\S+)\s+(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads"
@@ -47,12 +47,6 @@ class Report:
         print(f"left out {what}: {why}", flush=True)
 
 
-def find_nvcc() -> str | None:
-    if (home := os.environ.get("CUDA_HOME")) and Path(home, "bin", "nvcc").is_file():
-        return str(Path(home, "bin", "nvcc"))
-    return shutil.which("nvcc")
-
-
 def spills(ptxas: str) -> str | None:
     """None if no kernel keeps anything in local memory, else the lines that say it does."""
     reports = SPILL.findall(ptxas)
@@ -71,20 +65,18 @@ def has_kernels(source: Path) -> bool:
     return "__global__" in text or any(has_kernels(path) for path in included if path.is_file())
 
 
-# As setup.py and torch's extension builder set them, warnings as errors besides.
-NVCC_FLAGS = ["-std=c++17", "-O3", "--expt-relaxed-constexpr", "-Werror", "all-warnings", "-Xptxas", "-v"]
-NVCC_FLAGS += ["-Xcompiler", "-Wall,-Wextra,-Werror,-fvisibility=hidden"]
-NVCC_FLAGS += ["-D__CUDA_NO_HALF_OPERATORS__", "-D__CUDA_NO_HALF_CONVERSIONS__", "-D__CUDA_NO_HALF2_OPERATORS__"]
-NVCC_FLAGS += ["-D__CUDA_NO_BFLOAT16_CONVERSIONS__"]
+STRICT = ["-Werror", "all-warnings", "-Xptxas", "-v", "-Xcompiler", "-Wall,-Wextra,-Werror"]
 
 
 def compile_cuda(nvcc: str, report: Report, folder: Path) -> None:
+    flags = [*nvcc_flags(), *STRICT]
+
     def compile_one(job: tuple[Path, int]) -> tuple[subprocess.CompletedProcess[str], float]:
         source, architecture = job
         start = time.monotonic()
         # The code for the host is the same for each architecture: once will do.
         form = "-c" if architecture == CUDA_ARCHITECTURES[0] else "-cubin"
-        command = [nvcc, *NVCC_FLAGS, f"-arch=sm_{architecture}", f"-I{CSRC / 'include'}", form, str(source)]
+        command = [nvcc, *flags, f"-arch=sm_{architecture}", form, str(source)]
         command += ["-o", str(folder / f"{source.parent.name}_{source.stem}_{architecture}.o")]
         return subprocess.run(command, capture_output=True, text=True), time.monotonic() - start
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import re
-import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -21,9 +20,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
-import triton
 from vtsum_kernels.triton_kit.tuning import Config
 
+from bench.gpu.registers import find_cuobjdump
+from bench.gpu.sass import Function
+from bench.gpu.sass import read as read_sass
 from tests.build import compile_triton, triton_memory
 from tests.build.compile_triton import CASES, Case, Launch, Usage, compiled
 
@@ -36,8 +37,6 @@ LAUNCHERS = (
     "memory_attention.triton.flash_launch",
     "memory_fuse.triton.launch",
 )
-LABEL = re.compile(r"^(\.L_\w+):|^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)([^;]*)", re.MULTILINE)
-INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", re.MULTILINE)
 WIDTH = re.compile(r"\.(128|64|[US]16|[US]8)\b")
 
 
@@ -46,48 +45,27 @@ class Read(NamedTuple):
 
     usage: Usage
     shared: int
-    instructions: int
-    barriers: int
-    loads: Counter[int]  # by bits a thread; those into shared memory among them
-    stores: Counter[int]
-    loop: list[str]  # names of the longest loop's instructions
+    code: Function
 
     @property
     def powers(self) -> int:
         """Powers of two in the longest loop."""
-        return self.loop.count("MUFU.EX2")
+        return self.code.inner.count("MUFU.EX2")
+
+    def moved(self, kind: str) -> Counter[int]:
+        """Loads (LDG; those into shared memory among them) or stores (STG) by the bits that a thread's moves."""
+        return Counter(bits(name) for name in self.code.names if name.startswith(kind))
 
 
 def read(architecture: int, launch: Launch) -> Read:
     made, used = compiled(architecture, launch)
-    folder = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+    cuobjdump = find_cuobjdump()
+    assert cuobjdump is not None  # it comes with Triton
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(made.asm["cubin"])
         file.flush()
-        command = [folder / "nvdisasm", "-c", file.name]
-        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    names = INSTRUCTION.findall(text)
-    moved = {kind: Counter(bits(name) for name in names if re.match(kind, name)) for kind in ("LDG", "STG")}
-    barriers = sum(name.startswith("BAR.SYNC") for name in names)
-    return Read(used, int(made.metadata.shared), len(names), barriers, moved["LDG"], moved["STG"], longest_loop(text))
-
-
-def longest_loop(text: str) -> list[str]:
-    """The names of the instructions in the longest of the loops that have no other in them."""
-    names: list[str] = []
-    labels: dict[str, int] = {}
-    loops: list[tuple[int, int]] = []
-    for label, name, rest in LABEL.findall(text):
-        if label:
-            labels[label] = len(names)
-            continue
-        names.append(name)
-        target = re.search(r"\.L_\w+", rest) if name.startswith("BRA") else None
-        if target is not None and target[0] in labels:
-            loops.append((labels[target[0]], len(names)))
-    inner = [(a, b) for a, b in loops if not any((a, b) != (c, d) and a <= c and d <= b for c, d in loops)]
-    first, end = max(inner, key=lambda loop: loop[1] - loop[0], default=(0, 0))
-    return names[first:end]
+        (code,) = read_sass(cuobjdump, Path(file.name)).values()
+    return Read(used, int(made.metadata.shared), code)
 
 
 def bits(name: str) -> int:
@@ -145,11 +123,13 @@ def main() -> int:
                 continue
             warps = warps_an_sm(chosen.architecture, found, launch.config.warps)
             spilled = f" {found.usage.stored} + {found.usage.loaded} bytes spilled," if found.usage.stored else ""
+            barriers = sum(name.startswith("BAR.SYNC") for name in found.code.names)
+            code, inner = found.code, found.code.inner
             print(
                 f"{name}: {found.usage.registers} registers,{spilled} {found.shared} bytes shared, {warps} warps an SM,"
-                f" {found.instructions} instructions, {len(found.loop)} of them and {found.powers} powers of two in the"
-                f" longest loop, {found.barriers} barriers; "
-                f"loads {told(found.loads)}; stores {told(found.stores)} bits",
+                f" {len(code.names)} instructions, {len(inner)} of them and {found.powers} powers of two in the longest"
+                f" loop, {barriers} barriers; "
+                f"loads {told(found.moved('LDG'))}; stores {told(found.moved('STG'))} bits",
                 flush=True,
             )
     return 0

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.build.compile_gpu import find_nvcc
+from bench.gpu.nvcc import find_nvcc
 
 ROOT = Path(__file__).resolve().parents[2]
 FOUND = 9

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from vtsum_kernels.sliding_window_attention.triton import launch as sliding_laun
 from vtsum_kernels.triton_kit import launch as kit
 from vtsum_kernels.triton_kit.tuning import Config
 
+from bench.gpu.sass import Function
 from tests.build import compile_triton, read_triton, triton_memory
 from tests.build.compile_triton import Case, Usage
 
@@ -35,7 +36,7 @@ def test_values_are_loaded_beside_keys() -> None:
     found, warps = only(CASE, "tile_fwd")
     assert found.usage[1:] == (0, 0)
     assert warps >= 24
-    assert set(found.loads) == {128}
+    assert set(found.moved("LDG")) == {128}
 
 
 def test_in_fewer_registers_more_warps_fit_and_none_spills() -> None:
@@ -56,7 +57,7 @@ def test_all_rows_that_see_a_key_of_a_narrow_window_are_one_block(monkeypatch: p
     found, warps = only(CASE, "tile_bwd_keys")
     assert found.usage[1:] == (0, 0)
     assert warps >= 12
-    assert found.instructions < 2500
+    assert len(found.code.names) < 2500
 
 
 @pytest.mark.parametrize("kernel", ["weights_fwd", "weights_bwd", "scores_bwd"])
@@ -64,9 +65,10 @@ def test_rows_of_weights_that_8_divides_and_16_does_not_move_16_bytes_a_time(ker
     """Of 1,000 slots. Two bytes a time, an SM has eight times as many loads and stores to begin."""
     found, _ = only(triton_memory.Case("weights", torch.bfloat16, 384, 1000, 1, False), kernel)
     assert found.usage[1:] == (0, 0)
-    assert found.loads[128] > 8
-    assert found.loads[16] == found.stores[16] == 0
-    assert found.stores[128] > 0
+    loads, stores = found.moved("LDG"), found.moved("STG")
+    assert loads[128] > 8
+    assert loads[16] == stores[16] == 0
+    assert stores[128] > 0
 
 
 @pytest.mark.parametrize("kernel", ["flash_fwd", "flash_bwd_rows", "flash_bwd_slots"])
@@ -105,17 +107,11 @@ def test_one_kernel_serves_all_lengths(window: int, monkeypatch: pytest.MonkeyPa
 def test_what_is_counted() -> None:
     names = ["LDG.E.128.CONSTANT", "LDG.E", "LDG.E.U16", "LDG.E.LTC128B.64", "LDGSTS.E.BYPASS.LTC128B.128", "STG.E.S8"]
     assert list(map(read_triton.bits, names)) == [128, 32, 16, 64, 128, 8]
-    line = "        /*0a10*/              @!P0 LDG.E.128 R4, desc[UR4][R2.64] ;\n        /*0a20*/   BAR.SYNC 0x0 ;\n"
-    assert read_triton.INSTRUCTION.findall(line) == ["LDG.E.128", "BAR.SYNC"]
-
-    text = ".L_x_1:\n{0}.L_x_2:\n{0}{0}{1}2 ;\n{1}1 ;\n.L_x_3:\n{0}{1}3 ;\n".format(
-        "        /*0010*/    MUFU.EX2 R1, R2 ;\n", "        /*0020*/    @P0 BRA `.L_x_"
-    ).replace(" ;\n        /*0020*/", "` ;\n        /*0020*/")
-    assert read_triton.longest_loop(text) == ["MUFU.EX2", "MUFU.EX2", "BRA"]
-    assert read_triton.longest_loop("") == []
+    code = Function(128, [*names, "BAR.SYNC"], [], ["MUFU.EX2", "BRA"])
+    assert read_triton.Read(Usage(128, 0, 0), 0, code).moved("STG") == {8: 1}
+    assert read_triton.Read(Usage(128, 0, 0), 0, code).powers == 1
 
     def warps(registers: int, shared: int) -> int:
-        used = read_triton.Read(Usage(registers, 0, 0), shared, 0, 0, Counter(), Counter(), [])
-        return read_triton.warps_an_sm(90, used, 4)
+        return read_triton.warps_an_sm(90, read_triton.Read(Usage(registers, 0, 0), shared, code), 4)
 
     assert [warps(128, 0), warps(129, 0), warps(32, 0), warps(32, 100 * 1024)] == [16, 12, 64, 8]

@@ -75,9 +75,9 @@ def test_banks_of_their_own_and_strides(lib: Library) -> None:
     check(lib, weights, index, odd, rows)  # rows that begin off every multiple of 16 bytes
 
 
-@pytest.mark.parametrize("slots", [1, 2, 511, 512, 513, 3000])
+@pytest.mark.parametrize("slots", [1, 2, 511, 512, 513, 3000, 300_000])
 def test_sorting(lib: Library, slots: int) -> None:
-    """One pass and two, several tiles, slots of no, few and very many places."""
+    """One pass, two and three, several tiles, slots of no, few and very many places."""
     torch.manual_seed(0)
     shape = (1, 2, 300, 15)
     index = (torch.rand(shape).pow(4) * slots).int()

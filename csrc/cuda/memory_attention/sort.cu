@@ -1,21 +1,25 @@
-// A stable radix sort of chosen slots, without atomics that could change the order: the same bits in every run.
+// A stable radix sort of chosen slots, whose order depends on no race: the same bits in every run.
 //
-// Keys are slots, or S where the weight is 0, of at most 9 bits a pass: one pass below 512 slots, two below 262,144. A
-// pass counts the digits of each tile of positions, turns the counts into first positions by a scan, and moves them.
-// Its bytes are few beside those of the rows that scatter reads (16 a position and pass against 2 e): launches and
-// latency are what it costs.
+// Keys are slots, or S where the weight is 0, of at most 9 bits a pass: one pass below 512 slots, two below 262,144. All
+// passes' digits are counted first, in one reading. Then a pass is one launch: a tile of positions counts its digits,
+// says so, adds up what the tiles before it have said, says that, and moves its positions ("decoupled look-back",
+// Merrill and Garland 2016; for sorting Adinets and Merrill, arXiv 2206.01784). Its bytes are few beside those of the
+// rows that scatter reads (16 a position and pass against 2 e): launches and latency are what it costs.
 #include "sort.h"
 
 namespace vts::memory {
 namespace {
 
 constexpr int SORT_BLOCK = 256, SORT_WARPS = SORT_BLOCK / 32, ROUNDS = 16, TILE = SORT_BLOCK * ROUNDS, DIGIT_BITS = 9,
-              DIGITS = 1 << DIGIT_BITS, SCAN_BLOCK = 1024;
+              DIGITS = 1 << DIGIT_BITS, MOST_PASSES = 4;
+static_assert(DIGITS == 2 * SORT_BLOCK);  // two digits a thread
 constexpr unsigned ALL = 0xFFFFFFFFu;
 
 struct sort_plan {
     int64_t positions, tiles;  // of a head
     int passes, bits;          // bits of a pass
+
+    __host__ __device__ int digits() const { return 1 << bits; }
 };
 
 sort_plan plan_of(const gather_params &p) {
@@ -25,78 +29,83 @@ sort_plan plan_of(const gather_params &p) {
     return {p.n * p.k, (p.n * p.k + TILE - 1) / TILE, passes, (bits + passes - 1) / passes};
 }
 
+// What a tile has said of a digit, in one word, which is written and read whole: nothing yet (0); how often it has it;
+// how often it and all tiles before it have it.
+using said = unsigned long long;
+constexpr said OWN = 1ull << 32, ALL_SO_FAR = 2ull << 32, KIND = OWN | ALL_SO_FAR;
+
+__device__ __forceinline__ void say(said *to, said kind, int count) {
+    *static_cast<volatile said *>(to) = kind | static_cast<unsigned>(count);
+}
+
+// How often the tiles before `tile` have a digit, whose words begin at `first`, one tile's `stride` after another's.
+// Tiles begin in order, so each waits for such as run already.
+__device__ __forceinline__ int before_tile(const said *first, int64_t stride, int64_t tile) {
+    int sum = 0;
+    for (int64_t at = tile - 1; at >= 0; --at) {
+        said word;
+        do word = *static_cast<const volatile said *>(first + at * stride);
+        while ((word & KIND) == 0);
+        sum += static_cast<int>(static_cast<unsigned>(word));
+        if ((word & KIND) == ALL_SO_FAR) break;
+    }
+    return sum;
+}
+
 // Where a pass reads and writes; every array has one part of `positions` for each head. The first reads the index, the
 // last writes entries.
 struct sort_pass {
     const int32_t *keys_from, *positions_from;
     int32_t *keys_to, *positions_to;
     entry *entries;
-    int32_t *counts;  // [heads, digits, tiles]
-    int shift, bits;
+    const int32_t *counts;  // [heads, digits]
+    said *tiles;            // [heads, tiles, digits]
+    int32_t *begun;         // tiles of all heads
+    int shift;
     bool first, last;
 };
 
-// The key of a position of a head, which is there.
-__device__ __forceinline__ int32_t key_of(const gather_params &p, const sort_pass &pass, int64_t at) {
-    if (!pass.first) return pass.keys_from[at];
+// The key of a position of a head as the index has it: of one that is there.
+__device__ __forceinline__ int32_t key_of(const gather_params &p, int64_t at) {
     return static_cast<const float *>(p.weights)[at] == 0.0f ? static_cast<int32_t>(p.S) : p.index[at];
 }
 
+// How often each digit of each pass is there: counts [passes, heads, digits].
 __global__ void __launch_bounds__(SORT_BLOCK) memory_sort_count_kernel(
-    const __grid_constant__ gather_params p, const __grid_constant__ sort_plan plan,
-    const __grid_constant__ sort_pass pass) {
-    __shared__ int counts[DIGITS];
-    const int64_t head = blockIdx.x / plan.tiles, tile = blockIdx.x % plan.tiles;
-    const int digits = 1 << pass.bits;
-    for (int d = static_cast<int>(threadIdx.x); d < digits; d += SORT_BLOCK) counts[d] = 0;
+    const __grid_constant__ gather_params p, const __grid_constant__ sort_plan plan, int32_t *counts) {
+    __shared__ int own[MOST_PASSES][DIGITS];
+    const int64_t head = blockIdx.x / plan.tiles, tile = blockIdx.x % plan.tiles, heads = p.G * p.H;
+    for (int at = static_cast<int>(threadIdx.x); at < MOST_PASSES * DIGITS; at += SORT_BLOCK)
+        own[at / DIGITS][at % DIGITS] = 0;
     __syncthreads();
 #pragma unroll 4
     for (int r = 0; r < ROUNDS; ++r) {
         const int64_t position = tile * TILE + r * SORT_BLOCK + threadIdx.x;
         if (position >= plan.positions) continue;
-        const int32_t key = key_of(p, pass, head * plan.positions + position);
-        atomicAdd(counts + (key >> pass.shift & (digits - 1)), 1);  // sums of integers: any order gives the same
+        const int32_t key = key_of(p, head * plan.positions + position);
+        for (int n = 0; n < plan.passes; ++n)  // sums of integers: any order gives the same
+            atomicAdd(&own[n][key >> n * plan.bits & (plan.digits() - 1)], 1);
     }
     __syncthreads();
-    for (int d = static_cast<int>(threadIdx.x); d < digits; d += SORT_BLOCK)
-        pass.counts[(head * digits + d) * plan.tiles + tile] = counts[d];
+    for (int n = 0; n < plan.passes; ++n)
+        for (int d = static_cast<int>(threadIdx.x); d < plan.digits(); d += SORT_BLOCK)
+            if (own[n][d] != 0) atomicAdd(counts + (n * heads + head) * plan.digits() + d, own[n][d]);
 }
 
-// counts of a head, each replaced by the sum of those before it.
-__global__ void __launch_bounds__(SCAN_BLOCK) memory_sort_scan_kernel(int32_t *counts, int64_t length) {
-    __shared__ int of_warp[32];
-    int32_t *const own = counts + blockIdx.x * length;
-    const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
-    const int64_t share = (length + SCAN_BLOCK - 1) / SCAN_BLOCK, begin = min(thread * share, length),
-                  end = min(begin + share, length);
-    int sum = 0;
-#pragma unroll 8
-    for (int64_t at = begin; at < end; ++at) sum += own[at];
-    int before = sum;  // of this thread and those before it in its warp
+// The sum of `x` over this thread and those before it in the block.
+__device__ __forceinline__ int sum_so_far(int x, int (&of_warp)[SORT_WARPS]) {
+    const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
 #pragma unroll
     for (int step = 1; step < 32; step *= 2) {
-        const int other = __shfl_up_sync(ALL, before, step);
-        if (lane >= step) before += other;
+        const int other = __shfl_up_sync(ALL, x, step);
+        if (lane >= step) x += other;
     }
-    if (lane == 31) of_warp[warp] = before;
+    if (lane == 31) of_warp[warp] = x;
     __syncthreads();
-    if (warp == 0) {
-        int total = of_warp[lane];
 #pragma unroll
-        for (int step = 1; step < 32; step *= 2) {
-            const int other = __shfl_up_sync(ALL, total, step);
-            if (lane >= step) total += other;
-        }
-        of_warp[lane] = total;
-    }
-    __syncthreads();
-    before += (warp > 0 ? of_warp[warp - 1] : 0) - sum;
-#pragma unroll 8
-    for (int64_t at = begin; at < end; ++at) {
-        const int own_count = own[at];
-        own[at] = before;
-        before += own_count;
-    }
+    for (int w = 0; w < SORT_WARPS; ++w)
+        if (w < warp) x += of_warp[w];
+    return x;
 }
 
 // The lanes of the warp whose digit is this lane's.
@@ -110,36 +119,60 @@ __device__ __forceinline__ unsigned peers_of(int digit, int bits) {
 }
 
 // Each warp moves TILE / 8 neighbouring positions, 32 at a time; those before them in the tile are counted first.
-__global__ void __launch_bounds__(SORT_BLOCK) memory_sort_move_kernel(
+__global__ void __launch_bounds__(SORT_BLOCK) memory_sort_pass_kernel(
     const __grid_constant__ gather_params p, const __grid_constant__ sort_plan plan,
     const __grid_constant__ sort_pass pass) {
     __shared__ int next[SORT_WARPS][DIGITS];
-    const int64_t head = blockIdx.x / plan.tiles, tile = blockIdx.x % plan.tiles, base = head * plan.positions;
-    const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32;
-    const int digits = 1 << pass.bits;
+    __shared__ int of_warp[SORT_WARPS], number;
+    const int thread = static_cast<int>(threadIdx.x), lane = thread % 32, warp = thread / 32, digits = plan.digits();
+    if (thread == 0) number = atomicAdd(pass.begun, 1);  // blocks may begin in any order, tiles not
     for (int at = thread; at < SORT_WARPS * DIGITS; at += SORT_BLOCK) next[at / DIGITS][at % DIGITS] = 0;
     __syncthreads();
+    const int64_t head = number / plan.tiles, tile = number % plan.tiles, base = head * plan.positions;
     const int64_t begin = tile * TILE + warp * (TILE / SORT_WARPS) + lane;
     int32_t keys[ROUNDS];
 #pragma unroll
-    for (int r = 0; r < ROUNDS; ++r)
-        keys[r] = begin + r * 32 < plan.positions ? key_of(p, pass, base + begin + r * 32) : -1;
+    for (int r = 0; r < ROUNDS; ++r) {
+        const int64_t at = base + begin + r * 32;
+        keys[r] = begin + r * 32 >= plan.positions ? -1 : pass.first ? key_of(p, at) : pass.keys_from[at];
+    }
 #pragma unroll
     for (int r = 0; r < ROUNDS; ++r) {
         const bool there = keys[r] >= 0;
         const int digit = there ? keys[r] >> pass.shift & (digits - 1) : 0;
-        const unsigned peers = peers_of(digit, pass.bits) & __ballot_sync(ALL, there);
+        const unsigned peers = peers_of(digit, plan.bits) & __ballot_sync(ALL, there);
         if (there && lane == __ffs(static_cast<int>(peers)) - 1) next[warp][digit] += __popc(peers);
         __syncwarp();
     }
     __syncthreads();
-    for (int d = thread; d < digits; d += SORT_BLOCK) {
-        int first = pass.counts[(head * digits + d) * plan.tiles + tile];
+
+    const int d = 2 * thread;
+    const bool mine = d < digits;
+    int own[2] = {}, all[2] = {};  // of two digits: in this tile, in the head
+    said *const words = pass.tiles + head * plan.tiles * digits + d;
+    if (mine) {
 #pragma unroll
-        for (int w = 0; w < SORT_WARPS; ++w) {
-            const int count = next[w][d];
-            next[w][d] = first;
-            first += count;
+        for (int e = 0; e < 2; ++e) {
+#pragma unroll
+            for (int w = 0; w < SORT_WARPS; ++w) own[e] += next[w][d + e];
+            say(words + tile * digits + e, tile == 0 ? ALL_SO_FAR : OWN, own[e]);
+            all[e] = pass.counts[head * digits + d + e];
+        }
+    }
+    int first = sum_so_far(all[0] + all[1], of_warp) - all[0] - all[1];  // of the first digit's places
+    if (mine) {
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+            const int before = before_tile(words + e, digits, tile);
+            if (tile > 0) say(words + tile * digits + e, ALL_SO_FAR, before + own[e]);
+            int to = first + before;
+#pragma unroll
+            for (int w = 0; w < SORT_WARPS; ++w) {
+                const int count = next[w][d + e];
+                next[w][d + e] = to;
+                to += count;
+            }
+            first += all[e];
         }
     }
     __syncthreads();
@@ -147,7 +180,7 @@ __global__ void __launch_bounds__(SORT_BLOCK) memory_sort_move_kernel(
     for (int r = 0; r < ROUNDS; ++r) {
         const bool there = keys[r] >= 0;
         const int digit = there ? keys[r] >> pass.shift & (digits - 1) : 0;
-        const unsigned peers = peers_of(digit, pass.bits) & __ballot_sync(ALL, there);
+        const unsigned peers = peers_of(digit, plan.bits) & __ballot_sync(ALL, there);
         int to = 0;
         if (there) to = next[warp][digit] + __popc(peers & ((1u << lane) - 1));
         __syncwarp();
@@ -165,63 +198,48 @@ __global__ void __launch_bounds__(SORT_BLOCK) memory_sort_move_kernel(
     }
 }
 
-// A thread finds the first of its slot's positions by bisection.
-__global__ void __launch_bounds__(GATHER_BLOCK) memory_sort_starts_kernel(
-    const __grid_constant__ head_grid grid, const int32_t *keys, int64_t positions, int64_t S, int32_t *starts) {
-    grid.each([&](int64_t head, int64_t slot) {
-        if (slot > S) return;
-        int low = 0, high = static_cast<int>(positions);  // the number of positions before slot lies in [low, high]
-        while (low < high) {
-            const int middle = low + (high - low) / 2;
-            if (keys[head * positions + middle] < slot)
-                low = middle + 1;
-            else
-                high = middle;
-        }
-        starts[head * (S + 1) + slot] = low;
-    });
-}
-
 int64_t rounded(int64_t bytes) { return (bytes + 15) / 16 * 16; }
 
 }  // namespace
 
+// Two arrays of keys, and two of positions where a pass reads what another has written.
 int64_t sort_scratch(const gather_params &p) {
     const sort_plan plan = plan_of(p);
-    const int64_t heads = p.G * p.H;
-    return 3 * rounded(heads * plan.positions * 4) + heads * (int64_t{1} << plan.bits) * plan.tiles * 4;
+    return (2 + std::min(plan.passes - 1, 2)) * rounded(p.G * p.H * plan.positions * 4);
 }
 
-int sort_positions(const gather_params &p, entry *entries, int32_t *starts, void *scratch, cudaStream_t stream) {
+// Of each pass the tiles' words, then the counts of all passes and of tiles begun.
+int64_t sort_counters(const gather_params &p) {
+    const sort_plan plan = plan_of(p);
+    const int64_t digits = p.G * p.H * plan.digits();
+    return plan.passes * (digits * plan.tiles * static_cast<int64_t>(sizeof(said)) + digits * 4 + 4);
+}
+
+int sort_positions(
+    const gather_params &p, entry *entries, const int32_t **slots, void *scratch, void *counters, cudaStream_t stream) {
     const sort_plan plan = plan_of(p);
     const int64_t heads = p.G * p.H, tiles = heads * plan.tiles, step = rounded(heads * plan.positions * 4) / 4;
     if (tiles > 0x7FFFFFFF) return cudaErrorInvalidValue;
-    int32_t *const keys[2] = {static_cast<int32_t *>(scratch), static_cast<int32_t *>(scratch) + step};
-    sort_pass pass{};
-    pass.positions_to = static_cast<int32_t *>(scratch) + 2 * step;
-    pass.counts = static_cast<int32_t *>(scratch) + 3 * step;
-    pass.bits = plan.bits, pass.entries = entries;
-    const dim3 grid(static_cast<unsigned>(tiles));
-    for (int n = 0; n < plan.passes && tiles > 0; ++n) {
-        pass.first = n == 0, pass.last = n == plan.passes - 1, pass.shift = n * plan.bits;
-        pass.keys_from = keys[(n + 1) % 2], pass.keys_to = keys[n % 2];
-        if (int error = VTS_LAUNCH(memory_sort_count_kernel, grid, dim3(SORT_BLOCK), 0, stream, p, plan, pass); error)
-            return error;
-        const int64_t length = (int64_t{1} << plan.bits) * plan.tiles;
-        if (int error = VTS_LAUNCH(
-                memory_sort_scan_kernel, dim3(static_cast<unsigned>(heads)), dim3(SCAN_BLOCK), 0, stream, pass.counts,
-                length);
-            error)
-            return error;
-        if (int error = VTS_LAUNCH(memory_sort_move_kernel, grid, dim3(SORT_BLOCK), 0, stream, p, plan, pass); error)
-            return error;
-        pass.positions_from = pass.positions_to;
+    const auto array = [&](int n) { return static_cast<int32_t *>(scratch) + n * step; };
+    *slots = array((plan.passes + 1) % 2);
+    if (tiles == 0) return cudaSuccess;
+
+    said *const words = static_cast<said *>(counters);
+    int32_t *const counts = reinterpret_cast<int32_t *>(words + plan.passes * tiles * plan.digits());
+    const dim3 grid(static_cast<unsigned>(tiles)), block(SORT_BLOCK);
+    int error = VTS_LAUNCH(memory_sort_count_kernel, grid, block, 0, stream, p, plan, counts);
+    for (int n = 0; n < plan.passes && error == cudaSuccess; ++n) {
+        sort_pass pass{};
+        pass.keys_from = array((n + 1) % 2), pass.keys_to = array(n % 2);
+        pass.positions_from = array(2 + (n + 1) % 2), pass.positions_to = array(2 + n % 2);
+        pass.entries = entries;
+        pass.counts = counts + n * heads * plan.digits();
+        pass.tiles = words + n * tiles * plan.digits();
+        pass.begun = counts + plan.passes * heads * plan.digits() + n;
+        pass.shift = n * plan.bits, pass.first = n == 0, pass.last = n == plan.passes - 1;
+        error = VTS_LAUNCH(memory_sort_pass_kernel, grid, block, 0, stream, p, plan, pass);
     }
-    const head_grid slots(p, p.S + 1);
-    const int32_t *const sorted = keys[(plan.passes + 1) % 2];
-    return VTS_LAUNCH(
-        memory_sort_starts_kernel, slots.size(), dim3(GATHER_BLOCK), 0, stream, slots, sorted, plan.positions, p.S,
-        starts);
+    return error;
 }
 
 }  // namespace vts::memory

@@ -11,10 +11,13 @@ struct alignas(8) entry {
     float weight;
 };
 
-// Sorts the positions of every head, those of weight 0 left out of every slot. All three hold one part for each head:
-// entries [positions], starts [S + 1], the first entry of each slot, scratch whatever sort_scratch() asks for, in
-// bytes.
+// Bytes that sort_positions wants: scratch, and counters, which are to be 0 as it begins.
 int64_t sort_scratch(const gather_params &p);
-int sort_positions(const gather_params &p, entry *entries, int32_t *starts, void *scratch, cudaStream_t stream);
+int64_t sort_counters(const gather_params &p);
+
+// Sorts the n * k positions of every head, one head after another: by slot, those of weight 0 behind all slots, as of
+// slot S. Writes their entries [heads, n * k], and to *slots where the slots lie that they belong to, in scratch.
+int sort_positions(
+    const gather_params &p, entry *entries, const int32_t **slots, void *scratch, void *counters, cudaStream_t stream);
 
 }  // namespace vts::memory

@@ -12,6 +12,7 @@ import os
 import pickle
 import random
 import time
+import tracemalloc
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -101,6 +102,16 @@ def test_a_bad_parser_is_caught(kind: str, tmp_path: Path, monkeypatch: pytest.M
     data = pickle.dumps(Payload(tmp_path / "mark")) if kind == "code" else b"x"
     with pytest.raises((AssertionError, IndexError), match=reason):
         guard.check(read, tmp_path / "input", data)
+
+
+def test_what_counting_its_memory_takes_is_no_work_of_a_parser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "SECONDS", 0.2)
+
+    def read(path: Path) -> None:
+        if tracemalloc.is_tracing():
+            _loops(path)
+
+    guard.check(read, tmp_path / "input", b"x")
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)

@@ -203,6 +203,20 @@ def test_a_clock_that_begins_late_is_no_break(tmp_path, ending):
         assert [re.sub(r"^[34]\.\d", "4.0", line) for line in sampler.warnings] == lost, path
 
 
+@pytest.mark.parametrize("field", ["header", "data"])
+def test_a_wmv_that_states_more_bytes_than_a_system_counts_is_read(tmp_path, field):
+    """Lengths of 64 bits, which libav reads over; as a process, whose exit status tells."""
+    path = write_clip(tmp_path / "a.wmv", [n / 25 for n in range(75)], moving, codec="wmv2")
+    data = bytearray(path.read_bytes())
+    at = 16 if field == "header" else data.find(bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")) + 16
+    data[at : at + 8] = bytes([255] * 8)
+    path.write_bytes(data)
+    command = [*FAKE, "summarize", str(path), "-o", str(tmp_path / "out"), "--no-speech", "--no-ocr"]
+    done = forked.run(command, env=ENVIRONMENT, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "summary.mp4").stat().st_size > 0
+
+
 def test_what_is_lost_at_the_end_or_between_fragments_is_told(tmp_path):
     """Of a live recording and of fragments no index says what there was."""
     for name, options in [("live.mkv", {"live": "1"}), ("f.mp4", {"movflags": "frag_keyframe+empty_moov"})]:

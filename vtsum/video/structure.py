@@ -74,7 +74,8 @@ class _Parts:
         raise NotImplementedError
 
     def read(self, at: int, count: int) -> bytes:
-        return os.pread(self._file.fileno(), count, at)
+        # What a damaged file states may be further than a system counts.
+        return os.pread(self._file.fileno(), count, at) if at < self._size else b""
 
     def _walk(self, until: int) -> bool:
         if self._at is None:

@@ -2,8 +2,10 @@
 //
 // The positions are sorted by slot; then each slot is a sum of rows like those of gather, as fast as those. A slot of
 // very many positions is cut into chunks of MOST positions whose sums are added up, in order, by a kernel of their own:
-// no thread has more to do than MOST rows, and the sums run in the same order in every run. Seven steps in all, of which
-// two more a pass of the sort: the counters' zeros, the counts, the passes, the slots' starts, the sums, the chunks' sums.
+// no thread has more to do than MOST rows, and the sums run in the same order in every run.
+//
+// Launches: the counters' zeros, the sort's counts and its passes (two below 262,144 slots), the starts, the sums, the
+// chunks' sums.
 #include "sort.h"
 
 namespace vts::memory {
@@ -187,12 +189,12 @@ int vts_memory_scatter_cuda(const mem::gather_params *p, void *scratch, void *st
         mem::most_chunks(*p)};
     int error = cudaMemsetAsync(scratch, 0, static_cast<size_t>(at.entries), on);
     if (error != cudaSuccess) return error;
-    error = mem::sort_positions(
-        *p, static_cast<mem::entry *>(part(at.entries)), &plan.slots, part(at.sort), scratch, on);
+    error =
+        mem::sort_positions(*p, static_cast<mem::entry *>(part(at.entries)), &plan.slots, part(at.sort), scratch, on);
     if (error != cudaSuccess) return error;
     const mem::head_grid slots(*p, p->S + 1);
-    error = VTS_LAUNCH(
-        mem::memory_scatter_starts_kernel, slots.size(), dim3(mem::GATHER_BLOCK), 0, on, plan, slots, p->S);
+    error =
+        VTS_LAUNCH(mem::memory_scatter_starts_kernel, slots.size(), dim3(mem::GATHER_BLOCK), 0, on, plan, slots, p->S);
     if (error != cudaSuccess) return error;
     return mem::with_vectors(*p, mem::run{*p, plan, on});
 }

@@ -1,10 +1,10 @@
 // A stable radix sort of chosen slots, whose order depends on no race: the same bits in every run.
 //
-// Keys are slots, or S where the weight is 0, of at most 9 bits a pass: one pass below 512 slots, two below 262,144. All
-// passes' digits are counted first, in one reading. Then a pass is one launch: a tile of positions counts its digits,
-// says so, adds up what the tiles before it have said, says that, and moves its positions ("decoupled look-back",
-// Merrill and Garland 2016; for sorting Adinets and Merrill, arXiv 2206.01784). Its bytes are few beside those of the
-// rows that scatter reads (16 a position and pass against 2 e): launches and latency are what it costs.
+// Keys are slots, or S where the weight is 0, of at most 9 bits a pass: one pass below 512 slots, two below 262,144.
+// All passes' digits are counted first, in one reading. Then a pass is one launch: a tile of positions counts its
+// digits, says so, adds up what the tiles before it have said, says that, and moves its positions ("decoupled
+// look-back", Merrill and Garland 2016; for sorting Adinets and Merrill, arXiv 2206.01784). Its bytes are few beside
+// those of the rows that scatter reads (16 a position and pass against 2 e): launches and latency are what it costs.
 #include "sort.h"
 
 namespace vts::memory {

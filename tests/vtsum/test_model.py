@@ -17,7 +17,7 @@ from vtsum.config import TextConfig, VTSumConfig, from_dict, to_dict
 from vtsum.errors import VTSumError
 from vtsum.model.checkpoint import load_tokenizer
 from vtsum.model.spans import gather_spans
-from vtsum.model.temporal import PositionEmbedding
+from vtsum.model.temporal import ROWS, Mlp, PositionEmbedding
 from vtsum.model.vtsum import VTSum
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "a", "man", "runs", "fast", ".", "dog"]
@@ -276,6 +276,15 @@ def test_no_tensor_grows_with_the_square_of_the_frames(tmp_path, window, packed)
     with BiggestTensor() as watch:
         torch.ones(t, 1) * torch.ones(t)
     assert watch.biggest == t * t
+
+
+def test_where_nothing_is_trained_frames_pass_the_mlp_in_parts():
+    """All frames of ten hours at once took 300 MB for what lies between its two layers."""
+    mlp, x = Mlp(8, 32), torch.randn(2, 2 * ROWS + 5, 8)
+    with torch.inference_mode(), BiggestTensor() as watch:
+        found = mlp(x)
+    assert watch.biggest == 2 * ROWS * 32
+    torch.testing.assert_close(found, mlp(x))
 
 
 def test_checkpointing_computes_again_and_changes_nothing(tmp_path):

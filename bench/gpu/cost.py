@@ -117,11 +117,16 @@ def strip(kernel: Kernel, blocks: int) -> Work:
     return Work(walks * (length + extra), extra / length, walks / (math.ceil(walks / blocks) * blocks))
 
 
-def tile(kernel: Kernel, blocks: int) -> Work:
-    """A block of four warps for 64 rows, which see steps of 64 keys, 32 a loop; L2 holds what neighbours share."""
+def tile(kernel: Kernel, blocks: int, part: int = 32) -> Work:
+    """A block of four warps for 64 rows, which see steps of 64 keys, a part a loop; L2 holds what neighbours share."""
     tiles = VIDEO["B"] * VIDEO["H"] * math.ceil(VIDEO["T"] / 64)
     steps = 1 + 2 * math.ceil((kernel.window // 2) / 64)
-    return Work(tiles * kernel.warps * steps * 2, 0.0, tiles / (math.ceil(tiles / blocks) * blocks))
+    return Work(tiles * kernel.warps * steps * (64 // part), 0.0, tiles / (math.ceil(tiles / blocks) * blocks))
+
+
+def tile_of_keys(kernel: Kernel, blocks: int) -> Work:
+    """The same for 64 keys, of the rows that see them 16 a loop."""
+    return tile(kernel, blocks, 16)
 
 
 _BF16 = "_kernelI13__nv_bfloat16"
@@ -133,6 +138,8 @@ KERNELS = (
     Kernel("strip forward", "strip_fwd", f"strip_fwd{_BF16}Li64ELi3E", 33, (3, 1), 10 * 16 * ROW, 1, strip),
     Kernel("strip backward", "strip_bwd", f"strip_bwd{_BF16}Li64ELi3E", 33, (4, 3), 16 * 16 * ROW, 1, strip),
     Kernel("tile forward", "tile_fwd", f"tile_fwd{_BF16}Li64E", 129, (3, 1), 57344, 4, tile),
+    Kernel("tile backward, dq", "tile_bwd", f"tile_bwd_rows{_BF16}Li64E", 129, (5, 1), 67072, 4, tile),
+    Kernel("tile backward, dk dv", "tile_bwd", f"tile_bwd_keys{_BF16}Li64E", 129, (4, 2), 67072, 4, tile_of_keys),
 )
 
 

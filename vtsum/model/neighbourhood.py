@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+#: What is worked on at once: of a day of video all of it would be hundreds of megabytes, several times.
+ROWS, COLUMNS = 4096, 32
+
 
 def neighbourhood_features(features: np.ndarray, reach: int | Sequence[int] = 15) -> np.ndarray:
     """Each frame beside its surroundings: float32 [T, (1 + R) C + 3].
@@ -42,19 +45,22 @@ def place_features(features: np.ndarray) -> np.ndarray:
 def units(features: np.ndarray) -> np.ndarray:
     """Each row of length 1, float64; rows of zeros stay: [T, C] -> the same shape."""
     rows = features.astype(np.float64)
-    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    for at in range(0, len(rows), ROWS):
+        own = rows[at : at + ROWS]
+        own /= np.maximum(np.linalg.norm(own, axis=1, keepdims=True), 1e-12)
     return rows
 
 
 def window_means(rows: np.ndarray, reach: int) -> np.ndarray:
     """The mean of the rows within `reach` steps of each, fewer at the ends: [T, C], or [T], -> the same shape."""
     steps = len(rows)
-    sums = np.zeros((steps + 1, *rows.shape[1:]))
-    np.cumsum(rows, axis=0, out=sums[1:])
     first = np.maximum(np.arange(steps) - reach, 0)
     last = np.minimum(np.arange(steps) + reach + 1, steps)
-    counts = (last - first).reshape(-1, *[1] * (rows.ndim - 1))
-    means: np.ndarray = sums[last]
-    means -= sums[first]
-    means /= counts
-    return means
+    columns = rows.reshape(steps, -1)
+    means = np.empty(columns.shape)
+    for at in range(0, columns.shape[1], COLUMNS):
+        own = columns[:, at : at + COLUMNS]
+        sums = np.zeros((steps + 1, own.shape[1]))
+        np.cumsum(own, axis=0, out=sums[1:])
+        means[:, at : at + COLUMNS] = (sums[last] - sums[first]) / (last - first)[:, None]
+    return means.reshape(rows.shape)

@@ -85,11 +85,12 @@ class Attention(nn.Module):
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
         else:
             # Video by video within this one call: sharded training wants every rank to call a module equally often.
-            parts = [
-                F.scaled_dot_product_attention(q[None, :, a:b], k[None, :, a:b], v[None, :, a:b], dropout_p=dropout)[0]
-                for a, b in pairwise(cu_seqlens.tolist())
-            ]
+            parts = []
+            for a, b in pairwise(cu_seqlens.tolist()):
+                part = q[None, :, a:b], k[None, :, a:b], v[None, :, a:b]
+                parts.append(F.scaled_dot_product_attention(*part, dropout_p=dropout)[0])
             out = torch.cat(parts, 1)
+        del q, k, v  # of many frames the largest tensors
         return self.proj(out.transpose(-3, -2).flatten(-2))
 
 

@@ -119,6 +119,7 @@ class SlidingWindowAttention(nn.Module):
         )
         if cu_seqlens is None:
             out = out.transpose(1, 2)
+        del qkv, q, k, v  # of many frames the largest tensors
         return self.proj(out.flatten(-2))
 
     def extra_repr(self) -> str:

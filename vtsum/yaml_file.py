@@ -6,6 +6,7 @@ here has use for neither.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from vtsum.reading import read_file
 
 _LIMIT = 1 << 16  # bytes
 _DEPTH = 16  # lists and mappings in one another; settings have three
+_NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")  # "\0" and "\ud800", which no file's name and no other text can hold
 _PLAIN = 1000  # characters of a value without quotes: Python shows no whole number of more than 4,300 digits
 
 
@@ -39,6 +41,9 @@ def read_yaml(path: str | Path, op: str, where: str, *, words: bool = False) -> 
             if isinstance(event, yaml.ScalarEvent) and event.implicit[0] and len(event.value) > _PLAIN:
                 line = event.start_mark.line + 1
                 raise VTSumError(f"{where}: line {line}: must be at most {_PLAIN} characters, or stand in quotes")
+            if isinstance(event, yaml.ScalarEvent) and _NO_TEXT.search(event.value):
+                line = event.start_mark.line + 1
+                raise VTSumError(f"{where}: line {line}: must be text, got a NUL or half a surrogate pair")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > _DEPTH:
                 raise VTSumError(f"{where} must be YAML of at most {_DEPTH} levels, got more")

@@ -104,9 +104,9 @@ def _stream_state(path: Path) -> None:
 
 
 def _parquet_list(path: Path) -> None:
-    from vtsum.batches.tables import read_paths
+    from vtsum.batches.parquet_list import unpacked
 
-    read_paths(path, "batch")
+    unpacked(path, "batch")
 
 
 def _frames(path: Path) -> None:

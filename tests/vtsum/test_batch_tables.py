@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import subprocess
 import sys
@@ -87,13 +88,51 @@ def _not_utf8(path):
     return path
 
 
+def _encrypted(path):
+    """Its foot is plain and its column is not: to ask pyarrow how large that is ends the process."""
+    encryption = pytest.importorskip("pyarrow.parquet.encryption")
+
+    class Keys(encryption.KmsClient):
+        def __init__(self, _):
+            encryption.KmsClient.__init__(self)
+
+        def wrap_key(self, key, _):
+            return base64.b64encode(key)
+
+        def unwrap_key(self, key, _):
+            return base64.b64decode(key)
+
+    how = encryption.EncryptionConfiguration(footer_key="foot", column_keys={"c": ["path"]}, plaintext_footer=True)
+    keys = encryption.CryptoFactory(Keys).file_encryption_properties(encryption.KmsConnectionConfig(), how)
+    table = pa.table({"path": ["a.mp4"]})
+    with parquet.ParquetWriter(path, table.schema, encryption_properties=keys) as writer:
+        writer.write_table(table)
+    return path
+
+
+def _lying(path):
+    """One text of 600 million letters, said to have 100 bytes unpacked."""
+    table = pa.table({"path": ["x" * 600_000_000]})
+    parquet.write_table(table, path, compression="zstd", use_dictionary=False, write_statistics=False)
+    content = path.read_bytes()
+    stated = parquet.ParquetFile(path).metadata.row_group(0).column(0).total_uncompressed_size
+    varint = [2 * stated >> 7 * place & 127 | 128 for place in range(5)]  # as Thrift has it, of 5 bytes
+    varint[-1] &= 127
+    assert content.count(bytes(varint)) == 2  # of the column and of its group
+    path.write_bytes(content.replace(bytes(varint), bytes([200, 129, 128, 128, 0])))
+    return path
+
+
 def test_hostile_lists_are_one_line(tmp_path):
-    """What unpacks to gigabytes or to millions of names, bytes that are no text, a link to itself."""
+    """What unpacks to gigabytes or to millions of names, whatever it states, bytes that are no text, an encrypted
+    column, a link to itself."""
     loop = tmp_path / "loop.parquet"
     loop.symlink_to(loop)
     wrong = {
         _repeated(tmp_path / "large.parquet", "x" * (1 << 20), 16_000): " bytes of texts, got more",
         _repeated(tmp_path / "many.parquet", "/x", 2_000_000): "must have at most 1048576 rows and ",
+        _lying(tmp_path / "lying.parquet"): "must be a Parquet file that unpacks in 1073741824 bytes, got more",
+        _encrypted(tmp_path / "encrypted.parquet"): "must be a Parquet file that can be read: its reader ended",
         _not_utf8(tmp_path / "bytes.parquet"): "column 'path' must be of texts in UTF-8, got other bytes",
         loop: "must be a Parquet file that can be read: ",
     }

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -55,6 +58,15 @@ def server(clip, tmp_path) -> Iterator[str]:
                 self.send_response(302)
                 self.send_header("Location", target)
                 self.end_headers()
+                return
+            if place == "/slow.mp4":
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                with contextlib.suppress(OSError):
+                    for byte in content:
+                        self.wfile.write(bytes([byte]))
+                        time.sleep(0.1)
                 return
             body = {
                 "/a%20talk.mp4": content,
@@ -132,6 +144,19 @@ def test_what_an_address_cannot_be(server, spool, tmp_path, monkeypatch):
         vtsum.summarize("http://127.0.0.1:9/x.mp4", tmp_path / "full", model=ColourModel(), **OPTIONS)
     assert os.listdir(spool) == []
     assert not (tmp_path / "o").exists()
+
+
+def test_an_address_that_sends_a_byte_now_and_then_is_one_line(server, tmp_path):
+    """Each of them came in time for the call that waited for it; the whole would have taken hours."""
+    hurried = "import sys; from vtsum import cli; from vtsum.video import incoming; incoming._PATIENCE = 3.0; "
+    words = [sys.executable, "-c", f"{hurried}sys.exit(cli.main())", "summarize", f"{server}/slow.mp4"]
+    env = {**ENVIRONMENT, "TMPDIR": str(tmp_path), "NO_PROXY": "127.0.0.1"}
+    done = subprocess.run(
+        [*words, "-o", tmp_path / "o", "-q"], env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done
+    assert re.search(r"/slow\.mp4 must send 1,024 bytes a second, got \d+ in [34] s", done.stderr), done
+    assert os.listdir(tmp_path) == ["secret.txt"]
 
 
 def test_standard_input_and_pipes(clip, spool, of_file, tmp_path, monkeypatch):

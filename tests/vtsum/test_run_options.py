@@ -144,6 +144,8 @@ def test_a_file_of_options_stands_in_for_the_command_line(made, tmp_path):
         "config: a.yaml": "must name options of vtsum recut, got 'config'",
         "quiet: 3": "quiet must be true or false, got '3'",
         "budget: {a: 1}": "budget must be a word or a list of words, got {'a': '1'}",
+        'output: "a\\0b"': "line 1: must be text, got a NUL or half a surrogate pair",
+        '"\\ud800": 1': "line 1: must be text, got a NUL or half a surrogate pair",
         "a: &x 1\nb: *x": "must be plain YAML without aliases (*) and tags (!)",
         "- 1": "must hold settings by name, got list",
     }.items():

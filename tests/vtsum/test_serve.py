@@ -111,6 +111,26 @@ def test_every_answer_says_what_a_page_may_do(served):
         assert "access-control-allow-origin" not in headers
 
 
+def test_many_that_connect_and_say_nothing_keep_nobody_out(tmp_path):
+    """More than files may be open: asyncio said so thousands of times a second, and took no one from then on."""
+    serve = [sys.executable, "-m", "vtsum", "serve", str(tmp_path / "d")]
+    server = Served(["/bin/sh", "-c", 'ulimit -n 256; exec "$@"', "sh", *serve])
+    host, _, port = server.host.partition(":")
+    with contextlib.ExitStack() as silent:
+        for _ in range(400):
+            silent.enter_context(socket.create_connection((host, int(port)), timeout=30))
+        deadline = time.monotonic() + 30
+        while True:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                assert server.ask("GET", "api/state")[0] == 200
+                break
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+    code, said = server.end()
+    assert code in (0, 130)
+    assert said == ""
+
+
 @pytest.mark.parametrize(
     "path",
     [

@@ -129,6 +129,7 @@ def test_mistakes_on_the_command_line_are_named(words, message):
         ("bf16: 1", "bf16 must be true or false, got 1"),
         ("- 1", "must hold settings by name, got list"),
         ("a: [", "must be YAML"),
+        ('seed: 1\noutput_dir: "a\\0b"', "line 2: must be text, got a NUL or half a surrogate pair"),
         ("model: [1]", "model of {} must hold settings by name, got a list"),
         ("model:\n  text: 5", "model.text of {} must hold settings by name, got 5"),
         ("model:", "model of {} must hold settings by name, got None"),

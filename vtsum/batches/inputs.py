@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from vtsum.batches.ledger import FILE
+from vtsum.batches.parquet_list import read_paths
 from vtsum.batches.patterns import matching
-from vtsum.batches.tables import ENDING, read_paths
+from vtsum.batches.tables import ENDING
 from vtsum.errors import VTSumError
 from vtsum.files import plain, shortened
 from vtsum.reading import read_file

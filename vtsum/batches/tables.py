@@ -1,12 +1,11 @@
-"""Parquet files: lists of videos that come from other programs, and what became of them for others to read."""
+"""Parquet files of what became of a batch's videos, for other programs to read."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from vtsum.batches.results import Result
 from vtsum.errors import VTSumError
@@ -15,53 +14,7 @@ from vtsum.files import AnyPath, check_inputs, check_regular, plain, written
 from vtsum.shown import clean, reason, without_secrets
 
 ENDING = ".parquet"
-COLUMN = "path"
 _COLUMNS = ["source", "output", "status", "reason", "seconds", "notes"]
-_ROWS, _LETTERS = 1 << 20, 64 << 20  # of a list, at most; bytes
-_AT_ONCE = 16  # rows: one text that is kept once may stand in a million of them
-
-
-def read_paths(path: AnyPath, op: str) -> list[str]:
-    """The videos that a Parquet file lists: its column "path", of texts; empty ones are passed over.
-
-    Raises:
-        VTSumError: it cannot be read, has no such column or another kind of values in it, or more than a million rows
-            or 64 MiB of texts.
-    """
-    require("cluster", op)
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    where = f"{op}: {plain(path)}"
-    try:
-        check_regular(Path(os.path.realpath(path)))  # a pipe would be waited for
-        file = parquet.ParquetFile(path, memory_map=False)
-        names = file.schema_arrow.names
-        if names.count(COLUMN) != 1:
-            raise VTSumError(f"{where} must have one column {COLUMN!r}, got {clean(', '.join(names))[:200]}")
-        kind = file.schema_arrow.field(COLUMN).type
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-            raise VTSumError(f"{where}: column {COLUMN!r} must be of texts, got {kind}")
-        return [value for value in _texts(file, where) if value and value.strip()]
-    except UnicodeDecodeError:
-        raise VTSumError(f"{where}: column {COLUMN!r} must be of texts in UTF-8, got other bytes") from None
-    except (OSError, pa.ArrowException) as error:
-        raise VTSumError(f"{where} must be a Parquet file that can be read: {_line(error)}") from None
-
-
-def _texts(file: Any, where: str) -> Iterator[str | None]:
-    """The column's values; what a small file unpacks to is looked at before it is there."""
-    at = [number for number in range(len(file.schema)) if file.schema.column(number).path == COLUMN]
-    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
-    sizes = [group.column(number).total_uncompressed_size for group in groups for number in at]
-    if file.metadata.num_rows > _ROWS or sum(sizes) > _LETTERS:
-        raise VTSumError(f"{where} must have at most {_ROWS} rows and {_LETTERS} bytes of texts, got more")
-    left = _LETTERS
-    for rows in file.iter_batches(_AT_ONCE, columns=[COLUMN], use_threads=False):
-        left -= rows.nbytes
-        if left < 0:
-            raise VTSumError(f"{where} must have at most {_LETTERS} bytes of texts, got more")
-        yield from rows.column(0).to_pylist()
 
 
 def check_table(op: str, path: AnyPath | None, inputs: Sequence[AnyPath], overwrite: bool) -> None:
@@ -138,7 +91,3 @@ def write_table(op: str, path: AnyPath, results: Sequence[Result]) -> None:
             parquet.write_table(pa.Table.from_pylist(rows, schema), part)
     except OSError as error:
         raise VTSumError(f"{op}: table {plain(path)} must be writable: {reason(error)}") from None
-
-
-def _line(error: Any) -> str:
-    return clean(str(error).partition("\n")[0])[:200]

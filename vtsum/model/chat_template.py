@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 SECONDS, MEMORY, LONGEST = 5, 1 << 30, 100_000  # of computing; bytes; characters
@@ -57,22 +56,13 @@ def around(template: str, pictures: int, values: Mapping[str, Any]) -> tuple[str
     return before, after[0]
 
 
-def _limit() -> None:
-    import resource
-
-    used = (
-        int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() if sys.platform == "linux" else 0
-    )
-    for what, most in ((resource.RLIMIT_CPU, SECONDS), (resource.RLIMIT_AS, MEMORY + used)):
-        hard = resource.getrlimit(what)[1]
-        resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
-
-
 def _main() -> None:
     from transformers.utils.chat_template_utils import render_jinja_template
 
+    from vtsum.memory import limit
+
     asked = json.load(sys.stdin)
-    _limit()
+    limit(SECONDS, MEMORY)
     try:
         text = render_jinja_template(**asked)[0][0]
         told = {"text": text} if len(text) <= LONGEST else {"failed": _TOO_MUCH}

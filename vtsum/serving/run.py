@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from vtsum.errors import VTSumError
 from vtsum.serving.app import make_app
@@ -22,6 +23,7 @@ from vtsum.shown import reason
 
 HOST = "127.0.0.1"
 LARGEST = 64 << 30  # bytes of a video
+_MOST = 100  # connections at a time: files that a process may have open are some 1,000, and every user here may connect
 
 
 def serve(
@@ -55,7 +57,13 @@ def serve(
         token = secrets.token_urlsafe(24)
         app = make_app(store, token, [f"{HOST}:{port}", f"localhost:{port}"], largest)
         config = uvicorn.Config(
-            app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=1
+            app,
+            http=_Connection,
+            backlog=64,  # asyncio takes as many at once, before it looks at any
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=1,
         )
         logging.getLogger("uvicorn.error").addFilter(_is_wrong)
         server = _Server(config, lambda: ready(f"http://{HOST}:{port}/{token}/") if ready else None)
@@ -66,6 +74,19 @@ def _is_wrong(record: logging.LogRecord) -> bool:
     """False of what only says that the end broke something off: a film that plays, a video that is being sent."""
     broken = record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError)
     return not broken and not str(record.msg).startswith("Cancel %s running task(s)")
+
+
+class _Connection(AutoHTTPProtocol):  # type: ignore[misc,valid-type]
+    """One that says nothing is closed as one that has said all, and so is one too many."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        if len(self.connections) > _MOST:
+            transport.abort()
+        else:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
 
 class _Server(uvicorn.Server):

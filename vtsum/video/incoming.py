@@ -9,6 +9,7 @@ import secrets
 import stat
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,7 @@ from vtsum.video.stores import in_store, pieces
 LIMIT = 64 << 30  # bytes of a video that comes from elsewhere
 _PIECE = 1 << 20
 _PATIENCE = 30.0  # seconds of one call into libav, which answers no signal meanwhile
+_LEAST = 1 << 10  # bytes a second, over so long, of an address: one that sends a byte a second would keep us for years
 _LONGEST = 100  # bytes of a name
 _WEB = re.compile(r"https?://", re.IGNORECASE)
 # What urllib makes of it would be an error where brackets are at odds; that is for who asks for it to tell.
@@ -143,12 +145,17 @@ def _spool(source: BinaryIO, file: BinaryIO, where: str) -> None:
 
 def _fetch(address: str, file: BinaryIO, where: str, progress: Callable[[float], None] | None) -> None:
     """Read what lies at an address, as bytes and no more."""
-    size = whole = 0
+    size = whole = before = 0
+    since = time.monotonic()
     for data, whole in pieces(address, where) if in_store(address) else _of_web(address, where):
         _check(whole, where)
         size += len(data)
         _check(size, where)
         file.write(data)
+        if (took := time.monotonic() - since) > _PATIENCE:
+            if size - before < _LEAST * took:
+                raise VTSumError(f"{where} must send {_LEAST:,} bytes a second, got {size - before:,} in {took:.0f} s")
+            since, before = time.monotonic(), size
         if progress is not None and whole > 0:
             progress(min(size / whole, 0.99))
     if whole > 0 and size < whole:

@@ -6,8 +6,8 @@ Each kernel of KERNELS is compiled by nvcc and read by cuobjdump. With how its l
 least times of
 
     memory     the tensors' bytes, and what strips read twice, at the speed of a copy
-    issue      a scheduler begins one instruction a clock; those of branches that are seldom taken (dropout, edges)
-               stand in the loop too, so this is at most what is said
+    issue      a scheduler begins one instruction a clock; of what stands in a loop dropout's branch is left out, those
+               of the edges are not, so this is at most what is said
     tensor     products by mma.sync, which reaches MMA of the tensor cores' peak
     special    exponentials: SPECIAL lanes a clock and scheduler
 
@@ -62,11 +62,11 @@ CARDS = {"H100": Card(132, COPY * 3.35 / 4.8, 989.4e12), "H200": Card(132, COPY,
 
 
 class Loop(NamedTuple):
-    """Instructions of a loop: all, tensor products (HMMA), special functions (MUFU)."""
+    """Instructions a turn of a loop: all, tensor products (HMMA), special functions (MUFU)."""
 
-    instructions: int
-    products: int
-    specials: int
+    instructions: float
+    products: float
+    specials: float
 
 
 class Work(NamedTuple):
@@ -80,7 +80,8 @@ class Work(NamedTuple):
 
 class Kernel(NamedTuple):
     """A kernel for a window: the file and the part of the mangled name that it is found by, how many tensors it reads
-    and writes whole, bytes of shared memory a block, warps a block, and how blocks on the card become work."""
+    and writes whole, bytes of shared memory a block, warps a block, how blocks on the card become work, and how many
+    turns the loop that is counted takes in each turn of one around it."""
 
     what: str
     unit: str
@@ -90,6 +91,7 @@ class Kernel(NamedTuple):
     shared: int
     warps: int
     work: Callable[[Kernel, int], Work]
+    turns: int = 1
 
 
 def ring(kernel: Kernel, blocks: int) -> Work:
@@ -137,9 +139,9 @@ KERNELS = (
     Kernel("ring backward", "ring_bwd_bfloat16", f"ring_bwd{_BF16}Li8ELi9ELb0E", 9, (4, 3), 57344, 2, ring),
     Kernel("strip forward", "strip_fwd", f"strip_fwd{_BF16}Li64ELi3E", 33, (3, 1), 10 * 16 * ROW, 1, strip),
     Kernel("strip backward", "strip_bwd", f"strip_bwd{_BF16}Li64ELi3E", 33, (4, 3), 16 * 16 * ROW, 1, strip),
-    Kernel("tile forward", "tile_fwd", f"tile_fwd{_BF16}Li64E", 129, (3, 1), 57344, 4, tile),
-    Kernel("tile backward, dq", "tile_bwd", f"tile_bwd_rows{_BF16}Li64E", 129, (5, 1), 67072, 4, tile),
-    Kernel("tile backward, dk dv", "tile_bwd", f"tile_bwd_keys{_BF16}Li64E", 129, (4, 2), 67072, 4, tile_of_keys),
+    Kernel("tile forward", "tile_fwd", f"tile_fwd{_BF16}Li64E", 129, (3, 1), 57344, 4, tile, 2),
+    Kernel("tile backward, dq", "tile_bwd", f"tile_bwd_rows{_BF16}Li64E", 129, (5, 1), 67072, 4, tile, 2),
+    Kernel("tile backward, dk dv", "tile_bwd", f"tile_bwd_keys{_BF16}Li64E", 129, (4, 2), 67072, 4, tile_of_keys, 4),
 )
 
 
@@ -166,8 +168,14 @@ def predicted(kernel: Kernel, registers: int, loop: Loop, card: Card) -> dict[st
     return {"resident": blocks, "times": times, "bound": bound, "predicted_s": times[bound] / work.busy}
 
 
-def counted(names: list[str]) -> Loop:
-    return Loop(len(names), sum(n.startswith("HMMA") for n in names), sum(n.startswith("MUFU") for n in names))
+def counted(function: Function, turns: int) -> Loop:
+    """A turn of the longest loop, or of the one within that takes so many turns in each of its own."""
+
+    def of(names: list[str]) -> tuple[int, int, int]:
+        return len(names), sum(n.startswith("HMMA") for n in names), sum(n.startswith("MUFU") for n in names)
+
+    outer, inner = of(function.loop), of(function.within)
+    return Loop(*((all_ - own) / turns + own if turns > 1 else all_ for all_, own in zip(outer, inner, strict=True)))
 
 
 def compiled(arch: int, nvcc: str, cuobjdump: str) -> dict[str, Function]:
@@ -187,7 +195,7 @@ def lines(arch: int, found: dict[str, Function]) -> Iterator[dict[str, Any]]:
     """A record a kernel and card, from what `compiled` gave."""
     for kernel in KERNELS:
         function = next(function for name, function in found.items() if kernel.name in name)
-        registers, loop = function.registers, counted(function.loop)
+        registers, loop = function.registers, counted(function, kernel.turns)
         for name, card in CARDS.items():
             yield {
                 "op": "gpu_cost",

@@ -30,15 +30,31 @@ def test_the_longest_loop_is_told_from_what_lies_behind_the_end() -> None:
     """Code for diverged lanes branches back into the function from behind its end, and makes no loop of it."""
     found = parse(32, SASS)
     assert found.loop == found.inner == ["MUFU.EX2", "HMMA.16816.F32.BF16", "BRA.DIV", "BRA"]
-    assert cost.counted(found.loop) == Loop(instructions=4, products=1, specials=1)
+    assert cost.counted(found, 1) == Loop(instructions=4, products=1, specials=1)
     without = parse(32, SASS.replace("@!P1 BRA 0x30", "@!P1 BRA 0x90"))
     assert (len(without.names), without.loop, without.inner) == (10, without.names, [])
 
 
 def test_a_loop_within_a_loop() -> None:
     found = parse(32, SASS.replace("BRA.DIV UR5, 0x90", "@P2 BRA 0x40"))
-    assert found.inner == ["HMMA.16816.F32.BF16", "BRA"]
+    assert found.within == found.inner == ["HMMA.16816.F32.BF16", "BRA"]
     assert len(found.loop) == 4
+    assert cost.counted(found, 1) == Loop(4, 1, 1)
+    assert cost.counted(found, 2) == Loop(3, 1, 0.5)  # two of its own, and half of the two around it
+
+
+def test_what_dropout_alone_does_is_not_counted() -> None:
+    """It is known by its random numbers: a loop that loads, stores and multiplies nothing."""
+    text = "".join(
+        f"        /*{16 * at:04x}*/ {line} ;\n"
+        for at, line in enumerate([
+            "LDG.E R1, [R2]", "@P0 BRA 0x60", "MOV R3, R4", "IMAD R5, R6, R7, R8", "@P1 BRA 0x30", "FSEL R9, R1, RZ, P3",
+            "FADD R1, R1, R9", "@P2 BRA 0x0", "EXIT",
+        ])
+    )  # fmt: skip
+    found = parse(32, text)
+    assert found.loop == ["LDG.E", "BRA", "FADD", "BRA"]
+    assert found.within == []
 
 
 @pytest.mark.parametrize("kernel", cost.KERNELS, ids=lambda kernel: f"{kernel.what} {kernel.window}")

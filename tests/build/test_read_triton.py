@@ -107,7 +107,7 @@ def test_one_kernel_serves_all_lengths(window: int, monkeypatch: pytest.MonkeyPa
 def test_what_is_counted() -> None:
     names = ["LDG.E.128.CONSTANT", "LDG.E", "LDG.E.U16", "LDG.E.LTC128B.64", "LDGSTS.E.BYPASS.LTC128B.128", "STG.E.S8"]
     assert list(map(read_triton.bits, names)) == [128, 32, 16, 64, 128, 8]
-    code = Function(128, [*names, "BAR.SYNC"], [], ["MUFU.EX2", "BRA"])
+    code = Function(128, [*names, "BAR.SYNC"], [], [], ["MUFU.EX2", "BRA"])
     assert read_triton.Read(Usage(128, 0, 0), 0, code).moved("STG") == {8: 1}
     assert read_triton.Read(Usage(128, 0, 0), 0, code).powers == 1
 

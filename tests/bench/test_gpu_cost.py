@@ -48,12 +48,12 @@ def test_what_dropout_alone_does_is_not_counted() -> None:
     text = "".join(
         f"        /*{16 * at:04x}*/ {line} ;\n"
         for at, line in enumerate([
-            "LDG.E R1, [R2]", "@P0 BRA 0x60", "MOV R3, R4", "IMAD R5, R6, R7, R8", "@P1 BRA 0x30", "FSEL R9, R1, RZ, P3",
+            "LDG R1, [R2]", "@P0 BRA 0x60", "MOV R3, R4", "IMAD R5, R6, R7, R8", "@P1 BRA 0x30", "FSEL R9, R1, RZ, P3",
             "FADD R1, R1, R9", "@P2 BRA 0x0", "EXIT",
         ])
     )  # fmt: skip
     found = parse(32, text)
-    assert found.loop == ["LDG.E", "BRA", "FADD", "BRA"]
+    assert found.loop == ["LDG", "BRA", "FADD", "BRA"]
     assert found.within == []
 
 

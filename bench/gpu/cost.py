@@ -221,7 +221,7 @@ def costs(found: Records | None = None) -> str:
             rows.append([
                 f"{what}, window {window}",
                 f"{line['registers']}, {line['resident']}",
-                f"{line['loop']['instructions']:,}",
+                f"{line['loop']['instructions']:,.0f}",
                 *(seconds(line["times"][by]) if line["times"][by] else "" for by in ("memory", "issue", "tensor")),
                 seconds(line["times"]["special"]),
                 seconds(line["predicted_s"]),

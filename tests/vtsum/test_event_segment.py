@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -233,3 +234,17 @@ def test_features_that_hardly_differ_have_events_but_for_a_picture_that_stands()
     moves = PictureChanges.of(np.full((120, 20, 20), 90, np.uint8) + 20 * (np.arange(120) % 2)[:, None, None], 2.0)
     assert len(segment(x, "kts", changes=stands)) == 1
     assert len(segment(x, "kts", changes=moves)) == 3
+
+
+def test_whether_hours_stand_still_is_seen_in_little_memory() -> None:
+    """A copy of all pictures of ten hours, and their distances, took 200 MB."""
+    changes, picture = PictureChanges(), np.random.default_rng(0).integers(0, 200, (24, 26), np.uint8)
+    for number in range(8000):
+        changes.note(0.25 * number, picture + number % 12)
+    tracemalloc.start()
+    assert changes.is_still(-1.0, 2001.0)
+    assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    tracemalloc.stop()
+    changes.note(2000.0, picture + 13)
+    assert changes.is_still(-1.0, 2000.0)
+    assert not changes.is_still(-1.0, 2001.0)

@@ -72,9 +72,13 @@ class _Kept:
 
     def between(self, start: float, end: float) -> list[np.ndarray]:
         """The pictures of each stretch of one shape in start < t < end."""
+        return [run.copy() for run in self.seen_between(start, end)]
+
+    def seen_between(self, start: float, end: float) -> list[np.ndarray]:
+        """The same without a copy: nothing can be kept while they are looked at."""
         first, last = np.searchsorted(np.frombuffer(self.times), [start - 1e-3, end - 1e-3])
         cut = [run[max(first - at, 0) : max(last - at, 0)] for at, run in self.runs()]
-        return [run.copy() for run in cut if len(run)]
+        return [run for run in cut if len(run)]
 
 
 class PictureChanges:
@@ -266,11 +270,12 @@ class PictureChanges:
     def is_still(self, start: float, end: float) -> bool:
         """Whether no pixel that is compared departs from the first picture's in start < t < end, but for coding noise;
         False where fewer than two pictures were kept."""
-        kept = self._kept.between(start, end)
+        kept = self._kept.seen_between(start, end)
         if len(kept) != 1 or len(kept[0]) < 2:
             return False
-        apart = np.abs(kept[0][1:].astype(np.int16) - kept[0][0])
-        return bool(apart.max() <= self.NOISE)
+        first = kept[0][0].astype(np.int16)
+        blocks = (kept[0][at : at + _BLOCK] for at in range(0, len(kept[0]), _BLOCK))
+        return all(bool(np.abs(block - first).max() <= self.NOISE) for block in blocks)
 
     def liveliness(self, start: float, end: float) -> float:
         """The median change of the pictures in start < t < end, in levels of 255; 0 where none were seen."""

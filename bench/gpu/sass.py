@@ -12,14 +12,11 @@ from typing import NamedTuple
 
 _FUNCTION = re.compile(r"^\s*Function : (\S+)$", re.MULTILINE)
 _INSTRUCTION = re.compile(r"^\s*/\*([0-9a-f]{4,6})\*/\s+(@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)([^;]*);", re.MULTILINE)
+_TARGET = re.compile(r"0x([0-9a-f]+)\s*$")
+#: Loads, stores and products: a loop without any of them draws dropout's random numbers.
+_MOVES = ("LD", "ST", "HMMA", "ATOM")
 #: The addresses of its first and last instruction.
 Stretch = tuple[int, int]
-
-_TARGET = re.compile(r"0x([0-9a-f]+)\s*$")
-
-
-_MOVES = ("LD", "ST", "HMMA", "ATOM")
-"""Loads, stores and products: a loop without any of them draws dropout's random numbers."""
 
 
 class Function(NamedTuple):

@@ -278,13 +278,16 @@ def test_no_tensor_grows_with_the_square_of_the_frames(tmp_path, window, packed)
     assert watch.biggest == t * t
 
 
-def test_where_nothing_is_trained_frames_pass_the_mlp_in_parts():
+def test_in_inference_frames_pass_the_mlp_in_parts():
     """All frames of ten hours at once took 300 MB for what lies between its two layers."""
     mlp, x = Mlp(8, 32), torch.randn(2, 2 * ROWS + 5, 8)
     with torch.inference_mode(), BiggestTensor() as watch:
         found = mlp(x)
     assert watch.biggest == 2 * ROWS * 32
     torch.testing.assert_close(found, mlp(x))
+    with torch.no_grad(), BiggestTensor() as watch:  # a validation, maybe of sharded weights
+        mlp(x)
+    assert watch.biggest == 2 * (2 * ROWS + 5) * 32
 
 
 def test_checkpointing_computes_again_and_changes_nothing(tmp_path):

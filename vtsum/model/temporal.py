@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vtsum_kernels.distributed.stretch import Stretch
 
 NORM_EPS = 1e-6
-#: Frames that pass a block's MLP at once where nothing is trained.
+#: Frames that pass a block's MLP at once in inference.
 ROWS = 4096
 
 
@@ -112,7 +112,8 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or x.shape[-2] <= ROWS:
+        # In a validation, which is no inference to PyTorch, sharded weights want all ranks to call a layer equally often.
+        if not torch.is_inference_mode_enabled() or torch.compiler.is_compiling() or x.shape[-2] <= ROWS:
             return self._rows(x)
         # What lies between would be the largest tensors of all, of hours of video a quarter of the whole job's memory.
         return torch.cat([self._rows(part) for part in x.split(ROWS, -2)], -2)

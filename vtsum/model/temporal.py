@@ -112,8 +112,9 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        # In a validation, which is no inference to PyTorch, sharded weights want all ranks to call a layer equally often.
-        if not torch.is_inference_mode_enabled() or torch.compiler.is_compiling() or x.shape[-2] <= ROWS:
+        # Not in a validation, which is no inference to PyTorch: sharded weights want all ranks to call a layer equally
+        # often.
+        if torch.compiler.is_compiling() or not torch.is_inference_mode_enabled() or x.shape[-2] <= ROWS:
             return self._rows(x)
         # What lies between would be the largest tensors of all, of hours of video a quarter of the whole job's memory.
         return torch.cat([self._rows(part) for part in x.split(ROWS, -2)], -2)

@@ -173,6 +173,26 @@ def test_labels_without_end_are_refused_before_they_are_named(tmp_path: Path) ->
         load_frame_encoder(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("generation_config.json", "encoder_no_repeat_ngram_size"),
+        ("preprocessor_config.json", "n_fft"),
+        ("processor_config.json", "image_seq_len"),
+    ],
+)
+def test_a_small_file_has_nothing_made_without_end(name: str, key: str, tmp_path: Path) -> None:
+    """Each was made in so great a number, until memory ended."""
+    video = str(small_clip(tmp_path / "clip.mp4").path)
+    folder = tmp_path / "blip"
+    folder.mkdir()
+    tiny_blip(folder)
+    (folder / name).write_text(json.dumps({key: 10**6}))
+    words = ["--captioner", str(folder), "--no-speech", "--no-ocr"]
+    message = refused("summarize", video, "-o", str(tmp_path / "o"), *words, names=folder / name)
+    assert message.endswith(f"{folder / name} must have at most 100000 for {key}, got 1000000")
+
+
 def test_weights_of_another_size_are_told_by_name(tmp_path: Path) -> None:
     video = str(small_clip(tmp_path / "clip.mp4").path)
     tiny_clip(tmp_path)

@@ -31,6 +31,8 @@ MOST_LAYERS = 1000
 """transformers makes a configuration's layers before it looks at the weights, and would not end with 10 million."""
 MOST_LABELS = 100_000
 """transformers makes a name for each."""
+_COUNTED = ("num_labels", "encoder_no_repeat_ngram_size", "image_seq_len", "n_fft")
+"""Of what transformers makes as many; published checkpoints have fewer than MOST_LABELS of each."""
 MOST_GROWTH = 1000
 """By what a tokenizer's rules may lengthen a text; published ones have 3 at most."""
 TOKENIZER, _TOKENIZER_LIMIT = "tokenizer.json", 1 << 27  # bytes
@@ -294,7 +296,7 @@ def check_config(config: Any, where: str) -> None:
                 if key == "transformers_weights":
                     _check_beside(item, where)
                 layers = key.endswith(("layers", "depth", "depths"))  # of each stage, where it is a list
-                most = MOST_LAYERS if layers else MOST_LABELS if key == "num_labels" else None
+                most = MOST_LAYERS if layers else MOST_LABELS if key in _COUNTED else None
                 for number in item if isinstance(item, list) else [item]:
                     if most is not None and isinstance(number, int) and number > most:
                         raise VTSumError(f"{where} must have at most {most} for {key}, got {number}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from vtsum import moved
@@ -29,6 +30,9 @@ _WHERE = {
 }
 
 moved.serve_old_names()
+# ONNX Runtime, which several of our libraries import, would tell Microsoft of each model that it loads, under an
+# identifier that it keeps in the home folder.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def __getattr__(name: str) -> Any:

@@ -126,6 +126,16 @@ def test_a_log_says_what_was_done_and_said(made, clip, tmp_path):
     assert movie.read_bytes() == before
 
 
+def test_a_log_for_which_there_is_no_room_ends_nothing(tmp_path):
+    """What could not be written was tried once more as the log was closed: a traceback, after a summary was made."""
+    full = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20)); "
+    command = [sys.executable, "-c", f"{full}from vtsum.cli import main; sys.exit(main())"]
+    command += ["summarize", "none.mp4", "--log", "log"]
+    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "none.mp4" in done.stderr
+
+
 def test_a_file_of_options_stands_in_for_the_command_line(made, tmp_path):
     config = tmp_path / "c.yaml"
     config.write_text(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -291,6 +292,22 @@ def test_words_of_one_row_are_joined() -> None:
     words = [Reading("Lisbon", 0.9, (130, 12, 190, 40)), Reading("Live", 0.99, (10, 10, 60, 40))]
     words += [Reading("from", 0.95, (70, 11, 120, 40)), Reading("News", 0.9, (10, 60, 60, 80))]
     assert [(w.text, w.score) for w in rows(words)] == [("Live from Lisbon", 0.9), ("News", 0.9)]
+
+
+def test_onnx_runtime_keeps_no_identifier_and_tells_nobody(titled: Path, tmp_path: Path) -> None:
+    """It laid one into the home folder, and a session's into the temporary one, to send them with what it counts."""
+    home = {name: str(tmp_path / name) for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME")}
+    for folder in home.values():
+        Path(folder).mkdir()
+    code = (
+        "import sys, av; from vtsum.enhance.screen_text.reader import RapidReader\n"
+        "picture = next(p for p in av.open(sys.argv[1]).decode(video=0) if p.time > 5)\n"
+        "print(RapidReader().read(picture.to_ndarray(format='rgb24'))[0].text)"
+    )
+    env = {name: value for name, value in ENVIRONMENT.items() if name != "ORT_DISABLE_TELEMETRY"} | home
+    done = subprocess.run([sys.executable, "-c", code, titled], env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, TITLE + "\n"), done.stderr
+    assert [path for path in tmp_path.rglob("*") if path.name in (".ses", "Microsoft")] == []
 
 
 def test_a_drawn_picture_is_read() -> None:

@@ -211,6 +211,8 @@ def test_what_cannot_be_is_told_and_nothing_left(served, folder):
         assert (status, told in content) == (400, True), content
     assert served.ask("POST", "api/check", {"budget": "all of it"})[0] == 400
     assert served.ask("POST", "api/check", {"budget": "2min", "ocr": False})[:2] == (204, b"")
+    for number in ("9", "9" * 5000, "-1", "x"):
+        assert served.ask("DELETE", f"api/jobs/{number}")[:2] == (404, b"")
     deadline = time.monotonic() + 10
     while sorted((folder / "videos").iterdir()) != before:
         assert time.monotonic() < deadline

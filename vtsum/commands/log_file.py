@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -43,7 +44,8 @@ def close_logs() -> None:
     """End all logs."""
     for handler in [each for each in LOG.handlers if isinstance(each, logging.StreamHandler)]:
         LOG.removeHandler(handler)
-        handler.stream.close()
+        with contextlib.suppress(OSError):  # a full disk, of which its buffer knows still
+            handler.stream.close()
 
 
 def _ignore(record: logging.LogRecord) -> None:

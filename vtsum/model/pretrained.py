@@ -31,6 +31,8 @@ MOST_LAYERS = 1000
 """transformers makes a configuration's layers before it looks at the weights, and would not end with 10 million."""
 MOST_LABELS = 100_000
 """transformers makes a name for each."""
+_COUNTED = ("num_labels", "encoder_no_repeat_ngram_size", "image_seq_len", "n_fft")
+"""Of what transformers makes as many; published checkpoints have fewer than MOST_LABELS of each."""
 MOST_GROWTH = 1000
 """By what a tokenizer's rules may lengthen a text; published ones have 3 at most."""
 TOKENIZER, _TOKENIZER_LIMIT = "tokenizer.json", 1 << 27  # bytes
@@ -197,7 +199,8 @@ def model_from_pretrained(
 
 def check_folder(folder: Path, op: str) -> None:
     """Refuse a model folder whose configuration is no plain JSON, or asks for code that is not transformers' own, or
-    for more layers or labels than a model has; or in which a pipe or a device lies, for which libraries would wait.
+    for more layers or labels than a model has; in which a pipe or a device lies, for which libraries would wait; or
+    whose weights lie in another.
 
     Raises:
         VTSumError: naming the file.
@@ -207,8 +210,23 @@ def check_folder(folder: Path, op: str) -> None:
         if path.exists():
             # Of tokenizers without a limit, model_max_length has 100 bits.
             check_config(read_json(path, dict, op, bits=128), f"{op}: {path}")
+    for path in folder.glob("*.index.json"):
+        _check_index(read_json(path, dict, op, bits=128), f"{op}: {path}")
     if (path := folder / TOKENIZER).exists():
         _check_growth(read_json(path, dict, op, limit=_TOKENIZER_LIMIT, bits=128), f"{op}: {path}")
+
+
+def _check_index(index: dict[str, Any], where: str) -> None:
+    shards = index.get("weight_map")
+    for name in shards.values() if isinstance(shards, dict) else []:
+        _check_beside(name, where)
+
+
+def _check_beside(weights: Any, where: str) -> None:
+    """Refuse weights that lie elsewhere than beside what names them: in a pipe that nobody writes to, or in /dev/zero,
+    which transformers would read until memory ends."""
+    if weights is not None and (not isinstance(weights, str) or weights != os.path.basename(weights)):
+        raise VTSumError(f"{where} must name weights that lie beside it, got {weights!r:.120}")
 
 
 def _check_growth(tokenizer: dict[str, Any], where: str) -> None:
@@ -275,8 +293,10 @@ def check_config(config: Any, where: str) -> None:
                     )
                 if key in _ELSEWHERE and item:
                     raise VTSumError(f"{where} must name no other file or checkpoint, got {key} {str(item)!r:.120}")
+                if key == "transformers_weights":
+                    _check_beside(item, where)
                 layers = key.endswith(("layers", "depth", "depths"))  # of each stage, where it is a list
-                most = MOST_LAYERS if layers else MOST_LABELS if key == "num_labels" else None
+                most = MOST_LAYERS if layers else MOST_LABELS if key in _COUNTED else None
                 for number in item if isinstance(item, list) else [item]:
                     if most is not None and isinstance(number, int) and number > most:
                         raise VTSumError(f"{where} must have at most {most} for {key}, got {number}")

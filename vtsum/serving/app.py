@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ _PAGES = {
 }
 _KINDS = {".mp4": "video/mp4", ".vtt": "text/vtt", ".jpg": "image/jpeg"}  # what the page shows; the rest is kept
 _VIDEOS = {".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/mp4", ".webm": "video/webm", ".ogv": "video/ogg"}
+_NUMBER = re.compile(r"[0-9]{1,18}")
 _WORDS = 64 << 10  # bytes of what is asked for in JSON
 # A summary's page is made from a stranger's words: it may run its own scripts, and belongs to no site.
 _STRANGE = "sandbox allow-scripts allow-downloads allow-popups; frame-ancestors 'none'"
@@ -79,7 +81,7 @@ class _Pages:
             Route("/api/videos", self.take, methods=["PUT"]),
             Route("/api/summaries", self.summarize, methods=["POST"]),
             Route("/api/recut", self.recut, methods=["POST"]),
-            Route("/api/jobs/{number:int}", self.stop, methods=["DELETE"]),
+            Route("/api/jobs/{number:str}", self.stop, methods=["DELETE"]),
             Route("/videos/{name:str}", self.video),
             Route("/summaries/{summary:str}/{name:path}", self.file),
         ]
@@ -119,7 +121,8 @@ class _Pages:
         return _add(request, video, lambda: recut_words(folder, video, self._store.new_summary(video.name), asked))
 
     async def stop(self, request: Request) -> Response:
-        stopped = request.state.jobs.stop(request.path_params["number"])
+        number = request.path_params["number"]  # Python makes no number of more than 4,300 digits
+        stopped = _NUMBER.fullmatch(number) is not None and request.state.jobs.stop(int(number))
         return Response(status_code=204 if stopped else 404)
 
     async def video(self, request: Request) -> Response:

@@ -3,7 +3,6 @@ are needed, so that what holds for files holds for them."""
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import secrets
@@ -36,10 +35,6 @@ _WEB = re.compile(r"https?://", re.IGNORECASE)
 _PARTS = re.compile(r"[A-Za-z0-9]{1,8}://(?:[^/?#@]*@)?(?P<host>\[[^]/?#]*|[^:/?#]*)[^/?#]*(?P<path>[^?#]*)")
 # No redirection leads to a file, and none to another machine's protocol than these.
 _PROTOCOLS = "http,https,tcp,tls,httpproxy"
-
-# An answer in chunks that breaks off between two of them is for FFmpeg at its end, but that it would ask once more, if
-# it may; and an error, if it may no times. Where a size is known, the error comes at the end of what is whole, too.
-_ENDS = {"reconnect_at_eof": "1", "reconnect_streamed": "1", "reconnect_max_retries": "0"}
 
 
 class Address(str):
@@ -169,21 +164,15 @@ def _fetch(address: str, file: BinaryIO, where: str, progress: Callable[[float],
 
 def _of_web(address: str, where: str) -> Iterator[tuple[bytes, int]]:
     """What FFmpeg reads at an address, piece by piece, each with the whole size; 0, where that is not known."""
-    options = {"protocol_whitelist": _PROTOCOLS, "user_agent": "vtsum", **_ENDS}
+    options = {"protocol_whitelist": _PROTOCOLS, "user_agent": "vtsum"}
     scheme, colon, rest = address.partition(":")
     address = scheme.lower() + colon + rest  # FFmpeg knows protocols by small letters alone
-    size, whole = 0, -1
     try:
         with av.open(address, format="data", timeout=_PATIENCE, options=options) as source:
-            whole = source.size  # negative, where it is not known
+            whole = max(source.size, 0)
             for packet in source.demux():
-                size += packet.size
-                yield bytes(packet), max(whole, 0)
+                yield bytes(packet), whole
     except av.FFmpegError as error:
-        if error.errno == errno.EIO and whole >= 0:
-            return  # see _ENDS; whether all has come, sizes tell
-        if error.errno == errno.EIO and size > 0:
-            raise VTSumError(f"{where} must come whole, got {size:,} bytes and no end; try again") from None
         raise VTSumError(f"{where} must be an address that can be read, got: {reason(error)}") from None
 
 

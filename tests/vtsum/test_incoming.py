@@ -70,11 +70,13 @@ def server(clip, tmp_path) -> Iterator[str]:
                 return
             body = {
                 "/a%20talk.mp4": content,
+                "/closed.mp4": content,
                 "/short.mp4": content[:-5000],
                 "/list.m3u8": f"#EXTM3U\n#EXTINF:5,\nfile://{secret}\n".encode(),
             }.get(place)
             self.send_response(404 if body is None else 200)
-            self.send_header("Content-Length", str(len(content if place == "/short.mp4" else body or b"")))
+            if place != "/closed.mp4":
+                self.send_header("Content-Length", str(len(content if place == "/short.mp4" else body or b"")))
             self.end_headers()
             self.wfile.write(body or b"")
 
@@ -113,6 +115,12 @@ def test_an_address_is_summarised_as_its_file(server, spool, of_file, tmp_path, 
     again = vtsum.recut(made.output, tmp_path / "r", video=server + place, budget="2s")
     assert again.duration <= 2.05
     assert os.listdir(spool) == []
+
+
+def test_an_answer_that_ends_as_the_connection_does_is_taken(server, spool, of_file, tmp_path, monkeypatch):
+    """HTTP of both kinds knows answers of no stated length: nobody can say that one is cut."""
+    monkeypatch.chdir(tmp_path)
+    _same(vtsum.summarize(f"{server}/closed.mp4", model=ColourModel(), **OPTIONS), of_file)
 
 
 def test_what_an_address_cannot_be(server, spool, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@ are needed, so that what holds for files holds for them."""
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -167,12 +168,16 @@ def _of_web(address: str, where: str) -> Iterator[tuple[bytes, int]]:
     options = {"protocol_whitelist": _PROTOCOLS, "user_agent": "vtsum"}
     scheme, colon, rest = address.partition(":")
     address = scheme.lower() + colon + rest  # FFmpeg knows protocols by small letters alone
+    some = False
     try:
         with av.open(address, format="data", timeout=_PATIENCE, options=options) as source:
             whole = max(source.size, 0)
             for packet in source.demux():
+                some = True
                 yield bytes(packet), whole
     except av.FFmpegError as error:
+        if error.errno == errno.EIO and some:
+            return  # so ends an answer of no stated length, too, which lasts as long as its connection
         raise VTSumError(f"{where} must be an address that can be read, got: {reason(error)}") from None
 
 

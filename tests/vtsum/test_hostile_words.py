@@ -114,6 +114,17 @@ def test_a_tokenizer_that_doubles_a_text_again_and_again_is_refused(part: str, t
         ChatWriter(str(folder))
 
 
+def test_a_tokenizer_that_repeats_a_text_again_and_again_is_refused(tmp_path: Path) -> None:
+    """A request became a million tokens, and the command did not end."""
+    folder = make_instruct(tmp_path / "model")
+    pieces = [{"Sequence": {"id": "A", "type_id": 0}}] * 40
+    once = {"type": "TemplateProcessing", "single": pieces, "pair": [], "special_tokens": {}}
+    changed_json(folder, "tokenizer.json", post_processor={"type": "Sequence", "processors": [once] * 2})
+    done = written_by(folder, tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "tokenizer.json must make at most 1000 letters of one, its post_processor makes more" in done.stderr
+
+
 def test_a_refusal_stands_alone(tmp_path: Path) -> None:
     """transformers remarked on the configuration while the tokenizer was read, before its model was refused."""
     folder = make_instruct(tmp_path / "model")

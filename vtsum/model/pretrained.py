@@ -230,13 +230,16 @@ def _check_beside(weights: Any, where: str) -> None:
 
 
 def _check_growth(tokenizer: dict[str, Any], where: str) -> None:
-    """Refuse a tokenizer that would replace each letter by many, and each of these again, until memory ends."""
-    for part in ("normalizer", "pre_tokenizer", "decoder"):
+    """Refuse a tokenizer that would replace each letter by many, or repeat the text, and each of these again, until
+    memory ends."""
+    for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
         waiting, growth = [tokenizer.get(part)], 1
         while waiting:
             value = waiting.pop()
             if isinstance(value, dict):
                 growth *= max(len(str(value.get("content", ""))), 1) if value.get("type") == "Replace" else 1
+                # A template's pieces may be the whole text, as often as they say so.
+                growth *= max(1, *(str(value.get(name)).count("'Sequence'") for name in ("single", "pair")))
                 waiting += value.values()
             elif isinstance(value, list):
                 waiting += value

@@ -1,5 +1,6 @@
 // Kernels that put the emulator itself to the test; test_emulator.py says what each must give.
 #include "device.h"
+#include "look_back.h"
 
 namespace {
 
@@ -100,6 +101,22 @@ __global__ void wrong_kernel(wrong what, float *global) {
     if (what == PAST_GLOBAL) global[t + 1] = 0.0f;
 }
 
+// What stands before each tile, where some have said their own count alone: one block after another says more than
+// that.
+__global__ void look_back_kernel(const int *counts, const int *all_so_far, int *to) {
+    using namespace vts;
+    __shared__ said words[64];
+    if (threadIdx.x == 0) {
+        int sum = 0;
+        for (unsigned tile = 0; tile < blockDim.x; ++tile) {
+            sum += counts[tile];
+            say(words + tile, all_so_far[tile] ? ALL_SO_FAR : OWN, all_so_far[tile] ? sum : counts[tile]);
+        }
+    }
+    __syncthreads();
+    to[threadIdx.x] = before_tile(words, 1, threadIdx.x);
+}
+
 // Two that are told apart by their number alone.
 template <int NUMBER>
 __global__ void roomy_kernel(int *to) {
@@ -131,6 +148,9 @@ int selftest_early(const float *x, float *to) { return VTS_LAUNCH(early_kernel, 
 // global: 40 floats, one for a thread.
 int selftest_wrong(int what, float *global) {
     return VTS_LAUNCH(wrong_kernel, 1, 40, 40 * sizeof(float), nullptr, static_cast<wrong>(what), global);
+}
+int selftest_look_back(const int *counts, const int *all_so_far, int *to, int tiles) {
+    return VTS_LAUNCH(look_back_kernel, 1, tiles, 0, nullptr, counts, all_so_far, to);
 }
 int selftest_roomy(int number, int bytes, int *to) {
     return number == 0 ? VTS_LAUNCH(roomy_kernel<0>, 1, 1, static_cast<size_t>(bytes), nullptr, to)

@@ -68,6 +68,17 @@ def test_a_product_by_tensor_cores(lib: Library, dtype: torch.dtype, rows_of_b: 
     assert (to - exact).abs().max() <= exact.abs().max() * 2**-23
 
 
+@pytest.mark.parametrize("every", [1, 2, 7, 100])
+def test_a_tile_adds_up_what_those_before_it_have_said(lib: Library, every: int) -> None:
+    """The sums of a scan whose tiles are at work all at once, which blocks one after another never show."""
+    counts = torch.arange(3, 53, dtype=torch.int32)
+    all_so_far = (torch.arange(50) % every == 0).int()
+    to = torch.empty(50, dtype=torch.int32)
+    lib.check(lib.c.selftest_look_back(pointer(counts), pointer(all_so_far), pointer(to), 50))
+    assert torch.equal(to, (counts.cumsum(0) - counts).int())
+
+
+
 def test_copies_have_not_arrived_before_the_wait(lib: Library) -> None:
     x, to = torch.arange(8.0), torch.zeros(8)
     lib.check(lib.c.selftest_early(pointer(x), pointer(to)))

@@ -5,6 +5,7 @@
 // digits, says so, adds up what the tiles before it have said, says that, and moves its positions ("decoupled
 // look-back", Merrill and Garland 2016; for sorting Adinets and Merrill, arXiv 2206.01784). Its bytes are few beside
 // those of the rows that scatter reads (16 a position and pass against 2 e): launches and latency are what it costs.
+#include "../look_back.h"
 #include "sort.h"
 
 namespace vts::memory {
@@ -27,29 +28,6 @@ sort_plan plan_of(const gather_params &p) {
     while (p.S >> bits != 0) ++bits;
     const int passes = (bits + DIGIT_BITS - 1) / DIGIT_BITS;
     return {p.n * p.k, (p.n * p.k + TILE - 1) / TILE, passes, (bits + passes - 1) / passes};
-}
-
-// What a tile has said of a digit, in one word, which is written and read whole: nothing yet (0); how often it has it;
-// how often it and all tiles before it have it.
-using said = unsigned long long;
-constexpr said OWN = 1ull << 32, ALL_SO_FAR = 2ull << 32, KIND = OWN | ALL_SO_FAR;
-
-__device__ __forceinline__ void say(said *to, said kind, int count) {
-    *static_cast<volatile said *>(to) = kind | static_cast<unsigned>(count);
-}
-
-// How often the tiles before `tile` have a digit, whose words begin at `first`, one tile's `stride` after another's.
-// Tiles begin in order, so each waits for such as run already.
-__device__ __forceinline__ int before_tile(const said *first, int64_t stride, int64_t tile) {
-    int sum = 0;
-    for (int64_t at = tile - 1; at >= 0; --at) {
-        said word;
-        do word = *static_cast<const volatile said *>(first + at * stride);
-        while ((word & KIND) == 0);
-        sum += static_cast<int>(static_cast<unsigned>(word));
-        if ((word & KIND) == ALL_SO_FAR) break;
-    }
-    return sum;
 }
 
 // Where a pass reads and writes; every array has one part of `positions` for each head. The first reads the index, the

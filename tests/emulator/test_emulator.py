@@ -78,7 +78,6 @@ def test_a_tile_adds_up_what_those_before_it_have_said(lib: Library, every: int)
     assert torch.equal(to, (counts.cumsum(0) - counts).int())
 
 
-
 def test_copies_have_not_arrived_before_the_wait(lib: Library) -> None:
     x, to = torch.arange(8.0), torch.zeros(8)
     lib.check(lib.c.selftest_early(pointer(x), pointer(to)))

@@ -31,6 +31,7 @@ from pathlib import Path
 from types import FrameType
 
 from bench.gpu import machine
+from bench.gpu.advice import next_steps
 from bench.gpu.stage import CHECK, LOG, SCRATCH, TABLE, TESTS, TUNED, Context, Line, interrupt
 from bench.gpu.table import final, shorter
 from bench.kit.record import run_name
@@ -119,7 +120,9 @@ class Check:
         kind = "dry run on the CPU: no number below means anything" if self.context.dry_run else "GPU check"
         head = [f"{kind}, {self.context.run}, {time.monotonic() - self.began:.0f} of {self.seconds:.0f} s"]
         facts = self.context.facts
-        text = final([*head, *(machine.words(facts) if facts else [])], self.context.said())
+        lines = self.context.said()
+        steps = [] if self.context.dry_run else next_steps(lines, self.context.tune)
+        text = final([*head, *(machine.words(facts) if facts else [])], lines, steps)
         (self.context.scratch / TABLE).write_text(text, encoding="utf-8")
         shutil.copyfile(self.context.scratch / TABLE, self.context.out / TABLE)
         return text

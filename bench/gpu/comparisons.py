@@ -13,7 +13,7 @@ import time
 from contextlib import nullcontext
 from typing import Any
 
-from bench.gpu import registers
+from bench.gpu import cost, registers
 from bench.gpu.child import BROKEN, Teller, parser
 from bench.gpu.plan import Planned, planned
 from bench.gpu.stage import Line
@@ -29,8 +29,8 @@ from bench.kit.tables import Compared, best_rival
 SECONDS, TINY, SLOW, LEAST, COMPILING, LONGEST = 0.1, 0.002, 0.25, 4.0, 6.0, 25.0
 
 
-def line_of(title: str, compared: Compared, roofline: Roofline) -> Line:
-    """What a comparison comes to: our time and spread, the best rival's, the shares."""
+def line_of(title: str, compared: Compared, roofline: Roofline, op: str = "") -> Line:
+    """What a comparison comes to: our time and spread, the best rival's, the shares, and what was predicted."""
     ours = compared.get(OURS)
     if ours is None:
         return Line(title, "failed", "we were not measured")
@@ -49,7 +49,11 @@ def line_of(title: str, compared: Compared, roofline: Roofline) -> Line:
         said.append(f"{record['name'].removeprefix(OURS + '_')} {record['time_us']['p50']:.5g}")
     share = roofline.seconds(int(ours["moved_bytes"]), int(ours.get("flops") or 0), ours["dtype"]) / time["p50"] * 1e6
     ratio = None if rival is None else rival["time_us"]["p50"] / time["p50"]
-    return Line(title, "failed" if troubles else "ok", "; ".join([*said, *troubles]), share, ratio)
+    foretold, bound = cost.prediction_of(op, ours) or (None, "")
+    times = None if foretold is None else time["p50"] / 1e6 / foretold
+    if foretold is not None:
+        said.append(f"predicted {foretold * 1e6:.5g}")
+    return Line(title, "failed" if troubles else "ok", "; ".join([*said, *troubles]), share, ratio, times, bound)
 
 
 def called_once(plan: Planned, name: str) -> str:
@@ -111,7 +115,7 @@ def main() -> int:
             teller.failed(plan.title, error)
             continue
         if compared is not None:
-            teller.line(*vars(line_of(plan.title, compared, roofline)).values())
+            teller.line(*vars(line_of(plan.title, compared, roofline, plan.op.name)).values())
     if triton:
         facts, line = registers.told("Triton kernels' registers and spills", triton)
         teller.facts(triton_kernels=facts)

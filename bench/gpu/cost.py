@@ -25,7 +25,7 @@ import argparse
 import math
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -209,6 +209,23 @@ def lines(arch: int, found: dict[str, Function]) -> Iterator[dict[str, Any]]:
                 "loop": loop._asdict(),
                 **predicted(kernel, registers, loop, card),
             }
+
+
+def prediction_of(op: str, measured: Mapping[str, Any], found: Records | None = None) -> tuple[float, str] | None:
+    """Seconds that a call of an op should take which a record is of, and what binds the longest of its kernels; None
+    where nothing is predicted of such a call, or of its card."""
+    shape, device = measured.get("shape", {}), str(measured.get("device"))
+    card = next((name for name in CARDS if name in device), None)
+    told = op == "sliding_window_attention" and measured.get("case") == "sweep" and measured.get("dtype") == "bfloat16"
+    if not told or card is None or any(shape.get(name) != size for name, size in VIDEO.items()):
+        return None
+    wanted = {"fwd": ("forward",), "bwd": ("backward",), "fwd+bwd": ("forward", "backward")}.get(measured["pass"], ())
+    each = newest(records("gpu_cost", found), "kernel", window=shape.get("window"), card=card)
+    chosen = [line for (kernel,), line in each.items() if any(word in kernel for word in wanted)]
+    if not chosen:
+        return None
+    longest = max(chosen, key=lambda line: line["predicted_s"])
+    return sum(line["predicted_s"] for line in chosen), longest["bound"]
 
 
 def costs(found: Records | None = None) -> str:

@@ -61,6 +61,7 @@ class Line:
         detail: one short line; why, unless it is ok.
         share_of_roofline: reached part of what the measured copy or product allows, 0 to 1.
         ratio_to_best_rival: the fastest rival's time over ours; above 1 we are faster.
+        of_prediction: our time over what `bench.gpu.cost` predicts; bound: what that is bound by.
     """
 
     check: str
@@ -68,6 +69,8 @@ class Line:
     detail: str = ""
     share_of_roofline: float | None = None
     ratio_to_best_rival: float | None = None
+    of_prediction: float | None = None
+    bound: str = ""
 
 
 @dataclass

@@ -31,14 +31,15 @@ def row(part: str, line: Line) -> list[str]:
     return [shorter(f"{part}: {line.check}", 100), share, ratio, result]
 
 
-def final(head: Sequence[str], lines: Sequence[tuple[str, Line]]) -> str:
-    """The facts, one row a line as far as there is room, and the sum of it.
+def final(head: Sequence[str], lines: Sequence[tuple[str, Line]], steps: Sequence[str] = ()) -> str:
+    """The facts, one row a line as far as there is room, the sum of it, and what to do next.
 
     Where the lines are too many, those that passed without a number are left out first, then those that were skipped or
     absent; how many is said.
     """
     counts = Counter(line.result for _, line in lines)
-    room = LIMIT - len(head) - 2 - 2 - 2  # blank lines around the table, its own head, what is left out, the total
+    # Blank lines around the table, its own head, what is left out, the total.
+    room = LIMIT - len(head) - 2 - 2 - 2 - len(steps)
     first = sorted(range(len(lines)), key=lambda i: (rank(lines[i][1]), i))
     rows = [row(*lines[i]) for i in sorted(first[:room])]
     said = [*(shorter(line, 400) for line in head), ""]
@@ -46,4 +47,4 @@ def final(head: Sequence[str], lines: Sequence[tuple[str, Line]]) -> str:
     if left_out := Counter(lines[i][1].result for i in first[room:]):
         said.append("not shown: " + ", ".join(f"{count} {result}" for result, count in left_out.items()))
     total = ", ".join(f"{counts[result]} {result}" for result in ("ok", "failed", "absent", "skipped"))
-    return "\n".join([*said, f"total: {total}"]) + "\n"
+    return "\n".join([*said, f"total: {total}", *(f"next: {shorter(step, 300)}" for step in steps)]) + "\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.vtsum.hostile import refused
 from tests.vtsum.image_text_checkpoints import FAMILIES, make_image_text
+from tests.vtsum.samples import small_clip
 from vtsum.errors import VTSumError
 from vtsum.model import captioners
 from vtsum.model.captioners import best_at_hand, make_captioner
@@ -123,6 +126,29 @@ def test_auto_takes_what_the_cache_holds(tmp_path: Path, monkeypatch: pytest.Mon
     found = best_at_hand()
     assert found is not None
     assert found.name == worse, "half a download is passed over"
+
+
+@pytest.mark.parametrize(
+    ("family", "size", "told"),
+    [
+        ("smolvlm", {"longest_edge": 200_000}, "at most 8192 pixels an edge, got longest_edge 200000"),
+        (
+            "qwen2_5_vl",
+            {"shortest_edge": 10**9, "longest_edge": 10**9},
+            "at most 67108864 pixels, got (long|short)est_edge",
+        ),
+    ],
+)
+def test_pictures_are_not_enlarged_without_end(family: str, size: dict[str, int], told: str, tmp_path: Path) -> None:
+    """A minute and 5 GB, or 10 GB, for each picture. By the command, whose status tells."""
+    folder = make_image_text(tmp_path / family, family)
+    path = next(p for name in ("processor", "preprocessor") if (p := folder / f"{name}_config.json").is_file())
+    config = json.loads(path.read_text())
+    config.get("image_processor", config)["size"] = size
+    path.write_text(json.dumps(config))
+    video = str(small_clip(tmp_path / "clip.mp4").path)
+    words = ["--captioner", str(folder), "--no-speech", "--no-ocr"]
+    assert re.search(told, refused("summarize", video, "-o", str(tmp_path / "o"), *words, names=folder))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")  # of a repos
 _SPARE = 0.5  # of the free memory that weights may take in float32; else they are read in bfloat16
 _A_TURN = 1 << 30  # bytes of a GPU that a turn with pictures is reckoned to need while it is answered
 _MOST = 8  # turns answered at once
+_EDGE, _PIXELS = 8192, 1 << 26  # of a picture as a model wants it; published ones want a quarter of that at most
 _YES, _NO = ("Yes", "yes", " Yes", " yes", "YES"), ("No", "no", " No", " no", "NO")
 
 
@@ -113,6 +115,7 @@ class Chat:
 
         reader = AutoProcessor if pictures else AutoTokenizer
         self._processor = from_pretrained(reader, self.folder, "checkpoint", op)
+        _check_sizes(getattr(self._processor, "image_processor", None), f"{op}: {self.name!r}")
         template = getattr(self._processor, "chat_template", None)
         if isinstance(template, dict):
             template = template.get("default")
@@ -263,6 +266,17 @@ def _dtype(device: torch.device, folder: Path) -> torch.dtype:
     stored = sum(path.stat().st_size for path in folder.glob("*.safetensors"))  # in 16 bits, mostly
     free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") if hasattr(os, "sysconf") else 8 << 30
     return torch.float32 if 2 * stored <= _SPARE * free else torch.bfloat16
+
+
+def _check_sizes(pictures: Any, where: str) -> None:
+    """Refuse what would have pictures enlarged without end, in gigabytes of memory. Qwen's processor and its heirs,
+    which are told by a function of theirs, count all pixels of a picture under names of edges."""
+    whole = hasattr(sys.modules.get(type(pictures).__module__), "smart_resize")
+    most, unit = (_PIXELS, "pixels") if whole else (_EDGE, "pixels an edge")
+    for what in ("size", "max_image_size"):
+        for key, value in dict(getattr(pictures, what, None) or {}).items():
+            if isinstance(value, int | float) and not value <= most:
+                raise VTSumError(f"{where} must make pictures of at most {most} {unit}, got {key} {value}")
 
 
 def _batch(device: torch.device) -> int:

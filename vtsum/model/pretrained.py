@@ -37,7 +37,10 @@ MOST_GROWTH = 1000
 """By what a tokenizer's rules may lengthen a text; published ones have 3 at most."""
 TOKENIZER, _TOKENIZER_LIMIT = "tokenizer.json", 1 << 27  # bytes
 _MOST_FILES = 10_000  # of a folder that are looked at; no model has so many
-_ELSEWHERE = ("configuration_files", "fast_tokenizer_files", "audio_tokenizer", "audio_tokenizer_class")
+_ELSEWHERE = (
+    *("configuration_files", "fast_tokenizer_files", "audio_tokenizer", "audio_tokenizer_class"),
+    "base_model_name_or_path",  # of an adapter, where peft is installed
+)
 """What has transformers read another file, or another checkpoint, than those that were looked at."""
 _reading = ContextVar("reading a stranger's checkpoint", default=False)
 

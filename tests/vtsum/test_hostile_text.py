@@ -355,7 +355,7 @@ SETTINGS = {
     "4,000 sixtieths": (f"seed: {':'.join('1' * 4000)}\n", "at most 1000 characters"),
     "a long number for a name": (f"? 0x{'F' * 5000}\n: 1\n", "at most 1000 characters"),
     "a 99th": ("data: 2001-01-99\n", "must be YAML"),
-    "NUL": ('data: "a\\0b"\n', "data must be text"),
+    "NUL": ('data: "a\\0b"\n', "line 1: must be text, got a NUL"),
     "half a pair": ('data: "\\ud800"\n', "must be"),
     "infinite": ("init_lr: .inf\n", "init_lr must be a number"),
     "a list": ("- seed\n", "must hold settings by name"),

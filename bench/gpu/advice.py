@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 
 from bench.gpu.stage import Line
 
@@ -23,24 +23,17 @@ def next_steps(lines: Sequence[tuple[str, Line]], tuned: bool) -> list[str]:
     found = [line for _, line in lines]
     failed = [line for line in found if line.result == "failed"]
     measured = [line for line in found if line.result == "ok" and line.share_of_roofline is not None]
-    far = _worst(measured, lambda line: -(line.of_prediction or 0.0), lambda line: (line.of_prediction or 0.0) >= FAR)
-    low = _worst(
-        measured,
-        lambda line: line.share_of_roofline or 0.0,
-        lambda line: line.of_prediction is None and (line.share_of_roofline or 0.0) < LOW,
-    )
-    behind = _worst(
-        measured, lambda line: line.ratio_to_best_rival or 0.0, lambda line: (line.ratio_to_best_rival or 9.0) < 1.0
-    )
+    far = _sorted((-x, line) for line in measured if (x := line.of_prediction) is not None and x >= FAR)
+    behind = _sorted((x, line) for line in measured if (x := line.ratio_to_best_rival) is not None and x < 1)
+    low = [line for line in measured if line.of_prediction is None and (line.share_of_roofline or 0.0) < LOW]
     steps = []
     if failed:
         steps.append(f"mend first what failed: {_named(failed)}; log.txt and tests.txt have the whole of it")
     steps += [
-        f"{line.check} takes {line.of_prediction:.1f} times its prediction, bound by {line.bound}: look at"
-        f" {LOOK_AT[line.bound]}"
-        for line in far
+        f"{line.check} takes {-x:.1f} times its prediction, bound by {line.bound}: look at {LOOK_AT[line.bound]}"
+        for x, line in far[:MOST]
     ]
-    steps += [f"{line.check} is behind its best rival: {line.ratio_to_best_rival:.2f}" for line in behind]
+    steps += [f"{line.check} is behind its best rival: {x:.2f}" for x, line in behind[:MOST]]
     if low:
         steps.append(f"below {LOW:.0%} of the roofline, and nothing is predicted of them: {_named(low)}")
     if measured and not tuned:
@@ -50,8 +43,8 @@ def next_steps(lines: Sequence[tuple[str, Line]], tuned: bool) -> list[str]:
     return steps
 
 
-def _worst(lines: Sequence[Line], by: Callable[[Line], float], chosen: Callable[[Line], bool]) -> list[Line]:
-    return sorted(filter(chosen, lines), key=by)[:MOST]
+def _sorted(pairs: Iterable[tuple[float, Line]]) -> list[tuple[float, Line]]:
+    return sorted(pairs, key=lambda pair: pair[0])
 
 
 def _named(lines: Sequence[Line]) -> str:

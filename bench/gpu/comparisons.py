@@ -29,7 +29,7 @@ from bench.kit.tables import Compared, best_rival
 SECONDS, TINY, SLOW, LEAST, COMPILING, LONGEST = 0.1, 0.002, 0.25, 4.0, 6.0, 25.0
 
 
-def line_of(title: str, compared: Compared, roofline: Roofline, op: str = "") -> Line:
+def line_of(title: str, compared: Compared, roofline: Roofline, op: str) -> Line:
     """What a comparison comes to: our time and spread, the best rival's, the shares, and what was predicted."""
     ours = compared.get(OURS)
     if ours is None:

@@ -119,16 +119,12 @@ def strip(kernel: Kernel, blocks: int) -> Work:
     return Work(walks * (length + extra), extra / length, walks / (math.ceil(walks / blocks) * blocks))
 
 
-def tile(kernel: Kernel, blocks: int, part: int = 32) -> Work:
-    """A block of four warps for 64 rows, which see steps of 64 keys, a part a loop; L2 holds what neighbours share."""
+def tile(kernel: Kernel, blocks: int) -> Work:
+    """A block of four warps for 64 rows (or keys), which see steps of 64 keys (or rows), each in so many turns; L2
+    holds what neighbours share."""
     tiles = VIDEO["B"] * VIDEO["H"] * math.ceil(VIDEO["T"] / 64)
     steps = 1 + 2 * math.ceil((kernel.window // 2) / 64)
-    return Work(tiles * kernel.warps * steps * (64 // part), 0.0, tiles / (math.ceil(tiles / blocks) * blocks))
-
-
-def tile_of_keys(kernel: Kernel, blocks: int) -> Work:
-    """The same for 64 keys, of the rows that see them 16 a loop."""
-    return tile(kernel, blocks, 16)
+    return Work(tiles * kernel.warps * steps * kernel.turns, 0.0, tiles / (math.ceil(tiles / blocks) * blocks))
 
 
 _BF16 = "_kernelI13__nv_bfloat16"
@@ -141,7 +137,7 @@ KERNELS = (
     Kernel("strip backward", "strip_bwd", f"strip_bwd{_BF16}Li64ELi3E", 33, (4, 3), 16 * 16 * ROW, 1, strip),
     Kernel("tile forward", "tile_fwd", f"tile_fwd{_BF16}Li64E", 129, (3, 1), 57344, 4, tile, 2),
     Kernel("tile backward, dq", "tile_bwd", f"tile_bwd_rows{_BF16}Li64E", 129, (5, 1), 67072, 4, tile, 2),
-    Kernel("tile backward, dk dv", "tile_bwd", f"tile_bwd_keys{_BF16}Li64E", 129, (4, 2), 67072, 4, tile_of_keys, 4),
+    Kernel("tile backward, dk dv", "tile_bwd", f"tile_bwd_keys{_BF16}Li64E", 129, (4, 2), 67072, 4, tile, 4),
 )
 
 
@@ -213,11 +209,12 @@ def lines(arch: int, found: dict[str, Function]) -> Iterator[dict[str, Any]]:
 
 def prediction_of(op: str, measured: Mapping[str, Any], found: Records | None = None) -> tuple[float, str] | None:
     """Seconds that a call of an op should take which a record is of, and what binds the longest of its kernels; None
-    where nothing is predicted of such a call, or of its card."""
+    where nothing is predicted of such a call, of what served it, or of its card."""
     shape, device = measured.get("shape", {}), str(measured.get("device"))
     card = next((name for name in CARDS if name in device), None)
-    told = op == "sliding_window_attention" and measured.get("case") == "sweep" and measured.get("dtype") == "bfloat16"
-    if not told or card is None or any(shape.get(name) != size for name, size in VIDEO.items()):
+    told = {"case": "sweep", "dtype": "bfloat16", "backend": "cuda"}
+    known = op == "sliding_window_attention" and all(measured.get(name) == value for name, value in told.items())
+    if not known or card is None or any(shape.get(name) != size for name, size in VIDEO.items()):
         return None
     wanted = {"fwd": ("forward",), "bwd": ("backward",), "fwd+bwd": ("forward", "backward")}.get(measured["pass"], ())
     each = newest(records("gpu_cost", found), "kernel", window=shape.get("window"), card=card)

@@ -65,7 +65,7 @@ def test_a_prediction_covers_all_rows_and_is_no_less_than_what_binds_it(kernel: 
     assert floor <= found["times"]["memory"] < 1.1 * floor
     assert found["times"][found["bound"]] <= found["predicted_s"] < 1.2 * found["times"][found["bound"]]
     work = kernel.work(kernel, found["resident"] * card.processors)
-    rows_a_loop = {cost.ring: 32, cost.strip: 16, cost.tile: 64 / 24, cost.tile_of_keys: 64 / 48}[kernel.work]
+    rows_a_loop = {cost.ring: 32, cost.strip: 16, cost.tile: 64 / (4 * 3 * kernel.turns)}[kernel.work]
     assert 1 <= work.loops * rows_a_loop / (VIDEO["B"] * VIDEO["H"] * VIDEO["T"]) < 1.15
     slow = cost.predicted(kernel, 160, loop._replace(instructions=100_000), card)
     assert (slow["bound"], slow["resident"]) == ("issue", found["resident"])

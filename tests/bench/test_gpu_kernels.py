@@ -104,27 +104,27 @@ def test_a_comparison_s_line() -> None:
             record("sdpa", 300.0, status="wrong", reason="much"),
         )
     }
-    line = comparisons.line_of("some", compared, ROOFLINE)
+    line = comparisons.line_of("some", compared, ROOFLINE, "memory_fuse")
     assert line.result == "ok"
     assert line.detail == "125 us (112.5 to 137.5) cuda; triton 150; flash_window 400"
     assert line.share_of_roofline == pytest.approx(100 / 125)
     assert line.ratio_to_best_rival == pytest.approx(400 / 125)
     compared["vtsum_triton"] |= {"status": "wrong", "reason": "RMS ratio 1"}
-    assert comparisons.line_of("some", compared, ROOFLINE).result == "failed"
-    assert comparisons.line_of("some", compared, ROOFLINE).detail.endswith("triton wrong: RMS ratio 1")
-    assert comparisons.line_of("some", compared, ROOFLINE).share_of_roofline == pytest.approx(0.8)
+    assert comparisons.line_of("some", compared, ROOFLINE, "memory_fuse").result == "failed"
+    assert comparisons.line_of("some", compared, ROOFLINE, "memory_fuse").detail.endswith("triton wrong: RMS ratio 1")
+    assert comparisons.line_of("some", compared, ROOFLINE, "memory_fuse").share_of_roofline == pytest.approx(0.8)
     compared["vtsum"] |= {"status": "cannot run", "reason": "an error"}
-    failed = comparisons.line_of("some", compared, ROOFLINE)
+    failed = comparisons.line_of("some", compared, ROOFLINE, "memory_fuse")
     assert (failed.result, failed.share_of_roofline) == ("failed", None)
     assert "vtsum cannot run: an error" in failed.detail
-    assert comparisons.line_of("some", {}, ROOFLINE).result == "failed"
+    assert comparisons.line_of("some", {}, ROOFLINE, "memory_fuse").result == "failed"
 
 
 def test_no_time_left_is_no_failure_of_triton() -> None:
     compared = {
         r["name"]: r for r in (record("vtsum", 100.0), record("vtsum_triton", 1.0, status="left out", reason="time"))
     }
-    assert comparisons.line_of("some", compared, ROOFLINE).result == "ok"
+    assert comparisons.line_of("some", compared, ROOFLINE, "memory_fuse").result == "ok"
 
 
 RESOURCES = """

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.vtsum.hostile import Payload, changed_json, refused
+from tests.vtsum.hostile import Payload, refused
 from tests.vtsum.samples import small_clip
 from tests.vtsum.test_checkpoint import model_folder, tiny_blip, tiny_clip
 from vtsum.enhance.speech.denoise_seq2seq import Seq2SeqDenoiser
@@ -167,33 +167,6 @@ def test_arguments_that_a_timm_backbone_does_not_take_are_one_line(
         load_frame_encoder(f"timm:resnet10t@{tmp_path}")
 
 
-def test_labels_without_end_are_refused_before_they_are_named(tmp_path: Path) -> None:
-    tiny_clip(tmp_path)
-    changed_json(tmp_path, "config.json", num_labels=10**9)
-    with pytest.raises(VTSumError, match=r"config\.json must have at most 100000 for num_labels, got 1000000000"):
-        load_frame_encoder(str(tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("name", "key"),
-    [
-        ("generation_config.json", "encoder_no_repeat_ngram_size"),
-        ("preprocessor_config.json", "n_fft"),
-        ("processor_config.json", "image_seq_len"),
-    ],
-)
-def test_a_small_file_has_nothing_made_without_end(name: str, key: str, tmp_path: Path) -> None:
-    """Each was made in so great a number, until memory ended."""
-    video = str(small_clip(tmp_path / "clip.mp4").path)
-    folder = tmp_path / "blip"
-    folder.mkdir()
-    tiny_blip(folder)
-    (folder / name).write_text(json.dumps({key: 10**6}))
-    words = ["--captioner", str(folder), "--no-speech", "--no-ocr"]
-    message = refused("summarize", video, "-o", str(tmp_path / "o"), *words, names=folder / name)
-    assert message.endswith(f"{folder / name} must have at most 100000 for {key}, got 1000000")
-
-
 def test_weights_of_another_size_are_told_by_name(tmp_path: Path) -> None:
     video = str(small_clip(tmp_path / "clip.mp4").path)
     tiny_clip(tmp_path)
@@ -266,15 +239,6 @@ def test_weights_that_are_not_there_are_not_drawn_at_random(tmp_path: Path) -> N
     with pytest.raises(
         VTSumError, match=r"must have all weights of CLIP.* without 1 of them, .*post_layernorm\.weight"
     ):
-        load_frame_encoder(str(tmp_path))
-
-
-def test_layers_without_end_are_refused_before_they_are_made(tmp_path: Path) -> None:
-    tiny_clip(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    config["vision_config"]["num_hidden_layers"] = 10**7
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(VTSumError, match=r"config\.json must have at most 1000 for num_hidden_layers, got 10000000"):
         load_frame_encoder(str(tmp_path))
 
 
@@ -371,17 +335,6 @@ def test_what_a_models_configuration_has_no_place_for_is_refused(name: str, valu
     data = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(data | {name: value}))
     with pytest.raises(VTSumError, match=f"config.json must hold format, class, model and facts alone, got '{name}'"):
-        VTSum.load_checkpoint(folder)
-
-
-def test_sizes_that_fit_one_by_one_must_fit_together(tmp_path: Path) -> None:
-    """A long row of zeros among the weights does not let all sizes be as long: 10^6 x 10^6 numbers."""
-    folder = model_folder(tmp_path)
-    save_file(load_file(folder / "model.safetensors") | {"x": torch.zeros(10**6)}, folder / "model.safetensors")
-    data = json.loads((folder / "config.json").read_text())
-    data["model"] |= {"width": 10**6}
-    (folder / "config.json").write_text(json.dumps(data))
-    with pytest.raises(VTSumError, match=r"sizes of .*config\.json must fit its weights, got [0-9,]{17,} numbers for"):
         VTSum.load_checkpoint(folder)
 
 

@@ -139,8 +139,6 @@ struct run {
     }
 };
 
-int64_t rounded(int64_t bytes) { return (bytes + 15) / 16 * 16; }
-
 // Slots of more than MOST positions have, together, at most 2 chunks for each MOST positions.
 int64_t most_chunks(const gather_params &p) { return p.n * p.k <= MOST ? 0 : 2 * (p.n * p.k / MOST); }
 

@@ -176,8 +176,6 @@ __global__ void __launch_bounds__(SORT_BLOCK) memory_sort_pass_kernel(
     }
 }
 
-int64_t rounded(int64_t bytes) { return (bytes + 15) / 16 * 16; }
-
 }  // namespace
 
 // Two arrays of keys, and two of positions where a pass reads what another has written.

@@ -11,6 +11,9 @@ struct alignas(8) entry {
     float weight;
 };
 
+// Where the next part of scratch may begin.
+inline int64_t rounded(int64_t bytes) { return (bytes + 15) / 16 * 16; }
+
 // Bytes that sort_positions wants: scratch, and counters, which are to be 0 as it begins.
 int64_t sort_scratch(const gather_params &p);
 int64_t sort_counters(const gather_params &p);

@@ -32,7 +32,7 @@ def report() -> str:
     ]
     for extra, names in extras().items():
         found = {name: version_of(name) for name in names}
-        lines.append(f"  vtsum[{extra}]".ljust(16) + ", ".join(f"{n} {v or 'missing'}" for n, v in found.items()))
+        lines.append(f"  vtsum[{extra}]".ljust(18) + ", ".join(f"{n} {v or 'missing'}" for n, v in found.items()))
     lines += ["", "models", *_models()]
     return "\n".join(lines)
 

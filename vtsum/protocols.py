@@ -144,6 +144,20 @@ class Summarizer(Protocol):
         ...
 
 
+class WordReader(Summarizer, Protocol):
+    """A `Summarizer` that can tell which pictures fit words, for `--about`.
+
+    Attributes:
+        reads_words (bool): it can; False, or no such attribute: it cannot, and `text_features` is not called.
+    """
+
+    reads_words: bool
+
+    def text_features(self, text: str) -> np.ndarray:
+        """A text in the space of `event_features`, float32 [C']: the pictures nearest to it by cosine fit it best."""
+        ...
+
+
 class Seen(Protocol):
     """What a captioner is given of a shot.
 

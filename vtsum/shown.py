@@ -75,6 +75,11 @@ def one_line(text: str) -> str:
     return " ".join(clean(text).split())
 
 
+def counted(number: int, noun: str) -> str:
+    """1 video, 2 videos, 1,000 videos."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def with_slashes(name: str) -> str:
     """A path's name; of an address that was taken for one both slashes, of which a Path keeps one."""
     return _ADDRESS.sub(r"\1://", name, count=1) if looks_like_address(name) else name

@@ -16,6 +16,7 @@ from bench.summary.tables import topics as tables
 from tests.vtsum.clips import numbered_scene, write_clip
 from tests.vtsum.fakes import ColourModel
 from vtsum.enhance.speech.transcript import Transcript
+from vtsum.recipes.synthetic_scenes import Artist
 from vtsum.summary.progress import ignore
 from vtsum.summary.watching import watch
 from vtsum.video import probe
@@ -47,6 +48,32 @@ def test_what_is_shown_is_measured_without_and_with_it(tmp_path: Path) -> None:
     assert topics.shown(plan, (0.0, 30.0, "")) == pytest.approx(3.0, abs=0.2)
 
 
+class Reads(ColourModel):
+    """Knows the sceneries of the first video."""
+
+    reads_words = True
+
+    def text_features(self, text: str) -> np.ndarray:
+        plan = topics.drawn(1)[0]
+        (scene,) = [scene for scene in plan.scenes if scene.scenery.words.endswith(text)]
+        return self.encode(Artist(plan, (self.image_size, self.image_size)).draw(scene.start + 1)[None])[0]
+
+
+def test_pictures_are_asked_by_what_stands_in_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(topics, "make_corpus", lambda *args, **sizes: None)
+    monkeypatch.setattr(topics, "load", lambda folder: Reads())
+    (record,) = topics.seen(1)
+    assert (record["words"], record["sceneries"]) == ("pictures", 2)
+    without, about = record["shares"]
+    assert without == 0.5  # of two scenes
+    assert about > 0.5
+    assert record["less"] == 0
+    monkeypatch.setattr(Reads, "reads_words", False)
+    (record,) = topics.seen(1)
+    assert record["shares"] == [without, without]
+    assert record["more"] == record["less"] == 0
+
+
 def test_what_is_read_fits_the_video(needs_program: Callable[[str], str]) -> None:
     needs_program("espeak-ng")
     samples, sentences = reading(60.0, 0)
@@ -58,8 +85,19 @@ def test_what_is_read_fits_the_video(needs_program: Callable[[str], str]) -> Non
 
 def test_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record, "RESULTS", tmp_path)
-    assert tables.topics() == "Not measured yet."
+    assert tables.topics() == tables.pictures() == "Not measured yet."
     line = {"words": "transcript", "videos": 5, "budget": "10%", "sentences": 90, "matched": 88, "seconds": 4.6}
     line |= {"seconds_shown": [0.51, 2.9], "half_shown": [9, 60], "commit": "abc"}
     record.append(tmp_path / "topics.jsonl", line)
+    line = {
+        "words": "pictures",
+        "videos": 5,
+        "budget": "10%",
+        "sceneries": 14,
+        "shares": [0.36, 0.492],
+        "commit": "abd",
+    }
+    record.append(tmp_path / "topics.jsonl", {**line, "more": 7, "less": 0})
     assert "| transcript | 90, of 4.6 s | 88 | 9 → 60 | 0.5 → 2.9 |" in tables.topics()
+    assert "commit abc" in tables.topics()
+    assert "| 14 | 36% → 49% | 7, 0 |" in tables.pictures()

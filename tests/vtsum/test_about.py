@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,15 @@ import pytest
 
 import vtsum
 from tests import forked
+from tests.once import once
+from tests.vtsum.clips import numbered_scene
 from tests.vtsum.fakes import ColourModel
 from tests.vtsum.samples import ENVIRONMENT
 from vtsum.enhance.screen_text.lines import ScreenLine
 from vtsum.enhance.speech.transcript import Transcript, Utterance, Word
 from vtsum.errors import VTSumError
 from vtsum.summary import schema
-from vtsum.summary.about import K1, B, Passage, passages, ranked, relevance, terms, words_told
+from vtsum.summary.about import K1, B, Passage, fits, passages, ranked, relevance, terms, words_told
 from vtsum.summary.choosing import Span, preferring
 
 SRT = """1
@@ -134,3 +137,89 @@ def test_a_command_takes_it(scenes: Path, talk: Path, tmp_path: Path) -> None:
     wrong = forked.run([*run, "--about", "of the", "-o", str(tmp_path / "x")], env=ENVIRONMENT)
     told = "vtsum: summarize: about must hold a word that tells of a topic, got 'of the'\n"
     assert (wrong.returncode, wrong.stderr) == (2, told)
+
+
+COLOURS = {"red": 4.0, "green": 14.0, "blue": 24.0}  # of the walls in `scenes`, and seconds in which they stand
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIP that knows the walls of `scenes` by their colours."""
+
+    def make(folder: Path) -> None:
+        from vtsum.model.frame_encoder import resize
+        from vtsum.recipes.tiny_clip import ClipExample, save_tiny_clip, train_tiny_clip
+
+        def pictures(time: float) -> np.ndarray:
+            frames = [numbered_scene(number, time) for number in range(0, 300, 20)]
+            return resize(np.stack(frames), 64)
+
+        sentences = [f"a {colour} wall" for colour in COLOURS]
+        examples = [
+            ClipExample([pictures(time)], [sentence], sentence, pictures(34.0))
+            for sentence, time in zip(sentences, COLOURS.values(), strict=True)
+        ]
+        save_tiny_clip(train_tiny_clip(examples, sentences, steps=60)[0], folder)
+
+    return once(tmp_path_factory, "clip of walls", make)
+
+
+def test_pictures_count_where_the_model_reads_words(scenes: Path, clip: Path, tmp_path: Path) -> None:
+    options = {**OPTIONS, "model": str(clip), "budget": "4s", "speech": None}
+    plain = vtsum.summarize(scenes, tmp_path / "plain", **options)
+    for colour, time in COLOURS.items():
+        about = f"the {colour} wall"
+        made = vtsum.summarize(scenes, tmp_path / colour, about=about, **options)
+        (first,) = [shot for shot in made.shots if shot["rank"] == 1]
+        assert time - 4 <= first["start"] < first["end"] <= time + 6
+        assert "pictures among the nearest to what is asked about" in first["reason"]
+        assert shown(made, time - 4, time + 6) >= 2
+        assert made.warnings == plain.warnings
+        again = vtsum.recut(plain.output, tmp_path / f"again {colour}", video=scenes, about=about)
+        assert again.shots == made.shots
+
+
+def test_a_command_asks_the_pictures_and_says_nothing_of_the_weights(scenes: Path, clip: Path, tmp_path: Path) -> None:
+    words = ["summarize", str(scenes), "--model", str(clip), "--no-ocr", "--no-speech", "-f", "json", "--budget", "4s"]
+    run = [sys.executable, "-m", "vtsum.cli", *words, "--about", "the blue wall", "-o", str(tmp_path / "o")]
+    done = forked.run(run, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+    assert all(line.startswith("vtsum: note: ") for line in done.stderr.splitlines()), done.stderr
+    shots = schema.read(tmp_path / "o" / "summary.json")["shots"]
+    assert any("pictures among the nearest" in shot["reason"] for shot in shots if shot["chosen"])
+
+
+def test_a_recut_wants_the_model_that_reads_the_words(scenes: Path, clip: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(clip, moved)
+    made = vtsum.summarize(scenes, tmp_path / "o", **{**OPTIONS, "model": str(moved), "budget": "4s", "speech": None})
+    shutil.rmtree(moved)
+    assert vtsum.recut(made.output, tmp_path / "plain", video=scenes).shots == made.shots
+    with pytest.raises(VTSumError, match=r"model must be .*moved"):
+        vtsum.recut(made.output, tmp_path / "about", video=scenes, about="a red wall")
+    assert not (tmp_path / "about").exists()
+
+
+class Astray(ColourModel):
+    """Says that it reads words, into another space than its pictures'."""
+
+    reads_words = True
+
+    def text_features(self, text: str) -> np.ndarray:
+        return np.zeros(3, np.float32)
+
+
+def test_words_in_another_space_than_the_pictures_are_refused(scenes: Path, tmp_path: Path) -> None:
+    with pytest.raises(VTSumError, match="about: text_features of 'colour' must be 48 finite numbers"):
+        vtsum.summarize(scenes, tmp_path / "o", about="a red wall", **{**OPTIONS, "model": Astray()})
+
+
+def test_half_of_the_pictures_fit_nothing_and_the_best_one_wholly() -> None:
+    class Known(Astray):
+        def text_features(self, text: str) -> np.ndarray:
+            return np.array([2.0, 0.0], np.float32)
+
+    angles = np.radians([80, 60, 90, 0, 45])
+    found = fits("a wall", Known(), np.stack([np.cos(angles), np.sin(angles)], 1).astype(np.float32))
+    assert found == pytest.approx([0, 0, 0, 1, (math.sqrt(0.5) - 0.5) / 0.5], abs=1e-6)
+    assert fits("a wall", ColourModel(), np.ones((3, 2), np.float32)) is None

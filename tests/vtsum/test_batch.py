@@ -287,11 +287,11 @@ def test_an_older_summary_is_not_taken_for_what_a_killed_process_was_at(tmp_path
         words = [video, "-o", out, *(["--overwrite"] if old else [])]
         assert _killed_after(out, words, 1, signal.SIGKILL, status="begun") == -9
         done = _run(*words)
-        assert done.stdout.startswith("1 videos summarised"), done
+        assert done.stdout.startswith("1 video summarised"), done
         assert _whole(out) == {"a"}
         assert (out / "a" / "summary.json").stat().st_ino != before
     again = _run(video, "-o", out)
-    assert again.stdout.startswith("0 videos summarised, 1 were there already")
+    assert again.stdout.startswith("0 videos summarised, 1 there already")
 
 
 def test_a_worker_that_is_killed_once_all_is_made_has_made_it(tmp_path):
@@ -306,7 +306,7 @@ def test_a_worker_that_is_killed_once_all_is_made_has_made_it(tmp_path):
         assert done.stderr.startswith(f"vtsum: note: {video}: its process was ended by signal 9 (SIGKILL), after all")
         assert [entry["status"] for entry in _entries(out)] == ["begun", "done"]
         assert _whole(out) == {"a"}
-        assert _run(video, "-o", out).stdout.startswith("0 videos summarised, 1 were there already")
+        assert _run(video, "-o", out).stdout.startswith("0 videos summarised, 1 there already")
 
 
 def test_what_a_killed_driver_could_not_say_the_next_one_does(tmp_path):
@@ -319,7 +319,7 @@ def test_what_a_killed_driver_could_not_say_the_next_one_does(tmp_path):
     assert _run(video, "-o", out, "--dry-run").returncode == 0
     assert ledger.read_text() == begun
     for _ in range(2):
-        assert _run(video, "-o", out).stdout.startswith("0 videos summarised, 1 were there already")
+        assert _run(video, "-o", out).stdout.startswith("0 videos summarised, 1 there already")
         assert [entry["status"] for entry in _entries(out)] == ["begun", "done"]
 
 
@@ -340,7 +340,7 @@ def test_a_line_that_was_being_written_is_no_hindrance(tmp_path, left):
     video, out = _clip(tmp_path / "a.mp4", 100), tmp_path / "o"
     out.mkdir()
     (out / "batch.jsonl").write_text(left)
-    for words in ("1 videos summarised", "0 videos summarised, 1 were there already"):
+    for words in ("1 video summarised", "0 videos summarised, 1 there already"):
         done = _run(video, "-o", out)
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith(words)

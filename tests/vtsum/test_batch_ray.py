@@ -20,6 +20,7 @@ from tests.vtsum.samples import ENVIRONMENT
 from tests.vtsum.test_batch import OPTIONS, _clip, _entries, _killed_after, _whole
 from vtsum.batches.ray_cluster import threads_each
 from vtsum.errors import VTSumError
+from vtsum.shown import counted
 
 RAY = ["--executor", "ray", "--workers", 2]
 COMMAND = [sys.executable, "-m", "vtsum.cli"]
@@ -62,7 +63,7 @@ def test_one_bad_file_stops_nobody(tmp_path):
         (place / f"{name}.mp4").unlink()
     again = _run("batch", *OPTIONS, place, "-o", out, *RAY)
     assert (again.returncode, again.stderr) == (0, ""), again
-    assert again.stdout.startswith("0 videos summarised, 3 were there already")
+    assert again.stdout.startswith("0 videos summarised, 3 there already")
 
 
 @pytest.mark.slow
@@ -127,7 +128,7 @@ def test_a_disk_that_is_full_costs_the_videos_it_has_no_room_for(tmp_path):
         subprocess.run(["mount", "-o", "remount,size=1M", disk], check=True)
         again = _run("batch", *OPTIONS, *videos, "-o", out, *RAY)
         assert (again.returncode, again.stderr) == (0, ""), again
-        assert again.stdout.startswith(f"{len(told)} videos summarised, {len(made)} were there already")
+        assert again.stdout.startswith(f"{counted(len(told), 'video')} summarised, {len(made)} there already")
         assert _whole(out) == {f"{n}" for n in range(5)}
     finally:
         subprocess.run(["umount", "-l", disk], check=True)
@@ -165,7 +166,7 @@ def test_features_are_extracted_by_actors(tmp_path):
     assert done.returncode == 0, done
     assert done.stdout.startswith("2 videos encoded; ")
     assert {"a.npz", "b.npz"} <= set(os.listdir(tmp_path / "feats"))
-    assert _run(*words).stdout.startswith("0 videos encoded, 2 were there already")
+    assert _run(*words).stdout.startswith("0 videos encoded, 2 there already")
 
 
 @pytest.mark.parametrize(

@@ -233,10 +233,7 @@ def test_broken_videos_are_told_and_the_others_done(films, tmp_path, numbers, ca
     assert cli.main(["extract", str(films), "-o", str(tmp_path / "g"), "-q"]) == 0
     assert capsys.readouterr() == ("", "")
     assert cli.main(["extract", str(films), "-o", str(tmp_path / "g")]) == 0
-    assert (
-        capsys.readouterr().out
-        == f"0 videos encoded, 2 were there already; 0 frames of 3 numbers, in {tmp_path / 'g'}\n"
-    )
+    assert capsys.readouterr().out == f"0 videos encoded, 2 there already; 0 frames of 3 numbers, in {tmp_path / 'g'}\n"
 
 
 def test_full_disk_is_told(films, tmp_path, numbers, monkeypatch):

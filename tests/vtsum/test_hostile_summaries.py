@@ -199,7 +199,7 @@ def test_a_batch_goes_on_after_a_name_that_is_no_unicode_and_leaves_the_users_fo
     mine.parent.mkdir(parents=True)
     mine.touch()
     words = ["batch", os.fsdecode(video), "-o", str(tmp_path / "o"), "-f", "json", "--no-speech", "--no-ocr"]
-    for said in ("1 videos summarised", "1 were there already"):
+    for said in ("1 video summarised", "1 there already"):
         done = _run(*words, "--captioner", "none")
         assert done.returncode == 0, done.stderr
         assert said in done.stdout

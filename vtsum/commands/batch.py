@@ -10,7 +10,7 @@ import typer
 
 from vtsum.commands.app import app, printable, write
 from vtsum.commands.options import Executor, GpusPerWorker, Grouped, Limit, Run, with_options
-from vtsum.shown import say, without_secrets
+from vtsum.shown import counted, say, without_secrets
 from vtsum.summary.options import FILES, Options
 
 
@@ -87,9 +87,9 @@ def batch(
         for result in report.of("planned"):
             write(f"{without_secrets(printable(result.source))}: to {printable(result.output)}")
         done, skipped = len(report.of("planned" if run.dry_run else "done")), len(report.of("skipped"))
-        before = f", {skipped:,} were there already" if skipped else ""
+        before = f", {skipped:,} there already" if skipped else ""
         lost = f", {len(failed):,} failed" if failed else ""
         verb = "to be summarised" if run.dry_run else "summarised"
-        write(f"{done:,} videos {verb}{before}{lost}, in {printable(Path(output))}")
+        write(f"{counted(done, 'video')} {verb}{before}{lost}, in {printable(Path(output))}")
     if failed:
         raise typer.Exit(2)

@@ -10,7 +10,7 @@ import typer
 from vtsum.bars import Bars
 from vtsum.commands.app import app, printable, write
 from vtsum.errors import VTSumError
-from vtsum.shown import one_line, say
+from vtsum.shown import counted, one_line, say
 
 data = typer.Typer(
     no_args_is_help=True,
@@ -81,18 +81,18 @@ def check(
         write(one_line(problem))
     if report.problems:
         count = len(report.problems)
-        say(f"{count} problem{'s'[: count > 1]} in {folder}")
+        say(f"{counted(count, 'problem')} in {folder}")
         raise typer.Exit(2)
     if quiet:
         return
     for name, facts in report.splits.items():
         write(
-            f"{name}: {facts.videos:,} videos, {_lasting(facts.seconds)}, {facts.frames:,} frames "
-            f"({facts.shortest} to {facts.longest} a video), {facts.annotators} annotators"
+            f"{name}: {counted(facts.videos, 'video')}, {_lasting(facts.seconds)}, {counted(facts.frames, 'frame')} "
+            f"({facts.shortest} to {facts.longest} a video), {counted(facts.annotators, 'annotator')}"
         )
     widths = f"C {report.width}" + (f", D {report.clip_width}" if report.clip_width else "")
     spare = f"; {report.spare:,} belong to no video" if report.spare else ""
-    write(f"{report.files:,} feature files, {widths}, all {'heads ' if quick else ''}good{spare}")
+    write(f"{counted(report.files, 'feature file')}, {widths}, all {'heads ' if quick else ''}good{spare}")
 
 
 @data.command(short_help="Write ActivityNet Captions as VideoXum annotations without human summaries.")
@@ -128,7 +128,7 @@ def activitynet(
     check_new("activitynet", output, overwrite)  # somebody may have put it there meanwhile
     write_videoxum_annotations(entries, output)
     if not quiet:
-        write(f"{len(entries):,} of {len(videos):,} videos, in {printable(output)}")
+        write(f"{len(entries):,} of {counted(len(videos), 'video')}, in {printable(output)}")
 
 
 @data.command(short_help="Write what raters said of your own videos as an h5 file for vtsum benchmark.")
@@ -166,8 +166,8 @@ def ratings(
         least, most = made.raters
         raters = f"{least}" if least == most else f"{least} to {most}"
         write(
-            f"{made.videos:,} videos, {_lasting(made.seconds)}, {made.shots:,} shots, {raters} raters each, in "
-            f"{printable(output)}"
+            f"{counted(made.videos, 'video')}, {_lasting(made.seconds)}, {counted(made.shots, 'shot')}, "
+            f"{raters} raters each, in {printable(output)}"
         )
 
 

@@ -10,7 +10,7 @@ import typer
 from vtsum.bars import Bars
 from vtsum.commands.app import app, number, printable, write
 from vtsum.commands.options import Executor, GpusPerWorker, Limit
-from vtsum.shown import say
+from vtsum.shown import counted, say
 from vtsum.summary.values import seconds_or_all
 
 
@@ -68,11 +68,11 @@ def extract(
     for why in report.failed.values():  # each names its file
         say(why)
     if not quiet:
-        skipped = f", {len(report.skipped):,} were there already" if report.skipped else ""
+        skipped = f", {len(report.skipped):,} there already" if report.skipped else ""
         failed = f", {len(report.failed):,} failed" if report.failed else ""
         write(
-            f"{len(report.done):,} videos encoded{skipped}{failed}; "
-            f"{report.frames:,} frames of {report.dim} numbers, in {printable(output)}"
+            f"{counted(len(report.done), 'video')} encoded{skipped}{failed}; "
+            f"{counted(report.frames, 'frame')} of {counted(report.dim, 'number')}, in {printable(output)}"
         )
     if report.failed:
         raise typer.Exit(2)

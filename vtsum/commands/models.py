@@ -11,7 +11,7 @@ import typer
 from vtsum.bars import Bars
 from vtsum.commands.app import app, write
 from vtsum.errors import VTSumError
-from vtsum.shown import clean, one_line, say
+from vtsum.shown import clean, counted, one_line, say
 
 models = typer.Typer(invoke_without_command=True)
 app.add_typer(models, name="models", short_help="List the models that serve each part of a summary; get one.")
@@ -81,7 +81,7 @@ def get(
         return
     if not quiet:
         licence = one_line(wanted.licence or "") or "none named"
-        write(f"{repository}: {len(wanted.files)} files, {size_in_words(wanted.size)}, licence: {licence}")
+        write(f"{repository}: {counted(len(wanted.files), 'file')}, {size_in_words(wanted.size)}, licence: {licence}")
     with Bars({"fetch": "Fetching"}, quiet=quiet) as bars:
 
         def tell(done: int, whole: int) -> None:

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from vtsum_kernels.integrations import torchvision_free
 
 from vtsum.errors import VTSumError
+from vtsum.model.clip_text import ClipText
 from vtsum.model.files import read_pt
-from vtsum.model.pretrained import first_line, from_pretrained, model_from_pretrained
+from vtsum.model.pretrained import first_line, from_pretrained, tower_from_pretrained
 
 ORIGINAL_LIMIT = 256
 """Tokens that the original fine-tuned CLIP reads; beyond its own positions they are interpolated."""
@@ -55,46 +55,6 @@ def vt_clipscore(vision: np.ndarray, text: np.ndarray, frames: np.ndarray) -> fl
     return float(mean @ text.astype(np.float64)) / norms if norms else 0.0
 
 
-class ClipText:
-    """A CLIP text encoder.
-
-    Attributes:
-        dim: D of its features. limit: tokens it reads; the rest of a longer text is cut off. sha256: of its weights.
-    """
-
-    def __init__(self, network: Any, tokenizer: Any, limit: int, sha256: str, device: torch.device | str) -> None:
-        self.network = network.to(device).eval()
-        self.tokenizer = tokenizer
-        self.limit = limit
-        self.sha256 = sha256
-        self.device = device
-        self.dim = int(self.network.text_projection.weight.shape[0])
-        self._end = self.network.text_model.eos_token_id
-
-    @torch.inference_mode()
-    def encode(self, text: str) -> tuple[np.ndarray, bool]:
-        """Features of a text, float32 [D], and whether its end was cut off.
-
-        One text at a time: in the published evaluation a text of more than 77 tokens changes the positions, and with
-        them the features, of all others in its batch; here a text's features are its own.
-        """
-        ids = self.tokenizer(text).input_ids
-        cut = len(ids) > self.limit
-        ids = [*ids[: self.limit - 1], ids[-1]] if cut else ids
-        if self._end != 2 and self._end not in ids:  # 2: an old configuration; the highest id is the end then
-            raise VTSumError(f"ClipText: the tokenizer must end texts with token {self._end}, got {ids[-1]}")
-        embeddings = self.network.text_model.embeddings
-        own = embeddings.position_embedding
-        positions = torch.arange(len(ids), device=self.device)[None]
-        try:
-            if len(ids) > own.num_embeddings:
-                embeddings.position_embedding = _stretched(own, len(ids))
-            out = self.network(input_ids=torch.tensor([ids], device=self.device), position_ids=positions)
-        finally:
-            embeddings.position_embedding = own
-        return out.text_embeds[0].float().cpu().numpy(), cut
-
-
 def load_clip_text(
     source: str | Path, tokenizer: str | Path | None = None, device: torch.device | str = "cpu"
 ) -> ClipText:
@@ -111,7 +71,6 @@ def load_clip_text(
     source = Path(source)
     torchvision_free.prepare()
     from transformers import CLIPTextModelWithProjection
-    from transformers.utils import logging
 
     network: Any
     if source.is_dir():
@@ -121,17 +80,9 @@ def load_clip_text(
             raise VTSumError(
                 f"load_clip_text: {source} must hold a CLIP model of transformers, got no config or weights"
             )
-        level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-        logging.set_verbosity_error()  # of a whole CLIP, the picture tower is not wanted
-        logging.disable_progress_bar()
-        try:
-            network = model_from_pretrained(
-                CLIPTextModelWithProjection, source, "a CLIP", "load_clip_text", local_files_only=True
-            )
-        finally:
-            logging.set_verbosity(level)
-            if bars:
-                logging.enable_progress_bar()
+        network = tower_from_pretrained(
+            CLIPTextModelWithProjection, source, "a CLIP", "load_clip_text", local_files_only=True
+        )
         limit = network.config.max_position_embeddings
     elif source.is_file():
         folder, weights = source.parent, [source]
@@ -194,13 +145,6 @@ def from_openai(state: Mapping[str, Tensor], name: str = "weights") -> nn.Module
             f"unexpected {problems.unexpected_keys[:3]}"
         )
     return network
-
-
-def _stretched(positions: nn.Embedding, length: int) -> nn.Embedding:
-    """Position embeddings resized bicubically along the text."""
-    weight = positions.weight.T[None, :, :, None]
-    longer = F.interpolate(weight, (length, 1), mode="bicubic", align_corners=False)[0, :, :, 0].T
-    return nn.Embedding.from_pretrained(longer.contiguous())
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:

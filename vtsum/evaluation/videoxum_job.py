@@ -12,7 +12,7 @@ from vtsum.data.collate import Batch, collate
 from vtsum.data.videoxum import VideoXumDataset, VideoXumItem, join_sentences
 from vtsum.errors import VTSumError
 from vtsum.evaluation.boundaries import boundary_record
-from vtsum.evaluation.clip_score import ClipText, vt_clipscore
+from vtsum.evaluation.clip_score import vt_clipscore
 from vtsum.evaluation.videoxum_frames import (
     choose_frames,
     clip_frames,
@@ -23,6 +23,7 @@ from vtsum.evaluation.videoxum_frames import (
 )
 from vtsum.evaluation.videoxum_settings import EvaluationSettings
 from vtsum.model import VTSum
+from vtsum.model.clip_text import ClipText
 from vtsum.protocols import Metric
 
 _OF_FRAMES = ("f1", "kendall", "spearman")

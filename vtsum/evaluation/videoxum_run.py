@@ -26,7 +26,7 @@ from vtsum.data.videoxum import CLIP_FEATURES, VideoXumDataset
 from vtsum.devices import device_of, memory_told
 from vtsum.errors import VTSumError
 from vtsum.evaluation import java
-from vtsum.evaluation.clip_score import ClipText, load_clip_text
+from vtsum.evaluation.clip_score import load_clip_text
 from vtsum.evaluation.videoxum_figures import Progress, boundary_figures, figures, own_figures
 from vtsum.evaluation.videoxum_file import FORMAT, PartFile, is_written, part_files, write_evaluation
 from vtsum.evaluation.videoxum_frames import REVISIONS, STRICT
@@ -35,6 +35,7 @@ from vtsum.evaluation.videoxum_settings import EvaluationSettings
 from vtsum.extras import version_of
 from vtsum.files import check_inputs, check_new
 from vtsum.model import VTSum
+from vtsum.model.clip_text import ClipText
 from vtsum.processes import Group
 
 

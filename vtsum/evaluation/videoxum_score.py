@@ -21,13 +21,13 @@ from vtsum.data.feature_files import feature_file
 from vtsum.data.rules import SLACK, read_matrix
 from vtsum.data.videoxum import VideoXumDataset, VideoXumItem, join_sentences
 from vtsum.errors import VTSumError
-from vtsum.evaluation.clip_score import ClipText
 from vtsum.evaluation.videoxum_figures import Progress
 from vtsum.evaluation.videoxum_file import write_evaluation
 from vtsum.evaluation.videoxum_job import Measuring
 from vtsum.evaluation.videoxum_run import check_captions, contents, data_of, open_clip
 from vtsum.evaluation.videoxum_settings import EvaluationSettings
 from vtsum.files import check_inputs, check_new
+from vtsum.model.clip_text import ClipText
 from vtsum.reading import parse_json, read_file
 
 _LIMIT = 1 << 30  # bytes, as an evaluation file has at most

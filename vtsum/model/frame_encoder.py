@@ -17,7 +17,14 @@ from vtsum_kernels.integrations import torchvision_free
 
 from vtsum.errors import VTSumError
 from vtsum.model import embedded_encoder
-from vtsum.model.pretrained import at_work, from_pretrained, model_from_pretrained, told_if_well, weights_sha256
+from vtsum.model.pretrained import (
+    at_work,
+    from_pretrained,
+    model_from_pretrained,
+    told_if_well,
+    tower_from_pretrained,
+    weights_sha256,
+)
 from vtsum.protocols import FrameEncoder, Summarizer
 from vtsum.reading import read_json
 
@@ -154,7 +161,7 @@ class TransformersFrameEncoder(NetworkFrameEncoder):
             network = self.captioner.vision_model
             dim = network.config.hidden_size
         elif config.model_type == "clip":
-            network = model_from_pretrained(CLIPVisionModelWithProjection, source, "model")
+            network = tower_from_pretrained(CLIPVisionModelWithProjection, source, "model")
             dim = network.config.projection_dim
         else:
             raise VTSumError(

@@ -200,6 +200,24 @@ def model_from_pretrained(
     return model
 
 
+def tower_from_pretrained(
+    kind: Any, source: str | os.PathLike[str], what: str, op: str = "load", **options: Any
+) -> Any:
+    """`model_from_pretrained` of one tower of a CLIP, of which the other is not wanted: transformers would tell so.
+
+    Raises:
+        VTSumError: see `model_from_pretrained`.
+    """
+    from transformers.utils import logging as log
+
+    level = log.get_verbosity()
+    log.set_verbosity_error()
+    try:
+        return model_from_pretrained(kind, source, what, op, **options)
+    finally:
+        log.set_verbosity(level)
+
+
 def check_folder(folder: Path, op: str) -> None:
     """Refuse a model folder whose configuration is no plain JSON, or asks for code that is not transformers' own, or
     for more layers or labels than a model has; in which a pipe or a device lies, for which libraries would wait; or

@@ -15,6 +15,7 @@ from vtsum import plugins
 from vtsum.errors import VTSumError
 from vtsum.model.blip_captions import blip_caption, join_signs
 from vtsum.model.checkpoint import Checkpoint
+from vtsum.model.clip_text import ClipText
 from vtsum.model.encoders import frame_encoder_of
 from vtsum.model.frame_encoder import (
     EMBEDDED,
@@ -25,7 +26,7 @@ from vtsum.model.frame_encoder import (
     is_transformers,
     resize,
 )
-from vtsum.model.pretrained import from_pretrained
+from vtsum.model.pretrained import at_work, from_pretrained, tower_from_pretrained
 from vtsum.model.spans import gather_spans
 from vtsum.model.vtsum import VTSum
 from vtsum.protocols import FrameEncoder, Summarizer
@@ -143,6 +144,7 @@ class FullSizeSummarizer:
         self.embedded = False
         self.text_is_guess = encoder.captioner is None
         self.reads_pictures = encoder.captioner is not None
+        self.reads_words = encoder.captioner is None  # CLIP's pictures and texts are in one space
         self.image_size = encoder.image_size
         digest = hashlib.sha256(base.weights_sha256.encode())
         for key, value in sorted(encoder.network.state_dict().items()):
@@ -164,6 +166,16 @@ class FullSizeSummarizer:
 
     def boundaries(self, features: np.ndarray) -> np.ndarray | None:
         return self.base.boundaries(features[:, self.full.dim :])
+
+    def text_features(self, text: str) -> np.ndarray:
+        """A text in the space of CLIP's `event_features`, float32 [C'], its end cut off where CLIP reads no more."""
+        from transformers import AutoTokenizer, CLIPTextModelWithProjection
+
+        network = tower_from_pretrained(CLIPTextModelWithProjection, self._source, "model", "about")
+        words = from_pretrained(AutoTokenizer, self._source, "CLIP's tokenizer", "about")
+        with at_work(self.name, "about"):
+            limit = network.config.max_position_embeddings
+            return ClipText(network, words, limit, self.weights_sha256, self.device).encode(text)[0]
 
     @torch.inference_mode()
     def describe(

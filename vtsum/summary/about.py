@@ -1,4 +1,5 @@
-"""What of a video speaks of what the user asks about, by the words that are heard and read.
+"""What of a video speaks of what the user asks about, by the words that are heard and read, and by pictures where the
+model reads words.
 
 Okapi BM25 over passages, each a sentence that was heard or a line on the screen (Robertson and Zaragoza, "The
 Probabilistic Relevance Framework: BM25 and Beyond", 2009, with 1 added in the logarithm, as Lucene has it: a word of
@@ -13,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -20,8 +22,11 @@ from vtsum.enhance.screen_text.lines import ScreenLine
 from vtsum.enhance.speech.plain_words import FUNCTION_WORDS, plain
 from vtsum.enhance.speech.summary import SURE
 from vtsum.enhance.speech.transcript import Transcript, pieces
+from vtsum.errors import VTSumError
+from vtsum.protocols import Summarizer, WordReader
 
 WEIGHT = 0.5  # of what is said and written, beside all else that a shot is worth
+NEAR = 0.5  # of the way from the middle of all pictures to the one that fits best: nearer ones are told of
 K1, B = (
     1.2,
     0.75,
@@ -72,6 +77,31 @@ def relevance(text: str, found: Sequence[Passage], edges: np.ndarray) -> np.ndar
         inside = slice(max(first, 0), max(last, first + 1))
         told[inside] = np.maximum(told[inside], score)
     return told
+
+
+def fits(text: str, model: Summarizer, pictures: np.ndarray) -> np.ndarray | None:
+    """How well each frame's picture fits a text: 1 for the best, 0 for half of them, float64 [T]; None where the model
+    reads no words (`vtsum.protocols.WordReader`).
+
+    How well the best one fits is not known: cosines of pictures and words lie close together, and each CLIP's
+    elsewhere.
+
+    Args:
+        pictures: [T, C'], the model's `event_features`.
+    Raises:
+        VTSumError: the text's features cannot be compared with these.
+    """
+    if not getattr(model, "reads_words", False):
+        return None
+    words = cast(WordReader, model).text_features(text)
+    if words.shape != pictures.shape[1:] or not np.isfinite(words).all():
+        raise VTSumError(
+            f"about: text_features of {model.name!r} must be {pictures.shape[1]} finite numbers, got {words!r:.80}"
+        )
+    x, y = pictures.astype(np.float64), words.astype(np.float64)
+    cosines = x @ y / np.maximum(np.linalg.norm(x, axis=1) * np.linalg.norm(y), 1e-12)
+    above = np.maximum(cosines - np.median(cosines), 0.0)
+    return above / max(float(above.max()), 1e-12)
 
 
 def _bm25(query: Sequence[str], documents: Sequence[Sequence[str]]) -> np.ndarray:

@@ -58,6 +58,7 @@ class ModelFacts:
     embedded: bool
     text_is_guess: bool
     reads_pictures: bool
+    reads_words: bool
     device: str | None
 
     @classmethod
@@ -69,6 +70,7 @@ class ModelFacts:
             bool(model.embedded),
             bool(model.text_is_guess),
             bool(model.reads_pictures),
+            bool(getattr(model, "reads_words", False)),
             None if device is None else str(device),
         )
 
@@ -194,6 +196,8 @@ class Analysis:
         if facts.get("format") != FORMAT:
             raise VTSumError(f"{where}: format must be {FORMAT!r}, got {facts.get('format')!r:.60}")
         facts["settings"] = filled_settings(facts.get("settings"))
+        if isinstance(model := facts.get("model"), dict):
+            model.setdefault("reads_words", False)  # of a version before
         if isinstance(seen := facts.get("watched"), dict):
             seen["screen"] = filled_lines(seen.get("screen"))
         check_type(facts, _Facts, f"{where}: facts")

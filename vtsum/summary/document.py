@@ -318,6 +318,8 @@ def _reason(plan: Plan, i: int, chosen: bool) -> str:
     ]
     if plan.words[i]:
         parts.append(f"heard or read there: {', '.join(f'“{word}”' for word in plan.words[i])}")
+    if plan.near[i]:
+        parts.append("pictures among the nearest to what is asked about")
     if plan.like[i] >= _ALIKE and plan.twin[i] >= 0:
         other = int(plan.twin[i])
         shown = ", which is in the summary" if not chosen and other in plan.clips else ""

@@ -14,7 +14,7 @@ from vtsum.enhance.summary_refinement import Budget
 from vtsum.errors import Stopped, VTSumError
 from vtsum.shown import escaped
 from vtsum.summary import schema
-from vtsum.summary.about import passages
+from vtsum.summary.about import fits, passages
 from vtsum.summary.analysis import FILE, Analysis
 from vtsum.summary.chapters import Title, title_of
 from vtsum.summary.composing import Text, compose
@@ -113,13 +113,16 @@ class Making:
     writer: Writer | None
 
 
-def choose(analysis: Analysis, budget: Budget, info: VideoInfo) -> Plan:
+def choose(analysis: Analysis, budget: Budget, info: VideoInfo, model: Summarizer | None) -> Plan:
     """What the summary shows, by the analysis's settings; `budget_seconds` is written there.
 
+    Args:
+        model: the one that the video was watched with, where something is asked about.
     Raises:
         VTSumError: see `make_plan`.
     """
     settings, said, watched = analysis.settings, analysis.said, analysis.watched
+    about = settings["about"]
     plan = make_plan(
         watched,
         budget,
@@ -133,8 +136,9 @@ def choose(analysis: Analysis, budget: Budget, info: VideoInfo) -> Plan:
         drop=[(span["start"], span["end"]) for span in settings["drop"]],
         margin=settings["margin"],
         min_shot=settings["min_shot"],
-        about=settings["about"],
-        told=passages(said, watched.screen) if settings["about"] else (),
+        about=about,
+        told=passages(said, watched.screen) if about else (),
+        seen=fits(about, model, watched.event_features) if about and model is not None else None,
     )
     settings["budget_seconds"] = round(plan.budget_seconds, 3)
     return plan

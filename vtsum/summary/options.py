@@ -61,7 +61,7 @@ class Choice(TypedDict, total=False):
         Option(
             None,
             SHOWN,
-            "Prefer what tells of this, by the words that are heard and read: 'the harvest'.",
+            "Prefer what tells of this, by the words heard and read, and by pictures with a CLIP: 'the harvest'.",
             "TEXT",
             a_topic,
         ),

@@ -196,7 +196,7 @@ def _summarise(run: Run, asked: Mapping[str, Any]) -> Summary:
                 ModelFacts.of(loaded),
                 None if reader is None else ReaderFacts.of(reader),
             )
-            plan = choose(analysis, wanted, info)
+            plan = choose(analysis, wanted, info, loaded)
             tell("shots", 1.0)
         making = Making(run, stage, info, analysis, loaded, describer, author)
         return finish(making, plan)

@@ -27,7 +27,7 @@ from vtsum.enhance.summary_refinement import (
     with_margins,
 )
 from vtsum.errors import VTSumError
-from vtsum.summary.about import WEIGHT, Passage, relevance, words_told
+from vtsum.summary.about import NEAR, WEIGHT, Passage, relevance, words_told
 from vtsum.summary.by_hand import ByHand, Range, split
 from vtsum.summary.watching import Watched
 from vtsum.video.part import first_frame
@@ -68,6 +68,7 @@ class Plan:
     boundary_scores: np.ndarray | None  # [T] of the model's boundary head
     dropped: frozenset[int]  # shots that the user wants out of the summary
     words: list[list[str]]  # of what the user asks about, those that are heard or read in each shot
+    near: list[bool]  # shots with pictures among the nearest to it
 
     def span(self, shot: int) -> tuple[float, float]:
         """Start and end of a shot in seconds."""
@@ -91,6 +92,7 @@ def make_plan(
     min_shot: float | None = None,
     about: str | None = None,
     told: Sequence[Passage] = (),
+    seen: np.ndarray | None = None,
 ) -> Plan:
     """Decide what a summary shows.
 
@@ -107,8 +109,8 @@ def make_plan(
         margin: seconds added before and after each chosen piece (`with_margins`), for which the choice leaves room.
         min_shot (float | None): seconds that a shot and a piece of it last at least, but for those at the edges of
             what is kept or dropped; None: SHORTEST_SHOT, and MIN_CLIP.
-        about, told: what the user asks about, and all that is heard and read, of which shots that tell of it are worth
-            more (`vtsum.summary.about`).
+        about, told, seen: what the user asks about; all that is heard and read; and how well each frame's picture fits,
+            [T] in 0..1, None: nobody knows. Shots that tell of it or show it are worth more (`vtsum.summary.about`).
     Returns:
         Plan: at least one clip where there is a shot; never longer than the budget, but for frames at the edges of what
             is kept.
@@ -167,8 +169,12 @@ def make_plan(
     worth = (1 - LIVELY) * contrast(saliency, float(saliency.min()), float(saliency.max())) + LIVELY * lively
     frame_worth = watched.saliency
     words: list[list[str]] = [[] for _ in shots]
+    near = [False for _ in shots]
     if about is not None:
         relevant = relevance(about, told, edges / rate)
+        if seen is not None:
+            relevant = np.maximum(relevant, seen)
+            near = [bool(seen[a:b].max() >= NEAR) for a, b in frames]
         if relevant.any():
             frame_worth = (1 - WEIGHT) * watched.saliency + WEIGHT * relevant
             worth = (1 - WEIGHT) * worth + WEIGHT * np.array([float(relevant[a:b].max()) for a, b in frames])
@@ -255,6 +261,7 @@ def make_plan(
         boundary_scores=boundary_scores,
         dropped=dropped,
         words=words,
+        near=near,
     )
 
 

@@ -107,9 +107,9 @@ def _recut(run: Run, analysis: Analysis, wanted: Budget, stored: Path) -> Summar
         writer = named_writer(settings["writer"], run.device)
         with run.timer("shots"):
             run.tell("shots", 0.0)
-            plan = choose(analysis, wanted, info)
+            model = _model(analysis, run.device)
+            plan = choose(analysis, wanted, info, model)
             run.tell("shots", 1.0)
-        model = _model(analysis, run.device)
         return finish(Making(run, stage, info, analysis, model, captioner, writer), plan)
 
 
@@ -148,8 +148,9 @@ def _source(analysis: Analysis, folder: Path) -> Path:
 
 
 def _model(analysis: Analysis, device: str) -> Summarizer | None:
-    """The model, where the sentences about pictures are its own."""
-    if not model_describes(analysis.settings["captioner"], analysis.model.text_is_guess):
+    """The model, where the sentences about pictures are its own, or it tells which pictures fit what is asked about."""
+    describes = model_describes(analysis.settings["captioner"], analysis.model.text_is_guess)
+    if not describes and not (analysis.model.reads_words and analysis.settings["about"]):
         return None
     from vtsum.devices import device_of
     from vtsum.model import load

@@ -23,7 +23,6 @@ from vtsum.data.collate import collate
 from vtsum.data.videoxum import VideoXumDataset
 from vtsum.errors import VTSumError
 from vtsum.evaluation import java
-from vtsum.evaluation.clip_score import ClipText
 from vtsum.evaluation.videoxum_figures import figures
 from vtsum.evaluation.videoxum_job import Job
 from vtsum.evaluation.videoxum_run import open_clip
@@ -31,6 +30,7 @@ from vtsum.evaluation.videoxum_scores import MEASURES
 from vtsum.evaluation.videoxum_settings import EvaluationSettings
 from vtsum.files import write_text
 from vtsum.model import VTSum
+from vtsum.model.clip_text import ClipText
 from vtsum.processes import Group, Place
 from vtsum.reading import read_json
 from vtsum.training.records import read_metrics

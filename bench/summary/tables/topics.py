@@ -10,6 +10,7 @@ HEAD = ["words by", "sentences asked about", "found", "half shown: without → w
 def topics() -> str:
     """The newest record of each source of words."""
     found = newest(records("topics"), "words")
+    found.pop(("pictures",), None)
     rows = []
     for line in found.values():
         half, seconds = line["half_shown"], line["seconds_shown"]
@@ -23,4 +24,23 @@ def topics() -> str:
     return table(HEAD, rows, f"{about}{last['commit']}.")
 
 
-TABLES: Tables = {"topics": topics}
+def pictures() -> str:
+    """The newest record of what is asked of the pictures."""
+    found = list(newest(records("topics"), "words", words="pictures").values())
+    rows = [
+        [
+            *(str(line["sceneries"]), " → ".join(f"{100 * share:.0f}%" for share in line["shares"])),
+            f"{line['more']}, {line['less']}",
+        ]
+        for line in found
+    ]
+    head = ["sceneries asked about", "of the summary they take: without → with", "more of it, less"]
+    below = [
+        f"{line['videos']} drawn videos, summaries of {line['budget']}. `python -m bench.summary.topics`, commit "
+        f"{line['commit']}."
+        for line in found
+    ]
+    return table(head, rows, *below)
+
+
+TABLES: Tables = {"topics": topics, "topics_pictures": pictures}

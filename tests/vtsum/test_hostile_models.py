@@ -88,6 +88,7 @@ def test_clipscores_folder_that_asks_for_its_own_code_is_refused(tmp_path: Path)
         ("config.json", {"_attn_implementation_internal": "someone/kernel"}),
         ("tokenizer_config.json", {"fast_tokenizer_files": ["tokenizer.5.0.0.json"]}),
         ("adapter_config.json", {"base_model_name_or_path": "someone/else"}),
+        ("config.json", {"checkpoint_path": "/home/somebody/model.pth"}),
     ],
 )
 def test_what_leads_to_code_or_to_files_that_were_not_looked_at_is_refused(

@@ -255,6 +255,14 @@ def test_a_pipe_in_a_folder_is_not_waited_for(tmp_path: Path) -> None:
     assert message.endswith(f"{pipe} must be a file or a folder, got a pipe, a socket or a device")
 
 
+def test_a_pipe_among_ten_thousand_files_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They were as many as are looked at."""
+    monkeypatch.setattr("vtsum.model.pretrained._MOST_FILES", 0)
+    os.mkfifo(tmp_path / "model.safetensors")
+    with pytest.raises(VTSumError, match=r"model\.safetensors must be a file or a folder, got a pipe"):
+        check_folder(tmp_path, "load")
+
+
 @pytest.mark.parametrize("name", ["/dev/zero", "../pipe", 5])
 def test_weights_that_an_index_has_lie_elsewhere_are_refused(name: Any, tmp_path: Path) -> None:
     """Of /dev/zero was read until memory ended, and a pipe outside the folder was waited for."""

@@ -35,7 +35,7 @@ MOST_LABELS = 100_000
 _COUNTED = ("num_labels", "encoder_no_repeat_ngram_size", "image_seq_len", "n_fft")
 """Of what transformers makes as many; published checkpoints have fewer than MOST_LABELS of each."""
 TOKENIZER, _TOKENIZER_LIMIT = "tokenizer.json", 1 << 27  # bytes
-_MOST_FILES = 10_000  # of a folder that are looked at; no model has so many
+_MOST_FILES = 10_000  # of a folder's folders that are looked at; no model has so many
 _ELSEWHERE = (
     *("configuration_files", "fast_tokenizer_files", "audio_tokenizer", "audio_tokenizer_class"),
     "base_model_name_or_path",  # of an adapter, where peft is installed
@@ -233,7 +233,8 @@ def _check_beside(weights: Any, where: str) -> None:
 
 
 def _check_kinds(folder: Path, op: str) -> None:
-    for path in islice(folder.rglob("*"), _MOST_FILES):
+    # All that lie in it, where libraries look, however many they are.
+    for path in (*folder.glob("*"), *islice(folder.rglob("*"), _MOST_FILES)):
         try:
             mode = path.stat().st_mode
         except OSError:  # a link to nothing

@@ -88,6 +88,7 @@ def test_clipscores_folder_that_asks_for_its_own_code_is_refused(tmp_path: Path)
         ("config.json", {"_attn_implementation_internal": "someone/kernel"}),
         ("tokenizer_config.json", {"fast_tokenizer_files": ["tokenizer.5.0.0.json"]}),
         ("adapter_config.json", {"base_model_name_or_path": "someone/else"}),
+        ("config.json", {"checkpoint_path": "/home/somebody/model.pth"}),
     ],
 )
 def test_what_leads_to_code_or_to_files_that_were_not_looked_at_is_refused(
@@ -252,6 +253,14 @@ def test_a_pipe_in_a_folder_is_not_waited_for(tmp_path: Path) -> None:
     video = str(small_clip(tmp_path / "clip.mp4").path)
     message = refused("extract", video, "-o", str(tmp_path / "o"), "--encoder", str(folder), names=pipe)
     assert message.endswith(f"{pipe} must be a file or a folder, got a pipe, a socket or a device")
+
+
+def test_a_pipe_among_ten_thousand_files_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They were as many as are looked at."""
+    monkeypatch.setattr("vtsum.model.pretrained._MOST_FILES", 0)
+    os.mkfifo(tmp_path / "model.safetensors")
+    with pytest.raises(VTSumError, match=r"model\.safetensors must be a file or a folder, got a pipe"):
+        check_folder(tmp_path, "load")
 
 
 @pytest.mark.parametrize("name", ["/dev/zero", "../pipe", 5])

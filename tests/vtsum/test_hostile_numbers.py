@@ -62,3 +62,14 @@ def test_sizes_that_fit_one_by_one_must_fit_together(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps(data))
     with pytest.raises(VTSumError, match=r"sizes of .*config\.json must fit its weights, got [0-9,]{17,} numbers for"):
         VTSum.load_checkpoint(folder)
+
+
+def test_colours_of_a_hundred_bits_are_one_line(tmp_path: Path) -> None:
+    """It "should not have happened"."""
+    video = str(small_clip(tmp_path / "clip.mp4").path)
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    tiny_clip(folder)
+    changed_json(folder, "preprocessor_config.json", image_mean=[2**100] * 3, image_std=[2.0**-100] * 3)
+    message = refused("extract", video, "-o", str(tmp_path / "o"), "--encoder", str(folder), names=folder)
+    assert "must be finite, got NaN or infinity" in message

@@ -103,28 +103,6 @@ def test_a_panic_of_tokenizers_is_one_line() -> None:
         raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("part", ["normalizer", "decoder"])
-def test_a_tokenizer_that_doubles_a_text_again_and_again_is_refused(part: str, tmp_path: Path) -> None:
-    """It took the memory there was."""
-    folder = make_instruct(tmp_path / "model")
-    twice = {"type": "Replace", "pattern": {"Regex": "."}, "content": "ab"}
-    steps = {"normalizer": "normalizers", "decoder": "decoders"}[part]
-    changed_json(folder, "tokenizer.json", **{part: {"type": "Sequence", steps: [twice] * 40}})
-    with pytest.raises(VTSumError, match=rf"tokenizer\.json must make at most 1000 letters of one, its {part} makes"):
-        ChatWriter(str(folder))
-
-
-def test_a_tokenizer_that_repeats_a_text_again_and_again_is_refused(tmp_path: Path) -> None:
-    """A request became a million tokens, and the command did not end."""
-    folder = make_instruct(tmp_path / "model")
-    pieces = [{"Sequence": {"id": "A", "type_id": 0}}] * 40
-    once = {"type": "TemplateProcessing", "single": pieces, "pair": [], "special_tokens": {}}
-    changed_json(folder, "tokenizer.json", post_processor={"type": "Sequence", "processors": [once] * 2})
-    done = written_by(folder, tmp_path)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
-    assert "tokenizer.json must make at most 1000 letters of one, its post_processor makes more" in done.stderr
-
-
 def test_a_refusal_stands_alone(tmp_path: Path) -> None:
     """transformers remarked on the configuration while the tokenizer was read, before its model was refused."""
     folder = make_instruct(tmp_path / "model")

@@ -7,6 +7,7 @@ import html
 import importlib
 import os
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -16,8 +17,10 @@ import pytest
 
 import vtsum
 from bench.summary.speech_corpus import speak
+from tests import forked
 from tests.vtsum.clips import number_picture, numbered_clip, tone, write_clip
 from tests.vtsum.fakes import ColourModel
+from tests.vtsum.samples import ENVIRONMENT, ROOT
 from vtsum.enhance.speech import Transcript, Utterance, Word
 from vtsum.enhance.speech.sound import RATE
 from vtsum.errors import VTSumError
@@ -253,3 +256,31 @@ def test_what_is_said_in_another_language_is_told(tmp_path, needs_program):
     assert {sentence["origin"] for sentence in made.data["text"]} == {"measured"}
     assert any("could not be understood: another language" in warning for warning in made.warnings)
     assert "could not be understood" in made.files["txt"].read_text(encoding="utf-8")
+
+
+SLOWLY = """
+import sys, time
+from importlib.machinery import PathFinder
+
+class Slowly:
+    def find_spec(name, path, target=None):
+        found = PathFinder.find_spec(name, path)
+        seconds = {"vtsum.enhance.speech.denoise_seq2seq": 1, "vtsum.model": 3}.get(name)
+        if seconds:
+            found.loader.create_module = lambda spec: time.sleep(seconds)
+        return found
+
+sys.meta_path.insert(0, Slowly)
+from vtsum.cli import main
+sys.exit(main())
+"""
+
+
+def test_two_threads_that_import_the_models_do_not_wait_for_each_other(clip: Path, tmp_path: Path) -> None:
+    """Where the disk was slow it "should not have happened": who listens held a part of the package and waited for the
+    whole, who watches the other way round."""
+    (tmp_path / "small.srt").write_text(SRT, encoding="utf-8")
+    words = ["summarize", clip, "-o", tmp_path / "o", "--transcript", tmp_path / "small.srt", "--no-ocr", "-f", "txt"]
+    words += ["--denoiser", tmp_path]
+    done = forked.run([sys.executable, "-c", SLOWLY, *words], cwd=ROOT, env=ENVIRONMENT)
+    assert (done.returncode, "Seq2SeqDenoiser: checkpoint must be" in done.stderr) == (2, True), done.stderr[-3000:]

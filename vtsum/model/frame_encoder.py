@@ -188,7 +188,7 @@ def normalisation(source: str) -> tuple[Sequence[float], Sequence[float]]:
             raise VTSumError(f"load: {name} of {path} must be three numbers, got {values!r:.80}")
         if default is STD and 0 in values:
             raise VTSumError(f"load: {name} of {path} must not be 0, got {values!r:.80}")
-        found.append(values)
+        found.append([float(value) for value in values])  # whole numbers may have more bits than torch's
     return found[0], found[1]
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from vtsum.errors import VTSumError
+from vtsum.model.tokenizer_file import check_tokenizer
 from vtsum.reading import read_json
 from vtsum.shown import CleanRecords
 
@@ -33,13 +34,12 @@ MOST_LABELS = 100_000
 """transformers makes a name for each."""
 _COUNTED = ("num_labels", "encoder_no_repeat_ngram_size", "image_seq_len", "n_fft")
 """Of what transformers makes as many; published checkpoints have fewer than MOST_LABELS of each."""
-MOST_GROWTH = 1000
-"""By what a tokenizer's rules may lengthen a text; published ones have 3 at most."""
 TOKENIZER, _TOKENIZER_LIMIT = "tokenizer.json", 1 << 27  # bytes
-_MOST_FILES = 10_000  # of a folder that are looked at; no model has so many
+_MOST_FILES = 10_000  # of a folder's folders that are looked at; no model has so many
 _ELSEWHERE = (
     *("configuration_files", "fast_tokenizer_files", "audio_tokenizer", "audio_tokenizer_class"),
     "base_model_name_or_path",  # of an adapter, where peft is installed
+    "checkpoint_path",  # of a backbone of timm's
 )
 """What has transformers read another file, or another checkpoint, than those that were looked at."""
 _reading = ContextVar("reading a stranger's checkpoint", default=False)
@@ -234,7 +234,7 @@ def check_folder(folder: Path, op: str) -> None:
     for path in folder.glob("*.index.json"):
         _check_index(read_json(path, dict, op, bits=128), f"{op}: {path}")
     if (path := folder / TOKENIZER).exists():
-        _check_growth(read_json(path, dict, op, limit=_TOKENIZER_LIMIT, bits=128), f"{op}: {path}")
+        check_tokenizer(read_json(path, dict, op, limit=_TOKENIZER_LIMIT, bits=128), f"{op}: {path}")
 
 
 def _check_index(index: dict[str, Any], where: str) -> None:
@@ -250,26 +250,9 @@ def _check_beside(weights: Any, where: str) -> None:
         raise VTSumError(f"{where} must name weights that lie beside it, got {weights!r:.120}")
 
 
-def _check_growth(tokenizer: dict[str, Any], where: str) -> None:
-    """Refuse a tokenizer that would replace each letter by many, or repeat the text, and each of these again, until
-    memory ends."""
-    for part in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
-        waiting, growth = [tokenizer.get(part)], 1
-        while waiting:
-            value = waiting.pop()
-            if isinstance(value, dict):
-                growth *= max(len(str(value.get("content", ""))), 1) if value.get("type") == "Replace" else 1
-                # A template's pieces may be the whole text, as often as they say so.
-                growth *= max(1, *(str(value.get(name)).count("'Sequence'") for name in ("single", "pair")))
-                waiting += value.values()
-            elif isinstance(value, list):
-                waiting += value
-            if growth > MOST_GROWTH:
-                raise VTSumError(f"{where} must make at most {MOST_GROWTH} letters of one, its {part} makes more")
-
-
 def _check_kinds(folder: Path, op: str) -> None:
-    for path in islice(folder.rglob("*"), _MOST_FILES):
+    # All that lie in it, where libraries look, however many they are.
+    for path in (*folder.glob("*"), *islice(folder.rglob("*"), _MOST_FILES)):
         try:
             mode = path.stat().st_mode
         except OSError:  # a link to nothing

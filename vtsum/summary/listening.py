@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import threading
 from concurrent.futures import Future
@@ -123,6 +124,9 @@ class Listening:
             self._job.set_exception(error)
 
     def _listen(self) -> Transcript:
+        # The whole before its parts: a thread that imports a part waits for the whole, and where another imports that
+        # and comes to the part, each waits for the other.
+        importlib.import_module("vtsum.model")
         from vtsum.enhance.speech.transcribe import transcribe
 
         self._tell("listen", 0.0)

@@ -31,6 +31,8 @@ CASES: dict[str, tuple[str, tuple[int, int], dict[str, Any]]] = {
     "strip": ("strip", (4, 3), {}),
     "strip, wide": ("strip", (20, 12), {}),
     "strip, sinks": ("strip", (9, 9), {"sinks": [1.5]}),
+    "strip, two warps": ("strip", (9, 9), {"width": 128}),
+    "strip, two warps, sinks": ("strip", (4, 3), {"width": 128, "sinks": [1.5]}),
     "strip, padded": ("strip", (9, 9), {"padded": [3, 40, 80]}),
     "tile": ("tile", (10, 10), {}),
     "tile, one-sided": ("tile", (0, 14), {}),
@@ -50,6 +52,7 @@ def test_what_a_row_does_not_see_does_not_reach_it(
     lib: Library, family: str, sides: tuple[int, int], window: dict[str, Any]
 ) -> None:
     window, frames = dict(window), 100
+    width = window.pop("width", 64)
     padded, sinks, dropout_p = window.pop("padded", None), window.pop("sinks", None), window.pop("dropout_p", 0.0)
     seed = torch.tensor([5]) if dropout_p else None
     sinks = None if sinks is None else torch.tensor(sinks)
@@ -77,7 +80,7 @@ def test_what_a_row_does_not_see_does_not_reach_it(
         return [x.float() for x in results(lib, family, call, dout, None, hand_on=family == "tile").values()]
 
     torch.manual_seed(0)
-    q, k, v, dout = (torch.randn(1, 1, frames, 64).to(torch.bfloat16) for _ in range(4))
+    q, k, v, dout = (torch.randn(1, 1, frames, width).to(torch.bfloat16) for _ in range(4))
     quiet = range(45, 100)
     spots = {"q": [60, 41], "k": [3, 42, 80], "v": [1, 20, 99]}  # row 41, which has a gradient, beside padding
     beside = 2e-2 if family in ("strip", "tile") else 0.0  # a bfloat16 weight is off by 4e-3

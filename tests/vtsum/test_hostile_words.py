@@ -154,6 +154,7 @@ def test_a_whisper_hears_greedily_whatever_its_folder_says(tmp_path: Path) -> No
     ("name", "fields", "told"),
     [
         ("config.json", {"suppress_ids": [10**9]}, "the number 1000000000 of a token of "),  # ended the process
+        ("config.json", {"suppress_ids_begin": None}, "no list suppress_ids_begin in its config.json"),
         ("preprocessor_config.json", {"feature_size": 128}, "Invalid input features shape"),
         ("tokenizer.json", {"post_processor": None, "added_tokens": []}, "of a token of |not found|NoneType"),
     ],

@@ -1,10 +1,11 @@
 // Sliding-window attention with at most 33 keys a row on tensor cores: what its forward and backward share.
 //
-// A block is one warp. It walks along T by units of 16 rows and scores, for the 16 rows of a strip, the BLOCKS blocks
-// of 16 keys (32 or 48 keys) in which their windows lie: block m of strip u is the keys from 16 (u + m) - left, so that
-// it is block m - 1 of the next strip, and each step of the walk reads one new block. What is read lies in rings of
-// BLOCKS + 1 slots in shared memory: the copy of the next step's rows is under way while a step is computed. The
-// softmax of a row is whole at once, without rescaling. Warps share nothing and never wait for each other.
+// A block is one warp, or in backward of rows of 128 numbers two. It walks along T by units of 16 rows and scores, for
+// the 16 rows of a strip, the BLOCKS blocks of 16 keys (32 or 48 keys) in which their windows lie: block m of strip u
+// is the keys from 16 (u + m) - left, so that it is block m - 1 of the next strip, and each step of the walk reads one
+// new block. What is read lies in rings of BLOCKS + 1 slots in shared memory: the copy of the next step's rows is under
+// way while a step is computed. The softmax of a row is whole at once, without rescaling. Blocks share nothing and
+// never wait for each other.
 #pragma once
 
 #include "families.h"
@@ -61,7 +62,7 @@ struct strip_keys {
     __device__ __forceinline__ strip_keys(const params &p, int b, int first, int begin_, int end_)
         : begin(begin_ > 0 ? begin_ : 0),
           end(end_ < p.T ? end_ : static_cast<int>(p.T)),
-          t(threadIdx.x < STRIP ? first + static_cast<int>(threadIdx.x) : end),
+          t(threadIdx.x % 32 < STRIP ? first + static_cast<int>(threadIdx.x % 32) : end),
           mask(p.mask == nullptr ? nullptr : p.mask + b * p.mask_stride_b),
           stride(p.mask_stride_t) {
         look();
@@ -83,7 +84,7 @@ struct strip_keys {
 // The keys that this lane's two rows of a strip see. keys: bits of the strip's keys; rows: bits of the rows there are;
 // window: as many bits as a window has keys.
 __device__ __forceinline__ sight<uint64_t> strip_sight(uint64_t keys, uint32_t rows, uint64_t window) {
-    const int g = threadIdx.x / 4;
+    const int g = threadIdx.x % 32 / 4;
     return {(rows >> g & 1) != 0 ? keys & window << g : 0, (rows >> (g + 8) & 1) != 0 ? keys & window << (g + 8) : 0};
 }
 
@@ -135,7 +136,7 @@ __device__ __forceinline__ void strip_softmax(
     total[0] = row_sum(total[0]), total[1] = row_sum(total[1]);
 }
 
-// Cuts (b, h)s of `units` units into walks so that a device which runs `resident` warps at once is done soonest, where
+// Cuts (b, h)s of `units` units into walks so that a device which runs `resident` blocks at once is done soonest, where
 // a walk costs `extra` steps beside its own.
 inline strip_walks cut_walks(const params &p, int64_t units, int64_t resident, int64_t extra) {
     const int64_t lines = p.B * p.H;
@@ -152,12 +153,12 @@ inline strip_walks cut_walks(const params &p, int64_t units, int64_t resident, i
         heads_run_fastest(p)};
 }
 
-// How many blocks of one warp with this much shared memory an H100 runs at once: what the compiler gives registers for.
+// How many blocks with this much shared memory an H100 runs at once: what the compiler gives registers for.
 template <int SHARED_BYTES>
 constexpr int resident = 227 * 1024 / (SHARED_BYTES + 1024) < 12 ? 227 * 1024 / (SHARED_BYTES + 1024) : 12;
 
-// How many blocks of one warp with this much shared memory a device runs at once.
-inline int64_t resident_warps(int64_t shared_bytes) {
+// How many blocks with this much shared memory a device runs at once.
+inline int64_t resident_blocks(int64_t shared_bytes) {
     int processors = 1, shared = 100 * 1024;  // where there is no device to ask
 #ifdef __CUDACC__
     int device = 0;

@@ -5,6 +5,10 @@
 // warp has kept in registers and the rows of q and dout that are still in shared memory. Each walk starts BLOCKS - 1
 // strips early, for the rows of the walk before that see its first keys; nothing of these strips but dk and dv is used.
 // So each output is written once, by its owner, in a fixed order of sums, and neither out nor lse is read.
+//
+// Rows of 128 numbers take so much shared memory that three walks fit a multiprocessor, too few warps to fill it. There
+// two warps share a walk: one computes the scores and dv, the other dp and dk, each of them half of dq, and both the
+// softmax, from what they tell each other.
 #include "spoilt.h"
 #include "strip.h"
 
@@ -13,10 +17,14 @@ namespace {
 
 template <typename T, int D, int BLOCKS>
 struct bwd_shared {
+    static constexpr int warps = D == 128 ? 2 : 1;
     static constexpr int slots = BLOCKS + 1, slot = STRIP * D;  // elements
     static constexpr int keys = 0, values = keys + slots * slot, queries = values + slots * slot;
-    static constexpr int douts = queries + slots * slot;
-    static constexpr int bytes = (douts + slots * slot) * static_cast<int>(sizeof(T));
+    static constexpr int douts = queries + slots * slot, told = douts + slots * slot;
+    // What the warps tell each other: 16 bytes for each tile and lane; later a block of dk.
+    static constexpr int telling = warps * 2 * BLOCKS * 32 * 16;
+    static constexpr int bytes = told * static_cast<int>(sizeof(T)) + (warps > 1 ? telling : 0);
+    static_assert(warps == 1 || telling >= slot * static_cast<int>(sizeof(T)));
 };
 
 // The transpose of an 8 x 8 matrix of 16-bit numbers of which each lane holds the pair at row l / 4, column 2 (l % 4).
@@ -68,10 +76,11 @@ struct kept_parts {
 };
 
 template <typename T, int D, int BLOCKS>
-__global__ void __launch_bounds__(32, resident<bwd_shared<T, D, BLOCKS>::bytes>)
+__global__ void __launch_bounds__(32 * bwd_shared<T, D, BLOCKS>::warps, resident<bwd_shared<T, D, BLOCKS>::bytes>)
     sliding_window_attention_strip_bwd_kernel(
         const __grid_constant__ params p, const __grid_constant__ strip_walks walks) {
     using layout = bwd_shared<T, D, BLOCKS>;
+    constexpr int WARPS = layout::warps, COLUMNS = D < 64 ? D : 64;  // of dq at a time: half of a row's of two warps
     constexpr int SLOTS = layout::slots, SLOT = layout::slot;
     VTS_DYNAMIC_SHARED(T, shared);
     T *const keys = shared + layout::keys, *const values = shared + layout::values;
@@ -80,7 +89,15 @@ __global__ void __launch_bounds__(32, resident<bwd_shared<T, D, BLOCKS>::bytes>)
     const int frames = static_cast<int>(p.T), left = static_cast<int>(p.left), right = static_cast<int>(p.right);
     const uint64_t window = (uint64_t{1} << (left + right + 1)) - 1;
     const float scale = static_cast<float>(p.scale);
-    const int g = threadIdx.x / 4;
+    const int g = threadIdx.x % 32 / 4;
+    // Who computes scores and dv (first), and who dp and dk (second): one warp both.
+    const bool first_warp = WARPS == 1 || threadIdx.x < 32, second_warp = WARPS == 1 || !first_warp;
+    const auto wait_for_all = [] {
+        if constexpr (WARPS == 1)
+            __syncwarp();
+        else
+            __syncthreads();
+    };
 
     // Unit u: rows 16 u to 16 u + 15 and keys 16 u - left to 16 u - left + 15. Rows before `first_row` see no key of
     // ours.
@@ -100,17 +117,17 @@ __global__ void __launch_bounds__(32, resident<bwd_shared<T, D, BLOCKS>::bytes>)
                           : static_cast<const float *>(p.dlse) + (static_cast<int64_t>(walk.b) * p.H + walk.h) * p.T;
     strip_keys blocks(p, walk.b, first_key, first_row - left, walk.end * STRIP + right);
 
-    const auto fetch_keys = [&](int slot) {
+    const auto fetch_keys = [&](int slot) {  // a warp what its own product reads
         const uint32_t bits = blocks.next();
-        lane.load(keys + slot * SLOT, k_from, p.k.stride_t, bits);
-        lane.load(values + slot * SLOT, v_from, p.v.stride_t, bits);
+        if (first_warp) lane.load(keys + slot * SLOT, k_from, p.k.stride_t, bits);
+        if (second_warp) lane.load(values + slot * SLOT, v_from, p.v.stride_t, bits);
         k_from += STRIP * p.k.stride_t, v_from += STRIP * p.v.stride_t;
         return static_cast<uint64_t>(bits);
     };
     const auto fetch_rows = [&](int u, int slot) {
         const uint32_t bits = inside(u * STRIP, first_row, frames);
-        lane.load(queries + slot * SLOT, q_from, p.q.stride_t, bits);
-        lane.load(douts + slot * SLOT, dout_from, p.dout.stride_t, bits);
+        if (first_warp) lane.load(queries + slot * SLOT, q_from, p.q.stride_t, bits);
+        if (second_warp) lane.load(douts + slot * SLOT, dout_from, p.dout.stride_t, bits);
         q_from += STRIP * p.q.stride_t, dout_from += STRIP * p.dout.stride_t;
     };
 
@@ -121,7 +138,8 @@ __global__ void __launch_bounds__(32, resident<bwd_shared<T, D, BLOCKS>::bytes>)
     cp_async_commit();
 
     uint32_t odd = 0;
-    kept_parts<BLOCKS> weights, dscores;
+    kept_parts<BLOCKS> weights, others;
+    kept_parts<BLOCKS> &dscores = WARPS == 1 ? others : weights;  // of two warps each keeps what it needs
     for (int u = first, slot = 0; u < walk.end; ++u, slot = around<SLOTS>(slot, 1), seen >>= STRIP) {
         if (u + 1 < walk.end) {
             fetch_rows(u + 1, around<SLOTS>(slot, 1));
@@ -139,9 +157,26 @@ __global__ void __launch_bounds__(32, resident<bwd_shared<T, D, BLOCKS>::bytes>)
 
         const sight<uint64_t> visible = strip_sight(seen, exist, window);
         float s[2 * BLOCKS][4], dp[2 * BLOCKS][4], top[2], total[2];
-        strip_products<D, BLOCKS>(s, queries + slot * SLOT, keys, slot);
-        strip_softmax(s, visible, scale * LOG2_E, top, total);
-        strip_products<D, BLOCKS>(dp, douts + slot * SLOT, values, slot);
+        if constexpr (WARPS == 1) {
+            strip_products<D, BLOCKS>(s, queries + slot * SLOT, keys, slot);
+            strip_softmax(s, visible, scale * LOG2_E, top, total);
+            strip_products<D, BLOCKS>(dp, douts + slot * SLOT, values, slot);
+        } else {
+            float4 *const told = reinterpret_cast<float4 *>(shared + layout::told) + threadIdx.x % 32;
+            strip_products<D, BLOCKS>(
+                s, (first_warp ? queries : douts) + slot * SLOT, first_warp ? keys : values, slot);
+#pragma unroll
+            for (int n = 0; n < 2 * BLOCKS; ++n)
+                told[(first_warp ? n : 2 * BLOCKS + n) * 32] = make_float4(s[n][0], s[n][1], s[n][2], s[n][3]);
+            __syncthreads();  // from here on both see what the other one has brought, too
+#pragma unroll
+            for (int n = 0; n < 2 * BLOCKS; ++n) {
+                const float4 score = told[n * 32], gradient = told[(2 * BLOCKS + n) * 32];
+                s[n][0] = score.x, s[n][1] = score.y, s[n][2] = score.z, s[n][3] = score.w;
+                dp[n][0] = gradient.x, dp[n][1] = gradient.y, dp[n][2] = gradient.z, dp[n][3] = gradient.w;
+            }
+            strip_softmax(s, visible, scale * LOG2_E, top, total);
+        }
         uint32_t kept = 0;
         if (p.seed != nullptr) {
             kept = kept_elements<2 * BLOCKS>(p, walk.b, walk.h, u * STRIP, u * STRIP - left);
@@ -159,7 +194,7 @@ __global__ void __launch_bounds__(32, resident<bwd_shared<T, D, BLOCKS>::bytes>)
                 if (visible.sees(n, e)) delta[e / 2] = fmaf(s[n][e], dp[n][e], delta[e / 2]);
             }
         delta[0] = row_sum(delta[0]), delta[1] = row_sum(delta[1]);
-        if (p.delta != nullptr && u >= walk.begin && threadIdx.x % 4 == 0) {
+        if (p.delta != nullptr && u >= walk.begin && first_warp && threadIdx.x % 4 == 0) {
             float *const to = static_cast<float *>(p.delta) + (static_cast<int64_t>(walk.b) * p.H + walk.h) * p.T;
             if (exist >> g & 1) to[u * STRIP + g] = delta[0];
             if (exist >> (g + 8) & 1) to[u * STRIP + g + 8] = delta[1];
@@ -172,42 +207,54 @@ __global__ void __launch_bounds__(32, resident<bwd_shared<T, D, BLOCKS>::bytes>)
         if (p.seed != nullptr) drop_out(s, kept, p);
 
         uint32_t ds[BLOCKS][4];
-        weights.grow_older(), dscores.grow_older();
+#pragma unroll
+        for (int m = 0; m < BLOCKS; ++m) round_to_a<T>(ds[m], dp, m);
+        weights.grow_older();
+        if constexpr (WARPS == 1) dscores.grow_older();
 #pragma unroll
         for (int m = 0; m < BLOCKS; ++m) {
-            uint32_t a[4];
-            round_to_a<T>(a, s, m);
-            transpose_a(weights.part[0][m], a);
-            round_to_a<T>(ds[m], dp, m);
-            transpose_a(dscores.part[0][m], ds[m]);
+            if (first_warp) {
+                uint32_t a[4];
+                round_to_a<T>(a, s, m);
+                transpose_a(weights.part[0][m], a);
+            }
+            if (second_warp) transpose_a(dscores.part[0][m], ds[m]);
         }
 
         if (u >= walk.begin) {
             T *const spare_keys = keys + slot * SLOT, *const spare_values = values + slot * SLOT;
+            T *const for_dk = WARPS == 1 ? spare_values : shared + layout::told;
             const uint32_t own = inside(u * STRIP - left, 0, frames);
-            constexpr int columns = D < 64 ? D : 64;
+            const int half = WARPS == 1 || first_warp ? 0 : COLUMNS;
             __syncwarp();  // the step's first block of values is done with: it takes results
 #pragma unroll
-            for (int column = 0; column < D; column += columns) {
-                float dq[columns / 8][4] = {};
+            for (int column = 0; column < D; column += COLUMNS * WARPS) {
+                float dq[COLUMNS / 8][4] = {};
 #pragma unroll
                 for (int m = 0; m < BLOCKS; ++m)
-                    add_product<D>(dq, ds[m], keys + around<SLOTS>(slot, m) * SLOT, column);
-                put<D>(spare_values, dq, scale, scale, column);
+                    add_product<D>(dq, ds[m], keys + around<SLOTS>(slot, m) * SLOT, column + half);
+                put<D>(spare_values, dq, scale, scale, column + half);
             }
-            __syncwarp();  // now the first block of keys, too
-            lane.store(dq_to, spare_values, p.dq.stride_t, exist, odd);
-            weights.template gather<D>(spare_keys, douts, slot, 1.0f);
-            __syncwarp();
-            lane.store(dv_to, spare_keys, p.dv.stride_t, own, odd);
-            dscores.template gather<D>(spare_values, queries, slot, scale);
-            __syncwarp();
-            lane.store(dk_to, spare_values, p.dk.stride_t, own, odd);
+            wait_for_all();  // now the first block of keys, too, and what was told
+            const uint32_t rows = WARPS == 1 ? exist : exist & (first_warp ? 0x00FFu : 0xFF00u);
+            lane.store(dq_to, spare_values, p.dq.stride_t, rows, odd);
+            if (first_warp) {
+                weights.template gather<D>(spare_keys, douts, slot, 1.0f);
+                __syncwarp();
+                lane.store(dv_to, spare_keys, p.dv.stride_t, own, odd);
+            }
+            if (second_warp) {
+                dscores.template gather<D>(for_dk, queries, slot, scale);
+                __syncwarp();
+                lane.store(dk_to, for_dk, p.dk.stride_t, own, odd);
+            }
             dq_to += STRIP * p.dq.stride_t, dk_to += STRIP * p.dk.stride_t, dv_to += STRIP * p.dv.stride_t;
         }
-        __syncwarp();  // before the next copies overwrite what has been read
+        wait_for_all();  // before the next copies overwrite what has been read
     }
-    if (any_odd<T>(odd)) {
+    bool mend = any_odd<T>(odd);
+    if constexpr (WARPS > 1) mend = __syncthreads_or(mend) != 0 && first_warp;  // all is written: one warp will do
+    if (mend) {
         using single = one_by_one<T, D, false>;
         static_assert(sizeof(typename single::statistics) * single::CACHED <= SLOT * sizeof(T));
         const single rows(p, walk.b, walk.h);
@@ -221,10 +268,10 @@ __global__ void __launch_bounds__(32, resident<bwd_shared<T, D, BLOCKS>::bytes>)
 template <typename T, int D, int BLOCKS>
 int launch_bwd(const params &p, cudaStream_t stream) {
     constexpr int shared = bwd_shared<T, D, BLOCKS>::bytes;
-    const strip_walks walks = cut_walks(p, (p.T + p.left + STRIP - 1) / STRIP, resident_warps(shared), 2 * BLOCKS - 1);
+    const strip_walks walks = cut_walks(p, (p.T + p.left + STRIP - 1) / STRIP, resident_blocks(shared), 2 * BLOCKS - 1);
     return VTS_LAUNCH(
         (sliding_window_attention_strip_bwd_kernel<T, D, BLOCKS>), dim3(static_cast<unsigned>(p.B * p.H * walks.count)),
-        dim3(32), shared, stream, p, walks);
+        dim3(32 * bwd_shared<T, D, BLOCKS>::warps), shared, stream, p, walks);
 }
 
 template <typename T, int D>

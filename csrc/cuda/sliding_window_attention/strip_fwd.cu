@@ -100,7 +100,7 @@ __global__ void __launch_bounds__(32, resident<fwd_shared<T, D, BLOCKS>::bytes>)
 template <typename T, int D, int BLOCKS>
 int launch_fwd(const params &p, cudaStream_t stream) {
     constexpr int shared = fwd_shared<T, D, BLOCKS>::bytes;
-    const strip_walks walks = cut_walks(p, (p.T + STRIP - 1) / STRIP, resident_warps(shared), BLOCKS);
+    const strip_walks walks = cut_walks(p, (p.T + STRIP - 1) / STRIP, resident_blocks(shared), BLOCKS);
     return VTS_LAUNCH(
         (sliding_window_attention_strip_fwd_kernel<T, D, BLOCKS>), dim3(static_cast<unsigned>(p.B * p.H * walks.count)),
         dim3(32), shared, stream, p, walks);

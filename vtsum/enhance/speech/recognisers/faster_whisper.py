@@ -108,6 +108,9 @@ class FasterWhisper:
         with at_work(self._source, "FasterWhisper"):
             words = _count_words(self._folder)
             config = read_json(self._folder / "config.json", dict, "FasterWhisper")
+            for name in ("alignment_heads", "suppress_ids", "suppress_ids_begin"):
+                if not isinstance(config.get(name), list):  # CTranslate2 would read what is not there
+                    raise ValueError(f"no list {name} in its config.json")
             stated = [i for name in ("suppress_ids", "suppress_ids_begin", "lang_ids") for i in config.get(name) or []]
             known = self._model.hf_tokenizer.get_vocab(with_added_tokens=True).values()
             for number in (*stated, *known):

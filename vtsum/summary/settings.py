@@ -58,9 +58,7 @@ class Settings(TypedDict):
     title: str | None  # what the user calls the summary
     segmenter: str  # what found the events
     refine: str  # what chose among the shots
-    about: (
-        str | None
-    )  # what the summary is to tell of, by words heard and read, with a CLIP by pictures; null: all alike
+    about: str | None  # what the summary is to tell of, by words heard and read, and by pictures; null: of all alike
     keep: list[Span]  # what the summary shows in any case
     drop: list[Span]  # what it does not show in any case
     margin: list[float]  # seconds added before and after each chosen piece, where the budget has room

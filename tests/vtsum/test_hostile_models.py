@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from vtsum_kernels.integrations import torchvision_free
 
 from tests.vtsum.hostile import Payload, refused
 from tests.vtsum.samples import small_clip
@@ -396,11 +397,15 @@ def test_tensors_larger_than_their_file_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_timm_folder_says_what_the_model_is_and_nothing_else(tmp_path: Path) -> None:
+    torchvision_free.prepare()
     pytest.importorskip("timm", reason="timm is not installed")
     torch.save({"a": Payload(tmp_path / "mark")}, tmp_path / "other.pth")
     save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
     for config, message in (
-        ({"model_args": {"checkpoint_path": str(tmp_path / "other.pth")}}, "must name no other file or checkpoint, got checkpoint_path"),
+        (
+            {"model_args": {"checkpoint_path": str(tmp_path / "other.pth")}},
+            "must name no other file or checkpoint, got checkpoint_path",
+        ),
         ({"model_args": {"pretrained": True}}, "must be the model's, got pretrained"),
         ({"model_args": [1]}, "model_args of .*config.json must be an object"),
         ({"pretrained_cfg": "x"}, "pretrained_cfg of .*config.json must be an object"),

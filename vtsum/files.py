@@ -14,7 +14,7 @@ from pathlib import Path
 
 from vtsum.errors import VTSumError
 from vtsum.shown import reason
-from vtsum.signals import begun, over
+from vtsum.signals import begun, is_begun, over
 
 AnyPath = str | os.PathLike[str]
 _KINDS = ((stat.S_ISLNK, "a symbolic link"), (stat.S_ISDIR, "a folder"))
@@ -99,8 +99,11 @@ def unfinished(folder: Path, names: Iterable[str]) -> list[Path]:
 
 
 def sweep(folder: Path, names: Iterable[str]) -> None:
-    """Remove what `unfinished` finds, but for what a living process holds."""
+    """Remove what `unfinished` finds, but for what a living process holds. What this one is at may be another file by
+    now than the one that it locked."""
     for path in unfinished(folder, names):
+        if is_begun(path):
+            continue
         with suppress(OSError):
             handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:

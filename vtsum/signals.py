@@ -130,6 +130,11 @@ def begun(path: Path) -> None:
     _unfinished.add(path)
 
 
+def is_begun(path: Path) -> bool:
+    """Whether `begun` was told of it, and it is not over."""
+    return os.path.abspath(path) in {os.path.abspath(own) for own in list(_unfinished)}
+
+
 def over(path: Path) -> None:
     """Remove what `begun` was told of, if it is still there."""
     with contextlib.suppress(OSError):

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
@@ -425,6 +426,18 @@ def test_a_film_laid_in_meanwhile_is_kept(
     assert content(tmp_path) == {"film.mp4": b"mine"}
     assert film.main([str(out), "--overwrite"]) == 0
     assert os.listdir(tmp_path) == ["film.mp4"]
+
+
+def test_a_film_is_written_by_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was drawn for minutes, and swept away as it was about to take its place."""
+    blank = np.zeros((film.SIZE[1], film.SIZE[0], 3), np.uint8)
+    monkeypatch.setattr(film, "frames", lambda *_: iter([blank] * 12))
+    monkeypatch.setattr(film, "mix_sound", lambda *_: np.zeros(film.SOUND_RATE, np.float32))
+    out = tmp_path / "film.mp4"
+    assert film.main([str(out)]) == 0
+    assert os.listdir(tmp_path) == ["film.mp4"]
+    with av.open(str(out)) as container:
+        assert len(list(container.decode(video=0))) == 12
 
 
 def test_another_file_under_a_part_files_name_is_kept(tmp_path: Path) -> None:

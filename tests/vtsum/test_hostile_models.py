@@ -355,6 +355,16 @@ WEIGHTS: dict[str, Callable[[Path], Any]] = {
 }
 
 
+@pytest.mark.parametrize("option", ["--model", "--captioner", "--denoiser"])
+def test_a_file_for_a_models_folder_is_not_read(option: str, tmp_path: Path) -> None:
+    """transformers read it whole, for a configuration, however long; a stranger's analysis may name any file."""
+    video, file = str(small_clip(tmp_path / "clip.mp4").path), tmp_path / "film"
+    file.write_bytes(b"film")
+    said = refused("summarize", video, "-o", str(tmp_path / "o"), "--no-ocr", "-q", option, str(file), names=file)
+    assert said.endswith(f": {file} must be a model's folder, got a file")
+    assert not (tmp_path / "o").exists()
+
+
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("reader", WEIGHTS)
 def test_weights_that_hold_code_are_refused(reader: str, zipped: bool, tmp_path: Path) -> None:

@@ -410,7 +410,7 @@ def test_a_timm_folder_says_what_the_model_is_and_nothing_else(tmp_path: Path) -
     torch.save({"a": Payload(tmp_path / "mark")}, tmp_path / "other.pth")
     save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
     for config, message in (
-        ({"model_args": {"checkpoint_path": str(tmp_path / "other.pth")}}, "must name no other .*, got checkpoint_path"),
+        ({"model_args": {"checkpoint_path": str(tmp_path / "other.pth")}}, "name no other .*, got checkpoint_path"),
         ({"model_args": {"pretrained": True}}, "must be the model's, got pretrained"),
         ({"model_args": [1]}, "model_args of .*config.json must be an object"),
         ({"pretrained_cfg": "x"}, "pretrained_cfg of .*config.json must be an object"),

@@ -335,6 +335,8 @@ def test_an_output_file_is_no_input_and_no_older_file(
         assert printed.count("\n") == 1
         assert content(tmp_path) == before, words
     Path("out/model").mkdir(parents=True)
+    Path("own").mkdir()
+    Path("own/vocab.txt").write_text("mine")
     before = content(tmp_path)
     for recipe, words, told in (
         (film, ["mine.png"], "film: output mine.png must not exist yet (--overwrite replaces it)"),
@@ -343,6 +345,7 @@ def test_an_output_file_is_no_input_and_no_older_file(
         (distill, ["--shared", "run", "--out", "captions.pth"], "distill: output captions.json must not exist yet"),
         (boundaries, ["--shared", "run", "--out", "out"], "boundaries: output out/model must not exist yet"),
         (embedded, ["--shared", "run", "--out", "out"], "embedded: output out/model must not exist yet"),
+        (embedded, ["--shared", "run", "--out", "own"], "embedded: output own/vocab.txt must not exist yet"),
         (embedded, ["--shared", "run", "--out", "new"], "load_tvsum: h5_path must be a file, got run/tvsum/tvsum.h5"),
     ):
         assert recipe.main(words) == 2, words
@@ -409,6 +412,46 @@ def test_weights_of_a_killed_distillation_do_not_lie_beside_older_figures(tmp_pa
     assert (tmp_path / "once").exists()
     for name in ("encoder.safetensors", "encoder.json"):
         assert (tmp_path / name).read_text() == "older"
+
+
+LEARNED = """
+import os, sys
+from pathlib import Path
+
+from vtsum.data.activitynet import ActivityNetVideo
+from vtsum.recipes import embedded
+from vtsum.recipes.command import status
+
+when = sys.argv.pop(1)
+video = ActivityNetVideo("v", 9.0, ((0.0, 9.0),), ("A dog runs to the old house.",))
+embedded.load_activitynet_captions = lambda path: [video]
+
+
+def learn(*words, **options):
+    if when == "killed":
+        os.kill(os.getpid(), 9)
+    if when == "late":
+        Path("vocab.txt").write_text("mine")
+    return 1.0
+
+
+embedded.learn_words = learn
+sys.exit(status(lambda: embedded.words(Path("shared"), Path("."), [], overwrite=False)))
+"""
+
+
+def test_words_of_a_killed_recipe_are_learnt_again_and_nobody_elses_are_replaced(tmp_path: Path) -> None:
+    """Any vocab.txt in its folder was taken for its own, and written over."""
+    line = [sys.executable, "-c", LEARNED]
+    done = forked.run([*line, "late"], env=ENVIRONMENT, cwd=tmp_path)
+    assert (done.returncode, content(tmp_path)) == (2, {"vocab.txt": b"mine"}), done.stderr
+    assert done.stderr == "vtsum: embedded: output vocab.txt must not exist yet (--overwrite replaces it)\n"
+    (tmp_path / "vocab.txt").unlink()
+    assert forked.run([*line, "killed"], env=ENVIRONMENT, cwd=tmp_path).returncode == -9
+    assert all(name.endswith(".part") for name in content(tmp_path))
+    done = forked.run([*line, "again"], env=ENVIRONMENT, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert sorted(content(tmp_path)) == ["vocab.txt", "words.json", "words.safetensors"]
 
 
 def test_a_film_laid_in_meanwhile_is_kept(

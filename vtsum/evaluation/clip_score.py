@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from vtsum_kernels.integrations import torchvision_free
 
 from vtsum.errors import VTSumError
+from vtsum.model.checkpoint import Uninitialised
 from vtsum.model.clip_text import ClipText
 from vtsum.model.files import read_pt
-from vtsum.model.pretrained import first_line, from_pretrained, tower_from_pretrained
+from vtsum.model.pretrained import at_work, check_config, first_line, from_pretrained, tower_from_pretrained
 
 ORIGINAL_LIMIT = 256
 """Tokens that the original fine-tuned CLIP reads; beyond its own positions they are interpolated."""
@@ -86,7 +87,9 @@ def load_clip_text(
         limit = network.config.max_position_embeddings
     elif source.is_file():
         folder, weights = source.parent, [source]
-        network = from_openai(_read(source), str(source))
+        state = _read(source)
+        with at_work(source, "load_clip_text"):  # of weights in sizes that are no CLIP's
+            network = from_openai(state, str(source))
         limit = max(ORIGINAL_LIMIT, network.config.max_position_embeddings)
     else:
         raise VTSumError(f"load_clip_text: clip must be a CLIP folder or a .pth file, got {source}, which is not there")
@@ -95,7 +98,7 @@ def load_clip_text(
         with open(path, "rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     words = _tokenizer(Path(tokenizer) if tokenizer is not None else folder)
-    return ClipText(network, words, limit, digest.hexdigest(), device)
+    return ClipText(network, words, limit, digest.hexdigest(), device, source, "evaluate")
 
 
 def from_openai(state: Mapping[str, Tensor], name: str = "weights") -> nn.Module:
@@ -118,7 +121,7 @@ def from_openai(state: Mapping[str, Tensor], name: str = "weights") -> nn.Module
             for part, rows in zip("qkv", value.chunk(3), strict=True):
                 renamed[f"{match[1]}.self_attn.{part}_proj.{match[2]}"] = rows
         else:
-            renamed[key] = value.T if key == "text_projection.weight" else value
+            renamed[key] = value.T.contiguous() if key == "text_projection.weight" else value
     try:
         vocabulary, width = renamed["text_model.embeddings.token_embedding.weight"].shape
         config = CLIPTextConfig(
@@ -134,9 +137,12 @@ def from_openai(state: Mapping[str, Tensor], name: str = "weights") -> nn.Module
         )
     except KeyError as error:
         raise VTSumError(f"load_clip_text: {name} must hold CLIP's text tower, got no {error}") from None
-    network = CLIPTextModelWithProjection(config)
+    # Nothing is made of sizes and layers that are only named: the tensors that the file holds become the network's.
+    check_config({"num_hidden_layers": config.num_hidden_layers}, f"load_clip_text: {name}")
+    with torch.device("meta"), Uninitialised():
+        network = CLIPTextModelWithProjection(config)
     try:
-        problems = network.load_state_dict(renamed, strict=False)
+        problems = network.load_state_dict(renamed, strict=False, assign=True)
     except RuntimeError as error:
         raise VTSumError(f"load_clip_text: {name} must hold one CLIP's weights: {first_line(error)}") from None
     if problems.missing_keys or problems.unexpected_keys:
@@ -144,6 +150,7 @@ def from_openai(state: Mapping[str, Tensor], name: str = "weights") -> nn.Module
             f"load_clip_text: {name} must hold CLIP's text tower, missing {problems.missing_keys[:3]}, "
             f"unexpected {problems.unexpected_keys[:3]}"
         )
+    network.text_model.embeddings.position_ids = torch.arange(config.max_position_embeddings)[None]  # in no file
     return network
 
 

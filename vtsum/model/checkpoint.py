@@ -171,7 +171,7 @@ def _is_model(config: Path) -> bool:
     return isinstance(data, dict) and data.get("format") == FORMAT
 
 
-class _Uninitialised(TorchFunctionMode):
+class Uninitialised(TorchFunctionMode):
     """Draws no start weights: on the meta device that would import torch's compiler, which takes seconds."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -200,7 +200,7 @@ def _check_sizes(
     for name, (value, most) in sizes.items():
         if value > most:
             raise VTSumError(f"load_checkpoint: {name} of {folder / CONFIG} must fit its weights, got {value}")
-    with torch.device("meta"), _Uninitialised():
+    with torch.device("meta"), Uninitialised():
         stated = sum(value.numel() for value in kind(config, tokenizer).parameters())
     held = sum(value.numel() for name, value in state.items() if name.startswith("model."))
     if stated > held:

@@ -219,13 +219,15 @@ def tower_from_pretrained(
 
 
 def check_folder(folder: Path, op: str) -> None:
-    """Refuse a model folder whose configuration is no plain JSON, or asks for code that is not transformers' own, or
-    for more layers or labels than a model has; in which a pipe or a device lies, for which libraries would wait; or
-    whose weights lie in another.
+    """Refuse a file, which transformers would read for a configuration however long it is; or a model folder whose
+    configuration is no plain JSON, or asks for code that is not transformers' own, or for more layers or labels than a
+    model has; in which a pipe or a device lies, for which libraries would wait; or whose weights lie in another.
 
     Raises:
         VTSumError: naming the file.
     """
+    if not folder.is_dir():
+        raise VTSumError(f"{op}: {folder} must be a model's folder, got a file")
     _check_kinds(folder, op)
     for path in (folder / name for name in CONFIGS):
         if path.exists():

@@ -26,7 +26,7 @@ from vtsum.model.frame_encoder import (
     is_transformers,
     resize,
 )
-from vtsum.model.pretrained import at_work, from_pretrained, tower_from_pretrained
+from vtsum.model.pretrained import from_pretrained, tower_from_pretrained
 from vtsum.model.spans import gather_spans
 from vtsum.model.vtsum import VTSum
 from vtsum.protocols import FrameEncoder, Summarizer
@@ -173,9 +173,8 @@ class FullSizeSummarizer:
 
         network = tower_from_pretrained(CLIPTextModelWithProjection, self._source, "model", "about")
         words = from_pretrained(AutoTokenizer, self._source, "CLIP's tokenizer", "about")
-        with at_work(self.name, "about"):
-            limit = network.config.max_position_embeddings
-            return ClipText(network, words, limit, self.weights_sha256, self.device).encode(text)[0]
+        limit = network.config.max_position_embeddings
+        return ClipText(network, words, limit, self.weights_sha256, self.device, self.name, "about").encode(text)[0]
 
     @torch.inference_mode()
     def describe(

@@ -32,10 +32,10 @@ from vtsum.data.frames import FRAME_INDEX_RATE, read_frames, read_teacher
 from vtsum.data.tvsum import TVSumVideo, load_captions, load_splits, load_tvsum
 from vtsum.evaluation.baselines import evaluate_features, evaluate_random, every_fifth, paired_difference
 from vtsum.evaluation.features import color_histogram
-from vtsum.files import check_inputs, replacing, write_text
+from vtsum.files import check_inputs, check_new, replacing
 from vtsum.model.checkpoint import CONFIG, VOCABULARY, WEIGHTS, config_text, load_tokenizer, pack
 from vtsum.model.embedded_encoder import EMBEDDING_DIM, EmbeddedEncoder
-from vtsum.model.files import save_safetensors, write_safetensors
+from vtsum.model.files import write_safetensors
 from vtsum.model.text_decoder import TextDecoder
 from vtsum.model.vtsum import VTSum
 from vtsum.recipes.boundaries import BoundarySettings, add_boundaries, install
@@ -43,8 +43,11 @@ from vtsum.recipes.command import FEATURES, check_model, status
 from vtsum.recipes.distill import distill, encode_all
 from vtsum.recipes.joint import Example, JointSettings, caption_nll, evaluate, train_joint
 from vtsum.recipes.saliency import add_saliency
-from vtsum.recipes.words import clean, learn_words, write_vocabulary
+from vtsum.recipes.words import clean, learn_words, vocabulary
 
+ENCODER, LEARNED = "encoder.safetensors", "words.safetensors"
+STAGES = {"encoder.json": (ENCODER,), "words.json": (VOCABULARY, LEARNED)}
+"""What stages keep in --out beside the records by which they are known to be done."""
 VOCABULARY_SIZE = 3000
 WORD_EPOCHS = 6
 TEXT = TextConfig(
@@ -86,7 +89,16 @@ def embed_frames(encoder: EmbeddedEncoder, shared: Path, videos: list[TVSumVideo
     return {name: read_array(path, name) for name in names}
 
 
-def words(shared: Path, out: Path, train_captions: list[str]) -> tuple[list[str], dict[str, float]]:
+def check_stages(out: Path, overwrite: bool) -> None:
+    """`check_new` of what the stages that are not done will keep: without its record it is no stage's of ours."""
+    for record, names in STAGES.items():
+        for name in () if (out / record).is_file() else (record, *names):
+            check_new("embedded", out / name, overwrite)
+
+
+def words(
+    shared: Path, out: Path, train_captions: list[str], overwrite: bool = True
+) -> tuple[list[str], dict[str, float]]:
     """The vocabulary and the decoder's first training; returns ActivityNet's sentences and the figures."""
     videos = load_activitynet_captions(shared / "activitynet" / "train.json.gz")
     sentences = [c for v in videos for s in v.sentences if (c := clean(s)) is not None]
@@ -98,14 +110,17 @@ def words(shared: Path, out: Path, train_captions: list[str]) -> tuple[list[str]
     ]
     record = out / "words.json"
     if not record.is_file():
-        write_vocabulary(sentences + train_captions, out / VOCABULARY, VOCABULARY_SIZE)
-        decoder = TextDecoder(TEXT, EMBEDDING_DIM, load_tokenizer(out / VOCABULARY))
-        perplexity = learn_words(decoder, sentences, unseen, epochs=WORD_EPOCHS, width=EMBEDDING_DIM)
-        state = decoder.state_dict()
-        del state["lm.cls.predictions.decoder.weight"]  # tied to the word embeddings
-        state.pop("lm.cls.predictions.decoder.bias", None)  # tied to the predictions' own bias
-        save_safetensors(state, out / "words.safetensors")
-        write_text(record, json.dumps({"held_out_perplexity": perplexity, "sentences": len(sentences)}))
+        with replacing(out) as part:  # all at once: what is killed meanwhile leaves nothing under these names
+            part(VOCABULARY).write_text(vocabulary(sentences + train_captions, VOCABULARY_SIZE), encoding="utf-8")
+            decoder = TextDecoder(TEXT, EMBEDDING_DIM, load_tokenizer(part(VOCABULARY)))
+            perplexity = learn_words(decoder, sentences, unseen, epochs=WORD_EPOCHS, width=EMBEDDING_DIM)
+            check_stages(out, overwrite)  # somebody may have put something there meanwhile
+            state = decoder.state_dict()
+            del state["lm.cls.predictions.decoder.weight"]  # tied to the word embeddings
+            state.pop("lm.cls.predictions.decoder.bias", None)  # tied to the predictions' own bias
+            write_safetensors(state, part(LEARNED))
+            figures = {"held_out_perplexity": perplexity, "sentences": len(sentences)}
+            part(record.name).write_text(json.dumps(figures), encoding="utf-8")
     return sentences, json.loads(record.read_text())
 
 
@@ -113,7 +128,7 @@ def new_model(out: Path, seed: int) -> VTSum:
     torch.manual_seed(seed)
     model = VTSum(CONFIGURATION, load_tokenizer(out / VOCABULARY))
     assert model.text_decoder is not None
-    missing = model.text_decoder.load_state_dict(load_file(out / "words.safetensors"), strict=False).missing_keys
+    missing = model.text_decoder.load_state_dict(load_file(out / LEARNED), strict=False).missing_keys
     assert all("predictions.decoder" in name for name in missing), missing
     model.text_decoder.lm.tie_weights()
     return model
@@ -127,15 +142,15 @@ def best_epoch(values: list[float], reach: int = 2) -> int:
 
 def make(shared: Path, out: Path, settings: JointSettings, overwrite: bool = True) -> dict[str, Any]:
     """Every stage; returns the facts that go into config.json. Without `overwrite` no model that is there in the end is
-    replaced."""
+    replaced, and nothing in the place of what a stage keeps."""
     out.mkdir(parents=True, exist_ok=True)
     videos = load_tvsum(shared / "tvsum" / "tvsum.h5")
     captions = load_captions(shared / "tvsum" / "captions.json")
     split = every_fifth(videos)
     torch.manual_seed(settings.seed)
-    encoder_path = out / "encoder.safetensors"
+    encoder_path = out / ENCODER
     if not encoder_path.with_suffix(".json").is_file():
-        distill(shared, encoder_path)
+        distill(shared, encoder_path, overwrite=overwrite)
     distilled = json.loads(encoder_path.with_suffix(".json").read_text())
     encoder = EmbeddedEncoder()
     encoder.load_state_dict(load_file(encoder_path), strict=True)
@@ -144,7 +159,7 @@ def make(shared: Path, out: Path, settings: JointSettings, overwrite: bool = Tru
         v.key: Example.make(v, arrays[f"{v.key}/features"], arrays[f"{v.key}/index"], captions[v.key]) for v in videos
     }
     train_captions = [c.text for key in split.train for c in examples[key].captions]
-    sentences, word_facts = words(shared, out, train_captions)
+    sentences, word_facts = words(shared, out, train_captions, overwrite)
 
     watched = [k for k in split.train if int(k.removeprefix("video_")) % 5 == 1]
     rest = [k for k in split.train if k not in watched]
@@ -222,12 +237,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--text-epochs", type=int, default=JointSettings.text_epochs, help="of the text decoder alone")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--install", action="store_true", help="copy the model into vtsum/assets/embedded")
-    parser.add_argument("--overwrite", action="store_true", help="replace an older model")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace an older model, and files in the place of a stage's"
+    )
     a = parser.parse_args(arguments)
 
     def work() -> None:
         check_inputs("embedded", a.out / "model", [a.shared])
         check_model("embedded", a.out, a.overwrite)
+        check_stages(a.out, a.overwrite)
         settings = JointSettings(epochs=a.epochs, text_epochs=a.text_epochs, seed=a.seed)
         print(json.dumps(make(a.shared, a.out, settings, a.overwrite), indent=1))
         if a.install:

@@ -30,7 +30,12 @@ def clean(sentence: str) -> str | None:
 
 
 def write_vocabulary(sentences: Iterable[str], path: Path, size: int) -> None:
-    """Train WordPiece on `sentences` and write the word list, one a line, `SPECIAL` first."""
+    """Write the `vocabulary` of `sentences`."""
+    write_text(path, vocabulary(sentences, size))
+
+
+def vocabulary(sentences: Iterable[str], size: int) -> str:
+    """Train WordPiece on `sentences`: the word list, one a line, `SPECIAL` first."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
@@ -39,7 +44,7 @@ def write_vocabulary(sentences: Iterable[str], path: Path, size: int) -> None:
     trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=list(SPECIAL), show_progress=False)
     tokenizer.train_from_iterator(sentences, trainer)
     words = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
-    write_text(path, "".join(word + "\n" for word, _ in words))
+    return "".join(word + "\n" for word, _ in words)
 
 
 def learn_words(

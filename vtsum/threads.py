@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+_importing = threading.Lock()
+
+
+def import_whole(package: str) -> None:
+    """Import a package before its parts are, by one thread at a time. Who imports a part holds it and waits for the
+    whole; where another thread imports that meanwhile and comes to the part, Python has them take what is half made."""
+    with _importing:
+        importlib.import_module(package)
 
 
 @contextmanager

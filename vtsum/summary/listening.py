@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import threading
 from concurrent.futures import Future
@@ -16,6 +15,7 @@ from vtsum.enhance.speech.transcript import Transcript, Utterance
 from vtsum.errors import Stopped, VTSumError
 from vtsum.reuse import reused
 from vtsum.summary.progress import ProgressCallback
+from vtsum.threads import import_whole
 from vtsum.video.part import WHOLE, Part
 
 if TYPE_CHECKING:
@@ -124,9 +124,7 @@ class Listening:
             self._job.set_exception(error)
 
     def _listen(self) -> Transcript:
-        # The whole before its parts: a thread that imports a part waits for the whole, and where another imports that
-        # and comes to the part, each waits for the other.
-        importlib.import_module("vtsum.model")
+        import_whole("vtsum.model")
         from vtsum.enhance.speech.transcribe import transcribe
 
         self._tell("listen", 0.0)

@@ -23,7 +23,7 @@ from vtsum.summary.staging import StagedFolder, check_output
 from vtsum.summary.values import coding_of
 from vtsum.summary.watching import WatchedFrames, watch
 from vtsum.summary.writing import named_writer
-from vtsum.threads import quick_switches
+from vtsum.threads import import_whole, quick_switches
 from vtsum.video.part import Part
 
 if TYPE_CHECKING:
@@ -157,6 +157,7 @@ def _summarise(run: Run, asked: Mapping[str, Any]) -> Summary:
                 )
                 try:
                     with quick_switches():
+                        import_whole("vtsum.model")  # somebody listens meanwhile, and may import its parts
                         loaded = load_model(model, text=captioner == "embedded", device=where)
                     watched = watch(
                         source, info, loaded, fps, tell, sampler=asked["sampler"], ahead=ahead, reader=reader, part=part

@@ -11,8 +11,7 @@ if torch.version.cuda is None and importlib.util.find_spec("torchvision") is not
     declared.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     declared.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
-# torch._dynamo: what an optimizer does first, in every training.
-for name in ("numpy", "av", "jinja2", "typer", "pydantic", "PIL.Image", "pytest", "scipy.optimize", "torch._dynamo"):
+for name in ("numpy", "av", "jinja2", "typer", "pydantic", "PIL.Image", "pytest", "scipy.optimize"):
     importlib.import_module(name)
 for name in ("models.auto.tokenization_auto", "models.bert.tokenization_bert", "models.blip.modeling_blip_text"):
     importlib.import_module(f"transformers.{name}")

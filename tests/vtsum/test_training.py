@@ -18,7 +18,7 @@ from vtsum.model.text_decoder import TextDecoder
 from vtsum.model.vtsum import VTSum
 from vtsum.recipes.distill import Components, FrameSet, augment, train_encoder
 from vtsum.recipes.joint import Example, JointSettings, caption_nll, evaluate, grid, train_joint
-from vtsum.recipes.words import clean, learn_words, perplexity, write_vocabulary
+from vtsum.recipes.words import clean, learn_words, perplexity, vocabulary
 
 
 def colour_frames(n: int, seed: int) -> FrameSet:
@@ -94,7 +94,7 @@ SENTENCES = [
 
 
 def test_saliency_and_sentences_are_learned_together(tmp_path):
-    write_vocabulary(SENTENCES, tmp_path / "vocab.txt", 80)
+    (tmp_path / "vocab.txt").write_text(vocabulary(SENTENCES, 80))
     tokenizer = load_tokenizer(tmp_path / "vocab.txt")
     directions = np.random.default_rng(7).normal(0, 1, (2, 32))
     train = [planted(i, directions) for i in range(1, 9)]
@@ -135,7 +135,7 @@ def test_training_repeats_itself(tmp_path):
 
 
 def test_the_decoder_learns_words(tmp_path):
-    write_vocabulary(SENTENCES, tmp_path / "vocab.txt", 80)
+    (tmp_path / "vocab.txt").write_text(vocabulary(SENTENCES, 80))
     tokenizer = load_tokenizer(tmp_path / "vocab.txt")
     torch.manual_seed(0)
     decoder = TextDecoder(TextConfig(len(tokenizer), 32, 1, 2, 64, 32, 0.0, ""), 16, tokenizer)

@@ -63,7 +63,10 @@ class ClipText:
         cut = len(ids) > self.limit
         ids = [*ids[: self.limit - 1], ids[-1]] if cut else ids
         if self._end != 2 and self._end not in ids:  # 2: an old configuration; the highest id is the end then
-            raise VTSumError(f"ClipText: the tokenizer must end texts with token {self._end}, got {ids[-1]}")
+            raise VTSumError(
+                f"{self.op}: the tokenizer of {os.fspath(self.source)!r} must end texts with token {self._end}, "
+                f"got {ids[-1]}"
+            )
         embeddings = self.network.text_model.embeddings
         own = embeddings.position_embedding
         positions = torch.arange(len(ids), device=self.device)[None]

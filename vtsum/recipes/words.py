@@ -11,11 +11,9 @@ import math
 import re
 import time
 from collections.abc import Iterable
-from pathlib import Path
 
 import torch
 
-from vtsum.files import write_text
 from vtsum.model.text_decoder import TextDecoder
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]")
@@ -27,11 +25,6 @@ def clean(sentence: str) -> str | None:
     if not re.fullmatch(r"[a-z0-9 ,;'\"()&%$/:-]+", s) or not 4 <= len(s.split()) <= 24:
         return None
     return s + "."
-
-
-def write_vocabulary(sentences: Iterable[str], path: Path, size: int) -> None:
-    """Write the `vocabulary` of `sentences`."""
-    write_text(path, vocabulary(sentences, size))
 
 
 def vocabulary(sentences: Iterable[str], size: int) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vtsum.recipes.words import write_vocabulary
+from vtsum.recipes.words import vocabulary
 
 
 def read(path):
@@ -47,7 +47,8 @@ def main(kept, texts, corpus):
     (corpus / "anno").mkdir(parents=True, exist_ok=True)
     for split, entries in splits.items():
         (corpus / "anno" / f"{split}_videoxum.json").write_text(json.dumps(entries), encoding="utf-8")
-    write_vocabulary([sentence for e in splits["train"] for sentence in e["tsum"]], corpus / "vocab.txt", 3000)
+    sentences = [sentence for e in splits["train"] for sentence in e["tsum"]]
+    (corpus / "vocab.txt").write_text(vocabulary(sentences, 3000), encoding="utf-8")
     print(", ".join(f"{split}: {len(entries)} videos" for split, entries in splits.items()))
 
 

@@ -25,8 +25,9 @@ LIB = torch.library.Library(NAMESPACE, "DEF")
 
 #: For each compiled library: None when it is loaded, else why it is not.
 _refused: dict[str, str | None] = {}
-#: Each op that has a gradient, plainly and as torch.func's transforms want it.
+#: Each op that has a gradient: plainly, as a call that is recorded takes it, and as torch.func's transforms want it.
 _PLAIN: dict[str, Callable[..., Any]] = {}
+_RECORDED: dict[str, type[torch.autograd.Function]] = {}
 _TRANSFORMED: dict[str, type[torch.autograd.Function]] = {}
 
 #: How an op is vmapped: of torch.func's info (batch_size), where each argument has the mapped dimension (None where it
@@ -73,9 +74,18 @@ def define(
             "which is plain PyTorch, or vjp and jacrev in place of jvp and jacfwd"
         )
 
+    set_up = setup_context or (lambda ctx, inputs, output: None)
+
+    def recorded(ctx: Any, *arguments: Any) -> Any:
+        found = _below_autograd(_PLAIN[name], arguments)  # by its name: tests put others in its place
+        set_up(ctx, arguments, found)
+        return found
+
+    members = {"forward": recorded, "backward": backward}
+    _RECORDED[name] = type(name, (torch.autograd.Function,), {key: staticmethod(f) for key, f in members.items()})
     members = {
         "forward": lambda *arguments: plain(*arguments),  # torch's compiler wants a function
-        "setup_context": setup_context or (lambda ctx, inputs, output: None),
+        "setup_context": set_up,
         "backward": backward,
         "jvp": jvp,
         "vmap": lambda info, in_dims, *arguments: vmap(info, in_dims, lambda *given: call(name, *given), *arguments),
@@ -88,12 +98,27 @@ def transformed() -> bool:
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
+def _below_autograd(plain: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    with torch._C._AutoDispatchBelowAutograd():
+        return plain(*arguments)
+
+
 def call(name: str, *arguments: Any) -> Any:
-    """An op by its name. Transformed, it is an autograd.Function: there an op's own registration has gradients refused
-    and derivatives of forward mode taken for zero."""
+    """An op by its name.
+
+    Transformed, it is an autograd.Function: there an op's own registration has gradients refused and derivatives of
+    forward mode taken for zero. Recorded, it is one without `setup_context`: the registration builds the list of the
+    schema's arguments once for each of them, `setup_context` inspects a signature, and each takes longer than the
+    kernel of a small call.
+    """
     if transformed():
         return _TRANSFORMED[name].apply(*arguments)
-    return _PLAIN[name](*arguments)
+    plain = _PLAIN[name]
+    if torch.compiler.is_compiling():
+        return plain(*arguments)
+    if torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments):
+        return _RECORDED[name].apply(*arguments)
+    return _below_autograd(plain, arguments)
 
 
 def no_forward_mode() -> str | None:

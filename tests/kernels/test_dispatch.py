@@ -61,6 +61,25 @@ def test_explain_runs_what_calls_ops(cpp: None) -> None:
         vk.explain(flash_attn_func, q[0], k, k)
 
 
+def test_a_recorded_call_reads_no_schema_and_no_signature(cpp: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Either takes longer than the kernel of a small call: torch.library's registration reads the one, a Function with
+    `setup_context` the other."""
+
+    def refused(*args: object, **kwargs: object) -> None:
+        raise AssertionError("a call was slow")
+
+    monkeypatch.setattr(torch._library.utils, "fill_defaults", refused)
+    monkeypatch.setattr(torch.autograd.function.inspect, "signature", refused)
+    q = torch.randn(1, 2, 9, 8, requires_grad=True)
+    vk.sliding_window_attention(q, q, q, 5).sum().backward()
+    x, bank = torch.randn(3, 8, requires_grad=True), torch.randn(64, 8, requires_grad=True)
+    vk.memory_attention(x, bank, top_k=4).sum().backward()
+    weight = torch.randn(8, 16, requires_grad=True)
+    vk.memory_fuse(x, bank, None, weight).sum().backward()
+    for given in (q, x, bank, weight):
+        assert given.grad is not None
+
+
 def test_explain_checks_the_call_and_the_name() -> None:
     with pytest.raises(ValueError, match=r"op must be one of memory_attention, memory_fuse, .*, got softmax"):
         vk.explain("softmax")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor
 
 from bench.kit.clock import CudaClock, WallClock, peak_of_process
+from tests import forked
 
 
 def test_a_short_call_is_made_often_for_a_sample_and_a_long_one_once() -> None:
@@ -47,6 +50,32 @@ def test_peak_is_the_memory_that_a_call_holds_at_its_worst() -> None:
     assert peak is not None
     assert 95e6 < peak < 130e6
     assert peak_of_process(lambda i: ()) == pytest.approx(0, abs=4e6)
+
+
+COUNTED = """
+import contextlib, resource, sys, threading, torch
+from bench.kit.clock import keep_memory, page_in
+keep_memory()
+waiting = threading.Event()
+threading.Thread(target=waiting.wait, daemon=True).start()
+with contextlib.suppress(RuntimeError):
+    torch.empty(2**46)  # as a rival may ask for: what is refused changes nothing for the others
+page_in(int(sys.argv[1]))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+results = [torch.empty(25_000_000).zero_() for _ in range(3)]
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator is asked to keep memory")
+def test_memory_that_was_paged_in_is_there_for_the_calls_to_come() -> None:
+    def faults(prepared: int) -> int:
+        done = forked.run([sys.executable, "-c", COUNTED, prepared], env=os.environ, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return int(done.stdout)
+
+    assert faults(0) > 10_000  # of 4 KiB, in 300 MB
+    assert faults(400_000_000) < 100
 
 
 class FakeCuda:

@@ -8,8 +8,10 @@ import pytest
 
 from bench.gpu import table
 from bench.gpu.advice import LOOK_AT, next_steps
-from bench.gpu.cost import CARDS, KERNELS, prediction_of
-from bench.gpu.predictions import VIDEO
+from bench.gpu.card import CARDS
+from bench.gpu.cost import prediction_of
+from bench.gpu.cost_window import KERNELS
+from bench.gpu.predictions import BANK, BEST, SLOTS, VIDEO
 from bench.gpu.stage import Line
 
 
@@ -75,3 +77,12 @@ def test_a_call_is_held_against_the_kernels_that_it_runs() -> None:
     for other in (*others, {"shape": {"window": 5}}):
         assert prediction_of(op, record(**other)) is None
     assert prediction_of("memory_fuse", record()) is None
+
+
+def test_a_sum_of_chosen_rows_is_held_against_its_kernel() -> None:
+    shape = {**BANK, "S": SLOTS, "H": 1, "k": BEST}
+    found = prediction_of("memory_attention", record(case="gather", shape=shape))
+    assert found is not None
+    assert found[1] in LOOK_AT
+    for other in ({"case": "topk"}, {"pass": "fwd+bwd"}, {"shape": {**shape, "k": 8}}):
+        assert prediction_of("memory_attention", record(**{"case": "gather", "shape": shape, **other})) is None

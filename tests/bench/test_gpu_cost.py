@@ -1,12 +1,12 @@
-"""What the window kernels should take on a GPU: how machine code is read, and the arithmetic of the prediction."""
+"""What the kernels should take on a GPU: how machine code is read, and the arithmetic of the prediction."""
 
 from __future__ import annotations
 
 import pytest
 
-from bench.gpu import cost
-from bench.gpu.cost import Loop
-from bench.gpu.predictions import COPY, VIDEO
+from bench.gpu import cost, cost_memory, cost_window
+from bench.gpu.card import CARDS, Code, predicted
+from bench.gpu.predictions import COPY, PREDICTIONS, VIDEO
 from bench.gpu.sass import parse
 from bench.kit.tables import records
 
@@ -25,12 +25,14 @@ SASS = """
         /*00b0*/                   BRA 0xb0;
 """
 
+TURN = cost_window.KERNELS[0]._replace(turns=1)
+
 
 def test_the_longest_loop_is_told_from_what_lies_behind_the_end() -> None:
     """Code for diverged lanes branches back into the function from behind its end, and makes no loop of it."""
     found = parse(32, SASS)
     assert found.loop == found.inner == ["MUFU.EX2", "HMMA.16816.F32.BF16", "BRA.DIV", "BRA"]
-    assert cost.counted(found, 1) == Loop(instructions=4, products=1, specials=1)
+    assert TURN.loop(found) == Code(instructions=4, products=1, specials=1)
     without = parse(32, SASS.replace("@!P1 BRA 0x30", "@!P1 BRA 0x90"))
     assert (len(without.names), without.loop, without.inner) == (10, without.names, [])
 
@@ -39,8 +41,8 @@ def test_a_loop_within_a_loop() -> None:
     found = parse(32, SASS.replace("BRA.DIV UR5, 0x90", "@P2 BRA 0x40"))
     assert found.within == found.inner == ["HMMA.16816.F32.BF16", "BRA"]
     assert len(found.loop) == 4
-    assert cost.counted(found, 1) == Loop(4, 1, 1)
-    assert cost.counted(found, 2) == Loop(3, 1, 0.5)  # two of its own, and half of the two around it
+    assert TURN.loop(found) == Code(4, 1, 1)
+    assert TURN._replace(turns=2).loop(found) == Code(3, 1, 0.5)  # two of its own, and half of the two around it
 
 
 def test_what_dropout_alone_does_is_not_counted() -> None:
@@ -57,23 +59,47 @@ def test_what_dropout_alone_does_is_not_counted() -> None:
     assert found.within == []
 
 
-@pytest.mark.parametrize("kernel", cost.KERNELS, ids=lambda kernel: f"{kernel.what} {kernel.window}")
-def test_a_prediction_covers_all_rows_and_is_no_less_than_what_binds_it(kernel: cost.Kernel) -> None:
-    card, loop = cost.CARDS["H200"], Loop(1000, 40, 20)
-    found = cost.predicted(kernel, 160, loop, card)
+@pytest.mark.parametrize("kernel", cost_window.KERNELS, ids=lambda kernel: f"{kernel.what} {kernel.window}")
+def test_a_prediction_covers_all_rows_and_is_no_less_than_what_binds_it(kernel: cost_window.Kernel) -> None:
+    card, loop, blocks = CARDS["H200"], Code(1000, 40, 20), kernel.blocks(160)
+    asked = kernel.asked(blocks, loop, card)
+    found = predicted(asked, card)
     floor = sum(kernel.tensors) * VIDEO["B"] * VIDEO["H"] * VIDEO["T"] * VIDEO["D"] * 2 / COPY
     assert floor <= found["times"]["memory"] < 1.1 * floor
     assert found["times"][found["bound"]] <= found["predicted_s"] < 1.2 * found["times"][found["bound"]]
-    work = kernel.work(kernel, found["resident"] * card.processors)
-    rows_a_loop = {cost.ring: 32, cost.strip: 16, cost.tile: 64 / (4 * 3 * kernel.turns)}[kernel.work]
-    assert 1 <= work.loops * rows_a_loop / (VIDEO["B"] * VIDEO["H"] * VIDEO["T"]) < 1.15
-    slow = cost.predicted(kernel, 160, loop._replace(instructions=100_000), card)
-    assert (slow["bound"], slow["resident"]) == ("issue", found["resident"])
-    assert cost.predicted(kernel, 255, loop, card)["resident"] <= found["resident"]
+    work = kernel.work(kernel, blocks * card.processors)
+    rows_a_loop = {cost_window.ring: 32, cost_window.strip: 16, cost_window.tile: 64 / (4 * 3 * kernel.turns)}
+    assert 1 <= work.loops * rows_a_loop[kernel.work] / (VIDEO["B"] * VIDEO["H"] * VIDEO["T"]) < 1.15
+    slow = predicted(kernel.asked(blocks, loop._replace(instructions=100_000), card), card)
+    assert slow["bound"] == "issue"
+    assert kernel.blocks(255) <= blocks
+
+
+def test_a_warp_of_a_memory_kernel_takes_its_turns() -> None:
+    """Its own instructions once, those of its loop once a turn; within a loop from block to block likewise."""
+    once = parse(32, SASS)
+    nested = parse(32, SASS.replace("BRA.DIV UR5, 0x90", "@P2 BRA 0x40"))
+    kernel = cost_memory.KERNELS[0]
+    assert kernel._replace(turns=cost_memory.Turns(5)).loop(once) == Code(10 + 4 * 4, 5, 5)
+    assert kernel._replace(turns=cost_memory.Turns(within=6)).loop(nested) == Code(10 + 5 * 2, 6, 1)
+
+
+@pytest.mark.parametrize("kernel", cost_memory.KERNELS, ids=lambda kernel: kernel.what)
+def test_a_memory_kernel_is_given_all_its_rows(kernel: cost_memory.Kernel) -> None:
+    asked = kernel.asked(3, Code(1, 1, 1), CARDS["H200"])
+    assert asked.code.instructions == kernel.all_warps
+    assert kernel.all_warps % kernel.warps == 0
+    assert 0.5 < asked.busy <= 1
+    if kernel.measured is not None:
+        floor = next(p.floor_us for p in PREDICTIONS if (p.op, p.case) == kernel.measured)
+        assert asked.moved / COPY * 1e6 == floor
 
 
 def test_every_kernel_has_a_record_and_a_row() -> None:
-    kept = {(line["kernel"], line["window"], line["card"]) for line in records("gpu_cost")}
-    assert kept == {(kernel.what, kernel.window, card) for kernel in cost.KERNELS for card in cost.CARDS}
+    kept = {(line["kernel"], line.get("window"), line["card"]) for line in records("gpu_cost")}
+    assert kept == {(k.what, k.facts.get("window"), card) for k in cost.KERNELS for card in CARDS}
     text = cost.costs()
-    assert all(f"| {kernel.what}, window {kernel.window} | " in text for kernel in cost.KERNELS)
+    for kernel in cost_window.KERNELS:
+        assert f"| {kernel.what}, window {kernel.window} | " in text
+    for other in cost_memory.KERNELS:
+        assert f"| {other.what} | " in text

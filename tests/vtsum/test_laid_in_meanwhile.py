@@ -51,7 +51,7 @@ import os, sys
 
 from vtsum.recipes import boundaries
 
-boundaries.load_tvsum = boundaries.embed = lambda *words: []
+boundaries.tvsum = boundaries.embed = lambda *words: []
 boundaries.add_boundaries = lambda model, *words: (model, {})
 if sys.argv.pop(1) == "killed":
     boundaries.vocabulary_text = lambda *words: os.kill(os.getpid(), 9)
@@ -124,3 +124,11 @@ def test_a_recipe_that_was_killed_as_it_wrote_its_model_can_be_started_again(tmp
     assert os.listdir(out) == ["model"]
     made = ["config.json", "model.safetensors", "vocab.txt"]
     assert sorted(os.listdir(out / "model")) == (["notes.txt"] if mine else made)
+    over = forked.run([sys.executable, "-c", RECIPE, "again", *words, "--overwrite"], env=ENVIRONMENT)
+    assert over.returncode == 0, over.stderr  # it refused any folder
+    assert sorted(os.listdir(out / "model")) == sorted(made + (["notes.txt"] if mine else []))
+    (out / "model" / "vocab.txt").unlink()
+    (out / "model" / "vocab.txt").symlink_to(tmp_path / "mine")
+    over = forked.run([sys.executable, "-c", RECIPE, "again", *words, "--overwrite"], env=ENVIRONMENT)
+    assert over.returncode == 2, over.stderr
+    assert "vocab.txt must be writable: a symbolic link is in its place" in over.stderr

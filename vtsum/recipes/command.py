@@ -13,7 +13,7 @@ from vtsum.errors import VTSumError
 from vtsum.evaluation.baselines import every_fifth
 from vtsum.files import check_new, sweep, unfinished
 from vtsum.model.checkpoint import CONFIG, VOCABULARY, WEIGHTS
-from vtsum.shown import last_words, say
+from vtsum.shown import full, last_words, say
 from vtsum.signals import stopping
 
 
@@ -27,6 +27,8 @@ def status(work: Callable[[], Any]) -> int:
         with stopping():
             work()
     except (VTSumError, OSError) as error:
+        if full(error):
+            return last_words(error)
         say(str(error))
         return 2
     except KeyboardInterrupt:

@@ -44,6 +44,7 @@ class _Part:
 
     def __init__(self, path: Path) -> None:
         check_regular(path)
+        self._made = not path.parent.exists()
         path.parent.mkdir(parents=True, exist_ok=True)
         self.final = path
         self.path = path.with_name(f"{_begins(path.name)}{secrets.token_hex(_DIGITS)}.part")
@@ -61,6 +62,9 @@ class _Part:
     def drop(self) -> None:
         over(self.path)
         os.close(self._held)
+        if self._made:
+            with suppress(OSError):  # there is something in it
+                self.final.parent.rmdir()
 
 
 @contextmanager
@@ -141,7 +145,7 @@ def replacing(folder: Path) -> Iterator[Callable[[str], Path]]:
         for part in asked.values():
             part.take_place()
     finally:
-        for part in asked.values():
+        for part in reversed(asked.values()):  # the first one has made the folder
             part.drop()
 
 

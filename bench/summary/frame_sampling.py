@@ -34,7 +34,7 @@ from bench.kit.record import DOCS, ROOT, machine, quantiles, read
 from bench.summary.tables.frame_sampling import draw
 from bench.summary.tvsum import embeddings, frames_at, ridge
 from vtsum.data.frames import FRAME_INDEX_RATE, read_frames, read_teacher
-from vtsum.data.tvsum import TVSumVideo, load_splits, load_tvsum
+from vtsum.data.tvsum import TVSumVideo, load_folds, load_tvsum
 from vtsum.enhance.event_segmentation import find_shots
 from vtsum.enhance.frame_sampling import FrameChooser, choose_frames, spread, thumbnail_features
 from vtsum.enhance.summary_refinement import parse_budget
@@ -107,7 +107,9 @@ def ridge_scorer(cases: Sequence[Case], shared: Path) -> Callable[[Case, np.ndar
     """Of each video the ridge that was fitted on the other folds' videos, all frames known: its scores of features."""
     rows = {c.video.key: neighbourhood_features(c.full).astype(np.float64) for c in cases}
     targets = {c.video.key: c.video.ratings_at(c.times).mean(axis=0) for c in cases}
-    weights = ridge(rows, targets, load_splits(shared / "tvsum" / "splits.json")["disjoint_folds"])
+    weights = ridge(
+        rows, targets, load_folds(shared / "tvsum" / "splits.json", "disjoint_folds", (c.video for c in cases))
+    )
     return lambda case, features: neighbourhood_features(features) @ weights[case.video.key]
 
 

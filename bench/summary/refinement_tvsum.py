@@ -20,7 +20,7 @@ from typing import Any, get_args
 import numpy as np
 
 from bench.summary.tvsum import embeddings, frames_at, ridge
-from vtsum.data.tvsum import TVSumVideo, load_splits, load_tvsum
+from vtsum.data.tvsum import TVSumVideo, load_folds, load_tvsum
 from vtsum.enhance.event_segmentation import METHOD, PictureChanges
 from vtsum.enhance.summary_refinement import (
     STRENGTH,
@@ -73,7 +73,7 @@ def by_ridge(shared: Path) -> list[Scored]:
         assert video.features is not None
         rows[video.key] = neighbourhood_features(video.features)
         targets[video.key] = video.ratings_at(video.picks / video.fps).mean(axis=0)
-    weights = ridge(rows, targets, load_splits(shared / "tvsum" / "splits.json")["disjoint_folds"])
+    weights = ridge(rows, targets, load_folds(shared / "tvsum" / "splits.json", "disjoint_folds", videos))
     found = []
     for video in videos:
         assert video.features is not None

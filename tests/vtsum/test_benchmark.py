@@ -55,6 +55,21 @@ class Nan(Spy):
         return np.full(len(features), np.nan)
 
 
+class Ragged(Spy):
+    def predict(self, features):
+        return [[1.0], [1.0, 2.0]]
+
+
+class Far(Spy):
+    def predict(self, features):
+        return np.where(np.arange(len(features)) % 2, 1.7e308, -1.7e308)
+
+
+class Long(Spy):
+    def predict(self, features):
+        return np.full(len(features), np.longdouble("1e4000"))
+
+
 class Halfway:
     def fit(self, videos, validation, seed):
         pass
@@ -244,6 +259,9 @@ SPLITS = {"disjoint_folds": [{"train": ["video_1", "video_2"], "test": ["video_3
         (["--method", "spy:Halfway"], "must have what vtsum.protocols.Method lists, got none of its predict"),
         (["--method", "spy:Short"], "spy:Short: predict must give 40 finite numbers for video_"),
         (["--method", "spy:Nan"], "spy:Nan: predict must give 40 finite numbers for video_"),
+        (["--method", "spy:Ragged"], "spy:Ragged: predict must give 40 finite numbers for video_"),
+        (["--method", "spy:Far"], "spy:Far: predict must give 40 finite numbers for video_"),
+        (["--method", "spy:Long"], "spy:Long: predict must give 40 finite numbers for video_"),
         (["--folds", "other"], "folds must come with --splits"),
         (["--splits", "s.json", "--folds", "other"], "folds must be among disjoint_folds of s.json, got 'other'"),
         (["--splits", "strange.json"], "strange.json: splits must name videos of a.h5, got ['video_9']"),
@@ -327,7 +345,7 @@ def test_the_example_joins_the_table_as_a_command(here: Path) -> None:
         env=ENVIRONMENT,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert float(cells(done.stdout, "own_saliency:TwoLayers")[2].split()[0]) > 0.3
+    assert float(cells(done.stdout, r"own\_saliency:TwoLayers")[2].split()[0]) > 0.3
     assert {row.get("method") for row in lines(str(here / "r.jsonl"))} >= {"own_saliency:TwoLayers@test", "ridge"}
     assert "<!-- own_saliency:TwoLayers -->" in (here / "p.svg").read_text()
     assert sorted(path.name for path in here.iterdir()) == ["a.h5", "p.svg", "r.jsonl", "spy.py"]

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests import forked
+from tests.vtsum.clips import numbered_clip
 from tests.vtsum.hostile import ENVIRONMENT
 from tests.vtsum.test_benchmark import write_h5
 from vtsum.data.feature_files import write_npz
@@ -51,7 +52,7 @@ import os, sys
 
 from vtsum.recipes import boundaries
 
-boundaries.load_tvsum = boundaries.embed = lambda *words: []
+boundaries.tvsum = boundaries.embed = lambda *words: []
 boundaries.add_boundaries = lambda model, *words: (model, {})
 if sys.argv.pop(1) == "killed":
     boundaries.vocabulary_text = lambda *words: os.kill(os.getpid(), 9)
@@ -107,6 +108,47 @@ def test_a_file_that_was_put_there_while_ratings_were_written_is_kept(rated: lis
     assert (tmp_path / "m.h5").read_bytes()[1:4] == b"HDF"
 
 
+LIMITED = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))\n"
+"""A disk on which no file has room for more bytes."""
+
+
+def test_a_recipe_whose_disk_was_full_can_be_started_again(tmp_path: Path) -> None:
+    """The folder that it had made for its model was taken for somebody's model."""
+    words = ["again", "--shared", str(tmp_path), "--out", str(tmp_path / "out")]
+    limited = [sys.executable, "-c", LIMITED.format(10_000) + RECIPE, *words]
+    done = subprocess.run(limited, env=ENVIRONMENT, capture_output=True, text=True, timeout=200)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "the disk is full" in done.stderr
+    assert not (tmp_path / "out" / "model").exists()
+    again = forked.run([sys.executable, "-c", RECIPE, *words], env=ENVIRONMENT)
+    assert again.returncode == 0, again.stderr
+
+
+def test_a_stream_whose_disk_was_full_can_be_started_again(tmp_path: Path) -> None:
+    """The folder that it had made was taken for an older summary."""
+    numbered_clip(tmp_path / "a.mp4", 75)
+    words = ["summarize", "a.mp4", "--live", "--patience", "1", "-o", "o", "-q"]
+    code = LIMITED.format(400) + "import sys; from vtsum.cli import main; sys.exit(main())"
+    limited = [sys.executable, "-c", code, *words]
+    done = subprocess.run(limited, env=ENVIRONMENT, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "o must have room for the summary, the disk is full" in done.stderr
+    assert os.listdir(tmp_path) == ["a.mp4"]
+    again = forked.run([sys.executable, "-m", "vtsum.cli", *words], env=ENVIRONMENT, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "o" / "summary.json").is_file()
+
+
+def test_a_benchmark_without_room_for_a_row_names_its_records(tmp_path: Path) -> None:
+    """What was left of the row was written once more as the file was closed, and that error told."""
+    write_h5(tmp_path / "a.h5")
+    code = LIMITED.format(2000) + "import sys; from vtsum.cli import main; sys.exit(main())"
+    limited = [sys.executable, "-c", code, "benchmark", "tvsum", "--h5", "a.h5", "--seeds", "1"]
+    done = subprocess.run(limited, env=ENVIRONMENT, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr == "vtsum: benchmark: benchmark_tvsum.jsonl must be writable: the disk is full\n"
+
+
 @pytest.mark.parametrize("mine", [False, True])
 def test_a_recipe_that_was_killed_as_it_wrote_its_model_can_be_started_again(tmp_path: Path, mine: bool) -> None:
     """What it had left was taken for somebody's model."""
@@ -124,3 +166,11 @@ def test_a_recipe_that_was_killed_as_it_wrote_its_model_can_be_started_again(tmp
     assert os.listdir(out) == ["model"]
     made = ["config.json", "model.safetensors", "vocab.txt"]
     assert sorted(os.listdir(out / "model")) == (["notes.txt"] if mine else made)
+    over = forked.run([sys.executable, "-c", RECIPE, "again", *words, "--overwrite"], env=ENVIRONMENT)
+    assert over.returncode == 0, over.stderr  # it refused any folder
+    assert sorted(os.listdir(out / "model")) == sorted(made + (["notes.txt"] if mine else []))
+    (out / "model" / "vocab.txt").unlink()
+    (out / "model" / "vocab.txt").symlink_to(tmp_path / "mine")
+    over = forked.run([sys.executable, "-c", RECIPE, "again", *words, "--overwrite"], env=ENVIRONMENT)
+    assert over.returncode == 2, over.stderr
+    assert "vocab.txt must be writable: a symbolic link is in its place" in over.stderr

@@ -12,6 +12,7 @@ import pytest
 
 from tests import forked
 from tests.vtsum.hostile import ENVIRONMENT, ROOT
+from tests.vtsum.test_benchmark import write_h5
 from tests.vtsum.test_videoxum_table import evaluation
 from vtsum.markup import csv_cell, markdown, tex
 
@@ -86,3 +87,19 @@ def test_a_name_without_end_is_drawn_as_far_as_it_is_read(tmp_path: Path) -> Non
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "p.svg").stat().st_size < 1_000_000
+
+
+def test_a_strangers_folds_and_methods_are_text_in_the_table_of_a_benchmark(tmp_path: Path) -> None:
+    fold = {"train": ["video_1", "video_2"], "test": ["video_3"]}
+    (tmp_path / "s.json").write_text(json.dumps({NAME: [fold, fold | {"test": ["video_4"]}]}))
+    write_h5(tmp_path / "a.h5")
+    command = [sys.executable, "-m", "vtsum.cli", "benchmark", "tvsum", "--h5", "a.h5", "--splits", "s.json"]
+    command += ["--records", "r.jsonl", "--seeds", "1"]
+    assert forked.run(command, env=ENVIRONMENT, cwd=tmp_path).returncode == 0
+    rows = (tmp_path / "r.jsonl").read_text()
+    (tmp_path / "r.jsonl").write_text(rows + rows.split("\n", 1)[1].replace('"ridge"', json.dumps(NAME)))
+    done = forked.run(command, env=ENVIRONMENT, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"folds ({markdown(f'{NAME:.80}')})" in done.stdout
+    assert f"| {markdown(NAME)} | 1 |" in done.stdout
+    assert "<img" not in done.stdout.replace(r"\<img", "")

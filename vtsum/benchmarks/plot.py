@@ -43,7 +43,7 @@ def draw(head: Head, rows: Sequence[Figures], path: Path) -> None:
                     panel.axvline(value, linestyle="--", color="grey", linewidth=1)
         panel.set_yticks(range(len(rows)), [label(row.method, NAME) for row in rows])
         panel.grid(axis="x", alpha=0.3)
-    said = f"Mean and standard error over videos. {caption(head).partition(' Epochs')[0]}"
+    said = f"Mean and standard error over videos. {caption(head, label(head.folds_name, NAME)).partition(' Epochs')[0]}"
     figure.suptitle("\n".join(textwrap.wrap(said, 160)), fontsize=8)
     kind = path.suffix[1:].lower()
     try:

@@ -6,6 +6,7 @@ import fcntl
 import json
 import math
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -136,7 +137,8 @@ class Records:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        with suppress(OSError):  # of a row that there was no room for, as `add` has told
+            self._file.close()
 
 
 def parse_records(content: bytes, where: str) -> tuple[Head, list[Row]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -11,8 +12,10 @@ from vtsum.benchmarks import baselines
 from vtsum.benchmarks.data import Data, divide
 from vtsum.benchmarks.methods import ALWAYS, REFERENCE, Entry, entry_of
 from vtsum.benchmarks.records import Records, Row
+from vtsum.data.tvsum import TVSumVideo
 from vtsum.errors import VTSumError
 from vtsum.evaluation.baselines import VideoScore, score_video
+from vtsum.shown import reason
 
 
 def entries_of(names: Sequence[str], data: Data, device: str) -> list[Entry]:
@@ -82,11 +85,22 @@ def _scores(data: Data, entry: Entry, fold: int, seed: int, device: str) -> dict
     found = {}
     for video in tested:
         assert video.features is not None  # entries_of saw to it
-        scores = np.asarray(method.predict(video.features.copy()))
-        if scores.shape != video.picks.shape or scores.dtype.kind not in "fiub" or not np.isfinite(scores).all():
-            raise VTSumError(
-                f"benchmark: {entry.name}: predict must give {len(video.picks)} finite numbers for {video.key}, got "
-                f"{scores.dtype} of shape {list(scores.shape)}"
-            )
+        scores = _checked(method.predict(video.features.copy()), f"{entry.name}: predict", video)
         found[video.key] = score_video(scores, video)
     return found
+
+
+def _checked(given: Any, what: str, video: TVSumVideo) -> np.ndarray:
+    try:
+        scores, got = np.asarray(given), ""
+    except Exception as error:  # lists of several lengths, a tensor with a gradient: of each library a kind of its own
+        scores, got = np.empty(0), f"{type(given).__name__}: {reason(error):.120}"
+    with np.errstate(all="ignore"):  # what does not fit is told
+        kept = scores.astype(np.float64) if scores.dtype.kind in "fiub" else np.empty(0)
+        finite = scores.shape == kept.shape == video.picks.shape and np.isfinite(np.ptp(kept))  # as F scales them
+    if not finite:
+        raise VTSumError(
+            f"benchmark: {what} must give {len(video.picks)} finite numbers for {video.key}, got "
+            f"{got or f'{scores.dtype} of shape {list(scores.shape)}'}"
+        )
+    return kept

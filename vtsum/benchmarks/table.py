@@ -10,6 +10,7 @@ from vtsum.benchmarks.figures import MEASURES, Figures
 from vtsum.benchmarks.methods import ON_TEST, REFERENCE
 from vtsum.benchmarks.records import Head
 from vtsum.evaluation.baselines import Evaluation, Measure
+from vtsum.markup import markdown
 
 TITLES: dict[Measure, str] = {"tau": "tau", "rho": "rho", "f": "F"}
 _KEYSHOTS = "F of keyshot summaries of 15%, "
@@ -24,12 +25,12 @@ _PROTOCOLS = {
 }
 
 
-def caption(head: Head) -> str:
-    """What the figures are, in a paragraph."""
+def caption(head: Head, folds_name: str) -> str:
+    """What the figures are, in a paragraph; `folds_name` as it is to be written."""
     tested = [key for fold in head.folds for key in fold.test]
     kind = "disjoint" if len(set(tested)) == len(tested) else "overlapping"
     name, figures = _PROTOCOLS[head.benchmark]
-    folds = f"{len(set(tested))} videos, {len(head.folds)} {kind} folds ({head.folds_name})"
+    folds = f"{len(set(tested))} videos, {len(head.folds)} {kind} folds ({folds_name})"
     if len(head.folds) == 1:
         learned, held = len(head.folds[0].train), len(head.folds[0].validation)
         folds = f"{len(tested)} videos tested, {learned} to learn from" + (f", {held} to select on" if held else "")
@@ -45,10 +46,11 @@ def caption(head: Head) -> str:
 def table(head: Head, rows: Sequence[Figures]) -> str:
     """Caption and table; a measure that the file cannot give is "n/a"."""
     names = [TITLES[measure] for measure in MEASURES]
+    said = caption(head, markdown(f"{head.folds_name:.80}"))
     heads = ["method", "seeds", *names, *(f"{name} - {REFERENCE}" for name in names)]
-    lines = [caption(head), "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    lines = [said, "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in sorted(rows, key=_rank):
-        cells = [row.method.replace("|", "\\|"), str(len(row.by_seed))]
+        cells = [markdown(row.method), str(len(row.by_seed))]
         for measure in MEASURES:
             cells.append(_number(row.mean.mean(measure), row.spread(measure), measure))
         for measure in MEASURES:

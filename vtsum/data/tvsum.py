@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,6 +165,21 @@ def load_splits(path: str | Path) -> dict[str, list[Split]]:
     if not isinstance(content, dict):
         raise VTSumError(f"{op} must hold an object or a list, got {content!r:.80}")
     return {str(name): _splits(entries, f"{op}: {name!s:.80}") for name, entries in content.items()}
+
+
+def load_folds(path: str | Path, name: str, videos: Iterable[TVSumVideo]) -> list[Split]:
+    """The splits of a name, all of videos that are there.
+
+    Raises:
+        VTSumError: see `load_splits`; or there is none of that name, or one of another video.
+    """
+    folds = load_splits(path).get(name)
+    if not folds:
+        raise VTSumError(f"load_folds: {path} must have splits called {name}, got none")
+    named = {key for fold in folds for key in (*fold.train, *fold.test)}
+    if strange := sorted(named - {video.key for video in videos}):
+        raise VTSumError(f"load_folds: {path}: {name} must name videos of the h5 file, got {strange[:3]!s:.200}")
+    return folds
 
 
 def _splits(entries: Any, where: str) -> list[Split]:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from vtsum.data.frames import FRAME_INDEX_RATE, read_frames, read_teacher
-from vtsum.data.tvsum import TVSumVideo, load_splits, load_tvsum
+from vtsum.data.tvsum import TVSumVideo, load_folds, load_tvsum
 from vtsum.errors import VTSumError
 from vtsum.evaluation.baselines import (
     Evaluation,
@@ -84,17 +84,17 @@ def main(argv: list[str] | None = None) -> int:
 
 def _results(root: Path) -> str:
     videos = load_tvsum(root / "tvsum.h5")
-    splits = load_splits(root / "splits.json")
+    disjoint, random = (load_folds(root / "splits.json", name, videos) for name in ("disjoint_folds", "random_splits"))
     stored = stored_features(videos)
     teacher = teacher_features(videos, root / "teacher")
     histograms = histogram_features(videos, root / "frames")
-    disjoint, fixed = splits["disjoint_folds"], every_fifth(videos)
+    fixed = every_fifth(videos)
     rows = [
         ("random, 5 draws", "none", evaluate_random(videos)),
         ("human, one against each other", "none", evaluate_human(videos)),
         ("ceiling: mean rating", "none", evaluate_mean_rating(videos)),
         ("ridge, h5 features", "disjoint folds", evaluate_folds(stored, videos, disjoint)),
-        ("ridge, h5 features", "random splits", evaluate_folds(stored, videos, splits["random_splits"])),
+        ("ridge, h5 features", "random splits", evaluate_folds(stored, videos, random)),
     ]
     for name, features in (("teacher features, 1.5 fps", teacher), ("colour histograms, 1.5 fps", histograms)):
         rows.append((f"ridge, {name}", "disjoint folds", evaluate_folds(features, videos, disjoint)))

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from vtsum.data.feature_files import read_array, write_npz
 from vtsum.data.frames import read_frames
-from vtsum.data.tvsum import TVSumVideo, load_tvsum
+from vtsum.data.tvsum import TVSumVideo
 from vtsum.evaluation.baselines import every_fifth
 from vtsum.evaluation.boundaries import average_precision
 from vtsum.files import check_inputs, replacing
@@ -38,7 +38,7 @@ from vtsum.model.ridge_saliency import RidgeSaliency
 from vtsum.model.summarizer import EMBEDDED
 from vtsum.model.tokenizer import vocabulary_text
 from vtsum.model.vtsum import VTSum
-from vtsum.recipes.command import FEATURES, check_model, status
+from vtsum.recipes.command import FEATURES, check_model, status, tvsum, watched_of, whole
 from vtsum.recipes.joint import Example, grid
 
 
@@ -159,7 +159,7 @@ def add_boundaries(
 ) -> tuple[VTSum, dict[str, Any]]:
     """The model with a trained head, and the facts about it for config.json."""
     split = every_fifth([e.video for e in examples.values()])
-    watched = [k for k in split.train if int(k.removeprefix("video_")) % 5 == 1]
+    watched = watched_of(split)
     rest = [k for k in split.train if k not in watched]
     trial = with_boundary_head(model, settings.seed)
     history = train_head(trial, [examples[k] for k in rest], settings, [examples[k] for k in watched])
@@ -219,8 +219,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--shared", type=Path, required=True, help="folder that holds tvsum/")
     parser.add_argument("--model", type=Path, default=EMBEDDED, help="model folder to start from")
     parser.add_argument("--out", type=Path, default=Path("runs/boundaries"))
-    parser.add_argument("--epochs", type=int, default=BoundarySettings.epochs)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=whole(1), default=BoundarySettings.epochs)
+    parser.add_argument("--seed", type=whole(0), default=0)
     parser.add_argument("--install", action="store_true", help="copy the model into vtsum/assets/embedded")
     parser.add_argument("--overwrite", action="store_true", help="replace an older model")
     a = parser.parse_args(arguments)
@@ -228,7 +228,7 @@ def main(arguments: list[str] | None = None) -> int:
     def work() -> None:
         check_inputs("boundaries", a.out / "model", [a.model, a.shared])
         check_model("boundaries", a.out, a.overwrite)
-        videos = load_tvsum(a.shared / "tvsum" / "tvsum.h5")
+        videos = tvsum("boundaries", a.shared)
         examples = embed(a.model, a.shared, videos, a.out / FEATURES)
         checkpoint = VTSum.load_checkpoint(a.model)
         made, facts = add_boundaries(checkpoint.model, examples, BoundarySettings(epochs=a.epochs, seed=a.seed))

@@ -26,13 +26,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vtsum.data.frames import read_frames, read_teacher
-from vtsum.data.tvsum import TVSumVideo, load_tvsum
+from vtsum.data.tvsum import TVSumVideo
 from vtsum.errors import VTSumError
 from vtsum.evaluation.baselines import every_fifth
 from vtsum.files import check_inputs, check_new, plain, replacing
 from vtsum.model.embedded_encoder import EMBEDDING_DIM, IMAGE_SIZE, EmbeddedEncoder
 from vtsum.model.files import write_safetensors
-from vtsum.recipes.command import status
+from vtsum.recipes.command import status, tvsum, whole
 
 
 @dataclass
@@ -142,7 +142,7 @@ def cosine_report(encoder: EmbeddedEncoder, test: FrameSet, components: Componen
 
 def distill(shared: Path, out: Path, *, epochs: int = 14, seed: int = 0, overwrite: bool = True) -> dict[str, Any]:
     """Train on the frames of 40 TVSum videos, report on the other ten; see `train_encoder`."""
-    videos = load_tvsum(shared / "tvsum" / "tvsum.h5")
+    videos = tvsum("distill", shared)
     split = every_fifth(videos)
     train = load_frames(shared, [v for v in videos if v.key in split.train])
     test = load_frames(shared, [v for v in videos if v.key in split.test])
@@ -168,6 +168,11 @@ def train_encoder(
     """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
+    if len(train.images) < batch or train.teacher.shape[1] < EMBEDDING_DIM:
+        raise VTSumError(
+            f"distill: training videos must have {batch} frames or more and a teacher of {EMBEDDING_DIM} numbers or "
+            f"more, got {len(train.images)} frames and {train.teacher.shape[1]} numbers"
+        )
     components = Components.fit(torch.from_numpy(train.teacher), EMBEDDING_DIM)
     encoder = EmbeddedEncoder().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     averaged = torch.optim.swa_utils.AveragedModel(
@@ -235,8 +240,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, required=True, help="folder that holds tvsum/ (h5, frames, teacher)")
     parser.add_argument("--out", type=Path, default=Path("runs/embedded/encoder.safetensors"))
-    parser.add_argument("--epochs", type=int, default=14)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=whole(1), default=14)
+    parser.add_argument("--seed", type=whole(0), default=0)
     parser.add_argument("--overwrite", action="store_true", help="replace older weights and figures")
     a = parser.parse_args(arguments)
 

@@ -23,31 +23,34 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from vtsum.config import TextConfig, VTSumConfig
 from vtsum.data.activitynet import load_activitynet_captions
 from vtsum.data.feature_files import read_array, write_npz
 from vtsum.data.frames import FRAME_INDEX_RATE, read_frames, read_teacher
-from vtsum.data.tvsum import TVSumVideo, load_captions, load_splits, load_tvsum
+from vtsum.data.tvsum import TVSumVideo, load_captions, load_folds
+from vtsum.errors import VTSumError
 from vtsum.evaluation.baselines import evaluate_features, evaluate_random, every_fifth, paired_difference
 from vtsum.evaluation.features import color_histogram
-from vtsum.files import check_inputs, check_new, replacing
+from vtsum.files import check_inputs, check_new, plain, replacing
 from vtsum.model.checkpoint import CONFIG, VOCABULARY, WEIGHTS, config_text, load_tokenizer, pack
 from vtsum.model.embedded_encoder import EMBEDDING_DIM, EmbeddedEncoder
-from vtsum.model.files import write_safetensors
+from vtsum.model.files import read_safetensors, write_safetensors
 from vtsum.model.text_decoder import TextDecoder
 from vtsum.model.vtsum import VTSum
+from vtsum.reading import read_json
 from vtsum.recipes.boundaries import BoundarySettings, add_boundaries, install
-from vtsum.recipes.command import FEATURES, check_model, status
+from vtsum.recipes.command import FEATURES, check_model, status, tvsum, watched_of, whole
 from vtsum.recipes.distill import distill, encode_all
-from vtsum.recipes.joint import Example, JointSettings, caption_nll, evaluate, train_joint
+from vtsum.recipes.joint import RATERS, Example, JointSettings, caption_nll, evaluate, train_joint
 from vtsum.recipes.saliency import add_saliency
 from vtsum.recipes.words import clean, learn_words, vocabulary
 
 ENCODER, LEARNED = "encoder.safetensors", "words.safetensors"
 STAGES = {"encoder.json": (ENCODER,), "words.json": (VOCABULARY, LEARNED)}
 """What stages keep in --out beside the records by which they are known to be done."""
+DISTILLED = ("cosine", "cosine_of_mean", "centred_cosine", "epochs", "minutes")
+"""Figures of the distillation that the model's facts have."""
 VOCABULARY_SIZE = 3000
 WORD_EPOCHS = 6
 TEXT = TextConfig(
@@ -108,6 +111,8 @@ def words(
         for s in v.sentences
         if (c := clean(s)) is not None
     ]
+    if not sentences or not unseen:
+        raise VTSumError(f"embedded: {shared / 'activitynet'} must have sentences to learn and to test, got none")
     record = out / "words.json"
     if not record.is_file():
         with replacing(out) as part:  # all at once: what is killed meanwhile leaves nothing under these names
@@ -121,15 +126,29 @@ def words(
             write_safetensors(state, part(LEARNED))
             figures = {"held_out_perplexity": perplexity, "sentences": len(sentences)}
             part(record.name).write_text(json.dumps(figures), encoding="utf-8")
-    return sentences, json.loads(record.read_text())
+    return sentences, read_json(record, dict, "embedded")
+
+
+def load_weights(module: torch.nn.Module, path: Path, tied: str = "\n") -> None:
+    """What a stage has kept, into its module. tied: of weights that the file leaves out, a part of the names.
+
+    Raises:
+        VTSumError: the file is broken, or holds something else.
+    """
+    state = read_safetensors(path, "embedded")
+    try:
+        missing = [name for name in module.load_state_dict(state, strict=False).missing_keys if tied not in name]
+    except RuntimeError:  # of other shapes
+        missing = list(state)
+    if missing:
+        raise VTSumError(f"embedded: {plain(path)} must hold what its stage keeps there, got other weights; remove it")
 
 
 def new_model(out: Path, seed: int) -> VTSum:
     torch.manual_seed(seed)
     model = VTSum(CONFIGURATION, load_tokenizer(out / VOCABULARY))
     assert model.text_decoder is not None
-    missing = model.text_decoder.load_state_dict(load_file(out / LEARNED), strict=False).missing_keys
-    assert all("predictions.decoder" in name for name in missing), missing
+    load_weights(model.text_decoder, out / LEARNED, tied="predictions.decoder")
     model.text_decoder.lm.tie_weights()
     return model
 
@@ -144,16 +163,26 @@ def make(shared: Path, out: Path, settings: JointSettings, overwrite: bool = Tru
     """Every stage; returns the facts that go into config.json. Without `overwrite` no model that is there in the end is
     replaced, and nothing in the place of what a stage keeps."""
     out.mkdir(parents=True, exist_ok=True)
-    videos = load_tvsum(shared / "tvsum" / "tvsum.h5")
+    videos = tvsum("embedded", shared)
+    folds = load_folds(shared / "tvsum" / "splits.json", "disjoint_folds", videos)  # before hours of work
+    if odd := [video.key for video in videos if len(video.user_summary) != RATERS]:
+        raise VTSumError(
+            f"embedded: {shared}: videos must have {RATERS} raters, as TVSum's, got another number for {odd[0]}"
+        )
     captions = load_captions(shared / "tvsum" / "captions.json")
+    if missing := [video.key for video in videos if video.key not in captions]:
+        raise VTSumError(f"embedded: {shared}: captions.json must have every video, got none of {missing[:3]}")
     split = every_fifth(videos)
     torch.manual_seed(settings.seed)
     encoder_path = out / ENCODER
     if not encoder_path.with_suffix(".json").is_file():
         distill(shared, encoder_path, overwrite=overwrite)
-    distilled = json.loads(encoder_path.with_suffix(".json").read_text())
+    record = encoder_path.with_suffix(".json")
+    distilled = read_json(record, dict, "embedded")
+    if missing := sorted(set(DISTILLED) - distilled.keys()):
+        raise VTSumError(f"embedded: {plain(record)} must have {', '.join(DISTILLED)}, got no {missing[0]}")
     encoder = EmbeddedEncoder()
-    encoder.load_state_dict(load_file(encoder_path), strict=True)
+    load_weights(encoder, encoder_path)
     arrays = embed_frames(encoder, shared, videos, out / FEATURES)
     examples = {
         v.key: Example.make(v, arrays[f"{v.key}/features"], arrays[f"{v.key}/index"], captions[v.key]) for v in videos
@@ -161,7 +190,7 @@ def make(shared: Path, out: Path, settings: JointSettings, overwrite: bool = Tru
     train_captions = [c.text for key in split.train for c in examples[key].captions]
     sentences, word_facts = words(shared, out, train_captions, overwrite)
 
-    watched = [k for k in split.train if int(k.removeprefix("video_")) % 5 == 1]
+    watched = watched_of(split)
     rest = [k for k in split.train if k not in watched]
     _, history = train_joint(
         new_model(out, settings.seed), [examples[k] for k in rest], sentences, settings, [examples[k] for k in watched]
@@ -175,13 +204,12 @@ def make(shared: Path, out: Path, settings: JointSettings, overwrite: bool = Tru
         dataclasses.replace(settings, epochs=epochs),
     )
     average, boundary_facts = add_boundaries(average, examples, BoundarySettings(seed=settings.seed))
-    folds = load_splits(shared / "tvsum" / "splits.json")["disjoint_folds"]
     ridge, saliency_facts = add_saliency(average, examples, folds)
     facts = {
         "trained": time.strftime("%Y-%m-%d"),
         "data": "40 TVSum videos (frames, 20 raters, captions), ActivityNet Captions (words)",
         "held_out": list(split.test),
-        "encoder": {k: distilled[k] for k in ("cosine", "cosine_of_mean", "centred_cosine", "epochs", "minutes")},
+        "encoder": {k: distilled[k] for k in DISTILLED},
         "words": word_facts,
         "joint": {
             "epochs": epochs,
@@ -233,9 +261,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, required=True, help="folder that holds tvsum/ and activitynet/")
     parser.add_argument("--out", type=Path, default=Path("runs/embedded"))
-    parser.add_argument("--epochs", type=int, default=JointSettings.epochs, help="of the joint training, at most")
-    parser.add_argument("--text-epochs", type=int, default=JointSettings.text_epochs, help="of the text decoder alone")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=whole(1), default=JointSettings.epochs, help="of the joint training, at most")
+    parser.add_argument(
+        "--text-epochs", type=whole(0), default=JointSettings.text_epochs, help="of the text decoder alone"
+    )
+    parser.add_argument("--seed", type=whole(0), default=0)
     parser.add_argument("--install", action="store_true", help="copy the model into vtsum/assets/embedded")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace an older model, and files in the place of a stage's"

@@ -20,10 +20,14 @@ from torch import Tensor
 
 from vtsum.data.frames import FRAME_INDEX_RATE
 from vtsum.data.tvsum import Caption, TVSumVideo
+from vtsum.errors import VTSumError
 from vtsum.evaluation.baselines import Evaluation, evaluate_scores
 from vtsum.model.spans import gather_spans
 from vtsum.model.vtsum import VTSum
 from vtsum.recipes.words import clean
+
+RATERS = 20
+"""Of each of TVSum's videos."""
 
 
 @dataclass
@@ -37,6 +41,11 @@ class Example:
 
     @staticmethod
     def make(video: TVSumVideo, features: np.ndarray, index: np.ndarray, captions: Sequence[Caption]) -> Example:
+        if features.ndim != 2 or index.shape != features.shape[:1] or not len(index):
+            raise VTSumError(
+                f"recipe: features of {video.key} must be [N, C] and their index [N], got {list(features.shape)} and "
+                f"{list(index.shape)}; remove the file that keeps them"
+            )
         usable = [Caption(c.start, c.end, text) for c in captions if (text := clean(c.text)) is not None]
         return Example(video, features, index / FRAME_INDEX_RATE, usable)
 
@@ -104,7 +113,7 @@ class _Batches:
             grids = [grid(e, self.rng) for e in rows]
             length = max(map(len, grids))
             x = torch.zeros(len(rows), length, rows[0].features.shape[1])
-            labels = torch.zeros(len(rows), 20, length)
+            labels = torch.zeros(len(rows), RATERS, length)
             mask = torch.zeros(len(rows), length, dtype=torch.bool)
             captions = []
             for i, (example, times) in enumerate(zip(rows, grids, strict=True)):

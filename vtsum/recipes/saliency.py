@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vtsum.data.tvsum import Split, load_splits, load_tvsum
+from vtsum.data.tvsum import Split, load_folds
 from vtsum.evaluation.baselines import (
     Evaluation,
     evaluate_scores,
@@ -40,7 +40,7 @@ from vtsum.model.ridge_saliency import RidgeSaliency, columns
 from vtsum.model.summarizer import EMBEDDED
 from vtsum.model.vtsum import VTSum
 from vtsum.recipes.boundaries import embed, install, write
-from vtsum.recipes.command import FEATURES, check_model, status
+from vtsum.recipes.command import FEATURES, check_model, status, tvsum
 from vtsum.recipes.joint import Example, evaluate, grid
 
 PENALTY = 150.0
@@ -164,10 +164,10 @@ def main(arguments: list[str] | None = None) -> int:
         check_inputs("saliency", a.out / "model", [a.model, a.shared])
         check_model("saliency", a.out, a.overwrite)
         torch.manual_seed(0)
-        videos = load_tvsum(a.shared / "tvsum" / "tvsum.h5")
+        videos = tvsum("saliency", a.shared)
+        folds = load_folds(a.shared / "tvsum" / "splits.json", "disjoint_folds", videos)
         examples = embed(a.model, a.shared, videos, a.out / FEATURES)
         checkpoint = VTSum.load_checkpoint(a.model)
-        folds = load_splits(a.shared / "tvsum" / "splits.json")["disjoint_folds"]
         ridge, facts = add_saliency(checkpoint.model, examples, folds)
         check_model("saliency", a.out, a.overwrite)  # somebody may have put it there meanwhile
         write(checkpoint.model, {**checkpoint.facts, "saliency": facts}, a.out / "model", ridge)

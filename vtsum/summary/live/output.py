@@ -62,14 +62,18 @@ class LiveFolder:
     def _clear(self) -> None:
         for name in os.listdir(self.path):
             if name == KEYFRAMES:
-                remove_folder(self.path / name, lambda found: OURS.fullmatch(f"{KEYFRAMES}/{found}"))
+                self._clear_pictures()
             elif OURS.fullmatch(name):
                 (self.path / name).unlink()
 
+    def _clear_pictures(self) -> None:
+        remove_folder(self.path / KEYFRAMES, lambda found: OURS.fullmatch(f"{KEYFRAMES}/{found}"))
+
     def close(self) -> None:
-        """Let another run have it; one in which nothing was written goes, if it was not there before."""
+        """Let another run have it; one in which no summary was written goes, if it was not there before."""
         os.close(self._handle)
-        if self._made:
+        if self._made and not os.path.lexists(self.path / "summary.json"):
+            self._clear_pictures()  # the disk was full, say
             with suppress(OSError):
                 self.path.rmdir()
 

@@ -6,11 +6,17 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from tests import forked
 from tests.vtsum.hostile import ENVIRONMENT, ROOT
 from tests.vtsum.test_tvsum import write_h5
+from vtsum.data.feature_files import write_npz
+from vtsum.data.tvsum import load_tvsum
+from vtsum.errors import VTSumError
+from vtsum.recipes.embeddings import embeddings, fingerprint
 
 KEYS = tuple(range(1, 11))
 FOLD = {"train": ["video_1", "video_2"], "test": ["video_5"]}
@@ -19,7 +25,7 @@ import sys
 
 from vtsum.recipes import {name} as recipe
 
-recipe.distill = recipe.embed = recipe.embed_frames = lambda *words, **more: sys.exit("at work")
+recipe.distill = recipe.embed = recipe.embeddings = lambda *words, **more: sys.exit("at work")
 sys.exit(recipe.main())
 """
 
@@ -117,3 +123,22 @@ def test_numbers_that_no_training_has_are_refused(name: str, words: list[str], d
     assert done.returncode == 2, done.stderr
     assert "must be a whole number from" in done.stderr.splitlines()[-1]
     assert not (data / "out").exists()
+
+
+def test_what_another_encoder_has_embedded_is_not_taken_for_this_ones(data: Path) -> None:
+    """Beside another --model in the same --out it was, in silence."""
+    videos = load_tvsum(data / "tvsum" / "tvsum.h5")
+    kept, state = data / "features.npz", {"a": torch.ones(2)}
+    whose = fingerprint("one", state)
+    arrays = {
+        f"{v.key}/{part}": np.zeros(shape) for v in videos for part, shape in (("features", (3, 4)), ("index", 3))
+    }
+    write_npz(kept, encoder=whose, **arrays)
+
+    def encode(images: np.ndarray) -> np.ndarray:
+        raise AssertionError("they are there")
+
+    assert embeddings(kept, whose, data, videos, encode).keys() == arrays.keys()
+    for other in (fingerprint("other", state), fingerprint("one", {"a": torch.zeros(2)})):
+        with pytest.raises(VTSumError, match="must be of this encoder, is of another; remove it"):
+            embeddings(kept, other, data, videos, encode)

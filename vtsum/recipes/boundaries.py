@@ -24,8 +24,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vtsum.data.feature_files import read_array, write_npz
-from vtsum.data.frames import read_frames
 from vtsum.data.tvsum import TVSumVideo
 from vtsum.evaluation.baselines import every_fifth
 from vtsum.evaluation.boundaries import average_precision
@@ -39,6 +37,7 @@ from vtsum.model.summarizer import EMBEDDED
 from vtsum.model.tokenizer import vocabulary_text
 from vtsum.model.vtsum import VTSum
 from vtsum.recipes.command import FEATURES, check_model, status, tvsum, watched_of, whole
+from vtsum.recipes.embeddings import embeddings, fingerprint
 from vtsum.recipes.joint import Example, grid
 
 
@@ -179,22 +178,15 @@ def add_boundaries(
 
 def embed(folder: Path, shared: Path, videos: list[TVSumVideo], cache: Path) -> dict[str, Example]:
     """Embeddings of all stored frames by the folder's own encoder, kept in `cache`."""
-    if not cache.is_file():
-        checkpoint = VTSum.load_checkpoint(folder)
-        encoder = frame_encoder_of(checkpoint.model.config.frame_encoder, checkpoint.encoder_state)
-        made: dict[str, Any] = {}
-        for video in videos:
-            index, images = read_frames(shared / "tvsum" / "frames" / f"{video.name}.zip")
-            parts = [encoder.encode(images[i : i + 64]) for i in range(0, len(images), 64)]
-            made |= {f"{video.key}/features": np.concatenate(parts), f"{video.key}/index": index}
-            print(f"\rembedded {video.key} ", end="", flush=True)
-        print()
-        write_npz(cache, **made)
+    checkpoint = VTSum.load_checkpoint(folder)
+    encoder = frame_encoder_of(checkpoint.model.config.frame_encoder, checkpoint.encoder_state)
 
-    def stored(video: TVSumVideo, part: str) -> np.ndarray:
-        return read_array(cache, f"{video.key}/{part}")
+    def encode(images: np.ndarray) -> np.ndarray:
+        return np.concatenate([encoder.encode(images[i : i + 64]) for i in range(0, len(images), 64)])
 
-    return {v.key: Example.make(v, stored(v, "features"), stored(v, "index"), []) for v in videos}
+    whose = fingerprint(str(checkpoint.model.config.frame_encoder), checkpoint.encoder_state)
+    kept = embeddings(cache, whose, shared, videos, encode)
+    return {v.key: Example.make(v, kept[f"{v.key}/features"], kept[f"{v.key}/index"], []) for v in videos}
 
 
 def write(model: VTSum, facts: dict[str, Any], folder: Path, ridge: RidgeSaliency | None = None) -> None:

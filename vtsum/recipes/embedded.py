@@ -26,7 +26,6 @@ import torch
 
 from vtsum.config import TextConfig, VTSumConfig
 from vtsum.data.activitynet import load_activitynet_captions
-from vtsum.data.feature_files import read_array, write_npz
 from vtsum.data.frames import FRAME_INDEX_RATE, read_frames, read_teacher
 from vtsum.data.tvsum import TVSumVideo, load_captions, load_folds
 from vtsum.errors import VTSumError
@@ -42,6 +41,7 @@ from vtsum.reading import read_json
 from vtsum.recipes.boundaries import BoundarySettings, add_boundaries, install
 from vtsum.recipes.command import FEATURES, check_model, status, tvsum, watched_of, whole
 from vtsum.recipes.distill import distill, encode_all
+from vtsum.recipes.embeddings import embeddings, fingerprint
 from vtsum.recipes.joint import RATERS, Example, JointSettings, caption_nll, evaluate, train_joint
 from vtsum.recipes.saliency import add_saliency
 from vtsum.recipes.words import clean, learn_words, vocabulary
@@ -75,21 +75,6 @@ CONFIGURATION = VTSumConfig(
     loss_mean="released",  # what the weights that ship were trained with
     text=TEXT,
 )
-
-
-def embed_frames(encoder: EmbeddedEncoder, shared: Path, videos: list[TVSumVideo], path: Path) -> dict[str, Any]:
-    """Embeddings and indices of every stored frame, kept in an npz file: `KEY/features`, `KEY/index`."""
-    if not path.is_file():
-        made: dict[str, Any] = {}
-        for video in videos:
-            index, images = read_frames(shared / "tvsum" / "frames" / f"{video.name}.zip")
-            made[f"{video.key}/features"] = encode_all(encoder.eval().embed, images)
-            made[f"{video.key}/index"] = index
-            print(f"\rembedded {video.key} ", end="", flush=True)
-        print()
-        write_npz(path, **made)
-    names = [f"{video.key}/{part}" for video in videos for part in ("features", "index")]
-    return {name: read_array(path, name) for name in names}
 
 
 def check_stages(out: Path, overwrite: bool) -> None:
@@ -183,7 +168,9 @@ def make(shared: Path, out: Path, settings: JointSettings, overwrite: bool = Tru
         raise VTSumError(f"embedded: {plain(record)} must have {', '.join(DISTILLED)}, got no {missing[0]}")
     encoder = EmbeddedEncoder()
     load_weights(encoder, encoder_path)
-    arrays = embed_frames(encoder, shared, videos, out / FEATURES)
+    encoder.eval()
+    whose = fingerprint("embedded", encoder.state_dict())
+    arrays = embeddings(out / FEATURES, whose, shared, videos, lambda images: encode_all(encoder.embed, images))
     examples = {
         v.key: Example.make(v, arrays[f"{v.key}/features"], arrays[f"{v.key}/index"], captions[v.key]) for v in videos
     }

@@ -70,6 +70,11 @@ class Long(Spy):
         return np.full(len(features), np.longdouble("1e4000"))
 
 
+class Wrong(Spy):
+    def predict(self, features):
+        return features @ np.ones(3)
+
+
 class Halfway:
     def fit(self, videos, validation, seed):
         pass
@@ -259,6 +264,7 @@ SPLITS = {"disjoint_folds": [{"train": ["video_1", "video_2"], "test": ["video_3
         (["--method", "spy:Halfway"], "must have what vtsum.protocols.Method lists, got none of its predict"),
         (["--method", "spy:Short"], "spy:Short: predict must give 40 finite numbers for video_"),
         (["--method", "spy:Nan"], "spy:Nan: predict must give 40 finite numbers for video_"),
+        (["--method", "spy:Wrong"], "spy:Wrong: predict must not raise, got ValueError: matmul: Input operand 1"),
         (["--method", "spy:Ragged"], "spy:Ragged: predict must give 40 finite numbers for video_"),
         (["--method", "spy:Far"], "spy:Far: predict must give 40 finite numbers for video_"),
         (["--method", "spy:Long"], "spy:Long: predict must give 40 finite numbers for video_"),

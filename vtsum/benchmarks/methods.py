@@ -74,6 +74,11 @@ class Entry:
         return self.name.removesuffix(ON_TEST) in NETWORKS
 
     @property
+    def is_users(self) -> bool:
+        """Whether the class is none of ours."""
+        return self.name.removesuffix(ON_TEST) not in (*ALWAYS, *RIDGES, *NETWORKS)
+
+    @property
     def learns(self) -> bool:
         return self.name not in BASELINES
 

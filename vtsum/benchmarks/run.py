@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -81,13 +83,33 @@ def _scores(data: Data, entry: Entry, fold: int, seed: int, device: str) -> dict
     else:
         keys, held = divide(split.train, seed)
     method = entry.make(device)
-    method.fit([data.videos[key] for key in keys], [data.videos[key] for key in held], seed)
+    with _in_code_of(entry, "fit"):
+        method.fit([data.videos[key] for key in keys], [data.videos[key] for key in held], seed)
     found = {}
     for video in tested:
         assert video.features is not None  # entries_of saw to it
-        scores = _checked(method.predict(video.features.copy()), f"{entry.name}: predict", video)
+        with _in_code_of(entry, "predict"):
+            given = method.predict(video.features.copy())
+        scores = _checked(given, f"{entry.name}: predict", video)
         found[video.key] = score_video(scores, video)
     return found
+
+
+@contextmanager
+def _in_code_of(entry: Entry, step: str) -> Iterator[None]:
+    """What a user's class raises is the user's to mend: told with its place, not to be reported to us."""
+    try:
+        yield
+    except VTSumError:
+        raise
+    except Exception as error:
+        if not entry.is_users:
+            raise
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        raise VTSumError(
+            f"benchmark: {entry.name}: {step} must not raise, got {type(error).__name__}: {reason(error):.200} (line "
+            f"{at.lineno} of {at.filename})"
+        ) from error
 
 
 def _checked(given: Any, what: str, video: TVSumVideo) -> np.ndarray:

@@ -44,6 +44,9 @@ class Code(NamedTuple):
     def of(cls, names: list[str]) -> Code:
         return cls(len(names), sum(n.startswith("HMMA") for n in names), sum(n.startswith("MUFU") for n in names))
 
+    def times(self, count: float) -> Code:
+        return Code(*(count * one for one in self))
+
     def plus(self, other: Code, times: float) -> Code:
         return Code(*(a + times * b for a, b in zip(self, other, strict=True)))
 

@@ -15,6 +15,8 @@ from bench.gpu.sass import Function
 
 FRAMES, WIDTH = BANK["N"], BANK["C"]
 OF = "memory_attention"
+#: The most slots that one kernel gives the weights of, or joins.
+MANY = 256
 
 
 class Turns(NamedTuple):
@@ -59,23 +61,7 @@ class Kernel(NamedTuple):
     def asked(self, blocks: int, loop: Code, card: Card) -> Asked:
         launched = self.all_warps / self.warps
         rounds = math.ceil(launched / card.processors)
-        return Asked(self.moved, Code(0, 0, 0).plus(loop, self.all_warps), launched / (rounds * card.processors))
-
-
-def _weights(slots: int) -> Kernel:
-    """A block of 8 warps has 128 frames and all slots; frames and weights once, the slots from L2."""
-    across = 64 if slots <= 64 else 256
-    return Kernel(
-        f"weights of {slots} slots",
-        f"{OF}/weights",
-        f"weights_fwd_kernelI13__nv_bfloat16S3_Li{across}E",
-        {"S": slots},
-        FRAMES * (WIDTH * 2 + slots * 2 + 8),
-        4 * (128 + across) * 32 * 2 + across * 4,
-        8,
-        FRAMES // 128 * 8,
-        Turns(WIDTH // 32),
-    )
+        return Asked(self.moved, loop.times(self.all_warps), launched / (rounds * card.processors))
 
 
 def _join(slots: int) -> Kernel:
@@ -121,8 +107,18 @@ KERNELS = (
         FRAMES,
         Turns(within=BEST // 8, inner=WIDTH // 8 // 32),
     ),
-    _weights(64),
-    _weights(256),
+    # A block of 8 warps has 128 frames and all slots; frames and weights once, the slots from L2.
+    Kernel(
+        f"weights of {MANY} slots",
+        f"{OF}/weights",
+        f"weights_fwd_kernelI13__nv_bfloat16S3_Li{MANY}E",
+        {"S": MANY},
+        FRAMES * (WIDTH * 2 + MANY * 2 + 8),
+        4 * (128 + MANY) * 32 * 2 + MANY * 4,
+        8,
+        FRAMES // 128 * 8,
+        Turns(WIDTH // 32),
+    ),
     _join(64),
-    _join(256),
+    _join(MANY),
 )

@@ -45,8 +45,8 @@ class Kernel(NamedTuple):
 
     def blocks(self, registers: int) -> int:
         """Blocks of it that a multiprocessor holds at once."""
-        most = 12 if self.work is strip else 32  # strips are cut for at most so many
-        return min(resident(registers, self.shared, self.warps), most)
+        most = resident(registers, self.shared, self.warps)
+        return min(most, 12) if self.work is strip else most  # strips are cut for at most so many
 
     def loop(self, function: Function) -> Code:
         """A turn of the longest loop, or of the one within that takes so many turns in each of its own."""
@@ -60,7 +60,7 @@ class Kernel(NamedTuple):
         work = self.work(self, blocks * card.processors)
         reads, writes = self.tensors
         moved = ROWS * ROW * (reads * (1 + work.again) + writes)
-        return Asked(moved, Code(0, 0, 0).plus(loop, work.loops), work.busy)
+        return Asked(moved, loop.times(work.loops), work.busy)
 
 
 def ring(kernel: Kernel, blocks: int) -> Work:

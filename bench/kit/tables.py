@@ -181,13 +181,13 @@ def standing(found: dict[str, Any] | None) -> str:
 
 
 def machine(comparisons: Sequence[Compared], shape: str) -> str:
-    """Where these were measured: the newest, and each other machine that some are of."""
-    found: dict[tuple[str, int, str], str] = {}
+    """Where these were measured: the newest, and each other machine and commit that some are of."""
+    found: list[str] = []
     for last in sorted(map(any_of, comparisons), key=lambda r: str(r["run"]), reverse=True):
         threads, torch = last["threads"], last["versions"]["torch"]
         where = f"{last['device']}, {threads} thread{'s' * (threads != 1)}, torch {torch}"
-        found.setdefault((last["device"], threads, torch), f"{where}, commit {last['commit']}, {last['run'][:10]}")
-    return f"{'; in part '.join(found.values())}; medians{shape}."
+        found.append(f"{where}, commit {last['commit']}, {last['run'][:10]}")
+    return f"{'; in part '.join(dict.fromkeys(found))}; medians{shape}."
 
 
 def panel(comparisons: Sequence[Compared], column: tuple[str, str], key: str, label: str) -> Panel:

@@ -10,7 +10,7 @@ import math
 from typing import Any, NamedTuple
 
 from bench.gpu.card import Asked, Card, Code, resident
-from bench.gpu.predictions import BANK, BEST, SLOTS
+from bench.gpu.predictions import BANK, BEST, GATHERED, SLOTS
 from bench.gpu.sass import Function
 
 FRAMES, WIDTH = BANK["N"], BANK["C"]
@@ -80,8 +80,6 @@ def _join(slots: int) -> Kernel:
 
 
 _CHOSEN = {"S": SLOTS, "k": BEST}
-#: Of the gather: rows, indices and weights read, results written; of its products, the other way round.
-_GATHERED = FRAMES * ((BEST + 1) * WIDTH * 2 + BEST * 8)
 _RING = 8 * 256 * 16
 KERNELS = (
     Kernel(
@@ -89,7 +87,7 @@ KERNELS = (
         f"{OF}/gather",
         "gather_kernelI13__nv_bfloat16Li8E",
         _CHOSEN,
-        _GATHERED,
+        GATHERED,
         _RING,
         8,
         FRAMES * WIDTH // 8 // 32,
@@ -101,7 +99,7 @@ KERNELS = (
         f"{OF}/gather_dot",
         "gather_dot_kernelI13__nv_bfloat16Li8ELi32E",
         _CHOSEN,
-        _GATHERED,
+        GATHERED,  # of the products the weights are written, and rows read in the place of results
         _RING,
         8,
         FRAMES,

@@ -64,8 +64,8 @@ TILE = "64-row tiles as flash attention's, masks on edge tiles only"
 FOLD = "one product of inner size C + S in place of 2C; what was retrieved is never formed"
 EACH_ROW = "each row once, 16 bytes a lane, several in flight; EmbeddingBag is reported under 0.4 TB/s"
 RUNNING = "scores in tiles, a running top-k; the scores of all slots are never stored"
-#: Of the gather: rows and indices read, results written.
-GATHERED = BANK["N"] * ((BEST + 1) * BANK["C"] * 2 + BEST * 8) / COPY * 1e6
+#: Bytes of the gather: rows, indices and weights read, results written.
+GATHERED = BANK["N"] * ((BEST + 1) * BANK["C"] * 2 + BEST * 8)
 PREDICTIONS = (
     _window(FORWARD, 5, 0.85, 1.8, RING),
     _window(BACKWARD, 5, 0.85, 3.6, OWNER),
@@ -80,7 +80,9 @@ PREDICTIONS = (
     _fuse(1024, 1, None, 1.5, f"{FOLD}: ideally 1.8 times"),
     _fuse(4096, 1, None, 1.1, f"{FOLD}: ideally 1.3 times"),
     _fuse(64, 12, None, 1.2, "folds for as many heads as S < C / (H - 1) allows"),
-    _sparse(f"gather of {BEST} of {SLOTS} rows", "gather", 16384, GATHERED, 0.6, 0.6 * COPY / 0.4e12, EACH_ROW),
+    _sparse(
+        f"gather of {BEST} of {SLOTS} rows", "gather", 16384, GATHERED / COPY * 1e6, 0.6, 0.6 * COPY / 0.4e12, EACH_ROW
+    ),
     _sparse(
         f"top {BEST} of {SLOTS} slots, 4096 frames",
         "topk",

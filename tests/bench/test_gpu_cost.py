@@ -6,7 +6,7 @@ import pytest
 
 from bench.gpu import cost, cost_memory, cost_window
 from bench.gpu.card import CARDS, FLOPS_OF_MMA, Code, predicted
-from bench.gpu.predictions import COPY, PREDICTIONS, VIDEO
+from bench.gpu.predictions import COPY, VIDEO
 from bench.gpu.sass import parse
 from bench.kit.tables import records
 
@@ -89,10 +89,7 @@ def test_a_memory_kernel_is_given_all_its_rows(kernel: cost_memory.Kernel) -> No
     asked = kernel.asked(3, Code(1, 1, 1), CARDS["H200"])
     assert kernel.all_warps % kernel.warps == 0
     assert 0.5 < asked.busy <= 1
-    if kernel.measured is not None:
-        floor = next(p.floor_us for p in PREDICTIONS if (p.op, p.case) == kernel.measured)
-        assert asked.moved / COPY * 1e6 == floor
-    elif "k" not in kernel.shape:  # by tensor cores: the turns of the loop that was found make all products
+    if "k" not in kernel.shape:  # by tensor cores: the turns of the loop that was found make all products
         products = {line["loop"]["products"] for line in records("gpu_cost") if line["kernel"] == kernel.what}
         all_of_them = 2 * cost_memory.FRAMES * cost_memory.WIDTH * kernel.shape["S"]
         assert {count * kernel.all_warps * FLOPS_OF_MMA for count in products} == {all_of_them}

@@ -65,6 +65,17 @@ struct bfloat16 {
         to[0] = (vec<float>)(w << 16);
         to[1] = (vec<float>)(w & 0xFFFF0000u);
     }
+    // One vector of elements in their order.
+    static VTS_INLINE vec<float> load_in_order(const uint16_t *from) {
+#if defined(__AVX512F__)
+        const __m512i wide = _mm512_maskz_cvtepu16_epi32((__mmask16)-1, _mm256_loadu_si256((const __m256i *)from));
+        return (vec<float>)((words)wide << 16);
+#else
+        vec<float> v = {};
+        for (int l = 0; l < VL<float>; ++l) v[l] = widen(from[l]);
+        return v;
+#endif
+    }
     static VTS_INLINE words rounded(vec<float> x) {  // the upper half of each word is the result
         const words u = (words)x;
         const words sum = u + 0x7FFFu + ((u >> 16) & 1u);

@@ -61,8 +61,13 @@ bits softmax(int threads, int64_t slots, int64_t n, vts_dtype dtype) {
     p.dweights = p.dscores = dscores.data(), p.dlse = factor.data(), p.dusage = sums.data(), p.scaled = true;
     spread(vts_memory_softmax_tasks(&p), threads, [&](int64_t b, int64_t e) { vts_memory_softmax_bwd_cpu(&p, b, e); });
     vts_memory_softmax_sums_cpu(&p, dbias.data());
-    vts_memory_unproject_params u = {dscores.data(), weights.data(), factor.data(), slots, rows, slots, dtype};
+    vts_memory_unproject_params u = {dscores.data(), weights.data(), factor.data(), slots, rows, slots, dtype, dtype};
     spread(rows, threads, [&](int64_t b, int64_t e) { vts_memory_unproject_cpu(&u, b, e); });
+    auto narrow = halves(rows * slots, VTS_BFLOAT16);
+    if (dtype == VTS_FLOAT32) {
+        u.x = narrow.data(), u.x_dtype = VTS_BFLOAT16;
+        spread(rows, threads, [&](int64_t b, int64_t e) { vts_memory_unproject_cpu(&u, b, e); });
+    }
     bits all;
     append(all, weights), append(all, lse), append(all, sums), append(all, dscores), append(all, dbias);
     return all;
@@ -155,6 +160,10 @@ bits product(int threads, int64_t m, int64_t n, int64_t k, bool turned, vts_dtyp
     p.dtype = dtype, p.a = a.data(), p.b = b.data(), p.c = c.data(), p.m = m, p.n = n, p.k = k, p.c_stride_m = n;
     p.add = turned, p.a_stride_m = turned ? 1 : k, p.a_stride_k = turned ? m : 1;
     p.b_stride_k = turned ? 1 : n, p.b_stride_n = turned ? k : 1;
+    auto bias = numbers<float>(n);
+    std::vector<uint16_t> rounded(m * n);
+    if (!turned) p.bias = bias.data();
+    if (dtype == VTS_BFLOAT16 && m % 2 == 0) p.rounded = rounded.data(), p.rounded_stride_m = n;
     auto packed = numbers<float>(vts_memory_product_packed(&p), false);
     p.packed = packed.data();
     for (int64_t block = 0; block < vts_memory_product_blocks(&p); ++block) {
@@ -166,7 +175,7 @@ bits product(int threads, int64_t m, int64_t n, int64_t k, bool turned, vts_dtyp
         });
     }
     bits all;
-    append(all, c);
+    append(all, c), append(all, rounded);
     return all;
 }
 

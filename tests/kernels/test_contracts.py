@@ -129,8 +129,10 @@ def test_opcheck_of_the_folded_layer(cpp: None, full: bool) -> None:
     x, weight, bank, bias = random(9, 8), random(5, 8), random(7, 5), random(5) if full else None
     keys, scale = random(7, 8), torch.tensor(2.0, requires_grad=True)
     slot_bias, mask = (random(7), torch.rand(9) > 0.3) if full else (None, None)
-    torch.library.opcheck(OPS.memory_layer_fwd, (x, keys, bank, weight, bias, scale, slot_bias, mask, full))
-    y, kept, usage, inverse = OPS.memory_layer_fwd(x, keys, bank, weight, bias, scale, slot_bias, mask, full)
+    inputs = (x, keys, bank, weight, bias, scale, slot_bias, mask, full)
+    for rounds in (False, True):
+        torch.library.opcheck(OPS.memory_layer_fwd, (*inputs, rounds))
+    y, kept, usage, inverse = OPS.memory_layer_fwd(*inputs, False)
     saved = still(y, usage, x, keys, bank, weight, scale, mask, kept, inverse)
     for wanted in ([True] * 7, [full, False, True, False, False, full, False]):
         torch.library.opcheck(OPS.memory_layer_bwd, (*saved, full, wanted))

@@ -8,7 +8,7 @@ import pytest
 import torch
 import vtsum_kernels as vk
 from torch import Tensor
-from vtsum_kernels.memory_attention import plan
+from vtsum_kernels.memory_attention import plan, products
 from vtsum_kernels.tensors import acc_dtype
 
 from tests.kernels import definitions
@@ -237,3 +237,27 @@ def test_auto_folds_only_where_it_saves_work() -> None:
         check = vk.memory_fuse.__wrapped__  # type: ignore[attr-defined]
         call = check(torch.zeros(frames, 64), torch.zeros(slots, 64), None, weight, num_heads=heads)
         assert call.fold[1] is folds, (frames, slots, heads)
+
+
+@pytest.mark.skipif(torch.bfloat16 not in products.OURS, reason="no products of bfloat16 of ours on this processor")
+@pytest.mark.parametrize(
+    ("dtype", "frames", "slots", "projected", "folds"),
+    [
+        (torch.bfloat16, 512, 512, False, True),
+        (torch.bfloat16, 64, 512, False, True),  # 1.8 times the work
+        (torch.bfloat16, 8, 512, False, False),
+        (torch.bfloat16, 512, 512, True, False),
+        (torch.float32, 512, 512, False, False),
+    ],
+)
+def test_auto_folds_for_products_that_take_half_the_time(
+    dtype: torch.dtype, frames: int, slots: int, projected: bool, folds: bool
+) -> None:
+    """What is not folded is multiplied in float32; numbers are those of either way."""
+    check = vk.memory_fuse.__wrapped__  # type: ignore[attr-defined]
+    x, bank, weight = (torch.randn(n, m).to(dtype) for n, m in ((frames, 64), (slots, 64), (64, 128)))
+    query_weight = torch.randn(64, 64).to(dtype) if projected else None
+    assert check(x, bank, None, weight, query_weight=query_weight).fold[1] is folds
+    exact = vk.memory_fuse(*(t.double() for t in (x, bank, bank, weight)), normalize=True, backend="reference")
+    got = vk.memory_fuse(x, bank, bank, weight, normalize=True)
+    torch.testing.assert_close(got.double(), exact, rtol=2**-7 if dtype == torch.bfloat16 else 1e-5, atol=1e-3)

@@ -40,6 +40,27 @@ def test_products_at_the_edges_of_tiles(
     assert torch.equal(whole[:, n + 2 :], before[:, n + 2 :])
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("m", "n", "k"), SHAPES)
+def test_a_bias_is_added_to_every_row(m: int, n: int, k: int, dtype: torch.dtype) -> None:
+    a, b, bias = matrix(m, k, "rows", dtype), matrix(k, n, "columns", dtype), torch.randn(n)
+    exact = a.double() @ b.double() + bias.double()
+    bound = (k + 1) * 2**-24 * (a.double().abs() @ b.double().abs() + bias.abs() + 1.0)
+    assert ((products.product(a, b, bias).double() - exact).abs() <= bound).all()
+
+
+@pytest.mark.skipif(torch.bfloat16 not in products.OURS, reason="no products of bfloat16 of ours on this processor")
+@pytest.mark.parametrize(("m", "n", "k"), SHAPES)
+def test_a_rounded_sum_is_the_sum_rounded(m: int, n: int, k: int) -> None:
+    a, b, before = matrix(m, k, "rows", torch.bfloat16), matrix(k, n, "strided", torch.bfloat16), torch.randn(m, n)
+    a[m // 2, 0] = torch.nan
+    whole = before.clone()
+    products.add_product(whole, a, b)
+    rounded = products.rounded_sum(before.clone(), a, b)
+    assert rounded.dtype == torch.bfloat16
+    torch.testing.assert_close(rounded, whole.bfloat16(), rtol=0, atol=0, equal_nan=True)
+
+
 def test_one_order_of_sums() -> None:
     threads = torch.get_num_threads()
     for dtype in products.OURS:
@@ -87,5 +108,11 @@ def test_wrong_matrices_are_refused() -> None:
     for tensors in wrong:
         with pytest.raises(RuntimeError, match=r"memory_product_: (out|this processor) "):
             torch.ops.vtsum_kernels.memory_product_(*tensors, False)
+    if torch.float32 in products.OURS:
+        for beside in ((True, torch.zeros(3)), (False, torch.zeros(4)), (False, torch.zeros(3).double())):
+            with pytest.raises(RuntimeError, match="memory_product_: bias must be"):
+                torch.ops.vtsum_kernels.memory_product_(out, x, x.t(), *beside)
+        with pytest.raises(RuntimeError, match="memory_product_: rounded must be"):
+            torch.ops.vtsum_kernels.memory_product_(out, x, x.t(), True, None, out.bfloat16())
     with pytest.raises(RuntimeError, match="memory_product_: this processor "):
         torch.ops.vtsum_kernels.memory_product_(out.double(), x.double(), x.double().t(), False)

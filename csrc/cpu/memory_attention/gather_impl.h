@@ -10,6 +10,9 @@ typedef vts_memory_gather_params gather_params;
 
 // Rows of a gather's task, slots of a scatter's.
 constexpr int64_t gather_rows = 16, scatter_slots = 32;
+// So many terms of sums before it is read a row is asked for, of a table of so many bytes that most rows of it come
+// from beyond the second cache.
+constexpr int64_t ahead = 32, far_table = 4 << 20;
 
 // acc[v] += weight * group v of a row, for the vectors of `count` elements from d on.
 template <typename E, int N>
@@ -45,35 +48,35 @@ struct strip_sum {
     }
 };
 
-// to = sum over the terms of weight * row; term(t, weight, row) says which, 0 <= t < terms.
-template <typename E, typename F>
-VTS_INLINE void weighted_sum(int64_t terms, int64_t e, typename E::storage *to, const F &term) {
+// to = sum over the terms of weight_of(t) * row_of(t), 0 <= t < terms. Up to `known`, 0 for not at all, row_of says
+// what is summed next, too, and is asked for well before: no processor foresees where it lies.
+template <typename E, typename W, typename R>
+VTS_INLINE void weighted_sum(
+    int64_t terms, int64_t known, int64_t e, typename E::storage *to, const W &weight_of, const R &row_of) {
     typedef typename E::accumulate A;
-    constexpr int N = 8, wide = N / vectors_of<E> * E::group;
+    constexpr int line = 64 / (int)sizeof(*to);
     int64_t d = 0;
-    const auto over = [&](auto &sum, const auto &add) VTS_LAMBDA_INLINE {
-        for (int64_t t = 0; t < terms; ++t) {
-            A weight;
-            const typename E::storage *row;
-            term(t, weight, row);
-            if (weight != 0) add(sum, weight, row + d);
+    // In strips of N vectors of sums, as far as they reach.
+    const auto strips = [&](auto vectors) VTS_LAMBDA_INLINE {
+        constexpr int N = vectors.value, wide = N / vectors_of<E> * E::group;
+        for (; d + wide <= e; d += wide) {
+            strip_sum<E, N> sum;
+            for (int64_t t = 0; t < terms; ++t) {
+                if (t + ahead < known)
+                    for (int at = 0; at < wide; at += line) __builtin_prefetch(row_of(t + ahead) + d + at, 0, 2);
+                if (const A weight = weight_of(t); weight != 0) sum.add(weight, row_of(t) + d);
+            }
+            sum.write(to + d);
         }
     };
-    const auto add_all = [](auto &sum, A w, const typename E::storage *row) VTS_LAMBDA_INLINE { sum.add(w, row); };
-    for (; d + wide <= e; d += wide) {
-        strip_sum<E, N> sum;
-        over(sum, add_all);
-        sum.write(to + d);
-    }
-    for (; d + E::group <= e; d += E::group) {
-        strip_sum<E, vectors_of<E>> sum;
-        over(sum, add_all);
-        sum.write(to + d);
-    }
+    if constexpr (VTS_BYTES == 64) strips(constant<16>{});
+    strips(constant<8>{});
+    strips(constant<vectors_of<E>>{});
     if (d < e) {
         const int rest = (int)(e - d);
         strip_sum<E, vectors_of<E>> sum;
-        over(sum, [&](auto &s, A w, const typename E::storage *row) VTS_LAMBDA_INLINE { s.add_part(w, row, rest); });
+        for (int64_t t = 0; t < terms; ++t)
+            if (const A weight = weight_of(t); weight != 0) sum.add_part(weight, row_of(t) + d, rest);
         sum.write_part(to + d, rest);
     }
 }
@@ -109,10 +112,11 @@ void gather(const gather_params &p, int64_t begin, int64_t end) {
         const A *weights = (const A *)p.weights + (head * p.n + i) * p.k;
         const int32_t *index = p.index + (head * p.n + i) * p.k;
         const typename E::storage *table = at.table(head);
+        const bool far = p.S * p.e * (int64_t)sizeof(*table) > far_table;
         weighted_sum<E>(
-            p.k, p.e, at.row(head, i), [&](int64_t j, A &weight, const typename E::storage *&row) VTS_LAMBDA_INLINE {
-                weight = weights[j], row = table + index[j] * p.table_stride_s;
-            });
+            p.k, far ? (p.n - i) * p.k : 0, p.e, at.row(head, i),
+            [&](int64_t j) VTS_LAMBDA_INLINE { return weights[j]; },
+            [&](int64_t j) VTS_LAMBDA_INLINE { return table + index[j] * p.table_stride_s; });
     });
 }
 
@@ -160,9 +164,9 @@ void scatter(const gather_params &p, int64_t begin, int64_t end) {
         for (int64_t s = first; s < last; ++s) {
             const int32_t *mine = order + starts[s];
             weighted_sum<E>(
-                starts[s + 1] - starts[s], p.e, at.table(head) + s * p.table_stride_s,
-                [&](int64_t t, A &weight, const typename E::storage *&row)
-                    VTS_LAMBDA_INLINE { weight = weights[mine[t]], row = at.row(head, mine[t] / p.k); });
+                starts[s + 1] - starts[s], 0, p.e, at.table(head) + s * p.table_stride_s,
+                [&](int64_t t) VTS_LAMBDA_INLINE { return weights[mine[t]]; },
+                [&](int64_t t) VTS_LAMBDA_INLINE { return at.row(head, mine[t] / p.k); });
         }
     }
 }

@@ -2,7 +2,7 @@
 // bfloat16, those, added up in float32.
 #pragma once
 
-#include "../vec.h"
+#include "../convert.h"
 
 namespace vts::VTS_LEVEL {
 namespace {
@@ -36,6 +36,11 @@ struct product_element {
     static VTS_INLINE vec<float> add_products(vec<float> sum, __m512i b, uint32_t a) {
         return (vec<float>)_mm512_dpbf16_ps((__m512)sum, (__m512bh)b, (__m512bh)_mm512_set1_epi32((int)a));
     }
+    // The first `count` of sixteen sums, to the nearest bfloat16.
+    static VTS_INLINE void store_rounded(uint16_t *to, vec<float> sum, int count) {
+        const __m512i halves = (__m512i)(bfloat16::rounded(sum) >> 16);
+        _mm512_mask_cvtepi32_storeu_epi16(to, (__mmask16)((1u << count) - 1u), halves);
+    }
 };
 
 #else
@@ -49,6 +54,7 @@ struct product_element {
     static VTS_INLINE float word_at(const float *from, int64_t, int64_t) { return *from; }
     static VTS_INLINE void pack_across(const float *from, int64_t, int64_t, float *to) { store(to, load(from)); }
     static VTS_INLINE vec<float> add_products(vec<float> sum, vec<float> b, float a) { return sum + b * a; }
+    static VTS_INLINE void store_rounded(uint16_t *, vec<float>, int) {}  // of float32 products none are rounded
 };
 
 #endif

@@ -13,11 +13,21 @@ namespace {
 constexpr int rows_of_tile = product_rows, columns_of_tile = product_columns;
 static_assert(columns_of_tile == 2 * VL<float>, "a tile is two vectors wide");
 
-// c (+)= a b over `words` of k: a is packed [word][12], or 12 rows `stride` elements apart; b is packed [word][32].
+// Where the sums of a tile go, rows `stride` apart: to c or, where there is one, rounded. What is at `start`, rows
+// `start_stride` apart, is added where it is not null.
+struct target {
+    const float *start;
+    int64_t start_stride;
+    float *c;
+    uint16_t *rounded;
+    int64_t stride;
+};
+
+// a b over `words` of k: a is packed [word][12], or 12 rows `stride` elements apart; b is packed [word][32].
 template <typename E, bool packed>
 VTS_INLINE void tile(
-    const void *a_from, int64_t stride, const typename E::word *b, int64_t words, float *c, int64_t c_stride, int rows,
-    int columns, bool add) {
+    const void *a_from, int64_t stride, const typename E::word *b, int64_t words, const target &to, int rows,
+    int columns) {
     constexpr int L = VL<float>;
     vec<float> acc[rows_of_tile][2];
     repeat<rows_of_tile>([&](auto i) VTS_LAMBDA_INLINE { acc[i.value][0] = acc[i.value][1] = vec<float>{}; });
@@ -40,21 +50,21 @@ VTS_INLINE void tile(
     }
     repeat<rows_of_tile>([&](auto i) VTS_LAMBDA_INLINE {
         if (i.value < rows) {
-            float *to = c + i.value * c_stride;
-            if (columns == columns_of_tile) {
-                store(to, add ? load(to) + acc[i.value][0] : acc[i.value][0]);
-                store(to + L, add ? load(to + L) + acc[i.value][1] : acc[i.value][1]);
-            } else {
-                repeat<2>([&](auto v) VTS_LAMBDA_INLINE {
-                    const int count = columns - v.value * L < L ? columns - v.value * L : L;
-                    float *part = to + v.value * L;
-                    if (count == L)
-                        store(part, add ? load(part) + acc[i.value][v.value] : acc[i.value][v.value]);
-                    else if (count > 0)
-                        store_part(
-                            part, add ? load_part(part, count) + acc[i.value][v.value] : acc[i.value][v.value], count);
-                });
-            }
+            const float *start = to.start == nullptr ? nullptr : to.start + i.value * to.start_stride;
+            repeat<2>([&](auto v) VTS_LAMBDA_INLINE {
+                const int count = columns - v.value * L < L ? columns - v.value * L : L;
+                const int64_t at = i.value * to.stride + v.value * L;
+                if (count <= 0) return;
+                vec<float> sum = acc[i.value][v.value];
+                if (start != nullptr)
+                    sum += count == L ? load(start + v.value * L) : load_part(start + v.value * L, count);
+                if (to.rounded != nullptr)
+                    E::store_rounded(to.rounded + at, sum, count);
+                else if (count == L)
+                    store(to.c + at, sum);
+                else
+                    store_part(to.c + at, sum, count);
+            });
         }
     });
 }
@@ -97,6 +107,7 @@ VTS_INLINE void run_blocks(const vts_memory_product_params &p, const product_par
     alignas(64) typename E::word mine[product_block / rows_of_tile][product_depth * rows_of_tile];
     const int64_t first = part.first, depth = part.depth, words = (depth + E::each - 1) / E::each;
     const bool add = p.add || first > 0, in_place = p.a_stride_k == 1 && depth % E::each == 0;
+    const bool rounds = p.rounded != nullptr && first + depth >= p.k;
     for (int64_t block = begin; block < end; ++block) {
         const int64_t top = block * part.rows, bottom = top + part.rows < p.m ? top + part.rows : p.m;
         bool packed[product_block / rows_of_tile];
@@ -121,11 +132,17 @@ VTS_INLINE void run_blocks(const vts_memory_product_params &p, const product_par
                 const int64_t panel = (m - top) / rows_of_tile;
                 const int rows = (int)(bottom - m < rows_of_tile ? bottom - m : rows_of_tile);
                 float *c = p.c + m * p.c_stride_m + n;
+                const target to = {
+                    add                 ? c
+                    : p.bias != nullptr ? p.bias + n
+                                        : nullptr,
+                    add ? p.c_stride_m : 0, c, rounds ? p.rounded + m * p.rounded_stride_m + n : nullptr,
+                    rounds ? p.rounded_stride_m : p.c_stride_m};
                 const typename E::storage *a = (const typename E::storage *)p.a + m * p.a_stride_m + first;
                 if (packed[panel])
-                    tile<E, true>(mine[panel], 1, b, words, c, p.c_stride_m, rows, columns, add);
+                    tile<E, true>(mine[panel], 1, b, words, to, rows, columns);
                 else
-                    tile<E, false>(a, p.a_stride_m, b, words, c, p.c_stride_m, rows, columns, add);
+                    tile<E, false>(a, p.a_stride_m, b, words, to, rows, columns);
             }
         }
     }

@@ -202,17 +202,6 @@ void memory_round(const vts_memory_round_params &p, int64_t begin, int64_t end) 
     }
 }
 
-VTS_INLINE vec<float> load_bfloat16(const uint16_t *from) {
-#if defined(__AVX512F__)
-    const __m512i wide = _mm512_maskz_cvtepu16_epi32((__mmask16)-1, _mm256_loadu_si256((const __m256i *)from));
-    return (vec<float>)((ivec<float>)wide << 16);
-#else
-    vec<float> v = {};
-    for (int l = 0; l < VL<float>; ++l) v[l] = bfloat16::widen(from[l]);
-    return v;
-#endif
-}
-
 VTS_INLINE uint32_t bits_of(ivec<float> mask) {
 #if defined(__AVX512F__)
     return _mm512_movepi32_mask((__m512i)mask);
@@ -281,13 +270,13 @@ void memory_shortlist(const vts_memory_shortlist_params &p, int64_t begin, int64
             const int count = (int)(p.slots - s < L ? p.slots - s : L);
             vec<float> score, slot_norm, slot_residual, bias = {};
             if (count == L) {
-                score = load_bfloat16(scores + s);
+                score = bfloat16::load_in_order(scores + s);
                 slot_norm = load(p.slot_norm + s), slot_residual = load(p.slot_residual + s);
                 if (p.slot_bias) bias = load(p.slot_bias + s);
             } else {
                 uint16_t last[L] = {};
                 for (int l = 0; l < count; ++l) last[l] = scores[s + l];
-                score = load_bfloat16(last);
+                score = bfloat16::load_in_order(last);
                 slot_norm = load_part(p.slot_norm + s, count), slot_residual = load_part(p.slot_residual + s, count);
                 if (p.slot_bias) bias = load_part(p.slot_bias + s, count);
             }

@@ -201,29 +201,50 @@ void softmax_sums(const softmax_params &p, A *sums) {
 }
 
 template <typename A>
+VTS_INLINE vec<A> widened(const A *from) {
+    return load(from);
+}
+VTS_INLINE vec<float> widened(const uint16_t *from) { return bfloat16::load_in_order(from); }
+template <typename A>
+VTS_INLINE vec<A> widened_part(const A *from, int count) {
+    return load_part(from, count);
+}
+VTS_INLINE vec<float> widened_part(const uint16_t *from, int count) {
+    vec<float> v = {};
+    for (int l = 0; l < count; ++l) v[l] = bfloat16::widen(from[l]);
+    return v;
+}
+
+template <typename A, typename X>
 void unproject(const vts_memory_unproject_params &p, int64_t begin, int64_t end) {
     constexpr int L = VL<A>;
     const int64_t whole = p.d / L * L;
     const int rest = (int)(p.d - whole);
     for (int64_t r = begin; r < end; ++r) {
         A *u = (A *)p.u + r * p.d;
-        const A *x = (const A *)p.x + r * p.x_stride, share = ((const A *)p.share)[r];
+        const X *x = (const X *)p.x + r * p.x_stride;
+        const A share = ((const A *)p.share)[r];
         vec<A> dots = {}, more = {};
         int64_t d = 0;
         for (; d + 2 * L <= whole; d += 2 * L) {
-            dots += load(u + d) * load(x + d);
-            more += load(u + d + L) * load(x + d + L);
+            dots += load(u + d) * widened(x + d);
+            more += load(u + d + L) * widened(x + d + L);
         }
-        for (; d < whole; d += L) dots += load(u + d) * load(x + d);
-        if (rest) more += load_part(u + whole, rest) * load_part(x + whole, rest);
+        for (; d < whole; d += L) dots += load(u + d) * widened(x + d);
+        if (rest) more += load_part(u + whole, rest) * widened_part(x + whole, rest);
         const A along = sum_lanes<A>(dots + more) * share * share;
-        for (d = 0; d < whole; d += L) store(u + d, load(u + d) - load(x + d) * along);
-        if (rest) store_part(u + whole, load_part(u + whole, rest) - load_part(x + whole, rest) * along, rest);
+        for (d = 0; d < whole; d += L) store(u + d, load(u + d) - widened(x + d) * along);
+        if (rest) store_part(u + whole, load_part(u + whole, rest) - widened_part(x + whole, rest) * along, rest);
     }
 }
 
 void memory_unproject(const vts_memory_unproject_params &p, int64_t begin, int64_t end) {
-    p.dtype == VTS_FLOAT64 ? unproject<double>(p, begin, end) : unproject<float>(p, begin, end);
+    if (p.dtype == VTS_FLOAT64)
+        unproject<double, double>(p, begin, end);
+    else if (p.x_dtype == VTS_BFLOAT16)
+        unproject<float, uint16_t>(p, begin, end);
+    else
+        unproject<float, float>(p, begin, end);
 }
 void memory_softmax_forward(const softmax_params &p, int64_t begin, int64_t end) {
     p.dtype == VTS_FLOAT64 ? softmax_forward<double>(p, begin, end) : softmax_forward<float>(p, begin, end);

@@ -56,10 +56,10 @@ void vts_memory_softmax_sums_cpu(const vts_memory_softmax_params *p, void *sums)
 // CPU. What the norm of a cosine passes back: row r of u loses (x_r . u_r) share_r^2 x_r, where share is 1 / |x|, or 0.
 struct vts_memory_unproject_params {
     void *u;            // [rows, d] of A, contiguous; read and written
-    const void *x;      // [rows, d] of A, rows x_stride apart
+    const void *x;      // [rows, d] of A, or bfloat16 where that is float32: `x_dtype`; rows x_stride apart
     const void *share;  // [rows] of A
     int64_t x_stride, rows, d;
-    vts_dtype dtype;
+    vts_dtype dtype, x_dtype;
 };
 void vts_memory_unproject_cpu(const vts_memory_unproject_params *p, int64_t begin, int64_t end);  // rows
 
@@ -241,8 +241,9 @@ void vts_memory_shortlist_cpu(const vts_memory_shortlist_params *p, int64_t begi
 
 // --- Matrix products into float32 on the CPU, for processors whose AVX-512 the BLAS leaves unused --------------------
 
-// c [m, n] = a [m, k] b [k, n], or c += a b with `add`. Strides in elements; c's rows are dense, and one of a's strides
-// and one of b's is 1. Each element of c is summed over k in order, by one task: results do not depend on the threads.
+// c [m, n] = a [m, k] b [k, n] + bias, or c += a b with `add`; with `rounded` the result goes there, and c is what is
+// added to and holds sums on their way. Strides in elements; c's rows are dense, and one of a's strides and one of b's
+// is 1. Each element is summed over k in order, by one task: results do not depend on the threads.
 struct vts_memory_product_params {
     const void *a, *b;  // float32, or both bfloat16: `dtype`
     float *c;
@@ -251,6 +252,9 @@ struct vts_memory_product_params {
     int64_t m, n, k;
     void *packed;  // as many words of 4 bytes as _packed says, at a multiple of 4 bytes
     bool add;
+    const float *bias;  // [n] or null; not with `add`
+    uint16_t *rounded;  // [m, n] or null: bfloat16, as a and b are
+    int64_t rounded_stride_m;
 };
 
 // Whether these products are worth it here: AVX-512 on a processor for which MKL, the usual BLAS, chooses AVX2; for

@@ -73,10 +73,13 @@ void unproject(Tensor u, Tensor x, Tensor share) {
     constexpr const char *op = "memory_unproject_";
     vts_memory_unproject_params p = {};
     STD_TORCH_CHECK(x.dim() == 2 && (x.stride(1) == 1 || x.size(1) <= 1), op, ": x must be [rows, d] with dense rows");
-    p.dtype = wide_dtype_of(x, op);
+    p.dtype = wide_dtype_of(u, op), p.x_dtype = dtype_of(x, op);
+    STD_TORCH_CHECK(
+        p.x_dtype == p.dtype || (p.x_dtype == VTS_BFLOAT16 && p.dtype == VTS_FLOAT32), op,
+        ": x must be of u's dtype, or bfloat16 beside float32");
     p.rows = x.size(0), p.d = x.size(1), p.x_stride = x.stride(0), p.x = x.data_ptr();
-    p.u = dense(op, "u", u, {p.rows, p.d}, x.scalar_type());
-    p.share = dense(op, "share", share, {p.rows}, x.scalar_type());
+    p.u = dense(op, "u", u, {p.rows, p.d}, u.scalar_type());
+    p.share = dense(op, "share", share, {p.rows}, u.scalar_type());
     in_parallel(p.rows, p.d, [&](int64_t begin, int64_t end) { vts_memory_unproject_cpu(&p, begin, end); });
 }
 

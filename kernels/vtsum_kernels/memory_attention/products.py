@@ -13,9 +13,12 @@ import torch
 from torch import Tensor
 
 from .. import library
+from ..tensors import contiguous
 from .mapping import by_group
 
-library.LIB.define("memory_product_(Tensor(a!) out, Tensor a, Tensor b, bool add) -> ()")
+library.LIB.define(
+    "memory_product_(Tensor(a!) out, Tensor a, Tensor b, bool add, Tensor? bias=None, Tensor(b!)? rounded=None) -> ()"
+)
 library.LIB.define("memory_product_pays(ScalarType dtype) -> bool")
 _product = library.OPS.memory_product_.default
 #: The dtypes whose products are ours on this machine.
@@ -26,37 +29,49 @@ OURS = frozenset(
 )
 
 
-def _is_ours(a: Tensor) -> bool:
-    return a.dtype in OURS and a.numel() > 0
-
-
-def product(a: Tensor, b: Tensor) -> Tensor:
-    """a b, for matrices of any strides; in float32 for bfloat16 ones, which must be among OURS."""
+def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    """a b + bias, for matrices of any strides; in float32 for bfloat16 ones, which must be among OURS."""
     out = a.new_empty((a.shape[0], b.shape[1]), dtype=torch.float32 if a.dtype == torch.bfloat16 else a.dtype)
-    product_into(out, a, b)
+    product_into(out, a, b, bias)
     return out
 
 
-def product_into(out: Tensor, a: Tensor, b: Tensor) -> None:
-    """out = a b; the rows of out must be dense."""
-    if _is_ours(a):
-        _product(out, a, b, False)
-    else:
+def product_into(out: Tensor, a: Tensor, b: Tensor, bias: Tensor | None = None) -> None:
+    """out = a b + bias; the rows of out must be dense, and bias [n] of its dtype."""
+    if a.numel() == 0:
+        out.zero_() if bias is None else out.copy_(bias)
+    elif a.dtype in OURS:
+        _product(out, a, b, False, contiguous(bias))
+    elif bias is None:
         torch.mm(a, b, out=out)
+    else:
+        torch.addmm(bias, a, b, out=out)
 
 
 def add_product(out: Tensor, a: Tensor, b: Tensor) -> None:
     """out += a b; the rows of out must be dense."""
-    if _is_ours(a):
+    if a.numel() == 0:
+        return
+    if a.dtype in OURS:
         _product(out, a, b, True)
     else:
         out.addmm_(a, b)
 
 
+def rounded_sum(out: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """out + a b in the dtype of a, which may have fewer digits than out, where sums are kept on their way."""
+    if out.dtype == a.dtype or a.numel() == 0:
+        add_product(out, a, b)
+        return out.to(a.dtype)
+    rounded = torch.empty_like(out, dtype=a.dtype)
+    _product(out, a, b, True, None, rounded)
+    return rounded
+
+
 def multiply(out: Tensor, a: Tensor, b: Tensor) -> None:
     """out[g, h] = a[g, h] b[g, h] for tensors [G, H, ., .], where a and b may be any views."""
     groups, heads = out.shape[:2]
-    if _is_ours(a) or groups * heads == 1:
+    if a.dtype in OURS or groups * heads == 1:
         for g in range(groups):
             for h in range(heads):
                 product_into(out[g, h], a[g, h], b[g, h])

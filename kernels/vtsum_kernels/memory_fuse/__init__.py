@@ -13,6 +13,7 @@ from ..memory_attention.call import check_bank, check_options, check_rows, rows_
 from ..tensors import autocast
 from .backends import preferred, run
 from .call import NAME, Call, Norm, check_folded, check_norm, check_query_weight, check_weight
+from .cpu import layer_speed
 from .fold import Folded, fold, saves
 from .reference import memory_fuse_reference
 
@@ -104,7 +105,7 @@ def memory_fuse(
         residual (Tensor | None): [..., T, O], added to the result (also at frames that query_mask leaves out).
         norm (tuple | None): (weight [E], bias [E], eps) of a LayerNorm of m, as torch.nn.LayerNorm holds them; weight
             and bias may be None. It does not fold: with it m is formed.
-        fold (str | bool | Folded): "auto" folds what saves multiplications; True and False force it. A cosine of
+        fold (str | bool | Folded): "auto" folds what saves time, by its products; True and False force it. A cosine of
             projected queries cannot fold the keys (their norm needs the projection) and folds the values alone. What
             `fold_bank` made of this bank and these weights is taken as it is, without a gradient of them.
         query_mask (Tensor | None): bool [..., T], True = valid. At other frames y is the residual, or 0.
@@ -146,7 +147,8 @@ def memory_fuse(
     elif isinstance(fold, bool):
         which = fold, fold
     elif fold == "auto":
-        keys_save, values_save = saves(bank, rows.shape[1], rows.shape[2], out_dim, options.top_k)
+        speed = layer_speed(rows, bank, options) if query_weight is None else 1
+        keys_save, values_save = saves(bank, rows.shape[1], rows.shape[2], out_dim, options.top_k, layer_speed=speed)
         which = keys_save, values_save and norm is None
     else:
         checks.fail(NAME, "fold", '"auto", True, False or what fold_bank makes', repr(fold))

@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 
 from .. import library
+from ..memory_attention.call import Bank, Options
 from ..memory_attention.cpu import in_full_precision, rows_softmax, rows_softmax_backward, widened
-from ..memory_attention.products import OURS, add_product, product
+from ..memory_attention.products import OURS, add_product, product, rounded_sum
 from ..memory_attention.read import keeps_weights
 from ..memory_attention.reference import NORM_FLOOR
 from ..tensors import acc_dtype, contiguous, dense_rows
@@ -31,17 +32,25 @@ from .call import Call
 from .fold import Folded
 
 _TENSORS = "Tensor x, Tensor keys, Tensor bank, Tensor weight, Tensor? bias, Tensor scale, Tensor? slot_bias"
-_INPUTS = f"{_TENSORS}, Tensor? query_mask, bool normalize"
+_INPUTS = f"{_TENSORS}, Tensor? query_mask, bool normalize, bool rounds"
 
 library.LIB.define("memory_unproject_(Tensor(a!) u, Tensor x, Tensor share) -> ()")
 _unproject = library.OPS.memory_unproject_.default
+#: Elements of a part of a matrix that is converted on the way to what needs it, while it is in the second cache.
+PART = 2**17
 
 
-def joined(x: Tensor, weight: Tensor, bias: Tensor | None, weights: Tensor, bank: Tensor) -> Tensor:
-    """x W1^T + weights bank + bias, without a copy of either pair side by side."""
-    y = product(x, weight.t())
+def _parts(x: Tensor) -> tuple[Tensor, ...]:
+    return x.split(max(PART // max(x.shape[1], 1), 1))
+
+
+def joined(x: Tensor, weight: Tensor, bias: Tensor | None, weights: Tensor, bank: Tensor, rounds: bool) -> Tensor:
+    """x W1^T + weights bank + bias, without a copy of either pair side by side; `rounds`: in x's dtype."""
+    y = product(x, weight.t(), bias)
+    if rounds:
+        return rounded_sum(y, weights, bank)
     add_product(y, weights, bank)
-    return y if bias is None else y.add_(bias)
+    return y
 
 
 def join_forward(
@@ -50,7 +59,7 @@ def join_forward(
     """x W1^T + weights bank + bias + residual in float32, rounded once."""
     dtype = x.dtype
     x, weights, weight, bank, bias, residual = widened(x, weights, weight, bank, bias, residual)
-    y = joined(x, weight, bias, weights, bank)
+    y = joined(x, weight, bias, weights, bank, False)
     if residual is not None:
         y.add_(residual)
     return y.to(dtype)
@@ -60,16 +69,35 @@ def _factor(x: Tensor, scale: Tensor, normalize: bool) -> tuple[Tensor, Tensor]:
     """factor [1, 1, N], and 1 / |x| [N] (for cosine, else empty); both 0 where the norm is under the floor or NaN."""
     if not normalize:
         return scale.expand(1, 1, x.shape[0]).contiguous(), scale.new_empty(0)
-    norms = torch.linalg.vector_norm(x, dim=-1, dtype=acc_dtype(x.dtype))
+    dtype = acc_dtype(x.dtype)
+    parts = (x,) if x.dtype == dtype else _parts(x)
+    norms = torch.cat([torch.linalg.vector_norm(part, dim=-1, dtype=dtype) for part in parts])
     inverse = torch.where(norms >= NORM_FLOOR, norms.reciprocal(), 0.0)
     return (scale * inverse).view(1, 1, -1), inverse
 
 
 def _even(weights: Tensor, dtype: torch.dtype) -> float:
     """e of this module's head: 0 where weights keep all their digits, and where no slot may be read."""
-    if dtype != torch.bfloat16 or not weights.any():
+    if dtype != torch.bfloat16 or not (weights[:1].any() or weights.any()):
         return 0.0
     return float(torch.tensor(1.0 / weights.shape[1], dtype=dtype))
+
+
+def _apart(weights: Tensor, even: float, dtype: torch.dtype) -> Tensor:
+    """weights - even, in a dtype that holds the difference better than the weights."""
+    if not even:
+        return weights.to(dtype)
+    apart = torch.empty_like(weights, dtype=dtype)
+    for to, part in zip(_parts(apart), _parts(weights), strict=True):
+        to.copy_(part - even)
+    return apart
+
+
+def _sum_of_rows(dy: Tensor, dtype: torch.dtype) -> Tensor:
+    """In `dtype`; where our products take dy as it is, by one of them: what torch sums it converts whole before."""
+    if dy.dtype != dtype and dy.dtype in OURS:
+        return product(dy.new_ones((1, dy.shape[0])), dy)[0]
+    return dy.sum(0, dtype=dtype)
 
 
 def _forward(
@@ -82,7 +110,9 @@ def _forward(
     slot_bias: Tensor | None,
     query_mask: Tensor | None,
     normalize: bool,
+    rounds: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """rounds: y is in x's dtype, not that of its sums."""
     factor, inverse = _factor(x, scale, normalize)
     weights = product(x, keys.to(x.dtype).t())
     mask = None if query_mask is None else query_mask.reshape(1, -1).contiguous()
@@ -91,7 +121,7 @@ def _forward(
     if even := _even(weights, x.dtype):
         common = bank.sum(0) * even
         bias = common if bias is None else common.add_(bias)
-    y = joined(x, weight, bias, ((weights - even) if even else weights).to(x.dtype), bank.to(x.dtype))
+    y = joined(x, weight, bias, _apart(weights, even, x.dtype), bank.to(x.dtype), rounds)
     if query_mask is not None:
         y.masked_fill_(~query_mask[:, None], 0.0)
     return y, weights, usage.view(-1), inverse
@@ -123,9 +153,9 @@ def _backward(
     if query_mask is not None:
         dy = dy.masked_fill(~query_mask[:, None], 0.0)
     even = _even(weights, x.dtype)
-    dy_sum = dy.sum(0, dtype=weights.dtype) if want_bias or (want_bank and even) else dbias
+    dy_sum = _sum_of_rows(dy, weights.dtype) if want_bias or (want_bank and even) else dbias
     if want_bank:
-        dbank = product(((weights - even) if even else weights).to(x.dtype).t(), dy)
+        dbank = product(_apart(weights, even, x.dtype).t(), dy)
         if even:
             dbank.add_(dy_sum, alpha=even)
     if want_weight:
@@ -156,19 +186,28 @@ def _backward(
         if want_x:
             dx = product(t, keys)
             if normalize:
-                _unproject(dx, x.to(dx.dtype), inverse)
+                _unproject(dx, x, inverse)
     if want_x:
-        add_product(dx, dy, weight)
-        dx = dx.to(x.dtype)
+        dx = rounded_sum(dx, dy, weight)
     return dx, dkeys if want_keys else weights.new_empty(0), dbank, dweight, dbias, dscale, dslot_bias
 
 
 def _forward_fake(
-    x: Tensor, keys: Tensor, bank: Tensor, weight: Tensor, bias: Any, scale: Any, slot_bias: Any, mask: Any, norm: bool
+    x: Tensor,
+    keys: Tensor,
+    bank: Tensor,
+    weight: Tensor,
+    bias: Any,
+    scale: Any,
+    slot_bias: Any,
+    mask: Any,
+    norm: bool,
+    rounds: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     rows, slots = x.shape[0], keys.shape[0]
     weights, usage, inverse = (scale.new_empty(shape) for shape in ((rows, slots), slots, rows if norm else 0))
-    return scale.new_empty(rows, weight.shape[0]), weights, usage, inverse
+    y = scale.new_empty((rows, weight.shape[0]), dtype=x.dtype if rounds else scale.dtype)
+    return y, weights, usage, inverse
 
 
 def _backward_fake(
@@ -201,7 +240,7 @@ def _backward_fake(
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, keys, bank, weight, _, scale, _, query_mask, ctx.normalize = inputs
+    x, keys, bank, weight, _, scale, _, query_mask, ctx.normalize, _ = inputs
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(output[1], output[3])
     ctx.save_for_backward(x, keys, bank, weight, scale, query_mask, output[1], output[3])
@@ -225,7 +264,7 @@ def _gradient(ctx: Any, dy: Tensor | None, _: Any, dusage: Tensor | None, __: An
         ctx.normalize,
         wanted,
     )
-    return *(grad if want else None for grad, want in zip(gradients, wanted, strict=True)), None, None
+    return *(grad if want else None for grad, want in zip(gradients, wanted, strict=True)), None, None, None
 
 
 library.define(
@@ -246,17 +285,28 @@ library.LIB.impl("memory_layer_fwd", in_full_precision(_forward), "CPU")
 library.LIB.impl("memory_layer_bwd", in_full_precision(_backward), "CPU")
 
 
-def is_one_layer(call: Call, folded: Folded) -> bool:
-    """Whether the op of the whole layer serves the call: one head, one bank, weights of all slots that can be kept."""
-    options = call.options
+def _reads_one_bank(x: Tensor, bank: Bank, options: Options) -> bool:
+    """One head, one bank, weights of all slots that can be kept."""
     return (
-        call.heads == 1
-        and not call.bank.batched
+        bank.values.shape[1] == 1
+        and not bank.batched
         and options.top_k is None
         and options.dropout_p == 0
-        and (call.query_weight is None or folded.projected)
-        and keeps_weights(call.x[:, :, None], call.bank)
+        and keeps_weights(x[:, :, None], bank)
     )
+
+
+def is_one_layer(call: Call, folded: Folded) -> bool:
+    """Whether the op of the whole layer serves the call."""
+    whole = call.query_weight is None or folded.projected
+    return whole and _reads_one_bank(call.x, call.bank, call.options)
+
+
+def layer_speed(x: Tensor, bank: Bank, options: Options) -> int:
+    """2 where the folded layer, of frames that are the queries, multiplies bfloat16 as it is, which all else widens to
+    float32 before; else 1."""
+    halved = x.device.type == "cpu" and x.dtype == torch.bfloat16 and x.dtype in OURS
+    return 2 if halved and _reads_one_bank(x, bank, options) else 1
 
 
 def folded_layer(call: Call, folded: Folded) -> tuple[Tensor, Tensor]:
@@ -277,6 +327,7 @@ def folded_layer(call: Call, folded: Folded) -> tuple[Tensor, Tensor]:
         None if slot_bias is None else slot_bias.flatten(),
         None if options.query_mask is None else options.query_mask[0],
         options.normalize,
+        call.residual is None,
     )
     y = y[None] if call.residual is None else y + call.residual
     return y.to(x.dtype), usage[None, None]

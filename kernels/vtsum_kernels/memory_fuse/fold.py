@@ -52,13 +52,16 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
     return matmul(a, b.expand(a.shape[0], -1, -1, -1))
 
 
-def saves(bank: Bank, frames: int, dim: int, out_dim: int, top_k: int | None, made: bool = False) -> tuple[bool, bool]:
+def saves(
+    bank: Bank, frames: int, dim: int, out_dim: int, top_k: int | None, made: bool = False, layer_speed: int = 1
+) -> tuple[bool, bool]:
     """Whether folding saves multiplications: the query projection into the keys, the linear layer into the values.
 
     Args:
         frames: of a group, each of which has a bank of its own. dim: C. out_dim: O.
         top_k: a frame reads that many slots and not all of them, but is compared with all.
         made: what folding itself costs is paid already.
+        layer_speed: how many times as fast as others the products of the folded layer are, once its values are folded.
     """
     (groups, heads, slots, value_dim), key_dim = bank.values.shape, bank.key_dim
     # An exported call serves any number of frames: so many that folding costs next to nothing.
@@ -70,4 +73,4 @@ def saves(bank: Bank, frames: int, dim: int, out_dim: int, top_k: int | None, ma
     keys_folded = once * dim * key_dim + rows * heads * slots * dim
     values_apart = rows * heads * value_dim * (out_dim + read)
     values_folded = once * out_dim * value_dim + rows * heads * read * out_dim
-    return keys_folded < keys_apart, values_folded < values_apart
+    return keys_folded < keys_apart, values_folded < values_apart * layer_speed

@@ -127,6 +127,17 @@ def clean_libraries() -> None:
     warnings.formatwarning = formatted
 
 
+def open_streams() -> None:
+    """Open to nothing what this process was started without of standard input, output and error. The next file that
+    is opened would have its number, and libraries in other languages would write their warnings into it."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is not None:
+            continue
+        handle = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+        os.set_inheritable(handle, handle == number)  # our own processes are no worse off
+        setattr(sys, name, open(handle, "w" if number else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
 def escaped(text: str) -> str:
     """JSON in which whatever a terminal obeys and no reader sees is written as its number."""
     return _HIDDEN.sub(lambda m: f"\\u{ord(m[0]):04x}", text)

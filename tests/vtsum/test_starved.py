@@ -1,4 +1,5 @@
-"""Commands that are started without standard input, output or error, as service managers and cron may start them."""
+"""Commands that are started without standard input, output or error, as service managers and cron may start them, or
+without memory enough."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.vtsum.hostile import ENVIRONMENT, ROOT
+from tests.vtsum.samples import small_clip
 from tests.vtsum.test_benchmark import write_h5
 
 NOISY = """
@@ -59,3 +61,16 @@ def test_a_mistake_has_its_status_where_nobody_hears_of_it(module: str, tmp_path
     words = ["export", "nowhere", "-f", "csv"] if module == "vtsum.cli" else ["--output_dir", str(tmp_path / "run")]
     done = started(*words, without="2>&-", cwd=ROOT, module=module)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "")
+
+
+def test_memory_that_does_not_suffice_is_one_line(tmp_path: Path) -> None:
+    """PyTorch's libraries were said to be our fault."""
+    small_clip(tmp_path / "clip.mp4")
+    command = ["bash", "-c", 'ulimit -v 450000; exec "$0" "$@"', sys.executable, "-m", "vtsum.cli"]
+    words = ["extract", "clip.mp4", "-o", "feats", "-q"]
+    done = subprocess.run(
+        [*command, *words], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("vtsum: memory must suffice, ")
+    assert len(done.stderr.splitlines()) == 1

@@ -16,9 +16,11 @@ def main(arguments: list[str] | None = None) -> int:
             command's own where something went wrong that nobody foresaw (told in one line too; VTSUM_TRACEBACK=1 shows
             where). To a caller with arguments of its own that is an exception.
     """
-    from vtsum.shown import LOG, speak
+    from vtsum.shown import LOG, open_streams, speak
     from vtsum.signals import end, heeded
 
+    if arguments is None:
+        open_streams()
     code = 70
     try:
         code = _run(arguments)

@@ -20,6 +20,9 @@ from typing import Any
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # a disk, a user's share, a limit of a file
 _FULL_WORDS = tuple(os.strerror(number) for number in _FULL)  # as libraries in other languages quote them
 
+# As Python's allocator, the loader of libraries, PyTorch's and the system's calls say it.
+_NO_MEMORY = ("failed to map segment", "can't allocate memory", "not enough memory", os.strerror(errno.ENOMEM))
+
 _BREAKS = "\x00-\x1f\x7f-\x9f\u2028\u2029"  # control characters, escape among them, and ends of lines
 _LONE = "\ud800-\udfff"  # bytes of a file name that are no UTF-8
 # The order of writing, no width; the last two are no letters, and XML may not hold them.
@@ -127,6 +130,17 @@ def clean_libraries() -> None:
     warnings.formatwarning = formatted
 
 
+def open_streams() -> None:
+    """Open to nothing what this process was started without of standard input, output and error. The next file that
+    is opened would have its number, and libraries in other languages would write their warnings into it."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is not None:
+            continue
+        handle = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+        os.set_inheritable(handle, handle == number)  # our own processes are no worse off
+        setattr(sys, name, open(handle, "w" if number else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
 def escaped(text: str) -> str:
     """JSON in which whatever a terminal obeys and no reader sees is written as its number."""
     return _HIDDEN.sub(lambda m: f"\\u{ord(m[0]):04x}", text)
@@ -170,7 +184,8 @@ def say(message: str) -> None:
 def last_words(error: Exception) -> int:
     """Tell in one line what no part of a command expected; its exit status.
 
-    Where the system names a file that it cannot give, or has no room, that is the user's to mend, status 2; else 70.
+    Where the system names a file that it cannot give, or has no room or memory, that is the user's to mend, status 2;
+    else 70.
 
     Raises:
         Exception: the error itself, where VTSUM_TRACEBACK is set.
@@ -182,6 +197,9 @@ def last_words(error: Exception) -> int:
         return 2
     if full(error) or (isinstance(error, OSError) and "temporary directory" in str(error)):
         say(f"the disk and a temporary folder (TMPDIR) must have room, got: {reason(error)}")
+        return 2
+    if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):
+        say(f"memory must suffice, this machine's and what ulimit -v leaves of it, got: {reason(error):.300}")
         return 2
     say(
         f"this should not have happened, {type(error).__name__}: {error}"[:500]

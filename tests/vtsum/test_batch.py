@@ -20,9 +20,8 @@ from tests import forked
 from tests.vtsum.clips import write_clip
 from tests.vtsum.samples import ENVIRONMENT
 from vtsum.batches.inputs import find_videos, place
-from vtsum.batches.summaries import sweep
 from vtsum.errors import VTSumError
-from vtsum.summary.staging import temporary
+from vtsum.summary.staging import sweep, temporary
 
 MODEL = "tests.vtsum.batch_models:Poisoned"
 OPTIONS = ["--model", MODEL, "--no-speech", "--no-ocr", "--captioner", "none", "-f", "mp4,json", "--budget", "1s"]

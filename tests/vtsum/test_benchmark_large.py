@@ -194,6 +194,7 @@ def test_what_mrhisum_lacks_is_named(tmp_path: Path, change: Change, told: str) 
         (lambda group: group.pop("gtscores"), "must have the field gtscores, got"),
         (lambda group: group.pop("n_frames"), "must have the field n_frames, got"),
         (put("n_frames", 61), r"gtscores must be of shape \[10, 61\], got \[10, 60\]"),
+        (put("gtscores", np.zeros((0, 60))), "gtscores must be of at least 1 annotator, got none"),
         (put("gtscores", np.full((10, 60), 0.5)), "gtscores must be 0 or 1, got 0.5"),
         (put("video_embeddings", np.ones((60,))), "video_embeddings must have 2 dimensions"),
     ],

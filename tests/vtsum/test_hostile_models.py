@@ -88,7 +88,6 @@ def test_clipscores_folder_that_asks_for_its_own_code_is_refused(tmp_path: Path)
         ("config.json", {"configuration_files": ["config.5.0.0.json"]}),
         ("config.json", {"_attn_implementation_internal": "someone/kernel"}),
         ("tokenizer_config.json", {"fast_tokenizer_files": ["tokenizer.5.0.0.json"]}),
-        ("adapter_config.json", {"base_model_name_or_path": "someone/else"}),
         ("config.json", {"checkpoint_path": "/home/somebody/model.pth"}),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -191,6 +192,14 @@ def test_a_strangers_folder_uploads_no_file_of_the_users(hub, tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith(f"vtsum: push: {model / 'vocab.txt'} must lie where it is named, got a symbolic link")
     assert not hub.tokens
+    (model / "vocab.txt").unlink()
+    for make, told in ((None, "must be a readable file, got: no such file"), (os.mkfifo, "must be a regular file")):
+        if make is not None:
+            make(model / "vocab.txt")
+        done = push(hub, tmp_path, str(model), "me/mine")
+        assert done.returncode == 2, "a model whose words are missing was uploaded"
+        assert f"{model / 'vocab.txt'} {told}" in done.stderr
+        assert not hub.tokens
     (model / "vocab.txt").unlink()
     secret.rename(model / "vocab.txt")
     done = push(hub, tmp_path, str(model), "me/mine")

@@ -348,3 +348,9 @@ def test_a_model_is_not_saved_over_another_kind(tmp_path: Path) -> None:
             model.save_pretrained(tmp_path)
         assert content(tmp_path) == before
         (tmp_path / "config.json").unlink(missing_ok=True)
+
+
+def test_a_run_under_a_name_that_is_no_utf8_is_refused_at_once(data: Path, tmp_path: Path) -> None:
+    """It was trained, and --resume then could not read its own config.yaml."""
+    run = os.fsdecode(bytes(tmp_path) + b"/\xff\xfe")
+    refused([*REAL, *words(data, run, "--trackers", "none")], tmp_path, "output_dir must be a name in UTF-8, got")

@@ -13,14 +13,14 @@ from vtsum.batches.executors import check_executor, executor_of
 from vtsum.batches.inputs import find_videos, lists_among, place
 from vtsum.batches.ledger import Ledger
 from vtsum.batches.results import Job, Result
-from vtsum.batches.summaries import Summaries, sweep
+from vtsum.batches.summaries import Summaries
 from vtsum.batches.tables import check_table, write_table
 from vtsum.errors import VTSumError
 from vtsum.files import check_inputs, check_no_links, plain
 from vtsum.summary.declaring import declared, taken, with_options
 from vtsum.summary.naming import fields_of, filled, parted
 from vtsum.summary.options import Options
-from vtsum.summary.staging import check_output
+from vtsum.summary.staging import check_output, sweep
 from vtsum.video.incoming import Address
 
 BatchProgress = Callable[[int, int, list[str]], None]

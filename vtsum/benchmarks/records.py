@@ -22,6 +22,10 @@ from vtsum.shown import reason
 from vtsum.version import __version__
 
 FORMAT = "vtsum-benchmark/1"
+LIMIT = 2**30
+"""Bytes of a file of rows: months of work on the largest set."""
+_BROKEN_OFF = b'{"method": '
+"""How a row begins that `Records.add` writes."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +97,9 @@ class Records:
                     f"{where} must be written by one benchmark at a time, got another at work; wait for it, or give "
                     "other --records"
                 ) from None
-            content = read_file(path, "benchmark")
+            content = read_file(path, "benchmark", LIMIT)
             _check_ours(content, where)
-            whole = content[: content.rfind(b"\n") + 1]  # a line broken off is not continued
+            whole = _whole(content, where)
             if whole:
                 found, self.rows = parse_records(whole, where)
                 if found != head:
@@ -106,11 +110,12 @@ class Records:
             os.truncate(path, len(whole))
             if not whole:
                 self._write(head.line())
-        except OSError as error:
-            self._file.close()
-            raise VTSumError(f"{where} must be writable: {reason(error)}") from None
-        except BaseException:
-            self._file.close()
+            elif not whole.endswith((b"\n", b"\r")):  # as an editor leaves it that strips what ends a file
+                self._add(b"\n")
+        except BaseException as error:
+            self._close()
+            if isinstance(error, OSError):
+                raise VTSumError(f"{where} must be writable: {reason(error)}") from None
             raise
 
     def add(self, row: Row) -> None:
@@ -128,8 +133,15 @@ class Records:
         self.rows.append(row)
 
     def _write(self, line: dict[str, Any]) -> None:
-        self._file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
+        self._add(json.dumps(line, allow_nan=False).encode() + b"\n")
+
+    def _add(self, text: bytes) -> None:
+        self._file.write(text)
         self._file.flush()
+
+    def _close(self) -> None:
+        with suppress(OSError):  # of what there was no room for, as is told; it would be written once more
+            self._file.close()
 
     def __enter__(self) -> Records:
         return self
@@ -137,8 +149,7 @@ class Records:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(OSError):  # of a row that there was no room for, as `add` has told
-            self._file.close()
+        self._close()
 
 
 def parse_records(content: bytes, where: str) -> tuple[Head, list[Row]]:
@@ -191,6 +202,24 @@ def _check_ours(content: bytes, where: str) -> None:
     begin = json.dumps({"format": FORMAT}).encode()[:-1]
     if not begin.startswith(content[: len(begin)]):
         raise VTSumError(f"{where} must be a file of rows of a benchmark, or not there yet, got another file")
+
+
+def _whole(content: bytes, where: str) -> bytes:
+    """Without a line that was broken off in writing, which is not continued. Nothing else is left out.
+
+    Raises:
+        VTSumError: the file ends in something else, which nobody wrote but the user.
+    """
+    *_, last = content.splitlines(keepends=True) or [b""]
+    text = last.rstrip(b"\0")  # as a lost write leaves them
+    if last.endswith((b"\n", b"\r")):
+        return content
+    with suppress(VTSumError):
+        parse_json(text, dict, where)
+        return content[: len(content) - len(last) + len(text)]
+    if len(text) < len(last) or len(last) == len(content) or text.startswith(_BROKEN_OFF[: len(text)]):
+        return content[: len(content) - len(last)]
+    raise VTSumError(f"{where} must end in a row, got {plain(os.fsdecode(text))!r:.80}; move that away")
 
 
 def _number(value: float) -> float | None:

@@ -74,6 +74,8 @@ def _script_videoxum(group: H5Group, key: str) -> TVSumVideo:
     marks = group.rated("gtscores", seconds, 1)
     if not np.isin(marks, (0, 1)).all():
         raise VTSumError(f"{group.where}: gtscores must be 0 or 1, got {marks[~np.isin(marks, (0, 1))][0]}")
+    if not len(marks):
+        raise VTSumError(f"{group.where}: gtscores must be of at least 1 annotator, got none")
     at = np.arange(seconds)
     features = _features(group, "video_embeddings", seconds)
     mean = marks.mean(axis=0, dtype=np.float64).astype(np.float32)

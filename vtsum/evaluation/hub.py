@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from vtsum.evaluation.videoxum_file import read_evaluation
 from vtsum.evaluation.videoxum_table import results_table
 from vtsum.files import check_no_links
 from vtsum.markup import markdown
-from vtsum.model.checkpoint import CONFIG, FORMAT, VOCABULARY, WEIGHTS
+from vtsum.model.checkpoint import CONFIG, DECODER, FORMAT, VOCABULARY, WEIGHTS
 from vtsum.model.files import read_safetensors
 from vtsum.model.pretrained import first_line
 from vtsum.model.tokenizer import check_words
@@ -45,8 +46,9 @@ def push_to_hub(model: str | Path, name: str, evaluations: Sequence[Path] = (), 
         raise VTSumError(f"push: {folder} must be a model of VTSum's ({FORMAT}), got {config.get('format')!r:.80}")
     if not isinstance(config.get("model"), dict):
         raise VTSumError(f"push: model of {folder / CONFIG} must be an object, got {config.get('model')!r:.80}")
-    read_safetensors(folder / WEIGHTS, "push")
-    if (folder / VOCABULARY).is_file():
+    weights = read_safetensors(folder / WEIGHTS, "push")
+    words = any(name.startswith(DECODER) for name in weights)  # without them, nobody could load what was uploaded
+    if words or os.path.lexists(folder / VOCABULARY):
         check_words(folder / VOCABULARY, "push")
     with open(folder / WEIGHTS, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()

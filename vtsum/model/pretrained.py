@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import stat
 import threading
 from collections.abc import Iterator, Mapping
@@ -24,7 +25,7 @@ from vtsum.shown import CleanRecords
 
 CONFIGS = (
     *("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json"),
-    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "adapter_config.json"),
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("video_preprocessor_config.json", "audio_tokenizer_config.json"),
 )
 """What transformers reads of a folder beside weights and word lists."""
@@ -38,10 +39,12 @@ TOKENIZER, _TOKENIZER_LIMIT = "tokenizer.json", 1 << 27  # bytes
 _MOST_FILES = 10_000  # of a folder's folders that are looked at; no model has so many
 _ELSEWHERE = (
     *("configuration_files", "fast_tokenizer_files", "audio_tokenizer", "audio_tokenizer_class"),
-    "base_model_name_or_path",  # of an adapter, where peft is installed
     "checkpoint_path",  # of a backbone of timm's
 )
 """What has transformers read another file, or another checkpoint, than those that were looked at."""
+_ADAPTER = "adapter_config.json"
+_QUANTISED = "quantization_config"
+_NAME = re.compile(r"[\w.-]{0,200}")
 _reading = ContextVar("reading a stranger's checkpoint", default=False)
 
 
@@ -221,7 +224,9 @@ def tower_from_pretrained(
 def check_folder(folder: Path, op: str) -> None:
     """Refuse a file, which transformers would read for a configuration however long it is; or a model folder whose
     configuration is no plain JSON, or asks for code that is not transformers' own, or for more layers or labels than a
-    model has; in which a pipe or a device lies, for which libraries would wait; or whose weights lie in another.
+    model has; in which a pipe or a device lies, for which libraries would wait; or whose weights lie in another, an
+    adapter's among them: peft, where it is installed, imports what that one's configuration names, else it is passed
+    over in silence.
 
     Raises:
         VTSumError: naming the file.
@@ -229,6 +234,10 @@ def check_folder(folder: Path, op: str) -> None:
     if not folder.is_dir():
         raise VTSumError(f"{op}: {folder} must be a model's folder, got a file")
     _check_kinds(folder, op)
+    if (folder / _ADAPTER).exists():
+        raise VTSumError(
+            f"{op}: {folder} must hold a whole model, got an adapter ({_ADAPTER}); merge it into its model"
+        )
     for path in (folder / name for name in CONFIGS):
         if path.exists():
             # Of tokenizers without a limit, model_max_length has 100 bits.
@@ -304,12 +313,32 @@ def check_config(config: Any, where: str) -> None:
                     raise VTSumError(f"{where} must name no other file or checkpoint, got {key} {str(item)!r:.120}")
                 if key == "transformers_weights":
                     _check_beside(item, where)
+                if key == _QUANTISED and item:
+                    _check_quantised(item, where)
                 layers = key.endswith(("layers", "depth", "depths"))  # of each stage, where it is a list
                 most = MOST_LAYERS if layers else MOST_LABELS if key in _COUNTED else None
                 for number in item if isinstance(item, list) else [item]:
                     if most is not None and isinstance(number, int) and number > most:
                         raise VTSumError(f"{where} must have at most {most} for {key}, got {number}")
             waiting += value.values()
+
+
+def _check_quantised(how: Any, where: str) -> None:
+    """Refuse quantised weights but those of bitsandbytes. Of other kinds transformers fetches compiled code from the
+    hub, or reads the file that is named; of all, it searches the layers' names for the regular expressions that lie
+    here, and one that goes back and forth has no end."""
+    known = isinstance(how, dict) and (
+        str(how.get("quant_method")).startswith("bitsandbytes") or how.get("load_in_4bit") or how.get("load_in_8bit")
+    )
+    if not known:
+        kind = how.get("quant_method") if isinstance(how, dict) else how
+        raise VTSumError(f"{where} must be of weights as they are, or of bitsandbytes', got {_QUANTISED} {kind!r:.120}")
+    waiting = [how]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str) and not _NAME.fullmatch(value):
+            raise VTSumError(f"{where} must have plain names in {_QUANTISED}, got {value!r:.120}")
+        waiting += [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
 
 
 def snapshot(name: str, files: list[str], *, local: bool = False) -> Path:

@@ -41,6 +41,11 @@ class TimmFrameEncoder(NetworkFrameEncoder):
                 f"load_frame_encoder: {name!r} needs timm, which is not installed: pip install 'vtsum[models]'"
             ) from None
         model, _, path = name.removeprefix(PREFIX).partition("@")
+        if ":" in model:  # of a folder or a repository, whose configuration and weights timm would read unchecked
+            raise VTSumError(
+                f"load_frame_encoder: {name!r:.200} must be timm:NAME, of a model that timm knows, or "
+                "timm:NAME@FOLDER, got another source"
+            )
         network = _from_path(model, Path(path)) if path else _pretrained(model)
         data = timm.data.resolve_model_data_config(network)
         height, width = data["input_size"][1:]

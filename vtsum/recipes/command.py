@@ -13,7 +13,7 @@ from vtsum.errors import VTSumError
 from vtsum.evaluation.baselines import every_fifth
 from vtsum.files import check_new, sweep, unfinished
 from vtsum.model.checkpoint import CONFIG, VOCABULARY, WEIGHTS
-from vtsum.shown import full, last_words, say
+from vtsum.shown import full, last_words, open_streams, say
 from vtsum.signals import stopping
 
 
@@ -23,6 +23,7 @@ def status(work: Callable[[], Any]) -> int:
 
     SIGTERM and SIGHUP tidy up as Ctrl-C does.
     """
+    open_streams()
     try:
         with stopping():
             work()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +25,8 @@ OURS = re.compile(
     + "|".join(map(re.escape, FILES))
 )
 
+_UNFINISHED = re.compile(rf"{OURS.pattern}|(keyframes/)?\.[^/]{{1,64}}\.[0-9a-f]{{16}}\.part")
+"""What one may hold that a process was still writing."""
 
 READ: list[Path] = []
 """Files that a command's options were read from: no summary takes their place either."""
@@ -54,6 +58,46 @@ def temporaries(folder: Path, names: Iterable[str]) -> list[tuple[Path, list[str
 
 def _begins(name: str) -> str:
     return f".{name[:60]}{_PART}"
+
+
+def sweep(outputs: Iterable[Path]) -> None:
+    """Remove the temporary folders of summaries whose processes were killed, as the caller knows: what is called as
+    they are and holds nothing but a summary's files, some half-written. An older summary stays until there is another
+    in its place.
+
+    Args:
+        outputs: of the summaries, in one folder.
+    """
+    places = {output.name: output for output in outputs}
+    for folder in {output.parent for output in places.values()}:
+        for left, names in temporaries(folder, places):
+            if not left.name.endswith(OLD) or all(places[name].is_dir() for name in names):
+                _remove(left)
+
+
+def _sweep_idle(folder: Path, name: str) -> None:
+    """Remove the temporary folders of summaries called `name` that no living process holds; older summaries stay."""
+    with contextlib.suppress(OSError):  # of a folder that may not be listed
+        for left, _ in temporaries(folder, [name]):
+            if left.name.endswith(OLD):
+                continue
+            with contextlib.suppress(OSError):
+                handle = _opened(left)
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    _remove(left)
+                finally:
+                    os.close(handle)
+
+
+def _opened(folder: Path) -> int:
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def _remove(left: Path) -> None:
+    with contextlib.suppress(OSError):
+        if not strangers(left, _UNFINISHED.fullmatch):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _restore(final: Path) -> None:
@@ -108,7 +152,8 @@ class StagedFolder:
     """A temporary folder beside `final`, renamed to it by `commit`; removed, with all in it, if that is not reached.
 
     Missing parents are made at the very end, so that a failure leaves nothing. An older summary is renamed away before
-    and deleted, by its files' names, after the new one is in place.
+    and deleted, by its files' names, after the new one is in place. The temporary folder is locked (shared) as long as
+    this process lives and works on it, where the disk knows locks; those that killed ones have left are removed.
 
     Args:
         inputs: what is read meanwhile, and must not lie in `final`.
@@ -133,12 +178,16 @@ class StagedFolder:
         if dry:
             self.path = self.final
             return
+        _sweep_idle(base, self.final.name)
         self.path = base / temporary(self.final.name)
         begun(self.path)
         try:
             self.path.mkdir()
+            self._held = _opened(self.path)
         except OSError as error:
             raise writing_failed(self.final, error) from None
+        with contextlib.suppress(OSError):
+            fcntl.flock(self._held, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
     def commit(self) -> None:
         """Put the folder in its place.
@@ -175,3 +224,4 @@ class StagedFolder:
     ) -> None:
         if not self.dry:
             over(self.path)
+            os.close(self._held)

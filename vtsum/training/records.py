@@ -23,13 +23,18 @@ LIMIT = 2**30
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file; a last one that was cut off in writing is left out.
+    """The lines of a metrics file; a last one that was cut off in writing is left out, one that lacks nothing but its
+    end is not.
 
     Raises:
         VTSumError: it cannot be read, or another line is no step of a training.
     """
     lines: list[dict[str, Any]] = []
-    for number, text in enumerate(read_file(path, "metrics", LIMIT).split(b"\n")[:-1], 1):
+    *whole, last = read_file(path, "metrics", LIMIT).split(b"\n")
+    with contextlib.suppress(VTSumError):
+        parse_json(last, dict, "metrics")
+        whole.append(last)
+    for number, text in enumerate(whole, 1):
         line = parse_json(text, dict, f"metrics: {path}: line {number}")
         if type(line.get("step")) is not int:
             raise VTSumError(f"metrics: {path}: line {number} must have a step, got {line.get('step')!r:.80}")

@@ -135,6 +135,10 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         check_fields(self, "train")
+        for name, value in vars(self).items():
+            if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+                # The run's config.yaml could not be read again, and TensorBoard writes nothing there.
+                raise VTSumError(f"train: {name} must be a name in UTF-8, got {value:.200}; rename it")
         if self.min_lr > self.init_lr:
             raise VTSumError(f"train: min_lr must be at most init_lr ({self.init_lr}), got {self.min_lr}")
         if self.patience and not self.val_every:

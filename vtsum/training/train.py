@@ -34,7 +34,7 @@ from vtsum.errors import VTSumError
 from vtsum.files import check_no_links, write_text
 from vtsum.processes import Place
 from vtsum.protocols import Callback, Tracker
-from vtsum.shown import clean, clean_libraries, last_words, one_line, reason, say
+from vtsum.shown import clean, clean_libraries, last_words, one_line, open_streams, reason, say
 from vtsum.training import checkpoints, deepspeed_config, deepspeed_engine, engine, shards
 from vtsum.training.checkpoints import Checkpoint
 from vtsum.training.deepspeed_engine import DeepSpeedEngine, convert
@@ -381,6 +381,7 @@ def _print(text: str) -> None:
 
 def _command() -> int:
     """`python -m vtsum.training.train`: one line for a mistake, from one rank a machine where all find the same."""
+    open_streams()
     clean_libraries()
     place = Place(0, 1, 0)
     try:

@@ -1,0 +1,89 @@
+"""Weights of a stranger that are quantised, adapted, or said to lie at another source: one line each, nothing looked
+up, and no pattern of theirs searched for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.vtsum.hostile import changed_json, refused
+from tests.vtsum.samples import small_clip
+from tests.vtsum.test_checkpoint import model_folder, tiny_blip
+from vtsum.errors import VTSumError
+from vtsum.model.pretrained import check_config, check_folder
+
+ENDLESS = "((([a-z]|[a-z_.])+)+)+!"  # backtracks for as many steps as a layer's name has subsets
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"quant_method": "gemma", "modules_to_not_convert": [ENDLESS]},
+        {"quant_method": "gemma", "module_quant_configs": {ENDLESS: {"num_bits": 4}}},
+        {"load_in_4bit": True, "llm_int8_skip_modules": [ENDLESS]},
+    ],
+)
+def test_patterns_of_quantised_weights_are_not_searched_for(how: dict[str, Any], tmp_path: Path) -> None:
+    """transformers searched the layers' names for them, without an end."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    tiny_blip(folder)
+    changed_json(folder, "config.json", quantization_config=how)
+    small_clip(video := tmp_path / "clip.mp4")
+    said = refused("extract", str(video), "-o", str(tmp_path / "feats"), "--encoder", str(folder), names=folder)
+    assert "quantization_config" in said
+
+
+@pytest.mark.parametrize(
+    "method", ["eetq", "mxfp4", "fp8", "fbgemm_fp8", "metal", "gguf", "torchao", "unheard_of", 7, None]
+)
+def test_quantised_weights_ask_for_no_code_of_the_hub(method: Any) -> None:
+    """Where the package kernels is installed, transformers fetches compiled code for some of these."""
+    for config in (
+        {"quantization_config": {"quant_method": method}},
+        {"text_config": {"quantization_config": {"quant_method": method}}},
+    ):
+        with pytest.raises(
+            VTSumError, match="must be of weights as they are, or of bitsandbytes', got quantization_config"
+        ):
+            check_config(config, "load: config.json")
+    for other in ("fp8", ["gptq"]):
+        with pytest.raises(VTSumError, match="must be of weights as they are"):
+            check_config({"quantization_config": other}, "load: config.json")
+
+
+def test_weights_that_are_not_quantised_or_by_bitsandbytes_are_not_refused_for_it() -> None:
+    check_config({"quantization_config": None}, "load")
+    known = {
+        "quant_method": "bitsandbytes",
+        "load_in_4bit": True,
+        "llm_int8_skip_modules": ["lm_head", "model.vision-1"],
+    }
+    check_config({"quantization_config": known}, "load")
+
+
+@pytest.mark.parametrize("content", [{"base_model_name_or_path": "someone/else"}, {"megatron_core": "own"}, {}])
+def test_an_adapter_is_no_model(content: dict[str, Any], tmp_path: Path) -> None:
+    """Without peft it was passed over in silence; peft imports what its configuration names."""
+    (tmp_path / "adapter_config.json").write_text(json.dumps(content))
+    with pytest.raises(VTSumError, match=r"must hold a whole model, got an adapter \(adapter_config.json\)"):
+        check_folder(tmp_path, "load")
+
+
+@pytest.mark.parametrize("source", ["local-dir", "hf-hub", "hf_hub", "LOCAL-DIR"])
+def test_a_backbone_of_timm_is_of_no_other_source(source: str, tmp_path: Path) -> None:
+    """A model's config.json named a folder, whose configuration and weights timm read by itself, unchecked."""
+    pytest.importorskip("timm", reason="timm is not installed")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    model_folder(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["model"]["frame_encoder"] = f"timm:{source}:{tmp_path}/other"
+    (folder / "config.json").write_text(json.dumps(config))
+    other = tmp_path / "other"
+    small_clip(video := tmp_path / "clip.mp4")
+    said = refused("extract", str(video), "-o", str(tmp_path / "feats"), "--encoder", str(folder), names=other)
+    assert "must be timm:NAME, of a model that timm knows, or timm:NAME@FOLDER, got another source" in said

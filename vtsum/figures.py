@@ -16,13 +16,18 @@ def load_matplotlib() -> Any:
     settings may have LaTeX run.
 
     Raises:
-        VTSumError: it is not installed.
+        VTSumError: it is not installed, or MPLBACKEND names what it does not know.
     """
     try:
         with _elsewhere():
             import matplotlib
     except ImportError:
         raise VTSumError("plot: matplotlib must be installed: pip install vtsum[train]") from None
+    except ValueError:
+        backend = os.environ.get("MPLBACKEND")
+        if backend is None:
+            raise
+        raise VTSumError(f"plot: MPLBACKEND must be a backend of matplotlib's, got {backend!r:.80}") from None
     if matplotlib.rcParams["svg.hashsalt"] is None:  # the same picture would be another file each time
         matplotlib.rcParams["svg.hashsalt"] = "vtsum"
     return matplotlib

@@ -168,6 +168,16 @@ def test_a_strangers_words_are_read_as_words(made: tuple[Path, Path], tmp_path: 
     assert words.decode() == "0:00:05,000 → 0:00:09,000"
 
 
+def test_pictures_without_a_size_are_refused(made: tuple[Path, Path], tmp_path: Path) -> None:
+    document = json.loads((made[1] / "summary.json").read_text())
+    document["source"]["width"] = -320
+    (tmp_path / "summary.json").write_text(json.dumps(document))
+    done = _run("export", str(tmp_path), "-f", "csv,fcpxml")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "source.width and source.height must be at least 1, got -320 x " in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
+
+
 def test_an_export_replaces_nothing_unasked(made: tuple[Path, Path], tmp_path: Path) -> None:
     mine = tmp_path / "summary.edl"
     mine.write_text("mine")

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import math
+import os
 import subprocess
 import sys
 import typing
@@ -379,6 +380,18 @@ def test_a_matplotlibrc_in_the_current_folder_is_not_read(tmp_path):
     command = [sys.executable, "-P", "-m", "vtsum.cli", "plot", "."]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "curves.png\n"), done.stderr
+
+
+def test_a_backend_that_matplotlib_does_not_know_is_one_line(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(
+        json.dumps({"step": 1, **dict.fromkeys(PANELS, 1.0)}) + "\n", encoding="utf-8"
+    )
+    command = [sys.executable, "-P", "-m", "vtsum.cli", "plot", str(tmp_path)]
+    done = subprocess.run(
+        command, env={**os.environ, "MPLBACKEND": "none of them"}, capture_output=True, text=True, check=False
+    )
+    told = "vtsum: plot: MPLBACKEND must be a backend of matplotlib's, got 'none of them'\n"
+    assert (done.returncode, done.stderr) == (2, told)
 
 
 def test_numbers_that_cannot_be_added_up_are_one_line(tmp_path):

@@ -107,9 +107,16 @@ def edl(document: SummaryDocument, video: Path | None) -> str:
 
 
 def fcpxml(document: SummaryDocument, video: Path | None) -> str:
-    """FCPXML 1.8, which Final Cut Pro from 10.4 on and DaVinci Resolve read; chapters are its chapter markers."""
+    """FCPXML 1.8, which Final Cut Pro from 10.4 on and DaVinci Resolve read; chapters are its chapter markers.
+
+    Raises:
+        VTSumError: the pictures have no size.
+    """
     cuts = cuts_of(document, video)
     source, title = document["source"], document["title"]["text"]
+    if min(source["width"], source["height"]) < 1:
+        found = f"{source['width']} x {source['height']}"
+        raise VTSumError(f"export: fcpxml: source.width and source.height must be at least 1, got {found}")
 
     def time(frames: int) -> str:
         seconds = frames / cuts.rate

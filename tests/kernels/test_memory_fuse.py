@@ -239,7 +239,6 @@ def test_auto_folds_only_where_it_saves_work() -> None:
         assert call.fold[1] is folds, (frames, slots, heads)
 
 
-@pytest.mark.skipif(torch.bfloat16 not in products.OURS, reason="no products of bfloat16 of ours on this processor")
 @pytest.mark.parametrize(
     ("dtype", "frames", "slots", "projected", "folds"),
     [
@@ -253,11 +252,12 @@ def test_auto_folds_only_where_it_saves_work() -> None:
 def test_auto_folds_for_products_that_take_half_the_time(
     dtype: torch.dtype, frames: int, slots: int, projected: bool, folds: bool
 ) -> None:
-    """What is not folded is multiplied in float32; numbers are those of either way."""
+    """What is not folded is multiplied in float32, and on other processors all is; numbers are those of either way."""
     check = vk.memory_fuse.__wrapped__  # type: ignore[attr-defined]
     x, bank, weight = (torch.randn(n, m).to(dtype) for n, m in ((frames, 64), (slots, 64), (64, 128)))
     query_weight = torch.randn(64, 64).to(dtype) if projected else None
-    assert check(x, bank, None, weight, query_weight=query_weight).fold[1] is folds
+    pays = folds and dtype in products.OURS
+    assert check(x, bank, None, weight, query_weight=query_weight).fold[1] is pays
     exact = vk.memory_fuse(*(t.double() for t in (x, bank, bank, weight)), normalize=True, backend="reference")
     got = vk.memory_fuse(x, bank, bank, weight, normalize=True)
     torch.testing.assert_close(got.double(), exact, rtol=2**-7 if dtype == torch.bfloat16 else 1e-5, atol=1e-3)

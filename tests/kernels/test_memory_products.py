@@ -49,16 +49,16 @@ def test_a_bias_is_added_to_every_row(m: int, n: int, k: int, dtype: torch.dtype
     assert ((products.product(a, b, bias).double() - exact).abs() <= bound).all()
 
 
-@pytest.mark.skipif(torch.bfloat16 not in products.OURS, reason="no products of bfloat16 of ours on this processor")
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("m", "n", "k"), SHAPES)
-def test_a_rounded_sum_is_the_sum_rounded(m: int, n: int, k: int) -> None:
-    a, b, before = matrix(m, k, "rows", torch.bfloat16), matrix(k, n, "strided", torch.bfloat16), torch.randn(m, n)
+def test_a_rounded_sum_is_the_sum_rounded(m: int, n: int, k: int, dtype: torch.dtype) -> None:
+    a, b, before = matrix(m, k, "rows", dtype), matrix(k, n, "strided", dtype), torch.randn(m, n)
     a[m // 2, 0] = torch.nan
     whole = before.clone()
     products.add_product(whole, a, b)
     rounded = products.rounded_sum(before.clone(), a, b)
-    assert rounded.dtype == torch.bfloat16
-    torch.testing.assert_close(rounded, whole.bfloat16(), rtol=0, atol=0, equal_nan=True)
+    assert rounded.dtype == dtype
+    torch.testing.assert_close(rounded, whole.to(dtype), rtol=0, atol=0, equal_nan=True)
 
 
 def test_one_order_of_sums() -> None:

@@ -260,5 +260,5 @@ def test_auto_folds_for_products_that_take_half_the_time(
     assert check(x, bank, None, weight, query_weight=query_weight).fold[1] is pays
     exact = vk.memory_fuse(*(t.double() for t in (x, bank, bank, weight)), normalize=True, backend="reference")
     got = vk.memory_fuse(x, bank, bank, weight, normalize=True)
-    rounding = torch.finfo(dtype).eps * exact.abs().max().item()  # of what is added up, in either way
-    torch.testing.assert_close(got.double(), exact, rtol=0, atol=2 * rounding)
+    rounding = torch.finfo(dtype).eps * exact.abs().max().item()  # of results; sums are float32 in either way
+    torch.testing.assert_close(got.double(), exact, rtol=0, atol=(2 if dtype == torch.bfloat16 else 32) * rounding)

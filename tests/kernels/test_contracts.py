@@ -12,6 +12,7 @@ import pytest
 import torch
 import vtsum_kernels as vk
 from torch import Tensor
+from vtsum_kernels.memory_attention import products
 from vtsum_kernels.nn import MemoryBank, SlidingWindowAttention
 
 from tests.kernels.conftest import needs_library
@@ -132,6 +133,10 @@ def test_opcheck_of_the_folded_layer(cpp: None, full: bool) -> None:
     inputs = (x, keys, bank, weight, bias, scale, slot_bias, mask, full)
     for rounds in (False, True):
         torch.library.opcheck(OPS.memory_layer_fwd, (*inputs, rounds))
+        if torch.bfloat16 in products.OURS:
+            halves = (x.bfloat16(), keys, bank, weight.bfloat16(), *inputs[4:])
+            torch.library.opcheck(OPS.memory_layer_fwd, (*halves, rounds))
+            assert OPS.memory_layer_fwd(*halves, rounds)[0].dtype == (torch.bfloat16 if rounds else torch.float32)
     y, kept, usage, inverse = OPS.memory_layer_fwd(*inputs, False)
     saved = still(y, usage, x, keys, bank, weight, scale, mask, kept, inverse)
     for wanted in ([True] * 7, [full, False, True, False, False, full, False]):

@@ -316,6 +316,8 @@ def test_measures_that_are_none_are_not_dropped_in_silence(tmp_path: Path) -> No
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}\n{"ste')
     assert read_metrics(path) == [{"step": 1}, {"step": 2}]
+    path.write_text('{"step": 1}\n{"step": 2}')  # as an editor leaves it that strips what ends a file
+    assert read_metrics(path) == [{"step": 1}, {"step": 2}]
     for odd in ("mine", "[]", '{"step": "2"}', "[" * 100_000):
         path.write_text(f'{{"step": 1}}\n{odd}\n{{"step": 2}}\n')
         with pytest.raises(VTSumError, match="line 2"):

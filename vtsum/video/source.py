@@ -41,6 +41,9 @@ _USUAL = ("mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1")  # of 1 to
 _ENCRYPTED = "is encrypted (DRM) and cannot be decoded"
 LATEST = 10.0  # seconds; a picture is never shown so much later than it is decoded
 MOST_HELD = 32  # pictures that a decoder holds back; codecs allow 16, of two fields each
+_HELD = "has_b_frames"  # libav's name for how many pictures are held back
+_MOST_HELD_BACK = 15  # that H.264's decoder can be told to: with the one it decodes as many as it keeps
+_DELIMITER = b"\x09\xf0"
 IO_TIMEOUT = 10.0  # seconds of one call into libav, which answers no signal meanwhile: holes of gigabytes are searched
 
 av.logging.set_level(None)
@@ -158,11 +161,28 @@ def choose_video(container: InputContainer, path: str | os.PathLike[str], functi
         raise VTSumError(f"{function}: {name}: pictures must be at most {MAX_PIXELS} pixels, got {size}")
     context = stream.codec_context
     context.options = {"max_pixels": str(min(MAX_PIXELS, max(2_200_000, 4 * _pixels(stream))))}
+    _set_threads(stream)
+    return stream
+
+
+def _set_threads(stream: VideoStream) -> None:
+    """Have pictures decoded side by side, and none handed out before its thread has ended.
+
+    Where pictures are put in order, libav may hand out one that another thread still decodes, marked whole; what is
+    concealed in it afterwards nobody learns. H.264 can hold so many back that none is unfinished; not in AVI, where the
+    places of those held back are not known.
+    """
+    context = stream.codec_context
     context.thread_type = "AUTO"
     # More threads than cores: each waits for parts of the picture before its own. Each holds whole pictures: few enough
     # for large ones to fit in memory.
     context.thread_count = min(4 * (os.cpu_count() or 1), 4 if _pixels(stream) > 4_000_000 else 8)
-    return stream
+    if context.reorder_depth and context.name in ("h264", "mpeg4"):
+        if context.name == "h264" and "avi" not in stream.container.format.name:
+            held = min(context.thread_count + context.reorder_depth, _MOST_HELD_BACK)
+            context.options = {**context.options, _HELD: str(held)}
+        else:
+            context.thread_type = "SLICE"
 
 
 def choose_audio(container: InputContainer, video: VideoStream | None) -> AudioStream | None:
@@ -294,6 +314,7 @@ class PacketDecoder:
         self.counted = stream.type == "video" and "avi" in stream.container.format.name
         self._decoded_from: int | None = None
         self._delay: int | None = None
+        self._ends = _HELD in self._context.options
         self.errors = 0
         self.failed = False
         self._entered = False
@@ -322,7 +343,7 @@ class PacketDecoder:
             self._entry = packet.pts
             self._decoded_from = packet.dts
         try:
-            frames = self._context.decode(packet)
+            frames = [*self._wait(), *self._context.decode(None)] if packet is None else self._context.decode(packet)
         except EOFError:
             return []
         except (av.FFmpegError, ValueError, MemoryError):
@@ -335,6 +356,19 @@ class PacketDecoder:
         if frames:
             self._in_a_row = 0
             self._entered = True
+        return frames
+
+    def _wait(self) -> list:
+        """Let each thread end before the last pictures are asked for, by units that hold nothing but where a picture
+        begins (ITU-T H.264, 7.3.2.4); return what they finish."""
+        frames: list = []
+        if self._ends:
+            self._context.skip_frame = "NONREF"  # so that it is no error that they hold no picture
+            extra = self._context.extradata or b""
+            begins = len(_DELIMITER).to_bytes((extra[4] & 3) + 1, "big") if extra[:1] == b"\1" else b"\0\0\0\1"
+            for _ in range(self._context.thread_count):
+                with contextlib.suppress(av.FFmpegError, ValueError):
+                    frames += self._context.decode(Packet(begins + _DELIMITER))
         return frames
 
     def ticks(self, frame: VideoFrame | Packet) -> int | None:

@@ -46,6 +46,16 @@ class Place:
         return self.rank == 0
 
 
+def load_collectives() -> None:
+    """Import what keeps the group that there is when it is first imported, as defaults of its functions; to be called
+    before a group is made.
+
+    Of a group that is kept the threads outlive `destroy_process_group`, and one that is still at work while the
+    interpreter goes down aborts the process. PyTorch's compiler, too, imports it, at its first use.
+    """
+    import torch.distributed.nn  # noqa: F401
+
+
 class Group:
     """The processes of an evaluation; only results travel between them, as objects, so gloo serves on every device."""
 
@@ -56,6 +66,7 @@ class Group:
         if self.place.ranks > 1:
             import torch.distributed as dist
 
+            load_collectives()
             with _told():
                 dist.init_process_group("gloo", timeout=_PATIENCE)
         return self

@@ -38,10 +38,12 @@ def measure(options: argparse.Namespace, rank: int, ranks: int, store: str) -> I
     import torch.distributed as dist
 
     from bench.summary import full_attention_ways, sequence_parallel_ways
+    from vtsum.processes import load_collectives
 
     ways = sequence_parallel_ways
     each = full_attention_ways.WAYS if options.all else ways.WAYS
     torch.set_num_threads(1)
+    load_collectives()
     dist.init_process_group("gloo", store=dist.FileStore(store, ranks), rank=rank, world_size=ranks)
     ways.count_messages()
     for frames in options.frames:

@@ -24,7 +24,7 @@ from vtsum.files import check_no_links
 from vtsum.model import VTSum
 from vtsum.model.files import write_pt
 from vtsum.model.pretrained import first_line
-from vtsum.processes import Place
+from vtsum.processes import Place, load_collectives
 from vtsum.training import shards
 from vtsum.training.engine import LOSSES, Losses, StepResult, add, result_of, sharing_group, step_counts, total_of
 from vtsum.training.optimizers import make_optimizer, moments_alone, set_rate
@@ -191,6 +191,7 @@ def join(place: Place, minutes: float) -> Any:
             deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
             backend = "gloo"
         wait = timedelta(minutes=minutes)
+        load_collectives()
         deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False, timeout=wait)
     return deepspeed
 

@@ -29,7 +29,7 @@ from vtsum.model.files import read_pt, write_pt
 from vtsum.model.losses import LossCounts, VTSumOutput
 from vtsum.model.pretrained import first_line
 from vtsum.model.vtsum import VTSum
-from vtsum.processes import Place
+from vtsum.processes import Place, load_collectives
 from vtsum.training.optimizers import make_optimizer, moments_alone, set_rate
 from vtsum.training.settings import TrainSettings
 
@@ -157,6 +157,7 @@ def join(place: Place, minutes: float) -> None:
     """
     if torch.cuda.is_available():
         torch.cuda.set_device(place.local_rank)
+    load_collectives()
     try:
         backend = "nccl" if torch.cuda.is_available() else "gloo"
         torch.distributed.init_process_group(backend, timeout=timedelta(minutes=minutes))

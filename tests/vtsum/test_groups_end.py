@@ -1,4 +1,4 @@
-"""A group of processes that was destroyed leaves no thread: one that works while the interpreter goes down aborts it."""
+"""A destroyed group of processes leaves no thread: one that works while the interpreter goes down aborts it."""
 
 from __future__ import annotations
 

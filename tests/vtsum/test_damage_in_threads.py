@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.vtsum.test_damage_told import ENVIRONMENT, clip
+from vtsum.video import FrameSampler
 
 SIDE_BY_SIDE, ROUNDS = 4, 8  # more processes than cores, so that threads wait for each other
 PROGRAM = """
@@ -60,6 +62,19 @@ def test_damage_does_not_depend_on_turns(tmp_path, codec, ending, options, place
     assert pictures > 90
     assert sampled
     assert passed
+
+
+def test_what_is_seen_does_not_depend_on_the_number_of_cores(tmp_path, monkeypatch):
+    """Pictures that no sample needs are passed over, but which ones the decoder's threads do not say."""
+    path = clip(tmp_path / "whole.mp4", "libx264", {"bf": "2"}, 300)
+    seen = []
+    for cores in (1, 2, 64):
+        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        times: list[float] = []
+        assert sum(1 for _ in FrameSampler(path, on_picture=lambda time, _, times=times: times.append(time))) == 12
+        seen.append(times)
+    assert 32 < len(seen[0]) < 300
+    assert seen == seen[:1] * 3
 
 
 def test_pictures_that_are_held_back_are_all_shown(tmp_path):

@@ -303,7 +303,7 @@ def test_a_cut_tells_damage_of_pictures_that_the_analysis_left_out(tmp_path):
     data = bytearray(whole.read_bytes())
     with av.open(str(whole)) as container:
         packets = [p for p in container.demux(video=0) if p.size > 200]
-    places = [(p.pos, p.size) for p in packets if 1.2 < p.pts * p.time_base < 1.7 and not bytes(p)[4] & 0x60]
+    places = [(p.pos, p.size) for p in packets if 2.2 < p.pts * p.time_base < 2.7 and not bytes(p)[4] & 0x60]
     for at, size in places:
         data[at + 40 : at + size] = random.Random(at).randbytes(size - 40)
     path.write_bytes(data)

@@ -21,7 +21,15 @@ from vtsum.video.clock import ClockedPackets, together
 from vtsum.video.damage import Damage, TransportJoins, is_spoilt
 from vtsum.video.ending import ends_early, gif_is_whole, left_unread
 from vtsum.video.picture import Pictures, display_size, is_hdr, turn_of
-from vtsum.video.source import PacketDecoder, choose_audio, choose_video, discard_others, open_container, show
+from vtsum.video.source import (
+    MOST_HELD,
+    PacketDecoder,
+    choose_audio,
+    choose_video,
+    discard_others,
+    open_container,
+    show,
+)
 from vtsum.video.structure import holes_of
 from vtsum.video.timeline import (
     Stays,
@@ -210,6 +218,7 @@ class _Run:
         self.timeline = Timeline(time_base(stream), self._step, claimed)
         self.end = 0.0
         self._repeated_until = 0.0
+        self._begun = 0  # packets of pictures
         self._given: deque[float] = deque(maxlen=1000)  # when pictures are shown that the decoder was given, and owes
         self._early: list[int] = []  # ticks of damaged packets before the first picture
         self.count = 0
@@ -297,6 +306,7 @@ class _Run:
             if packet.stream_index != self._stream.index:
                 self._note_sound(packet)
                 continue
+            self._begun += 1
             skipped = not packet.is_corrupt and not self.decoder.counted and self._may_skip(packet)
             self._context.skip_frame = "NONREF" if skipped else "DEFAULT"
             errors = self.decoder.errors
@@ -355,7 +365,9 @@ class _Run:
 
     def _may_skip(self, packet: Packet) -> bool:
         time = self.timeline.peek(packet.pts)
-        if time is None or self._period is None:
+        # Until the first picture comes nothing can be skipped. How soon it comes depends on the machine's threads, but
+        # what is seen of a video must not.
+        if time is None or self._period is None or self._begun <= MOST_HELD:
             return False
         if self._likely_end is None or time > self._likely_end - self._late - 1.0:
             return False  # near the end every picture counts: the last one sets the duration

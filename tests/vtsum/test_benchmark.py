@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from tests.vtsum.hostile import ENVIRONMENT, ROOT
 from vtsum import cli
 from vtsum.benchmarks.data import divide, draw_folds
 from vtsum.benchmarks.figures import figures
-from vtsum.benchmarks.records import parse_records
+from vtsum.benchmarks.records import Row, parse_records
 from vtsum.benchmarks.table import table
 from vtsum.data.tvsum import load_tvsum
+from vtsum.evaluation.baselines import VideoScore
 
 FRAMES, VIDEOS, RATERS = 600, 6, 3
 
@@ -164,6 +166,26 @@ def test_a_method_sees_no_test_video_unless_it_is_asked_for(here: Path, capsys: 
     assert cells(shown, "spy:Spy") == ["spy:Spy", "2", *cells(shown, "spy:Spy@test")[2:]]
     assert [cells(shown, name)[1] for name in ("random", "uniform", "ridge")] == ["2", "1", "1"]
     assert float(cells(shown, "spy:Spy")[2].split()[0]) > 0.5 > abs(float(cells(shown, "random")[2].split()[0]))
+
+
+def test_what_selection_on_test_adds_is_of_the_seeds_that_both_have() -> None:
+    head, _ = parse_records((ROOT / "bench/results/benchmark_tvsum.jsonl").read_bytes(), "benchmark")
+    head = replace(head, folds=head.folds[:1])
+
+    def row(method: str, seed: int, *f: float) -> Row:
+        return Row(method, "c", 0, seed, 1.0, "", {f"v{i}": VideoScore(0.1, 0.2, one) for i, one in enumerate(f)})
+
+    rows = [row("net", 0, 0.9, 0.9), row("net", 1, 0.5, 0.5), row("net", 2, 0.4, 0.6), row("other@test", 0, 0.5, 0.5)]
+    rows += [row("net@test", 1, 0.6, 0.8), row("net@test", 2, 0.6, 0.6), row("net@test", 3, 0.1, 0.1)]
+    found = {it.method: it.leak for it in figures(head, rows)}
+    assert (found["net"], found["other@test"]) == (None, None)
+    leak = found["net@test"]
+    assert leak is not None
+    assert leak.seeds == 2
+    assert leak.differences["f"].mean == pytest.approx(0.15)  # of one video 0.15, of the other one 0.15
+    assert leak.differences["tau"].mean == 0.0
+    said = "seeds, paired by video: net tau +0.000 ± 0.000, rho +0.000 ± 0.000, F +15.0 ± 0.0 (2 seeds)."
+    assert table(head, figures(head, rows)).endswith(said)
 
 
 def _folds() -> list[Any]:

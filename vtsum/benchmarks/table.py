@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from vtsum.benchmarks.data import VALIDATION
-from vtsum.benchmarks.figures import MEASURES, Figures
+from vtsum.benchmarks.figures import MEASURES, Figures, Leak
 from vtsum.benchmarks.methods import ON_TEST, REFERENCE
 from vtsum.benchmarks.records import Head
 from vtsum.evaluation.baselines import Evaluation, Measure
@@ -57,9 +57,19 @@ def table(head: Head, rows: Sequence[Figures]) -> str:
             found = row.differences.get(measure)
             cells.append("" if found is None else _number(found.mean, found.standard_error, measure, sign="+"))
         lines.append(f"| {' | '.join(cells)} |")
+    leaks = [f"{markdown(row.method.removesuffix(ON_TEST))} {_gain(row.leak)}" for row in rows if row.leak]
+    if leaks:
+        said = "What selection on the test videos adds, with the same seeds, paired by video: "
+        lines += ["", f"{said}{'; '.join(leaks)}."]
     if any(math.isnan(row.mean.mean("tau")) for row in rows):
         lines += ["", "tau and rho need what each rater said (user_scores), which this h5 file has not."]
     return "\n".join(lines)
+
+
+def _gain(leak: Leak) -> str:
+    of = ((measure, leak.differences[measure]) for measure in MEASURES)
+    told = [f"{TITLES[measure]} {_number(it.mean, it.standard_error, measure, sign='+')}" for measure, it in of]
+    return f"{', '.join(told)} ({leak.seeds} seed{'s' if leak.seeds > 1 else ''})"
 
 
 def _rank(row: Figures) -> tuple[float, float]:

@@ -324,7 +324,10 @@ class _Run:
             yield from self._place(frames)
             if self.decoder.gave_up:
                 break
+        errors = self.decoder.errors
         yield from self._place(self.decoder.decode(None))
+        if self.decoder.errors > errors:
+            self.damage.add(self.end, self.end)
         if self._early:
             self.damage.add(0.0, self.end)  # no picture says when it is shown
         self._note_missing(max(self._given, default=0.0))

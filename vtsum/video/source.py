@@ -342,8 +342,13 @@ class PacketDecoder:
         if self._entry is None and packet is not None and packet.is_keyframe:
             self._entry = packet.pts
             self._decoded_from = packet.dts
+        if packet is None and self._ends:
+            return [*self._wait(), *self._decode(None)]
+        return self._decode(packet)
+
+    def _decode(self, packet: Packet | None) -> list:
         try:
-            frames = [*self._wait(), *self._context.decode(None)] if packet is None else self._context.decode(packet)
+            frames = self._context.decode(packet)
         except EOFError:
             return []
         except (av.FFmpegError, ValueError, MemoryError):
@@ -358,18 +363,15 @@ class PacketDecoder:
             self._entered = True
         return frames
 
-    def _wait(self) -> list:
+    def _wait(self) -> Iterator[VideoFrame]:
         """Let each thread end before the last pictures are asked for, by units that hold nothing but where a picture
-        begins (ITU-T H.264, 7.3.2.4); return what they finish."""
-        frames: list = []
-        if self._ends:
-            self._context.skip_frame = "NONREF"  # so that it is no error that they hold no picture
-            extra = self._context.extradata or b""
-            begins = len(_DELIMITER).to_bytes((extra[4] & 3) + 1, "big") if extra[:1] == b"\1" else b"\0\0\0\1"
-            for _ in range(self._context.thread_count):
-                with contextlib.suppress(av.FFmpegError, ValueError):
-                    frames += self._context.decode(Packet(begins + _DELIMITER))
-        return frames
+        begins (ITU-T H.264, 7.3.2.4); what they finish."""
+        self._context.skip_frame = "NONREF"  # so that it is no error that they hold no picture
+        extra = self._context.extradata or b""
+        counted = len(extra) > 4 and extra[0] == 1  # units come with their length, of so many bytes (ISO/IEC 14496-15)
+        begins = len(_DELIMITER).to_bytes((extra[4] & 3) + 1, "big") if counted else b"\0\0\0\1"
+        for _ in range(self._context.thread_count):
+            yield from self._decode(Packet(begins + _DELIMITER))
 
     def ticks(self, frame: VideoFrame | Packet) -> int | None:
         """When a picture just returned, or one that an empty packet repeats, is shown, in ticks; None: one step after

@@ -4,16 +4,24 @@ up, and no pattern of theirs searched for."""
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from vtsum_kernels.integrations import torchvision_free
 
-from tests.vtsum.hostile import changed_json, refused
+from tests import forked
+from tests.vtsum.hostile import ENVIRONMENT, ROOT, changed_json, refused
 from tests.vtsum.samples import small_clip
 from tests.vtsum.test_checkpoint import model_folder, tiny_blip
+from tests.vtsum.videoxum_corpus import write_corpus, write_model
 from vtsum.errors import VTSumError
+from vtsum.model.files import as_floats
 from vtsum.model.pretrained import check_config, check_folder
+from vtsum.model.timm_encoder import TimmFrameEncoder
 
 ENDLESS = "((([a-z]|[a-z_.])+)+)+!"  # backtracks for as many steps as a layer's name has subsets
 
@@ -87,3 +95,67 @@ def test_a_backbone_of_timm_is_of_no_other_source(source: str, tmp_path: Path) -
     small_clip(video := tmp_path / "clip.mp4")
     said = refused("extract", str(video), "-o", str(tmp_path / "feats"), "--encoder", str(folder), names=other)
     assert "must be timm:NAME, of a model that timm knows, or timm:NAME@FOLDER, got another source" in said
+
+
+def recast(path: Path, kind: torch.dtype, metadata: dict[str, str] | None = None) -> None:
+    """Let the weights of a file be numbers of another kind."""
+    save_file({name: value.to(kind) for name, value in load_file(path).items()}, path, metadata)
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.complex64], ids=str)
+def test_a_models_weights_are_floating_point_numbers(kind: torch.dtype, tmp_path: Path) -> None:
+    """Of quantised ones the scales were left out in silence, of complex ones a half."""
+    corpus, model = write_corpus(tmp_path / "data", 2, clip=False), write_model(tmp_path / "net")
+    recast(model / "model.safetensors", kind)
+    words = ["--checkpoint", str(model), "--data", str(corpus), "-o", str(tmp_path / "e.json")]
+    said = refused("evaluate", *words, "--caption_tokenizer", "plain", "--device", "cpu", names=model)
+    assert said.endswith(f"must be floating point numbers, got {str(kind).removeprefix('torch.')}")
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.complex64], ids=str)
+def test_weights_of_a_transformers_folder_are_floating_point_numbers(kind: torch.dtype, tmp_path: Path) -> None:
+    """transformers takes the one for the other in silence."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    tiny_blip(folder)
+    recast(folder / "model.safetensors", kind, {"format": "pt"})
+    small_clip(video := tmp_path / "clip.mp4")
+    said = refused("extract", str(video), "-o", str(tmp_path / "feats"), "--encoder", str(folder), names=folder)
+    assert "must have floating point numbers for weights, got " in said
+
+
+def test_weights_of_a_timm_model_are_floating_point_numbers(tmp_path: Path) -> None:
+    torchvision_free.prepare()
+    timm = pytest.importorskip("timm", reason="timm is not installed")
+    state = timm.create_model("test_vit", num_classes=0).state_dict()
+    for kind, taken in ((torch.float16, True), (torch.int8, False)):
+        save_file({name: value.to(kind) for name, value in state.items()}, tmp_path / "w.safetensors")
+        if taken:
+            TimmFrameEncoder(f"timm:test_vit@{tmp_path / 'w.safetensors'}")
+            continue
+        with pytest.raises(VTSumError, match="must be floating point numbers, got int8"):
+            TimmFrameEncoder(f"timm:test_vit@{tmp_path / 'w.safetensors'}")
+
+
+def test_counts_of_a_network_are_whole_numbers() -> None:
+    assert as_floats("encoder.norm.num_batches_tracked", torch.tensor(7), "load").item() == 7
+
+
+def test_what_the_hubs_client_tells_of_a_refusal_is_left_out() -> None:
+    """It told of each attempt, in lines of their own before the one that says why."""
+    code = """
+from huggingface_hub.utils.logging import get_logger
+from vtsum.model.pretrained import told_if_well
+told = get_logger("huggingface_hub.utils._http").warning
+told("before")
+with told_if_well():
+    told("of what went well")
+try:
+    with told_if_well():
+        told("Retrying in 1s [Retry 1/5].")
+        raise ValueError
+except ValueError:
+    told("after")
+"""
+    done = forked.run([sys.executable, "-c", code], cwd=ROOT, env=ENVIRONMENT, input="", timeout=240)
+    assert done.stderr.split("\n") == ["before", "of what went well", "after", ""]

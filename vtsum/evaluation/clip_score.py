@@ -19,7 +19,7 @@ from vtsum_kernels.integrations import torchvision_free
 from vtsum.errors import VTSumError
 from vtsum.model.checkpoint import Uninitialised
 from vtsum.model.clip_text import ClipText
-from vtsum.model.files import read_pt
+from vtsum.model.files import as_floats, read_pt
 from vtsum.model.pretrained import at_work, check_config, first_line, from_pretrained, tower_from_pretrained
 
 ORIGINAL_LIMIT = 256
@@ -114,7 +114,7 @@ def from_openai(state: Mapping[str, Tensor], name: str = "weights") -> nn.Module
     for key, value in state.items():
         if _OTHERS.match(key):
             continue
-        value = value.float()
+        value = as_floats(key, value, f"load_clip_text: {name}")
         for pattern, replacement in _NAMES:
             key = re.sub(pattern, replacement, key)
         if match := re.fullmatch(r"(.+)\.attn\.in_proj_(weight|bias)", key):

@@ -12,6 +12,7 @@ from torch import Tensor
 from vtsum_kernels.integrations import torchvision_free
 
 from vtsum.errors import VTSumError
+from vtsum.model.files import as_floats
 from vtsum.model.frame_encoder import NetworkFrameEncoder
 
 PREFIX = "visual_encoder."
@@ -45,7 +46,7 @@ def vision_model(state: Mapping[str, Tensor], num_heads: int | None = None) -> A
         if name.startswith(PREFIX):
             rest = name.removeprefix(PREFIX)
             ours = (re.sub(f"^{theirs}", new, rest) for theirs, new in NAMES if re.match(theirs, rest))
-            weights[next(ours, rest)] = value.float()
+            weights[next(ours, rest)] = as_floats(name, value, "load_frame_encoder")
     try:
         width, _, patch, _ = weights["embeddings.patch_embedding.weight"].shape
         grid = round((weights["embeddings.position_embedding"].shape[1] - 1) ** 0.5)

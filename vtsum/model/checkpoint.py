@@ -25,7 +25,7 @@ from vtsum import plugins
 from vtsum.config import VTSumConfig, from_dict, to_dict
 from vtsum.errors import VTSumError
 from vtsum.files import check_regular, replacing, unfinished
-from vtsum.model.files import read_safetensors, write_safetensors
+from vtsum.model.files import as_floats, read_safetensors, write_safetensors
 from vtsum.model.pretrained import snapshot
 from vtsum.model.ridge_saliency import RidgeSaliency
 from vtsum.model.tokenizer import load_tokenizer, vocabulary_text
@@ -171,6 +171,9 @@ def _is_model(config: Path) -> bool:
     return isinstance(data, dict) and data.get("format") == FORMAT
 
 
+_PARTS = ("model.", "encoder.", "saliency.")
+
+
 class Uninitialised(TorchFunctionMode):
     """Draws no start weights: on the meta device that would import torch's compiler, which takes seconds."""
 
@@ -252,7 +255,9 @@ def load_checkpoint(source: str | Path, kind: type[VTSum], *, text: bool = True)
         tokenizer = load_tokenizer(folder / VOCABULARY)
     _check_sizes(config, tokenizer, state, folder, kind)
     model = kind(config, tokenizer)
-    weights = {k.removeprefix("model."): v.float() for k, v in state.items() if k.startswith("model.")}
+    where = f"load_checkpoint: {folder / WEIGHTS}"
+    state = {name: as_floats(name, value, where) for name, value in state.items() if name.startswith(_PARTS)}
+    weights = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
     try:
         problems = model.load_state_dict(weights, strict=False)
     except RuntimeError as error:
@@ -266,7 +271,7 @@ def load_checkpoint(source: str | Path, kind: type[VTSum], *, text: bool = True)
         )
     if model.text_decoder is not None:
         model.text_decoder.lm.tie_weights()
-    model.encoder_state = {k.removeprefix("encoder."): v.float() for k, v in state.items() if k.startswith("encoder.")}
+    model.encoder_state = {k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")}
     ridge = None
     if ridged := {k.removeprefix("saliency."): v for k, v in state.items() if k.startswith("saliency.")}:
         try:

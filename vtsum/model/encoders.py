@@ -12,7 +12,7 @@ from torch import Tensor
 from vtsum import plugins
 from vtsum.errors import VTSumError
 from vtsum.model.blip_vision import BlipCheckpointFrameEncoder
-from vtsum.model.files import read_safetensors
+from vtsum.model.files import as_floats, read_safetensors
 from vtsum.model.frame_encoder import (
     EMBEDDED,
     KNOWN,
@@ -73,10 +73,10 @@ def _built_in(name: str, device: str | torch.device, through: tuple[str, ...] = 
 
 def embedded_frame_encoder(folder: Path, device: str | torch.device = "cpu") -> EmbeddedFrameEncoder:
     """The embedded encoder of a model folder, without the rest of the model."""
-    state = read_safetensors(folder / "model.safetensors", "load_frame_encoder")
-    prefix = "encoder."
+    path, prefix = folder / "model.safetensors", "encoder."
+    own = {k: v for k, v in read_safetensors(path, "load_frame_encoder").items() if k.startswith(prefix)}
     return EmbeddedFrameEncoder(
-        {k.removeprefix(prefix): v.float() for k, v in state.items() if k.startswith(prefix)}, device
+        {k.removeprefix(prefix): as_floats(k, v, f"load_frame_encoder: {path}") for k, v in own.items()}, device
     )
 
 

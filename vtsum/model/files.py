@@ -22,6 +22,8 @@ from vtsum.files import written
 from vtsum.model.pretrained import first_line
 from vtsum.zips import opened
 
+COUNTS = ("num_batches_tracked", "position_ids")
+"""How the names of tensors end that are whole numbers in every network."""
 _LITTLE = 1 << 16  # bytes that may be asked for without a look at how many there are
 _LIST = 1 << 24  # bytes of the list of an archive's tensors: a hundred thousand of them
 
@@ -151,3 +153,30 @@ def read_safetensors(path: str | os.PathLike[str], op: str) -> dict[str, Tensor]
         return load_file(path)
     except Exception as error:  # safetensors and the file system, each with kinds of its own
         raise VTSumError(f"{op}: {path} must be a safetensors file, got: {first_line(error)}") from None
+
+
+def as_floats(name: str, value: Tensor, where: str) -> Tensor:
+    """A weight as float32. Whole numbers and complex ones are none: of quantised weights, what they were divided by
+    would be left out in silence, and of complex ones a half.
+
+    Raises:
+        VTSumError: it is one of those, and `name` is no count; `where` begins the message.
+    """
+    if not value.is_floating_point() and not name.endswith(COUNTS):
+        raise VTSumError(
+            f"{where}: {name} must be floating point numbers, got {str(value.dtype).removeprefix('torch.')}"
+        )
+    return value.float()
+
+
+def check_floats(network: torch.nn.Module, state: Mapping[str, Any], where: str) -> None:
+    """As `as_floats`, of all of `state` that becomes floating point numbers of `network`: its other tensors may be of
+    other kinds.
+
+    Raises:
+        VTSumError: naming the first that is not to be one.
+    """
+    own = network.state_dict()
+    for name, value in state.items():
+        if name in own and own[name].is_floating_point() and isinstance(value, Tensor):
+            as_floats(name, value, where)

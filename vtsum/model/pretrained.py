@@ -144,16 +144,20 @@ class _Held(logging.Filter):
 
 @contextmanager
 def told_if_well() -> Iterator[None]:
-    """From now on transformers' log is clean, for it names what a stranger's files hold. What it has to say within, of
-    a checkpoint that is refused, is left out: the refusal says it. So are its bars. Where a checkpoint has parts, it is
-    told once all are well: this goes around the reading of them, as a block or a decorator."""
+    """From now on transformers' log is clean, for it names what a stranger's files hold. What it and the hub's client
+    have to say within, of a checkpoint that is refused, is left out: the refusal says it. So are its bars. Where a
+    checkpoint has parts, it is told once all are well: this goes around the reading of them, as a block or a
+    decorator."""
+    from huggingface_hub.utils import logging as hub_log
     from transformers.utils import logging as log
 
     bars = log.is_progress_bar_enabled()
     log.disable_progress_bar()
 
-    log.get_logger("transformers")  # it has its handler from now on
-    handlers = [*logging.getLogger("transformers").handlers, *filter(None, [logging.lastResort])]
+    log.get_logger("transformers")  # they have their handlers from now on
+    hub_log.get_logger("huggingface_hub")
+    own = [handler for name in ("transformers", "huggingface_hub") for handler in logging.getLogger(name).handlers]
+    handlers = [*own, *filter(None, [logging.lastResort])]
     for handler in handlers:
         if not any(isinstance(known, CleanRecords) for known in handler.filters):
             handler.addFilter(CleanRecords())
@@ -189,6 +193,7 @@ def model_from_pretrained(
     options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # which are told here, in one line
     with told_if_well():
         model, found = from_pretrained(kind, source, what, op, **options)
+        _check_stored(model, source, what, op)
         if missing := sorted(found["missing_keys"]):
             raise VTSumError(
                 f"{op}: {what} must have all weights of {type(model).__name__}, got {os.fspath(source)!r} without "
@@ -201,6 +206,31 @@ def model_from_pretrained(
                 f"with {len(other)} others, {name} of {list(stored)} for {list(stated)} the first"
             )
     return model
+
+
+def _check_stored(model: Any, source: str | os.PathLike[str], what: str, op: str) -> None:
+    """Refuse weights that are no floating point numbers where nothing says how they were quantised: transformers takes
+    the one for the other in silence.
+
+    Raises:
+        VTSumError: naming the first.
+    """
+    from safetensors import safe_open
+
+    if getattr(model.config, "quantization_config", None) is not None:
+        return
+    folder, commit = Path(source), getattr(model.config, "_commit_hash", None)
+    if not folder.is_dir() and commit is not None:
+        folder = cache_of(os.fspath(source)) / "snapshots" / commit
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118 (it is no dict)
+                kind = file.get_slice(name).get_dtype()
+                if name.endswith((".weight", ".bias")) and not kind.startswith(("F", "BF")):
+                    raise VTSumError(
+                        f"{op}: {what} must have floating point numbers for weights, got {os.fspath(source)!r} with "
+                        f"{name} of {kind}"
+                    )
 
 
 def tower_from_pretrained(
@@ -351,7 +381,8 @@ def snapshot(name: str, files: list[str], *, local: bool = False) -> Path:
 
     check_cache(name, "from_pretrained")
     try:
-        return Path(snapshot_download(name, allow_patterns=files, local_files_only=local))
+        with told_if_well():
+            return Path(snapshot_download(name, allow_patterns=files, local_files_only=local))
     except (OSError, ValueError, RuntimeError) as error:
         raise VTSumError(
             f"from_pretrained: {name!r} must be a folder, or a repository on the hub or in its local cache, "

@@ -11,9 +11,9 @@ from torch import Tensor
 from vtsum_kernels.integrations import torchvision_free
 
 from vtsum.errors import VTSumError
-from vtsum.model.files import read_pt, read_safetensors
+from vtsum.model.files import check_floats, read_pt, read_safetensors
 from vtsum.model.frame_encoder import NetworkFrameEncoder
-from vtsum.model.pretrained import at_work, check_config, first_line
+from vtsum.model.pretrained import at_work, check_config, first_line, told_if_well
 from vtsum.reading import read_json
 
 PREFIX = "timm:"
@@ -70,7 +70,8 @@ def _create(model: str, **options: Any) -> Any:
 
 def _pretrained(model: str) -> Any:
     try:
-        return _create(model, pretrained=True)
+        with told_if_well():
+            return _create(model, pretrained=True)
     except Exception as error:  # timm, the hub's client and its transport raise a dozen kinds
         raise VTSumError(
             f"load_frame_encoder: {PREFIX}{model} must be a timm model whose pretrained weights lie in the local cache "
@@ -99,7 +100,10 @@ def _from_path(model: str, path: Path) -> Any:
         raise VTSumError(f"load_frame_encoder: {file} must hold weights by name, got {type(state).__name__}")
     try:
         network = _create(model, pretrained_cfg_overlay=overlay, **arguments)
+        check_floats(network, state, f"load_frame_encoder: {file}")
         problems = network.load_state_dict(state, strict=False)
+    except VTSumError:
+        raise
     except Exception as error:  # whatever timm's models make of arguments that are not theirs
         raise VTSumError(
             f"load_frame_encoder: {file} must hold weights of {model!r}, got: {first_line(error)}"

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vtsum.config import TextConfig, VTSumConfig, from_dict
 from vtsum.errors import VTSumError
-from vtsum.model.files import read_pt
+from vtsum.model.files import as_floats, read_pt
 from vtsum.model.tokenizer import add_enc, load_tokenizer
 
 if TYPE_CHECKING:
@@ -263,7 +263,7 @@ def from_videoxum(
                 raise VTSumError(
                     f"from_videoxum: {name} must be {list(own[new].shape)}, got {list(value.shape)} in {checkpoint}"
                 )
-            weights[new] = value.float()
+            weights[new] = as_floats(name, value, f"from_videoxum: {checkpoint}")
     tied = {f"text_decoder.lm.{name}" for name in model.text_decoder.lm._tied_weights_keys}  # type: ignore[union-attr]
     report.missing = [name for name in own if name not in weights and name not in tied]
     _check_whole(report.missing, set(weights), checkpoint)

@@ -28,7 +28,7 @@ from vtsum_kernels.integrations import torchvision_free
 
 from vtsum.errors import VTSumError
 from vtsum.files import remove_folder, replace_folder
-from vtsum.model.files import read_safetensors
+from vtsum.model.files import check_floats, read_safetensors
 from vtsum.model.frame_encoder import MEAN, STD
 from vtsum.model.pretrained import first_line, from_pretrained
 
@@ -87,7 +87,10 @@ class TinyClip:
         weights = read_safetensors(Path(folder) / "model.safetensors", "TinyClip")
         try:
             model = CLIPModel(config)
+            check_floats(model, weights, f"TinyClip: {folder}")
             model.load_state_dict(weights)
+        except VTSumError:
+            raise
         except (ValueError, RuntimeError) as error:
             raise VTSumError(f"TinyClip: {folder} must hold a whole CLIP, got: {first_line(error)}") from None
         return cls(model.eval(), tokenizer)

@@ -178,6 +178,51 @@ def test_pictures_without_a_size_are_refused(made: tuple[Path, Path], tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
 
 
+def _changed(made: tuple[Path, Path], folder: Path, change: Callable[[dict[str, Any]], Any]) -> Path:
+    """A folder with the summary.json, changed."""
+    document = json.loads((made[1] / "summary.json").read_text())
+    change(document)
+    (folder / "summary.json").write_text(json.dumps(document))
+    return folder
+
+
+def _beyond(document: dict[str, Any]) -> None:
+    clip = document["shots"][-1]["clip"]
+    clip["asked"], clip["end"] = {"start": clip["start"], "end": clip["end"]}, 1e15
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda d: d["summary"].update(duration=1e308), "summary.duration must be 0 to 10,000,000,000 s, got 1e+308"),
+        (lambda d: d["source"].update(duration=1e308), "source.duration must be 0 to 10,000,000,000 s, got 1e+308"),
+        (lambda d: d["source"].update(duration=-1.0), "source.duration must be 0 to 10,000,000,000 s, got -1"),
+        (_beyond, "clip must lie in the video"),
+        (
+            lambda d: d.update(chapters=[{"start": -0.5, "title": "a", "origin": "number"}]),
+            "chapters[0] must begin after the one before, in the video",
+        ),
+    ],
+)
+def test_times_of_a_strangers_summary_are_those_of_a_video(
+    change: Callable[[dict[str, Any]], Any], told: str, made: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """The first was told as what nobody foresaw, exit status 70; others were exported."""
+    done = _run("export", str(_changed(made, tmp_path, change)), "-f", "edl,otio,fcpxml,csv,chapters")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert told in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
+
+
+@pytest.mark.parametrize("name", ["//elsewhere.example/share/a.mp4", "../../../etc/a.mp4", "/etc/a.mp4"])
+def test_an_export_leads_to_no_place_that_a_stranger_names(name: str, made: tuple[Path, Path], tmp_path: Path) -> None:
+    """An editor would have looked for the video there, on another machine even."""
+    folder = _changed(made, tmp_path, lambda document: document["source"].update(name=name))
+    assert _run("export", str(folder), "-f", "otio,fcpxml").returncode == 0
+    assert '"target_url": "a.mp4"' in (tmp_path / "summary.otio").read_text()
+    assert 'src="a.mp4"' in (tmp_path / "summary.fcpxml").read_text()
+
+
 def test_an_export_replaces_nothing_unasked(made: tuple[Path, Path], tmp_path: Path) -> None:
     mine = tmp_path / "summary.edl"
     mine.write_text("mine")

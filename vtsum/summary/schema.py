@@ -27,6 +27,7 @@ from vtsum.summary.typed import check_type
 SCHEMA, BEFORE = "vtsum-summary/2", "vtsum-summary/1"
 _ADDED: dict[str, Any] = {"models": [], "chapters": []}
 _LIMIT = 1 << 30  # bytes: a long video has every frame and every word in it
+_LONGEST = 10**10  # seconds: whatever is computed of it has an end
 _SLACK = 0.002  # seconds: times are rounded to milliseconds
 
 
@@ -238,6 +239,9 @@ def validate(document: Any) -> SummaryDocument:
     checked = typing.cast(SummaryDocument, document)
     duration = checked["source"]["duration"]
     settings = checked["settings"]
+    for part in ("source", "summary"):
+        lasts = checked[part]["duration"]  # type: ignore[literal-required]
+        _promise(0 <= lasts <= _LONGEST, f"{part}.duration must be 0 to {_LONGEST:,} s, got {lasts:g}")
     before, played, shown = settings["start"], 0.0, 0.0
     margin = settings["margin"]
     _promise(len(margin) == 2 and min(margin) >= 0, "settings.margin must be two numbers of at least 0")
@@ -258,6 +262,7 @@ def validate(document: Any) -> SummaryDocument:
             )
             _promise(shown - _SLACK <= clip["start"], f"{where}.clip must begin where the one before ended, or later")
             shown = clip["end"]
+            _promise(shown <= duration + _SLACK, f"{where}.clip must lie in the video")
             _promise(clip["summary_start"] >= played - _SLACK, f"{where}.clip must follow the clip before")
             _promise(clip["summary_start"] < clip["summary_end"], f"{where}.clip must last")
             played = clip["summary_end"]
@@ -279,7 +284,7 @@ def validate(document: Any) -> SummaryDocument:
         _promise(0 <= sentence["confidence"] <= 1, f"text[{i}].confidence must lie in 0..1")
         for span in sentence["times"]:
             _promise(0 <= span["start"] < span["end"] <= duration + _SLACK, f"text[{i}].times must lie in the video")
-    before = -1.0
+    before = -_SLACK
     for i, chapter in enumerate(checked["chapters"]):
         _promise(before < chapter["start"] < duration, f"chapters[{i}] must begin after the one before, in the video")
         before = chapter["start"]

@@ -69,7 +69,8 @@ def cuts_of(document: SummaryDocument, video: Path | None) -> Cuts:
         own = tuple((max(frame, start), title) for frame, title in chapters if start <= frame < start + length)
         cuts.append(Cut(start, length, at, own))
         at += length
-    url = quote(source["name"]) if video is None else "file://" + quote(os.fsencode(video))
+    name = source["name"].rpartition("/")[2]  # a stranger's path would have editors look there, on other machines even
+    url = quote(name) if video is None else "file://" + quote(os.fsencode(video))
     return Cuts(cuts, rate, max(round(source["duration"] * rate), 1), begins, drop, url)
 
 

@@ -243,6 +243,14 @@ def shots_of_a_frame(group: h5py.Group) -> None:
         replace(name, value)(group)
 
 
+def raters_of_many_frames(group: h5py.Group) -> None:
+    """A file of a megabyte whose raters would be held against each other for hours."""
+    frames = 100_000
+    replace("n_frames", frames)(group)
+    del group["user_summary"]
+    group.create_dataset("user_summary", data=np.zeros((400, frames), np.uint8), compression="gzip")
+
+
 H5: dict[str, tuple[Callable[[h5py.Group], None], str]] = {
     "a link to another file": (linked(lambda p: h5py.ExternalLink(p, "secret")), "gtscore must lie in the file itself"),
     "a link within": (linked(lambda p: h5py.SoftLink("/video_1/features")), "gtscore must lie in the file itself"),
@@ -297,6 +305,14 @@ H5: dict[str, tuple[Callable[[h5py.Group], None], str]] = {
     ),
     "more than kept": (replace("user_summary", np.full((20, 100), 2.0)), "user_summary must be from 0 to 1, got 2.0"),
     "a shot for each frame": (shots_of_a_frame, "shots times frames must be at most 300,000,000, got 20,000 of 20,000"),
+    "raters without end": (
+        replace("user_summary", np.ones((20_000, 100), np.uint8)),
+        "user_summary: raters must be at most 500, got 20,000",
+    ),
+    "raters of frames without end": (
+        raters_of_many_frames,
+        "user_summary: raters times raters times frames must be at most 10,000,000,000, got 400 and 100,000 frames",
+    ),
     "no shots": (replace("change_points", np.zeros((0, 2), int)), "change_points must tile frames 0 to 99"),
     "a shot that ends before it starts": (
         replace("change_points", np.array([[0, 49], [50, 20], [21, 99]])),
@@ -324,6 +340,13 @@ def test_a_command_refuses_an_h5_file_that_unpacks_to_a_million_times_its_size(t
     assert path.stat().st_size < 100_000
     told = refused("benchmark", "tvsum", "--h5", str(path), "--records", str(tmp_path / "r.jsonl"), names=path)
     assert "features must be packed at most once, got 3 times" in told
+
+
+def test_a_command_refuses_raters_without_end(tmp_path: Path) -> None:
+    """Each is held against each other one: it was at work for hours."""
+    path = write_h5(tmp_path / "a.h5", H5["raters without end"][0])
+    told = refused("benchmark", "tvsum", "--h5", str(path), "--records", str(tmp_path / "r.jsonl"), names=path)
+    assert "user_summary: raters must be at most 500, got 20,000" in told
 
 
 def test_a_whole_video_may_not_be_a_link(tmp_path: Path) -> None:

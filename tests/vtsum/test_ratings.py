@@ -171,6 +171,11 @@ HEAD = "video,rater,start,score\n"
         ("r.json", json.dumps({"a": GOOD["a"], "z": GOOD["b"]}), "z must have features in feats, got those of a, b"),
         ("r.json", '{"a": {"x": [[0, 1], [1, 2]]}}', "a must have at least 2 raters and 2 frames of features, got 1"),
         ("r.json", '{"b": {"x": [[0, 1], [5, 2]], "y": [[0, 1]]}}', "b: x: start must lie within the video's 4.6 s"),
+        (
+            "r.json",
+            json.dumps({"a": {f"r{i}": [[0, i]] for i in range(501)}}),
+            "ratings: a: raters must be at most 500, got 501",
+        ),
         ("r.json", '{"a": {"x": [[0, 3]], "y": [[0, 3]]}}', "scores must differ, got 3 throughout"),
     ],
 )

@@ -16,7 +16,7 @@ import numpy as np
 from vtsum.data.feature_files import feature_file
 from vtsum.data.features import read_extracted
 from vtsum.data.ratings import Rating
-from vtsum.data.rules import read_matrix
+from vtsum.data.rules import read_matrix, too_many_raters
 from vtsum.data.tvsum import TVSumVideo
 from vtsum.enhance.event_segmentation import segment
 from vtsum.errors import VTSumError
@@ -108,6 +108,8 @@ def _video(
             )
     picks = np.arange(len(features)) * STEP
     n_frames = max(round(duration * fps * STEP), int(picks[-1]) + 1)
+    if told := too_many_raters(len(said), n_frames):
+        raise VTSumError(f"ratings: {name}: {told}")
     starts = np.array([found.start for found in segment(features, "kts", fps=fps, duration=duration)]) * STEP
     lengths = np.diff(starts, append=n_frames)
     scores = np.stack([rating.at(np.arange(n_frames) / (fps * STEP)) for rating in said.values()])

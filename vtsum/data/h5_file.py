@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from vtsum.data.rules import too_many_raters
 from vtsum.errors import VTSumError
 
 H5_LIMIT = 2**30
@@ -101,6 +102,8 @@ class H5Group:
         """What each rater said of each frame, [raters, frames] from 0 to `most`."""
         array = np.asarray(self.read(name))
         self.checked(name, array, (*array.shape[:1], frames))
+        if told := too_many_raters(len(array), frames):
+            raise VTSumError(f"{self.where}: {name}: {told}")
         if not (good := (array >= 0) & (array <= most)).all():
             raise VTSumError(f"{self.where}: {name} must be from 0 to {most:g}, got {array[~good][0]}")
         return array

@@ -18,6 +18,17 @@ LONGEST = 10_000_000
 """Seconds, and frames, that a video may have: some four months."""
 HIGHEST = 1_000_000
 """The most that a rater may give."""
+MOST_RATERS, MOST_PAIRED = 500, 10**10
+"""Raters of a video; and pairs of them, times its frames: each is held against each other one."""
+
+
+def too_many_raters(raters: int, frames: int) -> str | None:
+    """Why a video's raters are too many to be held against each other; None where they are not."""
+    if raters > MOST_RATERS:
+        return f"raters must be at most {MOST_RATERS}, got {raters:,}"
+    if raters * raters * frames > MOST_PAIRED:
+        return f"raters times raters times frames must be at most {MOST_PAIRED:,}, got {raters:,} and {frames:,} frames"
+    return None
 
 
 def is_duration(value: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import sys
@@ -21,6 +22,7 @@ from vtsum.data.collate import collate
 from vtsum.data.videoxum import VideoXumDataset
 from vtsum.errors import VTSumError
 from vtsum.evaluation import java
+from vtsum.evaluation.videoxum_job import Job
 from vtsum.evaluation.videoxum_run import evaluate
 from vtsum.evaluation.videoxum_scores import MEASURES
 from vtsum.evaluation.videoxum_settings import EvaluationSettings
@@ -90,8 +92,6 @@ def test_training_is_the_same_with_and_without(data: Path, whole: Path, tmp_path
 
 
 def test_resuming_goes_on_with_the_validations(data: Path, whole: Path, tmp_path: Path, monkeypatch) -> None:
-    import os
-
     run = tmp_path / "run"
     with monkeypatch.context() as patched:
         at_step(patched, 7, lambda: os.kill(os.getpid(), signal.SIGTERM))
@@ -102,6 +102,47 @@ def test_resuming_goes_on_with_the_validations(data: Path, whole: Path, tmp_path
     assert measures(run) == measures(whole)
     ours, theirs = (VTSum.from_pretrained(folder / "best").state_dict() for folder in (run, whole))
     assert all(value.equal(theirs[name]) for name, value in ours.items())
+
+
+@pytest.mark.parametrize("batch", [0, 2, 5])
+def test_a_signal_is_not_kept_waiting_for_a_validation(
+    data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    """It was heeded after the whole of it and another step: of a large split after hours, by when a scheduler has
+    ended the process, and what no checkpoint held yet was lost. Two batches of six videos are measured an epoch."""
+    run, measured = tmp_path / "run", list[int]()
+
+    def stopped(job: Job, number: int) -> Any:
+        measured.append(number)
+        if len(measured) == batch + 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return measure(job, number)
+
+    with monkeypatch.context() as patched:
+        measure = Job.run
+        patched.setattr(Job, "run", stopped)
+        assert main(words(data, run, *VAL, "--ckpt_freq", "0")) == 143
+    assert measured == [0, 1, 0, 1, 0, 1][: batch + 1]
+    done = batch // 2
+    if done:
+        assert [line["step"] for line in lines(run)] == [4, 8][:done]
+    assert [path.name for path in (run / "checkpoints").iterdir()] == [f"step-{4 * done + 4:08d}"]
+    assert main(["--resume", "--output_dir", str(run)]) == 0
+    assert lines(run) == lines(whole)
+    assert measures(run) == measures(whole)
+
+
+def test_a_signal_in_the_last_step_leaves_its_validation_to_be_done(
+    data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was said to be trained, without a word of the validation that was left out."""
+    run = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        at_step(patched, 12, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        assert main(words(data, run, *VAL)) == 143
+    assert [line["step"] for line in lines(run)] == [4, 8]
+    assert main(["--resume", "--output_dir", str(run)]) == 0
+    assert lines(run) == lines(whole)
 
 
 @pytest.mark.parametrize(

@@ -240,7 +240,7 @@ def validate(document: Any) -> SummaryDocument:
     duration = checked["source"]["duration"]
     settings = checked["settings"]
     for part in ("source", "summary"):
-        lasts = checked[part]["duration"]  # type: ignore[literal-required]
+        lasts = checked[part]["duration"]
         _promise(0 <= lasts <= _LONGEST, f"{part}.duration must be 0 to {_LONGEST:,} s, got {lasts:g}")
     before, played, shown = settings["start"], 0.0, 0.0
     margin = settings["margin"]

@@ -153,7 +153,7 @@ class _Run:
     ) -> None:
         self.folder, self.settings, self.sharding = folder, settings, sharding
         self.place, self.videos, self.validation = place, videos, validation
-        self.watching = watching
+        self.watching, self.broken_off = watching, 0  # the number of a signal, of a validation that ended for it
         self.data = fingerprint(videos)
         self.claim: Any = None
         self.show: Callable[[str], None] = _print
@@ -278,7 +278,7 @@ class _Run:
             ):
                 self.show = display.say  # above the bar, while there is one
                 for epoch in range(done // per_epoch, settings.max_epoch):
-                    if self._enough(step, records, per_epoch):
+                    if self._enough(step, records, per_epoch, signals):
                         break
                     while step < (epoch + 1) * per_epoch:
                         waiting = time.monotonic()
@@ -317,7 +317,7 @@ class _Run:
                     if first:
                         self.watching.tell("epoch_end", self.folder, line)
                 else:
-                    self._enough(step, records, per_epoch)
+                    self._enough(step, records, per_epoch, signals)
         except OSError as error:
             raise VTSumError(
                 f"train: output_dir {self.folder} must be writable, got: {reason(error)}; older checkpoints "
@@ -325,9 +325,15 @@ class _Run:
             ) from None
         finally:
             self.show = _print
-        early = step < total and not stopped
-        if step == total or early:
+        unmeasured = self.validation is not None and self.validation.due(step, per_epoch)
+        if self.broken_off:
+            stopped = self.broken_off
+            if self.saver.saved != step:
+                self._save(step)
+        elif step == total and not unmeasured:
             stopped = 0  # a signal in the last step changes nothing
+        early = step < total and not stopped
+        if not stopped:
             if self.saver.saved != step:
                 self._save(step)
             elif step == done:
@@ -344,15 +350,19 @@ class _Run:
             self.say(self.validation.describe_best())
         return 0
 
-    def _enough(self, step: int, records: Records | None, per_epoch: int) -> bool:
-        """Validate after an epoch where that is due; whether training is to stop early."""
+    def _enough(self, step: int, records: Records | None, per_epoch: int, signals: StopSignals) -> bool:
+        """Validate after an epoch where that is due; whether training is to stop early, or is asked to meanwhile."""
         validation = self.validation
         if validation is None:
             return False
         if step and validation.due(step, per_epoch):
             if self.saver.exported != step:
                 self.saver.export(step)
-            line, best = validation.measure(step, step // per_epoch, self.engine.model)
+            measured = validation.measure(step, step // per_epoch, self.engine.model, lambda: signals.number)
+            if isinstance(measured, int):
+                self.broken_off = measured
+                return True
+            line, best = measured
             self.saver.keep_best(step, best, line)
             validation.record(line)
             if records is not None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -107,22 +107,36 @@ class Validation:
             return False
         return sum(line["step"] > self.best["step"] for line in self.lines) >= self.settings.patience
 
-    def measure(self, step: int, epoch: int, trained: VTSum) -> tuple[dict[str, Any], VTSum | None]:
-        """Measure RUN/model, which all ranks read; the line, and on the first rank the model where it is the best."""
+    def measure(
+        self, step: int, epoch: int, trained: VTSum, wish: Callable[[], int] = lambda: 0
+    ) -> tuple[dict[str, Any], VTSum | None] | int:
+        """Measure RUN/model, which all ranks read; the line, and on the first rank the model where it is the best. Or
+        the number of a signal for which that was broken off.
+
+        Args:
+            wish: tells the number of the signal that asks this rank to stop, 0 where none does.
+        """
         with _same_random_states():
             model = type(trained).load_checkpoint(self.run / "model").model.eval()
             model.own_loss = trained.own_loss
             device = "cuda" if torch.cuda.is_available() else "cpu"
             job = Job(self.job_settings, model.to(device), self.videos, self.clip, device)
             own = range(self.place.rank, len(job.batches), self.place.ranks)
-            sums = np.sum([self._losses(model, job.batches[number], device) for number in own] or [np.zeros(5)], axis=0)
-            found = {number: job.run(number) for number in own}
+            sums, found = np.zeros(5), dict[int, list[dict[str, Any]]]()
+            for number in own:
+                if wish():  # hours of work perhaps, after which whoever asked would have ended this process
+                    break
+                sums += self._losses(model, job.batches[number], device)
+                found[number] = job.run(number)
             group = Group()
             records: dict[int, list[dict[str, Any]]] = {}
-            totals = np.zeros(5)
-            for theirs, losses in group.everyone((found, sums)):
+            totals, asked = np.zeros(5), 0
+            for theirs, losses, signalled in group.everyone((found, sums, wish())):
                 records |= theirs
                 totals += losses
+                asked = asked or signalled  # the same on all ranks
+            if asked:
+                return asked
             line: dict[str, Any] | None = None
             if self.place.first:
                 videos = [video for number in sorted(records) for video in records[number]]

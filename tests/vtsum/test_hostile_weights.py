@@ -102,6 +102,16 @@ def recast(path: Path, kind: torch.dtype, metadata: dict[str, str] | None = None
     save_file({name: value.to(kind) for name, value in load_file(path).items()}, path, metadata)
 
 
+def test_a_model_holds_no_tensors_of_other_names(tmp_path: Path) -> None:
+    """What is in none of its parts was left out in silence, as of a file of which a prefix was lost."""
+    corpus, model = write_corpus(tmp_path / "data", 2, clip=False), write_model(tmp_path / "net")
+    path = model / "model.safetensors"
+    save_file({**load_file(path), "other.weight": torch.zeros(2)}, path)
+    words = ["--checkpoint", str(model), "--data", str(corpus), "-o", str(tmp_path / "e.json")]
+    said = refused("evaluate", *words, "--caption_tokenizer", "plain", "--device", "cpu", names=model)
+    assert said.endswith("must hold tensors named model.*, encoder.*, saliency.* alone, got ['other.weight']")
+
+
 @pytest.mark.parametrize("kind", [torch.int8, torch.complex64], ids=str)
 def test_a_models_weights_are_floating_point_numbers(kind: torch.dtype, tmp_path: Path) -> None:
     """Of quantised ones the scales were left out in silence, of complex ones a half."""

@@ -256,7 +256,9 @@ def load_checkpoint(source: str | Path, kind: type[VTSum], *, text: bool = True)
     _check_sizes(config, tokenizer, state, folder, kind)
     model = kind(config, tokenizer)
     where = f"load_checkpoint: {folder / WEIGHTS}"
-    state = {name: as_floats(name, value, where) for name, value in state.items() if name.startswith(_PARTS)}
+    if others := sorted(name for name in state if not name.startswith(_PARTS)):
+        raise VTSumError(f"{where} must hold tensors named {'*, '.join(_PARTS)}* alone, got {others[:5]}")
+    state = {name: as_floats(name, value, where) for name, value in state.items()}
     weights = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
     try:
         problems = model.load_state_dict(weights, strict=False)

@@ -260,8 +260,8 @@ def test_an_error_that_breaks_the_gpu_leaves_the_other_tests_to_a_new_process(
 
 def test_a_process_that_dies_names_its_test_and_the_others_run(suite: Path, tmp_path: Path, processes: int) -> None:
     (suite / "tests" / "test_die.py").write_text(
-        "import os, signal, pytest\n\n@pytest.mark.parametrize('i', range(12))\ndef test_it(i):\n    if i == 3:\n"
-        "        os.kill(os.getpid(), signal.SIGSEGV)\n"
+        "import os, signal, time, pytest\n\n@pytest.mark.parametrize('i', range(12))\ndef test_it(i):\n    if i == 3:\n"
+        "        time.sleep(2)  # what passed before is on its way\n        os.kill(os.getpid(), signal.SIGSEGV)\n"
     )
     lines = without_xdist(run_suite(suite, context(tmp_path)), processes)
     line = lines.pop("tests/test_die.py")

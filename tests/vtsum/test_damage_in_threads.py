@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import pytest
 
 from tests.vtsum.test_damage_told import ENVIRONMENT, clip
@@ -62,6 +63,19 @@ def test_damage_does_not_depend_on_turns(tmp_path, codec, ending, options, place
     assert pictures > 90
     assert sampled
     assert passed
+
+
+def test_an_error_that_comes_to_light_with_the_last_pictures_is_told_with_its_place(tmp_path):
+    path = clip(tmp_path / "clip.mp4", "libx264", {"bf": "2"})
+    with av.open(str(path)) as container:
+        late = [packet for packet in container.demux(video=0) if packet.size][-2]
+    data = bytearray(path.read_bytes())
+    data[late.pos : late.pos + 6] = bytes([255] * 6)  # the length of its first unit
+    path.write_bytes(data)
+    sampler = FrameSampler(path, fps=25.0, size=(32, 32))
+    assert sum(1 for _ in sampler) > 90
+    assert sampler.warnings == ["1 damaged packets were passed over"]
+    assert [3.8 < start <= end <= 4.0 for start, end in sampler.damaged] == [True]
 
 
 def test_what_is_seen_does_not_depend_on_the_number_of_cores(tmp_path, monkeypatch):

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import argparse
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.vtsum.samples import ROOT, free_port
+
 KINDS = ["evaluation", "training", "deepspeed", "benchmark"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_thread_is_left(tmp_path, kind):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    given = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    given = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
     given["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "kernels")])
     ranks = [
         subprocess.Popen(

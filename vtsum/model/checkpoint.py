@@ -36,6 +36,7 @@ from vtsum.reading import read_json
 
 __all__ = ["Checkpoint", "config_text", "load_checkpoint", "load_tokenizer", "pack", "save_checkpoint"]
 
+_PARTS = ("model.", "encoder.", "saliency.")  # how the names of tensors begin
 FORMAT = "vtsum-model/1"
 WEIGHTS, CONFIG, VOCABULARY = "model.safetensors", "config.json", "vocab.txt"
 FILES = (WEIGHTS, CONFIG, VOCABULARY)
@@ -169,9 +170,6 @@ def _is_model(config: Path) -> bool:
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(data, dict) and data.get("format") == FORMAT
-
-
-_PARTS = ("model.", "encoder.", "saliency.")
 
 
 class Uninitialised(TorchFunctionMode):

@@ -59,7 +59,7 @@ def serve(
         config = uvicorn.Config(
             app,
             http=_Connection,
-            backlog=64,  # asyncio takes as many at once, before it looks at any
+            backlog=16,  # asyncio takes as many at once, and some times that before one too many is closed
             log_level="warning",
             access_log=False,
             server_header=False,

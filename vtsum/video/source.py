@@ -314,7 +314,7 @@ class PacketDecoder:
         self.counted = stream.type == "video" and "avi" in stream.container.format.name
         self._decoded_from: int | None = None
         self._delay: int | None = None
-        self._ends = _HELD in self._context.options
+        self._holds = _HELD in self._context.options
         self.errors = 0
         self.failed = False
         self._entered = False
@@ -342,7 +342,7 @@ class PacketDecoder:
         if self._entry is None and packet is not None and packet.is_keyframe:
             self._entry = packet.pts
             self._decoded_from = packet.dts
-        if packet is None and self._ends:
+        if packet is None and self._holds:
             return [*self._wait(), *self._decode(None)]
         return self._decode(packet)
 

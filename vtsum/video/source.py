@@ -314,7 +314,7 @@ class PacketDecoder:
         self.counted = stream.type == "video" and "avi" in stream.container.format.name
         self._decoded_from: int | None = None
         self._delay: int | None = None
-        self._holds = _HELD in self._context.options
+        self._holds = self._context.name == "h264"
         self.errors = 0
         self.failed = False
         self._entered = False

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import av
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 
 from vtsum.errors import VTSumError
@@ -141,12 +142,16 @@ class PictureCursor:
             time = self._timeline.peek(packet.pts)
             far = time is not None and not decoder.counted and time < self._target - max(1.0, 4 * self.step)
             context.skip_frame = "NONREF" if far else "DEFAULT"
-            yield from self._place(decoder, decoder.decode(packet))
+            yield from self._place(decoder, packet)
             if decoder.gave_up:
                 break
-        yield from self._place(decoder, decoder.decode(None))
+        yield from self._place(decoder, None)
 
-    def _place(self, decoder: PacketDecoder, frames: list[VideoFrame]) -> Iterator[tuple[float, float, VideoFrame]]:
+    def _place(self, decoder: PacketDecoder, packet: Packet | None) -> Iterator[tuple[float, float, VideoFrame]]:
+        frames = decoder.decode(packet)
+        for ticks in decoder.lost:
+            if (time := self._timeline.peek(ticks)) is not None and time >= self._target:
+                self.damage.add(time, time + self.step)
         for frame in frames:
             time = self._timeline.place(decoder.ticks(frame))
             if time is not None:

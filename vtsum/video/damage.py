@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from av.packet import Packet
 
 from vtsum.video.ending import HEAD, end_of_media, matroska_end
+from vtsum.video.matroska import track_numbers
 
 _APART = 1.0  # seconds; damaged places closer than this are one
 _TOLD = 3  # places in a warning; the others are counted
@@ -144,6 +145,7 @@ class MatroskaHoles:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._file = open(path, "rb")  # noqa: SIM115 - as long as this object
         self._end = self._found_end()
+        self._tracks = track_numbers(self._file)
         self._last: Packet | None = None
         self._exact: dict[int, int] = {}
 
@@ -208,8 +210,17 @@ class MatroskaHoles:
             at += width + more
             if kind in _BLOCKS and at == until:
                 return True
+            if kind in _BLOCKS and self._tracks and not self._is_known(at):
+                return False
             if kind in _BLOCKS or kind in _PASSED:
                 at += size
             elif kind not in _ENTERED:
                 return False
         return ending and at == until
+
+    def _is_known(self, block: int) -> bool:
+        """Whether a block is one of the file's tracks; libav passes over any other."""
+        self._file.seek(block)
+        head = self._file.read(8)
+        width = 9 - head[0].bit_length() if head else 9
+        return (int.from_bytes(head[:width], "big") & ((1 << 7 * width) - 1)) in self._tracks

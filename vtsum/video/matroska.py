@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 _EBML, _SEGMENT, _SEEK_HEAD, _TAGS = 0x1A45DFA3, 0x18538067, 0x114D9B74, 0x1254C367
 _SEEK, _SEEK_ID, _SEEK_POSITION = 0x4DBB, 0x53AB, 0x53AC
+_TRACKS, _TRACK, _TRACK_NUMBER = 0x1654AE6B, 0xAE, 0xD7
 _MOST_TAGS = 1000  # a track and a chapter have one each; libav's time grows with the square of their number
 _MOST_ELEMENTS = 200_000  # beside one another: a day of clusters has fewer
 
@@ -21,6 +22,20 @@ def excessive_tags(path: str | os.PathLike[str]) -> str | None:
     except OSError:
         return None
     return f"must hold at most {_MOST_TAGS} tags, got more" if found > _MOST_TAGS else None
+
+
+def track_numbers(file: BinaryIO) -> set[int]:
+    """The numbers of a file's tracks, by which blocks say whose they are; those before its first picture alone."""
+    numbers: set[int] = set()
+    for segment, at, end in _elements(file, 0, os.fstat(file.fileno()).st_size):
+        for kind, inner_at, inner_end in _elements(file, at, end) if segment == _SEGMENT else ():
+            if kind == _TRACKS:
+                for track, track_at, track_end in _elements(file, inner_at, inner_end):
+                    values = {k: (a, e) for k, a, e in _elements(file, track_at, track_end)} if track == _TRACK else {}
+                    if _TRACK_NUMBER in values:
+                        numbers.add(_number(file, *values[_TRACK_NUMBER]))
+                return numbers
+    return numbers
 
 
 def _tags(file: BinaryIO, size: int) -> Iterator[int]:

@@ -319,13 +319,16 @@ class _Run:
             corrupt = packet.is_corrupt and self._joins is None
             if self.decoder.errors > errors or corrupt or is_spoilt(packet, self._context.name):
                 self._note_damage(packet, time)
+            self._note_lost()
             if self._joins is not None and (lost := self._joins.damaged(packet, time)) is not None:
                 self.damage.add(lost, lost + self._step)
             yield from self._place(frames)
             if self.decoder.gave_up:
                 break
         errors = self.decoder.errors
-        yield from self._place(self.decoder.decode(None))
+        last = self.decoder.decode(None)
+        self._note_lost()
+        yield from self._place(last)
         if self.decoder.errors > errors:
             self.damage.add(self.end, self.end)
         if self._early:
@@ -345,6 +348,11 @@ class _Run:
             self._early.append(packet.pts)  # when that is, is known with the first picture
         else:
             self.damage.add(time, time + self._step)
+
+    def _note_lost(self) -> None:
+        for ticks in self.decoder.lost:
+            if (time := self.timeline.peek(ticks)) is not None:
+                self.damage.add(time, time + self._step)
 
     def _place(self, frames: list[VideoFrame]) -> Iterator[tuple[float, VideoFrame]]:
         for frame in frames:

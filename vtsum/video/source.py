@@ -31,6 +31,7 @@ from vtsum.shown import clean, looks_like_address, reason, with_slashes
 from vtsum.video.boxes import excessive_index, is_encrypted, is_still
 from vtsum.video.formats import ALLOWED, HEAD, STILL, describe, is_pattern, refers_elsewhere
 from vtsum.video.matroska import excessive_tags
+from vtsum.video.owed import Owed, side_by_side
 
 MAX_PIXELS = 36_000_000  # 8192 x 4320 and a little: above it a damaged header would take gigabytes
 MAX_ERRORS_IN_A_ROW = 1000  # packets; an intact part of a file never fails this often
@@ -43,7 +44,7 @@ LATEST = 10.0  # seconds; a picture is never shown so much later than it is deco
 MOST_HELD = 32  # pictures that a decoder holds back; codecs allow 16, of two fields each
 _HELD = "has_b_frames"  # libav's name for how many pictures are held back
 _MOST_HELD_BACK = 15  # that H.264's decoder can be told to: with the one it decodes as many as it keeps
-_DELIMITER = b"\x09\xf0"
+_DELIMITER = b"\x09\xf0"  # of H.264: a unit that says no more than where a picture begins (ITU-T H.264, 7.3.2.4)
 IO_TIMEOUT = 10.0  # seconds of one call into libav, which answers no signal meanwhile: holes of gigabytes are searched
 
 av.logging.set_level(None)
@@ -170,19 +171,21 @@ def _set_threads(stream: VideoStream) -> None:
 
     Where pictures are put in order, libav may hand out one that another thread still decodes, marked whole; what is
     concealed in it afterwards nobody learns. H.264 can hold so many back that none is unfinished; not in AVI, where the
-    places of those held back are not known.
+    places of those held back are not known. Of MPEG-4 and the like nobody would learn what the last packets owe.
     """
     context = stream.codec_context
     context.thread_type = "AUTO"
     # More threads than cores: each waits for parts of the picture before its own. Each holds whole pictures: few enough
     # for large ones to fit in memory.
     context.thread_count = min(4 * (os.cpu_count() or 1), 4 if _pixels(stream) > 4_000_000 else 8)
-    if context.reorder_depth and context.name in ("h264", "mpeg4"):
-        if context.name == "h264" and "avi" not in stream.container.format.name:
+    if context.name == "h264":
+        if context.reorder_depth and "avi" in stream.container.format.name:
+            context.thread_type = "SLICE"
+        elif context.reorder_depth:
             held = min(context.thread_count + context.reorder_depth, _MOST_HELD_BACK)
             context.options = {**context.options, _HELD: str(held)}
-        else:
-            context.thread_type = "SLICE"
+    elif side_by_side(context) and context.codec.delay and context.name != "hevc":
+        context.thread_type = "SLICE"
 
 
 def choose_audio(container: InputContainer, video: VideoStream | None) -> AudioStream | None:
@@ -307,6 +310,7 @@ class PacketDecoder:
         counted (bool): the file states when packets are decoded; when pictures are shown, libav makes up.
         errors (int): packets that failed. gave_up (bool): MAX_ERRORS_IN_A_ROW packets failed one after the other.
         failed (bool): the packet just given did, and one before it did not: where a stream is entered is no damage.
+        lost (list[int]): timestamps of pictures that were to come before those just returned, and did not.
     """
 
     def __init__(self, stream: VideoStream | AudioStream) -> None:
@@ -314,9 +318,12 @@ class PacketDecoder:
         self.counted = stream.type == "video" and "avi" in stream.container.format.name
         self._decoded_from: int | None = None
         self._delay: int | None = None
-        self._holds = self._context.name == "h264"
+        self._owed = Owed(self._context, self.counted) if stream.type == "video" else None
+        self._again = b""  # the last packet
+        self._unexplained = 0  # errors of which it is not known yet which picture is missing
         self.errors = 0
         self.failed = False
+        self.lost: list[int] = []
         self._entered = False
         self._faulty = False
         self._key_shown = False
@@ -337,14 +344,31 @@ class PacketDecoder:
     def decode(self, packet: Packet | None) -> list:
         """Return the frames that a packet completes; None as packet returns those still held back."""
         self._faulty = self.failed = False
+        self.lost = []
         if packet is not None and not packet.size:
             return []  # it would put the decoder into its final flush
         if self._entry is None and packet is not None and packet.is_keyframe:
             self._entry = packet.pts
             self._decoded_from = packet.dts
-        if packet is None and self._holds:
-            return [*self._wait(), *self._decode(None)]
-        return self._decode(packet)
+        entered = self._entered
+        if packet is not None and self._owed is not None:
+            self._owed.give(packet)
+            self._again = bytes(packet) if self._owed.in_turn else b""
+        frames = self._flush() if packet is None else self._decode(packet)
+        if self._owed is not None:
+            lost = [mark for frame in frames for mark in self._owed.take(frame)]
+            rest = self._owed.rest() if packet is None else []
+            if entered:  # else it is no damage
+                self._note_lost(self._owed, lost, rest, at_end=packet is None)
+        return frames
+
+    def _note_lost(self, owed: Owed, lost: list[int], rest: list[int], *, at_end: bool) -> None:
+        """Take pictures that did not come for damage, where that is known, and count the errors that were not told."""
+        errors = len(lost) + bool(rest) if owed.each else bool(lost or rest)  # the last one was the end
+        if owed.each or at_end:
+            self.lost = [*lost, *rest]
+            self.errors += max(errors - self._unexplained, 0)
+        self._unexplained = max(self._unexplained - errors, 0)
 
     def _decode(self, packet: Packet | None) -> list:
         try:
@@ -357,21 +381,34 @@ class PacketDecoder:
                 self.errors += 1
                 self._in_a_row += 1
                 self.failed = self._entered
+                self._unexplained += self._entered
             self._faulty = bool(frames)
         if frames:
             self._in_a_row = 0
             self._entered = True
         return frames
 
-    def _wait(self) -> Iterator[VideoFrame]:
-        """Let each thread end before the last pictures are asked for, by units that hold nothing but where a picture
-        begins (ITU-T H.264, 7.3.2.4); what they finish."""
-        self._context.skip_frame = "NONREF"  # so that it is no error that they hold no picture
-        extra = self._context.extradata or b""
-        counted = len(extra) > 4 and extra[0] == 1  # units come with their length, of so many bytes (ISO/IEC 14496-15)
-        begins = len(_DELIMITER).to_bytes((extra[4] & 3) + 1, "big") if counted else b"\0\0\0\1"
-        for _ in range(self._context.thread_count):
-            yield from self._decode(Packet(begins + _DELIMITER))
+    def _flush(self) -> list:
+        """Return the last pictures, after each thread has ended by itself: it is given one packet more.
+
+        That is a unit without a picture, of H.264, or the last packet once more, where each one has its picture.
+        """
+        context = self._context
+        if context.name == "h264":
+            context.skip_frame = "NONREF"  # so that it is no error that it holds no picture
+            extra = context.extradata or b""
+            counted = (
+                len(extra) > 4 and extra[0] == 1
+            )  # units come with their length, of so many bytes (ISO/IEC 14496-15)
+            begins = len(_DELIMITER).to_bytes((extra[4] & 3) + 1, "big") if counted else b"\0\0\0\1"
+            packet = _packet(begins + _DELIMITER)
+            frames = [frame for _ in range(context.thread_count) for frame in self._decode(packet)]
+            return [*frames, *self._decode(None)]
+        if self._owed is not None and self._again:
+            packet = _packet(self._again)
+            frames = [frame for _ in range(context.thread_count - 1) for frame in self._decode(packet)]
+            return [frame for frame in frames if self._owed.due(frame)]
+        return self._decode(None)
 
     def ticks(self, frame: VideoFrame | Packet) -> int | None:
         """When a picture just returned, or one that an empty packet repeats, is shown, in ticks; None: one step after
@@ -404,6 +441,14 @@ class PacketDecoder:
             return self._tolerant.decode(packet)
         except (av.FFmpegError, ValueError, MemoryError):
             return []
+
+
+def _packet(data: bytes) -> Packet:
+    """A packet that holds a copy: what is ours PyAV lets go with Python's lock, for which a decoder's thread would wait
+    while the file is closed, and the closing for the thread."""
+    packet = Packet(len(data))
+    packet.update(data)
+    return packet
 
 
 def discard_others(container: InputContainer, keep: list[Stream]) -> None:

@@ -92,6 +92,7 @@ class PictureChanges:
     GRID = 20  # rows and columns of pixels that are compared
     SUDDEN = 4.0  # a cut changes the picture this many times more than the pictures around it, and by
     LEAST = 6.0  # at least so many levels of 255 in the mean
+    PASSED = 4.0  # between two pictures is taken to be at most so many times as long as between those around them
     AFTER = 4  # pictures; what is gone again after so many was a flash, not a cut
     PACE = 0.24  # seconds between the pictures kept to find dissolves
     SPANS = (2, 3, 4, 6)  # half a dissolve, in kept pictures
@@ -203,9 +204,17 @@ class PictureChanges:
 
     def _sudden(self, at: int) -> float:
         """How far above the demands on a cut a change is; from 1 on it is one."""
-        near = self._changes[max(at - 6, 0) : at] + self._changes[at + 1 : at + 7]
-        usual = float(np.median(near)) if near else 0.0
+        near = [i for i in range(max(at - 6, 0), min(at + 7, len(self._changes))) if i != at]
+        usual = float(np.median([self._changes[i] * self._longer(at, i) for i in near])) if near else 0.0
         return self._changes[at] / max(self.LEAST, self.SUDDEN * usual)
+
+    def _longer(self, at: int, near: int) -> float:
+        """How much longer than before another picture it took until this one, at least 1: where pictures between two
+        were passed over, more is to change from one to the next."""
+        if not min(at, near):
+            return 1.0  # before the first nothing is known
+        gap, other = self._times[at] - self._times[at - 1], self._times[near] - self._times[near - 1]
+        return min(max(gap / other, 1.0), self.PASSED) if other else 1.0
 
     def cuts(self) -> list[tuple[float, float]]:
         """Hard cuts and dissolves as (seconds, strength), in order of time.

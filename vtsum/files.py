@@ -29,6 +29,7 @@ OLD = ".old"
 """How the name of a folder ends for which another one is put in its place."""
 _DIGITS = 8  # random bytes in a temporary file's name
 _RANDOM = re.compile(rf"[0-9a-f]{{{2 * _DIGITS}}}\.part")
+_ENDS = 2 * _DIGITS + len(".part")
 _MOUNT = re.compile(r"^mnt_id:\s{0,8}(\d{1,20})$", re.MULTILINE)
 
 
@@ -89,6 +90,15 @@ def _begins(name: str) -> str:
     return f".{name[:32]}."
 
 
+def spot(error: OSError, folder: AnyPath) -> str:
+    """What an error of writing into a folder is of, as it can be said: the file that it names; where that is a
+    temporary one, or none, the folder."""
+    for given in (error.filename2, error.filename):
+        if isinstance(given, str | bytes | os.PathLike) and not _RANDOM.fullmatch(os.fsdecode(given)[-_ENDS:]):
+            return plain(given)
+    return plain(folder)
+
+
 def unfinished(folder: Path, names: Iterable[str]) -> list[Path]:
     """What processes that were killed have left of files of these names in a folder, half-written, under the names that
     `written` and `replacing` give; and what others are at work on. Links are none."""
@@ -98,8 +108,7 @@ def unfinished(folder: Path, names: Iterable[str]) -> list[Path]:
             files = [entry.name for entry in found if entry.is_file(follow_symlinks=False)]
     except OSError:  # there is no such folder
         return []
-    ends = 2 * _DIGITS + len(".part")
-    return [folder / name for name in files if name[:-ends] in begins and _RANDOM.fullmatch(name[-ends:])]
+    return [folder / name for name in files if name[:-_ENDS] in begins and _RANDOM.fullmatch(name[-_ENDS:])]
 
 
 def sweep(folder: Path, names: Iterable[str]) -> None:

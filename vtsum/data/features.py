@@ -23,7 +23,7 @@ import numpy as np
 
 from vtsum.data.feature_files import array_header, check_id, cut_off, feature_file, write_npz
 from vtsum.errors import VTSumError
-from vtsum.files import check_no_links, unfinished, write_text
+from vtsum.files import check_no_links, spot, unfinished, write_text
 from vtsum.reading import read_json
 from vtsum.shown import reason
 
@@ -182,7 +182,7 @@ class FeatureFolder:
                 write_npz(feature_file(self.path, video), features=features)
                 self._enter(video, {**entry, "frames": len(features)})
         except OSError as error:
-            raise VTSumError(f"extract: output {self.path} must be writable and have room: {reason(error)}") from None
+            raise VTSumError(f"extract: output {spot(error, self.path)} must be writable and have room: {reason(error)}") from None
 
     def sweep(self) -> None:
         """Remove what processes that were killed have left half-written; who holds the lock writes alone.
@@ -197,7 +197,7 @@ class FeatureFolder:
                 for path in self._unfinished():
                     path.unlink(missing_ok=True)
         except OSError as error:
-            raise VTSumError(f"extract: output {self.path} must be writable and have room: {reason(error)}") from None
+            raise VTSumError(f"extract: output {spot(error, self.path)} must be writable and have room: {reason(error)}") from None
 
     def _unfinished(self) -> list[Path]:
         return unfinished(self.path, [MANIFEST, *(f"{video}.npz" for video in self._videos)])

@@ -13,7 +13,7 @@ from vtsum.errors import VTSumError
 from vtsum.evaluation.baselines import every_fifth
 from vtsum.files import check_new, sweep, unfinished
 from vtsum.model.checkpoint import CONFIG, VOCABULARY, WEIGHTS
-from vtsum.shown import full, last_words, open_streams, say
+from vtsum.shown import full, last_words, open_streams, reason, say
 from vtsum.signals import stopping
 
 
@@ -27,10 +27,13 @@ def status(work: Callable[[], Any]) -> int:
     try:
         with stopping():
             work()
-    except (VTSumError, OSError) as error:
-        if full(error):
-            return last_words(error)
+    except VTSumError as error:
         say(str(error))
+        return 2
+    except OSError as error:
+        if full(error) or error.filename:  # of one that can be told with its file
+            return last_words(error)
+        say(reason(error))
         return 2
     except KeyboardInterrupt:
         say("stopped")

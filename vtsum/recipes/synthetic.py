@@ -26,7 +26,7 @@ import numpy as np
 from vtsum.data.feature_files import array_header, cut_off, write_npz
 from vtsum.data.videoxum import CLIP_FEATURES, FEATURES, SPLITS, join_sentences
 from vtsum.errors import VTSumError
-from vtsum.files import check_no_links, sweep, write_text
+from vtsum.files import check_no_links, spot, sweep, write_text
 from vtsum.model.files import read_safetensors
 from vtsum.reading import read_json
 from vtsum.recipes.synthetic_scenes import (
@@ -124,7 +124,7 @@ def make_corpus(
         manifest |= {"complete": True, "videos": counts, "frames": frames}
         _write_manifest(folder, manifest)
     except OSError as error:
-        raise VTSumError(f"synth: {folder} must be writable and have room: {reason(error)}") from None
+        raise VTSumError(f"synth: {spot(error, folder)} must be writable and have room: {reason(error)}") from None
     return manifest
 
 
@@ -246,7 +246,7 @@ def _clip_examples(seed: int, parameters: CorpusParameters) -> Iterator[ClipExam
 
 
 def _clip(folder: Path, seed: int, parameters: CorpusParameters, steps: int, tell: SynthProgress) -> TinyClip:
-    from vtsum.recipes.tiny_clip import TinyClip, save_tiny_clip, train_tiny_clip
+    from vtsum.recipes.tiny_clip import TinyClip, check_place, save_tiny_clip, train_tiny_clip
 
     try:
         return TinyClip.load(folder)
@@ -255,6 +255,7 @@ def _clip(folder: Path, seed: int, parameters: CorpusParameters, steps: int, tel
             raise VTSumError(
                 f"synth: {folder} must hold the corpus's own CLIP, got another one ({error}); move it away"
             ) from None
+    check_place(folder)
     tell("clip", 0, steps)
     examples = list(_clip_examples(seed, parameters))
     sentences = [join_sentences([text]) for text in all_sentences()]

@@ -27,7 +27,7 @@ from torch import Tensor
 from vtsum_kernels.integrations import torchvision_free
 
 from vtsum.errors import VTSumError
-from vtsum.files import remove_folder, replace_folder
+from vtsum.files import plain, remove_folder, replace_folder, strangers
 from vtsum.model.files import check_floats, read_safetensors
 from vtsum.model.frame_encoder import MEAN, STD
 from vtsum.model.pretrained import first_line, from_pretrained
@@ -37,6 +37,13 @@ PATCH, WIDTH, LAYERS, HEADS, PROJECTION = 16, 64, 2, 4, 64
 MAX_TOKENS = 77
 BATCH, FRAMES_AN_EVENT = 24, 2
 START, END = "<|startoftext|>", "<|endoftext|>"
+_FILES = frozenset(
+    {
+        *("config.json", "model.safetensors", "preprocessor_config.json", "generation_config.json"),
+        *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt"),
+    }
+)
+"""What this and other versions of transformers write of a tiny CLIP."""
 _RANDOM = re.compile(r"[a-z0-9_]{8}(\.old)?")  # what mkdtemp and replace_folder end their names with
 
 
@@ -228,12 +235,20 @@ def save_tiny_clip(clip: TinyClip, folder: str | os.PathLike[str]) -> None:
         _sweep(folder, names)
         replace_folder(part, folder, names.__contains__)
     except FileExistsError as error:
-        raise VTSumError(
-            f"save_tiny_clip: {folder} must hold nothing but an older tiny CLIP: {error.strerror}; move it away"
-        ) from None
+        raise _in_the_way(folder, str(error.strerror)) from None
     finally:
         os.close(held)
         shutil.rmtree(part, ignore_errors=True)
+
+
+def check_place(folder: Path) -> None:
+    """Raise VTSumError where `save_tiny_clip` would refuse to replace what is there, before the training."""
+    if folder.is_dir() and (foreign := strangers(folder, _FILES.__contains__)):
+        raise _in_the_way(folder, f"{plain(foreign[0])} in it would be lost")
+
+
+def _in_the_way(folder: Path, what: str) -> VTSumError:
+    return VTSumError(f"save_tiny_clip: {folder} must hold nothing but an older tiny CLIP: {what}; move it away")
 
 
 def _sweep(folder: Path, names: set[str]) -> None:

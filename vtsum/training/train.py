@@ -31,7 +31,7 @@ import torch
 from vtsum import plugins
 from vtsum.data.videoxum import VideoXumDataset
 from vtsum.errors import VTSumError
-from vtsum.files import check_no_links, write_text
+from vtsum.files import check_no_links, spot, write_text
 from vtsum.processes import Place
 from vtsum.protocols import Callback, Tracker
 from vtsum.shown import clean, clean_libraries, last_words, one_line, open_streams, reason, say
@@ -260,7 +260,7 @@ class _Run:
         try:
             return action()
         except OSError as error:
-            raise VTSumError(f"train: output_dir {self.folder} must be writable: {reason(error)}") from None
+            raise VTSumError(f"train: output_dir {spot(error, self.folder)} must be writable: {reason(error)}") from None
 
     def _loop(self, sampler: StepSampler, done: int, signals: StopSignals) -> int:
         settings, per_epoch = self.settings, sampler.steps_per_epoch
@@ -320,7 +320,7 @@ class _Run:
                     self._enough(step, records, per_epoch, signals)
         except OSError as error:
             raise VTSumError(
-                f"train: output_dir {self.folder} must be writable, got: {reason(error)}; older checkpoints "
+                f"train: output_dir {spot(error, self.folder)} must be writable, got: {reason(error)}; older checkpoints "
                 "are untouched, make room and go on with --resume"
             ) from None
         finally:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vtsum.errors import VTSumError
-from vtsum.files import AnyPath, check_inputs, check_new, plain, replacing
+from vtsum.files import AnyPath, check_inputs, check_new, replacing, spot
 from vtsum.shown import cleaned, reason
 from vtsum.summary.exports.chapters import chapter_list, ffmetadata, youtube
 from vtsum.summary.exports.cuts import edl, fcpxml, otio
@@ -82,7 +82,7 @@ def export(
             for name, text in texts.items():
                 part(files[name].name).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise VTSumError(f"export: {plain(folder)}: cannot be written to: {reason(error)}") from None
+        raise VTSumError(f"export: {spot(error, folder)}: cannot be written to: {reason(error)}") from None
     return files
 
 

@@ -52,7 +52,11 @@ def _run(arguments: list[str] | None) -> int:
         say("the current folder must exist, got one that was removed; go to another")
         return 2
     try:
-        from vtsum.commands import Abort, UsageError, app
+        with stopping(last=arguments is None):
+            from vtsum.commands import Abort, UsageError, app
+    except KeyboardInterrupt:
+        say("stopped")
+        return 130
     except ModuleNotFoundError as error:
         if error.name not in {"typer", "rich"}:
             raise
@@ -65,7 +69,8 @@ def _run(arguments: list[str] | None) -> int:
         say(f"{error.name} must be installed: pip install vtsum[video]")
         return 2
     try:
-        with stopping():  # a service manager's SIGTERM and a terminal that is closed tidy up as Ctrl-C does
+        # A service manager's SIGTERM and a terminal that is closed tidy up as Ctrl-C does.
+        with stopping(last=arguments is None):
             code = app(args=arguments, prog_name="vtsum", standalone_mode=False)
         if code == 130:  # typer turns Ctrl-C into this
             say("stopped")

@@ -9,6 +9,7 @@ ends while another thread is at work in such a library crashes too.
 from __future__ import annotations
 
 import _thread
+import atexit
 import contextlib
 import os
 import shutil
@@ -34,10 +35,17 @@ _busy = False  # in what is not to be broken off
 
 
 @contextmanager
-def stopping() -> Iterator[None]:
+def stopping(*, last: bool = False) -> Iterator[None]:
     """Within, SIGINT, SIGTERM and SIGHUP, as far as they are not ignored (nohup), are raised in the main thread:
     KeyboardInterrupt, or SystemExit(128 + number). After one, whatever was begun and is not over is removed, and an
-    error is taken for what became of it on its way through a library."""
+    error is taken for what became of it on its way through a library.
+
+    Args:
+        last: the process ends after this, or does so again: a signal that comes too late to be raised ends it as one
+            that was. What an interpreter does at its end, a second with PyTorch, is no time for exceptions.
+    """
+    if last:
+        atexit.register(_deaf)
     global _heeded, _lost, _waits
     _heeded = _waits = None
     _lost = False
@@ -52,7 +60,7 @@ def stopping() -> Iterator[None]:
         raise
     finally:
         for number, handler in previous.items():
-            signal.signal(number, handler)
+            signal.signal(number, _late if last else handler)
         sys.unraisablehook = unraised
         if _heeded:
             _sweep()
@@ -82,6 +90,24 @@ def heed(number: int, frame: FrameType | None) -> None:
         return
     _heeded, _lost, _waits = (number, now), False, None
     _raise(number)
+
+
+def _late(number: int, frame: FrameType | None) -> None:
+    from vtsum.shown import say
+
+    for other in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(other, signal.SIG_IGN)
+    if number == signal.SIGINT and not _heeded:  # which has said it
+        with contextlib.suppress(OSError, ValueError, AttributeError, RuntimeError):
+            say("stopped")
+    end(128 + number)
+
+
+def _deaf() -> None:
+    """At the very end Python gives signals back to the system, which would end the process without a word."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is _late:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _again(number: int) -> None:
@@ -159,6 +185,6 @@ def end(code: int) -> NoReturn:
     """End this process after a signal without what an interpreter does at its end, which threads do not survive."""
     _sweep()
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, AttributeError):
+        with contextlib.suppress(OSError, ValueError, AttributeError, RuntimeError):  # the signal came amid a print
             stream.flush()
     os._exit(code)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -99,6 +100,16 @@ with signals.stopping():
 """,
         "",
     ),
+    "after the work": (
+        """
+with signals.stopping(last=True):
+    pass
+said("done")
+me()
+said("lost")
+""",
+        "done\n",
+    ),
     "while a thread works": (
         """
 import threading
@@ -137,3 +148,35 @@ def test_a_summary_that_is_stopped_as_it_begins_leaves_nothing(clip: Path, tmp_p
     said = process.communicate(timeout=60)[1]
     assert (process.returncode, said) == (143, "")
     assert os.listdir(tmp_path) == []
+
+
+AT_THE_END = """
+import os, sys, time
+from vtsum import cli
+
+class Dropped:
+    def __del__(self, kill=os.kill, me=os.getpid(), number=int(sys.argv.pop(1)), sleep=time.sleep):
+        kill(me, number)
+        sleep(0.05)
+
+sys.dropped = Dropped()  # of which an interpreter lets go when its handlers are gone
+sys.exit(cli.main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_after_all_was_done_does_not_end_the_process_without_a_word(number: int) -> None:
+    command = [sys.executable, "-c", AT_THE_END, str(int(number)), "--version"]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_signal_as_the_command_begins_is_one_line() -> None:
+    code = "import os, signal, sys; sys.path.insert(0, sys.argv.pop(1)); from vtsum.cli import main; sys.exit(main())"
+    typer = "import os, signal, sys\nos.kill(os.getpid(), signal.SIGINT)\n"
+    typer += "del sys.path[0], sys.modules['typer']\nimport typer\n"
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "typer.py").write_text(typer)
+        command = [sys.executable, "-c", code, folder, "--version"]
+        done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "vtsum: stopped\n")

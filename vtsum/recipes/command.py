@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -25,7 +26,8 @@ def status(work: Callable[[], Any]) -> int:
     """
     open_streams()
     try:
-        with stopping():
+        own = getattr(sys.modules["__main__"], "__spec__", None)
+        with stopping(last=own is not None and own.name.startswith(__package__)):
             work()
     except VTSumError as error:
         say(str(error))

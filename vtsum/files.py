@@ -95,7 +95,7 @@ def spot(error: OSError, folder: AnyPath) -> str:
     temporary one, or none, the folder."""
     for given in (error.filename2, error.filename):
         if isinstance(given, str | bytes | os.PathLike) and not _RANDOM.fullmatch(os.fsdecode(given)[-_ENDS:]):
-            return plain(given)
+            return plain(os.fsdecode(given))
     return plain(folder)
 
 
@@ -205,13 +205,25 @@ def check_inputs(op: str, output: AnyPath, inputs: Iterable[AnyPath | None]) -> 
     if own is None:
         return
     folder = os.path.isdir(output)
+
+    def refuse(given: AnyPath) -> None:
+        rule = "must not hold an input" if folder else "must not be an input"
+        raise VTSumError(f"{op}: output {plain(output)} {rule}, got {plain(given)}; give another output")
+
+    sought: dict[tuple[int, int] | None, AnyPath] = {}  # of all inputs in one look at what lies in the folder
     for given in inputs:
-        found = None if given is None else _identity(given)
-        if given is None or found is None:
+        if given is None or _identity(given) is None:
             continue
-        if any(_lies_in(path, output) for path in (given, *_links(given))) or (not folder and _lies_in(output, given)):
-            rule = "must not hold an input" if folder else "must not be an input"
-            raise VTSumError(f"{op}: output {plain(output)} {rule}, got {plain(given)}; give another output")
+        for path in (given, *_links(given)):
+            here, line = _place(path, output)
+            if here:
+                refuse(given)
+            sought.update(dict.fromkeys(line, given))
+        if not folder and _lies_in(output, given):
+            refuse(given)
+    for found in _inside(output) if sought else ():
+        if found in sought:
+            refuse(sought[found])
 
 
 def check_apart(op: str, **outputs: AnyPath) -> None:
@@ -257,15 +269,27 @@ def _links(folder: AnyPath) -> Iterator[Path]:
 
 def _lies_in(path: AnyPath, place: AnyPath) -> bool:
     """Whether a path is a file or folder, or lies in it, be it under another name: a hard link, or what is mounted."""
+    here, line = _place(path, place)
+    return here or (bool(line) and any(found in line for found in _inside(place)))
+
+
+def _place(path: AnyPath, place: AnyPath) -> tuple[bool, set[tuple[int, int] | None]]:
+    """Whether a path is a file or folder or lies in it by its name; and where it does not, but may under another name,
+    the identities of which one is then that of something in there."""
     line, found, there = _line(path), _status(path), _status(place)
-    if found is None or there is None or not os.path.isdir(place) or _identity(place) in line:
-        return _identity(place) in line
+    here = _identity(place) in line
+    if found is None or there is None or not os.path.isdir(place) or here:
+        return here, set()
     linked = not stat.S_ISDIR(found.st_mode) and found.st_nlink > 1
     mounted = found.st_dev == there.st_dev and _mount(path) != _mount(place)
-    if not linked and not mounted:
-        return False  # without a look at all that lies in a folder, a million summaries perhaps
-    within = (Path(at, name) for at, folders, files in os.walk(place) for name in (*folders, *files))
-    return any(_identity(name, follow=False) in line for name in within)
+    # Mostly without a look at all that lies in a folder, a million summaries perhaps.
+    return False, line if linked or mounted else set()
+
+
+def _inside(place: AnyPath) -> Iterator[tuple[int, int] | None]:
+    """The identities of all that lies in a folder, at any depth."""
+    for at, folders, files in os.walk(place):
+        yield from (_identity(Path(at, name), follow=False) for name in (*folders, *files))
 
 
 def _mount(path: AnyPath) -> str | None:

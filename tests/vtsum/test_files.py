@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -183,3 +184,25 @@ def test_an_older_folder_is_replaced(tmp_path: Path) -> None:
     replace_folder(made, final, OURS.fullmatch)
     assert os.listdir(tmp_path) == ["final"]
     assert (final / "below" / "b1.txt").read_text() == "new"
+
+
+def test_hard_links_are_sought_in_one_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three thousand of them took a minute: each had all that lies in the output looked at."""
+    (tmp_path / "out" / "older").mkdir(parents=True)
+    (tmp_path / "out" / "older" / "summary.mp4").write_text("mine")
+    (tmp_path / "a").write_text("video")
+    links = [tmp_path / f"link{number}" for number in range(20)]
+    for link in links:
+        link.hardlink_to(tmp_path / "a")
+    walked, walk = list[str](), os.walk
+
+    def looked(place: str | Path, **more: object) -> Iterator[tuple[str, list[str], list[str]]]:
+        walked.append(str(place))
+        return walk(place, **more)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(os, "walk", looked)
+    check_inputs("op", tmp_path / "out", links)
+    assert walked.count(str(tmp_path / "out")) == 1
+    (tmp_path / "out" / "older" / "b").hardlink_to(tmp_path / "a")
+    with pytest.raises(VTSumError, match=r"out must not hold an input, got .*link\d"):
+        check_inputs("op", tmp_path / "out", links)

@@ -76,6 +76,8 @@ def test_ratings_at_times_are_those_of_the_frame_shown(tmp_path):
         (replace("change_points", np.array([[0, 29], [31, 31], [32, 99]])), "change_points must tile frames 0 to 99"),
         (replace("n_frame_per_seg", np.array([30, 2, 68])), "n_frame_per_seg must be the lengths"),
         (replace("features", np.ones((6, 4))), r"features must be of shape \[7, 4\], got \[6, 4\]"),
+        (replace("features", np.ones((7, 8193))), r"features must be 1 to 8,192 wide, got shape \[7, 8193\]"),
+        (replace("features", np.ones((7, 0))), r"features must be 1 to 8,192 wide, got shape \[7, 0\]"),
         (replace("features", np.full((7, 4), np.nan)), "features must be finite, got nan"),
         (replace("user_scores", np.full((20, 100), np.inf)), "user_scores must be finite, got inf"),
         (lambda group: group.pop("fps"), "must have the field fps, got"),

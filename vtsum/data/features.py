@@ -182,7 +182,9 @@ class FeatureFolder:
                 write_npz(feature_file(self.path, video), features=features)
                 self._enter(video, {**entry, "frames": len(features)})
         except OSError as error:
-            raise VTSumError(f"extract: output {spot(error, self.path)} must be writable and have room: {reason(error)}") from None
+            raise VTSumError(
+                f"extract: output {spot(error, self.path)} must be writable and have room: {reason(error)}"
+            ) from None
 
     def sweep(self) -> None:
         """Remove what processes that were killed have left half-written; who holds the lock writes alone.
@@ -197,7 +199,9 @@ class FeatureFolder:
                 for path in self._unfinished():
                     path.unlink(missing_ok=True)
         except OSError as error:
-            raise VTSumError(f"extract: output {spot(error, self.path)} must be writable and have room: {reason(error)}") from None
+            raise VTSumError(
+                f"extract: output {spot(error, self.path)} must be writable and have room: {reason(error)}"
+            ) from None
 
     def _unfinished(self) -> list[Path]:
         return unfinished(self.path, [MANIFEST, *(f"{video}.npz" for video in self._videos)])

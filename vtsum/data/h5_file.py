@@ -15,6 +15,9 @@ from vtsum.errors import VTSumError
 
 H5_LIMIT = 2**30
 """Bytes that one field of a video may have, as numbers of 4 bytes or more."""
+WIDEST = 8192
+"""Numbers that a frame's features may have: a ridge on them and their surroundings then takes 9 GB. Encoders make 512
+to 4,096."""
 _PACKED, _SPARE = 1100, 1 << 26
 """Bytes that one byte of a file unpacks to at most (zlib's are 1,032), and those that it may have besides: HDF5 reads
 what was never written as zeros, and one field by many names."""
@@ -97,6 +100,22 @@ class H5Group:
             rule = "whole numbers" if dtype is np.int64 else "finite"
             raise VTSumError(f"{self.where}: {name} must be {rule}, got {array[bad][0]}")
         return made if dimensions else made.item()
+
+    def features(self, name: str, rows: int) -> np.ndarray | None:
+        """What an encoder made of each frame, float32 [rows, C]; None where there is no such field.
+
+        Raises:
+            VTSumError: it is no such matrix, or wider than `WIDEST`.
+        """
+        import h5py
+
+        if name not in self:
+            return None
+        shape = _own(self._group, name, h5py.Dataset, self.where).shape
+        if len(shape) == 2 and not 1 <= shape[1] <= WIDEST:
+            raise VTSumError(f"{self.where}: {name} must be 1 to {WIDEST:,} wide, got shape {list(shape)}")
+        found: np.ndarray = self.numbers(name, np.float32, 2)
+        return self.checked(name, found, (rows, shape[1]))
 
     def rated(self, name: str, frames: int, most: float) -> np.ndarray:
         """What each rater said of each frame, [raters, frames] from 0 to `most`."""

@@ -66,7 +66,7 @@ def _mrhisum(group: H5Group, key: str) -> TVSumVideo:
     summary = np.asarray(group.read(name))
     group.checked(name, summary, score.shape)
     shots = _tiling(group.numbers("change_points", np.int64, 2), len(score), group.where)
-    return _made("MrHiSum", key, score[None], summary[None] > 0, score, shots, _features(group, "features", len(score)))
+    return _made("MrHiSum", key, score[None], summary[None] > 0, score, shots, group.features("features", len(score)))
 
 
 def _script_videoxum(group: H5Group, key: str) -> TVSumVideo:
@@ -77,16 +77,9 @@ def _script_videoxum(group: H5Group, key: str) -> TVSumVideo:
     if not len(marks):
         raise VTSumError(f"{group.where}: gtscores must be of at least 1 annotator, got none")
     at = np.arange(seconds)
-    features = _features(group, "video_embeddings", seconds)
+    features = group.features("video_embeddings", seconds)
     mean = marks.mean(axis=0, dtype=np.float64).astype(np.float32)
     return _made("S-VideoXum", key, marks.astype(np.uint8), marks > 0, mean, np.stack([at, at], axis=1), features)
-
-
-def _features(group: H5Group, name: str, rows: int) -> np.ndarray | None:
-    if name not in group:
-        return None
-    found = group.numbers(name, np.float32, 2)
-    return group.checked(name, found, (rows, found.shape[1]))
 
 
 def _tiling(shots: np.ndarray, frames: int, where: str) -> np.ndarray:

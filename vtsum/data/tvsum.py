@@ -249,9 +249,7 @@ def _video(group: H5Group, key: str, dataset: str, exchanged: bool) -> TVSumVide
     lengths = numbers("n_frame_per_seg", np.int64, 1)
     if not np.array_equal(lengths, shots[:, 1] - shots[:, 0] + 1):
         raise VTSumError(f"{where}: n_frame_per_seg must be the lengths of change_points, got {lengths.tolist()!s:.80}")
-    features = numbers("features", np.float32, 2) if "features" in group else None
-    if features is not None:
-        checked("features", features, (len(picks), features.shape[1]))
+    features = group.features("features", len(picks))
     return TVSumVideo(
         dataset=dataset,
         key=key,

@@ -260,7 +260,9 @@ class _Run:
         try:
             return action()
         except OSError as error:
-            raise VTSumError(f"train: output_dir {spot(error, self.folder)} must be writable: {reason(error)}") from None
+            raise VTSumError(
+                f"train: output_dir {spot(error, self.folder)} must be writable: {reason(error)}"
+            ) from None
 
     def _loop(self, sampler: StepSampler, done: int, signals: StopSignals) -> int:
         settings, per_epoch = self.settings, sampler.steps_per_epoch
@@ -320,8 +322,8 @@ class _Run:
                     self._enough(step, records, per_epoch, signals)
         except OSError as error:
             raise VTSumError(
-                f"train: output_dir {spot(error, self.folder)} must be writable, got: {reason(error)}; older checkpoints "
-                "are untouched, make room and go on with --resume"
+                f"train: output_dir {spot(error, self.folder)} must be writable, got: {reason(error)}; older "
+                "checkpoints are untouched, make room and go on with --resume"
             ) from None
         finally:
             self.show = _print

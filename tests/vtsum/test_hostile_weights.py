@@ -19,6 +19,7 @@ from tests.vtsum.samples import small_clip
 from tests.vtsum.test_checkpoint import model_folder, tiny_blip
 from tests.vtsum.videoxum_corpus import write_corpus, write_model
 from vtsum.errors import VTSumError
+from vtsum.model.encoders import load_frame_encoder
 from vtsum.model.files import as_floats
 from vtsum.model.pretrained import check_config, check_folder
 from vtsum.model.timm_encoder import TimmFrameEncoder
@@ -132,6 +133,28 @@ def test_weights_of_a_transformers_folder_are_floating_point_numbers(kind: torch
     small_clip(video := tmp_path / "clip.mp4")
     said = refused("extract", str(video), "-o", str(tmp_path / "feats"), "--encoder", str(folder), names=folder)
     assert "must have floating point numbers for weights, got " in said
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_weights_that_torch_saved_in_a_transformers_folder_are_floating_point_numbers(
+    sharded: bool, tmp_path: Path
+) -> None:
+    """Those alone were not looked at where there was nothing else."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    tiny_blip(folder)
+    whole = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    name = "weights.part" if sharded else "pytorch_model.bin"
+    small_clip(video := tmp_path / "clip.mp4")
+    if sharded:
+        index = {"metadata": {}, "weight_map": dict.fromkeys(whole, name)}
+        (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    torch.save({key: value.to(torch.int8) for key, value in whole.items()}, folder / name)
+    said = refused("extract", str(video), "-o", str(tmp_path / "feats"), "--encoder", str(folder), names=folder)
+    assert "must have floating point numbers for weights, got " in said
+    torch.save(whole, folder / name)
+    load_frame_encoder(str(folder))
 
 
 def test_weights_of_a_timm_model_are_floating_point_numbers(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from vtsum.errors import VTSumError
+from vtsum.model.stored import check_stored
 from vtsum.model.tokenizer_file import check_tokenizer
 from vtsum.reading import read_json
 from vtsum.shown import CleanRecords
@@ -192,8 +193,13 @@ def model_from_pretrained(
     """
     options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # which are told here, in one line
     with told_if_well():
+        if Path(source).is_dir():
+            check_folder(Path(source), op)
+            check_stored(Path(source), what, op)
         model, found = from_pretrained(kind, source, what, op, **options)
-        _check_stored(model, source, what, op)
+        commit = getattr(model.config, "_commit_hash", None)
+        if not Path(source).is_dir() and commit is not None:  # what was fetched only now
+            check_stored(cache_of(os.fspath(source)) / "snapshots" / commit, what, op)
         if missing := sorted(found["missing_keys"]):
             raise VTSumError(
                 f"{op}: {what} must have all weights of {type(model).__name__}, got {os.fspath(source)!r} without "
@@ -206,31 +212,6 @@ def model_from_pretrained(
                 f"with {len(other)} others, {name} of {list(stored)} for {list(stated)} the first"
             )
     return model
-
-
-def _check_stored(model: Any, source: str | os.PathLike[str], what: str, op: str) -> None:
-    """Refuse weights that are no floating point numbers where nothing says how they were quantised: transformers takes
-    the one for the other in silence.
-
-    Raises:
-        VTSumError: naming the first.
-    """
-    from safetensors import safe_open
-
-    if getattr(model.config, "quantization_config", None) is not None:
-        return
-    folder, commit = Path(source), getattr(model.config, "_commit_hash", None)
-    if not folder.is_dir() and commit is not None:
-        folder = cache_of(os.fspath(source)) / "snapshots" / commit
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, "pt") as file:
-            for name in file.keys():  # noqa: SIM118 (it is no dict)
-                kind = file.get_slice(name).get_dtype()
-                if name.endswith((".weight", ".bias")) and not kind.startswith(("F", "BF")):
-                    raise VTSumError(
-                        f"{op}: {what} must have floating point numbers for weights, got {os.fspath(source)!r} with "
-                        f"{name} of {kind}"
-                    )
 
 
 def tower_from_pretrained(

@@ -135,3 +135,49 @@ def test_tokenizers_as_they_are_published_are_taken(tmp_path: Path) -> None:
 def test_what_is_no_tokenizer_is_left_to_tokenizers_to_refuse(nonsense: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(json.dumps(nonsense))
     check_folder(tmp_path, "load")
+
+
+def _added(count: int) -> list[dict[str, Any]]:
+    more = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    return [{"id": number + 300, "content": f"t{number}", **more} for number in range(count)]
+
+
+MANY = 20_001
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("tokenizer.json", {"added_tokens": _added(MANY)}),
+        ("tokenizer_config.json", {"added_tokens_decoder": {str(word.pop("id")): word for word in _added(MANY)}}),
+        ("tokenizer_config.json", {"additional_special_tokens": [f"t{number}" for number in range(MANY)]}),
+        ("tokenizer_config.json", {"extra_special_tokens": {f"t{number}": "x" for number in range(MANY)}}),
+        ("special_tokens_map.json", {"additional_special_tokens": [f"t{number}" for number in range(MANY)]}),
+        ("added_tokens.json", {f"t{number}": number for number in range(MANY)}),
+    ],
+)
+def test_added_words_without_end_are_refused(name: str, changed: dict[str, Any], tmp_path: Path) -> None:
+    """A million took minutes, and a hundred thousand special ones too."""
+    folder = make_instruct(tmp_path / "model")
+    if not (folder / name).exists():
+        (folder / name).write_text("{}")
+    changed_json(folder, name, **changed)
+    with pytest.raises(VTSumError, match=rf"{name}.* must be at most 20,000 words, got 20,001"):
+        check_folder(folder, "load")
+
+
+def test_where_a_tokenizer_panics_is_not_printed(tmp_path: Path) -> None:
+    """Three lines, or a list of all calls, stood before the one."""
+    folder = make_instruct(tmp_path / "model")
+    changed_json(folder, "tokenizer.json", normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"})
+    done = written_by(folder, tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "Cannot parse precompiled_charsmap" in done.stderr
+
+
+def test_what_is_generated_by_code_of_the_hubs_is_one_line(tmp_path: Path) -> None:
+    folder = make_instruct(tmp_path / "model")
+    changed_json(folder, "generation_config.json", dola_layers="high")
+    done = written_by(folder, tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "must be a whole checkpoint whose parts fit, got: Dola Generation requires" in done.stderr

@@ -16,7 +16,7 @@ from vtsum_kernels.integrations import torchvision_free
 from tests import forked
 from tests.vtsum.hostile import ENVIRONMENT, ROOT, changed_json, refused
 from tests.vtsum.samples import small_clip
-from tests.vtsum.test_checkpoint import model_folder, tiny_blip
+from tests.vtsum.test_checkpoint import model_folder, tiny_blip, tiny_clip
 from tests.vtsum.videoxum_corpus import write_corpus, write_model
 from vtsum.errors import VTSumError
 from vtsum.model.encoders import load_frame_encoder
@@ -192,3 +192,33 @@ except ValueError:
 """
     done = forked.run([sys.executable, "-c", code], cwd=ROOT, env=ENVIRONMENT, input="", timeout=240)
     assert done.stderr.split("\n") == ["before", "of what went well", "after", ""]
+
+
+def test_what_torch_warns_of_stands_beside_no_refusal(tmp_path: Path) -> None:
+    """Of sizes of 0 it warns on two lines, whichever line follows."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    tiny_blip(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["vision_config"]["patch_size"] = 0
+    (folder / "config.json").write_text(json.dumps(config))
+    small_clip(video := tmp_path / "clip.mp4")
+    words = ["extract", video, "-o", tmp_path / "feats", "--encoder", folder]
+    done = forked.run([sys.executable, "-m", "vtsum.cli", *words], cwd=ROOT, env=ENVIRONMENT, timeout=240)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+
+
+@pytest.mark.parametrize("layers", [1, 0, -3])
+def test_layers_that_a_towers_configuration_leaves_out_are_told(layers: int, tmp_path: Path) -> None:
+    """They were left out in silence: features of half a network, or of none."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    tiny_clip(folder)
+    small_clip(video := tmp_path / "clip.mp4")
+    load_frame_encoder(str(folder))
+    config = json.loads((folder / "config.json").read_text())
+    config["vision_config"]["num_hidden_layers"] = layers
+    (folder / "config.json").write_text(json.dumps(config))
+    said = refused("extract", str(video), "-o", str(tmp_path / "feats"), "--encoder", str(folder), names=folder)
+    assert "must have as many layers as its configuration states, got " in said
+    assert "vision_model.encoder.layers." in said

@@ -186,10 +186,21 @@ def normalisation(source: str) -> tuple[Sequence[float], Sequence[float]]:
         values = data.get(name, default)
         if not isinstance(values, Sequence) or len(values) != 3 or not all(isinstance(v, int | float) for v in values):
             raise VTSumError(f"load: {name} of {path} must be three numbers, got {values!r:.80}")
-        if default is STD and 0 in values:
-            raise VTSumError(f"load: {name} of {path} must not be 0, got {values!r:.80}")
+        if default is STD:
+            check_deviation(values, f"load: {name} of {path}")
         found.append([float(value) for value in values])  # whole numbers may have more bits than torch's
     return found[0], found[1]
+
+
+def check_deviation(values: Sequence[float], where: str) -> None:
+    """Refuse what turns pictures around, or takes all that they show away.
+
+    Raises:
+        VTSumError: `where` begins the message.
+    """
+    least, most = 1e-6, 1e6
+    if not all(least <= value <= most for value in values):
+        raise VTSumError(f"{where} must be from {least:g} to {most:g}, got {values!r:.80}")
 
 
 def encoded(encoder: FrameEncoder | Summarizer, images: np.ndarray, op: str) -> np.ndarray:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
 import re
 import stat
 import threading
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import islice
@@ -32,6 +34,9 @@ CONFIGS = (
 """What transformers reads of a folder beside weights and word lists."""
 MOST_LAYERS = 1000
 """transformers makes a configuration's layers before it looks at the weights, and would not end with 10 million."""
+MOST_ADDED = 20_000
+"""Words beside a tokenizer's own; transformers looks through all for each. Published ones have some 6,000."""
+_ADDED = ("additional_special_tokens", "extra_special_tokens", "added_tokens_decoder", "added_tokens")
 MOST_LABELS = 100_000
 """transformers makes a name for each."""
 _COUNTED = ("num_labels", "encoder_no_repeat_ngram_size", "image_seq_len", "n_fft")
@@ -46,6 +51,11 @@ _ELSEWHERE = (
 _ADAPTER = "adapter_config.json"
 _QUANTISED = "quantization_config"
 _NAME = re.compile(r"[\w.-]{0,200}")
+_MOST_HELD = 1 << 20  # bytes
+_one_at_a_time = threading.RLock()
+COUNTS = ("num_batches_tracked", "position_ids")
+"""How the names of tensors end that are whole numbers in every network."""
+_held_warnings: ContextVar[list[Any] | None] = ContextVar("warnings held back", default=None)
 _reading = ContextVar("reading a stranger's checkpoint", default=False)
 
 
@@ -61,7 +71,8 @@ def from_pretrained(kind: Any, source: str | os.PathLike[str], what: str, op: st
     else:
         _check_hub(source, op)
     try:
-        with told_if_well(), _nobody_is_asked():
+        weights = hasattr(kind, "from_config") or hasattr(kind, "_from_config")  # they take long, and do not panic
+        with told_if_well(), _nobody_is_asked(), contextlib.nullcontext() if weights else _panics_unheard():
             made = kind.from_pretrained(source, trust_remote_code=False, **options)
             if hasattr(made, "get_vocab") and not has_words(made):
                 raise ValueError("its tokenizer has no words (tokenizer.json or vocab.txt is missing)")
@@ -94,6 +105,31 @@ def _nobody_is_asked() -> Iterator[None]:
 
 
 @contextmanager
+def _panics_unheard() -> Iterator[None]:
+    """Within, what is written to standard error is held back, and left out where it was of a panic of tokenizers, which
+    prints where in its own code that was: the refusal says what it was. No two threads at once."""
+    with _one_at_a_time, contextlib.ExitStack() as stack:
+        panicked = False
+        try:
+            kept, held = os.dup(2), os.memfd_create("stderr")
+        except (OSError, AttributeError):  # no standard error, or another system
+            yield
+            return
+        stack.callback(os.close, kept)
+        stack.callback(os.close, held)
+        os.dup2(held, 2)
+        try:
+            yield
+        except BaseException as error:
+            panicked = _is_panic(error)
+            raise
+        finally:
+            os.dup2(kept, 2)
+            with contextlib.suppress(OSError):
+                os.write(2, b"" if panicked else os.pread(held, _MOST_HELD, 0))
+
+
+@contextmanager
 def at_work(source: str | os.PathLike[str], op: str) -> Iterator[None]:
     """Within, a checkpoint works whose parts need not fit one another: what goes wrong then is told in one line.
 
@@ -101,7 +137,7 @@ def at_work(source: str | os.PathLike[str], op: str) -> Iterator[None]:
         VTSumError: naming the checkpoint. torch.OutOfMemoryError: as it is.
     """
     try:
-        with _nobody_is_asked():
+        with told_if_well(), _nobody_is_asked():
             yield
     except (VTSumError, torch.OutOfMemoryError):
         raise
@@ -115,8 +151,12 @@ def at_work(source: str | os.PathLike[str], op: str) -> Iterator[None]:
 def _check_foreseen(error: BaseException) -> None:
     """Raise again what is no fault of a checkpoint's: a signal. A panic of tokenizers, which is written in Rust, is no
     Exception either, and is one: of a pattern that goes back and forth without end, for one."""
-    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+    if not isinstance(error, Exception) and not _is_panic(error):
         raise error
+
+
+def _is_panic(error: BaseException) -> bool:
+    return type(error).__name__ == "PanicException"
 
 
 class ScoresAreNumbers:
@@ -165,9 +205,13 @@ def told_if_well() -> Iterator[None]:
     held = [_Held(handler) for handler in handlers]
     for each in held:
         each.handler.addFilter(each)
+    warned = list[Any]()
+    _hold_warnings()
+    before = _held_warnings.set(warned)
     try:
         yield
     finally:
+        _held_warnings.reset(before)
         if bars:
             log.enable_progress_bar()
         for each in held:
@@ -175,6 +219,25 @@ def told_if_well() -> Iterator[None]:
     for each in held:
         for record in each.records:
             each.handler.handle(record)
+    for words in warned:
+        warnings.showwarning(*words)
+
+
+def _hold_warnings() -> None:
+    """From now on Python's warnings are kept where `_held_warnings` has a list, those of torch among them."""
+    shown = warnings.showwarning
+    if getattr(shown, "holds", False):
+        return
+
+    def show(*words: Any, **more: Any) -> None:
+        held = _held_warnings.get()
+        if held is None:
+            shown(*words, **more)
+        else:
+            held.append(words)
+
+    show.holds = True  # type: ignore[attr-defined]
+    warnings.showwarning = show
 
 
 def has_words(tokenizer: Any) -> bool:
@@ -183,11 +246,13 @@ def has_words(tokenizer: Any) -> bool:
 
 
 def model_from_pretrained(
-    kind: Any, source: str | os.PathLike[str], what: str, op: str = "load", **options: Any
+    kind: Any, source: str | os.PathLike[str], what: str, op: str = "load", *, whole: bool = False, **options: Any
 ) -> Any:
     """`from_pretrained` of a model all of whose weights are there, in its sizes: transformers would draw others at
     random.
 
+    Args:
+        whole: refuse, too, weights that the parts of this model do not have; else transformers tells of them.
     Raises:
         VTSumError: see `from_pretrained`; or the checkpoint lacks weights, or has some of another size.
     """
@@ -211,6 +276,13 @@ def model_from_pretrained(
                 f"{op}: {what} must have weights of the sizes that its configuration states, got {os.fspath(source)!r} "
                 f"with {len(other)} others, {name} of {list(stored)} for {list(stated)} the first"
             )
+        parts = tuple(f"{name}." for name, _ in model.named_children())
+        more = sorted(name for name in found["unexpected_keys"] if name.startswith(parts))
+        if whole and (more := [name for name in more if not name.endswith(COUNTS)]):
+            raise VTSumError(
+                f"{op}: {what} must have as many layers as its configuration states, got {os.fspath(source)!r} with "
+                f"{len(more)} weights besides, {more[0]} the first"
+            )
     return model
 
 
@@ -220,14 +292,14 @@ def tower_from_pretrained(
     """`model_from_pretrained` of one tower of a CLIP, of which the other is not wanted: transformers would tell so.
 
     Raises:
-        VTSumError: see `model_from_pretrained`.
+        VTSumError: see `model_from_pretrained`; or the checkpoint has more of this tower than its configuration states.
     """
     from transformers.utils import logging as log
 
     level = log.get_verbosity()
     log.set_verbosity_error()
     try:
-        return model_from_pretrained(kind, source, what, op, **options)
+        return model_from_pretrained(kind, source, what, op, whole=True, **options)
     finally:
         log.set_verbosity(level)
 
@@ -252,11 +324,17 @@ def check_folder(folder: Path, op: str) -> None:
     for path in (folder / name for name in CONFIGS):
         if path.exists():
             # Of tokenizers without a limit, model_max_length has 100 bits.
-            check_config(read_json(path, dict, op, bits=128), f"{op}: {path}")
+            config = read_json(path, dict, op, bits=128)
+            check_config(config, f"{op}: {path}")
+            if path.name == "added_tokens.json":
+                check_added(config, f"{op}: {path}")
     for path in folder.glob("*.index.json"):
         _check_index(read_json(path, dict, op, bits=128), f"{op}: {path}")
     if (path := folder / TOKENIZER).exists():
-        check_tokenizer(read_json(path, dict, op, limit=_TOKENIZER_LIMIT, bits=128), f"{op}: {path}")
+        tokenizer = read_json(path, dict, op, limit=_TOKENIZER_LIMIT, bits=128)
+        check_tokenizer(tokenizer, f"{op}: {path}")
+        if isinstance(added := tokenizer.get("added_tokens"), list):
+            check_added(added, f"{op}: {path}: added_tokens")
 
 
 def _check_index(index: dict[str, Any], where: str) -> None:
@@ -320,6 +398,8 @@ def check_config(config: Any, where: str) -> None:
                     raise VTSumError(
                         f"{where} must do with the code of transformers, got {key} {str(item)!r:.120}; it is never run"
                     )
+                if key in _ADDED and isinstance(item, list | dict):
+                    check_added(item, f"{where}: {key}")
                 if key in _ELSEWHERE and item:
                     raise VTSumError(f"{where} must name no other file or checkpoint, got {key} {str(item)!r:.120}")
                 if key == "transformers_weights":
@@ -332,6 +412,12 @@ def check_config(config: Any, where: str) -> None:
                     if most is not None and isinstance(number, int) and number > most:
                         raise VTSumError(f"{where} must have at most {most} for {key}, got {number}")
             waiting += value.values()
+
+
+def check_added(words: Sequence[Any] | Mapping[str, Any], where: str) -> None:
+    """Refuse words without end beside those that a tokenizer has itself."""
+    if len(words) > MOST_ADDED:
+        raise VTSumError(f"{where} must be at most {MOST_ADDED:,} words, got {len(words):,}")
 
 
 def _check_quantised(how: Any, where: str) -> None:

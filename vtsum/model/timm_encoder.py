@@ -12,7 +12,7 @@ from vtsum_kernels.integrations import torchvision_free
 
 from vtsum.errors import VTSumError
 from vtsum.model.files import check_floats, read_pt, read_safetensors
-from vtsum.model.frame_encoder import NetworkFrameEncoder
+from vtsum.model.frame_encoder import NetworkFrameEncoder, check_deviation
 from vtsum.model.pretrained import at_work, check_config, first_line, told_if_well
 from vtsum.reading import read_json
 
@@ -99,7 +99,8 @@ def _from_path(model: str, path: Path) -> Any:
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise VTSumError(f"load_frame_encoder: {file} must hold weights by name, got {type(state).__name__}")
     try:
-        network = _create(model, pretrained_cfg_overlay=overlay, **arguments)
+        with told_if_well():
+            network = _create(model, pretrained_cfg_overlay=overlay, **arguments)
         check_floats(network, state, f"load_frame_encoder: {file}")
         problems = network.load_state_dict(state, strict=False)
     except VTSumError:
@@ -133,6 +134,8 @@ def _read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         numbers = isinstance(values, list) and len(values) == 3 and all(type(v) in (int, float) for v in values)
         if not numbers or (name == "input_size" and not all(type(v) is int and 0 < v <= LARGEST for v in values)):
             raise VTSumError(f"load_frame_encoder: {name} of {path} must be three sensible numbers, got {values!r:.80}")
+    if "std" in overlay:
+        check_deviation(overlay["std"], f"load_frame_encoder: std of {path}")
     check_config(parts[1], f"load_frame_encoder: {path}")
     arguments = {k: v for k, v in parts[1].items() if k != "num_classes"}
     if loading := set(arguments) & set(inspect.signature(timm.create_model).parameters):

@@ -27,6 +27,7 @@ class StubHub(ThreadingHTTPServer):
     repositories: files by name, of each repository; sizes: what it says of a file's, where that is not true.
     gated: names of those that nobody may have. stalls: files that end after so many bytes and leave the line open.
     asked: (method, path, range) of all that was asked for. lies: contents served in place of a file's own.
+    says: of repositories, by name: what takes the place of what is told of them. tags: ETags, by file.
     """
 
     daemon_threads = True
@@ -36,6 +37,8 @@ class StubHub(ThreadingHTTPServer):
         self.repositories: dict[str, dict[str, bytes]] = {}
         self.sizes: dict[str, int] = {}
         self.lies: dict[str, bytes] = {}
+        self.says: dict[str, dict[str, Any]] = {}
+        self.tags: dict[str, str] = {}
         self.gated: set[str] = set()
         self.stalls: dict[str, int] = {}
         self.stalled = threading.Event()
@@ -116,7 +119,8 @@ class _Asked(BaseHTTPRequestHandler):
         return self.answer(
             200,
             {"id": name, "sha": COMMIT, "siblings": listed, "cardData": {"license": "mit"}, "private": False,
-             "gated": "auto" if name in hub.gated else False, "tags": [], "downloads": 0, "likes": 0},
+             "gated": "auto" if name in hub.gated else False, "tags": [], "downloads": 0, "likes": 0,
+             **hub.says.get(name, {})},
         )  # fmt: skip
 
     def entry(self, name: str, file: str, content: bytes) -> dict[str, Any]:
@@ -133,7 +137,7 @@ class _Asked(BaseHTTPRequestHandler):
             return self.answer(404, X_Error_Code="EntryNotFound")
         content = hub.lies.get(file, files[file])
         large = file.endswith(_LARGE)
-        etag = (hashlib.sha256 if large else hashlib.sha1)(files[file]).hexdigest()
+        etag = hub.tags.get(file) or (hashlib.sha256 if large else hashlib.sha1)(files[file]).hexdigest()
         first = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").split("-")[0])
         self.send_response(206 if first else 200)
         self.send_header("X-Repo-Commit", COMMIT)

@@ -216,6 +216,66 @@ def test_what_is_no_data_is_refused(hub: StubHub, run: Run, checkpoint: Path) ->
     assert not [path for path in asked if path.endswith((".safetensors", ".py", ".bin"))], "weights come last"
 
 
+@pytest.mark.parametrize(
+    ("says", "told"),
+    [
+        ({"sha": None}, "the revision of me/writer must be a plain name, got None"),
+        ({"sha": "../../../elsewhere"}, "the revision of me/writer must be a plain name, got '../../../elsewhere'"),
+        ({"siblings": [{"rfilename": 5}]}, "must have files of some size, got '5' of 0 bytes"),
+        ({"siblings": [{"rfilename": "a.safetensors", "size": "x"}]}, "got 'a.safetensors' of 'x' bytes"),
+        ({"siblings": [{"rfilename": "a.safetensors", "size": -1}]}, "got 'a.safetensors' of -1 bytes"),
+        ({"siblings": [{"rfilename": "a.safetensors", "size": 1e999}]}, "got 'a.safetensors' of inf bytes"),
+    ],
+)
+def test_what_a_hub_says_is_checked(
+    says: dict[str, Any], told: str, hub: StubHub, run: Run, checkpoint: Path, cache: Path
+) -> None:
+    """Some of it was what nobody foresaw: exit status 70."""
+    hub.add("me/writer", checkpoint)
+    hub.says["me/writer"] = says
+    assert told in refused(run("get", "me/writer"))
+    assert not blobs(cache)
+
+
+def test_a_card_that_is_none_names_no_licence(hub: StubHub, run: Run, checkpoint: Path) -> None:
+    hub.add("me/writer", checkpoint)
+    hub.says["me/writer"] = {"cardData": "x"}
+    status, told, _ = run("get", "me/writer")
+    assert (status, told.splitlines()[0].endswith("licence: none named")) == (0, True)
+
+
+def test_a_hubs_answers_lead_out_of_no_folder(hub: StubHub, run: Run, checkpoint: Path, tmp_path: Path) -> None:
+    """The hub's client keeps a file under its ETag, and with one of dots and slashes put it anywhere."""
+    hub.add("me/writer", checkpoint)
+    hub.tags["config.json"] = "../../../../elsewhere"
+    assert "the ETag of a file must be a plain name, got '../../../../elsewhere'" in refused(run("get", "me/writer"))
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_cache_that_cannot_be_written_to_is_told_as_that(
+    hub: StubHub, run: Run, checkpoint: Path, cache: Path
+) -> None:
+    """The hub was said not to be reachable."""
+    hub.add("me/writer", checkpoint)
+    cache.mkdir(parents=True)
+    (cache / ".locks").write_text("mine")
+    said = refused(run("get", "me/writer"))
+    assert str(cache / ".locks") in said
+    assert "must be a path that can be used, got: " in said
+
+
+def test_a_download_goes_on_through_no_link(hub: StubHub, run: Run, checkpoint: Path, cache: Path) -> None:
+    """What it led to was written to."""
+    hub.add("me/writer", checkpoint)
+    digest = hashlib.sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest()
+    (mine := cache.parent / "mine").parent.mkdir(parents=True)
+    mine.write_text("mine")
+    (cache / "models--me--writer" / "blobs").mkdir(parents=True)
+    (cache / "models--me--writer" / "blobs" / f"{digest}.incomplete").symlink_to(mine)
+    assert "must be a path that can be used, got: Too many levels of symbolic links" in refused(run("get", "me/writer"))
+    assert mine.read_text() == "mine"
+
+
 def test_what_arrives_broken_is_not_kept(hub: StubHub, run: Run, checkpoint: Path, cache: Path) -> None:
     hub.add("me/writer", checkpoint)
     hub.lies["model.safetensors"] = bytes(len(hub.repositories["me/writer"]["model.safetensors"]))

@@ -19,10 +19,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from vtsum.errors import VTSumError
+from vtsum.files import spot
 from vtsum.model.chat import FILES
+from vtsum.model.hub_names import check_name, guard
 from vtsum.model.pretrained import cache_of, check_cache, check_folder, first_line
 from vtsum.reading import read_file, read_json
-from vtsum.shown import full
+from vtsum.shown import full, reason
 
 CONVERTED = ("config.json", "preprocessor_config.json", "model.bin", "tokenizer.json", "vocabulary.*")
 """Of a Whisper model in CTranslate2's format, which holds numbers alone as safetensors does."""
@@ -72,9 +74,14 @@ def offer(name: str) -> Offer:
     """
     from huggingface_hub import HfApi
 
+    guard()
     with _told(name):
         info = HfApi().model_info(name, files_metadata=True)
-    sizes = {file.rfilename: int(file.size or 0) for file in info.siblings or ()}
+    check_name(info.sha, f"the revision of {name}", OP)
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+    for file, size in sizes.items():
+        if not isinstance(file, str) or not isinstance(size, int) or size < 0:
+            raise VTSumError(f"{OP}: {name} must have files of some size, got {str(file)!r:.120} of {size!r:.40} bytes")
     wanted = patterns(sizes)
     files = {file: size for file, size in sizes.items() if any(fnmatch(file, pattern) for pattern in wanted)}
     if not is_converted(files) and not any(fnmatch(file, "*.safetensors") for file in files):
@@ -85,7 +92,7 @@ def offer(name: str) -> Offer:
         )
     large = {f.rfilename: f.lfs.sha256 for f in info.siblings or () if f.rfilename in files and f.lfs is not None}
     digests = {file: digest for file, digest in large.items() if re.fullmatch(r"[0-9a-f]{64}", digest)}
-    card: Mapping[str, Any] = info.card_data or {}  # type: ignore[assignment]  # it reads as one
+    card: Any = info.card_data if hasattr(info.card_data, "get") else {}
     licence = card.get("license_name") or card.get("license")
     return Offer(name, files, digests, licence if isinstance(licence, str) else None, str(info.sha))
 
@@ -141,7 +148,9 @@ def _fetch_large(wanted: Offer, file: str, cache: Path) -> None:
         place = get_hf_file_metadata(url).location
         if urlsplit(place).netloc != urlsplit(url).netloc:  # another's, who is not to know who asks
             headers.pop("authorization", None)
-        with part.open("ab") as opened:
+        # Through no link: the file that it leads to is somebody's.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(part, flags, 0o666), "ab") as opened:
             http_get(place, opened, resume_size=opened.tell(), headers=headers, expected_size=size)
         with part.open("rb") as opened:
             found = hashlib.file_digest(opened, "sha256").hexdigest()
@@ -259,6 +268,8 @@ def _told(name: str) -> Iterator[None]:
                 f"{constants.HF_HUB_CACHE} must have room for {name}, got a full disk; HF_HOME names another place, "
                 "and what has arrived is kept: the same command goes on"
             )
+        elif isinstance(error, OSError) and error.filename:  # of this machine
+            told = f"{spot(error, constants.HF_HUB_CACHE)} must be a path that can be used, got: {reason(error)}"
         else:
             told = f"{where} must be reachable, got: {first_line(error)} (what has arrived is kept: try again)"
         raise VTSumError(f"{OP}: {told}") from None

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from vtsum.errors import VTSumError
+from vtsum.model.hub_names import guard
 from vtsum.model.stored import check_stored
 from vtsum.model.tokenizer_file import check_tokenizer
 from vtsum.reading import read_json
@@ -374,6 +375,7 @@ def cache_of(name: str) -> Path:
 
 
 def _check_hub(name: str, op: str) -> None:
+    guard()
     check_cache(name, op)
     try:
         folder = snapshot(name, ["*.json"])
@@ -446,6 +448,7 @@ def snapshot(name: str, files: list[str], *, local: bool = False) -> Path:
     """
     from huggingface_hub import snapshot_download
 
+    guard()
     check_cache(name, "from_pretrained")
     try:
         with told_if_well():

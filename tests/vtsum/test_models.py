@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -274,6 +275,14 @@ def test_a_download_goes_on_through_no_link(hub: StubHub, run: Run, checkpoint: 
     (cache / "models--me--writer" / "blobs" / f"{digest}.incomplete").symlink_to(mine)
     assert "must be a path that can be used, got: Too many levels of symbolic links" in refused(run("get", "me/writer"))
     assert mine.read_text() == "mine"
+
+
+def test_a_hub_that_says_nothing_is_not_waited_for(hub: StubHub, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There was no end to it."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setattr("vtsum.model.downloads._SILENCE", 0.5)
+        assert "must be reachable, got: " in refused(run("get", "me/writer"))
 
 
 def test_what_arrives_broken_is_not_kept(hub: StubHub, run: Run, checkpoint: Path, cache: Path) -> None:

@@ -32,6 +32,7 @@ ABOUT = ("README.md", "LICENSE*")
 OP = "models get"
 Progress = Callable[[int, int], None]
 _LONGEST_REF = 1000  # bytes of the name of a revision
+_SILENCE = 30.0  # seconds in which a hub that was asked says nothing
 _LOOK = 0.25  # seconds between two looks at how much has arrived
 
 
@@ -76,7 +77,7 @@ def offer(name: str) -> Offer:
 
     guard()
     with _told(name):
-        info = HfApi().model_info(name, files_metadata=True)
+        info = HfApi().model_info(name, files_metadata=True, timeout=_SILENCE)
     check_name(info.sha, f"the revision of {name}", OP)
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
     for file, size in sizes.items():

@@ -27,6 +27,8 @@ class StubHub(ThreadingHTTPServer):
     repositories: files by name, of each repository; sizes: what it says of a file's, where that is not true.
     gated: names of those that nobody may have. stalls: files that end after so many bytes and leave the line open.
     asked: (method, path, range) of all that was asked for. lies: contents served in place of a file's own.
+    slow: files, and names of repositories, of which nothing is told ("silence"), a byte each tenth of a second
+    ("drops"), bytes without end ("flood") or when to ask again ("later").
     says: of repositories, by name: what takes the place of what is told of them. tags: ETags, by file.
     """
 
@@ -40,6 +42,7 @@ class StubHub(ThreadingHTTPServer):
         self.says: dict[str, dict[str, Any]] = {}
         self.tags: dict[str, str] = {}
         self.gated: set[str] = set()
+        self.slow: dict[str, str] = {}
         self.stalls: dict[str, int] = {}
         self.stalled = threading.Event()
         self.asked: list[tuple[str, str, str | None]] = []
@@ -105,6 +108,8 @@ class _Asked(BaseHTTPRequestHandler):
             name, kind = file[1], "file"
         else:
             return self.answer(404)
+        if how := hub.slow.get(path.partition("/resolve/")[2].partition("/")[2] or name):
+            return self.dawdle(how)
         files = hub.repositories.get(name)
         if files is None:
             return self.answer(401, {"error": "Invalid username or password."}, X_Error_Code="RepoNotFound")
@@ -122,6 +127,26 @@ class _Asked(BaseHTTPRequestHandler):
              "gated": "auto" if name in hub.gated else False, "tags": [], "downloads": 0, "likes": 0,
              **hub.says.get(name, {})},
         )  # fmt: skip
+
+    def dawdle(self, how: str) -> None:
+        """Answer as one of `StubHub.slow`."""
+        self.close_connection = True
+        if how == "silence":
+            self.server.stalled.wait(60)
+            return None
+        if how == "later":
+            return self.answer(429, Retry_After="86400")
+        self.send_response(200)
+        told = {"X-Repo-Commit": COMMIT, "ETag": f'"{"a" * 40}"', "Content-Length": str(1 << 30)}
+        for name, value in told.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "HEAD":
+            return None
+        with contextlib.suppress(ConnectionError):
+            while not self.server.stalled.wait(0.1 if how == "drops" else 0):
+                self.wfile.write(b" " if how == "drops" else bytes(1 << 20))
+        return None
 
     def entry(self, name: str, file: str, content: bytes) -> dict[str, Any]:
         size = self.server.sizes.get(file, len(content))

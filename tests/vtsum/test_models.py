@@ -281,8 +281,57 @@ def test_a_hub_that_says_nothing_is_not_waited_for(hub: StubHub, run: Run, monke
     """There was no end to it."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        monkeypatch.setattr("vtsum.model.downloads._SILENCE", 0.5)
+        monkeypatch.setattr("vtsum.model.hub_bounds.SILENCE", 0.5)
         assert "must be reachable, got: " in refused(run("get", "me/writer"))
+
+
+@pytest.mark.parametrize("of", ["me/writer", "config.json"])
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("silence", "must be reachable, got: "),
+        ("drops", "must come at 1,024 bytes a second, got "),
+        ("later", "got one that asks to wait for 86,400 s"),
+    ],
+)
+def test_a_hub_without_end_is_given_up(
+    how: str, told: str, of: str, hub: StubHub, run: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a file, it was asked again for six minutes, waited for as long as bytes came, and for a day."""
+    hub.add("me/writer", checkpoint)
+    hub.slow[of] = how
+    monkeypatch.setattr("vtsum.model.hub_bounds.SILENCE", 0.5)
+    monkeypatch.setattr("vtsum.model.hub_bounds._WINDOW", 0.5)
+    began = time.monotonic()
+    said = refused(run("get", "me/writer"))
+    if (how, of) == ("later", "me/writer"):  # which the client does not ask again
+        told = "must be reachable, got: 429 "
+    assert told in said
+    assert time.monotonic() - began < 20
+
+
+def test_an_answer_without_end_is_refused(
+    hub: StubHub, run: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was kept in memory until that ended."""
+    hub.add("me/writer", checkpoint)
+    hub.slow["me/writer"] = "flood"
+    monkeypatch.setattr("vtsum.model.hub_bounds._MOST", 1 << 22)
+    assert "must be an answer of at most 4,194,304 bytes, got more" in refused(run("get", "me/writer"))
+
+
+def test_a_hub_that_says_nothing_of_a_file_can_be_left(hub: StubHub, checkpoint: Path, tmp_path: Path) -> None:
+    """The signal waited for the client's threads, which waited for the hub."""
+    hub.add("me/writer", checkpoint)
+    hub.slow["config.json"] = "silence"
+    words = [sys.executable, "-m", "vtsum", "models", "get", "me/writer"]
+    with subprocess.Popen(words, env=hub.environment(tmp_path / "home"), stderr=subprocess.PIPE, text=True) as process:
+        while not any(how == "HEAD" for how, *_ in hub.asked):
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        assert process.communicate(timeout=60)[1].strip().endswith("vtsum: stopped")
+        assert (process.returncode, time.monotonic() - began < 5) == (130, True)
 
 
 def test_what_arrives_broken_is_not_kept(hub: StubHub, run: Run, checkpoint: Path, cache: Path) -> None:

@@ -15,6 +15,7 @@ from vtsum.files import check_no_links
 from vtsum.markup import markdown
 from vtsum.model.checkpoint import CONFIG, DECODER, FORMAT, VOCABULARY, WEIGHTS
 from vtsum.model.files import read_safetensors
+from vtsum.model.hub_names import guard
 from vtsum.model.pretrained import first_line
 from vtsum.model.tokenizer import check_words
 from vtsum.reading import read_json
@@ -65,6 +66,7 @@ def push_to_hub(model: str | Path, name: str, evaluations: Sequence[Path] = (), 
     from huggingface_hub import CommitOperationAdd, HfApi
 
     files = [name for name in _FILES if (folder / name).is_file()]
+    guard()
     try:
         api = HfApi()
         where = api.create_repo(name, private=private, exist_ok=True)

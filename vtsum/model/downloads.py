@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -20,6 +21,7 @@ from urllib.parse import urlsplit
 
 from vtsum.errors import VTSumError
 from vtsum.files import spot
+from vtsum.model import hub_bounds
 from vtsum.model.chat import FILES
 from vtsum.model.hub_names import check_name, guard
 from vtsum.model.pretrained import cache_of, check_cache, check_folder, first_line
@@ -32,7 +34,6 @@ ABOUT = ("README.md", "LICENSE*")
 OP = "models get"
 Progress = Callable[[int, int], None]
 _LONGEST_REF = 1000  # bytes of the name of a revision
-_SILENCE = 30.0  # seconds in which a hub that was asked says nothing
 _LOOK = 0.25  # seconds between two looks at how much has arrived
 
 
@@ -77,7 +78,7 @@ def offer(name: str) -> Offer:
 
     guard()
     with _told(name):
-        info = HfApi().model_info(name, files_metadata=True, timeout=_SILENCE)
+        info = HfApi().model_info(name, files_metadata=True, timeout=hub_bounds.SILENCE)
     check_name(info.sha, f"the revision of {name}", OP)
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
     for file, size in sizes.items():
@@ -108,7 +109,7 @@ def fetch(wanted: Offer, progress: Progress | None = None) -> Path:
     Raises:
         VTSumError: as for `offer`; no room; the checkpoint asks for code of its own; a file is not what the hub says.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import hf_hub_download, snapshot_download
 
     cache = cache_of(wanted.name)
     check_cache(wanted.name, OP)
@@ -119,8 +120,17 @@ def fetch(wanted: Offer, progress: Progress | None = None) -> Path:
             f"{OP}: {cache.parent} must have room for {size_in_words(missing)}, got {size_in_words(free)} free; "
             "HF_HOME names another place"
         )
-    with _told(wanted.name), _watched(cache, wanted, progress):
-        check_folder(Path(snapshot_download(wanted.name, allow_patterns=["*.json", "*.jinja"])), OP)
+    with _told(wanted.name), _watched(cache, wanted, progress), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="huggingface_hub")  # of room, which was looked at: a size may be a lie
+        # One after another and in this thread: a signal would wait for those that the client has others fetch.
+        small = sorted(set(wanted.files) - set(wanted.sha256))
+        told = [file for file in small if file.endswith((".json", ".jinja"))]
+        for file in told:
+            hf_hub_download(wanted.name, file, revision=wanted.commit)
+        if told:
+            check_folder(cache / "snapshots" / wanted.commit, OP)
+        for file in set(small) - set(told):
+            hf_hub_download(wanted.name, file, revision=wanted.commit)
         for file in wanted.sha256:
             _fetch_large(wanted, file, cache)
         folder = Path(snapshot_download(wanted.name, allow_patterns=patterns(wanted.files)))
@@ -133,7 +143,7 @@ def _fetch_large(wanted: Offer, file: str, cache: Path) -> None:
     """Fetch a file to where the hub's client looks for it by its digest. That client itself begins anew where a
     download was killed."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.file_download import http_get
+    from huggingface_hub.file_download import http_get  # the bounded one: `guard` came before
     from huggingface_hub.utils import WeakFileLock, build_hf_headers
 
     size, digest = wanted.files[file], wanted.sha256[file]

@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 from vtsum.errors import VTSumError
+from vtsum.model.hub_bounds import bound
 
 _NAME = re.compile(r"[\w+=:,-][\w.+=:,-]{0,199}", re.ASCII)
 
@@ -25,7 +26,9 @@ def check_name(value: object, what: str, op: str) -> None:
 def guard() -> None:
     """From now on the hub's client refuses others, whoever has it fetch something."""
     from huggingface_hub import file_download
+    from huggingface_hub.utils import _http
 
+    bound(_http, file_download)
     inner = getattr(file_download, "_get_metadata_or_catch_error", None)
     if inner is None:  # a version that does this elsewhere
         return

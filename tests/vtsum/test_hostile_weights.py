@@ -222,3 +222,44 @@ def test_layers_that_a_towers_configuration_leaves_out_are_told(layers: int, tmp
     said = refused("extract", str(video), "-o", str(tmp_path / "feats"), "--encoder", str(folder), names=folder)
     assert "must have as many layers as its configuration states, got " in said
     assert "vision_model.encoder.layers." in said
+
+
+@pytest.mark.parametrize("command", ["extract", "summarize"])
+def test_layers_that_the_configuration_of_a_blip_leaves_out_are_told(command: str, tmp_path: Path) -> None:
+    """transformers told of them in many lines, and the model worked without."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    tiny_blip(folder)
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    last = "vision_model.encoder.layers.99.mlp.fc1.bias"
+    save_file(weights | {last: torch.zeros(8)}, path, {"format": "pt"})
+    small_clip(video := tmp_path / "clip.mp4")
+    option = ["--encoder"] if command == "extract" else ["--no-ocr", "--no-speech", "--captioner"]
+    words = [command, str(video), "-o", str(tmp_path / "out"), *option, str(folder)]
+    assert f"with 1 weights besides, {last} the first" in refused(*words, names=folder)
+
+
+def test_parts_of_a_blip_that_are_not_wanted_are_not_refused(tmp_path: Path) -> None:
+    """As BLIP's checkpoints for questions have them."""
+    tiny_blip(tmp_path)
+    path = tmp_path / "model.safetensors"
+    more = {"text_encoder.encoder.layer.0.output.dense.bias": torch.zeros(8), "itm_head.bias": torch.zeros(2)}
+    save_file(load_file(path) | more | {"text_decoder.bert.embeddings.position_ids": torch.arange(8)}, path)
+    assert load_frame_encoder(str(tmp_path), device="cpu").dim > 0
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("suppress_tokens", [5] * 10_001),
+        ("bad_words_ids", [[5] * 101] * 100),
+        ("sequence_bias", [[[5], 0.5]] * 5001),
+        ("stop_strings", ["a" * 10_001]),
+    ],
+)
+def test_tokens_that_are_not_to_be_chosen_have_an_end(key: str, value: Any) -> None:
+    """A writer took 18 s for 3, for there were 100,000."""
+    with pytest.raises(VTSumError, match=f"config must have at most 10,000 tokens for {key}, got 10,"):
+        check_config({"generation_config": {key: value}}, "config")
+    check_config({key: value[:90] if len(value) > 90 else [[5]]}, "config")

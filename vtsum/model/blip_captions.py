@@ -40,7 +40,7 @@ class BlipCaptioner:
         self.device = device_of(device, OP)
         self.sha256 = files_sha256(folder)
         self._tokenizer = from_pretrained(AutoTokenizer, folder, OP, OP)
-        network = model_from_pretrained(BlipForConditionalGeneration, folder, OP, OP, use_safetensors=True)
+        network = model_from_pretrained(BlipForConditionalGeneration, folder, OP, OP, whole=True, use_safetensors=True)
         self._network = network.eval().to(self.device)
         self._mean, self._std = (np.array(values, np.float32) for values in normalisation(os.fspath(folder)))
         self._size = self._network.config.vision_config.image_size

@@ -157,7 +157,9 @@ class TransformersFrameEncoder(NetworkFrameEncoder):
         config = from_pretrained(AutoConfig, source, "model")
         self.captioner: Any | None = None
         if config.model_type == "blip":
-            self.captioner = model_from_pretrained(BlipForConditionalGeneration, source, "model").eval().to(device)
+            self.captioner = (
+                model_from_pretrained(BlipForConditionalGeneration, source, "model", whole=True).eval().to(device)
+            )
             network = self.captioner.vision_model
             dim = network.config.hidden_size
         elif config.model_type == "clip":

@@ -42,6 +42,13 @@ MOST_LABELS = 100_000
 """transformers makes a name for each."""
 _COUNTED = ("num_labels", "encoder_no_repeat_ngram_size", "image_seq_len", "n_fft")
 """Of what transformers makes as many; published checkpoints have fewer than MOST_LABELS of each."""
+MOST_TOKENS = 10_000
+"""Of what a configuration has to say on choosing tokens, at every one of which transformers goes through all of it.
+Published ones have some 100."""
+_TOKENS = (
+    *("suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "force_words_ids", "forced_decoder_ids"),
+    *("sequence_bias", "stop_strings", "eos_token_id", "pad_token_id"),
+)
 TOKENIZER, _TOKENIZER_LIMIT = "tokenizer.json", 1 << 27  # bytes
 _MOST_FILES = 10_000  # of a folder's folders that are looked at; no model has so many
 _ELSEWHERE = (
@@ -404,6 +411,8 @@ def check_config(config: Any, where: str) -> None:
                     check_added(item, f"{where}: {key}")
                 if key in _ELSEWHERE and item:
                     raise VTSumError(f"{where} must name no other file or checkpoint, got {key} {str(item)!r:.120}")
+                if key in _TOKENS and (size := _size(item)) > MOST_TOKENS:
+                    raise VTSumError(f"{where} must have at most {MOST_TOKENS:,} tokens for {key}, got {size:,}")
                 if key == "transformers_weights":
                     _check_beside(item, where)
                 if key == _QUANTISED and item:
@@ -414,6 +423,13 @@ def check_config(config: Any, where: str) -> None:
                     if most is not None and isinstance(number, int) and number > most:
                         raise VTSumError(f"{where} must have at most {most} for {key}, got {number}")
             waiting += value.values()
+
+
+def _size(value: Any) -> int:
+    """How many values are in it, and in what is in it, and of how many letters."""
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    return sum(map(_size, value)) if isinstance(value, list) else len(value) if isinstance(value, str) else 1
 
 
 def check_added(words: Sequence[Any] | Mapping[str, Any], where: str) -> None:

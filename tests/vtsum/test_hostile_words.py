@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests import forked
-from tests.vtsum.hostile import ENVIRONMENT, ROOT, changed_json
+from tests.vtsum.hostile import ENVIRONMENT, ROOT, changed_json, refused
 from tests.vtsum.image_text_checkpoints import make_instruct
 from tests.vtsum.samples import small_clip
 from tests.vtsum.speech_checkpoints import convert, make_whisper
@@ -182,6 +182,32 @@ def test_a_converted_whisper_whose_parts_do_not_fit_is_one_line(
         rf"FasterWhisper: '{folder}' must be a whole checkpoint whose parts fit, got: .+\n", done.stdout
     )
     assert re.search(told, done.stdout)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}},
+        {"model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"],
+                   "continuing_subword_prefix": "x" * 9000}},
+        None,
+    ],
+)  # fmt: skip
+def test_a_converted_whispers_tokenizer_that_cannot_be_read_is_one_line(
+    change: dict[str, Any] | None, tmp_path: Path
+) -> None:
+    """A panic of tokenizers ended the command with its traceback; what the hub's client tells of a tokenizer that is
+    missing stood beside the refusal."""
+    pytest.importorskip("faster_whisper")
+    folder = convert(make_whisper(tmp_path / "whisper"), tmp_path / "converted")
+    if change is None:
+        (folder / "tokenizer.json").unlink()
+    else:
+        changed_json(folder, "tokenizer.json", **change)
+    small_clip(video := tmp_path / "clip.mp4")
+    recogniser = f"faster-whisper:{folder}"
+    words = ["summarize", str(video), "-o", str(tmp_path / "out"), "--no-ocr", "--recogniser", recogniser]
+    assert "FasterWhisper: source must be a converted Whisper model in a folder" in refused(*words, names=folder)
 
 
 def test_padding_that_a_converted_whispers_tokenizer_asks_for_is_left_out(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -21,8 +22,9 @@ from tests import forked
 from tests.vtsum.hostile import ENVIRONMENT
 from tests.vtsum.videoxum_corpus import write_corpus, write_model
 from vtsum import cli
+from vtsum.errors import VTSumError
 from vtsum.evaluation import java
-from vtsum.evaluation.hub import card
+from vtsum.evaluation.hub import card, push_to_hub
 from vtsum.model import VTSum
 
 
@@ -171,6 +173,19 @@ def test_a_hub_that_refuses_is_one_line(hub, tmp_path):
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert "'me/mine' must be a repository of the hub that you may write to (hf auth login), got: " in line
+
+
+def test_a_hub_that_says_nothing_is_given_up(tmp_path, monkeypatch):
+    """There was no end to it."""
+    write_model(tmp_path / "model")
+    monkeypatch.setattr("vtsum.model.hub_bounds.WORK", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("HF_TOKEN", "hf_x")
+        with pytest.raises(VTSumError, match=r"push: 'me/model' must be a repository .*, got: timed out"):
+            push_to_hub(tmp_path / "model", "me/model")
 
 
 def test_a_configuration_that_says_nothing_of_the_model_is_refused(hub, tmp_path):

@@ -15,6 +15,7 @@ from typing import Any
 from vtsum.errors import VTSumError
 
 SILENCE = 30.0  # seconds in which a hub that was asked says nothing
+WORK = 120.0  # and of one that was sent something
 _PATIENCE = 60  # seconds that it may ask to be left alone
 _MOST = 1 << 26  # bytes of an answer that is no file
 _PACKED = 1 << 18  # bytes of one that is packed, though nobody asked for that: it unpacks to a thousand times as many
@@ -48,6 +49,11 @@ def bound(http: Any, files: Any) -> None:
 
 
 def _ask_plainly(request: Any) -> None:
+    """Where the client has no end to its patience, it has one; what is sent may take the hub some time to work on."""
+    if not any((request.extensions.get("timeout") or {}).values()):
+        patience = SILENCE if request.method in ("GET", "HEAD") else WORK
+        told = {"connect": SILENCE, "read": patience, "write": SILENCE, "pool": None}
+        request.extensions = {**request.extensions, "timeout": told}
     if getattr(_file, "most", None) is None:
         request.headers["accept-encoding"] = "identity"
 

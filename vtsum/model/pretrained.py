@@ -80,13 +80,13 @@ def from_pretrained(kind: Any, source: str | os.PathLike[str], what: str, op: st
         _check_hub(source, op)
     try:
         weights = hasattr(kind, "from_config") or hasattr(kind, "_from_config")  # they take long, and do not panic
-        with told_if_well(), _nobody_is_asked(), contextlib.nullcontext() if weights else _panics_unheard():
+        with told_if_well(), _nobody_is_asked(), contextlib.nullcontext() if weights else panics_unheard():
             made = kind.from_pretrained(source, trust_remote_code=False, **options)
             if hasattr(made, "get_vocab") and not has_words(made):
                 raise ValueError("its tokenizer has no words (tokenizer.json or vocab.txt is missing)")
         return made
     except BaseException as error:  # transformers, tokenizers, safetensors and the hub's client raise a dozen kinds
-        _check_foreseen(error)
+        check_foreseen(error)
         raise VTSumError(
             f"{op}: {what} must be a transformers checkpoint in a folder, in the local cache or on the hub, "
             f"got {source!r}: {first_line(error)}"
@@ -113,7 +113,7 @@ def _nobody_is_asked() -> Iterator[None]:
 
 
 @contextmanager
-def _panics_unheard() -> Iterator[None]:
+def panics_unheard() -> Iterator[None]:
     """Within, what is written to standard error is held back, and left out where it was of a panic of tokenizers, which
     prints where in its own code that was: the refusal says what it was. No two threads at once."""
     with _one_at_a_time, contextlib.ExitStack() as stack:
@@ -150,13 +150,13 @@ def at_work(source: str | os.PathLike[str], op: str) -> Iterator[None]:
     except (VTSumError, torch.OutOfMemoryError):
         raise
     except BaseException as error:  # transformers, jinja, tokenizers and torch each raise kinds of their own
-        _check_foreseen(error)
+        check_foreseen(error)
         raise VTSumError(
             f"{op}: {os.fspath(source)!r} must be a whole checkpoint whose parts fit, got: {first_line(error)}"
         ) from None
 
 
-def _check_foreseen(error: BaseException) -> None:
+def check_foreseen(error: BaseException) -> None:
     """Raise again what is no fault of a checkpoint's: a signal. A panic of tokenizers, which is written in Rust, is no
     Exception either, and is one: of a pattern that goes back and forth without end, for one."""
     if not isinstance(error, Exception) and not _is_panic(error):

@@ -16,7 +16,17 @@ from vtsum.enhance.speech.recognisers.base import is_repetitive, packs
 from vtsum.enhance.speech.sound import RATE
 from vtsum.enhance.speech.transcript import Utterance
 from vtsum.errors import VTSumError
-from vtsum.model.pretrained import at_work, check_cache, check_folder, files_sha256, first_line
+from vtsum.model.hub_names import guard
+from vtsum.model.pretrained import (
+    at_work,
+    check_cache,
+    check_folder,
+    check_foreseen,
+    files_sha256,
+    first_line,
+    panics_unheard,
+    told_if_well,
+)
 from vtsum.reading import read_file, read_json
 
 _PROCESSORS = Path("/proc/cpuinfo")
@@ -58,6 +68,7 @@ class FasterWhisper:
         if importlib.util.find_spec("faster_whisper") is None:
             raise VTSumError("FasterWhisper: faster-whisper must be installed: pip install vtsum[speech]")
 
+        guard()
         if Path(source).exists():
             check_folder(Path(source), "FasterWhisper")
         else:
@@ -65,7 +76,8 @@ class FasterWhisper:
         tried = ["cuda", "cpu"] if device == "auto" and has_gpu() else ["cpu" if device == "auto" else device]
         for self.device in tried:
             try:
-                self._model = _load(source, self.device, compute_type)
+                with told_if_well(), panics_unheard():
+                    self._model = _load(source, self.device, compute_type)
                 break
             except _GpuError as error:
                 if self.device == tried[-1]:
@@ -73,7 +85,8 @@ class FasterWhisper:
                         f"FasterWhisper: device must be one that CTranslate2 can use here with {source!r}, got "
                         f"{self.device!r}: {error}"
                     ) from None
-            except Exception as error:  # CTranslate2, tokenizers and the hub's client, each with kinds of its own
+            except BaseException as error:  # CTranslate2, tokenizers and the hub's client, each with kinds of its own
+                check_foreseen(error)
                 raise VTSumError(
                     f"FasterWhisper: source must be a converted Whisper model in a folder, in the local cache or on "
                     f"the hub, got {source!r}: {first_line(error)}"

@@ -328,7 +328,8 @@ def _entries(folder: AnyPath, ours: Callable[[str], object], below: str = "") ->
 
 
 def replace_folder(made: Path, final: Path, ours: Callable[[str], object]) -> None:
-    """Put the folder `made` in the place of `final`, on the same disk; an older one is removed file by file.
+    """Put the folder `made` in the place of `final`, on the same disk; an older one is removed file by file. Who may
+    look into it stays as it was.
 
     Args:
         ours: see `strangers`.
@@ -340,6 +341,8 @@ def replace_folder(made: Path, final: Path, ours: Callable[[str], object]) -> No
     old: Path | None = None
     if final.is_symlink():
         raise FileExistsError(errno.EEXIST, "a symbolic link is in its place", str(final))
+    if os.path.lexists(final) and (mode := os.stat(final).st_mode) != os.stat(made).st_mode:
+        os.chmod(made, stat.S_IMODE(mode))
     if os.path.lexists(final) and os.listdir(final):
         _refuse_strangers(final, ours)
         old = made.with_name(made.name + OLD)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +13,10 @@ import pytest
 
 from tests import forked
 from tests.vtsum.hostile import ENVIRONMENT
+from tests.vtsum.samples import small_clip
 from vtsum.errors import VTSumError
 from vtsum.files import check_inputs, replace_folder, replacing, strangers, write_text, written
+from vtsum.summary.staging import check_output
 
 OURS = re.compile(r"a\.txt|below/(b\d+\.txt)?")
 
@@ -206,3 +209,24 @@ def test_hard_links_are_sought_in_one_look(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "out" / "older" / "b").hardlink_to(tmp_path / "a")
     with pytest.raises(VTSumError, match=r"out must not hold an input, got .*link\d"):
         check_inputs("op", tmp_path / "out", links)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_who_may_look_into_a_folder_stays_as_it_was(full: bool, tmp_path: Path) -> None:
+    """A folder that was made for one's own eyes alone was open to all once a summary lay in it."""
+    small_clip(video := tmp_path / "clip.mp4")
+    (out := tmp_path / "out").mkdir(mode=0o700)
+    words = ["summarize", str(video), "-o", str(out), "--no-ocr", "--no-speech", "-q", "-f", "txt"]
+    for _ in range(1 + full):
+        done = forked.run([sys.executable, "-m", "vtsum.cli", *words, "--overwrite"], env=ENVIRONMENT)
+        assert done.returncode == 0, done.stderr
+        assert (os.listdir(out), stat.S_IMODE(out.stat().st_mode)) == (["summary.txt"], 0o700)
+
+
+def test_an_empty_folder_that_may_not_be_written_to_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was replaced by one that may be: its own parent's owner can do that."""
+    (out := tmp_path / "out").mkdir(mode=0o500)
+    monkeypatch.setattr(os, "access", lambda path, mode: not (path == out and mode & os.W_OK))  # as for all but root
+    with pytest.raises(VTSumError, match=r"summarize: output .*out must be writable: Permission denied"):
+        check_output(out, overwrite=True)
+    assert stat.S_IMODE(out.stat().st_mode) == 0o500

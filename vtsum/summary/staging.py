@@ -123,7 +123,8 @@ def check_output(folder: Path, overwrite: bool, inputs: Sequence[AnyPath | None]
 
     Raises:
         VTSumError: it is a file, a mounted disk, a folder in which an input lies, one that is not empty (without
-            overwrite), or one that holds anything but an older summary (even with overwrite).
+            overwrite), one that may not be written to, or one that holds anything but an older summary (even with
+            overwrite).
     """
     if not os.path.lexists(folder):
         return
@@ -136,6 +137,8 @@ def check_output(folder: Path, overwrite: bool, inputs: Sequence[AnyPath | None]
         empty = not os.listdir(folder)
     except OSError as error:
         raise writing_failed(folder, error) from None
+    if not os.access(folder, os.W_OK | os.X_OK):  # it could be replaced all the same, which nobody expects
+        raise VTSumError(f"summarize: output {plain(folder)} must be writable: Permission denied")
     if foreign:
         raise VTSumError(
             f"summarize: output must be a new or empty folder or an older summary, "

@@ -10,6 +10,7 @@ import pytest
 from tests.vtsum.test_damage_told import VP, clip
 from vtsum.video import FrameSampler, cut
 from vtsum.video.owed import _is_shown
+from vtsum.video.source import PacketDecoder, choose_video, open_container
 
 HEVC = {"preset": "ultrafast", "x265-params": "log-level=none"}
 ALTREF = {"deadline": "good", "cpu-used": "5", "auto-alt-ref": "1", "lag-in-frames": "16"}
@@ -114,3 +115,23 @@ def test_a_block_of_no_track_of_the_file_is_damage(tmp_path, codec, ending, opti
         start, end = sampler.damaged[0]
         at = STEP * (number % 100)
         assert at - 9 * STEP <= start <= at + STEP <= end + 2 * STEP, (number, start, end)
+
+
+@pytest.mark.parametrize(("codec", "ending", "options"), [*CODECS[2:4], CODECS[6]])
+def test_the_last_pictures_come_where_others_may_be_passed_over(tmp_path, codec, ending, options):
+    """As at the end of a file that states a longer time than it lasts."""
+    path = clip(tmp_path / f"whole{ending}", codec, options)
+    came = []
+    for threads in (1, 8):
+        with open_container(path, "test") as container:
+            stream = choose_video(container, path, "test")
+            stream.codec_context.thread_count = threads
+            decoder = PacketDecoder(stream)
+            frames = []
+            for packet in [*(packet for packet in container.demux(stream) if packet.size), None]:
+                stream.codec_context.skip_frame = "NONREF"
+                frames += decoder.decode(packet)
+            came.append([(frame.pts, frame.dts) for frame in frames])
+    assert len(came[0]) > 50
+    assert came[1] == came[0]
+    assert len(set(came[1])) == len(came[1])

@@ -46,10 +46,6 @@ class Owed:
         if self._kept and decoded and mark is not None and _is_shown(packet, self._context.name):
             self._marks.append(mark)
 
-    def due(self, frame: VideoFrame) -> bool:
-        """Whether a picture is one of those that are owed."""
-        return self._mark(frame) in self._marks
-
     def take(self, frame: VideoFrame) -> list[int]:
         """Note a picture that came; timestamps of those that were to come before it and did not."""
         mark, lost = self._mark(frame), []

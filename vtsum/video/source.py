@@ -45,6 +45,7 @@ MOST_HELD = 32  # pictures that a decoder holds back; codecs allow 16, of two fi
 _HELD = "has_b_frames"  # libav's name for how many pictures are held back
 _MOST_HELD_BACK = 15  # that H.264's decoder can be told to: with the one it decodes as many as it keeps
 _DELIMITER = b"\x09\xf0"  # of H.264: a unit that says no more than where a picture begins (ITU-T H.264, 7.3.2.4)
+_AGAIN = -(1 << 40)  # a timestamp that no file has
 IO_TIMEOUT = 10.0  # seconds of one call into libav, which answers no signal meanwhile: holes of gigabytes are searched
 
 av.logging.set_level(None)
@@ -319,7 +320,7 @@ class PacketDecoder:
         self._decoded_from: int | None = None
         self._delay: int | None = None
         self._owed = Owed(self._context, self.counted) if stream.type == "video" else None
-        self._again = b""  # the last packet
+        self._last: Packet | None = None
         self._unexplained = 0  # errors of which it is not known yet which picture is missing
         self.errors = 0
         self.failed = False
@@ -353,7 +354,7 @@ class PacketDecoder:
         entered = self._entered
         if packet is not None and self._owed is not None:
             self._owed.give(packet)
-            self._again = bytes(packet) if self._owed.in_turn else b""
+            self._last = packet
         frames = self._flush() if packet is None else self._decode(packet)
         if self._owed is not None:
             lost = [mark for frame in frames for mark in self._owed.take(frame)]
@@ -397,17 +398,18 @@ class PacketDecoder:
         if context.name == "h264":
             context.skip_frame = "NONREF"  # so that it is no error that it holds no picture
             extra = context.extradata or b""
-            counted = (
-                len(extra) > 4 and extra[0] == 1
-            )  # units come with their length, of so many bytes (ISO/IEC 14496-15)
+            counted = len(extra) > 4 and extra[0] == 1  # units come with their length (ISO/IEC 14496-15)
             begins = len(_DELIMITER).to_bytes((extra[4] & 3) + 1, "big") if counted else b"\0\0\0\1"
             packet = _packet(begins + _DELIMITER)
             frames = [frame for _ in range(context.thread_count) for frame in self._decode(packet)]
             return [*frames, *self._decode(None)]
-        if self._owed is not None and self._again:
-            packet = _packet(self._again)
+        if self._owed is not None and self._owed.in_turn and self._last is not None:
+            packet = _packet(bytes(self._last))
+            packet.pts = packet.dts = _AGAIN
             frames = [frame for _ in range(context.thread_count - 1) for frame in self._decode(packet)]
-            return [frame for frame in frames if self._owed.due(frame)]
+            with contextlib.suppress(av.FFmpegError, ValueError, MemoryError):  # of the last packet once more
+                frames += context.decode(None)
+            return [frame for frame in frames if _AGAIN not in (frame.pts, frame.dts)]
         return self._decode(None)
 
     def ticks(self, frame: VideoFrame | Packet) -> int | None:

@@ -171,13 +171,17 @@ def check_regular(path: Path) -> None:
 
 def check_new(op: str, output: Path, overwrite: bool) -> None:
     """Raise VTSumError where `output` exists and nobody said that it may be replaced, or is a link, a folder or the
-    like. Where it may be written, what processes that were killed left of it half-written is swept."""
+    like, or no file may be made there. Where it may be written, what processes that were killed left of it half-written
+    is swept."""
     if os.path.lexists(output) and not overwrite:
         raise VTSumError(f"{op}: output {plain(output)} must not exist yet (--overwrite replaces it)")
     try:
         check_regular(output)
     except OSError as error:
         raise VTSumError(f"{op}: output {plain(output)} must be writable: {reason(error)}") from None
+    place = next((folder for folder in output.absolute().parents if os.path.lexists(folder)), output.parent)
+    if os.path.isdir(place) and not os.access(place, os.W_OK | os.X_OK):
+        raise VTSumError(f"{op}: output {plain(output)} must be writable, got a folder {plain(place)} that is not")
     sweep(output.parent, [output.name])
 
 

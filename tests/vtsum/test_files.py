@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -9,13 +10,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests import forked
 from tests.vtsum.hostile import ENVIRONMENT
 from tests.vtsum.samples import small_clip
+from vtsum.data import feature_files
 from vtsum.errors import VTSumError
-from vtsum.files import check_inputs, replace_folder, replacing, strangers, write_text, written
+from vtsum.files import check_inputs, check_new, replace_folder, replacing, strangers, write_text, written
 from vtsum.summary.staging import check_output
 
 OURS = re.compile(r"a\.txt|below/(b\d+\.txt)?")
@@ -230,3 +233,26 @@ def test_an_empty_folder_that_may_not_be_written_to_is_refused(tmp_path: Path, m
     with pytest.raises(VTSumError, match=r"summarize: output .*out must be writable: Permission denied"):
         check_output(out, overwrite=True)
     assert stat.S_IMODE(out.stat().st_mode) == 0o500
+
+
+def test_a_file_that_cannot_be_made_is_told_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table was reckoned for minutes whose plot had no place."""
+    (locked := tmp_path / "locked").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: not (path == locked and mode & os.W_OK))  # as for all but root
+    for output in (locked / "plot.png", locked / "new" / "plot.png"):
+        with pytest.raises(VTSumError, match=r"table: output .*plot\.png must be writable, got a folder .*locked that"):
+            check_new("table", output, overwrite=True)
+    check_new("table", tmp_path / "new" / "plot.png", overwrite=False)
+    assert os.listdir(tmp_path) == ["locked"]
+
+
+def test_an_archive_that_may_not_be_read_is_told_as_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was called no zip archive."""
+    np.savez(path := tmp_path / "a.npz", features=np.zeros((2, 2), np.float32))
+
+    def denied(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(feature_files, "opened", denied)  # as for all but root
+    with pytest.raises(VTSumError, match=r"a\.npz must be a readable file, got: Permission denied"):
+        feature_files.array_header(path, "features")

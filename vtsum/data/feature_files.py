@@ -145,6 +145,8 @@ def _open(path: Path, stack: ExitStack) -> zipfile.ZipFile:
         return stack.enter_context(opened(path))
     except FileNotFoundError:
         raise VTSumError(f"{path} must exist, got no such file") from None
+    except PermissionError as error:
+        raise VTSumError(f"{path} must be a readable file, got: {reason(error)}") from None
     except _BROKEN as error:
         if isinstance(error, VTSumError):
             raise

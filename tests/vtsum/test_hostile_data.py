@@ -204,14 +204,14 @@ def references(group: h5py.Group) -> None:
 
 
 def never_written(group: h5py.Group) -> None:
-    del group["features"]
-    group.create_dataset("features", (7, 3 * 10**7), np.float32, chunks=(1, 1024))
+    del group["gtscore"]
+    group.create_dataset("gtscore", (21 * 10**7,), np.float32, chunks=(1024,))
 
 
 def many_names(group: h5py.Group) -> None:
     del group["features"]
-    group.create_dataset("features", (7, 10**6), np.float32, chunks=(1, 1024))
-    for i in range(2, 7):
+    group.create_dataset("features", (7, 8192), np.float32, chunks=(1, 1024))
+    for i in range(2, 1500):
         group.file[f"video_{i}"] = group
 
 
@@ -258,7 +258,7 @@ H5: dict[str, tuple[Callable[[h5py.Group], None], str]] = {
     "stored in another file": (stored_outside, "gtscore must lie in the file itself, got one mapped"),
     "10^12 numbers": (large, "features must have at most 1073741824 bytes"),
     "840 MB that were never written": (never_written, "must hold what it states, got a file that unpacks to more"),
-    "one video by six names": (many_names, "must hold what it states, got a file that unpacks to more"),
+    "one video by 1,500 names": (many_names, "must hold what it states, got a file that unpacks to more"),
     "a chunk of 2 GB for 28 numbers": (
         lambda group: packed(group, (1 << 15, 1 << 14), 28, 1),
         r"features must have at most 1073741824 bytes, got shape \(7, 4\) in chunks of \(32768, 16384\)",

@@ -30,7 +30,7 @@ _IMPORT = "<frozen importlib._bootstrap>"
 _unfinished: set[Path] = set()
 _heeded: tuple[int, float] | None = None  # the last signal that was raised as an exception, and when
 _lost = False  # its exception went down in a destructor
-_waits: float | None = None  # since when one waits
+_waits: tuple[int, float] | None = None  # one that waits, and since when
 _busy = False  # in what is not to be broken off
 
 
@@ -55,6 +55,9 @@ def stopping(*, last: bool = False) -> Iterator[None]:
     previous = {n: signal.signal(n, heed) for n in numbers if signal.getsignal(n) != signal.SIG_IGN}
     try:
         yield
+        if _waits is not None:  # it came amid an import that is over: nobody else may see it
+            _heeded, _waits = (_waits[0], time.monotonic()), None
+            _raise(_heeded[0])
     except Exception:
         check()
         raise
@@ -84,8 +87,8 @@ def heed(number: int, frame: FrameType | None) -> None:
     now = time.monotonic()
     if _heeded and not _lost and now - _heeded[1] < _PATIENCE:
         return
-    _waits = now if _waits is None else _waits
-    if (_busy or _imports(frame)) and now - _waits < _LONGEST:
+    _waits = (number, now) if _waits is None else _waits
+    if (_busy or _imports(frame)) and now - _waits[1] < _LONGEST:
         _thread.start_new_thread(_again, (number,))  # not threading's, whose lock the main thread may hold
         return
     _heeded, _lost, _waits = (number, now), False, None

@@ -133,3 +133,13 @@ def test_a_real_talk_is_heard(shared, tmp_path):
     heard = [s for s in data["text"] if s["origin"] == "heard"]
     assert heard
     assert all(s["times"][0]["end"] <= 19.0 for s in heard)  # silence follows
+
+
+@pytest.mark.parametrize(("gap", "cuts"), [(1, [1.0]), (4, [])])
+def test_a_longer_time_between_two_pictures_is_no_cut(gap: int, cuts: list[float]) -> None:
+    """Three levels a picture, then thirteen: at once a cut, but not where three pictures between were passed over."""
+    changes, levels = PictureChanges(), [*range(0, 75, 3), *range(85, 160, 3)]
+    for number, level in enumerate(levels):
+        late = 0 if number < 25 else gap - 1
+        changes.note((number + late) / 25, np.full((20, 20), level, np.uint8))
+    assert [time for time, _ in changes.cuts()] == cuts

@@ -100,6 +100,17 @@ with signals.stopping():
 """,
         "",
     ),
+    "amid an import that is the last of the work": (
+        """
+pathlib.Path("half.py").write_text("import os; os.kill(os.getpid(), 15)")
+sys.path.insert(0, "")
+with signals.stopping():
+    import half
+time.sleep(0.2)
+said("lost")
+""",
+        "",
+    ),
     "after the work": (
         """
 with signals.stopping(last=True):

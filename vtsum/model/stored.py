@@ -55,7 +55,8 @@ def _kinds(folder: Path, op: str) -> Iterator[tuple[str, str]]:
     for path in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(path, "pt") as file:
-                kinds = [(name, file.get_slice(name).get_dtype()) for name in file.keys()]  # noqa: SIM118 (it is no dict)
+                names = list(file.keys())
+                kinds = [(name, file.get_slice(name).get_dtype()) for name in names]
         except (SafetensorError, OSError):
             continue  # the attempt to load it tells, if it is one of the model's at all
         yield from kinds

@@ -85,6 +85,7 @@ def test_an_adapter_is_no_model(content: dict[str, Any], tmp_path: Path) -> None
 @pytest.mark.parametrize("source", ["local-dir", "hf-hub", "hf_hub", "LOCAL-DIR"])
 def test_a_backbone_of_timm_is_of_no_other_source(source: str, tmp_path: Path) -> None:
     """A model's config.json named a folder, whose configuration and weights timm read by itself, unchecked."""
+    torchvision_free.prepare()
     pytest.importorskip("timm", reason="timm is not installed")
     folder = tmp_path / "model"
     folder.mkdir()

@@ -161,6 +161,7 @@ def test_nonsense_in_a_transformers_folder_is_one_line(name: str, kind: str, tmp
 def test_arguments_that_a_timm_backbone_does_not_take_are_one_line(
     arguments: dict[str, Any], told: str, tmp_path: Path
 ) -> None:
+    torchvision_free.prepare()
     timm = pytest.importorskip("timm")
     save_file(timm.create_model("resnet10t", num_classes=0).state_dict(), tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps({"model_args": arguments}))

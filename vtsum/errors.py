@@ -22,3 +22,9 @@ class VTSumError(ValueError):
 
 class Stopped(Exception):
     """Ends work whose result nobody wants any more; raised from a callback of the one who does it."""
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says, for a message of one line; the error's kind where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from vtsum_kernels.integrations import torchvision_free
 
-from vtsum.errors import VTSumError
+from vtsum.errors import VTSumError, first_line
 from vtsum.model.checkpoint import Uninitialised
 from vtsum.model.clip_text import ClipText
 from vtsum.model.files import as_floats, read_pt
-from vtsum.model.pretrained import at_work, check_config, first_line, from_pretrained, tower_from_pretrained
+from vtsum.model.pretrained import at_work, check_config, from_pretrained, tower_from_pretrained
 
 ORIGINAL_LIMIT = 256
 """Tokens that the original fine-tuned CLIP reads; beyond its own positions they are interpolated."""

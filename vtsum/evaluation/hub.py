@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vtsum.errors import VTSumError
+from vtsum.errors import VTSumError, first_line
 from vtsum.evaluation.videoxum_file import read_evaluation
 from vtsum.evaluation.videoxum_table import results_table
 from vtsum.files import check_no_links
@@ -16,7 +16,6 @@ from vtsum.markup import markdown
 from vtsum.model.checkpoint import CONFIG, DECODER, FORMAT, VOCABULARY, WEIGHTS
 from vtsum.model.files import read_safetensors
 from vtsum.model.hub_names import guard
-from vtsum.model.pretrained import first_line
 from vtsum.model.tokenizer import check_words
 from vtsum.reading import read_json
 

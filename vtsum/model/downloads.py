@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from vtsum.errors import VTSumError
+from vtsum.errors import VTSumError, first_line
 from vtsum.files import spot
 from vtsum.model import hub_bounds
 from vtsum.model.chat import FILES
 from vtsum.model.hub_names import check_name, guard
-from vtsum.model.pretrained import cache_of, check_cache, check_folder, first_line
+from vtsum.model.pretrained import cache_of, check_cache, check_folder
 from vtsum.reading import read_file, read_json
 from vtsum.shown import full, reason
 

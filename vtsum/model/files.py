@@ -17,11 +17,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from vtsum.errors import VTSumError
+from vtsum.errors import VTSumError, first_line
 from vtsum.files import written
-from vtsum.model.pretrained import COUNTS, first_line
 from vtsum.zips import opened
 
+COUNTS = ("num_batches_tracked", "position_ids")
+"""How the names of tensors end that are whole numbers in every network."""
 _LITTLE = 1 << 16  # bytes that may be asked for without a look at how many there are
 _LIST = 1 << 24  # bytes of the list of an archive's tensors: a hundred thousand of them
 

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vtsum.errors import VTSumError
+from vtsum.errors import VTSumError, first_line
+from vtsum.model.files import COUNTS
 from vtsum.model.hub_names import guard
 from vtsum.model.stored import check_stored
 from vtsum.model.tokenizer_file import check_tokenizer
@@ -61,8 +62,6 @@ _QUANTISED = "quantization_config"
 _NAME = re.compile(r"[\w.-]{0,200}")
 _MOST_HELD = 1 << 20  # bytes
 _one_at_a_time = threading.RLock()
-COUNTS = ("num_batches_tracked", "position_ids")
-"""How the names of tensors end that are whole numbers in every network."""
 _held_warnings: ContextVar[list[Any] | None] = ContextVar("warnings held back", default=None)
 _reading = ContextVar("reading a stranger's checkpoint", default=False)
 
@@ -474,11 +473,6 @@ def snapshot(name: str, files: list[str], *, local: bool = False) -> Path:
             f"from_pretrained: {name!r} must be a folder, or a repository on the hub or in its local cache, "
             f"got: {first_line(error)}"
         ) from None
-
-
-def first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def weights_sha256(state: Mapping[str, Tensor]) -> str:

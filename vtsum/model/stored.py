@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from vtsum.errors import VTSumError
+from vtsum.model.files import read_pt
 from vtsum.reading import read_json
 
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -49,8 +50,6 @@ def check_stored(folder: Path, what: str, op: str) -> None:
 
 def _kinds(folder: Path, op: str) -> Iterator[tuple[str, str]]:
     from safetensors import SafetensorError, safe_open
-
-    from vtsum.model.files import read_pt
 
     for path in sorted(folder.glob("*.safetensors")):
         try:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from vtsum_kernels.integrations import torchvision_free
 
-from vtsum.errors import VTSumError
+from vtsum.errors import VTSumError, first_line
 from vtsum.model.files import check_floats, read_pt, read_safetensors
 from vtsum.model.frame_encoder import NetworkFrameEncoder, check_deviation
-from vtsum.model.pretrained import at_work, check_config, first_line, told_if_well
+from vtsum.model.pretrained import at_work, check_config, told_if_well
 from vtsum.reading import read_json
 
 PREFIX = "timm:"

@@ -26,11 +26,11 @@ from safetensors.torch import save
 from torch import Tensor
 from vtsum_kernels.integrations import torchvision_free
 
-from vtsum.errors import VTSumError
+from vtsum.errors import VTSumError, first_line
 from vtsum.files import plain, remove_folder, replace_folder, strangers
 from vtsum.model.files import check_floats, read_safetensors
 from vtsum.model.frame_encoder import MEAN, STD
-from vtsum.model.pretrained import first_line, from_pretrained
+from vtsum.model.pretrained import from_pretrained
 
 PICTURE_SIZE = 64
 PATCH, WIDTH, LAYERS, HEADS, PROJECTION = 16, 64, 2, 4, 64

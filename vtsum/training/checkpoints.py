@@ -25,10 +25,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from vtsum.errors import VTSumError
+from vtsum.errors import VTSumError, first_line
 from vtsum.files import check_no_links, plain, remove_folder, strangers
 from vtsum.model.files import read_pt, write_pt
-from vtsum.model.pretrained import first_line
 from vtsum.reading import read_json
 from vtsum.shown import reason
 

@@ -19,11 +19,10 @@ from torch import Tensor
 from torch.distributed import distributed_c10d
 
 from vtsum.data.collate import Batch
-from vtsum.errors import VTSumError
+from vtsum.errors import VTSumError, first_line
 from vtsum.files import check_no_links
 from vtsum.model import VTSum
 from vtsum.model.files import write_pt
-from vtsum.model.pretrained import first_line
 from vtsum.processes import Place, load_collectives
 from vtsum.training import shards
 from vtsum.training.engine import LOSSES, Losses, StepResult, add, result_of, sharing_group, step_counts, total_of

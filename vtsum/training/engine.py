@@ -24,10 +24,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vtsum.data.collate import Batch
-from vtsum.errors import VTSumError
+from vtsum.errors import VTSumError, first_line
 from vtsum.model.files import read_pt, write_pt
 from vtsum.model.losses import LossCounts, VTSumOutput
-from vtsum.model.pretrained import first_line
 from vtsum.model.vtsum import VTSum
 from vtsum.processes import Place, load_collectives
 from vtsum.training.optimizers import make_optimizer, moments_alone, set_rate

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vtsum.config import Range
-from vtsum.errors import VTSumError
-from vtsum.model.pretrained import first_line
+from vtsum.errors import VTSumError, first_line
 from vtsum.training.settings import TrainSettings
 from vtsum.training.values import nearest
 

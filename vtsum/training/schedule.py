@@ -6,8 +6,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 
-from vtsum.errors import VTSumError
-from vtsum.model.pretrained import first_line
+from vtsum.errors import VTSumError, first_line
 from vtsum.training.settings import OWN_SCHEDULES, TrainSettings
 
 

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from vtsum import plugins
-from vtsum.errors import VTSumError
+from vtsum.errors import VTSumError, first_line
 from vtsum.files import check_no_links, write_text
-from vtsum.model.pretrained import first_line
 from vtsum.protocols import Tracker
 from vtsum.reading import read_file
 from vtsum.shown import full, reason

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import pickle
-import pickletools
 import re
 import warnings
 import zipfile
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from vtsum.errors import VTSumError, first_line
 from vtsum.files import written
+from vtsum.model.pickled import OddBytes, check_pickle
 from vtsum.zips import opened
 
 COUNTS = ("num_batches_tracked", "position_ids")
@@ -64,8 +64,8 @@ def read_pt(path: str | os.PathLike[str], op: str, *, mmap: bool = False) -> Any
         archived = _is_archive(path)
         with warnings.catch_warnings():  # of odd pickles, torch has more to say than is of use to anybody here
             warnings.simplefilter("ignore")
+            _check_pickles(path, archived)
             if archived:
-                _check_names(path)
                 content = torch.load(path, map_location="cpu", mmap=mmap, weights_only=True)
             else:  # as torch.save wrote before 1.6
                 with _Bounded(io.FileIO(path)) as file:
@@ -90,7 +90,9 @@ def read_pt(path: str | os.PathLike[str], op: str, *, mmap: bool = False) -> Any
     return content
 
 
-_LONGEST_NAME = 1000  # characters; of a longer class torch makes a message in time that grows with the square
+_LONGEST_LINE = 1000  # bytes; of a longer class torch makes a message in time that grows with the square
+_PICKLES = 5
+"""With which torch.save's files began before 1.6: a sign, its version, the machine, the content, what it lies in."""
 
 
 class _Bounded(io.BufferedReader):
@@ -104,20 +106,27 @@ class _Bounded(io.BufferedReader):
         return super().read(left if size is None or size < 0 else min(size, left))
 
     def readline(self, size: int | None = -1, /) -> bytes:
-        line = super().readline(_LONGEST_NAME)
-        if len(line) == _LONGEST_NAME:
-            raise ValueError(f"a name of more than {_LONGEST_NAME} characters")
+        line = super().readline(_LONGEST_LINE)
+        if len(line) == _LONGEST_LINE:
+            raise ValueError(f"a name of more than {_LONGEST_LINE} characters")
         return line
 
 
-def _check_names(path: str | os.PathLike[str]) -> None:
-    """Raise ValueError for an archive whose pickle is broken or names a class of an endless name."""
-    reader = torch._C.PyTorchFileReader(os.fspath(path))
-    if not reader.has_record("data.pkl"):  # type: ignore[attr-defined]  # torch's stubs leave it out
+def _check_pickles(path: str | os.PathLike[str], archived: bool) -> None:
+    """Raise ValueError for a file of which `check_pickle` refuses a pickle."""
+    if not archived:
+        with _Bounded(io.FileIO(path)) as file:
+            try:
+                for _ in range(_PICKLES):
+                    check_pickle(file)
+            except OddBytes:
+                raise
+            except Exception:  # it is broken there, of which torch, which comes no further either, says more
+                return
         return
-    for opcode, argument, _ in pickletools.genops(reader.get_record("data.pkl")):
-        if opcode.name == "GLOBAL" and len(str(argument)) > _LONGEST_NAME:
-            raise ValueError(f"a name of more than {_LONGEST_NAME} characters")
+    reader = torch._C.PyTorchFileReader(os.fspath(path))
+    if reader.has_record("data.pkl"):  # type: ignore[attr-defined]  # torch's stubs leave it out
+        check_pickle(reader.get_record("data.pkl"))
 
 
 def _is_archive(path: str | os.PathLike[str]) -> bool:

@@ -183,6 +183,23 @@ def test_a_command_resumes_no_code(data: Path, plain: Path, tmp_path: Path) -> N
     assert not (tmp_path / "mark").exists()
 
 
+def test_a_file_is_read_once_whatever_names_a_marker_has_for_it(data: Path, plain: Path, tmp_path: Path) -> None:
+    """Else some kilobytes, with a file of nothing but a hole, would be work for hours."""
+    run = copy(plain, tmp_path)
+    (run / STEP / "zero").mkdir()
+    with open(run / STEP / "zero/a.pt", "wb") as file:
+        file.truncate(100 << 20)
+    list_anew(run)
+    marker = run / STEP / checkpoints.MARKER
+    facts = json.loads(marker.read_text())
+    for key in ("files", "sha256"):
+        facts[key] |= {f"zero/{'./' * n}a.pt": facts[key]["zero/a.pt"] for n in range(1, 2000)}
+    marker.write_text(json.dumps(facts))
+    with pytest.raises(VTSumError, match="must find a whole checkpoint"):
+        main(words(data, run, "--max_epoch", "1", "--resume"))
+    assert "'zero/./a.pt', which is no plain name" in checkpoints.find(run)[1][0]
+
+
 @pytest.fixture(scope="module")
 def sharded(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of DeepSpeed, stage 1, one process."""

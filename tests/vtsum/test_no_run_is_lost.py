@@ -32,6 +32,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_corpus(tmp_path_factory.mktemp("corpus"), videos=4)
 
 
+@pytest.fixture(scope="module")
+def stopped(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one step, without its model."""
+    run = tmp_path_factory.mktemp("stopped") / "run"
+    assert cli.main(words(data, run)) == 0
+    shutil.rmtree(run / "model")
+    return run
+
+
 def words(data: Path, run: Path | str, *more: str) -> list[str]:
     small = ["--batch_size", "4", "--max_epoch", "1", "--num_workers", "0", "--resume"]
     return ["train", "--data", str(data), "--output_dir", str(run), *flags(), *small, *more]
@@ -71,6 +80,32 @@ def test_a_link_for_what_is_written_at_the_end_is_told_before_the_work(name: str
     refused(
         [*REAL, *words(data, "run")], tmp_path, f"train: run/{name} must lie where it is named, got a symbolic link"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("checkpoints/step-00000008", "must be a checkpoint's folder, got none of that name"),
+        ("checkpoints/.step-00000008.part", "must be a checkpoint's folder, got none of that name"),
+        ("model", "folder must be a folder or new, got the file"),
+        ("model/config.json", "with another config.json"),
+        ("model/model.safetensors", "with another model.safetensors"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["a pipe", "a file"])
+def test_what_is_in_the_way_at_the_end_is_told_before_the_work(
+    name: str, told: str, kind: str, data: Path, stopped: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(stopped, tmp_path / "run"))
+    (run / name).parent.mkdir(exist_ok=True)
+    if kind == "a pipe":
+        os.mkfifo(run / name)
+    else:
+        (run / name).write_text("mine")
+    done = forked.run([*REAL, *words(data, "run", "--max_epoch", "8")], cwd=tmp_path, env=ENVIRONMENT, timeout=240)
+    assert done.returncode == 2, done.stderr
+    assert told in done.stderr.splitlines()[-1]
+    assert (run / "metrics.jsonl").read_text() == (stopped / "metrics.jsonl").read_text()
 
 
 def test_the_folder_of_a_seed_is_no_link(data: Path, tmp_path: Path) -> None:

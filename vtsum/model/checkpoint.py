@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from vtsum.model.files import as_floats, read_safetensors, write_safetensors
 from vtsum.model.pretrained import snapshot
 from vtsum.model.ridge_saliency import RidgeSaliency
 from vtsum.model.tokenizer import load_tokenizer, vocabulary_text
+from vtsum.shown import reason
 
 if TYPE_CHECKING:
     from vtsum.model.vtsum import VTSum
@@ -130,20 +131,11 @@ def save_checkpoint(
         VTSumError: `folder` is a file or holds another model, facts that are no plain data, or weights that are not
             whole.
     """
-    if folder.exists() and not folder.is_dir():
-        raise VTSumError(f"save_pretrained: folder must be a folder or new, got the file {folder}")
     try:
         config = config_text(model.config, facts, class_name(type(model)))
     except TypeError as error:
         raise VTSumError(f"save_pretrained: facts must be plain data for JSON, got: {error}") from None
-    finish(folder)
-    older = _is_model(folder / CONFIG)
-    names = (WEIGHTS, CONFIG) if model.text_decoder is None else FILES
-    there = [name for name in names if os.path.lexists(folder / name)]
-    if there and not older:
-        raise VTSumError(
-            f"save_pretrained: folder must be new or a model of VTSum's, got {folder} with another {there[0]}"
-        )
+    older = check_place(folder, (WEIGHTS, CONFIG) if model.text_decoder is None else FILES)
     weights = pack(model, model.encoder_state, dtype, state_dict)
     with replacing(folder) as temporary:
         write_safetensors(weights, temporary(WEIGHTS))
@@ -152,6 +144,31 @@ def save_checkpoint(
         temporary(CONFIG).write_text(config, encoding="utf-8")
     if older and model.text_decoder is None:
         (folder / VOCABULARY).unlink(missing_ok=True)  # the older model's
+
+
+def check_place(folder: Path, names: Sequence[str] = FILES) -> bool:
+    """Whether an older model lies where these files of another one are to be written.
+
+    Raises:
+        VTSumError: what lies there is none, and would be lost or be in the way.
+    """
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise VTSumError(f"save_pretrained: folder must be a folder or new, got the file {folder}")
+    finish(folder)
+    older = _is_model(folder / CONFIG)
+    there = [name for name in names if os.path.lexists(folder / name)]
+    if there and not older:
+        raise VTSumError(
+            f"save_pretrained: folder must be new or a model of VTSum's, got {folder} with another {there[0]}"
+        )
+    try:
+        for name in there:
+            check_regular(folder / name)
+    except OSError as error:
+        raise VTSumError(f"save_pretrained: {folder / name} must be a file to replace: {reason(error)}") from None
+    if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
+        raise VTSumError(f"save_pretrained: folder {folder} must be writable: Permission denied")
+    return older
 
 
 def finish(folder: Path) -> None:

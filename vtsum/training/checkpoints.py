@@ -102,6 +102,8 @@ def _flaw(folder: Path) -> tuple[dict[str, Any] | None, str]:
     for name, size in facts["files"].items():
         if Path(name).is_absolute() or ".." in Path(name).parts:
             return None, f"its {MARKER} names {name!r}, which lies elsewhere"
+        if os.path.normpath(name) != name:  # "./a" beside "a", and so on: one file, read again for each of its names
+            return None, f"its {MARKER} names {name!r}, which is no plain name"
         try:
             found = (folder / name).stat()
         except (OSError, ValueError):
@@ -188,11 +190,16 @@ def finish(run: Path, step: int, facts: dict[str, Any], keep: int) -> Path:
 
 
 def check(run: Path) -> None:
-    """Refuse a run among whose checkpoints lies what no run wrote.
+    """Refuse a run among whose checkpoints, or in the place of one, lies what no run wrote.
 
     Raises:
         VTSumError: naming it.
     """
+    place = checkpoint_folder(run)
+    for name in sorted(os.listdir(place)) if place.is_dir() else []:
+        found = place / name  # in the way of a checkpoint, which would be told when it is written, after hours perhaps
+        if (_WHOLE.fullmatch(name) or _UNFINISHED.fullmatch(name)) and (found.is_symlink() or not found.is_dir()):
+            raise VTSumError(f"train: {found} must be a checkpoint's folder, got none of that name; move it away")
     for folder in _folders(run, _WHOLE, _UNFINISHED):
         if foreign := strangers(folder, _OURS.fullmatch):
             raise VTSumError(

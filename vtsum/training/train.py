@@ -23,6 +23,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +33,7 @@ from vtsum import plugins
 from vtsum.data.videoxum import VideoXumDataset
 from vtsum.errors import VTSumError
 from vtsum.files import check_no_links, spot, write_text
+from vtsum.model.checkpoint import check_place
 from vtsum.processes import Place
 from vtsum.protocols import Callback, Tracker
 from vtsum.shown import clean, clean_libraries, last_words, one_line, open_streams, reason, say
@@ -50,7 +52,7 @@ from vtsum.training.settings import Given, TrainSettings, names_in, parse, to_ya
 from vtsum.training.start import fingerprint, make_model, tokenizer_of, training_videos
 from vtsum.training.stopping import STOPPING, StopSignals, follow_launcher
 from vtsum.training.trackers import tell, trackers_of
-from vtsum.training.validation import Validation, describe
+from vtsum.training.validation import BEST, Validation, describe
 
 # What all ranks find before they meet, the first one of the machine tells, and its launcher ends the others once it is
 # gone. One that left before it would have it ended unheard; one that nobody ends by then found something of its own.
@@ -254,6 +256,8 @@ class _Run:
         self._writable(begin)
         checkpoints.sweep(self.folder, done, self.settings.keep_checkpoints)
         sweep(self.folder)
+        for name in ("model",) if self.validation is None else ("model", BEST):
+            self._writable(partial(check_place, self.folder / name))  # which is written to after hours
         print("\n".join(map(clean, text.split("\n"))), flush=True)
 
     def _writable(self, action: Callable[[], Any]) -> Any:

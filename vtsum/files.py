@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -30,6 +30,7 @@ OLD = ".old"
 _DIGITS = 8  # random bytes in a temporary file's name
 _RANDOM = re.compile(rf"[0-9a-f]{{{2 * _DIGITS}}}\.part")
 _ENDS = 2 * _DIGITS + len(".part")
+_OCTAL = re.compile(rb"\\([0-3][0-7]{2})")
 _MOUNT = re.compile(r"^mnt_id:\s{0,8}(\d{1,20})$", re.MULTILINE)
 
 
@@ -312,23 +313,38 @@ def strangers(folder: AnyPath, ours: Callable[[str], object]) -> list[str]:
     """What lies in a folder and is not ours, by its path below it.
 
     Args:
-        ours: true of the path of each file that is ours, "a/b.txt", and "a/" for the folders on the way. A link
-            or anything else under such a name is not ours.
+        ours: true of the path of each file that is ours, "a/b.txt", and "a/" for the folders on the way. A link,
+            what is mounted or anything else under such a name is not ours.
     """
     return sorted(name for name, known in _entries(folder, ours) if not known)
 
 
-def _entries(folder: AnyPath, ours: Callable[[str], object], below: str = "") -> Iterator[tuple[str, bool]]:
+def _entries(
+    folder: AnyPath, ours: Callable[[str], object], below: str = "", mounted: Collection[str] | None = None
+) -> Iterator[tuple[str, bool]]:
     """Path and whether it is ours, of each file, and of each folder ("a/") after what is in it."""
+    mounted = _mounted(folder) if mounted is None else mounted
     with os.scandir(Path(folder, below)) as found:
         entries = list(found)
     for entry in entries:
         path = below + entry.name
-        if entry.is_dir(follow_symlinks=False) and ours(path + "/"):
-            yield from _entries(folder, ours, path + "/")
+        if path in mounted:
+            yield path, False
+        elif entry.is_dir(follow_symlinks=False) and ours(path + "/"):
+            yield from _entries(folder, ours, path + "/", mounted)
             yield path + "/", True
         else:
             yield path, entry.is_file(follow_symlinks=False) and bool(ours(path))
+
+
+def _mounted(folder: AnyPath) -> set[str]:
+    """The files and folders in a folder, at any depth, where something else is mounted, by their paths below it."""
+    with suppress(OSError):
+        begin = os.path.realpath(os.fsencode(folder)) + b"/"
+        places = (line.split(b" ")[4] for line in Path("/proc/self/mountinfo").read_bytes().splitlines())
+        plain = (_OCTAL.sub(lambda found: bytes([int(found[1], 8)]), place) for place in places)
+        return {os.fsdecode(place.removeprefix(begin)) for place in plain if place.startswith(begin)}
+    return set()  # another system
 
 
 def replace_folder(made: Path, final: Path, ours: Callable[[str], object]) -> None:

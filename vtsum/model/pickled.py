@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickletools
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any, cast
 
 _LONGEST_NAME = 1000  # characters; of a longer class torch makes a message in time that grows with the square
 _TEXTS = {"BINUNICODE", "SHORT_BINUNICODE", "UNICODE", "BINSTRING", "SHORT_BINSTRING", "STRING"}
@@ -51,8 +51,8 @@ def _words(source: bytes | IO[bytes]) -> Iterator[str]:
     """What each step of a pickle puts on the stack, as far as `check_pickle` goes by it."""
     memo: dict[int, str] = {}
     word = ""
-    for opcode, argument, _ in pickletools.genops(source):
-        name = opcode.name
+    for opcode, found, _ in pickletools.genops(source):
+        name, argument = opcode.name, cast(Any, found)
         if name in ("PUT", "BINPUT", "LONG_BINPUT"):
             # Of texts, Python has the letters and "latin1" once; any other may be long, and is not to be had again.
             memo[argument] = word if word in ("encode", "bytearray", *_AS_TEXT) else ""

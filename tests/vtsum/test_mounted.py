@@ -1,0 +1,35 @@
+"""What is mounted in a folder of ours lies elsewhere: it is not removed with the folder."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import vtsum
+from tests.vtsum.fakes import ColourModel
+from tests.vtsum.samples import small_clip
+from tests.vtsum.test_nothing_is_lost import ENVIRONMENT, FAKE, content
+
+
+@pytest.mark.parametrize("name", ["keyframes", "summary.json"])
+def test_what_is_mounted_in_a_summary_is_not_deleted(name: str, tmp_path: Path) -> None:
+    """It is called as a summary's own, and lies on the same disk."""
+    clip = small_clip(tmp_path / "small.mp4").path
+    out = vtsum.summarize(clip, tmp_path / "an o", model=ColourModel(), formats=["mp4", "keyframes", "json"]).output
+    kept = tmp_path / "what I keep"
+    shutil.copytree(out / "keyframes", kept) if name == "keyframes" else shutil.copy(out / name, kept)
+    before = content(tmp_path)
+    command = shlex.join([*FAKE, "summarize", str(clip), "-o", "an o", "--overwrite"])
+    mount = ["unshare", "--mount", "sh", "-c", f"mount --bind 'what I keep' 'an o/{name}' && exec {command}"]
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
+        mount = ["unshare", "--map-root-user", *mount[1:]]
+    done = subprocess.run(mount, env=ENVIRONMENT, cwd=tmp_path, capture_output=True, text=True)
+    assert content(tmp_path) == before
+    if "unshare: " in done.stderr or "mount: " in done.stderr:  # a container that forbids it
+        return
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert f"with {name} in it" in done.stderr

@@ -108,6 +108,21 @@ def test_what_is_in_the_way_at_the_end_is_told_before_the_work(
     assert (run / "metrics.jsonl").read_text() == (stopped / "metrics.jsonl").read_text()
 
 
+def test_a_place_for_checkpoints_that_is_none_is_told_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    checkpoints.check(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.access", lambda *asked: False)
+        with pytest.raises(VTSumError, match="must be a folder to write to, got none"):
+            checkpoints.check(tmp_path)
+    (tmp_path / "checkpoints").rmdir()
+    (tmp_path / "checkpoints").touch()
+    with pytest.raises(VTSumError, match="must be a folder to write to, got none"):
+        checkpoints.check(tmp_path)
+
+
 def test_the_folder_of_a_seed_is_no_link(data: Path, tmp_path: Path) -> None:
     """Found before the first seed is trained: in the home that the second one's leads to lies what a run writes."""
     (tmp_path / "home").mkdir()

@@ -196,6 +196,8 @@ def check(run: Path) -> None:
         VTSumError: naming it.
     """
     place = checkpoint_folder(run)
+    if os.path.lexists(place) and not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
+        raise VTSumError(f"train: {place} must be a folder to write to, got none")
     for name in sorted(os.listdir(place)) if place.is_dir() else []:
         found = place / name  # in the way of a checkpoint, which would be told when it is written, after hours perhaps
         if (_WHOLE.fullmatch(name) or _UNFINISHED.fullmatch(name)) and (found.is_symlink() or not found.is_dir()):

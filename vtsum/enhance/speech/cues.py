@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vtsum.errors import VTSumError
 
@@ -32,13 +32,17 @@ def check_words(count: int, where: str) -> None:
 
 
 def bounded(cues: Iterable[Cue], where: str) -> Iterator[Cue]:
-    """The subtitles, refused as soon as they are more than there may be words.
+    """The subtitles without their empty lines, refused as soon as they or their lines are more than there may be words.
 
     Raises:
         VTSumError: see `check_words`; or one has a line of more than 10,000 characters.
     """
-    for count, cue in enumerate(cues, 1):
-        check_words(count, where)
+    lines = 0
+    for count, given in enumerate(cues, 1):
+        # A mark that ends a line takes one or two bytes: a file may hold millions of lines with nothing in them.
+        cue = replace(given, lines=tuple(line for line in given.lines if line.strip()))
+        lines += len(cue.lines)
+        check_words(max(count, lines), where)
         if (longest := max(map(len, cue.lines), default=0)) > MAX_LINE:
             raise VTSumError(
                 f"{where}: subtitle {count}: must have at most {MAX_LINE} characters a line, got {longest}"

@@ -82,7 +82,7 @@ def _counted(text: str, where: str, rate: float | None) -> tuple[list[Cue], str 
 
 def _ass(text: str, where: str, broken: list[str]) -> Iterator[Cue]:
     names = ["layer", "start", "end", "style", "name", "marginl", "marginr", "marginv", "effect", "text"]
-    events = False
+    events, usable = False, True
     for number, line in enumerate(text.splitlines(), 1):
         if len(line) > MAX_LINE:
             raise VTSumError(f"{where}: line {number}: must have at most {MAX_LINE} characters, got {len(line)}")
@@ -91,7 +91,8 @@ def _ass(text: str, where: str, broken: list[str]) -> Iterator[Cue]:
             events = line.strip().lower() == "[events]"
         elif kind == "Format" and events:
             names = [name.strip().lower() for name in rest.split(",")]
-        elif kind == "Dialogue" and {"start", "end", "text"} <= set(names):
+            usable = {"start", "end", "text"} <= set(names)  # once a format: it may name thousands of fields
+        elif kind == "Dialogue" and usable:
             fields = dict(zip(names, rest.split(",", len(names) - 1), strict=False))
             times = [_ASS_TIME.fullmatch(fields.get(name, "").strip()) for name in ("start", "end")]
             said = fields.get("text", "")

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from xml.parsers import expat
 
-from vtsum.enhance.speech.cues import MAX_LINE, Cue
+from vtsum.enhance.speech.cues import MAX_LINE, MAX_LINES, Cue
 from vtsum.errors import VTSumError
 
 _DEEPEST = 64  # elements in one another
@@ -22,7 +22,8 @@ def ttml_cues(text: str, where: str) -> list[Cue]:
 
     Raises:
         VTSumError: it is no XML, declares a document type or entities, is not TTML, puts its times one behind the other
-            (`timeContainer="seq"`), or has a line of more than 10,000 characters; `where` begins the message.
+            (`timeContainer="seq"`), or has more than 600,000 elements or a line of more than 10,000 characters; `where`
+            begins the message.
     """
     reader = _Reader(where)
     parser = expat.ParserCreate("utf-8")
@@ -58,12 +59,16 @@ class _Reader:
         self._open: list[tuple[str, _Span]] = []
         self._said: list[str] = []
         self._paragraph = False
+        self._elements = 0
         self._rate, self._ticks = 30.0, 1.0
 
     def refuse_doctype(self, *_: object) -> None:
         raise VTSumError(f"{self._where}: must be TTML without a document type, got one")
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
+        self._elements += 1
+        if self._elements > MAX_LINES:  # each is at most a line or a subtitle
+            raise VTSumError(f"{self._where}: must have at most {MAX_LINES} elements, got more")
         name = name.rpartition(":")[2]
         given = {key.rpartition(":")[2]: value.strip() for key, value in attributes.items()}
         if not self._open:

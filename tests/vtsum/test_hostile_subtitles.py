@@ -1,0 +1,55 @@
+"""Subtitles of a stranger that hold more within a line than a reader would think: each is one line."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests import forked
+from tests.vtsum.clips import numbered_clip
+from tests.vtsum.test_hostile_text import ENVIRONMENT, FAKE
+from vtsum.enhance.speech.subtitles import read_transcript
+from vtsum.errors import VTSumError
+
+_FIELDS = ",".join(f"{i:x}" for i in range(256, 2600))
+_ASS = "Dialogue: 0,0:00:00.00,0:00:01.00,,,,,,,"
+_TTML = '<tt><p begin="0s" end="1s">'
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("t.ass", f"[Events]\nFormat:{_FIELDS},start,end,text\n" + "Dialogue:1\n" * 400_000, "words, found none"),
+        ("t.sub", "{1}{1}25\n" + ("{1}{2}" + "|" * 9990 + "\n") * 400, "words, found none"),
+        ("t.sub", "{1}{1}25\n" + ("{1}{2}" + "-|" * 4990 + "\n") * 400, "at most 300000 words, got more"),
+        ("t.ass", "[Events]\n" + (_ASS + r"\N" * 4900 + "\n") * 800, "words, found none"),
+        ("t.ttml", f"{_TTML}{'<br/>' * 300_000}</p></tt>", "words, found none"),
+        ("t.ttml", f"{_TTML}{'-<br/>' * 301_000}</p></tt>", "at most 300000 words, got more"),
+        ("t.ttml", f"{_TTML}{'<b/>' * 1_600_000}</p></tt>", "at most 600000 elements, got more"),
+        ("t.json", '[{"start": 0, "end": 1, "text": "-' + r"\n" * 4000 + '"}]', "words, found none"),
+    ],
+)
+def test_lines_and_fields_within_a_subtitle_have_an_end(name: str, text: str, told: str, tmp_path: Path) -> None:
+    """A line of a file may hold thousands of lines of subtitles, and a format name thousands of fields: files of 8 MiB
+    took minutes."""
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert len(text) < 8 << 20
+    started = time.process_time()
+    with pytest.raises(VTSumError, match=rf"{name}: must (hold|have) {told}"):
+        read_transcript(tmp_path / name, duration=60.0)
+    assert time.process_time() - started < 12
+
+
+def test_a_command_refuses_endless_lines_within_a_subtitle(tmp_path: Path) -> None:
+    (tmp_path / "t.sub").write_text(("{1}{2}" + "-|" * 4990 + "\n") * 830)
+    clip = numbered_clip(tmp_path / "clip.mp4", 25)
+    done = forked.run(
+        [*FAKE, "summarize", clip, "-o", tmp_path / "o", "--transcript", tmp_path / "t.sub"],
+        env=ENVIRONMENT,
+        timeout=60,
+    )
+    told = f"vtsum: read_transcript: {tmp_path}/t.sub: must hold at most 300000 words, got more\n"
+    assert (done.returncode, done.stderr) == (2, told)
+    assert not (tmp_path / "o").exists()

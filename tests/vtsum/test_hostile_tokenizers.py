@@ -106,6 +106,19 @@ def test_a_word_without_end_is_refused(words: dict[str, Any], tmp_path: Path) ->
     )
 
 
+@pytest.mark.parametrize("padding", [{"strategy": {"Fixed": 2**30}}, {"pad_to_multiple_of": 2**30}])
+def test_a_tokenizer_that_fills_texts_up_without_end_is_refused(padding: dict[str, Any], tmp_path: Path) -> None:
+    """A SmolVLM was ended by a signal, after gigabytes of memory."""
+    folder = make_instruct(tmp_path / "model")
+    usual = {"strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": 8, "pad_id": 0, "pad_type_id": 0}
+    changed_json(folder, "tokenizer.json", padding={**usual, "pad_token": "x"})
+    check_folder(folder, "load")
+    changed_json(folder, "tokenizer.json", padding={**usual, "pad_token": "x", **padding})
+    done = written_by(folder, tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "tokenizer.json must pad a text to at most 200000 tokens, got 1073741824" in done.stderr
+
+
 def test_tokenizers_as_they_are_published_are_taken(tmp_path: Path) -> None:
     """Whisper's, and ALBERT's rules, of which there are the most."""
     make_tokenizer().save_pretrained(tmp_path)

@@ -13,6 +13,8 @@ MOST_GROWTH = 1000
 """By what a tokenizer's rules may lengthen a text; published ones have some 200 at most, as they are counted here."""
 LONGEST_WORD = 10_000
 """Letters; tokenizers ends the process where one of a Unigram's has a million, and a text is as long as its words."""
+MOST_PADDING = 200_000
+"""Tokens to which a tokenizer may fill each text up; tokenizers makes room for as many, or ends the process."""
 _ENCODING, _DECODING = ("normalizer", "pre_tokenizer", "post_processor"), ("decoder",)
 _LETTERS = {
     **{"ByteLevel": 4, "Metaspace": 2},
@@ -23,8 +25,8 @@ _LETTERS = {
 
 
 def check_tokenizer(tokenizer: dict[str, Any], where: str) -> None:
-    """Refuse a tokenizer that would replace each letter by many, or repeat the text, and each of these again, or whose
-    words are endless.
+    """Refuse a tokenizer that would replace each letter by many, or repeat the text, and each of these again, whose
+    words are endless, or that fills each text up without end.
 
     Raises:
         VTSumError: `where` begins the message.
@@ -42,6 +44,10 @@ def check_tokenizer(tokenizer: dict[str, Any], where: str) -> None:
                     waiting += value
                 if growth > MOST_GROWTH:
                     raise VTSumError(f"{where} must make at most {MOST_GROWTH} letters of one, its {part} makes more")
+    padding = _of(tokenizer, "padding")
+    for padded in (_of(padding, "strategy").get("Fixed"), padding.get("pad_to_multiple_of")):
+        if isinstance(padded, int) and padded > MOST_PADDING:
+            raise VTSumError(f"{where} must pad a text to at most {MOST_PADDING} tokens, got {padded}")
     words, added = _of(tokenizer, "model").get("vocab"), tokenizer.get("added_tokens")
     for word in (*(words if isinstance(words, dict | list) else ()), *(added if isinstance(added, list) else ())):
         # Of a Unigram with its score, of what was added with how it is read.

@@ -31,7 +31,10 @@ class Range:
 
     def holds(self, value: Any) -> bool:
         """Whether a value lies in it; what is not finite never does."""
-        inside = math.isfinite(value) and self.low <= value <= self.high
+        try:
+            inside = math.isfinite(value) and self.low <= value <= self.high
+        except OverflowError:  # a whole number beyond all that has a point
+            return False
         return inside and not (
             (self.above and value == self.low) or (self.below and value == self.high) or (self.odd and value % 2 == 0)
         )

@@ -13,6 +13,7 @@ import torch
 from tests import forked
 from tests.vtsum.hostile import ENVIRONMENT, ROOT
 from tests.vtsum.test_tvsum import write_h5
+from vtsum.config import Range
 from vtsum.data.feature_files import write_npz
 from vtsum.data.tvsum import load_tvsum
 from vtsum.errors import VTSumError
@@ -123,6 +124,20 @@ def test_numbers_that_no_training_has_are_refused(name: str, words: list[str], d
     assert done.returncode == 2, done.stderr
     assert "must be a whole number from" in done.stderr.splitlines()[-1]
     assert not (data / "out").exists()
+
+
+@pytest.mark.parametrize("seeds", ["9" * 401, "0," + "9" * 19])
+def test_seeds_that_no_training_has_are_told_before_the_first(seeds: str, data: Path) -> None:
+    command = [sys.executable, "-m", "vtsum.cli", "train", "--data", data, "--output_dir", data / "run"]
+    done = forked.run([*command, "--seeds", seeds], env=ENVIRONMENT, cwd=ROOT)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.startswith("vtsum: train: seeds must be different whole numbers, such as 0,1,2, got '")
+    assert not (data / "run").exists()
+
+
+def test_a_whole_number_beyond_all_that_has_a_point_is_in_no_range() -> None:
+    assert not Range(0).holds(10**400)
+    assert Range(0).holds(10**18)
 
 
 def test_what_another_encoder_has_embedded_is_not_taken_for_this_ones(data: Path) -> None:

@@ -21,6 +21,7 @@ from vtsum.training.values import coerce, is_mapping, nearest
 from vtsum.training.yaml_file import read_mapping
 
 _LOSSES = ("loss", "loss_vsum", "loss_tsum")
+_SEED_DIGITS = 18  # of 64 bits, as `seed` is; Python reads no number of thousands of digits
 BEST_BY = (*_LOSSES, "f1", "kendall", "spearman", "bleu4", "meteor", "rouge_l", "cider", "vt_clipscore")
 OWN_SCHEDULES = ("cosine", "cosine_epoch", "constant")
 SCHEDULES = (*OWN_SCHEDULES, "linear", "polynomial", "cosine_with_restarts", "inverse_sqrt", "warmup_stable_decay")
@@ -168,10 +169,10 @@ class TrainSettings:
         Raises:
             VTSumError: it is no list of different whole numbers.
         """
-        words = [] if self.seeds is None else self.seeds.split(",")
-        numbers = [int(word) for word in words if word.strip().isdecimal()]
+        words = [] if self.seeds is None else [word.strip() for word in self.seeds.split(",")]
+        numbers = [int(word) for word in words if len(word) <= _SEED_DIGITS and word.isdecimal()]
         if len(numbers) != len(words) or len(set(numbers)) != len(numbers):
-            raise VTSumError(f"train: seeds must be different whole numbers, such as 0,1,2, got {self.seeds!r}")
+            raise VTSumError(f"train: seeds must be different whole numbers, such as 0,1,2, got {self.seeds!r:.80}")
         return numbers
 
 

@@ -47,7 +47,7 @@ class _Part:
     def __init__(self, path: Path) -> None:
         check_regular(path)
         self._made = not path.parent.exists()
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         self.final = path
         self.path = path.with_name(f"{_begins(path.name)}{secrets.token_hex(_DIGITS)}.part")
         begun(self.path)
@@ -170,6 +170,24 @@ def check_regular(path: Path) -> None:
         raise FileExistsError(errno.EEXIST, f"{kind} is in its place", str(path))
 
 
+def check_possible(path: Path) -> None:
+    """Raise OSError where nothing can be called so: a part of it is longer than the system's names, or a file lies
+    where a folder is to be. Of what lies in a folder that is still to be made, the system says that only then."""
+    path = path.absolute()
+    place = next((folder for folder in path.parents if os.path.lexists(folder)), Path("/"))
+    longest = os.pathconf(place, "PC_NAME_MAX")
+    if any(len(os.fsencode(part)) > longest for part in path.parts):
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(path))
+    with suppress(FileNotFoundError):
+        os.lstat(path)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those that it lies in, where they are missing; none of them where that cannot be."""
+    check_possible(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
 def check_new(op: str, output: Path, overwrite: bool) -> None:
     """Raise VTSumError where `output` exists and nobody said that it may be replaced, or is a link, a folder or the
     like, or no file may be made there. Where it may be written, what processes that were killed left of it half-written
@@ -177,6 +195,7 @@ def check_new(op: str, output: Path, overwrite: bool) -> None:
     if os.path.lexists(output) and not overwrite:
         raise VTSumError(f"{op}: output {plain(output)} must not exist yet (--overwrite replaces it)")
     try:
+        check_possible(output)
         check_regular(output)
     except OSError as error:
         raise VTSumError(f"{op}: output {plain(output)} must be writable: {reason(error)}") from None

@@ -12,7 +12,10 @@ import pytest
 from tests import forked
 from tests.vtsum.hostile import ENVIRONMENT
 from vtsum import cli
+from vtsum.errors import VTSumError
+from vtsum.files import make_folder
 from vtsum.shown import last_words
+from vtsum.summary.staging import check_output
 
 
 def test_what_nobody_foresaw_is_one_line_to_a_process_and_an_exception_to_a_caller(
@@ -100,3 +103,35 @@ def test_other_modules_that_are_run_have_a_last_line_too(
     done = forked.run(command, env=ENVIRONMENT, cwd=tmp_path, timeout=100)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (70, "", 1), done.stderr
     assert done.stderr.startswith("vtsum: this should not have happened, ZeroDivisionError: ")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["summarize", "CLIP", "-o"],
+        ["batch", "CLIP", "-o"],
+        ["extract", "CLIP", "-o"],
+        ["data", "synth"],
+        ["table", "none.json", "-o"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_name_that_is_too_long_in_a_folder_that_is_not_there_is_told_before_the_work(
+    words: list[str], clip: Path, tmp_path: Path
+) -> None:
+    """The folder was made, and stayed."""
+    command = [sys.executable, "-m", "vtsum.cli", *(str(clip) if word == "CLIP" else word for word in words)]
+    done = forked.run([*command, f"new/{LONG}/out.md"], env=ENVIRONMENT, cwd=tmp_path, timeout=100)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    assert done.stderr.endswith(": File name too long\n")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_made_is_refused_at_once_and_leaves_none_on_the_way(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for name, told in ((f"new/{LONG}/a", "File name too long"), ("file/a", "Not a directory")):
+        with pytest.raises(VTSumError, match=rf"^summarize: output .*a must be writable: {told}$"):
+            check_output(tmp_path / name, overwrite=False)
+        with pytest.raises(OSError, match=told):
+            make_folder(tmp_path / name)
+    assert os.listdir(tmp_path) == ["file"]

@@ -19,7 +19,7 @@ from typing import Any
 
 from vtsum.batches.results import Job, Result
 from vtsum.errors import VTSumError
-from vtsum.files import check_no_links, plain
+from vtsum.files import check_no_links, make_folder, plain
 from vtsum.reading import parse_json, read_file
 from vtsum.shown import clean, reason, without_secrets
 
@@ -51,7 +51,7 @@ class Ledger:
                 self._read()
             return
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
             self._file = os.open(self._path, flags, 0o666)
         except OSError as error:

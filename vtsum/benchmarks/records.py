@@ -16,7 +16,7 @@ from vtsum.benchmarks.data import VALIDATION, Data
 from vtsum.data.tvsum import Split
 from vtsum.errors import VTSumError
 from vtsum.evaluation.baselines import VideoScore
-from vtsum.files import check_regular, plain
+from vtsum.files import check_regular, make_folder, plain
 from vtsum.reading import parse_json, read_file
 from vtsum.shown import reason
 from vtsum.version import __version__
@@ -85,7 +85,7 @@ class Records:
         where = f"benchmark: {plain(path)}"
         try:
             check_regular(path)
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             self._file: BinaryIO = open(path, "ab")  # noqa: SIM115 (kept open until the end)
         except OSError as error:
             raise VTSumError(f"{where} must be a file that can be written: {reason(error)}") from None

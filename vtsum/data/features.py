@@ -23,7 +23,7 @@ import numpy as np
 
 from vtsum.data.feature_files import array_header, check_id, cut_off, feature_file, write_npz
 from vtsum.errors import VTSumError
-from vtsum.files import check_no_links, spot, unfinished, write_text
+from vtsum.files import check_no_links, make_folder, spot, unfinished, write_text
 from vtsum.reading import read_json
 from vtsum.shown import reason
 
@@ -175,7 +175,7 @@ class FeatureFolder:
         """Write the features, and the manifest with what other runs have added to it meanwhile."""
         entry = {"source": source.name, "bytes": source.stat().st_size, "frames": 0, "duration": round(duration, 3)}
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path)
             with self._locked():
                 # Named before it is there, with no frames yet: a file that the manifest does not name is the user's.
                 self._enter(video, entry)

@@ -22,7 +22,7 @@ from vtsum.errors import VTSumError
 from vtsum.evaluation.captions import ORDER
 from vtsum.evaluation.java import COUNTS
 from vtsum.evaluation.videoxum_scores import COUNTED, MAX_RESAMPLES, MEASURES, values_of
-from vtsum.files import check_regular, write_text
+from vtsum.files import check_regular, make_folder, write_text
 from vtsum.reading import parse_json, read_file, read_json
 from vtsum.shown import cleaned, reason
 
@@ -180,7 +180,7 @@ class PartFile:
         """
         try:
             if self._file is None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(self.path.parent)
                 self._file = open(self.path, "ab")  # noqa: SIM115 (kept open until close)
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 lines, whole = _whole_lines(self.path)

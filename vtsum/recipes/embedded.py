@@ -31,7 +31,7 @@ from vtsum.data.tvsum import TVSumVideo, load_captions, load_folds
 from vtsum.errors import VTSumError
 from vtsum.evaluation.baselines import evaluate_features, evaluate_random, every_fifth, paired_difference
 from vtsum.evaluation.features import color_histogram
-from vtsum.files import check_inputs, check_new, plain, replacing
+from vtsum.files import check_inputs, check_new, make_folder, plain, replacing
 from vtsum.model.checkpoint import CONFIG, VOCABULARY, WEIGHTS, config_text, load_tokenizer, pack
 from vtsum.model.embedded_encoder import EMBEDDING_DIM, EmbeddedEncoder
 from vtsum.model.files import read_safetensors, write_safetensors
@@ -147,7 +147,7 @@ def best_epoch(values: list[float], reach: int = 2) -> int:
 def make(shared: Path, out: Path, settings: JointSettings, overwrite: bool = True) -> dict[str, Any]:
     """Every stage; returns the facts that go into config.json. Without `overwrite` no model that is there in the end is
     replaced, and nothing in the place of what a stage keeps."""
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     videos = tvsum("embedded", shared)
     folds = load_folds(shared / "tvsum" / "splits.json", "disjoint_folds", videos)  # before hours of work
     if odd := [video.key for video in videos if len(video.user_summary) != RATERS]:

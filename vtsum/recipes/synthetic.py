@@ -26,7 +26,7 @@ import numpy as np
 from vtsum.data.feature_files import array_header, cut_off, write_npz
 from vtsum.data.videoxum import CLIP_FEATURES, FEATURES, SPLITS, join_sentences
 from vtsum.errors import VTSumError
-from vtsum.files import check_no_links, spot, sweep, write_text
+from vtsum.files import check_no_links, make_folder, spot, sweep, write_text
 from vtsum.model.files import read_safetensors
 from vtsum.reading import read_json
 from vtsum.recipes.synthetic_scenes import (
@@ -132,7 +132,7 @@ def write_film(plan: VideoPlan, path: Path, size: tuple[int, int] = (192, 192)) 
     """Write a planned video as an MP4, without sound."""
     from vtsum.recipes.procedural import write_video
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     artist = Artist(plan, size)
     pictures = (artist.draw(number / _MP4_RATE) for number in range(round(plan.duration * _MP4_RATE)))
     write_video(path, pictures, Fraction(_MP4_RATE), size)

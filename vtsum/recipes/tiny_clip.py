@@ -27,7 +27,7 @@ from torch import Tensor
 from vtsum_kernels.integrations import torchvision_free
 
 from vtsum.errors import VTSumError, first_line
-from vtsum.files import plain, remove_folder, replace_folder, strangers
+from vtsum.files import make_folder, plain, remove_folder, replace_folder, strangers
 from vtsum.model.files import check_floats, read_safetensors
 from vtsum.model.frame_encoder import MEAN, STD
 from vtsum.model.pretrained import from_pretrained
@@ -210,7 +210,7 @@ def save_tiny_clip(clip: TinyClip, folder: str | os.PathLike[str]) -> None:
         VTSumError: it is there with more in it than an older one has.
     """
     folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     held = os.open(part, os.O_RDONLY | os.O_CLOEXEC)
     try:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from vtsum.errors import VTSumError
-from vtsum.files import check_no_links, plain, shortened, written
+from vtsum.files import check_no_links, make_folder, plain, shortened, written
 from vtsum.reading import read_json
 from vtsum.shown import clean, one_line, reason
 
@@ -50,7 +50,7 @@ class Store:
         self.videos = folder / VIDEOS
         check_no_links("serve", folder, self.videos)
         try:
-            self.videos.mkdir(parents=True, exist_ok=True)
+            make_folder(self.videos)
         except OSError as error:
             raise VTSumError(f"serve: folder {plain(folder)} must be one to write to: {reason(error)}") from None
         self._sweep()

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from vtsum.errors import VTSumError
-from vtsum.files import OLD, AnyPath, check_inputs, plain, replace_folder, strangers
+from vtsum.files import OLD, AnyPath, check_inputs, check_possible, make_folder, plain, replace_folder, strangers
 from vtsum.shown import full, reason
 from vtsum.signals import begun, over
 from vtsum.summary.exports import FILES
@@ -126,6 +126,10 @@ def check_output(folder: Path, overwrite: bool, inputs: Sequence[AnyPath | None]
             overwrite), one that may not be written to, or one that holds anything but an older summary (even with
             overwrite).
     """
+    try:
+        check_possible(folder)
+    except OSError as error:
+        raise writing_failed(folder, error) from None
     if not os.path.lexists(folder):
         return
     if not folder.is_dir():
@@ -201,7 +205,7 @@ class StagedFolder:
         """
         try:
             check_output(self.final, self.overwrite, self.inputs)
-            self.final.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.final.parent)
             replace_folder(self.path, self.final, OURS.fullmatch)
         except VTSumError as error:
             raise VTSumError(f"{error}; the new summary is {self._kept()}") from None

@@ -172,7 +172,10 @@ class TrainSettings:
         words = [] if self.seeds is None else [word.strip() for word in self.seeds.split(",")]
         numbers = [int(word) for word in words if len(word) <= _SEED_DIGITS and word.isdecimal()]
         if len(numbers) != len(words) or len(set(numbers)) != len(numbers):
-            raise VTSumError(f"train: seeds must be different whole numbers, such as 0,1,2, got {self.seeds!r:.80}")
+            rule = "different whole numbers"
+            if any(len(word) > _SEED_DIGITS for word in words):
+                rule += f" of at most {_SEED_DIGITS} digits"
+            raise VTSumError(f"train: seeds must be {rule}, such as 0,1,2, got {self.seeds!r:.80}")
         return numbers
 
 

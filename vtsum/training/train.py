@@ -32,7 +32,7 @@ import torch
 from vtsum import plugins
 from vtsum.data.videoxum import VideoXumDataset
 from vtsum.errors import VTSumError
-from vtsum.files import check_no_links, spot, write_text
+from vtsum.files import check_no_links, make_folder, spot, write_text
 from vtsum.model.checkpoint import check_place
 from vtsum.processes import Place
 from vtsum.protocols import Callback, Tracker
@@ -248,7 +248,7 @@ class _Run:
         text = to_yaml(dataclasses.replace(self.settings, resume=False))
 
         def begin() -> None:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             self.claim = self.claim or claim(self.folder, self.settings)
             (self.folder / METRICS).touch()  # before the settings: by both a run's folder is known
             write_text(self.folder / CONFIG, text)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from vtsum.errors import VTSumError
-from vtsum.files import AnyPath, plain, remove_folder, write_text, written
+from vtsum.files import AnyPath, make_folder, plain, remove_folder, write_text, written
 from vtsum.shown import escaped
 from vtsum.summary.live import state
 from vtsum.summary.live.document import LiveDocument
@@ -43,7 +43,7 @@ class LiveFolder:
         check_output(self.path, overwrite or goes_on, inputs)
         self._made = not self.path.exists()
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path)
             self._handle = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -89,6 +89,13 @@ def test_clipscores_folder_that_asks_for_its_own_code_is_refused(tmp_path: Path)
         ("config.json", {"_attn_implementation_internal": "someone/kernel"}),
         ("tokenizer_config.json", {"fast_tokenizer_files": ["tokenizer.5.0.0.json"]}),
         ("config.json", {"checkpoint_path": "/home/somebody/model.pth"}),
+        ("tokenizer_config.json", {"vocab": "/home/somebody/words.txt"}),
+        ("tokenizer_config.json", {"init_inputs": ["/home/somebody/words.txt"]}),
+        ("tokenizer_config.json", {"gguf_file": "/home/somebody/model.gguf"}),
+        ("special_tokens_map.json", {"vocab": "/home/somebody/words.txt"}),
+        ("special_tokens_map.json", {"tokenizer_file": "/home/somebody/tokenizer.json"}),
+        ("special_tokens_map.json", {"normalizer_file": "/home/somebody/words.json"}),
+        ("preprocessor_config.json", {"class_info_file": "classes.json", "repo_path": "/home/somebody"}),
     ],
 )
 def test_what_leads_to_code_or_to_files_that_were_not_looked_at_is_refused(

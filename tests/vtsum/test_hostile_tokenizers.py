@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,20 @@ def test_a_command_refuses_a_tokenizer_that_makes_a_request_endless(changed: dic
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     told = f"tokenizer.json must make at most 1000 letters of one, its {list(changed)[-1]} makes more"
     assert told in done.stderr
+
+
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "special_tokens_map.json"])
+def test_a_command_reads_no_words_that_a_tokenizer_names_elsewhere(name: str, tmp_path: Path) -> None:
+    """Of a pipe, it did not end."""
+    folder = make_instruct(tmp_path / "model")
+    (folder / "tokenizer.json").unlink()
+    changed_json(folder, "tokenizer_config.json", tokenizer_class="BertTokenizer")
+    os.mkfifo(tmp_path / "words")
+    (folder / "special_tokens_map.json").write_text("{}")
+    changed_json(folder, name, vocab=str(tmp_path / "words"))
+    done = written_by(folder, tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert f"{name} must name no other file or checkpoint, got vocab '{tmp_path}" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from vtsum.errors import VTSumError, first_line
 from vtsum.model.files import COUNTS
 from vtsum.model.hub_names import guard
 from vtsum.model.stored import check_stored
-from vtsum.model.tokenizer_file import check_tokenizer
+from vtsum.model.tokenizer_file import check_tokenizer, check_words_named
 from vtsum.reading import read_json
 from vtsum.shown import CleanRecords
 
@@ -55,6 +55,7 @@ _MOST_FILES = 10_000  # of a folder's folders that are looked at; no model has s
 _ELSEWHERE = (
     *("configuration_files", "fast_tokenizer_files", "audio_tokenizer", "audio_tokenizer_class"),
     "checkpoint_path",  # of a backbone of timm's
+    *("class_info_file", "repo_path", "gguf_file"),
 )
 """What has transformers read another file, or another checkpoint, than those that were looked at."""
 _ADAPTER = "adapter_config.json"
@@ -333,6 +334,7 @@ def check_folder(folder: Path, op: str) -> None:
             # Of tokenizers without a limit, model_max_length has 100 bits.
             config = read_json(path, dict, op, bits=128)
             check_config(config, f"{op}: {path}")
+            check_words_named(config, path.name, f"{op}: {path}")
             if path.name == "added_tokens.json":
                 check_added(config, f"{op}: {path}")
     for path in folder.glob("*.index.json"):

@@ -81,6 +81,27 @@ def test_a_command_tells_of_a_chat_template_that_fails_in_one_line(template: str
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "fields", "told"),
+    [
+        ("tokenizer_config.json", {"chat_template": 5}, "must have a chat template that is text, got 5"),
+        ("generation_config.json", {"eos_token_id": [[1]]}, "must be a whole checkpoint whose parts fit, got: unhash"),
+    ],
+)
+def test_nonsense_in_what_a_chat_is_kept_by_is_one_line(
+    name: str, fields: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    """It was an error that nobody foresaw, with status 70."""
+    folder = make_instruct(tmp_path / "model")
+    if "chat_template" in fields:
+        (folder / "chat_template.jinja").unlink()
+    changed_json(folder, name, **fields)
+    done = written_by(folder, tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.startswith(f"vtsum: writer: '{folder}' {told}")
+    assert not (tmp_path / "o").exists()
+
+
 def test_a_chat_template_that_doubles_a_text_again_and_again_is_ended() -> None:
     """It took the memory there was."""
     template = "{% set ns = namespace(a='ab') %}{% for i in range(40) %}{% set ns.a = ns.a * 2 %}{% endfor %}"

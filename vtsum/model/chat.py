@@ -119,6 +119,8 @@ class Chat:
         template = getattr(self._processor, "chat_template", None)
         if isinstance(template, dict):
             template = template.get("default")
+        if template and not isinstance(template, str):
+            raise VTSumError(f"{op}: {self.name!r} must have a chat template that is text, got {template!r:.80}")
         if not template:
             raise VTSumError(f"{op}: {self.name!r} must have a chat template, got none")
         self.device = torch.device(device_of(device, op))
@@ -132,13 +134,14 @@ class Chat:
         )
         with memory_told(op, "take a smaller one"):
             self.model.eval().to(self.device)
-        self._tokenizer = getattr(self._processor, "tokenizer", self._processor)
-        self._tokenizer.padding_side = "left"
-        if self._tokenizer.pad_token is None:
-            self._tokenizer.pad_token = self._tokenizer.eos_token
+        with at_work(self.name, op):
+            self._tokenizer = getattr(self._processor, "tokenizer", self._processor)
+            self._tokenizer.padding_side = "left"
+            if self._tokenizer.pad_token is None:
+                self._tokenizer.pad_token = self._tokenizer.eos_token
+            marks = {*self._tokenizer.all_special_tokens, *self._tokenizer.get_added_vocab(), "<image>", "<video>"}
+            self._marks = sorted((mark for mark in marks if mark.strip()), key=len, reverse=True)
         self.batch = _batch(self.device)
-        marks = {*self._tokenizer.all_special_tokens, *self._tokenizer.get_added_vocab(), "<image>", "<video>"}
-        self._marks = sorted((mark for mark in marks if mark.strip()), key=len, reverse=True)
         # A checkpoint that thinks aloud is asked not to.
         self._template_options = {"enable_thinking": False} if "enable_thinking" in template else {}
         self._template, self._around = template, dict[int, tuple[str, str]]()
@@ -155,22 +158,24 @@ class Chat:
 
     def ask(self, turns: Sequence[Turn], limit: int) -> list[Answer]:
         """An answer of at most `limit` tokens to each turn, the likeliest token after token."""
+        import torch
+
         found: list[Answer] = []
         for made, length in self._generate(turns, limit, scores=True):
-            import torch
-
-            ids = made.sequences[:, length:]
-            chosen = [s.float().log_softmax(-1).gather(1, ids[:, i : i + 1]) for i, s in enumerate(made.scores)]
-            likely = torch.cat(chosen, 1).cpu()
-            for row, values in zip(ids, likely, strict=True):
-                count = max(self._length(row.tolist()), 1)
-                found.append(Answer(self._text(row), float(values[:count].mean().exp())))
+            with at_work(self.name, self._op):
+                ids = made.sequences[:, length:]
+                chosen = [s.float().log_softmax(-1).gather(1, ids[:, i : i + 1]) for i, s in enumerate(made.scores)]
+                likely = torch.cat(chosen, 1).cpu()
+                for row, values in zip(ids, likely, strict=True):
+                    count = max(self._length(row.tolist()), 1)
+                    found.append(Answer(self._text(row), float(values[:count].mean().exp())))
         return found
 
     def write(self, turn: Turn, limit: int) -> str:
         """The answer to one turn, of at most `limit` tokens; their probabilities are not kept."""
         ((made, length),) = self._generate([turn], limit, scores=False)
-        return self._text(made.sequences[0, length:])
+        with at_work(self.name, self._op):
+            return self._text(made.sequences[0, length:])
 
     def _text(self, ids: torch.Tensor) -> str:
         text = self._tokenizer.decode(ids[: self._length(ids.tolist())], skip_special_tokens=True)
@@ -178,7 +183,8 @@ class Chat:
 
     def chances(self, turns: Sequence[Turn]) -> list[float]:
         """How much of its first word's probability the checkpoint gives Yes, of what it gives Yes and No: 0..1."""
-        yes, no = self._first_of(_YES), self._first_of(_NO)
+        with at_work(self.name, self._op):
+            yes, no = self._first_of(_YES), self._first_of(_NO)
         found: list[float] = []
         for made, _ in self._generate(turns, 1, scores=True):
             for scores in made.scores[0].float().softmax(-1).cpu():

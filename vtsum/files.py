@@ -45,6 +45,7 @@ class _Part:
     locked (shared) as long as this process lives and works on it, where the disk knows locks: see `sweep`."""
 
     def __init__(self, path: Path) -> None:
+        check_possible(path)
         check_regular(path)
         self._made = not path.parent.exists()
         make_folder(path.parent)
@@ -170,16 +171,29 @@ def check_regular(path: Path) -> None:
         raise FileExistsError(errno.EEXIST, f"{kind} is in its place", str(path))
 
 
-def check_possible(path: Path) -> None:
-    """Raise OSError where nothing can be called so: a part of it is longer than the system's names, or a file lies
-    where a folder is to be. Of what lies in a folder that is still to be made, the system says that only then."""
-    path = path.absolute()
-    place = next((folder for folder in path.parents if os.path.lexists(folder)), Path("/"))
-    longest = os.pathconf(place, "PC_NAME_MAX")
-    if any(len(os.fsencode(part)) > longest for part in path.parts):
+def check_possible(path: AnyPath) -> None:
+    """Raise OSError where nothing can be put at `path`, also where that shows only once the folders on the way are made:
+    a part of it is longer than the system's names, a file lies where a folder is to be, or it goes back (..) out of a
+    folder that is not there. There nothing is to be seen before, and then another file, which nobody has looked at."""
+    parts = Path(path).parts
+    places = (Path(*parts[:index]) for index, part in enumerate(parts) if part == os.pardir and index)
+    if (gone := next((place for place in places if not place.is_dir()), None)) is not None:
+        raise FileNotFoundError(errno.ENOENT, f"it goes back (..) out of {plain(gone)}, which is no folder", str(path))
+    absolute = Path(path).absolute()
+    there = next((folder for folder in absolute.parents if os.path.lexists(folder)), Path("/"))
+    longest = os.pathconf(there, "PC_NAME_MAX")
+    if any(len(os.fsencode(part)) > longest for part in absolute.parts):
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(path))
     with suppress(FileNotFoundError):
-        os.lstat(path)
+        os.lstat(absolute)
+
+
+def check_path(op: str, output: AnyPath) -> None:
+    """Raise VTSumError where `check_possible` raises."""
+    try:
+        check_possible(output)
+    except OSError as error:
+        raise VTSumError(f"{op}: output {plain(output)} must be writable: {reason(error)}") from None
 
 
 def make_folder(folder: Path) -> None:
@@ -192,10 +206,10 @@ def check_new(op: str, output: Path, overwrite: bool) -> None:
     """Raise VTSumError where `output` exists and nobody said that it may be replaced, or is a link, a folder or the
     like, or no file may be made there. Where it may be written, what processes that were killed left of it half-written
     is swept."""
+    check_path(op, output)
     if os.path.lexists(output) and not overwrite:
         raise VTSumError(f"{op}: output {plain(output)} must not exist yet (--overwrite replaces it)")
     try:
-        check_possible(output)
         check_regular(output)
     except OSError as error:
         raise VTSumError(f"{op}: output {plain(output)} must be writable: {reason(error)}") from None
@@ -223,8 +237,10 @@ def check_inputs(op: str, output: AnyPath, inputs: Iterable[AnyPath | None]) -> 
         output: a file or a folder, there or not.
         inputs: files and folders; None and what does not exist are passed over, such as a hub's names.
     Raises:
-        VTSumError: the output file is an input, or lies in an input folder; or an input lies in the output folder.
+        VTSumError: the output file is an input, or lies in an input folder; or an input lies in the output folder; or
+            see `check_path`.
     """
+    check_path(op, output)
     own = _identity(output)
     if own is None:
         return

@@ -256,3 +256,41 @@ def test_an_archive_that_may_not_be_read_is_told_as_that(tmp_path: Path, monkeyp
     monkeypatch.setattr(feature_files, "opened", denied)  # as for all but root
     with pytest.raises(VTSumError, match=r"a\.npz must be a readable file, got: Permission denied"):
         feature_files.array_header(path, "features")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "data activitynet captions.json -o new/../mine.json",
+        "data ratings captions.json --features feats -o new/../mine.json",
+        "data synth new/../feats --train 1 --val 1 --test 1",
+        "evaluate --checkpoint run --data feats -o new/../mine.json",
+        "table captions.json -o new/../mine.md",
+        "plot run -o new/../mine.png",
+        "train --data feats --output_dir new/../run",
+        "extract clip.mp4 -o mine.json/../feats",
+        "benchmark summe --h5 captions.json --records captions.json/../new/../mine.json",
+    ],
+)
+def test_an_output_goes_back_out_of_no_folder_that_is_not_there(words: str, tmp_path: Path) -> None:
+    """A file of the user's was replaced: no check had seen it before the folder was made on the way."""
+    for name in ("captions.json", "mine.json", "mine.md", "mine.png", "clip.mp4"):
+        (tmp_path / name).write_text("{}")
+    for name in ("run", "feats"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.jsonl").write_text("mine")
+    before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
+    done = forked.run([sys.executable, "-m", "vtsum.cli", *words.split()], env=ENVIRONMENT, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "must be writable: it goes back (..) out of " in done.stderr
+    assert {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")} == before
+
+
+def test_a_file_is_written_by_no_way_back_out_of_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    with pytest.raises(FileNotFoundError, match=r"goes back \(\.\.\) out of .*new"):
+        write_text(tmp_path / "new" / ".." / "mine", "ours")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+    (tmp_path / "new").mkdir()
+    write_text(tmp_path / "new" / ".." / "mine", "ours")
+    assert (tmp_path / "mine").read_text() == "ours"

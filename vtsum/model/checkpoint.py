@@ -135,7 +135,7 @@ def save_checkpoint(
         config = config_text(model.config, facts, class_name(type(model)))
     except TypeError as error:
         raise VTSumError(f"save_pretrained: facts must be plain data for JSON, got: {error}") from None
-    older = check_place(folder, (WEIGHTS, CONFIG) if model.text_decoder is None else FILES)
+    older = check_model_place(folder, (WEIGHTS, CONFIG) if model.text_decoder is None else FILES)
     weights = pack(model, model.encoder_state, dtype, state_dict)
     with replacing(folder) as temporary:
         write_safetensors(weights, temporary(WEIGHTS))
@@ -146,7 +146,7 @@ def save_checkpoint(
         (folder / VOCABULARY).unlink(missing_ok=True)  # the older model's
 
 
-def check_place(folder: Path, names: Sequence[str] = FILES) -> bool:
+def check_model_place(folder: Path, names: Sequence[str] = FILES) -> bool:
     """Whether an older model lies where these files of another one are to be written.
 
     Raises:

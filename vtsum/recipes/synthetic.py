@@ -26,7 +26,7 @@ import numpy as np
 from vtsum.data.feature_files import array_header, cut_off, write_npz
 from vtsum.data.videoxum import CLIP_FEATURES, FEATURES, SPLITS, join_sentences
 from vtsum.errors import VTSumError
-from vtsum.files import check_no_links, make_folder, spot, sweep, write_text
+from vtsum.files import check_no_links, check_path, make_folder, spot, sweep, write_text
 from vtsum.model.files import read_safetensors
 from vtsum.reading import read_json
 from vtsum.recipes.synthetic_scenes import (
@@ -82,6 +82,7 @@ def make_corpus(
         VTSumError: the folder holds something else, or a number is out of range.
     """
     folder = Path(folder)
+    check_path("synth", folder)
     counts = dict(zip(SPLITS, (train, val, test), strict=True))
     for name, value, least in [*((n, c, 1) for n, c in counts.items()), ("seed", seed, 0), ("films", films, 0)]:
         if value < least:

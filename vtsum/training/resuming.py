@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from vtsum.errors import VTSumError
-from vtsum.files import check_inputs, check_no_links, unfinished
+from vtsum.files import check_inputs, check_no_links, check_path, unfinished
 from vtsum.model.checkpoint import FILES as MODEL_FILES
 from vtsum.model.checkpoint import finish
 from vtsum.training.checkpoints import Checkpoint, any_finished, begun, checkpoint_folder
@@ -53,6 +53,7 @@ _MAY_CHANGE = {
 
 def check_folder(run: Path, settings: TrainSettings) -> None:
     """Refuse an output folder in which a run would write or sweep over anything but an older part of its own."""
+    check_path("train", run)
     if run.exists() and not run.is_dir():
         raise VTSumError(f"train: output_dir must be a folder, got the file {run}")
     if not run.is_dir() or all(_empty(path) or path in unfinished(run, [CONFIG]) for path in run.iterdir()):

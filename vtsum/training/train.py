@@ -33,7 +33,7 @@ from vtsum import plugins
 from vtsum.data.videoxum import VideoXumDataset
 from vtsum.errors import VTSumError
 from vtsum.files import check_no_links, make_folder, spot, write_text
-from vtsum.model.checkpoint import check_place
+from vtsum.model.checkpoint import check_model_place
 from vtsum.processes import Place
 from vtsum.protocols import Callback, Tracker
 from vtsum.shown import clean, clean_libraries, last_words, one_line, open_streams, reason, say
@@ -257,7 +257,7 @@ class _Run:
         checkpoints.sweep(self.folder, done, self.settings.keep_checkpoints)
         sweep(self.folder)
         for name in ("model",) if self.validation is None else ("model", BEST):
-            self._writable(partial(check_place, self.folder / name))  # which is written to after hours
+            self._writable(partial(check_model_place, self.folder / name))  # which is written to after hours
         print("\n".join(map(clean, text.split("\n"))), flush=True)
 
     def _writable(self, action: Callable[[], Any]) -> Any:

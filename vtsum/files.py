@@ -172,9 +172,9 @@ def check_regular(path: Path) -> None:
 
 
 def check_possible(path: AnyPath) -> None:
-    """Raise OSError where nothing can be put at `path`, also where that shows only once the folders on the way are made:
-    a part of it is longer than the system's names, a file lies where a folder is to be, or it goes back (..) out of a
-    folder that is not there: nothing is to be seen before, and then another file, which nobody has looked at."""
+    """Raise OSError where nothing can be put at `path`, also where that shows only once the folders on the way are
+    made: a part of it is longer than the system's names, a file lies where a folder is to be, or it goes back (..) out
+    of a folder that is not there: nothing is to be seen before, and then another file, which nobody has looked at."""
     parts = Path(path).parts
     places = (Path(*parts[:index]) for index, part in enumerate(parts) if part == os.pardir and index)
     if (gone := next((place for place in places if not place.is_dir()), None)) is not None:

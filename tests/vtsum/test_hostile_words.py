@@ -28,6 +28,7 @@ from vtsum.enhance.speech.transcript import Transcript, Utterance, Word
 from vtsum.errors import VTSumError
 from vtsum.model.chat_template import around
 from vtsum.model.pretrained import at_work
+from vtsum.model.tokenizer_file import MOST_PADDING
 from vtsum.model.writers import ChatWriter
 from vtsum.shown import clean
 
@@ -232,7 +233,7 @@ def test_a_converted_whispers_tokenizer_that_cannot_be_read_is_one_line(
 
 
 def test_padding_that_a_converted_whispers_tokenizer_asks_for_is_left_out(tmp_path: Path) -> None:
-    """Each text was to be as long as memory."""
+    """Each text was to be as long as it says."""
     pytest.importorskip("faster_whisper")
     folder = convert(make_whisper(tmp_path / "model"), tmp_path / "converted")
     sound = np.random.default_rng(0).standard_normal(16000).astype(np.float32)
@@ -242,7 +243,7 @@ def test_padding_that_a_converted_whispers_tokenizer_asks_for_is_left_out(tmp_pa
         return [word.text for utterance in said for word in utterance.words]
 
     before = heard()
-    padding = {"strategy": {"Fixed": 10**9}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0}
+    padding = {"strategy": {"Fixed": MOST_PADDING}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0}
     truncation = {"direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 0}
     changed_json(
         folder, "tokenizer.json", padding={**padding, "pad_type_id": 0, "pad_token": "x"}, truncation=truncation

@@ -210,3 +210,11 @@ def test_others_may_read_a_model_where_the_umask_says_so(tmp_path):
     assert {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "new").iterdir()} == dict.fromkeys(
         FILES, 0o640
     )
+
+
+def test_a_model_that_may_not_be_read_is_not_called_another(tmp_path, monkeypatch):
+    model, access = small_model(tmp_path), os.access
+    model.save_pretrained(tmp_path / "model")
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "config.json" and access(path, mode))
+    with pytest.raises(VTSumError, match=r"config\.json must be a file that may be read: Permission denied$"):
+        model.save_pretrained(tmp_path / "model")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import subprocess
@@ -63,12 +64,31 @@ def test_all_damaged_is_refused_and_nothing_overwritten(data, whole, tmp_path):
     (run / "checkpoints" / "step-00000004" / checkpoints.MARKER).write_text("{")
     shutil.rmtree(run / "model")
     before = content(run)
-    with pytest.raises(VTSumError, match=f"got damaged ones alone, .* move {run} away or give another --output_dir"):
+    with pytest.raises(
+        VTSumError, match=f"got none to go on with, .* what is there; move {run} away or give another --output_dir"
+    ):
         main(words(data, run, "--resume"))
     assert content(run) == before
     with claim(run, TrainSettings(resume=True)):  # another is told first: it may be at work on this
         refused("train", *words(data, run, "--resume"), names=Path("one training's at a time"))
     assert content(run) == before
+
+
+def test_what_may_not_be_read_is_not_called_damaged(data, whole, tmp_path, capsys, monkeypatch):
+    """The reason was another than the true one."""
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    shutil.rmtree(run / "model")
+
+    def denied(path: Path) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(checkpoints, "_sha256", denied)  # as for all but root
+    with pytest.raises(VTSumError, match="got none to go on with"):
+        main(words(data, run, "--resume"))
+    told = capsys.readouterr().err
+    assert "cannot be read: Permission denied" in told
+    assert "damaged" not in told
 
 
 def test_checkpoints_from_before_hashes_are_taken_by_their_sizes(data, whole, tmp_path, capsys):

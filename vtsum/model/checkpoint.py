@@ -155,7 +155,9 @@ def check_model_place(folder: Path, names: Sequence[str] = FILES) -> bool:
     if os.path.lexists(folder) and not folder.is_dir():
         raise VTSumError(f"save_pretrained: folder must be a folder or new, got the file {folder}")
     finish(folder)
-    older = _is_model(folder / CONFIG)
+    if (config := folder / CONFIG).is_file() and not os.access(config, os.R_OK):  # it may be an older model's
+        raise VTSumError(f"save_pretrained: {config} must be a file that may be read: Permission denied")
+    older = _is_model(config)
     there = [name for name in names if os.path.lexists(folder / name)]
     if there and not older:
         raise VTSumError(

@@ -106,8 +106,10 @@ def _flaw(folder: Path) -> tuple[dict[str, Any] | None, str]:
             return None, f"its {MARKER} names {name!r}, which is no plain name"
         try:
             found = (folder / name).stat()
-        except (OSError, ValueError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             return None, f"{name!r} is missing"
+        except OSError as error:
+            return None, f"{name!r} cannot be looked at: {reason(error)}"
         if not stat.S_ISREG(found.st_mode):
             return None, f"{name!r} is no regular file"
         if found.st_size != size:

@@ -100,11 +100,11 @@ def check_anew(run: Path) -> None:
         VTSumError: naming what would be lost.
     """
     model = run / "model"
-    if (damaged := any_finished(run)) or os.path.lexists(model):
-        got = "got damaged ones alone" if damaged else "got none"
+    if (unusable := any_finished(run)) or os.path.lexists(model):
+        got = "got none to go on with" if unusable else "got none"
         raise VTSumError(
             f"train: --resume must find a whole checkpoint in {checkpoint_folder(run)}, {got}, and a new training "
-            f"would replace {'them' if damaged else model}; move {run if damaged else 'it'} away or give another "
+            f"would replace {'what is there' if unusable else model}; move {run if unusable else 'it'} away or give another "
             "--output_dir"
         )
 

@@ -104,8 +104,8 @@ def check_anew(run: Path) -> None:
         got = "got none to go on with" if unusable else "got none"
         raise VTSumError(
             f"train: --resume must find a whole checkpoint in {checkpoint_folder(run)}, {got}, and a new training "
-            f"would replace {'what is there' if unusable else model}; move {run if unusable else 'it'} away or give another "
-            "--output_dir"
+            f"would replace {'what is there' if unusable else model}; move {run if unusable else 'it'} away or give "
+            "another --output_dir"
         )
 
 

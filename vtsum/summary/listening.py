@@ -75,7 +75,9 @@ class Listening:
         if self._transcript is not None:  # a wrong one is told before the video is watched
             from vtsum.enhance.speech.subtitles import read_transcript
 
-            read_transcript(self._transcript, duration=1.0, rate=25.0)  # times that are not stated are found later
+            found = read_transcript(self._transcript, duration=1.0, rate=25.0)  # times not stated are found later
+            if self._info.stated_duration is not None:
+                self._check_count(within(found, self._info.stated_duration, self._part), self._info.stated_duration)
         if wanted:
             self._job = Future()
             self._thread.start()
@@ -107,13 +109,23 @@ class Listening:
                 raise
             return Transcript((), "none", None, (f"what is said was not listened to: {error}",))
         found = within(found, duration, self._part)
+        if (told := self._check_count(found, duration)) is None:
+            return found
+        return Transcript((), "none", None, (*found.warnings, f"the words of the video were left out: {told}"))
+
+    def _check_count(self, found: Transcript, duration: float) -> str | None:
+        """None where so many words can be said in that time, else what is to be told of them.
+
+        Raises:
+            VTSumError: they are more, and of the user's own transcript.
+        """
         count, seconds = len(found.words), min(self._part[1] or duration, duration) - self._part[0]
         if count <= _AT_LEAST + _A_SECOND * seconds:
-            return found
+            return None
         told = f"{count:,} words in {seconds:.0f} s, more than anybody can say"
         if self._transcript is not None:
             raise VTSumError(f"summarize: transcript must be of the video, got {told}")
-        return Transcript((), "none", None, (*found.warnings, f"the words of the video were left out: {told}"))
+        return told
 
     def _run(self) -> None:
         assert self._job is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import itertools
 import json
 import os
 import random
@@ -232,6 +233,34 @@ def test_what_is_lost_at_the_end_or_between_fragments_is_told(tmp_path):
             sampler = FrameSampler(path, size=(32, 32))
             assert sum(1 for _ in sampler) >= (4 if kind == "whole" else 1)
             assert len(sampler.damaged) == (kind != "whole"), (name, kind)
+
+
+def test_tags_of_an_flv_that_are_passed_over_are_told(tmp_path):
+    """libav looks for the next tag behind a damaged one, and says nothing: seconds were missing without a note."""
+    path = write_clip(
+        tmp_path / "a.flv", [n / 25 for n in range(100)], moving, options={"bf": "0"}, sound=tone(4.0, 44100, 1),
+        sound_rate=44100,
+    )  # fmt: skip
+    data = path.read_bytes()
+    tags, at = [], 13
+    while at < len(data):
+        tags.append(at)
+        at += 15 + int.from_bytes(data[at + 1 : at + 4], "big")
+    middle = len(tags) // 2
+    copies = {
+        "whole": data,
+        "without its last length": data[:-4],
+        "zeros": data[: tags[middle]] + bytes(tags[middle + 3] - tags[middle]) + data[tags[middle + 3] :],
+        "another length": data[: tags[middle] + 1] + b"\0\0\5" + data[tags[middle] + 4 :],
+        "other lengths behind its tags": b"".join(
+            [data[:13], *(data[a : b - 4] + b"\0" + data[a + 1 : a + 4] for a, b in itertools.pairwise([*tags, at]))]
+        ),
+    }
+    for kind, copy in copies.items():
+        path.write_bytes(copy)
+        sampler = FrameSampler(path, size=(32, 32))
+        assert sum(1 for _ in sampler) >= 3, kind
+        assert bool(sampler.damaged) == (kind in ("zeros", "another length")), (kind, sampler.damaged)
 
 
 @pytest.mark.parametrize("chunk", [3, 20])

@@ -1,5 +1,5 @@
 """Whether the parts of which a file is made follow one another. Where one is damaged libav looks for the next, and says
-nothing: of AVI, Ogg, ASF and MXF the parts are walked over beside it, while the file is read."""
+nothing: of AVI, Ogg, ASF, MXF and FLV the parts are walked over beside it, while the file is read."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def holes_of(path: str | os.PathLike[str], form: str) -> Holes | None:
     """
     if "matroska" in form:
         return MatroskaHoles(path)
-    kind = {"avi": _Avi, "ogg": _Ogg, "asf": _Asf, "mxf": _Mxf}.get(form)
+    kind = {"avi": _Avi, "ogg": _Ogg, "asf": _Asf, "mxf": _Mxf, "flv": _Flv}.get(form)
     return None if kind is None else kind(path)
 
 
 class _Parts:
     """Walks from part to part, as far as libav has come.
 
-    It reads what libav has just read, of AVI, ASF and MXF the heads alone.
+    It reads what libav has just read, of all but Ogg the heads alone.
     """
 
     head = 0  # bytes between the beginning of a part and where libav says that its packet lies
@@ -195,3 +195,31 @@ class _Mxf(_Parts):
         if more > 8 or (head[16] & 128 and not more):
             return None
         return 17 + more + (int.from_bytes(head[17 : 17 + more], "big") if more else head[16])
+
+
+class _Flv(_Parts):
+    """Tags, each with its length before it and behind it. Source: Adobe, "Adobe Flash Video File Format Specification",
+    10.1, annex E."""
+
+    _KINDS = frozenset({8, 9, 15, 18})  # sound, pictures, data
+    _LENGTH = 11  # bytes of a tag's head
+
+    def first(self) -> int | None:
+        head = self.read(0, 9)
+        at = int.from_bytes(head[5:9], "big") + 4
+        size, behind = self._tag(at) if head[:3] == b"FLV" else (0, b"")
+        # Some writers state other lengths behind their tags, or none.
+        return at if int.from_bytes(behind, "big") == self._LENGTH + size else None
+
+    def length(self, at: int) -> int | None:
+        kind = self.read(at, 1)
+        size, behind = self._tag(at)
+        if not kind or kind[0] & 31 not in self._KINDS:
+            return None
+        if len(behind) < 4 and at + self._LENGTH + size <= self._size:  # the last one's may be missing
+            return self._size - at
+        return self._LENGTH + size + 4 if int.from_bytes(behind, "big") == self._LENGTH + size else None
+
+    def _tag(self, at: int) -> tuple[int, bytes]:
+        size = int.from_bytes(self.read(at + 1, 3), "big")
+        return size, self.read(at + self._LENGTH + size, 4)

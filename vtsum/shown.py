@@ -120,11 +120,14 @@ class _CleanRecord(logging.LogRecord):
 
 
 def clean_libraries() -> None:
-    """From now on what libraries log and warn of in this process is clean: it names what strangers' files hold."""
+    """From now on what libraries log and warn of in this process is clean: it names what strangers' files hold. A
+    warning is one line, without the line of code that gave it."""
     as_it_is = warnings.formatwarning
 
-    def formatted(*values: Any, **options: Any) -> str:
-        return _clean_lines(as_it_is(*values, **options))
+    def formatted(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        return clean(as_it_is(message, category, filename, lineno, "").rstrip("\n")) + "\n"
 
     logging.setLogRecordFactory(_CleanRecord)
     warnings.formatwarning = formatted

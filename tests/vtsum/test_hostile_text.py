@@ -83,7 +83,7 @@ import warnings
 
 class Tells:
     def boundaries(self, features, fps):
-        warnings.warn("a\\x1b]0;owned\\x07 file\\u202e")
+        warnings.warn("a\\x1b]0;owned\\x07 file\\u202e\\nin two lines")
         logging.getLogger("a_library").warning("a %s\\nkey", "\\x9b2J")
         return [1.0] * len(features)
 """
@@ -97,7 +97,8 @@ def test_what_a_library_warns_and_logs_of_commands_no_terminal(tmp_path: Path, c
     done = forked.run([sys.executable, "-m", "vtsum.cli", *words], cwd=tmp_path, env=ENVIRONMENT, timeout=100)
     told = done.stderr
     assert done.returncode == 0, told
-    assert "UserWarning: a ]0;owned  file\n" in told
+    assert "UserWarning: a ]0;owned  file in two lines\n" in told
+    assert "warnings.warn(" not in told
     assert "a  2J\nkey\n" in told
     assert not UNFIT.search(told)
 

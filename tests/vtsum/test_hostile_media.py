@@ -23,7 +23,7 @@ from tests.vtsum.clips import number_picture, numbered_clip, tone, write_clip
 from vtsum.enhance.speech.sound import read_sound
 from vtsum.errors import VTSumError
 from vtsum.video import FrameSampler, cut, probe
-from vtsum.video.boxes import _in_chunks
+from vtsum.video.boxes import _in_chunks, excessive_index
 from vtsum.video.clock import Clock
 from vtsum.video.timeline import stream_tag_duration
 
@@ -121,6 +121,28 @@ def test_edits_that_repeat_a_track_are_refused_before_an_index_is_made_of_them(t
     assert done.stderr == (
         f"vtsum: probe: {path}: must not repeat its pictures without end, states 8000 edits of 100000 samples\n"
     )
+
+
+def test_edits_that_begin_behind_key_pictures_are_no_endless_work(tmp_path):
+    """For each libav decodes from the key picture before it on: thousands of a few milliseconds each took minutes."""
+    path = numbered_clip(tmp_path / "clip.mp4", 25)
+    data, second = path.read_bytes(), 90_000  # in units of the track's clock
+    found = {}
+    for count in (30, 6_000):
+        for version, entry in ((0, ">IiI"), (1, ">QqI")):
+            edits = b"".join(struct.pack(entry, 40, i % 25 * second // 25, 65536) for i in range(count))
+            listed = bytes([version, 0, 0, 0]) + struct.pack(">I", count) + edits
+            path.write_bytes(changed(data, [b"moov", b"trak", b"edts", b"elst"], lambda _, listed=listed: listed))
+            found[count, version] = excessive_index(path)
+    assert found[30, 0] is found[30, 1] is None
+    decoded = "must not repeat its pictures without end, states edits for which 75360 are decoded of 25 samples"
+    assert found[6_000, 0] == found[6_000, 1] == decoded
+    done = forked.run(
+        [*FAKE, "summarize", str(path), "-o", str(tmp_path / "o")],
+        env=ENVIRONMENT,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (2, f"vtsum: probe: {path}: {decoded}\n")
 
 
 @pytest.mark.parametrize("where", ["table", "fragment", "compressed index"])

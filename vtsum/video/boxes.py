@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from vtsum.video.edits import pictures_of_edits, scale_of
+
 _MOST_BYTES = 64 << 20  # of an index that is looked at, or unpacked; an hour's takes about one
 _MOST_BOXES = 1_000_000  # beside one another
 _FEW_BOXES = 200_000  # that any file may have, those in others counted
@@ -18,6 +20,10 @@ _LEAST_BOX = 12  # bytes of a larger file for each further box: a fragment for e
 _MOST_TABLES = 10_000  # boxes in a track, which has 30 or so
 _FEW_ENTRIES = 1_000_000  # of libav's index, that any file may have
 _MOST_ENTRIES = 20_000_000  # where edits repeat them: half a gigabyte
+_FEW_DECODED = 20_000  # pictures, for the edits of any file
+_MOST_DECODED = (
+    20  # times that pictures are decoded for edits; a cut every second, and key pictures 10 s apart, make 20
+)
 _DEEPEST = 10  # boxes in one another; libav goes no deeper
 _HOLDERS = frozenset(b"moov trak edts mdia minf stbl moof traf mvex cmov".split())
 
@@ -52,6 +58,11 @@ def excessive_index(path: Path) -> str | None:
         return f"must hold the samples that its tables state, got {count.samples} in {size} bytes"
     if count.shown > max(_MOST_ENTRIES, size):
         return f"must not repeat its pictures without end, states {count.edits} edits of {count.edited} samples"
+    if count.decoded > max(_FEW_DECODED, _MOST_DECODED * count.samples):
+        return (
+            f"must not repeat its pictures without end, states edits for which {count.decoded} are decoded of "
+            f"{count.samples} samples"
+        )
     return None
 
 
@@ -66,11 +77,13 @@ class _Count:
         most: boxes that the file may have.
     Attributes:
         samples (int): of all tracks and fragments. shown (int): of all tracks by all edits. edits, edited (int): edits
-            and samples of the track of which most is shown.
+            and samples of the track of which most is shown. decoded (int): pictures decoded for edits, key pictures
+            before them and what follows those included.
     """
 
     def __init__(self, most: int) -> None:
-        self.samples = self.shown = self.edits = self.edited = 0
+        self.samples = self.shown = self.edits = self.edited = self.decoded = 0
+        self._scale = 0  # units a second of edits' durations
         self._most, self._boxes, self._unpacked = most, 0, 0
 
     def box(self) -> None:
@@ -91,6 +104,8 @@ class _Count:
     def see(self, kind: bytes, content: memoryview, depth: int) -> None:
         if kind == b"trak":
             self._see_track(content, depth)
+        elif kind == b"mvhd":
+            self._scale = scale_of(content)
         elif kind == b"trun":
             self.samples += _number(content, 4)
         elif depth < _DEEPEST:
@@ -115,6 +130,8 @@ class _Count:
             self.shown += edits * samples
             if edits * samples > self.edits * self.edited:
                 self.edits, self.edited = edits, samples
+            if any(kind == b"hdlr" and body[8:12] == b"vide" for kind, body in tables):
+                self.decoded += pictures_of_edits(tables, self._scale)
 
     def _tables(self, kind: bytes, content: memoryview, depth: int) -> Iterator[tuple[bytes, memoryview]]:
         for inner, body in self._inside(kind, content):

@@ -205,7 +205,7 @@ def references(group: h5py.Group) -> None:
 
 def never_written(group: h5py.Group) -> None:
     del group["gtscore"]
-    group.create_dataset("gtscore", (21 * 10**7,), np.float32, chunks=(1024,))
+    group.create_dataset("gtscore", (21 * 10**7,), np.float32, chunks=(1 << 20,))
 
 
 def many_names(group: h5py.Group) -> None:
@@ -340,6 +340,23 @@ def test_a_command_refuses_an_h5_file_that_unpacks_to_a_million_times_its_size(t
     assert path.stat().st_size < 100_000
     told = refused("benchmark", "tvsum", "--h5", str(path), "--records", str(tmp_path / "r.jsonl"), names=path)
     assert "features must be packed at most once, got 3 times" in told
+
+
+def test_a_command_refuses_chunks_without_end(tmp_path: Path) -> None:
+    """HDF5 takes some 4 kB for each, also where nothing was ever written: a file of 100 kB took 3.7 GB, or 200."""
+    path = write_h5(tmp_path / "a.h5", lambda group: chunked(group, 1_000_000))
+    assert path.stat().st_size < 200_000
+    told = refused("benchmark", "tvsum", "--h5", str(path), "--records", str(tmp_path / "r.jsonl"), names=path)
+    assert "gtscore must have at most 1073741824 bytes, got shape (1000000,) in chunks of (1,)" in told
+    path = write_h5(tmp_path / "a.h5", lambda group: chunked(group, 100_000))
+    assert path.stat().st_size < 200_000
+    told = refused("benchmark", "tvsum", "--h5", str(path), "--records", str(tmp_path / "r.jsonl"), names=path)
+    assert "must hold what it states, got a file that unpacks to more" in told
+
+
+def chunked(group: Any, count: int) -> None:
+    del group["gtscore"]
+    group.create_dataset("gtscore", (count,), "f4", chunks=(1,))
 
 
 def test_a_command_refuses_raters_without_end(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ H5_LIMIT = 2**30
 WIDEST = 8192
 """Numbers that a frame's features may have: a ridge on them and their surroundings then takes 9 GB. Encoders make 512
 to 4,096."""
+_CHUNK = 4096
+"""Bytes that HDF5 itself takes for each chunk of a field that it reads, be the chunk one number that is not there."""
 _PACKED, _SPARE = 1100, 1 << 26
 """Bytes that one byte of a file unpacks to at most (zlib's are 1,032), and those that it may have besides: HDF5 reads
 what was never written as zeros, and one field by many names."""
@@ -175,10 +177,14 @@ def _own(group: Any, name: str, kind: type, where: str) -> Any:
 
 
 def _size(found: Any) -> int:
-    """Bytes of a field, with what its chunks, each unpacked whole, have beyond it; numbers become float32 at least."""
+    """Bytes of a field, with what its chunks, each unpacked whole, have beyond it, and what HDF5 takes for them;
+    numbers become float32 at least."""
+    if not found.size:
+        return 0
     chunks = found.chunks or found.shape
-    numbers = math.prod(-(-length // part) * part for length, part in zip(found.shape, chunks, strict=True) if length)
-    return int((numbers if found.size else 0) * max(found.dtype.itemsize, 4))
+    counts = [-(-length // part) for length, part in zip(found.shape, chunks, strict=True)]
+    numbers, many = math.prod(counts) * math.prod(chunks), math.prod(counts) if found.chunks else 0
+    return int(numbers * max(found.dtype.itemsize, 4) + many * _CHUNK)
 
 
 def _times_packed(found: Any) -> int:

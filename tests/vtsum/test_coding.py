@@ -106,13 +106,16 @@ def test_pieces_are_brought_to_one_loudness(uneven, tmp_path, needs_program):
     assert np.ptp(np.abs(_sound(plain.path)[0, : 6 * RATE])) > 0.4
 
 
+COMMANDS = "\x1b[2J\u202e"  # what a terminal obeys, and what turns the order of letters
+
+
 def _many_tracks(path: Path) -> Path:
     """Pictures, two tracks of sound and two of subtitles, in Matroska."""
     base = numbered_clip(path.with_name("base.mp4"), 250)
     with av.open(str(base)) as pictures, av.open(str(path), "w") as target:
         video = target.add_stream_from_template(pictures.streams.video[0])
         sounds = []
-        for language, title in (("eng", "Original"), ("deu", "Kommentar")):
+        for language, title in (("eng", "Original"), ("deu", f"Kommentar{COMMANDS}")):
             sound = target.add_stream("aac", rate=RATE, layout="mono")
             sound.metadata.update({"language": language, "title": title})
             sounds.append(sound)
@@ -120,7 +123,7 @@ def _many_tracks(path: Path) -> Path:
         for language in ("eng", "fra"):
             text = target.add_mux_stream("subrip")
             text.time_base = Fraction(1, 1000)
-            text.metadata["language"] = language
+            text.metadata |= {"language": language, "title": f"Words{COMMANDS}"}
             texts.append(text)
         for packet in pictures.demux(video=0):
             if packet.dts is not None:
@@ -148,7 +151,11 @@ def test_all_tracks_are_kept(tmp_path):
     with av.open(str(made.files["mp4"])) as film:
         kinds = [(s.type, s.metadata.get("language")) for s in film.streams]
         assert kinds == [("video", "und"), ("audio", "eng"), ("audio", "deu"), ("subtitle", "eng"), ("subtitle", "fra")]
-        assert film.streams.audio[1].metadata["handler_name"] == "Kommentar"
+        assert film.streams.audio[1].metadata["handler_name"] == "Kommentar [2J"
+        assert [s.metadata["handler_name"] for s in film.streams.subtitles] == ["Words [2J"] * 2
+    made = vtsum.summarize(source, tmp_path / "c", tracks="all", stream_copy=True, model=ColourModel(), **OPTIONS)
+    with av.open(str(made.files["mp4"])) as film:
+        assert film.streams.audio[1].metadata["handler_name"] == "Kommentar [2J"
     for track, frequency in ((0, 300), (1, 1500)):
         sound = _sound(made.files["mp4"], track)[0]
         middle = sound[RATE : RATE + 8192]

@@ -16,7 +16,7 @@ from av.stream import Stream
 
 from vtsum.errors import VTSumError
 from vtsum.files import written
-from vtsum.shown import reason
+from vtsum.shown import one_line, reason
 from vtsum.video.cursor import PictureCursor
 from vtsum.video.entry_points import stands_alone
 from vtsum.video.picture import Pictures, display_size, save_jpeg, turn_of
@@ -117,7 +117,8 @@ class _Copy:
             for stream in self._streams:
                 track = self._target.add_stream_from_template(stream)
                 named = (("language", "language"), ("handler_name", "title"))
-                track.metadata.update({key: stream.metadata[own] for key, own in named if stream.metadata.get(own)})
+                told = {key: one_line(stream.metadata.get(own) or "") for key, own in named}
+                track.metadata.update({key: text for key, text in told.items() if text})
                 if stream.codec_context.codec.canonical_name == "hevc":
                     track.codec_context.codec_tag = "hvc1"
                 self._tracks[stream.index] = track

@@ -11,6 +11,7 @@ import av
 import numpy as np
 from av.audio.stream import AudioStream
 
+from vtsum.shown import one_line
 from vtsum.video.clock import together
 from vtsum.video.damage import Damage
 from vtsum.video.samples import samples_of
@@ -47,7 +48,7 @@ class SoundCursor:
             return
         context = stream.codec_context
         names = (("language", "language"), ("handler_name", "title"))
-        self.named = {name: stream.metadata[own] for name, own in names if stream.metadata.get(own)}
+        self.named = {name: told for name, own in names if (told := one_line(stream.metadata.get(own) or ""))}
         self.index = stream.index
         self._origin = origin
         self._seekable = seekable

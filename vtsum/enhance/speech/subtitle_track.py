@@ -19,6 +19,7 @@ from vtsum.enhance.speech.cues import MAX_LINE, Cue, bounded
 from vtsum.enhance.speech.sound import picture_origin, shown_video
 from vtsum.enhance.speech.subtitles import untagged, utterances_of
 from vtsum.enhance.speech.transcript import Transcript
+from vtsum.shown import one_line
 from vtsum.video.source import PacketReader, choose_audio, discard_others, open_container, show
 from vtsum.video.timeline import time_base
 
@@ -86,7 +87,7 @@ def subtitle_tracks(path: str | os.PathLike[str]) -> list[SubtitleTrack]:
             discard_others(container, [stream])
             cues = sorted(bounded(_cues(container, stream, origin), where), key=lambda cue: cue.start)
             texts = [(cue.start, cue.end, "\n".join(map(untagged, cue.lines))) for cue in cues]
-            tracks.append(SubtitleTrack(texts, _language(stream), stream.metadata.get("title") or None))
+            tracks.append(SubtitleTrack(texts, _language(stream), one_line(stream.metadata.get("title") or "") or None))
     return tracks
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+import vtsum
 from tests import forked
 from tests.vtsum.clips import numbered_clip
+from tests.vtsum.samples import small_clip
 from tests.vtsum.test_hostile_text import ENVIRONMENT, FAKE
 from vtsum.enhance.speech.subtitles import read_transcript
 from vtsum.errors import VTSumError
@@ -53,3 +55,16 @@ def test_a_command_refuses_endless_lines_within_a_subtitle(tmp_path: Path) -> No
     told = f"vtsum: read_transcript: {tmp_path}/t.sub: must hold at most 300000 words, got more\n"
     assert (done.returncode, done.stderr) == (2, told)
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("name", ["timed.srt", "plain.txt"])
+def test_more_words_than_can_be_said_are_told_before_the_video_is_watched(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = small_clip(tmp_path / "small.mp4").path
+    timed = "".join(f"{i}\n00:00:00,{i // 2:03} --> 00:00:01,000\nword\n\n" for i in range(1500))
+    (tmp_path / name).write_text(timed if name == "timed.srt" else "word " * 1500)
+    monkeypatch.setattr("vtsum.summary.pipeline.WatchedFrames", None)
+    monkeypatch.setattr("vtsum.summary.pipeline.watch", None)
+    with pytest.raises(VTSumError, match=r"^summarize: transcript must be of the video, got 1,500 words in \d+ s"):
+        vtsum.summarize(clip, tmp_path / "o", transcript=tmp_path / name)

@@ -238,19 +238,6 @@ def test_a_wrong_transcript_is_told_before_the_video_is_watched(
         vtsum.summarize(clip, tmp_path / "o", transcript=tmp_path / name)
 
 
-@pytest.mark.parametrize("name", ["timed.srt", "plain.txt"])
-def test_more_words_than_can_be_said_are_told_before_the_video_is_watched(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clip = small_clip(tmp_path / "small.mp4").path
-    timed = "".join(f"{i}\n00:00:00,{i // 2:03} --> 00:00:01,000\nword\n\n" for i in range(1500))
-    (tmp_path / name).write_text(timed if name == "timed.srt" else "word " * 1500)
-    monkeypatch.setattr("vtsum.summary.pipeline.WatchedFrames", None)
-    monkeypatch.setattr("vtsum.summary.pipeline.watch", None)
-    with pytest.raises(VTSumError, match=r"^summarize: transcript must be of the video, got 1,500 words in \d+ s"):
-        vtsum.summarize(clip, tmp_path / "o", transcript=tmp_path / name)
-
-
 def test_a_megabyte_of_lines_that_are_nearly_times_is_read_at_once(tmp_path: Path) -> None:
     clip = small_clip(tmp_path / "small.mp4").path
     lines = "1" * 9990 + "x-->\n"

@@ -18,6 +18,7 @@ from vtsum.reading import read_file
 _LIMIT = 1 << 16  # bytes
 _DEPTH = 16  # lists and mappings in one another; settings have three
 _NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")  # "\0" and "\ud800", which no file's name and no other text can hold
+_MERGE = "tag:yaml.org,2002:merge"
 _PLAIN = 1000  # characters of a value without quotes: Python shows no whole number of more than 4,300 digits
 
 
@@ -56,10 +57,13 @@ def read_yaml(path: str | Path, op: str, where: str, *, words: bool = False) -> 
 
 
 def _check_once(node: Any, where: str) -> None:
-    """Refuse a name that stands in a mapping twice: YAML's reader would take the last one in silence."""
+    """Refuse a name that stands in a mapping twice, of which YAML's reader would take the last one in silence, and a
+    merge key, by which one could: of two that are merged it would take the first."""
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
+            if key.tag == _MERGE:
+                raise VTSumError(f"{where}: line {key.start_mark.line + 1}: must be plain YAML without merge keys (<<)")
             if (name := str(key.value)) in seen:
                 raise VTSumError(f"{where}: line {key.start_mark.line + 1}: must set {name} once, got it again")
             seen.add(name)

@@ -416,3 +416,11 @@ def test_a_command_refuses_a_feature_file_that_holds_code(tmp_path: Path) -> Non
     told = refused("train", *words(data, tmp_path / "run"), names=path)
     assert "must hold real numbers, got dtype object" in told
     assert not (tmp_path / "mark").exists()
+
+
+def test_a_command_refuses_folds_that_set_a_name_twice_by_a_merge(tmp_path: Path) -> None:
+    data, splits = write_h5(tmp_path / "tvsum.h5"), tmp_path / "splits.yml"
+    splits.write_text("- <<: {train_keys: [video_10], test_keys: [video_2]}\n  train_keys: [video_1]\n")
+    asked = ["benchmark", "tvsum", "--h5", str(data), "--splits", str(splits), "--records", str(tmp_path / "r.jsonl")]
+    assert "line 1: must be plain YAML without merge keys (<<)" in refused(*asked, "--seeds", "1", names=splits)
+    assert not (tmp_path / "r.jsonl").exists()

@@ -348,6 +348,8 @@ SETTINGS = {
     "code": ("seed: !!python/object/apply:os.system [touch owned]\n", "line 1: must be plain YAML"),
     "a tag": ("seed: !!int ''\n", "line 1: must be plain YAML"),
     "billion laughs": (BOMB, "line 2: must be plain YAML"),
+    "set twice by a merge": ("seed: 1\n<<: {seed: 2}\n", r"line 2: must be plain YAML without merge keys \(<<\)"),
+    "merged in a model": ("model:\n  <<: [{width: 8}, {width: 16}]\n", "line 2: must be plain YAML without merge keys"),
     "deep": ("data: " + "[" * 30_000, "at most 16 levels"),
     "too long": ("# " + "x" * 100_000, "at most 65536 bytes"),
     "5,000 digits": (f"seed: {NINES}\n", "at most 1000 characters"),

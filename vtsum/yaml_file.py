@@ -19,6 +19,8 @@ _LIMIT = 1 << 16  # bytes
 _DEPTH = 16  # lists and mappings in one another; settings have three
 _NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")  # "\0" and "\ud800", which no file's name and no other text can hold
 _MERGE = "tag:yaml.org,2002:merge"
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_DECIMAL = re.compile(r"[-+]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?i:inf|nan)")
 _PLAIN = 1000  # characters of a value without quotes: Python shows no whole number of more than 4,300 digits
 
 
@@ -29,7 +31,8 @@ def read_yaml(path: str | Path, op: str, where: str, *, words: bool = False) -> 
         op: begins the message of a file that cannot be read. where: begins the others. words: values are the words
             that stand there: YAML would take 1:30 for the number 90.
     Raises:
-        VTSumError: it is not readable or no plain YAML, or a name stands twice in one mapping.
+        VTSumError: it is not readable or no plain YAML, a name stands twice in one mapping, or a number is one to YAML
+            alone: 010 is 8, and 1:30 is 90.
     """
     content = read_file(path, op, _LIMIT)
     depth = 0
@@ -48,7 +51,10 @@ def read_yaml(path: str | Path, op: str, where: str, *, words: bool = False) -> 
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > _DEPTH:
                 raise VTSumError(f"{where} must be YAML of at most {_DEPTH} levels, got more")
-        _check_once(yaml.compose(text, yaml.SafeLoader), where)
+        tree = yaml.compose(text, yaml.SafeLoader)
+        _check_once(tree, where)
+        if not words:
+            _check_numbers(tree, where)
         return yaml.load(text, yaml.BaseLoader if words else yaml.SafeLoader)
     except VTSumError:
         raise
@@ -71,3 +77,16 @@ def _check_once(node: Any, where: str) -> None:
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
             _check_once(value, where)
+
+
+def _check_numbers(node: Any, where: str) -> None:
+    """Refuse numbers that are not what a reader takes them for."""
+    if isinstance(node, yaml.MappingNode):
+        for _, value in node.value:
+            _check_numbers(value, where)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _check_numbers(value, where)
+    elif isinstance(node, yaml.ScalarNode) and node.tag in _NUMBERS and not _DECIMAL.fullmatch(node.value):
+        line = node.start_mark.line + 1
+        raise VTSumError(f"{where}: line {line}: must be a decimal number, or stand in quotes, got {node.value}")

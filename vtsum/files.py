@@ -173,8 +173,8 @@ def check_regular(path: Path) -> None:
 
 def check_possible(path: AnyPath) -> None:
     """Raise OSError where nothing can be put at `path`, also where that shows only once the folders on the way are
-    made: a part of it is longer than the system's names, a file lies where a folder is to be, or it goes back (..) out
-    of a folder that is not there: nothing is to be seen before, and then another file, which nobody has looked at."""
+    made: a part of it is longer than the system's names, or it goes back (..) out of a folder that is not there. There
+    nothing is to be seen before, and then another file, which nobody has looked at."""
     parts = Path(path).parts
     places = (Path(*parts[:index]) for index, part in enumerate(parts) if part == os.pardir and index)
     if (gone := next((place for place in places if not place.is_dir()), None)) is not None:
@@ -184,7 +184,7 @@ def check_possible(path: AnyPath) -> None:
     longest = os.pathconf(there, "PC_NAME_MAX")
     if any(len(os.fsencode(part)) > longest for part in absolute.parts):
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(path))
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, NotADirectoryError):  # below a file: told in better words by who makes it
         os.lstat(absolute)
 
 

@@ -129,9 +129,9 @@ def test_a_name_that_is_too_long_in_a_folder_that_is_not_there_is_told_before_th
 
 def test_a_folder_that_cannot_be_made_is_refused_at_once_and_leaves_none_on_the_way(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for name, told in ((f"new/{LONG}/a", "File name too long"), ("file/a", "Not a directory")):
-        with pytest.raises(VTSumError, match=rf"^summarize: output .*a must be writable: {told}$"):
-            check_output(tmp_path / name, overwrite=False)
+    with pytest.raises(VTSumError, match=r"^summarize: output .*a must be writable: File name too long$"):
+        check_output(tmp_path / f"new/{LONG}/a", overwrite=False)
+    for name, told in ((f"new/{LONG}/a", "File name too long"), ("file/a/b", "Not a directory")):
         with pytest.raises(OSError, match=told):
             make_folder(tmp_path / name)
     assert os.listdir(tmp_path) == ["file"]

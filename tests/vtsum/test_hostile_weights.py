@@ -3,6 +3,7 @@ up, and no pattern of theirs searched for."""
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from pathlib import Path
@@ -20,8 +21,9 @@ from tests.vtsum.test_checkpoint import model_folder, tiny_blip, tiny_clip
 from tests.vtsum.videoxum_corpus import write_corpus, write_model
 from vtsum.errors import VTSumError
 from vtsum.model.encoders import load_frame_encoder
-from vtsum.model.files import as_floats
+from vtsum.model.files import as_floats, read_safetensors
 from vtsum.model.pretrained import check_config, check_folder
+from vtsum.model.stored import check_stored
 from vtsum.model.timm_encoder import TimmFrameEncoder
 
 ENDLESS = "((([a-z]|[a-z_.])+)+)+!"  # backtracks for as many steps as a layer's name has subsets
@@ -264,3 +266,18 @@ def test_tokens_that_are_not_to_be_chosen_have_an_end(key: str, value: Any) -> N
     with pytest.raises(VTSumError, match=f"config must have at most 10,000 tokens for {key}, got 10,"):
         check_config({"generation_config": {key: value}}, "config")
     check_config({key: value[:90] if len(value) > 90 else [[5]]}, "config")
+
+
+def test_weights_that_may_not_be_read_are_told_as_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There was no such file, safetensors said."""
+    (path := tmp_path / "model.safetensors").touch()
+
+    def denied(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("vtsum.model.files.open", denied, raising=False)  # as for all but root
+    said = r"load: .*model\.safetensors must be a file that may be read: Permission denied$"
+    with pytest.raises(VTSumError, match=said):
+        read_safetensors(path, "load")
+    with pytest.raises(VTSumError, match=said):
+        check_stored(tmp_path, "model", "load")

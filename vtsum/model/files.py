@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pickle
@@ -19,6 +20,7 @@ from torch import Tensor
 from vtsum.errors import VTSumError, first_line
 from vtsum.files import written
 from vtsum.model.pickled import OddBytes, check_pickle
+from vtsum.shown import reason
 from vtsum.zips import opened
 
 COUNTS = ("num_batches_tracked", "position_ids")
@@ -150,6 +152,15 @@ def _check_regular(path: str | os.PathLike[str], op: str) -> None:
         raise VTSumError(f"{op}: {path} must be a regular file, got something else")
 
 
+def check_readable(path: str | os.PathLike[str], op: str) -> None:
+    """Raise VTSumError for a file that may not be read: safetensors says of one that there is none."""
+    try:
+        with contextlib.suppress(FileNotFoundError), open(path, "rb"):
+            pass
+    except PermissionError as error:
+        raise VTSumError(f"{op}: {path} must be a file that may be read: {reason(error)}") from None
+
+
 def read_safetensors(path: str | os.PathLike[str], op: str) -> dict[str, Tensor]:
     """The weights of a safetensors file.
 
@@ -157,6 +168,7 @@ def read_safetensors(path: str | os.PathLike[str], op: str) -> dict[str, Tensor]
         VTSumError: the file is missing or broken.
     """
     _check_regular(path, op)
+    check_readable(path, op)
     try:
         return load_file(path)
     except Exception as error:  # safetensors and the file system, each with kinds of its own

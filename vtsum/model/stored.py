@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from vtsum.errors import VTSumError
-from vtsum.model.files import read_pt
+from vtsum.model.files import check_readable, read_pt
 from vtsum.reading import read_json
 
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -52,6 +52,7 @@ def _kinds(folder: Path, op: str) -> Iterator[tuple[str, str]]:
     from safetensors import SafetensorError, safe_open
 
     for path in sorted(folder.glob("*.safetensors")):
+        check_readable(path, op)
         try:
             with safe_open(path, "pt") as file:
                 names = list(file.keys())

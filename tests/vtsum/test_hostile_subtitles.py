@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from tests.vtsum.samples import small_clip
 from tests.vtsum.test_hostile_text import ENVIRONMENT, FAKE
 from vtsum.enhance.speech.subtitles import read_transcript
 from vtsum.errors import VTSumError
+from vtsum.summary.listening import Listening
+from vtsum.video import probe
 
 _FIELDS = ",".join(f"{i:x}" for i in range(256, 2600))
 _ASS = "Dialogue: 0,0:00:00.00,0:00:01.00,,,,,,,"
@@ -57,14 +60,24 @@ def test_a_command_refuses_endless_lines_within_a_subtitle(tmp_path: Path) -> No
     assert not (tmp_path / "o").exists()
 
 
-@pytest.mark.parametrize("name", ["timed.srt", "plain.txt"])
 def test_more_words_than_can_be_said_are_told_before_the_video_is_watched(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clip = small_clip(tmp_path / "small.mp4").path
-    timed = "".join(f"{i}\n00:00:00,{i // 2:03} --> 00:00:01,000\nword\n\n" for i in range(1500))
-    (tmp_path / name).write_text(timed if name == "timed.srt" else "word " * 1500)
+    timed = "".join(f"{i}\n00:00:00,{i // 2:03} --> 00:00:02,000\nword\n\n" for i in range(1500))
+    (tmp_path / "timed.srt").write_text(timed)
     monkeypatch.setattr("vtsum.summary.pipeline.WatchedFrames", None)
     monkeypatch.setattr("vtsum.summary.pipeline.watch", None)
     with pytest.raises(VTSumError, match=r"^summarize: transcript must be of the video, got 1,500 words in \d+ s"):
-        vtsum.summarize(clip, tmp_path / "o", transcript=tmp_path / name)
+        vtsum.summarize(clip, tmp_path / "o", transcript=tmp_path / "timed.srt")
+
+
+def test_plain_text_is_held_against_what_the_video_is_found_to_last(tmp_path: Path) -> None:
+    """Not against what its container states, which may be the first second of an hour."""
+    clip = small_clip(tmp_path / "small.mp4").path
+    (tmp_path / "plain.txt").write_text("word " * 1200)
+    info = dataclasses.replace(probe(clip), stated_duration=1.0)
+    with Listening(clip, info, None, tmp_path / "plain.txt", None, None, "cpu", lambda *_: None) as listening:
+        found = listening.said(100.0)
+    assert found is not None
+    assert len(found.words) == 1200

@@ -235,6 +235,18 @@ def test_an_empty_folder_that_may_not_be_written_to_is_refused(tmp_path: Path, m
     assert stat.S_IMODE(out.stat().st_mode) == 0o500
 
 
+def test_pictures_that_could_not_be_removed_are_told_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new summary was in place, and the rest of the older one beside it."""
+    (pictures := tmp_path / "out" / "keyframes").mkdir(parents=True)
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: not (path == pictures and mode & os.W_OK)
+    )  # as for all but root
+    with pytest.raises(VTSumError, match=r"summarize: output .*keyframes must be writable: Permission denied"):
+        check_output(tmp_path / "out", overwrite=True)
+
+
 def test_a_file_that_cannot_be_made_is_told_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table was reckoned for minutes whose plot had no place."""
     (locked := tmp_path / "locked").mkdir()

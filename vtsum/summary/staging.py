@@ -141,8 +141,10 @@ def check_output(folder: Path, overwrite: bool, inputs: Sequence[AnyPath | None]
         empty = not os.listdir(folder)
     except OSError as error:
         raise writing_failed(folder, error) from None
-    if not os.access(folder, os.W_OK | os.X_OK):  # it could be replaced all the same, which nobody expects
-        raise VTSumError(f"summarize: output {plain(folder)} must be writable: Permission denied")
+    # The folder itself could be replaced all the same, which nobody expects; the other one not be removed.
+    for place in (folder, folder / "keyframes"):
+        if place.is_dir() and not os.access(place, os.W_OK | os.X_OK):
+            raise VTSumError(f"summarize: output {plain(place)} must be writable: Permission denied")
     if foreign:
         raise VTSumError(
             f"summarize: output must be a new or empty folder or an older summary, "

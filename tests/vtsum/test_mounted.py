@@ -13,6 +13,8 @@ import vtsum
 from tests.vtsum.fakes import ColourModel
 from tests.vtsum.samples import small_clip
 from tests.vtsum.test_nothing_is_lost import ENVIRONMENT, FAKE, content
+from vtsum.files import strangers
+from vtsum.summary.staging import OURS
 
 
 @pytest.mark.parametrize("name", ["keyframes", "summary.json"])
@@ -33,3 +35,17 @@ def test_what_is_mounted_in_a_summary_is_not_deleted(name: str, tmp_path: Path) 
         return
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert f"with {name} in it" in done.stderr
+
+
+def test_what_the_system_says_is_mounted_is_no_file_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a container lets nobody mount anything; a space in a path is written as octal."""
+    (tmp_path / "an o" / "keyframes").mkdir(parents=True)
+    for name in ("summary.txt", "keyframes/shot_0001.jpg"):
+        (tmp_path / "an o" / name).touch()
+    place = str(tmp_path / "an o" / "keyframes").replace(" ", "\\040")
+    line = f"36 35 98:0 /kept {place} rw,noatime master:1 - ext4 /dev/sda1 rw\n"
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda self: line.encode() if self.name == "mountinfo" else read(self))
+    assert strangers(tmp_path / "an o", OURS.fullmatch) == ["keyframes"]
+    line = ""
+    assert strangers(tmp_path / "an o", OURS.fullmatch) == []

@@ -48,7 +48,7 @@ class _Part:
         check_possible(path)
         check_regular(path)
         self._made = not path.parent.exists()
-        make_folder(path.parent)
+        path.parent.mkdir(parents=True, exist_ok=True)
         self.final = path
         self.path = path.with_name(f"{_begins(path.name)}{secrets.token_hex(_DIGITS)}.part")
         begun(self.path)

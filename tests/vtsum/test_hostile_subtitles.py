@@ -9,10 +9,7 @@ from pathlib import Path
 import pytest
 
 import vtsum
-from tests import forked
-from tests.vtsum.clips import numbered_clip
 from tests.vtsum.samples import small_clip
-from tests.vtsum.test_hostile_text import ENVIRONMENT, FAKE
 from vtsum.enhance.speech.subtitles import read_transcript
 from vtsum.errors import VTSumError
 from vtsum.summary.listening import Listening
@@ -44,20 +41,7 @@ def test_lines_and_fields_within_a_subtitle_have_an_end(name: str, text: str, to
     started = time.process_time()
     with pytest.raises(VTSumError, match=rf"{name}: must (hold|have) {told}"):
         read_transcript(tmp_path / name, duration=60.0)
-    assert time.process_time() - started < 12
-
-
-def test_a_command_refuses_endless_lines_within_a_subtitle(tmp_path: Path) -> None:
-    (tmp_path / "t.sub").write_text(("{1}{2}" + "-|" * 4990 + "\n") * 830)
-    clip = numbered_clip(tmp_path / "clip.mp4", 25)
-    done = forked.run(
-        [*FAKE, "summarize", clip, "-o", tmp_path / "o", "--transcript", tmp_path / "t.sub"],
-        env=ENVIRONMENT,
-        timeout=60,
-    )
-    told = f"vtsum: read_transcript: {tmp_path}/t.sub: must hold at most 300000 words, got more\n"
-    assert (done.returncode, done.stderr) == (2, told)
-    assert not (tmp_path / "o").exists()
+    assert time.process_time() - started < 6
 
 
 def test_more_words_than_can_be_said_are_told_before_the_video_is_watched(

@@ -185,16 +185,24 @@ def test_subtitles_without_number_are_refused_before_they_are_read(
     assert time.process_time() - started < 6
 
 
-def test_a_command_refuses_endless_lines_of_a_transcript(tmp_path: Path) -> None:
-    (tmp_path / "t.txt").write_text("0:12 a\n" * 1_198_000)
+@pytest.mark.parametrize(
+    ("name", "line", "count", "told"),
+    [
+        ("t.txt", "0:12 a\n", 1_198_000, "have at most 600000 lines, got 1198000"),
+        ("t.sub", "{1}{2}" + "-|" * 4990 + "\n", 830, "hold at most 300000 words, got more"),  # lines within lines
+    ],
+)
+def test_a_command_refuses_endless_lines_of_a_transcript(
+    name: str, line: str, count: int, told: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(line * count)
     clip = numbered_clip(tmp_path / "clip.mp4", 25)
     done = forked.run(
-        [*FAKE, "summarize", clip, "-o", tmp_path / "o", "--transcript", tmp_path / "t.txt"],
+        [*FAKE, "summarize", clip, "-o", tmp_path / "o", "--transcript", tmp_path / name],
         env=ENVIRONMENT,
         timeout=60,
     )
-    told = f"vtsum: read_transcript: {tmp_path}/t.txt: must have at most 600000 lines, got 1198000\n"
-    assert (done.returncode, done.stderr) == (2, told)
+    assert (done.returncode, done.stderr) == (2, f"vtsum: read_transcript: {tmp_path}/{name}: must {told}\n")
     assert not (tmp_path / "o").exists()
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vtsum.errors import VTSumError, first_line
 from vtsum.files import written
-from vtsum.model.pickled import OddBytes, check_pickle
+from vtsum.model.pickled import LONGEST_NAME, OddBytes, check_pickle
 from vtsum.shown import reason
 from vtsum.zips import opened
 
@@ -92,7 +92,6 @@ def read_pt(path: str | os.PathLike[str], op: str, *, mmap: bool = False) -> Any
     return content
 
 
-_LONGEST_LINE = 1000  # bytes; of a longer class torch makes a message in time that grows with the square
 _PICKLES = 5
 """With which torch.save's files began before 1.6: a sign, its version, the machine, the content, what it lies in."""
 
@@ -108,9 +107,9 @@ class _Bounded(io.BufferedReader):
         return super().read(left if size is None or size < 0 else min(size, left))
 
     def readline(self, size: int | None = -1, /) -> bytes:
-        line = super().readline(_LONGEST_LINE)
-        if len(line) == _LONGEST_LINE:
-            raise ValueError(f"a name of more than {_LONGEST_LINE} characters")
+        line = super().readline(LONGEST_NAME)
+        if len(line) == LONGEST_NAME:
+            raise ValueError(f"a name of more than {LONGEST_NAME} characters")
         return line
 
 

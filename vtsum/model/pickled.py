@@ -11,7 +11,8 @@ import pickletools
 from collections.abc import Iterator
 from typing import IO, Any, cast
 
-_LONGEST_NAME = 1000  # characters; of a longer class torch makes a message in time that grows with the square
+LONGEST_NAME = 1000
+"""Characters; of a longer class torch makes a message in time that grows with the square."""
 _TEXTS = {"BINUNICODE", "SHORT_BINUNICODE", "UNICODE", "BINSTRING", "SHORT_BINSTRING", "STRING"}
 _WORDS = {"TUPLE1": "one", "TUPLE2": "two", "EMPTY_TUPLE": "none", "REDUCE": "call"}
 _BYTES = ["text", "latin1", "two", "call"]
@@ -58,8 +59,8 @@ def _words(source: bytes | IO[bytes]) -> Iterator[str]:
             memo[argument] = word if word in ("encode", "bytearray", *_AS_TEXT) else ""
             continue
         if name == "GLOBAL":
-            if len(argument) > _LONGEST_NAME:
-                raise ValueError(f"a name of more than {_LONGEST_NAME} characters")
+            if len(argument) > LONGEST_NAME:
+                raise ValueError(f"a name of more than {LONGEST_NAME} characters")
             called = argument.rpartition(" ")[2]  # of whatever module: torch knows the names of Python 2, too
             word = called if called in ("encode", "bytearray") else ""
         elif name in ("GET", "BINGET", "LONG_BINGET"):

@@ -21,9 +21,8 @@ _MOST_TABLES = 10_000  # boxes in a track, which has 30 or so
 _FEW_ENTRIES = 1_000_000  # of libav's index, that any file may have
 _MOST_ENTRIES = 20_000_000  # where edits repeat them: half a gigabyte
 _FEW_DECODED = 20_000  # pictures, for the edits of any file
-_MOST_DECODED = (
-    20  # times that pictures are decoded for edits; a cut every second, and key pictures 10 s apart, make 20
-)
+# Times that pictures are decoded for edits: a cut every second, and key pictures 10 s apart, make 20.
+_MOST_DECODED = 20
 _DEEPEST = 10  # boxes in one another; libav goes no deeper
 _HOLDERS = frozenset(b"moov trak edts mdia minf stbl moof traf mvex cmov".split())
 

@@ -115,7 +115,7 @@ def test_a_place_for_checkpoints_that_is_none_is_told_before_the_work(
     checkpoints.check(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr("os.access", lambda *asked: False)
-        with pytest.raises(VTSumError, match="must be a folder to write to, got none"):
+        with pytest.raises(VTSumError, match="must be a folder to write to, got one that may not be written to"):
             checkpoints.check(tmp_path)
     (tmp_path / "checkpoints").rmdir()
     (tmp_path / "checkpoints").touch()

@@ -199,11 +199,12 @@ def check(run: Path) -> None:
     """
     place = checkpoint_folder(run)
     if os.path.lexists(place) and not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
-        raise VTSumError(f"train: {place} must be a folder to write to, got none")
+        found = "one that may not be written to" if place.is_dir() else "none"
+        raise VTSumError(f"train: {place} must be a folder to write to, got {found}")
     for name in sorted(os.listdir(place)) if place.is_dir() else []:
-        found = place / name  # in the way of a checkpoint, which would be told when it is written, after hours perhaps
-        if (_WHOLE.fullmatch(name) or _UNFINISHED.fullmatch(name)) and (found.is_symlink() or not found.is_dir()):
-            raise VTSumError(f"train: {found} must be a checkpoint's folder, got none of that name; move it away")
+        taken = place / name  # in the way of a checkpoint, which would be told when it is written, after hours perhaps
+        if (_WHOLE.fullmatch(name) or _UNFINISHED.fullmatch(name)) and (taken.is_symlink() or not taken.is_dir()):
+            raise VTSumError(f"train: {taken} must be a checkpoint's folder, got none of that name; move it away")
     for folder in _folders(run, _WHOLE, _UNFINISHED):
         if foreign := strangers(folder, _OURS.fullmatch):
             raise VTSumError(

@@ -26,14 +26,20 @@ class _Reader(io.BufferedReader):
 
 @contextmanager
 def opened(path: str | os.PathLike[str], most: int = LIST) -> Iterator[zipfile.ZipFile]:
-    """An archive to read, whose list of members has at most `most` bytes.
+    """An archive to read, whose list of members has at most `most` bytes and names each once: of two members of one
+    name zipfile shows the last.
 
     Raises:
-        zipfile.BadZipFile: it has more, or is none.
+        zipfile.BadZipFile: it has more, names one twice, or is none.
         OSError: it cannot be read.
     """
     with _Reader(io.FileIO(path)) as file:
         file.most = most
         with zipfile.ZipFile(file) as archive:
             file.most = None
+            names: set[str] = set()
+            for name in archive.namelist():
+                if name in names:
+                    raise zipfile.BadZipFile(f"two members named {name!r:.80}")
+                names.add(name)
             yield archive

@@ -64,6 +64,15 @@ def crowded(path: Path, mark: Path) -> None:
             archive.writestr(f"{number}.npy", b"")
 
 
+def twice(path: Path, mark: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zipfile's own, that a name is there already
+        for number in (1.0, 2.0):
+            stored = io.BytesIO()
+            np.save(stored, np.full((4, 4), number, np.float32))
+            archive.writestr("features.npy", stored.getvalue())
+
+
 NPZ: dict[str, tuple[Callable[[Path, Path], None], str]] = {
     "a pickle": (pickled, "must hold real numbers, got dtype object"),
     "encrypted": (encrypted, "must be a whole NumPy array, got: .*encrypted"),
@@ -78,7 +87,8 @@ NPZ: dict[str, tuple[Callable[[Path, Path], None], str]] = {
     "a deep header": (member(npy("(" * 9000)), "must be a whole NumPy array"),
     "a header that calls": (member(npy("__import__('os').mkdir('mark')")), "must be a whole NumPy array"),
     "no array": (member(b"hello"), "must be a whole NumPy array"),
-    "members without number": (crowded, "must be a whole npz file, got .*a list of its members of"),
+    "members without number": (crowded, "must be a whole npz file, got a list of its members of"),
+    "a name twice": (twice, "must be a whole npz file, got two members named 'features.npy'$"),
 }
 
 
@@ -230,6 +240,11 @@ def packed(group: h5py.Group, chunk: tuple[int, int], raw: int, times: int) -> N
     group["features"].id.write_direct_chunk((0, 0), stored, 0)
 
 
+def nameless(group: h5py.Group) -> None:
+    h5py.h5g.create(group.id, b"\xff")
+    del group["picks"]
+
+
 def shots_of_a_frame(group: h5py.Group) -> None:
     """A small file of which the choice of shots would be work for hours."""
     frames = 20_000
@@ -318,7 +333,14 @@ H5: dict[str, tuple[Callable[[h5py.Group], None], str]] = {
         replace("change_points", np.array([[0, 49], [50, 20], [21, 99]])),
         "change_points must tile frames 0 to 99",
     ),
-    "no text": (replace("title", np.bytes_(b"\xff\xfe")), "must be an h5 file in TVSum's schema, got: "),
+    "no text": (replace("title", np.bytes_(b"\xff\xfe")), r"video_1: title must be text in UTF-8, got b'\\xff\\xfe'$"),
+    "no values": (replace("gtscore", h5py.Empty("f4")), "gtscore must hold values, got a field without any$"),
+    "no text at all": (replace("title", h5py.Empty("S4")), "title must hold values, got a field without any$"),
+    "a group of no name": (
+        lambda group: h5py.h5g.create(group.file.id, b"video_\xff"),
+        r"groups must have names in UTF-8, got b'video_\\xff'$",
+    ),
+    "a field of no name, and one less": (nameless, r"must have the field picks, got \["),
     "no rate": (replace("fps", 0.0), "n_frames and fps must be positive, got 100 and 0.0"),
 }
 

@@ -150,8 +150,12 @@ def _open(path: Path, stack: ExitStack) -> zipfile.ZipFile:
     except _BROKEN as error:
         if isinstance(error, VTSumError):
             raise
-        with_head = _head(path) == b"PK\x03\x04" and not zipfile.is_zipfile(path)
-        found = f"one that is cut off at {size} bytes" if with_head else f"no zip archive ({reason(error)})"
+        if zipfile.is_zipfile(path):
+            found = reason(error)
+        elif _head(path) == b"PK\x03\x04":
+            found = f"one that is cut off at {size} bytes"
+        else:
+            found = f"no zip archive ({reason(error)})"
         raise VTSumError(f"{path} must be a whole npz file, got {found}") from None
 
 

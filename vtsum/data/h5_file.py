@@ -57,6 +57,8 @@ class H5File:
         self._file, self._where = file, f"{function}: {path}"
         self._left = _PACKED * path.stat().st_size + _SPARE
         self.keys: list[str] = list(file)
+        if odd := [key for key in self.keys if not isinstance(key, str)]:  # h5py gives these as bytes
+            raise VTSumError(f"{self._where}: groups must have names in UTF-8, got {odd[0]!r:.80}")
 
     def group(self, key: str) -> H5Group:
         import h5py
@@ -132,7 +134,10 @@ class H5Group:
     def text(self, name: str) -> str:
         """ "" where there is no such field."""
         value = self.read(name) if name in self else b""
-        return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+        try:
+            return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+        except UnicodeDecodeError as error:
+            raise VTSumError(f"{self.where}: {name} must be text in UTF-8, got {error.object!r:.80}") from None
 
     def checked(self, name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """The array, once it was found to be of that shape and finite."""
@@ -151,7 +156,7 @@ def _own(group: Any, name: str, kind: type, where: str) -> Any:
 
     link = group.get(name, getlink=True)  # first: to ask whether `name in group` would follow the link
     if link is None:
-        raise VTSumError(f"{where} must have the field {name}, got {sorted(group)!s:.200}")
+        raise VTSumError(f"{where} must have the field {name}, got {sorted(map(str, group))!s:.200}")
     if not isinstance(link, h5py.HardLink):
         raise VTSumError(f"{where}: {name} must lie in the file itself, got a link")
     found: Any = group[name]
@@ -161,12 +166,14 @@ def _own(group: Any, name: str, kind: type, where: str) -> Any:
     if kind is h5py.Dataset:
         if found.is_virtual or found.external:
             raise VTSumError(f"{where}: {name} must lie in the file itself, got one mapped from elsewhere")
+        if found.shape is None:
+            raise VTSumError(f"{where}: {name} must hold values, got a field without any")
         text = h5py.check_string_dtype(found.dtype) is not None
         if found.dtype.kind not in "fiub" and not text:
             raise VTSumError(f"{where}: {name} must hold numbers or text, got {found.dtype!s:.80}")
         if text and found.shape != ():  # each of many texts may be the same long one
             raise VTSumError(f"{where}: {name} must be one text or hold numbers, got text of shape {found.shape!s:.80}")
-        if found.shape is None or _size(found) > H5_LIMIT:
+        if _size(found) > H5_LIMIT:
             parts = f" in chunks of {found.chunks!s:.80}" if found.chunks else ""
             raise VTSumError(
                 f"{where}: {name} must have at most {H5_LIMIT} bytes, got shape {found.shape!s:.80}{parts}"

@@ -23,6 +23,7 @@ from torch import Tensor
 from vtsum.errors import VTSumError, first_line
 from vtsum.model.files import COUNTS
 from vtsum.model.hub_names import guard
+from vtsum.model.own_code import nobody_is_asked
 from vtsum.model.stored import check_stored
 from vtsum.model.tokenizer_file import check_tokenizer, check_words_named
 from vtsum.reading import read_json
@@ -64,7 +65,6 @@ _NAME = re.compile(r"[\w.-]{0,200}")
 _MOST_HELD = 1 << 20  # bytes
 _one_at_a_time = threading.RLock()
 _held_warnings: ContextVar[list[Any] | None] = ContextVar("warnings held back", default=None)
-_reading = ContextVar("reading a stranger's checkpoint", default=False)
 
 
 def from_pretrained(kind: Any, source: str | os.PathLike[str], what: str, op: str = "load", **options: Any) -> Any:
@@ -80,7 +80,7 @@ def from_pretrained(kind: Any, source: str | os.PathLike[str], what: str, op: st
         _check_hub(source, op)
     try:
         weights = hasattr(kind, "from_config") or hasattr(kind, "_from_config")  # they take long, and do not panic
-        with told_if_well(), _nobody_is_asked(), contextlib.nullcontext() if weights else panics_unheard():
+        with told_if_well(), nobody_is_asked(), contextlib.nullcontext() if weights else panics_unheard():
             made = kind.from_pretrained(source, trust_remote_code=False, **options)
             if hasattr(made, "get_vocab") and not has_words(made):
                 raise ValueError("its tokenizer has no words (tokenizer.json or vocab.txt is missing)")
@@ -91,25 +91,6 @@ def from_pretrained(kind: Any, source: str | os.PathLike[str], what: str, op: st
             f"{op}: {what} must be a transformers checkpoint in a folder, in the local cache or on the hub, "
             f"got {source!r}: {first_line(error)}"
         ) from None
-
-
-@contextmanager
-def _nobody_is_asked() -> Iterator[None]:
-    """Within, transformers asks nobody whether code may be run: of parts of a checkpoint it does not know what it was
-    told of the whole, and takes a "y" on standard input for consent. Who loads other models meanwhile is asked."""
-    from transformers import dynamic_module_utils
-
-    def ask(question: str) -> str:
-        if _reading.get():
-            raise ValueError("it asks for code of its own")
-        return input(question)
-
-    setattr(dynamic_module_utils, "input", ask)  # noqa: B010  # before Python's own, by which it asks
-    before = _reading.set(True)
-    try:
-        yield
-    finally:
-        _reading.reset(before)
 
 
 @contextmanager
@@ -145,7 +126,7 @@ def at_work(source: str | os.PathLike[str], op: str) -> Iterator[None]:
         VTSumError: naming the checkpoint. torch.OutOfMemoryError: as it is.
     """
     try:
-        with told_if_well(), _nobody_is_asked():
+        with told_if_well(), nobody_is_asked():
             yield
     except (VTSumError, torch.OutOfMemoryError):
         raise

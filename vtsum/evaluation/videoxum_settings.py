@@ -60,6 +60,10 @@ class EvaluationSettings:
                 raise VTSumError(f"evaluate: {name} must be at most {most}, got {getattr(self, name)}")
         if self.limit is not None and self.limit < 1:
             raise VTSumError(f"evaluate: limit must be at least 1, got {self.limit}")
+        if self.clip_tokenizer is not None and self.clip_source is None:
+            raise VTSumError(
+                f"evaluate: clip_tokenizer must come with a CLIP text encoder: --clip, or {Path(self.data) / 'clip'}"
+            )
         if self.min_length < 0 or not 0 < self.repetition_penalty < math.inf or self.seed < 0:
             raise VTSumError("evaluate: min_length and seed must be 0 or more and repetition_penalty a number above 0")
 

@@ -296,7 +296,9 @@ def test_without_clip_or_java_the_rest_is_measured(corpus, model, tmp_path):
     missing = {name: cell["reason"] for name, cell in content["measures"].items() if cell["value"] is None}
     assert missing == {"meteor": java.NO_JAVA, "vt_clipscore": f"needs a CLIP text encoder: --clip, or {bare / 'clip'}"}
     assert content["baselines"]["random"]["meteor"]["reason"] == java.NO_JAVA
-    with pytest.raises(VTSumError, match="clip_tokenizer must come with a CLIP text encoder: --clip, or .*/bare/clip$"):
+    with pytest.raises(
+        VTSumError, match=r"clip_tokenizer must come with a CLIP text encoder: --clip, or .*/bare/clip$"
+    ):
         evaluate(dataclasses.replace(settings_of(bare, model), clip_tokenizer=str(tmp_path)))
     with pytest.raises(
         VTSumError, match=r"the PTB tokenizer needs a Java runtime .*default-jre-headless; or --caption"

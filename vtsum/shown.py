@@ -30,10 +30,9 @@ _UNSEEN = "\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb
 _JOINERS = "\u200c\u200d"  # needed in Persian, in Indic scripts and in emoji, always behind a sign of theirs
 _TAGS = "\U000e0000-\U000e007f"
 _NO_SIGN = rf"\x00-\x7f{_BREAKS}{_LONE}{_UNSEEN}{_TAGS}{_JOINERS}"
+_FLAG = "(?P<flag>\U0001f3f4[\U000e0061-\U000e007a]{1,6}\U000e007f)"  # of England and the like: the one use of tags
 _UNFIT = re.compile(
-    "(?P<flag>\U0001f3f4[\U000e0061-\U000e007a]{1,6}\U000e007f)"  # of England and the like: the one use of tags
-    f"|(?P<space>[{_BREAKS}]+)|(?P<lone>[{_LONE}]+)|[{_UNSEEN}{_TAGS}]+"
-    f"|(?<![^{_NO_SIGN}])[{_JOINERS}]+"
+    f"{_FLAG}|(?P<space>[{_BREAKS}]+)|(?P<lone>[{_LONE}]+)|[{_UNSEEN}{_TAGS}]+|(?<![^{_NO_SIGN}])[{_JOINERS}]+"
 )
 _ADDRESS = re.compile(r"\A([A-Za-z][A-Za-z0-9+.-]+):/+(?=[^/])")
 _USER = re.compile(r"([a-z][a-z0-9+.-]{1,15}://)[^/\s]{1,1000}@", re.IGNORECASE)
@@ -45,7 +44,7 @@ _KEY = re.compile(
     r"[^=&;?#\s]{0,40}=)[^&#\s]+",
     re.IGNORECASE,
 )
-_HIDDEN = re.compile(f"[\x7f-\x9f\u2028\u2029{_LONE}{_UNSEEN}]")
+_HIDDEN = re.compile(f"{_FLAG}|[\x7f-\x9f\u2028\u2029{_LONE}{_UNSEEN}{_TAGS}]")
 
 
 def clean(text: str) -> str:
@@ -146,7 +145,7 @@ def open_streams() -> None:
 
 def escaped(text: str) -> str:
     """JSON in which whatever a terminal obeys and no reader sees is written as its number."""
-    return _HIDDEN.sub(lambda m: f"\\u{ord(m[0]):04x}", text)
+    return _HIDDEN.sub(lambda m: m[0] if m.lastgroup else json.dumps(m[0])[1:-1], text)
 
 
 def full(error: BaseException | None) -> bool:

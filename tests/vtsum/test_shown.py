@@ -108,3 +108,11 @@ def test_an_error_is_one_clean_line_of_bounded_length() -> None:
     assert str(error).endswith("9 end")
     assert len(str(error)) < LONGEST + 10
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+def test_signs_beyond_16_bits_that_nobody_sees_are_written_as_their_numbers() -> None:
+    flag = "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f"
+    text = f"a\U000e0041b {flag} \U0001f33e"
+    written = escaped(json.dumps({"name": text}, ensure_ascii=False))
+    assert written == '{"name": "a\\udb40\\udc41b ' + flag + ' \U0001f33e"}'
+    assert json.loads(written) == {"name": text}

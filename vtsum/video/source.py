@@ -10,6 +10,7 @@ import contextlib
 import io
 import os
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from vtsum.shown import clean, looks_like_address, reason, with_slashes
 from vtsum.video.boxes import excessive_index, is_encrypted, is_still
 from vtsum.video.formats import ALLOWED, HEAD, STILL, describe, is_pattern, refers_elsewhere
 from vtsum.video.matroska import excessive_tags
+from vtsum.video.opening import OPEN_TIMEOUT, TooSlowError, crowded, excessive_tables, within
 from vtsum.video.owed import Owed, side_by_side
 
 MAX_PIXELS = 36_000_000  # 8192 x 4320 and a little: above it a damaged header would take gigabytes
@@ -110,20 +112,18 @@ def open_container(path: str | os.PathLike[str], function: str) -> InputContaine
         raise VTSumError(f"{function}: {name}: must be a video file, found {STILL}")
     if head.startswith(b"\x1aE\xdf\xa3") and (stated := excessive_tags(found)):
         raise VTSumError(f"{function}: {name}: {stated}")
+    begun = time.monotonic()
     try:
-        container = av.open(
-            os.fspath(found),
-            mode="r",
-            metadata_errors="replace",
-            timeout=IO_TIMEOUT,
-            options={"max_pixels": str(MAX_PIXELS)},  # libav decodes pictures already to find out what the streams are
-            container_options={"protocol_whitelist": "file", "format_whitelist": ",".join(ALLOWED)},
-        )
+        container = within(OPEN_TIMEOUT, lambda: _open(found))
+    except TooSlowError:
+        raise VTSumError(f"{function}: {name}: could not be opened within {OPEN_TIMEOUT:.0f} s") from None
     except av.error.ExitError:
         raise VTSumError(f"{function}: {name}: could not be opened within {IO_TIMEOUT:.0f} s") from None
     except MemoryError:
         raise VTSumError(f"{function}: {name}: states more than 1000 streams, or tables that are too large") from None
     except (av.FFmpegError, OSError, ValueError):
+        if time.monotonic() - begun > IO_TIMEOUT:  # some formats take being broken off for damage
+            raise VTSumError(f"{function}: {name}: could not be opened within {IO_TIMEOUT:.0f} s") from None
         if head[4:8] == b"ftyp" and is_encrypted(found):
             raise VTSumError(f"{function}: {name}: {_ENCRYPTED}") from None
         content = describe(head)
@@ -133,9 +133,23 @@ def open_container(path: str | os.PathLike[str], function: str) -> InputContaine
                 "and one of %d * ? {; rename it"
             ) from None
         raise VTSumError(f"{function}: {name}: must be a video file, found {content}") from None
+    if stated := excessive_tables(container):
+        container.close()
+        raise VTSumError(f"{function}: {name}: {stated}")
     if sum(stream.frames for stream in container.streams) > _MANY:
         give_back()
     return container
+
+
+def _open(path: Path) -> InputContainer:
+    return av.open(
+        os.fspath(path),
+        mode="r",
+        metadata_errors="replace",
+        timeout=IO_TIMEOUT,
+        options={"max_pixels": str(MAX_PIXELS)},  # libav decodes pictures already to find out what the streams are
+        container_options={"protocol_whitelist": "file", "format_whitelist": ",".join(ALLOWED)},
+    )
 
 
 def choose_video(container: InputContainer, path: str | os.PathLike[str], function: str) -> VideoStream:
@@ -373,6 +387,8 @@ class PacketDecoder:
 
     def _decode(self, packet: Packet | None) -> list:
         try:
+            if packet is not None and crowded(packet, self._context.name):
+                raise ValueError("texts without end")
             frames = self._context.decode(packet)
         except EOFError:
             return []

@@ -1,0 +1,68 @@
+"""Opening files with libav in bounded time, whatever they have of tags, chapters and text beside pictures.
+
+libav looks through all tags of a table for each further one, of any format, and through chapters and a picture's texts
+too: a megabyte of them is minutes of one call, which neither heeds its own time limit nor lets a signal be answered.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from av.container import InputContainer
+from av.packet import Packet
+
+OPEN_TIMEOUT = 20.0  # seconds of opening, reading and computing together
+_MOST_TAGS = 2_000  # of a file, a stream or a chapter; libav takes 0.1 s for as many, each time that it opens the file
+_MOST_CHAPTERS = 10_000
+_MOST_TEXTS = 1_000  # of one picture
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt")  # W3C, "Portable Network Graphics", third edition, 11.3.3
+
+
+class TooSlowError(Exception):
+    """A file takes longer to open than any should."""
+
+
+def within(seconds: float, work: Callable[[], InputContainer]) -> InputContainer:
+    """What `work` returns or raises. Meanwhile signals are answered.
+
+    Raises:
+        TooSlowError: it takes longer than that; what it does is left to itself.
+    """
+    made: list[InputContainer] = []
+    failed: list[BaseException] = []
+    done = threading.Event()
+
+    def run() -> None:
+        try:
+            made.append(work())
+        except BaseException as error:  # it is the caller's
+            failed.append(error)
+        finally:
+            done.set()
+
+    threading.Thread(target=run, name="opening", daemon=True).start()
+    if not done.wait(seconds):
+        raise TooSlowError
+    if failed:
+        raise failed.pop()
+    return made.pop()
+
+
+def excessive_tables(container: InputContainer) -> str | None:
+    """What a file must do about its tags or chapters, which are more than are read again and again in no time, or
+    None."""
+    chapters = container.chapters()
+    if len(chapters) > _MOST_CHAPTERS:
+        return f"must hold at most {_MOST_CHAPTERS} chapters, got {len(chapters)}"
+    tables = (each.metadata for each in (container, *container.streams))
+    most = max(len(table) for table in (*tables, *(chapter["metadata"] for chapter in chapters)))
+    return f"must hold at most {_MOST_TAGS} tags of one thing, got {most}" if most > _MOST_TAGS else None
+
+
+def crowded(packet: Packet, codec: str) -> bool:
+    """Whether a picture in PNG has more texts than its decoder sorts in no time."""
+    if codec not in ("png", "apng") or packet.size < 12 * _MOST_TEXTS:  # a text takes 12 bytes or more
+        return False
+    data = bytes(packet)
+    return sum(map(data.count, _TEXTS)) > _MOST_TEXTS

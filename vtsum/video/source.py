@@ -17,6 +17,7 @@ from pathlib import Path
 import av
 import av.logging
 from av.audio.codeccontext import AudioCodecContext
+from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.codec.context import CodecContext
 from av.container import InputContainer
@@ -48,6 +49,7 @@ _HELD = "has_b_frames"  # libav's name for how many pictures are held back
 _MOST_HELD_BACK = 15  # that H.264's decoder can be told to: with the one it decodes as many as it keeps
 _DELIMITER = b"\x09\xf0"  # of H.264: a unit that says no more than where a picture begins (ITU-T H.264, 7.3.2.4)
 _AGAIN = -(1 << 40)  # a timestamp that no file has
+LEAST_RATE = 1000  # samples of sound a second: of a byte that lasts a second 48,000 would be made
 IO_TIMEOUT = 10.0  # seconds of one call into libav, which answers no signal meanwhile: holes of gigabytes are searched
 
 av.logging.set_level(None)
@@ -390,6 +392,8 @@ class PacketDecoder:
             if packet is not None and crowded(packet, self._context.name):
                 raise ValueError("texts without end")
             frames = self._context.decode(packet)
+            if any(isinstance(frame, AudioFrame) and frame.sample_rate < LEAST_RATE for frame in frames):
+                raise ValueError("sound that takes endless room at the rate of others")
         except EOFError:
             return []
         except (av.FFmpegError, ValueError, MemoryError):

@@ -18,6 +18,7 @@ import pytest
 from tests import forked
 from tests.vtsum.clips import numbered_clip
 from tests.vtsum.samples import ENVIRONMENT
+from vtsum.video.opening import TooSlowError, within
 
 COMMAND = [sys.executable, "-m", "vtsum", "summarize"]
 
@@ -106,6 +107,35 @@ def test_what_takes_too_long_to_open_is_given_up(tmp_path):
     done = forked.run([*COMMAND, str(path), "-o", str(tmp_path / "o")], env=ENVIRONMENT, timeout=120)
     assert (done.returncode, done.stderr) == (2, f"vtsum: probe: {path}: could not be opened within 20 s\n")
     assert time.monotonic() - began < 60
+
+
+@pytest.mark.parametrize("name", ["x.flv", "-"])
+def test_a_stream_is_held_to_the_same_tags(tmp_path, name):
+    path = flv(tmp_path / "x.flv", 5_000)
+    source = str(path) if name == "x.flv" else "-"
+    words = [*COMMAND, source, "-o", str(tmp_path / "o"), "--live"]
+    with open(path, "rb") as file:
+        done = subprocess.run(words, env=ENVIRONMENT, timeout=60, stdin=file, capture_output=True, text=True)
+    told = "standard input" if name == "-" else path
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith(f"vtsum: stream: {told}: must hold at most 2000 tags of one thing, got 500")
+
+
+def test_who_waits_for_a_stream_is_not_given_up():
+    """It may come slowly; what is made of it may not take long."""
+
+    def compute():
+        end = time.thread_time() + 30
+        while time.thread_time() < end:
+            pass
+
+    began = time.monotonic()
+    with pytest.raises(TooSlowError):
+        within(0.3, compute, computing=True)
+    assert time.monotonic() - began < 20
+    assert within(0.3, lambda: time.sleep(1.5), computing=True) is None
+    with pytest.raises(TooSlowError):
+        within(0.3, lambda: time.sleep(1.5))
 
 
 def test_texts_without_end_beside_a_picture_are_not_sorted(tmp_path):

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 
 import av
 from av.container import InputContainer
@@ -30,6 +31,7 @@ from vtsum.video.boxes import excessive_index
 from vtsum.video.clock import ClockedPackets
 from vtsum.video.formats import ALLOWED, HEAD, describe, refers_elsewhere
 from vtsum.video.matroska import excessive_tags
+from vtsum.video.opening import OPEN_TIMEOUT, TooSlowError, excessive_tables, within
 from vtsum.video.reader import ROUNDING
 from vtsum.video.source import (
     MAX_PIXELS,
@@ -144,7 +146,8 @@ class LivePictures:
                 if address.startswith("rtsp"):
                     allowed["format_whitelist"] += ",rtsp"
                     allowed["rtsp_transport"] = "tcp"  # by UDP packets are lost in silence
-                container = av.open(
+                work = partial(
+                    av.open,
                     os.fspath(self._source),
                     metadata_errors="replace",
                     options=options,
@@ -153,12 +156,20 @@ class LivePictures:
                 )
             else:
                 bytes_ = self._bytes()
-                container = av.open(
-                    bytes_, metadata_errors="replace", options=options, container_options=allowed, mode="r"
+                work = partial(
+                    av.open, bytes_, metadata_errors="replace", options=options, container_options=allowed, mode="r"
                 )
+            container = within(OPEN_TIMEOUT, work, computing=True)
+            if stated := excessive_tables(container):
+                container.close()
+                raise VTSumError(f"stream: {self._name}: {stated}")
             return container, bytes_
         except VTSumError:
             raise
+        except TooSlowError:
+            raise VTSumError(
+                f"stream: {self._name}: could not be opened within {OPEN_TIMEOUT:.0f} s of computing"
+            ) from None
         except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
             found = reason(error) if bytes_ is None else describe(bytes_.head)
             raise VTSumError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import random
 import struct
 import zipfile
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.vtsum.hostile import refused
 from tests.vtsum.samples import small_clip
 from vtsum.errors import VTSumError
 from vtsum.model.files import read_pt
+from vtsum.training import checkpoints
 
 ODD = "bytes that are not made as Python's pickles make them"
 
@@ -90,6 +92,75 @@ def test_bytes_that_torch_saved_are_read(new: bool, tmp_path: Path) -> None:
     assert found["bytes"] == content["bytes"]
     assert np.array_equal(found["weight"], content["weight"])
     assert {k: v for k, v in found.items() if k != "weight"} == {k: v for k, v in content.items() if k != "weight"}
+
+
+def _multiple(times: int) -> bytes:
+    value = (times * (2**61 - 1)).to_bytes(11, "little")
+    return b"\x8a\x0b" + value
+
+
+KEYS = {
+    "a tuple in a tuple, a million times": b"})" + b"\x85" * 1_000_000 + b"Ns",
+    "a tuple that doubles": b"})q\x00" + b"".join(b"h%ch%c\x86q%c" % (n, n, n + 1) for n in range(60)) + b"Ns",
+    "one that a function takes": b"ccollections\nOrderedDict\n])" + b"\x85" * 1_000_000 + b"a\x85R",
+    "numbers of one hash": b"}(" + b"".join(_multiple(n) + b"N" for n in range(1, 60_000)) + b"u",
+    "odd keys": b"}(" + b"".join(b"K\x01" + b"M" + struct.pack("<H", n) + b"\x86N" for n in range(60_000)) + b"u",
+}
+
+
+@pytest.mark.parametrize("kind", KEYS)
+@pytest.mark.parametrize("form", [archive, legacy])
+def test_keys_are_not_hashed_without_end(kind: str, form: Any, tmp_path: Path) -> None:
+    path = form(tmp_path / "a.pt", b"\x80\x02" + KEYS[kind] + b".")
+    with pytest.raises(VTSumError, match=r"tuples of more than 10000000 parts|more than 1000 keys or numbers"):
+        read_pt(path, "test")
+
+
+def test_keys_that_a_training_writes_are_read(tmp_path: Path) -> None:
+    weights = {f"{n}.weight": torch.zeros(2, 3) for n in range(3000)}
+    moments = {n: {"step": torch.tensor(1.0), "betas": (0.9, 0.999), ("a", n % 500): n} for n in range(500)}
+    content = {"model": weights, "optimizer": moments, "random": (3, tuple(range(625)), None), "seed": 2**64 - 1}
+    torch.save(content, tmp_path / "a.pt")
+    found = read_pt(tmp_path / "a.pt", "test")
+    assert found["optimizer"].keys() == moments.keys()
+    assert found["random"] == content["random"]
+
+
+def test_an_attribute_takes_no_methods_place(tmp_path: Path) -> None:
+    for name in ("numel", "untyped_storage", "mine"):
+        weight = torch.nn.Parameter(torch.zeros(3))
+        setattr(weight, name, 3)
+        torch.save({"weight": weight}, tmp_path / "a.pt")
+        if name == "mine":
+            assert read_pt(tmp_path / "a.pt", "test")["weight"].shape == (3,)
+        else:
+            with pytest.raises(VTSumError, match=f"tensors with their own methods, got another {name}"):
+                read_pt(tmp_path / "a.pt", "test")
+
+
+@pytest.mark.parametrize("kind", ["a tuple in a tuple, a million times", "a tuple that doubles"])
+def test_a_command_refuses_keys_without_end_in_one_line(kind: str, tmp_path: Path) -> None:
+    clip = small_clip(tmp_path / "clip.mp4").path
+    archive(tmp_path / "blip.pth", b"\x80\x02" + KEYS[kind] + b".")
+    words = ["extract", str(clip), "-o", str(tmp_path / "features"), "--encoder", str(tmp_path / "blip.pth")]
+    assert "tuples of more than" in refused(*words, names=tmp_path / "blip.pth")
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"numpy": ("MT19937", torch.zeros(10_000), 9_999, 0, 0.0)}, {"python": (*random.getstate()[:2], "x")}],
+    ids=["a place behind NumPy's state", "a text for Python's number"],
+)
+def test_random_states_are_those_of_generators(odd: dict[str, Any], tmp_path: Path) -> None:
+    checkpoints.save_random_states(tmp_path, 0)
+    torch.save(torch.load(tmp_path / "rng-00000.pt") | odd, tmp_path / "rng-00000.pt")
+    before = np.random.get_state(), random.getstate()
+    try:
+        with pytest.raises(VTSumError, match=r"must hold random states"):
+            checkpoints.load_random_states(tmp_path, 0)
+    finally:
+        np.random.set_state(before[0])
+        random.setstate(before[1])
 
 
 def test_a_command_refuses_weights_without_end_in_one_line(tmp_path: Path) -> None:

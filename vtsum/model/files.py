@@ -20,6 +20,7 @@ from torch import Tensor
 from vtsum.errors import VTSumError, first_line
 from vtsum.files import written
 from vtsum.model.pickled import LONGEST_NAME, OddBytes, check_pickle
+from vtsum.model.pickled_keys import EndlessKeys
 from vtsum.shown import reason
 from vtsum.zips import opened
 
@@ -83,6 +84,10 @@ def read_pt(path: str | os.PathLike[str], op: str, *, mmap: bool = False) -> Any
     while waiting:
         value = waiting.pop()
         if isinstance(value, Tensor):
+            if shadowed := sorted(name for name in vars(value) if hasattr(Tensor, name)):
+                raise VTSumError(
+                    f"{op}: {path} must hold tensors with their own methods, got another {shadowed[0]:.80}"
+                )
             plain = value.layout == torch.strided and value.device.type == "cpu"
             if not plain or value.untyped_storage().nbytes() < value.numel() * value.element_size():
                 raise VTSumError(f"{op}: {path} must hold whole tensors, got one of {list(value.shape)} without them")
@@ -120,7 +125,7 @@ def _check_pickles(path: str | os.PathLike[str], archived: bool) -> None:
             try:
                 for _ in range(_PICKLES):
                     check_pickle(file)
-            except OddBytes:
+            except (OddBytes, EndlessKeys):
                 raise
             except Exception:  # it is broken there, of which torch, which comes no further either, says more
                 return

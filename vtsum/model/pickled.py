@@ -11,6 +11,8 @@ import pickletools
 from collections.abc import Iterator
 from typing import IO, Any, cast
 
+from vtsum.model.pickled_keys import Keys
+
 LONGEST_NAME = 1000
 """Characters; of a longer class torch makes a message in time that grows with the square."""
 _TEXTS = {"BINUNICODE", "SHORT_BINUNICODE", "UNICODE", "BINSTRING", "SHORT_BINSTRING", "STRING"}
@@ -33,7 +35,7 @@ def check_pickle(source: bytes | IO[bytes]) -> None:
         source: a file is left behind the pickle's end.
     Raises:
         OddBytes: it has bytes made otherwise than Python's pickles do, each from a text of its own, a letter a byte.
-        ValueError: it is broken, or names a class of an endless name.
+        ValueError: it is broken, or names a class of an endless name, or has keys that are hashed without end.
     """
     expected: list[str] = []
     for word in _words(source):
@@ -51,9 +53,10 @@ def check_pickle(source: bytes | IO[bytes]) -> None:
 def _words(source: bytes | IO[bytes]) -> Iterator[str]:
     """What each step of a pickle puts on the stack, as far as `check_pickle` goes by it."""
     memo: dict[int, str] = {}
-    word = ""
+    word, keys = "", Keys()
     for opcode, found, _ in pickletools.genops(source):
         name, argument = opcode.name, cast(Any, found)
+        keys.see(name, argument)
         if name in ("PUT", "BINPUT", "LONG_BINPUT"):
             # Of texts, Python has the letters and "latin1" once; any other may be long, and is not to be had again.
             memo[argument] = word if word in ("encode", "bytearray", *_AS_TEXT) else ""

@@ -37,6 +37,7 @@ _WHOLE = re.compile(r"step-\d{8}")
 _UNFINISHED = re.compile(r"\.step-\d{8}\.part")
 _OURS = re.compile(r"complete\.json|rng-\d{5}\.pt|state\.pt|(zero|universal|\.universal\.part)/.*", re.DOTALL)
 """The files of a checkpoint; what lies in DeepSpeed's own folders is called after the weights."""
+_WORDS = 624  # of the state of NumPy's generator, MT19937
 _FACTS = {"step": int, "engine": str, "ranks": int, "global_batch": int, "data": str, "settings": dict, "files": dict}
 """What a marker says at least."""
 
@@ -269,9 +270,11 @@ def load_random_states(folder: Path, rank: int) -> None:
         if state["cuda"] is not None and torch.cuda.is_available():
             torch.cuda.set_rng_state(state["cuda"])
         kind, keys, position, *rest = state["numpy"]
-        if not 0 <= position <= len(keys):  # NumPy would read from there
-            raise ValueError(f"position {position} of {len(keys)}")
+        if keys.shape != (_WORDS,) or not 0 <= position <= _WORDS:  # NumPy would read from there
+            raise ValueError(f"position {position} of {list(keys.shape)}")
         np.random.set_state((kind, keys.numpy().astype(np.uint32), position, *rest))
+        if not isinstance(state["python"][2], float | None):  # Python adds to it whatever it is
+            raise ValueError(f"a number of {type(state['python'][2]).__name__}")
         random.setstate(state["python"])
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RuntimeError) as error:
         raise VTSumError(f"train: {path} must hold random states, got: {first_line(error)}") from None

@@ -16,7 +16,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vtsum.errors import VTSumError
-from vtsum.video.boxes import breaks_off, points_outside
+from vtsum.video.boxes import breaks_off, is_cut_short, points_outside
 from vtsum.video.clock import ClockedPackets, together
 from vtsum.video.damage import Damage, TransportJoins, is_spoilt
 from vtsum.video.ending import ends_early, gif_is_whole, left_unread
@@ -183,6 +183,8 @@ class FrameSampler:
             self.warnings.append(f"the video breaks off at {self.duration:.1f} s")
         else:
             self.duration = run.shown_until
+            if run.cut_short:
+                self.warnings.append("the file is cut short: pictures or sound that lay at its end are missing")
         self.damaged = run.damage.spans(self.duration)
         if run.sound_before > _LOST_SOUND:
             self.warnings.append(f"{run.sound_before:.1f} s of sound before the first picture are left out")
@@ -222,6 +224,7 @@ class _Run:
         self._given: deque[float] = deque(maxlen=1000)  # when pictures are shown that the decoder was given, and owes
         self._early: list[int] = []  # ticks of damaged packets before the first picture
         self.count = 0
+        self.cut_short = False
         self._read_until = 0
         self._stream = stream
         # The picture on display at a grid point comes at most two steps before it. Below four steps between grid
@@ -336,7 +339,10 @@ class _Run:
         self._note_missing(max(self._given, default=0.0))
         if Stays().believable(self._repeated_until - self.end):
             self.end = max(self.end, self._repeated_until)
-        if (self._holes is not None and self._holes.at_end()) or ("mp4" in self._format and breaks_off(self._path)):
+        if self._holes is not None and self._holes.at_end():
+            self.damage.add(self.end, self.end)
+        self.cut_short = "mp4" in self._format and is_cut_short(self._path)
+        if self.cut_short or ("mp4" in self._format and breaks_off(self._path)):
             self.damage.add(self.end, self.end)
         if "mp4" in self._format and points_outside(self._path):
             self.damage.add(0.0, self.end)  # where, is not known

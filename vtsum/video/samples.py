@@ -21,6 +21,7 @@ from vtsum.video.timeline import Timeline, stated_duration, time_base
 _SLIP = 0.02  # seconds that sound may run off its timestamps (they are rounded in Matroska) before it is put right
 _GUESSED = 0.25  # the same where the rate is not the header's: libav then guesses most timestamps by that
 _TOGETHER = 4096  # samples that are handed on at once: a packet's are a few dozen at low rates
+_ENTRY = 1.0  # seconds of packets that may give nothing before the first sound: where a stream is entered is no damage
 _FASTEST = 768_000  # samples a second; a damaged header may state any number
 
 
@@ -52,17 +53,27 @@ def samples_of(
     decoder = PacketDecoder(stream)
     stated = stream.codec_context.sample_rate  # 0: not known yet
     step = 1024 / (stated or 48_000)
+    stated_end = stated_duration(container, stream) or 0.0
     timeline = Timeline(time_base(stream), step, stated_duration(container, stream), origin=origin)
     packets = ClockedPackets(container, streams, origin=origin, sought=sought)
     resampler: AudioResampler | None = None
     form: tuple[str, str, int] | None = None
+    silent: list[float] = []  # when the first and the last packet before the first sound were to be heard
+    heard = False
     at = expected = 0.0  # samples out of the resampler, and where its input should have brought it
     for packet in chain((p for p in packets if p.stream_index == stream.index), [None]):
         frames = decoder.decode(packet)
-        if decoder.failed and packet is not None:
-            lost = timeline.lost(packet.pts)
-            if lost is not None and lost >= base:  # before it lies what a seek left incomplete
+        lost = None if packet is None else timeline.lost(packet.pts)
+        if lost is not None and packet is not None and packet.size:
+            if decoder.failed and lost >= base:  # before it lies what a seek left incomplete
                 damage.add(lost, lost + step)
+            elif not heard:  # some decoders take zeros without a word
+                silent = [*silent[:1], max(lost, base)]
+        if silent and (frames or packet is None or decoder.gave_up):
+            if silent[-1] - silent[0] > _ENTRY or not (frames or (sought and not decoder.errors)):
+                damage.add(silent[0], max(silent[-1] + step, 0.0 if frames else stated_end))
+            silent = []
+        heard = heard or bool(frames)
         for frame in frames:
             if not frame.samples or not 0 < frame.sample_rate <= _FASTEST:
                 continue

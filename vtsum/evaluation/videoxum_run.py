@@ -190,7 +190,7 @@ def checkpoint_name(checkpoint: str | Path) -> str:
     if path.is_file():
         return path.stem
     path = path.parent if path.name in ("model", "best") else path
-    seed = re.fullmatch(r"seed-(\d+)", path.name)
+    seed = re.fullmatch(r"seed-([0-9]+)", path.name)
     return f"{path.parent.name} seed {seed[1]}" if seed else path.name
 
 

@@ -84,10 +84,8 @@ def read_pt(path: str | os.PathLike[str], op: str, *, mmap: bool = False) -> Any
     while waiting:
         value = waiting.pop()
         if isinstance(value, Tensor):
-            if shadowed := sorted(name for name in vars(value) if hasattr(Tensor, name)):
-                raise VTSumError(
-                    f"{op}: {path} must hold tensors with their own methods, got another {shadowed[0]:.80}"
-                )
+            if shadowed := sorted(vars(value).keys() & set(dir(Tensor))):
+                raise VTSumError(f"{op}: {path} must hold tensors with their own methods, got another {shadowed[0]}")
             plain = value.layout == torch.strided and value.device.type == "cpu"
             if not plain or value.untyped_storage().nbytes() < value.numel() * value.element_size():
                 raise VTSumError(f"{op}: {path} must hold whole tensors, got one of {list(value.shape)} without them")

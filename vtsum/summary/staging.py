@@ -21,7 +21,7 @@ from vtsum.summary.exports import FILES
 
 # All that a finished output folder may hold; anything else in it belongs to the user and is never deleted.
 OURS = re.compile(
-    r"summary\.(mp4|vtt|txt|json)|report\.html|(analysis|live)\.npz|keyframes/(shot_\d{4,}\.jpg)?|"
+    r"summary\.(mp4|vtt|txt|json)|report\.html|(analysis|live)\.npz|keyframes/(shot_[0-9]{4,}\.jpg)?|"
     + "|".join(map(re.escape, FILES))
 )
 

@@ -33,9 +33,9 @@ from vtsum.shown import reason
 
 FORMAT = "vtsum-checkpoint/1"
 MARKER = "complete.json"
-_WHOLE = re.compile(r"step-\d{8}")
-_UNFINISHED = re.compile(r"\.step-\d{8}\.part")
-_OURS = re.compile(r"complete\.json|rng-\d{5}\.pt|state\.pt|(zero|universal|\.universal\.part)/.*", re.DOTALL)
+_WHOLE = re.compile(r"step-[0-9]{8}")
+_UNFINISHED = re.compile(r"\.step-[0-9]{8}\.part")
+_OURS = re.compile(r"complete\.json|rng-[0-9]{5}\.pt|state\.pt|(zero|universal|\.universal\.part)/.*", re.DOTALL)
 """The files of a checkpoint; what lies in DeepSpeed's own folders is called after the weights."""
 _WORDS = 624  # of the state of NumPy's generator, MT19937
 _FACTS = {"step": int, "engine": str, "ranks": int, "global_batch": int, "data": str, "settings": dict, "files": dict}

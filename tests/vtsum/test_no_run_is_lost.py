@@ -82,6 +82,18 @@ def test_a_link_for_what_is_written_at_the_end_is_told_before_the_work(name: str
     )
 
 
+@pytest.mark.parametrize("name", [".lock", "config.yaml", "metrics.jsonl", "validation.jsonl"])
+def test_a_pipe_for_a_file_of_a_run_is_named_before_the_work(
+    name: str, data: Path, stopped: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(stopped, tmp_path / "run"))
+    (run / name).unlink(missing_ok=True)
+    os.mkfifo(run / name)
+    done = forked.run([*REAL, *words(data, "run", "--max_epoch", "8")], cwd=tmp_path, env=ENVIRONMENT, timeout=60)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr == f"vtsum: train: run/{name} must be a regular file, got something else; move it away\n"
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [

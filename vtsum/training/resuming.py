@@ -65,6 +65,9 @@ def check_folder(run: Path, settings: TrainSettings) -> None:
     own = [run / name for name in (METRICS, "tensorboard", "wandb", "checkpoints", "model", "validation.jsonl", "best")]
     written = [run / folder / name for folder in ("model", BEST) for name in MODEL_FILES]  # at the end, of hours
     check_no_links("train", run / CONFIG, run / LOCK, *own, *written)
+    for path in (run / name for name in (LOCK, CONFIG, METRICS, "validation.jsonl")):
+        if os.path.lexists(path) and not path.is_file():
+            raise VTSumError(f"train: {path} must be a regular file, got something else; move it away")
     s = settings
     inputs = [s.data, s.ann_root, s.video_embeddings_root, s.pretrained, s.tokenizer, s.deepspeed]
     for path in own:

@@ -104,6 +104,29 @@ KEYS = {
     "a tuple that doubles": b"})q\x00" + b"".join(b"h%ch%c\x86q%c" % (n, n, n + 1) for n in range(60)) + b"Ns",
     "one that a function takes": b"ccollections\nOrderedDict\n])" + b"\x85" * 1_000_000 + b"a\x85R",
     "numbers of one hash": b"}(" + b"".join(_multiple(n) + b"N" for n in range(1, 60_000)) + b"u",
+    "numbers chosen for one place": b"}("
+    + b"".join(b"\x8a\x06" + struct.pack("<Q", 2**40 + n)[:6] + b"N" for n in range(30_000))
+    + b"u",
+    "fractions": b"}(" + b"".join(b"G" + struct.pack(">d", float(n)) + b"N" for n in range(30_000)) + b"u",
+    "a set of such": b"c__builtin__\nset\n]("
+    + b"".join(b"G" + struct.pack(">d", float(n)) for n in range(30_000))
+    + b"e\x85R",
+    "a list, filled behind its tuple": b"c__builtin__\nset\n]q\x00\x85q\x01h\x00("
+    + b"".join(b"G" + struct.pack(">d", float(n)) for n in range(30_000))
+    + b"e0R",
+    "pairs of such": b"ccollections\nOrderedDict\n]("
+    + b"".join(b"](G" + struct.pack(">d", float(n)) + b"Ne" for n in range(30_000))
+    + b"e\x85R",
+    "one set again and again": b"c__builtin__\nset\nq\x00]("
+    + b"K\x01" * 2000
+    + b"eq\x010"
+    + b"h\x00h\x01\x85R0" * 6000
+    + b"N",
+    "one dictionary again and again": b"ccollections\nOrderedDict\nq\x00)R("
+    + b"".join(b"M" + struct.pack("<H", n) + b"N" for n in range(2000))
+    + b"u}bq\x010"
+    + b"h\x00h\x01\x85R0" * 6000
+    + b"N",
     "odd keys": b"}(" + b"".join(b"K\x01" + b"M" + struct.pack("<H", n) + b"\x86N" for n in range(60_000)) + b"u",
 }
 
@@ -112,7 +135,9 @@ KEYS = {
 @pytest.mark.parametrize("form", [archive, legacy])
 def test_keys_are_not_hashed_without_end(kind: str, form: Any, tmp_path: Path) -> None:
     path = form(tmp_path / "a.pt", b"\x80\x02" + KEYS[kind] + b".")
-    with pytest.raises(VTSumError, match=r"tuples of more than 10000000 parts|more than 1000 keys or numbers"):
+    with pytest.raises(
+        VTSumError, match=r"of more than 10000000 parts|more than 1000 keys or numb|20000 keys of hash|10000000 members"
+    ):
         read_pt(path, "test")
 
 

@@ -1,8 +1,9 @@
-"""What Python hashes as a pickle is read: keys of dictionaries, whose hashes are of the file's choice.
+"""What Python hashes as a pickle is read: keys of dictionaries and members of sets, whose hashes are the file's choice.
 
 A tuple's hash is that of all that is in it, anew each time: of tuples in tuples a thousand bytes ask for years, and a
-million of them, one in the other, for more of the stack than there is. The hash of a whole number is its rest by
-2**61 - 1: of 60,000 multiples of that each is compared with all that came before.
+million of them, one in the other, for more of the stack than there is. A number's hash is its rest by 2**61 - 1: of
+60,000 multiples of that each is compared with all that came before, and so are others that are chosen for it. Of one
+long list, a set can be made again and again.
 """
 
 from __future__ import annotations
@@ -10,26 +11,47 @@ from __future__ import annotations
 from typing import Any
 
 MOST_PARTS = 10_000_000
-"""Of all tuples, those in them counted again; a model's have some twenty for each of its tensors."""
+"""Of all tuples, those in them counted again; a model's have some twenty for each of its tensors. So many members, too,
+may lists and dictionaries have together that something is made of by a call."""
 MOST_ODD = 1_000
 """Numbers beyond the hash's rest, and keys that are neither text nor numbers."""
-_REST = 2**61 - 1
-_ODD = ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3")
+MOST_CHOSEN = 20_000
+"""Keys whose hashes can be chosen: fractions and numbers of more than 32 bits."""
+_REST, _NARROW = 2**61 - 1, 2**31
+_TUPLES = {"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"}
+_CALLS = {"REDUCE", "NEWOBJ", "NEWOBJ_EX", "INST", "OBJ"}
+_EMPTY = {"EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET", "LIST", "DICT", "FROZENSET"}
 _GETS, _PUTS = {"GET", "BINGET", "LONG_BINGET"}, {"PUT", "BINPUT", "LONG_BINPUT"}
 # Of what is taken from the stack for one result; those with a mark take all above it, and so many below.
 _TAKES = {
     **{"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "REDUCE": 2, "NEWOBJ": 2, "NEWOBJ_EX": 3, "STACK_GLOBAL": 2},
-    **{"BINPERSID": 1, "BUILD": 2, "APPEND": 2, "SETITEM": 3, "STOP": 1},
+    **{"BINPERSID": 1, "BUILD": 2, "APPEND": 2, "SETITEM": 3, "STOP": 1, "POP": 1},
 }
 _MARKED = {
-    **dict.fromkeys(("TUPLE", "LIST", "DICT", "FROZENSET", "INST", "OBJ"), 0),
+    **dict.fromkeys(("TUPLE", "LIST", "DICT", "FROZENSET", "INST", "OBJ", "POP_MARK"), 0),
     **dict.fromkeys(("APPENDS", "SETITEMS", "ADDITEMS"), 1),
 }
-_NONE = {"PROTO", "FRAME", "MARK", "POP", "POP_MARK", "STOP", *_PUTS, "MEMOIZE"}
+_GROWS = {"APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS"}
+_PAIRS = {"SETITEM", "SETITEMS", "DICT"}
+_NONE = {"PROTO", "FRAME", "STOP", "POP", "POP_MARK"}
 
 
 class EndlessKeys(ValueError):
     """More to be hashed, or compared, than an honest pickle has."""
+
+
+class _Value:
+    """One on the stack. `parts`: that are hashed where it is a tuple. `members`, `chosen`: of a list, a dictionary or a
+    set, all, and those whose hashes can be chosen. `held`: what a tuple is of, for a call whose arguments it is."""
+
+    __slots__ = ("chosen", "held", "members", "parts")
+
+    def __init__(self, parts: int = 1, held: tuple[_Value, ...] = ()) -> None:
+        self.parts, self.held = parts, held
+        self.members = self.chosen = 0
+
+
+_PLAIN, _CHOSEN = _Value(), _Value()
 
 
 class Keys:
@@ -40,57 +62,88 @@ class Keys:
     """
 
     def __init__(self) -> None:
-        self._stack: list[int] = []  # parts of each value; what has none that are hashed is one
+        self._stack: list[_Value] = []
         self._marks: list[int] = []
-        self._memo: dict[int, int] = {}
-        self._parts = self._odd = 0
+        self._memo: dict[int, _Value] = {}
+        self._parts = self._members = self._odd = self._chosen = 0
 
     def see(self, name: str, argument: Any) -> None:
         """Take the next step, of an opcode as pickletools calls it."""
-        if isinstance(argument, int) and abs(argument) >= _REST:
-            self._count_odd(1)
         if name == "MARK":
             self._marks.append(len(self._stack))
-        elif name in _PUTS:
-            self._memo[argument] = self._stack[-1] if self._stack else 1
-        elif name == "MEMOIZE":
-            self._memo[len(self._memo)] = self._stack[-1] if self._stack else 1
-        elif name in ("POP", "POP_MARK"):
-            self._take(name)
-        elif name == "DUP":
-            self._push(self._stack[-1] if self._stack else 1)
+        elif name in _PUTS or name == "MEMOIZE":
+            self._memo[len(self._memo) if name == "MEMOIZE" else argument] = self._top()
         elif name in _GETS:
-            self._push(self._memo.get(argument, 1))
-        elif name not in _NONE:
-            self._make(name)
+            self._stack.append(self._memo.get(argument, _PLAIN))
+        elif name == "DUP":
+            self._stack.append(self._top())
+        elif name in _NONE:
+            self._take(name)
+        elif name in _EMPTY or name in _GROWS:
+            self._gather(name)
+        elif name in _TUPLES or name in _CALLS or name == "BUILD":
+            self._join(name)
+        else:
+            self._take(name)
+            self._stack.append(self._number(argument) if isinstance(argument, int | float) else _PLAIN)
 
-    def _make(self, name: str) -> None:
+    def _top(self) -> _Value:
+        return self._stack[-1] if self._stack else _PLAIN
+
+    def _number(self, value: float) -> _Value:
+        if isinstance(value, int) and abs(value) >= _REST:
+            self._count(odd=1)
+        return _PLAIN if isinstance(value, int) and abs(value) < _NARROW else _CHOSEN
+
+    def _gather(self, name: str) -> None:
+        """Make a list, a dictionary or a set, or have it grow."""
         taken = self._take(name)
-        if name in ("SETITEM", "SETITEMS", "DICT"):
-            keys = taken[name != "DICT" :: 2]
-            self._count_odd(sum(key > 1 for key in keys))
-        elif name == "ADDITEMS":
-            self._count_odd(sum(each > 1 for each in taken[1:]))
-        # What a function makes of a tuple may be hashed as that is; a list or a dictionary is never.
-        parts = 1 + sum(taken) if name in (*_ODD, "FROZENSET", "REDUCE", "NEWOBJ", "NEWOBJ_EX", "BUILD") else 1
-        self._push(parts)
+        grown = taken.pop(0) if name in _GROWS and taken else _Value()
+        keys = taken[::2] if name in _PAIRS else taken
+        odd = sum(key.parts > 1 for key in keys)
+        chosen = odd + sum(key is _CHOSEN for key in keys)
+        grown.members += len(keys)
+        grown.chosen += chosen
+        if name not in ("APPEND", "APPENDS", "LIST"):
+            self._count(odd=odd, chosen=chosen)
+        else:  # of pairs in lists, a dictionary may be made
+            grown.chosen += sum(bool(key.held) or key.members > 0 or key.chosen > 0 for key in keys) - odd
+        self._stack.append(grown)
 
-    def _take(self, name: str) -> list[int]:
-        count = _TAKES.get(name, int(name == "POP"))
-        if name in _MARKED or name == "POP_MARK":
-            at = self._marks.pop() if self._marks else 0
-            count = len(self._stack) - at + _MARKED.get(name, 0)
+    def _join(self, name: str) -> None:
+        """Make a tuple, or what a call makes: that may be hashed as what it is of is."""
+        taken = self._take(name)
+        parts = sum(value.parts for value in taken)
+        if name == "BUILD" and taken and taken[0] not in (_PLAIN, _CHOSEN):  # it stays what it is
+            made = taken[0]
+            made.parts = 1 + parts
+        else:
+            made = _Value(1 + parts, tuple(taken) if name in _TUPLES else ())
+        if name in _CALLS:
+            given = [each for value in taken for each in (value, *value.held)]
+            made.members, made.chosen = (sum(getattr(e, n) for e in given) for n in ("members", "chosen"))
+            self._count(members=made.members, chosen=made.chosen)
+        self._count(parts=parts)
+        self._stack.append(made)
+
+    def _take(self, name: str) -> list[_Value]:
+        count = _TAKES.get(name, 0)
+        if name in _MARKED:
+            count = len(self._stack) - (self._marks.pop() if self._marks else 0) + _MARKED[name]
         taken = self._stack[-count:] if count > 0 else []
         del self._stack[len(self._stack) - len(taken) :]
         return taken
 
-    def _push(self, parts: int) -> None:
-        self._stack.append(parts)
-        self._parts += parts - 1
+    def _count(self, parts: int = 0, members: int = 0, odd: int = 0, chosen: int = 0) -> None:
+        self._parts += parts
+        self._members += members
+        self._odd += odd
+        self._chosen += chosen
         if self._parts > MOST_PARTS:
             raise EndlessKeys(f"tuples of more than {MOST_PARTS} parts")
-
-    def _count_odd(self, count: int) -> None:
-        self._odd += count
+        if self._members > MOST_PARTS:
+            raise EndlessKeys(f"calls that take more than {MOST_PARTS} members of lists and dictionaries")
         if self._odd > MOST_ODD:
             raise EndlessKeys(f"more than {MOST_ODD} keys or numbers of odd kinds")
+        if self._chosen > MOST_CHOSEN:
+            raise EndlessKeys(f"more than {MOST_CHOSEN} keys of hashes that can be chosen")

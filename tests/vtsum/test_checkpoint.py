@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,10 @@ def test_broken_folders_are_named(tmp_path):
         (folder / name).unlink()
         with pytest.raises(VTSumError, match=rf"got no {name}"):
             VTSum.load_checkpoint(folder)
+        os.mkfifo(folder / name)
+        with pytest.raises(VTSumError, match=rf"got something else than a file as {name}"):
+            VTSum.load_checkpoint(folder)
+        (folder / name).unlink()
         (folder / name).write_bytes(content)
 
     weights.write_bytes(good_weights[: len(good_weights) // 2])

@@ -126,6 +126,20 @@ def test_a_log_says_what_was_done_and_said(made, clip, tmp_path):
     assert movie.read_bytes() == before
 
 
+def test_a_log_is_not_replaced_with_an_older_summary(made, tmp_path):
+    """A new file under a name that a summary may have: it went with the folder."""
+    older = tmp_path / "older"
+    shutil.copytree(made.output, older)
+    before = sorted(older.iterdir())
+    words = ["recut", made.output, "--budget", "3s", "-o", older, "--overwrite", "--log", older / "live.npz"]
+    done = _run(VTSUM, *words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"vtsum: recut: log {older}/live.npz must not lie in the summary that is replaced, {older}\n"
+    )
+    assert sorted(older.iterdir()) == before
+
+
 def test_a_log_for_which_there_is_no_room_ends_nothing(tmp_path):
     """What could not be written was tried once more as the log was closed: a traceback, after a summary was made."""
     full = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20)); "

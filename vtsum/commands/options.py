@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ from vtsum.commands.app import number
 from vtsum.commands.config_file import read_config
 from vtsum.commands.log_file import log_to
 from vtsum.errors import VTSumError
+from vtsum.files import AnyPath, plain
 from vtsum.shown import LOG, clean, speak, without_secrets
 from vtsum.summary.declaring import Option, declared
 from vtsum.summary.options import GROUPS, RUN
@@ -79,16 +81,25 @@ class Run:
         with Lines() if lines else Bars(titles, quiet=self.quiet, phases=phases) as shown:
             yield Logged(shown)
 
-    def begin(self, command: str) -> None:
+    def begin(self, command: str, replaced: AnyPath | None = None) -> None:
         """Take up the log, and the form of what is said.
 
+        Args:
+            replaced: a folder in whose place another will be.
         Raises:
-            VTSumError: another form, or a file that is no log of ours.
+            VTSumError: another form, a file that is no log of ours, or one that would be lost with `replaced`.
         """
         if self.progress not in ("bars", "json"):
             raise VTSumError(f"{command}: progress must be bars or json, got {self.progress!r}")
         speak("json" if self.progress == "json" and not self.quiet else "words")
         if self.log is not None:
+            if replaced is not None and os.path.isdir(replaced):
+                place = os.path.realpath(self.log)
+                if os.path.commonpath((place, os.path.realpath(replaced))) == os.path.realpath(replaced):
+                    raise VTSumError(
+                        f"{command}: log {plain(self.log)} must not lie in the summary that is replaced, "
+                        f"{plain(replaced)}"
+                    )
             log_to(self.log, command)
             LOG.info("vtsum %s %s", __version__, without_secrets(clean(shlex.join(sys.argv[1:]))))
 
@@ -132,7 +143,8 @@ def with_options(kind: type, *, batch: bool = False, defaults: bool = True) -> C
         def run_with(**given: Any) -> None:
             run = Run(**{name: given.pop(name) for name in runs})
             asked = {name: _asked(name, option, given, command.__name__) for name, option in options.items()}
-            run.begin(command.__name__)
+            replaced = run.overwrite and not batch and not given.get("live")
+            run.begin(command.__name__, given.get("output") if replaced else None)
             command(**given, run=run, options={name: value for name, value in asked.items() if value is not _LEFT})
 
         run_with.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -200,6 +200,14 @@ class Uninitialised(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+def _check_there(folder: Path, name: str) -> None:
+    if not (folder / name).is_file():
+        found = "something else than a file as" if os.path.lexists(folder / name) else "no"
+        raise VTSumError(
+            f"load_checkpoint: {folder} must hold {CONFIG}, {WEIGHTS} and {VOCABULARY}, got {found} {name}"
+        )
+
+
 def _check_sizes(
     config: VTSumConfig, tokenizer: Any, state: Mapping[str, Tensor], folder: Path, kind: type[VTSum]
 ) -> None:
@@ -243,8 +251,7 @@ def load_checkpoint(source: str | Path, kind: type[VTSum], *, text: bool = True)
     if not folder.exists() and isinstance(source, str) and source.count("/") == 1 and not source.startswith((".", "/")):
         folder = snapshot(source, [CONFIG, WEIGHTS, VOCABULARY])
     for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            raise VTSumError(f"load_checkpoint: {folder} must hold {CONFIG}, {WEIGHTS} and {VOCABULARY}, got no {name}")
+        _check_there(folder, name)
     data = read_json(folder / CONFIG, dict, "load_checkpoint")
     if data.get("format") != FORMAT:
         raise VTSumError(f"load_checkpoint: format of {folder / CONFIG} must be {FORMAT!r}, got {data.get('format')!r}")
@@ -265,10 +272,7 @@ def load_checkpoint(source: str | Path, kind: type[VTSum], *, text: bool = True)
         state = {name: value for name, value in state.items() if not name.startswith(DECODER)}
     tokenizer = None
     if any(name.startswith(DECODER) for name in state):
-        if not (folder / VOCABULARY).is_file():
-            raise VTSumError(
-                f"load_checkpoint: {folder} must hold {CONFIG}, {WEIGHTS} and {VOCABULARY}, got no {VOCABULARY}"
-            )
+        _check_there(folder, VOCABULARY)
         tokenizer = load_tokenizer(folder / VOCABULARY)
     _check_sizes(config, tokenizer, state, folder, kind)
     model = kind(config, tokenizer)

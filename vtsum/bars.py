@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from vtsum.shown import LOG, clean, one_line
+from vtsum.shown import LOG, clean, remark
 from vtsum.signals import check
 
 if TYPE_CHECKING:
@@ -99,9 +99,9 @@ class Bars:
     def say(self, text: str) -> None:
         """A line that stays, above the bars."""
         if self._bars is None:
-            print(one_line(text), file=sys.stderr, flush=True)
+            print(remark(text), file=sys.stderr, flush=True)
         else:
-            self._bars.console.print(one_line(text), markup=False, highlight=False)
+            self._bars.console.print(remark(text), markup=False, highlight=False)
 
     def __enter__(self) -> Bars:
         if self._bars is not None:

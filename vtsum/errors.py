@@ -1,9 +1,6 @@
 """What VTSum raises by itself: the one exception that a user is meant to read, and the one that nobody is."""
 
-from vtsum.shown import clean
-
-LONGEST = 2000
-"""Characters of a message; what a stranger's file holds, and a message quotes, may be longer than anybody reads."""
+from vtsum.shown import bounded, clean
 
 
 class VTSumError(ValueError):
@@ -14,10 +11,7 @@ class VTSumError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        text = clean(message)
-        if len(text) > LONGEST:
-            text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
-        super().__init__(text)
+        super().__init__(bounded(clean(message)))
 
 
 class Stopped(Exception):

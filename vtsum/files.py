@@ -372,14 +372,22 @@ def _entries(
             yield path, entry.is_file(follow_symlinks=False) and bool(ours(path))
 
 
+def _mount_points() -> Iterator[bytes]:
+    """Where something is mounted; nothing on a system that does not tell."""
+    with suppress(OSError):
+        places = (line.split(b" ")[4] for line in Path("/proc/self/mountinfo").read_bytes().splitlines())
+        yield from (_OCTAL.sub(lambda found: bytes([int(found[1], 8)]), place) for place in places)
+
+
 def _mounted(folder: AnyPath) -> set[str]:
     """The files and folders in a folder, at any depth, where something else is mounted, by their paths below it."""
-    with suppress(OSError):
-        begin = os.path.realpath(os.fsencode(folder)) + b"/"
-        places = (line.split(b" ")[4] for line in Path("/proc/self/mountinfo").read_bytes().splitlines())
-        plain = (_OCTAL.sub(lambda found: bytes([int(found[1], 8)]), place) for place in places)
-        return {os.fsdecode(place.removeprefix(begin)) for place in plain if place.startswith(begin)}
-    return set()  # another system
+    begin = os.path.realpath(os.fsencode(folder)) + b"/"
+    return {os.fsdecode(place.removeprefix(begin)) for place in _mount_points() if place.startswith(begin)}
+
+
+def is_mounted(folder: AnyPath) -> bool:
+    """Whether something else is mounted at a folder itself, be it of the same disk."""
+    return os.path.realpath(os.fsencode(folder)) in _mount_points()
 
 
 def replace_folder(made: Path, final: Path, ours: Callable[[str], object]) -> None:
@@ -415,7 +423,7 @@ def replace_folder(made: Path, final: Path, ours: Callable[[str], object]) -> No
 
 
 def remove_folder(folder: Path, ours: Callable[[str], object]) -> bool:
-    """Remove a folder file by file; what is not ours stays, and the folder with it.
+    """Remove a folder file by file; what is not ours stays, and the folder with it. What is mounted there stays whole.
 
     Args:
         ours: see `strangers`.
@@ -423,7 +431,7 @@ def remove_folder(folder: Path, ours: Callable[[str], object]) -> bool:
         bool: nothing is left.
     """
     with suppress(OSError):
-        for name, known in [] if folder.is_symlink() else list(_entries(folder, ours)):
+        for name, known in [] if folder.is_symlink() or is_mounted(folder) else list(_entries(folder, ours)):
             if known:
                 with suppress(OSError):  # a folder in which something else lies
                     (os.rmdir if name.endswith("/") else os.unlink)(folder / name)

@@ -44,6 +44,8 @@ _KEY = re.compile(
     r"[^=&;?#\s]{0,40}=)[^&#\s]+",
     re.IGNORECASE,
 )
+LONGEST = 2000
+"""Characters of a message; what a stranger's file holds, and a message quotes, may be longer than anybody reads."""
 _HIDDEN = re.compile(f"{_FLAG}|[\x7f-\x9f\u2028\u2029{_LONE}{_UNSEEN}{_TAGS}]")
 
 
@@ -75,6 +77,16 @@ def without_secrets(text: str) -> str:
 def one_line(text: str) -> str:
     """Clean text with single spaces and none at its ends: for prose; a path may hold two spaces."""
     return " ".join(clean(text).split())
+
+
+def bounded(text: str) -> str:
+    """A message, the middle of a very long one left out."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+
+
+def remark(text: str) -> str:
+    """What a command says beside its work, as one line that can be read: it may quote what a stranger's file holds."""
+    return bounded(one_line(text))
 
 
 def counted(number: int, noun: str) -> str:
@@ -178,7 +190,7 @@ def speak(form: str) -> None:
 
 def say(message: str) -> None:
     """A line of the command's on standard error, and in the log."""
-    message = one_line(message)
+    message = remark(message)
     LOG.info(message)
     print(json.dumps({"message": message}) if _form == "json" else f"vtsum: {message}", file=sys.stderr, flush=True)
 

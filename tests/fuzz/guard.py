@@ -15,8 +15,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from vtsum.errors import LONGEST, VTSumError
-from vtsum.shown import clean
+from vtsum.errors import VTSumError
+from vtsum.shown import LONGEST, clean
 
 SECONDS = 2.0  # of computing, for one input: those of a busy machine's other processes do not count
 WAIT = 60  # seconds by the clock: a pipe or a lock is not waited for

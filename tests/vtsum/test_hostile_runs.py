@@ -187,17 +187,17 @@ def test_a_file_is_read_once_whatever_names_a_marker_has_for_it(data: Path, plai
     """Else some kilobytes, with a file of nothing but a hole, would be work for hours."""
     run = copy(plain, tmp_path)
     (run / STEP / "zero").mkdir()
-    with open(run / STEP / "zero/a.pt", "wb") as file:
+    with open(run / STEP / MODEL_STATES, "wb") as file:
         file.truncate(100 << 20)
     list_anew(run)
     marker = run / STEP / checkpoints.MARKER
     facts = json.loads(marker.read_text())
     for key in ("files", "sha256"):
-        facts[key] |= {f"zero/{'./' * n}a.pt": facts[key]["zero/a.pt"] for n in range(1, 2000)}
+        facts[key] |= {MODEL_STATES.replace("/", "/" + "./" * n): facts[key][MODEL_STATES] for n in range(1, 2000)}
     marker.write_text(json.dumps(facts))
     with pytest.raises(VTSumError, match="must find a whole checkpoint"):
         main(words(data, run, "--max_epoch", "1", "--resume"))
-    assert "'zero/./a.pt', which is no plain name" in checkpoints.find(run)[1][0]
+    assert "'zero/./mp_rank_00_model_states.pt', which is no plain name" in checkpoints.find(run)[1][0]
 
 
 @pytest.fixture(scope="module")
@@ -319,6 +319,21 @@ def test_the_converter_writes_through_no_link(sharded: Path, tmp_path: Path) -> 
     convert(run / STEP, 1)  # and what it writes itself is let in
     assert (run / STEP / "universal" / "zero").is_dir()
     shards.check(found_in(run))
+
+
+def test_a_converted_checkpoint_is_one_still(sharded: Path, tmp_path: Path) -> None:
+    """DeepSpeed's converter leaves a file beside its output; whoever resumed such a run again, perhaps before it came
+    to the next checkpoint, would have been told that a stranger's file is in it."""
+    run = copy(sharded, tmp_path)
+    before = set(os.listdir(run / STEP))
+    convert(run / STEP, 1)
+    assert set(os.listdir(run / STEP)) == before | {"universal"}
+    checkpoints.check(run)
+    (run / STEP / "latest_universal").write_text("universal")  # as it was left once
+    checkpoints.check(run)
+    (run / STEP / "universal/zero/mine.txt").write_text("mine")
+    with pytest.raises(VTSumError, match=r"got universal/zero/mine\.txt; move it away"):
+        checkpoints.check(run)
 
 
 def test_deepspeed_itself_is_kept_from_running_code(sharded: Path, tmp_path: Path) -> None:

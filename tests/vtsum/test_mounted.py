@@ -12,9 +12,14 @@ import pytest
 import vtsum
 from tests.vtsum.fakes import ColourModel
 from tests.vtsum.samples import small_clip
-from tests.vtsum.test_nothing_is_lost import ENVIRONMENT, FAKE, content
+from tests.vtsum.test_no_run_is_lost import words
+from tests.vtsum.test_nothing_is_lost import ENVIRONMENT, FAKE, REAL, content
+from tests.vtsum.training_corpus import write_corpus
+from vtsum import cli
+from vtsum.errors import VTSumError
 from vtsum.files import strangers
 from vtsum.summary.staging import OURS
+from vtsum.training import checkpoints
 
 
 @pytest.mark.parametrize("name", ["keyframes", "summary.json"])
@@ -35,6 +40,46 @@ def test_what_is_mounted_in_a_summary_is_not_deleted(name: str, tmp_path: Path) 
         return
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert f"with {name} in it" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["step-00000009", ".step-00000009.part"])
+def test_a_checkpoint_that_is_mounted_is_not_deleted(name: str, tmp_path: Path) -> None:
+    """What lies in it has the names of ours; but it lies elsewhere."""
+    corpus = write_corpus(tmp_path / "corpus", videos=4)
+    assert cli.main(words(corpus, tmp_path / "a run")) == 0
+    place = f"a run/checkpoints/{name}"
+    (tmp_path / place).mkdir()
+    shutil.copytree(tmp_path / "a run/checkpoints/step-00000001", tmp_path / "what I keep")
+    before = content(tmp_path)
+    command = shlex.join([*REAL, *words(corpus, "a run", "--max_epoch", "2")])
+    mount = ["unshare", "--mount", "sh", "-c", f"mount --bind 'what I keep' '{place}' && exec {command}"]
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
+        mount = ["unshare", "--map-root-user", *mount[1:]]
+    done = subprocess.run(mount, env=ENVIRONMENT, cwd=tmp_path, capture_output=True, text=True)
+    assert content(tmp_path) == before
+    if "unshare: " in done.stderr or "mount: " in done.stderr:  # a container that forbids it
+        return
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert f"train: {place} must be a checkpoint's folder, got one that is mounted there; move it away" in done.stderr
+
+
+def test_a_folder_that_the_system_says_is_mounted_is_not_emptied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "a run"
+    folder = run / "checkpoints" / "step-00000009"
+    folder.mkdir(parents=True)
+    (folder / "state.pt").touch()
+    line = f"36 35 98:0 /kept {str(folder).replace(' ', chr(92) + '040')} rw - ext4 /dev/sda1 rw\n"
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", lambda self: line.encode())
+        checkpoints.sweep(run, 0)
+        assert (folder / "state.pt").exists()
+        with pytest.raises(VTSumError, match="got one that is mounted there"):
+            checkpoints.check(run)
+    checkpoints.check(run)
+    checkpoints.sweep(run, 0)
+    assert not folder.exists()
 
 
 def test_what_the_system_says_is_mounted_is_no_file_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,6 +94,18 @@ def test_a_pipe_for_a_file_of_a_run_is_named_before_the_work(
     assert done.stderr == f"vtsum: train: run/{name} must be a regular file, got something else; move it away\n"
 
 
+@pytest.mark.parametrize("name", ["tensorboard", "wandb"])
+def test_a_pipe_for_the_folder_of_a_tracker_is_named_before_the_work(
+    name: str, data: Path, stopped: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(stopped, tmp_path / "run"))
+    shutil.rmtree(run / name, ignore_errors=True)
+    os.mkfifo(run / name)
+    done = forked.run([*REAL, *words(data, "run", "--max_epoch", "8")], cwd=tmp_path, env=ENVIRONMENT, timeout=60)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr == f"vtsum: train: run/{name} must be a folder, got something else; move it away\n"
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [
@@ -149,6 +161,23 @@ def test_the_folder_of_a_seed_is_no_link(data: Path, tmp_path: Path) -> None:
     )
 
 
+def test_what_is_in_the_way_of_a_seed_is_told_before_the_first_is_trained(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "seed-5").write_text("mine")
+    refused(
+        [*REAL, *words(data, "run", "--seeds", "3,5")],
+        tmp_path,
+        "train: output_dir must be a folder, got the file run/seed-5",
+    )
+
+
+def test_measures_that_are_no_file_are_not_called_missing(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    os.mkfifo(tmp_path / "run" / "metrics.jsonl")
+    told = "plot: run must be the folder of a training run, got something else than a file as run/metrics.jsonl"
+    refused([*REAL, "plot", "run"], tmp_path, told)
+
+
 def test_a_sweep_knows_the_names_of_checkpoints_alone(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     for name in (".ssh", "step-notes", "step-00000099x", ".step-1.part"):
@@ -156,7 +185,7 @@ def test_a_sweep_knows_the_names_of_checkpoints_alone(tmp_path: Path) -> None:
         (folder / name / "key").write_text("mine")
     for name in ("step-00000009", ".step-00000009.part"):
         (folder / name / "zero").mkdir(parents=True)
-        (folder / name / "zero" / "shard.pt").touch()
+        (folder / name / "zero" / "mp_rank_00_model_states.pt").touch()
     (tmp_path / "home").mkdir()
     (folder / "step-00000008").symlink_to(tmp_path / "home")
     (folder / "step-00000007").write_text("mine")
@@ -199,6 +228,42 @@ def test_what_the_user_laid_among_checkpoints_stays(tmp_path: Path) -> None:
         assert kept[f"checkpoints/{name}/notes.txt"] == b"mine"
         assert f"checkpoints/{name}/state.pt" not in kept
     assert kept["home/state.pt"] == b"mine"
+
+
+OWN_FOLDERS = ["zero", "universal", "universal/zero", "universal/tmp/weight", ".universal.part"]
+
+
+@pytest.mark.parametrize("place", OWN_FOLDERS)
+@pytest.mark.parametrize("name", [".step-00000008.part", "step-00000009"])
+def test_what_the_user_laid_into_a_folder_of_a_checkpoint_stays(
+    name: str, place: str, data: Path, stopped: Path, tmp_path: Path
+) -> None:
+    """DeepSpeed's folders are no place where all is ours: by exact name, there too."""
+    run = Path(shutil.copytree(stopped, tmp_path / "run"))
+    mine = run / "checkpoints" / name / place / "notes.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    done = forked.run([*REAL, *words(data, "run")], cwd=tmp_path, env=ENVIRONMENT, timeout=60)
+    assert mine.read_text() == "mine"
+    assert done.returncode == 2, done.stderr
+    told = f"train: run/checkpoints/{name} must hold a checkpoint's files alone, got {place}/notes.txt; move it away\n"
+    assert done.stderr.endswith(told)
+    checkpoints.sweep(run, 1)
+    assert mine.read_text() == "mine"
+
+
+def test_what_a_line_about_a_marker_quotes_is_bounded(data: Path, stopped: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(stopped, tmp_path / "run"))
+    marker = run / "checkpoints" / "step-00000001" / checkpoints.MARKER
+    facts = json.loads(marker.read_text())
+    for files in ({"x" * 5_000_000: 1}, {"state.pt": [0] * 500_000}):
+        marker.write_text(json.dumps(facts | {"files": files}))
+        done = forked.run([*REAL, *words(data, "run")], cwd=tmp_path, env=ENVIRONMENT, timeout=60)
+        assert done.returncode == 2, done.stderr[:3000]
+        skipped, told = done.stderr.splitlines()
+        assert skipped.startswith("vtsum: skipping run/checkpoints/step-00000001: ")
+        assert len(skipped) < 2100
+        assert "must find a whole checkpoint" in told
 
 
 def test_another_programs_run_is_not_gone_on_with(data: Path, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vtsum.errors import LONGEST, VTSumError
-from vtsum.shown import clean, cleaned, escaped, one_line, without_secrets
+from vtsum.errors import VTSumError
+from vtsum.shown import LONGEST, clean, cleaned, escaped, one_line, without_secrets
 
 UNFIT = {
     "colour": ("a\x1b[31mb", "a [31mb"),

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from vtsum.errors import VTSumError, first_line
-from vtsum.files import check_no_links, plain, remove_folder, strangers
+from vtsum.files import check_no_links, is_mounted, plain, remove_folder, strangers
 from vtsum.model.files import read_pt, write_pt
 from vtsum.reading import read_json
 from vtsum.shown import reason
@@ -35,8 +35,17 @@ FORMAT = "vtsum-checkpoint/1"
 MARKER = "complete.json"
 _WHOLE = re.compile(r"step-[0-9]{8}")
 _UNFINISHED = re.compile(r"\.step-[0-9]{8}\.part")
-_OURS = re.compile(r"complete\.json|rng-[0-9]{5}\.pt|state\.pt|(zero|universal|\.universal\.part)/.*", re.DOTALL)
-"""The files of a checkpoint; what lies in DeepSpeed's own folders is called after the weights."""
+_SHARD = r"(?:(?:bf16_|fp16_)?zero_pp_rank_[0-9]{1,6}_)?mp_rank_[0-9]{2}_(?:model|optim)_states\.pt"
+_WEIGHT = r"[^/]+/(?:[^/]+\.pt)?"
+_PIECE = r"[^/]+/(?:[0-9]{1,6}/(?:[^/]+\.[0-9]{2,6})?)?"
+_FORM = rf"(?:{_SHARD}|zero/(?:optimizer_state\.pt|{_WEIGHT})?|tmp/(?:{_PIECE})?)?"
+_OURS = re.compile(
+    r"complete\.json|rng-[0-9]{5}\.pt|state\.pt|latest_universal|"
+    rf"zero/(?:{_SHARD})?|universal/{_FORM}|\.universal\.part/(?:latest_universal|universal/{_FORM}|{_FORM})",
+    re.DOTALL,
+)
+"""The files of a checkpoint, DeepSpeed's among them: its shards, and the universal form of them, in which folders are
+called after the weights and tmp/ is what a conversion that was killed leaves. An older one left latest_universal."""
 _WORDS = 624  # of the state of NumPy's generator, MT19937
 _FACTS = {"step": int, "engine": str, "ranks": int, "global_batch": int, "data": str, "settings": dict, "files": dict}
 """What a marker says at least."""
@@ -207,6 +216,9 @@ def check(run: Path) -> None:
         if (_WHOLE.fullmatch(name) or _UNFINISHED.fullmatch(name)) and (taken.is_symlink() or not taken.is_dir()):
             raise VTSumError(f"train: {taken} must be a checkpoint's folder, got none of that name; move it away")
     for folder in _folders(run, _WHOLE, _UNFINISHED):
+        if is_mounted(folder):  # it could be neither replaced nor removed
+            got = "got one that is mounted there; move it away"
+            raise VTSumError(f"train: {folder} must be a checkpoint's folder, {got}")
         if foreign := strangers(folder, _OURS.fullmatch):
             raise VTSumError(
                 f"train: {folder} must hold a checkpoint's files alone, got {plain(foreign[0])}; move it away"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -53,7 +54,8 @@ def plot(runs: Sequence[Path], output: Path) -> None:
     for run in runs:
         path = run / METRICS
         if not path.is_file():
-            raise VTSumError(f"plot: run must be the folder of a training run, got {run} without {METRICS}")
+            got = f"something else than a file as {path}" if os.path.lexists(path) else f"{run} without {METRICS}"
+            raise VTSumError(f"plot: run must be the folder of a training run, got {got}")
         lines[run] = read_metrics(path)
         if not lines[run]:
             raise VTSumError(f"plot: run must have trained a step, got {run} with an empty {METRICS}")

@@ -211,7 +211,8 @@ def convert(folder: Path, stage: int) -> None:
     shutil.rmtree(part, ignore_errors=True)
     # -P: else Python would take modules from the folder that the command was started in, a stranger's run perhaps.
     words = [sys.executable, "-P", "-m", "vtsum.training.shards"]
-    words += ["--input_folder", str(folder / ZERO), "--output_folder", str(part)]
+    # One folder deeper: beside its output the converter leaves a file that names it, which is no part of a checkpoint.
+    words += ["--input_folder", str(folder / ZERO), "--output_folder", str(part / UNIVERSAL)]
     words += ["--num_extract_workers", "2", "--num_merge_workers", "2"]
     words += ["--inject_missing_state"] if stage in (1, 2) else []
     run = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -220,4 +221,5 @@ def convert(folder: Path, stage: int) -> None:
         raise VTSumError(
             f"train: {folder} must convert to another number of ranks, DeepSpeed's converter failed: {last}"
         )
-    os.rename(part, target)
+    os.rename(part / UNIVERSAL, target)
+    shutil.rmtree(part, ignore_errors=True)

@@ -68,6 +68,9 @@ def check_folder(run: Path, settings: TrainSettings) -> None:
     for path in (run / name for name in (LOCK, CONFIG, METRICS, "validation.jsonl")):
         if os.path.lexists(path) and not path.is_file():
             raise VTSumError(f"train: {path} must be a regular file, got something else; move it away")
+    for path in (run / name for name in ("tensorboard", "wandb")):
+        if os.path.lexists(path) and not path.is_dir():
+            raise VTSumError(f"train: {path} must be a folder, got something else; move it away")
     s = settings
     inputs = [s.data, s.ann_root, s.video_embeddings_root, s.pretrained, s.tokenizer, s.deepspeed]
     for path in own:

@@ -36,7 +36,7 @@ from vtsum.files import check_no_links, make_folder, spot, write_text
 from vtsum.model.checkpoint import check_model_place
 from vtsum.processes import Place
 from vtsum.protocols import Callback, Tracker
-from vtsum.shown import clean, clean_libraries, last_words, one_line, open_streams, reason, say
+from vtsum.shown import clean, clean_libraries, last_words, open_streams, reason, remark, say
 from vtsum.training import checkpoints, deepspeed_config, deepspeed_engine, engine, shards
 from vtsum.training.checkpoints import Checkpoint
 from vtsum.training.deepspeed_engine import DeepSpeedEngine, convert
@@ -78,6 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise VTSumError(f"train: seeds must be trained by one process each, got {place.ranks} processes")
     folders = {seed: Path(settings.output_dir) / f"seed-{seed}" for seed in settings.each_seed}
     check_no_links("train", *folders.values())
+    for seed, folder in folders.items():  # of all, before the first is trained, for hours perhaps
+        check_folder(folder, given.of_seed(seed, folder).settings_without_model())
     for seed, folder in folders.items():
         if status := _train(given.of_seed(seed, folder), place):
             return status
@@ -392,7 +394,7 @@ class _Run:
 
 
 def _print(text: str) -> None:
-    print(one_line(text), file=sys.stderr, flush=True)
+    print(remark(text), file=sys.stderr, flush=True)
 
 
 def _command() -> int:

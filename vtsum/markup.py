@@ -8,9 +8,12 @@ from typing import TypeVar
 from vtsum.shown import one_line
 
 _T = TypeVar("_T")
-_MARKDOWN = re.compile(r"[\\`*_\[\]<&|~$]")  # what means something within a line, a table's cell included
+# What means something within a line, a table's cell included; and the sign in a bare address without which GitHub makes
+# no link of it.
+_MARKDOWN = re.compile(r"[\\`*_\[\]<&|~$]|:(?=//)|(?<=www)\.", re.IGNORECASE)
 _TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _TEX |= {sign: "\\" + sign for sign in "&%$#_{}"}
+_TEX |= {"[": "{[}", "*": "{*}"}  # as the first of a row they would belong to the row's end before it
 _RUN = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last four are those of full width
 
 

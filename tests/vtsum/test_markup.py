@@ -37,7 +37,7 @@ def table(folder: Path, form: str) -> str:
 def test_a_strangers_words_are_text_in_a_table_in_markdown(tmp_path: Path) -> None:
     text = table(tmp_path, "md")
     shown = (
-        r"!\[x\](http://e/?a)\<img src=x>\|b\\\|\*c\*\_d\_\`e\`\&lt;\$f\$\~\~g\~\~ # h"  # one line, every mark escaped
+        r"!\[x\](http\://e/?a)\<img src=x>\|b\\\|\*c\*\_d\_\`e\`\&lt;\$f\$\~\~g\~\~ # h"  # one line, every mark escaped
     )
     heading, _, _, _, row, *rest = text.splitlines()
     assert f"split =1+1 of {shown}, 30 videos" in heading
@@ -50,6 +50,7 @@ def test_a_strangers_words_are_text_in_a_table_in_latex(tmp_path: Path) -> None:
     text = table(tmp_path, "tex")
     assert text.count(r"\textbackslash{}\textbar") == 0
     assert text.count(tex(NAME)) == 3
+    assert tex("[1cm]*") == "{[}1cm]{*}"  # the first of a row, behind the end of the one before it
     assert tex("a\\b#c~d^e") == r"a\textbackslash{}b\#c\textasciitilde{}d\textasciicircum{}e"
 
 
@@ -69,7 +70,22 @@ def test_what_a_spreadsheet_runs_gets_an_apostrophe(sign: str) -> None:
     assert csv_cell("a=1") == "a=1"
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("see http://evil.example/a", r"see http\://evil.example/a"),
+        ("HTTPS://e.example", r"HTTPS\://e.example"),
+        ("(www.evil.example)", r"(www\.evil.example)"),
+        ("WWW.evil.example", r"WWW\.evil.example"),
+    ],
+)
+def test_an_address_without_marks_is_no_link_either(text: str, shown: str) -> None:
+    """GitHub's Markdown makes links of bare addresses."""
+    assert markdown(text) == shown
+
+
 def test_names_without_marks_stay_as_they_are() -> None:
+    assert markdown("a 3:1 of v1.0, w.w, epoch:2") == "a 3:1 of v1.0, w.w, epoch:2"
     assert markdown("TT+CA+memory, 95% (a-b) 1.5 #2!") == "TT+CA+memory, 95% (a-b) 1.5 #2!"
 
 

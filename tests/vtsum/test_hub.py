@@ -255,7 +255,7 @@ def test_a_class_that_can_be_none_is_not_put_on_the_card(hub, tmp_path, of):
 def test_a_strangers_words_are_text_on_the_card():
     model = {"width": "<script>", "frame_encoder": "`![a](http://b)`\n# c"}
     text = card("me/mine", {"model": model, "facts": {"training": {"steps": "[x](y)"}}}, [])
-    assert r"features of \`!\[a\](http://b)\` # c (width \<script>): a saliency" in text
+    assert r"features of \`!\[a\](http\://b)\` # c (width \<script>): a saliency" in text
     assert "[x](y)" not in text
     assert card("me/mine", {"model": {}, "facts": [1]}, []).count("Nothing yet") == 1
 

@@ -252,6 +252,24 @@ def test_what_the_user_laid_into_a_folder_of_a_checkpoint_stays(
     assert mine.read_text() == "mine"
 
 
+def test_what_deepspeed_writes_is_swept_whole(tmp_path: Path) -> None:
+    """As DeepSpeed 0.19 calls it, in ZeRO's stages 1 to 3, with what is kept on NVMe, and in the universal form."""
+    folder = tmp_path / "checkpoints" / "step-00000009"
+    for name in (
+        *("mp_rank_00_model_states.pt", "zero_pp_rank_0_mp_rank_00_model_states.pt"),
+        *("zero_pp_rank_11_mp_rank_00_optim_states.pt", "bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt"),
+        "offloaded_tensors/rank0/optimizer/0_exp_avg.tensor.swp",
+    ):
+        (folder / "zero" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "zero" / name).touch()
+    for name in ("mp_rank_00_model_states.pt", "zero/optimizer_state.pt", "zero/a.weight/exp_avg.pt"):
+        (folder / "universal" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "universal" / name).touch()
+    checkpoints.check(tmp_path)
+    checkpoints.sweep(tmp_path, 1)
+    assert not folder.exists()
+
+
 def test_what_a_line_about_a_marker_quotes_is_bounded(data: Path, stopped: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(stopped, tmp_path / "run"))
     marker = run / "checkpoints" / "step-00000001" / checkpoints.MARKER

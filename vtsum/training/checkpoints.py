@@ -41,11 +41,13 @@ _PIECE = r"[^/]+/(?:[0-9]{1,6}/(?:[^/]+\.[0-9]{2,6})?)?"
 _FORM = rf"(?:{_SHARD}|zero/(?:optimizer_state\.pt|{_WEIGHT})?|tmp/(?:{_PIECE})?)?"
 _OURS = re.compile(
     r"complete\.json|rng-[0-9]{5}\.pt|state\.pt|latest_universal|"
-    rf"zero/(?:{_SHARD})?|universal/{_FORM}|\.universal\.part/(?:latest_universal|universal/{_FORM}|{_FORM})",
+    rf"zero/(?:{_SHARD}|offloaded_tensors/.*)?|universal/{_FORM}|"
+    rf"\.universal\.part/(?:latest_universal|universal/{_FORM}|{_FORM})",
     re.DOTALL,
 )
-"""The files of a checkpoint, DeepSpeed's among them: its shards, and the universal form of them, in which folders are
-called after the weights and tmp/ is what a conversion that was killed leaves. An older one left latest_universal."""
+"""The files of a checkpoint, DeepSpeed's among them: its shards, beside them what it had on NVMe, and their universal
+form, in which folders are called after the weights and tmp/ is what a conversion that was killed leaves. An older one
+left latest_universal."""
 _WORDS = 624  # of the state of NumPy's generator, MT19937
 _FACTS = {"step": int, "engine": str, "ranks": int, "global_batch": int, "data": str, "settings": dict, "files": dict}
 """What a marker says at least."""

@@ -86,7 +86,7 @@ def rated(tmp_path: Path) -> list[str]:
 def test_a_disk_without_room_for_ratings_is_one_line(rated: list[str], tmp_path: Path) -> None:
     """HDF5 ended the process, and left what it had written."""
     full = "import resource, signal, sys, vtsum.benchmarks.own_data, h5py; from vtsum.cli import main; "
-    full += "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+    full += "sys.dont_write_bytecode = True; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
     full += "resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600)); sys.exit(main())"
     done = subprocess.run(
         [sys.executable, "-c", full, *rated], env=ENVIRONMENT, cwd=tmp_path, capture_output=True, text=True, timeout=200
@@ -108,8 +108,11 @@ def test_a_file_that_was_put_there_while_ratings_were_written_is_kept(rated: lis
     assert (tmp_path / "m.h5").read_bytes()[1:4] == b"HDF"
 
 
-LIMITED = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))\n"
-"""A disk on which no file has room for more bytes."""
+LIMITED = """import resource, sys
+sys.dont_write_bytecode = True
+resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))
+"""
+"""A disk on which no file has room for more bytes. What Python compiles would be cut off there, for others, too."""
 
 
 def test_a_recipe_whose_disk_was_full_can_be_started_again(tmp_path: Path) -> None:

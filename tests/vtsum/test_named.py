@@ -18,6 +18,7 @@ LIMITED = """
 import resource, sys
 from vtsum.cli import main
 if sys.argv.pop(1) == "limited":
+    sys.dont_write_bytecode = True
     resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
 sys.exit(main())
 """

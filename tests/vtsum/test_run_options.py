@@ -142,7 +142,7 @@ def test_a_log_is_not_replaced_with_an_older_summary(made, tmp_path):
 
 def test_a_log_for_which_there_is_no_room_ends_nothing(tmp_path):
     """What could not be written was tried once more as the log was closed: a traceback, after a summary was made."""
-    full = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20)); "
+    full = "import resource, sys; sys.dont_write_bytecode = True; resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20)); "
     command = [sys.executable, "-c", f"{full}from vtsum.cli import main; sys.exit(main())"]
     command += ["summarize", "none.mp4", "--log", "log"]
     done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False)

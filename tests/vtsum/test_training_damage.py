@@ -126,6 +126,7 @@ FULL = """
 import os, resource, shutil, sys
 from vtsum import cli
 *words, run = sys.argv[1:]
+sys.dont_write_bytecode = True
 sys.stdout = open(os.devnull, "w")
 for limit in (100, 3000, 40_000):
     shutil.rmtree(run, ignore_errors=True)

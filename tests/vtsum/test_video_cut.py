@@ -308,6 +308,7 @@ def test_full_disk(tmp_path):
     source = numbered_clip(tmp_path / "clip.mp4", 250, sound=tone(10.0, 48000, 1))
     program = (
         "import resource, sys\n"
+        "sys.dont_write_bytecode = True\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
         "from vtsum.video import cut\nfrom vtsum.video.coding import Coding\n"
         "from vtsum.errors import VTSumError\n"

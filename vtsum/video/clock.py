@@ -19,7 +19,7 @@ from av.packet import Packet
 from av.stream import Stream
 from av.video.stream import VideoStream
 
-from vtsum.video.source import LATEST, PacketReader, choose_audio
+from vtsum.video.source import LATEST, LEAST_RATE, PacketReader, choose_audio
 from vtsum.video.timeline import Stays, claimed_duration, stated_duration, time_base
 
 _SHORT_GAP = 1.0  # seconds; such a gap is believed whatever the container says
@@ -42,7 +42,10 @@ def together(container: InputContainer, video: VideoStream | None, wanted: Strea
     """
     if _formats(container) & _ALONE:
         return [wanted]
-    return [stream for stream in (video, choose_audio(container, video)) if stream is not None]
+    sound = choose_audio(container, video)
+    if sound is not None and wanted.index != sound.index and 0 < sound.codec_context.sample_rate < LEAST_RATE:
+        sound = None  # by its lengths a picture's tenth of a second would be minutes
+    return [stream for stream in (video, sound) if stream is not None]
 
 
 def is_continuous(container: InputContainer, stream: VideoStream) -> bool:

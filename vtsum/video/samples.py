@@ -15,7 +15,7 @@ from av.stream import Stream
 
 from vtsum.video.clock import ClockedPackets
 from vtsum.video.damage import Damage
-from vtsum.video.source import PacketDecoder
+from vtsum.video.source import LEAST_RATE, PacketDecoder
 from vtsum.video.timeline import Timeline, stated_duration, time_base
 
 _SLIP = 0.02  # seconds that sound may run off its timestamps (they are rounded in Matroska) before it is put right
@@ -54,6 +54,9 @@ def samples_of(
     stated = stream.codec_context.sample_rate  # 0: not known yet
     step = 1024 / (stated or 48_000)
     stated_end = stated_duration(container, stream) or 0.0
+    if 0 < stated < LEAST_RATE:  # none of its packets decodes, and times that are a thousand seconds apart mean nothing
+        damage.add(base, stated_end)
+        return
     timeline = Timeline(time_base(stream), step, stated_duration(container, stream), origin=origin)
     packets = ClockedPackets(container, streams, origin=origin, sought=sought)
     resampler: AudioResampler | None = None

@@ -142,7 +142,7 @@ def _listen(
     warnings = []
     if not sound.seconds:
         warnings.append(f"{name} has no sound that can be decoded")
-    if lost := sound.damage.spans(sound.seconds):
+    elif lost := sound.damage.spans(sound.seconds):
         warnings.append(f"sound of {name} could not be decoded at {told(lost)}")
     if doubtful := len(heard) - len(kept) + _wordless([spans[i] for i in sorted(chosen)], heard):
         what = "stretch of sound" if doubtful == 1 else "stretches of sound"

@@ -151,6 +151,15 @@ def test_keys_that_a_training_writes_are_read(tmp_path: Path) -> None:
     assert found["random"] == content["random"]
 
 
+def test_what_one_file_holds_is_not_counted_of_the_next(tmp_path: Path) -> None:
+    """A broken pickle that adds to what is no list: every value of later files had as many members."""
+    archive(tmp_path / "a.pt", b"\x80\x02N(" + b"G" * 9 * 30_000 + b"e.")
+    with pytest.raises(VTSumError):
+        read_pt(tmp_path / "a.pt", "test")
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "b.pt")
+    assert read_pt(tmp_path / "b.pt", "test")["weight"].shape == (3,)
+
+
 def test_an_attribute_takes_no_methods_place(tmp_path: Path) -> None:
     for name in ("numel", "untyped_storage", "mine"):
         weight = torch.nn.Parameter(torch.zeros(3))

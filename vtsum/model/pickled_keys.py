@@ -99,6 +99,9 @@ class Keys:
         """Make a list, a dictionary or a set, or have it grow."""
         taken = self._take(name)
         grown = taken.pop(0) if name in _GROWS and taken else _Value()
+        grown = (
+            _Value() if grown in (_PLAIN, _CHOSEN) else grown
+        )  # no list, which torch refuses: those are of all files
         keys = taken[::2] if name in _PAIRS else taken
         odd = sum(key.parts > 1 for key in keys)
         chosen = odd + sum(key is _CHOSEN for key in keys)

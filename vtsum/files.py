@@ -281,6 +281,19 @@ def check_apart(op: str, **outputs: AnyPath) -> None:
             raise VTSumError(f"{op}: --{name} must be another file than --{other}, got {plain(path)} for both")
 
 
+def check_outside(op: str, folder: AnyPath, **outputs: AnyPath) -> None:
+    """Refuse outputs that would be lost with a folder in whose place another one will be.
+
+    Args:
+        folder: there or not. outputs: by what they are called on the command line, there or not.
+    Raises:
+        VTSumError: one of them lies in it, whatever links it is named through.
+    """
+    for name, path in outputs.items():
+        if os.path.isdir(folder) and _lies_in(path, folder):
+            raise VTSumError(f"{op}: --{name} must lie outside the output that is replaced, got {plain(path)}")
+
+
 def _status(path: AnyPath, *, follow: bool = True) -> os.stat_result | None:
     """What a path leads to; None where that is nothing."""
     try:

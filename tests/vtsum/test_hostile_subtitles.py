@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 import vtsum
+from tests import forked
+from tests.vtsum.clips import numbered_clip
 from tests.vtsum.samples import small_clip
+from tests.vtsum.test_hostile_text import ENVIRONMENT, FAKE
 from vtsum.enhance.speech.subtitles import read_transcript
 from vtsum.errors import VTSumError
 from vtsum.summary.listening import Listening
@@ -42,6 +45,27 @@ def test_lines_and_fields_within_a_subtitle_have_an_end(name: str, text: str, to
     with pytest.raises(VTSumError, match=rf"{name}: must (hold|have) {told}"):
         read_transcript(tmp_path / name, duration=60.0)
     assert time.process_time() - started < 6
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "count", "told"),
+    [
+        ("t.txt", "0:12 a\n", 1_198_000, "have at most 600000 lines, got 1198000"),
+        ("t.sub", "{1}{2}" + "-|" * 4990 + "\n", 830, "hold at most 300000 words, got more"),  # lines within lines
+    ],
+)
+def test_a_command_refuses_endless_lines_of_a_transcript(
+    name: str, line: str, count: int, told: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(line * count)
+    clip = numbered_clip(tmp_path / "clip.mp4", 25)
+    done = forked.run(
+        [*FAKE, "summarize", clip, "-o", tmp_path / "o", "--transcript", tmp_path / name],
+        env=ENVIRONMENT,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (2, f"vtsum: read_transcript: {tmp_path}/{name}: must {told}\n")
+    assert not (tmp_path / "o").exists()
 
 
 def test_more_words_than_can_be_said_are_told_before_the_video_is_watched(

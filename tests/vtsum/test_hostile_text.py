@@ -185,27 +185,6 @@ def test_subtitles_without_number_are_refused_before_they_are_read(
     assert time.process_time() - started < 6
 
 
-@pytest.mark.parametrize(
-    ("name", "line", "count", "told"),
-    [
-        ("t.txt", "0:12 a\n", 1_198_000, "have at most 600000 lines, got 1198000"),
-        ("t.sub", "{1}{2}" + "-|" * 4990 + "\n", 830, "hold at most 300000 words, got more"),  # lines within lines
-    ],
-)
-def test_a_command_refuses_endless_lines_of_a_transcript(
-    name: str, line: str, count: int, told: str, tmp_path: Path
-) -> None:
-    (tmp_path / name).write_text(line * count)
-    clip = numbered_clip(tmp_path / "clip.mp4", 25)
-    done = forked.run(
-        [*FAKE, "summarize", clip, "-o", tmp_path / "o", "--transcript", tmp_path / name],
-        env=ENVIRONMENT,
-        timeout=60,
-    )
-    assert (done.returncode, done.stderr) == (2, f"vtsum: read_transcript: {tmp_path}/{name}: must {told}\n")
-    assert not (tmp_path / "o").exists()
-
-
 def test_a_command_refuses_a_book_for_a_clip(tmp_path: Path) -> None:
     """Its words would be spread over seconds, and chosen among for minutes."""
     (tmp_path / "t.txt").write_text("e.g. this. " * 80_000)

@@ -82,28 +82,22 @@ def test_a_link_for_what_is_written_at_the_end_is_told_before_the_work(name: str
     )
 
 
-@pytest.mark.parametrize("name", [".lock", "config.yaml", "metrics.jsonl", "validation.jsonl"])
-def test_a_pipe_for_a_file_of_a_run_is_named_before_the_work(
-    name: str, data: Path, stopped: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [(name, "regular file") for name in (".lock", "config.yaml", "metrics.jsonl", "validation.jsonl")]
+    + [(name, "folder") for name in ("tensorboard", "wandb")],
+)
+def test_a_pipe_in_a_place_of_a_run_is_named_before_the_work(
+    name: str, rule: str, data: Path, stopped: Path, tmp_path: Path
 ) -> None:
     run = Path(shutil.copytree(stopped, tmp_path / "run"))
+    if (run / name).is_dir():
+        shutil.rmtree(run / name)
     (run / name).unlink(missing_ok=True)
     os.mkfifo(run / name)
     done = forked.run([*REAL, *words(data, "run", "--max_epoch", "8")], cwd=tmp_path, env=ENVIRONMENT, timeout=60)
     assert done.returncode == 2, done.stderr
-    assert done.stderr == f"vtsum: train: run/{name} must be a regular file, got something else; move it away\n"
-
-
-@pytest.mark.parametrize("name", ["tensorboard", "wandb"])
-def test_a_pipe_for_the_folder_of_a_tracker_is_named_before_the_work(
-    name: str, data: Path, stopped: Path, tmp_path: Path
-) -> None:
-    run = Path(shutil.copytree(stopped, tmp_path / "run"))
-    shutil.rmtree(run / name, ignore_errors=True)
-    os.mkfifo(run / name)
-    done = forked.run([*REAL, *words(data, "run", "--max_epoch", "8")], cwd=tmp_path, env=ENVIRONMENT, timeout=60)
-    assert done.returncode == 2, done.stderr
-    assert done.stderr == f"vtsum: train: run/{name} must be a folder, got something else; move it away\n"
+    assert done.stderr == f"vtsum: train: run/{name} must be a {rule}, got something else; move it away\n"
 
 
 @pytest.mark.parametrize(
@@ -147,28 +141,26 @@ def test_a_place_for_checkpoints_that_is_none_is_told_before_the_work(
         checkpoints.check(tmp_path)
 
 
-def test_the_folder_of_a_seed_is_no_link(data: Path, tmp_path: Path) -> None:
-    """Found before the first seed is trained: in the home that the second one's leads to lies what a run writes."""
+@pytest.mark.parametrize(
+    ("linked", "told"),
+    [
+        (True, "train: run/seed-5 must lie where it is named, got a symbolic link"),
+        (False, "train: output_dir must be a folder, got the file run/seed-5"),
+    ],
+)
+def test_what_is_in_the_way_of_a_seed_is_told_before_the_first_is_trained(
+    linked: bool, told: str, data: Path, tmp_path: Path
+) -> None:
+    """In the home that a link leads to lies what a run writes."""
     (tmp_path / "home").mkdir()
     for name in ("config.yaml", "metrics.jsonl"):
         (tmp_path / "home" / name).touch()
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "seed-5").symlink_to("../home")
-    refused(
-        [*REAL, *words(data, "run", "--seeds", "3,5")],
-        tmp_path,
-        "train: run/seed-5 must lie where it is named, got a symbolic link",
-    )
-
-
-def test_what_is_in_the_way_of_a_seed_is_told_before_the_first_is_trained(data: Path, tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "seed-5").write_text("mine")
-    refused(
-        [*REAL, *words(data, "run", "--seeds", "3,5")],
-        tmp_path,
-        "train: output_dir must be a folder, got the file run/seed-5",
-    )
+    if linked:
+        (tmp_path / "run" / "seed-5").symlink_to("../home")
+    else:
+        (tmp_path / "run" / "seed-5").write_text("mine")
+    refused([*REAL, *words(data, "run", "--seeds", "3,5")], tmp_path, told)
 
 
 def test_measures_that_are_no_file_are_not_called_missing(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +20,7 @@ from vtsum.commands.app import number
 from vtsum.commands.config_file import read_config
 from vtsum.commands.log_file import log_to
 from vtsum.errors import VTSumError
-from vtsum.files import AnyPath, plain
+from vtsum.files import AnyPath, check_outside
 from vtsum.shown import LOG, clean, speak, without_secrets
 from vtsum.summary.declaring import Option, declared
 from vtsum.summary.options import GROUPS, RUN
@@ -93,13 +92,8 @@ class Run:
             raise VTSumError(f"{command}: progress must be bars or json, got {self.progress!r}")
         speak("json" if self.progress == "json" and not self.quiet else "words")
         if self.log is not None:
-            if replaced is not None and os.path.isdir(replaced):
-                place = os.path.realpath(self.log)
-                if os.path.commonpath((place, os.path.realpath(replaced))) == os.path.realpath(replaced):
-                    raise VTSumError(
-                        f"{command}: log {plain(self.log)} must not lie in the summary that is replaced, "
-                        f"{plain(replaced)}"
-                    )
+            if replaced is not None:
+                check_outside(command, replaced, log=self.log)
             log_to(self.log, command)
             LOG.info("vtsum %s %s", __version__, without_secrets(clean(shlex.join(sys.argv[1:]))))
 

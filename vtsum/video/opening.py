@@ -37,11 +37,11 @@ def within(seconds: float, work: Callable[[], InputContainer], computing: bool =
     made: list[InputContainer] = []
     failed: list[BaseException] = []
     done = threading.Event()
-    clocks: list[int] = []  # of the thread, which alone may ask for it: of one that has ended it is a wild pointer
+    clock: list[int] = []  # of the thread, which alone may ask for it: of one that has ended it is a wild pointer
 
     def run() -> None:
         if computing and hasattr(time, "pthread_getcpuclockid"):  # macOS has none
-            clocks.append(time.pthread_getcpuclockid(threading.get_ident()))
+            clock.append(time.pthread_getcpuclockid(threading.get_ident()))
         try:
             made.append(work())
         except BaseException as error:  # it is the caller's
@@ -49,12 +49,14 @@ def within(seconds: float, work: Callable[[], InputContainer], computing: bool =
         finally:
             done.set()
 
+    def taken() -> float:
+        return sum(map(time.clock_gettime, clock)) if computing else time.monotonic() - begun
+
     begun = time.monotonic()
     threading.Thread(target=run, name="opening", daemon=True).start()
     while not done.wait(_LOOK):
-        with contextlib.suppress(OSError):  # it has just ended
-            taken = time.clock_gettime(clocks[0]) if clocks else 0.0 if computing else time.monotonic() - begun
-            if taken > seconds:
+        with contextlib.suppress(OSError):  # the thread has just ended, and its clock with it
+            if taken() > seconds:
                 raise TooSlowError
     if failed:
         raise failed.pop()

@@ -24,7 +24,8 @@ _FEW_DECODED = 20_000  # pictures, for the edits of any file
 # Times that pictures are decoded for edits: a cut every second, and key pictures 10 s apart, make 20.
 _MOST_DECODED = 20
 _DEEPEST = 10  # boxes in one another; libav goes no deeper
-_MEDIA = frozenset((b"mdat", b"moov", b"moof"))
+MEDIA = frozenset((b"mdat", b"moov", b"moof"))
+"""Pictures and sound of a file, and its index."""
 _HOLDERS = frozenset(b"moov trak edts mdia minf stbl moof traf mvex cmov".split())
 
 
@@ -170,17 +171,15 @@ def holds_another(path: str | os.PathLike[str]) -> bool:
     return sum(kind == b"moov" for kind, *_ in _top(path)) > 1
 
 
-def ends_inside_a_box(path: str | os.PathLike[str]) -> bool:
-    """Whether a box of the file itself is longer than what is left of it."""
-    size = os.stat(path).st_size
-    return any(at + length > size for _, at, _, length in _top(path))
+def ends_inside_a_box(path: str | os.PathLike[str], kinds: frozenset[bytes] | None = None) -> bool:
+    """Whether a box of the file itself is longer than what is left of it.
 
-
-def is_cut_short(path: str | os.PathLike[str]) -> bool:
-    """Whether the pictures and sound of a file, or its index, are longer than what is left of it: an end that was lost,
-    perhaps of the sound alone. What lies behind them, such as a tag, may look like a box of any length."""
+    Args:
+        kinds: of these alone; `MEDIA`: an end that was lost, perhaps of the sound alone. Behind those may lie
+            a tag that looks like a box of any length. None: of any.
+    """
     size = os.stat(path).st_size
-    return any(kind in _MEDIA and at + length > size for kind, at, _, length in _top(path))
+    return any((kinds is None or kind in kinds) and at + length > size for kind, at, _, length in _top(path))
 
 
 def points_outside(path: str | os.PathLike[str]) -> bool:

@@ -16,7 +16,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vtsum.errors import VTSumError
-from vtsum.video.boxes import breaks_off, is_cut_short, points_outside
+from vtsum.video.boxes import MEDIA, breaks_off, ends_inside_a_box, points_outside
 from vtsum.video.clock import ClockedPackets, together
 from vtsum.video.damage import Damage, TransportJoins, is_spoilt
 from vtsum.video.ending import ends_early, gif_is_whole, left_unread
@@ -341,7 +341,7 @@ class _Run:
             self.end = max(self.end, self._repeated_until)
         if self._holes is not None and self._holes.at_end():
             self.damage.add(self.end, self.end)
-        self.cut_short = "mp4" in self._format and is_cut_short(self._path)
+        self.cut_short = "mp4" in self._format and ends_inside_a_box(self._path, MEDIA)
         if self.cut_short or ("mp4" in self._format and breaks_off(self._path)):
             self.damage.add(self.end, self.end)
         if "mp4" in self._format and points_outside(self._path):

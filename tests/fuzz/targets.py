@@ -271,13 +271,15 @@ def _boxes(path: Path) -> None:
 
 
 def _structure(path: Path) -> None:
+    from vtsum.video.matroska import tracks_are_whole
     from vtsum.video.structure import holes_of
 
-    for form in ("avi", "ogg", "asf", "mxf"):
-        holes = holes_of(path, form)
+    for form in ("avi", "ogg", "asf", "mxf", "flv", "mpeg", "matroska"):
+        holes = holes_of(path, form, 2)
         assert holes is not None
         assert holes.at_end() in (True, False)
         holes.close()
+    assert tracks_are_whole(path) in (True, False)
 
 
 _JSON_WORDS = tuple(

@@ -83,7 +83,7 @@ def write_clip(
     if title is not None:
         container.metadata["title"] = title
     base = Fraction(1, 1000) if path.suffix in (".mkv", ".webm") else Fraction(1, 90000)
-    if path.suffix in (".avi", ".gif", ".mxf", ".dv"):
+    if path.suffix in (".avi", ".gif", ".mxf", ".dv", ".mpg"):
         base = 1 / Fraction(rate)
     video = container.add_stream(codec, rate=Fraction(rate))
     video.width, video.height, video.pix_fmt = first.shape[1], first.shape[0], pix_fmt

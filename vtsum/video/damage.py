@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Iterable
 
 from av.packet import Packet
@@ -55,42 +54,6 @@ def told(spans: list[tuple[float, float]]) -> str:
     """The first places in words, and how many more there are."""
     first = ", ".join(f"{start:.1f} to {end:.1f} s" for start, end in spans[:_TOLD])
     return first + (f" and {len(spans) - _TOLD} more places" if len(spans) > _TOLD else "")
-
-
-_ZEROS = 256  # bytes
-_DV_BLOCK, _DV_KINDS = 80, bytes([0, 1, 1, 2, 2, 2, *9 * [3, *15 * [4]]])
-_OTHER = re.compile(rb"[^\0]")
-
-
-def is_spoilt(packet: Packet, codec: str) -> bool:
-    """Whether the bytes of a picture cannot be what its codec writes, where its decoder does not notice: H.264 and HEVC
-    with a part replaced by zeros, as where a download left a hole, and DV whose blocks are out of order."""
-    if codec in ("h264", "hevc") and packet.size >= _ZEROS:
-        return _is_zeroed(packet)
-    return codec == "dvvideo" and packet.size > 0 and not _is_dv(packet)
-
-
-def _is_dv(packet: Packet) -> bool:
-    """Whether each sequence of 150 blocks holds a header, two of subcode, three about the video, and nine times one of
-    sound and fifteen of pictures (IEC 61834-2, 314M of SMPTE)."""
-    kinds = bytes(byte >> 5 for byte in bytes(packet)[::_DV_BLOCK])
-    count, rest = divmod(packet.size, _DV_BLOCK * len(_DV_KINDS))
-    return not rest and kinds == _DV_KINDS * count
-
-
-def _is_zeroed(packet: Packet) -> bool:
-    """Inside these codecs' units there are no three zeros in a row; behind one, and before the next, there may be any
-    number (ITU-T H.264, 7.4.1, and H.265, 7.4.2)."""
-    data = bytes(packet)
-    at = data.find(bytes(_ZEROS))
-    while at >= 0:
-        behind = _OTHER.search(data, at)
-        if behind is None:
-            return at == 0
-        if behind[0] != b"\1":
-            return True
-        at = data.find(bytes(_ZEROS), behind.end())
-    return False
 
 
 _AFTER = 2  # packets: libav's parser, which looks ahead, marks the last packets before a join
@@ -144,6 +107,7 @@ class MatroskaHoles:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._file = open(path, "rb")  # noqa: SIM115 - as long as this object
+        self._cut = False  # whether it is shorter than its segment states
         self._end = self._found_end()
         self._tracks = track_numbers(self._file)
         self._last: Packet | None = None
@@ -169,6 +133,8 @@ class MatroskaHoles:
         """Whether something was skipped behind the last packet seen: the file ends in the middle of an element, or
         where none is known."""
         last = self._last
+        if self._cut:
+            return True
         if last is None or last.pos is None or self._exact.get(last.stream_index, 0) < _EXACT:
             return False
         return not self._joined(last, self._end, ending=True)
@@ -184,6 +150,7 @@ class MatroskaHoles:
             if (length := matroska_end(head)) is None:
                 return end
             at += length
+        self._cut = at > self._file.seek(0, os.SEEK_END)
         return end
 
     def _joined(self, last: Packet, until: int, *, ending: bool = False) -> bool:

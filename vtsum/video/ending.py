@@ -93,6 +93,13 @@ def _ends_with_a_tag(path: str | os.PathLike[str], size: int) -> bool:
     return head[0] & 31 in (8, 9, 18) and int.from_bytes(head[1:], "big") == length - 11
 
 
+def begins_with_a_picture(path: str | os.PathLike[str]) -> bool:
+    """Whether a file that libav takes for bare pictures of JPEG begins with one: else it is another, whose own head is
+    damaged, with pictures that libav looked for."""
+    with open(path, "rb") as file:
+        return file.read(2) == b"\xff\xd8"
+
+
 def gif_is_whole(path: str | os.PathLike[str]) -> bool:
     """Whether the blocks of a GIF lead from its header to its trailer, or at least to the end of the file. libav looks
     for the next picture wherever they do not, and says nothing.

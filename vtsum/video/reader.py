@@ -18,8 +18,9 @@ from av.video.stream import VideoStream
 from vtsum.errors import VTSumError
 from vtsum.video.boxes import MEDIA, breaks_off, ends_inside_a_box, points_outside
 from vtsum.video.clock import ClockedPackets, together
-from vtsum.video.damage import Damage, TransportJoins, is_spoilt
-from vtsum.video.ending import ends_early, gif_is_whole, left_unread
+from vtsum.video.damage import Damage, TransportJoins
+from vtsum.video.ending import begins_with_a_picture, ends_early, gif_is_whole, left_unread
+from vtsum.video.matroska import tracks_are_whole
 from vtsum.video.picture import Pictures, display_size, is_hdr, turn_of
 from vtsum.video.source import (
     MOST_HELD,
@@ -30,6 +31,7 @@ from vtsum.video.source import (
     open_container,
     show,
 )
+from vtsum.video.spoilt import spoilt_check
 from vtsum.video.structure import holes_of
 from vtsum.video.timeline import (
     Stays,
@@ -192,6 +194,8 @@ class FrameSampler:
             self.warnings.append(f"{run.decoder.errors} damaged packets were passed over")
         if run.packets.errors:
             self.warnings.append(f"the file could not be read in {run.packets.errors} places")
+        if run.mute and run.unknown_sound:
+            self.warnings.append("the sound is of a kind that cannot be read: it is left out")
         if run.mute and run.packets.unseen:
             self.warnings.append("streams that begin in the middle of the file, perhaps its sound, were not read")
         if run.left_unread:
@@ -209,11 +213,12 @@ class _Run:
     ) -> None:
         self.decoder = PacketDecoder(stream)
         self.damage = Damage()
-        self._holes = holes_of(path, container.format.name)
+        self._holes = holes_of(path, container.format.name, len(container.streams))
         self._format = container.format.name
         self._path = path
         self._joins = TransportJoins() if "mpegts" in container.format.name else None
         self._context = stream.codec_context
+        self._is_spoilt = spoilt_check(self._context.name)
         self._tick = float(time_base(stream))
         self._step = 1.0 / float(frame_rate(stream))
         claimed = stated_duration(container, stream)
@@ -241,6 +246,7 @@ class _Run:
         self._stated_sound: tuple[float, float] | None = None  # else as it is stated
         audio = choose_audio(container, stream)
         self.mute = audio is None
+        self.unknown_sound = any(each.type == "audio" and each.codec_context is None for each in container.streams)
         self._sound_tick = 0.0 if audio is None else float(time_base(audio))
         if audio is not None and audio not in streams and (length := stream_duration(audio)):
             begin = float((audio.start_time or 0) * time_base(audio))
@@ -320,7 +326,7 @@ class _Run:
             if packet.size and not skipped and not self.decoder.counted:
                 self._given.append(time)
             corrupt = packet.is_corrupt and self._joins is None
-            if self.decoder.errors > errors or corrupt or is_spoilt(packet, self._context.name):
+            if self.decoder.errors > errors or corrupt or self._is_spoilt(packet):
                 self._note_damage(packet, time)
             self._note_lost()
             if self._joins is not None and (lost := self._joins.damaged(packet, time)) is not None:
@@ -347,7 +353,11 @@ class _Run:
         if "mp4" in self._format and points_outside(self._path):
             self.damage.add(0.0, self.end)  # where, is not known
         if self._format == "gif" and not gif_is_whole(self._path):
-            self.damage.add(0.0, self.end)  # where, is not known
+            self.damage.add(0.0, self.end)
+        if self._format == "mjpeg" and not begins_with_a_picture(self._path):
+            self.damage.add(0.0, self.end)
+        if "matroska" in self._format and not tracks_are_whole(self._path):
+            self.damage.add(0.0, self.end)
 
     def _note_damage(self, packet: Packet, time: float) -> None:
         if self.timeline.origin is None and packet.pts is not None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import os
 import re
-import zlib
 from typing import Protocol
 
 from av.packet import Packet
 
+from vtsum.video.checksum import checksum
 from vtsum.video.damage import MatroskaHoles
 from vtsum.video.ending import end_of_media
 
@@ -26,15 +26,17 @@ class Holes(Protocol):
     def close(self) -> None: ...
 
 
-def holes_of(path: str | os.PathLike[str], form: str) -> Holes | None:
+def holes_of(path: str | os.PathLike[str], form: str, streams: int) -> Holes | None:
     """What tells holes in a file, or None where its format has nothing to tell them by.
 
     Args:
-        form: libav's name of the format.
+        form: libav's name of the format. streams: how many libav found.
     """
     if "matroska" in form:
         return MatroskaHoles(path)
-    kind = {"avi": _Avi, "ogg": _Ogg, "asf": _Asf, "mxf": _Mxf, "flv": _Flv}.get(form)
+    if form == "avi":
+        return _Avi(path, streams)
+    kind = {"ogg": _Ogg, "asf": _Asf, "mxf": _Mxf, "flv": _Flv, "mpeg": _Program}.get(form)
     return None if kind is None else kind(path)
 
 
@@ -96,7 +98,11 @@ class _Avi(_Parts):
     """Chunks. Source: Microsoft, "AVI RIFF File Reference"; OpenDML AVI File Format Extensions 1.02."""
 
     head = 8
-    _NAME = re.compile(rb"\d\d[A-Za-z_]{2}|ix\d\d|idx1|[A-Za-z]{3}[A-Za-z0-9 _]")
+    _NAME = re.compile(rb"(\d\d)[A-Za-z_]{2}|ix\d\d|idx1|[A-Za-z]{3}[A-Za-z0-9 _]")
+
+    def __init__(self, path: str | os.PathLike[str], streams: int) -> None:
+        self._streams = streams
+        super().__init__(path)
 
     def first(self) -> int | None:
         return 0 if self.read(0, 4) == b"RIFF" else None
@@ -109,7 +115,8 @@ class _Avi(_Parts):
             return 12
         if name == b"LIST" and head[8:] in (b"movi", b"rec "):
             return 12
-        if not self._NAME.fullmatch(name):
+        known = self._NAME.fullmatch(name)
+        if not known or int(known[1] or 0) >= self._streams:  # libav passes over a stream whose head is damaged
             return None
         if size % 2 == 0:
             return 8 + size
@@ -119,9 +126,6 @@ class _Avi(_Parts):
 
 class _Ogg(_Parts):
     """Pages, with their numbers and checksums. Source: RFC 3533."""
-
-    # Of the polynomial that zlib knows for bytes whose bits stand the other way round.
-    _TURNED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path)
@@ -137,9 +141,8 @@ class _Ogg(_Parts):
             return None
         length = 27 + page[26] + sum(page[27 : 27 + page[26]])
         page = self.read(at, length)
-        stated, bare = page[22:26], page[:22] + bytes(4) + page[26:]
-        found = zlib.crc32(bare.translate(self._TURNED), 0xFFFFFFFF) ^ 0xFFFFFFFF
-        if len(page) < length or found.to_bytes(4, "big").translate(self._TURNED) != stated:
+        stated, bare = int.from_bytes(page[22:26], "little"), page[:22] + bytes(4) + page[26:]
+        if len(page) < length or checksum(bare) != stated:
             return None
         stream, number = page[14:18], int.from_bytes(page[18:22], "little")
         if page[5] & 2:
@@ -223,3 +226,29 @@ class _Flv(_Parts):
     def _tag(self, at: int) -> tuple[int, bytes]:
         size = int.from_bytes(self.read(at + 1, 3), "big")
         return size, self.read(at + self._LENGTH + size, 4)
+
+
+class _Program(_Parts):
+    """Packs and packets of an MPEG program stream. Anything may lie between them, but a packet longer than what is left
+    of the file was cut. Source: ISO/IEC 13818-1, 2.5; 11172-1, 2.4.
+    """
+
+    def before(self, packet: Packet) -> bool:
+        self._at = self._at if packet.pos is None else packet.pos
+        return False
+
+    def at_end(self) -> bool:
+        while self._at is not None and self._at < self._size:
+            length = self.length(self._at)
+            self._at = None if length is None else self._at + length
+        return self._at is not None and self._at > self._size
+
+    def length(self, at: int) -> int | None:
+        head = self.read(at, 14)
+        if head[:3] != b"\0\0\1" or len(head) < 6 or head[3] < 0xB9:
+            return None
+        if head[3] == 0xB9:  # the end, behind which another program may begin
+            return 4
+        if head[3] == 0xBA:
+            return 12 if head[4] >> 4 == 2 else 14 + (head[13] & 7 if len(head) == 14 else 0)
+        return 6 + int.from_bytes(head[4:6], "big")

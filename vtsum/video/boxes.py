@@ -13,7 +13,8 @@ import numpy as np
 
 from vtsum.video.edits import pictures_of_edits, scale_of
 
-_MOST_BYTES = 64 << 20  # of an index that is looked at, or unpacked; an hour's takes about one
+MOST_BYTES = 64 << 20
+"""Of an index that is looked at, or unpacked; an hour's takes about one million."""
 _MOST_BOXES = 1_000_000  # beside one another
 _FEW_BOXES = 200_000  # that any file may have, those in others counted
 _LEAST_BOX = 12  # bytes of a larger file for each further box: a fragment for every picture has 15 or more
@@ -23,7 +24,8 @@ _MOST_ENTRIES = 20_000_000  # where edits repeat them: half a gigabyte
 _FEW_DECODED = 20_000  # pictures, for the edits of any file
 # Times that pictures are decoded for edits: a cut every second, and key pictures 10 s apart, make 20.
 _MOST_DECODED = 20
-_DEEPEST = 10  # boxes in one another; libav goes no deeper
+DEEPEST = 10
+"""Boxes in one another; libav goes no deeper."""
 MEDIA = frozenset((b"mdat", b"moov", b"moof"))
 """Pictures and sound of a file, and its index."""
 _HOLDERS = frozenset(b"moov trak edts mdia minf stbl moof traf mvex cmov".split())
@@ -31,13 +33,13 @@ _HOLDERS = frozenset(b"moov trak edts mdia minf stbl moof traf mvex cmov".split(
 
 def is_encrypted(path: str | os.PathLike[str]) -> bool:
     """Whether the sample descriptions say that pictures are encrypted (ISO/IEC 23001-7)."""
-    moov = _moov(path)
+    moov = index_of(path)
     return b"encv" in moov and b"sinf" in moov
 
 
 def is_still(path: str | os.PathLike[str]) -> bool:
     """Whether a file holds pictures as items (ISO/IEC 23008-12: HEIC, AVIF) and no track of them."""
-    kinds = {kind for kind, *_ in _top(path)}
+    kinds = {kind for kind, *_ in top_boxes(path)}
     return b"meta" in kinds and not kinds & {b"moov", b"moof"}
 
 
@@ -94,12 +96,12 @@ class _Count:
             raise _TooManyError(f"must hold at most {self._most} boxes, got more")
 
     def _inside(self, kind: bytes, content: memoryview) -> Iterator[tuple[bytes, memoryview]]:
-        for inner, body in _inside(kind, content):
+        for inner, body in boxes_inside(kind, content):
             self.box()
             if kind == b"cmvd":
                 self._unpacked += len(body)
-                if self._unpacked > _MOST_BYTES:
-                    raise _TooManyError(f"must hold an index of at most {_MOST_BYTES} bytes, got more")
+                if self._unpacked > MOST_BYTES:
+                    raise _TooManyError(f"must hold an index of at most {MOST_BYTES} bytes, got more")
             yield inner, body
 
     def see(self, kind: bytes, content: memoryview, depth: int) -> None:
@@ -108,8 +110,8 @@ class _Count:
         elif kind == b"mvhd":
             self._scale = scale_of(content)
         elif kind == b"trun":
-            self.samples += _number(content, 4)
-        elif depth < _DEEPEST:
+            self.samples += number(content, 4)
+        elif depth < DEEPEST:
             for inner, body in self._inside(kind, content):
                 self.see(inner, body, depth + 1)
 
@@ -117,15 +119,15 @@ class _Count:
         tables = list(islice(self._tables(b"trak", content, depth), _MOST_TABLES + 1))
         if len(tables) > _MOST_TABLES:
             raise _TooManyError(f"must hold at most {_MOST_TABLES} boxes in a track, got more")
-        sizes = max((_number(body, 8) for kind, body in tables if kind in (b"stsz", b"stz2")), default=0)
-        chunks = max((_number(body, 4) for kind, body in tables if kind in (b"stco", b"co64")), default=0)
+        sizes = max((number(body, 8) for kind, body in tables if kind in (b"stsz", b"stz2")), default=0)
+        chunks = max((number(body, 4) for kind, body in tables if kind in (b"stco", b"co64")), default=0)
         runs = max((_in_chunks(body, chunks) for kind, body in tables if kind == b"stsc"), default=0)
         # Sound without a size for each sample: an entry is made of 160 of them or more.
         samples = max(sizes, runs // 160)
         # libav takes as many edits as the box has room for, whatever number it states.
         edits = max((len(body) // 12 for kind, body in tables if kind == b"elst"), default=0)
         # Old sound in QuickTime, such as IMA's, counts what comes out: a byte for each, of which up to six are one.
-        bytes_each = any(kind == b"stsz" and _number(body, 4) == 1 for kind, body in tables)
+        bytes_each = any(kind == b"stsz" and number(body, 4) == 1 for kind, body in tables)
         self.samples += samples // 8 if bytes_each else samples
         if edits > 1:
             self.shown += edits * samples
@@ -137,7 +139,7 @@ class _Count:
     def _tables(self, kind: bytes, content: memoryview, depth: int) -> Iterator[tuple[bytes, memoryview]]:
         for inner, body in self._inside(kind, content):
             yield inner, body
-            if depth < _DEEPEST:
+            if depth < DEEPEST:
                 yield from self._tables(inner, body, depth + 1)
 
 
@@ -150,7 +152,7 @@ def _in_chunks(runs: memoryview, chunks: int) -> int:
     return int((np.maximum(behind - first, 0) * table[:, 1]).sum())
 
 
-def _number(content: bytes | memoryview, at: int) -> int:
+def number(content: bytes | memoryview, at: int) -> int:
     return int.from_bytes(content[at : at + 4], "big")
 
 
@@ -159,7 +161,7 @@ def breaks_off(path: str | os.PathLike[str]) -> bool:
 
     Behind an ordinary file's boxes anything may lie; its index says what there is.
     """
-    boxes = list(takewhile(lambda box: any(box[0]), _top(path)))
+    boxes = list(takewhile(lambda box: any(box[0]), top_boxes(path)))
     if not boxes or len(boxes) >= _MOST_BOXES or b"moof" not in (kind for kind, *_ in boxes):
         return False
     _, begin, _, length = boxes[-1]
@@ -168,7 +170,7 @@ def breaks_off(path: str | os.PathLike[str]) -> bool:
 
 def holds_another(path: str | os.PathLike[str]) -> bool:
     """Whether a second index follows the first, as where two files were joined byte by byte; it is never read."""
-    return sum(kind == b"moov" for kind, *_ in _top(path)) > 1
+    return sum(kind == b"moov" for kind, *_ in top_boxes(path)) > 1
 
 
 def ends_inside_a_box(path: str | os.PathLike[str], kinds: frozenset[bytes] | None = None) -> bool:
@@ -179,30 +181,10 @@ def ends_inside_a_box(path: str | os.PathLike[str], kinds: frozenset[bytes] | No
             a tag that looks like a box of any length. None: of any.
     """
     size = os.stat(path).st_size
-    return any((kinds is None or kind in kinds) and at + length > size for kind, at, _, length in _top(path))
+    return any((kinds is None or kind in kinds) and at + length > size for kind, at, _, length in top_boxes(path))
 
 
-def points_outside(path: str | os.PathLike[str]) -> bool:
-    """Whether the index has pictures or sound behind the end of a file that is not cut short: libav gives nothing from
-    there on, or leaves them out, and says nothing."""
-    if ends_inside_a_box(path):
-        return False
-    size = os.stat(path).st_size
-    return any(last > size for last in _last_chunks(b"moov", memoryview(_moov(path)), 0))
-
-
-def _last_chunks(kind: bytes, content: memoryview, depth: int) -> Iterator[int]:
-    """Of each table of chunks (stco, co64) in a box, where the chunk begins that lies furthest behind."""
-    for inner, body in _inside(kind, content):
-        if inner in (b"stco", b"co64"):
-            width = 4 if inner == b"stco" else 8
-            count = min(_number(body, 4), max(len(body) - 8, 0) // width)
-            yield int(np.frombuffer(body, f">u{width}", count, 8).max()) if count else 0
-        elif depth < _DEEPEST:
-            yield from _last_chunks(inner, body, depth + 1)
-
-
-def _moov(path: str | os.PathLike[str]) -> bytes:
+def index_of(path: str | os.PathLike[str]) -> bytes:
     """The content of the first moov box, or nothing; the words of its tables mean nothing inside mdat."""
     return next((content for kind, content in _contents(path) if kind == b"moov"), b"")
 
@@ -210,18 +192,18 @@ def _moov(path: str | os.PathLike[str]) -> bytes:
 def _contents(path: str | os.PathLike[str], each: Callable[[], None] = lambda: None) -> Iterator[tuple[bytes, bytes]]:
     """Kind and content of the boxes of a file that hold others; `each` is called for every box."""
     with open(path, "rb") as file:
-        for kind, at, head, length in _top(path):
+        for kind, at, head, length in top_boxes(path):
             each()
             if kind in _HOLDERS:
                 try:
                     left = os.fstat(file.fileno()).st_size - file.seek(at + head)
-                    content = file.read(max(min(length - head, left, _MOST_BYTES), 0))  # `read` takes the memory first
+                    content = file.read(max(min(length - head, left, MOST_BYTES), 0))  # `read` takes the memory first
                 except (OSError, OverflowError, ValueError):
                     continue
                 yield kind, content
 
 
-def _top(path: str | os.PathLike[str]) -> Iterator[tuple[bytes, int, int, int]]:
+def top_boxes(path: str | os.PathLike[str]) -> Iterator[tuple[bytes, int, int, int]]:
     """Kind, place, length of its head and length of each box of a file; what is damaged, or no box, ends them."""
     try:
         with open(path, "rb") as file:
@@ -242,7 +224,7 @@ def _box(start: bytes | memoryview, left: int) -> tuple[bytes, int, int] | None:
     """Kind, length of its head and length of the box that begins so, or None where none does."""
     if len(start) < 8:
         return None
-    length, head = _number(start, 0), 8
+    length, head = number(start, 0), 8
     if length == 1:
         length, head = int.from_bytes(start[8:16], "big"), 16
     elif length == 0:
@@ -250,11 +232,11 @@ def _box(start: bytes | memoryview, left: int) -> tuple[bytes, int, int] | None:
     return (bytes(start[4:8]), head, length) if length >= head else None
 
 
-def _inside(kind: bytes, content: memoryview) -> Iterator[tuple[bytes, memoryview]]:
+def boxes_inside(kind: bytes, content: memoryview) -> Iterator[tuple[bytes, memoryview]]:
     """The kind and content of each box in a box of this kind; what is damaged ends them."""
     if kind == b"cmvd":  # a compressed moov
         with contextlib.suppress(zlib.error):
-            yield b"moov", memoryview(zlib.decompressobj().decompress(content[4:], _MOST_BYTES))[8:]
+            yield b"moov", memoryview(zlib.decompressobj().decompress(content[4:], MOST_BYTES))[8:]
     if kind not in _HOLDERS:
         return
     at = 0

@@ -16,12 +16,13 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vtsum.errors import VTSumError
-from vtsum.video.boxes import MEDIA, breaks_off, ends_inside_a_box, points_outside
+from vtsum.video.boxes import MEDIA, breaks_off, ends_inside_a_box
 from vtsum.video.clock import ClockedPackets, together
 from vtsum.video.damage import Damage, TransportJoins
 from vtsum.video.ending import begins_with_a_picture, ends_early, gif_is_whole, left_unread
 from vtsum.video.matroska import tracks_are_whole
 from vtsum.video.picture import Pictures, display_size, is_hdr, turn_of
+from vtsum.video.sample_tables import index_agrees
 from vtsum.video.source import (
     MOST_HELD,
     PacketDecoder,
@@ -350,7 +351,7 @@ class _Run:
         self.cut_short = "mp4" in self._format and ends_inside_a_box(self._path, MEDIA)
         if self.cut_short or ("mp4" in self._format and breaks_off(self._path)):
             self.damage.add(self.end, self.end)
-        if "mp4" in self._format and points_outside(self._path):
+        if "mp4" in self._format and not index_agrees(self._path):
             self.damage.add(0.0, self.end)  # where, is not known
         if self._format == "gif" and not gif_is_whole(self._path):
             self.damage.add(0.0, self.end)

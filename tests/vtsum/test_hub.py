@@ -29,7 +29,7 @@ from vtsum.model import VTSum
 
 
 class Hub(ThreadingHTTPServer):
-    """Takes one repository; `refuse` answers everything with 403."""
+    """Takes one repository; `refuse` answers everything with 403, `full` the weights, and has an opinion of the card."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Asked)
@@ -37,7 +37,7 @@ class Hub(ThreadingHTTPServer):
         self.large: dict[str, bytes] = {}
         self.commits: list[list[dict[str, Any]]] = []
         self.tokens: set[str | None] = set()
-        self.refuse = False
+        self.refuse = self.full = False
 
     @property
     def address(self) -> str:
@@ -80,7 +80,7 @@ class Asked(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         self.server.large[self.path.rpartition("/")[2]] = self.body()
-        self.answer({})
+        self.answer({}, 403 if self.server.full else 200)
 
     def do_POST(self) -> None:
         hub, body, path = self.server, self.body(), self.path.split("?")[0]
@@ -91,7 +91,7 @@ class Asked(BaseHTTPRequestHandler):
             hub.created.append(json.loads(body))
             self.answer({"url": f"{hub.address}/me/mine"})
         elif path == "/api/validate-yaml":
-            self.answer({"errors": [], "warnings": []})
+            self.answer({"errors": [], "warnings": [{"message": "no licence"}] if hub.full else []})
         elif path == "/api/models/me/mine/preupload/main":
             names = [file["path"] for file in json.loads(body)["files"]]
             modes = {name: "lfs" if name.endswith(".safetensors") else "regular" for name in names}
@@ -173,6 +173,22 @@ def test_a_hub_that_refuses_is_one_line(hub, tmp_path):
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert "'me/mine' must be a repository of the hub that you may write to (hf auth login), got: " in line
+
+
+def test_a_hub_that_refuses_midway_is_one_line(hub, tmp_path):
+    """Its client told of each try, of the card and how far the weights were besides."""
+    hub.full = True
+    done = push(hub, tmp_path, str(write_model(tmp_path / "model")), "me/mine")
+    assert done.returncode == 2
+    assert hub.large
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("vtsum: push: 'me/mine' must be a repository of the hub that you may write to")
+
+
+def test_a_class_that_python_takes_for_another_word_is_in_no_card():
+    for name in ("import:Model", "a.class.b:Model", "a:None"):
+        with pytest.raises(VTSumError, match="class of config.json must be module:Class"):
+            card("me/m", {"class": name, "model": {}}, [])
 
 
 def test_a_hub_that_says_nothing_is_given_up(tmp_path, monkeypatch):

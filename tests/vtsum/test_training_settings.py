@@ -425,3 +425,14 @@ def test_a_line_cut_off_in_writing_is_left_out(tmp_path):
     file = tmp_path / "metrics.jsonl"
     file.write_text('{"step": 1}\n{"step": 2}\n{"ste', encoding="utf-8")
     assert [line["step"] for line in read_metrics(file)] == [1, 2]
+
+
+def test_a_long_name_of_a_run_leaves_room_for_its_curves(tmp_path):
+    """matplotlib gave up laying out the panels, and told so."""
+    run = tmp_path / ("$x" * 120)
+    run.mkdir()
+    (run / "metrics.jsonl").write_text(
+        json.dumps({"step": 1, **dict.fromkeys(("loss", "loss_vsum", "loss_tsum", "lr", "grad_norm", "seconds"), 1.0)})
+    )
+    done = forked.run([sys.executable, "-m", "vtsum.cli", "plot", run, "-o", tmp_path / "a.png"], env=ENVIRONMENT)
+    assert (done.returncode, done.stderr) == (0, "")

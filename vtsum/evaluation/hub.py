@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import keyword
 import os
+import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,15 +66,22 @@ def push_to_hub(model: str | Path, name: str, evaluations: Sequence[Path] = (), 
     about = card(name, config, measured).encode()
 
     from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils import logging as hub_log
 
     files = [name for name in _FILES if (folder / name).is_file()]
     guard()
+    hub_log.set_verbosity_error()  # of what it tries again, and in vain in the end, the refusal tells
+    if sys.stderr is None or not sys.stderr.isatty():
+        disable_progress_bars()
     try:
         api = HfApi()
         where = api.create_repo(name, private=private, exist_ok=True)
         added = [CommitOperationAdd(file, str(folder / file)) for file in files]
         added.append(CommitOperationAdd(CARD, about))
-        api.create_commit(name, added, commit_message="Upload a model of VTSum's")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what the hub thinks of the card
+            api.create_commit(name, added, commit_message="Upload a model of VTSum's")
     except Exception as error:  # the hub's client and its transport raise a dozen kinds
         raise VTSumError(
             f"push: {name!r:.200} must be a repository of the hub that you may write to (hf auth login), got: "
@@ -116,4 +126,5 @@ def _shown(config: Mapping[str, Any], field: str) -> str:
 
 def _is_class(name: Any) -> bool:
     parts = name.split(":") if isinstance(name, str) else ()
-    return len(parts) == 2 and parts[1].isidentifier() and all(map(str.isidentifier, parts[0].split(".")))
+    names = [*parts[0].split("."), parts[1]] if len(parts) == 2 else []
+    return bool(names) and all(part.isidentifier() and not keyword.iskeyword(part) for part in names)

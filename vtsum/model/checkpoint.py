@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -136,14 +137,15 @@ def save_checkpoint(
     except TypeError as error:
         raise VTSumError(f"save_pretrained: facts must be plain data for JSON, got: {error}") from None
     older = check_model_place(folder, (WEIGHTS, CONFIG) if model.text_decoder is None else FILES)
+    its_words = older and model.text_decoder is None and _has_words(folder / WEIGHTS)
     weights = pack(model, model.encoder_state, dtype, state_dict)
     with replacing(folder) as temporary:
         write_safetensors(weights, temporary(WEIGHTS))
         if model.text_decoder is not None:
             temporary(VOCABULARY).write_text(vocabulary_text(model.text_decoder.tokenizer), encoding="utf-8")
         temporary(CONFIG).write_text(config, encoding="utf-8")
-    if older and model.text_decoder is None:
-        (folder / VOCABULARY).unlink(missing_ok=True)  # the older model's
+    if its_words:
+        (folder / VOCABULARY).unlink(missing_ok=True)
 
 
 def check_model_place(folder: Path, names: Sequence[str] = FILES) -> bool:
@@ -159,13 +161,18 @@ def check_model_place(folder: Path, names: Sequence[str] = FILES) -> bool:
         raise VTSumError(f"save_pretrained: {config} must be a file that may be read: Permission denied")
     older = _is_model(config)
     there = [name for name in names if os.path.lexists(folder / name)]
-    if there and not older:
+    others = there
+    if older:  # one without a text decoder wrote no words: those are somebody else's
+        others = [VOCABULARY] if VOCABULARY in there and _has_words(folder / WEIGHTS) is False else []
+    if others:
         raise VTSumError(
-            f"save_pretrained: folder must be new or a model of VTSum's, got {folder} with another {there[0]}"
+            f"save_pretrained: folder must be new or a model of VTSum's, got {folder} with another {others[0]}"
         )
     try:
         for name in there:
             check_regular(folder / name)
+        if older and _has_words(folder / WEIGHTS):  # its words are removed where the new one has none
+            check_regular(folder / (name := VOCABULARY))
     except OSError as error:
         raise VTSumError(f"save_pretrained: {folder / name} must be a file to replace: {reason(error)}") from None
     if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
@@ -179,6 +186,16 @@ def finish(folder: Path) -> None:
     if os.path.lexists(folder / WEIGHTS) and not os.path.lexists(folder / CONFIG):
         for path in filter(_is_model, unfinished(folder, [CONFIG])):
             os.replace(path, folder / CONFIG)
+
+
+def _has_words(weights: Path) -> bool | None:
+    """Whether weights are a text decoder's, too; None where that cannot be told."""
+    try:
+        check_regular(weights)
+        with safe_open(weights, "pt") as file:
+            return any(name.startswith(DECODER) for name in file.keys())  # noqa: SIM118  # it is no dictionary
+    except (OSError, SafetensorError):
+        return None
 
 
 def _is_model(config: Path) -> bool:

@@ -23,6 +23,7 @@ PANELS = {
     "seconds": "seconds a step",
 }
 
+_NAME = 60  # letters of a run's name
 LARGEST = 1e39  # float32 holds no more; many of them can be added up
 
 
@@ -89,6 +90,8 @@ def plot(runs: Sequence[Path], output: Path) -> None:
 
 
 def _label(run: Path) -> str:
-    """A run's name that matplotlib takes for no formula, nor, as one that begins with an underscore, for none."""
-    name = clean(run.name or str(run)).replace("$", r"\$")
+    """A run's name that matplotlib takes for no formula, nor, as one that begins with an underscore, for none; as much
+    of it as leaves room for the curves."""
+    name = clean(run.name or str(run))
+    name = (name if len(name) <= _NAME else f"{name[: _NAME - 1]}\u2026").replace("$", r"\$")
     return f" {name}" if name.startswith("_") else name

@@ -47,15 +47,14 @@ class Records:
 
     def __init__(self, run: Path, done: int, trackers: Sequence[Tracker], settings: Mapping[str, Any]) -> None:
         path = run / METRICS
-        if path.exists():
-            kept = [line for line in read_metrics(path) if line["step"] <= done]
-            write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+        kept = [line for line in read_metrics(path) if line["step"] <= done] if path.exists() else []
         self._closing = contextlib.ExitStack()
         with contextlib.ExitStack() as opened:
-            self._file = opened.enter_context(open(path, "a", encoding="utf-8"))
-            for tracker in trackers:
+            for tracker in trackers:  # one may refuse, and nothing has changed
                 tell(tracker, "start", run, done, settings)
                 opened.callback(tell, tracker, "finish")
+            write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+            self._file = opened.enter_context(open(path, "a", encoding="utf-8"))
             self._closing = opened.pop_all()
         self._trackers = trackers
 

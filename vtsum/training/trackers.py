@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import secrets
 import threading
 from collections.abc import Mapping
@@ -78,6 +79,25 @@ def _quiet_when_full(args: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(args)
 
 
+_RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+
+
+def check_wandb(run: Path) -> None:
+    """Refuse a run in whose wandb/ wandb would remove what it did not lay there, or go on under an odd name.
+
+    Raises:
+        VTSumError: naming the file.
+    """
+    folder = run / "wandb"
+    if os.path.lexists(path := folder / "wandb-resume.json"):
+        raise VTSumError(f"train: {path} must not be there, wandb would remove it; move it away")
+    check_no_links("train", path := folder / "run-id")  # what it holds goes to wandb's server
+    if path.exists() and not _RUN_ID.fullmatch(
+        found := read_file(path, "train", 200).decode("ascii", "replace").strip()
+    ):
+        raise VTSumError(f"train: {path} must hold letters, digits, - and _ alone, at most 128, got {found!r:.80}")
+
+
 class WeightsAndBiases:
     """A run of wandb's, its files in RUN/wandb; a resumed training goes on in the same one. Its own variables say the
     rest: WANDB_PROJECT, WANDB_MODE=offline and the like."""
@@ -88,6 +108,7 @@ class WeightsAndBiases:
     def start(self, run: Path, step: int, settings: Mapping[str, Any]) -> None:
         import wandb
 
+        check_wandb(run)
         (run / "wandb").mkdir(exist_ok=True)
         settings_of = run / "wandb" / "settings"
         if os.path.samefile(run, os.curdir) and os.path.lexists(settings_of):  # where wandb looks for them
@@ -96,11 +117,11 @@ class WeightsAndBiases:
                 "or start from another folder"
             )
         known = run / "wandb" / "run-id"
-        check_no_links("train", known)  # what it holds goes to wandb's server
         if not (step and known.exists()):
             write_text(known, secrets.token_hex(8))
         name = read_file(known, "train", 100).decode("ascii", "replace").strip()
-        quiet = wandb.Settings(silent=True, console="off", save_code=False)
+        # Its links to the newest run and its logs would take the places of whatever lies under their names.
+        quiet = wandb.Settings(silent=True, console="off", save_code=False, symlink=False)
         try:
             self._run = wandb.init(
                 dir=run, name=run.name, id=name, resume="allow", config=dict(settings), settings=quiet

@@ -160,6 +160,7 @@ class _Run:
         self.watching, self.broken_off = watching, 0  # the number of a signal, of a validation that ended for it
         self.data = fingerprint(videos)
         self.claim: Any = None
+        self.unsettled = False  # what the run left before is still as it was
         self.show: Callable[[str], None] = _print
         for line in notes:
             self.say(line)
@@ -205,9 +206,9 @@ class _Run:
                     f"{who} share {full} videos a step as {layout.micro_batch} a forward pass, not "
                     f"{settings.batch_size}{by if settings.model.loss_mean == 'released' else ''}"
                 )
-        self._start_folder(done if found is not None else None)
         if self.validation is not None:
             self.validation.begin(done)
+        self._start_folder(found)
         checkpoints.seed_everything(settings.seed, place.rank, done)
         if found is not None and int(found.facts["ranks"]) == place.ranks:
             checkpoints.load_random_states(found.folder, place.rank)
@@ -243,24 +244,46 @@ class _Run:
             torch.distributed.barrier()
         return DeepSpeedEngine(model, self.settings, config, self.place, universal=other)
 
-    def _start_folder(self, done: int | None) -> None:
-        """The folder, its config.yaml and the settings on standard output, by the first rank."""
+    def _start_folder(self, found: Checkpoint | None) -> None:
+        """The folder, by the first rank. What a run that goes on has in it changes only once its records have begun,
+        and with them the trackers: see `_records`."""
         if not self.place.first:
             return
-        text = to_yaml(dataclasses.replace(self.settings, resume=False))
 
         def begin() -> None:
             make_folder(self.folder)
             self.claim = self.claim or claim(self.folder, self.settings)
             (self.folder / METRICS).touch()  # before the settings: by both a run's folder is known
-            write_text(self.folder / CONFIG, text)
 
         self._writable(begin)
-        checkpoints.sweep(self.folder, done, self.settings.keep_checkpoints)
-        sweep(self.folder)
         for name in ("model",) if self.validation is None else ("model", BEST):
             self._writable(partial(check_model_place, self.folder / name))  # which is written to after hours
+        if found is None:
+            self._settle(None)
+        else:
+            self.unsettled = True
+
+    def _settle(self, done: int | None) -> None:
+        """The run's config.yaml, nothing of what lies beyond `done`, and the settings on standard output."""
+        text = to_yaml(dataclasses.replace(self.settings, resume=False))
+        self._writable(lambda: write_text(self.folder / CONFIG, text))
+        if self.validation is not None:
+            self._writable(self.validation.drop_later)
+        checkpoints.sweep(self.folder, done, self.settings.keep_checkpoints)
+        sweep(self.folder)
         print("\n".join(map(clean, text.split("\n"))), flush=True)
+
+    def _records(self, done: int, facts: dict[str, Any]) -> Records:
+        """What a run leaves to look at, begun; only then is anything of what it left before replaced or removed, for
+        its records or a tracker may refuse to go on."""
+        records = Records(self.folder, done, self.watching.trackers, facts)
+        try:
+            if self.unsettled:
+                self._settle(done)
+        except BaseException:
+            records.close()
+            raise
+        return records
 
     def _writable(self, action: Callable[[], Any]) -> Any:
         try:
@@ -280,7 +303,7 @@ class _Run:
         loading = steps(self.videos, sampler, done, number, settings, (part, settings.sequence_parallel_size))
         try:
             with (
-                Records(self.folder, done, self.watching.trackers, facts) if first else none as records,
+                self._records(done, facts) if first else none as records,
                 Display(total, done, settings.print_freq) if first else Silent() as display,
                 contextlib.closing(loading),
             ):

@@ -81,7 +81,8 @@ class Validation:
         self.best: dict[str, Any] | None = None
 
     def begin(self, done: int) -> None:
-        """Take up what a run that goes on after step `done` found; what lies beyond is found again."""
+        """Take up what a run that goes on after step `done` found; what lies beyond is found again. Nothing is
+        written: see `drop_later`."""
         path, held = self.run / VALIDATION, self.run / BEST / "config.json"
         self.lines = [line for line in read_metrics(path) if line["step"] <= done] if path.exists() else []
         if held.exists():
@@ -92,7 +93,10 @@ class Validation:
             for name, kind in ((self.settings.best_by, float), ("step", int)):
                 if type(self.best.get(name)) is not kind:
                     raise VTSumError(f"train: {held} must say what was measured of it, got no {name}")
-        if self.place.first and path.exists():
+
+    def drop_later(self) -> None:
+        """Leave in the file what was taken up, and no more; by the first rank."""
+        if (path := self.run / VALIDATION).exists():
             write_text(path, "".join(json.dumps(line) + "\n" for line in self.lines))
 
     def due(self, step: int, per_epoch: int) -> bool:

@@ -29,7 +29,7 @@ from vtsum.model import VTSum
 
 
 class Hub(ThreadingHTTPServer):
-    """Takes one repository; `refuse` answers everything with 403, `full` the weights, and has an opinion of the card."""
+    """Takes one repository; `refuse` answers everything with 403, `full` the weights; then it has a word on the card."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Asked)
@@ -187,7 +187,7 @@ def test_a_hub_that_refuses_midway_is_one_line(hub, tmp_path):
 
 def test_a_class_that_python_takes_for_another_word_is_in_no_card():
     for name in ("import:Model", "a.class.b:Model", "a:None"):
-        with pytest.raises(VTSumError, match="class of config.json must be module:Class"):
+        with pytest.raises(VTSumError, match=r"class of config\.json must be module:Class"):
             card("me/m", {"class": name, "model": {}}, [])
 
 

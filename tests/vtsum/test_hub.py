@@ -29,7 +29,7 @@ from vtsum.model import VTSum
 
 
 class Hub(ThreadingHTTPServer):
-    """Takes one repository; `refuse` answers everything with 403, `full` the weights; then it has a word on the card."""
+    """Takes one repository; `refuse` answers everything with 403, `full` the weights after a word on the card."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Asked)

@@ -12,7 +12,7 @@ import pytest
 
 from tests import forked
 from tests.vtsum.samples import ENVIRONMENT
-from tests.vtsum.test_nothing_is_lost import REAL, content
+from tests.vtsum.test_nothing_is_lost import REAL, content, refused
 from tests.vtsum.training_corpus import flags, write_corpus
 from vtsum import cli
 from vtsum.config import VTSumConfig
@@ -154,3 +154,12 @@ def test_a_model_without_words_takes_nobody_elses_away(tmp_path: Path) -> None:
     theirs.rename(tmp_path / "b" / "vocab.txt")
     model.save_pretrained(tmp_path / "b")
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_a_link_for_the_log_is_named(tmp_path: Path) -> None:
+    """It is not followed; but "too many levels of symbolic links" names none."""
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / "run.log").symlink_to("mine")
+    refused(
+        [*REAL, "recut", "none", "--log", "run.log"], tmp_path, "log run.log must be a file to write to: a symbolic"
+    )

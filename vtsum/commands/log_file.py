@@ -30,7 +30,8 @@ def log_to(path: Path, command: str) -> None:
         ours = stat.S_ISREG(os.fstat(handle).st_mode)
         begin = os.pread(handle, 64, 0) if ours else b"no"
     except OSError as error:
-        raise VTSumError(f"{command}: log {plain(path)} must be a file to write to: {reason(error)}") from None
+        why = "a symbolic link is in its place" if os.path.islink(path) else reason(error)
+        raise VTSumError(f"{command}: log {plain(path)} must be a file to write to: {why}") from None
     if begin and not _OURS.match(begin):
         file.close()
         raise VTSumError(f"{command}: log {plain(path)} must be a new file or an older log, got another file")

@@ -21,7 +21,7 @@ DEPTH = 64
 
 _PIECE = 1 << 20
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-_KINDS: dict[type, str] = {dict: "an object", list: "a list"}
+_KINDS: dict[type, str] = {dict: "an object", list: "a list", str: "text", int: "a whole number", float: "a number"}
 _T = TypeVar("_T")
 
 
@@ -143,3 +143,32 @@ def _check_depth(value: Any) -> None:
 
 def _name(value: Any) -> str:
     return _KINDS.get(type(value)) or f"{str(value)!r:.80}"
+
+
+def field(values: dict[str, Any], name: str, kind: type[_T]) -> _T:
+    """What an object of decoded JSON holds by a name.
+
+    Raises:
+        ValueError: it has nothing by it, or something else; said in the file's words, not in Python's.
+    """
+    if name not in values:
+        raise ValueError(f"no {quoted(name)}")
+    return of_kind(values[name], name, kind)
+
+
+def of_kind(value: Any, name: str, kind: type[_T]) -> _T:
+    """A value of decoded JSON, which a message calls by `name`. A whole number is a number too, a truth value is none.
+
+    Raises:
+        ValueError: it is of another kind.
+    """
+    if kind is float and type(value) is int:
+        return value  # type: ignore[return-value]
+    if type(value) is not kind:
+        raise ValueError(f"{quoted(value)} in {quoted(name)}, which must be {_KINDS[kind]}")
+    return value
+
+
+def quoted(value: Any) -> str:
+    """A value of decoded JSON as the file has it, cut off."""
+    return f"{json.dumps(value, ensure_ascii=False):.60}"

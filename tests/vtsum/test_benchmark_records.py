@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -83,3 +84,33 @@ def test_a_disk_without_room_for_the_first_row_names_the_file(made: Path, tmp_pa
     assert done.returncode == 2
     assert done.stderr.startswith("vtsum: benchmark: rows.jsonl must be writable: ")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "change", "told"),
+    [
+        pytest.param(0, {"folds": 5}, 'line 1 must be the head of a benchmark (vtsum-benchmark/1), got: 5 in "folds", '
+                     "which must be a list", id="no list of folds"),
+        pytest.param(0, {"folds": ["x"]}, '"x" in "folds", which must be an object', id="a fold that is text"),
+        pytest.param(0, {"folds_name": None}, 'null in "folds_name", which must be text', id="no name"),
+        pytest.param(1, {"videos": [1]}, '[1] in "videos", which must be an object', id="a list of videos"),
+        pytest.param(1, {"videos": {"video_0": 1}}, '1 in "video_0", which must be a list', id="a number of scores"),
+        pytest.param(1, {"videos": {"video_0": [0, 1]}}, '2 scores of "video_0"', id="two scores"),
+        pytest.param(1, {"videos": {"video_0": [0, {}, 1]}}, "a score of {}", id="a score that is none"),
+        pytest.param(1, {"fold": True}, 'true in "fold", which must be a whole number', id="a truth value"),
+        pytest.param(1, {"code": 1}, '1 in "code", which must be text', id="a number for code"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_in_a_line_is_told_in_the_files_words(
+    made: Path, line: int, change: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    """It was told in Python's: "string indices must be integers, not 'str'"."""
+    (tmp_path / "a.h5").write_bytes((made / "a.h5").read_bytes())
+    lines = (made / "rows.jsonl").read_text().splitlines()
+    lines[line] = json.dumps(json.loads(lines[line]) | change)
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines) + "\n")
+    done = rows(tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert told in done.stderr
+    assert "Error" not in done.stderr
+    assert (tmp_path / "rows.jsonl").read_text() == "\n".join(lines) + "\n"

@@ -139,7 +139,7 @@ def test_other_folders_are_refused(films, tmp_path, numbers):
     with pytest.raises(VTSumError, match="with feature files and no manifest"):
         extract([films], tmp_path)
     (tmp_path / "manifest.json").write_text("{}")
-    with pytest.raises(VTSumError, match="must be a manifest of features, got: KeyError"):
+    with pytest.raises(VTSumError, match="must be 'vtsum-features/1', got None"):
         extract([films], tmp_path)
     (tmp_path / "manifest.json").write_text('{"format": "vtsum-synthetic/1"}')
     with pytest.raises(VTSumError, match="must be 'vtsum-features/1', got 'vtsum-synthetic/1'"):
@@ -308,3 +308,24 @@ def test_what_another_run_is_writing_is_not_swept(films, tmp_path, numbers, monk
     monkeypatch.setattr(features, "write_npz", write)
     extract([films / "a.mp4"], tmp_path / "out")
     assert told == [tmp_path / "out" / "a.npz"]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"videos": 5}, '5 in "videos", which must be an object'),
+        ({"videos": {"a": 5}}, '5 in "a", which must be an object'),
+        ({"videos": {"a": {}}}, 'no "source"'),
+        ({"videos": {"a": {"source": "a.mp4", "bytes": "many", "frames": 1}}}, '"many" in "bytes"'),
+        ({"fps": "x"}, '"x" in "fps", which must be a number'),
+        ({"weights_sha256": 5}, '5 in "weights_sha256", which must be text'),
+        ({"weights_sha256": "b" * 64, "encoder": ["x"]}, '["x"] in "encoder", which must be text'),
+    ],
+)
+def test_what_is_wrong_in_a_manifest_is_told_in_the_files_words(films, tmp_path, numbers, change, told):
+    extract([films / "a.mp4"], tmp_path)
+    file = tmp_path / "manifest.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(VTSumError, match="must be a manifest of features, got: ") as caught:
+        extract([films], tmp_path)
+    assert told in str(caught.value)

@@ -7,7 +7,7 @@ import json
 import math
 import os
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -17,7 +17,7 @@ from vtsum.data.tvsum import Split
 from vtsum.errors import VTSumError
 from vtsum.evaluation.baselines import VideoScore
 from vtsum.files import check_regular, make_folder, plain
-from vtsum.reading import parse_json, read_file
+from vtsum.reading import field, of_kind, parse_json, quoted, read_file
 from vtsum.shown import reason
 from vtsum.version import __version__
 
@@ -161,39 +161,39 @@ def parse_records(content: bytes, where: str) -> tuple[Head, list[Row]]:
     lines = content.splitlines()
     head = parse_json(lines[0], dict, f"{where}: line 1")
     try:
-        if head["format"] != FORMAT:
-            raise ValueError("another format")
+        if head.get("format") != FORMAT:
+            raise ValueError(f"format {quoted(head.get('format'))}")
         folds = tuple(
-            Split(_keys(fold["train"]), _keys(fold["test"]), _keys(fold.get("val", []))) for fold in head["folds"]
+            Split(_keys(fold, "train"), _keys(fold, "test"), _keys({"val": []} | fold, "val"))
+            for fold in (of_kind(fold, "folds", dict) for fold in field(head, "folds", list))
         )
-        made = Head(_text(head["benchmark"]), _text(head["h5_sha256"]), _text(head["folds_name"]), folds)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        made = Head(field(head, "benchmark", str), field(head, "h5_sha256", str), field(head, "folds_name", str), folds)
+    except ValueError as error:
         raise VTSumError(f"{where}: line 1 must be the head of a benchmark ({FORMAT}), got: {error}") from None
     rows = []
     for i, line in enumerate(lines[1:], 2):
         values = parse_json(line, dict, f"{where}: line {i}")
         try:
             rows.append(_row(values, made))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise VTSumError(f"{where}: line {i} must be a row of a benchmark, got: {error!r:.80}") from None
+        except ValueError as error:
+            raise VTSumError(f"{where}: line {i} must be a row of a benchmark, got: {error}") from None
     return made, rows
 
 
 def _row(values: dict[str, Any], head: Head) -> Row:
-    videos = {key: VideoScore(*map(_score, scores)) for key, scores in values["videos"].items()}
-    fold, seed, seconds = values["fold"], values["seed"], values["seconds"]
-    if type(fold) is not int or type(seed) is not int or not 0 <= fold < len(head.folds) or type(seconds) is not float:
-        raise ValueError(f"fold {fold}, seed {seed}, {seconds} seconds")
+    fold, seed, seconds = field(values, "fold", int), field(values, "seed", int), field(values, "seconds", float)
+    if not 0 <= fold < len(head.folds):
+        raise ValueError(f"fold {fold} of {len(head.folds)}")
+    videos = {key: _scores(key, scores) for key, scores in field(values, "videos", dict).items()}
     if videos.keys() != set(head.folds[fold].test):
         raise ValueError(f"videos other than those that fold {fold} tests on")
-    code = values["code"]
     return Row(
-        _text(values["method"]),
-        code if code is None else _text(code),
+        field(values, "method", str),
+        None if "code" in values and values["code"] is None else field(values, "code", str),
         fold,
         seed,
         seconds,
-        _text(values["device"]),
+        field(values, "device", str),
         videos,
     )
 
@@ -226,21 +226,19 @@ def _number(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
+def _scores(key: str, values: Any) -> VideoScore:
+    if len(of_kind(values, key, list)) != len(fields(VideoScore)):
+        raise ValueError(f"{len(values)} scores of {quoted(key)}")
+    return VideoScore(*map(_score, values))
+
+
 def _score(value: Any) -> float:
     if value is None:
         return math.nan
     if type(value) not in (int, float) or not -1 <= value <= 1:
-        raise ValueError(f"a score of {value!r:.20}")
+        raise ValueError(f"a score of {quoted(value)}")
     return float(value)
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r:.20} for text")
-    return value
-
-
-def _keys(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise ValueError(f"{value!r:.20} for keys")
-    return tuple(map(_text, value))
+def _keys(values: dict[str, Any], name: str) -> tuple[str, ...]:
+    return tuple(of_kind(key, name, str) for key in field(values, name, list))

@@ -24,7 +24,7 @@ import numpy as np
 from vtsum.data.feature_files import array_header, check_id, cut_off, feature_file, write_npz
 from vtsum.errors import VTSumError
 from vtsum.files import check_no_links, make_folder, spot, unfinished, write_text
-from vtsum.reading import read_json
+from vtsum.reading import field, of_kind, quoted, read_json
 from vtsum.shown import reason
 
 if TYPE_CHECKING:
@@ -87,19 +87,31 @@ def read_extracted(folder: Path, op: str) -> Extracted:
         raise VTSumError(f"{op}: features must be a folder that vtsum extract made, got {folder} without {MANIFEST}")
     found = read_json(path, dict, op)
     try:
-        if found["format"] != FORMAT:
-            raise ValueError(f"format {found['format']!r:.40}")
-        fps, videos = found["fps"], found["videos"]
+        if found.get("format") != FORMAT:
+            raise ValueError(f"format {quoted(found.get('format'))}")
+        fps = float(field(found, "fps", float))
+        if not 1e-4 <= fps <= 1000:
+            raise ValueError(f"fps {fps}")
+        videos = {check_id(name, "a video"): entry for name, entry in _entries(found)}
+        frames = {name: field(entry, "frames", int) for name, entry in videos.items()}
         made = Extracted(
-            float(fps),
-            {check_id(name, "a video"): int(entry["frames"]) for name, entry in videos.items()},
-            {name: float(entry.get("duration", entry["frames"] / fps)) for name, entry in videos.items()},
+            fps,
+            frames,
+            {
+                name: float(field({"duration": frames[name] / fps} | entry, "duration", float))
+                for name, entry in videos.items()
+            },
         )
-        if not (1e-4 <= made.fps <= 1000 and all(0 <= seconds < math.inf for seconds in made.duration.values())):
-            raise ValueError(f"fps {fps!r:.40} or a duration that is none")
-    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError, OverflowError) as error:
-        raise VTSumError(f"{op}: {path} must be a manifest of features, got: {error!r:.80}") from None
+        for name in videos:
+            if frames[name] < 0 or made.duration[name] < 0:
+                raise ValueError(f"{frames[name]} frames in {made.duration[name]} s of {quoted(name)}")
+    except ValueError as error:
+        raise VTSumError(f"{op}: {path} must be a manifest of features, got: {error}") from None
     return made
+
+
+def _entries(manifest: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return [(name, of_kind(entry, name, dict)) for name, entry in field(manifest, "videos", dict).items()]
 
 
 class FeatureFolder:
@@ -230,29 +242,27 @@ class FeatureFolder:
             return {}
         found = read_json(path, dict, "extract")
         try:
-            if found["format"] != FORMAT:
-                raise VTSumError(f"extract: format of {path} must be {FORMAT!r}, got {found['format']!r}")
-            if found["weights_sha256"] != self._head["weights_sha256"]:
+            if found.get("format") != FORMAT:
+                raise VTSumError(f"extract: format of {path} must be {FORMAT!r}, got {found.get('format')!r:.60}")
+            digest, fps = field(found, "weights_sha256", str), field(found, "fps", float)
+            if digest != self._head["weights_sha256"]:
                 raise VTSumError(
-                    f"extract: encoder must be that of {self.path}, {found['encoder']!r} "
-                    f"({found['weights_sha256'][:12]}), got {self._head['encoder']!r} "
-                    f"({self._head['weights_sha256'][:12]}); give another folder"
+                    f"extract: encoder must be that of {self.path}, {field(found, 'encoder', str)!r:.200} "
+                    f"({digest[:12]}), got {self._head['encoder']!r} ({self._head['weights_sha256'][:12]}); give "
+                    "another folder"
                 )
-            if not isinstance(found["fps"], int | float):
-                raise TypeError(f"fps {found['fps']!r:.40}")
-            if found["fps"] != self._head["fps"]:
+            if fps != self._head["fps"]:
                 raise VTSumError(
-                    f"extract: fps must be that of {self.path}, {found['fps']:g}, got {self._head['fps']:g}; "
-                    "give another folder"
+                    f"extract: fps must be that of {self.path}, {fps:g}, got {self._head['fps']:g}; give another folder"
                 )
-            videos = found["videos"]
-            for name, entry in videos.items():
-                if not isinstance(entry, dict) or {"source": str, "bytes": int, "frames": int} != {
-                    k: type(entry.get(k)) for k in ("source", "bytes", "frames")
-                }:
-                    raise TypeError(f"entry {name!r}")
-        except (KeyError, TypeError, AttributeError) as error:
-            raise VTSumError(f"extract: {path} must be a manifest of features, got: {error!r}") from None
+            videos = dict(_entries(found))
+            for entry in videos.values():
+                for name, kind in (("source", str), ("bytes", int), ("frames", int)):
+                    field(entry, name, kind)
+        except VTSumError:
+            raise
+        except ValueError as error:
+            raise VTSumError(f"extract: {path} must be a manifest of features, got: {error}") from None
         return videos
 
     def frames_of(self, videos: Collection[str]) -> int:

@@ -386,20 +386,35 @@ def test_a_table_of_chunks_without_end_is_added_up_at_once():
     assert time.process_time() - started < 3
 
 
-def test_many_streams(tmp_path):
-    """An MP4 of 10,000 tracks; libav takes a thousand."""
-    data = numbered_clip(tmp_path / "clip.mp4", 25).read_bytes()
+def many_tracks(path: Path, count: int) -> Path:
+    """An MP4 of so many tracks, each the one of a clip."""
+    data = numbered_clip(path, 25).read_bytes()
     at = data.index(b"moov") - 4
     size = int.from_bytes(data[at : at + 4], "big")
     moov = data[at + 8 : at + size]
     tracks = moov.index(b"trak") - 4
     track = moov[tracks : tracks + int.from_bytes(moov[tracks : tracks + 4], "big")]
-    path = tmp_path / "tracks.mp4"
-    path.write_bytes(data[:at] + box(b"moov", moov[:tracks] + track * 10_000) + data[at + size :])
+    path.write_bytes(data[:at] + box(b"moov", moov[:tracks] + track * count) + data[at + size :])
+    return path
+
+
+def test_many_streams(tmp_path):
+    """An MP4 of 10,000 tracks; libav takes a thousand."""
+    path = many_tracks(tmp_path / "tracks.mp4", 10_000)
     began = time.monotonic()
     with pytest.raises(VTSumError, match=r"tracks\.mp4: states more than 1000 streams"):
         probe(path)
     assert time.monotonic() - began < 20
+
+
+def test_as_many_streams_as_libav_takes_are_read(tmp_path):
+    """A crash: a file of one stream more was made, in order to ask whether further ones had turned up."""
+    path = many_tracks(tmp_path / "tracks.mp4", 1000)
+    done = forked.run(
+        [*FAKE, "summarize", str(path), "-o", str(tmp_path / "o"), "-q"], env=ENVIRONMENT, cwd=tmp_path, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert 0 < probe(tmp_path / "o/summary.mp4").duration < 1
 
 
 def test_a_signal_is_answered_while_a_hole_is_searched(tmp_path):

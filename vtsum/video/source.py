@@ -50,6 +50,7 @@ _MOST_HELD_BACK = 15  # that H.264's decoder can be told to: with the one it dec
 _DELIMITER = b"\x09\xf0"  # of H.264: a unit that says no more than where a picture begins (ITU-T H.264, 7.3.2.4)
 _AGAIN = -(1 << 40)  # a timestamp that no file has
 LEAST_RATE = 1000  # samples of sound a second: of a byte that lasts a second 48,000 would be made
+MOST_STREAMS = 1000  # libav's max_streams, of a file that is read and of one that is written
 IO_TIMEOUT = 10.0  # seconds of one call into libav, which answers no signal meanwhile: holes of gigabytes are searched
 
 av.logging.set_level(None)
@@ -122,7 +123,9 @@ def open_container(path: str | os.PathLike[str], function: str) -> InputContaine
     except av.error.ExitError:
         raise VTSumError(f"{function}: {name}: could not be opened within {IO_TIMEOUT:.0f} s") from None
     except MemoryError:
-        raise VTSumError(f"{function}: {name}: states more than 1000 streams, or tables that are too large") from None
+        raise VTSumError(
+            f"{function}: {name}: states more than {MOST_STREAMS} streams, or tables that are too large"
+        ) from None
     except (av.FFmpegError, OSError, ValueError):
         if time.monotonic() - begun > IO_TIMEOUT:  # some formats take being broken off for damage
             raise VTSumError(f"{function}: {name}: could not be opened within {IO_TIMEOUT:.0f} s") from None
@@ -277,7 +280,11 @@ class PacketReader:
 
     @property
     def unseen(self) -> bool:
-        """PyAV 18 tells the number of streams only where it refuses to read one beyond it."""
+        """PyAV 18 tells the number of streams only where it refuses to read one beyond it. Beyond the most that libav
+        takes none turns up, and none can be asked for: PyAV would add it to another file without looking at libav's
+        refusal, a crash."""
+        if len(self._container.streams) >= MOST_STREAMS:
+            return False
         with av.open(io.BytesIO(), "w", format="matroska") as other:
             streams = [other.add_stream("rawvideo") for _ in range(len(self._container.streams) + 1)]
             try:

@@ -132,9 +132,12 @@ def _summarise(run: Run, asked: Mapping[str, Any]) -> Summary:
     offline_default = asked["offline_default"]
     part = (asked["start"], asked["end"])
     from vtsum.video import probe
+    from vtsum.video.kept import check_kept
 
     with timer("probe"):
         info = probe(source)
+        if asked["tracks"] == "all":
+            check_kept(source, "summarize")
         if info.stated_duration is not None:
             # Refuses a budget longer than the video, and a part beyond it, before the work.
             wanted.seconds(_length(part, info.stated_duration), fps)

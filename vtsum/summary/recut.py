@@ -91,10 +91,13 @@ def recut(
 
 def _recut(run: Run, analysis: Analysis, wanted: Budget, stored: Path) -> Summary:
     from vtsum.video import probe
+    from vtsum.video.kept import check_kept
 
     settings, source = analysis.settings, run.source
     with run.timer("probe"):
         info = probe(source)
+        if settings["tracks"] == "all":
+            check_kept(source, "recut")
     if info.size_bytes != analysis.size_bytes:
         raise VTSumError(
             f"recut: {plain(source)} must be the video that was summarised, of {analysis.size_bytes:,} bytes, "

@@ -19,6 +19,7 @@ from vtsum.files import written
 from vtsum.shown import one_line, reason
 from vtsum.video.cursor import PictureCursor
 from vtsum.video.entry_points import stands_alone
+from vtsum.video.kept import kept_sound
 from vtsum.video.picture import Pictures, display_size, save_jpeg, turn_of
 from vtsum.video.source import MOST_HELD, PacketReader, choose_audio, choose_video, discard_others, open_container, show
 from vtsum.video.timeline import time_base
@@ -133,7 +134,8 @@ class _Copy:
         best = choose_audio(self._container, self._video)
         sounds = [] if best is None else [best]
         if self._all_sound:
-            sounds += [s for s in self._container.streams.audio if s.index not in {s.index for s in sounds}]
+            others = kept_sound(self._container, self._path, "stream_copy")
+            sounds += [s for s in others if s.index not in {s.index for s in sounds}]
         self._streams: list[Stream] = [self._video, *sounds]
         for stream, known, kind in ((self._video, PICTURES, "video"), *((s, SOUND, "sound") for s in sounds)):
             name = stream.codec_context.codec.canonical_name

@@ -19,6 +19,7 @@ from vtsum.video.cursor import PictureCursor
 from vtsum.video.damage import join_spans
 from vtsum.video.encoder import Encoder
 from vtsum.video.following import window_of
+from vtsum.video.kept import kept_sound
 from vtsum.video.levels import gains
 from vtsum.video.picture import display_size, save_jpeg, turn_of
 from vtsum.video.sound import SoundCursor
@@ -231,7 +232,7 @@ class _Job:
     ) -> None:
         self._pictures = pictures = PictureCursor(self._path, "cut", self._duration)
         stream = pictures.stream
-        others = [s.index for s in pictures.container.streams.audio] if all_sound else []
+        others = [s.index for s in kept_sound(pictures.container, self._path, "cut")] if all_sound else []
         for index in (None, *others):
             sound = self._sound(index)
             if sound.available and all(sound.index != other.index for other in self._sounds):

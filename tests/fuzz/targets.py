@@ -273,6 +273,7 @@ def _boxes(path: Path) -> None:
 
 
 def _structure(path: Path) -> None:
+    from vtsum.video.avi_index import index_is_true
     from vtsum.video.matroska import tracks_are_whole
     from vtsum.video.structure import holes_of
 
@@ -282,6 +283,7 @@ def _structure(path: Path) -> None:
         assert holes.at_end() in (True, False)
         holes.close()
     assert tracks_are_whole(path) in (True, False)
+    assert index_is_true(path) in (True, False)
 
 
 _JSON_WORDS = tuple(

@@ -30,6 +30,7 @@ from av.video.stream import VideoStream
 from vtsum.errors import VTSumError
 from vtsum.memory import give_back
 from vtsum.shown import clean, looks_like_address, reason, with_slashes
+from vtsum.video.avi_index import index_is_true
 from vtsum.video.boxes import excessive_index, is_encrypted, is_still
 from vtsum.video.formats import ALLOWED, HEAD, STILL, describe, is_pattern, refers_elsewhere
 from vtsum.video.matroska import excessive_tags
@@ -117,7 +118,8 @@ def open_container(path: str | os.PathLike[str], function: str) -> InputContaine
         raise VTSumError(f"{function}: {name}: {stated}")
     begun = time.monotonic()
     try:
-        container = within(OPEN_TIMEOUT, lambda: _open(found))
+        forward = head[8:12] == b"AVI " and not index_is_true(found)
+        container = within(OPEN_TIMEOUT, lambda: _open(found, forward=forward))
     except TooSlowError:
         raise VTSumError(f"{function}: {name}: could not be opened within {OPEN_TIMEOUT:.0f} s") from None
     except av.error.ExitError:
@@ -146,9 +148,17 @@ def open_container(path: str | os.PathLike[str], function: str) -> InputContaine
     return container
 
 
-def _open(path: Path) -> InputContainer:
+class _Forward:
+    """A file that can only be read on: of such a one libav does not look for the index."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = open(path, "rb")  # noqa: SIM115 - PyAV closes it with the container
+        self.read, self.close, self.name = self._file.read, self._file.close, os.fspath(path)
+
+
+def _open(path: Path, *, forward: bool) -> InputContainer:
     return av.open(
-        os.fspath(path),
+        _Forward(path) if forward else os.fspath(path),
         mode="r",
         metadata_errors="replace",
         timeout=IO_TIMEOUT,

@@ -152,8 +152,11 @@ class _Forward:
     """A file that can only be read on: of such a one libav does not look for the index."""
 
     def __init__(self, path: Path) -> None:
-        self._file = open(path, "rb")  # noqa: SIM115 - PyAV closes it with the container
-        self.read, self.close, self.name = self._file.read, self._file.close, os.fspath(path)
+        self._file = open(path, "rb")  # noqa: SIM115 - as long as the container
+        self.read, self.name = self._file.read, os.fspath(path)
+
+    def __del__(self) -> None:
+        self._file.close()
 
 
 def _open(path: Path, *, forward: bool) -> InputContainer:

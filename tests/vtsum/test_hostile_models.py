@@ -486,3 +486,10 @@ def test_weights_that_are_no_file_are_not_waited_for(kind: str, tmp_path: Path) 
         read_safetensors(tmp_path / "model.safetensors", "push")
     with pytest.raises(VTSumError, match=r"train: .*state\.pt must be a regular file, got something else"):
         read_pt(tmp_path / "state.pt", "train")
+
+
+def test_a_link_that_leads_nowhere_is_no_name_for_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.symlink("loop", "loop")
+    with pytest.raises(VTSumError, match="'loop' must be a folder or a name of the hub, got a symbolic link"):
+        Seq2SeqDenoiser("loop")

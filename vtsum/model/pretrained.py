@@ -352,7 +352,12 @@ def _check_kinds(folder: Path, op: str) -> None:
 
 
 def check_cache(name: str, op: str) -> None:
-    """Refuse what the hub's cache has of a repository where a pipe or a device lies in it; see `check_folder`."""
+    """Refuse what the hub's cache has of a repository where a pipe or a device lies in it, see `check_folder`, and a
+    link that leads nowhere: it is no name for the hub."""
+    if os.path.islink(name):
+        raise VTSumError(
+            f"{op}: {name!r} must be a folder or a name of the hub, got a symbolic link that leads nowhere"
+        )
     _check_kinds(cache_of(name), op)
 
 

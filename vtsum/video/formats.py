@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
+import os
 import re
 
 # libav's names of the demuxers that may open a file. Lists (HLS, DASH, concat, SDP, cue), picture sequences and folders
@@ -16,6 +17,11 @@ _SOUND = """
     wav w64 aiff au caf flac mp3 aac loas ac3 eac3 ac4 dts dtshd truehd mlp amr amrnb amrwb ape wv tta tak mpc mpc8 dsf
     qoa shn oma voc sox gsm
 """
+_BARE = """
+    h264 hevc vvc evc h261 h263 m4v mpegvideo mjpeg mjpeg_2000 vc1 vc1test dirac cavsvideo avs2 avs3 dnxhd apv obu
+"""
+BARE = frozenset(_BARE.split())
+"""Pictures alone, which libav shows 25 a second where their codec states no rate."""
 ALLOWED = tuple((_VIDEO + _SOUND).split())
 
 _REFERRING = (
@@ -30,6 +36,21 @@ HEAD = 4096  # bytes of a file's start that the functions here look at
 def refers_elsewhere(head: bytes) -> bool:
     """Whether a file that starts so is a list, a manifest or a link: text that names other files."""
     return head.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(_REFERRING)
+
+
+_JOINT, _JOINTS = (
+    b"\xff\xd9\xff\xd8\xff",
+    8,
+)  # of two JPEGs; a phone's picture has a few more behind it (previews, maps)
+_SEARCHED = 1 << 26  # bytes
+
+
+def is_motion_jpeg(path: str | os.PathLike[str], head: bytes) -> bool:
+    """Whether a file is JPEG pictures one after the other, as some cameras write."""
+    if not head.startswith(b"\xff\xd8\xff"):
+        return False
+    with open(path, "rb") as file:
+        return file.read(min(_SEARCHED, os.fstat(file.fileno()).st_size)).count(_JOINT) >= _JOINTS
 
 
 def is_pattern(name: str) -> bool:

@@ -20,6 +20,7 @@ from vtsum.video.boxes import MEDIA, breaks_off, ends_inside_a_box
 from vtsum.video.clock import ClockedPackets, together
 from vtsum.video.damage import Damage, TransportJoins
 from vtsum.video.ending import begins_with_a_picture, ends_early, gif_is_whole, left_unread
+from vtsum.video.formats import BARE
 from vtsum.video.matroska import tracks_are_whole
 from vtsum.video.picture import Pictures, display_size, is_hdr, turn_of
 from vtsum.video.sample_tables import index_agrees
@@ -195,6 +196,8 @@ class FrameSampler:
             self.warnings.append(f"{run.decoder.errors} damaged packets were passed over")
         if run.packets.errors:
             self.warnings.append(f"the file could not be read in {run.packets.errors} places")
+        if run.rate_is_assumed:
+            self.warnings.append("the file does not say how long its pictures stay: 25 a second are assumed")
         if run.mute and run.unknown_sound:
             self.warnings.append("the sound is of a kind that cannot be read: it is left out")
         if run.mute and run.packets.unseen:
@@ -252,6 +255,11 @@ class _Run:
         if audio is not None and audio not in streams and (length := stream_duration(audio)):
             begin = float((audio.start_time or 0) * time_base(audio))
             self._stated_sound = begin, begin + length
+
+    @property
+    def rate_is_assumed(self) -> bool:
+        """Whether neither the file, of bare pictures, nor their codec states a rate."""
+        return self._format in BARE and self._context.framerate is None
 
     @property
     def breaks_off(self) -> bool:

@@ -32,7 +32,7 @@ from vtsum.memory import give_back
 from vtsum.shown import clean, looks_like_address, reason, with_slashes
 from vtsum.video.avi_index import index_is_true
 from vtsum.video.boxes import excessive_index, is_encrypted, is_still
-from vtsum.video.formats import ALLOWED, HEAD, STILL, describe, is_pattern, refers_elsewhere
+from vtsum.video.formats import ALLOWED, HEAD, STILL, describe, is_motion_jpeg, is_pattern, refers_elsewhere
 from vtsum.video.matroska import excessive_tags
 from vtsum.video.opening import OPEN_TIMEOUT, TooSlowError, crowded, excessive_tables, within
 from vtsum.video.owed import Owed, side_by_side
@@ -119,7 +119,8 @@ def open_container(path: str | os.PathLike[str], function: str) -> InputContaine
     begun = time.monotonic()
     try:
         forward = head[8:12] == b"AVI " and not index_is_true(found)
-        container = within(OPEN_TIMEOUT, lambda: _open(found, forward=forward))
+        form = "mjpeg" if is_motion_jpeg(found, head) else None  # else libav takes it for a single picture
+        container = within(OPEN_TIMEOUT, lambda: _open(found, form, forward=forward))
     except TooSlowError:
         raise VTSumError(f"{function}: {name}: could not be opened within {OPEN_TIMEOUT:.0f} s") from None
     except av.error.ExitError:
@@ -159,10 +160,11 @@ class _Forward:
         self._file.close()
 
 
-def _open(path: Path, *, forward: bool) -> InputContainer:
+def _open(path: Path, form: str | None, *, forward: bool) -> InputContainer:
     return av.open(
         _Forward(path) if forward else os.fspath(path),
         mode="r",
+        format=form,
         metadata_errors="replace",
         timeout=IO_TIMEOUT,
         options={"max_pixels": str(MAX_PIXELS)},  # libav decodes pictures already to find out what the streams are

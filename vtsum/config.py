@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from vtsum.errors import VTSumError
+from vtsum.reading import kinds_named, quoted
 
 T = TypeVar("T")
 
@@ -193,7 +194,7 @@ def from_dict(cls: type[T], values: dict[str, Any]) -> T:
         VTSumError: a key that is no field of `cls`, a value of another type.
     """
     if not isinstance(values, dict):
-        raise VTSumError(f"{cls.__name__}: values must be an object, got {values!r:.80}")
+        raise VTSumError(f"{cls.__name__}: values must be an object, got {quoted(values)}")
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     unknown = sorted(set(values) - set(fields))
@@ -203,10 +204,9 @@ def from_dict(cls: type[T], values: dict[str, Any]) -> T:
     for name, value in values.items():
         default = fields[name].default
         kinds = typing.get_args(hints[name]) or (hints[name],)
-        kinds += (int,) if float in kinds else ()
-        if not dataclasses.is_dataclass(default) and type(value) not in kinds:
-            allowed = " or ".join(kind.__name__ for kind in kinds)
-            raise VTSumError(f"{cls.__name__}: {name} must be {allowed}, got {value!r:.80}")
+        taken = (*kinds, int) if float in kinds else kinds
+        if not dataclasses.is_dataclass(default) and type(value) not in taken:
+            raise VTSumError(f"{cls.__name__}: {name} must be {kinds_named(*kinds)}, got {quoted(value)}")
         made[name] = from_dict(type(default), value) if dataclasses.is_dataclass(default) else value
     return cls(**made)
 

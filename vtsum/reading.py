@@ -8,6 +8,8 @@ import math
 import os
 import re
 import stat
+import types
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -22,6 +24,7 @@ DEPTH = 64
 _PIECE = 1 << 20
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _KINDS: dict[type, str] = {dict: "an object", list: "a list", str: "text", int: "a whole number", float: "a number"}
+_KINDS |= {bool: "true or false", types.NoneType: "null"}
 _T = TypeVar("_T")
 
 
@@ -105,7 +108,7 @@ def parse_json(text: bytes | str, kind: type[_T], where: str, bits: int = 64) ->
     except ValueError as error:
         raise VTSumError(f"{where} must be JSON, got: {error}") from None
     if not isinstance(value, kind):
-        raise VTSumError(f"{where} must hold {_KINDS[kind]}, got {_name(value)}")
+        raise VTSumError(f"{where} must hold {_KINDS[kind]}, got {named(value)}")
     return value
 
 
@@ -141,8 +144,23 @@ def _check_depth(value: Any) -> None:
     raise RecursionError
 
 
-def _name(value: Any) -> str:
-    return _KINDS.get(type(value)) or f"{str(value)!r:.80}"
+def named(value: Any) -> str:
+    """What a value of decoded JSON or YAML is, as a message calls it: "a list"; null and truth values as they stand
+    in the file."""
+    return quoted(value) if value is None or isinstance(value, bool) else _KINDS.get(type(value)) or quoted(value)
+
+
+def kinds_named(*kinds: type) -> str:
+    """What a field may be, as a message calls it: "a whole number or null"."""
+    return " or ".join(_KINDS.get(kind, kind.__name__) for kind in kinds)
+
+
+def misfit(error: Exception) -> str:
+    """Why values of a file do not belong together, in the file's words: what a ValueError of ours says, or the name
+    that is missing. What Python says of the others tells nothing to whoever has the file."""
+    if isinstance(error, KeyError):
+        return f"no {quoted(*error.args)}"
+    return str(error) if isinstance(error, ValueError) else "values that do not belong together"
 
 
 def field(values: dict[str, Any], name: str, kind: type[_T]) -> _T:
@@ -171,4 +189,16 @@ def of_kind(value: Any, name: str, kind: type[_T]) -> _T:
 
 def quoted(value: Any) -> str:
     """A value of decoded JSON as the file has it, cut off."""
-    return f"{json.dumps(value, ensure_ascii=False):.60}"
+    return f"{json.dumps(value, ensure_ascii=False, default=str):.60}"
+
+
+def whole_numbers(arrays: Mapping[str, Any], name: str, count: int) -> list[int]:
+    """The `count` whole numbers that an array of a file holds.
+
+    Raises:
+        KeyError, ValueError: it is not there, or holds something else.
+    """
+    numbers = arrays[name].tolist()
+    if not isinstance(numbers, list) or len(numbers) != count or any(type(number) is not int for number in numbers):
+        raise ValueError(f"{quoted(numbers)} in {quoted(name)}, which must be {count} whole numbers")
+    return numbers

@@ -54,7 +54,7 @@ def test_sentences_are_cleaned_and_spans_put_right(tmp_path, name):
             "v_1: sentences must be a list of texts",
         ),
         ({"v_1": {"duration": 1, "timestamps": [[0, 1]], "sentences": []}}, "a sentence for each span, got 1 and 0"),
-        ({"v_1": 3}, "v_1 must have duration, timestamps and sentences, got int"),
+        ({"v_1": 3}, "v_1 must have duration, timestamps and sentences, got a whole number"),
     ],
 )
 def test_a_wrong_entry_is_named(tmp_path, content, message):

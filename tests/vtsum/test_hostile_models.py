@@ -321,8 +321,10 @@ def test_nonsense_in_a_tokenizer_is_one_line(content: str, told: str, tmp_path: 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"width": "32"}, "VTSumConfig: width must be int, got '32'"),
-        ({"width": True}, "width must be int, got True"),
+        ({"width": "32"}, 'VTSumConfig: width must be a whole number, got "32"'),
+        ({"width": True}, "width must be a whole number, got true"),
+        ({"kernel_size": "x"}, "kernel_size must be a whole number or null, got"),
+        ({"dropout": None}, "dropout must be a number, got null"),
         ({"num_heads": 0}, "num_heads must be at least 1, got 0"),
         ({"depth": 1000}, "depth of .*config.json must fit its weights"),
         ({"depth": 10**15}, "config.json: VTSumConfig: depth must be 0 to 1000, got 10"),

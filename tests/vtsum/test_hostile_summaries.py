@@ -53,8 +53,10 @@ def _recut(
 @pytest.mark.parametrize(
     ("part", "name", "value", "said"),
     [
-        ("model", "weights_sha256", True, "facts.model.weights_sha256 must be str"),
+        ("model", "weights_sha256", True, "facts.model.weights_sha256 must be text, got true"),
         ("watched", "broken_at", "x", "facts.watched.broken_at must be a finite number"),
+        ("watched", "broken_at", -1, "must be whole, as vtsum summarize writes it, got: broken_at -1"),
+        ("watched", "damaged", None, "facts.watched.damaged must be a list, got null"),
         ("watched", "largest", [2**62, 2**62], "largest"),
         ("watched", "duration", 1e300, "frames"),
         # A line from before there was a second reading is taken, but for its box.

@@ -26,7 +26,7 @@ HOSTILE = {
     "no UTF-8": (b'{"a": "\xff"}', "byte 0xff at 7"),
     "half a pair": (b'{"a": "\\ud800"}', "surrogate"),
     "a list": (b"[{}]", "must hold an object, got a list"),
-    "null": (b"null", "must hold an object, got 'None'"),
+    "null": (b"null", "must hold an object, got null"),
     "empty": (b"", "must be JSON"),
     "cut off": (b'{"a": ', "must be JSON"),
 }

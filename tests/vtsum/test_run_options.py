@@ -169,7 +169,7 @@ def test_a_file_of_options_stands_in_for_the_command_line(made, tmp_path):
         'output: "a\\0b"': "line 1: must be text, got a NUL or half a surrogate pair",
         '"\\ud800": 1': "line 1: must be text, got a NUL or half a surrogate pair",
         "a: &x 1\nb: *x": "must be plain YAML without aliases (*) and tags (!)",
-        "- 1": "must hold settings by name, got list",
+        "- 1": "must hold settings by name, got a list",
     }.items():
         config.write_text(text)
         wrong = _run(VTSUM, "recut", made.output, "--config", config, cwd=tmp_path)

@@ -366,7 +366,7 @@ def _break(data, path, value):
         (("broken",), True, "truncated_at"),
         (("damaged",), [{"start": 5.0, "end": 1.0}], r"damaged\[0\] must lie in the video"),
         (("warnings",), "none", "must be a list"),
-        (("settings", "formats", 0), 3, "must be str"),
+        (("settings", "formats", 0), 3, "must be text, got 3"),
     ],
 )
 def test_the_schema_is_strict(made, path, value, message):

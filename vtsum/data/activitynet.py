@@ -20,7 +20,7 @@ from vtsum.data.feature_files import array_header, check_id, feature_file
 from vtsum.data.rules import LONGEST, is_duration, misshapen, spans_in
 from vtsum.errors import VTSumError
 from vtsum.files import plain, write_text
-from vtsum.reading import LIMIT, parse_json, read_at_most, read_file
+from vtsum.reading import LIMIT, named, parse_json, read_at_most, read_file
 from vtsum.shown import reason
 
 
@@ -115,7 +115,7 @@ def write_videoxum_annotations(entries: Sequence[Mapping[str, Any]], path: str |
 def _video(video: str, entry: Any, path: Path) -> ActivityNetVideo:
     where = f"load_activitynet_captions: {path}: {video}"
     if not (isinstance(entry, Mapping) and {"duration", "timestamps", "sentences"} <= entry.keys()):
-        found = sorted(entry) if isinstance(entry, Mapping) else type(entry).__name__
+        found = sorted(entry) if isinstance(entry, Mapping) else named(entry)
         raise VTSumError(f"{where} must have duration, timestamps and sentences, got {found!s:.80}")
     given, spans, sentences = entry["duration"], spans_in(entry["timestamps"]), entry["sentences"]
     if not is_duration(given):

@@ -20,7 +20,7 @@ from vtsum.data.feature_files import check_id
 from vtsum.data.h5_file import H5Group, opened
 from vtsum.data.rules import HIGHEST, LONGEST
 from vtsum.errors import VTSumError
-from vtsum.reading import read_json
+from vtsum.reading import named, read_json
 from vtsum.yaml_file import read_yaml
 
 MOST_WORK = 3 * 10**8
@@ -136,7 +136,7 @@ def load_captions(json_path: str | Path) -> dict[str, list[Caption]]:
     captions: dict[str, list[Caption]] = {}
     for key, entries in content.items():
         if not isinstance(entries, list):
-            raise VTSumError(f"load_captions: {path}: {key} must be a list of captions, got {type(entries).__name__}")
+            raise VTSumError(f"load_captions: {path}: {key} must be a list of captions, got {named(entries)}")
         captions[key] = [_caption(entry, f"{path}: {key}[{i}]") for i, entry in enumerate(entries)]
     return captions
 
@@ -184,7 +184,7 @@ def load_folds(path: str | Path, name: str, videos: Iterable[TVSumVideo]) -> lis
 
 def _splits(entries: Any, where: str) -> list[Split]:
     if not isinstance(entries, list):
-        raise VTSumError(f"{where} must be a list of splits, got {type(entries).__name__}")
+        raise VTSumError(f"{where} must be a list of splits, got {named(entries)}")
     return [_split(entry, f"{where}[{i}]") for i, entry in enumerate(entries)]
 
 

@@ -26,7 +26,7 @@ from torch.utils.data import Dataset
 from vtsum.data.feature_files import array_header, check_id, feature_file
 from vtsum.data.rules import LONGEST, SLACK, is_duration, misshapen, most, odd_width, read_matrix, spans_in, widths
 from vtsum.errors import VTSumError
-from vtsum.reading import read_json
+from vtsum.reading import named, read_json
 
 SPLITS = ("train", "val", "test")
 MAX_WORDS = 512
@@ -95,7 +95,7 @@ def parse_annotation(entry: Any, *, unannotated: bool = False) -> Annotation:
         VTSumError: a field is missing or of the wrong kind; the message begins with the video's id where it has one.
     """
     if not isinstance(entry, Mapping):
-        raise VTSumError(f"entry must be an object, got {type(entry).__name__}")
+        raise VTSumError(f"entry must be an object, got {named(entry)}")
     video = check_id(entry.get("video_id"), "entry: video_id")
     needed = ["duration", "tsum", *([] if unannotated else ["vsum_onehot"])]
     missing = [name for name in needed if name not in entry]

@@ -21,6 +21,7 @@ from vtsum_kernels.nn import MemoryBank
 
 from vtsum.errors import VTSumError
 from vtsum.model.vtsum import VTSum
+from vtsum.reading import whole_numbers
 
 BLOCK = 8
 RULES = ("fifo", "ema", "merge")
@@ -176,15 +177,15 @@ class LocalStream:
         Raises:
             ValueError, KeyError: it is of another one.
         """
-        counts = [int(n) for n in state["counts"]]
-        if len(counts) != 4 or not 0 <= counts[1] <= counts[3] <= counts[2] <= counts[0]:
+        counts = whole_numbers(state, "counts", 4)
+        if not 0 <= counts[1] <= counts[3] <= counts[2] <= counts[0]:
             raise ValueError(f"counts must be four numbers that fit each other, got {counts}")
         width, like = self._model.config.width, self._waiting
         waiting = _rows(state["waiting"], width, like)
         layers = []
         for number, _ in enumerate(self._layers()):
             rows, qkv = _rows(state[f"rows{number}"], width, like), _rows(state[f"qkv{number}"], 3 * width, like)
-            first, done = (int(n) for n in state[f"at{number}"])
+            first, done = whole_numbers(state, f"at{number}", 2)
             if len(rows) != len(qkv) or not 0 <= first <= done <= first + len(rows):
                 raise ValueError(f"layer {number} must hold as many rows as it says")
             layers.append((rows, qkv, first, done))

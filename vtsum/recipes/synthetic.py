@@ -28,7 +28,7 @@ from vtsum.data.videoxum import CLIP_FEATURES, FEATURES, SPLITS, join_sentences
 from vtsum.errors import VTSumError
 from vtsum.files import check_no_links, check_path, make_folder, spot, sweep, write_text
 from vtsum.model.files import read_safetensors
-from vtsum.reading import read_json
+from vtsum.reading import field, read_json
 from vtsum.recipes.synthetic_scenes import (
     Artist,
     CorpusParameters,
@@ -154,19 +154,23 @@ def _admit(folder: Path, manifest: dict[str, Any], counts: dict[str, int]) -> No
         return
     older = read_json(path, dict, "synth")
     try:
-        if older["format"] != FORMAT:
-            raise VTSumError(f"synth: format of {path} must be {FORMAT!r}, got {older['format']!r}")
+        if (found := field(older, "format", str)) != FORMAT:
+            raise VTSumError(f"synth: format of {path} must be {FORMAT!r}, got {found!r:.80}")
         for key, value in manifest.items():
-            if older[key] != value:
+            if (was := field(older, key, type(value))) != value:
                 raise VTSumError(
-                    f"synth: {key} must be that of the corpus in {folder} ({_brief(older[key])}), got {_brief(value)}; "
+                    f"synth: {key} must be that of the corpus in {folder} ({_brief(was)}), got {_brief(value)}; "
                     "give another folder"
                 )
-        for split, count in older["videos"].items():
-            if counts[split] < count:
+        held = field(older, "videos", dict)
+        for split in held:
+            count = field(held, split, int)
+            if field(counts, split, int) < count:
                 raise VTSumError(f"synth: {split} must be at least {count}, as {folder} holds, got {counts[split]}")
-    except (KeyError, TypeError, AttributeError) as error:
-        raise VTSumError(f"synth: {path} must be a corpus's manifest, got: {error!r}") from None
+    except VTSumError:
+        raise
+    except ValueError as error:
+        raise VTSumError(f"synth: {path} must be a corpus's manifest, got: {error}") from None
 
 
 def _sweep(folder: Path, plans: Mapping[str, list[VideoPlan]]) -> None:

@@ -23,7 +23,7 @@ from vtsum.enhance.screen_text import ScreenLine
 from vtsum.enhance.speech.transcript import Transcript, Utterance, Word
 from vtsum.errors import VTSumError
 from vtsum.files import plain, written
-from vtsum.reading import LIMIT, parse_json
+from vtsum.reading import LIMIT, misfit, parse_json
 from vtsum.summary.schema import Settings, filled_lines, filled_settings
 from vtsum.summary.typed import check_type
 from vtsum.summary.watching import FPS, Watched
@@ -206,7 +206,8 @@ class Analysis:
         except VTSumError:
             raise
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-            raise VTSumError(f"{where} must be whole, as vtsum summarize writes it, got: {error!r:.200}") from None
+            said = f"{misfit(error):.200}"
+            raise VTSumError(f"{where} must be whole, as vtsum summarize writes it, got: {said}") from None
 
 
 def _read(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ import torch
 from vtsum.errors import VTSumError, first_line
 from vtsum.files import check_no_links, is_mounted, plain, remove_folder, strangers
 from vtsum.model.files import read_pt, write_pt
-from vtsum.reading import read_json
+from vtsum.reading import kinds_named, read_json
 from vtsum.shown import reason
 
 FORMAT = "vtsum-checkpoint/1"
@@ -106,7 +106,7 @@ def _flaw(folder: Path) -> tuple[dict[str, Any] | None, str]:
         return None, f"its format is not {FORMAT}"
     for name, kind in _FACTS.items():
         if not isinstance(facts.get(name), kind) or isinstance(facts[name], bool):
-            return None, f"{name} of its {MARKER} is not {kind.__name__}"
+            return None, f"{name} of its {MARKER} is not {kinds_named(kind)}"
     if facts["step"] < 0 or facts["ranks"] < 1 or facts["global_batch"] < 1:
         return None, f"a number of its {MARKER} is out of range"
     if name_of(facts["step"]) != folder.name:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vtsum.errors import VTSumError
+from vtsum.reading import named
 from vtsum.yaml_file import read_yaml
 
 
@@ -20,5 +21,5 @@ def read_mapping(path: str | Path, op: str = "train", *, words: bool = False) ->
     where = f"{op}: --config {path}"
     data = read_yaml(path, f"{op}: --config", where, words=words)
     if not isinstance(data, dict | None):
-        raise VTSumError(f"{where} must hold settings by name, got {type(data).__name__}")
+        raise VTSumError(f"{where} must hold settings by name, got {named(data)}")
     return data or {}

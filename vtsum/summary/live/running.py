@@ -20,6 +20,7 @@ import numpy as np
 from vtsum.devices import device_of, memory_told
 from vtsum.enhance.summary_refinement import Budget, parse_budget
 from vtsum.errors import VTSumError
+from vtsum.reading import misfit
 from vtsum.shown import without_secrets
 from vtsum.signals import undisturbed
 from vtsum.summary.live.document import SCHEMA, LiveDocument, LiveMoment
@@ -253,6 +254,7 @@ class _Stream:
 
         store = store_of(part("shots_"), self.store.budget, self.rate)
         self.window.restore(part("window_"))
+        self.window.check_widths(store)
         self.store = store
 
 
@@ -302,7 +304,7 @@ def _restored(
     try:
         live.restore(arrays)
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise VTSumError(f"{where}: live.npz must be whole, as vtsum writes it, got: {error!r:.200}") from None
+        raise VTSumError(f"{where}: live.npz must be whole, as vtsum writes it, got: {misfit(error):.200}") from None
     run.restarts = facts["restarts"] + 1
     at = live.window.count / run.asked.fps
     gap = "" if run.again else "; what came meanwhile is not in it"

@@ -12,7 +12,7 @@ import numpy as np
 from vtsum.data.feature_files import array_header, read_array, write_npz
 from vtsum.errors import VTSumError
 from vtsum.files import plain
-from vtsum.reading import parse_json
+from vtsum.reading import parse_json, whole_numbers
 from vtsum.summary.live.shots import Shot, Store, Totals
 from vtsum.summary.live.window import pieces
 from vtsum.summary.typed import check_type
@@ -92,7 +92,7 @@ def store_of(state: Mapping[str, np.ndarray], budget: int, rate: float) -> Store
                 pictures[i],
             )
         )
-    seen, taken, left_out = (int(n) for n in state["counts"])
+    seen, taken, left_out = whole_numbers(state, "counts", 3)
     if len(numbers) != 9 or min(seen - len(shots), taken, left_out) < 0 or np.isnan(numbers).any():
         raise ValueError("numbers must be nine, and counts be of shots that came")
     totals = Totals(

@@ -22,7 +22,8 @@ import numpy as np
 from vtsum.enhance.event_segmentation import PictureChanges
 from vtsum.enhance.summary_refinement import smooth_scores
 from vtsum.errors import VTSumError
-from vtsum.summary.live.shots import Shot
+from vtsum.reading import whole_numbers
+from vtsum.summary.live.shots import Shot, Store
 from vtsum.summary.planning import SHORTEST_SHOT, find_runs, most_telling
 from vtsum.summary.watching import SMOOTHING
 
@@ -209,20 +210,24 @@ class Window:
         """
         import torch
 
-        count, first, settled, begin = (int(n) for n in state["window"])
-        (noted,) = state["noted"].tolist()
+        count, first, settled, begin = whole_numbers(state, "window", 4)
+        if state["noted"].shape != (1,) or not np.isfinite(state["noted"]).all():
+            raise ValueError("noted must be one finite number")
+        noted = float(state["noted"][0])
         features, known, sizes = state["features"], state["known"], state["picture_sizes"]
         if not (0 <= first <= settled <= count and begin >= 0 and count - first <= FRAMES):
             raise ValueError(f"window must be of numbers that fit each other, got {[count, first, settled, begin]}")
         if features.ndim != 2 or len(features) != count - first or not np.isfinite(features).all():
             raise ValueError(f"features must be {count - first} finite rows, got shape {list(features.shape)}")
+        if known.ndim != 1:
+            raise ValueError(f"known must be a row, got shape {list(known.shape)}")
         changes = PictureChanges.of_state(
             {name.removeprefix("changes_"): value for name, value in state.items() if name.startswith("changes_")}
         )
         changes.go_on(state["recent"])
         if self.local is not None:
             local = {name.removeprefix("local_"): v for name, v in state.items() if name.startswith("local_")}
-            if int(local["counts"][0]) != count or int(local["counts"][1]) - first != len(known):
+            if (at := whole_numbers(local, "counts", 4))[0] != count or at[1] - first != len(known):
                 raise ValueError("the model's own windows must have come as far as the frames")
             if not ((known >= 0) & (known <= 1)).all():
                 raise ValueError("known must lie in 0..1")
@@ -240,6 +245,24 @@ class Window:
         self._features, self._known = [row.copy() for row in features], known.tolist()
         self._pictures = pieces(state["pictures"], sizes, count - settled)
         self.changes, self._noted = changes, noted
+
+    def check_widths(self, store: Store) -> None:
+        """Whether what `restore` and `store_of` read has as many numbers a frame as this model makes.
+
+        Raises:
+            ValueError: it is of another one.
+        """
+        from vtsum.model.frame_encoder import encoded
+
+        size = self.model.image_size
+        of_one = encoded(self.model, np.zeros((1, size, size, 3), np.uint8), "stream")
+        features, events = of_one.shape[1], self.model.event_features(of_one).shape[1]
+        if any(row.shape != (features,) for row in self._features):
+            raise ValueError(f"features must be rows of {features} numbers, got {len(self._features[0])}")
+        sums = [shot.mean for shot in store.shots]
+        sums += [] if store.totals.rows is None else [store.totals.rows]
+        if any(row.shape != (events,) for row in sums):
+            raise ValueError(f"means and rows must be of {events} numbers")
 
 
 def pieces(data: np.ndarray, sizes: np.ndarray, count: int) -> list[bytes]:

@@ -143,9 +143,9 @@ def test_a_plain_runs_files_are_read_without_running_them(
         ("[" * 100_000, "levels"),
         ("[]", "must hold an object"),
         ('{"format": "vtsum-checkpoint/1", "step": ' + "9" * 401 + "}", "more than 64 bits"),
-        ({"files": ["state.pt"]}, "files of its complete.json is not dict"),
-        ({"step": "4"}, "step of its complete.json is not int"),
-        ({"ranks": None}, "ranks of its complete.json is not int"),
+        ({"files": ["state.pt"]}, "files of its complete.json is not an object"),
+        ({"step": "4"}, "step of its complete.json is not a whole number"),
+        ({"ranks": None}, "ranks of its complete.json is not a whole number"),
         ({"global_batch": 0}, "out of range"),
     ],
 )

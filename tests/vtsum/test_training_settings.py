@@ -128,7 +128,7 @@ def test_mistakes_on_the_command_line_are_named(words, message):
         ("model:\n  kernel: 3", "got 'model.kernel'; did you mean \"model.kernel_size\""),
         ("batch_size: many", "batch_size must be a whole number, got 'many'"),
         ("bf16: 1", "bf16 must be true or false, got 1"),
-        ("- 1", "must hold settings by name, got list"),
+        ("- 1", "must hold settings by name, got a list"),
         ("a: [", "must be YAML"),
         ('seed: 1\noutput_dir: "a\\0b"', "line 2: must be text, got a NUL or half a surrogate pair"),
         ("model: [1]", "model of {} must hold settings by name, got a list"),

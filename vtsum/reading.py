@@ -23,8 +23,15 @@ DEPTH = 64
 
 _PIECE = 1 << 20
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-_KINDS: dict[type, str] = {dict: "an object", list: "a list", str: "text", int: "a whole number", float: "a number"}
-_KINDS |= {bool: "true or false", types.NoneType: "null"}
+_KINDS: dict[type, str] = {
+    dict: "an object",
+    list: "a list",
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    types.NoneType: "null",
+}
 _T = TypeVar("_T")
 
 

@@ -24,11 +24,25 @@ def index_is_true(path: str | os.PathLike[str]) -> bool:
         size = os.fstat(file.fileno()).st_size
         content = np.memmap(file, np.uint8, "r") if size else np.zeros(0, np.uint8)
         room = size // 8  # of so many chunks at most
-        for names, places, lengths in _tables(file, size):
-            room -= len(names)
-            if room < 0 or not len(names) or not _holds(content, names, places, lengths):
-                return False
+        try:
+            for names, places, lengths in _tables(file, size):
+                room -= len(names)
+                if room < 0 or not _holds(content, names, places, lengths):
+                    return False
+        except ValueError:
+            return False
     return True
+
+
+class Forward:
+    """A file that can only be read on: of such a one libav does not look for the index."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._file = open(path, "rb")  # noqa: SIM115 - as long as the container
+        self.read, self.name = self._file.read, os.fspath(path)
+
+    def __del__(self) -> None:
+        self._file.close()
 
 
 _Table = tuple[np.ndarray, np.ndarray, np.ndarray]  # names, places and lengths of chunks
@@ -71,36 +85,33 @@ def _old(file: BinaryIO, at: int, length: int, movi: int) -> list[_Table]:
 
 
 def _standard(file: BinaryIO, at: int, length: int, size: int) -> Iterator[_Table]:
-    """The standard indexes to which the index of each stream leads; an empty table where one is none."""
-    broken = np.zeros(0, "<u4"), np.zeros(0, np.int64), np.zeros(0, "<u4")
+    """The standard indexes to which the index of each stream leads.
+
+    Raises:
+        ValueError: one of them is none.
+    """
     for name, inner, inner_length in _chunks(file, at, at + length):
-        if name != b"strl":
-            continue
-        for kind, place, count in _chunks(file, inner, inner + inner_length):
-            if kind != b"indx":
-                continue
-            file.seek(place)
-            table = file.read(max(min(count, _MOST_BYTES, size - place), 0))  # `read` takes the memory first
-            used = int.from_bytes(table[4:8], "little")
-            if len(table) < 24 or table[3] != 0 or used > (len(table) - 24) // 16:
-                yield broken
-                continue
-            for n in range(used):
-                begin = int.from_bytes(table[24 + 16 * n : 32 + 16 * n], "little")
-                file.seek(min(begin, size))
-                head = file.read(32)
-                entries = int.from_bytes(head[12:16], "little")
-                if len(head) < 32 or head[11] != 1 or head[:2] != b"ix" or 8 * entries > min(_MOST_BYTES, size):
-                    yield broken
-                    continue
-                values = np.frombuffer(file.read(8 * entries), "<u4")
-                if len(values) < 2 * entries:
-                    yield broken
-                    continue
-                values = values.reshape(-1, 2)
-                base = int.from_bytes(head[20:28], "little") - 8
-                names = np.full(entries, int.from_bytes(head[16:20], "little"), "<u4")
-                yield names, values[:, 0].astype(np.int64) + base, values[:, 1] & ~np.uint32(_KEY)
+        for kind, place, count in _chunks(file, inner, inner + inner_length) if name == b"strl" else ():
+            if kind == b"indx":
+                file.seek(place)
+                table = file.read(max(min(count, _MOST_BYTES, size - place), 0))  # `read` takes the memory first
+                used = int.from_bytes(table[4:8], "little")
+                if len(table) < 24 or table[3] != 0 or used > (len(table) - 24) // 16:
+                    raise ValueError("an index of indexes must hold what it states")
+                for begin in np.frombuffer(table, "<u8", 2 * used, 24)[::2]:
+                    yield _one_standard(file, min(int(begin), size), size)
+
+
+def _one_standard(file: BinaryIO, at: int, size: int) -> _Table:
+    file.seek(at)
+    head = file.read(32)
+    count = int.from_bytes(head[12:16], "little")
+    if len(head) < 32 or head[:2] != b"ix" or head[11] != 1 or not 0 < 8 * count <= min(_MOST_BYTES, size):
+        raise ValueError("an index must be one of chunks, with its entries")
+    values = np.frombuffer(file.read(8 * count), "<u4").reshape(count, 2)
+    names = np.full(count, int.from_bytes(head[16:20], "little"), "<u4")
+    places = values[:, 0].astype(np.int64) + int.from_bytes(head[20:28], "little") - 8
+    return names, places, values[:, 1] & ~np.uint32(_KEY)
 
 
 def _holds(content: np.ndarray, names: np.ndarray, places: np.ndarray, lengths: np.ndarray) -> bool:

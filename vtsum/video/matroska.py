@@ -52,13 +52,12 @@ def tracks_are_whole(path: str | os.PathLike[str]) -> bool:
 
 
 def _is_whole(file: BinaryIO, at: int, end: int) -> bool:
-    stated, filled = None, at
+    filled = at
     for kind, inner_at, inner_end in _elements(file, at, end):
-        if kind == _CRC and filled == at:
+        if kind == _CRC and filled == at:  # of all that follows
             file.seek(inner_at)
-            stated = int.from_bytes(file.read(inner_end - inner_at), "little")
-            file.seek(inner_end)
-            if zlib.crc32(file.read(end - inner_end)) != stated:
+            stated, rest = file.read(inner_end - inner_at), file.read(end - inner_end)
+            if zlib.crc32(rest) != int.from_bytes(stated, "little"):
                 return False
         if kind == _TRACK and max((e for _, _, e in _elements(file, inner_at, inner_end)), default=0) != inner_end:
             return False

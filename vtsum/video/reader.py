@@ -19,11 +19,9 @@ from vtsum.errors import VTSumError
 from vtsum.video.boxes import MEDIA, breaks_off, ends_inside_a_box
 from vtsum.video.clock import ClockedPackets, together
 from vtsum.video.damage import Damage, TransportJoins
-from vtsum.video.ending import begins_with_a_picture, ends_early, gif_is_whole, left_unread
+from vtsum.video.ending import ends_early, left_unread
 from vtsum.video.formats import BARE
-from vtsum.video.matroska import tracks_are_whole
 from vtsum.video.picture import Pictures, display_size, is_hdr, turn_of
-from vtsum.video.sample_tables import index_agrees
 from vtsum.video.source import (
     MOST_HELD,
     PacketDecoder,
@@ -34,7 +32,7 @@ from vtsum.video.source import (
     show,
 )
 from vtsum.video.spoilt import spoilt_check
-from vtsum.video.structure import holes_of
+from vtsum.video.structure import heads_are_whole, holes_of
 from vtsum.video.timeline import (
     Stays,
     Timeline,
@@ -359,14 +357,8 @@ class _Run:
         self.cut_short = "mp4" in self._format and ends_inside_a_box(self._path, MEDIA)
         if self.cut_short or ("mp4" in self._format and breaks_off(self._path)):
             self.damage.add(self.end, self.end)
-        if "mp4" in self._format and not index_agrees(self._path):
+        if not heads_are_whole(self._path, self._format):
             self.damage.add(0.0, self.end)  # where, is not known
-        if self._format == "gif" and not gif_is_whole(self._path):
-            self.damage.add(0.0, self.end)
-        if self._format == "mjpeg" and not begins_with_a_picture(self._path):
-            self.damage.add(0.0, self.end)
-        if "matroska" in self._format and not tracks_are_whole(self._path):
-            self.damage.add(0.0, self.end)
 
     def _note_damage(self, packet: Packet, time: float) -> None:
         if self.timeline.origin is None and packet.pts is not None:

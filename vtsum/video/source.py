@@ -30,7 +30,7 @@ from av.video.stream import VideoStream
 from vtsum.errors import VTSumError
 from vtsum.memory import give_back
 from vtsum.shown import clean, looks_like_address, reason, with_slashes
-from vtsum.video.avi_index import index_is_true
+from vtsum.video.avi_index import Forward, index_is_true
 from vtsum.video.boxes import excessive_index, is_encrypted, is_still
 from vtsum.video.formats import ALLOWED, HEAD, STILL, describe, is_motion_jpeg, is_pattern, refers_elsewhere
 from vtsum.video.matroska import excessive_tags
@@ -149,20 +149,9 @@ def open_container(path: str | os.PathLike[str], function: str) -> InputContaine
     return container
 
 
-class _Forward:
-    """A file that can only be read on: of such a one libav does not look for the index."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = open(path, "rb")  # noqa: SIM115 - as long as the container
-        self.read, self.name = self._file.read, os.fspath(path)
-
-    def __del__(self) -> None:
-        self._file.close()
-
-
 def _open(path: Path, form: str | None, *, forward: bool) -> InputContainer:
     return av.open(
-        _Forward(path) if forward else os.fspath(path),
+        Forward(path) if forward else os.fspath(path),
         mode="r",
         format=form,
         metadata_errors="replace",

@@ -11,7 +11,9 @@ from av.packet import Packet
 
 from vtsum.video.checksum import checksum
 from vtsum.video.damage import MatroskaHoles
-from vtsum.video.ending import end_of_media
+from vtsum.video.ending import begins_with_a_picture, end_of_media, gif_is_whole
+from vtsum.video.matroska import tracks_are_whole
+from vtsum.video.sample_tables import index_agrees
 
 
 class Holes(Protocol):
@@ -38,6 +40,21 @@ def holes_of(path: str | os.PathLike[str], form: str, streams: int) -> Holes | N
         return _Avi(path, streams)
     kind = {"ogg": _Ogg, "asf": _Asf, "mxf": _Mxf, "flv": _Flv, "mpeg": _Program}.get(form)
     return None if kind is None else kind(path)
+
+
+def heads_are_whole(path: str | os.PathLike[str], form: str) -> bool:
+    """Whether what a file says of its tracks and of where their pictures and sound lie is undamaged, as far as its
+    format lets that be seen; where it is not, it may be anything that is missing.
+
+    Args:
+        form: libav's name of the format.
+    """
+    if "mp4" in form:
+        return index_agrees(path)
+    if "matroska" in form:
+        return tracks_are_whole(path)
+    check = {"gif": gif_is_whole, "mjpeg": begins_with_a_picture}.get(form)
+    return check is None or check(path)
 
 
 class _Parts:

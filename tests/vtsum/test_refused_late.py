@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -13,7 +12,7 @@ import pytest
 from tests import forked
 from tests.vtsum.samples import ENVIRONMENT
 from tests.vtsum.test_nothing_is_lost import REAL, content, refused
-from tests.vtsum.training_corpus import flags, write_corpus
+from tests.vtsum.training_corpus import flags, hold_out, write_corpus
 from vtsum import cli
 from vtsum.config import VTSumConfig
 from vtsum.errors import VTSumError
@@ -25,10 +24,7 @@ from vtsum.model.tokenizer import load_tokenizer
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four videos to train on and two to validate on."""
     root = write_corpus(tmp_path_factory.mktemp("corpus"), videos=6)
-    train = root / "anno" / "train_videoxum.json"
-    entries = json.loads(train.read_text())
-    train.write_text(json.dumps(entries[:4]))
-    (root / "anno" / "val_videoxum.json").write_text(json.dumps(entries[4:]))
+    hold_out(root, 4)
     return root
 
 

@@ -17,7 +17,7 @@ import torch
 from tests import forked
 from tests.vtsum.hostile import ENVIRONMENT, ROOT
 from tests.vtsum.test_training_run import at_step, measures, words
-from tests.vtsum.training_corpus import write_corpus
+from tests.vtsum.training_corpus import hold_out, write_corpus
 from vtsum.data.collate import collate
 from vtsum.data.videoxum import VideoXumDataset
 from vtsum.errors import VTSumError
@@ -41,10 +41,7 @@ def no_java() -> Iterator[None]:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sixteen training videos, six others to validate on, and a test split that nobody can read."""
     root = write_corpus(tmp_path_factory.mktemp("corpus"), videos=22)
-    path = root / "anno" / "train_videoxum.json"
-    entries = json.loads(path.read_text())
-    path.write_text(json.dumps(entries[:16]))
-    (root / "anno" / "val_videoxum.json").write_text(json.dumps(entries[16:]))
+    hold_out(root, 16)
     (root / "anno" / "test_videoxum.json").write_text("not to be read")
     return root
 

@@ -56,6 +56,14 @@ def write_corpus(root: Path, videos: int = 16, seed: int = 0) -> Path:
     return root
 
 
+def hold_out(root: Path, kept: int) -> None:
+    """Move what follows the first `kept` training videos of a corpus to its validation split."""
+    path = root / "anno" / "train_videoxum.json"
+    entries = json.loads(path.read_text())
+    path.write_text(json.dumps(entries[:kept]))
+    (root / "anno" / "val_videoxum.json").write_text(json.dumps(entries[kept:]))
+
+
 def flags(model: dict[str, object] = SMALL, prefix: str = "model.") -> list[str]:
     """The model's settings as flags."""
     out: list[str] = []

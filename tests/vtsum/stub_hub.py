@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
 import threading
 from collections.abc import Iterator
@@ -189,4 +188,8 @@ class _Asked(BaseHTTPRequestHandler):
 
 def blobs(cache: Path) -> dict[str, int]:
     """Sizes of what a cache holds, by name."""
-    return {p.name: os.path.getsize(p) for p in cache.glob("models--*/blobs/*")}
+    found = {}
+    for path in cache.glob("models--*/blobs/*"):
+        with contextlib.suppress(FileNotFoundError):  # the client's own trial of links, gone again
+            found[path.name] = path.stat().st_size
+    return found

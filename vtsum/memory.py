@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import sys
 from pathlib import Path
+
+_STATM = Path("/proc/self/statm")  # pages: of the address space, in memory ... (proc(5))
 
 
 def give_back() -> None:
@@ -15,13 +18,20 @@ def give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def resident() -> int:
+    """Bytes of this process that lie in memory; 0 where the system does not tell, as Linux does."""
+    return _pages(1)
+
+
+def _pages(column: int) -> int:
+    return int(_STATM.read_text().split()[column]) * os.sysconf("SC_PAGE_SIZE") if sys.platform == "linux" else 0
+
+
 def limit(seconds: int, memory: int) -> None:
     """Have this process end after so many seconds of computing, and get so many bytes more than it has, or fewer."""
     import resource
 
-    used = (
-        int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() if sys.platform == "linux" else 0
-    )
+    used = _pages(0)
     for what, most in (
         (resource.RLIMIT_CPU, seconds),
         (resource.RLIMIT_AS, memory + used),

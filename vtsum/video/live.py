@@ -31,7 +31,7 @@ from vtsum.video.boxes import excessive_index
 from vtsum.video.clock import ClockedPackets
 from vtsum.video.formats import ALLOWED, HEAD, describe, refers_elsewhere
 from vtsum.video.matroska import excessive_tags
-from vtsum.video.opening import OPEN_TIMEOUT, TooSlowError, excessive_tables, within
+from vtsum.video.opening import OPEN_TIMEOUT, EndlessError, excessive_tables, within
 from vtsum.video.reader import ROUNDING
 from vtsum.video.source import (
     MAX_PIXELS,
@@ -166,10 +166,8 @@ class LivePictures:
             return container, bytes_
         except VTSumError:
             raise
-        except TooSlowError:
-            raise VTSumError(
-                f"stream: {self._name}: could not be opened within {OPEN_TIMEOUT:.0f} s of computing"
-            ) from None
+        except EndlessError as error:
+            raise VTSumError(f"stream: {self._name}: could not be opened {error}") from None
         except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
             found = reason(error) if bytes_ is None else describe(bytes_.head)
             raise VTSumError(

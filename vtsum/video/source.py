@@ -34,8 +34,9 @@ from vtsum.video.avi_index import Forward, index_is_true
 from vtsum.video.boxes import excessive_index, is_encrypted, is_still
 from vtsum.video.formats import ALLOWED, HEAD, STILL, describe, is_motion_jpeg, is_pattern, refers_elsewhere
 from vtsum.video.matroska import excessive_tags
-from vtsum.video.opening import OPEN_TIMEOUT, TooSlowError, crowded, excessive_tables, within
+from vtsum.video.opening import OPEN_TIMEOUT, EndlessError, crowded, excessive_tables, within
 from vtsum.video.owed import Owed, side_by_side
+from vtsum.video.units import excessive_units, parted_by_start_codes, too_many_units
 
 MAX_PIXELS = 36_000_000  # 8192 x 4320 and a little: above it a damaged header would take gigabytes
 MAX_ERRORS_IN_A_ROW = 1000  # packets; an intact part of a file never fails this often
@@ -120,9 +121,13 @@ def open_container(path: str | os.PathLike[str], function: str) -> InputContaine
     try:
         forward = head[8:12] == b"AVI " and not index_is_true(found)
         form = "mjpeg" if is_motion_jpeg(found, head) else None  # else libav takes it for a single picture
+        if stated := within(OPEN_TIMEOUT, lambda: excessive_units(found, MAX_PIXELS)):
+            raise VTSumError(f"{function}: {name}: {stated}")
         container = within(OPEN_TIMEOUT, lambda: _open(found, form, forward=forward))
-    except TooSlowError:
-        raise VTSumError(f"{function}: {name}: could not be opened within {OPEN_TIMEOUT:.0f} s") from None
+    except VTSumError:
+        raise
+    except EndlessError as error:
+        raise VTSumError(f"{function}: {name}: could not be opened {error}") from None
     except av.error.ExitError:
         raise VTSumError(f"{function}: {name}: could not be opened within {IO_TIMEOUT:.0f} s") from None
     except MemoryError:
@@ -346,6 +351,7 @@ class PacketDecoder:
         self.counted = stream.type == "video" and "avi" in stream.container.format.name
         self._decoded_from: int | None = None
         self._delay: int | None = None
+        self._parted = parted_by_start_codes(self._context)
         self._owed = Owed(self._context, self.counted) if stream.type == "video" else None
         self._last: Packet | None = None
         self._unexplained = 0  # errors of which it is not known yet which picture is missing
@@ -400,8 +406,9 @@ class PacketDecoder:
 
     def _decode(self, packet: Packet | None) -> list:
         try:
-            if packet is not None and crowded(packet, self._context.name):
-                raise ValueError("texts without end")
+            many = packet is not None and self._parted and too_many_units(packet)
+            if many or (packet is not None and crowded(packet, self._context.name)):
+                raise ValueError("units or texts without end")
             frames = self._context.decode(packet)
             if any(isinstance(frame, AudioFrame) and frame.sample_rate < LEAST_RATE for frame in frames):
                 raise ValueError("sound that takes endless room at the rate of others")

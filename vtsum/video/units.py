@@ -47,7 +47,7 @@ def _too_many(data: bytes, begin: int, end: int) -> bool:
 
 
 def excessive_units(path: str | os.PathLike[str], max_pixels: int) -> str | None:
-    """What a file must do about the units of its first pictures, or None; MP4, whose index may be last, is not looked at."""
+    """What a file must do about the units of its first pictures, or None; not of MP4, whose index may be last."""
     with open(path, "rb") as file:
         head = file.read(_HEAD)
         codecs = set() if head[4:8] == b"ftyp" else _codecs(head, os.fspath(path), max_pixels)

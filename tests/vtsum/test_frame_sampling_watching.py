@@ -34,7 +34,7 @@ class CountingModel(ColourModel):
 
 
 def pictures(seed: int, rate: int) -> Iterator[np.ndarray]:
-    """Scenes of coloured tiles; a bright square crosses every third of them."""
+    """Scenes of coloured tiles, a bright square crosses every third of them; a corner makes each second another."""
     rng = np.random.default_rng(seed)
     for number, seconds in enumerate(LENGTHS):
         ground = np.repeat(np.repeat(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8), 12, axis=0), 12, axis=1)
@@ -43,6 +43,7 @@ def pictures(seed: int, rate: int) -> Iterator[np.ndarray]:
             if number % 3 == 2:
                 x = i * 3 % 72
                 image[20:44, x : x + 24] = (255, 255, 0)
+            image[:4, :4] = i // rate * 37 % 256
             yield image
 
 

@@ -41,7 +41,7 @@ def encode_video(
     source: Path, network: FrameEncoder, fps: float, batch_size: int, tell: ExtractProgress
 ) -> tuple[np.ndarray, float, list[str]]:
     """Features float32 [T, C], seconds that could be decoded, and what was passed over."""
-    from vtsum.model.frame_encoder import encoded
+    from vtsum.model.frame_encoder import Encoding
     from vtsum.threads import torch_threads
     from vtsum.video import probe
     from vtsum.video.ahead import FramesAhead
@@ -50,13 +50,14 @@ def encode_video(
     total = max(1, math.ceil(probe(source).duration * fps))
     tell("frames", 0, total, source.name)
     frames = FramesAhead(source, fps, network.image_size)
+    encoding = Encoding(network, "extract")
     parts: list[np.ndarray] = []
     count = 0
     try:
         for batch in frames.batches(batch_size):
             # One core is left to the decoder as long as it works.
             with torch_threads(spare=int(not frames.finished)):
-                parts.append(encoded(network, batch, "extract"))
+                parts.append(encoding(batch))
             count += len(batch)
             tell("frames", count, max(count, total), source.name)
     finally:

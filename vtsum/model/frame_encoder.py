@@ -6,6 +6,7 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -215,6 +216,34 @@ def encoded(encoder: FrameEncoder | Summarizer, images: np.ndarray, op: str) -> 
     features = np.array(encoder.encode(images), np.float32)
     check_finite(features, "features", encoder.name, op)
     return features
+
+
+class Encoding:
+    """What an encoder makes of a video's pictures, given in order: one that stays, as a slide does, is encoded once.
+
+    Args:
+        encoder: whose model is loaded. op: the public function whose name starts the message of a refusal.
+    """
+
+    def __init__(self, encoder: FrameEncoder | Summarizer, op: str) -> None:
+        self._encoder, self._op = encoder, op
+        self._last: tuple[np.ndarray, np.ndarray] | None = None  # a picture and its features, [1, C]
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """The next pictures, uint8 [N, S, S, 3], N at least 1 -> float32 [N, C].
+
+        Raises:
+            VTSumError: as `encoded`.
+        """
+        changed = np.array(
+            [self._last is None or not np.array_equal(images[0], self._last[0])]
+            + [not np.array_equal(*pair) for pair in pairwise(images)]
+        )
+        known = [] if self._last is None else [self._last[1]]
+        fresh = [encoded(self._encoder, images[changed], self._op)] if changed.any() else []
+        features = np.concatenate([*known, *fresh])[np.cumsum(changed) - (0 if known else 1)]
+        self._last = images[-1].copy(), features[-1:].copy()
+        return features
 
 
 def check_finite(values: np.ndarray, what: str, name: str, op: str) -> None:

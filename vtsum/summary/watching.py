@@ -49,7 +49,7 @@ class Watched:
     broken_at: float | None
     warnings: list[str]
     changes: PictureChanges
-    encoded: np.ndarray  # [T] bool: the frames that the encoder saw
+    encoded: np.ndarray  # [T] bool: the frames that the encoder saw, or that equal the one of them before
     damaged: list[tuple[float, float]] = field(default_factory=list)  # where the file is; seconds
     screen: list[ScreenLine] = field(default_factory=list)  # what is written on the screen
     largest: tuple[int, int] | None = None  # width and height of the largest picture as stored
@@ -134,7 +134,8 @@ def watch(
     """Sample a video and encode the frames that matter, in one pass.
 
     A quarter of the sampled frames is encoded, or 40 frames where that is more; the others take their features from
-    the encoded ones next to them. A picture waits for this choice in memory no longer than a window of frames.
+    the encoded ones next to them. One that stays is encoded once. A picture waits for this choice in memory no longer
+    than a window of frames.
 
     Args:
         source: the file. info: what `probe` found. model, fps: as for `summarize`, the model loaded.
@@ -149,7 +150,7 @@ def watch(
         VTSumError: the file cannot be read, or no picture can be decoded.
         ValueError: for another sampler.
     """
-    from vtsum.model.frame_encoder import check_finite, encoded
+    from vtsum.model.frame_encoder import Encoding, check_finite
 
     if sampler not in SAMPLERS:
         raise ValueError(f"watch: sampler must be one of {', '.join(SAMPLERS)}, got {sampler!r}")
@@ -158,11 +159,12 @@ def watch(
         ahead = None
     with closing(ahead or WatchedFrames(source, info, fps, model.image_size, tell, reader, part)) as frames:
         choice = _Choice(sampler)
+        encoding = Encoding(model, "summarize")
         features = []
         for batch in choice.chosen(frames.batches(BATCH)):
             # One core is left to the decoder as long as it works.
             with torch_threads(spare=int(not frames.finished)):
-                features.append(encoded(model, batch, "summarize"))
+                features.append(encoding(batch))
     give_back()
     read = frames.sampler
     if not choice.picks:

@@ -204,15 +204,16 @@ class _Stream:
     """Frames in, moments out."""
 
     def __init__(self, model: Summarizer, asked: _Asked, rate: float) -> None:
+        from vtsum.model.frame_encoder import Encoding
+
         self.asked, self.rate = asked, rate
+        self._encoding = Encoding(model, "stream")
         self.window = Window(model, fps=asked.fps, rate=rate, segmenter=asked.segmenter, memory=asked.memory)
         self.store = Store(max(1, math.floor(asked.seconds * rate + 1e-6)), rate)
 
     def see(self, frame: Frame) -> None:
-        from vtsum.model.frame_encoder import encoded
-
         with torch_threads(count=1):  # of one picture, two threads share too little to wait for each other
-            features = encoded(self.window.model, frame.image[None], "stream")[0]
+            features = self._encoding(frame.image[None])[0]
         if self.window.is_full:
             self.store.add(*self.window.settle())
         self.window.see(features, frame.picture, frame.seen)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vtsum.errors import VTSumError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def load_matplotlib() -> Any:
@@ -31,6 +35,19 @@ def load_matplotlib() -> Any:
     if matplotlib.rcParams["svg.hashsalt"] is None:  # the same picture would be another file each time
         matplotlib.rcParams["svg.hashsalt"] = "vtsum"
     return matplotlib
+
+
+def save(figure: Figure, file: Path | BinaryIO, **options: Any) -> None:
+    """Draw a figure into a file, letters that matplotlib's fonts do not have as boxes, without a word of each.
+
+    Args:
+        options: of matplotlib's `savefig`.
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)
+        figure.savefig(file, **options)
 
 
 @contextlib.contextmanager

@@ -394,6 +394,16 @@ def test_a_backend_that_matplotlib_does_not_know_is_one_line(tmp_path):
     assert (done.returncode, done.stderr) == (2, told)
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.svg", "a.pdf"])
+def test_a_run_named_in_letters_that_no_font_has_is_drawn_without_a_word(name: str, tmp_path: Path) -> None:
+    run = tmp_path / "\U0001f600 \u6f22\u5b57 \U00012345"
+    run.mkdir()
+    (run / "metrics.jsonl").write_text(json.dumps({"step": 1, **dict.fromkeys(PANELS, 1.0)}) + "\n", encoding="utf-8")
+    command = [sys.executable, "-P", "-m", "vtsum.cli", "plot", str(run), "-o", str(tmp_path / name)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{tmp_path / name}\n", "")
+
+
 def test_numbers_that_cannot_be_added_up_are_one_line(tmp_path):
     lines = [{"step": step, **dict.fromkeys(PANELS, 1.0), "grad_norm": 1e308} for step in (1, 2, 3, 4)]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")

@@ -11,7 +11,7 @@ from typing import Any
 from vtsum.errors import VTSumError
 from vtsum.evaluation.videoxum_scores import MEASURES, SHOWN_TIMES, TITLES
 from vtsum.evaluation.videoxum_table import caption
-from vtsum.figures import load_matplotlib
+from vtsum.figures import load_matplotlib, save
 from vtsum.files import written
 from vtsum.shown import one_line, reason
 
@@ -91,7 +91,7 @@ def picture(evaluations: Sequence[Mapping[str, Any]], names: Sequence[str], form
     panels.flat[0].legend(fontsize=8)
     figure.suptitle(label(caption(evaluations), CAPTION), fontsize=8)
     file = io.BytesIO()
-    figure.savefig(file, format=form, dpi=150, metadata={"Creator": None, "Date": None} if form == "svg" else None)
+    save(figure, file, format=form, dpi=150, metadata={"Creator": None, "Date": None} if form == "svg" else None)
     return file.getvalue()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vtsum.errors import VTSumError
-from vtsum.figures import load_matplotlib
+from vtsum.figures import load_matplotlib, save
 from vtsum.files import written
 from vtsum.shown import clean, reason
 from vtsum.training.records import METRICS, read_metrics
@@ -82,7 +82,7 @@ def plot(runs: Sequence[Path], output: Path) -> None:
     axes.flat[0].legend()
     try:
         with written(output) as part:
-            figure.savefig(part, dpi=110, format=output.suffix[1:])
+            save(figure, part, dpi=110, format=output.suffix[1:])
     except OSError as error:
         raise VTSumError(f"plot: output {output} must be writable: {reason(error)}") from None
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from tests.vtsum.clips import tone, write_clip
 from tests.vtsum.fakes import ColourModel, Deaf, FakeCaption
 from tests.vtsum.samples import ENVIRONMENT
 from vtsum.summary import facts, schema
-from vtsum.summary.loudness import Loudness
+from vtsum.summary.loudness import BLOCK, SILENT, Loudness
 
 pytestmark = pytest.mark.usefixtures("nobody_listens")
 SIZE = (48, 64)
@@ -152,6 +153,24 @@ def test_of_sound_that_was_not_decoded_nothing_is_said() -> None:
     assert Loudness(times, loud, [(12.0, 12.5)]).stands_out(spans) is None
     loud[197] = 0.25  # a bang at the end of the other part, where it is not listened to for silence
     assert Loudness(times, loud).stands_out(spans) is None
+
+
+def test_ten_hours_of_many_parts_are_heard_soon() -> None:
+    """Each part's own tenths alone are looked at: of all of them 7,200 times it was a minute."""
+    rng = np.random.default_rng(0)
+    times = np.arange(360_000) / 10
+    levels = np.where(rng.random(len(times)) < 0.98, 0.0, rng.random(len(times)) / 100)
+    sound = Loudness(times, levels, [(5.0, 5.1), (7000.0, 7300.0)])
+    spans = [(5.0 * n, 5.0 * n + 5) for n in range(7_200)]
+    began = time.thread_time()
+    silent = [sound.is_silent(*span) for span in spans]
+    assert Loudness(times, levels).stands_out(spans) is None
+    assert time.thread_time() - began < 2
+    for n in (0, 1, 2, 1399, 1400, 1459, 1460, *rng.integers(0, 7_200, 200)):
+        start, end = spans[n]
+        tenths = levels[(times > start - BLOCK) & (times < end)]
+        lost = n == 1 or 1400 <= n < 1460
+        assert silent[n] == (not lost and tenths.max() < SILENT), n
 
 
 def test_captions_are_shown_by_their_chance(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,7 @@ def measured_text(info: VideoInfo, watched: Watched, plan: Plan, sound: Loudness
     lively = [watched.changes.liveliness(start, end) for start, end in spans]
     most = _stands_out(lively, MOVES)
     loudest = sound.stands_out(spans) if sound is not None else None
+    heard = sound is not None and not sound.is_silent(watched.start, watched.duration)
     told: list[Sentence] = []
     for i in sorted(range(len(spans)), key=lambda i: min(plan.ranks[shot] for shot in parts[i])):
         start, end = spans[i]
@@ -44,7 +45,7 @@ def measured_text(info: VideoInfo, watched: Watched, plan: Plan, sound: Loudness
             found += ["dark pictures"] if light < DARK else ["bright pictures"] if light > BRIGHT else []
             found += ["hardly anything moves"] if watched.changes.is_still(start, end) else []
         found += ["its pictures change more than those of any other"] if i == most else []
-        if sound is not None and not sound.is_silent(watched.start, watched.duration):
+        if sound is not None and heard:
             inner = inside(start, end, watched.duration)
             found += ["silent"] if sound.is_silent(*inner) else ["louder than any other"] if i == loudest else []
         if found and len(told) < MAX_SENTENCES - 1:

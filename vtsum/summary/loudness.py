@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -17,12 +18,14 @@ class Loudness:
     """How loud each tenth of a second of a video is (root mean square, of full scale), where it could be decoded.
 
     Args:
-        times, levels: [N], the start of each tenth of a second in order, and how loud it is.
+        times, levels: [N], the start of each tenth of a second, and how loud it is.
         damaged: (start, end) in seconds, where sound could not be decoded.
     """
 
     def __init__(self, times: np.ndarray, levels: np.ndarray, damaged: Sequence[tuple[float, float]] = ()) -> None:
-        self._times, self._levels, self._damaged = times, levels, damaged
+        order = np.argsort(times, kind="stable")
+        self._times, self._levels = times[order], levels[order]
+        self._damaged = np.array(damaged, np.float64).reshape(-1, 2)
 
     @classmethod
     def of(cls, source: Path, start: float = 0.0, end: float | None = None) -> Loudness:
@@ -40,24 +43,29 @@ class Loudness:
 
     def is_silent(self, start: float, end: float) -> bool:
         """Whether all of the stretch was decoded, and no tenth of a second of it is as loud as `SILENT`."""
-        if not len(self._times) or any(a < end and b > start for a, b in self._damaged):
+        if not len(self._times) or ((self._damaged[:, 0] < end) & (self._damaged[:, 1] > start)).any():
             return False
-        return self._loudest((self._times > start - BLOCK) & (self._times < end)) < SILENT
+        return self._loudest(self._from(start - BLOCK, "right"), self._from(end)) < SILENT
 
     def stands_out(self, spans: Sequence[tuple[float, float]]) -> int | None:
         """The part that is louder than all others by far, where everything was decoded."""
-        if len(spans) < 2 or not len(self._times) or self._damaged:
+        if len(spans) < 2 or not len(self._times) or len(self._damaged):
             return None
         cores = [inside(*span, spans[-1][1]) for span in spans]
-        inner = [self._loudest((self._times >= a) & (self._times + BLOCK <= b)) for a, b in cores]
+        inner = [self._loudest(self._from(a), self._from(b - BLOCK, "right")) for a, b in cores]
         best = int(np.argmax(inner))
         start, end = spans[best]
         # Where exactly sound changes beside a cut is not known: it may be a part's own that is heard beyond its edge.
-        beside = self._loudest((self._times < start - EDGE - BLOCK) | (self._times > end + EDGE))
+        before = self._loudest(0, self._from(start - EDGE - BLOCK))
+        beside = max(before, self._loudest(self._from(end + EDGE, "right"), len(self._times)))
         return best if inner[best] > max(STANDS_OUT * max(beside, *inner[:best], *inner[best + 1 :]), SILENT) else None
 
-    def _loudest(self, which: np.ndarray) -> float:
-        return float(self._levels[which].max(initial=0.0))
+    def _from(self, time: float, side: Literal["left", "right"] = "left") -> int:
+        """The number of the first tenth that begins at this time or later; "right": later."""
+        return int(np.searchsorted(self._times, time, side))
+
+    def _loudest(self, first: int, last: int) -> float:
+        return float(self._levels[first:last].max(initial=0.0))
 
 
 def inside(start: float, end: float, duration: float) -> tuple[float, float]:

@@ -235,13 +235,15 @@ class Encoding:
         Raises:
             VTSumError: as `encoded`.
         """
-        changed = np.array(
-            [self._last is None or not np.array_equal(images[0], self._last[0])]
-            + [not np.array_equal(*pair) for pair in pairwise(images)]
-        )
-        known = [] if self._last is None else [self._last[1]]
-        fresh = [encoded(self._encoder, images[changed], self._op)] if changed.any() else []
-        features = np.concatenate([*known, *fresh])[np.cumsum(changed) - (0 if known else 1)]
+        last = images[0] if self._last is None else self._last[0]
+        changed = np.array([not np.array_equal(*pair) for pair in pairwise([last, *images])])
+        changed[0] |= self._last is None
+        if changed.all():
+            features = encoded(self._encoder, images, self._op)
+        else:
+            known = [] if self._last is None else [self._last[1]]
+            fresh = [encoded(self._encoder, images[changed], self._op)] if changed.any() else []
+            features = np.concatenate([*known, *fresh])[np.cumsum(changed) - (0 if known else 1)]
         self._last = images[-1].copy(), features[-1:].copy()
         return features
 

@@ -162,12 +162,20 @@ def kinds_named(*kinds: type) -> str:
     return " or ".join(_KINDS.get(kind, kind.__name__) for kind in kinds)
 
 
+_PYTHONS = re.compile(
+    r"(not enough|too many) values to unpack|could not convert|invalid literal|dictionary update|must be real number"
+)
+"""What Python's own ValueErrors say of values that are of another kind or number."""
+
+
 def misfit(error: Exception) -> str:
     """Why values of a file do not belong together, in the file's words: what a ValueError of ours says, or the name
     that is missing. What Python says of the others tells nothing to whoever has the file."""
-    if isinstance(error, KeyError):
-        return f"no {quoted(*error.args)}"
-    return str(error) if isinstance(error, ValueError) else "values that do not belong together"
+    if isinstance(error, KeyError) and error.args:
+        return f"no {quoted(error.args[0])}"
+    if isinstance(error, ValueError) and not _PYTHONS.match(str(error)):
+        return str(error)
+    return "values that do not belong together"
 
 
 def field(values: dict[str, Any], name: str, kind: type[_T]) -> _T:

@@ -6,6 +6,7 @@ import pickle
 import random
 import struct
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,19 @@ def test_an_attribute_takes_no_methods_place(tmp_path: Path) -> None:
         else:
             with pytest.raises(VTSumError, match=f"tensors with their own methods, got another {name}"):
                 read_pt(tmp_path / "a.pt", "test")
+
+
+@pytest.mark.parametrize("name", ["keys", "values", "items", "get"])
+def test_an_attribute_takes_no_dictionarys_methods_place(name: str, tmp_path: Path) -> None:
+    """Whoever asks for `keys`, which a class can be, would find none, and another who asks for `items` all of them."""
+    named: OrderedDict[str, Any] = OrderedDict(weight=torch.zeros(3))
+    named._metadata = 3  # type: ignore[attr-defined]  # as torch's own have
+    torch.save({"deeper": [named]}, tmp_path / "a.pt")
+    assert read_pt(tmp_path / "a.pt", "test")["deeper"][0]["weight"].shape == (3,)
+    setattr(named, name, OrderedDict)
+    torch.save({"deeper": [named]}, tmp_path / "a.pt")
+    with pytest.raises(VTSumError, match=f"dictionaries with their own methods, got another {name}"):
+        read_pt(tmp_path / "a.pt", "test")
 
 
 @pytest.mark.parametrize("kind", ["a tuple in a tuple, a million times", "a tuple that doubles"])

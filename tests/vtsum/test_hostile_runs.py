@@ -6,9 +6,11 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -116,6 +118,41 @@ NONSENSE: dict[str, Any] = {
     "numbers for weights": {"model": {"position_embeddings.weight": 3}, "optimizer": {}},
     "no random states": {"torch": [1], "cuda": None, "numpy": 3, "python": None},
 }
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("state.pt", lambda s: None, 'no "model"'),
+        ("state.pt", lambda s: {**s, "optimizer": 3}, '"optimizer" that is no dictionary'),
+        ("state.pt", lambda s: {**s, "model": {**s["model"], "a": "x"}}, '"a" that is no tensor'),
+        ("state.pt", lambda s: {**s, "model": {}}, "Missing key"),
+        ("state.pt", lambda s: with_moment(s, step=torch.zeros(2)), "step that is no number"),
+        ("state.pt", lambda s: with_moment(s, step="x"), "values that do not belong together"),
+        ("state.pt", lambda s: with_moment(s, exp_avg=3), "exp_avg that is no tensor of real numbers"),
+        ("state.pt", lambda s: with_moment(s, exp_avg=torch.zeros(3)), "exp_avg [3] of weights"),
+        ("state.pt", lambda s: {**s, "optimizer": {**s["optimizer"], "state": {0: 3}}}, "values that do not belong"),
+        ("rng-00000.pt", lambda s: {**s, "torch": "x"}, "values that do not belong together"),
+        ("rng-00000.pt", lambda s: {**s, "python": (3, None)}, "values that do not belong together"),
+        ("rng-00000.pt", lambda s: {**s, "numpy": ()}, "values that do not belong together"),
+        ("rng-00000.pt", lambda s: {}, 'no "torch"'),
+    ],
+)
+def test_what_does_not_fit_is_told_in_the_files_words(
+    name: str, change: Callable[[Any], Any], said: str, data: Path, plain: Path, tmp_path: Path
+) -> None:
+    """Not in Python's, as "'NoneType' object is not subscriptable"."""
+    run = copy(plain, tmp_path)
+    state = torch.load(run / STEP / name, weights_only=True)
+    torch.save(change(state), run / STEP / name)
+    list_anew(run)
+    with pytest.raises(VTSumError, match=rf"{name} must hold .*, got: {re.escape(said)}"):
+        main(words(data, run, "--max_epoch", "1", "--resume"))
+
+
+def with_moment(state: dict[str, Any], **held: Any) -> dict[str, Any]:
+    kept = state["optimizer"]["state"]
+    return {**state, "optimizer": {**state["optimizer"], "state": {**kept, 0: {**kept[0], **held}}}}
 
 
 @pytest.mark.parametrize("name", ["state.pt", "rng-00000.pt"])
@@ -272,6 +309,38 @@ def leading_away(run: Path, mark: Path) -> Path:
     return path
 
 
+def hidden(run: Path, mark: Path) -> Path:
+    """Such names, unseen by who asks for `keys`: the converter, which asks for `items`, wrote beside the run."""
+    for name, parts in ((MODEL_STATES, "param_shapes"), (OPTIMIZER, "param_slice_mappings")):
+        state = torch.load(run / STEP / name, weights_only=False)
+        named = (state["optimizer_state_dict"] if name == OPTIMIZER else state)[parts][0]
+        named[f"../../../../../../{mark.name}"] = next(iter(named.values()))
+        named.keys = OrderedDict
+        torch.save(state, run / STEP / name)
+    list_anew(run)
+    return run / STEP / MODEL_STATES
+
+
+def patterns(run: Path, mark: Path) -> Path:
+    """The converter searched names by them, for years."""
+    path = run / STEP / MODEL_STATES
+    state = torch.load(path, weights_only=False)
+    state["universal_checkpoint_info"] = {"tp_replicated_parameter_patterns": [r"([\w.]+)+!"]}
+    torch.save(state, path)
+    list_anew(run)
+    return path
+
+
+def name_as_pattern(run: Path, mark: Path) -> Path:
+    path = run / STEP / OPTIMIZER
+    state = torch.load(path, weights_only=False)
+    named = state["optimizer_state_dict"]["param_slice_mappings"][0]
+    named["(a+)+!"] = next(iter(named.values()))
+    torch.save(state, path)
+    list_anew(run)
+    return path
+
+
 def other_ranks(run: Path, mark: Path) -> Path:
     """It went on with status 0."""
     path = run / STEP / checkpoints.MARKER
@@ -289,6 +358,9 @@ CHANGES: dict[str, tuple[Callable[[Path, Path], Path], str]] = {
     "a linked folder": (linked_folder, "must be a file of its own"),
     "another number of ranks": (other_ranks, r"must be those whose shards it lists, \[0\], got 1000000000000"),
     "a name that leads away": (leading_away, r"must name parameters, got '\.\./"),
+    "a name that is hidden": (hidden, "must hold dictionaries with their own methods, got another keys"),
+    "patterns": (patterns, "must name parameters, got 'universal_checkpoint_info'"),
+    "a name that is a pattern": (name_as_pattern, r"must name parameters, got '\(a\+\)\+!'"),
 }
 
 

@@ -21,6 +21,7 @@ from vtsum.errors import VTSumError, first_line
 from vtsum.files import written
 from vtsum.model.pickled import LONGEST_NAME, OddBytes, check_pickle
 from vtsum.model.pickled_keys import EndlessKeys
+from vtsum.reading import misfit
 from vtsum.shown import reason
 from vtsum.zips import opened
 
@@ -83,9 +84,15 @@ def read_pt(path: str | os.PathLike[str], op: str, *, mmap: bool = False) -> Any
     waiting, seen = [content], set()
     while waiting:
         value = waiting.pop()
+        # A pickle gives tensors and ordered dictionaries attributes of its own, and one called "keys" or "values",
+        # which may be a class, would hide from every look what others then find by "items".
+        if attributes := getattr(value, "__dict__", None):
+            if isinstance(value, Tensor | Mapping) and (shadowed := sorted(attributes.keys() & set(dir(type(value))))):
+                kind = "tensors" if isinstance(value, Tensor) else "dictionaries"
+                raise VTSumError(f"{op}: {path} must hold {kind} with their own methods, got another {shadowed[0]}")
+            if isinstance(value, Mapping):
+                waiting += attributes.values()
         if isinstance(value, Tensor):
-            if shadowed := sorted(vars(value).keys() & set(dir(Tensor))):
-                raise VTSumError(f"{op}: {path} must hold tensors with their own methods, got another {shadowed[0]}")
             plain = value.layout == torch.strided and value.device.type == "cpu"
             if not plain or value.untyped_storage().nbytes() < value.numel() * value.element_size():
                 raise VTSumError(f"{op}: {path} must hold whole tensors, got one of {list(value.shape)} without them")
@@ -93,6 +100,15 @@ def read_pt(path: str | os.PathLike[str], op: str, *, mmap: bool = False) -> Any
             seen.add(id(value))
             waiting += value.values() if isinstance(value, Mapping) else value
     return content
+
+
+def weights_misfit(error: Exception) -> str:
+    """Why weights, or what an optimizer keeps of them, were not taken: torch's word on the first that does not fit, or
+    what `misfit` says."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    if isinstance(error, RuntimeError) and lines and not lines[0].startswith("Error(s) in loading"):
+        return lines[0]
+    return lines[1] if isinstance(error, RuntimeError) and len(lines) > 1 else misfit(error)
 
 
 _PICKLES = 5

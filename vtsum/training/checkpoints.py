@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from vtsum.errors import VTSumError, first_line
+from vtsum.errors import VTSumError
 from vtsum.files import check_no_links, is_mounted, plain, remove_folder, strangers
 from vtsum.model.files import read_pt, write_pt
-from vtsum.reading import kinds_named, read_json
+from vtsum.reading import kinds_named, misfit, read_json
 from vtsum.shown import reason
 
 FORMAT = "vtsum-checkpoint/1"
@@ -288,10 +288,10 @@ def load_random_states(folder: Path, rank: int) -> None:
             raise ValueError(f"position {position} of {list(keys.shape)}")
         np.random.set_state((kind, keys.numpy().astype(np.uint32), position, *rest))
         if not isinstance(state["python"][2], float | None):  # Python adds to it whatever it is
-            raise ValueError(f"a number of {type(state['python'][2]).__name__}")
+            raise ValueError("a state of Python's that ends in no number")
         random.setstate(state["python"])
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RuntimeError) as error:
-        raise VTSumError(f"train: {path} must hold random states, got: {first_line(error)}") from None
+        raise VTSumError(f"train: {path} must hold random states, got: {misfit(error)}") from None
 
 
 def seed_everything(*seed: int) -> None:

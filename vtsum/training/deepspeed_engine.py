@@ -19,11 +19,12 @@ from torch import Tensor
 from torch.distributed import distributed_c10d
 
 from vtsum.data.collate import Batch
-from vtsum.errors import VTSumError, first_line
+from vtsum.errors import VTSumError
 from vtsum.files import check_no_links
 from vtsum.model import VTSum
-from vtsum.model.files import write_pt
+from vtsum.model.files import weights_misfit, write_pt
 from vtsum.processes import Place, load_collectives
+from vtsum.reading import misfit
 from vtsum.training import shards
 from vtsum.training.engine import LOSSES, Losses, StepResult, add, result_of, sharing_group, step_counts, total_of
 from vtsum.training.optimizers import make_optimizer, moments_alone, set_rate
@@ -123,7 +124,7 @@ class DeepSpeedEngine:
             with shards.weights_only(), moments_alone(optimizer):
                 path, _ = self.engine.load_checkpoint(str(folder), tag=UNIVERSAL if self.universal else ZERO)
         except Exception as error:  # DeepSpeed checks little of what it reads, so that anything may fail
-            raise VTSumError(f"train: {folder} must hold what DeepSpeed wrote, got: {first_line(error)}") from None
+            raise VTSumError(f"train: {folder} must hold what DeepSpeed wrote, got: {weights_misfit(error)}") from None
         if path is None:
             raise VTSumError(f"train: {folder} must hold what DeepSpeed wrote, got something else")
 
@@ -217,9 +218,20 @@ def convert(folder: Path, stage: int) -> None:
     words += ["--inject_missing_state"] if stage in (1, 2) else []
     run = subprocess.run(words, capture_output=True, text=True, check=False)
     if run.returncode:
-        last = (run.stderr.strip().splitlines() or ["no message"])[-1]
         raise VTSumError(
-            f"train: {folder} must convert to another number of ranks, DeepSpeed's converter failed: {last}"
+            f"train: {folder} must convert to another number of ranks, DeepSpeed's converter failed: "
+            f"{_last_word(run.stderr):.200}"
         )
     os.rename(part / UNIVERSAL, target)
     shutil.rmtree(part, ignore_errors=True)
+
+
+def _last_word(trace: str) -> str:
+    """What a process that ended in an exception says of the file that it read."""
+    last = (trace.strip().splitlines() or ["no message"])[-1]
+    kind, _, said = last.partition(": ")
+    kinds: dict[str, type[Exception]] = {"KeyError": KeyError, "TypeError": TypeError, "AttributeError": AttributeError}
+    kinds |= {"IndexError": IndexError, "AssertionError": AssertionError}
+    if kind in kinds:
+        return misfit(kinds[kind](said.strip("'")))
+    return said if kind.endswith("Error") and said else last

@@ -25,10 +25,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vtsum.data.collate import Batch
 from vtsum.errors import VTSumError, first_line
-from vtsum.model.files import read_pt, write_pt
+from vtsum.model.files import check_floats, read_pt, weights_misfit, write_pt
 from vtsum.model.losses import LossCounts, VTSumOutput
 from vtsum.model.vtsum import VTSum
 from vtsum.processes import Place, load_collectives
+from vtsum.reading import quoted
 from vtsum.training.optimizers import make_optimizer, moments_alone, set_rate
 from vtsum.training.settings import TrainSettings
 
@@ -182,6 +183,16 @@ class Losses(nn.Module):
         return _losses(self.model.forward(**inputs))
 
 
+def _part(state: Any, name: str) -> dict[str, Any]:
+    """One of the dictionaries that `PlainEngine.save` writes."""
+    if not isinstance(state, dict) or name not in state:
+        raise ValueError(f"no {quoted(name)}")
+    found = state[name]
+    if not isinstance(found, dict):
+        raise ValueError(f"{quoted(name)} that is no dictionary")
+    return found
+
+
 class PlainEngine:
     """An optimizer of PyTorch's; on a GPU where there is one. bf16: autocast over float32 weights.
 
@@ -236,12 +247,16 @@ class PlainEngine:
         path = folder / "state.pt"
         state = read_pt(path, "train")
         try:
-            self.model.load_state_dict(state["model"])
+            weights, kept = (_part(state, name) for name in ("model", "optimizer"))
+            if odd := [name for name, value in weights.items() if not isinstance(value, Tensor)]:
+                raise ValueError(f"{quoted(odd[0])} that is no tensor")
+            check_floats(self.model, weights, "its weights")
+            self.model.load_state_dict(weights)
             with moments_alone(self.optimizer):
-                self.optimizer.load_state_dict(state["optimizer"])
+                self.optimizer.load_state_dict(kept)
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise VTSumError(
-                f"train: {path} must hold this model and its optimizer, got: {first_line(error)}"
+                f"train: {path} must hold this model and its optimizer, got: {weights_misfit(error)}"
             ) from None
 
     def total(self, value: float) -> float:

@@ -145,9 +145,17 @@ def moments_alone(optimizer: torch.optim.Optimizer) -> Iterator[None]:
             kept[weight.shape] = _kept(optimizer, weight.shape)
         for name, own in kept[weight.shape].items():
             if not isinstance(own, Tensor) or own.ndim == 0:
-                float(held[name])
+                _check_number(held[name], name)
+            elif not isinstance(held[name], Tensor) or held[name].is_complex():
+                raise ValueError(f"{name} that is no tensor of real numbers")
             elif held[name].shape != own.shape:
                 raise ValueError(f"{name} {list(held[name].shape)} of weights {list(weight.shape)}")
+
+
+def _check_number(value: Any, name: str) -> None:
+    one = value.numel() == 1 and not value.is_complex() if isinstance(value, Tensor) else isinstance(value, int | float)
+    if not one:
+        raise ValueError(f"{name} that is no number")
 
 
 def _kept(optimizer: torch.optim.Optimizer, shape: torch.Size) -> dict[str, Any]:

@@ -25,6 +25,10 @@ from vtsum.training.checkpoints import MARKER, Checkpoint
 ZERO, UNIVERSAL = "zero", "universal"
 """Folders of a checkpoint: what DeepSpeed wrote, and the form of it that any number of ranks can load."""
 _SHARD = re.compile(re.escape(ZERO + os.sep) + r"(?:bf16_)?zero_pp_rank_([0-9]{1,6})_mp_rank_00_optim_states\.pt")
+_SPECIAL = re.compile(r"[][(){}*+?|^$\\]")
+_PATTERNS = ("universal_checkpoint_info", "ds_autoep_layers", "autoep_layers")
+"""Keys under which a file of DeepSpeed's for other models than ours has patterns, which its converter would search by,
+for years if they are made for that."""
 _FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 
@@ -84,12 +88,13 @@ def _check_file(path: Path) -> None:
     with weights_only():
         # The pickle is looked at, the numbers are left for DeepSpeed.
         content = read_pt(path, "train", mmap=True)
-    if name := _leading_away(content):
+    if name := _odd_name(content):
         raise VTSumError(f"train: {path} must name parameters, got {name[:80]!r}")
 
 
-def _leading_away(content: Any) -> str | None:
-    """A string that would lead out of a folder: the converter names files after parameters."""
+def _odd_name(content: Any) -> str | None:
+    """A string that would lead out of a folder, for the converter names files after parameters, or a key that is a
+    pattern or has patterns, for it searches by those."""
     waiting, seen = [content], set()
     while waiting:
         value = waiting.pop()
@@ -98,6 +103,8 @@ def _leading_away(content: Any) -> str | None:
         if isinstance(value, dict | list | tuple | set) and id(value) not in seen:
             seen.add(id(value))
             if isinstance(value, dict):
+                if odd := [k for k in value if isinstance(k, str) and (k in _PATTERNS or _SPECIAL.search(k))]:
+                    return odd[0]
                 waiting += value.keys()
                 waiting += (item for key, item in value.items() if key != "ds_config")  # which may name folders
             else:

@@ -23,6 +23,7 @@ from vtsum.zips import opened
 LIMIT = 2**30
 """Bytes that an array may have: a day of frames, one a second, 3,000 numbers of 32 bits each."""
 
+_UNREADABLE = re.compile(r"malformed node|Cannot parse header|Header is not a dictionary|EOF: ")
 _BROKEN = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, NotImplementedError)
 
 
@@ -96,14 +97,21 @@ def write_npz(path: str | os.PathLike[str], **arrays: np.ndarray) -> None:
 
 def _header(file: IO[bytes], size: int, where: str) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and dtype at the start of a stored array, once they were found to be those of the bytes that follow."""
+    if (head := file.read(len(np.lib.format.MAGIC_PREFIX))) != np.lib.format.MAGIC_PREFIX:
+        raise ValueError(f"one that begins with {head.hex(' ') or 'nothing'}")
+    file.seek(0)
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     try:
         shape, _, dtype = read(file)
-    except ValueError as error:
+    except EOFError:
+        raise
+    except Exception as error:  # what Python's own parser of literals says, and some kinds of it, are of no use
         if "max_header_size" in str(error):  # NumPy would have the file trusted
             raise ValueError("a header of more than 10,000 bytes") from None
-        raise
+        if isinstance(error, ValueError) and not _UNREADABLE.match(str(error)):
+            raise
+        raise ValueError("a header that is none of NumPy's") from None
     stored = size - file.tell()
     if dtype.kind not in "fiub":
         raise VTSumError(f"{where} must hold real numbers, got dtype {dtype!s:.40}")

@@ -20,6 +20,11 @@ WIDEST = 8192
 to 4,096."""
 _CHUNK = 4096
 """Bytes that HDF5 itself takes for each chunk of a field that it reads, be the chunk one number that is not there."""
+_SAME_SIZE, _PACKERS = {2, 3}, {1, 32000}
+"""HDF5's filters for chunks that keep their size (shuffle, fletcher32), and those that unpack them to what is there
+(gzip, lzf); packed twice, a small file becomes a million times its size on the way. The others (szip, nbit,
+scale-offset) take the memory that a chunk's own bytes or the filter's numbers state, some GiB for 30 bytes, or are
+plug-ins."""
 _PACKED, _SPARE = 1100, 1 << 26
 """Bytes that one byte of a file unpacks to at most (zlib's are 1,032), and those that it may have besides: HDF5 reads
 what was never written as zeros, and one field by many names."""
@@ -178,7 +183,10 @@ def _own(group: Any, name: str, kind: type, where: str) -> Any:
             raise VTSumError(
                 f"{where}: {name} must have at most {H5_LIMIT} bytes, got shape {found.shape!s:.80}{parts}"
             )
-        if (packed := _times_packed(found)) > 1:
+        filters = _filters(found)
+        if odd := [number for number in filters if number not in _SAME_SIZE | _PACKERS]:
+            raise VTSumError(f"{where}: {name} must be packed by gzip or lzf, got HDF5's filter {odd[0]}")
+        if (packed := len([number for number in filters if number in _PACKERS])) > 1:
             raise VTSumError(f"{where}: {name} must be packed at most once, got {packed} times")
     return found
 
@@ -194,10 +202,7 @@ def _size(found: Any) -> int:
     return int(numbers * max(found.dtype.itemsize, 4) + many * _CHUNK)
 
 
-def _times_packed(found: Any) -> int:
-    """How often each chunk is to be unpacked; twice, and a small file becomes a million times its size on the way."""
-    import h5py
-
-    same_size = (h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32)
+def _filters(found: Any) -> list[int]:
+    """What each chunk goes through, by HDF5's numbers."""
     made = found.id.get_create_plist()
-    return sum(made.get_filter(number)[0] not in same_size for number in range(made.get_nfilters()))
+    return [made.get_filter(number)[0] for number in range(made.get_nfilters())]

@@ -207,6 +207,13 @@ def quoted(value: Any) -> str:
     return f"{json.dumps(value, ensure_ascii=False, default=str):.60}"
 
 
+def as_said(value: Any, most: int = 80) -> str:
+    """A value of decoded JSON or YAML in a message: a text in quotes, whatever else as the file has it, so that nothing
+    in it is "None"."""
+    said = repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return said[:most]
+
+
 def whole_numbers(arrays: Mapping[str, Any], name: str, count: int) -> list[int]:
     """The `count` whole numbers that an array of a file holds.
 

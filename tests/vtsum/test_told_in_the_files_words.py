@@ -15,8 +15,9 @@ from tests.vtsum.drawn_stream import drawn
 from tests.vtsum.fakes import ColourModel
 from tests.vtsum.hostile import refused
 from vtsum.errors import VTSumError
-from vtsum.reading import misfit, parse_json
+from vtsum.reading import as_said, misfit, parse_json
 from vtsum.recipes.synthetic import FORMAT
+from vtsum.training.deepspeed_config import read
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,28 @@ def test_an_entry_of_annotations(entry: object, said: str, tmp_path: Path) -> No
     predictions.write_text(json.dumps({"a": {"saliency": [1.0], "text": "a"}}))
     words = ("score", str(predictions), "--data", str(tmp_path), "--caption_tokenizer", "plain")
     assert f"entry must be an object, got {said}" in refused(*words, "-o", str(tmp_path / "e.json"), names=path)
+
+
+def test_a_null_in_ratings_and_settings(tmp_path: Path) -> None:
+    path, out = tmp_path / "a.json", str(tmp_path / "a.h5")
+    path.write_text(json.dumps({"clip": {"a": [[None, 1]]}}))
+    words = ("data", "ratings", str(path), "--features", str(tmp_path), "-o", out)
+    assert "start must be a number from 0 to 10,000,000, got null" in refused(*words, names=path)
+    path.write_text(json.dumps({"data_types": {"grad_accum_dtype": None}, "zero_optimization": {"stage": 1}}))
+    with pytest.raises(VTSumError, match=r"grad_accum_dtype of .*a\.json must be text, got null$"):
+        read(path)
+
+
+def test_values_are_said_as_the_file_has_them() -> None:
+    for value, said in (
+        (None, "null"),
+        (True, "true"),
+        ([None], "[null]"),
+        ("x", "'x'"),
+        (1.5, "1.5"),
+        ({1: 2}, '{"1": 2}'),
+    ):
+        assert as_said(value) == said
 
 
 def test_a_state_that_does_not_fit(tmp_path: Path) -> None:

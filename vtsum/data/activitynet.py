@@ -20,7 +20,7 @@ from vtsum.data.feature_files import array_header, check_id, feature_file
 from vtsum.data.rules import LONGEST, is_duration, misshapen, spans_in
 from vtsum.errors import VTSumError
 from vtsum.files import plain, write_text
-from vtsum.reading import LIMIT, named, parse_json, read_at_most, read_file
+from vtsum.reading import LIMIT, as_said, named, parse_json, read_at_most, read_file
 from vtsum.shown import reason
 
 
@@ -119,14 +119,16 @@ def _video(video: str, entry: Any, path: Path) -> ActivityNetVideo:
         raise VTSumError(f"{where} must have duration, timestamps and sentences, got {found!s:.80}")
     given, spans, sentences = entry["duration"], spans_in(entry["timestamps"]), entry["sentences"]
     if not is_duration(given):
-        raise VTSumError(f"{where}: duration must be a number of seconds above 0, up to {LONGEST:,}, got {given!r:.60}")
+        raise VTSumError(
+            f"{where}: duration must be a number of seconds above 0, up to {LONGEST:,}, got {as_said(given, 60)}"
+        )
     if spans is None:
         found = entry["timestamps"]
         raise VTSumError(
-            f"{where}: timestamps must be pairs of seconds, none beyond {LONGEST:,} either way, got {found!r:.60}"
+            f"{where}: timestamps must be pairs of seconds, none beyond {LONGEST:,} either way, got {as_said(found, 60)}"
         )
     if not (isinstance(sentences, list) and all(isinstance(sentence, str) for sentence in sentences)):
-        raise VTSumError(f"{where}: sentences must be a list of texts, got {sentences!r:.60}")
+        raise VTSumError(f"{where}: sentences must be a list of texts, got {as_said(sentences, 60)}")
     if len(spans) != len(sentences):
         raise VTSumError(f"{where} must have a sentence for each span, got {len(spans)} and {len(sentences)}")
     duration, kept = float(given), []

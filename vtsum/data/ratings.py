@@ -24,7 +24,7 @@ import numpy as np
 from vtsum.data.feature_files import check_id
 from vtsum.data.rules import HIGHEST, LONGEST
 from vtsum.errors import VTSumError
-from vtsum.reading import parse_json, read_file
+from vtsum.reading import as_said, parse_json, read_file
 from vtsum.shown import with_slashes
 
 COLUMNS = ("video", "rater", "start", "score")
@@ -104,14 +104,14 @@ def _of_csv(content: bytes, where: str) -> Iterator[tuple[str, str, str, Any, An
 def _of_json(content: bytes, where: str) -> Iterator[tuple[str, str, str, Any, Any]]:
     for video, raters in parse_json(content, dict, where).items():
         if not isinstance(raters, dict):
-            raise VTSumError(f"{where}: {video:.80} must be an object, its raters' scores, got {raters!r:.40}")
+            raise VTSumError(f"{where}: {video:.80} must be an object, its raters' scores, got {as_said(raters, 40)}")
         for rater, points in raters.items():
             place = f"{where}: {video:.80}: {rater:.80}"
             if not isinstance(points, list) or not points:
-                raise VTSumError(f"{place} must be a list of start and score, got {points!r:.40}")
+                raise VTSumError(f"{place} must be a list of start and score, got {as_said(points, 40)}")
             for point in points:
                 if not isinstance(point, list) or len(point) != 2:
-                    raise VTSumError(f"{place} must hold pairs of start and score, got {point!r:.40}")
+                    raise VTSumError(f"{place} must hold pairs of start and score, got {as_said(point, 40)}")
                 yield place, video, rater, point[0], point[1]
 
 
@@ -121,5 +121,5 @@ def _number(value: Any, greatest: float, where: str) -> float:
     except (TypeError, ValueError):
         number = math.nan
     if not 0 <= number <= greatest:
-        raise VTSumError(f"{where} must be a number from 0 to {greatest:,}, got {value!r:.40}")
+        raise VTSumError(f"{where} must be a number from 0 to {greatest:,}, got {as_said(value, 40)}")
     return number

@@ -20,7 +20,7 @@ from vtsum.data.feature_files import check_id
 from vtsum.data.h5_file import H5Group, opened
 from vtsum.data.rules import HIGHEST, LONGEST
 from vtsum.errors import VTSumError
-from vtsum.reading import named, read_json
+from vtsum.reading import as_said, named, read_json
 from vtsum.yaml_file import read_yaml
 
 MOST_WORK = 3 * 10**8
@@ -163,7 +163,7 @@ def load_splits(path: str | Path) -> dict[str, list[Split]]:
     elif isinstance(content, dict) and {"train", "train_keys"} & content.keys():
         content = {"split": [content]}
     if not isinstance(content, dict):
-        raise VTSumError(f"{op} must hold an object or a list, got {content!r:.80}")
+        raise VTSumError(f"{op} must hold an object or a list, got {as_said(content)}")
     return {str(name): _splits(entries, f"{op}: {name!s:.80}") for name, entries in content.items()}
 
 
@@ -195,7 +195,7 @@ def _split(entry: Any, where: str) -> Split:
         if name == "val" and keys is None:
             continue
         if not (isinstance(keys, list) and keys and all(isinstance(key, str) for key in keys)):
-            raise VTSumError(f"{where} must have the lists train and test, got {entry!r:.80}")
+            raise VTSumError(f"{where} must have the lists train and test, got {as_said(entry)}")
         parts[name] = tuple(key.rpartition("/")[2] for key in keys)
         if len(set(parts[name])) < len(keys):
             raise VTSumError(f"{where}: {name} must name each video once, got {keys!s:.80}")
@@ -270,12 +270,12 @@ def _video(group: H5Group, key: str, dataset: str, exchanged: bool) -> TVSumVide
 
 def _caption(entry: Any, where: str) -> Caption:
     if not isinstance(entry, Mapping) or not isinstance(entry.get("caption"), str) or not entry["caption"].strip():
-        raise VTSumError(f"load_captions: {where} must have a caption, got {entry!r:.80}")
+        raise VTSumError(f"load_captions: {where} must have a caption, got {as_said(entry)}")
     times = []
     for name in ("start_mmss", "end_mmss"):
         match = _MMSS.fullmatch(str(entry.get(name)))
         if match is None:
-            raise VTSumError(f"load_captions: {where}: {name} must be mm:ss, got {entry.get(name)!r}")
+            raise VTSumError(f"load_captions: {where}: {name} must be mm:ss, got {as_said(entry.get(name))}")
         times.append(60.0 * int(match[1]) + int(match[2]))
     if times[1] < times[0]:
         raise VTSumError(f"load_captions: {where}: end must not be before start, got {times[0]:g} to {times[1]:g} s")

@@ -28,7 +28,7 @@ from vtsum.evaluation.videoxum_run import check_captions, contents, data_of, ope
 from vtsum.evaluation.videoxum_settings import EvaluationSettings
 from vtsum.files import check_inputs, check_new
 from vtsum.model.clip_text import ClipText
-from vtsum.reading import parse_json, read_file
+from vtsum.reading import as_said, parse_json, read_file
 
 _LIMIT = 1 << 30  # bytes, as an evaluation file has at most
 Prediction = tuple[np.ndarray, str]
@@ -147,15 +147,15 @@ def read_predictions(path: Path) -> tuple[bytes, dict[str, Prediction]]:
     made: dict[str, Prediction] = {}
     for video, entry in found:
         if not isinstance(entry, dict) or not isinstance(video, str):
-            raise VTSumError(f"score: {path}: {video!r:.80} must hold saliency and text, got {entry!r:.80}")
+            raise VTSumError(f"score: {path}: {video!r:.80} must hold saliency and text, got {as_said(entry)}")
         scores = entry.get("saliency", entry.get("saliency_logits"))
         numbers = isinstance(scores, list) and all(type(value) in (int, float) for value in scores)
         with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and told
             array = np.array(scores if numbers else [], np.float64).astype(np.float32)
         if not len(array) or not np.isfinite(array).all():
-            raise VTSumError(f"score: {path}: saliency of {video} must be finite numbers, got {scores!r:.80}")
+            raise VTSumError(f"score: {path}: saliency of {video} must be finite numbers, got {as_said(scores)}")
         text = entry.get("text")
         if not isinstance(text, str) or not join_sentences([text]):
-            raise VTSumError(f"score: {path}: text of {video} must hold a word, got {text!r:.80}")
+            raise VTSumError(f"score: {path}: text of {video} must hold a word, got {as_said(text)}")
         made[video] = array, join_sentences([text])
     return content, made

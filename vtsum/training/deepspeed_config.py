@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vtsum.errors import VTSumError
-from vtsum.reading import read_json
+from vtsum.reading import as_said, read_json
 from vtsum.training.sampler import Layout
 from vtsum.training.settings import TrainSettings
 from vtsum.training.values import nearest
@@ -98,15 +98,15 @@ def _check(path: Path, values: Mapping[str, Any], known: Mapping[str, Any], pref
         kind = known[name]
         if isinstance(kind, dict):
             if not isinstance(value, dict):
-                raise VTSumError(f"train: {shown} of {path} must be an object, got {value!r}")
+                raise VTSumError(f"train: {shown} of {path} must be an object, got {as_said(value)}")
             _check(path, value, kind, shown + ".")
         elif kind is float or kind is int:
             if isinstance(value, bool) or not isinstance(value, int | float) or (kind is int and value != int(value)):
                 rule = "a whole number" if kind is int else "a number"
-                raise VTSumError(f"train: {shown} of {path} must be {rule}, got {value!r}")
+                raise VTSumError(f"train: {shown} of {path} must be {rule}, got {as_said(value)}")
         elif not isinstance(value, kind):
             rule = "true or false" if kind is bool else "text"
-            raise VTSumError(f"train: {shown} of {path} must be {rule}, got {value!r}")
+            raise VTSumError(f"train: {shown} of {path} must be {rule}, got {as_said(value)}")
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -121,11 +121,13 @@ def read(path: str | Path) -> dict[str, Any]:
     _check(path, data, _KNOWN)
     zero = data.get("zero_optimization", {})
     if "stage" not in zero or zero["stage"] not in (0, 1, 2, 3):
-        raise VTSumError(f"train: zero_optimization.stage of {path} must be 0, 1, 2 or 3, got {zero.get('stage')!r}")
+        raise VTSumError(
+            f"train: zero_optimization.stage of {path} must be 0, 1, 2 or 3, got {as_said(zero.get('stage'))}"
+        )
     for name, lowest in (("offload_optimizer", 1), ("offload_param", 3)):
         device = zero.get(name, {}).get("device", "none")
         if device not in ("none", "cpu", "nvme"):
-            raise VTSumError(f"train: {name}.device of {path} must be none, cpu or nvme, got {device!r}")
+            raise VTSumError(f"train: {name}.device of {path} must be none, cpu or nvme, got {as_said(device)}")
         if device != "none" and zero["stage"] < lowest:
             raise VTSumError(f"train: {name} of {path} must have stage {lowest} or more, got {zero['stage']}")
         if device == "nvme" and "nvme_path" not in zero[name]:

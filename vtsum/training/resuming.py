@@ -16,6 +16,7 @@ from vtsum.errors import VTSumError
 from vtsum.files import check_inputs, check_no_links, check_path, unfinished
 from vtsum.model.checkpoint import FILES as MODEL_FILES
 from vtsum.model.checkpoint import finish
+from vtsum.reading import as_said
 from vtsum.training.checkpoints import Checkpoint, any_finished, begun, checkpoint_folder
 from vtsum.training.checkpoints import check as check_checkpoints
 from vtsum.training.records import METRICS, read_metrics
@@ -205,7 +206,8 @@ def _compare_settings(found: Checkpoint, settings: TrainSettings) -> None:
     for name in sorted(set(before) | set(now)):
         if name.split(".")[0] not in _MAY_CHANGE and before.get(name) != now.get(name):
             raise VTSumError(
-                f"train: {name} must be {before.get(name)!r} to resume {found.folder}, got {now.get(name)!r}; "
+                f"train: {name} must be {as_said(before.get(name))} to resume {found.folder}, got "
+                f"{as_said(now.get(name))}; "
                 "another --output_dir starts a run of its own"
             )
 

@@ -167,7 +167,7 @@ HEAD = "video,rater,start,score\n"
         ("r.json", '{"a": [1]}', "a must be an object, its raters' scores, got [1]"),
         ("r.json", '{"a": {"x": []}}', "a: x must be a list of start and score, got []"),
         ("r.json", '{"a": {"x": [[0]]}}', "a: x must hold pairs of start and score, got [0]"),
-        ("r.json", '{"a": {"x": [[0, true]]}}', "a: x: score must be a number from 0 to 1,000,000, got True"),
+        ("r.json", '{"a": {"x": [[0, true]]}}', "a: x: score must be a number from 0 to 1,000,000, got true"),
         ("r.json", json.dumps({"a": GOOD["a"], "z": GOOD["b"]}), "z must have features in feats, got those of a, b"),
         ("r.json", '{"a": {"x": [[0, 1], [1, 2]]}}', "a must have at least 2 raters and 2 frames of features, got 1"),
         ("r.json", '{"b": {"x": [[0, 1], [5, 2]], "y": [[0, 1]]}}', "b: x: start must lie within the video's 4.6 s"),

@@ -235,7 +235,7 @@ def test_bfloat16_at_stage_0_is_refused():
         ({"zero_optimization": {"stage": 1}, "bf16": {"enabled": "auto"}}, "it is set by --bf16"),
         ({"zero_optimization": {"stage": 1}, "fp16": {"enabled": True}}, "float16 is not offered; use --bf16"),
         ({"zero_optimization": {"stage": 4}}, "stage of {} must be 0, 1, 2 or 3, got 4"),
-        ({}, "must be 0, 1, 2 or 3, got None"),
+        ({}, "must be 0, 1, 2 or 3, got none"),
         ({"zero_optimization": {"stage": 2, "offload_param": {"device": "cpu"}}}, "must have stage 3 or more, got 2"),
         ({"zero_optimization": {"stage": 3, "offload_param": {"device": "nvme"}}}, "must name its nvme_path"),
         ({"zero_optimization": {"stage": 1, "reduce_bucket_size": 0.5}}, "must be a whole number, got 0.5"),

@@ -125,7 +125,8 @@ def _video(video: str, entry: Any, path: Path) -> ActivityNetVideo:
     if spans is None:
         found = entry["timestamps"]
         raise VTSumError(
-            f"{where}: timestamps must be pairs of seconds, none beyond {LONGEST:,} either way, got {as_said(found, 60)}"
+            f"{where}: timestamps must be pairs of seconds, none beyond {LONGEST:,} either way, got "
+            f"{as_said(found, 60)}"
         )
     if not (isinstance(sentences, list) and all(isinstance(sentence, str) for sentence in sentences)):
         raise VTSumError(f"{where}: sentences must be a list of texts, got {as_said(sentences, 60)}")

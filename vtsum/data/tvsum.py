@@ -275,7 +275,9 @@ def _caption(entry: Any, where: str) -> Caption:
     for name in ("start_mmss", "end_mmss"):
         match = _MMSS.fullmatch(str(entry.get(name)))
         if match is None:
-            raise VTSumError(f"load_captions: {where}: {name} must be mm:ss, got {as_said(entry.get(name))}")
+            raise VTSumError(
+                f"load_captions: {where}: {name} must be mm:ss, got {as_said(entry[name]) if name in entry else 'none'}"
+            )
         times.append(60.0 * int(match[1]) + int(match[2]))
     if times[1] < times[0]:
         raise VTSumError(f"load_captions: {where}: end must not be before start, got {times[0]:g} to {times[1]:g} s")

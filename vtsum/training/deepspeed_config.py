@@ -121,9 +121,8 @@ def read(path: str | Path) -> dict[str, Any]:
     _check(path, data, _KNOWN)
     zero = data.get("zero_optimization", {})
     if "stage" not in zero or zero["stage"] not in (0, 1, 2, 3):
-        raise VTSumError(
-            f"train: zero_optimization.stage of {path} must be 0, 1, 2 or 3, got {as_said(zero.get('stage'))}"
-        )
+        got = as_said(zero["stage"]) if "stage" in zero else "none"
+        raise VTSumError(f"train: zero_optimization.stage of {path} must be 0, 1, 2 or 3, got {got}")
     for name, lowest in (("offload_optimizer", 1), ("offload_param", 3)):
         device = zero.get(name, {}).get("device", "none")
         if device not in ("none", "cpu", "nvme"):

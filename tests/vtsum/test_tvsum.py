@@ -136,7 +136,7 @@ def test_captions_in_seconds(tmp_path):
     ("change", "message"),
     [
         ({"start_mmss": "00:61"}, "start_mmss must be mm:ss, got '00:61'"),
-        ({"end_mmss": None}, "end_mmss must be mm:ss, got none"),
+        ({"end_mmss": None}, "end_mmss must be mm:ss, got null"),
         ({"start_mmss": "00:09"}, "end must not be before start, got 9 to 8 s"),
         ({"caption": " "}, "must have a caption"),
     ],
